@@ -1,0 +1,161 @@
+"""Writing a model down: its weights and the order in which activations pass through them.
+
+A builder reads like the forward pass of the model it describes. Values are small integers; `Layer.stream` is
+the residual stream. Equal matrices of different layers become one `Matrix` with several layer numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from ..schema import (
+    MEMORY,
+    STREAM,
+    Apply,
+    Architecture,
+    Attend,
+    Block,
+    Join,
+    Kind,
+    Length,
+    Matrix,
+    Operation,
+    Part,
+    Product,
+    Role,
+    Vector,
+)
+
+
+class Trace:
+    """Collects matrices, vectors and blocks of one model."""
+
+    def __init__(self) -> None:
+        self._matrices: dict[tuple[Any, ...], tuple[int, list[int]]] = {}
+        self._vectors: dict[tuple[str, int], list[int]] = {}
+        self._blocks: list[Block] = []
+
+    def matrix(self, layers: Iterable[int], *key: Any) -> int:
+        """Note a matrix for these layers and return its index."""
+        index, known = self._matrices.setdefault(key, (len(self._matrices), []))
+        known.extend(layers)
+        return index
+
+    def vector(self, name: str, size: int, layers: Iterable[int] = (0,)) -> None:
+        """Note parameters that are no matrix, `size` in each of the layers."""
+        self._vectors.setdefault((name, size), []).extend(layers)
+
+    def embedding(self, name: str, n: int, d: int, role: Role = "embedding", tied: bool = False) -> None:
+        """A look-up table of n rows: it costs no FLOPs, so it stands outside the blocks."""
+        self.matrix((0,), name, role, "embedding", n, d, 1, 1, False, tied, (), "in")
+
+    def weight(
+        self, name: str, role: Role, d_in: int, d_out: int, *, kind: Kind = "linear", bias: bool = False,
+        layers: Iterable[int] = (0,), parts: tuple[Part, ...] = (),
+    ) -> None:  # fmt: skip
+        """A matrix that a text-only step does not run (a vision tower): it counts, without FLOPs."""
+        self.matrix(layers, name, role, kind, d_in, d_out, 1, 1, bias, False, parts, "in")
+
+    def layer(
+        self, stack: str, layers: Iterable[int], prefix: str = "", fixed_length: int | None = None
+    ) -> Layer:
+        """Start a layer that stands at each of the numbers in `layers`; `prefix` goes before its names."""
+        return Layer(self, stack, tuple(layers), prefix, fixed_length)
+
+    def close(self, block: Block) -> None:
+        """Take a finished layer."""
+        if block.layers:
+            self._blocks.append(block)
+
+    def architecture(self, **fields: Any) -> Architecture:
+        """The finished inventory; `fields` are Architecture's remaining ones."""
+        matrices = []
+        for key, (_, layers) in self._matrices.items():
+            name, role, kind, d_in, d_out, experts, active, bias, tied, parts, outer = key
+            matrices.append(
+                Matrix(
+                    name, role, kind, d_in, d_out, tuple(sorted(layers)), experts, active, bias, tied, parts, outer
+                )
+            )
+        vectors = tuple(Vector(n, size, tuple(sorted(ids))) for (n, size), ids in self._vectors.items())
+        return Architecture(
+            matrices=tuple(matrices), vectors=vectors, blocks=tuple(self._blocks), **fields
+        )
+
+
+class Layer:
+    """One layer under construction. Use as a context manager: leaving it hands the layer to the trace."""
+
+    def __init__(
+        self, trace: Trace, stack: str, layers: tuple[int, ...], prefix: str, fixed_length: int | None
+    ) -> None:
+        self.trace = trace
+        self.layers = layers
+        self.stream = STREAM
+        self.memory = MEMORY
+        self._stack = stack
+        self._prefix = prefix
+        self._fixed_length = fixed_length
+        self._operations: list[Operation] = []
+        self._values = MEMORY + 1
+
+    def __enter__(self) -> Layer:
+        return self
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        if failed is None:
+            operations = tuple(self._operations)
+            self.trace.close(Block(self._stack, self.layers, operations, self.stream, self._fixed_length))
+
+    def _value(self) -> int:
+        self._values += 1
+        return self._values - 1
+
+    def linear(
+        self, name: str, role: Role, d_in: int, d_out: int, source: int, *, bias: bool = False,
+        kind: Kind = "linear", parts: tuple[Part, ...] = (), tied: bool = False, length: Length = "sequence",
+        experts: int = 1, active: int = 1, outer: Literal["in", "out"] = "in", extra: int = 0, per: int = 1,
+    ) -> int:  # fmt: skip
+        """Apply a matrix to `source`; returns the value that comes out."""
+        index = self.trace.matrix(
+            self.layers, self._prefix + name, role, kind, d_in, d_out, experts, active, bias, tied, parts, outer
+        )
+        out = self._value()
+        self._operations.append(Apply(index, source, out, length, extra, per))
+        return out
+
+    def vector(self, name: str, size: int) -> None:
+        """Parameters of this layer that are no matrix."""
+        self.trace.vector(self._prefix + name, size, self.layers)
+
+    def norm(self, name: str, size: int, bias: bool = False) -> None:
+        """A norm's weight, and its bias where it has one."""
+        self.vector(f"{name}.weight", size)
+        if bias:
+            self.vector(f"{name}.bias", size)
+
+    def attend(
+        self, q: int, k: int, v: int, *, n_heads: int, n_kv_heads: int, d_qk: int, d_v: int,
+        window: int | None = None, causal: bool = True, memory: bool = False,
+    ) -> int:  # fmt: skip
+        """Scores and values; with `memory` the keys come from the encoder's output."""
+        out = self._value()
+        self._operations.append(Attend(q, k, v, out, n_heads, n_kv_heads, d_qk, d_v, window, causal, memory))
+        return out
+
+    def product(self, left: int, right: int, macs_per_position: int) -> int:
+        """A product of two activations, as in a state-space or linear-attention core."""
+        out = self._value()
+        self._operations.append(Product(left, right, out, macs_per_position))
+        return out
+
+    def join(self, *sources: int) -> int:
+        """Anything elementwise over these values."""
+        out = self._value()
+        self._operations.append(Join(sources, out))
+        return out
+
+    def add(self, *values: int) -> None:
+        """Add values to the residual stream."""
+        self.stream = self.join(self.stream, *values)

@@ -1,0 +1,228 @@
+"""The frozen dataclasses that everything passes around.
+
+A model is an inventory of weight matrices (`Matrix`) and of the remaining parameters (`Vector`), plus the
+order in which activations pass through them (`Block`, a list of operations). Every estimate is a sum over
+these. Nothing here reads files, prints or knows about a framework.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+Basis = Literal["exact", "analytic", "fitted", "simulated", "measured", "assumed"]
+SourceKind = Literal["config", "datasheet", "paper", "documentation", "measured", "derived", "assumed"]
+Role = Literal[
+    "attention",
+    "state_space",
+    "mlp",
+    "expert",
+    "shared_expert",
+    "router",
+    "embedding",
+    "unembedding",
+    "vision",
+    "audio",
+    "projector",
+    "other",
+]
+Kind = Literal["linear", "conv1d", "parameter", "experts", "embedding", "convolution"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a fact comes from. `locator` is a place inside the source (table, line, commit)."""
+
+    title: str
+    url: str
+    locator: str
+    date: str
+    kind: SourceKind
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something the user should know, with a code that programs can match."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A logical matrix inside a fused one. `tinker` says whether Tinker's layout puts an adapter on it."""
+
+    name: str
+    d_in: int
+    d_out: int
+    tinker: bool = True
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One shape that stands in a model `len(layers) x experts` times.
+
+    `name` is the module path as transformers spells it, with `{}` for the layer number. `kind` is what the
+    library makes of it: a Linear module, a Conv1D module (transposed weight), a bare 2-D parameter, a 3-D
+    expert parameter, an embedding, a convolution (d_in = in channels / groups * kernel, d_out = out channels).
+    `parts` are its logical matrices where it is fused. `tied` marks a matrix that shares its storage with
+    another one and so adds no parameters. `outer` is the side of an expert that faces the hidden state: the
+    input of gate and up, the output of down.
+    """
+
+    name: str
+    role: Role
+    kind: Kind
+    d_in: int
+    d_out: int
+    layers: tuple[int, ...] = (0,)
+    experts: int = 1
+    experts_active: int = 1
+    bias: bool = False
+    tied: bool = False
+    parts: tuple[Part, ...] = ()
+    outer: Literal["in", "out"] = "in"
+
+    @property
+    def leaf(self) -> str:
+        """The last component of the module path, as `target_modules` names it."""
+        return self.name.rsplit(".", 1)[-1]
+
+    @property
+    def copies(self) -> int:
+        """How many layers hold this matrix."""
+        return len(self.layers)
+
+    @cached_property
+    def logical(self) -> tuple[Part, ...]:
+        """The logical matrices: its parts, or itself where it is not fused."""
+        return self.parts or (Part(self.leaf, self.d_in, self.d_out),)
+
+    @cached_property
+    def params(self) -> int:
+        """Stored parameters over all layers and experts, bias included; nothing where tied (bias excepted)."""
+        weights = 0 if self.tied else self.d_in * self.d_out
+        return (weights + (self.d_out if self.bias else 0)) * self.copies * self.experts
+
+    @cached_property
+    def params_active(self) -> int:
+        """Parameters that one token meets: `experts_active` of the experts."""
+        return self.params // self.experts * self.experts_active
+
+
+@dataclass(frozen=True)
+class Vector:
+    """Parameters that are no matrix: norms, gates, decay rates. `size` is per layer."""
+
+    name: str
+    size: int
+    layers: tuple[int, ...] = (0,)
+
+    @property
+    def params(self) -> int:
+        """Parameters over all layers."""
+        return self.size * len(self.layers)
+
+
+Length = Literal["sequence", "memory"]
+
+
+@dataclass(frozen=True)
+class Apply:
+    """A weight matrix applied to a value.
+
+    `length` says how many positions: those of the block ("sequence"), those of the cross-attended memory
+    ("memory"). `extra` adds positions (a padded convolution), `per` divides them (a strided one).
+    """
+
+    matrix: int
+    source: int
+    out: int
+    length: Length = "sequence"
+    extra: int = 0
+    per: int = 1
+
+
+@dataclass(frozen=True)
+class Attend:
+    """Scores (q times k) and values (probabilities times v); no weights of its own."""
+
+    q: int
+    k: int
+    v: int
+    out: int
+    n_heads: int
+    n_kv_heads: int
+    d_qk: int
+    d_v: int
+    window: int | None = None
+    causal: bool = True
+    memory: bool = False
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product of two activations other than attention, `macs_per_position` multiply-adds per position."""
+
+    left: int
+    right: int
+    out: int
+    macs_per_position: int
+
+
+@dataclass(frozen=True)
+class Join:
+    """Anything elementwise: the result needs a gradient where one of its inputs does."""
+
+    sources: tuple[int, ...]
+    out: int
+
+
+Operation = Apply | Attend | Product | Join
+
+STREAM = 0
+MEMORY = 1
+
+
+@dataclass(frozen=True)
+class Block:
+    """One layer, repeated for every number in `layers`: value 0 comes in, value `out` leaves.
+
+    `stack` names the run of layers it belongs to ("decoder", "encoder", "head"); value 1 is the encoder's
+    output where the block attends to one. `fixed_length` replaces the workload's sequence length (Whisper's
+    1500 frames).
+    """
+
+    stack: str
+    layers: tuple[int, ...]
+    operations: tuple[Operation, ...]
+    out: int
+    fixed_length: int | None = None
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A model as an inventory. `flops_gap` says why no exact FLOP count exists, where none does."""
+
+    model_type: str
+    hidden_size: int
+    n_layers: int
+    vocab_size: int
+    matrices: tuple[Matrix, ...]
+    vectors: tuple[Vector, ...]
+    blocks: tuple[Block, ...]
+    max_position: int | None = None
+    tied_embeddings: bool = False
+    flops_gap: str | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def params(self) -> int:
+        """Unique parameters, tied matrices once."""
+        return sum(m.params for m in self.matrices) + sum(v.params for v in self.vectors)
+
+    @cached_property
+    def params_active(self) -> int:
+        """Parameters that one token meets."""
+        return sum(m.params_active for m in self.matrices) + sum(v.params for v in self.vectors)
