@@ -134,6 +134,7 @@ class Apply:
 
     `length` says how many positions: those of the block ("sequence"), those of the cross-attended memory
     ("memory"). `extra` adds positions (a padded convolution), `per` divides them (a strided one).
+    `forward_only` marks work that no gradient reaches (an indexer behind a top-k).
     """
 
     matrix: int
@@ -142,6 +143,7 @@ class Apply:
     length: Length = "sequence"
     extra: int = 0
     per: int = 1
+    forward_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,8 @@ class Block:
 
     `stack` names the run of layers it belongs to ("decoder", "encoder", "head"); value 1 is the encoder's
     output where the block attends to one. `fixed_length` replaces the workload's sequence length (Whisper's
-    1500 frames).
+    1500 frames). `open_end` says that the last matrix product is only added to the stream: nothing saves its
+    result, so checkpointing does not compute it again. False where a norm or a weighting follows it.
     """
 
     stack: str
@@ -199,6 +202,7 @@ class Block:
     operations: tuple[Operation, ...]
     out: int
     fixed_length: int | None = None
+    open_end: bool = True
 
 
 @dataclass(frozen=True)

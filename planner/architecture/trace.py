@@ -85,7 +85,10 @@ class Trace:
 
 
 class Layer:
-    """One layer under construction. Use as a context manager: leaving it hands the layer to the trace."""
+    """One layer under construction. Use as a context manager: leaving it hands the layer to the trace.
+
+    Set `open_end` to False where something that keeps its input follows the layer's last matrix product.
+    """
 
     def __init__(
         self, trace: Trace, stack: str, layers: tuple[int, ...], prefix: str, fixed_length: int | None
@@ -94,6 +97,7 @@ class Layer:
         self.layers = layers
         self.stream = STREAM
         self.memory = MEMORY
+        self.open_end = True
         self._stack = stack
         self._prefix = prefix
         self._fixed_length = fixed_length
@@ -106,7 +110,9 @@ class Layer:
     def __exit__(self, failed: object, *_: object) -> None:
         if failed is None:
             operations = tuple(self._operations)
-            self.trace.close(Block(self._stack, self.layers, operations, self.stream, self._fixed_length))
+            self.trace.close(
+                Block(self._stack, self.layers, operations, self.stream, self._fixed_length, self.open_end)
+            )
 
     def _value(self) -> int:
         self._values += 1
@@ -116,13 +122,14 @@ class Layer:
         self, name: str, role: Role, d_in: int, d_out: int, source: int, *, bias: bool = False,
         kind: Kind = "linear", parts: tuple[Part, ...] = (), tied: bool = False, length: Length = "sequence",
         experts: int = 1, active: int = 1, outer: Literal["in", "out"] = "in", extra: int = 0, per: int = 1,
+        forward_only: bool = False,
     ) -> int:  # fmt: skip
         """Apply a matrix to `source`; returns the value that comes out."""
         index = self.trace.matrix(
             self.layers, self._prefix + name, role, kind, d_in, d_out, experts, active, bias, tied, parts, outer
         )
         out = self._value()
-        self._operations.append(Apply(index, source, out, length, extra, per))
+        self._operations.append(Apply(index, source, out, length, extra, per, forward_only))
         return out
 
     def vector(self, name: str, size: int) -> None:

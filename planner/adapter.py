@@ -1,0 +1,221 @@
+"""Which matrices an adapter covers, and what it holds: AdapterSpec x Architecture -> adapted matrices.
+
+Every count is exact: a low-rank pair of rank r on a d_in x d_out matrix has r(d_in + d_out) parameters; what
+differs between tools is which matrices get a pair and how experts share them, so both are always named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from .errors import InputError, hint
+from .peft_rules import all_linear, expert_targets, matches
+from .schema import Architecture, Matrix, Role
+
+ExpertConvention = Literal["scaled", "per-expert", "shared-outer", "peft", "none"]
+Layout = Literal["modules", "tinker"]
+Variant = Literal["lora", "dora"]
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+LAYER_SETS: dict[str, tuple[Role, ...]] = {
+    "attention": ("attention", "state_space"),
+    "mlp": ("mlp", "expert", "shared_expert"),
+    "unembedding": ("unembedding",),
+    "embedding": ("embedding",),
+    "router": ("router",),
+    "vision": ("vision",),
+    "audio": ("audio",),
+    "projector": ("projector",),
+}
+PRESETS: dict[str, tuple[str, ...]] = {"all": ("attention", "mlp", "unembedding")}
+ALL_LINEAR = "all-linear"
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """What the user asks for. Exactly one of `layers` (names of layer sets) and `targets` (module names)."""
+
+    rank: int = 32
+    alpha: float = 32.0
+    layers: tuple[str, ...] | None = ("all",)
+    targets: tuple[str, ...] | None = None
+    experts: ExpertConvention = "scaled"
+    layout: Layout = "modules"
+    variant: Variant = "lora"
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One low-rank pair as it stands in a layer: `n_in` factors on the input side and `n_out` on the output
+    side are stored (one an expert, or one shared), a token passes `uses_in` and `uses_out` of them.
+    `materialised` marks PEFT's expert parameters, whose product is added to the weights in every step."""
+
+    d_in: int
+    d_out: int
+    rank: int
+    n_in: int = 1
+    n_out: int = 1
+    uses_in: int = 1
+    uses_out: int = 1
+    magnitudes: int = 0
+    materialised: bool = False
+
+    @property
+    def params(self) -> int:
+        """Parameters a layer: rank * (n_in d_in + n_out d_out), and DoRA's magnitudes."""
+        return self.rank * (self.n_in * self.d_in + self.n_out * self.d_out) + self.magnitudes
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A matrix with its pairs, in the layers where it is adapted."""
+
+    index: int
+    matrix: Matrix
+    layers: tuple[int, ...]
+    pairs: tuple[Pair, ...]
+
+    @property
+    def params(self) -> int:
+        """Trainable parameters over all its layers."""
+        return sum(pair.params for pair in self.pairs) * len(self.layers)
+
+
+def expert_rank(spec: AdapterSpec, matrix: Matrix) -> int:
+    """The rank of one expert's pair: rank / top_k, at least 1, under `scaled`; the full rank otherwise."""
+    if spec.experts == "scaled" and matrix.kind == "experts":
+        return max(1, spec.rank // matrix.experts_active)
+    return spec.rank
+
+
+def pairs_of(matrix: Matrix, spec: AdapterSpec, peft_factor: int = 1) -> tuple[Pair, ...]:
+    """The low-rank pairs that this spec puts on one matrix, empty where it puts none.
+
+    `peft_factor` is the number of projections fused in an expert tensor: PEFT multiplies the rank by it.
+    """
+    dora = spec.variant == "dora"
+    if matrix.kind != "experts":
+        parts = matrix.logical if spec.layout == "tinker" else ()
+        if parts:
+            return tuple(
+                Pair(p.d_in, p.d_out, spec.rank, magnitudes=p.d_out * dora) for p in parts if p.tinker
+            )
+        return (Pair(matrix.d_in, matrix.d_out, spec.rank, magnitudes=matrix.d_out * dora),)
+    n, k = matrix.experts, matrix.experts_active
+    if spec.experts == "none":
+        return ()
+    if spec.experts == "peft":
+        rank = spec.rank * peft_factor
+        return (Pair(matrix.d_in, matrix.d_out, rank, n, n, k, k, materialised=True),)
+    if spec.experts == "shared-outer":
+        n_in, n_out, k_in, k_out = (1, n, 1, k) if matrix.outer == "in" else (n, 1, k, 1)
+    else:
+        n_in, n_out, k_in, k_out = n, n, k, k
+    rank = expert_rank(spec, matrix)
+    return tuple(
+        Pair(p.d_in, p.d_out, rank, n_in, n_out, k_in, k_out, magnitudes=p.d_out * n * dora)
+        for p in matrix.logical
+        if p.tinker or spec.layout != "tinker"
+    )
+
+
+def expand_layers(names: Iterable[str]) -> frozenset[str]:
+    """Layer set names with presets resolved; an unknown name is an error with the nearest valid ones."""
+    known = [*LAYER_SETS, *PRESETS, ALL_LINEAR]
+    found: set[str] = set()
+    for name in names:
+        if name in PRESETS:
+            found.update(PRESETS[name])
+        elif name in LAYER_SETS or name == ALL_LINEAR:
+            found.add(name)
+        else:
+            raise InputError("layers", name, f"a comma list of {', '.join(known)}", hint(name, known).strip())
+    if not found:
+        raise InputError("layers", "", f"a comma list of {', '.join(known)}")
+    return frozenset(found)
+
+
+def _adaptable(matrix: Matrix) -> bool:
+    return matrix.kind != "convolution"
+
+
+def _by_layers(arch: Architecture, spec: AdapterSpec) -> list[Adapted]:
+    sets = expand_layers(spec.layers or ())
+    roles = {role for name in sets if name != ALL_LINEAR for role in LAYER_SETS[name]}
+    linear = all_linear(arch, spec.experts) if ALL_LINEAR in sets else {}
+    chosen = []
+    for index, matrix in enumerate(arch.matrices):
+        in_set = matrix.role in roles and _adaptable(matrix)
+        if in_set and matrix.kind == "experts" and spec.experts == "peft":
+            in_set = index in expert_targets(arch)
+        if not in_set and index not in linear:
+            continue
+        pairs = pairs_of(matrix, spec, linear.get(index, expert_targets(arch).get(index, 1)))
+        if pairs:
+            chosen.append(Adapted(index, matrix, matrix.layers, pairs))
+    return chosen
+
+
+def _by_targets(arch: Architecture, spec: AdapterSpec) -> list[Adapted]:
+    chosen: list[Adapted] = []
+    hit: set[str] = set()
+    for index, matrix in enumerate(arch.matrices):
+        if not _adaptable(matrix):
+            continue
+        layers: set[int] = set()
+        factor = 1
+        for target in spec.targets or ():
+            found, factor_of_target = matches(arch, matrix, target, spec.experts)
+            if found:
+                hit.add(target)
+                layers.update(found)
+                factor = max(factor, factor_of_target)
+        pairs = pairs_of(matrix, spec, factor) if layers else ()
+        if pairs:
+            chosen.append(Adapted(index, matrix, tuple(sorted(layers)), pairs))
+    missed = [t for t in spec.targets or () if t not in hit]
+    if missed:
+        names = sorted({m.leaf for m in arch.matrices if _adaptable(m)})
+        raise InputError(
+            "targets", missed[0], f"a module of {arch.model_type}: {', '.join(names)}", hint(missed[0], names).strip()
+        )
+    return chosen
+
+
+def adapt(arch: Architecture, spec: AdapterSpec) -> tuple[Adapted, ...]:
+    """The adapted matrices. Raises InputError for unknown sets or targets and for a rank that no matrix has."""
+    chosen = _by_targets(arch, spec) if spec.targets else _by_layers(arch, spec)
+    if chosen:
+        largest = max(min(pair.d_in, pair.d_out) for item in chosen for pair in item.pairs)
+        if spec.rank > largest:
+            raise InputError(
+                "rank", spec.rank, f"at most {largest}, the smaller side of the largest adapted matrix"
+            )
+    return tuple(chosen)
+
+
+def params(adapted: Iterable[Adapted]) -> int:
+    """Trainable parameters of an adapter."""
+    return sum(item.params for item in adapted)
+
+
+def check_spec(spec: AdapterSpec) -> None:
+    """Raise InputError where a field of the spec is outside its choices."""
+    for name, value, choices in (
+        ("experts", spec.experts, get_args(ExpertConvention)),
+        ("layout", spec.layout, get_args(Layout)),
+        ("variant", spec.variant, get_args(Variant)),
+        ("adapter dtype", spec.dtype, tuple(DTYPE_BYTES)),
+    ):
+        if value not in choices:
+            raise InputError(name, value, f"one of {', '.join(choices)}", hint(str(value), choices).strip())
+    if isinstance(spec.rank, bool) or not isinstance(spec.rank, int) or spec.rank < 1:
+        raise InputError("rank", spec.rank, "a whole number of at least 1")
+    if not spec.alpha > 0:
+        raise InputError("alpha", spec.alpha, "a number above 0")
+    if spec.variant == "dora" and spec.experts == "peft":
+        raise InputError("variant", "dora", "lora: PEFT has no DoRA for expert parameters", "Use --experts none.")

@@ -1,0 +1,38 @@
+"""Config -> Architecture: finds the builder of a model type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from ..errors import ConfigError, UnsupportedArchitectureError, hint
+from ..schema import Architecture
+from .fields import Fields
+
+# Module of families/ that builds each model type. Names, so that a run imports one module and not all.
+BUILDERS: dict[str, str] = {
+    **dict.fromkeys(
+        "llama mistral ministral ministral3 qwen2 qwen3 gemma gemma2 gemma3_text phi3 granite olmo olmo2 olmo3 "
+        "smollm3 seed_oss exaone4 hunyuan_v1_dense glm glm4 ernie4_5 arcee apertus starcoder2 cohere cohere2 "
+        "stablelm".split(),
+        "dense",
+    ),
+}
+
+
+def build(config: Mapping[str, Any]) -> Architecture:
+    """The inventory of a config. Raises ConfigError for bad fields, UnsupportedArchitectureError for a type
+    without a builder."""
+    fields = Fields(config)
+    model_type = fields.str("model_type")
+    module = BUILDERS.get(model_type)
+    if module is None:
+        raise UnsupportedArchitectureError(
+            f"model_type {model_type!r} has no builder in this version.{hint(model_type, BUILDERS)}"
+        )
+    try:
+        built: Architecture = import_module(f".families.{module}", __package__).build(fields)
+    except RecursionError as error:
+        raise ConfigError(f"config of model_type {model_type!r} is nested too deeply") from error
+    return built

@@ -1,0 +1,1 @@
+"""One small builder per family: a config's fields in, an inventory out."""

@@ -1,0 +1,112 @@
+"""The independent path: transformers' own classes on the meta device, and torch's FLOP counter."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+warnings.filterwarnings("ignore")
+
+# Model types whose checkpoints load under another class of transformers.
+AS_TYPE = {"kimi_k2": "deepseek_v3"}
+
+
+def transformers_config(config: Mapping[str, Any]) -> Any:
+    """The config as transformers reads it."""
+    from transformers import AutoConfig
+
+    data = {k: v for k, v in config.items() if k not in ("quantization_config", "auto_map")}
+    model_type = data.pop("model_type")
+    return AutoConfig.for_model(AS_TYPE.get(model_type, model_type), **data)
+
+
+def model_class(config: Mapping[str, Any]) -> Any:
+    """The class that `architectures` names."""
+    import transformers
+
+    return getattr(transformers, config["architectures"][0])
+
+
+def meta_model(config: Mapping[str, Any], **options: Any) -> Any:
+    """The model without storage."""
+    import torch
+
+    cfg = transformers_config(config)
+    with torch.device("meta"):
+        model = model_class(config)._from_config(cfg, **options)
+        model.tie_weights()
+    return model
+
+
+def inventory(model: Any) -> Counter[tuple[str, tuple[int, ...]]]:
+    """Parameter name (layer numbers as {}) and shape, counted; tied parameters once."""
+    return Counter(
+        (re.sub(r"(?<=\.)\d+(?=\.)", "{}", name), tuple(p.shape)) for name, p in model.named_parameters()
+    )
+
+
+def params(model: Any) -> int:
+    """Unique parameters."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def our_inventory(arch: Any) -> Counter[tuple[str, int]]:
+    """Our inventory as (parameter name, size of one copy), tied matrices left out."""
+    found: Counter[tuple[str, int]] = Counter()
+    for m in arch.matrices:
+        name = m.name if m.kind == "experts" else f"{m.name}.weight"
+        if not m.tied:
+            found[(name, m.d_in * m.d_out * m.experts)] += m.copies
+        if m.bias:
+            found[(m.name + ("_bias" if m.kind == "experts" else ".bias"), m.d_out * m.experts)] += m.copies
+    for v in arch.vectors:
+        found[(v.name, v.size)] += len(v.layers)
+    return found
+
+
+def their_inventory(model: Any) -> Counter[tuple[str, int]]:
+    """The model's inventory in the same form."""
+    found: Counter[tuple[str, int]] = Counter()
+    for (name, shape), count in inventory(model).items():
+        size = 1
+        for n in shape:
+            size *= n
+        found[(name, size)] += count
+    return found
+
+
+def cpu_model(config: Mapping[str, Any]) -> Any:
+    """A real (small) model with eager attention, whose every product the counter sees."""
+    import torch
+
+    cfg = transformers_config(config)
+    torch.manual_seed(0)
+    return model_class(config)._from_config(cfg, attn_implementation="eager").train()
+
+
+def count_flops(model: Any, inputs: Mapping[str, Any]) -> int:
+    """FLOPs of a forward and backward, as torch's counter counts them."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        model(**inputs).loss.backward()
+    return int(counter.get_total_flops())
+
+
+def token_inputs(config: Mapping[str, Any], batch: int, seq_len: int) -> dict[str, Any]:
+    """Random tokens with labels."""
+    import torch
+
+    vocab = config.get("vocab_size") or config["text_config"]["vocab_size"]
+    ids = torch.randint(3, vocab - 1, (batch, seq_len))
+    return {"input_ids": ids, "labels": ids.clone()}
+
+
+def with_lora(model: Any, rank: int, targets: Any = "all-linear", **options: Any) -> Any:
+    """The model with PEFT's LoRA on it."""
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, **options))

@@ -1,0 +1,328 @@
+"""Make the generated part of data/ from a folder of gathered facts.
+
+    python tools/import_facts.py FACTS_FOLDER [--data data] [--date YYYY-MM-DD]
+    python tools/import_facts.py --index-only
+
+Reads `models/*.json`, `models/SOURCES.csv`, `models/ALIASES.csv`, the two accelerator tables and `prices.csv`;
+writes `models/` (with `index.json`), `accelerators.toml` and `prices.toml`. `datasets.toml` and `laws.toml` are
+kept by hand. `--index-only` rebuilds `models/index.json` from the tables that data/ already holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from accelerator_names import NAMES, Names
+
+ROOT = Path(__file__).resolve().parents[1]
+MIB = 2**20
+REPORTED = "the maker's tool (nvidia-smi and alike), as public logs print it"
+CLEANED = (
+    (r"pypi:([\w-]+)==([\w.]+)", r"PyPI package \1 \2"),
+    (r"\bpypi ([\w-]+) ", r"PyPI package \1 "),
+    (r"GitHub code index \(file without repository name\): [^(]*\(([^)]*)\).*", r"a public file whose repository is not recorded (\1)"),
+    (r"GitHub code index \(file without repository name\): .*", "a public file whose repository is not recorded"),
+    (r" from index ids [\d, ]+", " from public files whose repository is not recorded"),
+    (r" \(find_string id \d+\)", ""),
+    (r" \((?:read via )?stored copy\)", ""),
+    (r"^brief$", "known published total"),
+)
+URLS = {
+    "ftuneai": "https://github.com/ritikmahy5/ftune",
+    "llmfit": "https://github.com/AlexsJones/llmfit",
+    "transformers": "https://github.com/huggingface/transformers",
+    "keras-nlp": "https://github.com/keras-team/keras-hub",
+}
+PEAKS = ("bf16_dense", "fp16_dense", "tf32_dense", "fp32", "fp8_dense")
+
+
+def clean(text: str) -> str:
+    """The text without marks that mean nothing outside the gathering."""
+    for pattern, replacement in CLEANED:
+        text = re.sub(pattern, replacement, text.strip())
+    return text
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def address(text: str, fallback: str = "") -> str:
+    """The address that a source text points to."""
+    if match := re.search(r"PyPI package ([\w-]+)", text):
+        if match[1] in URLS:
+            return URLS[match[1]]
+    if match := re.search(r"huggingface dataset ([\w-]+/[\w.-]+)", text):
+        return f"https://huggingface.co/datasets/{match[1]}"
+    if match := re.match(r"(?:github )?([A-Za-z][\w-]+/[\w.-]+?)(?=[:@ #]|$)", text):
+        return f"https://github.com/{match[1]}"
+    if match := re.search(r"\b((?:[a-z][\w-]*\.)+(?:com|net|org|ai|io|se)(?:/[\w./-]+)?)", text):
+        return f"https://{match[1]}"
+    return fallback
+
+
+# Models
+
+
+def core(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The language part of a config, where it is nested."""
+    for key in ("text_config", "llm_config", "language_config"):
+        if isinstance(config.get(key), dict):
+            return {**config, **config[key]}
+    return config
+
+
+def fingerprint(config: Mapping[str, Any], built: str) -> str:
+    """Equal for configs of one architecture: type, widths, depth, heads, vocabulary and the built count."""
+    fields = core(config)
+    keys = (
+        "hidden_size d_model n_embd num_hidden_layers n_layer num_layers num_attention_heads n_head "
+        "num_key_value_heads intermediate_size ffn_dim d_ff vocab_size num_experts num_local_experts n_routed_experts"
+    ).split()
+    parts = [config.get("model_type"), built, *(fields.get(key) for key in keys)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
+
+
+def model_source(model: str, text: str) -> list[str]:
+    """Title, address and locator of the source of a model's config."""
+    page = f"https://huggingface.co/{model}"
+    url = address(text)
+    if url:
+        return [f"config of {model}", url, text]
+    return [f"config of {model}", page, f"{text}; the address is the model's own page, where the fields can be compared"]
+
+
+def build_index(folder: Path, compiled: str) -> dict[str, Any]:
+    """What the package looks models up in, from the folder's two tables and configs."""
+    models: dict[str, Any] = {}
+    for row in rows(folder / "SOURCES.csv"):
+        name = row["model"]
+        config = json.loads((folder / f"{name.replace('/', '__')}.json").read_text(encoding="utf-8"))
+        entry = {
+            "published_params": int(row["published_params"]) if row["published_params"] else None,
+            "published_from": row["published_from"],
+            "built_params": int(row["built_params"]) if row["built_params"] else None,
+            "status": row["status"],
+            "note": row["note"],
+            "architecture": fingerprint(config, row["built_params"]),
+            "source": model_source(name, row["source"]),
+        }
+        models[name] = {key: value for key, value in entry.items() if value not in (None, "")}
+    aliases = {row["alias"]: row["model"] for row in rows(folder / "ALIASES.csv")}
+    return {"compiled": compiled, "models": models, "aliases": aliases}
+
+
+def write_index(folder: Path, compiled: str) -> None:
+    """Write `index.json`, one model a line so that a change shows as a line."""
+    index = build_index(folder, compiled)
+    models = ",\n".join(f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in index["models"].items())
+    aliases = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in index["aliases"].items())
+    text = f'{{"compiled": "{compiled}",\n"models": {{\n{models}\n}},\n"aliases": {{\n{aliases}\n}}}}\n'
+    (folder / "index.json").write_text(text, encoding="utf-8")
+
+
+def import_models(source: Path, target: Path, compiled: str) -> None:
+    """Copy the configs and the two tables, with the sources spelled for readers outside the gathering."""
+    target.mkdir(parents=True, exist_ok=True)
+    for old in target.glob("*.json"):
+        old.unlink()
+    for path in sorted(source.glob("*.json")):
+        shutil.copyfile(path, target / path.name)
+        (target / path.name).chmod(0o644)
+    shutil.copyfile(source / "ALIASES.csv", target / "ALIASES.csv")
+    (target / "ALIASES.csv").chmod(0o644)
+    table = rows(source / "SOURCES.csv")
+    with (target / "SOURCES.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(table[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: clean(value) for key, value in row.items()} for row in table)
+    write_index(target, compiled)
+
+
+# Accelerators and prices
+
+
+def source_of(text: str, compiled: str, date: str = "") -> dict[str, str]:
+    """One part of a source cell as title, address, locator, date and kind."""
+    text = clean(text)
+    found = re.search(r"\d{4}-\d{2}(?:-\d{2})?", text) or re.search(r"\((20\d{2})\b", text)
+    sheet = re.search(r"datasheet|whitepaper|docs\.cloud\.google|brief", text)
+    title = re.split(r" \(|: |@", text.removeprefix("github "), maxsplit=1)[0]
+    return {
+        "title": title,
+        "url": address(text, "https://www.nvidia.com" if "NVIDIA" in text else ""),
+        "locator": text,
+        "date": date or (found[found.lastindex or 0] if found else compiled),
+        "kind": "datasheet" if sheet else "documentation",
+    }
+
+
+def segments(cell: str) -> list[str]:
+    """The parts of a source cell; semicolons inside parentheses do not part them."""
+    return [part.strip() for part in re.split(r";\s*(?![^()]*\))", cell) if part.strip()]
+
+
+def fma_check(notes: str) -> dict[str, Any]:
+    """Clock, units and multiply-adds per unit and clock behind the bf16 or fp16 peak, where the notes give them."""
+    pattern = r"(\d+) MHz x (\d+)(?: (?:SM|CU))? x (\d+)(?: FMA/(?:SM|CU)/cycle)? x 2 = [\d.]+"
+    match = re.search(pattern, notes)
+    if not match or "is not sourced" in notes or "not sourced (" in notes:
+        return {}
+    after = notes[match.end() :]
+    verdict = "exception" if "DOES NOT HOLD" in after else "derived" if "circular" in notes else "holds"
+    return {
+        "tensor_clock_hz": int(match[1]) * 10**6,
+        "units": int(match[2]),
+        "fma_per_unit_per_clock": int(match[3]),
+        "peak_check": verdict,
+    }
+
+
+def tera(value: str) -> str:
+    """A figure in units of 1e12 as a TOML number."""
+    return f"{float(value):g}e12"
+
+
+def conflicts(first: Mapping[str, str], second: Mapping[str, str]) -> list[str]:
+    """Where the second gathering gives another figure (by more than 0.3 %)."""
+    pairs = [
+        ("memory_gb_marketed", "memory_gb_marketed", "memory", "GB"),
+        ("memory_bandwidth_gb_per_s", "mem_bandwidth_gbs", "bandwidth", "GB/s"),
+        ("bf16_dense_tflops", "bf16_dense_tflops", "bf16", "TFLOPS"),
+        ("fp16_dense_tflops", "fp16_dense_tflops", "fp16", "TFLOPS"),
+        ("tf32_dense_tflops", "tf32_dense_tflops", "tf32", "TFLOPS"),
+        ("fp8_dense_tflops", "fp8_dense_tflops", "fp8", "TFLOPS"),
+        ("tdp_w", "tdp_w", "power", "W"),
+    ]
+    found = []
+    for one, two, label, unit in pairs:
+        a, b = first.get(one, ""), second.get(two, "")
+        if a and b and abs(float(a) - float(b)) > 0.003 * float(a):
+            found.append(f"another gathering gives {label} {b} {unit}")
+    return found
+
+
+def note_of(names: Names, first: Mapping[str, str], second: Mapping[str, str]) -> str:
+    """What to mind: conflicts, derived cells and departures from the clock formula."""
+    own = first.get("notes") or second.get("notes", "")
+    parts = [part for part in segments(clean(own)) if not re.search(r"^peak check|int8|stas00 lists|^verify", part)]
+    if "DOES NOT HOLD" in own:
+        parts.append("the published peak lies below clock x units x multiply-adds, so it is kept as published")
+    return "; ".join([*parts, *(conflicts(first, second) if first else []), *([names.note] if names.note else [])])
+
+
+def figures(names: Names, first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, str]:
+    """The figures of one accelerator as TOML values, units as suffixes; absent where no source has one."""
+
+    def cell(one: str, two: str) -> str:
+        return first.get(one) or second.get(two) or ""
+
+    out: dict[str, str] = {}
+    marketed = cell("memory_gb_marketed", "memory_gb_marketed")
+    if marketed:
+        out["memory_gb_marketed"] = f"{float(marketed):g}"
+        size = names.reported_mib * MIB if names.reported_mib else round(float(marketed) * 1e9)
+        out["memory_bytes"] = str(size)
+        out["memory_basis"] = json.dumps(REPORTED if names.reported_mib else "marketed GB x 1e9, a floor")
+    if bandwidth := cell("memory_bandwidth_gb_per_s", "mem_bandwidth_gbs"):
+        out["bandwidth_bytes_per_s"] = f"{float(bandwidth):g}e9"
+    for peak in PEAKS:
+        if value := cell(f"{peak}_tflops", f"{peak}_tflops"):
+            out[f"{peak}_flops_per_s"] = tera(value)
+    if value := second.get("measured_max_bf16_matmul_tflops"):
+        out["bf16_matmul_measured_flops_per_s"] = tera(value)
+    one_way = second.get("interconnect_gbs_unidirectional_per_gpu", "")
+    if both := first.get("interconnect_gb_per_s_bidirectional"):
+        one_way = f"{float(both) / 2:g}"
+    if one_way:
+        out["interconnect"] = json.dumps(cell("interconnect", "interconnect"))
+        out["interconnect_bytes_per_s_each_way"] = f"{float(one_way):g}e9"
+    if power := cell("tdp_w", "tdp_w"):
+        out["tdp_w"] = power
+    return out
+
+
+def inline(table: Mapping[str, str]) -> str:
+    """A TOML inline table of strings."""
+    return "{ " + ", ".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()) + " }"
+
+
+def accelerator_entry(names: Names, first: Mapping[str, str], second: Mapping[str, str], compiled: str) -> str:
+    """One [[accelerator]] of the TOML file."""
+    cells = [*segments(first.get("source", "")), *segments(second.get("sources", ""))]
+    sources = list(dict.fromkeys(clean(part) for part in cells))
+    aliases = dict.fromkeys([*names.aliases, names.first, names.second, *names.prices])
+    lines = ["[[accelerator]]", f"name = {json.dumps(names.name)}", f"vendor = {json.dumps(names.vendor)}"]
+    listed = [alias for alias in aliases if alias and alias != names.name]
+    lines.append(f"aliases = {json.dumps(listed)}")
+    lines += [f"{key} = {value}" for key, value in figures(names, first, second).items()]
+    check = fma_check(first.get("notes", ""))
+    lines += [f"{key} = {json.dumps(value)}" for key, value in check.items()]
+    if note := note_of(names, first, second):
+        lines.append(f"note = {json.dumps(note, ensure_ascii=False)}")
+    lines.append(f"source = {inline(source_of(sources[0], compiled))}")
+    if sources[1:]:
+        lines.append(f"more_sources = {json.dumps(sources[1:], ensure_ascii=False)}")
+    return "\n".join(lines)
+
+
+def import_accelerators(folder: Path, target: Path, compiled: str) -> None:
+    """Merge the two gatherings into accelerators.toml."""
+    first = {row["name"]: row for row in rows(folder / "accelerators.csv")}
+    second = {row["accelerator"]: row for row in rows(folder / "accelerators_second_gathering.csv")}
+    left = (first.keys() - {n.first for n in NAMES}) | (second.keys() - {n.second for n in NAMES})
+    if left:
+        raise SystemExit(f"accelerator_names.py does not know {sorted(left)}")
+    head = (
+        "# Generated by tools/import_facts.py. Dense peaks (no sparsity), at the accumulation that training uses.\n"
+        "# memory_bytes is what the driver reports where a log shows it, else the marketed figure x 1e9, which is\n"
+        "# never above it. A figure that no source states is absent.\n"
+    )
+    entries = [accelerator_entry(n, first.get(n.first, {}), second.get(n.second, {}), compiled) for n in NAMES]
+    (target / "accelerators.toml").write_text(head + "\n" + "\n\n".join(entries) + "\n", encoding="utf-8")
+
+
+def import_prices(folder: Path, target: Path, compiled: str) -> None:
+    """Write prices.toml: list prices per accelerator and hour, each dated."""
+    names = {price: n.name for n in NAMES for price in (n.name, *n.prices)}
+    entries = []
+    for row in rows(folder / "prices.csv"):
+        source = source_of(row["source"], compiled, row["date"])
+        lines = [f"{k} = {json.dumps(row[k])}" for k in ("provider", "kind", "date")]
+        lines.insert(0, f"accelerator = {json.dumps(names[row['accelerator']])}")
+        lines.append(f"usd_per_gpu_hour = {float(row['usd_per_gpu_hour']):g}")
+        entries.append("\n".join(["[[price]]", *lines, f"source = {inline(source)}"]))
+    head = "# Generated by tools/import_facts.py. List prices in USD, each true on its date only.\n"
+    (target / "prices.toml").write_text(head + "\n" + "\n\n".join(entries) + "\n", encoding="utf-8")
+
+
+def main(arguments: Iterable[str] | None = None) -> None:
+    """Read the command line and write the files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("facts", nargs="?", type=Path, help="folder of gathered facts")
+    parser.add_argument("--data", type=Path, default=ROOT / "data", help="folder to write (default: data/)")
+    parser.add_argument("--date", default="2026-11-24", help="when the facts were compiled")
+    parser.add_argument("--index-only", action="store_true", help="only rebuild models/index.json")
+    options = parser.parse_args(None if arguments is None else list(arguments))
+    if options.index_only:
+        write_index(options.data / "models", options.date)
+        return
+    if options.facts is None:
+        parser.error("name the folder of facts")
+    import_models(options.facts / "models", options.data / "models", options.date)
+    import_accelerators(options.facts, options.data, options.date)
+    import_prices(options.facts, options.data, options.date)
+
+
+if __name__ == "__main__":
+    main()
