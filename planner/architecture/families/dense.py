@@ -45,7 +45,7 @@ class Style:
     parametric_norms: bool = True
     parallel: bool = False
     tied: bool = False
-    activation_params: int = 0
+    xielu: bool = False
     head_dim: int | None = None
     n_kv_heads: int | None = None
     sliding: Literal["all", "types", "qwen2", "gemma2", "gemma3", "cohere2"] = "types"
@@ -91,7 +91,7 @@ STYLES: dict[str, Style] = {
         mlp="plain",
         qk_norm="head",
         norms=("attention_layernorm", "feedforward_layernorm"),
-        activation_params=2,
+        xielu=True,
     ),
     "starcoder2": Style(
         qkv_bias="use_bias!",
@@ -171,8 +171,9 @@ def attention(layer: Layer, cfg: Fields, style: Style, heads: Heads, x: int, win
 def mlp(layer: Layer, cfg: Fields, style: Style, hidden: int, x: int) -> int:
     """The family's MLP."""
     width, bias = cfg.int("intermediate_size"), _flag(cfg, style.mlp_bias)
-    if style.activation_params:
-        layer.vector("mlp.act_fn", style.activation_params)
+    if style.xielu:
+        layer.vector("mlp.act_fn.alpha_p", 1)
+        layer.vector("mlp.act_fn.alpha_n", 1)
     if style.mlp == "fused":
         return fused_mlp(layer, hidden, width, x, bias=bias)
     if style.mlp == "plain":

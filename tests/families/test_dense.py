@@ -1,0 +1,69 @@
+"""Dense decoders: random configurations, matrix by matrix and to the last FLOP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner.architecture.families.dense import STYLES
+
+from ..family_checks import check_flops, check_inventory
+from ..strategies import decoder_config
+
+CLASSES = {
+    "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "ministral": "MinistralForCausalLM",
+    "ministral3": "Ministral3ForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM",
+    "gemma": "GemmaForCausalLM", "gemma2": "Gemma2ForCausalLM", "gemma3_text": "Gemma3ForCausalLM",
+    "phi3": "Phi3ForCausalLM", "granite": "GraniteForCausalLM", "olmo": "OlmoForCausalLM",
+    "olmo2": "Olmo2ForCausalLM", "olmo3": "Olmo3ForCausalLM", "smollm3": "SmolLM3ForCausalLM",
+    "seed_oss": "SeedOssForCausalLM", "exaone4": "Exaone4ForCausalLM",
+    "hunyuan_v1_dense": "HunYuanDenseV1ForCausalLM", "glm": "GlmForCausalLM", "glm4": "Glm4ForCausalLM",
+    "ernie4_5": "Ernie4_5ForCausalLM", "arcee": "ArceeForCausalLM", "apertus": "ApertusForCausalLM",
+    "starcoder2": "Starcoder2ForCausalLM", "cohere": "CohereForCausalLM", "cohere2": "Cohere2ForCausalLM",
+    "stablelm": "StableLmForCausalLM",
+}  # fmt: skip
+NO_HEAD_DIM = {"phi3", "granite", "olmo", "olmo2", "olmo3", "smollm3", "apertus", "starcoder2", "cohere",
+               "cohere2", "stablelm", "exaone4", "arcee"}  # fmt: skip
+
+
+def configs(model_type: str) -> st.SearchStrategy[dict[str, Any]]:
+    """Random small configs of a family, with its own switches."""
+    style = STYLES[model_type]
+    switches = {str(rule).rstrip("!") for rule in (style.qkv_bias, style.o_bias, style.mlp_bias)}
+    switches = {name for name in switches if name not in ("True", "False")}
+    if style.qk_norm_field:
+        switches.add(style.qk_norm_field)
+    if style.norm_bias and model_type == "stablelm":
+        switches.add("use_parallel_residual")
+    return decoder_config(
+        model_type, CLASSES[model_type], head_dim=model_type not in NO_HEAD_DIM, switches=sorted(switches)
+    )
+
+
+def test_every_style_is_covered() -> None:
+    assert set(CLASSES) == set(STYLES)
+
+
+@pytest.mark.parametrize("model_type", sorted(CLASSES))
+def test_inventory(model_type: str) -> None:
+    @given(configs(model_type))
+    def check(config: dict[str, Any]) -> None:
+        check_inventory(config)
+
+    check()
+
+
+@pytest.mark.parametrize("model_type", sorted(CLASSES))
+def test_flops(model_type: str) -> None:
+    fused = STYLES[model_type].fused_qkv
+    attention = [fused] if fused else ["q_proj", "v_proj"]
+    targets = ["all-linear", attention, ["o_proj"], ["lm_head"], ["embed_tokens", *attention]]
+
+    @given(configs(model_type), st.integers(1, 3), st.integers(3, 9), st.sampled_from(targets), st.booleans())
+    def check(config: dict[str, Any], batch: int, seq_len: int, target: Any, checkpointing: bool) -> None:
+        check_flops(config, batch, seq_len, targets=[target], checkpointing=checkpointing)
+
+    check()
