@@ -41,10 +41,15 @@ def meta_model(config: Mapping[str, Any], **options: Any) -> Any:
     return model
 
 
+def generic(name: str) -> str:
+    """A parameter's name with every layer number as {}."""
+    return re.sub(r"(?<=\.)\d+(?=\.)", "{}", name)
+
+
 def inventory(model: Any) -> Counter[tuple[str, tuple[int, ...]]]:
     """Parameter name (layer numbers as {}) and shape, counted; tied parameters once."""
     return Counter(
-        (re.sub(r"(?<=\.)\d+(?=\.)", "{}", name), tuple(p.shape)) for name, p in model.named_parameters()
+        (generic(name), tuple(p.shape)) for name, p in model.named_parameters()
     )
 
 
@@ -59,11 +64,12 @@ def our_inventory(arch: Any) -> Counter[tuple[str, int]]:
     for m in arch.matrices:
         name = m.name if m.kind == "experts" else f"{m.name}.weight"
         if not m.tied:
-            found[(name, m.d_in * m.d_out * m.experts)] += m.copies
+            found[(generic(name), m.d_in * m.d_out * m.experts)] += m.copies
         if m.bias:
-            found[(m.name + ("_bias" if m.kind == "experts" else ".bias"), m.d_out * m.experts)] += m.copies
+            bias = m.name + ("_bias" if m.kind == "experts" else ".bias")
+            found[(generic(bias), m.d_out * m.experts)] += m.copies
     for v in arch.vectors:
-        found[(v.name, v.size)] += len(v.layers)
+        found[(generic(v.name), v.size)] += len(v.layers)
     return found
 
 

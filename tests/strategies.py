@@ -21,7 +21,7 @@ def decoder_config(
     config: dict[str, Any] = {
         "model_type": model_type,
         "architectures": [architecture],
-        "hidden_size": 8 * draw(st.integers(2, 6)) if head_dim else n_heads * d_head,
+        "hidden_size": n_heads * (4 * draw(st.integers(1, 6)) if head_dim else d_head),
         "intermediate_size": draw(st.integers(9, 70)),
         "num_hidden_layers": draw(st.integers(1, 3)),
         "num_attention_heads": n_heads,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Names:
-    """One accelerator. `first` and `second` are its rows in the two gatherings, `prices` in the price list."""
+    """One accelerator; `first` and `second` are its rows in the two gatherings, `prices` in the prices."""
 
     name: str
     vendor: str
@@ -23,7 +23,9 @@ class Names:
     note: str = ""
 
 
-def _nvidia(name: str, first: str, second: str, prices: str, aliases: str, mib: int = 0, note: str = "") -> Names:
+def _nvidia(
+    name: str, first: str, second: str, prices: str, aliases: str, mib: int = 0, note: str = ""
+) -> Names:
     cut = [tuple(part.strip() for part in text.split(",") if part.strip()) for text in (prices, aliases)]
     return Names(name, "NVIDIA", first, second, cut[0], cut[1], mib, note)
 
@@ -34,10 +36,24 @@ def _apple(chip: str, first: str = "") -> Names:
 
 NAMES = (
     _nvidia("T4", "T4", "NVIDIA T4", "T4 16GB", "Tesla T4", 15360),
-    _nvidia("V100 SXM2 16GB", "V100-SXM2 16GB", "NVIDIA V100 SXM2 16GB", "V100 16GB", "V100, Tesla V100-SXM2-16GB"),
-    _nvidia("V100 SXM2 32GB", "V100-SXM2 32GB", "NVIDIA V100 SXM2 32GB", "", "V100 32GB, Tesla V100-SXM2-32GB", 32768),
     _nvidia(
-        "A10G", "A10G", "NVIDIA A10G", "", "A10G 24GB", 23028,
+        "V100 SXM2 16GB", "V100-SXM2 16GB", "NVIDIA V100 SXM2 16GB", "V100 16GB", "V100, Tesla V100-SXM2-16GB"
+    ),
+    _nvidia(
+        "V100 SXM2 32GB",
+        "V100-SXM2 32GB",
+        "NVIDIA V100 SXM2 32GB",
+        "",
+        "V100 32GB, Tesla V100-SXM2-32GB",
+        32768,
+    ),
+    _nvidia(
+        "A10G",
+        "A10G",
+        "NVIDIA A10G",
+        "",
+        "A10G 24GB",
+        23028,
         "70 TFLOPS follows from clock x units, and public logs show a 300 W cap, so these are kept",
     ),
     _nvidia("A10", "A10", "", "A10 24GB", "", 23028),
@@ -54,18 +70,42 @@ NAMES = (
     _nvidia("RTX A6000", "RTX A6000", "NVIDIA RTX A6000", "RTX A6000 48GB", "A6000", 49140),
     _nvidia("RTX 6000 Ada", "RTX 6000 Ada", "NVIDIA RTX 6000 Ada", "", "RTX 6000 Ada Generation", 49140),
     _nvidia(
-        "RTX PRO 6000 Blackwell Workstation", "RTX PRO 6000 Blackwell (Workstation)", "NVIDIA RTX PRO 6000 Blackwell",
-        "", "RTX PRO 6000, RTX PRO 6000 Blackwell Workstation Edition", 97887,
+        "RTX PRO 6000 Blackwell Workstation",
+        "RTX PRO 6000 Blackwell (Workstation)",
+        "NVIDIA RTX PRO 6000 Blackwell",
+        "",
+        "RTX PRO 6000, RTX PRO 6000 Blackwell Workstation Edition",
+        97887,
     ),
     _nvidia(
-        "RTX PRO 6000 Blackwell Server", "RTX PRO 6000 Blackwell (Server)", "",
-        "RTX PRO 6000 Blackwell Server 96GB", "RTX PRO 6000 Blackwell Server Edition", 97887,
+        "RTX PRO 6000 Blackwell Server",
+        "RTX PRO 6000 Blackwell (Server)",
+        "",
+        "RTX PRO 6000 Blackwell Server 96GB",
+        "RTX PRO 6000 Blackwell Server Edition",
+        97887,
     ),
-    _nvidia("A100 SXM 40GB", "A100 40GB SXM4", "NVIDIA A100 40GB SXM4", "", "A100 40GB, A100-SXM4-40GB", 40960),
-    _nvidia("A100 SXM 80GB", "A100 80GB SXM4", "NVIDIA A100 80GB SXM4", "", "A100, A100 80GB, A100-SXM4-80GB", 81920),
+    _nvidia(
+        "A100 SXM 40GB", "A100 40GB SXM4", "NVIDIA A100 40GB SXM4", "", "A100 40GB, A100-SXM4-40GB", 40960
+    ),
+    _nvidia(
+        "A100 SXM 80GB",
+        "A100 80GB SXM4",
+        "NVIDIA A100 80GB SXM4",
+        "",
+        "A100, A100 80GB, A100-SXM4-80GB",
+        81920,
+    ),
     _nvidia("A100 PCIe 40GB", "A100 40GB PCIe", "NVIDIA A100 40GB PCIe", "", "A100 PCIe-40GB", 40960),
     _nvidia("A100 PCIe 80GB", "A100 80GB PCIe", "NVIDIA A100 80GB PCIe", "", "A100 PCIe", 81920),
-    _nvidia("H100 SXM 80GB", "H100 SXM5 80GB", "NVIDIA H100 SXM", "", "H100, H100 80GB, H100 80GB HBM3, H100 SXM5", 81559),
+    _nvidia(
+        "H100 SXM 80GB",
+        "H100 SXM5 80GB",
+        "NVIDIA H100 SXM",
+        "",
+        "H100, H100 80GB, H100 80GB HBM3, H100 SXM5",
+        81559,
+    ),
     _nvidia("H100 PCIe 80GB", "H100 PCIe 80GB", "NVIDIA H100 PCIe", "", "H100 PCIe", 81559),
     _nvidia("H100 NVL 94GB", "H100 NVL 94GB", "NVIDIA H100 NVL", "", "H100 NVL", 95830),
     _nvidia("H200 SXM 141GB", "H200 SXM 141GB", "NVIDIA H200 SXM", "", "H200, H200 141GB", 143771),

@@ -3,9 +3,9 @@
     python tools/import_facts.py FACTS_FOLDER [--data data] [--date YYYY-MM-DD]
     python tools/import_facts.py --index-only
 
-Reads `models/*.json`, `models/SOURCES.csv`, `models/ALIASES.csv`, the two accelerator tables and `prices.csv`;
-writes `models/` (with `index.json`), `accelerators.toml` and `prices.toml`. `datasets.toml` and `laws.toml` are
-kept by hand. `--index-only` rebuilds `models/index.json` from the tables that data/ already holds.
+Reads `models/*.json`, `models/SOURCES.csv`, `models/ALIASES.csv`, the two accelerator tables and
+`prices.csv`; writes `models/` (with `index.json`), `accelerators.toml` and `prices.toml`. `datasets.toml` and
+`laws.toml` are kept by hand. `--index-only` rebuilds `models/index.json` from what data/ already holds.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from typing import Any
 
 from accelerator_names import NAMES, Names
 
+Row = Mapping[str, str]
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 2**20
-REPORTED = "the maker's tool (nvidia-smi and alike), as public logs print it"
+UNNAMED = "a public file whose repository is not recorded"
 CLEANED = (
     (r"pypi:([\w-]+)==([\w.]+)", r"PyPI package \1 \2"),
     (r"\bpypi ([\w-]+) ", r"PyPI package \1 "),
-    (r"GitHub code index \(file without repository name\): [^(]*\(([^)]*)\).*", r"a public file whose repository is not recorded (\1)"),
-    (r"GitHub code index \(file without repository name\): .*", "a public file whose repository is not recorded"),
+    (r"GitHub code index \(file without repository name\): [^(]*\(([^)]*)\).*", rf"{UNNAMED} (\1)"),
+    (r"GitHub code index \(file without repository name\): .*", UNNAMED),
     (r" from index ids [\d, ]+", " from public files whose repository is not recorded"),
     (r" \(find_string id \d+\)", ""),
     (r" \((?:read via )?stored copy\)", ""),
@@ -49,6 +50,11 @@ def clean(text: str) -> str:
     for pattern, replacement in CLEANED:
         text = re.sub(pattern, replacement, text.strip())
     return text
+
+
+def text_of(value: Any) -> str:
+    """A value as JSON, which for strings, lists of strings and numbers is TOML too."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -87,7 +93,8 @@ def fingerprint(config: Mapping[str, Any], built: str) -> str:
     fields = core(config)
     keys = (
         "hidden_size d_model n_embd num_hidden_layers n_layer num_layers num_attention_heads n_head "
-        "num_key_value_heads intermediate_size ffn_dim d_ff vocab_size num_experts num_local_experts n_routed_experts"
+        "num_key_value_heads intermediate_size ffn_dim d_ff vocab_size num_experts num_local_experts "
+        "n_routed_experts"
     ).split()
     parts = [config.get("model_type"), built, *(fields.get(key) for key in keys)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
@@ -99,7 +106,7 @@ def model_source(model: str, text: str) -> list[str]:
     url = address(text)
     if url:
         return [f"config of {model}", url, text]
-    return [f"config of {model}", page, f"{text}; the address is the model's own page, where the fields can be compared"]
+    return [f"config of {model}", page, f"{text}; the address is the model's own page, for comparison"]
 
 
 def build_index(folder: Path, compiled: str) -> dict[str, Any]:
@@ -125,8 +132,11 @@ def build_index(folder: Path, compiled: str) -> dict[str, Any]:
 def write_index(folder: Path, compiled: str) -> None:
     """Write `index.json`, one model a line so that a change shows as a line."""
     index = build_index(folder, compiled)
-    models = ",\n".join(f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in index["models"].items())
-    aliases = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in index["aliases"].items())
+
+    def lines(table: Mapping[str, Any]) -> str:
+        return ",\n".join(f"{text_of(key)}: {text_of(value)}" for key, value in table.items())
+
+    models, aliases = lines(index["models"]), lines(index["aliases"])
     text = f'{{"compiled": "{compiled}",\n"models": {{\n{models}\n}},\n"aliases": {{\n{aliases}\n}}}}\n'
     (folder / "index.json").write_text(text, encoding="utf-8")
 
@@ -173,7 +183,7 @@ def segments(cell: str) -> list[str]:
 
 
 def fma_check(notes: str) -> dict[str, Any]:
-    """Clock, units and multiply-adds per unit and clock behind the bf16 or fp16 peak, where the notes give them."""
+    """Clock, units and multiply-adds per unit and clock behind the 16-bit peak, where the notes give them."""
     pattern = r"(\d+) MHz x (\d+)(?: (?:SM|CU))? x (\d+)(?: FMA/(?:SM|CU)/cycle)? x 2 = [\d.]+"
     match = re.search(pattern, notes)
     if not match or "is not sourced" in notes or "not sourced (" in notes:
@@ -193,7 +203,7 @@ def tera(value: str) -> str:
     return f"{float(value):g}e12"
 
 
-def conflicts(first: Mapping[str, str], second: Mapping[str, str]) -> list[str]:
+def conflicts(first: Row, second: Row) -> list[str]:
     """Where the second gathering gives another figure (by more than 0.3 %)."""
     pairs = [
         ("memory_gb_marketed", "memory_gb_marketed", "memory", "GB"),
@@ -207,21 +217,26 @@ def conflicts(first: Mapping[str, str], second: Mapping[str, str]) -> list[str]:
     found = []
     for one, two, label, unit in pairs:
         a, b = first.get(one, ""), second.get(two, "")
+        if one.startswith("fp16") and a == first.get("bf16_dense_tflops"):
+            continue  # said with bf16
         if a and b and abs(float(a) - float(b)) > 0.003 * float(a):
             found.append(f"another gathering gives {label} {b} {unit}")
     return found
 
 
-def note_of(names: Names, first: Mapping[str, str], second: Mapping[str, str]) -> str:
+def note_of(names: Names, first: Row, second: Row) -> str:
     """What to mind: conflicts, derived cells and departures from the clock formula."""
     own = first.get("notes") or second.get("notes", "")
-    parts = [part for part in segments(clean(own)) if not re.search(r"^peak check|int8|stas00 lists|^verify", part)]
+    left_out = r"^peak check|int8|stas00 lists|verify before use"
+    parts = [part for part in segments(clean(own)) if not re.search(left_out, part)]
     if "DOES NOT HOLD" in own:
-        parts.append("the published peak lies below clock x units x multiply-adds, so it is kept as published")
-    return "; ".join([*parts, *(conflicts(first, second) if first else []), *([names.note] if names.note else [])])
+        parts.append("the published peak lies below clock x units x multiply-adds and is kept as published")
+    if first:
+        parts += conflicts(first, second)
+    return "; ".join([*parts, names.note] if names.note else parts)
 
 
-def figures(names: Names, first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, str]:
+def figures(names: Names, first: Row, second: Row) -> dict[str, str]:
     """The figures of one accelerator as TOML values, units as suffixes; absent where no source has one."""
 
     def cell(one: str, two: str) -> str:
@@ -233,7 +248,7 @@ def figures(names: Names, first: Mapping[str, str], second: Mapping[str, str]) -
         out["memory_gb_marketed"] = f"{float(marketed):g}"
         size = names.reported_mib * MIB if names.reported_mib else round(float(marketed) * 1e9)
         out["memory_bytes"] = str(size)
-        out["memory_basis"] = json.dumps(REPORTED if names.reported_mib else "marketed GB x 1e9, a floor")
+        out["memory_basis"] = '"reported"' if names.reported_mib else '"floor"'
     if bandwidth := cell("memory_bandwidth_gb_per_s", "mem_bandwidth_gbs"):
         out["bandwidth_bytes_per_s"] = f"{float(bandwidth):g}e9"
     for peak in PEAKS:
@@ -254,10 +269,10 @@ def figures(names: Names, first: Mapping[str, str], second: Mapping[str, str]) -
 
 def inline(table: Mapping[str, str]) -> str:
     """A TOML inline table of strings."""
-    return "{ " + ", ".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()) + " }"
+    return "{ " + ", ".join(f"{key} = {text_of(value)}" for key, value in table.items()) + " }"
 
 
-def accelerator_entry(names: Names, first: Mapping[str, str], second: Mapping[str, str], compiled: str) -> str:
+def accelerator_entry(names: Names, first: Row, second: Row, compiled: str) -> str:
     """One [[accelerator]] of the TOML file."""
     cells = [*segments(first.get("source", "")), *segments(second.get("sources", ""))]
     sources = list(dict.fromkeys(clean(part) for part in cells))
@@ -269,10 +284,10 @@ def accelerator_entry(names: Names, first: Mapping[str, str], second: Mapping[st
     check = fma_check(first.get("notes", ""))
     lines += [f"{key} = {json.dumps(value)}" for key, value in check.items()]
     if note := note_of(names, first, second):
-        lines.append(f"note = {json.dumps(note, ensure_ascii=False)}")
+        lines.append(f"note = {text_of(note)}")
     lines.append(f"source = {inline(source_of(sources[0], compiled))}")
     if sources[1:]:
-        lines.append(f"more_sources = {json.dumps(sources[1:], ensure_ascii=False)}")
+        lines.append(f"more_sources = {text_of(sources[1:])}")
     return "\n".join(lines)
 
 
@@ -284,11 +299,13 @@ def import_accelerators(folder: Path, target: Path, compiled: str) -> None:
     if left:
         raise SystemExit(f"accelerator_names.py does not know {sorted(left)}")
     head = (
-        "# Generated by tools/import_facts.py. Dense peaks (no sparsity), at the accumulation that training uses.\n"
-        "# memory_bytes is what the driver reports where a log shows it, else the marketed figure x 1e9, which is\n"
-        "# never above it. A figure that no source states is absent.\n"
+        "# Generated by tools/import_facts.py. Dense peaks (no sparsity), at training's accumulation.\n"
+        "# memory_basis: reported = as the maker's tool prints it in public logs; floor = the marketed\n"
+        "# figure x 1e9, which was never above what is reported. A figure without a source is absent.\n"
     )
-    entries = [accelerator_entry(n, first.get(n.first, {}), second.get(n.second, {}), compiled) for n in NAMES]
+    entries = [
+        accelerator_entry(n, first.get(n.first, {}), second.get(n.second, {}), compiled) for n in NAMES
+    ]
     (target / "accelerators.toml").write_text(head + "\n" + "\n\n".join(entries) + "\n", encoding="utf-8")
 
 
@@ -308,7 +325,8 @@ def import_prices(folder: Path, target: Path, compiled: str) -> None:
 
 def main(arguments: Iterable[str] | None = None) -> None:
     """Read the command line and write the files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
     parser.add_argument("facts", nargs="?", type=Path, help="folder of gathered facts")
     parser.add_argument("--data", type=Path, default=ROOT / "data", help="folder to write (default: data/)")
     parser.add_argument("--date", default="2026-11-24", help="when the facts were compiled")

@@ -37,7 +37,7 @@ class Style:
     mlp: Literal["gated", "fused", "plain"] = "gated"
     mlp_names: tuple[str, ...] | None = None
     fused_qkv: str | None = None
-    qk_norm: Literal["none", "head", "full", "per-head"] = "none"
+    qk_norm: Literal["none", "head", "full", "each-head"] = "none"
     qk_norm_field: str | None = None
     qk_norm_names: tuple[str, str] = ("q_norm", "k_norm")
     norms: tuple[str, ...] = LLAMA_NORMS
@@ -105,14 +105,14 @@ STYLES: dict[str, Style] = {
         sliding="all",
     ),
     "cohere": Style(
-        norms=("input_layernorm",), parallel=True, qk_norm="per-head", qk_norm_field="use_qk_norm", tied=True
+        norms=("input_layernorm",), parallel=True, qk_norm="full", qk_norm_field="use_qk_norm", tied=True
     ),
     "stablelm": Style(
         n_kv_heads=32,
         qkv_bias="use_qkv_bias",
         o_bias=False,
         norm_bias=True,
-        qk_norm="per-head",
+        qk_norm="each-head",
         qk_norm_field="qk_layernorm",
         qk_norm_names=("q_layernorm", "k_layernorm"),
     ),
@@ -159,9 +159,12 @@ def norms(layer: Layer, cfg: Fields, style: Style, hidden: int) -> None:
 def attention(layer: Layer, cfg: Fields, style: Style, heads: Heads, x: int, window: int | None) -> int:
     """Attention with the family's biases and query-key norms."""
     if style.qk_norm != "none" and (style.qk_norm_field is None or cfg.bool(style.qk_norm_field, False)):
-        sizes = (heads.d_head, heads.d_head) if style.qk_norm == "head" else (heads.q, heads.kv)
-        for name, size in zip(style.qk_norm_names, sizes, strict=True):
-            layer.norm(f"self_attn.{name}", size)
+        for name, n in zip(style.qk_norm_names, (heads.n_heads, heads.n_kv_heads), strict=True):
+            if style.qk_norm == "each-head":
+                for head in range(n):
+                    layer.norm(f"self_attn.{name}.norms.{head}", heads.d_head)
+            else:
+                layer.norm(f"self_attn.{name}", heads.d_head * (n if style.qk_norm == "full" else 1))
     return grouped_attention(
         layer, heads, x, qkv_bias=_flag(cfg, style.qkv_bias), o_bias=_flag(cfg, style.o_bias),
         fused=style.fused_qkv, window=window,

@@ -1,0 +1,327 @@
+"""A name, a path or a mapping -> a model's config: catalogue, local file or folder, hub cache, hub.
+
+Offline first: the catalogue knows some 1,000 names and recognises re-uploads and quantised copies of them. From
+the hub only `config.json` is ever fetched, and no code of a repository is run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from .. import facts
+from ..errors import ConfigError, InputError, UnknownModelError, nearest
+from ..schema import Notice, Source
+
+Origin = Literal["catalogue", "local", "hub", "config"]
+MAX_CONFIG_BYTES = 10_000_000
+MAX_NAME = 300
+# Who uploads other people's models again. Their name for a model is not shown where another stands for it.
+REUPLOADERS = frozenset(
+    "unsloth nousresearch mlx-community redhatai neuralmagic thebloke lmstudio-community hugging-quants "
+    "bartowski casperhansen quantfactory maziyarpanahi techxgenus solidrust modelcloud ista-daslab nm-testing".split()
+)
+# What a copy appends to the name of the model that it was made from.
+_COPY_SUFFIX = re.compile(
+    r"-(?:unsloth-bnb-4bit|bnb-[48]bit|bnb|unsloth|[2-8]bit|int[48]|[2-8]-bit|gptq|awq|marlin|g(?:32|64|128)|"
+    r"fp8|fp4|nvfp4|nvfp4a16|mxfp4|mxfp8|bf16|fp16|f16|fp32|dynamic|block|static|kv|gguf|ggml|"
+    r"i?q[1-8](?:-(?:0|1|k|xxs|xs|s|m|l|nl))*|qat|w[48]a(?:16|8|4)|quantized|mlx|dwq|"
+    r"exl[23]|hqq|aqlm|nf4|eetq|hf|imatrix|ov|onnx|safetensors|sharded|original|\d-\d+bpw)$"
+)
+
+
+@dataclass(frozen=True)
+class ResolvedConfig:
+    """A model's config and where it came from.
+
+    `model_id` is what was asked for, spelled as the catalogue spells it (for a file, its path).
+    `published_params` is a total that someone else published, with what it counts in `published_note`.
+    """
+
+    model_id: str
+    origin: Origin
+    config: Mapping[str, Any]
+    sources: tuple[Source, ...]
+    notices: tuple[Notice, ...] = ()
+    published_params: int | None = None
+    published_note: str = ""
+    catalogue_id: str | None = None
+
+
+def resolve(model: str | os.PathLike[str] | Mapping[str, Any]) -> ResolvedConfig:
+    """The config that `model` names: a mapping, a path, a catalogue name or alias, a copy of one, a hub id."""
+    if isinstance(model, Mapping):
+        return _from_mapping(model)
+    if isinstance(model, os.PathLike):
+        return _from_path(os.fsdecode(model))
+    if not isinstance(model, str):
+        raise InputError("model", model, "a model's name, a path to its config.json, or a config")
+    name = model.strip()
+    _check_name(name)
+    if _looks_like_path(name) or _is_local(name):
+        return _from_path(name)
+    if (found := _from_catalogue(name)) is not None:
+        return found
+    from .hub import cached_config, hub_config
+
+    if "/" in name and (path := cached_config(name)) is not None:
+        return _from_hub_file(name, path)
+    if (found := _from_copy(name)) is not None:
+        return found
+    if os.path.isdir(name):
+        return _from_path(name)
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name, flags=re.ASCII):
+        raise UnknownModelError(_unknown(name))
+    return _from_hub_file(name, hub_config(name, suggestion(name)))
+
+
+# Names
+
+
+def _check_name(name: str) -> None:
+    if not name:
+        raise InputError("model", name, "a model's name, a path to its config.json, or a config")
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+        raise InputError("model", name, "a name without control characters")
+    if len(name) > MAX_NAME and not (_looks_like_path(name) or name.startswith(os.sep)):
+        raise InputError("model", name, f"a name of at most {MAX_NAME} characters")
+
+
+def canonical(name: str) -> str:
+    """A name without case and with one kind of separator, so that Llama-3_3 and llama-3.3 agree."""
+    return re.sub(r"[\s._-]+", "-", name.lower()).strip("-")
+
+
+def _bare(name: str) -> str:
+    return name.rsplit("/", 1)[-1]
+
+
+@cache
+def _by_full_name() -> dict[str, str]:
+    """Lower-case ids and aliases -> their proper spelling."""
+    names = (*facts.model_aliases(), *facts.model_ids())
+    return {name.lower(): name for name in names}
+
+
+@cache
+def _by_bare_name() -> dict[str, tuple[str, ...]]:
+    """Canonical bare names -> the ids and aliases that bear them, models of the catalogue first."""
+    found: dict[str, list[str]] = {}
+    for name in (*facts.model_ids(), *facts.model_aliases()):
+        found.setdefault(canonical(_bare(name)), []).append(name)
+    return {key: tuple(sorted(names, key=_is_reupload)) for key, names in found.items()}
+
+
+def _is_reupload(name: str) -> bool:
+    return name.split("/", 1)[0].lower() in REUPLOADERS
+
+
+def _target(name: str) -> str:
+    return facts.model_aliases().get(name, name)
+
+
+def suggestion(name: str) -> str:
+    """A sentence with the nearest catalogue names, or nothing where none is near."""
+    choices = list(_by_full_name().values())
+    near = nearest(name, choices) if "/" in name else []
+    if not near:
+        bare = _by_bare_name()
+        near = [bare[key][0] for key in nearest(canonical(_bare(name)), bare)]
+    return f" Did you mean {' or '.join(near)}?" if near else ""
+
+
+def _unknown(name: str) -> str:
+    remedy = "give a catalogue name, org/name of a model on the hub, or a path to a config.json."
+    return f"no model is called {name!r}; {remedy}{suggestion(name)}"
+
+
+# Catalogue
+
+
+@lru_cache(maxsize=64)
+def _config_text(model_id: str) -> str:
+    return facts.model_config_path(model_id).read_text(encoding="utf-8")
+
+
+def _entry(name: str, target: str, notices: tuple[Notice, ...] = ()) -> ResolvedConfig:
+    fact = facts.model(target)
+    note = "; ".join(part for part in (fact.published_from, fact.status, fact.note) if part)
+    return ResolvedConfig(
+        model_id=name,
+        origin="catalogue",
+        config=json.loads(_config_text(target)),
+        sources=(fact.source,),
+        notices=notices,
+        published_params=fact.published_params,
+        published_note=note if fact.published_params is not None else "",
+        catalogue_id=target,
+    )
+
+
+def _from_catalogue(name: str) -> ResolvedConfig | None:
+    """The entry of an id or alias in any case, or of a bare name that means one architecture."""
+    if name in facts.model_index()["models"]:
+        return _entry(name, name)
+    if (proper := _by_full_name().get(name.lower())) is not None:
+        return _entry(proper, _target(proper))
+    if "/" in name:
+        return None
+    names = _by_bare_name().get(canonical(name), ())
+    return _entry(*_single(name, names)) if names else None
+
+
+def _architecture(name: str) -> str:
+    architecture: str = facts.model_index()["models"][_target(name)]["architecture"]
+    return architecture
+
+
+def _single(asked: str, names: tuple[str, ...]) -> tuple[str, str]:
+    """The name to show and its target; an error where the names stand for different architectures."""
+    if len({_architecture(name) for name in names}) > 1:
+        raise InputError("model", asked, f"one of {', '.join(names)}", "They differ in architecture.")
+    best = names[0]
+    return (_target(best) if _is_reupload(best) else best), _target(best)
+
+
+# Copies
+
+
+def stripped_names(bare: str) -> Iterable[str]:
+    """The canonical bare name, then with one copy's suffix after another taken off, each also with -hf."""
+    name = canonical(bare)
+    while name:
+        yield name
+        yield f"{name}-hf"
+        shorter = _COPY_SUFFIX.sub("", name)
+        if shorter == name:
+            return
+        name = shorter
+
+
+def _from_copy(name: str) -> ResolvedConfig | None:
+    """The entry of the model that `name` is a re-upload or a quantised copy of."""
+    known = _by_bare_name()
+    for candidate in stripped_names(_bare(name)):
+        names = known.get(candidate, ())
+        if "/" in name and len({_architecture(each) for each in names}) > 1:
+            return None  # the hub knows which one this is
+        if names:
+            _, target = _single(name, names)
+            message = f"{name} is taken to have the architecture of {target}; its own config was not read."
+            return _entry(name, target, (Notice("assumed-architecture", message),))
+    return None
+
+
+# Mappings and files
+
+
+def _checked(config: object, where: str) -> dict[str, Any]:
+    """The config as a dictionary, if it is an object that says its model type."""
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"{where} holds {type(config).__name__}, expected a JSON object with a model_type.")
+    kind = config.get("model_type")
+    if isinstance(kind, str) and kind.strip():
+        return dict(config)
+    if kind is not None:
+        raise ConfigError(f"{where}: model_type is {kind!r}, expected text such as 'llama'.")
+    if "base_model_name_or_path" in config:
+        base = config["base_model_name_or_path"]
+        raise ConfigError(f"{where} is an adapter's config, not a model's; give its base model, {base!r}.")
+    architectures = f" (it names architectures {config['architectures']!r})" if config.get("architectures") else ""
+    raise ConfigError(f"{where} has no model_type{architectures}; add it as transformers spells it.")
+
+
+def _from_mapping(config: Mapping[str, Any]) -> ResolvedConfig:
+    checked = _checked(config, "the config")
+    name = checked.get("_name_or_path")
+    model_id = name if isinstance(name, str) and name.strip() else "config"
+    source = Source("config given by the caller", "given", model_id, "undated", "config")
+    return ResolvedConfig(model_id, "config", checked, (source,))
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.startswith((".", "~", os.sep)) or name.lower().endswith(".json") or re.match(r"[A-Za-z]:\\", name) is not None
+
+
+def _is_local(name: str) -> bool:
+    """Whether the name is a file, or a folder that holds a config; another folder does not hide a model's name."""
+    try:
+        mode = os.stat(name).st_mode
+        return not stat.S_ISDIR(mode) or os.path.lexists(os.path.join(name, "config.json"))
+    except (OSError, ValueError):
+        return False
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist; give a config.json or a folder with one.") from None
+    except PermissionError:
+        raise ConfigError(f"{path} cannot be read: permission denied.") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+
+
+def _from_path(name: str) -> ResolvedConfig:
+    if any(unicodedata.category(character) == "Cc" for character in name):
+        raise InputError("model", name, "a path without control characters")
+    path = Path(os.path.expanduser(name))
+    if stat.S_ISDIR(_stat(path).st_mode):
+        folder, path = path, path / "config.json"
+        if not os.path.lexists(path):
+            adapter = " It holds an adapter; give its base model." if (folder / "adapter_config.json").exists() else ""
+            raise ConfigError(f"the folder {folder} has no config.json.{adapter}")
+    config = read_config(path)
+    model_id = name if path.name != "config.json" else str(path.parent)
+    source = Source(f"config file {path.name}", path.absolute().as_uri(), str(path), "undated", "config")
+    return ResolvedConfig(model_id, "local", config, (source,))
+
+
+def _from_hub_file(name: str, path: str) -> ResolvedConfig:
+    commit = Path(path).parent.name
+    url = f"https://huggingface.co/{name}/blob/main/config.json"
+    source = Source(f"config.json of {name}", url, f"commit {commit}", "undated", "config")
+    return ResolvedConfig(name, "hub", read_config(Path(path)), (source,))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The config in a file; ConfigError says what is wrong with it. Size and type are checked before reading."""
+    status = _stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"{path} is not a regular file; give a config.json or a folder with one.")
+    if status.st_size > MAX_CONFIG_BYTES:
+        size = f"{status.st_size / 1e6:,.0f} MB"
+        raise ConfigError(f"{path} has {size}, so it is not a config; give the config.json beside the weights.")
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_CONFIG_BYTES + 1)
+    except PermissionError:
+        raise ConfigError(f"{path} cannot be read: permission denied.") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from None
+    return _checked(_parse(data, path), str(path))
+
+
+def _parse(data: bytes, path: Path) -> object:
+    if not data.strip():
+        raise ConfigError(f"{path} is empty, expected a JSON object with a model_type.")
+    try:
+        return json.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8 text, so it is not a config.json.") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise ConfigError(f"{path} is not valid JSON: {error.msg} at {where}.") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deeply to be a config.") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid JSON: {error}.") from None

@@ -1,0 +1,345 @@
+"""Finds, loads and checks the tables in data/; a fact without a complete source is refused.
+
+Tables are read on first use and kept. Only the standard library is imported, and looking up one model reads
+one index file (about 1 ms).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+from .errors import FactError, InputError, UnknownModelError, hint
+from .schema import Source, SourceKind
+
+DatasetKind = Literal["sft", "rl"]
+FactBasis = Literal["measured", "derived", "assumed"]
+_NO_NUMBERS: Mapping[str, float] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """One accelerator. Rates are dense peaks; a figure that no source states is None.
+
+    `memory_bytes` is what the maker's tool reports (`memory_basis` "reported") or the marketed gigabytes
+    times 1e9, which has not been above it ("floor"). `tensor_clock_hz`, `units` and `fma_per_unit_per_clock`
+    multiply to half the 16-bit peak where `peak_check` is "holds"; "derived" means that the peak was computed
+    so, and "exception" that the maker's figure differs.
+    """
+
+    name: str
+    vendor: str
+    aliases: tuple[str, ...]
+    source: Source
+    more_sources: tuple[str, ...] = ()
+    memory_gb_marketed: float | None = None
+    memory_bytes: int | None = None
+    memory_basis: str | None = None
+    bandwidth_bytes_per_s: float | None = None
+    bf16_dense_flops_per_s: float | None = None
+    fp16_dense_flops_per_s: float | None = None
+    tf32_dense_flops_per_s: float | None = None
+    fp32_flops_per_s: float | None = None
+    fp8_dense_flops_per_s: float | None = None
+    bf16_matmul_measured_flops_per_s: float | None = None
+    interconnect: str | None = None
+    interconnect_bytes_per_s_each_way: float | None = None
+    tdp_w: float | None = None
+    tensor_clock_hz: int | None = None
+    units: int | None = None
+    fma_per_unit_per_clock: int | None = None
+    peak_check: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Price:
+    """What one accelerator costs per hour at one provider on one date. `kind` is on-demand or spot."""
+
+    accelerator: str
+    provider: str
+    usd_per_gpu_hour: float
+    kind: str
+    date: str
+    source: Source
+
+
+@dataclass(frozen=True)
+class DatasetFact:
+    """The size of a dataset in examples and tokens, or of an RL run in episodes.
+
+    `loss_tokens` are the completion tokens that carry loss, None where nobody counted them.
+    """
+
+    name: str
+    kind: DatasetKind
+    basis: FactBasis
+    source: Source
+    aliases: tuple[str, ...] = ()
+    examples: int | None = None
+    total_tokens: int | None = None
+    loss_tokens: int | None = None
+    episodes: int | None = None
+    tokenizer: str | None = None
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class LawFact:
+    """A published law for the learning rate. One whose `status` is "incomplete" cannot be evaluated."""
+
+    id: str
+    title: str
+    status: Literal["complete", "incomplete"]
+    form: str
+    lora_multiplier: float
+    reference_width: int
+    lora_pow: float
+    fitted_on: str
+    source: Source
+    base: float | None = None
+    exponents: Mapping[str, float] = field(default_factory=lambda: _NO_NUMBERS)
+    regret_text: str = ""
+    regret_percent: Mapping[str, float] = field(default_factory=lambda: _NO_NUMBERS)
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class ModelFact:
+    """A model of the catalogue. `architecture` is equal for models of the same shapes."""
+
+    model_id: str
+    architecture: str
+    status: str
+    source: Source
+    published_params: int | None = None
+    published_from: str = ""
+    built_params: int | None = None
+    note: str = ""
+
+
+# Where things are
+
+
+@cache
+def _folder(name: str) -> Path:
+    here = Path(__file__).resolve().parent
+    for candidate in (here / name, here.parent / name):
+        # `reports` is also a word for a package; a folder of Python modules is not the one that is meant.
+        if candidate.is_dir() and not (candidate / "__init__.py").exists():
+            return candidate
+    raise FactError(f"the folder {name}/ is neither in the package nor beside it; install lora-plan again.")
+
+
+def data_dir() -> Path:
+    """The folder of facts: inside the installed package, else beside it in a checkout."""
+    return _folder("data")
+
+
+def reports_dir() -> Path:
+    """The folder of report templates, found in the same way."""
+    return _folder("reports")
+
+
+# Reading and checking
+
+
+def source_from(table: object, owner: str) -> Source:
+    """A complete source, or FactError naming the fact that lacks it."""
+    if not isinstance(table, Mapping):
+        raise FactError(f"{owner} has no source; give title, url, locator, date and kind.")
+    values = {key: table.get(key) for key in ("title", "url", "locator", "date", "kind")}
+    for key, value in values.items():
+        if not isinstance(value, str) or not value.strip():
+            raise FactError(f"the source of {owner} has no {key}.")
+    kind, date = values["kind"], str(values["date"])
+    if kind not in get_args(SourceKind):
+        raise FactError(f"the source of {owner} has kind {kind!r}, not one of {', '.join(get_args(SourceKind))}.")
+    if not re.match(r"\d{4}(-\d\d(-\d\d)?)?$", date):
+        raise FactError(f"the source of {owner} is dated {date!r}; write YYYY, YYYY-MM or YYYY-MM-DD.")
+    return Source(**values)  # type: ignore[arg-type]
+
+
+def _read_toml(name: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    path = data_dir() / name
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FactError(f"{path} cannot be read: {error}.") from error
+
+
+def parse_entry(kind: type[Any], raw: Mapping[str, Any], owner: str) -> Any:
+    """One table of a TOML file as its dataclass; unknown or missing fields and bad figures are refused."""
+    values: dict[str, Any] = {**raw, "source": source_from(raw.get("source"), owner)}
+    for key, value in values.items():
+        if isinstance(value, list):
+            values[key] = tuple(value)
+        elif isinstance(value, dict):
+            values[key] = MappingProxyType(value)
+        elif isinstance(value, (int, float)) and not value >= 0:
+            raise FactError(f"{owner}: {key} is {value}, expected a figure that is not negative.")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise FactError(f"{owner}: {error}.") from error
+
+
+def _entries(name: str, key: str, kind: type[Any], label: str) -> tuple[Any, ...]:
+    raw = _read_toml(name).get(key)
+    if not isinstance(raw, list):
+        raise FactError(f"{name} has no [[{key}]].")
+    return tuple(parse_entry(kind, entry, f"{name}: {entry.get(label, '?')}") for entry in raw)
+
+
+@cache
+def accelerators() -> tuple[Accelerator, ...]:
+    """Every accelerator of accelerators.toml."""
+    return _entries("accelerators.toml", "accelerator", Accelerator, "name")
+
+
+@cache
+def prices() -> tuple[Price, ...]:
+    """Every price of prices.toml."""
+    return _entries("prices.toml", "price", Price, "accelerator")
+
+
+@cache
+def datasets() -> tuple[DatasetFact, ...]:
+    """Every dataset of datasets.toml; one without a figure is refused."""
+    found: tuple[DatasetFact, ...] = _entries("datasets.toml", "dataset", DatasetFact, "name")
+    for fact in found:
+        if fact.kind not in get_args(DatasetKind) or fact.basis not in get_args(FactBasis):
+            raise FactError(f"datasets.toml: {fact.name} has kind {fact.kind!r} and basis {fact.basis!r}.")
+        if not (fact.total_tokens or fact.loss_tokens or fact.episodes):
+            raise FactError(f"datasets.toml: {fact.name} has neither tokens nor episodes.")
+    return found
+
+
+@cache
+def laws() -> tuple[LawFact, ...]:
+    """Every law of laws.toml."""
+    found: tuple[LawFact, ...] = _entries("laws.toml", "law", LawFact, "id")
+    for fact in found:
+        if (fact.status == "complete") != (fact.base is not None):
+            raise FactError(f"laws.toml: {fact.id} is {fact.status} but its base is {fact.base}.")
+    return found
+
+
+# Looking up
+
+
+def plain(name: str) -> str:
+    """A name without case, spaces and punctuation, so that "A100-SXM4-80GB" and "a100 sxm4 80gb" agree."""
+    return re.sub(r"[^a-z0-9.]+", "", name.lower())
+
+
+def _table(facts: Iterable[Any], label: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for fact in facts:
+        for name in (getattr(fact, label), *getattr(fact, "aliases", ())):
+            if found.setdefault(plain(name), fact) is not fact:
+                other = getattr(found[plain(name)], label)
+                raise FactError(f"{name} names both {other} and {getattr(fact, label)}.")
+    return found
+
+
+@cache
+def _accelerator_table() -> dict[str, Any]:
+    return _table(accelerators(), "name")
+
+
+@cache
+def _dataset_table() -> dict[str, Any]:
+    return _table(datasets(), "name")
+
+
+def _find(field_name: str, name: str, table: Mapping[str, Any], names: list[str], where: str) -> Any:
+    if not isinstance(name, str) or not plain(name):
+        raise InputError(field_name, name, f"a name such as {names[0]}", f"{where} lists what is known.")
+    if (fact := table.get(plain(name))) is not None:
+        return fact
+    raise InputError(field_name, name, "a known name", f"{where} lists what is known.{hint(name, names)}")
+
+
+def accelerator(name: str) -> Accelerator:
+    """The accelerator of this name or alias, in any case and punctuation; torch's device names work too."""
+    table = _accelerator_table()
+    if isinstance(name, str) and plain(name) not in table:
+        name = re.sub(r"^\W*(nvidia|amd|intel|google|geforce)\W+", "", name, flags=re.IGNORECASE)
+    names = [spelling for fact in accelerators() for spelling in (fact.name, *fact.aliases)]
+    fact: Accelerator = _find("accelerator", name, table, names, "data/accelerators.toml")
+    return fact
+
+
+def dataset(name: str) -> DatasetFact:
+    """The dataset of this name or alias, whatever its case and punctuation."""
+    names = [spelling for fact in datasets() for spelling in (fact.name, *fact.aliases)]
+    fact: DatasetFact = _find("dataset", name, _dataset_table(), names, "data/datasets.toml")
+    return fact
+
+
+def law(id: str) -> LawFact:
+    """The learning-rate law of this id."""
+    table = {plain(fact.id): fact for fact in laws()}
+    fact: LawFact = _find("law", id, table, [fact.id for fact in laws()], "data/laws.toml")
+    return fact
+
+
+def prices_of(name: str, kind: str | None = None) -> tuple[Price, ...]:
+    """The prices of an accelerator, newest first; only "on-demand" or "spot" ones where `kind` is given."""
+    known = accelerator(name).name
+    found = [price for price in prices() if price.accelerator == known and kind in (None, price.kind)]
+    return tuple(sorted(found, key=lambda price: price.date, reverse=True))
+
+
+# Models
+
+
+@cache
+def model_index() -> Mapping[str, Any]:
+    """The catalogue as stored: `models` (id -> fields), `aliases` (id -> model id), `compiled` (date)."""
+    path = data_dir() / "models" / "index.json"
+    try:
+        index: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FactError(f"{path} cannot be read: {error}.") from error
+    return index
+
+
+def model_ids() -> tuple[str, ...]:
+    """The ids of the models that have a config in the catalogue."""
+    return tuple(model_index()["models"])
+
+
+def model_aliases() -> Mapping[str, str]:
+    """Other ids of the same architectures, each with the model that stands for it."""
+    aliases: Mapping[str, str] = model_index()["aliases"]
+    return aliases
+
+
+def model(model_id: str) -> ModelFact:
+    """The catalogue entry of this exact id; resolve.py is lenient about spelling."""
+    index = model_index()
+    raw = index["models"].get(model_id)
+    if raw is None:
+        raise UnknownModelError(f"{model_id} is not in the catalogue.{hint(model_id, index['models'])}")
+    title, url, locator = raw["source"]
+    table = {"title": title, "url": url, "locator": locator, "date": index["compiled"], "kind": "config"}
+    values = {key: value for key, value in raw.items() if key != "source"}
+    return ModelFact(model_id=model_id, source=source_from(table, model_id), **values)
+
+
+def model_config_path(model_id: str) -> Path:
+    """The file that holds the config of a model of the catalogue."""
+    return data_dir() / "models" / f"{model_id.replace('/', '__')}.json"
