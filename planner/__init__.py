@@ -1,0 +1,8 @@
+"""lora-plan: parameters, FLOPs, capacity and learning rate of a LoRA fine-tune, from a model's config."""
+
+from .errors import PlannerError
+from .estimate import estimate
+from .plan import Plan
+from .version import __version__
+
+__all__ = ["Plan", "PlannerError", "__version__", "estimate"]

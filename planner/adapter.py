@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args
 
 from .errors import InputError, hint
@@ -143,64 +144,131 @@ def _adaptable(matrix: Matrix) -> bool:
     return matrix.kind != "convolution"
 
 
-def _by_layers(arch: Architecture, spec: AdapterSpec) -> list[Adapted]:
-    sets = expand_layers(spec.layers or ())
+Choice = tuple[int, tuple[int, ...], int]
+
+
+def _by_layers(arch: Architecture, names: tuple[str, ...], experts: str) -> list[Choice]:
+    sets = expand_layers(names)
     roles = {role for name in sets if name != ALL_LINEAR for role in LAYER_SETS[name]}
-    linear = all_linear(arch, spec.experts) if ALL_LINEAR in sets else {}
+    linear = all_linear(arch, experts) if ALL_LINEAR in sets else {}
+    reachable = expert_targets(arch)
     chosen = []
     for index, matrix in enumerate(arch.matrices):
         in_set = matrix.role in roles and _adaptable(matrix)
-        if in_set and matrix.kind == "experts" and spec.experts == "peft":
-            in_set = index in expert_targets(arch)
-        if not in_set and index not in linear:
-            continue
-        pairs = pairs_of(matrix, spec, linear.get(index, expert_targets(arch).get(index, 1)))
-        if pairs:
-            chosen.append(Adapted(index, matrix, matrix.layers, pairs))
+        if in_set and matrix.kind == "experts" and experts == "peft":
+            in_set = index in reachable
+        if in_set or index in linear:
+            chosen.append((index, matrix.layers, linear.get(index, reachable.get(index, 1))))
     return chosen
 
 
-def _by_targets(arch: Architecture, spec: AdapterSpec) -> list[Adapted]:
-    chosen: list[Adapted] = []
+def _by_targets(arch: Architecture, targets: tuple[str, ...], experts: str) -> list[Choice]:
+    chosen: list[Choice] = []
     hit: set[str] = set()
     for index, matrix in enumerate(arch.matrices):
         if not _adaptable(matrix):
             continue
         layers: set[int] = set()
         factor = 1
-        for target in spec.targets or ():
-            found, factor_of_target = matches(arch, matrix, target, spec.experts)
+        for target in targets:
+            found, factor_of_target = matches(arch, matrix, target, experts)
             if found:
                 hit.add(target)
                 layers.update(found)
                 factor = max(factor, factor_of_target)
-        pairs = pairs_of(matrix, spec, factor) if layers else ()
-        if pairs:
-            chosen.append(Adapted(index, matrix, tuple(sorted(layers)), pairs))
-    missed = [t for t in spec.targets or () if t not in hit]
+        if layers:
+            chosen.append((index, tuple(sorted(layers)), factor))
+    missed = [target for target in targets if target not in hit]
     if missed:
         names = sorted({m.leaf for m in arch.matrices if _adaptable(m)})
-        raise InputError(
-            "targets", missed[0], f"a module of {arch.model_type}: {', '.join(names)}", hint(missed[0], names).strip()
-        )
+        expected = f"a module of {arch.model_type}: {', '.join(names)}"
+        raise InputError("targets", missed[0], expected, hint(missed[0], names).strip())
     return chosen
 
 
+def select(arch: Architecture, spec: AdapterSpec) -> tuple[Adapted, ...]:
+    """The adapted matrices, whatever the rank. Raises InputError for unknown sets or targets."""
+    if spec.targets:
+        choices = _by_targets(arch, spec.targets, spec.experts)
+    else:
+        choices = _by_layers(arch, spec.layers or (), spec.experts)
+    found = []
+    for index, layers, factor in choices:
+        pairs = pairs_of(arch.matrices[index], spec, factor)
+        if pairs:
+            found.append(Adapted(index, arch.matrices[index], layers, pairs))
+    return tuple(found)
+
+
 def adapt(arch: Architecture, spec: AdapterSpec) -> tuple[Adapted, ...]:
-    """The adapted matrices. Raises InputError for unknown sets or targets and for a rank that no matrix has."""
-    chosen = _by_targets(arch, spec) if spec.targets else _by_layers(arch, spec)
-    if chosen:
-        largest = max(min(pair.d_in, pair.d_out) for item in chosen for pair in item.pairs)
-        if spec.rank > largest:
-            raise InputError(
-                "rank", spec.rank, f"at most {largest}, the smaller side of the largest adapted matrix"
-            )
-    return tuple(chosen)
+    """The adapted matrices. Raises InputError also where the choice is empty or the rank exceeds every matrix."""
+    chosen = select(arch, spec)
+    if not chosen:
+        roles = {m.role for m in arch.matrices if _adaptable(m)}
+        have = [name for name, wanted in LAYER_SETS.items() if roles.intersection(wanted)]
+        raise InputError(
+            "layers", ",".join(spec.layers or ()), f"a layer set that {arch.model_type} has: {', '.join(have)}"
+        )
+    largest = max(min(pair.d_in, pair.d_out) for item in chosen for pair in item.pairs)
+    if spec.rank > largest:
+        raise InputError("rank", spec.rank, f"at most {largest}, the smaller side of the largest adapted matrix")
+    return chosen
 
 
 def params(adapted: Iterable[Adapted]) -> int:
     """Trainable parameters of an adapter."""
     return sum(item.params for item in adapted)
+
+
+@dataclass(frozen=True)
+class Slope:
+    """An adapter's parameters as a function of its rank: `dense` a unit of rank, `experts` (top_k, parameters a
+    unit of expert rank), `fixed` (DoRA's magnitudes) at any rank."""
+
+    dense: int
+    experts: tuple[tuple[int, int], ...]
+    fixed: int
+
+    def params(self, rank: int) -> int:
+        """Trainable parameters at this rank; an expert's rank is rank // top_k, at least 1."""
+        total = self.fixed + self.dense * rank
+        for top_k, slope in self.experts:
+            total += slope * max(1, rank // top_k)
+        return total
+
+    @property
+    def per_rank(self) -> int:
+        """Parameters that a unit of rank adds, an expert's rank taken as rank / top_k (rounded)."""
+        return self.dense + round(sum(slope / top_k for top_k, slope in self.experts))
+
+
+@lru_cache(maxsize=2048)
+def _slope(
+    arch: Architecture, layers: tuple[str, ...] | None, targets: tuple[str, ...] | None,
+    experts: ExpertConvention, layout: Layout, variant: Variant,
+) -> Slope:  # fmt: skip
+    dense = fixed = 0
+    scaled: dict[int, int] = {}
+    unit = AdapterSpec(rank=1, layers=layers, targets=targets, experts=experts, layout=layout, variant=variant)
+    for item in select(arch, unit):
+        copies = len(item.layers)
+        for pair in item.pairs:
+            fixed += pair.magnitudes * copies
+            slope = (pair.params - pair.magnitudes) * copies
+            if experts == "scaled" and item.matrix.kind == "experts":
+                top_k = item.matrix.experts_active
+                scaled[top_k] = scaled.get(top_k, 0) + slope
+            else:
+                dense += slope
+    return Slope(dense, tuple(scaled.items()), fixed)
+
+
+def slope(arch: Architecture, spec: AdapterSpec, layers: tuple[str, ...] | None = None) -> Slope:
+    """How this spec's parameters (or those of the layer sets in `layers` instead) grow with the rank."""
+    if layers is None:
+        return _slope(arch, spec.layers, spec.targets, spec.experts, spec.layout, spec.variant)
+    layout: Layout = "modules" if ALL_LINEAR in layers else spec.layout
+    return _slope(arch, layers, None, spec.experts, layout, spec.variant)
 
 
 def check_spec(spec: AdapterSpec) -> None:

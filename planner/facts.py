@@ -160,8 +160,9 @@ def source_from(table: object, owner: str) -> Source:
         if not isinstance(value, str) or not value.strip():
             raise FactError(f"the source of {owner} has no {key}.")
     kind, date = values["kind"], str(values["date"])
-    if kind not in get_args(SourceKind):
-        raise FactError(f"the source of {owner} has kind {kind!r}, not one of {', '.join(get_args(SourceKind))}.")
+    kinds = get_args(SourceKind)
+    if kind not in kinds:
+        raise FactError(f"the source of {owner} has kind {kind!r}, expected one of {', '.join(kinds)}.")
     if not re.match(r"\d{4}(-\d\d(-\d\d)?)?$", date):
         raise FactError(f"the source of {owner} is dated {date!r}; write YYYY, YYYY-MM or YYYY-MM-DD.")
     return Source(**values)  # type: ignore[arg-type]

@@ -12,34 +12,41 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from .adapter import Adapted, AdapterSpec, Pair
-from .schema import Apply, Architecture, Attend, Block, Join, Matrix, Product
+from .schema import Apply, Architecture, Attend, Block, Join, Matrix, Product, Scan
 
 FLOPS_PER_MAC = 2
 
 
 @dataclass
 class Tally:
-    """Multiply-adds of a pass over a batch. Adapter work is kept apart by how its rank scales."""
+    """Multiply-adds of a pass over a batch, recompute apart. `attention` (scores and values), `adapter` and
+    `expert_adapter` (work that scales with the rank and with an expert's rank) are parts of the totals;
+    `hidden` is the part of attention on pairs of positions that the mask hides, which fused kernels skip.
+    `overcount` is what the counter sees and no machine does: it takes the weight gradient of a grouped
+    convolution for that of a full one."""
 
     forward: int = 0
     backward: int = 0
+    recompute: int = 0
     attention: int = 0
-    attention_forward: int = 0
+    hidden: int = 0
+    overcount: int = 0
     adapter: int = 0
     expert_adapter: int = 0
-    recompute: int = 0
 
     def add(self, other: Tally, times: int = 1) -> None:
         """Add another tally, `times` over."""
         self.forward += other.forward * times
         self.backward += other.backward * times
+        self.recompute += other.recompute * times
         self.attention += other.attention * times
-        self.attention_forward += other.attention_forward * times
+        self.hidden += other.hidden * times
+        self.overcount += other.overcount * times
         self.adapter += other.adapter * times
         self.expert_adapter += other.expert_adapter * times
-        self.recompute += other.recompute * times
 
     @property
     def total(self) -> int:
@@ -49,16 +56,11 @@ class Tally:
 
 @dataclass(frozen=True)
 class Step:
-    """The size of a step: sequences, positions a sequence, and how attention and checkpointing work.
-
-    `skip_masked` counts only the pairs of positions that a causal or sliding-window mask leaves, as a fused
-    kernel does; the default counts all of them, as the counter does.
-    """
+    """The size of a step: sequences, positions a sequence, and whether layers are checkpointed."""
 
     batch: int
     seq_len: int
     checkpointing: bool = False
-    skip_masked: bool = False
 
 
 def visible_pairs(seq_len: int, window: int | None, causal: bool) -> int:
@@ -96,6 +98,8 @@ class _Walk:
                 needs.append(self._attend(op, length, needs, tally))
             elif isinstance(op, Join):
                 needs.append(any(needs[source] for source in op.sources))
+            elif isinstance(op, Scan):
+                needs.append(self._scan(op, length, needs, tally))
             else:
                 needs.append(self._product(op, length, needs, tally))
         if self.step.checkpointing and block.stack in ("decoder", "encoder"):
@@ -106,13 +110,15 @@ class _Walk:
         """Whether the result needs a gradient, and the work of the last product in it."""
         matrix = self.matrices[op.matrix]
         positions = self.lengths["memory"] if op.length == "memory" else length
+        positions = positions if self.step.checkpointing else max(positions, op.at_least)
         positions = self.step.batch * (positions // op.per + op.extra)
         base = positions * matrix.d_in * matrix.d_out * matrix.experts_active
         tally.forward += base
         if op.forward_only:
             return False, base
         if self.trained is None:
-            tally.backward += base + (base if grad else 0)
+            tally.backward += base * op.groups + (base if grad else 0)
+            tally.overcount += base * (op.groups - 1)
             return True, base
         tally.backward += base if grad else 0
         adapted = self.trained.get(op.matrix)
@@ -123,20 +129,19 @@ class _Walk:
         return True, base
 
     def _attend(self, op: Attend, length: int, needs: list[bool], tally: Tally) -> bool:
-        if op.memory:
-            pairs = length * self.lengths["memory"]
-        elif self.step.skip_masked:
-            pairs = visible_pairs(length, op.window, op.causal)
-        else:
-            pairs = length * length
-        pairs *= self.step.batch * op.n_heads
+        keys = self.lengths["memory"] if op.memory else length
+        pairs, hidden = length * keys, 0
+        if not op.memory:
+            hidden = pairs - visible_pairs(length, op.window, op.causal)
+        scale = self.step.batch * op.n_heads
         q, k, v = needs[op.q], needs[op.k], needs[op.v]
-        forward = pairs * (op.d_qk + op.d_v)
-        backward = pairs * (op.d_qk * (q + k) + op.d_v * ((q or k) + v))
-        tally.forward += forward
-        tally.backward += backward
-        tally.attention += forward + backward
-        tally.attention_forward += forward
+        forward = scale * (op.d_qk + op.d_v)
+        backward = scale * (op.d_qk * (q + k) + op.d_v * ((q or k) + v))
+        again = forward if self.step.checkpointing else 0
+        tally.forward += forward * pairs
+        tally.backward += backward * pairs
+        tally.attention += (forward + backward + again) * pairs
+        tally.hidden += (forward + backward + again) * hidden
         return q or k or v
 
     def _product(self, op: Product, length: int, needs: list[bool], tally: Tally) -> bool:
@@ -145,6 +150,20 @@ class _Walk:
         tally.forward += macs
         tally.backward += macs * (left + right)
         return left or right
+
+    def _scan(self, op: Scan, length: int, needs: list[bool], tally: Tally) -> bool:
+        left, right = needs[op.left], needs[op.right]
+        chunks = -(-length // op.chunk)
+        macs = self.step.batch * op.macs
+        tally.forward += macs * _polynomial(op.forward, chunks)
+        tally.backward += macs * (
+            left * _polynomial(op.left_grad, chunks) + right * _polynomial(op.right_grad, chunks)
+        )
+        return left or right
+
+
+def _polynomial(coefficients: tuple[int, ...], n: int) -> int:
+    return sum(coefficient * n**power for power, coefficient in enumerate(coefficients))
 
 
 def _lora(pair: Pair, matrix: Matrix, positions: int, grad: bool, tally: Tally) -> int:
@@ -178,12 +197,13 @@ def _lora(pair: Pair, matrix: Matrix, positions: int, grad: bool, tally: Tally) 
     return last
 
 
-def _stacks(arch: Architecture) -> list[tuple[str, list[tuple[int, Block]]]]:
+@lru_cache(maxsize=512)
+def _stacks(arch: Architecture) -> tuple[tuple[str, tuple[tuple[int, Block], ...]], ...]:
     """Stacks in the order in which they run, each with its layers in order."""
     stacks: dict[str, list[tuple[int, Block]]] = {}
     for block in arch.blocks:
         stacks.setdefault(block.stack, []).extend((layer, block) for layer in block.layers)
-    return [(name, sorted(layers, key=lambda pair: pair[0])) for name, layers in stacks.items()]
+    return tuple((name, tuple(sorted(layers, key=lambda pair: pair[0]))) for name, layers in stacks.items())
 
 
 def _embedding(adapted: Iterable[Adapted], positions: int, tally: Tally) -> bool:
@@ -198,6 +218,23 @@ def _embedding(adapted: Iterable[Adapted], positions: int, tally: Tally) -> bool
                 tally.backward += 2 * up
                 tally.adapter += 3 * up
     return found
+
+
+def _stack(
+    walk: _Walk, layers: Iterable[tuple[int, Block]], stream: bool, memory: bool, total: Tally
+) -> bool:
+    """Add a stack's layers, each kind walked once; whether its output needs a gradient."""
+    walked: dict[tuple[int, bool], tuple[Tally, bool]] = {}
+    times: dict[tuple[int, bool], int] = {}
+    for layer, block in layers:
+        key = (id(block) if walk.uniform else layer, stream)
+        if key not in walked:
+            walked[key] = walk.block(block, layer, stream, memory)
+        times[key] = times.get(key, 0) + 1
+        stream = walked[key][1]
+    for key, n in times.items():
+        total.add(walked[key][0], n)
+    return stream
 
 
 def step_macs(arch: Architecture, step: Step, adapted: Iterable[Adapted] | None) -> Tally:
@@ -217,13 +254,7 @@ def step_macs(arch: Architecture, step: Step, adapted: Iterable[Adapted] | None)
         if previous == "encoder" and name == "decoder":
             memory, stream = stream, start
         previous = name
-        cache: dict[tuple[int, bool], tuple[Tally, bool]] = {}
-        for layer, block in layers:
-            key = (id(block) if walk.uniform else layer, stream)
-            if key not in cache:
-                cache[key] = walk.block(block, layer, stream, memory)
-            tally, stream = cache[key]
-            total.add(tally)
+        stream = _stack(walk, layers, stream, memory, total)
     return total
 
 
@@ -232,7 +263,7 @@ def flops(tally: Tally) -> int:
     return FLOPS_PER_MAC * tally.total
 
 
-def rule_ratio(adapted: Iterable[Adapted], spec: AdapterSpec) -> float | None:
+def rule_ratio(adapted: Iterable[Adapted]) -> float | None:
     """The article's bare rule over the adapted matrices: sum of 2 d_in d_out + 3 r (d_in + d_out), over the sum
     of 3 d_in d_out; for square matrices (2N^2 + 6NR) / 3N^2. Neglects attention, frozen matrices and the first
     layer's missing input gradients. Source: LoRA Without Regret (2025)."""
@@ -245,3 +276,30 @@ def rule_ratio(adapted: Iterable[Adapted], spec: AdapterSpec) -> float | None:
         lora += 2 * weight + 3 * pairs
         full += 3 * weight
     return lora / full if full else None
+
+
+def break_even_rank(
+    lora: Tally, full: Tally, spec: AdapterSpec, adapted: Iterable[Adapted]
+) -> int | None:
+    """The smallest rank at which a LoRA step costs at least as much as a full one.
+
+    The adapter's work grows in proportion to the rank (an expert's to rank / top_k, at least 1, under `scaled`);
+    everything else stays. For square matrices the bare rule gives N / 6. None where the adapter does no work.
+    """
+    top_k = next((i.matrix.experts_active for i in adapted if i.matrix.kind == "experts"), 1)
+    scaled = spec.experts == "scaled"
+    expert_now = max(1, spec.rank // top_k) if scaled else spec.rank
+    dense = lora.adapter / spec.rank
+    expert = lora.expert_adapter / expert_now
+    fixed = lora.total - lora.adapter - lora.expert_adapter
+
+    def cost(rank: int) -> float:
+        return fixed + dense * rank + expert * (max(1, rank // top_k) if scaled else rank)
+
+    slope = dense + (expert / top_k if scaled else expert)
+    if slope <= 0:
+        return None
+    rank = max(1, int((full.total - fixed) / slope) - 2 * top_k)
+    while cost(rank) < full.total:
+        rank += 1
+    return rank

@@ -134,7 +134,8 @@ class Apply:
 
     `length` says how many positions: those of the block ("sequence"), those of the cross-attended memory
     ("memory"). `extra` adds positions (a padded convolution), `per` divides them (a strided one).
-    `forward_only` marks work that no gradient reaches (an indexer behind a top-k).
+    `forward_only` marks work that no gradient reaches (an indexer behind a top-k). `groups` are those of a
+    convolution. `at_least` positions are filled up to where the layer keeps a cache (no checkpointing).
     """
 
     matrix: int
@@ -144,6 +145,8 @@ class Apply:
     extra: int = 0
     per: int = 1
     forward_only: bool = False
+    groups: int = 1
+    at_least: int = 0
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,25 @@ class Product:
 
 
 @dataclass(frozen=True)
+class Scan:
+    """A product of two activations in a scan over chunks of `chunk` positions, the last one padded.
+
+    `forward`, `left_grad` and `right_grad` say how often it is computed, as coefficients of 1, n, n^2 .. in the
+    number of chunks n: (0, 1) is once a chunk, (-1, 1) once in every chunk but one (no gradient reaches the
+    state before the first chunk or after the last). `macs` are the multiply-adds of one time, for one sequence.
+    """
+
+    left: int
+    right: int
+    out: int
+    chunk: int
+    macs: int
+    forward: tuple[int, ...] = (0, 1)
+    left_grad: tuple[int, ...] = (0, 1)
+    right_grad: tuple[int, ...] = (0, 1)
+
+
+@dataclass(frozen=True)
 class Join:
     """Anything elementwise: the result needs a gradient where one of its inputs does."""
 
@@ -181,7 +203,7 @@ class Join:
     out: int
 
 
-Operation = Apply | Attend | Product | Join
+Operation = Apply | Attend | Product | Scan | Join
 
 STREAM = 0
 MEMORY = 1
@@ -205,9 +227,12 @@ class Block:
     open_end: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Architecture:
-    """A model as an inventory. `flops_gap` says why no exact FLOP count exists, where none does."""
+    """A model as an inventory. `flops_gap` says why no exact FLOP count exists, where none does.
+
+    Two architectures are equal where they are the same object: caches are keyed by it.
+    """
 
     model_type: str
     hidden_size: int

@@ -65,9 +65,8 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def address(text: str, fallback: str = "") -> str:
     """The address that a source text points to."""
-    if match := re.search(r"PyPI package ([\w-]+)", text):
-        if match[1] in URLS:
-            return URLS[match[1]]
+    if (match := re.search(r"PyPI package ([\w-]+)", text)) and match[1] in URLS:
+        return URLS[match[1]]
     if match := re.search(r"huggingface dataset ([\w-]+/[\w.-]+)", text):
         return f"https://huggingface.co/datasets/{match[1]}"
     if match := re.match(r"(?:github )?([A-Za-z][\w-]+/[\w.-]+?)(?=[:@ #]|$)", text):
@@ -100,6 +99,19 @@ def fingerprint(config: Mapping[str, Any], built: str) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
 
+def is_rounded(row: Row) -> bool:
+    """Whether the published total is a rounded one, as in a model's name."""
+    return "round" in row["published_from"]
+
+
+def model_row(row: Row) -> dict[str, str]:
+    """A row of SOURCES.csv for readers outside the gathering."""
+    out = {key: clean(value) for key, value in row.items()}
+    if is_rounded(row):
+        out["status"] = "built; published only as a rounded total"
+    return out
+
+
 def model_source(model: str, text: str) -> list[str]:
     """Title, address and locator of the source of a model's config."""
     page = f"https://huggingface.co/{model}"
@@ -115,9 +127,10 @@ def build_index(folder: Path, compiled: str) -> dict[str, Any]:
     for row in rows(folder / "SOURCES.csv"):
         name = row["model"]
         config = json.loads((folder / f"{name.replace('/', '__')}.json").read_text(encoding="utf-8"))
+        exact = bool(row["published_params"]) and not is_rounded(row)
         entry = {
-            "published_params": int(row["published_params"]) if row["published_params"] else None,
-            "published_from": row["published_from"],
+            "published_params": int(row["published_params"]) if exact else None,
+            "published_from": row["published_from"] if exact else "",
             "built_params": int(row["built_params"]) if row["built_params"] else None,
             "status": row["status"],
             "note": row["note"],
@@ -155,7 +168,7 @@ def import_models(source: Path, target: Path, compiled: str) -> None:
     with (target / "SOURCES.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(table[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({key: clean(value) for key, value in row.items()} for row in table)
+        writer.writerows(model_row(row) for row in table)
     write_index(target, compiled)
 
 
@@ -166,7 +179,7 @@ def source_of(text: str, compiled: str, date: str = "") -> dict[str, str]:
     """One part of a source cell as title, address, locator, date and kind."""
     text = clean(text)
     found = re.search(r"\d{4}-\d{2}(?:-\d{2})?", text) or re.search(r"\((20\d{2})\b", text)
-    sheet = re.search(r"datasheet|whitepaper|docs\.cloud\.google|brief", text)
+    sheet = re.match(r"NVIDIA|docs\.cloud\.google", text)
     title = re.split(r" \(|: |@", text.removeprefix("github "), maxsplit=1)[0]
     return {
         "title": title,
@@ -252,12 +265,13 @@ def figures(names: Names, first: Row, second: Row) -> dict[str, str]:
     if bandwidth := cell("memory_bandwidth_gb_per_s", "mem_bandwidth_gbs"):
         out["bandwidth_bytes_per_s"] = f"{float(bandwidth):g}e9"
     for peak in PEAKS:
-        if value := cell(f"{peak}_tflops", f"{peak}_tflops"):
-            out[f"{peak}_flops_per_s"] = tera(value)
+        if rate := cell(f"{peak}_tflops", f"{peak}_tflops"):
+            out[f"{peak}_flops_per_s"] = tera(rate)
     if value := second.get("measured_max_bf16_matmul_tflops"):
         out["bf16_matmul_measured_flops_per_s"] = tera(value)
     one_way = second.get("interconnect_gbs_unidirectional_per_gpu", "")
-    if both := first.get("interconnect_gb_per_s_bidirectional"):
+    both = first.get("interconnect_gb_per_s_bidirectional")
+    if both:
         one_way = f"{float(both) / 2:g}"
     if one_way:
         out["interconnect"] = json.dumps(cell("interconnect", "interconnect"))

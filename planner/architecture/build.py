@@ -18,6 +18,7 @@ BUILDERS: dict[str, str] = {
         "stablelm".split(),
         "dense",
     ),
+    **dict.fromkeys("qwen3_next qwen3_5_text qwen3_5_moe_text".split(), "linear_attention"),
 }
 
 

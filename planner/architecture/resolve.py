@@ -1,7 +1,7 @@
 """A name, a path or a mapping -> a model's config: catalogue, local file or folder, hub cache, hub.
 
-Offline first: the catalogue knows some 1,000 names and recognises re-uploads and quantised copies of them. From
-the hub only `config.json` is ever fetched, and no code of a repository is run.
+Offline first: the catalogue knows some 1,000 names and recognises re-uploads and quantised copies of them.
+From the hub only `config.json` is ever fetched, and no code of a repository is run.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import re
 import stat
+import time
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -27,11 +28,13 @@ MAX_NAME = 300
 # Who uploads other people's models again. Their name for a model is not shown where another stands for it.
 REUPLOADERS = frozenset(
     "unsloth nousresearch mlx-community redhatai neuralmagic thebloke lmstudio-community hugging-quants "
-    "bartowski casperhansen quantfactory maziyarpanahi techxgenus solidrust modelcloud ista-daslab nm-testing".split()
+    "bartowski casperhansen quantfactory maziyarpanahi techxgenus solidrust modelcloud ista-daslab "
+    "nm-testing".split()
 )
 # What a copy appends to the name of the model that it was made from.
-_COPY_SUFFIX = re.compile(
-    r"-(?:unsloth-bnb-4bit|bnb-[48]bit|bnb|unsloth|[2-8]bit|int[48]|[2-8]-bit|gptq|awq|marlin|g(?:32|64|128)|"
+_COPY_SUFFIX = (
+    r"-(?:unsloth-bnb-4bit|bnb-[48]bit|bnb|unsloth|[2-8]bit|[2-8]-bit|int[48]|gptq|awq|marlin|"
+    r"g(?:32|64|128)|(?:32|64|128)g|"
     r"fp8|fp4|nvfp4|nvfp4a16|mxfp4|mxfp8|bf16|fp16|f16|fp32|dynamic|block|static|kv|gguf|ggml|"
     r"i?q[1-8](?:-(?:0|1|k|xxs|xs|s|m|l|nl))*|qat|w[48]a(?:16|8|4)|quantized|mlx|dwq|"
     r"exl[23]|hqq|aqlm|nf4|eetq|hf|imatrix|ov|onnx|safetensors|sharded|original|\d-\d+bpw)$"
@@ -57,15 +60,15 @@ class ResolvedConfig:
 
 
 def resolve(model: str | os.PathLike[str] | Mapping[str, Any]) -> ResolvedConfig:
-    """The config that `model` names: a mapping, a path, a catalogue name or alias, a copy of one, a hub id."""
+    """The config of `model`: a mapping, a path, a name of the catalogue or of a copy, or a hub id."""
     if isinstance(model, Mapping):
         return _from_mapping(model)
     if isinstance(model, os.PathLike):
         return _from_path(os.fsdecode(model))
     if not isinstance(model, str):
         raise InputError("model", model, "a model's name, a path to its config.json, or a config")
+    _check_name(model)
     name = model.strip()
-    _check_name(name)
     if _looks_like_path(name) or _is_local(name):
         return _from_path(name)
     if (found := _from_catalogue(name)) is not None:
@@ -87,7 +90,7 @@ def resolve(model: str | os.PathLike[str] | Mapping[str, Any]) -> ResolvedConfig
 
 
 def _check_name(name: str) -> None:
-    if not name:
+    if not name.strip():
         raise InputError("model", name, "a model's name, a path to its config.json, or a config")
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
         raise InputError("model", name, "a name without control characters")
@@ -116,7 +119,9 @@ def _by_bare_name() -> dict[str, tuple[str, ...]]:
     """Canonical bare names -> the ids and aliases that bear them, models of the catalogue first."""
     found: dict[str, list[str]] = {}
     for name in (*facts.model_ids(), *facts.model_aliases()):
-        found.setdefault(canonical(_bare(name)), []).append(name)
+        # Some uploaders put the owner before the name: Qwen_Qwen3-8B-GGUF.
+        for key in {canonical(_bare(name)), canonical(name.replace("/", "-"))}:
+            found.setdefault(key, []).append(name)
     return {key: tuple(sorted(names, key=_is_reupload)) for key, names in found.items()}
 
 
@@ -134,7 +139,8 @@ def suggestion(name: str) -> str:
     near = nearest(name, choices) if "/" in name else []
     if not near:
         bare = _by_bare_name()
-        near = [bare[key][0] for key in nearest(canonical(_bare(name)), bare)]
+        near = [_shown(bare[key][0]) for key in nearest(canonical(_bare(name)), bare)]
+    near = list(dict.fromkeys(near))
     return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
@@ -174,8 +180,20 @@ def _from_catalogue(name: str) -> ResolvedConfig | None:
         return _entry(proper, _target(proper))
     if "/" in name:
         return None
-    names = _by_bare_name().get(canonical(name), ())
+    names = _bearers(canonical(name))
     return _entry(*_single(name, names)) if names else None
+
+
+def _bearers(key: str) -> tuple[str, ...]:
+    """The ids and aliases of a canonical bare name or of its variants, those of the model's owner first."""
+    known = _by_bare_name()
+    variants = (key, f"{key}-hf", f"{key}-bf16", f"meta-{key}", key.removeprefix("meta-"))
+    names = next((known[variant] for variant in variants if variant in known), ())
+    kinds = {_architecture(name) for name in names}
+    if len(kinds) != 1:
+        return names
+    every = (name for variant in variants for name in known.get(variant, ()))
+    return tuple(sorted((name for name in every if _architecture(name) in kinds), key=_is_reupload))
 
 
 def _architecture(name: str) -> str:
@@ -187,20 +205,22 @@ def _single(asked: str, names: tuple[str, ...]) -> tuple[str, str]:
     """The name to show and its target; an error where the names stand for different architectures."""
     if len({_architecture(name) for name in names}) > 1:
         raise InputError("model", asked, f"one of {', '.join(names)}", "They differ in architecture.")
-    best = names[0]
-    return (_target(best) if _is_reupload(best) else best), _target(best)
+    return _shown(names[0]), _target(names[0])
+
+
+def _shown(name: str) -> str:
+    return _target(name) if _is_reupload(name) else name
 
 
 # Copies
 
 
 def stripped_names(bare: str) -> Iterable[str]:
-    """The canonical bare name, then with one copy's suffix after another taken off, each also with -hf."""
+    """The canonical bare name, then with one suffix of a copy after another taken off."""
     name = canonical(bare)
     while name:
         yield name
-        yield f"{name}-hf"
-        shorter = _COPY_SUFFIX.sub("", name)
+        shorter = re.sub(_COPY_SUFFIX, "", name)
         if shorter == name:
             return
         name = shorter
@@ -208,9 +228,8 @@ def stripped_names(bare: str) -> Iterable[str]:
 
 def _from_copy(name: str) -> ResolvedConfig | None:
     """The entry of the model that `name` is a re-upload or a quantised copy of."""
-    known = _by_bare_name()
     for candidate in stripped_names(_bare(name)):
-        names = known.get(candidate, ())
+        names = _bearers(candidate)
         if "/" in name and len({_architecture(each) for each in names}) > 1:
             return None  # the hub knows which one this is
         if names:
@@ -235,8 +254,9 @@ def _checked(config: object, where: str) -> dict[str, Any]:
     if "base_model_name_or_path" in config:
         base = config["base_model_name_or_path"]
         raise ConfigError(f"{where} is an adapter's config, not a model's; give its base model, {base!r}.")
-    architectures = f" (it names architectures {config['architectures']!r})" if config.get("architectures") else ""
-    raise ConfigError(f"{where} has no model_type{architectures}; add it as transformers spells it.")
+    classes = config.get("architectures")
+    named = f" (only architectures {classes!r:.60})" if classes else ""
+    raise ConfigError(f"{where} has no model_type{named}; add it as transformers spells it.")
 
 
 def _from_mapping(config: Mapping[str, Any]) -> ResolvedConfig:
@@ -248,11 +268,12 @@ def _from_mapping(config: Mapping[str, Any]) -> ResolvedConfig:
 
 
 def _looks_like_path(name: str) -> bool:
-    return name.startswith((".", "~", os.sep)) or name.lower().endswith(".json") or re.match(r"[A-Za-z]:\\", name) is not None
+    windows = re.match(r"[A-Za-z]:\\", name) is not None
+    return windows or name.startswith((".", "~", os.sep)) or name.lower().endswith(".json")
 
 
 def _is_local(name: str) -> bool:
-    """Whether the name is a file, or a folder that holds a config; another folder does not hide a model's name."""
+    """Whether the name is a file or a folder with a config; any other folder does not hide a model's name."""
     try:
         mode = os.stat(name).st_mode
         return not stat.S_ISDIR(mode) or os.path.lexists(os.path.join(name, "config.json"))
@@ -278,29 +299,34 @@ def _from_path(name: str) -> ResolvedConfig:
     if stat.S_ISDIR(_stat(path).st_mode):
         folder, path = path, path / "config.json"
         if not os.path.lexists(path):
-            adapter = " It holds an adapter; give its base model." if (folder / "adapter_config.json").exists() else ""
-            raise ConfigError(f"the folder {folder} has no config.json.{adapter}")
+            adapter = (folder / "adapter_config.json").exists()
+            rest = "; it holds an adapter, so give the model that it was made for." if adapter else "."
+            raise ConfigError(f"the folder {folder} has no config.json{rest}")
     config = read_config(path)
     model_id = name if path.name != "config.json" else str(path.parent)
-    source = Source(f"config file {path.name}", path.absolute().as_uri(), str(path), "undated", "config")
+    source = Source(f"config file {path.name}", path.absolute().as_uri(), str(path), _day(path), "config")
     return ResolvedConfig(model_id, "local", config, (source,))
+
+
+def _day(path: Path) -> str:
+    return time.strftime("%Y-%m-%d", time.localtime(path.stat().st_mtime))
 
 
 def _from_hub_file(name: str, path: str) -> ResolvedConfig:
     commit = Path(path).parent.name
     url = f"https://huggingface.co/{name}/blob/main/config.json"
-    source = Source(f"config.json of {name}", url, f"commit {commit}", "undated", "config")
+    source = Source(f"config.json of {name}", url, f"commit {commit}", _day(Path(path)), "config")
     return ResolvedConfig(name, "hub", read_config(Path(path)), (source,))
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The config in a file; ConfigError says what is wrong with it. Size and type are checked before reading."""
+    """The config in a file; size and type are checked before reading, ConfigError says what is wrong."""
     status = _stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise ConfigError(f"{path} is not a regular file; give a config.json or a folder with one.")
     if status.st_size > MAX_CONFIG_BYTES:
         size = f"{status.st_size / 1e6:,.0f} MB"
-        raise ConfigError(f"{path} has {size}, so it is not a config; give the config.json beside the weights.")
+        raise ConfigError(f"{path} has {size}, so it is not a config; give the config.json beside it.")
     try:
         with path.open("rb") as file:
             data = file.read(MAX_CONFIG_BYTES + 1)

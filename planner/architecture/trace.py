@@ -24,6 +24,7 @@ from ..schema import (
     Part,
     Product,
     Role,
+    Scan,
     Vector,
 )
 
@@ -122,14 +123,14 @@ class Layer:
         self, name: str, role: Role, d_in: int, d_out: int, source: int, *, bias: bool = False,
         kind: Kind = "linear", parts: tuple[Part, ...] = (), tied: bool = False, length: Length = "sequence",
         experts: int = 1, active: int = 1, outer: Literal["in", "out"] = "in", extra: int = 0, per: int = 1,
-        forward_only: bool = False,
+        forward_only: bool = False, groups: int = 1, at_least: int = 0,
     ) -> int:  # fmt: skip
         """Apply a matrix to `source`; returns the value that comes out."""
         index = self.trace.matrix(
             self.layers, self._prefix + name, role, kind, d_in, d_out, experts, active, bias, tied, parts, outer
         )
         out = self._value()
-        self._operations.append(Apply(index, source, out, length, extra, per, forward_only))
+        self._operations.append(Apply(index, source, out, length, extra, per, forward_only, groups, at_least))
         return out
 
     def vector(self, name: str, size: int) -> None:
@@ -155,6 +156,15 @@ class Layer:
         """A product of two activations, as in a state-space or linear-attention core."""
         out = self._value()
         self._operations.append(Product(left, right, out, macs_per_position))
+        return out
+
+    def scan(
+        self, left: int, right: int, macs: int, chunk: int, *, forward: tuple[int, ...] = (0, 1),
+        left_grad: tuple[int, ...] = (0, 1), right_grad: tuple[int, ...] = (0, 1),
+    ) -> int:  # fmt: skip
+        """A product of two activations, chunk by chunk (see Scan)."""
+        out = self._value()
+        self._operations.append(Scan(left, right, out, chunk, macs, forward, left_grad, right_grad))
         return out
 
     def join(self, *sources: int) -> int:

@@ -38,8 +38,10 @@ def configs(model_type: str) -> st.SearchStrategy[dict[str, Any]]:
         switches.add(style.qk_norm_field)
     if style.norm_bias and model_type == "stablelm":
         switches.add("use_parallel_residual")
+    # A quarter of a small head's width is odd, which no rotation can turn.
+    fixed = {"partial_rotary_factor": 1.0} if model_type == "stablelm" else {}
     return decoder_config(
-        model_type, CLASSES[model_type], head_dim=model_type not in NO_HEAD_DIM, switches=sorted(switches)
+        model_type, CLASSES[model_type], head_dim=model_type not in NO_HEAD_DIM, switches=sorted(switches), **fixed
     )
 
 

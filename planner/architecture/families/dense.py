@@ -48,6 +48,7 @@ class Style:
     xielu: bool = False
     head_dim: int | None = None
     n_kv_heads: int | None = None
+    mlp_dropout: tuple[str, float] | None = None
     sliding: Literal["all", "types", "qwen2", "gemma2", "gemma3", "cohere2"] = "types"
 
 
@@ -66,14 +67,22 @@ STYLES: dict[str, Style] = {
         norms=(*LLAMA_NORMS, "pre_feedforward_layernorm", "post_feedforward_layernorm"),
         sliding="gemma2",
     ),
-    "phi3": Style(qkv_bias=False, o_bias=False, fused_qkv="qkv_proj", mlp="fused", sliding="all"),
+    "phi3": Style(
+        qkv_bias=False,
+        o_bias=False,
+        fused_qkv="qkv_proj",
+        mlp="fused",
+        mlp_dropout=("resid_pdrop", 0.0),
+        sliding="all",
+    ),
     "granite": Style(mlp_bias="mlp_bias"),
     "olmo": Style(parametric_norms=False),
     "olmo2": Style(qk_norm="full", norms=("post_attention_layernorm", "post_feedforward_layernorm")),
     "smollm3": Style(mlp_bias="mlp_bias", tied=True, n_kv_heads=4),
     "seed_oss": Style(
-        qkv_bias="attention_bias!", o_bias="attention_out_bias", mlp_bias="mlp_bias", n_kv_heads=8, head_dim=128
-    ),
+        qkv_bias="attention_bias!", o_bias="attention_out_bias", mlp_bias="mlp_bias", n_kv_heads=8, head_dim=128,
+        mlp_dropout=("residual_dropout", 0.1),
+    ),  # fmt: skip
     "exaone4": Style(
         n_kv_heads=32,
         qkv_bias=False,
@@ -102,6 +111,7 @@ STYLES: dict[str, Style] = {
         norm_bias=True,
         tied=True,
         n_kv_heads=2,
+        mlp_dropout=("residual_dropout", 0.0),
         sliding="all",
     ),
     "cohere": Style(
@@ -109,6 +119,7 @@ STYLES: dict[str, Style] = {
     ),
     "stablelm": Style(
         n_kv_heads=32,
+        mlp_dropout=("hidden_dropout", 0.0),
         qkv_bias="use_qkv_bias",
         o_bias=False,
         norm_bias=True,
@@ -129,6 +140,10 @@ def _flag(cfg: Fields, rule: bool | str) -> bool:
     if isinstance(rule, bool):
         return rule
     return bool(cfg.bool(rule.rstrip("!"), rule.endswith("!")))
+
+
+def _mlp_dropout(cfg: Fields, style: Style) -> bool:
+    return style.mlp_dropout is not None and cfg.number(*style.mlp_dropout) > 0
 
 
 def layer_windows(cfg: Fields, style: Style, n_layers: int) -> list[int | None]:
@@ -191,7 +206,7 @@ def decoder(trace: Trace, cfg: Fields, style: Style, prefix: str = "model.") -> 
     for window, numbers in groups(layer_windows(cfg, style, n_layers)):
         with trace.layer("decoder", numbers, f"{prefix}layers.{{}}.") as layer:
             x = layer.stream
-            layer.open_end = style.norms[-1] not in NORMS_AFTER_MLP
+            layer.open_end = style.norms[-1] not in NORMS_AFTER_MLP and not _mlp_dropout(cfg, style)
             norms(layer, cfg, style, heads.hidden)
             mixed = attention(layer, cfg, style, heads, x, window)
             if style.parallel or (style.norm_bias and cfg.bool("use_parallel_residual", False)):

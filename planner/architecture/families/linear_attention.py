@@ -1,0 +1,230 @@
+"""Decoders that mix softmax attention with linear attention: Gated DeltaNet (Qwen3-Next, Qwen3.5, OLMo Hybrid).
+
+The gated delta rule is counted as the chunked scan of transformers without kernels: chunks of 64 positions, in
+each a triangular system (solved without products; its gradient is one) and a state carried to the next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...schema import Architecture, Part
+from ..fields import Fields
+from ..trace import Layer, Trace
+from .common import Heads, finish, gated_mlp, groups, has_head, read_heads, unembedding
+
+CHUNK = 64
+FIRST_OR_LAST_LESS = (-1, 1)
+MIXERS = ("linear_attention", "full_attention")
+
+
+@dataclass(frozen=True)
+class Delta:
+    """Shape of a Gated DeltaNet mixer."""
+
+    hidden: int
+    n_k: int
+    n_v: int
+    d_k: int
+    d_v: int
+    kernel: int
+
+    @property
+    def key(self) -> int:
+        """Width of all queries, and of all keys."""
+        return self.n_k * self.d_k
+
+    @property
+    def value(self) -> int:
+        """Width of all values, and of the output gate."""
+        return self.n_v * self.d_v
+
+
+def read_delta(cfg: Fields, default_key_heads: int | None = 16, default_value_heads: int | None = 32) -> Delta:
+    """The mixer's shape, with the defaults of the Qwen classes."""
+    shape = Delta(
+        cfg.int("hidden_size"), cfg.int("linear_num_key_heads", default_key_heads),
+        cfg.int("linear_num_value_heads", default_value_heads), cfg.int("linear_key_head_dim", 128),
+        cfg.int("linear_value_head_dim", 128), cfg.int("linear_conv_kernel_dim", 4),
+    )  # fmt: skip
+    if shape.n_v % shape.n_k:
+        raise cfg.fail("linear_num_value_heads", f"a multiple of linear_num_key_heads ({shape.n_k})")
+    return shape
+
+
+def mixers(cfg: Fields, n_layers: int, default_interval: int = 4) -> list[str]:
+    """Each layer's mixer: `layer_types`, or softmax attention in every full_attention_interval-th layer."""
+    types = cfg.list("layer_types", None)
+    if types is None:
+        every = cfg.int("full_attention_interval", default_interval)
+        return [MIXERS[(i + 1) % every == 0] for i in range(n_layers)]
+    if len(types) != n_layers or any(kind not in MIXERS for kind in types):
+        raise cfg.fail("layer_types", f"a list of {n_layers} items, each one of {', '.join(MIXERS)}")
+    return [str(kind) for kind in types]
+
+
+def causal_convolution(layer: Layer, name: str, width: int, kernel: int, x: int, bias: bool = False) -> int:
+    """A convolution along the sequence with one filter a channel; what runs over its end is computed too."""
+    return layer.linear(
+        name, "other", kernel, width, x, bias=bias, kind="convolution", extra=kernel - 1, groups=width,
+        at_least=kernel,
+    )  # fmt: skip
+
+
+def delta_rule(layer: Layer, qkv: int, beta: int, decay: int, n_heads: int, d_k: int, d_v: int) -> int:
+    """The chunked gated delta rule over queries, keys and values, with write strengths and decays."""
+
+    def product(left: int, right: int, macs: int, right_grad: tuple[int, ...] = (0, 1)) -> int:
+        return layer.scan(left, right, n_heads * macs, CHUNK, right_grad=right_grad)
+
+    def solve(system: int, values: int, width: int) -> int:
+        macs = n_heads * CHUNK * CHUNK * width
+        return layer.scan(system, values, macs, CHUNK, forward=(), right_grad=())
+
+    scaled = layer.join(qkv, beta)
+    system = layer.join(product(scaled, qkv, CHUNK * CHUNK * d_k), decay)
+    within = layer.join(product(qkv, qkv, CHUNK * CHUNK * d_k), decay)
+    new_values = solve(system, scaled, d_v)
+    read_keys = solve(system, layer.join(scaled, decay), d_k)
+    state = layer.join(new_values, read_keys)
+    known = product(read_keys, state, CHUNK * d_k * d_v, FIRST_OR_LAST_LESS)
+    new_values = layer.join(new_values, known)
+    decayed = layer.join(qkv, decay)
+    across = product(decayed, state, CHUNK * d_k * d_v, FIRST_OR_LAST_LESS)
+    mixed = product(within, new_values, CHUNK * CHUNK * d_v)
+    layer.scan(
+        decayed, new_values, n_heads * CHUNK * d_k * d_v, CHUNK, left_grad=FIRST_OR_LAST_LESS,
+        right_grad=FIRST_OR_LAST_LESS,
+    )  # fmt: skip
+    return layer.join(across, mixed)
+
+
+def delta_net(layer: Layer, shape: Delta, x: int, *, fused: bool, prefix: str = "linear_attn.") -> int:
+    """The Gated DeltaNet mixer; `fused` as Qwen3-Next has it, with the output gate in the first projection."""
+    h, key, value = shape.hidden, shape.key, shape.value
+    parts = (Part("in_proj_q", h, key), Part("in_proj_k", h, key), Part("in_proj_v", h, value))
+    if fused:
+        parts = (*parts, Part("in_proj_z", h, value))
+        name, width = "in_proj_qkvz", 2 * (key + value)
+    else:
+        name, width = "in_proj_qkv", 2 * key + value
+    qkv = gate = layer.linear(prefix + name, "state_space", h, width, x, parts=parts)
+    if fused:
+        ba = (Part("in_proj_ba", h, 2 * shape.n_v, tinker=False),)
+        beta = decay = layer.linear(prefix + "in_proj_ba", "state_space", h, 2 * shape.n_v, x, parts=ba)
+    else:
+        gate = layer.linear(prefix + "in_proj_z", "state_space", h, value, x)
+        beta, decay = (
+            layer.linear(
+                prefix + name, "state_space", h, shape.n_v, x, parts=(Part(name, h, shape.n_v, tinker=False),)
+            )
+            for name in ("in_proj_b", "in_proj_a")
+        )
+    layer.vector(prefix + "dt_bias", shape.n_v)
+    layer.vector(prefix + "A_log", shape.n_v)
+    layer.norm(prefix + "norm", shape.d_v)
+    qkv = causal_convolution(layer, prefix + "conv1d", 2 * key + value, shape.kernel, qkv)
+    mixed = delta_rule(layer, qkv, beta, decay, shape.n_v, shape.d_k, shape.d_v)
+    return layer.linear(prefix + "out_proj", "state_space", value, h, layer.join(mixed, gate))
+
+
+def gated_attention(layer: Layer, heads: Heads, x: int, bias: bool) -> int:
+    """Grouped attention whose query projection also makes a gate for the output."""
+    h, prefix = heads.hidden, "self_attn."
+    q = layer.linear(prefix + "q_proj", "attention", h, 2 * heads.q, x, bias=bias)
+    k = layer.linear(prefix + "k_proj", "attention", h, heads.kv, x, bias=bias)
+    v = layer.linear(prefix + "v_proj", "attention", h, heads.kv, x, bias=bias)
+    layer.norm(prefix + "q_norm", heads.d_head)
+    layer.norm(prefix + "k_norm", heads.d_head)
+    mixed = layer.attend(
+        q, k, v, n_heads=heads.n_heads, n_kv_heads=heads.n_kv_heads, d_qk=heads.d_head, d_v=heads.d_head
+    )
+    return layer.linear(prefix + "o_proj", "attention", heads.q, h, layer.join(mixed, q), bias=bias)
+
+
+@dataclass(frozen=True)
+class Experts:
+    """Routed experts with a gated shared one."""
+
+    n: int
+    active: int
+    width: int
+    shared: int
+
+
+def read_experts(cfg: Fields, n: int, active: int) -> Experts:
+    """The experts, with the class's number of experts and of active ones as defaults."""
+    experts = Experts(
+        cfg.int("num_experts", n, minimum=0), cfg.int("num_experts_per_tok", active),
+        cfg.int("moe_intermediate_size", 512), cfg.int("shared_expert_intermediate_size", 512),
+    )  # fmt: skip
+    if 0 < experts.n < experts.active:
+        raise cfg.fail("num_experts_per_tok", f"at most num_experts ({experts.n})")
+    return experts
+
+
+def expert_layer(layer: Layer, hidden: int, experts: Experts, x: int) -> int:
+    """Routed experts, and a shared one weighted by a gate of its own."""
+    shared = gated_mlp(
+        layer, hidden, experts.shared, x, prefix="mlp.shared_expert.", role="shared_expert"
+    )
+    route = layer.linear("mlp.gate", "router", hidden, experts.n, x, kind="parameter")
+    parts = (Part("gate_proj", hidden, experts.width), Part("up_proj", hidden, experts.width))
+    inner = layer.linear(
+        "mlp.experts.gate_up_proj", "expert", hidden, 2 * experts.width, x, kind="experts", parts=parts,
+        experts=experts.n, active=experts.active,
+    )  # fmt: skip
+    routed = layer.linear(
+        "mlp.experts.down_proj", "expert", experts.width, hidden, inner, kind="experts", experts=experts.n,
+        active=experts.active, outer="out",
+    )  # fmt: skip
+    gate = layer.linear("mlp.shared_expert_gate", "router", hidden, 1, x)
+    layer.open_end = False
+    return layer.join(routed, route, shared, gate)
+
+
+def _sparse(cfg: Fields, model_type: str, experts: Experts, n_layers: int) -> list[bool]:
+    if model_type != "qwen3_next":
+        return ["moe" in model_type] * n_layers
+    dense, every = cfg.list("mlp_only_layers", []), cfg.int("decoder_sparse_step", 1)
+    return [i not in dense and experts.n > 0 and (i + 1) % every == 0 for i in range(n_layers)]
+
+
+def decoder(trace: Trace, cfg: Fields, prefix: str = "model.") -> None:
+    """Embedding, layers and final norm of Qwen3-Next, or of the text model of Qwen3.5 (dense or with experts).
+
+    `cfg` is the text config; its `model_type` says which.
+    """
+    model_type = cfg.str("model_type")
+    n_layers, moe = cfg.int("num_hidden_layers"), model_type not in ("qwen3_5_text", "qwen3_5")
+    heads, shape = read_heads(cfg, 2 if moe else 4, 256), read_delta(cfg)
+    experts = read_experts(cfg, *((512, 10) if model_type == "qwen3_next" else (256, 8)))
+    bias = bool(cfg.bool("attention_bias", False))
+    trace.embedding(f"{prefix}embed_tokens", cfg.int("vocab_size"), heads.hidden)
+    keys = list(zip(mixers(cfg, n_layers), _sparse(cfg, model_type, experts, n_layers), strict=True))
+    for (mixer, sparse), numbers in groups(keys):
+        with trace.layer("decoder", numbers, f"{prefix}layers.{{}}.") as layer:
+            layer.norm("input_layernorm", heads.hidden)
+            layer.norm("post_attention_layernorm", heads.hidden)
+            if mixer == "full_attention":
+                layer.add(gated_attention(layer, heads, layer.stream, bias))
+            else:
+                layer.add(delta_net(layer, shape, layer.stream, fused=model_type == "qwen3_next"))
+            if sparse:
+                layer.add(expert_layer(layer, heads.hidden, experts, layer.stream))
+            else:
+                layer.add(gated_mlp(layer, heads.hidden, cfg.int("intermediate_size"), layer.stream))
+    trace.vector(f"{prefix}norm.weight", heads.hidden)
+
+
+def build(cfg: Fields) -> Architecture:
+    """A text-only model of one of this module's families."""
+    trace = Trace()
+    decoder(trace, cfg)
+    hidden, vocab = cfg.int("hidden_size"), cfg.int("vocab_size")
+    tied = bool(cfg.bool("tie_word_embeddings", False))
+    if has_head(cfg):
+        unembedding(trace, hidden, vocab, tied=tied)
+    return finish(
+        trace, cfg, n_layers=cfg.int("num_hidden_layers"), hidden=hidden, vocab=vocab, tied=tied
+    )

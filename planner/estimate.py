@@ -1,0 +1,229 @@
+"""estimate: from a model and a few choices to the whole Plan, in closed form."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from . import adapter as adapters
+from . import capacity, facts, information
+from . import flops as flop_counts
+from .adapter import DTYPE_BYTES, Adapted, AdapterSpec
+from .architecture.build import build
+from .architecture.resolve import ResolvedConfig, resolve
+from .errors import InputError
+from .information import Information
+from .learning_rate import lookup
+from .plan import AdapterSection, CapacitySection, FlopsSection, ModelSection, Plan, Workload
+from .schema import Architecture, Source
+from .units import parse_count
+from .notices import collect
+
+DEFAULT_SEQ_LEN = 2048
+SUMMARY_SETS = ("attention", "mlp", "unembedding", "all", adapters.ALL_LINEAR)
+SUMMARY_ROLES = {
+    "attention": "attention",
+    "state_space": "attention",
+    "mlp": "mlp",
+    "expert": "mlp",
+    "shared_expert": "mlp",
+    "unembedding": "unembedding",
+    "embedding": "embedding",
+    "router": "router",
+    "vision": "vision",
+}
+
+
+@lru_cache(maxsize=256)
+def _catalogue(model: str) -> tuple[ResolvedConfig, Architecture] | None:
+    found = resolve(model)
+    return (found, build(found.config)) if found.origin == "catalogue" else None
+
+
+def load(model: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[ResolvedConfig, Architecture]:
+    """Resolve a model and build its inventory. Catalogue entries are kept, files are read anew each time."""
+    if isinstance(model, str):
+        known = _catalogue(model)
+        if known is not None:
+            return known
+    found = resolve(model)
+    return found, build(found.config)
+
+
+def _names(field: str, value: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    items = value.split(",") if isinstance(value, str) else list(value)
+    names = tuple(dict.fromkeys(str(item).strip() for item in items if str(item).strip()))
+    if not names:
+        raise InputError(field, value, "a comma list of names")
+    return names
+
+
+def _whole(field: str, value: object) -> int:
+    number = parse_count(field, value)
+    if number < 1:
+        raise InputError(field, value, "a whole number of at least 1")
+    return number
+
+
+def _spec(options: Mapping[str, Any]) -> AdapterSpec:
+    layers, targets = _names("layers", options["layers"]), _names("targets", options["targets"])
+    if layers and targets:
+        raise InputError("targets", ",".join(targets), "nothing beside layers", "Give one of the two.")
+    experts = options["experts"]
+    layout = options["layout"] or ("tinker" if experts == "shared-outer" and not targets else "modules")
+    alpha = options["alpha"]
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
+        raise InputError("alpha", alpha, "a number above 0")
+    spec = AdapterSpec(
+        rank=options["rank"], alpha=alpha, layers=None if targets else layers or ("all",), targets=targets,
+        experts=experts, layout=layout, variant=options["variant"], dtype=options["adapter_dtype"],
+    )  # fmt: skip
+    adapters.check_spec(spec)
+    return spec
+
+
+def _adapter_section(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted]) -> AdapterSection:
+    roles = dict.fromkeys((*dict.fromkeys(SUMMARY_ROLES.values()), "other"), 0)
+    expert_rank = None
+    total = 0
+    for item in adapted:
+        held = item.params
+        total += held
+        roles[SUMMARY_ROLES.get(item.matrix.role, "other")] += held
+        if item.matrix.kind == "experts":
+            expert_rank = item.pairs[0].rank
+    sets = {name: adapters.slope(arch, spec, (name,)).params(spec.rank) for name in SUMMARY_SETS}
+    sizes = {dtype: total * width for dtype, width in DTYPE_BYTES.items()}
+    return AdapterSection(
+        spec, total, adapters.slope(arch, spec).per_rank, roles, sets, sizes, expert_rank
+    )
+
+
+@lru_cache(maxsize=512)
+def _full_step(arch: Architecture, step: flop_counts.Step) -> flop_counts.Tally:
+    return flop_counts.step_macs(arch, step, None)
+
+
+def _flops_section(
+    arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted], work: Workload
+) -> FlopsSection | None:
+    if arch.flops_gap or not arch.blocks:
+        return None
+    step = flop_counts.Step(work.batch, work.seq_len, work.checkpointing)
+    lora, full = flop_counts.step_macs(arch, step, adapted), _full_step(arch, step)
+    step_lora, step_full = flop_counts.flops(lora), flop_counts.flops(full)
+    totals: tuple[int | None, int | None] = (None, None)
+    if work.total_tokens is not None:
+        tokens, seen = work.batch * work.seq_len, work.total_tokens * work.epochs
+        totals = (step_full * seen // tokens, step_lora * seen // tokens)
+    return FlopsSection(
+        step_full=step_full, step_lora=step_lora,
+        step_forward=flop_counts.FLOPS_PER_MAC * lora.forward,
+        attention=flop_counts.FLOPS_PER_MAC * lora.attention,
+        step_full_masked=step_full - flop_counts.FLOPS_PER_MAC * full.hidden,
+        step_lora_masked=step_lora - flop_counts.FLOPS_PER_MAC * lora.hidden,
+        batch=work.batch, seq_len=work.seq_len, rule_ratio=flop_counts.rule_ratio(adapted),
+        break_even_rank=flop_counts.break_even_rank(lora, full, spec, adapted),
+        total_full=totals[0], total_lora=totals[1], checkpointing=work.checkpointing,
+    )  # fmt: skip
+
+
+def _information(options: Mapping[str, Any]) -> tuple[Information | None, int | None, Any]:
+    """Information, total tokens and the dataset's fact from the three ways to give them."""
+    given = [name for name in ("dataset", "tokens", "episodes") if options[name] is not None]
+    if len(given) > 1:
+        raise InputError(given[1], options[given[1]], f"nothing beside {given[0]}", "Give one of them.")
+    p = options["success_rate"]
+    if p is not None:
+        if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p <= 1:
+            raise InputError("success-rate", p, "a number from 0 to 1")
+        if given not in (["episodes"], ["dataset"]):
+            raise InputError("success-rate", p, "episodes beside it", "It describes an RL run: give --episodes.")
+    if options["tokens"] is not None:
+        tokens = _whole("tokens", options["tokens"])
+        return information.supervised(tokens), tokens, None
+    if options["episodes"] is not None:
+        return information.policy_gradient(_whole("episodes", options["episodes"]), p), None, None
+    if options["dataset"] is None:
+        return None, None, None
+    fact = facts.dataset(options["dataset"])
+    if fact.kind == "rl":
+        return information.policy_gradient(fact.episodes or 0, p), None, fact
+    if p is not None:
+        raise InputError("success-rate", p, "an RL dataset", f"{fact.name} is for supervised training.")
+    known = fact.loss_tokens if fact.loss_tokens is not None else fact.total_tokens
+    return information.supervised(known or 0), fact.total_tokens, fact
+
+
+def _capacity_section(
+    arch: Architecture, spec: AdapterSpec, params: int, info: Information | None
+) -> CapacitySection:
+    bits = capacity.capacity_bits(params)
+    if info is None:
+        return CapacitySection(capacity.BITS_PER_PARAM, bits, None, None, None, None)
+    needed = info.bits
+
+    used = needed / bits
+    return CapacitySection(
+        capacity.BITS_PER_PARAM, bits, capacity.required_rank(needed, adapters.slope(arch, spec).params), used,
+        capacity.verdict(used), params / info.units if info.units else None,
+    )  # fmt: skip
+
+
+def _sources(found: ResolvedConfig, fact: Any, law_id: str) -> tuple[tuple[str, Source], ...]:
+    sources = [("model config", source) for source in found.sources]
+    sources.append(("information and the bare FLOP rule", information.ARTICLE))
+    sources.append(("bits per parameter", capacity.SOURCE))
+    sources.append(("learning rate", facts.law(law_id).source))
+    if fact is not None:
+        sources.append(("dataset", fact.source))
+    return tuple(sources)
+
+
+def estimate(
+    model: str | os.PathLike[str] | Mapping[str, Any], *, rank: int = 32, alpha: float = 32,
+    layers: str | Sequence[str] | None = None, targets: str | Sequence[str] | None = None,
+    experts: str = "scaled", layout: str | None = None, variant: str = "lora", adapter_dtype: str = "float32",
+    dataset: str | None = None, tokens: int | str | None = None, episodes: int | str | None = None,
+    success_rate: float | None = None, epochs: int = 1, seq_len: int | None = None, batch: int = 1,
+    checkpointing: bool = False,
+) -> Plan:  # fmt: skip
+    """The Plan of a LoRA fine-tune of `model`: a name, a path, or a config as a mapping.
+
+    The options are those of `lora-plan estimate`, by the same names. Raises a PlannerError (InputError,
+    ConfigError, UnknownModelError, HubError, UnsupportedArchitectureError) whose message says what to do.
+    """
+    options: dict[str, Any] = dict(locals())
+    spec = _spec(options)
+    info, total_tokens, fact = _information(options)
+    found, arch = load(model)
+    length = _whole("seq-len", seq_len) if seq_len is not None else None
+    work = Workload(
+        batch=_whole("batch", batch), seq_len=length or min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN),
+        seq_len_given=length is not None, epochs=_whole("epochs", epochs), checkpointing=bool(checkpointing),
+        dataset=fact.name if fact else None, total_tokens=total_tokens,
+    )  # fmt: skip
+    adapted = adapters.adapt(arch, spec)
+    section = _adapter_section(arch, spec, adapted)
+    cap = _capacity_section(arch, spec, section.params, info)
+    flops = _flops_section(arch, spec, adapted, work)
+    lr = lookup.look_up(
+        model_id=found.model_id, model_type=arch.model_type, hidden_size=arch.hidden_size,
+        named=found.origin in ("catalogue", "hub"),
+    )  # fmt: skip
+    published = found.published_params
+    about = ModelSection(
+        found.model_id, found.origin, arch.model_type, arch.hidden_size, arch.n_layers, arch.vocab_size,
+        arch.params, arch.params_active, published,
+    )  # fmt: skip
+    return Plan(
+        model=about, adapter=section, workload=work, flops=flops, information=info, capacity=cap,
+        learning_rate=lr, warnings=collect(found.notices, arch, spec, adapted, work, flops, cap, lr, fact),
+        sources=_sources(found, fact, lr.law),
+    )  # fmt: skip
+
+

@@ -1,0 +1,1 @@
+"""Learning rates: the functional form (law) and looking one up (lookup)."""

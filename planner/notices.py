@@ -1,0 +1,116 @@
+"""What a user should know beside the numbers: each with a code that programs can match."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from .adapter import Adapted, AdapterSpec
+from .learning_rate.lookup import LAW_ALPHA, LearningRate
+from .peft_rules import PEFT_VERSION, TRANSFORMERS_VERSION, expert_targets
+from .plan import CapacitySection, FlopsSection, Workload
+from .schema import Architecture, Notice
+
+
+def _adapter_notices(
+    arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted]
+) -> Iterator[Notice]:
+    thin = sorted(
+        {
+            item.matrix.leaf
+            for item in adapted
+            for pair in item.pairs
+            if pair.rank > min(pair.d_in, pair.d_out)
+        }
+    )
+    if thin:
+        yield Notice(
+            "rank-above-matrix",
+            f"The rank exceeds the smaller side of {', '.join(thin)}: there the pair holds more parameters than "
+            "it can use.",
+        )
+    experts = [item for item in adapted if item.matrix.kind == "experts"]
+    if experts and spec.experts == "scaled":
+        top_k = experts[0].matrix.experts_active
+        if spec.rank % top_k:
+            yield Notice(
+                "expert-rank-rounded",
+                f"Rank {spec.rank} does not divide by the {top_k} active experts: each expert gets rank "
+                f"{experts[0].pairs[0].rank}.",
+            )
+    if experts and spec.experts != "peft" and not expert_targets(arch):
+        yield Notice(
+            "experts-frozen-by-peft",
+            f"PEFT {PEFT_VERSION} on transformers {TRANSFORMERS_VERSION} leaves the experts of "
+            f"{arch.model_type} frozen when modules are named; these figures adapt them ({spec.experts}).",
+        )
+    if spec.experts == "peft" and not experts and any(m.kind == "experts" for m in arch.matrices):
+        yield Notice(
+            "experts-not-trained",
+            f"With these targets PEFT {PEFT_VERSION} trains no expert of this model.",
+        )
+    if arch.tied_embeddings and any(item.matrix.role == "unembedding" for item in adapted):
+        yield Notice(
+            "tied-unembedding",
+            "The unembedding shares its weights with the input embedding: its adapter is separate, and merging it "
+            "unties the two.",
+        )
+
+
+def _workload_notices(
+    arch: Architecture, work: Workload, flops: FlopsSection | None
+) -> Iterator[Notice]:
+    if arch.max_position and work.seq_len > arch.max_position:
+        yield Notice(
+            "beyond-context",
+            f"Sequences of {work.seq_len} tokens exceed the model's {arch.max_position} positions.",
+        )
+    if flops is None:
+        yield Notice("flops-unavailable", arch.flops_gap or "This architecture has no FLOP formula.")
+    elif flops.step_lora >= flops.step_full:
+        yield Notice("lora-costs-more", "At this rank a LoRA step costs at least as much as a full one.")
+
+
+def _learning_notices(
+    spec: AdapterSpec, cap: CapacitySection, lr: LearningRate, fact: object
+) -> Iterator[Notice]:
+    if cap.verdict == "exceeded":
+        rank = f"rank {cap.required_rank} would hold it" if cap.required_rank else "no rank would hold it"
+        yield Notice(
+            "capacity-exceeded",
+            f"The data hold more information than this adapter: expect it to fall behind full fine-tuning; {rank}.",
+        )
+    if getattr(fact, "kind", None) == "sft" and getattr(fact, "loss_tokens", None) is None:
+        yield Notice(
+            "loss-tokens-unknown",
+            "Nobody counted this dataset's completion tokens: all its tokens are taken to carry loss, which "
+            "overstates the information.",
+        )
+    if lr.reason:
+        yield Notice("learning-rate-unknown", f"No learning rate: {lr.reason}.")
+        return
+    if lr.by_architecture:
+        yield Notice(
+            "learning-rate-by-architecture",
+            f"The config names no model: its type places it in the {str(lr.family).capitalize()} family.",
+        )
+    if spec.alpha != LAW_ALPHA:
+        yield Notice(
+            "learning-rate-alpha",
+            f"The learning-rate law holds for alpha {LAW_ALPHA} at scale alpha / rank; this plan has "
+            f"alpha {spec.alpha:g}.",
+        )
+
+
+def collect(
+    found: Iterable[Notice], arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted],
+    work: Workload, flops: FlopsSection | None, cap: CapacitySection, lr: LearningRate, fact: object,
+) -> tuple[Notice, ...]:  # fmt: skip
+    """Every notice of a plan, in the order in which a reader meets its subject."""
+    notes = (Notice("architecture", note) for note in arch.notes)
+    return (
+        *found,
+        *notes,
+        *_adapter_notices(arch, spec, adapted),
+        *_workload_notices(arch, work, flops),
+        *_learning_notices(spec, cap, lr, fact),
+    )

@@ -1,0 +1,226 @@
+"""The Plan: the request, every quantity, the warnings and the facts used. Exports, reports and the JSON output
+see nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .adapter import AdapterSpec
+from .capacity import Verdict
+from .information import Information
+from .learning_rate.lookup import LearningRate
+from .schema import Basis, Notice, Source
+from .version import __version__
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is trained on: either loss tokens or episodes, or neither; `total_tokens` are those that a step
+    processes, prompts included. `seq_len` is assumed where `seq_len_given` is false."""
+
+    batch: int
+    seq_len: int
+    seq_len_given: bool
+    epochs: int
+    checkpointing: bool
+    dataset: str | None = None
+    total_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """Which model this is, and its size."""
+
+    id: str
+    source: str
+    model_type: str
+    hidden_size: int
+    n_layers: int
+    vocab_size: int
+    params: int
+    params_active: int
+    published_params: int | None
+    basis: Basis = "exact"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The contract's `model`."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class AdapterSection:
+    """What the adapter holds."""
+
+    spec: AdapterSpec
+    params: int
+    params_per_rank: int
+    by_role: dict[str, int]
+    layer_sets: dict[str, int]
+    bytes_by_dtype: dict[str, int]
+    expert_rank: int | None
+    basis: Basis = "exact"
+
+    @property
+    def bytes(self) -> int:
+        """Bytes in the adapter's own dtype."""
+        return self.bytes_by_dtype[self.spec.dtype]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The contract's `adapter`."""
+        spec = self.spec
+        return {
+            "rank": spec.rank,
+            "alpha": spec.alpha,
+            "layers": ",".join(spec.layers) if spec.layers else None,
+            "targets": list(spec.targets) if spec.targets else None,
+            "experts": spec.experts,
+            "expert_rank": self.expert_rank,
+            "layout": spec.layout,
+            "variant": spec.variant,
+            "dtype": spec.dtype,
+            "params": self.params,
+            "bytes": self.bytes,
+            "bytes_by_dtype": dict(self.bytes_by_dtype),
+            "params_per_rank": self.params_per_rank,
+            "params_by_role": dict(self.by_role),
+            "layer_sets": dict(self.layer_sets),
+            "basis": self.basis,
+        }
+
+
+@dataclass(frozen=True)
+class FlopsSection:
+    """Training FLOPs, full fine-tuning against LoRA. Per-token figures are the step's, over its tokens.
+
+    `*_masked` skip the pairs of positions that the causal or sliding mask hides, as fused kernels do.
+    """
+
+    step_full: int
+    step_lora: int
+    step_forward: int
+    attention: int
+    step_full_masked: int
+    step_lora_masked: int
+    batch: int
+    seq_len: int
+    rule_ratio: float | None
+    break_even_rank: int | None
+    total_full: int | None
+    total_lora: int | None
+    checkpointing: bool
+    basis: Basis = "exact"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The contract's `flops`."""
+        tokens = self.batch * self.seq_len
+        totals = None
+        if self.total_full is not None:
+            totals = {"full": self.total_full, "lora": self.total_lora}
+        return {
+            "full_per_token": round(self.step_full / tokens),
+            "lora_per_token": round(self.step_lora / tokens),
+            "ratio": self.ratio,
+            "rule_ratio": self.rule_ratio,
+            "forward_per_token": round(self.step_forward / tokens),
+            "attention_share": self.attention_share,
+            "break_even_rank": self.break_even_rank,
+            "totals": totals,
+            "step": {
+                "batch": self.batch,
+                "seq_len": self.seq_len,
+                "checkpointing": self.checkpointing,
+                "full": self.step_full,
+                "lora": self.step_lora,
+            },
+            "masked": {
+                "full_per_token": round(self.step_full_masked / tokens),
+                "lora_per_token": round(self.step_lora_masked / tokens),
+                "ratio": self.step_lora_masked / self.step_full_masked,
+            },
+            "basis": self.basis,
+        }
+
+    @property
+    def ratio(self) -> float:
+        """LoRA's FLOPs over full fine-tuning's."""
+        return self.step_lora / self.step_full
+
+    @property
+    def attention_share(self) -> float:
+        """Scores and values over everything in LoRA's step."""
+        return self.attention / self.step_lora if self.step_lora else 0.0
+
+
+@dataclass(frozen=True)
+class CapacitySection:
+    """What the adapter can hold against what there is to learn. The last four are None without a dataset."""
+
+    bits_per_param: float
+    bits: float
+    required_rank: int | None
+    utilisation: float | None
+    verdict: Verdict | None
+    params_per_unit: float | None
+    basis: Basis = "assumed"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The contract's `capacity`."""
+        found = dict(vars(self))
+        found["bits"] = int(self.bits) if self.bits == int(self.bits) else self.bits
+        return found
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole answer."""
+
+    model: ModelSection
+    adapter: AdapterSection
+    workload: Workload
+    flops: FlopsSection | None
+    information: Information | None
+    capacity: CapacitySection
+    learning_rate: LearningRate
+    warnings: tuple[Notice, ...]
+    sources: tuple[tuple[str, Source], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON contract, schema 1. Unknown is null; memory, time and cost are not estimated yet."""
+        info = self.information
+        lr = self.learning_rate
+        return {
+            "schema": SCHEMA,
+            "version": __version__,
+            "model": self.model.to_dict(),
+            "adapter": self.adapter.to_dict(),
+            "workload": dict(vars(self.workload)),
+            "flops": self.flops.to_dict() if self.flops else None,
+            "information": None
+            if info is None
+            else {
+                "kind": info.kind,
+                "units": info.units,
+                "bits_per_unit": info.bits_per_unit,
+                "bits": info.bits,
+                "basis": info.basis,
+            },
+            "capacity": self.capacity.to_dict(),
+            "learning_rate": {
+                "value": lr.value,
+                "low": lr.low,
+                "high": lr.high,
+                "full_finetune": lr.full_finetune,
+                "law": lr.law,
+                "basis": lr.basis,
+                "family": lr.family,
+                "reason": lr.reason,
+            },
+            "memory": None,
+            "time": None,
+            "cost": None,
+            "warnings": [dict(vars(notice)) for notice in self.warnings],
+            "sources": [{"used_for": use, **vars(source)} for use, source in self.sources],
+        }
