@@ -28,9 +28,8 @@ _NO_NUMBERS: Mapping[str, float] = MappingProxyType({})
 class Accelerator:
     """One accelerator. Rates are dense peaks; a figure that no source states is None.
 
-    `memory_bytes` is what the maker's tool reports (`memory_basis` "reported") or the marketed gigabytes
-    times 1e9, which has not been above it ("floor"). `tensor_clock_hz`, `units` and `fma_per_unit_per_clock`
-    multiply to half the 16-bit peak where `peak_check` is "holds"; "derived" means that the peak was computed
+    `memory_bytes` is the marketed gigabytes times 1e9: a driver may report up to 7% more (and keeps some of
+    it). `tensor_clock_hz`, `units` and `fma_per_unit_per_clock` multiply to half the 16-bit peak where `peak_check` is "holds"; "derived" means that the peak was computed
     so, and "exception" that the maker's figure differs.
     """
 
@@ -41,7 +40,6 @@ class Accelerator:
     more_sources: tuple[str, ...] = ()
     memory_gb_marketed: float | None = None
     memory_bytes: int | None = None
-    memory_basis: str | None = None
     bandwidth_bytes_per_s: float | None = None
     bf16_dense_flops_per_s: float | None = None
     fp16_dense_flops_per_s: float | None = None

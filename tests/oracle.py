@@ -90,7 +90,7 @@ def cpu_model(config: Mapping[str, Any]) -> Any:
 
     cfg = transformers_config(config)
     torch.manual_seed(0)
-    return model_class(config)._from_config(cfg, attn_implementation="eager").train()
+    return model_class(config)._from_config(cfg, attn_implementation="eager", experts_implementation="eager").train()
 
 
 def count_flops(model: Any, inputs: Mapping[str, Any]) -> int:

@@ -1,8 +1,4 @@
-"""How accelerators are called: the product's name, the rows of the gathered tables, other spellings.
-
-`reported_mib` is the memory that the maker's own tool prints, in MiB, where public logs or a source show it;
-cards with inline ECC show less than what is marketed.
-"""
+"""How accelerators are called: the product's name, the rows of the gathered tables, other spellings."""
 
 from __future__ import annotations
 
@@ -19,15 +15,14 @@ class Names:
     second: str = ""
     prices: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
-    reported_mib: int = 0
     note: str = ""
 
 
 def _nvidia(
-    name: str, first: str, second: str, prices: str, aliases: str, mib: int = 0, note: str = ""
+    name: str, first: str, second: str, prices: str, aliases: str, note: str = ""
 ) -> Names:
     cut = [tuple(part.strip() for part in text.split(",") if part.strip()) for text in (prices, aliases)]
-    return Names(name, "NVIDIA", first, second, cut[0], cut[1], mib, note)
+    return Names(name, "NVIDIA", first, second, cut[0], cut[1], note)
 
 
 def _apple(chip: str, first: str = "") -> Names:
@@ -35,7 +30,7 @@ def _apple(chip: str, first: str = "") -> Names:
 
 
 NAMES = (
-    _nvidia("T4", "T4", "NVIDIA T4", "T4 16GB", "Tesla T4", 15360),
+    _nvidia("T4", "T4", "NVIDIA T4", "T4 16GB", "Tesla T4"),
     _nvidia(
         "V100 SXM2 16GB", "V100-SXM2 16GB", "NVIDIA V100 SXM2 16GB", "V100 16GB", "V100, Tesla V100-SXM2-16GB"
     ),
@@ -45,7 +40,6 @@ NAMES = (
         "NVIDIA V100 SXM2 32GB",
         "",
         "V100 32GB, Tesla V100-SXM2-32GB",
-        32768,
     ),
     _nvidia(
         "A10G",
@@ -53,29 +47,27 @@ NAMES = (
         "NVIDIA A10G",
         "",
         "A10G 24GB",
-        23028,
         "70 TFLOPS follows from clock x units, and public logs show a 300 W cap, so these are kept",
     ),
-    _nvidia("A10", "A10", "", "A10 24GB", "", 23028),
-    _nvidia("L4", "L4", "NVIDIA L4", "L4 24GB", "", 23034),
+    _nvidia("A10", "A10", "", "A10 24GB", ""),
+    _nvidia("L4", "L4", "NVIDIA L4", "L4 24GB", ""),
     _nvidia("L40", "L40", "", "L40 48GB", ""),
-    _nvidia("L40S", "L40S", "NVIDIA L40S", "L40S 48GB", "", 46068),
-    _nvidia("RTX 3060 12GB", "RTX 3060 12GB", "", "", "RTX 3060, GeForce RTX 3060", 12288),
-    _nvidia("RTX 3090", "RTX 3090", "NVIDIA RTX 3090", "RTX 3090 24GB", "3090, GeForce RTX 3090", 24576),
+    _nvidia("L40S", "L40S", "NVIDIA L40S", "L40S 48GB", ""),
+    _nvidia("RTX 3060 12GB", "RTX 3060 12GB", "", "", "RTX 3060, GeForce RTX 3060"),
+    _nvidia("RTX 3090", "RTX 3090", "NVIDIA RTX 3090", "RTX 3090 24GB", "3090, GeForce RTX 3090"),
     _nvidia("RTX 4070 Ti Super", "RTX 4070 Ti Super", "", "", "4070 Ti Super, GeForce RTX 4070 Ti SUPER"),
-    _nvidia("RTX 4080", "RTX 4080", "", "RTX 4080 16GB", "4080, GeForce RTX 4080", 16376),
-    _nvidia("RTX 4090", "RTX 4090", "NVIDIA RTX 4090", "RTX 4090 24GB", "4090, GeForce RTX 4090", 24564),
-    _nvidia("RTX 5080", "RTX 5080", "", "", "5080, GeForce RTX 5080, RTX 5080 16GB", 16303),
-    _nvidia("RTX 5090", "RTX 5090", "NVIDIA RTX 5090", "RTX 5090 32GB", "5090, GeForce RTX 5090", 32607),
-    _nvidia("RTX A6000", "RTX A6000", "NVIDIA RTX A6000", "RTX A6000 48GB", "A6000", 49140),
-    _nvidia("RTX 6000 Ada", "RTX 6000 Ada", "NVIDIA RTX 6000 Ada", "", "RTX 6000 Ada Generation", 49140),
+    _nvidia("RTX 4080", "RTX 4080", "", "RTX 4080 16GB", "4080, GeForce RTX 4080"),
+    _nvidia("RTX 4090", "RTX 4090", "NVIDIA RTX 4090", "RTX 4090 24GB", "4090, GeForce RTX 4090"),
+    _nvidia("RTX 5080", "RTX 5080", "", "", "5080, GeForce RTX 5080, RTX 5080 16GB"),
+    _nvidia("RTX 5090", "RTX 5090", "NVIDIA RTX 5090", "RTX 5090 32GB", "5090, GeForce RTX 5090"),
+    _nvidia("RTX A6000", "RTX A6000", "NVIDIA RTX A6000", "RTX A6000 48GB", "A6000"),
+    _nvidia("RTX 6000 Ada", "RTX 6000 Ada", "NVIDIA RTX 6000 Ada", "", "RTX 6000 Ada Generation"),
     _nvidia(
         "RTX PRO 6000 Blackwell Workstation",
         "RTX PRO 6000 Blackwell (Workstation)",
         "NVIDIA RTX PRO 6000 Blackwell",
         "",
         "RTX PRO 6000, RTX PRO 6000 Blackwell Workstation Edition",
-        97887,
     ),
     _nvidia(
         "RTX PRO 6000 Blackwell Server",
@@ -83,10 +75,9 @@ NAMES = (
         "",
         "RTX PRO 6000 Blackwell Server 96GB",
         "RTX PRO 6000 Blackwell Server Edition",
-        97887,
     ),
     _nvidia(
-        "A100 SXM 40GB", "A100 40GB SXM4", "NVIDIA A100 40GB SXM4", "", "A100 40GB, A100-SXM4-40GB", 40960
+        "A100 SXM 40GB", "A100 40GB SXM4", "NVIDIA A100 40GB SXM4", "", "A100 40GB, A100-SXM4-40GB" 
     ),
     _nvidia(
         "A100 SXM 80GB",
@@ -94,27 +85,25 @@ NAMES = (
         "NVIDIA A100 80GB SXM4",
         "",
         "A100, A100 80GB, A100-SXM4-80GB",
-        81920,
     ),
-    _nvidia("A100 PCIe 40GB", "A100 40GB PCIe", "NVIDIA A100 40GB PCIe", "", "A100 PCIe-40GB", 40960),
-    _nvidia("A100 PCIe 80GB", "A100 80GB PCIe", "NVIDIA A100 80GB PCIe", "", "A100 PCIe", 81920),
+    _nvidia("A100 PCIe 40GB", "A100 40GB PCIe", "NVIDIA A100 40GB PCIe", "", "A100 PCIe-40GB"),
+    _nvidia("A100 PCIe 80GB", "A100 80GB PCIe", "NVIDIA A100 80GB PCIe", "", "A100 PCIe"),
     _nvidia(
         "H100 SXM 80GB",
         "H100 SXM5 80GB",
         "NVIDIA H100 SXM",
         "",
         "H100, H100 80GB, H100 80GB HBM3, H100 SXM5",
-        81559,
     ),
-    _nvidia("H100 PCIe 80GB", "H100 PCIe 80GB", "NVIDIA H100 PCIe", "", "H100 PCIe", 81559),
-    _nvidia("H100 NVL 94GB", "H100 NVL 94GB", "NVIDIA H100 NVL", "", "H100 NVL", 95830),
-    _nvidia("H200 SXM 141GB", "H200 SXM 141GB", "NVIDIA H200 SXM", "", "H200, H200 141GB", 143771),
-    _nvidia("H20 96GB", "H20 96GB", "", "", "H20", 97871),
-    _nvidia("GH200 96GB", "", "NVIDIA GH200 SXM (96GB)", "", "GH200, GH200 120GB, GH200 480GB", 97871),
-    _nvidia("B200 SXM 180GB", "B200 SXM", "NVIDIA B200 SXM", "B200 180GB", "B200", 183359),
-    _nvidia("GB200", "GB200 (per GPU)", "NVIDIA GB200 (per GPU)", "", "", 189471),
-    _nvidia("B300 SXM 288GB", "B300 SXM", "NVIDIA B300 SXM", "B300 288GB", "B300", 275040),
-    _nvidia("GB300", "GB300 (per GPU)", "NVIDIA GB300 (per GPU)", "", "", 284208),
+    _nvidia("H100 PCIe 80GB", "H100 PCIe 80GB", "NVIDIA H100 PCIe", "", "H100 PCIe"),
+    _nvidia("H100 NVL 94GB", "H100 NVL 94GB", "NVIDIA H100 NVL", "", "H100 NVL"),
+    _nvidia("H200 SXM 141GB", "H200 SXM 141GB", "NVIDIA H200 SXM", "", "H200, H200 141GB"),
+    _nvidia("H20 96GB", "H20 96GB", "", "", "H20"),
+    _nvidia("GH200 96GB", "", "NVIDIA GH200 SXM (96GB)", "", "GH200, GH200 120GB, GH200 480GB"),
+    _nvidia("B200 SXM 180GB", "B200 SXM", "NVIDIA B200 SXM", "B200 180GB", "B200"),
+    _nvidia("GB200", "GB200 (per GPU)", "NVIDIA GB200 (per GPU)", "", ""),
+    _nvidia("B300 SXM 288GB", "B300 SXM", "NVIDIA B300 SXM", "B300 288GB", "B300"),
+    _nvidia("GB300", "GB300 (per GPU)", "NVIDIA GB300 (per GPU)", "", ""),
     Names("MI250X", "AMD", "MI250X", "AMD MI250X (2 GCDs)", (), ("Instinct MI250X",)),
     Names("MI300X", "AMD", "MI300X", "AMD MI300X", ("MI300X 192GB",), ("Instinct MI300X",)),
     Names("MI325X", "AMD", "MI325X", "AMD MI325X", (), ("Instinct MI325X",)),
