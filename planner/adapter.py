@@ -6,6 +6,7 @@ differs between tools is which matrices get a pair and how experts share them, s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -283,7 +284,7 @@ def check_spec(spec: AdapterSpec) -> None:
             raise InputError(name, value, f"one of {', '.join(choices)}", hint(str(value), choices).strip())
     if isinstance(spec.rank, bool) or not isinstance(spec.rank, int) or spec.rank < 1:
         raise InputError("rank", spec.rank, "a whole number of at least 1")
-    if not spec.alpha > 0:
+    if not 0 < spec.alpha < math.inf:
         raise InputError("alpha", spec.alpha, "a number above 0")
     if spec.variant == "dora" and spec.experts == "peft":
         raise InputError("variant", "dora", "lora: PEFT has no DoRA for expert parameters", "Use --experts none.")

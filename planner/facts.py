@@ -115,6 +115,7 @@ class ModelFact:
 
     model_id: str
     architecture: str
+    model_type: str
     status: str
     source: Source
     published_params: int | None = None

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from .adapter import Adapted, AdapterSpec, Pair
-from .schema import Apply, Architecture, Attend, Block, Join, Matrix, Product, Scan
+from .schema import Apply, Architecture, Attend, Block, Chunks, Join, Matrix, Product, Scan
 
 FLOPS_PER_MAC = 2
 
@@ -153,17 +153,26 @@ class _Walk:
 
     def _scan(self, op: Scan, length: int, needs: list[bool], tally: Tally) -> bool:
         left, right = needs[op.left], needs[op.right]
-        chunks = -(-length // op.chunk)
         macs = self.step.batch * op.macs
-        tally.forward += macs * _polynomial(op.forward, chunks)
-        tally.backward += macs * (
-            left * _polynomial(op.left_grad, chunks) + right * _polynomial(op.right_grad, chunks)
-        )
+        tally.forward += macs * _chunk_sum(op, length, op.forward)
+        tally.backward += macs * left * _chunk_sum(op, length, op.left_grad)
+        tally.backward += macs * right * _chunk_sum(op, length, op.right_grad)
         return left or right
 
 
-def _polynomial(coefficients: tuple[int, ...], n: int) -> int:
-    return sum(coefficient * n**power for power, coefficient in enumerate(coefficients))
+def _chunk_sum(op: Scan, length: int, which: Chunks) -> int:
+    """Sum of c^power over the chunks in question, of c positions each."""
+    n = -(-length // op.chunk)
+    full = op.chunk**op.power
+    last = (length - (n - 1) * op.chunk) ** op.power if op.ragged else full
+    if which == "pairs":
+        return (n + 1) ** 2 * full
+    return {
+        "none": 0,
+        "each": (n - 1) * full + last,
+        "not-first": (n - 2) * full + last if n > 1 else 0,
+        "not-last": (n - 1) * full,
+    }[which]
 
 
 def _lora(pair: Pair, matrix: Matrix, positions: int, grad: bool, tally: Tally) -> int:
@@ -229,9 +238,9 @@ def _stack(
     for layer, block in layers:
         key = (id(block) if walk.uniform else layer, stream)
         if key not in walked:
-            walked[key] = walk.block(block, layer, stream, memory)
+            walked[key] = walk.block(block, layer, stream and not block.features, memory)
         times[key] = times.get(key, 0) + 1
-        stream = walked[key][1]
+        stream = walked[key][1] or (block.features and walk.step.checkpointing)
     for key, n in times.items():
         total.add(walked[key][0], n)
     return stream
@@ -243,7 +252,8 @@ def step_macs(arch: Architecture, step: Step, adapted: Iterable[Adapted] | None)
     Checkpointing makes the embedding's output require a gradient, as PEFT does itself.
     """
     trained = None if adapted is None else {item.index: item for item in adapted}
-    lengths = dict.fromkeys(("decoder", "encoder", "head", "memory"), step.seq_len)
+    lengths = dict.fromkeys(("stem", "decoder", "encoder", "head", "memory"), step.seq_len)
+    lengths["memory"] = next((b.fixed_length for b in arch.blocks if b.stack == "encoder"), None) or step.seq_len
     walk = _Walk(arch, step, trained, lengths)
     total = Tally()
     start = trained is None or step.checkpointing

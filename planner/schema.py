@@ -176,13 +176,17 @@ class Product:
     macs_per_position: int
 
 
+# "pairs" is every chunk's state with every other's and the initial one: (n + 1)^2 products for n chunks.
+Chunks = Literal["none", "each", "not-first", "not-last", "pairs"]
+
+
 @dataclass(frozen=True)
 class Scan:
-    """A product of two activations in a scan over chunks of `chunk` positions, the last one padded.
+    """A product of two activations in a scan over chunks of `chunk` positions, the last one padded or `ragged`.
 
-    `forward`, `left_grad` and `right_grad` say how often it is computed, as coefficients of 1, n, n^2 .. in the
-    number of chunks n: (0, 1) is once a chunk, (-1, 1) once in every chunk but one (no gradient reaches the
-    state before the first chunk or after the last). `macs` are the multiply-adds of one time, for one sequence.
+    A chunk of c positions takes `macs` * c^`power` multiply-adds. `forward`, `left_grad` and `right_grad` say in
+    which chunks the product and the gradients of its sides are computed: no gradient reaches the state before
+    the first chunk nor the one after the last.
     """
 
     left: int
@@ -190,9 +194,11 @@ class Scan:
     out: int
     chunk: int
     macs: int
-    forward: tuple[int, ...] = (0, 1)
-    left_grad: tuple[int, ...] = (0, 1)
-    right_grad: tuple[int, ...] = (0, 1)
+    power: int = 1
+    ragged: bool = False
+    forward: Chunks = "each"
+    left_grad: Chunks = "each"
+    right_grad: Chunks = "each"
 
 
 @dataclass(frozen=True)
@@ -213,10 +219,11 @@ MEMORY = 1
 class Block:
     """One layer, repeated for every number in `layers`: value 0 comes in, value `out` leaves.
 
-    `stack` names the run of layers it belongs to ("decoder", "encoder", "head"); value 1 is the encoder's
+    `stack` names the run of layers it belongs to ("stem", "encoder", "decoder", "head"); value 1 is the encoder's
     output where the block attends to one. `fixed_length` replaces the workload's sequence length (Whisper's
     1500 frames). `open_end` says that the last matrix product is only added to the stream: nothing saves its
-    result, so checkpointing does not compute it again. False where a norm or a weighting follows it.
+    result, so checkpointing does not compute it again. False where a norm or a weighting follows it. `features`
+    says that data come in (sound), which need no gradient, and that the result counts as the embedding.
     """
 
     stack: str
@@ -225,6 +232,7 @@ class Block:
     out: int
     fixed_length: int | None = None
     open_end: bool = True
+    features: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -61,6 +61,14 @@ def flops(number: float) -> str:
     return f"{number:,.0f} FLOP"
 
 
+def bits(number: float) -> str:
+    """Bits with an SI prefix: 176 Mbit."""
+    for size, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            return f"{significant(number / size)} {prefix}bit"
+    return f"{number:,.0f} bit"
+
+
 def byte_size(number: float) -> str:
     """Bytes for people, in binary units: 336 MiB."""
     for size, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):

@@ -62,7 +62,8 @@ def our_inventory(arch: Any) -> Counter[tuple[str, int]]:
     """Our inventory as (parameter name, size of one copy), tied matrices left out."""
     found: Counter[tuple[str, int]] = Counter()
     for m in arch.matrices:
-        name = m.name if m.kind == "experts" else f"{m.name}.weight"
+        bare = m.kind == "experts" or m.leaf.endswith("_weight")
+        name = m.name if bare else f"{m.name}.weight"
         if not m.tied:
             found[(generic(name), m.d_in * m.d_out * m.experts)] += m.copies
         if m.bias:

@@ -134,6 +134,7 @@ def build_index(folder: Path, compiled: str) -> dict[str, Any]:
             "status": row["status"],
             "note": row["note"],
             "architecture": fingerprint(config, row["built_params"]),
+            "model_type": str(config["model_type"]),
             "source": model_source(name, row["source"]),
         }
         models[name] = {key: value for key, value in entry.items() if value not in (None, "")}

@@ -18,7 +18,9 @@ BUILDERS: dict[str, str] = {
         "stablelm".split(),
         "dense",
     ),
-    **dict.fromkeys("qwen3_next qwen3_5_text qwen3_5_moe_text".split(), "linear_attention"),
+    **dict.fromkeys("qwen2_vl qwen2_5_vl qwen3_vl gemma3 mistral3 llava glm4v".split(), "multimodal"),
+    **dict.fromkeys("gpt2 gptj gpt_neox opt bloom falcon mpt gpt_bigcode phi".split(), "legacy"),
+    **dict.fromkeys("qwen3_next qwen3_5_text qwen3_5_moe_text olmo_hybrid minimax".split(), "linear_attention"),
 }
 
 
@@ -37,3 +39,8 @@ def build(config: Mapping[str, Any]) -> Architecture:
     except RecursionError as error:
         raise ConfigError(f"config of model_type {model_type!r} is nested too deeply") from error
     return built
+
+
+def has_builder(model_type: str) -> bool:
+    """Whether `build` knows the type."""
+    return model_type in BUILDERS

@@ -16,6 +16,7 @@ from ..schema import (
     Architecture,
     Attend,
     Block,
+    Chunks,
     Join,
     Kind,
     Length,
@@ -88,7 +89,8 @@ class Trace:
 class Layer:
     """One layer under construction. Use as a context manager: leaving it hands the layer to the trace.
 
-    Set `open_end` to False where something that keeps its input follows the layer's last matrix product.
+    Set `open_end` to False where something that keeps its input follows the layer's last matrix product, and
+    `features` to True where data come in instead of embeddings.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Layer:
         self.stream = STREAM
         self.memory = MEMORY
         self.open_end = True
+        self.features = False
         self._stack = stack
         self._prefix = prefix
         self._fixed_length = fixed_length
@@ -110,10 +113,12 @@ class Layer:
 
     def __exit__(self, failed: object, *_: object) -> None:
         if failed is None:
-            operations = tuple(self._operations)
             self.trace.close(
-                Block(self._stack, self.layers, operations, self.stream, self._fixed_length, self.open_end)
-            )
+                Block(
+                    self._stack, self.layers, tuple(self._operations), self.stream, self._fixed_length,
+                    self.open_end, self.features,
+                )
+            )  # fmt: skip
 
     def _value(self) -> int:
         self._values += 1
@@ -159,12 +164,14 @@ class Layer:
         return out
 
     def scan(
-        self, left: int, right: int, macs: int, chunk: int, *, forward: tuple[int, ...] = (0, 1),
-        left_grad: tuple[int, ...] = (0, 1), right_grad: tuple[int, ...] = (0, 1),
+        self, left: int, right: int, macs: int, chunk: int, *, power: int = 1, ragged: bool = False,
+        forward: Chunks = "each", left_grad: Chunks = "each", right_grad: Chunks = "each",
     ) -> int:  # fmt: skip
         """A product of two activations, chunk by chunk (see Scan)."""
         out = self._value()
-        self._operations.append(Scan(left, right, out, chunk, macs, forward, left_grad, right_grad))
+        self._operations.append(
+            Scan(left, right, out, chunk, macs, power, ragged, forward, left_grad, right_grad)
+        )
         return out
 
     def join(self, *sources: int) -> int:

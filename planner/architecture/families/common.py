@@ -125,7 +125,8 @@ def groups(keys: Sequence[Any]) -> list[tuple[Any, tuple[int, ...]]]:
 def has_head(cfg: Fields) -> bool:
     """Whether the class named in `architectures` has an output head (a bare `...Model` has none)."""
     names = cfg.list("architectures", [])
-    return not (names and str(names[0]).endswith("Model"))
+    name = str(names[0]) if names else ""
+    return not name.endswith("Model") or name.endswith("LMHeadModel")
 
 
 def unembedding(

@@ -217,6 +217,12 @@ def layers(trace: Trace, cfg: Fields, style: Style, heads: Heads, base: str) -> 
         layer.add(mlp, *([mixed] if parallel else []))
 
 
+def _norm(trace: Trace, name: str, hidden: int, bias: bool = True) -> None:
+    trace.vector(f"{name}.weight", hidden)
+    if bias:
+        trace.vector(f"{name}.bias", hidden)
+
+
 def embeddings(trace: Trace, cfg: Fields, style: Style, hidden: int, base: str) -> int:
     """Token and position tables; returns the token table's width, which OPT's 350m projects up to `hidden`."""
     width = hidden
@@ -227,7 +233,7 @@ def embeddings(trace: Trace, cfg: Fields, style: Style, hidden: int, base: str) 
         name, offset = style.positions
         trace.embedding(base + name, _size(cfg, style, 3) + offset, hidden, role="other")
     if style.embedding_norm:
-        trace.norm(base + style.embedding_norm, hidden, True)
+        _norm(trace, base + style.embedding_norm, hidden)
     if width != hidden:
         with trace.layer("stem", (0,), base) as stem:
             stem.add(stem.linear("decoder.project_in", "other", width, hidden, stem.stream))
@@ -240,7 +246,7 @@ def ending(trace: Trace, cfg: Fields, style: Style, hidden: int, width: int, bas
     affine = not opt or cfg.bool("layer_norm_elementwise_affine", True)
     kept = not opt or (cfg.bool("do_layer_norm_before", True) and not cfg.bool("_remove_final_layer_norm", False))
     if affine and kept:
-        trace.norm(base + style.final_norm, hidden, style.norm_bias)
+        _norm(trace, base + style.final_norm, hidden, style.norm_bias)
     if width != hidden:
         with trace.layer("head", (0,), base) as head:
             head.add(head.linear("decoder.project_out", "other", hidden, width, head.stream))

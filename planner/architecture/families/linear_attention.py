@@ -1,4 +1,5 @@
-"""Decoders that mix softmax attention with linear attention: Gated DeltaNet (Qwen3-Next, Qwen3.5, OLMo Hybrid).
+"""Decoders that mix softmax attention with linear attention: Gated DeltaNet (Qwen3-Next, Qwen3.5, OLMo Hybrid)
+and lightning attention (MiniMax-Text).
 
 The gated delta rule is counted as the chunked scan of transformers without kernels: chunks of 64 positions, in
 each a triangular system (solved without products; its gradient is one) and a state carried to the next.
@@ -6,15 +7,15 @@ each a triangular system (solved without products; its gradient is one) and a st
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...schema import Architecture, Part
 from ..fields import Fields
 from ..trace import Layer, Trace
-from .common import Heads, finish, gated_mlp, groups, has_head, read_heads, unembedding
+from .common import Heads, finish, gated_mlp, grouped_attention, groups, has_head, read_heads, unembedding
 
 CHUNK = 64
-FIRST_OR_LAST_LESS = (-1, 1)
 MIXERS = ("linear_attention", "full_attention")
 
 
@@ -74,28 +75,23 @@ def causal_convolution(layer: Layer, name: str, width: int, kernel: int, x: int,
 def delta_rule(layer: Layer, qkv: int, beta: int, decay: int, n_heads: int, d_k: int, d_v: int) -> int:
     """The chunked gated delta rule over queries, keys and values, with write strengths and decays."""
 
-    def product(left: int, right: int, macs: int, right_grad: tuple[int, ...] = (0, 1)) -> int:
-        return layer.scan(left, right, n_heads * macs, CHUNK, right_grad=right_grad)
+    def within_chunk(left: int, right: int, width: int) -> int:
+        return layer.scan(left, right, n_heads * width, CHUNK, power=2)
 
     def solve(system: int, values: int, width: int) -> int:
-        macs = n_heads * CHUNK * CHUNK * width
-        return layer.scan(system, values, macs, CHUNK, forward=(), right_grad=())
+        return layer.scan(system, values, n_heads * width, CHUNK, power=2, forward="none", right_grad="none")
 
-    scaled = layer.join(qkv, beta)
-    system = layer.join(product(scaled, qkv, CHUNK * CHUNK * d_k), decay)
-    within = layer.join(product(qkv, qkv, CHUNK * CHUNK * d_k), decay)
+    scaled, decayed = layer.join(qkv, beta), layer.join(qkv, decay)
+    system = layer.join(within_chunk(scaled, qkv, d_k), decay)
+    scores = layer.join(within_chunk(qkv, qkv, d_k), decay)
     new_values = solve(system, scaled, d_v)
     read_keys = solve(system, layer.join(scaled, decay), d_k)
-    state = layer.join(new_values, read_keys)
-    known = product(read_keys, state, CHUNK * d_k * d_v, FIRST_OR_LAST_LESS)
+    state, size = layer.join(new_values, read_keys), n_heads * d_k * d_v
+    known = layer.scan(read_keys, state, size, CHUNK, right_grad="not-first")
     new_values = layer.join(new_values, known)
-    decayed = layer.join(qkv, decay)
-    across = product(decayed, state, CHUNK * d_k * d_v, FIRST_OR_LAST_LESS)
-    mixed = product(within, new_values, CHUNK * CHUNK * d_v)
-    layer.scan(
-        decayed, new_values, n_heads * CHUNK * d_k * d_v, CHUNK, left_grad=FIRST_OR_LAST_LESS,
-        right_grad=FIRST_OR_LAST_LESS,
-    )  # fmt: skip
+    across = layer.scan(decayed, state, size, CHUNK, right_grad="not-first")
+    mixed = within_chunk(scores, new_values, d_v)
+    layer.scan(decayed, new_values, size, CHUNK, left_grad="not-last", right_grad="not-last")
     return layer.join(across, mixed)
 
 
@@ -163,11 +159,8 @@ def read_experts(cfg: Fields, n: int, active: int) -> Experts:
     return experts
 
 
-def expert_layer(layer: Layer, hidden: int, experts: Experts, x: int) -> int:
-    """Routed experts, and a shared one weighted by a gate of its own."""
-    shared = gated_mlp(
-        layer, hidden, experts.shared, x, prefix="mlp.shared_expert.", role="shared_expert"
-    )
+def routed_experts(layer: Layer, hidden: int, experts: Experts, x: int) -> int:
+    """Routed experts, whose results are weighted by the router's probabilities."""
     route = layer.linear("mlp.gate", "router", hidden, experts.n, x, kind="parameter")
     parts = (Part("gate_proj", hidden, experts.width), Part("up_proj", hidden, experts.width))
     inner = layer.linear(
@@ -178,9 +171,17 @@ def expert_layer(layer: Layer, hidden: int, experts: Experts, x: int) -> int:
         "mlp.experts.down_proj", "expert", experts.width, hidden, inner, kind="experts", experts=experts.n,
         active=experts.active, outer="out",
     )  # fmt: skip
-    gate = layer.linear("mlp.shared_expert_gate", "router", hidden, 1, x)
     layer.open_end = False
-    return layer.join(routed, route, shared, gate)
+    return layer.join(routed, route)
+
+
+def expert_layer(layer: Layer, hidden: int, experts: Experts, x: int) -> int:
+    """Routed experts, and a shared one weighted by a gate of its own."""
+    shared = gated_mlp(
+        layer, hidden, experts.shared, x, prefix="mlp.shared_expert.", role="shared_expert"
+    )
+    routed = routed_experts(layer, hidden, experts, x)
+    return layer.join(routed, shared, layer.linear("mlp.shared_expert_gate", "router", hidden, 1, x))
 
 
 def _sparse(cfg: Fields, model_type: str, experts: Experts, n_layers: int) -> list[bool]:
@@ -195,7 +196,7 @@ def decoder(trace: Trace, cfg: Fields, prefix: str = "model.") -> None:
 
     `cfg` is the text config; its `model_type` says which.
     """
-    model_type = cfg.str("model_type")
+    model_type = cfg.str("model_type", "qwen3_5_moe_text" if cfg.has("num_experts") else "qwen3_5_text")
     n_layers, moe = cfg.int("num_hidden_layers"), model_type not in ("qwen3_5_text", "qwen3_5")
     heads, shape = read_heads(cfg, 2 if moe else 4, 256), read_delta(cfg)
     experts = read_experts(cfg, *((512, 10) if model_type == "qwen3_next" else (256, 8)))
@@ -217,10 +218,116 @@ def decoder(trace: Trace, cfg: Fields, prefix: str = "model.") -> None:
     trace.vector(f"{prefix}norm.weight", heads.hidden)
 
 
+def _olmo_delta(cfg: Fields, heads: Heads) -> Delta:
+    n_k = cfg.int("linear_num_key_heads", heads.n_heads)
+    d_k = cfg.int("linear_key_head_dim", int(0.75 * heads.hidden / n_k))
+    shape = Delta(
+        heads.hidden, n_k, cfg.int("linear_num_value_heads", heads.n_heads), d_k,
+        cfg.int("linear_value_head_dim", 2 * d_k), cfg.int("linear_conv_kernel_dim", 4),
+    )  # fmt: skip
+    if shape.n_v % n_k:
+        raise cfg.fail("linear_num_value_heads", f"a multiple of linear_num_key_heads ({n_k})")
+    return shape
+
+
+def olmo_delta_net(layer: Layer, shape: Delta, x: int) -> int:
+    """OLMo Hybrid's Gated DeltaNet: every projection is a matrix of its own."""
+    h, prefix = shape.hidden, "linear_attn."
+
+    def project(name: str, width: int, tinker: bool = True) -> int:
+        parts = () if tinker else (Part(name, h, width, tinker=False),)
+        return layer.linear(prefix + name, "state_space", h, width, x, parts=parts)
+
+    q, k, v = project("q_proj", shape.key), project("k_proj", shape.key), project("v_proj", shape.value)
+    layer.vector(prefix + "A_log", shape.n_v)
+    layer.vector(prefix + "dt_bias", shape.n_v)
+    layer.norm(prefix + "o_norm", shape.d_v)
+    qkv = causal_convolution(
+        layer, prefix + "conv1d", 2 * shape.key + shape.value, shape.kernel, layer.join(q, k, v)
+    )
+    beta, decay = project("b_proj", shape.n_v, False), project("a_proj", shape.n_v, False)
+    mixed = delta_rule(layer, qkv, beta, decay, shape.n_v, shape.d_k, shape.d_v)
+    gated = layer.join(mixed, project("g_proj", shape.value))
+    return layer.linear(prefix + "o_proj", "state_space", shape.value, h, gated)
+
+
+def _olmo_mixers(cfg: Fields, n_layers: int) -> list[str]:
+    kinds = mixers(cfg, n_layers, 4)
+    if not cfg.has("layer_types") and "full_attention" not in kinds:
+        kinds[-1] = "full_attention"
+    if len(set(kinds)) < 2:
+        raise cfg.fail("layer_types", "at least one linear_attention and one full_attention layer")
+    return kinds
+
+
+def olmo_decoder(trace: Trace, cfg: Fields) -> None:
+    """OLMo Hybrid: norms before the delta rule's layers, after the parts of the attention layers."""
+    heads, n_layers = read_heads(cfg), cfg.int("num_hidden_layers")
+    shape, bias = _olmo_delta(cfg, heads), bool(cfg.bool("attention_bias", False))
+    trace.embedding("model.embed_tokens", cfg.int("vocab_size"), heads.hidden)
+    for mixer, numbers in groups(_olmo_mixers(cfg, n_layers)):
+        with trace.layer("decoder", numbers, "model.layers.{}.") as layer:
+            full = mixer == "full_attention"
+            layer.open_end = not full
+            layer.norm("post_attention_layernorm", heads.hidden)
+            layer.norm("post_feedforward_layernorm" if full else "input_layernorm", heads.hidden)
+            if full:
+                layer.norm("self_attn.q_norm", heads.q)
+                layer.norm("self_attn.k_norm", heads.kv)
+                layer.add(grouped_attention(layer, heads, layer.stream, qkv_bias=bias, o_bias=bias))
+            else:
+                layer.add(olmo_delta_net(layer, shape, layer.stream))
+            layer.add(gated_mlp(layer, heads.hidden, cfg.int("intermediate_size"), layer.stream))
+    trace.vector("model.norm.weight", heads.hidden)
+
+
+def lightning(layer: Layer, heads: Heads, block: int, x: int) -> int:
+    """MiniMax's lightning attention: softmax-free, in blocks of which the last is not padded."""
+    h, width, prefix = heads.hidden, heads.q, "self_attn."
+    parts = tuple(Part(name, h, width) for name in ("q_proj", "k_proj", "v_proj"))
+    qkv = layer.linear(prefix + "qkv_proj", "state_space", h, 3 * width, x, parts=parts)
+    pair, state = width, width * heads.d_head
+    scores = layer.scan(qkv, qkv, pair, block, power=2, ragged=True)
+    within = layer.scan(scores, qkv, pair, block, power=2, ragged=True)
+    across = layer.scan(qkv, qkv, state, block, ragged=True, right_grad="not-first")
+    layer.scan(qkv, qkv, state, block, ragged=True, left_grad="not-last", right_grad="not-last")
+    layer.norm(prefix + "norm", width)
+    gate = layer.linear(prefix + "output_gate", "state_space", h, width, x)
+    return layer.linear(prefix + "out_proj", "state_space", width, h, layer.join(within, across, gate))
+
+
+def minimax_decoder(trace: Trace, cfg: Fields) -> None:
+    """MiniMax-Text: lightning or softmax attention, then routed experts."""
+    heads, n_layers = read_heads(cfg, 8), cfg.int("num_hidden_layers")
+    width, block = cfg.int("intermediate_size"), cfg.int("block_size", 256)
+    experts = Experts(cfg.int("num_local_experts", 8), cfg.int("num_experts_per_tok", 2), width, 0)
+    if experts.n < experts.active:
+        raise cfg.fail("num_experts_per_tok", f"at most num_local_experts ({experts.n})")
+    kinds = mixers(cfg, n_layers) if cfg.has("layer_types") else [MIXERS[i % 2 == 0] for i in range(n_layers)]
+    trace.embedding("model.embed_tokens", cfg.int("vocab_size"), heads.hidden)
+    for mixer, numbers in groups(kinds):
+        with trace.layer("decoder", numbers, "model.layers.{}.") as layer:
+            layer.norm("input_layernorm", heads.hidden)
+            layer.norm("post_attention_layernorm", heads.hidden)
+            if mixer == "full_attention":
+                window = cfg.int("sliding_window", None)
+                layer.add(grouped_attention(layer, heads, layer.stream, window=window))
+            else:
+                layer.add(lightning(layer, heads, block, layer.stream))
+            layer.add(routed_experts(layer, heads.hidden, experts, layer.stream))
+    trace.vector("model.norm.weight", heads.hidden)
+
+
+DECODERS: dict[str, Callable[[Trace, Fields], None]] = {
+    "olmo_hybrid": olmo_decoder,
+    "minimax": minimax_decoder,
+}
+
+
 def build(cfg: Fields) -> Architecture:
     """A text-only model of one of this module's families."""
     trace = Trace()
-    decoder(trace, cfg)
+    DECODERS.get(cfg.str("model_type"), decoder)(trace, cfg)
     hidden, vocab = cfg.int("hidden_size"), cfg.int("vocab_size")
     tied = bool(cfg.bool("tie_word_embeddings", False))
     if has_head(cfg):

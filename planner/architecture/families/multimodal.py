@@ -1,0 +1,168 @@
+"""Vision-language models whose decoder is a text family's: a tower, a projector, and `model.language_model`.
+
+Text fields stand in `text_config`, where an absent one takes the default of the text class; older Qwen2-VL and
+GLM-4V configs have them at the top level. A text-only step runs the decoder alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from ...schema import Architecture
+from ..fields import Fields
+from ..trace import Trace
+from . import dense, towers_qwen
+from .common import finish, has_head, unembedding
+from .vision import Tower, named
+
+Decoder = Callable[[Trace, Fields, str], None]
+Connector = Callable[[Trace, Fields, int], None]
+
+
+def core(vocab: int, hidden: int, width: int, layers: int, heads: int, **more: Any) -> dict[str, Any]:
+    """A text class's defaults of the fields that a top-level config must state."""
+    return {
+        "vocab_size": vocab, "hidden_size": hidden, "intermediate_size": width, "num_hidden_layers": layers,
+        "num_attention_heads": heads, **more,
+    }  # fmt: skip
+
+
+TEXT_DEFAULTS: dict[str, dict[str, Any]] = {
+    "llama": core(32000, 4096, 11008, 32, 32, max_position_embeddings=2048),
+    "mistral": core(32000, 4096, 14336, 32, 32, sliding_window=4096, max_position_embeddings=131072),
+    "ministral3": core(131072, 4096, 14336, 34, 32, max_position_embeddings=262144),
+    "qwen2": core(151936, 4096, 22016, 32, 32, sliding_window=4096, max_position_embeddings=32768),
+    "qwen2_vl": core(
+        152064, 8192, 29568, 80, 64, num_key_value_heads=8, sliding_window=4096, max_window_layers=80,
+        max_position_embeddings=32768,
+    ),
+    "qwen3_vl": core(151936, 4096, 22016, 32, 32, max_position_embeddings=128000),
+    "gemma3_text": core(262208, 2304, 9216, 26, 8, sliding_window=4096, max_position_embeddings=131072),
+    "glm4v": core(151552, 4096, 13696, 40, 32, num_key_value_heads=2, max_position_embeddings=32768),
+}  # fmt: skip
+# What LLaVA and Mistral 3 build where the config has no vision_config, or no field of it.
+LLAVA_TOWER = {
+    "hidden_size": 1024, "intermediate_size": 4096, "patch_size": 14, "image_size": 336,
+    "num_hidden_layers": 24, "num_attention_heads": 16,
+}  # fmt: skip
+MISTRAL3_TOWER = {**LLAVA_TOWER, "image_size": 1540}
+
+
+@dataclass(frozen=True)
+class Family:
+    """One model type. `tied` says which configs decide whether the head is tied: the top one alone, with its
+    default, or either of the two."""
+
+    text: str
+    connector: Connector
+    tied: Literal["top", "top!", "either"] = "top"
+    style: dense.Style | None = None
+    flat: bool = False
+    open_text: bool = False
+
+
+def text_fields(cfg: Fields, defaults: Mapping[str, Any], flat: bool = False) -> Fields:
+    """The decoder's fields: `text_config` over the class's defaults, or the top level of an older config."""
+    if flat and not cfg.has("text_config") and cfg.has("hidden_size"):
+        return cfg
+    text = cfg.sub("text_config")
+    return Fields({**defaults, **text.data}, text.path)
+
+
+def qwen_tower(tower: Callable[[Tower, Fields], None]) -> Connector:
+    """A tower with its own merger, under `model.visual`."""
+
+    def connect(trace: Trace, cfg: Fields, hidden: int) -> None:
+        tower(Tower(trace, "model.visual."), cfg.sub("vision_config", {}))
+
+    return connect
+
+
+def _feature_layers(cfg: Fields, default: int) -> int:
+    """How many of the tower's layers are concatenated for the projector."""
+    layers = cfg.data.get("vision_feature_layer", default)
+    return len(layers) if isinstance(layers, (list, tuple)) else 1
+
+
+def llava(trace: Trace, cfg: Fields, hidden: int) -> None:
+    """A tower (CLIP by default) and a projector of two Linear layers."""
+    width = named(trace, cfg, "clip_vision_model", LLAVA_TOWER, "model.vision_tower.")
+    projector = Tower(trace, "model.multi_modal_projector.", "projector")
+    bias = cfg.bool("multimodal_projector_bias", True)
+    projector.linear("linear_1", width * _feature_layers(cfg, -2), hidden, bias)
+    projector.linear("linear_2", hidden, hidden, bias)
+
+
+def mistral3(trace: Trace, cfg: Fields, hidden: int) -> None:
+    """Pixtral's tower, a merger of neighbouring patches and two Linear layers."""
+    width = named(trace, cfg, "pixtral", MISTRAL3_TOWER, "model.vision_tower.")
+    projector = Tower(trace, "model.multi_modal_projector.", "projector")
+    bias = cfg.bool("multimodal_projector_bias", False)
+    projector.norm("norm", width)
+    projector.linear("patch_merger.merging_layer", width * cfg.int("spatial_merge_size", 2) ** 2, width)
+    projector.linear("linear_1", width * _feature_layers(cfg, -1), hidden, bias)
+    projector.linear("linear_2", hidden, hidden, bias)
+
+
+def gemma3(trace: Trace, cfg: Fields, hidden: int) -> None:
+    """SigLIP's tower, a norm and one bare projection matrix."""
+    width = named(trace, cfg, "siglip_vision_model", {}, "model.vision_tower.")
+    prefix = "model.multi_modal_projector."
+    trace.weight(f"{prefix}mm_input_projection_weight", "projector", width, hidden, kind="parameter")
+    trace.vector(f"{prefix}mm_soft_emb_norm.weight", width)
+
+
+GLM4V_TEXT = replace(dense.STYLES["glm4"], qkv_bias=True, head_dim=None)
+FAMILIES: dict[str, Family] = {
+    "qwen2_vl": Family(
+        "qwen2_vl", qwen_tower(towers_qwen.qwen2_vl), "either", dense.STYLES["qwen2"], flat=True
+    ),
+    "qwen2_5_vl": Family(
+        "qwen2_vl", qwen_tower(towers_qwen.qwen2_5_vl), "either", dense.STYLES["qwen2"], flat=True
+    ),
+    "qwen3_vl": Family("qwen3_vl", qwen_tower(towers_qwen.qwen3_vl), "top", dense.STYLES["qwen3"]),
+    "glm4v": Family("glm4v", qwen_tower(towers_qwen.glm4v), "either", GLM4V_TEXT, flat=True),
+    "gemma3": Family("gemma3_text", gemma3, "top!", dense.STYLES["gemma3_text"]),
+    "llava": Family("llama", llava, "either", open_text=True),
+    "mistral3": Family("mistral", mistral3, "top!", open_text=True),
+}
+
+
+def is_tied(cfg: Fields, text: Fields, rule: str, text_default: bool = False) -> bool:
+    """Whether the head shares the embedding's weights, by the family's rule."""
+    top = bool(cfg.bool("tie_word_embeddings", rule == "top!"))
+    return top or (rule == "either" and bool(text.bool("tie_word_embeddings", text_default)))
+
+
+def _text(cfg: Fields, family: Family) -> tuple[Fields, dense.Style]:
+    """The decoder's fields and style; where the family takes any text model, `text_config` names it."""
+    if not family.open_text:
+        return text_fields(cfg, TEXT_DEFAULTS[family.text], family.flat), family.style or dense.Style()
+    text = cfg.sub("text_config")
+    kind = text.str("model_type", family.text)
+    if kind not in dense.STYLES:
+        raise text.fail("model_type", f"one of {', '.join(sorted(dense.STYLES))}")
+    return text_fields(cfg, TEXT_DEFAULTS.get(kind, {})), dense.STYLES[kind]
+
+
+def close(trace: Trace, cfg: Fields, text: Fields, tied: bool, **extra: Any) -> Architecture:
+    """The head and the finished architecture."""
+    hidden, vocab = text.int("hidden_size"), text.int("vocab_size")
+    if has_head(cfg):
+        unembedding(trace, hidden, vocab, tied=tied)
+    return finish(
+        trace, cfg, n_layers=text.int("num_hidden_layers"), hidden=hidden, vocab=vocab, tied=tied,
+        max_position=text.int("max_position_embeddings", None), **extra,
+    )  # fmt: skip
+
+
+def build(cfg: Fields) -> Architecture:
+    """A model of one of the types in FAMILIES."""
+    family = FAMILIES[cfg.str("model_type")]
+    trace = Trace()
+    text, style = _text(cfg, family)
+    family.connector(trace, cfg, text.int("hidden_size"))
+    dense.decoder(trace, text, style, "model.language_model.")
+    return close(trace, cfg, text, is_tied(cfg, text, family.tied, style.tied))

@@ -1,0 +1,165 @@
+"""The page that `estimate` prints for people: a headline, four small tables, warnings, and the sources."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from .. import facts, units
+from ..plan import Plan
+
+WIDE = 100
+
+
+def _table(title: str, basis: str, *columns: str) -> Table:
+    heading = Text.assemble((title, "bold"), (f"  {basis}" if basis else "", "dim"))
+    table = Table(
+        title=heading, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0),
+        show_header=any(columns),
+    )  # fmt: skip
+    for number, name in enumerate(columns or ("", "")):
+        right = bool(columns) and number > 0
+        table.add_column(name, justify="right" if right else "left", header_style="dim", no_wrap=right)
+    return table
+
+
+def _what(plan: Plan) -> str:
+    spec = plan.adapter.spec
+    where = ", ".join(spec.targets or spec.layers or ())
+    where = "attention, mlp, unembedding" if where == "all" else where
+    kind = "DoRA" if spec.variant == "dora" else "LoRA"
+    experts = f", experts {spec.experts}" if plan.adapter.expert_rank else ""
+    return f"{kind} rank {spec.rank} on {where}{experts}"
+
+
+def _headline(plan: Plan) -> RenderableType:
+    model, adapter = plan.model, plan.adapter
+    size = f"{units.count(model.params)} parameters"
+    if model.params_active != model.params:
+        size += f", {units.count(model.params_active)} active"
+    facts_line = [f"trains {units.count(adapter.params)} ({units.percent(adapter.params / model.params)})"]
+    if plan.flops:
+        facts_line.append(f"{units.percent(plan.flops.ratio)} of full fine-tuning's FLOPs")
+    if plan.learning_rate.value is not None:
+        facts_line.append(f"learning rate {units.rate(plan.learning_rate.value)}")
+    return Group(
+        Text.assemble((model.id, "bold cyan"), (f"  {model.model_type}, {size}", "")),
+        Text(_what(plan)),
+        Text("; ".join(facts_line), style="bold"),
+    )
+
+
+def _adapter(plan: Plan) -> Table:
+    adapter = plan.adapter
+    chosen = ",".join(adapter.spec.layers or ())
+    table = _table("Adapter parameters", adapter.basis, f"at rank {adapter.spec.rank}", "parameters", "of model")
+    for name, number in adapter.layer_sets.items():
+        style = "bold" if name == chosen else ""
+        table.add_row(name, f"{number:,}", units.percent(number / plan.model.params), style=style)
+    if chosen not in adapter.layer_sets:
+        table.add_row(
+            "this adapter", f"{adapter.params:,}", units.percent(adapter.params / plan.model.params), style="bold"
+        )
+    if adapter.expert_rank is not None:
+        table.add_row("rank of an expert", f"{adapter.expert_rank:,}", "")
+    table.add_row("per unit of rank", f"{adapter.params_per_rank:,}", "")
+    table.add_row(f"size, {adapter.spec.dtype}", units.byte_size(adapter.bytes), "")
+    return table
+
+
+def _flops(plan: Plan) -> Table:
+    flops = plan.flops
+    length = f"at {plan.workload.seq_len:,} tokens" + ("" if plan.workload.seq_len_given else ", assumed")
+    if flops is None:
+        table = _table("Training FLOPs", "unknown")
+        table.add_row("no exact count: see the note below", "")
+        return table
+    table = _table("Training FLOPs", flops.basis, length, "a token", "of full")
+    data = flops.to_dict()
+    table.add_row("full fine-tuning", units.flops(data["full_per_token"]), "")
+    table.add_row("LoRA", units.flops(data["lora_per_token"]), units.percent(flops.ratio), style="bold")
+    masked = data["masked"]
+    table.add_row("LoRA, masked half skipped", units.flops(masked["lora_per_token"]), units.percent(masked["ratio"]))
+    if flops.rule_ratio is not None:
+        table.add_row("bare rule (2N²+6NR)/3N²", "", units.percent(flops.rule_ratio))
+    table.add_row("attention, of LoRA's", "", units.percent(flops.attention_share))
+    if flops.break_even_rank is not None:
+        table.add_row("not cheaper from rank", f"{flops.break_even_rank:,}", "")
+    if flops.total_full is not None and flops.total_lora is not None:
+        table.add_row("whole run, full", units.flops(flops.total_full), "")
+        table.add_row("whole run, LoRA", units.flops(flops.total_lora), units.percent(flops.ratio))
+    return table
+
+
+def _capacity(plan: Plan) -> Table:
+    info, cap = plan.information, plan.capacity
+    table = _table("Information and capacity", cap.basis)
+    table.add_row("adapter holds", f"{units.bits(cap.bits)} ({cap.bits_per_param:g} a parameter)")
+    if info is None:
+        table.add_row("data hold", "not given: add --tokens 300M or --dataset NAME")
+        return table
+    unit = "loss token" if info.kind == "sft" else "episode"
+    per = f"{units.significant(info.bits_per_unit)} a{'n' if unit[0] == 'e' else ''} {unit}"
+    table.add_row("data hold", f"{units.bits(info.bits)} ({per})")
+    if cap.utilisation is not None:
+        style = {"ample": "green", "tight": "yellow", "exceeded": "red"}[cap.verdict or "tight"]
+        table.add_row("used", Text(f"{units.percent(cap.utilisation)}: {cap.verdict}", style=f"bold {style}"))
+    table.add_row("rank that is enough", "none" if cap.required_rank is None else f"{cap.required_rank:,}")
+    if cap.params_per_unit is not None:
+        table.add_row(f"parameters per {unit}", units.significant(cap.params_per_unit))
+    return table
+
+
+def _learning_rate(plan: Plan) -> Table:
+    lr = plan.learning_rate
+    table = _table("Learning rate", lr.basis or "unknown")
+    if lr.value is None or lr.full_finetune is None:
+        table.add_row("LoRA", "none: see the note below")
+        return table
+    interval = "no interval published" if lr.low is None else f"{lr.low:.2e} to {lr.high:.2e}"
+    table.add_row("LoRA", Text(units.rate(lr.value), style="bold"))
+    table.add_row("interval", interval)
+    table.add_row("full fine-tuning", units.rate(lr.full_finetune))
+    table.add_row("law", f"{lr.law}, {str(lr.family).capitalize()}")
+    return table
+
+
+def _explain(plan: Plan) -> RenderableType:
+    lines: list[RenderableType] = [Text("Where the numbers come from", style="bold")]
+    law = facts.law(plan.learning_rate.law)
+    for text in (
+        "exact: parameters are sums of r(d_in + d_out) over the adapted matrices of the model's inventory.",
+        "exact: FLOPs are 2 per multiply-add of matrix products, convolutions and attention, forward and backward, "
+        "without the gradients that frozen weights do not need; elementwise work (under 1%) is left out.",
+        f"assumed: {plan.capacity.bits_per_param:g} bits a parameter is reached after many exposures; one pass "
+        "stores less.",
+        "assumed: 1 bit a loss token, at most 1 bit an episode.",
+        f"fitted: {law.form}. {law.regret_text}",
+    ):
+        lines.append(Padding(Text(text), (0, 0, 0, 2)))
+    lines.append(Text("Sources", style="bold"))
+    for use, source in plan.sources:
+        line = f"{use}: {source.title}, {source.locator} ({source.date}). {source.url}"
+        lines.append(Padding(Text(line), (0, 0, 0, 2)))
+    return Group(*lines)
+
+
+def show(plan: Plan, explain: bool, console: Console | None = None) -> None:
+    """Print the page; two tables side by side where the terminal is wide enough."""
+    console = console or Console(highlight=False, soft_wrap=False)
+    console.print(_headline(plan), "")
+    tables = [_adapter(plan), _flops(plan), _capacity(plan), _learning_rate(plan)]
+    if console.width >= WIDE:
+        for left, right in (tables[:2], tables[2:]):
+            grid = Table.grid(padding=(0, 4))
+            grid.add_row(left, right)
+            console.print(grid, "")
+    else:
+        for table in tables:
+            console.print(table, "")
+    for notice in plan.warnings:
+        console.print(Text.assemble(("note  ", "yellow"), notice.message))
+    if explain:
+        console.print("", _explain(plan))

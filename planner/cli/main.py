@@ -1,0 +1,78 @@
+"""The `lora-plan` group: commands are found by name and imported on use."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from ..errors import PlannerError
+from ..version import __version__
+
+COMMANDS = {
+    "estimate": "What a LoRA fine-tune of a model is: parameters, FLOPs, capacity, learning rate.",
+    "models": "List the models of the catalogue.",
+    "gpus": "List the accelerators that are known, with their peaks and prices.",
+    "datasets": "List the datasets whose size is known.",
+    "completion": "Print the shell completion script.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module only when it runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order in which one meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import the module that holds the command."""
+        if name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f".{name}", __package__).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the nearest command where one is misspelt."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from ..errors import hint
+
+            raise click.UsageError(f"No such command {args[0]!r}.{hint(args[0], COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with:  lora-plan estimate --model meta-llama/Llama-3.1-8B",
+)
+@click.version_option(__version__, "-V", "--version", prog_name="lora-plan")
+def cli() -> None:
+    """Plan a LoRA fine-tune before running it.
+
+    Exact parameters and FLOPs for any model of the catalogue, the information in the data against the
+    adapter's capacity, and the learning rate: offline, in milliseconds, without torch. Every command takes
+    --json for programs.
+    """
+
+
+def main(argv: list[str] | None = None) -> Any:
+    """Run the command line; a PlannerError becomes one line on standard error and exit code 2."""
+    try:
+        return cli.main(args=argv, prog_name="lora-plan", standalone_mode=True)
+    except PlannerError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) left; say nothing more, and let no flush at exit complain.
+        sys.stderr.close()
+        sys.exit(0)

@@ -1,0 +1,111 @@
+"""Decoders from before Llama: random configurations, matrix by matrix and to the last FLOP."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner.adapter import AdapterSpec, adapt, params
+from planner.architecture.build import build
+from planner.architecture.families.legacy import STYLES
+from planner.errors import ConfigError
+
+from ..family_checks import check_flops, check_inventory
+
+CLASSES = {
+    "gpt2": "GPT2LMHeadModel", "gptj": "GPTJForCausalLM", "gpt_neox": "GPTNeoXForCausalLM",
+    "opt": "OPTForCausalLM", "bloom": "BloomForCausalLM", "falcon": "FalconForCausalLM",
+    "mpt": "MptForCausalLM", "gpt_bigcode": "GPTBigCodeForCausalLM", "phi": "PhiForCausalLM",
+}  # fmt: skip
+ATTENTION = {
+    "gpt2": ["c_attn"], "gptj": ["q_proj", "v_proj"], "gpt_neox": ["query_key_value"], "opt": ["q_proj", "v_proj"],
+    "bloom": ["query_key_value"], "falcon": ["query_key_value"], "mpt": ["Wqkv", "down_proj"],
+    "gpt_bigcode": ["c_attn"], "phi": ["q_proj", "dense"],
+}  # fmt: skip
+EXTRA: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_inner": [None, 21], "resid_pdrop": [0.0, 0.1], "reorder_and_upcast_attn": [False, True]},
+    "gptj": {"n_inner": [None, 30], "resid_pdrop": [0.0, 0.1]},
+    "gpt_neox": {"use_parallel_residual": [True, False], "attention_bias": [True, False],
+                 "hidden_dropout": [0.0, 0.2]},
+    "opt": {"do_layer_norm_before": [True, False], "enable_bias": [True, False], "dropout": [0.0, 0.1],
+            "layer_norm_elementwise_affine": [True, False], "word_embed_proj_dim": [None, 6],
+            "_remove_final_layer_norm": [False, True]},
+    "bloom": {"apply_residual_connection_post_layernorm": [False, True], "hidden_dropout": [0.0, 0.1]},
+    "falcon": {"bias": [False, True], "alibi": [False, True], "ffn_hidden_size": [None, 25],
+               "hidden_dropout": [0.0, 0.1]},
+    "mpt": {"attn_config": [None, {"attn_pdrop": 0}, {"attn_pdrop": 1}]},
+    "gpt_bigcode": {"multi_query": [True, False], "n_inner": [None, 19], "resid_pdrop": [0.0, 0.1]},
+    "phi": {"qk_layernorm": [False, True], "num_key_value_heads": [None, 1], "resid_pdrop": [0.0, 0.1]},
+}  # fmt: skip
+FALCONS: list[dict[str, Any]] = [
+    {"multi_query": True, "parallel_attn": True},
+    {"multi_query": True, "parallel_attn": False},
+    {"multi_query": False, "parallel_attn": True},
+    {"new_decoder_architecture": True, "num_kv_heads": 1},
+    {"new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1},
+]
+
+
+@st.composite
+def configs(draw: st.DrawFn, model_type: str) -> dict[str, Any]:
+    """A random small config in the family's own spelling, with its own switches."""
+    hidden, layers, heads, positions = STYLES[model_type].fields
+    n_heads = draw(st.sampled_from([2, 4]))
+    config: dict[str, Any] = {
+        "model_type": model_type,
+        "architectures": [CLASSES[model_type]],
+        hidden: n_heads * 2 * draw(st.integers(4, 9)),
+        layers: draw(st.integers(1, 3)),
+        heads: n_heads,
+        positions: 64,
+        "vocab_size": draw(st.integers(20, 90)),
+        "tie_word_embeddings": draw(st.booleans()),
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    width = STYLES[model_type].width
+    if width is not None and width[1]:
+        config[width[0]] = draw(st.integers(9, 70))
+    if model_type == "gptj":
+        config["rotary_dim"] = 4
+    if model_type in ("gpt_neox", "phi"):
+        config["partial_rotary_factor"] = config["rotary_pct"] = 1.0
+    for name, values in EXTRA[model_type].items():
+        config[name] = draw(st.sampled_from(values))
+    if model_type == "falcon":
+        config.update(draw(st.sampled_from(FALCONS)))
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def test_every_style_is_covered() -> None:
+    assert set(CLASSES) == set(STYLES) == set(ATTENTION) == set(EXTRA)
+
+
+@pytest.mark.parametrize("model_type", sorted(CLASSES))
+def test_inventory(model_type: str) -> None:
+    @given(configs(model_type), st.booleans())
+    def check(config: dict[str, Any], bare: bool) -> None:
+        if bare:
+            config["architectures"] = [re.sub("(LMHeadModel|ForCausalLM)$", "Model", CLASSES[model_type])]
+        check_inventory(config)
+
+    check()
+
+
+@pytest.mark.parametrize("model_type", sorted(CLASSES))
+def test_flops(model_type: str) -> None:
+    style = STYLES[model_type]
+    table = style.embedding.rsplit(".", 1)[-1]
+    attention, output = ATTENTION[model_type], [style.output.rsplit(".", 1)[-1]]
+    targets = ["all-linear", attention, output, ["lm_head"], [table, *attention]]
+
+    @given(configs(model_type), st.integers(1, 3), st.integers(3, 9), st.sampled_from(targets), st.booleans())
+    def check(config: dict[str, Any], batch: int, seq_len: int, target: Any, checkpointing: bool) -> None:
+        check_flops(config, batch, seq_len, targets=[target], checkpointing=checkpointing)
+
+    check()
