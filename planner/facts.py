@@ -91,7 +91,10 @@ class DatasetFact:
 
 @dataclass(frozen=True)
 class LawFact:
-    """A published law for the learning rate. One whose `status` is "incomplete" cannot be evaluated."""
+    """A published law for the learning rate. One whose `status` is "incomplete" cannot be evaluated.
+
+    `optimum_ratio` holds FAMILY_low and FAMILY_high: the best rate of a sweep over the law's rate.
+    """
 
     id: str
     title: str
@@ -106,6 +109,7 @@ class LawFact:
     exponents: Mapping[str, float] = field(default_factory=lambda: _NO_NUMBERS)
     regret_text: str = ""
     regret_percent: Mapping[str, float] = field(default_factory=lambda: _NO_NUMBERS)
+    optimum_ratio: Mapping[str, float] = field(default_factory=lambda: _NO_NUMBERS)
     notes: str = ""
 
 

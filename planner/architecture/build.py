@@ -18,8 +18,9 @@ BUILDERS: dict[str, str] = {
         "stablelm".split(),
         "dense",
     ),
-    **dict.fromkeys("qwen2_vl qwen2_5_vl qwen3_vl gemma3 mistral3 llava glm4v".split(), "multimodal"),
+    **dict.fromkeys("qwen2_vl qwen2_5_vl qwen3_vl qwen3_5 qwen3_5_moe gemma3 mistral3 llava glm4v".split(), "multimodal"),
     **dict.fromkeys("gpt2 gptj gpt_neox opt bloom falcon mpt gpt_bigcode phi".split(), "legacy"),
+    **dict.fromkeys("bert roberta xlm-roberta t5 mt5 whisper clip".split(), "encoders"),
     **dict.fromkeys("qwen3_next qwen3_5_text qwen3_5_moe_text olmo_hybrid minimax".split(), "linear_attention"),
 }
 

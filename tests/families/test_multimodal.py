@@ -56,13 +56,19 @@ def wrap(model_type: str, architecture: str, text: Config, vision: Config, **mor
     }  # fmt: skip
 
 
+def rope(text: Config) -> Config:
+    """Rotations whose three sections together are half of a head."""
+    half = (text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]) // 2
+    return {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [half - 1, 1, 0]}
+
+
 @st.composite
 def qwen(draw: st.DrawFn, model_type: str) -> Config:
     """Qwen2-VL to Qwen3-VL."""
     old = model_type in ("qwen2_vl", "qwen2_5_vl")
     switches = () if old else ("attention_bias",)
     text = draw(decoder_config(f"{model_type}_text", "", head_dim=not old, switches=switches))
-    text["rope_parameters"] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 0]}
+    text["rope_parameters"] = rope(text)
     vision = draw(qwen_tower(text["hidden_size"]))
     if model_type == "qwen2_vl":
         vision["embed_dim"], vision["hidden_size"] = vision["hidden_size"], text["hidden_size"]
@@ -78,7 +84,7 @@ def qwen(draw: st.DrawFn, model_type: str) -> Config:
 def glm4v(draw: st.DrawFn) -> Config:
     """GLM-4V."""
     text = draw(decoder_config("glm4v_text", "", head_dim=False))
-    text["rope_parameters"] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 0]}
+    text["rope_parameters"] = rope(text)
     vision = draw(qwen_tower(text["hidden_size"]))
     vision |= {"image_size": 9, "attention_bias": draw(st.booleans())}
     return wrap("glm4v", "Glm4vForConditionalGeneration", text, vision)
@@ -134,7 +140,7 @@ def test_inventory(model_type: str) -> None:
 @pytest.mark.parametrize("model_type", sorted(CONFIGS))
 def test_flops_of_a_text_only_step(model_type: str) -> None:
     targets = ["all-linear", ["q_proj", "v_proj"], ["lm_head"], ["o_proj"], ["embed_tokens", "down_proj"]]
-    # No encoder of Qwen's kind or GLM's has projections of their own names.
+
     @SLOW
     @given(CONFIGS[model_type](), st.integers(1, 2), st.integers(3, 7), st.sampled_from(targets), st.booleans())
     def check(config: Config, batch: int, seq_len: int, target: Any, checkpointing: bool) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from ...schema import Architecture
 from ..fields import Fields
 from ..trace import Trace
-from . import dense, towers_qwen
+from . import dense, linear_attention, towers_qwen
 from .common import finish, has_head, unembedding
 from .vision import Tower, named
 
@@ -40,6 +40,12 @@ TEXT_DEFAULTS: dict[str, dict[str, Any]] = {
     ),
     "qwen3_vl": core(151936, 4096, 22016, 32, 32, max_position_embeddings=128000),
     "gemma3_text": core(262208, 2304, 9216, 26, 8, sliding_window=4096, max_position_embeddings=131072),
+    "qwen3_5": core(
+        248320, 4096, 12288, 32, 16, model_type="qwen3_5_text", max_position_embeddings=32768
+    ),
+    "qwen3_5_moe": core(
+        248320, 2048, 512, 40, 16, model_type="qwen3_5_moe_text", max_position_embeddings=32768
+    ),
     "glm4v": core(151552, 4096, 13696, 40, 32, num_key_value_heads=2, max_position_embeddings=32768),
 }  # fmt: skip
 # What LLaVA and Mistral 3 build where the config has no vision_config, or no field of it.
@@ -59,6 +65,7 @@ class Family:
     connector: Connector
     tied: Literal["top", "top!", "either"] = "top"
     style: dense.Style | None = None
+    decoder: Decoder | None = None
     flat: bool = False
     open_text: bool = False
 
@@ -114,6 +121,7 @@ def gemma3(trace: Trace, cfg: Fields, hidden: int) -> None:
     trace.vector(f"{prefix}mm_soft_emb_norm.weight", width)
 
 
+LANGUAGE_MODEL = "model.language_model."
 GLM4V_TEXT = replace(dense.STYLES["glm4"], qkv_bias=True, head_dim=None)
 FAMILIES: dict[str, Family] = {
     "qwen2_vl": Family(
@@ -123,6 +131,10 @@ FAMILIES: dict[str, Family] = {
         "qwen2_vl", qwen_tower(towers_qwen.qwen2_5_vl), "either", dense.STYLES["qwen2"], flat=True
     ),
     "qwen3_vl": Family("qwen3_vl", qwen_tower(towers_qwen.qwen3_vl), "top", dense.STYLES["qwen3"]),
+    "qwen3_5": Family("qwen3_5", qwen_tower(towers_qwen.qwen3_5), decoder=linear_attention.decoder),
+    "qwen3_5_moe": Family(
+        "qwen3_5_moe", qwen_tower(towers_qwen.qwen3_5), decoder=linear_attention.decoder
+    ),
     "glm4v": Family("glm4v", qwen_tower(towers_qwen.glm4v), "either", GLM4V_TEXT, flat=True),
     "gemma3": Family("gemma3_text", gemma3, "top!", dense.STYLES["gemma3_text"]),
     "llava": Family("llama", llava, "either", open_text=True),
@@ -164,5 +176,8 @@ def build(cfg: Fields) -> Architecture:
     trace = Trace()
     text, style = _text(cfg, family)
     family.connector(trace, cfg, text.int("hidden_size"))
-    dense.decoder(trace, text, style, "model.language_model.")
+    if family.decoder:
+        family.decoder(trace, text, LANGUAGE_MODEL)
+    else:
+        dense.decoder(trace, text, style, LANGUAGE_MODEL)
     return close(trace, cfg, text, is_tied(cfg, text, family.tied, style.tied))

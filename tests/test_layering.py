@@ -1,0 +1,256 @@
+"""The shape of the source tree: which way imports point, what a plan may load, how long things may grow."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("planner", "tests", "benchmarks", "tools")
+MAX_FILE_LINES = 420
+MAX_FUNCTION_LINES = 60
+
+# From the bottom up. A module imports from its own layer or from one below it, and no ring of imports is closed.
+LAYERS = (
+    "errors schema units version",
+    "facts",
+    "architecture",
+    "adapter peft_rules",
+    "flops memory capacity hardware information learning_rate",
+    "speed cost dataset",
+    "plan notices",
+    "estimate",
+    "simulate validate exports report",
+    "__init__",
+    "cli",
+)
+
+# Where each package from outside may be imported, as prefixes of module names. No other package may be.
+HEAVY = "architecture.meta simulate validate"
+TABLES = "learning_rate.fit dataset report"
+ALLOWED = {
+    "torch": HEAVY,
+    "transformers": HEAVY,
+    "peft": HEAVY,
+    "accelerate": HEAVY,
+    "numpy": f"{TABLES} {HEAVY}",
+    "scipy": TABLES,
+    "pandas": TABLES,
+    "matplotlib": "report",
+    "typst": "report",
+    "click": "cli",
+    "rich": "cli",
+    "huggingface_hub": "architecture.hub dataset",
+    "tomli": "facts",
+}
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a file."""
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def sources(*folders: str) -> list[Path]:
+    """The Python files of these folders."""
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def module_of(path: Path) -> str:
+    """A file of the package as a module name relative to it; __init__ is the package's own."""
+    parts = path.relative_to(ROOT / "planner").with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in sources("planner")}
+
+
+def layer_of(module: str) -> int:
+    """The height of a module's layer."""
+    for height, names in enumerate(LAYERS):
+        if module.split(".")[0] in names.split():
+            return height
+    raise AssertionError(f"planner.{module} stands in no layer of design: add it to LAYERS in {__file__}")
+
+
+def _inside(target: tuple[str, ...], names: list[ast.alias]) -> Iterator[str]:
+    """What `from <target> import <names>` loads: a module for each name that is one, else the target."""
+    for alias in names:
+        longer = ".".join((*target, alias.name))
+        yield longer if longer in MODULES else ".".join(target) or "__init__"
+
+
+def imports(module: str) -> Iterator[tuple[str, bool]]:
+    """Each import of a module, lazy ones too: a name, and whether it lies inside the package."""
+    path = MODULES[module]
+    package = path.parent.relative_to(ROOT / "planner").parts
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.ImportFrom):
+            named = tuple((node.module or "").split(".")) if node.module else ()
+            if node.level:
+                base = package[: len(package) - (node.level - 1)]
+                yield from ((name, True) for name in _inside((*base, *named), node.names))
+            elif named[0] == "planner":
+                yield from ((name, True) for name in _inside(named[1:], node.names))
+            else:
+                yield named[0], False
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                first, _, rest = alias.name.partition(".")
+                yield (rest or "__init__", True) if first == "planner" else (first, False)
+
+
+def functions(path: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """The functions of a module and of its classes, by qualified name."""
+    for node in parsed(path).body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node.name, node
+        elif isinstance(node, ast.ClassDef):
+            for item in node.body:
+                if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                    yield f"{node.name}.{item.name}", item
+
+
+def length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """The lines of a function without its docstring."""
+    total = (node.end_lineno or node.lineno) - node.lineno + 1
+    first = node.body[0]
+    if ast.get_docstring(node) is not None:
+        total -= (first.end_lineno or first.lineno) - first.lineno + 1
+    return total
+
+
+def test_the_reading_of_imports_sees_the_tree() -> None:
+    # The rules below would hold of an empty list.
+    assert ("facts", True) in imports("architecture.resolve")
+    assert ("errors", True) in imports("architecture.resolve")
+    assert ("architecture.hub", True) in imports("architecture.resolve")
+    assert ("huggingface_hub", False) in imports("architecture.hub")
+    assert ("flops", True) in imports("estimate")
+    assert ("estimate", True) in imports("__init__")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_import_points_upward(module: str) -> None:
+    upward = [name for name, inside in imports(module) if inside and layer_of(name) > layer_of(module)]
+    assert not upward, f"planner.{module} imports from a layer above its own: {upward}"
+
+
+def test_no_ring_of_imports() -> None:
+    graph = {name: {other for other, inside in imports(name) if inside} - {name} for name in MODULES}
+    tuple(graphlib.TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_packages_from_outside_stay_where_they_belong(module: str) -> None:
+    for name, inside in imports(module):
+        if inside or name in sys.stdlib_module_names:
+            continue
+        places = ALLOWED.get(name, "").split()
+        assert any(f"{module}.".startswith(f"{place}.") for place in places), (
+            f"planner.{module} imports {name}, which is allowed in {places or 'no module'}"
+        )
+
+
+def loaded(code: str) -> set[str]:
+    """The top-level modules that a fresh interpreter holds after running code."""
+    tail = "\nimport sys\nprint(*sys.modules, file=sys.stderr)"
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    run = subprocess.run(
+        [sys.executable, "-c", code + tail], capture_output=True, text=True, env=env, check=False, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+    return {name.partition(".")[0] for name in run.stderr.split()}
+
+
+NEVER = {"torch", "transformers", "peft", "accelerate", "numpy", "scipy", "pandas", "matplotlib", "typst"}
+MODEL = "meta-llama/Llama-3.1-8B"
+THROUGH_CLI = """
+from planner.cli import main
+import sys
+sys.argv = ["lora-plan", "estimate", "--model", {model!r}, *{more!r}]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "forbidden"),
+    [
+        pytest.param("import planner", NEVER | {"click", "rich", "huggingface_hub"}, id="import"),
+        pytest.param(
+            f"import planner; planner.estimate(model={MODEL!r}).to_dict()",
+            NEVER | {"click", "rich", "huggingface_hub"},
+            id="estimate",
+        ),
+        pytest.param(
+            THROUGH_CLI.format(model=MODEL, more=["--json"]), NEVER | {"rich", "huggingface_hub"}, id="json"
+        ),
+        pytest.param(THROUGH_CLI.format(model=MODEL, more=[]), NEVER | {"huggingface_hub"}, id="page"),
+    ],
+)
+def test_a_plan_loads_no_heavy_package(code: str, forbidden: set[str]) -> None:
+    assert loaded(code).isdisjoint(forbidden), sorted(loaded(code) & forbidden)
+
+
+def test_every_public_function_has_a_docstring() -> None:
+    bare = [
+        f"planner.{module}.{name}"
+        for module, path in MODULES.items()
+        for name, node in functions(path)
+        if not any(part.startswith("_") for part in name.split(".")) and ast.get_docstring(node) is None
+    ]
+    assert not bare
+
+
+def test_files_and_functions_stay_small() -> None:
+    large = []
+    for path in sources(*FOLDERS):
+        place = path.relative_to(ROOT)
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        if lines > MAX_FILE_LINES:
+            large.append(f"{place}: {lines} lines, at most {MAX_FILE_LINES}")
+        large += [
+            f"{place}: {name} has {length(node)} lines, at most {MAX_FUNCTION_LINES}"
+            for name, node in functions(path)
+            if length(node) > MAX_FUNCTION_LINES
+        ]
+    assert not large
+
+
+def tree() -> Iterator[Path]:
+    """The files that make up the project: no caches, environments or build output."""
+    kept = {".ci", ".github"}
+    for folder, names, files in os.walk(ROOT):
+        names[:] = [
+            name
+            for name in names
+            if (name in kept or not name.startswith("."))
+            and name not in ("__pycache__", "build", "dist", "node_modules")
+            and not name.endswith(".egg-info")
+            and not (Path(folder) / name / "pyvenv.cfg").exists()
+        ]
+        yield from (Path(folder) / name for name in files if not name.endswith(".pyc"))
+
+
+def test_no_file_names_a_path_of_one_machine() -> None:
+    # Built from halves so that this file is not its own counterexample.
+    words = ["/" + "work/", "../" + "shared", "shared/" + "facts", "." + "library", "/" + "tmp/dev"]
+    found = [
+        f"{path.relative_to(ROOT)}: {word}"
+        for path in tree()
+        if path.is_file()
+        for word in words
+        if word.encode() in path.read_bytes()
+    ]
+    assert not found
