@@ -201,15 +201,23 @@ def select(arch: Architecture, spec: AdapterSpec) -> tuple[Adapted, ...]:
     return tuple(found)
 
 
+def _nothing_chosen(arch: Architecture, spec: AdapterSpec) -> InputError:
+    field, found = ("targets", spec.targets) if spec.targets else ("layers", spec.layers or ())
+    roles = {m.role for m in arch.matrices if _adaptable(m) and m.kind != "experts"}
+    have = [name for name, wanted in LAYER_SETS.items() if roles.intersection(wanted)]
+    remedy = ""
+    if any(m.kind == "experts" for m in arch.matrices) and spec.experts in ("none", "peft"):
+        remedy = f"With experts {spec.experts} its experts are not adapted."
+    return InputError(
+        field, ",".join(found), f"something that {arch.model_type} has outside experts: {', '.join(have)}", remedy
+    )
+
+
 def adapt(arch: Architecture, spec: AdapterSpec) -> tuple[Adapted, ...]:
     """The adapted matrices. Raises InputError also where the choice is empty or the rank exceeds every matrix."""
     chosen = select(arch, spec)
     if not chosen:
-        roles = {m.role for m in arch.matrices if _adaptable(m)}
-        have = [name for name, wanted in LAYER_SETS.items() if roles.intersection(wanted)]
-        raise InputError(
-            "layers", ",".join(spec.layers or ()), f"a layer set that {arch.model_type} has: {', '.join(have)}"
-        )
+        raise _nothing_chosen(arch, spec)
     largest = max(min(pair.d_in, pair.d_out) for item in chosen for pair in item.pairs)
     if spec.rank > largest:
         raise InputError("rank", spec.rank, f"at most {largest}, the smaller side of the largest adapted matrix")

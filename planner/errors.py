@@ -13,9 +13,9 @@ def nearest(word: str, choices: Iterable[str], count: int = 3, cutoff: float = 0
     return [by_lower[key] for key in found]
 
 
-def hint(word: str, choices: Iterable[str]) -> str:
+def hint(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str:
     """A sentence that names the nearest valid choices, or nothing where none is near."""
-    near = nearest(word, choices)
+    near = nearest(word, choices, cutoff=cutoff)
     return f" Did you mean {' or '.join(near)}?" if near else ""
 
 

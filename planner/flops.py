@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 from functools import lru_cache
 
 from .adapter import Adapted, AdapterSpec, Pair
-from .schema import Apply, Architecture, Attend, Block, Chunks, Join, Matrix, Product, Scan
+from .schema import Apply, Architecture, Attend, Block, Chunks, Join, Keep, Matrix, Product, Recall, Scan
 
 FLOPS_PER_MAC = 2
 
@@ -82,6 +83,7 @@ class _Walk:
         self.step = step
         self.trained = trained
         self.lengths = lengths
+        self.kept: dict[str, bool] = {}
         self.uniform = trained is None or all(item.layers == item.matrix.layers for item in trained.values())
 
     def block(self, block: Block, layer: int, stream_grad: bool, memory_grad: bool) -> tuple[Tally, bool]:
@@ -98,6 +100,11 @@ class _Walk:
                 needs.append(self._attend(op, length, needs, tally))
             elif isinstance(op, Join):
                 needs.append(any(needs[source] for source in op.sources))
+            elif isinstance(op, Keep):
+                self.kept[op.name] = needs[op.source]
+                needs.append(needs[op.source])
+            elif isinstance(op, Recall):
+                needs.append(self.kept[op.name])
             elif isinstance(op, Scan):
                 needs.append(self._scan(op, length, needs, tally))
             else:
@@ -219,7 +226,7 @@ def _embedding(adapted: Iterable[Adapted], positions: int, tally: Tally) -> bool
     """Add the up-projections of adapted look-up tables; whether the stream starts with a gradient."""
     found = False
     for item in adapted:
-        if item.matrix.kind == "embedding":
+        if item.matrix.kind == "embedding" and item.matrix.role not in ("vision", "audio"):
             found = True
             for pair in item.pairs:
                 up = positions * pair.rank * pair.d_out
@@ -233,12 +240,14 @@ def _stack(
     walk: _Walk, layers: Iterable[tuple[int, Block]], stream: bool, memory: bool, total: Tally
 ) -> bool:
     """Add a stack's layers, each kind walked once; whether its output needs a gradient."""
-    walked: dict[tuple[int, bool], tuple[Tally, bool]] = {}
-    times: dict[tuple[int, bool], int] = {}
+    walked: dict[tuple[Any, ...], tuple[Tally, bool, dict[str, bool]]] = {}
+    times: dict[tuple[Any, ...], int] = {}
     for layer, block in layers:
-        key = (id(block) if walk.uniform else layer, stream)
+        key = (id(block) if walk.uniform else layer, stream, *sorted(walk.kept.items()))
         if key not in walked:
-            walked[key] = walk.block(block, layer, stream and not block.features, memory)
+            tally, grad = walk.block(block, layer, stream and not block.features, memory)
+            walked[key] = tally, grad, dict(walk.kept)
+        walk.kept = dict(walked[key][2])
         times[key] = times.get(key, 0) + 1
         stream = walked[key][1] or (block.features and walk.step.checkpointing)
     for key, n in times.items():

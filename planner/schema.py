@@ -209,7 +209,24 @@ class Join:
     out: int
 
 
-Operation = Apply | Attend | Product | Scan | Join
+@dataclass(frozen=True)
+class Keep:
+    """Keeps a value under a name for later layers: keys and values that they reuse, inputs made for all of them."""
+
+    source: int
+    name: str
+    out: int
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Brings back the value that an earlier layer kept under this name."""
+
+    name: str
+    out: int
+
+
+Operation = Apply | Attend | Product | Scan | Join | Keep | Recall
 
 STREAM = 0
 MEMORY = 1

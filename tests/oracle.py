@@ -104,11 +104,14 @@ def count_flops(model: Any, inputs: Mapping[str, Any]) -> int:
 
 
 def token_inputs(config: Mapping[str, Any], batch: int, seq_len: int) -> dict[str, Any]:
-    """Random tokens with labels."""
+    """Random tokens with labels; for a model of sound, random features and the labels of its decoder."""
     import torch
 
     vocab = config.get("vocab_size") or config["text_config"]["vocab_size"]
     ids = torch.randint(3, vocab - 1, (batch, seq_len))
+    if "num_mel_bins" in config:
+        shape = (batch, config["num_mel_bins"], 2 * config["max_source_positions"])
+        return {"input_features": torch.randn(shape), "labels": ids}
     return {"input_ids": ids, "labels": ids.clone()}
 
 

@@ -59,7 +59,9 @@ def test_the_wheel_asks_for_no_torch_and_offers_the_command(built: Path) -> None
     with zipfile.ZipFile(built / f"lora_plan-{__version__}-py3-none-any.whl") as archive:
         metadata = archive.read(f"{info}/METADATA").decode()
         scripts = archive.read(f"{info}/entry_points.txt").decode()
-    required = [line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra" not in line]
+    required = [
+        line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra" not in line
+    ]
     assert required
     assert not [line for line in required if any(name in line for name in ("torch", "peft", "accelerate"))]
     assert "lora-plan = planner.cli:main" in scripts

@@ -30,7 +30,7 @@ LAYERS = (
     "estimate",
     "simulate validate exports report",
     "__init__",
-    "cli",
+    "cli __main__",
 )
 
 # Where each package from outside may be imported, as prefixes of module names. No other package may be.

@@ -19,6 +19,7 @@ BUILDERS: dict[str, str] = {
         "dense",
     ),
     **dict.fromkeys("qwen2_vl qwen2_5_vl qwen3_vl qwen3_5 qwen3_5_moe gemma3 mistral3 llava glm4v".split(), "multimodal"),
+    "mllama": "mllama",
     **dict.fromkeys("gpt2 gptj gpt_neox opt bloom falcon mpt gpt_bigcode phi".split(), "legacy"),
     **dict.fromkeys("bert roberta xlm-roberta t5 mt5 whisper clip".split(), "encoders"),
     **dict.fromkeys("qwen3_next qwen3_5_text qwen3_5_moe_text olmo_hybrid minimax".split(), "linear_attention"),
@@ -33,7 +34,7 @@ def build(config: Mapping[str, Any]) -> Architecture:
     module = BUILDERS.get(model_type)
     if module is None:
         raise UnsupportedArchitectureError(
-            f"model_type {model_type!r} has no builder in this version.{hint(model_type, BUILDERS)}"
+            f"model_type {model_type!r} has no builder in this version.{hint(model_type, BUILDERS, cutoff=0.9)}"
         )
     try:
         built: Architecture = import_module(f".families.{module}", __package__).build(fields)

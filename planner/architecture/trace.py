@@ -18,12 +18,14 @@ from ..schema import (
     Block,
     Chunks,
     Join,
+    Keep,
     Kind,
     Length,
     Matrix,
     Operation,
     Part,
     Product,
+    Recall,
     Role,
     Scan,
     Vector,
@@ -178,6 +180,16 @@ class Layer:
         """Anything elementwise over these values."""
         out = self._value()
         self._operations.append(Join(sources, out))
+        return out
+
+    def keep(self, name: str, source: int) -> None:
+        """Keep a value for later layers."""
+        self._operations.append(Keep(source, name, self._value()))
+
+    def recall(self, name: str) -> int:
+        """The value that an earlier layer kept."""
+        out = self._value()
+        self._operations.append(Recall(name, out))
         return out
 
     def add(self, *values: int) -> None:

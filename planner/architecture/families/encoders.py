@@ -10,13 +10,26 @@ from ...errors import UnsupportedArchitectureError
 from ...schema import Architecture, Length, Role
 from ..fields import Fields
 from ..trace import Layer, Trace
-from .common import Heads, finish, gated_mlp, has_head, plain_mlp, unembedding
+from .common import Heads, finish, gated_mlp, plain_mlp, unembedding
 
 QKV = ("q_proj", "k_proj", "v_proj", "out_proj")
 BASES = {"bert": "bert.", "roberta": "roberta.", "xlm-roberta": "roberta."}
 NO_LOSS = "the class has no loss over tokens: what a step does behind the last hidden state is not settled"
 CONTRASTIVE = "a contrastive model has no loss over tokens: its step depends on pairs of images and texts"
+MEMORY_LENGTH: Length = "memory"
+SEQUENCE_LENGTH: Length = "sequence"
 LAYERDROP = "layerdrop skips layers at random, so no step has a fixed number of FLOPs"
+
+
+def class_name(cfg: Fields, *known: str) -> str:
+    """Which of the known endings the class in `architectures` has, the first where none is named."""
+    names = cfg.list("architectures", []) or [known[0]]
+    for ending in known:
+        if str(names[0]).endswith(ending):
+            return ending
+    raise UnsupportedArchitectureError(
+        f"{names[0]} has no builder in this version: known for this type are classes ending in {', '.join(known)}."
+    )
 
 
 def heads_of(cfg: Fields, hidden: str = "hidden_size", heads: str = "num_attention_heads") -> Heads:
@@ -32,8 +45,7 @@ def attention(
     causal: bool = False, bias: bool = True, k_bias: bool = True,
 ) -> int:  # fmt: skip
     """Attention over `x`, or from `x` to the encoder's output."""
-    source, length = (layer.memory, "memory") if memory else (x, "sequence")
-    where: Length = "memory" if length == "memory" else "sequence"
+    source, where = (layer.memory, MEMORY_LENGTH) if memory else (x, SEQUENCE_LENGTH)
     q = layer.linear(prefix + names[0], "attention", heads.hidden, heads.q, x, bias=bias)
     k = layer.linear(
         prefix + names[1], "attention", heads.hidden, heads.q, source, bias=bias and k_bias, length=where
@@ -100,12 +112,7 @@ def _masked_lm_head(trace: Trace, cfg: Fields, hidden: int, tied: bool) -> None:
 
 def _bert(cfg: Fields) -> Architecture:
     """BERT and RoBERTa, with the masked-LM head or as the bare model with its pooler."""
-    names = cfg.list("architectures", [])
-    headed = has_head(cfg)
-    if headed and names and not str(names[0]).endswith("ForMaskedLM"):
-        raise UnsupportedArchitectureError(
-            f"{names[0]} has no builder in this version: known are the masked-LM head and the bare model."
-        )
+    headed = class_name(cfg, "ForMaskedLM", "Model") != "Model"
     if cfg.bool("is_decoder", False):
         raise cfg.fail("is_decoder", "false")
     heads, trace = heads_of(cfg), Trace()
@@ -124,7 +131,8 @@ def _bert(cfg: Fields) -> Architecture:
 
 
 def _t5_feed_forward(layer: Layer, cfg: Fields, hidden: int, prefix: str) -> int:
-    width, kind = cfg.int("d_ff"), cfg.str("feed_forward_proj", "relu").split("-")
+    usual = "gated-gelu" if cfg.str("model_type") == "mt5" else "relu"
+    width, kind = cfg.int("d_ff"), cfg.str("feed_forward_proj", usual).split("-")
     if len(kind) > 2 or (len(kind) == 2 and kind[0] != "gated"):
         raise cfg.fail("feed_forward_proj", "an activation, or gated-ACTIVATION")
     layer.norm(f"{prefix}layer_norm", hidden)
@@ -158,14 +166,12 @@ def _t5_stack(trace: Trace, cfg: Fields, heads: Heads, stack: str, n_layers: int
 
 def _t5(cfg: Fields) -> Architecture:
     """T5, its 1.1 version and FLAN, and mT5; the encoder alone where the class is one."""
-    names = [str(name) for name in cfg.list("architectures", [])]
-    headed = has_head(cfg)
-    if names and not names[0].endswith(("ForConditionalGeneration", "Model")):
-        raise UnsupportedArchitectureError(f"{names[0]} has no builder in this version.")
+    found = class_name(cfg, "ForConditionalGeneration", "EncoderModel", "Model")
+    headed = found == "ForConditionalGeneration"
     hidden, n, vocab = cfg.int("d_model"), cfg.int("num_heads"), cfg.int("vocab_size")
     heads = Heads(hidden, n, n, cfg.int("d_kv"))
     n_encoder = cfg.int("num_layers")
-    n_decoder = 0 if names and names[0].endswith("EncoderModel") else cfg.int("num_decoder_layers", n_encoder)
+    n_decoder = 0 if found == "EncoderModel" else cfg.int("num_decoder_layers", n_encoder)
     trace = Trace()
     trace.embedding("shared", vocab, hidden)
     _t5_stack(trace, cfg, heads, "encoder", n_encoder)
@@ -223,7 +229,8 @@ def _whisper(cfg: Fields) -> Architecture:
     """Whisper: a stem of convolutions, an encoder over a fixed number of frames, a decoder over the text."""
     hidden, vocab = cfg.int("d_model"), cfg.int("vocab_size")
     frames, positions = cfg.int("max_source_positions", 1500), cfg.int("max_target_positions", 448)
-    headed, tied = has_head(cfg), bool(cfg.bool("tie_word_embeddings", True))
+    headed = class_name(cfg, "ForConditionalGeneration", "Model") != "Model"
+    tied = bool(cfg.bool("tie_word_embeddings", True))
     trace, base = Trace(), "model." if headed else ""
     _whisper_stem(trace, cfg, base, hidden, frames)
     _whisper_layers(trace, cfg, base, "encoder", frames)
@@ -296,8 +303,7 @@ def _merged(cfg: Fields, key: str) -> Fields:
 
 def _clip(cfg: Fields) -> Architecture:
     """CLIP: a text and a vision tower, each projected to the common space."""
-    if has_head(cfg):
-        raise UnsupportedArchitectureError(f"{cfg.list('architectures', ['CLIP'])[0]} has no builder.")
+    class_name(cfg, "CLIPModel")
     trace, text = Trace(), _merged(cfg, "text_config")
     vision = _clip_vision(trace, _merged(cfg, "vision_config"))
     hidden = _clip_tower(
