@@ -147,7 +147,8 @@ def main() -> int:
     rows = table(times)
     print(f"{'median':>9} {'quartiles':>15} {'ratio':>6}  command ({options.rounds} runs each)")
     for row in rows:
-        print("{median_s:7.3f} s {q1_s:7.3f}-{q3_s:.3f} s {ratio:6.2f}  {command}".format(**row))
+        quartiles = f"{row['q1_s']:7.3f}-{row['q3_s']:.3f} s"
+        print(f"{row['median_s']:7.3f} s {quartiles} {row['ratio']:6.2f}  {row['command']}")
     for label, reason in failed.items():
         print(f"failed: {label}: {reason}")
     if absent:

@@ -1,7 +1,7 @@
 """lora-plan: parameters, FLOPs, capacity and learning rate of a LoRA fine-tune, from a model's config."""
 
 from .errors import PlannerError
-from .estimate import estimate
+from .estimator import estimate
 from .plan import Plan
 from .version import __version__
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
 def nearest(word: str, choices: Iterable[str], count: int = 3, cutoff: float = 0.6) -> list[str]:
     """The choices spelled most like `word`, best first, compared without case."""
+    import difflib  # a tenth of a cold start, and needed only where something is misspelt
+
     by_lower = {choice.lower(): choice for choice in choices}
     found = difflib.get_close_matches(word.lower(), list(by_lower), n=count, cutoff=cutoff)
     return [by_lower[key] for key in found]

@@ -7,86 +7,23 @@ one index file (about 1 ms).
 from __future__ import annotations
 
 import json
+import os
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .errors import FactError, InputError, UnknownModelError, hint
 from .schema import Source, SourceKind
 
-DatasetKind = Literal["sft", "rl"]
-FactBasis = Literal["measured", "derived", "assumed"]
+if TYPE_CHECKING:  # imported where they are used: each is a share of a cold start
+    from pathlib import Path
+
+    from .fact_types import Accelerator, DatasetFact, Price
+
 _NO_NUMBERS: Mapping[str, float] = MappingProxyType({})
-
-
-@dataclass(frozen=True)
-class Accelerator:
-    """One accelerator. Rates are dense peaks; a figure that no source states is None.
-
-    `memory_bytes` is the marketed gigabytes times 1e9: a driver may report up to 7% more (and keeps some of
-    it). `tensor_clock_hz`, `units` and `fma_per_unit_per_clock` multiply to half the 16-bit peak where `peak_check` is "holds"; "derived" means that the peak was computed
-    so, and "exception" that the maker's figure differs.
-    """
-
-    name: str
-    vendor: str
-    aliases: tuple[str, ...]
-    source: Source
-    more_sources: tuple[str, ...] = ()
-    memory_gb_marketed: float | None = None
-    memory_bytes: int | None = None
-    bandwidth_bytes_per_s: float | None = None
-    bf16_dense_flops_per_s: float | None = None
-    fp16_dense_flops_per_s: float | None = None
-    tf32_dense_flops_per_s: float | None = None
-    fp32_flops_per_s: float | None = None
-    fp8_dense_flops_per_s: float | None = None
-    bf16_matmul_measured_flops_per_s: float | None = None
-    interconnect: str | None = None
-    interconnect_bytes_per_s_each_way: float | None = None
-    tdp_w: float | None = None
-    tensor_clock_hz: int | None = None
-    units: int | None = None
-    fma_per_unit_per_clock: int | None = None
-    peak_check: str | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Price:
-    """What one accelerator costs per hour at one provider on one date. `kind` is on-demand or spot."""
-
-    accelerator: str
-    provider: str
-    usd_per_gpu_hour: float
-    kind: str
-    date: str
-    source: Source
-
-
-@dataclass(frozen=True)
-class DatasetFact:
-    """The size of a dataset in examples and tokens, or of an RL run in episodes.
-
-    `loss_tokens` are the completion tokens that carry loss, None where nobody counted them.
-    """
-
-    name: str
-    kind: DatasetKind
-    basis: FactBasis
-    source: Source
-    aliases: tuple[str, ...] = ()
-    examples: int | None = None
-    total_tokens: int | None = None
-    loss_tokens: int | None = None
-    episodes: int | None = None
-    tokenizer: str | None = None
-    notes: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,23 +69,37 @@ class ModelFact:
 
 
 @cache
-def _folder(name: str) -> Path:
-    here = Path(__file__).resolve().parent
-    for candidate in (here / name, here.parent / name):
+def _folder(name: str) -> str:
+    here = os.path.dirname(os.path.realpath(__file__))
+    for candidate in (os.path.join(here, name), os.path.join(os.path.dirname(here), name)):
         # `reports` is also a word for a package; a folder of Python modules is not the one that is meant.
-        if candidate.is_dir() and not (candidate / "__init__.py").exists():
+        if os.path.isdir(candidate) and not os.path.exists(os.path.join(candidate, "__init__.py")):
             return candidate
     raise FactError(f"the folder {name}/ is neither in the package nor beside it; install lora-plan again.")
 
 
 def data_dir() -> Path:
     """The folder of facts: inside the installed package, else beside it in a checkout."""
-    return _folder("data")
+    from pathlib import Path
+
+    return Path(_folder("data"))
 
 
 def reports_dir() -> Path:
     """The folder of report templates, found in the same way."""
-    return _folder("reports")
+    from pathlib import Path
+
+    return Path(_folder("reports"))
+
+
+def read_data(*parts: str) -> str:
+    """The text of a file in data/."""
+    path = os.path.join(_folder("data"), *parts)
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, ValueError) as error:
+        raise FactError(f"{path} cannot be read: {error}.") from error
 
 
 # Reading and checking
@@ -171,16 +122,14 @@ def source_from(table: object, owner: str) -> Source:
     return Source(**values)  # type: ignore[arg-type]
 
 
-def _read_toml(name: str) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    path = data_dir() / name
+def _table_of(name: str) -> dict[str, Any]:
+    """A TOML table as tools/import_facts.py put it into JSON, which reads ten times faster."""
+    stem = name.removesuffix(".toml")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FactError(f"{path} cannot be read: {error}.") from error
+        table: dict[str, Any] = json.loads(read_data("compiled", f"{stem}.json"))
+    except ValueError as error:
+        raise FactError(f"data/compiled/{stem}.json cannot be read: {error}.") from error
+    return table
 
 
 def parse_entry(kind: type[Any], raw: Mapping[str, Any], owner: str) -> Any:
@@ -200,7 +149,7 @@ def parse_entry(kind: type[Any], raw: Mapping[str, Any], owner: str) -> Any:
 
 
 def _entries(name: str, key: str, kind: type[Any], label: str) -> tuple[Any, ...]:
-    raw = _read_toml(name).get(key)
+    raw = _table_of(name).get(key)
     if not isinstance(raw, list):
         raise FactError(f"{name} has no [[{key}]].")
     return tuple(parse_entry(kind, entry, f"{name}: {entry.get(label, '?')}") for entry in raw)
@@ -209,18 +158,24 @@ def _entries(name: str, key: str, kind: type[Any], label: str) -> tuple[Any, ...
 @cache
 def accelerators() -> tuple[Accelerator, ...]:
     """Every accelerator of accelerators.toml."""
+    from .fact_types import Accelerator
+
     return _entries("accelerators.toml", "accelerator", Accelerator, "name")
 
 
 @cache
 def prices() -> tuple[Price, ...]:
     """Every price of prices.toml."""
+    from .fact_types import Price
+
     return _entries("prices.toml", "price", Price, "accelerator")
 
 
 @cache
 def datasets() -> tuple[DatasetFact, ...]:
     """Every dataset of datasets.toml; one without a figure is refused."""
+    from .fact_types import DatasetFact, DatasetKind, FactBasis
+
     found: tuple[DatasetFact, ...] = _entries("datasets.toml", "dataset", DatasetFact, "name")
     for fact in found:
         if fact.kind not in get_args(DatasetKind) or fact.basis not in get_args(FactBasis):
@@ -311,14 +266,43 @@ def prices_of(name: str, kind: str | None = None) -> tuple[Price, ...]:
 
 
 @cache
+def _index_text() -> str:
+    return read_data("models", "index.json")
+
+
+@cache
 def model_index() -> Mapping[str, Any]:
     """The catalogue as stored: `models` (id -> fields), `aliases` (id -> model id), `compiled` (date)."""
-    path = data_dir() / "models" / "index.json"
     try:
-        index: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FactError(f"{path} cannot be read: {error}.") from error
+        index: Mapping[str, Any] = json.loads(_index_text())
+    except ValueError as error:
+        raise FactError(f"data/models/index.json cannot be read: {error}.") from error
     return index
+
+
+@cache
+def _raw_model(model_id: str) -> dict[str, Any] | None:
+    """The stored fields of a model. The index has one model a line, so that one is found without the rest."""
+    text = _index_text()
+    key = f"\n{json.dumps(model_id, ensure_ascii=False)}: {{"
+    start = text.find(key)
+    if start < 0:
+        return None
+    line = text[start + len(key) - 1 : text.index("\n", start + 1)]
+    raw: dict[str, Any] = json.loads(line.rstrip(","))
+    return raw
+
+
+def is_model(model_id: str) -> bool:
+    """Whether this exact id has a config in the catalogue."""
+    return _raw_model(model_id) is not None
+
+
+@cache
+def _compiled() -> str:
+    first = _index_text().split("\n", 1)[0]
+    date: str = json.loads(first.rstrip(",") + "}")["compiled"]
+    return date
 
 
 def model_ids() -> tuple[str, ...]:
@@ -334,16 +318,20 @@ def model_aliases() -> Mapping[str, str]:
 
 def model(model_id: str) -> ModelFact:
     """The catalogue entry of this exact id; resolve.py is lenient about spelling."""
-    index = model_index()
-    raw = index["models"].get(model_id)
+    raw = _raw_model(model_id)
     if raw is None:
-        raise UnknownModelError(f"{model_id} is not in the catalogue.{hint(model_id, index['models'])}")
+        raise UnknownModelError(f"{model_id} is not in the catalogue.{hint(model_id, model_ids())}")
     title, url, locator = raw["source"]
-    table = {"title": title, "url": url, "locator": locator, "date": index["compiled"], "kind": "config"}
+    table = {"title": title, "url": url, "locator": locator, "date": _compiled(), "kind": "config"}
     values = {key: value for key, value in raw.items() if key != "source"}
     return ModelFact(model_id=model_id, source=source_from(table, model_id), **values)
 
 
 def model_config_path(model_id: str) -> Path:
     """The file that holds the config of a model of the catalogue."""
-    return data_dir() / "models" / f"{model_id.replace('/', '__')}.json"
+    return data_dir() / "models" / config_name(model_id)
+
+
+def config_name(model_id: str) -> str:
+    """The name of that file."""
+    return f"{model_id.replace('/', '__')}.json"

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 from functools import lru_cache
+from typing import Any
 
 from .adapter import Adapted, AdapterSpec, Pair
 from .schema import Apply, Architecture, Attend, Block, Chunks, Join, Keep, Matrix, Product, Recall, Scan
@@ -129,7 +129,7 @@ class _Walk:
             return True, base
         tally.backward += base if grad else 0
         adapted = self.trained.get(op.matrix)
-        if adapted is None or layer not in adapted.layers:
+        if adapted is None or op.bypassed or layer not in adapted.layers:
             return grad, base
         for pair in adapted.pairs:
             base = _lora(pair, matrix, positions, grad, tally)
@@ -243,7 +243,7 @@ def _stack(
     walked: dict[tuple[Any, ...], tuple[Tally, bool, dict[str, bool]]] = {}
     times: dict[tuple[Any, ...], int] = {}
     for layer, block in layers:
-        key = (id(block) if walk.uniform else layer, stream, *sorted(walk.kept.items()))
+        key = (id(block), 0 if walk.uniform else layer, stream, *sorted(walk.kept.items()))
         if key not in walked:
             tally, grad = walk.block(block, layer, stream and not block.features, memory)
             walked[key] = tally, grad, dict(walk.kept)
@@ -268,7 +268,7 @@ def step_macs(arch: Architecture, step: Step, adapted: Iterable[Adapted] | None)
     start = trained is None or step.checkpointing
     if trained is not None:
         start = _embedding(trained.values(), step.batch * step.seq_len, total) or start
-    stream, memory, previous = start, False, ""
+    stream, memory, previous = start, start, ""
     for name, layers in _stacks(arch):
         if previous == "encoder" and name == "decoder":
             memory, stream = stream, start

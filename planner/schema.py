@@ -136,6 +136,7 @@ class Apply:
     ("memory"). `extra` adds positions (a padded convolution), `per` divides them (a strided one).
     `forward_only` marks work that no gradient reaches (an indexer behind a top-k). `groups` are those of a
     convolution. `at_least` positions are filled up to where the layer keeps a cache (no checkpointing).
+    `bypassed`: the forward reads the weight past its module, so that an adapter on the module does no work.
     """
 
     matrix: int
@@ -147,6 +148,7 @@ class Apply:
     forward_only: bool = False
     groups: int = 1
     at_least: int = 0
+    bypassed: bool = False
 
 
 @dataclass(frozen=True)
@@ -237,7 +239,8 @@ class Block:
     """One layer, repeated for every number in `layers`: value 0 comes in, value `out` leaves.
 
     `stack` names the run of layers it belongs to ("stem", "encoder", "decoder", "head"); value 1 is the encoder's
-    output where the block attends to one. `fixed_length` replaces the workload's sequence length (Whisper's
+    output where the block attends to one (with no encoder, the embedding's output). `fixed_length` replaces the
+    workload's sequence length (Whisper's
     1500 frames). `open_end` says that the last matrix product is only added to the stream: nothing saves its
     result, so checkpointing does not compute it again. False where a norm or a weighting follows it. `features`
     says that data come in (sound), which need no gradient, and that the result counts as the embedding.

@@ -47,10 +47,26 @@ def generic(name: str) -> str:
 
 
 def inventory(model: Any) -> Counter[tuple[str, tuple[int, ...]]]:
-    """Parameter name (layer numbers as {}) and shape, counted; tied parameters once."""
+    """Parameter name (layer numbers as {}) and shape, counted; tied parameters once, as the token table where
+    that is one of them (XLM-RoBERTa's class names its head first)."""
+    table = input_table(model)
     return Counter(
-        (generic(name), tuple(p.shape)) for name, p in model.named_parameters()
+        (generic(table[1] if table and p is table[0] else name), tuple(p.shape))
+        for name, p in model.named_parameters()
     )
+
+
+def input_table(model: Any) -> tuple[Any, str] | None:
+    """The weight of the token table and its name."""
+    try:
+        wanted = model.get_input_embeddings()
+    except NotImplementedError:
+        return None
+    for name, module in model.named_modules():
+        if module is wanted and hasattr(module, "weight"):
+            return module.weight, f"{name}.weight"
+    return None
+
 
 
 def params(model: Any) -> int:

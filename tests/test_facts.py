@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from planner import facts
+from planner import fact_types, facts
 from planner.errors import FactError, InputError, UnknownModelError
 from planner.schema import Source
 
@@ -75,6 +75,22 @@ def test_no_text_names_a_gathering_place() -> None:
 
 
 # Models
+
+
+def test_the_tables_agree_with_their_toml() -> None:
+    """After editing a TOML table run tools/import_facts.py --index-only."""
+    paths = sorted(facts.data_dir().glob("*.toml"))
+    assert len(paths) == 4
+    for path in paths:
+        compiled = json.loads(facts.read_data("compiled", f"{path.stem}.json"))
+        assert compiled == importer().read_toml(path), path.name
+
+
+def test_one_model_is_read_as_from_the_whole_index() -> None:
+    for name, raw in facts.model_index()["models"].items():
+        assert facts.is_model(name) and facts.model(name).model_type == raw["model_type"]
+        assert facts.model(name).source.date == facts.model_index()["compiled"]
+    assert not facts.is_model("meta-llama") and not facts.is_model("compiled")
 
 
 def test_the_index_agrees_with_its_tables() -> None:
@@ -321,9 +337,9 @@ def test_an_odd_entry_is_refused(change: dict[str, Any]) -> None:
         "kind": "spot",
         "date": "2026-01-01",
     }
-    facts.parse_entry(facts.Price, {**entry, "source": GOOD}, "x")
+    facts.parse_entry(fact_types.Price, {**entry, "source": GOOD}, "x")
     with pytest.raises(FactError, match="x"):
-        facts.parse_entry(facts.Price, {**entry, "source": GOOD, **change}, "x")
+        facts.parse_entry(fact_types.Price, {**entry, "source": GOOD, **change}, "x")
 
 
 def test_the_folders_are_found() -> None:

@@ -27,7 +27,7 @@ LAYERS = (
     "flops memory capacity hardware information learning_rate",
     "speed cost dataset",
     "plan notices",
-    "estimate",
+    "estimator",
     "simulate validate exports report",
     "__init__",
     "cli __main__",
@@ -134,8 +134,8 @@ def test_the_reading_of_imports_sees_the_tree() -> None:
     assert ("errors", True) in imports("architecture.resolve")
     assert ("architecture.hub", True) in imports("architecture.resolve")
     assert ("huggingface_hub", False) in imports("architecture.hub")
-    assert ("flops", True) in imports("estimate")
-    assert ("estimate", True) in imports("__init__")
+    assert ("flops", True) in imports("estimator")
+    assert ("estimator", True) in imports("__init__")
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -19,10 +19,15 @@ BUILDERS: dict[str, str] = {
         "dense",
     ),
     **dict.fromkeys("qwen2_vl qwen2_5_vl qwen3_vl qwen3_5 qwen3_5_moe gemma3 mistral3 llava glm4v".split(), "multimodal"),
+    **dict.fromkeys("gemma4 gemma4_text".split(), "gemma4"),
     "mllama": "mllama",
     **dict.fromkeys("gpt2 gptj gpt_neox opt bloom falcon mpt gpt_bigcode phi".split(), "legacy"),
     **dict.fromkeys("bert roberta xlm-roberta t5 mt5 whisper clip".split(), "encoders"),
+    **dict.fromkeys("chatglm internlm2 internlm3 minicpm mimo nemotron-nas".split(), "remote"),
     **dict.fromkeys("qwen3_next qwen3_5_text qwen3_5_moe_text olmo_hybrid minimax".split(), "linear_attention"),
+    **dict.fromkeys(
+        "mamba falcon_mamba jamba zamba nemotron_h granitemoehybrid falcon_h1 lfm2".split(), "state_space"
+    ),
 }
 
 

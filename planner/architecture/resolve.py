@@ -15,12 +15,14 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .. import facts
 from ..errors import ConfigError, InputError, UnknownModelError, nearest
 from ..schema import Notice, Source
+
+if TYPE_CHECKING:  # needed for files only, and a share of a cold start
+    from pathlib import Path
 
 Origin = Literal["catalogue", "local", "hub", "config"]
 MAX_CONFIG_BYTES = 10_000_000
@@ -154,7 +156,7 @@ def _unknown(name: str) -> str:
 
 @lru_cache(maxsize=64)
 def _config_text(model_id: str) -> str:
-    return facts.model_config_path(model_id).read_text(encoding="utf-8")
+    return facts.read_data("models", facts.config_name(model_id))
 
 
 def _entry(name: str, target: str, notices: tuple[Notice, ...] = ()) -> ResolvedConfig:
@@ -174,7 +176,7 @@ def _entry(name: str, target: str, notices: tuple[Notice, ...] = ()) -> Resolved
 
 def _from_catalogue(name: str) -> ResolvedConfig | None:
     """The entry of an id or alias in any case, or of a bare name that means one architecture."""
-    if name in facts.model_index()["models"]:
+    if facts.is_model(name):
         return _entry(name, name)
     if (proper := _by_full_name().get(name.lower())) is not None:
         return _entry(proper, _target(proper))
@@ -293,6 +295,8 @@ def _stat(path: Path) -> os.stat_result:
 
 
 def _from_path(name: str) -> ResolvedConfig:
+    from pathlib import Path
+
     if any(unicodedata.category(character) == "Cc" for character in name):
         raise InputError("model", name, "a path without control characters")
     path = Path(os.path.expanduser(name))
@@ -313,6 +317,8 @@ def _day(path: Path) -> str:
 
 
 def _from_hub_file(name: str, path: str) -> ResolvedConfig:
+    from pathlib import Path
+
     commit = Path(path).parent.name
     url = f"https://huggingface.co/{name}/blob/main/config.json"
     source = Source(f"config.json of {name}", url, f"commit {commit}", _day(Path(path)), "config")

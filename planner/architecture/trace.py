@@ -130,14 +130,16 @@ class Layer:
         self, name: str, role: Role, d_in: int, d_out: int, source: int, *, bias: bool = False,
         kind: Kind = "linear", parts: tuple[Part, ...] = (), tied: bool = False, length: Length = "sequence",
         experts: int = 1, active: int = 1, outer: Literal["in", "out"] = "in", extra: int = 0, per: int = 1,
-        forward_only: bool = False, groups: int = 1, at_least: int = 0,
+        forward_only: bool = False, groups: int = 1, at_least: int = 0, bypassed: bool = False,
     ) -> int:  # fmt: skip
         """Apply a matrix to `source`; returns the value that comes out."""
         index = self.trace.matrix(
             self.layers, self._prefix + name, role, kind, d_in, d_out, experts, active, bias, tied, parts, outer
         )
         out = self._value()
-        self._operations.append(Apply(index, source, out, length, extra, per, forward_only, groups, at_least))
+        self._operations.append(
+            Apply(index, source, out, length, extra, per, forward_only, groups, at_least, bypassed)
+        )
         return out
 
     def vector(self, name: str, size: int) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 import click
 
 from .. import facts, units
+from ..fact_types import DatasetFact
 from .options import json_option, print_json
 
 
-def _entry(fact: facts.DatasetFact) -> dict[str, Any]:
+def _entry(fact: DatasetFact) -> dict[str, Any]:
     return {**vars(fact), "aliases": list(fact.aliases), "source": vars(fact.source)}
 
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import click
 
 from ..adapter import ALL_LINEAR, DTYPE_BYTES, LAYER_SETS, PRESETS, ExpertConvention, Layout
-from ..estimate import estimate
+from ..estimator import estimate
 from .options import Count, SectionedCommand, complete, complete_last, json_option, print_json
 
 EPILOG = """\b

@@ -7,10 +7,11 @@ from typing import Any
 import click
 
 from .. import facts, units
+from ..fact_types import Accelerator
 from .options import json_option, print_json
 
 
-def _entry(fact: facts.Accelerator) -> dict[str, Any]:
+def _entry(fact: Accelerator) -> dict[str, Any]:
     prices = [
         {"provider": p.provider, "usd_per_gpu_hour": p.usd_per_gpu_hour, "kind": p.kind, "date": p.date}
         for p in facts.prices_of(fact.name)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from planner.architecture.build import build
 from planner.errors import ConfigError, UnsupportedArchitectureError
+from planner.flops import Step, step_macs
 
 from ..family_checks import check_flops, check_inventory
 
@@ -84,7 +85,7 @@ def configs(model_type: str, which: int = 0) -> st.SearchStrategy[dict[str, Any]
     return strategy(model_type, CLASSES[model_type][which])
 
 
-@pytest.mark.parametrize("which", (0, 1))
+@pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize("model_type", sorted(CLASSES))
 def test_inventory(model_type: str, which: int) -> None:
     @given(configs(model_type, which))
@@ -105,3 +106,67 @@ def test_flops(model_type: str) -> None:
         check_flops(config, batch, seq_len, targets=[target], checkpointing=checkpointing)
 
     check()
+
+
+@st.composite
+def clips(draw: st.DrawFn) -> dict[str, Any]:
+    """A small CLIP; some fields of its towers left to the class."""
+    towers = [
+        {"hidden_size": 4 * draw(st.integers(1, 9)), "intermediate_size": draw(st.integers(9, 50)),
+         "num_hidden_layers": draw(st.integers(1, 3)), "num_attention_heads": draw(st.sampled_from([1, 2, 4]))}
+        for _ in range(2)
+    ]  # fmt: skip
+    towers[0]["vocab_size"] = draw(st.integers(20, 90))
+    towers[1].update(image_size=draw(st.integers(8, 20)), patch_size=draw(st.integers(2, 5)))
+    return {
+        "model_type": "clip", "architectures": ["CLIPModel"], "projection_dim": draw(st.integers(3, 9)),
+        "text_config": towers[0], "vision_config": towers[1],
+    }  # fmt: skip
+
+
+@given(clips())
+def test_clip_is_an_inventory_without_a_step(config: dict[str, Any]) -> None:
+    check_inventory(config)
+    assert "contrastive" in (build(config).flops_gap or "")
+
+
+T5 = {"model_type": "t5", "d_model": 8, "d_kv": 4, "d_ff": 9, "num_heads": 2, "num_layers": 1, "vocab_size": 20}
+
+
+def test_t5_with_a_head_of_its_own_is_counted_as_transformers_ties_it() -> None:
+    tied, untied = build(T5), build({**T5, "tie_word_embeddings": False})
+    assert tied.params == untied.params
+    assert tied.notes == ()
+    assert f"{8 * 20} parameters" in untied.notes[0]
+
+
+def test_the_memory_of_a_decoder_is_as_long_as_its_encoder() -> None:
+    arch = build({
+        "model_type": "whisper", "d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 20,
+        "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 9, "decoder_ffn_dim": 9,
+        "num_mel_bins": 3, "max_source_positions": 7,
+    })  # fmt: skip
+    longer, short = (step_macs(arch, Step(1, n), None).total for n in (6, 5))
+    cross = 2 * 7 * 8 * 3  # scores and values over 7 frames, forward and twice backward
+    own = 2 * (36 - 25) * 8 * 3
+    position = 3 * (4 * 64 + 2 * 64 + 2 * 8 * 9 + 8 * 20)
+    assert longer - short == cross + own + position
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        ({**T5, "feed_forward_proj": "gated-gelu-new"}, "feed_forward_proj"),
+        ({**T5, "d_kv": None}, "d_kv"),
+        ({"model_type": "bert", "hidden_size": 10, "num_attention_heads": 4}, "num_attention_heads"),
+        ({"model_type": "bert", "is_decoder": True}, "is_decoder"),
+    ],
+)
+def test_a_config_that_no_class_could_run_is_refused(config: dict[str, Any], field: str) -> None:
+    with pytest.raises(ConfigError, match=field):
+        build(config)
+
+
+def test_another_head_has_no_builder() -> None:
+    with pytest.raises(UnsupportedArchitectureError, match="BertForSequenceClassification"):
+        build({"model_type": "bert", "architectures": ["BertForSequenceClassification"]})

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.adapter import AdapterSpec, adapt, params
 from planner.architecture.build import build
 from planner.architecture.families.legacy import STYLES
 from planner.errors import ConfigError
@@ -109,3 +108,37 @@ def test_flops(model_type: str) -> None:
         check_flops(config, batch, seq_len, targets=[target], checkpointing=checkpointing)
 
     check()
+
+
+GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 8, "vocab_size": 20}
+FALCON = {"model_type": "falcon", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4,
+          "vocab_size": 20}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        ({**GPT2, "n_head": 3}, "n_head"),
+        ({**GPT2, "n_layer": None}, "n_layer"),
+        ({**GPT2, "add_cross_attention": True}, "add_cross_attention"),
+        ({**FALCON, "new_decoder_architecture": True, "parallel_attn": False}, "parallel_attn"),
+        ({**FALCON, "new_decoder_architecture": True, "num_kv_heads": 3}, "num_kv_heads"),
+        ({**FALCON, "num_ln_in_parallel_attn": 2}, "num_ln_in_parallel_attn"),
+        ({**FALCON, "vocab_size": None}, "vocab_size"),
+    ],
+)
+def test_a_config_that_no_class_could_run_is_refused(config: dict[str, Any], field: str) -> None:
+    with pytest.raises(ConfigError, match=field):
+        build(config)
+
+
+def test_the_usual_spelling_of_a_field_is_understood_too() -> None:
+    usual = {**GPT2, "n_embd": None, "hidden_size": 16, "n_positions": None, "max_position_embeddings": 8}
+    assert build(usual).params == build(GPT2).params
+
+
+def test_skipped_layers_leave_no_fixed_count() -> None:
+    opt = {"model_type": "opt", "hidden_size": 8, "ffn_dim": 9, "num_hidden_layers": 1, "num_attention_heads": 2,
+           "vocab_size": 20, "max_position_embeddings": 8}  # fmt: skip
+    assert build(opt).flops_gap is None
+    assert "layerdrop" in (build({**opt, "layerdrop": 0.1}).flops_gap or "")

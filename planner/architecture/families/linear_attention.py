@@ -14,6 +14,7 @@ from ...schema import Architecture, Part
 from ..fields import Fields
 from ..trace import Layer, Trace
 from .common import Heads, finish, gated_mlp, grouped_attention, groups, has_head, read_heads, unembedding
+from .scans import causal_convolution
 
 CHUNK = 64
 MIXERS = ("linear_attention", "full_attention")
@@ -62,14 +63,6 @@ def mixers(cfg: Fields, n_layers: int, default_interval: int = 4) -> list[str]:
     if len(types) != n_layers or any(kind not in MIXERS for kind in types):
         raise cfg.fail("layer_types", f"a list of {n_layers} items, each one of {', '.join(MIXERS)}")
     return [str(kind) for kind in types]
-
-
-def causal_convolution(layer: Layer, name: str, width: int, kernel: int, x: int, bias: bool = False) -> int:
-    """A convolution along the sequence with one filter a channel; what runs over its end is computed too."""
-    return layer.linear(
-        name, "other", kernel, width, x, bias=bias, kind="convolution", extra=kernel - 1, groups=width,
-        at_least=kernel,
-    )  # fmt: skip
 
 
 def delta_rule(layer: Layer, qkv: int, beta: int, decay: int, n_heads: int, d_k: int, d_v: int) -> int:
@@ -159,16 +152,18 @@ def read_experts(cfg: Fields, n: int, active: int) -> Experts:
     return experts
 
 
-def routed_experts(layer: Layer, hidden: int, experts: Experts, x: int) -> int:
+def routed_experts(
+    layer: Layer, hidden: int, experts: Experts, x: int, *, prefix: str = "mlp.", router: str = "gate"
+) -> int:
     """Routed experts, whose results are weighted by the router's probabilities."""
-    route = layer.linear("mlp.gate", "router", hidden, experts.n, x, kind="parameter")
+    route = layer.linear(prefix + router, "router", hidden, experts.n, x, kind="parameter")
     parts = (Part("gate_proj", hidden, experts.width), Part("up_proj", hidden, experts.width))
     inner = layer.linear(
-        "mlp.experts.gate_up_proj", "expert", hidden, 2 * experts.width, x, kind="experts", parts=parts,
+        prefix + "experts.gate_up_proj", "expert", hidden, 2 * experts.width, x, kind="experts", parts=parts,
         experts=experts.n, active=experts.active,
     )  # fmt: skip
     routed = layer.linear(
-        "mlp.experts.down_proj", "expert", experts.width, hidden, inner, kind="experts", experts=experts.n,
+        prefix + "experts.down_proj", "expert", experts.width, hidden, inner, kind="experts", experts=experts.n,
         active=experts.active, outer="out",
     )  # fmt: skip
     layer.open_end = False

@@ -132,9 +132,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "qwen3_vl": Family("qwen3_vl", qwen_tower(towers_qwen.qwen3_vl), "top", dense.STYLES["qwen3"]),
     "qwen3_5": Family("qwen3_5", qwen_tower(towers_qwen.qwen3_5), decoder=linear_attention.decoder),
-    "qwen3_5_moe": Family(
-        "qwen3_5_moe", qwen_tower(towers_qwen.qwen3_5), decoder=linear_attention.decoder
-    ),
+    "qwen3_5_moe": Family("qwen3_5_moe", qwen_tower(towers_qwen.qwen3_5), decoder=linear_attention.decoder),
     "glm4v": Family("glm4v", qwen_tower(towers_qwen.glm4v), "either", GLM4V_TEXT, flat=True),
     "gemma3": Family("gemma3_text", gemma3, "top!", dense.STYLES["gemma3_text"]),
     "llava": Family("llama", llava, "either", open_text=True),

@@ -1,0 +1,79 @@
+"""The facts that the estimate of a plain model does not need: accelerators, prices, datasets.
+
+Apart from facts.py because making their classes takes a noticeable share of a cold start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .schema import Source
+
+DatasetKind = Literal["sft", "rl"]
+FactBasis = Literal["measured", "derived", "assumed"]
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """One accelerator. Rates are dense peaks; a figure that no source states is None.
+
+    `memory_bytes` is the marketed gigabytes times 1e9: a driver may report up to 7% more (and keeps some of
+    it). `tensor_clock_hz`, `units` and `fma_per_unit_per_clock` multiply to half the 16-bit peak where `peak_check` is "holds"; "derived" means that the peak was computed
+    so, and "exception" that the maker's figure differs.
+    """
+
+    name: str
+    vendor: str
+    aliases: tuple[str, ...]
+    source: Source
+    more_sources: tuple[str, ...] = ()
+    memory_gb_marketed: float | None = None
+    memory_bytes: int | None = None
+    bandwidth_bytes_per_s: float | None = None
+    bf16_dense_flops_per_s: float | None = None
+    fp16_dense_flops_per_s: float | None = None
+    tf32_dense_flops_per_s: float | None = None
+    fp32_flops_per_s: float | None = None
+    fp8_dense_flops_per_s: float | None = None
+    bf16_matmul_measured_flops_per_s: float | None = None
+    interconnect: str | None = None
+    interconnect_bytes_per_s_each_way: float | None = None
+    tdp_w: float | None = None
+    tensor_clock_hz: int | None = None
+    units: int | None = None
+    fma_per_unit_per_clock: int | None = None
+    peak_check: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Price:
+    """What one accelerator costs per hour at one provider on one date. `kind` is on-demand or spot."""
+
+    accelerator: str
+    provider: str
+    usd_per_gpu_hour: float
+    kind: str
+    date: str
+    source: Source
+
+
+@dataclass(frozen=True)
+class DatasetFact:
+    """The size of a dataset in examples and tokens, or of an RL run in episodes.
+
+    `loss_tokens` are the completion tokens that carry loss, None where nobody counted them.
+    """
+
+    name: str
+    kind: DatasetKind
+    basis: FactBasis
+    source: Source
+    aliases: tuple[str, ...] = ()
+    examples: int | None = None
+    total_tokens: int | None = None
+    loss_tokens: int | None = None
+    episodes: int | None = None
+    tokenizer: str | None = None
+    notes: str = ""
