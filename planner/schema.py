@@ -148,12 +148,14 @@ class Apply:
     forward_only: bool = False
     groups: int = 1
     at_least: int = 0
+    all_experts: bool = False
     bypassed: bool = False
 
 
 @dataclass(frozen=True)
 class Attend:
-    """Scores (q times k) and values (probabilities times v); no weights of its own."""
+    """Scores (q times k) and values (probabilities times v); no weights of its own. A `chunked` window does not
+    slide: positions attend within chunks of that size."""
 
     q: int
     k: int
@@ -166,6 +168,7 @@ class Attend:
     window: int | None = None
     causal: bool = True
     memory: bool = False
+    chunked: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,10 @@ NO_LOSS = "the class has no loss over tokens: what a step does behind the last h
 CONTRASTIVE = "a contrastive model has no loss over tokens: its step depends on pairs of images and texts"
 MEMORY_LENGTH: Length = "memory"
 SEQUENCE_LENGTH: Length = "sequence"
+SEPARATE_HEAD = (
+    "the checkpoint stores a separate lm_head ({} parameters); transformers ties it to the embedding, and so does "
+    "this count"
+)
 LAYERDROP = "layerdrop skips layers at random, so no step has a fixed number of FLOPs"
 
 
@@ -180,11 +184,8 @@ def _t5(cfg: Fields) -> Architecture:
     notes: tuple[str, ...] = ()
     if headed:
         unembedding(trace, hidden, vocab, tied=True)
-        if cfg.bool("tie_word_embeddings", True) is False:
-            notes = (
-                f"the checkpoint stores a separate lm_head ({vocab * hidden} parameters); transformers ties it "
-                "to the embedding, and so does this count",
-            )
+        if not cfg.bool("tie_word_embeddings", True):
+            notes = (SEPARATE_HEAD.format(vocab * hidden),)
     return finish(
         trace, cfg, n_layers=n_encoder + n_decoder, hidden=hidden, vocab=vocab, tied=headed, notes=notes,
         max_position=cfg.int("n_positions", None), flops_gap=None if headed else NO_LOSS,

@@ -16,7 +16,7 @@ from ...errors import UnsupportedArchitectureError
 from ...schema import Architecture
 from ..fields import Fields
 from ..trace import Layer, Trace
-from .common import Heads, finish, fused_mlp, gated_mlp, groups, grouped_attention, read_heads, unembedding
+from .common import Heads, finish, fused_mlp, gated_mlp, grouped_attention, groups, read_heads, unembedding
 from .dense import LLAMA_NORMS, STYLES, Style, decoder
 
 FFN_MULTIPLE = 256
@@ -37,7 +37,7 @@ def _like_llama(cfg: Fields) -> Architecture:
         raise UnsupportedArchitectureError(f"{model_type} with experts has no builder in this version.")
     style, trace = LIKE_LLAMA[model_type], Trace()
     decoder(trace, cfg, style)
-    if model_type == "mimo":
+    if model_type == "mimo" and cfg.int("num_nextn_predict_layers", 0, minimum=0):
         _prediction_layers(trace, cfg, read_heads(cfg, style.n_kv_heads))
     hidden, vocab = cfg.int("hidden_size"), cfg.int("vocab_size")
     tied = bool(cfg.bool("tie_word_embeddings", style.tied))
@@ -47,7 +47,7 @@ def _like_llama(cfg: Fields) -> Architecture:
 
 def _prediction_layers(trace: Trace, cfg: Fields, heads: Heads) -> None:
     """MiMo's layers for further tokens: a training step stores them but does not run them."""
-    numbers = range(cfg.int("num_nextn_predict_layers", 0, minimum=0))
+    numbers = range(cfg.int("num_nextn_predict_layers"))
     prefix, hidden, width = "model.mtp_layers.{}.", heads.hidden, cfg.int("intermediate_size")
     for name in (*LLAMA_NORMS, "token_layernorm", "hidden_layernorm", "final_layernorm"):
         trace.vector(f"{prefix}{name}.weight", hidden, numbers)

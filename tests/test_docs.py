@@ -1,0 +1,78 @@
+"""README and docs against the program: outputs, help texts, keys of the JSON, links to files."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from planner import estimate
+from planner.adapter import ALL_LINEAR, LAYER_SETS, PRESETS
+from planner.cli.main import COMMANDS
+from tools import write_docs
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize(("path", "text"), list(write_docs.pages()), ids=lambda value: getattr(value, "name", ""))
+def test_pages_show_what_the_program_prints(path: Path, text: str) -> None:
+    """Run `python tools/write_docs.py` where this fails."""
+    assert path.read_text(encoding="utf-8") == text
+
+
+def test_the_readme_opens_with_a_command_and_its_output() -> None:
+    first_screen = (ROOT / "README.md").read_text(encoding="utf-8")[:4000]
+    assert "<!-- command: estimate -->" in first_screen and "<!-- command: test -->" in first_screen
+    assert "88,121,344" in first_screen
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_the_pages_exist(page: Path) -> None:
+    for name in re.findall(r"lora-plan ([a-z][\w-]*)", page.read_text(encoding="utf-8")):
+        assert name in COMMANDS, name
+
+
+def keys(data: Any, path: str = "") -> set[str]:
+    """Dotted key paths of a JSON document."""
+    if isinstance(data, dict):
+        return {f"{path}{key}" for key in data} | {k for key, value in data.items() for k in keys(value, f"{path}{key}.")}
+    if isinstance(data, list) and data:
+        return keys(data[0], path)
+    return set()
+
+
+def test_every_key_of_the_json_is_documented() -> None:
+    text = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^\| `([\w.\-]+)` \|", text, flags=re.MULTILINE))
+    found = keys(estimate("Qwen/Qwen3-30B-A3B", rank=30, dataset="alpaca").to_dict())
+    free = ("adapter.params_by_role.", "adapter.layer_sets.", "adapter.bytes_by_dtype.")
+    assert {key for key in found if not key.startswith(free)} - documented == set()
+    assert documented - found == set()
+
+
+def test_the_json_example_is_real() -> None:
+    text = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
+    shown = json.loads(re.search(r"```json\n(.*?)```", text, flags=re.DOTALL)[1])  # type: ignore[index]
+    data = estimate("meta-llama/Llama-3.1-8B", tokens="300M").to_dict()
+    for section, values in shown.items():
+        if isinstance(values, dict):
+            for key, value in values.items():
+                assert data[section][key] == pytest.approx(value) if isinstance(value, float) else value
+        else:
+            assert data[section] == values
+
+
+def test_layer_sets_are_named_in_the_methods() -> None:
+    text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    for name in (*LAYER_SETS, *PRESETS, ALL_LINEAR):
+        assert f"`{name}`" in text, name

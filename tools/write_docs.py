@@ -1,0 +1,75 @@
+"""Bring the outputs shown in README.md and docs/ up to date with the program.
+
+    python tools/write_docs.py [--check]
+
+A fenced block after `<!-- output: ARGUMENTS -->` holds what `lora-plan ARGUMENTS` prints at 80 columns. docs/cli.md is
+written whole, from every command's --help.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from planner.cli.main import COMMANDS, cli
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"(<!-- output: (?P<arguments>[^\n]*?) -->\n\n?```text\n).*?(```\n)", re.DOTALL)
+
+
+def output_of(arguments: str) -> str:
+    """What the command prints, as a plain terminal of 80 columns shows it."""
+    env = {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}
+    os.environ.update(env)
+    result = CliRunner(env=env).invoke(cli, arguments.split(), prog_name="lora-plan", terminal_width=80)
+    if result.exit_code != 0:
+        raise SystemExit(f"lora-plan {arguments} failed: {result.output} {result.exception!r}")
+    return "\n".join(line.rstrip() for line in result.output.splitlines()).strip("\n") + "\n"
+
+
+def with_outputs(text: str) -> str:
+    """The text with every output block made anew."""
+    return BLOCK.sub(lambda found: found[1] + output_of(found["arguments"]) + found[3], text)
+
+
+def cli_reference() -> str:
+    """docs/cli.md."""
+    lines = ["# Command line", "", "Written by `tools/write_docs.py` from the program's own help.", ""]
+    for command in ("", *COMMANDS):
+        arguments = f"{command} --help".strip()
+        lines += [f"## lora-plan {command}".rstrip(), "", "```text", output_of(arguments).rstrip("\n"), "```", ""]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def pages() -> Iterator[tuple[Path, str]]:
+    """Each page with the text that it should have."""
+    yield ROOT / "docs" / "cli.md", cli_reference()
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        if path.name != "cli.md":
+            yield path, with_outputs(path.read_text(encoding="utf-8"))
+
+
+def main() -> int:
+    """Write the pages, or with --check say which are out of date."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a page is out of date")
+    check = parser.parse_args().check
+    stale = []
+    for path, text in pages():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(path)
+            if not check:
+                path.write_text(text, encoding="utf-8")
+    for path in stale:
+        print(f"{'out of date' if check else 'written'}: {path.relative_to(ROOT)}")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
