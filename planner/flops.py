@@ -64,12 +64,16 @@ class Step:
     checkpointing: bool = False
 
 
-def visible_pairs(seq_len: int, window: int | None, causal: bool) -> int:
-    """Pairs (query, key) left by the mask: s(s+1)/2 when causal, less what a window of w positions cuts off."""
+def visible_pairs(seq_len: int, window: int | None, causal: bool, chunked: bool = False) -> int:
+    """Pairs (query, key) left by the mask: s(s+1)/2 when causal, less what a window of w positions cuts off; in
+    chunks of w positions that much a chunk."""
     if not causal:
         return seq_len * seq_len
     if window is None or window >= seq_len:
         return seq_len * (seq_len + 1) // 2
+    if chunked:
+        chunks, rest = divmod(seq_len, window)
+        return chunks * (window * (window + 1) // 2) + rest * (rest + 1) // 2
     return window * (window + 1) // 2 + (seq_len - window) * window
 
 
@@ -119,7 +123,8 @@ class _Walk:
         positions = self.lengths["memory"] if op.length == "memory" else length
         positions = positions if self.step.checkpointing else max(positions, op.at_least)
         positions = self.step.batch * (positions // op.per + op.extra)
-        base = positions * matrix.d_in * matrix.d_out * matrix.experts_active
+        experts = matrix.experts if op.all_experts else matrix.experts_active
+        base = positions * matrix.d_in * matrix.d_out * experts
         tally.forward += base
         if op.forward_only:
             return False, base
@@ -139,7 +144,7 @@ class _Walk:
         keys = self.lengths["memory"] if op.memory else length
         pairs, hidden = length * keys, 0
         if not op.memory:
-            hidden = pairs - visible_pairs(length, op.window, op.causal)
+            hidden = pairs - visible_pairs(length, op.window, op.causal, op.chunked)
         scale = self.step.batch * op.n_heads
         q, k, v = needs[op.q], needs[op.k], needs[op.v]
         forward = scale * (op.d_qk + op.d_v)
@@ -223,16 +228,18 @@ def _stacks(arch: Architecture) -> tuple[tuple[str, tuple[tuple[int, Block], ...
 
 
 def _embedding(adapted: Iterable[Adapted], positions: int, tally: Tally) -> bool:
-    """Add the up-projections of adapted look-up tables; whether the stream starts with a gradient."""
+    """Add the up-projections of adapted look-up tables (and DoRA's norm, B A over the whole table); whether the
+    stream starts with a gradient."""
     found = False
     for item in adapted:
         if item.matrix.kind == "embedding" and item.matrix.role not in ("vision", "audio"):
             found = True
             for pair in item.pairs:
                 up = positions * pair.rank * pair.d_out
-                tally.forward += up
+                norm = pair.rank * pair.d_in * pair.d_out if pair.magnitudes else 0
+                tally.forward += up + norm
                 tally.backward += 2 * up
-                tally.adapter += 3 * up
+                tally.adapter += 3 * up + norm
     return found
 
 

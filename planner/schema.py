@@ -137,6 +137,7 @@ class Apply:
     `forward_only` marks work that no gradient reaches (an indexer behind a top-k). `groups` are those of a
     convolution. `at_least` positions are filled up to where the layer keeps a cache (no checkpointing).
     `bypassed`: the forward reads the weight past its module, so that an adapter on the module does no work.
+    `all_experts`: the library computes every expert at every position, whichever are active.
     """
 
     matrix: int
@@ -148,8 +149,8 @@ class Apply:
     forward_only: bool = False
     groups: int = 1
     at_least: int = 0
-    all_experts: bool = False
     bypassed: bool = False
+    all_experts: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,19 @@ BUILDERS: dict[str, str] = {
         "stablelm".split(),
         "dense",
     ),
-    **dict.fromkeys("qwen2_vl qwen2_5_vl qwen3_vl qwen3_5 qwen3_5_moe gemma3 mistral3 llava glm4v".split(), "multimodal"),
+    **dict.fromkeys(
+        "qwen2_vl qwen2_5_vl qwen3_vl qwen3_vl_moe qwen3_5 qwen3_5_moe gemma3 mistral3 llava glm4v".split(),
+        "multimodal",
+    ),
     **dict.fromkeys("gemma4 gemma4_text".split(), "gemma4"),
     "mllama": "mllama",
+    **dict.fromkeys("llama4 llama4_text".split(), "llama4"),
     **dict.fromkeys("gpt2 gptj gpt_neox opt bloom falcon mpt gpt_bigcode phi".split(), "legacy"),
+    **dict.fromkeys(
+        "mixtral qwen2_moe qwen3_moe olmoe phimoe dbrx gpt_oss granitemoe glm4_moe minimax_m2 ernie4_5_moe "
+        "hunyuan_v1_moe solar_open mimo_v2_flash".split(),
+        "moe",
+    ),
     **dict.fromkeys("bert roberta xlm-roberta t5 mt5 whisper clip".split(), "encoders"),
     **dict.fromkeys("chatglm internlm2 internlm3 minicpm mimo nemotron-nas".split(), "remote"),
     **dict.fromkeys("qwen3_next qwen3_5_text qwen3_5_moe_text olmo_hybrid minimax".split(), "linear_attention"),

@@ -131,6 +131,7 @@ class Layer:
         kind: Kind = "linear", parts: tuple[Part, ...] = (), tied: bool = False, length: Length = "sequence",
         experts: int = 1, active: int = 1, outer: Literal["in", "out"] = "in", extra: int = 0, per: int = 1,
         forward_only: bool = False, groups: int = 1, at_least: int = 0, bypassed: bool = False,
+        all_experts: bool = False,
     ) -> int:  # fmt: skip
         """Apply a matrix to `source`; returns the value that comes out."""
         index = self.trace.matrix(
@@ -138,7 +139,9 @@ class Layer:
         )
         out = self._value()
         self._operations.append(
-            Apply(index, source, out, length, extra, per, forward_only, groups, at_least, bypassed)
+            Apply(
+                index, source, out, length, extra, per, forward_only, groups, at_least, bypassed, all_experts
+            )
         )
         return out
 
@@ -158,7 +161,8 @@ class Layer:
     ) -> int:  # fmt: skip
         """Scores and values; with `memory` the keys come from the encoder's output."""
         out = self._value()
-        self._operations.append(Attend(q, k, v, out, n_heads, n_kv_heads, d_qk, d_v, window, causal, memory, chunked)
+        self._operations.append(
+            Attend(q, k, v, out, n_heads, n_kv_heads, d_qk, d_v, window, causal, memory, chunked)
         )
         return out
 

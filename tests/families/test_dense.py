@@ -69,3 +69,14 @@ def test_flops(model_type: str) -> None:
         check_flops(config, batch, seq_len, targets=[target], checkpointing=checkpointing)
 
     check()
+
+
+@pytest.mark.parametrize("model_type", ["llama", "phi3", "gemma2"])
+def test_dora(model_type: str) -> None:
+    targets = ["all-linear", ["o_proj"], ["lm_head"], ["embed_tokens", "down_proj"]]
+
+    @given(configs(model_type), st.sampled_from(targets), st.booleans())
+    def check(config: dict[str, Any], target: Any, checkpointing: bool) -> None:
+        check_flops(config, 2, 5, targets=[target], checkpointing=checkpointing, variant="dora", full=False)
+
+    check()

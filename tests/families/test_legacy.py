@@ -142,3 +142,9 @@ def test_skipped_layers_leave_no_fixed_count() -> None:
            "vocab_size": 20, "max_position_embeddings": 8}  # fmt: skip
     assert build(opt).flops_gap is None
     assert "layerdrop" in (build({**opt, "layerdrop": 0.1}).flops_gap or "")
+
+
+def test_sliced_products_pass_adapters_by() -> None:
+    bloom = {"model_type": "bloom", "hidden_size": 8, "n_layer": 1, "n_head": 2, "vocab_size": 20}
+    assert build({**bloom, "pretraining_tp": 4}).flops_gap is None
+    assert build({**bloom, "pretraining_tp": 4, "slow_but_exact": True}).flops_gap is not None

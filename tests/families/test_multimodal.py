@@ -13,11 +13,18 @@ from planner.adapter import AdapterSpec, adapt, params
 from planner.architecture.build import build
 from planner.errors import ConfigError
 
+from .. import oracle
 from ..family_checks import check_flops, check_inventory
 from ..strategies import decoder_config
 
 Config = dict[str, Any]
 SLOW = settings(max_examples=3)
+
+
+CLASSES = {
+    "qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL", "qwen3_vl_moe": "Qwen3VLMoe",
+    "qwen3_5": "Qwen3_5", "qwen3_5_moe": "Qwen3_5Moe",
+}  # fmt: skip
 
 
 @st.composite
@@ -74,11 +81,15 @@ def qwen(draw: st.DrawFn, model_type: str) -> Config:
     if model_type == "qwen2_vl":
         vision["embed_dim"], vision["hidden_size"] = vision["hidden_size"], text["hidden_size"]
         vision["mlp_ratio"] = draw(st.sampled_from([1, 3]))
-    if model_type == "qwen3_vl":
+    if model_type == "qwen3_vl_moe":
+        text |= {
+            "num_experts": draw(st.sampled_from([4, 7])), "num_experts_per_tok": 2, "moe_intermediate_size": 6,
+            "mlp_only_layers": draw(st.sampled_from([[], [0]])), "decoder_sparse_step": draw(st.integers(1, 2)),
+        }  # fmt: skip
+    if model_type.startswith("qwen3_vl"):
         vision["num_position_embeddings"] = 16
         vision["deepstack_visual_indexes"] = draw(st.sampled_from([[], [0], [0, 1]]))
-    names = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL"}
-    return wrap(model_type, f"{names[model_type]}ForConditionalGeneration", text, vision)
+    return wrap(model_type, f"{CLASSES[model_type]}ForConditionalGeneration", text, vision)
 
 
 @st.composite
@@ -158,8 +169,7 @@ def qwen3_5(draw: st.DrawFn, model_type: str) -> Config:
             "shared_expert_intermediate_size": 7,
         }  # fmt: skip
     vision = draw(qwen_tower(text["hidden_size"])) | {"num_position_embeddings": 16}
-    name = "Qwen3_5Moe" if "moe" in model_type else "Qwen3_5"
-    return wrap(model_type, f"{name}ForConditionalGeneration", text, vision)
+    return wrap(model_type, f"{CLASSES[model_type]}ForConditionalGeneration", text, vision)
 
 
 @st.composite
@@ -203,21 +213,43 @@ def gemma4(draw: st.DrawFn) -> Config:
     return wrap("gemma4", "Gemma4ForConditionalGeneration", text, towers.pop("vision_config"), **towers)
 
 
+@st.composite
+def llama4(draw: st.DrawFn) -> Config:
+    """Llama 4, with experts in every layer, in every second or in none; its inner model ties the head."""
+    text = draw(decoder_config("llama4_text", "", switches=("attention_bias", "use_qk_norm")))
+    text |= {
+        "num_local_experts": draw(st.sampled_from([3, 4])), "num_experts_per_tok": draw(st.integers(1, 2)),
+        "intermediate_size_mlp": draw(st.integers(9, 40)), "interleave_moe_layer_step": draw(st.integers(1, 2)),
+        "no_rope_layer_interval": 2, "attention_chunk_size": draw(st.sampled_from([2, 8192])),
+    }  # fmt: skip
+    heads = draw(st.sampled_from([1, 2]))
+    vision = {
+        "hidden_size": heads * 8, "num_attention_heads": heads, "intermediate_size": heads * 32,
+        "num_hidden_layers": draw(st.integers(1, 2)), "image_size": 8, "patch_size": 2, "projector_input_dim": 12,
+        "projector_output_dim": 12, "vision_output_dim": 12, "num_channels": draw(st.sampled_from([1, 3])),
+    }  # fmt: skip
+    tied = text["tie_word_embeddings"]
+    config = wrap("llama4", "Llama4ForConditionalGeneration", text, vision)
+    config["text_config"]["tie_word_embeddings"] = tied
+    return config | {"tie_word_embeddings": False}
+
+
 CONFIGS: dict[str, Callable[[], st.SearchStrategy[Config]]] = {
     "qwen2_vl": lambda: qwen("qwen2_vl"), "qwen2_5_vl": lambda: qwen("qwen2_5_vl"),
     "qwen3_vl": lambda: qwen("qwen3_vl"), "glm4v": glm4v, "gemma3": gemma3, "llava": llava, "mistral3": mistral3,
     "mllama": mllama, "gemma4": gemma4, "qwen3_5": lambda: qwen3_5("qwen3_5"),
-    "qwen3_5_moe": lambda: qwen3_5("qwen3_5_moe"),
+    "qwen3_5_moe": lambda: qwen3_5("qwen3_5_moe"), "qwen3_vl_moe": lambda: qwen("qwen3_vl_moe"), "llama4": llama4,
 }  # fmt: skip
 
 
 # Gemma 4's tower has modules of these names that PEFT cannot adapt; Qwen3.5 need not have every mixer.
-TARGETS: dict[str, list[list[str]]] = {
+TARGETS: dict[str, list[Any]] = {
     "gemma4": [
         ["lm_head"], ["language_model.layers.0.self_attn.k_proj"], ["language_model.layers.0.mlp.down_proj"],
         ["language_model.embed_tokens"],
     ],
     "qwen3_5": [["lm_head"], ["up_proj"], ["embed_tokens", "down_proj"]],
+    "qwen3_vl_moe": [["q_proj", "v_proj"], ["lm_head"], ["o_proj"], ["embed_tokens"]],
     "qwen3_5_moe": [["lm_head"], ["up_proj"], ["embed_tokens"]],
 }  # fmt: skip
 
@@ -236,7 +268,8 @@ def test_flops_of_a_text_only_step(model_type: str) -> None:
     targets = TARGETS.get(
         model_type, [["q_proj", "v_proj"], ["lm_head"], ["o_proj"], ["embed_tokens", "v_proj"]]
     )
-    targets = ["all-linear", *targets]
+    if model_type != "llama4":  # There PEFT wraps the router too, whose two results it then cannot add to.
+        targets = ["all-linear", *targets]
 
     @SLOW
     @given(
@@ -248,11 +281,35 @@ def test_flops_of_a_text_only_step(model_type: str) -> None:
     check()
 
 
+@pytest.mark.parametrize(("model_type", "name"), [("llama4", "Llama4"), ("gemma4", "Gemma4")])
+def test_the_text_model_alone(model_type: str, name: str) -> None:
+    @SLOW
+    @given(CONFIGS[model_type]())
+    def check(config: Config) -> None:
+        text = config["text_config"] | {"architectures": [f"{name}ForCausalLM"]}
+        check_inventory(text)
+        check_flops(text, 1, 4, targets=[["q_proj"]])
+
+    check()
+
+
+def test_all_linear_on_llama_4() -> None:
+    @SLOW
+    @given(llama4())
+    def check(config: Config) -> None:
+        model = oracle.with_lora(oracle.meta_model(config), 2)
+        adapted = adapt(build(config), AdapterSpec(rank=2, layers=("all-linear",), experts="peft"))
+        assert params(adapted) == sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+    check()
+
+
 LAYERS = {"num_hidden_layers": 2}
 SPARSE_CONFIGS: dict[str, tuple[str, Config, Config]] = {
     "qwen2_vl": ("Qwen2VL", LAYERS, {"depth": 1}), "qwen2_5_vl": ("Qwen2_5_VL", LAYERS, {"depth": 1}),
     "qwen3_vl": ("Qwen3VL", LAYERS, {"depth": 1}), "glm4v": ("Glm4v", LAYERS, {"depth": 1}),
     "qwen3_5": ("Qwen3_5", LAYERS, {"depth": 1}), "qwen3_5_moe": ("Qwen3_5Moe", LAYERS, {"depth": 1}),
+    "qwen3_vl_moe": ("Qwen3VLMoe", LAYERS, {"depth": 1}), "llama4": ("Llama4", LAYERS, LAYERS),
     "gemma3": ("Gemma3", LAYERS, LAYERS), "gemma4": ("Gemma4", LAYERS, LAYERS),
     "llava": ("Llava", LAYERS, LAYERS), "mistral3": ("Mistral3", LAYERS, LAYERS),
     "mllama": ("Mllama", {"num_hidden_layers": 5}, {**LAYERS, "num_global_layers": 1}),

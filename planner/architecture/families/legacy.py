@@ -256,6 +256,8 @@ def flops_gap(cfg: Fields) -> str | None:
     """Why a step's work is not settled by the config, where it is not."""
     if cfg.str("model_type") == "opt" and cfg.number("layerdrop", 0.0) > 0:
         return "layerdrop skips layers at random, so no step has a fixed number of FLOPs"
+    if cfg.bool("slow_but_exact", False) and cfg.int("pretraining_tp", 1) > 1:
+        return "slow_but_exact multiplies by slices of the weights and so passes adapters by"
     return None
 
 

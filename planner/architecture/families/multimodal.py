@@ -14,7 +14,7 @@ from ...schema import Architecture
 from ..fields import Fields
 from ..trace import Trace
 from . import dense, linear_attention, towers_qwen
-from .common import finish, has_head, unembedding
+from .common import finish, groups, has_head, read_heads, unembedding
 from .vision import Tower, named
 
 Decoder = Callable[[Trace, Fields, str], None]
@@ -39,6 +39,7 @@ TEXT_DEFAULTS: dict[str, dict[str, Any]] = {
         max_position_embeddings=32768,
     ),
     "qwen3_vl": core(151936, 4096, 22016, 32, 32, max_position_embeddings=128000),
+    "qwen3_vl_moe": core(151936, 2048, 5632, 24, 16, max_position_embeddings=128000),
     "gemma3_text": core(262208, 2304, 9216, 26, 8, sliding_window=4096, max_position_embeddings=131072),
     "qwen3_5": core(
         248320, 4096, 12288, 32, 16, model_type="qwen3_5_text", max_position_embeddings=32768
@@ -121,6 +122,30 @@ def gemma3(trace: Trace, cfg: Fields, hidden: int) -> None:
     trace.vector(f"{prefix}mm_soft_emb_norm.weight", width)
 
 
+def qwen3_experts(trace: Trace, text: Fields, prefix: str) -> None:
+    """Qwen3-VL's decoder with experts: Qwen3's attention, and routed experts in every or every n-th layer."""
+    style, n_layers = dense.STYLES["qwen3"], text.int("num_hidden_layers")
+    heads = read_heads(text, 16, 128)
+    experts = linear_attention.Experts(
+        text.int("num_experts", text.int("num_local_experts", 60), minimum=0),
+        text.int("num_experts_per_tok", 4), text.int("moe_intermediate_size", 1408), 0,
+    )  # fmt: skip
+    if 0 < experts.n < experts.active:
+        raise text.fail("num_experts_per_tok", f"at most num_experts ({experts.n})")
+    plain, every = text.list("mlp_only_layers", []), text.int("decoder_sparse_step", 1)
+    sparse = [i not in plain and experts.n > 0 and (i + 1) % every == 0 for i in range(n_layers)]
+    trace.embedding(f"{prefix}embed_tokens", text.int("vocab_size"), heads.hidden)
+    for has_experts, numbers in groups(sparse):
+        with trace.layer("decoder", numbers, f"{prefix}layers.{{}}.") as layer:
+            dense.norms(layer, text, style, heads.hidden)
+            layer.add(dense.attention(layer, text, style, heads, layer.stream, None))
+            if has_experts:
+                layer.add(linear_attention.routed_experts(layer, heads.hidden, experts, layer.stream))
+            else:
+                layer.add(dense.mlp(layer, text, style, heads.hidden, layer.stream))
+    trace.vector(f"{prefix}norm.weight", heads.hidden)
+
+
 LANGUAGE_MODEL = "model.language_model."
 GLM4V_TEXT = replace(dense.STYLES["glm4"], qkv_bias=True, head_dim=None)
 FAMILIES: dict[str, Family] = {
@@ -131,6 +156,7 @@ FAMILIES: dict[str, Family] = {
         "qwen2_vl", qwen_tower(towers_qwen.qwen2_5_vl), "either", dense.STYLES["qwen2"], flat=True
     ),
     "qwen3_vl": Family("qwen3_vl", qwen_tower(towers_qwen.qwen3_vl), "top", dense.STYLES["qwen3"]),
+    "qwen3_vl_moe": Family("qwen3_vl_moe", qwen_tower(towers_qwen.qwen3_vl), decoder=qwen3_experts),
     "qwen3_5": Family("qwen3_5", qwen_tower(towers_qwen.qwen3_5), decoder=linear_attention.decoder),
     "qwen3_5_moe": Family("qwen3_5_moe", qwen_tower(towers_qwen.qwen3_5), decoder=linear_attention.decoder),
     "glm4v": Family("glm4v", qwen_tower(towers_qwen.glm4v), "either", GLM4V_TEXT, flat=True),

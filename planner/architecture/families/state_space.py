@@ -57,7 +57,7 @@ def mamba_decoder(trace: Trace, cfg: Fields) -> int:
     """Mamba and Falcon Mamba: nothing but mixers, and no cache while training."""
     hidden, n_layers = cfg.int("hidden_size"), cfg.int("num_hidden_layers")
     shape = Mamba(
-        hidden, int(cfg.number("expand", 2) * hidden), cfg.int("state_size", 16), cfg.int("conv_kernel", 4),
+        hidden, cfg.int("intermediate_size", int(cfg.number("expand", 2) * hidden)), cfg.int("state_size", 16), cfg.int("conv_kernel", 4),
         time_step_rank(cfg, "time_step_rank", hidden), _flag(cfg, "use_bias", False),
         _flag(cfg, "use_conv_bias", True), cached=False,
     )  # fmt: skip
@@ -178,13 +178,14 @@ def _zamba_kinds(cfg: Fields, n_layers: int) -> list[bool]:
 
 
 def zamba_decoder(trace: Trace, cfg: Fields) -> int:
-    """Zamba: Mamba layers, some of which first run the shared transformer."""
+    """Zamba: Mamba layers, some of which first run the shared transformer. The flag that ties the embeddings is
+    the one that ties this transformer, too."""
     shared, n_layers = _read_shared(cfg), cfg.int("num_hidden_layers")
     hidden, shape = shared.hidden, _jamba_mixer(cfg, shared.hidden, cfg.int("n_mamba_heads", 2))
     hybrid = _zamba_kinds(cfg, n_layers)
-    first = hybrid.index(True) if any(hybrid) else -1
+    tied = _flag(cfg, "tie_word_embeddings", True)
     trace.embedding("model.embed_tokens", cfg.int("vocab_size"), hidden)
-    keys = [(chosen, i == first) for i, chosen in enumerate(hybrid)]
+    keys = [(chosen, not tied or True not in hybrid[:i]) for i, chosen in enumerate(hybrid)]
     for (chosen, is_first), numbers in groups(keys):
         with trace.layer("decoder", numbers, "model.layers.{}.") as layer:
             x, prefix = layer.stream, "mamba_decoder." if chosen else ""
