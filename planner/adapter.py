@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Literal, get_args
 
 from .errors import InputError, hint
-from .peft_rules import all_linear, expert_targets, matches
+from .peft_rules import all_linear, check_targets, expert_targets, matches
 from .schema import Architecture, Matrix, Role
 
 ExpertConvention = Literal["scaled", "per-expert", "shared-outer", "peft", "none"]
@@ -54,7 +54,7 @@ class AdapterSpec:
 class Pair:
     """One low-rank pair as it stands in a layer: `n_in` factors on the input side and `n_out` on the output
     side are stored (one an expert, or one shared), a token passes `uses_in` and `uses_out` of them.
-    `materialised` marks PEFT's expert parameters, whose product is added to the weights in every step."""
+    `materialised` marks PEFT's bare parameters (experts, routers): the product is added to them in every step."""
 
     d_in: int
     d_out: int
@@ -100,6 +100,8 @@ def pairs_of(matrix: Matrix, spec: AdapterSpec, peft_factor: int = 1) -> tuple[P
     `peft_factor` is the number of projections fused in an expert tensor: PEFT multiplies the rank by it.
     """
     dora = spec.variant == "dora"
+    if matrix.kind == "parameter" and spec.experts == "peft":
+        return (Pair(matrix.d_in, matrix.d_out, spec.rank, materialised=True),)
     if matrix.kind != "experts":
         parts = matrix.logical if spec.layout == "tinker" else ()
         if parts:
@@ -164,6 +166,7 @@ def _by_layers(arch: Architecture, names: tuple[str, ...], experts: str) -> list
 
 
 def _by_targets(arch: Architecture, targets: tuple[str, ...], experts: str) -> list[Choice]:
+    check_targets(arch, targets, experts)
     chosen: list[Choice] = []
     hit: set[str] = set()
     for index, matrix in enumerate(arch.matrices):

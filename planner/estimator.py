@@ -16,10 +16,10 @@ from .architecture.resolve import ResolvedConfig, resolve
 from .errors import InputError
 from .information import Information
 from .learning_rate import lookup
+from .notices import collect
 from .plan import AdapterSection, CapacitySection, FlopsSection, ModelSection, Plan, Workload
 from .schema import Architecture, Source
 from .units import parse_count
-from .notices import collect
 
 DEFAULT_SEQ_LEN = 2048
 SUMMARY_SETS = ("attention", "mlp", "unembedding", "all", adapters.ALL_LINEAR)
@@ -74,7 +74,7 @@ def _spec(options: Mapping[str, Any]) -> AdapterSpec:
     if layers and targets:
         raise InputError("targets", ",".join(targets), "nothing beside layers", "Give one of the two.")
     experts = options["experts"]
-    layout = options["layout"] or ("tinker" if experts == "shared-outer" and not targets else "modules")
+    layout: Any = options["layout"] or ("tinker" if experts == "shared-outer" and not targets else "modules")
     alpha = options["alpha"]
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
         raise InputError("alpha", alpha, "a number above 0")

@@ -19,8 +19,9 @@ class Accelerator:
     """One accelerator. Rates are dense peaks; a figure that no source states is None.
 
     `memory_bytes` is the marketed gigabytes times 1e9: a driver may report up to 7% more (and keeps some of
-    it). `tensor_clock_hz`, `units` and `fma_per_unit_per_clock` multiply to half the 16-bit peak where `peak_check` is "holds"; "derived" means that the peak was computed
-    so, and "exception" that the maker's figure differs.
+    it). `tensor_clock_hz`, `units` and `fma_per_unit_per_clock` multiply to half the 16-bit peak where
+    `peak_check` is "holds"; "derived" means that the peak was computed so, and "exception" that the maker's
+    figure differs.
     """
 
     name: str

@@ -127,7 +127,7 @@ class _Walk:
         base = positions * matrix.d_in * matrix.d_out * experts
         tally.forward += base
         if op.forward_only:
-            return False, base
+            return False, self._unreached(op, layer, positions, base, tally)
         if self.trained is None:
             tally.backward += base * op.groups + (base if grad else 0)
             tally.overcount += base * (op.groups - 1)
@@ -139,6 +139,18 @@ class _Walk:
         for pair in adapted.pairs:
             base = _lora(pair, matrix, positions, grad, tally)
         return True, base
+
+    def _unreached(self, op: Apply, layer: int, positions: int, base: int, tally: Tally) -> int:
+        """Add the forward of pairs that no gradient reaches; the work of the last product in it."""
+        adapted = self.trained.get(op.matrix) if self.trained else None
+        if adapted is None or layer not in adapted.layers:
+            return base
+        only = Tally()
+        for pair in adapted.pairs:
+            base = _lora(pair, adapted.matrix, positions, False, only)
+        tally.forward += only.forward
+        tally.adapter += only.forward
+        return base
 
     def _attend(self, op: Attend, length: int, needs: list[bool], tally: Tally) -> bool:
         keys = self.lengths["memory"] if op.memory else length
@@ -175,8 +187,8 @@ class _Walk:
 def _chunk_sum(op: Scan, length: int, which: Chunks) -> int:
     """Sum of c^power over the chunks in question, of c positions each."""
     n = -(-length // op.chunk)
-    full = op.chunk**op.power
-    last = (length - (n - 1) * op.chunk) ** op.power if op.ragged else full
+    full = int(op.chunk**op.power)
+    last = int((length - (n - 1) * op.chunk) ** op.power) if op.ragged else full
     if which == "pairs":
         return (n + 1) ** 2 * full
     return {
@@ -192,13 +204,13 @@ def _lora(pair: Pair, matrix: Matrix, positions: int, grad: bool, tally: Tally) 
     Returns the work of its last product.
 
     A pair that PEFT materialises costs the product B A of every expert, forward and twice backward, and the
-    gradient of the expert tensor: it depends on the experts, not on the tokens. DoRA's norm is B A applied to
-    an identity, forward only.
+    gradient of the expert tensor: it depends on the experts, not on the tokens. With several experts the forward
+    runs it twice, the first time to check the shape. DoRA's norm is B A applied to an identity, forward only.
     """
     rank = pair.rank
     if pair.materialised:
         last = matrix.experts * matrix.d_in * matrix.d_out * rank
-        forward, backward = last, 2 * last
+        forward, backward = last * (2 if matrix.experts > 1 else 1), 2 * last
         tally.backward += positions * matrix.d_in * matrix.d_out * matrix.experts_active
         last = 0
     else:

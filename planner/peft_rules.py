@@ -1,24 +1,26 @@
 """What PEFT adapts, as rules over an inventory (peft 0.21 on transformers 5.23).
 
 `all-linear` is every Linear and Conv1D module except the output embedding. Experts are 3-D parameters there,
-not modules: PEFT converts the target names of the model types below into `target_parameters` (with a rank
-multiplied by the number of fused projections), and leaves the experts of every other type frozen. The
-conversion takes the converted leaf names away from the modules that share them: the dense first layers and
-shared experts of DeepSeek-like models then stay frozen.
+not modules, and most routers bare 2-D ones: PEFT converts the target names of the model types below into
+`target_parameters` (with a rank multiplied by the number of fused projections), and leaves experts and routers
+of every other type frozen. The conversion takes the converted leaf names away from the modules that share them:
+the dense first layers and shared experts of DeepSeek-like models then stay frozen.
 
 Source: peft/utils/transformers_weight_conversion.py (0.21.2), transformers/conversion_mapping.py (5.23.0).
 """
 
 from __future__ import annotations
 
+from .errors import InputError
 from .schema import Architecture, Matrix
 
 PEFT_VERSION = "0.21.2"
 TRANSFORMERS_VERSION = "5.23.0"
 
+# kimi_k2 has no class of its own: its checkpoints load as deepseek_v3.
 _QWEN2_MOE_STYLE = (
     "afmoe deepseek_v2 deepseek_v3 deepseek_v32 dots1 ernie4_5_moe glm4_moe glm4_moe_lite glm_moe_dsa glm4v_moe "
-    "longcat_flash solar_open mellum qwen3_moe qwen3_omni_moe qwen3_next hunyuan_v1_moe flex_olmo olmoe "
+    "kimi_k2 longcat_flash solar_open mellum qwen3_moe qwen3_omni_moe qwen3_next hunyuan_v1_moe flex_olmo olmoe "
     "exaone_moe cohere2_moe"
 )
 _MIXTRAL_STYLE = "mixtral minimax minimax_m2"
@@ -33,15 +35,22 @@ def converted_names(arch: Architecture) -> tuple[str, ...]:
     return _CONVERTED.get(arch.model_type, ())
 
 
+def old_names(arch: Architecture, matrix: Matrix) -> tuple[str, ...]:
+    """The module names that PEFT converts into this parameter, empty where it does not reach it."""
+    names = converted_names(arch)
+    if not names:
+        return ()
+    if matrix.kind == "parameter" and matrix.role == "router" and matrix.leaf == names[0]:
+        return names[:1]
+    if matrix.kind == "experts":
+        return {"gate_up_proj": names[1:3], "down_proj": names[3:]}.get(matrix.leaf, ())
+    return ()
+
+
 def expert_targets(arch: Architecture) -> dict[int, int]:
     """Expert tensors that PEFT can reach by conversion, with the factor that it multiplies the rank by."""
-    if not converted_names(arch):
-        return {}
-    return {
-        index: 2 if matrix.leaf == "gate_up_proj" else 1
-        for index, matrix in enumerate(arch.matrices)
-        if matrix.kind == "experts" and matrix.leaf in ("gate_up_proj", "down_proj")
-    }
+    found = {i: len(old_names(arch, m)) for i, m in enumerate(arch.matrices) if m.kind == "experts"}
+    return {index: factor for index, factor in found.items() if factor}
 
 
 def all_linear(arch: Architecture, experts: str) -> dict[int, int]:
@@ -50,21 +59,19 @@ def all_linear(arch: Architecture, experts: str) -> dict[int, int]:
     Under the `peft` convention exactly what PEFT trains. Under the others every Linear and Conv1D module, and
     the experts by that convention, as when each expert was a module of its own.
     """
-    converted = converted_names(arch)
-    chosen: dict[int, int] = {}
-    for index, matrix in enumerate(arch.matrices):
-        if matrix.kind in ("linear", "conv1d"):
-            if matrix.role == "unembedding" or (experts == "peft" and matrix.leaf in converted):
-                continue
-            chosen[index] = 1
-        elif matrix.kind == "parameter" and matrix.role == "router":
-            if matrix.leaf in converted and experts != "none":
-                chosen[index] = 1
-        elif matrix.kind == "experts" and experts not in ("none", "peft"):
-            chosen[index] = 1
+    chosen = {i: 1 for i, matrix in enumerate(arch.matrices) if _in_all_linear(arch, matrix, experts)}
     if experts == "peft":
         chosen.update(expert_targets(arch))
     return chosen
+
+
+def _in_all_linear(arch: Architecture, matrix: Matrix, experts: str) -> bool:
+    if matrix.kind in ("linear", "conv1d"):
+        taken_away = experts == "peft" and matrix.leaf in converted_names(arch)
+        return matrix.role != "unembedding" and not taken_away
+    if matrix.kind == "experts":
+        return experts not in ("none", "peft")
+    return experts != "none" and bool(old_names(arch, matrix))
 
 
 def _layers_matching(matrix: Matrix, target: str) -> tuple[int, ...]:
@@ -84,20 +91,29 @@ def _layers_matching(matrix: Matrix, target: str) -> tuple[int, ...]:
 def matches(arch: Architecture, matrix: Matrix, target: str, experts: str) -> tuple[tuple[int, ...], int]:
     """Layers in which `target` names this matrix, and the factor on the rank.
 
-    Modules match as in PEFT: the whole path or its end after a dot. An expert tensor answers to its own name
-    and to the names of its logical parts; under `peft` only where PEFT converts that name.
+    Modules match as in PEFT: the whole path or its end after a dot. An expert tensor answers to its own name, to
+    the names of its logical parts and to those that PEFT converts; under `peft` to the last alone, in all layers,
+    and a router likewise.
     """
-    converted = converted_names(arch)
-    leaf = target.rsplit(".", 1)[-1]
-    if matrix.kind == "experts":
-        if experts == "none":
-            return (), 1
-        names = {matrix.leaf, *(part.name for part in matrix.logical)}
-        if leaf not in names:
-            return (), 1
-        if experts == "peft" and leaf not in converted:
-            return (), 1
-        return matrix.layers, expert_targets(arch).get(arch.matrices.index(matrix), 1)
-    if experts == "peft" and leaf in converted and matrix.kind in ("linear", "conv1d"):
+    leaf, converted = target.rsplit(".", 1)[-1], converted_names(arch)
+    if matrix.kind == "experts" and experts == "none":
         return (), 1
+    if experts == "peft" and (matrix.kind in ("experts", "parameter") or leaf in converted):
+        old = old_names(arch, matrix)
+        return (matrix.layers, len(old) if matrix.kind == "experts" else 1) if leaf in old else ((), 1)
+    if matrix.kind == "experts":
+        names = {matrix.leaf, *(part.name for part in matrix.logical), *old_names(arch, matrix)}
+        return (matrix.layers if leaf in names else ()), 1
     return _layers_matching(matrix, target), 1
+
+
+def check_targets(arch: Architecture, targets: tuple[str, ...], experts: str) -> None:
+    """Raise InputError where `peft` is asked for one of the projections that it fuses, without the other."""
+    fused = converted_names(arch)[1:3]
+    if experts != "peft" or not fused:
+        return
+    leaves = {target.rsplit(".", 1)[-1] for target in targets}
+    missing = [name for name in fused if name not in leaves]
+    if len(missing) == 1:
+        found = next(target for target in targets if target.rsplit(".", 1)[-1] in fused)
+        raise InputError("targets", found, f"{missing[0]} beside it: PEFT adapts {' and '.join(fused)} as one")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 @st.composite
 def decoder_config(
-    draw: st.DrawFn, model_type: str, architecture: str, *, head_dim: bool = True, switches: Sequence[str] = (),
+    draw: st.DrawFn, /, model_type: str, architecture: str, *, head_dim: bool = True, switches: Sequence[str] = (),
     **fixed: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """A small decoder: odd widths, grouped heads, one to three layers, tied or not; `switches` are boolean

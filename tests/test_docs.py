@@ -45,7 +45,8 @@ def test_commands_in_the_pages_exist(page: Path) -> None:
 def keys(data: Any, path: str = "") -> set[str]:
     """Dotted key paths of a JSON document."""
     if isinstance(data, dict):
-        return {f"{path}{key}" for key in data} | {k for key, value in data.items() for k in keys(value, f"{path}{key}.")}
+        below = {k for key, value in data.items() for k in keys(value, f"{path}{key}.")}
+        return {f"{path}{key}" for key in data} | below
     if isinstance(data, list) and data:
         return keys(data[0], path)
     return set()

@@ -166,8 +166,8 @@ def test_copies_of_known_models(name: str, target: str) -> None:
 def test_a_name_with_more_than_a_copys_suffix_is_not_assumed(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    fail(monkeypatch, errors.LocalEntryNotFoundError("gone"))
     with pytest.raises(HubError, match=name):
-        fail(monkeypatch, errors.LocalEntryNotFoundError("gone"))
         resolve(name)
 
 

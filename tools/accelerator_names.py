@@ -77,7 +77,7 @@ NAMES = (
         "RTX PRO 6000 Blackwell Server Edition",
     ),
     _nvidia(
-        "A100 SXM 40GB", "A100 40GB SXM4", "NVIDIA A100 40GB SXM4", "", "A100 40GB, A100-SXM4-40GB" 
+        "A100 SXM 40GB", "A100 40GB SXM4", "NVIDIA A100 40GB SXM4", "", "A100 40GB, A100-SXM4-40GB"
     ),
     _nvidia(
         "A100 SXM 80GB",

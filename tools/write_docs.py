@@ -2,8 +2,8 @@
 
     python tools/write_docs.py [--check]
 
-A fenced block after `<!-- output: ARGUMENTS -->` holds what `lora-plan ARGUMENTS` prints at 80 columns. docs/cli.md is
-written whole, from every command's --help.
+A fenced block after `<!-- output: ARGUMENTS -->` holds what `lora-plan ARGUMENTS` prints at 80 columns.
+docs/cli.md is written whole, from every command's --help.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 from click.testing import CliRunner
 
@@ -26,8 +27,8 @@ BLOCK = re.compile(r"(<!-- output: (?P<arguments>[^\n]*?) -->\n\n?```text\n).*?(
 def output_of(arguments: str) -> str:
     """What the command prints, as a plain terminal of 80 columns shows it."""
     env = {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}
-    os.environ.update(env)
-    result = CliRunner(env=env).invoke(cli, arguments.split(), prog_name="lora-plan", terminal_width=80)
+    with mock.patch.dict(os.environ, env):
+        result = CliRunner(env=env).invoke(cli, arguments.split(), prog_name="lora-plan", terminal_width=80)
     if result.exit_code != 0:
         raise SystemExit(f"lora-plan {arguments} failed: {result.output} {result.exception!r}")
     return "\n".join(line.rstrip() for line in result.output.splitlines()).strip("\n") + "\n"

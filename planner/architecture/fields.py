@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ConfigError, hint
 
 _MISSING: Any = object()
+
+# No model comes near these; a config that exceeds them is broken or hostile.
+MOST = 10**9
+MOST_LAYERS = 10_000
+LAYER_COUNTS = frozenset(
+    "num_hidden_layers num_layers n_layer n_layers encoder_layers decoder_layers num_decoder_layers depth "
+    "num_global_layers num_nextn_predict_layers first_k_dense_replace".split()
+)
 
 
 class Fields:
@@ -48,15 +57,16 @@ class Fields:
             return None
         if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
             raise self.fail(key, expected)
-        if value > 2**53:
-            raise self.fail(key, "a whole number below 2^53")
+        most = MOST_LAYERS if key in LAYER_COUNTS else MOST
+        if value > most:
+            raise self.fail(key, f"a whole number of at most {most}")
         return value
 
     def number(self, key: str, default: Any = _MISSING) -> float:
         """A finite number."""
         value = self._get(key, default, "a number")
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
-            raise self.fail(key, "a number")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= MOST:
+            raise self.fail(key, f"a number of at most {MOST}")
         return float(value)
 
     def bool(self, key: str, default: Any = _MISSING) -> Any:
@@ -66,14 +76,14 @@ class Fields:
             raise self.fail(key, "true or false")
         return value
 
-    def str(self, key: str, default: Any = _MISSING) -> Any:
+    def str(self, key: builtins.str, default: Any = _MISSING) -> Any:
         """Text."""
         value = self._get(key, default, "text")
         if value is not None and not isinstance(value, str):
             raise self.fail(key, "text")
         return value
 
-    def list(self, key: str, default: Any = _MISSING, length: int | None = None) -> Any:
+    def list(self, key: builtins.str, default: Any = _MISSING, length: builtins.int | None = None) -> Any:
         """A list, of `length` items where that is given."""
         expected = "a list" if length is None else f"a list of {length} items"
         value = self._get(key, default, expected)
@@ -83,7 +93,7 @@ class Fields:
             raise self.fail(key, expected)
         return list(value)
 
-    def sub(self, key: str, default: Any = _MISSING) -> Fields:
+    def sub(self, key: builtins.str, default: Any = _MISSING) -> Fields:
         """A nested config."""
         value = self._get(key, default, "a nested config")
         if not isinstance(value, Mapping):

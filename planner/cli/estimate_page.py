@@ -127,25 +127,30 @@ def _learning_rate(plan: Plan) -> Table:
 
 
 def _explain(plan: Plan) -> RenderableType:
-    lines: list[RenderableType] = [Text("Where the numbers come from", style="bold")]
     law = facts.law(plan.learning_rate.law)
-    for text in (
+    bits = f"{plan.capacity.bits_per_param:g} bits a parameter"
+    reasons = (
         "exact: parameters are sums of r(d_in + d_out) over the adapted matrices of the model's inventory.",
-        "exact: FLOPs are 2 per multiply-add of matrix products, convolutions and attention, forward and backward, "
-        "without the gradients that frozen weights do not need; elementwise work (under 1%) is left out.",
-        f"assumed: {plan.capacity.bits_per_param:g} bits a parameter is reached after many exposures; one pass "
-        "stores less.",
+        (
+            "exact: FLOPs are 2 per multiply-add of matrix products, convolutions and attention, forward and "
+            "backward, without the gradients that frozen weights do not need; elementwise work (under 1%) is left "
+            "out."
+        ),
+        f"assumed: {bits} is reached after many exposures; one pass stores less.",
         "assumed: 1 bit a loss token, at most 1 bit an episode.",
         f"fitted: {law.form}. {law.regret_text}",
-        "measured: the learning rate's interval holds 80% of the best rates of that sweep over models and ranks of "
-        "the family; many lie at the edge of its grid, so its upper end is a lower bound.",
-    ):
-        lines.append(Padding(Text(text), (0, 0, 0, 2)))
-    lines.append(Text("Sources", style="bold"))
-    for use, source in plan.sources:
-        line = f"{use}: {source.title}, {source.locator} ({source.date}). {source.url}"
-        lines.append(Padding(Text(line), (0, 0, 0, 2)))
-    return Group(*lines)
+        (
+            "measured: the learning rate's interval holds 80% of the best rates of that sweep over models and ranks "
+            "of the family; many lie at the edge of its grid, so its upper end is a lower bound."
+        ),
+    )
+    sources = (f"{use}: {s.title}, {s.locator} ({s.date}). {s.url}" for use, s in plan.sources)
+    return Group(
+        Text("Where the numbers come from", style="bold"),
+        *(Padding(Text(text), (0, 0, 0, 2)) for text in reasons),
+        Text("Sources", style="bold"),
+        *(Padding(Text(text), (0, 0, 0, 2)) for text in sources),
+    )
 
 
 def show(plan: Plan, explain: bool, console: Console | None = None) -> None:

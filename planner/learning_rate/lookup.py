@@ -54,7 +54,7 @@ def look_up(
     """The law's rate for a model. `named` says that model_id is a model's name and not a file's."""
     law = facts.law(law_id)
     family, by_architecture = family_of(model_id, model_type, named)
-    if law.base is None or family not in law.exponents:
+    if law.base is None or family is None or family not in law.exponents:
         known = " and ".join(name.capitalize() for name in law.exponents) or "no family with printed constants"
         reason = (
             f"the law {law.id} was fitted on {known} models only; this one is neither, "
@@ -62,10 +62,12 @@ def look_up(
         )
         return LearningRate(None, None, None, None, law.id, None, None, reason)
 
+    base, exponent = law.base, law.exponents[family]
+
     def rate(multiplier: float, power: float) -> float:
         return learning_rate(
-            base=law.base or 0.0, multiplier=multiplier, reference_width=law.reference_width,
-            hidden_size=hidden_size, exponent=law.exponents[family] + power,
+            base=base, multiplier=multiplier, reference_width=law.reference_width, hidden_size=hidden_size,
+            exponent=exponent + power,
         )  # fmt: skip
 
     value = rate(law.lora_multiplier, law.lora_pow)

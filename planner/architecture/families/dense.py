@@ -13,8 +13,8 @@ from .common import (
     finish,
     fused_mlp,
     gated_mlp,
-    groups,
     grouped_attention,
+    groups,
     has_head,
     plain_mlp,
     read_heads,
@@ -80,9 +80,13 @@ STYLES: dict[str, Style] = {
     "olmo2": Style(qk_norm="full", norms=("post_attention_layernorm", "post_feedforward_layernorm")),
     "smollm3": Style(mlp_bias="mlp_bias", tied=True, n_kv_heads=4),
     "seed_oss": Style(
-        qkv_bias="attention_bias!", o_bias="attention_out_bias", mlp_bias="mlp_bias", n_kv_heads=8, head_dim=128,
+        qkv_bias="attention_bias!",
+        o_bias="attention_out_bias",
+        mlp_bias="mlp_bias",
+        n_kv_heads=8,
+        head_dim=128,
         mlp_dropout=("residual_dropout", 0.1),
-    ),  # fmt: skip
+    ),
     "exaone4": Style(
         n_kv_heads=32,
         qkv_bias=False,

@@ -1,5 +1,5 @@
-"""Decoders that mix softmax attention with linear attention: Gated DeltaNet (Qwen3-Next, Qwen3.5, OLMo Hybrid)
-and lightning attention (MiniMax-Text).
+"""Decoders that mix softmax attention with linear attention: Gated DeltaNet (Qwen3-Next, Qwen3.5, OLMo
+Hybrid) and lightning attention (MiniMax-Text).
 
 The gated delta rule is counted as the chunked scan of transformers without kernels: chunks of 64 positions, in
 each a triangular system (solved without products; its gradient is one) and a state carried to the next.
@@ -42,12 +42,12 @@ class Delta:
         return self.n_v * self.d_v
 
 
-def read_delta(cfg: Fields, default_key_heads: int | None = 16, default_value_heads: int | None = 32) -> Delta:
+def read_delta(cfg: Fields) -> Delta:
     """The mixer's shape, with the defaults of the Qwen classes."""
     shape = Delta(
-        cfg.int("hidden_size"), cfg.int("linear_num_key_heads", default_key_heads),
-        cfg.int("linear_num_value_heads", default_value_heads), cfg.int("linear_key_head_dim", 128),
-        cfg.int("linear_value_head_dim", 128), cfg.int("linear_conv_kernel_dim", 4),
+        cfg.int("hidden_size"), cfg.int("linear_num_key_heads", 16), cfg.int("linear_num_value_heads", 32),
+        cfg.int("linear_key_head_dim", 128), cfg.int("linear_value_head_dim", 128),
+        cfg.int("linear_conv_kernel_dim", 4),
     )  # fmt: skip
     if shape.n_v % shape.n_k:
         raise cfg.fail("linear_num_value_heads", f"a multiple of linear_num_key_heads ({shape.n_k})")
@@ -91,7 +91,9 @@ def delta_rule(layer: Layer, qkv: int, beta: int, decay: int, n_heads: int, d_k:
 def delta_net(layer: Layer, shape: Delta, x: int, *, fused: bool, prefix: str = "linear_attn.") -> int:
     """The Gated DeltaNet mixer; `fused` as Qwen3-Next has it, with the output gate in the first projection."""
     h, key, value = shape.hidden, shape.key, shape.value
-    parts = (Part("in_proj_q", h, key), Part("in_proj_k", h, key), Part("in_proj_v", h, value))
+    parts: tuple[Part, ...] = tuple(
+        Part(f"in_proj_{name}", h, width) for name, width in (("q", key), ("k", key), ("v", value))
+    )
     if fused:
         parts = (*parts, Part("in_proj_z", h, value))
         name, width = "in_proj_qkvz", 2 * (key + value)
@@ -152,6 +154,14 @@ def read_experts(cfg: Fields, n: int, active: int) -> Experts:
     return experts
 
 
+def read_routed(cfg: Fields, n: int, width: int, default_active: int) -> Experts:
+    """`n` routed experts without a shared one."""
+    experts = Experts(n, cfg.int("num_experts_per_tok", default_active), width, 0)
+    if experts.n < experts.active:
+        raise cfg.fail("num_experts_per_tok", f"at most the number of experts ({n})")
+    return experts
+
+
 def routed_experts(
     layer: Layer, hidden: int, experts: Experts, x: int, *, prefix: str = "mlp.", router: str = "gate"
 ) -> int:
@@ -172,9 +182,7 @@ def routed_experts(
 
 def expert_layer(layer: Layer, hidden: int, experts: Experts, x: int) -> int:
     """Routed experts, and a shared one weighted by a gate of its own."""
-    shared = gated_mlp(
-        layer, hidden, experts.shared, x, prefix="mlp.shared_expert.", role="shared_expert"
-    )
+    shared = gated_mlp(layer, hidden, experts.shared, x, prefix="mlp.shared_expert.", role="shared_expert")
     routed = routed_experts(layer, hidden, experts, x)
     return layer.join(routed, shared, layer.linear("mlp.shared_expert_gate", "router", hidden, 1, x))
 
@@ -295,9 +303,7 @@ def minimax_decoder(trace: Trace, cfg: Fields) -> None:
     """MiniMax-Text: lightning or softmax attention, then routed experts."""
     heads, n_layers = read_heads(cfg, 8), cfg.int("num_hidden_layers")
     width, block = cfg.int("intermediate_size"), cfg.int("block_size", 256)
-    experts = Experts(cfg.int("num_local_experts", 8), cfg.int("num_experts_per_tok", 2), width, 0)
-    if experts.n < experts.active:
-        raise cfg.fail("num_experts_per_tok", f"at most num_local_experts ({experts.n})")
+    experts = read_routed(cfg, cfg.int("num_local_experts", 8), width, 2)
     kinds = mixers(cfg, n_layers) if cfg.has("layer_types") else [MIXERS[i % 2 == 0] for i in range(n_layers)]
     trace.embedding("model.embed_tokens", cfg.int("vocab_size"), heads.hidden)
     for mixer, numbers in groups(kinds):
@@ -327,6 +333,4 @@ def build(cfg: Fields) -> Architecture:
     tied = bool(cfg.bool("tie_word_embeddings", False))
     if has_head(cfg):
         unembedding(trace, hidden, vocab, tied=tied)
-    return finish(
-        trace, cfg, n_layers=cfg.int("num_hidden_layers"), hidden=hidden, vocab=vocab, tied=tied
-    )
+    return finish(trace, cfg, n_layers=cfg.int("num_hidden_layers"), hidden=hidden, vocab=vocab, tied=tied)

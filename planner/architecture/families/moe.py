@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from ...schema import Architecture, Kind, Part
+from ...schema import Architecture, Kind
 from ..fields import Fields
 from ..trace import Layer, Trace
 from . import dense
@@ -23,7 +23,7 @@ from .common import (
     unembedding,
     windows,
 )
-from .experts import ExpertFields, Experts, check_active, pick, read_experts, routed
+from .experts import ExpertFields, Experts, check_active, read_experts, routed
 
 LOCAL = ("num_local_experts", "num_experts")
 DEEPSEEK_FIELDS = ExpertFields(n=("n_routed_experts", "num_local_experts", "num_experts"))
@@ -72,7 +72,9 @@ STYLES: dict[str, Style] = {
     ),
     "qwen2_moe": Style(
         _base(qkv_bias="qkv_bias!", o_bias=False, n_kv_heads=16),
-        shared=Shared("shared_expert", width="shared_expert_intermediate_size", first=True, gate="shared_expert_gate"),
+        shared=Shared(
+            "shared_expert", width="shared_expert_intermediate_size", first=True, gate="shared_expert_gate"
+        ),
         sparse="qwen",
         window="qwen2",
     ),

@@ -13,6 +13,20 @@ from ..fields import Fields
 from ..trace import Layer
 
 
+def flag(cfg: Fields, key: str, default: bool) -> bool:
+    """A switch of the config."""
+    return bool(cfg.bool(key, default))
+
+
+def layer_kinds(cfg: Fields, key: str, names: dict[str, str], count: int | None) -> list[str]:
+    """Each layer's kind, from a list of `count` names out of `names`."""
+    kinds = cfg.list(key)
+    if (count is not None and len(kinds) != count) or any(str(kind) not in names for kind in kinds):
+        length = "" if count is None else f"{count} items, "
+        raise cfg.fail(key, f"a list of {length}each one of {', '.join(names)}")
+    return [names[str(kind)] for kind in kinds]
+
+
 def causal_convolution(
     layer: Layer, name: str, width: int, kernel: int, x: int, *, bias: bool = False, cached: bool = True
 ) -> int:
@@ -56,14 +70,14 @@ def mamba(layer: Layer, shape: Mamba, x: int, prefix: str) -> int:
         layer, prefix + "conv1d", inner, shape.kernel, gate, bias=shape.conv_bias, cached=shape.cached
     )
     if shape.heads > 1:
-        selected = layer.linear(prefix + "x_proj_weight", "other", inner, rank + 2 * state, x, kind="parameter")
+        selected = layer.linear(
+            prefix + "x_proj_weight", "other", inner, rank + 2 * state, x, kind="parameter"
+        )
         step = layer.linear(prefix + "dt_proj_weight", "other", rank, inner, selected, kind="parameter")
         layer.vector(prefix + "dt_proj_bias", inner)
     else:
         skipped = (Part("x_proj", inner, rank + 2 * state, tinker=False),)
-        selected = layer.linear(
-            prefix + "x_proj", "state_space", inner, rank + 2 * state, x, parts=skipped
-        )
+        selected = layer.linear(prefix + "x_proj", "state_space", inner, rank + 2 * state, x, parts=skipped)
         skipped = (Part("dt_proj", rank, inner, tinker=False),)
         step = layer.linear(
             prefix + "dt_proj", "state_space", rank, inner, selected, bias=True, parts=skipped, bypassed=True
@@ -124,9 +138,7 @@ def mamba2(layer: Layer, shape: Mamba2, x: int, prefix: str) -> int:
         layer.vector(prefix + name, shape.heads)
     if shape.norm:
         layer.norm(prefix + "norm", inner)
-    c = causal_convolution(
-        layer, prefix + "conv1d", inner + selected, shape.kernel, u, bias=shape.conv_bias
-    )
+    c = causal_convolution(layer, prefix + "conv1d", inner + selected, shape.kernel, u, bias=shape.conv_bias)
     chunk, stepped = shape.chunk, layer.join(c, u)
     scores = layer.scan(c, c, shape.heads * shape.state, chunk, power=2)
     within = layer.scan(layer.join(scores, u), stepped, inner, chunk, power=2)

@@ -1,9 +1,9 @@
-"""Models built on Mamba, Mamba-2 or short convolutions, alone or with attention and experts between them."""
+"""Models with Mamba-2 or short convolutions between attention and experts, and the table of all state-space
+families."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ...schema import Architecture
 from ..fields import Fields
@@ -12,15 +12,16 @@ from .common import (
     finish,
     fused_mlp,
     gated_mlp,
-    groups,
     grouped_attention,
+    groups,
     has_head,
     plain_mlp,
     read_heads,
     unembedding,
 )
-from .linear_attention import Experts, routed_experts
-from .scans import Mamba, Mamba2, causal_convolution, check_groups, mamba, mamba2, time_step_rank
+from .linear_attention import read_routed, routed_experts
+from .scans import Mamba2, causal_convolution, check_groups, flag, layer_kinds, mamba2
+from .selective import jamba_decoder, mamba_decoder, zamba_decoder
 
 # Hub configs name the mixers in the older way, later ones as transformers does.
 MIXER_NAMES = {
@@ -31,176 +32,6 @@ MIXER_NAMES = {
 }
 
 
-def _flag(cfg: Fields, key: str, default: bool) -> bool:
-    return bool(cfg.bool(key, default))
-
-
-def _kinds(cfg: Fields, key: str, names: dict[str, str], count: int | None) -> list[str]:
-    kinds = cfg.list(key)
-    if (count is not None and len(kinds) != count) or any(str(kind) not in names for kind in kinds):
-        length = "" if count is None else f"{count} items, "
-        raise cfg.fail(key, f"a list of {length}each one of {', '.join(names)}")
-    return [names[str(kind)] for kind in kinds]
-
-
-def _experts(cfg: Fields, n: int, width: int, default_active: int) -> Experts:
-    experts = Experts(n, cfg.int("num_experts_per_tok", default_active), width, 0)
-    if experts.n < experts.active:
-        raise cfg.fail("num_experts_per_tok", f"at most the number of experts ({n})")
-    return experts
-
-
-# --------------------------------------------------------------------------------------------- Mamba alone
-
-
-def mamba_decoder(trace: Trace, cfg: Fields) -> int:
-    """Mamba and Falcon Mamba: nothing but mixers, and no cache while training."""
-    hidden, n_layers = cfg.int("hidden_size"), cfg.int("num_hidden_layers")
-    shape = Mamba(
-        hidden, cfg.int("intermediate_size", int(cfg.number("expand", 2) * hidden)), cfg.int("state_size", 16), cfg.int("conv_kernel", 4),
-        time_step_rank(cfg, "time_step_rank", hidden), _flag(cfg, "use_bias", False),
-        _flag(cfg, "use_conv_bias", True), cached=False,
-    )  # fmt: skip
-    trace.embedding("backbone.embeddings", cfg.int("vocab_size"), hidden)
-    with trace.layer("decoder", range(n_layers), "backbone.layers.{}.") as layer:
-        layer.norm("norm", hidden)
-        layer.add(mamba(layer, shape, layer.stream, "mixer."))
-    trace.vector("backbone.norm_f.weight", hidden)
-    return int(n_layers)
-
-
-# ---------------------------------------------------------------------------------- hybrids with Mamba
-
-
-def _jamba_mixer(cfg: Fields, hidden: int, heads: int = 1) -> Mamba:
-    inner = cfg.int("mamba_expand", 2) * hidden
-    if inner % heads:
-        raise cfg.fail("n_mamba_heads", f"a divisor of mamba_expand * hidden_size ({inner})")
-    return Mamba(
-        hidden, inner, cfg.int("mamba_d_state", 16), cfg.int("mamba_d_conv", 4),
-        time_step_rank(cfg, "mamba_dt_rank", hidden), _flag(cfg, "mamba_proj_bias", False),
-        _flag(cfg, "mamba_conv_bias", True), heads=heads, inner_norms=heads == 1,
-    )  # fmt: skip
-
-
-def _periodic(cfg: Fields, name: str, period: int, offset: int, n_layers: int) -> list[bool]:
-    every = cfg.int(f"{name}_period", period)
-    first = cfg.int(f"{name}_offset", offset, minimum=0)
-    if first >= every:
-        raise cfg.fail(f"{name}_offset", f"less than {name}_period ({every})")
-    return [i % every == first for i in range(n_layers)]
-
-
-def jamba_decoder(trace: Trace, cfg: Fields) -> int:
-    """Jamba: attention and experts each in every so many layers."""
-    heads, n_layers = read_heads(cfg, 8), cfg.int("num_hidden_layers")
-    hidden, width = heads.hidden, cfg.int("intermediate_size")
-    shape = _jamba_mixer(cfg, hidden)
-    experts = _experts(cfg, cfg.int("num_experts", 16), width, 2)
-    attention = _periodic(cfg, "attn_layer", 8, 4, n_layers)
-    sparse = [chosen and experts.n > 1 for chosen in _periodic(cfg, "expert_layer", 2, 1, n_layers)]
-    trace.embedding("model.embed_tokens", cfg.int("vocab_size"), hidden)
-    for (attends, routed), numbers in groups(list(zip(attention, sparse, strict=True))):
-        with trace.layer("decoder", numbers, "model.layers.{}.") as layer:
-            layer.norm("input_layernorm", hidden)
-            layer.norm("pre_ff_layernorm", hidden)
-            if attends:
-                layer.add(grouped_attention(layer, heads, layer.stream))
-            else:
-                layer.add(mamba(layer, shape, layer.stream, "mamba."))
-            if routed:
-                routed_value = routed_experts(
-                    layer, hidden, experts, layer.stream, prefix="feed_forward.", router="router"
-                )
-                layer.add(routed_value)
-            else:
-                layer.add(gated_mlp(layer, hidden, width, layer.stream, prefix="feed_forward."))
-    trace.vector("model.final_layernorm.weight", hidden)
-    return int(n_layers)
-
-
-@dataclass(frozen=True)
-class _Shared:
-    """Zamba's one transformer layer, over the stream and the embedding side by side."""
-
-    hidden: int
-    wide: int
-    n_heads: int
-    n_kv_heads: int
-    d_head: int
-    width: int
-
-
-def _read_shared(cfg: Fields) -> _Shared:
-    hidden, n_heads = cfg.int("hidden_size"), cfg.int("num_attention_heads")
-    n_kv = cfg.int("num_key_value_heads", 16)
-    if n_heads % n_kv:
-        raise cfg.fail("num_key_value_heads", f"a divisor of num_attention_heads ({n_heads})")
-    wide = cfg.int("attention_hidden_size", 2 * hidden)
-    if wide != 2 * hidden:
-        raise cfg.fail("attention_hidden_size", f"2 * hidden_size ({2 * hidden})")
-    d_head = cfg.int("attention_head_dim", cfg.int("head_dim", 2 * hidden // n_heads))
-    return _Shared(hidden, wide, n_heads, n_kv, d_head, cfg.int("intermediate_size"))
-
-
-def _shared_transformer(layer: Layer, shape: _Shared, first: bool) -> int:
-    """The transformer whose weights all hybrid layers share: stored in the first, tied in the others."""
-    prefix, x = "shared_transf.", layer.join(layer.stream, layer.memory)
-    if first:
-        layer.norm(prefix + "input_layernorm", shape.wide)
-        layer.norm(prefix + "pre_ff_layernorm", shape.hidden)
-    q_width, kv_width = shape.n_heads * shape.d_head, shape.n_kv_heads * shape.d_head
-
-    def project(name: str, d_in: int, d_out: int, source: int) -> int:
-        role = "attention" if name.startswith("self_attn") else "mlp"
-        return layer.linear(prefix + name, role, d_in, d_out, source, tied=not first)  # type: ignore[arg-type]
-
-    q = project("self_attn.q_proj", shape.wide, q_width, x)
-    k = project("self_attn.k_proj", shape.wide, kv_width, x)
-    v = project("self_attn.v_proj", shape.wide, kv_width, x)
-    mixed = layer.attend(
-        q, k, v, n_heads=shape.n_heads, n_kv_heads=shape.n_kv_heads, d_qk=shape.d_head, d_v=shape.d_head
-    )
-    x = project("self_attn.o_proj", q_width, shape.hidden, mixed)
-    gate = project("feed_forward.gate_proj", shape.hidden, shape.width, x)
-    up = project("feed_forward.up_proj", shape.hidden, shape.width, x)
-    return project("feed_forward.down_proj", shape.width, shape.hidden, layer.join(gate, up))
-
-
-def _zamba_kinds(cfg: Fields, n_layers: int) -> list[bool]:
-    names = {"mamba": "linear_attention", "linear_attention": "linear_attention", "hybrid": "hybrid"}
-    for key in ("layers_block_type", "layer_types"):
-        if cfg.has(key):
-            return [kind == "hybrid" for kind in _kinds(cfg, key, names, n_layers)]
-    if n_layers < 3:
-        raise cfg.fail("num_hidden_layers", "at least 3, or a layers_block_type field")
-    return [False, False, True, *_periodic(cfg, "attn_layer", 6, 4, n_layers - 3)]
-
-
-def zamba_decoder(trace: Trace, cfg: Fields) -> int:
-    """Zamba: Mamba layers, some of which first run the shared transformer. The flag that ties the embeddings is
-    the one that ties this transformer, too."""
-    shared, n_layers = _read_shared(cfg), cfg.int("num_hidden_layers")
-    hidden, shape = shared.hidden, _jamba_mixer(cfg, shared.hidden, cfg.int("n_mamba_heads", 2))
-    hybrid = _zamba_kinds(cfg, n_layers)
-    tied = _flag(cfg, "tie_word_embeddings", True)
-    trace.embedding("model.embed_tokens", cfg.int("vocab_size"), hidden)
-    keys = [(chosen, not tied or True not in hybrid[:i]) for i, chosen in enumerate(hybrid)]
-    for (chosen, is_first), numbers in groups(keys):
-        with trace.layer("decoder", numbers, "model.layers.{}.") as layer:
-            x, prefix = layer.stream, "mamba_decoder." if chosen else ""
-            if chosen:
-                wide = _shared_transformer(layer, shared, is_first)
-                x = layer.join(x, layer.linear("linear", "mlp", hidden, hidden, wide))
-            layer.norm(prefix + "input_layernorm", hidden)
-            layer.add(mamba(layer, shape, x, prefix + "mamba."))
-    trace.vector("model.final_layernorm.weight", hidden)
-    return int(n_layers)
-
-
-# -------------------------------------------------------------------------------- hybrids with Mamba-2
-
-
 NEMOTRON_LETTERS = {"M": "linear_attention", "E": "moe", "*": "full_attention", "-": "mlp"}
 
 
@@ -208,7 +39,7 @@ def _nemotron_kinds(cfg: Fields) -> list[str]:
     names = {**MIXER_NAMES, "moe": "moe", "mlp": "mlp"}
     for key in ("layers_block_type", "layer_types"):
         if cfg.has(key):
-            return _kinds(cfg, key, names, None)
+            return layer_kinds(cfg, key, names, None)
     pattern = cfg.str("hybrid_override_pattern")
     if not pattern or any(letter not in NEMOTRON_LETTERS for letter in pattern):
         raise cfg.fail("hybrid_override_pattern", f"letters out of {' '.join(NEMOTRON_LETTERS)}, one a layer")
@@ -217,9 +48,9 @@ def _nemotron_kinds(cfg: Fields) -> list[str]:
 
 def _nemotron_moe(layer: Layer, cfg: Fields, hidden: int, x: int) -> int:
     """Experts of two matrices each, in a latent space where the config names one, and a shared expert."""
-    bias, latent = _flag(cfg, "mlp_bias", False), cfg.int("moe_latent_size", None)
+    bias, latent = flag(cfg, "mlp_bias", False), cfg.int("moe_latent_size", None)
     width, outer = cfg.int("moe_intermediate_size", 7688), latent or hidden
-    experts = _experts(cfg, cfg.int("n_routed_experts", 8), width, 2)
+    experts = read_routed(cfg, cfg.int("n_routed_experts", 8), width, 2)
     route = layer.linear("mixer.gate", "router", hidden, experts.n, x, kind="parameter")
     inner = layer.linear("mixer.fc1_latent_proj", "mlp", hidden, latent, x, bias=bias) if latent else x
     up = layer.linear(
@@ -241,11 +72,11 @@ def _nemotron_moe(layer: Layer, cfg: Fields, hidden: int, x: int) -> int:
 
 
 def _nemotron_mixer(cfg: Fields, hidden: int) -> Mamba2:
-    bias = _flag(cfg, "use_bias", False)
+    bias = flag(cfg, "use_bias", False)
     shape = Mamba2(
         hidden, cfg.int("mamba_num_heads", 128), cfg.int("mamba_head_dim", 64), cfg.int("n_groups", 8),
         cfg.int("ssm_state_size", 128), cfg.int("conv_kernel", 4), cfg.int("chunk_size", 128), bias, bias,
-        _flag(cfg, "use_conv_bias", True),
+        flag(cfg, "use_conv_bias", True),
     )  # fmt: skip
     return check_groups(cfg, shape, "mamba_num_heads")
 
@@ -265,7 +96,7 @@ def nemotron_decoder(trace: Trace, cfg: Fields) -> int:
             elif kind == "moe":
                 layer.add(_nemotron_moe(layer, cfg, hidden, layer.stream))
             else:
-                width, bias = cfg.int("intermediate_size"), _flag(cfg, "mlp_bias", False)
+                width, bias = cfg.int("intermediate_size"), flag(cfg, "mlp_bias", False)
                 layer.add(plain_mlp(layer, hidden, width, layer.stream, prefix="mixer.", bias=bias))
     trace.vector("model.norm_f.weight", hidden)
     return len(kinds)
@@ -278,8 +109,8 @@ def _mamba2_mixer(cfg: Fields, hidden: int, inner: int, out_bias: bool, norm: bo
         raise cfg.fail("mamba_n_heads", f"heads of mamba_d_head that fill the inner width ({inner})")
     shape = Mamba2(
         hidden, n_heads, d_head, cfg.int("mamba_n_groups", 1), cfg.int("mamba_d_state", 256),
-        cfg.int("mamba_d_conv", 4), cfg.int("mamba_chunk_size", 256), _flag(cfg, "mamba_proj_bias", False),
-        out_bias, _flag(cfg, "mamba_conv_bias", True), norm,
+        cfg.int("mamba_d_conv", 4), cfg.int("mamba_chunk_size", 256), flag(cfg, "mamba_proj_bias", False),
+        out_bias, flag(cfg, "mamba_conv_bias", True), norm,
     )  # fmt: skip
     return check_groups(cfg, shape, "mamba_n_heads")
 
@@ -287,10 +118,10 @@ def _mamba2_mixer(cfg: Fields, hidden: int, inner: int, out_bias: bool, norm: bo
 def granite_decoder(trace: Trace, cfg: Fields) -> int:
     """Granite 4: Mamba-2 or attention, then a shared MLP with experts beside it where there are any."""
     heads, n_layers = read_heads(cfg), cfg.int("num_hidden_layers")
-    hidden, bias = heads.hidden, _flag(cfg, "attention_bias", False)
-    n_experts, proj_bias = cfg.int("num_local_experts", 8, minimum=0), _flag(cfg, "mamba_proj_bias", False)
+    hidden, bias = heads.hidden, flag(cfg, "attention_bias", False)
+    n_experts, proj_bias = cfg.int("num_local_experts", 8, minimum=0), flag(cfg, "mamba_proj_bias", False)
     key = "layer_types" if cfg.has("layer_types") else "layers_block_type"
-    kinds = _kinds(cfg, key, MIXER_NAMES, n_layers) if cfg.has(key) else ["linear_attention"] * n_layers
+    kinds = layer_kinds(cfg, key, MIXER_NAMES, n_layers) if cfg.has(key) else ["linear_attention"] * n_layers
     trace.embedding("model.embed_tokens", cfg.int("vocab_size"), hidden)
     for kind, numbers in groups(kinds):
         with trace.layer("decoder", numbers, "model.layers.{}.") as layer:
@@ -310,10 +141,8 @@ def granite_decoder(trace: Trace, cfg: Fields) -> int:
 def _granite_mlp(layer: Layer, cfg: Fields, hidden: int, n_experts: int, x: int) -> int:
     found = []
     if n_experts:
-        experts = _experts(cfg, n_experts, cfg.int("intermediate_size"), 2)
-        found.append(
-            routed_experts(layer, hidden, experts, x, prefix="block_sparse_moe.", router="router")
-        )
+        experts = read_routed(cfg, n_experts, cfg.int("intermediate_size"), 2)
+        found.append(routed_experts(layer, hidden, experts, x, prefix="block_sparse_moe.", router="router"))
     shared = fused_mlp(
         layer, hidden, cfg.int("shared_intermediate_size", 1024), x, prefix="shared_mlp.",
         role="shared_expert" if n_experts else "mlp", names=("input_linear", "output_linear"),
@@ -325,11 +154,11 @@ def _granite_mlp(layer: Layer, cfg: Fields, hidden: int, n_experts: int, x: int)
 def falcon_decoder(trace: Trace, cfg: Fields) -> int:
     """Falcon-H1: attention and Mamba-2 side by side in every layer."""
     heads, n_layers = read_heads(cfg, 8), cfg.int("num_hidden_layers")
-    hidden, bias = heads.hidden, _flag(cfg, "attention_bias", False)
+    hidden, bias = heads.hidden, flag(cfg, "attention_bias", False)
     # A null mamba_d_ssm means mamba_expand * hidden_size; an absent one is the class's 1024.
     inner = cfg.int("mamba_d_ssm", cfg.int("mamba_expand", 2) * hidden if "mamba_d_ssm" in cfg.data else 1024)
     mixer = _mamba2_mixer(
-        cfg, hidden, inner, _flag(cfg, "projectors_bias", False), _flag(cfg, "mamba_rms_norm", False)
+        cfg, hidden, inner, flag(cfg, "projectors_bias", False), flag(cfg, "mamba_rms_norm", False)
     )
     trace.embedding("model.embed_tokens", cfg.int("vocab_size"), hidden)
     with trace.layer("decoder", range(n_layers), "model.layers.{}.") as layer:
@@ -338,29 +167,26 @@ def falcon_decoder(trace: Trace, cfg: Fields) -> int:
         x = layer.stream
         scanned = mamba2(layer, mixer, x, "mamba.")
         layer.add(scanned, grouped_attention(layer, heads, x, qkv_bias=bias, o_bias=bias))
-        width, mlp_bias = cfg.int("intermediate_size"), _flag(cfg, "mlp_bias", False)
+        width, mlp_bias = cfg.int("intermediate_size"), flag(cfg, "mlp_bias", False)
         layer.add(gated_mlp(layer, hidden, width, layer.stream, prefix="feed_forward.", bias=mlp_bias))
     trace.vector("model.final_layernorm.weight", hidden)
     return int(n_layers)
 
 
-# ------------------------------------------------------------------------------------------ convolutions
-
-
 def _lfm2_width(cfg: Fields) -> int:
     width = cfg.int("block_ff_dim", cfg.int("intermediate_size", 12288))
-    if not _flag(cfg, "block_auto_adjust_ff_dim", True):
+    if not flag(cfg, "block_auto_adjust_ff_dim", True):
         return int(width)
     width = int(2 * width / 3)
     if "block_ffn_dim_multiplier" not in cfg.data or cfg.has("block_ffn_dim_multiplier"):
         multiple = cfg.int("block_multiple_of", 256)
-        width = -(-int(cfg.number("block_ffn_dim_multiplier", 1.0) * width) // multiple) * multiple
+        width = int(-(-int(cfg.number("block_ffn_dim_multiplier", 1.0) * width) // multiple) * multiple)
     return width
 
 
 def _lfm2_kinds(cfg: Fields, n_layers: int) -> list[str]:
     if cfg.has("layer_types"):
-        return _kinds(cfg, "layer_types", {"conv": "conv", "full_attention": "full_attention"}, n_layers)
+        return layer_kinds(cfg, "layer_types", {"conv": "conv", "full_attention": "full_attention"}, n_layers)
     chosen = cfg.list("full_attn_idxs", list(range(n_layers)))
     return ["full_attention" if i in chosen else "conv" for i in range(n_layers)]
 
@@ -368,7 +194,7 @@ def _lfm2_kinds(cfg: Fields, n_layers: int) -> list[str]:
 def lfm2_decoder(trace: Trace, cfg: Fields) -> int:
     """LFM2: gated short convolutions, with attention in some layers."""
     heads, n_layers = read_heads(cfg, 8), cfg.int("num_hidden_layers")
-    hidden, bias, kernel = heads.hidden, _flag(cfg, "conv_bias", False), cfg.int("conv_L_cache", 3)
+    hidden, bias, kernel = heads.hidden, flag(cfg, "conv_bias", False), cfg.int("conv_L_cache", 3)
     trace.embedding("model.embed_tokens", cfg.int("vocab_size"), hidden)
     for kind, numbers in groups(_lfm2_kinds(cfg, n_layers)):
         with trace.layer("decoder", numbers, "model.layers.{}.") as layer:
@@ -385,8 +211,10 @@ def lfm2_decoder(trace: Trace, cfg: Fields) -> int:
                 mixed = layer.join(mixed, x)
                 layer.add(layer.linear("conv.out_proj", "state_space", hidden, hidden, mixed, bias=bias))
             width = _lfm2_width(cfg)
-            names = ("w1", "w3", "w2")
-            layer.add(gated_mlp(layer, hidden, width, layer.stream, prefix="feed_forward.", names=names))
+            mlp = gated_mlp(
+                layer, hidden, width, layer.stream, prefix="feed_forward.", names=("w1", "w3", "w2")
+            )
+            layer.add(mlp)
     trace.vector("model.embedding_norm.weight", hidden)
     return int(n_layers)
 

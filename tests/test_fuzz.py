@@ -1,0 +1,90 @@
+"""Hostile and broken configs: a clear error or an answer, never a traceback, always at once."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from planner import PlannerError, estimate, facts
+
+SAMPLES = sorted({facts.model(name).model_type: name for name in facts.model_ids()}.values())
+VALUES: st.SearchStrategy[Any] = st.one_of(
+    st.none(), st.booleans(), st.integers(-5, 300), st.sampled_from([0, -1, 10**6, 10**9, 2**60, 10**30]),
+    st.floats(allow_nan=True, allow_infinity=True), st.text(max_size=8), st.just([]), st.just({}),
+    st.lists(st.one_of(st.integers(-2, 9), st.text(max_size=5), st.none()), max_size=4),
+    st.dictionaries(st.text(max_size=4), st.integers(), max_size=2),
+)  # fmt: skip
+
+WRONG: tuple[Any, ...] = ("text", -1, 0, 1.5, True, [], {}, 10**6, 2**60)
+
+
+def config_of(model: str) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads(facts.model_config_path(model).read_text(encoding="utf-8"))
+    return config
+
+
+def survives(config: Any, **options: Any) -> None:
+    """Either an answer or one of our errors, in one line, within two seconds."""
+    start = time.perf_counter()
+    message = ""
+    try:
+        estimate(config, rank=1, **options).to_dict()
+    except PlannerError as error:
+        message = str(error)
+    assert "\n" not in message.strip() and len(message) < 2000
+    assert time.perf_counter() - start < 2
+
+
+@given(st.data())
+@settings(max_examples=400)
+def test_changed_fields(data: st.DataObject) -> None:
+    config = config_of(data.draw(st.sampled_from(SAMPLES)))
+    target = config
+    nested = [key for key, value in config.items() if isinstance(value, dict)]
+    if nested and data.draw(st.booleans()):
+        target = config[data.draw(st.sampled_from(sorted(nested)))]
+    keys: list[str] = data.draw(st.lists(st.sampled_from(sorted(target) or ["x"]), min_size=1, max_size=3))
+    for key in keys:
+        drop: bool = data.draw(st.booleans())
+        if drop:
+            target.pop(key, None)
+        else:
+            target[key] = data.draw(VALUES)
+    survives(config)
+
+
+@pytest.mark.parametrize("model", SAMPLES)
+def test_every_field_missing_and_every_field_wrong(model: str) -> None:
+    whole = config_of(model)
+    for key in whole:
+        survives({k: v for k, v in whole.items() if k != key})
+        for value in WRONG:
+            survives({**whole, key: value})
+
+
+@pytest.mark.parametrize("model", [m for m in SAMPLES if any(isinstance(v, dict) for v in config_of(m).values())])
+def test_nested_fields_missing_and_wrong(model: str) -> None:
+    whole = config_of(model)
+    for part in [key for key, value in whole.items() if isinstance(value, dict)]:
+        for key in whole[part]:
+            survives({**whole, part: {k: v for k, v in whole[part].items() if k != key}})
+            for value in WRONG:
+                survives({**whole, part: {**whole[part], key: value}})
+
+
+@given(VALUES)
+@example({"model_type": "llama"})
+@example({"model_type": ["llama"]})
+@example({"model_type": "llama", "auto_map": {"AutoConfig": "evil.Config"}})
+def test_anything_as_a_config(value: Any) -> None:
+    survives(value if isinstance(value, dict) else {"model_type": value})
+
+
+def test_code_in_auto_map_is_never_run() -> None:
+    config = {**config_of("meta-llama/Llama-3.1-8B"), "auto_map": {"AutoModelForCausalLM": "modeling_evil.Evil"}}
+    assert estimate(config).adapter.params == estimate("meta-llama/Llama-3.1-8B").adapter.params
