@@ -77,6 +77,12 @@ def visible_pairs(seq_len: int, window: int | None, causal: bool, chunked: bool 
     return window * (window + 1) // 2 + (seq_len - window) * window
 
 
+def compressed_pairs(seq_len: int, rate: int) -> int:
+    """Pairs (query, compressed key) left by the mask: a key of `rate` positions is seen once they are all past."""
+    keys, rest = divmod(seq_len, rate)
+    return rate * keys * (keys - 1) // 2 + keys * (rest + 1)
+
+
 class _Walk:
     """One pass over a block for given trainable weights."""
 
@@ -112,7 +118,9 @@ class _Walk:
             elif isinstance(op, Scan):
                 needs.append(self._scan(op, length, needs, tally))
             else:
+                before = tally.forward
                 needs.append(self._product(op, length, needs, tally))
+                tail = tally.forward - before
         if self.step.checkpointing and block.stack in ("decoder", "encoder"):
             tally.recompute = tally.forward - (tail if block.open_end else 0)
         return tally, needs[block.out]
@@ -126,7 +134,7 @@ class _Walk:
         experts = matrix.experts if op.all_experts else matrix.experts_active
         base = positions * matrix.d_in * matrix.d_out * experts
         tally.forward += base
-        if op.forward_only:
+        if op.forward_only or length < op.gradient_from:
             return False, self._unreached(op, layer, positions, base, tally)
         if self.trained is None:
             tally.backward += base * op.groups + (base if grad else 0)
@@ -153,9 +161,11 @@ class _Walk:
         return base
 
     def _attend(self, op: Attend, length: int, needs: list[bool], tally: Tally) -> bool:
-        keys = self.lengths["memory"] if op.memory else length
+        keys = self.lengths["memory"] if op.memory else length // op.compress
         pairs, hidden = length * keys, 0
-        if not op.memory:
+        if op.compress > 1:
+            hidden = pairs - compressed_pairs(length, op.compress)
+        elif not op.memory:
             hidden = pairs - visible_pairs(length, op.window, op.causal, op.chunked)
         scale = self.step.batch * op.n_heads
         q, k, v = needs[op.q], needs[op.k], needs[op.v]

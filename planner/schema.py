@@ -137,7 +137,8 @@ class Apply:
     `forward_only` marks work that no gradient reaches (an indexer behind a top-k). `groups` are those of a
     convolution. `at_least` positions are filled up to where the layer keeps a cache (no checkpointing).
     `bypassed`: the forward reads the weight past its module, so that an adapter on the module does no work.
-    `all_experts`: the library computes every expert at every position, whichever are active.
+    `all_experts`: the library computes every expert at every position, whichever are active. In sequences shorter
+    than `gradient_from` no gradient reaches it.
     """
 
     matrix: int
@@ -151,12 +152,14 @@ class Apply:
     at_least: int = 0
     bypassed: bool = False
     all_experts: bool = False
+    gradient_from: int = 0
 
 
 @dataclass(frozen=True)
 class Attend:
     """Scores (q times k) and values (probabilities times v); no weights of its own. A `chunked` window does not
-    slide: positions attend within chunks of that size."""
+    slide: positions attend within chunks of that size. With `compress` each key stands for so many positions, and
+    a rest that does not fill one has none."""
 
     q: int
     k: int
@@ -170,6 +173,7 @@ class Attend:
     causal: bool = True
     memory: bool = False
     chunked: bool = False
+    compress: int = 1
 
 
 @dataclass(frozen=True)

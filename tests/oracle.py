@@ -78,7 +78,7 @@ def our_inventory(arch: Any) -> Counter[tuple[str, int]]:
     """Our inventory as (parameter name, size of one copy), tied matrices left out."""
     found: Counter[tuple[str, int]] = Counter()
     for m in arch.matrices:
-        bare = m.kind == "experts" or m.leaf.endswith("_weight")
+        bare = m.kind == "experts" or m.name.endswith(("_weight", "_hc.fn", ".hc_fn"))
         name = m.name if bare else f"{m.name}.weight"
         if not m.tied:
             found[(generic(name), m.d_in * m.d_out * m.experts)] += m.copies

@@ -34,6 +34,7 @@ BUILDERS: dict[str, str] = {
     **dict.fromkeys(
         "deepseek_v2 deepseek_v3 deepseek_v32 kimi_k2 kimi_k25 glm4_moe_lite glm_moe_dsa".split(), "mla"
     ),
+    "deepseek_v4": "deepseek_v4",
     **dict.fromkeys("bert roberta xlm-roberta t5 mt5 whisper clip".split(), "encoders"),
     **dict.fromkeys("chatglm internlm2 internlm3 minicpm mimo nemotron-nas".split(), "remote"),
     **dict.fromkeys("qwen3_next qwen3_5_text qwen3_5_moe_text olmo_hybrid minimax".split(), "linear_attention"),

@@ -131,7 +131,7 @@ class Layer:
         kind: Kind = "linear", parts: tuple[Part, ...] = (), tied: bool = False, length: Length = "sequence",
         experts: int = 1, active: int = 1, outer: Literal["in", "out"] = "in", extra: int = 0, per: int = 1,
         forward_only: bool = False, groups: int = 1, at_least: int = 0, bypassed: bool = False,
-        all_experts: bool = False,
+        all_experts: bool = False, gradient_from: int = 0,
     ) -> int:  # fmt: skip
         """Apply a matrix to `source`; returns the value that comes out."""
         index = self.trace.matrix(
@@ -140,9 +140,10 @@ class Layer:
         out = self._value()
         self._operations.append(
             Apply(
-                index, source, out, length, extra, per, forward_only, groups, at_least, bypassed, all_experts
+                index, source, out, length, extra, per, forward_only, groups, at_least, bypassed, all_experts,
+                gradient_from,
             )
-        )
+        )  # fmt: skip
         return out
 
     def vector(self, name: str, size: int) -> None:
@@ -158,11 +159,12 @@ class Layer:
     def attend(
         self, q: int, k: int, v: int, *, n_heads: int, n_kv_heads: int, d_qk: int, d_v: int,
         window: int | None = None, causal: bool = True, memory: bool = False, chunked: bool = False,
+        compress: int = 1,
     ) -> int:  # fmt: skip
         """Scores and values; with `memory` the keys come from the encoder's output."""
         out = self._value()
         self._operations.append(
-            Attend(q, k, v, out, n_heads, n_kv_heads, d_qk, d_v, window, causal, memory, chunked)
+            Attend(q, k, v, out, n_heads, n_kv_heads, d_qk, d_v, window, causal, memory, chunked, compress)
         )
         return out
 

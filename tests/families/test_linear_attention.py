@@ -21,7 +21,7 @@ CLASSES = {
 }  # fmt: skip
 TARGETS: dict[str, list[Any]] = {
     "qwen3_5_text": [["in_proj_qkv"], ["in_proj_a", "q_proj"], ["in_proj_b"], ["in_proj_z", "lm_head"]],
-    "qwen3_5_moe_text": [["in_proj_qkv"], ["in_proj_a", "q_proj"], ["out_proj"], ["shared_expert_gate"]],
+    "qwen3_5_moe_text": [["in_proj_qkv"], ["in_proj_a", "q_proj"], ["out_proj"], ["shared_expert_gate", "out_proj"]],
     "qwen3_next": [["in_proj_qkvz"], ["in_proj_ba"], ["out_proj", "q_proj"]],
     "olmo_hybrid": [["q_proj", "v_proj"], ["a_proj"], ["b_proj"], ["o_proj"], ["embed_tokens", "g_proj"]],
     "minimax": [["qkv_proj"], ["output_gate"], ["q_proj", "out_proj"]],
@@ -42,7 +42,9 @@ def configs(draw: st.DrawFn, model_type: str) -> dict[str, Any]:
     """Random small configs of a family, with its own switches; both mixers among two to four layers."""
     n_layers = draw(st.integers(2, 4))
     kinds = draw(
-        st.lists(st.sampled_from(["linear_attention", "full_attention"]), min_size=n_layers, max_size=n_layers)
+        st.lists(
+            st.sampled_from(["linear_attention", "full_attention"]), min_size=n_layers, max_size=n_layers
+        )
     )
     kinds[draw(st.integers(0, 1))] = "linear_attention"
     if "full_attention" not in kinds:
@@ -71,7 +73,10 @@ def configs(draw: st.DrawFn, model_type: str) -> dict[str, Any]:
             "intermediate_size": 4 * draw(st.integers(2, 6)),
         }
     if model_type == "qwen3_next":
-        fixed |= {"decoder_sparse_step": draw(st.integers(1, 2)), "mlp_only_layers": draw(st.sampled_from([[], [0]]))}
+        fixed |= {
+            "decoder_sparse_step": draw(st.integers(1, 2)),
+            "mlp_only_layers": draw(st.sampled_from([[], [0]])),
+        }
     if model_type == "minimax":
         fixed.pop("num_experts")
     wide = model_type != "olmo_hybrid"
@@ -95,7 +100,9 @@ def test_flops(model_type: str) -> None:
     lengths = st.sampled_from([2, 7, 64, 70, 131])
 
     @settings(max_examples=4)
-    @given(configs(model_type), st.integers(1, 2), lengths, st.sampled_from(TARGETS[model_type]), st.booleans())
+    @given(
+        configs(model_type), st.integers(1, 2), lengths, st.sampled_from(TARGETS[model_type]), st.booleans()
+    )
     def check(config: dict[str, Any], batch: int, seq_len: int, target: Any, checkpointing: bool) -> None:
         check_flops(config, batch, seq_len, targets=[target], checkpointing=checkpointing)
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+
+from planner.architecture.build import build
+from planner.errors import ConfigError
+from planner.flops import compressed_pairs
 
 from ..family_checks import check_flops, check_inventory
 from ..strategies import decoder_config
@@ -76,3 +80,88 @@ def test_flops(model_type: str) -> None:
         check_flops(config, batch, seq_len, targets=[target], checkpointing=checkpointing)
 
     check()
+
+
+# ----------------------------------------------------------------------------------------------- DeepSeek V4
+
+
+@st.composite
+def v4_configs(draw: st.DrawFn) -> dict[str, Any]:
+    """Random small DeepSeek V4 configs: windows of the compressors shorter and longer than the sequences."""
+    n_heads, groups = draw(st.sampled_from([2, 4])), draw(st.sampled_from([1, 2]))
+    layers = draw(st.integers(1, 3))
+    kinds = ["sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention"]
+    d_head = draw(st.sampled_from([8, 12]))
+    return {
+        "model_type": "deepseek_v4", "architectures": ["DeepseekV4ForCausalLM"], "vocab_size": 40,
+        "hidden_size": draw(st.integers(6, 20)), "num_hidden_layers": layers, "num_attention_heads": n_heads,
+        "num_key_value_heads": 1, "head_dim": d_head, "qk_rope_head_dim": 4, "q_lora_rank": draw(st.integers(3, 9)),
+        "o_groups": groups, "o_lora_rank": draw(st.integers(3, 7)), "index_n_heads": draw(st.integers(1, 3)),
+        "index_head_dim": d_head, "index_topk": 2, "sliding_window": 4, "hc_mult": draw(st.integers(2, 3)),
+        "n_routed_experts": 4, "num_experts_per_tok": draw(st.integers(1, 3)), "num_hash_layers": 1,
+        "moe_intermediate_size": draw(st.integers(5, 20)), "max_position_embeddings": 4096,
+        "layer_types": [draw(st.sampled_from(kinds)) for _ in range(layers)],
+        "compress_rates": {kinds[1]: draw(st.sampled_from([2, 4])), kinds[2]: draw(st.sampled_from([3, 8]))},
+        "tie_word_embeddings": draw(st.booleans()), "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    }  # fmt: skip
+
+
+V4_TARGETS = [
+    ["q_a_proj", "q_b_proj"], ["kv_proj"], ["gate_proj", "weights_proj"], ["o_b_proj"], ["lm_head", "kv_proj"]
+]  # fmt: skip
+
+
+@settings(max_examples=8)
+@given(v4_configs())
+def test_inventory_of_deepseek_v4(config: dict[str, Any]) -> None:
+    check_inventory(config)
+
+
+@settings(max_examples=12)
+@given(v4_configs(), st.integers(1, 3), st.integers(3, 9), st.sampled_from(V4_TARGETS), st.booleans())
+def test_flops_of_deepseek_v4(
+    config: dict[str, Any], batch: int, seq_len: int, target: Any, checkpointing: bool
+) -> None:
+    assume("weights_proj" not in target or "compressed_sparse_attention" in config["layer_types"])
+    check_flops(config, batch, seq_len, targets=[target], checkpointing=checkpointing)
+
+
+@given(st.integers(1, 40), st.integers(2, 9))
+def test_compressed_pairs_against_counting(seq_len: int, rate: int) -> None:
+    assert compressed_pairs(seq_len, rate) == sum((query + 1) // rate for query in range(seq_len))
+
+
+# ------------------------------------------------------------------------------------------------- Kimi K2.5
+
+
+def test_kimi_k25_is_its_text_model() -> None:
+    text = {
+        "model_type": "kimi_k2", "architectures": ["DeepseekV3ForCausalLM"], "hidden_size": 16, "vocab_size": 40,
+        "intermediate_size": 20, "num_hidden_layers": 3, "num_attention_heads": 2, "n_routed_experts": 4,
+        "num_experts_per_tok": 2, "n_shared_experts": 1, "moe_intermediate_size": 6, "first_k_dense_replace": 1,
+        "max_position_embeddings": 64,
+    }  # fmt: skip
+    whole = {
+        "model_type": "kimi_k25", "architectures": ["KimiK25ForConditionalGeneration"], "text_config": text,
+        "vision_config": {"vt_hidden_size": 8},
+    }  # fmt: skip
+    alone, inside = build(text), build(whole)
+    assert (inside.model_type, inside.params, inside.max_position) == ("kimi_k25", alone.params, 64)
+    assert inside.matrices == alone.matrices
+    assert "vision tower" in inside.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("num_experts_per_tok", 9), ("num_key_value_heads", 1), ("n_routed_experts", None), ("q_lora_rank", None)],
+)
+def test_fields_that_do_not_fit_are_named(field: str, value: Any) -> None:
+    config = {
+        "model_type": "deepseek_v32", "hidden_size": 16, "vocab_size": 40, "intermediate_size": 20,
+        "num_hidden_layers": 2, "num_attention_heads": 2, "n_routed_experts": 4, "num_experts_per_tok": 2,
+        "n_shared_experts": 1, "moe_intermediate_size": 6, "q_lora_rank": 5, "index_n_heads": 2,
+        "index_head_dim": 8,
+    }  # fmt: skip
+    build(config)
+    with pytest.raises(ConfigError, match=field):
+        build({**config, field: value})

@@ -61,8 +61,8 @@ def mamba_fields(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def nemotron_fields(draw: st.DrawFn) -> dict[str, Any]:
-    """Nemotron-H's mixer, experts and pattern, with a mixer and attention among one to four other layers."""
-    letters = ["M", "*", *draw(st.lists(st.sampled_from("ME*-"), min_size=1, max_size=3))]
+    """Nemotron-H's mixer, experts and pattern, with a mixer, attention and an MLP or experts among them."""
+    letters = ["M", "*", draw(st.sampled_from("E-")), *draw(st.lists(st.sampled_from("ME*-"), max_size=2))]
     return {
         "hybrid_override_pattern": "".join(draw(st.permutations(letters))),
         "num_hidden_layers": len(letters),
@@ -116,7 +116,9 @@ def own_fields(draw: st.DrawFn, model_type: str, hidden: int) -> dict[str, Any]:
 @st.composite
 def configs(draw: st.DrawFn, model_type: str) -> dict[str, Any]:
     """Random small configs of a family, with its own switches."""
-    config = draw(decoder_config(model_type, CLASSES[model_type], head_dim=model_type in ("nemotron_h", "falcon_h1")))
+    config = draw(
+        decoder_config(model_type, CLASSES[model_type], head_dim=model_type in ("nemotron_h", "falcon_h1"))
+    )
     config |= own_fields(draw, model_type, config["hidden_size"])
     if model_type in ("mamba", "falcon_mamba"):
         del config["intermediate_size"]

@@ -57,6 +57,7 @@ class Style:
     sinks: bool = False
     head_bias: str | None = None
     correction: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def _base(**options: object) -> dense.Style:
@@ -90,6 +91,7 @@ STYLES: dict[str, Style] = {
         router_kind="linear",
         window="all",
         head_bias="lm_head_bias",
+        notes=("PEFT's all-linear does not run on this model: its router is a Linear that returns a tuple.",),
     ),
     "gpt_oss": Style(
         _base(qkv_bias="attention_bias!", o_bias="attention_bias!", n_kv_heads=8, head_dim=64),
@@ -363,4 +365,7 @@ def build(cfg: Fields) -> Architecture:
     if has_head(cfg):
         bias = style is not None and style.head_bias is not None and bool(cfg.bool(style.head_bias, False))
         unembedding(trace, hidden, vocab, tied=tied, bias=bias)
-    return finish(trace, cfg, n_layers=cfg.int("num_hidden_layers"), hidden=hidden, vocab=vocab, tied=tied)
+    return finish(
+        trace, cfg, n_layers=cfg.int("num_hidden_layers"), hidden=hidden, vocab=vocab, tied=tied,
+        notes=style.notes if style else (),
+    )  # fmt: skip

@@ -219,13 +219,13 @@ def lfm2_decoder(trace: Trace, cfg: Fields) -> int:
     return int(n_layers)
 
 
-# Model type -> its decoder, and whether the class ties the embeddings by default.
-FAMILIES: dict[str, tuple[Callable[[Trace, Fields], int], bool]] = {
+# Model type -> its decoder, and whether the class ties the embeddings by default; None where it never does.
+FAMILIES: dict[str, tuple[Callable[[Trace, Fields], int], bool | None]] = {
     "mamba": (mamba_decoder, True),
     "falcon_mamba": (mamba_decoder, True),
     "jamba": (jamba_decoder, False),
     "zamba": (zamba_decoder, True),
-    "nemotron_h": (nemotron_decoder, False),
+    "nemotron_h": (nemotron_decoder, None),
     "granitemoehybrid": (granite_decoder, False),
     "falcon_h1": (falcon_decoder, False),
     "lfm2": (lfm2_decoder, True),
@@ -238,7 +238,8 @@ def build(cfg: Fields) -> Architecture:
     trace = Trace()
     n_layers = decoder(trace, cfg)
     hidden, vocab = cfg.int("hidden_size"), cfg.int("vocab_size")
-    tied = bool(cfg.bool("tie_embedding", cfg.bool("tie_word_embeddings", tied_default)))
+    tied = bool(cfg.bool("tie_embedding", cfg.bool("tie_word_embeddings", bool(tied_default))))
+    tied = tied and tied_default is not None
     if has_head(cfg):
         unembedding(trace, hidden, vocab, tied=tied)
     return finish(trace, cfg, n_layers=n_layers, hidden=hidden, vocab=vocab, tied=tied)
