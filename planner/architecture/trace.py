@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal
 
+from ..errors import ConfigError
 from ..schema import (
     MEMORY,
     STREAM,
@@ -134,6 +135,8 @@ class Layer:
         all_experts: bool = False, gradient_from: int = 0,
     ) -> int:  # fmt: skip
         """Apply a matrix to `source`; returns the value that comes out."""
+        if not 1 <= active <= experts:
+            raise ConfigError(f"the config gives {name} {experts} experts of which {active} are active.")
         index = self.trace.matrix(
             self.layers, self._prefix + name, role, kind, d_in, d_out, experts, active, bias, tied, parts, outer
         )

@@ -21,7 +21,12 @@ CLASSES = {
 }  # fmt: skip
 TARGETS: dict[str, list[Any]] = {
     "qwen3_5_text": [["in_proj_qkv"], ["in_proj_a", "q_proj"], ["in_proj_b"], ["in_proj_z", "lm_head"]],
-    "qwen3_5_moe_text": [["in_proj_qkv"], ["in_proj_a", "q_proj"], ["out_proj"], ["shared_expert_gate", "out_proj"]],
+    "qwen3_5_moe_text": [
+        ["in_proj_qkv"],
+        ["in_proj_a", "q_proj"],
+        ["out_proj"],
+        ["shared_expert_gate", "out_proj"],
+    ],
     "qwen3_next": [["in_proj_qkvz"], ["in_proj_ba"], ["out_proj", "q_proj"]],
     "olmo_hybrid": [["q_proj", "v_proj"], ["a_proj"], ["b_proj"], ["o_proj"], ["embed_tokens", "g_proj"]],
     "minimax": [["qkv_proj"], ["output_gate"], ["q_proj", "out_proj"]],
