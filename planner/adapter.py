@@ -212,7 +212,10 @@ def _nothing_chosen(arch: Architecture, spec: AdapterSpec) -> InputError:
     if any(m.kind == "experts" for m in arch.matrices) and spec.experts in ("none", "peft"):
         remedy = f"With experts {spec.experts} its experts are not adapted."
     return InputError(
-        field, ",".join(found), f"something that {arch.model_type} has outside experts: {', '.join(have)}", remedy
+        field,
+        ",".join(found),
+        f"something that {arch.model_type} has outside experts: {', '.join(have)}",
+        remedy,
     )
 
 
@@ -223,7 +226,9 @@ def adapt(arch: Architecture, spec: AdapterSpec) -> tuple[Adapted, ...]:
         raise _nothing_chosen(arch, spec)
     largest = max(min(pair.d_in, pair.d_out) for item in chosen for pair in item.pairs)
     if spec.rank > largest:
-        raise InputError("rank", spec.rank, f"at most {largest}, the smaller side of the largest adapted matrix")
+        raise InputError(
+            "rank", spec.rank, f"at most {largest}, the smaller side of the largest adapted matrix"
+        )
     return chosen
 
 
@@ -261,7 +266,9 @@ def _slope(
 ) -> Slope:  # fmt: skip
     dense = fixed = 0
     scaled: dict[int, int] = {}
-    unit = AdapterSpec(rank=1, layers=layers, targets=targets, experts=experts, layout=layout, variant=variant)
+    unit = AdapterSpec(
+        rank=1, layers=layers, targets=targets, experts=experts, layout=layout, variant=variant
+    )
     for item in select(arch, unit):
         copies = len(item.layers)
         for pair in item.pairs:
@@ -298,4 +305,6 @@ def check_spec(spec: AdapterSpec) -> None:
     if not 0 < spec.alpha < math.inf:
         raise InputError("alpha", spec.alpha, "a number above 0")
     if spec.variant == "dora" and spec.experts == "peft":
-        raise InputError("variant", "dora", "lora: PEFT has no DoRA for expert parameters", "Use --experts none.")
+        raise InputError(
+            "variant", "dora", "lora: PEFT has no DoRA for expert parameters", "Use --experts none."
+        )

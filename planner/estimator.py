@@ -98,9 +98,7 @@ def _adapter_section(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Ad
             expert_rank = item.pairs[0].rank
     sets = {name: adapters.slope(arch, spec, (name,)).params(spec.rank) for name in SUMMARY_SETS}
     sizes = {dtype: total * width for dtype, width in DTYPE_BYTES.items()}
-    return AdapterSection(
-        spec, total, adapters.slope(arch, spec).per_rank, roles, sets, sizes, expert_rank
-    )
+    return AdapterSection(spec, total, adapters.slope(arch, spec).per_rank, roles, sets, sizes, expert_rank)
 
 
 @lru_cache(maxsize=512)
@@ -115,17 +113,16 @@ def _flops_section(
         return None
     step = flop_counts.Step(work.batch, work.seq_len, work.checkpointing)
     lora, full = flop_counts.step_macs(arch, step, adapted), _full_step(arch, step)
-    step_lora, step_full = flop_counts.flops(lora), flop_counts.flops(full)
+    done_lora, done_full = (flop_counts.FLOPS_PER_MAC * (t.total - t.overcount) for t in (lora, full))
     totals: tuple[int | None, int | None] = (None, None)
     if work.total_tokens is not None:
         tokens, seen = work.batch * work.seq_len, work.total_tokens * work.epochs
-        totals = (step_full * seen // tokens, step_lora * seen // tokens)
+        totals = (done_full * seen // tokens, done_lora * seen // tokens)
     return FlopsSection(
-        step_full=step_full, step_lora=step_lora,
-        step_forward=flop_counts.FLOPS_PER_MAC * lora.forward,
-        attention=flop_counts.FLOPS_PER_MAC * lora.attention,
-        step_full_masked=step_full - flop_counts.FLOPS_PER_MAC * full.hidden,
-        step_lora_masked=step_lora - flop_counts.FLOPS_PER_MAC * lora.hidden,
+        full=done_full, lora=done_lora, counted_full=flop_counts.flops(full), counted_lora=flop_counts.flops(lora),
+        masked_full=done_full - flop_counts.FLOPS_PER_MAC * full.hidden,
+        masked_lora=done_lora - flop_counts.FLOPS_PER_MAC * lora.hidden,
+        forward=flop_counts.FLOPS_PER_MAC * lora.forward, attention=flop_counts.FLOPS_PER_MAC * lora.attention,
         batch=work.batch, seq_len=work.seq_len, rule_ratio=flop_counts.rule_ratio(adapted),
         break_even_rank=flop_counts.break_even_rank(lora, full, spec, adapted),
         total_full=totals[0], total_lora=totals[1], checkpointing=work.checkpointing,
@@ -142,7 +139,9 @@ def _information(options: Mapping[str, Any]) -> tuple[Information | None, int | 
         if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p <= 1:
             raise InputError("success-rate", p, "a number from 0 to 1")
         if given not in (["episodes"], ["dataset"]):
-            raise InputError("success-rate", p, "episodes beside it", "It describes an RL run: give --episodes.")
+            raise InputError(
+                "success-rate", p, "episodes beside it", "It describes an RL run: give --episodes."
+            )
     if options["tokens"] is not None:
         tokens = _whole("tokens", options["tokens"])
         return information.supervised(tokens), tokens, None
@@ -225,5 +224,3 @@ def estimate(
         learning_rate=lr, warnings=collect(found.notices, arch, spec, adapted, work, flops, cap, lr, fact),
         sources=_sources(found, fact, lr.law),
     )  # fmt: skip
-
-

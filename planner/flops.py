@@ -87,7 +87,11 @@ class _Walk:
     """One pass over a block for given trainable weights."""
 
     def __init__(
-        self, arch: Architecture, step: Step, trained: Mapping[int, Adapted] | None, lengths: Mapping[str, int]
+        self,
+        arch: Architecture,
+        step: Step,
+        trained: Mapping[int, Adapted] | None,
+        lengths: Mapping[str, int],
     ) -> None:
         self.matrices = arch.matrices
         self.step = step
@@ -291,7 +295,9 @@ def step_macs(arch: Architecture, step: Step, adapted: Iterable[Adapted] | None)
     """
     trained = None if adapted is None else {item.index: item for item in adapted}
     lengths = dict.fromkeys(("stem", "decoder", "encoder", "head", "memory"), step.seq_len)
-    lengths["memory"] = next((b.fixed_length for b in arch.blocks if b.stack == "encoder"), None) or step.seq_len
+    lengths["memory"] = (
+        next((b.fixed_length for b in arch.blocks if b.stack == "encoder"), None) or step.seq_len
+    )
     walk = _Walk(arch, step, trained, lengths)
     total = Tally()
     start = trained is None or step.checkpointing
@@ -320,15 +326,15 @@ def rule_ratio(adapted: Iterable[Adapted]) -> float | None:
         if item.matrix.kind == "embedding":
             continue
         weight = item.matrix.d_in * item.matrix.d_out * item.matrix.experts_active * len(item.layers)
-        pairs = sum(p.rank * (p.uses_in * p.d_in + p.uses_out * p.d_out) for p in item.pairs) * len(item.layers)
+        pairs = sum(p.rank * (p.uses_in * p.d_in + p.uses_out * p.d_out) for p in item.pairs) * len(
+            item.layers
+        )
         lora += 2 * weight + 3 * pairs
         full += 3 * weight
     return lora / full if full else None
 
 
-def break_even_rank(
-    lora: Tally, full: Tally, spec: AdapterSpec, adapted: Iterable[Adapted]
-) -> int | None:
+def break_even_rank(lora: Tally, full: Tally, spec: AdapterSpec, adapted: Iterable[Adapted]) -> int | None:
     """The smallest rank at which a LoRA step costs at least as much as a full one.
 
     The adapter's work grows in proportion to the rank (an expert's to rank / top_k, at least 1, under `scaled`);
@@ -347,7 +353,8 @@ def break_even_rank(
     slope = dense + (expert / top_k if scaled else expert)
     if slope <= 0:
         return None
-    rank = max(1, int((full.total - fixed) / slope) - 2 * top_k)
-    while cost(rank) < full.total:
+    target = full.total - full.overcount
+    rank = max(1, int((target - fixed) / slope) - 2 * top_k)
+    while cost(rank) < target:
         rank += 1
     return rank

@@ -6,14 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from .adapter import Adapted, AdapterSpec
 from .learning_rate.lookup import LAW_ALPHA, LearningRate
-from .peft_rules import PEFT_VERSION, TRANSFORMERS_VERSION, expert_targets
+from .peft_rules import PEFT_VERSION, TRANSFORMERS_VERSION, expert_targets, refused_names
 from .plan import CapacitySection, FlopsSection, Workload
 from .schema import Architecture, Notice
 
 
-def _adapter_notices(
-    arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted]
-) -> Iterator[Notice]:
+def _adapter_notices(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted]) -> Iterator[Notice]:
     thin = sorted(
         {
             item.matrix.leaf
@@ -27,6 +25,13 @@ def _adapter_notices(
             "rank-above-matrix",
             f"The rank exceeds the smaller side of {', '.join(thin)}: there the pair holds more parameters than "
             "it can use.",
+        )
+    refused = sorted({item.matrix.leaf for item in adapted} & refused_names(arch))
+    if refused:
+        yield Notice(
+            "refused-by-peft",
+            f"PEFT {PEFT_VERSION} refuses LoRA on {', '.join(refused)} of {arch.model_type}; another trainer is "
+            "needed, or targets without it.",
         )
     experts = [item for item in adapted if item.matrix.kind == "experts"]
     if experts and spec.experts == "scaled":
@@ -56,9 +61,7 @@ def _adapter_notices(
         )
 
 
-def _workload_notices(
-    arch: Architecture, work: Workload, flops: FlopsSection | None
-) -> Iterator[Notice]:
+def _workload_notices(arch: Architecture, work: Workload, flops: FlopsSection | None) -> Iterator[Notice]:
     if arch.max_position and work.seq_len > arch.max_position:
         yield Notice(
             "beyond-context",
@@ -66,8 +69,15 @@ def _workload_notices(
         )
     if flops is None:
         yield Notice("flops-unavailable", arch.flops_gap or "This architecture has no FLOP formula.")
-    elif flops.step_lora >= flops.step_full:
+        return
+    if flops.lora >= flops.full:
         yield Notice("lora-costs-more", "At this rank a LoRA step costs at least as much as a full one.")
+    if flops.counted_full != flops.full:
+        yield Notice(
+            "counter-overcounts",
+            f"torch's FLOP counter shows {flops.counted_full / flops.full - 1:.0%} more for a full step than is "
+            "done: it takes the weight gradient of depthwise convolutions for a dense one. Only flops.step follows it.",
+        )
 
 
 def _learning_notices(

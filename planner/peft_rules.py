@@ -30,6 +30,16 @@ _CONVERTED: dict[str, tuple[str, ...]] = {
 }
 
 
+# Module names on which PEFT refuses LoRA, and the model types for which it does (tuners/tuners_utils.py).
+_REFUSED = frozenset({"out_proj", "conv1d"})
+_REFUSING = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
+
+
+def refused_names(arch: Architecture) -> frozenset[str]:
+    """Module names for which PEFT raises an error on this model type instead of adapting them."""
+    return _REFUSED if arch.model_type in _REFUSING else frozenset()
+
+
 def converted_names(arch: Architecture) -> tuple[str, ...]:
     """The module names that PEFT turns into parameters for this model type, empty where it converts none."""
     return _CONVERTED.get(arch.model_type, ())
@@ -116,4 +126,6 @@ def check_targets(arch: Architecture, targets: tuple[str, ...], experts: str) ->
     missing = [name for name in fused if name not in leaves]
     if len(missing) == 1:
         found = next(target for target in targets if target.rsplit(".", 1)[-1] in fused)
-        raise InputError("targets", found, f"{missing[0]} beside it: PEFT adapts {' and '.join(fused)} as one")
+        raise InputError(
+            "targets", found, f"{missing[0]} beside it: PEFT adapts {' and '.join(fused)} as one"
+        )

@@ -93,17 +93,21 @@ class AdapterSection:
 
 @dataclass(frozen=True)
 class FlopsSection:
-    """Training FLOPs, full fine-tuning against LoRA. Per-token figures are the step's, over its tokens.
+    """FLOPs of a step, full fine-tuning against LoRA; per-token figures divide them by its tokens.
 
-    `*_masked` skip the pairs of positions that the causal or sliding mask hides, as fused kernels do.
+    `counted_*` are what torch's counter shows: more than the work where a model has depthwise convolutions, whose
+    weight gradient it takes for a dense one's. `masked_*` skip the pairs of positions that the causal or sliding
+    mask hides, as fused kernels do.
     """
 
-    step_full: int
-    step_lora: int
-    step_forward: int
+    full: int
+    lora: int
+    counted_full: int
+    counted_lora: int
+    masked_full: int
+    masked_lora: int
+    forward: int
     attention: int
-    step_full_masked: int
-    step_lora_masked: int
     batch: int
     seq_len: int
     rule_ratio: float | None
@@ -120,11 +124,11 @@ class FlopsSection:
         if self.total_full is not None:
             totals = {"full": self.total_full, "lora": self.total_lora}
         return {
-            "full_per_token": round(self.step_full / tokens),
-            "lora_per_token": round(self.step_lora / tokens),
+            "full_per_token": round(self.full / tokens),
+            "lora_per_token": round(self.lora / tokens),
             "ratio": self.ratio,
             "rule_ratio": self.rule_ratio,
-            "forward_per_token": round(self.step_forward / tokens),
+            "forward_per_token": round(self.forward / tokens),
             "attention_share": self.attention_share,
             "break_even_rank": self.break_even_rank,
             "totals": totals,
@@ -132,13 +136,13 @@ class FlopsSection:
                 "batch": self.batch,
                 "seq_len": self.seq_len,
                 "checkpointing": self.checkpointing,
-                "full": self.step_full,
-                "lora": self.step_lora,
+                "full": self.counted_full,
+                "lora": self.counted_lora,
             },
             "masked": {
-                "full_per_token": round(self.step_full_masked / tokens),
-                "lora_per_token": round(self.step_lora_masked / tokens),
-                "ratio": self.step_lora_masked / self.step_full_masked,
+                "full_per_token": round(self.masked_full / tokens),
+                "lora_per_token": round(self.masked_lora / tokens),
+                "ratio": self.masked_lora / self.masked_full,
             },
             "basis": self.basis,
         }
@@ -146,12 +150,12 @@ class FlopsSection:
     @property
     def ratio(self) -> float:
         """LoRA's FLOPs over full fine-tuning's."""
-        return self.step_lora / self.step_full
+        return self.lora / self.full
 
     @property
     def attention_share(self) -> float:
         """Scores and values over everything in LoRA's step."""
-        return self.attention / self.step_lora if self.step_lora else 0.0
+        return self.attention / self.lora if self.lora else 0.0
 
 
 @dataclass(frozen=True)

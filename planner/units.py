@@ -55,7 +55,15 @@ def significant(number: float, digits: int = 3) -> str:
 
 def flops(number: float) -> str:
     """A count of floating-point operations with an SI prefix: 48.2 GFLOP."""
-    for size, prefix in ((1e24, "Y"), (1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+    for size, prefix in (
+        (1e24, "Y"),
+        (1e21, "Z"),
+        (1e18, "E"),
+        (1e15, "P"),
+        (1e12, "T"),
+        (1e9, "G"),
+        (1e6, "M"),
+    ):
         if abs(number) >= size:
             return f"{significant(number / size)} {prefix}FLOP"
     return f"{number:,.0f} FLOP"

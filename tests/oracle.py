@@ -68,7 +68,6 @@ def input_table(model: Any) -> tuple[Any, str] | None:
     return None
 
 
-
 def params(model: Any) -> int:
     """Unique parameters."""
     return sum(p.numel() for p in model.parameters())
@@ -107,7 +106,11 @@ def cpu_model(config: Mapping[str, Any]) -> Any:
 
     cfg = transformers_config(config)
     torch.manual_seed(0)
-    return model_class(config)._from_config(cfg, attn_implementation="eager", experts_implementation="eager").train()
+    return (
+        model_class(config)
+        ._from_config(cfg, attn_implementation="eager", experts_implementation="eager")
+        .train()
+    )
 
 
 def count_flops(model: Any, inputs: Mapping[str, Any]) -> int:

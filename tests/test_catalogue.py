@@ -68,7 +68,7 @@ def test_every_supported_model_estimates() -> None:
         assert plan.adapter.params > 0
         assert plan.model.params_active <= plan.model.params
         if plan.flops is not None:
-            assert 0 < plan.flops.step_lora < plan.flops.step_full
+            assert 0 < plan.flops.lora < plan.flops.full
         else:
             assert "flops-unavailable" in {notice.code for notice in plan.warnings}
 

@@ -46,7 +46,17 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 def test_estimate_prints_the_headline_and_four_tables(run: Any) -> None:
     result = run("estimate", "--model", LLAMA, "--tokens", "300M")
     assert result.code == 0 and result.err == ""
-    for text in (LLAMA, "8.03 B", "88,121,344", "83,886,080", "69.9%", "2.86e-4", "300 Mbit", "exceeded", "55"):
+    for text in (
+        LLAMA,
+        "8.03 B",
+        "88,121,344",
+        "83,886,080",
+        "69.9%",
+        "2.86e-4",
+        "300 Mbit",
+        "exceeded",
+        "55",
+    ):
         assert text in result.out, text
     for title in ("Adapter parameters", "Training FLOPs", "Information and capacity", "Learning rate"):
         assert title in result.out
@@ -185,7 +195,9 @@ def test_files_that_are_no_config(run: Any, tmp_path: Path) -> None:
     empty.mkdir()
     for case in (*cases, str(empty), str(tmp_path / "absent.json")):
         result = run("estimate", "-m", case)
-        assert result.code == 2 and result.err.startswith("Error: ") and result.err.count("\n") <= 2, result.err
+        assert result.code == 2 and result.err.startswith("Error: ") and result.err.count("\n") <= 2, (
+            result.err
+        )
 
 
 def test_listings(run: Any) -> None:
@@ -213,7 +225,9 @@ def test_completion_offers_models_and_sets() -> None:
             **os.environ, "_LORA_PLAN_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(number),
         }  # fmt: skip
         code = "from planner.cli import main; main()"
-        return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=ROOT).stdout
+        return subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=ROOT
+        ).stdout
 
     assert "meta-llama/Llama-3.1-8B" in offers("lora-plan estimate --model 3.1-8b", 3)
     assert "attention,mlp" in offers("lora-plan estimate -m x --layers attention,m", 5)

@@ -18,7 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-@pytest.mark.parametrize(("path", "text"), list(write_docs.pages()), ids=lambda value: getattr(value, "name", ""))
+@pytest.mark.parametrize(
+    ("path", "text"), list(write_docs.pages()), ids=lambda value: getattr(value, "name", "")
+)
 def test_pages_show_what_the_program_prints(path: Path, text: str) -> None:
     """Run `python tools/write_docs.py` where this fails."""
     assert path.read_text(encoding="utf-8") == text

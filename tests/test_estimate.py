@@ -89,12 +89,12 @@ def test_flops_of_a_tiny_model_by_hand() -> None:
     assert plan.flops is not None
     weights = 2 * (64 + 64 + 64 + 480) + 400
     scores = 2 * 2 * (4 * 4 * 4 * 2)  # layers x heads x (s x s x d_head for scores and for values)
-    assert plan.flops.step_full == 2 * 3 * (4 * weights + scores)
+    assert plan.flops.full == 2 * 3 * (4 * weights + scores)
     pairs = 2 * (2 * (16 + 12 + 12 + 16) + 2 * 3 * 28) + 2 * 58
     not_needed = 4 * (64 + 64) + 4 * 2 * 3 * 8  # first layer's q, k, v: no input gradient of W and A
     lora = 4 * (2 * weights + 3 * pairs) + 3 * scores - not_needed
-    assert plan.flops.step_lora == 2 * lora
-    assert plan.flops.ratio == plan.flops.step_lora / plan.flops.step_full
+    assert plan.flops.lora == 2 * lora
+    assert plan.flops.ratio == plan.flops.lora / plan.flops.full
 
 
 def test_rule_ratio_of_square_matrices() -> None:
@@ -114,7 +114,7 @@ def test_break_even_rank_is_where_the_costs_cross(layers: str) -> None:
     below, at = (estimate(LLAMA, layers=layers, rank=min(r, 4096)).flops for r in (rank - 1, rank))
     if rank <= 4096:
         assert below is not None and at is not None
-        assert below.step_lora < below.step_full and at.step_lora >= at.step_full
+        assert below.lora < below.full and at.lora >= at.full
 
 
 def test_totals_follow_tokens_and_epochs() -> None:
@@ -128,10 +128,12 @@ def test_totals_follow_tokens_and_epochs() -> None:
 
 def test_masked_attention_costs_less_and_windows_less_again() -> None:
     config = {**TINY, "model_type": "mistral", "sliding_window": None}
-    plain, windowed = (estimate({**config, "sliding_window": w}, rank=2, seq_len=512).flops for w in (None, 16))
+    plain, windowed = (
+        estimate({**config, "sliding_window": w}, rank=2, seq_len=512).flops for w in (None, 16)
+    )
     assert plain is not None and windowed is not None
-    assert plain.step_lora == windowed.step_lora
-    assert windowed.step_lora_masked < plain.step_lora_masked < plain.step_lora
+    assert plain.lora == windowed.lora
+    assert windowed.masked_lora < plain.masked_lora < plain.lora
 
 
 CONTRACT = {
@@ -160,7 +162,11 @@ def test_the_contract() -> None:
     )
     assert set(data["flops"]["step"]) >= {"batch", "seq_len", "full", "lora"}
     assert sum(data["adapter"]["params_by_role"].values()) == data["adapter"]["params"]
-    assert data["adapter"]["bytes"] == data["adapter"]["bytes_by_dtype"]["float32"] == 4 * data["adapter"]["params"]
+    assert (
+        data["adapter"]["bytes"]
+        == data["adapter"]["bytes_by_dtype"]["float32"]
+        == 4 * data["adapter"]["params"]
+    )
     for key in ("memory", "time", "cost"):
         assert data[key] is None
     assert all(set(w) == {"code", "message"} for w in data["warnings"])
@@ -247,3 +253,24 @@ def test_one_rank_32_means_many_sizes(experts: str, params: int) -> None:
         return
     plan = estimate("Qwen/Qwen3-30B-A3B", rank=32, layers="mlp", experts=experts)
     assert plan.adapter.params == pytest.approx(params, rel=1e-3)
+
+
+def test_the_counter_s_excess_stays_in_the_step() -> None:
+    """Qwen3.5-4B has depthwise convolutions, whose weight gradient torch's counter takes for a dense one's."""
+    plan = estimate("Qwen/Qwen3.5-4B", batch=1, seq_len=2048)
+    assert plan.flops is not None
+    data = plan.to_dict()["flops"]
+    assert plan.flops.counted_full > plan.flops.full and plan.flops.counted_lora == plan.flops.lora
+    assert data["step"]["full"] == plan.flops.counted_full
+    assert data["full_per_token"] == round(plan.flops.full / 2048)
+    assert data["ratio"] == pytest.approx(0.696, abs=1e-3)
+    assert "counter-overcounts" in {notice.code for notice in plan.warnings}
+    assert "counter-overcounts" not in {notice.code for notice in estimate(LLAMA).warnings}
+
+
+def test_what_peft_refuses_is_said() -> None:
+    def codes(**options: Any) -> set[str]:
+        return {notice.code for notice in estimate("state-spaces/mamba-130m-hf", rank=2, **options).warnings}
+
+    assert "refused-by-peft" in codes(layers="all-linear")
+    assert "refused-by-peft" not in codes(targets="in_proj")

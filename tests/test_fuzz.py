@@ -69,7 +69,9 @@ def test_every_field_missing_and_every_field_wrong(model: str) -> None:
             survives({**whole, key: value})
 
 
-@pytest.mark.parametrize("model", [m for m in SAMPLES if any(isinstance(v, dict) for v in config_of(m).values())])
+@pytest.mark.parametrize(
+    "model", [m for m in SAMPLES if any(isinstance(v, dict) for v in config_of(m).values())]
+)
 def test_nested_fields_missing_and_wrong(model: str) -> None:
     whole = config_of(model)
     for part in [key for key, value in whole.items() if isinstance(value, dict)]:
@@ -88,5 +90,8 @@ def test_anything_as_a_config(value: Any) -> None:
 
 
 def test_code_in_auto_map_is_never_run() -> None:
-    config = {**config_of("meta-llama/Llama-3.1-8B"), "auto_map": {"AutoModelForCausalLM": "modeling_evil.Evil"}}
+    config = {
+        **config_of("meta-llama/Llama-3.1-8B"),
+        "auto_map": {"AutoModelForCausalLM": "modeling_evil.Evil"},
+    }
     assert estimate(config).adapter.params == estimate("meta-llama/Llama-3.1-8B").adapter.params

@@ -18,9 +18,7 @@ class Names:
     note: str = ""
 
 
-def _nvidia(
-    name: str, first: str, second: str, prices: str, aliases: str, note: str = ""
-) -> Names:
+def _nvidia(name: str, first: str, second: str, prices: str, aliases: str, note: str = "") -> Names:
     cut = [tuple(part.strip() for part in text.split(",") if part.strip()) for text in (prices, aliases)]
     return Names(name, "NVIDIA", first, second, cut[0], cut[1], note)
 
@@ -76,9 +74,7 @@ NAMES = (
         "RTX PRO 6000 Blackwell Server 96GB",
         "RTX PRO 6000 Blackwell Server Edition",
     ),
-    _nvidia(
-        "A100 SXM 40GB", "A100 40GB SXM4", "NVIDIA A100 40GB SXM4", "", "A100 40GB, A100-SXM4-40GB"
-    ),
+    _nvidia("A100 SXM 40GB", "A100 40GB SXM4", "NVIDIA A100 40GB SXM4", "", "A100 40GB, A100-SXM4-40GB"),
     _nvidia(
         "A100 SXM 80GB",
         "A100 80GB SXM4",

@@ -359,7 +359,9 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("facts", nargs="?", type=Path, help="folder of gathered facts")
     parser.add_argument("--data", type=Path, default=ROOT / "data", help="folder to write (default: data/)")
     parser.add_argument("--date", default="2026-11-24", help="when the facts were compiled")
-    parser.add_argument("--index-only", action="store_true", help="only rebuild models/index.json and compiled/")
+    parser.add_argument(
+        "--index-only", action="store_true", help="only rebuild models/index.json and compiled/"
+    )
     options = parser.parse_args(None if arguments is None else list(arguments))
     if options.index_only:
         write_index(options.data / "models", options.date)

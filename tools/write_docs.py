@@ -44,7 +44,14 @@ def cli_reference() -> str:
     lines = ["# Command line", "", "Written by `tools/write_docs.py` from the program's own help.", ""]
     for command in ("", *COMMANDS):
         arguments = f"{command} --help".strip()
-        lines += [f"## lora-plan {command}".rstrip(), "", "```text", output_of(arguments).rstrip("\n"), "```", ""]
+        lines += [
+            f"## lora-plan {command}".rstrip(),
+            "",
+            "```text",
+            output_of(arguments).rstrip("\n"),
+            "```",
+            "",
+        ]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
@@ -58,8 +65,12 @@ def pages() -> Iterator[tuple[Path, str]]:
 
 def main() -> int:
     """Write the pages, or with --check say which are out of date."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a page is out of date")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 where a page is out of date"
+    )
     check = parser.parse_args().check
     stale = []
     for path, text in pages():

@@ -37,7 +37,9 @@ BUILDERS: dict[str, str] = {
     "deepseek_v4": "deepseek_v4",
     **dict.fromkeys("bert roberta xlm-roberta t5 mt5 whisper clip".split(), "encoders"),
     **dict.fromkeys("chatglm internlm2 internlm3 minicpm mimo nemotron-nas".split(), "remote"),
-    **dict.fromkeys("qwen3_next qwen3_5_text qwen3_5_moe_text olmo_hybrid minimax".split(), "linear_attention"),
+    **dict.fromkeys(
+        "qwen3_next qwen3_5_text qwen3_5_moe_text olmo_hybrid minimax".split(), "linear_attention"
+    ),
     **dict.fromkeys(
         "mamba falcon_mamba jamba zamba nemotron_h granitemoehybrid falcon_h1 lfm2".split(), "state_space"
     ),

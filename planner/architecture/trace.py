@@ -80,13 +80,22 @@ class Trace:
             name, role, kind, d_in, d_out, experts, active, bias, tied, parts, outer = key
             matrices.append(
                 Matrix(
-                    name, role, kind, d_in, d_out, tuple(sorted(layers)), experts, active, bias, tied, parts, outer
+                    name,
+                    role,
+                    kind,
+                    d_in,
+                    d_out,
+                    tuple(sorted(layers)),
+                    experts,
+                    active,
+                    bias,
+                    tied,
+                    parts,
+                    outer,
                 )
             )
         vectors = tuple(Vector(n, size, tuple(sorted(ids))) for (n, size), ids in self._vectors.items())
-        return Architecture(
-            matrices=tuple(matrices), vectors=vectors, blocks=tuple(self._blocks), **fields
-        )
+        return Architecture(matrices=tuple(matrices), vectors=vectors, blocks=tuple(self._blocks), **fields)
 
 
 class Layer:
@@ -138,7 +147,18 @@ class Layer:
         if not 1 <= active <= experts:
             raise ConfigError(f"the config gives {name} {experts} experts of which {active} are active.")
         index = self.trace.matrix(
-            self.layers, self._prefix + name, role, kind, d_in, d_out, experts, active, bias, tied, parts, outer
+            self.layers,
+            self._prefix + name,
+            role,
+            kind,
+            d_in,
+            d_out,
+            experts,
+            active,
+            bias,
+            tied,
+            parts,
+            outer,
         )
         out = self._value()
         self._operations.append(

@@ -54,13 +54,18 @@ def _headline(plan: Plan) -> RenderableType:
 def _adapter(plan: Plan) -> Table:
     adapter = plan.adapter
     chosen = ",".join(adapter.spec.layers or ())
-    table = _table("Adapter parameters", adapter.basis, f"at rank {adapter.spec.rank}", "parameters", "of model")
+    table = _table(
+        "Adapter parameters", adapter.basis, f"at rank {adapter.spec.rank}", "parameters", "of model"
+    )
     for name, number in adapter.layer_sets.items():
         style = "bold" if name == chosen else ""
         table.add_row(name, f"{number:,}", units.percent(number / plan.model.params), style=style)
     if chosen not in adapter.layer_sets:
         table.add_row(
-            "this adapter", f"{adapter.params:,}", units.percent(adapter.params / plan.model.params), style="bold"
+            "this adapter",
+            f"{adapter.params:,}",
+            units.percent(adapter.params / plan.model.params),
+            style="bold",
         )
     if adapter.expert_rank is not None:
         table.add_row("rank of an expert", f"{adapter.expert_rank:,}", "")
@@ -81,7 +86,9 @@ def _flops(plan: Plan) -> Table:
     table.add_row("full fine-tuning", units.flops(data["full_per_token"]), "")
     table.add_row("LoRA", units.flops(data["lora_per_token"]), units.percent(flops.ratio), style="bold")
     masked = data["masked"]
-    table.add_row("LoRA, masked half skipped", units.flops(masked["lora_per_token"]), units.percent(masked["ratio"]))
+    table.add_row(
+        "LoRA, masked half skipped", units.flops(masked["lora_per_token"]), units.percent(masked["ratio"])
+    )
     if flops.rule_ratio is not None:
         table.add_row("bare rule (2N²+6NR)/3N²", "", units.percent(flops.rule_ratio))
     table.add_row("attention, of LoRA's", "", units.percent(flops.attention_share))

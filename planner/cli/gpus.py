@@ -21,7 +21,13 @@ def _entry(fact: Accelerator) -> dict[str, Any]:
 
 def _row(entry: dict[str, Any]) -> tuple[str, ...]:
     prices = [p["usd_per_gpu_hour"] for p in entry["prices"] if p["kind"] == "on-demand"]
-    price = "" if not prices else f"{min(prices):.2f}" if len(prices) == 1 else f"{min(prices):.2f}-{max(prices):.2f}"
+    price = (
+        ""
+        if not prices
+        else f"{min(prices):.2f}"
+        if len(prices) == 1
+        else f"{min(prices):.2f}-{max(prices):.2f}"
+    )
     half = entry["bf16_dense_flops_per_s"] or entry["fp16_dense_flops_per_s"]
     bandwidth = entry["bandwidth_bytes_per_s"]
     return (

@@ -12,7 +12,9 @@ from rich.text import Text
 from ..errors import UnknownModelError, hint
 
 
-def matching(items: Sequence[Any], wanted: str | None, names: Sequence[Sequence[str]], label: str) -> list[Any]:
+def matching(
+    items: Sequence[Any], wanted: str | None, names: Sequence[Sequence[str]], label: str
+) -> list[Any]:
     """The items one of whose names contains `wanted`, any case; none is an error with the nearest names."""
     if not wanted:
         return list(items)

@@ -31,7 +31,9 @@ class Count(click.ParamType[int]):
 class SectionedCommand(click.Command):
     """A command whose help lists its options under headings. `sections` maps a heading to option names."""
 
-    def __init__(self, *args: Any, sections: Mapping[str, Sequence[str]] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, sections: Mapping[str, Sequence[str]] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.sections = dict(sections or {})
 

@@ -55,7 +55,9 @@ def look_up(
     law = facts.law(law_id)
     family, by_architecture = family_of(model_id, model_type, named)
     if law.base is None or family is None or family not in law.exponents:
-        known = " and ".join(name.capitalize() for name in law.exponents) or "no family with printed constants"
+        known = (
+            " and ".join(name.capitalize() for name in law.exponents) or "no family with printed constants"
+        )
         reason = (
             f"the law {law.id} was fitted on {known} models only; this one is neither, "
             "and a rate for it would be a guess"

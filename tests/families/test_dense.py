@@ -41,7 +41,11 @@ def configs(model_type: str) -> st.SearchStrategy[dict[str, Any]]:
     # A quarter of a small head's width is odd, which no rotation can turn.
     fixed = {"partial_rotary_factor": 1.0} if model_type == "stablelm" else {}
     return decoder_config(
-        model_type, CLASSES[model_type], head_dim=model_type not in NO_HEAD_DIM, switches=sorted(switches), **fixed
+        model_type,
+        CLASSES[model_type],
+        head_dim=model_type not in NO_HEAD_DIM,
+        switches=sorted(switches),
+        **fixed,
     )
 
 

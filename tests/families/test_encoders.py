@@ -26,9 +26,23 @@ TARGETS: dict[str, list[Any]] = {
     "bert": ["all-linear", ["query", "value"], ["attention.output.dense"], ["decoder"], ["word_embeddings"]],
     "roberta": ["all-linear", ["key"], ["output.dense"], ["decoder"], ["word_embeddings", "query"]],
     "xlm-roberta": ["all-linear", ["query", "value"], ["intermediate.dense"], ["lm_head.dense"]],
-    "t5": ["all-linear", ["q", "v"], ["o"], ["wo"], ["EncDecAttention.k"], ["EncDecAttention.q"], ["lm_head"]],
+    "t5": [
+        "all-linear",
+        ["q", "v"],
+        ["o"],
+        ["wo"],
+        ["EncDecAttention.k"],
+        ["EncDecAttention.q"],
+        ["lm_head"],
+    ],
     "mt5": ["all-linear", ["SelfAttention.q"], ["decoder.block.0.layer.1.EncDecAttention.v"], ["wi_0"]],
-    "whisper": ["all-linear", ["q_proj", "v_proj"], ["encoder_attn.k_proj"], ["fc2"], ["decoder.layers.0.fc1"]],
+    "whisper": [
+        "all-linear",
+        ["q_proj", "v_proj"],
+        ["encoder_attn.k_proj"],
+        ["fc2"],
+        ["decoder.layers.0.fc1"],
+    ],
 }
 DROPOUT = st.sampled_from([0.0, 0.1])
 
@@ -130,7 +144,15 @@ def test_clip_is_an_inventory_without_a_step(config: dict[str, Any]) -> None:
     assert "contrastive" in (build(config).flops_gap or "")
 
 
-T5 = {"model_type": "t5", "d_model": 8, "d_kv": 4, "d_ff": 9, "num_heads": 2, "num_layers": 1, "vocab_size": 20}
+T5 = {
+    "model_type": "t5",
+    "d_model": 8,
+    "d_kv": 4,
+    "d_ff": 9,
+    "num_heads": 2,
+    "num_layers": 1,
+    "vocab_size": 20,
+}
 
 
 def test_t5_with_a_head_of_its_own_is_counted_as_transformers_ties_it() -> None:

@@ -48,7 +48,10 @@ def configs(draw: st.DrawFn, model_type: str) -> dict[str, Any]:
     if model_type not in DIRECT_QUERIES[:3] and draw(st.booleans()):
         config["mlp_layer_types"] = [draw(st.sampled_from(["dense", "sparse"])) for _ in range(layers)]
     if model_type == "glm_moe_dsa":
-        config["indexer_types"] = ["full", *(draw(st.sampled_from(["full", "shared"])) for _ in range(layers - 1))]
+        config["indexer_types"] = [
+            "full",
+            *(draw(st.sampled_from(["full", "shared"])) for _ in range(layers - 1)),
+        ]
     return config
 
 
@@ -74,7 +77,11 @@ def test_inventory(model_type: str) -> None:
 def test_flops(model_type: str) -> None:
     @settings(max_examples=6)
     @given(
-        configs(model_type), st.integers(1, 3), st.integers(3, 9), st.sampled_from(targets(model_type)), st.booleans()
+        configs(model_type),
+        st.integers(1, 3),
+        st.integers(3, 9),
+        st.sampled_from(targets(model_type)),
+        st.booleans(),
     )
     def check(config: dict[str, Any], batch: int, seq_len: int, target: Any, checkpointing: bool) -> None:
         check_flops(config, batch, seq_len, targets=[target], checkpointing=checkpointing)
@@ -153,7 +160,12 @@ def test_kimi_k25_is_its_text_model() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("num_experts_per_tok", 9), ("num_key_value_heads", 1), ("n_routed_experts", None), ("q_lora_rank", None)],
+    [
+        ("num_experts_per_tok", 9),
+        ("num_key_value_heads", 1),
+        ("n_routed_experts", None),
+        ("q_lora_rank", None),
+    ],
 )
 def test_fields_that_do_not_fit_are_named(field: str, value: Any) -> None:
     config = {

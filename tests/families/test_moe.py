@@ -90,7 +90,9 @@ def dbrx_configs() -> st.SearchStrategy[dict[str, Any]]:
         }  # fmt: skip
 
     small = st.integers(1, 3)
-    return st.builds(make, st.integers(1, 2), st.integers(1, 2), st.integers(2, 6), small, st.integers(5, 30), small)
+    return st.builds(
+        make, st.integers(1, 2), st.integers(1, 2), st.integers(2, 6), small, st.integers(5, 30), small
+    )
 
 
 @st.composite
@@ -135,7 +137,11 @@ def test_fields_that_do_not_fit_are_named(field: str, value: Any) -> None:
 def targets(model_type: str) -> list[Any]:
     """Target lists to adapt."""
     attention = ["Wqkv"] if model_type == "dbrx" else ["q_proj", "v_proj"]
-    lists: list[Any] = [attention, ["out_proj" if model_type == "dbrx" else "o_proj"], ["lm_head", *attention]]
+    lists: list[Any] = [
+        attention,
+        ["out_proj" if model_type == "dbrx" else "o_proj"],
+        ["lm_head", *attention],
+    ]
     if model_type in PARTS_OF_EXPERTS:
         lists += PARTS_OF_EXPERTS[model_type]
     return lists if model_type in NO_ALL_LINEAR else ["all-linear", "all-linear", *lists]
@@ -164,7 +170,11 @@ def has_experts(config: dict[str, Any]) -> bool:
 def test_flops(model_type: str) -> None:
     @settings(max_examples=5)
     @given(
-        configs(model_type), st.integers(1, 3), st.integers(3, 9), st.sampled_from(targets(model_type)), st.booleans()
+        configs(model_type),
+        st.integers(1, 3),
+        st.integers(3, 9),
+        st.sampled_from(targets(model_type)),
+        st.booleans(),
     )
     def check(config: dict[str, Any], batch: int, seq_len: int, target: Any, checkpointing: bool) -> None:
         assume(target not in PARTS_OF_EXPERTS.get(model_type, ()) or has_experts(config))

@@ -37,13 +37,18 @@ def catalogue() -> list[tuple[str, dict[str, Any], int]]:
     return found
 
 
-@pytest.mark.parametrize(("name", "config", "total"), catalogue(), ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(
+    ("name", "config", "total"), catalogue(), ids=lambda v: v if isinstance(v, str) else ""
+)
 def test_the_published_total(name: str, config: dict[str, Any], total: int) -> None:
     assert build(config).params == total, name
 
 
 def test_the_published_total_of_models_whose_source_gives_none() -> None:
-    sizes = {"openbmb__MiniCPM-2B-sft-bf16": 2724880896, "nvidia__Llama-3_3-Nemotron-Super-49B-v1": 49867145216}
+    sizes = {
+        "openbmb__MiniCPM-2B-sft-bf16": 2724880896,
+        "nvidia__Llama-3_3-Nemotron-Super-49B-v1": 49867145216,
+    }
     for name, total in sizes.items():
         assert build(json.loads((MODELS / f"{name}.json").read_text())).params == total
 
@@ -100,7 +105,9 @@ def test_internlm2_is_llama_with_one_matrix_for_three(config: dict[str, Any], ch
 
 
 @given(decoder_config("glm", "GlmForCausalLM", tie_word_embeddings=False), st.booleans(), st.booleans())
-def test_chatglm_is_glm_with_one_matrix_for_three(config: dict[str, Any], bias: bool, checkpointing: bool) -> None:
+def test_chatglm_is_glm_with_one_matrix_for_three(
+    config: dict[str, Any], bias: bool, checkpointing: bool
+) -> None:
     config["attention_bias"] = bias
     renamed = {
         "model_type": "chatglm", "architectures": ["ChatGLMModel"], "num_layers": config["num_hidden_layers"],

@@ -35,7 +35,9 @@ def read_heads(cfg: Fields, n_kv_default: int | None = None, d_head_default: int
     """Heads from the usual fields. An absent field takes the default of the family's class; a null one (and a
     class without default) means as many key-value heads as heads, and hidden / heads for head_dim."""
     hidden, n_heads = cfg.int("hidden_size"), cfg.int("num_attention_heads")
-    n_kv = cfg.int("num_key_value_heads", None if "num_key_value_heads" in cfg.data else n_kv_default) or n_heads
+    n_kv = (
+        cfg.int("num_key_value_heads", None if "num_key_value_heads" in cfg.data else n_kv_default) or n_heads
+    )
     d_head = cfg.int("head_dim", None if "head_dim" in cfg.data else d_head_default)
     if d_head is None:
         if hidden % n_heads:

@@ -81,7 +81,14 @@ def compress_rates(cfg: Fields) -> dict[str, int]:
 
 
 def _compressed(
-    layer: Layer, prefix: str, hidden: int, d_head: int, rate: int, series: int, x: int, forward_only: bool = False
+    layer: Layer,
+    prefix: str,
+    hidden: int,
+    d_head: int,
+    rate: int,
+    series: int,
+    x: int,
+    forward_only: bool = False,
 ) -> int:
     """Every `rate` positions become one, weighted by a gate; with two series windows overlap."""
     width = series * d_head
@@ -101,7 +108,12 @@ def _indexer(layer: Layer, shape: Shape, rate: int, x: int, latent: int) -> None
     prefix = "self_attn.compressor.indexer."
     keys = _compressed(layer, prefix, shape.hidden, shape.d_index, rate, 2, x, forward_only=True)
     q = layer.linear(
-        prefix + "q_b_proj", "attention", shape.q_rank, shape.index_heads * shape.d_index, latent, forward_only=True
+        prefix + "q_b_proj",
+        "attention",
+        shape.q_rank,
+        shape.index_heads * shape.d_index,
+        latent,
+        forward_only=True,
     )
     layer.attend(
         q, keys, keys, n_heads=shape.index_heads, n_kv_heads=1, d_qk=shape.d_index, d_v=0, compress=rate
@@ -123,16 +135,22 @@ def attention(layer: Layer, shape: Shape, kind: str, rates: dict[str, int], x: i
 
     def attend(keys: int, window: int | None, compress: int = 1) -> int:
         return layer.attend(
-            q, keys, keys, n_heads=shape.n_heads, n_kv_heads=1, d_qk=d, d_v=d, window=window, compress=compress
+            q,
+            keys,
+            keys,
+            n_heads=shape.n_heads,
+            n_kv_heads=1,
+            d_qk=d,
+            d_v=d,
+            window=window,
+            compress=compress,
         )
 
     if kind == SLIDING:
         mixed = attend(kv, shape.window)
     else:
         rate = rates[kind]
-        far = _compressed(
-            layer, prefix + "compressor.", shape.hidden, d, rate, 2 if kind == SPARSE else 1, x
-        )
+        far = _compressed(layer, prefix + "compressor.", shape.hidden, d, rate, 2 if kind == SPARSE else 1, x)
         if kind == SPARSE:
             _indexer(layer, shape, rate, x, latent)
         # Near and far keys are one sequence of keys: a gradient of one side is computed for both.
@@ -176,7 +194,13 @@ def decoder(trace: Trace, cfg: Fields) -> None:
             x = layer.join(layer.stream, weights)
             result = routed(layer, shape.hidden, experts, x)
             beside = gated_mlp(
-                layer, shape.hidden, experts.width, x, prefix="mlp.shared_experts.", role="shared_expert", bias=bias
+                layer,
+                shape.hidden,
+                experts.width,
+                x,
+                prefix="mlp.shared_experts.",
+                role="shared_expert",
+                bias=bias,
             )
             _rejoin(layer, shape, weights, layer.join(result, beside))
             layer.open_end = True
@@ -198,5 +222,11 @@ def build(cfg: Fields) -> Architecture:
         if has_head(cfg):
             head.add(head.linear("lm_head", "unembedding", hidden, vocab, head.stream, tied=tied))
     return finish(
-        trace, cfg, n_layers=cfg.int("num_hidden_layers"), hidden=hidden, vocab=vocab, tied=tied, notes=(PEFT_NOTE,)
+        trace,
+        cfg,
+        n_layers=cfg.int("num_hidden_layers"),
+        hidden=hidden,
+        vocab=vocab,
+        tied=tied,
+        notes=(PEFT_NOTE,),
     )

@@ -199,7 +199,9 @@ def mlp(layer: Layer, cfg: Fields, style: Style, hidden: int, x: int) -> int:
     if style.mlp == "fused":
         return fused_mlp(layer, hidden, width, x, bias=bias)
     if style.mlp == "plain":
-        return plain_mlp(layer, hidden, width, x, bias=bias, names=style.mlp_names or ("up_proj", "down_proj"))
+        return plain_mlp(
+            layer, hidden, width, x, bias=bias, names=style.mlp_names or ("up_proj", "down_proj")
+        )
     return gated_mlp(layer, hidden, width, x, bias=bias)
 
 
@@ -233,6 +235,4 @@ def build(cfg: Fields) -> Architecture:
     hidden, vocab = cfg.int("hidden_size"), cfg.int("vocab_size")
     if has_head(cfg):
         unembedding(trace, hidden, vocab, tied=tied)
-    return finish(
-        trace, cfg, n_layers=cfg.int("num_hidden_layers"), hidden=hidden, vocab=vocab, tied=tied
-    )
+    return finish(trace, cfg, n_layers=cfg.int("num_hidden_layers"), hidden=hidden, vocab=vocab, tied=tied)

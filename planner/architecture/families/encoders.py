@@ -107,9 +107,7 @@ def _masked_lm_head(trace: Trace, cfg: Fields, hidden: int, tied: bool) -> None:
         x = head.linear(dense, "other", hidden, hidden, head.stream, bias=True)
         head.norm(norm, hidden, True)
         # Untied, the decoder has a bias of its own and the head's stands unused beside it.
-        out = head.linear(
-            decoder, "unembedding", hidden, cfg.int("vocab_size"), x, bias=not tied, tied=tied
-        )
+        out = head.linear(decoder, "unembedding", hidden, cfg.int("vocab_size"), x, bias=not tied, tied=tied)
         head.vector(bias, cfg.int("vocab_size"))
         head.add(out)
 

@@ -147,7 +147,14 @@ def attention(layer: Layer, style: Style, heads: Heads, x: int, qkv_bias: bool, 
         names = ("q_proj", "k_proj", "v_proj")
         parts = tuple(Part(name, heads.hidden, n) for name, n in zip(names, widths, strict=True))
         q = k = v = layer.linear(
-            style.qkv[0], "attention", heads.hidden, sum(widths), x, bias=qkv_bias, kind=style.kind, parts=parts
+            style.qkv[0],
+            "attention",
+            heads.hidden,
+            sum(widths),
+            x,
+            bias=qkv_bias,
+            kind=style.kind,
+            parts=parts,
         )
     else:
         q, k, v = (
@@ -157,9 +164,7 @@ def attention(layer: Layer, style: Style, heads: Heads, x: int, qkv_bias: bool, 
     mixed = layer.attend(
         q, k, v, n_heads=heads.n_heads, n_kv_heads=heads.n_kv_heads, d_qk=heads.d_head, d_v=heads.d_head
     )
-    return layer.linear(
-        style.output, "attention", heads.q, heads.hidden, mixed, bias=o_bias, kind=style.kind
-    )
+    return layer.linear(style.output, "attention", heads.q, heads.hidden, mixed, bias=o_bias, kind=style.kind)
 
 
 def _parallel(cfg: Fields, style: Style, model_type: str) -> bool:
@@ -211,9 +216,7 @@ def layers(trace: Trace, cfg: Fields, style: Style, heads: Heads, base: str) -> 
         if not parallel:
             layer.add(mixed)
             x = layer.stream
-        mlp = plain_mlp(
-            layer, heads.hidden, width, x, prefix="", names=style.mlp, bias=bias, kind=style.kind
-        )
+        mlp = plain_mlp(layer, heads.hidden, width, x, prefix="", names=style.mlp, bias=bias, kind=style.kind)
         layer.add(mlp, *([mixed] if parallel else []))
 
 
@@ -244,7 +247,9 @@ def ending(trace: Trace, cfg: Fields, style: Style, hidden: int, width: int, bas
     """The final norm, and OPT's projection down to the width of its token table."""
     opt = cfg.str("model_type") == "opt"
     affine = not opt or cfg.bool("layer_norm_elementwise_affine", True)
-    kept = not opt or (cfg.bool("do_layer_norm_before", True) and not cfg.bool("_remove_final_layer_norm", False))
+    kept = not opt or (
+        cfg.bool("do_layer_norm_before", True) and not cfg.bool("_remove_final_layer_norm", False)
+    )
     if affine and kept:
         _norm(trace, base + style.final_norm, hidden, style.norm_bias)
     if width != hidden:

@@ -116,12 +116,19 @@ def latent_attention(layer: Layer, shape: Latent, x: int, index: Index | None = 
         q = layer.linear(prefix + "q_proj", "attention", shape.hidden, shape.n_heads * d_qk, x)
         latent = x
     else:
-        latent = layer.linear(prefix + "q_a_proj", "attention", shape.hidden, shape.q_rank, x, bias=shape.bias)
+        latent = layer.linear(
+            prefix + "q_a_proj", "attention", shape.hidden, shape.q_rank, x, bias=shape.bias
+        )
         layer.norm(prefix + "q_a_layernorm", shape.q_rank)
         latent = layer.join(latent)
         q = _inner(layer, prefix + "q_b_proj", shape.q_rank, shape.n_heads * d_qk, latent)
     both = layer.linear(
-        prefix + "kv_a_proj_with_mqa", "attention", shape.hidden, shape.kv_rank + shape.rope, x, bias=shape.bias
+        prefix + "kv_a_proj_with_mqa",
+        "attention",
+        shape.hidden,
+        shape.kv_rank + shape.rope,
+        x,
+        bias=shape.bias,
     )
     layer.norm(prefix + "kv_a_layernorm", shape.kv_rank)
     width = shape.n_heads * (shape.nope + shape.value)
@@ -155,7 +162,10 @@ def _indexed(cfg: Fields, style: Style, n_layers: int) -> list[bool]:
         pattern = cfg.data["index_topk_pattern"]
         kinds = [{"F": "full", "S": "shared"}.get(str(kind), str(kind)) for kind in pattern]
     if kinds is None:
-        every, offset = cfg.int("index_topk_freq", 1, minimum=0), cfg.int("index_skip_topk_offset", 2, minimum=0)
+        every, offset = (
+            cfg.int("index_topk_freq", 1, minimum=0),
+            cfg.int("index_skip_topk_offset", 2, minimum=0),
+        )
         return [max(i - offset + 1, 0) % max(every, 1) == 0 for i in range(n_layers)]
     if len(kinds) != n_layers or kinds[0] != "full":
         raise cfg.fail("indexer_types", f"a list of {n_layers} items, one a layer, the first of them 'full'")

@@ -184,7 +184,9 @@ def _flag(cfg: Fields, rule: bool | str) -> bool:
     return rule if isinstance(rule, bool) else bool(cfg.bool(rule.rstrip("!"), rule.endswith("!")))
 
 
-def _shared(layer: Layer, cfg: Fields, style: Style, shared: Shared, hidden: int, width: int, x: int) -> int | None:
+def _shared(
+    layer: Layer, cfg: Fields, style: Style, shared: Shared, hidden: int, width: int, x: int
+) -> int | None:
     if shared.count:
         count = cfg.int(shared.count, minimum=0)
         if count == 0:

@@ -103,7 +103,9 @@ def _chatglm(cfg: Fields) -> Architecture:
     """ChatGLM2, ChatGLM3 and the first GLM-4. The class with the loss puts `transformer.` before all names,
     whatever `architectures` says."""
     if cfg.has("vision_config") or cfg.has("position_encoding_2d") or cfg.has("pre_seq_len"):
-        raise UnsupportedArchitectureError("this kind of chatglm (images, 2-D positions, prefixes) has no builder.")
+        raise UnsupportedArchitectureError(
+            "this kind of chatglm (images, 2-D positions, prefixes) has no builder."
+        )
     heads, trace, base = _chatglm_heads(cfg), Trace(), "transformer."
     n_layers, vocab = cfg.int("num_layers"), cfg.int("padded_vocab_size")
     bias, norm_bias = cfg.bool("add_bias_linear", False), not cfg.bool("rmsnorm", True)
@@ -188,7 +190,11 @@ def _deci_layer(layer: Layer, block: DeciBlock, heads: Heads, bias: bool, mlp_bi
 
 def _deci(cfg: Fields) -> Architecture:
     """DeciLM: every layer has its own key-value heads and MLP width, or lacks one of the two."""
-    hidden, n_heads, n_layers = cfg.int("hidden_size"), cfg.int("num_attention_heads"), cfg.int("num_hidden_layers")
+    hidden, n_heads, n_layers = (
+        cfg.int("hidden_size"),
+        cfg.int("num_attention_heads"),
+        cfg.int("num_hidden_layers"),
+    )
     if hidden % n_heads:
         raise cfg.fail("num_attention_heads", f"a divisor of hidden_size ({hidden})")
     found = cfg.list("block_configs", length=n_layers)
