@@ -76,7 +76,7 @@ def _workload_notices(arch: Architecture, work: Workload, flops: FlopsSection | 
         yield Notice(
             "counter-overcounts",
             f"torch's FLOP counter shows {flops.counted_full / flops.full - 1:.0%} more for a full step than is "
-            "done: it takes the weight gradient of depthwise convolutions for a dense one. Only flops.step follows it.",
+            "done: it takes the weight gradient of depthwise convolutions for a dense one. Only flops.step has it.",
         )
 
 
