@@ -56,6 +56,13 @@ def read_experts(cfg: Fields, fields: ExpertFields, minimum: int = 1) -> Experts
     return Experts(n, active, pick(cfg, fields.width, fields.width_default))
 
 
+def read_routed(cfg: Fields, n: int, width: int, active_default: int) -> Experts:
+    """`n` experts of a known width, with the class's number of active ones as default."""
+    active = cfg.int("num_experts_per_tok", active_default)
+    check_active(cfg, ("num_experts_per_tok",), n, active)
+    return Experts(n, active, width)
+
+
 def routed(
     layer: Layer, hidden: int, experts: Experts, x: int, *, prefix: str = "mlp.", router: str = "gate",
     router_kind: Kind = "parameter", bias: bool = False,

@@ -14,6 +14,7 @@ from ...schema import Architecture, Part
 from ..fields import Fields
 from ..trace import Layer, Trace
 from .common import Heads, finish, gated_mlp, grouped_attention, groups, has_head, read_heads, unembedding
+from .experts import ExpertFields, Experts, read_experts, read_routed, routed
 from .scans import causal_convolution
 
 CHUNK = 64
@@ -133,58 +134,11 @@ def gated_attention(layer: Layer, heads: Heads, x: int, bias: bool) -> int:
     return layer.linear(prefix + "o_proj", "attention", heads.q, h, layer.join(mixed, q), bias=bias)
 
 
-@dataclass(frozen=True)
-class Experts:
-    """Routed experts with a gated shared one."""
-
-    n: int
-    active: int
-    width: int
-    shared: int
-
-
-def read_experts(cfg: Fields, n: int, active: int) -> Experts:
-    """The experts, with the class's number of experts and of active ones as defaults."""
-    experts = Experts(
-        cfg.int("num_experts", n, minimum=0), cfg.int("num_experts_per_tok", active),
-        cfg.int("moe_intermediate_size", 512), cfg.int("shared_expert_intermediate_size", 512),
-    )  # fmt: skip
-    if 0 < experts.n < experts.active:
-        raise cfg.fail("num_experts_per_tok", f"at most num_experts ({experts.n})")
-    return experts
-
-
-def read_routed(cfg: Fields, n: int, width: int, default_active: int) -> Experts:
-    """`n` routed experts without a shared one."""
-    experts = Experts(n, cfg.int("num_experts_per_tok", default_active), width, 0)
-    if experts.n < experts.active:
-        raise cfg.fail("num_experts_per_tok", f"at most the number of experts ({n})")
-    return experts
-
-
-def routed_experts(
-    layer: Layer, hidden: int, experts: Experts, x: int, *, prefix: str = "mlp.", router: str = "gate"
-) -> int:
-    """Routed experts, whose results are weighted by the router's probabilities."""
-    route = layer.linear(prefix + router, "router", hidden, experts.n, x, kind="parameter")
-    parts = (Part("gate_proj", hidden, experts.width), Part("up_proj", hidden, experts.width))
-    inner = layer.linear(
-        prefix + "experts.gate_up_proj", "expert", hidden, 2 * experts.width, x, kind="experts", parts=parts,
-        experts=experts.n, active=experts.active,
-    )  # fmt: skip
-    routed = layer.linear(
-        prefix + "experts.down_proj", "expert", experts.width, hidden, inner, kind="experts", experts=experts.n,
-        active=experts.active, outer="out",
-    )  # fmt: skip
-    layer.open_end = False
-    return layer.join(routed, route)
-
-
-def expert_layer(layer: Layer, hidden: int, experts: Experts, x: int) -> int:
-    """Routed experts, and a shared one weighted by a gate of its own."""
-    shared = gated_mlp(layer, hidden, experts.shared, x, prefix="mlp.shared_expert.", role="shared_expert")
-    routed = routed_experts(layer, hidden, experts, x)
-    return layer.join(routed, shared, layer.linear("mlp.shared_expert_gate", "router", hidden, 1, x))
+def expert_layer(layer: Layer, hidden: int, experts: Experts, width: int, x: int) -> int:
+    """Routed experts, and a shared one of this width weighted by a gate of its own."""
+    shared = gated_mlp(layer, hidden, width, x, prefix="mlp.shared_expert.", role="shared_expert")
+    chosen = routed(layer, hidden, experts, x)
+    return layer.join(chosen, shared, layer.linear("mlp.shared_expert_gate", "router", hidden, 1, x))
 
 
 def _sparse(cfg: Fields, model_type: str, experts: Experts, n_layers: int) -> list[bool]:
@@ -202,7 +156,9 @@ def decoder(trace: Trace, cfg: Fields, prefix: str = "model.") -> None:
     model_type = cfg.str("model_type", "qwen3_5_moe_text" if cfg.has("num_experts") else "qwen3_5_text")
     n_layers, moe = cfg.int("num_hidden_layers"), model_type not in ("qwen3_5_text", "qwen3_5")
     heads, shape = read_heads(cfg, 2 if moe else 4, 256), read_delta(cfg)
-    experts = read_experts(cfg, *((512, 10) if model_type == "qwen3_next" else (256, 8)))
+    n, active = (512, 10) if model_type == "qwen3_next" else (256, 8)
+    fields = ExpertFields(n_default=n, active_default=active, width_default=512)
+    experts, shared = read_experts(cfg, fields, 0), cfg.int("shared_expert_intermediate_size", 512)
     bias = bool(cfg.bool("attention_bias", False))
     trace.embedding(f"{prefix}embed_tokens", cfg.int("vocab_size"), heads.hidden)
     keys = list(zip(mixers(cfg, n_layers), _sparse(cfg, model_type, experts, n_layers), strict=True))
@@ -215,7 +171,7 @@ def decoder(trace: Trace, cfg: Fields, prefix: str = "model.") -> None:
             else:
                 layer.add(delta_net(layer, shape, layer.stream, fused=model_type == "qwen3_next"))
             if sparse:
-                layer.add(expert_layer(layer, heads.hidden, experts, layer.stream))
+                layer.add(expert_layer(layer, heads.hidden, experts, shared, layer.stream))
             else:
                 layer.add(gated_mlp(layer, heads.hidden, cfg.int("intermediate_size"), layer.stream))
     trace.vector(f"{prefix}norm.weight", heads.hidden)
@@ -315,7 +271,7 @@ def minimax_decoder(trace: Trace, cfg: Fields) -> None:
                 layer.add(grouped_attention(layer, heads, layer.stream, window=window))
             else:
                 layer.add(lightning(layer, heads, block, layer.stream))
-            layer.add(routed_experts(layer, heads.hidden, experts, layer.stream))
+            layer.add(routed(layer, heads.hidden, experts, layer.stream))
     trace.vector("model.norm.weight", heads.hidden)
 
 

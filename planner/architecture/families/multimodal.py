@@ -15,6 +15,7 @@ from ..fields import Fields
 from ..trace import Trace
 from . import dense, linear_attention, towers_qwen
 from .common import finish, groups, has_head, read_heads, unembedding
+from .experts import ExpertFields, read_experts, routed
 from .vision import Tower, named
 
 Decoder = Callable[[Trace, Fields, str], None]
@@ -126,12 +127,8 @@ def qwen3_experts(trace: Trace, text: Fields, prefix: str) -> None:
     """Qwen3-VL's decoder with experts: Qwen3's attention, and routed experts in every or every n-th layer."""
     style, n_layers = dense.STYLES["qwen3"], text.int("num_hidden_layers")
     heads = read_heads(text, 16, 128)
-    experts = linear_attention.Experts(
-        text.int("num_experts", text.int("num_local_experts", 60), minimum=0),
-        text.int("num_experts_per_tok", 4), text.int("moe_intermediate_size", 1408), 0,
-    )  # fmt: skip
-    if 0 < experts.n < experts.active:
-        raise text.fail("num_experts_per_tok", f"at most num_experts ({experts.n})")
+    fields = ExpertFields(n_default=60, active_default=4, width_default=1408)
+    experts = read_experts(text, fields, 0)
     plain, every = text.list("mlp_only_layers", []), text.int("decoder_sparse_step", 1)
     sparse = [i not in plain and experts.n > 0 and (i + 1) % every == 0 for i in range(n_layers)]
     trace.embedding(f"{prefix}embed_tokens", text.int("vocab_size"), heads.hidden)
@@ -140,7 +137,7 @@ def qwen3_experts(trace: Trace, text: Fields, prefix: str) -> None:
             dense.norms(layer, text, style, heads.hidden)
             layer.add(dense.attention(layer, text, style, heads, layer.stream, None))
             if has_experts:
-                layer.add(linear_attention.routed_experts(layer, heads.hidden, experts, layer.stream))
+                layer.add(routed(layer, heads.hidden, experts, layer.stream))
             else:
                 layer.add(dense.mlp(layer, text, style, heads.hidden, layer.stream))
     trace.vector(f"{prefix}norm.weight", heads.hidden)

@@ -8,7 +8,7 @@ from ...schema import Role
 from ..fields import Fields
 from ..trace import Layer, Trace
 from .common import gated_mlp, grouped_attention, groups, read_heads
-from .linear_attention import read_routed, routed_experts
+from .experts import read_routed, routed
 from .scans import Mamba, flag, layer_kinds, mamba, time_step_rank
 
 
@@ -57,7 +57,7 @@ def jamba_decoder(trace: Trace, cfg: Fields) -> int:
     attention = _periodic(cfg, "attn_layer", 8, 4, n_layers)
     sparse = [chosen and experts.n > 1 for chosen in _periodic(cfg, "expert_layer", 2, 1, n_layers)]
     trace.embedding("model.embed_tokens", cfg.int("vocab_size"), hidden)
-    for (attends, routed), numbers in groups(list(zip(attention, sparse, strict=True))):
+    for (attends, has_experts), numbers in groups(list(zip(attention, sparse, strict=True))):
         with trace.layer("decoder", numbers, "model.layers.{}.") as layer:
             layer.norm("input_layernorm", hidden)
             layer.norm("pre_ff_layernorm", hidden)
@@ -65,11 +65,9 @@ def jamba_decoder(trace: Trace, cfg: Fields) -> int:
                 layer.add(grouped_attention(layer, heads, layer.stream))
             else:
                 layer.add(mamba(layer, shape, layer.stream, "mamba."))
-            if routed:
-                routed_value = routed_experts(
-                    layer, hidden, experts, layer.stream, prefix="feed_forward.", router="router"
-                )
-                layer.add(routed_value)
+            if has_experts:
+                chosen = routed(layer, hidden, experts, layer.stream, prefix="feed_forward.", router="router")
+                layer.add(chosen)
             else:
                 layer.add(gated_mlp(layer, hidden, width, layer.stream, prefix="feed_forward."))
     trace.vector("model.final_layernorm.weight", hidden)

@@ -19,7 +19,7 @@ from .common import (
     read_heads,
     unembedding,
 )
-from .linear_attention import read_routed, routed_experts
+from .experts import read_routed, routed
 from .scans import Mamba2, causal_convolution, check_groups, flag, layer_kinds, mamba2
 from .selective import jamba_decoder, mamba_decoder, zamba_decoder
 
@@ -61,14 +61,14 @@ def _nemotron_moe(layer: Layer, cfg: Fields, hidden: int, x: int) -> int:
         "mixer.experts.down_proj", "expert", width, outer, up, kind="experts", experts=experts.n,
         active=experts.active, outer="out",
     )  # fmt: skip
-    routed = layer.join(down, route)
+    chosen = layer.join(down, route)
     if latent:
-        routed = layer.linear("mixer.fc2_latent_proj", "mlp", latent, hidden, routed, bias=bias)
+        chosen = layer.linear("mixer.fc2_latent_proj", "mlp", latent, hidden, chosen, bias=bias)
     shared = plain_mlp(
         layer, hidden, cfg.int("moe_shared_expert_intermediate_size", 7688), x, prefix="mixer.shared_experts.",
         bias=bias, role="shared_expert",
     )  # fmt: skip
-    return layer.join(routed, shared)
+    return layer.join(chosen, shared)
 
 
 def _nemotron_mixer(cfg: Fields, hidden: int) -> Mamba2:
@@ -142,7 +142,7 @@ def _granite_mlp(layer: Layer, cfg: Fields, hidden: int, n_experts: int, x: int)
     found = []
     if n_experts:
         experts = read_routed(cfg, n_experts, cfg.int("intermediate_size"), 2)
-        found.append(routed_experts(layer, hidden, experts, x, prefix="block_sparse_moe.", router="router"))
+        found.append(routed(layer, hidden, experts, x, prefix="block_sparse_moe.", router="router"))
     shared = fused_mlp(
         layer, hidden, cfg.int("shared_intermediate_size", 1024), x, prefix="shared_mlp.",
         role="shared_expert" if n_experts else "mlp", names=("input_linear", "output_linear"),
