@@ -2,7 +2,8 @@
 
 from .errors import PlannerError
 from .estimator import estimate
+from .exports import export
 from .plan import Plan
 from .version import __version__
 
-__all__ = ["Plan", "PlannerError", "__version__", "estimate"]
+__all__ = ["Plan", "PlannerError", "__version__", "estimate", "export"]

@@ -1,4 +1,4 @@
-"""Which matrices an adapter covers, and what it holds: AdapterSpec x Architecture -> adapted matrices.
+"""What an adapter holds: AdapterSpec x Architecture -> adapted matrices.
 
 Every count is exact: a low-rank pair of rank r on a d_in x d_out matrix has r(d_in + d_out) parameters; what
 differs between tools is which matrices get a pair and how experts share them, so both are always named.
@@ -6,48 +6,24 @@ differs between tools is which matrices get a pair and how experts share them, s
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal, get_args
 
+from .adapter_spec import ALL_LINEAR as ALL_LINEAR
+from .adapter_spec import DTYPE_BYTES as DTYPE_BYTES
+from .adapter_spec import LAYER_SETS as LAYER_SETS
+from .adapter_spec import PRESETS as PRESETS
+from .adapter_spec import AdapterSpec as AdapterSpec
+from .adapter_spec import Bias as Bias
+from .adapter_spec import ExpertConvention as ExpertConvention
+from .adapter_spec import Layout as Layout
+from .adapter_spec import Variant as Variant
+from .adapter_spec import check_spec as check_spec
 from .errors import InputError, hint
-from .peft_rules import all_linear, check_targets, expert_targets, matches
-from .schema import Architecture, Matrix, Role
-
-ExpertConvention = Literal["scaled", "per-expert", "shared-outer", "peft", "none"]
-Layout = Literal["modules", "tinker"]
-Variant = Literal["lora", "dora"]
-
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-
-LAYER_SETS: dict[str, tuple[Role, ...]] = {
-    "attention": ("attention", "state_space"),
-    "mlp": ("mlp", "expert", "shared_expert"),
-    "unembedding": ("unembedding",),
-    "embedding": ("embedding",),
-    "router": ("router",),
-    "vision": ("vision",),
-    "audio": ("audio",),
-    "projector": ("projector",),
-}
-PRESETS: dict[str, tuple[str, ...]] = {"all": ("attention", "mlp", "unembedding")}
-ALL_LINEAR = "all-linear"
-
-
-@dataclass(frozen=True)
-class AdapterSpec:
-    """What the user asks for. Exactly one of `layers` (names of layer sets) and `targets` (module names)."""
-
-    rank: int = 32
-    alpha: float = 32.0
-    layers: tuple[str, ...] | None = ("all",)
-    targets: tuple[str, ...] | None = None
-    experts: ExpertConvention = "scaled"
-    layout: Layout = "modules"
-    variant: Variant = "lora"
-    dtype: str = "float32"
+from .peft_names import parameter, path, pattern_value
+from .schema import Architecture, Matrix
+from .selection import Choice, adaptable, choices
 
 
 @dataclass(frozen=True)
@@ -74,17 +50,36 @@ class Pair:
 
 @dataclass(frozen=True)
 class Adapted:
-    """A matrix with its pairs, in the layers where it is adapted."""
+    """A matrix with its pairs, in the layers where it is adapted with these ranks. `pinned` says that a pattern names
+    the rank, so that it does not follow the spec's."""
 
     index: int
     matrix: Matrix
     layers: tuple[int, ...]
     pairs: tuple[Pair, ...]
+    pinned: bool = False
+
+    @property
+    def as_peft(self) -> bool:
+        """Whether PEFT can train it: one pair on the whole matrix, or on the whole tensor of experts."""
+        if len(self.pairs) != 1:
+            return False
+        pair, matrix = self.pairs[0], self.matrix
+        same = (pair.d_in, pair.d_out) == (matrix.d_in, matrix.d_out)
+        return (
+            same
+            and pair.n_in == pair.n_out == matrix.experts
+            and not (matrix.experts > 1 and pair.magnitudes)
+        )
 
     @property
     def params(self) -> int:
         """Trainable parameters over all its layers."""
         return sum(pair.params for pair in self.pairs) * len(self.layers)
+
+
+# The ranks that patterns name: of the whole matrix first, then of each of its logical parts.
+Ranks = tuple["int | None", ...]
 
 
 def expert_rank(spec: AdapterSpec, matrix: Matrix) -> int:
@@ -94,123 +89,95 @@ def expert_rank(spec: AdapterSpec, matrix: Matrix) -> int:
     return spec.rank
 
 
-def pairs_of(matrix: Matrix, spec: AdapterSpec, peft_factor: int = 1) -> tuple[Pair, ...]:
-    """The low-rank pairs that this spec puts on one matrix, empty where it puts none.
-
-    `peft_factor` is the number of projections fused in an expert tensor: PEFT multiplies the rank by it.
-    """
-    dora = spec.variant == "dora"
-    if matrix.kind == "parameter" and spec.experts == "peft":
-        return (Pair(matrix.d_in, matrix.d_out, spec.rank, materialised=True),)
-    if matrix.kind != "experts":
-        parts = matrix.logical if spec.layout == "tinker" else ()
-        if parts:
-            return tuple(
-                Pair(p.d_in, p.d_out, spec.rank, magnitudes=p.d_out * dora) for p in parts if p.tinker
-            )
-        return (Pair(matrix.d_in, matrix.d_out, spec.rank, magnitudes=matrix.d_out * dora),)
+def _bare_pair(matrix: Matrix, spec: AdapterSpec, factor: int, rank: int | None) -> tuple[Pair, ...]:
+    """PEFT's pair on a bare parameter: one for a whole tensor of experts, its rank multiplied by `factor`."""
+    if spec.variant == "dora":
+        raise InputError(
+            "variant",
+            "dora",
+            "lora: PEFT has no DoRA for bare parameters such as experts",
+            "Use --experts none.",
+        )
     n, k = matrix.experts, matrix.experts_active
-    if spec.experts == "none":
+    return (Pair(matrix.d_in, matrix.d_out, rank or spec.rank * factor, n, n, k, k, materialised=True),)
+
+
+def pairs_of(matrix: Matrix, spec: AdapterSpec, choice: Choice, ranks: Ranks = ()) -> tuple[Pair, ...]:
+    """The low-rank pairs that this spec puts on one matrix, empty where it puts none."""
+    dora = spec.variant == "dora"
+    whole, *parts_ranks = ranks or (None,)
+    if choice.parameter:
+        return _bare_pair(matrix, spec, choice.factor, whole)
+    if matrix.kind == "experts" and spec.experts == "none":
         return ()
-    if spec.experts == "peft":
-        rank = spec.rank * peft_factor
-        return (Pair(matrix.d_in, matrix.d_out, rank, n, n, k, k, materialised=True),)
+    parts = matrix.logical if spec.layout == "tinker" or matrix.kind == "experts" else ()
+    own = dict(zip((part.name for part in matrix.logical), parts_ranks, strict=False))
+    if not parts:
+        rank = whole or spec.rank
+        return (Pair(matrix.d_in, matrix.d_out, rank, magnitudes=matrix.d_out * dora),)
+    n, k = matrix.experts, matrix.experts_active
+    n_in, n_out, k_in, k_out = n, n, k, k
     if spec.experts == "shared-outer":
         n_in, n_out, k_in, k_out = (1, n, 1, k) if matrix.outer == "in" else (n, 1, k, 1)
-    else:
-        n_in, n_out, k_in, k_out = n, n, k, k
-    rank = expert_rank(spec, matrix)
+    rank = whole or expert_rank(spec, matrix)
     return tuple(
-        Pair(p.d_in, p.d_out, rank, n_in, n_out, k_in, k_out, magnitudes=p.d_out * n * dora)
-        for p in matrix.logical
+        Pair(
+            p.d_in, p.d_out, own.get(p.name) or rank, n_in, n_out, k_in, k_out, magnitudes=p.d_out * n * dora
+        )
+        for p in parts
         if p.tinker or spec.layout != "tinker"
     )
 
 
-def expand_layers(names: Iterable[str]) -> frozenset[str]:
-    """Layer set names with presets resolved; an unknown name is an error with the nearest valid ones."""
-    known = [*LAYER_SETS, *PRESETS, ALL_LINEAR]
-    found: set[str] = set()
-    for name in names:
-        if name in PRESETS:
-            found.update(PRESETS[name])
-        elif name in LAYER_SETS or name == ALL_LINEAR:
-            found.add(name)
-        else:
-            raise InputError("layers", name, f"a comma list of {', '.join(known)}", hint(name, known).strip())
-    if not found:
-        raise InputError("layers", "", f"a comma list of {', '.join(known)}")
-    return frozenset(found)
+def _ranks(matrix: Matrix, layer: int, choice: Choice, patterns: Mapping[str, int]) -> Ranks:
+    own = path(matrix, layer)
+    if choice.parameter:
+        return (pattern_value(patterns, parameter(matrix, layer)),)
+    container = own.rpartition(".")[0]
+    parts = (pattern_value(patterns, f"{container}.{part.name}") for part in matrix.parts)
+    return (pattern_value(patterns, own), *parts)
 
 
-def _adaptable(matrix: Matrix) -> bool:
-    return matrix.kind != "convolution"
-
-
-Choice = tuple[int, tuple[int, ...], int]
-
-
-def _by_layers(arch: Architecture, names: tuple[str, ...], experts: str) -> list[Choice]:
-    sets = expand_layers(names)
-    roles = {role for name in sets if name != ALL_LINEAR for role in LAYER_SETS[name]}
-    linear = all_linear(arch, experts) if ALL_LINEAR in sets else {}
-    reachable = expert_targets(arch)
-    chosen = []
-    for index, matrix in enumerate(arch.matrices):
-        in_set = matrix.role in roles and _adaptable(matrix)
-        if in_set and matrix.kind == "experts" and experts == "peft":
-            in_set = index in reachable
-        if in_set or index in linear:
-            chosen.append((index, matrix.layers, linear.get(index, reachable.get(index, 1))))
-    return chosen
-
-
-def _by_targets(arch: Architecture, targets: tuple[str, ...], experts: str) -> list[Choice]:
-    check_targets(arch, targets, experts)
-    chosen: list[Choice] = []
-    hit: set[str] = set()
-    for index, matrix in enumerate(arch.matrices):
-        if not _adaptable(matrix):
-            continue
-        layers: set[int] = set()
-        factor = 1
-        for target in targets:
-            found, factor_of_target = matches(arch, matrix, target, experts)
-            if found:
-                hit.add(target)
-                layers.update(found)
-                factor = max(factor, factor_of_target)
-        if layers:
-            chosen.append((index, tuple(sorted(layers)), factor))
-    missed = [target for target in targets if target not in hit]
-    if missed:
-        names = sorted({m.leaf for m in arch.matrices if _adaptable(m)})
-        expected = f"a module of {arch.model_type}: {', '.join(names)}"
-        raise InputError("targets", missed[0], expected, hint(missed[0], names).strip())
-    return chosen
+def _by_rank(matrix: Matrix, choice: Choice, spec: AdapterSpec) -> dict[Ranks, tuple[int, ...]]:
+    """The layers of a choice, those with the same ranks together."""
+    if not spec.rank_pattern:
+        return {(None,): choice.layers}
+    patterns = dict(spec.rank_pattern)
+    found: dict[Ranks, tuple[int, ...]] = {}
+    for layer in choice.layers:
+        ranks = _ranks(matrix, layer, choice, patterns)
+        found[ranks] = (*found.get(ranks, ()), layer)
+    return found
 
 
 def select(arch: Architecture, spec: AdapterSpec) -> tuple[Adapted, ...]:
     """The adapted matrices, whatever the rank. Raises InputError for unknown sets or targets."""
-    if spec.targets:
-        choices = _by_targets(arch, spec.targets, spec.experts)
-    else:
-        choices = _by_layers(arch, spec.layers or (), spec.experts)
     found = []
-    for index, layers, factor in choices:
-        pairs = pairs_of(arch.matrices[index], spec, factor)
-        if pairs:
-            found.append(Adapted(index, arch.matrices[index], layers, pairs))
+    for choice in choices(arch, spec):
+        matrix = arch.matrices[choice.index]
+        for ranks, layers in _by_rank(matrix, choice, spec).items():
+            pairs = pairs_of(matrix, spec, choice, ranks)
+            if pairs:
+                found.append(Adapted(choice.index, matrix, layers, pairs, any(ranks)))
     return tuple(found)
 
 
 def _nothing_chosen(arch: Architecture, spec: AdapterSpec) -> InputError:
     field, found = ("targets", spec.targets) if spec.targets else ("layers", spec.layers or ())
-    roles = {m.role for m in arch.matrices if _adaptable(m) and m.kind != "experts"}
+    if spec.target_regex is not None:
+        field, found = "target-regex", (spec.target_regex,)
+    roles = {m.role for m in arch.matrices if adaptable(m) and m.kind != "experts"}
     have = [name for name, wanted in LAYER_SETS.items() if roles.intersection(wanted)]
     remedy = ""
     if any(m.kind == "experts" for m in arch.matrices) and spec.experts in ("none", "peft"):
         remedy = f"With experts {spec.experts} its experts are not adapted."
+    if (
+        spec.exclude_modules
+        or spec.exclude_regex
+        or spec.modules_to_save
+        or spec.layers_to_transform is not None
+    ):
+        remedy = "What is excluded, trained in full or in other layers gets no adapter."
     return InputError(
         field,
         ",".join(found),
@@ -219,16 +186,46 @@ def _nothing_chosen(arch: Architecture, spec: AdapterSpec) -> InputError:
     )
 
 
+def _keys(item: Adapted) -> Iterator[str]:
+    """Paths that a pattern may match: the weight's, or the module's and those of its parts."""
+    for layer in item.layers:
+        own = path(item.matrix, layer)
+        if item.pairs[0].materialised:
+            yield parameter(item.matrix, layer)
+            continue
+        yield own
+        yield from (f"{own.rpartition('.')[0]}.{part.name}" for part in item.matrix.parts)
+
+
+def _check_patterns(adapted: Iterable[Adapted], spec: AdapterSpec) -> None:
+    if not spec.rank_pattern and not spec.alpha_pattern:
+        return
+    keys = [key for item in adapted for key in _keys(item)]
+    for field, patterns in (("rank-pattern", spec.rank_pattern), ("alpha-pattern", spec.alpha_pattern)):
+        for pattern, _ in patterns:
+            if not any(pattern_value({pattern: 1}, key) for key in keys):
+                leaves = sorted({key.removesuffix(".weight").rsplit(".", 1)[-1] for key in keys})
+                raise InputError(
+                    field,
+                    pattern,
+                    f"the name of something adapted: {', '.join(leaves)}",
+                    hint(pattern, leaves).strip(),
+                )
+
+
 def adapt(arch: Architecture, spec: AdapterSpec) -> tuple[Adapted, ...]:
     """The adapted matrices. Raises InputError also where the choice is empty or the rank exceeds every matrix."""
     chosen = select(arch, spec)
     if not chosen:
         raise _nothing_chosen(arch, spec)
-    largest = max(min(pair.d_in, pair.d_out) for item in chosen for pair in item.pairs)
+    free = [min(pair.d_in, pair.d_out) for item in chosen if not item.pinned for pair in item.pairs]
+    largest = max(free, default=spec.rank)
     if spec.rank > largest:
         raise InputError(
             "rank", spec.rank, f"at most {largest}, the smaller side of the largest adapted matrix"
         )
+    if spec.strict:
+        _check_patterns(chosen, spec)
     return chosen
 
 
@@ -260,21 +257,18 @@ class Slope:
 
 
 @lru_cache(maxsize=2048)
-def _slope(
-    arch: Architecture, layers: tuple[str, ...] | None, targets: tuple[str, ...] | None,
-    experts: ExpertConvention, layout: Layout, variant: Variant,
-) -> Slope:  # fmt: skip
+def _slope(arch: Architecture, unit: AdapterSpec) -> Slope:
     dense = fixed = 0
     scaled: dict[int, int] = {}
-    unit = AdapterSpec(
-        rank=1, layers=layers, targets=targets, experts=experts, layout=layout, variant=variant
-    )
     for item in select(arch, unit):
         copies = len(item.layers)
+        if item.pinned:
+            fixed += item.params
+            continue
         for pair in item.pairs:
             fixed += pair.magnitudes * copies
             slope = (pair.params - pair.magnitudes) * copies
-            if experts == "scaled" and item.matrix.kind == "experts":
+            if unit.experts == "scaled" and item.matrix.kind == "experts" and not pair.materialised:
                 top_k = item.matrix.experts_active
                 scaled[top_k] = scaled.get(top_k, 0) + slope
             else:
@@ -283,28 +277,10 @@ def _slope(
 
 
 def slope(arch: Architecture, spec: AdapterSpec, layers: tuple[str, ...] | None = None) -> Slope:
-    """How this spec's parameters (or those of the layer sets in `layers` instead) grow with the rank."""
+    """How this spec's pairs (or those of the bare layer sets in `layers` instead) grow with the rank."""
     if layers is None:
-        return _slope(arch, spec.layers, spec.targets, spec.experts, spec.layout, spec.variant)
+        return _slope(arch, replace(spec, rank=1, alpha=1.0))
     layout: Layout = "modules" if ALL_LINEAR in layers else spec.layout
-    return _slope(arch, layers, None, spec.experts, layout, spec.variant)
-
-
-def check_spec(spec: AdapterSpec) -> None:
-    """Raise InputError where a field of the spec is outside its choices."""
-    for name, value, choices in (
-        ("experts", spec.experts, get_args(ExpertConvention)),
-        ("layout", spec.layout, get_args(Layout)),
-        ("variant", spec.variant, get_args(Variant)),
-        ("adapter dtype", spec.dtype, tuple(DTYPE_BYTES)),
-    ):
-        if value not in choices:
-            raise InputError(name, value, f"one of {', '.join(choices)}", hint(str(value), choices).strip())
-    if isinstance(spec.rank, bool) or not isinstance(spec.rank, int) or spec.rank < 1:
-        raise InputError("rank", spec.rank, "a whole number of at least 1")
-    if not 0 < spec.alpha < math.inf:
-        raise InputError("alpha", spec.alpha, "a number above 0")
-    if spec.variant == "dora" and spec.experts == "peft":
-        raise InputError(
-            "variant", "dora", "lora: PEFT has no DoRA for expert parameters", "Use --experts none."
-        )
+    return _slope(
+        arch, AdapterSpec(1, 1.0, layers, experts=spec.experts, layout=layout, variant=spec.variant)
+    )

@@ -11,15 +11,20 @@ from . import adapter as adapters
 from . import capacity, facts, information
 from . import flops as flop_counts
 from .adapter import DTYPE_BYTES, Adapted, AdapterSpec
+from .adapter_files import base_model, check_weights
+from .adapter_options import spec_of
 from .architecture.build import build
 from .architecture.resolve import ResolvedConfig, resolve
 from .errors import InputError
 from .information import Information
 from .learning_rate import lookup
 from .notices import collect
+from .peft_rules import peft_line
 from .plan import AdapterSection, CapacitySection, FlopsSection, ModelSection, Plan, Workload
 from .schema import Architecture, Source
 from .units import parse_count
+from .weights import stored
+from .whole import Whole, trained_whole
 
 DEFAULT_SEQ_LEN = 2048
 SUMMARY_SETS = ("attention", "mlp", "unembedding", "all", adapters.ALL_LINEAR)
@@ -52,16 +57,6 @@ def load(model: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[ResolvedCon
     return found, build(found.config)
 
 
-def _names(field: str, value: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    items = value.split(",") if isinstance(value, str) else list(value)
-    names = tuple(dict.fromkeys(str(item).strip() for item in items if str(item).strip()))
-    if not names:
-        raise InputError(field, value, "a comma list of names")
-    return names
-
-
 def _whole(field: str, value: object) -> int:
     number = parse_count(field, value)
     if number < 1:
@@ -69,24 +64,21 @@ def _whole(field: str, value: object) -> int:
     return number
 
 
-def _spec(options: Mapping[str, Any]) -> AdapterSpec:
-    layers, targets = _names("layers", options["layers"]), _names("targets", options["targets"])
-    if layers and targets:
-        raise InputError("targets", ",".join(targets), "nothing beside layers", "Give one of the two.")
-    experts = options["experts"]
-    layout: Any = options["layout"] or ("tinker" if experts == "shared-outer" and not targets else "modules")
-    alpha = options["alpha"]
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
-        raise InputError("alpha", alpha, "a number above 0")
-    spec = AdapterSpec(
-        rank=options["rank"], alpha=alpha, layers=None if targets else layers or ("all",), targets=targets,
-        experts=experts, layout=layout, variant=options["variant"], dtype=options["adapter_dtype"],
-    )  # fmt: skip
-    adapters.check_spec(spec)
-    return spec
+def model_of(options: Mapping[str, Any]) -> str | os.PathLike[str] | Mapping[str, Any]:
+    """The model of a call: the option, or the one that an existing adapter names as its base."""
+    model: str | os.PathLike[str] | Mapping[str, Any] | None = options["model"]
+    if model is None and options["adapter"] is not None:
+        model = base_model(os.fspath(options["adapter"]))
+        if model is None:
+            raise InputError("model", None, "a model beside this adapter", "Its config names no base model.")
+    if model is None:
+        raise InputError("model", None, "a model's name, a config.json or its folder, or a hub id")
+    return model
 
 
-def _adapter_section(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted]) -> AdapterSection:
+def _adapter_section(
+    arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted], whole: Whole
+) -> AdapterSection:
     roles = dict.fromkeys((*dict.fromkeys(SUMMARY_ROLES.values()), "other"), 0)
     expert_rank = None
     total = 0
@@ -96,9 +88,19 @@ def _adapter_section(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Ad
         roles[SUMMARY_ROLES.get(item.matrix.role, "other")] += held
         if item.matrix.kind == "experts":
             expert_rank = item.pairs[0].rank
+    for role, held in whole.saved:
+        roles[SUMMARY_ROLES.get(role, "other")] += held
+    roles["other"] += whole.bias
+    total += whole.params
     sets = {name: adapters.slope(arch, spec, (name,)).params(spec.rank) for name in SUMMARY_SETS}
     sizes = {dtype: total * width for dtype, width in DTYPE_BYTES.items()}
-    return AdapterSection(spec, total, adapters.slope(arch, spec).per_rank, roles, sets, sizes, expert_rank)
+    line = None
+    if all(item.as_peft for item in adapted):
+        line = peft_line(total, arch.params + total - whole.bias)
+    return AdapterSection(
+        spec, total, adapters.slope(arch, spec).per_rank, roles, sets, sizes, expert_rank, whole.saved_params,
+        whole.bias, line,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=512)
@@ -107,12 +109,12 @@ def _full_step(arch: Architecture, step: flop_counts.Step) -> flop_counts.Tally:
 
 
 def _flops_section(
-    arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted], work: Workload
+    arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted], work: Workload, whole: Whole
 ) -> FlopsSection | None:
-    if arch.flops_gap or not arch.blocks:
+    if arch.flops_gap or not arch.blocks or whole.gap:
         return None
     step = flop_counts.Step(work.batch, work.seq_len, work.checkpointing)
-    lora, full = flop_counts.step_macs(arch, step, adapted), _full_step(arch, step)
+    lora, full = flop_counts.step_macs(arch, step, adapted, whole), _full_step(arch, step)
     done_lora, done_full = (flop_counts.FLOPS_PER_MAC * (t.total - t.overcount) for t in (lora, full))
     totals: tuple[int | None, int | None] = (None, None)
     if work.total_tokens is not None:
@@ -159,22 +161,30 @@ def _information(options: Mapping[str, Any]) -> tuple[Information | None, int | 
 
 
 def _capacity_section(
-    arch: Architecture, spec: AdapterSpec, params: int, info: Information | None
+    arch: Architecture, spec: AdapterSpec, params: int, fixed: int, info: Information | None
 ) -> CapacitySection:
     bits = capacity.capacity_bits(params)
     if info is None:
         return CapacitySection(capacity.BITS_PER_PARAM, bits, None, None, None, None)
     needed = info.bits
 
-    used = needed / bits
+    used, line = needed / bits, adapters.slope(arch, spec)
     return CapacitySection(
-        capacity.BITS_PER_PARAM, bits, capacity.required_rank(needed, adapters.slope(arch, spec).params), used,
+        capacity.BITS_PER_PARAM, bits, capacity.required_rank(needed, lambda rank: line.params(rank) + fixed), used,
         capacity.verdict(used), params / info.units if info.units else None,
     )  # fmt: skip
 
 
-def _sources(found: ResolvedConfig, fact: Any, law_id: str) -> tuple[tuple[str, Source], ...]:
+def _sources(
+    found: ResolvedConfig, arch: Architecture, fact: Any, law_id: str
+) -> tuple[tuple[str, Source], ...]:
     sources = [("model config", source) for source in found.sources]
+    if arch.built_by:
+        version = arch.built_by.rsplit(" ", 1)[-1]
+        url = f"https://github.com/huggingface/transformers/tree/v{version}"
+        sources.append(
+            ("inventory", Source(arch.built_by, url, f"model_type {arch.model_type}", "", "derived"))
+        )
     sources.append(("information and the bare FLOP rule", information.ARTICLE))
     sources.append(("bits per parameter", capacity.SOURCE))
     sources.append(("learning rate", facts.law(law_id).source))
@@ -184,12 +194,17 @@ def _sources(found: ResolvedConfig, fact: Any, law_id: str) -> tuple[tuple[str, 
 
 
 def estimate(
-    model: str | os.PathLike[str] | Mapping[str, Any], *, rank: int = 32, alpha: float = 32,
+    model: str | os.PathLike[str] | Mapping[str, Any] | None = None, *, rank: int = 32, alpha: float = 32,
     layers: str | Sequence[str] | None = None, targets: str | Sequence[str] | None = None,
     experts: str = "scaled", layout: str | None = None, variant: str = "lora", adapter_dtype: str = "float32",
     dataset: str | None = None, tokens: int | str | None = None, episodes: int | str | None = None,
     success_rate: float | None = None, epochs: int = 1, seq_len: int | None = None, batch: int = 1,
-    checkpointing: bool = False,
+    checkpointing: bool = False, target_regex: str | None = None,
+    target_parameters: str | Sequence[str] | None = None,
+    layers_to_transform: int | str | Sequence[int] | None = None,
+    exclude_modules: str | Sequence[str] | None = None, rank_pattern: str | Mapping[str, int] | None = None,
+    alpha_pattern: str | Mapping[str, float] | None = None, modules_to_save: str | Sequence[str] | None = None,
+    bias: str = "none", use_rslora: bool = False, adapter: str | os.PathLike[str] | None = None,
 ) -> Plan:  # fmt: skip
     """The Plan of a LoRA fine-tune of `model`: a name, a path, or a config as a mapping.
 
@@ -197,9 +212,9 @@ def estimate(
     ConfigError, UnknownModelError, HubError, UnsupportedArchitectureError) whose message says what to do.
     """
     options: dict[str, Any] = dict(locals())
-    spec = _spec(options)
+    spec = spec_of(options)
     info, total_tokens, fact = _information(options)
-    found, arch = load(model)
+    found, arch = load(model_of(options))
     length = _whole("seq-len", seq_len) if seq_len is not None else None
     work = Workload(
         batch=_whole("batch", batch), seq_len=length or min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN),
@@ -207,20 +222,25 @@ def estimate(
         dataset=fact.name if fact else None, total_tokens=total_tokens,
     )  # fmt: skip
     adapted = adapters.adapt(arch, spec)
-    section = _adapter_section(arch, spec, adapted)
-    cap = _capacity_section(arch, spec, section.params, info)
-    flops = _flops_section(arch, spec, adapted, work)
+    whole = trained_whole(arch, spec, adapted)
+    section = _adapter_section(arch, spec, adapted, whole)
+    cap = _capacity_section(arch, spec, section.params, whole.params, info)
+    flops = _flops_section(arch, spec, adapted, work, whole)
     lr = lookup.look_up(
         model_id=found.model_id, model_type=arch.model_type, hidden_size=arch.hidden_size,
         named=found.origin in ("catalogue", "hub"),
     )  # fmt: skip
     published = found.published_params
+    kept = stored(found.config, arch, found.model_id if found.origin == "local" else None)
     about = ModelSection(
         found.model_id, found.origin, arch.model_type, arch.hidden_size, arch.n_layers, arch.vocab_size,
-        arch.params, arch.params_active, published,
+        arch.params, arch.params_active, published, kept.bytes, kept.quantization, kept.checkpoint,
     )  # fmt: skip
+    noted = (*found.notices, *kept.notices)
+    if adapter is not None:
+        noted = (*noted, *check_weights(os.fspath(adapter), arch, adapted, whole))
     return Plan(
         model=about, adapter=section, workload=work, flops=flops, information=info, capacity=cap,
-        learning_rate=lr, warnings=collect(found.notices, arch, spec, adapted, work, flops, cap, lr, fact),
-        sources=_sources(found, fact, lr.law),
+        learning_rate=lr, warnings=collect(noted, arch, spec, adapted, whole, work, flops, cap, lr, fact),
+        sources=_sources(found, arch, fact, lr.law),
     )  # fmt: skip

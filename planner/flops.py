@@ -10,13 +10,14 @@ well under 1% of a step at ordinary sizes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from .adapter import Adapted, AdapterSpec, Pair
 from .schema import Apply, Architecture, Attend, Block, Chunks, Join, Keep, Matrix, Product, Recall, Scan
+from .whole import NOTHING_WHOLE, Whole
 
 FLOPS_PER_MAC = 2
 
@@ -90,15 +91,26 @@ class _Walk:
         self,
         arch: Architecture,
         step: Step,
-        trained: Mapping[int, Adapted] | None,
+        trained: Mapping[int, tuple[Adapted, ...]] | None,
         lengths: Mapping[str, int],
+        whole: Whole = NOTHING_WHOLE,
     ) -> None:
         self.matrices = arch.matrices
         self.step = step
         self.trained = trained
         self.lengths = lengths
         self.kept: dict[str, bool] = {}
-        self.uniform = trained is None or all(item.layers == item.matrix.layers for item in trained.values())
+        self.whole = whole
+        self.uniform = (trained is None or all(_in_all_layers(items) for items in trained.values())) and all(
+            set(self.matrices[index].layers) <= layers
+            for part in (whole.matrices, whole.biases)
+            for index, layers in part.items()
+        )
+
+    def _adapted(self, index: int, layer: int) -> Adapted | None:
+        """The pairs of a matrix in a layer."""
+        items = self.trained.get(index, ()) if self.trained else ()
+        return next((item for item in items if layer in item.layers), None)
 
     def block(self, block: Block, layer: int, stream_grad: bool, memory_grad: bool) -> tuple[Tally, bool]:
         """Multiply-adds of one layer, and whether its output needs a gradient."""
@@ -140,22 +152,23 @@ class _Walk:
         tally.forward += base
         if op.forward_only or length < op.gradient_from:
             return False, self._unreached(op, layer, positions, base, tally)
-        if self.trained is None:
+        if self.trained is None or layer in self.whole.matrices.get(op.matrix, ()):
             tally.backward += base * op.groups + (base if grad else 0)
             tally.overcount += base * (op.groups - 1)
             return True, base
         tally.backward += base if grad else 0
-        adapted = self.trained.get(op.matrix)
-        if adapted is None or op.bypassed or layer not in adapted.layers:
-            return grad, base
+        adapted = None if op.bypassed else self._adapted(op.matrix, layer)
+        grad_out = grad or layer in self.whole.biases.get(op.matrix, ())
+        if adapted is None:
+            return grad_out, base
         for pair in adapted.pairs:
             base = _lora(pair, matrix, positions, grad, tally)
         return True, base
 
     def _unreached(self, op: Apply, layer: int, positions: int, base: int, tally: Tally) -> int:
         """Add the forward of pairs that no gradient reaches; the work of the last product in it."""
-        adapted = self.trained.get(op.matrix) if self.trained else None
-        if adapted is None or layer not in adapted.layers:
+        adapted = self._adapted(op.matrix, layer)
+        if adapted is None:
             return base
         only = Tally()
         for pair in adapted.pairs:
@@ -196,6 +209,10 @@ class _Walk:
         tally.backward += macs * left * _chunk_sum(op, length, op.left_grad)
         tally.backward += macs * right * _chunk_sum(op, length, op.right_grad)
         return left or right
+
+
+def _in_all_layers(items: tuple[Adapted, ...]) -> bool:
+    return len(items) == 1 and items[0].layers == items[0].matrix.layers
 
 
 def _chunk_sum(op: Scan, length: int, which: Chunks) -> int:
@@ -288,21 +305,28 @@ def _stack(
     return stream
 
 
-def step_macs(arch: Architecture, step: Step, adapted: Iterable[Adapted] | None) -> Tally:
-    """Multiply-adds of one forward and backward over the batch; `adapted=None` is full fine-tuning.
+def step_macs(
+    arch: Architecture, step: Step, adapted: Iterable[Adapted] | None, whole: Whole = NOTHING_WHOLE
+) -> Tally:
+    """Multiply-adds of one forward and backward over the batch; `adapted=None` is full fine-tuning. `whole` is what
+    an adapter trains in full beside its pairs.
 
     Checkpointing makes the embedding's output require a gradient, as PEFT does itself.
     """
-    trained = None if adapted is None else {item.index: item for item in adapted}
+    trained: dict[int, tuple[Adapted, ...]] | None = None if adapted is None else {}
+    for item in adapted or ():
+        trained = trained or {}
+        trained[item.index] = (*trained.get(item.index, ()), item)
     lengths = dict.fromkeys(("stem", "decoder", "encoder", "head", "memory"), step.seq_len)
     lengths["memory"] = (
         next((b.fixed_length for b in arch.blocks if b.stack == "encoder"), None) or step.seq_len
     )
-    walk = _Walk(arch, step, trained, lengths)
+    walk = _Walk(arch, step, trained, lengths, whole)
     total = Tally()
-    start = trained is None or step.checkpointing
+    start = trained is None or step.checkpointing or whole.embedding
     if trained is not None:
-        start = _embedding(trained.values(), step.batch * step.seq_len, total) or start
+        pairs = [item for items in trained.values() for item in items]
+        start = _embedding(pairs, step.batch * step.seq_len, total) or start
     stream, memory, previous = start, start, ""
     for name, layers in _stacks(arch):
         if previous == "encoder" and name == "decoder":
@@ -334,12 +358,15 @@ def rule_ratio(adapted: Iterable[Adapted]) -> float | None:
     return lora / full if full else None
 
 
-def break_even_rank(lora: Tally, full: Tally, spec: AdapterSpec, adapted: Iterable[Adapted]) -> int | None:
-    """The smallest rank at which a LoRA step costs at least as much as a full one.
+def break_even_rank(lora: Tally, full: Tally, spec: AdapterSpec, adapted: Sequence[Adapted]) -> int | None:
+    """The smallest rank at which a LoRA step costs at least as much as a full one; None where patterns fix ranks.
 
     The adapter's work grows in proportion to the rank (an expert's to rank / top_k, at least 1, under `scaled`);
     everything else stays. For square matrices the bare rule gives N / 6. None where the adapter does no work.
     """
+    mixed = spec.experts == "scaled" and spec.target_parameters
+    if mixed or any(item.pinned for item in adapted):
+        return None
     top_k = next((i.matrix.experts_active for i in adapted if i.matrix.kind == "experts"), 1)
     scaled = spec.experts == "scaled"
     expert_now = max(1, spec.rank // top_k) if scaled else spec.rank

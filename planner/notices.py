@@ -6,9 +6,19 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from .adapter import Adapted, AdapterSpec
 from .learning_rate.lookup import LAW_ALPHA, LearningRate
-from .peft_rules import PEFT_VERSION, TRANSFORMERS_VERSION, expert_targets, refused_names
+from .peft_rules import PEFT_VERSION, TRANSFORMERS_VERSION, converted_names, expert_targets, refused_names
 from .plan import CapacitySection, FlopsSection, Workload
 from .schema import Architecture, Notice
+from .whole import Whole
+
+
+def _route_notices(arch: Architecture) -> Iterator[Notice]:
+    if arch.built_by:
+        yield Notice(
+            "built-by-transformers",
+            f"{arch.model_type} has no builder here: its inventory was read from {arch.built_by}, built without "
+            "weights.",
+        )
 
 
 def _adapter_notices(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted]) -> Iterator[Notice]:
@@ -25,6 +35,12 @@ def _adapter_notices(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Ad
             "rank-above-matrix",
             f"The rank exceeds the smaller side of {', '.join(thin)}: there the pair holds more parameters than "
             "it can use.",
+        )
+    if spec.target_regex is not None and spec.experts == "peft" and converted_names(arch):
+        yield Notice(
+            "expression-by-last-names",
+            f"On {arch.model_type} PEFT {PEFT_VERSION} keeps only the last names of what the expression matches: it "
+            "holds in every layer.",
         )
     refused = sorted({item.matrix.leaf for item in adapted} & refused_names(arch))
     if refused:
@@ -53,6 +69,12 @@ def _adapter_notices(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Ad
             "experts-not-trained",
             f"With these targets PEFT {PEFT_VERSION} trains no expert of this model.",
         )
+    if any(pair.materialised for item in experts for pair in item.pairs):
+        yield Notice(
+            "experts-materialised",
+            "PEFT forms the product B A of every expert in each step, whatever the number of tokens: its FLOPs a "
+            "token fall as the batch grows.",
+        )
     if arch.tied_embeddings and any(item.matrix.role == "unembedding" for item in adapted):
         yield Notice(
             "tied-unembedding",
@@ -61,14 +83,35 @@ def _adapter_notices(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Ad
         )
 
 
-def _workload_notices(arch: Architecture, work: Workload, flops: FlopsSection | None) -> Iterator[Notice]:
+def _whole_notices(arch: Architecture, spec: AdapterSpec, whole: Whole) -> Iterator[Notice]:
+    tied = [
+        arch.matrices[i].leaf for i in whole.matrices if arch.matrices[i].role in ("embedding", "unembedding")
+    ]
+    if arch.tied_embeddings and tied:
+        yield Notice(
+            "tied-module-saved",
+            f"{' and '.join(tied)}: PEFT trains a copy of its own, which unties embedding and unembedding.",
+        )
+    if spec.use_rslora:
+        yield Notice(
+            "rslora-scale",
+            f"The scale is alpha / sqrt(rank) = {spec.alpha / spec.rank**0.5:.4g} instead of "
+            f"{spec.alpha / spec.rank:.4g}; the count is the same.",
+        )
+
+
+def _workload_notices(
+    arch: Architecture, work: Workload, flops: FlopsSection | None, whole: Whole
+) -> Iterator[Notice]:
     if arch.max_position and work.seq_len > arch.max_position:
         yield Notice(
             "beyond-context",
             f"Sequences of {work.seq_len} tokens exceed the model's {arch.max_position} positions.",
         )
     if flops is None:
-        yield Notice("flops-unavailable", arch.flops_gap or "This architecture has no FLOP formula.")
+        yield Notice(
+            "flops-unavailable", arch.flops_gap or whole.gap or "This architecture has no FLOP formula."
+        )
         return
     if flops.lora >= flops.full:
         yield Notice("lora-costs-more", "At this rank a LoRA step costs at least as much as a full one.")
@@ -103,24 +146,26 @@ def _learning_notices(
             "learning-rate-by-architecture",
             f"The config names no model: its type places it in the {str(lr.family).capitalize()} family.",
         )
-    if spec.alpha != LAW_ALPHA:
+    if spec.alpha != LAW_ALPHA or spec.use_rslora or spec.alpha_pattern:
         yield Notice(
             "learning-rate-alpha",
             f"The learning-rate law holds for alpha {LAW_ALPHA} at scale alpha / rank; this plan has "
-            f"alpha {spec.alpha:g}.",
+            f"{'another scale' if spec.alpha == LAW_ALPHA else f'alpha {spec.alpha:g}'}.",
         )
 
 
 def collect(
     found: Iterable[Notice], arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted],
-    work: Workload, flops: FlopsSection | None, cap: CapacitySection, lr: LearningRate, fact: object,
+    whole: Whole, work: Workload, flops: FlopsSection | None, cap: CapacitySection, lr: LearningRate, fact: object,
 ) -> tuple[Notice, ...]:  # fmt: skip
     """Every notice of a plan, in the order in which a reader meets its subject."""
     notes = (Notice("architecture", note) for note in arch.notes)
     return (
         *found,
+        *_route_notices(arch),
         *notes,
         *_adapter_notices(arch, spec, adapted),
-        *_workload_notices(arch, work, flops),
+        *_whole_notices(arch, spec, whole),
+        *_workload_notices(arch, work, flops, whole),
         *_learning_notices(spec, cap, lr, fact),
     )

@@ -57,6 +57,12 @@ def old_names(arch: Architecture, matrix: Matrix) -> tuple[str, ...]:
     return ()
 
 
+def peft_line(trainable: int, total: int) -> str:
+    """What PEFT's print_trainable_parameters says of these counts."""
+    share = 100 * trainable / total
+    return f"trainable params: {trainable:,d} || all params: {total:,d} || trainable%: {share:.4f}"
+
+
 def expert_targets(arch: Architecture) -> dict[int, int]:
     """Expert tensors that PEFT can reach by conversion, with the factor that it multiplies the rank by."""
     found = {i: len(old_names(arch, m)) for i, m in enumerate(arch.matrices) if m.kind == "experts"}

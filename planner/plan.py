@@ -43,6 +43,9 @@ class ModelSection:
     params: int
     params_active: int
     published_params: int | None
+    weight_bytes: int | None
+    quantization: dict[str, Any] | None
+    checkpoint: dict[str, Any] | None
     basis: Basis = "exact"
 
     def to_dict(self) -> dict[str, Any]:
@@ -52,7 +55,8 @@ class ModelSection:
 
 @dataclass(frozen=True)
 class AdapterSection:
-    """What the adapter holds."""
+    """What the adapter holds. `params_saved` (copies of modules trained in full) and `params_bias` are part of
+    `params`; `peft_line` is what PEFT would print of it, where PEFT can train it."""
 
     spec: AdapterSpec
     params: int
@@ -61,6 +65,9 @@ class AdapterSection:
     layer_sets: dict[str, int]
     bytes_by_dtype: dict[str, int]
     expert_rank: int | None
+    params_saved: int = 0
+    params_bias: int = 0
+    peft_line: str | None = None
     basis: Basis = "exact"
 
     @property
@@ -70,18 +77,30 @@ class AdapterSection:
 
     def to_dict(self) -> dict[str, Any]:
         """The contract's `adapter`."""
-        spec = self.spec
+        spec, layers = self.spec, self.spec.layers_to_transform
         return {
             "rank": spec.rank,
             "alpha": spec.alpha,
             "layers": ",".join(spec.layers) if spec.layers else None,
             "targets": list(spec.targets) if spec.targets else None,
+            "target_regex": spec.target_regex,
+            "target_parameters": list(spec.target_parameters),
+            "layers_to_transform": None if layers is None else list(layers),
+            "exclude_modules": spec.exclude_regex or list(spec.exclude_modules),
+            "rank_pattern": dict(spec.rank_pattern),
+            "alpha_pattern": dict(spec.alpha_pattern),
+            "modules_to_save": list(spec.modules_to_save),
+            "bias": spec.bias,
+            "use_rslora": spec.use_rslora,
             "experts": spec.experts,
             "expert_rank": self.expert_rank,
             "layout": spec.layout,
             "variant": spec.variant,
             "dtype": spec.dtype,
             "params": self.params,
+            "params_saved": self.params_saved,
+            "params_bias": self.params_bias,
+            "peft_line": self.peft_line,
             "bytes": self.bytes,
             "bytes_by_dtype": dict(self.bytes_by_dtype),
             "params_per_rank": self.params_per_rank,

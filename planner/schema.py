@@ -265,7 +265,8 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class Architecture:
-    """A model as an inventory. `flops_gap` says why no exact FLOP count exists, where none does.
+    """A model as an inventory. `flops_gap` says why no exact FLOP count exists, where none does. `built_by` names the
+    library and version that the inventory was read from, where no builder of ours made it.
 
     Two architectures are equal where they are the same object: caches are keyed by it.
     """
@@ -281,6 +282,7 @@ class Architecture:
     tied_embeddings: bool = False
     flops_gap: str | None = None
     notes: tuple[str, ...] = field(default=())
+    built_by: str | None = None
 
     @cached_property
     def params(self) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from planner import estimate
+from planner.architecture.build import build, build_natively
 from planner.errors import InputError, PlannerError, UnsupportedArchitectureError
 from planner.information import entropy
 
@@ -274,3 +275,14 @@ def test_what_peft_refuses_is_said() -> None:
 
     assert "refused-by-peft" in codes(layers="all-linear")
     assert "refused-by-peft" not in codes(targets="in_proj")
+
+
+@pytest.mark.parametrize("name", ["LlamaForSequenceClassification", "LlamaForTokenClassification", "Llama", ""])
+def test_a_builder_refuses_classes_with_another_head(name: str) -> None:
+    with pytest.raises(UnsupportedArchitectureError, match="no builder"):
+        build_natively({**TINY, "architectures": [name]})
+
+
+def test_a_bare_model_has_no_unembedding() -> None:
+    bare, whole = build({**TINY, "architectures": ["LlamaModel"]}), build(TINY)
+    assert whole.params - bare.params == 8 * 50

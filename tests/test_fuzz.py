@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from planner import PlannerError, estimate, facts
+from planner.errors import UnsupportedArchitectureError
+from planner.schema import Architecture
 
 SAMPLES = sorted({facts.model(name).model_type: name for name in facts.model_ids()}.values())
 VALUES: st.SearchStrategy[Any] = st.one_of(
@@ -21,6 +24,18 @@ VALUES: st.SearchStrategy[Any] = st.one_of(
 )  # fmt: skip
 
 WRONG: tuple[Any, ...] = ("text", -1, 0, 1.5, True, [], {}, 10**6, 2**60)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _builders_alone() -> Iterator[None]:
+    """Leave out the way through transformers, whose import alone takes seconds."""
+
+    def refuse(config: Mapping[str, Any]) -> Architecture:
+        raise UnsupportedArchitectureError("no builder")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("planner.architecture.build._by_transformers", refuse)
+        yield
 
 
 def config_of(model: str) -> dict[str, Any]:

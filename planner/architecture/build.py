@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from ..errors import ConfigError, UnsupportedArchitectureError, hint
+from ..errors import ConfigError, UnsupportedArchitectureError
 from ..schema import Architecture
 from .fields import Fields
 
@@ -47,20 +47,39 @@ BUILDERS: dict[str, str] = {
 
 
 def build(config: Mapping[str, Any]) -> Architecture:
-    """The inventory of a config. Raises ConfigError for bad fields, UnsupportedArchitectureError for a type
-    without a builder."""
+    """The inventory of a config: by the builder of its model type, else by building the model with transformers.
+
+    Raises ConfigError for bad fields, UnsupportedArchitectureError for a type that neither knows,
+    MissingDependencyError for one that needs torch where it is not installed.
+    """
+    model_type = Fields(config).str("model_type")
+    if model_type not in BUILDERS:
+        return _by_transformers(config)
+    try:
+        return build_natively(config)
+    except UnsupportedArchitectureError as refused:
+        # The builder knows the type but not this class or variant of it; its words say which, so they stand.
+        try:
+            return _by_transformers(config)
+        except UnsupportedArchitectureError:
+            raise refused from None
+
+
+def build_natively(config: Mapping[str, Any]) -> Architecture:
+    """The inventory of a config whose model type has a builder, by that builder alone."""
     fields = Fields(config)
     model_type = fields.str("model_type")
-    module = BUILDERS.get(model_type)
-    if module is None:
-        raise UnsupportedArchitectureError(
-            f"model_type {model_type!r} has no builder in this version.{hint(model_type, BUILDERS, cutoff=0.9)}"
-        )
     try:
-        built: Architecture = import_module(f".families.{module}", __package__).build(fields)
+        built: Architecture = import_module(f".families.{BUILDERS[model_type]}", __package__).build(fields)
     except RecursionError as error:
         raise ConfigError(f"config of model_type {model_type!r} is nested too deeply") from error
     return built
+
+
+def _by_transformers(config: Mapping[str, Any]) -> Architecture:
+    from .meta import architecture
+
+    return architecture(config)
 
 
 def has_builder(model_type: str) -> bool:

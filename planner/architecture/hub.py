@@ -6,13 +6,14 @@ becomes a HubError of one sentence, and no call takes longer than `DEADLINE_S`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
 import threading
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import HubError, MissingDependencyError, UnknownModelError
@@ -133,3 +134,16 @@ def _explained(error: Exception, repo_id: str, suggestion: str, offline: bool) -
     reason = str(error).strip().split("\n")[0][:120] or type(error).__name__
     known = f"{repo_id} is not in the catalogue, and the hub cannot be reached ({reason})"
     return HubError(f"{known}. {INSTEAD}{suggestion}")
+
+
+@contextlib.contextmanager
+def offline() -> Iterator[None]:
+    """Keep the hub's library from the network for a while, whatever the environment says."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import Any
 
 import click
 
-from ..adapter import ALL_LINEAR, DTYPE_BYTES, LAYER_SETS, PRESETS, ExpertConvention, Layout
 from ..estimator import estimate
-from .options import Count, SectionedCommand, complete, complete_last, json_option, print_json
+from .adapter_options import ADAPTER, PEFT, adapter_options, library_options
+from .options import Count, SectionedCommand, complete, json_option, print_json
 
 EPILOG = """\b
 Examples:
@@ -20,12 +20,6 @@ Examples:
 """
 
 
-def _models() -> Iterable[str]:
-    from .. import facts
-
-    return [*facts.model_ids(), *facts.model_aliases()]
-
-
 def _datasets() -> Iterable[str]:
     from .. import facts
 
@@ -33,62 +27,15 @@ def _datasets() -> Iterable[str]:
 
 
 SECTIONS = {
-    "Model and adapter": (
-        "model", "rank", "alpha", "layers", "targets", "experts", "layout", "dora", "adapter_dtype",
-    ),
+    "Model and adapter": ADAPTER,
+    "More of PEFT's LoraConfig": PEFT,
     "Data": ("dataset", "tokens", "episodes", "success_rate", "epochs"),
     "Step": ("seq_len", "batch", "checkpointing"),
 }  # fmt: skip
 
 
 @click.command("estimate", cls=SectionedCommand, sections=SECTIONS, epilog=EPILOG)
-@click.option(
-    "-m",
-    "--model",
-    required=True,
-    metavar="NAME|PATH",
-    shell_complete=complete(_models),
-    help="A model's name, a config.json, a folder with one, or a hub id.",
-)
-@click.option("-r", "--rank", type=int, default=32, show_default=True, help="LoRA rank.")
-@click.option(
-    "--alpha", type=float, default=32.0, show_default=True, help="LoRA alpha; the scale is alpha / rank."
-)
-@click.option(
-    "--layers",
-    metavar="SETS",
-    shell_complete=complete_last([*PRESETS, ALL_LINEAR, *LAYER_SETS]),
-    help=f"Comma list of {', '.join(LAYER_SETS)}; or all (attention, mlp, unembedding; the default) or "
-    "all-linear (what PEFT's all-linear adapts).",
-)
-@click.option(
-    "--targets", metavar="NAMES", help="Comma list of module names instead, as PEFT's target_modules."
-)
-@click.option(
-    "--experts",
-    metavar="CONVENTION",
-    default="scaled",
-    show_default=True,
-    shell_complete=complete(lambda: get_args(ExpertConvention)),
-    help="How experts are adapted: scaled (each its own pair, rank / active experts), per-expert (each its own, "
-    "full rank), shared-outer (Tinker: the hidden side shared), peft (what PEFT trains) or none.",
-)
-@click.option(
-    "--layout",
-    metavar="LAYOUT",
-    shell_complete=complete(lambda: get_args(Layout)),
-    help="Which matrices a set means: modules (as the library has them) or tinker (its choice and split of fused "
-    "ones; the default with --experts shared-outer).",
-)
-@click.option("--dora", is_flag=True, help="DoRA: a trained magnitude for each output.")
-@click.option(
-    "--adapter-dtype",
-    metavar="DTYPE",
-    default="float32",
-    show_default=True,
-    shell_complete=complete(lambda: DTYPE_BYTES),
-    help=f"How the adapter is stored: {', '.join(DTYPE_BYTES)}.",
-)
+@adapter_options
 @click.option(
     "--dataset",
     metavar="NAME",
@@ -111,13 +58,13 @@ SECTIONS = {
 )
 @click.option("--explain", is_flag=True, help="Say where each number comes from.")
 @json_option
-def command(as_json: bool, explain: bool, dora: bool, **options: Any) -> None:
+def command(as_json: bool, explain: bool, **options: Any) -> None:
     """What a LoRA fine-tune of a model is.
 
     Prints the adapter's parameters for every layer set, training FLOPs against full fine-tuning, the data's
     information against the adapter's capacity, and the learning rate.
     """
-    plan = estimate(options.pop("model"), variant="dora" if dora else "lora", **options)
+    plan = estimate(**library_options(options))
     if as_json:
         print_json(plan.to_dict())
         return

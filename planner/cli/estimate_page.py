@@ -27,11 +27,32 @@ def _table(title: str, basis: str, *columns: str) -> Table:
 
 def _what(plan: Plan) -> str:
     spec = plan.adapter.spec
-    where = ", ".join(spec.targets or spec.layers or ())
+    where = (
+        ", ".join((*(spec.targets or spec.layers or ()), *spec.target_parameters)) or spec.target_regex or ""
+    )
     where = "attention, mlp, unembedding" if where == "all" else where
     kind = "DoRA" if spec.variant == "dora" else "LoRA"
     experts = f", experts {spec.experts}" if plan.adapter.expert_rank else ""
-    return f"{kind} rank {spec.rank} on {where}{experts}"
+    more = ""
+    if spec.layers_to_transform is not None:
+        more += f", in {len(spec.layers_to_transform)} layers"
+    if spec.modules_to_save:
+        more += f", {', '.join(spec.modules_to_save)} in full"
+    if spec.bias != "none":
+        more += f", biases {spec.bias}"
+    return f"{kind} rank {spec.rank} on {where}{experts}{more}"
+
+
+def _stored(plan: Plan) -> str:
+    """How the base model is stored, where that is more than its dtype."""
+    model, said = plan.model, []
+    if model.quantization and model.weight_bytes is not None:
+        said.append(f"weights {units.byte_size(model.weight_bytes)} as stored, {model.quantization['label']}")
+    if model.checkpoint:
+        files = f"safetensors files of {units.byte_size(model.checkpoint['bytes'])}"
+        agrees = "agree" if model.checkpoint["agrees"] else "differ: see the note below"
+        said.append(f"{files} ({model.checkpoint['tensors']:,} tensors) {agrees}")
+    return "; ".join(said)
 
 
 def _headline(plan: Plan) -> RenderableType:
@@ -44,8 +65,10 @@ def _headline(plan: Plan) -> RenderableType:
         facts_line.append(f"{units.percent(plan.flops.ratio)} of full fine-tuning's FLOPs")
     if plan.learning_rate.value is not None:
         facts_line.append(f"learning rate {units.rate(plan.learning_rate.value)}")
+    stored = _stored(plan)
     return Group(
         Text.assemble((model.id, "bold cyan"), (f"  {model.model_type}, {size}", "")),
+        *([Text(stored)] if stored else []),
         Text(_what(plan)),
         Text("; ".join(facts_line), style="bold"),
     )
@@ -163,7 +186,12 @@ def _explain(plan: Plan) -> RenderableType:
 def show(plan: Plan, explain: bool, console: Console | None = None) -> None:
     """Print the page; two tables side by side where the terminal is wide enough."""
     console = console or Console(highlight=False, soft_wrap=False)
-    console.print(_headline(plan), "")
+    console.print(_headline(plan))
+    if plan.adapter.peft_line:
+        console.print(
+            Text(plan.adapter.peft_line, style="dim"), soft_wrap=console.width >= 80
+        )  # whole, to be searched for
+    console.print("")
     tables = [_adapter(plan), _flops(plan), _capacity(plan), _learning_rate(plan)]
     if console.width >= WIDE:
         for left, right in (tables[:2], tables[2:]):

@@ -39,7 +39,8 @@ class SectionedCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write each heading with its options, the remaining ones last."""
-        records = {param.name: param.get_help_record(ctx) for param in self.get_params(ctx)}
+        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        records = {param.name: param.get_help_record(ctx) for param in options}
         named = {name for names in self.sections.values() for name in names}
         rest = [name for name in records if name not in named]
         for heading, names in [*self.sections.items(), ("Output", rest)]:

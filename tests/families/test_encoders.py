@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.architecture.build import build
+from planner.architecture.build import build, build_natively
 from planner.errors import ConfigError, UnsupportedArchitectureError
 from planner.flops import Step, step_macs
 
@@ -191,4 +191,4 @@ def test_a_config_that_no_class_could_run_is_refused(config: dict[str, Any], fie
 
 def test_another_head_has_no_builder() -> None:
     with pytest.raises(UnsupportedArchitectureError, match="BertForSequenceClassification"):
-        build({"model_type": "bert", "architectures": ["BertForSequenceClassification"]})
+        build_natively({"model_type": "bert", "architectures": ["BertForSequenceClassification"]})

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...errors import UnsupportedArchitectureError
 from ...schema import Architecture, Part, Role
 from ..fields import Fields
 from ..trace import Layer, Trace
@@ -124,11 +125,21 @@ def groups(keys: Sequence[Any]) -> list[tuple[Any, tuple[int, ...]]]:
     return [(key, tuple(numbers)) for key, numbers in found.items()]
 
 
-def has_head(cfg: Fields) -> bool:
-    """Whether the class named in `architectures` has an output head (a bare `...Model` has none)."""
+LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+
+
+def has_head(cfg: Fields, endings: tuple[str, ...] = LANGUAGE_MODELS) -> bool:
+    """Whether the class named in `architectures` has an output head over the vocabulary: one of `endings` has, a
+    bare `...Model` has not. Raises UnsupportedArchitectureError for any other class, whose head is another."""
     names = cfg.list("architectures", [])
-    name = str(names[0]) if names else ""
-    return not name.endswith("Model") or name.endswith("LMHeadModel")
+    if not names or str(names[0]).endswith(endings):
+        return True
+    if str(names[0]).endswith("Model") and not str(names[0]).endswith("LMHeadModel"):
+        return False
+    raise UnsupportedArchitectureError(
+        f"class {str(names[0])[:80]!r} has no builder in this version: known for this type are a bare model and "
+        f"classes ending in {', '.join(endings)}."
+    )
 
 
 def unembedding(

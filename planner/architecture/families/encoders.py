@@ -29,7 +29,7 @@ def class_name(cfg: Fields, *known: str) -> str:
     """Which of the known endings the class in `architectures` has, the first where none is named."""
     names = cfg.list("architectures", []) or [known[0]]
     for ending in known:
-        if str(names[0]).endswith(ending):
+        if str(names[0]).endswith(ending) and not str(names[0]).endswith("LMHeadModel"):
             return ending
     raise UnsupportedArchitectureError(
         f"{names[0]} has no builder in this version: known for this type are classes ending in {', '.join(known)}."

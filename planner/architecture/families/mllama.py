@@ -71,7 +71,7 @@ def build(cfg: Fields) -> Architecture:
     decoder(trace, text)
     projector = Tower(trace, "model.", "projector")
     projector.linear("multi_modal_projector", vision.int("vision_output_dim", 7680), hidden, bias=True)
-    if has_head(cfg):
+    if has_head(cfg, ("ForConditionalGeneration",)):
         unembedding(trace, hidden, vocab, tied=False)
     return finish(
         trace, cfg, n_layers=text.int("num_hidden_layers"), hidden=hidden, vocab=vocab, tied=False,

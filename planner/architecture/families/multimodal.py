@@ -14,7 +14,7 @@ from ...schema import Architecture
 from ..fields import Fields
 from ..trace import Trace
 from . import dense, linear_attention, towers_qwen
-from .common import finish, groups, has_head, read_heads, unembedding
+from .common import LANGUAGE_MODELS, finish, groups, has_head, read_heads, unembedding
 from .experts import ExpertFields, read_experts, routed
 from .vision import Tower, named
 
@@ -181,9 +181,9 @@ def _text(cfg: Fields, family: Family) -> tuple[Fields, dense.Style]:
 
 
 def close(trace: Trace, cfg: Fields, text: Fields, tied: bool, **extra: Any) -> Architecture:
-    """The head and the finished architecture."""
+    """The head and the finished architecture; a text model alone has its own class."""
     hidden, vocab = text.int("hidden_size"), text.int("vocab_size")
-    if has_head(cfg):
+    if has_head(cfg, LANGUAGE_MODELS if text is cfg else ("ForConditionalGeneration",)):
         unembedding(trace, hidden, vocab, tied=tied)
     return finish(
         trace, cfg, n_layers=text.int("num_hidden_layers"), hidden=hidden, vocab=vocab, tied=tied,

@@ -1,0 +1,56 @@
+"""Any architecture that transformers knows: built on torch's meta device, without weights, and read off.
+
+The result is kept on disk by the config's content, so that a second call imports neither torch nor transformers.
+Remote code is never run, and nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import metadata, util
+from typing import Any
+
+from ...errors import MissingDependencyError
+from ...schema import Architecture
+from .. import cache
+from .checks import check
+
+# Raise with every change of what is read off a model: it tells old files of the cache from new ones.
+READER = 1
+NEEDED = ("torch", "transformers")
+
+
+def architecture(config: Mapping[str, Any]) -> Architecture:
+    """The inventory of a config, by building its model with transformers.
+
+    Raises ConfigError where transformers cannot build it, UnsupportedArchitectureError where it does not know the
+    model type, MissingDependencyError without torch.
+    """
+    check(config)
+    key = cache.key(config, f"{READER} transformers {transformers_version()}")
+    found = cache.load(key)
+    if found is None:
+        found = _build(config)
+        cache.store(key, found)
+    return found
+
+
+def transformers_version() -> str:
+    """The installed version, read without importing the package."""
+    try:
+        return metadata.version("transformers")
+    except metadata.PackageNotFoundError:
+        return "none"
+
+
+def _build(config: Mapping[str, Any]) -> Architecture:
+    missing = [name for name in NEEDED if util.find_spec(name) is None]
+    if missing:
+        raise MissingDependencyError(
+            f"model_type {config.get('model_type')!r} has no builder in this version, and building it with "
+            f'transformers needs {" and ".join(missing)}: pip install "lora-plan[validate]".'
+        )
+    from .inventory import read
+    from .model import build_model
+
+    return read(build_model(config), config, f"transformers {transformers_version()}")

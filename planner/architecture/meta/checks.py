@@ -1,0 +1,66 @@
+"""What a config may ask for before anything is built from it: transformers itself trusts every number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ...errors import ConfigError
+
+MOST = 2**31
+MOST_LAYERS = 512
+MOST_THINGS = 100_000
+MOST_DEPTH = 24
+MOST_VALUES = 2_000_000
+# Numbers of modules, or of entries in a list that transformers makes, by what their fields' names contain.
+WIDTHS = ("token", "seed", "size", "dim", "vocab")
+LAYERS = ("layer", "depth", "num_block", "n_block", "num_hidden_group")
+THINGS = ("expert", "group", "head", "codebook", "quantizer", "stage", "branch", "scale", "num_")
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a number is out of any model's reach, or the nesting is too deep."""
+    for count, (path, key, value) in enumerate(_values(config, "", 0)):
+        if count > MOST_VALUES:
+            raise ConfigError(f"the config has more than {MOST_VALUES} values.")
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        most = _most(key.lower())
+        if isinstance(value, int) and abs(value) > most:
+            raise ConfigError(f"config field {path}: found {_short(value)}, expected at most {most}.")
+        if value != value:
+            raise ConfigError(f"config field {path}: found nan, expected a number.")
+
+
+def _most(key: str) -> int:
+    if key.endswith("_id") or any(word in key for word in WIDTHS):
+        return MOST
+    if any(word in key for word in LAYERS):
+        return MOST_LAYERS
+    return MOST_THINGS if any(word in key for word in THINGS) else MOST
+
+
+def _short(value: object) -> str:
+    try:
+        shown = repr(value)
+    except ValueError:  # an integer with more digits than Python prints
+        return "an integer of thousands of digits"
+    return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
+def _values(value: Any, path: str, depth: int, key: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Every value inside, with its path and the name of the field that holds it."""
+    if depth > MOST_DEPTH:
+        raise ConfigError(f"config field {path[:60]}: nested more than {MOST_DEPTH} deep.")
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            if not isinstance(name, str):
+                raise ConfigError(
+                    f"config field {path or 'config'}: found the key {_short(name)}, expected text."
+                )
+            yield from _values(inner, f"{path}.{name}" if path else name, depth + 1, name)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _values(inner, path, depth + 1, key)
+    else:
+        yield path, key, value

@@ -1,0 +1,158 @@
+"""Config -> a transformers model on the meta device: no weights, no remote code, no network."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ...errors import ConfigError, MissingDependencyError, UnsupportedArchitectureError, hint
+from ..hub import offline
+
+# Fields that choose kernels, quantisation or code, or that make transformers fetch other weights: none changes
+# the inventory, and some would run or download something.
+DROPPED = frozenset(
+    "auto_map quantization_config compression_config _attn_implementation attn_implementation "
+    "_attn_implementation_internal _experts_implementation _experts_implementation_internal "
+    "experts_implementation custom_pipelines _commit_hash _name_or_path transformers_version use_kernels "
+    "kernel_config device device_map".split()
+)
+SWITCHED_OFF = frozenset(("use_pretrained_backbone", "trust_remote_code"))
+# In this order where `architectures` names no class of transformers.
+MAPPINGS = (
+    "MODEL_FOR_CAUSAL_LM_MAPPING", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING", "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING",
+    "MODEL_FOR_MASKED_LM_MAPPING", "MODEL_MAPPING",
+)  # fmt: skip
+MOST_MODULES = 30_000
+
+
+def build_model(config: Mapping[str, Any]) -> Any:
+    """The model, its tied weights tied. Every failure of transformers is a ConfigError of one line."""
+    model_type = config.get("model_type")
+    with _quietly():
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+        if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+            raise UnsupportedArchitectureError(_unknown(model_type, CONFIG_MAPPING))
+        try:
+            return _build(model_type, config)
+        except (ConfigError, UnsupportedArchitectureError):
+            raise
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"model_type {model_type!r} has no builder in this version, and transformers needs another package "
+                f"for it: {_one_line(error)}"
+            ) from error
+        except Exception as error:
+            raise ConfigError(
+                f"transformers cannot build model_type {model_type!r} from this config: {_one_line(error)}"
+            ) from error
+
+
+def model_class(model_type: str, config: Any, architectures: object) -> Any:
+    """The class named in `architectures` where transformers has it, else the first that an auto mapping gives."""
+    import transformers
+    from transformers.models.auto import modeling_auto
+
+    names = architectures if isinstance(architectures, (list, tuple)) else [architectures]
+    for name in names[:1]:
+        if isinstance(name, str) and name.isidentifier() and not name.startswith(("_", "TF", "Flax", "Auto")):
+            found = getattr(transformers, name, None)
+            wanted = getattr(found, "config_class", None)
+            if isinstance(found, type) and isinstance(wanted, type) and isinstance(config, wanted):
+                return found
+    for mapping in MAPPINGS:
+        found = getattr(modeling_auto, mapping).get(type(config), None)
+        if found is not None:
+            return found[0] if isinstance(found, tuple) else found
+    raise UnsupportedArchitectureError(
+        f"model_type {model_type!r} has no builder in this version, and transformers has no language model of it."
+    )
+
+
+def _build(model_type: str, config: Mapping[str, Any]) -> Any:
+    import torch
+    from transformers import AutoConfig
+
+    fields = _cleaned(config)
+    fields.pop("model_type", None)
+    read = AutoConfig.for_model(model_type, **fields)
+    cls = model_class(model_type, read, config.get("architectures"))
+    with torch.device("meta"), _no_init(), _bounded():
+        model = cls._from_config(read, attn_implementation="eager")
+        model.tie_weights()
+    return model
+
+
+def _cleaned(value: Any) -> Any:
+    """The config without the fields that no inventory depends on."""
+    if isinstance(value, Mapping):
+        return {
+            key: False if key in SWITCHED_OFF and inner else _cleaned(inner)
+            for key, inner in value.items()
+            if key not in DROPPED
+        }
+    if isinstance(value, (list, tuple)):
+        return [_cleaned(item) for item in value]
+    return value
+
+
+def _no_init() -> Any:
+    """No initialisation of weights that are not there, where this transformers can leave it out."""
+    try:
+        from transformers.initialization import no_init_weights
+    except ImportError:
+        return contextlib.nullcontext()
+    return no_init_weights()
+
+
+@contextlib.contextmanager
+def _bounded() -> Iterator[None]:
+    """Stop at MOST_MODULES: a module takes memory and time even where its weights take none."""
+    from torch.nn.modules import module
+
+    count = 0
+
+    def registered(*_: object) -> None:
+        nonlocal count
+        count += 1
+        if count > MOST_MODULES:
+            raise ConfigError(f"the config describes more than {MOST_MODULES} modules.")
+
+    handle = module.register_module_module_registration_hook(registered)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without warnings, log lines or network while transformers works."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with offline(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def _one_line(error: BaseException) -> str:
+    line = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, KeyError):
+        line = f"no entry {line}"
+    return line if len(line) <= 300 else line[:297] + "..."
+
+
+def _unknown(model_type: object, known: Any) -> str:
+    from transformers import __version__
+
+    shown = repr(model_type)
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    near = hint(model_type, known, cutoff=0.85) if isinstance(model_type, str) else ""
+    library = f"transformers {__version__}"
+    return f"model_type {shown} has no builder in this version, and {library} does not know it.{near}"

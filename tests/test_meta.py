@@ -1,0 +1,306 @@
+"""Architectures without a builder, read off transformers' own build; and both routes against each other."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner import PlannerError, estimate, facts
+from planner.architecture import cache, meta
+from planner.architecture.build import BUILDERS, build, build_natively
+from planner.errors import ConfigError, MissingDependencyError, UnsupportedArchitectureError
+from planner.schema import Architecture
+
+from . import oracle
+
+pytest.importorskip("torch")
+
+ROOT = Path(__file__).resolve().parent.parent
+HELIUM: dict[str, Any] = {
+    "model_type": "helium", "architectures": ["HeliumForCausalLM"], "hidden_size": 48, "intermediate_size": 80,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 12, "vocab_size": 100,
+    "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def read_without_cache(config: dict[str, Any]) -> Architecture:
+    from planner.architecture.meta.inventory import read
+    from planner.architecture.meta.model import build_model
+
+    return read(build_model(config), config, "transformers")
+
+
+# ------------------------------------------------------------------------------------------- the two routes
+
+
+def table(arch: Architecture) -> Counter[tuple[Any, ...]]:
+    """An inventory's matrices as comparable rows, copies counted."""
+    rows: Counter[tuple[Any, ...]] = Counter()
+    for m in arch.matrices:
+        side = m.outer if m.kind == "experts" else ""
+        rows[m.name, m.role, m.kind, m.d_in, m.d_out, m.experts, m.experts_active, m.bias, m.tied, side] += (
+            m.copies
+        )
+    return rows
+
+
+def first_of_each_type() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in facts.model_ids():
+        found.setdefault(facts.model(name).model_type, name)
+    return {model_type: name for model_type, name in found.items() if model_type in BUILDERS}
+
+
+# What differs on purpose, and why.
+NOT_COMPARED = {
+    "chatglm": "remote code only", "internlm2": "remote code only", "minicpm": "remote code only",
+    "mimo": "remote code only", "nemotron-nas": "remote code only", "kimi_k2": "loads as deepseek_v3",
+    "kimi_k25": "the builder counts the language model alone",
+    "dbrx": "transformers refuses the hub's config",
+    "zamba": "the builder knows that a 3-D tensor over heads is a matrix",
+    "gemma3": "transformers' projector does not say which side of its matrix is the input",
+    "clip": "two towers of equal standing",
+    "mistral": "the first model is a bare MistralModel, whose modules have no prefix",
+}  # fmt: skip
+COMPARED = {t: name for t, name in first_of_each_type().items() if t not in NOT_COMPARED}
+
+
+@pytest.mark.parametrize("model_type", COMPARED)
+def test_builder_and_meta_agree_matrix_by_matrix(model_type: str) -> None:
+    config = json.loads(facts.model_config_path(COMPARED[model_type]).read_text(encoding="utf-8"))
+    ours, read = build_natively(config), read_without_cache(config)
+    assert table(ours) == table(read)
+    assert ours.params == read.params and ours.params_active == read.params_active
+    same = ("hidden_size", "n_layers", "vocab_size", "model_type")
+    assert [getattr(ours, name) for name in same] == [getattr(read, name) for name in same]
+
+
+# ------------------------------------------------------------------------------- types that have no builder
+
+SAMPLE = {
+    "helium": "HeliumForCausalLM", "afmoe": "AfmoeForCausalLM", "longcat_flash": "LongcatFlashForCausalLM",
+    "mamba2": "Mamba2ForCausalLM", "recurrent_gemma": "RecurrentGemmaForCausalLM", "jetmoe": "JetMoeForCausalLM",
+    "xlnet": "XLNetLMHeadModel", "rwkv": "RwkvForCausalLM", "codegen": "CodeGenForCausalLM",
+    "bart": "BartForConditionalGeneration", "switch_transformers": "SwitchTransformersForConditionalGeneration",
+    "deberta-v2": "DebertaV2ForMaskedLM", "modernbert": "ModernBertForMaskedLM", "albert": "AlbertForMaskedLM",
+    "llava_next": "LlavaNextForConditionalGeneration", "idefics2": "Idefics2ForConditionalGeneration",
+    "blip-2": "Blip2ForConditionalGeneration", "internvl": "InternVLForConditionalGeneration",
+}  # fmt: skip
+
+
+def default_config(model_type: str) -> dict[str, Any]:
+    from transformers import AutoConfig
+
+    made = AutoConfig.for_model(model_type).to_dict()
+    made |= {"model_type": model_type, "architectures": [SAMPLE[model_type]]}
+    found: dict[str, Any] = json.loads(json.dumps(made, default=str))
+    return found
+
+
+@pytest.mark.parametrize("model_type", [t for t in SAMPLE if t not in BUILDERS])
+def test_every_parameter_of_a_default_model_is_counted_once(model_type: str) -> None:
+    config = default_config(model_type)
+    arch, model = build(config), oracle.meta_model(config)
+    assert arch.params == oracle.params(model)
+    assert arch.params_active <= arch.params
+    linear = {name for name, m in model.named_modules() if type(m).__name__ in ("Linear", "Conv1D")}
+    ours = {
+        m.name.replace("{}", str(n))
+        for m in arch.matrices
+        if m.kind in ("linear", "conv1d")
+        for n in m.layers
+    }
+    assert ours == linear
+
+
+@given(
+    st.integers(1, 3), st.sampled_from([(1, 1), (2, 1), (4, 2)]), st.integers(3, 9), st.booleans(), st.booleans(),
+    st.integers(9, 70),
+)  # fmt: skip
+def test_random_small_models_equal_the_library(
+    layers: int, heads: tuple[int, int], half: int, tied: bool, bias: bool, width: int
+) -> None:
+    config = {
+        **HELIUM, "num_hidden_layers": layers, "num_attention_heads": heads[0], "num_key_value_heads": heads[1],
+        "head_dim": 2 * half, "tie_word_embeddings": tied, "attention_bias": bias, "intermediate_size": width,
+    }  # fmt: skip
+    arch, model = read_without_cache(config), oracle.meta_model(config)
+    assert oracle.our_inventory(arch) == oracle.their_inventory(model)
+    assert arch.params == oracle.params(model) and arch.tied_embeddings == tied
+
+
+def test_roles_are_those_of_the_structure() -> None:
+    roles = {m.name: m.role for m in build(default_config("afmoe")).matrices}
+    layer = "model.layers.{}."
+    assert roles["model.embed_tokens"] == "embedding" and roles["lm_head"] == "unembedding"
+    assert roles[layer + "self_attn.q_proj"] == "attention"
+    assert roles[layer + "mlp.router.gate"] == "router"
+    assert roles[layer + "mlp.experts.gate_up_proj"] == "expert"
+    assert roles[layer + "mlp.shared_experts.up_proj"] == "shared_expert"
+    llava = {m.role for m in build(default_config("llava_next")).matrices}
+    assert llava == {"vision", "projector", "embedding", "attention", "mlp", "unembedding"}
+
+
+def test_an_estimate_says_where_its_inventory_comes_from() -> None:
+    plan = estimate(HELIUM, rank=4, layers="all-linear").to_dict()
+    notice = next(w for w in plan["warnings"] if w["code"] == "built-by-transformers")
+    assert f"transformers {meta.transformers_version()}" in notice["message"]
+    assert any("transformers" in json.dumps(source) for source in plan["sources"])
+    assert plan["adapter"]["params"] == 4 * 2 * (48 + 48 + 2 * (48 + 24) + 48 + 48 + 3 * (48 + 80))
+
+
+def test_a_class_that_the_builder_refuses_is_built_by_transformers() -> None:
+    config = {"model_type": "bert", "architectures": ["BertForSequenceClassification"]}
+    assert build(config).params == 109_483_778  # bert-base with a head for two labels
+
+
+# -------------------------------------------------------------------------------------------------- failures
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"num_hidden_layers": 10**6}, "num_hidden_layers"), ({"hidden_size": 2**40}, "hidden_size"),
+        ({"hidden_size": float("nan")}, "hidden_size"), ({"head_dim": "x"}, "head_dim"),
+        ({"hidden_size": [1]}, "hidden_size"), ({"vocab_size": -1}, "helium"), ({"num_labels": 10**9}, "num_labels"),
+        ({"layer_types": ["nonsense"]}, "helium"), ({"num_attention_heads": 0}, "helium"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_config_out_of_reach_is_one_line_at_once(change: dict[str, Any], named: str) -> None:
+    build(HELIUM)  # the import of torch is not what is timed
+    start = time.perf_counter()
+    with pytest.raises(ConfigError, match=named) as caught:
+        build({**HELIUM, **change})
+    assert time.perf_counter() - start < 2
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_deep_nesting_and_odd_keys_are_refused() -> None:
+    deep: Any = 1
+    for _ in range(5000):
+        deep = {"a": deep}
+    with pytest.raises(PlannerError, match="nested"):
+        build({**HELIUM, "a": deep})
+    with pytest.raises(ConfigError, match="text"):
+        build({**HELIUM, "sub": {3: 4}})
+
+
+def test_an_unknown_type_names_both_that_do_not_know_it() -> None:
+    with pytest.raises(
+        UnsupportedArchitectureError, match=r"no builder .* and transformers .* does not know it"
+    ):
+        build({**HELIUM, "model_type": "made_up_by_this_test"})
+
+
+def test_no_code_of_a_repository_is_run_and_nothing_is_fetched() -> None:
+    evil = {"auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"},
+            "attn_implementation": "evil/kernels", "_attn_implementation": "evil/kernels",
+            "quantization_config": {"quant_method": "evil"}, "trust_remote_code": True}  # fmt: skip
+    with mock.patch(
+        "transformers.dynamic_module_utils.get_class_from_dynamic_module", side_effect=AssertionError
+    ):
+        assert build({**HELIUM, **evil}).params == build(HELIUM).params
+
+
+def test_without_torch_one_sentence_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r'pip install "lora-plan\[validate\]"'):
+        build(HELIUM)
+
+
+# ----------------------------------------------------------------------------------------------------- cache
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*"))
+
+
+def same(a: Architecture, b: Architecture) -> bool:
+    return all(getattr(a, name) == getattr(b, name) for name in Architecture.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("model_type", ["afmoe", "llava_next"])
+def test_what_is_kept_comes_back_whole(model_type: str, own_cache: Path) -> None:
+    config = default_config(model_type)
+    first, second = build(config), build(config)
+    assert len(files(own_cache)) == 1 and first is not second
+    assert same(first, second)
+
+
+def test_blocks_are_kept_too(own_cache: Path) -> None:
+    arch = build_natively(json.loads(facts.model_config_path("meta-llama/Llama-3.1-8B").read_text("utf-8")))
+    cache.store("x", arch)
+    found = cache.load("x")
+    assert found is not None and same(arch, found)
+
+
+def test_the_key_depends_on_the_content_and_on_who_read_it() -> None:
+    keys = {cache.key(HELIUM, "a"), cache.key({**HELIUM, "vocab_size": 101}, "a"), cache.key(HELIUM, "b")}
+    assert len(keys) == 3
+    assert cache.key(dict(reversed(HELIUM.items())), "a") in keys
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"key": 1}', '{"key": "K", "architecture": {"Matrix": []}}',
+                                     '{"key": "K", "architecture": {"os": ["x"]}}', "\x00" * 50])  # fmt: skip
+def test_a_broken_file_is_built_anew(content: str, own_cache: Path) -> None:
+    expected = build(HELIUM)
+    [path] = files(own_cache)
+    path.write_text(content.replace("K", path.stem), encoding="utf-8")
+    assert same(build(HELIUM), expected)
+    found = cache.load(path.stem)
+    assert found is not None and same(found, expected)
+
+
+def test_a_folder_that_cannot_be_written_does_no_harm(own_cache: Path) -> None:
+    own_cache.write_text("a file where the folder would be", encoding="utf-8")
+    assert build(HELIUM).params == build(HELIUM).params
+
+
+CHILD = """
+import json, os, sys
+from planner import estimate
+print(estimate(json.loads(sys.argv[1])).model.params)
+print(*({"torch", "transformers"} & set(sys.modules)))
+"""
+
+
+def child(folder: Path) -> subprocess.Popen[str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), cache.VARIABLE: str(folder)}
+    command = [sys.executable, "-c", CHILD, json.dumps(HELIUM)]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_processes_at_once_agree_and_a_second_call_imports_nothing_heavy(own_cache: Path) -> None:
+    at_once = [child(own_cache) for _ in range(3)]
+    answers = {run.communicate(timeout=120)[0].splitlines()[0] for run in at_once}
+    assert answers == {str(build(HELIUM).params)}
+    assert [path.suffix for path in files(own_cache)] == [".json"]
+    out, err = child(own_cache).communicate(timeout=120)
+    assert out.splitlines()[1] == "", err
+
+
+def test_the_cache_lies_where_the_platform_keeps_caches(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv(cache.VARIABLE)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache.folder() == str(tmp_path / "lora-plan")

@@ -1,0 +1,220 @@
+"""Checks every architecture of transformers' auto mappings against transformers and PEFT: docs/coverage.md.
+
+Run it in an environment with torch, transformers and peft:  python tools/write_coverage.py [model_type ...]
+With names it prints their rows only. Each architecture is built from its class's default config, or from a small
+one below where the defaults are no model. Parameters are compared with those of transformers' own build, and
+`all-linear` with what PEFT makes trainable, both on the meta device.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from planner.adapter import AdapterSpec, adapt, params  # noqa: E402
+from planner.architecture.build import build  # noqa: E402
+from planner.architecture.meta import transformers_version  # noqa: E402
+from planner.errors import PlannerError  # noqa: E402
+from planner.schema import Architecture  # noqa: E402
+
+MAPPINGS = {
+    "causal language models": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+    "sequence-to-sequence models": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
+    "masked language models and encoders": "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
+    "image-text-to-text models": "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
+}
+RANK = 2
+
+_HEADS = {"head_dim": 16, "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2,
+          "num_hidden_layers": 2, "intermediate_size": 96, "vocab_size": 128}  # fmt: skip
+# Fields for architectures whose class's defaults are no model that transformers can build.
+SMALL: dict[str, dict[str, Any]] = {
+    "hunyuan_v1_dense": _HEADS,
+    "hunyuan_v1_moe": {**_HEADS, "num_experts": 4, "moe_topk": 2},
+    "ministral": _HEADS,
+    "nemotron": {**_HEADS, "num_key_value_heads": 2},
+    "lfm2_moe": {**_HEADS, "layer_types": ["conv", "full_attention"], "num_experts": 4, "moe_intermediate_size": 32},
+    "reformer": {"is_decoder": True},
+    "esm": {"vocab_size": 33, "mask_token_id": 32, "pad_token_id": 1},
+    "dots1": {**_HEADS, "moe_intermediate_size": 32, "n_routed_experts": 4, "n_shared_experts": 1,
+              "num_experts_per_tok": 2, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1},
+    "aya_vision": {"vision_config": {"model_type": "siglip_vision_model", "num_attention_heads": 16}},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """One architecture: how it was counted and whether the independent counts agree; else why not."""
+
+    model_type: str
+    class_name: str
+    route: str = ""
+    params: int = 0
+    all_linear: int = 0
+    agrees_params: bool | None = None
+    agrees_linear: bool | None = None
+    flops: str = ""
+    problem: str = ""
+    remark: str = ""
+
+
+def types_of(mapping: str) -> Iterator[tuple[str, str]]:
+    """Model types of a mapping with the name of their class."""
+    from transformers.models.auto import modeling_auto
+
+    for model_type, name in getattr(modeling_auto, mapping).items():
+        yield model_type, name if isinstance(name, str) else name[0]
+
+
+def default_config(model_type: str, class_name: str) -> dict[str, Any]:
+    """The default (or small) config as a config.json would hold it."""
+    from transformers import AutoConfig
+
+    made = AutoConfig.for_model(model_type, **copy.deepcopy(SMALL.get(model_type, {}))).to_dict()
+    config = {**made, "model_type": model_type, "architectures": [class_name]}
+    kept: dict[str, Any] = json.loads(json.dumps(config, default=str))
+    return kept
+
+
+def their_model(config: Mapping[str, Any]) -> Any:
+    """The model as transformers builds it, on the meta device."""
+    import torch
+    import transformers
+
+    fields = {key: value for key, value in config.items() if key not in ("model_type", "quantization_config")}
+    read = transformers.AutoConfig.for_model(config["model_type"], **copy.deepcopy(fields))
+    with torch.device("meta"):
+        model = getattr(transformers, config["architectures"][0])._from_config(read)
+        model.tie_weights()
+    return model
+
+
+def their_all_linear(model: Any) -> int:
+    """What PEFT's all-linear makes trainable."""
+    from peft import LoraConfig, get_peft_model
+
+    adapted = get_peft_model(model, LoraConfig(r=RANK, target_modules="all-linear"))
+    return sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+
+
+def our_all_linear(arch: Architecture) -> int:
+    """What we say that it makes trainable."""
+    return params(adapt(arch, AdapterSpec(rank=RANK, layers=("all-linear",), experts="peft")))
+
+
+def check(model_type: str, class_name: str) -> Row:
+    """One architecture, counted twice."""
+    try:
+        config = default_config(model_type, class_name)
+        model = their_model(config)
+    except Exception as error:  # whatever transformers raises is the answer
+        return Row(model_type, class_name, problem=f"transformers: {_line(error)}")
+    expected = sum(p.numel() for p in model.parameters())
+    try:
+        arch = build(config)
+    except PlannerError as error:
+        return Row(model_type, class_name, problem=str(error))
+    route = "meta" if arch.built_by else "builder"
+    flops = "none" if arch.flops_gap or not arch.blocks else "exact"
+    ours = our_all_linear(arch)
+    agrees: bool | None = None
+    remark = ""
+    try:
+        agrees = their_all_linear(model) == ours
+    except Exception as error:
+        remark = f"PEFT: {_line(error)}"
+    return Row(
+        model_type, class_name, route, arch.params, ours, arch.params == expected, agrees, flops, "", remark
+    )
+
+
+def _line(error: BaseException) -> str:
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return text[:160].replace("|", "/")
+
+
+def _mark(value: bool | None) -> str:
+    return {True: "equal", False: "**differs**", None: "–"}[value]
+
+
+def table(rows: list[Row]) -> Iterator[str]:
+    """A mapping's rows as Markdown."""
+    yield "| model type | class | route | parameters | equal | all-linear (rank 2) | equal | FLOPs |"
+    yield "| --- | --- | --- | ---: | --- | ---: | --- | --- |"
+    for row in rows:
+        if row.problem:
+            yield f"| {row.model_type} | {row.class_name} | none: {row.problem} | | | | | |"
+            continue
+        linear = _mark(row.agrees_linear) + (f" ({row.remark})" if row.remark else "")
+        yield (
+            f"| {row.model_type} | {row.class_name} | {row.route} | {row.params:,} | {_mark(row.agrees_params)} "
+            f"| {row.all_linear:,} | {linear} | {row.flops} |"
+        )
+
+
+def summary(rows: list[Row]) -> str:
+    """A mapping's counts in a sentence."""
+    built = [row for row in rows if not row.problem]
+    routes = Counter(row.route for row in built)
+    compared = [row for row in built if row.agrees_linear is not None]
+    return (
+        f"{len(built)} of {len(rows)} build ({routes['builder']} by a builder, {routes['meta']} through "
+        f"transformers); parameters equal in {sum(bool(r.agrees_params) for r in built)} of {len(built)}, PEFT's "
+        f"all-linear in {sum(bool(r.agrees_linear) for r in compared)} of {len(compared)}; exact FLOPs for "
+        f"{sum(r.flops == 'exact' for r in built)}."
+    )
+
+
+def document() -> str:
+    """The whole page."""
+    import peft
+
+    about = (
+        "Written by `tools/write_coverage.py`; do not edit. Every architecture of four auto mappings of transformers "
+        f"{transformers_version()} is built from its class's default config (or a small one, where the defaults are "
+        "no model), counted by lora-plan, and counted again from transformers' own build. all-linear is compared "
+        f"with what PEFT {peft.__version__} makes trainable. The route is a builder of ours (no torch needed) or "
+        "transformers on the meta device. FLOPs are exact or none."
+    )
+    lines = ["# Coverage", "", about]
+    for title, mapping in MAPPINGS.items():
+        rows = [check(*pair) for pair in sorted(types_of(mapping))]
+        print(title, summary(rows), file=sys.stderr)
+        lines += ["", f"## {title[0].upper()}{title[1:]}", "", summary(rows), "", *table(rows)]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Write the page, or print the rows of the model types named."""
+    warnings.filterwarnings("ignore")
+    wanted = set(sys.argv[1:])
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["LORA_PLAN_CACHE"] = folder
+        if not wanted:
+            (ROOT / "docs" / "coverage.md").write_text(document(), encoding="utf-8")
+            return
+        for mapping in MAPPINGS.values():
+            for model_type, class_name in types_of(mapping):
+                if model_type in wanted:
+                    start = time.perf_counter()
+                    print(check(model_type, class_name), f"{time.perf_counter() - start:.2f} s")
+
+
+if __name__ == "__main__":
+    main()
