@@ -78,7 +78,8 @@ def test_the_others_say_what_is_missing(model: str, monkeypatch: pytest.MonkeyPa
     """Without torch; with it those that transformers knows are read off its build."""
     monkeypatch.setattr("planner.architecture.meta.util.find_spec", lambda name: None)
     monkeypatch.setenv("LORA_PLAN_CACHE", "/nonexistent/cache")
-    with pytest.raises((UnsupportedArchitectureError, MissingDependencyError), match=r"no builder|lora-plan\[validate\]"):
+    refused = (UnsupportedArchitectureError, MissingDependencyError)
+    with pytest.raises(refused, match=r"no builder|lora-plan\[validate\]"):
         estimate(model)
 
 
