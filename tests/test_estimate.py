@@ -277,7 +277,9 @@ def test_what_peft_refuses_is_said() -> None:
     assert "refused-by-peft" not in codes(targets="in_proj")
 
 
-@pytest.mark.parametrize("name", ["LlamaForSequenceClassification", "LlamaForTokenClassification", "Llama", ""])
+@pytest.mark.parametrize(
+    "name", ["LlamaForSequenceClassification", "LlamaForTokenClassification", "Llama", ""]
+)
 def test_a_builder_refuses_classes_with_another_head(name: str) -> None:
     with pytest.raises(UnsupportedArchitectureError, match="no builder"):
         build_natively({**TINY, "architectures": [name]})
