@@ -11,20 +11,20 @@ from . import adapter as adapters
 from . import capacity, facts, information
 from . import flops as flop_counts
 from .adapter import DTYPE_BYTES, Adapted, AdapterSpec
-from .adapter_files import base_model, check_weights
-from .adapter_options import spec_of
+from .adapter.files import base_model, check_weights
+from .adapter.options import spec_of
+from .adapter.peft_rules import peft_line
+from .adapter.whole import Whole, trained_whole
 from .architecture.build import build
 from .architecture.resolve import ResolvedConfig, resolve
 from .errors import InputError
 from .information import Information
 from .learning_rate import lookup
 from .notices import collect
-from .peft_rules import peft_line
 from .plan import AdapterSection, CapacitySection, FlopsSection, ModelSection, Plan, Workload
 from .schema import Architecture, Source
+from .stored.weights import stored
 from .units import parse_count
-from .weights import stored
-from .whole import Whole, trained_whole
 
 DEFAULT_SEQ_LEN = 2048
 SUMMARY_SETS = ("attention", "mlp", "unembedding", "all", adapters.ALL_LINEAR)

@@ -16,8 +16,8 @@ from functools import lru_cache
 from typing import Any
 
 from .adapter import Adapted, AdapterSpec, Pair
+from .adapter.whole import NOTHING_WHOLE, Whole
 from .schema import Apply, Architecture, Attend, Block, Chunks, Join, Keep, Matrix, Product, Recall, Scan
-from .whole import NOTHING_WHOLE, Whole
 
 FLOPS_PER_MAC = 2
 

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from .adapter import Adapted, AdapterSpec
+from .adapter.peft_rules import (
+    PEFT_VERSION,
+    TRANSFORMERS_VERSION,
+    converted_names,
+    expert_targets,
+    refused_names,
+)
+from .adapter.whole import Whole
 from .learning_rate.lookup import LAW_ALPHA, LearningRate
-from .peft_rules import PEFT_VERSION, TRANSFORMERS_VERSION, converted_names, expert_targets, refused_names
 from .plan import CapacitySection, FlopsSection, Workload
 from .schema import Architecture, Notice
-from .whole import Whole
 
 
 def _route_notices(arch: Architecture) -> Iterator[Notice]:

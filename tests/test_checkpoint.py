@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from planner import checkpoint, tensor_files
 from planner.architecture.build import build
 from planner.schema import Architecture
-from planner.tensor_files import BrokenFileError, Tensor, read_header
-from planner.weights import stored
+from planner.stored import checkpoint, tensor_files
+from planner.stored.tensor_files import BrokenFileError, Tensor, read_header
+from planner.stored.weights import stored
 
 SMALL = {
     "hidden_size": 16,

@@ -20,12 +20,12 @@ MAX_FUNCTION_LINES = 60
 
 # From the bottom up. A module imports from its own layer or from one below it, and no ring of imports is closed.
 LAYERS = (
-    "errors fact_types schema tensor_files units version",
+    "errors fact_types schema units version",
     "facts",
     "architecture",
-    "adapter adapter_spec checkpoint compressed_tensors peft_names peft_rules quant_layouts quantization selection",
-    "adapter_files adapter_options whole",
-    "flops memory capacity hardware information learning_rate weights",
+    "stored",
+    "adapter",
+    "flops memory capacity hardware information learning_rate",
     "speed cost dataset",
     "plan notices",
     "estimator",

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from planner import PlannerError, estimate
 from planner.adapter import adapt, params
-from planner.adapter_files import spec_from
+from planner.adapter.files import spec_from
+from planner.adapter.whole import trained_whole
 from planner.architecture.build import build
 from planner.errors import InputError
 from planner.flops import Step, flops, step_macs
-from planner.whole import trained_whole
 
 from . import oracle
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from planner import estimate
 from planner.architecture.build import build
 from planner.errors import ConfigError, PlannerError
-from planner.quant_layouts import awq, bnb4, bnb8, fp8_blocks, gptq, mxfp4
-from planner.quantization import METHODS
-from planner.weights import Stored, stored
+from planner.stored.quant_layouts import awq, bnb4, bnb8, fp8_blocks, gptq, mxfp4
+from planner.stored.quantization import METHODS
+from planner.stored.weights import Stored, stored
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..adapter import adapt
-from ..adapter_files import CONFIG
-from ..adapter_options import DEFAULTS, spec_of
+from ..adapter.files import CONFIG
+from ..adapter.options import DEFAULTS, spec_of
+from ..adapter.whole import trained_whole
 from ..errors import InputError, hint
 from ..estimator import load, model_of
-from ..whole import trained_whole
 from . import peft
 
 FORMATS = ("peft",)

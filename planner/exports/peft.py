@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from ..adapter import Adapted, AdapterSpec, adapt, params
-from ..adapter_files import spec_from
+from ..adapter.files import spec_from
+from ..adapter.peft_names import module, parameter, path, pattern_value
+from ..adapter.peft_rules import PEFT_VERSION, converted_names, refused_names
+from ..adapter.whole import Whole, trained_whole
 from ..errors import InputError, PlannerError
-from ..peft_names import module, parameter, path, pattern_value
-from ..peft_rules import PEFT_VERSION, converted_names, refused_names
 from ..schema import Architecture, Matrix
-from ..whole import Whole, trained_whole
 
 Naming = Callable[[Matrix, int], str]
 

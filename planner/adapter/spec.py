@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from .errors import InputError, hint
+from ..errors import InputError, hint
+from ..schema import Role
 from .peft_names import compiled
-from .schema import Role
 
 ExpertConvention = Literal["scaled", "per-expert", "shared-outer", "peft", "none"]
 Layout = Literal["modules", "tinker"]

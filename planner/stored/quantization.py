@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..architecture.fields import Fields
+from ..errors import ConfigError
+from ..schema import Architecture, Matrix
 from . import compressed_tensors
-from .architecture.fields import Fields
-from .errors import ConfigError
 from .quant_layouts import (
     FP4_GROUP,
     Names,
@@ -29,7 +30,6 @@ from .quant_layouts import (
     skipping,
     texts,
 )
-from .schema import Architecture, Matrix
 
 # Types whose experts transformers 4 stacked too, so that a file made with it holds them as no Linear modules.
 STACKED_BEFORE_5 = frozenset(

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .adapter import Adapted
-from .adapter_spec import AdapterSpec
-from .errors import InputError, hint
+from ..errors import InputError, hint
+from ..schema import Architecture, Matrix, Role
+from .pairs import Adapted
 from .peft_names import module as module_of
-from .schema import Architecture, Matrix, Role
+from .spec import AdapterSpec
 
 Layers = Mapping[int, frozenset[int]]
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from .schema import Architecture, Matrix, Notice
+from ..schema import Architecture, Matrix, Notice
 from .tensor_files import INDEX, BrokenFileError, Tensor, files, read_header
 
 # Bits of one weight inside a packed tensor.

@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .adapter import Adapted
-from .adapter_spec import ALL_LINEAR, AdapterSpec, check_spec
-from .errors import InputError
+from ..errors import InputError
+from ..schema import Architecture, Notice
+from ..stored.tensor_files import BrokenFileError, Tensor, read_header
+from .pairs import Adapted
 from .peft_names import module as module_of
-from .schema import Architecture, Notice
-from .tensor_files import BrokenFileError, Tensor, read_header
+from .spec import ALL_LINEAR, AdapterSpec, check_spec
 from .whole import Whole
 
 CONFIG = "adapter_config.json"

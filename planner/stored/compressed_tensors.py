@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .architecture.fields import Fields
+from ..architecture.fields import Fields
+from ..schema import Matrix
 from .quant_layouts import Names, Scheme, UnknownQuantizationError, ceil_div, is_linear, texts
-from .schema import Matrix
 
 BYTE_FORMATS = ("int-quantized", "float-quantized", "naive-quantized")
 STRATEGIES = ("tensor", "channel", "group", "block", "tensor_group")

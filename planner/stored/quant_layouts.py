@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .architecture.fields import Fields
-from .schema import Matrix
+from ..architecture.fields import Fields
+from ..schema import Matrix
 
 MOST_PATTERNS = 20_000
 MOST_TEXT = 1000  # characters of a name

@@ -11,8 +11,8 @@ Source: peft/utils/transformers_weight_conversion.py (0.21.2), transformers/conv
 
 from __future__ import annotations
 
-from .errors import InputError
-from .schema import Architecture, Matrix
+from ..errors import InputError
+from ..schema import Architecture, Matrix
 
 PEFT_VERSION = "0.21.2"
 TRANSFORMERS_VERSION = "5.23.0"

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from .adapter_spec import ALL_LINEAR, LAYER_SETS, AdapterSpec, expand_layers
-from .errors import InputError, hint
+from ..errors import InputError, hint
+from ..schema import Apply, Architecture, Matrix
 from .peft_names import compiled, ends_with, excluded, layer_number, parameter, path, saved
 from .peft_rules import all_linear, check_targets, converted_names, expert_targets, matches, old_names
-from .schema import Apply, Architecture, Matrix
+from .spec import ALL_LINEAR, LAYER_SETS, AdapterSpec, expand_layers
 
 
 @dataclass(frozen=True)

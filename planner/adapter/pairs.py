@@ -10,20 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from .adapter_spec import ALL_LINEAR as ALL_LINEAR
-from .adapter_spec import DTYPE_BYTES as DTYPE_BYTES
-from .adapter_spec import LAYER_SETS as LAYER_SETS
-from .adapter_spec import PRESETS as PRESETS
-from .adapter_spec import AdapterSpec as AdapterSpec
-from .adapter_spec import Bias as Bias
-from .adapter_spec import ExpertConvention as ExpertConvention
-from .adapter_spec import Layout as Layout
-from .adapter_spec import Variant as Variant
-from .adapter_spec import check_spec as check_spec
-from .errors import InputError, hint
+from ..errors import InputError, hint
+from ..schema import Architecture, Matrix
 from .peft_names import parameter, path, pattern_value
-from .schema import Architecture, Matrix
 from .selection import Choice, adaptable, choices
+from .spec import ALL_LINEAR, LAYER_SETS, AdapterSpec, Layout
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from .adapter_files import read_spec
-from .adapter_spec import AdapterSpec, check_spec
-from .errors import InputError
+from ..errors import InputError
+from .files import read_spec
+from .spec import AdapterSpec, check_spec
 
 Number = TypeVar("Number", int, float)
 

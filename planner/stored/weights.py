@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import ConfigError
-from .schema import Architecture, Notice
+from ..errors import ConfigError
+from ..schema import Architecture, Notice
 
 WIDTHS = {"float64": 8, "float32": 4, "float": 4, "bfloat16": 2, "float16": 2, "half": 2}
 NESTED = ("text_config", "llm_config", "language_config")

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
-from .errors import InputError
-from .schema import Matrix
+from ..errors import InputError
+from ..schema import Matrix
 
 _LAYER = re.compile(r".*?\.[^.]*\.(?P<idx>\d+)\.")
 
