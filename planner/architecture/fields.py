@@ -42,7 +42,7 @@ class Fields:
         if default is not _MISSING:
             return default
         raise ConfigError(
-            f"config field {self._name(key)} is missing, expected {expected}.{hint(key, map(str, self.data))}"
+            f"config field {self._name(key)} is missing, expected {expected}.{hint(key, (str(name) for name in self.data if name != key))}"
         )
 
     def has(self, key: str) -> bool:
