@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -23,7 +24,7 @@ from .learning_rate import lookup
 from .notices import collect
 from .plan import AdapterSection, CapacitySection, FlopsSection, ModelSection, Plan, Workload
 from .schema import Architecture, Source
-from .stored.weights import stored
+from .stored.weights import Stored, stored
 from .units import parse_count
 
 DEFAULT_SEQ_LEN = 2048
@@ -41,20 +42,37 @@ SUMMARY_ROLES = {
 }
 
 
-@lru_cache(maxsize=256)
-def _catalogue(model: str) -> tuple[ResolvedConfig, Architecture] | None:
+@dataclass(frozen=True)
+class _Base:
+    """A model ready for estimates: its config, its inventory, and how its weights are stored."""
+
+    found: ResolvedConfig
+    arch: Architecture
+    kept: Stored
+
+
+# Models of the catalogue by the name they were asked for; files are read anew each time.
+_known: dict[str, _Base] = {}
+_MOST_KNOWN = 1024
+
+
+def _base(model: str | os.PathLike[str] | Mapping[str, Any]) -> _Base:
+    if isinstance(model, str) and model in _known:
+        return _known[model]
     found = resolve(model)
-    return (found, build(found.config)) if found.origin == "catalogue" else None
+    arch = build(found.config)
+    base = _Base(found, arch, stored(found.config, arch, found.model_id if found.origin == "local" else None))
+    if isinstance(model, str) and found.origin == "catalogue":
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        _known[model] = base
+    return base
 
 
 def load(model: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[ResolvedConfig, Architecture]:
-    """Resolve a model and build its inventory. Catalogue entries are kept, files are read anew each time."""
-    if isinstance(model, str):
-        known = _catalogue(model)
-        if known is not None:
-            return known
-    found = resolve(model)
-    return found, build(found.config)
+    """Resolve a model and build its inventory."""
+    base = _base(model)
+    return base.found, base.arch
 
 
 def _whole(field: str, value: object) -> int:
@@ -214,7 +232,8 @@ def estimate(
     options: dict[str, Any] = dict(locals())
     spec = spec_of(options)
     info, total_tokens, fact = _information(options)
-    found, arch = load(model_of(options))
+    base = _base(model_of(options))
+    found, arch, kept = base.found, base.arch, base.kept
     length = _whole("seq-len", seq_len) if seq_len is not None else None
     work = Workload(
         batch=_whole("batch", batch), seq_len=length or min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN),
@@ -231,7 +250,6 @@ def estimate(
         named=found.origin in ("catalogue", "hub"),
     )  # fmt: skip
     published = found.published_params
-    kept = stored(found.config, arch, found.model_id if found.origin == "local" else None)
     about = ModelSection(
         found.model_id, found.origin, arch.model_type, arch.hidden_size, arch.n_layers, arch.vocab_size,
         arch.params, arch.params_active, published, kept.bytes, kept.quantization, kept.checkpoint,

@@ -110,6 +110,8 @@ class _Walk:
     def _adapted(self, index: int, layer: int) -> Adapted | None:
         """The pairs of a matrix in a layer."""
         items = self.trained.get(index, ()) if self.trained else ()
+        if self.uniform and len(items) == 1:
+            return items[0]
         return next((item for item in items if layer in item.layers), None)
 
     def block(self, block: Block, layer: int, stream_grad: bool, memory_grad: bool) -> tuple[Tally, bool]:
@@ -127,7 +129,7 @@ class _Walk:
             elif isinstance(op, Join):
                 needs.append(any(needs[source] for source in op.sources))
             elif isinstance(op, Keep):
-                self.kept[op.name] = needs[op.source]
+                self.kept = {**self.kept, op.name: needs[op.source]}
                 needs.append(needs[op.source])
             elif isinstance(op, Recall):
                 needs.append(self.kept[op.name])
@@ -293,13 +295,15 @@ def _stack(
     walked: dict[tuple[Any, ...], tuple[Tally, bool, dict[str, bool]]] = {}
     times: dict[tuple[Any, ...], int] = {}
     for layer, block in layers:
-        key = (id(block), 0 if walk.uniform else layer, stream, *sorted(walk.kept.items()))
+        kept = tuple(sorted(walk.kept.items())) if walk.kept else ()
+        key = (id(block), 0 if walk.uniform else layer, stream, kept)
         if key not in walked:
             tally, grad = walk.block(block, layer, stream and not block.features, memory)
-            walked[key] = tally, grad, dict(walk.kept)
-        walk.kept = dict(walked[key][2])
-        times[key] = times.get(key, 0) + 1
-        stream = walked[key][1] or (block.features and walk.step.checkpointing)
+            walked[key] = tally, grad, walk.kept
+            times[key] = 0
+        times[key] += 1
+        _, grad, walk.kept = walked[key]
+        stream = grad or (block.features and walk.step.checkpointing)
     for key, n in times.items():
         total.add(walked[key][0], n)
     return stream
