@@ -41,9 +41,8 @@ class Fields:
             return value
         if default is not _MISSING:
             return default
-        raise ConfigError(
-            f"config field {self._name(key)} is missing, expected {expected}.{hint(key, (str(name) for name in self.data if name != key))}"
-        )
+        others = (str(name) for name in self.data if name != key)
+        raise ConfigError(f"config field {self._name(key)} is missing, expected {expected}.{hint(key, others)}")
 
     def has(self, key: str) -> bool:
         """Whether the field is present and not null."""
