@@ -42,7 +42,9 @@ class Fields:
         if default is not _MISSING:
             return default
         others = (str(name) for name in self.data if name != key)
-        raise ConfigError(f"config field {self._name(key)} is missing, expected {expected}.{hint(key, others)}")
+        raise ConfigError(
+            f"config field {self._name(key)} is missing, expected {expected}.{hint(key, others)}"
+        )
 
     def has(self, key: str) -> bool:
         """Whether the field is present and not null."""
