@@ -4,7 +4,7 @@
 
 FACTS_FOLDER holds measured_memory.csv and peft_method_comparison.csv as gathered from trainers' own tables; the second
 argument is scripts/train/benchmarking/README.md of mosaicml/llm-foundry. What a source does not state is in `assumed`.
-Left out, because the work of a step is not known: runs whose sequence lengths are only capped, PEFT methods other than
+Left out: runs of 2023 in which old attention kernels dominate, and, because the work of a step is not known, runs whose sequence lengths are only capped, PEFT methods other than
 LoRA, and techniques that a Setup cannot say (float8 training, selective checkpointing).
 """
 
@@ -268,6 +268,7 @@ def peft(folder: Path) -> Iterator[Row]:
             )  # fmt: skip
 
 
+LONGEST_FOUNDRY = 4096  # beyond, attention counts, and these runs of 2023 had flash attention's first kernels
 FOUNDRY_GPU = {"h100_80gb": "H100 SXM 80GB", "a100_80gb": "A100 SXM 80GB", "a100_40gb": "A100 SXM 40GB"}
 
 
@@ -281,7 +282,7 @@ def foundry(readme: Path) -> Iterator[Row]:
         if cells[0] not in MPT or len(cells) != len(head):
             continue
         raw = dict(zip(head, cells, strict=True))
-        if "fp8" in raw["Precision"]:
+        if "fp8" in raw["Precision"] or int(raw["SeqLen (T)"]) > LONGEST_FOUNDRY:
             continue
         gpus, length = int(raw["# GPUs"]), int(raw["SeqLen (T)"])
         micro, steps = int(raw["MicroBatchSize"]), int(raw["GradAccum"])
@@ -317,7 +318,7 @@ def automodel() -> Iterator[Row]:
             "method": "lora", "precision": "bf16", "attention_kernel": "sdpa", "micro_batch": micro, "seq_len": 4096,
             "accumulation": steps, "gpus": gpus, "tensor_parallel": tensor, "checkpointing": checkpointing,
             "sharding": "fsdp" if gpus > tensor else "none", "packing": "packed",
-            "kernels": "compiled" if gpus > 1 else "transformers", "adapter_dtype": "bfloat16",
+            "kernels": "compiled" if gpus > 1 else "fused", "adapter_dtype": "bfloat16",
             "lora_dropout": 0.1 if gpus == 1 else 0.0, "trainer": "nemo-automodel",
         }  # fmt: skip
         yield _row(

@@ -9,10 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..adapter import Adapted
 from ..hardware import Cluster, pcie_bytes_per_s
 from ..moments import Traffic
+from ..schema import Architecture
+from ..setup import Setup
 
-CALL_LATENCY_S = 20e-6  # starting one NCCL collective, assumed
+CALL_S = 20e-6  # starting one collective, assumed
+# Trainers on FSDP 2, which gathers the next layers ahead.
+GATHER_AHEAD = ("nemo-automodel", "torchtitan", "torchtune")
+# Trainers that gather by layer. PEFT's own policy, which the others follow, makes an FSDP unit of every factor of every
+# pair, since FSDP 1 wants units that are trained or frozen as a whole.
+GATHER_BY_LAYER = ("fms-acceleration", "litgpt", "llm-foundry", "unsloth", "megatron")
 
 
 def ring_share(collective: str, group: int) -> float:
@@ -23,14 +31,14 @@ def ring_share(collective: str, group: int) -> float:
 
 
 def rate_of(entry: Traffic, machine: Cluster) -> float:
-    """Bytes a second of the link that a collective uses. Tensor- and expert-parallel groups lie inside a machine as
-    far as they fit; data-parallel ones span what is left."""
+    """Bytes a second of the link that a collective uses. Tensor-, expert- and sequence-parallel groups are taken to lie
+    within a machine as far as they fit, the others to span what is left."""
     if entry.group == "host":
         return pcie_bytes_per_s(machine.accelerator)
-    spans = entry.group_size if entry.group in ("tensor", "expert", "sequence") else machine.count
-    if entry.group == "shard" and entry.group_size <= machine.per_node:
-        spans = entry.group_size
-    return machine.rate_between(spans)
+    inside = entry.group in ("tensor", "expert", "sequence") or (
+        entry.group == "shard" and entry.group_size <= machine.per_node
+    )
+    return machine.rate_between(entry.group_size if inside else machine.count)
 
 
 def collective_s(entry: Traffic, machine: Cluster, link: float) -> float:
@@ -38,7 +46,12 @@ def collective_s(entry: Traffic, machine: Cluster, link: float) -> float:
     if entry.group_size < 2 and entry.group != "host":
         return 0.0
     moved = entry.bytes * ring_share(entry.collective, entry.group_size)
-    return moved / (rate_of(entry, machine) * link) + entry.calls * CALL_LATENCY_S
+    return moved / (rate_of(entry, machine) * link) + entry.calls * CALL_S
+
+
+def total_s(traffic: Iterable[Traffic], machine: Cluster, link: float) -> float:
+    """Seconds of all collectives one after another."""
+    return sum(collective_s(entry, machine, link) for entry in traffic)
 
 
 def exposed_s(computing: float, communicating: float, overlap: float) -> float:
@@ -46,6 +59,15 @@ def exposed_s(computing: float, communicating: float, overlap: float) -> float:
     return communicating - overlap * min(computing, communicating)
 
 
-def total_s(traffic: Iterable[Traffic], machine: Cluster, link: float) -> float:
-    """Seconds of all collectives one after another."""
-    return sum(collective_s(entry, machine, link) for entry in traffic)
+def gathers(arch: Architecture, setup: Setup, adapted: Iterable[Adapted]) -> float:
+    """Units that a micro-step gathers, each costing the host time beside the bytes: forward and backward.
+
+    FSDP gathers layers (and each factor of each pair where PEFT's policy wraps them), DeepSpeed's ZeRO-3 modules.
+    """
+    if not setup.parameters_sharded or setup.shards < 2 or setup.trainer in GATHER_AHEAD:
+        return 0.0
+    factors = 0 if setup.method == "full" else sum(2 * len(item.layers) * len(item.pairs) for item in adapted)
+    if setup.sharding == "zero3":
+        return 2.0 * (sum(matrix.copies for matrix in arch.matrices) + factors) / setup.pipeline_parallel
+    wrapped = 0 if setup.trainer in GATHER_BY_LAYER else factors
+    return 2.0 * (arch.n_layers + 1 + wrapped) / setup.pipeline_parallel

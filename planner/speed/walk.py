@@ -1,4 +1,4 @@
-"""From a model, what is trained and how it is run to the work of a micro-step.
+"""From the operations of a layer, what is trained and how it is run to its work.
 
 The walk over operations follows automatic differentiation as planner/flops.py does, and the FLOPs of its products sum
 to that count (a test compares the two); here each product keeps its own size, because small ones are bound by memory.
@@ -6,16 +6,16 @@ to that count (a test compares the two); here each product keeps its own size, b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 
 from ..adapter import Adapted, Pair
 from ..adapter.whole import NOTHING_WHOLE, Whole
 from ..flops import chunk_sum, compressed_pairs, visible_pairs
 from ..schema import Apply, Architecture, Attend, Block, Join, Keep, Matrix, Product, Recall, Scan
 from ..setup import Setup
-from .styles import EAGER_SCORES, LOSS, OPTIMIZER, STYLES, Cost, Style
-from .work import Gemm, Kind, Linear, Pass, Phase, Sweep, Work
+from .styles import EAGER_SCORES, LOSS, STYLES, Cost, Style
+from .sums import Sums
+from .work import Kind, Linear, Pass, Phase
 
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Bytes a stored weight of a quantised base, read when it is dequantised.
@@ -24,47 +24,12 @@ MLP_ROLES = ("mlp", "expert", "shared_expert")
 LAYERS = ("decoder", "encoder")
 
 
-@dataclass
-class _Sums:
-    """Work gathered over layers; `times` scales what is added."""
-
-    gemms: dict[tuple[Kind, Phase, str, Linear, Linear], float] = field(default_factory=dict)
-    sweeps: dict[tuple[Pass, Phase], Linear] = field(default_factory=dict)
-    operations: dict[Phase, float] = field(default_factory=lambda: {"forward": 0.0, "backward": 0.0})
-    times: float = 1.0
-
-    def gemm(
-        self, kind: Kind, phase: Phase, dtype: str, flops: Linear, moved: Linear, calls: float = 1.0
-    ) -> None:
-        """Add products."""
-        key = (kind, phase, dtype, flops, moved)
-        self.gemms[key] = self.gemms.get(key, 0.0) + calls * self.times
-
-    def sweep(self, what: Pass, phase: Phase, moved: Linear) -> None:
-        """Add memory-bound bytes."""
-        key = (what, phase)
-        self.sweeps[key] = self.sweeps.get(key, Linear()).plus(moved.times(self.times))
-
-    def launch(self, phase: Phase, operations: float) -> None:
-        """Add kernels that the host launches."""
-        self.operations[phase] += operations * self.times
-
-    def add(self, other: _Sums, times: float) -> None:
-        """Add the work of a layer, so many times over."""
-        for key, calls in other.gemms.items():
-            self.gemms[key] = self.gemms.get(key, 0.0) + calls * times
-        for what, moved in other.sweeps.items():
-            self.sweeps[what] = self.sweeps.get(what, Linear()).plus(moved.times(times))
-        for phase, operations in other.operations.items():
-            self.operations[phase] += operations * times
-
-
 def _product(m: Linear, k: float, n: float, width: float, out: float) -> tuple[Linear, Linear]:
     """FLOPs 2mkn and bytes of an m x k by k x n product, each operand once; m rows are linear in the batch."""
     return m.times(2 * k * n), m.times(k * width + n * out).plus(Linear(k * n * width))
 
 
-class _Walk:
+class Walk:
     """Gathers the work of the blocks of a model."""
 
     def __init__(
@@ -74,7 +39,7 @@ class _Walk:
         self.style: Style = STYLES[setup.kernels]
         self.width = WIDTH[setup.compute_dtype]
         self.stream_scale = 2.0 if setup.upcast_small and self.width == 2 else 1.0
-        self.sums = _Sums()
+        self.sums = Sums()
         self.split = setup.tensor_parallel
         self.recompute = setup.checkpointing != "none"
         self.kept: dict[str, bool] = {}
@@ -326,102 +291,3 @@ def _norms(arch: Architecture, block: Block, layer: int) -> Iterator[int]:
         leaf = vector.name.rsplit(".", 2)[-2]
         per_head = heads is not None and vector.size == heads.d_qk and leaf[:1] in "qk"
         yield vector.size * ((heads.n_heads if leaf[0] == "q" else heads.n_kv_heads) if heads and per_head else 1)
-
-
-def _stacks(arch: Architecture) -> Iterator[tuple[str, list[tuple[int, Block]]]]:
-    """Stacks in the order in which they run, each with its layers in order."""
-    stacks: dict[str, list[tuple[int, Block]]] = {}
-    for block in arch.blocks:
-        stacks.setdefault(block.stack, []).extend((layer, block) for layer in block.layers)
-    for name, layers in stacks.items():
-        yield name, sorted(layers, key=lambda pair: pair[0])
-
-
-def _lengths(arch: Architecture, seq_len: int) -> dict[str, int]:
-    """Positions of each stack."""
-    lengths = dict.fromkeys(("stem", "decoder", "encoder", "head", "memory"), seq_len)
-    fixed = next((block.fixed_length for block in arch.blocks if block.stack == "encoder"), None)
-    return {**lengths, "memory": fixed or seq_len}
-
-
-def _embedding(walk: _Walk, pairs: Iterable[Adapted], seq_len: int) -> bool:
-    """Add the up-projections of adapted look-up tables; whether the stream starts with a gradient."""
-    found = False
-    for item in pairs:
-        if item.matrix.kind != "embedding" or item.matrix.role in ("vision", "audio"):
-            continue
-        found = True
-        for pair in item.pairs:
-            up = (walk.rows(seq_len), float(pair.rank), float(pair.d_out))
-            walk.low_rank("forward", None, up)
-            walk.low_rank("backward", up, up)
-            if pair.magnitudes:
-                flops = Linear(2.0 * pair.rank * pair.d_in * pair.d_out)
-                walk.sums.gemm("adapter", "forward", walk.setup.trained_dtype, flops, Linear())
-    return found
-
-
-def _stack(
-    walk: _Walk, layers: Iterable[tuple[int, Block]], lengths: Mapping[str, int], stream: bool, memory: bool
-) -> bool:
-    """Add a stack's layers, each kind walked once; whether its output needs a gradient."""
-    total = walk.sums
-    walked: dict[object, tuple[_Sums, bool, dict[str, bool]]] = {}
-    uniform = walk.uniform
-    for layer, block in layers:
-        kept = tuple(sorted(walk.kept.items()))
-        key = (id(block), 0 if uniform else layer, stream, kept)
-        if key not in walked:
-            walk.sums = _Sums()
-            start = [stream and not block.features, memory]
-            length = block.fixed_length or lengths[block.stack]
-            grad = walk.block(block, layer, length, lengths["memory"], start)
-            walked[key] = (walk.sums, grad, walk.kept)
-            walk.sums.times = 0.0
-        sums, grad, walk.kept = walked[key]
-        sums.times += 1
-        stream = grad or (block.features and walk.recompute)
-    for sums, _, _ in walked.values():
-        total.add(sums, sums.times)
-    walk.sums = total
-    return stream
-
-
-def _optimizer(arch: Architecture, setup: Setup, adapted: Iterable[Adapted], whole: Whole) -> tuple[float, float]:
-    """Trained parameters of one GPU, as gradients accumulate and as the optimizer steps."""
-    split = setup.tensor_parallel * setup.pipeline_parallel
-    params = float(arch.params if setup.method == "full" else sum(i.params for i in adapted) + whole.params) / split
-    gradients = params / (setup.shards if setup.gradients_sharded else 1)
-    return gradients, params / (setup.shards if setup.states_sharded else 1)
-
-
-def work_of(
-    arch: Architecture, setup: Setup, adapted: Iterable[Adapted] = (), whole: Whole = NOTHING_WHOLE
-) -> Work:
-    """The work of a micro-step of `setup`, whatever its micro-batch; `adapted` is not looked at in full fine-tuning.
-
-    The embedding's output needs a gradient where the set-up says so (HF's Trainer, with checkpointing).
-    """
-    pairs = () if setup.method == "full" else tuple(adapted)
-    trained: dict[int, tuple[Adapted, ...]] | None = None if setup.method == "full" else {}
-    for item in pairs:
-        trained = trained or {}
-        trained[item.index] = (*trained.get(item.index, ()), item)
-    walk, lengths = _Walk(arch, setup, trained, whole), _lengths(arch, setup.seq_len)
-    start = trained is None or setup.needs_input_grads or whole.embedding
-    start = _embedding(walk, pairs, setup.seq_len) or start
-    stream, memory, previous = start, start, ""
-    for name, layers in _stacks(arch):
-        if previous == "encoder" and name == "decoder":
-            memory, stream = stream, start
-        previous = name
-        stream = _stack(walk, layers, lengths, stream, memory)
-    gradients, states = _optimizer(arch, setup, pairs, whole)
-    matrices = len(arch.matrices) if setup.method == "full" else 2 * sum(len(i.layers) for i in pairs)
-    return Work(
-        gemms=tuple(Gemm(kind, phase, dtype, n, f, b) for (kind, phase, dtype, f, b), n in walk.sums.gemms.items()),
-        sweeps=tuple(Sweep(what, phase, moved) for (what, phase), moved in walk.sums.sweeps.items()),
-        operations=walk.sums.operations, optimizer_bytes=states * OPTIMIZER[setup.optimizer],
-        optimizer_operations=float(20 + matrices // 10),
-        accumulate_bytes=3.0 * WIDTH[setup.trained_dtype] * gradients if setup.accumulation > 1 else 0.0,
-    )  # fmt: skip

@@ -40,8 +40,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Gemm:
-    """`calls` equal products (or attention kernels): FLOPs and bytes of one, and the format that they run in.
-    `rows` is the height of the product per sequence, which decides how full the GPU is."""
+    """`calls` equal products (or attention kernels): FLOPs and bytes of one, and the format that they run in."""
 
     kind: Kind
     phase: Phase
@@ -65,7 +64,7 @@ class Work:
     """A micro-step of one GPU, and the optimizer's step after the last one (`optimizer_bytes`).
 
     `operations` are kernels that the host launches, by phase; `accumulate_bytes` is what adding a micro-step's
-    gradients to the earlier ones moves.
+    gradients to the earlier ones moves; `gathers` are the sharded units that a micro-step gathers.
     """
 
     gemms: tuple[Gemm, ...]
@@ -74,6 +73,7 @@ class Work:
     optimizer_bytes: float
     optimizer_operations: float
     accumulate_bytes: float
+    gathers: float
 
     def flops(self, batch: int) -> float:
         """FLOPs of a micro-step."""
