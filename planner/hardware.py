@@ -35,8 +35,8 @@ class Cluster:
     """`count` accelerators of one kind, `per_node` of them in a machine.
 
     `link_bytes_per_s` is what a GPU sends to those of its machine, `network_bytes_per_s` to others', one way each.
-    `switched`: whether the link joins all GPUs of a machine directly (NVLink switches, xGMI); cards on PCIe go through
-    the host.
+    `switched`: whether the link joins all GPUs of a machine directly (NVLink switches, xGMI); cards on PCIe go
+    through the host.
     """
 
     accelerator: Accelerator

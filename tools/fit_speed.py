@@ -1,9 +1,10 @@
 """Fit the constants of planner/speed on published runs and judge them on others.
 
-    python tools/fit_speed.py          # fit, write data/speed.toml, its JSON and docs/speed.md
-    python tools/fit_speed.py --page   # docs/speed.md from the constants as they are
+    python -m tools.fit_speed          # fit, write data/speed.toml, its JSON and docs/speed.md
+    python -m tools.fit_speed --page   # docs/speed.md from the constants as they are
 
-Of each source's models every second one is fitted on (tools/speed_runs.py), the others are judged. Sources count by the
+Of each source's models every second one is fitted on (tools/speed_runs.py), the others are judged. Sources count
+by the
 0.2th power of their number of runs, so that one with many does not decide alone.
 """
 
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from import_facts import read_toml
 from scipy.optimize import least_squares, minimize
 
 from planner.speed import efficiency as speed_constants
@@ -71,7 +71,14 @@ def fit(found: Sequence[Run]) -> Efficiency:
         return weights * (np.log(predicted(found, constants(values))[0]) - measured)
 
     result = least_squares(
-        errors, start, bounds=(low, high), loss="soft_l1", f_scale=0.1, x_scale=start, diff_step=1e-3, max_nfev=60
+        errors,
+        start,
+        bounds=(low, high),
+        loss="soft_l1",
+        f_scale=0.1,
+        x_scale=start,
+        diff_step=1e-3,
+        max_nfev=60,
     )
     return constants(result.x)
 
@@ -122,13 +129,17 @@ def spread(found: Sequence[Run]) -> Spread:
     weights = np.concatenate([np.full(len(values), 1 / len(values)) for values, _ in parts.values()])
     order = np.argsort(away)
     reached = np.cumsum(weights[order]) / weights.sum()
-    return Spread(between, within, extra, COVERAGE, round(float(away[order][np.argmax(reached >= COVERAGE)]), 3))
+    return Spread(
+        between, within, extra, COVERAGE, round(float(away[order][np.argmax(reached >= COVERAGE)]), 3)
+    )
 
 
 def _source(name: str, number: int) -> tuple[str, dict[str, str]]:
     fitted = {
-        "title": "tools/fit_speed.py on data/measured/speed.csv", "url": "https://github.com/search?q=lora-plan",
-        "locator": f"{number} published runs of data/measured/speed.csv", "date": DATE, "kind": "derived",
+        "title": "tools/fit_speed.py on data/measured/speed.csv",
+        "url": "https://github.com/foundation-model-stack/fms-acceleration",
+        "locator": f"{number} published runs of this and nine other sources, data/measured/README.md", "date": DATE,
+        "kind": "derived",
     }  # fmt: skip
     paper = {
         "title": "FlashAttention-3: Fast and Accurate Attention with Asynchrony and Low-precision",
@@ -137,7 +148,10 @@ def _source(name: str, number: int) -> tuple[str, dict[str, str]]:
     if name == "attention_hopper":
         return "measured", {**paper, "locator": "abstract: flash attention 2 reaches 35% of an H100"}
     if name == "attention_native":
-        return "assumed", {**paper, "locator": "forward up to 75% of an H100, less backward and at short lengths"}
+        return "assumed", {
+            **paper,
+            "locator": "forward up to 75% of an H100, less backward and at short lengths",
+        }
     if name in ("scan", "coverage"):
         return "assumed", {**fitted, "locator": "chosen; no published run to fit it on", "kind": "assumed"}
     return "fitted", fitted
@@ -149,13 +163,15 @@ def write(constants: Efficiency, deviations: Spread, number: int) -> None:
         "# Written by tools/fit_speed.py. Shares of the peaks that programs reach, times that no peak explains (s),",
         "# and how far measured runs lie from the formula (standard deviations of the logarithm).",
     ]
+    entries = []
     for name, value in {**asdict(constants), **asdict(deviations)}.items():
         basis, source = _source(name, number)
+        entries.append({"name": name, "value": float(f"{value:.4g}"), "basis": basis, "source": source})
         shown = ", ".join(f"{key} = {json.dumps(text)}" for key, text in source.items())
         lines += ["", "[[constant]]", f'name = "{name}"', f"value = {float(value):.4g}", f'basis = "{basis}"']
         lines += [f"source = {{ {shown} }}"]
     TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    text = json.dumps(read_toml(TABLE), ensure_ascii=False, indent=0)
+    text = json.dumps({"constant": entries}, ensure_ascii=False, indent=0)
     (ROOT / "data" / "compiled" / "speed.json").write_text(text + "\n", encoding="utf-8")
     speed_constants.constants.cache_clear()
 
@@ -170,7 +186,10 @@ def main() -> None:
     shipped = speed_constants.constants()
     path = ROOT / "docs" / "speed.md"
     ratios, thin = log_ratios(found, shipped.efficiency)
-    path.write_text(page(found, ratios, thin, {name: values for name, (values, _) in left_out(found).items()}, shipped), encoding="utf-8")
+    path.write_text(
+        page(found, ratios, thin, {name: values for name, (values, _) in left_out(found).items()}, shipped),
+        encoding="utf-8",
+    )
     print(path.read_text(encoding="utf-8"))
 
 

@@ -2,10 +2,11 @@
 
     python tools/import_speed.py FACTS_FOLDER LLM_FOUNDRY_README
 
-FACTS_FOLDER holds measured_memory.csv and peft_method_comparison.csv as gathered from trainers' own tables; the second
-argument is scripts/train/benchmarking/README.md of mosaicml/llm-foundry. What a source does not state is in `assumed`.
-Left out: runs of 2023 in which old attention kernels dominate, and, because the work of a step is not known, runs whose sequence lengths are only capped, PEFT methods other than
-LoRA, and techniques that a Setup cannot say (float8 training, selective checkpointing).
+FACTS_FOLDER holds measured_memory.csv and peft_method_comparison.csv as gathered from trainers' own tables; the
+second argument is scripts/train/benchmarking/README.md of mosaicml/llm-foundry. What a source does not state is in
+`assumed`. Left out: runs of 2023 in which old attention kernels dominate, and, because the work of a step is not
+known, runs whose sequence lengths are only capped, PEFT methods other than LoRA, and techniques that a Setup cannot
+say (float8 training, selective checkpointing).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def _mpt(d_model: int, heads: int, layers: int) -> str:
     )  # fmt: skip
 
 
-# Models outside the catalogue, by the shapes that their configs state. Qwen 1 is Llama with a bias on a fused q, k, v.
+# Models outside the catalogue, by the shapes in their configs. Qwen 1 is Llama with a bias on a fused q, k, v.
 CONFIGS = {
     "Qwen/Qwen-7B": _llama(4096, 32, 32, 11008, 151936),
     "Qwen/Qwen-14B": _llama(5120, 40, 40, 13696, 152064),
@@ -134,15 +135,16 @@ def qwen(raw: Row) -> Row:
     """QwenLM's finetune.py: HF's Trainer, batch 1, padded to the length."""
     full = "modules_to_save" in raw["targets"]
     setup: Setup = {
-        "method": "lora", "precision": "bf16", "autocast": True, "checkpointing": "layer", "attention_kernel": "flash",
-        "micro_batch": 1, "seq_len": int(raw["seq_len"]), "accumulation": 8, "gpus": int(raw["gpus"]),
-        "sharding": "zero3" if raw["gpus"] != "1" else "none", "lora_dropout": 0.05, "trainer": "hf-peft",
+        "method": "lora", "precision": "bf16", "autocast": True, "checkpointing": "layer",
+        "attention_kernel": "flash", "micro_batch": 1, "seq_len": int(raw["seq_len"]), "accumulation": 8,
+        "gpus": int(raw["gpus"]), "sharding": "zero3" if raw["gpus"] != "1" else "none", "lora_dropout": 0.05,
+        "trainer": "hf-peft",
     }  # fmt: skip
     targets = "all-linear+embed_tokens+lm_head" if full else "all-linear"
+    assumed = "as Llama of the same shapes" + ("; embedding and head trained in full" if full else "")
     return _row(
         "QwenLM/Qwen", raw, setup, gpu="A100 SXM 80GB", tokens=8 * int(raw["seq_len"]),
-        step_s=float(raw["step_time_s"]), targets=targets,
-        assumed="as Llama of the same shapes; embedding and head trained in full" if full else "as Llama of the same shapes",
+        step_s=float(raw["step_time_s"]), targets=targets, assumed=assumed,
     )  # fmt: skip
 
 
@@ -163,8 +165,8 @@ def litgpt(raw: Row) -> Row | None:
     }  # fmt: skip
     targets = "q_proj,v_proj" if "phi" in raw["model"] else "query_key_value"
     return _row(
-        "Lightning-AI/litgpt", raw, setup, gpu="A100 SXM 40GB", tokens=ALPACA_TOKENS, step_s=float(raw["step_time_s"]),
-        targets=targets, assumed="mean length of Alpaca",
+        "Lightning-AI/litgpt", raw, setup, gpu="A100 SXM 40GB", tokens=ALPACA_TOKENS,
+        step_s=float(raw["step_time_s"]), targets=targets, assumed="mean length of Alpaca",
     )  # fmt: skip
 
 
@@ -173,9 +175,9 @@ def fsdp_qlora(raw: Row) -> Row:
     sharding = "ddp" if "NO_SHARD" in raw["sharding"] else "fsdp"
     setup: Setup = {
         "method": raw["method"], "precision": "bf16", "checkpointing": "layer", "attention_kernel": "sdpa",
-        "micro_batch": int(raw["batch"]), "seq_len": int(raw["seq_len"]), "gpus": int(raw["gpus"]), "sharding": sharding,
-        "quantize": "nf4" if raw["method"] == "qlora" else "none", "lora_dropout": 0.1, "trainer": "fsdp-qlora",
-        "offload": "all" if "offload" in raw["sharding"] else "none",
+        "micro_batch": int(raw["batch"]), "seq_len": int(raw["seq_len"]), "gpus": int(raw["gpus"]),
+        "sharding": sharding, "quantize": "nf4" if raw["method"] == "qlora" else "none", "lora_dropout": 0.1,
+        "trainer": "fsdp-qlora", "offload": "all" if "offload" in raw["sharding"] else "none",
     }  # fmt: skip
     gpu = "RTX 3090" if "3090" in raw["gpu_type"] else "RTX 4090"
     step = float(raw["step_time_s"])
@@ -229,8 +231,8 @@ def deepspeed(raw: Row) -> Row:
         "sharding": "zero3", "trainer": "deepspeed",
     }  # fmt: skip
     return _row(
-        "deepspeedai/DeepSpeedExamples", raw, setup, gpu="H100 SXM 80GB", tokens=512, step_s=float(raw["step_time_s"]),
-        assumed="shapes of the MLP; SXM",
+        "deepspeedai/DeepSpeedExamples", raw, setup, gpu="H100 SXM 80GB", tokens=512,
+        step_s=float(raw["step_time_s"]), assumed="shapes of the MLP; SXM",
     )  # fmt: skip
 
 
@@ -260,10 +262,12 @@ def peft(folder: Path) -> Iterator[Row]:
             tokens = float(raw["step_time_s_mean"]) * float(raw["tokens_per_s_mean"])
             setup: Setup = {
                 "method": "lora", "precision": "bf16", "checkpointing": "none", "attention_kernel": "sdpa",
-                "micro_batch": 4, "seq_len": round(tokens / 4), "adapter_dtype": "float32", "trainer": "peft-comparison",
+                "micro_batch": 4, "seq_len": round(tokens / 4), "adapter_dtype": "float32",
+                "trainer": "peft-comparison",
             }  # fmt: skip
+            named = {**raw, "rank": raw["r"], "targets": raw["target_modules"]}
             yield _row(
-                "huggingface/peft method_comparison", {**raw, "rank": raw["r"], "targets": raw["target_modules"]}, setup,
+                "huggingface/peft method_comparison", named, setup,
                 gpu="L40S", tokens=tokens, step_s=float(raw["step_time_s_mean"]), assumed="mean length",
             )  # fmt: skip
 
@@ -312,7 +316,7 @@ AUTOMODEL = (  # model, GPUs, global batch, micro-batch, accumulation, tensor pa
 
 
 def automodel() -> Iterator[Row]:
-    """NeMo AutoModel's LoRA table on H100s: docs/performance-summary.mdx at 36044ad3 and the recipes that it names."""
+    """NeMo AutoModel's LoRA table on H100s: docs/performance-summary.mdx at 36044ad3, and the recipes it names."""
     for model, gpus, batch, micro, steps, tensor, checkpointing, seconds in AUTOMODEL:
         setup: Setup = {
             "method": "lora", "precision": "bf16", "attention_kernel": "sdpa", "micro_batch": micro, "seq_len": 4096,

@@ -12,12 +12,13 @@ from tools.speed_runs import Run
 
 HEAD = """# Step times: predicted against published
 
-Written by `python tools/fit_speed.py`. {n} published runs of {sources} sources ([what they are](../data/measured/README.md))
-against `lora-plan`'s formula. Constants were fitted on every second model of each source, in an order made by a hash
-({fitted} runs), and are judged on the rest ({judged} runs). Errors are |predicted / measured - 1| of a step's time; of
-tokens a second, |measured / predicted - 1|. Coverage is how many lie within the stated {coverage:.0%} interval.
+Written by `python -m tools.fit_speed`. {n} published runs of {sources} sources
+([what they are](../data/measured/README.md)) against `lora-plan`'s formula. Constants were fitted on every second
+model of each source, in an order made by a hash ({fitted} runs), and are judged on the rest ({judged} runs). Errors
+are |predicted / measured - 1| of a step's time; of tokens a second, |measured / predicted - 1|. The last column is
+how many lie within the stated {coverage:.0%} interval.
 """
-COLUMNS = "| source | runs | median error | 90th percentile | median ratio | tokens/s, median error | within interval |"
+COLUMNS = "| source | runs | median error | 90th percentile | median ratio | tokens/s | within interval |"
 RULE = "|---|---|---|---|---|---|---|"
 
 
@@ -52,7 +53,9 @@ def _worst(found: Sequence[Run], ratios: Any, count: int = 12) -> Iterable[str]:
         yield f"| {shown}, {step} | {np.exp(-ratios[number]):.2f} | {run.assumed or '-'} |"
 
 
-def page(found: Sequence[Run], ratios: Any, thin: Any, left_out: Mapping[str, Any], shipped: Constants) -> str:
+def page(
+    found: Sequence[Run], ratios: Any, thin: Any, left_out: Mapping[str, Any], shipped: Constants
+) -> str:
     """The whole page."""
     spread = shipped.spread
     width = spread.z * np.sqrt(spread.between**2 + np.array([spread.noise(share) for share in thin]))

@@ -103,7 +103,8 @@ def runs() -> list[Run]:
         found.append(
             Run(
                 row["source"], row["model"], setup, machine_of(row["gpu"], setup.gpus, row["link"]),
-                work_of(arch, setup, adapted, whole), traffic, float(row["step_time_s"]), row["quality"], row["assumed"],
+                work_of(arch, setup, adapted, whole), traffic, float(row["step_time_s"]), row["quality"],
+                row["assumed"],
                 (row["source"], row["model"]) in fitted,
             )
         )  # fmt: skip

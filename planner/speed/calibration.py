@@ -1,7 +1,7 @@
 """Calibration: what measured steps say about one's own trainer and machine.
 
-The logarithm of measured over predicted time is taken as b + e: b ~ N(0, between^2) belongs to a trainer on a machine,
-e ~ N(0, noise) to one set-up. n measurements y_i with noises v_i give b the posterior
+The logarithm of measured over predicted time is taken as b + e: b ~ N(0, between^2) belongs to a trainer on a
+machine, e ~ N(0, noise) to one set-up. n measurements y_i with noises v_i give b the posterior
 
     precision = 1 / between^2 + sum 1 / v_i,   mean = (sum y_i / v_i) / precision,
 
@@ -112,7 +112,9 @@ def read(path: str | os.PathLike[str]) -> Calibration:
         with open(shown, encoding="utf-8") as file:
             raw = json.load(file)
     except (OSError, ValueError) as error:
-        raise InputError("calibration", shown, "a file written by `lora-plan calibrate`", f"{error}.") from None
+        raise InputError(
+            "calibration", shown, "a file written by `lora-plan calibrate`", f"{error}."
+        ) from None
     if not isinstance(raw, Mapping) or raw.get("lora_plan_calibration") != FORMAT:
         raise InputError("calibration", shown, "a file written by `lora-plan calibrate`")
     entries = raw.get("measurements")

@@ -18,8 +18,8 @@ from ..setup import Setup
 CALL_S = 20e-6  # starting one collective, assumed
 # Trainers on FSDP 2, which gathers the next layers ahead.
 GATHER_AHEAD = ("nemo-automodel", "torchtitan", "torchtune")
-# Trainers that gather by layer. PEFT's own policy, which the others follow, makes an FSDP unit of every factor of every
-# pair, since FSDP 1 wants units that are trained or frozen as a whole.
+# Trainers that gather by layer. PEFT's own policy, which the others follow, makes an FSDP unit of every factor
+# of every pair, since FSDP 1 wants units that are trained or frozen as a whole.
 GATHER_BY_LAYER = ("fms-acceleration", "litgpt", "llm-foundry", "unsloth", "megatron")
 
 
@@ -31,8 +31,8 @@ def ring_share(collective: str, group: int) -> float:
 
 
 def rate_of(entry: Traffic, machine: Cluster) -> float:
-    """Bytes a second of the link that a collective uses. Tensor-, expert- and sequence-parallel groups are taken to lie
-    within a machine as far as they fit, the others to span what is left."""
+    """Bytes a second of the link that a collective uses. Tensor-, expert- and sequence-parallel groups are taken
+    to lie within a machine as far as they fit, the others to span what is left."""
     if entry.group == "host":
         return pcie_bytes_per_s(machine.accelerator)
     inside = entry.group in ("tensor", "expert", "sequence") or (

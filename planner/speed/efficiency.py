@@ -85,7 +85,9 @@ def parse(table: Mapping[str, Any]) -> Constants:
     odd = sorted(set(known) ^ set(values))
     if odd:
         raise FactError(f"speed.toml: {', '.join(odd)} missing or not known.")
-    made = (kind(**{field.name: values[field.name] for field in fields(kind)}) for kind in (Efficiency, Spread))
+    made = (
+        kind(**{field.name: values[field.name] for field in fields(kind)}) for kind in (Efficiency, Spread)
+    )
     efficiency, spread = made
     return Constants(efficiency, spread, basis, tuple(sources))  # type: ignore[arg-type]
 

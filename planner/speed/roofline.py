@@ -22,7 +22,7 @@ from ..moments import Traffic
 from ..setup import Setup
 from .communication import exposed_s, total_s
 from .efficiency import Efficiency
-from .work import PHASES, Gemm, Phase, Work
+from .work import PHASES, Gemm, Kind, Phase, Work
 
 PARTS = (
     "matmul", "adapter", "attention", "scan", "memory_bound", "dequantise", "host", "optimizer", "bubble",
@@ -38,7 +38,7 @@ class Rates:
     """What one accelerator reaches: FLOP/s by kind of product and format, bytes/s of elementwise work and of
     dequantising."""
 
-    products: dict[tuple[str, str], float]
+    products: dict[tuple[Kind, str], float]
     bytes_per_s: float
     dequantise_bytes_per_s: float
 
@@ -53,7 +53,12 @@ def rates(machine: Cluster, work: Work, efficiency: Efficiency, trainer: str) ->
         attention = efficiency.attention_native if native else efficiency.attention_hopper
     card = accelerator.name.startswith("RTX")
     matmul = efficiency.matmul_cards if card else efficiency.matmul
-    share = {"base": matmul, "adapter": matmul, "attention": attention, "scan": efficiency.scan}
+    share: dict[Kind, float] = {
+        "base": matmul,
+        "adapter": matmul,
+        "attention": attention,
+        "scan": efficiency.scan,
+    }
     kinds = {(gemm.kind, gemm.dtype) for gemm in work.gemms}
     products = {(kind, dtype): matmul_flops_per_s(accelerator, dtype) * share[kind] for kind, dtype in kinds}
     bandwidth = accelerator.bandwidth_bytes_per_s or 0.0

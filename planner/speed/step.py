@@ -74,10 +74,15 @@ def _stack(
     return stream
 
 
-def _optimizer(arch: Architecture, setup: Setup, adapted: Iterable[Adapted], whole: Whole) -> tuple[float, float]:
+def _optimizer(
+    arch: Architecture, setup: Setup, adapted: Iterable[Adapted], whole: Whole
+) -> tuple[float, float]:
     """Trained parameters of one GPU, as gradients accumulate and as the optimizer steps."""
     split = setup.tensor_parallel * setup.pipeline_parallel
-    params = float(arch.params if setup.method == "full" else sum(i.params for i in adapted) + whole.params) / split
+    params = (
+        float(arch.params if setup.method == "full" else sum(i.params for i in adapted) + whole.params)
+        / split
+    )
     gradients = params / (setup.shards if setup.gradients_sharded else 1)
     return gradients, params / (setup.shards if setup.states_sharded else 1)
 

@@ -1,9 +1,9 @@
 """Bytes that elementwise kernels move and how many are launched, by whose code runs.
 
-Bytes count each tensor that a kernel reads or writes once, for 16-bit activations with float32 inside norms and loss as
-the libraries have it. "transformers" runs an operation a kernel (RMSNorm: cast up 2+4, square 4+4, mean 4, scale 4+4,
-cast down 4+2, weight 2+2); "fused", "unsloth" and "liger" read and write once; "compiled" also merges neighbours.
-What is neglected: reshapes, masks, positions, a few percent of these.
+Bytes count each tensor that a kernel reads or writes once, for 16-bit activations with float32 inside norms and
+loss as the libraries have it. "transformers" runs an operation a kernel (RMSNorm: cast up 2+4, square 4+4, mean 4,
+scale 4+4, cast down 4+2, weight 2+2); "fused", "unsloth" and "liger" read and write once; "compiled" also
+merges neighbours. What is neglected: reshapes, masks, positions, a few percent of these.
 """
 
 from __future__ import annotations
@@ -80,9 +80,11 @@ STYLES = {
 LOSS = {"full": Cost(22, 26, 6, 6), "chunked": Cost(14, 18, 5, 5), "fused": Cost(4, 4, 2, 0)}
 # Bytes an element of eager scores: written, scaled, masked, softmax in float32, cast, read; and back.
 EAGER_SCORES = Cost(22, 24, 6, 8)
-# Bytes a trained parameter in a step of the optimizer, states in float32: gradient, parameter and two moments are read,
-# three of them written; PyTorch's multi-tensor code sweeps several times. 8-bit states move 1 byte a moment.
+# Bytes a trained parameter in a step of the optimizer, states in float32: gradient, parameter and two moments
+# are read, three of them written; PyTorch's multi-tensor code sweeps several times. 8-bit states move 1 byte a
+# moment.
 OPTIMIZER = {
-    "adamw": 60.0, "adamw-8bit": 16.0, "paged-adamw": 60.0, "paged-adamw-8bit": 16.0, "sgd": 12.0, "sgd-momentum": 24.0,
+    "adamw": 60.0, "adamw-8bit": 16.0, "paged-adamw": 60.0, "paged-adamw-8bit": 16.0, "sgd": 12.0,
+    "sgd-momentum": 24.0,
     "adafactor": 40.0, "lion": 36.0, "lion-8bit": 14.0, "muon": 60.0,
 }  # fmt: skip

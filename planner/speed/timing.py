@@ -23,8 +23,8 @@ from .traffic import traffic_of
 
 @dataclass(frozen=True)
 class StepTime:
-    """An optimizer step: seconds with the interval, by part, and what follows from them. `tokens` are those of all GPUs
-    in a step; `model_flops` leave out what checkpointing computes again and what a mask hides."""
+    """An optimizer step: seconds with the interval, by part, and what follows from them. `tokens` are those of
+    all GPUs in a step; `model_flops` leave out what checkpointing computes again and what a mask hides."""
 
     seconds: float
     low: float
@@ -87,26 +87,32 @@ def model_flops(
 
 def _notices(setup: Setup, machine: Cluster, parts: dict[str, float], total: float) -> Iterable[Notice]:
     name = machine.accelerator.name
-    if setup.compute_dtype != "float32" and arithmetic_of(machine.accelerator, setup.compute_dtype) == "float32":
+    if (
+        setup.compute_dtype != "float32"
+        and arithmetic_of(machine.accelerator, setup.compute_dtype) == "float32"
+    ):
         yield Notice(
             "no-16-bit-units",
-            f"{name} has no units for {setup.compute_dtype}: products are taken at its float32 rate; --precision fp16 "
-            "would use its float16 units.",
+            f"{name} has no units for {setup.compute_dtype}: products are taken at its float32 rate; "
+            "--precision fp16 would use its float16 units.",
         )
     if parts["scan"] > 0.2 * total:
         yield Notice(
             "scan-assumed",
-            "A good part of the step lies in state-space or linear-attention cores, whose speed was assumed, not fitted.",
+            "A good part of the step lies in state-space or linear-attention cores, whose speed was "
+            "assumed, not fitted.",
         )
     if machine.count > machine.per_node:
         yield Notice(
             "network-assumed",
-            f"{machine.count} GPUs span machines: {machine.network_bytes_per_s / 1e9:g} GB/s of network a GPU is assumed.",
+            f"{machine.count} GPUs span machines: {machine.network_bytes_per_s / 1e9:g} GB/s of network a GPU "
+            "is assumed.",
         )
 
 
 def step_time(
-    arch: Architecture, setup: Setup, machine: Cluster, adapted: Iterable[Adapted] = (), whole: Whole = NOTHING_WHOLE, *,
+    arch: Architecture, setup: Setup, machine: Cluster, adapted: Iterable[Adapted] = (),
+    whole: Whole = NOTHING_WHOLE, *,
     traffic: Iterable[Traffic] | None = None, calibration: Calibration = NOTHING_MEASURED,
     efficiency: Efficiency | None = None,
 ) -> StepTime:  # fmt: skip
@@ -127,9 +133,13 @@ def step_time(
     seconds, width = total * math.exp(shift), math.exp(known.spread.z * deviation)
     return StepTime(
         seconds=seconds, low=seconds / width, high=seconds * width,
-        parts={name: part * math.exp(shift) for name, part in parts.items()}, tokens=tokens_of(setup), gpus=setup.gpus,
+        parts={name: part * math.exp(shift) for name, part in parts.items()}, tokens=tokens_of(setup),
+        gpus=setup.gpus,
         model_flops=model_flops(arch, setup, pairs, whole),
         peak_flops_per_s=matmul_flops_per_s(machine.accelerator, setup.compute_dtype),
         coverage=known.spread.coverage,
-        notices=(*_notices(setup, machine, parts, total), *calibration.notices(machine.accelerator.name, setup.trainer)),
+        notices=(
+            *_notices(setup, machine, parts, total),
+            *calibration.notices(machine.accelerator.name, setup.trainer),
+        ),
     )  # fmt: skip

@@ -38,7 +38,9 @@ def _data_parallel(arch: Architecture, setup: Setup, trained_params: int) -> Ite
         moved = (frozen_bytes(arch, setup) / split + trained) * 2 * micro_steps
         calls = micro_steps * arch.n_layers
         yield Traffic("weights", "all_gather", "shard", setup.shards, round(moved), 2 * calls)
-        yield Traffic("gradients", "reduce_scatter", "shard", setup.shards, round(trained * micro_steps), calls)
+        yield Traffic(
+            "gradients", "reduce_scatter", "shard", setup.shards, round(trained * micro_steps), calls
+        )
         if setup.offload in ("parameters", "all"):
             yield Traffic("weights", "host_copy", "host", 1, round(moved / setup.shards), 2 * calls)
         n = n * setup.sequence_parallel // setup.shards
@@ -49,7 +51,9 @@ def _data_parallel(arch: Architecture, setup: Setup, trained_params: int) -> Ite
         return
     buckets = 1 + round(trained / 25e6)
     if sharding == "zero2":
-        yield Traffic("gradients", "reduce_scatter", "data", n, round(trained * micro_steps), buckets * micro_steps)
+        yield Traffic(
+            "gradients", "reduce_scatter", "data", n, round(trained * micro_steps), buckets * micro_steps
+        )
     else:
         yield Traffic("gradients", "all_reduce", "data", n, round(trained), buckets)
     if sharding in ("zero1", "zero2"):
@@ -66,14 +70,21 @@ def _model_parallel(arch: Architecture, setup: Setup) -> Iterator[Traffic]:
     calls = round(passes * 2 * layers * setup.accumulation)
     if setup.tensor_parallel > 1:
         yield Traffic(
-            "activations", "all_reduce", "tensor", setup.tensor_parallel, round(passes * 2 * layers * stream), calls
+            "activations",
+            "all_reduce",
+            "tensor",
+            setup.tensor_parallel,
+            round(passes * 2 * layers * stream),
+            calls,
         )
     if setup.pipeline_parallel > 1:
         yield Traffic(
             "activations", "send", "pipeline", setup.pipeline_parallel, 2 * stream, 2 * setup.accumulation
         )
     if setup.expert_parallel > 1:
-        moved = sum(m.copies * m.experts_active for m in arch.matrices if m.kind == "experts" and m.outer == "in")
+        moved = sum(
+            m.copies * m.experts_active for m in arch.matrices if m.kind == "experts" and m.outer == "in"
+        )
         yield Traffic(
             "tokens to experts", "all_to_all", "expert", setup.expert_parallel,
             round(passes * 2 * moved * stream / setup.pipeline_parallel), calls,

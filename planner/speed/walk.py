@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ..adapter import Adapted, Pair
-from ..adapter.whole import NOTHING_WHOLE, Whole
+from ..adapter.whole import Whole
 from ..flops import chunk_sum, compressed_pairs, visible_pairs
 from ..schema import Apply, Architecture, Attend, Block, Join, Keep, Matrix, Product, Recall, Scan
 from ..setup import Setup
@@ -33,7 +33,11 @@ class Walk:
     """Gathers the work of the blocks of a model."""
 
     def __init__(
-        self, arch: Architecture, setup: Setup, trained: Mapping[int, tuple[Adapted, ...]] | None, whole: Whole
+        self,
+        arch: Architecture,
+        setup: Setup,
+        trained: Mapping[int, tuple[Adapted, ...]] | None,
+        whole: Whole,
     ) -> None:
         self.arch, self.setup, self.trained, self.whole = arch, setup, trained, whole
         self.style: Style = STYLES[setup.kernels]
@@ -52,7 +56,9 @@ class Walk:
         """Positions of a micro-batch of B sequences."""
         return Linear(0.0, length / self.setup.sequence_parallel)
 
-    def passes(self, what: Pass, cost: Cost, elements: float, phases: float = 1.0, again: bool = False) -> None:
+    def passes(
+        self, what: Pass, cost: Cost, elements: float, phases: float = 1.0, again: bool = False
+    ) -> None:
         """Elementwise work on so many elements a sequence, and its recompute."""
         scale = self.width / 2 * (self.stream_scale if what in ("norm", "residual") else 1.0)
         share = elements / self.setup.sequence_parallel
@@ -74,9 +80,11 @@ class Walk:
         while last >= 0 and not isinstance(block.operations[last], (Apply, Product)):
             last -= 1
         for number, op in enumerate(block.operations):
+            kept = again and not (block.open_end and number == last)
             if isinstance(op, Apply):
-                kept = again and not (block.open_end and number == last)
-                needs.append(self.apply(op, layer, memory if op.length == "memory" else length, needs, again, kept))
+                needs.append(
+                    self.apply(op, layer, memory if op.length == "memory" else length, needs, again, kept)
+                )
             elif isinstance(op, Attend):
                 needs.append(self.attend(op, length, memory, needs, again))
             elif isinstance(op, Join):
@@ -87,7 +95,7 @@ class Walk:
             elif isinstance(op, Recall):
                 needs.append(self.kept[op.name])
             else:
-                needs.append(self.scan(op, length, needs, again))
+                needs.append(self.scan(op, length, needs, kept))
         self.elementwise(block, layer, length, again)
         return needs[block.out]
 
@@ -205,7 +213,9 @@ class Walk:
                 cost_in.backward_operations + 1,
             )  # fmt: skip
         self.passes("adapter", cost_in, rows.sequence * self.setup.sequence_parallel * pair.d_in, 1.0, again)
-        self.passes("adapter", cost_out, rows.sequence * self.setup.sequence_parallel * pair.d_out, 1.0, again)
+        self.passes(
+            "adapter", cost_out, rows.sequence * self.setup.sequence_parallel * pair.d_out, 1.0, again
+        )
 
     def attend(self, op: Attend, length: int, memory: int, needs: list[bool], again: bool) -> bool:
         """Scores and values; a fused kernel skips what the mask hides and computes the scores again backward."""
@@ -223,7 +233,11 @@ class Walk:
         grad = q or k or v
         if not eager and grad:
             backward += 2 * heads * op.d_qk
-        io = self.width * (length * op.n_heads * (op.d_qk + op.d_v) + 2 * keys * op.n_kv_heads * op.d_qk) / self.split
+        io = (
+            self.width
+            * (length * op.n_heads * (op.d_qk + op.d_v) + 2 * keys * op.n_kv_heads * op.d_qk)
+            / self.split
+        )
         kind: Kind = "base" if eager else "attention"
         self.kernel(kind, "forward", forward * pairs, io)
         if again:
@@ -248,7 +262,8 @@ class Walk:
             forward = left_macs = right_macs = float(length * op.macs_per_position)
         else:
             forward, left_macs, right_macs = (
-                float(op.macs * chunk_sum(op, length, which)) for which in (op.forward, op.left_grad, op.right_grad)
+                float(op.macs * chunk_sum(op, length, which))
+                for which in (op.forward, op.left_grad, op.right_grad)
             )
         backward = left_macs * left + right_macs * right + (forward if again else 0)
         for phase, macs in (("forward", forward), ("backward", backward)):
@@ -290,4 +305,6 @@ def _norms(arch: Architecture, block: Block, layer: int) -> Iterator[int]:
             continue
         leaf = vector.name.rsplit(".", 2)[-2]
         per_head = heads is not None and vector.size == heads.d_qk and leaf[:1] in "qk"
-        yield vector.size * ((heads.n_heads if leaf[0] == "q" else heads.n_kv_heads) if heads and per_head else 1)
+        yield vector.size * (
+            (heads.n_heads if leaf[0] == "q" else heads.n_kv_heads) if heads and per_head else 1
+        )

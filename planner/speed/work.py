@@ -15,7 +15,9 @@ PHASES: tuple[Phase, ...] = ("forward", "backward")
 # inside state-space and linear-attention cores.
 Kind = Literal["base", "adapter", "attention", "scan"]
 # What memory-bound time is spent on.
-Pass = Literal["norm", "activation", "rotary", "residual", "adapter", "scores", "loss", "dequantise", "optimizer"]
+Pass = Literal[
+    "norm", "activation", "rotary", "residual", "adapter", "scores", "loss", "dequantise", "optimizer"
+]
 
 
 @dataclass(frozen=True)
