@@ -1,0 +1,1 @@
+"""Peak memory of a fine-tune, in closed form (being built)."""
