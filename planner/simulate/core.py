@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ..adapter import AdapterSpec
 from ..setup import Setup
-from .layers import Stack, stacks
+from .layers import Stack, everyone, stacks
 from .model import make
 from .optimizers import optimizer_step
 from .step import BLOCK_BYTES, inputs, run
@@ -65,24 +65,21 @@ def simulate_step(
     start = _held(model, setup, block_bytes)
     state, extra = optimizer_step(trained, setup, block_bytes)
     start[OPTIMIZER] += state
-    found = [_all(stack) for stack in stacks(model)] if whole else stacks(model)
+    found = stacks(model)
+    if whole:
+        found = [everyone(stack.path, stack.length) for stack in found]
     try:
         moments, flops = _step(model, setup, found, start, block_bytes)
     except IrregularError:
-        found = [_all(stack) for stack in found]
+        found = [everyone(stack.path, stack.length) for stack in found]
         moments, flops = _step(model, setup, found, start, block_bytes)
     update = list(start)
     update[GRADIENTS] = _sum(trained, block_bytes)
     update[TEMPORARY] += extra
     moments["optimizer"] = Peak(Place("optimizer", "step"), tuple(update))
     peak = max(moments.values(), key=lambda each: each.bytes)
-    ran, layers = (sum(map(len, each)) for each in ([s.chosen for s in found], [s.kinds for s in found]))
+    ran, layers = sum(len(stack.chosen) for stack in found), sum(stack.length for stack in found)
     return Simulation(peak, moments, flops, ran, layers, sum(p.numel() for p in trained))
-
-
-def _all(stack: Stack) -> Stack:
-    everyone = tuple(range(len(stack.kinds)))
-    return replace(stack, chosen=everyone, stands_for=dict(enumerate(everyone)))
 
 
 def _round(number: int, to: int) -> int:
@@ -112,14 +109,8 @@ def _step(
 ) -> tuple[dict[str, Peak], dict[str, dict[str, int]]]:
     recording = run(model, setup, found, Tracker(block_bytes), inputs(model, setup))
     model.zero_grad(set_to_none=True)
-    stands_for = {stack.path: stack.stands_for for stack in found}
-    times = multiplicity(stands_for)
-    moments, end = peaks(start, list(unroll(stretches(recording, times), stands_for)))
-    trained = sum(
-        _round(p.numel() * p.element_size(), block_bytes) for p in model.parameters() if p.requires_grad
-    )
-    if any(end[TRANSIENT]) or end[GRADIENTS] > trained:
-        if all(len(stack.chosen) == len(stack.kinds) for stack in found):
-            return moments, unroll_flops(recording.flops, times)
+    times = multiplicity(found)
+    moments, end = peaks(start, unroll(stretches(recording, times), found))
+    if any(end[TRANSIENT]) and not all(stack.whole for stack in found):
         raise IrregularError(f"a step leaves {end[TRANSIENT]} bytes behind")
     return moments, unroll_flops(recording.flops, times)

@@ -8,7 +8,7 @@ stands for another only where the kinds around both are the same, `REACH` to eac
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +20,36 @@ NUMBERS = frozenset("layer_idx layer_id layer_index layer_number block_idx layer
 
 @dataclass(frozen=True)
 class Stack:
-    """A list of layers: its path in the model, the kind of each, and the layers chosen to run, each standing for
-    those that `stands_for` maps to it."""
+    """A list of layers: its path in the model, its length, and the layers chosen to run.
+
+    `model_of` maps every layer to the chosen one that shows what it does, `same` every chosen one to that which was
+    taken of those with equal surroundings among the chosen: itself, mostly.
+    """
 
     path: str
-    kinds: tuple[Hashable, ...]
+    length: int
     chosen: tuple[int, ...]
-    stands_for: dict[int, int]
+    model_of: Mapping[int, int]
+    same: Mapping[int, int]
+
+    @property
+    def whole(self) -> bool:
+        """Whether every layer runs."""
+        return len(self.chosen) == self.length
+
+    @property
+    def times(self) -> dict[int, int]:
+        """How many layers each that runs stands for."""
+        found = dict.fromkeys(self.chosen, 0)
+        for ran in self.model_of.values():
+            found[ran] += 1
+        return found
+
+
+def everyone(path: str, length: int) -> Stack:
+    """A stack of which every layer runs."""
+    itself = {index: index for index in range(length)}
+    return Stack(path, length, tuple(itself), itself, itself)
 
 
 def stacks(model: Any, fewest: int = 3) -> list[Stack]:
@@ -36,9 +59,13 @@ def stacks(model: Any, fewest: int = 3) -> list[Stack]:
         if len(modules) < fewest:
             continue
         fields = _listed(model.config, len(modules))
-        kinds = tuple((_kind(module), tuple(f[i] for f in fields)) for i, module in enumerate(modules))
+        names: dict[Hashable, int] = {}
+        kinds = [
+            names.setdefault((_kind(module), tuple(f[i] for f in fields)), len(names))
+            for i, module in enumerate(modules)
+        ]
         chosen = choose(kinds)
-        found.append(Stack(path, kinds, chosen, represent(kinds, chosen)))
+        found.append(Stack(path, len(kinds), chosen, *represent(kinds, chosen)))
     return found
 
 
@@ -90,15 +117,13 @@ def choose(kinds: Sequence[Hashable], reach: int = REACH) -> tuple[int, ...]:
 
     Stretches of up to LONGEST_CUT layers are left out as long as every context stays.
     """
-    names: dict[Hashable, int] = {}
-    numbered: Sequence[Hashable] = [names.setdefault(kind, len(names)) for kind in kinds]
-    wanted = {_context(numbered, i, reach) for i in range(len(kinds))}
+    wanted = {_context(kinds, i, reach) for i in range(len(kinds))}
     kept = list(range(len(kinds)))
     for length in range(min(LONGEST_CUT, len(kinds)), 0, -1):
         start = 0
         while start + length <= len(kept):
             trial = kept[:start] + kept[start + length :]
-            short = [numbered[i] for i in trial]
+            short = [kinds[i] for i in trial]
             if {_context(short, i, reach) for i in range(len(short))} == wanted:
                 kept = trial
             else:
@@ -106,8 +131,12 @@ def choose(kinds: Sequence[Hashable], reach: int = REACH) -> tuple[int, ...]:
     return tuple(kept)
 
 
-def represent(kinds: Sequence[Hashable], chosen: Sequence[int], reach: int = REACH) -> dict[int, int]:
-    """For every layer, the chosen one with the same surroundings."""
+def represent(
+    kinds: Sequence[Hashable], chosen: Sequence[int], reach: int = REACH
+) -> tuple[dict[int, int], dict[int, int]]:
+    """For every layer, and for every chosen one among the chosen, a chosen one with the same surroundings."""
     short = [kinds[i] for i in chosen]
-    by_context = {_context(short, i, reach): layer for i, layer in enumerate(chosen)}
-    return {i: by_context[_context(kinds, i, reach)] for i in range(len(kinds))}
+    around = [_context(short, i, reach) for i in range(len(short))]
+    by_context = dict(zip(around, chosen, strict=True))
+    model_of = {i: by_context[_context(kinds, i, reach)] for i in range(len(kinds))}
+    return model_of, {layer: by_context[context] for layer, context in zip(chosen, around, strict=True)}

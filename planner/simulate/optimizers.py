@@ -121,7 +121,7 @@ def optimizer_step(parameters: Sequence[Any], setup: Setup, block_bytes: int) ->
     events = tracker.recording.events
     state = _bytes(tracker.recording, events[:before])
     later = Recording(tracker.recording.blocks, events[before:], [(0, PLACE)])
-    extra = sum(stretches(later, {})[0].highest)
+    extra = sum(stretches(later, {})[0].here.highest)
     return (0 if setup.optimizer != name else state), extra
 
 

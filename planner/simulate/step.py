@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from ..setup import Setup
 from .kernels import CudaKernels
 from .layers import Stack
-from .timeline import GRADIENTS, Place, Recording
+from .timeline import Place, Recording
 from .tracker import Tracker
 
 BLOCK_BYTES = 512  # what the CUDA caching allocator rounds a request up to

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from .layers import Stack
+
 Phase = Literal["forward", "backward", "optimizer"]
 PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "temporary")
 GRADIENTS, ACTIVATIONS, LOGITS, TEMPORARY = (
@@ -24,10 +26,6 @@ class Place(NamedTuple):
     part: str
     stack: str = ""
     layer: int = -1
-
-    def at(self, layer: int) -> Place:
-        """The same place in another layer."""
-        return self._replace(layer=layer)
 
 
 @dataclass
@@ -61,13 +59,35 @@ class Recording:
 
 
 @dataclass
+class Level:
+    """Bytes by part since some moment, and the highest point since then."""
+
+    change: list[int] = field(default_factory=lambda: [0] * len(PARTS))
+    highest: list[int] = field(default_factory=lambda: [0] * len(PARTS))
+
+    def add(self, part: int, size: int) -> None:
+        """Add bytes, or take them away where `size` is negative."""
+        self.change[part] += size
+        if size > 0 and sum(self.change) > sum(self.highest):
+            self.highest = list(self.change)
+
+
+@dataclass
 class Stretch:
-    """What happens between entering a place and leaving it, relative to the bytes at its start: `change` and the
-    highest point by part."""
+    """What happens between entering a place and leaving it, relative to the bytes at its start.
+
+    `here` is what happened there; `usual` is without what the layer freed of others: of tensors that all layers
+    read and the last reader frees, which happens once however many layers there are.
+    """
 
     place: Place
-    change: list[int]
-    highest: list[int]
+    here: Level = field(default_factory=Level)
+    usual: Level = field(default_factory=Level)
+
+    @property
+    def once(self) -> bool:
+        """Whether something happened there that happens in no other layer."""
+        return self.here.change != self.usual.change
 
 
 @dataclass(frozen=True)
@@ -84,90 +104,94 @@ class Peak:
 
 
 def stretches(recording: Recording, times: Mapping[tuple[str, int], int]) -> list[Stretch]:
-    """The recording cut at its marks; neighbouring cuts of one place are one stretch. `times` says how many layers
-    each layer that ran stands for: what they made and a place outside of layers frees goes as often as it came."""
+    """The recording cut at its marks; neighbouring cuts of one place are one stretch.
+
+    `times` says how many layers each layer that ran stands for: what these made and a place outside of layers frees
+    goes as often as it came.
+    """
     found: list[Stretch] = []
     ends = [start for start, _ in recording.marks[1:]] + [len(recording.events)]
     for (start, place), end in zip(recording.marks, ends, strict=True):
         if not found or found[-1].place != place:
-            found.append(Stretch(place, [0] * len(PARTS), [0] * len(PARTS)))
-        _extend(found[-1], recording, range(start, end), times)
+            found.append(Stretch(place))
+        for event in recording.events[start:end]:
+            _add(found[-1], recording, event, times)
     return found
 
 
-def _extend(
-    stretch: Stretch, recording: Recording, events: Iterable[int], times: Mapping[tuple[str, int], int]
-) -> None:
-    change, top = stretch.change, sum(stretch.highest)
-    level, outside = sum(change), stretch.place.layer < 0
-    for index in events:
-        event = recording.events[index]
-        number = abs(event) - 1
-        block = recording.blocks[number]
-        size = block.bytes if event > 0 else -block.bytes
-        if outside and block.place.layer >= 0:
-            size *= times.get((block.place.stack, block.place.layer), 1)
-        change[recording.part_of(number)] += size
-        level += size
-        if level > top:
-            top, stretch.highest = level, list(change)
+def _add(stretch: Stretch, recording: Recording, event: int, times: Mapping[tuple[str, int], int]) -> None:
+    number = abs(event) - 1
+    block, part = recording.blocks[number], recording.part_of(number)
+    size = block.bytes if event > 0 else -block.bytes
+    if stretch.place.layer < 0 <= block.place.layer:
+        size *= times.get((block.place.stack, block.place.layer), 1)
+    stretch.here.add(part, size)
+    if block.place.stack == stretch.place.stack or event > 0:
+        stretch.usual.add(part, size)
 
 
 class IrregularError(Exception):
     """The layers do not come one after another, so that a few of them cannot stand for all."""
 
 
-def unroll(found: Sequence[Stretch], stands_for: Mapping[str, Mapping[int, int]]) -> Iterator[Stretch]:
-    """The stretches of the whole model: each layer of a stack by that of the layer that stands for it.
+def unroll(found: Sequence[Stretch], stacks: Iterable[Stack]) -> Iterator[tuple[Place, Level]]:
+    """What happens in the whole model, place by place: in each layer what happened in the layer that shows it.
 
-    `stands_for` maps every layer of a stack to one that ran. Raises IrregularError where layers are entered
-    out of order.
+    Raises IrregularError where layers were entered out of order.
     """
+    known = {stack.path: stack for stack in stacks}
     index = 0
     while index < len(found):
         place = found[index].place
-        if place.layer < 0 or place.stack not in stands_for:
-            yield found[index]
+        if place.layer < 0:
+            yield place, found[index].here
             index += 1
             continue
         end = index
         while end < len(found) and found[end].place[:3] == place[:3] and found[end].place.layer >= 0:
             end += 1
-        ran = {item.place.layer: item for item in found[index:end]}
-        order = [item.place.layer for item in found[index:end]]
-        backward = place.phase == "backward"
-        if len(ran) != len(order) or order != sorted(order, reverse=backward):
-            raise IrregularError(f"layers of {place.stack} ran in the order {order}")
-        if not set(ran) >= set(stands_for[place.stack].values()):
-            raise IrregularError(f"some layers of {place.stack} did not run in one go")
-        for layer in sorted(stands_for[place.stack], reverse=backward):
-            item = ran[stands_for[place.stack][layer]]
-            yield Stretch(item.place.at(layer), item.change, item.highest)
+        yield from _unroll(found[index:end], known[place.stack])
         index = end
 
 
-def peaks(start: Sequence[int], whole: Sequence[Stretch]) -> tuple[dict[str, Peak], list[int]]:
+def _unroll(found: Sequence[Stretch], stack: Stack) -> Iterator[tuple[Place, Level]]:
+    """The layers of one stack in one pass."""
+    ran = {item.place.layer: item for item in found}
+    if stack.whole:
+        yield from ((item.place, item.here) for item in found)
+        return
+    backward = found[0].place.phase == "backward"
+    order = [item.place.layer for item in found]
+    if order != sorted(stack.chosen, reverse=backward):
+        raise IrregularError(f"layers {stack.chosen} of {stack.path} ran in the order {order}")
+    # The last reader of a tensor is the last layer of its kind that comes up.
+    last = {}
+    for layer, item in ran.items():
+        if item.once:
+            like = [other for other, shown in stack.model_of.items() if shown == stack.same[layer]]
+            last[min(like) if backward else max(like)] = item.here
+    for layer in sorted(stack.model_of, reverse=backward):
+        item = ran[stack.model_of[layer]]
+        yield item.place._replace(layer=layer), last.get(layer, item.usual)
+
+
+def peaks(start: Sequence[int], whole: Iterable[tuple[Place, Level]]) -> tuple[dict[str, Peak], list[int]]:
     """The highest point of each phase ("forward", "loss" from the unembedding on, "backward"), and the bytes by part
     at the end."""
     level = list(start)
     found: dict[str, Peak] = {}
-    for item in whole:
-        forward = item.place.phase == "forward"
-        name = "loss" if forward and item.place.part == "head" else item.place.phase
+    for place, item in whole:
+        name = "loss" if place.phase == "forward" and place.part == "head" else place.phase
         parts = tuple(a + b for a, b in zip(level, item.highest, strict=True))
         if name not in found or sum(parts) > found[name].bytes:
-            found[name] = Peak(item.place, parts)
+            found[name] = Peak(place, parts)
         level = [a + b for a, b in zip(level, item.change, strict=True)]
     return found, level
 
 
-def multiplicity(stands_for: Mapping[str, Mapping[int, int]]) -> dict[tuple[str, int], int]:
+def multiplicity(stacks: Iterable[Stack]) -> dict[tuple[str, int], int]:
     """How many layers of its stack each layer that ran stands for."""
-    times: dict[tuple[str, int], int] = {}
-    for stack, layers in stands_for.items():
-        for ran in layers.values():
-            times[stack, ran] = times.get((stack, ran), 0) + 1
-    return times
+    return {(stack.path, layer): n for stack in stacks for layer, n in stack.times.items()}
 
 
 def unroll_flops(
