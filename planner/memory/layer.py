@@ -19,7 +19,7 @@ from .attention import Shape, attend
 from .elementwise import activation, drop, gated, norm, rotate
 from .passes import Pass
 from .products import LowRank, Weight, adapted, linear
-from .tape import Buffer, Value, add, piece, scale, unary, view
+from .tape import Value, add, multiply, piece, scale, view
 from .traits import Traits
 
 
@@ -33,6 +33,7 @@ class Layout:
     last: Mapping[int, int]
     fused: frozenset[int]
     qk_norms: int
+    gates: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ def layout(arch: Architecture, block: Block) -> Layout:
     qk = sum(1 for n in names if any(w in n for w in ("q_norm", "k_norm", "query_layernorm", "key_layernorm", "q_layernorm", "k_layernorm")))
     fused = frozenset(op.out for op in block.operations if isinstance(op, Attend) and op.q == op.k)
     del prefix
-    return Layout(frozenset(streams), kinds, last, fused, qk)
+    gates = frozenset(op.sources[0] for op in block.operations if isinstance(op, Join) and kinds[op.out] == "gated")
+    return Layout(frozenset(streams), kinds, last, fused, qk, gates)
 
 
 class Walk:
@@ -118,8 +120,11 @@ class Walk:
     def forward(self, x: Value) -> Value:
         """The layer's result."""
         self.values[STREAM] = x
+        fresh = self.run.kernels == "transformers"
         for number, op in enumerate(self.block.operations):
             self.values[op.out] = self._run(op)
+            if fresh and op.out in self.plan.gates:
+                self.values[op.out] = activation(self.run, self.values[op.out], self.traits.activation)
             for value in _uses(op):
                 if self.plan.last[value] <= number:
                     self.values.pop(value, None)
@@ -225,7 +230,10 @@ class Walk:
                 total = add(total, self._out(self.values[source]))
             return total
         if kind == "gated":
-            return gated(run, self.values[op.sources[0]], self.values[op.sources[1]], self.traits.activation)
+            gate, up = (self.values[source] for source in op.sources)
+            if run.kernels == "transformers":
+                return multiply(gate, up)
+            return gated(run, gate, up, self.traits.activation)
         raise NotImplementedError(kind)
 
     def _out(self, value: Value) -> Value:

@@ -18,7 +18,8 @@ class Pass:
 
     `sequences`, `length` and `rank` are numbers, or symbols for polynomials; `tokens` is their product on this GPU
     and `pairs` those of positions with positions. Widths are bytes a value: `compute` of what matrix
-    products make, `base` of frozen weights, `trained` of trained ones. `full`: every weight is trained.
+    products make, `stream` of the embedding's result, `base` of frozen weights, `trained` of trained ones. `full`:
+    every weight is trained.
     """
 
     tape: Tape
@@ -27,6 +28,7 @@ class Pass:
     tokens: Size
     pairs: Size
     compute: int
+    stream: int
     base: int
     trained: int
     full: bool
@@ -56,7 +58,8 @@ def make_pass(setup: Setup, *, merges: bool = False, accumulates: bool = False) 
     b, s, tokens, pairs = sizes(setup)
     return Pass(
         tape=Tape(merges=merges, accumulates=accumulates), sequences=b, length=s, tokens=tokens, pairs=pairs,
-        compute=WIDTHS[setup.compute_dtype], base=WIDTHS[setup.weight_dtype], trained=WIDTHS[setup.trained_dtype],
+        compute=WIDTHS[setup.compute_dtype], stream=FLOAT32 if setup.upcast_small else WIDTHS[setup.weight_dtype],
+        base=WIDTHS[setup.weight_dtype], trained=WIDTHS[setup.trained_dtype],
         full=setup.method == "full", autocast=setup.under_autocast, kernel=setup.attention_kernel,
         kernels=setup.kernels, dropout=setup.lora_dropout > 0, masked=setup.packing == "padded",
         quantised=setup.quantize != "none",

@@ -39,10 +39,11 @@ class LowRank:
 def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = False) -> Value:
     """x W: keeps x for a trained W. `clones`: the result's gradient comes in another order of dimensions."""
     tape = run.tape
-    value = run.cast_in(x)
+    value = cast(x, run.compute) if run.autocast or weight.unpacked else x
     held = tape.new(weight.unpacked) if weight.unpacked else None
     size_in = rows * (weight.d_in * value.width)
-    out_size = rows * (weight.d_out * run.compute)
+    width = run.compute if run.autocast and not weight.unpacked else x.width
+    out_size = rows * (weight.d_out * width)
     needs, trains, parameters = value.node is not None, weight.trained and run.grad, weight.d_in * weight.d_out
 
     def rule(g: Buffer) -> Gradients:
@@ -62,7 +63,7 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
         return (made,)
 
     out = tape.apply(
-        (value,), rows * weight.d_out, run.compute, (value.buffer if trains else None,), rule, trains=trains
+        (value,), rows * weight.d_out, width, (value.buffer if trains else None,), rule, trains=trains
     )
     del held
     return out
@@ -73,13 +74,14 @@ def adapted(
 ) -> Value:
     """A Linear with its adapter, as PEFT adds it: W x + s B A dropout(x), x cast to the adapter's dtype."""
     base = linear(run, x, rows, weight, clones=clones and not pairs)
+    width = base.width
     for pair in pairs:
         x_in = cast(x, run.trained)
         added = _low_rank(run, x_in, rows, pair) if not pair.dora else _dora(run, x_in, rows, weight, pair, base)
         total = add(base, added) if not clones else _add_cloning(base, added)
         base = total
         del added, total, x_in
-    return cast(base, run.compute)
+    return cast(base, width)
 
 
 def _add_cloning(base: Value, added: Value) -> Value:

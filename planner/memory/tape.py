@@ -77,10 +77,10 @@ class Tape:
             self.last_kept = len(self.events)
         return Value(buffer, elements, width, node)
 
-    def backward(self, root: Node, gradient: Buffer) -> dict[Node, Buffer]:
-        """Run the backward pass from a node; returns the gradients of leaves. Nodes run latest first."""
-        waiting: dict[Node, Buffer] = {root: gradient}
-        del gradient
+    def backward(self, root: Node, gradient: list[Buffer]) -> dict[Node, Buffer]:
+        """Run the backward pass from a node; returns the gradients of leaves. Nodes run latest first. The gradient
+        that comes in is taken out of its list, so that nobody else holds it."""
+        waiting: dict[Node, Buffer] = {root: gradient.pop()}
         leaves: dict[Node, Buffer] = {}
         heap: list[tuple[int, Node]] = [(-root.turn, root)]
         while heap:
