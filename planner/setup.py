@@ -26,7 +26,7 @@ Optimizer = Literal[
 ]  # fmt: skip
 Checkpointing = Literal["none", "layer", "layer-offload"]
 AttentionKernel = Literal["eager", "sdpa", "flash"]
-Packing = Literal["padded", "packed"]
+Packing = Literal["full", "padded", "packed"]
 Loss = Literal["full", "chunked", "fused"]
 Quantize = Literal["none", "nf4", "nf4-double", "int8", "fp8"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -65,7 +65,8 @@ class Setup:
     the optimizer, "autocast" holds float32 and computes in bfloat16. `autocast` runs 16-bit weights under autocast
     too, as HF's Trainer does with bf16=True. `adapter_dtype` None: float32 under autocast (PEFT casts the adapter
     so), else that of the weights. `kernels`: whose elementwise code runs, which decides what it saves for the
-    backward pass. `upcast_small`: norms and what is not quantised in float32, as PEFT's
+    backward pass. `packing`: sequences are "full", or shorter ones are "padded" (attention gets a mask) or "packed"
+    together (documents kept apart by lengths under flash attention, by a mask otherwise). `upcast_small`: norms and what is not quantised in float32, as PEFT's
     prepare_model_for_kbit_training leaves them. `input_grads`: the embedding's output needs a gradient (HF switches
     it on with checkpointing); None follows checkpointing. `loss_chunk` tokens go through a chunked loss at a time.
     `shard_size` GPUs share one copy under "fsdp-hybrid". `offload` keeps states, or also parameters, in host
@@ -81,7 +82,7 @@ class Setup:
     micro_batch: int = 1
     seq_len: int = 2048
     accumulation: int = 1
-    packing: Packing = "padded"
+    packing: Packing = "full"
     loss: Loss = "full"
     loss_chunk: int = 4096
     quantize: Quantize = "none"

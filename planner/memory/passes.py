@@ -19,7 +19,7 @@ class Pass:
     `sequences`, `length` and `rank` are numbers, or symbols for polynomials; `tokens` is their product on this GPU
     and `pairs` those of positions with positions. Widths are bytes a value: `compute` of what matrix
     products make, `stream` of the embedding's result, `base` of frozen weights, `trained` of trained ones. `full`:
-    every weight is trained.
+    every weight is trained. `reach` is the length that windows are compared with.
     """
 
     tape: Tape
@@ -38,6 +38,7 @@ class Pass:
     dropout: bool
     masked: bool
     quantised: bool
+    reach: int
     grad: bool = True
     rank: Any = None
 
@@ -53,6 +54,12 @@ def sizes(setup: Setup) -> tuple[int, int, int, int]:
     return b, s // n, b * s // n, b * s * s // n
 
 
+def _masked(setup: Setup) -> bool:
+    """Whether attention gets a mask as a tensor: with padding, and with packed documents unless the flash kernel takes
+    their lengths."""
+    return setup.packing == "padded" or (setup.packing == "packed" and setup.attention_kernel != "flash")
+
+
 def make_pass(setup: Setup, *, merges: bool = False, accumulates: bool = False) -> Pass:
     """A pass with the sizes and choices of a setup, on a new tape."""
     b, s, tokens, pairs = sizes(setup)
@@ -61,6 +68,6 @@ def make_pass(setup: Setup, *, merges: bool = False, accumulates: bool = False) 
         compute=WIDTHS[setup.compute_dtype], stream=FLOAT32 if setup.upcast_small else WIDTHS[setup.weight_dtype],
         base=WIDTHS[setup.weight_dtype], trained=WIDTHS[setup.trained_dtype],
         full=setup.method == "full", autocast=setup.under_autocast, kernel=setup.attention_kernel,
-        kernels=setup.kernels, dropout=setup.lora_dropout > 0, masked=setup.packing == "padded",
-        quantised=setup.quantize != "none",
+        kernels=setup.kernels, dropout=setup.lora_dropout > 0, masked=_masked(setup),
+        quantised=setup.quantize != "none", reach=setup.seq_len,
     )  # fmt: skip

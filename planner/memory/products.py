@@ -28,12 +28,15 @@ class Weight:
 
 @dataclass(frozen=True)
 class LowRank:
-    """A pair: its rank (a number or a symbol) and whether it is DoRA's."""
+    """A pair: its rank (a number or a symbol) and whether it is DoRA's. On experts, whether each has a factor of its
+    own on either side."""
 
     d_in: int
     d_out: int
     rank: Size
     dora: bool = False
+    own_in: bool = True
+    own_out: bool = True
 
 
 def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = False) -> Value:
@@ -77,7 +80,7 @@ def adapted(
     width = base.width
     for pair in pairs:
         x_in = cast(x, run.trained)
-        added = _low_rank(run, x_in, rows, pair) if not pair.dora else _dora(run, x_in, rows, weight, pair, base)
+        added = low_rank(run, x_in, rows, pair) if not pair.dora else _dora(run, x_in, rows, weight, pair, base)
         total = add(base, added) if not clones else _add_cloning(base, added)
         base = total
         del added, total, x_in
@@ -95,20 +98,20 @@ def _add_cloning(base: Value, added: Value) -> Value:
     return tape.apply((base, added), base.elements, max(base.width, added.width), (), rule)
 
 
-def _low_rank(run: Pass, x: Value, rows: Size, pair: LowRank) -> Value:
-    """s B A dropout(x)."""
+def low_rank(run: Pass, x: Value, rows: Size, pair: LowRank, copies: int = 1) -> Value:
+    """s B A dropout(x); `copies` pairs share the rows (one for each expert)."""
     inner = drop(run, x) if run.dropout and run.grad else x
-    down = trained_linear(run, inner, rows, pair.d_in, pair.rank)
-    up = trained_linear(run, down, rows, pair.rank, pair.d_out)
+    down = trained_linear(run, inner, rows, pair.d_in, pair.rank, copies if pair.own_in else 1)
+    up = trained_linear(run, down, rows, pair.rank, pair.d_out, copies if pair.own_out else 1)
     return scale(up)
 
 
-def trained_linear(run: Pass, x: Value, rows: Size, d_in: Size, d_out: Size) -> Value:
+def trained_linear(run: Pass, x: Value, rows: Size, d_in: Size, d_out: Size, copies: int = 1) -> Value:
     """A trained matrix of an adapter: keeps its input, makes its own gradient and then the input's."""
     tape = run.tape
     value = run.cast_in(x)
     width = run.compute if run.autocast else value.width
-    size_in, parameters = rows * d_in * width, d_in * d_out
+    size_in, parameters = rows * d_in * width, d_in * d_out * copies
     needs = value.node is not None
 
     def rule(g: Buffer) -> Gradients:

@@ -22,7 +22,8 @@ class Traits:
     "slice" (each piece's gradient is laid into zeros) or "split" (they are joined once). `dropout`: residual
     dropout with a rate above 0 in training. `scaled_embedding`, `scaled_residual`: multipliers on the
     stream. `logits`: what happens to logits between unembedding and loss ("capped": tanh; "scaled").
-    `router`: "softmax" or "sigmoid" scores.
+    `router`: "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their
+    weights stay in float32, and so do the results that they weight.
     """
 
     norm: str = "rms"
@@ -40,8 +41,8 @@ class Traits:
     logits: Literal["plain", "capped", "scaled"] = "plain"
     capped_scores: bool = False
     sinks: bool = False
-    router: Literal["softmax", "sigmoid"] = "softmax"
-    rope_layout: Literal["heads-last", "heads-first"] = "heads-last"
+    router: Literal["softmax", "sigmoid", "chosen"] = "softmax"
+    wide_router: bool = False
 
 
 LLAMA = Traits()
@@ -75,15 +76,16 @@ TRAITS: dict[str, Traits] = {
     "gpt_bigcode": replace(LEGACY, activation="gelu_pytorch_tanh", dropout=True),
     "phi": replace(LEGACY, rotary="partial", rotary_share=0.5, activation="gelu_new"),
     "phimoe": replace(LLAMA, norm="layer"),
+    "mixtral": replace(LLAMA, wide_router=True),
     "dbrx": replace(LEGACY, rotary="half", activation="silu"),
-    "gpt_oss": replace(LLAMA, norm="rms-late", sinks=True),
+    "gpt_oss": replace(LLAMA, norm="rms-late", sinks=True, router="chosen"),
     "granitemoe": replace(LLAMA, scaled_embedding=True, scaled_residual=True, logits="scaled"),
-    "glm4_moe": replace(LLAMA, rotary="partial", rotary_share=0.5, router="sigmoid"),
-    "minimax_m2": replace(LLAMA, rotary="partial", rotary_share=0.5, router="sigmoid"),
+    "glm4_moe": replace(LLAMA, rotary="partial", rotary_share=0.5, router="sigmoid", wide_router=True),
+    "minimax_m2": replace(LLAMA, rotary="partial", rotary_share=0.5, router="sigmoid", wide_router=True),
     "deepseek_v2": replace(LLAMA, rotary="complex"),
-    "deepseek_v3": replace(LLAMA, router="sigmoid"),
+    "deepseek_v3": replace(LLAMA, router="sigmoid", wide_router=True),
     "qwen3_next": replace(LLAMA, norm="gemma", qk_norm="gemma", rotary="partial", rotary_share=0.25),
-    "llama4_text": replace(LLAMA, rotary="complex", router="sigmoid"),
+    "llama4_text": replace(LLAMA, rotary="complex", router="sigmoid", wide_router=True),
 }
 ALIKE = {
     "olmo3": "olmo2",
