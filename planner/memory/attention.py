@@ -42,9 +42,13 @@ def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
 
 
 def _repeated(run: Pass, x: Value, shape: Shape, d_head: int) -> Value:
-    """Keys or values copied for every query head; the gradient is summed over the copies."""
+    """Keys or values copied for every query head; the gradient is summed over the copies. A single head is not copied
+    but looked at several times."""
     tape, size = run.tape, x.bytes
-    return tape.apply((x,), run.tokens * (shape.n_heads * d_head), x.width, (), lambda g: (tape.new(size),))
+    single = x.buffer if shape.n_kv_heads == 1 else None
+    return tape.apply(
+        (x,), run.tokens * (shape.n_heads * d_head), x.width, (), lambda g: (tape.new(size),), out=single
+    )
 
 
 def _fused(run: Pass, q: Value, k: Value, v: Value, shape: Shape, *, flash: bool) -> Value:

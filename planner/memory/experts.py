@@ -133,7 +133,9 @@ def _folded(run: Pass, x: Value, rows: Size, stack: Stacked, pair: LowRank) -> V
         del made
         return ()
 
-    tensor = tape.apply((), stack.parameters, width, (), fold, trains=run.grad)
+    narrow = tape.new(factors * width) if width != run.trained and run.grad else None  # the factors cast are kept
+    tensor = tape.apply((), stack.parameters, width, (narrow,), fold, trains=run.grad)
+    del narrow
     size_in, needs = x.bytes, x.node is not None
 
     def rule(g: object) -> Gradients:
