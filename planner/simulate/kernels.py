@@ -102,10 +102,14 @@ def _efficient_scratch(q: Any, k: Any, v: Any, log_sums: Any) -> list[Any]:
 
 
 class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
-    """Runs a model's calls as CUDA would run them. `autocast` is the type that autocast lowers to, if it is on."""
+    """Runs a model's calls as CUDA would run them. `autocast` is the type that autocast lowers to, if it is on.
 
-    def __init__(self, tracker: Tracker, autocast: Any = None) -> None:
+    With `cuda` false it only answers questions about data that are not there.
+    """
+
+    def __init__(self, tracker: Tracker, autocast: Any = None, cuda: bool = True) -> None:
         super().__init__()
+        self.cuda = cuda
         self.tracker = tracker
         self.autocast = autocast
         self._casting = False
@@ -119,9 +123,9 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
                 args, kwargs = self._all(args, kwargs, self._lower)
             elif name in FLOAT:
                 args, kwargs = self._all(args, kwargs, _raise)
-        if func is functional.scaled_dot_product_attention:
+        if self.cuda and func is functional.scaled_dot_product_attention:
             return self._attention(*args, **kwargs)
-        if func is functional.dropout:
+        if self.cuda and func is functional.dropout:
             return _dropout(*args, **kwargs)
         if func in QUESTIONS and len(args) == 1 and not kwargs and args[0].device.type == "meta":
             return torch.tensor(QUESTIONS[func])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -138,7 +138,7 @@ def run(
     cuda: bool = True,
 ) -> Recording:  # fmt: skip
     """One forward and backward pass of the chosen layers, recorded."""
-    kernels = CudaKernels(tracker, torch.bfloat16 if setup.under_autocast else None)
+    kernels = CudaKernels(tracker, torch.bfloat16 if setup.under_autocast else None, cuda)
     if setup.checkpointing != "none":
         checkpointed(model, tracker, kernels)
     tracker.ignore((*model.parameters(), *model.buffers()))
@@ -147,7 +147,7 @@ def run(
         tracker.enter(Place("forward", "start"))
         for tensor in batch.values():
             tracker.see(tensor)
-        with kernels if cuda else nullcontext(), kernels.forward():
+        with kernels, kernels.forward():
             # Logits and all else that the model returns are dropped, as trainers do.
             loss = model(**batch).loss
         tracker.label_alive()
