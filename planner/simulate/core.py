@@ -9,9 +9,9 @@ from typing import Any
 from ..adapter import AdapterSpec
 from ..setup import Setup
 from .layers import Stack, everyone, stacks
-from .model import make
+from .model import Made, make
 from .optimizers import optimizer_step
-from .step import BLOCK_BYTES, inputs, run
+from .step import BLOCK_BYTES, Run, run
 from .timeline import (
     GRADIENTS,
     PARTS,
@@ -43,6 +43,7 @@ class Simulation:
     layers_run: int
     layers: int
     trained: int
+    notes: tuple[str, ...] = ()
 
     @property
     def parts(self) -> dict[str, int]:
@@ -57,29 +58,32 @@ class Simulation:
 
 def simulate_step(
     config: Mapping[str, Any], spec: AdapterSpec | None, setup: Setup, *, whole: bool = False,
-    block_bytes: int = BLOCK_BYTES,
+    block_bytes: int = BLOCK_BYTES, how: Run = Run(),
 ) -> Simulation:  # fmt: skip
     """Run a step on the meta device. `whole` runs every layer instead of a few that stand for all."""
-    model = make(config, spec, setup)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    start = _held(model, setup, block_bytes)
+    made = make(config, spec, setup)
+    trained = [p for p in made.model.parameters() if p.requires_grad]
+    start = _held(made.model, setup, block_bytes)
     state, extra = optimizer_step(trained, setup, block_bytes)
     start[OPTIMIZER] += state
-    found = stacks(model)
+    gradients = 0 if setup.optimizer_in_backward else _sum(trained, block_bytes)
+    if setup.accumulation > 1:
+        start[GRADIENTS] += gradients
+    found = stacks(made.model)
     if whole:
         found = [everyone(stack.path, stack.length) for stack in found]
     try:
-        moments, flops = _step(model, setup, found, start, block_bytes)
+        moments, flops = _step(made, setup, found, start, block_bytes, how)
     except IrregularError:
         found = [everyone(stack.path, stack.length) for stack in found]
-        moments, flops = _step(model, setup, found, start, block_bytes)
+        moments, flops = _step(made, setup, found, start, block_bytes, how)
     update = list(start)
-    update[GRADIENTS] = _sum(trained, block_bytes)
+    update[GRADIENTS] = gradients
     update[TEMPORARY] += extra
     moments["optimizer"] = Peak(Place("optimizer", "step"), tuple(update))
     peak = max(moments.values(), key=lambda each: each.bytes)
     ran, layers = sum(len(stack.chosen) for stack in found), sum(stack.length for stack in found)
-    return Simulation(peak, moments, flops, ran, layers, sum(p.numel() for p in trained))
+    return Simulation(peak, moments, flops, ran, layers, sum(p.numel() for p in trained), made.notes)
 
 
 def _round(number: int, to: int) -> int:
@@ -105,10 +109,10 @@ def _held(model: Any, setup: Setup, block_bytes: int) -> list[int]:
 
 
 def _step(
-    model: Any, setup: Setup, found: list[Stack], start: Sequence[int], block_bytes: int
+    made: Made, setup: Setup, found: list[Stack], start: Sequence[int], block_bytes: int, how: Run
 ) -> tuple[dict[str, Peak], dict[str, dict[str, int]]]:
-    recording = run(model, setup, found, Tracker(block_bytes), inputs(model, setup))
-    model.zero_grad(set_to_none=True)
+    recording = run(made, setup, found, Tracker(block_bytes), how)
+    made.model.zero_grad(set_to_none=True)
     times = multiplicity(found)
     moments, end = peaks(start, unroll(stretches(recording, times), found))
     if any(end[TRANSIENT]) and not all(stack.whole for stack in found):

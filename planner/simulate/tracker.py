@@ -15,11 +15,28 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from .timeline import ACTIVATIONS, GRADIENTS, Block, Place, Recording
+from .timeline import ACTIVATIONS, Block, Place, Recording
 
 _sequence: Callable[[], int] = torch._C._autograd._get_sequence_nr
 _node: Callable[[], Any] = torch._C._current_autograd_node
 _ACCUMULATE = 2**63  # AccumulateGrad nodes are numbered past any other: they belong to whatever runs
+
+
+def _grouped_flops(a: Any, b: Any, *args: Any, out_val: Any = None, **kwargs: Any) -> int:
+    """2 FLOPs per multiply-add of a grouped product: every row meets one group's matrix."""
+    rows, inner = a.shape[-2:]
+    return 2 * rows * inner * b.shape[-1]
+
+
+def _int_flops(a: Any, b: Any, *args: Any, out_val: Any = None, **kwargs: Any) -> int:
+    """2 FLOPs per multiply-add of a product of integers."""
+    return 2 * a.shape[0] * a.shape[1] * b.shape[1]
+
+
+# torch's counter leaves out grouped and integer products.
+FLOPS: dict[Any, Callable[..., int]] = {
+    **flop_registry, torch.ops.aten._grouped_mm: _grouped_flops, torch.ops.aten._int_mm: _int_flops,
+}  # fmt: skip
 
 
 class Tracker(TorchDispatchMode):  # type: ignore[misc]
@@ -111,10 +128,6 @@ class Tracker(TorchDispatchMode):  # type: ignore[misc]
             if number >= since and block.part is None:
                 block.part = ACTIVATIONS
 
-    def gradient_hook(self, parameter: Any) -> None:
-        """For `register_post_accumulate_grad_hook`: the gradient's memory counts as gradients."""
-        self.label(parameter.grad, GRADIENTS)
-
     @contextmanager
     def recompute(self) -> Iterator[None]:
         """A checkpointed layer runs its forward again: what is alive when it is left are activations."""
@@ -138,8 +151,8 @@ class Tracker(TorchDispatchMode):  # type: ignore[misc]
         self._follow()
         out = func(*args, **kwargs)
         packet = func._overloadpacket
-        if packet in flop_registry:
-            self.add_flops(packet.__name__, int(flop_registry[packet](*args, **kwargs, out_val=out)))
+        if packet in FLOPS:
+            self.add_flops(packet.__name__, int(FLOPS[packet](*args, **kwargs, out_val=out)))
         if isinstance(out, torch.Tensor):
             self.see(out)
         elif isinstance(out, (tuple, list)):
