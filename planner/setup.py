@@ -33,6 +33,7 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 Kernels = Literal["transformers", "fused", "liger", "unsloth", "compiled"]
 Sharding = Literal["none", "ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp-hybrid"]
 Offload = Literal["none", "optimizer", "parameters", "all"]
+OptimizerKernel = Literal["fused", "foreach", "loop"]
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "method": get_args(Method),
@@ -47,6 +48,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "kernels": get_args(Kernels),
     "sharding": get_args(Sharding),
     "offload": get_args(Offload),
+    "optimizer_kernel": get_args(OptimizerKernel),
 }
 COUNTS = (
     "micro_batch", "seq_len", "accumulation", "gpus", "tensor_parallel", "pipeline_parallel", "expert_parallel",
@@ -69,6 +71,7 @@ class Setup:
     together (documents kept apart by lengths under flash attention, by a mask otherwise). `upcast_small`: norms and what is not quantised in float32, as PEFT's
     prepare_model_for_kbit_training leaves them. `input_grads`: the embedding's output needs a gradient (HF switches
     it on with checkpointing); None follows checkpointing. `loss_chunk` tokens go through a chunked loss at a time.
+    `optimizer_kernel`: how AdamW runs: fused (HF's Trainer), foreach (torch's default on CUDA) or a loop over tensors.
     `shard_size` GPUs share one copy under "fsdp-hybrid". `offload` keeps states, or also parameters, in host
     memory. `sequence_parallel` splits sequences (Ulysses, context parallelism). `trainer` names the profile that
     filled the fields and gives the overheads.
@@ -92,6 +95,7 @@ class Setup:
     lora_dropout: float = 0.0
     upcast_small: bool = False
     input_grads: bool | None = None
+    optimizer_kernel: OptimizerKernel = "fused"
     optimizer_in_backward: bool = False
     gpus: int = 1
     sharding: Sharding = "none"

@@ -91,7 +91,11 @@ def grouped(run: Pass, x: Value, rows: Size, stack: Stacked) -> Value:
     if stack.folded is not None:
         return _folded(run, x, rows, stack, stack.folded)
     plain = Weight(
-        stack.weight.d_in, stack.weight.d_out * stack.experts, stack.weight.trained, False, stack.weight.unpacked
+        stack.weight.d_in,
+        stack.weight.d_out * stack.experts,
+        stack.weight.trained,
+        False,
+        stack.weight.unpacked,
     )
     out = _grouped_product(run, x, rows, plain, stack.weight.d_out)
     for pair in stack.pairs:
@@ -133,7 +137,9 @@ def _folded(run: Pass, x: Value, rows: Size, stack: Stacked, pair: LowRank) -> V
         del made
         return ()
 
-    narrow = tape.new(factors * width) if width != run.trained and run.grad else None  # the factors cast are kept
+    narrow = (
+        tape.new(factors * width) if width != run.trained and run.grad else None
+    )  # the factors cast are kept
     tensor = tape.apply((), stack.parameters, width, (narrow,), fold, trains=run.grad)
     del narrow
     size_in, needs = x.bytes, x.node is not None

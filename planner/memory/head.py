@@ -34,7 +34,11 @@ def stem_stretches(run: Pass, arch: Architecture, trains: bool) -> Stem:
         return Stem(held, False, Stretch())
     size = table.d_in * table.d_out * run.trained
     kept = {} if arch.tied_embeddings else {"gradients": size}
-    return Stem(held, True, Stretch(kept, {"gradients": size, "temporary": run.tokens * (arch.hidden_size * run.stream)}))
+    return Stem(
+        held,
+        True,
+        Stretch(kept, {"gradients": size, "temporary": run.tokens * (arch.hidden_size * run.stream)}),
+    )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,20 @@ from functools import lru_cache
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
-from ..schema import STREAM, Apply, Architecture, Attend, Block, Join, Keep, Matrix, Operation, Product, Recall, Scan
+from ..schema import (
+    STREAM,
+    Apply,
+    Architecture,
+    Attend,
+    Block,
+    Join,
+    Keep,
+    Matrix,
+    Operation,
+    Product,
+    Recall,
+    Scan,
+)
 
 from .attention import Shape, attend
 from .elementwise import activation, drop, gated, norm, rotate
@@ -100,8 +113,13 @@ def layout(arch: Architecture, block: Block) -> Layout:
             for value in (op.q, op.k, op.v):
                 last[value] = max(last[value], end)
     attends = [op for op in block.operations if isinstance(op, Attend)]
-    latents = [o for o in block.operations if isinstance(o, Apply) and isinstance(m := made_by.get(o.source), Apply)
-               and arch.matrices[o.matrix].role == arch.matrices[m.matrix].role == "attention"]
+    latents = [
+        o
+        for o in block.operations
+        if isinstance(o, Apply)
+        and isinstance(m := made_by.get(o.source), Apply)
+        and arch.matrices[o.matrix].role == arch.matrices[m.matrix].role == "attention"
+    ]
     return Layout(
         streams=frozenset(streams), kinds=kinds, last=last,
         qk_norms=_qk_norms(arch, block),
@@ -120,7 +138,9 @@ def _qk_norms(arch: Architecture, block: Block) -> int:
     """How many norms of queries and keys its layers have."""
     layer = block.layers[0]
     return sum(
-        1 for v in arch.vectors if layer in v.layers and v.name.endswith("weight") and any(w in v.name for w in QK_NORMS)
+        1
+        for v in arch.vectors
+        if layer in v.layers and v.name.endswith("weight") and any(w in v.name for w in QK_NORMS)
     )
 
 
@@ -166,7 +186,9 @@ class Walk:
             self.kept[op.name] = self.values[op.source]
             return self.values[op.source]
         if isinstance(op, Recall):
-            return self.kept.get(op.name) or self.run.tape.leaf(self.run.tokens * 1, self.run.compute, grad=False)
+            return self.kept.get(op.name) or self.run.tape.leaf(
+                self.run.tokens * 1, self.run.compute, grad=False
+            )
         return self._product(op)
 
     def _product(self, op: Product | Scan) -> Value:
@@ -234,7 +256,11 @@ class Walk:
         matrix, run = self.arch.matrices[index], self.run
         whole = self.layer in self.trained.whole.matrices.get(index, ())
         return Weight(
-            matrix.d_in, matrix.d_out, trained=run.full or whole, bias=matrix.bias, unpacked=self.unpacked.get(index, 0)
+            matrix.d_in,
+            matrix.d_out,
+            trained=run.full or whole,
+            bias=matrix.bias,
+            unpacked=self.unpacked.get(index, 0),
         )
 
     def _linear(self, index: int, x: Value, rows: Size, *, clones: bool) -> Value:
@@ -250,7 +276,9 @@ class Walk:
             matrix, item = self.arch.matrices[apply.matrix], self.trained.of(apply.matrix, self.layer)
             pairs = low_ranks(item) if item else ()
             folded = pairs[0] if item and item.pairs[0].materialised else None
-            stacks.append(Stacked(self._weight(apply.matrix), matrix.experts, () if folded else pairs, folded))
+            stacks.append(
+                Stacked(self._weight(apply.matrix), matrix.experts, () if folded else pairs, folded)
+            )
         first = self.arch.matrices[self.waiting[0].matrix]
         traits = self.traits
         routing = Routing(
@@ -326,7 +354,10 @@ class Walk:
         if kind == "keys":
             return self._keys(op)
         if kind == "output-gate":
-            return multiply(values[op.sources[0]], unary(piece(values[op.sources[1]], values[op.sources[0]].elements), "out"))
+            return multiply(
+                values[op.sources[0]],
+                unary(piece(values[op.sources[1]], values[op.sources[0]].elements), "out"),
+            )
         total = values[op.sources[0]]
         for source in op.sources[1:]:
             other = values[source]
@@ -348,6 +379,13 @@ class Walk:
 def low_ranks(item: Adapted) -> tuple[LowRank, ...]:
     """An adapted matrix's pairs as products meet them."""
     return tuple(
-        LowRank(p.d_in, p.d_out, p.rank, bool(p.magnitudes), own_in=p.n_in > 1 or p.n_out == 1, own_out=p.n_out > 1 or p.n_in == 1)
+        LowRank(
+            p.d_in,
+            p.d_out,
+            p.rank,
+            bool(p.magnitudes),
+            own_in=p.n_in > 1 or p.n_out == 1,
+            own_out=p.n_out > 1 or p.n_in == 1,
+        )
         for p in item.pairs
     )

@@ -47,7 +47,11 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
     size_in = rows * (weight.d_in * value.width)
     width = run.compute if run.autocast and not weight.unpacked else x.width
     out_size = rows * (weight.d_out * width)
-    needs, trains, parameters = value.node is not None, weight.trained and run.grad, weight.d_in * weight.d_out
+    needs, trains, parameters = (
+        value.node is not None,
+        weight.trained and run.grad,
+        weight.d_in * weight.d_out,
+    )
 
     def rule(g: Buffer) -> Gradients:
         copied = tape.new(out_size) if clones else None
@@ -80,7 +84,9 @@ def adapted(
     width = base.width
     for pair in pairs:
         x_in = cast(x, run.trained)
-        added = low_rank(run, x_in, rows, pair) if not pair.dora else _dora(run, x_in, rows, weight, pair, base)
+        added = (
+            low_rank(run, x_in, rows, pair) if not pair.dora else _dora(run, x_in, rows, weight, pair, base)
+        )
         total = add(base, added) if not clones else _add_cloning(base, added)
         base = total
         del added, total, x_in

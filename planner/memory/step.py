@@ -128,16 +128,21 @@ def _checkpointed(
 
 
 class Course:
-    """The step as it goes: `level` is what is held, `places` the stretches that were passed."""
+    """The step as it goes: `level` is what is held, `places` the stretches that were passed. Gradients that a stretch
+    leaves are `spread` over so many GPUs."""
 
-    def __init__(self, base: Held) -> None:
+    def __init__(self, base: Held, spread: int = 1) -> None:
         self.level = base
         self.places: list[Place] = []
+        self.spread = spread
 
     def go(self, phase: str, where: str, part: Stretch) -> None:
         """Pass a stretch."""
         self.places.append(Place(phase, where, self.level, part.highest))
-        self.level = plus(self.level, part.change)
+        change = part.change
+        if self.spread > 1 and "gradients" in change:
+            change = {**change, "gradients": change["gradients"] * (1 / self.spread)}
+        self.level = plus(self.level, change)
 
 
 def stacks(arch: Architecture) -> list[tuple[str, list[tuple[int, Block]]]]:
@@ -163,7 +168,7 @@ def _signature(job: Job, layer: int) -> tuple[Any, ...]:
 def course(job: Job, base: Held) -> Course:
     """The forward and backward pass of one micro-step over what is held throughout (`base`)."""
     setup, arch = job.setup, job.arch
-    going = Course(base)
+    going = Course(base, setup.shards if setup.gradients_sharded else 1)
     stem = stem_stretches(job.run(), arch, embeddings_trained(job))
     going.level = plus(going.level, stem.held)
     grad = stem.trains or setup.needs_input_grads
@@ -206,7 +211,11 @@ def head_of(job: Job) -> Head:
         for op in block.operations:
             if isinstance(op, Apply) and arch.matrices[op.matrix].role == "unembedding":
                 matrix, item = arch.matrices[op.matrix], trained.of(op.matrix, 0)
-                pairs = tuple(LowRank(p.d_in, p.d_out, p.rank, bool(p.magnitudes)) for p in item.pairs) if item else ()
+                pairs = (
+                    tuple(LowRank(p.d_in, p.d_out, p.rank, bool(p.magnitudes)) for p in item.pairs)
+                    if item
+                    else ()
+                )
                 whole = op.matrix in job.whole.matrices or job.setup.method == "full"
                 return Head(arch.hidden_size, matrix.d_out, whole, pairs, job.unpacked.get(op.matrix, 0))
     return Head(arch.hidden_size, 0)

@@ -28,7 +28,17 @@ class Tape:
     `last_kept` is the number of events when something was last kept for the backward pass.
     """
 
-    __slots__ = ("accumulates", "events", "labels", "last_kept", "merges", "ready", "sizes", "trained", "turn")
+    __slots__ = (
+        "accumulates",
+        "events",
+        "labels",
+        "last_kept",
+        "merges",
+        "ready",
+        "sizes",
+        "trained",
+        "turn",
+    )
 
     def __init__(self, *, merges: bool = False, accumulates: bool = False) -> None:
         self.events: list[int] = []
@@ -176,7 +186,9 @@ def add(a: Value, b: Value) -> Value:
     sizes = a.bytes, b.bytes
 
     def rule(g: Buffer) -> Gradients:
-        return tuple(g if value == width else tape.new(size) for value, size in zip(widths, sizes, strict=True))
+        return tuple(
+            g if value == width else tape.new(size) for value, size in zip(widths, sizes, strict=True)
+        )
 
     widths = a.width, b.width
     return tape.apply((a, b), a.elements, width, (), rule)
