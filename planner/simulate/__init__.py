@@ -1,0 +1,1 @@
+"""The fake-tensor level: a real training step without weights."""
