@@ -138,7 +138,7 @@ def _source(name: str, number: int) -> tuple[str, dict[str, str]]:
     fitted = {
         "title": "tools/fit_speed.py on data/measured/speed.csv",
         "url": "https://github.com/foundation-model-stack/fms-acceleration",
-        "locator": f"{number} published runs of this and nine other sources, data/measured/README.md", "date": DATE,
+        "locator": f"{number} published runs of this and nine other sources, data/measured/SPEED.md", "date": DATE,
         "kind": "derived",
     }  # fmt: skip
     paper = {

@@ -13,7 +13,7 @@ from tools.speed_runs import Run
 HEAD = """# Step times: predicted against published
 
 Written by `python -m tools.fit_speed`. {n} published runs of {sources} sources
-([what they are](../data/measured/README.md)) against `lora-plan`'s formula. Constants were fitted on every second
+([what they are](../data/measured/SPEED.md)) against `lora-plan`'s formula. Constants were fitted on every second
 model of each source, in an order made by a hash ({fitted} runs), and are judged on the rest ({judged} runs). Errors
 are |predicted / measured - 1| of a step's time; of tokens a second, |measured / predicted - 1|. The last column is
 how many lie within the stated {coverage:.0%} interval.

@@ -15,12 +15,12 @@ from planner import facts, hardware
 from planner.adapter import Adapted, AdapterSpec, adapt
 from planner.adapter.whole import NOTHING_WHOLE, Whole, trained_whole
 from planner.estimator import load
+from planner.memory.traffic import traffic as traffic_of
 from planner.moments import Traffic
 from planner.schema import Architecture
 from planner.setup import Setup
 from planner.speed.step import work_of
 from planner.speed.timing import trained_params
-from planner.speed.traffic import traffic_of
 from planner.speed.work import Work
 
 

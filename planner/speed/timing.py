@@ -11,6 +11,7 @@ from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
 from ..flops import FLOPS_PER_MAC, Step, step_macs
 from ..hardware import Cluster, arithmetic_of, matmul_flops_per_s
+from ..memory.traffic import traffic as traffic_of
 from ..moments import Traffic
 from ..schema import Architecture, Basis, Notice
 from ..setup import Setup
@@ -18,7 +19,6 @@ from .calibration import NOTHING_MEASURED, Calibration
 from .efficiency import Efficiency, constants
 from .roofline import step_parts, thin_share
 from .step import work_of
-from .traffic import traffic_of
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def step_time(
 ) -> StepTime:  # fmt: skip
     """Seconds of an optimizer step of `setup` on `machine`.
 
-    `traffic` is what GPUs send each other (by default the formulas of traffic.py). The interval holds a share
+    `traffic` is what GPUs send each other (by default as planner/memory counts it). The interval holds a share
     `coverage` of measured set-ups; a calibration moves and narrows it. Raises InputError where a rate is not known.
     """
     pairs, known = tuple(adapted), constants()
