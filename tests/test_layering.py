@@ -25,7 +25,7 @@ LAYERS = (
     "architecture",
     "stored",
     "adapter",
-    "flops memory capacity hardware information learning_rate",
+    "flops memory capacity hardware information learning_rate regret",
     "speed cost dataset",
     "plan notices",
     "estimator",
