@@ -1,9 +1,9 @@
 """All plans of a space at once, as arrays: the formulas of planner/speed and planner/memory over many set-ups.
 
 A table is one adapter on one base with or without checkpointing; its work is walked once and is linear in the
-micro-batch. Times are the scalar formula's. Memory is measured with the scalar formula at a few ranks and micro-batches
-and taken as linear between them, in adapter parameters and in micro-batch, moment by moment: exact but where a moment
-changes its place in the model (under 2% off; what is chosen is checked with the scalar formula).
+micro-batch. Times are the scalar formula's. Memory is measured with the scalar formula at a few ranks and
+micro-batches and taken as linear between them, in adapter parameters and in micro-batch, moment by moment: exact but
+where a moment changes its place in the model (under 2% off; what is chosen is checked with the scalar formula).
 """
 
 from __future__ import annotations
@@ -165,16 +165,16 @@ def _micro_step_s(packed: _Packed, works: Sequence[Work], job: Job, gpu: Acceler
 def _moving_s(job: Job, layout: Layout, gpu: Accelerator, quantize: Quantize, known: Constants) -> Array:
     """Seconds of communication of a step as a + b P + (c + d P) m, for P trained parameters and m micro-steps."""
     machine = machine_of(job, gpu, layout.gpus)
-    many = 10**9
+    one, many = 10**6, 10**9 + 10**6  # never none, for which nothing is sent at all
 
     def seconds(params: int, micro_steps: int) -> float:
         setup = setup_of(job, quantize, "none", layout, 1, micro_steps)
         return total_s(traffic(job.arch, setup, params), machine, known.efficiency.link)
 
-    none, some = seconds(0, 1), seconds(many, 1)
-    none_again, some_again = seconds(0, 2), seconds(many, 2)
-    c, cd = none_again - none, some_again - some
-    return np.array([none - c, (some - cd - none + c) / many, c, (cd - c) / many])
+    few, some = seconds(one, 1), seconds(many, 1)
+    each_few, each_some = seconds(one, 2) - few, seconds(many, 2) - some
+    b, d = ((some - each_some) - (few - each_few)) / (many - one), (each_some - each_few) / (many - one)
+    return np.array([few - each_few - b * one, b, each_few - d * one, d])
 
 
 def _step_s(
@@ -232,7 +232,13 @@ def _memory(job: Job, space: Space, found: Sequence[Table]) -> Array:
     for numbers in groups.values():
         params = np.array([found[n].params for n in numbers], float)
         ends = sorted({int(np.argmin(params)), int(np.argmax(params))})
+        seen: dict[Layout, int] = {}
         for place, layout in enumerate(space.layouts):
+            alike = layout if layout.sharding not in ("none", "ddp") else replace(layout, gpus=0)
+            if alike in seen:  # whole copies, however many
+                result[numbers, :, place] = result[numbers, :, seen[alike]]
+                continue
+            seen[alike] = place
             corners = np.array(
                 [
                     [_sample(job, found[numbers[e]], layout, space.micro_batches[b]) for b in picked]
