@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import adapter as adapters
-from ..adapter import Adapted
+from ..adapter import DTYPE_BYTES, Adapted
 from ..adapter.whole import Whole, trained_whole
 from ..errors import InputError
 from ..memory import estimate_memory
@@ -221,11 +221,12 @@ def _sample(job: Job, table: Table, layout: Layout, micro_batch: int) -> Array:
     return np.array([*(moments.get(p, 0.0) for p in ("forward", "loss", "backward", "optimizer")), overhead])
 
 
-def _memory(job: Job, space: Space, found: Sequence[Table]) -> Array:
-    """Bytes of a GPU: tables x micro-batches x layouts."""
+def _memory(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Array]:
+    """Bytes of a GPU, tables x micro-batches x layouts: with micro-steps that accumulate gradients, and at
+    least, in a step of one micro-step, whose gradients come one after another."""
     micro = np.array(space.micro_batches, float)
     picked = sorted({0, len(micro) // 2, len(micro) - 1})
-    result = np.empty((len(found), len(micro), len(space.layouts)))
+    result = np.empty((2, len(found), len(micro), len(space.layouts)))
     groups: dict[tuple[str, str, str], list[int]] = {}
     for number, table in enumerate(found):
         groups.setdefault((table.layers, table.quantize, table.checkpointing), []).append(number)
@@ -236,7 +237,7 @@ def _memory(job: Job, space: Space, found: Sequence[Table]) -> Array:
         for place, layout in enumerate(space.layouts):
             alike = layout if layout.sharding not in ("none", "ddp") else replace(layout, gpus=0)
             if alike in seen:  # whole copies, however many
-                result[numbers, :, place] = result[numbers, :, seen[alike]]
+                result[:, numbers, :, place] = result[:, numbers, :, seen[alike]]
                 continue
             seen[alike] = place
             corners = np.array(
@@ -257,8 +258,14 @@ def _memory(job: Job, space: Space, found: Sequence[Table]) -> Array:
             if len(ends) > 1:
                 share = (params - params[ends[0]]) / (params[ends[1]] - params[ends[0]])
             mixed = along[0] + share[:, None, None] * (along[-1] - along[0])
-            result[numbers, :, place] = mixed[..., :4].max(axis=-1) + mixed[..., 4]
-    return result
+            setup = setup_of(job, found[numbers[0]].quantize, "none", layout, 1, 1)
+            kept = (
+                params * DTYPE_BYTES[setup.trained_dtype] / (setup.shards if setup.gradients_sharded else 1)
+            )
+            result[0][numbers, :, place] = mixed[..., :4].max(axis=-1) + mixed[..., 4]
+            least = mixed[..., :4] - kept[:, None, None] * np.array([1, 1, 1, 0])
+            result[1][numbers, :, place] = least.max(axis=-1) + mixed[..., 4]
+    return result[0], result[1]
 
 
 # All together
@@ -287,10 +294,11 @@ def screen(job: Job, space: Space) -> Cells:
         price = price_of(job, accelerator)
         rate = price.usd_per_gpu_hour if price else math.nan
         room = float(accelerator.memory_bytes or 0)
-        too_much = memory / room - 1 if room else np.full_like(memory, math.inf)
+        held = np.where(steps[None] == 1, memory[1][..., None], memory[0][..., None])
+        too_much = held / room - 1 if room else np.full_like(held, math.inf)
         seconds.append(run)
         usd.append(run / 3600 * gpus[None, None, :, None] * rate)
-        over.append(np.where(whole[None], too_much[..., None], math.inf))
+        over.append(np.where(whole[None], too_much, math.inf))
     quality = [regret_of(job, table.params) for table in found]
     regret = np.array([item.value if item else 0.0 for item in quality])
     shape = (len(space.accelerators), *seconds[0].shape)

@@ -46,8 +46,8 @@ class Chooser:
             allowed &= cells.regret <= limits.max_regret
         return allowed
 
-    def order(self, allowed: Array, limits: Limits) -> Array:
-        """The allowed cells, best first.
+    def order(self, allowed: Array, limits: Limits) -> tuple[Array, list[int]]:
+        """The allowed cells, best first, and those that the comparison rests on.
 
         By quality: least regret (what no sweep could tell from the least counts as equal), then least cost, then
         least
@@ -56,35 +56,41 @@ class Chooser:
         """
         found = np.flatnonzero(allowed)
         if not len(found):
-            return found
+            return found, []
         cells = self.cells
         usd = np.nan_to_num(cells.usd[found], nan=NO_PRICE)
         seconds, regret = cells.seconds[found], cells.regret[found]
         keys: tuple[Array, ...]
+        anchors: list[int] = []
         if limits.prefer == "cost":
             keys = (regret, seconds, usd)
         elif limits.prefer == "time":
             keys = (regret, usd, seconds)
         else:
-            tier = _as_one(regret, np.ones(len(found), bool), 1.0, SAME_REGRET)
-            cost = _as_one(usd, tier == tier.min(), SAME)
-            time = _as_one(seconds, (tier == tier.min()) & (cost == cost[tier == tier.min()].min()), SAME)
-            keys = (usd, seconds, regret, time, cost, tier)
-        return found[np.lexsort(keys)]
+            every = np.ones(len(found), bool)
+            tier, anchor = _as_one(regret, every, 1.0, SAME_REGRET)
+            cost, second = _as_one(usd, tier == tier[anchor], SAME)
+            time, third = _as_one(seconds, (tier == tier[anchor]) & (cost == cost[second]), SAME)
+            keys, anchors = (usd, seconds, regret, time, cost, tier), [anchor, second, third]
+        order = found[np.lexsort(keys)]
+        return order, [int(found[place]) for place in anchors] + [int(order[0])]
 
-    def first(self, order: Array) -> int | None:
-        """The first cell that fits in full."""
-        for tried, cell in enumerate(order):
-            if tried >= MOST_TRIED:
-                break
-            if self.full(int(cell)).over_bytes <= 0:
-                return int(cell)
-            self.fits[cell] = False
+    def first(self, allowed: Array, limits: Limits) -> int | None:
+        """The best of the allowed cells that fits in full."""
+        for _ in range(MOST_TRIED):
+            order, anchors = self.order(allowed & self.fits, limits)
+            if not len(order):
+                return None
+            false = [cell for cell in anchors if self.full(cell).over_bytes > 0]
+            if not false:
+                return int(order[0])
+            near = [int(cell) for cell in order[:16]]
+            self.fits[[*false, *(cell for cell in near if self.full(cell).over_bytes > 0)]] = False
         return None
 
     def best(self, limits: Limits) -> int | None:
         """The best cell within the limits."""
-        return self.first(self.order(self.within(limits), limits))
+        return self.first(self.within(limits), limits)
 
     def next_best(self, best: int, limits: Limits, count: int) -> list[int]:
         """The best of each other way to do it: other GPUs (or, of one kind, another layout), or a base in 16
@@ -98,7 +104,7 @@ class Chooser:
         taken = best
         while len(found) < count:
             left &= ~((machine == machine[taken]) & (quantised == quantised[taken])) & self.fits
-            cell = self.first(self.order(left, limits))
+            cell = self.first(left, limits)
             if cell is None:
                 break
             found.append(cell)
@@ -120,10 +126,13 @@ class Chooser:
             self.fits[false] = False
 
 
-def _as_one(values: Array, among: Array, factor: float, more: float = 0.0) -> Array:
-    """The values, those up to factor times (plus `more` than) the least among some taken as that least."""
-    least = float(values[among].min())
-    return np.where(values <= least * factor + more, least, values)
+def _as_one(values: Array, among: Array, factor: float, more: float = 0.0) -> tuple[Array, int]:
+    """The values, those up to factor times (plus `more` than) the least among some taken as that least, and
+    where that
+    one is."""
+    place = int(np.argmin(np.where(among, values, math.inf)))
+    least = float(values[place])
+    return np.where(values <= least * factor + more, least, values), place
 
 
 def _spread(front: Array, cells: Cells, most: int) -> list[int]:
@@ -180,7 +189,7 @@ def better(chooser: Chooser, one: int, other: int, limits: Limits) -> bool:
     """Whether the first cell is better than the second."""
     mask = np.zeros(len(chooser.cells.seconds), bool)
     mask[[one, other]] = True
-    return int(chooser.order(mask, limits)[0]) == one and one != other
+    return int(chooser.order(mask, limits)[0][0]) == one and one != other
 
 
 def binding(chooser: Chooser, best: int, limits: Limits) -> Iterator[tuple[str, Evaluated]]:
@@ -193,7 +202,7 @@ def binding(chooser: Chooser, best: int, limits: Limits) -> Iterator[tuple[str, 
                 yield name, chooser.full(freed)
     roomy = Chooser(chooser.cells)
     roomy.fits = np.isfinite(chooser.cells.over)
-    order = roomy.order(roomy.within(limits), limits)
+    order = roomy.order(roomy.within(limits), limits)[0]
     if len(order) and int(order[0]) != best and better(roomy, int(order[0]), best, limits):
         yield "memory", chooser.full(int(order[0]))
 
@@ -266,7 +275,8 @@ def nothing_fits(chooser: Chooser, limits: Limits) -> InputError:
         others = RELAXED["regret" if name == "max-regret" else name](limits)
         mask = chooser.within(others) & ~np.isnan(figure)
         if mask.any():
-            nearest = chooser.first(np.flatnonzero(mask)[np.argsort(figure[mask], kind="stable")])
+            order = np.flatnonzero(mask)[np.argsort(figure[mask], kind="stable")][:MOST_TRIED]
+            nearest = next((int(cell) for cell in order if chooser.full(int(cell)).over_bytes <= 0), None)
             if nearest is not None:
                 return InputError(
                     name, value, f"at least {form.format(figure[nearest])}",

@@ -71,7 +71,9 @@ def test_the_screen_equals_the_scalar_formulas(model: str) -> None:
         assert cells.usd[cell] == pytest.approx(full.usd, rel=1e-9)
         assert full.regret and cells.regret[cell] == pytest.approx(full.regret.value, rel=1e-12)
         held = (cells.over[cell] + 1) * full.memory_bytes
-        assert held == pytest.approx(full.memory.per_gpu_bytes, rel=0.03), full.choice.text
+        if full.choice.accumulation > 1:
+            assert held == pytest.approx(full.memory.per_gpu_bytes, rel=0.03), full.choice.text
+        assert held <= 1.03 * full.memory.per_gpu_bytes, full.choice.text
 
 
 def test_memory_is_close_enough_to_check_what_is_near(cells: Cells, everything: list[Evaluated]) -> None:
@@ -179,8 +181,8 @@ def test_neighbours_say_why_they_lose() -> None:
 def test_what_binds() -> None:
     free = plan("meta-llama/Llama-3.1-8B", tokens="50M", gpu="h100", gpus=(1, 2, 4, 8))
     tight = plan(
-        "meta-llama/Llama-3.1-8B", tokens="50M", gpu="h100", gpus=(1, 2, 4, 8), budget=0.9 * (free.best.usd or 0),
-        deadline=2 * free.best.seconds,
+        "meta-llama/Llama-3.1-8B", tokens="50M", gpu="h100", gpus=(1, 2, 4, 8), budget=0.95 * (free.best.usd or 0),
+        deadline="30d",
     )  # fmt: skip
     assert "budget" in {item.limit for item in tight.binding}
     assert "deadline" not in {item.limit for item in tight.binding}
