@@ -7,13 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import facts, hardware, units
+from ..adapter.options import spec_of
 from ..adapter.spec import LAYER_SETS, PRESETS
+from ..cost import own_price
 from ..errors import InputError
-from ..estimator import estimate, load
+from ..estimator import DEFAULT_SEQ_LEN, load
+from ..running import SPEC_DEFAULTS, calibration_of, count, data_of
 from ..schema import Notice
 from ..setup import CHOICES, Setup
-from ..speed import NOTHING_MEASURED, Calibration
-from ..speed.calibration import read
+from ..speed import Calibration
 from .evaluate import Evaluated, price_of
 from .result import Binding, Found, Rejected, changed, why
 from .space import (
@@ -85,34 +87,29 @@ def _space(options: Mapping[str, Any]) -> Space:
 
 def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str]:
     """The job, and the model's name."""
-    data = {name: options[name] for name in ("dataset", "tokens", "episodes", "success_rate", "epochs")}
-    asked = estimate(
-        options["model"], seq_len=options["seq_len"], alpha=options["alpha"], experts=options["experts"],
-        rank=1, adapter_dtype=options["adapter_dtype"], **data,
-    )  # fmt: skip
-    info, work = asked.information, asked.workload
-    if info is None:
+    found, arch = load(options["model"])
+    length = options["seq_len"]
+    seq_len = (
+        count("seq-len", length) if length else min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN)
+    )
+    data = data_of(options["model"], options, seq_len)
+    if data is None:
         raise InputError("tokens", None, "the amount of data", "Give --tokens, --episodes or --dataset.")
-    processed = work.total_tokens if work.total_tokens is not None else info.units * work.seq_len
-    calibration = options["calibration"]
-    if calibration is None:
-        calibration = NOTHING_MEASURED
-    elif not isinstance(calibration, Calibration):
-        calibration = read(calibration)
     if options["price"] is not None:
-        price_of_user = options["price"]
-        limits(price_of_user, None, None, "quality")
+        own_price(options["price"])
+    names = ("alpha", "experts", "adapter_dtype")
+    spec = spec_of({**SPEC_DEFAULTS, **{name: options[name] for name in names}, "rank": 1})
     job = Job(
-        arch=load(options["model"])[1],
-        setup=Setup(seq_len=work.seq_len, **setup),
-        spec=asked.adapter.spec,
-        tokens=processed * work.epochs,
-        loss_tokens=info.units if info.kind == "sft" else None,
-        calibration=calibration,
+        arch=arch,
+        setup=Setup(seq_len=seq_len, **setup),
+        spec=spec,
+        tokens=data.tokens,
+        loss_tokens=data.loss_tokens,
+        calibration=calibration_of(options["calibration"]),
         price=options["price"],
         per_node=options["gpus_per_node"],
     )
-    return job, asked.model.id
+    return job, found.model_id
 
 
 def _notices(job: Job, found: Sequence[Evaluated]) -> Iterator[Notice]:
