@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from ..setup import CHOICES, Setup
 from .adapter_options import _models
 from .estimate import _datasets
-from .options import Count, SectionedCommand, complete, complete_last, json_option, print_json
+from .options import Count, SectionedCommand, complete, json_option, print_json
+from .run_options import gpu_names, run_options
 
 EPILOG = """\b
 Examples:
@@ -31,22 +31,7 @@ SECTIONS = {
 
 
 def _gpus() -> list[str]:
-    from .. import facts
-
-    return ["any", *(fact.name for fact in facts.accelerators())]
-
-
-def _fixed_options(function: Any) -> Any:
-    """Add the fields of a set-up that the search holds fixed."""
-    for name in reversed(FIXED):
-        default = getattr(Setup, name)
-        option = click.option(
-            f"--{name.replace('_', '-')}", metavar="NAME", default=default, show_default=True,
-            shell_complete=complete(lambda name=name: CHOICES[name]),  # type: ignore[misc]
-            help=f"{', '.join(CHOICES[name])}.",
-        )  # fmt: skip
-        function = option(function)
-    return function
+    return ["any", *gpu_names()]
 
 
 @click.command("plan", cls=SectionedCommand, sections=SECTIONS, epilog=EPILOG)
@@ -70,7 +55,7 @@ def _fixed_options(function: Any) -> Any:
     help="quality (least expected regret, then cost, then time), cost or time.",
 )  # fmt: skip
 @click.option(
-    "--gpu", default="any", show_default=True, metavar="NAMES", shell_complete=complete_last(_gpus()[:1]),
+    "--gpu", default="any", show_default=True, metavar="NAMES", shell_complete=complete(_gpus),
     help="Comma list of accelerators, or any whose price is known.",
 )  # fmt: skip
 @click.option("--gpus", default="1,2,4,8", show_default=True, metavar="COUNTS", help="Numbers of GPUs.")
@@ -97,8 +82,7 @@ def _fixed_options(function: Any) -> Any:
 @click.option(
     "--adapter-dtype", metavar="DTYPE", default="float32", show_default=True, help="As in estimate."
 )
-@_fixed_options
-@click.option("--trainer", metavar="NAME", default="plain", show_default=True, help="Whose code runs.")
+@run_options((*FIXED, "trainer"))
 @json_option
 def command(as_json: bool, **options: Any) -> None:
     """The best plan for a model, data, GPUs, a budget and a deadline.

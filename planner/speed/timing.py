@@ -96,6 +96,13 @@ def _notices(setup: Setup, machine: Cluster, parts: dict[str, float], total: flo
             f"{name} has no units for {setup.compute_dtype}: products are taken at its float32 rate; "
             "--precision fp16 would use its float16 units.",
         )
+    wide = setup.method != "full" and setup.trained_dtype == "float32" and setup.compute_dtype != "float32"
+    if wide and not setup.under_autocast:
+        yield Notice(
+            "adapter-in-float32",
+            "The adapter is in float32 on 16-bit weights without autocast, as PEFT makes it: its products and the casts "
+            "around them run in float32, which is slow. --adapter-dtype bfloat16 or --autocast avoids it.",
+        )
     if parts["scan"] > 0.2 * total:
         yield Notice(
             "scan-assumed",
