@@ -56,13 +56,17 @@ def cross_entropy(run: Pass, logits: Value, loss: str) -> Value:
     """The loss of logits.
 
     "full": cast to float32 as transformers does, log-softmax (kept, float32), and on the way back the gradient of the
-    chosen entries and that of the logits, both of full size in float32. "fused": one kernel over the logits in
+    chosen entries and that of the logits, both of full size in float32. "shifted": the same behind a copy, which
+    transformers made before 4.50. "fused": one kernel over the logits in
     their own type, which writes the gradient in their place.
     """
     tape = run.tape
     if loss == "fused":
-        return tape.apply((logits,), 0, FLOAT32, (logits.buffer,), lambda g: (tape.new(0),))
+        return _in_place(logits)
     wide = cast(logits, FLOAT32)
+    shifted = _shifted(wide) if loss.startswith("shifted") else wide
+    if loss == "shifted-fused":
+        return _in_place(shifted)
     size = wide.bytes
     chances = tape.new(size)
 
@@ -72,7 +76,19 @@ def cross_entropy(run: Pass, logits: Value, loss: str) -> Value:
         del chosen
         return (made,)
 
-    return tape.apply((wide,), 0, FLOAT32, (chances,), rule)
+    return tape.apply((shifted,), 0, FLOAT32, (chances,), rule)
+
+
+def _in_place(logits: Value) -> Value:
+    """A fused loss: keeps the logits, and hands their memory on as that of their gradient."""
+    held = logits.buffer
+    return logits.tape.apply((logits,), 0, FLOAT32, (held,), lambda g: (held,))
+
+
+def _shifted(logits: Value) -> Value:
+    """A contiguous copy without the last position; its gradient is laid into zeros."""
+    tape, size = logits.tape, logits.bytes
+    return tape.apply((logits,), logits.elements, logits.width, (), lambda g: (tape.new(size),))
 
 
 def unembed(run: Pass, x: Value, head: Head, traits: Traits, rows: Size) -> Value:

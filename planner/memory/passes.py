@@ -60,14 +60,22 @@ def _masked(setup: Setup) -> bool:
     return setup.packing == "padded" or (setup.packing == "packed" and setup.attention_kernel != "flash")
 
 
+def fsdp_mixed(setup: Setup) -> bool:
+    """Whether float32 shards are gathered in 16 bits: the mixed precision of FSDP, in which modules see narrow weights."""
+    return setup.precision == "autocast" and setup.sharding in ("fsdp", "fsdp-hybrid")
+
+
 def make_pass(setup: Setup, *, merges: bool = False, accumulates: bool = False) -> Pass:
     """A pass with the sizes and choices of a setup, on a new tape."""
     b, s, tokens, pairs = sizes(setup)
+    mixed = fsdp_mixed(setup)
+    width = WIDTHS[setup.compute_dtype if mixed else setup.weight_dtype]
     return Pass(
         tape=Tape(merges=merges, accumulates=accumulates), sequences=b, length=s, tokens=tokens, pairs=pairs,
-        compute=WIDTHS[setup.compute_dtype], stream=FLOAT32 if setup.upcast_small else WIDTHS[setup.weight_dtype],
-        base=WIDTHS[setup.weight_dtype], trained=WIDTHS[setup.trained_dtype],
-        full=setup.method == "full", autocast=setup.under_autocast, kernel=setup.attention_kernel,
+        compute=WIDTHS[setup.compute_dtype], stream=FLOAT32 if setup.upcast_small else width,
+        base=width,
+        trained=width if mixed and setup.method == "full" else WIDTHS[setup.trained_dtype],
+        full=setup.method == "full", autocast=setup.under_autocast and not mixed, kernel=setup.attention_kernel,
         kernels=setup.kernels, dropout=setup.lora_dropout > 0, masked=_masked(setup),
         quantised=setup.quantize != "none", reach=setup.seq_len,
     )  # fmt: skip

@@ -18,6 +18,8 @@ from .step import Course, Job, Place, course
 from .stretch import Held, plus
 from .traffic import traffic
 
+WORKSPACE_BYTES = 8_519_680  # torch's cuBLAS workspace: 2 x 4096 KiB and 8 x 16 KiB (32 MiB on Hopper)
+WORKSPACES = 2  # one for the forward pass's thread, one for the backward's
 PHASES = ("forward", "loss", "backward", "optimizer")
 NAMES: dict[str, tuple[MemoryPart, str]] = {
     "weights": ("weights", "base weights"),
@@ -30,7 +32,7 @@ NAMES: dict[str, tuple[MemoryPart, str]] = {
     "temporary": ("temporary", "temporary buffers"),
     "gathered": ("temporary", "gathered units"),
     "buckets": ("temporary", "gradient buckets"),
-    "fixed": ("temporary", "tokens and positions"),
+    "fixed": ("temporary", "tokens and workspaces"),
 }
 
 
@@ -72,8 +74,8 @@ def estimate_memory(
     unit, outside = gathered(arch, setup)
     base["gathered"] = outside
     job = Job(arch, setup, pairs, whole, unpacked=weights.unpacked)
-    going = course(job, base)
-    moments = _moments(going, unit, setup)
+    going = course(job, base, unit)
+    moments = _moments(going)
     update = {
         **base,
         "gathered": 0,
@@ -91,17 +93,15 @@ def estimate_memory(
 
 
 def _fixed(arch: Architecture, setup: Setup) -> int:
-    """Token ids, labels and their shifted copy (8 bytes each), and the table of rotations."""
-    return setup.tokens * 8 * 3
+    """Token ids, labels and their shifted copy (8 bytes each), and cuBLAS's workspaces."""
+    return setup.tokens * 8 * 3 + WORKSPACES * WORKSPACE_BYTES
 
 
-def _moments(going: Course, unit: int, setup: Setup) -> list[Moment]:
+def _moments(going: Course) -> list[Moment]:
     """The highest place of each phase."""
     best: dict[str, tuple[int, Place, Held]] = {}
     for place in going.places:
         held = plus(place.base, place.highest)
-        if unit and "layer" in place.where:
-            held = plus(held, {"gathered": unit})
         size = sum(held.values())
         if place.phase not in best or size > best[place.phase][0]:
             best[place.phase] = size, place, held

@@ -16,7 +16,6 @@ from .passes import WIDTHS
 from .states import Weights, is_quantised, quantised_bytes
 
 BUCKET_BYTES = 25 * 2**20  # DistributedDataParallel's buckets
-PREFETCHED = 2  # units that are whole at a time: the one that runs and the next
 DEEPSPEED_BUCKET = 500_000_000  # elements, DeepSpeed's default reduce and all-gather buckets
 
 
@@ -74,11 +73,11 @@ def held_weights(weights: Weights, setup: Setup) -> tuple[int, int]:
 
 
 def gathered(arch: Architecture, setup: Setup) -> tuple[int, int]:
-    """Bytes of whole units beside the shards: while a layer runs, and throughout the step."""
+    """Bytes of whole units beside the shards: of one layer, and of what stays whole throughout the step."""
     if not (setup.parameters_sharded and setup.shards > 1) and setup.offload not in ("parameters", "all"):
         return 0, 0
     found = units(arch, setup)
-    return PREFETCHED * found.layer, found.outside
+    return found.layer, found.outside
 
 
 def buckets(trained_bytes: int, setup: Setup) -> int:

@@ -17,10 +17,10 @@ from ..schema import Apply, Architecture, Block
 from ..setup import Setup
 from .head import Head, head_stretches, stem_stretches
 from .layer import Trained, Walk
-from .passes import Pass, make_pass
+from .passes import Pass, fsdp_mixed, make_pass
 from .products import LowRank
 from .stretch import Held, Stretch, label_kept, plus, stretch
-from .tape import Value
+from .tape import Size, Value
 from .traits import Traits, traits_of
 
 KEPT = "activations"
@@ -117,30 +117,55 @@ def _checkpointed(
     if node is None:
         return forward, None, False
     label_kept(tape, KEPT)
+    if job.setup.reentrant:
+        skip, held_back = (0, 0), (out, gradient[0])
+    else:
+        skip, held_back = (tape.last_kept, len(tape.events)), None
     del out
-    skip = tape.last_kept, len(tape.events)
     tape.backward(node, gradient).clear()
-    del node
+    del node, held_back
     held = {KEPT: x.bytes}
     del x
     backward = stretch(tape, 0, len(tape.events), skip=skip)
-    return forward, Stretch(plus(backward.change, held, -1), plus(backward.highest, held, -1)), True
+    change = plus(backward.change, held, -1)
+    if retains_inputs(job.setup):
+        change = plus(plus(change, held), {STREAM: size})
+    return forward, Stretch(change, plus(backward.highest, held, -1)), True
+
+
+def retains_inputs(setup: Setup) -> bool:
+    """Whether every layer's input and its gradient stay until the backward pass ends: FSDP's hooks on frozen units hold
+    them where checkpointing is reentrant."""
+    fsdp = setup.sharding in ("fsdp", "fsdp-hybrid") and setup.shards > 1
+    return fsdp and setup.reentrant and setup.method != "full"
+
+
+def spread(setup: Setup) -> float:
+    """Over how many GPUs the gradients that the backward pass leaves are spread, in the width in which it makes them."""
+    if not setup.gradients_sharded:
+        return 1
+    return setup.shards / (2 if fsdp_mixed(setup) and setup.method == "full" else 1)
 
 
 class Course:
-    """The step as it goes: `level` is what is held, `places` the stretches that were passed. Gradients that a stretch
-    leaves are `spread` over so many GPUs."""
+    """The step as it goes: `level` is what is held, `places` the stretches that were passed.
 
-    def __init__(self, base: Held, spread: int = 1) -> None:
+    Gradients that a stretch leaves are `spread` over so many GPUs. While a layer runs, its gathered weights and those of
+    the next one (`unit` bytes each) are held too.
+    """
+
+    def __init__(self, base: Held, spread: float = 1, unit: Size = 0) -> None:
         self.level = base
         self.places: list[Place] = []
         self.spread = spread
+        self.unit = unit
 
-    def go(self, phase: str, where: str, part: Stretch) -> None:
-        """Pass a stretch."""
-        self.places.append(Place(phase, where, self.level, part.highest))
+    def go(self, phase: str, where: str, part: Stretch, units: int = 0) -> None:
+        """Pass a stretch, with so many units gathered."""
+        held = plus(self.level, {"gathered": self.unit * units}) if self.unit and units else self.level
+        self.places.append(Place(phase, where, held, part.highest))
         change = part.change
-        if self.spread > 1 and "gradients" in change:
+        if self.spread != 1 and "gradients" in change:
             change = {**change, "gradients": change["gradients"] * (1 / self.spread)}
         self.level = plus(self.level, change)
 
@@ -165,10 +190,11 @@ def _signature(job: Job, layer: int) -> tuple[Any, ...]:
     return pairs, whole
 
 
-def course(job: Job, base: Held) -> Course:
-    """The forward and backward pass of one micro-step over what is held throughout (`base`)."""
+def course(job: Job, base: Held, unit: Size = 0) -> Course:
+    """The forward and backward pass of one micro-step over what is held throughout (`base`); `unit` is what a gathered
+    layer takes, 0 where none is."""
     setup, arch = job.setup, job.arch
-    going = Course(base, setup.shards if setup.gradients_sharded else 1)
+    going = Course(base, spread(setup), unit)
     stem = stem_stretches(job.run(), arch, embeddings_trained(job))
     going.level = plus(going.level, stem.held)
     grad = stem.trains or setup.needs_input_grads
@@ -182,7 +208,7 @@ def course(job: Job, base: Held) -> Course:
             if key not in known:
                 known[key] = walk_layer(job, block, layer, grad)
             forward, backward, grad = known[key]
-            going.go("forward", f"{name} layer {layer}", forward)
+            going.go("forward", f"{name} layer {layer}", forward, 2)
             if backward is not None:
                 passed.append((f"{name} layer {layer}", backward))
     going.level = plus(going.level, stem.held, -1)
@@ -190,8 +216,8 @@ def course(job: Job, base: Held) -> Course:
     going.go("loss", "", loss)
     if back is not None:
         going.go("backward", "unembedding", back)
-    for where, part in reversed(passed):
-        going.go("backward", where, part)
+    for number, (where, part) in reversed(list(enumerate(passed))):
+        going.go("backward", where, part, 2 if number else 1)
     if stem.trains:
         going.go("backward", "embedding", stem.backward)
     return going
