@@ -105,6 +105,7 @@ class Setup:
     pipeline_parallel: int = 1
     expert_parallel: int = 1
     sequence_parallel: int = 1
+    split_stream: bool = False
     offload: Offload = "none"
     trainer: str = "plain"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..schema import Architecture
 from .elementwise import norm
 from .passes import FLOAT32, Pass
-from .products import LowRank, Weight, adapted
+from .products import LowRank, Weight, adapted, whole
 from .stretch import Held, Stretch, label_kept, stretch
 from .tape import Buffer, Gradients, Size, Value, cast, scale, unary
 from .traits import Traits
@@ -28,7 +28,7 @@ class Stem:
 def stem_stretches(run: Pass, arch: Architecture, trains: bool) -> Stem:
     """The embedding's result is held by a variable of the model's forward pass; a trained table's gradient is as large as
     the table, and where the unembedding shares it, a second one is added to the first."""
-    held = {"temporary": run.tokens * (arch.hidden_size * run.stream)}
+    held = {"temporary": run.rows * (arch.hidden_size * run.stream)}
     table = next((m for m in arch.matrices if m.role == "embedding"), None)
     if not trains or table is None:
         return Stem(held, False, Stretch())
@@ -110,9 +110,11 @@ def head_stretches(
     """From the last layer's result to the loss, and back to its gradient. Both are labelled as logits, but for the
     norm's part."""
     tape = run.tape
-    x = tape.leaf(run.tokens * head.hidden, run.stream, grad=x_grad)
-    inner = norm(run, x, head.hidden, traits.norm)
+    x = tape.leaf(run.rows * head.hidden, run.stream, grad=x_grad)
+    normed = norm(run, x, head.hidden, traits.norm)
     del x
+    inner = whole(run, normed)
+    del normed
     start = len(tape.sizes)
     if not head.vocab:
         final = inner

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ..schema import Architecture
 from ..setup import Setup
 from .passes import WIDTHS
-from .states import Weights, is_quantised, quantised_bytes
+from .states import is_quantised, quantised_bytes
 
 BUCKET_BYTES = 25 * 2**20  # DistributedDataParallel's buckets
 DEEPSPEED_BUCKET = 500_000_000  # elements, DeepSpeed's default reduce and all-gather buckets
@@ -36,7 +36,6 @@ def units(arch: Architecture, setup: Setup) -> Units:
     width = WIDTHS[setup.compute_dtype]
     layers: dict[int, int] = {}
     outside = 0
-    many = {layer for block in arch.blocks if block.stack in ("decoder", "encoder") for layer in block.layers}
     for matrix in arch.matrices:
         if matrix.tied:
             continue
@@ -52,7 +51,6 @@ def units(arch: Architecture, setup: Setup) -> Units:
                 layers[layer] = layers.get(layer, 0) + size
         else:
             outside += size
-    del many
     return Units(max(layers.values(), default=0), outside, sum(layers.values()) + outside)
 
 
@@ -60,16 +58,6 @@ def on_gpu(size: int, setup: Setup, *, expert: bool) -> int:
     """A layer's bytes as tensor and expert parallelism leave them on one GPU."""
     split = setup.tensor_parallel * (setup.expert_parallel if expert else 1)
     return -(-size // split)
-
-
-def held_weights(weights: Weights, setup: Setup) -> tuple[int, int]:
-    """Bytes of the base weights that stay on one GPU, and in its share of host memory."""
-    size = weights.bytes
-    if setup.parameters_sharded:
-        size = -(-size // setup.shards)
-    if setup.offload in ("parameters", "all"):
-        return 0, size
-    return size, 0
 
 
 def gathered(arch: Architecture, setup: Setup) -> tuple[int, int]:
