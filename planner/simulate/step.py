@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -22,17 +23,37 @@ from .tracker import Tracker
 BLOCK_BYTES = 512  # what the CUDA caching allocator rounds a request up to
 
 
-class _Skip(torch.nn.Module):  # type: ignore[misc]
-    """Stands where a layer does not run: hands on what comes in, in the form in which the layer before gave it."""
+class _Form:
+    """The form in which layers hand on what they make: a tensor, or a tuple of one and of other things.
 
-    def __init__(self, form: dict[str, Any]) -> None:
+    The others are known by weak reference: whoever calls the layers holds them, as without us.
+    """
+
+    def __init__(self) -> None:
+        self.rest: tuple[Any, ...] | None = None
+
+    def note(self, module: Any, args: Any, out: Any) -> None:
+        """A hook after a layer that ran."""
+        self.rest = None
+        if isinstance(out, tuple):
+            self.rest = tuple(
+                weakref.ref(x) if isinstance(x, torch.Tensor) else lambda x=x: x for x in out[1:]
+            )
+
+    def give(self, hidden: Any) -> Any:
+        """Hidden states in this form, with what the last layer gave beside them."""
+        return hidden if self.rest is None else (hidden, *(each() for each in self.rest))
+
+
+class _Skip(torch.nn.Module):  # type: ignore[misc]
+    """Stands where a layer does not run: hands on what comes in."""
+
+    def __init__(self, form: _Form) -> None:
         super().__init__()
         self.form = form
 
     def forward(self, hidden: Any = None, *args: Any, **kwargs: Any) -> Any:
-        if hidden is None:
-            hidden = kwargs["hidden_states"]
-        return (hidden, *self.form["rest"]) if self.form["tuple"] else hidden
+        return self.form.give(kwargs["hidden_states"] if hidden is None else hidden)
 
 
 @contextmanager
@@ -43,13 +64,8 @@ def only(model: Any, stacks: Iterable[Stack]) -> Iterator[None]:
     try:
         for stack in stacks:
             modules = model.get_submodule(stack.path)
-            form: dict[str, Any] = {"tuple": False, "rest": ()}
-
-            def note(module: Any, args: Any, out: Any, form: dict[str, Any] = form) -> None:
-                form["tuple"] = isinstance(out, tuple)
-                form["rest"] = tuple(None for _ in out[1:]) if isinstance(out, tuple) else ()
-
-            handles += [modules[index].register_forward_hook(note) for index in stack.chosen]
+            form = _Form()
+            handles += [modules[index].register_forward_hook(form.note) for index in stack.chosen]
             for index in set(range(len(modules))) - set(stack.chosen):
                 replaced.append((modules, str(index), modules[index]))
                 modules._modules[str(index)] = _Skip(form)
@@ -143,6 +159,8 @@ def inputs(model: Any, setup: Setup, device: str = "meta", padded: bool = False)
         features = torch.zeros(setup.micro_batch, config.num_mel_bins, frames, dtype=dtype, device=device)
         return {"input_features": features, "labels": ids}
     found = {"input_ids": ids, "labels": ids.clone()}
+    if getattr(config, "is_encoder_decoder", False):
+        found["decoder_input_ids"] = ids.clone()
     if padded:
         found["attention_mask"] = torch.ones(shape, dtype=torch.long, device=device)
     return found
