@@ -146,6 +146,28 @@ def test_random_small_models_equal_the_library(
     assert arch.params == oracle.params(model) and arch.tied_embeddings == tied
 
 
+COVERAGE = ROOT / "docs" / "coverage.md"
+
+
+def covered() -> dict[tuple[str, str], list[str]]:
+    """The rows of docs/coverage.md by model type and class."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for line in COVERAGE.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| ") and len(cells) == 8:
+            rows[cells[0], cells[1]] = cells
+    return rows
+
+
+@pytest.mark.parametrize("model_type", SAMPLE)
+def test_the_coverage_page_says_what_the_program_counts(model_type: str) -> None:
+    _, _, route, params, equal, _, _, flops = covered()[model_type, SAMPLE[model_type]]
+    arch = build(default_config(model_type))
+    assert equal == "equal" and params == f"{arch.params:,}"
+    assert route == ("builder" if arch.built_by is None else "meta")
+    assert flops == ("none" if arch.flops_gap else "exact")
+
+
 def test_roles_are_those_of_the_structure() -> None:
     roles = {m.name: m.role for m in build(default_config("afmoe")).matrices}
     layer = "model.layers.{}."
