@@ -72,7 +72,6 @@ def first_of_each_type() -> dict[str, str]:
 NOT_COMPARED = {
     "chatglm": "remote code only", "internlm2": "remote code only", "minicpm": "remote code only",
     "mimo": "remote code only", "nemotron-nas": "remote code only", "kimi_k2": "loads as deepseek_v3",
-    "kimi_k25": "the builder counts the language model alone",
     "dbrx": "transformers refuses the hub's config",
     "zamba": "the builder knows that a 3-D tensor over heads is a matrix",
     "gemma3": "transformers' projector does not say which side of its matrix is the input",

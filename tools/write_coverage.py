@@ -48,6 +48,23 @@ STEP = (1, 40)
 
 _HEADS = {"head_dim": 16, "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2,
           "num_hidden_layers": 2, "intermediate_size": 96, "vocab_size": 128}  # fmt: skip
+_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+_BOTH_ROPES = {"full_attention": _ROPE, "sliding_attention": _ROPE}
+_INDEXER = {
+    "indexer_n_heads": 4,
+    "indexer_kv_heads": 1,
+    "indexer_head_dim": 256,
+    "indexer_budget": 512,
+    "indexer_compress_ratio": 4,
+}
+_ASSISTANT = {
+    "hidden_size_per_layer_input": 0,
+    "vocab_size_per_layer_input": 0,
+    "enable_moe_block": False,
+    "use_double_wide_mlp": False,
+    "num_hidden_layers": 4,
+    "num_kv_shared_layers": 4,
+}
 # Fields for architectures whose class's defaults are no model that transformers can build.
 SMALL: dict[str, dict[str, Any]] = {
     "hunyuan_v1_dense": _HEADS,
@@ -55,11 +72,25 @@ SMALL: dict[str, dict[str, Any]] = {
     "ministral": _HEADS,
     "nemotron": {**_HEADS, "num_key_value_heads": 2},
     "lfm2_moe": {**_HEADS, "layer_types": ["conv", "full_attention"], "num_experts": 4, "moe_intermediate_size": 32},
-    "reformer": {"is_decoder": True},
+    "reformer ReformerModelWithLMHead": {"is_decoder": True},
     "esm": {"vocab_size": 33, "mask_token_id": 32, "pad_token_id": 1},
     "dots1": {**_HEADS, "moe_intermediate_size": 32, "n_routed_experts": 4, "n_shared_experts": 1,
               "num_experts_per_tok": 2, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1},
     "aya_vision": {"vision_config": {"model_type": "siglip_vision_model", "num_attention_heads": 16}},
+    "deepseek_v2": {"num_experts_per_tok": 6},
+    "chameleon": {"vocabulary_map": {"<image>": 4}},
+    "emu3": {"vocabulary_map": {"<image>": 4}},
+    "cohere_compass_text": {"rope_parameters": _BOTH_ROPES},
+    "cohere_compass": {"text_config": {"rope_parameters": _BOTH_ROPES}},
+    "qwen4_exp_text": _INDEXER,
+    "qwen4_exp": {"text_config": _INDEXER},
+    "gemma4_assistant": {"text_config": _ASSISTANT},
+    "gemma4_unified_assistant": {"text_config": _ASSISTANT},
+    "hunyuan_vl": {"text_config": {"head_dim": 128}},
+    "deepseek_ocr2": {"text_config": {"mlp_layer_types": ["dense"] + ["sparse"] * 11, "num_hidden_layers": 12,
+                                      "num_experts_per_tok": 6, "n_group": 1, "topk_group": 1}},
+    "granite4_vision": {"deepstack_layer_map": [[3, 9]], "spatial_target_layers": [12], "downsample_rate": "4/8"},
+    "diffusion_gemma": {"text_config": {"num_experts": 8, "top_k_experts": 2, "moe_intermediate_size": 64}},
 }  # fmt: skip
 
 
@@ -89,10 +120,16 @@ def types_of(mapping: str) -> Iterator[tuple[str, str]]:
 
 def default_config(model_type: str, class_name: str) -> dict[str, Any]:
     """The default (or small) config as a config.json would hold it."""
+    import transformers
     from transformers import AutoConfig
 
-    made = AutoConfig.for_model(model_type, **copy.deepcopy(SMALL.get(model_type, {}))).to_dict()
-    config = {**made, "model_type": model_type, "architectures": [class_name]}
+    fields = SMALL.get(f"{model_type} {class_name}", SMALL.get(model_type, {}))
+    made = AutoConfig.for_model(model_type, **copy.deepcopy(fields))
+    wanted = getattr(transformers, class_name).config_class
+    text = made.get_text_config(decoder=True)
+    if not isinstance(made, wanted) and isinstance(text, wanted):
+        made = text  # as the auto class does where a text model is asked of a config with more in it
+    config = {**made.to_dict(), "model_type": made.model_type, "architectures": [class_name]}
     kept: dict[str, Any] = json.loads(json.dumps(config, default=str))
     return kept
 
