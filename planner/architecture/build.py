@@ -71,12 +71,12 @@ def build(config: Mapping[str, Any]) -> Architecture:
 
 def text_alone(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The text part of a config that has more in it, where `architectures` names the text class of such a type."""
-    names, text = config.get("architectures"), config.get("text_config")
-    if config.get("model_type") not in TEXT_CLASSES or not isinstance(text, Mapping):
+    names, text, model_type = config.get("architectures"), config.get("text_config"), config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in TEXT_CLASSES or not isinstance(text, Mapping):
         return config
     if not isinstance(names, (list, tuple)) or not names or not str(names[0]).endswith("ForCausalLM"):
         return config
-    return {"model_type": f"{config['model_type']}_text", **text, "architectures": list(names)}
+    return {"model_type": f"{model_type}_text", **text, "architectures": list(names)}
 
 
 def build_natively(config: Mapping[str, Any]) -> Architecture:

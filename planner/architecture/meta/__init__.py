@@ -6,8 +6,9 @@ Remote code is never run, and nothing is downloaded.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from importlib import metadata, util
+from importlib import util
 from typing import Any
 
 from ...errors import MissingDependencyError
@@ -36,11 +37,18 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
 
 
 def transformers_version() -> str:
-    """The installed version, read without importing the package."""
-    try:
-        return metadata.version("transformers")
-    except metadata.PackageNotFoundError:
+    """The installed version, read without importing the package or the library of package metadata (as slow as a
+    third of a cold start)."""
+    spec = util.find_spec("transformers")
+    if spec is None or spec.origin is None:
         return "none"
+    with open(spec.origin, encoding="utf-8") as file:
+        found = re.search(r'^__version__ = "([^"]+)"', file.read(), re.MULTILINE)
+    if found:
+        return found[1]
+    from importlib import metadata
+
+    return metadata.version("transformers")
 
 
 def _build(config: Mapping[str, Any]) -> Architecture:

@@ -74,7 +74,8 @@ def read(model: Any, config: Mapping[str, Any], built_by: str) -> Architecture:
     output = roles.output
     tied = owner is not None and output is not None and getattr(output, "weight", None) is owner[0]
     inventory = reading.trace.architecture(
-        model_type=str(getattr(model.config, "model_type", None) or config["model_type"]), hidden_size=_hidden(model, text, roles), n_layers=_layers(model, text),
+        model_type=str(getattr(model.config, "model_type", None) or config["model_type"]),
+        hidden_size=_hidden(model, text, roles), n_layers=_layers(model, text),
         vocab_size=_number(text, "vocab_size") or (owner[0].shape[0] if owner else 0),
         max_position=longest or None, tied_embeddings=tied, notes=notes, built_by=built_by,
     )  # fmt: skip
