@@ -325,3 +325,70 @@ def test_the_cache_lies_where_the_platform_keeps_caches(
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache.folder() == str(tmp_path / "lora-plan")
+
+
+# ----------------------------------------------------------------------------------------- a repository's code
+
+CODE = """
+import pathlib
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+pathlib.Path({marker!r}).touch()
+
+class OddConfig(PretrainedConfig):
+    model_type = "odd_one"
+
+    def __init__(self, width=12, vocab_size=30, **more):
+        self.hidden_size, self.vocab_size, self.num_hidden_layers = width, vocab_size, 1
+        super().__init__(**more)
+
+class OddForCausalLM(PreTrainedModel):
+    config_class = OddConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.table = torch.nn.Embedding(config.vocab_size, config.hidden_size)
+        self.proj = torch.nn.Linear(config.hidden_size, config.hidden_size)
+        self.lm_head = torch.nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.table
+
+    def get_output_embeddings(self):
+        return self.lm_head
+
+    def forward(self, input_ids):
+        return {{"logits": self.lm_head(self.proj(self.table(input_ids)))}}
+"""
+
+
+def with_code(folder: Path, marker: Path) -> Path:
+    """A model folder with a config and code that leaves a mark where it is run."""
+    folder.mkdir()
+    (folder / "modeling_odd.py").write_text(CODE.format(marker=str(marker)), encoding="utf-8")
+    auto = {"AutoConfig": "modeling_odd.OddConfig", "AutoModelForCausalLM": "modeling_odd.OddForCausalLM"}
+    config = {"model_type": "odd_one", "architectures": ["OddForCausalLM"], "auto_map": auto, "width": 12}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def lora_plan(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "planner", "estimate", "--json", *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_code_of_a_repository_is_run_where_the_user_says_so_and_only_there(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    folder = with_code(tmp_path / "odd", marker)
+    refused = lora_plan(tmp_path, "--model", str(folder))
+    assert refused.returncode == 2 and "--trust-remote-code" in refused.stderr and not marker.exists()
+    done = lora_plan(
+        tmp_path, "--model", str(folder), "--trust-remote-code", "--layers", "all-linear", "--rank", "2"
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert marker.exists() and found["model"]["params"] == 2 * 12 * 30 + 12 * 12 + 12
+    assert found["adapter"]["params"] == 2 * (12 + 12)

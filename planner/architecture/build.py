@@ -79,6 +79,21 @@ def text_alone(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"model_type": f"{model_type}_text", **text, "architectures": list(names)}
 
 
+def build_by_its_code(place: str, config: Mapping[str, Any]) -> Architecture:
+    """The inventory of a model by the code that its repository carries, which is run: only for users who say so.
+    Where a builder of ours knows the type, or the config names no code, that of `build`."""
+    if has_builder(Fields(config).str("model_type")) or not carries_code(config):
+        return build(config)
+    from .meta import remote
+
+    return remote.architecture(place, config)
+
+
+def carries_code(config: Mapping[str, Any]) -> bool:
+    """Whether the config names code of its repository."""
+    return isinstance(config.get("auto_map"), Mapping)
+
+
 def build_natively(config: Mapping[str, Any]) -> Architecture:
     """The inventory of a config whose model type has a builder, by that builder alone."""
     fields = Fields(config)

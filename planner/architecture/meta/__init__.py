@@ -1,7 +1,7 @@
 """Any architecture that transformers knows: built on torch's meta device, without weights, and read off.
 
 The result is kept on disk by the config's content, so that a second call imports neither torch nor transformers.
-Remote code is never run, and nothing is downloaded.
+Remote code is never run but by way of remote.py, where the user says so, and nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -51,13 +51,18 @@ def transformers_version() -> str:
     return metadata.version("transformers")
 
 
-def _build(config: Mapping[str, Any]) -> Architecture:
+def require(config: Mapping[str, Any]) -> None:
+    """Raise MissingDependencyError where torch or transformers is not installed."""
     missing = [name for name in NEEDED if util.find_spec(name) is None]
     if missing:
         raise MissingDependencyError(
             f"model_type {config.get('model_type')!r} has no builder in this version, and building it with "
             f'transformers needs {" and ".join(missing)}: pip install "lora-plan[validate]".'
         )
+
+
+def _build(config: Mapping[str, Any]) -> Architecture:
+    require(config)
     from .inventory import read
     from .model import build_model
 
