@@ -39,8 +39,8 @@ GPT: dict[str, Any] = {
 }
 BOTH: dict[str, Any] = {
     "d_model": 48, "encoder_layers": 2, "decoder_layers": 3, "encoder_attention_heads": 4,
-    "decoder_attention_heads": 2, "encoder_ffn_dim": 72, "decoder_ffn_dim": 56, "vocab_size": 90, "max_position_embeddings": 256, "dropout": 0.1,
-    "decoder_start_token_id": 2,
+    "decoder_attention_heads": 2, "encoder_ffn_dim": 72, "decoder_ffn_dim": 56, "vocab_size": 90,
+    "max_position_embeddings": 256, "dropout": 0.1, "decoder_start_token_id": 2,
 }  # fmt: skip
 LATENT: dict[str, Any] = {
     "q_lora_rank": 20, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 10,
