@@ -26,13 +26,14 @@ Optimizer = Literal[
 ]  # fmt: skip
 Checkpointing = Literal["none", "layer", "layer-offload"]
 AttentionKernel = Literal["eager", "sdpa", "flash"]
-Packing = Literal["padded", "packed"]
+Packing = Literal["full", "padded", "packed"]
 Loss = Literal["full", "chunked", "fused"]
 Quantize = Literal["none", "nf4", "nf4-double", "int8", "fp8"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Kernels = Literal["transformers", "fused", "liger", "unsloth", "compiled"]
 Sharding = Literal["none", "ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp-hybrid"]
 Offload = Literal["none", "optimizer", "parameters", "all"]
+OptimizerKernel = Literal["fused", "foreach", "loop"]
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "method": get_args(Method),
@@ -47,6 +48,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "kernels": get_args(Kernels),
     "sharding": get_args(Sharding),
     "offload": get_args(Offload),
+    "optimizer_kernel": get_args(OptimizerKernel),
 }
 COUNTS = (
     "micro_batch", "seq_len", "accumulation", "gpus", "tensor_parallel", "pipeline_parallel", "expert_parallel",
@@ -65,9 +67,11 @@ class Setup:
     the optimizer, "autocast" holds float32 and computes in bfloat16. `autocast` runs 16-bit weights under autocast
     too, as HF's Trainer does with bf16=True. `adapter_dtype` None: float32 under autocast (PEFT casts the adapter
     so), else that of the weights. `kernels`: whose elementwise code runs, which decides what it saves for the
-    backward pass. `upcast_small`: norms and what is not quantised in float32, as PEFT's
+    backward pass. `packing`: sequences are "full", or shorter ones are "padded" (attention gets a mask) or "packed"
+    together (documents kept apart by lengths under flash attention, by a mask otherwise). `upcast_small`: norms and what is not quantised in float32, as PEFT's
     prepare_model_for_kbit_training leaves them. `input_grads`: the embedding's output needs a gradient (HF switches
     it on with checkpointing); None follows checkpointing. `loss_chunk` tokens go through a chunked loss at a time.
+    `optimizer_kernel`: how AdamW runs: fused (HF's Trainer), foreach (torch's default on CUDA) or a loop over tensors.
     `shard_size` GPUs share one copy under "fsdp-hybrid". `offload` keeps states, or also parameters, in host
     memory. `sequence_parallel` splits sequences (Ulysses, context parallelism). `trainer` names the profile that
     filled the fields and gives the overheads.
@@ -81,7 +85,7 @@ class Setup:
     micro_batch: int = 1
     seq_len: int = 2048
     accumulation: int = 1
-    packing: Packing = "padded"
+    packing: Packing = "full"
     loss: Loss = "full"
     loss_chunk: int = 4096
     quantize: Quantize = "none"
@@ -91,6 +95,7 @@ class Setup:
     lora_dropout: float = 0.0
     upcast_small: bool = False
     input_grads: bool | None = None
+    optimizer_kernel: OptimizerKernel = "fused"
     optimizer_in_backward: bool = False
     gpus: int = 1
     sharding: Sharding = "none"
