@@ -36,20 +36,20 @@ QUESTIONS = {torch.Tensor.all: True, torch.all: True, torch.Tensor.any: False, t
 class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
     """Runs a model's calls as CUDA would run them. `autocast` is the type that autocast lowers to, if it is on.
 
-    `pairs` are adapters on tensors of experts by the storage of the tensor. `padded` says that some sequences
-    are shorter than the batch. With `cuda` false it only answers questions about data that are not there.
+    `pairs` are adapters on tensors of experts by the storage of the tensor. `masked` says that a mask hides
+    some tokens. With `cuda` false it only answers questions about data that are not there.
     """
 
     active: ClassVar[CudaKernels | None] = None
 
     def __init__(
         self, tracker: Tracker, autocast: Any = None, cuda: bool = True,
-        pairs: Mapping[int, ExpertPairs] | None = None, padded: bool = False,
+        pairs: Mapping[int, ExpertPairs] | None = None, masked: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         self.cuda = cuda
         self.pairs = pairs or {}
-        self.padded = padded
+        self.masked = masked
         self.tracker = tracker
         self.autocast = autocast
         self.casting = False
@@ -73,7 +73,7 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
         if func in QUESTIONS and len(args) == 1 and not kwargs and args[0].device.type == "meta":
             return torch.tensor(QUESTIONS[func])
         if func is torch.Tensor.__bool__ and args[0].device.type == "meta":
-            return not self.padded
+            return not self.masked
         return func(*args, **kwargs)
 
     def _experts(self, rows: Any, weight: Any, offs: Any = None, **more: Any) -> Any:

@@ -148,8 +148,9 @@ def _back(form: Any) -> Any:
     return torch.empty(shape, dtype=dtype, device=device)
 
 
-def inputs(model: Any, setup: Setup, device: str = "meta", padded: bool = False) -> dict[str, Any]:
-    """Tokens and their labels; for a model of sound, features and the labels of its decoder. With `padded`, a mask."""
+def inputs(model: Any, setup: Setup, device: str = "meta") -> dict[str, Any]:
+    """Tokens and their labels, and a mask where shorter sequences are padded or packed; for a model of sound, features
+    and the labels of its decoder."""
     config = model.config
     shape = setup.micro_batch, setup.seq_len
     ids = torch.zeros(shape, dtype=torch.long, device=device)
@@ -161,7 +162,7 @@ def inputs(model: Any, setup: Setup, device: str = "meta", padded: bool = False)
     found = {"input_ids": ids, "labels": ids.clone()}
     if getattr(config, "is_encoder_decoder", False):
         found["decoder_input_ids"] = ids.clone()
-    if padded:
+    if is_masked(setup):
         found["attention_mask"] = torch.ones(shape, dtype=torch.long, device=device)
     return found
 
@@ -179,29 +180,35 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
+def is_masked(setup: Setup) -> bool:
+    """Whether attention is given a mask: sequences are padded or packed, and the kernel does not take lengths."""
+    return setup.packing != "full" and setup.attention_kernel != "flash"
+
+
 @dataclass(frozen=True)
 class Run:
-    """How a step is run beside its set-up: `cuda` with CUDA's kernels in place of the general ones; `padded` with
-    sequences shorter than the batch; `keep_outputs` with the model's outputs held until the step ends, as a loop
-    that names them does; on which device."""
+    """How a step is run beside its set-up: `cuda` with CUDA's kernels in place of the general ones; `keep_outputs`
+    with the model's outputs held until the step ends, as a loop that names them does; on which device."""
 
     cuda: bool = True
-    padded: bool = False
     keep_outputs: bool = False
     device: str = "meta"
 
 
+PLAIN = Run()
+
+
 def run(
-    made: Made, setup: Setup, stacks: list[Stack], tracker: Tracker, how: Run = Run(),
+    made: Made, setup: Setup, stacks: list[Stack], tracker: Tracker, how: Run = PLAIN,
 ) -> Recording:  # fmt: skip
     """One forward and backward pass of the chosen layers, recorded. With accumulation it is a later one of its
     micro-steps, that finds gradients."""
     model = made.model
     autocast = dtype_of(setup.compute_dtype) if setup.under_autocast else None
-    kernels = CudaKernels(tracker, autocast, how.cuda, made.pairs, how.padded)
+    kernels = CudaKernels(tracker, autocast, how.cuda, made.pairs, is_masked(setup))
     if setup.checkpointing != "none":
         checkpointed(model, tracker, kernels, setup.checkpointing == "layer-offload")
-    batch = inputs(model, setup, how.device, how.padded)
+    batch = inputs(model, setup, how.device)
     if setup.accumulation > 1:
         give_gradients(model)
     tracker.ignore(held(model))
