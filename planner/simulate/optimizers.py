@@ -49,17 +49,19 @@ class _Lion(torch.optim.Optimizer):  # type: ignore[misc]
     def __init__(self, parameters: Sequence[Any]) -> None:
         super().__init__(parameters, {})
 
-    @torch.no_grad()
     def step(self, closure: Any = None) -> None:
         """p -= lr sign(b1 m + (1 - b1) g); m = b2 m + (1 - b2) g."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                state = self.state[parameter]
-                if not state:
-                    state["momentum"] = torch.zeros_like(parameter)
-                update = state["momentum"].lerp(parameter.grad, 0.1).sign_()
-                parameter.add_(update, alpha=-1e-4)
-                state["momentum"].lerp_(parameter.grad, 0.01)
+        with torch.no_grad():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    self._move(parameter, self.state[parameter])
+
+    def _move(self, parameter: Any, state: dict[str, Any]) -> None:
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        update = state["momentum"].lerp(parameter.grad, 0.1).sign_()
+        parameter.add_(update, alpha=-1e-4)
+        state["momentum"].lerp_(parameter.grad, 0.01)
 
 
 def _muon(parameters: Sequence[Any]) -> list[Any]:

@@ -149,8 +149,8 @@ def _back(form: Any) -> Any:
 
 
 def inputs(model: Any, setup: Setup, device: str = "meta") -> dict[str, Any]:
-    """Tokens and their labels, and a mask where shorter sequences are padded or packed; for a model of sound, features
-    and the labels of its decoder."""
+    """Tokens and their labels, and a mask where shorter sequences are padded or packed; for a model of sound,
+    features and the labels of its decoder."""
     config = model.config
     shape = setup.micro_batch, setup.seq_len
     ids = torch.zeros(shape, dtype=torch.long, device=device)
