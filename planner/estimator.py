@@ -16,9 +16,9 @@ from .adapter.files import base_model, check_weights
 from .adapter.options import spec_of
 from .adapter.peft_rules import peft_line
 from .adapter.whole import Whole, trained_whole
-from .architecture.build import build
+from .architecture.build import build, build_by_its_code, carries_code
 from .architecture.resolve import ResolvedConfig, resolve
-from .errors import InputError
+from .errors import InputError, UnsupportedArchitectureError
 from .information import Information
 from .learning_rate import lookup
 from .notices import collect
@@ -56,11 +56,24 @@ _known: dict[str, _Base] = {}
 _MOST_KNOWN = 1024
 
 
-def _base(model: str | os.PathLike[str] | Mapping[str, Any]) -> _Base:
+def _architecture(found: ResolvedConfig, trust_remote_code: bool) -> Architecture:
+    if trust_remote_code and found.origin in ("local", "hub"):
+        return build_by_its_code(found.model_id, found.config)
+    try:
+        return build(found.config)
+    except UnsupportedArchitectureError as error:
+        if not carries_code(found.config) or found.origin not in ("local", "hub"):
+            raise
+        raise UnsupportedArchitectureError(
+            f"{error} Its repository carries code that builds it: read it, and run it with --trust-remote-code."
+        ) from None
+
+
+def _base(model: str | os.PathLike[str] | Mapping[str, Any], trust_remote_code: bool = False) -> _Base:
     if isinstance(model, str) and model in _known:
         return _known[model]
     found = resolve(model)
-    arch = build(found.config)
+    arch = _architecture(found, trust_remote_code)
     base = _Base(found, arch, stored(found.config, arch, found.model_id if found.origin == "local" else None))
     if isinstance(model, str) and found.origin == "catalogue":
         if len(_known) >= _MOST_KNOWN:
@@ -69,9 +82,11 @@ def _base(model: str | os.PathLike[str] | Mapping[str, Any]) -> _Base:
     return base
 
 
-def load(model: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[ResolvedConfig, Architecture]:
+def load(
+    model: str | os.PathLike[str] | Mapping[str, Any], trust_remote_code: bool = False
+) -> tuple[ResolvedConfig, Architecture]:
     """Resolve a model and build its inventory."""
-    base = _base(model)
+    base = _base(model, trust_remote_code)
     return base.found, base.arch
 
 
@@ -198,11 +213,10 @@ def _sources(
 ) -> tuple[tuple[str, Source], ...]:
     sources = [("model config", source) for source in found.sources]
     if arch.built_by:
-        version = arch.built_by.rsplit(" ", 1)[-1]
-        url = f"https://github.com/huggingface/transformers/tree/v{version}"
-        sources.append(
-            ("inventory", Source(arch.built_by, url, f"model_type {arch.model_type}", "", "derived"))
-        )
+        name, _, version = arch.built_by.partition(" ")
+        url = f"https://github.com/huggingface/transformers/tree/v{version}" if name == "transformers" else ""
+        where = f"model_type {arch.model_type}"
+        sources.append(("inventory", Source(arch.built_by, url or found.model_id, where, "", "derived")))
     sources.append(("information and the bare FLOP rule", information.ARTICLE))
     sources.append(("bits per parameter", capacity.SOURCE))
     sources.append(("learning rate", facts.law(law_id).source))
@@ -223,6 +237,7 @@ def estimate(
     exclude_modules: str | Sequence[str] | None = None, rank_pattern: str | Mapping[str, int] | None = None,
     alpha_pattern: str | Mapping[str, float] | None = None, modules_to_save: str | Sequence[str] | None = None,
     bias: str = "none", use_rslora: bool = False, adapter: str | os.PathLike[str] | None = None,
+    trust_remote_code: bool = False,
 ) -> Plan:  # fmt: skip
     """The Plan of a LoRA fine-tune of `model`: a name, a path, or a config as a mapping.
 
@@ -232,7 +247,7 @@ def estimate(
     options: dict[str, Any] = dict(locals())
     spec = spec_of(options)
     info, total_tokens, fact = _information(options)
-    base = _base(model_of(options))
+    base = _base(model_of(options), trust_remote_code)
     found, arch, kept = base.found, base.arch, base.kept
     length = _whole("seq-len", seq_len) if seq_len is not None else None
     work = Workload(

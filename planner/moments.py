@@ -1,8 +1,9 @@
 """What a memory estimate says: items of bytes at named moments of a step, and the traffic between GPUs.
 
 Bytes are those of one GPU, the one that holds most. `allocated_bytes` is what torch.cuda.max_memory_allocated
-shows, `reserved_bytes` what the caching allocator took from the driver, `per_gpu_bytes` what nvidia-smi shows of
-the process.
+shows; `per_gpu_bytes` adds what no run does without (the CUDA context, buffers of communication) and is what must
+fit. `reserved_bytes` is what the caching allocator takes where it has room (torch.cuda.max_memory_reserved), and
+`device_bytes` what nvidia-smi then shows of the process.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ class Traffic:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Peak bytes of one GPU with their interval. `moments` hold what torch allocates; `overhead` comes on top."""
+    """Peak bytes of one GPU with their interval. `moments` hold what torch allocates; `overhead` comes on top.
+    `cached_bytes` are what the allocator keeps for later where there is room."""
 
     setup: Setup
     moments: tuple[Moment, ...]
@@ -83,6 +85,7 @@ class MemoryEstimate:
     high: int
     traffic: tuple[Traffic, ...] = ()
     host_bytes: int = 0
+    cached_bytes: int = 0
     notices: tuple[Notice, ...] = ()
     basis: Basis = "analytic"
 
@@ -98,12 +101,17 @@ class MemoryEstimate:
 
     @property
     def reserved_bytes(self) -> int:
-        """Allocated, and what the allocator keeps beyond it."""
-        return self.allocated_bytes + sum(i.bytes for i in self.overhead if i.name == ALLOCATOR)
+        """Allocated, and what the allocator keeps beyond it where there is room."""
+        return self.allocated_bytes + self.cached_bytes
+
+    @property
+    def device_bytes(self) -> int:
+        """What the driver shows where there is room."""
+        return self.per_gpu_bytes + self.cached_bytes
 
     @property
     def per_gpu_bytes(self) -> int:
-        """Everything, as the driver sees it."""
+        """What must fit."""
         return self.allocated_bytes + sum(item.bytes for item in self.overhead)
 
     def parts(self) -> dict[MemoryPart, int]:
@@ -125,6 +133,7 @@ class MemoryEstimate:
             "high": self.high,
             "allocated_bytes": self.allocated_bytes,
             "reserved_bytes": self.reserved_bytes,
+            "device_bytes": self.device_bytes,
             "parts": self.parts(),
             "moment": self.peak.name,
             "moments": [{"name": m.name, "bytes": m.bytes, "items": _items(m.items)} for m in self.moments],
@@ -135,9 +144,6 @@ class MemoryEstimate:
             "setup": self.setup.to_dict(),
             "basis": self.basis,
         }
-
-
-ALLOCATOR = "allocator slack"
 
 
 def _items(items: Iterable[Item]) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ Optimizer = Literal[
 Checkpointing = Literal["none", "layer", "layer-offload"]
 AttentionKernel = Literal["eager", "sdpa", "flash"]
 Packing = Literal["full", "padded", "packed"]
-Loss = Literal["full", "chunked", "fused"]
+Loss = Literal["full", "shifted", "fused", "shifted-fused", "chunked"]
 Quantize = Literal["none", "nf4", "nf4-double", "int8", "fp8"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Kernels = Literal["transformers", "fused", "liger", "unsloth", "compiled"]
@@ -81,6 +81,7 @@ class Setup:
     precision: Precision = "bf16"
     optimizer: Optimizer = "adamw"
     checkpointing: Checkpointing = "none"
+    reentrant: bool = False
     attention_kernel: AttentionKernel = "sdpa"
     micro_batch: int = 1
     seq_len: int = 2048
@@ -104,6 +105,7 @@ class Setup:
     pipeline_parallel: int = 1
     expert_parallel: int = 1
     sequence_parallel: int = 1
+    split_stream: bool = False
     offload: Offload = "none"
     trainer: str = "plain"
 

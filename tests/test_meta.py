@@ -72,7 +72,6 @@ def first_of_each_type() -> dict[str, str]:
 NOT_COMPARED = {
     "chatglm": "remote code only", "internlm2": "remote code only", "minicpm": "remote code only",
     "mimo": "remote code only", "nemotron-nas": "remote code only", "kimi_k2": "loads as deepseek_v3",
-    "kimi_k25": "the builder counts the language model alone",
     "dbrx": "transformers refuses the hub's config",
     "zamba": "the builder knows that a 3-D tensor over heads is a matrix",
     "gemma3": "transformers' projector does not say which side of its matrix is the input",
@@ -144,6 +143,28 @@ def test_random_small_models_equal_the_library(
     arch, model = read_without_cache(config), oracle.meta_model(config)
     assert oracle.our_inventory(arch) == oracle.their_inventory(model)
     assert arch.params == oracle.params(model) and arch.tied_embeddings == tied
+
+
+COVERAGE = ROOT / "docs" / "coverage.md"
+
+
+def covered() -> dict[tuple[str, str], list[str]]:
+    """The rows of docs/coverage.md by model type and class."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for line in COVERAGE.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| ") and len(cells) == 8:
+            rows[cells[0], cells[1]] = cells
+    return rows
+
+
+@pytest.mark.parametrize("model_type", SAMPLE)
+def test_the_coverage_page_says_what_the_program_counts(model_type: str) -> None:
+    _, _, route, params, equal, _, _, flops = covered()[model_type, SAMPLE[model_type]]
+    arch = build(default_config(model_type))
+    assert equal == "equal" and params == f"{arch.params:,}"
+    assert route == ("builder" if arch.built_by is None else "meta")
+    assert flops == ("none" if arch.flops_gap else "exact")
 
 
 def test_roles_are_those_of_the_structure() -> None:
@@ -304,3 +325,70 @@ def test_the_cache_lies_where_the_platform_keeps_caches(
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache.folder() == str(tmp_path / "lora-plan")
+
+
+# ----------------------------------------------------------------------------------------- a repository's code
+
+CODE = """
+import pathlib
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+pathlib.Path({marker!r}).touch()
+
+class OddConfig(PretrainedConfig):
+    model_type = "odd_one"
+
+    def __init__(self, width=12, vocab_size=30, **more):
+        self.hidden_size, self.vocab_size, self.num_hidden_layers = width, vocab_size, 1
+        super().__init__(**more)
+
+class OddForCausalLM(PreTrainedModel):
+    config_class = OddConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.table = torch.nn.Embedding(config.vocab_size, config.hidden_size)
+        self.proj = torch.nn.Linear(config.hidden_size, config.hidden_size)
+        self.lm_head = torch.nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.table
+
+    def get_output_embeddings(self):
+        return self.lm_head
+
+    def forward(self, input_ids):
+        return {{"logits": self.lm_head(self.proj(self.table(input_ids)))}}
+"""
+
+
+def with_code(folder: Path, marker: Path) -> Path:
+    """A model folder with a config and code that leaves a mark where it is run."""
+    folder.mkdir()
+    (folder / "modeling_odd.py").write_text(CODE.format(marker=str(marker)), encoding="utf-8")
+    auto = {"AutoConfig": "modeling_odd.OddConfig", "AutoModelForCausalLM": "modeling_odd.OddForCausalLM"}
+    config = {"model_type": "odd_one", "architectures": ["OddForCausalLM"], "auto_map": auto, "width": 12}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def lora_plan(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "planner", "estimate", "--json", *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_code_of_a_repository_is_run_where_the_user_says_so_and_only_there(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    folder = with_code(tmp_path / "odd", marker)
+    refused = lora_plan(tmp_path, "--model", str(folder))
+    assert refused.returncode == 2 and "--trust-remote-code" in refused.stderr and not marker.exists()
+    done = lora_plan(
+        tmp_path, "--model", str(folder), "--trust-remote-code", "--layers", "all-linear", "--rank", "2"
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert marker.exists() and found["model"]["params"] == 2 * 12 * 30 + 12 * 12 + 12
+    assert found["adapter"]["params"] == 2 * (12 + 12)

@@ -4,7 +4,8 @@
 not modules, and most routers bare 2-D ones: PEFT converts the target names of the model types below into
 `target_parameters` (with a rank multiplied by the number of fused projections), and leaves experts and routers
 of every other type frozen. The conversion takes the converted leaf names away from the modules that share them:
-the dense first layers and shared experts of DeepSeek-like models then stay frozen.
+the dense first layers and shared experts of DeepSeek-like models then stay frozen. What is left of `all-linear`
+are leaf names, which reach every module that bears one: a convolution beside a Linear of its name, too.
 
 Source: peft/utils/transformers_weight_conversion.py (0.21.2), transformers/conversion_mapping.py (5.23.0).
 """
@@ -21,7 +22,7 @@ TRANSFORMERS_VERSION = "5.23.0"
 _QWEN2_MOE_STYLE = (
     "afmoe deepseek_v2 deepseek_v3 deepseek_v32 dots1 ernie4_5_moe glm4_moe glm4_moe_lite glm_moe_dsa glm4v_moe "
     "kimi_k2 longcat_flash solar_open mellum qwen3_moe qwen3_omni_moe qwen3_next hunyuan_v1_moe flex_olmo olmoe "
-    "exaone_moe cohere2_moe"
+    "exaone_moe cohere2_moe beam qwen3_omni_moe_thinker qwen3_omni_moe_text"
 )
 _MIXTRAL_STYLE = "mixtral minimax minimax_m2"
 _CONVERTED: dict[str, tuple[str, ...]] = {
@@ -29,6 +30,9 @@ _CONVERTED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(_MIXTRAL_STYLE.split(), ("gate", "w1", "w3", "w2")),
 }
 
+
+# What the library has as a parameter and not as a module.
+BARE = ("experts", "parameter")
 
 # Module names on which PEFT refuses LoRA, and the model types for which it does (tuners/tuners_utils.py).
 _REFUSED = frozenset({"out_proj", "conv1d"})
@@ -50,7 +54,8 @@ def old_names(arch: Architecture, matrix: Matrix) -> tuple[str, ...]:
     names = converted_names(arch)
     if not names:
         return ()
-    if matrix.kind == "parameter" and matrix.role == "router" and matrix.leaf == names[0]:
+    # The parameter is named by its end, `gate.weight`, so that a Linear of that name is adapted as one.
+    if matrix.kind in ("parameter", "linear") and matrix.leaf == names[0]:
         return names[:1]
     if matrix.kind == "experts":
         return {"gate_up_proj": names[1:3], "down_proj": names[3:]}.get(matrix.leaf, ())
@@ -75,16 +80,27 @@ def all_linear(arch: Architecture, experts: str) -> dict[int, int]:
     Under the `peft` convention exactly what PEFT trains. Under the others every Linear and Conv1D module, and
     the experts by that convention, as when each expert was a module of its own.
     """
-    chosen = {i: 1 for i, matrix in enumerate(arch.matrices) if _in_all_linear(arch, matrix, experts)}
-    if experts == "peft":
-        chosen.update(expert_targets(arch))
+    if experts == "peft" and converted_names(arch):
+        return _by_leaves(arch)
+    return {i: 1 for i, matrix in enumerate(arch.matrices) if _in_all_linear(arch, matrix, experts)}
+
+
+def _by_leaves(arch: Architecture) -> dict[int, int]:
+    """PEFT's all-linear on a type that it converts: the leaf names of the Linear modules, less those that become
+    parameters, and the parameters."""
+    converted = converted_names(arch)
+    linear = {m.leaf for m in arch.matrices if m.kind in ("linear", "conv1d") and m.role != "unembedding"}
+    chosen = {}
+    for index, matrix in enumerate(arch.matrices):
+        old = old_names(arch, matrix)
+        if old or (matrix.leaf in linear and matrix.leaf not in converted and matrix.kind not in BARE):
+            chosen[index] = len(old) or 1
     return chosen
 
 
 def _in_all_linear(arch: Architecture, matrix: Matrix, experts: str) -> bool:
     if matrix.kind in ("linear", "conv1d"):
-        taken_away = experts == "peft" and matrix.leaf in converted_names(arch)
-        return matrix.role != "unembedding" and not taken_away
+        return matrix.role != "unembedding"
     if matrix.kind == "experts":
         return experts not in ("none", "peft")
     return experts != "none" and bool(old_names(arch, matrix))

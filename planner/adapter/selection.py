@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ..errors import InputError, hint
 from ..schema import Apply, Architecture, Matrix
 from .peft_names import compiled, ends_with, excluded, layer_number, parameter, path, saved
-from .peft_rules import all_linear, check_targets, converted_names, expert_targets, matches, old_names
+from .peft_rules import BARE, all_linear, check_targets, converted_names, expert_targets, matches, old_names
 from .spec import ALL_LINEAR, LAYER_SETS, AdapterSpec, expand_layers
 
 
@@ -28,9 +28,9 @@ def adaptable(matrix: Matrix) -> bool:
     return matrix.kind != "convolution"
 
 
-def _bare(matrix: Matrix) -> bool:
-    """Whether the library has the matrix as a parameter and not as a module."""
-    return matrix.kind in ("experts", "parameter")
+def _bare(arch: Architecture, matrix: Matrix) -> bool:
+    """Whether PEFT adapts the matrix as a parameter and not as a module."""
+    return matrix.kind in BARE or bool(old_names(arch, matrix))
 
 
 def _by_layers(arch: Architecture, names: tuple[str, ...], experts: str) -> list[Choice]:
@@ -45,7 +45,7 @@ def _by_layers(arch: Architecture, names: tuple[str, ...], experts: str) -> list
             in_set = index in reachable
         if in_set or index in linear:
             factor = linear.get(index, reachable.get(index, 1))
-            chosen.append(Choice(index, matrix.layers, factor, experts == "peft" and _bare(matrix)))
+            chosen.append(Choice(index, matrix.layers, factor, experts == "peft" and _bare(arch, matrix)))
     return chosen
 
 
@@ -70,7 +70,7 @@ def _by_targets(arch: Architecture, targets: tuple[str, ...], spec: AdapterSpec)
                 layers.update(found)
                 factor = max(factor, factor_of_target)
         if layers:
-            bare = spec.experts == "peft" and _bare(matrix)
+            bare = spec.experts == "peft" and _bare(arch, matrix)
             chosen.append(Choice(index, tuple(sorted(layers)), factor, bare))
     if spec.strict or not hit:
         for target in targets:
@@ -120,7 +120,7 @@ def _by_regex(arch: Architecture, spec: AdapterSpec) -> list[Choice]:
     regex = compiled("target-regex", spec.target_regex or "")
     chosen = []
     for index, matrix in enumerate(arch.matrices):
-        if _bare(matrix) and spec.experts == "peft":
+        if matrix.kind in BARE and spec.experts == "peft":
             continue
         layers = tuple(
             layer

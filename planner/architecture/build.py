@@ -46,6 +46,9 @@ BUILDERS: dict[str, str] = {
     ),
 }
 
+# Types whose class ending in ForCausalLM is the text model alone, of a type of its own.
+TEXT_CLASSES = frozenset("gemma3 gemma4 llama4 qwen3_5 qwen3_5_moe".split())
+
 
 def build(config: Mapping[str, Any]) -> Architecture:
     """The inventory of a config: by the builder of its model type, else by building the model with transformers.
@@ -53,6 +56,7 @@ def build(config: Mapping[str, Any]) -> Architecture:
     Raises ConfigError for bad fields, UnsupportedArchitectureError for a type that neither knows,
     MissingDependencyError for one that needs torch where it is not installed.
     """
+    config = text_alone(config)
     model_type = Fields(config).str("model_type")
     if model_type not in BUILDERS:
         return _by_transformers(config)
@@ -64,6 +68,31 @@ def build(config: Mapping[str, Any]) -> Architecture:
             return _by_transformers(config)
         except UnsupportedArchitectureError:
             raise refused from None
+
+
+def text_alone(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The text part of a config that has more in it, where `architectures` names the text class of such a type."""
+    names, text, model_type = config.get("architectures"), config.get("text_config"), config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in TEXT_CLASSES or not isinstance(text, Mapping):
+        return config
+    if not isinstance(names, (list, tuple)) or not names or not str(names[0]).endswith("ForCausalLM"):
+        return config
+    return {"model_type": f"{model_type}_text", **text, "architectures": list(names)}
+
+
+def build_by_its_code(place: str, config: Mapping[str, Any]) -> Architecture:
+    """The inventory of a model by the code that its repository carries, which is run: only for users who say so.
+    Where a builder of ours knows the type, or the config names no code, that of `build`."""
+    if has_builder(Fields(config).str("model_type")) or not carries_code(config):
+        return build(config)
+    from .meta import remote
+
+    return remote.architecture(place, config)
+
+
+def carries_code(config: Mapping[str, Any]) -> bool:
+    """Whether the config names code of its repository."""
+    return isinstance(config.get("auto_map"), Mapping)
 
 
 def build_natively(config: Mapping[str, Any]) -> Architecture:

@@ -13,6 +13,7 @@ from .options import Function, complete, complete_last
 ADAPTER = (
     "model", "rank", "alpha", "layers", "targets", "experts", "layout", "dora", "adapter_dtype",
 )  # fmt: skip
+MODEL_AND_ADAPTER = (*ADAPTER, "trust_remote_code")
 PEFT = (
     "adapter", "target_regex", "target_parameters", "exclude_modules", "layers_to_transform", "rank_pattern",
     "alpha_pattern", "modules_to_save", "bias", "use_rslora",
@@ -32,6 +33,11 @@ _OPTIONS = (
         metavar="NAME|PATH",
         shell_complete=complete(_models),
         help="A model's name, a config.json, a folder with one, or a hub id.",
+    ),
+    click.option(
+        "--trust-remote-code",
+        is_flag=True,
+        help="Run the code that the model's repository carries, where nothing else knows its architecture.",
     ),
     click.option("-r", "--rank", type=int, default=32, show_default=True, help="LoRA rank."),
     click.option(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..estimator import estimate
-from .adapter_options import ADAPTER, PEFT, adapter_options, library_options
+from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options, library_options
 from .options import Count, SectionedCommand, complete, json_option, print_json
 
 EPILOG = """\b
@@ -27,7 +27,7 @@ def _datasets() -> Iterable[str]:
 
 
 SECTIONS = {
-    "Model and adapter": ADAPTER,
+    "Model and adapter": MODEL_AND_ADAPTER,
     "More of PEFT's LoraConfig": PEFT,
     "Data": ("dataset", "tokens", "episodes", "success_rate", "epochs"),
     "Step": ("seq_len", "batch", "checkpointing"),

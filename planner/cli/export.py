@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..exports import FORMATS, export, text, write
-from .adapter_options import ADAPTER, PEFT, adapter_options, library_options
+from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options, library_options
 from .options import SectionedCommand
 
 EPILOG = """\b
@@ -16,7 +16,7 @@ Examples:
   lora-plan export peft -m openai/gpt-oss-20b --targets q_proj,v_proj \\
     --target-parameters experts.gate_up_proj,experts.down_proj --rank-pattern experts.down_proj=8
 """
-SECTIONS = {"Model and adapter": ADAPTER, "More of PEFT's LoraConfig": PEFT}
+SECTIONS = {"Model and adapter": MODEL_AND_ADAPTER, "More of PEFT's LoraConfig": PEFT}
 
 
 @click.command("export", cls=SectionedCommand, sections=SECTIONS, epilog=EPILOG)

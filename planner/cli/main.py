@@ -16,6 +16,7 @@ COMMANDS = {
     "compare": "LoRA, QLoRA and full fine-tuning side by side, over models and ranks.",
     "plan": "The best plan for a model, data, GPUs, a budget and a deadline.",
     "calibrate": "Learn from a measured step how fast your trainer and machine are.",
+    "simulate": "Run the training step without weights: peak memory by part, its moment, FLOPs.",
     "export": "Write the adapter config that trains exactly what was counted.",
     "models": "List the models of the catalogue.",
     "gpus": "List the accelerators that are known, with their peaks and prices.",

@@ -59,13 +59,13 @@ def export(
     """
     if format not in FORMATS:
         raise InputError("format", format, f"one of {', '.join(FORMATS)}", hint(str(format), FORMATS).strip())
-    known = {**DEFAULTS, "adapter": None, "adapter_dtype": "float32"}
+    known = {**DEFAULTS, "adapter": None, "adapter_dtype": "float32", "trust_remote_code": False}
     for name in options:
         if name not in known:
             raise InputError(name, options[name], f"one of {', '.join(known)}", hint(name, known).strip())
     given = {**known, **options, "model": model}
     spec = spec_of(given)
-    found, arch = load(model_of(given))
+    found, arch = load(model_of(given), given["trust_remote_code"])
     adapted = adapt(arch, spec)
     whole = trained_whole(arch, spec, adapted)
     base = None if found.origin == "config" else found.model_id

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..schema import Architecture
 from .elementwise import norm
 from .passes import FLOAT32, Pass
-from .products import LowRank, Weight, adapted
+from .products import LowRank, Weight, adapted, whole
 from .stretch import Held, Stretch, label_kept, stretch
 from .tape import Buffer, Gradients, Size, Value, cast, scale, unary
 from .traits import Traits
@@ -28,7 +28,7 @@ class Stem:
 def stem_stretches(run: Pass, arch: Architecture, trains: bool) -> Stem:
     """The embedding's result is held by a variable of the model's forward pass; a trained table's gradient is as large as
     the table, and where the unembedding shares it, a second one is added to the first."""
-    held = {"temporary": run.tokens * (arch.hidden_size * run.stream)}
+    held = {"temporary": run.rows * (arch.hidden_size * run.stream)}
     table = next((m for m in arch.matrices if m.role == "embedding"), None)
     if not trains or table is None:
         return Stem(held, False, Stretch())
@@ -56,13 +56,17 @@ def cross_entropy(run: Pass, logits: Value, loss: str) -> Value:
     """The loss of logits.
 
     "full": cast to float32 as transformers does, log-softmax (kept, float32), and on the way back the gradient of the
-    chosen entries and that of the logits, both of full size in float32. "fused": one kernel over the logits in
+    chosen entries and that of the logits, both of full size in float32. "shifted": the same behind a copy, which
+    transformers made before 4.50. "fused": one kernel over the logits in
     their own type, which writes the gradient in their place.
     """
     tape = run.tape
     if loss == "fused":
-        return tape.apply((logits,), 0, FLOAT32, (logits.buffer,), lambda g: (tape.new(0),))
+        return _in_place(logits)
     wide = cast(logits, FLOAT32)
+    shifted = _shifted(wide) if loss.startswith("shifted") else wide
+    if loss == "shifted-fused":
+        return _in_place(shifted)
     size = wide.bytes
     chances = tape.new(size)
 
@@ -72,7 +76,19 @@ def cross_entropy(run: Pass, logits: Value, loss: str) -> Value:
         del chosen
         return (made,)
 
-    return tape.apply((wide,), 0, FLOAT32, (chances,), rule)
+    return tape.apply((shifted,), 0, FLOAT32, (chances,), rule)
+
+
+def _in_place(logits: Value) -> Value:
+    """A fused loss: keeps the logits, and hands their memory on as that of their gradient."""
+    held = logits.buffer
+    return logits.tape.apply((logits,), 0, FLOAT32, (held,), lambda g: (held,))
+
+
+def _shifted(logits: Value) -> Value:
+    """A contiguous copy without the last position; its gradient is laid into zeros."""
+    tape, size = logits.tape, logits.bytes
+    return tape.apply((logits,), logits.elements, logits.width, (), lambda g: (tape.new(size),))
 
 
 def unembed(run: Pass, x: Value, head: Head, traits: Traits, rows: Size) -> Value:
@@ -94,9 +110,11 @@ def head_stretches(
     """From the last layer's result to the loss, and back to its gradient. Both are labelled as logits, but for the
     norm's part."""
     tape = run.tape
-    x = tape.leaf(run.tokens * head.hidden, run.stream, grad=x_grad)
-    inner = norm(run, x, head.hidden, traits.norm)
+    x = tape.leaf(run.rows * head.hidden, run.stream, grad=x_grad)
+    normed = norm(run, x, head.hidden, traits.norm)
     del x
+    inner = whole(run, normed)
+    del normed
     start = len(tape.sizes)
     if not head.vocab:
         final = inner

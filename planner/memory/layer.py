@@ -32,7 +32,7 @@ from .attention import Shape, attend
 from .elementwise import activation, drop, gated, norm, rotate
 from .passes import Pass
 from .experts import Routing, Stacked, mix
-from .products import LowRank, Weight, adapted, linear
+from .products import LowRank, Weight, adapted, linear, part, whole
 from .tape import Gradients, Size, Value, add, cast, multiply, piece, scale, unary
 from .traits import Traits
 
@@ -228,7 +228,9 @@ class Walk:
             key = -1 - op.source
         if key not in self.normed:
             rule = self.traits.norm if self.traits.before else "none"
-            self.normed[key] = norm(self.run, self.values[op.source], self.arch.hidden_size, rule)
+            self.normed[key] = whole(
+                self.run, norm(self.run, self.values[op.source], self.arch.hidden_size, rule)
+            )
         return self.normed[key]
 
     # Matrices
@@ -267,14 +269,15 @@ class Walk:
         item = self.trained.of(index, self.layer)
         if item is None:
             return linear(self.run, x, rows, self._weight(index), clones=clones)
-        return adapted(self.run, x, rows, self._weight(index), low_ranks(item), clones=clones)
+        pairs = low_ranks(item, self.run.split)
+        return adapted(self.run, x, rows, self._weight(index), pairs, clones=clones)
 
     def _experts(self, op: Join) -> Value:
         """The routed experts whose results this Join weights."""
         stacks = []
         for apply in self.waiting:
             matrix, item = self.arch.matrices[apply.matrix], self.trained.of(apply.matrix, self.layer)
-            pairs = low_ranks(item) if item else ()
+            pairs = low_ranks(item, self.run.split) if item else ()
             folded = pairs[0] if item and item.pairs[0].materialised else None
             stacks.append(
                 Stacked(self._weight(apply.matrix), matrix.experts, () if folded else pairs, folded)
@@ -294,17 +297,23 @@ class Walk:
         run, traits = self.run, self.traits
         q, k, v = self._heads(op)
         masked = run.masked or (op.window is not None and op.window < run.reach)
-        shape = Shape(op.n_heads, op.n_kv_heads, op.d_qk, op.d_v, masked, traits.capped_scores, traits.sinks)
+        n_heads, n_kv_heads = self._counts(op)
+        shape = Shape(n_heads, n_kv_heads, op.d_qk, op.d_v, masked, traits.capped_scores, traits.sinks)
         for number, value in ((op.q, q), (op.k, k), (op.v, v)):
             self.values[number] = value
         return attend(run, q, k, v, shape)
+
+    def _counts(self, op: Attend) -> tuple[int, int]:
+        """Heads, and those of keys and values, on one of the GPUs that share them."""
+        return -(-op.n_heads // self.run.split), -(-op.n_kv_heads // self.run.split)
 
     def _heads(self, op: Attend) -> tuple[Value, Value, Value]:
         """Queries, keys and values, normed and turned."""
         run, traits = self.run, self.traits
         if op.q == op.k:
             fused = self.values[op.q]
-            widths = (op.n_heads * op.d_qk, op.n_kv_heads * op.d_qk, op.n_kv_heads * op.d_v)
+            n_heads, n_kv_heads = self._counts(op)
+            widths = (n_heads * op.d_qk, n_kv_heads * op.d_qk, n_kv_heads * op.d_v)
             q, k, v = (piece(fused, run.tokens * w) for w in widths)
         else:
             q, k, v = self.values[op.q], self.values[op.k], self.values[op.v]
@@ -367,6 +376,7 @@ class Walk:
     def _out(self, value: Value) -> Value:
         """A part's result on its way to the stream."""
         run, traits = self.run, self.traits
+        value = part(run, value)
         if traits.after:
             value = norm(run, value, self.arch.hidden_size, traits.norm)
         if traits.scaled_residual:
@@ -376,16 +386,38 @@ class Walk:
         return value
 
 
-def low_ranks(item: Adapted) -> tuple[LowRank, ...]:
-    """An adapted matrix's pairs as products meet them."""
+ROW_PARALLEL = (
+    "o_proj",
+    "down_proj",
+    "c_proj",
+    "dense",
+    "fc2",
+    "fc_out",
+    "out_proj",
+    "dense_4h_to_h",
+    "w2",
+    "wo",
+)
+
+
+def split_sides(matrix: Matrix, split: int) -> tuple[int, int]:
+    """Inputs and outputs of a matrix on one of `split` GPUs: results of attention and MLPs are split by inputs, routers
+    and projections to a latent not at all, the rest by outputs."""
+    if split == 1 or matrix.role == "router" or "_a_" in matrix.leaf:
+        return matrix.d_in, matrix.d_out
+    if matrix.leaf in ROW_PARALLEL or matrix.outer == "out":
+        return -(-matrix.d_in // split), matrix.d_out
+    return matrix.d_in, -(-matrix.d_out // split)
+
+
+def low_ranks(item: Adapted, split: int = 1) -> tuple[LowRank, ...]:
+    """An adapted matrix's pairs as products meet them, split with the matrix."""
+    d_in, d_out = split_sides(item.matrix, split)
+    narrow_in, narrow_out = item.matrix.d_in // d_in, item.matrix.d_out // d_out
     return tuple(
         LowRank(
-            p.d_in,
-            p.d_out,
-            p.rank,
-            bool(p.magnitudes),
-            own_in=p.n_in > 1 or p.n_out == 1,
+            p.d_in // narrow_in, p.d_out // narrow_out, p.rank, bool(p.magnitudes), own_in=p.n_in > 1 or p.n_out == 1,
             own_out=p.n_out > 1 or p.n_in == 1,
         )
         for p in item.pairs
-    )
+    )  # fmt: skip

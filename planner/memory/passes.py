@@ -19,7 +19,8 @@ class Pass:
     `sequences`, `length` and `rank` are numbers, or symbols for polynomials; `tokens` is their product on this GPU
     and `pairs` those of positions with positions. Widths are bytes a value: `compute` of what matrix
     products make, `stream` of the embedding's result, `base` of frozen weights, `trained` of trained ones. `full`:
-    every weight is trained. `reach` is the length that windows are compared with.
+    every weight is trained. `reach` is the length that windows are compared with. Matrices are
+    `split` over tensor-parallel GPUs, and with `split_stream` the hidden states between them by positions.
     """
 
     tape: Tape
@@ -39,8 +40,15 @@ class Pass:
     masked: bool
     quantised: bool
     reach: int
+    split: int = 1
+    split_stream: bool = False
     grad: bool = True
     rank: Any = None
+
+    @property
+    def rows(self) -> Size:
+        """Positions of the residual stream on this GPU."""
+        return self.tokens * (1 / self.split) if self.split_stream else self.tokens
 
     def cast_in(self, value: Value) -> Value:
         """A value as autocast hands it to a matrix product."""
@@ -60,14 +68,27 @@ def _masked(setup: Setup) -> bool:
     return setup.packing == "padded" or (setup.packing == "packed" and setup.attention_kernel != "flash")
 
 
-def make_pass(setup: Setup, *, merges: bool = False, accumulates: bool = False) -> Pass:
-    """A pass with the sizes and choices of a setup, on a new tape."""
+def fsdp_mixed(setup: Setup) -> bool:
+    """Whether float32 shards are gathered in 16 bits: the mixed precision of FSDP, in which modules see narrow weights."""
+    return setup.precision == "autocast" and setup.sharding in ("fsdp", "fsdp-hybrid")
+
+
+def make_pass(
+    setup: Setup, *, merges: bool = False, accumulates: bool = False, length: int | None = None
+) -> Pass:
+    """A pass with the sizes and choices of a setup, on a new tape; `length` replaces the sequences'."""
     b, s, tokens, pairs = sizes(setup)
+    if length is not None:
+        s, tokens, pairs = length, b * length, b * length * length
+    mixed = fsdp_mixed(setup)
+    width = WIDTHS[setup.compute_dtype if mixed else setup.weight_dtype]
     return Pass(
         tape=Tape(merges=merges, accumulates=accumulates), sequences=b, length=s, tokens=tokens, pairs=pairs,
-        compute=WIDTHS[setup.compute_dtype], stream=FLOAT32 if setup.upcast_small else WIDTHS[setup.weight_dtype],
-        base=WIDTHS[setup.weight_dtype], trained=WIDTHS[setup.trained_dtype],
-        full=setup.method == "full", autocast=setup.under_autocast, kernel=setup.attention_kernel,
+        compute=WIDTHS[setup.compute_dtype], stream=FLOAT32 if setup.upcast_small else width,
+        base=width,
+        trained=width if mixed and setup.method == "full" else WIDTHS[setup.trained_dtype],
+        full=setup.method == "full", autocast=setup.under_autocast and not mixed, kernel=setup.attention_kernel,
         kernels=setup.kernels, dropout=setup.lora_dropout > 0, masked=_masked(setup),
         quantised=setup.quantize != "none", reach=setup.seq_len,
+        split=setup.tensor_parallel, split_stream=setup.split_stream and setup.tensor_parallel > 1,
     )  # fmt: skip

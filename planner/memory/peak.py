@@ -10,11 +10,12 @@ from ..adapter.whole import NOTHING_WHOLE, Whole
 from ..moments import Item, MemoryEstimate, MemoryPart, Moment
 from ..schema import Architecture
 from ..setup import Setup
-from .overhead import interval, overhead
+from .kinds import Job
+from .overhead import cached, interval, overhead
 from .passes import WIDTHS
-from .sharding import buckets, gathered, held_weights
-from .states import base_weights, optimizer_bytes, trained_tensors, update_bytes
-from .step import Course, Job, Place, course
+from .sharding import buckets, gathered
+from .states import Weights, base_weights, optimizer_bytes, share, trained_tensors, update_bytes
+from .step import Course, Place, Stage, course, stages
 from .stretch import Held, plus
 from .traffic import traffic
 
@@ -30,78 +31,97 @@ NAMES: dict[str, tuple[MemoryPart, str]] = {
     "temporary": ("temporary", "temporary buffers"),
     "gathered": ("temporary", "gathered units"),
     "buckets": ("temporary", "gradient buckets"),
-    "fixed": ("temporary", "tokens and positions"),
+    "fixed": ("temporary", "tokens and workspaces"),
 }
-
-
-def share(size: int, n: int) -> int:
-    """A shard of n, rounded up."""
-    return -(-size // n)
+WORKSPACE_BYTES = 8_519_680  # torch's cuBLAS workspace: 2 x 4096 KiB and 8 x 16 KiB (32 MiB on Hopper)
+WORKSPACES = 2  # one for the forward pass's thread, one for the backward's
+ID_BYTES = 8
 
 
 def estimate_memory(
-    arch: Architecture, setup: Setup, adapted: Iterable[Adapted] | None = None, whole: Whole = NOTHING_WHOLE
-) -> MemoryEstimate:
+    arch: Architecture, setup: Setup, adapted: Iterable[Adapted] | None = None, whole: Whole = NOTHING_WHOLE, *,
+    stored_bytes: int | None = None, merges: bool = False,
+) -> MemoryEstimate:  # fmt: skip
     """Peak bytes of one GPU for `setup`; `adapted` are the adapter's matrices, left out for full fine-tuning.
 
-    Raises InputError where the set-up does not go with the model.
+    `stored_bytes` are those of a base that is quantised as it was published, where the set-up quantises none.
+    `merges` counts gradients that meet as summed into a new tensor, as they are under a dispatch mode.
     """
     pairs = None if setup.method == "full" else tuple(adapted or ())
-    weights = base_weights(arch, setup)
-    tensors = trained_tensors(arch, pairs, whole)
+    weights = base_weights(arch, setup, stored_bytes)
+    found = [
+        _stage(arch, setup, pairs, whole, weights, stage, merges=merges) for stage in stages(arch, setup)
+    ]
+    return max(found, key=lambda each: each.per_gpu_bytes)
+
+
+def _stage(
+    arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None, whole: Whole, weights: Weights, stage: Stage, *,
+    merges: bool,
+) -> MemoryEstimate:  # fmt: skip
+    """The estimate of a GPU of one stage of the pipeline."""
+    tensors = trained_tensors(arch, setup, pairs, whole, stage)
     trained = sum(t.size * t.copies for t in tensors)
     width = WIDTHS[setup.trained_dtype]
-    held, host = held_weights(weights, setup)
-    base: Held = {"weights": held, "fixed": _fixed(arch, setup)}
-    if setup.method != "full":
-        base["adapter"] = share(trained * width, setup.shards if setup.parameters_sharded else 1)
-    states = optimizer_bytes(tensors, setup)
-    states = share(states, setup.shards) if setup.states_sharded else states
-    if setup.offload in ("optimizer", "all") or setup.optimizer.startswith("paged"):
-        host += states
-        states = 0
-    base["optimizer"] = states
-    gradients = (
-        0
-        if setup.optimizer_in_backward
-        else share(trained * width, setup.shards if setup.gradients_sharded else 1)
-    )
+    gradients = 0 if setup.optimizer_in_backward else share(trained * width, _over(setup, "gradients"))
+    base, host = _held(setup, weights, stage, trained, optimizer_bytes(tensors, setup))
     if setup.accumulation > 1:
         base["gradients"] = gradients
-    base["buckets"] = buckets(trained * width, setup)
     unit, outside = gathered(arch, setup)
     base["gathered"] = outside
-    job = Job(arch, setup, pairs, whole, unpacked=weights.unpacked)
-    going = course(job, base)
-    moments = _moments(going, unit, setup)
-    update = {
-        **base,
-        "gathered": 0,
-        "gradients": gradients,
-        "temporary": update_bytes(tensors, setup) // (setup.shards if setup.states_sharded else 1),
-    }
-    moments.append(_moment("optimizer", "step", update))
-    extra = overhead(setup, max(m.bytes for m in moments))
+    base["buckets"] = buckets(trained * width, setup)
+    base["fixed"] = 3 * ID_BYTES * setup.tokens + WORKSPACES * WORKSPACE_BYTES
+    job = Job(arch, setup, pairs, whole, merges=merges, unpacked=weights.unpacked)
+    going = course(job, base, stage, unit)
+    update = share(update_bytes(tensors, setup), _over(setup, "states"))
+    moments = _moments(going)
+    last = {**base, "gathered": 0, "gradients": gradients, "temporary": update}
+    moments.append(_moment("optimizer", "step", last))
     found = MemoryEstimate(
-        setup=setup, moments=tuple(moments), overhead=extra, low=0, high=0,
+        setup=setup, moments=tuple(moments), overhead=overhead(setup), low=0, high=0,
+        cached_bytes=cached(setup, _apart(going, update), unit + outside),
         traffic=traffic(arch, setup, trained), host_bytes=host,
     )  # fmt: skip
     low, high = interval(found)
     return replace(found, low=low, high=high)
 
 
-def _fixed(arch: Architecture, setup: Setup) -> int:
-    """Token ids, labels and their shifted copy (8 bytes each), and the table of rotations."""
-    return setup.tokens * 8 * 3
+def _over(setup: Setup, what: str) -> int:
+    """Over how many GPUs something is sharded."""
+    sharded = {
+        "states": setup.states_sharded,
+        "gradients": setup.gradients_sharded,
+        "parameters": setup.parameters_sharded,
+    }[what]
+    return setup.shards if sharded else 1
 
 
-def _moments(going: Course, unit: int, setup: Setup) -> list[Moment]:
+def _held(setup: Setup, weights: Weights, stage: Stage, trained: int, states: int) -> tuple[Held, int]:
+    """What is held throughout on the GPU, and the bytes of it that lie in host memory instead."""
+    over = _over(setup, "parameters")
+    base = share(weights.of(stage), over)
+    own = 0 if setup.method == "full" else share(trained * WIDTHS[setup.trained_dtype], over)
+    states = share(states, _over(setup, "states"))
+    host = 0
+    if setup.offload in ("parameters", "all"):
+        base, host = 0, base
+    if setup.offload in ("optimizer", "all") or setup.optimizer.startswith("paged"):
+        states, host = 0, host + states
+    return {"weights": base, "adapter": own, "optimizer": states}, host
+
+
+def _apart(going: Course, update: int) -> int:
+    """Transient bytes of the phases but the largest: of a layer, of the unembedding with the loss, of the update."""
+    layers = [sum(p.highest.values()) for p in going.places if "layer" in p.where]
+    ends = [sum(p.highest.values()) for p in going.places if "layer" not in p.where]
+    return round(sum(sorted((max(layers, default=0), max(ends, default=0), update))[:-1]))
+
+
+def _moments(going: Course) -> list[Moment]:
     """The highest place of each phase."""
     best: dict[str, tuple[int, Place, Held]] = {}
     for place in going.places:
         held = plus(place.base, place.highest)
-        if unit and "layer" in place.where:
-            held = plus(held, {"gathered": unit})
         size = sum(held.values())
         if place.phase not in best or size > best[place.phase][0]:
             best[place.phase] = size, place, held
@@ -109,7 +129,5 @@ def _moments(going: Course, unit: int, setup: Setup) -> list[Moment]:
 
 
 def _moment(phase: str, where: str, held: Held) -> Moment:
-    items = [
-        Item(*NAMES[label], bytes=max(0, round(size))) for label, size in held.items() if round(size) > 0
-    ]
+    items = [Item(*NAMES[label], bytes=round(size)) for label, size in held.items() if round(size) > 0]
     return Moment(phase, where, tuple(items))  # type: ignore[arg-type]

@@ -76,6 +76,22 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
     return out
 
 
+def whole(run: Pass, x: Value) -> Value:
+    """All positions of a stream that tensor-parallel GPUs hold in parts; its gradient is reduced to the parts."""
+    if not run.split_stream:
+        return x
+    tape, size = run.tape, x.bytes
+    return tape.apply((x,), x.elements * run.split, x.width, (), lambda g: (tape.new(size),))
+
+
+def part(run: Pass, x: Value) -> Value:
+    """This GPU's positions of a result that is summed over tensor-parallel ones."""
+    if not run.split_stream:
+        return x
+    tape, size = run.tape, x.bytes
+    return tape.apply((x,), x.elements * (1 / run.split), x.width, (), lambda g: (tape.new(size),))
+
+
 def adapted(
     run: Pass, x: Value, rows: Size, weight: Weight, pairs: tuple[LowRank, ...], *, clones: bool = False
 ) -> Value:

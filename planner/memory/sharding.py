@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from ..schema import Architecture
 from ..setup import Setup
 from .passes import WIDTHS
-from .states import Weights, is_quantised, quantised_bytes
+from .states import is_quantised, quantised_bytes
 
 BUCKET_BYTES = 25 * 2**20  # DistributedDataParallel's buckets
-PREFETCHED = 2  # units that are whole at a time: the one that runs and the next
 DEEPSPEED_BUCKET = 500_000_000  # elements, DeepSpeed's default reduce and all-gather buckets
 
 
@@ -37,7 +36,6 @@ def units(arch: Architecture, setup: Setup) -> Units:
     width = WIDTHS[setup.compute_dtype]
     layers: dict[int, int] = {}
     outside = 0
-    many = {layer for block in arch.blocks if block.stack in ("decoder", "encoder") for layer in block.layers}
     for matrix in arch.matrices:
         if matrix.tied:
             continue
@@ -53,7 +51,6 @@ def units(arch: Architecture, setup: Setup) -> Units:
                 layers[layer] = layers.get(layer, 0) + size
         else:
             outside += size
-    del many
     return Units(max(layers.values(), default=0), outside, sum(layers.values()) + outside)
 
 
@@ -63,22 +60,12 @@ def on_gpu(size: int, setup: Setup, *, expert: bool) -> int:
     return -(-size // split)
 
 
-def held_weights(weights: Weights, setup: Setup) -> tuple[int, int]:
-    """Bytes of the base weights that stay on one GPU, and in its share of host memory."""
-    size = weights.bytes
-    if setup.parameters_sharded:
-        size = -(-size // setup.shards)
-    if setup.offload in ("parameters", "all"):
-        return 0, size
-    return size, 0
-
-
 def gathered(arch: Architecture, setup: Setup) -> tuple[int, int]:
-    """Bytes of whole units beside the shards: while a layer runs, and throughout the step."""
+    """Bytes of whole units beside the shards: of one layer, and of what stays whole throughout the step."""
     if not (setup.parameters_sharded and setup.shards > 1) and setup.offload not in ("parameters", "all"):
         return 0, 0
     found = units(arch, setup)
-    return PREFETCHED * found.layer, found.outside
+    return found.layer, found.outside
 
 
 def buckets(trained_bytes: int, setup: Setup) -> int:

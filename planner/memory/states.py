@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from ..adapter import Adapted
 from ..adapter.whole import Whole
 from ..schema import Architecture, Matrix
 from ..setup import Quantize, Setup
 from .passes import FLOAT32, WIDTHS
+from .stages import Stage, count_layers
 
 QUANTILE_BLOCK = 256  # values that share a scale in an 8-bit optimizer's states (bitsandbytes 0.45 and later)
 SMALLEST_8BIT = 4096  # bitsandbytes keeps the states of smaller tensors in float32
@@ -20,6 +21,11 @@ NESTED_BLOCK = 256
 def ceil_div(a: int, b: int) -> int:
     """a / b, rounded up."""
     return -(-a // b)
+
+
+def share(size: int, n: int) -> int:
+    """A shard of n, rounded up."""
+    return ceil_div(size, n)
 
 
 def nf4_bytes(parameters: int, *, double: bool) -> int:
@@ -54,37 +60,72 @@ def is_quantised(matrix: Matrix) -> bool:
 
 @dataclass(frozen=True)
 class Weights:
-    """Base weights: bytes of all, and of those of one layer's matrices by index (`unpacked`: what the quantised
-    matrix takes while it is multiplied, 0 where it is not quantised)."""
+    """Base weights on one GPU: bytes of the layers, by number, and of what stands before and behind them. `unpacked`: what
+    a quantised matrix takes while it is multiplied, by its index."""
 
-    bytes: int
-    quantised_bytes: int
+    layers: tuple[int, ...]
+    before: int
+    behind: int
     unpacked: Mapping[int, int]
 
+    def of(self, stage: Stage) -> int:
+        """Those of a stage."""
+        ends = (self.before if stage.stem else 0) + (self.behind if stage.head else 0)
+        return sum(self.layers[stage.first : stage.end]) + ends
 
-def base_weights(arch: Architecture, setup: Setup) -> Weights:
-    """The base model in memory. Tied matrices once; with `upcast_small` what is not quantised in float32."""
+
+def base_weights(arch: Architecture, setup: Setup, stored_bytes: int | None = None) -> Weights:
+    """The base model in memory. Tied matrices once; with `upcast_small` what is not quantised in float32. Where the set-up
+    quantises none, `stored_bytes` of a base that was published quantised replace the sum."""
     width = WIDTHS[setup.weight_dtype]
     rest = FLOAT32 if setup.upcast_small else width
-    total = packed = 0
+    layers = dict.fromkeys(range(max(1, count_layers(arch))), 0)
+    before = behind = 0
     unpacked: dict[int, int] = {}
-    compute = WIDTHS[setup.compute_dtype]
     for index, matrix in enumerate(arch.matrices):
-        bias = matrix.d_out * matrix.experts * matrix.copies * rest if matrix.bias else 0
-        total += bias
-        if matrix.tied:
-            continue
-        if setup.quantize != "none" and is_quantised(matrix):
-            size = quantised_bytes(matrix, setup.quantize) * matrix.copies
-            packed += size
-            total += size
-            unpacked[index] = _unpacked(matrix, setup.quantize, compute)
+        size = _matrix_bytes(matrix, setup, rest)
+        if setup.quantize != "none" and is_quantised(matrix) and not matrix.tied:
+            unpacked[index] = _unpacked(matrix, setup.quantize, WIDTHS[setup.compute_dtype])
+        split = setup.tensor_parallel * (setup.expert_parallel if matrix.kind == "experts" else 1)
+        size = ceil_div(size, split)
+        if "{}" in matrix.name:
+            for layer in matrix.layers:
+                layers[layer] = layers.get(layer, 0) + size
+        elif matrix.role == "unembedding":
+            behind += size
         else:
-            total += (
-                matrix.params - (matrix.d_out * matrix.experts * matrix.copies if matrix.bias else 0)
-            ) * rest
-    total += sum(vector.params for vector in arch.vectors) * rest
-    return Weights(total, packed, unpacked)
+            before += size * matrix.copies
+    for vector in arch.vectors:
+        if "{}" in vector.name:
+            for layer in vector.layers:
+                layers[layer] = layers.get(layer, 0) + vector.size * rest
+        else:
+            behind += vector.params * rest
+    sizes = tuple(layers[number] for number in sorted(layers))
+    total = sum(sizes) + before + behind
+    if (
+        stored_bytes is not None
+        and setup.quantize == "none"
+        and stored_bytes < arch.params * WIDTHS[setup.weight_dtype]
+    ):
+        factor = (
+            stored_bytes / (setup.tensor_parallel * total)
+            if setup.expert_parallel == 1
+            else stored_bytes / total
+        )
+        sizes = tuple(round(size * factor) for size in sizes)
+        before, behind = round(before * factor), round(behind * factor)
+    return Weights(sizes, before, behind, unpacked)
+
+
+def _matrix_bytes(matrix: Matrix, setup: Setup, rest: int) -> int:
+    """Bytes of one copy of a matrix with its bias."""
+    bias = matrix.d_out * matrix.experts * rest if matrix.bias else 0
+    if matrix.tied:
+        return bias
+    if setup.quantize != "none" and is_quantised(matrix):
+        return quantised_bytes(matrix, setup.quantize) + bias
+    return matrix.d_in * matrix.d_out * matrix.experts * rest + bias
 
 
 def _unpacked(matrix: Matrix, kind: Quantize, compute: int) -> int:
@@ -100,12 +141,13 @@ def _unpacked(matrix: Matrix, kind: Quantize, compute: int) -> int:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A trained tensor's shape, and how often it stands in the model."""
+    """A trained tensor's shape, and how often it stands in the model; where it stands once, before or behind the layers."""
 
     rows: int
     columns: int
     copies: int
     embedding: bool = False
+    place: str = "before"
 
     @property
     def size(self) -> int:
@@ -114,51 +156,61 @@ class Tensor:
 
 
 def trained_tensors(
-    arch: Architecture, adapted: Iterable[Adapted] | None, whole: Whole
+    arch: Architecture, setup: Setup, adapted: Iterable[Adapted] | None, whole: Whole, stage: Stage
 ) -> tuple[Tensor, ...]:
-    """Every trained tensor: the whole model where `adapted` is None, else factors of pairs and what is trained in full."""
-    if adapted is None:
-        return tuple(_all(arch))
-    found = []
+    """Every trained tensor of a stage on one GPU: the whole model where `adapted` is None, else factors of pairs and what
+    is trained in full. Experts are divided by expert parallelism, matrices by tensor parallelism (of a pair, the
+    factor on the side that is split)."""
+    found = _all(arch, setup) if adapted is None else _chosen(arch, setup, adapted, whole)
+    return tuple(_in_stage(found, stage, count_layers(arch)))
+
+
+def _in_stage(found: Iterable[Tensor], stage: Stage, layers: int) -> Iterable[Tensor]:
+    if stage.stem and stage.head:
+        return found
+    share_of = (stage.end - stage.first) / max(1, layers)
+    return (
+        replace(t, copies=max(1, round(t.copies * share_of)))
+        for t in found
+        if t.copies > 1 or (stage.stem and t.place == "before") or (stage.head and t.place == "behind")
+    )
+
+
+def _chosen(arch: Architecture, setup: Setup, adapted: Iterable[Adapted], whole: Whole) -> Iterator[Tensor]:
     for item in adapted:
-        n = len(item.layers)
+        n, tp = len(item.layers), setup.tensor_parallel
+        place = "behind" if item.matrix.role == "unembedding" else "before"
+        ep = setup.expert_parallel if item.matrix.kind == "experts" else 1
         for pair in item.pairs:
-            found.append(Tensor(pair.rank * pair.n_in, pair.d_in, n))
-            found.append(Tensor(pair.d_out, pair.rank * pair.n_out, n))
+            a, b = ceil_div(pair.rank * pair.n_in, ep), ceil_div(pair.rank * pair.n_out, ep)
+            yield Tensor(a, pair.d_in, n, place=place)
+            yield Tensor(ceil_div(pair.d_out, tp), b, n, place=place)
             if pair.magnitudes:
-                found.append(Tensor(1, pair.magnitudes, n))
+                yield Tensor(1, ceil_div(pair.magnitudes, tp), n, place=place)
+    counted = 0
     for index, layers in whole.matrices.items():
         matrix = arch.matrices[index]
-        found.append(
-            Tensor(
-                matrix.d_out,
-                matrix.d_in * matrix.experts,
-                len(layers),
-                matrix.role in ("embedding", "unembedding"),
-            )
-        )
-    rest = whole.params - sum(
-        arch.matrices[i].d_in * arch.matrices[i].d_out * arch.matrices[i].experts * len(layers)
-        for i, layers in whole.matrices.items()
-    )
-    if rest > 0:
-        found.append(Tensor(1, rest, 1))
-    return tuple(found)
+        ends = matrix.role in ("embedding", "unembedding")
+        place = "behind" if matrix.role == "unembedding" else "before"
+        yield Tensor(matrix.d_out, matrix.d_in * matrix.experts, len(layers), ends, place)
+        counted += matrix.d_in * matrix.d_out * matrix.experts * len(layers)
+    if whole.params > counted:
+        yield Tensor(1, whole.params - counted, 1)
 
 
-def _all(arch: Architecture) -> Iterable[Tensor]:
+def _all(arch: Architecture, setup: Setup) -> Iterator[Tensor]:
     for matrix in arch.matrices:
+        split = setup.tensor_parallel * (setup.expert_parallel if matrix.kind == "experts" else 1)
+        place = "behind" if matrix.role == "unembedding" else "before"
         if not matrix.tied:
+            ends = matrix.role in ("embedding", "unembedding")
             yield Tensor(
-                matrix.d_out,
-                matrix.d_in * matrix.experts,
-                matrix.copies,
-                matrix.role in ("embedding", "unembedding"),
+                matrix.d_out, ceil_div(matrix.d_in * matrix.experts, split), matrix.copies, ends, place
             )
         if matrix.bias:
-            yield Tensor(1, matrix.d_out * matrix.experts, matrix.copies)
+            yield Tensor(1, matrix.d_out * matrix.experts, matrix.copies, place=place)
     for vector in arch.vectors:
-        yield Tensor(1, vector.size, len(vector.layers))
+        yield Tensor(1, vector.size, len(vector.layers), place="behind")
 
 
 # Optimizer states: bytes that one tensor's take, from its shape and the width of its parameters

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..adapter import AdapterSpec
+from ..schema import Architecture
 from ..setup import Setup
+from .check import check_setup, clear_errors
 from .layers import Stack, everyone, stacks
 from .model import Made, make
 from .optimizers import optimizer_step
-from .step import BLOCK_BYTES, Run, run
+from .step import BLOCK_BYTES, PLAIN, Run, run
 from .timeline import (
     GRADIENTS,
     PARTS,
@@ -34,8 +36,8 @@ TRANSIENT = slice(PARTS.index("activations"), None)
 
 @dataclass(frozen=True)
 class Simulation:
-    """A simulated step: its peak, the peak of each phase, FLOPs by phase and operator, how many layers ran of how many,
-    and by path which ones."""
+    """A simulated step: its peak, the peak of each phase, FLOPs by phase and operator, how many layers ran of how
+    many, parameters trained, and what to note."""
 
     peak: Peak
     moments: dict[str, Peak]
@@ -58,10 +60,15 @@ class Simulation:
 
 def simulate_step(
     config: Mapping[str, Any], spec: AdapterSpec | None, setup: Setup, *, whole: bool = False,
-    block_bytes: int = BLOCK_BYTES, how: Run = Run(),
+    block_bytes: int = BLOCK_BYTES, how: Run = PLAIN, arch: Architecture | None = None,
 ) -> Simulation:  # fmt: skip
-    """Run a step on the meta device. `whole` runs every layer instead of a few that stand for all."""
-    made = make(config, spec, setup)
+    """Run a step on the meta device, once as it begins and with what a later one finds: the optimizer's states.
+
+    `whole` runs every layer instead of a few that stand for all; `arch` is the config's inventory where it is known.
+    Raises ConfigError where transformers or PEFT cannot run it, InputError for what is not simulated.
+    """
+    check_setup(setup)
+    made = make(config, spec, setup, arch)
     trained = [p for p in made.model.parameters() if p.requires_grad]
     start = _held(made.model, setup, block_bytes)
     state, extra = optimizer_step(trained, setup, block_bytes)
@@ -111,7 +118,8 @@ def _held(model: Any, setup: Setup, block_bytes: int) -> list[int]:
 def _step(
     made: Made, setup: Setup, found: list[Stack], start: Sequence[int], block_bytes: int, how: Run
 ) -> tuple[dict[str, Peak], dict[str, dict[str, int]]]:
-    recording = run(made, setup, found, Tracker(block_bytes), how)
+    with clear_errors(made):
+        recording = run(made, setup, found, Tracker(block_bytes), how)
     made.model.zero_grad(set_to_none=True)
     times = multiplicity(found)
     moments, end = peaks(start, unroll(stretches(recording, times), found))

@@ -36,28 +36,29 @@ QUESTIONS = {torch.Tensor.all: True, torch.all: True, torch.Tensor.any: False, t
 class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
     """Runs a model's calls as CUDA would run them. `autocast` is the type that autocast lowers to, if it is on.
 
-    `pairs` are adapters on tensors of experts by the storage of the tensor. `padded` says that some sequences
-    are shorter than the batch. With `cuda` false it only answers questions about data that are not there.
+    `pairs` are adapters on tensors of experts by the storage of the tensor. `masked` says that a mask hides
+    some tokens. With `cuda` false it only answers questions about data that are not there.
     """
 
     active: ClassVar[CudaKernels | None] = None
 
     def __init__(
         self, tracker: Tracker, autocast: Any = None, cuda: bool = True,
-        pairs: Mapping[int, ExpertPairs] | None = None, padded: bool = False,
+        pairs: Mapping[int, ExpertPairs] | None = None, masked: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         self.cuda = cuda
         self.pairs = pairs or {}
-        self.padded = padded
+        self.masked = masked
         self.tracker = tracker
         self.autocast = autocast
-        self._casting = False
+        self.casting = False
         self._cast: dict[int, tuple[Any, Any]] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self._casting and torch.is_grad_enabled():
+        # Rotations switch autocast off, by a way that the meta device does not have; they alone ask for no gradient.
+        if self.casting and torch.is_grad_enabled():
             name = getattr(func, "__name__", "")
             if name in LOWER:
                 args, kwargs = self._all(args, kwargs, self._lower)
@@ -72,7 +73,7 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
         if func in QUESTIONS and len(args) == 1 and not kwargs and args[0].device.type == "meta":
             return torch.tensor(QUESTIONS[func])
         if func is torch.Tensor.__bool__ and args[0].device.type == "meta":
-            return not self.padded
+            return not self.masked
         return func(*args, **kwargs)
 
     def _experts(self, rows: Any, weight: Any, offs: Any = None, **more: Any) -> Any:
@@ -84,12 +85,22 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
     @contextmanager
     def forward(self) -> Iterator[None]:
         """In a forward pass, or a part of one that runs again: autocast is on, and forgets its casts at the end."""
-        self._casting, CudaKernels.active = self.autocast is not None, self
+        self.casting, CudaKernels.active = self.autocast is not None, self
+        try:
+            with _autocast_asked(self):
+                yield
+        finally:
+            self.casting, CudaKernels.active = False, None
+            self._cast.clear()
+
+    @contextmanager
+    def switched(self, on: bool) -> Iterator[None]:
+        """With autocast switched on or off for a while."""
+        was, self.casting = self.casting, on and self.autocast is not None
         try:
             yield
         finally:
-            self._casting, CudaKernels.active = False, None
-            self._cast.clear()
+            self.casting = was
 
     def _all(self, args: Any, kwargs: Any, cast: Callable[[Any], Any]) -> tuple[Any, dict[str, Any]]:
         return tuple(_each(x, cast) for x in args), {name: _each(x, cast) for name, x in kwargs.items()}
@@ -133,6 +144,26 @@ def _dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = 
     if not training or p == 0.0:
         return input
     return torch.native_dropout(input, p, True)[0]
+
+
+@contextmanager
+def _autocast_asked(kernels: CudaKernels) -> Iterator[None]:
+    """What code does with torch.autocast on the meta device, which has none, it does with ours."""
+    enabled, context = torch.is_autocast_enabled, torch.autocast
+
+    def is_enabled(device_type: str = "meta") -> bool:
+        return kernels.casting if device_type in ("meta", "cuda") else bool(enabled(device_type))
+
+    def switch(device_type: str, *args: Any, enabled: bool = True, **kwargs: Any) -> Any:
+        if device_type != "meta":
+            return context(device_type, *args, enabled=enabled, **kwargs)
+        return kernels.switched(enabled)
+
+    torch.is_autocast_enabled, torch.autocast = is_enabled, switch
+    try:
+        yield
+    finally:
+        torch.is_autocast_enabled, torch.autocast = enabled, context
 
 
 def flash_attention(

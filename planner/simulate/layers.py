@@ -113,21 +113,20 @@ def _context(kinds: Sequence[Hashable], index: int, reach: int = REACH) -> tuple
 
 
 def choose(kinds: Sequence[Hashable], reach: int = REACH) -> tuple[int, ...]:
-    """Layers to run: as few as show every layer of the stack in its surroundings.
+    """Layers to run: the first, the last, and as few as show every layer of the stack in its surroundings.
 
-    Stretches of up to LONGEST_CUT layers are left out as long as every context stays.
+    Stretches of up to LONGEST_CUT layers are left out, late ones first, as long as every context stays.
     """
     wanted = {_context(kinds, i, reach) for i in range(len(kinds))}
     kept = list(range(len(kinds)))
     for length in range(min(LONGEST_CUT, len(kinds)), 0, -1):
-        start = 0
-        while start + length <= len(kept):
+        start = len(kept) - length - 1
+        while start > 0:
             trial = kept[:start] + kept[start + length :]
             short = [kinds[i] for i in trial]
             if {_context(short, i, reach) for i in range(len(short))} == wanted:
                 kept = trial
-            else:
-                start += 1
+            start = min(start - 1, len(kept) - length - 1)
     return tuple(kept)
 
 

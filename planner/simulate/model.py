@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from ..adapter import AdapterSpec, adapt
+from ..adapter import Adapted, AdapterSpec, adapt
 from ..adapter.whole import trained_whole
 from ..architecture.build import build
 from ..architecture.meta.model import build_model, quietly
 from ..exports.peft import lora_config
+from ..schema import Architecture
 from ..setup import Setup
 from .experts import ExpertPairs, attach, check_pairs
 from .kernels import flash_attention
@@ -38,8 +39,13 @@ class Made:
     notes: tuple[str, ...]
 
 
-def make(config: Mapping[str, Any], spec: AdapterSpec | None, setup: Setup) -> Made:
-    """The model with its adapter, in training mode; frozen where it is frozen."""
+def make(
+    config: Mapping[str, Any], spec: AdapterSpec | None, setup: Setup, arch: Architecture | None = None
+) -> Made:
+    """The model with its adapter, in training mode; frozen where it is frozen.
+
+    Raises ConfigError where transformers or PEFT cannot build it, InputError for a choice that PEFT cannot train.
+    """
     named = {**config, "model_type": AS_TYPE.get(str(config.get("model_type")), config.get("model_type"))}
     model = build_model(named)
     pairs: dict[int, ExpertPairs] = {}
@@ -50,7 +56,7 @@ def make(config: Mapping[str, Any], spec: AdapterSpec | None, setup: Setup) -> M
         notes = choose_attention(model, setup)
         base = model
         if setup.method != "full":
-            model, pairs = _frozen(model, config, spec or AdapterSpec(), setup)
+            model, pairs = _frozen(model, config, arch or build(config), spec or AdapterSpec(), setup)
         choose_loss(base, setup)
         if setup.needs_input_grads:
             model.enable_input_require_grads()
@@ -88,7 +94,7 @@ def choose_attention(model: Any, setup: Setup) -> tuple[str, ...]:
 
 
 def _frozen(
-    model: Any, config: Mapping[str, Any], spec: AdapterSpec, setup: Setup
+    model: Any, config: Mapping[str, Any], arch: Architecture, spec: AdapterSpec, setup: Setup
 ) -> tuple[Any, dict[int, ExpertPairs]]:
     """The model with an adapter on frozen weights, quantised where they are."""
     if setup.quantize != "none":
@@ -99,7 +105,7 @@ def _frozen(
         for parameter in model.parameters():
             if parameter.dtype in (torch.float16, torch.bfloat16):
                 parameter.data = parameter.data.to(torch.float32)
-    found, pairs = _adapted(model, config, spec, dtype_of(setup.trained_dtype), setup.lora_dropout)
+    found, pairs = _adapted(model, config, arch, spec, setup)
     if setup.quantize != "none":
         from .quantised import adapt_quantised
 
@@ -108,13 +114,13 @@ def _frozen(
 
 
 def _adapted(
-    model: Any, config: Mapping[str, Any], spec: AdapterSpec, dtype: Any, dropout: float
+    model: Any, config: Mapping[str, Any], arch: Architecture, spec: AdapterSpec, setup: Setup
 ) -> tuple[Any, dict[int, ExpertPairs]]:
     """PEFT's model of a spec, and where PEFT has no place for pairs on experts, these beside it."""
     from peft import LoraConfig, get_peft_model
 
-    arch = build(config)
-    adapted = adapt(arch, spec)
+    dtype = dtype_of(setup.trained_dtype)
+    adapted: Sequence[Adapted] = adapt(arch, spec)
     own = [item for item in adapted if item.matrix.kind == "experts" and not item.pairs[0].materialised]
     if own and not any(item.as_peft and item.matrix.experts == 1 for item in own):
         check_pairs(own)
@@ -123,7 +129,7 @@ def _adapted(
     else:
         own = []
     fields = lora_config(arch, spec, adapted, trained_whole(arch, spec, adapted), config, None)
-    fields.update(lora_dropout=dropout, init_lora_weights=False, task_type=None)
+    fields.update(lora_dropout=setup.lora_dropout, init_lora_weights=False, task_type=None)
     with torch.device("meta"):
         found = get_peft_model(model, LoraConfig(**fields))
     pairs = attach(found, own, dtype, "base_model.model.")

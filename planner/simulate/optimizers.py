@@ -49,17 +49,19 @@ class _Lion(torch.optim.Optimizer):  # type: ignore[misc]
     def __init__(self, parameters: Sequence[Any]) -> None:
         super().__init__(parameters, {})
 
-    @torch.no_grad()
     def step(self, closure: Any = None) -> None:
         """p -= lr sign(b1 m + (1 - b1) g); m = b2 m + (1 - b2) g."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                state = self.state[parameter]
-                if not state:
-                    state["momentum"] = torch.zeros_like(parameter)
-                update = state["momentum"].lerp(parameter.grad, 0.1).sign_()
-                parameter.add_(update, alpha=-1e-4)
-                state["momentum"].lerp_(parameter.grad, 0.01)
+        with torch.no_grad():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    self._move(parameter, self.state[parameter])
+
+    def _move(self, parameter: Any, state: dict[str, Any]) -> None:
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        update = state["momentum"].lerp(parameter.grad, 0.1).sign_()
+        parameter.add_(update, alpha=-1e-4)
+        state["momentum"].lerp_(parameter.grad, 0.01)
 
 
 def _muon(parameters: Sequence[Any]) -> list[Any]:
@@ -79,38 +81,40 @@ class _AnyNumber(TorchFunctionMode):  # type: ignore[misc]
         return func(*args, **(kwargs or {}))
 
 
-# Each as HF's Trainer makes it: AdamW fused, the others as torch chooses for CUDA (foreach).
-MAKERS: dict[str, Callable[[Sequence[Any]], list[Any]]] = {
-    "adamw": lambda p: [torch.optim.AdamW(p, lr=1e-4, fused=True)],
-    "sgd": lambda p: [torch.optim.SGD(p, lr=1e-4, foreach=True)],
-    "sgd-momentum": lambda p: [torch.optim.SGD(p, lr=1e-4, momentum=0.9, foreach=True)],
-    "adafactor": lambda p: [torch.optim.Adafactor(p, lr=1e-4, foreach=False)],
-    "lion": lambda p: [_Lion(p)],
-    "adamw-8bit": lambda p: [_EightBit(p, 2)],
-    "lion-8bit": lambda p: [_EightBit(p, 1)],
-    "muon": _muon,
+def _adamw(parameters: Sequence[Any], setup: Setup) -> list[Any]:
+    kernel = setup.optimizer_kernel
+    return [torch.optim.AdamW(parameters, lr=1e-4, fused=kernel == "fused", foreach=kernel == "foreach")]
+
+
+# AdamW as the set-up says, the others as torch chooses for CUDA (foreach), Adafactor in a loop as HF's is.
+MAKERS: dict[str, Callable[[Sequence[Any], Setup], list[Any]]] = {
+    "adamw": _adamw,
+    "sgd": lambda p, _: [torch.optim.SGD(p, lr=1e-4, foreach=True)],
+    "sgd-momentum": lambda p, _: [torch.optim.SGD(p, lr=1e-4, momentum=0.9, foreach=True)],
+    "adafactor": lambda p, _: [torch.optim.Adafactor(p, lr=1e-4, foreach=False)],
+    "lion": lambda p, _: [_Lion(p)],
+    "adamw-8bit": lambda p, _: [_EightBit(p, 2)],
+    "lion-8bit": lambda p, _: [_EightBit(p, 1)],
+    "muon": lambda p, _: _muon(p),
 }
 
 
 def optimizer_step(parameters: Sequence[Any], setup: Setup, block_bytes: int) -> tuple[int, int]:
     """Bytes of the states that the optimizer keeps, and the most that a later step takes beyond them.
 
-    Parameters and gradients are counted elsewhere. Paged states lie in host memory and count nothing.
+    Parameters and gradients are counted elsewhere. Under "bf16-master" states are those of float32 copies, which
+    count too (a fused kernel reads 16-bit gradients). Paged states lie in host memory and count nothing.
     """
     name = setup.optimizer.removeprefix("paged-")
     # The fused kernel takes no tensors of the meta device; fake ones of the CPU's are slower for all others.
-    fake = FakeTensorMode() if name == "adamw" else nullcontext()
-    with uncollected(), fake, _AnyNumber():
-        held = [
-            torch.empty(p.shape, dtype=p.dtype, device="cpu" if name == "adamw" else "meta")
-            for p in parameters
-        ]
-        for tensor in held:
-            tensor.requires_grad_(True)
-            tensor.grad = torch.empty_like(tensor)
-        tracker = Tracker(block_bytes, "cpu" if name == "adamw" else "meta")
+    fused = name == "adamw" and setup.optimizer_kernel == "fused"
+    device, mode = ("cpu", FakeTensorMode()) if fused else ("meta", nullcontext())
+    masters = setup.precision == "bf16-master"
+    with uncollected(), mode, _AnyNumber():
+        held = [_like(p, torch.float32 if masters else p.dtype, device) for p in parameters]
+        tracker = Tracker(block_bytes, device)
         tracker.ignore((*held, *(t.grad for t in held)))
-        optimizers = MAKERS[name](held)
+        optimizers = MAKERS[name](held, setup)
         with tracker:
             tracker.enter(PLACE)
             for optimizer in optimizers:
@@ -122,7 +126,15 @@ def optimizer_step(parameters: Sequence[Any], setup: Setup, block_bytes: int) ->
     state = _bytes(tracker.recording, events[:before])
     later = Recording(tracker.recording.blocks, events[before:], [(0, PLACE)])
     extra = sum(stretches(later, {})[0].here.highest)
-    return (0 if setup.optimizer != name else state), extra
+    copies = sum(t.numel() * t.element_size() for t in held) if masters else 0
+    return (0 if setup.optimizer != name else state + copies), extra
+
+
+def _like(parameter: Any, dtype: Any, device: str) -> Any:
+    """A parameter of this shape with a gradient."""
+    found = torch.empty(parameter.shape, dtype=dtype, device=device).requires_grad_()
+    found.grad = torch.empty_like(found)
+    return found
 
 
 def _bytes(recording: Recording, events: Sequence[int]) -> int:

@@ -1,9 +1,9 @@
-"""Stand-ins for quantised Linear modules: the bytes that bitsandbytes and others hold, and the buffers that they make.
+"""Stand-ins for quantised Linear modules: the bytes that bitsandbytes and others hold, and the buffers they make.
 
 Weights of 4 bits are packed in bytes, with a scale for each 64 of them; forward and backward dequantise the whole
 weight into a temporary of the compute type, as bitsandbytes' MatMul4Bit does, and keep neither it nor the input.
 LLM.int8() keeps its input, holds it in 8 bits and the product in 32 while it multiplies, and dequantises for the
-backward pass alone. Sources: bitsandbytes 0.49, autograd/_functions.py and nn/modules.py; peft 0.21, tuners/lora/bnb.py.
+backward pass alone. Sources: bitsandbytes 0.49, autograd/_functions.py, nn/modules.py; peft 0.21, lora/bnb.py.
 """
 
 from __future__ import annotations
@@ -128,8 +128,8 @@ class _Lora8bit(_Lora4bit):
 
 
 def quantise(model: Any, setup: Setup) -> None:
-    """Replace the Linear modules that transformers gives to bitsandbytes: all but the output embedding, tied ones and the
-    last."""
+    """Replace the Linear modules that transformers gives to bitsandbytes: all but the output embedding, tied ones and
+    the last."""
     from transformers.pytorch_utils import Conv1D
     from transformers.quantizers.base import get_keys_to_not_convert
     from transformers.quantizers.quantizers_utils import should_convert_module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -22,17 +23,37 @@ from .tracker import Tracker
 BLOCK_BYTES = 512  # what the CUDA caching allocator rounds a request up to
 
 
-class _Skip(torch.nn.Module):  # type: ignore[misc]
-    """Stands where a layer does not run: hands on what comes in, in the form in which the layer before gave it."""
+class _Form:
+    """The form in which layers hand on what they make: a tensor, or a tuple of one and of other things.
 
-    def __init__(self, form: dict[str, Any]) -> None:
+    The others are known by weak reference: whoever calls the layers holds them, as without us.
+    """
+
+    def __init__(self) -> None:
+        self.rest: tuple[Any, ...] | None = None
+
+    def note(self, module: Any, args: Any, out: Any) -> None:
+        """A hook after a layer that ran."""
+        self.rest = None
+        if isinstance(out, tuple):
+            self.rest = tuple(
+                weakref.ref(x) if isinstance(x, torch.Tensor) else lambda x=x: x for x in out[1:]
+            )
+
+    def give(self, hidden: Any) -> Any:
+        """Hidden states in this form, with what the last layer gave beside them."""
+        return hidden if self.rest is None else (hidden, *(each() for each in self.rest))
+
+
+class _Skip(torch.nn.Module):  # type: ignore[misc]
+    """Stands where a layer does not run: hands on what comes in."""
+
+    def __init__(self, form: _Form) -> None:
         super().__init__()
         self.form = form
 
     def forward(self, hidden: Any = None, *args: Any, **kwargs: Any) -> Any:
-        if hidden is None:
-            hidden = kwargs["hidden_states"]
-        return (hidden, *self.form["rest"]) if self.form["tuple"] else hidden
+        return self.form.give(kwargs["hidden_states"] if hidden is None else hidden)
 
 
 @contextmanager
@@ -43,13 +64,8 @@ def only(model: Any, stacks: Iterable[Stack]) -> Iterator[None]:
     try:
         for stack in stacks:
             modules = model.get_submodule(stack.path)
-            form: dict[str, Any] = {"tuple": False, "rest": ()}
-
-            def note(module: Any, args: Any, out: Any, form: dict[str, Any] = form) -> None:
-                form["tuple"] = isinstance(out, tuple)
-                form["rest"] = tuple(None for _ in out[1:]) if isinstance(out, tuple) else ()
-
-            handles += [modules[index].register_forward_hook(note) for index in stack.chosen]
+            form = _Form()
+            handles += [modules[index].register_forward_hook(form.note) for index in stack.chosen]
             for index in set(range(len(modules))) - set(stack.chosen):
                 replaced.append((modules, str(index), modules[index]))
                 modules._modules[str(index)] = _Skip(form)
@@ -132,8 +148,9 @@ def _back(form: Any) -> Any:
     return torch.empty(shape, dtype=dtype, device=device)
 
 
-def inputs(model: Any, setup: Setup, device: str = "meta", padded: bool = False) -> dict[str, Any]:
-    """Tokens and their labels; for a model of sound, features and the labels of its decoder. With `padded`, a mask."""
+def inputs(model: Any, setup: Setup, device: str = "meta") -> dict[str, Any]:
+    """Tokens and their labels, and a mask where shorter sequences are padded or packed; for a model of sound,
+    features and the labels of its decoder."""
     config = model.config
     shape = setup.micro_batch, setup.seq_len
     ids = torch.zeros(shape, dtype=torch.long, device=device)
@@ -143,7 +160,9 @@ def inputs(model: Any, setup: Setup, device: str = "meta", padded: bool = False)
         features = torch.zeros(setup.micro_batch, config.num_mel_bins, frames, dtype=dtype, device=device)
         return {"input_features": features, "labels": ids}
     found = {"input_ids": ids, "labels": ids.clone()}
-    if padded:
+    if getattr(config, "is_encoder_decoder", False):
+        found["decoder_input_ids"] = ids.clone()
+    if is_masked(setup):
         found["attention_mask"] = torch.ones(shape, dtype=torch.long, device=device)
     return found
 
@@ -161,29 +180,35 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
+def is_masked(setup: Setup) -> bool:
+    """Whether attention is given a mask: sequences are padded or packed, and the kernel does not take lengths."""
+    return setup.packing != "full" and setup.attention_kernel != "flash"
+
+
 @dataclass(frozen=True)
 class Run:
-    """How a step is run beside its set-up: `cuda` with CUDA's kernels in place of the general ones; `padded` with
-    sequences shorter than the batch; `keep_outputs` with the model's outputs held until the step ends, as a loop
-    that names them does; on which device."""
+    """How a step is run beside its set-up: `cuda` with CUDA's kernels in place of the general ones; `keep_outputs`
+    with the model's outputs held until the step ends, as a loop that names them does; on which device."""
 
     cuda: bool = True
-    padded: bool = False
     keep_outputs: bool = False
     device: str = "meta"
 
 
+PLAIN = Run()
+
+
 def run(
-    made: Made, setup: Setup, stacks: list[Stack], tracker: Tracker, how: Run = Run(),
+    made: Made, setup: Setup, stacks: list[Stack], tracker: Tracker, how: Run = PLAIN,
 ) -> Recording:  # fmt: skip
     """One forward and backward pass of the chosen layers, recorded. With accumulation it is a later one of its
     micro-steps, that finds gradients."""
     model = made.model
     autocast = dtype_of(setup.compute_dtype) if setup.under_autocast else None
-    kernels = CudaKernels(tracker, autocast, how.cuda, made.pairs, how.padded)
+    kernels = CudaKernels(tracker, autocast, how.cuda, made.pairs, is_masked(setup))
     if setup.checkpointing != "none":
         checkpointed(model, tracker, kernels, setup.checkpointing == "layer-offload")
-    batch = inputs(model, setup, how.device, how.padded)
+    batch = inputs(model, setup, how.device)
     if setup.accumulation > 1:
         give_gradients(model)
     tracker.ignore(held(model))

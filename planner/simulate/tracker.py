@@ -25,12 +25,12 @@ _ACCUMULATE = 2**63  # AccumulateGrad nodes are numbered past any other: they be
 def _grouped_flops(a: Any, b: Any, *args: Any, out_val: Any = None, **kwargs: Any) -> int:
     """2 FLOPs per multiply-add of a grouped product: every row meets one group's matrix."""
     rows, inner = a.shape[-2:]
-    return 2 * rows * inner * b.shape[-1]
+    return int(2 * rows * inner * b.shape[-1])
 
 
 def _int_flops(a: Any, b: Any, *args: Any, out_val: Any = None, **kwargs: Any) -> int:
     """2 FLOPs per multiply-add of a product of integers."""
-    return 2 * a.shape[0] * a.shape[1] * b.shape[1]
+    return int(2 * a.shape[0] * a.shape[1] * b.shape[1])
 
 
 # torch's counter leaves out grouped and integer products.

@@ -100,8 +100,8 @@ def _notices(setup: Setup, machine: Cluster, parts: dict[str, float], total: flo
     if wide and not setup.under_autocast:
         yield Notice(
             "adapter-in-float32",
-            "The adapter is in float32 on 16-bit weights without autocast, as PEFT makes it: its products and the casts "
-            "around them run in float32, which is slow. --adapter-dtype bfloat16 or --autocast avoids it.",
+            "The adapter is in float32 on 16-bit weights without autocast, as PEFT makes it: its products and the "
+            "casts around them are slow. --adapter-dtype bfloat16 or --autocast avoids it.",
         )
     if parts["scan"] > 0.2 * total:
         yield Notice(

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from planner import estimate
 from planner.architecture.build import build
 from planner.errors import ConfigError
 from planner.flops import compressed_pairs
@@ -141,21 +142,37 @@ def test_compressed_pairs_against_counting(seq_len: int, rate: int) -> None:
 # ------------------------------------------------------------------------------------------------- Kimi K2.5
 
 
-def test_kimi_k25_is_its_text_model() -> None:
-    text = {
-        "model_type": "kimi_k2", "architectures": ["DeepseekV3ForCausalLM"], "hidden_size": 16, "vocab_size": 40,
-        "intermediate_size": 20, "num_hidden_layers": 3, "num_attention_heads": 2, "n_routed_experts": 4,
-        "num_experts_per_tok": 2, "n_shared_experts": 1, "moe_intermediate_size": 6, "first_k_dense_replace": 1,
-        "max_position_embeddings": 64,
+@st.composite
+def kimi_k25_configs(draw: st.DrawFn) -> dict[str, Any]:
+    """A random decoder behind a random tower."""
+    heads = draw(st.integers(1, 3))
+    vision = {
+        "hidden_size": 8 * heads, "num_attention_heads": heads, "intermediate_size": draw(st.integers(5, 30)),
+        "num_hidden_layers": draw(st.integers(1, 3)), "patch_size": draw(st.integers(2, 6)),
+        "pos_emb_height": draw(st.integers(2, 5)), "pos_emb_width": draw(st.integers(2, 5)),
+        "merge_kernel_size": [draw(st.integers(1, 3)), draw(st.integers(1, 3))],
     }  # fmt: skip
-    whole = {
-        "model_type": "kimi_k25", "architectures": ["KimiK25ForConditionalGeneration"], "text_config": text,
-        "vision_config": {"vt_hidden_size": 8},
+    text = draw(configs("deepseek_v3"))
+    return {
+        "model_type": "kimi_k25", "architectures": ["Kimi_K25ForConditionalGeneration"], "text_config": text,
+        "vision_config": vision, "projection_hidden_size": 8 * heads, "tie_word_embeddings": draw(st.booleans()),
     }  # fmt: skip
-    alone, inside = build(text), build(whole)
-    assert (inside.model_type, inside.params, inside.max_position) == ("kimi_k25", alone.params, 64)
-    assert inside.matrices == alone.matrices
-    assert "vision tower" in inside.notes[0]
+
+
+@given(kimi_k25_configs())
+def test_kimi_k25_inventory(config: dict[str, Any]) -> None:
+    check_inventory(config)
+
+
+@settings(max_examples=2)
+@given(kimi_k25_configs())
+def test_kimi_k25_flops(config: dict[str, Any]) -> None:
+    check_flops(config, 2, 9, targets=[["o_proj"]], checkpointing=False)
+
+
+def test_kimi_k25_equals_the_published_total() -> None:
+    """1,026,879,376,368 numbers in its safetensors files, 23,040 of them the routers' correction biases."""
+    assert estimate("moonshotai/Kimi-K2.5").model.params == 1_026_879_376_368 - 60 * 384
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,10 @@ class Heads:
         return self.n_kv_heads * self.d_head
 
 
+# Types whose classes refuse a hidden size that the heads do not divide; the others round the head's width down.
+WHOLE_HEADS = frozenset(("llama", "arcee", "stablelm"))
+
+
 def read_heads(cfg: Fields, n_kv_default: int | None = None, d_head_default: int | None = None) -> Heads:
     """Heads from the usual fields. An absent field takes the default of the family's class; a null one (and a
     class without default) means as many key-value heads as heads, and hidden / heads for head_dim."""
@@ -41,9 +45,9 @@ def read_heads(cfg: Fields, n_kv_default: int | None = None, d_head_default: int
     )
     d_head = cfg.int("head_dim", None if "head_dim" in cfg.data else d_head_default)
     if d_head is None:
-        if hidden % n_heads:
-            raise cfg.fail("num_attention_heads", f"a divisor of hidden_size ({hidden}), or a head_dim field")
         d_head = hidden // n_heads
+        if not d_head or (hidden % n_heads and cfg.str("model_type", "") in WHOLE_HEADS):
+            raise cfg.fail("num_attention_heads", f"a divisor of hidden_size ({hidden}), or a head_dim field")
     if n_heads % n_kv:
         raise cfg.fail("num_key_value_heads", f"a divisor of num_attention_heads ({n_heads})")
     return Heads(hidden, n_heads, n_kv, d_head)

@@ -1,8 +1,8 @@
 """Decoders with multi-head latent attention (DeepSeek V2 to V3.2, Kimi K2, GLM-4.7-Flash, GLM-5) and routed experts.
 
 Keys and values come from one narrow latent; queries from another, or directly. Newer models choose each query's
-keys with an indexer, which no gradient reaches. Kimi K2 has DeepSeek V3's layout and no class of its own; of
-Kimi K2.5 the text model alone is built, in the same way.
+keys with an indexer, which no gradient reaches. Kimi K2 has DeepSeek V3's layout and no class of its own; Kimi K2.5
+has the same decoder behind a tower.
 """
 
 from __future__ import annotations
@@ -16,11 +16,7 @@ from .common import finish, gated_mlp, groups, has_head, unembedding
 from .dense import LLAMA_NORMS
 from .experts import ExpertFields, Experts, read_experts, routed
 from .moe import DEEPSEEK_FIELDS, mlp_layer_types
-
-NO_VISION_NOTE = (
-    "Text model alone, built as deepseek_v3: the vision tower and its projector are not counted, as in the "
-    "build that the catalogue's total comes from."
-)
+from .towers_kimi import kimi_k25
 
 
 @dataclass(frozen=True)
@@ -201,19 +197,20 @@ def decoder(trace: Trace, cfg: Fields, style: Style, prefix: str = "model.") -> 
 
 
 def build(cfg: Fields) -> Architecture:
-    """A text model of one of the families in STYLES, or the text part of `kimi_k25`."""
-    notes: tuple[str, ...] = ()
-    text, head = cfg, has_head(cfg)
-    if cfg.str("model_type") == "kimi_k25":
-        text, notes = cfg.sub("text_config"), (NO_VISION_NOTE,)
-    style = STYLES.get(text.str("model_type"), STYLES["deepseek_v3"])
+    """A text model of one of the families in STYLES, or `kimi_k25` around one."""
+    text, head, sees = cfg, has_head(cfg), cfg.str("model_type") == "kimi_k25"
+    if sees:
+        text = cfg.sub("text_config")
+    style = STYLES.get(text.str("model_type", "deepseek_v3"), STYLES["deepseek_v3"])
     trace = Trace()
-    decoder(trace, text, style)
-    tied = bool(text.bool("tie_word_embeddings", False))
     hidden, vocab = text.int("hidden_size"), text.int("vocab_size")
+    decoder(trace, text, style, prefix="model.language_model." if sees else "model.")
+    tied = bool(cfg.bool("tie_word_embeddings", True) if sees else cfg.bool("tie_word_embeddings", False))
+    if sees:
+        kimi_k25(trace, cfg, hidden)
     if head:
         unembedding(trace, hidden, vocab, tied=tied)
     return finish(
-        trace, cfg, n_layers=text.int("num_hidden_layers"), hidden=hidden, vocab=vocab, tied=tied, notes=notes,
+        trace, cfg, n_layers=text.int("num_hidden_layers"), hidden=hidden, vocab=vocab, tied=tied,
         max_position=text.int("max_position_embeddings", None),
     )  # fmt: skip

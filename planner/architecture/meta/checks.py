@@ -13,7 +13,7 @@ MOST_THINGS = 100_000
 MOST_DEPTH = 24
 MOST_VALUES = 2_000_000
 # Numbers of modules, or of entries in a list that transformers makes, by what their fields' names contain.
-WIDTHS = ("token", "seed", "size", "dim", "vocab")
+WIDTHS = ("token", "seed", "size", "dim", "vocab", "channel")
 LAYERS = ("layer", "depth", "num_block", "n_block", "num_hidden_group")
 THINGS = ("expert", "group", "head", "codebook", "quantizer", "stage", "branch", "scale", "num_")
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...schema import Architecture, Kind, Part
 from ..trace import Trace
+from .forward import Index, read_blocks
 from .roles import ROUTER, SHARED, Place, Roles
 
 TOP_K = (
@@ -48,15 +49,14 @@ class Reading:
 
     trace: Trace = field(default_factory=Trace)
     seen: set[int] = field(default_factory=set)
-    index: dict[int, tuple[int, int]] = field(default_factory=dict)
+    index: Index = field(default_factory=dict)
     unknown_top_k: bool = False
 
 
 def read(model: Any, config: Mapping[str, Any], built_by: str) -> Architecture:
     """The inventory of a model."""
     reading = Reading()
-    blocks = moe_blocks(model)
-    roles = Roles(model, blocks)
+    roles = Roles(model, moe_blocks(model))
     owner = table_weight(roles)
     for place in places(model):
         bias_done: set[str] = set()
@@ -73,14 +73,14 @@ def read(model: Any, config: Mapping[str, Any], built_by: str) -> Architecture:
     longest = _number(text, "max_position_embeddings") if given & POSITIONS else 0
     output = roles.output
     tied = owner is not None and output is not None and getattr(output, "weight", None) is owner[0]
-    return reading.trace.architecture(
-        model_type=str(config["model_type"]), hidden_size=_hidden(model, text, roles),
-        n_layers=_layers(model, text),
+    inventory = reading.trace.architecture(
+        model_type=str(getattr(model.config, "model_type", None) or config["model_type"]),
+        hidden_size=_hidden(model, text, roles), n_layers=_layers(model, text),
         vocab_size=_number(text, "vocab_size") or (owner[0].shape[0] if owner else 0),
-        max_position=longest or None, tied_embeddings=tied, notes=notes,
-        built_by=built_by,
-        flops_gap="No exact FLOP count: this architecture was read from transformers, without its forward pass.",
+        max_position=longest or None, tied_embeddings=tied, notes=notes, built_by=built_by,
     )  # fmt: skip
+    blocks, gap = read_blocks(model, inventory.matrices, reading.index)
+    return replace(inventory, blocks=blocks, flops_gap=gap)
 
 
 def places(model: Any) -> Iterator[Place]:
@@ -196,7 +196,8 @@ def _parameter(
         (layer,), name, role, found.kind, found.d_in, found.d_out, found.experts, active, with_bias, not first,
         found.parts, found.outer,
     )  # fmt: skip
-    reading.index.setdefault(id(parameter), (number, layer))
+    if found.kind != "embedding":
+        reading.index.setdefault(id(parameter), []).append((number, layer, id(place.module)))
 
 
 def _active(reading: Reading, model: Any, place: Place, found: Found) -> int:

@@ -25,7 +25,7 @@ MAPPINGS = (
     "MODEL_FOR_CAUSAL_LM_MAPPING", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING", "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING",
     "MODEL_FOR_MASKED_LM_MAPPING", "MODEL_MAPPING",
 )  # fmt: skip
-MOST_MODULES = 30_000
+MOST_MODULES = 25_000
 
 
 def build_model(config: Mapping[str, Any]) -> Any:
@@ -78,12 +78,26 @@ def _build(model_type: str, config: Mapping[str, Any]) -> Any:
 
     fields = _cleaned(config)
     fields.pop("model_type", None)
-    read = AutoConfig.for_model(model_type, **fields)
+    read = _text_alone(AutoConfig.for_model(model_type, **fields), config.get("architectures"))
     cls = model_class(model_type, read, config.get("architectures"))
     with torch.device("meta"), _no_init(), _bounded():
         model = cls._from_config(read, attn_implementation="eager")
         model.tie_weights()
     return model
+
+
+def _text_alone(config: Any, architectures: object) -> Any:
+    """The text part of a config where the class named in `architectures` is made from that part, as the library's own
+    auto classes take it."""
+    import transformers
+
+    name = architectures[0] if isinstance(architectures, (list, tuple)) and architectures else architectures
+    found = getattr(transformers, name, None) if isinstance(name, str) and name.isidentifier() else None
+    wanted = getattr(found, "config_class", None)
+    if not isinstance(wanted, type) or isinstance(config, wanted):
+        return config
+    text = config.get_text_config(decoder=True)
+    return text if isinstance(text, wanted) else config
 
 
 def _cleaned(value: Any) -> Any:
