@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -102,7 +103,17 @@ def build_natively(config: Mapping[str, Any]) -> Architecture:
         built: Architecture = import_module(f".families.{BUILDERS[model_type]}", __package__).build(fields)
     except RecursionError as error:
         raise ConfigError(f"config of model_type {model_type!r} is nested too deeply") from error
-    return built
+    return replace(built, activation=_activation(config))
+
+
+def _activation(config: Mapping[str, Any]) -> str | None:
+    """The name of the activation function, of the text part where a config has one."""
+    text = config.get("text_config")
+    for part in (text if isinstance(text, Mapping) else {}, config):
+        for key in ("hidden_activation", "hidden_act", "activation_function"):
+            if isinstance(part.get(key), str):
+                return str(part[key])
+    return None
 
 
 def _by_transformers(config: Mapping[str, Any]) -> Architecture:
