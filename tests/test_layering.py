@@ -26,7 +26,7 @@ LAYERS = (
     "architecture",
     "stored",
     "adapter",
-    "flops memory capacity hardware information learning_rate",
+    "flops memory capacity hardware information learning_rate regret",
     "speed cost dataset",
     "plan notices",
     "estimator",
@@ -37,7 +37,7 @@ LAYERS = (
 
 # Where each package from outside may be imported, as prefixes of module names. No other package may be.
 HEAVY = "architecture.meta simulate validate"
-TABLES = "learning_rate.fit dataset report"
+TABLES = "learning_rate.sweep learning_rate.fit dataset report"
 ALLOWED = {
     "torch": HEAVY,
     "transformers": HEAVY,

@@ -14,6 +14,7 @@ from ..version import __version__
 COMMANDS = {
     "estimate": "What a LoRA fine-tune of a model is: parameters, FLOPs, capacity, learning rate.",
     "simulate": "Run the training step without weights: peak memory by part, its moment, FLOPs.",
+    "plan": "The best plan for a model, data, GPUs, a budget and a deadline.",
     "export": "Write the adapter config that trains exactly what was counted.",
     "models": "List the models of the catalogue.",
     "gpus": "List the accelerators that are known, with their peaks and prices.",
