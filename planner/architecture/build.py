@@ -16,7 +16,7 @@ BUILDERS: dict[str, str] = {
     **dict.fromkeys(
         "llama mistral ministral ministral3 qwen2 qwen3 gemma gemma2 gemma3_text phi3 granite olmo olmo2 olmo3 "
         "smollm3 seed_oss exaone4 hunyuan_v1_dense glm glm4 ernie4_5 arcee apertus starcoder2 cohere cohere2 "
-        "stablelm".split(),
+        "stablelm cwm jais2 hyperclovax iquestcoder nanochat nemotron bitnet vaultgemma".split(),
         "dense",
     ),
     **dict.fromkeys(
