@@ -1,4 +1,8 @@
-"""lora-plan: parameters, FLOPs, capacity and learning rate of a LoRA fine-tune, from a model's config."""
+"""lora-plan: parameters, FLOPs, memory, time, cost, capacity and learning rate of a fine-tune, from a config."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from .errors import PlannerError
 from .estimator import estimate
@@ -7,4 +11,33 @@ from .plan import Plan
 from .simulate import simulate
 from .version import __version__
 
-__all__ = ["Plan", "PlannerError", "__version__", "estimate", "export", "simulate"]
+if TYPE_CHECKING:  # imported where they are called: an estimate needs none of them
+    from .comparing import Comparison
+    from .measuring import Calibrated
+    from .search import Found
+
+
+def plan(model: Any, **options: Any) -> Found:
+    """The best plan for a model, data, GPUs, a budget and a deadline; see planner.search.plan for the options."""
+    from .search import plan as search
+
+    return search(model, **options)
+
+
+def compare(model: Any, **options: Any) -> Comparison:
+    """LoRA, QLoRA and full fine-tuning side by side; see planner.comparing.compare for the options."""
+    from .comparing import compare as laid_out
+
+    return laid_out(model, **options)
+
+
+def calibrate(model: Any = None, **options: Any) -> Calibrated:
+    """Learn from a measured step; see planner.measuring.calibrate for the options."""
+    from .measuring import calibrate as learn
+
+    return learn(model, **options)
+
+
+__all__ = [
+    "Plan", "PlannerError", "__version__", "calibrate", "compare", "estimate", "export", "plan", "simulate",
+]  # fmt: skip
