@@ -107,7 +107,9 @@ def _python_layer_norm(run: Pass, x: Value, weight: int) -> Value:
 
 def activation(run: Pass, x: Value, name: str) -> Value:
     """An activation by its name in the config."""
-    if name in ("gelu_new", "gelu_fast", "bloom") and run.kernels == "transformers":
+    if name == "bloom":  # a function of its own that keeps its input
+        return unary(x, "in", 3)
+    if name in ("gelu_new", "gelu_fast") and run.kernels == "transformers":
         return _gelu_in_python(x)
     if name in ("relu", "relu2"):
         y = unary(x, "out")
