@@ -13,7 +13,7 @@ from .tape import Buffer, Gradients, Size, Tape, Value, cast, copy, scale, unary
 class Shape:
     """Heads and their widths. `masked`: a mask is given as a tensor; `capped` scores pass through tanh; `eager`: the model
     has no fused attention; `narrow`: its softmax runs in the values' own type; `dropped`: probabilities pass
-    through dropout."""
+    through dropout; `wide`: queries and keys are multiplied in float32."""
 
     n_heads: int
     n_kv_heads: int
@@ -24,6 +24,7 @@ class Shape:
     eager: bool = False
     narrow: bool = False
     dropped: bool = False
+    wide: bool = False
 
     @property
     def grouped(self) -> bool:
@@ -87,7 +88,9 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     """Scores, softmax in float32 and their cast, each a matrix of all pairs of positions for every head."""
     tape = run.tape
     q, k, v = copy(q), _repeated(run, k, shape, shape.d_qk, copies=True), _repeated(run, v, shape, shape.d_v, copies=True)
-    pairs = run.pairs * shape.n_heads
+    pairs, width = run.pairs * shape.n_heads, v.width
+    if shape.wide:
+        q, k = cast(q, FLOAT32), cast(k, FLOAT32)
     weights = scale(_batched(run, q, k, pairs))
     if shape.capped:
         weights = scale(unary(scale(weights), "out"))
@@ -96,7 +99,7 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     del weights
     chances = _softmax(tape, wide)
     del wide
-    narrow = cast(chances, q.width)
+    narrow = cast(chances, width)
     del chances
     if shape.dropped and run.grad:
         dropped = drop(run, narrow)

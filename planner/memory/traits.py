@@ -20,7 +20,8 @@ class Traits:
     and out. `two_norms`: attention and MLP beside each other have a norm each. `rotary` names the rotation and
     `rotary_share` the part of a head that it turns. `fused` says how a fused projection is taken apart:
     "slice" (each piece's gradient is laid into zeros) or "split" (they are joined once). `dropout`: residual
-    dropout with a rate above 0 in training. `scaled_embedding`, `scaled_residual`: multipliers on the
+    dropout with a rate above 0 in training; `dropped`: of attention's probabilities. `wide_scores`: queries meet keys in
+    float32. `scaled_embedding`, `scaled_residual`: multipliers on the
     stream. `logits`: what happens to logits between unembedding and loss ("capped": tanh; "scaled").
     `eager`: transformers has no SDPA path for it; `narrow`: its eager softmax runs in the values' type.
     `router`: "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their
@@ -37,6 +38,8 @@ class Traits:
     activation: str = "silu"
     fused: Literal["slice", "split"] = "split"
     dropout: bool = False
+    dropped: bool = False
+    wide_scores: bool = False
     scaled_embedding: bool = False
     scaled_residual: bool = False
     logits: Literal["plain", "capped", "scaled"] = "plain"
@@ -69,14 +72,14 @@ TRAITS: dict[str, Traits] = {
     "starcoder2": replace(LEGACY, rotary="half", activation="gelu_pytorch_tanh"),
     "cohere": replace(LLAMA, norm="python-layer", qk_norm="python-layer", rotary="half32", logits="scaled"),
     "stablelm": replace(LEGACY, rotary="partial", rotary_share=0.25, activation="silu"),
-    "gpt2": replace(LEGACY, activation="gelu_new", dropout=True, narrow=True),
-    "gptj": replace(LEGACY, rotary="partial", rotary_share=0.25, activation="gelu_new"),
+    "gpt2": replace(LEGACY, activation="gelu_new", dropout=True, dropped=True, narrow=True),
+    "gptj": replace(LEGACY, rotary="partial", rotary_share=0.25, activation="gelu_new", eager=True, wide_scores=True),
     "gpt_neox": replace(LEGACY, rotary="partial", rotary_share=0.25, two_norms=True),
     "opt": replace(LEGACY, activation="relu", dropout=True),
     "bloom": replace(LEGACY, activation="bloom", eager=True),
     "falcon": replace(LEGACY, rotary="half", eager=True, narrow=True),
-    "mpt": LEGACY,
-    "gpt_bigcode": replace(LEGACY, activation="gelu_pytorch_tanh", dropout=True),
+    "mpt": replace(LEGACY, eager=True),
+    "gpt_bigcode": replace(LEGACY, activation="gelu_pytorch_tanh", dropout=True, dropped=True),
     "phi": replace(LEGACY, rotary="partial", rotary_share=0.5, activation="gelu_new"),
     "phimoe": replace(LLAMA, norm="layer"),
     "mixtral": replace(LLAMA, wide_router=True),
