@@ -148,7 +148,9 @@ def _names(field: str, value: Any, known: Sequence[str] | None = None) -> list[A
 
 def _options(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of one method: a quantised base for QLoRA alone."""
-    found = {name: value for name, value in options.items() if name not in DATA}
+    found = {
+        name: value for name, value in options.items() if name not in DATA or name == "trust_remote_code"
+    }
     quantize = found.pop("quantize", None)
     if method == "qlora":
         found["quantize"] = quantize if quantize not in (None, "none") else QUANTIZED

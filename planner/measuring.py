@@ -96,6 +96,8 @@ def _of_record(path: str | os.PathLike[str]) -> dict[str, Any]:
             for spelling in spellings:
                 if place.get(spelling) is not None:
                     found.setdefault(name, place[spelling])
+    if "step_time" in found:
+        found.pop("tokens_per_s", None)
     for name, others in SPELLINGS.items():
         if isinstance(found.get(name), str):
             found[name] = others.get(found[name], found[name])
@@ -141,7 +143,7 @@ def calibrate(
     machine = asked.machine
     if before is None or machine is None:
         raise InputError("gpu", values["gpu"], "the GPU on which the step was measured")
-    measured = _seconds(asked, seconds, rate if seconds is None else None)
+    measured = _seconds(asked, seconds, rate)
     setup = asked.setup
     new = Measurement(
         gpu=machine.accelerator.name, trainer=setup.trainer, log_ratio=math.log(measured / before.seconds),

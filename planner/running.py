@@ -79,7 +79,7 @@ class Data:
     loss_tokens: int | None
 
 
-DATA = ("dataset", "tokens", "episodes", "success_rate", "epochs")
+DATA = ("dataset", "tokens", "episodes", "success_rate", "epochs", "trust_remote_code")
 
 
 def data_of(
@@ -136,11 +136,11 @@ def running(model: str | os.PathLike[str] | Mapping[str, Any], options: Mapping[
 
     Raises InputError for an option that nobody knows, naming the nearest.
     """
-    known = {*SPEC_DEFAULTS, *SETUP_FIELDS, "batch", "gpu", "gpus_per_node"}
+    known = {*SPEC_DEFAULTS, *SETUP_FIELDS, "batch", "gpu", "gpus_per_node", "trust_remote_code"}
     for name in options:
         if name not in known:
             raise InputError(name, options[name], "a known option", hint(name, known).strip())
-    found, arch = load(model)
+    found, arch = load(model, bool(options.get("trust_remote_code")))
     length = options.get("seq_len")
     seq_len = (
         count("seq-len", length) if length else min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN)

@@ -1,0 +1,179 @@
+"""Calibrating on a measured step, and methods side by side: library and command line."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import planner
+from planner.cli.main import cli
+from planner.comparing import compare
+from planner.errors import InputError
+from planner.measuring import calibrate
+
+LLAMA = "meta-llama/Llama-3.1-8B"
+STEP: dict[str, Any] = {"gpu": "h100", "rank": 16, "layers": "all-linear", "batch": 8, "seq_len": 2048}
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(cli, arguments, prog_name="lora-plan")
+
+
+# compare
+
+
+def test_columns_side_by_side() -> None:
+    found = compare(LLAMA, gpu="h100", tokens="50M", batch=8, checkpointing=True, ranks="8,64")
+    assert [c.label.removeprefix(f"{LLAMA} ") for c in found.columns] == [
+        "lora r8", "lora r64", "qlora r8", "qlora r64", "full",
+    ]  # fmt: skip
+    lora, wide, qlora, _, full = found.columns
+    assert lora.run.params < wide.run.params < full.run.params == 8_030_261_248
+    assert qlora.memory.parts()["weights"] < lora.memory.parts()["weights"] == full.memory.parts()["weights"]
+    assert qlora.memory.per_gpu_bytes < lora.memory.per_gpu_bytes < full.memory.per_gpu_bytes
+    assert lora.flops_per_token and full.flops_per_token and lora.flops_per_token < full.flops_per_token
+    assert lora.regret and wide.regret and lora.regret.value > wide.regret.value and full.regret is None
+    for column in found.columns:
+        assert column.time and column.cost and column.time.steps == math.ceil(50e6 / (8 * 2048))
+        assert column.smallest_gpus in (1, 2)
+    assert found.to_dict()["columns"][0]["memory"]["fits"] is True
+
+
+def test_full_fine_tuning_needs_more_gpus() -> None:
+    found = compare("meta-llama/Llama-3.1-70B", gpu="h100", checkpointing=True)
+    smallest = {column.method: column.smallest_gpus for column in found.columns}
+    assert smallest["qlora"] == 1 and smallest["lora"] and smallest["full"]
+    assert smallest["qlora"] < smallest["lora"] < smallest["full"]
+
+
+def test_models_side_by_side_and_without_a_gpu() -> None:
+    found = compare("Qwen/Qwen3-4B,Qwen/Qwen3-8B", methods="lora")
+    assert [c.run.model for c in found.columns] == ["Qwen/Qwen3-4B", "Qwen/Qwen3-8B"]
+    assert all(c.time is c.cost is c.smallest_gpus is None for c in found.columns)
+    assert found.to_dict()["columns"][0]["memory"]["fits"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"gpu": "H1000"}, "gpu: found 'H1000'.*Did you mean"),
+        (
+            {"methods": "lora,ful"},
+            "methods: found 'ful', expected one of lora, qlora, full.*Did you mean full",
+        ),
+        ({"ranks": "0"}, "ranks: found '0'"),
+        ({"batch": 3, "gpus": 2}, "batch: found 3, expected a multiple of 2"),
+        ({"presicion": "bf16"}, "presicion: .*Did you mean precision"),
+        ({"price": -1}, "price"),
+        ({"gpus": 0}, "gpus"),
+        ({"calibration": "/nowhere.json"}, "calibration"),
+    ],
+)
+def test_bad_input_to_compare(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        compare(LLAMA, **{"methods": "lora", **options})
+
+
+def test_compare_on_the_command_line() -> None:
+    page = run("compare", "-m", LLAMA, "--gpu", "h100", "--tokens", "50M", "--batch", "8")
+    assert page.exit_code == 0, page.output
+    assert "fewest GPUs" in page.output and "the run" in page.output and "full" in page.output
+    data = json.loads(run("compare", "-m", LLAMA, "--ranks", "8,16", "--methods", "lora", "--json").output)
+    assert [column["rank"] for column in data["columns"]] == [8, 16]
+    assert run("compare").exit_code == 2
+
+
+# calibrate
+
+
+def test_a_measured_step_moves_later_estimates(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    first = calibrate(LLAMA, tokens_per_s=6000, out=path, **STEP)
+    assert first.before.seconds < first.after.seconds < first.measurement.measured_s
+    assert first.measurement.measured_s == pytest.approx(8 * 2048 / 6000)
+    second = calibrate(LLAMA, step_time=first.measurement.measured_s, add_to=path, out=path, **STEP)
+    assert len(second.calibration.measurements) == 2
+    assert second.after.high / second.after.low < first.after.high / first.after.low
+    plain = compare(LLAMA, methods="lora", **{k: v for k, v in STEP.items() if k != "rank"}).columns[0]
+    mine = compare(LLAMA, methods="lora", calibration=path, **{k: v for k, v in STEP.items() if k != "rank"})
+    assert plain.time and mine.columns[0].time
+    assert mine.columns[0].time.step.seconds > plain.time.step.seconds
+    assert mine.columns[0].time.calibrated and not plain.time.calibrated
+    found = planner.plan(LLAMA, tokens="5M", gpu="h100", gpus=1, calibration=path)
+    assert found.best.run.calibrated
+
+
+def test_a_record_of_a_run(tmp_path: Path) -> None:
+    """What a validation run writes: its configuration, seconds of a step, and torch's name of the device."""
+    record = {
+        "config": {"model": LLAMA, "rank": 16, "layers": "all-linear", "batch": 8, "seq_len": 2048,
+                   "optimizer": "adam", "precision": "bfloat16", "method": "lora", "checkpointing": False},
+        "step_s": 2.5, "hardware": {"accelerator": "NVIDIA H100 80GB HBM3"},
+    }  # fmt: skip
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(record), encoding="utf-8")
+    found = calibrate(record=path)
+    assert found.measurement.gpu == "H100 SXM 80GB" and found.measurement.measured_s == 2.5
+    assert found.before.seconds == calibrate(LLAMA, step_time=1.0, **STEP).before.seconds
+    assert calibrate(record=path, tokens_per_s=8 * 2048).measurement.measured_s == pytest.approx(1.0)
+    for text in ("", "[]", "{"):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(InputError, match="record|model"):
+            calibrate(record=path)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({}, "step-time: found None, expected one of"),
+        ({"step_time": 1.0, "tokens_per_s": 5.0}, "expected one of step-time"),
+        ({"step_time": 0}, "step-time: found 0"),
+        ({"tokens_per_s": -5}, "tokens-per-s: found -5"),
+        ({"step_time": 1.0, "gpu": None}, "gpu: found None"),
+        ({"step_time": 1.0, "out": "/nowhere/x.json"}, "out: found '/nowhere/x.json'"),
+        ({"step_time": 1.0, "kernels": "cuda"}, "kernels: found 'cuda'"),
+    ],
+)
+def test_bad_input_to_calibrate(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        calibrate(LLAMA, **{**STEP, **options})
+
+
+def test_calibrate_on_the_command_line(tmp_path: Path) -> None:
+    path = str(tmp_path / "mine.json")
+    arguments = (
+        "calibrate",
+        "-m",
+        LLAMA,
+        "--gpu",
+        "h100",
+        "--rank",
+        "16",
+        "--batch",
+        "8",
+        "--step-time",
+        "3",
+    )
+    page = run(*arguments, "-o", path)
+    assert page.exit_code == 0, page.output
+    assert "predicted after" in page.output and "1 measurement" in page.output
+    data = json.loads(run(*arguments, "--add-to", path, "--json").output)
+    assert data["measurements"] == 2 and data["after"]["low"] > data["before"]["low"]
+
+
+# plan
+
+
+def test_plan_on_the_command_line() -> None:
+    arguments = ("plan", "-m", LLAMA, "--tokens", "20M", "--gpu", "rtx4090,h100", "--gpus", "1,2")
+    page = run(*arguments, "--budget", "20", "--deadline", "12h")
+    assert page.exit_code == 0, page.output
+    for words in ("Next best", "Frontier", "Why not", "over", "plans keep the limits"):
+        assert words in page.output
+    data = json.loads(run(*arguments, "--json").output)
+    assert data["candidates"] >= data["feasible"] > 0
