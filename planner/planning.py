@@ -10,7 +10,7 @@ from typing import Any
 from . import estimator
 from .adapter import adapt
 from .adapter.whole import NOTHING_WHOLE, trained_whole
-from .errors import InputError, PlannerError
+from .errors import InputError, PlannerError, UnsupportedArchitectureError
 from .plan import Plan
 from .schema import Architecture, Notice
 from .setup import Method
@@ -135,7 +135,11 @@ def estimate(
             "no-memory", f"Memory, time and cost are not estimated for {arch.model_type}: {reason}."
         )
         return replace(plan, warnings=(*plan.warnings, notice))
-    return _with_run(plan, arch, {**asked, "batch": batch, "checkpointing": layerwise})
+    try:
+        return _with_run(plan, arch, {**asked, "batch": batch, "checkpointing": layerwise})
+    except UnsupportedArchitectureError as error:
+        notice = Notice("no-memory", f"Memory, time and cost are not estimated: {error}")
+        return replace(plan, warnings=(*plan.warnings, notice))
 
 
 def _unknown(error: TypeError, options: Mapping[str, Any]) -> Exception:
