@@ -1,6 +1,15 @@
-"""The published law for the learning rate, as one equation."""
+"""The functional form of the learning-rate laws: one product of named factors, plain arithmetic."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+REFERENCE_WIDTH = 2000
+REFERENCE_RANK = 32
+REFERENCE_ALPHA = 32
+REFERENCE_BATCH = 128
+REFERENCE_STEPS = 1000
 
 
 def learning_rate(
@@ -14,3 +23,22 @@ def learning_rate(
     alpha / rank, Adam and a constant schedule. Source: LoRA Without Regret (2025); tinker-cookbook.
     """
     return float(base * multiplier * (reference_width / hidden_size) ** exponent)
+
+
+def power(value: float, reference: float, exponent: float) -> float:
+    """(value / reference) ** exponent: the factor of rank, batch, steps or alpha. Dimensionless; neglects that an
+    exponent fitted on one range need not hold outside it."""
+    return float((value / reference) ** exponent)
+
+
+def deviation(sd: float, features: Mapping[str, float], covariance: Mapping[str, Mapping[str, float]]) -> float:
+    """The standard deviation of log rate at `features` (column -> value): sqrt(sd^2 + f' C f).
+
+    `sd` is the spread of best rates around the law among models, `covariance` that of the coefficients. Neglects
+    that the spread itself is estimated.
+    """
+    variance = sd**2
+    for one, left in features.items():
+        for two, right in features.items():
+            variance += left * right * covariance.get(one, {}).get(two, 0.0)
+    return math.sqrt(max(variance, 0.0))
