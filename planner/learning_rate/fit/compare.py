@@ -50,6 +50,11 @@ class Data:
         """Regret in percent at log rates, outside the finished rates as charged."""
         return self.score_curves[interpolation or self.interpolation].value(x)
 
+    def judged(self, x: Floats) -> Floats:
+        """Regret by which forms are chosen: outside the finished rates as in the fit, since what a grid happens to
+        leave out says nothing for or against a form."""
+        return self.fit_curves.value(x)
+
     @cached_property
     def folds(self) -> Ints:
         """The fold of each cell: its model, or a block of models where there are very many."""
@@ -109,7 +114,7 @@ def _nested(data: Data, design: Design, thetas: Sequence[Floats], held: Sequence
     scores = np.zeros((len(thetas), n))
     for i, theta in enumerate(thetas):
         found = refit(data.problem(design, POOLINGS[i]), weights, near=theta)
-        regret = data.regret(found.theta @ design.matrix.T)
+        regret = data.judged(found.theta @ design.matrix.T)
         for one, two in ((outer, inner), (inner, outer)):
             np.add.at(scores[i], one, (regret * (groups[None] == two[:, None])).sum(axis=1))
     choice = np.argmin(scores, axis=0)
@@ -127,7 +132,7 @@ def fit_form(data: Data, terms: Iterable[str]) -> FormFit:
         _held_out(data, data.problem(design, p), f.theta[0], data.folds)
         for p, f in zip(poolings, fits, strict=True)
     ]
-    means = np.array([float(data.regret(x).mean()) if np.isfinite(x).all() else np.inf for x in held])
+    means = np.array([float(data.judged(x).mean()) if np.isfinite(x).all() else np.inf for x in held])
     pick = int(np.argmin(means))
     left_out = held[pick]
     if len(poolings) > 1 and 3 <= len(np.unique(data.folds)) <= NESTED_MODELS:
@@ -143,7 +148,7 @@ def fit_form(data: Data, terms: Iterable[str]) -> FormFit:
 def score(data: Data, fit: FormFit) -> float:
     """The mean regret out of sample, or in sample where there is but one model."""
     x = fit.left_out if np.isfinite(fit.left_out).all() else fit.predicted
-    return float(data.regret(x).mean())
+    return float(data.judged(x).mean())
 
 
 def compare(data: Data) -> list[FormFit]:
@@ -194,7 +199,7 @@ UNDECIDED = "not decided by these data"
 
 def paired(data: Data, question: str, one: FormFit, two: FormFit, draws: int = 4000, seed: int = 0) -> Verdict:
     """`one` (with a term) against `two` (without it), by a bootstrap over models of the paired differences."""
-    gap = data.regret(one.left_out) - data.regret(two.left_out)
+    gap = data.judged(one.left_out) - data.judged(two.left_out)
     model = data.features.model
     n = int(model.max()) + 1
     sums, counts = np.bincount(model, gap, n), np.bincount(model, minlength=n)

@@ -8,8 +8,8 @@ the noise first. Steep parabolas count less, so that a wall on one side digs no 
 Beyond the finished rates nothing was measured. Over the last grid step before a rate that diverged the regret rises to
 100%: straight (log-linear) or as a parabola (quadratic). Elsewhere it depends on the use: in a fit (`charged=False`) a cell whose best
 rate is the last one does not object to rates beyond it (the optimum is censored), and one whose loss rises goes on
-rising; in a score (`charged=True`) every rate outside costs as much per unit of log rate as the cell's steepest measured
-stretch.
+rising; in a score (`charged=True`) every rate outside costs as much per unit of log rate as the measured curve changes
+on average.
 """
 
 from __future__ import annotations
@@ -242,9 +242,9 @@ def make_curves(cells: Cells, kind: Interpolation = "quadratic", *, charged: boo
     c *= scale[owner]
     first, last = cells.start[:-1], cells.start[1:] - 1
     low, high = cells.x[first], cells.x[last]
-    steepest = np.maximum.reduceat(np.abs(c[0] - _end_values(c, gap)) / gap, first_of[:-1])
+    charge = np.add.reduceat(np.abs(c[0] - _end_values(c, gap)), first_of[:-1]) / (high - low)
     slope_ends = slopes * scale[cells.owner] if kind == "quadratic" else None
-    left_end, right_end, wall_end, wall_from = _outer(cells, c, gap, first_of, slope_ends, steepest, charged)
+    left_end, right_end, wall_end, wall_from = _outer(cells, c, gap, first_of, slope_ends, charge, charged)
     pieces = first_of[1:] - first_of[:-1] + 3
     start = np.concatenate([[0], np.cumsum(pieces)]).astype(np.int64)
     total = int(start[-1])
@@ -273,7 +273,7 @@ def _end_values(c: Floats, gap: Floats) -> Floats:
 
 
 def _outer(
-    cells: Cells, c: Floats, gap: Floats, first_of: Ints, slopes: Floats | None, steepest: Floats, charged: bool
+    cells: Cells, c: Floats, gap: Floats, first_of: Ints, slopes: Floats | None, charge: Floats, charged: bool
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """The coefficients below the first finished rate, above the last, and over the last grid step before divergence,
     with the log rate at which that begins (far away where a cell never diverged). `slopes` are those of the curve at
@@ -284,9 +284,9 @@ def _outer(
     slope_right = c[1, tail] if slopes is None else slopes[last]
     left, right, wall = np.zeros((4, cells.n)), np.zeros((4, cells.n)), np.zeros((4, cells.n))
     left[0] = c[0, head]
-    left[1] = -steepest if charged else np.minimum(slope_left, 0.0)
+    left[1] = -charge if charged else np.minimum(slope_left, 0.0)
     right[0] = _end_values(c, gap)[tail]
-    right[1] = steepest if charged else np.maximum(slope_right, 0.0)
+    right[1] = charge if charged else np.maximum(slope_right, 0.0)
     step = (cells.x[last] - cells.x[cells.start[:-1]]) / (last - cells.start[:-1])
     walled: NDArray[np.bool_] = np.isfinite(cells.wall)
     begins = np.where(walled, np.maximum(cells.wall - step, cells.x[last]), cells.x[last] + FAR)
