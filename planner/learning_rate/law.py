@@ -31,7 +31,9 @@ def power(value: float, reference: float, exponent: float) -> float:
     return float((value / reference) ** exponent)
 
 
-def deviation(sd: float, features: Mapping[str, float], covariance: Mapping[str, Mapping[str, float]]) -> float:
+def deviation(
+    sd: float, features: Mapping[str, float], covariance: Mapping[str, Mapping[str, float]]
+) -> float:
     """The standard deviation of log rate at `features` (column -> value): sqrt(sd^2 + f' C f).
 
     `sd` is the spread of best rates around the law among models, `covariance` that of the coefficients. Neglects

@@ -19,7 +19,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 MIN_RATES = 3
-DIVERGED_REGRET = 100.0  # percent: a loss of twice the cell's best counts as diverged, and is what divergence costs
+DIVERGED_REGRET = (
+    100.0  # percent: a loss of twice the cell's best counts as diverged, and is what divergence costs
+)
 
 
 @dataclass(frozen=True, eq=False)

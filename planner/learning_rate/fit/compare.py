@@ -171,7 +171,9 @@ def compare(data: Data) -> list[FormFit]:
         tried((*terms, *extras))
 
     def order() -> list[FormFit]:
-        return sorted(found.values(), key=lambda fit: (score(data, fit) + CLEARLY * len(fit.design.columns), fit.name))
+        return sorted(
+            found.values(), key=lambda fit: (score(data, fit) + CLEARLY * len(fit.design.columns), fit.name)
+        )
 
     for term in extras:
         tried(t for t in order()[0].terms if t != term)
@@ -197,7 +199,9 @@ class Verdict:
 UNDECIDED = "not decided by these data"
 
 
-def paired(data: Data, question: str, one: FormFit, two: FormFit, draws: int = 4000, seed: int = 0) -> Verdict:
+def paired(
+    data: Data, question: str, one: FormFit, two: FormFit, draws: int = 4000, seed: int = 0
+) -> Verdict:
     """`one` (with a term) against `two` (without it), by a bootstrap over models of the paired differences."""
     gap = data.judged(one.left_out) - data.judged(two.left_out)
     model = data.features.model

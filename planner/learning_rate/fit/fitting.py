@@ -59,11 +59,15 @@ def _usable(sweep: Sweep) -> Cells:
     if rates < MIN_RATES:
         shown = ", ".join(f"{rate:g}" for rate in sorted(done["lr"].unique()))
         expected = f"at least {MIN_RATES} rates for some model and rank"
-        raise InputError(f"{sweep.name}, column lr", shown, expected, "A best rate has to have rates on both sides.")
+        raise InputError(
+            f"{sweep.name}, column lr", shown, expected, "A best rate has to have rates on both sides."
+        )
     cells = make_cells(sweep)
     if not cells.n:
         raise InputError(
-            f"{sweep.name}, column lr", "fewer in every cell", f"{MIN_RATES} finished rates for some model and rank"
+            f"{sweep.name}, column lr",
+            "fewer in every cell",
+            f"{MIN_RATES} finished rates for some model and rank",
         )
     return cells
 
@@ -96,7 +100,9 @@ def _spread(data: Data, x: Floats) -> float | None:
         return None
     curves = data.fit_curves
     gap = curves.best - x
-    gap = np.where(curves.censored > 0, np.maximum(gap, 0.0), np.where(curves.censored < 0, np.minimum(gap, 0.0), gap))
+    gap = np.where(
+        curves.censored > 0, np.maximum(gap, 0.0), np.where(curves.censored < 0, np.minimum(gap, 0.0), gap)
+    )
     n = len(data.features.models)
     return float(np.sqrt((gap**2).mean() * n / max(1, n - 1)))
 
@@ -140,7 +146,9 @@ def _wide(terms: Mapping[str, object]) -> list[str]:
     for name, value in terms.items():
         if isinstance(value, Estimate) and value.used and value.low is not None and value.high is not None:
             factor = name in ("base", "m_lora", "base_lora")
-            if (factor and value.high > 10 * max(value.low, 1e-300)) or (not factor and value.high - value.low > 2):
+            if (factor and value.high > 10 * max(value.low, 1e-300)) or (
+                not factor and value.high - value.low > 2
+            ):
                 found.append(name)
     return found
 
@@ -218,7 +226,9 @@ def _result(
         for kind in INTERPOLATIONS
     }
     if interval is not None and interval.linearised:
-        more.append(Notice("linearised-draws", "So many cells that each draw is one Newton step from the optimum."))
+        more.append(
+            Notice("linearised-draws", "So many cells that each draw is one Newton step from the optimum.")
+        )
     noise = data.cells.noise
     return FitResult(
         form=best.name, interpolation=data.interpolation, pooling=best.pooling if best.design.pooled.any() else None,

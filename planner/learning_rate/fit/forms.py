@@ -136,7 +136,13 @@ def can_tell(term: str, f: Features) -> bool:
         return both and _varies(f.width[f.lora]) and _varies(f.width[~f.lora])
     if term == "width_by_family":
         return len(f.families) > 1 and _varies(f.width)
-    values = {"width": f.width, "rank": f.rank[f.lora], "batch": f.batch, "steps": f.steps, "alpha": f.alpha[f.lora]}
+    values = {
+        "width": f.width,
+        "rank": f.rank[f.lora],
+        "batch": f.batch,
+        "steps": f.steps,
+        "alpha": f.alpha[f.lora],
+    }
     return _varies(values[term])
 
 

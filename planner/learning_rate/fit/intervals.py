@@ -139,10 +139,14 @@ def _newton_draws(problem: Problem, theta: Floats, model: Ints, weights: Floats)
     gradients = np.zeros((n, p))
     hessians = np.zeros((n, p * p))
     np.add.at(gradients, model, f * local.score[:, None])
-    np.add.at(hessians, model, ((f * local.curvature[:, None])[:, :, None] * f[:, None, :]).reshape(len(f), -1))
+    np.add.at(
+        hessians, model, ((f * local.curvature[:, None])[:, :, None] * f[:, None, :]).reshape(len(f), -1)
+    )
     ridge = 2 * np.diag(problem.penalty) + 1e-9 * np.eye(p)
     gradient = weights @ gradients + 2 * theta * problem.penalty
-    return theta - np.linalg.solve((weights @ hessians).reshape(-1, p, p) + ridge, gradient[..., None])[..., 0]
+    return (
+        theta - np.linalg.solve((weights @ hessians).reshape(-1, p, p) + ridge, gradient[..., None])[..., 0]
+    )
 
 
 def bootstrap(problem: Problem, theta: Floats, model: Ints, n_draws: int, seed: int) -> Interval:

@@ -51,7 +51,9 @@ class Solution:
     converged: NDArray[np.bool_]
 
 
-def _stage(problem: Problem, theta: Floats, weights: Floats, half: float, steps: int) -> tuple[Floats, Floats]:
+def _stage(
+    problem: Problem, theta: Floats, weights: Floats, half: float, steps: int
+) -> tuple[Floats, Floats]:
     """Levenberg-Marquardt on the smoothed objective from theta; returns theta and the length of the last steps."""
     p = theta.shape[1]
     f = problem.matrix
@@ -139,7 +141,9 @@ def better_of(one: Solution, two: Solution) -> Solution:
     )
 
 
-def refit(problem: Problem, weights: Floats, near: Floats | None = None, max_steps: int = MAX_STEPS) -> Solution:
+def refit(
+    problem: Problem, weights: Floats, near: Floats | None = None, max_steps: int = MAX_STEPS
+) -> Solution:
     """The optimum for each row of weights (draws, cells), from the best constant and, where given, from `near`."""
     narrow = replace(problem, windows=problem.windows[1:])
     if near is None:

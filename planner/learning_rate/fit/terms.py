@@ -19,7 +19,9 @@ POWERS = ("lora_pow", "rank_pow", "batch_pow", "steps_pow", "alpha_pow")
 class Coefficients:
     """The coefficients of a fitted form and their draws; reads off functions of them."""
 
-    def __init__(self, columns: tuple[str, ...], theta: Floats, interval: Interval | None, level: float) -> None:
+    def __init__(
+        self, columns: tuple[str, ...], theta: Floats, interval: Interval | None, level: float
+    ) -> None:
         self.columns, self.theta, self.interval, self.level = columns, theta, interval, level
 
     def estimate(self, names: tuple[str, ...], *, factor: bool, used: bool = True) -> Estimate:
@@ -36,7 +38,9 @@ class Coefficients:
         return Estimate(value, low, high, used)
 
 
-def extended(data: Data, fit: FormFit, term: str, unit: Ints | None, draws: int, seed: int, level: float) -> Coefficients:
+def extended(
+    data: Data, fit: FormFit, term: str, unit: Ints | None, draws: int, seed: int, level: float
+) -> Coefficients:
     """The form with one more term, fitted for the sake of that term's interval."""
     terms = [t for t in TERMS if t in {*fit.terms, term}]
     design, _ = make_design(terms, data.features)
@@ -47,7 +51,13 @@ def extended(data: Data, fit: FormFit, term: str, unit: Ints | None, draws: int,
 
 
 def terms_of(
-    data: Data, fit: FormFit, interval: Interval | None, unit: Ints | None, draws: int, seed: int, level: float = LEVEL
+    data: Data,
+    fit: FormFit,
+    interval: Interval | None,
+    unit: Ints | None,
+    draws: int,
+    seed: int,
+    level: float = LEVEL,
 ) -> dict[str, Estimate | Mapping[str, Estimate] | None]:
     """Every constant of the law; those that the form lacks from the form with that term added."""
     f = data.features
@@ -74,17 +84,23 @@ def terms_of(
             used = name in fit.design.columns
             source = own if used else wider(term)
             found = source is not None and name in source.columns
-            out[name] = source.estimate((name,), factor=False, used=used) if source is not None and found else None
+            out[name] = (
+                source.estimate((name,), factor=False, used=used) if source is not None and found else None
+            )
     used = "family" in fit.terms
     source = own if used else wider("family")
     out["family"] = None if source is None else _by_family(source, "family", f.families, used=used)
     return out
 
 
-def _by_family(source: Coefficients, label: str, families: tuple[str, ...], *, used: bool) -> dict[str, Estimate]:
+def _by_family(
+    source: Coefficients, label: str, families: tuple[str, ...], *, used: bool
+) -> dict[str, Estimate]:
     """A term for each family and for the population, from which an unknown family takes it."""
     shared = (label,) if label == "model_pow" else ()
     factor = label == "family"
-    found = {name: source.estimate((*shared, f"{label}[{name}]"), factor=factor, used=used) for name in families}
+    found = {
+        name: source.estimate((*shared, f"{label}[{name}]"), factor=factor, used=used) for name in families
+    }
     found["population"] = source.estimate(shared, factor=factor, used=used)
     return found
