@@ -96,8 +96,9 @@ class RateContext:
 
 @dataclass(frozen=True)
 class Convention:
-    """How a trainer parametrises LoRA: the product's scale (alpha / rank, alpha / sqrt(rank), or 1), its default rank,
-    alpha (None: it has no default) and rate ratio LR_B / LR_A, how A is drawn, Adam's epsilon. B starts at zero.
+    """How a trainer parametrises LoRA: the product's scale (alpha / rank, alpha / sqrt(rank), or 1), its default
+    rank, alpha (None: it has no default) and rate ratio LR_B / LR_A, how A is drawn, Adam's epsilon. B starts at
+    zero.
 
     `single_rate` says that one learning rate serves A and B. `init` is kaiming-uniform (bound 1/sqrt(d_in)),
     xavier-normal (variance 2/(d_in + rank)) or gaussian (standard deviation 1/rank).

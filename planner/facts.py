@@ -30,10 +30,10 @@ _NO_NUMBERS: Mapping[str, float] = MappingProxyType({})
 class LawFact:
     """A published law for the learning rate. One whose `status` is "incomplete" cannot be evaluated.
 
-    `optimum_ratio` holds FAMILY_low and FAMILY_high: the best rate of a sweep over the law's rate. A law of ours has
-    `multipliers` by family (1 for any other where `population` is true), `rank_pow`, the `spread` of best rates around
-    it (standard deviations of log rate, for known_family and unknown_family), the `covariance` of its coefficients by
-    column, and the `ranges` that it was fitted on.
+    `optimum_ratio` holds FAMILY_low and FAMILY_high: the best rate of a sweep over the law's rate. A law of ours
+    has `multipliers` by family (1 for any other where `population` is true), `rank_pow`, the `spread` of best rates
+    around it (standard deviations of log rate, for known_family and unknown_family), the `covariance` of its
+    coefficients by column, and the `ranges` that it was fitted on.
     """
 
     id: str

@@ -154,10 +154,11 @@ def _learning_notices(
         )
     yield from lr.extrapolates
     if spec.alpha != LAW_ALPHA or spec.use_rslora or spec.alpha_pattern:
+        found = "another scale" if spec.alpha == LAW_ALPHA else f"alpha {spec.alpha:g}"
         yield Notice(
             "learning-rate-alpha",
-            f"The learning-rate law holds for alpha {LAW_ALPHA} at scale alpha / rank; this plan has "
-            f"{'another scale' if spec.alpha == LAW_ALPHA else f'alpha {spec.alpha:g}'}: `lora-plan lr` says what that changes.",
+            f"The learning-rate law holds for alpha {LAW_ALPHA} at scale alpha / rank; this plan has {found}: "
+            "`lora-plan lr` says what that changes.",
         )
 
 

@@ -40,7 +40,8 @@ def block(result: FitResult) -> str:
     families = [name[7:-1] for name in coefficients if name.startswith("family[")]
     base = result.terms["base_lora"]
     family = result.terms["family"]
-    assert isinstance(base, Estimate) and isinstance(family, dict)
+    assert isinstance(base, Estimate)
+    assert isinstance(family, dict)
     cells = result.to_frame()
     regret: dict[str, float] = {}
     for name, found in (("left_out", "leave_one_model_out"), ("family_out", "leave_one_family_out")):

@@ -9,9 +9,7 @@ runs are missing; the grid is fixed, so that the optima of some cells lie at or 
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -42,7 +40,7 @@ class Planted:
 def best_rate(law: Planted, family: str, width: int, method: str, rank: int) -> float:
     """The planted law's rate."""
     lora = method == "lora"
-    rate = law.base * (2000 / width) ** (law.model_pow[family] + (law.lora_pow if lora else 0.0))
+    rate: float = law.base * (2000 / width) ** (law.model_pow[family] + (law.lora_pow if lora else 0.0))
     return rate * (law.m_lora * (rank / 32) ** law.rank_pow if lora else 1.0)
 
 

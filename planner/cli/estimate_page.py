@@ -170,8 +170,8 @@ def _explain(plan: Plan) -> RenderableType:
         "assumed: 1 bit a loss token, at most 1 bit an episode.",
         f"fitted: {law.form}. {law.regret_text}",
         (
-            "fitted: the learning rate's interval holds the best rate of a model that the fit has not seen, by its error "
-            "on models left out; full fine-tuning's is a tenth, the article's ratio."
+            "fitted: the learning rate's interval holds the best rate of a model that the fit has not seen, by its "
+            "error on models left out; full fine-tuning's is a tenth, the article's ratio."
         ),
     )
     sources = (f"{use}: {s.title}, {s.locator} ({s.date}). {s.url}" for use, s in plan.sources)

@@ -60,8 +60,8 @@ SECTIONS = {
 def command(as_json: bool, sweep: str, figure: str | None, table: str | None, **options: Any) -> None:
     """Fit a learning-rate law to a sweep.
 
-    Minimises the loss above each sweep's best at the law's rate, compares forms on models that were left out, and gives
-    every constant an interval from a bootstrap over models.
+    Minimises the loss above each sweep's best at the law's rate, compares forms on models that were left out, and
+    gives every constant an interval from a bootstrap over models.
     """
     from ..learning_rate.fit import fit
     from ..learning_rate.sweep import read_sweep
@@ -177,6 +177,6 @@ def show(result: FitResult) -> None:
                 (f"{verdict.question} ", "bold"),
                 f"{verdict.verdict}: {gap}, {verdict.form} against {verdict.other}",
             )
-        )  # noqa: E501
+        )
     for notice in result.warnings:
         console.print(Text.assemble(("note  ", "yellow"), notice.message))

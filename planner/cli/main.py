@@ -15,6 +15,7 @@ COMMANDS = {
     "estimate": "What a LoRA fine-tune of a model is: parameters, FLOPs, capacity, learning rate.",
     "lr": "Which learning rate to use, how sure that is, and which rates to sweep.",
     "fit": "Fit a learning-rate law to a sweep.",
+    "convert": "Translate a LoRA recipe into another parametrisation.",
     "export": "Write the adapter config that trains exactly what was counted.",
     "models": "List the models of the catalogue.",
     "gpus": "List the accelerators that are known, with their peaks and prices.",

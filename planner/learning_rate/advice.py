@@ -1,7 +1,8 @@
 """lr: the learning rate to start from, its interval, the few rates worth sweeping, and what all that rests on.
 
-Pure Python, so that a look-up takes milliseconds. A law gives the rate for its own set-up; factors with their own basis
-move it to another alpha, batch, number of steps or method. Intervals combine as independent errors of log rate.
+Pure Python, so that a look-up takes milliseconds. A law gives the rate for its own set-up; factors with their own
+basis move it to another alpha, batch, number of steps or method. Intervals combine as independent errors of log
+rate.
 """
 
 from __future__ import annotations
@@ -27,11 +28,10 @@ if TYPE_CHECKING:
 SCHEMA = 1
 METHODS = ("lora", "full")
 TASKS = ("sft", "rl")
+SCALINGS = ("alpha/rank", "alpha/sqrt(rank)", "none")
 SHORT_STEPS = 100
 MOST_RATES = 7
-STEP = (
-    1.8  # between neighbouring rates of the grid: log regret is flat enough for the best to cost under 0.1%
-)
+STEP = 1.8  # between rates of the grid; regret is flat enough for the best of them to cost under 0.1%
 
 
 @dataclass(frozen=True)
@@ -177,8 +177,8 @@ def _notes(
     if task == "sft" and high >= 0.9 * limit:
         yield Notice(
             "forgetting",
-            f"The lowest loss is not the safest rate: around {limit:g} the model forgot other skills in a measured case "
-            f"({one.source.title}). Where they matter, check them, or start at the lower end.",
+            f"The lowest loss is not the safest rate: around {limit:g} the model forgot other skills in a measured "
+            f"case ({one.source.title}). Where they matter, check them, or start at the lower end.",
         )
     if task == "rl":
         yield Notice(
@@ -229,8 +229,10 @@ def _checked(
 ) -> dict[str, int | None]:
     """The options as numbers, or InputError."""
     for field, value, choices in (
-        ("method", method, METHODS), ("task", task, TASKS), ("scaling", scaling, ("alpha/rank", "alpha/sqrt(rank)", "none")),
-    ):  # fmt: skip
+        ("method", method, METHODS),
+        ("task", task, TASKS),
+        ("scaling", scaling, SCALINGS),
+    ):
         if value not in choices:
             raise InputError(field, value, f"one of {', '.join(choices)}", hint(str(value), choices).strip())
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 < alpha < math.inf:
@@ -315,9 +317,9 @@ def _advice(
         text = f"The config names no model: its type places it in the family {looked.family}."
         warned = (*warned, Notice("learning-rate-by-architecture", text))
     return Advice(
-        found.model_id if found else None, width, str(looked.family), method, task, rank if method == "lora" else None,
-        value, low, high, level, basis, law_id, title, regret, factors, rate_grid(value, low, high),
-        tuple(extrapolates), warned, tuple(used),
+        found.model_id if found else None, width, str(looked.family), method, task,
+        rank if method == "lora" else None, value, low, high, level, basis, law_id, title, regret, factors,
+        rate_grid(value, low, high), tuple(extrapolates), warned, tuple(used),
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """The figure of a fit: every sweep with its interpolant, the law's rate with its interval, by family.
 
-Vector graphics by matplotlib, imported here only. One panel a family; within it a colour for each rank and a line style
-for the method. Below, the law's rate against the best rate of every cell, with intervals.
+Vector graphics by matplotlib, imported here only. One panel a family; within it a colour for each rank and a line
+style for the method. Below, the law's rate against the best rate of every cell, with intervals.
 """
 
 from __future__ import annotations
@@ -29,10 +29,21 @@ INK, SOFT = "#222222", "#8a8a8a"
 
 def _style() -> dict[str, Any]:
     return {
-        "font.size": 8, "axes.titlesize": 9, "axes.labelsize": 8, "axes.spines.top": False, "axes.spines.right": False,
-        "axes.edgecolor": SOFT, "xtick.color": INK, "ytick.color": INK, "svg.hashsalt": "lora-plan", "pdf.fonttype": 42,
-        "axes.grid": True, "grid.color": "#e6e6e6", "grid.linewidth": 0.6, "axes.axisbelow": True,
-    }  # fmt: skip
+        "font.size": 8,
+        "axes.titlesize": 9,
+        "axes.labelsize": 8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": SOFT,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "axes.grid": True,
+        "grid.color": "#e6e6e6",
+        "grid.linewidth": 0.6,
+        "axes.axisbelow": True,
+        "svg.hashsalt": "lora-plan",  # the same bytes for the same fit
+        "pdf.fonttype": 42,
+    }
 
 
 def _colour(rank: int, ranks: Sequence[int]) -> Any:

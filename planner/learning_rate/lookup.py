@@ -130,12 +130,12 @@ def _outside(law: facts.LawFact, unknown: str | None, hidden_size: int, rank: in
         known = ", ".join(law.multipliers)
         notes.append(Notice(
             "learning-rate-family",
-            f"No sweep covers the family {unknown}: the rate is that of all families together ({known}), with the wider "
-            "interval of a family that was not seen.",
+            f"No sweep covers the family {unknown}: the rate is that of all families together ({known}), with "
+            "the wider interval of a family that was not seen.",
         ))  # fmt: skip
     for code, label, value in (("rank", "Rank", rank), ("width", "Width", hidden_size)):
         low, high = law.ranges["rank" if code == "rank" else "hidden_size"]
         if not low <= value <= high:
-            text = f"{label} {value:,} lies outside of {low:,} to {high:,}, which the learning-rate law was fitted on."
+            text = f"{label} {value:,} lies outside of {low:,} to {high:,}, where the learning-rate law was fitted."
             notes.append(Notice(f"learning-rate-{code}", text))
     return notes

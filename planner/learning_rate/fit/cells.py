@@ -28,9 +28,9 @@ DIVERGED_REGRET = (
 class Cells:
     """The problems of a sweep. `table` has a row a cell (the columns of sweep.CELL); points are flat arrays.
 
-    `start[c] : start[c + 1]` are the points of cell c, at log rates `x` with mean losses `loss` from `runs` runs each.
-    `wall[c]` is the log rate at which the cell diverged, inf where none is known. `noise` is the relative standard
-    deviation of repeated runs, NaN without repeats; `n_repeats` counts these.
+    `start[c] : start[c + 1]` are the points of cell c, at log rates `x` with mean losses `loss` from `runs` runs
+    each. `wall[c]` is the log rate at which the cell diverged, inf where none is known. `noise` is the relative
+    standard deviation of repeated runs, NaN without repeats; `n_repeats` counts these.
     """
 
     table: pd.DataFrame

@@ -38,7 +38,7 @@ class Data:
     @classmethod
     def of(cls, cells: Cells, interpolation: Interpolation) -> Data:
         """From cells."""
-        score = {kind: make_curves(cells, kind, charged=True) for kind in INTERPOLATIONS}
+        score: dict[str, Curves] = {kind: make_curves(cells, kind, charged=True) for kind in INTERPOLATIONS}
         return cls(cells, features_of(cells), interpolation, make_curves(cells, interpolation), score)
 
     def problem(self, design: Design, pooling: float) -> Problem:
@@ -68,7 +68,7 @@ class Data:
 
 def leave_out(groups: Ints) -> Floats:
     """A row of weights for each group: 0 for its cells, 1 for the others."""
-    return (np.arange(int(groups.max()) + 1)[:, None] != groups[None]).astype(float)
+    return np.asarray(np.arange(int(groups.max()) + 1)[:, None] != groups[None], dtype=float)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +118,7 @@ def _nested(data: Data, design: Design, thetas: Sequence[Floats], held: Sequence
         for one, two in ((outer, inner), (inner, outer)):
             np.add.at(scores[i], one, (regret * (groups[None] == two[:, None])).sum(axis=1))
     choice = np.argmin(scores, axis=0)
-    return np.stack(held)[choice[groups], np.arange(len(groups))]
+    return np.asarray(np.stack(held)[choice[groups], np.arange(len(groups))])
 
 
 def fit_form(data: Data, terms: Iterable[str]) -> FormFit:

@@ -1,15 +1,15 @@
 """Loss against log rate, cell by cell, as a regret in percent of the cell's best loss.
 
-Two interpolations of the finished rates. `log-linear` is the article's: straight lines in log rate. `quadratic` passes
-a smooth curve whose slope at each rate is that of the parabolas through it and its neighbours; a curve that is a
-parabola comes back exactly. Where a grid is finer than a third of REACH or so, a local quadratic regression averages
-the noise first. Steep parabolas count less, so that a wall on one side digs no hole beside it.
+Two interpolations of the finished rates. `log-linear` is the article's: straight lines in log rate. `quadratic`
+passes a smooth curve whose slope at each rate is that of the parabolas through it and its neighbours; a curve that
+is a parabola comes back exactly. Where a grid is finer than a third of REACH or so, a local quadratic regression
+averages the noise first. Steep parabolas count less, so that a wall on one side digs no hole beside it.
 
-Beyond the finished rates nothing was measured. Over the last grid step before a rate that diverged the regret rises to
-100%: straight (log-linear) or as a parabola (quadratic). Elsewhere it depends on the use: in a fit (`charged=False`) a cell whose best
-rate is the last one does not object to rates beyond it (the optimum is censored), and one whose loss rises goes on
-rising; in a score (`charged=True`) every rate outside costs as much per unit of log rate as the measured curve changes
-on average.
+Beyond the finished rates nothing was measured. Over the last grid step before a rate that diverged the regret rises
+to 100%: straight (log-linear) or as a parabola (quadratic). Elsewhere it depends on the use: in a fit
+(`charged=False`) a cell whose best rate is the last one does not object to rates beyond it (the optimum is
+censored), and one whose loss rises goes on rising; in a score (`charged=True`) every rate outside costs as much per
+unit of log rate as the measured curve changes on average.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Curves:
         """The piece that holds for each log rate; x has the cells last."""
         count = np.diff(self.first)
         if self.n == 0 or int(count.max()) <= _PADDED:
-            return self.first[:-1] + (x[..., None] >= self._padded[:, 1:]).sum(axis=-1)
+            return np.asarray(self.first[:-1] + (x[..., None] >= self._padded[:, 1:]).sum(axis=-1))
         span = self._key_span
         keys = self._keys
         wanted = np.clip(x - self._key_low, 1e-9, span - 1e-9) + np.arange(self.n) * span
@@ -93,14 +93,14 @@ class Curves:
         i = self.piece(x)
         u = x - self.anchor[i]
         c = self.coefficients
-        return c[0, i] + u * (c[1, i] + u * (c[2, i] + u * c[3, i]))
+        return np.asarray(c[0, i] + u * (c[1, i] + u * (c[2, i] + u * c[3, i])))
 
     def slope(self, x: Floats) -> Floats:
         """Its derivative by log rate."""
         i = self.piece(x)
         u = x - self.anchor[i]
         c = self.coefficients
-        return c[1, i] + u * (2 * c[2, i] + 3 * u * c[3, i])
+        return np.asarray(c[1, i] + u * (2 * c[2, i] + 3 * u * c[3, i]))
 
     def smoothed(self, x: Floats, half: float) -> tuple[Floats, Floats, Floats]:
         """The mean of the regret over x - half to x + half, with its first and second derivative: a curve without

@@ -116,8 +116,9 @@ def _status(
     if censored:
         above = int((curves.censored > 0).sum())
         notes.append(Notice(
-            "optimum-at-edge", f"In {censored} of {curves.n} cells the best finished rate is the last of its grid ({above} at the "
-            "top): their optimum is only bounded.",
+            "optimum-at-edge",
+            f"In {censored} of {curves.n} cells the best finished rate is the last of its grid ({above} at the top): "
+            "their optimum is only bounded.",
         ))  # fmt: skip
     for side, word in ((1, "highest"), (-1, "lowest")):
         if (curves.censored == side).all():
@@ -130,7 +131,7 @@ def _status(
     wide = _wide(terms)
     weak = [c for c, few in zip(fit.design.columns, interval.pooled_spread, strict=True) if few]
     if weak:
-        text = f"Fewer than three models bear on {', '.join(weak)}: their intervals come from the spread of all models."
+        text = f"Fewer than three models bear on {', '.join(weak)}: their intervals are by the spread of all models."
         notes.append(Notice("few-models-for-term", text))
     if wide:
         text = f"Hardly determined: {', '.join(wide)}."
@@ -158,7 +159,8 @@ def _few_models(data: Data, unit: str) -> list[Notice]:
     notes = []
     if unit != "models":
         notes.append(Notice(
-            "few-models", f"{n} model{'s' if n > 1 else ''}: intervals are over {unit}, not models, and say nothing about other models.",
+            "few-models",
+            f"{n} model{'s' if n > 1 else ''}: intervals are over {unit}, and say nothing about other models.",
         ))  # fmt: skip
     if data.blocked:
         notes.append(Notice("blocked-folds", f"{n} models: out of sample they are left out in 60 blocks."))
@@ -217,7 +219,7 @@ def _result(
     status, message, more = _status(data, best, interval, terms)
     spread = {"known_family": _spread(data, best.left_out), "unknown_family": _spread(data, best.family_out)}
     _widen_population(terms, spread)
-    scored = {
+    scored: dict[str, dict[str, Regret | None]] = {
         kind: {
             "in_sample": _summary(data, best.predicted, kind),
             "leave_one_model_out": _summary(data, best.left_out, kind),
@@ -240,7 +242,7 @@ def _result(
         noise=100 * noise if np.isfinite(noise) else None, n_repeats=data.cells.n_repeats, resampled=resampled,
         draws=draws if interval is not None else 0, level=LEVEL,
         cells=_table(data, best, interval, spread["known_family"]),
-        warnings=tuple([*notes, *_few_models(data, resampled), *more]),
+        warnings=(*notes, *_few_models(data, resampled), *more),
     )  # fmt: skip
 
 

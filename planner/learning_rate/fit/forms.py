@@ -74,7 +74,7 @@ def features_of(cells: Cells) -> Features:
     lora = (table["method"].astype(str) == "lora").to_numpy()
 
     def logs(column: str, reference: float) -> Floats:
-        return np.log(table[column].to_numpy(dtype=float, na_value=np.nan) / reference)
+        return np.asarray(np.log(table[column].to_numpy(dtype=float, na_value=np.nan) / reference))
 
     def given(column: str, reference: float) -> Floats:
         return np.nan_to_num(logs(column, reference), nan=0.0)

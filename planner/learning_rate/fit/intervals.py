@@ -1,11 +1,11 @@
 """Intervals of a law's coefficients: a bootstrap over models, stretched where models are few.
 
 Each draw gives every model a random weight (the Bayesian bootstrap: exponential weights of mean 1), so that no draw
-loses a family, and the law is fitted again. With few models such intervals are too short. Each coefficient's draws are
-therefore stretched around the estimate by sqrt(CR2 / CR0), the small-sample correction of a cluster-robust variance,
-and by Student's t over the normal quantile at Satterthwaite's degrees of freedom (Bell and McCaffrey 2002), both from
-the objective's curvature at the optimum. A coefficient that rests on fewer than three models' worth of freedom gets its
-spread from that of all models around the law instead.
+loses a family, and the law is fitted again. With few models such intervals are too short. Each coefficient's draws
+are therefore stretched around the estimate by sqrt(CR2 / CR0), the small-sample correction of a cluster-robust
+variance, and by Student's t over the normal quantile at Satterthwaite's degrees of freedom (Bell and McCaffrey
+2002), both from the objective's curvature at the optimum. A coefficient that rests on fewer than three models'
+worth of freedom gets its spread from that of all models around the law instead.
 """
 
 from __future__ import annotations
@@ -150,7 +150,8 @@ def _newton_draws(problem: Problem, theta: Floats, model: Ints, weights: Floats)
 
 
 def bootstrap(problem: Problem, theta: Floats, model: Ints, n_draws: int, seed: int) -> Interval:
-    """Stretched draws of the coefficients. `model` numbers what is drawn: the models, or the cells of a lone model."""
+    """Stretched draws of the coefficients. `model` numbers what is drawn: the models, or the cells of a lone
+    model."""
     rng = np.random.default_rng(seed)
     n = int(model.max()) + 1
     weights = rng.exponential(size=(n_draws, n))

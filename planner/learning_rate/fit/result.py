@@ -95,8 +95,8 @@ class FitResult:
     warnings: tuple[Notice, ...] = field(default=())
 
     def to_frame(self) -> pd.DataFrame:
-        """A row for each cell: what was swept, the best rate and loss, the law's rate with its interval, in and out of
-        sample, and the regret of each."""
+        """A row for each cell: what was swept, the best rate and loss, the law's rate with its interval, in and out
+        of sample, and the regret of each."""
         return self.cells.copy()
 
     def to_dict(self) -> dict[str, Any]:

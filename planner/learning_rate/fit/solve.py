@@ -2,9 +2,9 @@
 
     objective(theta) = sum over cells of weight * regret(matrix @ theta) + pooling * sum of pooled theta^2
 
-The sum is piecewise smooth and nearly convex. It is minimised by Levenberg-Marquardt steps on the curves averaged over
-a window that narrows from stage to stage (graduated non-convexity), from the best constant rate and from any start
-given. Everything is deterministic, and all weightings advance together.
+The sum is piecewise smooth and nearly convex. It is minimised by Levenberg-Marquardt steps on the curves averaged
+over a window that narrows from stage to stage (graduated non-convexity), from the best constant rate and from any
+start given. Everything is deterministic, and all weightings advance together.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _CHUNK = 4_000_000  # cells x weightings that are held at once
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """One objective: curves, the design matrix (cells x coefficients), the cost of pooled coefficients, the windows."""
+    """One objective: curves, the design matrix (cells x coefficients), the cost of pooled coefficients, the
+    windows."""
 
     curves: Curves
     matrix: Floats
