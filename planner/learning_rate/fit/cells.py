@@ -6,7 +6,7 @@ over points are flat, sorted by cell and rate, so that a million runs take secon
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -52,6 +52,16 @@ class Cells:
     def owner(self) -> Ints:
         """The cell of each point."""
         return np.repeat(np.arange(self.n), np.diff(self.start))
+
+
+def some_cells(cells: Cells, keep: NDArray[np.bool_]) -> Cells:
+    """The cells that `keep` marks, with their points."""
+    points = keep[cells.owner]
+    start = np.concatenate([[0], np.cumsum(np.diff(cells.start)[keep])]).astype(np.int64)
+    return replace(
+        cells, table=cells.table[keep].reset_index(drop=True), start=start, x=cells.x[points],
+        loss=cells.loss[points], runs=cells.runs[points], wall=cells.wall[keep],
+    )  # fmt: skip
 
 
 def codes(table: pd.DataFrame, column: str) -> tuple[Ints, list[str]]:

@@ -7,13 +7,14 @@ from a choice made without the model that is scored (nested).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from .cells import Cells, Floats, Ints
+from .cells import Cells, Floats, Ints, some_cells
 from .curves import INTERPOLATIONS, Curves, Interpolation, make_curves
 from .forms import TERMS, Design, Features, can_tell, candidates, features_of, form_name, make_design
 from .solve import WINDOWS, Problem, fit_all, refit
@@ -21,6 +22,7 @@ from .solve import WINDOWS, Problem, fit_all, refit
 POOLINGS = (0.01, 0.1, 1.0, 4.0, 16.0, 64.0)
 WEAK = 1e-4  # keeps pooled coefficients that nothing determines at the population's value
 MOST_FOLDS = 60
+COMPARED_CELLS = 3000
 NESTED_MODELS = 40  # with more models the choice of pooling hardly depends on any one
 CLEARLY = 1e-3  # percentage points of regret: a longer form must gain this much
 
@@ -121,13 +123,15 @@ def _nested(data: Data, design: Design, thetas: Sequence[Floats], held: Sequence
     return np.asarray(np.stack(held)[choice[groups], np.arange(len(groups))])
 
 
-def fit_form(data: Data, terms: Iterable[str]) -> FormFit:
-    """Fit a form to all cells and predict each model and each family from the others."""
+def fit_form(data: Data, terms: Iterable[str], pooling: float | None = None) -> FormFit:
+    """Fit a form to all cells and predict each model and each family from the others. The strength of pooling is
+    chosen unless it is given."""
     terms = tuple(terms)
     design, _ = make_design(terms, data.features)
-    poolings = POOLINGS if design.pooled.any() else (0.0,)
+    poolings = (pooling,) if pooling is not None else POOLINGS if design.pooled.any() else (0.0,)
     ones = np.ones(data.cells.n)
-    fits = [fit_all(data.problem(design, pooling), ones) for pooling in poolings]
+    starts = max(2, min(24, 50_000 // data.cells.n))
+    fits = [fit_all(data.problem(design, one), ones, starts) for one in poolings]
     held = [
         _held_out(data, data.problem(design, p), f.theta[0], data.folds)
         for p, f in zip(poolings, fits, strict=True)
@@ -149,6 +153,20 @@ def score(data: Data, fit: FormFit) -> float:
     """The mean regret out of sample, or in sample where there is but one model."""
     x = fit.left_out if np.isfinite(fit.left_out).all() else fit.predicted
     return float(data.judged(x).mean())
+
+
+def sample(data: Data) -> Data:
+    """The data themselves, or where there are very many cells those of every n-th model: enough to choose a form."""
+    if data.cells.n <= COMPARED_CELLS:
+        return data
+    every = math.ceil(data.cells.n / COMPARED_CELLS)
+    # Within families, so that each stays in; models are numbered in the order of their names.
+    rank = np.zeros(len(data.features.models), dtype=np.int64)
+    family = data.features.family[np.unique(data.features.model, return_index=True)[1]]
+    for one in np.unique(family):
+        mine = np.flatnonzero(family == one)
+        rank[mine] = np.arange(len(mine))
+    return Data.of(some_cells(data.cells, (rank % every == 0)[data.features.model]), data.interpolation)
 
 
 def compare(data: Data) -> list[FormFit]:

@@ -13,7 +13,7 @@ from ...schema import Notice
 from ...units import parse_count
 from ..sweep import Sweep, read_sweep
 from .cells import MIN_RATES, Cells, Floats, Ints, make_cells
-from .compare import Data, FormFit, compare, fit_form, questions
+from .compare import Data, FormFit, compare, fit_form, questions, sample
 from .curves import INTERPOLATIONS, Interpolation
 from .forms import make_design, parse_form
 from .intervals import LEVEL, Interval, bootstrap
@@ -43,11 +43,19 @@ def fit(
     read = sweep if isinstance(sweep, Sweep) else read_sweep(sweep, non_finite=non_finite)
     cells = _usable(read)
     data = Data.of(cells, kind)
-    forms = compare(data) if wanted is None else [fit_form(data, wanted)]
     notes = [*read.warnings, *cells.warnings]
-    if wanted is not None:
+    part = sample(data) if wanted is None else data
+    if wanted is None:
+        forms = compare(part)
+    else:
+        forms = [fit_form(data, wanted)]
         notes += make_design(wanted, data.features)[1]
-    return _result(read, data, forms, notes, n_draws, seed)
+    best = forms[0]
+    if part is not data:
+        best = fit_form(data, best.terms, best.pooling)
+        text = f"Forms were compared on {part.cells.n:,} of {cells.n:,} cells; the best was fitted to all."
+        notes.append(Notice("compared-on-part", text))
+    return _result(read, data, best, part, forms, notes, n_draws, seed)
 
 
 def _usable(sweep: Sweep) -> Cells:
@@ -209,9 +217,10 @@ def _covariance(fit: FormFit, interval: Interval | None) -> dict[str, dict[str, 
 
 
 def _result(
-    sweep: Sweep, data: Data, forms: Sequence[FormFit], notes: list[Notice], draws: int, seed: int
-) -> FitResult:
-    best = forms[0]
+    sweep: Sweep, data: Data, best: FormFit, part: Data, forms: Sequence[FormFit], notes: list[Notice], draws: int,
+    seed: int,
+) -> FitResult:  # fmt: skip
+    """Everything that is said of the best form; `forms` were compared on `part` of the data."""
     unit, resampled = _unit(data)
     problem = data.problem(best.design, best.pooling)
     interval = None if unit is None else bootstrap(problem, best.theta, unit, draws, seed)
@@ -236,7 +245,7 @@ def _result(
         form=best.name, interpolation=data.interpolation, pooling=best.pooling if best.design.pooled.any() else None,
         terms=terms, coefficients=dict(zip(best.design.columns, map(float, best.theta), strict=True)),
         covariance=_covariance(best, interval), spread=spread, regret=scored[data.interpolation], scored=scored,
-        forms=tuple(_form_score(data, one) for one in forms), verdicts=tuple(questions(data, forms)),
+        forms=tuple(_form_score(part, one) for one in forms), verdicts=tuple(questions(part, forms)),
         status=status, message=message, n_models=len(data.features.models), n_families=len(data.features.families),
         n_sweeps=data.cells.n, n_runs=len(sweep.runs), n_censored=int((data.fit_curves.censored != 0).sum()),
         noise=100 * noise if np.isfinite(noise) else None, n_repeats=data.cells.n_repeats, resampled=resampled,

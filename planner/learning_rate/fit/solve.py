@@ -19,7 +19,7 @@ from .curves import Curves
 
 # Half the window, in units of log rate, stage by stage.
 WINDOWS = {
-    "quadratic": (0.6, 0.2, 0.05, 0.01, 0.001),
+    "quadratic": (0.6, 0.2, 0.02, 0.0005),
     "log-linear": (0.6, 0.3, 0.15, 0.06, 0.02, 0.006, 0.002, 0.0003, 0.00003, 0.000003),
 }
 MAX_STEPS = 40
