@@ -1,8 +1,6 @@
 """Sweeps made from a known law, to see whether a fit gives its constants back.
 
-    python tools/plant_sweep.py OUT.csv [--seed 0] [--models 14] [--noise 0.0005] [--spread 0.1] ...
-
-Each cell's loss is floor * (1 + bend * x^2 (+ skew * x^3)) with x the log rate over the law's; noise is relative, one
+Each cell's loss is floor * (1 + bend * x^2 + skew * x^3) with x the log rate over the law's; noise is relative, one
 draw a run; a model's own best rate may lie off the law (`spread`, in log rate); rates far above the law diverge; some
 runs are missing; the grid is fixed, so that the optima of some cells lie at or beyond its ends.
 """
@@ -26,11 +24,12 @@ class Planted:
     rank_pow: float = 0.1
     models: int = 14
     ranks: tuple[int, ...] = (4, 32, 128)
+    methods: tuple[str, ...] = ("lora", "full")
     widths: tuple[int, ...] = (1024, 2048, 2560, 3072, 4096, 5120, 8192)
     rates: tuple[float, ...] = tuple(2e-6 * 2.2**i for i in range(9))
     bend: float = 0.01
     skew: float = 0.0
-    noise: float = 0.0005
+    noise: float = 0.00025
     spread: float = 0.0
     missing: float = 0.1
     diverge_at: float = 8.0
@@ -45,31 +44,29 @@ def best_rate(law: Planted, family: str, width: int, method: str, rank: int) -> 
 
 
 def plant(law: Planted, seed: int) -> pd.DataFrame:
-    """The runs of a planted sweep."""
+    """The runs of a planted sweep. Full fine-tuning is swept over `rates`, LoRA over ten times these."""
     rng = np.random.default_rng(seed)
     families = sorted(law.model_pow)
     rows: list[dict[str, object]] = []
+    arms = [("full", 0)] * ("full" in law.methods) + [("lora", rank) for rank in law.ranks]
     for number in range(law.models):
         family = families[number % len(families)]
         width = law.widths[(number // len(families)) % len(law.widths)]
-        own = law.spread * rng.standard_normal()
-        floor = rng.uniform(0.5, 1.0)
-        for method, rank in [("full", 0), *(("lora", rank) for rank in law.ranks)]:
-            best = best_rate(law, family, width, method, rank) * np.exp(own)
-            top = 10 * law.m_lora ** (method == "lora")
-            for lr in law.rates:
-                rate = lr * (law.m_lora if method == "lora" else 1.0) * (10 / law.m_lora if top < 0 else 1.0)
+        own, floor = law.spread * rng.standard_normal(), rng.uniform(0.5, 1.0)
+        about = {"model": f"m{number}", "family": family, "hidden_size": width}
+        for method, rank in arms:
+            best = best_rate(law, family, width, method, rank) * float(np.exp(own))
+            for rate in law.rates:
+                lr = rate * (10 if method == "lora" else 1)
+                x = float(np.log(lr / best))
                 for run in range(law.seeds):
                     if rng.random() < law.missing:
                         continue
-                    x = np.log(rate / best)
-                    diverged = rate > law.diverge_at * best
-                    loss = floor * (1 + law.bend * x**2 + law.skew * x**3 + law.noise * rng.standard_normal())
-                    rows.append(
-                        {
-                            "model": f"m{number}", "family": family, "hidden_size": width, "method": method,
-                            "rank": rank, "lr": float(f"{rate:.3g}"), "loss": np.nan if diverged else loss,
-                            "seed": run, "status": "diverged" if diverged else "ok",
-                        }
-                    )  # fmt: skip
+                    noise = law.noise * rng.standard_normal()
+                    diverged = lr > law.diverge_at * best
+                    loss = np.nan if diverged else floor * (1 + law.bend * x**2 + law.skew * x**3 + noise)
+                    rows.append({
+                        **about, "method": method, "rank": rank, "lr": lr, "seed": run, "loss": loss,
+                        "status": "diverged" if diverged else "ok",
+                    })  # fmt: skip
     return pd.DataFrame(rows)
