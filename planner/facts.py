@@ -31,10 +31,9 @@ class LawFact:
     """A published law for the learning rate. One whose `status` is "incomplete" cannot be evaluated.
 
     `optimum_ratio` holds FAMILY_low and FAMILY_high: the best rate of a sweep over the law's rate. A law of ours
-    has `multipliers` by family (1 for any other where `population` is true), `rank_pow`, the `spread` of best rates
-    around it (standard deviations of log rate, for known_family and unknown_family), the `covariance` of its
-    coefficients by column, and the `ranges` that it was fitted on.
-    """
+    has `multipliers` by family (1 for any other where `population` is true), `rank_pow` or `rank_sat_pow`, the
+    `spread` of best rates around it (standard deviations of log rate, for known_family and unknown_family), the
+    `covariance` of its coefficients by column, and the `ranges` that it was fitted on."""
 
     id: str
     title: str
@@ -52,6 +51,7 @@ class LawFact:
     optimum_ratio: Mapping[str, float] = field(default_factory=lambda: _NO_NUMBERS)
     multipliers: Mapping[str, float] = field(default_factory=lambda: _NO_NUMBERS)
     rank_pow: float = 0.0
+    rank_sat_pow: float = 0.0
     population: bool = False
     spread: Mapping[str, float] = field(default_factory=lambda: _NO_NUMBERS)
     covariance: Mapping[str, Mapping[str, float]] = field(default_factory=lambda: MappingProxyType({}))

@@ -59,7 +59,7 @@ def estimates(result: FitResult) -> dict[str, Estimate]:
 def recover(
     law: Planted, repeats: int, draws: int = 300, first: int = 0
 ) -> tuple[pd.DataFrame, Counter[str]]:
-    """A row for each constant: planted, mean and spread of the estimates, coverage; and the forms that were chosen."""
+    """A row for each constant: planted, mean and spread of the estimates, coverage; and the forms chosen."""
     truth = truths(law)
     values = {name: np.full(repeats, np.nan) for name in truth}
     inside = {name: np.zeros(repeats, dtype=bool) for name in truth}

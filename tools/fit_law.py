@@ -33,8 +33,8 @@ def table(values: dict[str, float]) -> str:
 
 
 def block(result: FitResult) -> str:
-    """The [[law]] of a fit whose form is family+rank."""
-    if result.form != "family+rank":
+    """The [[law]] of a fit whose form is family+rank_sat."""
+    if result.form != "family+rank_sat":
         raise SystemExit(f"the best form is {result.form}; teach lookup.py to evaluate it first")
     coefficients = result.coefficients
     families = [name[7:-1] for name in coefficients if name.startswith("family[")]
@@ -56,14 +56,14 @@ def block(result: FitResult) -> str:
     text = f"""\
 [[law]]
 id = "{DEFAULT_LAW}"
-title = "Our fit to the shipped sweep: family, partially pooled, and rank"
+title = "Our fit to the shipped sweep: family, partially pooled, and a rank that levels off"
 status = "complete"
-form = "lr = base * (lora_multiplier if LoRA else 1) * multiplier[family] * ((rank / 32) ** rank_pow if LoRA else 1)"
+form = "lr = base * (lora_multiplier if LoRA else 1) * multiplier[family] * (((1 + 8/32) / (1 + 8/rank)) ** rank_sat_pow if LoRA else 1)"
 base = {number(base.value / MULTIPLIER)}
 lora_multiplier = {number(MULTIPLIER)}
 reference_width = 2000
 lora_pow = 0.0
-rank_pow = {number(coefficients["rank_pow"])}
+rank_sat_pow = {number(coefficients["rank_sat_pow"])}
 population = true
 multipliers = {table({name: family[name].value for name in families})}
 spread = {table(spread)}

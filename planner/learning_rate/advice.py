@@ -19,7 +19,7 @@ from ..architecture.resolve import ResolvedConfig, resolve
 from ..errors import InputError, hint
 from ..schema import Architecture, Basis, Notice, Source
 from ..units import parse_count
-from .law import REFERENCE_ALPHA, power
+from .law import REFERENCE_ALPHA, rank_factor
 from .lookup import DEFAULT_LAW, LearningRate, look_up
 
 if TYPE_CHECKING:
@@ -299,7 +299,7 @@ def _advice(
     else:
         start = looked.value or 0.0
         if method == "full":
-            start /= power(rank, 32, fact.rank_pow) if fact.population else 1.0
+            start /= rank_factor(rank, fact.rank_pow, fact.rank_sat_pow) if fact.population else 1.0
             extrapolates = [note for note in extrapolates if note.code != "learning-rate-rank"]
         factors = tuple(
             _factors(contexts, fact, method, rank, alpha, scaling, counts["steps"], counts["batch"])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .. import facts
 from ..schema import Basis, Notice
 from .families import family_of_name
-from .law import REFERENCE_RANK, deviation, learning_rate, power
+from .law import REFERENCE_RANK, deviation, learning_rate, rank_factor, rank_feature
 
 DEFAULT_LAW = "lora-plan-2026-11"
 LAW_ALPHA = 32
@@ -107,11 +107,11 @@ def _ours(
     """A law with a population: every family gets a value, one that it was not fitted on a wider interval."""
     assert law.base is not None
     by_architecture = family is None and not named
-    found = family or family_of_name(model_type.replace("_", "-") if by_architecture else model_id)
+    found = family or family_of_name(model_type if by_architecture else model_id)
     known = found in law.multipliers
     full = law.base * law.multipliers.get(found, 1.0)
-    value = full * law.lora_multiplier * power(rank, REFERENCE_RANK, law.rank_pow)
-    features = {"base": 1.0, "rank_pow": math.log(rank / REFERENCE_RANK)}
+    value = full * law.lora_multiplier * rank_factor(rank, law.rank_pow, law.rank_sat_pow)
+    features = {"base": 1.0, "rank_pow": math.log(rank / REFERENCE_RANK), "rank_sat_pow": rank_feature(rank)}
     if known:
         features[f"family[{found}]"] = 1.0
     sd = deviation(law.spread["known_family" if known else "unknown_family"], features, law.covariance)

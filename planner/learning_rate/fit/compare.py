@@ -8,7 +8,7 @@ from a choice made without the model that is scored (nested).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -239,7 +239,8 @@ QUESTIONS = {
     "width": "does the width of the model matter?",
     "width_by_family": "does each family need its own exponent of the width?",
     "family": "does the family matter?",
-    "rank": "does the rank matter?",
+    "rank": "does the rank matter, as a power?",
+    "rank_sat": "does the rank matter, levelling off?",
     "lora_width": "does LoRA need an exponent of the width of its own (LoRA_pow other than 0)?",
     "batch": "does the batch size matter?",
     "steps": "does the number of steps matter?",
@@ -263,4 +264,15 @@ def questions(data: Data, forms: Sequence[FormFit]) -> list[Verdict]:
             if without in by_terms:
                 asked.append(paired(data, question, fit, by_terms[without]))
                 break
-    return asked
+    return asked + _levelling(data, by_terms)
+
+
+def _levelling(data: Data, by_terms: Mapping[tuple[str, ...], FormFit]) -> list[Verdict]:
+    """The best form with a rank that levels off against the same form with a power of the rank."""
+    for terms, fit in by_terms.items():
+        if "rank_sat" in terms:
+            other = tuple(t for t in TERMS if t in {*terms, "rank"} and t != "rank_sat")
+            if other in by_terms:
+                question = "does the effect of the rank level off rather than follow a power?"
+                return [paired(data, question, fit, by_terms[other])]
+    return []

@@ -2,9 +2,9 @@
 
 Every term is linear in log rate:
 
-    log LR = log base + [LoRA] log m_lora + (model_pow + [LoRA] lora_pow) log(2000 / hidden_size) + family
-             + [LoRA] rank_pow log(rank / 32) + batch_pow log(batch / 128) + steps_pow log(steps / 1000)
-             + [LoRA] alpha_pow log(alpha / 32)
+    log LR = log base + [LoRA] log m_lora + (model_pow + [LoRA] lora_pow) log(2000 / hidden_size) + family + [LoRA]
+    (rank_pow log(rank / 32) or rank_sat_pow log((1 + 8/32) / (1 + 8/rank))) + batch_pow log(batch / 128) +
+    steps_pow log(steps / 1000) + [LoRA] alpha_pow log(alpha / 32)
 
 `width` is model_pow, one for all families; `width_by_family` is the article's, one for each. Effects of a family (its
 own multiplier, or its own model_pow) are partially pooled: a deviation u from the population costs pooling * u^2.
@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 
 from ...errors import InputError, hint
 from ...schema import Notice
-from ..law import REFERENCE_ALPHA, REFERENCE_BATCH, REFERENCE_RANK, REFERENCE_STEPS, REFERENCE_WIDTH
+from ..law import (
+    REFERENCE_ALPHA,
+    REFERENCE_BATCH,
+    REFERENCE_RANK,
+    REFERENCE_STEPS,
+    REFERENCE_WIDTH,
+    SATURATION_RANK,
+)
 from .cells import Cells, Floats, Ints, codes
 
 # The terms in the order of the columns, and what has to vary in a sweep for each.
@@ -31,6 +38,7 @@ TERMS = {
     "lora_width": "hidden_size within both methods",
     "family": "family",
     "rank": "rank",
+    "rank_sat": "rank, in three values",
     "batch": "batch",
     "steps": "steps",
     "alpha": "alpha",
@@ -42,7 +50,8 @@ NAMED = {
     "article+lora_pow": ("width_by_family", "lora_width"),
 }
 EXPONENTS = {
-    "width": "model_pow", "lora_width": "lora_pow", "rank": "rank_pow", "batch": "batch_pow", "steps": "steps_pow",
+    "width": "model_pow", "lora_width": "lora_pow", "rank": "rank_pow", "rank_sat": "rank_sat_pow",
+    "batch": "batch_pow", "steps": "steps_pow",
     "alpha": "alpha_pow",
 }  # fmt: skip
 
@@ -53,6 +62,7 @@ class Features:
 
     width: Floats
     rank: Floats
+    rank_sat: Floats
     batch: Floats
     steps: Floats
     alpha: Floats
@@ -79,11 +89,14 @@ def features_of(cells: Cells) -> Features:
     def given(column: str, reference: float) -> Floats:
         return np.nan_to_num(logs(column, reference), nan=0.0)
 
-    rank = np.log(np.where(lora, table["rank"].to_numpy(dtype=float), REFERENCE_RANK) / REFERENCE_RANK)
+    ranks = np.where(lora, table["rank"].to_numpy(dtype=float), REFERENCE_RANK)
+    rank = np.log(ranks / REFERENCE_RANK)
+    rank_sat = np.log((1 + SATURATION_RANK / REFERENCE_RANK) / (1 + SATURATION_RANK / ranks))
     family, families = codes(table, "family")
     model, models = codes(table, "model")
     return Features(
-        -logs("hidden_size", REFERENCE_WIDTH), rank, given("batch", REFERENCE_BATCH), given("steps", REFERENCE_STEPS),
+        -logs("hidden_size", REFERENCE_WIDTH), rank, rank_sat, given("batch", REFERENCE_BATCH),
+        given("steps", REFERENCE_STEPS),
         np.where(lora, given("alpha", REFERENCE_ALPHA), 0.0), lora, family, tuple(families), model, tuple(models),
     )  # fmt: skip
 
@@ -102,6 +115,8 @@ def parse_form(text: str) -> tuple[str, ...]:
             raise InputError("form", text, expected, hint(part, choices).strip())
     if "width" in found and "width_by_family" in found:
         raise InputError("form", text, "either width or width_by_family")
+    if "rank" in found and "rank_sat" in found:
+        raise InputError("form", text, "either rank or rank_sat")
     return tuple(term for term in TERMS if term in found)
 
 
@@ -132,6 +147,8 @@ def can_tell(term: str, f: Features) -> bool:
         return both
     if term == "family":
         return len(f.families) > 1
+    if term == "rank_sat":
+        return len(np.unique(f.rank[f.lora])) > 2
     if term == "lora_width":
         return both and _varies(f.width[f.lora]) and _varies(f.width[~f.lora])
     if term == "width_by_family":
@@ -151,7 +168,8 @@ def _columns(term: str, f: Features) -> list[tuple[str, Floats, bool]]:
     lora = f.lora.astype(float)
     single = {
         "method": ("m_lora", lora), "width": ("model_pow", f.width), "lora_width": ("lora_pow", f.width * lora),
-        "rank": ("rank_pow", f.rank * lora), "batch": ("batch_pow", f.batch), "steps": ("steps_pow", f.steps),
+        "rank": ("rank_pow", f.rank * lora), "rank_sat": ("rank_sat_pow", f.rank_sat * lora),
+        "batch": ("batch_pow", f.batch), "steps": ("steps_pow", f.steps),
         "alpha": ("alpha_pow", f.alpha * lora),
     }  # fmt: skip
     if term in single:
@@ -186,12 +204,13 @@ def make_design(terms: Iterable[str], f: Features) -> tuple[Design, tuple[Notice
 
 
 def candidates(f: Features) -> list[tuple[str, ...]]:
-    """The forms that are compared: every combination of width (none, shared, by family), rank and family, and for the
-    best of them each further term that the sweep can tell is tried by `compare`."""
+    """The forms that are compared: every combination of width (none, shared, by family), rank (none, a power,
+    saturating) and family, and for the best of them each further term that the sweep can tell is tried by
+    `compare`."""
     found: list[tuple[str, ...]] = []
     for width in ((), ("width",), ("width_by_family",)):
         for family in ((), ("family",)):
-            for rank in ((), ("rank",)):
+            for rank in ((), ("rank",), ("rank_sat",)):
                 terms = (*width, *family, *rank)
                 if "width_by_family" in terms and "family" in terms:
                     continue  # both give each family a level of its own

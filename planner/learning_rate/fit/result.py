@@ -62,11 +62,11 @@ class FormScore:
 class FitResult:
     """A law fitted to a sweep.
 
-    `terms` maps base, m_lora, base_lora, lora_pow, rank_pow, batch_pow, steps_pow, alpha_pow to an Estimate (None
-    where the sweep cannot tell), model_pow and family to one for each family and `population`. `coefficients` and
-    `covariance` are those of log rate, by column. `spread` are standard deviations of log best rate around the
-    prediction for a new model of a known family and of an unknown one, from the fits that left it out.
-    """
+    `terms` maps base, m_lora, base_lora, lora_pow, rank_pow, rank_sat_pow, batch_pow, steps_pow, alpha_pow to an
+    Estimate (None where the sweep cannot tell), model_pow and family to one for each family and `population`.
+    `coefficients` and `covariance` are those of log rate, by column. `spread` are standard deviations of log best
+    rate around the prediction for a new model of a known family and of an unknown one, from the fits that left it
+    out."""
 
     form: str
     interpolation: Interpolation

@@ -13,7 +13,7 @@ from .intervals import LEVEL, Interval, bootstrap
 from .result import Estimate
 from .solve import fit_all
 
-POWERS = ("lora_pow", "rank_pow", "batch_pow", "steps_pow", "alpha_pow")
+POWERS = ("lora_pow", "rank_pow", "rank_sat_pow", "batch_pow", "steps_pow", "alpha_pow")
 
 
 class Coefficients:
@@ -41,8 +41,10 @@ class Coefficients:
 def extended(
     data: Data, fit: FormFit, term: str, unit: Ints | None, draws: int, seed: int, level: float
 ) -> Coefficients:
-    """The form with one more term, fitted for the sake of that term's interval."""
-    terms = [t for t in TERMS if t in {*fit.terms, term}]
+    """The form with one more term, fitted for the sake of that term's interval; of the two terms of the rank only
+    one at a time."""
+    instead = {"rank": "rank_sat", "rank_sat": "rank"}.get(term)
+    terms = [t for t in TERMS if t in {*fit.terms, term} and t != instead]
     design, _ = make_design(terms, data.features)
     problem = data.problem(design, fit.pooling if fit.design.pooled.any() else 1.0)
     theta = fit_all(problem, np.ones(data.cells.n)).theta[0]
