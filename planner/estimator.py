@@ -263,7 +263,7 @@ def estimate(
     flops = _flops_section(arch, spec, adapted, work, whole)
     lr = lookup.look_up(
         model_id=found.model_id, model_type=arch.model_type, hidden_size=arch.hidden_size,
-        named=found.origin in ("catalogue", "hub"),
+        named=found.origin in ("catalogue", "hub"), rank=spec.rank,
     )  # fmt: skip
     published = found.published_params
     about = ModelSection(

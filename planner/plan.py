@@ -242,6 +242,8 @@ class Plan:
                 "law": lr.law,
                 "basis": lr.basis,
                 "family": lr.family,
+                "family_known": lr.family_known,
+                "level": lr.level,
                 "reason": lr.reason,
             },
             "memory": self.memory,

@@ -150,9 +150,9 @@ def _learning_rate(plan: Plan) -> Table:
         return table
     table.add_row("LoRA", Text(units.rate(lr.value), style="bold"))
     if lr.low is not None and lr.high is not None:
-        table.add_row("80% of sweeps within", f"{units.rate(lr.low)} to {units.rate(lr.high)}")
+        table.add_row(f"best, {lr.level:.0%} within", f"{units.rate(lr.low)} to {units.rate(lr.high)}")
     table.add_row("full fine-tuning", units.rate(lr.full_finetune))
-    table.add_row("law", f"{lr.law}, {str(lr.family).capitalize()}")
+    table.add_row("law", f"{lr.law}, {lr.family if lr.family_known else 'all families'}")
     return table
 
 
@@ -204,8 +204,8 @@ def _explain(plan: Plan) -> RenderableType:
         "assumed: 1 bit a loss token, at most 1 bit an episode.",
         f"fitted: {law.form}. {law.regret_text}",
         (
-            "measured: the learning rate's interval holds 80% of the best rates of that sweep over models and ranks "
-            "of the family; many lie at the edge of its grid, so its upper end is a lower bound."
+            "fitted: the learning rate's interval holds the best rate of a model that the fit has not seen, by its "
+            "error on models left out; full fine-tuning's is a tenth, the article's ratio."
         ),
     )
     sources = (f"{use}: {s.title}, {s.locator} ({s.date}). {s.url}" for use, s in plan.sources)
