@@ -8,7 +8,7 @@ a gradient of theirs needs.
 from __future__ import annotations
 
 from .passes import FLOAT32, Pass
-from .tape import Buffer, Gradients, Size, Tape, Value, add, cast, copy, multiply, piece, scale, unary
+from .tape import Buffer, Gradients, Size, Value, add, cast, copy, multiply, piece, scale, unary
 
 
 def rms_norm(run: Pass, x: Value, weight: int, rule: str = "rms") -> Value:

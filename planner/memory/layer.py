@@ -27,11 +27,10 @@ from ..schema import (
     Recall,
     Scan,
 )
-
 from .attention import Shape, attend
 from .elementwise import activation, drop, gated, norm, rotate
-from .passes import Pass
 from .experts import Routing, Stacked, mix
+from .passes import Pass
 from .products import LowRank, Weight, adapted, linear, part, whole
 from .tape import Gradients, Size, Value, add, cast, multiply, piece, scale, unary
 from .traits import Traits

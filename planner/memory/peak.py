@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
+from ..errors import UnsupportedArchitectureError
 from ..moments import Item, MemoryEstimate, MemoryPart, Moment
 from ..schema import Architecture
-from ..errors import UnsupportedArchitectureError
 from ..setup import Setup
 from .kinds import Job
 from .overhead import cached, interval, overhead
