@@ -36,6 +36,10 @@ BUILDERS: dict[str, str] = {
     ),
     "deepseek_v4": "deepseek_v4",
     **dict.fromkeys("bert roberta xlm-roberta t5 mt5 whisper clip".split(), "encoders"),
+    **dict.fromkeys(
+        "bart mvp plbart mbart marian pegasus blenderbot blenderbot-small m2m_100 bigbird_pegasus trocr".split(),
+        "bart",
+    ),
     **dict.fromkeys("chatglm internlm2 internlm3 minicpm mimo nemotron-nas".split(), "remote"),
     **dict.fromkeys(
         "qwen3_next qwen3_5_text qwen3_5_moe_text olmo_hybrid minimax".split(), "linear_attention"
