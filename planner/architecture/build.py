@@ -25,7 +25,11 @@ BUILDERS: dict[str, str] = {
     **dict.fromkeys("gemma4 gemma4_text".split(), "gemma4"),
     "mllama": "mllama",
     **dict.fromkeys("llama4 llama4_text".split(), "llama4"),
-    **dict.fromkeys("gpt2 gptj gpt_neox opt bloom falcon mpt gpt_bigcode phi".split(), "legacy"),
+    **dict.fromkeys(
+        "gpt2 gptj gpt_neox opt bloom falcon mpt gpt_bigcode phi gpt-sw3 persimmon gpt_neo codegen gpt_neox_japanese "
+        "xglm biogpt ctrl openai-gpt".split(),
+        "legacy",
+    ),
     **dict.fromkeys(
         "mixtral qwen2_moe qwen3_moe olmoe phimoe dbrx gpt_oss granitemoe glm4_moe minimax_m2 ernie4_5_moe "
         "hunyuan_v1_moe solar_open mimo_v2_flash".split(),
