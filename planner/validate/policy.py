@@ -110,6 +110,17 @@ class Policy(Trainer):
                 rates.append(float(torch.exp(self._log_prob(item))))
         return statistics.fmean(rates)
 
+    def success_if_greedy(self) -> float:
+        """Share of questions whose right answer's first token is the most probable one."""
+        torch = require()
+        right = 0
+        with torch.no_grad():
+            for item in self.task.evaluation:
+                tokens = torch.tensor([self.base.tokenizer.encode(item.prompt)], device=self.device)
+                best = self.model(input_ids=tokens, use_cache=False).logits[0, -1].argmax()
+                right += int(best) == self.base.tokenizer.encode(item.completion)[0]
+        return right / len(self.task.evaluation)
+
     def _log_prob(self, item: Example) -> Any:
         torch = require()
         prompt, answer = (self.base.tokenizer.encode(text) for text in (item.prompt, item.completion))
@@ -143,16 +154,16 @@ class Policy(Trainer):
 
     def information(self, rates: list[float]) -> dict[str, float]:
         """Episodes, the most bits that their rewards can carry (sum of H(success rate)), and for a task of known bits
-        what the policy now knows of them: sum over its questions of 1 + log2 p(right), at least 0."""
-        torch = require()
+        what the policy knows of them in the end: K (1 - H(share of right answers)), what a channel of K bits that errs
+        so often lets through."""
         found = {
             "episodes": float(len(rates) * self.config.batch),
             "reward_bits": sum(self.config.batch * entropy(min(1.0, max(0.0, rate))) for rate in rates),
         }
         if self.task.bits is not None:
-            with torch.no_grad():
-                logs = [float(self._log_prob(item)) / 0.6931471805599453 for item in self.task.evaluation]
-            found["known_bits"] = max(0.0, sum(1 + value for value in logs))
+            right = self.success_if_greedy()
+            found["right"] = right
+            found["known_bits"] = self.task.bits * (1 - entropy(right)) if right > 0.5 else 0.0
         return found
 
 

@@ -8,9 +8,9 @@ from ..statistics import Interval
 from . import Claim, Judgement, Setting, undecided
 from .arms import lora
 
-BITS = 32
+BITS = 8
 TASK = f"secret:bits={BITS}"
-RATES = (-1, 0, 1)
+RATES = (-3, -2, -1)
 ENOUGH = 0.5
 
 

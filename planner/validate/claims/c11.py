@@ -16,7 +16,7 @@ from . import Claim, Judgement, Setting, against, undecided
 from .arms import lora, needs
 
 # Rank and layer sets; each is given about four bits a parameter to learn, twice what it is predicted to hold.
-ARMS = ((1, "all"), (2, "all"), (4, "all"), (4, "attention"), (4, "mlp"))
+ARMS = ((1, "all"), (2, "all"), (2, "attention"), (2, "mlp"))
 OFFERED_BITS_A_PARAM = 4.0
 LENGTH = 32
 BATCH = 32
