@@ -40,7 +40,9 @@ SECTIONS = {
 @click.option("--steps", type=Count(), default=120, show_default=True, help="Steps of the standard run.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--budget", metavar="TIME", help="90s, 10m or 2h; what is then missing stays undecided.")
-@click.option("-o", "--out", default="runs", show_default=True, metavar="DIR", help="Folder of the run records.")
+@click.option(
+    "-o", "--out", default="runs", show_default=True, metavar="DIR", help="Folder of the run records."
+)
 @click.option("--workers", type=Count(), default=1, show_default=True, help="Processes, one a GPU in turn.")
 @click.option("--threads", type=Count(), default=1, show_default=True, help="CPU threads a process.")
 @click.option("--executor", default="local", show_default=True, help="local.")

@@ -51,7 +51,11 @@ def progress_bar() -> Iterator[Callable[[Any], None]]:
             part = state.step / max(1, state.steps)
             left = "" if state.left_s is None else f"{duration(state.left_s)} left"
             bar.update(
-                task, completed=round(state.done + part, 2), total=state.total, description=state.label, left=left
+                task,
+                completed=round(state.done + part, 2),
+                total=state.total,
+                description=state.label,
+                left=left,
             )
 
         yield show_progress
@@ -72,10 +76,14 @@ def show(report: dict[str, Any]) -> None:
         head.append(verdict, style=f"bold {COLOURS[verdict]}")
         head.append(f"  {found['statement']}")
         console.print(head, soft_wrap=True)
-        span = "" if measured["low"] is None else f" ({_figure(measured['low'])} to {_figure(measured['high'])})"
+        span = (
+            "" if measured["low"] is None else f" ({_figure(measured['low'])} to {_figure(measured['high'])})"
+        )
         figures = f"     predicted {_figure(found['predicted'])}, measured {_figure(measured['value'])}{span}"
         console.print(Text(f"{figures}, {found['unit']}"), soft_wrap=True)
         console.print(Text(f"     {found['reason']}; {len(found['runs'])} runs"), soft_wrap=True, style="dim")
     counts = ", ".join(f"{number} {status}" for status, number in report["runs"].items()) or "none"
     rest = "" if report["complete"] else "; the budget ended first: the same command goes on"
-    console.print(Text(f"runs in {report['out']}: {counts}; {duration(report['seconds'])}{rest}"), style="dim")
+    console.print(
+        Text(f"runs in {report['out']}: {counts}; {duration(report['seconds'])}{rest}"), style="dim"
+    )

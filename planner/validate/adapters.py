@@ -46,7 +46,9 @@ def attach(model: Any, config: RunConfig, shape: Mapping[str, Any]) -> Any:
 
     alpha = config.alpha / (config.p * config.q)
     options = export("peft", dict(shape), rank=config.rank, layers=config.layers, alpha=alpha)
-    kept = {key: value for key, value in options.items() if key not in ("peft_type", "base_model_name_or_path")}
+    kept = {
+        key: value for key, value in options.items() if key not in ("peft_type", "base_model_name_or_path")
+    }
     adapted = get_peft_model(model, LoraConfig(**kept))
     expected = planned(config, shape).adapter.params
     trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)

@@ -102,7 +102,10 @@ def run_claims(
     chosen = claims(claims_chosen)
     if executor == "ray":
         raise InputError(
-            "executor", executor, "local", "Runs on a Ray cluster are not there yet; --workers N uses one machine."
+            "executor",
+            executor,
+            "local",
+            "Runs on a Ray cluster are not there yet; --workers N uses one machine.",
         )
     if executor not in EXECUTORS:
         raise InputError("executor", executor, "local", hint(executor, EXECUTORS).strip())
@@ -151,14 +154,16 @@ def step_seconds(model: str, threads: int = 1) -> float:
     return statistics.median(times[2:])
 
 
-def listing(chosen: str | Sequence[str] | None = None, model: str = "tiny", seeds: int = 3, steps: int = 120) -> list[dict[str, Any]]:
+def listing(
+    chosen: str | Sequence[str] | None = None, model: str = "tiny", seeds: int = 3, steps: int = 120
+) -> list[dict[str, Any]]:
     """Every claim with its rule and its expected duration on this machine: runs x steps x a step measured now.
 
     Claims share runs, so that several together take less than the sum. Seconds are null where a model is none of the
     zoo's or torch is not installed.
     """
-    from . import zoo
     from ..errors import MissingDependencyError
+    from . import zoo
 
     setting = setting_of(model, seeds, steps)
     try:
@@ -171,8 +176,13 @@ def listing(chosen: str | Sequence[str] | None = None, model: str = "tiny", seed
         seconds = None if each is None and runs else (each or 0.0) * runs * claim.run_steps(setting)
         found.append(
             {
-                "id": claim.id, "statement": claim.statement, "source": claim.source, "rule": claim.rule,
-                "unit": claim.unit, "runs": runs, "seconds": None if seconds is None else round(seconds, 1),
+                "id": claim.id,
+                "statement": claim.statement,
+                "source": claim.source,
+                "rule": claim.rule,
+                "unit": claim.unit,
+                "runs": runs,
+                "seconds": None if seconds is None else round(seconds, 1),
             }  # fmt: skip
         )
     return found

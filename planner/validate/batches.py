@@ -47,7 +47,9 @@ def encode_batch(examples: Sequence[Example], tokenizer: Tokenizer, seq_len: int
         marks.append([IGNORED] * len(prompt) + completion)
     length = max(len(row) for row in rows)
     tokens = torch.tensor([row + [tokenizer.pad] * (length - len(row)) for row in rows])
-    labels = torch.tensor([(mark[: len(row)] + [IGNORED] * (length - len(row))) for row, mark in zip(rows, marks, strict=True)])
+    labels = torch.tensor(
+        [(mark[: len(row)] + [IGNORED] * (length - len(row))) for row, mark in zip(rows, marks, strict=True)]
+    )
     targets = labels[:, 1:].contiguous()
     return Batch(tokens.to(device), targets.to(device), int((targets != IGNORED).sum()))
 

@@ -53,7 +53,9 @@ class Cell:
 
     def lowest(self, lookup: Lookup, seed: int, step: int) -> float:
         """The lowest loss over rates at a step: the article's pointwise minimum."""
-        return min((record.evaluation(step) for record in self.points(lookup, seed).values()), default=math.inf)
+        return min(
+            (record.evaluation(step) for record in self.points(lookup, seed).values()), default=math.inf
+        )
 
 
 def _best_k(cell: Cell, lookup: Lookup, seed: int, step: int | None) -> int | None:
@@ -93,7 +95,9 @@ def wanted(cell: Cell, seeds: int, lookup: Lookup) -> list[RunConfig]:
     found: list[RunConfig] = []
     for seed in range(1, seeds):
         around = {k + d for k in start for d in (-1, 0, 1)}
-        new = _missing(cell, lookup, seed, around) or _missing(cell, lookup, seed, _neighbours(cell, lookup, seed, 1))
+        new = _missing(cell, lookup, seed, around) or _missing(
+            cell, lookup, seed, _neighbours(cell, lookup, seed, 1)
+        )
         found += new
     return found
 

@@ -45,7 +45,8 @@ def tangent_kernel(config: RunConfig, device: str, beat: Callable[[int], None] |
     start = config.seed * config.batch
     model, base = fresh(config.model, device)
     batches = [
-        encode_batch([known.example(start + n)], base.tokenizer, config.seq_len, device) for n in range(config.batch)
+        encode_batch([known.example(start + n)], base.tokenizer, config.seq_len, device)
+        for n in range(config.batch)
     ]
     full_model = adapters.attach(model, config.but(method="full", rank=0), base.config)
     full = _kernel(full_model, batches).cpu()

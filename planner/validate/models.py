@@ -62,7 +62,9 @@ def _from_library(name: str, eager: bool) -> tuple[Any, Tokenizer]:
     if eager:
         options["attn_implementation"] = "eager"
     try:
-        return AutoModelForCausalLM.from_pretrained(name, **options), Library(AutoTokenizer.from_pretrained(name))
+        return AutoModelForCausalLM.from_pretrained(name, **options), Library(
+            AutoTokenizer.from_pretrained(name)
+        )
     except (OSError, ValueError) as error:
         raise UnknownModelError(
             f"model: transformers cannot load {name!r} ({str(error).splitlines()[0]}). "
@@ -101,7 +103,9 @@ def shape(name: str) -> Mapping[str, Any]:
     try:
         return resolve(name).config
     except PlannerError as error:
-        raise InputError("model", name, f"one of {', '.join(zoo.ZOO)}, a folder or a hub id", str(error)) from error
+        raise InputError(
+            "model", name, f"one of {', '.join(zoo.ZOO)}, a folder or a hub id", str(error)
+        ) from error
 
 
 def prepare(names: Sequence[str], progress: Callable[[str, int, int], None] | None = None) -> None:

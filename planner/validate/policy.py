@@ -15,14 +15,10 @@ from typing import Any
 
 from ..errors import InputError
 from ..information import entropy
-from . import adapters
-from .models import fingerprint
 from .records import RunConfig
 from .require import require
 from .tasks import Example
 from .train import Outcome, Trainer, indices
-
-COLLAPSED_AT = 0.5
 
 
 @dataclass(frozen=True)
@@ -172,4 +168,4 @@ def train_policy(config: RunConfig, device: str, beat: Callable[[int], None] | N
     return Policy(config, device, beat).run()
 
 
-__all__ = ["Policy", "adapters", "fingerprint", "train_policy"]
+__all__ = ["Policy", "train_policy"]

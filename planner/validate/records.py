@@ -119,7 +119,17 @@ class RunRecord:
     @property
     def result(self) -> dict[str, Any]:
         """What the configuration decides: the same on a second run on the same machine."""
-        keys = ("status", "curve", "evaluations", "norms", "measured", "flops", "trainable", "reason", "weights")
+        keys = (
+            "status",
+            "curve",
+            "evaluations",
+            "norms",
+            "measured",
+            "flops",
+            "trainable",
+            "reason",
+            "weights",
+        )
         data = self.to_dict()
         return {key: data[key] for key in ("config", *keys)}
 
@@ -210,7 +220,9 @@ def read(folder: str | os.PathLike[str], run_id: str) -> RunRecord | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise RecordError(f"{path} cannot be read as a record: {error}. Remove it to run it again.") from error
+        raise RecordError(
+            f"{path} cannot be read as a record: {error}. Remove it to run it again."
+        ) from error
     return from_dict(data, str(path))
 
 

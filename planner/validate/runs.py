@@ -46,7 +46,9 @@ def perform(config: RunConfig, device: str, beat: Beat | None = None) -> RunReco
     except (PlannerError, OutOfTimeError, KeyboardInterrupt):
         raise
     except (RuntimeError, NotImplementedError) as error:
-        outcome = Outcome(status="failed", reason=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
+        outcome = Outcome(
+            status="failed", reason=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+        )
     return RunRecord(
         config=config, status=outcome.status, reason=outcome.reason, curve=tuple(outcome.curve),  # type: ignore[arg-type]
         evaluations=tuple(outcome.evaluations), norms=outcome.norms, measured=outcome.measured,

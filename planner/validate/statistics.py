@@ -9,7 +9,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 # Student's t at 97.5% by degrees of freedom (standard table); 1.96 above 30.
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+_T = (
+    12.706,
+    4.303,
+    3.182,
+    2.776,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+    2.262,
+    2.228,
+    2.201,
+    2.179,
+    2.160,
+    2.145,
+    2.131,
+)
 
 
 @dataclass(frozen=True)
@@ -40,11 +56,14 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def bootstrap(groups: Sequence[Sequence[float]], statistic: Callable[[list[float]], float], draws: int = 2000) -> Interval:
+def bootstrap(
+    groups: Sequence[Sequence[float]], statistic: Callable[[list[float]], float], draws: int = 2000
+) -> Interval:
     """A statistic of pooled values with the 95% interval of a bootstrap over groups (models), seeded."""
     rng = random.Random("bootstrap")
     found = sorted(
-        statistic([value for group in rng.choices(groups, k=len(groups)) for value in group]) for _ in range(draws)
+        statistic([value for group in rng.choices(groups, k=len(groups)) for value in group])
+        for _ in range(draws)
     )
     whole = statistic([value for group in groups for value in group])
     return Interval(whole, found[int(0.025 * draws)], found[int(0.975 * draws) - 1])

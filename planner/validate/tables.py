@@ -39,7 +39,11 @@ def sweep_csv(folder: str | os.PathLike[str]) -> str:
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
     for record in read_all(folder):
-        if record.config.kind == "sft" and record.config.p == record.config.q == 1 and record.config.evaluate_at:
+        if (
+            record.config.kind == "sft"
+            and record.config.p == record.config.q == 1
+            and record.config.evaluate_at
+        ):
             writer.writerow(sweep_row(record))
     return out.getvalue()
 

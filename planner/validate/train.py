@@ -6,6 +6,7 @@ import math
 import random
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from ..errors import InputError
 from . import adapters
 from .batches import Batch, encode_batch, evaluate, loss_of
-from .models import Base, fingerprint, fresh
+from .models import fingerprint, fresh
 from .records import RunConfig
 from .require import require
 from .tasks import Task, task
@@ -104,7 +105,9 @@ class Trainer:
         model, self.base = fresh(config.model, device)
         self.model = adapters.attach(model, config, self.base.config).train()
         if config.checkpointing:
-            self.model.gradient_checkpointing_enable()
+            with warnings.catch_warnings():  # transformers is renaming this method
+                warnings.simplefilter("ignore", FutureWarning)
+                self.model.gradient_checkpointing_enable()
         self.optimizer = optimizer_of(self.model, config)
         self.outcome = Outcome(weights=self.base.weights)
         self.outcome.trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
@@ -118,7 +121,9 @@ class Trainer:
         """The evaluation set as tensors."""
         known = self.task.evaluation
         return [
-            encode_batch(known[n : n + EVALUATION_BATCH], self.base.tokenizer, self.config.seq_len, self.device)
+            encode_batch(
+                known[n : n + EVALUATION_BATCH], self.base.tokenizer, self.config.seq_len, self.device
+            )
             for n in range(0, len(known), EVALUATION_BATCH)
         ]
 
@@ -127,7 +132,9 @@ class Trainer:
         from torch.utils.flop_counter import FlopCounterMode
 
         torch = require()
-        with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+        with torch.autocast(
+            self.device.split(":")[0], torch.bfloat16, enabled=self.config.precision == "bfloat16"
+        ):
             if self.outcome.flops is None:
                 with FlopCounterMode(display=False) as counter:
                     loss = loss_of(self.model, batch)
@@ -176,4 +183,4 @@ def train(config: RunConfig, device: str, beat: Callable[[int], None] | None = N
     return Trainer(config, device, beat).run()
 
 
-__all__ = ["Base", "Outcome", "OutOfTimeError", "Trainer", "train"]
+__all__ = ["OutOfTimeError", "Outcome", "Trainer", "train"]

@@ -124,7 +124,11 @@ def pretrain(name: str, progress: Callable[[int, int], None] | None = None) -> A
     optimizer = torch.optim.AdamW(model.parameters(), lr=shape.lr, betas=(0.9, 0.95), weight_decay=0.01)
     warm = max(1, shape.steps // 20)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, shape.lr, total_steps=shape.steps + 1, pct_start=warm / (shape.steps + 1), cycle_momentum=False
+        optimizer,
+        shape.lr,
+        total_steps=shape.steps + 1,
+        pct_start=warm / (shape.steps + 1),
+        cycle_momentum=False,
     )
     model.train()
     for step in range(shape.steps):

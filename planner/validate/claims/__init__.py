@@ -100,10 +100,15 @@ def claims(chosen: str | Sequence[str] | None = None) -> tuple[Claim, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def exact(holds: bool, value: float, yes: str, no: str, details: Mapping[str, Any] | None = None) -> Judgement:
+def exact(
+    holds: bool, value: float, yes: str, no: str, details: Mapping[str, Any] | None = None
+) -> Judgement:
     """The judgement of a claim that is exactly so or not."""
     return Judgement(
-        "confirmed" if holds else "refuted", yes if holds else no, Interval(value, value, value), details or {}
+        "confirmed" if holds else "refuted",
+        yes if holds else no,
+        Interval(value, value, value),
+        details or {},
     )
 
 
@@ -112,7 +117,9 @@ def undecided(reason: str, value: float = math.nan, details: Mapping[str, Any] |
     return Judgement("undecided", reason, Interval(value), details or {})
 
 
-def against(measured: Interval, low: float, high: float, what: str, details: Mapping[str, Any] | None = None) -> Judgement:
+def against(
+    measured: Interval, low: float, high: float, what: str, details: Mapping[str, Any] | None = None
+) -> Judgement:
     """Confirmed where the 95% interval lies within low to high, refuted where it lies outside, else undecided.
 
     `what` names the quantity in the reason. Without an interval (one seed) nothing is decided.

@@ -62,9 +62,13 @@ def judge(setting: Setting, lookup: Lookup) -> Judgement:
     apart = [row[0] < row[-1] for row in filled]
     value = sum(row[0] / row[-1] for row in filled) / len(filled)
     if all(row[0] == never for row in filled):
-        return undecided("no rank left the shared curve: the task is too small or the run too short", 1.0, details)
+        return undecided(
+            "no rank left the shared curve: the task is too small or the run too short", 1.0, details
+        )
     if all(ordered) and all(apart):
-        reason = f"every seed's ranks leave in order, the lowest first, more than {GAP:.0%} above rank {RANKS[-1]}"
+        reason = (
+            f"every seed's ranks leave in order, the lowest first, more than {GAP:.0%} above rank {RANKS[-1]}"
+        )
         return Judgement("confirmed", reason, Interval(value), details)
     if not any(ordered):
         return Judgement("refuted", "no seed's ranks leave in the order of rank", Interval(value), details)

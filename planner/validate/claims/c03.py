@@ -69,7 +69,9 @@ def judge(setting: Setting, lookup: Lookup) -> Judgement:
         return undecided(f"no optimum inside the grid for {', '.join(missing)}")
     predicted = CLAIM.predicted(setting)
     details = {"by_model": by_model(ratios), "rank": MIDDLE_RANK}
-    return against(pooled(ratios), predicted / FACTOR, predicted * FACTOR, "LoRA's best rate over full's", details)
+    return against(
+        pooled(ratios), predicted / FACTOR, predicted * FACTOR, "LoRA's best rate over full's", details
+    )
 
 
 CLAIM = Claim(

@@ -21,7 +21,9 @@ def cells(setting: Setting) -> tuple[Cell, ...]:
 
 def judge(setting: Setting, lookup: Lookup) -> Judgement:
     """The best rate at the highest rank over that at rank 4, and the slope of log rate on log rank from there on."""
-    logs = {rank: log_rates(cell, lookup, setting.seeds) for rank, cell in zip(RANKS, cells(setting), strict=True)}
+    logs = {
+        rank: log_rates(cell, lookup, setting.seeds) for rank, cell in zip(RANKS, cells(setting), strict=True)
+    }
     if logs[LOWEST] is None or logs[HIGH_RANK] is None:
         return undecided("no optimum inside the grid")
     first, last = logs[LOWEST] or [], logs[HIGH_RANK] or []

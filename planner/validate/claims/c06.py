@@ -38,7 +38,9 @@ def judge(setting: Setting, lookup: Lookup) -> Judgement:
         for rank in RANKS:
             pairs = zip(found[rank] or [], found[0] or [], strict=True)
             gaps[rank][batch] = [100 * (a / b - 1) for a, b in pairs]
-    growth = {rank: [b - a for a, b in zip(g[BATCHES[0]], g[BATCHES[-1]], strict=True)] for rank, g in gaps.items()}
+    growth = {
+        rank: [b - a for a, b in zip(g[BATCHES[0]], g[BATCHES[-1]], strict=True)] for rank, g in gaps.items()
+    }
     both = [sum(values) / len(values) for values in zip(*growth.values(), strict=True)]
     apart = interval([b - a for a, b in zip(growth[RANKS[0]], growth[RANKS[1]], strict=True)])
     details = {

@@ -25,7 +25,9 @@ def cells(setting: Setting) -> tuple[Cell, ...]:
 
 def plateau(cell: Cell, lookup: Lookup) -> float:
     """The span of rates (highest over lowest) at which the first seed reaches 90% of its best success rate."""
-    found = {k: 1 - record.evaluation() for k, record in cell.points(lookup, 0).items() if record.status == "ok"}
+    found = {
+        k: 1 - record.evaluation() for k, record in cell.points(lookup, 0).items() if record.status == "ok"
+    }
     good = [k for k, rate in found.items() if rate >= PLATEAU * max(found.values())]
     return 2.0 ** (max(good) - min(good)) if good else math.nan
 

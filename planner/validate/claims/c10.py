@@ -44,7 +44,9 @@ def judge(setting: Setting, lookup: Lookup) -> Judgement:
     if known < ENOUGH * BITS:
         return undecided(f"no run learnt {ENOUGH:.0%} of the {BITS} bits, so that the bound was not put to a test",
                          max(shares), details)  # fmt: skip
-    reason = f"at most {max(shares):.2%} of the reward's bits are known in the end ({known:.1f} of {BITS} learnt)"
+    reason = (
+        f"at most {max(shares):.2%} of the reward's bits are known in the end ({known:.1f} of {BITS} learnt)"
+    )
     return Judgement("confirmed", reason, measured, details)
 
 

@@ -67,7 +67,9 @@ def judge(setting: Setting, lookup: Lookup) -> Judgement:
         "offered": OFFERED_BITS_A_PARAM,
         "not_tried": "1 bit a token of natural text: our text is generated",
     }  # fmt: skip
-    return against(interval(found[top]), predicted / 1.5, predicted * 1.5, f"bits a parameter, {top}", details)
+    return against(
+        interval(found[top]), predicted / 1.5, predicted * 1.5, f"bits a parameter, {top}", details
+    )
 
 
 CLAIM = Claim(

@@ -31,9 +31,13 @@ def judge(setting: Setting, lookup: Lookup) -> Judgement:
         return undecided("no optimum inside the grid for some model")
     offsets = {name: math.log(theory(int(shape(name)["hidden_size"]))) for name in ratios}
     seeds = [
-        sum(ratios[name][seed] - offsets[name] for name in ratios) / len(ratios) for seed in range(setting.seeds)
+        sum(ratios[name][seed] - offsets[name] for name in ratios) / len(ratios)
+        for seed in range(setting.seeds)
     ]
-    details = {"by_model": by_model(ratios), "theory": {name: math.exp(value) for name, value in offsets.items()}}
+    details = {
+        "by_model": by_model(ratios),
+        "theory": {name: math.exp(value) for name, value in offsets.items()},
+    }
     measured = interval(seeds).map(math.exp)
     return against(measured, 1 / FACTOR, FACTOR, "measured ratio over H/(2 alpha)", details)
 

@@ -15,7 +15,8 @@ def counts(unembedding: bool) -> dict[tuple[str, int], int]:
     """The planner's counts of the table's rows, with or without an adapter on the unembedding."""
     more = ",unembedding" if unembedding else ""
     return {
-        (layers, rank): estimate(MODEL, layers=layers + more, rank=rank).adapter.params for layers, rank in PRINTED
+        (layers, rank): estimate(MODEL, layers=layers + more, rank=rank).adapter.params
+        for layers, rank in PRINTED
     }
 
 

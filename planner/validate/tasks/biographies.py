@@ -33,6 +33,7 @@ def make(text: str) -> Task:
     """`people` and `choices` decide the bits; `seed` draws another population."""
     chosen = settings("biographies", text, {"people": 100, "choices": 16, "seed": 1})
     people, choices = chosen["people"], chosen["choices"]
+
     def example(index: int) -> Example:
         number = index % people
         text = line(number, choices, stream("biography", chosen["seed"], choices, number))

@@ -18,6 +18,7 @@ def make(text: str) -> Task:
         return Example("", passage(language, length, stream("dialect", language, index)))
 
     held_out = tuple(
-        Example("", passage(language, length, stream("dialect-held-out", language, n))) for n in range(HELD_OUT)
+        Example("", passage(language, length, stream("dialect-held-out", language, n)))
+        for n in range(HELD_OUT)
     )
     return Task(f"dialect:language={language},length={length}", example, held_out)
