@@ -42,6 +42,7 @@ ALLOWED = {
     "transformers": HEAVY,
     "peft": HEAVY,
     "accelerate": HEAVY,
+    "filelock": "validate",
     "numpy": f"{TABLES} {HEAVY}",
     "scipy": TABLES,
     "pandas": TABLES,

@@ -2,9 +2,9 @@
 
     python tools/write_evidence.py [FOLDER] [--seeds 3] [--check]
 
-With FOLDER its records are first packed into data/runs/records.jsonl, one a line, ordered by id. The page is then made
-from that file alone: every claim judged by its rule on the records that are there. Claims whose runs are missing are
-named as not run.
+With FOLDER its records are first packed into data/runs/records.jsonl, one a line, ordered by id. The page is then
+made from that file alone: every claim judged by its rule on the records that are there. Claims whose runs are missing
+are named as not run.
 """
 
 from __future__ import annotations
@@ -90,15 +90,17 @@ def page(records: Mapping[str, RunRecord], seeds: int) -> str:
     missing = [item for item in found if item.judgement.verdict == "undecided" and not item.judgement.details]
     judged = [item for item in found if item not in missing]
     hardware = Counter(
-        f"{r.hardware.get('processor') or r.hardware.get('accelerator', 'unknown')}, {r.hardware.get('threads')} thread"
+        f"{r.hardware.get('processor', 'unknown')}, {r.hardware.get('threads')} thread"
         for r in records.values()
     )
     versions = Counter(f"torch {r.versions['torch']}, peft {r.versions['peft']}" for r in records.values())
     lines = [
         "# Evidence of our own", "",
-        "Written by `python tools/write_evidence.py` from the records in `data/runs/records.jsonl`. Rules were fixed",
-        "before the runs ([how](methods.md)). Everything ran on models of our own of 0.1 M parameters (`tiny`: width",
-        "64, 2 layers, 64 characters) on a CPU: a verdict here is about that set-up, not about models of billions.", "",
+        "Written by `python tools/write_evidence.py` from the records in `data/runs/records.jsonl`. Rules were",
+        "fixed before the runs ([how](methods.md)). Everything ran on a model of our own of 0.1 M parameters",
+        "(`tiny`: width 64, 2 layers, 64 characters) on a CPU: a verdict here is about that set-up, not about models",
+        "of billions.",
+        "",
         f"{len(records)} runs, {seeds} seeds; {'; '.join(hardware)}; {'; '.join(versions)}.", "",
         "| claim | statement | predicted | measured (95%) | verdict | runs |", "|---|---|---|---|---|---|",
         *(_row(item) for item in judged), "", "## Why", "",

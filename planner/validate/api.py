@@ -124,7 +124,7 @@ def run_claims(
         models.prepare(setting.models, None if progress is None else _making(progress))
     complete = _work(chosen, setting, sweep, workers, place, threads)
     found = tuple(judge(claim, setting, sweep) for claim in chosen)
-    counts = Counter(record.status for record in sweep.known.values())
+    counts = Counter(str(record.status) for record in sweep.known.values())
     return Report(setting, place, found, time.monotonic() - started, os.fspath(out), complete, dict(counts))
 
 
@@ -183,6 +183,6 @@ def listing(
                 "unit": claim.unit,
                 "runs": runs,
                 "seconds": None if seconds is None else round(seconds, 1),
-            }  # fmt: skip
-        )
+            }
+        )  # fmt: skip
     return found

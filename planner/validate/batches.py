@@ -35,7 +35,7 @@ class Batch:
 
 def encode_batch(examples: Sequence[Example], tokenizer: Tokenizer, seq_len: int, device: str) -> Batch:
     """Right-padded tensors [batch, length] of at most seq_len positions. A causal model needs no mask for padding
-    behind what carries loss. A completion at a sequence's very start loses its first token, which nothing predicts."""
+    behind what carries loss. A completion at a sequence's start loses its first token, which nothing predicts."""
     torch = require()
     rows: list[list[int]] = []
     marks: list[list[int]] = []

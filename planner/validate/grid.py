@@ -1,7 +1,7 @@
-"""Learning-rate grids that find their optimum: coarse for one seed, refined where the lowest loss is, then other seeds.
+"""Learning-rate grids that find their optimum: coarse for one seed, refined around the lowest loss, then other seeds.
 
-All rates are 0.001 x 2^k, so that arms share them. What a grid wants next follows from the records there are, and from
-nothing else: a killed sweep goes on as if it had not been.
+All rates are 0.001 x 2^k, so that arms share them. What a grid wants next follows from the records there are, and
+from nothing else: a killed sweep goes on as if it had not been.
 """
 
 from __future__ import annotations

@@ -100,11 +100,8 @@ class Policy(Trainer):
     def success(self) -> float:
         """Mean probability of the right answer over the evaluation set: the exact success rate of sampling."""
         torch = require()
-        rates = []
         with torch.no_grad():
-            for item in self.task.evaluation:
-                rates.append(float(torch.exp(self._log_prob(item))))
-        return statistics.fmean(rates)
+            return statistics.fmean(float(torch.exp(self._log_prob(e))) for e in self.task.evaluation)
 
     def success_if_greedy(self) -> float:
         """Share of questions whose right answer's first token is the most probable one."""
@@ -150,8 +147,8 @@ class Policy(Trainer):
 
     def information(self, rates: list[float]) -> dict[str, float]:
         """Episodes, the most bits that their rewards can carry (sum of H(success rate)), and for a task of known bits
-        what the policy knows of them in the end: K (1 - H(share of right answers)), what a channel of K bits that errs
-        so often lets through."""
+        what the policy knows of them in the end: K (1 - H(share of right answers)), what a channel of K bits that
+        errs so often lets through."""
         found = {
             "episodes": float(len(rates) * self.config.batch),
             "reward_bits": sum(self.config.batch * entropy(min(1.0, max(0.0, rate))) for rate in rates),

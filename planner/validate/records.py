@@ -1,4 +1,4 @@
-"""Run records: one training run's configuration and result as one versioned JSON file, written whole or not at all."""
+"""Run records: one training run's configuration and result as a versioned JSON file, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ class RunConfig:
     """Everything that decides a run's result on one machine. Its hash names the record.
 
     `task` is a task's name with its settings (`biographies:people=200`). `examples` distinct examples are gone
-    through again and again; 0 means fresh ones at every step. `layers` are the planner's layer sets. `p` and `q` apply
-    the article's invariant transform (A's scale and rate by p, B's rate by q, alpha by 1/(pq), epsilons likewise).
+    through again and again; 0 means fresh ones at every step. `layers` are the planner's layer sets. `p` and `q`
+    apply the article's invariant transform (A's scale and rate by p, B's rate by q, alpha by 1/(pq),
+    epsilons likewise).
     """
 
     kind: Kind = "sft"
@@ -157,18 +158,21 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
+def config_from(raw: Mapping[str, Any]) -> RunConfig:
+    """A configuration as JSON holds it."""
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+    return RunConfig(**values)
+
+
 def from_dict(data: Mapping[str, Any], where: str = "record") -> RunRecord:
     """A record as JSON holds it. Raises RecordError where it is another schema or not whole."""
     if not isinstance(data, Mapping) or data.get("schema") != SCHEMA:
         found = data.get("schema") if isinstance(data, Mapping) else None
         raise RecordError(f"{where} has schema {found!r}; this version reads {SCHEMA}.")
     try:
-        raw = {**data["config"]}
-        for key in ("betas", "evaluate_at"):
-            raw[key] = tuple(raw[key])
         known = {f.name for f in fields(RunRecord)} - {"config", "curve", "evaluations"}
         record = RunRecord(
-            config=RunConfig(**raw), curve=tuple(_number(loss) for loss in data["curve"]),
+            config=config_from(data["config"]), curve=tuple(_number(loss) for loss in data["curve"]),
             evaluations=tuple((int(step), _number(loss)) for step, loss in data["evaluations"]),
             **{key: value for key, value in data.items() if key in known},
         )  # fmt: skip

@@ -20,7 +20,8 @@ def require() -> Any:
         import transformers
     except ImportError as error:
         raise MissingDependencyError(
-            f"validate trains real models and needs the `validate` extra: pip install 'lora-plan[validate]' ({error})."
+            f"validate trains real models and needs the `validate` extra: pip install 'lora-plan[validate]'."
+            f" ({error})"
         ) from error
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

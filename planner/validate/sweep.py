@@ -1,8 +1,8 @@
 """Sweeps that survive: any number of drivers work through one list of configurations in one folder.
 
 A finished run is one record, named by its configuration's hash and written whole or not at all. A driver that takes
-up a run holds an operating-system lock on `.locks/<id>.lock` (filelock), which ends with its process however that ends:
-a killed driver leaves no stale lock and no half-written record, and the same command goes on.
+up a run holds an operating-system lock on `.locks/<id>.lock` (filelock), which ends with its process however that
+ends: a killed driver leaves no stale lock and no half-written record, and the same command goes on.
 """
 
 from __future__ import annotations

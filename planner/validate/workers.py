@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .records import RunConfig, write_whole
+from .records import RunConfig, config_from, write_whole
 from .sweep import Clock, Sweep
 
 
@@ -52,14 +52,11 @@ def stop_workers(workers: Sequence[subprocess.Popen[bytes]]) -> None:
 
 def configs_from(path: Path) -> list[RunConfig]:
     """A job file's configurations."""
-    found = []
-    for raw in json.loads(path.read_text(encoding="utf-8")):
-        found.append(RunConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}))
-    return found
+    return [config_from(raw) for raw in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def main(arguments: Sequence[str]) -> None:
-    """One driver: JOB FOLDER DEVICE THREADS SECONDS. It starts at the list's end, so as to meet the first half-way."""
+    """One driver: JOB FOLDER DEVICE THREADS SECONDS. It starts at the list's end, to meet the first half-way."""
     job, folder, device, threads, left = arguments
     import torch
 

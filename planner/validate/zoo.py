@@ -1,7 +1,7 @@
 """A zoo of our own: Llama-like models of four widths, pretrained here on our own text and kept on disk.
 
-The same seed and shape give the same model on the same machine and versions. They lie under LORA_PLAN_CACHE/zoo, named
-by a hash of everything that makes them; a download is never needed.
+The same seed and shape give the same model on the same machine and versions. They lie under LORA_PLAN_CACHE/zoo,
+named by a hash of everything that makes them; a download is never needed.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ def against(
     """
     if measured.low is None or measured.high is None:
         return Judgement("undecided", f"{what}: one seed gives no interval", measured, details or {})
-    allowed = f"{_bound(low, high)}"
+    allowed = _bound(low, high)
     shown = f"{what} is {measured.value:.3g} ({measured.low:.3g} to {measured.high:.3g})"
     if low <= measured.low and measured.high <= high:
         return Judgement("confirmed", f"{shown}, within {allowed}", measured, details or {})

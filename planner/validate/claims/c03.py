@@ -77,7 +77,7 @@ def judge(setting: Setting, lookup: Lookup) -> Judgement:
 CLAIM = Claim(
     "C3", "LoRA's best learning rate is about 10 times full fine-tuning's, whatever the width.",
     "LoRA Without Regret: fitted 9.8; tinker-cookbook: 10", "ratio of best rates",
-    f"confirmed where the 95% interval lies within a factor {FACTOR:g} of the law's multiplier, refuted where outside",
+    f"confirmed where the 95% interval lies within a factor {FACTOR:g} of the law's multiplier, refuted outside",
     lambda setting: facts.law(DEFAULT_LAW).lora_multiplier, judge, needs(cells),
     lambda setting: runs(2 * len(setting.models), setting.seeds),
 )  # fmt: skip

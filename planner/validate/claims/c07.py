@@ -36,7 +36,8 @@ def judge(setting: Setting, lookup: Lookup) -> Judgement:
     other = excess_percent(mlp, both)
     details = {
         "params": {
-            "attention": _params(setting, "attention", MIDDLE_RANK), "mlp": _params(setting, "mlp", mlp_rank(setting)),
+            "attention": _params(setting, "attention", MIDDLE_RANK),
+            "mlp": _params(setting, "mlp", mlp_rank(setting)),
             "attention,mlp": _params(setting, "attention,mlp", MIDDLE_RANK),
         },
         "loss": {"attention": attention, "mlp": mlp, "attention,mlp": both},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from ..grid import Cell, Lookup
 from ..grid import typical_runs as runs
@@ -19,7 +20,7 @@ PLATEAU = 0.9
 def cells(setting: Setting) -> tuple[Cell, ...]:
     """Both arms on sums with a reward; a run's loss is 1 - success rate."""
     steps = STEPS_OF_STANDARD * setting.steps
-    changes = {"kind": "rl", "task": TASK, "steps": steps, "batch": 64}
+    changes: dict[str, Any] = {"kind": "rl", "task": TASK, "steps": steps, "batch": 64}
     return full(setting, -2, **changes), lora(setting, 1, 0, **changes)
 
 

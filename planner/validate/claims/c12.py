@@ -36,7 +36,7 @@ def judge(setting: Setting, lookup: Lookup) -> Judgement:
     if plain.curve[-1] >= plain.curve[0]:
         return undecided("the runs learnt nothing, so that they could agree for no reason", gap, details)
     return exact(
-        gap == 0 and same, gap, f"{len(TRANSFORMS)} transformed runs equal the plain one to the bit over {STEPS} steps",
+        gap == 0 and same, gap, f"{len(TRANSFORMS)} transformed runs equal the plain one bit for bit, {STEPS} steps",
         f"curves differ by up to {gap:.3g}" if gap else "the weights' changes differ in their bits", details,
     )  # fmt: skip
 
@@ -44,6 +44,6 @@ def judge(setting: Setting, lookup: Lookup) -> Judgement:
 CLAIM = Claim(
     "C12", "alpha/(pq), p init_A, p LR_A and q LR_B, with eps_A/p and eps_B/q, leave training under Adam unchanged.",
     "LoRA Without Regret (its eps scaled by derivation: A's gradient scales by 1/p, B's by 1/q)",
-    "largest difference of losses, nats", "confirmed where curves and B A agree to the bit at powers of two, else refuted",
+    "largest difference of losses, nats", "confirmed where curves and B A agree to the bit, else refuted",
     lambda setting: 0.0, judge, needs, lambda setting: 1 + len(TRANSFORMS), lambda setting: STEPS,
 )  # fmt: skip

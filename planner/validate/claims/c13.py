@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..grid import Cell, Lookup
 from ..grid import typical_runs as runs
 from . import Claim, Judgement, Setting, against, undecided
@@ -18,7 +20,7 @@ def _marks(setting: Setting) -> tuple[int, ...]:
 def cells(setting: Setting) -> tuple[Cell, Cell]:
     """Both arms, long, with the optimum inside the grid at every mark: a constant rate knows no length."""
     marks = _marks(setting)
-    changes = {"steps": marks[-1], "evaluate_at": marks}
+    changes: dict[str, Any] = {"steps": marks[-1], "evaluate_at": marks}
     return full(setting, at=marks, **changes), lora(setting, MIDDLE_RANK, at=marks, **changes)
 
 

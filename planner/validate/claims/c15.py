@@ -57,8 +57,9 @@ def judge(setting: Setting, lookup: Lookup) -> Judgement:
     }  # fmt: skip
     return exact(
         worst == 0 and square < 1e-12, float(worst),
-        f"the planner's {len(found)} counts equal torch's counter to the last FLOP, and 2/3 + 2R/N holds for a square "
-        "layer whose input needs a gradient", f"counts differ by up to {worst:,} FLOPs, the rule by {square:.3g}",
+        f"the planner's {len(found)} counts equal torch's counter to the last FLOP, and 2/3 + 2R/N holds for a "
+        "square layer whose input needs a gradient",
+        f"counts differ by up to {worst:,} FLOPs, the rule by {square:.3g}",
         details,
     )  # fmt: skip
 
@@ -69,8 +70,8 @@ def _rule_of(setting: Setting, rank: int) -> float | None:
 
 
 CLAIM = Claim(
-    "C15", "LoRA's step costs 2/3 + 2R/N of full fine-tuning's FLOPs on an N x N layer; the planner's count of a whole "
-    "step is exact.", "LoRA Without Regret", "FLOPs off torch's counter",
+    "C15", "LoRA's step costs 2/3 + 2R/N of full fine-tuning's FLOPs on an N x N layer; the planner's count of a "
+    "whole step is exact.", "LoRA Without Regret", "FLOPs off torch's counter",
     "confirmed where every count is equal and the rule holds to 1e-12, else refuted",
     lambda setting: 0.0, judge, needs, lambda setting: 2 * (1 + len(RANKS)), lambda setting: 3,
 )  # fmt: skip

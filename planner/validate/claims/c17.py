@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 from ... import facts
 from ...learning_rate.law import learning_rate
@@ -48,7 +49,7 @@ def regret_percent(points: Points, lr: float) -> float:
     """Loss at a rate above the lowest of the sweep, in percent; between two rates by line in log rate, as the article
     scores. Outside the grid the nearest rate's loss stands."""
     lowest = min(loss for _, loss in points)
-    inside = [(a, b) for a, b in zip(points, points[1:], strict=False) if a[0] <= lr <= b[0]]
+    inside = [(a, b) for a, b in pairwise(points) if a[0] <= lr <= b[0]]
     if not inside:
         loss = points[0][1] if lr < points[0][0] else points[-1][1]
     else:

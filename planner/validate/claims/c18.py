@@ -44,7 +44,8 @@ def judge(setting: Setting, lookup: Lookup) -> Judgement:
 
 CLAIM = Claim(
     "C18", "The ratio of best rates is H/(2 alpha): 32 at width 2048, 64 at 4096, 128 at 8192.",
-    "LoRA Without Regret, derived there and given up for 10; tinker-cookbook until 2025-11", "measured over predicted",
+    "LoRA Without Regret, derived there and given up for 10; tinker-cookbook until 2025-11",
+    "measured over predicted",
     f"confirmed where the 95% interval lies within a factor {FACTOR:g} of 1, refuted where outside",
     lambda setting: 1.0, judge, needs(cells), lambda setting: runs(2 * len(setting.models), setting.seeds),
 )  # fmt: skip

@@ -29,7 +29,8 @@ def judge(setting: Setting, lookup: Lookup) -> Judgement:
     details = {f"{layers}, rank {rank}": number for (layers, rank), number in counts(True).items()}
     return exact(
         all(holds[True]) and not any(holds[False]), float(sum(holds[True])),
-        "all 4 rows agree with it, none without", f"{sum(holds[True])} rows agree with it, {sum(holds[False])} without",
+        "all 4 rows agree with it, none without",
+        f"{sum(holds[True])} rows agree with it, {sum(holds[False])} without",
         details,
     )  # fmt: skip
 

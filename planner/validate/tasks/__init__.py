@@ -1,7 +1,7 @@
 """Tasks whose content is known: what a run trains and is evaluated on.
 
-A task is named with its settings, `biographies:people=200`. It gives training example i and a fixed evaluation set, the
-same on every machine; the loss is on completions only.
+A task is named with its settings, `biographies:people=200`. It gives training example i and a fixed evaluation set,
+the same on every machine; the loss is on completions only.
 """
 
 from __future__ import annotations
