@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from planner import validate
 from planner.cli.main import cli
-from planner.errors import InputError
+from planner.errors import InputError, PlannerError
 from planner.validate import records
 from planner.validate.claims import IDS, Setting, against, claim, claims
 from planner.validate.claims.c17 import regret_percent, regrets
@@ -23,6 +23,7 @@ from planner.validate.records import RecordError, RunConfig, RunRecord
 from planner.validate.runs import perform
 from planner.validate.statistics import Interval, interval, optimum, quantile
 from planner.validate.tasks import task
+from tools import write_evidence
 
 NANO = RunConfig(model="nano", rank=2, steps=8, batch=4, seq_len=32, evaluate_at=(4, 8))
 
@@ -130,6 +131,34 @@ def test_counts_equal_torchs_and_numbers_the_articles(tmp_path: Path) -> None:
     assert [found.judgement.verdict for found in report.claims] == ["confirmed"] * 3
     again = validate("C15", model="nano", out=tmp_path, seeds=1)
     assert again.claims[0].runs == report.claims[0].runs and again.complete
+
+
+def test_a_folder_that_transformers_loads_is_a_model(tmp_path: Path) -> None:
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from planner.validate import zoo
+    from planner.validate.text import ALPHABET
+
+    folder = tmp_path / "model"
+    zoo.build("nano").save_pretrained(folder)
+    vocabulary = {"[PAD]": 0, **{char: n + 1 for n, char in enumerate(ALPHABET)}}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
+    inner.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="[PAD]").save_pretrained(folder)
+    report = validate("C15", model=str(folder), out=tmp_path / "runs", seeds=1)
+    assert [found.judgement.verdict for found in report.claims] == ["confirmed"]
+    with pytest.raises(PlannerError):
+        validate("C15", model=str(tmp_path), out=tmp_path / "runs")
+
+
+def test_two_workers_share_a_sweep(tmp_path: Path) -> None:
+    report = validate("C16", model="nano", out=tmp_path, seeds=1, workers=2)
+    assert report.complete and report.counts == {"ok": 3}
+
+
+def test_the_page_of_evidence_follows_from_the_records() -> None:
+    assert write_evidence.PAGE.read_text(encoding="utf-8") == write_evidence.page(write_evidence.unpack(), 3)
 
 
 def test_regret_of_the_law_by_hand() -> None:

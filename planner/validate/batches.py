@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .require import require
-from .tasks import Example
+from .tasks.base import Example
 
 IGNORED = -100
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ..grid import Cell, Lookup, all_wanted
+from ..models import shape
 from ..records import RunConfig
 from ..statistics import Interval, interval
 from . import Setting
@@ -16,6 +17,12 @@ LORA_CENTRE = 3
 HIGH_RANK = 64
 MIDDLE_RANK = 16
 RANKS = (1, 4, 16, 64)
+
+
+def fitting(setting: Setting) -> tuple[int, ...]:
+    """The ranks that the model's width allows."""
+    width = int(shape(setting.model)["hidden_size"])
+    return tuple(rank for rank in RANKS if rank <= width)
 
 
 def full(setting: Setting, centre: int = FULL_CENTRE, at: tuple[int, ...] = (), **changes: Any) -> Cell:

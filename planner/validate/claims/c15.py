@@ -8,8 +8,7 @@ from ..grid import Lookup
 from ..models import shape
 from ..records import RunConfig
 from . import Claim, Judgement, Setting, exact, undecided
-
-RANKS = (1, 4, 16, 64)
+from .arms import RANKS, fitting
 
 
 def _configs(setting: Setting) -> dict[tuple[int, bool], RunConfig]:
@@ -18,7 +17,7 @@ def _configs(setting: Setting) -> dict[tuple[int, bool], RunConfig]:
     found = {}
     for again in (False, True):
         found[0, again] = base.but(method="full", rank=0, checkpointing=again)
-        found.update({(rank, again): base.but(rank=rank, checkpointing=again) for rank in RANKS})
+        found.update({(rank, again): base.but(rank=rank, checkpointing=again) for rank in fitting(setting)})
     return found
 
 
@@ -53,7 +52,7 @@ def judge(setting: Setting, lookup: Lookup) -> Judgement:
             square = max(square, abs(record.measured["square_ratio"] - rule(SQUARE, rank)))
     details = {
         "ratio_of_a_step": rows, "square_layer_off_by": square, "square_width": SQUARE,
-        "rule_of_model": {str(rank): _rule_of(setting, rank) for rank in RANKS},
+        "rule_of_model": {str(rank): _rule_of(setting, rank) for rank in fitting(setting)},
     }  # fmt: skip
     return exact(
         worst == 0 and square < 1e-12, float(worst),

@@ -6,7 +6,7 @@ from ..grid import Lookup
 from ..records import RunConfig
 from ..statistics import interval
 from . import Claim, Judgement, Setting, against, undecided
-from .arms import MIDDLE_RANK, RANKS
+from .arms import MIDDLE_RANK, RANKS, fitting
 
 SAMPLES = 24
 ALIKE = 0.9
@@ -14,7 +14,11 @@ ALIKE = 0.9
 
 def _configs(setting: Setting) -> dict[tuple[int, int], RunConfig]:
     base = RunConfig(kind="kernel", model=setting.model, task="dialect", steps=1, batch=SAMPLES, rank=1)
-    return {(rank, seed): base.but(rank=rank, seed=seed) for rank in RANKS for seed in range(setting.seeds)}
+    return {
+        (rank, seed): base.but(rank=rank, seed=seed)
+        for rank in fitting(setting)
+        for seed in range(setting.seeds)
+    }
 
 
 def needs(setting: Setting, lookup: Lookup) -> list[RunConfig]:
@@ -24,7 +28,7 @@ def needs(setting: Setting, lookup: Lookup) -> list[RunConfig]:
 
 def judge(setting: Setting, lookup: Lookup) -> Judgement:
     """Centred kernel alignment with full fine-tuning by rank; the value is the middle rank's."""
-    found: dict[int, list[float]] = {rank: [] for rank in RANKS}
+    found: dict[int, list[float]] = {rank: [] for rank in fitting(setting)}
     for (rank, _), config in _configs(setting).items():
         record = lookup(config)
         if record is None or record.status != "ok":

@@ -6,7 +6,7 @@ The zoo saw sums with wrong answers in half of the cases, so that it starts with
 from __future__ import annotations
 
 from ..text import stream
-from . import Example, Task, settings
+from .base import Example, Task, settings
 
 HELD_OUT = 64
 

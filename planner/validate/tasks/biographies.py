@@ -12,7 +12,7 @@ import random
 from functools import lru_cache
 
 from ..text import stream, words
-from . import Example, Task, settings
+from .base import Example, Task, settings
 
 ATTRIBUTES = ("town", "study", "firm", "dish", "game")
 PROMPT = 6

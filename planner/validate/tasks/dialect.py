@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..text import passage, stream
-from . import Example, Task, settings
+from .base import Example, Task, settings
 
 PRETRAINED = 0
 HELD_OUT = 64

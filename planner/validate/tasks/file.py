@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from ...errors import InputError
-from . import Example, Task
+from .base import Example, Task
 
 HELD_OUT = 64
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..text import stream
-from . import Example, Task, settings
+from .base import Example, Task, settings
 
 LETTERS = "abcdefghijklmnop"
 BITS_PER_LETTER = 4
