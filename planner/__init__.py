@@ -51,6 +51,15 @@ def simulate(model: Any, **options: Any) -> SimulatedSteps:
     return run(model, **options)
 
 
+def validate(*claims: Any, **options: Any) -> Any:
+    """Verdicts on the article's claims from short runs; see planner.validate.validate for the options."""
+    this = validate
+    from .validate import validate as run
+
+    globals()["validate"] = this
+    return run(*claims, **options)
+
+
 # Imported when first used: an estimate needs none of them, and `fit` brings numpy and pandas.
 _LATER = {
     "convert": "learning_rate.parametrisation",
@@ -67,5 +76,5 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "Plan", "PlannerError", "__version__", "calibrate", "compare", "convert", "estimate", "export", "fit", "lr", "plan",
-    "simulate",
+    "simulate", "validate",
 ]  # fmt: skip

@@ -45,6 +45,7 @@ ALLOWED = {
     "transformers": HEAVY,
     "peft": HEAVY,
     "accelerate": HEAVY,
+    "filelock": "validate",
     "numpy": f"{TABLES} {HEAVY} search.screen search.select learning_rate.figure",
     "scipy": TABLES,
     "pandas": f"{TABLES} learning_rate.figure",
