@@ -4,6 +4,7 @@ from .errors import PlannerError
 from .estimator import estimate
 from .exports import export
 from .plan import Plan
+from .report import report
 from .version import __version__
 
-__all__ = ["Plan", "PlannerError", "__version__", "estimate", "export"]
+__all__ = ["Plan", "PlannerError", "__version__", "estimate", "export", "report"]

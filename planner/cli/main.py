@@ -14,6 +14,7 @@ from ..version import __version__
 COMMANDS = {
     "estimate": "What a LoRA fine-tune of a model is: parameters, FLOPs, capacity, learning rate.",
     "export": "Write the adapter config that trains exactly what was counted.",
+    "report": "Write a plan as a document that one can send: PDF, HTML or Markdown.",
     "models": "List the models of the catalogue.",
     "gpus": "List the accelerators that are known, with their peaks and prices.",
     "datasets": "List the datasets whose size is known.",

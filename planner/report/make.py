@@ -1,0 +1,67 @@
+"""From options to a file: gather, draw, compose, write."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..errors import InputError
+from . import plan_report
+from .document import Document, Figure
+from .files import check_target, format_of, write_whole
+from .gather import gather, moment
+from .writers.pdf import PAPERS
+
+SCHEMA = 1
+
+
+def compose(material: Mapping[str, Any], when: Any, figures: bool) -> Document:
+    """The document of this material, a comparison where it holds other plans."""
+    drawn: Mapping[str, Figure] = {}
+    return plan_report.document(material, when, drawn)
+
+
+def render(document: Document, format: str, paper: str, when: Any) -> bytes:
+    """The document in a format."""
+    if format == "pdf":
+        from .writers import pdf
+
+        return pdf.write(document, paper, when)
+    if format == "html":
+        from .writers import html
+
+        return html.write(document)
+    from .writers import markdown
+
+    return markdown.write(document)
+
+
+def make(
+    model: Any, output: str | os.PathLike[str], *, paper: str, figures: bool,
+    against: Sequence[Mapping[str, Any]], options: Mapping[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """Write a report; what was written where."""
+    format = format_of(output)
+    if paper not in PAPERS:
+        raise InputError("paper", paper, f"one of {', '.join(PAPERS)}")
+    check_target(output)
+    when = moment()
+    draws = figures and format != "markdown"
+    document = compose(gather(model, options, against), when, draws)
+    content = render(document, format, paper, when)
+    write_whole(output, content)
+    return {
+        "schema": SCHEMA,
+        "version": document.version,
+        "kind": document.kind,
+        "title": document.title,
+        "output": os.fspath(output),
+        "format": format,
+        "paper": paper if format == "pdf" else None,
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "sections": [section.title for section in document.sections],
+        "figures": [b.name for s in document.sections for b in s.blocks if isinstance(b, Figure)],
+    }
