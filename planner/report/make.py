@@ -12,6 +12,7 @@ from . import plan_report
 from .document import Document, Figure
 from .files import check_target, format_of, write_whole
 from .gather import gather, moment
+from .numbers import Material
 from .writers.pdf import PAPERS
 
 SCHEMA = 1
@@ -20,6 +21,10 @@ SCHEMA = 1
 def compose(material: Mapping[str, Any], when: Any, figures: bool) -> Document:
     """The document of this material, a comparison where it holds other plans."""
     drawn: Mapping[str, Figure] = {}
+    if figures:
+        from .figures.plan import figures as draw
+
+        drawn = draw(Material(material))
     return plan_report.document(material, when, drawn)
 
 
