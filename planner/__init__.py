@@ -5,6 +5,7 @@ from .estimator import estimate
 from .exports import export
 from .plan import Plan
 from .report import report
+from .simulate import simulate
 from .version import __version__
 
-__all__ = ["Plan", "PlannerError", "__version__", "estimate", "export", "report"]
+__all__ = ["Plan", "PlannerError", "__version__", "estimate", "export", "report", "simulate"]

@@ -1,10 +1,12 @@
-"""The facts that the estimate of a plain model does not need: accelerators, prices, datasets.
+"""The facts that the estimate of a plain model does not need: accelerators, prices, datasets, the
+law of excess loss.
 
 Apart from facts.py because making their classes takes a noticeable share of a cold start.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -77,4 +79,31 @@ class DatasetFact:
     loss_tokens: int | None = None
     episodes: int | None = None
     tokenizer: str | None = None
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class RegretFact:
+    """A fitted law of excess loss: percent = coefficient_percent * (parameters per loss token) ** -exponent.
+
+    `spread` is the root mean square of log(predicted / seen) over models left out of the fit; `noise_percent` what
+    the sweep could not tell apart; `ratio_low` to `ratio_high` the range fitted on, at `tokens` loss tokens;
+    `ceiling_percent` the base model's excess. `leave_one_out`: the median factor of error by way of predicting.
+    """
+
+    id: str
+    moe: bool
+    coefficient_percent: float
+    exponent: float
+    spread: float
+    noise_percent: float
+    ceiling_percent: float
+    ratio_low: float
+    ratio_high: float
+    tokens: int
+    cells: int
+    models: int
+    leave_one_out: Mapping[str, float]
+    fitted_on: str
+    source: Source
     notes: str = ""

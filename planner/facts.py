@@ -21,7 +21,7 @@ from .schema import Source, SourceKind
 if TYPE_CHECKING:  # imported where they are used: each is a share of a cold start
     from pathlib import Path
 
-    from .fact_types import Accelerator, DatasetFact, Price
+    from .fact_types import Accelerator, DatasetFact, Price, RegretFact
 
 _NO_NUMBERS: Mapping[str, float] = MappingProxyType({})
 
@@ -193,6 +193,14 @@ def laws() -> tuple[LawFact, ...]:
         if (fact.status == "complete") != (fact.base is not None):
             raise FactError(f"laws.toml: {fact.id} is {fact.status} but its base is {fact.base}.")
     return found
+
+
+@cache
+def regret_laws() -> tuple[RegretFact, ...]:
+    """Every law of regret.toml: dense models first, then mixtures of experts."""
+    from .fact_types import RegretFact
+
+    return _entries("regret.toml", "law", RegretFact, "id")
 
 
 # Looking up

@@ -207,9 +207,9 @@ class _Walk:
     def _scan(self, op: Scan, length: int, needs: list[bool], tally: Tally) -> bool:
         left, right = needs[op.left], needs[op.right]
         macs = self.step.batch * op.macs
-        tally.forward += macs * _chunk_sum(op, length, op.forward)
-        tally.backward += macs * left * _chunk_sum(op, length, op.left_grad)
-        tally.backward += macs * right * _chunk_sum(op, length, op.right_grad)
+        tally.forward += macs * chunk_sum(op, length, op.forward)
+        tally.backward += macs * left * chunk_sum(op, length, op.left_grad)
+        tally.backward += macs * right * chunk_sum(op, length, op.right_grad)
         return left or right
 
 
@@ -217,7 +217,7 @@ def _in_all_layers(items: tuple[Adapted, ...]) -> bool:
     return len(items) == 1 and items[0].layers == items[0].matrix.layers
 
 
-def _chunk_sum(op: Scan, length: int, which: Chunks) -> int:
+def chunk_sum(op: Scan, length: int, which: Chunks) -> int:
     """Sum of c^power over the chunks in question, of c positions each."""
     n = -(-length // op.chunk)
     full = int(op.chunk**op.power)

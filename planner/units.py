@@ -94,3 +94,27 @@ def rate(value: float) -> str:
     """A learning rate: 2.86e-4."""
     mantissa, exponent = f"{value:.2e}".split("e")
     return f"{mantissa}e{int(exponent)}"
+
+
+_SPANS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_SPAN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|d|)\s*", re.IGNORECASE)
+
+
+def parse_duration(field: str, value: object) -> float:
+    """Seconds above 0, also written 90m, 12h or 2d. Raises InputError."""
+    expected = "a time above 0 such as 45m, 12h, 2d or a number of seconds"
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise InputError(field, value, expected)
+    match = _SPAN.fullmatch(str(value))
+    seconds = float(match[1]) * _SPANS[match[2].lower()] if match else 0.0
+    if not 0 < seconds < math.inf:
+        raise InputError(field, value, expected)
+    return seconds
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 45.0 s, 12.3 min, 5.20 h, 3.10 days."""
+    for least, size, unit in ((2 * 86400.0, 86400.0, "days"), (3600.0, 3600.0, "h"), (60.0, 60.0, "min")):
+        if seconds >= least:
+            return f"{significant(seconds / size)} {unit}"
+    return f"{significant(seconds)} s"

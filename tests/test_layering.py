@@ -20,12 +20,13 @@ MAX_FUNCTION_LINES = 60
 
 # From the bottom up. A module imports from its own layer or from one below it, and no ring of imports is closed.
 LAYERS = (
-    "errors fact_types schema units version",
+    "errors fact_types schema setup units version",
+    "moments",
     "facts",
     "architecture",
     "stored",
     "adapter",
-    "flops memory capacity hardware information learning_rate",
+    "flops memory capacity hardware information learning_rate regret",
     "speed cost dataset",
     "plan notices",
     "estimator",
@@ -36,7 +37,7 @@ LAYERS = (
 
 # Where each package from outside may be imported, as prefixes of module names. No other package may be.
 HEAVY = "architecture.meta simulate validate"
-TABLES = "learning_rate.fit dataset report"
+TABLES = "learning_rate.sweep learning_rate.fit dataset report"
 ALLOWED = {
     "torch": HEAVY,
     "transformers": HEAVY,

@@ -37,6 +37,11 @@ GPT: dict[str, Any] = {
     "rotary_dim": 4,
     "vocab_size": 90,
 }
+BOTH: dict[str, Any] = {
+    "d_model": 48, "encoder_layers": 2, "decoder_layers": 3, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 2, "encoder_ffn_dim": 72, "decoder_ffn_dim": 56, "vocab_size": 90,
+    "max_position_embeddings": 256, "dropout": 0.1, "decoder_start_token_id": 2,
+}  # fmt: skip
 LATENT: dict[str, Any] = {
     "q_lora_rank": 20, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 10,
     "num_key_value_heads": 4, "head_dim": 4,
@@ -66,6 +71,15 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "electra": ("ElectraForMaskedLM", {**USUAL, "embedding_size": 24}),
     "modernbert": ("ModernBertForMaskedLM", {**USUAL, "cls_token_id": 1, "sep_token_id": 2}),
     "nomic_bert": ("NomicBertForMaskedLM", USUAL),
+    "bart": ("BartForConditionalGeneration", BOTH),
+    "mbart": ("MBartForConditionalGeneration", {**BOTH, "dropout": 0.0, "tie_word_embeddings": False}),
+    "pegasus": ("PegasusForConditionalGeneration", BOTH),
+    "blenderbot-small": ("BlenderbotSmallForConditionalGeneration", BOTH),
+    "umt5": (
+        "UMT5ForConditionalGeneration",
+        {"d_model": 48, "d_kv": 10, "d_ff": 72, "num_layers": 2, "num_decoder_layers": 1, "num_heads": 4,
+         "vocab_size": 90, "decoder_start_token_id": 0},
+    ),
     "afmoe": ("AfmoeForCausalLM", {**USUAL, **MOE}),
     "dots1": ("Dots1ForCausalLM", {**USUAL, **MOE}),
     "flex_olmo": ("FlexOlmoForCausalLM", {**USUAL, **MOE}),
@@ -92,8 +106,7 @@ def test_a_step_equals_the_counter(model_type: str, checkpointing: bool) -> None
 
 
 @pytest.mark.parametrize("config", [
-    {"model_type": "bart", "architectures": ["BartModel"], "d_model": 32, "encoder_layers": 1,
-     "decoder_layers": 1, "vocab_size": 90},
+    {"model_type": "pegasus_x", "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 90},
     {"model_type": "mamba2", "num_hidden_layers": 1, "hidden_size": 64, "num_heads": 8, "head_dim": 16},
     {"model_type": "albert", "num_hidden_layers": 2, "hidden_size": 48, "num_attention_heads": 4},
     {"model_type": "rwkv", "num_hidden_layers": 1, "hidden_size": 32},

@@ -168,6 +168,8 @@ def their_step(config: Mapping[str, Any]) -> int:
     model = build_model(config)
     prepare(model)
     inputs = {"input_ids": torch.zeros(STEP, dtype=torch.long, device="meta")}
+    if getattr(model.config, "is_encoder_decoder", False):
+        inputs["decoder_input_ids"] = inputs["input_ids"].clone()
     with sizes_mode(Sizes(10**9)), FlopCounterMode(display=False) as counter:
         out = model(**inputs)
         (out.logits if "logits" in out else out[0]).sum().backward()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -15,7 +16,7 @@ BUILDERS: dict[str, str] = {
     **dict.fromkeys(
         "llama mistral ministral ministral3 qwen2 qwen3 gemma gemma2 gemma3_text phi3 granite olmo olmo2 olmo3 "
         "smollm3 seed_oss exaone4 hunyuan_v1_dense glm glm4 ernie4_5 arcee apertus starcoder2 cohere cohere2 "
-        "stablelm".split(),
+        "stablelm cwm jais2 hyperclovax iquestcoder nanochat nemotron bitnet vaultgemma".split(),
         "dense",
     ),
     **dict.fromkeys(
@@ -102,7 +103,17 @@ def build_natively(config: Mapping[str, Any]) -> Architecture:
         built: Architecture = import_module(f".families.{BUILDERS[model_type]}", __package__).build(fields)
     except RecursionError as error:
         raise ConfigError(f"config of model_type {model_type!r} is nested too deeply") from error
-    return built
+    return replace(built, activation=_activation(config))
+
+
+def _activation(config: Mapping[str, Any]) -> str | None:
+    """The name of the activation function, of the text part where a config has one."""
+    text = config.get("text_config")
+    for part in (text if isinstance(text, Mapping) else {}, config):
+        for key in ("hidden_activation", "hidden_act", "activation_function"):
+            if isinstance(part.get(key), str):
+                return str(part[key])
+    return None
 
 
 def _by_transformers(config: Mapping[str, Any]) -> Architecture:

@@ -13,6 +13,10 @@ from ..version import __version__
 
 COMMANDS = {
     "estimate": "What a LoRA fine-tune of a model is: parameters, FLOPs, capacity, learning rate.",
+    "compare": "LoRA, QLoRA and full fine-tuning side by side, over models and ranks.",
+    "plan": "The best plan for a model, data, GPUs, a budget and a deadline.",
+    "calibrate": "Learn from a measured step how fast your trainer and machine are.",
+    "simulate": "Run the training step without weights: peak memory by part, its moment, FLOPs.",
     "export": "Write the adapter config that trains exactly what was counted.",
     "report": "Write a plan as a document that one can send: PDF, HTML or Markdown.",
     "models": "List the models of the catalogue.",

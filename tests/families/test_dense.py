@@ -23,21 +23,21 @@ CLASSES = {
     "hunyuan_v1_dense": "HunYuanDenseV1ForCausalLM", "glm": "GlmForCausalLM", "glm4": "Glm4ForCausalLM",
     "ernie4_5": "Ernie4_5ForCausalLM", "arcee": "ArceeForCausalLM", "apertus": "ApertusForCausalLM",
     "starcoder2": "Starcoder2ForCausalLM", "cohere": "CohereForCausalLM", "cohere2": "Cohere2ForCausalLM",
-    "stablelm": "StableLmForCausalLM",
+    "stablelm": "StableLmForCausalLM", "cwm": "CwmForCausalLM", "jais2": "Jais2ForCausalLM",
+    "hyperclovax": "HyperCLOVAXForCausalLM", "iquestcoder": "LlamaForCausalLM", "nanochat": "NanoChatForCausalLM",
+    "nemotron": "NemotronForCausalLM", "bitnet": "BitNetForCausalLM", "vaultgemma": "VaultGemmaForCausalLM",
 }  # fmt: skip
 NO_HEAD_DIM = {"phi3", "granite", "olmo", "olmo2", "olmo3", "smollm3", "apertus", "starcoder2", "cohere",
-               "cohere2", "stablelm", "exaone4", "arcee"}  # fmt: skip
+               "cohere2", "stablelm", "exaone4", "arcee", "nanochat", "bitnet", "jais2"}  # fmt: skip
 
 
 def configs(model_type: str) -> st.SearchStrategy[dict[str, Any]]:
     """Random small configs of a family, with its own switches."""
     style = STYLES[model_type]
-    switches = {str(rule).rstrip("!") for rule in (style.qkv_bias, style.o_bias, style.mlp_bias)}
-    switches = {name for name in switches if name not in ("True", "False")}
+    rules = (style.qkv_bias, style.o_bias, style.mlp_bias, style.parallel, style.post_norms_field)
+    switches = {str(rule).rstrip("!") for rule in rules} - {"True", "False", ""}
     if style.qk_norm_field:
         switches.add(style.qk_norm_field)
-    if style.norm_bias and model_type == "stablelm":
-        switches.add("use_parallel_residual")
     # A quarter of a small head's width is odd, which no rotation can turn.
     fixed = {"partial_rotary_factor": 1.0} if model_type == "stablelm" else {}
     return decoder_config(

@@ -33,7 +33,7 @@ class Heads:
 
 
 # Types whose classes refuse a hidden size that the heads do not divide; the others round the head's width down.
-WHOLE_HEADS = frozenset(("llama", "arcee", "stablelm"))
+WHOLE_HEADS = frozenset(("llama", "arcee", "stablelm", "iquestcoder", "cwm", "jais2", "hyperclovax"))
 
 
 def read_heads(cfg: Fields, n_kv_default: int | None = None, d_head_default: int | None = None) -> Heads:
@@ -107,9 +107,12 @@ def plain_mlp(
     return layer.linear(prefix + names[1], role, width, hidden, up, bias=bias, kind=kind)
 
 
-def windows(cfg: Fields, n_layers: int, sliding: Iterable[bool] | None = None) -> list[int | None]:
-    """Each layer's attention window: `layer_types` where given, else `sliding`, else every layer or none."""
-    window = cfg.int("sliding_window", None)
+def windows(
+    cfg: Fields, n_layers: int, sliding: Iterable[bool] | None = None, default: int | None = None
+) -> list[int | None]:
+    """Each layer's attention window: `layer_types` where given, else `sliding`, else every layer or none. `default` is
+    the window where the field is absent."""
+    window = cfg.int("sliding_window", None if "sliding_window" in cfg.data else default)
     if window is None:
         return [None] * n_layers
     types = cfg.list("layer_types", None)

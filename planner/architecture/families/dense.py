@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
-
 from ...schema import Architecture
 from ..fields import Fields
 from ..trace import Layer, Trace
@@ -21,123 +18,9 @@ from .common import (
     unembedding,
     windows,
 )
+from .dense_styles import LLAMA_NORMS, NORMS_AFTER_MLP, STYLES, Style
 
-NORMS_AFTER_MLP = ("post_feedforward_layernorm", "post_mlp_layernorm")
-LLAMA_NORMS = ("input_layernorm", "post_attention_layernorm")
-
-
-@dataclass(frozen=True)
-class Style:
-    """What sets a family apart. A bias is a fixed choice or the name of the field that decides, with "!" after
-    it where the class's default is true."""
-
-    qkv_bias: bool | str = "attention_bias"
-    o_bias: bool | str = "attention_bias"
-    mlp_bias: bool | str = False
-    mlp: Literal["gated", "fused", "plain"] = "gated"
-    mlp_names: tuple[str, ...] | None = None
-    fused_qkv: str | None = None
-    qk_norm: Literal["none", "head", "full", "each-head"] = "none"
-    qk_norm_field: str | None = None
-    qk_norm_names: tuple[str, str] = ("q_norm", "k_norm")
-    norms: tuple[str, ...] = LLAMA_NORMS
-    norm_bias: bool = False
-    parametric_norms: bool = True
-    parallel: bool = False
-    tied: bool = False
-    xielu: bool = False
-    head_dim: int | None = None
-    n_kv_heads: int | None = None
-    mlp_dropout: tuple[str, float] | None = None
-    sliding: Literal["all", "types", "qwen2", "gemma2", "gemma3", "cohere2"] = "types"
-
-
-STYLES: dict[str, Style] = {
-    "llama": Style(mlp_bias="mlp_bias"),
-    "mistral": Style(qkv_bias=False, o_bias=False, sliding="all", n_kv_heads=8),
-    "ministral": Style(qkv_bias=False, o_bias=False, n_kv_heads=8),
-    "ministral3": Style(qkv_bias=False, o_bias=False, sliding="all", n_kv_heads=8, head_dim=128),
-    "qwen2": Style(qkv_bias=True, o_bias=False, sliding="qwen2", n_kv_heads=32),
-    "qwen3": Style(qk_norm="head", sliding="qwen2", n_kv_heads=32, head_dim=128),
-    "gemma": Style(tied=True, n_kv_heads=16, head_dim=256),
-    "gemma2": Style(
-        tied=True,
-        n_kv_heads=4,
-        head_dim=256,
-        norms=(*LLAMA_NORMS, "pre_feedforward_layernorm", "post_feedforward_layernorm"),
-        sliding="gemma2",
-    ),
-    "phi3": Style(
-        qkv_bias=False,
-        o_bias=False,
-        fused_qkv="qkv_proj",
-        mlp="fused",
-        mlp_dropout=("resid_pdrop", 0.0),
-        sliding="all",
-    ),
-    "granite": Style(mlp_bias="mlp_bias"),
-    "olmo": Style(parametric_norms=False),
-    "olmo2": Style(qk_norm="full", norms=("post_attention_layernorm", "post_feedforward_layernorm")),
-    "smollm3": Style(mlp_bias="mlp_bias", tied=True, n_kv_heads=4),
-    "seed_oss": Style(
-        qkv_bias="attention_bias!",
-        o_bias="attention_out_bias",
-        mlp_bias="mlp_bias",
-        n_kv_heads=8,
-        head_dim=128,
-        mlp_dropout=("residual_dropout", 0.1),
-    ),
-    "exaone4": Style(
-        n_kv_heads=32,
-        qkv_bias=False,
-        o_bias=False,
-        qk_norm="head",
-        norms=("post_attention_layernorm", "post_feedforward_layernorm"),
-    ),
-    "hunyuan_v1_dense": Style(qk_norm="head", qk_norm_names=("query_layernorm", "key_layernorm")),
-    "glm": Style(qkv_bias="attention_bias!", o_bias=False, mlp="fused", n_kv_heads=2, head_dim=128),
-    "ernie4_5": Style(
-        qkv_bias="use_bias", o_bias="use_bias", mlp_bias="use_bias", tied=True, n_kv_heads=2, head_dim=128
-    ),
-    "arcee": Style(mlp="plain", mlp_bias="mlp_bias"),
-    "apertus": Style(
-        mlp="plain",
-        qk_norm="head",
-        norms=("attention_layernorm", "feedforward_layernorm"),
-        xielu=True,
-    ),
-    "starcoder2": Style(
-        qkv_bias="use_bias!",
-        o_bias="use_bias!",
-        mlp_bias="use_bias!",
-        mlp="plain",
-        mlp_names=("c_fc", "c_proj"),
-        norm_bias=True,
-        tied=True,
-        n_kv_heads=2,
-        mlp_dropout=("residual_dropout", 0.0),
-        sliding="all",
-    ),
-    "cohere": Style(
-        norms=("input_layernorm",), parallel=True, qk_norm="full", qk_norm_field="use_qk_norm", tied=True
-    ),
-    "stablelm": Style(
-        n_kv_heads=32,
-        mlp_dropout=("hidden_dropout", 0.0),
-        qkv_bias="use_qkv_bias",
-        o_bias=False,
-        norm_bias=True,
-        qk_norm="each-head",
-        qk_norm_field="qk_layernorm",
-        qk_norm_names=("q_layernorm", "k_layernorm"),
-    ),
-}
-STYLES["glm4"] = replace(
-    STYLES["glm"], norms=(*LLAMA_NORMS, "post_self_attn_layernorm", "post_mlp_layernorm")
-)
-STYLES["olmo3"] = STYLES["olmo2"]
-STYLES["gemma3_text"] = replace(STYLES["gemma2"], qk_norm="head", sliding="gemma3")
-STYLES["cohere2"] = replace(STYLES["cohere"], qk_norm="none", sliding="cohere2")
+__all__ = ["LLAMA_NORMS", "STYLES", "Style", "attention", "build", "decoder", "layer_windows", "mlp", "norms"]
 
 
 def _flag(cfg: Fields, rule: bool | str) -> bool:
@@ -156,23 +39,40 @@ def layer_windows(cfg: Fields, style: Style, n_layers: int) -> list[int | None]:
         if not cfg.bool("use_sliding_window", False):
             return [None] * n_layers
         first = cfg.int("max_window_layers", 28, minimum=0)
-        return windows(cfg, n_layers, (i >= first for i in range(n_layers)))
+        return windows(cfg, n_layers, (i >= first for i in range(n_layers)), style.window)
     if style.sliding == "gemma2":
-        return windows(cfg, n_layers, (i % 2 == 0 for i in range(n_layers)))
+        return windows(cfg, n_layers, (i % 2 == 0 for i in range(n_layers)), style.window)
     if style.sliding in ("gemma3", "cohere2"):
         every = cfg.int("sliding_window_pattern", 6 if style.sliding == "gemma3" else 4)
-        return windows(cfg, n_layers, ((i + 1) % every != 0 for i in range(n_layers)))
+        return windows(cfg, n_layers, ((i + 1) % every != 0 for i in range(n_layers)), style.window)
+    if style.sliding == "cwm":
+        return windows(cfg, n_layers, (i % 4 != 0 for i in range(n_layers)), style.window)
     if style.sliding == "all":
         return windows(cfg, n_layers)
     return windows(cfg, n_layers, [False] * n_layers)
 
 
+def _post_norms(cfg: Fields, style: Style) -> bool:
+    return style.post_norms is not None and _flag(cfg, style.post_norms_field)
+
+
 def norms(layer: Layer, cfg: Fields, style: Style, hidden: int) -> None:
     """The layer's norms."""
     if style.parametric_norms:
-        parallel = style.parallel or (style.norm_bias and cfg.bool("use_parallel_residual", False))
-        for name in style.norms[:1] if parallel else style.norms:
+        for name in style.norms[:1] if _flag(cfg, style.parallel) else style.norms:
             layer.norm(name, hidden, style.norm_bias)
+    if style.post_norms is not None and _post_norms(cfg, style):
+        for name in style.post_norms:
+            layer.norm(name, hidden)
+    if style.sub_norms:
+        layer.norm("self_attn.attn_sub_norm", hidden)
+        layer.norm("mlp.ffn_sub_norm", cfg.int("intermediate_size"))
+
+
+def _open_end(cfg: Fields, style: Style) -> bool:
+    """Whether nothing stands behind the MLP but the sum."""
+    behind = style.norms[-1] in NORMS_AFTER_MLP or _post_norms(cfg, style)
+    return not behind and not _mlp_dropout(cfg, style)
 
 
 def attention(layer: Layer, cfg: Fields, style: Style, heads: Heads, x: int, window: int | None) -> int:
@@ -212,10 +112,10 @@ def decoder(trace: Trace, cfg: Fields, style: Style, prefix: str = "model.") -> 
     for window, numbers in groups(layer_windows(cfg, style, n_layers)):
         with trace.layer("decoder", numbers, f"{prefix}layers.{{}}.") as layer:
             x = layer.stream
-            layer.open_end = style.norms[-1] not in NORMS_AFTER_MLP and not _mlp_dropout(cfg, style)
+            layer.open_end = _open_end(cfg, style)
             norms(layer, cfg, style, heads.hidden)
             mixed = attention(layer, cfg, style, heads, x, window)
-            if style.parallel or (style.norm_bias and cfg.bool("use_parallel_residual", False)):
+            if _flag(cfg, style.parallel):
                 layer.add(mixed, mlp(layer, cfg, style, heads.hidden, x))
             else:
                 layer.add(mixed)

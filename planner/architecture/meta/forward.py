@@ -6,11 +6,10 @@ where every product must be what the first foretells. Whatever does not fit is a
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...schema import STREAM, Apply, Attend, Block, Matrix, Product
+from ...schema import MEMORY, STREAM, Apply, Attend, Block, Matrix, Product
 from .page import Page
 from .recorder import (
     NOTHING,
@@ -91,9 +90,10 @@ def token_inputs(model: Any, batch: int, length: int) -> dict[str, Any]:
     """Tokens without values."""
     import torch
 
+    ids = torch.zeros((batch, length), dtype=torch.long, device="meta")
     if getattr(model.config, "is_encoder_decoder", False):
-        raise NotCountedError("it has an encoder and a decoder, whose passes are not read yet")
-    return {"input_ids": torch.zeros((batch, length), dtype=torch.long, device="meta")}
+        return {"input_ids": ids, "decoder_input_ids": ids.clone()}
+    return {"input_ids": ids}
 
 
 def record(model: Any, layers: dict[int, tuple[str, int]], batch: int, length: int) -> Recording:
@@ -151,12 +151,12 @@ class Writer:
             raise NotCountedError(
                 "its class has no loss over tokens, and not all of its work reaches the last hidden state"
             )
-        self.kept = self._crossing()
         self.modules = {id(m): m for m in model.modules()}
+        self.first_decoder = self._check_order()
+        self.kept = self._crossing()
 
     def blocks(self) -> tuple[Block, ...]:
         """All blocks; equal layers as one."""
-        self._check_order()
         made: list[Block] = []
         for number, segment in enumerate(self.segments):
             last = number == len(self.segments) - 1
@@ -167,13 +167,27 @@ class Writer:
             merged.setdefault(replace(block, layers=()), []).extend(block.layers)
         return tuple(replace(block, layers=tuple(numbers)) for block, numbers in merged.items())
 
-    def _check_order(self) -> None:
-        lists = Counter(s.layer[0] for s in self.segments if s.layer is not None and s.events)
-        if len(lists) > 1:
+    def _check_order(self) -> int | None:
+        """The segment with which the decoder begins where an encoder stands before it."""
+        layers = [
+            (number, s.layer) for number, s in enumerate(self.segments) if s.layer is not None and s.events
+        ]
+        lists = list(dict.fromkeys(path for _, (path, _) in layers))
+        both = len(lists) == 2 and getattr(self.model.config, "is_encoder_decoder", False)
+        if len(lists) > 1 and not both:
             raise NotCountedError(f"its tokens pass several stacks of layers ({', '.join(sorted(lists))})")
-        numbers = [s.layer[1] for s in self.segments if s.layer is not None]
-        if numbers != sorted(set(numbers)):
+        order = [(lists.index(path), number) for _, (path, number) in layers]
+        if order != sorted(set(order)):
             raise NotCountedError("it runs layers more than once")
+        return next((number for number, (path, _) in layers if path == lists[1]), None) if both else None
+
+    def _given(self, number: int) -> dict[Root, int]:
+        """What a segment's values are called: the stream, in a decoder the encoder's output as the memory, and in its
+        first layer the embedding as the stream."""
+        first = self.first_decoder
+        if first is None or number < first:
+            return {(number, 0): STREAM}
+        return {(0, 0) if number == first else (number, 0): STREAM, (first, 0): MEMORY}
 
     def _crossing(self) -> dict[Root, str]:
         """Roots that a later segment reads, with the name under which they are kept."""
@@ -182,11 +196,12 @@ class Writer:
             read = [segment.out, *(side for e in segment.events for side in (e.left, e.right))]
             for side in read:
                 if not isinstance(side, Weight):
-                    found.update({root: f"value {root[0]}.{root[1]}" for root in side if root[0] != number})
+                    later = [root for root in side if root[0] != number and root not in self._given(number)]
+                    found.update({root: f"value {root[0]}.{root[1]}" for root in later})
         return found
 
     def _block(self, number: int, short: Segment, last: bool) -> Block:
-        page = Page(number, self.kept)
+        page = Page(number, self.kept, self._given(number))
         pairs = _attention(short.events)
         for position, event in enumerate(short.events):
             self._event(page, self.costs[event.out], pairs, position, short.events)
@@ -196,7 +211,8 @@ class Writer:
         page.keep_stream()
         stack, layers = "head" if last else "stem", (0,)
         if short.layer is not None:
-            stack, layers = "decoder", (short.layer[1],)
+            encodes = self.first_decoder is not None and number < self.first_decoder
+            stack, layers = "encoder" if encodes else "decoder", (short.layer[1],)
         return Block(stack, layers, tuple(page.operations), out, None, not short.saves_after)
 
     def _event(
@@ -256,7 +272,7 @@ class Writer:
         module = next(
             (self.modules[m] for m in reversed(scores.modules) if hasattr(self.modules[m], "is_causal")), None
         )
-        causal = bool(getattr(module, "is_causal", self._decodes()))
+        causal = bool(getattr(module, "is_causal", self._decodes())) and not self._from_memory(scores)
         window = getattr(module, "sliding_window", None)
         shared = getattr(module, "num_key_value_groups", 1)
         kv_heads = max(1, heads // shared) if isinstance(shared, int) and shared > 0 else heads
@@ -264,6 +280,15 @@ class Writer:
         d_qk, d_v = scores.macs // square, values.macs // square
         window = window if isinstance(window, int) and window > 0 and causal else None
         page.add(values.out, lambda out: Attend(q, k, v, out, heads, kv_heads, d_qk, d_v, window, causal))
+
+    def _from_memory(self, scores: Event) -> bool:
+        """Whether one side of the scores is made from the encoder's output alone."""
+        memory = {(self.first_decoder, 0)}
+        for root in _plain(scores.left) | _plain(scores.right):
+            made = self.costs.get(root)
+            if made is not None and _plain(made.short.left) | _plain(made.short.right) == memory:
+                return True
+        return False
 
     def _decodes(self) -> bool:
         return type(self.model).__name__.endswith(("CausalLM", "LMHeadModel"))

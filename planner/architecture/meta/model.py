@@ -31,7 +31,7 @@ MOST_MODULES = 25_000
 def build_model(config: Mapping[str, Any]) -> Any:
     """The model, its tied weights tied. Every failure of transformers is a ConfigError of one line."""
     model_type = config.get("model_type")
-    with _quietly():
+    with quietly():
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
         if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
@@ -143,7 +143,7 @@ def _bounded() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without warnings, log lines or network while transformers works."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

@@ -12,11 +12,11 @@ from .recorder import NotCountedError, Root, Roots
 class Page:
     """The operations of one block, with the values that stand for roots."""
 
-    def __init__(self, number: int, kept: dict[Root, str]) -> None:
+    def __init__(self, number: int, kept: dict[Root, str], given: dict[Root, int]) -> None:
         self.number = number
         self.kept = kept
         self.operations: list[Operation] = []
-        self.known: dict[Root, int] = {(number, 0): STREAM}
+        self.known: dict[Root, int] = dict(given)
         self.joined: dict[frozenset[int], int] = {}
         self.next = MEMORY + 1
 

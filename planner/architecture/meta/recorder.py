@@ -7,7 +7,7 @@ was made from by anything elementwise; a tensor made of a parameter by views alo
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -297,10 +297,25 @@ def _product(recording: Recording, name: str, args: Any, out: Any, graded: bool)
         recording.cut_off.add(id(out))
 
 
+def _tables(model: Any) -> set[int]:
+    """The modules that look tokens up: the model's table, its encoder's and its decoder's, and those that share their
+    weights."""
+    found = [model.get_input_embeddings()]
+    if getattr(model.config, "is_encoder_decoder", False):
+        for name in ("get_encoder", "get_decoder"):
+            part = getattr(model, name)()
+            with suppress(NotImplementedError, AttributeError):
+                found.append(part.get_input_embeddings())
+    weights = {id(table.weight) for table in found if getattr(table, "weight", None) is not None}
+    same = {id(m) for m in model.modules() if id(getattr(m, "weight", None)) in weights}
+    output = model.get_output_embeddings()
+    return ({id(table) for table in found} | same) - {id(output)}
+
+
 @contextmanager
 def watching(model: Any, recording: Recording, layers: dict[int, tuple[str, int]]) -> Iterator[None]:
     """Hooks that follow modules, layers and the embedding while a pass runs."""
-    table = model.get_input_embeddings()
+    tables = _tables(model)
 
     def before(module: Any, args: Any, kwargs: Any) -> None:
         recording.modules.append(id(module))
@@ -312,7 +327,7 @@ def watching(model: Any, recording: Recording, layers: dict[int, tuple[str, int]
 
     def after(module: Any, args: Any, out: Any) -> None:
         recording.modules.pop()
-        if module is table:
+        if id(module) in tables:
             recording.embedded = True
             recording.put(next(tensors_in(out)), frozenset(((0, 0),)))
         if id(module) in layers:

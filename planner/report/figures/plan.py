@@ -147,7 +147,8 @@ def learning_rate(root: Material) -> Figure | None:
             axes.plot([beside, beside], [low, high], color=COLOURS[1], lw=2.4, solid_capstyle="butt")
         axes.plot([beside], [value], marker="D", ms=7, color=COLOURS[1], mec=INK, ls="none")
         axes.annotate(
-            f"this plan, {units.rate(value)}", (beside, value), xytext=(9, 0), textcoords="offset points", va="center",
+            f"this plan, {units.rate(value)}", (beside, value), xytext=(9, 0), textcoords="offset points",
+            va="center",
             color=INK, bbox={"boxstyle": "square,pad=0.1", "fc": "#ffffff", "ec": "none", "alpha": 0.85},
         )  # fmt: skip
         widths = sorted({1024, 2048, 4096, 8192, *(2 ** round(math.log2(p.hidden_size)) for p in points)})
@@ -161,7 +162,7 @@ def learning_rate(root: Material) -> Figure | None:
         axes.set_ylabel("best learning rate of LoRA")
 
     words = (
-        f"Best rates of the shipped sweep ({len(points)} pairs of model and rank of the {family.capitalize()} family); "
+        f"Best rates of the shipped sweep ({len(points)} pairs of model and rank, {family.capitalize()} family); "
         "open circles lie at the edge of the sweep’s grid and only bound the best rate. The diamond is this plan’s "
         "rate, drawn a little to the right, and the bar its interval."
     )

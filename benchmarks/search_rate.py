@@ -1,0 +1,103 @@
+"""How many plans a second the search weighs: every plan of the space with memory, time, cost and expected regret.
+
+The ratio is to the scalar formulas (the ones that an estimate uses), timed in the same run on plans of the same
+space.
+`search_s` is a whole `planner.plan`: the screen, the choice, checks in full, the frontier, what binds and the
+neighbours. The target is at least 100,000 plans a second on 2 cores.
+
+    python benchmarks/search_rate.py [--blocks 5] [--out record.json] [--check 100000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from machine import about_this_machine, write_record
+
+from planner import PlannerError
+from planner.adapter import AdapterSpec
+from planner.estimator import load
+from planner.search import plan
+from planner.search.api import accelerators
+from planner.search.evaluate import evaluate
+from planner.search.screen import screen
+from planner.search.space import COUNTS, Job, Space, layouts
+from planner.setup import Setup
+
+MODELS = ("meta-llama/Llama-3.1-8B", "Qwen/Qwen3-30B-A3B")
+SCALAR = 40
+RANKS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+BATCHES = (8, 16, 32, 64)
+
+
+def measure(model: str, blocks: int) -> dict[str, object]:
+    """Plans a second by the screen and by the scalar formulas, and seconds of a whole search."""
+    gpus = accelerators("any", None)
+    space = Space(gpus, layouts(COUNTS), ranks=RANKS, batches=BATCHES)
+    job = Job(load(model)[1], Setup(seq_len=2048), AdapterSpec(), tokens=50_000_000, loss_tokens=20_000_000)
+    screened, scalar, searches = [], [], []
+    pick = random.Random(0)
+    cells = screen(job, space)
+    for _ in range(blocks):
+        started, cpu = time.perf_counter(), time.process_time()
+        cells = screen(job, space)
+        screened.append(
+            (space.size / (time.perf_counter() - started), space.size / (time.process_time() - cpu))
+        )
+        choices = [cells.choice(pick.randrange(len(cells.seconds))) for _ in range(SCALAR)]
+        choices = [choice for choice in choices if choice.accumulation >= 1]
+        started = time.perf_counter()
+        for choice in choices:
+            evaluate(job, choice)
+        scalar.append(len(choices) / (time.perf_counter() - started))
+        started = time.perf_counter()
+        plan(model, tokens=50_000_000, budget=100)
+        searches.append(time.perf_counter() - started)
+    rate, base = statistics.median(wall for wall, _ in screened), statistics.median(scalar)
+    return {
+        "model": model,
+        "space": space.size,
+        "plans_per_s": rate,
+        "plans_per_cpu_s": statistics.median(cpu for _, cpu in screened),
+        "scalar_per_s": base,
+        "ratio": rate / base,
+        "search_s": statistics.median(searches),
+        "n": blocks,
+    }
+
+
+def main() -> None:
+    """Measure each model; exit 1 where one is under the target."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--blocks", type=int, default=5)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--check", type=float)
+    args = parser.parse_args()
+    try:
+        results = [measure(model, args.blocks) for model in MODELS]
+    except PlannerError as error:
+        sys.exit(f"Error: {error}")
+    for result in results:
+        print(
+            f"{result['model']}: {result['plans_per_s']:,.0f} plans/s ({result['plans_per_cpu_s']:,.0f} a "
+            f"CPU second) of "
+            f"{result['space']:,}, {result['ratio']:,.0f} times the scalar formulas; a search in "
+            f"{result['search_s']:.2f} s"
+        )
+    if args.out:
+        write_record(args.out, {"machine": about_this_machine(), "results": results})
+    if args.check and any(float(str(result["plans_per_s"])) < args.check for result in results):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""`lora-plan compare`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .adapter_options import ADAPTER, PEFT, adapter_options
+from .estimate import _datasets
+from .options import Count, SectionedCommand, complete, json_option, print_json
+from .run_options import HELD, MACHINE, SPREAD, STEP, run_options
+
+EPILOG = """\b
+Examples:
+  lora-plan compare -m meta-llama/Llama-3.1-8B --gpu h100 --tokens 50M --batch 8 --checkpointing layer
+  lora-plan compare -m Qwen/Qwen3-8B --ranks 8,64 --methods lora,qlora --gpu rtx4090
+  lora-plan compare -m Qwen/Qwen3-4B,Qwen/Qwen3-8B --methods lora --gpu l40s --json
+"""
+SECTIONS = {
+    "What is compared": ("model", "ranks", "methods"),
+    "Adapter": tuple(name for name in ADAPTER if name not in ("model", "rank")),
+    "More of PEFT's LoraConfig": PEFT,
+    "Data": ("dataset", "tokens", "episodes", "success_rate", "epochs"),
+    "Machines": MACHINE,
+    "Step": STEP,
+    "What is held and how": (*HELD, *SPREAD),
+}
+
+
+@click.command("compare", cls=SectionedCommand, sections=SECTIONS, epilog=EPILOG)
+@adapter_options
+@click.option("--ranks", metavar="RANKS", help="Comma list of ranks. Default: that of --rank.")
+@click.option(
+    "--methods", metavar="NAMES", default="lora,qlora,full", show_default=True, help="lora, qlora, full."
+)
+@click.option(
+    "--dataset", metavar="NAME", shell_complete=complete(_datasets), help="A dataset of known size."
+)
+@click.option("--tokens", type=Count(), help="Tokens that carry loss, for example 300M.")
+@click.option("--episodes", type=Count(), help="Episodes of a reinforcement-learning run, a sequence each.")
+@click.option("--success-rate", type=float, help="Share of episodes with reward 1.")
+@click.option("--epochs", type=Count(), default=1, show_default=True, help="Passes over the data.")
+@run_options(MACHINE)
+@run_options((*STEP, *HELD, *SPREAD))
+@json_option
+def command(as_json: bool, **options: Any) -> None:
+    """LoRA, QLoRA and full fine-tuning side by side.
+
+    One column for each model (a comma list), method and rank: what is trained, memory of a GPU by part, the
+    fewest GPUs
+    on which it fits, and with --gpu and data the time and the cost.
+    """
+    from ..comparing import compare
+
+    if options["model"] is None:
+        raise click.UsageError("Missing option '-m' / '--model'.", click.get_current_context())
+    rank, ranks = options.pop("rank"), options.pop("ranks")
+    variant = "dora" if options.pop("dora") else "lora"
+    model = options.pop("model")
+    found = compare(model, ranks=ranks or rank, variant=variant, **options)
+    if as_json:
+        print_json(found.to_dict())
+        return
+    from .compare_page import show
+
+    show(found)

@@ -1,0 +1,102 @@
+"""`lora-plan plan`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .adapter_options import _models
+from .estimate import _datasets
+from .options import Count, SectionedCommand, complete, json_option, print_json
+from .run_options import gpu_names, run_options
+
+EPILOG = """\b
+Examples:
+  lora-plan plan -m meta-llama/Llama-3.1-8B --tokens 50M --budget 20 --deadline 6h
+  lora-plan plan -m Qwen/Qwen3-32B --dataset tulu-3-sft-mixture --gpu h100 --gpus 1,2,4,8
+  lora-plan plan -m meta-llama/Llama-3.1-70B --tokens 20M --gpu a100,h100 --prefer cost --max-regret 0.01
+  lora-plan plan -m Qwen/Qwen3-8B --tokens 5M --gpu rtx4090 --gpus 1 --price 0.35 --json
+"""
+FIXED = ("precision", "optimizer", "attention_kernel", "kernels", "loss", "packing")
+SECTIONS = {
+    "What is trained": ("model", "dataset", "tokens", "episodes", "success_rate", "epochs", "seq_len"),
+    "Limits": ("budget", "deadline", "max_regret", "prefer"),
+    "Machines": ("gpu", "gpus", "gpus_per_node", "price", "calibration"),
+    "What the search tries": (
+        "ranks", "layers", "quantize", "checkpointing", "micro_batch", "batch", "sharding",
+    ),
+    "Held fixed": ("alpha", "experts", "adapter_dtype", *FIXED, "trainer"),
+}  # fmt: skip
+
+
+def _gpus() -> list[str]:
+    return ["any", *gpu_names()]
+
+
+@click.command("plan", cls=SectionedCommand, sections=SECTIONS, epilog=EPILOG)
+@click.option(
+    "-m", "--model", metavar="NAME|PATH", required=True, shell_complete=complete(_models),
+    help="A model's name, a config.json, a folder with one, or a hub id.",
+)  # fmt: skip
+@click.option(
+    "--dataset", metavar="NAME", shell_complete=complete(_datasets), help="A dataset of known size."
+)
+@click.option("--tokens", type=Count(), help="Tokens that carry loss, for example 300M.")
+@click.option("--episodes", type=Count(), help="Episodes of a reinforcement-learning run, a sequence each.")
+@click.option("--success-rate", type=float, help="Share of episodes with reward 1.")
+@click.option("--epochs", type=Count(), default=1, show_default=True, help="Passes over the data.")
+@click.option("--seq-len", type=Count(), help="Tokens a sequence. Default: 2048, or the context if shorter.")
+@click.option("--budget", type=float, metavar="USD", help="Dollars that the run may cost.")
+@click.option("--deadline", metavar="TIME", help="Time that the run may take: 45m, 12h, 2d.")
+@click.option("--max-regret", type=float, metavar="SHARE", help="Excess loss allowed: 0.01 is 1%.")
+@click.option(
+    "--prefer", default="quality", show_default=True, metavar="WHAT",
+    help="quality (least expected regret, then cost, then time), cost or time.",
+)  # fmt: skip
+@click.option(
+    "--gpu", default="any", show_default=True, metavar="NAMES", shell_complete=complete(_gpus),
+    help="Comma list of accelerators, or any whose price is known.",
+)  # fmt: skip
+@click.option("--gpus", default="1,2,4,8", show_default=True, metavar="COUNTS", help="Numbers of GPUs.")
+@click.option("--gpus-per-node", type=Count(), default=8, show_default=True, help="GPUs in a machine.")
+@click.option("--price", type=float, metavar="USD", help="Your price of a GPU and hour, for every GPU.")
+@click.option("--calibration", type=click.Path(), metavar="FILE", help="A file from `lora-plan calibrate`.")
+@click.option(
+    "--ranks", default="1,2,4,8,16,32,64,128,256", show_default=True, metavar="RANKS", help="Ranks."
+)
+@click.option("--layers", default="mlp,all", show_default=True, metavar="SETS", help="Layer sets.")
+@click.option("--quantize", default="none,nf4,nf4-double", show_default=True, metavar="FORMS", help="Bases.")
+@click.option("--checkpointing", default="none,layer", show_default=True, metavar="WAYS", help="Recompute.")
+@click.option(
+    "--micro-batch",
+    default="1,2,4,8,16,32,64",
+    show_default=True,
+    metavar="SIZES",
+    help="Sequences of a GPU.",
+)
+@click.option("--batch", default="32", show_default=True, metavar="SIZES", help="Sequences of a step.")
+@click.option("--sharding", default="ddp,fsdp", show_default=True, metavar="WAYS", help="On several GPUs.")
+@click.option("--alpha", type=float, default=32.0, show_default=True, help="LoRA alpha.")
+@click.option("--experts", metavar="CONVENTION", default="scaled", show_default=True, help="As in estimate.")
+@click.option(
+    "--adapter-dtype", metavar="DTYPE", default="float32", show_default=True, help="As in estimate."
+)
+@run_options((*FIXED, "trainer"))
+@json_option
+def command(as_json: bool, **options: Any) -> None:
+    """The best plan for a model, data, GPUs, a budget and a deadline.
+
+    Weighs rank, layers, quantisation, micro-batch, accumulation, checkpointing, sharding, and the kind and number of
+    GPUs. Prints the best plan, the next best, what binds, why the plans beside it lose, and the frontier of time,
+    cost and expected regret.
+    """
+    from ..search import plan
+
+    found = plan(**options)
+    if as_json:
+        print_json(found.to_dict())
+        return
+    from .plan_page import show
+
+    show(found)

@@ -1,0 +1,111 @@
+"""The page that `plan` prints for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from .. import units
+from ..search.evaluate import Evaluated
+from ..search.result import Found
+
+MOST_NEIGHBOURS = 14
+
+
+def _table(title: str, note: str, *columns: str) -> Table:
+    heading = Text.assemble((title, "bold"), (f"  {note}" if note else "", "dim"))
+    table = Table(
+        title=heading, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim",
+        show_header=any(columns),
+    )  # fmt: skip
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number == 0 else "right", overflow="fold")
+    return table
+
+
+def money(usd: float | None) -> str:
+    """Dollars for people."""
+    return "?" if usd is None else f"${usd:,.2f}"
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{units.duration(low)} to {units.duration(high)}"
+
+
+def _best(found: Found) -> RenderableType:
+    best, run = found.best, found.best.run
+    table = Table.grid(padding=(0, 2, 0, 0))
+    room = f"{units.byte_size(best.memory.per_gpu_bytes)} of {units.byte_size(best.memory_bytes)} a GPU"
+    table.add_row("memory", f"{room}, most at {best.memory.peak.name}")
+    if run.low is not None and run.high is not None:
+        table.add_row(
+            "time", f"{units.duration(best.seconds)} ({_interval(run.low, run.high)}), {run.steps:,} steps"
+        )
+    if best.cost and best.cost.low is not None and best.cost.high is not None:
+        price = best.cost.price
+        asked = f"at {money(price.usd_per_gpu_hour)} a GPU and hour"
+        table.add_row(
+            "cost", f"{money(best.usd)} ({money(best.cost.low)} to {money(best.cost.high)}), {asked}"
+        )
+    if best.regret:
+        spread = f"{units.percent(best.regret.low)} to {units.percent(best.regret.high)}"
+        table.add_row("expected regret", f"{units.percent(best.regret.value)} more loss ({spread})")
+    mfu = f", {units.percent(run.step.mfu)} of the peak" if run.step.mfu else ""
+    table.add_row("speed", f"{run.step.tokens_per_s:,.0f} tokens/s{mfu}")
+    table.add_row("adapter", f"{best.params:,} parameters")
+    return Group(Text(best.choice.text, style="bold green"), table)
+
+
+def _row(plan: Evaluated) -> tuple[str, ...]:
+    regret = units.percent(plan.regret.value) if plan.regret else "?"
+    return (
+        plan.choice.text, units.byte_size(plan.memory.per_gpu_bytes), units.duration(plan.seconds), money(plan.usd),
+        regret,
+    )  # fmt: skip
+
+
+def _plans(title: str, note: str, plans: Sequence[Evaluated]) -> Table:
+    table = _table(title, note, "plan", "a GPU", "time", "cost", "regret")
+    for plan in plans:
+        table.add_row(*_row(plan))
+    return table
+
+
+def _rejected(found: Found) -> Table:
+    """The neighbours: those that break a limit, then those that are worse, other kinds of GPU last."""
+    table = _table("Why not", "one change to the best plan", "change", "")
+    own = [item for item in found.rejected if not item.change.startswith("gpu ")]
+    others = [item for item in found.rejected if item.change.startswith("gpu ")]
+    for item in (*own, *others)[:MOST_NEIGHBOURS]:
+        table.add_row(item.change, Text(item.reason, style="red" if item.kind != "worse" else ""))
+    left = len(found.rejected) - MOST_NEIGHBOURS
+    if left > 0:
+        table.add_row(Text(f"and {left} more: --json", style="dim"), "")
+    return table
+
+
+def show(found: Found, console: Console | None = None) -> None:
+    """Print the page."""
+    console = console or Console(highlight=False, soft_wrap=False)
+    tokens = f"{units.count(found.tokens)} tokens"
+    console.print(Text.assemble((found.model, "bold cyan"), f"  {tokens}"))
+    console.print(f"{found.feasible:,} of {found.candidates:,} plans keep the limits", "")
+    console.print(_best(found), "")
+    blocks: Iterable[RenderableType] = (
+        _plans("Next best", "other ways", found.alternatives) if found.alternatives else "",
+        _plans("Frontier", "none is quicker, cheaper and better at once", found.frontier),
+    )
+    for block in blocks:
+        if block:
+            console.print(block, "")
+    if found.binding:
+        console.print(Text("What binds", style="bold"))
+        for item in found.binding:
+            console.print(Text.assemble((f"{item.limit}  ", "yellow"), item.message))
+        console.print("")
+    console.print(_rejected(found), "")
+    for notice in found.warnings:
+        console.print(Text.assemble(("note  ", "yellow"), notice.message))

@@ -1,0 +1,91 @@
+"""The options that say how a fine-tune is run: fields of a set-up, and the machine; shared by several commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from ..setup import CHOICES, Setup
+from .options import Count, Function, complete
+
+MACHINE = ("gpu", "gpus", "gpus_per_node", "price", "calibration")
+STEP = ("seq_len", "batch", "accumulation", "checkpointing", "attention_kernel", "kernels", "loss", "packing")
+HELD = ("precision", "autocast", "quantize", "optimizer", "lora_dropout", "trainer")
+SPREAD = ("sharding", "tensor_parallel", "pipeline_parallel", "expert_parallel", "offload")
+_WORDS = {
+    "attention_kernel": "How attention runs",
+    "kernels": "Whose elementwise code runs",
+    "loss": "How the loss is computed",
+    "packing": "Whole, padded or packed sequences",
+    "precision": "How weights are held and computed with",
+    "quantize": "How a frozen base is held",
+    "optimizer": "The optimizer",
+    "sharding": "How states are spread",
+    "offload": "What is kept in the host's memory",
+    "checkpointing": "What is computed again in the backward pass",
+}
+_HELP = {
+    "seq_len": "Tokens a sequence. Default: 2048, or the model's context if shorter.",
+    "batch": "Sequences in a step, of all GPUs.",
+    "accumulation": "Micro-steps in a step.",
+    "gpus": "How many GPUs.",
+    "gpus_per_node": "GPUs in a machine.",
+    "tensor_parallel": "GPUs that share every matrix.",
+    "pipeline_parallel": "GPUs that share the layers.",
+    "expert_parallel": "GPUs that share the experts.",
+}
+_COUNTS: dict[str, int | None] = {**dict.fromkeys(_HELP, 1), "seq_len": None, "gpus_per_node": 8}
+
+
+def gpu_names() -> list[str]:
+    """Every accelerator, for completion."""
+    from .. import facts
+
+    return [fact.name for fact in facts.accelerators()]
+
+
+def _others() -> dict[str, dict[str, Any]]:
+    """Options that are neither counts nor choices."""
+    return {
+        "autocast": {"is_flag": True, "help": "Autocast on 16-bit weights, as HF's Trainer runs them."},
+        "lora_dropout": {
+            "type": float, "default": 0.0, "show_default": True, "help": "Dropout before the pairs.",
+        },
+        "trainer": {"metavar": "NAME", "default": "plain", "show_default": True, "help": "Whose code runs."},
+        "gpu": {"metavar": "NAME", "shell_complete": complete(gpu_names), "help": "The accelerator."},
+        "price": {"type": float, "metavar": "USD", "help": "Your price of a GPU and hour."},
+        "calibration": {"type": click.Path(), "metavar": "FILE", "help": "From `lora-plan calibrate`."},
+        "sharding": {
+            "metavar": "NAME",
+            "help": f"How states are spread over GPUs: {', '.join(CHOICES['sharding'])}. Default: ddp; full: fsdp.",
+        },
+    }  # fmt: skip
+
+
+def _option(name: str) -> Callable[[Function], Function]:
+    flag = f"--{name.replace('_', '-')}"
+    if name in _COUNTS:
+        default = _COUNTS[name]
+        return click.option(
+            flag, type=Count(), default=default, show_default=default is not None, help=f"{_HELP[name]}"
+        )
+    others = _others()
+    if name in others:
+        return click.option(flag, **others[name])
+    return click.option(
+        flag, metavar="NAME", default=getattr(Setup, name), show_default=True,
+        shell_complete=complete(lambda: CHOICES[name]), help=f"{_WORDS[name]}: {', '.join(CHOICES[name])}.",
+    )  # fmt: skip
+
+
+def run_options(names: Sequence[str]) -> Callable[[Any], Any]:
+    """Add these options."""
+
+    def add(function: Any) -> Any:
+        for name in reversed(names):
+            function = _option(name)(function)
+        return function
+
+    return add

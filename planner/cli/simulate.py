@@ -1,0 +1,93 @@
+"""`lora-plan simulate`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ..setup import CHOICES
+from ..simulate import simulate
+from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options, library_options
+from .options import Count, Function, SectionedCommand, complete, json_option, print_json
+
+EPILOG = """\b
+Examples:
+  lora-plan simulate --model meta-llama/Llama-3.1-8B
+  lora-plan simulate -m Qwen/Qwen3-8B --rank 64 --batch 4 --seq-len 4096 --checkpointing
+  lora-plan simulate -m ./my-model --methods lora --precision autocast --optimizer adamw-8bit --json
+"""
+STEP = ("methods", "seq_len", "batch", "accumulation", "checkpointing", "attention_kernel", "packing", "loss")
+HELD = ("precision", "autocast", "quantize", "upcast_small", "optimizer", "lora_dropout")
+SECTIONS = {
+    "Model and adapter": MODEL_AND_ADAPTER,
+    "More of PEFT's LoraConfig": PEFT,
+    "Step": STEP,
+    "What is held and how": HELD,
+}
+
+
+def _choice(name: str, default: str, text: str) -> Callable[[Function], Function]:
+    """An option whose values are those of a set-up's field."""
+    return click.option(
+        f"--{name.replace('_', '-')}",
+        metavar="NAME",
+        default=default,
+        show_default=True,
+        shell_complete=complete(lambda: CHOICES[name]),
+        help=text.format(", ".join(CHOICES[name])),
+    )
+
+
+@click.command("simulate", cls=SectionedCommand, sections=SECTIONS, epilog=EPILOG)
+@adapter_options
+@click.option(
+    "--methods",
+    metavar="NAMES",
+    default="lora,full,qlora",
+    show_default=True,
+    help="Comma list of the methods to run.",
+)
+@click.option(
+    "--seq-len", type=Count(), help="Tokens a sequence. Default: 2048, or the model's context if shorter."
+)
+@click.option("--batch", type=Count(), default=1, show_default=True, help="Sequences in a micro-step.")
+@click.option(
+    "--accumulation", type=Count(), default=1, show_default=True, help="Micro-steps in an optimizer step."
+)
+@click.option(
+    "--checkpointing/--no-checkpointing",
+    default=False,
+    show_default=True,
+    help="Compute each layer's activations again in the backward pass.",
+)
+@_choice("attention_kernel", "sdpa", "How attention runs: {}.")
+@_choice("packing", "full", "Sequences as long as the batch, or shorter ones padded or packed: {}.")
+@_choice("loss", "full", "How the loss is computed: {}.")
+@_choice("precision", "bf16", "How weights are held and computed with: {}.")
+@click.option("--autocast", is_flag=True, help="Autocast on 16-bit weights, as HF's Trainer runs them.")
+@_choice("quantize", "nf4", "How QLoRA holds the base weights: {}.")
+@click.option(
+    "--upcast-small", is_flag=True, help="QLoRA: what is not quantised in float32, as PEFT prepares it."
+)
+@_choice("optimizer", "adamw", "The optimizer: {}.")
+@click.option("--lora-dropout", type=float, default=0.0, show_default=True, help="Dropout before the pairs.")
+@click.option("--whole", is_flag=True, help="Run every layer, not a few that stand for all.")
+@json_option
+def command(as_json: bool, **options: Any) -> None:
+    """Run the training step without weights.
+
+    The model's own code, PEFT's adapter and torch's backward pass run on tensors without values, so that a model of
+    any size is done in seconds on a laptop: LoRA, full fine-tuning and QLoRA side by side, the peak of their memory
+    by part, when it is reached, and FLOPs. Needs torch: pip install "lora-plan[validate]".
+    """
+    given = library_options(options)
+    from .simulate_page import show, watched
+
+    with watched() as progress:
+        found = simulate(**given, progress=progress)
+    if as_json:
+        print_json(found.to_dict())
+        return
+    show(found)

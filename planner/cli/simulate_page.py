@@ -1,0 +1,97 @@
+"""The page that `simulate` prints for people, and what it shows while it works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .. import units
+from ..simulate import SimulatedStep, SimulatedSteps
+
+NAMES = {"lora": "LoRA", "full": "full", "qlora": "QLoRA"}
+PARTS = {
+    "weights": "weights", "adapter": "adapter", "gradients": "gradients", "optimizer": "optimizer",
+    "activations": "activations", "logits": "logits and loss", "temporary": "temporary",
+}  # fmt: skip
+MOST_OPERATORS = 5
+
+
+@contextmanager
+def watched() -> Iterator[Callable[[str], None]]:
+    """Takes what is being done, and shows it on standard error where that is a terminal."""
+    with Console(stderr=True).status("reading the model", spinner="dots") as status:
+        yield lambda what: status.update(what)
+
+
+def _table(title: str, steps: SimulatedSteps) -> Table:
+    heading = Text.assemble((title, "bold"), (f"  {steps.basis}", "dim"))
+    table = Table(title=heading, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("", header_style="dim")
+    for name in steps.steps:
+        table.add_column(NAMES[name], justify="right", header_style="dim", no_wrap=True)
+    return table
+
+
+def _memory(found: SimulatedSteps) -> Table:
+    steps = list(found.steps.values())
+    table = _table("Memory at the peak", found)
+    for part, name in PARTS.items():
+        table.add_row(name, *(units.byte_size(step.parts[part]) for step in steps))
+    table.add_row("peak", *(units.byte_size(step.peak_bytes) for step in steps), style="bold")
+    table.add_row("reached in", *(step.moment.partition(" ")[0] for step in steps))
+    table.add_row("", *(step.moment.partition(" ")[2] for step in steps))
+    return table
+
+
+def _moments(found: SimulatedSteps) -> Table:
+    steps = list(found.steps.values())
+    table = _table("Most in each phase", found)
+    for phase in ("forward", "loss", "backward", "optimizer"):
+        sizes = [step.moments.get(phase) for step in steps]
+        table.add_row(phase, *("" if peak is None else units.byte_size(peak.bytes) for peak in sizes))
+    return table
+
+
+def _operators(step: SimulatedStep) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for by_operator in step.flops_by_operator.values():
+        for name, count in by_operator.items():
+            found[name] = found.get(name, 0) + count
+    return found
+
+
+def _flops(found: SimulatedSteps) -> Table:
+    counts = [_operators(step) for step in found.steps.values()]
+    table = _table("FLOPs of a step", found)
+    largest = sorted(
+        {name for each in counts for name in each}, key=lambda n: -max(c.get(n, 0) for c in counts)
+    )
+    for name in largest[:MOST_OPERATORS]:
+        short = name.lstrip("_").replace("scaled_dot_product_", "")
+        table.add_row(short, *(units.flops(each[name]) if name in each else "" for each in counts))
+    table.add_row("all", *(units.flops(sum(each.values())) for each in counts), style="bold")
+    return table
+
+
+def show(found: SimulatedSteps, console: Console | None = None) -> None:
+    """Print the page."""
+    console = console or Console(highlight=False, soft_wrap=False)
+    first = next(iter(found.steps.values())).setup
+    size = f"{found.model_type}, {units.count(found.params)} parameters"
+    console.print(Text.assemble((found.model_id, "bold cyan"), f"  {size}"))
+    step = f"a step of {first.micro_batch} x {first.seq_len:,} tokens, {first.precision}, {first.optimizer}"
+    if first.checkpointing != "none":
+        step += ", layers checkpointed"
+    console.print(Text(step))
+    console.print(
+        Text(f"{found.layers_simulated} of {found.layers} layers run, in {found.seconds:.1f} s", "dim")
+    )
+    for table in (_memory(found), _moments(found), _flops(found)):
+        console.print("", table)
+    console.print("")
+    for notice in found.warnings:
+        console.print(Text.assemble(("note  ", "yellow"), notice.message))

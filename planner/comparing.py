@@ -1,0 +1,190 @@
+"""`planner.compare`: LoRA, QLoRA and full fine-tuning side by side, over models and ranks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+from . import hardware
+from .cost import Cost, RunTime, cost_of, list_price, own_price, run_time
+from .errors import InputError, hint
+from .memory import estimate_memory
+from .moments import MemoryEstimate
+from .regret import Regret, expected_regret
+from .running import DATA, Data, Running, calibration_of, count, data_of, running
+from .schema import Notice
+from .setup import Method
+from .speed import Calibration
+from .speed.timing import model_flops
+from .version import __version__
+
+METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
+MOST_GPUS = 1024
+QUANTIZED = "nf4"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One way to fine-tune with its figures; None where what they need was not given. `smallest_gpus` is the
+    least power of two of these GPUs on which it fits, states sharded."""
+
+    run: Running
+    memory: MemoryEstimate
+    memory_bytes: int | None
+    smallest_gpus: int | None
+    flops_per_token: float | None
+    time: RunTime | None
+    cost: Cost | None
+    regret: Regret | None
+
+    @property
+    def method(self) -> Method:
+        """lora, qlora or full."""
+        return self.run.setup.method
+
+    @property
+    def rank(self) -> int | None:
+        """The adapter's rank."""
+        return self.run.spec.rank if self.run.spec else None
+
+    @property
+    def label(self) -> str:
+        """Its name: the model, and the method with its rank."""
+        how = self.method if self.rank is None else f"{self.method} r{self.rank}"
+        return f"{self.run.model} {how}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """A column, for JSON."""
+        return {
+            "label": self.label,
+            "model": self.run.model,
+            "method": self.method,
+            "rank": self.rank,
+            "params": self.run.params,
+            "flops_per_token": self.flops_per_token,
+            "memory": self.memory.to_dict(self.memory_bytes),
+            "smallest_gpus": self.smallest_gpus,
+            "time": self.time.to_dict() if self.time else None,
+            "cost": self.cost.to_dict() if self.cost else None,
+            "regret": None
+            if self.regret is None
+            else {"value": self.regret.value, "low": self.regret.low, "high": self.regret.high},
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `lora-plan compare` says."""
+
+    columns: tuple[Column, ...]
+    data: Data | None
+    warnings: tuple[Notice, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of `compare`."""
+        return {
+            "schema": 1,
+            "version": __version__,
+            "tokens": self.data.tokens if self.data else None,
+            "loss_tokens": self.data.loss_tokens if self.data else None,
+            "columns": [column.to_dict() for column in self.columns],
+            "warnings": [dict(vars(notice)) for notice in self.warnings],
+        }
+
+
+def _smallest(run: Running, memory_bytes: int | None) -> int | None:
+    """The least power of two of GPUs on which a run fits: one by itself, more under FSDP, a sequence each."""
+    if memory_bytes is None:
+        return None
+    gpus = 1
+    while gpus <= MOST_GPUS:
+        setup = replace(
+            run.setup, gpus=gpus, sharding="none" if gpus == 1 else "fsdp", shard_size=None, tensor_parallel=1,
+            pipeline_parallel=1, expert_parallel=1, sequence_parallel=1, micro_batch=1,
+        )  # fmt: skip
+        if estimate_memory(run.arch, setup, run.pairs, run.whole).per_gpu_bytes <= memory_bytes:
+            return gpus
+        gpus *= 2
+    return None
+
+
+def _column(
+    run: Running, data: Data | None, price: float | None, calibration: Calibration, gpu: bool
+) -> Column:
+    memory = run.memory()
+    accelerator = run.machine.accelerator if run.machine and gpu else None
+    room = accelerator.memory_bytes if accelerator else None
+    flops = model_flops(run.arch, run.setup, run.pairs, run.whole)
+    time = cost = None
+    if accelerator is not None and (step := run.time(calibration)) is not None:
+        time = run_time(step, data.tokens if data else None, bool(calibration.measurements))
+        asked = own_price(price) if price is not None else list_price(accelerator)
+        cost = cost_of(time, asked) if asked else None
+    regret = None
+    if data and data.loss_tokens and run.setup.method != "full":
+        moe = any(matrix.kind == "experts" for matrix in run.arch.matrices)
+        regret = expected_regret(run.params / data.loss_tokens, moe=moe)
+    tokens = run.setup.global_batch * run.setup.seq_len
+    return Column(
+        run, memory, room, _smallest(run, room), None if flops is None else flops / tokens, time, cost, regret
+    )
+
+
+def _names(field: str, value: Any, known: Sequence[str] | None = None) -> list[Any]:
+    """One value, a comma list or a sequence, as a list. Raises InputError."""
+    if isinstance(value, str):
+        items: list[Any] = [part.strip() for part in value.split(",") if part.strip()]
+    else:
+        items = list(value) if isinstance(value, (list, tuple)) else [value]
+    if not items:
+        raise InputError(field, value, "one or more, separated by commas")
+    for item in items:
+        if known is not None and item not in known:
+            raise InputError(field, item, f"one of {', '.join(known)}", hint(str(item), known).strip())
+    return items
+
+
+def _options(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of one method: a quantised base for QLoRA alone."""
+    found = {name: value for name, value in options.items() if name not in DATA}
+    quantize = found.pop("quantize", None)
+    if method == "qlora":
+        found["quantize"] = quantize if quantize not in (None, "none") else QUANTIZED
+    return {**found, "method": method}
+
+
+def _runs(
+    models: Iterable[Any], ranks: Sequence[int], methods: Sequence[Method], options: Mapping[str, Any]
+) -> Any:
+    for model in models:
+        for method in methods:
+            for rank in ranks if method != "full" else ranks[:1]:
+                yield running(model, {**_options(method, options), "rank": rank})
+
+
+def compare(
+    model: str | os.PathLike[str] | Mapping[str, Any] | Sequence[str], *,
+    ranks: int | str | Sequence[int] = 32, methods: str | Sequence[str] = METHODS,
+    price: float | None = None, calibration: str | os.PathLike[str] | Calibration | None = None, **options: Any,
+) -> Comparison:  # fmt: skip
+    """Methods, models and ranks side by side: parameters, FLOPs, memory by part, time, cost and expected regret.
+
+    `options` are those of an estimate and the fields of Setup, `gpu` and `gpus` among them. Raises InputError.
+    """
+    models = [model] if isinstance(model, Mapping) else _names("model", model)
+    picked = _names("methods", methods, get_args(Method))
+    wanted = [count("ranks", rank) for rank in _names("ranks", ranks)]
+    given = calibration_of(calibration)
+    if price is not None:
+        own_price(price)
+    if options.get("gpu") is not None:
+        hardware.find(options["gpu"])
+    runs = list(_runs(models, wanted, picked, options))
+    data = data_of(models[0], options, runs[0].setup.seq_len)
+    columns = tuple(_column(run, data, price, given, options.get("gpu") is not None) for run in runs)
+    notices = [
+        notice for c in columns for notice in (*c.memory.notices, *(c.time.step.notices if c.time else ()))
+    ]
+    return Comparison(columns, data, tuple(dict.fromkeys(notices)))

@@ -1,0 +1,129 @@
+"""What a machine can do at best: rates by number format, links between GPUs, clusters.
+
+Peaks are the makers' dense figures (data/accelerators.toml, each with its source); what programs reach of them is the
+business of planner/speed. A GPU sends and receives at the same time: a link's rate is that of one direction.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from . import facts
+from .errors import InputError
+
+if TYPE_CHECKING:  # its classes are a share of a cold start
+    from .fact_types import Accelerator
+
+GPUS_PER_NODE = 8
+# What a GPU gets of the network where nobody says: one 400 Gbit/s adapter a GPU beside NVLink 4 and newer, 200 Gbit/s
+# beside older ones, as in NVIDIA's DGX H100 and DGX A100; a shared 100 Gbit/s adapter for cards on PCIe.
+NETWORK_FAST, NETWORK_A100, NETWORK_CARDS = 50e9, 25e9, 12.5e9 / GPUS_PER_NODE
+PCIE_EACH_WAY = {3: 16e9, 4: 32e9, 5: 64e9}  # x16, marketed
+_PEAKS = {
+    "float32": "fp32_flops_per_s",
+    "tfloat32": "tf32_dense_flops_per_s",
+    "bfloat16": "bf16_dense_flops_per_s",
+    "float16": "fp16_dense_flops_per_s",
+    "float8": "fp8_dense_flops_per_s",
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """`count` accelerators of one kind, `per_node` of them in a machine.
+
+    `link_bytes_per_s` is what a GPU sends to those of its machine, `network_bytes_per_s` to others', one way each.
+    `switched`: whether the link joins all GPUs of a machine directly (NVLink switches, xGMI); cards on PCIe go
+    through the host.
+    """
+
+    accelerator: Accelerator
+    count: int = 1
+    per_node: int = GPUS_PER_NODE
+    link_bytes_per_s: float = PCIE_EACH_WAY[4]
+    network_bytes_per_s: float = NETWORK_CARDS
+    switched: bool = False
+
+    def rate_between(self, group: int) -> float:
+        """Bytes a second that a GPU sends in rings over `group` GPUs. Where they span machines, each of a machine's
+        rings crosses the network at another GPU's adapter, so that all adapters together carry what one GPU sends."""
+        if group <= self.per_node:
+            return self.link_bytes_per_s
+        return min(self.link_bytes_per_s, self.network_bytes_per_s * self.per_node)
+
+
+def peak_flops_per_s(accelerator: Accelerator, dtype: str) -> float | None:
+    """The dense peak of matrix products in this format, FLOP/s; None where no source states it."""
+    found: float | None = getattr(accelerator, _PEAKS[dtype])
+    return found
+
+
+def arithmetic_of(accelerator: Accelerator, dtype: str) -> str:
+    """The format in which products of `dtype` really run: bfloat16 runs at float32's rate on chips without it, and
+    float32 stays float32 (PyTorch leaves TF32 off for matrix products)."""
+    if dtype in ("bfloat16", "float16") and peak_flops_per_s(accelerator, dtype) is None:
+        other = "float16" if dtype == "bfloat16" else "bfloat16"
+        if dtype == "float16" and peak_flops_per_s(accelerator, other) is not None:
+            return other
+        return "float32"
+    return dtype
+
+
+def matmul_flops_per_s(accelerator: Accelerator, dtype: str) -> float:
+    """The rate at which products of this format could run at best. Raises InputError where it is not known."""
+    peak = peak_flops_per_s(accelerator, arithmetic_of(accelerator, dtype))
+    if peak is None:
+        known = ", ".join(fact.name for fact in facts.accelerators() if fact.fp16_dense_flops_per_s)
+        raise InputError(
+            "gpu", accelerator.name, f"an accelerator whose {dtype} rate is known", f"Known: {known}."
+        )
+    return peak
+
+
+def pcie_bytes_per_s(accelerator: Accelerator) -> float:
+    """One way between a GPU and its host: its PCIe generation's x16 rate (4 where none is named)."""
+    found = re.search(r"PCIe Gen(\d)", accelerator.interconnect or "")
+    generation = int(found[1]) if found else 5 if _newest(accelerator) else 4
+    return PCIE_EACH_WAY.get(generation, PCIE_EACH_WAY[4])
+
+
+def _newest(accelerator: Accelerator) -> bool:
+    """Whether it is of the H100's age or newer, by its having 8-bit rates and a link of its own."""
+    return bool(accelerator.fp8_dense_flops_per_s) and "PCIe" not in (accelerator.interconnect or "PCIe")
+
+
+def cluster(
+    accelerator: Accelerator, count: int = 1, *, per_node: int = GPUS_PER_NODE, link: str | None = None,
+    network_bytes_per_s: float | None = None,
+) -> Cluster:  # fmt: skip
+    """A cluster with the accelerator's own links; `link="pcie"` for cards without their bridge."""
+    for name, value in (("gpus", count), ("gpus-per-node", per_node)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(name, value, "a whole number of at least 1")
+    named = accelerator.interconnect or ""
+    bridge = "bridge" in named
+    switched = bool(named) and "PCIe" not in named and not bridge
+    rate = accelerator.interconnect_bytes_per_s_each_way or PCIE_EACH_WAY[4]
+    if link == "pcie" or (bridge and count > 2):
+        switched, rate = False, pcie_bytes_per_s(accelerator)
+    if network_bytes_per_s is None:
+        network_bytes_per_s = NETWORK_CARDS
+        if switched:
+            network_bytes_per_s = NETWORK_FAST if _newest(accelerator) else NETWORK_A100
+    return Cluster(accelerator, count, min(per_node, count), rate, network_bytes_per_s, switched or bridge)
+
+
+def find(name: str) -> Accelerator:
+    """The accelerator of this name; an unknown one is refused with the nearest names, as `gpu`."""
+    try:
+        return facts.accelerator(name)
+    except InputError as error:
+        remedy = str(error).split(". ", 1)[-1].replace("data/accelerators.toml", "`lora-plan gpus`")
+        raise InputError("gpu", name, "a known accelerator", remedy) from None
+
+
+def with_count(machine: Cluster, count: int) -> Cluster:
+    """The same machines with another number of GPUs."""
+    return replace(machine, count=count, per_node=min(GPUS_PER_NODE, count))

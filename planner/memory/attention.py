@@ -1,0 +1,123 @@
+"""Attention as the kernels run it: what eager, memory-efficient and flash attention keep and make on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .passes import FLOAT32, Pass
+from .tape import Buffer, Gradients, Size, Tape, Value, cast, scale, unary, view
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Heads and their widths. `masked`: a mask is given as a tensor; `capped` scores pass through tanh; `sinks`: a
+    column of learned scores is joined to them."""
+
+    n_heads: int
+    n_kv_heads: int
+    d_qk: int
+    d_v: int
+    masked: bool = False
+    capped: bool = False
+    sinks: bool = False
+
+    @property
+    def grouped(self) -> bool:
+        """Whether several queries share a key."""
+        return self.n_heads != self.n_kv_heads
+
+
+def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
+    """softmax(q k) v in the layout (batch, length, heads): flash where the setup's kernel is flash or SDPA can take it
+    (16 bits, at most 256 a head, no mask), memory-efficient attention where SDPA cannot, or eager."""
+    if run.kernel == "eager" or shape.capped or shape.sinks:
+        return _eager(run, q, k, v, shape)
+    wide = shape.d_qk > 256 or shape.d_qk != shape.d_v
+    flash = run.kernel == "flash" or (run.compute < FLOAT32 and not shape.masked and not wide)
+    if flash:
+        return _fused(run, q, k, v, shape, flash=True)
+    if shape.grouped:
+        k, v = _repeated(run, k, shape, shape.d_qk), _repeated(run, v, shape, shape.d_v)
+    return _fused(run, q, k, v, shape, flash=False)
+
+
+def _repeated(run: Pass, x: Value, shape: Shape, d_head: int) -> Value:
+    """Keys or values copied for every query head; the gradient is summed over the copies. A single head is not copied
+    but looked at several times."""
+    tape, size = run.tape, x.bytes
+    single = x.buffer if shape.n_kv_heads == 1 else None
+    return tape.apply(
+        (x,), run.tokens * (shape.n_heads * d_head), x.width, (), lambda g: (tape.new(size),), out=single
+    )
+
+
+def _fused(run: Pass, q: Value, k: Value, v: Value, shape: Shape, *, flash: bool) -> Value:
+    """A fused kernel: keeps q, k, v, its result and the log-sum-exp of each row in float32.
+
+    Backward: the gradients of q, k and v, one float32 value a row, under flash a float32 accumulator as large as q's
+    elements and, with grouped heads, keys' and values' gradients for every query head before they are summed.
+    """
+    tape, heads = run.tape, run.tokens * shape.n_heads
+    out = tape.new(heads * (shape.d_v * v.width))
+    sums = tape.new(heads * FLOAT32)
+    mask = tape.new(run.pairs * v.width) if shape.masked and not flash else None
+    sizes = (q.bytes, k.bytes, v.bytes)
+    width = v.width
+
+    def rule(g: Buffer) -> Gradients:
+        delta = tape.new(heads * FLOAT32)
+        rows = tape.new(heads * (shape.d_qk * FLOAT32)) if flash else None
+        dq, dk, dv = (tape.new(size) for size in sizes)
+        spread = None
+        if flash and shape.grouped:
+            spread = tape.new(heads * (shape.d_qk * width)), tape.new(heads * (shape.d_v * width))
+        del delta, rows, spread
+        return dq, dk, dv
+
+    return tape.apply(
+        (q, k, v), heads * shape.d_v, width, (q.buffer, k.buffer, v.buffer, out, sums, mask), rule, out=out
+    )
+
+
+def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
+    """Scores, softmax in float32 and their cast, each a matrix of all pairs of positions for every head."""
+    tape = run.tape
+    if shape.grouped:
+        k, v = _repeated(run, k, shape, shape.d_qk), _repeated(run, v, shape, shape.d_v)
+    pairs = run.pairs * shape.n_heads
+    weights = scale(_batched(run, q, k, pairs))
+    if shape.capped:
+        weights = scale(unary(scale(weights), "out"))
+    weights = scale_mask(run, weights)
+    wide = cast(weights, FLOAT32)
+    chances = _softmax(tape, wide)
+    del wide
+    narrow = cast(chances, q.width)
+    del chances
+    mixed = _batched(run, narrow, v, run.tokens * (shape.n_heads * shape.d_v))
+    return view(_contiguous(mixed), clones=False)
+
+
+def scale_mask(run: Pass, weights: Value) -> Value:
+    """Scores plus the causal mask: a new tensor, whose gradient is passed on."""
+    return run.tape.apply((weights,), weights.elements, weights.width, (), lambda g: (g,))
+
+
+def _batched(run: Pass, a: Value, b: Value, elements: Size) -> Value:
+    """A product of two activations: keeps both sides."""
+    tape, sizes = run.tape, (a.bytes, b.bytes)
+    width = run.compute if run.autocast else max(a.width, b.width)
+    return tape.apply(
+        (a, b), elements, width, (a.buffer if b.node else None, b.buffer if a.node else None),
+        lambda g: [tape.new(size) for size in sizes],
+    )  # fmt: skip
+
+
+def _softmax(tape: Tape, x: Value) -> Value:
+    """Keeps its result; its gradient is one tensor of the same size."""
+    return unary(x, "out")
+
+
+def _contiguous(x: Value) -> Value:
+    """A copy in another order of dimensions; the gradient is passed on as a view."""
+    return x.tape.apply((x,), x.elements, x.width, (), lambda g: (g,))

@@ -1,0 +1,221 @@
+"""Norms, activations, rotations and dropout as transformers' modules run them: what each keeps and makes on the way.
+
+Every rule is named by what the module computes, not by the model that has it; `traits` says which model has
+which. Fused kernels (LayerNorm, SiLU) keep their input; modules written in Python keep each intermediate that
+a gradient of theirs needs.
+"""
+
+from __future__ import annotations
+
+from .passes import FLOAT32, Pass
+from .tape import Buffer, Gradients, Size, Tape, Value, add, cast, copy, multiply, piece, scale, unary
+
+
+def rms_norm(run: Pass, x: Value, weight: int, rule: str = "rms") -> Value:
+    """x / sqrt(mean(x^2)) * w, in float32.
+
+    Rules: "rms" casts back before the weight (Llama), "rms-late" after it (OLMo 2, gpt-oss), "gemma" multiplies by
+    1 + w in float32. All keep x in float32 (the cast where x is narrower, x itself else); a trained weight also
+    keeps the normed value. `weight` is its number of parameters, 0 where there is none.
+    """
+    normed = _over_root_mean_square(cast(x, FLOAT32))
+    if rule == "rms":
+        inner = cast(normed, x.width)
+        return _weigh(run, inner, weight) if weight else inner
+    return cast(_weigh(run, normed, weight) if weight else normed, x.width)
+
+
+def _over_root_mean_square(x: Value) -> Value:
+    """x * rsqrt(mean(x^2)): x is kept once for both of its uses; the mean's way back makes three full-size values."""
+    tape, size = x.tape, x.bytes
+    squares = tape.new(size)
+    del squares
+
+    def through_mean(g: Buffer) -> Gradients:
+        spread, halves, doubled = tape.new(size), tape.new(size), tape.new(size)
+        made = tape.new(size)
+        del spread, halves, doubled
+        return (made,)
+
+    def through_product(g: Buffer) -> Gradients:
+        direct, product = tape.new(size), tape.new(size)
+        del product
+        return direct, tape.new(0)
+
+    root = tape.apply((x,), 0, FLOAT32, (x.buffer,), through_mean)
+    return tape.apply((x, root), x.elements, FLOAT32, (x.buffer,), through_product)
+
+
+def _weigh(run: Pass, x: Value, weight: int) -> Value:
+    """x * w; a trained w keeps x, and its gradient passes through a full-size product."""
+    tape, size = run.tape, x.bytes
+    trains = run.full and run.grad
+
+    def rule(g: Buffer) -> Gradients:
+        made = tape.new(size) if x_needs else None
+        if trains:
+            product = tape.new(size)
+            tape.gradient(weight * run.trained)
+            del product
+        return (made,)
+
+    x_needs = x.node is not None
+    return tape.apply((x,), x.elements, x.width, (x.buffer if trains else None,), rule, trains=trains)
+
+
+def layer_norm(run: Pass, x: Value, weight: int) -> Value:
+    """The fused LayerNorm: keeps x; under autocast it makes float32."""
+    tape, size = run.tape, x.bytes
+    trains = run.full and run.grad and weight > 0
+    x_in = cast(x, FLOAT32) if run.autocast else x
+
+    def rule(g: Buffer) -> Gradients:
+        made = tape.new(size)
+        if trains:
+            tape.gradient(weight * run.trained)
+        return (made,)
+
+    return tape.apply((x_in,), x.elements, x_in.width, (x_in.buffer,), rule, trains=trains)
+
+
+def norm(run: Pass, x: Value, weight: int, rule: str) -> Value:
+    """A norm by its rule's name; "none" passes x on. Fused kernels keep x alone, whatever the rule."""
+    if rule == "none":
+        return x
+    if rule == "layer" or run.kernels in ("fused", "liger", "unsloth", "compiled"):
+        return layer_norm(run, x, weight)
+    if rule == "layer32":  # LayerNorm in float32 with casts around it
+        return cast(layer_norm(run, cast(x, FLOAT32), weight), x.width)
+    if rule == "python-layer":  # mean and variance in Python: the centred value is kept as well
+        return _python_layer_norm(run, x, weight)
+    return rms_norm(run, x, weight, rule)
+
+
+def _python_layer_norm(run: Pass, x: Value, weight: int) -> Value:
+    """(x - mean) / sqrt(var) * w with float32 inside, as Cohere writes it."""
+    x32 = cast(x, FLOAT32)
+    centred = unary(x32, "")
+    square = unary(centred, "in")
+    del square
+    normed = unary(centred, "in")
+    del centred
+    return cast(_weigh(run, normed, weight), x.width)
+
+
+# Activations
+
+
+def activation(run: Pass, x: Value, name: str) -> Value:
+    """An activation by its name in the config."""
+    if name in ("gelu_new", "gelu_fast", "bloom") and run.kernels == "transformers":
+        return _gelu_in_python(x)
+    if name in ("relu", "relu2"):
+        y = unary(x, "out")
+        return unary(y, "in") if name == "relu2" else y
+    if name == "quick_gelu":
+        return multiply(x, unary(scale(x), "out"))
+    if name == "xielu":
+        return _xielu(x)
+    return unary(x, "in")  # silu, gelu and its tanh form are kernels of their own
+
+
+def _gelu_in_python(x: Value) -> Value:
+    """0.5 x (1 + tanh(c (x + 0.044715 x^3))): keeps x for the cube, the halved x, the tanh and the sum."""
+    half = scale(x)
+    inner = scale(add(x, scale(unary(x, "in", 2))))
+    bounded = unary(inner, "out")
+    del inner
+    return multiply(half, unary(bounded, ""))
+
+
+def _xielu(x: Value) -> Value:
+    """where(x > 0, a x^2 + b x, (expm1(min(x, e)) - x) a + b x)."""
+    positive = add(scale(unary(x, "in")), scale(x))
+    negative = add(scale(add(unary(unary(x, "in"), "out"), x)), scale(x))
+    return add(positive, negative)
+
+
+def gated(run: Pass, gate: Value, up: Value, name: str) -> Value:
+    """act(gate) * up: keeps gate for the activation, and both factors. Fused kernels keep gate and up alone."""
+    if run.kernels in ("fused", "liger", "unsloth", "compiled"):
+        tape, sizes = run.tape, (gate.bytes, up.bytes)
+        fresh = run.kernels == "compiled" or run.kernels == "fused"
+
+        def rule(g: Buffer) -> Gradients:
+            return [tape.new(size) for size in sizes] if fresh else [tape.new(sizes[0]), g]
+
+        return tape.apply((gate, up), gate.elements, gate.width, (gate.buffer, up.buffer), rule)
+    return multiply(activation(run, gate, name), up)
+
+
+# Rotations
+
+
+def rotate(run: Pass, x: Value, rule: str, share: float = 1.0) -> Value:
+    """Rotary positions on queries or keys: x cos + rotate_half(x) sin. Nothing of x is kept (cos and sin are).
+
+    Rules: "half" turns all of a head, "partial" a share of it and joins the rest, "half32" and "partial32" in
+    float32, "complex" by complex products in float32 (DeepSeek V2, Llama 4), "none" not at all.
+    """
+    if rule == "none":
+        return x
+    if run.kernels in ("fused", "liger", "unsloth", "compiled"):
+        return unary(x, "")
+    wide = rule.endswith("32") or rule == "complex"
+    inner = cast(x, FLOAT32) if wide else x
+    if rule.startswith("partial"):
+        turned = _turn(piece(inner, _portion(inner.elements, share)), inner.elements)
+        rest = piece(inner, inner.elements)
+        joined = _join(turned, rest, inner)
+        del turned, rest
+        return cast(joined, x.width)
+    if rule == "complex":
+        turned = scale(copy(inner))
+    else:
+        turned = _turn(inner, inner.elements)
+    return cast(turned, x.width)
+
+
+def _portion(elements: Size, share: float) -> Size:
+    return elements if share == 1.0 else elements * share
+
+
+def _turn(x: Value, whole: Size) -> Value:
+    """x cos + rotate_half(x) sin."""
+    straight = scale(x)
+    crossed = scale(_rotate_half(x))
+    return add(straight, crossed)
+
+
+def _rotate_half(x: Value) -> Value:
+    """cat(-x2, x1): the gradients of both halves are laid into zeros of the whole and added."""
+    tape, size = x.tape, x.bytes
+    negative = tape.new(_portion(size, 0.5))
+    out = tape.new(size)
+    del negative
+
+    def rule(g: Buffer) -> Gradients:
+        first = tape.new(_portion(size, 0.5))
+        laid = tape.new(size)
+        del first
+        other = tape.new(size)
+        if tape.merges:
+            total = tape.new(size)
+            del laid, other
+            return (total,)
+        del other
+        return (laid,)
+
+    return tape.apply((x,), x.elements, x.width, (), rule, out=out)
+
+
+def _join(turned: Value, rest: Value, whole: Value) -> Value:
+    """The turned part and the rest of a head in one tensor: both gradients are views of its gradient."""
+    return whole.tape.apply((turned, rest), whole.elements, whole.width, (), lambda g: (g, g))
+
+
+def drop(run: Pass, x: Value) -> Value:
+    """Dropout: keeps a mask of one byte a value."""
+    tape, size = run.tape, x.bytes
+    mask = tape.new(x.elements)
+    return tape.apply((x,), x.elements, x.width, (mask,), lambda g: (tape.new(size),))

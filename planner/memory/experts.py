@@ -1,0 +1,199 @@
+"""Routed experts as transformers' grouped products run them: tokens gathered in the order of experts, two products over
+all experts, the results weighted, brought back into order and summed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .elementwise import activation
+from .passes import FLOAT32, Pass
+from .products import LowRank, Weight, linear, low_rank
+from .tape import Gradients, Size, Value, add, cast, multiply, piece, unary
+
+INDEX = 8  # bytes of a position
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """A tensor of experts: `weight` of one, pairs for each, or a pair that is folded into the whole tensor in every step
+    (PEFT's bare parameters). `quantised` tensors are unpacked whole while they are multiplied."""
+
+    weight: Weight
+    experts: int
+    pairs: tuple[LowRank, ...] = ()
+    folded: LowRank | None = None
+
+    @property
+    def parameters(self) -> int:
+        """Of the whole tensor."""
+        return self.experts * self.weight.d_in * self.weight.d_out
+
+
+@dataclass(frozen=True)
+class Routing:
+    """How many experts see a token of how many, and how their weights are made: `wide` ones stay in float32 and make
+    what they weight float32."""
+
+    experts: int
+    active: int
+    scores: str
+    wide: bool
+    act: str
+    interleaved: bool = False
+
+
+def mix(
+    run: Pass, x: Value, logits: Value, routing: Routing, inner: tuple[Stacked, ...], outer: Stacked
+) -> Value:
+    """The weighted sum of the chosen experts' results."""
+    tape, rows = run.tape, run.tokens * routing.active
+    weights = _weights(run, logits, routing)
+    hidden = outer.weight.d_out
+    order = tape.new(rows * INDEX)
+    chosen = _gather(run, x, rows, hidden)
+    made = tuple(grouped(run, chosen, rows, stack) for stack in inner)
+    width = outer.weight.d_in
+    if len(made) == 1 and inner[0].weight.d_out == 2 * width:
+        values = _gate(run, made[0], rows * width, routing)
+    elif len(made) == 1:
+        values = activation(run, made[0], routing.act)
+    else:
+        values = multiply(activation(run, made[0], routing.act), made[1])
+    del made
+    results = grouped(run, values, rows, outer)
+    weighted = _weigh(run, results, weights, hidden)
+    ordered = _reorder(run, weighted)
+    del order
+    return cast(_sum(run, ordered, hidden), x.width)
+
+
+def _weights(run: Pass, logits: Value, routing: Routing) -> Value:
+    """The chosen experts' weights: scores over all experts in float32 (kept), the best of them with their positions."""
+    tape, rows = run.tape, run.tokens * routing.active
+    wide = cast(logits, FLOAT32)
+    scores = unary(wide, "out") if routing.scores != "chosen" else logits
+    size = scores.bytes
+    places = tape.new(rows * INDEX)
+    best = tape.apply((scores,), rows, scores.width, (places,), lambda g: (tape.new(size),))
+    normed = unary(best, "out", 1)
+    return normed if routing.wide else cast(normed, run.compute)
+
+
+def _gather(run: Pass, x: Value, rows: Size, hidden: int) -> Value:
+    """Each token's row once for every expert that sees it; positions are kept."""
+    tape, size = run.tape, x.bytes
+    positions = tape.new(rows * INDEX)
+    return tape.apply((x,), rows * hidden, x.width, (positions,), lambda g: (tape.new(size),))
+
+
+def grouped(run: Pass, x: Value, rows: Size, stack: Stacked) -> Value:
+    """A product with every expert's matrix for the rows that chose it."""
+    if stack.folded is not None:
+        return _folded(run, x, rows, stack, stack.folded)
+    plain = Weight(
+        stack.weight.d_in,
+        stack.weight.d_out * stack.experts,
+        stack.weight.trained,
+        False,
+        stack.weight.unpacked,
+    )
+    out = _grouped_product(run, x, rows, plain, stack.weight.d_out)
+    for pair in stack.pairs:
+        inner = cast(x, run.trained)
+        total = add(out, low_rank(run, inner, rows, pair, copies=stack.experts))
+        out = cast(total, out.width)
+        del inner, total
+    return out
+
+
+def _grouped_product(run: Pass, x: Value, rows: Size, weight: Weight, d_out: int) -> Value:
+    tape = run.tape
+    size_in, needs, trains = x.bytes, x.node is not None, weight.trained and run.grad
+    held = tape.new(weight.unpacked) if weight.unpacked else None
+
+    def rule(g: object) -> Gradients:
+        again = tape.new(weight.unpacked) if weight.unpacked and needs else None
+        made = tape.new(size_in) if needs else None
+        if trains:
+            tape.gradient(weight.d_in * weight.d_out * run.trained)
+        del again
+        return (made,)
+
+    out = tape.apply((x,), rows * d_out, x.width, (x.buffer if trains else None,), rule, trains=trains)
+    del held
+    return out
+
+
+def _folded(run: Pass, x: Value, rows: Size, stack: Stacked, pair: LowRank) -> Value:
+    """PEFT's pair on a bare tensor: W + s B A is formed for all experts and kept, and so is x; on the way back the whole
+    tensor's gradient is formed before the pair's."""
+    tape, width = run.tape, run.base
+    whole = stack.parameters * width
+    factors = stack.experts * (pair.d_in + pair.d_out) * pair.rank
+
+    def fold(g: object) -> Gradients:
+        made = tape.new(factors * width)
+        tape.gradient(factors * run.trained)
+        del made
+        return ()
+
+    narrow = (
+        tape.new(factors * width) if width != run.trained and run.grad else None
+    )  # the factors cast are kept
+    tensor = tape.apply((), stack.parameters, width, (narrow,), fold, trains=run.grad)
+    del narrow
+    size_in, needs = x.bytes, x.node is not None
+
+    def rule(g: object) -> Gradients:
+        return (tape.new(size_in) if needs else None, tape.new(whole))
+
+    kept = (x.buffer, tensor.buffer) if run.grad else ()
+    return tape.apply((x, tensor), rows * stack.weight.d_out, x.width, kept, rule)
+
+
+def _gate(run: Pass, x: Value, elements: Size, routing: Routing) -> Value:
+    """act(gate) * up of both in one tensor; their gradients are joined to one."""
+    gate, up = piece(x, elements), piece(x, elements)
+    if routing.interleaved:  # gpt-oss: both clamped, gate * sigmoid(a gate) * (up + 1)
+        gate, up = unary(gate, "in"), unary(up, "in")
+        inner = unary(_scaled(gate), "out")
+        return multiply(unary(up, ""), multiply(gate, inner))
+    return multiply(activation(run, gate, routing.act), up)
+
+
+def _scaled(x: Value) -> Value:
+    return unary(x, "")
+
+
+def _weigh(run: Pass, x: Value, weights: Value, hidden: int) -> Value:
+    """Rows times their weights: keeps the rows, because the weights have a gradient."""
+    tape = run.tape
+    width = max(x.width, weights.width)
+    size_x, full, small = x.bytes, x.elements * width, weights.bytes
+    needs = x.node is not None
+
+    def rule(g: object) -> Gradients:
+        made = tape.new(size_x) if needs else None
+        product = tape.new(full)
+        share = tape.new(small)
+        del product
+        return made, share
+
+    kept = (x.buffer if weights.node is not None else None, weights.buffer)
+    return tape.apply((x, weights), x.elements, width, kept, rule)
+
+
+def _reorder(run: Pass, x: Value) -> Value:
+    """Rows back in the order of tokens: positions are kept, the gradient is laid into zeros."""
+    tape, size = run.tape, x.bytes
+    rows = run.tokens * 1
+    positions = tape.new(rows * INDEX)
+    return tape.apply((x,), x.elements, x.width, (positions,), lambda g: (tape.new(size),))
+
+
+def _sum(run: Pass, x: Value, hidden: int) -> Value:
+    """The sum over a token's experts; its gradient is spread as a view."""
+    return run.tape.apply((x,), run.tokens * hidden, x.width, (), lambda g: (g,))
+
+
+__all__ = ["Routing", "Stacked", "grouped", "linear", "mix"]

@@ -1,0 +1,169 @@
+"""The ends of a model: the embedding before the layers, the last norm, the unembedding and the loss behind them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..schema import Architecture
+from .elementwise import norm
+from .passes import FLOAT32, Pass
+from .products import LowRank, Weight, adapted, whole
+from .stretch import Held, Stretch, label_kept, stretch
+from .tape import Buffer, Gradients, Size, Value, cast, scale, unary
+from .traits import Traits
+
+LOGITS = "logits"
+
+
+@dataclass(frozen=True)
+class Stem:
+    """The embedding: what the model's forward pass holds of it until it returns, whether the table is trained, and
+    its way back."""
+
+    held: Held
+    trains: bool
+    backward: Stretch
+
+
+def stem_stretches(run: Pass, arch: Architecture, trains: bool) -> Stem:
+    """The embedding's result is held by a variable of the model's forward pass; a trained table's gradient is as large as
+    the table, and where the unembedding shares it, a second one is added to the first."""
+    held = {"temporary": run.rows * (arch.hidden_size * run.stream)}
+    table = next((m for m in arch.matrices if m.role == "embedding"), None)
+    if not trains or table is None:
+        return Stem(held, False, Stretch())
+    size = table.d_in * table.d_out * run.trained
+    kept = {} if arch.tied_embeddings else {"gradients": size}
+    return Stem(
+        held,
+        True,
+        Stretch(kept, {"gradients": size, "temporary": run.tokens * (arch.hidden_size * run.stream)}),
+    )
+
+
+@dataclass(frozen=True)
+class Head:
+    """The unembedding: its widths, what is trained of it, and its pairs. `vocab` 0: a model without one."""
+
+    hidden: int
+    vocab: int
+    trained: bool = False
+    pairs: tuple[LowRank, ...] = ()
+    unpacked: int = 0
+
+
+def cross_entropy(run: Pass, logits: Value, loss: str) -> Value:
+    """The loss of logits.
+
+    "full": cast to float32 as transformers does, log-softmax (kept, float32), and on the way back the gradient of the
+    chosen entries and that of the logits, both of full size in float32. "shifted": the same behind a copy, which
+    transformers made before 4.50. "fused": one kernel over the logits in
+    their own type, which writes the gradient in their place.
+    """
+    tape = run.tape
+    if loss == "fused":
+        return _in_place(logits)
+    wide = cast(logits, FLOAT32)
+    shifted = _shifted(wide) if loss.startswith("shifted") else wide
+    if loss == "shifted-fused":
+        return _in_place(shifted)
+    size = wide.bytes
+    chances = tape.new(size)
+
+    def rule(g: Buffer) -> Gradients:
+        chosen = tape.new(size)
+        made = tape.new(size)
+        del chosen
+        return (made,)
+
+    return tape.apply((shifted,), 0, FLOAT32, (chances,), rule)
+
+
+def _in_place(logits: Value) -> Value:
+    """A fused loss: keeps the logits, and hands their memory on as that of their gradient."""
+    held = logits.buffer
+    return logits.tape.apply((logits,), 0, FLOAT32, (held,), lambda g: (held,))
+
+
+def _shifted(logits: Value) -> Value:
+    """A contiguous copy without the last position; its gradient is laid into zeros."""
+    tape, size = logits.tape, logits.bytes
+    return tape.apply((logits,), logits.elements, logits.width, (), lambda g: (tape.new(size),))
+
+
+def unembed(run: Pass, x: Value, head: Head, traits: Traits, rows: Size) -> Value:
+    """Logits of so many rows, with what the family does to them."""
+    weight = Weight(head.hidden, head.vocab, trained=head.trained, unpacked=head.unpacked)
+    logits = adapted(run, x, rows, weight, head.pairs)
+    if traits.logits == "scaled":
+        return scale(logits)
+    if traits.logits == "capped":
+        divided = scale(logits)
+        bounded = unary(divided, "out")
+        return scale(bounded)
+    return logits
+
+
+def head_stretches(
+    run: Pass, head: Head, traits: Traits, loss: str, chunk: int, x_grad: bool
+) -> tuple[Stretch, Stretch | None]:
+    """From the last layer's result to the loss, and back to its gradient. Both are labelled as logits, but for the
+    norm's part."""
+    tape = run.tape
+    x = tape.leaf(run.rows * head.hidden, run.stream, grad=x_grad)
+    normed = norm(run, x, head.hidden, traits.norm)
+    del x
+    inner = whole(run, normed)
+    del normed
+    start = len(tape.sizes)
+    if not head.vocab:
+        final = inner
+    elif loss == "chunked":
+        final = _chunked(run, inner, head, traits, chunk)
+    else:
+        logits = unembed(run, inner, head, traits, run.tokens)
+        final = cross_entropy(run, logits, loss)
+        del logits
+    del inner
+    _label_new(run, start, len(tape.sizes))
+    label_kept(tape, "activations")
+    forward = stretch(tape, 0, len(tape.events))
+    node = final.node
+    del final
+    if node is None:
+        return forward, None
+    begin, first = len(tape.events), len(tape.sizes)
+    gradient = [tape.new(0)]
+    leaves = tape.backward(node, gradient)
+    _label_new(run, first, len(tape.sizes))
+    del node
+    leaves.clear()
+    backward = stretch(tape, begin, len(tape.events))
+    return forward, backward
+
+
+def _label_new(run: Pass, first: int, last: int) -> None:
+    labels = run.tape.labels
+    for index in range(first, last):
+        if labels[index] is None:
+            labels[index] = LOGITS
+
+
+def _chunked(run: Pass, x: Value, head: Head, traits: Traits, chunk: int) -> Value:
+    """Unembedding and loss for `chunk` tokens at a time, their gradients made at once and kept: those of x, and of the
+    unembedding where it is trained."""
+    tape = run.tape
+    rows: Size = min(chunk, run.tokens) if isinstance(run.tokens, int) else chunk
+    gradient = tape.new(x.bytes) if x.node is not None else None
+    parameters = head.hidden * head.vocab
+    weights = tape.new(parameters * run.trained) if head.trained else None
+    part = tape.new(rows * (head.vocab * x.width))
+    wide = tape.new(rows * (head.vocab * FLOAT32))
+    back = tape.new(rows * (head.vocab * FLOAT32))
+    del part, wide, back
+
+    def rule(g: Buffer) -> Gradients:
+        return (tape.new(x_size) if gradient is None else gradient,)
+
+    x_size = x.bytes
+    return tape.apply((x,), 0, FLOAT32, (gradient, weights), rule, trains=head.trained)

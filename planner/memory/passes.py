@@ -1,0 +1,94 @@
+"""What the modules of a forward pass need to know: sizes of a micro-step, widths of dtypes, and choices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..setup import AttentionKernel, Kernels, Setup
+from .tape import Size, Tape, Value, cast
+
+WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
+FLOAT32 = 4
+
+
+@dataclass
+class Pass:
+    """One run over a tape.
+
+    `sequences`, `length` and `rank` are numbers, or symbols for polynomials; `tokens` is their product on this GPU
+    and `pairs` those of positions with positions. Widths are bytes a value: `compute` of what matrix
+    products make, `stream` of the embedding's result, `base` of frozen weights, `trained` of trained ones. `full`:
+    every weight is trained. `reach` is the length that windows are compared with. Matrices are
+    `split` over tensor-parallel GPUs, and with `split_stream` the hidden states between them by positions.
+    """
+
+    tape: Tape
+    sequences: Size
+    length: Size
+    tokens: Size
+    pairs: Size
+    compute: int
+    stream: int
+    base: int
+    trained: int
+    full: bool
+    autocast: bool
+    kernel: AttentionKernel
+    kernels: Kernels
+    dropout: bool
+    masked: bool
+    quantised: bool
+    reach: int
+    split: int = 1
+    split_stream: bool = False
+    grad: bool = True
+    rank: Any = None
+
+    @property
+    def rows(self) -> Size:
+        """Positions of the residual stream on this GPU."""
+        return self.tokens * (1 / self.split) if self.split_stream else self.tokens
+
+    def cast_in(self, value: Value) -> Value:
+        """A value as autocast hands it to a matrix product."""
+        return cast(value, self.compute) if self.autocast else value
+
+
+def sizes(setup: Setup) -> tuple[int, int, int, int]:
+    """Sequences, length, tokens and pairs of positions that one GPU holds: b, s, b s / n and b s^2 / n with n GPUs
+    sharing each sequence."""
+    b, s, n = setup.micro_batch, setup.seq_len, setup.sequence_parallel
+    return b, s // n, b * s // n, b * s * s // n
+
+
+def _masked(setup: Setup) -> bool:
+    """Whether attention gets a mask as a tensor: with padding, and with packed documents unless the flash kernel takes
+    their lengths."""
+    return setup.packing == "padded" or (setup.packing == "packed" and setup.attention_kernel != "flash")
+
+
+def fsdp_mixed(setup: Setup) -> bool:
+    """Whether float32 shards are gathered in 16 bits: the mixed precision of FSDP, in which modules see narrow weights."""
+    return setup.precision == "autocast" and setup.sharding in ("fsdp", "fsdp-hybrid")
+
+
+def make_pass(
+    setup: Setup, *, merges: bool = False, accumulates: bool = False, length: int | None = None
+) -> Pass:
+    """A pass with the sizes and choices of a setup, on a new tape; `length` replaces the sequences'."""
+    b, s, tokens, pairs = sizes(setup)
+    if length is not None:
+        s, tokens, pairs = length, b * length, b * length * length
+    mixed = fsdp_mixed(setup)
+    width = WIDTHS[setup.compute_dtype if mixed else setup.weight_dtype]
+    return Pass(
+        tape=Tape(merges=merges, accumulates=accumulates), sequences=b, length=s, tokens=tokens, pairs=pairs,
+        compute=WIDTHS[setup.compute_dtype], stream=FLOAT32 if setup.upcast_small else width,
+        base=width,
+        trained=width if mixed and setup.method == "full" else WIDTHS[setup.trained_dtype],
+        full=setup.method == "full", autocast=setup.under_autocast and not mixed, kernel=setup.attention_kernel,
+        kernels=setup.kernels, dropout=setup.lora_dropout > 0, masked=_masked(setup),
+        quantised=setup.quantize != "none", reach=setup.seq_len,
+        split=setup.tensor_parallel, split_stream=setup.split_stream and setup.tensor_parallel > 1,
+    )  # fmt: skip

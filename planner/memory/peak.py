@@ -1,0 +1,133 @@
+"""The estimate of one set-up: what is held, the course of a step over it, the optimizer's step, and the interval."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from ..adapter import Adapted
+from ..adapter.whole import NOTHING_WHOLE, Whole
+from ..moments import Item, MemoryEstimate, MemoryPart, Moment
+from ..schema import Architecture
+from ..setup import Setup
+from .kinds import Job
+from .overhead import cached, interval, overhead
+from .passes import WIDTHS
+from .sharding import buckets, gathered
+from .states import Weights, base_weights, optimizer_bytes, share, trained_tensors, update_bytes
+from .step import Course, Place, Stage, course, stages
+from .stretch import Held, plus
+from .traffic import traffic
+
+PHASES = ("forward", "loss", "backward", "optimizer")
+NAMES: dict[str, tuple[MemoryPart, str]] = {
+    "weights": ("weights", "base weights"),
+    "adapter": ("adapter", "adapter"),
+    "gradients": ("gradients", "gradients"),
+    "optimizer": ("optimizer", "optimizer states"),
+    "activations": ("activations", "kept for the backward pass"),
+    "stream": ("activations", "hidden states on their way"),
+    "logits": ("logits", "logits and loss"),
+    "temporary": ("temporary", "temporary buffers"),
+    "gathered": ("temporary", "gathered units"),
+    "buckets": ("temporary", "gradient buckets"),
+    "fixed": ("temporary", "tokens and workspaces"),
+}
+WORKSPACE_BYTES = 8_519_680  # torch's cuBLAS workspace: 2 x 4096 KiB and 8 x 16 KiB (32 MiB on Hopper)
+WORKSPACES = 2  # one for the forward pass's thread, one for the backward's
+ID_BYTES = 8
+
+
+def estimate_memory(
+    arch: Architecture, setup: Setup, adapted: Iterable[Adapted] | None = None, whole: Whole = NOTHING_WHOLE, *,
+    stored_bytes: int | None = None, merges: bool = False,
+) -> MemoryEstimate:  # fmt: skip
+    """Peak bytes of one GPU for `setup`; `adapted` are the adapter's matrices, left out for full fine-tuning.
+
+    `stored_bytes` are those of a base that is quantised as it was published, where the set-up quantises none.
+    `merges` counts gradients that meet as summed into a new tensor, as they are under a dispatch mode.
+    """
+    pairs = None if setup.method == "full" else tuple(adapted or ())
+    weights = base_weights(arch, setup, stored_bytes)
+    found = [
+        _stage(arch, setup, pairs, whole, weights, stage, merges=merges) for stage in stages(arch, setup)
+    ]
+    return max(found, key=lambda each: each.per_gpu_bytes)
+
+
+def _stage(
+    arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None, whole: Whole, weights: Weights, stage: Stage, *,
+    merges: bool,
+) -> MemoryEstimate:  # fmt: skip
+    """The estimate of a GPU of one stage of the pipeline."""
+    tensors = trained_tensors(arch, setup, pairs, whole, stage)
+    trained = sum(t.size * t.copies for t in tensors)
+    width = WIDTHS[setup.trained_dtype]
+    gradients = 0 if setup.optimizer_in_backward else share(trained * width, _over(setup, "gradients"))
+    base, host = _held(setup, weights, stage, trained, optimizer_bytes(tensors, setup))
+    if setup.accumulation > 1:
+        base["gradients"] = gradients
+    unit, outside = gathered(arch, setup)
+    base["gathered"] = outside
+    base["buckets"] = buckets(trained * width, setup)
+    base["fixed"] = 3 * ID_BYTES * setup.tokens + WORKSPACES * WORKSPACE_BYTES
+    job = Job(arch, setup, pairs, whole, merges=merges, unpacked=weights.unpacked)
+    going = course(job, base, stage, unit)
+    update = share(update_bytes(tensors, setup), _over(setup, "states"))
+    moments = _moments(going)
+    last = {**base, "gathered": 0, "gradients": gradients, "temporary": update}
+    moments.append(_moment("optimizer", "step", last))
+    found = MemoryEstimate(
+        setup=setup, moments=tuple(moments), overhead=overhead(setup), low=0, high=0,
+        cached_bytes=cached(setup, _apart(going, update), unit + outside),
+        traffic=traffic(arch, setup, trained), host_bytes=host,
+    )  # fmt: skip
+    low, high = interval(found)
+    return replace(found, low=low, high=high)
+
+
+def _over(setup: Setup, what: str) -> int:
+    """Over how many GPUs something is sharded."""
+    sharded = {
+        "states": setup.states_sharded,
+        "gradients": setup.gradients_sharded,
+        "parameters": setup.parameters_sharded,
+    }[what]
+    return setup.shards if sharded else 1
+
+
+def _held(setup: Setup, weights: Weights, stage: Stage, trained: int, states: int) -> tuple[Held, int]:
+    """What is held throughout on the GPU, and the bytes of it that lie in host memory instead."""
+    over = _over(setup, "parameters")
+    base = share(weights.of(stage), over)
+    own = 0 if setup.method == "full" else share(trained * WIDTHS[setup.trained_dtype], over)
+    states = share(states, _over(setup, "states"))
+    host = 0
+    if setup.offload in ("parameters", "all"):
+        base, host = 0, base
+    if setup.offload in ("optimizer", "all") or setup.optimizer.startswith("paged"):
+        states, host = 0, host + states
+    return {"weights": base, "adapter": own, "optimizer": states}, host
+
+
+def _apart(going: Course, update: int) -> int:
+    """Transient bytes of the phases but the largest: of a layer, of the unembedding with the loss, of the update."""
+    layers = [sum(p.highest.values()) for p in going.places if "layer" in p.where]
+    ends = [sum(p.highest.values()) for p in going.places if "layer" not in p.where]
+    return round(sum(sorted((max(layers, default=0), max(ends, default=0), update))[:-1]))
+
+
+def _moments(going: Course) -> list[Moment]:
+    """The highest place of each phase."""
+    best: dict[str, tuple[int, Place, Held]] = {}
+    for place in going.places:
+        held = plus(place.base, place.highest)
+        size = sum(held.values())
+        if place.phase not in best or size > best[place.phase][0]:
+            best[place.phase] = size, place, held
+    return [_moment(phase, best[phase][1].where, best[phase][2]) for phase in PHASES if phase in best]
+
+
+def _moment(phase: str, where: str, held: Held) -> Moment:
+    items = [Item(*NAMES[label], bytes=round(size)) for label, size in held.items() if round(size) > 0]
+    return Moment(phase, where, tuple(items))  # type: ignore[arg-type]

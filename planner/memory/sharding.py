@@ -1,0 +1,78 @@
+"""How states are spread over GPUs, and what is gathered while a layer runs.
+
+Frozen weights are sharded and gathered like trained ones under ZeRO-3 and FSDP; gradients and optimizer states exist
+for what is trained alone, and are sharded from ZeRO-2 and ZeRO-1 on. A unit is a layer; what stands outside of
+the layers (embedding, unembedding, norms) is a unit of its own that stays gathered through the step, as FSDP's
+root does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..schema import Architecture
+from ..setup import Setup
+from .passes import WIDTHS
+from .states import is_quantised, quantised_bytes
+
+BUCKET_BYTES = 25 * 2**20  # DistributedDataParallel's buckets
+DEEPSPEED_BUCKET = 500_000_000  # elements, DeepSpeed's default reduce and all-gather buckets
+
+
+@dataclass(frozen=True)
+class Units:
+    """Bytes of the weights as they are gathered: of the largest layer, and of what stands outside of the layers."""
+
+    layer: int
+    outside: int
+    total: int
+
+
+def units(arch: Architecture, setup: Setup) -> Units:
+    """The units of a model in the type that they are gathered in: quantised as they are, the rest in the compute type.
+
+    Experts count 1 / expert_parallel, matrices 1 / tensor_parallel.
+    """
+    width = WIDTHS[setup.compute_dtype]
+    layers: dict[int, int] = {}
+    outside = 0
+    for matrix in arch.matrices:
+        if matrix.tied:
+            continue
+        quantised = setup.quantize != "none" and is_quantised(matrix)
+        size = (
+            quantised_bytes(matrix, setup.quantize)
+            if quantised
+            else matrix.d_in * matrix.d_out * matrix.experts * width
+        )
+        size = on_gpu(size, setup, expert=matrix.kind == "experts")
+        if "{}" in matrix.name:
+            for layer in matrix.layers:
+                layers[layer] = layers.get(layer, 0) + size
+        else:
+            outside += size
+    return Units(max(layers.values(), default=0), outside, sum(layers.values()) + outside)
+
+
+def on_gpu(size: int, setup: Setup, *, expert: bool) -> int:
+    """A layer's bytes as tensor and expert parallelism leave them on one GPU."""
+    split = setup.tensor_parallel * (setup.expert_parallel if expert else 1)
+    return -(-size // split)
+
+
+def gathered(arch: Architecture, setup: Setup) -> tuple[int, int]:
+    """Bytes of whole units beside the shards: of one layer, and of what stays whole throughout the step."""
+    if not (setup.parameters_sharded and setup.shards > 1) and setup.offload not in ("parameters", "all"):
+        return 0, 0
+    found = units(arch, setup)
+    return found.layer, found.outside
+
+
+def buckets(trained_bytes: int, setup: Setup) -> int:
+    """Buffers through which gradients are reduced: DDP keeps them beside the gradients, as large as all of these; ZeRO
+    reduces through one of at most half a billion values."""
+    if setup.sharding == "ddp" and setup.data_parallel > 1:
+        return trained_bytes
+    if setup.sharding in ("zero1", "zero2", "zero3") and setup.data_parallel > 1:
+        return min(trained_bytes, DEEPSPEED_BUCKET * WIDTHS[setup.compute_dtype])
+    return 0

@@ -1,0 +1,282 @@
+"""What is held throughout a step: weights as they are stored, the adapter, gradients that accumulate, optimizer states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from ..adapter import Adapted
+from ..adapter.whole import Whole
+from ..schema import Architecture, Matrix
+from ..setup import Quantize, Setup
+from .passes import FLOAT32, WIDTHS
+from .stages import Stage, count_layers
+
+QUANTILE_BLOCK = 256  # values that share a scale in an 8-bit optimizer's states (bitsandbytes 0.45 and later)
+SMALLEST_8BIT = 4096  # bitsandbytes keeps the states of smaller tensors in float32
+NF4_BLOCK = 64
+NESTED_BLOCK = 256
+
+
+def ceil_div(a: int, b: int) -> int:
+    """a / b, rounded up."""
+    return -(-a // b)
+
+
+def share(size: int, n: int) -> int:
+    """A shard of n, rounded up."""
+    return ceil_div(size, n)
+
+
+def nf4_bytes(parameters: int, *, double: bool) -> int:
+    """bitsandbytes NF4: n/2 bytes, an absmax for each 64 weights in float32, or doubly quantised in a byte with a float32
+    one for each 256 of them, and the tables of code values."""
+    blocks = ceil_div(parameters, NF4_BLOCK)
+    if double:
+        return ceil_div(parameters, 2) + blocks + 4 * ceil_div(blocks, NESTED_BLOCK) + 4 * 256 + 64
+    return ceil_div(parameters, 2) + 4 * blocks + 64
+
+
+def int8_bytes(d_in: int, d_out: int) -> int:
+    """LLM.int8: a byte a weight and a float32 absmax for each output."""
+    return d_in * d_out + 4 * d_out
+
+
+def quantised_bytes(matrix: Matrix, kind: Quantize) -> int:
+    """Bytes of one of a matrix's copies in a quantised format, bias left out; each expert by itself."""
+    n = matrix.d_in * matrix.d_out
+    if kind.startswith("nf4"):
+        one = nf4_bytes(n, double=kind == "nf4-double")
+    else:
+        one = int8_bytes(matrix.d_in, matrix.d_out)
+    return one * matrix.experts
+
+
+def is_quantised(matrix: Matrix) -> bool:
+    """Whether a quantising loader takes the matrix: Linear modules inside the layers (and experts); embeddings, the
+    unembedding and what is no Linear stay."""
+    return matrix.kind in ("linear", "conv1d", "experts") and matrix.role not in ("embedding", "unembedding")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Base weights on one GPU: bytes of the layers, by number, and of what stands before and behind them. `unpacked`: what
+    a quantised matrix takes while it is multiplied, by its index."""
+
+    layers: tuple[int, ...]
+    before: int
+    behind: int
+    unpacked: Mapping[int, int]
+
+    def of(self, stage: Stage) -> int:
+        """Those of a stage."""
+        ends = (self.before if stage.stem else 0) + (self.behind if stage.head else 0)
+        return sum(self.layers[stage.first : stage.end]) + ends
+
+
+def base_weights(arch: Architecture, setup: Setup, stored_bytes: int | None = None) -> Weights:
+    """The base model in memory. Tied matrices once; with `upcast_small` what is not quantised in float32. Where the set-up
+    quantises none, `stored_bytes` of a base that was published quantised replace the sum."""
+    width = WIDTHS[setup.weight_dtype]
+    rest = FLOAT32 if setup.upcast_small else width
+    layers = dict.fromkeys(range(max(1, count_layers(arch))), 0)
+    before = behind = 0
+    unpacked: dict[int, int] = {}
+    for index, matrix in enumerate(arch.matrices):
+        size = _matrix_bytes(matrix, setup, rest)
+        if setup.quantize != "none" and is_quantised(matrix) and not matrix.tied:
+            unpacked[index] = _unpacked(matrix, setup.quantize, WIDTHS[setup.compute_dtype])
+        split = setup.tensor_parallel * (setup.expert_parallel if matrix.kind == "experts" else 1)
+        size = ceil_div(size, split)
+        if "{}" in matrix.name:
+            for layer in matrix.layers:
+                layers[layer] = layers.get(layer, 0) + size
+        elif matrix.role == "unembedding":
+            behind += size
+        else:
+            before += size * matrix.copies
+    for vector in arch.vectors:
+        if "{}" in vector.name:
+            for layer in vector.layers:
+                layers[layer] = layers.get(layer, 0) + vector.size * rest
+        else:
+            behind += vector.params * rest
+    sizes = tuple(layers[number] for number in sorted(layers))
+    total = sum(sizes) + before + behind
+    if (
+        stored_bytes is not None
+        and setup.quantize == "none"
+        and stored_bytes < arch.params * WIDTHS[setup.weight_dtype]
+    ):
+        factor = (
+            stored_bytes / (setup.tensor_parallel * total)
+            if setup.expert_parallel == 1
+            else stored_bytes / total
+        )
+        sizes = tuple(round(size * factor) for size in sizes)
+        before, behind = round(before * factor), round(behind * factor)
+    return Weights(sizes, before, behind, unpacked)
+
+
+def _matrix_bytes(matrix: Matrix, setup: Setup, rest: int) -> int:
+    """Bytes of one copy of a matrix with its bias."""
+    bias = matrix.d_out * matrix.experts * rest if matrix.bias else 0
+    if matrix.tied:
+        return bias
+    if setup.quantize != "none" and is_quantised(matrix):
+        return quantised_bytes(matrix, setup.quantize) + bias
+    return matrix.d_in * matrix.d_out * matrix.experts * rest + bias
+
+
+def _unpacked(matrix: Matrix, kind: Quantize, compute: int) -> int:
+    """Bytes of a matrix made whole for a product, with the scales of doubly quantised ones. Of experts, one at a time."""
+    n = matrix.d_in * matrix.d_out
+    if kind == "int8":
+        return 0
+    return n * compute + (4 * ceil_div(n, NF4_BLOCK) if kind == "nf4-double" else 0)
+
+
+# What is trained
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A trained tensor's shape, and how often it stands in the model; where it stands once, before or behind the layers."""
+
+    rows: int
+    columns: int
+    copies: int
+    embedding: bool = False
+    place: str = "before"
+
+    @property
+    def size(self) -> int:
+        """Its number of values."""
+        return self.rows * self.columns
+
+
+def trained_tensors(
+    arch: Architecture, setup: Setup, adapted: Iterable[Adapted] | None, whole: Whole, stage: Stage
+) -> tuple[Tensor, ...]:
+    """Every trained tensor of a stage on one GPU: the whole model where `adapted` is None, else factors of pairs and what
+    is trained in full. Experts are divided by expert parallelism, matrices by tensor parallelism (of a pair, the
+    factor on the side that is split)."""
+    found = _all(arch, setup) if adapted is None else _chosen(arch, setup, adapted, whole)
+    return tuple(_in_stage(found, stage, count_layers(arch)))
+
+
+def _in_stage(found: Iterable[Tensor], stage: Stage, layers: int) -> Iterable[Tensor]:
+    if stage.stem and stage.head:
+        return found
+    share_of = (stage.end - stage.first) / max(1, layers)
+    return (
+        replace(t, copies=max(1, round(t.copies * share_of)))
+        for t in found
+        if t.copies > 1 or (stage.stem and t.place == "before") or (stage.head and t.place == "behind")
+    )
+
+
+def _chosen(arch: Architecture, setup: Setup, adapted: Iterable[Adapted], whole: Whole) -> Iterator[Tensor]:
+    for item in adapted:
+        n, tp = len(item.layers), setup.tensor_parallel
+        place = "behind" if item.matrix.role == "unembedding" else "before"
+        ep = setup.expert_parallel if item.matrix.kind == "experts" else 1
+        for pair in item.pairs:
+            a, b = ceil_div(pair.rank * pair.n_in, ep), ceil_div(pair.rank * pair.n_out, ep)
+            yield Tensor(a, pair.d_in, n, place=place)
+            yield Tensor(ceil_div(pair.d_out, tp), b, n, place=place)
+            if pair.magnitudes:
+                yield Tensor(1, ceil_div(pair.magnitudes, tp), n, place=place)
+    counted = 0
+    for index, layers in whole.matrices.items():
+        matrix = arch.matrices[index]
+        ends = matrix.role in ("embedding", "unembedding")
+        place = "behind" if matrix.role == "unembedding" else "before"
+        yield Tensor(matrix.d_out, matrix.d_in * matrix.experts, len(layers), ends, place)
+        counted += matrix.d_in * matrix.d_out * matrix.experts * len(layers)
+    if whole.params > counted:
+        yield Tensor(1, whole.params - counted, 1)
+
+
+def _all(arch: Architecture, setup: Setup) -> Iterator[Tensor]:
+    for matrix in arch.matrices:
+        split = setup.tensor_parallel * (setup.expert_parallel if matrix.kind == "experts" else 1)
+        place = "behind" if matrix.role == "unembedding" else "before"
+        if not matrix.tied:
+            ends = matrix.role in ("embedding", "unembedding")
+            yield Tensor(
+                matrix.d_out, ceil_div(matrix.d_in * matrix.experts, split), matrix.copies, ends, place
+            )
+        if matrix.bias:
+            yield Tensor(1, matrix.d_out * matrix.experts, matrix.copies, place=place)
+    for vector in arch.vectors:
+        yield Tensor(1, vector.size, len(vector.layers), place="behind")
+
+
+# Optimizer states: bytes that one tensor's take, from its shape and the width of its parameters
+
+
+def _eight_bit(states: int) -> Callable[[Tensor, int], int]:
+    def rule(tensor: Tensor, width: int) -> int:
+        if tensor.size < SMALLEST_8BIT:
+            return states * FLOAT32 * tensor.size
+        return states * (tensor.size + FLOAT32 * ceil_div(tensor.size, QUANTILE_BLOCK))
+
+    return rule
+
+
+def _adafactor(tensor: Tensor, width: int) -> int:
+    """A row and a column of the second moment; a vector's is kept whole."""
+    if tensor.rows == 1:
+        return tensor.size * width
+    return (tensor.rows + tensor.columns) * width
+
+
+def _muon(tensor: Tensor, width: int) -> int:
+    """One momentum for matrices, AdamW's two states for the rest."""
+    return tensor.size * width * (1 if tensor.rows > 1 and not tensor.embedding else 2)
+
+
+def _full_states(states: int) -> Callable[[Tensor, int], int]:
+    def rule(tensor: Tensor, width: int) -> int:
+        return states * width * tensor.size
+
+    return rule
+
+
+STATES: dict[str, Callable[[Tensor, int], int]] = {
+    "adamw": _full_states(2),
+    "paged-adamw": _full_states(2),
+    "adamw-8bit": _eight_bit(2),
+    "paged-adamw-8bit": _eight_bit(2),
+    "sgd": _full_states(0),
+    "sgd-momentum": _full_states(1),
+    "adafactor": _adafactor,
+    "lion": _full_states(1),
+    "lion-8bit": _eight_bit(1),
+    "muon": _muon,
+}
+
+
+def optimizer_bytes(tensors: Iterable[Tensor], setup: Setup) -> int:
+    """Bytes of the optimizer's states, and of float32 masters under "bf16-master" (their states then are float32)."""
+    masters = setup.precision == "bf16-master"
+    width = FLOAT32 if masters else WIDTHS[setup.trained_dtype]
+    rule = STATES[setup.optimizer]
+    return sum((rule(t, width) + (FLOAT32 * t.size if masters else 0)) * t.copies for t in tensors)
+
+
+def update_bytes(tensors: tuple[Tensor, ...], setup: Setup) -> int:
+    """Temporary bytes of the optimizer's step.
+
+    A fused kernel takes none. AdamW over lists of tensors ("foreach", torch's default on CUDA) holds the root of every
+    second moment at once; a loop over tensors holds a few copies of the largest.
+    """
+    width = FLOAT32 if setup.precision == "bf16-master" else WIDTHS[setup.trained_dtype]
+    largest = max((t.size for t in tensors), default=0)
+    total = sum(t.size * t.copies for t in tensors)
+    if setup.optimizer in ("adamw", "paged-adamw"):
+        return {"fused": 0, "foreach": total * width, "loop": 2 * largest * width}[setup.optimizer_kernel]
+    if setup.optimizer in ("adafactor", "muon", "lion"):
+        return {"adafactor": 3, "muon": 4, "lion": 1}[setup.optimizer] * largest * width
+    return 0

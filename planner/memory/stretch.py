@@ -1,0 +1,72 @@
+"""What a stretch of a tape does to memory: how much is left at its end, and the highest point, by part and name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .tape import Size, Tape
+
+Held = dict[str, Size]  # bytes by label
+
+
+@dataclass
+class Stretch:
+    """`change` from beginning to end and the `highest` point above the beginning, both by label."""
+
+    change: Held = field(default_factory=dict)
+    highest: Held = field(default_factory=dict)
+
+
+def plus(a: Held, b: Held, sign: int = 1) -> Held:
+    """a + b, or a - b."""
+    total = dict(a)
+    for label, size in b.items():
+        total[label] = total.get(label, 0) + sign * size
+    return total
+
+
+def stretch(tape: Tape, start: int, end: int, *, skip: tuple[int, int] = (0, 0)) -> Stretch:
+    """The events from `start` to `end`; buffers that come between the two positions of `skip` are left out
+    (what early-stopped recomputation never reaches)."""
+    sizes, labels, events = tape.sizes, tape.labels, tape.events
+    left_out = {e for e in events[skip[0] : skip[1]] if e >= 0} if skip[1] else ()
+    level: Size = 0
+    top: Size = 0
+    at = start - 1
+    for position in range(start, end):
+        event = events[position]
+        if event >= 0:
+            if left_out and event in left_out:
+                continue
+            level += sizes[event]
+            if level > top:
+                top, at = level, position
+        elif not left_out or ~event not in left_out:
+            level -= sizes[~event]
+    return Stretch(_by_label(tape, start, end, left_out), _by_label(tape, start, at + 1, left_out))
+
+
+def _by_label(tape: Tape, start: int, end: int, left_out: object) -> Held:
+    """Bytes that came less those that went, by label; what has none is a temporary."""
+    found: Held = {}
+    sizes, labels = tape.sizes, tape.labels
+    for event in tape.events[start:end]:
+        index = event if event >= 0 else ~event
+        if left_out and index in left_out:  # type: ignore[operator]
+            continue
+        label = labels[index] or "temporary"
+        found[label] = found.get(label, 0) + (sizes[index] if event >= 0 else -sizes[index])
+    return {label: size for label, size in found.items() if size}
+
+
+def label_kept(tape: Tape, label: str) -> None:
+    """Everything that is alive and has no label yet is kept for the backward pass."""
+    alive: set[int] = set()
+    for event in tape.events:
+        if event >= 0:
+            alive.add(event)
+        else:
+            alive.discard(~event)
+    for index in alive:
+        if tape.labels[index] is None:
+            tape.labels[index] = label

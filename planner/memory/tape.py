@@ -1,0 +1,257 @@
+"""A tape of memory: a step's tensors as sizes, made and dropped in the order in which the library makes and drops them.
+
+The functions of the neighbouring modules are written as the library's forward passes are, over `Value`s that
+have a size and no contents. What a value's operation keeps for its gradient is named where it is made; the backward
+pass then follows from the graph, as automatic differentiation does it. A buffer is freed when the last value or
+graph node that holds it goes, by Python's own reference counts, as a tensor is.
+
+Sizes are anything that adds up and takes whole-number factors: numbers for an estimate, or polynomials of
+batch, length and rank (`planner.memory.surface`). Nothing here compares them.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Size = Any  # int, or a Polynomial: what adds up and takes whole-number factors
+Gradients = Sequence["Buffer | None"]
+Backward = Callable[["Buffer"], Gradients]
+
+
+class Tape:
+    """Everything that was allocated and freed, in order: `events` holds i where buffer i came, ~i where it went.
+
+    `labels` says which part of memory a buffer belongs to, None where what becomes of it decides. `merges`
+    says that two gradients of one value are added into a new buffer (as under a dispatch mode) and not in place.
+    `last_kept` is the number of events when something was last kept for the backward pass.
+    """
+
+    __slots__ = (
+        "accumulates",
+        "events",
+        "labels",
+        "last_kept",
+        "merges",
+        "ready",
+        "sizes",
+        "trained",
+        "turn",
+    )
+
+    def __init__(self, *, merges: bool = False, accumulates: bool = False) -> None:
+        self.events: list[int] = []
+        self.sizes: list[Size] = []
+        self.labels: list[str | None] = []
+        self.trained: list[Buffer] = []
+        self.merges = merges
+        self.accumulates = accumulates
+        self.last_kept = 0
+        self.turn = 0
+        self.ready: list[tuple[int, Node]] = []
+
+    def new(self, size: Size, label: str | None = None) -> Buffer:
+        """Allocate so many bytes."""
+        index = len(self.sizes)
+        self.sizes.append(size)
+        self.labels.append(label)
+        self.events.append(index)
+        return Buffer(self, index)
+
+    def leaf(self, elements: Size, width: int, *, grad: bool, label: str | None = None) -> Value:
+        """A value that comes from outside: a layer's input, a table's rows."""
+        node = Node(self, (), (), None) if grad else None
+        return Value(self.new(elements * width, label), elements, width, node)
+
+    def gradient(self, size: Size) -> None:
+        """A trained weight's gradient: kept from here on; where micro-steps accumulate, it was there already and
+        this one is added to it."""
+        made = self.new(size, "gradients")
+        if not self.accumulates:
+            self.trained.append(made)
+
+    def apply(
+        self, inputs: Sequence[Value], elements: Size, width: int, kept: Sequence[Buffer | None], rule: Backward,
+        *, trains: bool = False, out: Buffer | None = None, label: str | None = None,
+    ) -> Value:  # fmt: skip
+        """The result of an operation. `kept` are the buffers that its gradient needs, `rule` makes the gradients
+        of the inputs out of that of the result; `trains` where a weight of its own has a gradient. `out` is the
+        result's buffer where it is not a new one (a view)."""
+        buffer = out if out is not None else self.new(elements * width, label)
+        if not trains and all(value.node is None for value in inputs):
+            return Value(buffer, elements, width, None)
+        edges = tuple(value.node for value in inputs)
+        node = Node(self, edges, tuple(b for b in kept if b is not None), rule)
+        if kept:
+            self.last_kept = len(self.events)
+        return Value(buffer, elements, width, node)
+
+    def backward(self, root: Node, gradient: list[Buffer]) -> dict[Node, Buffer]:
+        """Run the backward pass from a node; returns the gradients of leaves. Nodes run latest first. The gradient
+        that comes in is taken out of its list, so that nobody else holds it."""
+        waiting: dict[Node, Buffer] = {root: gradient.pop()}
+        leaves: dict[Node, Buffer] = {}
+        heap: list[tuple[int, Node]] = [(-root.turn, root)]
+        while heap:
+            node = heapq.heappop(heap)[1]
+            given = waiting.pop(node)
+            if node.rule is None:
+                leaves[node] = given
+                continue
+            made = node.rule(given)
+            for edge, grad in zip(node.edges, made, strict=False):
+                if edge is None or grad is None:
+                    continue
+                if edge not in waiting:
+                    waiting[edge] = grad
+                    heapq.heappush(heap, (-edge.turn, edge))
+                elif self.merges:
+                    waiting[edge] = self.new(self.sizes[grad.index])
+            node.release()
+            del made, given, node
+            grad = None
+        return leaves
+
+
+class Buffer:
+    """A stretch of memory, freed with the last reference to it."""
+
+    __slots__ = ("index", "tape")
+
+    def __init__(self, tape: Tape, index: int) -> None:
+        self.tape = tape
+        self.index = index
+
+    def __del__(self) -> None:
+        self.tape.events.append(~self.index)
+
+
+class Node:
+    """An operation in the graph, which holds what its gradient needs until it has run."""
+
+    __slots__ = ("edges", "kept", "rule", "turn")
+
+    def __init__(
+        self, tape: Tape, edges: tuple[Node | None, ...], kept: tuple[Buffer, ...], rule: Backward | None
+    ) -> None:
+        self.edges = edges
+        self.kept = kept
+        self.rule = rule
+        tape.turn += 1
+        self.turn = tape.turn
+
+    def __lt__(self, other: Node) -> bool:
+        return self.turn > other.turn
+
+    def release(self) -> None:
+        """Let go of what the gradient needed."""
+        self.kept = ()
+        self.edges = ()
+        self.rule = None
+
+
+class Value:
+    """A tensor: a buffer, the number of its elements and their width in bytes. `node` is None where nothing
+    below it needs a gradient."""
+
+    __slots__ = ("buffer", "elements", "node", "width")
+
+    def __init__(self, buffer: Buffer, elements: Size, width: int, node: Node | None) -> None:
+        self.buffer = buffer
+        self.elements = elements
+        self.width = width
+        self.node = node
+
+    @property
+    def tape(self) -> Tape:
+        """The tape that it is on."""
+        return self.buffer.tape
+
+    @property
+    def bytes(self) -> Size:
+        """Its size."""
+        return self.elements * self.width
+
+
+# Elementwise operations, as torch's own gradients keep what they keep.
+
+
+def add(a: Value, b: Value) -> Value:
+    """a + b: keeps nothing; one gradient serves both."""
+    width = max(a.width, b.width)
+    tape = a.tape
+    if a.width == b.width:
+        return tape.apply((a, b), a.elements, width, (), lambda g: (g, g))
+    sizes = a.bytes, b.bytes
+
+    def rule(g: Buffer) -> Gradients:
+        return tuple(
+            g if value == width else tape.new(size) for value, size in zip(widths, sizes, strict=True)
+        )
+
+    widths = a.width, b.width
+    return tape.apply((a, b), a.elements, width, (), rule)
+
+
+def multiply(a: Value, b: Value) -> Value:
+    """a * b of equal shapes: keeps each side where the other needs a gradient."""
+    tape = a.tape
+    kept = (b.buffer if a.node else None, a.buffer if b.node else None)
+    sizes = (a.bytes if a.node else None, b.bytes if b.node else None)
+    return tape.apply(
+        (a, b), a.elements, max(a.width, b.width), kept,
+        lambda g: [None if size is None else tape.new(size) for size in sizes],
+    )  # fmt: skip
+
+
+def scale(a: Value, kept: Buffer | None = None) -> Value:
+    """a times something that needs no gradient: a number, a frozen weight, a small `kept` tensor."""
+    tape, size = a.tape, a.bytes
+    return tape.apply((a,), a.elements, a.width, (kept,), lambda g: (tape.new(size),))
+
+
+def unary(a: Value, keeps: str = "in", temporaries: int = 0, width: int | None = None) -> Value:
+    """An elementwise function that keeps its input ("in"), its result ("out") or nothing (""), and whose gradient
+    makes so many full-size temporaries beside the result."""
+    tape, size = a.tape, a.bytes
+    out_width = a.width if width is None else width
+    out = tape.new(a.elements * out_width)
+    kept = {"in": (a.buffer,), "out": (out,), "": ()}[keeps]
+
+    def rule(g: Buffer) -> Gradients:
+        held = [tape.new(size) for _ in range(temporaries)]
+        made = tape.new(size)
+        del held
+        return (made,)
+
+    return tape.apply((a,), a.elements, out_width, kept, rule, out=out)
+
+
+def cast(a: Value, width: int) -> Value:
+    """a in another dtype: the value itself where it is the same."""
+    if a.width == width:
+        return a
+    tape, size = a.tape, a.bytes
+    return tape.apply((a,), a.elements, width, (), lambda g: (tape.new(size),))
+
+
+def copy(a: Value) -> Value:
+    """A copy (contiguous, a gather of all): the gradient is passed on."""
+    return a.tape.apply((a,), a.elements, a.width, (), lambda g: (g,))
+
+
+def view(a: Value, elements: Size | None = None, *, clones: bool = False) -> Value:
+    """Another look at the same memory. `clones` where its gradient comes back in another order of dimensions
+    and is copied."""
+    tape, size = a.tape, a.bytes
+    count = a.elements if elements is None else elements
+    if not clones:
+        return tape.apply((a,), count, a.width, (), lambda g: (g,), out=a.buffer)
+    return tape.apply((a,), count, a.width, (), lambda g: (tape.new(size),), out=a.buffer)
+
+
+def piece(a: Value, elements: Size) -> Value:
+    """A slice of a: its gradient is laid into zeros of a's size."""
+    tape, size = a.tape, a.bytes
+    return tape.apply((a,), elements, a.width, (), lambda g: (tape.new(size),), out=a.buffer)

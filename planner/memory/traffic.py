@@ -1,0 +1,118 @@
+"""What GPUs send each other in an optimizer step, by collective: bytes, calls and the size of the group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..moments import Traffic
+from ..schema import Apply, Architecture, Attend
+from ..setup import Setup
+from .passes import WIDTHS
+from .sharding import units
+
+
+def traffic(arch: Architecture, setup: Setup, trained: int) -> tuple[Traffic, ...]:
+    """Every collective of an optimizer step; `trained` is the number of trained parameters on one GPU."""
+    return tuple(
+        entry
+        for entry in (
+            *_states(arch, setup, trained),
+            *_tensor(arch, setup),
+            *_pipeline(arch, setup),
+            *_experts(arch, setup),
+            *_sequence(arch, setup),
+            *_host(arch, setup, trained),
+        )
+        if entry.bytes and entry.group_size > 1
+    )
+
+
+def _layers(arch: Architecture) -> int:
+    return sum(len(b.layers) for b in arch.blocks if b.stack in ("decoder", "encoder")) // 1
+
+
+def _states(arch: Architecture, setup: Setup, trained: int) -> Iterator[Traffic]:
+    """Gradients are reduced once a step; sharded parameters are gathered for the forward and again for the backward pass
+    of every micro-step, frozen ones too."""
+    width = WIDTHS[setup.trained_dtype]
+    n, layers = setup.shards, _layers(arch)
+    if setup.sharding == "ddp":
+        yield Traffic("gradients", "all_reduce", "data", setup.data_parallel, trained * width, 1)
+    if setup.states_sharded:
+        yield Traffic("gradients", "reduce_scatter", "shard", n, trained * width, layers)
+    if setup.sharding in ("zero1", "zero2"):
+        yield Traffic("updated parameters", "all_gather", "shard", n, trained * width, 1)
+    if setup.parameters_sharded:
+        whole = units(arch, setup)
+        size = (2 * (whole.total - whole.outside) + whole.outside) * setup.accumulation
+        yield Traffic("parameters", "all_gather", "shard", n, size, 2 * layers * setup.accumulation)
+    if setup.sharding == "fsdp-hybrid":
+        replicas = setup.data_parallel * setup.sequence_parallel // n
+        yield Traffic("gradients", "all_reduce", "replica", replicas, -(-trained * width // n), layers)
+
+
+def passes(setup: Setup) -> int:
+    """How often activations cross between GPUs in a micro-step: forward, backward, and again where layers are run
+    again."""
+    return 2 if setup.checkpointing == "none" else 3
+
+
+def _tensor(arch: Architecture, setup: Setup) -> Iterator[Traffic]:
+    """Two sums a layer in each pass, over the tokens' hidden states."""
+    if setup.tensor_parallel == 1:
+        return
+    layers = -(-_layers(arch) // setup.pipeline_parallel)
+    calls = 2 * layers * passes(setup) * setup.accumulation
+    size = setup.tokens * arch.hidden_size * WIDTHS[setup.compute_dtype]
+    yield Traffic("hidden states", "all_reduce", "tensor", setup.tensor_parallel, size * calls, calls)
+
+
+def _pipeline(arch: Architecture, setup: Setup) -> Iterator[Traffic]:
+    """Hidden states to the next stage, their gradients back."""
+    if setup.pipeline_parallel == 1:
+        return
+    size = setup.tokens * arch.hidden_size * WIDTHS[setup.compute_dtype]
+    calls = 2 * setup.accumulation
+    yield Traffic("hidden states", "send", "pipeline", setup.pipeline_parallel, size * calls, calls)
+
+
+def _experts(arch: Architecture, setup: Setup) -> Iterator[Traffic]:
+    """Each token to its experts and back, in each pass."""
+    if setup.expert_parallel == 1:
+        return
+    size = calls = 0
+    for block in arch.blocks:
+        for op in block.operations:
+            if isinstance(op, Apply) and arch.matrices[op.matrix].kind == "experts":
+                matrix = arch.matrices[op.matrix]
+                if matrix.outer == "out":
+                    sent = setup.tokens * matrix.experts_active * matrix.d_out * WIDTHS[setup.compute_dtype]
+                    times = 2 * passes(setup) * len(block.layers) * setup.accumulation
+                    size, calls = size + sent * times, calls + times
+    yield Traffic("tokens to experts", "all_to_all", "expert", setup.expert_parallel, size, calls)
+
+
+def _sequence(arch: Architecture, setup: Setup) -> Iterator[Traffic]:
+    """Queries, keys, values and results between a split of positions and a split of heads, in each pass."""
+    if setup.sequence_parallel == 1:
+        return
+    size = calls = 0
+    for block in arch.blocks:
+        for op in block.operations:
+            if isinstance(op, Attend):
+                widths = op.n_heads * (op.d_qk + op.d_v) + op.n_kv_heads * (op.d_qk + op.d_v)
+                times = passes(setup) * len(block.layers) * setup.accumulation
+                size += setup.tokens * widths * WIDTHS[setup.compute_dtype] * times
+                calls += 4 * times
+    yield Traffic("heads", "all_to_all", "sequence", setup.sequence_parallel, size, calls)
+
+
+def _host(arch: Architecture, setup: Setup, trained: int) -> Iterator[Traffic]:
+    """Over the host's bus: offloaded parameters in for each pass, gradients out and updated parameters back."""
+    width = WIDTHS[setup.trained_dtype]
+    if setup.offload in ("optimizer", "all"):
+        share = -(-trained // (setup.shards if setup.states_sharded else 1)) * width
+        yield Traffic("gradients and updated parameters", "host_copy", "host", 2, 2 * share, 2)
+    if setup.offload in ("parameters", "all"):
+        size = -(-units(arch, setup).total // (setup.shards if setup.parameters_sharded else 1))
+        yield Traffic("parameters", "host_copy", "host", 2, 2 * size * setup.accumulation, 2 * _layers(arch))

@@ -1,0 +1,113 @@
+"""What each model type's elementwise code is, where the inventory does not say: a table by structure.
+
+A trait names a rule of `elementwise` or `attention`, never a number fitted to a model. Types that are not in the table
+take the default, Llama's; `tools/compare_memory.py` compares every entry with simulation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ..schema import Architecture
+
+
+@dataclass(frozen=True)
+class Traits:
+    """Rules of one model type.
+
+    `norm` and `qk_norm` name norm rules; `before` and `after` say whether a layer's parts are normed on their way in
+    and out. `two_norms`: attention and MLP beside each other have a norm each. `rotary` names the rotation and
+    `rotary_share` the part of a head that it turns. `fused` says how a fused projection is taken apart:
+    "slice" (each piece's gradient is laid into zeros) or "split" (they are joined once). `dropout`: residual
+    dropout with a rate above 0 in training. `scaled_embedding`, `scaled_residual`: multipliers on the
+    stream. `logits`: what happens to logits between unembedding and loss ("capped": tanh; "scaled").
+    `router`: "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their
+    weights stay in float32, and so do the results that they weight.
+    """
+
+    norm: str = "rms"
+    before: bool = True
+    after: bool = False
+    two_norms: bool = False
+    qk_norm: str = "rms"
+    rotary: str = "half"
+    rotary_share: float = 1.0
+    activation: str = "silu"
+    fused: Literal["slice", "split"] = "split"
+    dropout: bool = False
+    scaled_embedding: bool = False
+    scaled_residual: bool = False
+    logits: Literal["plain", "capped", "scaled"] = "plain"
+    capped_scores: bool = False
+    sinks: bool = False
+    router: Literal["softmax", "sigmoid", "chosen"] = "softmax"
+    wide_router: bool = False
+
+
+LLAMA = Traits()
+GEMMA = Traits(norm="gemma", qk_norm="gemma", activation="gelu_pytorch_tanh", scaled_embedding=True)
+LEGACY = Traits(norm="layer", qk_norm="layer", rotary="none", activation="gelu")
+
+TRAITS: dict[str, Traits] = {
+    "gemma": GEMMA,
+    "gemma2": replace(GEMMA, after=True, logits="capped", capped_scores=True),
+    "gemma3_text": replace(GEMMA, after=True),
+    "phi3": replace(LLAMA, rotary="partial", fused="slice"),
+    "granite": replace(LLAMA, scaled_embedding=True, scaled_residual=True, logits="scaled"),
+    "olmo": replace(LLAMA, norm="layer32", rotary="half32"),
+    "olmo2": replace(LLAMA, norm="rms-late", qk_norm="rms-late", before=False, after=True, rotary="half32"),
+    "exaone4": replace(LLAMA, before=False, after=True),
+    "glm": replace(LLAMA, rotary="partial", rotary_share=0.5),
+    "glm4": replace(LLAMA, after=True, rotary="partial", rotary_share=0.5),
+    "ernie4_5": replace(LLAMA, rotary="half32"),
+    "arcee": replace(LLAMA, activation="relu2"),
+    "apertus": replace(LLAMA, activation="xielu"),
+    "starcoder2": replace(LEGACY, rotary="half", activation="gelu_pytorch_tanh"),
+    "cohere": replace(LLAMA, norm="python-layer", qk_norm="python-layer", rotary="half32", logits="scaled"),
+    "stablelm": replace(LEGACY, rotary="partial", rotary_share=0.25, activation="silu"),
+    "gpt2": replace(LEGACY, activation="gelu_new", dropout=True),
+    "gptj": replace(LEGACY, rotary="partial", rotary_share=0.25, activation="gelu_new"),
+    "gpt_neox": replace(LEGACY, rotary="partial", rotary_share=0.25, two_norms=True),
+    "opt": replace(LEGACY, activation="relu", dropout=True),
+    "bloom": replace(LEGACY, activation="bloom"),
+    "falcon": replace(LEGACY, rotary="half"),
+    "mpt": LEGACY,
+    "gpt_bigcode": replace(LEGACY, activation="gelu_pytorch_tanh", dropout=True),
+    "phi": replace(LEGACY, rotary="partial", rotary_share=0.5, activation="gelu_new"),
+    "phimoe": replace(LLAMA, norm="layer"),
+    "mixtral": replace(LLAMA, wide_router=True),
+    "dbrx": replace(LEGACY, rotary="half", activation="silu"),
+    "gpt_oss": replace(LLAMA, norm="rms-late", sinks=True, router="chosen"),
+    "granitemoe": replace(LLAMA, scaled_embedding=True, scaled_residual=True, logits="scaled"),
+    "glm4_moe": replace(LLAMA, rotary="partial", rotary_share=0.5, router="sigmoid", wide_router=True),
+    "minimax_m2": replace(LLAMA, rotary="partial", rotary_share=0.5, router="sigmoid", wide_router=True),
+    "deepseek_v2": replace(LLAMA, rotary="complex"),
+    "deepseek_v3": replace(LLAMA, router="sigmoid", wide_router=True),
+    "qwen3_next": replace(LLAMA, norm="gemma", qk_norm="gemma", rotary="partial", rotary_share=0.25),
+    "llama4_text": replace(LLAMA, rotary="complex", router="sigmoid", wide_router=True),
+}
+ALIKE = {
+    "olmo3": "olmo2",
+    "olmo_hybrid": "olmo2",
+    "gemma3": "gemma3_text",
+    "cohere2": "cohere",
+    "deepseek_v32": "deepseek_v3",
+    "kimi_k2": "deepseek_v3",
+    "kimi_k25": "deepseek_v3",
+    "glm4_moe_lite": "deepseek_v3",
+    "glm_moe_dsa": "deepseek_v3",
+    "solar_open": "glm4_moe",
+    "qwen3_5": "qwen3_next",
+    "qwen3_5_text": "qwen3_next",
+    "qwen3_5_moe": "qwen3_next",
+    "qwen3_5_moe_text": "qwen3_next",
+    "llama4": "llama4_text",
+    "chatglm": "glm",
+}
+
+
+def traits_of(arch: Architecture) -> Traits:
+    """The traits of an architecture's model type; its config's own activation where it names one."""
+    kind = arch.model_type
+    return TRAITS.get(ALIKE.get(kind, kind), LLAMA)

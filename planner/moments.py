@@ -1,0 +1,150 @@
+"""What a memory estimate says: items of bytes at named moments of a step, and the traffic between GPUs.
+
+Bytes are those of one GPU, the one that holds most. `allocated_bytes` is what torch.cuda.max_memory_allocated
+shows; `per_gpu_bytes` adds what no run does without (the CUDA context, buffers of communication) and is what must
+fit. `reserved_bytes` is what the caching allocator takes where it has room (torch.cuda.max_memory_reserved), and
+`device_bytes` what nvidia-smi then shows of the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from .schema import Basis, Notice
+from .setup import Setup
+
+MemoryPart = Literal[
+    "weights", "adapter", "gradients", "optimizer", "activations", "logits", "temporary", "overhead"
+]
+PARTS: tuple[MemoryPart, ...] = get_args(MemoryPart)
+Collective = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send", "host_copy"]
+Group = Literal["data", "shard", "replica", "tensor", "pipeline", "expert", "sequence", "host"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """Bytes of one thing: its part of the total, and a name such as "base weights" or "logits in float32"."""
+
+    part: MemoryPart
+    name: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One moment of a step ("forward", "loss", "backward", "optimizer" with the layer where there is one)."""
+
+    phase: Literal["forward", "loss", "backward", "optimizer"]
+    where: str
+    items: tuple[Item, ...]
+
+    @property
+    def name(self) -> str:
+        """The phase, and of what."""
+        return f"{self.phase} {self.where}".strip()
+
+    @property
+    def bytes(self) -> int:
+        """Everything held at this moment."""
+        return sum(item.bytes for item in self.items)
+
+    def parts(self) -> dict[MemoryPart, int]:
+        """Bytes by part, every part named."""
+        found: dict[MemoryPart, int] = dict.fromkeys(PARTS, 0)
+        for item in self.items:
+            found[item.part] += item.bytes
+        return found
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """One collective of a step: `calls` of it in an optimizer step, together with `bytes` of payload a GPU (the
+    size of the full tensor for all_reduce, all_gather and reduce_scatter; what leaves a GPU for the others),
+    among `group_size` GPUs. Under a ring a GPU sends bytes x (n - 1) / n for a gather or a scatter, twice that for
+    all_reduce."""
+
+    what: str
+    collective: Collective
+    group: Group
+    group_size: int
+    bytes: int
+    calls: int
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Peak bytes of one GPU with their interval. `moments` hold what torch allocates; `overhead` comes on top.
+    `cached_bytes` are what the allocator keeps for later where there is room."""
+
+    setup: Setup
+    moments: tuple[Moment, ...]
+    overhead: tuple[Item, ...]
+    low: int
+    high: int
+    traffic: tuple[Traffic, ...] = ()
+    host_bytes: int = 0
+    cached_bytes: int = 0
+    notices: tuple[Notice, ...] = ()
+    basis: Basis = "analytic"
+
+    @property
+    def peak(self) -> Moment:
+        """The moment at which most is held (the earliest of equals)."""
+        return max(self.moments, key=lambda moment: moment.bytes)
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Bytes that torch's allocator has handed out at the peak."""
+        return self.peak.bytes
+
+    @property
+    def reserved_bytes(self) -> int:
+        """Allocated, and what the allocator keeps beyond it where there is room."""
+        return self.allocated_bytes + self.cached_bytes
+
+    @property
+    def device_bytes(self) -> int:
+        """What the driver shows where there is room."""
+        return self.per_gpu_bytes + self.cached_bytes
+
+    @property
+    def per_gpu_bytes(self) -> int:
+        """What must fit."""
+        return self.allocated_bytes + sum(item.bytes for item in self.overhead)
+
+    def parts(self) -> dict[MemoryPart, int]:
+        """Bytes by part at the peak; they add up to per_gpu_bytes."""
+        found = self.peak.parts()
+        for item in self.overhead:
+            found[item.part] += item.bytes
+        return found
+
+    def fits(self, memory_bytes: int | None) -> bool | None:
+        """Whether the peak fits; None where no GPU is named."""
+        return None if memory_bytes is None else self.per_gpu_bytes <= memory_bytes
+
+    def to_dict(self, memory_bytes: int | None = None) -> dict[str, Any]:
+        """The contract's entry of `memory`."""
+        return {
+            "per_gpu_bytes": self.per_gpu_bytes,
+            "low": self.low,
+            "high": self.high,
+            "allocated_bytes": self.allocated_bytes,
+            "reserved_bytes": self.reserved_bytes,
+            "device_bytes": self.device_bytes,
+            "parts": self.parts(),
+            "moment": self.peak.name,
+            "moments": [{"name": m.name, "bytes": m.bytes, "items": _items(m.items)} for m in self.moments],
+            "overhead": _items(self.overhead),
+            "host_bytes": self.host_bytes,
+            "traffic": [dict(vars(entry)) for entry in self.traffic],
+            "fits": self.fits(memory_bytes),
+            "setup": self.setup.to_dict(),
+            "basis": self.basis,
+        }
+
+
+def _items(items: Iterable[Item]) -> list[dict[str, Any]]:
+    return [dict(vars(item)) for item in items if item.bytes]

@@ -1,0 +1,161 @@
+"""A fine-tune as it is run: a model, what is trained, a set-up and a machine, from options by their names.
+
+Shared by what needs a set-up outside an estimate: calibrating on a measured step, and laying methods side by side.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from . import adapter as adapters
+from . import hardware
+from .adapter import Adapted, AdapterSpec
+from .adapter.options import spec_of
+from .adapter.whole import NOTHING_WHOLE, Whole, trained_whole
+from .errors import InputError, hint
+from .estimator import DEFAULT_SEQ_LEN, estimate, load
+from .memory import estimate_memory
+from .moments import MemoryEstimate
+from .schema import Architecture
+from .setup import Setup, split_batch
+from .speed import NOTHING_MEASURED, Calibration, StepTime, step_time, trained_params
+from .speed.calibration import read
+from .units import parse_count
+
+SPEC_DEFAULTS: dict[str, Any] = {
+    "rank": 32, "alpha": 32, "layers": None, "targets": None, "experts": "scaled", "layout": None, "variant": "lora",
+    "adapter_dtype": "float32", "target_regex": None, "target_parameters": None, "layers_to_transform": None,
+    "exclude_modules": None, "rank_pattern": None, "alpha_pattern": None, "modules_to_save": None, "bias": "none",
+    "use_rslora": False, "adapter": None,
+}  # fmt: skip
+SETUP_FIELDS = tuple(Setup.__dataclass_fields__)
+SPLIT = ("tensor_parallel", "pipeline_parallel", "sequence_parallel")
+
+
+@dataclass(frozen=True)
+class Running:
+    """Everything that memory and time depend on."""
+
+    model: str
+    arch: Architecture
+    spec: AdapterSpec | None
+    pairs: tuple[Adapted, ...]
+    whole: Whole
+    setup: Setup
+    machine: hardware.Cluster | None
+
+    @property
+    def params(self) -> int:
+        """Parameters that are trained."""
+        return trained_params(self.arch, self.setup, self.pairs, self.whole)
+
+    def memory(self) -> MemoryEstimate:
+        """Peak memory of one GPU."""
+        return estimate_memory(self.arch, self.setup, self.pairs, self.whole)
+
+    def time(self, calibration: Calibration = NOTHING_MEASURED) -> StepTime | None:
+        """Seconds of a step; None without a machine."""
+        if self.machine is None:
+            return None
+        return step_time(self.arch, self.setup, self.machine, self.pairs, self.whole, calibration=calibration)
+
+
+def count(name: str, value: Any) -> int:
+    """A whole number of at least 1. Raises InputError."""
+    found = parse_count(name, value)
+    if found < 1:
+        raise InputError(name, value, "a whole number of at least 1")
+    return found
+
+
+@dataclass(frozen=True)
+class Data:
+    """Tokens that a run processes, epochs counted, and the distinct ones that carry loss (None for episodes)."""
+
+    tokens: int
+    loss_tokens: int | None
+
+
+DATA = ("dataset", "tokens", "episodes", "success_rate", "epochs")
+
+
+def data_of(
+    model: str | os.PathLike[str] | Mapping[str, Any], options: Mapping[str, Any], seq_len: int
+) -> Data | None:
+    """The data that options name, as an estimate reads them; None where they name none. An episode is a sequence."""
+    given = {name: options[name] for name in DATA if options.get(name) is not None}
+    asked = estimate(model, rank=1, experts="per-expert", seq_len=seq_len, **given)
+    if asked.information is None:
+        return None
+    units, kind = asked.information.units, asked.information.kind
+    processed = asked.workload.total_tokens if kind == "sft" else units * seq_len
+    return Data((processed or units) * asked.workload.epochs, units if kind == "sft" else None)
+
+
+def calibration_of(value: str | os.PathLike[str] | Calibration | None) -> Calibration:
+    """A calibration, or the one in a file; none is no correction."""
+    if value is None:
+        return NOTHING_MEASURED
+    return value if isinstance(value, Calibration) else read(value)
+
+
+def setup_from(options: Mapping[str, Any], seq_len: int) -> Setup:
+    """A set-up from options: `batch` sequences of a step over all GPUs, split over them and over micro-steps.
+
+    `method` follows `quantize` where it is not given, `checkpointing` may be a flag, and several GPUs shard by
+    DDP (full
+    fine-tuning by FSDP) where `sharding` is not given.
+    """
+    values = {name: value for name, value in options.items() if name in SETUP_FIELDS and value is not None}
+    quantize = values.get("quantize", "none")
+    method = values.setdefault("method", "lora" if quantize == "none" else "qlora")
+    if method == "qlora" and quantize == "none":
+        values["quantize"] = "nf4"
+    if isinstance(values.get("checkpointing"), bool):
+        values["checkpointing"] = "layer" if values["checkpointing"] else "none"
+    gpus, accumulation = (count(n, values.get(n, 1)) for n in ("gpus", "accumulation"))
+    alone = 1
+    for name in SPLIT:
+        alone *= count(name.replace("_", "-"), values.get(name, 1))
+    copies = max(1, gpus // alone)
+    if copies > 1:
+        values.setdefault("sharding", "fsdp" if method == "full" else "ddp")
+    micro = split_batch(
+        count("batch", options.get("batch", 1)), data_parallel=copies, accumulation=accumulation
+    )
+    return Setup(
+        **{**values, "gpus": gpus, "accumulation": accumulation, "micro_batch": micro, "seq_len": seq_len}
+    )
+
+
+def running(model: str | os.PathLike[str] | Mapping[str, Any], options: Mapping[str, Any]) -> Running:
+    """The fine-tune of a model by these options: those of `estimate`, the fields of Setup, `gpu`, `link`.
+
+    Raises InputError for an option that nobody knows, naming the nearest.
+    """
+    known = {*SPEC_DEFAULTS, *SETUP_FIELDS, "batch", "gpu", "gpus_per_node"}
+    for name in options:
+        if name not in known:
+            raise InputError(name, options[name], "a known option", hint(name, known).strip())
+    found, arch = load(model)
+    length = options.get("seq_len")
+    seq_len = (
+        count("seq-len", length) if length else min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN)
+    )
+    setup = setup_from(options, seq_len)
+    spec: AdapterSpec | None = None
+    pairs: tuple[Adapted, ...] = ()
+    whole = NOTHING_WHOLE
+    if setup.method != "full":
+        given = {name: options[name] for name in SPEC_DEFAULTS if options.get(name) is not None}
+        spec = spec_of({**SPEC_DEFAULTS, **given})
+        pairs = adapters.adapt(arch, spec)
+        whole = trained_whole(arch, spec, pairs)
+    machine = None
+    if options.get("gpu") is not None:
+        per_node = count("gpus-per-node", options.get("gpus_per_node", hardware.GPUS_PER_NODE))
+        machine = hardware.cluster(hardware.find(options["gpu"]), setup.gpus, per_node=per_node)
+    return Running(found.model_id, arch, spec, pairs, whole, setup, machine)

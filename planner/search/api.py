@@ -1,0 +1,210 @@
+"""`planner.plan`: from a model, data, GPUs and limits to the best plan."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .. import facts, hardware, units
+from ..adapter.options import spec_of
+from ..adapter.spec import LAYER_SETS, PRESETS
+from ..cost import own_price
+from ..errors import InputError
+from ..estimator import DEFAULT_SEQ_LEN, load
+from ..running import SPEC_DEFAULTS, calibration_of, count, data_of
+from ..schema import Notice
+from ..setup import CHOICES, Setup
+from ..speed import Calibration
+from .evaluate import Evaluated, price_of
+from .result import Binding, Found, Rejected, changed, why
+from .space import (
+    BATCH,
+    CHECKPOINTING,
+    COUNTS,
+    LAYERS,
+    MICRO_BATCHES,
+    QUANTIZE,
+    RANKS,
+    SHARDINGS,
+    Job,
+    Limits,
+    Space,
+    chosen,
+    counted,
+    layouts,
+    limits,
+)
+
+if TYPE_CHECKING:
+    from ..fact_types import Accelerator
+    from .select import Chooser
+
+ANY = "any"
+
+
+def _many(value: Any) -> list[Any]:
+    """One value, a comma list or a sequence, as a list."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _numbers(name: str, value: Any) -> tuple[int, ...]:
+    return counted(name, (units.parse_count(name, item) for item in _many(value)))
+
+
+def accelerators(gpu: Any, price: float | None) -> tuple[Accelerator, ...]:
+    """The accelerators of these names; "any": all whose speed, memory and price are known."""
+    names = _many(gpu)
+    if [str(name).lower() for name in names] != [ANY]:
+        return tuple(dict.fromkeys(hardware.find(name) for name in names))
+    return tuple(
+        fact
+        for fact in facts.accelerators()
+        if fact.memory_bytes
+        and fact.bandwidth_bytes_per_s
+        and (fact.bf16_dense_flops_per_s or fact.fp16_dense_flops_per_s)
+        and (price is not None or facts.prices_of(fact.name, "on-demand"))
+    )
+
+
+def _space(options: Mapping[str, Any]) -> Space:
+    layer_names = (*LAYER_SETS, *PRESETS, "all-linear")
+    return Space(
+        accelerators=accelerators(options["gpu"], options["price"]),
+        layouts=layouts(
+            _numbers("gpus", options["gpus"]), chosen("sharding", _many(options["sharding"]), CHOICES["sharding"])
+        ),
+        ranks=_numbers("ranks", options["ranks"]),
+        layers=chosen("layers", _many(options["layers"]), layer_names),
+        quantize=chosen("quantize", _many(options["quantize"]), CHOICES["quantize"]),
+        checkpointing=chosen("checkpointing", _many(options["checkpointing"]), CHOICES["checkpointing"]),
+        micro_batches=_numbers("micro-batch", options["micro_batch"]),
+        batches=_numbers("batch", options["batch"]),
+    )  # fmt: skip
+
+
+def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str]:
+    """The job, and the model's name."""
+    found, arch = load(options["model"])
+    length = options["seq_len"]
+    seq_len = (
+        count("seq-len", length) if length else min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN)
+    )
+    data = data_of(options["model"], options, seq_len)
+    if data is None:
+        raise InputError("tokens", None, "the amount of data", "Give --tokens, --episodes or --dataset.")
+    if options["price"] is not None:
+        own_price(options["price"])
+    names = ("alpha", "experts", "adapter_dtype")
+    spec = spec_of({**SPEC_DEFAULTS, **{name: options[name] for name in names}, "rank": 1})
+    job = Job(
+        arch=arch,
+        setup=Setup(seq_len=seq_len, **setup),
+        spec=spec,
+        tokens=data.tokens,
+        loss_tokens=data.loss_tokens,
+        calibration=calibration_of(options["calibration"]),
+        price=options["price"],
+        per_node=options["gpus_per_node"],
+    )
+    return job, found.model_id
+
+
+def _notices(job: Job, found: Sequence[Evaluated]) -> Iterator[Notice]:
+    best = found[0]
+    if job.loss_tokens is None:
+        yield Notice(
+            "regret-unknown",
+            "No expected regret: its law is of supervised data. Rollouts are not in the time, which is that of "
+            "training on one sequence an episode.",
+        )
+    if "attention" in (plan.choice.layers for plan in found):
+        yield Notice(
+            "regret-of-attention",
+            "The law of regret was fitted on adapters of all layers; attention alone lags behind it.",
+        )
+    if best.memory.high > best.memory_bytes:
+        yield Notice(
+            "memory-tight",
+            f"The upper end of the memory's interval, {units.byte_size(best.memory.high)}, is more than the GPU has.",
+        )
+    if best.regret is not None and best.regret.extrapolated:
+        yield Notice(
+            "regret-extrapolated",
+            "The best plan's parameters per loss token lie outside the range that the law of regret was fitted on.",
+        )
+    yield from best.run.step.notices
+
+
+def _rejected(chooser: Chooser, best: int, within: Limits) -> Iterator[Rejected]:
+    from .select import neighbours
+
+    for _, cell in neighbours(chooser.cells, best):
+        plan = chooser.full(cell)
+        kind, reason = why(chooser.full(best), plan, within)
+        yield Rejected(plan, changed(chooser.full(best), plan), kind, reason)
+
+
+def _binding(chooser: Chooser, best: int, within: Limits) -> Iterator[Binding]:
+    from .select import binding
+
+    for limit, plan in binding(chooser, best, within):
+        gain = why(plan, chooser.full(best), Limits(prefer=within.prefer))[1]
+        said = {"memory": "With more memory", "regret": "Without the limit on regret"}
+        start = said.get(limit, f"Without the {limit}")
+        yield Binding(limit, plan, f"{start}: {plan.choice.text}; the best plan is {gain}.")
+
+
+def plan(
+    model: str | os.PathLike[str] | Mapping[str, Any], *, gpu: str | Sequence[str] = ANY,
+    gpus: int | str | Sequence[int] = COUNTS, tokens: int | str | None = None, dataset: str | None = None,
+    episodes: int | str | None = None, success_rate: float | None = None, epochs: int = 1,
+    seq_len: int | None = None, batch: int | str | Sequence[int] = BATCH, budget: float | None = None,
+    deadline: float | str | None = None, max_regret: float | None = None, prefer: str = "quality",
+    price: float | None = None, calibration: str | os.PathLike[str] | Calibration | None = None,
+    ranks: str | Sequence[int] = RANKS, layers: str | Sequence[str] = LAYERS,
+    quantize: str | Sequence[str] = QUANTIZE, checkpointing: str | Sequence[str] = CHECKPOINTING,
+    sharding: str | Sequence[str] = SHARDINGS, micro_batch: int | str | Sequence[int] = MICRO_BATCHES,
+    alpha: float = 32, experts: str = "scaled", adapter_dtype: str = "float32", gpus_per_node: int = 8,
+    alternatives: int = 4, frontier: int = 16, **setup: Any,
+) -> Found:  # fmt: skip
+    """The best plan of a LoRA fine-tune within the limits, and what stands around it.
+
+    `gpu` is one or more names, or "any" (all with a known price); `gpus` their counts. `budget` is in dollars,
+    `deadline` in seconds or as "12h", `max_regret` a share of the loss. `setup` takes the other fields of
+    planner.setup.Setup (precision, optimizer, attention_kernel, kernels, loss, trainer ...), held fixed. Raises
+    InputError where an option is bad, or where nothing fits, naming the nearest plan.
+    """
+    options = {name: value for name, value in locals().items() if name != "setup"}
+    seconds = None if deadline is None else units.parse_duration("deadline", deadline)
+    within = limits(budget, seconds, max_regret, prefer)
+    space = _space(options)
+    job, name = _job(options, setup)
+    for accelerator in space.accelerators:
+        price_of(job, accelerator)
+    from .screen import screen  # numpy is loaded here, where it is needed
+    from .select import Chooser, nothing_fits
+
+    cells = screen(job, space)
+    chooser = Chooser(cells)
+    best = chooser.best(within)
+    if best is None:
+        raise nothing_fits(chooser, within)
+    others = chooser.next_best(best, within, alternatives)
+    front = chooser.frontier(within, frontier)
+    plans = [chooser.full(cell) for cell in (best, *others)]
+    return Found(
+        model=name, tokens=job.tokens, loss_tokens=job.loss_tokens, limits=within,
+        candidates=len(cells.seconds), feasible=int(chooser.within(within).sum()), best=plans[0],
+        alternatives=tuple(plans[1:]), frontier=tuple(chooser.full(cell) for cell in front),
+        binding=tuple(_binding(chooser, best, within)), rejected=_sorted(_rejected(chooser, best, within)),
+        warnings=tuple(_notices(job, plans)),
+    )  # fmt: skip
+
+
+def _sorted(rejected: Iterable[Rejected]) -> tuple[Rejected, ...]:
+    """What breaks a limit first, in the order of the limits."""
+    order = ("memory", "deadline", "budget", "regret", "worse")
+    return tuple(sorted(rejected, key=lambda item: order.index(item.kind)))

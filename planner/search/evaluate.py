@@ -1,0 +1,127 @@
+"""One plan in full, by the same functions as an estimate: memory, time, cost and expected regret."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .. import adapter as adapters
+from ..adapter.whole import trained_whole
+from ..cost import Cost, GpuPrice, RunTime, cost_of, list_price, own_price, run_time
+from ..hardware import Cluster, cluster
+from ..memory import estimate_memory
+from ..moments import MemoryEstimate
+from ..regret import Regret, expected_regret
+from ..speed import step_time, trained_params
+from .space import Choice, Job, Limits
+
+if TYPE_CHECKING:
+    from ..fact_types import Accelerator
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A plan with its figures. `memory_bytes` is what a GPU has."""
+
+    choice: Choice
+    params: int
+    memory: MemoryEstimate
+    memory_bytes: int
+    run: RunTime
+    cost: Cost | None
+    regret: Regret | None
+
+    @property
+    def over_bytes(self) -> int:
+        """Bytes that are missing on each GPU; 0 or less where the plan fits."""
+        return self.memory.per_gpu_bytes - self.memory_bytes
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the run."""
+        return self.run.seconds or 0.0
+
+    @property
+    def usd(self) -> float | None:
+        """Dollars of the run; None where no price is known."""
+        return self.cost.usd if self.cost else None
+
+    def failures(self, limits: Limits) -> tuple[str, ...]:
+        """Which limits it breaks: memory, deadline, budget, regret."""
+        late = limits.deadline_s is not None and self.seconds > limits.deadline_s
+        dear = limits.budget_usd is not None and (self.usd is None or self.usd > limits.budget_usd)
+        poor = (
+            limits.max_regret is not None
+            and self.regret is not None
+            and self.regret.value > limits.max_regret
+        )
+        broken = {"memory": self.over_bytes > 0, "deadline": late, "budget": dear, "regret": poor}
+        return tuple(name for name, is_broken in broken.items() if is_broken)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plan, for JSON."""
+        step, memory = self.run.step, self.memory
+        cost = self.cost.to_dict() if self.cost else None
+        return {
+            **self.choice.to_dict(),
+            "params": self.params,
+            "memory": {
+                "per_gpu_bytes": memory.per_gpu_bytes,
+                "low": memory.low,
+                "high": memory.high,
+                "limit_bytes": self.memory_bytes,
+                "moment": memory.peak.name,
+            },
+            "time": {
+                "seconds": self.run.seconds,
+                "low": self.run.low,
+                "high": self.run.high,
+                "steps": self.run.steps,
+                "step_s": step.seconds,
+                "tokens_per_s": step.tokens_per_s,
+                "mfu": step.mfu,
+            },
+            "cost": cost and {key: cost[key] for key in ("usd", "low", "high")},
+            "regret": None
+            if self.regret is None
+            else {"value": self.regret.value, "low": self.regret.low, "high": self.regret.high},
+        }
+
+
+def price_of(job: Job, accelerator: Accelerator) -> GpuPrice | None:
+    """The user's price, or the list's; None where there is none."""
+    if job.price is not None:
+        return own_price(job.price)
+    if accelerator.name not in job.prices:
+        job.prices[accelerator.name] = list_price(accelerator)
+    found: GpuPrice | None = job.prices[accelerator.name]
+    return found
+
+
+def machine_of(job: Job, accelerator: Accelerator, gpus: int) -> Cluster:
+    """So many GPUs of a kind."""
+    return cluster(accelerator, gpus, per_node=job.per_node)
+
+
+def regret_of(job: Job, params: int) -> Regret | None:
+    """Expected excess loss of an adapter of this size; None where the data's loss tokens are not known."""
+    return None if job.loss_tokens is None else expected_regret(params / job.loss_tokens, moe=job.moe)
+
+
+def evaluate(job: Job, choice: Choice) -> Evaluated:
+    """Everything about one plan. Raises InputError where its parts do not go together."""
+    spec, setup = choice.spec(job), choice.setup(job)
+    pairs = adapters.adapt(job.arch, spec)
+    whole = trained_whole(job.arch, spec, pairs)
+    memory = estimate_memory(job.arch, setup, pairs, whole)
+    machine = machine_of(job, choice.accelerator, choice.layout.gpus)
+    step = step_time(
+        job.arch, setup, machine, pairs, whole, traffic=memory.traffic, calibration=job.calibration
+    )
+    run = run_time(step, job.tokens, bool(job.calibration.measurements))
+    price = price_of(job, choice.accelerator)
+    params = trained_params(job.arch, setup, pairs, whole)
+    return Evaluated(
+        choice, params, memory, choice.accelerator.memory_bytes or 0, run, cost_of(run, price) if price else None,
+        regret_of(job, params),
+    )  # fmt: skip

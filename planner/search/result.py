@@ -1,0 +1,127 @@
+"""The answer of a search: best, alternatives, frontier, what binds, and why the neighbours lose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .. import units
+from ..schema import Notice
+from ..version import __version__
+from .evaluate import Evaluated
+from .space import Limits
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A limit that keeps a better plan out, with that plan."""
+
+    limit: str
+    without: Evaluated
+    message: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"limit": self.limit, "message": self.message, "without": self.without.to_dict()}
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A plan one step from the best, and why it loses. `kind`: memory, deadline, budget, regret or worse."""
+
+    plan: Evaluated
+    change: str
+    kind: str
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"change": self.change, "kind": self.kind, "reason": self.reason, "plan": self.plan.to_dict()}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What `lora-plan plan` says."""
+
+    model: str
+    tokens: int
+    loss_tokens: int | None
+    limits: Limits
+    candidates: int
+    feasible: int
+    best: Evaluated
+    alternatives: tuple[Evaluated, ...]
+    frontier: tuple[Evaluated, ...]
+    binding: tuple[Binding, ...]
+    rejected: tuple[Rejected, ...]
+    warnings: tuple[Notice, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON contract of `plan`."""
+        return {
+            "schema": SCHEMA,
+            "version": __version__,
+            "model": self.model,
+            "tokens": self.tokens,
+            "loss_tokens": self.loss_tokens,
+            "limits": {
+                "budget_usd": self.limits.budget_usd,
+                "deadline_s": self.limits.deadline_s,
+                "max_regret": self.limits.max_regret,
+                "prefer": self.limits.prefer,
+            },
+            "candidates": self.candidates,
+            "feasible": self.feasible,
+            "best": self.best.to_dict(),
+            "alternatives": [plan.to_dict() for plan in self.alternatives],
+            "frontier": [plan.to_dict() for plan in self.frontier],
+            "binding": [item.to_dict() for item in self.binding],
+            "rejected": [item.to_dict() for item in self.rejected],
+            "warnings": [dict(vars(notice)) for notice in self.warnings],
+        }
+
+
+def changed(best: Evaluated, other: Evaluated) -> str:
+    """What is different in a plan: "micro-batch 8", "rank 64"."""
+    before, after = best.choice.to_dict(), other.choice.to_dict()
+    said = []
+    for name, value in after.items():
+        if before[name] != value and name != "accumulation":
+            said.append(f"{name.replace('_', '-')} {value}")
+    return ", ".join(said)
+
+
+def why(best: Evaluated, other: Evaluated, limits: Limits) -> tuple[str, str]:
+    """Why another plan is not the best: the kind of reason, and the reason in figures."""
+    broken = other.failures(limits)
+    if "memory" in broken:
+        return "memory", f"{units.byte_size(other.over_bytes)} over"
+    if "deadline" in broken:
+        return "deadline", f"{units.duration(other.seconds - (limits.deadline_s or 0))} late"
+    if "budget" in broken:
+        if other.usd is None:
+            return "budget", "no price is known"
+        return "budget", f"{other.usd - (limits.budget_usd or 0):,.2f} USD over"
+    if "regret" in broken and other.regret is not None:
+        return "regret", f"{units.percent(other.regret.value)} more loss than an ample rank"
+    said = []
+    if best.regret and other.regret and other.regret.value > best.regret.value + 1e-4:
+        said.append(f"{units.percent(other.regret.value - best.regret.value)} more loss")
+    if best.usd and other.usd:
+        said += _against(other.usd, best.usd, "dearer", "cheaper", "as dear")
+    said += _against(other.seconds, best.seconds, "slower", "faster", "as long")
+    if best.regret and other.regret and other.regret.value < best.regret.value - 1e-4:
+        said.append(f"{units.percent(best.regret.value - other.regret.value)} less loss")
+    return "worse", ", ".join(said) or "no better"
+
+
+def _against(one: float, other: float, more: str, less: str, times: str) -> list[str]:
+    """How one figure compares with another: nothing under half a percent, a factor from 2 on."""
+    ratio = one / other
+    if abs(ratio - 1) <= 5e-3:
+        return []
+    if ratio >= 2:
+        return [f"{units.significant(ratio, 2)} times {times}"]
+    return [f"{units.percent(abs(ratio - 1))} {more if ratio > 1 else less}"]

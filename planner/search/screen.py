@@ -1,0 +1,309 @@
+"""All plans of a space at once, as arrays: the formulas of planner/speed and planner/memory over many set-ups.
+
+A table is one adapter on one base with or without checkpointing; its work is walked once and is linear in the
+micro-batch. Times are the scalar formula's. Memory is measured with the scalar formula at a few ranks and
+micro-batches and taken as linear between them, in adapter parameters and in micro-batch, moment by moment: exact but
+where a moment changes its place in the model (under 2% off; what is chosen is checked with the scalar formula).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import adapter as adapters
+from ..adapter import DTYPE_BYTES, Adapted
+from ..adapter.whole import Whole, trained_whole
+from ..errors import InputError
+from ..memory import estimate_memory
+from ..memory.traffic import traffic
+from ..setup import Checkpointing, Quantize
+from ..speed import trained_params
+from ..speed.communication import gathers, total_s
+from ..speed.efficiency import Constants, constants
+from ..speed.roofline import rates
+from ..speed.step import work_of
+from ..speed.work import PHASES, Work
+from .evaluate import machine_of, price_of, regret_of
+from .space import Choice, Job, Layout, Space, setup_of
+
+if TYPE_CHECKING:
+    from ..fact_types import Accelerator
+
+Array = Any  # a numpy array
+TOLERANCE = 0.02  # of a GPU's memory: plans so little over it are checked one by one
+
+
+@dataclass(frozen=True)
+class Table:
+    """An adapter on a base, with its work."""
+
+    rank: int
+    layers: str
+    quantize: Quantize
+    checkpointing: Checkpointing
+    pairs: tuple[Adapted, ...]
+    whole: Whole
+    params: int
+    work: Work
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Every plan of a space, flat: figures and the numbers of its values on each axis. `over` is memory over what the
+    GPU has, as a share; infinite where the parts of a plan do not go together. `usd` is NaN without a price."""
+
+    job: Job
+    space: Space
+    tables: tuple[Table, ...]
+    table: Array
+    micro: Array
+    layout: Array
+    batch: Array
+    gpu: Array
+    seconds: Array
+    usd: Array
+    over: Array
+    regret: Array
+
+    def choice(self, cell: int) -> Choice:
+        """The plan of a cell."""
+        table, space = self.tables[int(self.table[cell])], self.space
+        return Choice(
+            space.accelerators[int(self.gpu[cell])], space.layouts[int(self.layout[cell])], table.rank, table.layers,
+            table.quantize, table.checkpointing, space.micro_batches[int(self.micro[cell])],
+            space.batches[int(self.batch[cell])],
+        )  # fmt: skip
+
+
+def tables(job: Job, space: Space) -> Iterator[Table]:
+    """The adapters and bases of a space; ranks larger than every matrix are passed over."""
+    for layers, rank in product(space.layers, space.ranks):
+        spec = replace(job.spec, rank=rank, layers=(layers,), targets=None)
+        try:
+            pairs = adapters.adapt(job.arch, spec)
+        except InputError as error:
+            if error.field == "rank":
+                continue
+            raise
+        whole = trained_whole(job.arch, spec, pairs)
+        for quantize, checkpointing in product(space.quantize, space.checkpointing):
+            setup = setup_of(job, quantize, checkpointing, Layout(1, "none"), 1, 1)
+            yield Table(
+                rank, layers, quantize, checkpointing, pairs, whole, trained_params(job.arch, setup, pairs, whole),
+                work_of(job.arch, setup, pairs, whole),
+            )  # fmt: skip
+
+
+# Time
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """Works as arrays, tables x kernels (padded with kernels of no calls)."""
+
+    kinds: list[tuple[Any, str]]
+    kind: Array
+    calls: Array
+    flops: Array
+    bytes: Array
+    phase: Array
+    sweeps: Array
+    dequantise: Array
+    operations: Array
+
+
+def _pack(works: Sequence[Work]) -> _Packed:
+    kinds = sorted({(gemm.kind, gemm.dtype) for work in works for gemm in work.gemms})
+    width = max(len(work.gemms) for work in works)
+    shape = (len(works), width)
+    kind, phase = np.zeros(shape, int), np.zeros(shape, int)
+    calls, flops, moved = np.zeros(shape), np.zeros((*shape, 2)), np.zeros((*shape, 2))
+    sweeps, dequantise = np.zeros((len(works), 2, 2)), np.zeros((len(works), 2, 2))
+    operations = np.zeros((len(works), 2))
+    for t, work in enumerate(works):
+        for k, gemm in enumerate(work.gemms):
+            kind[t, k] = kinds.index((gemm.kind, gemm.dtype))
+            phase[t, k], calls[t, k] = PHASES.index(gemm.phase), gemm.calls
+            flops[t, k] = gemm.flops.fixed, gemm.flops.sequence
+            moved[t, k] = gemm.bytes.fixed, gemm.bytes.sequence
+        for sweep in work.sweeps:
+            into = dequantise if sweep.what == "dequantise" else sweeps
+            into[t, PHASES.index(sweep.phase)] += sweep.bytes.fixed, sweep.bytes.sequence
+        operations[t] = [work.operations[name] for name in PHASES]
+    return _Packed(kinds, kind, calls, flops, moved, phase, sweeps, dequantise, operations)
+
+
+def _micro_step_s(packed: _Packed, works: Sequence[Work], job: Job, gpu: Accelerator, micro: Array) -> Array:
+    """Seconds of a micro-step's forward and backward, tables x micro-batches."""
+    efficiency = constants().efficiency
+    known = [rates(machine_of(job, gpu, 1), work, efficiency, job.setup.trainer) for work in works[:1]]
+    for work in works:  # formats differ between tables at most by the adapter's
+        known[0].products.update(rates(machine_of(job, gpu, 1), work, efficiency, job.setup.trainer).products)
+        if len(known[0].products) == len(packed.kinds):
+            break
+    rate = np.array([known[0].products[key] for key in packed.kinds])[packed.kind]
+    bytes_per_s, dequantise_per_s = known[0].bytes_per_s, known[0].dequantise_bytes_per_s
+    at = np.stack([np.ones_like(micro), micro])  # coefficients meet (1, B)
+    slower = np.maximum((packed.flops @ at) / rate[..., None], (packed.bytes @ at) / bytes_per_s)
+    seconds = packed.calls[..., None] * slower
+    total = np.zeros((len(works), len(micro)))
+    for phase in range(len(PHASES)):
+        busy = np.where((packed.phase == phase)[..., None], seconds, 0.0).sum(axis=1)
+        busy += (packed.sweeps[:, phase] @ at) / bytes_per_s
+        busy += (packed.dequantise[:, phase] @ at) / dequantise_per_s
+        launched = packed.operations[:, phase, None]
+        total += np.maximum(busy + launched * efficiency.start_s, launched * efficiency.host_s)
+    return total
+
+
+def _moving_s(job: Job, layout: Layout, gpu: Accelerator, quantize: Quantize, known: Constants) -> Array:
+    """Seconds of communication of a step as a + b P + (c + d P) m, for P trained parameters and m micro-steps."""
+    machine = machine_of(job, gpu, layout.gpus)
+    one, many = 10**6, 10**9 + 10**6  # never none, for which nothing is sent at all
+
+    def seconds(params: int, micro_steps: int) -> float:
+        setup = setup_of(job, quantize, "none", layout, 1, micro_steps)
+        return total_s(traffic(job.arch, setup, params), machine, known.efficiency.link)
+
+    few, some = seconds(one, 1), seconds(many, 1)
+    each_few, each_some = seconds(one, 2) - few, seconds(many, 2) - some
+    b, d = ((some - each_some) - (few - each_few)) / (many - one), (each_some - each_few) / (many - one)
+    return np.array([few - each_few - b * one, b, each_few - d * one, d])
+
+
+def _step_s(
+    micro_s: Array, found: Sequence[Table], job: Job, space: Space, gpu: Accelerator, steps: Array
+) -> Array:
+    """Seconds of an optimizer step: tables x micro-batches x layouts x batches; `steps` are micro-steps of each."""
+    known = constants()
+    efficiency = known.efficiency
+    bandwidth = (gpu.bandwidth_bytes_per_s or 0.0) * efficiency.memory
+    result = np.empty((len(found), len(space.micro_batches), len(space.layouts), len(space.batches)))
+    params = np.array([table.params for table in found], float)
+    for number, layout in enumerate(space.layouts):
+        setups = {
+            (q, c): setup_of(job, q, c, layout, 1, 1) for q in space.quantize for c in space.checkpointing
+        }
+        moving = {q: _moving_s(job, layout, gpu, q, known) for q in space.quantize}
+        some = next(iter(setups.values()))
+        per_shard = some.shards if some.states_sharded else 1
+        per_gradient = some.shards if some.gradients_sharded else 1
+        m = steps[None, :, number, :]
+        adding = np.array([t.work.accumulate_bytes for t in found])[:, None, None] / per_gradient
+        updating = np.array([t.work.optimizer_bytes for t in found])[:, None, None] / per_shard
+        launched = np.array([t.work.optimizer_operations for t in found])[:, None, None]
+        computing = micro_s[:, :, None] * m + (adding * (m - 1) + updating) / bandwidth
+        computing = computing + launched * efficiency.start_s
+        a, b, c, d = (np.array([moving[t.quantize][i] for t in found]) for i in range(4))
+        sent = (a + b * params)[:, None, None] + (c + d * params)[:, None, None] * m
+        exposed = sent - efficiency.overlap * np.minimum(computing, sent)
+        units = np.array([gathers(job.arch, setups[t.quantize, t.checkpointing], t.pairs) for t in found])
+        gather = efficiency.module_s if layout.sharding == "zero3" else efficiency.unit_s
+        result[:, :, number, :] = computing + exposed + units[:, None, None] * m * gather
+    return result
+
+
+# Memory
+
+
+def _sample(job: Job, table: Table, layout: Layout, micro_batch: int) -> Array:
+    """Bytes of each phase's moment and of the overhead, gradients accumulating."""
+    setup = setup_of(job, table.quantize, table.checkpointing, layout, micro_batch, 2)
+    found = estimate_memory(job.arch, setup, table.pairs, table.whole)
+    moments = {moment.phase: float(moment.bytes) for moment in found.moments}
+    overhead = float(sum(item.bytes for item in found.overhead))
+    return np.array([*(moments.get(p, 0.0) for p in ("forward", "loss", "backward", "optimizer")), overhead])
+
+
+def _memory(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Array]:
+    """Bytes of a GPU, tables x micro-batches x layouts: with micro-steps that accumulate gradients, and at
+    least, in a step of one micro-step, whose gradients come one after another."""
+    micro = np.array(space.micro_batches, float)
+    picked = sorted({0, len(micro) // 2, len(micro) - 1})
+    result = np.empty((2, len(found), len(micro), len(space.layouts)))
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for number, table in enumerate(found):
+        groups.setdefault((table.layers, table.quantize, table.checkpointing), []).append(number)
+    for numbers in groups.values():
+        params = np.array([found[n].params for n in numbers], float)
+        ends = sorted({int(np.argmin(params)), int(np.argmax(params))})
+        seen: dict[Layout, int] = {}
+        for place, layout in enumerate(space.layouts):
+            alike = layout if layout.sharding not in ("none", "ddp") else replace(layout, gpus=0)
+            if alike in seen:  # whole copies, however many
+                result[:, numbers, :, place] = result[:, numbers, :, seen[alike]]
+                continue
+            seen[alike] = place
+            corners = np.array(
+                [
+                    [_sample(job, found[numbers[e]], layout, space.micro_batches[b]) for b in picked]
+                    for e in ends
+                ]
+            )
+            along = np.stack(  # ends x micro-batches x figures
+                [
+                    np.stack(
+                        [np.interp(micro, micro[picked], corner[:, f]) for f in range(corners.shape[2])], -1
+                    )
+                    for corner in corners
+                ]
+            )
+            share = np.zeros(len(params))
+            if len(ends) > 1:
+                share = (params - params[ends[0]]) / (params[ends[1]] - params[ends[0]])
+            mixed = along[0] + share[:, None, None] * (along[-1] - along[0])
+            setup = setup_of(job, found[numbers[0]].quantize, "none", layout, 1, 1)
+            kept = (
+                params * DTYPE_BYTES[setup.trained_dtype] / (setup.shards if setup.gradients_sharded else 1)
+            )
+            result[0][numbers, :, place] = mixed[..., :4].max(axis=-1) + mixed[..., 4]
+            least = mixed[..., :4] - kept[:, None, None] * np.array([1, 1, 1, 0])
+            result[1][numbers, :, place] = least.max(axis=-1) + mixed[..., 4]
+    return result[0], result[1]
+
+
+# All together
+
+
+def screen(job: Job, space: Space) -> Cells:
+    """Time, cost, memory and regret of every plan of the space."""
+    found = tuple(tables(job, space))
+    if not found:
+        raise InputError("rank", space.ranks, f"ranks that fit a matrix of {job.arch.model_type}")
+    works = [table.work for table in found]
+    packed, memory = _pack(works), _memory(job, space, found)
+    micro = np.array(space.micro_batches, float)
+    gpus = np.array([layout.gpus for layout in space.layouts])
+    batches = np.array(space.batches)
+    pieces = micro[:, None, None] * gpus[None, :, None]
+    steps = batches[None, None, :] / pieces
+    whole = (steps >= 1) & (steps == np.floor(steps))
+    run_steps = np.array([max(1, math.ceil(job.tokens / (b * job.setup.seq_len))) for b in space.batches])
+    seconds, usd, over = [], [], []
+    for accelerator in space.accelerators:
+        micro_s = _micro_step_s(packed, works, job, accelerator, micro)
+        step = _step_s(micro_s, found, job, space, accelerator, steps)
+        shift = job.calibration.correction(accelerator.name, job.setup.trainer, 0.0, constants().spread)[0]
+        run = step * math.exp(shift) * run_steps
+        price = price_of(job, accelerator)
+        rate = price.usd_per_gpu_hour if price else math.nan
+        room = float(accelerator.memory_bytes or 0)
+        held = np.where(steps[None] == 1, memory[1][..., None], memory[0][..., None])
+        too_much = held / room - 1 if room else np.full_like(held, math.inf)
+        seconds.append(run)
+        usd.append(run / 3600 * gpus[None, None, :, None] * rate)
+        over.append(np.where(whole[None], too_much, math.inf))
+    quality = [regret_of(job, table.params) for table in found]
+    regret = np.array([item.value if item else 0.0 for item in quality])
+    shape = (len(space.accelerators), *seconds[0].shape)
+    gpu, table, at_micro, layout, batch = (axis.ravel() for axis in np.indices(shape))
+    return Cells(
+        job, space, found, table, at_micro, layout, batch, gpu, np.stack(seconds).ravel(), np.stack(usd).ravel(),
+        np.stack(over).ravel(), regret[table],
+    )  # fmt: skip

@@ -1,0 +1,295 @@
+"""From all plans to the best, the next best, the frontier and what binds: order and comparison over arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from .evaluate import Evaluated, evaluate
+from .screen import TOLERANCE, Cells
+from .space import Limits
+
+Array = Any  # a numpy array
+SAME_REGRET = 1e-3  # excess loss (as a share of the loss) below which quality counts as equal
+SAME = 1.02  # costs and times so close count as equal
+NO_PRICE = 1e30  # dollars, where none is known: dearer than all, and equal among themselves
+MOST_TRIED = 400  # plans checked with the scalar formulas before giving up
+
+
+class Chooser:
+    """The cells of a search with the plans already checked in full. A cell found not to fit is struck out."""
+
+    def __init__(self, cells: Cells) -> None:
+        self.cells = cells
+        self.fits = cells.over <= TOLERANCE
+        self._known: dict[int, Evaluated] = {}
+
+    def full(self, cell: int) -> Evaluated:
+        """The plan of a cell in full."""
+        if cell not in self._known:
+            self._known[cell] = evaluate(self.cells.job, self.cells.choice(cell))
+        return self._known[cell]
+
+    def within(self, limits: Limits) -> Array:
+        """Which cells keep the limits, memory among them."""
+        cells, allowed = self.cells, self.fits.copy()
+        if limits.deadline_s is not None:
+            allowed &= cells.seconds <= limits.deadline_s
+        if limits.budget_usd is not None:
+            allowed &= cells.usd <= limits.budget_usd  # false where no price is known
+        if limits.max_regret is not None:
+            allowed &= cells.regret <= limits.max_regret
+        return allowed
+
+    def order(self, allowed: Array, limits: Limits) -> tuple[Array, list[int]]:
+        """The allowed cells, best first, and those that the comparison rests on.
+
+        By quality: least regret (what no sweep could tell from the least counts as equal), then least cost, then
+        least
+        time (2% counts as equal in both), and of equal plans the one with less regret. By cost and by time: that
+        alone, ties by the other and by regret.
+        """
+        found = np.flatnonzero(allowed)
+        if not len(found):
+            return found, []
+        cells = self.cells
+        usd = np.nan_to_num(cells.usd[found], nan=NO_PRICE)
+        seconds, regret = cells.seconds[found], cells.regret[found]
+        keys: tuple[Array, ...]
+        anchors: list[int] = []
+        if limits.prefer == "cost":
+            keys = (regret, seconds, usd)
+        elif limits.prefer == "time":
+            keys = (regret, usd, seconds)
+        else:
+            every = np.ones(len(found), bool)
+            tier, anchor = _as_one(regret, every, 1.0, SAME_REGRET)
+            cost, second = _as_one(usd, tier == tier[anchor], SAME)
+            time, third = _as_one(seconds, (tier == tier[anchor]) & (cost == cost[second]), SAME)
+            keys, anchors = (usd, seconds, regret, time, cost, tier), [anchor, second, third]
+        order = found[np.lexsort(keys)]
+        return order, [int(found[place]) for place in anchors] + [int(order[0])]
+
+    def first(self, allowed: Array, limits: Limits) -> int | None:
+        """The best of the allowed cells that fits in full."""
+        for _ in range(MOST_TRIED):
+            order, anchors = self.order(allowed & self.fits, limits)
+            if not len(order):
+                return None
+            false = [cell for cell in anchors if self.full(cell).over_bytes > 0]
+            if not false:
+                return int(order[0])
+            near = [int(cell) for cell in order[:16]]
+            self.fits[[*false, *(cell for cell in near if self.full(cell).over_bytes > 0)]] = False
+        return None
+
+    def best(self, limits: Limits) -> int | None:
+        """The best cell within the limits."""
+        return self.first(self.within(limits), limits)
+
+    def next_best(self, best: int, limits: Limits, count: int) -> list[int]:
+        """The best of each other way to do it: other GPUs (or, of one kind, another layout), or a base in 16
+        bits or in
+        fewer."""
+        cells = self.cells
+        quantised = np.array([table.quantize != "none" for table in cells.tables])[cells.table]
+        machine = cells.gpu if len(cells.space.accelerators) > 1 else cells.layout
+        found: list[int] = []
+        left = self.within(limits)
+        taken = best
+        while len(found) < count:
+            left &= ~((machine == machine[taken]) & (quantised == quantised[taken])) & self.fits
+            cell = self.first(left, limits)
+            if cell is None:
+                break
+            found.append(cell)
+            taken = cell
+        return found
+
+    def frontier(self, limits: Limits, most: int) -> list[int]:
+        """Cells that none within the limits beats in time, cost and regret at once, checked in full, at most so many:
+        the ends and cells spread evenly between them by time. Without prices, of time and regret."""
+        while True:
+            allowed = np.flatnonzero(self.within(limits))
+            cells = self.cells
+            usd = np.nan_to_num(cells.usd[allowed], nan=NO_PRICE)
+            front = allowed[non_dominated(cells.seconds[allowed], usd, cells.regret[allowed])]
+            shown = _spread(front, cells, most)
+            false = [cell for cell in shown if self.full(cell).over_bytes > 0]
+            if not false:
+                return shown
+            self.fits[false] = False
+
+
+def _as_one(values: Array, among: Array, factor: float, more: float = 0.0) -> tuple[Array, int]:
+    """The values, those up to factor times (plus `more` than) the least among some taken as that least, and
+    where that
+    one is."""
+    place = int(np.argmin(np.where(among, values, math.inf)))
+    least = float(values[place])
+    return np.where(values <= least * factor + more, least, values), place
+
+
+def _spread(front: Array, cells: Cells, most: int) -> list[int]:
+    """At most so many cells of a front by time: the quickest, the cheapest, the best, and some between."""
+    front = front[np.argsort(cells.seconds[front], kind="stable")]
+    if len(front) <= most:
+        return [int(cell) for cell in front]
+    usd = np.nan_to_num(cells.usd[front], nan=math.inf)
+    kept = {0, len(front) - 1, int(np.argmin(usd)), int(np.argmin(cells.regret[front]))}
+    kept |= {round(step) for step in np.linspace(0, len(front) - 1, most - len(kept))}
+    return [int(front[place]) for place in sorted(kept)]
+
+
+def non_dominated(seconds: Array, usd: Array, regret: Array) -> Array:
+    """Numbers of the points that no other is at least as good as in all three and better in one; of equal points the
+    first. Points are taken in the order of regret, then time, then cost; each has to be cheaper than every earlier
+    one that is as quick."""
+    order = np.lexsort((usd, seconds, regret))
+    kept: list[int] = []
+    # Of the points kept so far, times and the least cost up to each time, both sorted.
+    times, costs = np.empty(0), np.empty(0)
+    start = 0
+    while start < len(order):
+        level = regret[order[start]]
+        stop = int(np.searchsorted(regret[order], level, side="right"))
+        mine = order[start:stop]
+        # Within a level: cheaper than every quicker one (a running minimum), and than what is kept from before.
+        least = np.minimum.accumulate(usd[mine])
+        new = np.concatenate([[True], usd[mine][1:] < least[:-1]])
+        mine = mine[new]
+        place = np.searchsorted(times, seconds[mine], side="right")
+        before = np.where(place > 0, costs[np.maximum(place - 1, 0)] if len(costs) else math.inf, math.inf)
+        mine = mine[usd[mine] < before]
+        kept.extend(int(point) for point in mine)
+        joined = np.concatenate([times, seconds[mine]])
+        value = np.concatenate([costs, usd[mine]])
+        by_time = np.argsort(joined, kind="stable")
+        times, costs = joined[by_time], np.minimum.accumulate(value[by_time])
+        start = stop
+    return np.array(kept, int)
+
+
+# What binds, and what stands beside the best
+
+
+RELAXED: dict[str, Callable[[Limits], Limits]] = {
+    "budget": lambda limits: replace(limits, budget_usd=None),
+    "deadline": lambda limits: replace(limits, deadline_s=None),
+    "regret": lambda limits: replace(limits, max_regret=None),
+}
+
+
+def better(chooser: Chooser, one: int, other: int, limits: Limits) -> bool:
+    """Whether the first cell is better than the second."""
+    mask = np.zeros(len(chooser.cells.seconds), bool)
+    mask[[one, other]] = True
+    return int(chooser.order(mask, limits)[0][0]) == one and one != other
+
+
+def binding(chooser: Chooser, best: int, limits: Limits) -> Iterator[tuple[str, Evaluated]]:
+    """Each limit without which a better plan would be open, with that plan; memory last."""
+    given = {"budget": limits.budget_usd, "deadline": limits.deadline_s, "regret": limits.max_regret}
+    for name, relax in RELAXED.items():
+        if given[name] is not None:
+            freed = chooser.best(relax(limits))
+            if freed is not None and freed != best and better(chooser, freed, best, relax(limits)):
+                yield name, chooser.full(freed)
+    roomy = Chooser(chooser.cells)
+    roomy.fits = np.isfinite(chooser.cells.over)
+    order = roomy.order(roomy.within(limits), limits)[0]
+    if len(order) and int(order[0]) != best and better(roomy, int(order[0]), best, limits):
+        yield "memory", chooser.full(int(order[0]))
+
+
+def neighbours(cells: Cells, best: int) -> Iterator[tuple[str, int]]:
+    """Cells one step away on one axis, with the name of the step; other GPUs at the same count."""
+    axes = {
+        "micro_batch": cells.micro, "layout": cells.layout, "batch": cells.batch, "gpu": cells.gpu,
+        "table": cells.table,
+    }  # fmt: skip
+    same = {name: axis == axis[best] for name, axis in axes.items()}
+
+    def beside(axis: str, value: int) -> int | None:
+        mask = axes[axis] == value
+        for name in axes:
+            if name != axis:
+                mask = mask & same[name]
+        found = np.flatnonzero(mask)
+        return int(found[0]) if len(found) else None
+
+    steps = [("micro_batch", int(cells.micro[best]) + step) for step in (1, -1)]
+    steps += [("batch", int(cells.batch[best]) + step) for step in (1, -1)]
+    steps += [("layout", number) for number in range(len(cells.space.layouts))]
+    steps += [("gpu", number) for number in range(len(cells.space.accelerators))]
+    mine = cells.tables[int(cells.table[best])]
+    axis_of = {"rank": cells.space.ranks, "layers": cells.space.layers, "quantize": cells.space.quantize}
+    for number, table in enumerate(cells.tables):
+        differs = [
+            name
+            for name in ("rank", "layers", "quantize", "checkpointing")
+            if getattr(table, name) != getattr(mine, name)
+        ]
+        near = True
+        if differs == ["rank"]:
+            ranks = axis_of["rank"]
+            near = abs(ranks.index(table.rank) - ranks.index(mine.rank)) == 1
+        if len(differs) == 1 and near:
+            steps.append(("table", number))
+    for axis, value in steps:
+        cell = beside(axis, value)
+        if cell is not None and cell != best and math.isfinite(cells.over[cell]):
+            yield axis, cell
+
+
+def nothing_fits(chooser: Chooser, limits: Limits) -> InputError:
+    """Why no plan keeps the limits: the first limit without which there is one, and the nearest plan."""
+    cells = chooser.cells
+    possible = np.isfinite(cells.over)
+    if not possible.any():
+        return InputError(
+            "batch", cells.space.batches, "a batch that the micro-batches and GPUs divide",
+            f"Micro-batches {cells.space.micro_batches}, GPUs {[x.gpus for x in cells.space.layouts]}.",
+        )  # fmt: skip
+    if not chooser.fits.any():
+        over = np.where(possible, cells.over, math.inf)
+        least = chooser.full(int(np.argmin(over)))
+        need, have = least.memory.per_gpu_bytes / 2**30, least.memory_bytes / 2**30
+        return InputError(
+            "gpu", least.choice.accelerator.name, "GPUs with enough memory",
+            f"Nothing fits: the nearest is {least.choice.text}, which needs {need:.1f} GiB of {have:.1f} GiB.",
+        )  # fmt: skip
+    given: list[tuple[str, float | None, Array, str]] = [
+        ("budget", limits.budget_usd, cells.usd, "{:.2f} USD"),
+        ("deadline", limits.deadline_s, cells.seconds, "{:.0f} s"),
+        ("max-regret", limits.max_regret, cells.regret, "{:.3g}"),
+    ]
+    for name, value, figure, form in given:
+        if value is None:
+            continue
+        others = RELAXED["regret" if name == "max-regret" else name](limits)
+        mask = chooser.within(others) & ~np.isnan(figure)
+        if mask.any():
+            order = np.flatnonzero(mask)[np.argsort(figure[mask], kind="stable")][:MOST_TRIED]
+            nearest = next((int(cell) for cell in order if chooser.full(int(cell)).over_bytes <= 0), None)
+            if nearest is not None:
+                return InputError(
+                    name, value, f"at least {form.format(figure[nearest])}",
+                    f"Nothing fits: the nearest is {chooser.full(nearest).choice.text}.",
+                )  # fmt: skip
+    if limits.budget_usd is not None and np.isnan(cells.usd).all():
+        names = ", ".join(a.name for a in cells.space.accelerators)
+        return InputError(
+            "budget", limits.budget_usd, "a price beside it", f"{names} has none: give --price."
+        )
+    return InputError(
+        "budget", limits.budget_usd, "limits that go together",
+        f"No plan keeps the budget and the deadline of {limits.deadline_s:.0f} s at once: relax both."
+        if limits.deadline_s is not None
+        else "No plan keeps the limits at once.",
+    )  # fmt: skip

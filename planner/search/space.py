@@ -1,0 +1,196 @@
+"""What a search ranges over, what is asked for, and how a plan is checked: names and numbers, no arithmetic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from ..adapter import AdapterSpec
+from ..errors import InputError, hint
+from ..hardware import GPUS_PER_NODE
+from ..schema import Architecture
+from ..setup import Checkpointing, Quantize, Setup, Sharding
+from ..speed import NOTHING_MEASURED, Calibration
+
+if TYPE_CHECKING:
+    from ..fact_types import Accelerator
+
+RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+LAYERS = ("mlp", "all")  # attention alone lags MLPs at the same size (LoRA Without Regret, 2025)
+QUANTIZE: tuple[Quantize, ...] = ("none", "nf4", "nf4-double")
+CHECKPOINTING: tuple[Checkpointing, ...] = ("none", "layer")
+MICRO_BATCHES = (1, 2, 4, 8, 16, 32, 64)
+COUNTS = (1, 2, 4, 8)
+SHARDINGS: tuple[Sharding, ...] = ("ddp", "fsdp")
+BATCH = 32  # sequences a step: LoRA loses ground beyond (LoRA Without Regret, 2025)
+
+Prefer = Literal["quality", "cost", "time"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """GPUs of a plan and how states are spread over them."""
+
+    gpus: int
+    sharding: Sharding
+
+
+@dataclass(frozen=True)
+class Space:
+    """Every value that a search tries. `batches` are sequences of a step over all GPUs."""
+
+    accelerators: tuple[Accelerator, ...]
+    layouts: tuple[Layout, ...]
+    ranks: tuple[int, ...] = RANKS
+    layers: tuple[str, ...] = LAYERS
+    quantize: tuple[Quantize, ...] = QUANTIZE
+    checkpointing: tuple[Checkpointing, ...] = CHECKPOINTING
+    micro_batches: tuple[int, ...] = MICRO_BATCHES
+    batches: tuple[int, ...] = (BATCH,)
+
+    @property
+    def size(self) -> int:
+        """Combinations, those that do not go together included."""
+        axes = (self.accelerators, self.layouts, self.ranks, self.layers, self.quantize, self.checkpointing)
+        return math.prod(map(len, (*axes, self.micro_batches, self.batches)))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a plan may cost and take, and the excess loss that it may have. None: no limit."""
+
+    budget_usd: float | None = None
+    deadline_s: float | None = None
+    max_regret: float | None = None
+    prefer: Prefer = "quality"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be trained: a model on so many tokens (epochs counted), of which `loss_tokens` distinct ones carry
+    the information that the adapter is to hold. `setup` and `spec` give everything that the search does not vary."""
+
+    arch: Architecture
+    setup: Setup
+    spec: AdapterSpec
+    tokens: int
+    loss_tokens: int | None
+    calibration: Calibration = NOTHING_MEASURED
+    price: float | None = None
+    per_node: int = GPUS_PER_NODE
+    prices: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def moe(self) -> bool:
+        """Whether the model routes tokens to experts."""
+        return any(matrix.kind == "experts" for matrix in self.arch.matrices)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One plan: what the search chose on every axis."""
+
+    accelerator: Accelerator
+    layout: Layout
+    rank: int
+    layers: str
+    quantize: Quantize
+    checkpointing: Checkpointing
+    micro_batch: int
+    batch: int
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-steps of a step."""
+        return self.batch // (self.micro_batch * self.layout.gpus)
+
+    def spec(self, job: Job) -> AdapterSpec:
+        """Its adapter; alpha stays as the job has it."""
+        return replace(job.spec, rank=self.rank, layers=(self.layers,), targets=None)
+
+    def setup(self, job: Job) -> Setup:
+        """Its set-up."""
+        return setup_of(
+            job, self.quantize, self.checkpointing, self.layout, self.micro_batch, self.accumulation
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The choices, for JSON."""
+        return {
+            "gpu": self.accelerator.name,
+            "gpus": self.layout.gpus,
+            "sharding": self.layout.sharding,
+            "rank": self.rank,
+            "layers": self.layers,
+            "quantize": self.quantize,
+            "checkpointing": self.checkpointing,
+            "micro_batch": self.micro_batch,
+            "accumulation": self.accumulation,
+            "batch": self.batch,
+        }
+
+    @property
+    def text(self) -> str:
+        """The plan in a line."""
+        base = "16-bit base" if self.quantize == "none" else f"{self.quantize} base"
+        spread = f" {self.layout.sharding}" if self.layout.gpus > 1 else ""
+        again = "checkpointing" if self.checkpointing != "none" else "no checkpointing"
+        return (
+            f"rank {self.rank} on {self.layers}, {base}, {self.layout.gpus} x {self.accelerator.name}{spread}, "
+            f"{self.accumulation} x {self.micro_batch} sequences, {again}"
+        )
+
+
+def setup_of(
+    job: Job, quantize: Quantize, checkpointing: Checkpointing, layout: Layout, micro_batch: int, accumulation: int
+) -> Setup:  # fmt: skip
+    """The job's set-up with these choices."""
+    return replace(
+        job.setup, method="lora" if quantize == "none" else "qlora", quantize=quantize, checkpointing=checkpointing,
+        gpus=layout.gpus, sharding=layout.sharding, micro_batch=micro_batch, accumulation=accumulation,
+    )  # fmt: skip
+
+
+def layouts(counts: Iterable[int], shardings: Sequence[Sharding] = SHARDINGS) -> tuple[Layout, ...]:
+    """One GPU by itself, and every sharding of more."""
+    found = []
+    for count in counts:
+        found += [Layout(1, "none")] if count == 1 else [Layout(count, sharding) for sharding in shardings]
+    return tuple(dict.fromkeys(found))
+
+
+def chosen(name: str, values: Iterable[Any], known: Sequence[Any]) -> tuple[Any, ...]:
+    """Values of an axis, each one of the known. Raises InputError naming the nearest."""
+    found = tuple(dict.fromkeys(values))
+    for value in found:
+        if value not in known:
+            raise InputError(
+                name, value, f"one of {', '.join(map(str, known))}", hint(str(value), map(str, known)).strip()
+            )
+    if not found:
+        raise InputError(name, "", f"one or more of {', '.join(map(str, known))}")
+    return found
+
+
+def counted(name: str, values: Iterable[Any]) -> tuple[int, ...]:
+    """Whole numbers of at least 1, in order. Raises InputError."""
+    found = set()
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(name, value, "a whole number of at least 1")
+        found.add(value)
+    if not found:
+        raise InputError(name, "", "one or more whole numbers of at least 1")
+    return tuple(sorted(found))
+
+
+def limits(budget: float | None, deadline: float | None, max_regret: float | None, prefer: str) -> Limits:
+    """Checked limits; `deadline` in seconds. Raises InputError."""
+    for name, value in (("budget", budget), ("deadline", deadline), ("max-regret", max_regret)):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and (not number or not 0 < value < math.inf):
+            raise InputError(name, value, "a number above 0")
+    preferred = chosen("prefer", (prefer,), get_args(Prefer))[0]
+    return Limits(budget, deadline, max_regret, preferred)

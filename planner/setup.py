@@ -1,0 +1,282 @@
+"""Setup: how a fine-tune is run, in the words of trainers, and checked. Memory, speed, search and simulation read it.
+
+A `Setup` says what one GPU does in one micro-step (`micro_batch` sequences of `seq_len` tokens) and how many
+GPUs share the work: gpus = data_parallel x tensor_parallel x pipeline_parallel x sequence_parallel. Sharding
+(ZeRO, FSDP) acts over the data-parallel GPUs; expert parallelism spreads experts over them too.
+
+For searches: at fixed choices (every field that is a word, and the counts of GPUs) the bytes of each named item
+of each moment are a polynomial of `micro_batch`, `seq_len` and the rank: of degree 1 in the micro-batch, of
+degree 1 in the rank, and of degree 1 in the length (2 with the eager kernel, whose scores are seq_len^2); the one
+product of micro-batch and rank is the adapter's r-wide activations. Moments keep their names and number, so that
+a few evaluations give all coefficients, and the peak is the largest moment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+from .errors import InputError, hint
+
+Method = Literal["lora", "qlora", "full"]
+Precision = Literal["fp32", "bf16", "bf16-master", "fp16", "autocast"]
+Optimizer = Literal[
+    "adamw", "adamw-8bit", "paged-adamw", "paged-adamw-8bit", "sgd", "sgd-momentum", "adafactor", "lion", "lion-8bit",
+    "muon",
+]  # fmt: skip
+Checkpointing = Literal["none", "layer", "layer-offload"]
+AttentionKernel = Literal["eager", "sdpa", "flash"]
+Packing = Literal["full", "padded", "packed"]
+Loss = Literal["full", "shifted", "fused", "shifted-fused", "chunked"]
+Quantize = Literal["none", "nf4", "nf4-double", "int8", "fp8"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+Kernels = Literal["transformers", "fused", "liger", "unsloth", "compiled"]
+Sharding = Literal["none", "ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp-hybrid"]
+Offload = Literal["none", "optimizer", "parameters", "all"]
+OptimizerKernel = Literal["fused", "foreach", "loop"]
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "method": get_args(Method),
+    "precision": get_args(Precision),
+    "optimizer": get_args(Optimizer),
+    "checkpointing": get_args(Checkpointing),
+    "attention_kernel": get_args(AttentionKernel),
+    "packing": get_args(Packing),
+    "loss": get_args(Loss),
+    "quantize": get_args(Quantize),
+    "adapter_dtype": get_args(Dtype),
+    "kernels": get_args(Kernels),
+    "sharding": get_args(Sharding),
+    "offload": get_args(Offload),
+    "optimizer_kernel": get_args(OptimizerKernel),
+}
+COUNTS = (
+    "micro_batch", "seq_len", "accumulation", "gpus", "tensor_parallel", "pipeline_parallel", "expert_parallel",
+    "sequence_parallel",
+)  # fmt: skip
+SHARDS_PARAMETERS = ("zero3", "fsdp", "fsdp-hybrid")
+SHARDS_GRADIENTS = ("zero2", *SHARDS_PARAMETERS)
+SHARDS_OPTIMIZER = ("zero1", *SHARDS_GRADIENTS)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a fine-tune is run.
+
+    `precision`: how the weights are held and computed with: "bf16-master" keeps float32 copies of what is trained in
+    the optimizer, "autocast" holds float32 and computes in bfloat16. `autocast` runs 16-bit weights under autocast
+    too, as HF's Trainer does with bf16=True. `adapter_dtype` None: float32 under autocast (PEFT casts the adapter
+    so), else that of the weights. `kernels`: whose elementwise code runs, which decides what it saves for the
+    backward pass. `packing`: sequences are "full", or shorter ones are "padded" (attention gets a mask) or "packed"
+    together (documents kept apart by lengths under flash attention, by a mask otherwise). `upcast_small`: norms and what is not quantised in float32, as PEFT's
+    prepare_model_for_kbit_training leaves them. `input_grads`: the embedding's output needs a gradient (HF switches
+    it on with checkpointing); None follows checkpointing. `loss_chunk` tokens go through a chunked loss at a time.
+    `optimizer_kernel`: how AdamW runs: fused (HF's Trainer), foreach (torch's default on CUDA) or a loop over tensors.
+    `shard_size` GPUs share one copy under "fsdp-hybrid". `offload` keeps states, or also parameters, in host
+    memory. `sequence_parallel` splits sequences (Ulysses, context parallelism). `trainer` names the profile that
+    filled the fields and gives the overheads.
+    """
+
+    method: Method = "lora"
+    precision: Precision = "bf16"
+    optimizer: Optimizer = "adamw"
+    checkpointing: Checkpointing = "none"
+    reentrant: bool = False
+    attention_kernel: AttentionKernel = "sdpa"
+    micro_batch: int = 1
+    seq_len: int = 2048
+    accumulation: int = 1
+    packing: Packing = "full"
+    loss: Loss = "full"
+    loss_chunk: int = 4096
+    quantize: Quantize = "none"
+    adapter_dtype: Dtype | None = None
+    autocast: bool = False
+    kernels: Kernels = "transformers"
+    lora_dropout: float = 0.0
+    upcast_small: bool = False
+    input_grads: bool | None = None
+    optimizer_kernel: OptimizerKernel = "fused"
+    optimizer_in_backward: bool = False
+    gpus: int = 1
+    sharding: Sharding = "none"
+    shard_size: int | None = None
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    expert_parallel: int = 1
+    sequence_parallel: int = 1
+    split_stream: bool = False
+    offload: Offload = "none"
+    trainer: str = "plain"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run, naming the field and what would do."""
+        _check_choices(self)
+        _check_counts(self)
+        _check_groups(self)
+        _check_together(self)
+
+    @property
+    def data_parallel(self) -> int:
+        """GPUs that each see other sequences."""
+        return self.gpus // (self.tensor_parallel * self.pipeline_parallel * self.sequence_parallel)
+
+    @property
+    def global_batch(self) -> int:
+        """Sequences in an optimizer step."""
+        return self.micro_batch * self.accumulation * self.data_parallel
+
+    @property
+    def shards(self) -> int:
+        """GPUs over which states are sharded: the data- and sequence-parallel ones (hybrid: one group of them)."""
+        if self.sharding in ("none", "ddp"):
+            return 1
+        spread = self.data_parallel * self.sequence_parallel
+        return self.shard_size or spread if self.sharding == "fsdp-hybrid" else spread
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a micro-step on one GPU."""
+        return self.micro_batch * self.seq_len // self.sequence_parallel
+
+    @property
+    def under_autocast(self) -> bool:
+        """Whether operations choose their precision under autocast."""
+        return self.autocast or self.precision == "autocast"
+
+    @property
+    def compute_dtype(self) -> Dtype:
+        """What matrix products run in."""
+        if self.precision == "fp32":
+            return "float32"
+        return "float16" if self.precision == "fp16" else "bfloat16"
+
+    @property
+    def weight_dtype(self) -> Dtype:
+        """What base weights are held in where they are not quantised."""
+        return "float32" if self.precision in ("fp32", "autocast") else self.compute_dtype
+
+    @property
+    def trained_dtype(self) -> Dtype:
+        """What trained parameters (the adapter's, or all) are held in."""
+        if self.method == "full":
+            return self.weight_dtype
+        return self.adapter_dtype or ("float32" if self.under_autocast else self.weight_dtype)
+
+    @property
+    def needs_input_grads(self) -> bool:
+        """Whether the embedding's output needs a gradient though nothing below it is trained."""
+        return self.checkpointing != "none" if self.input_grads is None else self.input_grads
+
+    @property
+    def states_sharded(self) -> bool:
+        """Whether optimizer states are sharded."""
+        return self.sharding in SHARDS_OPTIMIZER
+
+    @property
+    def gradients_sharded(self) -> bool:
+        """Whether gradients are sharded."""
+        return self.sharding in SHARDS_GRADIENTS
+
+    @property
+    def parameters_sharded(self) -> bool:
+        """Whether parameters are sharded and gathered for use."""
+        return self.sharding in SHARDS_PARAMETERS
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, for JSON."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def _label(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _check_choices(setup: Setup) -> None:
+    for name, choices in CHOICES.items():
+        value = getattr(setup, name)
+        if value is None and name == "adapter_dtype":
+            continue
+        if value not in choices:
+            raise InputError(
+                _label(name), value, f"one of {', '.join(choices)}", hint(str(value), choices).strip()
+            )
+
+
+def _check_counts(setup: Setup) -> None:
+    for name in (*COUNTS, "loss_chunk"):
+        value = getattr(setup, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(_label(name), value, "a whole number of at least 1")
+    dropout = setup.lora_dropout
+    if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+        raise InputError("lora-dropout", dropout, "a number from 0 to below 1")
+
+
+def _check_groups(setup: Setup) -> None:
+    """GPUs must divide into their groups, and sequences over theirs."""
+    group = setup.tensor_parallel * setup.pipeline_parallel * setup.sequence_parallel
+    if setup.gpus % group:
+        raise InputError(
+            "gpus", setup.gpus, f"a multiple of {group}: tensor x pipeline x sequence parallel",
+            f"The nearest is {max(group, round(setup.gpus / group) * group)}.",
+        )  # fmt: skip
+    spread = setup.data_parallel * setup.sequence_parallel
+    if spread % setup.expert_parallel:
+        raise InputError(
+            "expert-parallel", setup.expert_parallel, f"a divisor of the {spread} GPUs that share no layer",
+            f"The nearest is {_nearest_divisor(spread, setup.expert_parallel)}.",
+        )  # fmt: skip
+    if setup.seq_len % setup.sequence_parallel:
+        raise InputError(
+            "sequence-parallel", setup.sequence_parallel, f"a divisor of the {setup.seq_len} tokens of a sequence",
+            f"The nearest is {_nearest_divisor(setup.seq_len, setup.sequence_parallel)}.",
+        )  # fmt: skip
+    if setup.shard_size is not None:
+        size = setup.shard_size
+        if setup.sharding != "fsdp-hybrid":
+            raise InputError("shard-size", size, "sharding fsdp-hybrid beside it")
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1 or spread % size:
+            raise InputError(
+                "shard-size", size, f"a divisor of the {spread} data-parallel GPUs",
+                f"The nearest is {_nearest_divisor(spread, size if isinstance(size, int) else 1)}.",
+            )  # fmt: skip
+
+
+def _check_together(setup: Setup) -> None:
+    """Choices that exclude each other."""
+    if setup.method == "qlora" and setup.quantize == "none":
+        raise InputError("quantize", "none", "nf4, nf4-double, int8 or fp8 for qlora", "Or take method lora.")
+    if setup.method == "full" and setup.quantize != "none":
+        raise InputError(
+            "quantize", setup.quantize, "none for full fine-tuning: quantised weights are frozen"
+        )
+    if setup.gpus > 1 and setup.data_parallel > 1 and setup.sharding == "none":
+        raise InputError(
+            "sharding", "none", f"ddp, zero1, zero2, zero3, fsdp or fsdp-hybrid on {setup.gpus} GPUs"
+        )
+    if setup.autocast and setup.precision == "fp32":
+        raise InputError("autocast", True, "a 16-bit precision, or precision autocast for float32 weights")
+    if setup.optimizer_in_backward and setup.accumulation > 1:
+        raise InputError(
+            "accumulation", setup.accumulation, "1 where the optimizer steps inside the backward pass"
+        )
+
+
+def _nearest_divisor(number: int, wanted: int) -> int:
+    return min((d for d in range(1, number + 1) if number % d == 0), key=lambda d: (abs(d - wanted), d))
+
+
+def split_batch(batch: int, *, data_parallel: int, accumulation: int) -> int:
+    """Sequences of a GPU's micro-step where a step has `batch`: batch / (data_parallel x accumulation).
+
+    Raises InputError naming the nearest batch that can be split so.
+    """
+    pieces = data_parallel * accumulation
+    if batch % pieces == 0:
+        return batch // pieces
+    near = sorted({max(1, batch // pieces) * pieces, (batch // pieces + 1) * pieces})
+    raise InputError(
+        "batch", batch, f"a multiple of {pieces} ({data_parallel} data-parallel GPUs x {accumulation} micro-steps)",
+        f"The nearest is {' or '.join(map(str, near))}.",
+    )  # fmt: skip

@@ -1,0 +1,137 @@
+"""Fused attention as CUDA's kernels run it: what they keep for the backward pass and hold while they run.
+
+Sources: pytorch v2.13, aten/src/ATen/native/transformers/cuda/{sdp_utils.cpp, attention.cu, attention_backward.cu,
+flash_attn/flash_api.cpp}.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import torch
+from torch.nn import functional
+from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
+
+HALVES = (torch.float16, torch.bfloat16)
+FLASH_MOST = 256  # widest head of the flash kernel
+
+
+class Counter(Protocol):
+    """Takes counts of FLOPs."""
+
+    def add_flops(self, operator: str, count: int) -> None:
+        """Count FLOPs of an operator."""
+
+
+class _Attention(torch.autograd.Function):  # type: ignore[misc]
+    """Fused attention: keeps q, k, v, the output and the log of each row's sum; nothing of size seq_len^2.
+
+    Shapes are (batch, heads, length, width). The output lies as (batch, length, heads, width), as the kernels write
+    it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, kernel: str, tracker: Counter, q: Any, k: Any, v: Any, bias: Any) -> Any:
+        batch, heads, length, _ = q.shape
+        out = q.new_empty(batch, length, heads, v.shape[-1]).transpose(1, 2)
+        rows = length if kernel == "flash" else -(-length // 32) * 32
+        log_sums = q.new_empty(batch, heads, rows, dtype=torch.float32)
+        ctx.save_for_backward(q, k, v, out, log_sums, bias)
+        ctx.kernel, ctx.tracker = kernel, tracker
+        flops = sdpa_flop_count(q.shape, _wide(k, heads), _wide(v, heads))
+        tracker.add_flops(f"_scaled_dot_product_{kernel}_attention", int(flops))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        q, k, v, out, _, bias = ctx.saved_tensors
+        heads = q.shape[1]
+        flops = sdpa_backward_flop_count(grad.shape, q.shape, _wide(k, heads), _wide(v, heads))
+        ctx.tracker.add_flops(f"_scaled_dot_product_{ctx.kernel}_attention_backward", int(flops))
+        grads = [x.new_empty(x.transpose(1, 2).shape).transpose(1, 2) for x in (q, k, v)]
+        scratch = (_flash_scratch if ctx.kernel == "flash" else _efficient_scratch)(q, k, out)
+        del scratch
+        d_bias = torch.empty_like(bias) if bias is not None and ctx.needs_input_grad[5] else None
+        return None, None, *grads, d_bias
+
+
+def _wide(x: Any, heads: int) -> tuple[int, ...]:
+    """The shape of keys or values as if every head had its own."""
+    return (x.shape[0], heads, *x.shape[2:])
+
+
+def _round(number: int, to: int) -> int:
+    return -(-number // to) * to
+
+
+def _flash_scratch(q: Any, k: Any, out: Any) -> list[Any]:
+    """What the flash backward holds while it runs: a float32 a row and the query's gradient in float32, lengths
+    rounded to 128 and widths to 32 (64 above 128); with grouped heads, keys' and values' gradients for every query
+    head."""
+    batch, heads, length, width = q.shape
+    rows, wide = _round(length, 128), _round(width, 32 if width <= 128 else 64)
+    scratch = [
+        q.new_empty(batch, heads, rows, dtype=torch.float32),
+        q.new_empty(batch, rows, heads, wide, dtype=torch.float32),
+    ]
+    if k.shape[1] != heads:
+        scratch += [k.new_empty(batch, k.shape[2], heads, width) for _ in range(2)]
+    return scratch
+
+
+def _efficient_scratch(q: Any, k: Any, out: Any) -> list[Any]:
+    """What the memory-efficient backward holds: a float32 a row (in float32 by way of a whole product of output and
+    gradient) and the query's gradient in float32, rounded to its tiles of 64. Neglects the accumulators of keys and
+    values that heads wider than 128 take: 64 rows a head where keys are not split."""
+    batch, heads, length, width = q.shape
+    if q.dtype == torch.float32:
+        torch.empty_like(out)  # made and freed before the rest
+    return [
+        q.new_empty(batch, heads, length, dtype=torch.float32),
+        q.new_empty(batch, heads, _round(length, 64), _round(width, 64), dtype=torch.float32),
+    ]
+
+
+def attention_kernel(q: Any, k: Any, v: Any, mask: Any, grouped: bool) -> str:
+    """The kernel that scaled_dot_product_attention takes on an Ampere or newer GPU: flash for 16-bit types without a
+    mask where the widths agree, else memory-efficient where every head has its keys, else math."""
+    same = q.shape[-1] == k.shape[-1] == v.shape[-1]
+    if q.dtype in HALVES and mask is None and same and q.shape[-1] <= FLASH_MOST:
+        return "flash"
+    if not grouped or q.shape[1] == k.shape[1]:
+        return "efficient"
+    return "math"
+
+
+def bias_of(mask: Any, q: Any, k: Any) -> Any:
+    """A mask as the memory-efficient kernel takes it: additive, in the query's type, rows padded to a multiple of 16
+    bytes."""
+    if mask.dtype == torch.bool:
+        mask = torch.where(mask, 0.0, torch.scalar_tensor(-math.inf, dtype=q.dtype, device=q.device))
+    step = 16 // mask.element_size()
+    rest = -mask.shape[-1] % step
+    if rest:
+        mask = functional.pad(mask, (0, rest))[..., : k.shape[2]]
+    return mask
+
+
+def fused(tracker: Counter, q: Any, k: Any, v: Any, bias: Any = None, kernel: str = "flash") -> Any:
+    """Fused attention; widths that are no multiple of 8 are padded first, as the flash kernel wants them."""
+    width = v.shape[-1]
+    if kernel == "flash" and width % 8:
+        q, k, v = (functional.pad(x, (0, -width % 8)) for x in (q, k, v))
+    out = _Attention.apply(kernel, tracker, q, k, v, bias)
+    return out[..., :width] if out.shape[-1] != width else out
+
+
+def flash(tracker: Counter, q: Any, k: Any, v: Any, dtype: Any) -> Any:
+    """Attention as the flash-attn package is called by transformers: in 16 bits, values padded to the width of the
+    queries; the output is (batch, length, heads, width)."""
+    if q.dtype == torch.float32:
+        q, k, v = (x.to(dtype) for x in (q, k, v))
+    width = v.shape[-1]
+    if width != q.shape[-1]:
+        v = functional.pad(v, (0, q.shape[-1] - width))
+    out = fused(tracker, q, k, v).transpose(1, 2)
+    return out[..., :width] if out.shape[-1] != width else out

@@ -1,0 +1,48 @@
+"""What a simulation does not do, and failures of the libraries in one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ..architecture.meta.model import quietly
+from ..errors import ConfigError, InputError, PlannerError
+from ..setup import Setup
+
+if TYPE_CHECKING:
+    from .model import Made
+
+# What a set-up may say of which a simulation knows one value only.
+ONLY = {
+    "kernels": "transformers", "gpus": 1, "sharding": "none", "tensor_parallel": 1, "pipeline_parallel": 1,
+    "expert_parallel": 1, "sequence_parallel": 1, "offload": "none",
+}  # fmt: skip
+
+
+def check_setup(setup: Setup) -> None:
+    """Raise InputError where a set-up asks for what a simulation does not do: several GPUs, others' kernels."""
+    for name, only in ONLY.items():
+        found = getattr(setup, name)
+        if found != only:
+            raise InputError(
+                name.replace("_", "-"),
+                found,
+                f"{only}: a step is simulated on one GPU, with transformers' kernels",
+            )
+
+
+@contextmanager
+def clear_errors(made: Made) -> Iterator[None]:
+    """Quiet libraries, whose failures become a ConfigError of one line."""
+    try:
+        with quietly():
+            yield
+    except PlannerError:
+        raise
+    except Exception as error:
+        name = made.model.config.model_type
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ConfigError(
+            f"transformers and PEFT cannot run a step of model_type {name!r}: {reason}"
+        ) from error

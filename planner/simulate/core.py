@@ -1,0 +1,128 @@
+"""From a config, an adapter and a set-up to the simulated step: the peak, its parts and its moment, and FLOPs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..adapter import AdapterSpec
+from ..schema import Architecture
+from ..setup import Setup
+from .check import check_setup, clear_errors
+from .layers import Stack, everyone, stacks
+from .model import Made, make
+from .optimizers import optimizer_step
+from .step import BLOCK_BYTES, PLAIN, Run, run
+from .timeline import (
+    GRADIENTS,
+    PARTS,
+    IrregularError,
+    Peak,
+    Place,
+    multiplicity,
+    peaks,
+    stretches,
+    unroll,
+    unroll_flops,
+)
+from .tracker import Tracker
+
+WEIGHTS, ADAPTER, OPTIMIZER, TEMPORARY = (
+    PARTS.index(n) for n in ("weights", "adapter", "optimizer", "temporary")
+)
+TRANSIENT = slice(PARTS.index("activations"), None)
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """A simulated step: its peak, the peak of each phase, FLOPs by phase and operator, how many layers ran of how
+    many, parameters trained, and what to note."""
+
+    peak: Peak
+    moments: dict[str, Peak]
+    flops: dict[str, dict[str, int]]
+    layers_run: int
+    layers: int
+    trained: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Bytes of the peak by part."""
+        return dict(zip(PARTS, self.peak.parts, strict=True))
+
+    @property
+    def total_flops(self) -> int:
+        """FLOPs of forward and backward, as torch's counter counts them."""
+        return sum(sum(by_operator.values()) for by_operator in self.flops.values())
+
+
+def simulate_step(
+    config: Mapping[str, Any], spec: AdapterSpec | None, setup: Setup, *, whole: bool = False,
+    block_bytes: int = BLOCK_BYTES, how: Run = PLAIN, arch: Architecture | None = None,
+) -> Simulation:  # fmt: skip
+    """Run a step on the meta device, once as it begins and with what a later one finds: the optimizer's states.
+
+    `whole` runs every layer instead of a few that stand for all; `arch` is the config's inventory where it is known.
+    Raises ConfigError where transformers or PEFT cannot run it, InputError for what is not simulated.
+    """
+    check_setup(setup)
+    made = make(config, spec, setup, arch)
+    trained = [p for p in made.model.parameters() if p.requires_grad]
+    start = _held(made.model, setup, block_bytes)
+    state, extra = optimizer_step(trained, setup, block_bytes)
+    start[OPTIMIZER] += state
+    gradients = 0 if setup.optimizer_in_backward else _sum(trained, block_bytes)
+    if setup.accumulation > 1:
+        start[GRADIENTS] += gradients
+    found = stacks(made.model)
+    if whole:
+        found = [everyone(stack.path, stack.length) for stack in found]
+    try:
+        moments, flops = _step(made, setup, found, start, block_bytes, how)
+    except IrregularError:
+        found = [everyone(stack.path, stack.length) for stack in found]
+        moments, flops = _step(made, setup, found, start, block_bytes, how)
+    update = list(start)
+    update[GRADIENTS] = gradients
+    update[TEMPORARY] += extra
+    moments["optimizer"] = Peak(Place("optimizer", "step"), tuple(update))
+    peak = max(moments.values(), key=lambda each: each.bytes)
+    ran, layers = sum(len(stack.chosen) for stack in found), sum(stack.length for stack in found)
+    return Simulation(peak, moments, flops, ran, layers, sum(p.numel() for p in trained), made.notes)
+
+
+def _round(number: int, to: int) -> int:
+    return -(-number // to) * to
+
+
+def _sum(tensors: Sequence[Any], block_bytes: int) -> int:
+    return sum(_round(t.numel() * t.element_size(), block_bytes) for t in tensors)
+
+
+def _held(model: Any, setup: Setup, block_bytes: int) -> list[int]:
+    """Bytes by part that a model holds throughout: weights (with buffers) and the adapter."""
+    held = [0] * len(PARTS)
+    seen: set[int] = set()
+    for tensor in (*model.parameters(), *model.buffers()):
+        storage = tensor.untyped_storage()
+        if storage._cdata in seen:
+            continue
+        seen.add(storage._cdata)
+        part = ADAPTER if tensor.requires_grad and setup.method != "full" else WEIGHTS
+        held[part] += _round(storage.nbytes(), block_bytes)
+    return held
+
+
+def _step(
+    made: Made, setup: Setup, found: list[Stack], start: Sequence[int], block_bytes: int, how: Run
+) -> tuple[dict[str, Peak], dict[str, dict[str, int]]]:
+    with clear_errors(made):
+        recording = run(made, setup, found, Tracker(block_bytes), how)
+    made.model.zero_grad(set_to_none=True)
+    times = multiplicity(found)
+    moments, end = peaks(start, unroll(stretches(recording, times), found))
+    if any(end[TRANSIENT]) and not all(stack.whole for stack in found):
+        raise IrregularError(f"a step leaves {end[TRANSIENT]} bytes behind")
+    return moments, unroll_flops(recording.flops, times)

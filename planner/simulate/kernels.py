@@ -1,0 +1,177 @@
+"""What CUDA does otherwise than the meta device: fused attention and dropout, autocast's choice of types, experts.
+
+The meta device takes the general path of an operation. Where CUDA has a kernel of its own that keeps other tensors,
+the call is turned to a stand-in that allocates what the kernel allocates and counts the FLOPs that torch's counter
+counts for it. Source of autocast's lists: pytorch v2.13, aten/src/ATen/autocast_mode.h.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from .attention import HALVES, attention_kernel, bias_of, flash, fused
+from .experts import ExpertPairs
+from .tracker import Tracker
+
+LOWER = frozenset(
+    "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d prelu addmm addmv addr matmul "
+    "__matmul__ __rmatmul__ einsum mm mv linear addbmm baddbmm bmm chain_matmul scaled_dot_product_attention".split()
+)
+FLOAT = frozenset(
+    "acos asin cosh erfinv exp expm1 log log10 log2 log1p reciprocal rsqrt sinh tan pow __pow__ softplus layer_norm "
+    "rms_norm group_norm cosine_similarity nll_loss kl_div l1_loss smooth_l1_loss huber_loss mse_loss dist cdist "
+    "logsumexp binary_cross_entropy_with_logits prod softmax log_softmax cumprod cumsum sum norm".split()
+)
+
+# What code asks of data that are not there: whether all of them are as usual, whether any is not.
+QUESTIONS = {torch.Tensor.all: True, torch.all: True, torch.Tensor.any: False, torch.any: False}
+
+
+class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
+    """Runs a model's calls as CUDA would run them. `autocast` is the type that autocast lowers to, if it is on.
+
+    `pairs` are adapters on tensors of experts by the storage of the tensor. `masked` says that a mask hides
+    some tokens. With `cuda` false it only answers questions about data that are not there.
+    """
+
+    active: ClassVar[CudaKernels | None] = None
+
+    def __init__(
+        self, tracker: Tracker, autocast: Any = None, cuda: bool = True,
+        pairs: Mapping[int, ExpertPairs] | None = None, masked: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.cuda = cuda
+        self.pairs = pairs or {}
+        self.masked = masked
+        self.tracker = tracker
+        self.autocast = autocast
+        self.casting = False
+        self._cast: dict[int, tuple[Any, Any]] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        # Rotations switch autocast off, by a way that the meta device does not have; they alone ask for no gradient.
+        if self.casting and torch.is_grad_enabled():
+            name = getattr(func, "__name__", "")
+            if name in LOWER:
+                args, kwargs = self._all(args, kwargs, self._lower)
+            elif name in FLOAT:
+                args, kwargs = self._all(args, kwargs, _raise)
+        if self.cuda and func is functional.scaled_dot_product_attention:
+            return self._attention(*args, **kwargs)
+        if self.cuda and func is functional.dropout:
+            return _dropout(*args, **kwargs)
+        if func is torch._grouped_mm and self.pairs:
+            return self._experts(*args, **kwargs)
+        if func in QUESTIONS and len(args) == 1 and not kwargs and args[0].device.type == "meta":
+            return torch.tensor(QUESTIONS[func])
+        if func is torch.Tensor.__bool__ and args[0].device.type == "meta":
+            return not self.masked
+        return func(*args, **kwargs)
+
+    def _experts(self, rows: Any, weight: Any, offs: Any = None, **more: Any) -> Any:
+        """A grouped product, and the pairs on its tensor of experts."""
+        out = torch._grouped_mm(rows, weight, offs=offs, **more)
+        pairs = self.pairs.get(weight.untyped_storage()._cdata)
+        return out if pairs is None else pairs.add(rows, out, self.tracker)
+
+    @contextmanager
+    def forward(self) -> Iterator[None]:
+        """In a forward pass, or a part of one that runs again: autocast is on, and forgets its casts at the end."""
+        self.casting, CudaKernels.active = self.autocast is not None, self
+        try:
+            with _autocast_asked(self):
+                yield
+        finally:
+            self.casting, CudaKernels.active = False, None
+            self._cast.clear()
+
+    @contextmanager
+    def switched(self, on: bool) -> Iterator[None]:
+        """With autocast switched on or off for a while."""
+        was, self.casting = self.casting, on and self.autocast is not None
+        try:
+            yield
+        finally:
+            self.casting = was
+
+    def _all(self, args: Any, kwargs: Any, cast: Callable[[Any], Any]) -> tuple[Any, dict[str, Any]]:
+        return tuple(_each(x, cast) for x in args), {name: _each(x, cast) for name, x in kwargs.items()}
+
+    def _lower(self, x: Any) -> Any:
+        """A floating tensor in autocast's type; the cast of a trained leaf is kept until the context is left."""
+        if x.dtype == self.autocast or not x.is_floating_point() or x.dtype == torch.float64:
+            return x
+        if not (x.is_leaf and x.requires_grad and x.dtype == torch.float32):
+            return x.to(self.autocast)
+        if id(x) not in self._cast:
+            self._cast[id(x)] = x, x.to(self.autocast)
+        return self._cast[id(x)][1]
+
+    def _attention(
+        self, query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0,
+        is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
+    ) -> Any:  # fmt: skip
+        kernel = attention_kernel(query, key, value, attn_mask, enable_gqa)
+        if kernel == "math":
+            return torch.ops.aten._scaled_dot_product_attention_math(
+                query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
+            )[0]
+        if attn_mask is not None:
+            attn_mask = bias_of(attn_mask, query, key)
+        return fused(self.tracker, query, key, value, attn_mask, kernel)
+
+
+def _each(x: Any, cast: Callable[[Any], Any]) -> Any:
+    if isinstance(x, torch.Tensor):
+        return cast(x)
+    return type(x)(_each(item, cast) for item in x) if type(x) in (tuple, list) else x
+
+
+def _raise(x: Any) -> Any:
+    return x.float() if x.dtype in HALVES else x
+
+
+def _dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+    """CUDA's fused dropout keeps a mask of one byte a value; the general path keeps one of the input's type."""
+    if not training or p == 0.0:
+        return input
+    return torch.native_dropout(input, p, True)[0]
+
+
+@contextmanager
+def _autocast_asked(kernels: CudaKernels) -> Iterator[None]:
+    """What code does with torch.autocast on the meta device, which has none, it does with ours."""
+    enabled, context = torch.is_autocast_enabled, torch.autocast
+
+    def is_enabled(device_type: str = "meta") -> bool:
+        return kernels.casting if device_type in ("meta", "cuda") else bool(enabled(device_type))
+
+    def switch(device_type: str, *args: Any, enabled: bool = True, **kwargs: Any) -> Any:
+        if device_type != "meta":
+            return context(device_type, *args, enabled=enabled, **kwargs)
+        return kernels.switched(enabled)
+
+    torch.is_autocast_enabled, torch.autocast = is_enabled, switch
+    try:
+        yield
+    finally:
+        torch.is_autocast_enabled, torch.autocast = enabled, context
+
+
+def flash_attention(
+    module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **kwargs: Any
+) -> tuple[Any, None]:
+    """transformers' attention function that stands for the flash-attn package."""
+    kernels = CudaKernels.active
+    if kernels is None:
+        raise RuntimeError("the stand-in for flash attention runs inside a simulation only")
+    dtype = kernels.autocast or next(p.dtype for p in module.parameters() if p.dtype in HALVES)
+    return flash(kernels.tracker, query, key, value, dtype), None

@@ -1,0 +1,100 @@
+"""Losses that do not make float32 logits: a fused cross-entropy, and one that never holds all logits.
+
+They replace the loss that transformers computes (logits cast to float32, log-softmax kept), by what Liger's kernels
+allocate: liger-kernel 0.6, ops/cross_entropy.py and ops/fused_linear_cross_entropy.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import InputError
+from ..setup import Setup
+
+
+class _Fused(torch.autograd.Function):  # type: ignore[misc]
+    """Cross-entropy in one kernel: a float32 loss a row, and the gradient written over the logits."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Any, labels: Any) -> Any:
+        ctx.save_for_backward(logits.detach())
+        losses = logits.new_empty(logits.shape[0], dtype=torch.float32)
+        return losses.sum()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        return ctx.saved_tensors[0], None
+
+
+class _Chunked(torch.autograd.Function):  # type: ignore[misc]
+    """Unembedding and loss together, `chunk` rows at a time; gradients are made in the forward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Any, weight: Any, bias: Any, chunk: int) -> Any:
+        wants = ctx.needs_input_grad
+        d_hidden = torch.zeros_like(hidden)
+        d_weight = torch.zeros_like(weight) if wants[1] else None
+        losses = hidden.new_zeros(hidden.shape[0], dtype=torch.float32)
+        for start in range(0, hidden.shape[0], chunk):
+            rows = hidden[start : start + chunk]
+            logits = torch.nn.functional.linear(rows, weight, bias)
+            d_hidden[start : start + chunk] = logits @ weight
+            if d_weight is not None:
+                d_weight.addmm_(logits.t(), rows)
+            del logits
+        ctx.save_for_backward(d_hidden, d_weight)
+        ctx.bias = bias
+        return losses.sum()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        d_hidden, d_weight = ctx.saved_tensors
+        d_bias = torch.empty_like(ctx.bias) if ctx.needs_input_grad[2] else None
+        return d_hidden, d_weight, d_bias, None
+
+
+class _Through(nn.Module):  # type: ignore[misc]
+    """Stands where the unembedding stands, hands the hidden states on to the loss, and keeps the weight."""
+
+    def __init__(self, head: Any) -> None:
+        super().__init__()
+        self.head = head
+
+    @property
+    def weight(self) -> Any:
+        """The unembedding's weight."""
+        return self.head.weight
+
+    def forward(self, hidden: Any) -> Any:
+        return hidden
+
+
+def choose_loss(model: Any, setup: Setup) -> None:
+    """Give a causal language model the loss asked for. Raises InputError where it cannot take it."""
+    if setup.loss == "full":
+        return
+    head = model.get_output_embeddings()
+    if head is None or not hasattr(model, "loss_function"):
+        raise InputError(
+            "loss", setup.loss, "full for this model", "It makes no logits by one Linear module."
+        )
+    if setup.loss == "fused":
+        model.loss_function = _fused
+        return
+    if not isinstance(head, nn.Linear):
+        raise InputError("loss", "chunked", "full or fused where the unembedding has an adapter")
+    model.set_output_embeddings(_Through(head))
+
+    def chunked(logits: Any, labels: Any, **_: Any) -> Any:
+        hidden = logits.reshape(-1, logits.shape[-1])
+        return _Chunked.apply(hidden, head.weight, getattr(head, "bias", None), setup.loss_chunk)
+
+    model.loss_function = chunked
+
+
+def _fused(logits: Any, labels: Any, vocab_size: int, **_: Any) -> Any:
+    labels = nn.functional.pad(labels, (0, 1), value=-100)[..., 1:].contiguous().view(-1)
+    return _Fused.apply(logits.view(-1, logits.shape[-1]), labels)

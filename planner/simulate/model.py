@@ -1,0 +1,139 @@
+"""The model that is to be trained, on the meta device: weights in their types, adapter, what is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from ..adapter import Adapted, AdapterSpec, adapt
+from ..adapter.whole import trained_whole
+from ..architecture.build import build
+from ..architecture.meta.model import build_model, quietly
+from ..exports.peft import lora_config
+from ..schema import Architecture
+from ..setup import Setup
+from .experts import ExpertPairs, attach, check_pairs
+from .kernels import flash_attention
+from .losses import choose_loss
+
+
+def dtype_of(name: str) -> Any:
+    """torch's type of this name."""
+    return getattr(torch, name)
+
+
+FLASH = "lora_plan_flash"
+# Model types that transformers has under another name.
+AS_TYPE = {"kimi_k2": "deepseek_v3"}
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model ready to be trained: `pairs` are adapters on tensors of experts by the storage of the tensor."""
+
+    model: Any
+    pairs: Mapping[int, ExpertPairs]
+    notes: tuple[str, ...]
+
+
+def make(
+    config: Mapping[str, Any], spec: AdapterSpec | None, setup: Setup, arch: Architecture | None = None
+) -> Made:
+    """The model with its adapter, in training mode; frozen where it is frozen.
+
+    Raises ConfigError where transformers or PEFT cannot build it, InputError for a choice that PEFT cannot train.
+    """
+    named = {**config, "model_type": AS_TYPE.get(str(config.get("model_type")), config.get("model_type"))}
+    model = build_model(named)
+    pairs: dict[int, ExpertPairs] = {}
+    with quietly():
+        model.requires_grad_(setup.method == "full")
+        hold(model, dtype_of(setup.weight_dtype))
+        model.config.get_text_config().use_cache = False
+        notes = choose_attention(model, setup)
+        base = model
+        if setup.method != "full":
+            model, pairs = _frozen(model, config, arch or build(config), spec or AdapterSpec(), setup)
+        choose_loss(base, setup)
+        if setup.needs_input_grads:
+            model.enable_input_require_grads()
+    return Made(model.train(), pairs, notes)
+
+
+def hold(model: Any, dtype: Any) -> None:
+    """Parameters in their type, but for those that the library keeps in float32; buffers stay as they are."""
+    strict = tuple(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
+    half = tuple(getattr(model, "_keep_in_fp32_modules", None) or ()) if dtype == torch.float16 else ()
+    for name, parameter in model.named_parameters():
+        kept = any(word in name for word in (*strict, *half))
+        parameter.data = parameter.data.to(torch.float32 if kept else dtype)
+
+
+def choose_attention(model: Any, setup: Setup) -> tuple[str, ...]:
+    """Take the attention implementation asked for, or the eager one where the model has no other; what to note."""
+    kernel = setup.attention_kernel
+    if kernel == "eager":
+        return ()
+    if kernel == "flash" and getattr(model, "_supports_flash_attn", False):
+        from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, flash_attention_mask
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+        ALL_ATTENTION_FUNCTIONS.register(FLASH, flash_attention)
+        ALL_MASK_ATTENTION_FUNCTIONS.register(FLASH, flash_attention_mask)
+        model.config._attn_implementation = FLASH
+        return ()
+    try:
+        model.set_attn_implementation("sdpa")
+    except (ValueError, ImportError):
+        model.set_attn_implementation("eager")
+        return (f"this model has no {kernel} attention in transformers: it ran eager attention",)
+    return () if kernel == "sdpa" else ("this model has no flash attention in transformers: it ran SDPA",)
+
+
+def _frozen(
+    model: Any, config: Mapping[str, Any], arch: Architecture, spec: AdapterSpec, setup: Setup
+) -> tuple[Any, dict[int, ExpertPairs]]:
+    """The model with an adapter on frozen weights, quantised where they are."""
+    if setup.quantize != "none":
+        from .quantised import quantise
+
+        quantise(model, setup)
+    if setup.upcast_small:
+        for parameter in model.parameters():
+            if parameter.dtype in (torch.float16, torch.bfloat16):
+                parameter.data = parameter.data.to(torch.float32)
+    found, pairs = _adapted(model, config, arch, spec, setup)
+    if setup.quantize != "none":
+        from .quantised import adapt_quantised
+
+        adapt_quantised(found, setup)
+    return found, pairs
+
+
+def _adapted(
+    model: Any, config: Mapping[str, Any], arch: Architecture, spec: AdapterSpec, setup: Setup
+) -> tuple[Any, dict[int, ExpertPairs]]:
+    """PEFT's model of a spec, and where PEFT has no place for pairs on experts, these beside it."""
+    from peft import LoraConfig, get_peft_model
+
+    dtype = dtype_of(setup.trained_dtype)
+    adapted: Sequence[Adapted] = adapt(arch, spec)
+    own = [item for item in adapted if item.matrix.kind == "experts" and not item.pairs[0].materialised]
+    if own and not any(item.as_peft and item.matrix.experts == 1 for item in own):
+        check_pairs(own)
+        spec = replace(spec, experts="none")
+        adapted = [item for item in adapted if item not in own]
+    else:
+        own = []
+    fields = lora_config(arch, spec, adapted, trained_whole(arch, spec, adapted), config, None)
+    fields.update(lora_dropout=setup.lora_dropout, init_lora_weights=False, task_type=None)
+    with torch.device("meta"):
+        found = get_peft_model(model, LoraConfig(**fields))
+    pairs = attach(found, own, dtype, "base_model.model.")
+    for parameter in found.parameters():
+        if parameter.requires_grad and parameter.dtype != dtype:
+            parameter.data = parameter.data.to(dtype)
+    return found, pairs

@@ -1,0 +1,180 @@
+"""simulate: from a model and a few choices to the simulated step of each method."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata, util
+from typing import Any
+
+from ..adapter import AdapterSpec
+from ..adapter.options import names, spec_of
+from ..architecture.meta import checks
+from ..errors import InputError, MissingDependencyError, hint
+from ..estimator import load, model_of
+from ..schema import Architecture, Notice, Source
+from ..setup import Setup
+from ..units import parse_count
+from .report import SimulatedStep, SimulatedSteps
+
+METHODS = ("lora", "full", "qlora")
+NEEDED = ("torch", "transformers", "peft")
+DEFAULT_SEQ_LEN = 2048
+URLS = {
+    "torch": "https://github.com/pytorch/pytorch/tree/v{}",
+    "transformers": "https://github.com/huggingface/transformers/tree/v{}",
+    "peft": "https://github.com/huggingface/peft/tree/v{}",
+}
+Progress = Callable[[str], None]
+
+
+def simulate(
+    model: str | os.PathLike[str] | Mapping[str, Any] | None = None, *, methods: str | Sequence[str] = METHODS,
+    seq_len: int | None = None, batch: int = 1, accumulation: int = 1, checkpointing: bool = False,
+    precision: str = "bf16", autocast: bool = False, quantize: str = "nf4", upcast_small: bool = False,
+    optimizer: str = "adamw", attention_kernel: str = "sdpa", packing: str = "full", loss: str = "full",
+    lora_dropout: float = 0.0, rank: int = 32, alpha: float = 32, layers: str | Sequence[str] | None = None,
+    targets: str | Sequence[str] | None = None, experts: str = "scaled", layout: str | None = None,
+    variant: str = "lora", adapter_dtype: str = "float32", target_regex: str | None = None,
+    target_parameters: str | Sequence[str] | None = None,
+    layers_to_transform: int | str | Sequence[int] | None = None,
+    exclude_modules: str | Sequence[str] | None = None, rank_pattern: str | Mapping[str, int] | None = None,
+    alpha_pattern: str | Mapping[str, float] | None = None, modules_to_save: str | Sequence[str] | None = None,
+    bias: str = "none", use_rslora: bool = False, adapter: str | os.PathLike[str] | None = None,
+    trust_remote_code: bool = False, whole: bool = False, progress: Progress | None = None,
+) -> SimulatedSteps:  # fmt: skip
+    """The training step of `model`, run without weights: peak memory by part, its moment, and FLOPs.
+
+    The options are those of `lora-plan simulate`, by the same names; `batch` is of one GPU. `whole` runs every
+    layer instead of a few that stand for all. `progress` is told what is being done. Raises a PlannerError whose
+    message says what to do; MissingDependencyError without torch.
+    """
+    started = time.monotonic()
+    options: dict[str, Any] = dict(locals())
+    chosen = _methods(methods)
+    spec = spec_of(options)
+    if trust_remote_code:
+        raise InputError("trust-remote-code", True, "nothing: a simulation runs transformers' own code only")
+    found, arch = load(model_of(options))
+    setups = [_setup(method, options, arch) for method in chosen]
+    _installed()
+    checks.check(found.config)
+    tell = progress or (lambda _: None)
+    tell("loading torch and transformers")
+    from .core import simulate_step
+
+    steps: dict[str, SimulatedStep] = {}
+    notes: list[str] = []
+    for setup in setups:
+        tell(f"running {NAMES[setup.method]}")
+        result = simulate_step(found.config, spec, setup, arch=arch, whole=whole)
+        steps[setup.method] = SimulatedStep(
+            setup, result.peak, result.moments, result.flops, result.trained, result.layers_run, result.layers
+        )
+        notes += result.notes
+    return SimulatedSteps(
+        found.model_id, found.origin, arch.model_type, arch.params, spec, steps,
+        (*found.notices, *_notices(arch, found.config, spec, steps, notes)),
+        (*(("model config", source) for source in found.sources), *_sources()),
+        round(time.monotonic() - started, 3),
+    )  # fmt: skip
+
+
+NAMES = {"lora": "LoRA", "full": "full fine-tuning", "qlora": "QLoRA"}
+
+
+def _methods(given: str | Sequence[str]) -> tuple[str, ...]:
+    chosen = names("methods", given) or METHODS
+    for method in chosen:
+        if method not in METHODS:
+            raise InputError(
+                "methods", method, f"a comma list of {', '.join(METHODS)}", hint(method, METHODS).strip()
+            )
+    return chosen
+
+
+def _setup(method: str, options: Mapping[str, Any], arch: Architecture) -> Setup:
+    """The set-up of a method: one GPU's micro-step."""
+    length = options["seq_len"]
+    if length is None:
+        length = min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN)
+    return Setup(
+        method=method, precision=options["precision"], optimizer=options["optimizer"],  # type: ignore[arg-type]
+        checkpointing="layer" if options["checkpointing"] else "none",
+        attention_kernel=options["attention_kernel"], micro_batch=_number("batch", options["batch"]),
+        seq_len=_number("seq-len", length), accumulation=_number("accumulation", options["accumulation"]),
+        packing=options["packing"], loss=options["loss"],
+        quantize=options["quantize"] if method == "qlora" else "none",
+        adapter_dtype=None if method == "full" else options["adapter_dtype"], autocast=bool(options["autocast"]),
+        lora_dropout=options["lora_dropout"], upcast_small=bool(options["upcast_small"]) and method == "qlora",
+    )  # fmt: skip
+
+
+def _number(field: str, value: object) -> int:
+    number = parse_count(field, value)
+    if number < 1:
+        raise InputError(field, value, "a whole number of at least 1")
+    return number
+
+
+def _installed() -> None:
+    missing = [name for name in NEEDED if util.find_spec(name) is None]
+    if missing:
+        raise MissingDependencyError(
+            f'simulating a step needs {" and ".join(missing)}: pip install "lora-plan[validate]".'
+        )
+
+
+def _notices(
+    arch: Architecture, config: Mapping[str, Any], spec: AdapterSpec, steps: Mapping[str, SimulatedStep],
+    notes: Sequence[str],
+) -> list[Notice]:  # fmt: skip
+    """What a reader of the figures should know."""
+    found = [
+        Notice(
+            "overhead-not-simulated",
+            "the CUDA context, cuBLAS workspaces and what the allocator keeps unused come on top "
+            "(0.5 to 2 GiB, and fragmentation)",
+        )
+    ]
+    found += [Notice("simulated-otherwise", note) for note in dict.fromkeys(notes)]
+    length = max(step.setup.seq_len for step in steps.values())
+    if arch.max_position and length > arch.max_position:
+        found.append(
+            Notice("long-sequence", f"{length:,} tokens are more than the model's {arch.max_position:,}")
+        )
+    if any(matrix.role == "state_space" for matrix in arch.matrices):
+        found.append(
+            Notice(
+                "reference-kernels",
+                "state-space and linear-attention layers run transformers' reference code, as where their kernels "
+                "(mamba-ssm, flash-linear-attention) are not installed; those keep less",
+            )
+        )
+    if config.get("quantization_config"):
+        found.append(
+            Notice(
+                "weights-unquantised",
+                "the config's own quantisation is left out: weights are held as asked for",
+            )
+        )
+    if any(m.kind == "experts" for m in arch.matrices) and spec.experts not in ("peft", "none"):
+        found.append(
+            Notice(
+                "expert-pairs",
+                f"experts {spec.experts}: PEFT has no place for these pairs; they run beside transformers' grouped "
+                "product",
+            )
+        )
+    return found
+
+
+def _sources() -> list[tuple[str, Source]]:
+    """The libraries whose code ran."""
+    found = []
+    for name in NEEDED:
+        version = metadata.version(name)
+        url = URLS[name].format(version.partition("+")[0])
+        found.append(("the step", Source(f"{name} {version}", url, "the code that ran", "", "derived")))
+    return found

@@ -1,0 +1,14 @@
+"""How long a step takes: work, roofline, communication, and how far measured runs lie from them."""
+
+from .calibration import NOTHING_MEASURED, Calibration, Measurement
+from .timing import StepTime, step_time, tokens_of, trained_params
+
+__all__ = [
+    "NOTHING_MEASURED",
+    "Calibration",
+    "Measurement",
+    "StepTime",
+    "step_time",
+    "tokens_of",
+    "trained_params",
+]

@@ -1,0 +1,123 @@
+"""Calibration: what measured steps say about one's own trainer and machine.
+
+The logarithm of measured over predicted time is taken as b + e: b ~ N(0, between^2) belongs to a trainer on a
+machine, e ~ N(0, noise) to one set-up. n measurements y_i with noises v_i give b the posterior
+
+    precision = 1 / between^2 + sum 1 / v_i,   mean = (sum y_i / v_i) / precision,
+
+and a new set-up of the same trainer and machine the deviation sqrt(1 / precision + its noise).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import InputError
+from ..schema import Notice
+from .efficiency import Spread
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measured step: what it took over what was predicted (as a logarithm), and the share of host time and
+    communication in it."""
+
+    gpu: str
+    trainer: str
+    log_ratio: float
+    thin_share: float
+    measured_s: float
+    predicted_s: float
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Measurements of one's own; empty, nothing changes."""
+
+    measurements: tuple[Measurement, ...] = ()
+
+    def of(self, gpu: str, trainer: str) -> tuple[Measurement, ...]:
+        """Those of this accelerator and trainer."""
+        return tuple(m for m in self.measurements if m.gpu == gpu and m.trainer == trainer)
+
+    def correction(self, gpu: str, trainer: str, thin_share: float, spread: Spread) -> tuple[float, float]:
+        """What to add to the logarithm of a predicted time, and its standard deviation."""
+        precision, weighted = 1 / spread.between**2, 0.0
+        for measurement in self.of(gpu, trainer):
+            noise = spread.noise(measurement.thin_share)
+            precision += 1 / noise
+            weighted += measurement.log_ratio / noise
+        return weighted / precision, math.sqrt(1 / precision + spread.noise(thin_share))
+
+    def notices(self, gpu: str, trainer: str) -> tuple[Notice, ...]:
+        """What to say where measurements do not apply or lie far off."""
+        if not self.measurements:
+            return ()
+        mine = self.of(gpu, trainer)
+        if not mine:
+            measured = sorted({f"{m.trainer} on {m.gpu}" for m in self.measurements})
+            return (
+                Notice(
+                    "calibration-elsewhere",
+                    f"The calibration measured {', '.join(measured)}: it is not used for {trainer} on {gpu}.",
+                ),
+            )
+        worst = max(mine, key=lambda m: abs(m.log_ratio))
+        if abs(worst.log_ratio) > math.log(2):
+            return (
+                Notice(
+                    "calibration-far",
+                    f"A measured step took {math.exp(worst.log_ratio):.2g} times what was predicted: check that its "
+                    "model, batch and length are as stated.",
+                ),
+            )
+        return ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The calibration file."""
+        return {"lora_plan_calibration": FORMAT, "measurements": [dict(vars(m)) for m in self.measurements]}
+
+
+NOTHING_MEASURED = Calibration()
+
+
+def _measurement(raw: object, path: str) -> Measurement:
+    if not isinstance(raw, Mapping):
+        raise InputError("calibration", path, "a list of measurements, each an object")
+    values: dict[str, Any] = {}
+    for name, kind in Measurement.__annotations__.items():
+        value = raw.get(name, "" if name == "description" else None)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if (kind == "float" and not number) or (kind == "str" and not isinstance(value, str)):
+            what = "a number" if kind == "float" else "a string"
+            raise InputError("calibration", value, f"{what} as {name} of a measurement in {path}")
+        values[name] = value
+    if values["measured_s"] <= 0 or values["predicted_s"] <= 0 or not 0 <= values["thin_share"] <= 1:
+        raise InputError("calibration", path, "times above 0 and a thin_share from 0 to 1")
+    return Measurement(**values)
+
+
+def read(path: str | os.PathLike[str]) -> Calibration:
+    """The calibration of a file that `lora-plan calibrate` wrote. Raises InputError."""
+    shown = os.fspath(path)
+    try:
+        with open(shown, encoding="utf-8") as file:
+            raw = json.load(file)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "calibration", shown, "a file written by `lora-plan calibrate`", f"{error}."
+        ) from None
+    if not isinstance(raw, Mapping) or raw.get("lora_plan_calibration") != FORMAT:
+        raise InputError("calibration", shown, "a file written by `lora-plan calibrate`")
+    entries = raw.get("measurements")
+    if not isinstance(entries, list):
+        raise InputError("calibration", shown, "a list of measurements")
+    return Calibration(tuple(_measurement(entry, shown) for entry in entries))

@@ -1,0 +1,73 @@
+"""Time of collectives between GPUs, by the ring formulas.
+
+A ring over n GPUs moves a tensor of b bytes in (n - 1) / n x b a GPU for an all-gather or a reduce-scatter, and twice
+that for an all-reduce; an all-to-all sends (n - 1) / n of what each GPU holds. Trees, hierarchies and in-switch
+reductions, which beat the ring on many machines, are neglected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..adapter import Adapted
+from ..hardware import Cluster, pcie_bytes_per_s
+from ..moments import Traffic
+from ..schema import Architecture
+from ..setup import Setup
+
+CALL_S = 20e-6  # starting one collective, assumed
+# Trainers on FSDP 2, which gathers the next layers ahead.
+GATHER_AHEAD = ("nemo-automodel", "torchtitan", "torchtune")
+# Trainers that gather by layer. PEFT's own policy, which the others follow, makes an FSDP unit of every factor
+# of every pair, since FSDP 1 wants units that are trained or frozen as a whole.
+GATHER_BY_LAYER = ("fms-acceleration", "litgpt", "llm-foundry", "unsloth", "megatron")
+
+
+def ring_share(collective: str, group: int) -> float:
+    """Bytes that a GPU sends for each byte of the tensor."""
+    if collective in ("send", "host_copy"):
+        return 1.0
+    return (2.0 if collective == "all_reduce" else 1.0) * (group - 1) / group
+
+
+def rate_of(entry: Traffic, machine: Cluster) -> float:
+    """Bytes a second of the link that a collective uses. Tensor-, expert- and sequence-parallel groups are taken
+    to lie within a machine as far as they fit, the others to span what is left."""
+    if entry.group == "host":
+        return pcie_bytes_per_s(machine.accelerator)
+    inside = entry.group in ("tensor", "expert", "sequence") or (
+        entry.group == "shard" and entry.group_size <= machine.per_node
+    )
+    return machine.rate_between(entry.group_size if inside else machine.count)
+
+
+def collective_s(entry: Traffic, machine: Cluster, link: float) -> float:
+    """Seconds of all calls of a collective in an optimizer step, at a share `link` of the links' rates."""
+    if entry.group_size < 2 and entry.group != "host":
+        return 0.0
+    moved = entry.bytes * ring_share(entry.collective, entry.group_size)
+    return moved / (rate_of(entry, machine) * link) + entry.calls * CALL_S
+
+
+def total_s(traffic: Iterable[Traffic], machine: Cluster, link: float) -> float:
+    """Seconds of all collectives one after another."""
+    return sum(collective_s(entry, machine, link) for entry in traffic)
+
+
+def exposed_s(computing: float, communicating: float, overlap: float) -> float:
+    """What communication adds to a step: the share `overlap` of it hides behind computing, as far as that lasts."""
+    return communicating - overlap * min(computing, communicating)
+
+
+def gathers(arch: Architecture, setup: Setup, adapted: Iterable[Adapted]) -> float:
+    """Units that a micro-step gathers, each costing the host time beside the bytes: forward and backward.
+
+    FSDP gathers layers (and each factor of each pair where PEFT's policy wraps them), DeepSpeed's ZeRO-3 modules.
+    """
+    if not setup.parameters_sharded or setup.shards < 2 or setup.trainer in GATHER_AHEAD:
+        return 0.0
+    factors = 0 if setup.method == "full" else sum(2 * len(item.layers) * len(item.pairs) for item in adapted)
+    if setup.sharding == "zero3":
+        return 2.0 * (sum(matrix.copies for matrix in arch.matrices) + factors) / setup.pipeline_parallel
+    wrapped = 0 if setup.trainer in GATHER_BY_LAYER else factors
+    return 2.0 * (arch.n_layers + 1 + wrapped) / setup.pipeline_parallel

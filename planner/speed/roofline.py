@@ -1,0 +1,112 @@
+"""Time of a step by roofline: each part takes as long as the slower of its arithmetic and its memory traffic.
+
+    product:      max(FLOPs / (peak x matmul), bytes / (bandwidth x memory))
+    attention:    max(FLOPs / (peak x attention), bytes / (bandwidth x memory))
+    scan:         FLOPs / (peak x scan)
+    elementwise:  bytes / (bandwidth x memory)
+    dequantising: bytes / (bandwidth x dequantise)
+    phase:        max(sum of its parts + kernels x start, kernels x host)
+    step:         micro-steps x (forward + backward) + optimizer + pipeline bubble + exposed communication
+
+The shares (matmul, memory, ...) are what programs reach of a peak: constants fitted on published runs and kept in
+data/speed.toml. What is neglected: that kernels overlap on one GPU, the clock's throttling, loading data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..hardware import Cluster, matmul_flops_per_s
+from ..moments import Traffic
+from ..setup import Setup
+from .communication import exposed_s, total_s
+from .efficiency import Efficiency
+from .work import PHASES, Gemm, Kind, Phase, Work
+
+PARTS = (
+    "matmul", "adapter", "attention", "scan", "memory_bound", "dequantise", "host", "optimizer", "bubble",
+    "communication",
+)  # fmt: skip
+THIN = ("host", "communication", "bubble")  # parts that vary most between machines
+NATIVE_ATTENTION = ("nemo-automodel", "megatron")  # trainers whose attention uses the matrix units since H100
+OF_KIND = {"base": "matmul", "adapter": "adapter", "attention": "attention", "scan": "scan"}
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What one accelerator reaches: FLOP/s by kind of product and format, bytes/s of elementwise work and of
+    dequantising."""
+
+    products: dict[tuple[Kind, str], float]
+    bytes_per_s: float
+    dequantise_bytes_per_s: float
+
+
+def rates(machine: Cluster, work: Work, efficiency: Efficiency, trainer: str) -> Rates:
+    """The rates for the products of `work`. Raises InputError where a peak or the bandwidth is not known."""
+    accelerator = machine.accelerator
+    hopper = bool(accelerator.fp8_dense_flops_per_s) and (accelerator.bf16_dense_flops_per_s or 0) > 7e14
+    attention = efficiency.attention
+    if hopper:
+        native = trainer in NATIVE_ATTENTION
+        attention = efficiency.attention_native if native else efficiency.attention_hopper
+    card = accelerator.name.startswith("RTX")
+    matmul = efficiency.matmul_cards if card else efficiency.matmul
+    share: dict[Kind, float] = {
+        "base": matmul,
+        "adapter": matmul,
+        "attention": attention,
+        "scan": efficiency.scan,
+    }
+    kinds = {(gemm.kind, gemm.dtype) for gemm in work.gemms}
+    products = {(kind, dtype): matmul_flops_per_s(accelerator, dtype) * share[kind] for kind, dtype in kinds}
+    bandwidth = accelerator.bandwidth_bytes_per_s or 0.0
+    return Rates(products, bandwidth * efficiency.memory, bandwidth * efficiency.dequantise)
+
+
+def gemm_s(gemm: Gemm, batch: float, known: Rates) -> float:
+    """Seconds of all calls of a product."""
+    arithmetic = gemm.flops.at(batch) / known.products[gemm.kind, gemm.dtype]
+    return gemm.calls * max(arithmetic, gemm.bytes.at(batch) / known.bytes_per_s)
+
+
+def _phase(work: Work, phase: Phase, batch: float, known: Rates, efficiency: Efficiency) -> dict[str, float]:
+    """Seconds by part of a phase of one micro-step."""
+    parts = dict.fromkeys(PARTS, 0.0)
+    parts["memory_bound"] = work.operations[phase] * efficiency.start_s
+    for gemm in work.gemms:
+        if gemm.phase == phase:
+            parts[OF_KIND[gemm.kind]] += gemm_s(gemm, batch, known)
+    for sweep in work.sweeps:
+        if sweep.phase == phase and sweep.what == "dequantise":
+            parts["dequantise"] += sweep.bytes.at(batch) / known.dequantise_bytes_per_s
+        elif sweep.phase == phase:
+            parts["memory_bound"] += sweep.bytes.at(batch) / known.bytes_per_s
+    parts["host"] = max(0.0, work.operations[phase] * efficiency.host_s - sum(parts.values()))
+    return parts
+
+
+def step_parts(
+    work: Work, setup: Setup, machine: Cluster, traffic: Iterable[Traffic], efficiency: Efficiency
+) -> dict[str, float]:
+    """Seconds of an optimizer step by part; they add up to the step. Raises InputError where a rate is not known."""
+    known = rates(machine, work, efficiency, setup.trainer)
+    micro_steps, stages = setup.accumulation, setup.pipeline_parallel
+    phases = [_phase(work, phase, setup.micro_batch, known, efficiency) for phase in PHASES]
+    parts = {name: sum(phase[name] for phase in phases) * micro_steps / stages for name in PARTS}
+    moved = work.accumulate_bytes * (micro_steps - 1) + work.optimizer_bytes
+    parts["optimizer"] = moved / known.bytes_per_s + work.optimizer_operations * efficiency.start_s
+    computing = sum(parts.values())
+    parts["bubble"] = computing * (stages - 1) / micro_steps
+    gather = efficiency.module_s if setup.sharding == "zero3" else efficiency.unit_s
+    moving = total_s(traffic, machine, efficiency.link)
+    parts["communication"] = (
+        exposed_s(computing, moving, efficiency.overlap) + work.gathers * micro_steps * gather
+    )
+    return parts
+
+
+def thin_share(parts: dict[str, float]) -> float:
+    """The share of a step in parts that vary most between machines: host time, communication, bubbles."""
+    return sum(parts[name] for name in THIN) / sum(parts.values())

@@ -1,0 +1,119 @@
+"""From a model, what is trained and how it is run to the work of a micro-step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from ..adapter import Adapted
+from ..adapter.whole import NOTHING_WHOLE, Whole
+from ..schema import Architecture, Block
+from ..setup import Setup
+from .communication import gathers
+from .styles import OPTIMIZER
+from .sums import Sums
+from .walk import WIDTH, Walk
+from .work import Gemm, Linear, Sweep, Work
+
+
+def _stacks(arch: Architecture) -> Iterator[tuple[str, list[tuple[int, Block]]]]:
+    """Stacks in the order in which they run, each with its layers in order."""
+    stacks: dict[str, list[tuple[int, Block]]] = {}
+    for block in arch.blocks:
+        stacks.setdefault(block.stack, []).extend((layer, block) for layer in block.layers)
+    for name, layers in stacks.items():
+        yield name, sorted(layers, key=lambda pair: pair[0])
+
+
+def _lengths(arch: Architecture, seq_len: int) -> dict[str, int]:
+    """Positions of each stack."""
+    lengths = dict.fromkeys(("stem", "decoder", "encoder", "head", "memory"), seq_len)
+    fixed = next((block.fixed_length for block in arch.blocks if block.stack == "encoder"), None)
+    return {**lengths, "memory": fixed or seq_len}
+
+
+def _embedding(walk: Walk, pairs: Iterable[Adapted], seq_len: int) -> bool:
+    """Add the up-projections of adapted look-up tables; whether the stream starts with a gradient."""
+    found = False
+    for item in pairs:
+        if item.matrix.kind != "embedding" or item.matrix.role in ("vision", "audio"):
+            continue
+        found = True
+        for pair in item.pairs:
+            up = (walk.rows(seq_len), float(pair.rank), float(pair.d_out))
+            walk.low_rank("forward", None, up)
+            walk.low_rank("backward", up, up)
+            if pair.magnitudes:
+                flops = Linear(2.0 * pair.rank * pair.d_in * pair.d_out)
+                walk.sums.gemm("adapter", "forward", walk.setup.trained_dtype, flops, Linear())
+    return found
+
+
+def _stack(
+    walk: Walk, layers: Iterable[tuple[int, Block]], lengths: Mapping[str, int], stream: bool, memory: bool
+) -> bool:
+    """Add a stack's layers, each kind walked once; whether its output needs a gradient."""
+    total = walk.sums
+    walked: dict[object, tuple[Sums, bool, dict[str, bool]]] = {}
+    uniform = walk.uniform
+    for layer, block in layers:
+        kept = tuple(sorted(walk.kept.items()))
+        key = (id(block), 0 if uniform else layer, stream, kept)
+        if key not in walked:
+            walk.sums = Sums()
+            start = [stream and not block.features, memory]
+            length = block.fixed_length or lengths[block.stack]
+            grad = walk.block(block, layer, length, lengths["memory"], start)
+            walked[key] = (walk.sums, grad, walk.kept)
+            walk.sums.times = 0.0
+        sums, grad, walk.kept = walked[key]
+        sums.times += 1
+        stream = grad or (block.features and walk.recompute)
+    for sums, _, _ in walked.values():
+        total.add(sums, sums.times)
+    walk.sums = total
+    return stream
+
+
+def _optimizer(
+    arch: Architecture, setup: Setup, adapted: Iterable[Adapted], whole: Whole
+) -> tuple[float, float]:
+    """Trained parameters of one GPU, as gradients accumulate and as the optimizer steps."""
+    split = setup.tensor_parallel * setup.pipeline_parallel
+    params = (
+        float(arch.params if setup.method == "full" else sum(i.params for i in adapted) + whole.params)
+        / split
+    )
+    gradients = params / (setup.shards if setup.gradients_sharded else 1)
+    return gradients, params / (setup.shards if setup.states_sharded else 1)
+
+
+def work_of(
+    arch: Architecture, setup: Setup, adapted: Iterable[Adapted] = (), whole: Whole = NOTHING_WHOLE
+) -> Work:
+    """The work of a micro-step of `setup`, whatever its micro-batch; `adapted` is not looked at in full fine-tuning.
+
+    The embedding's output needs a gradient where the set-up says so (HF's Trainer, with checkpointing).
+    """
+    pairs = () if setup.method == "full" else tuple(adapted)
+    trained: dict[int, tuple[Adapted, ...]] | None = None if setup.method == "full" else {}
+    for item in pairs:
+        trained = trained or {}
+        trained[item.index] = (*trained.get(item.index, ()), item)
+    walk, lengths = Walk(arch, setup, trained, whole), _lengths(arch, setup.seq_len)
+    start = trained is None or setup.needs_input_grads or whole.embedding
+    start = _embedding(walk, pairs, setup.seq_len) or start
+    stream, memory, previous = start, start, ""
+    for name, layers in _stacks(arch):
+        if previous == "encoder" and name == "decoder":
+            memory, stream = stream, start
+        previous = name
+        stream = _stack(walk, layers, lengths, stream, memory)
+    gradients, states = _optimizer(arch, setup, pairs, whole)
+    matrices = len(arch.matrices) if setup.method == "full" else 2 * sum(len(i.layers) for i in pairs)
+    return Work(
+        gemms=tuple(Gemm(kind, phase, dtype, n, f, b) for (kind, phase, dtype, f, b), n in walk.sums.gemms.items()),
+        sweeps=tuple(Sweep(what, phase, moved) for (what, phase), moved in walk.sums.sweeps.items()),
+        operations=walk.sums.operations, optimizer_bytes=states * OPTIMIZER[setup.optimizer],
+        optimizer_operations=float(20 + matrices // 10),
+        accumulate_bytes=3.0 * WIDTH[setup.trained_dtype] * gradients, gathers=gathers(arch, setup, pairs),
+    )  # fmt: skip

@@ -1,0 +1,90 @@
+"""Bytes that elementwise kernels move and how many are launched, by whose code runs.
+
+Bytes count each tensor that a kernel reads or writes once, for 16-bit activations with float32 inside norms and
+loss as the libraries have it. "transformers" runs an operation a kernel (RMSNorm: cast up 2+4, square 4+4, mean 4,
+scale 4+4, cast down 4+2, weight 2+2); "fused", "unsloth" and "liger" read and write once; "compiled" also
+merges neighbours. What is neglected: reshapes, masks, positions, a few percent of these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Bytes an element and kernels, forward and backward."""
+
+    forward_bytes: float
+    backward_bytes: float
+    forward_operations: float
+    backward_operations: float
+
+
+@dataclass(frozen=True)
+class Style:
+    """Costs of a library's elementwise code. Elements: of the stream for norm and residual; of the MLP's width for
+    activation; of queries and keys for rotary. `adapter` is per output element of an adapted matrix, `adapter_in`
+    per input element; `module` the operations around a matrix product."""
+
+    norm: Cost
+    activation: Cost
+    rotary: Cost
+    residual: Cost
+    adapter: Cost
+    adapter_in: Cost
+    module: Cost
+
+
+TRANSFORMERS = Style(
+    norm=Cost(32, 44, 7, 12),
+    activation=Cost(10, 18, 2, 4),
+    rotary=Cost(22, 22, 10, 12),
+    residual=Cost(6, 6, 1, 1),
+    adapter=Cost(10, 4, 2, 2),
+    adapter_in=Cost(0, 6, 1, 3),
+    module=Cost(0, 0, 1, 1),
+)
+FUSED = Style(
+    norm=Cost(4, 8, 1, 2),
+    activation=Cost(6, 10, 1, 1),
+    rotary=Cost(4, 4, 1, 1),
+    residual=Cost(6, 6, 1, 1),
+    adapter=Cost(10, 4, 2, 2),
+    adapter_in=Cost(0, 6, 1, 3),
+    module=Cost(0, 0, 1, 1),
+)
+UNSLOTH = Style(
+    norm=Cost(4, 8, 1, 2),
+    activation=Cost(6, 10, 1, 1),
+    rotary=Cost(4, 4, 1, 1),
+    residual=Cost(6, 6, 1, 1),
+    adapter=Cost(4, 0, 0, 0),
+    adapter_in=Cost(0, 4, 0, 0),
+    module=Cost(0, 0, 1, 1),
+)
+COMPILED = Style(
+    norm=Cost(4, 8, 1, 1),
+    activation=Cost(6, 10, 1, 1),
+    rotary=Cost(4, 4, 1, 1),
+    residual=Cost(2, 2, 0, 0),
+    adapter=Cost(6, 2, 1, 1),
+    adapter_in=Cost(0, 4, 0, 1),
+    module=Cost(0, 0, 1, 1),
+)
+STYLES = {
+    "transformers": TRANSFORMERS, "fused": FUSED, "liger": FUSED, "unsloth": UNSLOTH, "compiled": COMPILED,
+}  # fmt: skip
+# Bytes an element of the logits: cast to float32, shifted copy, log-softmax, its gradient, copy, cast back; in chunks
+# without the copies; fused kernels read 16-bit logits and write their gradient in place.
+LOSS = {"full": Cost(22, 26, 6, 6), "chunked": Cost(14, 18, 5, 5), "fused": Cost(4, 4, 2, 0)}
+# Bytes an element of eager scores: written, scaled, masked, softmax in float32, cast, read; and back.
+EAGER_SCORES = Cost(22, 24, 6, 8)
+# Bytes a trained parameter in a step of the optimizer, states in float32: gradient, parameter and two moments
+# are read, three of them written; PyTorch's multi-tensor code sweeps several times. 8-bit states move 1 byte a
+# moment.
+OPTIMIZER = {
+    "adamw": 60.0, "adamw-8bit": 16.0, "paged-adamw": 60.0, "paged-adamw-8bit": 16.0, "sgd": 12.0,
+    "sgd-momentum": 24.0,
+    "adafactor": 40.0, "lion": 36.0, "lion-8bit": 14.0, "muon": 60.0,
+}  # fmt: skip

@@ -1,0 +1,152 @@
+"""Step time with its interval: the roofline's seconds, spread as measured runs lie about it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ..adapter import Adapted
+from ..adapter.whole import NOTHING_WHOLE, Whole
+from ..flops import FLOPS_PER_MAC, Step, step_macs
+from ..hardware import Cluster, arithmetic_of, matmul_flops_per_s
+from ..memory.traffic import traffic as traffic_of
+from ..moments import Traffic
+from ..schema import Architecture, Basis, Notice
+from ..setup import Setup
+from .calibration import NOTHING_MEASURED, Calibration
+from .efficiency import Efficiency, constants
+from .roofline import step_parts, thin_share
+from .step import work_of
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """An optimizer step: seconds with the interval, by part, and what follows from them. `tokens` are those of
+    all GPUs in a step; `model_flops` leave out what checkpointing computes again and what a mask hides."""
+
+    seconds: float
+    low: float
+    high: float
+    parts: dict[str, float]
+    tokens: int
+    gpus: int
+    model_flops: float | None
+    peak_flops_per_s: float
+    coverage: float
+    notices: tuple[Notice, ...] = ()
+    basis: Basis = "fitted"
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens a second of all GPUs together."""
+        return self.tokens / self.seconds
+
+    @property
+    def mfu(self) -> float | None:
+        """Model FLOPs utilisation: the model's FLOPs over what the GPUs could do at their peaks."""
+        if self.model_flops is None:
+            return None
+        return self.model_flops / self.seconds / self.gpus / self.peak_flops_per_s
+
+    def to_dict(self) -> dict[str, Any]:
+        """A step, for JSON."""
+        return {
+            "seconds": self.seconds,
+            "low": self.low,
+            "high": self.high,
+            "tokens": self.tokens,
+            "tokens_per_s": self.tokens_per_s,
+            "tokens_per_s_per_gpu": self.tokens_per_s / self.gpus,
+            "mfu": self.mfu,
+            "parts": dict(self.parts),
+        }
+
+
+def tokens_of(setup: Setup) -> int:
+    """Tokens of an optimizer step over all GPUs."""
+    return setup.global_batch * setup.seq_len
+
+
+def trained_params(arch: Architecture, setup: Setup, adapted: Iterable[Adapted], whole: Whole) -> int:
+    """Parameters that a step updates."""
+    return arch.params if setup.method == "full" else sum(item.params for item in adapted) + whole.params
+
+
+def model_flops(
+    arch: Architecture, setup: Setup, adapted: Iterable[Adapted], whole: Whole = NOTHING_WHOLE
+) -> float | None:
+    """FLOPs of an optimizer step without recompute and without what masks hide; None where no count exists."""
+    if arch.flops_gap or not arch.blocks or whole.gap:
+        return None
+    pairs = None if setup.method == "full" else tuple(adapted)
+    tally = step_macs(arch, Step(1, setup.seq_len), pairs, whole)
+    return float(FLOPS_PER_MAC * (tally.total - tally.overcount - tally.hidden) * setup.global_batch)
+
+
+def _notices(setup: Setup, machine: Cluster, parts: dict[str, float], total: float) -> Iterable[Notice]:
+    name = machine.accelerator.name
+    if (
+        setup.compute_dtype != "float32"
+        and arithmetic_of(machine.accelerator, setup.compute_dtype) == "float32"
+    ):
+        yield Notice(
+            "no-16-bit-units",
+            f"{name} has no units for {setup.compute_dtype}: products are taken at its float32 rate; "
+            "--precision fp16 would use its float16 units.",
+        )
+    wide = setup.method != "full" and setup.trained_dtype == "float32" and setup.compute_dtype != "float32"
+    if wide and not setup.under_autocast:
+        yield Notice(
+            "adapter-in-float32",
+            "The adapter is in float32 on 16-bit weights without autocast, as PEFT makes it: its products and the "
+            "casts around them are slow. --adapter-dtype bfloat16 or --autocast avoids it.",
+        )
+    if parts["scan"] > 0.2 * total:
+        yield Notice(
+            "scan-assumed",
+            "A good part of the step lies in state-space or linear-attention cores, whose speed was "
+            "assumed, not fitted.",
+        )
+    if machine.count > machine.per_node:
+        yield Notice(
+            "network-assumed",
+            f"{machine.count} GPUs span machines: {machine.network_bytes_per_s / 1e9:g} GB/s of network a GPU "
+            "is assumed.",
+        )
+
+
+def step_time(
+    arch: Architecture, setup: Setup, machine: Cluster, adapted: Iterable[Adapted] = (),
+    whole: Whole = NOTHING_WHOLE, *,
+    traffic: Iterable[Traffic] | None = None, calibration: Calibration = NOTHING_MEASURED,
+    efficiency: Efficiency | None = None,
+) -> StepTime:  # fmt: skip
+    """Seconds of an optimizer step of `setup` on `machine`.
+
+    `traffic` is what GPUs send each other (by default as planner/memory counts it). The interval holds a share
+    `coverage` of measured set-ups; a calibration moves and narrows it. Raises InputError where a rate is not known.
+    """
+    pairs, known = tuple(adapted), constants()
+    if traffic is None:
+        traffic = traffic_of(arch, setup, trained_params(arch, setup, pairs, whole))
+    work = work_of(arch, setup, pairs, whole)
+    parts = step_parts(work, setup, machine, traffic, efficiency or known.efficiency)
+    total = sum(parts.values())
+    shift, deviation = calibration.correction(
+        machine.accelerator.name, setup.trainer, thin_share(parts), known.spread
+    )
+    seconds, width = total * math.exp(shift), math.exp(known.spread.z * deviation)
+    return StepTime(
+        seconds=seconds, low=seconds / width, high=seconds * width,
+        parts={name: part * math.exp(shift) for name, part in parts.items()}, tokens=tokens_of(setup),
+        gpus=setup.gpus,
+        model_flops=model_flops(arch, setup, pairs, whole),
+        peak_flops_per_s=matmul_flops_per_s(machine.accelerator, setup.compute_dtype),
+        coverage=known.spread.coverage,
+        notices=(
+            *_notices(setup, machine, parts, total),
+            *calibration.notices(machine.accelerator.name, setup.trainer),
+        ),
+    )  # fmt: skip

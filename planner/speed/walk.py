@@ -1,0 +1,310 @@
+"""From the operations of a layer, what is trained and how it is run to its work.
+
+The walk over operations follows automatic differentiation as planner/flops.py does, and the FLOPs of its products sum
+to that count (a test compares the two); here each product keeps its own size, because small ones are bound by memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ..adapter import Adapted, Pair
+from ..adapter.whole import Whole
+from ..flops import chunk_sum, compressed_pairs, visible_pairs
+from ..schema import Apply, Architecture, Attend, Block, Join, Keep, Matrix, Product, Recall, Scan
+from ..setup import Setup
+from .styles import EAGER_SCORES, LOSS, STYLES, Cost, Style
+from .sums import Sums
+from .work import Kind, Linear, Pass, Phase
+
+WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
+# Bytes a stored weight of a quantised base, read when it is dequantised.
+STORED = {"nf4": 0.5625, "nf4-double": 0.515875, "int8": 1.0, "fp8": 1.0}
+MLP_ROLES = ("mlp", "expert", "shared_expert")
+LAYERS = ("decoder", "encoder")
+
+
+def _product(m: Linear, k: float, n: float, width: float, out: float) -> tuple[Linear, Linear]:
+    """FLOPs 2mkn and bytes of an m x k by k x n product, each operand once; m rows are linear in the batch."""
+    return m.times(2 * k * n), m.times(k * width + n * out).plus(Linear(k * n * width))
+
+
+class Walk:
+    """Gathers the work of the blocks of a model."""
+
+    def __init__(
+        self,
+        arch: Architecture,
+        setup: Setup,
+        trained: Mapping[int, tuple[Adapted, ...]] | None,
+        whole: Whole,
+    ) -> None:
+        self.arch, self.setup, self.trained, self.whole = arch, setup, trained, whole
+        self.style: Style = STYLES[setup.kernels]
+        self.width = WIDTH[setup.compute_dtype]
+        self.stream_scale = 2.0 if setup.upcast_small and self.width == 2 else 1.0
+        self.sums = Sums()
+        self.split = setup.tensor_parallel
+        self.recompute = setup.checkpointing != "none"
+        self.kept: dict[str, bool] = {}
+        pieces = [item for items in (trained or {}).values() for item in items]
+        self.uniform = all(item.layers == item.matrix.layers for item in pieces) and not (
+            whole.matrices or whole.biases
+        )
+
+    def rows(self, length: int) -> Linear:
+        """Positions of a micro-batch of B sequences."""
+        return Linear(0.0, length / self.setup.sequence_parallel)
+
+    def passes(
+        self, what: Pass, cost: Cost, elements: float, phases: float = 1.0, again: bool = False
+    ) -> None:
+        """Elementwise work on so many elements a sequence, and its recompute."""
+        scale = self.width / 2 * (self.stream_scale if what in ("norm", "residual") else 1.0)
+        share = elements / self.setup.sequence_parallel
+        self.sums.sweep(what, "forward", Linear(0.0, share * cost.forward_bytes * scale))
+        back = cost.backward_bytes + (cost.forward_bytes if again else 0)
+        self.sums.sweep(what, "backward", Linear(0.0, share * back * scale))
+        self.sums.launch("forward", cost.forward_operations * phases)
+        self.sums.launch("backward", (cost.backward_operations + cost.forward_operations * again) * phases)
+
+    def adapted(self, index: int, layer: int) -> Adapted | None:
+        """The pairs of a matrix in a layer."""
+        items = self.trained.get(index, ()) if self.trained else ()
+        return next((item for item in items if layer in item.layers), None)
+
+    def block(self, block: Block, layer: int, length: int, memory: int, needs: list[bool]) -> bool:
+        """Add one layer; whether its output needs a gradient."""
+        again = self.recompute and block.stack in LAYERS
+        last = len(block.operations) - 1
+        while last >= 0 and not isinstance(block.operations[last], (Apply, Product)):
+            last -= 1
+        for number, op in enumerate(block.operations):
+            kept = again and not (block.open_end and number == last)
+            if isinstance(op, Apply):
+                needs.append(
+                    self.apply(op, layer, memory if op.length == "memory" else length, needs, again, kept)
+                )
+            elif isinstance(op, Attend):
+                needs.append(self.attend(op, length, memory, needs, again))
+            elif isinstance(op, Join):
+                needs.append(any(needs[source] for source in op.sources))
+            elif isinstance(op, Keep):
+                self.kept = {**self.kept, op.name: needs[op.source]}
+                needs.append(needs[op.source])
+            elif isinstance(op, Recall):
+                needs.append(self.kept[op.name])
+            else:
+                needs.append(self.scan(op, length, needs, kept))
+        self.elementwise(block, layer, length, again)
+        return needs[block.out]
+
+    def apply(self, op: Apply, layer: int, length: int, needs: list[bool], again: bool, kept: bool) -> bool:
+        """A weight matrix: forward, recompute, gradients of input and weight, its pairs."""
+        matrix, grad = self.arch.matrices[op.matrix], needs[op.source]
+        positions = length if self.recompute else max(length, op.at_least)
+        rows = self.rows(positions // op.per + op.extra)
+        experts = matrix.experts if op.all_experts else matrix.experts_active
+        stopped = op.forward_only or length < op.gradient_from
+        full = self.trained is None or layer in self.whole.matrices.get(op.matrix, ())
+        frozen = not full or stopped
+        item = None if op.bypassed else self.adapted(op.matrix, layer)
+        base_again = again and (kept or (item is not None and not full))
+        self.base(matrix, rows, experts, "forward")
+        if base_again:
+            self.base(matrix, rows, experts, "backward")
+        if frozen and self.quantised(matrix):
+            self.dequantise(matrix, 1, base_again + (grad and not stopped))
+        if not stopped:
+            for _ in range(grad + full):
+                self.base(matrix, rows, experts, "backward")
+        if item is not None and not full:
+            self.pairs(item, rows, grad, again, kept, stopped)
+            return not stopped
+        return not stopped and (full or grad or layer in self.whole.biases.get(op.matrix, ()))
+
+    def base(self, matrix: Matrix, rows: Linear, experts: int, phase: Phase) -> None:
+        """A product with the base matrix, each expert's apart."""
+        n = matrix.experts if matrix.kind == "experts" else 1
+        share = rows.times(experts / n)
+        flops, moved = _product(share, matrix.d_in, matrix.d_out / self.split, self.width, self.width)
+        self.sums.gemm("base", phase, self.setup.compute_dtype, flops, moved, n)
+        each = 4 if self.setup.kernels == "transformers" else 1
+        self.sums.launch(phase, self.style.module.forward_operations * (n * each if n > 1 else 1))
+
+    def quantised(self, matrix: Matrix) -> bool:
+        """Whether the base is held in fewer bits: linear layers but for the unembedding."""
+        wide = matrix.role in ("embedding", "unembedding") or matrix.kind in ("embedding", "convolution")
+        return self.setup.quantize != "none" and not wide
+
+    def dequantise(self, matrix: Matrix, forward: int, backward: int) -> None:
+        """Write the matrix in 16 bits from its stored form, once for each product that needs it."""
+        size = matrix.d_in * matrix.d_out * matrix.experts / self.split
+        moved = Linear(size * (STORED[self.setup.quantize] + self.width))
+        self.sums.sweep("dequantise", "forward", moved.times(forward))
+        self.sums.sweep("dequantise", "backward", moved.times(backward))
+        kernels = 2 if self.setup.quantize == "nf4-double" else 1
+        self.sums.launch("forward", forward * kernels)
+        self.sums.launch("backward", backward * kernels)
+
+    def pairs(self, item: Adapted, rows: Linear, grad: bool, again: bool, kept: bool, stopped: bool) -> None:
+        """The low-rank products of a matrix and what joins them to its output."""
+        for number, pair in enumerate(item.pairs):
+            if pair.materialised:
+                self.materialised(item.matrix, pair, rows, again)
+                continue
+            skipped = number == len(item.pairs) - 1 and not kept and not pair.magnitudes
+            down, up = rows.times(pair.uses_in), rows.times(pair.uses_out)
+            a = (down, float(pair.d_in), float(pair.rank))
+            b = (up, float(pair.rank), float(pair.d_out))
+            self.low_rank("forward", a, b)
+            if again:
+                self.low_rank("backward", a, None if skipped else b)
+            if not stopped:
+                self.low_rank("backward", a if grad else None, b)
+                self.low_rank("backward", a, b)
+            if pair.magnitudes:
+                self.norms_of(pair, again)
+            self.joined(pair, rows, again)
+
+    def low_rank(
+        self, phase: Phase, a: tuple[Linear, float, float] | None, b: tuple[Linear, float, float] | None
+    ) -> None:
+        """The products with A and B, in the format that the adapter computes in."""
+        dtype = self.setup.compute_dtype if self.setup.under_autocast else self.setup.trained_dtype
+        width = WIDTH[dtype]
+        for factor in (a, b):
+            if factor is not None:
+                self.sums.gemm("adapter", phase, dtype, *_product(*factor, width, width))
+                self.sums.launch(phase, 1)
+
+    def materialised(self, matrix: Matrix, pair: Pair, rows: Linear, again: bool) -> None:
+        """PEFT's product B A of every expert, forward (twice with several) and twice backward, and the gradient of
+        the whole expert tensor."""
+        one = 2.0 * matrix.d_in * matrix.d_out * pair.rank
+        moved = Linear(self.width * matrix.d_in * matrix.d_out)
+        n, dtype = matrix.experts, self.setup.compute_dtype
+        forward = n * (2 if n > 1 else 1)
+        self.sums.gemm("adapter", "forward", dtype, Linear(one), moved, forward)
+        self.sums.gemm("adapter", "backward", dtype, Linear(one), moved, 2 * n + (forward if again else 0))
+        self.base(matrix, rows, matrix.experts_active, "backward")
+
+    def norms_of(self, pair: Pair, again: bool) -> None:
+        """DoRA's norm of W + B A, B A applied to an identity, forward only."""
+        flops = Linear(2.0 * pair.n_out * pair.rank * pair.d_in * (pair.d_in + pair.d_out))
+        moved = Linear(3.0 * self.width * pair.n_out * pair.d_in * pair.d_out)
+        for phase in ("forward", "backward") if again else ("forward",):
+            self.sums.gemm("adapter", phase, self.setup.trained_dtype, flops, moved)
+            self.sums.launch(phase, 8)
+
+    def joined(self, pair: Pair, rows: Linear, again: bool) -> None:
+        """Scaling, adding and casting around a pair: elementwise over the matrix's input and output."""
+        setup, style = self.setup, self.style
+        cost_in, cost_out = style.adapter_in, style.adapter
+        if setup.trained_dtype == "float32" and self.width == 2:
+            if setup.under_autocast:
+                cost_in = Cost(cost_in.forward_bytes + 12, cost_in.backward_bytes + 12, 3, 5)
+            else:
+                cost_in = Cost(cost_in.forward_bytes + 6, cost_in.backward_bytes + 10, 2, 4)
+                cost_out = Cost(cost_out.forward_bytes + 14, cost_out.backward_bytes + 10, 3, 4)
+        if setup.lora_dropout:
+            cost_in = Cost(
+                cost_in.forward_bytes + 5, cost_in.backward_bytes + 5, cost_in.forward_operations + 1,
+                cost_in.backward_operations + 1,
+            )  # fmt: skip
+        self.passes("adapter", cost_in, rows.sequence * self.setup.sequence_parallel * pair.d_in, 1.0, again)
+        self.passes(
+            "adapter", cost_out, rows.sequence * self.setup.sequence_parallel * pair.d_out, 1.0, again
+        )
+
+    def attend(self, op: Attend, length: int, memory: int, needs: list[bool], again: bool) -> bool:
+        """Scores and values; a fused kernel skips what the mask hides and computes the scores again backward."""
+        q, k, v = needs[op.q], needs[op.k], needs[op.v]
+        keys = memory if op.memory else length // op.compress
+        eager = self.setup.attention_kernel == "eager"
+        pairs = float(length * keys)
+        if not eager and op.compress > 1:
+            pairs = float(compressed_pairs(length, op.compress))
+        elif not eager and not op.memory:
+            pairs = float(visible_pairs(length, op.window, op.causal, op.chunked))
+        heads = op.n_heads / self.split / self.setup.sequence_parallel
+        forward = 2 * heads * (op.d_qk + op.d_v)
+        backward = 2 * heads * (op.d_qk * (q + k) + op.d_v * ((q or k) + v))
+        grad = q or k or v
+        if not eager and grad:
+            backward += 2 * heads * op.d_qk
+        io = (
+            self.width
+            * (length * op.n_heads * (op.d_qk + op.d_v) + 2 * keys * op.n_kv_heads * op.d_qk)
+            / self.split
+        )
+        kind: Kind = "base" if eager else "attention"
+        self.kernel(kind, "forward", forward * pairs, io)
+        if again:
+            self.kernel(kind, "backward", forward * pairs, io)
+        if grad:
+            self.kernel(kind, "backward", backward * pairs, 2 * io)
+        if eager:
+            self.passes("scores", EAGER_SCORES, heads * pairs * self.setup.sequence_parallel, 1.0, again)
+        rotary = length * (op.n_heads + op.n_kv_heads) * op.d_qk / self.split
+        self.passes("rotary", self.style.rotary, rotary, 1.0, again)
+        return grad
+
+    def kernel(self, kind: Kind, phase: Phase, flops: float, moved: float) -> None:
+        """One attention kernel of a layer."""
+        self.sums.gemm(kind, phase, self.setup.compute_dtype, Linear(0.0, flops), Linear(0.0, moved))
+        self.sums.launch(phase, 4)
+
+    def scan(self, op: Scan | Product, length: int, needs: list[bool], again: bool) -> bool:
+        """Products of activations inside state-space and linear-attention cores."""
+        left, right = needs[op.left], needs[op.right]
+        if isinstance(op, Product):
+            forward = left_macs = right_macs = float(length * op.macs_per_position)
+        else:
+            forward, left_macs, right_macs = (
+                float(op.macs * chunk_sum(op, length, which))
+                for which in (op.forward, op.left_grad, op.right_grad)
+            )
+        backward = left_macs * left + right_macs * right + (forward if again else 0)
+        for phase, macs in (("forward", forward), ("backward", backward)):
+            share = 2 * macs / self.split / self.setup.sequence_parallel
+            self.sums.gemm("scan", phase, self.setup.compute_dtype, Linear(0.0, share), Linear())  # type: ignore[arg-type]
+            self.sums.launch(phase, 2)  # type: ignore[arg-type]
+        return left or right
+
+    def elementwise(self, block: Block, layer: int, length: int, again: bool) -> None:
+        """Norms, activations and residual additions of a layer."""
+        hidden, inner = self.arch.hidden_size, 0
+        for size in _norms(self.arch, block, layer):
+            self.passes("norm", self.style.norm, length * size, 1.0, again)
+        for op in block.operations:
+            if isinstance(op, Apply):
+                matrix = self.arch.matrices[op.matrix]
+                if matrix.role in MLP_ROLES and matrix.d_out == hidden:
+                    inner += matrix.d_in * matrix.experts_active
+                if matrix.role == "unembedding":
+                    self.passes("loss", LOSS[self.setup.loss], length * matrix.d_out / self.split)
+        if inner:
+            self.passes("activation", self.style.activation, length * inner / self.split, 1.0, again)
+        if block.stack in LAYERS:
+            self.passes("residual", self.style.residual, 2 * length * hidden, 2.0, again)
+
+
+def _norms(arch: Architecture, block: Block, layer: int) -> Iterator[int]:
+    """Elements a position of each norm of a layer; those on heads count every head."""
+    heads = next((op for op in block.operations if isinstance(op, Attend)), None)
+    stacks = {b.stack for b in arch.blocks}
+    both = "encoder" in stacks and "decoder" in stacks
+    for vector in arch.vectors:
+        inside = "{}" in vector.name
+        if "norm" not in vector.name or not vector.name.endswith("weight") or layer not in vector.layers:
+            continue
+        if inside != (block.stack in LAYERS) or (not inside and block.stack != "head"):
+            continue
+        if both and inside and block.stack not in vector.name:
+            continue
+        leaf = vector.name.rsplit(".", 2)[-2]
+        per_head = heads is not None and vector.size == heads.d_qk and leaf[:1] in "qk"
+        yield vector.size * (
+            (heads.n_heads if leaf[0] == "q" else heads.n_kv_heads) if heads and per_head else 1
+        )

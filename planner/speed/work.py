@@ -1,0 +1,82 @@
+"""What a micro-step does, part by part: matrix products, attention, scans, memory-bound passes, operations launched.
+
+Everything is of one GPU and linear in the micro-batch B: FLOPs and bytes are `fixed + sequence * B` at a given
+sequence length, so that a search evaluates many batches at once from one walk over the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Phase = Literal["forward", "backward"]
+PHASES: tuple[Phase, ...] = ("forward", "backward")
+# "base": the model's own products; "adapter": low-rank ones; "attention": fused scores and values; "scan": products
+# inside state-space and linear-attention cores.
+Kind = Literal["base", "adapter", "attention", "scan"]
+# What memory-bound time is spent on.
+Pass = Literal[
+    "norm", "activation", "rotary", "residual", "adapter", "scores", "loss", "dequantise", "optimizer"
+]
+
+
+@dataclass(frozen=True)
+class Linear:
+    """fixed + sequence * B."""
+
+    fixed: float = 0.0
+    sequence: float = 0.0
+
+    def at(self, batch: float) -> float:
+        """Its value at a micro-batch."""
+        return self.fixed + self.sequence * batch
+
+    def plus(self, other: Linear) -> Linear:
+        """The sum."""
+        return Linear(self.fixed + other.fixed, self.sequence + other.sequence)
+
+    def times(self, factor: float) -> Linear:
+        """A multiple."""
+        return Linear(self.fixed * factor, self.sequence * factor)
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """`calls` equal products (or attention kernels): FLOPs and bytes of one, and the format that they run in."""
+
+    kind: Kind
+    phase: Phase
+    dtype: str
+    calls: float
+    flops: Linear
+    bytes: Linear
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Bytes that memory-bound kernels of one sort move in a phase of a micro-step."""
+
+    what: Pass
+    phase: Phase
+    bytes: Linear
+
+
+@dataclass(frozen=True)
+class Work:
+    """A micro-step of one GPU, and the optimizer's step after the last one (`optimizer_bytes`).
+
+    `operations` are kernels that the host launches, by phase; `accumulate_bytes` is what adding a micro-step's
+    gradients to the earlier ones moves; `gathers` are the sharded units that a micro-step gathers.
+    """
+
+    gemms: tuple[Gemm, ...]
+    sweeps: tuple[Sweep, ...]
+    operations: dict[Phase, float]
+    optimizer_bytes: float
+    optimizer_operations: float
+    accumulate_bytes: float
+    gathers: float
+
+    def flops(self, batch: int) -> float:
+        """FLOPs of a micro-step."""
+        return sum(g.calls * g.flops.at(batch) for g in self.gemms)

@@ -1,0 +1,253 @@
+"""The search against brute force with the scalar formulas, and the vectorised screen against them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from planner import facts, hardware
+from planner.adapter import AdapterSpec
+from planner.errors import InputError
+from planner.estimator import load
+from planner.search import plan
+from planner.search.evaluate import Evaluated, evaluate
+from planner.search.screen import TOLERANCE, Cells, screen
+from planner.search.select import SAME, SAME_REGRET, Chooser, non_dominated
+from planner.search.space import Choice, Job, Limits, Space, layouts
+from planner.setup import Setup
+
+GPUS = tuple(hardware.find(name) for name in ("rtx 4090", "a100 80gb", "h100"))
+SMALL = Space(
+    GPUS, layouts((1, 2)), ranks=(4, 64), layers=("mlp", "all"), quantize=("none", "nf4"), micro_batches=(1, 4, 16),
+    batches=(16,),
+)  # fmt: skip
+
+
+def job_of(model: str, **change: Any) -> Job:
+    values = {
+        "arch": load(model)[1], "setup": Setup(seq_len=2048), "spec": AdapterSpec(), "tokens": 20_000_000,
+        "loss_tokens": 8_000_000,
+    }  # fmt: skip
+    return Job(**{**values, **change})
+
+
+@pytest.fixture(scope="module")
+def cells() -> Cells:
+    return screen(job_of("meta-llama/Llama-3.1-8B"), SMALL)
+
+
+@pytest.fixture(scope="module")
+def everything(cells: Cells) -> list[Evaluated]:
+    """Every plan that goes together, by the scalar formulas."""
+    space = cells.space
+    found = []
+    for gpu, layout, rank, layers, base, again, micro, batch in itertools.product(
+        space.accelerators, space.layouts, space.ranks, space.layers, space.quantize, space.checkpointing,
+        space.micro_batches, space.batches,
+    ):  # fmt: skip
+        if batch % (micro * layout.gpus) == 0:
+            found.append(evaluate(cells.job, Choice(gpu, layout, rank, layers, base, again, micro, batch)))
+    return found
+
+
+@pytest.mark.parametrize("model", ["meta-llama/Llama-3.1-8B", "Qwen/Qwen3-30B-A3B", "google/gemma-2-2b"])
+def test_the_screen_equals_the_scalar_formulas(model: str) -> None:
+    space = Space(
+        (*GPUS, hardware.find("t4")), layouts((1, 2, 8), ("ddp", "zero2", "fsdp", "zero3")), micro_batches=(1, 2, 8),
+        ranks=(1, 16, 128), quantize=("none", "nf4"), batches=(16, 64),
+    )  # fmt: skip
+    cells = screen(job_of(model), space)
+    possible = np.flatnonzero(np.isfinite(cells.over))
+    for cell in np.random.default_rng(1).choice(possible, 40, replace=False):
+        full = evaluate(cells.job, cells.choice(int(cell)))
+        assert cells.seconds[cell] == pytest.approx(full.seconds, rel=1e-9), full.choice.text
+        assert cells.usd[cell] == pytest.approx(full.usd, rel=1e-9)
+        assert full.regret and cells.regret[cell] == pytest.approx(full.regret.value, rel=1e-12)
+        held = (cells.over[cell] + 1) * full.memory_bytes
+        if full.choice.accumulation > 1:
+            assert held == pytest.approx(full.memory.per_gpu_bytes, rel=0.03), full.choice.text
+        assert held <= 1.03 * full.memory.per_gpu_bytes, full.choice.text
+
+
+def test_memory_is_close_enough_to_check_what_is_near(cells: Cells, everything: list[Evaluated]) -> None:
+    by_choice = {full.choice: full for full in everything}
+    for cell in np.flatnonzero(np.isfinite(cells.over)):
+        full = by_choice[cells.choice(int(cell))]
+        if full.over_bytes <= 0:
+            assert cells.over[cell] <= TOLERANCE, full.choice.text
+    assert len(by_choice) == np.isfinite(cells.over).sum() > 200
+
+
+LIMITS = [
+    Limits(),
+    Limits(budget_usd=20.0),
+    Limits(deadline_s=3600.0),
+    Limits(budget_usd=15.0, deadline_s=7200.0),
+    Limits(max_regret=0.003, prefer="cost"),
+    Limits(prefer="time"),
+    Limits(budget_usd=12.0, prefer="time"),
+]
+
+
+@pytest.mark.parametrize("limits", LIMITS, ids=str)
+def test_the_best_is_that_of_brute_force(cells: Cells, everything: list[Evaluated], limits: Limits) -> None:
+    best = Chooser(cells).best(limits)
+    allowed = [full for full in everything if not full.failures(limits)]
+    if best is None:
+        assert not allowed
+        return
+    found = evaluate(cells.job, cells.choice(best))
+    assert not found.failures(limits)
+    if limits.prefer == "cost":
+        assert found.usd == min(full.usd or math.inf for full in allowed)
+    elif limits.prefer == "time":
+        assert found.seconds == min(full.seconds for full in allowed)
+    else:
+        regret = [full.regret.value if full.regret else 0.0 for full in allowed]
+        good = [f for f, value in zip(allowed, regret, strict=True) if value <= min(regret) + SAME_REGRET]
+        cheapest = min(full.usd or math.inf for full in good)
+        cheap = [full for full in good if full.usd and full.usd <= SAME * cheapest]
+        assert found.choice in [full.choice for full in cheap]
+        assert found.seconds <= SAME * min(full.seconds for full in cheap)
+
+
+def dominates(one: Evaluated, other: Evaluated) -> bool:
+    mine, theirs = (
+        (full.seconds, full.usd or 0.0, full.regret.value if full.regret else 0.0) for full in (one, other)
+    )
+    return all(a <= b for a, b in zip(mine, theirs, strict=True)) and mine != theirs
+
+
+@pytest.mark.parametrize("limits", LIMITS[:4], ids=str)
+def test_nothing_beats_the_frontier(cells: Cells, everything: list[Evaluated], limits: Limits) -> None:
+    chooser = Chooser(cells)
+    front = [chooser.full(cell) for cell in chooser.frontier(limits, 100)]
+    allowed = [full for full in everything if not full.failures(limits)]
+    assert front or not allowed
+    for point in front:
+        assert not point.failures(limits)
+        assert not any(dominates(full, point) for full in allowed), point.choice.text
+    shown = {(f.seconds, f.usd, f.regret.value if f.regret else 0) for f in front}
+    for full in allowed:
+        if not any(dominates(other, full) for other in allowed):
+            assert (full.seconds, full.usd, full.regret.value if full.regret else 0) in shown
+
+
+@given(arrays(float, st.tuples(st.integers(1, 40), st.just(3)), elements=st.integers(0, 6).map(float)))
+def test_non_dominated_points_by_brute_force(points: Any) -> None:
+    kept = {tuple(points[i]) for i in non_dominated(*points.T)}
+    brute = {
+        tuple(p)
+        for p in points
+        if not any(all(q <= p) and any(q < p) for q in points)
+    }  # fmt: skip
+    assert kept == brute
+    assert len(kept) == len(non_dominated(*points.T))
+
+
+def test_alternatives_are_other_ways_and_worse() -> None:
+    found = plan("meta-llama/Llama-3.1-8B", tokens="20M", gpu=["rtx 4090", "h100"], gpus=(1, 2))
+    ways = {
+        (f.choice.accelerator.name, f.choice.quantize != "none") for f in (found.best, *found.alternatives)
+    }
+    assert len(ways) == 1 + len(found.alternatives) >= 3
+    assert all(f.over_bytes <= 0 for f in (found.best, *found.alternatives, *found.frontier))
+
+
+def test_neighbours_say_why_they_lose() -> None:
+    found = plan("meta-llama/Llama-3.1-8B", tokens="50M", gpu="rtx 4090", gpus=1, budget=30)
+    kinds = {item.kind for item in found.rejected}
+    assert "memory" in kinds and "worse" in kinds
+    for item in found.rejected:
+        assert item.change and item.reason
+        if item.kind == "memory":
+            assert item.reason.endswith("over") and item.plan.over_bytes > 0
+        else:
+            assert item.plan.over_bytes <= 0
+    best = found.best.choice.to_dict()
+    for item in found.rejected:
+        other = item.plan.choice.to_dict()
+        differs = {name for name in best if best[name] != other[name]} - {"accumulation"}
+        assert differs <= {"gpus", "sharding"} or len(differs) == 1
+
+
+def test_what_binds() -> None:
+    free = plan("meta-llama/Llama-3.1-8B", tokens="50M", gpu="h100", gpus=(1, 2, 4, 8))
+    tight = plan(
+        "meta-llama/Llama-3.1-8B", tokens="50M", gpu="h100", gpus=(1, 2, 4, 8), budget=0.95 * (free.best.usd or 0),
+        deadline="30d",
+    )  # fmt: skip
+    assert "budget" in {item.limit for item in tight.binding}
+    assert "deadline" not in {item.limit for item in tight.binding}
+    assert not {"budget", "deadline"} & {item.limit for item in free.binding}
+    for item in tight.binding:
+        assert item.message
+
+
+def test_a_larger_budget_is_never_worse() -> None:
+    regrets = []
+    for budget in (6, 8, 12, 30):
+        found = plan("meta-llama/Llama-3.1-8B", tokens="50M", gpu="h100", gpus=1, budget=budget)
+        assert found.best.usd and found.best.usd <= budget and found.best.regret
+        regrets.append(found.best.regret.value)
+    assert all(late <= early + SAME_REGRET for early, late in itertools.pairwise(regrets))
+
+
+def test_cost_is_linear_in_the_price() -> None:
+    one, two = (
+        plan("Qwen/Qwen3-8B", tokens="5M", gpu="h100", gpus=1, price=price, prefer="time").best
+        for price in (2, 4)
+    )
+    assert one.choice == two.choice and one.usd and two.usd == pytest.approx(2 * one.usd)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"gpu": "H1000"}, r"gpu: found 'H1000', expected a known accelerator.*Did you mean.*H100"),
+        ({"gpus": 0}, r"gpus: found 0"),
+        ({"gpus": "2,x"}, r"gpus: found 'x'"),
+        ({"budget": 0}, r"budget: found 0, expected a number above 0"),
+        ({"budget": -3.0}, r"budget"),
+        ({"budget": 1e-3}, r"budget: found 0.001, expected at least \d+\.\d+ USD. Nothing fits: the nearest is rank"),
+        ({"deadline": "1s"}, r"deadline: found 1.0, expected at least \d+ s. Nothing fits: the nearest is"),
+        ({"deadline": "soon"}, r"deadline: found 'soon', expected a time"),
+        ({"max_regret": 1e-9}, r"max-regret: found 1e-09, expected at least .* Nothing fits"),
+        ({"prefer": "speed"}, r"prefer: found 'speed', expected one of quality, cost, time"),
+        ({"price": 0}, r"price|budget"),
+        ({"ranks": "1,-2"}, r"ranks"),
+        ({"layers": "mpl"}, r"layers: found 'mpl'.*Did you mean mlp"),
+        ({"quantize": "nf5"}, r"quantize: found 'nf5'.*Did you mean nf4"),
+        ({"batch": 3, "gpus": 2}, r"batch: found \(3,\), expected a batch that"),
+        ({"gpu": "t4", "gpus": 1, "quantize": "none"}, r"gpu: found 'T4'.*Nothing fits: the nearest is .* needs"),
+        ({"gpu": "Apple M3"}, r"gpu: found 'Apple M3'"),
+        ({"tokens": None}, r"tokens: found None, expected the amount of data"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_clear_error(options: dict[str, Any], says: str) -> None:
+    values = {"gpu": "h100", "tokens": "20M", "gpus": 1, **options}
+    with pytest.raises(InputError, match=says):
+        plan("meta-llama/Llama-3.1-8B", **values)
+
+
+def test_episodes_need_no_law_of_regret() -> None:
+    found = plan("Qwen/Qwen3-8B", episodes=10_000, gpu="h100", gpus=1, seq_len=1024)
+    assert found.best.regret is None and found.tokens == 10_000 * 1024
+    assert "regret-unknown" in {notice.code for notice in found.warnings}
+
+
+def test_the_json_says_it_all() -> None:
+    data = plan("Qwen/Qwen3-8B", tokens="5M", gpu="h100", gpus=1, budget=50).to_dict()
+    assert {"best", "alternatives", "frontier", "binding", "rejected", "limits"} <= set(data)
+    best = data["best"]
+    assert best["cost"]["low"] < best["cost"]["usd"] < best["cost"]["high"] and best["cost"]["usd"] <= 50
+    assert best["time"]["low"] < best["time"]["seconds"] < best["time"]["high"]
+    assert best["memory"]["per_gpu_bytes"] <= best["memory"]["limit_bytes"]
+    assert len({fact.name for fact in facts.accelerators()}) > 40

@@ -1,0 +1,272 @@
+"""Step times: the formula's properties, its constants, calibration, and published runs."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner import facts, hardware
+from planner.adapter import AdapterSpec, adapt
+from planner.errors import FactError, InputError
+from planner.estimator import load
+from planner.memory.traffic import traffic as traffic_of
+from planner.moments import Traffic
+from planner.setup import Setup
+from planner.speed import Calibration, Measurement, step_time
+from planner.speed.calibration import read
+from planner.speed.communication import collective_s, exposed_s
+from planner.speed.efficiency import constants, parse
+from planner.speed.roofline import PARTS
+from tools.fit_speed import log_ratios
+from tools.speed_pages import COLUMNS, _cells
+from tools.speed_runs import Run, runs
+
+ROOT = Path(__file__).resolve().parents[2]
+ARCH = load("meta-llama/Llama-3.2-1B")[1]
+PAIRS = adapt(ARCH, AdapterSpec(16))
+H100 = hardware.cluster(hardware.find("h100"))
+
+
+@pytest.fixture(scope="module")
+def published() -> list[Run]:
+    return runs()
+
+
+def seconds(setup: Setup, machine: hardware.Cluster = H100, **more: Any) -> float:
+    return step_time(ARCH, setup, machine, PAIRS, **more).seconds
+
+
+# Published runs
+
+
+def test_errors_on_judged_runs(published: list[Run]) -> None:
+    ratios = log_ratios(published, constants().efficiency)[0]
+    judged = np.array([not run.fitted for run in published])
+    errors = np.abs(np.expm1(-ratios))
+    assert len(published) > 400 and 100 < judged.sum() < 250
+    assert np.median(errors[judged]) < 0.2
+    lora = np.array([run.setup.method != "full" for run in published])
+    assert np.median(errors[judged & lora]) < 0.2
+
+
+def test_the_interval_holds_the_share_that_it_states(published: list[Run]) -> None:
+    known = constants()
+    ratios, thin = log_ratios(published, known.efficiency)
+    spread = known.spread
+    width = spread.z * np.sqrt(spread.between**2 + np.array([spread.noise(share) for share in thin]))
+    judged = np.array([not run.fitted for run in published])
+    assert np.mean(np.abs(ratios[judged]) <= width[judged]) >= spread.coverage - 0.02
+
+
+def test_the_page_shows_the_shipped_constants(published: list[Run]) -> None:
+    """Run `python -m tools.fit_speed --page` where this fails."""
+    text = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    known = constants()
+    ratios, thin = log_ratios(published, known.efficiency)
+    spread = known.spread
+    width = spread.z * np.sqrt(spread.between**2 + np.array([spread.noise(share) for share in thin]))
+    judged = np.array([not run.fitted for run in published])
+    assert COLUMNS in text
+    assert _cells("**all**", ratios[judged], (np.abs(ratios) <= width)[judged]) in text
+    for name in known.basis:
+        assert f"| `{name}` |" in text
+
+
+def test_published_runs_are_whole(published: list[Run]) -> None:
+    for run in published:
+        assert run.measured_s > 0 and run.quality in "AB"
+        assert run.work.gemms and run.machine.count == run.setup.gpus
+
+
+# The formula
+
+
+def test_parts_add_up_and_throughput_follows() -> None:
+    setup = Setup(micro_batch=4, seq_len=1024, accumulation=2)
+    step = step_time(ARCH, setup, H100, PAIRS)
+    assert sum(step.parts.values()) == pytest.approx(step.seconds)
+    assert tuple(step.parts) == PARTS
+    assert step.tokens == 8192 and step.tokens_per_s == pytest.approx(8192 / step.seconds)
+    assert step.low < step.seconds < step.high
+    assert step.mfu is not None and 0.05 < step.mfu < 0.8
+
+
+@given(st.integers(1, 8), st.integers(64, 4096), st.integers(1, 8))
+def test_more_tokens_take_no_less_time(batch: int, length: int, accumulation: int) -> None:
+    setup = Setup(micro_batch=batch, seq_len=length, accumulation=accumulation)
+    base = seconds(setup)  # small steps wait for the host, whatever their tokens
+    for more in ({"micro_batch": batch + 1}, {"seq_len": length + 64}, {"accumulation": accumulation + 1}):
+        assert seconds(replace(setup, **more)) >= base * (1 - 1e-9)  # type: ignore[arg-type]
+
+
+@given(st.sampled_from([("none", "layer"), ("none", "layer-offload")]), st.integers(1, 4))
+def test_recompute_costs_time(pair: tuple[str, str], batch: int) -> None:
+    kept, again = (Setup(micro_batch=batch, checkpointing=name) for name in pair)  # type: ignore[arg-type]
+    assert seconds(again) > seconds(kept)
+
+
+def test_lora_is_faster_than_full_and_slower_with_rank() -> None:
+    setup = Setup(micro_batch=4)
+    full = step_time(ARCH, replace(setup, method="full"), H100).seconds
+    low, high = (step_time(ARCH, setup, H100, adapt(ARCH, AdapterSpec(rank))).seconds for rank in (1, 256))
+    assert low < high and low < full
+
+
+def test_a_faster_gpu_is_faster() -> None:
+    times = [
+        seconds(Setup(micro_batch=4), hardware.cluster(hardware.find(n))) for n in ("a10", "a100", "h100")
+    ]
+    assert times == sorted(times, reverse=True)
+
+
+def test_two_gpus_share_the_step() -> None:
+    both = replace(H100, count=2, per_node=2)
+    alone = step_time(ARCH, Setup(micro_batch=4, accumulation=2), H100, PAIRS)
+    shared = step_time(ARCH, Setup(micro_batch=4, gpus=2, sharding="ddp"), both, PAIRS)
+    assert alone.tokens == shared.tokens
+    assert alone.seconds / 2 < shared.seconds < alone.seconds
+
+
+def test_chips_without_bfloat16_say_so() -> None:
+    step = step_time(ARCH, Setup(), hardware.cluster(hardware.find("t4")), PAIRS)
+    assert [notice.code for notice in step.notices] == ["no-16-bit-units"]
+    assert not step_time(ARCH, Setup(precision="fp16"), hardware.cluster(hardware.find("t4")), PAIRS).notices
+    with pytest.raises(InputError, match=r"gpu: found 'Apple M3', expected .* Known: T4"):
+        seconds(Setup(), hardware.cluster(hardware.find("Apple M3")))
+
+
+# Communication
+
+
+def test_a_ring_by_hand() -> None:
+    """8 GB all-reduced over 8 GPUs at 450 GB/s: 2 x 7/8 x 8 / 450 s, and 10 calls of 20 microseconds."""
+    machine = hardware.cluster(hardware.find("h100"), 8)
+    entry = Traffic("gradients", "all_reduce", "data", 8, 8 * 10**9, 10)
+    assert collective_s(entry, machine, 1.0) == pytest.approx(2 * 7 / 8 * 8 / 450 + 2e-4)
+    assert collective_s(replace(entry, collective="all_gather"), machine, 0.5) == pytest.approx(
+        7 / 8 * 8 / 225 + 2e-4
+    )
+    assert collective_s(replace(entry, group_size=1), machine, 1.0) == 0.0
+
+
+def test_machines_share_their_adapters() -> None:
+    machine = hardware.cluster(hardware.find("a100 80gb"), 16)
+    assert machine.rate_between(8) == 300e9
+    assert machine.rate_between(16) == 8 * 25e9
+
+
+@given(st.floats(0, 10), st.floats(0, 10), st.floats(0, 1))
+def test_overlap_hides_no_more_than_there_is(computing: float, moving: float, overlap: float) -> None:
+    left = exposed_s(computing, moving, overlap)
+    assert 0 <= left <= moving
+    assert computing + left >= max(computing, moving * (1 - overlap))
+
+
+def test_frozen_weights_have_no_gradients_to_send() -> None:
+    trained = sum(item.params for item in PAIRS)
+    ddp = traffic_of(ARCH, Setup(gpus=4, sharding="ddp"), trained)
+    assert [(t.collective, t.bytes) for t in ddp] == [("all_reduce", 2 * trained)]
+    full = traffic_of(ARCH, Setup(method="full", gpus=4, sharding="ddp"), ARCH.params)
+    assert full[0].bytes == 2 * ARCH.params
+    fsdp = {t.collective: t.bytes for t in traffic_of(ARCH, Setup(gpus=4, sharding="fsdp"), trained)}
+    assert fsdp["reduce_scatter"] == 2 * trained
+    assert 2 * ARCH.params <= fsdp["all_gather"] <= 2 * 2 * (ARCH.params + trained)
+    assert traffic_of(ARCH, Setup(), trained) == ()
+
+
+# Constants
+
+
+def entry(name: str, **change: Any) -> dict[str, Any]:
+    source = {"title": "t", "url": "https://x", "locator": "l", "date": "2026", "kind": "derived"}
+    return {"name": name, "value": 0.5, "basis": "fitted", "source": source, **change}
+
+
+def test_constants_are_checked() -> None:
+    table = json.loads(facts.read_data("compiled", "speed.json"))
+    assert parse(table) == constants()
+    with pytest.raises(FactError, match="matmul"):
+        parse({"constant": [e for e in table["constant"] if e["name"] != "matmul"]})
+    for bad in (entry("matmul", value=-1.0), entry("matmul", value="x"), entry("matmul", source=None)):
+        with pytest.raises(FactError):
+            parse({"constant": [bad, *table["constant"]]})
+
+
+# Calibration
+
+
+def measured(ratio: float, **change: Any) -> Measurement:
+    values = {
+        "gpu": "H100 SXM 80GB", "trainer": "plain", "log_ratio": math.log(ratio), "thin_share": 0.1,
+        "measured_s": ratio, "predicted_s": 1.0,
+    }  # fmt: skip
+    return Measurement(**{**values, **change})
+
+
+def test_a_measurement_moves_and_narrows_the_interval() -> None:
+    setup = Setup(micro_batch=4)
+    before = step_time(ARCH, setup, H100, PAIRS)
+    after = step_time(ARCH, setup, H100, PAIRS, calibration=Calibration((measured(1.3),)))
+    assert before.seconds < after.seconds < 1.3 * before.seconds
+    assert after.high / after.low < before.high / before.low
+    many = step_time(ARCH, setup, H100, PAIRS, calibration=Calibration((measured(1.3),) * 50))
+    assert many.seconds == pytest.approx(1.3 * before.seconds, rel=0.02)
+    assert many.high / many.low < after.high / after.low
+
+
+def test_the_update_by_hand() -> None:
+    """Posterior of a normal mean: prior N(0, b^2), one y with noise v: mean y b^2 / (b^2 + v)."""
+    spread = constants().spread
+    noise = spread.noise(0.1)
+    shift, deviation = Calibration((measured(2.0),)).correction("H100 SXM 80GB", "plain", 0.3, spread)
+    gain = spread.between**2 / (spread.between**2 + noise)
+    assert shift == pytest.approx(gain * math.log(2.0))
+    assert deviation**2 == pytest.approx(spread.between**2 * (1 - gain) + spread.noise(0.3))
+    assert Calibration().correction("x", "y", 0.0, spread) == pytest.approx(
+        (0.0, math.hypot(spread.between, spread.within))
+    )
+
+
+def test_a_calibration_holds_for_its_trainer_and_gpu() -> None:
+    elsewhere = Calibration((measured(1.5, gpu="T4"),))
+    step = step_time(ARCH, Setup(), H100, PAIRS, calibration=elsewhere)
+    assert step.seconds == seconds(Setup())
+    assert [notice.code for notice in step.notices] == ["calibration-elsewhere"]
+    far = step_time(ARCH, Setup(), H100, PAIRS, calibration=Calibration((measured(5.0),)))
+    assert [notice.code for notice in far.notices] == ["calibration-far"]
+
+
+def test_a_calibration_file_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    mine = Calibration((measured(1.2), measured(1.1, description="batch 4")))
+    path.write_text(json.dumps(mine.to_dict()), encoding="utf-8")
+    assert read(path) == mine
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"lora_plan_calibration": 2}',
+        '{"lora_plan_calibration": 1}',
+        '{"lora_plan_calibration": 1, "measurements": [3]}',
+        '{"lora_plan_calibration": 1, "measurements": [{"gpu": "T4"}]}',
+    ],
+)
+def test_an_odd_calibration_file_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "odd.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match="calibration"):
+        read(path)
+    with pytest.raises(InputError, match="calibration"):
+        read(tmp_path / "none.json")
