@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..adapter.options import DEFAULTS
-from ..errors import InputError, PlannerError, hint
+from ..errors import InputError, PlannerError
 from ..estimator import estimate
 from ..exports import export
+from . import machine
 from .wording import clean_data
 
 RANKS = (1, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -36,16 +37,6 @@ def options_of_estimate() -> dict[str, Any]:
     """The options that a plan takes, with their defaults."""
     parameters = inspect.signature(estimate).parameters
     return {name: option.default for name, option in parameters.items() if name != "model"}
-
-
-def check_options(options: Mapping[str, Any], *more: str) -> None:
-    """Raise InputError for an option that a plan does not have."""
-    known = (*options_of_estimate(), *more)
-    for option in options:
-        if option not in known:
-            raise InputError(
-                option, options[option], f"one of {', '.join(known)}", hint(option, known).strip()
-            )
 
 
 def _flag(name: str, value: Any) -> list[str]:
@@ -74,7 +65,7 @@ def command_of(
         words += ["--model", str(model)]
     defaults = options_of_estimate()
     for name, value in options.items():
-        if name in defaults and value != defaults[name]:
+        if value is not None and value != defaults.get(name):
             words += _flag(name, value)
     return shlex.join([*words, *more])
 
@@ -117,35 +108,55 @@ def _config(model: Any, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def gather(
-    model: Any, options: Mapping[str, Any], against: Sequence[Mapping[str, Any]] = (), *, lengths: bool = True
+    model: Any,
+    options: Mapping[str, Any],
+    against: Sequence[Mapping[str, Any]] = (),
+    *,
+    lengths: bool = True,
+    more: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Everything that a report may show, as cleaned plain data.
 
     `against` holds the options in which other plans differ from this one; with it a comparison is made.
     """
-    check_options(options)
-    plan = estimate(model, **options).to_dict()
+    known = (*options_of_estimate(),)
+    ours, run = machine.split(options, known)
+    plan = estimate(model, **ours).to_dict()
     rank = plan["adapter"]["rank"]
-    ranks = at_ranks(model, options, rank)
-    others = []
-    for changes in against:
-        check_options(changes, "model")
-        changed = {**options, **changes}
-        other = changed.pop("model", model)
-        others.append({"changes": dict(changes), "plan": estimate(other, **changed).to_dict()})
+    ranks = at_ranks(model, ours, rank)
+    extra = machine.fill(plan, model, ours, run, [int(r) for r in ranks])
     material = {
         "plan": plan,
         "ranks": ranks,
-        "lengths": at_lengths(model, options, ranks) if lengths else {},
-        "others": others,
-        "peft": _config(model, options),
-        "command": command_of(model, options),
-        "estimate_command": command_of(model, options, "estimate"),
-        "export_command": command_of(
-            model,
-            {k: v for k, v in options.items() if k in (*DEFAULTS, "adapter", "trust_remote_code")},
-            "export peft",
-        ),
+        "lengths": at_lengths(model, ours, ranks) if lengths else {},
+        "others": [_other(model, options, changes, known) for changes in against],
+        "peft": _config(model, ours),
+        **extra,
+        "command": command_of(model, options, more=more),
+        "estimate_command": command_of(model, ours, "estimate", ("--json",)),
+        "export_command": command_of(model, _of_adapter(ours), "export peft"),
     }
     found: dict[str, Any] = clean_data(material)
     return found
+
+
+def _of_adapter(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value for name, value in options.items() if name in (*DEFAULTS, "adapter", "trust_remote_code")
+    }
+
+
+def _other(
+    model: Any, options: Mapping[str, Any], changes: Mapping[str, Any], known: tuple[str, ...]
+) -> dict[str, Any]:
+    """A plan beside the first: what differs, and its JSON."""
+    changed = {**options, **changes}
+    other = changed.pop("model", model)
+    ours, run = machine.split(changed, known)
+    plan = estimate(other, **ours).to_dict()
+    extra = machine.fill(plan, other, ours, run, [plan["adapter"]["rank"]])
+    return {
+        "changes": {key: str(value) for key, value in changes.items()},
+        "plan": plan,
+        "regret": extra["regret"],
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,6 +44,14 @@ def render(document: Document, format: str, paper: str, when: Any) -> bytes:
     return markdown.write(document)
 
 
+def _against(changes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The command's words for other plans."""
+    words = (
+        shlex.join(f"{key.replace('_', '-')}={value}" for key, value in each.items()) for each in changes
+    )
+    return [part for word in words for part in ("--against", word)]
+
+
 def make(
     model: Any, output: str | os.PathLike[str], *, paper: str, figures: bool,
     against: Sequence[Mapping[str, Any]], options: Mapping[str, Any],
@@ -54,7 +63,9 @@ def make(
     check_target(output)
     when = moment()
     draws = figures and format != "markdown"
-    document = compose(gather(model, options, against), when, draws)
+    ending = {"pdf": "pdf", "html": "html", "markdown": "md"}[format]
+    more = [*_against(against), *(["--paper", paper] if paper != "a4" else []), "-o", f"plan.{ending}"]
+    document = compose(gather(model, options, against, more=more), when, draws)
     content = render(document, format, paper, when)
     write_whole(output, content)
     return {

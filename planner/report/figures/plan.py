@@ -198,10 +198,10 @@ def memory(root: Material) -> Figure | None:
             if m.get(f"{key}/low") is not None:
                 ends = [m.get(f"{key}/{end}") / 2**30 for end in ("low", "high")]
                 axes.plot(ends, [place - 0.36] * 2, color=INK, lw=1.1, marker="|", ms=6)
-        card = root.get("plan/memory/card_bytes")
+        card = root.get("card/memory_bytes")
         if card:
             axes.axvline(card / 2**30, color=INK, ls="--", lw=1)
-            axes.text(card / 2**30, -0.62, " the card", ha="left", va="center")
+            axes.text(card / 2**30, -0.62, f" {root.get('card/name')}", ha="left", va="center")
         axes.set_yticks(range(len(methods)), labels=[names[key] for key in methods])
         axes.set_ylim(len(methods) - 0.5, -0.8)
         axes.set_xlabel("memory of one GPU, GiB")

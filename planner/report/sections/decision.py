@@ -141,8 +141,8 @@ def table(m: Material) -> Table:
         _rate(m),
         _batch(m),
         _memory(m),
-        _amount(m, "Time", "time", "seconds", "duration", "this plan carries no estimate of time"),
-        _amount(m, "Cost", "cost", "usd", "usd", "this plan carries no price"),
+        _amount(m, "Time", "time", "seconds", "duration", "needs a GPU (--gpu) and an amount of data"),
+        _amount(m, "Cost", "cost", "usd", "usd", "needs a GPU (--gpu) and an amount of data"),
     )
     return Table(
         "The plan", ("", "Choice", "Why", "Evidence"), rows, "llll", (0, 1.15, 2, 0)

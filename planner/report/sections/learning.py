@@ -69,12 +69,42 @@ def capacity(root: Material) -> Section:
             m.number("capacity/bits_per_param", "plain"),
             " bits a parameter, reached after many exposures; both are assumptions, and one pass stores less.",
         )  # fmt: skip
-    price = para(
-        "The price of a rank that is too small, as a loss against full fine-tuning, is not known to this plan: "
-        "no measured law stands behind it yet.",
-        style="note",
+    regret = _regret(root)
+    end = [regret, para(_REGRET, style="note")] if regret else [para(_NO_REGRET, style="note")]
+    return Section("Information and capacity", (words, _facts(m), _by_rank(root), *end))
+
+
+_REGRET = (
+    "Expected loss above that of an ample rank at each one’s best learning rate, by a law fitted on a published sweep; "
+    "the interval holds 80% of models left out of the fit."
+)
+_NO_REGRET = (
+    "The price of a rank that is too small, as a loss above an ample rank’s, is not known to this plan: it needs the "
+    "loss tokens of supervised data."
+)
+
+
+def _regret(root: Material) -> Table | None:
+    """The price of each rank, where the law gives one."""
+    own = str(root.get("plan/adapter/rank"))
+    rows = tuple(
+        Row(
+            (
+                (root.number(f"ranks/{rank}/adapter/rank"),),
+                ("+", root.number(f"regret/{rank}/value", "percent")),
+                (
+                    root.number(f"regret/{rank}/low", "percent"),
+                    " to ",
+                    root.number(f"regret/{rank}/high", "percent"),
+                ),
+            ),
+            rank == own,
+        )
+        for rank in root.get("regret") or {}
     )
-    return Section("Information and capacity", (words, _facts(m), _by_rank(root), price))
+    if not rows:
+        return None
+    return Table("The price of a rank", ("Rank", "Loss", "Interval"), rows, "rrr", basis="fitted")
 
 
 def _interval_words(m: Material) -> str:

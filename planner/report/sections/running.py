@@ -53,9 +53,14 @@ def memory(root: Material) -> Section:
     """Memory, itemised."""
     m = root.within("plan")
     if m.get("memory") is None:
+        reason = root.get("reason")
         words = "This plan carries no estimate of memory, so whether it fits a card is not known."
-        return Section("Memory", (Paragraph((words,)),))
-    blocks: list[Block] = [_memory_table(m)]
+        return Section("Memory", (para(words, f" Reason: {clean(str(reason))}" if reason else ""),))
+    blocks: list[Block] = []
+    if root.get("card/memory_bytes") is not None:
+        size = root.number("card/memory_bytes", "bytes")
+        blocks.append(para("One GPU is a ", clean(str(root.get("card/name"))), " with ", size, "."))
+    blocks.append(_memory_table(m))
     if moment := m.get("memory/lora/moment"):
         blocks.append(Paragraph((f"This adapter’s peak comes in: {clean(str(moment))}.",), "note"))
     return Section("Memory", tuple(blocks))
@@ -75,7 +80,9 @@ def time_and_cost(root: Material) -> Section:
     """Hours and dollars."""
     m = root.within("plan")
     if m.get("time") is None and m.get("cost") is None:
-        words = "This plan carries no estimate of time or cost."
+        words = (
+            "This plan carries no estimate of time or cost: they need a GPU (--gpu) and an amount of data."
+        )
         return Section("Time and cost", (Paragraph((words,)),))
 
     rows = [
