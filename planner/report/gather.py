@@ -133,7 +133,7 @@ def gather(
         "peft": _config(model, ours),
         **extra,
         "command": command_of(model, options, more=more),
-        "estimate_command": command_of(model, ours, "estimate", ("--json",)),
+        "estimate_command": command_of(model, ours, "estimate"),
         "export_command": command_of(model, _of_adapter(ours), "export peft"),
     }
     found: dict[str, Any] = clean_data(material)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import InputError
-from . import plan_report
+from . import comparison, plan_report
 from .document import Document, Figure
 from .files import check_target, format_of, write_whole
 from .gather import gather, moment
@@ -21,6 +21,8 @@ SCHEMA = 1
 
 def compose(material: Mapping[str, Any], when: Any, figures: bool) -> Document:
     """The document of this material, a comparison where it holds other plans."""
+    if material["others"]:
+        return comparison.document(material, when)
     drawn: Mapping[str, Figure] = {}
     if figures:
         from .figures.plan import figures as draw

@@ -56,6 +56,11 @@ class Material:
         """The same material, with paths from here."""
         return Material(self.data, (*self.base, *path.split("/")))
 
+    @property
+    def root(self) -> Material:
+        """The whole material."""
+        return Material(self.data)
+
     def get(self, path: str = "") -> Any:
         """The value at a path; None where anything on the way is missing or null."""
         found: Any = self.data

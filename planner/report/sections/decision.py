@@ -90,7 +90,11 @@ def _memory(m: Material) -> Row:
             )
         )
     fits = {True: "fits the card", False: "does not fit the card", None: "no card was named"}
-    why: list[Run] = [fits[m.get("memory/lora/fits")]]
+    card, high = m.root.get("card/memory_bytes"), m.get("memory/lora/high")
+    narrow = m.get("memory/lora/fits") and card and high and high > card
+    why: list[Run] = [
+        "fits the card, narrowly: its interval reaches beyond" if narrow else fits[m.get("memory/lora/fits")]
+    ]
     if m.get("memory/lora/low") is not None:
         why += [
             "; from ",

@@ -75,8 +75,8 @@ def capacity(root: Material) -> Section:
 
 
 _REGRET = (
-    "Expected loss above that of an ample rank at each one’s best learning rate, by a law fitted on a published sweep; "
-    "the interval holds 80% of models left out of the fit."
+    "Expected loss above that of an ample rank at each one’s best learning rate, by a law fitted on a published "
+    "sweep; the interval holds 80% of models left out of the fit."
 )
 _NO_REGRET = (
     "The price of a rank that is too small, as a loss above an ample rank’s, is not known to this plan: it needs the "
