@@ -18,7 +18,8 @@ BREAK = "\N{ZERO WIDTH SPACE}"
 _LONG = re.compile(r"\S{25,}")
 _LONG_IN_CODE = re.compile(r"\S{80,}")
 _AFTER = re.compile(r"([/\-_.,:=@+|&?]+)(?=\w)")
-LONGEST_PART = 24
+LONGEST_PART = 12
+FOOTER = 44  # letters of the title that stand beside the page number
 
 
 def _parts(word: str) -> str:
@@ -63,7 +64,8 @@ def inputs(document: Document, paper: str) -> dict[str, str]:
         raise InputError("paper", paper, f"one of {', '.join(PAPERS)}")
     data = to_data(document)
     soft = {**data, "sections": _softened(data["sections"]), "title": breakable(data["title"])}
-    soft["footer"] = data["title"]
+    title = data["title"]
+    soft["footer"] = title if len(title) <= FOOTER else f"{title[: FOOTER - 1]}…"
     return {"document": json.dumps(soft), "paper": PAPERS[paper]}
 
 
