@@ -60,6 +60,8 @@ def fill(
     plan["time"], plan["cost"] = columns["lora"]["time"], columns["lora"]["cost"]
     said = {note["message"] for note in plan["warnings"]}
     plan["warnings"] += [note for note in found["warnings"] if note["message"] not in said]
+    if extra["card"]:
+        plan["sources"].append({"used_for": "GPU", **extra["card"]["source"]})
     return {**extra, "filled": True}
 
 

@@ -67,7 +67,8 @@ def make(
     draws = figures and format != "markdown"
     ending = {"pdf": "pdf", "html": "html", "markdown": "md"}[format]
     more = [*_against(against), *(["--paper", paper] if paper != "a4" else []), "-o", f"plan.{ending}"]
-    document = compose(gather(model, options, against, more=more), when, draws)
+    material = gather(model, options, against, more=more)
+    document = compose(material, when, draws)
     content = render(document, format, paper, when)
     write_whole(output, content)
     return {
@@ -75,6 +76,7 @@ def make(
         "version": document.version,
         "kind": document.kind,
         "title": document.title,
+        "command": material["command"],
         "output": os.fspath(output),
         "format": format,
         "paper": paper if format == "pdf" else None,

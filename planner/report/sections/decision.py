@@ -166,6 +166,10 @@ def risks(m: Material) -> list[Block]:
     items: list[Text] = [(_short(note["message"]),) for note in notes[:NOTES_SHOWN]]
     if len(notes) > NOTES_SHOWN:
         items.append(("Further notes stand at the end of this report.",))
+    if m.root.get("peft/reason"):
+        items.append(
+            ("PEFT cannot train this adapter as it is counted: the nearest stands under Configuration.",)
+        )
     unknown = [
         word for word in ("information", "memory", "time", "cost") if m.get(word) is None
     ]  # fmt: skip

@@ -40,6 +40,17 @@ FORMULAS: tuple[tuple[str, str], ...] = (
     ),
     ("Information", "bits for each loss token or episode, times their number; distinct tokens once."),
     ("Capacity", "bits a parameter, times the adapter’s parameters; used = information / capacity."),
+    (
+        "Memory",
+        (
+            "weights, adapter, gradients, optimizer states and what a step keeps for its backward pass, at the moment of "
+            "the peak, with the overhead of the driver."
+        ),
+    ),
+    (
+        "Time and cost",
+        "seconds of a step by a roofline fitted on published runs, times steps, GPUs and the price.",
+    ),
     ("Learning rate", "base x (10 with LoRA) x (2000 / hidden size) ^ exponent of the family."),
 )
 

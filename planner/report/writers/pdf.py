@@ -69,7 +69,12 @@ def inputs(document: Document, paper: str) -> dict[str, str]:
     return {"document": json.dumps(soft), "paper": PAPERS[paper]}
 
 
-def _fonts() -> list[str]:
+def template() -> bytes:
+    """The Typst template that every report is set from."""
+    return (facts.reports_dir() / "report.typ").read_bytes()
+
+
+def fonts() -> list[str]:
     """The fonts that matplotlib brings (DejaVu Sans has Hebrew, Arabic and more), beside those inside Typst."""
     spec = find_spec("matplotlib")
     places = list(spec.submodule_search_locations or ()) if spec else []
@@ -84,11 +89,10 @@ def write(document: Document, paper: str, moment: datetime.datetime) -> bytes:
     """
     import typst
 
-    template = (facts.reports_dir() / "report.typ").read_bytes()
     given = inputs(document, paper)
     for own_fonts, standard in ((False, True), (True, True), (True, False)):
-        fonts = typst.Fonts(include_system_fonts=own_fonts, font_paths=_fonts())
-        compiler = typst.Compiler(template, font_paths=fonts, sys_inputs=given)
+        known = typst.Fonts(include_system_fonts=own_fonts, font_paths=fonts())
+        compiler = typst.Compiler(template(), font_paths=known, sys_inputs=given)
         try:
             found = compiler.compile(
                 format="pdf", timestamp=moment, pdf_standards=["ua-1"] if standard else []
