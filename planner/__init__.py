@@ -60,6 +60,15 @@ def validate(*claims: Any, **options: Any) -> Any:
     return run(*claims, **options)
 
 
+def report(*models: Any, **options: Any) -> Any:
+    """Write a plan as a document; see planner.report.report for the options."""
+    this = report
+    from .report import report as write
+
+    globals()["report"] = this
+    return write(*models, **options)
+
+
 # Imported when first used: an estimate needs none of them, and `fit` brings numpy and pandas.
 _LATER = {
     "convert": "learning_rate.parametrisation",
@@ -76,5 +85,5 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "Plan", "PlannerError", "__version__", "calibrate", "compare", "convert", "estimate", "export", "fit", "lr", "plan",
-    "simulate", "validate",
+    "report", "simulate", "validate",
 ]  # fmt: skip

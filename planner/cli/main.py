@@ -22,6 +22,7 @@ COMMANDS = {
     "convert": "Translate a LoRA recipe into another parametrisation.",
     "export": "Write the adapter config that trains exactly what was counted.",
     "validate": "Try the article's claims by short real runs, and give each a verdict.",
+    "report": "Write a plan as a document that one can send: PDF, HTML or Markdown.",
     "models": "List the models of the catalogue.",
     "gpus": "List the accelerators that are known, with their peaks and prices.",
     "datasets": "List the datasets whose size is known.",
