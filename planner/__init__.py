@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .errors import PlannerError
-from .estimator import estimate
 from .exports import export
 from .plan import Plan
-from .simulate import simulate
+from .planning import estimate
 from .version import __version__
 
 if TYPE_CHECKING:  # imported where they are called: an estimate needs none of them
     from .comparing import Comparison
+    from .learning_rate.advice import lr
+    from .learning_rate.fit import fit
+    from .learning_rate.parametrisation import convert
     from .measuring import Calibrated
     from .search import Found
+    from .simulate.report import SimulatedSteps
 
 
 def plan(model: Any, **options: Any) -> Found:
@@ -38,6 +42,48 @@ def calibrate(model: Any = None, **options: Any) -> Calibrated:
     return learn(model, **options)
 
 
+def simulate(model: Any, **options: Any) -> SimulatedSteps:
+    """The training step without weights; see planner.simulate.simulate for the options."""
+    this = simulate
+    from .simulate import simulate as run
+
+    globals()["simulate"] = this  # the import has bound the package of the same name here
+    return run(model, **options)
+
+
+def validate(*claims: Any, **options: Any) -> Any:
+    """Verdicts on the article's claims from short runs; see planner.validate.validate for the options."""
+    this = validate
+    from .validate import validate as run
+
+    globals()["validate"] = this
+    return run(*claims, **options)
+
+
+def report(*models: Any, **options: Any) -> Any:
+    """Write a plan as a document; see planner.report.report for the options."""
+    this = report
+    from .report import report as write
+
+    globals()["report"] = this
+    return write(*models, **options)
+
+
+# Imported when first used: an estimate needs none of them, and `fit` brings numpy and pandas.
+_LATER = {
+    "convert": "learning_rate.parametrisation",
+    "fit": "learning_rate.fit",
+    "lr": "learning_rate.advice",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(f".{_LATER[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
-    "Plan", "PlannerError", "__version__", "calibrate", "compare", "estimate", "export", "plan", "simulate",
+    "Plan", "PlannerError", "__version__", "calibrate", "compare", "convert", "estimate", "export", "fit", "lr", "plan",
+    "report", "simulate", "validate",
 ]  # fmt: skip

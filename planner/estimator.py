@@ -90,7 +90,8 @@ def load(
     return base.found, base.arch
 
 
-def _whole(field: str, value: object) -> int:
+def whole_number(field: str, value: object) -> int:
+    """A whole number of at least 1. Raises InputError."""
     number = parse_count(field, value)
     if number < 1:
         raise InputError(field, value, "a whole number of at least 1")
@@ -178,10 +179,10 @@ def _information(options: Mapping[str, Any]) -> tuple[Information | None, int | 
                 "success-rate", p, "episodes beside it", "It describes an RL run: give --episodes."
             )
     if options["tokens"] is not None:
-        tokens = _whole("tokens", options["tokens"])
+        tokens = whole_number("tokens", options["tokens"])
         return information.supervised(tokens), tokens, None
     if options["episodes"] is not None:
-        return information.policy_gradient(_whole("episodes", options["episodes"]), p), None, None
+        return information.policy_gradient(whole_number("episodes", options["episodes"]), p), None, None
     if options["dataset"] is None:
         return None, None, None
     fact = facts.dataset(options["dataset"])
@@ -249,10 +250,10 @@ def estimate(
     info, total_tokens, fact = _information(options)
     base = _base(model_of(options), trust_remote_code)
     found, arch, kept = base.found, base.arch, base.kept
-    length = _whole("seq-len", seq_len) if seq_len is not None else None
+    length = whole_number("seq-len", seq_len) if seq_len is not None else None
     work = Workload(
-        batch=_whole("batch", batch), seq_len=length or min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN),
-        seq_len_given=length is not None, epochs=_whole("epochs", epochs), checkpointing=bool(checkpointing),
+        batch=whole_number("batch", batch), seq_len=length or min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN),
+        seq_len_given=length is not None, epochs=whole_number("epochs", epochs), checkpointing=bool(checkpointing),
         dataset=fact.name if fact else None, total_tokens=total_tokens,
     )  # fmt: skip
     adapted = adapters.adapt(arch, spec)
@@ -262,7 +263,7 @@ def estimate(
     flops = _flops_section(arch, spec, adapted, work, whole)
     lr = lookup.look_up(
         model_id=found.model_id, model_type=arch.model_type, hidden_size=arch.hidden_size,
-        named=found.origin in ("catalogue", "hub"),
+        named=found.origin in ("catalogue", "hub"), rank=spec.rank,
     )  # fmt: skip
     published = found.published_params
     about = ModelSection(

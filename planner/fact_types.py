@@ -1,4 +1,4 @@
-"""The facts that the estimate of a plain model does not need: accelerators, prices, datasets, the
+"""The facts that the estimate of a plain model does not need: accelerators, prices, datasets, parametrisations, the
 law of excess loss.
 
 Apart from facts.py because making their classes takes a noticeable share of a cold start.
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from .schema import Source
+from .schema import Basis, Source
 
 DatasetKind = Literal["sft", "rl"]
 FactBasis = Literal["measured", "derived", "assumed"]
@@ -106,4 +106,43 @@ class RegretFact:
     leave_one_out: Mapping[str, float]
     fitted_on: str
     source: Source
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class RateContext:
+    """One thing that moves a best learning rate: `value` with `low` to `high` is a factor, an exponent or a rate, as
+    `statement` says."""
+
+    id: str
+    statement: str
+    value: float
+    low: float
+    high: float
+    basis: Basis
+    source: Source
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How a trainer parametrises LoRA: the product's scale (alpha / rank, alpha / sqrt(rank), or 1), its default
+    rank, alpha (None: it has no default) and rate ratio LR_B / LR_A, how A is drawn, Adam's epsilon. B starts at
+    zero.
+
+    `single_rate` says that one learning rate serves A and B. `init` is kaiming-uniform (bound 1/sqrt(d_in)),
+    xavier-normal (variance 2/(d_in + rank)) or gaussian (standard deviation 1/rank).
+    """
+
+    id: str
+    title: str
+    scaling: Literal["alpha/rank", "alpha/sqrt(rank)", "none"]
+    init: Literal["kaiming-uniform", "xavier-normal", "gaussian"]
+    single_rate: bool
+    source: Source
+    rank: int | None = None
+    alpha: float | None = None
+    alpha_rule: str = ""
+    lr_ratio: float = 1.0
+    eps: float = 1e-8
+    aliases: tuple[str, ...] = ()
     notes: str = ""

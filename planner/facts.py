@@ -21,7 +21,7 @@ from .schema import Source, SourceKind
 if TYPE_CHECKING:  # imported where they are used: each is a share of a cold start
     from pathlib import Path
 
-    from .fact_types import Accelerator, DatasetFact, Price, RegretFact
+    from .fact_types import Accelerator, Convention, DatasetFact, Price, RateContext, RegretFact
 
 _NO_NUMBERS: Mapping[str, float] = MappingProxyType({})
 
@@ -30,8 +30,10 @@ _NO_NUMBERS: Mapping[str, float] = MappingProxyType({})
 class LawFact:
     """A published law for the learning rate. One whose `status` is "incomplete" cannot be evaluated.
 
-    `optimum_ratio` holds FAMILY_low and FAMILY_high: the best rate of a sweep over the law's rate.
-    """
+    `optimum_ratio` holds FAMILY_low and FAMILY_high: the best rate of a sweep over the law's rate. A law of ours
+    has `multipliers` by family (1 for any other where `population` is true), `rank_pow` or `rank_sat_pow`, the
+    `spread` of best rates around it (standard deviations of log rate, for known_family and unknown_family), the
+    `covariance` of its coefficients by column, and the `ranges` that it was fitted on."""
 
     id: str
     title: str
@@ -47,6 +49,13 @@ class LawFact:
     regret_text: str = ""
     regret_percent: Mapping[str, float] = field(default_factory=lambda: _NO_NUMBERS)
     optimum_ratio: Mapping[str, float] = field(default_factory=lambda: _NO_NUMBERS)
+    multipliers: Mapping[str, float] = field(default_factory=lambda: _NO_NUMBERS)
+    rank_pow: float = 0.0
+    rank_sat_pow: float = 0.0
+    population: bool = False
+    spread: Mapping[str, float] = field(default_factory=lambda: _NO_NUMBERS)
+    covariance: Mapping[str, Mapping[str, float]] = field(default_factory=lambda: MappingProxyType({}))
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=lambda: MappingProxyType({}))
     notes: str = ""
 
 
@@ -203,6 +212,28 @@ def regret_laws() -> tuple[RegretFact, ...]:
     return _entries("regret.toml", "law", RegretFact, "id")
 
 
+@cache
+def rate_contexts() -> Mapping[str, RateContext]:
+    """What moves a learning rate away from the laws' set-up, by id, from rate_contexts.toml."""
+    from .fact_types import RateContext
+
+    found = _entries("rate_contexts.toml", "context", RateContext, "id")
+    for fact in found:
+        if not fact.low <= fact.value <= fact.high:
+            raise FactError(
+                f"rate_contexts.toml: {fact.id} has {fact.value} outside {fact.low} to {fact.high}."
+            )
+    return MappingProxyType({fact.id: fact for fact in found})
+
+
+@cache
+def conventions() -> tuple[Convention, ...]:
+    """The parametrisations of LoRA that trainers use, from conventions.toml."""
+    from .fact_types import Convention
+
+    return _entries("conventions.toml", "convention", Convention, "id")
+
+
 # Looking up
 
 
@@ -260,6 +291,14 @@ def law(id: str) -> LawFact:
     """The learning-rate law of this id."""
     table = {plain(fact.id): fact for fact in laws()}
     fact: LawFact = _find("law", id, table, [fact.id for fact in laws()], "data/laws.toml")
+    return fact
+
+
+def convention(name: str) -> Convention:
+    """The parametrisation of this id or alias."""
+    table = _table(conventions(), "id")
+    names = [spelling for fact in conventions() for spelling in (fact.id, *fact.aliases)]
+    fact: Convention = _find("convention", name, table, names, "data/conventions.toml")
     return fact
 
 

@@ -150,13 +150,15 @@ def _learning_notices(
     if lr.by_architecture:
         yield Notice(
             "learning-rate-by-architecture",
-            f"The config names no model: its type places it in the {str(lr.family).capitalize()} family.",
+            f"The config names no model: its type places it in the family {lr.family}.",
         )
+    yield from lr.extrapolates
     if spec.alpha != LAW_ALPHA or spec.use_rslora or spec.alpha_pattern:
+        found = "another scale" if spec.alpha == LAW_ALPHA else f"alpha {spec.alpha:g}"
         yield Notice(
             "learning-rate-alpha",
-            f"The learning-rate law holds for alpha {LAW_ALPHA} at scale alpha / rank; this plan has "
-            f"{'another scale' if spec.alpha == LAW_ALPHA else f'alpha {spec.alpha:g}'}.",
+            f"The learning-rate law holds for alpha {LAW_ALPHA} at scale alpha / rank; this plan has {found}: "
+            "`lora-plan lr` says what that changes.",
         )
 
 

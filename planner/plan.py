@@ -209,9 +209,12 @@ class Plan:
     learning_rate: LearningRate
     warnings: tuple[Notice, ...]
     sources: tuple[tuple[str, Source], ...]
+    memory: dict[str, Any] | None = None
+    time: dict[str, Any] | None = None
+    cost: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON contract, schema 1. Unknown is null; memory, time and cost are not estimated yet."""
+        """The JSON contract, schema 1. Unknown is null."""
         info = self.information
         lr = self.learning_rate
         return {
@@ -239,11 +242,13 @@ class Plan:
                 "law": lr.law,
                 "basis": lr.basis,
                 "family": lr.family,
+                "family_known": lr.family_known,
+                "level": lr.level,
                 "reason": lr.reason,
             },
-            "memory": None,
-            "time": None,
-            "cost": None,
+            "memory": self.memory,
+            "time": self.time,
+            "cost": self.cost,
             "warnings": [dict(vars(notice)) for notice in self.warnings],
             "sources": [{"used_for": use, **vars(source)} for use, source in self.sources],
         }

@@ -168,8 +168,8 @@ def test_the_contract() -> None:
         == data["adapter"]["bytes_by_dtype"]["float32"]
         == 4 * data["adapter"]["params"]
     )
-    for key in ("memory", "time", "cost"):
-        assert data[key] is None
+    assert data["time"] is None and data["cost"] is None
+    assert all(found["fits"] is None for found in data["memory"].values())
     assert all(set(w) == {"code", "message"} for w in data["warnings"])
     for source in data["sources"]:
         assert all(source[key].strip() for key in ("title", "url", "locator", "date", "kind")), source

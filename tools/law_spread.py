@@ -17,8 +17,8 @@ from statistics import fmean
 
 from planner import facts
 from planner.learning_rate.law import learning_rate
-from planner.learning_rate.lookup import DEFAULT_LAW
 
+LAW = "tinker-cookbook-2025-11"
 Cell = tuple[str, int, int]
 
 
@@ -45,8 +45,8 @@ def best_rate(points: list[tuple[float, float]]) -> tuple[float, bool]:
 
 
 def quotients(path: Path) -> dict[str, list[float]]:
-    """Best rate over the law's rate, sorted, for each family of the default law."""
-    law = facts.law(DEFAULT_LAW)
+    """Best rate over the law's rate, sorted, for each family of the published law."""
+    law = facts.law(LAW)
     assert law.base is not None
     found: dict[str, list[float]] = {family: [] for family in law.exponents}
     for (model, hidden, _), points in sweep_cells(path).items():

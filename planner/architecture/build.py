@@ -26,7 +26,11 @@ BUILDERS: dict[str, str] = {
     **dict.fromkeys("gemma4 gemma4_text".split(), "gemma4"),
     "mllama": "mllama",
     **dict.fromkeys("llama4 llama4_text".split(), "llama4"),
-    **dict.fromkeys("gpt2 gptj gpt_neox opt bloom falcon mpt gpt_bigcode phi".split(), "legacy"),
+    **dict.fromkeys(
+        "gpt2 gptj gpt_neox opt bloom falcon mpt gpt_bigcode phi gpt-sw3 persimmon gpt_neo codegen gpt_neox_japanese "
+        "xglm biogpt ctrl openai-gpt".split(),
+        "legacy",
+    ),
     **dict.fromkeys(
         "mixtral qwen2_moe qwen3_moe olmoe phimoe dbrx gpt_oss granitemoe glm4_moe minimax_m2 ernie4_5_moe "
         "hunyuan_v1_moe solar_open mimo_v2_flash".split(),
@@ -37,6 +41,10 @@ BUILDERS: dict[str, str] = {
     ),
     "deepseek_v4": "deepseek_v4",
     **dict.fromkeys("bert roberta xlm-roberta t5 mt5 whisper clip".split(), "encoders"),
+    **dict.fromkeys(
+        "bart mvp plbart mbart marian pegasus blenderbot blenderbot-small m2m_100 bigbird_pegasus trocr".split(),
+        "bart",
+    ),
     **dict.fromkeys("chatglm internlm2 internlm3 minicpm mimo nemotron-nas".split(), "remote"),
     **dict.fromkeys(
         "qwen3_next qwen3_5_text qwen3_5_moe_text olmo_hybrid minimax".split(), "linear_attention"

@@ -150,9 +150,43 @@ def _learning_rate(plan: Plan) -> Table:
         return table
     table.add_row("LoRA", Text(units.rate(lr.value), style="bold"))
     if lr.low is not None and lr.high is not None:
-        table.add_row("80% of sweeps within", f"{units.rate(lr.low)} to {units.rate(lr.high)}")
+        table.add_row(f"best, {lr.level:.0%} within", f"{units.rate(lr.low)} to {units.rate(lr.high)}")
     table.add_row("full fine-tuning", units.rate(lr.full_finetune))
-    table.add_row("law", f"{lr.law}, {str(lr.family).capitalize()}")
+    table.add_row("law", f"{lr.law}, {lr.family if lr.family_known else 'all families'}")
+    return table
+
+
+def _memory(plan: Plan) -> Table | None:
+    if plan.memory is None:
+        return None
+    columns = {name: part for name, part in plan.memory.items() if part is not None}
+    setup = next(iter(columns.values()))["setup"]
+    table = _table("Memory of a GPU", "analytic", f"{setup['precision']}, {setup['optimizer']}", *columns)
+    for part in next(iter(columns.values()))["parts"]:
+        table.add_row(part, *(units.byte_size(found["parts"][part]) for found in columns.values()))
+    table.add_row(
+        "peak", *(units.byte_size(found["per_gpu_bytes"]) for found in columns.values()), style="bold"
+    )
+    table.add_row("from", *(units.byte_size(found["low"]) for found in columns.values()))
+    table.add_row("to", *(units.byte_size(found["high"]) for found in columns.values()))
+    if next(iter(columns.values()))["fits"] is not None:
+        table.add_row("fits", *("yes" if found["fits"] else "no" for found in columns.values()))
+    return table
+
+
+def _time(plan: Plan) -> Table | None:
+    if plan.time is None:
+        return None
+    step, run = plan.time["step"], plan.time
+    table = _table("Time and cost", run["basis"])
+    table.add_row("a step", f"{step['seconds']:.3g} s ({step['low']:.3g} to {step['high']:.3g})")
+    if run["seconds"] is not None:
+        low, middle, high = (run[key] / 3600 for key in ("low", "seconds", "high"))
+        table.add_row(f"{run['steps']:,} steps", f"{middle:.3g} h ({low:.3g} to {high:.3g})")
+    if plan.cost is not None and plan.cost["usd"] is not None:
+        table.add_row(
+            "cost", f"${plan.cost['usd']:,.2f} ({plan.cost['low']:,.2f} to {plan.cost['high']:,.2f})"
+        )
     return table
 
 
@@ -170,8 +204,8 @@ def _explain(plan: Plan) -> RenderableType:
         "assumed: 1 bit a loss token, at most 1 bit an episode.",
         f"fitted: {law.form}. {law.regret_text}",
         (
-            "measured: the learning rate's interval holds 80% of the best rates of that sweep over models and ranks "
-            "of the family; many lie at the edge of its grid, so its upper end is a lower bound."
+            "fitted: the learning rate's interval holds the best rate of a model that the fit has not seen, by its "
+            "error on models left out; full fine-tuning's is a tenth, the article's ratio."
         ),
     )
     sources = (f"{use}: {s.title}, {s.locator} ({s.date}). {s.url}" for use, s in plan.sources)
@@ -192,11 +226,12 @@ def show(plan: Plan, explain: bool, console: Console | None = None) -> None:
             Text(plan.adapter.peft_line, style="dim"), soft_wrap=console.width >= 80
         )  # whole, to be searched for
     console.print("")
-    tables = [_adapter(plan), _flops(plan), _capacity(plan), _learning_rate(plan)]
+    tables: list[Table] = [_adapter(plan), _flops(plan), _capacity(plan), _learning_rate(plan)]
+    tables += [table for table in (_memory(plan), _time(plan)) if table is not None]
     if console.width >= WIDE:
-        for left, right in (tables[:2], tables[2:]):
+        for number in range(0, len(tables), 2):
             grid = Table.grid(padding=(0, 4))
-            grid.add_row(left, right)
+            grid.add_row(*tables[number : number + 2])
             console.print(grid, "")
     else:
         for table in tables:

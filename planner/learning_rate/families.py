@@ -6,7 +6,7 @@ import re
 
 # The first expression that is found in the lower-case name decides; Qwen 3.5 and 3.6 are one architecture.
 FAMILIES = (
-    (r"qwen[-_ ]?3\.[56]", "qwen3.5"),
+    (r"qwen[-_ ]?3[._][56]", "qwen3.5"),
     (r"qwen[-_ ]?3", "qwen3"),
     (r"qwen|qwq", "qwen"),
     (r"deepseek.*distill.*llama", "llama"),

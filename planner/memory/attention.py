@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .elementwise import drop
 from .passes import FLOAT32, Pass
-from .tape import Buffer, Gradients, Size, Tape, Value, cast, scale, unary, view
+from .tape import Buffer, Gradients, Size, Tape, Value, cast, copy, scale, unary, view
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Heads and their widths. `masked`: a mask is given as a tensor; `capped` scores pass through tanh; `sinks`: a
-    column of learned scores is joined to them."""
+    """Heads and their widths. `masked`: a mask is given as a tensor; `capped` scores pass through tanh; `eager`: the model
+    has no fused attention; `narrow`: its softmax runs in the values' own type; `dropped`: probabilities pass
+    through dropout; `wide`: queries and keys are multiplied in float32."""
 
     n_heads: int
     n_kv_heads: int
@@ -19,7 +21,10 @@ class Shape:
     d_v: int
     masked: bool = False
     capped: bool = False
-    sinks: bool = False
+    eager: bool = False
+    narrow: bool = False
+    dropped: bool = False
+    wide: bool = False
 
     @property
     def grouped(self) -> bool:
@@ -30,7 +35,7 @@ class Shape:
 def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     """softmax(q k) v in the layout (batch, length, heads): flash where the setup's kernel is flash or SDPA can take it
     (16 bits, at most 256 a head, no mask), memory-efficient attention where SDPA cannot, or eager."""
-    if run.kernel == "eager" or shape.capped or shape.sinks:
+    if run.kernel == "eager" or shape.capped or (shape.eager and run.kernel != "flash"):
         return _eager(run, q, k, v, shape)
     wide = shape.d_qk > 256 or shape.d_qk != shape.d_v
     flash = run.kernel == "flash" or (run.compute < FLOAT32 and not shape.masked and not wide)
@@ -41,11 +46,11 @@ def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     return _fused(run, q, k, v, shape, flash=False)
 
 
-def _repeated(run: Pass, x: Value, shape: Shape, d_head: int) -> Value:
+def _repeated(run: Pass, x: Value, shape: Shape, d_head: int, *, copies: bool = False) -> Value:
     """Keys or values copied for every query head; the gradient is summed over the copies. A single head is not copied
-    but looked at several times."""
+    but looked at several times, unless a product `copies` what does not lie as it needs it."""
     tape, size = run.tape, x.bytes
-    single = x.buffer if shape.n_kv_heads == 1 else None
+    single = x.buffer if shape.n_kv_heads == 1 and not copies else None
     return tape.apply(
         (x,), run.tokens * (shape.n_heads * d_head), x.width, (), lambda g: (tape.new(size),), out=single
     )
@@ -82,18 +87,24 @@ def _fused(run: Pass, q: Value, k: Value, v: Value, shape: Shape, *, flash: bool
 def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     """Scores, softmax in float32 and their cast, each a matrix of all pairs of positions for every head."""
     tape = run.tape
-    if shape.grouped:
-        k, v = _repeated(run, k, shape, shape.d_qk), _repeated(run, v, shape, shape.d_v)
-    pairs = run.pairs * shape.n_heads
+    q, k, v = copy(q), _repeated(run, k, shape, shape.d_qk, copies=True), _repeated(run, v, shape, shape.d_v, copies=True)
+    pairs, width = run.pairs * shape.n_heads, v.width
+    if shape.wide:
+        q, k = cast(q, FLOAT32), cast(k, FLOAT32)
     weights = scale(_batched(run, q, k, pairs))
     if shape.capped:
         weights = scale(unary(scale(weights), "out"))
     weights = scale_mask(run, weights)
-    wide = cast(weights, FLOAT32)
+    wide = weights if shape.narrow else cast(weights, FLOAT32)
+    del weights
     chances = _softmax(tape, wide)
     del wide
-    narrow = cast(chances, q.width)
+    narrow = cast(chances, width)
     del chances
+    if shape.dropped and run.grad:
+        dropped = drop(run, narrow)
+        narrow = dropped
+        del dropped
     mixed = _batched(run, narrow, v, run.tokens * (shape.n_heads * shape.d_v))
     return view(_contiguous(mixed), clones=False)
 

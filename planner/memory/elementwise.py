@@ -8,7 +8,7 @@ a gradient of theirs needs.
 from __future__ import annotations
 
 from .passes import FLOAT32, Pass
-from .tape import Buffer, Gradients, Size, Tape, Value, add, cast, copy, multiply, piece, scale, unary
+from .tape import Buffer, Gradients, Size, Value, add, cast, copy, multiply, piece, scale, unary
 
 
 def rms_norm(run: Pass, x: Value, weight: int, rule: str = "rms") -> Value:
@@ -92,12 +92,26 @@ def norm(run: Pass, x: Value, weight: int, rule: str) -> Value:
 
 
 def _python_layer_norm(run: Pass, x: Value, weight: int) -> Value:
-    """(x - mean) / sqrt(var) * w with float32 inside, as Cohere writes it."""
+    """(x - mean) / sqrt(var) * w with float32 inside, as Cohere writes it: the centred value is made, and kept, twice."""
     x32 = cast(x, FLOAT32)
+    tape, size = run.tape, x32.bytes
+    spread = unary(x32, "")
+    kept = spread.buffer
+
+    def through_mean(g: Buffer) -> Gradients:
+        made = tape.new(size)
+        return (made,)
+
+    root = tape.apply((spread,), 0, FLOAT32, (kept,), through_mean)
+    del spread, kept
     centred = unary(x32, "")
-    square = unary(centred, "in")
-    del square
-    normed = unary(centred, "in")
+
+    def through_product(g: Buffer) -> Gradients:
+        direct, product = tape.new(size), tape.new(size)
+        del product
+        return direct, tape.new(0)
+
+    normed = tape.apply((centred, root), x32.elements, FLOAT32, (centred.buffer,), through_product)
     del centred
     return cast(_weigh(run, normed, weight), x.width)
 
@@ -107,7 +121,9 @@ def _python_layer_norm(run: Pass, x: Value, weight: int) -> Value:
 
 def activation(run: Pass, x: Value, name: str) -> Value:
     """An activation by its name in the config."""
-    if name in ("gelu_new", "gelu_fast", "bloom") and run.kernels == "transformers":
+    if name == "bloom":  # a function of its own that keeps its input
+        return unary(x, "in", 3)
+    if name in ("gelu_new", "gelu_fast") and run.kernels == "transformers":
         return _gelu_in_python(x)
     if name in ("relu", "relu2"):
         y = unary(x, "out")

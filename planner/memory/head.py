@@ -34,10 +34,11 @@ def stem_stretches(run: Pass, arch: Architecture, trains: bool) -> Stem:
         return Stem(held, False, Stretch())
     size = table.d_in * table.d_out * run.trained
     kept = {} if arch.tied_embeddings else {"gradients": size}
+    meeting = size * (2 if arch.tied_embeddings and run.tape.merges else 1)
     return Stem(
         held,
         True,
-        Stretch(kept, {"gradients": size, "temporary": run.tokens * (arch.hidden_size * run.stream)}),
+        Stretch(kept, {"gradients": meeting, "temporary": run.tokens * (arch.hidden_size * run.stream)}),
     )
 
 

@@ -27,11 +27,10 @@ from ..schema import (
     Recall,
     Scan,
 )
-
 from .attention import Shape, attend
 from .elementwise import activation, drop, gated, norm, rotate
-from .passes import Pass
 from .experts import Routing, Stacked, mix
+from .passes import Pass
 from .products import LowRank, Weight, adapted, linear, part, whole
 from .tape import Gradients, Size, Value, add, cast, multiply, piece, scale, unary
 from .traits import Traits
@@ -298,7 +297,10 @@ class Walk:
         q, k, v = self._heads(op)
         masked = run.masked or (op.window is not None and op.window < run.reach)
         n_heads, n_kv_heads = self._counts(op)
-        shape = Shape(n_heads, n_kv_heads, op.d_qk, op.d_v, masked, traits.capped_scores, traits.sinks)
+        shape = Shape(
+            n_heads, n_kv_heads, op.d_qk, op.d_v, masked, traits.capped_scores, traits.eager, traits.narrow, traits.dropped,
+            traits.wide_scores,
+        )  # fmt: skip
         for number, value in ((op.q, q), (op.k, k), (op.v, v)):
             self.values[number] = value
         return attend(run, q, k, v, shape)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
+from ..errors import UnsupportedArchitectureError
 from ..moments import Item, MemoryEstimate, MemoryPart, Moment
 from ..schema import Architecture
 from ..setup import Setup
@@ -45,13 +46,19 @@ def estimate_memory(
     """Peak bytes of one GPU for `setup`; `adapted` are the adapter's matrices, left out for full fine-tuning.
 
     `stored_bytes` are those of a base that is quantised as it was published, where the set-up quantises none.
-    `merges` counts gradients that meet as summed into a new tensor, as they are under a dispatch mode.
+    `merges` counts gradients that meet as summed into a new tensor, as they are under a dispatch mode. Raises
+    UnsupportedArchitectureError where a layer joins its values in a way that no rule covers.
     """
     pairs = None if setup.method == "full" else tuple(adapted or ())
     weights = base_weights(arch, setup, stored_bytes)
-    found = [
-        _stage(arch, setup, pairs, whole, weights, stage, merges=merges) for stage in stages(arch, setup)
-    ]
+    try:
+        found = [
+            _stage(arch, setup, pairs, whole, weights, stage, merges=merges) for stage in stages(arch, setup)
+        ]
+    except (KeyError, IndexError, StopIteration) as error:  # a value that no rule has made
+        raise UnsupportedArchitectureError(
+            f"the memory of {arch.model_type} is not known: its layers join values in a way that no rule covers."
+        ) from error
     return max(found, key=lambda each: each.per_gpu_bytes)
 
 

@@ -20,8 +20,10 @@ class Traits:
     and out. `two_norms`: attention and MLP beside each other have a norm each. `rotary` names the rotation and
     `rotary_share` the part of a head that it turns. `fused` says how a fused projection is taken apart:
     "slice" (each piece's gradient is laid into zeros) or "split" (they are joined once). `dropout`: residual
-    dropout with a rate above 0 in training. `scaled_embedding`, `scaled_residual`: multipliers on the
+    dropout with a rate above 0 in training; `dropped`: of attention's probabilities. `wide_scores`: queries meet keys in
+    float32. `scaled_embedding`, `scaled_residual`: multipliers on the
     stream. `logits`: what happens to logits between unembedding and loss ("capped": tanh; "scaled").
+    `eager`: transformers has no SDPA path for it; `narrow`: its eager softmax runs in the values' type.
     `router`: "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their
     weights stay in float32, and so do the results that they weight.
     """
@@ -36,11 +38,15 @@ class Traits:
     activation: str = "silu"
     fused: Literal["slice", "split"] = "split"
     dropout: bool = False
+    dropped: bool = False
+    wide_scores: bool = False
     scaled_embedding: bool = False
     scaled_residual: bool = False
     logits: Literal["plain", "capped", "scaled"] = "plain"
     capped_scores: bool = False
     sinks: bool = False
+    eager: bool = False
+    narrow: bool = False
     router: Literal["softmax", "sigmoid", "chosen"] = "softmax"
     wide_router: bool = False
 
@@ -66,19 +72,19 @@ TRAITS: dict[str, Traits] = {
     "starcoder2": replace(LEGACY, rotary="half", activation="gelu_pytorch_tanh"),
     "cohere": replace(LLAMA, norm="python-layer", qk_norm="python-layer", rotary="half32", logits="scaled"),
     "stablelm": replace(LEGACY, rotary="partial", rotary_share=0.25, activation="silu"),
-    "gpt2": replace(LEGACY, activation="gelu_new", dropout=True),
-    "gptj": replace(LEGACY, rotary="partial", rotary_share=0.25, activation="gelu_new"),
+    "gpt2": replace(LEGACY, activation="gelu_new", dropout=True, dropped=True, narrow=True),
+    "gptj": replace(LEGACY, rotary="partial", rotary_share=0.25, activation="gelu_new", eager=True, wide_scores=True),
     "gpt_neox": replace(LEGACY, rotary="partial", rotary_share=0.25, two_norms=True),
     "opt": replace(LEGACY, activation="relu", dropout=True),
-    "bloom": replace(LEGACY, activation="bloom"),
-    "falcon": replace(LEGACY, rotary="half"),
-    "mpt": LEGACY,
-    "gpt_bigcode": replace(LEGACY, activation="gelu_pytorch_tanh", dropout=True),
+    "bloom": replace(LEGACY, activation="bloom", eager=True),
+    "falcon": replace(LEGACY, rotary="half", eager=True, narrow=True),
+    "mpt": replace(LEGACY, eager=True),
+    "gpt_bigcode": replace(LEGACY, activation="gelu_pytorch_tanh", dropout=True, dropped=True),
     "phi": replace(LEGACY, rotary="partial", rotary_share=0.5, activation="gelu_new"),
     "phimoe": replace(LLAMA, norm="layer"),
     "mixtral": replace(LLAMA, wide_router=True),
     "dbrx": replace(LEGACY, rotary="half", activation="silu"),
-    "gpt_oss": replace(LLAMA, norm="rms-late", sinks=True, router="chosen"),
+    "gpt_oss": replace(LLAMA, norm="rms-late", sinks=True, eager=True, narrow=True, router="chosen"),
     "granitemoe": replace(LLAMA, scaled_embedding=True, scaled_residual=True, logits="scaled"),
     "glm4_moe": replace(LLAMA, rotary="partial", rotary_share=0.5, router="sigmoid", wide_router=True),
     "minimax_m2": replace(LLAMA, rotary="partial", rotary_share=0.5, router="sigmoid", wide_router=True),

@@ -49,6 +49,25 @@ def _count(tracker: Counter, rows: Any, rank: int, d_out: int, passes: int, up: 
     tracker.add_flops("_grouped_mm", FLOPS_PER_MAC * number * rank * (passes * d_in + up * d_out))
 
 
+class Grouped(torch.autograd.Function):  # type: ignore[misc]
+    """A grouped product in types that the meta device refuses and CUDA takes: all but bfloat16."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Any, weight: Any, tracker: Counter) -> Any:
+        ctx.save_for_backward(rows if ctx.needs_input_grad[1] else None, weight)
+        ctx.tracker = tracker
+        ctx.flops = FLOPS_PER_MAC * rows.shape[0] * weight.shape[-2] * weight.shape[-1]
+        tracker.add_flops("_grouped_mm", ctx.flops)
+        return rows.new_empty(rows.shape[0], weight.shape[-1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        weight = ctx.saved_tensors[1]
+        ctx.tracker.add_flops("_grouped_mm", ctx.flops * sum(ctx.needs_input_grad[:2]))
+        d_rows = grad.new_empty(grad.shape[0], weight.shape[-2]) if ctx.needs_input_grad[0] else None
+        return d_rows, torch.empty_like(weight) if ctx.needs_input_grad[1] else None, None
+
+
 class ExpertPairs(nn.Module):  # type: ignore[misc]
     """The pairs of one tensor of experts, one for each of its logical matrices side by side."""
 

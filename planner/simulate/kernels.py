@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from .attention import HALVES, attention_kernel, bias_of, flash, fused
-from .experts import ExpertPairs
+from .experts import ExpertPairs, Grouped
 from .tracker import Tracker
 
 LOWER = frozenset(
@@ -68,17 +68,20 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
             return self._attention(*args, **kwargs)
         if self.cuda and func is functional.dropout:
             return _dropout(*args, **kwargs)
-        if func is torch._grouped_mm and self.pairs:
+        if func is torch._grouped_mm and args[0].device.type == "meta":
             return self._experts(*args, **kwargs)
         if func in QUESTIONS and len(args) == 1 and not kwargs and args[0].device.type == "meta":
             return torch.tensor(QUESTIONS[func])
-        if func is torch.Tensor.__bool__ and args[0].device.type == "meta":
-            return not self.masked
+        if func in (torch.Tensor.__bool__, torch.Tensor.__contains__) and args[0].device.type == "meta":
+            return func is torch.Tensor.__bool__ and not self.masked
         return func(*args, **kwargs)
 
     def _experts(self, rows: Any, weight: Any, offs: Any = None, **more: Any) -> Any:
         """A grouped product, and the pairs on its tensor of experts."""
-        out = torch._grouped_mm(rows, weight, offs=offs, **more)
+        if rows.dtype == torch.bfloat16:
+            out = torch._grouped_mm(rows, weight, offs=offs, **more)
+        else:
+            out = Grouped.apply(rows, weight, self.tracker)
         pairs = self.pairs.get(weight.untyped_storage()._cdata)
         return out if pairs is None else pairs.add(rows, out, self.tracker)
 

@@ -110,8 +110,8 @@ def plain_mlp(
 def windows(
     cfg: Fields, n_layers: int, sliding: Iterable[bool] | None = None, default: int | None = None
 ) -> list[int | None]:
-    """Each layer's attention window: `layer_types` where given, else `sliding`, else every layer or none. `default` is
-    the window where the field is absent."""
+    """Each layer's attention window: `layer_types` where given, else `sliding`, else every layer or none. `default`
+    is the window where the field is absent."""
     window = cfg.int("sliding_window", None if "sliding_window" in cfg.data else default)
     if window is None:
         return [None] * n_layers

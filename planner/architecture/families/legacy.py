@@ -2,104 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from ...schema import Architecture, Kind, Part
+from ...errors import UnsupportedArchitectureError
+from ...schema import Architecture, Part
 from ..fields import Fields
 from ..trace import Layer, Trace
-from .common import Heads, has_head, plain_mlp, unembedding
+from .common import Heads, groups, has_head, plain_mlp, unembedding
+from .legacy_styles import STYLES, USUAL_FIELDS, Style
 
-GPT2_FIELDS = ("n_embd", "n_layer", "n_head", "n_positions")
-USUAL_FIELDS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")
+__all__ = ["STYLES", "Style", "build"]
 
-
-@dataclass(frozen=True)
-class Style:
-    """What sets a family apart. `fields` are its spellings of width, depth, heads and positions. `bias` and
-    `parallel` are fixed choices or the name of the field that decides, with "!" after it where the class's
-    default is true. `dropout` is the field of the dropout behind an MLP, with its default."""
-
-    embedding: str
-    layers: str
-    qkv: tuple[str, ...]
-    output: str
-    mlp: tuple[str, str]
-    norms: tuple[str, ...]
-    final_norm: str
-    dropout: tuple[str, float]
-    base: str = "transformer."
-    fields: tuple[str, str, str, str] = USUAL_FIELDS
-    width: tuple[str, bool] | None = None
-    qkv_bias: bool | str = True
-    bias: bool | str = True
-    norm_bias: bool = True
-    parallel: bool | str = False
-    embedding_norm: str | None = None
-    positions: tuple[str, int] | None = None
-    kind: Kind = "linear"
-    tied: bool = True
-    head_bias: bool = False
-
-
-STYLES: dict[str, Style] = {
-    "gpt2": Style(
-        embedding="wte", positions=("wpe", 0), layers="h.{}.", qkv=("attn.c_attn",), output="attn.c_proj",
-        mlp=("mlp.c_fc", "mlp.c_proj"), norms=("ln_1", "ln_2"), final_norm="ln_f", dropout=("resid_pdrop", 0.1),
-        fields=GPT2_FIELDS, width=("n_inner", False), kind="conv1d",
-    ),
-    "gptj": Style(
-        embedding="wte", layers="h.{}.", qkv=("attn.q_proj", "attn.k_proj", "attn.v_proj"),
-        output="attn.out_proj", mlp=("mlp.fc_in", "mlp.fc_out"), norms=("ln_1",), final_norm="ln_f",
-        dropout=("resid_pdrop", 0.0), fields=GPT2_FIELDS, width=("n_inner", False), qkv_bias=False, parallel=True,
-        tied=False, head_bias=True,
-    ),
-    "gpt_neox": Style(
-        base="gpt_neox.", embedding="embed_in", layers="layers.{}.", qkv=("attention.query_key_value",),
-        output="attention.dense", mlp=("mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
-        norms=("input_layernorm", "post_attention_layernorm"), final_norm="final_layer_norm",
-        dropout=("hidden_dropout", 0.0), width=("intermediate_size", True), qkv_bias="attention_bias!",
-        parallel="use_parallel_residual!", tied=False,
-    ),
-    "opt": Style(
-        base="model.", embedding="decoder.embed_tokens", positions=("decoder.embed_positions", 2),
-        layers="decoder.layers.{}.", qkv=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-        output="self_attn.out_proj", mlp=("fc1", "fc2"), norms=("self_attn_layer_norm", "final_layer_norm"),
-        final_norm="decoder.final_layer_norm", dropout=("dropout", 0.1), width=("ffn_dim", True),
-        qkv_bias="enable_bias!", bias="enable_bias!",
-    ),
-    "bloom": Style(
-        embedding="word_embeddings", embedding_norm="word_embeddings_layernorm", layers="h.{}.",
-        qkv=("self_attention.query_key_value",), output="self_attention.dense",
-        mlp=("mlp.dense_h_to_4h", "mlp.dense_4h_to_h"), norms=("input_layernorm", "post_attention_layernorm"),
-        final_norm="ln_f", dropout=("hidden_dropout", 0.0),
-        fields=("hidden_size", "n_layer", "n_head", "seq_length"),
-    ),
-    "falcon": Style(
-        embedding="word_embeddings", layers="h.{}.", qkv=("self_attention.query_key_value",),
-        output="self_attention.dense", mlp=("mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
-        norms=("input_layernorm", "post_attention_layernorm"), final_norm="ln_f",
-        dropout=("hidden_dropout", 0.0), width=("ffn_hidden_size", False), qkv_bias="bias", bias="bias",
-        parallel="parallel_attn!",
-    ),
-    "mpt": Style(
-        embedding="wte", layers="blocks.{}.", qkv=("attn.Wqkv",), output="attn.out_proj",
-        mlp=("ffn.up_proj", "ffn.down_proj"), norms=("norm_1", "norm_2"), final_norm="norm_f",
-        dropout=("attn_pdrop", 0.0), fields=("d_model", "n_layers", "n_heads", "max_seq_len"), qkv_bias=False,
-        bias=False, norm_bias=False,
-    ),
-    "gpt_bigcode": Style(
-        embedding="wte", positions=("wpe", 0), layers="h.{}.", qkv=("attn.c_attn",), output="attn.c_proj",
-        mlp=("mlp.c_fc", "mlp.c_proj"), norms=("ln_1", "ln_2"), final_norm="ln_f", dropout=("resid_pdrop", 0.1),
-        fields=GPT2_FIELDS, width=("n_inner", False),
-    ),
-    "phi": Style(
-        base="model.", embedding="embed_tokens", layers="layers.{}.",
-        qkv=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), output="self_attn.dense",
-        mlp=("mlp.fc1", "mlp.fc2"), norms=("input_layernorm",), final_norm="final_layernorm",
-        dropout=("resid_pdrop", 0.0), width=("intermediate_size", True), parallel=True, tied=False,
-        head_bias=True,
-    ),
-}  # fmt: skip
+READ_CROSS_ATTENTION = frozenset(("gpt2", "gpt-sw3", "gpt_bigcode"))
 
 
 def _flag(cfg: Fields, rule: bool | str) -> bool:
@@ -140,7 +52,9 @@ def read_heads(cfg: Fields, style: Style, model_type: str) -> Heads:
     return Heads(hidden, n_heads, n_kv, d_head or hidden // n_heads)
 
 
-def attention(layer: Layer, style: Style, heads: Heads, x: int, qkv_bias: bool, o_bias: bool) -> int:
+def attention(
+    layer: Layer, style: Style, heads: Heads, x: int, qkv_bias: bool, o_bias: bool, window: int | None = None
+) -> int:
     """Attention with one fused matrix in front, or three."""
     widths = (heads.q, heads.kv, heads.kv)
     if len(style.qkv) == 1:
@@ -162,8 +76,9 @@ def attention(layer: Layer, style: Style, heads: Heads, x: int, qkv_bias: bool, 
             for name, n in zip(style.qkv, widths, strict=True)
         )
     mixed = layer.attend(
-        q, k, v, n_heads=heads.n_heads, n_kv_heads=heads.n_kv_heads, d_qk=heads.d_head, d_v=heads.d_head
-    )
+        q, k, v, n_heads=heads.n_heads, n_kv_heads=heads.n_kv_heads, d_qk=heads.d_head, d_v=heads.d_head,
+        window=window,
+    )  # fmt: skip
     return layer.linear(style.output, "attention", heads.q, heads.hidden, mixed, bias=o_bias, kind=style.kind)
 
 
@@ -191,33 +106,63 @@ def _dropout(cfg: Fields, style: Style, model_type: str) -> float:
     return source.number(*style.dropout)
 
 
-def layers(trace: Trace, cfg: Fields, style: Style, heads: Heads, base: str) -> None:
-    """The decoder layers."""
-    model_type = cfg.str("model_type")
-    parallel = _parallel(cfg, style, model_type)
-    width = 4 * heads.hidden
+def _width(cfg: Fields, style: Style, hidden: int) -> int:
+    """The MLP's inner width: a field, a multiple that the config gives, or four times the hidden width."""
     if style.width is not None:
         name, required = style.width
-        width = cfg.int(name) if required else cfg.int(name, width)
+        return int(cfg.int(name) if required else cfg.int(name, 4 * hidden))
+    multiple = "intermediate_multiple_size" if cfg.str("model_type") == "gpt_neox_japanese" else ""
+    return hidden * int(cfg.int(multiple, 4))
+
+
+def layer_windows(cfg: Fields, n_layers: int) -> list[int | None]:
+    """Each layer's attention window: GPT-Neo's local layers have one, written as patterns with their repeats."""
+    if cfg.str("model_type") != "gpt_neo":
+        return [None] * n_layers
+    window, kinds = cfg.int("window_size", 256), []
+    for item in cfg.list("attention_types", [[["global", "local"], 12]]):
+        if not isinstance(item, (list, tuple)) or len(item) != 2 or not isinstance(item[0], (list, tuple)):
+            raise cfg.fail("attention_types", "a list of [kinds, repeats]")
+        times = Fields({"repeats": item[1]}, "attention_types").int("repeats")
+        kinds += list(item[0]) * min(times, n_layers + 1)
+    if len(kinds) != n_layers or not {"global", "local"}.issuperset(map(str, kinds)):
+        raise cfg.fail("attention_types", f"'global' or 'local' for each of {n_layers} layers")
+    return [window if kind == "local" else None for kind in kinds]
+
+
+def _norms(layer: Layer, cfg: Fields, style: Style, heads: Heads, parallel: bool) -> None:
+    """The layer's norms, and those of queries and keys where the config wants them."""
+    model_type = cfg.str("model_type")
+    if cfg.bool("layer_norm_elementwise_affine", True) or model_type != "opt":
+        for name in norm_names(cfg, style, model_type, parallel):
+            layer.norm(name, heads.hidden, style.norm_bias)
+    if style.qk_layernorm is not None and cfg.bool("qk_layernorm", style.qk_layernorm):
+        for name in ("self_attn.q_layernorm", "self_attn.k_layernorm"):
+            layer.norm(name, heads.hidden // heads.n_heads, True)
+
+
+def layers(trace: Trace, cfg: Fields, style: Style, heads: Heads, base: str) -> None:
+    """The decoder layers."""
+    model_type, n_layers = cfg.str("model_type"), _size(cfg, style, 1)
+    parallel, width = _parallel(cfg, style, model_type), _width(cfg, style, heads.hidden)
     qkv_bias, bias = _flag(cfg, style.qkv_bias), _flag(cfg, style.bias)
-    o_bias = qkv_bias if model_type in ("gpt_neox", "gptj") else bias
-    with trace.layer("decoder", range(_size(cfg, style, 1)), base + style.layers) as layer:
-        layer.open_end = _dropout(cfg, style, model_type) == 0
-        if cfg.bool("layer_norm_elementwise_affine", True) or model_type != "opt":
-            for name in norm_names(cfg, style, model_type, parallel):
-                layer.norm(name, heads.hidden, style.norm_bias)
-        if model_type == "phi" and cfg.bool("qk_layernorm", False):
-            for name in ("self_attn.q_layernorm", "self_attn.k_layernorm"):
-                layer.norm(name, heads.hidden // heads.n_heads, True)
-        if model_type == "opt" and not cfg.bool("do_layer_norm_before", True):
-            layer.open_end = False
-        x = layer.stream
-        mixed = attention(layer, style, heads, x, qkv_bias, o_bias)
-        if not parallel:
-            layer.add(mixed)
+    o_bias = qkv_bias if model_type in ("gpt_neox", "gptj", "codegen") else bias
+    behind = style.norms_behind or (model_type == "opt" and not cfg.bool("do_layer_norm_before", True))
+    for window, numbers in groups(layer_windows(cfg, n_layers)):
+        with trace.layer("decoder", numbers, base + style.layers) as layer:
+            layer.open_end = _dropout(cfg, style, model_type) == 0 and not behind
+            _norms(layer, cfg, style, heads, parallel)
             x = layer.stream
-        mlp = plain_mlp(layer, heads.hidden, width, x, prefix="", names=style.mlp, bias=bias, kind=style.kind)
-        layer.add(mlp, *([mixed] if parallel else []))
+            mixed = attention(layer, style, heads, x, qkv_bias, o_bias, window)
+            if not parallel:
+                layer.add(mixed)
+                x = layer.stream
+            mlp = plain_mlp(
+                layer, heads.hidden, width, x, prefix="", names=style.mlp, bias=bias, kind=style.kind
+            )
+            layer.add(mlp, *([mixed] if parallel else []))
+    if model_type == "gpt_neox_japanese":
+        trace.vector(f"{base}layers.{{}}.attention.dense_bias", heads.hidden, (n_layers - 1,))
 
 
 def _norm(trace: Trace, name: str, hidden: int, bias: bool = True) -> None:
@@ -250,7 +195,7 @@ def ending(trace: Trace, cfg: Fields, style: Style, hidden: int, width: int, bas
     kept = not opt or (
         cfg.bool("do_layer_norm_before", True) and not cfg.bool("_remove_final_layer_norm", False)
     )
-    if affine and kept:
+    if affine and kept and style.final_norm:
         _norm(trace, base + style.final_norm, hidden, style.norm_bias)
     if width != hidden:
         with trace.layer("head", (0,), base) as head:
@@ -259,7 +204,7 @@ def ending(trace: Trace, cfg: Fields, style: Style, hidden: int, width: int, bas
 
 def flops_gap(cfg: Fields) -> str | None:
     """Why a step's work is not settled by the config, where it is not."""
-    if cfg.str("model_type") == "opt" and cfg.number("layerdrop", 0.0) > 0:
+    if cfg.str("model_type") in ("opt", "xglm", "biogpt") and cfg.number("layerdrop", 0.0) > 0:
         return "layerdrop skips layers at random, so no step has a fixed number of FLOPs"
     if cfg.bool("slow_but_exact", False) and cfg.int("pretraining_tp", 1) > 1:
         return "slow_but_exact multiplies by slices of the weights and so passes adapters by"
@@ -270,8 +215,10 @@ def build(cfg: Fields) -> Architecture:
     """A text-only model of one of the families in STYLES."""
     model_type = cfg.str("model_type")
     style = STYLES[model_type]
-    if style.fields is GPT2_FIELDS and cfg.bool("add_cross_attention", False):
+    if model_type in READ_CROSS_ATTENTION and cfg.bool("add_cross_attention", False):
         raise cfg.fail("add_cross_attention", "false: such a decoder belongs to an encoder that is not given")
+    if model_type == "xglm" and cfg.bool("add_cross_attention", False):
+        raise UnsupportedArchitectureError("XGLM with cross-attention has no builder in this version.")
     heads, trace, headed = read_heads(cfg, style, model_type), Trace(), has_head(cfg)
     base = style.base if headed else ""
     width = embeddings(trace, cfg, style, heads.hidden, base)
@@ -279,7 +226,7 @@ def build(cfg: Fields) -> Architecture:
     ending(trace, cfg, style, heads.hidden, width, base)
     tied = bool(cfg.bool("tie_word_embeddings", style.tied))
     if headed:
-        unembedding(trace, width, cfg.int("vocab_size"), tied=tied, bias=style.head_bias)
+        unembedding(trace, width, cfg.int("vocab_size"), tied=tied, name=style.head, bias=style.head_bias)
     position = style.fields[3] if cfg.has(style.fields[3]) else USUAL_FIELDS[3]
     return trace.architecture(
         model_type=model_type, hidden_size=heads.hidden, n_layers=_size(cfg, style, 1),

@@ -1,0 +1,106 @@
+"""`lora-plan report`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from ..report import report
+from .adapter_options import library_options
+from .estimate import SECTIONS
+from .estimate import command as estimate_command
+from .options import SectionedCommand, print_json
+from .run_options import HELD, MACHINE, SPREAD, STEP, run_options
+
+EPILOG = """\b
+Examples:
+  lora-plan report --model meta-llama/Llama-3.1-8B --tokens 300M --gpu h100 -o plan.pdf
+  lora-plan report -m Qwen/Qwen3-30B-A3B --tokens 300M -o plan.html
+  lora-plan report -m meta-llama/Llama-3.1-8B -o ranks.pdf --against rank=8 --against rank=128
+  lora-plan report -m Qwen/Qwen3-8B -o models.md --against model=meta-llama/Llama-3.1-8B
+"""
+_NOT_OURS = ("explain", "as_json", "help")
+_PLAN_OPTIONS = {
+    param.name: param
+    for param in estimate_command.params
+    if param.name not in _NOT_OURS and isinstance(param, click.Option)
+}
+# What a run needs beside an estimate's options.
+_RUN = tuple(name for name in (*MACHINE, *STEP, *HELD, *SPREAD) if name not in _PLAN_OPTIONS)
+_SECTIONS = {**SECTIONS, "Machine and run": _RUN}
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options without those of a run that were left at their defaults."""
+    context = click.get_current_context()
+    default = click.core.ParameterSource.DEFAULT
+    return {k: v for k, v in options.items() if k not in _RUN or context.get_parameter_source(k) != default}
+
+
+def _changes(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> list[dict[str, Any]]:
+    """Each --against as options by name, with the types that the options have."""
+    found = []
+    known = {p.name: p for p in command.params if p.name in _PLAN_OPTIONS or p.name in _RUN}
+    for value in values:
+        changed: dict[str, Any] = {}
+        try:
+            words = shlex.split(value)
+        except ValueError as error:
+            raise click.BadParameter(f"{value!r}: {error}", ctx, param) from error
+        for word in words:
+            key, equals, text = word.partition("=")
+            option = known.get(key.replace("-", "_"))
+            if not equals or option is None:
+                from ..errors import hint
+
+                near = hint(key, [str(name).replace("_", "-") for name in known])
+                raise click.BadParameter(
+                    f"found {word!r}, expected OPTION=VALUE with an option of this command.{near}", ctx, param
+                )
+            changed[str(option.name)] = option.type_cast_value(ctx, text)
+        if not changed:
+            raise click.BadParameter("found nothing, expected OPTION=VALUE", ctx, param)
+        if "dora" in changed:
+            changed["variant"] = "dora" if changed.pop("dora") else "lora"
+        found.append(changed)
+    return found
+
+
+@click.command("report", cls=SectionedCommand, sections=_SECTIONS, epilog=EPILOG)
+@click.option(
+    "-o", "--output", metavar="FILE", required=True, type=click.Path(),
+    help="Where to write: a name that ends in .pdf, .html or .md.",
+)  # fmt: skip
+@click.option(
+    "--paper", type=click.Choice(["a4", "letter"]), default="a4", show_default=True, help="Paper of a PDF."
+)
+@click.option(
+    "--figures/--no-figures", default=True, show_default=True, help="Draw figures (in PDF and HTML)."
+)
+@click.option(
+    "--against", metavar="'OPTION=VALUE ..'", multiple=True, callback=_changes,
+    help="Compare with the plan in which these options differ, such as rank=8. May be repeated.",
+)  # fmt: skip
+@run_options(_RUN)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs: what was written where.")
+def command(
+    output: str, paper: str, figures: bool, against: list[dict[str, Any]], as_json: bool, **options: Any
+) -> None:
+    """Write a plan as a document that one can send: PDF, HTML or Markdown.
+
+    One page that decides, then parameters, compute, capacity, learning rate, memory, time and cost, the
+    configuration, and the evidence and sources behind every number. Takes every option of `estimate`.
+    """
+    found = report(
+        output=output, paper=paper, figures=figures, against=against, **_given(library_options(options))
+    )
+    if as_json:
+        print_json(found)
+        return
+    click.echo(f"{found['output']}: {found['title']} ({found['bytes'] / 1000:,.0f} kB)", err=True)
+
+
+command.params = [*_PLAN_OPTIONS.values(), *command.params]

@@ -1,0 +1,174 @@
+"""Intervals of a law's coefficients: a bootstrap over models, stretched where models are few.
+
+Each draw gives every model a random weight (the Bayesian bootstrap: exponential weights of mean 1), so that no draw
+loses a family, and the law is fitted again. With few models such intervals are too short. Each coefficient's draws
+are therefore stretched around the estimate by sqrt(CR2 / CR0), the small-sample correction of a cluster-robust
+variance, and by Student's t over the normal quantile at Satterthwaite's degrees of freedom (Bell and McCaffrey
+2002), both from the objective's curvature at the optimum. A coefficient that rests on fewer than three models'
+worth of freedom gets its spread from that of all models around the law instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from .cells import Floats, Ints
+from .solve import Problem, refit
+
+LEVEL = 0.9
+SMOOTHING = 0.25  # half window, in log rate, over which the curvature is taken
+FEW = 2.5  # degrees of freedom below which the draws say nothing
+MANY_CELLS = 20_000  # with more, draws are one Newton step from the optimum
+
+
+@dataclass(frozen=True, eq=False)
+class Interval:
+    """Draws of the coefficients (draws, coefficients), stretched, with what was done to them."""
+
+    draws: Floats
+    stretch: Floats
+    freedom: Floats
+    pooled_spread: NDArray[np.bool_]
+    linearised: bool
+
+    def bounds(self, values: Floats, estimate: float, level: float = LEVEL) -> tuple[float, float]:
+        """The central interval of some function's draws, never without its estimate."""
+        low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+        return float(min(low, estimate)), float(max(high, estimate))
+
+
+@dataclass(frozen=True, eq=False)
+class _Local:
+    """The objective around its optimum as a weighted least-squares problem: scores s and curvatures k of the cells,
+    the inverse of the Hessian."""
+
+    score: Floats
+    curvature: Floats
+    inverse: Floats
+
+
+def _local(problem: Problem, theta: Floats) -> _Local:
+    f = problem.matrix
+    _, slope, bend = problem.curves.smoothed((theta @ f.T)[None], SMOOTHING)
+    bend = np.maximum(bend[0], 0.0)
+    floor = 0.02 * float(np.median(bend[bend > 0])) if (bend > 0).any() else 1.0
+    k = np.maximum(bend, floor)
+    hessian = (f * k[:, None]).T @ f + 2 * np.diag(problem.penalty)
+    return _Local(slope[0], k, np.linalg.pinv(hessian, hermitian=True))
+
+
+def _root(matrix: Floats) -> Floats:
+    """The inverse square root of a symmetric matrix with eigenvalues in [0, 1]; zero where it is singular."""
+    values, vectors = np.linalg.eigh(matrix)
+    scale = np.where(values > 1e-6, 1 / np.sqrt(np.maximum(values, 1e-6)), 0.0)
+    return np.asarray((vectors * scale) @ vectors.T)
+
+
+def small_sample(problem: Problem, theta: Floats, model: Ints) -> tuple[Floats, Floats]:
+    """For each coefficient sqrt(CR2 / CR0) and Satterthwaite's degrees of freedom."""
+    f, local = problem.matrix, _local(problem, theta)
+    root = np.sqrt(local.curvature)
+    x = f * root[:, None]
+    hat = x @ local.inverse @ x.T
+    residual = local.score / root
+    n_models, p = int(model.max()) + 1, f.shape[1]
+    plain, adjusted = np.zeros((p, p)), np.zeros((p, p))
+    spread = np.zeros((p, n_models, len(f)))
+    everyone = np.eye(len(f))
+    for m in range(n_models):
+        mine = np.flatnonzero(model == m)
+        block = _root(np.eye(len(mine)) - hat[np.ix_(mine, mine)])
+        raw = x[mine].T @ residual[mine]
+        better = x[mine].T @ (block @ residual[mine])
+        plain += np.outer(raw, raw)
+        adjusted += np.outer(better, better)
+        spread[:, m] = (local.inverse @ x[mine].T @ block) @ (everyone[mine] - hat[mine])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cr0 = np.einsum("ij,jk,ik->i", local.inverse, plain, local.inverse)
+        cr2 = np.einsum("ij,jk,ik->i", local.inverse, adjusted, local.inverse)
+        ratio = np.sqrt(np.where(cr0 > 0, cr2 / cr0, 1.0))
+        gram = spread @ spread.transpose(0, 2, 1)
+        trace = np.trace(gram, axis1=1, axis2=2)
+        freedom = trace**2 / (gram**2).sum(axis=(1, 2))
+    return np.nan_to_num(ratio, nan=1.0, posinf=1.0), np.nan_to_num(freedom, nan=0.0)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far best rates lie from the law, as standard deviations of log rate: between models, and between the cells
+    of one model where a cell's curvature is 1 (a cell of curvature k has within / sqrt(k))."""
+
+    between: float
+    within: float
+    freedom: float
+
+
+def spread_of(problem: Problem, theta: Floats, model: Ints) -> Spread:
+    """Variance components of the best rates around the law, by moments, from scores and curvatures."""
+    local = _local(problem, theta)
+    k = local.curvature
+    n, p = int(model.max()) + 1, problem.matrix.shape[1]
+    weight = np.bincount(model, k, n)
+    shift = -np.bincount(model, local.score, n) / weight
+    inner = -local.score / k - shift[model]
+    used = float(np.trace(local.inverse @ ((problem.matrix * k[:, None]).T @ problem.matrix)))
+    within = float((k * inner**2).sum()) / max(1.0, len(k) - n - used / 2)
+    freedom = max(1.0, n - min(used, p))
+    between = max(0.0, float((shift**2).sum()) / freedom - within * float((1 / weight).mean()))
+    return Spread(float(np.sqrt(between)), float(np.sqrt(within)), freedom)
+
+
+def _pooled_draws(problem: Problem, theta: Floats, model: Ints, n: int, rng: np.random.Generator) -> Floats:
+    """Draws of the coefficients where the best rates of models and cells move by the common spread."""
+    local, spread = _local(problem, theta), spread_of(problem, theta, model)
+    weighted = problem.matrix * local.curvature[:, None]
+    scale = np.sqrt(spread.freedom / rng.chisquare(spread.freedom, size=(n, 1)))
+    move = spread.between * rng.standard_normal((n, int(model.max()) + 1))[:, model]
+    move += spread.within * rng.standard_normal((n, len(model))) / np.sqrt(local.curvature)
+    return theta + (scale * move) @ weighted @ local.inverse
+
+
+def _newton_draws(problem: Problem, theta: Floats, model: Ints, weights: Floats) -> Floats:
+    """One Newton step from the optimum for each draw of the models' weights."""
+    f, local = problem.matrix, _local(problem, theta)
+    n, p = int(model.max()) + 1, f.shape[1]
+    gradients = np.zeros((n, p))
+    hessians = np.zeros((n, p * p))
+    np.add.at(gradients, model, f * local.score[:, None])
+    np.add.at(
+        hessians, model, ((f * local.curvature[:, None])[:, :, None] * f[:, None, :]).reshape(len(f), -1)
+    )
+    ridge = 2 * np.diag(problem.penalty) + 1e-9 * np.eye(p)
+    gradient = weights @ gradients + 2 * theta * problem.penalty
+    return (
+        theta - np.linalg.solve((weights @ hessians).reshape(-1, p, p) + ridge, gradient[..., None])[..., 0]
+    )
+
+
+def bootstrap(problem: Problem, theta: Floats, model: Ints, n_draws: int, seed: int) -> Interval:
+    """Stretched draws of the coefficients. `model` numbers what is drawn: the models, or the cells of a lone
+    model."""
+    rng = np.random.default_rng(seed)
+    n = int(model.max()) + 1
+    weights = rng.exponential(size=(n_draws, n))
+    weights /= weights.mean(axis=1, keepdims=True)
+    linearised = problem.curves.n > MANY_CELLS or problem.curves.n * n_draws > 60_000_000
+    if linearised:
+        draws = _newton_draws(problem, theta, model, weights)
+        ratio, freedom = np.ones(len(theta)), np.full(len(theta), float(n))
+    else:
+        draws = refit(problem, weights[:, model], near=theta).theta
+        ratio, freedom = small_sample(problem, theta, model)
+    few = freedom < FEW
+    quantile = (1 + LEVEL) / 2
+    student = stats.t.ppf(quantile, np.maximum(freedom, FEW)) / stats.norm.ppf(quantile)
+    stretch = np.where(few, 1.0, ratio * student)
+    draws = theta + (draws - theta) * stretch
+    if few.any():
+        pooled = _pooled_draws(problem, theta, model, n_draws, rng)
+        draws = np.where(few, pooled, draws)
+    return Interval(draws, stretch, freedom, few, linearised)

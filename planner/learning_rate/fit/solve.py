@@ -1,0 +1,165 @@
+"""Minimises the summed regret over the coefficients of a law, for many weightings of the cells at once.
+
+    objective(theta) = sum over cells of weight * regret(matrix @ theta) + pooling * sum of pooled theta^2
+
+The sum is piecewise smooth and nearly convex. It is minimised by Levenberg-Marquardt steps on the curves averaged
+over a window that narrows from stage to stage (graduated non-convexity), from the best constant rate and from any
+start given. Everything is deterministic, and all weightings advance together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .cells import Floats
+from .curves import Curves
+
+# Half the window, in units of log rate, stage by stage.
+WINDOWS = {
+    "quadratic": (0.6, 0.2, 0.02, 0.0005),
+    "log-linear": (0.6, 0.3, 0.15, 0.06, 0.02, 0.006, 0.002, 0.0003, 0.00003, 0.000003),
+}
+MAX_STEPS = 40
+TOLERANCE = 1e-6
+_CHUNK = 4_000_000  # cells x weightings that are held at once
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """One objective: curves, the design matrix (cells x coefficients), the cost of pooled coefficients, the
+    windows."""
+
+    curves: Curves
+    matrix: Floats
+    penalty: Floats
+    windows: tuple[float, ...]
+
+    def value(self, theta: Floats, weights: Floats) -> Floats:
+        """The objective itself, without smoothing; theta (draws, coefficients), weights (draws or 1, cells)."""
+        regret = self.curves.value(theta @ self.matrix.T)
+        return np.asarray((weights * regret).sum(axis=-1) + (theta**2) @ self.penalty)
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """The coefficients and the objective of each draw; whether its last stage came to rest."""
+
+    theta: Floats
+    objective: Floats
+    converged: NDArray[np.bool_]
+
+
+def _stage(
+    problem: Problem, theta: Floats, weights: Floats, half: float, steps: int
+) -> tuple[Floats, Floats]:
+    """Levenberg-Marquardt on the smoothed objective from theta; returns theta and the length of the last steps."""
+    p = theta.shape[1]
+    f = problem.matrix
+    outer = (f[:, :, None] * f[:, None, :]).reshape(len(f), p * p)
+    diagonal = np.arange(p)
+    theta = theta.copy()
+    last = np.full(len(theta), np.inf)
+    damping = np.full(len(theta), 1e-3)
+    radius = np.full(len(theta), min(8 * half, 2.0))
+    active = np.arange(len(theta))
+    r, g, h = problem.curves.smoothed(theta @ f.T, half)
+    objective = (weights * r).sum(axis=1) + (theta**2) @ problem.penalty
+    for _ in range(steps):
+        w = weights if len(weights) == 1 else weights[active]
+        t = theta[active]
+        gradient = (w * g) @ f + 2 * t * problem.penalty
+        curvature = ((w * np.maximum(h, 0.0)) @ outer).reshape(-1, p, p)
+        curvature[:, diagonal, diagonal] += 2 * problem.penalty
+        scale = curvature[:, diagonal, diagonal] + 1e-9 + 1e-3 * (w * np.abs(g)).sum(axis=1)[:, None] / len(f)
+        curvature[:, diagonal, diagonal] += damping[active][:, None] * scale + 1e-12
+        step = -np.linalg.solve(curvature, gradient[..., None])[..., 0]
+        reach = np.abs(step @ f.T).max(axis=1)
+        step *= np.minimum(1.0, radius[active] / np.maximum(reach, 1e-300))[:, None]
+        moved = np.minimum(reach, radius[active])
+        r1, g1, h1 = problem.curves.smoothed((t + step) @ f.T, half)
+        trial = (w * r1).sum(axis=1) + ((t + step) ** 2) @ problem.penalty
+        better = trial <= objective[active]
+        where = active[better]
+        theta[where] += step[better]
+        objective[where] = trial[better]
+        damping[where] = np.maximum(damping[where] / 6, 1e-9)
+        radius[where] = np.minimum(radius[where] * 2, min(8 * half, 2.0))
+        damping[active[~better]] *= 8
+        radius[active[~better]] = moved[~better] / 4
+        last[active] = moved
+        small = moved < max(TOLERANCE * 1e-3, half * 1e-3)
+        g, h = np.where(better[:, None], g1, g), np.where(better[:, None], h1, h)
+        stay = ~small
+        active, g, h = active[stay], g[stay], h[stay]
+        if not len(active):
+            break
+    return theta, last
+
+
+def _solve_chunk(problem: Problem, start: Floats, weights: Floats, max_steps: int) -> Solution:
+    theta = start
+    last = np.zeros(len(start))
+    for half in problem.windows:
+        theta, last = _stage(problem, theta, weights, half, max_steps)
+    value = problem.value(theta, weights)
+    return Solution(theta, value, last < 1e-2)
+
+
+def solve_from(problem: Problem, start: Floats, weights: Floats, max_steps: int = MAX_STEPS) -> Solution:
+    """The optimum near `start` (draws, coefficients) for each row of weights (one row serves all starts)."""
+    size = max(1, _CHUNK // max(1, problem.curves.n))
+    parts = []
+    for i in range(0, len(start), size):
+        w = weights if len(weights) == 1 else weights[i : i + size]
+        parts.append(_solve_chunk(problem, start[i : i + size], w, max_steps))
+    return Solution(
+        np.concatenate([s.theta for s in parts]),
+        np.concatenate([s.objective for s in parts]),
+        np.concatenate([s.converged for s in parts]),
+    )
+
+
+def constant_start(problem: Problem, weights: Floats) -> Floats:
+    """For each row of weights the best constant log rate as coefficients (the first column is the constant)."""
+    curves = problem.curves
+    grid = np.linspace(float(curves.low.min()), float(curves.high.max()), 61)
+    table = np.stack([curves.value(np.full(curves.n, x)) for x in grid])
+    theta = np.zeros((len(weights), problem.matrix.shape[1]))
+    theta[:, 0] = grid[np.argmin(weights @ table.T, axis=1)]
+    return theta
+
+
+def better_of(one: Solution, two: Solution) -> Solution:
+    """The lower of two solutions, draw by draw."""
+    swap = two.objective < one.objective - 1e-9
+    return Solution(
+        np.where(swap[:, None], two.theta, one.theta),
+        np.where(swap, two.objective, one.objective),
+        np.where(swap, two.converged, one.converged),
+    )
+
+
+def refit(
+    problem: Problem, weights: Floats, near: Floats | None = None, max_steps: int = MAX_STEPS
+) -> Solution:
+    """The optimum for each row of weights (draws, cells), from the best constant and, where given, from `near`."""
+    narrow = replace(problem, windows=problem.windows[1:])
+    if near is None:
+        return solve_from(problem, constant_start(problem, weights), weights, max_steps)
+    return solve_from(narrow, np.repeat(near[None], len(weights), axis=0), weights, max_steps)
+
+
+def fit_all(problem: Problem, weights: Floats, starts: int = 24) -> Solution:
+    """The global optimum for one row of weights: from the best constant and from a spread of starts around it."""
+    first = refit(problem, weights[None])
+    rng = np.random.default_rng(0)
+    p = problem.matrix.shape[1]
+    spread = rng.normal(size=(starts, p)) * 0.5 / np.maximum(np.abs(problem.matrix).max(axis=0), 1e-9)
+    around = first.theta + np.concatenate([np.zeros((1, p)), spread])
+    found = solve_from(problem, around, weights[None])
+    best = int(np.argmin(found.objective))
+    pick = Solution(found.theta[[best]], found.objective[[best]], found.converged[[best]])
+    return better_of(first, pick)

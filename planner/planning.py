@@ -1,0 +1,157 @@
+"""`planner.estimate`: a model's estimate, with the memory of LoRA, QLoRA and full fine-tuning, the time and the cost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from . import estimator
+from .adapter import adapt
+from .adapter.whole import NOTHING_WHOLE, trained_whole
+from .errors import InputError, PlannerError, UnsupportedArchitectureError
+from .plan import Plan
+from .schema import Architecture, Notice
+from .setup import Method
+
+METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
+QUANTIZED = "nf4"
+# Usual values of the options that say how the fine-tune is run.
+USUAL: dict[str, Any] = {
+    "precision": "bf16", "autocast": False, "quantize": None, "optimizer": "adamw", "lora_dropout": 0.0,
+    "attention_kernel": "sdpa", "kernels": "transformers", "loss": "full", "packing": "full", "accumulation": 1,
+    "gpu": None, "gpus": 1, "gpus_per_node": 8, "sharding": None, "tensor_parallel": 1, "pipeline_parallel": 1,
+    "expert_parallel": 1, "offload": "none", "trainer": "plain", "price": None, "calibration": None,
+}  # fmt: skip
+
+
+def _gap(arch: Architecture) -> str | None:
+    """Why the memory of a step is not known, where it is not."""
+    stacks = {block.stack for block in arch.blocks}
+    if not arch.blocks:
+        return "the order of its operations is not known"
+    if any(block.features or block.fixed_length for block in arch.blocks) or {"encoder", "decoder"} <= stacks:
+        return "encoders with decoders are not covered yet"
+    return None
+
+
+def _setup_options(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: value for name, value in options.items() if value is not None}
+    quantize = found.pop("quantize", "none")
+    if method == "qlora":
+        found["quantize"] = quantize if quantize != "none" else QUANTIZED
+    return {**found, "method": method}
+
+
+def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Plan:
+    """The plan with memory, time and cost."""
+    from . import hardware
+    from .cost import cost_of, list_price, own_price, run_time
+    from .running import Running, calibration_of, setup_from
+
+    machine = None
+    price = own_price(options["price"]) if options["price"] is not None else None
+    given = calibration_of(options["calibration"])
+    if options["gpu"] is not None:
+        machine = hardware.cluster(
+            hardware.find(options["gpu"]), estimator.whole_number("gpus", options["gpus"]),
+            per_node=estimator.whole_number("gpus-per-node", options["gpus_per_node"]),
+        )  # fmt: skip
+    room = machine.accelerator.memory_bytes if machine else None
+    spec = plan.adapter.spec
+    pairs = adapt(arch, spec)
+    whole = trained_whole(arch, spec, pairs)
+    main: Method = "lora" if options["quantize"] in (None, "none") else "qlora"
+    notices: list[Notice] = []
+    memory: dict[str, Any] = {}
+    time = cost = None
+    for method in METHODS:
+        full = method == "full"
+        try:
+            setup = setup_from(_setup_options(method, options), plan.workload.seq_len)
+            run = Running(
+                plan.model.id, arch, None if full else spec, () if full else pairs,
+                NOTHING_WHOLE if full else whole, setup, machine,
+            )  # fmt: skip
+            found = run.memory()
+        except InputError:
+            if method == main:
+                raise
+            memory[method] = None  # this method cannot be run so: the one that was asked for can
+            continue
+        memory[method] = {k: v for k, v in found.to_dict(room).items() if k != "moments"}
+        if method != main:
+            continue
+        notices += found.notices
+        step = run.time(given)
+        if step is not None and machine is not None:
+            notices += step.notices
+            time = run_time(step, _processed(plan), bool(given.measurements))
+            asked = price or list_price(machine.accelerator)
+            cost = cost_of(time, asked) if asked else None
+    return replace(
+        plan, memory=memory, time=time.to_dict() if time else None, cost=cost.to_dict() if cost else None,
+        warnings=(*plan.warnings, *dict.fromkeys(notices)),
+    )  # fmt: skip
+
+
+def _processed(plan: Plan) -> int | None:
+    """Tokens that the run processes; an episode is a sequence."""
+    info, work = plan.information, plan.workload
+    if info is None:
+        return None
+    tokens = work.total_tokens if info.kind == "sft" else info.units * work.seq_len
+    return (tokens or info.units) * work.epochs
+
+
+def estimate(
+    model: str | os.PathLike[str] | Mapping[str, Any] | None = None, *, rank: int = 32, alpha: float = 32,
+    layers: str | Sequence[str] | None = None, targets: str | Sequence[str] | None = None,
+    experts: str = "scaled", seq_len: int | None = None, batch: int = 1, checkpointing: bool | str = False,
+    **options: Any,
+) -> Plan:  # fmt: skip
+    """The Plan of a LoRA fine-tune of `model`: a name, a path, or a config as a mapping.
+
+    The options are those of `lora-plan estimate`, by the same names: more of the adapter, the data, how it is run
+    (`precision`, `quantize`, `optimizer`, `sharding` ...) and on what (`gpu`, `gpus`, `price`). Raises a PlannerError
+    (InputError, ConfigError, UnknownModelError, HubError, UnsupportedArchitectureError) whose message says what to do.
+    """
+    asked = {name: options.pop(name, usual) for name, usual in USUAL.items()}
+    layerwise = "layer" if checkpointing is True else checkpointing or "none"
+    try:
+        plan = estimator.estimate(
+            model, rank=rank, alpha=alpha, layers=layers, targets=targets, experts=experts, seq_len=seq_len, batch=batch,
+            checkpointing=layerwise != "none", **options,
+        )  # fmt: skip
+    except TypeError as error:
+        raise _unknown(error, options) from error
+    _, arch = estimator.load(
+        estimator.model_of({"model": model, "adapter": options.get("adapter")}),
+        options.get("trust_remote_code", False),
+    )
+    if (reason := _gap(arch)) is not None:
+        notice = Notice(
+            "no-memory", f"Memory, time and cost are not estimated for {arch.model_type}: {reason}."
+        )
+        return replace(plan, warnings=(*plan.warnings, notice))
+    try:
+        return _with_run(plan, arch, {**asked, "batch": batch, "checkpointing": layerwise})
+    except UnsupportedArchitectureError as error:
+        notice = Notice("no-memory", f"Memory, time and cost are not estimated: {error}")
+        return replace(plan, warnings=(*plan.warnings, notice))
+
+
+def _unknown(error: TypeError, options: Mapping[str, Any]) -> Exception:
+    """An option that nobody knows, as an error that names the nearest."""
+    import inspect
+
+    from .errors import hint
+
+    known = {*inspect.signature(estimator.estimate).parameters, *USUAL}
+    name = next((name for name in options if name not in known), None)
+    if name is None:
+        return error
+    expected = "an option of estimate"
+    found: PlannerError = InputError(name, options[name], expected, hint(name, known).strip())
+    return found

@@ -1,0 +1,56 @@
+"""Writes a report to its place, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+from ..errors import InputError, hint
+
+SUFFIXES = {".pdf": "pdf", ".html": "html", ".htm": "html", ".md": "markdown", ".markdown": "markdown"}
+
+
+def format_of(output: str | os.PathLike[str]) -> str:
+    """The format that a file's name asks for. Raises InputError where it asks for none."""
+    ending = os.path.splitext(os.fspath(output))[1].lower()
+    if ending not in SUFFIXES:
+        near = hint(ending, SUFFIXES, cutoff=0.4).strip()
+        raise InputError("output", os.fspath(output), "a file name that ends in .pdf, .html or .md", near)
+    return SUFFIXES[ending]
+
+
+def check_target(output: str | os.PathLike[str]) -> None:
+    """Raise InputError where a file could not be put there, before any work is done."""
+    place = os.fspath(output)
+    folder = os.path.dirname(place) or "."
+    if os.path.isdir(place):
+        raise InputError("output", place, "a file's name, not a folder")
+    if not os.path.isdir(folder):
+        raise InputError("output", place, f"a folder that exists, not {folder}", "Make it first.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError("output", place, f"a folder that can be written to, not {folder}")
+
+
+def write_whole(output: str | os.PathLike[str], content: bytes) -> None:
+    """Write beside the target and rename, so that a full disk or a kill leaves what was there before."""
+    place = os.fspath(output)
+    try:
+        handle, temporary = tempfile.mkstemp(
+            dir=os.path.dirname(place) or ".", prefix=".report.", suffix=".tmp"
+        )
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            mask = os.umask(0)
+            os.umask(mask)
+            os.chmod(temporary, 0o666 & ~mask)
+            os.replace(temporary, place)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise InputError(
+            "output", place, f"a place that can be written ({error.strerror or error})"
+        ) from error

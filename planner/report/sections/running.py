@@ -1,0 +1,121 @@
+"""Sections on running it: memory, time and cost, and the configuration."""
+
+from __future__ import annotations
+
+import json
+
+from ..document import Block, Code, Paragraph, Row, Section, Table, Text, para
+from ..numbers import UNKNOWN, Material
+from ..wording import clean
+from . import choice
+
+METHODS = (("lora", "This adapter"), ("qlora", "Quantised base"), ("full", "Full fine-tuning"))
+
+
+def _ends(m: Material, section: str, style: str) -> Text:
+    """The interval of a section."""
+    if m.get(f"{section}/low") is None:
+        return ("",)
+    return (m.number(f"{section}/low", style), " to ", m.number(f"{section}/high", style))
+
+
+def _memory_table(m: Material) -> Table:
+    methods = [(key, label) for key, label in METHODS if m.get(f"memory/{key}/per_gpu_bytes") is not None]
+    parts = list(dict.fromkeys(part for key, _ in methods for part in m.get(f"memory/{key}/parts") or {}))
+    rows = [
+        Row(((part,), *((m.number(f"memory/{key}/parts/{part}", "bytes"),) for key, _ in methods)))
+        for part in parts
+        if any(m.get(f"memory/{key}/parts/{part}") for key, _ in methods)
+    ]
+    rows.append(
+        Row(
+            (("together",), *((m.number(f"memory/{key}/per_gpu_bytes", "bytes"),) for key, _ in methods)),
+            True,
+        )
+    )
+    if any(m.get(f"memory/{key}/low") is not None for key, _ in methods):
+        rows.append(Row((("interval",), *(_ends(m, f"memory/{key}", "bytes") for key, _ in methods))))
+    fits = {True: "yes", False: "no"}
+    rows.append(
+        Row((("fits the card",), *((fits.get(m.get(f"memory/{key}/fits"), UNKNOWN),) for key, _ in methods)))
+    )
+    header = ("Bytes of one GPU", *(label for _, label in methods))
+    return Table(
+        "Memory at the peak",
+        header,
+        tuple(rows),
+        "l" + "r" * len(methods),
+        basis=choice.basis(m, "memory/lora"),
+    )
+
+
+def memory(root: Material) -> Section:
+    """Memory, itemised."""
+    m = root.within("plan")
+    if m.get("memory") is None:
+        reason = root.get("reason")
+        words = "This plan carries no estimate of memory, so whether it fits a card is not known."
+        return Section("Memory", (para(words, f" Reason: {clean(str(reason))}" if reason else ""),))
+    blocks: list[Block] = []
+    if root.get("card/memory_bytes") is not None:
+        size = root.number("card/memory_bytes", "bytes")
+        blocks.append(para("One GPU is a ", clean(str(root.get("card/name"))), " with ", size, "."))
+    blocks.append(_memory_table(m))
+    if moment := m.get("memory/lora/moment"):
+        blocks.append(Paragraph((f"This adapter’s peak comes in: {clean(str(moment))}.",), "note"))
+    return Section("Memory", tuple(blocks))
+
+
+_RUN = (
+    ("A step", "time/step/seconds", "duration"),
+    ("Tokens a second", "time/step/tokens_per_s", "whole"),
+    ("Model FLOPs utilisation", "time/step/mfu", "percent"),
+    ("Steps", "time/steps", "whole"),
+    ("GPU hours", "time/gpu_hours", "whole"),
+    ("Price of a GPU and hour", "cost/price/usd_per_gpu_hour", "usd"),
+)
+
+
+def time_and_cost(root: Material) -> Section:
+    """Hours and dollars."""
+    m = root.within("plan")
+    if m.get("time") is None and m.get("cost") is None:
+        words = (
+            "This plan carries no estimate of time or cost: they need a GPU (--gpu) and an amount of data."
+        )
+        return Section("Time and cost", (Paragraph((words,)),))
+
+    rows = [
+        Row(
+            (("The whole run",), (m.number("time/seconds", "duration"),), _ends(m, "time", "duration")), True
+        ),
+        Row((("Its cost",), (m.number("cost/usd", "usd"),), _ends(m, "cost", "usd")), True),
+    ]
+    rows += [
+        Row(((label,), (m.number(path, style),), ("",)))
+        for label, path, style in _RUN
+        if m.get(path) is not None
+    ]
+    basis = choice.basis(m, "time")
+    return Section(
+        "Time and cost", (Table("The run", ("", "Estimate", "Interval"), tuple(rows), "lrr", basis=basis),)
+    )
+
+
+def configuration(root: Material) -> Section:
+    """What a trainer loads."""
+    config = root.get("peft/config")
+    command = Code(str(root.get("export_command")), "shell")
+    if config is None:
+        reason = clean(str(root.get("peft/reason")))
+        return Section(
+            "Configuration", (Paragraph(("PEFT cannot train this adapter as it is counted here. ", reason)),)
+        )
+    shown = {key: value for key, value in config.items() if value is not None}
+    words = para(
+        "adapter_config.json for PEFT: LoraConfig.from_pretrained reads it, and it trains exactly the parameters "
+        "counted above. Written by:"
+    )
+    return Section(
+        "Configuration", (words, command, Code(json.dumps(shown, indent=2, ensure_ascii=False), "json"))
+    )

@@ -1,0 +1,188 @@
+"""From ids and options to a Report: which runs are needed, running them within the budget, and judging."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..errors import InputError, hint
+from . import models
+from .claims import Claim, Judgement, Setting, claims, undecided
+from .records import RunConfig, RunRecord
+from .report import Found, Report
+from .require import device_of, require
+from .sweep import Clock, Progress, Sweep, check_folder
+from .workers import start_workers, stop_workers
+
+EXECUTORS = ("local", "ray")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
+_BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
+
+
+def seconds_of(budget: str | float | None) -> float | None:
+    """A budget in seconds: a number of them, or 90s, 10m, 2h. Raises InputError."""
+    if budget is None:
+        return None
+    match = _BUDGET.fullmatch(str(budget).strip().lower())
+    if isinstance(budget, bool) or not match or not float(match[1]) > 0:
+        raise InputError("budget", budget, "a time such as 90s, 10m or 2h")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _whole(name: str, value: object, least: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(name, value, f"a whole number of at least {least}")
+    return value
+
+
+def setting_of(model: str, seeds: int, steps: int) -> Setting:
+    """Models (a comma list), seeds and steps as a Setting; every model is looked up."""
+    names = tuple(name.strip() for name in model.split(",") if name.strip())
+    if not names:
+        raise InputError("model", model, "a name such as tiny, or several with commas between them")
+    for name in names:
+        models.shape(name)
+    return Setting(names, _whole("seeds", seeds), _whole("steps", steps, 10))
+
+
+class _Kept:
+    """A lookup that remembers which records a claim read."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+        self.read: dict[str, RunRecord] = {}
+
+    def __call__(self, config: RunConfig) -> RunRecord | None:
+        record = self.sweep.record(config)
+        if record is not None:
+            self.read[record.id] = record
+        return record
+
+
+def judge(claim: Claim, setting: Setting, sweep: Sweep) -> Found:
+    """A claim's verdict on the records there are; undecided while runs are missing."""
+    lookup = _Kept(sweep)
+    missing = claim.needs(setting, lookup)
+    judgement: Judgement
+    if missing:
+        there = len(lookup.read)
+        judgement = undecided(
+            f"the budget ended with {there} runs done and at least {len(missing)} to go; the same command goes on"
+        )
+    else:
+        judgement = claim.judge(setting, lookup)
+    return Found(claim, claim.predicted(setting), judgement, tuple(sorted(lookup.read)))
+
+
+def _work(
+    chosen: Sequence[Claim], setting: Setting, sweep: Sweep, workers: int, device: str, threads: int
+) -> bool:
+    """Run what the claims need, in rounds; False where the budget ended first."""
+    for claim in chosen:
+        while wanted := claim.needs(setting, sweep.record):
+            helpers = start_workers(workers - 1, wanted, sweep, device, threads)
+            try:
+                if not sweep.run(wanted):
+                    return False
+            finally:
+                stop_workers(helpers)
+    return True
+
+
+def run_claims(
+    claims_chosen: str | Sequence[str] | None, *, model: str, device: str, budget: str | float | None,
+    out: str | os.PathLike[str], seeds: int, workers: int, executor: str, threads: int, steps: int = 120,
+    progress: Callable[[Any], None] | None = None,
+) -> Report:  # fmt: skip
+    """What planner.validate does."""
+    chosen = claims(claims_chosen)
+    if executor == "ray":
+        raise InputError(
+            "executor",
+            executor,
+            "local",
+            "Runs on a Ray cluster are not there yet; --workers N uses one machine.",
+        )
+    if executor not in EXECUTORS:
+        raise InputError("executor", executor, "local", hint(executor, EXECUTORS).strip())
+    clock = Clock(seconds_of(budget))
+    _whole("workers", workers)
+    setting = setting_of(model, seeds, steps)
+    check_folder(out)
+    started = time.monotonic()
+    _whole("threads", threads)
+    place = "none"
+    sweep = Sweep(out, place, clock, progress)
+    if any(claim.needs(setting, sweep.record) for claim in chosen):
+        torch = require()
+        place = sweep.device = device_of(device)
+        torch.set_num_threads(threads)
+        models.prepare(setting.models, None if progress is None else _making(progress))
+    complete = _work(chosen, setting, sweep, workers, place, threads)
+    found = tuple(judge(claim, setting, sweep) for claim in chosen)
+    counts = Counter(str(record.status) for record in sweep.known.values())
+    return Report(setting, place, found, time.monotonic() - started, os.fspath(out), complete, dict(counts))
+
+
+def _making(progress: Callable[[Any], None]) -> Callable[[str, int, int], None]:
+    return lambda name, done, total: progress(Progress(0, 1, f"making the model {name}", done, total))
+
+
+def step_seconds(model: str, threads: int = 1) -> float:
+    """Seconds of a training step of a zoo model here and now: the median of five, without its weights being made."""
+    import statistics
+
+    from . import zoo
+    from .batches import encode_batch, loss_of
+    from .tasks import task
+    from .text import Characters
+
+    torch = require()
+    torch.set_num_threads(threads)
+    known = task("dialect")
+    batch = encode_batch([known.example(n) for n in range(16)], Characters(), 64, "cpu")
+    built = zoo.build(model).train()
+    times = []
+    for _ in range(7):
+        started = time.perf_counter()
+        loss_of(built, batch).backward()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[2:])
+
+
+def listing(
+    chosen: str | Sequence[str] | None = None, model: str = "tiny", seeds: int = 3, steps: int = 120
+) -> list[dict[str, Any]]:
+    """Every claim with its rule and its expected duration on this machine: runs x steps x a step measured now.
+
+    Claims share runs, so that several together take less than the sum. Seconds are null where a model is none of the
+    zoo's or torch is not installed.
+    """
+    from ..errors import MissingDependencyError
+    from . import zoo
+
+    setting = setting_of(model, seeds, steps)
+    try:
+        each = step_seconds(setting.model) if setting.model in zoo.ZOO else None
+    except MissingDependencyError:
+        each = None
+    found = []
+    for claim in claims(chosen):
+        runs = claim.expected_runs(setting)
+        seconds = None if each is None and runs else (each or 0.0) * runs * claim.run_steps(setting)
+        found.append(
+            {
+                "id": claim.id,
+                "statement": claim.statement,
+                "source": claim.source,
+                "rule": claim.rule,
+                "unit": claim.unit,
+                "runs": runs,
+                "seconds": None if seconds is None else round(seconds, 1),
+            }
+        )  # fmt: skip
+    return found

@@ -1,0 +1,75 @@
+"""A few layers, unrolled to all of them, against all layers run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from planner.adapter import AdapterSpec
+from planner.setup import Setup
+from planner.simulate.core import Simulation, simulate_step
+
+from .small import CONFIGS, LORA
+
+BASE = Setup(micro_batch=2, seq_len=32)
+FULL = replace(BASE, method="full")
+SETUPS = {
+    "lora": BASE,
+    "lora checkpointed": replace(BASE, checkpointing="layer"),
+    "full checkpointed": replace(FULL, checkpointing="layer", accumulation=2),
+}
+
+
+def pair(config: dict[str, Any], setup: Setup, spec: AdapterSpec = LORA) -> tuple[Simulation, Simulation]:
+    """The simulation from a few layers, and from all."""
+    some, every = (simulate_step(config, spec, setup, whole=whole) for whole in (False, True))
+    assert every.layers_run == every.layers
+    return some, every
+
+
+def equal(some: Simulation, every: Simulation) -> None:
+    """Every phase's peak to the byte, part by part, at the same layer; FLOPs of every operator."""
+    assert some.moments == every.moments
+    assert some.flops == every.flops
+
+
+@pytest.mark.parametrize("setup", SETUPS.values(), ids=SETUPS)
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_a_few_layers_tell_the_whole(config: dict[str, Any], setup: Setup) -> None:
+    some, every = pair(config, setup)
+    assert some.layers_run < some.layers
+    equal(some, every)
+
+
+@pytest.mark.parametrize(
+    "setup",
+    [
+        replace(BASE, precision="autocast"),
+        replace(BASE, method="qlora", quantize="nf4-double", upcast_small=True, autocast=True),
+        replace(BASE, lora_dropout=0.1, loss="fused", packing="padded"),
+        replace(FULL, optimizer_in_backward=True, precision="fp16"),
+        replace(FULL, loss="chunked", loss_chunk=20, optimizer="adafactor"),
+        replace(BASE, checkpointing="layer-offload", attention_kernel="flash"),
+    ],
+    ids=["autocast", "qlora", "padded", "in backward", "chunked", "offloaded"],
+)
+def test_so_it_does_for_every_choice(setup: Setup) -> None:
+    equal(*pair(CONFIGS["llama"], setup))
+
+
+def test_layers_with_adapters_of_their_own_are_kinds_of_their_own() -> None:
+    spec = replace(LORA, layers_to_transform=(0, 1, 2, 6))
+    some, every = pair(CONFIGS["llama"], BASE, spec)
+    equal(some, every)
+    ranks = replace(
+        LORA, layers=None, targets=("q_proj", "v_proj"), rank_pattern=(("layers.3.self_attn.q_proj", 32),)
+    )
+    equal(*pair(CONFIGS["llama"], BASE, ranks))
+
+
+@pytest.mark.parametrize("experts", ["scaled", "per-expert", "peft"])
+def test_pairs_on_experts(experts: Any) -> None:
+    spec = AdapterSpec(rank=8, layers=("all",), experts=experts)
+    equal(*pair(CONFIGS["qwen3_moe"], BASE, spec))

@@ -1,0 +1,81 @@
+"""What an estimate says of memory, time and cost, against the parts that it is made from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from planner import PlannerError, compare, estimate
+from planner.errors import InputError
+
+LLAMA = "meta-llama/Llama-3.1-8B"
+GIB = 2**30
+
+
+def test_parts_add_up_and_weights_are_what_they_weigh() -> None:
+    memory = estimate(LLAMA, rank=16, layers="all-linear", batch=2).to_dict()["memory"]
+    for found in memory.values():
+        assert sum(found["parts"].values()) == found["per_gpu_bytes"]
+        assert found["low"] < found["per_gpu_bytes"] < found["high"]
+    # 8,030,261,248 parameters of two bytes; NF4 leaves the embedding and the head in bfloat16.
+    assert memory["lora"]["parts"]["weights"] == pytest.approx(16_060_522_496, rel=1e-3)
+    assert memory["qlora"]["parts"]["weights"] < 0.4 * memory["lora"]["parts"]["weights"]
+    assert memory["full"]["parts"]["optimizer"] == pytest.approx(2 * 16_060_522_496, rel=1e-3)
+
+
+def test_a_gpu_says_what_fits_how_long_and_how_much() -> None:
+    data = estimate(LLAMA, gpu="h100", batch=8, checkpointing=True, tokens="50M", price=2.0).to_dict()
+    assert data["memory"]["lora"]["fits"] is (data["memory"]["lora"]["per_gpu_bytes"] <= 80e9)
+    time, cost = data["time"], data["cost"]
+    assert time["steps"] == -(-50_000_000 // (8 * 2048))
+    assert time["seconds"] == pytest.approx(time["steps"] * time["step"]["seconds"])
+    assert time["low"] < time["seconds"] < time["high"]
+    assert cost["usd"] == pytest.approx(2.0 * time["seconds"] / 3600)
+
+
+def test_more_gpus_of_a_sharded_run_hold_less_each() -> None:
+    one = estimate(LLAMA, batch=8, checkpointing=True).to_dict()["memory"]["full"]
+    eight = estimate(LLAMA, batch=8, checkpointing=True, gpus=8, sharding="fsdp").to_dict()["memory"]["full"]
+    assert eight["per_gpu_bytes"] < one["per_gpu_bytes"] / 4
+
+
+def test_it_is_what_compare_says() -> None:
+    options: dict[str, Any] = {"batch": 4, "checkpointing": "layer", "gpu": "a100", "tokens": "10M"}
+    columns = {c["method"]: c for c in compare(LLAMA, ranks=32, **options).to_dict()["columns"]}
+    data = estimate(LLAMA, **options).to_dict()
+    for method, found in data["memory"].items():
+        assert found["per_gpu_bytes"] == columns[method]["memory"]["per_gpu_bytes"]
+    assert data["time"]["seconds"] == pytest.approx(columns["lora"]["time"]["seconds"])
+
+
+@pytest.mark.parametrize(("options", "field"), [
+    ({"gpu": "h1000"}, "gpu"), ({"gpus": 3, "batch": 8}, "batch"), ({"gpus": 0}, "gpus"), ({"precision": "bf61"}, "precision"),
+    ({"optimizer": "adam"}, "optimizer"), ({"gpu": "h100", "price": -1}, "price"), ({"quantise": "nf4"}, "quantise"),
+])  # fmt: skip
+def test_bad_input_names_the_field(options: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputError, match=field):
+        estimate(LLAMA, **options)
+
+
+@pytest.mark.parametrize("model", ["google-t5/t5-large", "openai/whisper-base"])
+def test_what_is_not_covered_says_so(model: str) -> None:
+    plan = estimate(model)
+    assert plan.memory is None and "no-memory" in {notice.code for notice in plan.warnings}
+
+
+def test_every_model_of_the_catalogue_has_an_answer_or_a_reason() -> None:
+    from planner import facts
+
+    seen = {facts.model(name).model_type: name for name in facts.model_ids()}
+    for name in seen.values():
+        try:
+            plan = estimate(name, experts="none", gpu="h200")
+        except PlannerError as error:
+            assert "no builder" in str(error) or "transformers" in str(error)
+            continue
+        if plan.memory is None:
+            assert "no-memory" in {notice.code for notice in plan.warnings}
+        else:
+            for found in plan.memory.values():
+                assert found is None or found["per_gpu_bytes"] > 0

@@ -1,0 +1,151 @@
+"""Sweeps that survive: killed at random moments, two drivers on one folder, a full disk, a spent budget."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from planner.validate import records
+from planner.validate.records import RecordError, RunConfig, RunRecord
+from planner.validate.sweep import Clock, Sweep
+from planner.validate.tables import sweep_csv
+
+CONFIGS = [
+    RunConfig(lr=1e-3 * 2**k, rank=rank, seed=seed) for k in range(4) for rank in (1, 4) for seed in (0, 1)
+]
+
+# A driver whose runs take 20 ms and follow from their configuration; each start of a run is noted in a log.
+DRIVER = """
+import os, sys, time
+sys.path[:0] = [{tests!r}]
+from test_sweep_survives import CONFIGS, pretend
+from planner.validate.sweep import Sweep
+
+def run(config, device, beat):
+    with open({log!r}, "a") as file:
+        file.write(f"{{os.getpid()}} {{config.id}}\\n")
+    return pretend(config, device, beat)
+
+Sweep({folder!r}, "cpu", run=run).run(CONFIGS)
+"""
+
+
+def pretend(config: RunConfig, device: str, beat: Callable[[int], None]) -> RunRecord:
+    """A run that takes a moment."""
+    for step in range(4):
+        time.sleep(0.005)
+        beat(step)
+    return RunRecord(
+        config, "ok", curve=(config.lr, config.rank / 7), evaluations=((4, config.lr + config.seed),)
+    )
+
+
+def start(folder: Path, log: Path) -> subprocess.Popen[bytes]:
+    """A driver in a process of its own."""
+    code = DRIVER.format(tests=str(Path(__file__).parent), log=str(log), folder=str(folder))
+    root = str(Path(__file__).resolve().parent.parent)
+    return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": root})
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """Everything that the records of a folder say."""
+    return {record.id: record.result for record in records.read_all(folder)}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The results of a sweep left alone."""
+    folder = tmp_path_factory.mktemp("alone")
+    assert Sweep(folder, run=pretend).run(CONFIGS)
+    return results(folder)
+
+
+def test_killed_ten_times_it_ends_with_the_same_records(tmp_path: Path, alone: dict[str, Any]) -> None:
+    folder, log = tmp_path / "runs", tmp_path / "log"
+    rng = random.Random(5)
+    killed = 0
+    while killed < 10:
+        driver = start(folder, log)
+        lines = len(log.read_text().splitlines()) if log.exists() else 0
+        while driver.poll() is None and (len(log.read_text().splitlines()) if log.exists() else 0) <= lines:
+            time.sleep(0.002)
+        time.sleep(rng.random() * 0.04)
+        if driver.poll() is None:
+            driver.send_signal(signal.SIGKILL)
+            killed += 1
+        driver.wait()
+        if driver.returncode == 0:
+            break
+    assert killed >= 5
+    assert start(folder, log).wait() == 0
+    assert results(folder) == alone
+    # Nothing finished is run twice: at most one start more a kill.
+    assert len(log.read_text().splitlines()) <= len(CONFIGS) + killed
+
+
+def test_two_drivers_share_a_folder(tmp_path: Path, alone: dict[str, Any]) -> None:
+    folder, log = tmp_path / "runs", tmp_path / "log"
+    drivers = [start(folder, log) for _ in range(2)]
+    assert [driver.wait() for driver in drivers] == [0, 0]
+    assert results(folder) == alone
+    started = [line.split()[1] for line in log.read_text().splitlines()]
+    assert sorted(started) == sorted(config.id for config in CONFIGS)
+
+
+def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path) -> None:
+    Sweep(tmp_path, run=pretend).run(CONFIGS[:3])
+    before = results(tmp_path)
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with mock.patch("os.fsync", full), pytest.raises(RecordError, match="No space left"):
+        Sweep(tmp_path, run=pretend).run(CONFIGS)
+    assert results(tmp_path) == before
+    assert not list(tmp_path.glob(".*.tmp"))
+    assert Sweep(tmp_path, run=pretend).run(CONFIGS) and len(results(tmp_path)) == len(CONFIGS)
+
+
+def test_a_budget_is_kept_and_leaves_no_half_record(tmp_path: Path) -> None:
+    clock = Clock(0.15)
+    assert not Sweep(tmp_path, clock=clock, run=pretend).run(CONFIGS)
+    assert 0 < len(results(tmp_path)) < len(CONFIGS)
+
+    def endless(config: RunConfig, device: str, beat: Callable[[int], None]) -> RunRecord:
+        while True:
+            time.sleep(0.01)
+            beat(0)
+
+    started = time.monotonic()
+    assert not Sweep(tmp_path / "other", clock=Clock(0.2), run=endless).run(CONFIGS[:1])
+    assert time.monotonic() - started < 5 and not results(tmp_path / "other")
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RecordError, match="out"):
+        Sweep(tmp_path / "file", run=pretend)
+
+
+def test_the_table_of_a_sweep(tmp_path: Path) -> None:
+    Sweep(tmp_path, run=pretend).run([config.but(evaluate_at=(4,)) for config in CONFIGS[:2]])
+    diverged = CONFIGS[0].but(lr=9.0, evaluate_at=(4,))
+    records.write(tmp_path, RunRecord(diverged, "diverged", curve=(3.0, float("nan"))))
+    header, *rows = sweep_csv(tmp_path).splitlines()
+    assert header == "model,family,hidden_size,method,rank,lr,loss,seed,steps,batch,alpha,dataset,status"
+    assert sum(row.endswith(",dialect,ok") for row in rows) == 2
+    [last] = [row for row in rows if row.endswith("diverged")]
+    assert last.startswith("tiny,llama,64,lora,1,9.0,,0,")
+    assert json.loads(next(tmp_path.glob("*.json")).read_text())["schema"] == 1

@@ -1,0 +1,107 @@
+"""Fit the law that ships, and write it into data/laws.toml.
+
+    python tools/fit_law.py [--check]
+
+Fits data/sweeps/tinker_sft.csv (`planner.fit`, form chosen by regret out of sample) and replaces the block of
+laws.toml between the two marks; `python tools/import_facts.py --index-only` then makes the JSON that the planner
+reads. With --check nothing is written, and the exit code is 1 where the block differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from planner import facts
+from planner.learning_rate.fit import Estimate, FitResult, fit
+from planner.learning_rate.lookup import DEFAULT_LAW
+
+BEGIN = "# >>> written by tools/fit_law.py\n"
+END = "# <<<\n"
+MULTIPLIER = 10.0
+
+
+def number(value: float) -> str:
+    """Five significant digits, as TOML reads them."""
+    text = f"{value:.5g}"
+    return text if any(c in text for c in ".e") else f"{text}.0"
+
+
+def table(values: dict[str, float]) -> str:
+    """An inline table."""
+    return "{ " + ", ".join(f'"{key}" = {number(value)}' for key, value in values.items()) + " }"
+
+
+def block(result: FitResult) -> str:
+    """The [[law]] of a fit whose form is family+rank_sat."""
+    if result.form != "family+rank_sat":
+        raise SystemExit(f"the best form is {result.form}; teach lookup.py to evaluate it first")
+    coefficients = result.coefficients
+    families = [name[7:-1] for name in coefficients if name.startswith("family[")]
+    base = result.terms["base_lora"]
+    family = result.terms["family"]
+    assert isinstance(base, Estimate)
+    assert isinstance(family, dict)
+    cells = result.to_frame()
+    regret: dict[str, float] = {}
+    for name, found in (("left_out", "leave_one_model_out"), ("family_out", "leave_one_family_out")):
+        for kind, suffix in (("quadratic", ""), ("log-linear", "_log_linear")):
+            one = result.scored[kind][found]
+            assert one is not None
+            regret[f"{name}_mean{suffix}"] = one.mean
+            if not suffix:
+                regret |= {f"{name}_median": one.median, f"{name}_p90": one.p90, f"{name}_max": one.max}
+    spread = {name: value for name, value in result.spread.items() if value is not None}
+    covariance = "\n".join(f'"{one}" = {table(dict(row))}' for one, row in result.covariance.items())
+    text = f"""\
+[[law]]
+id = "{DEFAULT_LAW}"
+title = "Our fit to the shipped sweep: family, partially pooled, and a rank that levels off"
+status = "complete"
+form = "lr = base * (lora_multiplier if LoRA else 1) * multiplier[family] * (((1 + 8/32) / (1 + 8/rank)) ** rank_sat_pow if LoRA else 1)"
+base = {number(base.value / MULTIPLIER)}
+lora_multiplier = {number(MULTIPLIER)}
+reference_width = 2000
+lora_pow = 0.0
+rank_sat_pow = {number(coefficients["rank_sat_pow"])}
+population = true
+multipliers = {table({name: family[name].value for name in families})}
+spread = {table(spread)}
+ranges = {{ hidden_size = [{cells["hidden_size"].min()}, {cells["hidden_size"].max()}], rank = [{cells["rank"].min()}, {cells["rank"].max()}], batch = [128, 128], steps = [780, 780] }}
+fitted_on = "{result.n_models} models of {result.n_families} families, {result.n_sweeps} cells of model and rank: Tulu 3 SFT, batch 128, 780 steps, alpha 32, LoRA only"
+regret_percent = {table(regret)}
+regret_text = "Out of sample, each model predicted from the others, it costs {regret["left_out_mean"]:.2f}% of loss on average and {regret["left_out_p90"]:.2f}% in one of ten cells (quadratic interpolation); tinker-cookbook's law costs several times as much on the same cells: docs/learning_rate.md."
+notes = "The sweep has LoRA runs only: the multiplier between LoRA and full fine-tuning is that of the article and tinker-cookbook, not fitted here. Width is left out because it did not help out of sample."
+source = {{ title = "Fit by tools/fit_law.py to data/sweeps/tinker_sft.csv (sweep of thinking-machines-lab/tinker-cookbook)", url = "https://github.com/thinking-machines-lab/tinker-cookbook", locator = "tinker_cookbook/recipes/chat_sl/results/sft_sweep.md at commit 9dfcc3a2", date = "2026-11", kind = "derived" }}
+
+[law.covariance]
+{covariance}
+"""  # noqa: E501
+    return text
+
+
+def main() -> int:
+    """Fit and write, or compare."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where the block differs")
+    check = parser.parse_args().check
+    path = facts.data_dir() / "laws.toml"
+    text = path.read_text(encoding="utf-8")
+    made = BEGIN + block(fit(facts.data_dir() / "sweeps" / "tinker_sft.csv")) + END
+    start = text.find(BEGIN)
+    new = (
+        text.rstrip("\n") + "\n\n" + made
+        if start < 0
+        else text[:start] + made + text[text.index(END) + len(END) :]
+    )
+    if check:
+        print("as fitted" if new == text else "data/laws.toml is out of date")
+        return 0 if new == text else 1
+    path.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""Make the sample reports in reports/samples/ anew, and the pictures of them in README.md.
+
+    python tools/write_samples.py
+
+Each sample stands beside a text file with its command, date and version. Dates are fixed, so that nothing changes
+where the program does not.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import typst
+
+from planner.report.gather import gather, moment
+from planner.report.make import compose, make
+from planner.report.writers import pdf
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = ROOT / "reports" / "samples"
+EPOCH = "1795478400"  # 24 November 2026, the day of the first samples
+DOTS_AN_INCH = 60
+RUN = {"tokens": 300_000_000, "gpu": "h100", "batch": 8, "checkpointing": True}
+KINDS: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
+    "llama-3.1-8b": ("meta-llama/Llama-3.1-8B", RUN, []),
+    "qwen3-30b-a3b": ("Qwen/Qwen3-30B-A3B", {**RUN, "rank": 64, "gpu": "h200"}, []),
+    "ranks": ("meta-llama/Llama-3.1-8B", RUN, [{"rank": 8}, {"rank": 128}, {"layers": "attention"}]),
+}
+PICTURED = {"llama-3.1-8b": (1, 2, 6)}
+
+
+def picture(name: str, pages: tuple[int, ...]) -> None:
+    """Small pictures of some pages, as README.md shows them."""
+    model, options, against = KINDS[name]
+    document = compose(gather(model, options, against, more=["-o", "plan.pdf"]), moment(), True)
+    compiler = typst.Compiler(
+        pdf.template(),
+        ignore_system_fonts=True,
+        font_paths=pdf.fonts(),
+        sys_inputs=pdf.inputs(document, "a4"),
+    )
+    found = compiler.compile(format="png", ppi=DOTS_AN_INCH, timestamp=moment())
+    assert isinstance(found, list)
+    for page in pages:
+        (SAMPLES / f"{name}-{page}.png").write_bytes(found[page - 1])
+
+
+def main() -> None:
+    """Write every sample."""
+    os.environ["SOURCE_DATE_EPOCH"] = EPOCH
+    SAMPLES.mkdir(exist_ok=True)
+    for name, (model, options, against) in KINDS.items():
+        place = SAMPLES / f"{name}.pdf"
+        found = make(model, place, paper="a4", figures=True, against=against, options=options)
+        text = f"{found['command']}\n\n{moment():%Y-%m-%d}, lora-plan {found['version']}, SOURCE_DATE_EPOCH={EPOCH}\n"
+        place.with_suffix(".txt").write_text(text, encoding="utf-8")
+        print(f"{place.relative_to(ROOT)}: {found['bytes'] / 1000:,.0f} kB")
+    for name, pages in PICTURED.items():
+        picture(name, pages)
+
+
+if __name__ == "__main__":
+    main()
