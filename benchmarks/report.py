@@ -1,6 +1,7 @@
 """How long a report takes from a cold start, and where the time goes: imports, numbers, matplotlib, Typst, writing.
 
-Every run is a new process. Printed are medians of wall and CPU seconds; the target is 3 s of wall time on 2 cores for a
+Every run is a new process. Printed are medians of wall and CPU seconds; the target is 3 s of wall time on 2
+cores for a
 plan's PDF with figures. Ratios to the same machine's `import matplotlib.figure, typst` are what to compare elsewhere.
 
     python benchmarks/report.py [--rounds 7] [--out record.json] [--check 3.0]

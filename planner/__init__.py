@@ -84,6 +84,6 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "Plan", "PlannerError", "__version__", "calibrate", "compare", "convert", "estimate", "export", "fit", "lr", "plan",
-    "report", "simulate", "validate",
+    "Plan", "PlannerError", "__version__", "calibrate", "compare", "convert", "estimate", "export", "fit", "lr",
+    "plan", "report", "simulate", "validate",
 ]  # fmt: skip

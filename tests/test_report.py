@@ -127,7 +127,8 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     for number in "12":
         code = (
             "import planner\nfor ending in ('pdf', 'html', 'md'):\n"
-            f"    planner.report({LLAMA!r}, {str(tmp_path / number)!r} + '.' + ending, tokens=300_000_000, gpu='h100')"
+            f"    planner.report({LLAMA!r}, {str(tmp_path / number)!r} + '.' + ending, tokens=300_000_000, "
+            "gpu='h100')"
         )
         env = {**os.environ, "PYTHONHASHSEED": number}
         subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=env)

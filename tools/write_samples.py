@@ -35,7 +35,7 @@ def picture(name: str, pages: tuple[int, ...]) -> None:
     """Small pictures of some pages, as README.md shows them."""
     model, options, against = KINDS[name]
     document = compose(gather(model, options, against, more=["-o", "plan.pdf"]), moment(), True)
-    compiler = typst.Compiler(
+    compiler: Any = typst.Compiler(  # type: ignore[misc]  # type: ignore[misc]
         pdf.template(),
         ignore_system_fonts=True,
         font_paths=pdf.fonts(),

@@ -43,8 +43,8 @@ FORMULAS: tuple[tuple[str, str], ...] = (
     (
         "Memory",
         (
-            "weights, adapter, gradients, optimizer states and what a step keeps for its backward pass, at the moment of "
-            "the peak, with the overhead of the driver."
+            "weights, adapter, gradients, optimizer states and what a step keeps for its backward pass, at the "
+            "moment of the peak, with the overhead of the driver."
         ),
     ),
     (
