@@ -21,7 +21,7 @@ from .memory import estimate_memory
 from .moments import MemoryEstimate
 from .schema import Architecture
 from .setup import Setup, split_batch
-from .speed import NOTHING_MEASURED, Calibration, StepTime, step_time, trained_params
+from .speed import NOTHING_MEASURED, Calibration, StepTime, step_time, time_gap, trained_params
 from .speed.calibration import read
 from .units import parse_count
 
@@ -57,8 +57,8 @@ class Running:
         return estimate_memory(self.arch, self.setup, self.pairs, self.whole)
 
     def time(self, calibration: Calibration = NOTHING_MEASURED) -> StepTime | None:
-        """Seconds of a step; None without a machine."""
-        if self.machine is None:
+        """Seconds of a step; None without a machine, and where the model's operations are not known."""
+        if self.machine is None or time_gap(self.arch, self.whole):
             return None
         return step_time(self.arch, self.setup, self.machine, self.pairs, self.whole, calibration=calibration)
 

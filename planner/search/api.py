@@ -10,12 +10,12 @@ from .. import facts, hardware, units
 from ..adapter.options import spec_of
 from ..adapter.spec import LAYER_SETS, PRESETS
 from ..cost import own_price
-from ..errors import InputError
+from ..errors import InputError, UnsupportedArchitectureError
 from ..estimator import DEFAULT_SEQ_LEN, load
 from ..running import SPEC_DEFAULTS, calibration_of, count, data_of
 from ..schema import Notice
 from ..setup import CHOICES, Setup
-from ..speed import Calibration
+from ..speed import Calibration, time_gap
 from .evaluate import Evaluated, price_of
 from .result import Binding, Found, Rejected, changed, why
 from .space import (
@@ -187,6 +187,8 @@ def plan(
     from .screen import screen  # numpy is loaded here, where it is needed
     from .select import Chooser, nothing_fits
 
+    if gap := time_gap(job.arch):
+        raise UnsupportedArchitectureError(f"No step time: {gap}")
     cells = screen(job, space)
     chooser = Chooser(cells)
     best = chooser.best(within)

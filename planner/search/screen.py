@@ -82,15 +82,20 @@ class Cells:
 
 
 def tables(job: Job, space: Space) -> Iterator[Table]:
-    """The adapters and bases of a space; ranks larger than every matrix are passed over."""
+    """The adapters and bases of a space; layer sets that a model lacks and ranks larger than every matrix are passed
+    over, unless nothing is left."""
+    missed: InputError | None = None
+    some = False
     for layers, rank in product(space.layers, space.ranks):
         spec = replace(job.spec, rank=rank, layers=(layers,), targets=None)
         try:
             pairs = adapters.adapt(job.arch, spec)
         except InputError as error:
-            if error.field == "rank":
-                continue
-            raise
+            if error.field not in ("rank", "layers"):
+                raise
+            missed = error
+            continue
+        some = True
         whole = trained_whole(job.arch, spec, pairs)
         for quantize, checkpointing in product(space.quantize, space.checkpointing):
             setup = setup_of(job, quantize, checkpointing, Layout(1, "none"), 1, 1)
@@ -98,6 +103,8 @@ def tables(job: Job, space: Space) -> Iterator[Table]:
                 rank, layers, quantize, checkpointing, pairs, whole, trained_params(job.arch, setup, pairs, whole),
                 work_of(job.arch, setup, pairs, whole),
             )  # fmt: skip
+    if missed is not None and not some:
+        raise missed
 
 
 # Time
@@ -274,8 +281,6 @@ def _memory(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Arra
 def screen(job: Job, space: Space) -> Cells:
     """Time, cost, memory and regret of every plan of the space."""
     found = tuple(tables(job, space))
-    if not found:
-        raise InputError("rank", space.ranks, f"ranks that fit a matrix of {job.arch.model_type}")
     works = [table.work for table in found]
     packed, memory = _pack(works), _memory(job, space, found)
     micro = np.array(space.micro_batches, float)

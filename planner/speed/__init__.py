@@ -1,7 +1,7 @@
 """How long a step takes: work, roofline, communication, and how far measured runs lie from them."""
 
 from .calibration import NOTHING_MEASURED, Calibration, Measurement
-from .timing import StepTime, step_time, tokens_of, trained_params
+from .timing import StepTime, step_time, time_gap, tokens_of, trained_params
 
 __all__ = [
     "NOTHING_MEASURED",
@@ -9,6 +9,7 @@ __all__ = [
     "Measurement",
     "StepTime",
     "step_time",
+    "time_gap",
     "tokens_of",
     "trained_params",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
+from ..errors import UnsupportedArchitectureError
 from ..flops import FLOPS_PER_MAC, Step, step_macs
 from ..hardware import Cluster, arithmetic_of, matmul_flops_per_s
 from ..memory.traffic import traffic as traffic_of
@@ -74,11 +75,18 @@ def trained_params(arch: Architecture, setup: Setup, adapted: Iterable[Adapted],
     return arch.params if setup.method == "full" else sum(item.params for item in adapted) + whole.params
 
 
+def time_gap(arch: Architecture, whole: Whole = NOTHING_WHOLE) -> str | None:
+    """Why a model's step has no time, where it has none: its operations are not known."""
+    if arch.flops_gap or whole.gap:
+        return arch.flops_gap or whole.gap
+    return None if arch.blocks else f"The operations of {arch.model_type} are not known."
+
+
 def model_flops(
     arch: Architecture, setup: Setup, adapted: Iterable[Adapted], whole: Whole = NOTHING_WHOLE
 ) -> float | None:
     """FLOPs of an optimizer step without recompute and without what masks hide; None where no count exists."""
-    if arch.flops_gap or not arch.blocks or whole.gap:
+    if time_gap(arch, whole):
         return None
     pairs = None if setup.method == "full" else tuple(adapted)
     tally = step_macs(arch, Step(1, setup.seq_len), pairs, whole)
@@ -126,8 +134,11 @@ def step_time(
     """Seconds of an optimizer step of `setup` on `machine`.
 
     `traffic` is what GPUs send each other (by default as planner/memory counts it). The interval holds a share
-    `coverage` of measured set-ups; a calibration moves and narrows it. Raises InputError where a rate is not known.
+    `coverage` of measured set-ups; a calibration moves and narrows it. Raises InputError where a rate is not known,
+    UnsupportedArchitectureError where the model's operations are not.
     """
+    if gap := time_gap(arch, whole):
+        raise UnsupportedArchitectureError(f"No step time: {gap}")
     pairs, known = tuple(adapted), constants()
     if traffic is None:
         traffic = traffic_of(arch, setup, trained_params(arch, setup, pairs, whole))

@@ -240,6 +240,15 @@ def test_bad_input_is_one_clear_error(options: dict[str, Any], says: str) -> Non
         plan("meta-llama/Llama-3.1-8B", **values)
 
 
+def test_a_model_without_mlps_is_searched_all_the_same() -> None:
+    found = plan("state-spaces/mamba-1.4b-hf", tokens="5M", gpu="h100", gpus=1)
+    assert found.best.choice.layers == "all"
+    with pytest.raises(InputError, match="layers: found 'mlp'"):
+        plan("state-spaces/mamba-1.4b-hf", tokens="5M", gpu="h100", gpus=1, layers="mlp")
+    with pytest.raises(InputError, match="rank: found 100000"):
+        plan("Qwen/Qwen3-8B", tokens="5M", gpu="h100", gpus=1, ranks=100_000)
+
+
 def test_episodes_need_no_law_of_regret() -> None:
     found = plan("Qwen/Qwen3-8B", episodes=10_000, gpu="h100", gpus=1, seq_len=1024)
     assert found.best.regret is None and found.tokens == 10_000 * 1024

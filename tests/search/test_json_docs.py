@@ -1,0 +1,52 @@
+"""docs/json-plan.md against the program."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import planner
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "json-plan.md"
+LLAMA = "meta-llama/Llama-3.1-8B"
+# Described in one line, because their keys stand elsewhere.
+SAME_AS_BEST = ("alternatives", "frontier", "binding.without", "rejected.plan")
+ELSEWHERE = ("columns.memory", "columns.time", "columns.cost", "columns.regret", "warnings")
+
+
+def keys(data: Any, skipped: tuple[str, ...], path: str = "") -> set[str]:
+    """Dotted key paths of a document."""
+    if path.rstrip(".") in skipped:
+        return set()
+    if isinstance(data, list):
+        return keys(data[0], skipped, path) if data else set()
+    if not isinstance(data, dict):
+        return set()
+    below = {k for key, value in data.items() for k in keys(value, skipped, f"{path}{key}.")}
+    return {f"{path}{key}" for key in data} | below
+
+
+def documented(command: str) -> set[str]:
+    text = PAGE.read_text(encoding="utf-8")
+    section = text.split(f"## `lora-plan {command} --json`")[1].split("\n## ")[0]
+    return set(re.findall(r"^\| `([\w.]+)` \|", section, flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("command", ["plan", "compare", "calibrate"])
+def test_every_key_is_documented(command: str) -> None:
+    if command == "plan":
+        data = planner.plan(LLAMA, tokens="50M", gpu="h100", gpus=(1, 2), deadline="1h").to_dict()
+    elif command == "compare":
+        data = planner.compare(LLAMA, tokens="50M", gpu="h100").to_dict()
+    else:
+        data = planner.calibrate(LLAMA, gpu="h100", step_time=1.0).to_dict()
+    assert keys(data, (*SAME_AS_BEST, *ELSEWHERE)) == documented(command)
+    for name in SAME_AS_BEST if command == "plan" else ():
+        part: Any = data
+        for step in name.split("."):
+            part = part[step] if isinstance(part, dict) else part[0][step]
+        one = part[0] if isinstance(part, list) else part
+        assert set(one) == set(data["best"]), name
