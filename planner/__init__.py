@@ -9,6 +9,7 @@ from .errors import PlannerError
 from .exports import export
 from .plan import Plan
 from .planning import estimate
+from .report import report  # light; bound before its package could be
 from .version import __version__
 
 if TYPE_CHECKING:  # imported where they are called: an estimate needs none of them
@@ -58,15 +59,6 @@ def validate(*claims: Any, **options: Any) -> Any:
 
     globals()["validate"] = this
     return run(*claims, **options)
-
-
-def report(*models: Any, **options: Any) -> Any:
-    """Write a plan as a document; see planner.report.report for the options."""
-    this = report
-    from .report import report as write
-
-    globals()["report"] = this
-    return write(*models, **options)
 
 
 # Imported when first used: an estimate needs none of them, and `fit` brings numpy and pandas.

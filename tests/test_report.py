@@ -31,7 +31,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": (LLAMA, {"tokens": 300_000_000}),
     "llama on h100": (LLAMA, {"tokens": 300_000_000, "gpu": "h100", "batch": 8, "checkpointing": True}),
     "qwen": (QWEN, {"rank": 30, "dataset": "alpaca"}),
-    "rl, no law": (
+    "rl, no gpu": (
         "google/gemma-3-1b-it",
         {"episodes": 320_000, "success_rate": 0.3, "layers": "all-linear"},
     ),
@@ -111,24 +111,32 @@ def test_the_pdf_has_no_other_number(case: str) -> None:
 
 def test_the_material_is_the_library() -> None:
     model, options = CASES["llama on h100"]
-    plan = made("llama on h100")[0]["plan"]
-    ours = {key: value for key, value in options.items() if key != "gpu"}
-    direct = estimate(model, **ours).to_dict()
-    for section in ("model", "adapter", "flops", "information", "capacity", "learning_rate"):
+    material = made("llama on h100")[0]
+    plan, direct = material["plan"], estimate(model, **options).to_dict()
+    for section in (
+        "model",
+        "adapter",
+        "flops",
+        "information",
+        "capacity",
+        "learning_rate",
+        "memory",
+        "time",
+        "cost",
+    ):
         assert plan[section] == json.loads(json.dumps(direct[section])), section
-    columns = {column.method: column.to_dict() for column in compare(model, ranks=32, **options).columns}
-    for method, column in columns.items():
-        assert plan["memory"][method]["parts"] == column["memory"]["parts"]
-    assert plan["time"]["seconds"] == columns["lora"]["time"]["seconds"]
-    assert plan["cost"]["usd"] == columns["lora"]["cost"]["usd"]
+    found = compare(model, ranks=[8, 32], methods="lora", **options).columns
+    assert plan["memory"]["lora"]["per_gpu_bytes"] == found[1].memory.per_gpu_bytes
+    regret = found[0].regret
+    assert regret is not None and material["regret"]["8"]["value"] == regret.value
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     for number in "12":
+        start = str(tmp_path / number)
         code = (
             "import planner\nfor ending in ('pdf', 'html', 'md'):\n"
-            f"    planner.report({LLAMA!r}, {str(tmp_path / number)!r} + '.' + ending, tokens=300_000_000, "
-            "gpu='h100')"
+            f"    planner.report({LLAMA!r}, {start!r} + '.' + ending, tokens=300_000_000, gpu='h100')"
         )
         env = {**os.environ, "PYTHONHASHSEED": number}
         subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=env)
@@ -238,17 +246,46 @@ def test_the_pdf_is_tagged_and_says_what_it_is(tmp_path: Path) -> None:
 
 
 def test_a_figure_needs_its_data() -> None:
-    model, options = CASES["rl, no law"]
-    document = compose(gather(model, options), moment(), True)
+    material = json.loads(json.dumps(made("llama")[0]))
+    material["plan"]["memory"], material["lengths"] = None, {}
+    document = compose(material, moment(), True)
     names = [b.name for s in document.sections for b in s.blocks if isinstance(b, Figure)]
-    assert "Learning rate" not in names and "Parameters" in names
+    assert names == ["Parameters", "Information and capacity", "Learning rate"]
 
 
 def test_what_is_not_known_is_said() -> None:
-    text = made("rl, no law")[2]
-    assert "No learning rate: the law" in text
+    text = made("rl, no gpu")[2]
     assert "not part of this plan, so not known: time, cost" in text.lower()
-    assert "estimate of time or cost: they need a GPU" in text
+    assert "No model of this family was among those" in text
+    material = json.loads(json.dumps(made("llama")[0]))
+    for section in ("memory", "flops", "information"):
+        material["plan"][section] = None
+    empty = dict.fromkeys(("value", "low", "high", "full_finetune", "basis", "family"))
+    material["plan"]["learning_rate"] |= {**empty, "reason": "the law does not know it"}
+    text = text_of(render(compose(material, moment(), True), "pdf", "a4", moment()))
+    assert "No learning rate: the law does not know it." in text
+    assert "carries no estimate of memory" in text and "no exact FLOP count" in text
+
+
+def test_a_simulation_stands_beside_the_estimate(tmp_path: Path) -> None:
+    plan = estimate(LLAMA)
+    setup = {"micro_batch": 1, "seq_len": 2048, "checkpointing": "none"}
+    lora = {
+        "peak_bytes": 28_012_345_678,
+        "flops": 69 * 10**12,
+        "trained_params": plan.adapter.params,
+        "setup": setup,
+    }
+    (tmp_path / "s.json").write_text(json.dumps({"model": {"id": LLAMA}, "lora": lora}))
+    report(LLAMA, tmp_path / "a.md", simulated=tmp_path / "s.json")
+    text = (tmp_path / "a.md").read_text()
+    assert "| Simulated |" in text and "26.1 GiB" in text and "69.0 TFLOP" in text
+    with pytest.raises(InputError, match="whose seq-len is 512"):
+        report(LLAMA, tmp_path / "b.md", simulated=tmp_path / "s.json", seq_len=512)
+    (tmp_path / "s.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="simulate --json"):
+        report(LLAMA, tmp_path / "b.md", simulated=tmp_path / "s.json")
+    assert not (tmp_path / "b.md").exists()
 
 
 def test_a_comparison_shows_each_plans_numbers() -> None:

@@ -35,12 +35,8 @@ def picture(name: str, pages: tuple[int, ...]) -> None:
     """Small pictures of some pages, as README.md shows them."""
     model, options, against = KINDS[name]
     document = compose(gather(model, options, against, more=["-o", "plan.pdf"]), moment(), True)
-    compiler: Any = typst.Compiler(  # type: ignore[misc]  # type: ignore[misc]
-        pdf.template(),
-        ignore_system_fonts=True,
-        font_paths=pdf.fonts(),
-        sys_inputs=pdf.inputs(document, "a4"),
-    )
+    fonts = typst.Fonts(include_system_fonts=False, font_paths=pdf.fonts())
+    compiler = typst.Compiler(pdf.template(), font_paths=fonts, sys_inputs=pdf.inputs(document, "a4"))
     found = compiler.compile(format="png", ppi=DOTS_AN_INCH, timestamp=moment())
     assert isinstance(found, list)
     for page in pages:

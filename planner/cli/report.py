@@ -13,7 +13,6 @@ from .adapter_options import library_options
 from .estimate import SECTIONS
 from .estimate import command as estimate_command
 from .options import SectionedCommand, print_json
-from .run_options import HELD, MACHINE, SPREAD, STEP, run_options
 
 EPILOG = """\b
 Examples:
@@ -28,22 +27,19 @@ _PLAN_OPTIONS = {
     for param in estimate_command.params
     if param.name not in _NOT_OURS and isinstance(param, click.Option)
 }
-# What a run needs beside an estimate's options.
-_RUN = tuple(name for name in (*MACHINE, *STEP, *HELD, *SPREAD) if name not in _PLAN_OPTIONS)
-_SECTIONS = {**SECTIONS, "Machine and run": _RUN}
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
-    """The options without those of a run that were left at their defaults."""
+    """The options that were not left at their defaults."""
     context = click.get_current_context()
     default = click.core.ParameterSource.DEFAULT
-    return {k: v for k, v in options.items() if k not in _RUN or context.get_parameter_source(k) != default}
+    return {k: v for k, v in options.items() if k == "model" or context.get_parameter_source(k) != default}
 
 
 def _changes(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> list[dict[str, Any]]:
     """Each --against as options by name, with the types that the options have."""
     found = []
-    known = {p.name: p for p in command.params if p.name in _PLAN_OPTIONS or p.name in _RUN}
+    known = _PLAN_OPTIONS
     for value in values:
         changed: dict[str, Any] = {}
         try:
@@ -69,7 +65,7 @@ def _changes(ctx: click.Context, param: click.Parameter, values: Sequence[str]) 
     return found
 
 
-@click.command("report", cls=SectionedCommand, sections=_SECTIONS, epilog=EPILOG)
+@click.command("report", cls=SectionedCommand, sections=SECTIONS, epilog=EPILOG)
 @click.option(
     "-o", "--output", metavar="FILE", required=True, type=click.Path(),
     help="Where to write: a name that ends in .pdf, .html or .md.",
@@ -84,10 +80,19 @@ def _changes(ctx: click.Context, param: click.Parameter, values: Sequence[str]) 
     "--against", metavar="'OPTION=VALUE ..'", multiple=True, callback=_changes,
     help="Compare with the plan in which these options differ, such as rank=8. May be repeated.",
 )  # fmt: skip
-@run_options(_RUN)
+@click.option(
+    "--simulated", metavar="FILE", type=click.Path(),
+    help="JSON of `lora-plan simulate --json` for the same fine-tune, shown beside the estimate.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs: what was written where.")
 def command(
-    output: str, paper: str, figures: bool, against: list[dict[str, Any]], as_json: bool, **options: Any
+    output: str,
+    paper: str,
+    figures: bool,
+    against: list[dict[str, Any]],
+    simulated: str | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Write a plan as a document that one can send: PDF, HTML or Markdown.
 
@@ -95,7 +100,12 @@ def command(
     configuration, and the evidence and sources behind every number. Takes every option of `estimate`.
     """
     found = report(
-        output=output, paper=paper, figures=figures, against=against, **_given(library_options(options))
+        output=output,
+        paper=paper,
+        figures=figures,
+        against=against,
+        simulated=simulated,
+        **_given(library_options(options)),
     )
     if as_json:
         print_json(found)

@@ -79,7 +79,8 @@ class Row:
 @dataclass(frozen=True)
 class Table:
     """A table with a header. `align` has l or r for each column, `widths` the parts of the page's width that
-    columns share (0 for as wide as the content). `basis` is the kind of evidence behind its numbers."""
+    columns share (0 for as wide as the content). `basis` is the kind of evidence behind its numbers. A `large`
+    one is what a page is for."""
 
     caption: str
     header: tuple[str, ...]
@@ -87,6 +88,7 @@ class Table:
     align: str
     widths: tuple[float, ...] = ()
     basis: str = ""
+    large: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,14 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .. import facts
 from ..adapter.options import DEFAULTS
 from ..errors import InputError, PlannerError
-from ..estimator import estimate
 from ..exports import export
+from ..planning import estimate
+from ..setup import Setup
 from . import machine
+from .simulated import matching
 from .wording import clean_data
 
 RANKS = (1, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -33,10 +36,11 @@ def moment() -> datetime.datetime:
         raise InputError(EPOCH, given, "seconds since 1970 as a whole number") from None
 
 
-def options_of_estimate() -> dict[str, Any]:
-    """The options that a plan takes, with their defaults."""
-    parameters = inspect.signature(estimate).parameters
-    return {name: option.default for name, option in parameters.items() if name != "model"}
+def defaults() -> dict[str, Any]:
+    """The options of a plan that have a default other than "not given", with it."""
+    parameters = inspect.signature(estimate).parameters.values()
+    named = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return {**Setup().to_dict(), **DEFAULTS, **named, "adapter_dtype": "float32", "epochs": 1}
 
 
 def _flag(name: str, value: Any) -> list[str]:
@@ -63,9 +67,9 @@ def command_of(
         words += ["--model", "config.json"]  # given as a mapping: no name says where it came from
     elif model is not None:
         words += ["--model", str(model)]
-    defaults = options_of_estimate()
+    usual = defaults()
     for name, value in options.items():
-        if value is not None and value != defaults.get(name):
+        if value is not None and value != usual.get(name):
             words += _flag(name, value)
     return shlex.join([*words, *more])
 
@@ -114,27 +118,31 @@ def gather(
     *,
     lengths: bool = True,
     more: Sequence[str] = (),
+    simulated: Any = None,
 ) -> dict[str, Any]:
     """Everything that a report may show, as cleaned plain data.
 
     `against` holds the options in which other plans differ from this one; with it a comparison is made.
     """
-    known = (*options_of_estimate(),)
-    ours, run = machine.split(options, known)
-    plan = estimate(model, **ours).to_dict()
+    plan = estimate(model, **options).to_dict()
     rank = plan["adapter"]["rank"]
-    ranks = at_ranks(model, ours, rank)
-    extra = machine.fill(plan, model, ours, run, [int(r) for r in ranks])
+    ranks = at_ranks(model, options, rank)
+    card = machine.card(options.get("gpu"))
+    if card:
+        plan["sources"].append({"used_for": "GPU", **card["source"]})
     material = {
         "plan": plan,
         "ranks": ranks,
-        "lengths": at_lengths(model, ours, ranks) if lengths else {},
-        "others": [_other(model, options, changes, known) for changes in against],
-        "peft": _config(model, ours),
-        **extra,
+        "lengths": at_lengths(model, options, ranks) if lengths else {},
+        "others": [_other(model, options, changes) for changes in against],
+        "peft": _config(model, options),
+        "simulated": None if simulated is None else matching(simulated, plan),
+        "card": card,
+        "regret": machine.regret(plan, model, options, [int(each) for each in ranks]),
+        "law": _law(plan),
         "command": command_of(model, options, more=more),
-        "estimate_command": command_of(model, ours, "estimate"),
-        "export_command": command_of(model, _of_adapter(ours), "export peft"),
+        "estimate_command": command_of(model, options, "estimate"),
+        "export_command": command_of(model, _of_adapter(options), "export peft"),
     }
     found: dict[str, Any] = clean_data(material)
     return found
@@ -146,17 +154,23 @@ def _of_adapter(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _other(
-    model: Any, options: Mapping[str, Any], changes: Mapping[str, Any], known: tuple[str, ...]
-) -> dict[str, Any]:
+def _law(plan: Mapping[str, Any]) -> dict[str, str]:
+    """The learning-rate law in its makers' words."""
+    law = facts.law(plan["learning_rate"]["law"])
+    return {
+        "id": law.id,
+        "title": law.title,
+        "form": law.form,
+        "fitted_on": law.fitted_on,
+        "regret": law.regret_text,
+    }
+
+
+def _other(model: Any, options: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A plan beside the first: what differs, and its JSON."""
     changed = {**options, **changes}
     other = changed.pop("model", model)
-    ours, run = machine.split(changed, known)
-    plan = estimate(other, **ours).to_dict()
-    extra = machine.fill(plan, other, ours, run, [plan["adapter"]["rank"]])
     return {
         "changes": {key: str(value) for key, value in changes.items()},
-        "plan": plan,
-        "regret": extra["regret"],
+        "plan": estimate(other, **changed).to_dict(),
     }

@@ -56,7 +56,7 @@ def _against(changes: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def make(
     model: Any, output: str | os.PathLike[str], *, paper: str, figures: bool,
-    against: Sequence[Mapping[str, Any]], options: Mapping[str, Any],
+    against: Sequence[Mapping[str, Any]], options: Mapping[str, Any], simulated: Any = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write a report; what was written where."""
     format = format_of(output)
@@ -67,7 +67,9 @@ def make(
     draws = figures and format != "markdown"
     ending = {"pdf": "pdf", "html": "html", "markdown": "md"}[format]
     more = [*_against(against), *(["--paper", paper] if paper != "a4" else []), "-o", f"plan.{ending}"]
-    material = gather(model, options, against, more=more)
+    if isinstance(simulated, (str, os.PathLike)):
+        more = ["--simulated", os.fspath(simulated), *more]
+    material = gather(model, options, against, more=more, simulated=simulated)
     document = compose(material, when, draws)
     content = render(document, format, paper, when)
     write_whole(output, content)

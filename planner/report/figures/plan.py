@@ -124,47 +124,47 @@ def capacity(root: Material) -> Figure | None:
 
 
 def learning_rate(root: Material) -> Figure | None:
-    """The plan's rate and interval among the best rates that a published sweep found, by model width."""
+    """The law over ranks with its interval, among the best rates that the shipped sweep found."""
     from .sweep import best_rates
 
-    value, family = root.get("plan/learning_rate/value"), root.get("plan/learning_rate/family")
-    if value is None or not family:
+    ranks, family = _ranks(root), root.get("plan/learning_rate/family")
+    rates = [root.get(f"ranks/{rank}/learning_rate/value") for rank in ranks]
+    if len(ranks) < 2 or not all(rates) or root.get("plan/learning_rate/value") is None:
         return None
-    low, high = root.get("plan/learning_rate/low"), root.get("plan/learning_rate/high")
-    points, width = best_rates(family), root.get("plan/model/hidden_size")
-    beside = width * 1.1  # so that the plan does not hide the points at its own width
+    ends = [[root.get(f"ranks/{rank}/learning_rate/{end}") for rank in ranks] for end in ("low", "high")]
+    points, known = best_rates(family)
+    own, value = root.get("plan/adapter/rank"), root.get("plan/learning_rate/value")
 
     def paint(axes: Any) -> None:
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
+        if all(ends[0]) and all(ends[1]):
+            axes.fill_between(ranks, *ends, color=HAIR, alpha=0.35, lw=0)
+        axes.plot(ranks, rates, color=COLOURS[1], ls="--")
         for inside, face in ((True, COLOURS[0]), (False, "none")):
             chosen = [p for p in points if p.inside == inside]
             axes.plot(
-                [p.hidden_size for p in chosen], [p.rate for p in chosen], ls="none", marker="o", ms=4, mfc=face,
+                [p.rank for p in chosen], [p.rate for p in chosen], ls="none", marker="o", ms=4, mfc=face,
                 mec=COLOURS[0], mew=0.9, alpha=0.75,
             )  # fmt: skip
-        if low is not None:
-            axes.plot([beside, beside], [low, high], color=COLOURS[1], lw=2.4, solid_capstyle="butt")
-        axes.plot([beside], [value], marker="D", ms=7, color=COLOURS[1], mec=INK, ls="none")
+        axes.plot([own], [value], marker="D", ms=7, color=COLOURS[1], mec=INK, ls="none")
         axes.annotate(
-            f"this plan, {units.rate(value)}", (beside, value), xytext=(9, 0), textcoords="offset points",
-            va="center",
+            f"this plan, {units.rate(value)}", (own, value), xytext=(9, -11), textcoords="offset points",
             color=INK, bbox={"boxstyle": "square,pad=0.1", "fc": "#ffffff", "ec": "none", "alpha": 0.85},
         )  # fmt: skip
-        widths = sorted({1024, 2048, 4096, 8192, *(2 ** round(math.log2(p.hidden_size)) for p in points)})
-        powers(axes, "x", [float(w) for w in widths], [f"{w:,}" for w in widths])
-        axes.set_xlim(right=widths[-1] * 1.6)
-        rates = [m * 10.0**e for e in range(-6, 0) for m in (1, 2, 5)]
-        shown = [p.rate for p in points] + [value]
-        kept = [r for r in rates if min(shown) / 1.3 < r < max(shown) * 1.3]
+        axes.text(ranks[-1] * 1.15, rates[-1], "the law", va="center")
+        powers(axes, "x", [float(rank) for rank in ranks], [str(rank) for rank in ranks])
+        shown = [*(p.rate for p in points), *rates, *(e for end in ends for e in end if e)]
+        every = [m * 10.0**e for e in range(-6, 0) for m in (1, 2, 5)]
+        kept = [r for r in every if min(shown) / 1.3 < r < max(shown) * 1.3]
         powers(axes, "y", kept, [units.rate(r).replace(".00", "") for r in kept])
-        axes.set_xlabel("hidden size")
-        axes.set_ylabel("best learning rate of LoRA")
+        axes.set_xlabel("rank")
+        axes.set_ylabel("learning rate of LoRA")
 
+    whose = f"models of the {family} family" if known else "models of all families, none of this one"
     words = (
-        f"Best rates of the shipped sweep ({len(points)} pairs of model and rank, {family.capitalize()} family); "
-        "open circles lie at the edge of the sweep’s grid and only bound the best rate. The diamond is this plan’s "
-        "rate, drawn a little to the right, and the bar its interval."
+        f"The law over ranks (dashed), its interval (grey), and the best rates of the shipped sweep: {len(points)} "
+        f"pairs of rank and model, {whose}. Open circles lie at the edge of its grid and are only bounds."
     )
     return Figure("Learning rate", draw("learning-rate", 2.8, paint), words, words)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from ... import facts
+from ...learning_rate.families import family_of_name
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,19 @@ def _vertex(points: list[tuple[float, float]]) -> float:
     return math.exp((x0 + x1) / 2 - left * (x2 - x0) / (2 * (right - left)))
 
 
-def best_rates(family: str) -> list[Best]:
-    """The best rate of each model and rank of a family in data/sweeps/tinker_sft.csv: the vertex of the parabola
+def best_rates(family: str | None) -> tuple[list[Best], bool]:
+    """Those of a family, and True; of all models, and False, where the sweep has none of the family."""
+    found = _best_rates()
+    ours = [best for best in found if family and family_of_name(best.model) == family]
+    return (ours, True) if ours else (found, False)
+
+
+def _best_rates() -> list[Best]:
+    """The best rate of each model and rank in data/sweeps/tinker_sft.csv: the vertex of the parabola
     around the lowest loss, or the lowest itself at the edge of what did not diverge."""
     losses: dict[tuple[str, int, int], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in csv.DictReader(io.StringIO(facts.read_data("sweeps", "tinker_sft.csv"))):
-        if row["status"] == "ok" and family in row["model"].lower():
+        if row["status"] == "ok":
             cell = (row["model"], int(row["hidden_size"]), int(row["rank"]))
             losses[cell][float(row["lr"])].append(float(row["test_nll_nats_per_token"]))
     found = []

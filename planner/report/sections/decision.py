@@ -148,9 +148,7 @@ def table(m: Material) -> Table:
         _amount(m, "Time", "time", "seconds", "duration", "needs a GPU (--gpu) and an amount of data"),
         _amount(m, "Cost", "cost", "usd", "usd", "needs a GPU (--gpu) and an amount of data"),
     )
-    return Table(
-        "The plan", ("", "Choice", "Why", "Evidence"), rows, "llll", (0, 1.15, 2, 0)
-    )  # fmt: skip
+    return Table("The plan", ("", "Choice", "Why", "Evidence"), rows, "llll", (0, 1.15, 1.7, 0), large=True)
 
 
 def _short(message: str) -> str:

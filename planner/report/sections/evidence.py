@@ -13,7 +13,8 @@ QUANTITIES = (
     ("Parameters of the model", "model/params", "whole", "model", ""),
     ("Parameters of the adapter", "adapter/params", "whole", "adapter", ""),
     ("FLOPs of a step", "flops/step/lora", "flops", "flops", "lora/flops"),
-    ("Memory of one GPU", "memory/lora/per_gpu_bytes", "bytes", "memory/lora", "lora/peak_bytes"),
+    ("Memory of one GPU", "memory/lora/per_gpu_bytes", "bytes", "memory/lora", ""),
+    ("of this, allocated by torch", "memory/lora/allocated_bytes", "bytes", "memory/lora", "lora/peak_bytes"),
     ("Seconds of a step", "time/step/seconds", "duration", "time", "lora/step_seconds"),
     ("Learning rate", "learning_rate/value", "rate", "learning_rate", ""),
     ("Bits in the data", "information/bits", "bits", "information", ""),
@@ -22,7 +23,7 @@ QUANTITIES = (
 MEANING = {
     "exact": "a count that agrees with an independent one to the last unit",
     "analytic": "a formula that follows from the shapes, with what it neglects said",
-    "fitted": "a law fitted on runs, here by its authors",
+    "fitted": "a law fitted on runs",
     "simulated": "the real training step on tensors without data",
     "measured": "taken from runs",
     "assumed": "a rule of thumb with its source",
@@ -51,7 +52,6 @@ FORMULAS: tuple[tuple[str, str], ...] = (
         "Time and cost",
         "seconds of a step by a roofline fitted on published runs, times steps, GPUs and the price.",
     ),
-    ("Learning rate", "base x (10 with LoRA) x (2000 / hidden size) ^ exponent of the family."),
 )
 
 
@@ -75,7 +75,7 @@ def evidence(root: Material) -> Section:
         Table("Evidence behind each number", header, tuple(rows), "lrl" + "r" * len(extra)), legend
     ]  # fmt: skip
     if not extra:
-        words = "Nothing here was simulated or measured: every number is an estimate."
+        words = "Nothing here was simulated or measured: every number is an estimate. --simulated adds a simulation."
         blocks.append(Paragraph((words,), "note"))
     return Section("Evidence", tuple(blocks))
 

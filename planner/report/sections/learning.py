@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..document import Paragraph, Row, Section, Table, Text, para
+from ..document import Mono, Paragraph, Row, Section, Table, Text, para
 from ..numbers import Material
 from ..wording import clean, name
 from . import choice
@@ -107,13 +107,20 @@ def _regret(root: Material) -> Table | None:
     return Table("The price of a rank", ("Rank", "Loss", "Interval"), rows, "rrr", basis="fitted")
 
 
-def _interval_words(m: Material) -> str:
+def _interval_words(m: Material) -> Text:
     if m.get("learning_rate/low") is None:
-        return "No interval is known for this family."
-    return (
-        "The interval holds the law’s rate and 80% of the best rates of a published sweep over models and ranks of "
-        "the family; many of these lie at the edge of its grid, so its upper end is a lower bound."
+        return ("No interval is known for this family.",)
+    known = (
+        ""
+        if m.get("learning_rate/family_known") is not False
+        else (
+            " No model of this family was among those that the law was fitted on: the interval is between families."
+        )
     )
+    if m.get("learning_rate/level") is None:
+        return (f"The interval is the law’s own.{known}",)
+    level = m.number("learning_rate/level", "percent")
+    return ("The interval holds the best rate with a probability of ", level, f".{known}")
 
 
 def learning_rate(root: Material) -> Section:
@@ -122,18 +129,18 @@ def learning_rate(root: Material) -> Section:
     law, family = m.get("learning_rate/law"), m.get("learning_rate/family")
     if m.get("learning_rate/value") is None:
         reason = clean(m.get("learning_rate/reason") or "no law was fitted on this family")
-        return Section("Learning rate", (Paragraph((f"No learning rate: {reason}.",)),))
+        return Section("Learning rate", (para(f"No learning rate: {reason}."),))
     rows = [Row((("LoRA",), (m.number("learning_rate/value", "rate"),)), True)]
     if m.get("learning_rate/low") is not None:
         interval = (m.number("learning_rate/low", "rate"), " to ", m.number("learning_rate/high", "rate"))
-        rows.append(Row((("80% of sweeps within",), interval)))
+        rows.append(Row((("Interval",), interval)))
     rows.append(Row((("Full fine-tuning",), (m.number("learning_rate/full_finetune", "rate"),))))
     rows.append(Row((("Law",), (name(str(law)),))))
     if family:
         rows.append(Row((("Family",), (name(str(family)).capitalize(),))))
     table = Table("Learning rate", ("", "Rate"), tuple(rows), "lr", basis=choice.basis(m, "learning_rate"))
     what = para(
-        "A constant rate with Adam, alpha 32 at scale alpha / rank. The law scales with the model’s hidden size (",
-        m.number("model/hidden_size"), " here) and knows neither rank nor batch nor the number of steps.",
+        "A constant rate with Adam, alpha 32 at scale alpha / rank. The law: ", Mono(str(root.get("law/form"))),
+        ". Fitted on ", str(root.get("law/fitted_on")), ". ", str(root.get("law/regret")),
     )  # fmt: skip
-    return Section("Learning rate", (what, table, para(_interval_words(m), style="note")))
+    return Section("Learning rate", (what, table, Paragraph(_interval_words(m), "note")))

@@ -53,9 +53,8 @@ def memory(root: Material) -> Section:
     """Memory, itemised."""
     m = root.within("plan")
     if m.get("memory") is None:
-        reason = root.get("reason")
         words = "This plan carries no estimate of memory, so whether it fits a card is not known."
-        return Section("Memory", (para(words, f" Reason: {clean(str(reason))}" if reason else ""),))
+        return Section("Memory", (para(words),))
     blocks: list[Block] = []
     if root.get("card/memory_bytes") is not None:
         size = root.number("card/memory_bytes", "bytes")
