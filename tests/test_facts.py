@@ -45,6 +45,8 @@ def sourced() -> list[tuple[str, Source]]:
     rows += [(fact.name, fact.source) for fact in facts.datasets()]
     rows += [(price.accelerator, price.source) for price in facts.prices()]
     rows += [(law.id, law.source) for law in facts.laws()]
+    rows += [(context.id, context.source) for context in facts.rate_contexts().values()]
+    rows += [(convention.id, convention.source) for convention in facts.conventions()]
     return rows + [(name, facts.model(name).source) for name in facts.model_ids()]
 
 
@@ -64,7 +66,9 @@ def test_counts() -> None:
     assert len(facts.accelerators()) >= 55
     assert len(facts.prices()) == 60
     assert len(facts.datasets()) == 18
-    assert len(facts.laws()) == 2
+    assert len(facts.laws()) == 3
+    assert len(facts.rate_contexts()) == 7
+    assert len(facts.conventions()) == 11
 
 
 def test_no_text_names_a_gathering_place() -> None:
@@ -80,7 +84,7 @@ def test_no_text_names_a_gathering_place() -> None:
 def test_the_tables_agree_with_their_toml() -> None:
     """After editing a TOML table run tools/import_facts.py --index-only."""
     paths = sorted(facts.data_dir().glob("*.toml"))
-    assert len(paths) == 4
+    assert len(paths) == 6
     for path in paths:
         compiled = json.loads(facts.read_data("compiled", f"{path.stem}.json"))
         assert compiled == importer().read_toml(path), path.name
