@@ -13,6 +13,7 @@ from ..version import __version__
 
 COMMANDS = {
     "estimate": "What a LoRA fine-tune of a model is: parameters, FLOPs, capacity, learning rate.",
+    "dataset": "What is in a data set: tokens, loss tokens, lengths, duplicates, information.",
     "export": "Write the adapter config that trains exactly what was counted.",
     "models": "List the models of the catalogue.",
     "gpus": "List the accelerators that are known, with their peaks and prices.",
