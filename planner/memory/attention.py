@@ -35,15 +35,31 @@ class Shape:
 def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     """softmax(q k) v in the layout (batch, length, heads): flash where the setup's kernel is flash or SDPA can take it
     (16 bits, at most 256 a head, no mask), memory-efficient attention where SDPA cannot, or eager."""
+    if run.autocast and run.kernel != "eager" and not shape.eager:
+        q, k, v = run.cast_in(q), run.cast_in(k), run.cast_in(v)
     if run.kernel == "eager" or shape.capped or (shape.eager and run.kernel != "flash"):
         return _eager(run, q, k, v, shape)
     wide = shape.d_qk > 256 or shape.d_qk != shape.d_v
-    flash = run.kernel == "flash" or (run.compute < FLOAT32 and not shape.masked and not wide)
+    flash = run.kernel == "flash" or (q.width < FLOAT32 and not shape.masked and not wide)
     if flash:
         return _fused(run, q, k, v, shape, flash=True)
+    if shape.grouped and not shape.masked and not wide:
+        return _math(run, q, k, v, shape)
     if shape.grouped:
         k, v = _repeated(run, k, shape, shape.d_qk), _repeated(run, v, shape, shape.d_v)
     return _fused(run, q, k, v, shape, flash=False)
+
+
+def _math(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
+    """SDPA where no fused kernel takes the call (float32 with grouped heads): scaled queries and keys, values for every
+    head and probabilities, all in float32 and kept."""
+    q, k = scale(cast(q, FLOAT32)), scale(_repeated(run, cast(k, FLOAT32), shape, shape.d_qk, copies=True))
+    wide_v = _repeated(run, cast(v, FLOAT32), shape, shape.d_v, copies=True)
+    scores = scale_mask(run, _batched(run, q, k, run.pairs * shape.n_heads))
+    chances = unary(scores, "out")
+    del scores
+    mixed = _batched(run, chances, wide_v, run.tokens * (shape.n_heads * shape.d_v))
+    return cast(_contiguous(mixed), v.width)
 
 
 def _repeated(run: Pass, x: Value, shape: Shape, d_head: int, *, copies: bool = False) -> Value:
@@ -87,7 +103,11 @@ def _fused(run: Pass, q: Value, k: Value, v: Value, shape: Shape, *, flash: bool
 def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     """Scores, softmax in float32 and their cast, each a matrix of all pairs of positions for every head."""
     tape = run.tape
-    q, k, v = copy(q), _repeated(run, k, shape, shape.d_qk, copies=True), _repeated(run, v, shape, shape.d_v, copies=True)
+    q, k, v = (
+        copy(q),
+        _repeated(run, k, shape, shape.d_qk, copies=True),
+        _repeated(run, v, shape, shape.d_v, copies=True),
+    )
     pairs, width = run.pairs * shape.n_heads, v.width
     if shape.wide:
         q, k = cast(q, FLOAT32), cast(k, FLOAT32)

@@ -94,7 +94,8 @@ def _shifted(logits: Value) -> Value:
 
 def unembed(run: Pass, x: Value, head: Head, traits: Traits, rows: Size) -> Value:
     """Logits of so many rows, with what the family does to them."""
-    weight = Weight(head.hidden, head.vocab, trained=head.trained, unpacked=head.unpacked)
+    width = run.trained if head.trained else run.stream
+    weight = Weight(head.hidden, head.vocab, head.trained, unpacked=head.unpacked, width=width)
     logits = adapted(run, x, rows, weight, head.pairs)
     if traits.logits == "scaled":
         return scale(logits)
@@ -126,6 +127,7 @@ def head_stretches(
         final = cross_entropy(run, logits, loss)
         del logits
     del inner
+    run.casts.clear()
     _label_new(run, start, len(tape.sizes))
     label_kept(tape, "activations")
     forward = stretch(tape, 0, len(tape.events))
@@ -151,17 +153,16 @@ def _label_new(run: Pass, first: int, last: int) -> None:
 
 
 def _chunked(run: Pass, x: Value, head: Head, traits: Traits, chunk: int) -> Value:
-    """Unembedding and loss for `chunk` tokens at a time, their gradients made at once and kept: those of x, and of the
-    unembedding where it is trained."""
+    """Unembedding and loss for `chunk` tokens at a time, as Liger's fused kernel has it: the gradient is written over the
+    chunk's logits, and those of x, and of the unembedding where it is trained, are made at once and kept."""
     tape = run.tape
     rows: Size = min(chunk, run.tokens) if isinstance(run.tokens, int) else chunk
     gradient = tape.new(x.bytes) if x.node is not None else None
     parameters = head.hidden * head.vocab
     weights = tape.new(parameters * run.trained) if head.trained else None
-    part = tape.new(rows * (head.vocab * x.width))
-    wide = tape.new(rows * (head.vocab * FLOAT32))
-    back = tape.new(rows * (head.vocab * FLOAT32))
-    del part, wide, back
+    logits = tape.new(rows * (head.vocab * x.width))
+    back = tape.new(rows * (head.hidden * x.width))
+    del logits, back
 
     def rule(g: Buffer) -> Gradients:
         return (tape.new(x_size) if gradient is None else gradient,)

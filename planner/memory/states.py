@@ -278,5 +278,5 @@ def update_bytes(tensors: tuple[Tensor, ...], setup: Setup) -> int:
     if setup.optimizer in ("adamw", "paged-adamw"):
         return {"fused": 0, "foreach": total * width, "loop": 2 * largest * width}[setup.optimizer_kernel]
     if setup.optimizer in ("adafactor", "muon", "lion"):
-        return {"adafactor": 3, "muon": 4, "lion": 1}[setup.optimizer] * largest * width
+        return {"adafactor": 1, "muon": 3, "lion": 1}[setup.optimizer] * largest * width
     return 0

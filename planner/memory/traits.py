@@ -73,7 +73,9 @@ TRAITS: dict[str, Traits] = {
     "cohere": replace(LLAMA, norm="python-layer", qk_norm="python-layer", rotary="half32", logits="scaled"),
     "stablelm": replace(LEGACY, rotary="partial", rotary_share=0.25, activation="silu"),
     "gpt2": replace(LEGACY, activation="gelu_new", dropout=True, dropped=True, narrow=True),
-    "gptj": replace(LEGACY, rotary="partial", rotary_share=0.25, activation="gelu_new", eager=True, wide_scores=True),
+    "gptj": replace(
+        LEGACY, rotary="partial", rotary_share=0.25, activation="gelu_new", eager=True, wide_scores=True
+    ),
     "gpt_neox": replace(LEGACY, rotary="partial", rotary_share=0.25, two_norms=True),
     "opt": replace(LEGACY, activation="relu", dropout=True),
     "bloom": replace(LEGACY, activation="bloom", eager=True),
