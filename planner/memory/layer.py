@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..schema import STREAM, Apply, Architecture, Attend, Block, Join, Keep, Operation, Product, Recall, Scan
+from ..schema import MEMORY, STREAM, Apply, Architecture, Attend, Block, Join, Keep, Operation, Product, Recall, Scan
 from .attention import Shape, attend
 from .elementwise import activation, drop, gated, norm, rotate
 from .experts import Routing, Stacked, mix
@@ -35,7 +35,8 @@ class Walk:
         self.act = arch.activation or traits.activation
         self.memory = memory
         self.kept: dict[str, Value] = {}
-        self.waiting: list[Apply] = []
+        self.waiting: list[tuple[Apply, Value]] = []
+        self.logits: Value | None = None
         self.values: dict[int, Value] = {}
         self.normed: dict[int, Value] = {}
         self.python = run.kernels == "transformers"
@@ -43,6 +44,7 @@ class Walk:
     def forward(self, x: Value) -> Value:
         """The layer's result."""
         self.values[STREAM] = x
+        self.values[MEMORY] = self._outside(x)
         for number, op in enumerate(self.block.operations):
             made = self._run(op)
             if self.python and op.out in self.plan.gates:
@@ -55,6 +57,12 @@ class Walk:
                     self.values.pop(value, None)
                     self.normed.pop(value, None)
         return self.values.pop(self.block.out)
+
+    def _outside(self, x: Value) -> Value:
+        """What layers attend to from outside, an encoder's output or the embedding's: held elsewhere, so without bytes."""
+        rows = self.run.tokens if self.memory is None else self.memory
+        node = self.run.tape.leaf(0, x.width, grad=x.node is not None).node
+        return Value(self.run.tape.new(0), rows * self.arch.hidden_size, x.width, node)
 
     def _run(self, op: Operation) -> Value:
         if isinstance(op, Apply):
@@ -133,13 +141,15 @@ class Walk:
         matrix = self.arch.matrices[op.matrix]
         x = self._input(op)
         if matrix.kind == "experts":  # run as one where their results are weighted
-            self.waiting.append(op)
+            self.waiting.append((op, x))
             return x
         if matrix.kind == "convolution" and matrix.d_out != matrix.d_in:
             return unary(x, "in")  # one filter a channel: keeps what it reads
         if matrix.role == "router" and self.traits.router == "sigmoid":
             x = cast(x, FLOAT32)
         out = self._linear(op.matrix, x, self._rows(op), clones=op.out in self.plan.turned)
+        if matrix.role == "router":
+            self.logits = out
         if op.forward_only:
             out.node = None
         return out
@@ -170,19 +180,24 @@ class Walk:
     def _experts(self, op: Join) -> Value:
         """The routed experts whose results this Join weights."""
         stacks = []
-        for apply in self.waiting:
+        for apply, _ in self.waiting:
             matrix, item = self.arch.matrices[apply.matrix], self.trained.of(apply.matrix, self.layer)
             pairs = low_ranks(item, self.run.split) if item else ()
             folded = pairs[0] if item and item.pairs[0].materialised else None
             experts = -(-matrix.experts // self.run.expert_split)
             stacks.append(Stacked(self._weight(apply.matrix), experts, () if folded else pairs, folded))
-        first, traits = self.arch.matrices[self.waiting[0].matrix], self.traits
+        first, traits = self.arch.matrices[self.waiting[0][0].matrix], self.traits
+        seen = first.experts if self.waiting[0][0].all_experts else first.experts_active
         routing = Routing(
-            first.experts, first.experts_active, traits.router, traits.wide_router, self.act, traits.sinks
+            first.experts, seen, traits.router, traits.wide_router, self.act, traits.sinks
         )
-        x = self._input(self.waiting[0])
-        self.waiting = []
-        return mix(self.run, x, self.values[op.sources[-1]], routing, tuple(stacks[:-1]), stacks[-1])
+        x, logits = self.waiting[0][1], self.logits
+        self.waiting, self.logits = [], None
+        mixed = mix(self.run, x, logits or x, routing, tuple(stacks[:-1]), stacks[-1])
+        for source in op.sources[1:]:
+            if self.values[source] is not logits:  # a shared expert's result
+                mixed = add(mixed, self.values[source])
+        return mixed
 
     # Attention
 
@@ -216,6 +231,8 @@ class Walk:
             q = piece(q, run.tokens * widths[0])
         if self.plan.qk_norms:
             q, k = norm(run, q, op.d_qk, traits.qk_norm), norm(run, k, op.d_qk, traits.qk_norm)
+        if traits.v_norm:
+            v = norm(run, v, 0, traits.qk_norm)
         if self.plan.latent:
             return rotate(run, q, "partial", 0.5), k, v
         q = rotate(run, q, traits.rotary, traits.rotary_share)

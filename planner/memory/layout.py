@@ -10,7 +10,7 @@ from typing import Literal
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
-from ..schema import STREAM, Apply, Architecture, Attend, Block, Join, Keep, Matrix, Operation, Product, Scan
+from ..schema import MEMORY, STREAM, Apply, Architecture, Attend, Block, Join, Keep, Matrix, Operation, Product, Scan
 from .products import LowRank
 
 JoinKind = Literal["residual", "gated", "weighted", "norm", "keys", "output-gate", "mixed"]
@@ -62,23 +62,23 @@ def uses(op: Operation) -> tuple[int, ...]:
 
 
 def _kind(
-    op: Join, made_by: Mapping[int, Operation], matrices: tuple[Matrix, ...], streams: set[int]
+    op: Join, made_by: Mapping[int, Operation], matrices: tuple[Matrix, ...], streams: set[int], keys: set[int]
 ) -> JoinKind:
-    if op.sources[0] in streams:
-        return "residual"
     roles = []
     for source in op.sources:
         made = made_by.get(source)
         roles.append(matrices[made.matrix].role if isinstance(made, Apply) else type(made).__name__.lower())
+    if op.sources[0] in streams:
+        return "mixed" if "router" in roles or op.sources[-1] == MEMORY else "residual"
     if len(roles) == 1:
         return "norm"
     if roles[0] == roles[1] and roles[0] in ("mlp", "shared_expert"):
         return "gated"
     if roles[0] == "expert":
-        return "gated" if roles[1] == "expert" else "weighted"
+        return "gated" if roles[1] == "expert" else "weighted"  # by a router, or with a shared expert beside
     if roles[0] == "attend":
         return "output-gate"
-    return "keys" if set(roles) == {"attention"} else "mixed"
+    return "keys" if set(roles) == {"attention"} and op.out in keys else "mixed"
 
 
 def _lasting(block: Block) -> dict[int, int]:
@@ -92,6 +92,7 @@ def _lasting(block: Block) -> dict[int, int]:
             end = last.get(op.out, number)
             for value in (op.q, op.k, op.v):
                 last[value] = max(last[value], end)
+    last[block.out] = len(block.operations)  # handed on
     return last
 
 
@@ -100,10 +101,10 @@ def layout(arch: Architecture, block: Block) -> Layout:
     """Read a block."""
     streams, made_by = {STREAM}, dict[int, Operation]()
     kinds: dict[int, JoinKind] = {}
-    latents = []
+    latents, keys = [], {op.k for op in block.operations if isinstance(op, Attend)}
     for op in block.operations:
         if isinstance(op, Join):
-            kinds[op.out] = _kind(op, made_by, arch.matrices, streams)
+            kinds[op.out] = _kind(op, made_by, arch.matrices, streams, keys)
             if kinds[op.out] == "residual":
                 streams.add(op.out)
         if isinstance(op, Apply) and from_latent(arch, op, made_by):

@@ -21,7 +21,7 @@ class Traits:
     `rotary_share` the part of a head that it turns. `fused` says how a fused projection is taken apart:
     "slice" (each piece's gradient is laid into zeros) or "split" (they are joined once). `dropout`: residual
     dropout with a rate above 0 in training; `dropped`: of attention's probabilities. `wide_scores`: queries meet keys in
-    float32. `scaled_embedding`, `scaled_residual`: multipliers on the
+    float32. `v_norm`: values are normed like keys, without a weight. `scaled_embedding`, `scaled_residual`: multipliers on the
     stream. `logits`: what happens to logits between unembedding and loss ("capped": tanh; "scaled").
     `eager`: transformers has no SDPA path for it; `narrow`: its eager softmax runs in the values' type.
     `router`: "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their
@@ -40,6 +40,7 @@ class Traits:
     dropout: bool = False
     dropped: bool = False
     wide_scores: bool = False
+    v_norm: bool = False
     scaled_embedding: bool = False
     scaled_residual: bool = False
     logits: Literal["plain", "capped", "scaled"] = "plain"
@@ -59,6 +60,7 @@ TRAITS: dict[str, Traits] = {
     "gemma": GEMMA,
     "gemma2": replace(GEMMA, after=True, logits="capped", capped_scores=True),
     "gemma3_text": replace(GEMMA, after=True),
+    "gemma4_text": replace(GEMMA, after=True, logits="capped", v_norm=True),
     "phi3": replace(LLAMA, rotary="partial", fused="slice"),
     "granite": replace(LLAMA, scaled_embedding=True, scaled_residual=True, logits="scaled"),
     "olmo": replace(LLAMA, norm="layer32", rotary="half32"),
@@ -99,6 +101,7 @@ ALIKE = {
     "olmo3": "olmo2",
     "olmo_hybrid": "olmo2",
     "gemma3": "gemma3_text",
+    "gemma4": "gemma4_text",
     "cohere2": "cohere",
     "deepseek_v32": "deepseek_v3",
     "kimi_k2": "deepseek_v3",
