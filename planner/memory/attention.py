@@ -13,7 +13,8 @@ from .tape import Buffer, Gradients, Size, Tape, Value, cast, copy, scale, unary
 class Shape:
     """Heads and their widths. `masked`: a mask is given as a tensor; `capped` scores pass through tanh; `eager`: the model
     has no fused attention; `narrow`: its softmax runs in the values' own type; `dropped`: probabilities pass
-    through dropout; `wide`: queries and keys are multiplied in float32."""
+    through dropout; `wide`: queries and keys are multiplied in float32; `biased`:
+    the mask differs from head to head."""
 
     n_heads: int
     n_kv_heads: int
@@ -25,6 +26,7 @@ class Shape:
     narrow: bool = False
     dropped: bool = False
     wide: bool = False
+    biased: bool = False
 
     @property
     def grouped(self) -> bool:
@@ -81,7 +83,8 @@ def _fused(run: Pass, q: Value, k: Value, v: Value, shape: Shape, *, flash: bool
     tape, heads = run.tape, run.tokens * shape.n_heads
     out = tape.new(heads * (shape.d_v * v.width))
     sums = tape.new(heads * FLOAT32)
-    mask = tape.new(run.pairs * v.width) if shape.masked and not flash else None
+    heads_of_mask = shape.n_heads if shape.biased else 1
+    mask = tape.new(run.pairs * (heads_of_mask * v.width)) if shape.masked and not flash else None
     sizes = (q.bytes, k.bytes, v.bytes)
     width = v.width
 

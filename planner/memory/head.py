@@ -53,18 +53,18 @@ class Head:
     unpacked: int = 0
 
 
-def cross_entropy(run: Pass, logits: Value, loss: str) -> Value:
+def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) -> Value:
     """The loss of logits.
 
     "full": cast to float32 as transformers does, log-softmax (kept, float32), and on the way back the gradient of the
     chosen entries and that of the logits, both of full size in float32. "shifted": the same behind a copy, which
     transformers made before 4.50. "fused": one kernel over the logits in
-    their own type, which writes the gradient in their place.
+    their own type, which writes the gradient in their place. `narrow`: there is no cast to float32.
     """
     tape = run.tape
     if loss == "fused":
         return _in_place(logits)
-    wide = cast(logits, FLOAT32)
+    wide = logits if narrow else cast(logits, FLOAT32)
     shifted = _shifted(wide) if loss.startswith("shifted") else wide
     if loss == "shifted-fused":
         return _in_place(shifted)
@@ -124,7 +124,7 @@ def head_stretches(
         final = _chunked(run, inner, head, traits, chunk)
     else:
         logits = unembed(run, inner, head, traits, run.tokens)
-        final = cross_entropy(run, logits, loss)
+        final = cross_entropy(run, logits, loss, narrow=traits.narrow_loss)
         del logits
     del inner
     run.casts.clear()

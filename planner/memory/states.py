@@ -101,7 +101,9 @@ def base_weights(arch: Architecture, setup: Setup, stored_bytes: int | None = No
                 layers[layer] = layers.get(layer, 0) + vector.size * rest
         else:
             behind += vector.params * rest
-    sizes = tuple(layers[number] for number in sorted(layers))
+    last = max(1, count_layers(arch))  # beyond it: a tower's layers, which stand before the text model's
+    sizes = tuple(layers[number] for number in range(last))
+    before += sum(size for number, size in layers.items() if number >= last)
     total = sum(sizes) + before + behind
     if (
         stored_bytes is not None
