@@ -2,8 +2,10 @@
 
     python benchmarks/dataset_rate.py [--megabytes 100] [--template marked|plain] [--rounds 3]
 
-Makes a file of conversations out of this machine's Python sources and documentation, trains a byte-level BPE of 32,000
-tokens on them, and runs in turns, each in a process of its own: the command, and a bare `encode_batch` of the rendered
+Makes a file of conversations out of this machine's Python sources and documentation, trains a byte-level BPE
+of 32,000
+tokens on them, and runs in turns, each in a process of its own: the command, and a bare `encode_batch` of the
+rendered
 texts in batches of 512. Prints the ratio of their throughputs (1: as fast) by wall and by processor time, and the
 command's peak memory. Aim: at least 0.8 by wall time on two cores of their own, and under 500 MB.
 """
@@ -14,7 +16,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 import sysconfig
@@ -44,7 +45,10 @@ def passages() -> Iterator[str]:
     """Stretches of 200 to 4,000 letters of Python sources and texts, without end, the same at each run."""
     folders = [sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")]
     files = sorted(
-        path for folder in folders for end in ("py", "md", "rst", "txt") for path in Path(folder).rglob(f"*.{end}")
+        path
+        for folder in folders
+        for end in ("py", "md", "rst", "txt")
+        for path in Path(folder).rglob(f"*.{end}")
     )
     chance = random.Random(1)
     while True:
@@ -147,15 +151,22 @@ def main() -> None:
         for _ in range(options.rounds):
             ours = command(rows, folder)
             text = subprocess.run(
-                [sys.executable, __file__, "--bare", str(rows), str(folder)], capture_output=True, text=True, check=True
+                [sys.executable, __file__, "--bare", str(rows), str(folder)],
+                capture_output=True,
+                text=True,
+                check=True,
             ).stdout.split()
             if int(text[2]) != ours[2]:
                 raise SystemExit(f"{ours[2]:,} tokens, and {int(text[2]):,} by encode_batch")
             walls.append(float(text[0]) / ours[0])
             processors.append(float(text[1]) / ours[1])
             peak = max(peak, ours[3])
-            print(f"wall {ours[0]:.1f} s against {float(text[0]):.1f} s, {ours[2]:,} tokens, peak {ours[3]:.0f} MB")
-    print(f"throughput over bare encode_batch: {median(walls):.2f} by wall, {median(processors):.2f} by processor")
+            print(
+                f"wall {ours[0]:.1f} s against {float(text[0]):.1f} s, {ours[2]:,} tokens, peak {ours[3]:.0f} MB"
+            )
+    print(
+        f"throughput over bare encode_batch: {median(walls):.2f} by wall, {median(processors):.2f} by processor"
+    )
     print(f"peak memory {peak:.0f} MB for {options.megabytes} MB")
     if options.out:
         measured = {"megabytes": options.megabytes, "template": options.template, "wall_ratios": walls}

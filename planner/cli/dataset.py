@@ -77,7 +77,9 @@ def _whole_file(path: str | None) -> Iterator[IO[str] | None]:
         return
     folder = os.path.dirname(os.path.abspath(path))
     try:
-        file = tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, prefix=".lora-plan-", delete=False)  # noqa: SIM115
+        file = tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=folder, prefix=".lora-plan-", delete=False
+        )  # noqa: SIM115
     except OSError as error:
         raise InputError("broken-out", path, "a file that can be written", f"{error.strerror}.") from error
     try:
@@ -116,15 +118,23 @@ def _lines_into(file: IO[str] | None) -> Callable[[BrokenRow], None] | None:
 @click.option("--split", metavar="NAME", help="The split to read. Default: train, where there are several.")
 @click.option("--config", metavar="NAME", help="The configuration of a data set on the hub.")
 @click.option("--encoding", metavar="NAME", help="Of text files. Default: UTF-8, or UTF-16 with its mark.")
-@click.option("--seq-len", type=Count(), help="What is longer is cut off; also the length of packed sequences.")
+@click.option(
+    "--seq-len", type=Count(), help="What is longer is cut off; also the length of packed sequences."
+)
 @click.option("--batch", type=Count(), default=8, show_default=True, help="Sequences padded together.")
-@click.option("--near-duplicates/--no-near-duplicates", default=True, show_default=True, help="Look for them.")
+@click.option(
+    "--near-duplicates/--no-near-duplicates", default=True, show_default=True, help="Look for them."
+)
 @click.option("--compress/--no-compress", default=True, show_default=True, help="Compress the learned text.")
 @click.option("--loss", type=float, metavar="NATS", help="The model's log loss per token in the first epoch.")
 @click.option("--run", metavar="FILE", help="A run record to take that loss from.")
 @click.option("--group-size", type=Count(), help="Episodes sampled from each prompt of an RL set.")
-@click.option("--success-rate", type=float, help="Share of them with reward 1. Default: the data's pass_rate.")
-@click.option("--broken-out", metavar="FILE", help="Write every broken row's place and reason, as JSON lines.")
+@click.option(
+    "--success-rate", type=float, help="Share of them with reward 1. Default: the data's pass_rate."
+)
+@click.option(
+    "--broken-out", metavar="FILE", help="Write every broken row's place and reason, as JSON lines."
+)
 @click.option("--progress/--no-progress", default=True, help="A progress bar on standard error.")
 @json_option
 def command(data: str, as_json: bool, broken_out: str | None, progress: bool, **options: Any) -> None:

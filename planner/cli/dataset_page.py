@@ -1,4 +1,5 @@
-"""The page that `dataset` prints for people: a headline, the counts, lengths and batches, information, broken rows."""
+"""The page that `dataset` prints for people: a headline, the counts, lengths and batches, information, broken
+rows."""
 
 from __future__ import annotations
 
@@ -53,7 +54,9 @@ def _counts(report: DatasetReport) -> Table:
     if report.kind != "rl":
         share = report.loss_tokens.value / report.tokens.value if report.tokens.value else 0.0
         how = MASKS.get(report.mask or "", "") if report.tokenizer else ""
-        table.add_row("carry loss", f"{_count(report.loss_tokens)}, {units.percent(share)}{'; ' + how if how else ''}")
+        table.add_row(
+            "carry loss", f"{_count(report.loss_tokens)}, {units.percent(share)}{'; ' + how if how else ''}"
+        )
     near = "" if report.duplicates_near is None else f", {report.duplicates_near:,} near"
     table.add_row("duplicates", f"{report.duplicates_exact:,} exact{near}")
     if report.broken:
@@ -75,7 +78,9 @@ def _lengths(report: DatasetReport) -> Table | None:
         lost = f"{cut.sequences:,} sequences, {cut.tokens:,} tokens, {cut.loss_tokens:,} of them with loss"
         table.add_row(f"over {report.seq_len:,}", lost if cut.sequences else "none")
     if report.padding_efficiency is not None:
-        table.add_row(f"padded by {report.batch}", f"{units.percent(report.padding_efficiency)} of places are tokens")
+        table.add_row(
+            f"padded by {report.batch}", f"{units.percent(report.padding_efficiency)} of places are tokens"
+        )
     if report.packing_efficiency is not None:
         table.add_row(
             f"packed to {report.seq_len:,}",
@@ -89,7 +94,9 @@ def _information(report: DatasetReport) -> Table:
     table = _table("Information", "duplicates once")
     if report.kind == "rl":
         table.add_row("prompts' episodes", f"{info.units:,}")
-        table.add_row("at most", f"{units.bits(info.bits)} ({units.significant(info.bits_per_unit)} an episode)")
+        table.add_row(
+            "at most", f"{units.bits(info.bits)} ({units.significant(info.bits_per_unit)} an episode)"
+        )
         if info.groups is not None:
             groups = info.groups
             table.add_row(

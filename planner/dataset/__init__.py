@@ -26,7 +26,8 @@ def dataset(
 ) -> DatasetReport:  # fmt: skip
     """What is in a file, a folder or a hub data set, read from end to end in bounded memory.
 
-    The options are those of `lora-plan dataset`, by the same names. `on_broken` is told every row that cannot be used,
+    The options are those of `lora-plan dataset`, by the same names. `on_broken` is told every row that cannot
+    be used,
     `on_progress` bytes read, bytes in all and rows. Raises a PlannerError whose message says what to do.
     """
     from .summary import summarise

@@ -1,6 +1,7 @@
 """A data set read from end to end: rows to examples, examples to text, text to tokens, and the sums.
 
-Rows are read and rendered here while other threads encode, on all cores, what was rendered before. Nothing is held but
+Rows are read and rendered here while other threads encode, on all cores, what was rendered before. Nothing is
+held but
 a few batches and the sums.
 """
 

@@ -76,7 +76,9 @@ class Counter:
                 self._known[key] = found
         return found
 
-    def _shared(self, beginning: str, rendered: Rendered, encoding: Any, ids: list[int], added: list[int]) -> int:
+    def _shared(
+        self, beginning: str, rendered: Rendered, encoding: Any, ids: list[int], added: list[int]
+    ) -> int:
         """How many tokens the text has in common with its beginning encoded alone.
 
         Added tokens are split off before anything else, so that from the last one inside the beginning (`added` holds
@@ -128,9 +130,7 @@ class Counter:
         out: list[Count | RowError | None] = [None] * len(batch)
         self._encode_prompts(batch)
         for special in (False, True):
-            chosen = [
-                i for i, r in enumerate(batch) if r.special == special and len(r.text) <= LONG_LETTERS
-            ]
+            chosen = [i for i, r in enumerate(batch) if r.special == special and len(r.text) <= LONG_LETTERS]
             texts = [batch[i].text for i in chosen]
             encoded = self.backend.encode_batch(texts, add_special_tokens=special) if texts else []
             for i, encoding in zip(chosen, encoded, strict=True):
@@ -153,4 +153,3 @@ class Counter:
         loss = merged(ranges, size)
         within = loss if self.seq_len is None or size <= self.seq_len else merged(ranges, self.seq_len)
         return Count(size, loss, within)
-

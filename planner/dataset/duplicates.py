@@ -1,8 +1,10 @@
 """Exact and near duplicates among any number of rows, in memory of one or two bytes a row.
 
-Each row leaves 140 bytes on disk: a hash of its text, its loss tokens, and a MinHash sketch of 64 bytes of its content,
+Each row leaves 140 bytes on disk: a hash of its text, its loss tokens, and a MinHash sketch of 64 bytes of its
+content,
 by groups too. Rows are exact duplicates where their hashes agree (8 bytes: one false pair is expected among some 6e9
-rows), near duplicates where their sketches show a resemblance of at least `LIKE`. Compared are rows that agree in one of
+rows), near duplicates where their sketches show a resemblance of at least `LIKE`. Compared are rows that agree
+in one of
 16 groups of 4 places with the first row that does: at a resemblance (Jaccard, of stretches of 8 bytes) of 0.9 over
 99.9 % of pairs are, at 0.8 over 99 %. A sketch tells the resemblance with a standard deviation of at most 0.06. The
 first of its like counts, later ones do not.

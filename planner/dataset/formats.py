@@ -190,9 +190,7 @@ def _joined(row: Mapping[str, Any], prompt: str, completion: str) -> Item:
 def _prompt_completion(row: Mapping[str, Any]) -> Example:
     prompt = _named(row, PROMPTS, "prompt")
     completion = _named(row, COMPLETIONS, "completion")
-    return Example(
-        "prompt-completion", "sft", (_joined(row, prompt, completion),), _tools(row), _more(row)
-    )
+    return Example("prompt-completion", "sft", (_joined(row, prompt, completion),), _tools(row), _more(row))
 
 
 def _alpaca(row: Mapping[str, Any]) -> Example:

@@ -1,4 +1,5 @@
-"""Tokenizers and data sets of the model hub: the cache first, then the network, and one sentence where neither has it."""
+"""Tokenizers and data sets of the model hub: the cache first, then the network, and one sentence where neither
+has it."""
 
 from __future__ import annotations
 

@@ -33,9 +33,7 @@ def percentile(counts: Histogram, share: float) -> int:
 
 def percentiles(counts: Histogram) -> Percentiles:
     """The usual four."""
-    return Percentiles(
-        *(percentile(counts, share) for share in (0.5, 0.9, 0.99)), max=max(counts, default=0)
-    )
+    return Percentiles(*(percentile(counts, share) for share in (0.5, 0.9, 0.99)), max=max(counts, default=0))
 
 
 def capped(counts: Histogram, seq_len: int | None) -> dict[int, int]:
@@ -66,7 +64,8 @@ def padding_efficiency(counts: Histogram, batch: int) -> float:
 
 
 def packed_sequences(counts: Histogram, seq_len: int) -> int:
-    """Sequences of `seq_len` that hold all examples (cut to it), each where it leaves the least room: the longest first
+    """Sequences of `seq_len` that hold all examples (cut to it), each where it leaves the least room: the
+    longest first
     (best fit, decreasing), examples of one length together."""
     room: dict[int, int] = {}  # room left -> sequences that have it
     order: list[int] = []  # the rooms, sorted

@@ -1,7 +1,9 @@
 """Encoding a long text in pieces, since the tokenizers library needs some 500 bytes a token for one text.
 
-Pieces overlap; two neighbours are joined where, in the middle of what both hold, they agree on `AGREE` tokens on either
-side. Splitting into words and merging bytes look no further than that, so that the tokens are those of the whole text;
+Pieces overlap; two neighbours are joined where, in the middle of what both hold, they agree on `AGREE` tokens
+on either
+side. Splitting into words and merging bytes look no further than that, so that the tokens are those of the
+whole text;
 where no such place is found, a text of up to `WHOLE_LETTERS` is encoded as a whole and a longer one refused.
 """
 

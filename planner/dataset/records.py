@@ -232,7 +232,9 @@ def _array(text: _Text) -> Iterator[Row]:
             return
         if mark != ",":
             text.at -= 1
-            raise ValueError(f"found {mark!r} where a comma or the end of the array should be" if mark else "cut off")
+            raise ValueError(
+                f"found {mark!r} where a comma or the end of the array should be" if mark else "cut off"
+            )
 
 
 def _object(text: _Text) -> Iterator[Row]:
@@ -284,7 +286,10 @@ def _columns(held: dict[str, Any], line: int) -> Iterator[Row]:
     if not held:
         return
     lengths = {len(column) for column in columns.values()}
-    chat = any(value and isinstance(value[0], dict) and ({"role", "from"} & value[0].keys()) for value in lists.values())
+    chat = any(
+        value and isinstance(value[0], dict) and ({"role", "from"} & value[0].keys())
+        for value in lists.values()
+    )
     if not columns or chat or len(columns) < len(held):
         yield line, held, None
         return

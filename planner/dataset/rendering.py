@@ -168,7 +168,10 @@ def _said(message: Message) -> str:
         if isinstance(value, str):
             parts.append(value)
         elif isinstance(value, list):
-            parts += [str(part["text"]) if isinstance(part, Mapping) and "text" in part else str(part) for part in value]
+            parts += [
+                str(part["text"]) if isinstance(part, Mapping) and "text" in part else str(part)
+                for part in value
+            ]
     return "\n".join(parts)
 
 

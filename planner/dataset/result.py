@@ -56,7 +56,8 @@ class Cut:
 class DatasetReport:
     """A data set read to its end. Lengths, cuts and efficiencies are None without a tokenizer.
 
-    `sequences` are two for each preference pair, else one an example. `distinct` holds the loss tokens of examples that
+    `sequences` are two for each preference pair, else one an example. `distinct` holds the loss tokens of
+    examples that
     repeat no earlier one; its ends leave near duplicates out or in.
     """
 

@@ -29,7 +29,9 @@ def _curve(record: dict[str, Any], path: Path) -> list[float]:
         steps = min(steps, max(1, int(examples) // int(batch)))
     first = curve[:steps]
     if not all(_number(loss) and loss >= 0 for loss in first):
-        raise InputError("run", str(path), "a finite loss at each step of the first epoch", "The run diverged.")
+        raise InputError(
+            "run", str(path), "a finite loss at each step of the first epoch", "The run diverged."
+        )
     return [float(loss) for loss in first]
 
 

@@ -82,7 +82,9 @@ def _by_content(path: Path, by_name: FileKind | None, encoding: str | None) -> F
         raw = file.read(16)
     for magic, what in FOREIGN.items():
         if raw.startswith(magic):
-            raise InputError("data", str(path), "JSON lines, JSON, Parquet, Arrow, CSV or text", f"It is {what}.")
+            raise InputError(
+                "data", str(path), "JSON lines, JSON, Parquet, Arrow, CSV or text", f"It is {what}."
+            )
     start = head(path, encoding)
     if start[:4] in (b"PAR1", b"ARRO") or start[:4] == b"\xff\xff\xff\xff":
         if compression(raw):
@@ -93,7 +95,11 @@ def _by_content(path: Path, by_name: FileKind | None, encoding: str | None) -> F
         return _json_kind(text, by_name)
     if text.startswith(b"[") and by_name != "csv":
         first = text.split(b"\n", 1)[0]
-        return "jsonl" if by_name == "jsonl" and parse_json(first)[1] is None and b"\n" in text.rstrip() else "json"
+        return (
+            "jsonl"
+            if by_name == "jsonl" and parse_json(first)[1] is None and b"\n" in text.rstrip()
+            else "json"
+        )
     if by_name in ("jsonl", "json", "parquet", "arrow") and text:
         names = re.split(rb"[,;\t|]", text.split(b"\n", 1)[0].strip())
         words = {name.strip().strip(b'"').decode("utf-8", "replace") for name in names}
@@ -115,7 +121,9 @@ def data_file(path: Path, label: str, encoding: str | None = None) -> tuple[Data
     if found is not None and found != by_name and not (by_name == "json" and found == "jsonl"):
         what = {"jsonl": "JSON lines", "json": "a JSON document", "csv": "CSV", "parquet": "Parquet"}
         shown = suffix or "without a suffix"
-        notice = Notice("named-otherwise", f"{label} is named {shown} and holds {what.get(kind, kind)}: read so.")
+        notice = Notice(
+            "named-otherwise", f"{label} is named {shown} and holds {what.get(kind, kind)}: read so."
+        )
     elif kind in ("parquet", "arrow") and found is None and path.stat().st_size:
         raise InputError("data", str(path), f"a file of {kind}", "Its content is something else.")
     return DataFile(path, label, kind, None, suffix), notice
@@ -170,9 +178,7 @@ def _folder(path: Path, encoding: str | None) -> tuple[list[DataFile], list[Noti
     return files, notices
 
 
-def _chosen(
-    files: Sequence[DataFile], split: str | None, path: Path
-) -> tuple[list[DataFile], list[Notice]]:
+def _chosen(files: Sequence[DataFile], split: str | None, path: Path) -> tuple[list[DataFile], list[Notice]]:
     """The files of one split: the one asked for, train where there are several, or all."""
     names = list(dict.fromkeys(file.split for file in files if file.split))
     if split is None:
@@ -183,12 +189,16 @@ def _chosen(
         listed = f"It has {', '.join(names)}." if names else "It has no splits."
         raise InputError("split", split, "a split of the data", listed)
     kept = [file for file in files if file.split == split]
-    left = [name for name in names if name != split] + (["files of no split"] if None in {f.split for f in files} else [])
+    left = [name for name in names if name != split] + (
+        ["files of no split"] if None in {f.split for f in files} else []
+    )
     notices = [Notice("splits-left-out", f"Read: {split}. Left out: {', '.join(left)}.")] if left else []
     return kept, notices
 
 
-def find(path: Path, split: str | None = None, encoding: str | None = None) -> tuple[list[DataFile], list[Notice]]:
+def find(
+    path: Path, split: str | None = None, encoding: str | None = None
+) -> tuple[list[DataFile], list[Notice]]:
     """The data files of a file or folder, those of one split where there are several. Raises InputError."""
     if path.is_dir():
         saved = _saved(path)

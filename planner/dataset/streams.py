@@ -115,7 +115,9 @@ class Stream:
         try:
             if self.compression is None:
                 return self._raw.read(count)
-            return bytes(self._source.read1(count))  # what there is: read() loses it where the file is cut off
+            return bytes(
+                self._source.read1(count)
+            )  # what there is: read() loses it where the file is cut off
         except EOFError:
             raise DamagedError(f"the {self.compression} data end early: the file is cut off") from None
         except (OSError, zlib.error, ValueError) as error:

@@ -66,7 +66,9 @@ def summarise(
     kind = _kind(sums)
     tokens, loss_tokens, distinct = _tokens(sums, duplicates, text_tokenizer is None)
     rl = _episodes(sums, duplicates, success_rate, group_size) if kind == "rl" else None
-    found = rl or information.Information("preference" if kind == "preference" else "sft", distinct.value, 1.0, "assumed")
+    found = rl or information.Information(
+        "preference" if kind == "preference" else "sft", distinct.value, 1.0, "assumed"
+    )
     ways = _ways(distinct, nats, bits, reader, kind, sums, duplicates)
     if nats is not None and rl is None:
         found = information.Information(
@@ -162,7 +164,8 @@ def _tokens(sums: Sums, duplicates: Duplicates, estimated: bool) -> tuple[Tokens
 def _episodes(
     sums: Sums, duplicates: Duplicates, success_rate: float | None, group_size: int | None
 ) -> Information:
-    """One pass over the prompts, each sampled `group_size` times; the data's own success rates where they have them."""
+    """One pass over the prompts, each sampled `group_size` times; the data's own success rates where they have
+    them."""
     prompts = sums.examples - duplicates.exact
     episodes = prompts * (group_size or 1)
     if success_rate is None and sums.pass_rates and sum(sums.pass_rates.values()) == sums.examples:

@@ -99,7 +99,11 @@ def _raise(message: str) -> NoReturn:
 
 
 def _to_json(
-    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: Any = None,
+    separators: Any = None,
+    sort_keys: bool = False,
 ) -> str:
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
@@ -165,7 +169,12 @@ class ChatTemplate:
         }
 
     def render(
-        self, messages: Messages, *, tools: Any = None, prompt: bool = False, more: Mapping[str, Any] | None = None
+        self,
+        messages: Messages,
+        *,
+        tools: Any = None,
+        prompt: bool = False,
+        more: Mapping[str, Any] | None = None,
     ) -> str:
         """The conversation as text; with `prompt`, ready for the assistant to go on. Raises jinja2.TemplateError and
         whatever a template trips over in odd data."""

@@ -88,7 +88,9 @@ def _added(token: Any) -> AddedToken:
     return AddedToken(str(token), special=True)
 
 
-def _missing(config: Mapping[str, Any], named: Mapping[str, str], known: Iterable[AddedToken]) -> list[AddedToken]:
+def _missing(
+    config: Mapping[str, Any], named: Mapping[str, str], known: Iterable[AddedToken]
+) -> list[AddedToken]:
     """Tokens of the config that tokenizer.json does not have, in the order in which transformers adds them."""
     shown = {repr(token) for token in known}
     content = {token.content for token in known}

@@ -14,7 +14,8 @@ class Shape:
     """Heads and their widths. `masked`: a mask is given as a tensor; `capped` scores pass through tanh;
     `eager`: the model
     has no fused attention; `narrow`: its softmax runs in the values' own type; `dropped`: probabilities pass
-    through dropout; `wide`: queries and keys are multiplied in float32."""
+    through dropout; `wide`: queries and keys are multiplied in float32; `biased`:
+    the mask differs from head to head."""
 
     n_heads: int
     n_kv_heads: int
@@ -26,6 +27,7 @@ class Shape:
     narrow: bool = False
     dropped: bool = False
     wide: bool = False
+    biased: bool = False
 
     @property
     def grouped(self) -> bool:
@@ -37,15 +39,32 @@ def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     """softmax(q k) v in the layout (batch, length, heads): flash where the setup's kernel is flash or SDPA can
     take it
     (16 bits, at most 256 a head, no mask), memory-efficient attention where SDPA cannot, or eager."""
+    if run.autocast and run.kernel != "eager" and not shape.eager:
+        q, k, v = run.cast_in(q), run.cast_in(k), run.cast_in(v)
     if run.kernel == "eager" or shape.capped or (shape.eager and run.kernel != "flash"):
         return _eager(run, q, k, v, shape)
     wide = shape.d_qk > 256 or shape.d_qk != shape.d_v
-    flash = run.kernel == "flash" or (run.compute < FLOAT32 and not shape.masked and not wide)
+    flash = run.kernel == "flash" or (q.width < FLOAT32 and not shape.masked and not wide)
     if flash:
         return _fused(run, q, k, v, shape, flash=True)
+    if shape.grouped and not shape.masked and not wide:
+        return _math(run, q, k, v, shape)
     if shape.grouped:
         k, v = _repeated(run, k, shape, shape.d_qk), _repeated(run, v, shape, shape.d_v)
     return _fused(run, q, k, v, shape, flash=False)
+
+
+def _math(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
+    """SDPA where no fused kernel takes the call (float32 with grouped heads): scaled queries and keys, values
+    for every
+    head and probabilities, all in float32 and kept."""
+    q, k = scale(cast(q, FLOAT32)), scale(_repeated(run, cast(k, FLOAT32), shape, shape.d_qk, copies=True))
+    wide_v = _repeated(run, cast(v, FLOAT32), shape, shape.d_v, copies=True)
+    scores = scale_mask(run, _batched(run, q, k, run.pairs * shape.n_heads))
+    chances = unary(scores, "out")
+    del scores
+    mixed = _batched(run, chances, wide_v, run.tokens * (shape.n_heads * shape.d_v))
+    return cast(_contiguous(mixed), v.width)
 
 
 def _repeated(run: Pass, x: Value, shape: Shape, d_head: int, *, copies: bool = False) -> Value:
@@ -67,7 +86,8 @@ def _fused(run: Pass, q: Value, k: Value, v: Value, shape: Shape, *, flash: bool
     tape, heads = run.tape, run.tokens * shape.n_heads
     out = tape.new(heads * (shape.d_v * v.width))
     sums = tape.new(heads * FLOAT32)
-    mask = tape.new(run.pairs * v.width) if shape.masked and not flash else None
+    heads_of_mask = shape.n_heads if shape.biased else 1
+    mask = tape.new(run.pairs * (heads_of_mask * v.width)) if shape.masked and not flash else None
     sizes = (q.bytes, k.bytes, v.bytes)
     width = v.width
 

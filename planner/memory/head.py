@@ -54,18 +54,18 @@ class Head:
     unpacked: int = 0
 
 
-def cross_entropy(run: Pass, logits: Value, loss: str) -> Value:
+def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) -> Value:
     """The loss of logits.
 
     "full": cast to float32 as transformers does, log-softmax (kept, float32), and on the way back the gradient of the
     chosen entries and that of the logits, both of full size in float32. "shifted": the same behind a copy, which
     transformers made before 4.50. "fused": one kernel over the logits in
-    their own type, which writes the gradient in their place.
+    their own type, which writes the gradient in their place. `narrow`: there is no cast to float32.
     """
     tape = run.tape
     if loss == "fused":
         return _in_place(logits)
-    wide = cast(logits, FLOAT32)
+    wide = logits if narrow else cast(logits, FLOAT32)
     shifted = _shifted(wide) if loss.startswith("shifted") else wide
     if loss == "shifted-fused":
         return _in_place(shifted)
@@ -95,7 +95,8 @@ def _shifted(logits: Value) -> Value:
 
 def unembed(run: Pass, x: Value, head: Head, traits: Traits, rows: Size) -> Value:
     """Logits of so many rows, with what the family does to them."""
-    weight = Weight(head.hidden, head.vocab, trained=head.trained, unpacked=head.unpacked)
+    width = run.trained if head.trained else run.stream
+    weight = Weight(head.hidden, head.vocab, head.trained, unpacked=head.unpacked, width=width)
     logits = adapted(run, x, rows, weight, head.pairs)
     if traits.logits == "scaled":
         return scale(logits)
@@ -124,9 +125,10 @@ def head_stretches(
         final = _chunked(run, inner, head, traits, chunk)
     else:
         logits = unembed(run, inner, head, traits, run.tokens)
-        final = cross_entropy(run, logits, loss)
+        final = cross_entropy(run, logits, loss, narrow=traits.narrow_loss)
         del logits
     del inner
+    run.casts.clear()
     _label_new(run, start, len(tape.sizes))
     label_kept(tape, "activations")
     forward = stretch(tape, 0, len(tape.events))
@@ -152,18 +154,17 @@ def _label_new(run: Pass, first: int, last: int) -> None:
 
 
 def _chunked(run: Pass, x: Value, head: Head, traits: Traits, chunk: int) -> Value:
-    """Unembedding and loss for `chunk` tokens at a time, their gradients made at once and kept: those of x,
-    and of the
-    unembedding where it is trained."""
+    """Unembedding and loss for `chunk` tokens at a time, as Liger's fused kernel has it: the gradient is
+    written over the
+    chunk's logits, and those of x, and of the unembedding where it is trained, are made at once and kept."""
     tape = run.tape
     rows: Size = min(chunk, run.tokens) if isinstance(run.tokens, int) else chunk
     gradient = tape.new(x.bytes) if x.node is not None else None
     parameters = head.hidden * head.vocab
     weights = tape.new(parameters * run.trained) if head.trained else None
-    part = tape.new(rows * (head.vocab * x.width))
-    wide = tape.new(rows * (head.vocab * FLOAT32))
-    back = tape.new(rows * (head.vocab * FLOAT32))
-    del part, wide, back
+    logits = tape.new(rows * (head.vocab * x.width))
+    back = tape.new(rows * (head.hidden * x.width))
+    del logits, back
 
     def rule(g: Buffer) -> Gradients:
         return (tape.new(x_size) if gradient is None else gradient,)

@@ -12,8 +12,9 @@ from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
 from ..schema import Architecture, Block
 from ..setup import Setup
-from .layer import Trained, Walk
-from .passes import Pass, make_pass
+from .layer import Walk
+from .layout import Trained
+from .passes import CASTS, Pass, make_pass
 from .stretch import Stretch, label_kept, plus, stretch
 from .tape import Value
 from .traits import Traits, traits_of
@@ -61,7 +62,8 @@ def walk_layer(job: Job, block: Block, layer: int, stream_grad: bool) -> tuple[S
     run = job.run(length=block.fixed_length)
     tape = run.tape
     out = _forward(job, block, layer, run, _stream(job, run, stream_grad))
-    label_kept(tape, KEPT)
+    run.casts.clear()
+    label_kept(tape, KEPT, CASTS)
     size, node = out.bytes, out.node
     if tape.labels[out.buffer.index] == KEPT:
         tape.labels[out.buffer.index] = STREAM
@@ -93,8 +95,9 @@ def _checkpointed(
     run = job.run(grad=False, length=block.fixed_length)
     out = _forward(job, block, layer, run, _stream(job, run, False))
     forward = stretch(run.tape, 0, len(run.tape.events))
-    size = out.bytes
+    size, casts = out.bytes, forward.change.get(CASTS, 0)
     del out
+    run.casts.clear()
     again = job.run(length=block.fixed_length)
     tape = again.tape
     x = _stream(job, again, stream_grad, KEPT)
@@ -103,7 +106,8 @@ def _checkpointed(
     node = out.node
     offloaded = job.setup.checkpointing == "layer-offload"
     kept = {} if offloaded else {KEPT: x.bytes}
-    forward.change = kept if node is not None else {}
+    forward.change = {**(kept if node is not None else {}), CASTS: casts}
+    again.casts.clear()
     if node is None:
         return forward, None, False
     label_kept(tape, KEPT)

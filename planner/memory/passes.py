@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 from ..setup import AttentionKernel, Kernels, Setup
-from .tape import Size, Tape, Value, cast
+from .tape import Buffer, Size, Tape, Value, cast
 
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 FLOAT32 = 4
+CASTS = "casts"  # the label of weights that autocast lowered
 
 
 @dataclass
@@ -20,7 +20,8 @@ class Pass:
     and `pairs` those of positions with positions. Widths are bytes a value: `compute` of what matrix
     products make, `stream` of the embedding's result, `base` of frozen weights, `trained` of trained ones. `full`:
     every weight is trained. `reach` is the length that windows are compared with. Matrices are
-    `split` over tensor-parallel GPUs, and with `split_stream` the hidden states between them by positions.
+    `split` over tensor-parallel GPUs, and with `split_stream` the hidden states between them by positions;
+    experts over `expert_split`. `casts` are weights that autocast lowered.
     """
 
     tape: Tape
@@ -42,13 +43,21 @@ class Pass:
     reach: int
     split: int = 1
     split_stream: bool = False
+    expert_split: int = 1
     grad: bool = True
-    rank: Any = None
+    casts: list[Buffer] = field(default_factory=list)
 
     @property
     def rows(self) -> Size:
         """Positions of the residual stream on this GPU."""
         return self.tokens * (1 / self.split) if self.split_stream else self.tokens
+
+    def lower(self, parameters: int, *, trained: bool) -> Buffer:
+        """A weight as autocast lowers it; casts of trained ones are kept until autocast is left."""
+        made = self.tape.new(parameters * self.compute, CASTS if trained else None)
+        if trained:
+            self.casts.append(made)
+        return made
 
     def cast_in(self, value: Value) -> Value:
         """A value as autocast hands it to a matrix product."""
@@ -93,4 +102,5 @@ def make_pass(
         kernels=setup.kernels, dropout=setup.lora_dropout > 0, masked=_masked(setup),
         quantised=setup.quantize != "none", reach=setup.seq_len,
         split=setup.tensor_parallel, split_stream=setup.split_stream and setup.tensor_parallel > 1,
+        expert_split=setup.expert_parallel,
     )  # fmt: skip

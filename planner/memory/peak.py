@@ -30,6 +30,7 @@ NAMES: dict[str, tuple[MemoryPart, str]] = {
     "stream": ("activations", "hidden states on their way"),
     "logits": ("logits", "logits and loss"),
     "temporary": ("temporary", "temporary buffers"),
+    "casts": ("temporary", "weights lowered by autocast"),
     "gathered": ("temporary", "gathered units"),
     "buckets": ("temporary", "gradient buckets"),
     "fixed": ("temporary", "tokens and workspaces"),

@@ -19,13 +19,15 @@ from .tape import Buffer, Gradients, Size, Value, add, cast, scale
 @dataclass(frozen=True)
 class Weight:
     """A matrix as a product meets it. `trained`: its gradient is made; `bias` likewise a gradient. `unpacked` bytes
-    stand beside the product while it runs, for a weight that is held quantised."""
+    stand beside the product while it runs, for a weight that is held quantised; the others are `width` bytes a
+    value."""
 
     d_in: int
     d_out: int
     trained: bool = False
     bias: bool = False
     unpacked: int = 0
+    width: int = 2
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,12 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
     size_in = rows * (weight.d_in * value.width)
     width = run.compute if run.autocast and not weight.unpacked else x.width
     out_size = rows * (weight.d_out * width)
-    needs, trains, parameters = (
-        value.node is not None,
-        weight.trained and run.grad,
-        weight.d_in * weight.d_out,
-    )
+    needs, trains = value.node is not None, weight.trained and run.grad
+    parameters = weight.d_in * weight.d_out
+
+    lowered = None
+    if run.autocast and weight.width > run.compute and not weight.unpacked:
+        lowered = run.lower(parameters, trained=weight.trained)
 
     def rule(g: Buffer) -> Gradients:
         copied = tape.new(out_size) if clones else None
@@ -71,9 +74,8 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
         del copied, again
         return (made,)
 
-    out = tape.apply(
-        (value,), rows * weight.d_out, width, (value.buffer if trains else None,), rule, trains=trains
-    )
+    kept = (value.buffer if trains else None, lowered if needs else None)
+    out = tape.apply((value,), rows * weight.d_out, width, kept, rule, trains=trains)
     del held
     return out
 
@@ -136,17 +138,17 @@ def trained_linear(run: Pass, x: Value, rows: Size, d_in: Size, d_out: Size, cop
     value = run.cast_in(x)
     width = run.compute if run.autocast else value.width
     size_in, parameters = rows * d_in * width, d_in * d_out * copies
-    needs = value.node is not None
+    needs, lowers = value.node is not None, width < run.trained
+    lowered = run.lower(parameters, trained=True) if lowers else None
 
     def rule(g: Buffer) -> Gradients:
-        narrow = tape.new(parameters * width) if width != run.trained else None
+        narrow = tape.new(parameters * width) if lowers else None
         tape.gradient(parameters * run.trained)
         del narrow
         return (tape.new(size_in) if needs else None,)
 
-    return tape.apply(
-        (value,), rows * d_out, width, (value.buffer if run.grad else None,), rule, trains=run.grad
-    )
+    kept = (value.buffer, lowered if needs else None) if run.grad else ()
+    return tape.apply((value,), rows * d_out, width, kept, rule, trains=run.grad)
 
 
 def _dora(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, base: Value) -> Value:
@@ -159,12 +161,11 @@ def _dora(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, base: 
     parameters = weight.d_in * weight.d_out
     eye = tape.new(weight.d_in * (weight.d_in * x.width))
     product = tape.new(parameters * x.width)
-    del eye
     whole = [tape.new(parameters * x.width) for _ in range(3)]  # the weight cast, s B A, and their sum
     del whole
     down = trained_linear(run, x, rows, pair.d_in, pair.rank)
     up = trained_linear(run, down, rows, pair.rank, pair.d_out)
-    del product
+    del product, eye
     share = _by_magnitude(run, base, pair.d_out)
     own = scale(_by_magnitude(run, up, pair.d_out))
     return add(share, own)

@@ -105,7 +105,9 @@ def base_weights(arch: Architecture, setup: Setup, stored_bytes: int | None = No
                 layers[layer] = layers.get(layer, 0) + vector.size * rest
         else:
             behind += vector.params * rest
-    sizes = tuple(layers[number] for number in sorted(layers))
+    last = max(1, count_layers(arch))  # beyond it: a tower's layers, which stand before the text model's
+    sizes = tuple(layers[number] for number in range(last))
+    before += sum(size for number, size in layers.items() if number >= last)
     total = sum(sizes) + before + behind
     if (
         stored_bytes is not None
@@ -286,5 +288,5 @@ def update_bytes(tensors: tuple[Tensor, ...], setup: Setup) -> int:
     if setup.optimizer in ("adamw", "paged-adamw"):
         return {"fused": 0, "foreach": total * width, "loop": 2 * largest * width}[setup.optimizer_kernel]
     if setup.optimizer in ("adafactor", "muon", "lion"):
-        return {"adafactor": 3, "muon": 4, "lion": 1}[setup.optimizer] * largest * width
+        return {"adafactor": 1, "muon": 3, "lion": 1}[setup.optimizer] * largest * width
     return 0

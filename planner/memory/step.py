@@ -13,8 +13,8 @@ from ..schema import Apply, Architecture, Block
 from ..setup import Setup
 from .head import Head, head_stretches, stem_stretches
 from .kinds import Job, walk_layer
-from .layer import low_ranks
-from .passes import fsdp_mixed
+from .layout import low_ranks
+from .passes import CASTS, fsdp_mixed
 from .stages import Stage, stages, whole_model
 from .stretch import Held, Stretch, plus
 from .tape import Size
@@ -52,6 +52,10 @@ class Course:
         if self.spread != 1 and "gradients" in change:
             change = {**change, "gradients": change["gradients"] * (1 / self.spread)}
         self.level = plus(self.level, change)
+
+    def let_go(self, label: str) -> None:
+        """Hold no more of this kind."""
+        self.level = {name: size for name, size in self.level.items() if name != label}
 
     def hold(self, more: Held, times: int = 1) -> None:
         """Hold something more from here on; less with `times` -1."""
@@ -136,6 +140,7 @@ def _head(job: Job, going: Course, grad: bool) -> None:
     setup = job.setup
     loss, back = head_stretches(job.run(), head_of(job), job.traits, setup.loss, setup.loss_chunk, grad)
     going.go("loss", "", loss)
+    going.let_go(CASTS)
     if back is not None:
         going.go("backward", "unembedding", back)
 

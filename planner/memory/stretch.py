@@ -59,8 +59,8 @@ def _by_label(tape: Tape, start: int, end: int, left_out: object) -> Held:
     return {label: size for label, size in found.items() if size}
 
 
-def label_kept(tape: Tape, label: str) -> None:
-    """Everything that is alive and has no label yet is kept for the backward pass."""
+def label_kept(tape: Tape, label: str, also: str | None = None) -> None:
+    """Everything that is alive and has no label yet, or the label `also`, is kept for the backward pass."""
     alive: set[int] = set()
     for event in tape.events:
         if event >= 0:
@@ -68,5 +68,5 @@ def label_kept(tape: Tape, label: str) -> None:
         else:
             alive.discard(~event)
     for index in alive:
-        if tape.labels[index] is None:
+        if tape.labels[index] in (None, also):
             tape.labels[index] = label

@@ -23,7 +23,9 @@ class Traits:
     "slice" (each piece's gradient is laid into zeros) or "split" (they are joined once). `dropout`: residual
     dropout with a rate above 0 in training; `dropped`: of attention's probabilities. `wide_scores`: queries
     meet keys in
-    float32. `scaled_embedding`, `scaled_residual`: multipliers on the
+    float32. `v_norm`: values are normed like keys, without a weight.
+    `narrow_loss`: logits meet the loss in their own type. `biased`: each head adds a bias for every pair of
+    positions. `scaled_embedding`, `scaled_residual`: multipliers on the
     stream. `logits`: what happens to logits between unembedding and loss ("capped": tanh; "scaled").
     `eager`: transformers has no SDPA path for it; `narrow`: its eager softmax runs in the values' type.
     `router`: "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their
@@ -42,6 +44,9 @@ class Traits:
     dropout: bool = False
     dropped: bool = False
     wide_scores: bool = False
+    v_norm: bool = False
+    narrow_loss: bool = False
+    biased: bool = False
     scaled_embedding: bool = False
     scaled_residual: bool = False
     logits: Literal["plain", "capped", "scaled"] = "plain"
@@ -61,6 +66,7 @@ TRAITS: dict[str, Traits] = {
     "gemma": GEMMA,
     "gemma2": replace(GEMMA, after=True, logits="capped", capped_scores=True),
     "gemma3_text": replace(GEMMA, after=True),
+    "gemma4_text": replace(GEMMA, after=True, logits="capped", v_norm=True),
     "phi3": replace(LLAMA, rotary="partial", fused="slice"),
     "granite": replace(LLAMA, scaled_embedding=True, scaled_residual=True, logits="scaled"),
     "olmo": replace(LLAMA, norm="layer32", rotary="half32"),
@@ -75,6 +81,7 @@ TRAITS: dict[str, Traits] = {
     "cohere": replace(LLAMA, norm="python-layer", qk_norm="python-layer", rotary="half32", logits="scaled"),
     "stablelm": replace(LEGACY, rotary="partial", rotary_share=0.25, activation="silu"),
     "gpt2": replace(LEGACY, activation="gelu_new", dropout=True, dropped=True, narrow=True),
+    "t5": replace(LLAMA, rotary="none", activation="relu", dropout=True, narrow_loss=True, biased=True),
     "gptj": replace(
         LEGACY, rotary="partial", rotary_share=0.25, activation="gelu_new", eager=True, wide_scores=True
     ),
@@ -100,7 +107,9 @@ TRAITS: dict[str, Traits] = {
 ALIKE = {
     "olmo3": "olmo2",
     "olmo_hybrid": "olmo2",
+    "mt5": "t5",
     "gemma3": "gemma3_text",
+    "gemma4": "gemma4_text",
     "cohere2": "cohere",
     "deepseek_v32": "deepseek_v3",
     "kimi_k2": "deepseek_v3",

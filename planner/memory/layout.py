@@ -1,0 +1,195 @@
+"""What is known of a block before any size is: what its Joins join, which values are on the stream, when
+values are let
+go; and how matrices and pairs are split over tensor-parallel GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Literal
+
+from ..adapter import Adapted
+from ..adapter.whole import NOTHING_WHOLE, Whole
+from ..schema import (
+    MEMORY,
+    STREAM,
+    Apply,
+    Architecture,
+    Attend,
+    Block,
+    Join,
+    Keep,
+    Matrix,
+    Operation,
+    Product,
+    Scan,
+)
+from .products import LowRank
+
+JoinKind = Literal["residual", "gated", "weighted", "norm", "keys", "output-gate", "mixed"]
+QK_NORMS = ("q_norm", "k_norm", "query_layernorm", "key_layernorm", "q_layernorm", "k_layernorm")
+ROW_PARALLEL = (
+    "o_proj", "down_proj", "c_proj", "dense", "fc2", "fc_out", "out_proj", "dense_4h_to_h", "w2", "wo",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A block, read. `last`: after which operation a value is let go. `gates` are the gates of gated
+    activations, `turned`
+    queries and keys with a projection of their own, `latent_width` the width of a latent that a norm follows."""
+
+    streams: frozenset[int]
+    kinds: Mapping[int, JoinKind]
+    last: Mapping[int, int]
+    made_by: Mapping[int, Operation]
+    gates: frozenset[int]
+    turned: frozenset[int]
+    qk_norms: bool
+    latent: bool
+    latent_width: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is trained: pairs by matrix, and matrices and biases in full."""
+
+    pairs: Mapping[int, tuple[Adapted, ...]] = field(default_factory=dict)
+    whole: Whole = NOTHING_WHOLE
+
+    def of(self, index: int, layer: int) -> Adapted | None:
+        """The pairs on a matrix in a layer."""
+        return next((item for item in self.pairs.get(index, ()) if layer in item.layers), None)
+
+
+def uses(op: Operation) -> tuple[int, ...]:
+    """The values that an operation reads."""
+    if isinstance(op, Apply):
+        return (op.source,)
+    if isinstance(op, Attend):
+        return (op.q, op.k, op.v)
+    if isinstance(op, (Product, Scan)):
+        return (op.left, op.right)
+    if isinstance(op, Join):
+        return op.sources
+    return (op.source,) if isinstance(op, Keep) else ()
+
+
+def _kind(
+    op: Join,
+    made_by: Mapping[int, Operation],
+    matrices: tuple[Matrix, ...],
+    streams: set[int],
+    keys: set[int],
+) -> JoinKind:
+    roles = []
+    for source in op.sources:
+        made = made_by.get(source)
+        roles.append(matrices[made.matrix].role if isinstance(made, Apply) else type(made).__name__.lower())
+    if op.sources[0] in streams:
+        return "mixed" if "router" in roles or op.sources[-1] == MEMORY else "residual"
+    if len(roles) == 1:
+        return "norm"
+    if roles[0] == roles[1] and roles[0] in ("mlp", "shared_expert"):
+        return "gated"
+    if roles[0] == "expert":
+        return "gated" if roles[1] == "expert" else "weighted"  # by a router, or with a shared expert beside
+    if roles[0] == "attend":
+        return "output-gate"
+    return "keys" if set(roles) == {"attention"} and op.out in keys else "mixed"
+
+
+def _lasting(block: Block) -> dict[int, int]:
+    """After which operation each value is let go: its last use, but queries, keys and values when attention
+    returns."""
+    last: dict[int, int] = {}
+    for number, op in enumerate(block.operations):
+        for value in uses(op):
+            last[value] = number
+    for number, op in enumerate(block.operations):
+        if isinstance(op, Attend):
+            end = last.get(op.out, number)
+            for value in (op.q, op.k, op.v):
+                last[value] = max(last[value], end)
+    last[block.out] = len(block.operations)  # handed on
+    return last
+
+
+@lru_cache(maxsize=512)
+def layout(arch: Architecture, block: Block) -> Layout:
+    """Read a block."""
+    streams, made_by = {STREAM}, dict[int, Operation]()
+    kinds: dict[int, JoinKind] = {}
+    latents, keys = [], {op.k for op in block.operations if isinstance(op, Attend)}
+    for op in block.operations:
+        if isinstance(op, Join):
+            kinds[op.out] = _kind(op, made_by, arch.matrices, streams, keys)
+            if kinds[op.out] == "residual":
+                streams.add(op.out)
+        if isinstance(op, Apply) and from_latent(arch, op, made_by):
+            latents.append(arch.matrices[op.matrix].d_in)
+        made_by[op.out] = op
+    attends = [op for op in block.operations if isinstance(op, Attend)]
+    joins = [op for op in block.operations if isinstance(op, Join)]
+    return Layout(
+        streams=frozenset(streams), kinds=kinds, last=_lasting(block), made_by=made_by,
+        gates=frozenset(
+            op.sources[0]
+            for op in joins
+            if kinds[op.out] == "gated" and arch.matrices[_matrix(made_by, op.sources[0])].kind != "experts"
+        ),
+        turned=frozenset(value for op in attends if op.q != op.k for value in (op.q, op.k)),
+        qk_norms=_has_qk_norms(arch, block), latent="keys" in kinds.values(),
+        latent_width=latents[0] if latents else 0,
+    )  # fmt: skip
+
+
+def _matrix(made_by: Mapping[int, Operation], value: int) -> int:
+    made = made_by[value]
+    return made.matrix if isinstance(made, Apply) else 0
+
+
+def from_latent(arch: Architecture, op: Apply, made_by: Mapping[int, Operation]) -> bool:
+    """Whether a projection of attention reads the result of another: a latent, or a norm of it."""
+    made = made_by.get(op.source)
+    if isinstance(made, Join) and len(made.sources) == 1:
+        made = made_by.get(made.sources[0])
+    if not isinstance(made, Apply):
+        return False
+    return arch.matrices[op.matrix].role == arch.matrices[made.matrix].role == "attention"
+
+
+def _has_qk_norms(arch: Architecture, block: Block) -> bool:
+    layer = block.layers[0]
+    return any(
+        layer in vector.layers and vector.name.endswith("weight") and any(w in vector.name for w in QK_NORMS)
+        for vector in arch.vectors
+    )
+
+
+# Tensor parallelism
+
+
+def split_sides(matrix: Matrix, split: int) -> tuple[int, int]:
+    """Inputs and outputs of a matrix on one of `split` GPUs: results of attention and MLPs are split by
+    inputs, routers
+    and projections to a latent not at all, the rest by outputs."""
+    if split == 1 or matrix.role == "router" or "_a_" in matrix.leaf:
+        return matrix.d_in, matrix.d_out
+    if matrix.leaf in ROW_PARALLEL or matrix.outer == "out":
+        return -(-matrix.d_in // split), matrix.d_out
+    return matrix.d_in, -(-matrix.d_out // split)
+
+
+def low_ranks(item: Adapted, split: int = 1) -> tuple[LowRank, ...]:
+    """An adapted matrix's pairs as products meet them, split with the matrix."""
+    d_in, d_out = split_sides(item.matrix, split)
+    narrow_in, narrow_out = item.matrix.d_in // d_in, item.matrix.d_out // d_out
+    return tuple(
+        LowRank(
+            p.d_in // narrow_in, p.d_out // narrow_out, p.rank, bool(p.magnitudes),
+            own_in=p.n_in > 1 or p.n_out == 1, own_out=p.n_out > 1 or p.n_in == 1,
+        )
+        for p in item.pairs
+    )  # fmt: skip
