@@ -64,7 +64,8 @@ def rows(name: str, split: str | None, config: str | None) -> Iterator[Any]:
         import datasets
     except ImportError:
         raise MissingDependencyError(
-            f"{name} is no file or folder here; reading it from the hub needs an extra: pip install 'lora-plan[data]'."
+            f"{name} is no file or folder here; reading it from the hub needs an extra: "
+            "pip install 'lora-plan[data]'."
         ) from None
     try:
         found = datasets.load_dataset(name, config, split=split, streaming=True)

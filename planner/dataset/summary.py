@@ -53,8 +53,8 @@ def summarise(
         information.policy_gradient(1, success_rate, group_size)
     text_tokenizer = _tokenizer(tokenizer, chat_template)
     settings = Settings(
-        loss_on=loss_on, seq_len=seq_len, broken=on_broken, progress=on_progress, near=0.8 if near_duplicates else None,
-        compression=6 if compress else None, **more,
+        loss_on=loss_on, seq_len=seq_len, broken=on_broken, progress=on_progress,
+        near=0.8 if near_duplicates else None, compression=6 if compress else None, **more,
     )  # fmt: skip
     with Reader(data, settings, text_tokenizer) as reader:
         sums = reader.read()
