@@ -252,7 +252,8 @@ def estimate(
     found, arch, kept = base.found, base.arch, base.kept
     length = whole_number("seq-len", seq_len) if seq_len is not None else None
     work = Workload(
-        batch=whole_number("batch", batch), seq_len=length or min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN),
+        batch=whole_number("batch", batch),
+        seq_len=length or min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN),
         seq_len_given=length is not None, epochs=whole_number("epochs", epochs), checkpointing=bool(checkpointing),
         dataset=fact.name if fact else None, total_tokens=total_tokens,
     )  # fmt: skip

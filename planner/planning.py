@@ -1,4 +1,5 @@
-"""`planner.estimate`: a model's estimate, with the memory of LoRA, QLoRA and full fine-tuning, the time and the cost."""
+"""`planner.estimate`: a model's estimate, with the memory of LoRA, QLoRA and full fine-tuning, the time and
+the cost."""
 
 from __future__ import annotations
 
@@ -115,14 +116,15 @@ def estimate(
 
     The options are those of `lora-plan estimate`, by the same names: more of the adapter, the data, how it is run
     (`precision`, `quantize`, `optimizer`, `sharding` ...) and on what (`gpu`, `gpus`, `price`). Raises a PlannerError
-    (InputError, ConfigError, UnknownModelError, HubError, UnsupportedArchitectureError) whose message says what to do.
+    (InputError, ConfigError, UnknownModelError, HubError, UnsupportedArchitectureError) whose message says
+    what to do.
     """
     asked = {name: options.pop(name, usual) for name, usual in USUAL.items()}
     layerwise = "layer" if checkpointing is True else checkpointing or "none"
     try:
         plan = estimator.estimate(
-            model, rank=rank, alpha=alpha, layers=layers, targets=targets, experts=experts, seq_len=seq_len, batch=batch,
-            checkpointing=layerwise != "none", **options,
+            model, rank=rank, alpha=alpha, layers=layers, targets=targets, experts=experts, seq_len=seq_len,
+            batch=batch, checkpointing=layerwise != "none", **options,
         )  # fmt: skip
     except TypeError as error:
         raise _unknown(error, options) from error

@@ -266,7 +266,8 @@ class Block:
 @dataclass(frozen=True, eq=False)
 class Architecture:
     """A model as an inventory. `flops_gap` says why no exact FLOP count exists, where none does. `built_by` names the
-    library and version that the inventory was read from, where no builder of ours made it. `activation` is the name of
+    library and version that the inventory was read from, where no builder of ours made it. `activation` is the
+    name of
     the MLPs' activation function, where the config says one.
 
     Two architectures are equal where they are the same object: caches are keyed by it.

@@ -68,10 +68,12 @@ class Setup:
     too, as HF's Trainer does with bf16=True. `adapter_dtype` None: float32 under autocast (PEFT casts the adapter
     so), else that of the weights. `kernels`: whose elementwise code runs, which decides what it saves for the
     backward pass. `packing`: sequences are "full", or shorter ones are "padded" (attention gets a mask) or "packed"
-    together (documents kept apart by lengths under flash attention, by a mask otherwise). `upcast_small`: norms and what is not quantised in float32, as PEFT's
+    together (documents kept apart by lengths under flash attention, by a mask otherwise). `upcast_small`:
+    norms and what is not quantised in float32, as PEFT's
     prepare_model_for_kbit_training leaves them. `input_grads`: the embedding's output needs a gradient (HF switches
     it on with checkpointing); None follows checkpointing. `loss_chunk` tokens go through a chunked loss at a time.
-    `optimizer_kernel`: how AdamW runs: fused (HF's Trainer), foreach (torch's default on CUDA) or a loop over tensors.
+    `optimizer_kernel`: how AdamW runs: fused (HF's Trainer), foreach (torch's default on CUDA) or a loop over
+    tensors.
     `shard_size` GPUs share one copy under "fsdp-hybrid". `offload` keeps states, or also parameters, in host
     memory. `sequence_parallel` splits sequences (Ulysses, context parallelism). `trainer` names the profile that
     filled the fields and gives the overheads.

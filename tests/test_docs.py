@@ -58,7 +58,12 @@ def test_every_key_of_the_json_is_documented() -> None:
     text = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^\| `([\w.\-]+)` \|", text, flags=re.MULTILINE))
     found = keys(estimate("Qwen/Qwen3-30B-A3B", rank=30, dataset="alpaca", gpu="h100").to_dict())
-    free: tuple[str, ...] = ("adapter.params_by_role.", "adapter.layer_sets.", "adapter.bytes_by_dtype.", "time.step.parts.")
+    free: tuple[str, ...] = (
+        "adapter.params_by_role.",
+        "adapter.layer_sets.",
+        "adapter.bytes_by_dtype.",
+        "time.step.parts.",
+    )
     free += tuple(f"memory.lora.{part}." for part in ("parts", "overhead", "traffic", "setup"))
     free += ("memory.qlora", "memory.full")
     assert {key for key in found if not key.startswith(free)} - documented == set()

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from planner import PlannerError, compare, estimate
-from planner.errors import InputError
+from planner import compare, estimate
+from planner.errors import InputError, UnsupportedArchitectureError
 
 LLAMA = "meta-llama/Llama-3.1-8B"
 GIB = 2**30
@@ -50,7 +50,8 @@ def test_it_is_what_compare_says() -> None:
 
 
 @pytest.mark.parametrize(("options", "field"), [
-    ({"gpu": "h1000"}, "gpu"), ({"gpus": 3, "batch": 8}, "batch"), ({"gpus": 0}, "gpus"), ({"precision": "bf61"}, "precision"),
+    ({"gpu": "h1000"}, "gpu"), ({"gpus": 3, "batch": 8}, "batch"), ({"gpus": 0}, "gpus"),
+    ({"precision": "bf61"}, "precision"),
     ({"optimizer": "adam"}, "optimizer"), ({"gpu": "h100", "price": -1}, "price"), ({"quantise": "nf4"}, "quantise"),
 ])  # fmt: skip
 def test_bad_input_names_the_field(options: dict[str, Any], field: str) -> None:
@@ -71,8 +72,7 @@ def test_every_model_of_the_catalogue_has_an_answer_or_a_reason() -> None:
     for name in seen.values():
         try:
             plan = estimate(name, experts="none", gpu="h200")
-        except PlannerError as error:
-            assert "no builder" in str(error) or "transformers" in str(error)
+        except UnsupportedArchitectureError:
             continue
         if plan.memory is None:
             assert "no-memory" in {notice.code for notice in plan.warnings}

@@ -17,10 +17,11 @@ from unittest import mock
 
 import pytest
 
+from planner.learning_rate.sweep import read_sweep
 from planner.validate import records
 from planner.validate.records import RecordError, RunConfig, RunRecord
 from planner.validate.sweep import Clock, Sweep
-from planner.validate.tables import sweep_csv
+from planner.validate.tables import sweep_csv, write_sweep
 
 CONFIGS = [
     RunConfig(lr=1e-3 * 2**k, rank=rank, seed=seed) for k in range(4) for rank in (1, 4) for seed in (0, 1)
@@ -148,4 +149,7 @@ def test_the_table_of_a_sweep(tmp_path: Path) -> None:
     assert sum(row.endswith(",dialect,ok") for row in rows) == 2
     [last] = [row for row in rows if row.endswith("diverged")]
     assert last.startswith("tiny,llama,64,lora,1,9.0,,0,")
+    write_sweep(tmp_path, tmp_path / "sweep.csv")
+    read = read_sweep(tmp_path / "sweep.csv").runs
+    assert sorted(read["status"]) == ["diverged", "ok", "ok"] and set(read["hidden_size"]) == {64}
     assert json.loads(next(tmp_path.glob("*.json")).read_text())["schema"] == 1

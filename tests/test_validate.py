@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from planner import validate
 from planner.cli.main import cli
 from planner.errors import InputError, PlannerError
-from planner.validate import records
+from planner.validate import records, validate
 from planner.validate.claims import IDS, Setting, against, claim, claims
 from planner.validate.claims.c17 import regret_percent, regrets
 from planner.validate.grid import Cell, rate, wanted

@@ -40,7 +40,12 @@ BUILDERS: dict[str, str] = {
         "deepseek_v2 deepseek_v3 deepseek_v32 kimi_k2 kimi_k25 glm4_moe_lite glm_moe_dsa".split(), "mla"
     ),
     "deepseek_v4": "deepseek_v4",
-    **dict.fromkeys("bert roberta xlm-roberta t5 mt5 whisper clip".split(), "encoders"),
+    **dict.fromkeys("t5 mt5 whisper clip".split(), "encoders"),
+    **dict.fromkeys(
+        "bert roberta xlm-roberta camembert data2vec-text ernie roberta-prelayernorm xlm-roberta-xl megatron-bert "
+        "bert-generation electra rembert roformer mpnet distilbert".split(),
+        "bert",
+    ),
     **dict.fromkeys(
         "bart mvp plbart mbart marian pegasus blenderbot blenderbot-small m2m_100 bigbird_pegasus trocr".split(),
         "bart",

@@ -68,7 +68,7 @@ def command(
 
         show_list(entries)
         return
-    from .. import validate
+    from ..validate import validate
     from .validate_page import progress_bar, show
 
     bar = progress_bar() if sys.stderr.isatty() else nullcontext()

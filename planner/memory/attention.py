@@ -11,7 +11,8 @@ from .tape import Buffer, Gradients, Size, Tape, Value, cast, copy, scale, unary
 
 @dataclass(frozen=True)
 class Shape:
-    """Heads and their widths. `masked`: a mask is given as a tensor; `capped` scores pass through tanh; `eager`: the model
+    """Heads and their widths. `masked`: a mask is given as a tensor; `capped` scores pass through tanh;
+    `eager`: the model
     has no fused attention; `narrow`: its softmax runs in the values' own type; `dropped`: probabilities pass
     through dropout; `wide`: queries and keys are multiplied in float32."""
 
@@ -33,7 +34,8 @@ class Shape:
 
 
 def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
-    """softmax(q k) v in the layout (batch, length, heads): flash where the setup's kernel is flash or SDPA can take it
+    """softmax(q k) v in the layout (batch, length, heads): flash where the setup's kernel is flash or SDPA can
+    take it
     (16 bits, at most 256 a head, no mask), memory-efficient attention where SDPA cannot, or eager."""
     if run.kernel == "eager" or shape.capped or (shape.eager and run.kernel != "flash"):
         return _eager(run, q, k, v, shape)
@@ -87,7 +89,11 @@ def _fused(run: Pass, q: Value, k: Value, v: Value, shape: Shape, *, flash: bool
 def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     """Scores, softmax in float32 and their cast, each a matrix of all pairs of positions for every head."""
     tape = run.tape
-    q, k, v = copy(q), _repeated(run, k, shape, shape.d_qk, copies=True), _repeated(run, v, shape, shape.d_v, copies=True)
+    q, k, v = (
+        copy(q),
+        _repeated(run, k, shape, shape.d_qk, copies=True),
+        _repeated(run, v, shape, shape.d_v, copies=True),
+    )
     pairs, width = run.pairs * shape.n_heads, v.width
     if shape.wide:
         q, k = cast(q, FLOAT32), cast(k, FLOAT32)

@@ -92,7 +92,8 @@ def norm(run: Pass, x: Value, weight: int, rule: str) -> Value:
 
 
 def _python_layer_norm(run: Pass, x: Value, weight: int) -> Value:
-    """(x - mean) / sqrt(var) * w with float32 inside, as Cohere writes it: the centred value is made, and kept, twice."""
+    """(x - mean) / sqrt(var) * w with float32 inside, as Cohere writes it: the centred value is made, and
+    kept, twice."""
     x32 = cast(x, FLOAT32)
     tape, size = run.tape, x32.bytes
     spread = unary(x32, "")
@@ -185,10 +186,7 @@ def rotate(run: Pass, x: Value, rule: str, share: float = 1.0) -> Value:
         joined = _join(turned, rest, inner)
         del turned, rest
         return cast(joined, x.width)
-    if rule == "complex":
-        turned = scale(copy(inner))
-    else:
-        turned = _turn(inner, inner.elements)
+    turned = scale(copy(inner)) if rule == "complex" else _turn(inner, inner.elements)
     return cast(turned, x.width)
 
 

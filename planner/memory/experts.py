@@ -1,4 +1,5 @@
-"""Routed experts as transformers' grouped products run them: tokens gathered in the order of experts, two products over
+"""Routed experts as transformers' grouped products run them: tokens gathered in the order of experts, two
+products over
 all experts, the results weighted, brought back into order and summed."""
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ INDEX = 8  # bytes of a position
 
 @dataclass(frozen=True)
 class Stacked:
-    """A tensor of experts: `weight` of one, pairs for each, or a pair that is folded into the whole tensor in every step
+    """A tensor of experts: `weight` of one, pairs for each, or a pair that is folded into the whole tensor in
+    every step
     (PEFT's bare parameters). `quantised` tensors are unpacked whole while they are multiplied."""
 
     weight: Weight
@@ -68,7 +70,8 @@ def mix(
 
 
 def _weights(run: Pass, logits: Value, routing: Routing) -> Value:
-    """The chosen experts' weights: scores over all experts in float32 (kept), the best of them with their positions."""
+    """The chosen experts' weights: scores over all experts in float32 (kept), the best of them with their
+    positions."""
     tape, rows = run.tape, run.tokens * routing.active
     wide = cast(logits, FLOAT32)
     scores = unary(wide, "out") if routing.scores != "chosen" else logits
@@ -125,7 +128,8 @@ def _grouped_product(run: Pass, x: Value, rows: Size, weight: Weight, d_out: int
 
 
 def _folded(run: Pass, x: Value, rows: Size, stack: Stacked, pair: LowRank) -> Value:
-    """PEFT's pair on a bare tensor: W + s B A is formed for all experts and kept, and so is x; on the way back the whole
+    """PEFT's pair on a bare tensor: W + s B A is formed for all experts and kept, and so is x; on the way back
+    the whole
     tensor's gradient is formed before the pair's."""
     tape, width = run.tape, run.base
     whole = stack.parameters * width

@@ -26,7 +26,8 @@ class Stem:
 
 
 def stem_stretches(run: Pass, arch: Architecture, trains: bool) -> Stem:
-    """The embedding's result is held by a variable of the model's forward pass; a trained table's gradient is as large as
+    """The embedding's result is held by a variable of the model's forward pass; a trained table's gradient is
+    as large as
     the table, and where the unembedding shares it, a second one is added to the first."""
     held = {"temporary": run.rows * (arch.hidden_size * run.stream)}
     table = next((m for m in arch.matrices if m.role == "embedding"), None)
@@ -151,7 +152,8 @@ def _label_new(run: Pass, first: int, last: int) -> None:
 
 
 def _chunked(run: Pass, x: Value, head: Head, traits: Traits, chunk: int) -> Value:
-    """Unembedding and loss for `chunk` tokens at a time, their gradients made at once and kept: those of x, and of the
+    """Unembedding and loss for `chunk` tokens at a time, their gradients made at once and kept: those of x,
+    and of the
     unembedding where it is trained."""
     tape = run.tape
     rows: Size = min(chunk, run.tokens) if isinstance(run.tokens, int) else chunk

@@ -1,7 +1,8 @@
 """A layer's forward pass on a tape: the operations of its block in order, with the elementwise code between them.
 
 The block says which matrices meet which values; what a Join is follows from what it joins (a residual sum, a gated
-activation, experts' weighting). Values are let go where the library's variables go: a residual after its sum, queries,
+activation, experts' weighting). Values are let go where the library's variables go: a residual after its sum,
+queries,
 keys and values when attention returns.
 """
 
@@ -9,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
@@ -27,6 +27,7 @@ from ..schema import (
     Recall,
     Scan,
 )
+from .arrangement import layout, uses
 from .attention import Shape, attend
 from .elementwise import activation, drop, gated, norm, rotate
 from .experts import Routing, Stacked, mix
@@ -34,22 +35,6 @@ from .passes import Pass
 from .products import LowRank, Weight, adapted, linear, part, whole
 from .tape import Gradients, Size, Value, add, cast, multiply, piece, scale, unary
 from .traits import Traits
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What is known of a block before any size is: which values are on the residual stream, which Joins are what,
-    and after which operation each value is let go."""
-
-    streams: frozenset[int]
-    kinds: Mapping[int, str]
-    last: Mapping[int, int]
-    qk_norms: int
-    gates: frozenset[int]
-    turned: frozenset[int]
-    latent: bool
-    latent_width: int
-    made_by: Mapping[int, Operation]
 
 
 @dataclass(frozen=True)
@@ -62,85 +47,6 @@ class Trained:
     def of(self, index: int, layer: int) -> Adapted | None:
         """The pairs on a matrix in a layer."""
         return next((item for item in self.pairs.get(index, ()) if layer in item.layers), None)
-
-
-def _uses(op: Operation) -> tuple[int, ...]:
-    if isinstance(op, Apply):
-        return (op.source,)
-    if isinstance(op, Attend):
-        return (op.q, op.k, op.v)
-    if isinstance(op, (Product, Scan)):
-        return (op.left, op.right)
-    if isinstance(op, Join):
-        return op.sources
-    return (op.source,) if isinstance(op, Keep) else ()
-
-
-def _kind(op: Join, made_by: Mapping[int, Operation], matrices: tuple[Matrix, ...], streams: set[int]) -> str:
-    if op.sources[0] in streams:
-        return "residual"
-    roles = [
-        matrices[m.matrix].role if isinstance(m := made_by.get(s), Apply) else type(m).__name__.lower()
-        for s in op.sources
-    ]
-    if len(roles) == 1:
-        return "norm"
-    if roles[0] == roles[1] and roles[0] in ("mlp", "shared_expert", "expert"):
-        return "gated"
-    if roles[1] == "router":
-        return "weighted"
-    if roles[0] == "attend":
-        return "output-gate"
-    return "keys" if set(roles) == {"attention"} else "mixed"
-
-
-@lru_cache(maxsize=512)
-def layout(arch: Architecture, block: Block) -> Layout:
-    """Read a block."""
-    streams, kinds, made_by, last = {STREAM}, {}, dict[int, Operation](), dict[int, int]()
-    for number, op in enumerate(block.operations):
-        for value in _uses(op):
-            last[value] = number
-        if isinstance(op, Join):
-            kinds[op.out] = _kind(op, made_by, arch.matrices, streams)
-            if kinds[op.out] == "residual":
-                streams.add(op.out)
-        made_by[op.out] = op
-    for number, op in enumerate(block.operations):
-        if isinstance(op, Attend):
-            end = last.get(op.out, number)
-            for value in (op.q, op.k, op.v):
-                last[value] = max(last[value], end)
-    attends = [op for op in block.operations if isinstance(op, Attend)]
-    latents = [
-        o
-        for o in block.operations
-        if isinstance(o, Apply)
-        and isinstance(m := made_by.get(o.source), Apply)
-        and arch.matrices[o.matrix].role == arch.matrices[m.matrix].role == "attention"
-    ]
-    return Layout(
-        streams=frozenset(streams), kinds=kinds, last=last,
-        qk_norms=_qk_norms(arch, block),
-        gates=frozenset(op.sources[0] for op in block.operations if isinstance(op, Join) and kinds[op.out] == "gated"),
-        turned=frozenset(value for op in attends if op.q != op.k for value in (op.q, op.k)),
-        latent=any(kind == "keys" for kind in kinds.values()),
-        latent_width=arch.matrices[latents[0].matrix].d_in if latents else 0,
-        made_by=made_by,
-    )  # fmt: skip
-
-
-QK_NORMS = ("q_norm", "k_norm", "query_layernorm", "key_layernorm", "q_layernorm", "k_layernorm")
-
-
-def _qk_norms(arch: Architecture, block: Block) -> int:
-    """How many norms of queries and keys its layers have."""
-    layer = block.layers[0]
-    return sum(
-        1
-        for v in arch.vectors
-        if layer in v.layers and v.name.endswith("weight") and any(w in v.name for w in QK_NORMS)
-    )
 
 
 class Walk:
@@ -168,7 +74,7 @@ class Walk:
             self.values[op.out] = self._run(op)
             if fresh and op.out in self.plan.gates:
                 self.values[op.out] = activation(self.run, self.values[op.out], self.act)
-            for value in _uses(op):
+            for value in uses(op):
                 if self.plan.last[value] <= number:
                     self.values.pop(value, None)
                     self.normed.pop(value, None)
@@ -298,8 +204,8 @@ class Walk:
         masked = run.masked or (op.window is not None and op.window < run.reach)
         n_heads, n_kv_heads = self._counts(op)
         shape = Shape(
-            n_heads, n_kv_heads, op.d_qk, op.d_v, masked, traits.capped_scores, traits.eager, traits.narrow, traits.dropped,
-            traits.wide_scores,
+            n_heads, n_kv_heads, op.d_qk, op.d_v, masked, traits.capped_scores, traits.eager,
+            traits.narrow, traits.dropped, traits.wide_scores,
         )  # fmt: skip
         for number, value in ((op.q, q), (op.k, k), (op.v, v)):
             self.values[number] = value
@@ -403,7 +309,8 @@ ROW_PARALLEL = (
 
 
 def split_sides(matrix: Matrix, split: int) -> tuple[int, int]:
-    """Inputs and outputs of a matrix on one of `split` GPUs: results of attention and MLPs are split by inputs, routers
+    """Inputs and outputs of a matrix on one of `split` GPUs: results of attention and MLPs are split by
+    inputs, routers
     and projections to a latent not at all, the rest by outputs."""
     if split == 1 or matrix.role == "router" or "_a_" in matrix.leaf:
         return matrix.d_in, matrix.d_out

@@ -1,6 +1,7 @@
 """What a GPU holds beyond what torch allocates for the step, and how far an estimate may be off.
 
-The constants are fitted on part of the published measurements by `tools/compare_memory.py --fit`, which prints them; the
+The constants are fitted on part of the published measurements by `tools/compare_memory.py --fit`, which prints
+them; the
 rest judges them (docs/memory.md).
 """
 
@@ -35,6 +36,7 @@ def cached(setup: Setup, apart: int, whole_units: int) -> int:
 
 
 def interval(found: MemoryEstimate) -> tuple[int, int]:
-    """Bounds that hold for nine in ten published measurements of allocated memory: from what is needed, less the error of
+    """Bounds that hold for nine in ten published measurements of allocated memory: from what is needed, less
+    the error of
     the estimate, to what an allocator with room for it takes."""
     return round(LOW * found.per_gpu_bytes), round(HIGH * found.per_gpu_bytes) + found.cached_bytes

@@ -63,13 +63,15 @@ def sizes(setup: Setup) -> tuple[int, int, int, int]:
 
 
 def _masked(setup: Setup) -> bool:
-    """Whether attention gets a mask as a tensor: with padding, and with packed documents unless the flash kernel takes
+    """Whether attention gets a mask as a tensor: with padding, and with packed documents unless the flash
+    kernel takes
     their lengths."""
     return setup.packing == "padded" or (setup.packing == "packed" and setup.attention_kernel != "flash")
 
 
 def fsdp_mixed(setup: Setup) -> bool:
-    """Whether float32 shards are gathered in 16 bits: the mixed precision of FSDP, in which modules see narrow weights."""
+    """Whether float32 shards are gathered in 16 bits: the mixed precision of FSDP, in which modules see narrow
+    weights."""
     return setup.precision == "autocast" and setup.sharding in ("fsdp", "fsdp-hybrid")
 
 

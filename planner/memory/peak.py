@@ -63,8 +63,8 @@ def estimate_memory(
 
 
 def _stage(
-    arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None, whole: Whole, weights: Weights, stage: Stage, *,
-    merges: bool,
+    arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None, whole: Whole, weights: Weights,
+    stage: Stage, *, merges: bool,
 ) -> MemoryEstimate:  # fmt: skip
     """The estimate of a GPU of one stage of the pipeline."""
     tensors = trained_tensors(arch, setup, pairs, whole, stage)

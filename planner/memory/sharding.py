@@ -29,7 +29,8 @@ class Units:
 
 
 def units(arch: Architecture, setup: Setup) -> Units:
-    """The units of a model in the type that they are gathered in: quantised as they are, the rest in the compute type.
+    """The units of a model in the type that they are gathered in: quantised as they are, the rest in the
+    compute type.
 
     Experts count 1 / expert_parallel, matrices 1 / tensor_parallel.
     """
@@ -69,7 +70,8 @@ def gathered(arch: Architecture, setup: Setup) -> tuple[int, int]:
 
 
 def buckets(trained_bytes: int, setup: Setup) -> int:
-    """Buffers through which gradients are reduced: DDP keeps them beside the gradients, as large as all of these; ZeRO
+    """Buffers through which gradients are reduced: DDP keeps them beside the gradients, as large as all of
+    these; ZeRO
     reduces through one of at most half a billion values."""
     if setup.sharding == "ddp" and setup.data_parallel > 1:
         return trained_bytes

@@ -1,4 +1,5 @@
-"""What is held throughout a step: weights as they are stored, the adapter, gradients that accumulate, optimizer states."""
+"""What is held throughout a step: weights as they are stored, the adapter, gradients that accumulate,
+optimizer states."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ def share(size: int, n: int) -> int:
 
 
 def nf4_bytes(parameters: int, *, double: bool) -> int:
-    """bitsandbytes NF4: n/2 bytes, an absmax for each 64 weights in float32, or doubly quantised in a byte with a float32
+    """bitsandbytes NF4: n/2 bytes, an absmax for each 64 weights in float32, or doubly quantised in a byte
+    with a float32
     one for each 256 of them, and the tables of code values."""
     blocks = ceil_div(parameters, NF4_BLOCK)
     if double:
@@ -60,7 +62,8 @@ def is_quantised(matrix: Matrix) -> bool:
 
 @dataclass(frozen=True)
 class Weights:
-    """Base weights on one GPU: bytes of the layers, by number, and of what stands before and behind them. `unpacked`: what
+    """Base weights on one GPU: bytes of the layers, by number, and of what stands before and behind them.
+    `unpacked`: what
     a quantised matrix takes while it is multiplied, by its index."""
 
     layers: tuple[int, ...]
@@ -75,7 +78,8 @@ class Weights:
 
 
 def base_weights(arch: Architecture, setup: Setup, stored_bytes: int | None = None) -> Weights:
-    """The base model in memory. Tied matrices once; with `upcast_small` what is not quantised in float32. Where the set-up
+    """The base model in memory. Tied matrices once; with `upcast_small` what is not quantised in float32.
+    Where the set-up
     quantises none, `stored_bytes` of a base that was published quantised replace the sum."""
     width = WIDTHS[setup.weight_dtype]
     rest = FLOAT32 if setup.upcast_small else width
@@ -129,7 +133,8 @@ def _matrix_bytes(matrix: Matrix, setup: Setup, rest: int) -> int:
 
 
 def _unpacked(matrix: Matrix, kind: Quantize, compute: int) -> int:
-    """Bytes of a matrix made whole for a product, with the scales of doubly quantised ones. Of experts, one at a time."""
+    """Bytes of a matrix made whole for a product, with the scales of doubly quantised ones. Of experts, one at
+    a time."""
     n = matrix.d_in * matrix.d_out
     if kind == "int8":
         return 0
@@ -141,7 +146,8 @@ def _unpacked(matrix: Matrix, kind: Quantize, compute: int) -> int:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A trained tensor's shape, and how often it stands in the model; where it stands once, before or behind the layers."""
+    """A trained tensor's shape, and how often it stands in the model; where it stands once, before or behind
+    the layers."""
 
     rows: int
     columns: int
@@ -158,7 +164,8 @@ class Tensor:
 def trained_tensors(
     arch: Architecture, setup: Setup, adapted: Iterable[Adapted] | None, whole: Whole, stage: Stage
 ) -> tuple[Tensor, ...]:
-    """Every trained tensor of a stage on one GPU: the whole model where `adapted` is None, else factors of pairs and what
+    """Every trained tensor of a stage on one GPU: the whole model where `adapted` is None, else factors of
+    pairs and what
     is trained in full. Experts are divided by expert parallelism, matrices by tensor parallelism (of a pair, the
     factor on the side that is split)."""
     found = _all(arch, setup) if adapted is None else _chosen(arch, setup, adapted, whole)
@@ -269,7 +276,8 @@ def optimizer_bytes(tensors: Iterable[Tensor], setup: Setup) -> int:
 def update_bytes(tensors: tuple[Tensor, ...], setup: Setup) -> int:
     """Temporary bytes of the optimizer's step.
 
-    A fused kernel takes none. AdamW over lists of tensors ("foreach", torch's default on CUDA) holds the root of every
+    A fused kernel takes none. AdamW over lists of tensors ("foreach", torch's default on CUDA) holds the root
+    of every
     second moment at once; a loop over tensors holds a few copies of the largest.
     """
     width = FLOAT32 if setup.precision == "bf16-master" else WIDTHS[setup.trained_dtype]

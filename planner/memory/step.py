@@ -33,7 +33,8 @@ class Place:
 class Course:
     """The step as it goes: `level` is what is held, `places` the stretches that were passed.
 
-    Gradients that a stretch leaves are `spread` over so many GPUs. While a layer runs, its gathered weights and those of
+    Gradients that a stretch leaves are `spread` over so many GPUs. While a layer runs, its gathered weights
+    and those of
     the next one (`unit` bytes each) are held too.
     """
 
@@ -58,7 +59,8 @@ class Course:
 
 
 def spread(setup: Setup) -> float:
-    """Over how many GPUs the gradients that the backward pass leaves are spread, in the width in which it makes them."""
+    """Over how many GPUs the gradients that the backward pass leaves are spread, in the width in which it
+    makes them."""
     if not setup.gradients_sharded:
         return 1
     return setup.shards / (2 if fsdp_mixed(setup) and setup.method == "full" else 1)
@@ -105,7 +107,8 @@ def walked_layers(job: Job, grad: bool) -> list[tuple[str, Walked]]:
 
 
 def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
-    """The forward and backward pass of one micro-step of a stage over what is held throughout (`base`); `unit` is what a
+    """The forward and backward pass of one micro-step of a stage over what is held throughout (`base`); `unit`
+    is what a
     gathered layer takes, 0 where none is."""
     stem = stem_stretches(job.run(), job.arch, embeddings_trained(job))
     layers = walked_layers(job, stem.trains or job.setup.needs_input_grads)

@@ -28,7 +28,7 @@ def plus(a: Held, b: Held, sign: int = 1) -> Held:
 def stretch(tape: Tape, start: int, end: int, *, skip: tuple[int, int] = (0, 0)) -> Stretch:
     """The events from `start` to `end`; buffers that come between the two positions of `skip` are left out
     (what early-stopped recomputation never reaches)."""
-    sizes, labels, events = tape.sizes, tape.labels, tape.events
+    sizes, events = tape.sizes, tape.events
     left_out = {e for e in events[skip[0] : skip[1]] if e >= 0} if skip[1] else ()
     level: Size = 0
     top: Size = 0

@@ -1,4 +1,5 @@
-"""A tape of memory: a step's tensors as sizes, made and dropped in the order in which the library makes and drops them.
+"""A tape of memory: a step's tensors as sizes, made and dropped in the order in which the library makes and
+drops them.
 
 The functions of the neighbouring modules are written as the library's forward passes are, over `Value`s that
 have a size and no contents. What a value's operation keeps for its gradient is named where it is made; the backward

@@ -1,6 +1,7 @@
 """What each model type's elementwise code is, where the inventory does not say: a table by structure.
 
-A trait names a rule of `elementwise` or `attention`, never a number fitted to a model. Types that are not in the table
+A trait names a rule of `elementwise` or `attention`, never a number fitted to a model. Types that are not in
+the table
 take the default, Llama's; `tools/compare_memory.py` compares every entry with simulation.
 """
 
@@ -20,7 +21,8 @@ class Traits:
     and out. `two_norms`: attention and MLP beside each other have a norm each. `rotary` names the rotation and
     `rotary_share` the part of a head that it turns. `fused` says how a fused projection is taken apart:
     "slice" (each piece's gradient is laid into zeros) or "split" (they are joined once). `dropout`: residual
-    dropout with a rate above 0 in training; `dropped`: of attention's probabilities. `wide_scores`: queries meet keys in
+    dropout with a rate above 0 in training; `dropped`: of attention's probabilities. `wide_scores`: queries
+    meet keys in
     float32. `scaled_embedding`, `scaled_residual`: multipliers on the
     stream. `logits`: what happens to logits between unembedding and loss ("capped": tanh; "scaled").
     `eager`: transformers has no SDPA path for it; `narrow`: its eager softmax runs in the values' type.
@@ -73,7 +75,9 @@ TRAITS: dict[str, Traits] = {
     "cohere": replace(LLAMA, norm="python-layer", qk_norm="python-layer", rotary="half32", logits="scaled"),
     "stablelm": replace(LEGACY, rotary="partial", rotary_share=0.25, activation="silu"),
     "gpt2": replace(LEGACY, activation="gelu_new", dropout=True, dropped=True, narrow=True),
-    "gptj": replace(LEGACY, rotary="partial", rotary_share=0.25, activation="gelu_new", eager=True, wide_scores=True),
+    "gptj": replace(
+        LEGACY, rotary="partial", rotary_share=0.25, activation="gelu_new", eager=True, wide_scores=True
+    ),
     "gpt_neox": replace(LEGACY, rotary="partial", rotary_share=0.25, two_norms=True),
     "opt": replace(LEGACY, activation="relu", dropout=True),
     "bloom": replace(LEGACY, activation="bloom", eager=True),

@@ -164,7 +164,7 @@ def plan(
     seq_len: int | None = None, batch: int | str | Sequence[int] = BATCH, budget: float | None = None,
     deadline: float | str | None = None, max_regret: float | None = None, prefer: str = "quality",
     price: float | None = None, calibration: str | os.PathLike[str] | Calibration | None = None,
-    ranks: str | Sequence[int] = RANKS, layers: str | Sequence[str] = LAYERS,
+    ranks: int | str | Sequence[int] = RANKS, layers: str | Sequence[str] = LAYERS,
     quantize: str | Sequence[str] = QUANTIZE, checkpointing: str | Sequence[str] = CHECKPOINTING,
     sharding: str | Sequence[str] = SHARDINGS, micro_batch: int | str | Sequence[int] = MICRO_BATCHES,
     alpha: float = 32, experts: str = "scaled", adapter_dtype: str = "float32", gpus_per_node: int = 8,

@@ -34,6 +34,7 @@ class _Pair(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def backward(ctx: Any, grad: Any) -> Any:
+        """The gradients of both sides."""
         rows, a, b, inner = ctx.saved_tensors
         wanted = ctx.needs_input_grad[0]
         _count(ctx.tracker, rows, b.shape[-1], b.shape[-2], passes=2 if wanted else 1, up=2)
@@ -54,6 +55,7 @@ class Grouped(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def forward(ctx: Any, rows: Any, weight: Any, tracker: Counter) -> Any:
+        """The product, keeping what its gradients need."""
         ctx.save_for_backward(rows if ctx.needs_input_grad[1] else None, weight)
         ctx.tracker = tracker
         ctx.flops = FLOPS_PER_MAC * rows.shape[0] * weight.shape[-2] * weight.shape[-1]
@@ -62,6 +64,7 @@ class Grouped(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def backward(ctx: Any, grad: Any) -> Any:
+        """The gradients of both sides."""
         weight = ctx.saved_tensors[1]
         ctx.tracker.add_flops("_grouped_mm", ctx.flops * sum(ctx.needs_input_grad[:2]))
         d_rows = grad.new_empty(grad.shape[0], weight.shape[-2]) if ctx.needs_input_grad[0] else None

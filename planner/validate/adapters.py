@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,9 @@ def attach(model: Any, config: RunConfig, shape: Mapping[str, Any]) -> Any:
     kept = {
         key: value for key, value in options.items() if key not in ("peft_type", "base_model_name_or_path")
     }
-    adapted = get_peft_model(model, LoraConfig(**kept))
+    with warnings.catch_warnings():  # of transformers' own renaming, which PEFT has not followed yet
+        warnings.simplefilter("ignore", FutureWarning)
+        adapted = get_peft_model(model, LoraConfig(**kept))
     expected = planned(config, shape).adapter.params
     trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     if trained != expected:

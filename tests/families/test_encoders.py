@@ -1,4 +1,4 @@
-"""Encoders and encoder-decoders: random configurations, matrix by matrix and to the last FLOP."""
+"""Encoder-decoders and pairs: random configurations, matrix by matrix and to the last FLOP."""
 
 from __future__ import annotations
 
@@ -8,24 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.architecture.build import build, build_natively
-from planner.errors import ConfigError, UnsupportedArchitectureError
+from planner.architecture.build import build
+from planner.errors import ConfigError
 from planner.flops import Step, step_macs
 
 from ..family_checks import check_flops, check_inventory
 
 CLASSES = {
-    "bert": ("BertForMaskedLM", "BertModel"),
-    "roberta": ("RobertaForMaskedLM", "RobertaModel"),
-    "xlm-roberta": ("XLMRobertaForMaskedLM", "XLMRobertaModel"),
     "t5": ("T5ForConditionalGeneration", "T5EncoderModel"),
     "mt5": ("MT5ForConditionalGeneration", "MT5Model"),
     "whisper": ("WhisperForConditionalGeneration", "WhisperModel"),
 }
 TARGETS: dict[str, list[Any]] = {
-    "bert": ["all-linear", ["query", "value"], ["attention.output.dense"], ["decoder"], ["word_embeddings"]],
-    "roberta": ["all-linear", ["key"], ["output.dense"], ["decoder"], ["word_embeddings", "query"]],
-    "xlm-roberta": ["all-linear", ["query", "value"], ["intermediate.dense"], ["lm_head.dense"]],
     "t5": [
         "all-linear",
         ["q", "v"],
@@ -45,20 +39,6 @@ TARGETS: dict[str, list[Any]] = {
     ],
 }
 DROPOUT = st.sampled_from([0.0, 0.1])
-
-
-@st.composite
-def berts(draw: st.DrawFn, model_type: str, architecture: str) -> dict[str, Any]:
-    """A small BERT or RoBERTa."""
-    n_heads = draw(st.integers(1, 3))
-    return {
-        "model_type": model_type, "architectures": [architecture],
-        "hidden_size": n_heads * draw(st.integers(4, 9)), "intermediate_size": draw(st.integers(9, 70)),
-        "num_hidden_layers": draw(st.integers(1, 3)), "num_attention_heads": n_heads,
-        "vocab_size": draw(st.integers(20, 90)), "max_position_embeddings": 40,
-        "type_vocab_size": draw(st.integers(1, 2)), "hidden_dropout_prob": draw(DROPOUT),
-        "tie_word_embeddings": draw(st.booleans()),
-    }  # fmt: skip
 
 
 @st.composite
@@ -95,8 +75,8 @@ def whispers(draw: st.DrawFn, model_type: str, architecture: str) -> dict[str, A
 
 def configs(model_type: str, which: int = 0) -> st.SearchStrategy[dict[str, Any]]:
     """Random small configs of the type, with its head (0) or under its other class (1)."""
-    strategy = {"t5": t5s, "mt5": t5s, "whisper": whispers}.get(model_type, berts)
-    return strategy(model_type, CLASSES[model_type][which])
+    strategy = {"t5": t5s, "mt5": t5s, "whisper": whispers}
+    return strategy[model_type](model_type, CLASSES[model_type][which])
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -180,15 +160,8 @@ def test_the_memory_of_a_decoder_is_as_long_as_its_encoder() -> None:
     [
         ({**T5, "feed_forward_proj": "gated-gelu-new"}, "feed_forward_proj"),
         ({**T5, "d_kv": None}, "d_kv"),
-        ({"model_type": "bert", "hidden_size": 10, "num_attention_heads": 4}, "num_attention_heads"),
-        ({"model_type": "bert", "is_decoder": True}, "is_decoder"),
     ],
 )
 def test_a_config_that_no_class_could_run_is_refused(config: dict[str, Any], field: str) -> None:
     with pytest.raises(ConfigError, match=field):
         build(config)
-
-
-def test_another_head_has_no_builder() -> None:
-    with pytest.raises(UnsupportedArchitectureError, match="BertForSequenceClassification"):
-        build_natively({"model_type": "bert", "architectures": ["BertForSequenceClassification"]})

@@ -32,7 +32,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "qwen3_moe": _config("qwen3_moe", "Qwen3MoeForCausalLM", num_hidden_layers=7, **EXPERTS),
     "deepseek_v3 dense prefix and experts": _config(
         "deepseek_v3", "DeepseekV3ForCausalLM", num_hidden_layers=9, first_k_dense_replace=2, n_group=1, topk_group=1,
-        num_key_value_heads=4, n_routed_experts=8, num_experts_per_tok=2, n_shared_experts=1, moe_intermediate_size=48,
+        num_key_value_heads=4, n_routed_experts=8, num_experts_per_tok=2, n_shared_experts=1,
+        moe_intermediate_size=48,
         q_lora_rank=24, kv_lora_rank=16, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=16, head_dim=8,
     ),
     "jamba mamba and attention": _config(

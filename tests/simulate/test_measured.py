@@ -100,7 +100,8 @@ def test_so_it_does_for_other_families(family: str) -> None:
 
 
 def test_autocast_as_torch_runs_it() -> None:
-    """Autocast's choices of types are ours on the meta device, and torch's own on the CPU. Llama's code asks for types
+    """Autocast's choices of types are ours on the meta device, and torch's own on the CPU. Llama's code asks
+    for types
     wherever the lists of CUDA and the CPU differ."""
     setup = replace(EAGER, precision="autocast")
     made = real(CONFIGS["llama"], LORA, setup)
@@ -147,4 +148,4 @@ def kept_after_forward(config: dict[str, Any], setup: Setup) -> int:
     record = run(made, setup, every, Tracker(1), CPU)
     end = next(start for start, place in record.marks if place.phase == "backward")
     level = sum(record.blocks[abs(e) - 1].bytes * (1 if e > 0 else -1) for e in record.events[:end])
-    return level - sum(tensor.nbytes for tensor in inputs(made.model, setup).values())
+    return int(level - sum(tensor.nbytes for tensor in inputs(made.model, setup).values()))

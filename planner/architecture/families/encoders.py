@@ -1,4 +1,4 @@
-"""Encoders, encoder-decoders and contrastive pairs: BERT's kind, T5's kind, Whisper, CLIP.
+"""Encoder-decoders and contrastive pairs: T5's kind, Whisper, CLIP.
 
 A step of an encoder-decoder is batch x seq_len tokens in the encoder and as many in the decoder; Whisper's
 encoder has its fixed number of frames instead, and reads sound, which needs no gradient.
@@ -13,7 +13,6 @@ from ..trace import Layer, Trace
 from .common import Heads, finish, gated_mlp, plain_mlp, unembedding
 
 QKV = ("q_proj", "k_proj", "v_proj", "out_proj")
-BASES = {"bert": "bert.", "roberta": "roberta.", "xlm-roberta": "roberta."}
 NO_LOSS = "the class has no loss over tokens: what a step does behind the last hidden state is not settled"
 CONTRASTIVE = "a contrastive model has no loss over tokens: its step depends on pairs of images and texts"
 MEMORY_LENGTH: Length = "memory"
@@ -66,70 +65,6 @@ def _norm(trace: Trace, name: str, hidden: int, bias: bool = True) -> None:
     trace.vector(f"{name}.weight", hidden)
     if bias:
         trace.vector(f"{name}.bias", hidden)
-
-
-def _bert_embeddings(trace: Trace, cfg: Fields, hidden: int, base: str) -> None:
-    prefix = f"{base}embeddings."
-    trace.embedding(f"{prefix}word_embeddings", cfg.int("vocab_size"), hidden)
-    trace.embedding(
-        f"{prefix}position_embeddings", cfg.int("max_position_embeddings", 512), hidden, role="other"
-    )
-    trace.embedding(f"{prefix}token_type_embeddings", cfg.int("type_vocab_size", 2), hidden, role="other")
-    _norm(trace, f"{prefix}LayerNorm", hidden)
-
-
-def _bert_layers(trace: Trace, cfg: Fields, heads: Heads, base: str) -> None:
-    """Attention and MLP, each with its norm behind it."""
-    numbers = range(cfg.int("num_hidden_layers"))
-    with trace.layer("encoder", numbers, f"{base}encoder.layer.{{}}.") as layer:
-        layer.open_end = False
-        names = ("self.query", "self.key", "self.value", "output.dense")
-        layer.add(attention(layer, heads, layer.stream, "attention.", names))
-        layer.norm("attention.output.LayerNorm", heads.hidden, True)
-        layer.add(
-            plain_mlp(
-                layer, heads.hidden, cfg.int("intermediate_size"), layer.stream, prefix="", bias=True,
-                names=("intermediate.dense", "output.dense"),
-            )
-        )  # fmt: skip
-        layer.norm("output.LayerNorm", heads.hidden, True)
-
-
-def _masked_lm_head(trace: Trace, cfg: Fields, hidden: int, tied: bool) -> None:
-    """A dense layer with a norm, then the unembedding, whose bias is a parameter of the head."""
-    bert = cfg.str("model_type") == "bert"
-    dense, norm, decoder, bias = (
-        ("transform.dense", "transform.LayerNorm", "decoder", "bias")
-        if bert
-        else ("dense", "layer_norm", "decoder", "bias")
-    )
-    with trace.layer("head", (0,), "cls.predictions." if bert else "lm_head.") as head:
-        x = head.linear(dense, "other", hidden, hidden, head.stream, bias=True)
-        head.norm(norm, hidden, True)
-        # Untied, the decoder has a bias of its own and the head's stands unused beside it.
-        out = head.linear(decoder, "unembedding", hidden, cfg.int("vocab_size"), x, bias=not tied, tied=tied)
-        head.vector(bias, cfg.int("vocab_size"))
-        head.add(out)
-
-
-def _bert(cfg: Fields) -> Architecture:
-    """BERT and RoBERTa, with the masked-LM head or as the bare model with its pooler."""
-    headed = class_name(cfg, "ForMaskedLM", "Model") != "Model"
-    if cfg.bool("is_decoder", False):
-        raise cfg.fail("is_decoder", "false")
-    heads, trace = heads_of(cfg), Trace()
-    base = BASES[cfg.str("model_type")] if headed else ""
-    tied = bool(cfg.bool("tie_word_embeddings", True))
-    _bert_embeddings(trace, cfg, heads.hidden, base)
-    _bert_layers(trace, cfg, heads, base)
-    if headed:
-        _masked_lm_head(trace, cfg, heads.hidden, tied)
-    else:
-        trace.weight("pooler.dense", "other", heads.hidden, heads.hidden, bias=True)
-    return finish(
-        trace, cfg, n_layers=cfg.int("num_hidden_layers"), hidden=heads.hidden, vocab=cfg.int("vocab_size"),
-        tied=tied, flops_gap=None if headed else NO_LOSS,
-    )  # fmt: skip
 
 
 def _t5_feed_forward(layer: Layer, cfg: Fields, hidden: int, prefix: str) -> int:
@@ -327,11 +262,11 @@ def _clip(cfg: Fields) -> Architecture:
 
 
 _BUILD = {
-    "bert": _bert, "roberta": _bert, "xlm-roberta": _bert, "t5": _t5, "mt5": _t5, "whisper": _whisper,
+    "t5": _t5, "mt5": _t5, "whisper": _whisper,
     "clip": _clip,
 }  # fmt: skip
 
 
 def build(cfg: Fields) -> Architecture:
-    """An encoder, an encoder-decoder or a contrastive pair."""
+    """An encoder-decoder or a contrastive pair."""
     return _BUILD[cfg.str("model_type")](cfg)

@@ -16,7 +16,7 @@ class Style:
     """What sets a family apart. `fields` are its spellings of width, depth, heads and positions. `bias` and
     `parallel` are fixed choices or the name of the field that decides, with "!" after it where the class's
     default is true. `dropout` is the field of the dropout behind an MLP, with its default. `norms_behind`: norms
-    stand behind attention and MLP. `qk_layernorm` is the default of the field of that name, in classes that read it."""
+    stand behind attention and MLP. `qk_layernorm` is the default of the field of that name, where a class has it."""
 
     embedding: str
     layers: str

@@ -44,11 +44,7 @@ TERMS = {
     "alpha": "alpha",
 }
 # Named forms; "+" adds terms. The method's multiplier is in every form where a sweep has both methods.
-NAMED = {
-    "constant": (),
-    "article": ("width_by_family",),
-    "article+lora_pow": ("width_by_family", "lora_width"),
-}
+NAMED = {"constant": (), "article": ("width_by_family",)}
 EXPONENTS = {
     "width": "model_pow", "lora_width": "lora_pow", "rank": "rank_pow", "rank_sat": "rank_sat_pow",
     "batch": "batch_pow", "steps": "steps_pow",
@@ -102,13 +98,15 @@ def features_of(cells: Cells) -> Features:
 
 
 def parse_form(text: str) -> tuple[str, ...]:
-    """The terms of a form written as a name (constant, article) or as terms joined by "+"."""
+    """The terms of a form written as a name (constant, article) or as terms joined by "+"; a constant's name
+    (rank_pow) stands for its term."""
     found: list[str] = []
+    by_constant = {constant: term for term, constant in EXPONENTS.items()}
     for part in (piece.strip() for piece in text.lower().split("+")):
         if part in NAMED:
             found += NAMED[part]
-        elif part in TERMS:
-            found.append(part)
+        elif part in TERMS or part in by_constant:
+            found.append(by_constant.get(part, part))
         else:
             choices = (*NAMED, *TERMS)
             expected = f"auto, or terms joined by + out of {', '.join(choices)}"

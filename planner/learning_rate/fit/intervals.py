@@ -166,7 +166,8 @@ def bootstrap(problem: Problem, theta: Floats, model: Ints, n_draws: int, seed: 
     few = freedom < FEW
     quantile = (1 + LEVEL) / 2
     student = stats.t.ppf(quantile, np.maximum(freedom, FEW)) / stats.norm.ppf(quantile)
-    stretch = np.where(few, 1.0, ratio * student)
+    # Exponential weights of mean 1 vary by (n - 1) / (n + 1) instead of 1.
+    stretch = np.where(few, 1.0, ratio * student * np.sqrt((n + 1) / (n - 1)))
     draws = theta + (draws - theta) * stretch
     if few.any():
         pooled = _pooled_draws(problem, theta, model, n_draws, rng)

@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 
 from ... import facts
-from ...learning_rate.lookup import DEFAULT_LAW
 from ..grid import Cell, Lookup
 from ..grid import typical_runs as runs
 from ..models import shape
 from ..statistics import Interval, interval
 from . import Claim, Judgement, Setting, against, undecided
 from .arms import MIDDLE_RANK, full, log_rates, lora, needs
+from .c17 import LAW
 
 FACTOR = 2.0
 
@@ -78,6 +78,6 @@ CLAIM = Claim(
     "C3", "LoRA's best learning rate is about 10 times full fine-tuning's, whatever the width.",
     "LoRA Without Regret: fitted 9.8; tinker-cookbook: 10", "ratio of best rates",
     f"confirmed where the 95% interval lies within a factor {FACTOR:g} of the law's multiplier, refuted outside",
-    lambda setting: facts.law(DEFAULT_LAW).lora_multiplier, judge, needs(cells),
+    lambda setting: facts.law(LAW).lora_multiplier, judge, needs(cells),
     lambda setting: runs(2 * len(setting.models), setting.seeds),
 )  # fmt: skip

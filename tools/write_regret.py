@@ -1,0 +1,178 @@
+"""The tables of docs/learning_rate.md: laws on the shipped sweep by regret, ours out of sample.
+
+    python tools/write_regret.py [--check]
+
+Every rule is scored on the same cells by both interpolations; ours, and the best constant, are predicted for each
+model from the others. Blocks of the page between marks are written anew; --check writes nothing and exits 1 where
+they differ."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from planner import facts
+from planner.learning_rate.fit import FitResult, fit
+from planner.learning_rate.fit.cells import Floats, make_cells
+from planner.learning_rate.fit.compare import Data, fit_form
+from planner.learning_rate.fit.curves import INTERPOLATIONS
+from planner.learning_rate.fit.forms import parse_form
+from planner.learning_rate.lookup import look_up
+from planner.learning_rate.sweep import read_sweep
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "learning_rate.md"
+SWEEP = facts.data_dir() / "sweeps" / "tinker_sft.csv"
+TINKER = "tinker-cookbook-2025-11"
+BLOCK = re.compile(r"(<!-- table: (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+@cache
+def shipped() -> FitResult:
+    """The fit to the shipped sweep."""
+    return fit(SWEEP)
+
+
+@cache
+def data() -> Data:
+    """The shipped sweep made ready."""
+    return Data.of(make_cells(read_sweep(SWEEP)), "quadratic")
+
+
+def published(which: str) -> Floats:
+    """tinker-cookbook's log rate for each cell; `which` says what other families than its two get."""
+    table = data().cells.table
+    rates = []
+    for model, width in zip(table["model"].astype(str), table["hidden_size"], strict=True):
+        found = look_up(model_id=model, model_type="", hidden_size=int(width), named=True, law_id=TINKER)
+        if found.value is None and which == "all":
+            found = look_up(
+                model_id=model,
+                model_type="",
+                hidden_size=int(width),
+                named=True,
+                law_id=TINKER,
+                family="qwen",
+            )
+        rates.append(np.nan if found.value is None else np.log(found.value))
+    return np.array(rates)
+
+
+def rules() -> Iterator[tuple[str, Floats, str]]:
+    """Each rule with its log rates and what they rest on."""
+    quadratic = data()
+    linear = Data.of(quadratic.cells, "log-linear")
+    n = quadratic.cells.n
+    table = quadratic.cells.table
+    yield (
+        "**ours**: family and a rank that levels off",
+        fit_form(quadratic, parse_form("family+rank_sat")).left_out,
+        "left out",
+    )
+    yield (
+        "family and a power of the rank",
+        fit_form(quadratic, parse_form("family+rank")).left_out,
+        "left out",
+    )
+    yield (
+        "a rank that levels off, no family",
+        fit_form(quadratic, parse_form("rank_sat")).left_out,
+        "left out",
+    )
+    yield "best constant", fit_form(quadratic, ()).left_out, "left out"
+    yield "best constant, fitted log-linearly", fit_form(linear, ()).left_out, "left out"
+    yield "constant 3e-4, a rate of the grid", np.full(n, np.log(3e-4)), "as it is"
+    width = table["hidden_size"].to_numpy(dtype=float)
+    rank = table["rank"].to_numpy(dtype=float)
+    yield (
+        "3.9e-4 (2000/H)^0.18 (r/32)^0.175",
+        np.log(3.9e-4 * (2000 / width) ** 0.18 * (rank / 32) ** 0.175),
+        "in sample",
+    )
+    yield "tinker-cookbook, Qwen's exponent for the families it refuses", published("all"), "as published"
+
+
+def row(name: str, x: Floats, basis: str, keep: np.ndarray) -> str:
+    """One line of the table, over the cells that `keep` marks."""
+    curves = data().fit_curves
+    parts = []
+    for kind in INTERPOLATIONS:
+        regret = data().regret(x, kind)[keep]
+        parts += [f"{abs(regret.mean()):.3f}", f"{np.quantile(regret, 0.9):.2f}", f"{regret.max():.2f}"]
+    outside = int(((x < curves.low - 1e-9) | (x > curves.high + 1e-9))[keep].sum())
+    return f"| {name} | {basis} | {' | '.join(parts)} | {outside} |"
+
+
+def regret_table(keep: np.ndarray, *, with_oracle: bool = True) -> list[str]:
+    """The table over some cells."""
+    lines = [
+        "| rule | rates | mean | p90 | max | mean | p90 | max | outside |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [row(name, x, basis, keep) for name, x, basis in rules()]
+    if with_oracle:
+        lines.append(
+            row("each cell's own best rate, quadratic", data().score_curves["quadratic"].best, "known", keep)
+        )
+    return lines
+
+
+def forms_table() -> list[str]:
+    """The comparison of forms."""
+    lines = ["| form | constants | in sample | model left out | family left out |", "|---|---|---|---|---|"]
+    for one in shipped().forms:
+        out = [one.in_sample, one.leave_one_model_out, one.leave_one_family_out]
+        figures = " | ".join("" if value is None else f"{value:.3f}" for value in out)
+        lines.append(f"| {one.form} | {one.coefficients} | {figures} |")
+    return lines
+
+
+def verdicts_table() -> list[str]:
+    """What the sweep decides."""
+    lines = ["| question | answer | difference, points of regret (90%) | compared |", "|---|---|---|---|"]
+    for one in shipped().verdicts:
+        gap = f"{one.difference:+.3f} ({one.low:+.3f} to {one.high:+.3f})"
+        lines.append(f"| {one.question} | {one.verdict} | {gap} | {one.form} against {one.other} |")
+    return lines
+
+
+def tables() -> dict[str, list[str]]:
+    """Every block of the page."""
+    everything = np.ones(data().cells.n, dtype=bool)
+    theirs = np.isfinite(published("own"))
+    return {
+        "regret": regret_table(everything),
+        "regret-llama-qwen": regret_table(theirs, with_oracle=False),
+        "forms": forms_table(),
+        "verdicts": verdicts_table(),
+    }
+
+
+def page(text: str) -> str:
+    """The page with its blocks written anew."""
+    made = tables()
+    return BLOCK.sub(lambda found: found[1] + "\n".join(made[found["name"]]) + "\n" + found[3], text)
+
+
+def main() -> int:
+    """Write the page, or compare."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where the page differs")
+    check = parser.parse_args().check
+    text = PAGE.read_text(encoding="utf-8")
+    new = page(text)
+    if check:
+        return 0 if new == text else 1
+    PAGE.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
