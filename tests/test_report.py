@@ -179,6 +179,17 @@ def test_names_are_data(name: str) -> None:
     assert "<script>" not in re.sub(r"```.*?```|`[^`]*`", "", marked, flags=re.DOTALL).replace("\\<", "")
 
 
+@pytest.mark.parametrize("paper", ["a4", "letter"])
+def test_the_page_that_decides_is_one_page(paper: str) -> None:
+    material = json.loads(json.dumps(made("llama on h100")[0]))
+    material["plan"]["model"]["id"] = "W" * 300
+    material["plan"]["warnings"] = [{"code": "long", "message": "Much is said about little. " * 20}] * 9
+    content = render(compose(material, moment(), False), "pdf", paper, moment())
+    pages = [page.extract_text() for page in pypdf.PdfReader(io.BytesIO(content)).pages]
+    assert "What could go wrong" in pages[0] and "Trainable parameters by rank" in pages[1]
+    assert "Notes" in " ".join(pages[2:])  # the rest of the warnings, in full
+
+
 def inside(reader: pypdf.PdfReader) -> bool:
     """Whether every piece of text starts and ends on its page."""
     for page in reader.pages:

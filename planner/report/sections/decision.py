@@ -7,8 +7,8 @@ from ..numbers import Material
 from ..wording import clean, name
 from . import choice
 
-NOTES_SHOWN = 6
-LONGEST_NOTE = 260
+NOTES_SHOWN = 5
+LONGEST_NOTE = 180
 
 
 def _capacity_words(m: Material) -> Text:
@@ -181,8 +181,7 @@ def risks(m: Material) -> list[Block]:
 def sections(m: Material) -> list[Section]:
     """The first page: a headline, the plan, and what could go wrong."""
     size: list[Run] = [
-        name(str(m.get("model/id"))),
-        " has ",
+        "The model has ",
         m.number("model/params", "count"),
         " parameters",
     ]
