@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -87,7 +88,7 @@ def page(records: Mapping[str, RunRecord], seeds: int) -> str:
     """docs/evidence.md."""
     setting, packed = Setting(seeds=seeds), Packed(records)
     found = [judge(claim(name), setting, packed) for name in IDS]  # type: ignore[arg-type]
-    missing = [item for item in found if item.judgement.verdict == "undecided" and not item.judgement.details]
+    missing = [item for item in found if math.isnan(item.judgement.measured.value)]
     judged = [item for item in found if item not in missing]
     hardware = Counter(
         f"{r.hardware.get('processor', 'unknown')}, {r.hardware.get('threads')} thread"
