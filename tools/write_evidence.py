@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -87,7 +88,7 @@ def page(records: Mapping[str, RunRecord], seeds: int) -> str:
     """docs/evidence.md."""
     setting, packed = Setting(seeds=seeds), Packed(records)
     found = [judge(claim(name), setting, packed) for name in IDS]  # type: ignore[arg-type]
-    missing = [item for item in found if item.judgement.verdict == "undecided" and not item.judgement.details]
+    missing = [item for item in found if math.isnan(item.judgement.measured.value)]
     judged = [item for item in found if item not in missing]
     hardware = Counter(
         f"{r.hardware.get('processor', 'unknown')}, {r.hardware.get('threads')} thread"
@@ -99,7 +100,8 @@ def page(records: Mapping[str, RunRecord], seeds: int) -> str:
         "Written by `python tools/write_evidence.py` from the records in `data/runs/records.jsonl`. Rules were",
         "fixed before the runs ([how](methods.md)). Everything ran on a model of our own of 0.1 M parameters",
         "(`tiny`: width 64, 2 layers, 64 characters) on a CPU: a verdict here is about that set-up, not about models",
-        "of billions.",
+        "of billions. Verdicts rest on 120 steps unless a claim says otherwise; runs that no verdict rests on",
+        "yet are kept among the records.",
         "",
         f"{len(records)} runs, {seeds} seeds; {'; '.join(hardware)}; {'; '.join(versions)}.", "",
         "| claim | statement | predicted | measured (95%) | verdict | runs |", "|---|---|---|---|---|---|",

@@ -29,7 +29,12 @@ def judge(setting: Setting, lookup: Lookup) -> Judgement:
         quotients = [pair["b"] / pair["a"] for pair in record.norms.values()]
         medians.append(math.log(statistics.median(quotients)))
         shares.append(sum(q > 1 for q in quotients) / len(quotients))
-    details = {"share_of_modules": shares, "rank": MIDDLE_RANK, "steps": cell.base.steps}
+    details = {
+        "share_of_modules": shares,
+        "rank": MIDDLE_RANK,
+        "steps": cell.base.steps,
+        "pitfall": "a short run: B grows with steps",
+    }
     return against(
         interval(medians).map(math.exp), 1.0, math.inf, "median over modules of B's norm over A's", details
     )

@@ -34,7 +34,11 @@ def judge(setting: Setting, lookup: Lookup) -> Judgement:
         if record is None or record.status != "ok":
             return undecided("a kernel is missing")
         found[rank].append(record.measured["alignment"])
-    details = {"alignment": {str(rank): sum(v) / len(v) for rank, v in found.items()}, "samples": SAMPLES}
+    details = {
+        "alignment": {str(rank): sum(v) / len(v) for rank, v in found.items()},
+        "samples": SAMPLES,
+        "pitfall": "the last layers can dominate both kernels",
+    }
     what = f"kernel alignment at rank {MIDDLE_RANK}"
     return against(interval(found[MIDDLE_RANK]), ALIKE, float("inf"), what, details)
 
