@@ -43,7 +43,7 @@ BUILDERS: dict[str, str] = {
     **dict.fromkeys("t5 mt5 whisper clip".split(), "encoders"),
     **dict.fromkeys(
         "bert roberta xlm-roberta camembert data2vec-text ernie roberta-prelayernorm xlm-roberta-xl megatron-bert "
-        "bert-generation electra rembert roformer mpnet distilbert".split(),
+        "bert-generation electra rembert mpnet distilbert".split(),
         "bert",
     ),
     **dict.fromkeys(

@@ -18,7 +18,7 @@ ALONE = {
     "bart": "BartForCausalLM", "mvp": "MvpForCausalLM", "plbart": "PLBartForCausalLM", "mbart": "MBartForCausalLM",
     "marian": "MarianForCausalLM", "pegasus": "PegasusForCausalLM", "blenderbot": "BlenderbotForCausalLM",
     "blenderbot-small": "BlenderbotSmallForCausalLM", "bigbird_pegasus": "BigBirdPegasusForCausalLM",
-    "trocr": "TrOCRForCausalLM", "whisper": "WhisperForCausalLM",
+    "trocr": "TrOCRForCausalLM",
 }  # fmt: skip
 WHOLE = {
     "bart": "BartForConditionalGeneration", "mvp": "MvpForConditionalGeneration",
@@ -30,7 +30,6 @@ EXTRA: dict[str, dict[str, list[Any]]] = {
     "trocr": {"use_learned_position_embeddings": [True, False], "layernorm_embedding": [True, False],
               "cross_attention_hidden_size": [None, 10]},
     "bigbird_pegasus": {"use_bias": [True, False]},
-    "whisper": {"num_mel_bins": [5]},
 }  # fmt: skip
 TARGETS = [
     "all-linear",

@@ -29,7 +29,6 @@ CLASSES = {
     "bert-generation": ("BertGenerationDecoder",),
     "electra": ("ElectraForMaskedLM", "ElectraForCausalLM"),
     "rembert": ("RemBertForMaskedLM", "RemBertForCausalLM", "RemBertModel"),
-    "roformer": ("RoFormerForMaskedLM", "RoFormerForCausalLM"),
     "mpnet": ("MPNetForMaskedLM", "MPNetModel"),
     "distilbert": ("DistilBertForMaskedLM",),
 }  # fmt: skip

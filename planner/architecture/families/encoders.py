@@ -161,10 +161,6 @@ def _whisper_stem(trace: Trace, cfg: Fields, base: str, hidden: int, frames: int
 
 def _whisper(cfg: Fields) -> Architecture:
     """Whisper: a stem of convolutions, an encoder over a fixed number of frames, a decoder over the text."""
-    if str((cfg.list("architectures", []) or [""])[0]).endswith("ForCausalLM"):
-        from .bart import build as decoder_alone
-
-        return decoder_alone(cfg)
     hidden, vocab = cfg.int("d_model"), cfg.int("vocab_size")
     frames, positions = cfg.int("max_source_positions", 1500), cfg.int("max_target_positions", 448)
     headed = class_name(cfg, "ForConditionalGeneration", "Model") != "Model"
