@@ -56,7 +56,7 @@ def estimate_memory(
         found = [
             _stage(arch, setup, pairs, whole, weights, stage, merges=merges) for stage in stages(arch, setup)
         ]
-    except (KeyError, IndexError, StopIteration) as error:  # a value that no rule has made
+    except (KeyError, IndexError, StopIteration, ZeroDivisionError) as error:  # a value that no rule has made
         raise UnsupportedArchitectureError(
             f"the memory of {arch.model_type} is not known: its layers join values in a way that no rule covers."
         ) from error
