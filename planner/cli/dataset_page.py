@@ -93,7 +93,7 @@ def _information(report: DatasetReport) -> Table:
     info, ways = report.information, report.ways
     table = _table("Information", "duplicates once")
     if report.kind == "rl":
-        table.add_row("prompts' episodes", f"{info.units:,}")
+        table.add_row("episodes", f"{info.units:,}")
         table.add_row(
             "at most", f"{units.bits(info.bits)} ({units.significant(info.bits_per_unit)} an episode)"
         )

@@ -19,6 +19,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InputError
+
 PLACES = 64
 GROUP = 4
 LIKE = 0.8
@@ -40,8 +42,14 @@ class _Column:
         self._kind = np.dtype(kind)
 
     def append(self, values: NDArray[Any]) -> None:
-        """Write values behind the others. Raises OSError where the disk is full."""
-        self._file.write(np.ascontiguousarray(values).tobytes())
+        """Write values behind the others. Raises InputError where the disk is full."""
+        try:
+            self._file.write(np.ascontiguousarray(values).tobytes())
+        except OSError as error:
+            folder = tempfile.gettempdir()
+            raise InputError(
+                "TMPDIR", folder, "a folder with room for 140 bytes a row", f"{error.strerror}."
+            ) from error
 
     def portions(self, size: int) -> Iterator[tuple[int, NDArray[Any]]]:
         """The values in order, `size` at a time, each portion with the number of its first row."""
@@ -171,6 +179,8 @@ class Register:
                 values.append(found[mine])
                 rows.append(mine + first)
             every, where = np.concatenate(values), np.concatenate(rows)
+            if not len(every):
+                continue
             order = np.argsort(every, kind="stable")
             every = every[order]
             yield where[order], np.concatenate([[False], every[1:] == every[:-1]])

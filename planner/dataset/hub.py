@@ -67,8 +67,18 @@ def rows(name: str, split: str | None, config: str | None) -> Iterator[Any]:
             f"{name} is no file or folder here; reading it from the hub needs an extra: "
             "pip install 'lora-plan[data]'."
         ) from None
+    from huggingface_hub import constants
+
+    offline = (
+        constants.HF_HUB_OFFLINE
+    )  # then what `datasets` has kept is all there is, and it is not streamed
+    if not offline and not model_hub._reachable(constants.ENDPOINT):
+        raise HubError(
+            f"{name} is no file or folder here, and the hub cannot be reached. HF_HUB_OFFLINE=1 reads it from the "
+            "cache of `datasets`, where that has it."
+        )
     try:
-        found = datasets.load_dataset(name, config, split=split, streaming=True)
+        found = datasets.load_dataset(name, config, split=split, streaming=not offline)
         if isinstance(found, dict):
             names = list(found)
             split = "train" if "train" in names else names[0]

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from .streams import DamagedError, Stream, lines
+from .streams import BLOCK_BYTES, DamagedError, Stream, lines
 
 Row = tuple[int, Any, str | None]
 MAX_LINE_BYTES = 8 << 20
@@ -144,13 +144,19 @@ class _Text:
         self._line, self._counted = 1, 0
 
     def more(self) -> bool:
-        """Read another block; false at the end. Raises DamagedError."""
+        """Read as much again as waits, at least a block; false at the end. Raises DamagedError.
+
+        A value is tried anew behind each reading, so that readings of one size would take time by its square."""
         if self.ended:
             return False
-        data = self.stream.read()
-        self.ended = not data
         self.drop("")
-        self.text += self._decoder.decode(data, final=not data)
+        wanted, parts = max(BLOCK_BYTES, len(self.text)), []
+        while wanted > 0 and not self.ended:
+            data = self.stream.read()
+            self.ended = not data
+            wanted -= len(data)
+            parts.append(self._decoder.decode(data, final=not data))
+        self.text += "".join(parts)
         return True
 
     def drop(self, keep: str) -> None:
@@ -181,9 +187,10 @@ class _Text:
         while True:
             try:
                 found, end = decoder.raw_decode(self.text, self.at)
-                if end < len(self.text) or self.ended or not self.more():
-                    self.at = end if end <= len(self.text) else len(self.text)
+                if end < len(self.text) or self.ended:  # a number may go on in the next block
+                    self.at = end
                     return found
+                self.more()
             except RecursionError:
                 raise ValueError("is nested too deeply") from None
             except ValueError:
@@ -208,6 +215,7 @@ def json_document(stream: Stream, limit: int = MAX_LINE_BYTES) -> Iterator[Row]:
             yield from _object(text)
         elif opening:
             yield text.here(), None, "is neither a JSON array nor an object"
+            return
         if text.peek():
             yield text.here(), None, "has something behind the end of the JSON document"
     except DamagedError as error:

@@ -46,6 +46,12 @@ def first_epoch_loss(source: str | os.PathLike[str]) -> float:
         raise InputError("run", str(path), "a run record, a JSON file", f"{reason}.") from error
     if not isinstance(record, dict):
         raise InputError("run", str(path), "a run record, a JSON object")
+    config = record.get("config")
+    kind = config.get("kind", "sft") if isinstance(config, dict) else "sft"
+    if kind != "sft":
+        raise InputError(
+            "run", str(path), "a run that learned from tokens (kind sft)", f"It is one of {kind}."
+        )
     measured = record.get("measured")
     stated = measured.get("first_epoch_loss") if isinstance(measured, dict) else None
     if stated is not None and _number(stated) and stated >= 0:

@@ -68,6 +68,8 @@ def _json_kind(start: bytes, by_name: FileKind | None) -> FileKind:
         others = start[len(first) :].strip()
         if others or by_name == "jsonl":
             return "jsonl"
+        if by_name == "json":
+            return "json"
         try:
             recognise(value)
             return "jsonl"
@@ -124,7 +126,9 @@ def data_file(path: Path, label: str, encoding: str | None = None) -> tuple[Data
         notice = Notice(
             "named-otherwise", f"{label} is named {shown} and holds {what.get(kind, kind)}: read so."
         )
-    elif kind in ("parquet", "arrow") and found is None and path.stat().st_size:
+    elif kind in ("parquet", "arrow") and found is None:
+        if not path.stat().st_size:
+            return DataFile(path, label, "text", None, suffix), None
         raise InputError("data", str(path), f"a file of {kind}", "Its content is something else.")
     return DataFile(path, label, kind, None, suffix), notice
 

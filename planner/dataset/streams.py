@@ -34,6 +34,14 @@ def compression(head: bytes) -> str | None:
     return next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
 
 
+def check_encoding(name: str) -> None:
+    """Raise InputError where this is no encoding of text."""
+    try:
+        "a".encode(name)  # an empty text is not looked at
+    except (LookupError, UnicodeError) as error:
+        raise InputError("encoding", name, "an encoding that Python knows, as latin-1 or utf-16") from error
+
+
 class _Zstd:
     """zstd frames one after the other. The library's own reader takes a file that is cut off for a whole one."""
 
@@ -98,6 +106,7 @@ class Stream:
         self._decoder: codecs.IncrementalDecoder | None = None
         self._first = True
         if encoding is not None:
+            check_encoding(encoding)
             self._decoder = codecs.getincrementaldecoder(encoding)(errors="surrogateescape")
 
     def __enter__(self) -> Stream:

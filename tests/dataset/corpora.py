@@ -25,7 +25,9 @@ class Meaning:
 
 def chat(chance: random.Random, system: bool, turns: int | None = None) -> Chat:
     """A conversation that begins with the user, or a system prompt, and ends with the assistant."""
-    said: Chat = [{"role": "system", "content": passage(chance, 1, 8)}] if system and chance.random() < 0.4 else []
+    said: Chat = (
+        [{"role": "system", "content": passage(chance, 1, 8)}] if system and chance.random() < 0.4 else []
+    )
     for _ in range(turns or chance.choice((1, 1, 2, 3, 4))):
         said.append({"role": "user", "content": passage(chance)})
         said.append({"role": "assistant", "content": passage(chance)})
@@ -57,7 +59,8 @@ def prompt_completion(chance: random.Random, system: bool) -> tuple[dict[str, An
 
 def alpaca(chance: random.Random, system: bool) -> tuple[dict[str, Any], Meaning]:
     """instruction, input, output; an instruction with its input is one message."""
-    row = {"instruction": passage(chance) or "x", "input": chance.choice(("", passage(chance))), "output": passage(chance)}
+    question, context = passage(chance) or "x", chance.choice(("", passage(chance)))
+    row = {"instruction": question, "input": context, "output": passage(chance)}
     asked = f"{row['instruction']}\n\n{row['input']}" if row["input"].strip() else row["instruction"]
     said: Chat = [{"role": "user", "content": asked}, {"role": "assistant", "content": row["output"]}]
     return row, Meaning(((said, 1),))
@@ -100,9 +103,12 @@ FORMATS: dict[str, Callable[[random.Random, bool], tuple[dict[str, Any], Meaning
 }  # fmt: skip
 
 
-def corpus(form: str, rows: int, seed: int, system: bool = True) -> tuple[list[dict[str, Any]], list[Meaning]]:
+def corpus(
+    form: str, rows: int, seed: int, system: bool = True
+) -> tuple[list[dict[str, Any]], list[Meaning]]:
     """Rows of a format with what they mean; no plain text is empty."""
-    chance, found = random.Random(f"{form} {seed}"), []
+    chance = random.Random(f"{form} {seed}")
+    found: list[tuple[dict[str, Any], Meaning]] = []
     while len(found) < rows:
         row, meaning = FORMATS[form](chance, system)
         if all((prompt + completion).strip() for prompt, completion in meaning.plain):

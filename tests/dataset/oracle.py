@@ -1,7 +1,7 @@
 """Tokens and loss tokens as transformers itself counts them, row by row, with its own template and tokenizer.
 
-Loss: where a template marks what the assistant writes, transformers' assistant mask; elsewhere the tokens behind those
-that the conversation has up to a turn (ready for the assistant) by itself, up to those that it has with the turn.
+Loss: where a template marks what the assistant writes, transformers' assistant mask; elsewhere the tokens behind
+those that the conversation has up to a turn (ready for the assistant) by itself, up to those that it has with it.
 """
 
 from __future__ import annotations

@@ -58,16 +58,15 @@ LLAMA = """{{- bos_token }}
 {%- if tools %}{{- "<|start_header_id|>tools<|end_header_id|>\\n\\n" + (tools | tojson(indent=2)) + "<|eot_id|>" }}
 {%- endif %}
 {%- for message in messages %}
-    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n'+ message['content'] | trim + '<|eot_id|>' }}
+    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}
+    {{- message['content'] | trim + '<|eot_id|>' }}
 {%- endfor %}
 {%- if add_generation_prompt %}
     {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
 {%- endif %}
 """
 LLAMA_MARKED = LLAMA.replace(
-    "    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\\\n\\\\n'+ message['content'] | trim + "
-    "'<|eot_id|>' }}",
-    "    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\\\n\\\\n' }}\n"
+    "    {{- message['content'] | trim + '<|eot_id|>' }}",
     "    {%- if message['role'] == 'assistant' %}{% generation %}{{- message['content'] | trim + '<|eot_id|>' }}"
     "{% endgeneration %}\n    {%- else %}{{- message['content'] | trim + '<|eot_id|>' }}{%- endif %}",
 )
@@ -85,8 +84,9 @@ CHATML_MARKED = (
 )
 # Earlier turns lose their reasoning, as in Qwen3's template.
 THINKING = (
-    "{%- set ns = namespace(last=0) %}{%- for m in messages %}{%- if m.role == 'user' %}{%- set ns.last = loop.index0 %}"
-    "{%- endif %}{%- endfor %}{%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' }}"
+    "{%- set ns = namespace(last=0) %}{%- for m in messages %}{%- if m.role == 'user' %}"
+    "{%- set ns.last = loop.index0 %}{%- endif %}{%- endfor %}"
+    "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' }}"
     "{%- if m.role == 'assistant' and m.reasoning_content and loop.index0 > ns.last %}"
     "{{- '<think>\\n' + m.reasoning_content + '\\n</think>\\n\\n' }}{%- endif %}"
     "{{- m.content + '<|im_end|>\\n' }}{%- endfor %}"
@@ -100,11 +100,14 @@ MISTRAL = (
     "{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
 )
 GEMMA = (
-    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
+    "{% endif %}"
     "{% for message in messages %}{% if (message['role'] == 'assistant') %}{% set role = 'model' %}{% else %}"
     "{% set role = message['role'] %}{% endif %}{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + "
     "'<end_of_turn>\n' }}{% endfor %}{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}"
 )
+
+assert all("generation %}" in marked for marked in (LLAMA_MARKED, CHATML_MARKED))
 
 # name: (kind of tokenizer, template)
 TEMPLATES = {
