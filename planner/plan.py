@@ -240,6 +240,12 @@ class Plan:
                 "high": lr.high,
                 "full_finetune": lr.full_finetune,
                 "law": lr.law,
+                "about": {
+                    "title": lr.fact.title,
+                    "form": lr.fact.form,
+                    "fitted_on": lr.fact.fitted_on,
+                    "regret": lr.fact.regret_text,
+                },
                 "basis": lr.basis,
                 "family": lr.family,
                 "family_known": lr.family_known,

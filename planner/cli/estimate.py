@@ -28,6 +28,12 @@ def _datasets() -> Iterable[str]:
     return [fact.name for fact in facts.datasets()]
 
 
+def _laws() -> Iterable[str]:
+    from .. import facts
+
+    return [fact.id for fact in facts.laws()]
+
+
 SECTIONS = {
     "Model and adapter": MODEL_AND_ADAPTER,
     "More of PEFT's LoraConfig": PEFT,
@@ -35,6 +41,7 @@ SECTIONS = {
     "Machines": MACHINE,
     "Step": STEP,
     "What is held and how": (*HELD, *SPREAD),
+    "Learning rate": ("law",),
 }
 OWN = ("seq_len", "batch", "checkpointing")  # fmt: skip
 
@@ -60,6 +67,12 @@ OWN = ("seq_len", "batch", "checkpointing")  # fmt: skip
     default=False,
     show_default=True,
     help="Compute activations again in the backward pass.",
+)
+@click.option(
+    "--law",
+    metavar="NAME|FILE",
+    shell_complete=complete(_laws),
+    help="A learning-rate law by name, or a file of `fit --out`. Default: our own fit.",
 )
 @run_options(MACHINE)
 @run_options(tuple(name for name in (*STEP, *HELD, *SPREAD) if name not in OWN))
