@@ -212,6 +212,7 @@ class Plan:
     memory: dict[str, Any] | None = None
     time: dict[str, Any] | None = None
     cost: dict[str, Any] | None = None
+    serving: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON contract, schema 1. Unknown is null."""
@@ -249,6 +250,7 @@ class Plan:
             "memory": self.memory,
             "time": self.time,
             "cost": self.cost,
+            "serving": self.serving,
             "warnings": [dict(vars(notice)) for notice in self.warnings],
             "sources": [{"used_for": use, **vars(source)} for use, source in self.sources],
         }

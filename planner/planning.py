@@ -4,12 +4,12 @@ the cost."""
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from . import estimator
-from .adapter import adapt
+from .adapter import Adapted, adapt
 from .adapter.whole import NOTHING_WHOLE, trained_whole
 from .errors import InputError, PlannerError, UnsupportedArchitectureError
 from .plan import Plan
@@ -23,7 +23,8 @@ USUAL: dict[str, Any] = {
     "precision": "bf16", "autocast": False, "quantize": None, "optimizer": "adamw", "lora_dropout": 0.0,
     "attention_kernel": "sdpa", "kernels": "transformers", "loss": "full", "packing": "full", "accumulation": 1,
     "gpu": None, "gpus": 1, "gpus_per_node": 8, "sharding": None, "tensor_parallel": 1, "pipeline_parallel": 1,
-    "expert_parallel": 1, "offload": "none", "trainer": "plain", "price": None, "calibration": None,
+    "expert_parallel": 1, "sequence_parallel": 1, "shard_size": None,
+    "offload": "none", "trainer": "plain", "price": None, "calibration": None,
 }  # fmt: skip
 
 
@@ -49,7 +50,9 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
     """The plan with memory, time and cost."""
     from . import hardware
     from .cost import cost_of, list_price, own_price, run_time
+    from .fewest import fewest_gpus
     from .running import Running, calibration_of, setup_from
+    from .serving import SOURCE, serving
 
     machine = None
     price = own_price(options["price"]) if options["price"] is not None else None
@@ -81,7 +84,11 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
                 raise
             memory[method] = None  # this method cannot be run so: the one that was asked for can
             continue
-        memory[method] = {k: v for k, v in found.to_dict(room).items() if k != "moments"}
+        least = fewest_gpus(run, room) if room else None
+        memory[method] = {
+            **{k: v for k, v in found.to_dict(room).items() if k != "moments"},
+            "fewest": least.to_dict() if least else None,
+        }
         if method != main:
             continue
         notices += found.notices
@@ -91,10 +98,22 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
             time = run_time(step, _processed(plan), bool(given.measurements))
             asked = price or list_price(machine.accelerator)
             cost = cost_of(time, asked) if asked else None
+    served = None
+    if machine is not None:
+        served = serving(
+            arch, plan.adapter.params, _largest_rank(pairs, spec.rank), machine, tokens=plan.workload.seq_len,
+            quantize=options["quantize"] or "none",
+        )  # fmt: skip
     return replace(
         plan, memory=memory, time=time.to_dict() if time else None, cost=cost.to_dict() if cost else None,
-        warnings=(*plan.warnings, *dict.fromkeys(notices)),
+        serving=served.to_dict() if served else None, warnings=(*plan.warnings, *dict.fromkeys(notices)),
+        sources=(*plan.sources, *([("serving", SOURCE)] if served else [])),
     )  # fmt: skip
+
+
+def _largest_rank(pairs: Iterable[Adapted], rank: int) -> int:
+    """The largest rank in use, for which a server reserves room."""
+    return max((pair.rank for item in pairs for pair in item.pairs), default=rank)
 
 
 def _processed(plan: Plan) -> int | None:
