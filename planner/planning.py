@@ -4,17 +4,22 @@ the cost."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import estimator
-from .adapter import Adapted, adapt
+from .adapter import adapt
 from .adapter.whole import NOTHING_WHOLE, trained_whole
 from .errors import InputError, PlannerError, UnsupportedArchitectureError
 from .plan import Plan
 from .schema import Architecture, Notice
 from .setup import Method
+
+if TYPE_CHECKING:  # loaded where memory is estimated
+    from .hardware import Cluster
+    from .moments import MemoryEstimate
+    from .running import Running
 
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
 QUANTIZED = "nf4"
@@ -46,13 +51,41 @@ def _setup_options(method: Method, options: Mapping[str, Any]) -> dict[str, Any]
     return {**found, "method": method}
 
 
+def _runs(
+    plan: Plan, arch: Architecture, options: Mapping[str, Any], machine: Cluster | None, main: Method
+) -> Iterator[tuple[Method, Running | None]]:
+    """The run of each method; None for one that cannot be run so, unless it is the one asked for (`main`)."""
+    from .running import Running, setup_from
+
+    spec = plan.adapter.spec
+    pairs = adapt(arch, spec)
+    whole = trained_whole(arch, spec, pairs)
+    for method in METHODS:
+        try:
+            setup = setup_from(_setup_options(method, options), plan.workload.seq_len)
+        except InputError:
+            if method == main:
+                raise
+            yield method, None
+            continue
+        trained = (None, (), NOTHING_WHOLE) if method == "full" else (spec, pairs, whole)
+        yield method, Running(plan.model.id, arch, *trained, setup, machine)
+
+
+def _memory(run: Running, found: MemoryEstimate, room: int | None) -> dict[str, Any]:
+    """The contract's entry of a method, with the fewest GPUs on which it fits."""
+    from .fewest import fewest_gpus
+
+    least = fewest_gpus(run, room) if room else None
+    said = {name: value for name, value in found.to_dict(room).items() if name != "moments"}
+    return {**said, "fewest": least.to_dict() if least else None}
+
+
 def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Plan:
-    """The plan with memory, time and cost."""
+    """The plan with memory, time, cost and serving."""
     from . import hardware
     from .cost import cost_of, list_price, own_price, run_time
-    from .fewest import fewest_gpus
-    from .running import Running, calibration_of, setup_from
-    from .serving import SOURCE, serving
+    from .running import calibration_of
 
     machine = None
     price = own_price(options["price"]) if options["price"] is not None else None
@@ -62,34 +95,20 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
             hardware.find(options["gpu"]), estimator.whole_number("gpus", options["gpus"]),
             per_node=estimator.whole_number("gpus-per-node", options["gpus_per_node"]),
         )  # fmt: skip
-    room = machine.accelerator.memory_bytes if machine else None
-    spec = plan.adapter.spec
-    pairs = adapt(arch, spec)
-    whole = trained_whole(arch, spec, pairs)
     main: Method = "lora" if options["quantize"] in (None, "none") else "qlora"
     notices: list[Notice] = []
     memory: dict[str, Any] = {}
     time = cost = None
-    for method in METHODS:
-        full = method == "full"
+    for method, run in _runs(plan, arch, options, machine, main):
         try:
-            setup = setup_from(_setup_options(method, options), plan.workload.seq_len)
-            run = Running(
-                plan.model.id, arch, None if full else spec, () if full else pairs,
-                NOTHING_WHOLE if full else whole, setup, machine,
-            )  # fmt: skip
-            found = run.memory()
+            found = run.memory() if run else None
         except InputError:
             if method == main:
                 raise
-            memory[method] = None  # this method cannot be run so: the one that was asked for can
-            continue
-        least = fewest_gpus(run, room) if room else None
-        memory[method] = {
-            **{k: v for k, v in found.to_dict(room).items() if k != "moments"},
-            "fewest": least.to_dict() if least else None,
-        }
-        if method != main:
+            found = None
+        room = machine.accelerator.memory_bytes if machine else None
+        memory[method] = _memory(run, found, room) if run and found else None
+        if method != main or run is None or found is None:
             continue
         notices += found.notices
         step = run.time(given)
@@ -98,22 +117,30 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
             time = run_time(step, _processed(plan), bool(given.measurements))
             asked = price or list_price(machine.accelerator)
             cost = cost_of(time, asked) if asked else None
-    served = None
-    if machine is not None:
-        served = serving(
-            arch, plan.adapter.params, _largest_rank(pairs, spec.rank), machine, tokens=plan.workload.seq_len,
-            quantize=options["quantize"] or "none",
-        )  # fmt: skip
-    return replace(
+    done = replace(
         plan, memory=memory, time=time.to_dict() if time else None, cost=cost.to_dict() if cost else None,
-        serving=served.to_dict() if served else None, warnings=(*plan.warnings, *dict.fromkeys(notices)),
-        sources=(*plan.sources, *([("serving", SOURCE)] if served else [])),
+        warnings=(*plan.warnings, *dict.fromkeys(notices)),
     )  # fmt: skip
+    return _with_serving(done, arch, machine, options) if machine else done
 
 
-def _largest_rank(pairs: Iterable[Adapted], rank: int) -> int:
-    """The largest rank in use, for which a server reserves room."""
-    return max((pair.rank for item in pairs for pair in item.pairs), default=rank)
+def _with_serving(plan: Plan, arch: Architecture, machine: Cluster, options: Mapping[str, Any]) -> Plan:
+    """The plan with what serving its adapter takes."""
+    from .serving import SOURCE, serving
+
+    spec = plan.adapter.spec
+    rank = max((pair.rank for item in adapt(arch, spec) for pair in item.pairs), default=spec.rank)
+    found = serving(
+        arch,
+        plan.adapter.params,
+        rank,
+        machine,
+        tokens=plan.workload.seq_len,
+        quantize=options["quantize"] or "none",
+    )
+    if found is None:
+        return plan
+    return replace(plan, serving=found.to_dict(), sources=(*plan.sources, ("serving", SOURCE)))
 
 
 def _processed(plan: Plan) -> int | None:
