@@ -68,8 +68,11 @@ def _runs(
                 raise
             yield method, None
             continue
-        trained = (None, (), NOTHING_WHOLE) if method == "full" else (spec, pairs, whole)
-        yield method, Running(plan.model.id, arch, *trained, setup, machine)
+        full = method == "full"
+        yield method, Running(
+            plan.model.id, arch, None if full else spec, () if full else pairs, NOTHING_WHOLE if full else whole,
+            setup, machine,
+        )  # fmt: skip
 
 
 def _memory(run: Running, found: MemoryEstimate, room: int | None) -> dict[str, Any]:
