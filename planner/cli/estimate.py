@@ -60,24 +60,13 @@ SECTIONS = {
     "Step": STEP,
     "What is held and how": (*HELD, *SPREAD),
 }
-OWN = ("seq_len", "batch", "checkpointing")  # fmt: skip
 
 
 @click.command("estimate", cls=SectionedCommand, sections=SECTIONS, epilog=EPILOG)
 @adapter_options
 @data_options
-@click.option(
-    "--seq-len", type=Count(), help="Tokens a sequence. Default: 2048, or the model's context if shorter."
-)
-@click.option("--batch", type=Count(), default=1, show_default=True, help="Sequences in a step, of all GPUs.")
-@click.option(
-    "--checkpointing/--no-checkpointing",
-    default=False,
-    show_default=True,
-    help="Compute activations again in the backward pass.",
-)
 @run_options(MACHINE)
-@run_options(tuple(name for name in (*STEP, *HELD, *SPREAD) if name not in OWN))
+@run_options((*STEP, *HELD, *SPREAD))
 @click.option("--explain", is_flag=True, help="Say where each number comes from.")
 @json_option
 def command(as_json: bool, explain: bool, **options: Any) -> None:

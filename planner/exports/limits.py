@@ -27,7 +27,7 @@ _REMEDY = {
     "use_rslora": "The nearest is alpha / rank with alpha times the square root of the rank.",
     "target_parameters": "The nearest leaves them frozen: --experts none, and no --target-parameters.",
 }
-ONE_GPU_WORK = ("tensor_parallel", "pipeline_parallel", "expert_parallel")
+ONE_GPU_WORK = ("tensor_parallel", "pipeline_parallel", "expert_parallel", "sequence_parallel")
 
 
 def lora_fields(config: Mapping[str, Any], trainer: str, has: Iterable[str]) -> None:
