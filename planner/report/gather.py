@@ -11,7 +11,7 @@ from typing import Any
 
 from ..adapter.options import DEFAULTS
 from ..errors import InputError, PlannerError
-from ..exports import export
+from ..exports import peft_config
 from ..planning import estimate
 from ..setup import Setup
 from . import machine
@@ -105,7 +105,7 @@ def _config(model: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     known = {**DEFAULTS, "adapter": None, "adapter_dtype": None, "trust_remote_code": None}
     chosen = {name: value for name, value in options.items() if name in known}
     try:
-        return {"config": export("peft", model, **chosen), "reason": None}
+        return {"config": peft_config(model, **chosen), "reason": None}
     except PlannerError as error:
         return {"config": None, "reason": str(error)}
 
