@@ -12,7 +12,14 @@ from planner.dataset.sources import SUFFIXES
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
-FREE = ("formats.", "lengths.", "lengths_bytes.", "information.groups.", "information.rule.", "warnings.")
+FREE: tuple[str, ...] = (
+    "formats.",
+    "lengths.",
+    "lengths_bytes.",
+    "information.groups.",
+    "information.rule.",
+    "warnings.",
+)
 FREE += tuple(f"information.{way}." for way in ("compression", "measured", "pairs"))
 
 
