@@ -117,7 +117,7 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
         step = run.time(given)
         if step is not None and machine is not None:
             notices += step.notices
-            time = run_time(step, _processed(plan), bool(given.measurements))
+            time = run_time(step, processed_tokens(plan), bool(given.measurements))
             asked = price or list_price(machine.accelerator)
             cost = cost_of(time, asked) if asked else None
     done = replace(
@@ -146,7 +146,7 @@ def _with_serving(plan: Plan, arch: Architecture, machine: Cluster, options: Map
     return replace(plan, serving=found.to_dict(), sources=(*plan.sources, ("serving", SOURCE)))
 
 
-def _processed(plan: Plan) -> int | None:
+def processed_tokens(plan: Plan) -> int | None:
     """Tokens that the run processes; an episode is a sequence."""
     info, work = plan.information, plan.workload
     if info is None:
@@ -158,7 +158,8 @@ def _processed(plan: Plan) -> int | None:
 def estimate(
     model: str | os.PathLike[str] | Mapping[str, Any] | None = None, *, rank: int = 32, alpha: float = 32,
     layers: str | Sequence[str] | None = None, targets: str | Sequence[str] | None = None,
-    experts: str = "scaled", seq_len: int | None = None, batch: int = 1, checkpointing: bool | str = False,
+    experts: str = "scaled", seq_len: int | None = None, batch: int | None = None,
+    checkpointing: bool | str = False,
     **options: Any,
 ) -> Plan:  # fmt: skip
     """The Plan of a LoRA fine-tune of `model`: a name, a path, or a config as a mapping.
@@ -168,15 +169,18 @@ def estimate(
     (InputError, ConfigError, UnknownModelError, HubError, UnsupportedArchitectureError) whose message says
     what to do.
     """
+    request = _given(dict(locals()))
     asked = {name: options.pop(name, usual) for name, usual in USUAL.items()}
+    sequences = 1 if batch is None else batch
     layerwise = "layer" if checkpointing is True else checkpointing or "none"
     try:
         plan = estimator.estimate(
             model, rank=rank, alpha=alpha, layers=layers, targets=targets, experts=experts, seq_len=seq_len,
-            batch=batch, checkpointing=layerwise != "none", **options,
+            batch=sequences, checkpointing=layerwise != "none", **options,
         )  # fmt: skip
     except TypeError as error:
         raise _unknown(error, options) from error
+    plan = replace(plan, request=request)
     _, arch = estimator.load(
         estimator.model_of({"model": model, "adapter": options.get("adapter")}),
         options.get("trust_remote_code", False),
@@ -187,10 +191,17 @@ def estimate(
         )
         return replace(plan, warnings=(*plan.warnings, notice))
     try:
-        return _with_run(plan, arch, {**asked, "batch": batch, "checkpointing": layerwise})
+        return _with_run(plan, arch, {**asked, "batch": sequences, "checkpointing": layerwise})
     except UnsupportedArchitectureError as error:
         notice = Notice("no-memory", f"Memory, time and cost are not estimated: {error}")
         return replace(plan, warnings=(*plan.warnings, notice))
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a caller gave, by name: values that are not the usual ones, and every further option."""
+    named = {"rank": 32, "alpha": 32, "experts": "scaled", "checkpointing": False}
+    own = {name: value for name, value in values.items() if name != "options" and value != named.get(name)}
+    return {**own, **values["options"]}
 
 
 def _unknown(error: TypeError, options: Mapping[str, Any]) -> Exception:
