@@ -25,7 +25,8 @@ METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
 QUANTIZED = "nf4"
 # Usual values of the options that say how the fine-tune is run.
 USUAL: dict[str, Any] = {
-    "precision": "bf16", "autocast": False, "quantize": None, "optimizer": "adamw", "lora_dropout": 0.0,
+    "precision": "bf16", "autocast": False, "quantize": None, "quantize_experts": False, "optimizer": "adamw",
+    "lora_dropout": 0.0,
     "attention_kernel": "sdpa", "kernels": "transformers", "loss": "full", "packing": "full", "accumulation": 1,
     "gpu": None, "gpus": 1, "gpus_per_node": 8, "sharding": None, "tensor_parallel": 1, "pipeline_parallel": 1,
     "expert_parallel": 1, "sequence_parallel": 1, "shard_size": None,
@@ -111,9 +112,9 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
             found = None
         room = machine.accelerator.memory_bytes if machine else None
         memory[method] = _memory(run, found, room) if run and found else None
+        notices += found.notices if found else ()
         if method != main or run is None or found is None:
             continue
-        notices += found.notices
         step = run.time(given)
         if step is not None and machine is not None:
             notices += step.notices

@@ -70,8 +70,9 @@ class Setup:
     backward pass. `packing`: sequences are "full", or shorter ones are "padded" (attention gets a mask) or "packed"
     together (documents kept apart by lengths under flash attention, by a mask otherwise). `upcast_small`:
     norms and what is not quantised in float32, as PEFT's
-    prepare_model_for_kbit_training leaves them. `input_grads`: the embedding's output needs a gradient (HF switches
-    it on with checkpointing); None follows checkpointing. `loss_chunk` tokens go through a chunked loss at a time.
+    prepare_model_for_kbit_training leaves them. `quantize_experts`: tensors of experts are quantised like Linear
+    modules, which transformers 5 with bitsandbytes leaves in 16 bits. `input_grads`: the embedding's output needs a
+    gradient (HF switches it on with checkpointing); None follows checkpointing. `loss_chunk` tokens go through a chunked loss at a time.
     `optimizer_kernel`: how AdamW runs: fused (HF's Trainer), foreach (torch's default on CUDA) or a loop over
     tensors.
     `shard_size` GPUs share one copy under "fsdp-hybrid" (None: all). `offload` keeps states, or also parameters, in
@@ -97,6 +98,7 @@ class Setup:
     kernels: Kernels = "transformers"
     lora_dropout: float = 0.0
     upcast_small: bool = False
+    quantize_experts: bool = False
     input_grads: bool | None = None
     optimizer_kernel: OptimizerKernel = "fused"
     optimizer_in_backward: bool = False

@@ -15,7 +15,7 @@ STEP = (
     "seq_len", "batch", "accumulation", "checkpointing", "no_checkpointing", "attention_kernel", "kernels", "loss",
     "packing",
 )  # fmt: skip
-HELD = ("precision", "autocast", "quantize", "optimizer", "lora_dropout", "trainer")
+HELD = ("precision", "autocast", "quantize", "quantize_experts", "optimizer", "lora_dropout", "trainer")
 SPREAD = (
     "sharding", "shard_size", "tensor_parallel", "pipeline_parallel", "expert_parallel", "sequence_parallel",
     "offload",
@@ -62,6 +62,9 @@ def _others() -> dict[str, dict[str, Any]]:
     """Options that are neither counts nor choices."""
     return {
         "autocast": {"is_flag": True, "help": "Autocast on 16-bit weights, as HF's Trainer runs them."},
+        "quantize_experts": {
+            "is_flag": True, "help": "Experts quantised too, which transformers 5 with bitsandbytes does not do.",
+        },
         "lora_dropout": {
             "type": float, "default": 0.0, "show_default": True, "help": "Dropout before the pairs.",
         },
