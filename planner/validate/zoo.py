@@ -1,4 +1,4 @@
-"""A zoo of our own: Llama-like models of four widths, pretrained here on our own text and kept on disk.
+"""A zoo of our own: Llama-like models of five widths, pretrained here on our own text and kept on disk.
 
 The same seed and shape give the same model on the same machine and versions. They lie under LORA_PLAN_CACHE/zoo,
 named by a hash of everything that makes them; a download is never needed.
@@ -54,12 +54,13 @@ class Shape:
 # One depth for all, so that width alone differs; rates fall with width as they must under Adam.
 ZOO = {
     "nano": Shape(16, 1, 2, 32, steps=40, batch=8),
+    "micro": Shape(32, 2, 2, 88, steps=1600, lr=6e-3),
     "tiny": Shape(64, 2, 4, 176, steps=1600, lr=4e-3),
     "mini": Shape(128, 2, 4, 344, steps=1000, lr=2e-3),
     "small": Shape(192, 2, 6, 512, steps=800, lr=1.5e-3),
     "medium": Shape(256, 2, 8, 688, steps=600, lr=1e-3),
 }
-WIDTHS = ("tiny", "mini", "small", "medium")
+WIDTHS = ("micro", "tiny", "mini", "small", "medium")
 
 
 def _sums(rng: random.Random) -> str:
