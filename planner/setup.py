@@ -74,8 +74,8 @@ class Setup:
     it on with checkpointing); None follows checkpointing. `loss_chunk` tokens go through a chunked loss at a time.
     `optimizer_kernel`: how AdamW runs: fused (HF's Trainer), foreach (torch's default on CUDA) or a loop over
     tensors.
-    `shard_size` GPUs share one copy under "fsdp-hybrid". `offload` keeps states, or also parameters, in host
-    memory. `sequence_parallel` splits sequences (Ulysses, context parallelism). `trainer` names the profile that
+    `shard_size` GPUs share one copy under "fsdp-hybrid" (None: all). `offload` keeps states, or also parameters, in
+    host memory. `sequence_parallel` splits sequences (Ulysses, context parallelism). `trainer` names the profile that
     filled the fields and gives the overheads.
     """
 

@@ -27,11 +27,11 @@ LAYERS = (
     "stored",
     "adapter",
     "flops memory capacity hardware information learning_rate regret",
-    "speed cost dataset",
+    "speed cost dataset serving",
     "plan notices",
     "estimator",
     "running",
-    "search measuring comparing planning",
+    "search measuring comparing fewest planning",
     "simulate validate exports report",
     "__init__",
     "cli __main__",
@@ -56,6 +56,12 @@ ALLOWED = {
     "rich": "cli",
     "huggingface_hub": "architecture.hub dataset",
     "tomli": "facts",
+    "datasets": "dataset.hub",
+    "jinja2": "dataset",
+    "orjson": "dataset",
+    "pyarrow": "dataset.tables",
+    "tokenizers": "dataset",
+    "zstandard": "dataset",
 }
 
 
@@ -177,7 +183,10 @@ def loaded(code: str) -> set[str]:
     return {name.partition(".")[0] for name in run.stderr.split()}
 
 
-NEVER = {"torch", "transformers", "peft", "accelerate", "numpy", "scipy", "pandas", "matplotlib", "typst"}
+NEVER = {
+    "torch", "transformers", "peft", "accelerate", "numpy", "scipy", "pandas", "matplotlib", "typst", "datasets",
+    "jinja2", "orjson", "pyarrow", "tokenizers", "zstandard",
+}  # fmt: skip
 MODEL = "meta-llama/Llama-3.1-8B"
 THROUGH_CLI = """
 from planner.cli import main
