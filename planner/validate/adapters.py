@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import PlannerError
 from ..estimator import estimate
-from ..exports import export
+from ..exports import peft_config
 from .records import RunConfig
 from .require import require
 
@@ -46,7 +46,7 @@ def attach(model: Any, config: RunConfig, shape: Mapping[str, Any]) -> Any:
     from peft import LoraConfig, get_peft_model
 
     alpha = config.alpha / (config.p * config.q)
-    options = export("peft", dict(shape), rank=config.rank, layers=config.layers, alpha=alpha)
+    options = peft_config(dict(shape), rank=config.rank, layers=config.layers, alpha=alpha)
     kept = {
         key: value for key, value in options.items() if key not in ("peft_type", "base_model_name_or_path")
     }
