@@ -54,9 +54,11 @@ def smallest_accelerator(resources: Mapping[str, float]) -> int | None:
     one of them is not known."""
     names = [key.partition(":")[2] for key in resources if key.startswith("accelerator_type:")]
     try:
-        return min((hardware.find(name).memory_bytes for name in names), default=None)
+        found = [hardware.find(name).memory_bytes for name in names]
     except PlannerError:
         return None
+    known = [size for size in found if size is not None]
+    return min(known, default=None) if len(known) == len(found) else None
 
 
 def need(config: RunConfig, device: str, threads: int, resources: Mapping[str, float]) -> Need:
