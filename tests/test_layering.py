@@ -46,6 +46,7 @@ ALLOWED = {
     "peft": HEAVY,
     "accelerate": HEAVY,
     "filelock": "validate",
+    "ray": "validate.executors.cluster",
     "numpy": f"{TABLES} {HEAVY} search.screen search.select learning_rate.figure",
     "scipy": TABLES,
     "pandas": f"{TABLES} learning_rate.figure",
