@@ -49,14 +49,14 @@ def published(which: str) -> Floats:
     table = data().cells.table
     rates = []
     for model, width in zip(table["model"].astype(str), table["hidden_size"], strict=True):
-        found = look_up(model_id=model, model_type="", hidden_size=int(width), named=True, law_id=TINKER)
+        found = look_up(model_id=model, model_type="", hidden_size=int(width), named=True, law=TINKER)
         if found.value is None and which == "all":
             found = look_up(
                 model_id=model,
                 model_type="",
                 hidden_size=int(width),
                 named=True,
-                law_id=TINKER,
+                law=TINKER,
                 family="qwen",
             )
         rates.append(np.nan if found.value is None else np.log(found.value))

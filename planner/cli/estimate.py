@@ -28,6 +28,12 @@ def _datasets() -> Iterable[str]:
     return [fact.name for fact in facts.datasets()]
 
 
+def _laws() -> Iterable[str]:
+    from .. import facts
+
+    return [fact.id for fact in facts.laws()]
+
+
 _DATA_OPTIONS = (
     click.option(
         "--dataset",
@@ -59,12 +65,19 @@ SECTIONS = {
     "Machines": MACHINE,
     "Step": STEP,
     "What is held and how": (*HELD, *SPREAD),
+    "Learning rate": ("law",),
 }
 
 
 @click.command("estimate", cls=SectionedCommand, sections=SECTIONS, epilog=EPILOG)
 @adapter_options
 @data_options
+@click.option(
+    "--law",
+    metavar="NAME|FILE",
+    shell_complete=complete(_laws),
+    help="A learning-rate law by name, or a file of `fit --out`. Default: our own fit.",
+)
 @run_options(MACHINE)
 @run_options((*STEP, *HELD, *SPREAD))
 @click.option("--explain", is_flag=True, help="Say where each number comes from.")

@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from .. import facts, units
+from .. import units
 from ..plan import Plan
 
 WIDE = 100
@@ -222,7 +222,7 @@ def _serving(plan: Plan) -> Table | None:
 
 
 def _explain(plan: Plan) -> RenderableType:
-    law = facts.law(plan.learning_rate.law)
+    law = plan.learning_rate.fact
     bits = f"{plan.capacity.bits_per_param:g} bits a parameter"
     reasons = (
         "exact: parameters are sums of r(d_in + d_out) over the adapted matrices of the model's inventory.",

@@ -15,13 +15,14 @@ Examples:
   lora-plan validate --list
   lora-plan validate C12 C15 C17 C19 C20
   lora-plan validate C4 C5 C14 --model tiny --budget 10m --out runs/
-  lora-plan validate C3 C18 --model tiny,mini,small,medium --json
+  lora-plan validate C3 C18 --model micro,tiny,mini,small --json
+  lora-plan validate C3 C6 --executor ray --address auto
 
 Killed or out of budget, the same command goes on where it stopped.
 """
 SECTIONS = {
     "What is tried": ("model", "seeds", "steps"),
-    "How it runs": ("device", "budget", "out", "workers", "threads", "executor"),
+    "How it runs": ("device", "budget", "out", "workers", "threads", "executor", "address"),
 }
 
 
@@ -33,7 +34,7 @@ SECTIONS = {
     "--model",
     default="tiny",
     show_default=True,
-    help="nano, tiny, mini, small or medium, made here on first use; or anything transformers loads. A comma list "
+    help="nano, micro, tiny, mini, small or medium, made on first use; or anything transformers loads. A comma list "
     "for claims about width.",
 )
 @click.option("--seeds", type=Count(), default=3, show_default=True, help="Repetitions; intervals need two.")
@@ -45,7 +46,8 @@ SECTIONS = {
 )
 @click.option("--workers", type=Count(), default=1, show_default=True, help="Processes, one a GPU in turn.")
 @click.option("--threads", type=Count(), default=1, show_default=True, help="CPU threads a process.")
-@click.option("--executor", default="local", show_default=True, help="local.")
+@click.option("--executor", default="local", show_default=True, help="local, or ray for a cluster.")
+@click.option("--address", help="With --executor ray: the cluster's address; auto where nothing is given.")
 @click.option("--sweep-csv", metavar="FILE", help="Write the folder's supervised runs as a sweep table too.")
 @json_option
 def command(

@@ -1,4 +1,4 @@
-"""A zoo of our own: Llama-like models of four widths, pretrained here on our own text and kept on disk.
+"""A zoo of our own: Llama-like models of five widths, pretrained here on our own text and kept on disk.
 
 The same seed and shape give the same model on the same machine and versions. They lie under LORA_PLAN_CACHE/zoo,
 named by a hash of everything that makes them; a download is never needed.
@@ -12,7 +12,7 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,12 +54,13 @@ class Shape:
 # One depth for all, so that width alone differs; rates fall with width as they must under Adam.
 ZOO = {
     "nano": Shape(16, 1, 2, 32, steps=40, batch=8),
+    "micro": Shape(32, 2, 2, 88, steps=1600, lr=6e-3),
     "tiny": Shape(64, 2, 4, 176, steps=1600, lr=4e-3),
     "mini": Shape(128, 2, 4, 344, steps=1000, lr=2e-3),
     "small": Shape(192, 2, 6, 512, steps=800, lr=1.5e-3),
     "medium": Shape(256, 2, 8, 688, steps=600, lr=1e-3),
 }
-WIDTHS = ("tiny", "mini", "small", "medium")
+WIDTHS = ("micro", "tiny", "mini", "small", "medium")
 
 
 def _sums(rng: random.Random) -> str:
@@ -146,6 +147,10 @@ def pretrain(name: str, progress: Callable[[int, int], None] | None = None) -> A
 
 def make(name: str, progress: Callable[[int, int], None] | None = None) -> Path:
     """The folder of a zoo model, pretrained on first use; two processes at once make it once."""
+    return _put(name, lambda place: _store(pretrain(name, progress).save_pretrained, place))
+
+
+def _put(name: str, store: Callable[[Path], None]) -> Path:
     from filelock import FileLock
 
     place = location(name)
@@ -155,7 +160,7 @@ def make(name: str, progress: Callable[[int, int], None] | None = None) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{place}.lock"):
             if not (place / "config.json").exists():
-                _store(pretrain(name, progress), place)
+                store(place)
     except OSError as error:
         raise PlannerError(
             f"the model {name} cannot be kept in {place.parent}: {error.strerror or error}. "
@@ -164,11 +169,26 @@ def make(name: str, progress: Callable[[int, int], None] | None = None) -> Path:
     return place
 
 
-def _store(model: Any, place: Path) -> None:
-    """Save beside, then rename: a folder is there whole or not at all."""
+def packed(name: str) -> dict[str, bytes]:
+    """A zoo model's files by name, made on first use: what another machine needs to have the same weights."""
+    return {path.name: path.read_bytes() for path in sorted(make(name).iterdir()) if path.is_file()}
+
+
+def unpack(name: str, files: Mapping[str, bytes]) -> Path:
+    """Put a model that was made elsewhere where `make` looks for it, unless there is one."""
+
+    def write(place: str) -> None:
+        for file, content in files.items():
+            (Path(place) / file).write_bytes(content)
+
+    return _put(name, lambda place: _store(write, place))
+
+
+def _store(write: Callable[[str], object], place: Path) -> None:
+    """Write beside, then rename: a folder is there whole or not at all."""
     temporary = tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}.")
     try:
-        model.save_pretrained(temporary)
+        write(temporary)
         os.replace(temporary, place)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
