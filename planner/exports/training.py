@@ -207,10 +207,10 @@ def _rate(plan: Plan, model: Any, spec: AdapterSpec, steps: int | None, batch: i
         return Rate(value, law.low, law.high, f"Law {law.law} ({law.basis}), for batch 128 and alpha 32.")
     value = float(f"{found.value:.2e}")
     moved = "; ".join(f"x {f.value:.3g} for {f.name} ({f.basis})" for f in found.factors)
+    share = f" in {found.level:.0%} of cases" if found.level is not None else ""
     why = (
         f"Law {found.law} ({found.basis}){': ' + moved if moved else ''}. The best rate lies within "
-        f"{found.low:.2g} to {found.high:.2g} in {found.level:.0%} of cases; worth sweeping: "
-        f"{', '.join(f'{rate:g}' for rate in found.grid)}."
+        f"{found.low:.2g} to {found.high:.2g}{share}; worth sweeping: {', '.join(f'{r:g}' for r in found.grid)}."
     )
     return Rate(value, found.low, found.high, why)
 
