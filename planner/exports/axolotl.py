@@ -138,7 +138,7 @@ def _rate(t: Training) -> list[Line]:
         rest[0] = Line("optim_args", {"momentum": 0.9})
     about = f"About {t.steps:,} steps by the plan's tokens." if t.steps else ""
     return [
-        rate, Line("lr_scheduler", schedule.value, schedule.why), warmup, optimizer, *rest,
+        rate, Line("lr_scheduler", schedule.value, schedule.why), hf.by_ratio(warmup), optimizer, *rest,
         Line("num_epochs", t.plan.workload.epochs, about),
     ]  # fmt: skip
 
@@ -146,8 +146,8 @@ def _rate(t: Training) -> list[Line]:
 def _muon(t: Training) -> list[Line]:
     return [
         Line("learning_rate", t.rate.value, t.rate.why),
-        Line("lr_scheduler_type", "constant"), Line("warmup_steps", 0),
-        Line("optim", "muon"), Line("weight_decay", 0.0),
+        Line("lr_scheduler_type", t.own["schedule"], t.schedule_text()), Line("warmup_steps", t.own["warmup"]),
+        Line("optim", "muon"), hf.decay_line(t),
     ]  # fmt: skip
 
 

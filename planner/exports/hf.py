@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ..errors import InputError
@@ -65,15 +66,26 @@ def length_lines(t: Training) -> list[Line]:
     return [Line("num_train_epochs", epochs, about)]
 
 
+def decay_line(t: Training) -> Line:
+    """Weight decay."""
+    why = "" if t.own["weight_decay"] else "None, as in the runs behind the law."
+    return Line("weight_decay", float(t.own["weight_decay"]), why)
+
+
+def by_ratio(line: Line) -> Line:
+    """A warm-up below 1 as a share of the steps, for trainers that have an option of its own for it."""
+    return replace(line, name="warmup_ratio") if 0 < line.value < 1 else line
+
+
 def rate_lines(t: Training) -> list[Line]:
     """The rate, its schedule, the optimizer."""
     s = t.setup
     lines = [
         Line("learning_rate", t.rate.value, t.rate.why),
-        Line("lr_scheduler_type", "constant", "The law was fitted at a constant rate without warm-up."),
-        Line("warmup_steps", 0),
+        Line("lr_scheduler_type", t.own["schedule"], t.schedule_text()),
+        Line("warmup_steps", t.own["warmup"]),
         Line("optim", choose(t, "optimizer", OPTIM, NAME)),
-        Line("weight_decay", 0.0, "None, as in the runs behind the law."),
+        decay_line(t),
     ]
     if s.optimizer == "sgd-momentum":
         lines.insert(4, Line("optim_args", "momentum=0.9"))

@@ -52,6 +52,20 @@ def choose(t: Training, field: str, table: Mapping[str, Any], trainer: str) -> A
     )  # fmt: skip
 
 
+def of_own(t: Training, name: str, table: Mapping[Any, Any], trainer: str) -> Any:
+    """The trainer's word for an option of the run. Raises InputError naming those that it has."""
+    value = t.own[name]
+    if value in table:
+        return table[value]
+    known = ", ".join(map(str, table))
+    raise InputError(
+        name.replace("_", "-"),
+        value,
+        f"one of {known}, which {trainer} has",
+        f"The nearest is {next(iter(table))}.",
+    )
+
+
 def refuse(t: Training, fields: Mapping[str, Any], trainer: str) -> None:
     """Raise InputError where a field of the set-up is not the one value that this trainer has."""
     for field, only in fields.items():

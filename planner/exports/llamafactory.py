@@ -118,6 +118,11 @@ def _checkpointing(t: Training) -> list[Line]:
     return lines
 
 
+def _rate(t: Training) -> list[Line]:
+    lines = hf.rate_lines(t)
+    return [hf.by_ratio(line) if line.name == "warmup_steps" else line for line in lines]
+
+
 def export(t: Training) -> dict[str, str]:
     """llamafactory.yaml, and deepspeed.json where ZeRO shards."""
     if t.task == "rl":
@@ -130,7 +135,7 @@ def export(t: Training) -> dict[str, str]:
         Section("Adapter", tuple(_adapter(t))),
         Section("Data", tuple(_data(t))),
         Section("Step", (*hf.batch_lines(t), *_checkpointing(t))),
-        Section("Rate", (*hf.rate_lines(t), *hf.length_lines(t))),
+        Section("Rate", (*_rate(t), *hf.length_lines(t))),
         Section("Run", (*_precision(t), Line("seed", t.own["seed"]), Line("output_dir", t.own["out"]),
                         Line("report_to", "none"), *sharding)),
     ]  # fmt: skip
