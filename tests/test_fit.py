@@ -190,6 +190,19 @@ def test_a_sweep_that_never_turns_is_only_a_bound() -> None:
     assert low.n_censored == low.n_sweeps
 
 
+def test_what_is_given_for_some_cells_only_is_not_guessed_for_the_others() -> None:
+    frame = plant(Planted(models=6, methods=("lora",), ranks=(8, 64)), 0)
+    partly = frame.assign(steps=np.where(frame["model"].isin(["m0", "m1"]), 100.0, np.nan), alpha=32)
+    result = fit(partly, form="article+rank+steps", draws=10)
+    codes = {notice.code: notice.message for notice in result.warnings}
+    assert codes["column-partly-given"].startswith("steps is given for 4 of 12 cells")
+    assert "term-not-identified" in codes and "steps" not in result.form
+    both = plant(Planted(models=6, ranks=(8, 64)), 0)
+    both["alpha"] = np.where(both["method"] == "lora", both["rank"] * 2.0, np.nan)  # full runs have none
+    found = fit(both, form="article+alpha", draws=10)
+    assert found.form == "width_by_family+alpha" and not any("partly" in n.code for n in found.warnings)
+
+
 def test_a_form_with_what_the_sweep_cannot_tell() -> None:
     frame = plant(Planted(methods=("lora",), ranks=(8,)), 0)
     result = fit(frame, form="width+rank+batch+lora_width", draws=50)
@@ -204,6 +217,7 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"loss": float("nan")}, {}, "row 1, column loss"),
     ({"loss": float("inf")}, {}, "row 1, column loss"),
     ({"status": "missing"}, {}, "No run has a loss"),
+    ({"loss": 0.7, "status": "ok"}, {}, "column loss: found .one loss at all rates"),
     ({}, {"form": "wdith"}, "Did you mean width"),
     ({}, {"form": "width+width_by_family"}, "either width or width_by_family"),
     ({}, {"form": "rank+rank_sat"}, "either rank or rank_sat"),
