@@ -288,6 +288,23 @@ def test_left_out_rates_are_those_of_a_fit_without_the_model() -> None:
         np.testing.assert_allclose(whole.left_out[mine], (whole.design.matrix @ theta)[mine], atol=2e-3)
 
 
+def test_a_fit_without_a_model_keeps_nothing_that_only_this_model_could_tell() -> None:
+    """Two models of two widths: without one of them no exponent can be told, and the other's rate is all there is."""
+    law = Planted(models=2, model_pow={"llama": 0.8}, widths=(1024, 8192), methods=("lora",), noise=0.0)
+    frame = plant(law, 0)
+    both = Data.of(make_cells(read_sweep(frame)), "quadratic")
+    found = fit_form(both, parse_form("width+rank"))
+    model = both.cells.table["model"].astype(str).to_numpy()
+    for left, kept in (("m0", "m1"), ("m1", "m0")):
+        one = Data.of(make_cells(read_sweep(frame[frame["model"] == kept])), "quadratic")
+        alone = fit_form(one, parse_form("rank"))
+        np.testing.assert_allclose(found.left_out[model == left], alone.predicted, atol=2e-3)
+    result = fit(frame, draws=20)
+    assert {verdict.verdict for verdict in result.verdicts} == {"not decided by these data"}
+    left_out = result.regret["leave_one_model_out"]
+    assert left_out is not None and left_out.mean > 0.5  # eight times the width, and nothing known of it
+
+
 def test_the_shipped_law_is_what_its_tool_fits() -> None:
     law = facts.law(DEFAULT_LAW)
     made = fit_law.block(shipped())
