@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .dataset import dataset  # light, like report
 from .errors import PlannerError
 from .exports import export
 from .plan import Plan
@@ -76,6 +77,6 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "Plan", "PlannerError", "__version__", "calibrate", "compare", "convert", "estimate", "export", "fit", "lr",
-    "plan", "report", "simulate", "validate",
+    "Plan", "PlannerError", "__version__", "calibrate", "compare", "convert", "dataset", "estimate", "export", "fit",
+    "lr", "plan", "report", "simulate", "validate",
 ]  # fmt: skip

@@ -227,15 +227,7 @@ class Plan:
             "adapter": self.adapter.to_dict(),
             "workload": dict(vars(self.workload)),
             "flops": self.flops.to_dict() if self.flops else None,
-            "information": None
-            if info is None
-            else {
-                "kind": info.kind,
-                "units": info.units,
-                "bits_per_unit": info.bits_per_unit,
-                "bits": info.bits,
-                "basis": info.basis,
-            },
+            "information": info.to_dict() if info else None,
             "capacity": self.capacity.to_dict(),
             "learning_rate": {
                 "value": lr.value,

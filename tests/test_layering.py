@@ -46,6 +46,7 @@ ALLOWED = {
     "peft": HEAVY,
     "accelerate": HEAVY,
     "filelock": "validate",
+    "ray": "validate.executors.cluster",
     "numpy": f"{TABLES} {HEAVY} search.screen search.select learning_rate.figure",
     "scipy": TABLES,
     "pandas": f"{TABLES} learning_rate.figure",
@@ -55,6 +56,12 @@ ALLOWED = {
     "rich": "cli",
     "huggingface_hub": "architecture.hub dataset",
     "tomli": "facts",
+    "datasets": "dataset.hub",
+    "jinja2": "dataset",
+    "orjson": "dataset",
+    "pyarrow": "dataset.tables",
+    "tokenizers": "dataset",
+    "zstandard": "dataset",
 }
 
 
@@ -176,7 +183,10 @@ def loaded(code: str) -> set[str]:
     return {name.partition(".")[0] for name in run.stderr.split()}
 
 
-NEVER = {"torch", "transformers", "peft", "accelerate", "numpy", "scipy", "pandas", "matplotlib", "typst"}
+NEVER = {
+    "torch", "transformers", "peft", "accelerate", "numpy", "scipy", "pandas", "matplotlib", "typst", "datasets",
+    "jinja2", "orjson", "pyarrow", "tokenizers", "zstandard",
+}  # fmt: skip
 MODEL = "meta-llama/Llama-3.1-8B"
 THROUGH_CLI = """
 from planner.cli import main

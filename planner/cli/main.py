@@ -20,6 +20,7 @@ COMMANDS = {
     "lr": "Which learning rate to use, how sure that is, and which rates to sweep.",
     "fit": "Fit a learning-rate law to a sweep.",
     "convert": "Translate a LoRA recipe into another parametrisation.",
+    "dataset": "What is in a data set: tokens, loss tokens, lengths, duplicates, information.",
     "export": "Write the adapter config that trains exactly what was counted.",
     "validate": "Try the article's claims by short real runs, and give each a verdict.",
     "report": "Write a plan as a document that one can send: PDF, HTML or Markdown.",

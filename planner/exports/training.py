@@ -56,6 +56,7 @@ class Training:
     said: Mapping[str, Any]
     own: Mapping[str, Any]
     steps: int | None
+    base: Any
     notices: tuple[Notice, ...] = field(default=())
 
     @property
@@ -110,20 +111,32 @@ class Training:
         """The LoraConfig that trains what the plan counts. Raises InputError where PEFT has none."""
         return peft.lora_config(self.arch, self.spec, self.adapted, self.whole, self.config, self.model)
 
-    def header(self, target: str, version: str, run: str) -> list[str]:
+    def rate_for(self, alpha: float) -> Rate:
+        """The law's rate for another alpha at scale alpha / rank, where the plan's own is the law's."""
+        spec = replace(self.spec, alpha=alpha, use_rslora=False)
+        return _rate(self.plan, self.base, spec, self.steps, self.batch, self.own["lr"])
+
+    def header(self, target: str, version: str, run: str, memory: bool = True) -> list[str]:
         """The comment that opens a file: what it trains, what that takes, how it is started."""
-        section, memory = self.plan.adapter, self.memory_text()
+        section, held = self.plan.adapter, self.memory_text()
         name = self.model or self.plan.model.model_type
         what = ",".join(self.spec.layers) if self.spec.layers else "the modules named below"
         lines = [
             f"{name}: LoRA of rank {self.spec.rank} on {what}, {section.params:,} parameters ({section.basis}).",
             f"Written by lora-plan {__version__} for {target}; names of options as in {version}.",
         ]
-        if memory:
-            lines.append(memory)
+        if memory and held:
+            lines.append(held)
         if run:
             lines.append(f"Run: {run}")
         return [*lines, *(f"Mind: {notice.message}" for notice in self.notices)]
+
+    def room_text(self) -> str:
+        """How the adapter's capacity compares with the data, where both are known."""
+        cap = self.plan.capacity
+        if cap.required_rank is None or cap.utilisation is None:
+            return ""
+        return f"The data need rank {cap.required_rank} ({cap.basis}); {cap.utilisation:.0%} of the capacity is used."
 
     def memory_text(self) -> str:
         """Peak memory of a GPU in words, where it is known."""
@@ -194,10 +207,10 @@ def _rate(plan: Plan, model: Any, spec: AdapterSpec, steps: int | None, batch: i
         return Rate(value, law.low, law.high, f"Law {law.law} ({law.basis}), for batch 128 and alpha 32.")
     value = float(f"{found.value:.2e}")
     moved = "; ".join(f"x {f.value:.3g} for {f.name} ({f.basis})" for f in found.factors)
+    share = f" in {found.level:.0%} of cases" if found.level is not None else ""
     why = (
         f"Law {found.law} ({found.basis}){': ' + moved if moved else ''}. The best rate lies within "
-        f"{found.low:.2g} to {found.high:.2g} in {found.level:.0%} of cases; worth sweeping: "
-        f"{', '.join(f'{rate:g}' for rate in found.grid)}."
+        f"{found.low:.2g} to {found.high:.2g}{share}; worth sweeping: {', '.join(f'{r:g}' for r in found.grid)}."
     )
     return Rate(value, found.low, found.high, why)
 
@@ -262,7 +275,7 @@ def training_of(model: Any, options: Mapping[str, Any], usual: Mapping[str, Any]
     base = request.get("model") if request.get("model") is not None else found.model_id
     training = Training(
         plan, arch, found.config, found.origin != "config", spec, adapted, trained_whole(arch, spec, adapted), setup,
-        _rate(plan, base, spec, steps, setup.global_batch, own["lr"]), said, own, steps,
+        _rate(plan, base, spec, steps, setup.global_batch, own["lr"]), said, own, steps, base,
     )  # fmt: skip
     return replace(training, notices=tuple(_notices(training, assumed_batch)))
 

@@ -27,7 +27,8 @@ class Traits:
     `narrow_loss`: logits meet the loss in their own type. `biased`: each head adds a bias for every pair of
     positions. `scaled_embedding`, `scaled_residual`: multipliers on the
     stream. `logits`: what happens to logits between unembedding and loss ("capped": tanh; "scaled").
-    `eager`: transformers has no SDPA path for it; `narrow`: its eager softmax runs in the values' type.
+    `eager`: transformers has no SDPA path for it, `no_flash`: no path for flash attention; `narrow`: its eager
+    softmax runs in the values' type.
     `router`: "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their
     weights stay in float32, and so do the results that they weight.
     """
@@ -53,6 +54,7 @@ class Traits:
     capped_scores: bool = False
     sinks: bool = False
     eager: bool = False
+    no_flash: bool = False
     narrow: bool = False
     router: Literal["softmax", "sigmoid", "chosen"] = "softmax"
     wide_router: bool = False
@@ -81,15 +83,17 @@ TRAITS: dict[str, Traits] = {
     "cohere": replace(LLAMA, norm="python-layer", qk_norm="python-layer", rotary="half32", logits="scaled"),
     "stablelm": replace(LEGACY, rotary="partial", rotary_share=0.25, activation="silu"),
     "gpt2": replace(LEGACY, activation="gelu_new", dropout=True, dropped=True, narrow=True),
-    "t5": replace(LLAMA, rotary="none", activation="relu", dropout=True, narrow_loss=True, biased=True),
+    "t5": replace(
+        LLAMA, rotary="none", activation="relu", dropout=True, narrow_loss=True, biased=True, no_flash=True
+    ),
     "gptj": replace(
         LEGACY, rotary="partial", rotary_share=0.25, activation="gelu_new", eager=True, wide_scores=True
     ),
     "gpt_neox": replace(LEGACY, rotary="partial", rotary_share=0.25, two_norms=True),
     "opt": replace(LEGACY, activation="relu", dropout=True),
-    "bloom": replace(LEGACY, activation="bloom", eager=True),
-    "falcon": replace(LEGACY, rotary="half", eager=True, narrow=True),
-    "mpt": replace(LEGACY, eager=True),
+    "bloom": replace(LEGACY, activation="bloom", eager=True, no_flash=True),
+    "falcon": replace(LEGACY, rotary="half", narrow=True),
+    "mpt": replace(LEGACY, eager=True, no_flash=True),
     "gpt_bigcode": replace(LEGACY, activation="gelu_pytorch_tanh", dropout=True, dropped=True),
     "phi": replace(LEGACY, rotary="partial", rotary_share=0.5, activation="gelu_new"),
     "phimoe": replace(LLAMA, norm="layer"),
@@ -101,8 +105,9 @@ TRAITS: dict[str, Traits] = {
     "minimax_m2": replace(LLAMA, rotary="partial", rotary_share=0.5, router="sigmoid", wide_router=True),
     "deepseek_v2": replace(LLAMA, rotary="complex"),
     "deepseek_v3": replace(LLAMA, router="sigmoid", wide_router=True),
+    "deepseek_v32": replace(LLAMA, router="sigmoid", wide_router=True, no_flash=True),
     "qwen3_next": replace(LLAMA, norm="gemma", qk_norm="gemma", rotary="partial", rotary_share=0.25),
-    "llama4_text": replace(LLAMA, rotary="complex", router="sigmoid", wide_router=True),
+    "llama4_text": replace(LLAMA, no_flash=True, rotary="complex", router="sigmoid", wide_router=True),
 }
 ALIKE = {
     "olmo3": "olmo2",
@@ -111,7 +116,6 @@ ALIKE = {
     "gemma3": "gemma3_text",
     "gemma4": "gemma4_text",
     "cohere2": "cohere",
-    "deepseek_v32": "deepseek_v3",
     "kimi_k2": "deepseek_v3",
     "kimi_k25": "deepseek_v3",
     "glm4_moe_lite": "deepseek_v3",
