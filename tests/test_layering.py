@@ -39,7 +39,7 @@ LAYERS = (
 
 # Where each package from outside may be imported, as prefixes of module names. No other package may be.
 HEAVY = "architecture.meta simulate validate"
-TABLES = "learning_rate.sweep learning_rate.fit dataset report"
+TABLES = "learning_rate.sweep learning_rate.sweep_file learning_rate.fit dataset report"
 ALLOWED = {
     "torch": HEAVY,
     "transformers": HEAVY,
