@@ -259,11 +259,11 @@ class Plan:
         """What a notebook shows."""
         from .tables import html
 
-        return html(self)
+        return html(self.to_dict())
 
     def to_frame(self, table: str = "summary") -> Any:
         """A table of the plan as a pandas DataFrame: summary, params (by role), layer_sets, memory (by part) or
         warnings."""
         from .tables import frame
 
-        return frame(self, table)
+        return frame(self.to_dict(), table)

@@ -4,83 +4,72 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import units
 from .errors import InputError, hint
 
-if TYPE_CHECKING:
-    from .plan import Plan
-
+Data = Mapping[str, Any]  # what Plan.to_dict gives
 FRAMES = ("summary", "params", "memory", "layer_sets", "warnings")
 
 
-def summary(plan: Plan) -> Iterator[tuple[str, str, str]]:
+def summary(data: Data) -> Iterator[tuple[str, str, str]]:
     """(what, value, basis) of the plan's main figures."""
-    adapter, cap, rate = plan.adapter, plan.capacity, plan.learning_rate
-    yield "model", f"{plan.model.id}, {units.count(plan.model.params)} parameters", plan.model.basis
-    yield (
-        "adapter",
-        f"rank {adapter.spec.rank}, alpha {adapter.spec.alpha:g}, {adapter.params:,} parameters",
-        "exact",
-    )
-    if plan.flops is not None:
-        yield "FLOPs of a step", f"{plan.flops.ratio:.3f} of full fine-tuning's", plan.flops.basis
-    if cap.utilisation is not None:
-        yield (
-            "capacity",
-            f"{cap.verdict}: {cap.utilisation:.1%} used, rank {cap.required_rank} needed",
-            cap.basis,
-        )
-    if rate.value is not None:
-        span = f" ({rate.low:.2g} to {rate.high:.2g})" if rate.low and rate.high else ""
-        yield "learning rate", f"{rate.value:.2g}{span}", str(rate.basis)
-    for method, found in (plan.memory or {}).items():
+    model, adapter, cap, rate = (data[key] for key in ("model", "adapter", "capacity", "learning_rate"))
+    yield "model", f"{model['id']}, {units.count(model['params'])} parameters", model["basis"]
+    text = f"rank {adapter['rank']}, alpha {adapter['alpha']:g}, {adapter['params']:,} parameters"
+    yield "adapter", text, adapter["basis"]
+    if data["flops"]:
+        yield "FLOPs of a step", f"{data['flops']['ratio']:.3f} of full fine-tuning's", data["flops"]["basis"]
+    if cap["utilisation"] is not None:
+        text = f"{cap['verdict']}: {cap['utilisation']:.1%} used, rank {cap['required_rank']} needed"
+        yield "capacity", text, cap["basis"]
+    if rate["value"] is not None:
+        span = f" ({rate['low']:.2g} to {rate['high']:.2g})" if rate["low"] and rate["high"] else ""
+        yield "learning rate", f"{rate['value']:.2g}{span}", str(rate["basis"])
+    for method, found in (data["memory"] or {}).items():
         if found:
             fits = {True: ", fits", False: ", does not fit", None: ""}[found.get("fits")]
             yield f"memory, {method}", f"{units.byte_size(found['per_gpu_bytes'])} a GPU{fits}", "analytic"
-    if plan.time and plan.time["seconds"] is not None:
-        yield "time", units.duration(plan.time["seconds"]), plan.time["basis"]
-    if plan.cost and plan.cost["usd"] is not None:
-        yield "cost", f"{plan.cost['usd']:,.2f} USD", plan.cost["basis"]
+    if data["time"] and data["time"]["seconds"] is not None:
+        yield "time", units.duration(data["time"]["seconds"]), data["time"]["basis"]
+    if data["cost"] and data["cost"]["usd"] is not None:
+        yield "cost", f"{data['cost']['usd']:,.2f} USD", data["cost"]["basis"]
 
 
-def html(plan: Plan) -> str:
+def html(data: Data) -> str:
     """The summary and the warnings as HTML; every text is escaped."""
     rows = "".join(
         f"<tr><th style='text-align:left'>{escape(what)}</th><td style='text-align:left'>{escape(value)}</td>"
         f"<td style='text-align:left'><em>{escape(basis)}</em></td></tr>"
-        for what, value, basis in summary(plan)
+        for what, value, basis in summary(data)
     )
-    notes = "".join(f"<li>{escape(notice.message)}</li>" for notice in plan.warnings)
+    notes = "".join(f"<li>{escape(notice['message'])}</li>" for notice in data["warnings"])
     return f"<table><tbody>{rows}</tbody></table>" + (f"<ul>{notes}</ul>" if notes else "")
 
 
-def rows(plan: Plan, name: str) -> list[dict[str, Any]]:
+def rows(data: Data, name: str) -> list[dict[str, Any]]:
     """One table of the plan as a list of rows. Raises InputError for a name that it does not have."""
-    data = plan.to_dict()
     if name == "summary":
-        return [{"what": what, "value": value, "basis": basis} for what, value, basis in summary(plan)]
+        return [{"what": what, "value": value, "basis": basis} for what, value, basis in summary(data)]
     if name == "params":
-        return [
-            {"role": role, "params": held} for role, held in data["adapter"]["params_by_role"].items() if held
-        ]
+        return [{"role": role, "params": n} for role, n in data["adapter"]["params_by_role"].items() if n]
     if name == "layer_sets":
-        return [{"layers": layers, "params": held} for layers, held in data["adapter"]["layer_sets"].items()]
+        return [{"layers": layers, "params": n} for layers, n in data["adapter"]["layer_sets"].items()]
     if name == "warnings":
         return [dict(notice) for notice in data["warnings"]]
     if name == "memory":
-        found: Mapping[str, Any] = data["memory"] or {}
         return [
             {"method": method, "part": part, "bytes": size}
-            for method, each in found.items() if each
-            for part, size in each["parts"].items()
-        ]  # fmt: skip
+            for method, found in (data["memory"] or {}).items()
+            if found
+            for part, size in found["parts"].items()
+        ]
     raise InputError("table", name, f"one of {', '.join(FRAMES)}", hint(str(name), FRAMES).strip())
 
 
-def frame(plan: Plan, name: str) -> Any:
+def frame(data: Data, name: str) -> Any:
     """One table as a pandas DataFrame."""
     import pandas as pd
 
-    return pd.DataFrame(rows(plan, name))
+    return pd.DataFrame(rows(data, name))
