@@ -235,6 +235,24 @@ def thin_matrix(case: Case) -> Iterator[Finding]:
                           "Leave them out (exclude_modules).", trainer("peft").source)  # fmt: skip
 
 
+def head_past_its_adapter(case: Case) -> Iterator[Finding]:
+    """TRL refuses a pair on the unembedding; fused losses read its weight past one."""
+    adapted = {
+        item.matrix.leaf for item in case.training.adapted if item.matrix.role in ("unembedding", "embedding")
+    }
+    fused = case.training.setup.kernels in ("liger", "unsloth")
+    refused = case.format in ("trl-sft", "trl-grpo")
+    if not adapted or not (fused or refused):
+        return
+    yield Finding(
+        "head-adapter", "error", f"{' and '.join(sorted(adapted))} has an adapter.",
+        "TRL computes its loss from the unembedding's weight directly and refuses an adapter there." if refused else
+        f"The fused loss of {case.training.setup.kernels} reads the weight past the adapter, which learns nothing.",
+        "Take it out of the targets, or train it in full (modules_to_save).",
+        trainer("trl-sft" if refused else "unsloth").source,
+    )  # fmt: skip
+
+
 def memory(case: Case) -> Iterator[Finding]:
     """Whether the run fits on the GPU that was named."""
     found = (case.plan.memory or {}).get("qlora" if case.training.setup.method == "qlora" else "lora")
@@ -263,6 +281,6 @@ def reinforcement(case: Case) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
-    memory, beyond_context, learning_rate, attention_only, experts_frozen, large_batch, room, tied, thin_matrix,
-    alpha_and_rank, schedule, reinforcement,
+    memory, head_past_its_adapter, beyond_context, learning_rate, attention_only, experts_frozen, large_batch, room,
+    tied, thin_matrix, alpha_and_rank, schedule, reinforcement,
 )  # fmt: skip
