@@ -17,9 +17,9 @@ Build = Callable[[Training], dict[str, str]]
 class Target:
     """A trainer to export for.
 
-    `files` are the names that it may write, the main one first; `language` is the main one's. `usual` are the trainer's
-    own values for options of the set-up that are not given; `chooses` are options that it settles by itself, whatever
-    the plan says.
+    `files` are the names that it may write, the main one first; `language` is the main one's. `usual` are its own
+    values for options of the set-up that are not given; `chooses` are options that it settles by itself, whatever the
+    plan says.
     """
 
     id: str
