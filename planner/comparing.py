@@ -22,7 +22,6 @@ from .version import __version__
 
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
 MOST_GPUS = 1024
-QUANTIZED = "nf4"
 
 
 @dataclass(frozen=True)
@@ -152,8 +151,8 @@ def _options(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
         name: value for name, value in options.items() if name not in DATA or name == "trust_remote_code"
     }
     quantize = found.pop("quantize", None)
-    if method == "qlora":
-        found["quantize"] = quantize if quantize not in (None, "none") else QUANTIZED
+    if method == "qlora" and quantize not in (None, "none"):
+        found["quantize"] = quantize
     return {**found, "method": method}
 
 

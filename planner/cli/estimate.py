@@ -57,9 +57,8 @@ OWN = ("seq_len", "batch", "checkpointing")  # fmt: skip
 @click.option("--batch", type=Count(), default=1, show_default=True, help="Sequences in a step, of all GPUs.")
 @click.option(
     "--checkpointing/--no-checkpointing",
-    default=False,
-    show_default=True,
-    help="Compute activations again in the backward pass.",
+    default=None,
+    help="Compute activations again in the backward pass. Default: no, or the trainer's.",
 )
 @run_options(MACHINE)
 @run_options(tuple(name for name in (*STEP, *HELD, *SPREAD) if name not in OWN))
