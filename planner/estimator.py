@@ -210,7 +210,7 @@ def _capacity_section(
 
 
 def _sources(
-    found: ResolvedConfig, arch: Architecture, fact: Any, law_id: str
+    found: ResolvedConfig, arch: Architecture, fact: Any, law: facts.LawFact
 ) -> tuple[tuple[str, Source], ...]:
     sources = [("model config", source) for source in found.sources]
     if arch.built_by:
@@ -220,7 +220,7 @@ def _sources(
         sources.append(("inventory", Source(arch.built_by, url or found.model_id, where, "", "derived")))
     sources.append(("information and the bare FLOP rule", information.ARTICLE))
     sources.append(("bits per parameter", capacity.SOURCE))
-    sources.append(("learning rate", facts.law(law_id).source))
+    sources.append(("learning rate", law.source))
     if fact is not None:
         sources.append(("dataset", fact.source))
     return tuple(sources)
@@ -238,7 +238,7 @@ def estimate(
     exclude_modules: str | Sequence[str] | None = None, rank_pattern: str | Mapping[str, int] | None = None,
     alpha_pattern: str | Mapping[str, float] | None = None, modules_to_save: str | Sequence[str] | None = None,
     bias: str = "none", use_rslora: bool = False, adapter: str | os.PathLike[str] | None = None,
-    trust_remote_code: bool = False,
+    trust_remote_code: bool = False, law: str | os.PathLike[str] | None = None,
 ) -> Plan:  # fmt: skip
     """The Plan of a LoRA fine-tune of `model`: a name, a path, or a config as a mapping.
 
@@ -262,9 +262,10 @@ def estimate(
     section = _adapter_section(arch, spec, adapted, whole)
     cap = _capacity_section(arch, spec, section.params, whole.params, info)
     flops = _flops_section(arch, spec, adapted, work, whole)
+    rates = lookup.find_law(law or lookup.DEFAULT_LAW)
     lr = lookup.look_up(
         model_id=found.model_id, model_type=arch.model_type, hidden_size=arch.hidden_size,
-        named=found.origin in ("catalogue", "hub"), rank=spec.rank,
+        named=found.origin in ("catalogue", "hub"), rank=spec.rank, law=rates,
     )  # fmt: skip
     published = found.published_params
     about = ModelSection(
@@ -277,5 +278,5 @@ def estimate(
     return Plan(
         model=about, adapter=section, workload=work, flops=flops, information=info, capacity=cap,
         learning_rate=lr, warnings=collect(noted, arch, spec, adapted, whole, work, flops, cap, lr, fact),
-        sources=_sources(found, arch, fact, lr.law),
+        sources=_sources(found, arch, fact, rates),
     )  # fmt: skip

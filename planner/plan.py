@@ -3,7 +3,8 @@ see nothing else."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from .adapter import AdapterSpec
@@ -198,7 +199,7 @@ class CapacitySection:
 
 @dataclass(frozen=True)
 class Plan:
-    """The whole answer."""
+    """The whole answer. `request` holds the options that were given, by their names in `estimate`."""
 
     model: ModelSection
     adapter: AdapterSection
@@ -212,6 +213,8 @@ class Plan:
     memory: dict[str, Any] | None = None
     time: dict[str, Any] | None = None
     cost: dict[str, Any] | None = None
+    serving: dict[str, Any] | None = None
+    request: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON contract, schema 1. Unknown is null."""
@@ -224,15 +227,7 @@ class Plan:
             "adapter": self.adapter.to_dict(),
             "workload": dict(vars(self.workload)),
             "flops": self.flops.to_dict() if self.flops else None,
-            "information": None
-            if info is None
-            else {
-                "kind": info.kind,
-                "units": info.units,
-                "bits_per_unit": info.bits_per_unit,
-                "bits": info.bits,
-                "basis": info.basis,
-            },
+            "information": info.to_dict() if info else None,
             "capacity": self.capacity.to_dict(),
             "learning_rate": {
                 "value": lr.value,
@@ -240,6 +235,12 @@ class Plan:
                 "high": lr.high,
                 "full_finetune": lr.full_finetune,
                 "law": lr.law,
+                "about": {
+                    "title": lr.fact.title,
+                    "form": lr.fact.form,
+                    "fitted_on": lr.fact.fitted_on,
+                    "regret": lr.fact.regret_text,
+                },
                 "basis": lr.basis,
                 "family": lr.family,
                 "family_known": lr.family_known,
@@ -249,6 +250,20 @@ class Plan:
             "memory": self.memory,
             "time": self.time,
             "cost": self.cost,
+            "serving": self.serving,
             "warnings": [dict(vars(notice)) for notice in self.warnings],
             "sources": [{"used_for": use, **vars(source)} for use, source in self.sources],
         }
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from .tables import html
+
+        return html(self.to_dict())
+
+    def to_frame(self, table: str = "summary") -> Any:
+        """A table of the plan as a pandas DataFrame: summary, params (by role), layer_sets, memory (by part) or
+        warnings."""
+        from .tables import frame
+
+        return frame(self.to_dict(), table)

@@ -5,6 +5,7 @@ Shared by what needs a set-up outside an estimate: calibrating on a measured ste
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -134,6 +135,10 @@ def setup_from(options: Mapping[str, Any], seq_len: int) -> Setup:
         values.setdefault("quantize", "nf4")
     if copies == 1 and "sharding" not in options:
         values.pop("sharding", None)
+    if values.get("sharding") == "fsdp-hybrid" and values.get("shard_size") is None:
+        spread = copies * count("sequence-parallel", values.get("sequence_parallel", 1))
+        inside = count("gpus-per-node", options.get("gpus_per_node") or hardware.GPUS_PER_NODE)
+        values["shard_size"] = math.gcd(spread, inside)  # a copy for each machine, where they divide
     micro = split_batch(
         count("batch", options.get("batch", 1)), data_parallel=copies, accumulation=accumulation
     )

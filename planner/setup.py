@@ -86,10 +86,9 @@ class Setup:
     tensors.
     `fsdp_units`: what FSDP gathers as a unit: "pairs", as PEFT's policy has it, each factor of each pair apart from
     its layer, so that no layer is gathered while another runs; "flat", FSDP 1 with a layer in one flat parameter,
-    whose
-    gradient is as large as the layer, frozen or not; "layers", FSDP 2. `shard_size` GPUs share one copy under
-    "fsdp-hybrid". `offload` keeps states, or also parameters, in host
-    memory. `sequence_parallel` splits sequences (Ulysses, context parallelism). `trainer` names the profile that
+    whose gradient is as large as the layer, frozen or not; "layers", FSDP 2.
+    `shard_size` GPUs share one copy under "fsdp-hybrid" (None: all). `offload` keeps states, or also parameters, in
+    host memory. `sequence_parallel` splits sequences (Ulysses, context parallelism). `trainer` names the profile that
     filled the fields and gives the overheads.
     """
 

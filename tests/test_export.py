@@ -14,6 +14,7 @@ import planner
 from planner import PlannerError, estimate, export
 from planner.cli.main import cli
 from planner.errors import InputError
+from planner.exports import peft_config
 
 from . import oracle
 from .test_peft import MODELS
@@ -127,10 +128,10 @@ def test_the_nearest_that_an_error_names_trains_its_count(tmp_path: Path) -> Non
 
 
 def test_scales_follow_the_options() -> None:
-    plain = export("peft", MODELS["qwen3_moe"], rank=4, alpha=6, layers="all-linear", experts="peft")
+    plain = peft_config(MODELS["qwen3_moe"], rank=4, alpha=6, layers="all-linear", experts="peft")
     assert plain["alpha_pattern"] == {r"model\.layers\.\d+\.mlp\.experts\.gate_up_proj": 12}
-    named = export(
-        "peft", MODELS["llama"], alpha=8, alpha_pattern={"q_proj": 3}, targets="q_proj,v_proj", rank=2
+    named = peft_config(
+        MODELS["llama"], alpha=8, alpha_pattern={"q_proj": 3}, targets="q_proj,v_proj", rank=2
     )
     assert named["alpha_pattern"] == {r"model\.layers\.\d+\.self_attn\.q_proj": 3}
     assert (named["r"], named["lora_alpha"], named["task_type"]) == (2, 8, "CAUSAL_LM")
@@ -170,7 +171,7 @@ def test_the_command_prints_or_writes(tmp_path: Path) -> None:
 
 def test_unknown_names_are_input_errors() -> None:
     with pytest.raises(InputError, match="peft"):
-        export("axolotl", MODELS["llama"])
+        export("pefft", MODELS["llama"])
     with pytest.raises(InputError, match="layers"):
         export("peft", MODELS["llama"], layer="all")
     assert planner.export is export

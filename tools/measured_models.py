@@ -40,7 +40,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 NAMES = {
     "chatglm3-6b": "THUDM/chatglm3-6b", "yi-6b-chat": "01-ai/Yi-6B-Chat", "yi-34b-chat": "01-ai/Yi-34B",
-    "gemma-2-2b": "google/gemma-2-2b", "gemma-2-9b": "google/gemma-2-9b", 
+    "gemma-2-2b": "google/gemma-2-2b", "gemma-2-9b": "google/gemma-2-9b",
     "mistral-7b-v0.2": "mistralai/Mistral-7B-Instruct-v0.2",
     "mistralai/Devstral-Small-2507": "mistralai/Devstral-Small-2505",
     "mistralai/Ministral-3-3B-Reasoning-2512": "mistralai/Ministral-3-3B-Base-2512",

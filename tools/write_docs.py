@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
@@ -24,10 +25,21 @@ ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- output: (?P<arguments>[^\n]*?) -->\n\n?```text\n).*?(```\n)", re.DOTALL)
 
 
+@contextmanager
+def _in_root() -> Iterator[None]:
+    """In the checkout, whose files the pages name."""
+    before = Path.cwd()
+    os.chdir(ROOT)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
 def output_of(arguments: str) -> str:
     """What the command prints, as a plain terminal of 80 columns shows it."""
     env = {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}
-    with mock.patch.dict(os.environ, env):
+    with mock.patch.dict(os.environ, env), _in_root():
         result = CliRunner(env=env).invoke(cli, arguments.split(), prog_name="lora-plan", terminal_width=80)
     if result.exit_code != 0:
         raise SystemExit(f"lora-plan {arguments} failed: {result.output} {result.exception!r}")

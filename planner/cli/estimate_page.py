@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from .. import facts, units
+from .. import units
 from ..plan import Plan
 
 WIDE = 100
@@ -164,6 +166,9 @@ def _memory(plan: Plan) -> Table | None:
     table = _table("Memory of a GPU", "analytic", f"{setup['precision']}, {setup['optimizer']}", *columns)
     for part in next(iter(columns.values()))["parts"]:
         table.add_row(part, *(units.byte_size(found["parts"][part]) for found in columns.values()))
+    moments = [found["moment"].partition(" ") for found in columns.values()]
+    table.add_row("most at", *(phase for phase, _, _ in moments))
+    table.add_row("", *(place for _, _, place in moments))
     table.add_row(
         "peak", *(units.byte_size(found["per_gpu_bytes"]) for found in columns.values()), style="bold"
     )
@@ -171,7 +176,16 @@ def _memory(plan: Plan) -> Table | None:
     table.add_row("to", *(units.byte_size(found["high"]) for found in columns.values()))
     if next(iter(columns.values()))["fits"] is not None:
         table.add_row("fits", *("yes" if found["fits"] else "no" for found in columns.values()))
+        table.add_row("fewest GPUs", *(fewest(found["fewest"]) for found in columns.values()))
     return table
+
+
+def fewest(found: dict[str, Any] | None) -> str:
+    """The fewest GPUs on which a method fits, and how, in a few words."""
+    if found is None:
+        return "over 4,096"
+    how = " recomputing" if found["checkpointing"] != "none" else ""
+    return f"{found['gpus']:,}{how}"
 
 
 def _time(plan: Plan) -> Table | None:
@@ -190,8 +204,25 @@ def _time(plan: Plan) -> Table | None:
     return table
 
 
+def _serving(plan: Plan) -> Table | None:
+    found = plan.serving
+    if found is None:
+        return None
+    table = _table("Serving", found["basis"])
+    table.add_row("an adapter, 16 bits", units.byte_size(found["adapter_bytes"]))
+    table.add_row("to load from the host", f"{units.duration(found['load_s'])} at least")
+    if found["gpus"] is None:
+        table.add_row("beside the base", "the base does not fit")
+        return table
+    gpus = "a GPU" if found["gpus"] == 1 else f"{found['gpus']:,} GPUs"
+    table.add_row(f"beside the base on {gpus}", f"{found['resident']:,} adapters")
+    context = units.byte_size(found["cache_bytes_per_token"] * found["cache_tokens"])
+    table.add_row(f"with {found['cache_tokens']:,} tokens of context", context)
+    return table
+
+
 def _explain(plan: Plan) -> RenderableType:
-    law = facts.law(plan.learning_rate.law)
+    law = plan.learning_rate.fact
     bits = f"{plan.capacity.bits_per_param:g} bits a parameter"
     reasons = (
         "exact: parameters are sums of r(d_in + d_out) over the adapted matrices of the model's inventory.",
@@ -227,7 +258,7 @@ def show(plan: Plan, explain: bool, console: Console | None = None) -> None:
         )  # whole, to be searched for
     console.print("")
     tables: list[Table] = [_adapter(plan), _flops(plan), _capacity(plan), _learning_rate(plan)]
-    tables += [table for table in (_memory(plan), _time(plan)) if table is not None]
+    tables += [table for table in (_memory(plan), _time(plan), _serving(plan)) if table is not None]
     if console.width >= WIDE:
         for number in range(0, len(tables), 2):
             grid = Table.grid(padding=(0, 4))

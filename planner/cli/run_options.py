@@ -11,9 +11,15 @@ from ..setup import CHOICES, Setup
 from .options import Count, Function, complete
 
 MACHINE = ("gpu", "gpus", "gpus_per_node", "price", "calibration")
-STEP = ("seq_len", "batch", "accumulation", "checkpointing", "attention_kernel", "kernels", "loss", "packing")
+STEP = (
+    "seq_len", "batch", "accumulation", "checkpointing", "no_checkpointing", "attention_kernel", "kernels", "loss",
+    "packing",
+)  # fmt: skip
 HELD = ("precision", "autocast", "quantize", "optimizer", "lora_dropout", "trainer")
-SPREAD = ("sharding", "tensor_parallel", "pipeline_parallel", "expert_parallel", "offload")
+SPREAD = (
+    "sharding", "shard_size", "tensor_parallel", "pipeline_parallel", "expert_parallel", "sequence_parallel",
+    "offload",
+)  # fmt: skip
 _WORDS = {
     "attention_kernel": "How attention runs",
     "kernels": "Whose elementwise code runs",
@@ -24,7 +30,6 @@ _WORDS = {
     "optimizer": "The optimizer",
     "sharding": "How states are spread",
     "offload": "What is kept in the host's memory",
-    "checkpointing": "What is computed again in the backward pass",
 }
 _HELP = {
     "seq_len": "Tokens a sequence. Default: 2048, or the model's context if shorter.",
@@ -35,8 +40,15 @@ _HELP = {
     "tensor_parallel": "GPUs that share every matrix.",
     "pipeline_parallel": "GPUs that share the layers.",
     "expert_parallel": "GPUs that share the experts.",
+    "sequence_parallel": "GPUs that share every sequence.",
+    "shard_size": "GPUs that share one copy under fsdp-hybrid. Default: those of a machine.",
 }
-_COUNTS: dict[str, int | None] = {**dict.fromkeys(_HELP, 1), "seq_len": None, "gpus_per_node": 8}
+_COUNTS: dict[str, int | None] = {
+    **dict.fromkeys(_HELP, 1),
+    "seq_len": None,
+    "shard_size": None,
+    "gpus_per_node": 8,
+}
 
 
 def gpu_names() -> list[str]:
@@ -74,6 +86,30 @@ def _others() -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
+def _take_back(ctx: click.Context, _: click.Parameter, given: bool) -> None:
+    if given:
+        ctx.params["checkpointing"] = "none"
+
+
+def _checkpointing(function: Function) -> Function:
+    """`--checkpointing` alone is by layer, a word says otherwise; `--no-checkpointing` takes it back."""
+    words = ", ".join(CHOICES["checkpointing"])
+    off = click.option(
+        "--no-checkpointing",
+        is_flag=True,
+        expose_value=False,
+        callback=_take_back,
+        help="Keep every activation.",
+    )
+    on = click.option(
+        "--checkpointing", is_flag=False, flag_value="layer", metavar="[NAME]",
+        help=f"Compute activations again in the backward pass: {words}; by itself: layer. Default: none, or the "
+        "trainer's.",
+        shell_complete=complete(lambda: CHOICES["checkpointing"]),
+    )  # fmt: skip
+    return on(off(function))
+
+
 def _option(name: str) -> Callable[[Function], Function]:
     flag = f"--{name.replace('_', '-')}"
     if name in _COUNTS:
@@ -82,6 +118,8 @@ def _option(name: str) -> Callable[[Function], Function]:
             flag, type=Count(), default=default, show_default=default is not None, help=f"{_HELP[name]}"
         )
     others = _others()
+    if name == "checkpointing":
+        return _checkpointing
     if name in others:
         return click.option(flag, **others[name])
     usual = f"Default: {getattr(Setup, name)}, or the trainer's."
@@ -96,7 +134,7 @@ def run_options(names: Sequence[str]) -> Callable[[Any], Any]:
 
     def add(function: Any) -> Any:
         for name in reversed(names):
-            function = _option(name)(function)
+            function = function if name == "no_checkpointing" else _option(name)(function)
         return function
 
     return add

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..schema import Architecture
 from .elementwise import norm
-from .passes import FLOAT32, Pass
+from .passes import CASTS, FLOAT32, Pass
 from .products import LowRank, Weight, adapted, whole
 from .stretch import Held, Stretch, label_kept, plus, stretch
 from .tape import Buffer, Gradients, Size, Value, cast, scale, unary
@@ -34,7 +34,10 @@ def stem_stretches(run: Pass, arch: Architecture, trains: bool) -> Stem:
     if not trains or table is None:
         return Stem(held, False, Stretch())
     size = table.d_in * table.d_out * run.whole
-    kept = {} if arch.tied_embeddings else {"gradients": size}
+    tied, gone = arch.tied_embeddings, run.tape.accumulates
+    kept = {
+        "gradients": size * (1 - tied - gone)
+    }  # the unembedding's share of a tied one is held, or goes, with it
     meeting = size * (2 if arch.tied_embeddings and run.tape.merges else 1)
     return Stem(
         held,
@@ -141,6 +144,7 @@ def head_stretches(
     run.casts.clear()
     _label_new(run, start, len(tape.sizes))
     label_kept(tape, "activations")
+    label_kept(tape, LOGITS, CASTS)  # a lowered unembedding waits for the hidden states' gradient
     forward = stretch(tape, 0, len(tape.events))
     node = final.node
     del final

@@ -238,8 +238,8 @@ class Walk:
         masked = masked or (traits.biased and not op.memory)
         n_heads, n_kv_heads = self._counts(op)
         shape = Shape(
-            n_heads, n_kv_heads, op.d_qk, op.d_v, masked, traits.capped_scores, traits.eager, traits.narrow,
-            traits.dropped, traits.wide_scores, traits.biased,
+            n_heads, n_kv_heads, op.d_qk, op.d_v, masked, traits.capped_scores, traits.eager, traits.no_flash,
+            traits.narrow, traits.dropped, traits.wide_scores, traits.biased,
         )  # fmt: skip
         for number, value in ((op.q, q), (op.k, k), (op.v, v)):
             self.values[number] = value

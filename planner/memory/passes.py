@@ -22,7 +22,8 @@ class Pass:
     what is trained in full beside an adapter. `inputs_kept`: quantised products keep what they read. `full`:
     every weight is trained. `reach` is the length that windows are compared with. Matrices are
     `split` over tensor-parallel GPUs, and with `split_stream` the hidden states between them by positions;
-    experts over `expert_split`. `casts` are weights that autocast lowered.
+    experts over `expert_split`. `int8`: quantised weights are multiplied in 8 bits. `casts` are weights that autocast
+    lowered.
     """
 
     tape: Tape
@@ -40,7 +41,7 @@ class Pass:
     kernels: Kernels
     dropout: bool
     masked: bool
-    quantised: bool
+    int8: bool
     reach: int
     split: int = 1
     split_stream: bool = False
@@ -109,7 +110,7 @@ def make_pass(
         trained=width if mixed and setup.method == "full" else WIDTHS[setup.trained_dtype],
         full=setup.method == "full", autocast=setup.under_autocast and not mixed, kernel=setup.attention_kernel,
         kernels=setup.kernels, dropout=setup.lora_dropout > 0, masked=_masked(setup),
-        quantised=setup.quantize != "none", reach=setup.seq_len,
+        int8=setup.quantize == "int8", reach=setup.seq_len,
         split=setup.tensor_parallel, split_stream=setup.split_stream and setup.tensor_parallel > 1,
         expert_split=setup.expert_parallel, outputs_held=setup.outputs_held,
         saved=width if mixed or not setup.upcast_small else FLOAT32, inputs_kept=setup.quantised_inputs_kept,

@@ -15,6 +15,8 @@ from .elementwise import drop
 from .passes import FLOAT32, Pass
 from .tape import Buffer, Gradients, Size, Value, add, cast, scale
 
+HALF = 2
+
 
 @dataclass(frozen=True)
 class Weight:
@@ -45,6 +47,8 @@ class LowRank:
 
 def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = False) -> Value:
     """x W: keeps x for a trained W. `clones`: the result's gradient comes in another order of dimensions."""
+    if weight.unpacked and run.int8:
+        return _eight_bits(run, x, rows, weight)
     tape = run.tape
     value = cast(x, run.compute) if run.autocast or weight.unpacked else x
     held = tape.new(weight.unpacked) if weight.unpacked else None
@@ -78,6 +82,24 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
     kept = (value.buffer if keeps else None, lowered if needs else None)
     out = tape.apply((value,), rows * weight.d_out, width, kept, rule, trains=trains)
     del held
+    return out
+
+
+def _eight_bits(run: Pass, x: Value, rows: Size, weight: Weight) -> Value:
+    """LLM.int8(): keeps x, though no weight gradient is asked for; holds x in 8 bits, the product in 32 and then in
+    16, and makes the weight whole in x's type on the way back."""
+    tape, size, whole_weight = run.tape, x.bytes, weight.d_in * weight.d_out * x.width
+    rounded, product = tape.new(rows * weight.d_in), tape.new(rows * (weight.d_out * FLOAT32))
+    narrow = tape.new(rows * (weight.d_out * HALF))
+
+    def rule(g: Buffer) -> Gradients:
+        again = tape.new(whole_weight)
+        made = tape.new(size)
+        del again
+        return (made,)
+
+    out = tape.apply((x,), rows * weight.d_out, x.width, (x.buffer,), rule)
+    del rounded, product, narrow
     return out
 
 
@@ -175,21 +197,61 @@ def trained_linear(
 def _dora(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, base: Value) -> Value:
     """(m / |W + B A| - 1) W x + m / |W + B A| s B A x, the norm over the whole weight in the adapter's dtype.
 
-    The product B A of an identity keeps its r-wide value (as wide as the input), and each scaled result is kept
-    for the magnitude's gradient. The norm itself is outside the graph.
+    B A is made as the pair's product with an identity; it and the weight in x's type live until the module is left.
+    Each scaled result is kept for the magnitude's gradient. Under dropout W x is made again of what was dropped, and
+    the weight in x's type, a copy where it is held in another, is kept for that product's gradient. The norm itself
+    is outside the graph. A bias is taken off W x before.
     """
     tape = run.tape
-    parameters = weight.d_in * weight.d_out
-    eye = tape.new(weight.d_in * (weight.d_in * x.width))
-    product = tape.new(parameters * x.width)
-    whole = [tape.new(parameters * x.width) for _ in range(3)]  # the weight cast, s B A, and their sum
-    del whole
-    down = trained_linear(run, x, rows, pair.d_in, pair.rank)
+    made, weight_there = _for_norm(run, x, weight, pair)
+    inner = drop(run, x) if run.dropout and run.grad else x
+    down = trained_linear(run, inner, rows, pair.d_in, pair.rank)
     up = trained_linear(run, down, rows, pair.rank, pair.d_out)
-    del product, eye
+    del down
+    if run.dropout and run.grad:
+        base = _product_again(run, inner, rows, weight, weight_there)
+    elif weight.bias:
+        size = base.bytes
+        base = tape.apply(
+            (base,), base.elements, max(base.width, run.trained), (), lambda g: (tape.new(size),)
+        )
+    del inner
     share = _by_magnitude(run, base, pair.d_out)
+    del base
     own = scale(_by_magnitude(run, up, pair.d_out))
+    del made, weight_there
     return add(share, own)
+
+
+def _for_norm(run: Pass, x: Value, weight: Weight, pair: LowRank) -> tuple[list[Buffer], Buffer | None]:
+    """What a norm of W + s B A leaves until the module is left: B A with what its own graph keeps, and W in x's type
+    where it is a copy (the second of the pair, None where it is the weight itself)."""
+    tape, parameters = run.tape, weight.d_in * weight.d_out
+    compute = run.compute if run.autocast else x.width
+    eye = tape.new(weight.d_in * (weight.d_in * x.width))
+    if compute != x.width:
+        eye = tape.new(weight.d_in * (weight.d_in * compute))
+    down = tape.new(weight.d_in * pair.rank * compute)
+    product = tape.new(parameters * compute)
+    if compute != x.width:
+        product = tape.new(parameters * x.width)
+    copy = tape.new(weight.unpacked) if weight.unpacked else None
+    if (run.compute if weight.unpacked else weight.width) != x.width:
+        copy = tape.new(parameters * x.width)
+    scaled = tape.new(parameters * x.width)
+    total = tape.new(parameters * x.width)
+    del scaled, total
+    return [eye, down, product], copy
+
+
+def _product_again(run: Pass, x: Value, rows: Size, weight: Weight, copy: Buffer | None) -> Value:
+    """W x with W in x's type, lowered once more under autocast, which is kept for x's gradient."""
+    tape = run.tape
+    value = run.cast_in(x)
+    if run.autocast and run.compute != x.width:
+        copy = tape.new(weight.d_in * weight.d_out * run.compute)
+    size = rows * (weight.d_in * value.width)
+    return tape.apply((value,), rows * weight.d_out, value.width, (copy,), lambda g: (tape.new(size),))
 
 
 def _by_magnitude(run: Pass, x: Value, d_out: int) -> Value:

@@ -138,8 +138,6 @@ def _unpacked(matrix: Matrix, kind: Quantize, compute: int) -> int:
     """Bytes of a matrix made whole for a product, with the scales of doubly quantised ones. Of experts, one at
     a time."""
     n = matrix.d_in * matrix.d_out
-    if kind == "int8":
-        return 0
     return n * compute + (4 * ceil_div(n, NF4_BLOCK) if kind == "nf4-double" else 0)
 
 

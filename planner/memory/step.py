@@ -126,6 +126,8 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
         for _, (forward, _, _) in mine:
             going.hold(forward.change, stage.in_flight - 1)
     going.hold(stem.held)
+    if setup_offloads(job.setup) and not stem.trains:
+        going.hold({"activations": stem.held["temporary"]})
     for where, (forward, _, _) in mine:
         going.go("forward", where, forward, 2)
     going.hold(stem.held, -1)
@@ -140,6 +142,11 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
     return going
 
 
+def setup_offloads(setup: Setup) -> bool:
+    """Whether the embedding's result is held though no layer keeps it: as a leaf whose gradient is asked for."""
+    return setup.checkpointing == "layer-offload" and setup.needs_input_grads
+
+
 def _head(job: Job, going: Course, grad: bool) -> None:
     setup = job.setup
     loss, back = head_stretches(job.run(), head_of(job), job.traits, setup.loss, setup.loss_chunk, grad)
@@ -148,6 +155,10 @@ def _head(job: Job, going: Course, grad: bool) -> None:
     going.let_go(CASTS)
     if back is not None:
         going.go("backward", "unembedding", back, live)
+    found = head_of(job)
+    if found.trained and job.arch.tied_embeddings and (setup.accumulation > 1 or setup.optimizer_in_backward):
+        # One gradient of both ends: the unembedding's waits for the embedding's.
+        going.hold({"gradients": found.hidden * found.vocab * job.run().whole})
 
 
 def embeddings_trained(job: Job) -> bool:

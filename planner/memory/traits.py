@@ -28,7 +28,8 @@ class Traits:
     `biased`: each head adds a bias for every pair of
     positions. `scaled_embedding`, `scaled_residual`: multipliers on the
     stream. `logits`: what happens to logits between unembedding and loss ("capped": tanh; "scaled").
-    `eager`: transformers has no SDPA path for it; `narrow`: its eager softmax runs in the values' type.
+    `eager`: transformers has no SDPA path for it, `no_flash`: no path for flash attention; `narrow`: its eager
+    softmax runs in the values' type.
     `router`: "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their
     weights stay in float32, and so do the results that they weight.
     """
@@ -55,6 +56,7 @@ class Traits:
     capped_scores: bool = False
     sinks: bool = False
     eager: bool = False
+    no_flash: bool = False
     narrow: bool = False
     router: Literal["softmax", "sigmoid", "chosen"] = "softmax"
     wide_router: bool = False
@@ -85,15 +87,17 @@ TRAITS: dict[str, Traits] = {
     "gpt2": replace(
         LEGACY, narrow_before=True, activation="gelu_new", dropout=True, dropped=True, narrow=True
     ),
-    "t5": replace(LLAMA, rotary="none", activation="relu", dropout=True, narrow_loss=True, biased=True),
+    "t5": replace(
+        LLAMA, rotary="none", activation="relu", dropout=True, narrow_loss=True, biased=True, no_flash=True
+    ),
     "gptj": replace(
         LEGACY, rotary="partial", rotary_share=0.25, activation="gelu_new", eager=True, wide_scores=True
     ),
     "gpt_neox": replace(LEGACY, narrow_before=True, rotary="partial", rotary_share=0.25, two_norms=True),
     "opt": replace(LEGACY, narrow_before=True, activation="relu", dropout=True),
-    "bloom": replace(LEGACY, narrow_before=True, activation="bloom", eager=True),
-    "falcon": replace(LEGACY, narrow_before=True, rotary="half", eager=True, narrow=True),
-    "mpt": replace(LEGACY, narrow_before=True, eager=True),
+    "bloom": replace(LEGACY, narrow_before=True, activation="bloom", eager=True, no_flash=True),
+    "falcon": replace(LEGACY, narrow_before=True, rotary="half", narrow=True),
+    "mpt": replace(LEGACY, narrow_before=True, eager=True, no_flash=True),
     "gpt_bigcode": replace(
         LEGACY, narrow_before=True, activation="gelu_pytorch_tanh", dropout=True, dropped=True
     ),
@@ -107,8 +111,9 @@ TRAITS: dict[str, Traits] = {
     "minimax_m2": replace(LLAMA, rotary="partial", rotary_share=0.5, router="sigmoid", wide_router=True),
     "deepseek_v2": replace(LLAMA, rotary="complex"),
     "deepseek_v3": replace(LLAMA, router="sigmoid", wide_router=True),
+    "deepseek_v32": replace(LLAMA, router="sigmoid", wide_router=True, no_flash=True),
     "qwen3_next": replace(LLAMA, norm="gemma", qk_norm="gemma", rotary="partial", rotary_share=0.25),
-    "llama4_text": replace(LLAMA, rotary="complex", router="sigmoid", wide_router=True),
+    "llama4_text": replace(LLAMA, no_flash=True, rotary="complex", router="sigmoid", wide_router=True),
 }
 ALIKE = {
     "olmo3": "olmo2",
@@ -117,7 +122,6 @@ ALIKE = {
     "gemma3": "gemma3_text",
     "gemma4": "gemma4_text",
     "cohere2": "cohere",
-    "deepseek_v32": "deepseek_v3",
     "kimi_k2": "deepseek_v3",
     "kimi_k25": "deepseek_v3",
     "glm4_moe_lite": "deepseek_v3",

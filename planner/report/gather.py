@@ -9,10 +9,9 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .. import facts
 from ..adapter.options import DEFAULTS
 from ..errors import InputError, PlannerError
-from ..exports import export
+from ..exports import peft_config
 from ..planning import estimate
 from ..setup import Setup
 from . import machine
@@ -106,7 +105,7 @@ def _config(model: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     known = {**DEFAULTS, "adapter": None, "adapter_dtype": None, "trust_remote_code": None}
     chosen = {name: value for name, value in options.items() if name in known}
     try:
-        return {"config": export("peft", model, **chosen), "reason": None}
+        return {"config": peft_config(model, **chosen), "reason": None}
     except PlannerError as error:
         return {"config": None, "reason": str(error)}
 
@@ -156,14 +155,8 @@ def _of_adapter(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _law(plan: Mapping[str, Any]) -> dict[str, str]:
     """The learning-rate law in its makers' words."""
-    law = facts.law(plan["learning_rate"]["law"])
-    return {
-        "id": law.id,
-        "title": law.title,
-        "form": law.form,
-        "fitted_on": law.fitted_on,
-        "regret": law.regret_text,
-    }
+    rate = plan["learning_rate"]
+    return {"id": rate["law"], **rate["about"]}
 
 
 def _other(model: Any, options: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,13 +12,12 @@ from typing import Any
 from ..errors import InputError, hint
 from . import models
 from .claims import Claim, Judgement, Setting, claims, undecided
+from .executors import NAMES, Executor, executor_of
 from .records import RunConfig, RunRecord
 from .report import Found, Report
 from .require import device_of, require
 from .sweep import Clock, Progress, Sweep, check_folder
-from .workers import start_workers, stop_workers
 
-EXECUTORS = ("local", "ray")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
 _BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
 
@@ -78,54 +77,48 @@ def judge(claim: Claim, setting: Setting, sweep: Sweep) -> Found:
     return Found(claim, claim.predicted(setting), judgement, tuple(sorted(lookup.read)))
 
 
-def _work(
-    chosen: Sequence[Claim], setting: Setting, sweep: Sweep, workers: int, device: str, threads: int
-) -> bool:
-    """Run what the claims need, in rounds; False where the budget ended first."""
-    for claim in chosen:
-        while wanted := claim.needs(setting, sweep.record):
-            helpers = start_workers(workers - 1, wanted, sweep, device, threads)
-            try:
-                if not sweep.run(wanted):
-                    return False
-            finally:
-                stop_workers(helpers)
+def _work(chosen: Sequence[Claim], setting: Setting, sweep: Sweep, executor: Executor) -> bool:
+    """Run what the claims need, in rounds; False where the budget ended first. One run at a time goes claim by claim,
+    so that a budget ends with whole claims; a wide executor is given the runs of all claims at once."""
+    for group in [chosen] if executor.wide else [[claim] for claim in chosen]:
+        while wanted := [config for claim in group for config in claim.needs(setting, sweep.record)]:
+            if not executor.run(wanted, sweep):
+                return False
     return True
 
 
 def run_claims(
     claims_chosen: str | Sequence[str] | None, *, model: str, device: str, budget: str | float | None,
     out: str | os.PathLike[str], seeds: int, workers: int, executor: str, threads: int, steps: int = 120,
-    progress: Callable[[Any], None] | None = None,
+    address: str | None = None, progress: Callable[[Any], None] | None = None,
 ) -> Report:  # fmt: skip
     """What planner.validate does."""
     chosen = claims(claims_chosen)
-    if executor == "ray":
-        raise InputError(
-            "executor",
-            executor,
-            "local",
-            "Runs on a Ray cluster are not there yet; --workers N uses one machine.",
-        )
-    if executor not in EXECUTORS:
-        raise InputError("executor", executor, "local", hint(executor, EXECUTORS).strip())
+    if executor not in NAMES:
+        raise InputError("executor", executor, f"one of {', '.join(NAMES)}", hint(executor, NAMES).strip())
     clock = Clock(seconds_of(budget))
     _whole("workers", workers)
+    _whole("threads", threads)
     setting = setting_of(model, seeds, steps)
     check_folder(out)
     started = time.monotonic()
-    _whole("threads", threads)
-    place = "none"
-    sweep = Sweep(out, place, clock, progress)
+    sweep, complete = Sweep(out, "none", clock, progress), True
     if any(claim.needs(setting, sweep.record) for claim in chosen):
         torch = require()
-        place = sweep.device = device_of(device)
-        torch.set_num_threads(threads)
-        models.prepare(setting.models, None if progress is None else _making(progress))
-    complete = _work(chosen, setting, sweep, workers, place, threads)
+        place = device if executor == "ray" else device_of(device)
+        using = executor_of(executor, workers=workers, device=place, threads=threads, address=address)
+        try:
+            sweep.device = using.device
+            torch.set_num_threads(threads)
+            models.prepare(setting.models, None if progress is None else _making(progress))
+            complete = _work(chosen, setting, sweep, using)
+        finally:
+            using.close()
     found = tuple(judge(claim, setting, sweep) for claim in chosen)
     counts = Counter(str(record.status) for record in sweep.known.values())
-    return Report(setting, place, found, time.monotonic() - started, os.fspath(out), complete, dict(counts))
+    return Report(
+        setting, sweep.device, found, time.monotonic() - started, os.fspath(out), complete, dict(counts)
+    )
 
 
 def _making(progress: Callable[[Any], None]) -> Callable[[str, int, int], None]:

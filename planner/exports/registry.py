@@ -1,0 +1,62 @@
+"""The list of targets: what can be exported, and which module does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from ..errors import InputError, hint
+from .training import Training
+
+Build = Callable[[Training], dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A trainer to export for. `files` are the names that it may write, the main one first; `language` is the main
+    one's; `usual` are the trainer's own values for options of the set-up that are not given."""
+
+    id: str
+    title: str
+    files: tuple[str, ...]
+    language: str
+    module: str
+    function: str = "export"
+    usual: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def build(self) -> Build:
+        """The function that makes the files, imported when it is first used."""
+        found: Build = getattr(import_module(f".{self.module}", __package__), self.function)
+        return found
+
+
+_HF = {"autocast": True}
+_ALL = (
+    Target("trl-sft", "TRL, supervised", ("trl-sft.yaml", "trl-sft.sh", "deepspeed.json"), "yaml", "trl", "sft", _HF),
+    Target("trl-grpo", "TRL, GRPO", ("trl-grpo.yaml", "trl-grpo.sh", "deepspeed.json"), "yaml", "trl", "grpo", _HF),
+    Target("axolotl", "Axolotl", ("axolotl.yaml", "deepspeed.json"), "yaml", "axolotl",
+           usual={**_HF, "packing": "packed", "attention_kernel": "flash"}),
+    Target("llamafactory", "LLaMA-Factory", ("llamafactory.yaml", "deepspeed.json"), "yaml", "llamafactory",
+           usual=_HF),
+    Target("unsloth", "Unsloth", ("unsloth_train.py",), "python", "unsloth", usual={**_HF, "kernels": "unsloth"}),
+    Target("tinker", "Tinker", ("tinker_train.py",), "python", "tinker"),
+    Target("torchtune", "torchtune (wound down)", ("torchtune.yaml",), "yaml", "torchtune",
+           usual={"packing": "packed"}),
+    Target("megatron", "NeMo Megatron-Bridge", ("megatron_train.py",), "python", "megatron",
+           usual={"precision": "bf16-master", "packing": "padded"}),
+    Target("accelerate", "accelerate (launcher)", ("accelerate.yaml", "deepspeed.json"), "yaml", "accelerate",
+           usual=_HF),
+    Target("deepspeed", "DeepSpeed", ("deepspeed.json",), "json", "deepspeed", usual={"sharding": "zero2"}),
+)  # fmt: skip
+PEFT = Target("peft", "PEFT", ("adapter_config.json",), "json", "peft", "files")
+TARGETS: Mapping[str, Target] = {target.id: target for target in (PEFT, *_ALL)}
+
+
+def target(name: str) -> Target:
+    """The target of this name. Raises InputError naming the nearest."""
+    if name not in TARGETS:
+        raise InputError("target", name, f"one of {', '.join(TARGETS)}", hint(str(name), TARGETS).strip())
+    return TARGETS[name]
