@@ -110,7 +110,7 @@ def _constants(known: Constants) -> list[str]:
         f"| `cached_apart` | {known.cached_apart:.3g} | of the smaller phases' transient bytes, kept for later |",
         f"| `cached_gathered` | {known.cached_gathered:.3g} | of gathered units, kept on a stream of their own |",
         f"| `cached_varied` | {known.cached_varied:.3g} | of what grows with the length, where lengths vary |",
-        f"| `low`, `high` | {known.low:.3g}, {known.high:.3g} | holds {100 * known.coverage:.0f}% of those fitted on |",
+        f"| `low`, `high` | {known.low:.3g}, {known.high:.3g} | holds {100 * known.coverage:.0f}% of those fitted |",
         "",
     ]  # fmt: skip
 
