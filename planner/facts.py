@@ -21,7 +21,7 @@ from .schema import Source, SourceKind
 if TYPE_CHECKING:  # imported where they are used: each is a share of a cold start
     from pathlib import Path
 
-    from .fact_types import Accelerator, Convention, DatasetFact, Price, RateContext, RegretFact
+    from .fact_types import Accelerator, CapacityFact, Convention, DatasetFact, Price, RateContext, RegretFact
 
 _NO_NUMBERS: Mapping[str, float] = MappingProxyType({})
 
@@ -211,6 +211,15 @@ def laws() -> tuple[LawFact, ...]:
         if (fact.status == "complete") != (fact.base is not None):
             raise FactError(f"laws.toml: {fact.id} is {fact.status} but its base is {fact.base}.")
     return found
+
+
+@cache
+def capacities() -> Mapping[str, CapacityFact]:
+    """Bits per parameter by id, from capacity.toml."""
+    from .fact_types import CapacityFact
+
+    found = _entries("capacity.toml", "capacity", CapacityFact, "id")
+    return MappingProxyType({fact.id: fact for fact in found})
 
 
 @cache

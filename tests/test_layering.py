@@ -27,7 +27,7 @@ LAYERS = (
     "stored",
     "adapter",
     "flops memory capacity hardware information learning_rate regret",
-    "speed cost dataset serving",
+    "speed cost dataset given ranks serving",
     "plan notices",
     "estimator",
     "running",

@@ -146,14 +146,15 @@ def _mask(reader: Reader) -> str | None:
 
 
 def _tokens(sums: Sums, duplicates: Duplicates, estimated: bool) -> tuple[Tokens, Tokens, Tokens]:
-    """All tokens, those that carry loss, and those of them that repeat no earlier example."""
+    """All tokens, those that carry loss, and those of them within the maximum length and not repeated."""
     exact, near = duplicates.exact_loss_tokens, duplicates.near_loss_tokens
     if estimated:
         tokens, loss = from_bytes(sums.text_bytes), from_bytes(sums.loss_bytes)
         once, most = from_bytes(sums.loss_bytes - exact - near), from_bytes(sums.loss_bytes - exact)
         return tokens, loss, Tokens(once.value, once.low, most.high, "assumed")
     total = sums.loss_tokens
-    distinct = Tokens(total - exact - near, total - exact - near, total - exact, "measured")
+    learned = total - sums.cut_loss_tokens - exact
+    distinct = Tokens(learned - near, learned - near, learned, "measured")
     return (
         Tokens(sums.tokens, sums.tokens, sums.tokens, "measured"),
         Tokens(total, total, total, "measured"),
