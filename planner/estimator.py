@@ -267,13 +267,14 @@ def estimate(
         found.model_id, found.origin, arch.model_type, arch.hidden_size, arch.n_layers, arch.vocab_size,
         arch.params, arch.params_active, published, kept.bytes, kept.quantization, kept.checkpoint,
     )  # fmt: skip
-    noted = (*found.notices, *kept.notices)
+    price = _rank_price(arch, spec, section, whole, work, given)
+    noted = (*found.notices, *kept.notices, *given.notices, *ranks.notices(spec, price))
     if adapter is not None:
         noted = (*noted, *check_weights(os.fspath(adapter), arch, adapted, whole))
     return Plan(
         model=about, adapter=section, workload=work, flops=flops, information=given.info,
-        capacity=cap, learning_rate=lr, regret=_rank_price(arch, spec, section, whole, work, given),
+        capacity=cap, learning_rate=lr, regret=price,
         data=given.report,
-        warnings=collect((*noted, *given.notices), arch, spec, adapted, whole, work, flops, cap, lr, given.fact),
+        warnings=collect(noted, arch, spec, adapted, whole, work, flops, cap, lr, given.fact),
         sources=_sources(found, arch, given, rates),
     )  # fmt: skip

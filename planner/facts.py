@@ -198,7 +198,8 @@ def datasets() -> tuple[DatasetFact, ...]:
     for fact in found:
         if fact.kind not in get_args(DatasetKind) or fact.basis not in get_args(FactBasis):
             raise FactError(f"datasets.toml: {fact.name} has kind {fact.kind!r} and basis {fact.basis!r}.")
-        if not (fact.total_tokens or fact.loss_tokens or fact.episodes):
+        prompts = fact.examples if fact.kind == "rl" else None
+        if not (fact.total_tokens or fact.loss_tokens or fact.episodes or prompts):
             raise FactError(f"datasets.toml: {fact.name} has neither tokens nor episodes.")
     return found
 

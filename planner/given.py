@@ -98,7 +98,8 @@ def _known(fact: DatasetFact, p: float | None, size: int | None, nats: float | N
     if fact.kind == "rl":
         if nats is not None:
             raise InputError("nats", nats, "a supervised dataset", f"{fact.name} is an RL run.")
-        return Given(information.policy_gradient(fact.episodes or 0, p, size), fact=fact)
+        episodes = fact.episodes or (fact.examples or 0) * (size or 1)  # each prompt once, or a group of it
+        return Given(information.policy_gradient(episodes, p, size), fact=fact)
     for name, value in (("success-rate", p), ("group-size", size)):
         if value is not None:
             raise InputError(name, value, "an RL dataset", f"{fact.name} is for supervised training.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -12,7 +12,7 @@ from .adapter import AdapterSpec, Slope
 from .adapter.spec import ExpertConvention
 from .information import Information
 from .regret import Departure, Regret, departure, expected_regret, law_for
-from .schema import Architecture
+from .schema import Architecture, Notice
 
 LADDER = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 SUMMARY_SETS = ("attention", "mlp", "unembedding", "all", adapters.ALL_LINEAR)
@@ -152,6 +152,30 @@ class RankPrice:
             "leave_one_out": dict(law.leave_one_out),
             "basis": "fitted",
         }
+
+
+def notices(spec: AdapterSpec, price: RankPrice | None) -> Iterator[Notice]:
+    """Where the law of regret is stretched."""
+    if price is None:
+        return
+    if price.regret.extrapolated and not price.regret.within_noise:
+        law = law_for(price.moe)
+        yield Notice(
+            "regret-extrapolated",
+            f"{price.params_per_loss_token:.3g} parameters per loss token lie outside the range that the law of "
+            f"regret was fitted on ({law.ratio_low:.2g} to {law.ratio_high:.2g}).",
+        )
+    if spec.layers in (("attention",), ("unembedding",)):
+        yield Notice(
+            "regret-of-attention",
+            f"The law of regret was fitted on adapters of all layers; {spec.layers[0]} alone lags behind it.",
+        )
+    if price.moe and spec.experts != "shared-outer":
+        yield Notice(
+            "regret-of-experts",
+            "The law of regret for mixtures of experts was fitted on adapters that share the outer factor (--experts "
+            f"shared-outer); this one counts parameters otherwise ({spec.experts}).",
+        )
 
 
 def rank_price(
