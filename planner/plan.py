@@ -271,3 +271,16 @@ class Plan:
             "warnings": [dict(vars(notice)) for notice in self.warnings],
             "sources": [{"used_for": use, **vars(source)} for use, source in self.sources],
         }
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from .tables import html
+
+        return html(self.to_dict())
+
+    def to_frame(self, table: str = "summary") -> Any:
+        """A table of the plan as a pandas DataFrame: summary, params (by role), layer_sets, memory (by part) or
+        warnings."""
+        from .tables import frame
+
+        return frame(self.to_dict(), table)

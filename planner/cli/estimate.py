@@ -9,6 +9,7 @@ import click
 
 from ..planning import estimate
 from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options, library_options
+from .config_option import config_option, only_given
 from .options import Count, Function, SectionedCommand, complete, json_option, print_json
 from .run_options import HELD, MACHINE, SPREAD, STEP, run_options
 
@@ -18,6 +19,7 @@ Examples:
   lora-plan estimate -m meta-llama/Llama-3.1-8B --gpu h100 --batch 8 --checkpointing --tokens 50M
   lora-plan estimate -m Qwen/Qwen3-30B-A3B --rank 64 --dataset tulu-3-sft-mixture
   lora-plan estimate -m ./my-model --layers all-linear --tokens 50M --json
+  lora-plan estimate --config axolotl.yml --gpu h100
   lora-plan estimate -m Qwen/Qwen3-8B --rank 1 --episodes 320000 --success-rate 0.3
 """
 
@@ -91,7 +93,7 @@ def _file_options(function: Function) -> Function:
 DATA = ("dataset", "tokens", "episodes", "success_rate", "epochs")
 FILE = ("data", "tokenizer", "format", "loss_on", "split", "nats", "group_size", "bits_per_param", "curves")
 SECTIONS = {
-    "Model and adapter": MODEL_AND_ADAPTER,
+    "Model and adapter": (*MODEL_AND_ADAPTER, "config"),
     "More of PEFT's LoraConfig": PEFT,
     "Data": (*DATA, *FILE),
     "Machines": MACHINE,
@@ -103,6 +105,7 @@ SECTIONS = {
 
 @click.command("estimate", cls=SectionedCommand, sections=SECTIONS, epilog=EPILOG)
 @adapter_options
+@config_option
 @data_options
 @_file_options
 @click.option(
@@ -115,13 +118,18 @@ SECTIONS = {
 @run_options((*STEP, *HELD, *SPREAD))
 @click.option("--explain", is_flag=True, help="Say where each number comes from.")
 @json_option
-def command(as_json: bool, explain: bool, **options: Any) -> None:
+@click.pass_context
+def command(context: click.Context, /, as_json: bool, explain: bool, **options: Any) -> None:
     """What a LoRA fine-tune of a model is.
 
     Prints the adapter's parameters for every layer set, training FLOPs and memory against full fine-tuning, the
     data's information against the adapter's capacity, and the learning rate; with --gpu what fits, time and cost.
     """
-    plan = estimate(**library_options(options))
+    if options["config"] is None:
+        del options["config"]
+        plan = estimate(**library_options(options))
+    else:
+        plan = estimate(**only_given(context, options, run=False))
     if as_json:
         print_json(plan.to_dict())
         return

@@ -57,8 +57,10 @@ def encode_batch(examples: Sequence[Example], tokenizer: Tokenizer, seq_len: int
 def loss_of(model: Any, batch: Batch, reduction: str = "mean") -> Any:
     """Cross-entropy in nats a loss token (mean) or in all (sum)."""
     import torch.nn.functional as functional
+    from torch.nn.utils import parametrize
 
-    logits = model(input_ids=batch.tokens, use_cache=False).logits[:, :-1]
+    with parametrize.cached():  # experts' changed weights are made once a pass
+        logits = model(input_ids=batch.tokens, use_cache=False).logits[:, :-1]
     return functional.cross_entropy(
         logits.float().reshape(-1, logits.shape[-1]), batch.targets.reshape(-1), ignore_index=IGNORED,
         reduction=reduction,

@@ -54,15 +54,21 @@ def load(source: str | os.PathLike[str]) -> dict[str, RunRecord]:
 
 def setting_of(records: Mapping[str, RunRecord]) -> Setting:
     """What the records were made for: the models of supervised runs on fresh text (the one with most runs first, then
-    by width), their usual number of steps, and the seeds that they were repeated with."""
+    those of other widths whose comparison is whole), their usual number of steps, and how many seeds they have."""
     usual = [r.config for r in records.values() if r.config.kind == "sft" and r.config.task == "dialect"]
     if not usual:
         return Setting()
     models = Counter(config.model for config in usual)
     first = models.most_common(1)[0][0]
-    others = sorted(set(models) - {first}, key=lambda model: int(shape(model)["hidden_size"]))
     steps = Counter(config.steps for config in usual if config.model == first).most_common(1)[0][0]
-    return Setting((first, *others), 1 + max(config.seed for config in usual), steps)
+    seeds, kept = 1 + max(config.seed for config in usual), Kept(records)
+    # Another width counts where both arms of its comparison are all there: a part of one decides nothing.
+    others = [
+        model
+        for model in sorted(set(models) - {first}, key=lambda model: int(shape(model)["hidden_size"]))
+        if not claim("C3").needs(Setting((model,), seeds, steps), kept.record)
+    ]
+    return Setting((first, *others), seeds, steps)
 
 
 def judge_all(records: Mapping[str, RunRecord], setting: Setting) -> tuple[Found, ...]:

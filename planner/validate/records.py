@@ -97,7 +97,8 @@ class RunRecord:
     """One finished run. `curve` holds the training loss of each step, `evaluations` (step, loss); `norms` the
     spectral and Frobenius norms of A and B by module at the end; `measured` what else a kind of run yields.
 
-    The `result` is what the same configuration gives again; times, hardware and date are not part of it.
+    `peak_memory_bytes` is what torch allocated on a GPU, the process's resident size on a CPU. The `result` is what
+    the same configuration gives again; times, memory, hardware and date are not part of it.
     """
 
     config: RunConfig

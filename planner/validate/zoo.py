@@ -1,4 +1,4 @@
-"""A zoo of our own: Llama-like models of five widths, pretrained here on our own text and kept on disk.
+"""A zoo of our own: Llama-like models of six widths and a mixture of experts, pretrained here on our own text.
 
 The same seed and shape give the same model on the same machine and versions. They lie under LORA_PLAN_CACHE/zoo,
 named by a hash of everything that makes them; a download is never needed.
@@ -29,7 +29,8 @@ LANGUAGES = tuple(range(100, 108))
 
 @dataclass(frozen=True)
 class Shape:
-    """The shape of a zoo model and its pretraining. `d_ff` is about 8/3 of the width, as in Llama."""
+    """The shape of a zoo model and its pretraining. `d_ff` is about 8/3 of the width, as in Llama; with `experts` it
+    is that of the `top_k` active ones together, in the shape of Qwen3-MoE."""
 
     hidden_size: int
     n_layers: int
@@ -39,11 +40,21 @@ class Shape:
     batch: int = 16
     seq_len: int = 64
     lr: float = 3e-3
+    experts: int = 0
+    top_k: int = 2
 
     def config(self) -> dict[str, Any]:
         """The model's config.json, with an unembedding of its own."""
+        kind: dict[str, Any] = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+        if self.experts:
+            kind = {
+                "model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"], "num_experts": self.experts,
+                "num_experts_per_tok": self.top_k, "moe_intermediate_size": self.d_ff // self.top_k,
+                "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [],
+                "head_dim": self.hidden_size // self.n_heads,
+            }  # fmt: skip
         return {
-            "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": self.hidden_size,
+            **kind, "hidden_size": self.hidden_size,
             "intermediate_size": self.d_ff, "num_hidden_layers": self.n_layers,
             "num_attention_heads": self.n_heads, "num_key_value_heads": self.n_heads, "vocab_size": VOCAB_SIZE,
             "max_position_embeddings": 256, "tie_word_embeddings": False, "rms_norm_eps": 1e-6,
@@ -54,13 +65,15 @@ class Shape:
 # One depth for all, so that width alone differs; rates fall with width as they must under Adam.
 ZOO = {
     "nano": Shape(16, 1, 2, 32, steps=40, batch=8),
+    "pico": Shape(16, 2, 2, 44, steps=1600, lr=8e-3),
     "micro": Shape(32, 2, 2, 88, steps=1600, lr=6e-3),
     "tiny": Shape(64, 2, 4, 176, steps=1600, lr=4e-3),
     "mini": Shape(128, 2, 4, 344, steps=1000, lr=2e-3),
     "small": Shape(192, 2, 6, 512, steps=800, lr=1.5e-3),
     "medium": Shape(256, 2, 8, 688, steps=600, lr=1e-3),
+    "mixture": Shape(64, 2, 4, 176, steps=1000, lr=4e-3, experts=8),
 }
-WIDTHS = ("micro", "tiny", "mini", "small", "medium")
+WIDTHS = ("pico", "micro", "tiny", "mini", "small", "medium")
 
 
 def _sums(rng: random.Random) -> str:
@@ -96,7 +109,10 @@ def key(name: str) -> str:
     """The folder's name: a hash of what decides the weights."""
     from .require import versions
 
-    made_of = {"recipe": RECIPE, "name": name, **asdict(ZOO[name]), "torch": versions()["torch"]}
+    shape = asdict(ZOO[name])
+    if not shape["experts"]:  # dense models keep the names that they had before there were others
+        del shape["experts"], shape["top_k"]
+    made_of = {"recipe": RECIPE, "name": name, **shape, "torch": versions()["torch"]}
     return f"{name}-{hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]}"
 
 
@@ -108,10 +124,14 @@ def location(name: str) -> Path:
 def build(name: str, seed: int = 0) -> Any:
     """The model without training."""
     torch = require()
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
     torch.manual_seed(seed)
-    return LlamaForCausalLM._from_config(LlamaConfig(**ZOO[name].config()), attn_implementation="eager")
+    options: dict[str, Any] = {"attn_implementation": "eager"}
+    if not ZOO[name].experts:
+        return LlamaForCausalLM._from_config(LlamaConfig(**ZOO[name].config()), **options)
+    config = Qwen3MoeConfig(**ZOO[name].config())
+    return Qwen3MoeForCausalLM._from_config(config, experts_implementation="eager", **options)
 
 
 def pretrain(name: str, progress: Callable[[int, int], None] | None = None) -> Any:

@@ -19,7 +19,8 @@ from ..records import RunConfig
 from ..statistics import Interval
 
 Verdict = Literal["confirmed", "refuted", "undecided"]
-IDS = tuple(f"C{number}" for number in range(1, 21))
+# The article's twenty claims, then questions that it leaves open.
+IDS = (*(f"C{number}" for number in range(1, 21)), "V1")
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def claim(claim_id: str) -> Claim:
     name = str(claim_id).strip().upper()
     if name not in IDS:
         raise InputError("claims", claim_id, f"ids from {IDS[0]} to {IDS[-1]}", hint(name, IDS).strip())
-    found: Claim = import_module(f".c{int(name[1:]):02d}", __package__).CLAIM
+    found: Claim = import_module(f".{name[0].lower()}{int(name[1:]):02d}", __package__).CLAIM
     return found
 
 
