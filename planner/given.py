@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import facts, information
@@ -114,8 +114,6 @@ def _from_file(options: Mapping[str, Any], model_id: str, local: bool) -> Given:
     if isinstance(report, (str, os.PathLike)):
         report, notices = _read(options, model_id, local)
     info = report.information
-    if info.kind != "rl":
-        info = replace(info, units_low=report.distinct.low, units_high=report.distinct.high)
     if report.broken:
         rows = f"{report.broken:,} of {report.broken + report.examples:,} rows"
         notices.append(
