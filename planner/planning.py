@@ -12,6 +12,7 @@ from . import estimator
 from .adapter import adapt
 from .adapter.whole import NOTHING_WHOLE, trained_whole
 from .errors import InputError, PlannerError, UnsupportedArchitectureError
+from .given import whole_number
 from .plan import Plan
 from .schema import Architecture, Notice
 from .setup import Method
@@ -95,8 +96,8 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
     given = calibration_of(options["calibration"])
     if options["gpu"] is not None:
         machine = hardware.cluster(
-            hardware.find(options["gpu"]), estimator.whole_number("gpus", options["gpus"]),
-            per_node=estimator.whole_number("gpus-per-node", options["gpus_per_node"]),
+            hardware.find(options["gpu"]), whole_number("gpus", options["gpus"]),
+            per_node=whole_number("gpus-per-node", options["gpus_per_node"]),
         )  # fmt: skip
     main: Method = "lora" if options["quantize"] in (None, "none") else "qlora"
     notices: list[Notice] = []
@@ -151,7 +152,7 @@ def processed_tokens(plan: Plan) -> int | None:
     info, work = plan.information, plan.workload
     if info is None:
         return None
-    tokens = work.total_tokens if info.kind == "sft" else info.units * work.seq_len
+    tokens = work.total_tokens if info.kind != "rl" else info.units * work.seq_len
     return (tokens or info.units) * work.epochs
 
 

@@ -92,7 +92,7 @@ def data_of(
     if asked.information is None:
         return None
     units, kind = asked.information.units, asked.information.kind
-    processed = asked.workload.total_tokens if kind == "sft" else units * seq_len
+    processed = asked.workload.total_tokens if kind != "rl" else units * seq_len
     return Data((processed or units) * asked.workload.epochs, units if kind == "sft" else None)
 
 

@@ -28,7 +28,7 @@ LAYERS = (
     "stored",
     "adapter",
     "flops memory capacity hardware information learning_rate regret",
-    "speed cost dataset serving",
+    "speed cost dataset given ranks serving",
     "tables plan notices",
     "estimator",
     "running",

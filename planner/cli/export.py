@@ -18,8 +18,8 @@ from .run_options import HELD, MACHINE, SPREAD, STEP, run_options
 EPILOG = """\b
 Examples:
   lora-plan export peft --model meta-llama/Llama-3.1-8B --layers all -o my-adapter
-  lora-plan export trl-sft -m meta-llama/Llama-3.1-8B --dataset alpaca --checkpointing layer
-  lora-plan export trl-sft -m Qwen/Qwen3-8B --dataset no-robots --gpus 8 --sharding fsdp -o run
+  lora-plan export trl-sft -m meta-llama/Llama-3.1-8B --layers attention,mlp --dataset alpaca
+  lora-plan export axolotl -m Qwen/Qwen3-8B --dataset no-robots --gpus 8 --sharding fsdp -o run
   lora-plan export llamafactory --config axolotl.yml
   lora-plan export peft -m openai/gpt-oss-20b --targets q_proj,v_proj \\
     --target-parameters experts.gate_up_proj,experts.down_proj --rank-pattern experts.down_proj=8

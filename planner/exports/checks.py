@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .. import capacity, facts, units
+from .. import facts, units
 from ..adapter.peft_rules import PEFT_VERSION
 from ..information import ARTICLE
 from ..plan import Plan
@@ -168,7 +168,7 @@ def room(case: Case) -> Iterator[Finding]:
             f"The data hold {cap.utilisation or 0:.3g} times what rank {spec.rank} can.",
             f"At {cap.bits_per_param:g} bits a parameter {better} would hold them; beyond that LoRA falls behind "
             "full fine-tuning.",
-            f"Take {better}, or full fine-tuning.", capacity.SOURCE,
+            f"Take {better}, or full fine-tuning.", facts.capacities()["knowledge"].source,
         )  # fmt: skip
     elif cap.required_rank is not None and spec.rank >= FAR * cap.required_rank:
         yield Finding(
@@ -177,7 +177,7 @@ def room(case: Case) -> Iterator[Finding]:
             f"At {cap.bits_per_param:g} bits a parameter {cap.utilisation or 0:.2%} of the capacity is used. A high "
             "rank does no harm to the loss, but costs memory, time and storage.",
             f"Rank {min(spec.rank, max(8, 2 ** math.ceil(math.log2(2 * cap.required_rank))))} would be ample.",
-            capacity.SOURCE,
+            facts.capacities()["knowledge"].source,
         )  # fmt: skip
 
 
@@ -235,6 +235,24 @@ def thin_matrix(case: Case) -> Iterator[Finding]:
                           "Leave them out (exclude_modules).", trainer("peft").source)  # fmt: skip
 
 
+def head_past_its_adapter(case: Case) -> Iterator[Finding]:
+    """TRL refuses a pair on the unembedding; fused losses read its weight past one."""
+    adapted = {
+        item.matrix.leaf for item in case.training.adapted if item.matrix.role in ("unembedding", "embedding")
+    }
+    fused = case.training.setup.kernels in ("liger", "unsloth")
+    refused = case.format in ("trl-sft", "trl-grpo")
+    if not adapted or not (fused or refused):
+        return
+    yield Finding(
+        "head-adapter", "error", f"{' and '.join(sorted(adapted))} has an adapter.",
+        "TRL computes its loss from the unembedding's weight directly and refuses an adapter there." if refused else
+        f"The fused loss of {case.training.setup.kernels} reads the weight past the adapter, which learns nothing.",
+        "Take it out of the targets, or train it in full (modules_to_save).",
+        trainer("trl-sft" if refused else "unsloth").source,
+    )  # fmt: skip
+
+
 def memory(case: Case) -> Iterator[Finding]:
     """Whether the run fits on the GPU that was named."""
     found = (case.plan.memory or {}).get("qlora" if case.training.setup.method == "qlora" else "lora")
@@ -263,6 +281,6 @@ def reinforcement(case: Case) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
-    memory, beyond_context, learning_rate, attention_only, experts_frozen, large_batch, room, tied, thin_matrix,
-    alpha_and_rank, schedule, reinforcement,
+    memory, head_past_its_adapter, beyond_context, learning_rate, attention_only, experts_frozen, large_batch, room,
+    tied, thin_matrix, alpha_and_rank, schedule, reinforcement,
 )  # fmt: skip

@@ -116,6 +116,7 @@ def _checkpointing(f: Fields) -> str:
 def _quantize(f: Fields) -> str:
     if f.flag("load_in_8bit"):
         return "int8"
+    f.text("bnb_4bit_quant_storage")
     nested, kind = f.flag("use_bnb_nested_quant"), f.text("bnb_4bit_quant_type", "nf4")
     if not f.flag("load_in_4bit"):
         return "none"

@@ -145,10 +145,20 @@ def sharding_lines(t: Training, trainer: str, deepspeed_file: str) -> list[Line]
 def bits_lines(t: Training, trainer: str) -> list[Line]:
     """How a frozen base is held, by the names of TRL's and others' options."""
     kind = choose(t, "quantize", {"none": "", "nf4": "4", "nf4-double": "4", "int8": "8"}, trainer)
+    gathered = t.setup.sharding in ("fsdp", "zero3")
     if kind == "4":
-        return [
+        lines = [
             Line("load_in_4bit", True),
             Line("bnb_4bit_quant_type", "nf4"),
             Line("use_bnb_nested_quant", t.setup.quantize == "nf4-double"),
         ]
+        why = "Stored as the other weights are, so that they can be sharded together."
+        return [*lines, Line("bnb_4bit_quant_storage", precision(t)[0], why)] if gathered else lines
+    if kind == "8" and gathered:
+        raise InputError(
+            "quantize",
+            "int8",
+            f"nf4 under {t.setup.sharding}: bitsandbytes' 8 bits cannot be sharded",
+            "The nearest is nf4.",
+        )
     return [Line("load_in_8bit", True)] if kind == "8" else []

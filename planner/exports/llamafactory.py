@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import InputError
 from . import deepspeed, hf
-from .limits import choose, lora_fields, whole_alpha
+from .limits import choose, lora_fields, no_head, whole_alpha
 from .lines import Line, Section, yaml_text
 from .trainers import trainer
 from .training import Training
@@ -41,6 +41,11 @@ def _model(t: Training) -> list[Line]:
 def _adapter(t: Training) -> list[Line]:
     config = t.peft()
     lora_fields(config, NAME, HAS)
+    if t.setup.kernels in ("liger", "unsloth"):
+        no_head(
+            t,
+            f"the fused loss of {t.setup.kernels} reads the weight past an adapter, which then learns nothing",
+        )
     odd = next((name for name in config["target_modules"] if "," in name), None)
     if odd is not None or not config["target_modules"]:
         raise InputError("targets", odd, "names of modules, which LLaMA-Factory parts at commas")

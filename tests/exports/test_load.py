@@ -27,6 +27,7 @@ SFT: dict[str, Any] = {
     "batch": 16,
     "accumulation": 4,
     "checkpointing": "layer",
+    "layers": "attention,mlp",
 }
 SETUPS: list[dict[str, Any]] = [
     {},
@@ -87,7 +88,15 @@ def test_trl_loads_what_was_exported(options: dict[str, Any], name: str, tmp_pat
 
 
 def test_trl_loads_grpo(tmp_path: Path) -> None:
-    export("trl-grpo", LLAMA, episodes=32_000, batch=32, train_data="a/b", output=tmp_path)
+    export(
+        "trl-grpo",
+        LLAMA,
+        layers="attention,mlp",
+        episodes=32_000,
+        batch=32,
+        train_data="a/b",
+        output=tmp_path,
+    )
     script, training, _ = trl_parsed(tmp_path / "trl-grpo.yaml", "grpo")
     assert (training.num_generations, training.max_steps, training.beta) == (8, 1000, 0.0)
     assert script.reward_funcs == ["accuracy_reward"]
@@ -96,9 +105,10 @@ def test_trl_loads_grpo(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("llama", {"layers": "all"}),
+        ("llama", {"layers": "all-linear"}),
+        ("gpt_oss", {"layers": "attention", "target_parameters": "experts.gate_up_proj,experts.down_proj"}),
         ("llama", {"layers": "attention,mlp", "layers_to_transform": "0,2", "variant": "dora"}),
-        ("gpt_oss", {"layers": "attention,unembedding", "experts": "none"}),
+        ("gpt_oss", {"layers": "attention", "experts": "none"}),
         ("deepseek_v3", {"layers": "attention", "experts": "none"}),
     ],
 )

@@ -55,6 +55,8 @@ def test_a_sound_config_has_nothing_wrong() -> None:
         ({"base_model": "meta-llama/Llama-3.2-1B", "lora_modules_to_save": ["lm_head"]}, {}, "tied-embeddings",
          "warning"),
         ({"lora_r": 2048}, {}, "rank-above-matrix", "warning"),
+        ({"lora_target_modules": ["q_proj", "up_proj", "lm_head"], "plugins": ["liger"], "liger_rope": True}, {},
+         "head-adapter", "error"),
     ],
 )  # fmt: skip
 def test_each_rule_fires(change: dict[str, Any], options: dict[str, Any], code: str, severity: str) -> None:

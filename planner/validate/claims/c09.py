@@ -52,5 +52,4 @@ CLAIM = Claim(
     "LoRA Without Regret, MATH and GSM8K", "difference of success rates",
     f"confirmed where the 95% interval lies above -{MARGIN:g}, refuted where below",
     lambda setting: 0.0, judge, needs(cells), lambda setting: runs(2, setting.seeds, 1),
-    lambda setting: STEPS_OF_STANDARD * setting.steps,
 )  # fmt: skip
