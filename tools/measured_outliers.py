@@ -8,8 +8,8 @@ from tools.published_memory import DRIVER, Case
 NOT_EXPLAINED = "not explained"
 # Source, a part of the model's name or of the detail, and the reason.
 SANTACODER = (
-    "18 bytes a logit were measured, 12 are counted (16-bit logits, their copy, float32 for the loss): what holds the "
-    "rest was not found; no other model shows it"
+    "18 bytes a logit were measured, 12 are counted (16-bit logits, their copy, float32 for the loss); what holds "
+    "the rest was not found; no other model shows it"
 )
 MIXTRAL = "transformers 4.48 runs experts one after another; the formula runs them grouped"
 CHATGLM = "the model's own code has no flash attention: scores of all pairs of positions, unlike the profile"
@@ -21,8 +21,8 @@ UNSLOTH = (
     "what Unsloth of April 2024 held is not known; figures are whole GB, and checkpointing is not stated"
 )
 RECIPE = (
-    "a README's figure below what the recipe beside it needs: the recipe may be newer, and how the batch was filled is "
-    "not known"
+    "a README's figure below what the recipe beside it needs: the recipe may be newer, and how the batch was filled "
+    "is not known"
 )
 REASONS = (
     ("foundation-model-stack/fms-acceleration", "santacoder", SANTACODER),
