@@ -199,6 +199,9 @@ def _ratios(rows: Sequence[Row]) -> list[str]:
             for name, one in by.items()
         ]
         note = f"Rank {details['rank']}, alpha 32, 120 steps, constant rate; {row.setting.seeds} seeds."
+        if one := details["width_exponent"]:
+            shown = span(one["value"], one["low"], one["high"])
+            note += f" The ratio goes as width to the power {shown}; the law says 0, H/(2 alpha) says 1."
         lines += _table(
             "LoRA's best learning rate over full fine-tuning's, by width",
             ["width", "ratio (95%)"],

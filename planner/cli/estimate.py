@@ -59,11 +59,43 @@ def data_options(function: Function) -> Function:
     return function
 
 
+_FILE_OPTIONS = (
+    click.option(
+        "--data", metavar="FILE|DIR|NAME", help="Data to read and count, as `lora-plan dataset` does."
+    ),
+    click.option(
+        "-t",
+        "--tokenizer",
+        metavar="PATH|NAME",
+        help="Of --data. Default: the model's own, where it can be had.",
+    ),
+    click.option("--format", metavar="NAME", help="Of --data: see `lora-plan dataset`."),
+    click.option("--loss-on", metavar="WHICH", help="Of --data: assistant, completion or all."),
+    click.option("--split", metavar="NAME", help="Of --data. Default: train, where there are several."),
+    click.option(
+        "--nats",
+        type=float,
+        metavar="LOSS",
+        help="The model's log loss per token in the first epoch, for its bits.",
+    ),
+    click.option("--group-size", type=Count(), help="Episodes sampled from each prompt."),
+    click.option("--bits-per-param", type=float, help="What a parameter holds. Default: 2, and up to 3.6."),
+    click.option("--curves", is_flag=True, help="Every rank, for every layer set and expert convention."),
+)
+
+
+def _file_options(function: Function) -> Function:
+    for option in reversed(_FILE_OPTIONS):
+        function = option(function)
+    return function
+
+
 DATA = ("dataset", "tokens", "episodes", "success_rate", "epochs")
+FILE = ("data", "tokenizer", "format", "loss_on", "split", "nats", "group_size", "bits_per_param", "curves")
 SECTIONS = {
     "Model and adapter": (*MODEL_AND_ADAPTER, "config"),
     "More of PEFT's LoraConfig": PEFT,
-    "Data": DATA,
+    "Data": (*DATA, *FILE),
     "Machines": MACHINE,
     "Step": STEP,
     "What is held and how": (*HELD, *SPREAD),
@@ -75,6 +107,7 @@ SECTIONS = {
 @adapter_options
 @config_option
 @data_options
+@_file_options
 @click.option(
     "--law",
     metavar="NAME|FILE",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .. import capacity, facts, units
+from .. import facts, units
 from ..adapter.peft_rules import PEFT_VERSION
 from ..information import ARTICLE
 from ..plan import Plan
@@ -168,7 +168,7 @@ def room(case: Case) -> Iterator[Finding]:
             f"The data hold {cap.utilisation or 0:.3g} times what rank {spec.rank} can.",
             f"At {cap.bits_per_param:g} bits a parameter {better} would hold them; beyond that LoRA falls behind "
             "full fine-tuning.",
-            f"Take {better}, or full fine-tuning.", capacity.SOURCE,
+            f"Take {better}, or full fine-tuning.", facts.capacities()["knowledge"].source,
         )  # fmt: skip
     elif cap.required_rank is not None and spec.rank >= FAR * cap.required_rank:
         yield Finding(
@@ -177,7 +177,7 @@ def room(case: Case) -> Iterator[Finding]:
             f"At {cap.bits_per_param:g} bits a parameter {cap.utilisation or 0:.2%} of the capacity is used. A high "
             "rank does no harm to the loss, but costs memory, time and storage.",
             f"Rank {min(spec.rank, max(8, 2 ** math.ceil(math.log2(2 * cap.required_rank))))} would be ample.",
-            capacity.SOURCE,
+            facts.capacities()["knowledge"].source,
         )  # fmt: skip
 
 
