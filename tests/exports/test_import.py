@@ -156,6 +156,15 @@ def test_what_the_plan_has_no_place_for_is_listed() -> None:
     assert "lora_dropout" in listed["lora_dropuot"].reason
 
 
+def test_all_linear_modules_and_names_are_united() -> None:
+    assert (
+        import_config({**AXOLOTL, "lora_target_modules": ["q_proj", "up_proj"]}).request["layers"]
+        == "all-linear"
+    )
+    found = import_config({**AXOLOTL, "lora_target_modules": ["q_proj", "lm_head"]}).request
+    assert "layers" not in found and found["targets"][-1] == "lm_head" and len(found["targets"]) == 8
+
+
 def test_names_that_match_nothing_are_listed_and_passed_over() -> None:
     found = import_config({**AXOLOTL, "lora_target_linear": False, "lora_target_modules": ["q_proj", "Wqkv"]})
     assert found.request["targets"] == ["q_proj"]
@@ -198,7 +207,7 @@ def test_hostile_and_broken_files_are_one_error(text: str, said: str, tmp_path: 
         ({"adapter": None}, "lora or qlora"),
         ({"optimizer": "came_pytorch"}, "optimizer"),
         ({"sample_packing": "perhaps"}, "true or false"),
-        ({"lora_target_modules": ["q_proj"]}, "one of the two"),
+        ({"lora_target_modules": ["q_.*"]}, "one of the two"),
         ({"base_model": None}, "model"),
         ({"lora_target_linear": False}, "lora_target_linear: true"),
         ({"deepspeed": "mine.json"}, "ZeRO stage"),
