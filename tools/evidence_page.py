@@ -25,9 +25,11 @@ ORDER = ("tiny", *(name for name in WIDTHS if name != "tiny"))
 HEAD = """# Evidence of our own
 
 Written by `python tools/write_evidence.py` from the records in `data/runs/records.jsonl`. Rules were fixed before the
-runs ([how](methods.md)). Everything ran on models of our own ({models}) on a CPU: a verdict here is about that
-set-up, not about models of billions. The standard run has 120 steps of 16 sequences of 64 characters; claims about
-memory, batches, lengths and rewards have their own. A claim is judged on every model whose runs are all there.
+runs ([how](methods.md)). Everything ran on a CPU, on models of our own:
+{models}.
+A verdict here is about that set-up, not about models of billions. The standard run has 120 steps of 16
+sequences of 64 characters; claims about memory, batches, lengths and rewards have their own. A claim is judged
+on every model whose runs are all there.
 """
 
 
@@ -177,7 +179,7 @@ def _bits(rows: Sequence[Row]) -> list[str]:
         ]
         note = (
             f"Random strings of 16 letters, about {details['offered']:g} bits a parameter offered to each adapter, "
-            f"on `{row.models}`, the rate swept for each; bits stored over the adapter's parameters after so many\n"
+            f"on `{row.models}`, the rate swept for each; bits stored over the adapter's parameters after so many "
             "exposures of each string, mean of seeds. Whether more exposures would store more was not tried."
         )
         lines += _table(
