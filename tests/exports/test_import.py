@@ -272,5 +272,11 @@ def test_the_commands_read_a_config(tmp_path: Path) -> None:
     assert run.exit_code == 0, run.output
     said = yaml.safe_load(run.stdout)
     assert (said["lora_r"], said["learning_rate"], said["packing_strategy"]) == (8, 1e-4, "bfd")
+    made = CliRunner().invoke(
+        cli, ["export", "peft", "--config", str(file), "--json", "-o", str(tmp_path / "new")]
+    )
+    data = json.loads(made.stdout)
+    assert data["files"]["adapter_config.json"] == (tmp_path / "new" / "adapter_config.json").read_text()
+    assert data["written"] == [str(tmp_path / "new" / "adapter_config.json")]
     run = CliRunner().invoke(cli, ["export", "llamafactory", "--config", str(file), "--layers", "attention"])
     assert yaml.safe_load(run.stdout)["lora_target"] == "q_proj,k_proj,v_proj,o_proj"
