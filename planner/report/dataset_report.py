@@ -173,14 +173,12 @@ def compose(
     """Read the data and compose their document. Raises InputError for an option that reading has not."""
     from ..dataset import dataset
 
-    known = [name for name in inspect.signature(dataset).parameters if not name.startswith("on_")]
-    given = {("loss" if name == "nats" else name): value for name, value in options.items()}
-    for name, value in given.items():
-        if name not in known:
-            near = hint(name, known).strip()
-            raise InputError(
-                name.replace("_", "-"), value, "an option of reading data, or a model beside --data", near
-            )
+    known = [word for word in inspect.signature(dataset).parameters if not word.startswith("on_")]
+    given = {("loss" if word == "nats" else word): value for word, value in options.items()}
+    for word, value in given.items():
+        if word not in known:
+            expected = "an option of reading data, or a model beside --data"
+            raise InputError(word.replace("_", "-"), value, expected, hint(word, known).strip())
     material = Material(gather(dataset(data, **given).to_dict(), command))
     drawn: list[Figure] = []
     if figures:
