@@ -253,6 +253,20 @@ def head_past_its_adapter(case: Case) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+def weights_of_32_bits(case: Case) -> Iterator[Finding]:
+    """Frozen weights held in float32 where 16 bits would do."""
+    setup, arch = case.training.setup, case.arch
+    if setup.weight_dtype != "float32" or setup.method == "qlora" or case.format is None:
+        return
+    yield Finding(
+        "weights-of-32-bits", "warning",
+        f"The frozen weights are held in float32: {units.byte_size(4 * arch.params)} instead of "
+        f"{units.byte_size(2 * arch.params)}.",
+        "They are not updated, so that the digits beyond bfloat16 serve nothing where the model was published in it.",
+        "Load them in bfloat16 (dtype, bf16); the adapter stays in float32.", derived("parameters x 4 bytes"),
+    )  # fmt: skip
+
+
 def memory(case: Case) -> Iterator[Finding]:
     """Whether the run fits on the GPU that was named."""
     found = (case.plan.memory or {}).get("qlora" if case.training.setup.method == "qlora" else "lora")
@@ -282,5 +296,5 @@ def reinforcement(case: Case) -> Iterator[Finding]:
 
 CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     memory, head_past_its_adapter, beyond_context, learning_rate, attention_only, experts_frozen, large_batch, room,
-    tied, thin_matrix, alpha_and_rank, schedule, reinforcement,
+    tied, weights_of_32_bits, thin_matrix, alpha_and_rank, schedule, reinforcement,
 )  # fmt: skip

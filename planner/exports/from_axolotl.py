@@ -30,12 +30,10 @@ def _precision(f: Fields) -> tuple[str, bool]:
 
 def _targets(f: Fields) -> dict[str, Any]:
     names, linear = f.names("lora_target_modules"), f.flag("lora_target_linear")
-    if linear and names:
-        raise InputError(
-            "lora_target_linear", True, "nothing beside lora_target_modules: give one of the two"
-        )
+    if linear and names and "target_regex" in targets(names, None):
+        raise InputError("lora_target_linear", True, "no expression beside it: the plan has one of the two")
     if linear:
-        return {"layers": "all-linear"}
+        return {"layers": "all-linear", **({"targets": names} if names else {})}
     if names is None and f.data.get("lora_target_parameters") is None:
         raise InputError("lora_target_modules", None, "names of modules, or lora_target_linear: true")
     return targets(names, None) if names else {}
