@@ -13,13 +13,17 @@ import pytest
 from planner import calibrate
 from planner.dataset.runs import first_epoch_loss
 from planner.errors import InputError
-from planner.validate import adapters, experts, records, zoo
+from planner.validate import adapters, experts, records, validate, zoo
+from planner.validate.batches import IGNORED, encode_batch
 from planner.validate.claims import Setting, claim
+from planner.validate.duration import claim_seconds
 from planner.validate.models import fresh, shape
 from planner.validate.records import LATER, RunConfig, RunRecord
 from planner.validate.require import require
 from planner.validate.runs import perform
 from planner.validate.tables import MEMORY_COLUMNS, memory_csv, sweep_row
+from planner.validate.tasks import Example
+from planner.validate.text import Characters
 from planner.validate.train import Trainer
 
 NANO = RunConfig(model="nano", rank=4, steps=8, batch=4, seq_len=32, lr=1e-3, evaluate_at=(8,))
@@ -133,3 +137,65 @@ def test_a_record_feeds_dataset_calibrate_and_the_tables(tmp_path: Path) -> None
     other = sweep_row(replace(on_gpu, config=config.but(variant="dora")))
     assert other["dataset"] == "dialect dora" and sweep_row(on_gpu)["dataset"] == "dialect"
     assert json.loads(Path(_record(tmp_path, on_gpu)).read_text())["step_s"] == 1.25
+
+
+def test_mixed_precision_and_checkpointing_train_alike() -> None:
+    plain = perform(NANO, "cpu")
+    mixed, saved = (
+        perform(NANO.but(**c), "cpu") for c in ({"precision": "bfloat16"}, {"checkpointing": True})
+    )
+    assert mixed.curve != plain.curve and mixed.curve[-1] == pytest.approx(plain.curve[-1], rel=0.05)
+    assert saved.curve == pytest.approx(plain.curve, abs=1e-6)
+    assert plain.flops and saved.flops and saved.flops > plain.flops
+
+
+def test_a_policys_flops_are_counted_apart_from_its_sampling() -> None:
+    config = RunConfig(
+        kind="rl", model="nano", task="secret:bits=2", rank=2, steps=2, batch=8, group=4, seq_len=16,
+        precision="bfloat16",
+    )  # fmt: skip
+    found = perform(config, "cpu")
+    assert found.status == "ok" and found.flops is not None
+    # One answer token: sampling is a forward of six tokens, the update a forward and backward of seven.
+    assert 1.5 < found.flops / found.measured["sampling_flops"] < 4
+
+
+def test_durations_follow_the_runs_that_a_claim_asks_for() -> None:
+    short, long = (claim_seconds(claim("C14"), Setting(("nano",), 1, steps)) for steps in (120, 1200))
+    assert short and long and long > 5 * short
+    assert claim_seconds(claim("C19"), Setting()) == 0.0
+    assert claim_seconds(claim("C14"), Setting(("Qwen/Qwen3-0.6B",), 1)) is None
+
+
+def test_examples_become_tensors_with_loss_on_completions_alone() -> None:
+    examples = [Example("ab", "cd"), Example("", "xyz"), Example("abcdef", "g")]
+    batch = encode_batch(examples, Characters(), 5, "cpu")
+    ids = {char: Characters().encode(char)[0] for char in "abcdefgxyz"}
+    assert batch.tokens.tolist() == [
+        [*(ids[c] for c in "abcd"), 0], [*(ids[c] for c in "xyz"), 0, 0], [ids[c] for c in "abcde"],
+    ]  # fmt: skip
+    no = IGNORED
+    assert batch.targets.tolist() == [
+        [no, ids["c"], ids["d"], no], [ids["y"], ids["z"], no, no], [no, no, no, no],
+    ]  # fmt: skip
+    assert batch.loss_tokens == 4
+    with pytest.raises(InputError, match="two tokens"):
+        encode_batch([Example("", "a")], Characters(), 5, "cpu")
+
+
+def test_the_users_own_text_trains_the_standard_runs(tmp_path: Path) -> None:
+    path = tmp_path / "own.txt"
+    path.write_text("\n".join(f"line {n} of my own text" for n in range(40)))
+    report = validate("C14", model="nano", out=tmp_path / "runs", seeds=1, steps=10, data=path)
+    assert report.complete and report.setting.task == f"file:{path}"
+    with pytest.raises(InputError, match="task"):
+        validate("C14", model="nano", out=tmp_path / "runs", data=tmp_path / "none.txt")
+
+
+def test_a_budget_is_kept_while_a_model_is_being_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(zoo.ZOO, "test-long", zoo.Shape(16, 1, 2, 32, steps=100_000, batch=4))
+    report = validate("C14", model="test-long", out=tmp_path, seeds=1, steps=10, budget="2s")
+    assert not report.complete and report.seconds < 60 and not report.counts
+    assert not zoo.location("test-long").exists()

@@ -43,6 +43,20 @@ def trl_grpo() -> Iterable[str]:
     return fields(GRPOScriptArguments, GRPOConfig, ModelConfig, DatasetMixtureConfig)
 
 
+def peft() -> Iterable[str]:
+    """The fields of PEFT's LoraConfig."""
+    from peft import LoraConfig
+
+    return fields(LoraConfig) | {"peft_version"}
+
+
+def default_targets() -> dict[str, Any]:
+    """What PEFT adapts of each model type where no names are given."""
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as KNOWN
+
+    return {"default_targets": {kind: list(names) for kind, names in sorted(KNOWN.items())}}
+
+
 def accelerate() -> Iterable[str]:
     """What a launcher's YAML may hold."""
     from accelerate.commands.config.config_args import ClusterConfig
@@ -204,11 +218,12 @@ RESOLVED = {
     "context_parallel_size", "recompute_granularity", "recompute_method", "recompute_num_layers",
 }  # fmt: skip
 EXTRA: dict[str, Callable[[], dict[str, Any]]] = {
-    "llamafactory": templates, "torchtune": components,
+    "llamafactory": templates, "torchtune": components, "peft": default_targets,
 }  # fmt: skip
 GITHUB = "https://github.com"
 # package, where its source is, what was read of it, the function that reads it
 TRAINERS: dict[str, tuple[str, str, str, Callable[[], Iterable[str]]]] = {
+    "peft": ("peft", "huggingface/peft", "src/peft/tuners/lora/config.py, utils/constants.py", peft),
     "trl-sft": ("trl", "huggingface/trl", "the dataclasses of trl/scripts/sft.py", trl_sft),
     "trl-grpo": ("trl", "huggingface/trl", "the dataclasses of trl/scripts/grpo.py", trl_grpo),
     "axolotl": ("axolotl", "axolotl-ai-cloud/axolotl", "axolotl/utils/schemas", axolotl),

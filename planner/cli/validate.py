@@ -21,7 +21,7 @@ Examples:
 Killed or out of budget, the same command goes on where it stopped.
 """
 SECTIONS = {
-    "What is tried": ("model", "seeds", "steps"),
+    "What is tried": ("model", "seeds", "steps", "data"),
     "How it runs": ("device", "budget", "out", "workers", "threads", "executor", "address"),
 }
 
@@ -39,6 +39,11 @@ SECTIONS = {
 )
 @click.option("--seeds", type=Count(), default=3, show_default=True, help="Repetitions; intervals need two.")
 @click.option("--steps", type=Count(), default=120, show_default=True, help="Steps of the standard run.")
+@click.option(
+    "--data",
+    metavar="FILE",
+    help="Your own text for the standard runs: lines, or JSON lines with prompt and completion.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--budget", metavar="TIME", help="90s, 10m or 2h; what is then missing stays undecided.")
 @click.option(

@@ -258,7 +258,7 @@ class Reader:
                 self.compressor.feed(entry.learned + b"\n")
 
     def _count(self, entry: _Entry, counts: list[Count]) -> int:
-        """Add a row; returns its loss tokens, or loss bytes where there are no tokens."""
+        """Add a row; returns its loss tokens within the maximum length, or loss bytes where there are no tokens."""
         sums, example = self.sums, entry.example
         sums.examples += 1
         sums.sequences += len(entry.sequences)
@@ -274,18 +274,19 @@ class Reader:
             sums.without_loss += example.trained and not entry.learned
             return len(entry.learned)
         limit = self.settings.seq_len
-        loss = 0
+        loss = within = 0
         for count in counts:
             sums.tokens += count.tokens
             loss += count.loss_tokens
+            within += count.loss_within
             sums.lengths[count.tokens] = sums.lengths.get(count.tokens, 0) + 1
             if limit is not None and count.tokens > limit:
                 sums.cut_sequences += 1
                 sums.cut_tokens += count.tokens - limit
                 sums.cut_loss_tokens += count.loss_tokens - count.loss_within
         sums.loss_tokens += loss
-        sums.without_loss += example.trained and not loss
-        return loss
+        sums.without_loss += example.trained and not within
+        return within
 
 
 def _renderer(settings: Settings, tokenizer: TextTokenizer | None) -> Renderer:

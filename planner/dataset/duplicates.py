@@ -108,14 +108,17 @@ def sketches(texts: Sequence[bytes]) -> NDArray[np.uint8]:
     lengths = np.array([len(part) for part in parts], dtype=np.int64)
     data = np.frombuffer(b"".join(parts), dtype=np.uint8)
     ends = np.cumsum(lengths)
+    # Where a stretch begins that would reach into the next text.
+    across = (ends[:, None] - np.arange(7, 0, -1)).ravel()
+    owners = np.repeat(np.arange(len(parts), dtype=np.int64) * PLACES, lengths)
+    outside = np.zeros(len(data), dtype=bool)
+    outside[across] = True
     smallest = np.full(len(texts) * PLACES, EMPTY, dtype=np.uint32)
     for start in range(0, len(data) - 7, PIECE):
         hashes = mixed(stretches(data[start : start + PIECE + 7]))
-        at = np.arange(start, start + len(hashes))
-        rows = np.searchsorted(ends, at, side="right")
-        inside = at + 8 <= ends[rows]  # not into the next text
-        hashes, rows = hashes[inside], rows[inside]
-        classes = rows * PLACES + (hashes >> np.uint64(58)).astype(np.int64)
+        inside = ~outside[start : start + len(hashes)]
+        hashes = hashes[inside]
+        classes = owners[start : start + len(inside)][inside] + (hashes >> np.uint64(58)).astype(np.int64)
         np.minimum.at(smallest, classes, (hashes >> np.uint64(24)).astype(np.uint32))
     return _dense(smallest.reshape(len(texts), PLACES))
 

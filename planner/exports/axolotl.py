@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import InputError
 from . import deepspeed, hf
-from .limits import ONE_GPU_WORK, choose, lora_fields, refuse, whole_alpha
+from .limits import ONE_GPU_WORK, choose, lora_fields, no_dropout, no_head, refuse, whole_alpha
 from .lines import Line, Section, yaml_text
 from .trainers import trainer
 from .training import Training
@@ -24,6 +24,7 @@ PRECISION = {
     ("fp32", False): "float32",
 }
 OPTIMIZER = {**hf.OPTIM, "muon": "muon"}
+LIGER_LOSS = "Liger's fused loss reads the unembedding's weight past an adapter, which then learns nothing"
 LIGER = "axolotl.integrations.liger.LigerPlugin"
 
 
@@ -48,6 +49,9 @@ def _model(t: Training) -> list[Line]:
 def _adapter(t: Training) -> list[Line]:
     config = t.peft()
     lora_fields(config, NAME, HAS)
+    no_dropout(t, config)
+    if t.setup.kernels == "liger":
+        no_head(t, LIGER_LOSS)
     scale = "alpha / sqrt(rank)" if t.spec.use_rslora else "alpha / rank"
     four = t.setup.quantize in ("nf4", "nf4-double")
     lines = [
@@ -63,8 +67,6 @@ def _adapter(t: Training) -> list[Line]:
         lines.append(
             Line("lora_target_parameters", config["target_parameters"], "Experts, as one tensor each.")
         )
-        if t.setup.lora_dropout:
-            raise InputError("lora-dropout", t.setup.lora_dropout, "0 with experts: PEFT has none there")
     if config["modules_to_save"]:
         lines.append(Line("lora_modules_to_save", config["modules_to_save"]))
     if config["rank_pattern"]:
@@ -138,7 +140,7 @@ def _rate(t: Training) -> list[Line]:
         rest[0] = Line("optim_args", {"momentum": 0.9})
     about = f"About {t.steps:,} steps by the plan's tokens." if t.steps else ""
     return [
-        rate, Line("lr_scheduler", schedule.value, schedule.why), warmup, optimizer, *rest,
+        rate, Line("lr_scheduler", schedule.value, schedule.why), hf.by_ratio(warmup), optimizer, *rest,
         Line("num_epochs", t.plan.workload.epochs, about),
     ]  # fmt: skip
 
@@ -146,8 +148,8 @@ def _rate(t: Training) -> list[Line]:
 def _muon(t: Training) -> list[Line]:
     return [
         Line("learning_rate", t.rate.value, t.rate.why),
-        Line("lr_scheduler_type", "constant"), Line("warmup_steps", 0),
-        Line("optim", "muon"), Line("weight_decay", 0.0),
+        Line("lr_scheduler_type", t.own["schedule"], t.schedule_text()), Line("warmup_steps", t.own["warmup"]),
+        Line("optim", "muon"), hf.decay_line(t),
     ]  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import InputError
 from . import deepspeed, hf
-from .limits import choose, lora_fields, whole_alpha
+from .limits import choose, lora_fields, no_head, whole_alpha
 from .lines import Line, Section, yaml_text
 from .trainers import trainer
 from .training import Training
@@ -41,6 +41,11 @@ def _model(t: Training) -> list[Line]:
 def _adapter(t: Training) -> list[Line]:
     config = t.peft()
     lora_fields(config, NAME, HAS)
+    if t.setup.kernels in ("liger", "unsloth"):
+        no_head(
+            t,
+            f"the fused loss of {t.setup.kernels} reads the weight past an adapter, which then learns nothing",
+        )
     odd = next((name for name in config["target_modules"] if "," in name), None)
     if odd is not None or not config["target_modules"]:
         raise InputError("targets", odd, "names of modules, which LLaMA-Factory parts at commas")
@@ -118,6 +123,11 @@ def _checkpointing(t: Training) -> list[Line]:
     return lines
 
 
+def _rate(t: Training) -> list[Line]:
+    lines = hf.rate_lines(t)
+    return [hf.by_ratio(line) if line.name == "warmup_steps" else line for line in lines]
+
+
 def export(t: Training) -> dict[str, str]:
     """llamafactory.yaml, and deepspeed.json where ZeRO shards."""
     if t.task == "rl":
@@ -130,7 +140,7 @@ def export(t: Training) -> dict[str, str]:
         Section("Adapter", tuple(_adapter(t))),
         Section("Data", tuple(_data(t))),
         Section("Step", (*hf.batch_lines(t), *_checkpointing(t))),
-        Section("Rate", (*hf.rate_lines(t), *hf.length_lines(t))),
+        Section("Rate", (*_rate(t), *hf.length_lines(t))),
         Section("Run", (*_precision(t), Line("seed", t.own["seed"]), Line("output_dir", t.own["out"]),
                         Line("report_to", "none"), *sharding)),
     ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..errors import InputError
 from ..learning_rate.parametrisation import convert
 from . import leaves
-from .limits import choose, refuse, whole_alpha
+from .limits import choose, of_own, refuse, whole_alpha
 from .lines import Code, Line, comment, python_call, python_value
 from .peft import nearest_experts
 from .trainers import trainer
@@ -23,6 +23,9 @@ FUSED = {
     "gate_up_proj": "linear_fc1",
     "down_proj": "linear_fc2",
 }
+SCHEDULES = {
+    "constant": "constant", "constant_with_warmup": "constant", "linear": "linear", "cosine": "cosine",
+}  # fmt: skip
 BUILDERS = "ChatSFTPreprocessingConfig, GPTSFTDatasetConfig, HFDatasetSourceConfig"
 PRECISION = {"bf16-master": "bf16_mixed", "fp16": "fp16_mixed"}
 
@@ -99,7 +102,7 @@ def _own_draw(t: Training) -> str:
 
 def _config(t: Training) -> list[str]:
     s = t.setup
-    steps = t.steps
+    steps, constant = t.steps, SCHEDULES[t.own["schedule"]] == "constant"
     out = python_call("train=TrainingConfig", [
         Line("train_iters", steps if steps else 1000, f"{steps:,} steps hold the plan's data." if steps else
              "The plan names no data: put in the number of steps."),
@@ -108,15 +111,17 @@ def _config(t: Training) -> list[str]:
     ], "    ")  # fmt: skip
     out[-1] += ","
     out += python_call("optimizer=OptimizerConfig", [
-        Line("optimizer", "adam"), Line("lr", t.rate.value, t.rate.why), Line("min_lr", t.rate.value),
-        Line("weight_decay", 0.0), Line("adam_beta1", 0.9), Line("adam_beta2", 0.999), Line("adam_eps", 1e-8),
+        Line("optimizer", "adam"), Line("lr", t.rate.value, t.rate.why),
+        Line("min_lr", t.rate.value if constant else 0.0),
+        Line("weight_decay", float(t.own["weight_decay"])),
+        Line("adam_beta1", 0.9), Line("adam_beta2", 0.999), Line("adam_eps", 1e-8),
         Line("bf16", s.precision == "bf16-master"), Line("fp16", s.precision == "fp16"),
         Line("use_distributed_optimizer", s.sharding == "zero1", f"Sharding is {s.sharding}."),
     ], "    ")  # fmt: skip
     out[-1] += ","
     out += python_call("scheduler=SchedulerConfig", [
-        Line("lr_decay_style", "constant", "The law was fitted at a constant rate without warm-up."),
-        Line("lr_warmup_iters", 0),
+        Line("lr_decay_style", of_own(t, "schedule", SCHEDULES, NAME), t.schedule_text()),
+        Line("lr_warmup_fraction" if 0 < t.own["warmup"] < 1 else "lr_warmup_iters", t.own["warmup"]),
     ], "    ")  # fmt: skip
     out[-1] += ","
     out += python_call("dataset=GPTSFTDatasetConfig", [

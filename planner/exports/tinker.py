@@ -7,7 +7,7 @@ from dataclasses import replace
 from ..adapter import adapt, params
 from ..errors import InputError
 from ..learning_rate.parametrisation import convert
-from .limits import ONE_GPU_WORK, refuse
+from .limits import ONE_GPU_WORK, of_own, refuse
 from .lines import Code, Line, comment, python_call, python_value
 from .trainers import trainer
 from .training import Training
@@ -89,6 +89,8 @@ def export(t: Training) -> dict[str, str]:
         raise InputError("target", "tinker", "a plan of supervised training", "The nearest is trl-grpo.")
     refuse(t, {"quantize": "none", "optimizer": "adamw", "lora_dropout": 0.0, "offload": "none"}, NAME)
     refuse(t, dict.fromkeys(ONE_GPU_WORK, 1), NAME)
+    for name, only in (("schedule", "constant"), ("warmup", 0)):
+        of_own(t, name, {only: only}, "this script")
     sets = layers_of(t)
     rate, why = rate_of(t)
     head = t.header(
@@ -114,7 +116,7 @@ def export(t: Training) -> dict[str, str]:
         Line("beta1", 0.9),
         Line("beta2", 0.999, "As in the runs behind the law; the client's own default is 0.95."),
         Line("eps", 1e-8),
-        Line("weight_decay", 0.0),
+        Line("weight_decay", float(t.own["weight_decay"])),
     ]
     out += [
         "",

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import InputError, nearest
 from . import leaves
-from .limits import ONE_GPU_WORK, choose, refuse
+from .limits import ONE_GPU_WORK, choose, of_own, refuse
 from .lines import Line, Section, yaml_text
 from .trainers import trainer
 from .training import Training
@@ -83,12 +83,19 @@ def _sections(t: Training, known: dict[str, Any]) -> list[Section]:
     s, folder = t.setup, "models/" + known["hub"].rsplit("/", 1)[-1]
     tokenizer = {key: value.replace("{}", folder) for key, value in known["tokenizer"].items()}
     files = known["files"]
+    cycles = of_own(t, "schedule", {"constant": 0.0, "constant_with_warmup": 0.0, "cosine": 0.5}, NAME)
+    if 0 < t.own["warmup"] < 1:
+        raise InputError("warmup", t.own["warmup"], f"a number of steps: {NAME} takes no share of them")
     packed = choose(t, "packing", {"packed": True, "padded": False}, NAME)
     dtype = choose(t, "precision", {"bf16": "bf16", "fp32": "fp32"}, NAME)
     rule = "alpha x sqrt(rank), for torchtune's alpha / rank" if t.spec.use_rslora else "alpha / rank"
-    optimizer = {**choose(t, "optimizer", OPTIMIZER, NAME), "lr": t.rate.value, "weight_decay": 0.0}
-    constant = {"_component_": "torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup",
-                "num_warmup_steps": 0, "num_cycles": 0.0}  # fmt: skip
+    optimizer = {
+        **choose(t, "optimizer", OPTIMIZER, NAME),
+        "lr": t.rate.value,
+        "weight_decay": float(t.own["weight_decay"]),
+    }
+    scheduler = {"_component_": "torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup",
+                 "num_warmup_steps": t.own["warmup"], "num_cycles": cycles}  # fmt: skip
     offload = s.checkpointing == "layer-offload"
     data = {"_component_": "torchtune.datasets.chat_dataset", "source": t.data_or_blank, "split": "train",
             "conversation_column": "messages", "conversation_style": "openai", "packed": packed}  # fmt: skip
@@ -114,7 +121,7 @@ def _sections(t: Training, known: dict[str, Any]) -> list[Section]:
         )),
         Section("Rate", (
             Line("optimizer", optimizer, t.rate.why),
-            Line("lr_scheduler", constant, "Zero cycles of a cosine are a constant rate, as the law has it."),
+            Line("lr_scheduler", scheduler, f"Zero cycles of a cosine are a constant rate. {t.schedule_text()}"),
             Line("clip_grad_norm", None),
             Line("loss", {"_component_": "torchtune.modules.loss.CEWithChunkedOutputLoss"}),
         )),

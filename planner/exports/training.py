@@ -26,7 +26,9 @@ USUAL_BATCH = 32
 # What an export takes beside the options of an estimate.
 OWN: dict[str, Any] = {
     "lr": None, "train_data": None, "seed": 0, "out": "out", "group": 8, "prompt_tokens": 0,
+    "schedule": "constant", "warmup": 0, "weight_decay": 0.0,
 }  # fmt: skip
+SCHEDULES = ("constant", "linear", "cosine", "constant_with_warmup")
 ALPHA_RULES = {True: "alpha/sqrt(rank)", False: "alpha/rank"}
 
 
@@ -102,6 +104,12 @@ class Training:
         """Sequences of an optimizer step, of all GPUs."""
         return self.setup.global_batch
 
+    def schedule_text(self) -> str:
+        """Why the rate moves as it does."""
+        if self.own["schedule"] == "constant" and not self.own["warmup"]:
+            return "The law was fitted at a constant rate without warm-up."
+        return "As given; the law was fitted at a constant rate without warm-up."
+
     @property
     def alpha(self) -> int | float:
         """Alpha, as a whole number where it is one."""
@@ -111,9 +119,9 @@ class Training:
         """The LoraConfig that trains what the plan counts. Raises InputError where PEFT has none."""
         return peft.lora_config(self.arch, self.spec, self.adapted, self.whole, self.config, self.model)
 
-    def rate_for(self, alpha: float) -> Rate:
-        """The law's rate for another alpha at scale alpha / rank, where the plan's own is the law's."""
-        spec = replace(self.spec, alpha=alpha, use_rslora=False)
+    def rate_for(self, alpha: float | None) -> Rate:
+        """The law's rate for another alpha at scale alpha / rank (None: for the plan's own), unless one was given."""
+        spec = self.spec if alpha is None else replace(self.spec, alpha=alpha, use_rslora=False)
         return _rate(self.plan, self.base, spec, self.steps, self.batch, self.own["lr"])
 
     def header(self, target: str, version: str, run: str, memory: bool = True) -> list[str]:
@@ -155,7 +163,7 @@ def request_of(model: Any, options: Mapping[str, Any]) -> tuple[dict[str, Any], 
 
     Raises InputError for an option that nobody knows.
     """
-    own = {**OWN, **{name: options[name] for name in OWN if name in options}}
+    own = {**OWN, **{name: options[name] for name in OWN if options.get(name) is not None}}
     rest = {name: value for name, value in options.items() if name not in OWN and value is not None}
     if isinstance(model, Plan):
         if not model.request:
@@ -165,6 +173,8 @@ def request_of(model: Any, options: Mapping[str, Any]) -> tuple[dict[str, Any], 
     if model is not None:
         rest["model"] = model
     _check_own(own)
+    if own["warmup"] == int(own["warmup"]):
+        own["warmup"] = int(own["warmup"])
     return rest, own
 
 
@@ -174,10 +184,25 @@ def _check_own(own: Mapping[str, Any]) -> None:
         isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < 1
     ):
         raise InputError("lr", rate, "a learning rate above 0 and below 1")
+    _check_schedule(own)
     for name, least in (("seed", 0), ("group", 2), ("prompt_tokens", 0)):
         value = own[name]
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise InputError(name.replace("_", "-"), value, f"a whole number of at least {least}")
+
+
+def _check_schedule(own: Mapping[str, Any]) -> None:
+    if own["schedule"] not in SCHEDULES:
+        raise InputError(
+            "schedule",
+            own["schedule"],
+            f"one of {', '.join(SCHEDULES)}",
+            hint(str(own["schedule"]), SCHEDULES).strip(),
+        )
+    for name in ("warmup", "weight_decay"):
+        value = own[name]
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise InputError(name.replace("_", "-"), value, "a number that is not negative")
 
 
 def _with_batch(request: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -197,7 +222,7 @@ def _rate(plan: Plan, model: Any, spec: AdapterSpec, steps: int | None, batch: i
     try:
         found = advise(
             model, rank=spec.rank, alpha=spec.alpha, scaling=ALPHA_RULES[spec.use_rslora], steps=steps, batch=batch,
-            task=task,
+            task=task, law=plan.request.get("law") if task == "sft" else None,
         )  # fmt: skip
     except PlannerError:
         value = plan.learning_rate.value
@@ -256,7 +281,10 @@ def training_of(model: Any, options: Mapping[str, Any], usual: Mapping[str, Any]
     Raises a PlannerError for what cannot be planned.
     """
     said, own = request_of(model, options)
-    request, assumed_batch = _with_batch({**(usual or {}), **said})
+    own_values = dict(usual or {})
+    if said.get("precision", "bf16") not in ("bf16", "fp16"):
+        own_values.pop("autocast", None)  # it is for weights of 16 bits
+    request, assumed_batch = _with_batch({**own_values, **said})
     check_names(request)
     plan = estimate(**request)
     found, arch = load(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ..errors import InputError
 from . import deepspeed, hf
-from .limits import choose, lora_fields, needs_task
+from .limits import choose, lora_fields, needs_task, no_dropout, no_head
 from .lines import Line, Section, arguments, shell_text, yaml_text
 from .trainers import trainer
 from .training import Training
@@ -18,6 +18,8 @@ DEEPSPEED = "deepspeed.json"
 def _adapter(t: Training) -> list[Line]:
     config = t.peft()
     lora_fields(config, "TRL's script", HAS)
+    no_head(t, "TRL's loss reads the unembedding's weight directly, so it refuses an adapter there")
+    no_dropout(t, config)
     targets = config["target_modules"]
     if not targets:
         raise InputError(

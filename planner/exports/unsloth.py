@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import InputError
 from . import hf
-from .limits import ONE_GPU_WORK, choose, lora_fields, refuse
+from .limits import ONE_GPU_WORK, choose, lora_fields, no_dropout, no_head, refuse
 from .lines import Code, Line, comment, python_call, python_value
 from .trainers import trainer
 from .training import Training
@@ -14,13 +14,13 @@ from .training import Training
 NAME = "Unsloth"
 FILE = "unsloth_train.py"
 HAS = ("rank_pattern", "alpha_pattern", "target_parameters", "modules_to_save", "use_rslora", "use_dora")
-HEADS = ("lm_head", "embed_tokens")
+PRECISION = {"bf16": "torch.bfloat16", "fp16": "torch.float16"}
 CHECKPOINTING: dict[str, Any] = {"none": False, "layer": True, "layer-offload": "unsloth"}
 
 
 def _load(t: Training) -> list[Line]:
     bits = choose(t, "quantize", {"none": "16bit", "nf4-double": "4bit", "int8": "8bit"}, NAME)
-    dtype = choose(t, "precision", {"bf16": "torch.bfloat16", "fp16": "torch.float16"}, NAME)
+    dtype = choose(t, "precision", PRECISION, NAME)
     return [
         Line("model_name", t.model_or_blank),
         Line("max_seq_length", t.setup.seq_len, "The plan's length."),
@@ -37,12 +37,10 @@ def _load(t: Training) -> list[Line]:
 def _adapter(t: Training) -> list[Line]:
     config = t.peft()
     lora_fields(config, NAME, HAS)
-    dead = next((name for name in config["target_modules"] if name.rsplit(".", 1)[-1] in HEADS), None)
-    if dead is not None:
-        raise InputError(
-            "layers", dead, f"matrices inside the layers: {NAME} trains {dead} in full or not at all",
-            "The nearest is --layers attention,mlp; with --modules-to-save it is trained in full.",
-        )  # fmt: skip
+    no_head(
+        t, f"{NAME}'s fused loss reads the weight past an adapter, so it trains these in full or not at all"
+    )
+    no_dropout(t, config)
     scale = "alpha / sqrt(rank)" if t.spec.use_rslora else "alpha / rank"
     lines = [
         Line("r", t.spec.rank, f"{t.plan.adapter.params:,} parameters. {t.room_text()}".strip()),
@@ -80,6 +78,7 @@ def export(t: Training) -> dict[str, str]:
     if t.task == "rl":
         raise InputError("target", "unsloth", "a plan of supervised training", "The nearest is trl-grpo.")
     refuse(t, dict.fromkeys(ONE_GPU_WORK, 1), NAME)
+    choose(t, "precision", PRECISION, NAME)
     refuse(t, {"offload": "none", "autocast": True}, NAME)
     choose(t, "sharding", {"none": 0, "ddp": 1}, NAME)
     choose(t, "kernels", {"unsloth": 0}, NAME)

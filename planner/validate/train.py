@@ -8,6 +8,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,14 +130,18 @@ class Trainer:
             for n in range(0, len(known), EVALUATION_BATCH)
         ]
 
+    def autocast(self) -> Any:
+        """Mixed precision where the configuration asks for it: products in bfloat16, weights and adapter float32."""
+        if self.config.precision != "bfloat16":
+            return nullcontext()
+        torch = require()
+        return torch.autocast(self.device.split(":")[0], torch.bfloat16)
+
     def forward_backward(self, batch: Batch) -> float:
         """The loss, with gradients left in the parameters; the first step goes through torch's FLOP counter."""
         from torch.utils.flop_counter import FlopCounterMode
 
-        torch = require()
-        with torch.autocast(
-            self.device.split(":")[0], torch.bfloat16, enabled=self.config.precision == "bfloat16"
-        ):
+        with self.autocast():
             if self.outcome.flops is None:
                 with FlopCounterMode(display=False) as counter:
                     loss = loss_of(self.model, batch)

@@ -66,7 +66,16 @@ def test_options_are_in_the_trainers_own_source(target: str) -> None:
 
 
 def test_grpo_options_are_in_the_trainers_own_source() -> None:
-    found = export("trl-grpo", LLAMA, episodes=32_000, rank=1, batch=32, group=8, prompt_tokens=512)
+    found = export(
+        "trl-grpo",
+        LLAMA,
+        layers="attention,mlp",
+        episodes=32_000,
+        rank=1,
+        batch=32,
+        group=8,
+        prompt_tokens=512,
+    )
     said = read(found)
     assert set(said) - trainer("trl-grpo").options == set()
     assert (said["num_generations"], said["max_completion_length"], said["max_steps"]) == (
@@ -129,6 +138,9 @@ def test_megatron_names_experts_as_its_source_does() -> None:
     ("target", "options", "said"),
     [
         ("trl-sft", {"rank_pattern": "q_proj=8"}, "one rank for all"),
+        ("trl-sft", {"layers": "all"}, "--layers attention,mlp"),
+        ("axolotl", {"layers": "all", "kernels": "liger"}, "--layers attention,mlp"),
+        ("trl-sft", {"quantize": "int8", "gpus": 2, "sharding": "fsdp"}, "The nearest is nf4"),
         ("trl-sft", {"quantize": "fp8"}, "int8"),
         ("trl-sft", {"packing": "packed"}, "--packing full"),
         ("trl-sft", {"tensor_parallel": 2, "gpus": 2}, "The nearest is 1"),
@@ -197,7 +209,7 @@ def test_a_plan_exports_as_its_options_do() -> None:
 
 
 def test_without_a_batch_a_usual_one_is_split_and_said() -> None:
-    found = export("trl-sft", LLAMA, tokens=10**7, gpus=8, sharding="ddp")
+    found = export("trl-sft", LLAMA, layers="mlp", tokens=10**7, gpus=8, sharding="ddp")
     said = read(found)
     assert (said["per_device_train_batch_size"], said["gradient_accumulation_steps"]) == (1, 4)
     assert {notice.code for notice in found.notices} == {"batch-assumed", "no-data"}

@@ -88,5 +88,4 @@ CLAIM = Claim(
     f"{GAP:.0%} above the highest rank's) rise with rank; refuted where in none",
     lambda setting: fitting(setting)[0] / fitting(setting)[-2], judge, needs(cells),
     lambda setting: runs(len(fitting(setting)), setting.seeds, 1),
-    lambda setting: setting.steps * STEPS_OF_STANDARD * 2,
 )  # fmt: skip

@@ -61,5 +61,4 @@ CLAIM = Claim(
     "LoRA Without Regret, batch sizes on 10,000 examples of OpenThoughts3", "percentage points of loss",
     "confirmed where the 95% interval of the growth, over both ranks, lies above 0, refuted where below",
     lambda setting: 0.0, judge, needs(cells), lambda setting: runs(len(BATCHES) * (1 + len(RANKS)), setting.seeds, 1),
-    lambda setting: 2 * setting.steps,
 )  # fmt: skip

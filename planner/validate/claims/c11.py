@@ -91,5 +91,4 @@ CLAIM = Claim(
     "Allen-Zhu and Li 2024, for whole models after 1000 exposures; used by the article", "bits a parameter",
     "confirmed where the 95% interval of the best arm lies within a factor 1.5 of 2, refuted where outside",
     lambda setting: capacity.BITS_PER_PARAM, judge, needs(cells), lambda setting: runs(len(ARMS), setting.seeds, 1),
-    lambda setting: _cell(setting, *ARMS[-1]).base.steps,
 )  # fmt: skip
