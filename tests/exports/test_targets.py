@@ -65,6 +65,15 @@ def test_options_are_in_the_trainers_own_source(target: str) -> None:
     assert found - known == set()
 
 
+def test_the_help_names_every_target() -> None:
+    from click.testing import CliRunner
+
+    from planner.cli.main import cli
+
+    text = CliRunner().invoke(cli, ["export", "--help"]).output
+    assert all(name in text.split("Model and adapter")[0] for name in TARGETS)
+
+
 def test_grpo_options_are_in_the_trainers_own_source() -> None:
     found = export(
         "trl-grpo",
