@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 
 import pytest
@@ -11,7 +12,7 @@ from planner.errors import FactError, InputError
 from planner.memory import constants as memory_constants
 from planner.running import running
 from planner.trainers import filled, find, names, parse, trainers
-from tools.compare_published_memory import Compared, compared, estimates, with_constants
+from tools.compare_published_memory import Arrays, Compared, compared, estimates, with_constants
 from tools.measured_outliers import NOT_EXPLAINED, why
 from tools.published_memory import cases
 
@@ -57,6 +58,13 @@ def test_each_trainer(done: list[Compared], source: str, median: float) -> None:
     errors = [c.error for c in done if c.case.source == source]
     assert errors
     assert statistics.median(errors) <= median
+
+
+def test_fit_sees_what_is_predicted(done: list[Compared]) -> None:
+    chosen = [c for c in done if c.case.metric != "allocated"]
+    known = memory_constants.constants()
+    found = Arrays([(c.case, c.found) for c in chosen]).errors(known)
+    assert max(abs(math.exp(e) - c.ratio) for e, c in zip(found, chosen, strict=True)) < 1e-6
 
 
 def test_interval_covers(done: list[Compared]) -> None:
