@@ -190,6 +190,19 @@ def test_a_sweep_that_never_turns_is_only_a_bound() -> None:
     assert low.n_censored == low.n_sweeps
 
 
+def test_what_is_given_for_some_cells_only_is_not_guessed_for_the_others() -> None:
+    frame = plant(Planted(models=6, methods=("lora",), ranks=(8, 64)), 0)
+    partly = frame.assign(steps=np.where(frame["model"].isin(["m0", "m1"]), 100.0, np.nan), alpha=32)
+    result = fit(partly, form="article+rank+steps", draws=10)
+    codes = {notice.code: notice.message for notice in result.warnings}
+    assert codes["column-partly-given"].startswith("steps is given for 4 of 12 cells")
+    assert "term-not-identified" in codes and "steps" not in result.form
+    both = plant(Planted(models=6, ranks=(8, 64)), 0)
+    both["alpha"] = np.where(both["method"] == "lora", both["rank"] * 2.0, np.nan)  # full runs have none
+    found = fit(both, form="article+alpha", draws=10)
+    assert found.form == "width_by_family+alpha" and not any("partly" in n.code for n in found.warnings)
+
+
 def test_a_form_with_what_the_sweep_cannot_tell() -> None:
     frame = plant(Planted(methods=("lora",), ranks=(8,)), 0)
     result = fit(frame, form="width+rank+batch+lora_width", draws=50)
@@ -204,6 +217,7 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"loss": float("nan")}, {}, "row 1, column loss"),
     ({"loss": float("inf")}, {}, "row 1, column loss"),
     ({"status": "missing"}, {}, "No run has a loss"),
+    ({"loss": 0.7, "status": "ok"}, {}, "column loss: found .one loss at all rates"),
     ({}, {"form": "wdith"}, "Did you mean width"),
     ({}, {"form": "width+width_by_family"}, "either width or width_by_family"),
     ({}, {"form": "rank+rank_sat"}, "either rank or rank_sat"),
@@ -272,6 +286,23 @@ def test_left_out_rates_are_those_of_a_fit_without_the_model() -> None:
         theta = fit_form(less, parse_form("rank_sat")).theta
         mine = (data.cells.table["model"].astype(str) == model).to_numpy()
         np.testing.assert_allclose(whole.left_out[mine], (whole.design.matrix @ theta)[mine], atol=2e-3)
+
+
+def test_a_fit_without_a_model_keeps_nothing_that_only_this_model_could_tell() -> None:
+    """Two models of two widths: without one of them no exponent can be told, and the other's rate is all there is."""
+    law = Planted(models=2, model_pow={"llama": 0.8}, widths=(1024, 8192), methods=("lora",), noise=0.0)
+    frame = plant(law, 0)
+    both = Data.of(make_cells(read_sweep(frame)), "quadratic")
+    found = fit_form(both, parse_form("width+rank"))
+    model = both.cells.table["model"].astype(str).to_numpy()
+    for left, kept in (("m0", "m1"), ("m1", "m0")):
+        one = Data.of(make_cells(read_sweep(frame[frame["model"] == kept])), "quadratic")
+        alone = fit_form(one, parse_form("rank"))
+        np.testing.assert_allclose(found.left_out[model == left], alone.predicted, atol=2e-3)
+    result = fit(frame, draws=20)
+    assert {verdict.verdict for verdict in result.verdicts} == {"not decided by these data"}
+    left_out = result.regret["leave_one_model_out"]
+    assert left_out is not None and left_out.mean > 0.5  # eight times the width, and nothing known of it
 
 
 def test_the_shipped_law_is_what_its_tool_fits() -> None:

@@ -1,15 +1,17 @@
 """Whether planted laws come back: coverage of the 90% intervals, bias and error of every constant.
 
-    python tools/check_recovery.py [--repeats 200] [--only NAME] [--form auto]
+    python tools/check_recovery.py [--repeats 200] [--only NAME] [--form auto] [--write]
 
 Sweeps are made from known constants (tools/plant_sweep.py) with noise as measured between repeated runs of the
 shipped sweep (0.02%) and larger, missing runs, divergence, optima at the ends of the grid, and models that lie off
 the law; each is fitted with the planted form (--form auto: as `lora-plan fit` does by default). A coverage of 85 to
-95% over 200 repeats is what 90% intervals should show (its own standard error is 2 points)."""
+95% over 200 repeats is what 90% intervals should show (its own standard error is 2 points). --write puts the table
+into docs/learning_rate.md."""
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -25,6 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tools.plant_sweep import Planted, plant
 
 FACTORS = ("base", "m_lora")
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "learning_rate.md"
+BLOCK = re.compile(r"(<!-- recovery -->\n).*?(<!-- end -->)", re.DOTALL)
 SCENARIOS = {
     "measured noise": Planted(),
     "twice the noise, models off the law by 10%": Planted(noise=0.0005, spread=0.1),
@@ -34,6 +38,7 @@ SCENARIOS = {
     "eight times the noise, three seeds": Planted(noise=0.002, seeds=3),
     "half the runs missing, 20 models": Planted(models=20, missing=0.5),
     "steeper above than below": Planted(skew=0.0015),
+    "six models": Planted(models=6),
 }
 
 
@@ -81,6 +86,24 @@ def recover(law: Planted, repeats: int, form: str, draws: int = 300) -> tuple[pd
     return pd.DataFrame(rows), forms
 
 
+def line(name: str, table: pd.DataFrame) -> str:
+    """A row of the page: for each constant how often its interval holds it, and the spread of its errors."""
+    cells = []
+    for row in table.itertuples():
+        size = f"{100 * row.sd:.1f}%" if row.constant in FACTORS else f"{row.sd:.3f}"
+        cells.append(f"{100 * row.coverage:.0f}%, {size}")
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def write(results: Mapping[str, pd.DataFrame]) -> None:
+    """Put the table into the page."""
+    constants = list(next(iter(results.values()))["constant"])
+    head = [f"| setting | {' | '.join(constants)} |", "|---" * (len(constants) + 1) + "|"]
+    made = "\n".join([*head, *(line(name, table) for name, table in results.items())])
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(BLOCK.sub(lambda found: f"{found[1]}{made}\n{found[2]}", text), encoding="utf-8")
+
+
 def main() -> None:
     """Print a table for each scenario."""
     parser = argparse.ArgumentParser(
@@ -89,7 +112,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--only", help="a scenario whose name contains this")
     parser.add_argument("--form", default="article+lora_pow+rank_pow")
+    parser.add_argument("--write", action="store_true", help="put the table into the page")
     options = parser.parse_args()
+    results: dict[str, pd.DataFrame] = {}
     for name, law in SCENARIOS.items():
         if options.only and options.only not in name:
             continue
@@ -97,6 +122,9 @@ def main() -> None:
         print(f"{name} ({options.repeats} sweeps; forms {dict(forms)})")
         print(table.to_string(index=False, float_format=lambda v: f"{v:.4g}"), flush=True)
         print()
+        results[name] = table
+    if options.write:
+        write(results)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def _by_weight(arch: Architecture, item: Adapted) -> bool:
     )
 
 
-def _nearest(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted]) -> str:
+def nearest_experts(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted]) -> str:
     """The options nearest to a choice of experts that PEFT has no place for, with their count."""
     names: dict[str, int] = {}
     for item in adapted:
@@ -71,7 +71,7 @@ def _check(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted]) ->
     if odd is not None:
         raise InputError(
             field, spec.experts, f"what PEFT can train: it has one pair on the whole of {odd.matrix.leaf}",
-            _nearest(arch, spec, adapted),
+            nearest_experts(arch, spec, adapted),
         )  # fmt: skip
     refused = sorted({item.matrix.leaf for item in adapted} & refused_names(arch))
     if refused:

@@ -54,7 +54,20 @@ class Walk:
         self.logits: Value | None = None
         self.values: dict[int, Value] = {}
         self.normed: dict[int, Value] = {}
-        self.python = run.kernels == "transformers"
+        self.joined = run.kernels == "unsloth" and not run.dropout and self._adapts_mlp()
+        self.python = run.kernels in ("transformers", "litgpt") or (
+            run.kernels == "unsloth" and not self.joined
+        )
+
+    def _adapts_mlp(self) -> bool:
+        """Whether every matrix of the dense MLP has a pair, which Unsloth then runs in one function."""
+        roles = [
+            (op.matrix, self.arch.matrices[op.matrix].role)
+            for op in self.block.operations
+            if isinstance(op, Apply)
+        ]
+        mlp = [index for index, role in roles if role == "mlp"]
+        return bool(mlp) and all(self.trained.of(index, self.layer) is not None for index in mlp)
 
     def forward(self, x: Value) -> Value:
         """The layer's result."""
@@ -184,7 +197,7 @@ class Walk:
         d_in, d_out = split_sides(matrix, run.split)
         return Weight(
             d_in, d_out, trained, matrix.bias, self.unpacked.get(index, 0) // run.split,
-            run.trained if trained else run.base,
+            run.whole if trained else run.base,
         )  # fmt: skip
 
     def _linear(self, op: Apply, x: Value, *, clones: bool) -> Value:
@@ -192,7 +205,9 @@ class Walk:
         item = self.trained.of(op.matrix, self.layer if op.layer is None else op.layer)
         if item is None:
             return linear(self.run, x, rows, weight, clones=clones)
-        return adapted(self.run, x, rows, weight, low_ranks(item, self.run.split), clones=clones)
+        matrix, pairs = self.arch.matrices[op.matrix], low_ranks(item, self.run.split)
+        again = self.joined and matrix.role == "mlp" and matrix.d_out == self.arch.hidden_size
+        return adapted(self.run, x, rows, weight, pairs, clones=clones, again=again)
 
     def _experts(self, op: Join) -> Value:
         """The routed experts whose results this Join weights."""
@@ -223,8 +238,8 @@ class Walk:
         masked = masked or (traits.biased and not op.memory)
         n_heads, n_kv_heads = self._counts(op)
         shape = Shape(
-            n_heads, n_kv_heads, op.d_qk, op.d_v, masked, traits.capped_scores, traits.eager, traits.narrow,
-            traits.dropped, traits.wide_scores, traits.biased,
+            n_heads, n_kv_heads, op.d_qk, op.d_v, masked, traits.capped_scores, traits.eager, traits.no_flash,
+            traits.narrow, traits.dropped, traits.wide_scores, traits.biased,
         )  # fmt: skip
         for number, value in ((op.q, q), (op.k, k), (op.v, v)):
             self.values[number] = value

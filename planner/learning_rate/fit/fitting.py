@@ -15,7 +15,7 @@ from ..sweep import Sweep, read_sweep
 from .cells import MIN_RATES, Cells, Floats, Ints, make_cells
 from .compare import Data, FormFit, compare, fit_form, questions, sample
 from .curves import INTERPOLATIONS, Interpolation
-from .forms import make_design, parse_form
+from .forms import GIVEN, make_design, parse_form
 from .intervals import LEVEL, Interval, bootstrap
 from .result import Estimate, FitResult, FitStatus, FormScore, Regret
 from .terms import terms_of
@@ -43,7 +43,7 @@ def fit(
     read = sweep if isinstance(sweep, Sweep) else read_sweep(sweep, non_finite=non_finite)
     cells = _usable(read)
     data = Data.of(cells, kind)
-    notes = [*read.warnings, *cells.warnings]
+    notes = [*read.warnings, *cells.warnings, *_partly_given(cells)]
     part = sample(data) if wanted is None else data
     if wanted is None:
         forms = compare(part)
@@ -77,7 +77,25 @@ def _usable(sweep: Sweep) -> Cells:
             "fewer in every cell",
             f"{MIN_RATES} finished rates for some model and rank",
         )
+    spans = np.maximum.reduceat(cells.loss, cells.start[:-1]) - np.minimum.reduceat(
+        cells.loss, cells.start[:-1]
+    )
+    if not (spans > 0).any():
+        found = "one loss at all rates of every cell"
+        raise InputError(f"{sweep.name}, column loss", found, "losses that depend on the rate")
     return cells
+
+
+def _partly_given(cells: Cells) -> list[Notice]:
+    """Names the columns that some cells have and others lack: what they would be there is not guessed."""
+    notes = []
+    for column in GIVEN:
+        rows = cells.table if column != "alpha" else cells.table[cells.table["method"] == "lora"]
+        empty = rows[column].isna()
+        if empty.any() and not empty.all():
+            text = f"{column} is given for {int((~empty).sum())} of {len(empty)} cells: no term can use it."
+            notes.append(Notice("column-partly-given", text))
+    return notes
 
 
 def _summary(data: Data, x: Floats, interpolation: str) -> Regret | None:
