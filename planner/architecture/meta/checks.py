@@ -16,7 +16,7 @@ MOST_VALUES = 2_000_000
 WIDTHS = ("token", "seed", "size", "dim", "vocab", "channel")
 LAYERS = ("layer", "depth", "num_block", "n_block", "num_hidden_group")
 THINGS = ("expert", "group", "head", "codebook", "quantizer", "stage", "branch", "scale", "num_")
-# Sides of matrices and numbers of layers (or lists of them): whole numbers, which is told without asking transformers,
+# Sides of matrices and numbers of layers: whole numbers (or lists of them), told without asking transformers,
 # whose import takes longer than a refusal may.
 COUNTS = frozenset(
     "hidden_size intermediate_size vocab_size num_hidden_layers num_attention_heads num_key_value_heads head_dim "

@@ -24,6 +24,7 @@ from .recorder import (
     sizes_mode,
     watching,
 )
+from .state import restore, state
 
 # Of a parameter (by identity): the matrices that it became, each with its layer and its module's identity.
 Index = dict[int, list[tuple[int, int, int]]]
@@ -44,9 +45,9 @@ def read_blocks(
         if len(layers) > MOST_LAYERS:
             raise NotCountedError(f"it has more than {MOST_LAYERS} layers")
         prepare(model)
-        before = _state(model)
+        before = state(model)
         recording = record(model, layers, BATCH, LENGTH)
-        _restore(before)
+        restore(before)
         length = _checked_length(model)
         # Without gradients a library may leave something out or put a copy in; twice as much is another pass.
         other = sizes(model, CHECKED_BATCH, length, 2 * recording.operations)
@@ -69,27 +70,6 @@ def prepare(model: Any) -> None:
     languages = getattr(model.config, "languages", None)
     if languages and hasattr(model, "set_default_language"):
         model.set_default_language(languages[0])  # its adapters are alike: a sequence runs one of them
-
-
-State = list[tuple[Any, dict[str, Any], dict[str, Any]]]
-PLAIN = (bool, int, float, str, type(None))
-
-
-def _state(model: Any) -> State:
-    """Every module's plain attributes and parts: some models switch to other attention for good where a sequence is
-    short, which would hide that they do."""
-    return [
-        (m, {key: value for key, value in vars(m).items() if isinstance(value, PLAIN)}, dict(m._modules))
-        for m in model.modules()
-    ]
-
-
-def _restore(state: State) -> None:
-    for module, plain, parts in state:
-        vars(module).update(plain)
-        if module._modules != parts:
-            module._modules.clear()
-            module._modules.update(parts)
 
 
 def _checked_length(model: Any) -> int:
