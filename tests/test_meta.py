@@ -213,7 +213,8 @@ def test_a_class_that_the_builder_refuses_is_built_by_transformers() -> None:
     [
         ({"num_hidden_layers": 10**6}, "num_hidden_layers"), ({"hidden_size": 2**40}, "hidden_size"),
         ({"hidden_size": float("nan")}, "hidden_size"), ({"head_dim": "x"}, "head_dim"),
-        ({"hidden_size": [1]}, "hidden_size"), ({"vocab_size": -1}, "vocab_size"), ({"num_labels": 10**9}, "num_labels"),
+        ({"hidden_size": [1]}, "hidden_size"), ({"vocab_size": -1}, "vocab_size"),
+        ({"num_labels": 10**9}, "num_labels"), ({"intermediate_size": 2**31 - 1}, "intermediate_size"),
         ({"layer_types": ["nonsense"]}, "helium"), ({"num_attention_heads": 0}, "helium"),
     ],
     ids=str,
