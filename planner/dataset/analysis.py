@@ -29,7 +29,7 @@ from .tokenizer import TextTokenizer
 
 BATCH_LETTERS = 1 << 18
 BATCH_ROWS = 512
-IN_FLIGHT = 3
+IN_FLIGHT = 8  # batches of text, and counts; what the library makes of a text lives in a worker alone
 BROKEN_SHOWN = 100
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
