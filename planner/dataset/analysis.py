@@ -137,7 +137,7 @@ class Reader:
                 try:
                     for number, row in enumerate(sources.rows(file, stream)):
                         yield file.label, row
-                        if number % 1000 == 999:
+                        if number % 250 == 249:
                             self._tell(before + (stream.position if stream else 0), total)
                 except DamagedError as error:
                     yield file.label, (0, None, str(error))
