@@ -23,6 +23,7 @@ LAYERS = (
     "errors fact_types schema setup units version",
     "moments",
     "facts",
+    "trainers",
     "architecture",
     "stored",
     "adapter",

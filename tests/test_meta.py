@@ -207,10 +207,10 @@ def test_a_class_that_the_builder_refuses_is_built_by_transformers() -> None:
 )  # fmt: skip
 def test_a_config_out_of_reach_is_one_line_at_once(change: dict[str, Any], named: str) -> None:
     build(HELIUM)  # the import of torch is not what is timed
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ConfigError, match=named) as caught:
         build({**HELIUM, **change})
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 

@@ -16,6 +16,7 @@ from planner.cli.main import cli
 from planner.errors import InputError, PlannerError
 from planner.validate import records, validate
 from planner.validate.claims import IDS, Setting, against, claim, claims
+from planner.validate.claims.c03 import width_exponent
 from planner.validate.claims.c17 import regret_percent, regrets
 from planner.validate.grid import Cell, rate, wanted
 from planner.validate.records import RecordError, RunConfig, RunRecord
@@ -261,3 +262,11 @@ def test_without_torch_one_sentence_names_the_extra(tmp_path: Path) -> None:
     )
     assert run.returncode == 2 and run.stdout == ""
     assert "lora-plan[validate]" in run.stderr and len(run.stderr.strip().splitlines()) == 1
+
+
+def test_the_exponent_of_width_is_the_one_put_in() -> None:
+    widths = {"micro": 32, "tiny": 64, "mini": 128}
+    planted = {name: [0.5 * math.log(width) + seed for seed in (0.0, 1.0)] for name, width in widths.items()}
+    found = width_exponent(planted)
+    assert found is not None and found["value"] == pytest.approx(0.5) and found["low"] == pytest.approx(0.5)
+    assert width_exponent({"tiny": [1.0, 2.0]}) is None

@@ -190,3 +190,12 @@ def test_the_users_own_text_trains_the_standard_runs(tmp_path: Path) -> None:
     assert report.complete and report.setting.task == f"file:{path}"
     with pytest.raises(InputError, match="task"):
         validate("C14", model="nano", out=tmp_path / "runs", data=tmp_path / "none.txt")
+
+
+def test_a_budget_is_kept_while_a_model_is_being_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(zoo.ZOO, "test-long", zoo.Shape(16, 1, 2, 32, steps=100_000, batch=4))
+    report = validate("C14", model="test-long", out=tmp_path, seeds=1, steps=10, budget="2s")
+    assert not report.complete and report.seconds < 60 and not report.counts
+    assert not zoo.location("test-long").exists()

@@ -25,9 +25,11 @@ ORDER = ("tiny", *(name for name in WIDTHS if name != "tiny"))
 HEAD = """# Evidence of our own
 
 Written by `python tools/write_evidence.py` from the records in `data/runs/records.jsonl`. Rules were fixed before the
-runs ([how](methods.md)). Everything ran on models of our own ({models}) on a CPU: a verdict here is about that
-set-up, not about models of billions. The standard run has 120 steps of 16 sequences of 64 characters; claims about
-memory, batches, lengths and rewards have their own. A claim is judged on every model whose runs are all there.
+runs ([how](methods.md)). Everything ran on a CPU, on models of our own:
+{models}.
+A verdict here is about that set-up, not about models of billions. The standard run has 120 steps of 16
+sequences of 64 characters; claims about memory, batches, lengths and rewards have their own. A claim is judged
+on every model whose runs are all there.
 """
 
 
@@ -177,7 +179,7 @@ def _bits(rows: Sequence[Row]) -> list[str]:
         ]
         note = (
             f"Random strings of 16 letters, about {details['offered']:g} bits a parameter offered to each adapter, "
-            f"on `{row.models}`, the rate swept for each; bits stored over the adapter's parameters after so many\n"
+            f"on `{row.models}`, the rate swept for each; bits stored over the adapter's parameters after so many "
             "exposures of each string, mean of seeds. Whether more exposures would store more was not tried."
         )
         lines += _table(
@@ -199,6 +201,9 @@ def _ratios(rows: Sequence[Row]) -> list[str]:
             for name, one in by.items()
         ]
         note = f"Rank {details['rank']}, alpha 32, 120 steps, constant rate; {row.setting.seeds} seeds."
+        if one := details["width_exponent"]:
+            shown = span(one["value"], one["low"], one["high"])
+            note += f" The ratio goes as width to the power {shown}; the law says 0, H/(2 alpha) says 1."
         lines += _table(
             "LoRA's best learning rate over full fine-tuning's, by width",
             ["width", "ratio (95%)"],

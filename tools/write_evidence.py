@@ -3,7 +3,7 @@
     python tools/write_evidence.py [FOLDER] [--check]
 
 With FOLDER its records are first packed into data/runs/records.jsonl, one a line, ordered by id; records that are
-there already and not in FOLDER are kept. The page is then made from that file alone: every claim judged by its rule
+there already are kept. The page is then made from that file alone: every claim judged by its rule
 on every model whose runs are all there. Claims whose runs are missing are named as not run.
 """
 

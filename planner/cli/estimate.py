@@ -125,7 +125,8 @@ def command(context: click.Context, /, as_json: bool, explain: bool, **options: 
     Prints the adapter's parameters for every layer set, training FLOPs and memory against full fine-tuning, the
     data's information against the adapter's capacity, and the learning rate; with --gpu what fits, time and cost.
     """
-    if options["config"] is None:
+    config = options["config"]
+    if config is None:
         del options["config"]
         plan = estimate(**library_options(options))
     else:
@@ -136,3 +137,5 @@ def command(context: click.Context, /, as_json: bool, explain: bool, **options: 
     from .estimate_page import show
 
     show(plan, explain)
+    if config is not None:
+        click.echo(f"What looks wrong in it: lora-plan review {config}", err=True)

@@ -12,7 +12,7 @@ from ..exports.training import SCHEDULES
 from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options
 from .config_option import config_option, only_given
 from .estimate import DATA, data_options
-from .options import Count, SectionedCommand
+from .options import Count, SectionedCommand, json_option, print_json
 from .run_options import HELD, MACHINE, SPREAD, STEP, run_options
 
 EPILOG = """\b
@@ -68,8 +68,11 @@ SECTIONS = {
     type=click.Path(),
     help="Folder to write to. Without it, or with -, the main file on standard output.",
 )
+@json_option
 @click.pass_context
-def command(context: click.Context, /, target: str, output: str | None, **options: Any) -> None:
+def command(
+    context: click.Context, /, target: str, output: str | None, as_json: bool, **options: Any
+) -> None:
     """Write what a trainer loads, so that it trains exactly what `estimate` counts.
 
     TARGET is peft (adapter_config.json), or a trainer whose config carries the whole plan: adapter, learning rate,
@@ -77,6 +80,10 @@ def command(context: click.Context, /, target: str, output: str | None, **option
     names the nearest that it can.
     """
     found = export(target, **only_given(context, options, run=True))
+    if as_json:
+        places = found.write(output) if output not in (None, "-") else []
+        print_json({**found.to_dict(), "written": places})
+        return
     for notice in found.notices:
         click.echo(f"Note: {notice.message}", err=True)
     if output is None or output == "-":

@@ -32,6 +32,16 @@ class Exported:
     notices: tuple[Notice, ...] = ()
     plan: Plan | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of `export`."""
+        return {
+            "schema": 1,
+            "target": self.target,
+            "files": dict(self.files),
+            "warnings": [dict(vars(notice)) for notice in self.notices],
+            "plan": self.plan.to_dict() if self.plan else None,
+        }
+
     @property
     def text(self) -> str:
         """The main file's content."""

@@ -58,6 +58,12 @@ class Case:
         """The model."""
         return self.training.arch
 
+    @property
+    def other_stage(self) -> str | None:
+        """A stage of training that no law here covers (preferences, reward models ...), by the trainer's word."""
+        stage = self.run.get("stage")
+        return None if stage in (None, "sft", "pt") else str(stage)
+
     def roles(self) -> set[str]:
         """Roles of what is adapted."""
         return {item.matrix.role for item in self.training.adapted}
@@ -109,6 +115,12 @@ def experts_frozen(case: Case) -> Iterator[Finding]:
 def learning_rate(case: Case) -> Iterator[Finding]:
     """The rate against the law's, for this alpha, batch and number of steps."""
     given, law = case.run.get("lr"), case.law
+    if case.other_stage is not None:
+        yield Finding(
+            "other-stage", "note", f"The run is of the kind {case.other_stage}; its learning rate is not judged.",
+            "The law was fitted on supervised training.", "Sweep the rate.", law_source(case),
+        )  # fmt: skip
+        return
     if given is None or law is None or law.low is None or law.high is None or law.low <= given <= law.high:
         return
     times = given / law.value
@@ -142,7 +154,7 @@ def alpha_and_rank(case: Case) -> Iterator[Finding]:
 
 def large_batch(case: Case) -> Iterator[Finding]:
     """LoRA loses more than full fine-tuning at large batches."""
-    if case.training.task == "rl" or case.training.batch <= LARGE_BATCH:
+    if case.training.task == "rl" or case.other_stage or case.training.batch <= LARGE_BATCH:
         return
     yield Finding(
         "large-batch", "warning", f"{case.training.batch} sequences a step.",
@@ -202,7 +214,7 @@ def tied(case: Case) -> Iterator[Finding]:
 def schedule(case: Case) -> Iterator[Finding]:
     """The law was fitted at a constant rate."""
     name = case.run.get("schedule")
-    if name in (None, "constant", "constant_with_warmup") or case.law is None:
+    if name in (None, "constant", "constant_with_warmup") or case.law is None or case.other_stage:
         return
     yield Finding(
         "schedule", "note", f"The rate follows {name}, not a constant.",
@@ -253,6 +265,20 @@ def head_past_its_adapter(case: Case) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+def weights_of_32_bits(case: Case) -> Iterator[Finding]:
+    """Frozen weights held in float32 where 16 bits would do."""
+    setup, arch = case.training.setup, case.arch
+    if setup.weight_dtype != "float32" or setup.method == "qlora" or case.format is None:
+        return
+    yield Finding(
+        "weights-of-32-bits", "warning",
+        f"The frozen weights are held in float32: {units.byte_size(4 * arch.params)} instead of "
+        f"{units.byte_size(2 * arch.params)}.",
+        "They are not updated, so that the digits beyond bfloat16 serve nothing where the model was published in it.",
+        "Load them in bfloat16 (dtype, bf16); the adapter stays in float32.", derived("parameters x 4 bytes"),
+    )  # fmt: skip
+
+
 def memory(case: Case) -> Iterator[Finding]:
     """Whether the run fits on the GPU that was named."""
     found = (case.plan.memory or {}).get("qlora" if case.training.setup.method == "qlora" else "lora")
@@ -282,5 +308,5 @@ def reinforcement(case: Case) -> Iterator[Finding]:
 
 CHECKS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     memory, head_past_its_adapter, beyond_context, learning_rate, attention_only, experts_frozen, large_batch, room,
-    tied, thin_matrix, alpha_and_rank, schedule, reinforcement,
+    tied, weights_of_32_bits, thin_matrix, alpha_and_rank, schedule, reinforcement,
 )  # fmt: skip

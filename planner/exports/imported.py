@@ -14,7 +14,7 @@ from ..adapter.options import DEFAULTS, spec_of
 from ..errors import InputError, PlannerError, hint
 from ..estimator import load
 from ..plan import Plan
-from ..schema import Notice
+from ..schema import Architecture, Notice
 from .from_axolotl import from_axolotl
 from .from_hf import from_llamafactory, from_trl
 from .reading import Fields, read_file
@@ -139,7 +139,8 @@ def _unread(data: Mapping[str, Any], asked: set[str], kind: str) -> list[Unread]
         known = known | trainer("trl-sft").options
     found = []
     for name, value in data.items():
-        if name in asked or value is None:
+        empty = value is None or (kind == "peft" and value in (False, {}, []))  # PEFT writes every field
+        if name in asked or empty:
             continue
         text = repr(value)
         text = text if len(text) <= 60 else f"{text[:57]}..."
@@ -157,7 +158,23 @@ _PEFT_READ = {
     "target_modules", "target_parameters", "exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern",
     "alpha_pattern", "modules_to_save", "bias", "use_dora", "use_rslora", "init_lora_weights", "fan_in_fan_out",
     "auto_mapping", "revision", "peft_version",
+    "megatron_core", "qalora_group_size",
 }  # fmt: skip
+
+
+def _united(arch: Architecture, request: dict[str, Any]) -> dict[str, Any]:
+    """All linear modules and some names as one choice: the preset where the names add nothing."""
+    preset = {
+        **DEFAULTS,
+        "adapter_dtype": "float32",
+        "layers": request["layers"],
+        "experts": "peft",
+        "rank": 1,
+    }
+    linear = list(dict.fromkeys(item.matrix.leaf for item in adapt(arch, spec_of(preset))))
+    more = [name for name in request["targets"] if name not in linear]
+    rest = {name: value for name, value in request.items() if name not in ("layers", "targets")}
+    return {**rest, "targets": linear + more} if more else {**rest, "layers": request["layers"]}
 
 
 def _matching(request: dict[str, Any]) -> tuple[dict[str, Any], list[Unread]]:
@@ -169,10 +186,18 @@ def _matching(request: dict[str, Any]) -> tuple[dict[str, Any], list[Unread]]:
     try:
         arch = load(request["model"], bool(request.get("trust_remote_code")))[1]
     except PlannerError:
-        return request, dropped
+        alone = (
+            request.get("layers") is None
+        )  # beside a preset the names cannot be told apart without the model
+        return request if alone else {k: v for k, v in request.items() if k != "targets"}, dropped
+    if request.get("layers") is not None:  # Axolotl: every linear module, and these
+        request = _united(arch, request)
+        names = request.get("targets", [])
+        if not names:
+            return request, dropped
     kept = []
     for name in names:
-        one = {**DEFAULTS, "adapter_dtype": "float32", "targets": [name], "experts": "peft"}
+        one = {**DEFAULTS, "adapter_dtype": "float32", "targets": [name], "experts": "peft", "rank": 1}
         try:
             adapt(arch, spec_of(one))
             kept.append(name)
@@ -223,7 +248,7 @@ def import_config(
     if read is not None and not request.get("model"):
         raise InputError("model", None, "the model that the config trains")
     request, dropped = _matching(request)
-    notices = []
+    notices = list(fields.notices)
     if read is not None and gpus is None and request.get("sharding"):
         text = "The file says how states are spread, but not over how many GPUs: 1 is taken; give --gpus."
         notices.append(Notice("gpus-assumed", text))

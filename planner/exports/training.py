@@ -281,7 +281,10 @@ def training_of(model: Any, options: Mapping[str, Any], usual: Mapping[str, Any]
     Raises a PlannerError for what cannot be planned.
     """
     said, own = request_of(model, options)
-    request, assumed_batch = _with_batch({**(usual or {}), **said})
+    own_values = dict(usual or {})
+    if said.get("precision", "bf16") not in ("bf16", "fp16"):
+        own_values.pop("autocast", None)  # it is for weights of 16 bits
+    request, assumed_batch = _with_batch({**own_values, **said})
     check_names(request)
     plan = estimate(**request)
     found, arch = load(

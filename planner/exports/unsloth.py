@@ -14,12 +14,13 @@ from .training import Training
 NAME = "Unsloth"
 FILE = "unsloth_train.py"
 HAS = ("rank_pattern", "alpha_pattern", "target_parameters", "modules_to_save", "use_rslora", "use_dora")
+PRECISION = {"bf16": "torch.bfloat16", "fp16": "torch.float16"}
 CHECKPOINTING: dict[str, Any] = {"none": False, "layer": True, "layer-offload": "unsloth"}
 
 
 def _load(t: Training) -> list[Line]:
     bits = choose(t, "quantize", {"none": "16bit", "nf4-double": "4bit", "int8": "8bit"}, NAME)
-    dtype = choose(t, "precision", {"bf16": "torch.bfloat16", "fp16": "torch.float16"}, NAME)
+    dtype = choose(t, "precision", PRECISION, NAME)
     return [
         Line("model_name", t.model_or_blank),
         Line("max_seq_length", t.setup.seq_len, "The plan's length."),
@@ -77,6 +78,7 @@ def export(t: Training) -> dict[str, str]:
     if t.task == "rl":
         raise InputError("target", "unsloth", "a plan of supervised training", "The nearest is trl-grpo.")
     refuse(t, dict.fromkeys(ONE_GPU_WORK, 1), NAME)
+    choose(t, "precision", PRECISION, NAME)
     refuse(t, {"offload": "none", "autocast": True}, NAME)
     choose(t, "sharding", {"none": 0, "ddp": 1}, NAME)
     choose(t, "kernels", {"unsloth": 0}, NAME)

@@ -54,7 +54,20 @@ class Walk:
         self.logits: Value | None = None
         self.values: dict[int, Value] = {}
         self.normed: dict[int, Value] = {}
-        self.python = run.kernels == "transformers"
+        self.joined = run.kernels == "unsloth" and not run.dropout and self._adapts_mlp()
+        self.python = run.kernels in ("transformers", "litgpt") or (
+            run.kernels == "unsloth" and not self.joined
+        )
+
+    def _adapts_mlp(self) -> bool:
+        """Whether every matrix of the dense MLP has a pair, which Unsloth then runs in one function."""
+        roles = [
+            (op.matrix, self.arch.matrices[op.matrix].role)
+            for op in self.block.operations
+            if isinstance(op, Apply)
+        ]
+        mlp = [index for index, role in roles if role == "mlp"]
+        return bool(mlp) and all(self.trained.of(index, self.layer) is not None for index in mlp)
 
     def forward(self, x: Value) -> Value:
         """The layer's result."""
@@ -184,7 +197,7 @@ class Walk:
         d_in, d_out = split_sides(matrix, run.split)
         return Weight(
             d_in, d_out, trained, matrix.bias, self.unpacked.get(index, 0) // run.split,
-            run.trained if trained else run.base,
+            run.whole if trained else run.base,
         )  # fmt: skip
 
     def _linear(self, index: int, x: Value, rows: Size, *, clones: bool) -> Value:
@@ -192,7 +205,9 @@ class Walk:
         if item is None:
             return linear(self.run, x, rows, self._weight(index), clones=clones)
         pairs = low_ranks(item, self.run.split)
-        return adapted(self.run, x, rows, self._weight(index), pairs, clones=clones)
+        matrix = self.arch.matrices[index]
+        again = self.joined and matrix.role == "mlp" and matrix.d_out == self.arch.hidden_size
+        return adapted(self.run, x, rows, self._weight(index), pairs, clones=clones, again=again)
 
     def _experts(self, op: Join) -> Value:
         """The routed experts whose results this Join weights."""

@@ -17,6 +17,7 @@ from .records import RunConfig, RunRecord
 from .report import Found, Report
 from .require import device_of, require
 from .sweep import Clock, Progress, Sweep, check_folder
+from .train import OutOfTimeError
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
 _BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
@@ -113,8 +114,10 @@ def run_claims(
         try:
             sweep.device = using.device
             torch.set_num_threads(threads)
-            models.prepare(setting.models, None if progress is None else _making(progress))
+            models.prepare(setting.models, _making(progress, clock))
             complete = _work(chosen, setting, sweep, using)
+        except OutOfTimeError:  # while a model was being made
+            complete = False
         finally:
             using.close()
     found = tuple(judge(claim, setting, sweep) for claim in chosen)
@@ -124,8 +127,16 @@ def run_claims(
     )
 
 
-def _making(progress: Callable[[Any], None]) -> Callable[[str, int, int], None]:
-    return lambda name, done, total: progress(Progress(0, 1, f"making the model {name}", done, total))
+def _making(progress: Callable[[Any], None] | None, clock: Clock) -> Callable[[str, int, int], None]:
+    """What is called at each step of a model's pretraining: it shows how far that is, and keeps the budget."""
+
+    def beat(name: str, done: int, total: int) -> None:
+        if clock.over:
+            raise OutOfTimeError
+        if progress is not None:
+            progress(Progress(0, 1, f"making the model {name}", done, total))
+
+    return beat
 
 
 def listing(

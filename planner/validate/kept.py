@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import InputError
@@ -72,6 +74,20 @@ def setting_of(records: Mapping[str, RunRecord]) -> Setting:
 
 
 def judge_all(records: Mapping[str, RunRecord], setting: Setting) -> tuple[Found, ...]:
-    """Every claim's verdict on these records; undecided where runs are missing."""
+    """Every claim's verdict on these records: on the setting's models or, where runs are missing there, on the first
+    other model (by width) that has all of them; undecided where none has."""
     kept = Kept(records)
-    return tuple(judge(claim(name), setting, kept) for name in IDS)  # type: ignore[arg-type]
+    used = {record.config.model for record in records.values()} - {setting.models[0]}
+    others = sorted(used, key=lambda model: int(shape(model)["hidden_size"]))
+    return tuple(
+        _judge(name, [setting, *(replace(setting, models=(m,)) for m in others)], kept) for name in IDS
+    )
+
+
+def _judge(name: str, settings: Sequence[Setting], kept: Kept) -> Found:
+    found = [judge(claim(name), setting, kept) for setting in settings[:1]]  # type: ignore[arg-type]
+    for setting in settings[1:]:
+        if not math.isnan(found[-1].judgement.measured.value):
+            return found[-1]
+        found.append(judge(claim(name), setting, kept))  # type: ignore[arg-type]
+    return found[0] if math.isnan(found[-1].judgement.measured.value) else found[-1]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from planner import import_config, review
+from planner import export, import_config, review
 from planner.exports.registry import TARGETS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -25,13 +25,17 @@ def keys(data: Any, free: tuple[str, ...], path: str = "") -> set[str]:
     return set().union(*(keys(item, free, path) for item in data)) if isinstance(data, list) else set()
 
 
-@pytest.mark.parametrize("command", ["import", "review"])
+@pytest.mark.parametrize("command", ["export", "import", "review"])
 def test_every_key_is_documented(command: str) -> None:
     text = (DOCS / "json-exports.md").read_text(encoding="utf-8")
     section = text.split(f"## `lora-plan {command} --json`")[1].split("\n## ")[0]
     documented = set(re.findall(r"^\| `([\w.]+)` \|", section, flags=re.MULTILINE))
-    found = import_config(FILE).to_dict() if command == "import" else review(FILE, gpus=8).to_dict()
-    assert keys(found, ("request", "run", "plan")) == documented
+    found = {
+        "export": lambda: {**export("trl-sft", "Qwen/Qwen3-8B", layers="mlp").to_dict(), "written": []},
+        "import": lambda: import_config(FILE).to_dict(),
+        "review": lambda: review(FILE, gpus=8).to_dict(),
+    }[command]()
+    assert keys(found, ("request", "run", "plan", "files")) == documented
 
 
 def test_every_target_and_notice_of_an_import_is_named() -> None:

@@ -156,6 +156,22 @@ def test_what_the_plan_has_no_place_for_is_listed() -> None:
     assert "lora_dropout" in listed["lora_dropuot"].reason
 
 
+def test_an_optimizer_that_the_plan_has_not_is_said() -> None:
+    found = import_config({**AXOLOTL, "optimizer": "came_pytorch", "attn_implementation": "flex_attention"})
+    assert (found.request["optimizer"], found.request["attention_kernel"]) == ("adamw", "sdpa")
+    assert [notice.code for notice in found.notices] == ["not-planned", "not-planned"]
+    assert "came_pytorch" in found.notices[1].message + found.notices[0].message
+
+
+def test_all_linear_modules_and_names_are_united() -> None:
+    assert (
+        import_config({**AXOLOTL, "lora_target_modules": ["q_proj", "up_proj"]}).request["layers"]
+        == "all-linear"
+    )
+    found = import_config({**AXOLOTL, "lora_target_modules": ["q_proj", "lm_head"]}).request
+    assert "layers" not in found and found["targets"][-1] == "lm_head" and len(found["targets"]) == 8
+
+
 def test_names_that_match_nothing_are_listed_and_passed_over() -> None:
     found = import_config({**AXOLOTL, "lora_target_linear": False, "lora_target_modules": ["q_proj", "Wqkv"]})
     assert found.request["targets"] == ["q_proj"]
@@ -196,9 +212,8 @@ def test_hostile_and_broken_files_are_one_error(text: str, said: str, tmp_path: 
         ({"lora_r": "many"}, "a number"),
         ({"lora_r": True}, "a number"),
         ({"adapter": None}, "lora or qlora"),
-        ({"optimizer": "came_pytorch"}, "optimizer"),
         ({"sample_packing": "perhaps"}, "true or false"),
-        ({"lora_target_modules": ["q_proj"]}, "one of the two"),
+        ({"lora_target_modules": ["q_.*"]}, "one of the two"),
         ({"base_model": None}, "model"),
         ({"lora_target_linear": False}, "lora_target_linear: true"),
         ({"deepspeed": "mine.json"}, "ZeRO stage"),
@@ -263,5 +278,11 @@ def test_the_commands_read_a_config(tmp_path: Path) -> None:
     assert run.exit_code == 0, run.output
     said = yaml.safe_load(run.stdout)
     assert (said["lora_r"], said["learning_rate"], said["packing_strategy"]) == (8, 1e-4, "bfd")
+    made = CliRunner().invoke(
+        cli, ["export", "peft", "--config", str(file), "--json", "-o", str(tmp_path / "new")]
+    )
+    data = json.loads(made.stdout)
+    assert data["files"]["adapter_config.json"] == (tmp_path / "new" / "adapter_config.json").read_text()
+    assert data["written"] == [str(tmp_path / "new" / "adapter_config.json")]
     run = CliRunner().invoke(cli, ["export", "llamafactory", "--config", str(file), "--layers", "attention"])
     assert yaml.safe_load(run.stdout)["lora_target"] == "q_proj,k_proj,v_proj,o_proj"

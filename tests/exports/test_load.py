@@ -212,3 +212,52 @@ def test_tinkers_client_takes_the_arguments() -> None:
     kept = {name: said[name] for name in ("learning_rate", "beta1", "beta2", "eps", "weight_decay")}
     assert tinker.AdamParams(**kept).learning_rate == said["learning_rate"]
     assert "tinker" in sys.modules
+
+
+def tiny_model(folder: Path) -> None:
+    """A Llama of 20,640 random weights with a tokenizer of 32 words, and 64 lines of text beside it."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    words = ["<pad>", "<eos>", "<unk>", *(f"w{n}" for n in range(29))]
+    inner = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
+    )
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=32, max_position_embeddings=64, eos_token_id=1, pad_token_id=0,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    (folder / "data").mkdir()
+    lines = [json.dumps({"text": " ".join(f"w{(n * 7 + i) % 29}" for i in range(15))}) for n in range(64)]
+    (folder / "data" / "train.jsonl").write_text("\n".join(lines))
+
+
+def test_trl_trains_from_the_file_that_was_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRL's own script, on the processor: the planned number of steps, rate and parameters."""
+    pytest.importorskip("trl", reason="TRL is not installed")
+    import datasets
+    from trl.scripts.sft import main, make_parser
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    tiny_model(tmp_path)
+    found = export(
+        "trl-sft", "./model", layers="attention,mlp", rank=4, tokens=1024, seq_len=16, batch=8, accumulation=2,
+        precision="fp32", lr=0.01, train_data="./data", checkpointing="layer",
+    )  # fmt: skip
+    found.write(tmp_path)
+    more = ["--use_cpu", "True", "--optim", "adamw_torch", "--report_to", "none", "--logging_steps", "1"]
+    asked = ["--config", "trl-sft.yaml", *more, "--disable_tqdm", "True"]
+    main(*make_parser().parse_args_and_config(asked, fail_with_unknown_args=True))
+    state = json.loads(next((tmp_path / "out").glob("checkpoint-*/trainer_state.json")).read_text())
+    assert state["global_step"] == 1024 / (8 * 16)
+    assert {entry["learning_rate"] for entry in state["log_history"] if "loss" in entry} == {0.01}
+    plan = estimate("./model", adapter=tmp_path / "out")
+    assert found.plan is not None and plan.adapter.params == found.plan.adapter.params == 4096
+    assert not [notice for notice in plan.warnings if notice.code.startswith("adapter-file")]

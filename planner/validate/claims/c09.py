@@ -39,8 +39,12 @@ def judge(setting: Setting, lookup: Lookup) -> Judgement:
     if whole is None or low is None:
         return undecided("a sweep has no finished run")
     first, second = cells(setting)
+    starts = [
+        run.measured["success_before"] for run in (first.best(lookup, 0), second.best(lookup, 0)) if run
+    ]
     details = {
         "success_full": [1 - v for v in whole], "success_rank_1": [1 - v for v in low],
+        "success_before": starts[0],
         "plateau_full": plateau(first, lookup), "plateau_rank_1": plateau(second, lookup),
     }  # fmt: skip
     found = interval([a - b for a, b in zip(whole, low, strict=True)])

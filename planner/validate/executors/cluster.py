@@ -7,6 +7,7 @@ way is locked like any other, so that several drivers, local ones too, share one
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,9 @@ class ClusterError(PlannerError):
 
 def ray_library() -> Any:
     """The ray package. Raises MissingDependencyError."""
+    os.environ.setdefault(
+        "RAY_BACKEND_LOG_LEVEL", "fatal"
+    )  # an address that is not there is told once, by us
     try:
         import ray
     except ImportError as error:
