@@ -102,7 +102,8 @@ def measured(loss_tokens: int, nats_per_token: float) -> Information:
     epoch would
     count what has been learned already. Raises InputError.
     """
-    if isinstance(nats_per_token, bool) or not 0 <= nats_per_token < math.inf:
+    number = isinstance(nats_per_token, (int, float)) and not isinstance(nats_per_token, bool)
+    if not number or not 0 <= nats_per_token < math.inf:
         raise InputError("loss", nats_per_token, "nats per token, a number of at least 0")
     return Information("sft", loss_tokens, nats_per_token / math.log(2), "measured")
 

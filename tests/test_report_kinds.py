@@ -142,9 +142,13 @@ def test_every_number_of_a_data_set(data: Path) -> None:
 
 
 def test_a_data_set_as_a_document(data: Path, tmp_path: Path) -> None:
-    found = report(output=tmp_path / "data.html", data=str(data), loss=1.2)
+    found = report(output=tmp_path / "data.html", data=str(data), nats=1.2)
     assert found["kind"] == "dataset" and found["figures"] == ["Information"]
     assert found["command"].startswith("lora-plan report --data ")
+    out = tmp_path / "again.html"
+    command = ["report", "--data", str(data), "--nats", "1.2", "-o", str(out)]
+    assert CliRunner().invoke(cli, command, catch_exceptions=False).exit_code == 0
+    assert out.read_bytes() == (tmp_path / "data.html").read_bytes()
 
 
 def test_a_hostile_name_is_data(sweep: Path) -> None:
@@ -193,6 +197,8 @@ def test_figures_need_runs() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"data": "nowhere.jsonl"}, "nowhere"),
+        ({"data": "nowhere.jsonl", "rank": 3}, "rank"),
         ({"runs": "nowhere"}, "a folder of run records or a .jsonl"),
         ({"runs": str(RECORDS), "sweep": "s.csv"}, "nothing beside sweep"),
         ({"runs": str(RECORDS), "rank": 3}, "nothing beside runs"),

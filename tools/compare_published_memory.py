@@ -25,7 +25,7 @@ from planner.memory.constants import Constants
 from planner.memory.overhead import cached, interval, overhead
 from planner.moments import MemoryEstimate
 from planner.running import running
-from tools.published_memory import Case, Skipped, cases, model_of
+from tools.published_memory import DRIVER, Case, Skipped, cases, model_of
 from tools.published_memory_page import page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -102,9 +102,30 @@ def estimates(found: Iterable[Case]) -> tuple[list[tuple[Case, MemoryEstimate]],
     return known, left
 
 
-def _errors(pairs: Sequence[tuple[Case, MemoryEstimate]], known: Constants) -> Any:
-    """Logarithms of predicted over measured."""
-    return np.log([predicted(c, with_constants(f, known)) / c.measured for c, f in pairs])
+class Arrays:
+    """What the constants act on, for all cases at once: `predicted` without the estimates' objects."""
+
+    def __init__(self, pairs: Sequence[tuple[Case, MemoryEstimate]]) -> None:
+        setups = [f.setup for _, f in pairs]
+        self.several = np.array([s.gpus > 1 for s in setups])
+        self.apart = np.array([f.apart_bytes for _, f in pairs], float)
+        self.gathered = np.array([f.gathered_bytes for _, f in pairs], float) * self.several
+        self.varied = np.array(
+            [f.varied_bytes * s.lengths_vary for (_, f), s in zip(pairs, setups, strict=True)]
+        )
+        self.allocated = np.array([f.allocated_bytes for _, f in pairs], float)
+        self.room = np.array([c.memory_bytes or np.inf for c, _ in pairs], float)
+        self.metric = np.array([c.metric for c, _ in pairs])
+        self.measured = np.array([c.measured for c, _ in pairs], float)
+
+    def errors(self, known: Constants) -> Any:
+        """Logarithms of predicted over measured."""
+        beyond = known.context_bytes + known.communication_bytes * self.several
+        kept = known.cached_apart * self.apart + known.cached_gathered * self.gathered
+        kept = kept + known.cached_varied * self.varied
+        reserved = np.maximum(self.allocated, np.minimum(self.allocated + kept, self.room - beyond))
+        top = np.where(self.metric == "reserved", reserved, reserved + beyond)
+        return np.log(np.where(self.metric == "needed", self.allocated + beyond, top) / self.measured)
 
 
 def _weights(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> Any:
@@ -116,8 +137,7 @@ def _weights(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> Any:
 
 
 def fit(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> Constants:
-    """The constants that bring reserved and driver's figures closest, by absolute errors of logarithms, and the
-    interval that holds the stated share of the errors, every source counting the same."""
+    """The constants that bring reserved and driver's figures closest, by absolute errors of logarithms."""
     chosen = [(c, f) for c, f in pairs if c.metric != "allocated"]
     names = list(FITTED)
     start, low, high = (np.array([FITTED[name][i] for name in names]) for i in range(3))
@@ -128,11 +148,30 @@ def fit(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> Constants:
         kept = np.clip(values * start, low, high)
         return replace(base, **dict(zip(names, map(float, kept), strict=True)))
 
+    arrays = Arrays(chosen)
+
     def loss(values: Any) -> float:
-        return float(np.sum(weights * np.abs(_errors(chosen, at(values)))))
+        return float(np.sum(weights * np.abs(arrays.errors(at(values)))))
 
     best = minimize(loss, np.ones(len(names)), method="Nelder-Mead", options={"maxiter": 400, "xatol": 1e-3})
-    return _bounds(pairs, at(best.x))
+    return at(best.x)
+
+
+def others(pairs: Sequence[tuple[Case, MemoryEstimate]], source: str) -> list[tuple[Case, MemoryEstimate]]:
+    """The pairs that do not come from a source."""
+    name = source.removesuffix(DRIVER)
+    return [(c, f) for c, f in pairs if c.source.removesuffix(DRIVER) != name]
+
+
+def fit_with_bounds(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> Constants:
+    """The constants, and an interval that holds its share of each source predicted from all others: so a new trainer
+    is met."""
+    known = fit(pairs)
+    met = []
+    for source in sorted({case.source for case, _ in pairs}):
+        without = fit(others(pairs, source))
+        met += [(c, with_constants(f, without)) for c, f in pairs if c.source == source]
+    return _bounds(met, known)
 
 
 def _bounds(pairs: Sequence[tuple[Case, MemoryEstimate]], known: Constants) -> Constants:
@@ -141,8 +180,7 @@ def _bounds(pairs: Sequence[tuple[Case, MemoryEstimate]], known: Constants) -> C
     counts: dict[str, int] = {}
     for case, _ in pairs:
         counts[case.source] = counts.get(case.source, 0) + 1
-    for case, raw in pairs:
-        found = with_constants(raw, known)
+    for case, found in pairs:
         beyond = 0 if case.metric in ("device", "needed") else sum(item.bytes for item in found.overhead)
         lows.append((case.measured + beyond) / found.per_gpu_bytes)
         highs.append((case.measured + beyond - found.cached_bytes) / found.per_gpu_bytes)
@@ -193,10 +231,10 @@ def write(known: Constants, number: int) -> None:
 
 
 def left_out(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> list[Compared]:
-    """Every source with constants fitted on all others."""
-    result = []
+    """Every source with constants fitted on all others, within the interval that ships."""
+    result, shipped = [], memory_constants.constants()
     for source in sorted({case.source for case, _ in pairs}):
-        known = fit([(c, f) for c, f in pairs if not c.source.startswith(source.split(",")[0])])
+        known = replace(fit(others(pairs, source)), low=shipped.low, high=shipped.high)
         result += [compared(c, with_constants(f, known)) for c, f in pairs if c.source == source]
     return result
 
@@ -207,7 +245,7 @@ def main() -> None:
     pairs, more = estimates(every)
     if "--fit" in sys.argv:
         chosen = [(c, f) for c, f in pairs if c.fitted]
-        write(fit(chosen), len(chosen))
+        write(fit_with_bounds(chosen), len(chosen))
     known = memory_constants.constants()
     done = [compared(c, with_constants(f, known)) for c, f in pairs]
     PAGE.write_text(page(done, left_out(pairs), [*skipped, *more], known), encoding="utf-8")

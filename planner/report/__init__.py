@@ -22,7 +22,7 @@ def report(
     with these others. `simulated` (what `simulate` found, or a file with its JSON) stands beside the
     estimate. Other kinds of report need no model: `sweep` (a CSV; options are those of `fit`) gives a learning-rate
     fit's, `runs` (a folder of run records or a .jsonl file) a validation's, `data` without a model (a file, a folder;
-    options are those of `dataset`) a data set's. Raises a PlannerError for a bad option or
+    options are those of `dataset`, its loss as `nats`) a data set's. Raises a PlannerError for a bad option or
     a place that cannot be written.
     """
     from .make import make, make_dataset, make_fit, make_validation

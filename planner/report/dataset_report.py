@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..errors import InputError, hint
 from .document import Block, Bullets, Code, Document, Figure, Mono, Row, Section, Table, Text, para
 from .numbers import UNKNOWN, Material
 from .wording import clean, clean_data, name
@@ -168,10 +170,16 @@ def compose(
     data: str | os.PathLike[str], moment: datetime.datetime, *, figures: bool, command: str,
     options: Mapping[str, Any],
 ) -> Document:  # fmt: skip
-    """Read the data and compose their document."""
+    """Read the data and compose their document. Raises InputError for an option that reading has not."""
     from ..dataset import dataset
 
-    material = Material(gather(dataset(data, **options).to_dict(), command))
+    known = [word for word in inspect.signature(dataset).parameters if not word.startswith("on_")]
+    given = {("loss" if word == "nats" else word): value for word, value in options.items()}
+    for word, value in given.items():
+        if word not in known:
+            expected = "an option of reading data, or a model beside --data"
+            raise InputError(word.replace("_", "-"), value, expected, hint(word, known).strip())
+    material = Material(gather(dataset(data, **given).to_dict(), command))
     drawn: list[Figure] = []
     if figures:
         from .figures.dataset import information
