@@ -56,6 +56,8 @@ def read_blocks(
         return (), f"No exact FLOP count: {reason}."
     except Exception as error:  # a forward pass that the meta device cannot run
         line = " ".join(str(error).split())[:160] or type(error).__name__
+        if "nonzero" in line:  # torch's sentence about it speaks of its own registries
+            return (), "No exact FLOP count: its forward pass depends on the values of its input."
         return (), f"No exact FLOP count: its forward pass does not run without data ({line})."
 
 
