@@ -33,7 +33,6 @@ SPEC_DEFAULTS: dict[str, Any] = {
     "exclude_modules": None, "rank_pattern": None, "alpha_pattern": None, "modules_to_save": None, "bias": "none",
     "use_rslora": False, "adapter": None,
 }  # fmt: skip
-USUAL_ADAPTER_DTYPE = "float32"  # PEFT makes it so on 16-bit weights too (autocast_adapter_dtype)
 SPLIT = ("tensor_parallel", "pipeline_parallel", "sequence_parallel")
 
 
@@ -131,10 +130,6 @@ def setup_from(options: Mapping[str, Any], seq_len: int) -> Setup:
     copies = max(1, gpus // alone)
     if copies > 1:
         values.setdefault("sharding", usual(values, "sharding") or ("fsdp" if method == "full" else "ddp"))
-    if values.get("trainer") in (None, "plain"):
-        values.setdefault("adapter_dtype", USUAL_ADAPTER_DTYPE)
-    elif values.get("adapter_dtype") == USUAL_ADAPTER_DTYPE:
-        values.pop("adapter_dtype")  # the usual one, so that the trainer's own holds
     values = filled(values)
     if method == "qlora":
         values.setdefault("quantize", "nf4")
