@@ -207,8 +207,18 @@ def plan(
         candidates=len(cells.seconds), feasible=int(chooser.within(within).sum()), best=plans[0],
         alternatives=tuple(plans[1:]), frontier=tuple(chooser.full(cell) for cell in front),
         binding=tuple(_binding(chooser, best, within)), rejected=_sorted(_rejected(chooser, best, within)),
-        warnings=tuple(_notices(job, plans)),
+        warnings=tuple(_notices(job, plans)), given=_held(options, setup),
     )  # fmt: skip
+
+
+def _held(options: Mapping[str, Any], setup: Mapping[str, Any]) -> dict[str, Any]:
+    """What the search held fixed, as options of an estimate."""
+    names = (
+        "model", "tokens", "dataset", "episodes", "success_rate", "epochs", "seq_len", "alpha", "experts",
+        "adapter_dtype", "gpus_per_node", "price", "calibration",
+    )  # fmt: skip
+    found = {**{name: options[name] for name in names}, **setup}
+    return {name: value for name, value in found.items() if value not in (None, "float32")}
 
 
 def _sorted(rejected: Iterable[Rejected]) -> tuple[Rejected, ...]:
