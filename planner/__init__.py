@@ -15,6 +15,8 @@ from .version import __version__
 
 if TYPE_CHECKING:  # imported where they are called: an estimate needs none of them
     from .comparing import Comparison
+    from .exports.imported import import_config
+    from .exports.review import review
     from .learning_rate.advice import lr
     from .learning_rate.fit import fit
     from .learning_rate.parametrisation import convert
@@ -66,7 +68,9 @@ def validate(*claims: Any, **options: Any) -> Any:
 _LATER = {
     "convert": "learning_rate.parametrisation",
     "fit": "learning_rate.fit",
+    "import_config": "exports.imported",
     "lr": "learning_rate.advice",
+    "review": "exports.review",
 }
 
 
@@ -78,5 +82,5 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "Plan", "PlannerError", "__version__", "calibrate", "compare", "convert", "dataset", "estimate", "export", "fit",
-    "lr", "plan", "report", "simulate", "validate",
+    "import_config", "lr", "plan", "report", "review", "simulate", "validate",
 ]  # fmt: skip

@@ -21,7 +21,6 @@ from .speed.timing import model_flops
 from .version import __version__
 
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
-QUANTIZED = "nf4"
 
 
 @dataclass(frozen=True)
@@ -143,8 +142,8 @@ def _options(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
         name: value for name, value in options.items() if name not in DATA or name == "trust_remote_code"
     }
     quantize = found.pop("quantize", None)
-    if method == "qlora":
-        found["quantize"] = quantize if quantize not in (None, "none") else QUANTIZED
+    if method == "qlora" and quantize not in (None, "none"):
+        found["quantize"] = quantize
     return {**found, "method": method}
 
 

@@ -21,7 +21,7 @@ from .schema import Source, SourceKind
 if TYPE_CHECKING:  # imported where they are used: each is a share of a cold start
     from pathlib import Path
 
-    from .fact_types import Accelerator, Convention, DatasetFact, Price, RateContext, RegretFact
+    from .fact_types import Accelerator, CapacityFact, Convention, DatasetFact, Price, RateContext, RegretFact
 
 _NO_NUMBERS: Mapping[str, float] = MappingProxyType({})
 
@@ -198,7 +198,8 @@ def datasets() -> tuple[DatasetFact, ...]:
     for fact in found:
         if fact.kind not in get_args(DatasetKind) or fact.basis not in get_args(FactBasis):
             raise FactError(f"datasets.toml: {fact.name} has kind {fact.kind!r} and basis {fact.basis!r}.")
-        if not (fact.total_tokens or fact.loss_tokens or fact.episodes):
+        prompts = fact.examples if fact.kind == "rl" else None
+        if not (fact.total_tokens or fact.loss_tokens or fact.episodes or prompts):
             raise FactError(f"datasets.toml: {fact.name} has neither tokens nor episodes.")
     return found
 
@@ -211,6 +212,15 @@ def laws() -> tuple[LawFact, ...]:
         if (fact.status == "complete") != (fact.base is not None):
             raise FactError(f"laws.toml: {fact.id} is {fact.status} but its base is {fact.base}.")
     return found
+
+
+@cache
+def capacities() -> Mapping[str, CapacityFact]:
+    """Bits per parameter by id, from capacity.toml."""
+    from .fact_types import CapacityFact
+
+    found = _entries("capacity.toml", "capacity", CapacityFact, "id")
+    return MappingProxyType({fact.id: fact for fact in found})
 
 
 @cache

@@ -33,29 +33,46 @@ class Groups:
     bits_informative: float
 
 
+def _whole(bits: float) -> int | float:
+    return int(bits) if bits == int(bits) else bits
+
+
 @dataclass(frozen=True)
 class Information:
-    """How much there is to learn: `units` loss tokens (sft) or episodes (rl) of `bits_per_unit` bits."""
+    """How much there is to learn: `units` loss tokens (sft) or episodes (rl) of `bits_per_unit` bits.
+
+    `units_low` to `units_high`: where the number of units is not exact."""
 
     kind: Literal["sft", "preference", "rl"]
     units: int
     bits_per_unit: float
     basis: Basis
     groups: Groups | None = None
+    units_low: int | None = None
+    units_high: int | None = None
 
     @property
     def bits(self) -> int | float:
         """Bits in all; a whole number where the product is one."""
-        bits = self.units * self.bits_per_unit
-        return int(bits) if bits == int(bits) else bits
+        return _whole(self.units * self.bits_per_unit)
+
+    @property
+    def interval(self) -> tuple[float, float, float]:
+        """Bits in all, and the least and the most they may be."""
+        low = self.units if self.units_low is None else self.units_low
+        high = self.units if self.units_high is None else self.units_high
+        return self.bits, _whole(low * self.bits_per_unit), _whole(high * self.bits_per_unit)
 
     def to_dict(self) -> dict[str, Any]:
         """The contract's `information`."""
+        _, low, high = self.interval
         return {
             "kind": self.kind,
             "units": self.units,
             "bits_per_unit": self.bits_per_unit,
             "bits": self.bits,
+            "bits_low": low,
+            "bits_high": high,
             "basis": self.basis,
             "groups": dict(vars(self.groups)) if self.groups else None,
         }
@@ -85,7 +102,8 @@ def measured(loss_tokens: int, nats_per_token: float) -> Information:
     epoch would
     count what has been learned already. Raises InputError.
     """
-    if isinstance(nats_per_token, bool) or not 0 <= nats_per_token < math.inf:
+    number = isinstance(nats_per_token, (int, float)) and not isinstance(nats_per_token, bool)
+    if not number or not 0 <= nats_per_token < math.inf:
         raise InputError("loss", nats_per_token, "nats per token, a number of at least 0")
     return Information("sft", loss_tokens, nats_per_token / math.log(2), "measured")
 

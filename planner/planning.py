@@ -12,9 +12,11 @@ from . import estimator
 from .adapter import adapt
 from .adapter.whole import NOTHING_WHOLE, trained_whole
 from .errors import InputError, PlannerError, UnsupportedArchitectureError
+from .given import whole_number
 from .plan import Plan
-from .schema import Architecture, Notice
+from .schema import Architecture, Notice, Source
 from .setup import Method
+from .trainers import find, usual
 
 if TYPE_CHECKING:  # loaded where memory is estimated
     from .hardware import Cluster
@@ -22,15 +24,14 @@ if TYPE_CHECKING:  # loaded where memory is estimated
     from .running import Running
 
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
-QUANTIZED = "nf4"
-# Usual values of the options that say how the fine-tune is run.
+# The options that say how the fine-tune is run; None: as the trainer has it, else the field's own default.
 USUAL: dict[str, Any] = {
-    "precision": "bf16", "autocast": False, "quantize": None, "quantize_experts": False, "optimizer": "adamw",
-    "lora_dropout": 0.0,
-    "attention_kernel": "sdpa", "kernels": "transformers", "loss": "full", "packing": "full", "accumulation": 1,
+    "precision": None, "autocast": None, "quantize": None, "quantize_experts": None, "optimizer": None,
+    "lora_dropout": None,
+    "attention_kernel": None, "kernels": None, "loss": None, "packing": None, "accumulation": 1,
     "gpu": None, "gpus": 1, "gpus_per_node": 8, "sharding": None, "tensor_parallel": 1, "pipeline_parallel": 1,
     "expert_parallel": 1, "sequence_parallel": 1, "shard_size": None,
-    "offload": "none", "trainer": "plain", "price": None, "calibration": None,
+    "offload": None, "trainer": None, "price": None, "calibration": None,
 }  # fmt: skip
 
 
@@ -47,8 +48,8 @@ def _gap(arch: Architecture) -> str | None:
 def _setup_options(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
     found = {name: value for name, value in options.items() if value is not None}
     quantize = found.pop("quantize", "none")
-    if method == "qlora":
-        found["quantize"] = quantize if quantize != "none" else QUANTIZED
+    if method == "qlora" and quantize != "none":
+        found["quantize"] = quantize
     return {**found, "method": method}
 
 
@@ -96,8 +97,8 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
     given = calibration_of(options["calibration"])
     if options["gpu"] is not None:
         machine = hardware.cluster(
-            hardware.find(options["gpu"]), estimator.whole_number("gpus", options["gpus"]),
-            per_node=estimator.whole_number("gpus-per-node", options["gpus_per_node"]),
+            hardware.find(options["gpu"]), whole_number("gpus", options["gpus"]),
+            per_node=whole_number("gpus-per-node", options["gpus_per_node"]),
         )  # fmt: skip
     main: Method = "lora" if options["quantize"] in (None, "none") else "qlora"
     notices: list[Notice] = []
@@ -123,9 +124,18 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
             cost = cost_of(time, asked) if asked else None
     done = replace(
         plan, memory=memory, time=time.to_dict() if time else None, cost=cost.to_dict() if cost else None,
-        warnings=(*plan.warnings, *dict.fromkeys(notices)),
+        warnings=(*plan.warnings, *dict.fromkeys(notices)), sources=(*plan.sources, *_of_memory(options["trainer"])),
     )  # fmt: skip
     return _with_serving(done, arch, machine, options) if machine else done
+
+
+def _of_memory(trainer: str | None) -> tuple[tuple[str, Source], ...]:
+    """Where the profile of a trainer and the constants of memory come from."""
+    from .memory.constants import sources
+
+    found = None if trainer is None else find(trainer)
+    claims = () if found is None else found.claims
+    return (*((f"trainer {trainer}: {claim.what}", claim.source) for claim in claims), *sources())
 
 
 def _with_serving(plan: Plan, arch: Architecture, machine: Cluster, options: Mapping[str, Any]) -> Plan:
@@ -152,7 +162,7 @@ def processed_tokens(plan: Plan) -> int | None:
     info, work = plan.information, plan.workload
     if info is None:
         return None
-    tokens = work.total_tokens if info.kind == "sft" else info.units * work.seq_len
+    tokens = work.total_tokens if info.kind != "rl" else info.units * work.seq_len
     return (tokens or info.units) * work.epochs
 
 
@@ -160,24 +170,24 @@ def estimate(
     model: str | os.PathLike[str] | Mapping[str, Any] | None = None, *, rank: int = 32, alpha: float = 32,
     layers: str | Sequence[str] | None = None, targets: str | Sequence[str] | None = None,
     experts: str = "scaled", seq_len: int | None = None, batch: int | None = None,
-    checkpointing: bool | str = False,
-    **options: Any,
+    checkpointing: bool | str | None = None, **options: Any,
 ) -> Plan:  # fmt: skip
     """The Plan of a LoRA fine-tune of `model`: a name, a path, or a config as a mapping.
 
     The options are those of `lora-plan estimate`, by the same names: more of the adapter, the data, how it is run
-    (`precision`, `quantize`, `optimizer`, `sharding` ...) and on what (`gpu`, `gpus`, `price`). Raises a PlannerError
+    (`precision`, `quantize`, `optimizer`, `sharding` ..., or a `trainer` whose profile fills them) and on what
+    (`gpu`, `gpus`, `price`). Raises a PlannerError
     (InputError, ConfigError, UnknownModelError, HubError, UnsupportedArchitectureError) whose message says
     what to do.
     """
     request = _given(dict(locals()))
     asked = {name: options.pop(name, usual) for name, usual in USUAL.items()}
     sequences = 1 if batch is None else batch
-    layerwise = "layer" if checkpointing is True else checkpointing or "none"
+    how = _checkpointing(checkpointing, asked)
     try:
         plan = estimator.estimate(
             model, rank=rank, alpha=alpha, layers=layers, targets=targets, experts=experts, seq_len=seq_len,
-            batch=sequences, checkpointing=layerwise != "none", **options,
+            batch=sequences, checkpointing=how != "none", **options,
         )  # fmt: skip
     except TypeError as error:
         raise _unknown(error, options) from error
@@ -192,15 +202,29 @@ def estimate(
         )
         return replace(plan, warnings=(*plan.warnings, notice))
     try:
-        return _with_run(plan, arch, {**asked, "batch": sequences, "checkpointing": layerwise})
+        held = options.get("adapter_dtype")
+        return _with_run(
+            plan, arch, {**asked, "batch": sequences, "checkpointing": how, "adapter_dtype": held}
+        )
     except UnsupportedArchitectureError as error:
         notice = Notice("no-memory", f"Memory, time and cost are not estimated: {error}")
         return replace(plan, warnings=(*plan.warnings, notice))
 
 
+def _checkpointing(given: bool | str | None, asked: Mapping[str, Any]) -> str:
+    """Whether and how layers run again: as given, as the trainer has it, or not."""
+    method = "lora" if asked["quantize"] in (None, "none") else "qlora"
+    own = usual({"trainer": asked["trainer"], "method": method}, "checkpointing")
+    if isinstance(given, str):
+        return given
+    if given is None:
+        return own or "none"
+    return (own if own not in (None, "none") else "layer") if given else "none"
+
+
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
     """What a caller gave, by name: values that are not the usual ones, and every further option."""
-    named = {"rank": 32, "alpha": 32, "experts": "scaled", "checkpointing": False}
+    named = {"rank": 32, "alpha": 32, "experts": "scaled", "checkpointing": None}
     own = {name: value for name, value in values.items() if name != "options" and value != named.get(name)}
     return {**own, **values["options"]}
 

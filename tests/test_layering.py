@@ -23,12 +23,13 @@ LAYERS = (
     "errors fact_types schema setup units version",
     "moments",
     "facts",
+    "trainers",
     "architecture",
     "stored",
     "adapter",
     "flops memory capacity hardware information learning_rate regret",
-    "speed cost dataset serving",
-    "plan notices",
+    "speed cost dataset given ranks serving",
+    "tables plan notices",
     "estimator",
     "running",
     "search measuring comparing fewest planning",
@@ -39,21 +40,23 @@ LAYERS = (
 
 # Where each package from outside may be imported, as prefixes of module names. No other package may be.
 HEAVY = "architecture.meta simulate validate"
-TABLES = "learning_rate.sweep learning_rate.fit dataset report"
+TABLES = "learning_rate.sweep learning_rate.sweep_file learning_rate.fit dataset report"
 ALLOWED = {
     "torch": HEAVY,
     "transformers": HEAVY,
     "peft": HEAVY,
     "accelerate": HEAVY,
     "filelock": "validate",
+    "ray": "validate.executors.cluster",
     "numpy": f"{TABLES} {HEAVY} search.screen search.select learning_rate.figure",
     "scipy": TABLES,
-    "pandas": f"{TABLES} learning_rate.figure",
+    "pandas": f"{TABLES} tables learning_rate.figure",
     "matplotlib": "report learning_rate.figure",
     "typst": "report",
     "click": "cli",
     "rich": "cli",
     "huggingface_hub": "architecture.hub dataset",
+    "yaml": "exports.reading",
     "tomli": "facts",
     "datasets": "dataset.hub",
     "jinja2": "dataset",

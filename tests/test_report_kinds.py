@@ -18,13 +18,13 @@ from planner.cli.main import cli
 from planner.errors import InputError
 from planner.learning_rate.fit import fit
 from planner.learning_rate.sweep import read_sweep
-from planner.report import fit_report, validation_report
+from planner.report import dataset_report, fit_report, validation_report
 from planner.report.document import Document, Figure, Number, numbers_of
 from planner.report.gather import moment
 from planner.report.make import render
 from planner.report.numbers import Material
 from planner.validate.kept import judge_all, load, setting_of
-from tests.test_report import follow, text_of
+from tests.test_report import follow, read_back, text_of
 from tools.plant_sweep import Planted, plant
 
 RECORDS = Path(__file__).resolve().parent.parent / "data" / "runs" / "records.jsonl"
@@ -108,6 +108,49 @@ def test_every_number_of_a_validation() -> None:
         assert name in text and re.search(rf"{name}\b.*{claim['verdict']}", text)
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Chats, one of them twice, and a broken row."""
+    path = tmp_path_factory.mktemp("data") / "chats.jsonl"
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"Who is {n}?"},
+                {"role": "assistant", "content": f"{n} " * (n + 3)},
+            ]
+        }
+        for n in (*range(30), 3)
+    ]
+    path.write_text("\n".join([*map(json.dumps, rows), '{"messages": ']) + "\n", encoding="utf-8")
+    return path
+
+
+def test_every_number_of_a_data_set(data: Path) -> None:
+    from planner.dataset import dataset
+
+    found = dataset(data, loss=1.2).to_dict()
+    material = dataset_report.gather(found, "lora-plan report")
+    document = dataset_report.document(Material(material), moment(), ())
+    text = text_of(render(document, "pdf", "a4", moment()))
+    numbers = list(numbers_of(document))
+    assert len(numbers) > 25 and all(number.text in text for number in numbers)
+    for number in numbers:
+        truth, (value, slack) = _at(material, number.path), read_back(number.text)
+        assert abs(value - truth) <= slack * 1.0001, number
+    assert (found["examples"], found["duplicates_exact"], found["broken"]) == (31, 1, 1)
+    assert "chats.jsonl" in text and "Rows that could not be read" in text
+
+
+def test_a_data_set_as_a_document(data: Path, tmp_path: Path) -> None:
+    found = report(output=tmp_path / "data.html", data=str(data), nats=1.2)
+    assert found["kind"] == "dataset" and found["figures"] == ["Information"]
+    assert found["command"].startswith("lora-plan report --data ")
+    out = tmp_path / "again.html"
+    command = ["report", "--data", str(data), "--nats", "1.2", "-o", str(out)]
+    assert CliRunner().invoke(cli, command, catch_exceptions=False).exit_code == 0
+    assert out.read_bytes() == (tmp_path / "data.html").read_bytes()
+
+
 def test_a_hostile_name_is_data(sweep: Path) -> None:
     _, document = fitted(sweep)
     text = text_of(render(document, "pdf", "a4", moment()))
@@ -154,6 +197,8 @@ def test_figures_need_runs() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"data": "nowhere.jsonl"}, "nowhere"),
+        ({"data": "nowhere.jsonl", "rank": 3}, "rank"),
         ({"runs": "nowhere"}, "a folder of run records or a .jsonl"),
         ({"runs": str(RECORDS), "sweep": "s.csv"}, "nothing beside sweep"),
         ({"runs": str(RECORDS), "rank": 3}, "nothing beside runs"),

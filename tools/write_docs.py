@@ -3,7 +3,8 @@
     python tools/write_docs.py [--check]
 
 A fenced block after `<!-- output: ARGUMENTS -->` holds what `lora-plan ARGUMENTS` prints at 80 columns.
-docs/cli.md is written whole, from every command's --help.
+docs/cli.md is written whole, from every command's --help. A table between `<!-- tried: NAME -->` and
+`<!-- end -->` is one of tools/export_tables.py.
 """
 
 from __future__ import annotations
@@ -20,9 +21,13 @@ from unittest import mock
 from click.testing import CliRunner
 
 from planner.cli.main import COMMANDS, cli
+from tools.export_tables import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- output: (?P<arguments>[^\n]*?) -->\n\n?```text\n).*?(```\n)", re.DOTALL)
+
+
+TABLE = re.compile(r"(<!-- tried: (?P<name>\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 @contextmanager
@@ -47,8 +52,9 @@ def output_of(arguments: str) -> str:
 
 
 def with_outputs(text: str) -> str:
-    """The text with every output block made anew."""
-    return BLOCK.sub(lambda found: found[1] + output_of(found["arguments"]) + found[3], text)
+    """The text with every output block and every table made anew."""
+    text = BLOCK.sub(lambda found: found[1] + output_of(found["arguments"]) + found[3], text)
+    return TABLE.sub(lambda found: f"{found[1]}\n{TABLES[found['name']]()}\n{found[3]}", text)
 
 
 def cli_reference() -> str:

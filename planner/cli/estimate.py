@@ -9,6 +9,7 @@ import click
 
 from ..planning import estimate
 from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options, library_options
+from .config_option import config_option, only_given
 from .options import Count, Function, SectionedCommand, complete, json_option, print_json
 from .run_options import HELD, MACHINE, SPREAD, STEP, run_options
 
@@ -18,6 +19,7 @@ Examples:
   lora-plan estimate -m meta-llama/Llama-3.1-8B --gpu h100 --batch 8 --checkpointing --tokens 50M
   lora-plan estimate -m Qwen/Qwen3-30B-A3B --rank 64 --dataset tulu-3-sft-mixture
   lora-plan estimate -m ./my-model --layers all-linear --tokens 50M --json
+  lora-plan estimate --config axolotl.yml --gpu h100
   lora-plan estimate -m Qwen/Qwen3-8B --rank 1 --episodes 320000 --success-rate 0.3
 """
 
@@ -57,11 +59,43 @@ def data_options(function: Function) -> Function:
     return function
 
 
+_FILE_OPTIONS = (
+    click.option(
+        "--data", metavar="FILE|DIR|NAME", help="Data to read and count, as `lora-plan dataset` does."
+    ),
+    click.option(
+        "-t",
+        "--tokenizer",
+        metavar="PATH|NAME",
+        help="Of --data. Default: the model's own, where it can be had.",
+    ),
+    click.option("--format", metavar="NAME", help="Of --data: see `lora-plan dataset`."),
+    click.option("--loss-on", metavar="WHICH", help="Of --data: assistant, completion or all."),
+    click.option("--split", metavar="NAME", help="Of --data. Default: train, where there are several."),
+    click.option(
+        "--nats",
+        type=float,
+        metavar="LOSS",
+        help="The model's log loss per token in the first epoch, for its bits.",
+    ),
+    click.option("--group-size", type=Count(), help="Episodes sampled from each prompt."),
+    click.option("--bits-per-param", type=float, help="What a parameter holds. Default: 2, and up to 3.6."),
+    click.option("--curves", is_flag=True, help="Every rank, for every layer set and expert convention."),
+)
+
+
+def _file_options(function: Function) -> Function:
+    for option in reversed(_FILE_OPTIONS):
+        function = option(function)
+    return function
+
+
 DATA = ("dataset", "tokens", "episodes", "success_rate", "epochs")
+FILE = ("data", "tokenizer", "format", "loss_on", "split", "nats", "group_size", "bits_per_param", "curves")
 SECTIONS = {
-    "Model and adapter": MODEL_AND_ADAPTER,
+    "Model and adapter": (*MODEL_AND_ADAPTER, "config"),
     "More of PEFT's LoraConfig": PEFT,
-    "Data": DATA,
+    "Data": (*DATA, *FILE),
     "Machines": MACHINE,
     "Step": STEP,
     "What is held and how": (*HELD, *SPREAD),
@@ -71,7 +105,9 @@ SECTIONS = {
 
 @click.command("estimate", cls=SectionedCommand, sections=SECTIONS, epilog=EPILOG)
 @adapter_options
+@config_option
 @data_options
+@_file_options
 @click.option(
     "--law",
     metavar="NAME|FILE",
@@ -82,16 +118,24 @@ SECTIONS = {
 @run_options((*STEP, *HELD, *SPREAD))
 @click.option("--explain", is_flag=True, help="Say where each number comes from.")
 @json_option
-def command(as_json: bool, explain: bool, **options: Any) -> None:
+@click.pass_context
+def command(context: click.Context, /, as_json: bool, explain: bool, **options: Any) -> None:
     """What a LoRA fine-tune of a model is.
 
     Prints the adapter's parameters for every layer set, training FLOPs and memory against full fine-tuning, the
     data's information against the adapter's capacity, and the learning rate; with --gpu what fits, time and cost.
     """
-    plan = estimate(**library_options(options))
+    config = options["config"]
+    if config is None:
+        del options["config"]
+        plan = estimate(**library_options(options))
+    else:
+        plan = estimate(**only_given(context, options, run=False))
     if as_json:
         print_json(plan.to_dict())
         return
     from .estimate_page import show
 
     show(plan, explain)
+    if config is not None:
+        click.echo(f"What looks wrong in it: lora-plan review {config}", err=True)

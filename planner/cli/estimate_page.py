@@ -11,6 +11,7 @@ from rich.text import Text
 
 from .. import units
 from ..plan import Plan
+from . import capacity_tables
 
 WIDE = 100
 
@@ -122,25 +123,6 @@ def _flops(plan: Plan) -> Table:
     if flops.total_full is not None and flops.total_lora is not None:
         table.add_row("whole run, full", units.flops(flops.total_full), "")
         table.add_row("whole run, LoRA", units.flops(flops.total_lora), units.percent(flops.ratio))
-    return table
-
-
-def _capacity(plan: Plan) -> Table:
-    info, cap = plan.information, plan.capacity
-    table = _table("Information and capacity", cap.basis)
-    table.add_row("adapter holds", f"{units.bits(cap.bits)} ({cap.bits_per_param:g} a parameter)")
-    if info is None:
-        table.add_row("data hold", "not given: add --tokens 300M or --dataset NAME")
-        return table
-    unit = "loss token" if info.kind == "sft" else "episode"
-    per = f"{units.significant(info.bits_per_unit)} a{'n' if unit[0] == 'e' else ''} {unit}"
-    table.add_row("data hold", f"{units.bits(info.bits)} ({per})")
-    if cap.utilisation is not None:
-        style = {"ample": "green", "tight": "yellow", "exceeded": "red"}[cap.verdict or "tight"]
-        table.add_row("used", Text(f"{units.percent(cap.utilisation)}: {cap.verdict}", style=f"bold {style}"))
-    table.add_row("rank that is enough", "none" if cap.required_rank is None else f"{cap.required_rank:,}")
-    if cap.params_per_unit is not None:
-        table.add_row(f"parameters per {unit}", units.significant(cap.params_per_unit))
     return table
 
 
@@ -257,8 +239,15 @@ def show(plan: Plan, explain: bool, console: Console | None = None) -> None:
             Text(plan.adapter.peft_line, style="dim"), soft_wrap=console.width >= 80
         )  # whole, to be searched for
     console.print("")
-    tables: list[Table] = [_adapter(plan), _flops(plan), _capacity(plan), _learning_rate(plan)]
-    tables += [table for table in (_memory(plan), _time(plan), _serving(plan)) if table is not None]
+    tables: list[Table] = [_adapter(plan), _flops(plan), capacity_tables.capacity(plan), _learning_rate(plan)]
+    more = (
+        capacity_tables.price(plan),
+        capacity_tables.data(plan),
+        _memory(plan),
+        _time(plan),
+        _serving(plan),
+    )
+    tables += [table for table in more if table is not None]
     if console.width >= WIDE:
         for number in range(0, len(tables), 2):
             grid = Table.grid(padding=(0, 4))
@@ -267,6 +256,8 @@ def show(plan: Plan, explain: bool, console: Console | None = None) -> None:
     else:
         for table in tables:
             console.print(table, "")
+    for curve in plan.capacity.curves or ():
+        console.print(capacity_tables.curves(plan, curve), "")
     for notice in plan.warnings:
         console.print(Text.assemble(("note  ", "yellow"), notice.message))
     if explain:

@@ -8,22 +8,25 @@ import click
 
 from ..exports import export
 from ..exports.registry import TARGETS
-from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options, library_options
+from ..exports.training import SCHEDULES
+from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options
+from .config_option import config_option, only_given
 from .estimate import DATA, data_options
-from .options import Count, SectionedCommand
+from .options import Count, SectionedCommand, json_option, print_json
 from .run_options import HELD, MACHINE, SPREAD, STEP, run_options
 
 EPILOG = """\b
 Examples:
   lora-plan export peft --model meta-llama/Llama-3.1-8B --layers all -o my-adapter
-  lora-plan export trl-sft -m meta-llama/Llama-3.1-8B --dataset alpaca --checkpointing layer
-  lora-plan export trl-sft -m Qwen/Qwen3-8B --dataset no-robots --gpus 8 --sharding fsdp -o run
+  lora-plan export trl-sft -m meta-llama/Llama-3.1-8B --layers attention,mlp --dataset alpaca
+  lora-plan export axolotl -m Qwen/Qwen3-8B --dataset no-robots --gpus 8 --sharding fsdp -o run
+  lora-plan export llamafactory --config axolotl.yml
   lora-plan export peft -m openai/gpt-oss-20b --targets q_proj,v_proj \\
     --target-parameters experts.gate_up_proj,experts.down_proj --rank-pattern experts.down_proj=8
 """
-OWN = ("lr", "train_data", "seed", "out", "group", "prompt_tokens")
+OWN = ("lr", "train_data", "schedule", "warmup", "weight_decay", "seed", "out", "group", "prompt_tokens")
 SECTIONS = {
-    "Model and adapter": MODEL_AND_ADAPTER,
+    "Model and adapter": (*MODEL_AND_ADAPTER, "config"),
     "More of PEFT's LoraConfig": PEFT,
     "Data": (*DATA, "train_data"),
     "Run": tuple(name for name in OWN if name != "train_data"),
@@ -36,11 +39,17 @@ SECTIONS = {
 @click.command("export", cls=SectionedCommand, sections=SECTIONS, epilog=EPILOG)
 @click.argument("target", metavar="TARGET", type=click.Choice(list(TARGETS)))
 @adapter_options
+@config_option
 @data_options
 @click.option(
     "--train-data", metavar="NAME|PATH", help="What the trainer loads. Default: the plan's data set."
 )
 @click.option("--lr", type=float, help="Learning rate. Default: the law's, for this batch and alpha.")
+@click.option(
+    "--schedule", metavar="NAME", help=f"How the rate moves: {', '.join(SCHEDULES)}. Default: constant."
+)
+@click.option("--warmup", type=float, help="Steps of warm-up, or below 1 their share. Default: 0.")
+@click.option("--weight-decay", type=float, help="Default: 0.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the run.")
 @click.option("--out", metavar="DIR", default="out", show_default=True, help="Where the trainer writes.")
 @click.option("--group", type=Count(), default=8, show_default=True, help="GRPO: completions of a prompt.")
@@ -59,21 +68,23 @@ SECTIONS = {
     type=click.Path(),
     help="Folder to write to. Without it, or with -, the main file on standard output.",
 )
+@json_option
 @click.pass_context
-def command(context: click.Context, /, target: str, output: str | None, **options: Any) -> None:
+def command(
+    context: click.Context, /, target: str, output: str | None, as_json: bool, **options: Any
+) -> None:
     """Write what a trainer loads, so that it trains exactly what `estimate` counts.
 
-    TARGET is peft (adapter_config.json), or a trainer whose config carries the whole plan: adapter, learning rate,
-    batch, length, precision, sharding, each with its reason. Where the trainer cannot express the choice, an error
-    names the nearest that it can.
+    TARGET is peft (adapter_config.json); a trainer whose config carries the whole plan, adapter, learning rate,
+    batch, length, precision and sharding, each with its reason: trl-sft, trl-grpo, axolotl, llamafactory, unsloth,
+    tinker, torchtune, megatron; or a launcher: accelerate, deepspeed. Where the trainer cannot express the choice,
+    an error names the nearest that it can.
     """
-    given = {
-        name: value
-        for name, value in library_options(options).items()
-        if context.get_parameter_source("dora" if name == "variant" else name)
-        is click.core.ParameterSource.COMMANDLINE
-    }
-    found = export(target, **given)
+    found = export(target, **only_given(context, options, run=True))
+    if as_json:
+        places = found.write(output) if output not in (None, "-") else []
+        print_json({**found.to_dict(), "written": places})
+        return
     for notice in found.notices:
         click.echo(f"Note: {notice.message}", err=True)
     if output is None or output == "-":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import sys
 from importlib import import_module
 from typing import Any
@@ -21,7 +22,9 @@ COMMANDS = {
     "fit": "Fit a learning-rate law to a sweep.",
     "convert": "Translate a LoRA recipe into another parametrisation.",
     "dataset": "What is in a data set: tokens, loss tokens, lengths, duplicates, information.",
-    "export": "Write the adapter config that trains exactly what was counted.",
+    "export": "Write what a trainer loads, so that it trains exactly what was planned.",
+    "import": "Read a trainer's config as a request.",
+    "review": "What a trainer's config takes, and what looks wrong in it.",
     "validate": "Try the article's claims by short real runs, and give each a verdict.",
     "report": "Write a plan as a document that one can send: PDF, HTML or Markdown.",
     "models": "List the models of the catalogue.",
@@ -42,7 +45,8 @@ class LazyGroup(click.Group):
         """Import the module that holds the command."""
         if name not in COMMANDS:
             return None
-        command: click.Command = import_module(f".{name}", __package__).command
+        module = f".{name}_" if keyword.iskeyword(name) else f".{name}"
+        command: click.Command = import_module(module, __package__).command
         return command
 
     def resolve_command(

@@ -20,6 +20,7 @@ Examples:
   lora-plan report -m Qwen/Qwen3-30B-A3B --tokens 300M -o plan.html
   lora-plan report -m meta-llama/Llama-3.1-8B -o ranks.pdf --against rank=8 --against rank=128
   lora-plan report -m Qwen/Qwen3-8B -o models.md --against model=meta-llama/Llama-3.1-8B
+  lora-plan report --data train.jsonl --tokenizer ./my-model -o data.pdf
   lora-plan report --sweep sweep.csv -o law.pdf
   lora-plan report --runs runs/ -o evidence.pdf
 """
@@ -113,7 +114,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Write a plan, a fit or a validation as a document that one can send: PDF, HTML or Markdown.
+    """Write a plan, a data set, a fit or a validation as a document that one can send: PDF, HTML or Markdown.
 
     One page that decides, then parameters, compute, capacity, learning rate, memory, time and cost, the
     configuration, and the evidence and sources behind every number. Takes every option of `estimate`.
@@ -126,7 +127,7 @@ def command(
         simulated=simulated,
         sweep=sweep,
         runs=runs,
-        **_plan_options(options, needs_model=sweep is None and runs is None),
+        **_plan_options(options, needs_model=sweep is None and runs is None and options["data"] is None),
     )
     if as_json:
         print_json(found)

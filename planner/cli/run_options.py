@@ -58,17 +58,28 @@ def gpu_names() -> list[str]:
     return [fact.name for fact in facts.accelerators()]
 
 
+def trainer_names() -> list[str]:
+    """Every trainer, for completion and help."""
+    from ..trainers import names
+
+    return names()
+
+
 def _others() -> dict[str, dict[str, Any]]:
     """Options that are neither counts nor choices."""
     return {
-        "autocast": {"is_flag": True, "help": "Autocast on 16-bit weights, as HF's Trainer runs them."},
         "quantize_experts": {
-            "is_flag": True, "help": "Experts quantised too, which transformers 5 with bitsandbytes does not do.",
+            "is_flag": True, "default": None,
+            "help": "Experts quantised too, which transformers 5 with bitsandbytes does not do.",
         },
-        "lora_dropout": {
-            "type": float, "default": 0.0, "show_default": True, "help": "Dropout before the pairs.",
+        "autocast": {
+            "is_flag": True, "default": None, "help": "Autocast on 16-bit weights, as HF's Trainer runs them.",
         },
-        "trainer": {"metavar": "NAME", "default": "plain", "show_default": True, "help": "Whose code runs."},
+        "lora_dropout": {"type": float, "help": "Dropout before the pairs. Default: 0, or the trainer's."},
+        "trainer": {
+            "metavar": "NAME", "shell_complete": complete(trainer_names),
+            "help": f"Whose code runs, which fills the options that are not given: {', '.join(trainer_names())}.",
+        },
         "gpu": {"metavar": "NAME", "shell_complete": complete(gpu_names), "help": "The accelerator."},
         "price": {"type": float, "metavar": "USD", "help": "Your price of a GPU and hour."},
         "calibration": {"type": click.Path(), "metavar": "FILE", "help": "From `lora-plan calibrate`."},
@@ -95,8 +106,9 @@ def _checkpointing(function: Function) -> Function:
         help="Keep every activation.",
     )
     on = click.option(
-        "--checkpointing", is_flag=False, flag_value="layer", default="none", show_default=True, metavar="[NAME]",
-        help=f"Compute activations again in the backward pass: {words}; by itself: layer.",
+        "--checkpointing", is_flag=False, flag_value="layer", metavar="[NAME]",
+        help=f"Compute activations again in the backward pass: {words}; by itself: layer. Default: none, or the "
+        "trainer's.",
         shell_complete=complete(lambda: CHOICES["checkpointing"]),
     )  # fmt: skip
     return on(off(function))
@@ -114,9 +126,10 @@ def _option(name: str) -> Callable[[Function], Function]:
         return _checkpointing
     if name in others:
         return click.option(flag, **others[name])
+    usual = f"Default: {getattr(Setup, name)}, or the trainer's."
     return click.option(
-        flag, metavar="NAME", default=getattr(Setup, name), show_default=True,
-        shell_complete=complete(lambda: CHOICES[name]), help=f"{_WORDS[name]}: {', '.join(CHOICES[name])}.",
+        flag, metavar="NAME", shell_complete=complete(lambda: CHOICES[name]),
+        help=f"{_WORDS[name]}: {', '.join(CHOICES[name])}. {usual}",
     )  # fmt: skip
 
 

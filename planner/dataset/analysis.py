@@ -27,9 +27,13 @@ from .result import BrokenRow
 from .streams import DamagedError, Stream
 from .tokenizer import TextTokenizer
 
-BATCH_LETTERS = 1 << 18
-BATCH_ROWS = 512
-IN_FLIGHT = 3
+# Of a batch: the library needs some 500 bytes a token, and large batches keep all cores busy. Its bytes follow from
+# the tokens a byte that were seen so far.
+BATCH_TOKENS = 1 << 17
+BATCH_BYTES = 1 << 18
+MOST_BYTES = 1 << 19
+BATCH_ROWS = 1024
+IN_FLIGHT = 8  # batches of text, and counts; what the library makes of a text lives in a worker alone
 BROKEN_SHOWN = 100
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
@@ -133,7 +137,7 @@ class Reader:
                 try:
                     for number, row in enumerate(sources.rows(file, stream)):
                         yield file.label, row
-                        if number % 1000 == 999:
+                        if number % 250 == 249:
                             self._tell(before + (stream.position if stream else 0), total)
                 except DamagedError as error:
                     yield file.label, (0, None, str(error))
@@ -189,13 +193,15 @@ class Reader:
 
     def _batches(self) -> Iterator[list[_Entry]]:
         batch: list[_Entry] = []
-        letters = 0
+        size, limit = 0, BATCH_BYTES
         for entry in self._entries():
             batch.append(entry)
-            letters += len(entry.text)
-            if letters >= BATCH_LETTERS or len(batch) >= BATCH_ROWS:
+            size += len(entry.text)
+            if size >= limit or len(batch) >= BATCH_ROWS:
                 yield batch
-                batch, letters = [], 0
+                batch, size = [], 0
+                if self.sums.tokens:
+                    limit = min(MOST_BYTES, BATCH_TOKENS * self.sums.text_bytes // self.sums.tokens)
         if batch:
             yield batch
 
@@ -258,7 +264,7 @@ class Reader:
                 self.compressor.feed(entry.learned + b"\n")
 
     def _count(self, entry: _Entry, counts: list[Count]) -> int:
-        """Add a row; returns its loss tokens, or loss bytes where there are no tokens."""
+        """Add a row; returns its loss tokens within the maximum length, or loss bytes where there are no tokens."""
         sums, example = self.sums, entry.example
         sums.examples += 1
         sums.sequences += len(entry.sequences)
@@ -274,18 +280,19 @@ class Reader:
             sums.without_loss += example.trained and not entry.learned
             return len(entry.learned)
         limit = self.settings.seq_len
-        loss = 0
+        loss = within = 0
         for count in counts:
             sums.tokens += count.tokens
             loss += count.loss_tokens
+            within += count.loss_within
             sums.lengths[count.tokens] = sums.lengths.get(count.tokens, 0) + 1
             if limit is not None and count.tokens > limit:
                 sums.cut_sequences += 1
                 sums.cut_tokens += count.tokens - limit
                 sums.cut_loss_tokens += count.loss_tokens - count.loss_within
         sums.loss_tokens += loss
-        sums.without_loss += example.trained and not loss
-        return loss
+        sums.without_loss += example.trained and not within
+        return within
 
 
 def _renderer(settings: Settings, tokenizer: TextTokenizer | None) -> Renderer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +67,8 @@ def summarise(
     kind = _kind(sums)
     tokens, loss_tokens, distinct = _tokens(sums, duplicates, text_tokenizer is None)
     rl = _episodes(sums, duplicates, success_rate, group_size) if kind == "rl" else None
-    found = rl or information.Information(
-        "preference" if kind == "preference" else "sft", distinct.value, 1.0, "assumed"
-    )
+    found = rl or _learned(kind, distinct, nats)
     ways = _ways(distinct, nats, bits, reader, kind, sums, duplicates)
-    if nats is not None and rl is None:
-        found = information.Information(
-            found.kind, distinct.value, information.measured(1, nats).bits_per_unit, "measured"
-        )
     counted = text_tokenizer is not None
     at = lengths.capped(sums.lengths, seq_len)
     limit = seq_len if counted else None
@@ -92,6 +87,17 @@ def summarise(
         packed_sequences=lengths.packed_sequences(sums.lengths, limit) if limit else None,
         information=found, ways=ways, warnings=tuple(notices),
     )  # fmt: skip
+
+
+def _learned(kind: str, distinct: Tokens, nats: float | None) -> Information:
+    """What distinct loss tokens hold, by the rule or by a measured loss."""
+    rule = Information(
+        "preference" if kind == "preference" else "sft", distinct.value, 1.0, "assumed",
+        units_low=distinct.low, units_high=distinct.high,
+    )  # fmt: skip
+    if nats is None:
+        return rule
+    return replace(rule, bits_per_unit=information.measured(1, nats).bits_per_unit, basis="measured")
 
 
 def _whole(field: str, value: object) -> int:
@@ -146,14 +152,15 @@ def _mask(reader: Reader) -> str | None:
 
 
 def _tokens(sums: Sums, duplicates: Duplicates, estimated: bool) -> tuple[Tokens, Tokens, Tokens]:
-    """All tokens, those that carry loss, and those of them that repeat no earlier example."""
+    """All tokens, those that carry loss, and those of them within the maximum length and not repeated."""
     exact, near = duplicates.exact_loss_tokens, duplicates.near_loss_tokens
     if estimated:
         tokens, loss = from_bytes(sums.text_bytes), from_bytes(sums.loss_bytes)
         once, most = from_bytes(sums.loss_bytes - exact - near), from_bytes(sums.loss_bytes - exact)
         return tokens, loss, Tokens(once.value, once.low, most.high, "assumed")
     total = sums.loss_tokens
-    distinct = Tokens(total - exact - near, total - exact - near, total - exact, "measured")
+    learned = total - sums.cut_loss_tokens - exact
+    distinct = Tokens(learned - near, learned - near, learned, "measured")
     return (
         Tokens(sums.tokens, sums.tokens, sums.tokens, "measured"),
         Tokens(total, total, total, "measured"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..adapter import adapt
@@ -31,6 +31,16 @@ class Exported:
     files: Mapping[str, str]
     notices: tuple[Notice, ...] = ()
     plan: Plan | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of `export`."""
+        return {
+            "schema": 1,
+            "target": self.target,
+            "files": dict(self.files),
+            "warnings": [dict(vars(notice)) for notice in self.notices],
+            "plan": self.plan.to_dict() if self.plan else None,
+        }
 
     @property
     def text(self) -> str:
@@ -95,6 +105,10 @@ def export(
         done = _peft(model, options)
     else:
         training = training_of(model, options, found.usual)
+        settled = [f"{name} {training.said[name]}" for name in found.chooses if name in training.said]
+        if settled:
+            text = f"{found.title} settles these by itself, whatever the plan says: {', '.join(settled)}."
+            training = replace(training, notices=(*training.notices, Notice("trainers-own", text)))
         done = Exported(found.id, found.build(training), training.notices, training.plan)
     if output is not None:
         done.write(output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ..errors import InputError
@@ -65,15 +66,26 @@ def length_lines(t: Training) -> list[Line]:
     return [Line("num_train_epochs", epochs, about)]
 
 
+def decay_line(t: Training) -> Line:
+    """Weight decay."""
+    why = "" if t.own["weight_decay"] else "None, as in the runs behind the law."
+    return Line("weight_decay", float(t.own["weight_decay"]), why)
+
+
+def by_ratio(line: Line) -> Line:
+    """A warm-up below 1 as a share of the steps, for trainers that have an option of its own for it."""
+    return replace(line, name="warmup_ratio") if 0 < line.value < 1 else line
+
+
 def rate_lines(t: Training) -> list[Line]:
     """The rate, its schedule, the optimizer."""
     s = t.setup
     lines = [
         Line("learning_rate", t.rate.value, t.rate.why),
-        Line("lr_scheduler_type", "constant", "The law was fitted at a constant rate without warm-up."),
-        Line("warmup_steps", 0),
+        Line("lr_scheduler_type", t.own["schedule"], t.schedule_text()),
+        Line("warmup_steps", t.own["warmup"]),
         Line("optim", choose(t, "optimizer", OPTIM, NAME)),
-        Line("weight_decay", 0.0, "None, as in the runs behind the law."),
+        decay_line(t),
     ]
     if s.optimizer == "sgd-momentum":
         lines.insert(4, Line("optim_args", "momentum=0.9"))
@@ -133,10 +145,20 @@ def sharding_lines(t: Training, trainer: str, deepspeed_file: str) -> list[Line]
 def bits_lines(t: Training, trainer: str) -> list[Line]:
     """How a frozen base is held, by the names of TRL's and others' options."""
     kind = choose(t, "quantize", {"none": "", "nf4": "4", "nf4-double": "4", "int8": "8"}, trainer)
+    gathered = t.setup.sharding in ("fsdp", "zero3")
     if kind == "4":
-        return [
+        lines = [
             Line("load_in_4bit", True),
             Line("bnb_4bit_quant_type", "nf4"),
             Line("use_bnb_nested_quant", t.setup.quantize == "nf4-double"),
         ]
+        why = "Stored as the other weights are, so that they can be sharded together."
+        return [*lines, Line("bnb_4bit_quant_storage", precision(t)[0], why)] if gathered else lines
+    if kind == "8" and gathered:
+        raise InputError(
+            "quantize",
+            "int8",
+            f"nf4 under {t.setup.sharding}: bitsandbytes' 8 bits cannot be sharded",
+            "The nearest is nf4.",
+        )
     return [Line("load_in_8bit", True)] if kind == "8" else []

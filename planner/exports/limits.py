@@ -52,6 +52,41 @@ def choose(t: Training, field: str, table: Mapping[str, Any], trainer: str) -> A
     )  # fmt: skip
 
 
+def of_own(t: Training, name: str, table: Mapping[Any, Any], trainer: str) -> Any:
+    """The trainer's word for an option of the run. Raises InputError naming those that it has."""
+    value = t.own[name]
+    if value in table:
+        return table[value]
+    known = ", ".join(map(str, table))
+    raise InputError(
+        name.replace("_", "-"),
+        value,
+        f"one of {known}, which {trainer} has",
+        f"The nearest is {next(iter(table))}.",
+    )
+
+
+def no_head(t: Training, why: str) -> None:
+    """Raise InputError where a pair stands on the unembedding, whose weight a fused loss reads past its module."""
+    found = next((i.matrix.leaf for i in t.adapted if i.matrix.role in ("unembedding", "embedding")), None)
+    if found is not None:
+        raise InputError(
+            "layers", found, f"matrices inside the layers: {why}",
+            "The nearest is --layers attention,mlp; with --modules-to-save it is trained in full.",
+        )  # fmt: skip
+
+
+def no_dropout(t: Training, config: Mapping[str, Any]) -> None:
+    """Raise InputError where dropout stands before a bare parameter, on which PEFT has none."""
+    if config["target_parameters"] and t.setup.lora_dropout:
+        raise InputError(
+            "lora-dropout",
+            t.setup.lora_dropout,
+            "0 with target-parameters: PEFT has none there",
+            "The nearest is 0.",
+        )
+
+
 def refuse(t: Training, fields: Mapping[str, Any], trainer: str) -> None:
     """Raise InputError where a field of the set-up is not the one value that this trainer has."""
     for field, only in fields.items():

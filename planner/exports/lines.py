@@ -59,6 +59,15 @@ def yaml_number(value: float) -> str:
     return text.replace("inf", ".inf")
 
 
+def yaml_string(value: str) -> str:
+    """A string in double quotes, all but printable ASCII by its code (YAML has no pairs of surrogates, as JSON)."""
+    kept = (
+        f"\\{c}" if c in '"\\' else c if " " <= c <= "~" else f"\\U{ord(c):08x}"
+        for c in value
+    )  # fmt: skip
+    return f'"{"".join(kept)}"'
+
+
 def yaml_value(value: Any) -> str:
     """A value on one line."""
     if value is None:
@@ -71,7 +80,7 @@ def yaml_value(value: Any) -> str:
         return yaml_number(value)
     if isinstance(value, str):
         plain = _PLAIN.fullmatch(value) and value.lower() not in _WORDS
-        return value if plain else json.dumps(value)
+        return value if plain else yaml_string(value)
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{yaml_value(str(k))}: {yaml_value(v)}" for k, v in value.items()) + "}"
     return "[" + ", ".join(yaml_value(item) for item in value) + "]"
@@ -85,7 +94,7 @@ def yaml_entry(name: str, value: Any, indent: str = "", off: bool = False) -> li
             line for key, item in value.items() for line in yaml_entry(str(key), item, indent + "  ", off)
         ]
         return [f"{mark}{indent}{yaml_value(name)}:", *below]
-    if isinstance(value, Sequence) and value and all(isinstance(item, Mapping) for item in value):
+    if isinstance(value, Sequence) and value and all(isinstance(item, Mapping) and item for item in value):
         found = [f"{mark}{indent}{yaml_value(name)}:"]
         for item in value:
             rows = [line for key, each in item.items() for line in yaml_entry(str(key), each, "", off)]

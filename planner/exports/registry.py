@@ -15,8 +15,12 @@ Build = Callable[[Training], dict[str, str]]
 
 @dataclass(frozen=True)
 class Target:
-    """A trainer to export for. `files` are the names that it may write, the main one first; `language` is the main
-    one's; `usual` are the trainer's own values for options of the set-up that are not given."""
+    """A trainer to export for.
+
+    `files` are the names that it may write, the main one first; `language` is the main one's. `usual` are its own
+    values for options of the set-up that are not given; `chooses` are options that it settles by itself, whatever the
+    plan says.
+    """
 
     id: str
     title: str
@@ -25,6 +29,7 @@ class Target:
     module: str
     function: str = "export"
     usual: Mapping[str, Any] = field(default_factory=dict)
+    chooses: tuple[str, ...] = ("loss", "adapter_dtype")
 
     @property
     def build(self) -> Build:
@@ -34,9 +39,25 @@ class Target:
 
 
 _HF = {"autocast": True}
+_SERVICE = (
+    "gpu", "gpus", "sharding", "shard_size", "precision", "autocast", "packing", "checkpointing", "kernels",
+    "attention_kernel", "loss", "accumulation", "adapter_dtype",
+)  # fmt: skip
 _ALL = (
     Target("trl-sft", "TRL, supervised", ("trl-sft.yaml", "trl-sft.sh", "deepspeed.json"), "yaml", "trl", "sft", _HF),
     Target("trl-grpo", "TRL, GRPO", ("trl-grpo.yaml", "trl-grpo.sh", "deepspeed.json"), "yaml", "trl", "grpo", _HF),
+    Target("axolotl", "Axolotl", ("axolotl.yaml", "deepspeed.json"), "yaml", "axolotl",
+           usual={**_HF, "packing": "packed", "attention_kernel": "flash"}),
+    Target("llamafactory", "LLaMA-Factory", ("llamafactory.yaml", "deepspeed.json"), "yaml", "llamafactory",
+           usual=_HF),
+    Target("unsloth", "Unsloth", ("unsloth_train.py",), "python", "unsloth", usual={**_HF, "kernels": "unsloth"},
+        chooses=("loss", "adapter_dtype", "attention_kernel")),
+    Target("tinker", "Tinker", ("tinker_train.py",), "python", "tinker", chooses=_SERVICE),
+    Target("torchtune", "torchtune (wound down)", ("torchtune.yaml",), "yaml", "torchtune",
+           usual={"packing": "packed"}),
+    Target("megatron", "NeMo Megatron-Bridge", ("megatron_train.py",), "python", "megatron",
+           usual={"precision": "bf16-master", "packing": "padded"},
+        chooses=("loss", "adapter_dtype", "attention_kernel", "kernels")),
     Target("accelerate", "accelerate (launcher)", ("accelerate.yaml", "deepspeed.json"), "yaml", "accelerate",
            usual=_HF),
     Target("deepspeed", "DeepSpeed", ("deepspeed.json",), "json", "deepspeed", usual={"sharding": "zero2"}),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from .. import facts
 from ..errors import FactError
@@ -13,13 +15,15 @@ from ..schema import Source
 
 @dataclass(frozen=True)
 class Trainer:
-    """A trainer's package. `options` are the names that its config may hold, in the version that was read."""
+    """A trainer's package. `options` are the names that its config may hold, in the version that was
+    read; `extra` is what else was read of it."""
 
     id: str
     package: str
     version: str
     options: frozenset[str]
     source: Source
+    extra: Mapping[str, Any]
 
     @property
     def label(self) -> str:
@@ -34,7 +38,7 @@ def trainer(name: str) -> Trainer:
         raw = json.loads(facts.read_data("trainers", f"{name}.json"))
         return Trainer(
             name, raw["package"], raw["version"], frozenset(raw["options"]),
-            facts.source_from(raw.get("source"), f"trainers/{name}.json"),
+            facts.source_from(raw.get("source"), f"trainers/{name}.json"), raw.get("extra", {}),
         )  # fmt: skip
     except (ValueError, KeyError, TypeError) as error:
         raise FactError(f"data/trainers/{name}.json cannot be read: {error!r}.") from error

@@ -26,7 +26,9 @@ USUAL_BATCH = 32
 # What an export takes beside the options of an estimate.
 OWN: dict[str, Any] = {
     "lr": None, "train_data": None, "seed": 0, "out": "out", "group": 8, "prompt_tokens": 0,
+    "schedule": "constant", "warmup": 0, "weight_decay": 0.0,
 }  # fmt: skip
+SCHEDULES = ("constant", "linear", "cosine", "constant_with_warmup")
 ALPHA_RULES = {True: "alpha/sqrt(rank)", False: "alpha/rank"}
 
 
@@ -56,6 +58,7 @@ class Training:
     said: Mapping[str, Any]
     own: Mapping[str, Any]
     steps: int | None
+    base: Any
     notices: tuple[Notice, ...] = field(default=())
 
     @property
@@ -101,6 +104,12 @@ class Training:
         """Sequences of an optimizer step, of all GPUs."""
         return self.setup.global_batch
 
+    def schedule_text(self) -> str:
+        """Why the rate moves as it does."""
+        if self.own["schedule"] == "constant" and not self.own["warmup"]:
+            return "The law was fitted at a constant rate without warm-up."
+        return "As given; the law was fitted at a constant rate without warm-up."
+
     @property
     def alpha(self) -> int | float:
         """Alpha, as a whole number where it is one."""
@@ -110,20 +119,32 @@ class Training:
         """The LoraConfig that trains what the plan counts. Raises InputError where PEFT has none."""
         return peft.lora_config(self.arch, self.spec, self.adapted, self.whole, self.config, self.model)
 
-    def header(self, target: str, version: str, run: str) -> list[str]:
+    def rate_for(self, alpha: float | None) -> Rate:
+        """The law's rate for another alpha at scale alpha / rank (None: for the plan's own), unless one was given."""
+        spec = self.spec if alpha is None else replace(self.spec, alpha=alpha, use_rslora=False)
+        return _rate(self.plan, self.base, spec, self.steps, self.batch, self.own["lr"])
+
+    def header(self, target: str, version: str, run: str, memory: bool = True) -> list[str]:
         """The comment that opens a file: what it trains, what that takes, how it is started."""
-        section, memory = self.plan.adapter, self.memory_text()
+        section, held = self.plan.adapter, self.memory_text()
         name = self.model or self.plan.model.model_type
         what = ",".join(self.spec.layers) if self.spec.layers else "the modules named below"
         lines = [
             f"{name}: LoRA of rank {self.spec.rank} on {what}, {section.params:,} parameters ({section.basis}).",
             f"Written by lora-plan {__version__} for {target}; names of options as in {version}.",
         ]
-        if memory:
-            lines.append(memory)
+        if memory and held:
+            lines.append(held)
         if run:
             lines.append(f"Run: {run}")
         return [*lines, *(f"Mind: {notice.message}" for notice in self.notices)]
+
+    def room_text(self) -> str:
+        """How the adapter's capacity compares with the data, where both are known."""
+        cap = self.plan.capacity
+        if cap.required_rank is None or cap.utilisation is None:
+            return ""
+        return f"The data need rank {cap.required_rank} ({cap.basis}); {cap.utilisation:.0%} of the capacity is used."
 
     def memory_text(self) -> str:
         """Peak memory of a GPU in words, where it is known."""
@@ -142,7 +163,7 @@ def request_of(model: Any, options: Mapping[str, Any]) -> tuple[dict[str, Any], 
 
     Raises InputError for an option that nobody knows.
     """
-    own = {**OWN, **{name: options[name] for name in OWN if name in options}}
+    own = {**OWN, **{name: options[name] for name in OWN if options.get(name) is not None}}
     rest = {name: value for name, value in options.items() if name not in OWN and value is not None}
     if isinstance(model, Plan):
         if not model.request:
@@ -152,6 +173,8 @@ def request_of(model: Any, options: Mapping[str, Any]) -> tuple[dict[str, Any], 
     if model is not None:
         rest["model"] = model
     _check_own(own)
+    if own["warmup"] == int(own["warmup"]):
+        own["warmup"] = int(own["warmup"])
     return rest, own
 
 
@@ -161,10 +184,25 @@ def _check_own(own: Mapping[str, Any]) -> None:
         isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < 1
     ):
         raise InputError("lr", rate, "a learning rate above 0 and below 1")
+    _check_schedule(own)
     for name, least in (("seed", 0), ("group", 2), ("prompt_tokens", 0)):
         value = own[name]
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise InputError(name.replace("_", "-"), value, f"a whole number of at least {least}")
+
+
+def _check_schedule(own: Mapping[str, Any]) -> None:
+    if own["schedule"] not in SCHEDULES:
+        raise InputError(
+            "schedule",
+            own["schedule"],
+            f"one of {', '.join(SCHEDULES)}",
+            hint(str(own["schedule"]), SCHEDULES).strip(),
+        )
+    for name in ("warmup", "weight_decay"):
+        value = own[name]
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise InputError(name.replace("_", "-"), value, "a number that is not negative")
 
 
 def _with_batch(request: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -184,7 +222,7 @@ def _rate(plan: Plan, model: Any, spec: AdapterSpec, steps: int | None, batch: i
     try:
         found = advise(
             model, rank=spec.rank, alpha=spec.alpha, scaling=ALPHA_RULES[spec.use_rslora], steps=steps, batch=batch,
-            task=task,
+            task=task, law=plan.request.get("law") if task == "sft" else None,
         )  # fmt: skip
     except PlannerError:
         value = plan.learning_rate.value
@@ -194,10 +232,10 @@ def _rate(plan: Plan, model: Any, spec: AdapterSpec, steps: int | None, batch: i
         return Rate(value, law.low, law.high, f"Law {law.law} ({law.basis}), for batch 128 and alpha 32.")
     value = float(f"{found.value:.2e}")
     moved = "; ".join(f"x {f.value:.3g} for {f.name} ({f.basis})" for f in found.factors)
+    share = f" in {found.level:.0%} of cases" if found.level is not None else ""
     why = (
         f"Law {found.law} ({found.basis}){': ' + moved if moved else ''}. The best rate lies within "
-        f"{found.low:.2g} to {found.high:.2g} in {found.level:.0%} of cases; worth sweeping: "
-        f"{', '.join(f'{rate:g}' for rate in found.grid)}."
+        f"{found.low:.2g} to {found.high:.2g}{share}; worth sweeping: {', '.join(f'{r:g}' for r in found.grid)}."
     )
     return Rate(value, found.low, found.high, why)
 
@@ -243,7 +281,10 @@ def training_of(model: Any, options: Mapping[str, Any], usual: Mapping[str, Any]
     Raises a PlannerError for what cannot be planned.
     """
     said, own = request_of(model, options)
-    request, assumed_batch = _with_batch({**(usual or {}), **said})
+    own_values = dict(usual or {})
+    if said.get("precision", "bf16") not in ("bf16", "fp16"):
+        own_values.pop("autocast", None)  # it is for weights of 16 bits
+    request, assumed_batch = _with_batch({**own_values, **said})
     check_names(request)
     plan = estimate(**request)
     found, arch = load(
@@ -262,7 +303,7 @@ def training_of(model: Any, options: Mapping[str, Any], usual: Mapping[str, Any]
     base = request.get("model") if request.get("model") is not None else found.model_id
     training = Training(
         plan, arch, found.config, found.origin != "config", spec, adapted, trained_whole(arch, spec, adapted), setup,
-        _rate(plan, base, spec, steps, setup.global_batch, own["lr"]), said, own, steps,
+        _rate(plan, base, spec, steps, setup.global_batch, own["lr"]), said, own, steps, base,
     )  # fmt: skip
     return replace(training, notices=tuple(_notices(training, assumed_batch)))
 

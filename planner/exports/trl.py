@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 from ..errors import InputError
 from . import deepspeed, hf
-from .limits import choose, lora_fields, needs_task
+from .limits import choose, lora_fields, needs_task, no_dropout, no_head
 from .lines import Line, Section, arguments, shell_text, yaml_text
 from .trainers import trainer
 from .training import Training
@@ -18,6 +18,8 @@ DEEPSPEED = "deepspeed.json"
 def _adapter(t: Training) -> list[Line]:
     config = t.peft()
     lora_fields(config, "TRL's script", HAS)
+    no_head(t, "TRL's loss reads the unembedding's weight directly, so it refuses an adapter there")
+    no_dropout(t, config)
     targets = config["target_modules"]
     if not targets:
         raise InputError(
@@ -27,7 +29,7 @@ def _adapter(t: Training) -> list[Line]:
     scale = "alpha / sqrt(rank)" if t.spec.use_rslora else "alpha / rank"
     lines = [
         Line("use_peft", True),
-        Line("lora_r", t.spec.rank, f"{t.plan.adapter.params:,} parameters. {_room(t)}".strip()),
+        Line("lora_r", t.spec.rank, f"{t.plan.adapter.params:,} parameters. {t.room_text()}".strip()),
         Line("lora_alpha", t.alpha, f"The scale is {scale}; the learning rate below is for it."),
         Line("lora_dropout", float(t.setup.lora_dropout), "TRL's own default is 0.05."),
         Line("lora_target_modules", targets, "These names match the plan's matrices and no other."),
@@ -42,13 +44,6 @@ def _adapter(t: Training) -> list[Line]:
     if config["task_type"] not in (None, "CAUSAL_LM"):
         lines.append(Line("lora_task_type", config["task_type"]))
     return lines
-
-
-def _room(t: Training) -> str:
-    cap = t.plan.capacity
-    if cap.required_rank is None or cap.utilisation is None:
-        return ""
-    return f"The data need rank {cap.required_rank} ({cap.basis}); {cap.utilisation:.0%} of the capacity is used."
 
 
 def _model(t: Training) -> list[Line]:
@@ -105,6 +100,8 @@ def _files(t: Training, script: str, target: str, sections: list[Section]) -> di
         )
     }
     lines = [line for section in sections for line in section.lines]
+    # On the command line fsdp is a word of old; both mean FSDP2 over all parameters.
+    lines = [replace(line, value="full_shard") if line.name == "fsdp" else line for line in lines]
     command = [
         f"trl\0{script}",
         *([f"--num_processes\0{t.setup.gpus}"] if t.setup.gpus > 1 else []),
@@ -150,6 +147,3 @@ def grpo(t: Training) -> dict[str, str]:
         Line("reward_funcs", ["accuracy_reward"], "Put in what your task rewards."),
     ]  # fmt: skip
     return _files(t, "grpo", "trl-grpo", _sections(t, step, t.data_or_blank))
-
-
-USUAL: dict[str, Any] = hf.USUAL

@@ -63,11 +63,11 @@ def _weigh(run: Pass, x: Value, weight: int) -> Value:
     return tape.apply((x,), x.elements, x.width, (x.buffer if trains else None,), rule, trains=trains)
 
 
-def layer_norm(run: Pass, x: Value, weight: int) -> Value:
-    """The fused LayerNorm: keeps x; under autocast it makes float32."""
+def layer_norm(run: Pass, x: Value, weight: int, *, autocasts: bool = True) -> Value:
+    """The fused LayerNorm: keeps x; under autocast torch's own makes float32, which kernels of others do not."""
     tape, size = run.tape, x.bytes
     trains = run.full and run.grad and weight > 0
-    x_in = cast(x, FLOAT32) if run.autocast else x
+    x_in = cast(x, FLOAT32) if run.autocast and autocasts else x
 
     def rule(g: Buffer) -> Gradients:
         made = tape.new(size)
@@ -82,8 +82,10 @@ def norm(run: Pass, x: Value, weight: int, rule: str) -> Value:
     """A norm by its rule's name; "none" passes x on. Fused kernels keep x alone, whatever the rule."""
     if rule == "none":
         return x
-    if rule == "layer" or run.kernels in ("fused", "liger", "unsloth", "compiled"):
+    if rule == "layer":
         return layer_norm(run, x, weight)
+    if run.kernels in ("fused", "liger", "unsloth", "compiled"):
+        return layer_norm(run, x, weight, autocasts=False)
     if rule == "layer32":  # LayerNorm in float32 with casts around it
         return cast(layer_norm(run, cast(x, FLOAT32), weight), x.width)
     if rule == "python-layer":  # mean and variance in Python: the centred value is kept as well

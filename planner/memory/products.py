@@ -65,20 +65,21 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
     def rule(g: Buffer) -> Gradients:
         copied = tape.new(out_size) if clones else None
         if trains:
-            if run.autocast and run.trained != run.compute:
+            if run.autocast and weight.width != run.compute:
                 narrow = tape.new(parameters * run.compute)
-                tape.gradient(parameters * run.trained)
+                tape.gradient(parameters * weight.width)
                 del narrow
             else:
-                tape.gradient(parameters * run.trained)
+                tape.gradient(parameters * weight.width)
             if weight.bias:
-                tape.gradient(weight.d_out * run.trained)
+                tape.gradient(weight.d_out * weight.width)
         again = tape.new(weight.unpacked) if weight.unpacked and needs else None
         made = tape.new(size_in) if needs else None
         del copied, again
         return (made,)
 
-    kept = (value.buffer if trains else None, lowered if needs else None)
+    keeps = trains or (run.inputs_kept and weight.unpacked > 0)
+    kept = (value.buffer if keeps else None, lowered if needs else None)
     out = tape.apply((value,), rows * weight.d_out, width, kept, rule, trains=trains)
     del held
     return out
@@ -119,20 +120,34 @@ def part(run: Pass, x: Value) -> Value:
 
 
 def adapted(
-    run: Pass, x: Value, rows: Size, weight: Weight, pairs: tuple[LowRank, ...], *, clones: bool = False
-) -> Value:
-    """A Linear with its adapter, as PEFT adds it: W x + s B A dropout(x), x cast to the adapter's dtype."""
+    run: Pass, x: Value, rows: Size, weight: Weight, pairs: tuple[LowRank, ...], *, clones: bool = False,
+    again: bool = False,
+) -> Value:  # fmt: skip
+    """A Linear with its adapter, as PEFT adds it: W x + s B A dropout(x), x cast to the adapter's dtype. Unsloth's
+    kernels take x as it is where there is no dropout; `again`: they make it a second time instead of keeping it."""
     base = linear(run, x, rows, weight, clones=clones and not pairs)
     width = base.width
     for pair in pairs:
-        x_in = cast(x, run.trained)
+        x_in = x if run.kernels == "unsloth" and not run.dropout else cast(x, run.trained)
         added = (
-            low_rank(run, x_in, rows, pair) if not pair.dora else _dora(run, x_in, rows, weight, pair, base)
+            low_rank(run, x_in, rows, pair, again=again)
+            if not pair.dora
+            else _dora(run, x_in, rows, weight, pair, base)
         )
+        if (
+            run.kernels == "litgpt" and weight.d_out > 0 and run.grad
+        ):  # its index_copy keeps what it lays down
+            added = _laid_down(added)
         total = add(base, added) if not clones else _add_cloning(base, added)
         base = total
         del added, total, x_in
     return cast(base, width)
+
+
+def _laid_down(x: Value) -> Value:
+    """x put into zeros at its rows of a fused matrix: x itself is kept."""
+    tape, size = x.tape, x.bytes
+    return tape.apply((x,), x.elements, x.width, (x.buffer,), lambda g: (tape.new(size),))
 
 
 def _add_cloning(base: Value, added: Value) -> Value:
@@ -146,16 +161,21 @@ def _add_cloning(base: Value, added: Value) -> Value:
     return tape.apply((base, added), base.elements, max(base.width, added.width), (), rule)
 
 
-def low_rank(run: Pass, x: Value, rows: Size, pair: LowRank, copies: int = 1) -> Value:
+def low_rank(
+    run: Pass, x: Value, rows: Size, pair: LowRank, copies: int = 1, *, again: bool = False
+) -> Value:
     """s B A dropout(x); `copies` pairs share the rows (one for each expert)."""
     inner = drop(run, x) if run.dropout and run.grad else x
-    down = trained_linear(run, inner, rows, pair.d_in, pair.rank, copies if pair.own_in else 1)
+    down = trained_linear(run, inner, rows, pair.d_in, pair.rank, copies if pair.own_in else 1, again=again)
     up = trained_linear(run, down, rows, pair.rank, pair.d_out, copies if pair.own_out else 1)
     return scale(up)
 
 
-def trained_linear(run: Pass, x: Value, rows: Size, d_in: Size, d_out: Size, copies: int = 1) -> Value:
-    """A trained matrix of an adapter: keeps its input, makes its own gradient and then the input's."""
+def trained_linear(
+    run: Pass, x: Value, rows: Size, d_in: Size, d_out: Size, copies: int = 1, *, again: bool = False
+) -> Value:
+    """A trained matrix of an adapter: keeps its input, makes its own gradient and then the input's. `again`: the
+    input is not kept but made once more."""
     tape = run.tape
     value = run.cast_in(x)
     width = run.compute if run.autocast else value.width
@@ -164,12 +184,13 @@ def trained_linear(run: Pass, x: Value, rows: Size, d_in: Size, d_out: Size, cop
     lowered = run.lower(parameters, trained=True) if lowers else None
 
     def rule(g: Buffer) -> Gradients:
+        made = tape.new(size_in) if again else None
         narrow = tape.new(parameters * width) if lowers else None
         tape.gradient(parameters * run.trained)
-        del narrow
+        del narrow, made
         return (tape.new(size_in) if needs else None,)
 
-    kept = (value.buffer, lowered if needs else None) if run.grad else ()
+    kept = (None if again else value.buffer, lowered if needs else None) if run.grad else ()
     return tape.apply((value,), rows * d_out, width, kept, rule, trains=run.grad)
 
 

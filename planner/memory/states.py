@@ -151,7 +151,8 @@ def _unpacked(matrix: Matrix, kind: Quantize, compute: int) -> int:
 @dataclass(frozen=True)
 class Tensor:
     """A trained tensor's shape, and how often it stands in the model; where it stands once, before or behind
-    the layers. `stacked`: it has a third dimension, of experts."""
+    the layers. `stacked`: it has a third dimension, of experts. `width`: bytes a value, the base's for what PEFT
+    trains in full beside the pairs."""
 
     rows: int
     columns: int
@@ -159,6 +160,7 @@ class Tensor:
     embedding: bool = False
     stacked: bool = False
     place: str = "before"
+    width: int = FLOAT32
 
     @property
     def size(self) -> int:
@@ -177,6 +179,18 @@ def trained_tensors(
     return tuple(_in_stage(found, stage, count_layers(arch)))
 
 
+def trained_bytes(tensors: Iterable[Tensor]) -> int:
+    """Bytes of trained parameters, and of their gradients."""
+    return sum(t.size * t.copies * t.width for t in tensors)
+
+
+def saved_width(setup: Setup) -> int:
+    """Bytes a value of what is trained in full: beside an adapter PEFT copies the base's modules as they are."""
+    if setup.method == "full":
+        return WIDTHS[setup.trained_dtype]
+    return FLOAT32 if setup.upcast_small else WIDTHS[setup.weight_dtype]
+
+
 def _in_stage(found: Iterable[Tensor], stage: Stage, layers: int) -> Iterable[Tensor]:
     if stage.stem and stage.head:
         return found
@@ -189,6 +203,7 @@ def _in_stage(found: Iterable[Tensor], stage: Stage, layers: int) -> Iterable[Te
 
 
 def _chosen(arch: Architecture, setup: Setup, adapted: Iterable[Adapted], whole: Whole) -> Iterator[Tensor]:
+    width, own = WIDTHS[setup.trained_dtype], saved_width(setup)
     for item in adapted:
         n, tp = len(item.layers), setup.tensor_parallel
         place = "behind" if item.matrix.role == "unembedding" else "before"
@@ -196,34 +211,35 @@ def _chosen(arch: Architecture, setup: Setup, adapted: Iterable[Adapted], whole:
         for pair in item.pairs:
             a, b = ceil_div(pair.rank * pair.n_in, ep), ceil_div(pair.rank * pair.n_out, ep)
             stacked = item.matrix.kind == "experts" and not pair.materialised
-            yield Tensor(a, pair.d_in, n, place=place, stacked=stacked)
-            yield Tensor(ceil_div(pair.d_out, tp), b, n, place=place, stacked=stacked)
+            yield Tensor(a, pair.d_in, n, stacked=stacked, place=place, width=width)
+            yield Tensor(ceil_div(pair.d_out, tp), b, n, stacked=stacked, place=place, width=width)
             if pair.magnitudes:
-                yield Tensor(1, ceil_div(pair.magnitudes, tp), n, place=place)
+                yield Tensor(1, ceil_div(pair.magnitudes, tp), n, place=place, width=width)
     counted = 0
     for index, layers in whole.matrices.items():
         matrix = arch.matrices[index]
         ends = matrix.role in ("embedding", "unembedding")
         place = "behind" if matrix.role == "unembedding" else "before"
         stacked = matrix.kind == "experts"
-        yield Tensor(matrix.d_out, matrix.d_in * matrix.experts, len(layers), ends, stacked, place)
+        yield Tensor(matrix.d_out, matrix.d_in * matrix.experts, len(layers), ends, stacked, place, own)
         counted += matrix.d_in * matrix.d_out * matrix.experts * len(layers)
     if whole.params > counted:
-        yield Tensor(1, whole.params - counted, 1)
+        yield Tensor(1, whole.params - counted, 1, width=own)
 
 
 def _all(arch: Architecture, setup: Setup) -> Iterator[Tensor]:
+    width = WIDTHS[setup.trained_dtype]
     for matrix in arch.matrices:
         split = setup.tensor_parallel * (setup.expert_parallel if matrix.kind == "experts" else 1)
         place = "behind" if matrix.role == "unembedding" else "before"
         if not matrix.tied:
             ends = matrix.role in ("embedding", "unembedding")
             columns, stacked = ceil_div(matrix.d_in * matrix.experts, split), matrix.kind == "experts"
-            yield Tensor(matrix.d_out, columns, matrix.copies, ends, stacked, place)
+            yield Tensor(matrix.d_out, columns, matrix.copies, ends, stacked, place, width)
         if matrix.bias:
-            yield Tensor(1, matrix.d_out * matrix.experts, matrix.copies, place=place)
+            yield Tensor(1, matrix.d_out * matrix.experts, matrix.copies, place=place, width=width)
     for vector in arch.vectors:
-        yield Tensor(1, vector.size, len(vector.layers), place="behind")
+        yield Tensor(1, vector.size, len(vector.layers), place="behind", width=width)
 
 
 # Optimizer states: bytes that one tensor's take, from its shape and the width of its parameters
@@ -279,9 +295,11 @@ STATES: dict[str, Callable[[Tensor, int], int]] = {
 def optimizer_bytes(tensors: Iterable[Tensor], setup: Setup) -> int:
     """Bytes of the optimizer's states, and of float32 masters under "bf16-master" (their states then are float32)."""
     masters = setup.precision == "bf16-master"
-    width = FLOAT32 if masters else WIDTHS[setup.trained_dtype]
     rule = STATES[setup.optimizer]
-    return sum((rule(t, width) + (FLOAT32 * t.size if masters else 0)) * t.copies for t in tensors)
+    return sum(
+        (rule(t, FLOAT32 if masters else t.width) + (FLOAT32 * t.size if masters else 0)) * t.copies
+        for t in tensors
+    )
 
 
 def update_bytes(tensors: tuple[Tensor, ...], setup: Setup) -> int:
@@ -291,23 +309,25 @@ def update_bytes(tensors: tuple[Tensor, ...], setup: Setup) -> int:
     every second moment at once; a loop over tensors holds a few copies of the largest. Muon leaves to AdamW what is
     no matrix.
     """
-    width = FLOAT32 if setup.precision == "bf16-master" else WIDTHS[setup.trained_dtype]
-    largest = max((t.size for t in tensors), default=0)
+    wide = setup.precision == "bf16-master"
+    tensors = tuple(replace(t, width=FLOAT32) for t in tensors) if wide else tensors
+    largest = max((t.size * t.width for t in tensors), default=0)
     if setup.optimizer in ("adamw", "paged-adamw"):
-        return _adamw_update(tensors, width, setup)
+        return _adamw_update(tensors, setup)
     if setup.optimizer == "muon":
-        own = max((_muon_update(t, width) for t in tensors if _by_muon(t)), default=0)
-        return max(own, _adamw_update([t for t in tensors if not _by_muon(t)], width, setup))
-    return largest * width if setup.optimizer in ("adafactor", "lion") else 0
+        own = max((_muon_update(t) for t in tensors if _by_muon(t)), default=0)
+        return max(own, _adamw_update([t for t in tensors if not _by_muon(t)], setup))
+    return largest if setup.optimizer in ("adafactor", "lion") else 0
 
 
-def _adamw_update(tensors: Sequence[Tensor], width: int, setup: Setup) -> int:
-    largest = max((t.size for t in tensors), default=0)
-    total = sum(t.size * t.copies for t in tensors)
-    return {"fused": 0, "foreach": total * width, "loop": 2 * largest * width}[setup.optimizer_kernel]
+def _adamw_update(tensors: Sequence[Tensor], setup: Setup) -> int:
+    """AdamW over these tensors, by its kernel."""
+    largest = max((t.size * t.width for t in tensors), default=0)
+    total = sum(t.size * t.copies * t.width for t in tensors)
+    return {"fused": 0, "foreach": total, "loop": 2 * largest}[setup.optimizer_kernel]
 
 
-def _muon_update(tensor: Tensor, width: int) -> int:
+def _muon_update(tensor: Tensor) -> int:
     """One matrix's orthogonalisation: the update, two copies of it in bfloat16, and two products of its smaller
     side."""
-    return tensor.size * (width + 2 * HALF) + 2 * HALF * min(tensor.rows, tensor.columns) ** 2
+    return tensor.size * (tensor.width + 2 * HALF) + 2 * HALF * min(tensor.rows, tensor.columns) ** 2

@@ -21,10 +21,11 @@ def report(
     a list of options that change (such as {"rank": 8} or {"model": "Qwen/Qwen3-8B"}), the report compares the plan
     with these others. `simulated` (what `simulate` found, or a file with its JSON) stands beside the
     estimate. Other kinds of report need no model: `sweep` (a CSV; options are those of `fit`) gives a learning-rate
-    fit's, `runs` (a folder of run records or a .jsonl file) a validation's. Raises a PlannerError for a bad option or
+    fit's, `runs` (a folder of run records or a .jsonl file) a validation's, `data` without a model (a file, a folder;
+    options are those of `dataset`, its loss as `nats`) a data set's. Raises a PlannerError for a bad option or
     a place that cannot be written.
     """
-    from .make import make, make_fit, make_validation
+    from .make import make, make_dataset, make_fit, make_validation
 
     if sweep is not None or runs is not None:
         _alone(sweep=sweep, runs=runs, model=model, simulated=simulated, against=against or None)
@@ -32,6 +33,8 @@ def report(
             return make_fit(sweep, output, paper=paper, figures=figures, options=options)
         _alone(runs=runs, **options)
         return make_validation(runs, output, paper=paper, figures=figures)  # type: ignore[arg-type]
+    if model is None and options.get("data") is not None and options.get("adapter") is None:
+        return make_dataset(options.pop("data"), output, paper=paper, figures=figures, options=options)
     return make(
         model, output, paper=paper, figures=figures, against=against, options=options, simulated=simulated
     )

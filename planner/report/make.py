@@ -141,3 +141,21 @@ def make_validation(
         runs, when, figures=figures and format != "markdown", command=command
     )
     return _finish(document, output, paper, when, command)
+
+
+def make_dataset(
+    data: str | os.PathLike[str], output: str | os.PathLike[str], *, paper: str, figures: bool,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """Write the report of a data set; `options` are those of `dataset`."""
+    from . import dataset_report
+
+    format = _checked(output, paper)
+    words = [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    where = _where(format, paper, "data")
+    command = shlex.join(["lora-plan", "report", "--data", os.fspath(data), *words, *where])
+    when = moment()
+    document = dataset_report.compose(
+        data, when, figures=figures and format != "markdown", command=command, options=options
+    )
+    return _finish(document, output, paper, when, command)

@@ -72,10 +72,15 @@ class _Through(nn.Module):  # type: ignore[misc]
         return hidden
 
 
+RUN = ("full", "shifted", "shifted-fused", "fused", "chunked")  # what is run as it is
+
+
 def choose_loss(model: Any, setup: Setup) -> None:
     """Give a causal language model the loss asked for. Raises InputError where it cannot take it."""
     if setup.loss == "full":
         return
+    if setup.loss not in RUN:
+        raise InputError("loss", setup.loss, f"one of {', '.join(RUN)}", "Only an estimate knows the others.")
     head = model.get_output_embeddings()
     if head is None or not hasattr(model, "loss_function"):
         raise InputError(

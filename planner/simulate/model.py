@@ -141,7 +141,7 @@ def _adapted(
     with torch.device("meta"):
         found = get_peft_model(model, LoraConfig(**fields))
     pairs = attach(found, own, dtype, "base_model.model.")
-    for parameter in found.parameters():
-        if parameter.requires_grad and parameter.dtype != dtype:
+    for name, parameter in found.named_parameters():  # modules trained in full keep the base's type
+        if parameter.requires_grad and parameter.dtype != dtype and "lora_" in name:
             parameter.data = parameter.data.to(dtype)
     return found, pairs

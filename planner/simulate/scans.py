@@ -1,8 +1,8 @@
 """State-space and linear-attention layers as CUDA's kernels run them: what they keep and hold while they run.
 
-transformers calls these kernels where mamba-ssm, causal-conv1d and flash-linear-attention are installed, by functions
-of a model's module that fall back to reference code, which keeps several times more. Here these functions are replaced
-while a step runs. Fused kernels that take the projections in (mamba_inner_fn, mamba_split_conv1d_scan_combined) are
+transformers calls these kernels where mamba-ssm, causal-conv1d and flash-linear-attention are installed, by
+functions of a model's module that fall back to reference code, which keeps several times more. Here these functions
+are replaced while a step runs. Fused kernels that take the projections in (mamba_inner_fn, mamba_split_conv1d_scan_combined) are
 left out: they pass by adapters on these. FLOPs are those of the reference code.
 
 Sources: mamba-ssm 2.2, ops/selective_scan_interface.py and ops/triton/ssd_combined.py; causal-conv1d 1.5,
@@ -30,7 +30,7 @@ Flops = tuple[Mapping[str, int], Mapping[str, int]]
 
 
 class _Kernel(torch.autograd.Function):  # type: ignore[misc]
-    """A kernel by its rule: `run(tensors)` gives the result, what is kept, and what is made on the way back beside the
+    """A kernel by its rule, which gives the result, what is kept, and what is made on the way back beside the
     gradients."""
 
     @staticmethod
@@ -114,9 +114,9 @@ def _chunk_scan(x: Any, dt: Any, a: Any, b: Any, c: Any, d: Any, dt_bias: Any, c
 
 
 def _delta_rule(q: Any, k: Any, v: Any, g: Any, beta: Any) -> Any:
-    """The gated delta rule: keeps normed queries and keys, values, g's sums in float32, beta and, for each position, a
-    row of its chunk's triangle. Backward: two values a position for the triangle's products, states of all chunks and
-    their gradients, new values and their gradient, and float32 or second gradients of keys and values.
+    """The gated delta rule: keeps normed queries and keys, values, g's sums in float32, beta and, a position,
+    a row of its chunk's triangle. Backward: two values a position for the triangle's products, states of all chunks
+    and their gradients, new values and their gradient, and float32 or second gradients of keys and values.
 
     Shapes are (batch, length, heads, width); q and k have as many heads as v here or fewer."""
     batch, length, heads, d_v = v.shape
@@ -179,7 +179,7 @@ class Scans:
         return _Kernel.apply(_convolution, self._count, flops, x, weight, bias)
 
     def mamba_selective_scan(
-        self, reference: Any, u: Any, dt: Any, A: Any, B: Any, C: Any, D: Any = None, z: Any = None,
+        self, reference: Any, u: Any, dt: Any, A: Any, B: Any, C: Any, D: Any = None, z: Any = None,  # noqa: N803
         delta_bias: Any = None, **_: Any,
     ) -> Any:  # fmt: skip
         batch, width, length = u.shape
@@ -189,13 +189,13 @@ class Scans:
         return _Kernel.apply(_selective_scan, self._count, flops, u, dt, A, B, C, D, z, delta_bias)
 
     def mamba2_chunk_scan(
-        self, reference: Any, x: Any, dt: Any, A: Any, B: Any, C: Any, chunk_size: int = 256, D: Any = None,
+        self, reference: Any, x: Any, dt: Any, A: Any, B: Any, C: Any, chunk_size: int = 256, D: Any = None,  # noqa: N803
         dt_bias: Any = None, **more: Any,
     ) -> Any:  # fmt: skip
         flops = self._flops(reference, x, dt, A, B, C, chunk_size=chunk_size, D=D, dt_bias=dt_bias, **more)
 
         def rule(*tensors: Any) -> Any:
-            return _chunk_scan(*tensors, chunk=chunk_size)
+            return _chunk_scan(*tensors[:7], chunk_size)  # type: ignore[call-arg]
 
         return _Kernel.apply(rule, self._count, flops, x, dt, A, B, C, D, dt_bias)
 

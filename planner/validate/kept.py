@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import InputError
@@ -54,18 +56,38 @@ def load(source: str | os.PathLike[str]) -> dict[str, RunRecord]:
 
 def setting_of(records: Mapping[str, RunRecord]) -> Setting:
     """What the records were made for: the models of supervised runs on fresh text (the one with most runs first, then
-    by width), their usual number of steps, and the seeds that they were repeated with."""
+    those of other widths whose comparison is whole), their usual number of steps, and how many seeds they have."""
     usual = [r.config for r in records.values() if r.config.kind == "sft" and r.config.task == "dialect"]
     if not usual:
         return Setting()
     models = Counter(config.model for config in usual)
     first = models.most_common(1)[0][0]
-    others = sorted(set(models) - {first}, key=lambda model: int(shape(model)["hidden_size"]))
     steps = Counter(config.steps for config in usual if config.model == first).most_common(1)[0][0]
-    return Setting((first, *others), 1 + max(config.seed for config in usual), steps)
+    seeds, kept = 1 + max(config.seed for config in usual), Kept(records)
+    # Another width counts where both arms of its comparison are all there: a part of one decides nothing.
+    others = [
+        model
+        for model in sorted(set(models) - {first}, key=lambda model: int(shape(model)["hidden_size"]))
+        if not claim("C3").needs(Setting((model,), seeds, steps), kept.record)
+    ]
+    return Setting((first, *others), seeds, steps)
 
 
 def judge_all(records: Mapping[str, RunRecord], setting: Setting) -> tuple[Found, ...]:
-    """Every claim's verdict on these records; undecided where runs are missing."""
+    """Every claim's verdict on these records: on the setting's models or, where runs are missing there, on the first
+    other model (by width) that has all of them; undecided where none has."""
     kept = Kept(records)
-    return tuple(judge(claim(name), setting, kept) for name in IDS)  # type: ignore[arg-type]
+    used = {record.config.model for record in records.values()} - {setting.models[0]}
+    others = sorted(used, key=lambda model: int(shape(model)["hidden_size"]))
+    return tuple(
+        _judge(name, [setting, *(replace(setting, models=(m,)) for m in others)], kept) for name in IDS
+    )
+
+
+def _judge(name: str, settings: Sequence[Setting], kept: Kept) -> Found:
+    found = [judge(claim(name), setting, kept) for setting in settings[:1]]  # type: ignore[arg-type]
+    for setting in settings[1:]:
+        if not math.isnan(found[-1].judgement.measured.value):
+            return found[-1]
+        found.append(judge(claim(name), setting, kept))  # type: ignore[arg-type]
+    return found[0] if math.isnan(found[-1].judgement.measured.value) else found[-1]

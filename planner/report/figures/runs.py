@@ -46,7 +46,7 @@ def plain_runs(records: Runs, model: str, steps: int) -> list[Any]:
         if r.config.kind == "sft" and r.config.model == model and r.config.task == "dialect"
         and r.config.steps == steps and r.config.batch == 16 and r.config.layers == "all"
         and r.config.p == r.config.q == 1 and r.config.examples == 0 and r.config.alpha == 32
-        and getattr(r.config, "variant", "lora") == "lora" and r.config.evaluate_at
+        and r.config.variant == "plain" and r.config.evaluate_at
     ]  # fmt: skip
 
 
@@ -168,7 +168,7 @@ def by_batch(records: Runs, model: str) -> Figure | None:
         r for r in records
         if r.config.kind == "sft" and r.config.model == model and r.config.task == "dialect"
         and r.config.layers == "all" and r.config.batch in (8, 32, 128) and r.config.p == r.config.q == 1
-        and getattr(r.config, "variant", "lora") == "lora"
+        and r.config.variant == "plain"
     ]  # fmt: skip
     found: dict[int, dict[int, float]] = defaultdict(dict)
     for (rank, batch), rates in _groups(chosen, lambda run: (run.config.rank, run.config.batch)).items():
