@@ -30,7 +30,7 @@ from planner.learning_rate.fit.terms import terms_of
 from planner.learning_rate.lookup import DEFAULT_LAW, look_up
 from planner.learning_rate.sweep import read_sweep
 from tools import fit_law, write_regret
-from tools.check_recovery import FACTORS, estimates, truths
+from tools.check_recovery import SHIPPED_LIKE, estimates, is_factor, truths
 from tools.plant_sweep import Planted, plant
 
 SHIPPED = facts.data_dir() / "sweeps" / "tinker_sft.csv"
@@ -56,7 +56,7 @@ def test_a_law_without_noise_comes_back_to_the_digit() -> None:
     result = fit(plant(law, 0), form=ARTICLE, draws=50)
     for name, truth in truths(law).items():
         error = value(result, name).value - truth
-        assert abs(error) < 2e-3 * (truth if name in FACTORS else 1), name
+        assert abs(error) < 2e-3 * (truth if is_factor(name) else 1), name
     assert result.status == "converged" and result.regret["in_sample"] is not None
     assert result.regret["in_sample"].median < 1e-3
 
@@ -68,7 +68,7 @@ def test_auto_finds_the_planted_form_and_its_constants() -> None:
     for name, truth in truths(law).items():
         found = value(result, name)
         assert found.low is not None and found.high is not None
-        assert abs(found.value - truth) <= 0.03 * (truth if name in FACTORS else 1), name
+        assert abs(found.value - truth) <= 0.03 * (truth if is_factor(name) else 1), name
     assert not value(result, "lora_pow").used and value(result, "rank_pow").used
 
 
@@ -96,6 +96,23 @@ def test_ninety_percent_intervals_hold_nine_in_ten(law: Planted) -> None:
         for name, truth in truths(law).items():
             inside.append(float(found[name].low or 0) <= truth <= float(found[name].high or 0))
     assert len(inside) == 240 and 0.82 <= np.mean(inside) <= 0.97
+
+
+def test_strong_pooling_is_allowed_for_in_the_intervals_of_families() -> None:
+    """Against ridge regression by hand: a family's own mean of n equal curvatures k keeps n k / (n k + 2 pooling)."""
+    law = replace(SHIPPED_LIKE, ranks=(4, 16, 64), noise=0.0, missing=0.0, models=14)
+    data = Data.of(make_cells(read_sweep(plant(law, 0))), "quadratic")
+    for pooling, at_least, at_most in ((0.01, 0.0, 0.002), (16.0, 0.05, 0.2)):
+        form = fit_form(data, parse_form("family+rank_sat"), pooling=pooling)
+        problem = data.problem(form.design, form.pooling)
+        interval = bootstrap(problem, form.theta, data.features.model, 400, 0)
+        families = [i for i, name in enumerate(form.design.columns) if name.startswith("family[")]
+        allowed = interval.shrinkage[:, families].std(axis=0)
+        assert at_least <= allowed.min() and allowed.max() <= at_most
+        cells = data.cells.n / len(families)
+        kept = cells * 2.0 / (cells * 2.0 + 2 * pooling)  # regret is 1% x^2: a curvature of 2 in percent
+        planted = np.log(list(law.family.values()))
+        assert form.theta[families] - form.theta[families].mean() == pytest.approx(planted * kept, abs=0.03)
 
 
 def test_batch_steps_and_alpha_come_back() -> None:

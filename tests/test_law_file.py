@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
@@ -16,7 +17,7 @@ from click.testing import CliRunner
 from planner import estimate, lr
 from planner.cli.main import cli
 from planner.errors import InputError
-from planner.learning_rate.fit import FitResult, fit
+from planner.learning_rate.fit import Estimate, FitResult, fit
 from planner.learning_rate.fit.as_law import law_of, write_law
 from planner.learning_rate.law_file import read_law
 from planner.learning_rate.lookup import Point, evaluate
@@ -96,6 +97,26 @@ def test_batch_steps_and_alpha_are_the_law_s_own(tmp_path: Path) -> None:
     assert notes["learning-rate-batch"].startswith("The law holds at batch 64")
 
 
+def test_alpha_that_went_with_the_rank_and_what_was_swept_without_effect(tmp_path: Path) -> None:
+    """Runs at alpha = 2 rank and two batches of one best rate: no factor where the plan is as the sweep was."""
+    frame = plant(Planted(models=6, methods=("lora",), ranks=(8, 64), noise=0.0, model_pow={"llama": 0.0}), 0)
+    frame = frame.assign(
+        alpha=2.0 * frame["rank"], batch=np.where(frame["model"].isin(["m0", "m1"]), 32, 128)
+    )
+    path = written(fit(frame, form="rank", draws=20), tmp_path)
+    assert not lr(LLAMA, law=path, rank=16, alpha=32, batch=64).factors
+    moved = {one.name: one.value for one in lr(LLAMA, law=path, rank=16, alpha=8, batch=512).factors}
+    assert moved == {
+        "alpha": pytest.approx(2.0),
+        "batch": pytest.approx(2.0),
+    }  # roots of 32 / 8 and 512 / 128
+    notes = {note.code: note.message for note in estimate(LLAMA, rank=16, alpha=8, law=path).warnings}
+    assert "holds for alpha 32" in notes["learning-rate-alpha"]
+    assert not any(
+        n.code == "learning-rate-alpha" for n in estimate(LLAMA, rank=64, alpha=128, law=path).warnings
+    )
+
+
 def test_a_sweep_that_does_not_say_its_batch(tmp_path: Path) -> None:
     advice = lr(LLAMA, law=written(both(), tmp_path), batch=512, steps=50)
     assert not advice.factors
@@ -147,6 +168,11 @@ def test_a_fit_in_doubt_passes_its_doubt_on(tmp_path: Path) -> None:
     bound = fit(frame[frame["lr"] < 2.5e-4], form="constant", draws=20)
     advice = lr(LLAMA, law=written(bound, tmp_path))
     assert any("lower bound" in note.message for note in advice.extrapolates)
+    assert (
+        advice.low is None and advice.high is None
+    )  # a bound says nothing of how far above it the best rate lies
+    base = bound.terms["base_lora"]
+    assert isinstance(base, Estimate) and base.low is None and base.high is None
 
 
 def test_the_commands(tmp_path: Path) -> None:

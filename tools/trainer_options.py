@@ -66,10 +66,21 @@ def accelerate() -> Iterable[str]:
 
 def axolotl() -> Iterable[str]:
     """What Axolotl's own schema has."""
-    from axolotl.integrations.liger.args import LigerArgs
     from axolotl.utils.schemas.config import AxolotlInputConfig
 
-    return set(AxolotlInputConfig.model_fields) | set(LigerArgs.model_fields)
+    found = set(AxolotlInputConfig.model_fields)
+    for field in AxolotlInputConfig.model_fields.values():
+        aliases = getattr(field.validation_alias, "choices", [field.validation_alias, field.alias])
+        found |= {name for name in aliases if isinstance(name, str)}
+    spec = importlib.util.find_spec("axolotl.integrations")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    for path in Path(spec.submodule_search_locations[0]).glob(
+        "*/args.py"
+    ):  # plugins bring options of their own
+        tree_ = ast.parse(path.read_text(encoding="utf-8"))
+        found |= attributes(tree_, *(node.name for node in ast.walk(tree_) if isinstance(node, ast.ClassDef)))
+    return found
 
 
 def llamafactory() -> Iterable[str]:

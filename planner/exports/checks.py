@@ -58,6 +58,12 @@ class Case:
         """The model."""
         return self.training.arch
 
+    @property
+    def other_stage(self) -> str | None:
+        """A stage of training that no law here covers (preferences, reward models ...), by the trainer's word."""
+        stage = self.run.get("stage")
+        return None if stage in (None, "sft", "pt") else str(stage)
+
     def roles(self) -> set[str]:
         """Roles of what is adapted."""
         return {item.matrix.role for item in self.training.adapted}
@@ -109,6 +115,12 @@ def experts_frozen(case: Case) -> Iterator[Finding]:
 def learning_rate(case: Case) -> Iterator[Finding]:
     """The rate against the law's, for this alpha, batch and number of steps."""
     given, law = case.run.get("lr"), case.law
+    if case.other_stage is not None:
+        yield Finding(
+            "other-stage", "note", f"The run is of the kind {case.other_stage}; its learning rate is not judged.",
+            "The law was fitted on supervised training.", "Sweep the rate.", law_source(case),
+        )  # fmt: skip
+        return
     if given is None or law is None or law.low is None or law.high is None or law.low <= given <= law.high:
         return
     times = given / law.value
@@ -142,7 +154,7 @@ def alpha_and_rank(case: Case) -> Iterator[Finding]:
 
 def large_batch(case: Case) -> Iterator[Finding]:
     """LoRA loses more than full fine-tuning at large batches."""
-    if case.training.task == "rl" or case.training.batch <= LARGE_BATCH:
+    if case.training.task == "rl" or case.other_stage or case.training.batch <= LARGE_BATCH:
         return
     yield Finding(
         "large-batch", "warning", f"{case.training.batch} sequences a step.",
@@ -202,7 +214,7 @@ def tied(case: Case) -> Iterator[Finding]:
 def schedule(case: Case) -> Iterator[Finding]:
     """The law was fitted at a constant rate."""
     name = case.run.get("schedule")
-    if name in (None, "constant", "constant_with_warmup") or case.law is None:
+    if name in (None, "constant", "constant_with_warmup") or case.law is None or case.other_stage:
         return
     yield Finding(
         "schedule", "note", f"The rate follows {name}, not a constant.",

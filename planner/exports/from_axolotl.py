@@ -16,7 +16,7 @@ OLD_ATTENTION = {"flash_attention": "flash", "sdp_attention": "sdpa", "xformers_
 
 def _attention(f: Fields) -> str:
     old = [ours for name, ours in OLD_ATTENTION.items() if f.flag(name)]
-    found: str = f.word("attn_implementation", ATTENTION, "sdpa")
+    found: str = f.word_or("attn_implementation", ATTENTION, "sdpa", "sdpa")
     return found if f.data.get("attn_implementation") else (old or ["sdpa"])[0]
 
 
@@ -82,7 +82,7 @@ def from_axolotl(f: Fields, gpus: int, model_type: Any, read: Any) -> tuple[dict
     precision = _precision(f)
     packing = f.flag("sample_packing")
     epochs = f.number("num_epochs", 1.0)
-    optimizer = f.word("optimizer", {**OPTIM, "muon": "muon"}, "adamw_torch_fused")
+    optimizer = f.word_or("optimizer", {**OPTIM, "muon": "muon"}, "adamw_torch_fused", "adamw")
     if optimizer == "sgd" and "momentum" in str(f.any("optim_args")):
         optimizer = "sgd-momentum"
     layers = f.any("peft_layers_to_transform")
@@ -102,6 +102,7 @@ def from_axolotl(f: Fields, gpus: int, model_type: Any, read: Any) -> tuple[dict
     for name in ("fsdp_version", "pad_to_sequence_len", "eval_sample_packing", "val_set_size"):
         f.any(name)
     return request, {
+        "stage": f.text("rl", "sft"),
         "lr": f.number("learning_rate"), "schedule": f.text("lr_scheduler", "cosine"),
         "warmup": f.number("warmup_steps", 0) or f.number("warmup_ratio", 0),
         "max_steps": f.whole("max_steps", None, -1),

@@ -18,6 +18,7 @@ ATTENTION = {
     **{theirs: ours for ours, theirs in hf.ATTENTION.items()},
     "flash_attention_3": "flash", "flash_attention": "flash",
     "kernels-community/flash-attn2": "flash", "kernels-community/flash-attn3": "flash",
+    "kernels-community/vllm-flash-attn3": "flash", "xformers": "sdpa",
 }  # fmt: skip
 ZERO = {1: "zero1", 2: "zero2", 3: "zero3"}
 
@@ -61,7 +62,7 @@ def rate(
     f: Fields, usual_lr: float, usual_schedule: str = "linear", usual_epochs: float = 3.0
 ) -> dict[str, Any]:
     """What says how the rate moves, and how long."""
-    optimizer = f.word("optim", OPTIM, "adamw_torch_fused")
+    optimizer = f.word_or("optim", OPTIM, "adamw_torch_fused", "adamw")
     arguments = f.any("optim_args")
     if optimizer == "sgd" and "momentum" in str(arguments):
         optimizer = "sgd-momentum"
@@ -150,7 +151,7 @@ def from_trl(f: Fields, gpus: int, model_type: Any, read: Any) -> tuple[dict[str
         "packing": "padded" if not packing else "full" if strategy == "wrapped" else "packed",
         **_precision(dtype if dtype != "auto" else "bfloat16", bf16, fp16),
         "checkpointing": _checkpointing(f), "quantize": _quantize(f), "kernels": kernels,
-        "attention_kernel": f.word("attn_implementation", ATTENTION, "sdpa"), **sharding(f, gpus, read),
+        "attention_kernel": f.word_or("attn_implementation", ATTENTION, "sdpa", "sdpa"), **sharding(f, gpus, read),
         "trust_remote_code": f.flag("trust_remote_code"),
     }  # fmt: skip
     f.text("lora_task_type")
@@ -213,10 +214,10 @@ def from_llamafactory(
         "autocast": precision[1], "checkpointing": "none" if off and not fsdp_checkpoints(f) else "layer",
         "quantize": _llamafactory_bits(f),
         "kernels": next((ours for name, ours in kernels.items() if f.flag(name)), "transformers"),
-        "attention_kernel": f.word("flash_attn", {**theirs, "auto": "sdpa", "fa3": "flash"}, "auto"),
+        "attention_kernel": f.word_or("flash_attn", {**theirs, "auto": "sdpa", "fa3": "flash"}, "auto", "sdpa"),
         "seq_len": f.whole("cutoff_len", 2048), **sharding(f, gpus, read),
         "trust_remote_code": f.flag("trust_remote_code"),
     }  # fmt: skip
     for name in ("template", "overwrite_cache", "report_to", "dataset_dir"):
         f.any(name)
-    return request, {**_own(said, f, 42), "train_data": f.text("dataset")}
+    return request, {**_own(said, f, 42), "train_data": f.text("dataset"), "stage": stage}

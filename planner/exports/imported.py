@@ -186,7 +186,10 @@ def _matching(request: dict[str, Any]) -> tuple[dict[str, Any], list[Unread]]:
     try:
         arch = load(request["model"], bool(request.get("trust_remote_code")))[1]
     except PlannerError:
-        return request, dropped
+        alone = (
+            request.get("layers") is None
+        )  # beside a preset the names cannot be told apart without the model
+        return request if alone else {k: v for k, v in request.items() if k != "targets"}, dropped
     if request.get("layers") is not None:  # Axolotl: every linear module, and these
         request = _united(arch, request)
         names = request.get("targets", [])
@@ -245,7 +248,7 @@ def import_config(
     if read is not None and not request.get("model"):
         raise InputError("model", None, "the model that the config trains")
     request, dropped = _matching(request)
-    notices = []
+    notices = list(fields.notices)
     if read is not None and gpus is None and request.get("sharding"):
         text = "The file says how states are spread, but not over how many GPUs: 1 is taken; give --gpus."
         notices.append(Notice("gpus-assumed", text))

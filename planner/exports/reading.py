@@ -15,6 +15,8 @@ from typing import Any
 
 from ..adapter.files import CONFIG
 from ..errors import InputError
+from ..schema import Notice
+from .lines import flat
 
 MAX_BYTES = 1_000_000
 MAX_VALUES = 20_000
@@ -115,6 +117,7 @@ class Fields:
     def __init__(self, data: Mapping[str, Any]) -> None:
         self.data = data
         self.asked: set[str] = set()
+        self.notices: list[Notice] = []
 
     def any(self, name: str, usual: Any = None) -> Any:
         """The value as it stands."""
@@ -181,6 +184,15 @@ class Fields:
         if not isinstance(value, dict):
             raise InputError(name, value, "options and values")
         return value
+
+    def word_or(self, name: str, table: Mapping[Any, Any], usual: Any, instead: Any) -> Any:
+        """What a table makes of a word; one that it does not have is said, and `instead` taken."""
+        value = self.text(name, usual)
+        if value in table:
+            return table[value]
+        text = f"{name}: the plan has no {flat(value)[:60]}; memory and time are those of {instead}."
+        self.notices.append(Notice("not-planned", text))
+        return instead
 
     def word(self, name: str, table: Mapping[Any, Any], usual: Any) -> Any:
         """What a table makes of a value. Raises InputError for one that it does not have."""

@@ -30,6 +30,7 @@ from .lookup import (
     find_law,
     look_up,
     outside,
+    swept,
     usual,
     widen,
 )
@@ -180,11 +181,12 @@ def _factors(law: facts.LawFact, method: str, run: Run) -> Iterator[Factor]:
     contexts = facts.rate_contexts()
     if one := _method_factor(contexts["full-finetune"], law, method):
         yield one
-    own = usual(law, "alpha") or REFERENCE_ALPHA
+    own = swept(law, "alpha", run.scaled_alpha, run.rank) or REFERENCE_ALPHA
     if method == "lora" and not law.alpha_pow and not math.isclose(run.scaled_alpha, own):
         text = f"scale {run.scaled_alpha / run.rank:g} instead of {own / run.rank:g}: exactly, only B's rate changes"
         yield _power_factor("alpha", contexts["alpha"], own / run.scaled_alpha, text)
-    steps, batch = usual(law, "steps"), usual(law, "batch")
+    steps = swept(law, "steps", run.steps, run.rank) if run.steps else None
+    batch = swept(law, "batch", run.batch, run.rank) if run.batch else None
     if method == "lora" and run.steps and steps and not law.steps_pow:
         yield from _steps_factor(contexts["short-run"], run.steps, steps)
     if run.batch and batch and not law.batch_pow and not math.isclose(run.batch, batch):

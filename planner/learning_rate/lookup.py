@@ -98,6 +98,18 @@ def usual(law: facts.LawFact, what: str) -> float | None:
     return None if law.population else float(published[what])
 
 
+def swept(law: facts.LawFact, what: str, given: float, rank: int) -> float | None:
+    """The batch, steps or alpha of the law's runs that is nearest to the given one; within their range, where the fit
+    has found no need for a term, that itself. Runs whose alpha went with the rank (alpha = 2 rank) have that of the
+    given rank. None where the sweep does not say."""
+    if what == "alpha" and "alpha_over_rank" in law.ranges:
+        return law.ranges["alpha_over_rank"][0] * rank
+    if what in law.ranges:
+        low, high = law.ranges[what]
+        return min(max(given, low), high)
+    return usual(law, what)
+
+
 def _features(law: facts.LawFact, at: Point) -> dict[str, float]:
     """What multiplies each coefficient of log rate at a point."""
     width = math.log(law.reference_width / at.hidden_size)

@@ -156,6 +156,13 @@ def test_what_the_plan_has_no_place_for_is_listed() -> None:
     assert "lora_dropout" in listed["lora_dropuot"].reason
 
 
+def test_an_optimizer_that_the_plan_has_not_is_said() -> None:
+    found = import_config({**AXOLOTL, "optimizer": "came_pytorch", "attn_implementation": "flex_attention"})
+    assert (found.request["optimizer"], found.request["attention_kernel"]) == ("adamw", "sdpa")
+    assert [notice.code for notice in found.notices] == ["not-planned", "not-planned"]
+    assert "came_pytorch" in found.notices[1].message + found.notices[0].message
+
+
 def test_all_linear_modules_and_names_are_united() -> None:
     assert (
         import_config({**AXOLOTL, "lora_target_modules": ["q_proj", "up_proj"]}).request["layers"]
@@ -205,7 +212,6 @@ def test_hostile_and_broken_files_are_one_error(text: str, said: str, tmp_path: 
         ({"lora_r": "many"}, "a number"),
         ({"lora_r": True}, "a number"),
         ({"adapter": None}, "lora or qlora"),
-        ({"optimizer": "came_pytorch"}, "optimizer"),
         ({"sample_packing": "perhaps"}, "true or false"),
         ({"lora_target_modules": ["q_.*"]}, "one of the two"),
         ({"base_model": None}, "model"),

@@ -55,6 +55,7 @@ def test_a_sound_config_has_nothing_wrong() -> None:
         ({"base_model": "meta-llama/Llama-3.2-1B", "lora_modules_to_save": ["lm_head"]}, {}, "tied-embeddings",
          "warning"),
         ({"bf16": None, "float32": True}, {}, "weights-of-32-bits", "warning"),
+        ({"rl": "dpo", "learning_rate": 1e-6}, {}, "other-stage", "note"),
         ({"lora_r": 2048}, {}, "rank-above-matrix", "warning"),
         ({"lora_target_modules": ["q_proj", "up_proj", "lm_head"], "plugins": ["liger"], "liger_rope": True}, {},
          "head-adapter", "error"),

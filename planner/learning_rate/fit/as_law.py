@@ -67,6 +67,11 @@ def ranges(result: FitResult) -> dict[str, list[float]]:
         if len(values) and values.notna().all():
             low, high = float(values.min()), float(values.max())
             found[name] = [int(low) if low == int(low) else low, int(high) if high == int(high) else high]
+    lora = result.cells[result.cells["method"] == "lora"]
+    if "alpha" in found and found["alpha"][0] < found["alpha"][1] and "alpha_pow" not in result.coefficients:
+        share = (lora["alpha"] / lora["rank"]).round(9)
+        if share.nunique() == 1:
+            found["alpha_over_rank"] = [float(share.iloc[0])] * 2
     return found
 
 
