@@ -15,6 +15,7 @@ from planner.errors import InputError
 from planner.validate import records
 from planner.validate.executors import executor_of
 from planner.validate.executors.need import HOST_PROCESS_BYTES, device_bytes, need
+from planner.validate.executors.workers import _device
 from planner.validate.records import RunConfig
 from planner.validate.sweep import Clock, Sweep
 
@@ -92,3 +93,10 @@ def test_a_cluster_that_is_not_there_and_options_that_do_not_fit() -> None:
     pytest.importorskip("ray", reason="the ray extra is not installed")
     with pytest.raises(InputError, match="ray start --head"):
         executor_of("ray", workers=1, device="cpu", threads=1, address="auto")
+
+
+def test_processes_of_one_machine_take_its_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert [_device("cuda", number) for number in range(1, 5)] == ["cuda:1", "cuda:2", "cuda:0", "cuda:1"]
+    assert _device("cuda:2", 1) == "cuda:2" and _device("cpu", 3) == "cpu"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from tools.compare_published_memory import Arrays, Compared, compared, estimates
 from tools.measured_outliers import NOT_EXPLAINED, why
 from tools.published_memory import cases
 
+ROOT = Path(__file__).resolve().parents[1]
 LLAMA = "meta-llama/Llama-3.1-8B"
 
 
@@ -139,3 +141,17 @@ def test_bitsandbytes_before_0_43_2_keeps_inputs() -> None:
     now = running(LLAMA, options).memory()
     before = running(LLAMA, {**options, "quantised_inputs_kept": True}).memory()
     assert before.allocated_bytes > now.allocated_bytes
+
+
+def test_readme_states_the_figures(done: list[Compared]) -> None:
+    def shown(chosen: list[Compared]) -> tuple[str, str]:
+        errors = [c.error for c in chosen]
+        return f"{100 * statistics.median(errors):.1f}%", f"{100 * _ninth(errors):.1f}%"
+
+    headline = [c for c in done if c.case.headline]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    row = next(line for line in text.splitlines() if line.startswith("| memory of a GPU |"))
+    alone = [c for c in headline if not c.case.fitted]
+    assert f"{len(headline)} published runs of {len({c.case.source for c in headline})} sources" in row
+    assert "median error {}, 90th percentile {}".format(*shown(headline)) in row
+    assert "no constant saw {} and {}".format(*shown(alone)) in row

@@ -29,7 +29,8 @@ does, each field with its source) and what the row itself states. No row has a c
 
 What was measured is predicted as such: `allocated` is `torch.cuda.max_memory_allocated`, `reserved` what torch's
 allocator took, `device` what nvidia-smi shows. Allocated memory has no fitted constant at all; the others share the
-five below, fitted on half of the groups of runs (source, model and method, by a hash) and judged on the rest.
+five below (`cached_varied` rests on ms-swift alone), fitted on half of the groups of runs (source, model and method,
+by a hash) and judged on the rest.
 Quality A: the configuration is stated; B: something must be assumed.
 """
 

@@ -185,8 +185,11 @@ def ms_swift(raw: Row) -> Read:
     family = next(name for name in SWIFT if raw["model"].startswith(name))
     targets = "q_proj,k_proj,v_proj" if family == "qwen" else SWIFT[family]
     options = {**_adapter(raw, targets), **_run(raw), "trainer": "ms-swift"}
+    if family == "qwen":  # the model's own code makes no float32 logits
+        options["loss"] = "shifted-narrow"
     if raw["method"] == "qlora":
-        options |= {"method": "qlora", "quantize": "nf4-double"}
+        kept = "bnb" in raw["weights_dtype"]
+        options |= {"method": "qlora", "quantize": "nf4-double", "quantised_inputs_kept": kept}
     return Read(
         options, "reserved", "as Llama of the same shapes" if family == "qwen" else "", raw["weights_dtype"]
     )

@@ -15,7 +15,6 @@ from . import Setting
 
 FULL_CENTRE = 1
 LORA_CENTRE = 3
-HIGH_RANK = 64
 MIDDLE_RANK = 16
 RANKS = (1, 4, 16, 64)
 

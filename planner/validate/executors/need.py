@@ -40,8 +40,8 @@ def device_bytes(config: RunConfig) -> int | None:
     try:
         plan = estimate(
             dict(shape(config.model)), rank=max(1, config.rank), alpha=config.alpha, layers=config.layers,
-            batch=config.batch, seq_len=config.seq_len, checkpointing=config.checkpointing, attention_kernel="eager",
-            precision="fp32" if config.precision == "float32" else "autocast",
+            experts=config.experts, batch=config.batch, seq_len=config.seq_len, checkpointing=config.checkpointing,
+            attention_kernel="eager", precision="fp32" if config.precision == "float32" else "autocast",
         )  # fmt: skip
     except PlannerError:
         return None
