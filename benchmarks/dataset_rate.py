@@ -2,12 +2,10 @@
 
     python benchmarks/dataset_rate.py [--megabytes 100] [--template marked|plain] [--rounds 3]
 
-Makes a file of conversations out of this machine's Python sources and documentation, trains a byte-level BPE
-of 32,000
-tokens on them, and runs in turns, each in a process of its own: the command, and a bare `encode_batch` of the
-rendered
-texts in batches of 512. Prints the ratio of their throughputs (1: as fast) by wall and by processor time, and the
-command's peak memory. Aim: at least 0.8 by wall time on two cores of their own, and under 500 MB.
+Makes a file of conversations out of this machine's Python sources and documentation, trains a byte-level BPE of
+32,000 tokens on them, and runs in turns, each in a process of its own: the command, and a bare `encode_batch` of the
+rendered texts in batches of 512. Prints the ratio of their throughputs (1: as fast) by wall and by processor time,
+and the command's peak memory. Aim: at least 0.8 by wall time on two cores of their own, and under 500 MB.
 """
 
 from __future__ import annotations

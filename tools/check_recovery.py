@@ -54,7 +54,6 @@ SHIPPED_LIKE = Planted(
 )  # fmt: skip
 FAMILY_SCENARIOS = {
     "models on the law": SHIPPED_LIKE,
-    "models off the law by 10%": replace(SHIPPED_LIKE, spread=0.1),
     "models off the law by 25%, as in the shipped sweep": replace(SHIPPED_LIKE, spread=0.25),
 }
 

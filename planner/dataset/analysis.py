@@ -27,9 +27,13 @@ from .result import BrokenRow
 from .streams import DamagedError, Stream
 from .tokenizer import TextTokenizer
 
-BATCH_LETTERS = 1 << 18
-BATCH_ROWS = 512
-IN_FLIGHT = 3
+# Of a batch: the library needs some 500 bytes a token, and large batches keep all cores busy. Its bytes follow from
+# the tokens a byte that were seen so far.
+BATCH_TOKENS = 1 << 17
+BATCH_BYTES = 1 << 18
+MOST_BYTES = 1 << 19
+BATCH_ROWS = 1024
+IN_FLIGHT = 8  # batches of text, and counts; what the library makes of a text lives in a worker alone
 BROKEN_SHOWN = 100
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
@@ -133,7 +137,7 @@ class Reader:
                 try:
                     for number, row in enumerate(sources.rows(file, stream)):
                         yield file.label, row
-                        if number % 1000 == 999:
+                        if number % 250 == 249:
                             self._tell(before + (stream.position if stream else 0), total)
                 except DamagedError as error:
                     yield file.label, (0, None, str(error))
@@ -189,13 +193,15 @@ class Reader:
 
     def _batches(self) -> Iterator[list[_Entry]]:
         batch: list[_Entry] = []
-        letters = 0
+        size, limit = 0, BATCH_BYTES
         for entry in self._entries():
             batch.append(entry)
-            letters += len(entry.text)
-            if letters >= BATCH_LETTERS or len(batch) >= BATCH_ROWS:
+            size += len(entry.text)
+            if size >= limit or len(batch) >= BATCH_ROWS:
                 yield batch
-                batch, letters = [], 0
+                batch, size = [], 0
+                if self.sums.tokens:
+                    limit = min(MOST_BYTES, BATCH_TOKENS * self.sums.text_bytes // self.sums.tokens)
         if batch:
             yield batch
 

@@ -6,6 +6,7 @@ behind the tokens that the text so far has by itself.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from .rendering import Rendered, Turn, common
 from .tokenizer import TextTokenizer
 
 CACHED = 4096
+NEAR_LETTERS = 256
 CACHED_LETTERS = 400
 
 
@@ -59,7 +61,12 @@ class Counter:
     def __init__(self, tokenizer: TextTokenizer, seq_len: int | None = None) -> None:
         self.backend = tokenizer.backend
         self.seq_len = seq_len
-        self.added = frozenset(self.backend.get_added_tokens_decoder())
+        decoder = self.backend.get_added_tokens_decoder()
+        self.added = frozenset(decoder)
+        contents = sorted(
+            {token.content for token in decoder.values() if token.content}, key=len, reverse=True
+        )
+        self._pattern = re.compile("|".join(map(re.escape, contents))) if contents else None
         self._known: dict[tuple[str, bool], list[int]] = {}
 
     def _alone(self, text: str, special: bool) -> list[int]:
@@ -76,25 +83,37 @@ class Counter:
                 self._known[key] = found
         return found
 
-    def _shared(
-        self, beginning: str, rendered: Rendered, encoding: Any, ids: list[int], added: list[int]
-    ) -> int:
+    def _last_added(self, text: str, end: int, encoding: Any, ids: list[int]) -> tuple[int, int]:
+        """The letter and the token where the last added token before `end` begins; the start where there is none."""
+        if self._pattern is None:
+            return 0, 0
+        for start in (max(0, end - NEAR_LETTERS), 0):
+            for found in reversed(list(self._pattern.finditer(text, start, end))):
+                token = encoding.char_to_token(found.start())
+                if token is not None and ids[token] in self.added:
+                    begin, close = encoding.token_to_chars(token)
+                    if close <= end:
+                        return begin, token
+            if start == 0:
+                break
+        return 0, 0
+
+    def _shared(self, beginning: str, rendered: Rendered, encoding: Any, ids: list[int]) -> int:
         """How many tokens the text has in common with its beginning encoded alone.
 
-        Added tokens are split off before anything else, so that from the last one inside the beginning (`added` holds
-        where they are) the rest need be encoded only.
+        Added tokens are split off before anything else, so that from the last one inside the beginning the rest need
+        be encoded only; not where special tokens are put around a text, as they may stand on both sides.
         """
         if not beginning:
             return 0
         alike = common(rendered.text, beginning)
         cut, token = 0, 0
-        for i in reversed(added):
-            begin, end = encoding.token_to_chars(i)
-            if end <= alike:
-                cut, token = begin, i
-                break
+        if not rendered.special:
+            cut, token = self._last_added(rendered.text, alike, encoding, ids)
         alone = self._alone(beginning[cut:] if cut else beginning, rendered.special)
         limit = min(len(alone), len(ids) - token)
+        if alone[:limit] == ids[token : token + limit]:
+            return token + limit
         return token + next((k for k in range(limit) if alone[k] != ids[token + k]), limit)
 
     def _ranges(self, rendered: Rendered, encoding: Any) -> list[tuple[int, int]]:
@@ -106,17 +125,13 @@ class Counter:
         if not rendered.turns:
             return []
         ids = encoding.ids
-        # Where special tokens are put around a text, its beginning is encoded whole, as they may stand on both sides.
-        added = [] if rendered.special else [i for i, token in enumerate(ids) if token in self.added]
-        return [self._turn(turn, rendered, encoding, ids, added) for turn in rendered.turns]
+        return [self._turn(turn, rendered, encoding, ids) for turn in rendered.turns]
 
-    def _turn(
-        self, turn: Turn, rendered: Rendered, encoding: Any, ids: list[int], added: list[int]
-    ) -> tuple[int, int]:
-        begin = self._shared(turn.before, rendered, encoding, ids, added)
+    def _turn(self, turn: Turn, rendered: Rendered, encoding: Any, ids: list[int]) -> tuple[int, int]:
+        begin = self._shared(turn.before, rendered, encoding, ids)
         if turn.after is None:
             return begin, len(ids)
-        return begin, self._shared(turn.after, rendered, encoding, ids, added)
+        return begin, self._shared(turn.after, rendered, encoding, ids)
 
     def _encode_prompts(self, batch: Sequence[Rendered]) -> None:
         """Encode the prompts of plain texts together, on all cores."""

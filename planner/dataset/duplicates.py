@@ -26,6 +26,7 @@ GROUP = 4
 LIKE = 0.8
 PORTION = 1 << 21
 PIECE = 1 << 17
+PAIRS = 1 << 15
 EMPTY = np.uint32(0xFFFFFFFF)
 SKETCH = ("u1", (PLACES,))
 # Odd constants of splitmix64, which mixes every bit of a word into every other.
@@ -60,10 +61,14 @@ class _Column:
             yield first, found
             first += len(found)
 
-    def at(self, row: int) -> NDArray[Any]:
-        """The value of one row."""
-        self._file.seek(row * self._kind.itemsize)
-        return np.frombuffer(self._file.read(self._kind.itemsize), dtype=self._kind.base)
+    def at(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """The values of some rows."""
+        size, file = self._kind.itemsize, self._file
+        found = []
+        for row in rows.tolist():
+            file.seek(row * size)
+            found.append(file.read(size))
+        return np.frombuffer(b"".join(found), dtype=self._kind.base).reshape(-1, *self._kind.shape)
 
     def close(self) -> None:
         """Give the file back."""
@@ -200,9 +205,12 @@ class Register:
                 later = np.concatenate([[False], group[1:] == group[:-1]])
                 firsts = rows[np.maximum.accumulate(np.where(later, 0, np.arange(len(rows))))]
                 todo = np.flatnonzero(later & ~near[rows])
-                for one, two in zip(firsts[todo].tolist(), rows[todo].tolist(), strict=True):
-                    alike = resemblance(self._sketches.at(one), self._sketches.at(two))
-                    near[two] = near[two] or alike >= (self.like or 1)
+                for start in range(0, len(todo), PAIRS):
+                    some = todo[start : start + PAIRS]
+                    some = some[np.argsort(firsts[some], kind="stable")]  # near rows lie near in the file
+                    one, which = np.unique(firsts[some], return_inverse=True)
+                    alike = resemblance(self._sketches.at(one)[which], self._sketches.at(rows[some]))
+                    near[rows[some[alike >= (self.like or 1)]]] = True
         return near
 
     def _loss_of(self, marks: NDArray[np.bool_]) -> int:
