@@ -14,9 +14,9 @@ from .adapter.whole import NOTHING_WHOLE, trained_whole
 from .errors import InputError, PlannerError, UnsupportedArchitectureError
 from .given import whole_number
 from .plan import Plan
-from .schema import Architecture, Notice
+from .schema import Architecture, Notice, Source
 from .setup import Method
-from .trainers import usual
+from .trainers import find, usual
 
 if TYPE_CHECKING:  # loaded where memory is estimated
     from .hardware import Cluster
@@ -123,9 +123,18 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
             cost = cost_of(time, asked) if asked else None
     done = replace(
         plan, memory=memory, time=time.to_dict() if time else None, cost=cost.to_dict() if cost else None,
-        warnings=(*plan.warnings, *dict.fromkeys(notices)),
+        warnings=(*plan.warnings, *dict.fromkeys(notices)), sources=(*plan.sources, *_of_memory(options["trainer"])),
     )  # fmt: skip
     return _with_serving(done, arch, machine, options) if machine else done
+
+
+def _of_memory(trainer: str | None) -> tuple[tuple[str, Source], ...]:
+    """Where the profile of a trainer and the constants of memory come from."""
+    from .memory.constants import sources
+
+    found = None if trainer is None else find(trainer)
+    claims = () if found is None else found.claims
+    return (*((f"trainer {trainer}: {claim.what}", claim.source) for claim in claims), *sources())
 
 
 def _with_serving(plan: Plan, arch: Architecture, machine: Cluster, options: Mapping[str, Any]) -> Plan:
@@ -192,7 +201,10 @@ def estimate(
         )
         return replace(plan, warnings=(*plan.warnings, notice))
     try:
-        return _with_run(plan, arch, {**asked, "batch": sequences, "checkpointing": how})
+        held = options.get("adapter_dtype")
+        return _with_run(
+            plan, arch, {**asked, "batch": sequences, "checkpointing": how, "adapter_dtype": held}
+        )
     except UnsupportedArchitectureError as error:
         notice = Notice("no-memory", f"Memory, time and cost are not estimated: {error}")
         return replace(plan, warnings=(*plan.warnings, notice))

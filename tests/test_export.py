@@ -35,6 +35,18 @@ GEMMA3: dict[str, Any] = {
                     "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "vocab_size": 40,
                     "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
 }  # fmt: skip
+# Built by transformers, with a head at the top whose name modules below bear, too; with two tables on one weight.
+GIT: dict[str, Any] = {
+    "model_type": "git", "architectures": ["GitForCausalLM"], "hidden_size": 16, "intermediate_size": 22,
+    "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 40, "max_position_embeddings": 64,
+    "vision_config": {"hidden_size": 16, "intermediate_size": 22, "num_hidden_layers": 1, "num_attention_heads": 2,
+                      "image_size": 16, "patch_size": 8},
+}  # fmt: skip
+PROPHETNET: dict[str, Any] = {
+    "model_type": "prophetnet", "architectures": ["ProphetNetForConditionalGeneration"], "hidden_size": 16,
+    "encoder_ffn_dim": 22, "num_encoder_layers": 1, "num_encoder_attention_heads": 2, "decoder_ffn_dim": 22,
+    "num_decoder_layers": 2, "num_decoder_attention_heads": 2, "vocab_size": 40, "max_position_embeddings": 64,
+}  # fmt: skip
 CASES: list[tuple[str, dict[str, Any]]] = [
     *((name, {"layers": "all", "experts": "none"}) for name in MODELS),
     *((name, {"layers": "all-linear", "experts": "peft", "use_rslora": True}) for name in MODELS),
@@ -61,11 +73,16 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("vision", {"layers": "vision"}),
     ("vision", {"layers": "all-linear"}),
     ("vision", {"layers": "mlp,projector", "modules_to_save": "patch_embed"}),
+    ("git", {"layers": "all"}),
+    ("git", {"layers": "unembedding,embedding", "rank_pattern": "output=3"}),
+    ("prophetnet", {"layers": "embedding,unembedding"}),
+    ("prophetnet", {"layers": "attention", "layers_to_transform": 0}),
 ]  # fmt: skip
 
 
 def config_of(name: str) -> dict[str, Any]:
-    return {"vision": VISION, "gemma3": GEMMA3}.get(name) or MODELS[name]
+    own = {"vision": VISION, "gemma3": GEMMA3, "git": GIT, "prophetnet": PROPHETNET}
+    return own.get(name) or MODELS[name]
 
 
 def peft_count(config: dict[str, Any], folder: Path) -> tuple[int, str]:
@@ -113,17 +130,19 @@ def test_what_peft_cannot_train_is_refused_with_the_nearest(
     assert not (tmp_path / "x").exists()
 
 
-def test_the_nearest_that_an_error_names_trains_its_count(tmp_path: Path) -> None:
+@pytest.mark.parametrize("experts", ["scaled", "per-expert", "shared-outer"])
+@pytest.mark.parametrize("name", ["qwen3_moe", "mixtral", "gpt_oss", "deepseek_v3"])
+def test_the_nearest_that_an_error_names_trains_its_count(name: str, experts: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        export("peft", MODELS["qwen3_moe"], rank=4, layers="all")
+        export("peft", MODELS[name], rank=4, layers="all", experts=experts)
     words = str(caught.value).split()
     said = {
         words[i].strip("-").replace("-", "_"): words[i + 1].rstrip(".")
         for i, w in enumerate(words)
         if w[:2] == "--"
     }
-    export("peft", MODELS["qwen3_moe"], rank=4, output=tmp_path, **said)
-    trainable, _ = peft_count(MODELS["qwen3_moe"], tmp_path)
+    export("peft", MODELS[name], rank=4, output=tmp_path, **said)
+    trainable, _ = peft_count(MODELS[name], tmp_path)
     assert f"{trainable:,} parameters" in str(caught.value)
 
 

@@ -12,7 +12,7 @@ from planner import estimate
 from planner.errors import FactError, InputError
 from planner.memory import constants as memory_constants
 from planner.running import running
-from planner.trainers import filled, find, names, parse, trainers
+from planner.trainers import Claim, filled, find, names, parse, trainers
 from tools.compare_published_memory import Arrays, Compared, compared, estimates, with_constants
 from tools.measured_outliers import NOT_EXPLAINED, why
 from tools.published_memory import cases
@@ -105,6 +105,15 @@ def test_estimate_takes_a_trainer() -> None:
     assert trained is not None
     assert trained["lora"]["setup"]["checkpointing"] == "layer"
     assert trained["lora"]["per_gpu_bytes"] < plain["lora"]["per_gpu_bytes"]
+    uses = [use for use, _ in estimate(LLAMA, trainer="trl").sources]
+    assert sum(use.startswith("trainer trl: ") for use in uses) == len(claims_of("trl"))
+    assert any(use.startswith("memory beyond the formula") for use in uses)
+
+
+def claims_of(name: str) -> tuple[Claim, ...]:
+    found = find(name)
+    assert found is not None
+    return found.claims
 
 
 def test_unknown_trainer_names_the_nearest() -> None:

@@ -227,7 +227,7 @@ def write(known: Constants, number: int) -> None:
     TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
     text = json.dumps({"constant": entries}, ensure_ascii=False, indent=0)
     (ROOT / "data" / "compiled" / "memory.json").write_text(text + "\n", encoding="utf-8")
-    memory_constants.constants.cache_clear()
+    memory_constants._shipped.cache_clear()
 
 
 def left_out(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> list[Compared]:

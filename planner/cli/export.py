@@ -75,9 +75,10 @@ def command(
 ) -> None:
     """Write what a trainer loads, so that it trains exactly what `estimate` counts.
 
-    TARGET is peft (adapter_config.json), or a trainer whose config carries the whole plan: adapter, learning rate,
-    batch, length, precision, sharding, each with its reason. Where the trainer cannot express the choice, an error
-    names the nearest that it can.
+    TARGET is peft (adapter_config.json); a trainer whose config carries the whole plan, adapter, learning rate,
+    batch, length, precision and sharding, each with its reason: trl-sft, trl-grpo, axolotl, llamafactory, unsloth,
+    tinker, torchtune, megatron; or a launcher: accelerate, deepspeed. Where the trainer cannot express the choice,
+    an error names the nearest that it can.
     """
     found = export(target, **only_given(context, options, run=True))
     if as_json:

@@ -50,10 +50,23 @@ def parse(table: Mapping[str, Any]) -> tuple[Constants, tuple[tuple[str, Source]
 
 
 @cache
-def constants() -> Constants:
-    """The constants that ship."""
+def _shipped() -> tuple[Constants, tuple[tuple[str, Source], ...]]:
     try:
         table = json.loads(read_data("compiled", "memory.json"))
     except ValueError as error:
         raise FactError(f"data/compiled/memory.json cannot be read: {error}.") from error
-    return parse(table)[0]
+    return parse(table)
+
+
+def constants() -> Constants:
+    """The constants that ship."""
+    return _shipped()[0]
+
+
+def sources() -> tuple[tuple[str, Source], ...]:
+    """Where they come from, each source once."""
+    return tuple(
+        ("memory beyond the formula, and its interval", source)
+        for source in dict.fromkeys(source for _, source in _shipped()[1])
+        if source.kind != "assumed"
+    )

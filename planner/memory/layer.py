@@ -177,7 +177,7 @@ class Walk:
             return unary(x, "in")  # one filter a channel: keeps what it reads
         if matrix.role == "router" and self.traits.router == "sigmoid":
             x = cast(x, FLOAT32)
-        out = self._linear(op.matrix, x, self._rows(op), clones=op.out in self.plan.turned)
+        out = self._linear(op, x, clones=op.out in self.plan.turned)
         if matrix.role == "router":
             self.logits = out
         if op.forward_only:
@@ -188,7 +188,7 @@ class Walk:
         """Positions that a matrix meets."""
         if op.length == "memory" and self.memory is not None:
             return self.memory
-        return self.run.tokens if op.per == 1 else self.run.tokens * (1 / op.per)
+        return self.run.tokens if op.per == op.times else self.run.tokens * (op.times / op.per)
 
     def _weight(self, index: int) -> Weight:
         """A matrix, or its share of it under tensor parallelism."""
@@ -200,14 +200,14 @@ class Walk:
             run.whole if trained else run.base,
         )  # fmt: skip
 
-    def _linear(self, index: int, x: Value, rows: Size, *, clones: bool) -> Value:
-        item = self.trained.of(index, self.layer)
+    def _linear(self, op: Apply, x: Value, *, clones: bool) -> Value:
+        rows, weight = self._rows(op), self._weight(op.matrix)
+        item = self.trained.of(op.matrix, self.layer if op.layer is None else op.layer)
         if item is None:
-            return linear(self.run, x, rows, self._weight(index), clones=clones)
-        pairs = low_ranks(item, self.run.split)
-        matrix = self.arch.matrices[index]
+            return linear(self.run, x, rows, weight, clones=clones)
+        matrix, pairs = self.arch.matrices[op.matrix], low_ranks(item, self.run.split)
         again = self.joined and matrix.role == "mlp" and matrix.d_out == self.arch.hidden_size
-        return adapted(self.run, x, rows, self._weight(index), pairs, clones=clones, again=again)
+        return adapted(self.run, x, rows, weight, pairs, clones=clones, again=again)
 
     def _experts(self, op: Join) -> Value:
         """The routed experts whose results this Join weights."""

@@ -65,6 +65,15 @@ def test_options_are_in_the_trainers_own_source(target: str) -> None:
     assert found - known == set()
 
 
+def test_the_help_names_every_target() -> None:
+    from click.testing import CliRunner
+
+    from planner.cli.main import cli
+
+    text = CliRunner().invoke(cli, ["export", "--help"]).output
+    assert all(name in text.split("Model and adapter")[0] for name in TARGETS)
+
+
 def test_grpo_options_are_in_the_trainers_own_source() -> None:
     found = export(
         "trl-grpo",
@@ -271,3 +280,17 @@ def test_writing_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(InputError, match="No space left"):
         of("trl-sft", rank=4, gpus=2, sharding="zero2").write(tmp_path)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
+
+
+def test_the_best_plan_of_a_search_is_exported_as_it_was_found() -> None:
+    found = planner.plan(LLAMA, tokens="5M", budget=50, layers="all-linear", gpu="h100", gpus="1,8")
+    plan = estimate(**found.options())
+    best = found.best
+    memory = (plan.memory or {})["qlora" if best.choice.quantize != "none" else "lora"]
+    assert memory["per_gpu_bytes"] == best.memory.per_gpu_bytes
+    assert plan.time is not None and plan.time["seconds"] == best.seconds
+    said = read(export("trl-sft", **found.options()))
+    assert (said["lora_r"], said["per_device_train_batch_size"]) == (
+        best.choice.rank,
+        best.choice.micro_batch,
+    )
