@@ -34,6 +34,7 @@ LAYERS = (
     "search measuring comparing planning",
     "simulate validate exports report",
     "__init__",
+    "web",
     "cli __main__",
 )
 
@@ -55,6 +56,10 @@ ALLOWED = {
     "rich": "cli",
     "huggingface_hub": "architecture.hub dataset",
     "tomli": "facts",
+    "gradio": "web.page web.server",
+    "fastapi": "web.server",
+    "starlette": "web.server",
+    "uvicorn": "web.server",
 }
 
 
