@@ -35,8 +35,8 @@ with torch.device("meta"):
 # A small dense model, a large mixture of experts, and one with a hundred layers' worth of modules.
 CONFIGS: dict[str, dict[str, object]] = {
     "helium": {"model_type": "helium", "architectures": ["HeliumForCausalLM"]},
-    "nemotron": {
-        "model_type": "nemotron", "architectures": ["NemotronForCausalLM"], "hidden_size": 6144,
+    "helium, deep": {
+        "model_type": "helium", "architectures": ["HeliumForCausalLM"], "hidden_size": 6144,
         "num_hidden_layers": 96, "num_attention_heads": 48, "num_key_value_heads": 8, "head_dim": 128,
         "intermediate_size": 24576, "vocab_size": 256000,
     },

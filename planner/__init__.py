@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .dataset import dataset  # light, like report
 from .errors import PlannerError
 from .exports import export
 from .plan import Plan
@@ -14,6 +15,8 @@ from .version import __version__
 
 if TYPE_CHECKING:  # imported where they are called: an estimate needs none of them
     from .comparing import Comparison
+    from .exports.imported import import_config
+    from .exports.review import review
     from .learning_rate.advice import lr
     from .learning_rate.fit import fit
     from .learning_rate.parametrisation import convert
@@ -65,7 +68,9 @@ def validate(*claims: Any, **options: Any) -> Any:
 _LATER = {
     "convert": "learning_rate.parametrisation",
     "fit": "learning_rate.fit",
+    "import_config": "exports.imported",
     "lr": "learning_rate.advice",
+    "review": "exports.review",
 }
 
 
@@ -76,6 +81,6 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "Plan", "PlannerError", "__version__", "calibrate", "compare", "convert", "estimate", "export", "fit", "lr",
-    "plan", "report", "simulate", "validate",
+    "Plan", "PlannerError", "__version__", "calibrate", "compare", "convert", "dataset", "estimate", "export", "fit",
+    "import_config", "lr", "plan", "report", "review", "simulate", "validate",
 ]  # fmt: skip

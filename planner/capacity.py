@@ -3,20 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
+from . import facts
+from .errors import InputError
 from .schema import Source
 
 Verdict = Literal["ample", "tight", "exceeded"]
 
-BITS_PER_PARAM = 2.0
-SOURCE = Source(
-    "Physics of Language Models 3.3: Knowledge Capacity Scaling Laws (Allen-Zhu and Li)",
-    "https://arxiv.org/abs/2404.05405",
-    "abstract: 2 bits of knowledge per parameter, after about 1000 exposures",
-    "2024-04-08",
-    "paper",
-)
+BITS_PER_PARAM = 2.0  # data/capacity.toml has its source, and says up to where it may lie
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Bits per parameter that are counted with, and the interval in which they may lie."""
+
+    value: float
+    low: float
+    high: float
+    source: Source | None = None
+
+
+@dataclass(frozen=True)
+class RankInterval:
+    """A rank that is enough; `low` where a parameter holds most and the data least, `high` the other way round. None
+    where no rank is enough."""
+
+    value: int | None
+    low: int | None
+    high: int | None
+
+
+def bits_per_param(given: float | None = None) -> Bits:
+    """Knowledge's 2 bits up to the 3.6 of plain memorisation, or a figure that was measured. Raises InputError."""
+    if given is None:
+        known = facts.capacities()
+        knowledge, most = known["knowledge"], known["memorisation"]
+        return Bits(knowledge.bits_per_param, knowledge.low, most.bits_per_param, knowledge.source)
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 < given <= 64:
+        raise InputError("bits-per-param", given, "a number above 0, at most 64")
+    return Bits(float(given), float(given), float(given))
+
 
 # Where utilisation passes from ample to tight: one adapter parameter per loss token at 1 bit a token.
 TIGHT = 0.5
@@ -59,3 +87,15 @@ def required_rank(
         else:
             low = middle + 1
     return low
+
+
+def required_ranks(
+    bits: tuple[float, float, float], params_at: Callable[[int], int], per_param: Bits
+) -> RankInterval:
+    """The required rank for `bits` (value, low, high), with its interval."""
+    value, low, high = bits
+    return RankInterval(
+        required_rank(value, params_at, per_param.value),
+        required_rank(low, params_at, per_param.high),
+        required_rank(high, params_at, per_param.low),
+    )

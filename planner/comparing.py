@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, get_args
 
 from . import hardware
 from .cost import Cost, RunTime, cost_of, list_price, own_price, run_time
 from .errors import InputError, hint
-from .memory import estimate_memory
+from .fewest import Fewest, fewest_gpus
 from .moments import MemoryEstimate
 from .regret import Regret, expected_regret
 from .running import DATA, Data, Running, calibration_of, count, data_of, running
@@ -21,19 +21,17 @@ from .speed.timing import model_flops
 from .version import __version__
 
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
-MOST_GPUS = 1024
-QUANTIZED = "nf4"
 
 
 @dataclass(frozen=True)
 class Column:
-    """One way to fine-tune with its figures; None where what they need was not given. `smallest_gpus` is the
-    least power of two of these GPUs on which it fits, states sharded."""
+    """One way to fine-tune with its figures; None where what they need was not given. `fewest` is the
+    least power of two of these GPUs on which it fits, a sequence each."""
 
     run: Running
     memory: MemoryEstimate
     memory_bytes: int | None
-    smallest_gpus: int | None
+    fewest: Fewest | None
     flops_per_token: float | None
     time: RunTime | None
     cost: Cost | None
@@ -65,7 +63,8 @@ class Column:
             "params": self.run.params,
             "flops_per_token": self.flops_per_token,
             "memory": self.memory.to_dict(self.memory_bytes),
-            "smallest_gpus": self.smallest_gpus,
+            "smallest_gpus": self.fewest.gpus if self.fewest else None,
+            "fewest": self.fewest.to_dict() if self.fewest else None,
             "time": self.time.to_dict() if self.time else None,
             "cost": self.cost.to_dict() if self.cost else None,
             "regret": None
@@ -94,22 +93,6 @@ class Comparison:
         }
 
 
-def _smallest(run: Running, memory_bytes: int | None) -> int | None:
-    """The least power of two of GPUs on which a run fits: one by itself, more under FSDP, a sequence each."""
-    if memory_bytes is None:
-        return None
-    gpus = 1
-    while gpus <= MOST_GPUS:
-        setup = replace(
-            run.setup, gpus=gpus, sharding="none" if gpus == 1 else "fsdp", shard_size=None, tensor_parallel=1,
-            pipeline_parallel=1, expert_parallel=1, sequence_parallel=1, micro_batch=1,
-        )  # fmt: skip
-        if estimate_memory(run.arch, setup, run.pairs, run.whole).per_gpu_bytes <= memory_bytes:
-            return gpus
-        gpus *= 2
-    return None
-
-
 def _column(
     run: Running, data: Data | None, price: float | None, calibration: Calibration, gpu: bool
 ) -> Column:
@@ -128,7 +111,14 @@ def _column(
         regret = expected_regret(run.params / data.loss_tokens, moe=moe)
     tokens = run.setup.global_batch * run.setup.seq_len
     return Column(
-        run, memory, room, _smallest(run, room), None if flops is None else flops / tokens, time, cost, regret
+        run,
+        memory,
+        room,
+        fewest_gpus(run, room) if room else None,
+        None if flops is None else flops / tokens,
+        time,
+        cost,
+        regret,
     )
 
 
@@ -152,8 +142,8 @@ def _options(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
         name: value for name, value in options.items() if name not in DATA or name == "trust_remote_code"
     }
     quantize = found.pop("quantize", None)
-    if method == "qlora":
-        found["quantize"] = quantize if quantize not in (None, "none") else QUANTIZED
+    if method == "qlora" and quantize not in (None, "none"):
+        found["quantize"] = quantize
     return {**found, "method": method}
 
 

@@ -35,7 +35,7 @@ class InputError(PlannerError, ValueError):
         self.expected = expected
         shown = repr(found)
         if len(shown) > 80:
-            shown = shown[:77] + "..."
+            shown = f"{shown[:38]}...{shown[-39:]}"  # of a path, the end tells more than the start
         super().__init__(f"{field}: found {shown}, expected {expected}.{' ' + remedy if remedy else ''}")
 
 

@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import adapter as adapters
-from . import capacity, facts, information
+from . import capacity, facts, information, ranks
 from . import flops as flop_counts
 from .adapter import DTYPE_BYTES, Adapted, AdapterSpec
 from .adapter.files import base_model, check_weights
@@ -19,16 +19,21 @@ from .adapter.whole import Whole, trained_whole
 from .architecture.build import build, build_by_its_code, carries_code
 from .architecture.resolve import ResolvedConfig, resolve
 from .errors import InputError, UnsupportedArchitectureError
+from .given import Given, whole_number
+from .given import read as read_given
 from .information import Information
 from .learning_rate import lookup
 from .notices import collect
 from .plan import AdapterSection, CapacitySection, FlopsSection, ModelSection, Plan, Workload
+from .ranks import SUMMARY_SETS, RankPrice
+from .regret import law_for
 from .schema import Architecture, Source
 from .stored.weights import Stored, stored
-from .units import parse_count
+
+if TYPE_CHECKING:
+    from .dataset.result import DatasetReport
 
 DEFAULT_SEQ_LEN = 2048
-SUMMARY_SETS = ("attention", "mlp", "unembedding", "all", adapters.ALL_LINEAR)
 SUMMARY_ROLES = {
     "attention": "attention",
     "state_space": "attention",
@@ -98,14 +103,6 @@ def load(
     return base.found, base.arch
 
 
-def whole_number(field: str, value: object) -> int:
-    """A whole number of at least 1. Raises InputError."""
-    number = parse_count(field, value)
-    if number < 1:
-        raise InputError(field, value, "a whole number of at least 1")
-    return number
-
-
 def model_of(options: Mapping[str, Any]) -> str | os.PathLike[str] | Mapping[str, Any]:
     """The model of a call: the option, or the one that an existing adapter names as its base."""
     model: str | os.PathLike[str] | Mapping[str, Any] | None = options["model"]
@@ -173,52 +170,43 @@ def _flops_section(
     )  # fmt: skip
 
 
-def _information(options: Mapping[str, Any]) -> tuple[Information | None, int | None, Any]:
-    """Information, total tokens and the dataset's fact from the three ways to give them."""
-    given = [name for name in ("dataset", "tokens", "episodes") if options[name] is not None]
-    if len(given) > 1:
-        raise InputError(given[1], options[given[1]], f"nothing beside {given[0]}", "Give one of them.")
-    p = options["success_rate"]
-    if p is not None:
-        if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p <= 1:
-            raise InputError("success-rate", p, "a number from 0 to 1")
-        if given not in (["episodes"], ["dataset"]):
-            raise InputError(
-                "success-rate", p, "episodes beside it", "It describes an RL run: give --episodes."
-            )
-    if options["tokens"] is not None:
-        tokens = whole_number("tokens", options["tokens"])
-        return information.supervised(tokens), tokens, None
-    if options["episodes"] is not None:
-        return information.policy_gradient(whole_number("episodes", options["episodes"]), p), None, None
-    if options["dataset"] is None:
-        return None, None, None
-    fact = facts.dataset(options["dataset"])
-    if fact.kind == "rl":
-        return information.policy_gradient(fact.episodes or 0, p), None, fact
-    if p is not None:
-        raise InputError("success-rate", p, "an RL dataset", f"{fact.name} is for supervised training.")
-    known = fact.loss_tokens if fact.loss_tokens is not None else fact.total_tokens
-    return information.supervised(known or 0), fact.total_tokens, fact
-
-
 def _capacity_section(
-    arch: Architecture, spec: AdapterSpec, params: int, fixed: int, info: Information | None
+    arch: Architecture,
+    spec: AdapterSpec,
+    params: int,
+    fixed: int,
+    info: Information | None,
+    options: Mapping[str, Any],
 ) -> CapacitySection:
-    bits = capacity.capacity_bits(params)
+    bits = capacity.bits_per_param(options["bits_per_param"])
+    curves = ranks.curves(arch, spec, info, bits) if options["curves"] else None
+    held = capacity.capacity_bits(params, bits.value)
     if info is None:
-        return CapacitySection(capacity.BITS_PER_PARAM, bits, None, None, None, None)
-    needed = info.bits
-
-    used, line = needed / bits, adapters.slope(arch, spec)
+        return CapacitySection(bits.value, held, None, None, None, None, bits.low, bits.high, curves=curves)
+    line = adapters.slope(arch, spec)
+    needed = capacity.required_ranks(info.interval, lambda rank: line.params(rank) + fixed, bits)
+    used, low, high = (
+        amount / capacity.capacity_bits(params, each)
+        for amount, each in zip(info.interval, (bits.value, bits.high, bits.low), strict=True)
+    )
     return CapacitySection(
-        capacity.BITS_PER_PARAM, bits, capacity.required_rank(needed, lambda rank: line.params(rank) + fixed), used,
-        capacity.verdict(used), params / info.units if info.units else None,
+        bits.value, held, needed.value, used, capacity.verdict(used), params / info.units if info.units else None,
+        bits.low, bits.high, needed.low, needed.high, low, high, curves,
+        "assumed" if options["bits_per_param"] is None else "measured",
     )  # fmt: skip
 
 
+def _rank_price(
+    arch: Architecture, spec: AdapterSpec, section: AdapterSection, whole: Whole, work: Workload, given: Given
+) -> RankPrice | None:
+    per_step = None
+    if given.loss_tokens and given.total_tokens:
+        per_step = given.loss_tokens / given.total_tokens * work.batch * work.seq_len
+    return ranks.rank_price(arch, spec, section.params, whole.params, given.info, per_step)
+
+
 def _sources(
-    found: ResolvedConfig, arch: Architecture, fact: Any, law_id: str
+    found: ResolvedConfig, arch: Architecture, given: Given, law: facts.LawFact
 ) -> tuple[tuple[str, Source], ...]:
     sources = [("model config", source) for source in found.sources]
     if arch.built_by:
@@ -227,10 +215,14 @@ def _sources(
         where = f"model_type {arch.model_type}"
         sources.append(("inventory", Source(arch.built_by, url or found.model_id, where, "", "derived")))
     sources.append(("information and the bare FLOP rule", information.ARTICLE))
-    sources.append(("bits per parameter", capacity.SOURCE))
-    sources.append(("learning rate", facts.law(law_id).source))
-    if fact is not None:
-        sources.append(("dataset", fact.source))
+    known = facts.capacities()
+    sources.append(("bits per parameter", known["knowledge"].source))
+    sources.append(("bits per parameter, at most", known["memorisation"].source))
+    sources.append(("learning rate", law.source))
+    if given.info is not None and given.info.kind == "sft":
+        sources.append(("expected regret", law_for(ranks.has_experts(arch)).source))
+    if given.fact is not None:
+        sources.append(("dataset", given.fact.source))
     return tuple(sources)
 
 
@@ -239,14 +231,17 @@ def estimate(
     layers: str | Sequence[str] | None = None, targets: str | Sequence[str] | None = None,
     experts: str = "scaled", layout: str | None = None, variant: str = "lora", adapter_dtype: str = "float32",
     dataset: str | None = None, tokens: int | str | None = None, episodes: int | str | None = None,
-    success_rate: float | None = None, epochs: int = 1, seq_len: int | None = None, batch: int = 1,
-    checkpointing: bool = False, target_regex: str | None = None,
+    success_rate: float | None = None, group_size: int | None = None,
+    data: str | os.PathLike[str] | DatasetReport | None = None, tokenizer: str | os.PathLike[str] | None = None,
+    loss_on: str | None = None, format: str | None = None, split: str | None = None, nats: float | None = None,
+    bits_per_param: float | None = None, curves: bool = False, epochs: int = 1, seq_len: int | None = None,
+    batch: int = 1, checkpointing: bool = False, target_regex: str | None = None,
     target_parameters: str | Sequence[str] | None = None,
     layers_to_transform: int | str | Sequence[int] | None = None,
     exclude_modules: str | Sequence[str] | None = None, rank_pattern: str | Mapping[str, int] | None = None,
     alpha_pattern: str | Mapping[str, float] | None = None, modules_to_save: str | Sequence[str] | None = None,
     bias: str = "none", use_rslora: bool = False, adapter: str | os.PathLike[str] | None = None,
-    trust_remote_code: bool = False,
+    trust_remote_code: bool = False, law: str | os.PathLike[str] | None = None,
 ) -> Plan:  # fmt: skip
     """The Plan of a LoRA fine-tune of `model`: a name, a path, or a config as a mapping.
 
@@ -255,35 +250,39 @@ def estimate(
     """
     options: dict[str, Any] = dict(locals())
     spec = spec_of(options)
-    info, total_tokens, fact = _information(options)
     base = _base(model_of(options), trust_remote_code)
     found, arch, kept = base.found, base.arch, base.kept
+    given = read_given(options, found.model_id, found.origin == "local")
     length = whole_number("seq-len", seq_len) if seq_len is not None else None
     work = Workload(
         batch=whole_number("batch", batch),
         seq_len=length or min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN),
         seq_len_given=length is not None, epochs=whole_number("epochs", epochs), checkpointing=bool(checkpointing),
-        dataset=fact.name if fact else None, total_tokens=total_tokens,
+        dataset=given.name, total_tokens=given.total_tokens,
     )  # fmt: skip
     adapted = adapters.adapt(arch, spec)
     whole = trained_whole(arch, spec, adapted)
     section = _adapter_section(arch, spec, adapted, whole)
-    cap = _capacity_section(arch, spec, section.params, whole.params, info)
+    cap = _capacity_section(arch, spec, section.params, whole.params, given.info, options)
     flops = _flops_section(arch, spec, adapted, work, whole)
+    rates = lookup.find_law(law or lookup.DEFAULT_LAW)
     lr = lookup.look_up(
         model_id=found.model_id, model_type=arch.model_type, hidden_size=arch.hidden_size,
-        named=found.origin in ("catalogue", "hub"), rank=spec.rank,
+        named=found.origin in ("catalogue", "hub"), rank=spec.rank, law=rates,
     )  # fmt: skip
     published = found.published_params
     about = ModelSection(
         found.model_id, found.origin, arch.model_type, arch.hidden_size, arch.n_layers, arch.vocab_size,
         arch.params, arch.params_active, published, kept.bytes, kept.quantization, kept.checkpoint,
     )  # fmt: skip
-    noted = (*found.notices, *kept.notices)
+    price = _rank_price(arch, spec, section, whole, work, given)
+    noted = (*found.notices, *kept.notices, *given.notices, *ranks.notices(spec, price))
     if adapter is not None:
         noted = (*noted, *check_weights(os.fspath(adapter), arch, adapted, whole))
     return Plan(
-        model=about, adapter=section, workload=work, flops=flops, information=info, capacity=cap,
-        learning_rate=lr, warnings=collect(noted, arch, spec, adapted, whole, work, flops, cap, lr, fact),
-        sources=_sources(found, arch, fact, lr.law),
+        model=about, adapter=section, workload=work, flops=flops, information=given.info,
+        capacity=cap, learning_rate=lr, regret=price,
+        data=given.report,
+        warnings=collect(noted, arch, spec, adapted, whole, work, flops, cap, lr, given.fact),
+        sources=_sources(found, arch, given, rates),
     )  # fmt: skip

@@ -83,6 +83,19 @@ class DatasetFact:
 
 
 @dataclass(frozen=True)
+class CapacityFact:
+    """Bits that a trainable parameter was found to hold, with the spread that its source gives."""
+
+    id: str
+    bits_per_param: float
+    low: float
+    high: float
+    statement: str
+    source: Source
+    notes: str = ""
+
+
+@dataclass(frozen=True)
 class RegretFact:
     """A fitted law of excess loss: percent = coefficient_percent * (parameters per loss token) ** -exponent.
 

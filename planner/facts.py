@@ -21,7 +21,7 @@ from .schema import Source, SourceKind
 if TYPE_CHECKING:  # imported where they are used: each is a share of a cold start
     from pathlib import Path
 
-    from .fact_types import Accelerator, Convention, DatasetFact, Price, RateContext, RegretFact
+    from .fact_types import Accelerator, CapacityFact, Convention, DatasetFact, Price, RateContext, RegretFact
 
 _NO_NUMBERS: Mapping[str, float] = MappingProxyType({})
 
@@ -30,10 +30,11 @@ _NO_NUMBERS: Mapping[str, float] = MappingProxyType({})
 class LawFact:
     """A published law for the learning rate. One whose `status` is "incomplete" cannot be evaluated.
 
-    `optimum_ratio` holds FAMILY_low and FAMILY_high: the best rate of a sweep over the law's rate. A law of ours
-    has `multipliers` by family (1 for any other where `population` is true), `rank_pow` or `rank_sat_pow`, the
-    `spread` of best rates around it (standard deviations of log rate, for known_family and unknown_family), the
-    `covariance` of its coefficients by column, and the `ranges` that it was fitted on."""
+    `optimum_ratio` holds FAMILY_low and FAMILY_high: the best rate of a sweep over the law's rate. Where
+    `population` is true, any family has a rate: `multipliers` and `exponents` are those of single families, 1 and
+    `model_pow` those of the others. Such a law has the `spread` of best rates around it (standard deviations of log
+    rate, for known_family and unknown_family), the `covariance` of its coefficients by column, the `families`,
+    `methods` and `ranges` that it was fitted on, and a `caution` where its fit is in doubt."""
 
     id: str
     title: str
@@ -50,12 +51,19 @@ class LawFact:
     regret_percent: Mapping[str, float] = field(default_factory=lambda: _NO_NUMBERS)
     optimum_ratio: Mapping[str, float] = field(default_factory=lambda: _NO_NUMBERS)
     multipliers: Mapping[str, float] = field(default_factory=lambda: _NO_NUMBERS)
+    model_pow: float = 0.0
     rank_pow: float = 0.0
     rank_sat_pow: float = 0.0
+    batch_pow: float = 0.0
+    steps_pow: float = 0.0
+    alpha_pow: float = 0.0
     population: bool = False
+    families: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ("lora",)
     spread: Mapping[str, float] = field(default_factory=lambda: _NO_NUMBERS)
     covariance: Mapping[str, Mapping[str, float]] = field(default_factory=lambda: MappingProxyType({}))
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=lambda: MappingProxyType({}))
+    caution: str = ""
     notes: str = ""
 
 
@@ -142,14 +150,15 @@ def _table_of(name: str) -> dict[str, Any]:
 
 
 def parse_entry(kind: type[Any], raw: Mapping[str, Any], owner: str) -> Any:
-    """One table of a TOML file as its dataclass; unknown or missing fields and bad figures are refused."""
+    """One table of a TOML file as its dataclass; unknown or missing fields and bad figures are refused. Exponents
+    (names in _pow) may be negative."""
     values: dict[str, Any] = {**raw, "source": source_from(raw.get("source"), owner)}
     for key, value in values.items():
         if isinstance(value, list):
             values[key] = tuple(value)
         elif isinstance(value, dict):
             values[key] = MappingProxyType(value)
-        elif isinstance(value, (int, float)) and not value >= 0:
+        elif isinstance(value, (int, float)) and not value >= 0 and not key.endswith("_pow"):
             raise FactError(f"{owner}: {key} is {value}, expected a figure that is not negative.")
     try:
         return kind(**values)
@@ -189,7 +198,8 @@ def datasets() -> tuple[DatasetFact, ...]:
     for fact in found:
         if fact.kind not in get_args(DatasetKind) or fact.basis not in get_args(FactBasis):
             raise FactError(f"datasets.toml: {fact.name} has kind {fact.kind!r} and basis {fact.basis!r}.")
-        if not (fact.total_tokens or fact.loss_tokens or fact.episodes):
+        prompts = fact.examples if fact.kind == "rl" else None
+        if not (fact.total_tokens or fact.loss_tokens or fact.episodes or prompts):
             raise FactError(f"datasets.toml: {fact.name} has neither tokens nor episodes.")
     return found
 
@@ -202,6 +212,15 @@ def laws() -> tuple[LawFact, ...]:
         if (fact.status == "complete") != (fact.base is not None):
             raise FactError(f"laws.toml: {fact.id} is {fact.status} but its base is {fact.base}.")
     return found
+
+
+@cache
+def capacities() -> Mapping[str, CapacityFact]:
+    """Bits per parameter by id, from capacity.toml."""
+    from .fact_types import CapacityFact
+
+    found = _entries("capacity.toml", "capacity", CapacityFact, "id")
+    return MappingProxyType({fact.id: fact for fact in found})
 
 
 @cache

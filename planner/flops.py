@@ -145,10 +145,10 @@ class _Walk:
 
     def _apply(self, op: Apply, layer: int, length: int, grad: bool, tally: Tally) -> tuple[bool, int]:
         """Whether the result needs a gradient, and the work of the last product in it."""
-        matrix = self.matrices[op.matrix]
+        matrix, layer = self.matrices[op.matrix], layer if op.layer is None else op.layer
         positions = self.lengths["memory"] if op.length == "memory" else length
         positions = positions if self.step.checkpointing else max(positions, op.at_least)
-        positions = self.step.batch * (positions // op.per + op.extra)
+        positions = self.step.batch * (positions * op.times // op.per + op.extra)
         experts = matrix.experts if op.all_experts else matrix.experts_active
         base = positions * matrix.d_in * matrix.d_out * experts
         tally.forward += base

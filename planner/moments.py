@@ -76,7 +76,9 @@ class Traffic:
 @dataclass(frozen=True)
 class MemoryEstimate:
     """Peak bytes of one GPU with their interval. `moments` hold what torch allocates; `overhead` comes on top.
-    `cached_bytes` are what the allocator keeps for later where there is room."""
+    `cached_bytes` are what the allocator keeps for later where there is room. It follows from `apart_bytes`
+    (transient bytes of the phases but the largest), `gathered_bytes` (units gathered whole) and `varied_bytes` (what
+    grows with the length)."""
 
     setup: Setup
     moments: tuple[Moment, ...]
@@ -88,6 +90,9 @@ class MemoryEstimate:
     cached_bytes: int = 0
     notices: tuple[Notice, ...] = ()
     basis: Basis = "analytic"
+    apart_bytes: int = 0
+    gathered_bytes: int = 0
+    varied_bytes: int = 0
 
     @property
     def peak(self) -> Moment:
@@ -108,6 +113,15 @@ class MemoryEstimate:
     def device_bytes(self) -> int:
         """What the driver shows where there is room."""
         return self.per_gpu_bytes + self.cached_bytes
+
+    def reserved_within(self, memory_bytes: int | None) -> int:
+        """`reserved_bytes` on a GPU of so many bytes: an allocator that runs out of room gives back what it
+        cached.
+        """
+        if memory_bytes is None:
+            return self.reserved_bytes
+        room = memory_bytes - sum(item.bytes for item in self.overhead)
+        return max(self.allocated_bytes, min(self.reserved_bytes, room))
 
     @property
     def per_gpu_bytes(self) -> int:

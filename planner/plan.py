@@ -3,15 +3,20 @@ see nothing else."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from .adapter import AdapterSpec
 from .capacity import Verdict
 from .information import Information
 from .learning_rate.lookup import LearningRate
+from .ranks import Curve, RankPrice
 from .schema import Basis, Notice, Source
 from .version import __version__
+
+if TYPE_CHECKING:
+    from .dataset.result import DatasetReport
 
 SCHEMA = 1
 
@@ -179,7 +184,8 @@ class FlopsSection:
 
 @dataclass(frozen=True)
 class CapacitySection:
-    """What the adapter can hold against what there is to learn. The last four are None without a dataset."""
+    """What the adapter can hold against what there is to learn. Without a dataset there are only bits.
+    `curves` where they were asked for."""
 
     bits_per_param: float
     bits: float
@@ -187,18 +193,26 @@ class CapacitySection:
     utilisation: float | None
     verdict: Verdict | None
     params_per_unit: float | None
+    bits_per_param_low: float
+    bits_per_param_high: float
+    required_rank_low: int | None = None
+    required_rank_high: int | None = None
+    utilisation_low: float | None = None
+    utilisation_high: float | None = None
+    curves: tuple[Curve, ...] | None = None
     basis: Basis = "assumed"
 
     def to_dict(self) -> dict[str, Any]:
         """The contract's `capacity`."""
         found = dict(vars(self))
+        found["curves"] = None if self.curves is None else [curve.to_dict() for curve in self.curves]
         found["bits"] = int(self.bits) if self.bits == int(self.bits) else self.bits
         return found
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The whole answer."""
+    """The whole answer. `request` holds the options that were given, by their names in `estimate`."""
 
     model: ModelSection
     adapter: AdapterSection
@@ -209,9 +223,13 @@ class Plan:
     learning_rate: LearningRate
     warnings: tuple[Notice, ...]
     sources: tuple[tuple[str, Source], ...]
+    regret: RankPrice | None = None
+    data: DatasetReport | None = None
     memory: dict[str, Any] | None = None
     time: dict[str, Any] | None = None
     cost: dict[str, Any] | None = None
+    serving: dict[str, Any] | None = None
+    request: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON contract, schema 1. Unknown is null."""
@@ -224,15 +242,7 @@ class Plan:
             "adapter": self.adapter.to_dict(),
             "workload": dict(vars(self.workload)),
             "flops": self.flops.to_dict() if self.flops else None,
-            "information": None
-            if info is None
-            else {
-                "kind": info.kind,
-                "units": info.units,
-                "bits_per_unit": info.bits_per_unit,
-                "bits": info.bits,
-                "basis": info.basis,
-            },
+            "information": info.to_dict() if info else None,
             "capacity": self.capacity.to_dict(),
             "learning_rate": {
                 "value": lr.value,
@@ -240,15 +250,37 @@ class Plan:
                 "high": lr.high,
                 "full_finetune": lr.full_finetune,
                 "law": lr.law,
+                "about": {
+                    "title": lr.fact.title,
+                    "form": lr.fact.form,
+                    "fitted_on": lr.fact.fitted_on,
+                    "regret": lr.fact.regret_text,
+                },
                 "basis": lr.basis,
                 "family": lr.family,
                 "family_known": lr.family_known,
                 "level": lr.level,
                 "reason": lr.reason,
             },
+            "regret": self.regret.to_dict() if self.regret else None,
+            "data": self.data.to_dict() if self.data else None,
             "memory": self.memory,
             "time": self.time,
             "cost": self.cost,
+            "serving": self.serving,
             "warnings": [dict(vars(notice)) for notice in self.warnings],
             "sources": [{"used_for": use, **vars(source)} for use, source in self.sources],
         }
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from .tables import html
+
+        return html(self.to_dict())
+
+    def to_frame(self, table: str = "summary") -> Any:
+        """A table of the plan as a pandas DataFrame: summary, params (by role), layer_sets, memory (by part) or
+        warnings."""
+        from .tables import frame
+
+        return frame(self.to_dict(), table)

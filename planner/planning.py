@@ -4,26 +4,33 @@ the cost."""
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import estimator
 from .adapter import adapt
 from .adapter.whole import NOTHING_WHOLE, trained_whole
 from .errors import InputError, PlannerError, UnsupportedArchitectureError
+from .given import whole_number
 from .plan import Plan
-from .schema import Architecture, Notice
+from .schema import Architecture, Notice, Source
 from .setup import Method
+from .trainers import find, usual
+
+if TYPE_CHECKING:  # loaded where memory is estimated
+    from .hardware import Cluster
+    from .moments import MemoryEstimate
+    from .running import Running
 
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
-QUANTIZED = "nf4"
-# Usual values of the options that say how the fine-tune is run.
+# The options that say how the fine-tune is run; None: as the trainer has it, else the field's own default.
 USUAL: dict[str, Any] = {
-    "precision": "bf16", "autocast": False, "quantize": None, "optimizer": "adamw", "lora_dropout": 0.0,
-    "attention_kernel": "sdpa", "kernels": "transformers", "loss": "full", "packing": "full", "accumulation": 1,
+    "precision": None, "autocast": None, "quantize": None, "optimizer": None, "lora_dropout": None,
+    "attention_kernel": None, "kernels": None, "loss": None, "packing": None, "accumulation": 1,
     "gpu": None, "gpus": 1, "gpus_per_node": 8, "sharding": None, "tensor_parallel": 1, "pipeline_parallel": 1,
-    "expert_parallel": 1, "offload": "none", "trainer": "plain", "price": None, "calibration": None,
+    "expert_parallel": 1, "sequence_parallel": 1, "shard_size": None,
+    "offload": None, "trainer": None, "price": None, "calibration": None,
 }  # fmt: skip
 
 
@@ -40,94 +47,150 @@ def _gap(arch: Architecture) -> str | None:
 def _setup_options(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
     found = {name: value for name, value in options.items() if value is not None}
     quantize = found.pop("quantize", "none")
-    if method == "qlora":
-        found["quantize"] = quantize if quantize != "none" else QUANTIZED
+    if method == "qlora" and quantize != "none":
+        found["quantize"] = quantize
     return {**found, "method": method}
 
 
+def _runs(
+    plan: Plan, arch: Architecture, options: Mapping[str, Any], machine: Cluster | None, main: Method
+) -> Iterator[tuple[Method, Running | None]]:
+    """The run of each method; None for one that cannot be run so, unless it is the one asked for (`main`)."""
+    from .running import Running, setup_from
+
+    spec = plan.adapter.spec
+    pairs = adapt(arch, spec)
+    whole = trained_whole(arch, spec, pairs)
+    for method in METHODS:
+        try:
+            setup = setup_from(_setup_options(method, options), plan.workload.seq_len)
+        except InputError:
+            if method == main:
+                raise
+            yield method, None
+            continue
+        full = method == "full"
+        yield method, Running(
+            plan.model.id, arch, None if full else spec, () if full else pairs, NOTHING_WHOLE if full else whole,
+            setup, machine,
+        )  # fmt: skip
+
+
+def _memory(run: Running, found: MemoryEstimate, room: int | None) -> dict[str, Any]:
+    """The contract's entry of a method, with the fewest GPUs on which it fits."""
+    from .fewest import fewest_gpus
+
+    least = fewest_gpus(run, room) if room else None
+    said = {name: value for name, value in found.to_dict(room).items() if name != "moments"}
+    return {**said, "fewest": least.to_dict() if least else None}
+
+
 def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Plan:
-    """The plan with memory, time and cost."""
+    """The plan with memory, time, cost and serving."""
     from . import hardware
     from .cost import cost_of, list_price, own_price, run_time
-    from .running import Running, calibration_of, setup_from
+    from .running import calibration_of
 
     machine = None
     price = own_price(options["price"]) if options["price"] is not None else None
     given = calibration_of(options["calibration"])
     if options["gpu"] is not None:
         machine = hardware.cluster(
-            hardware.find(options["gpu"]), estimator.whole_number("gpus", options["gpus"]),
-            per_node=estimator.whole_number("gpus-per-node", options["gpus_per_node"]),
+            hardware.find(options["gpu"]), whole_number("gpus", options["gpus"]),
+            per_node=whole_number("gpus-per-node", options["gpus_per_node"]),
         )  # fmt: skip
-    room = machine.accelerator.memory_bytes if machine else None
-    spec = plan.adapter.spec
-    pairs = adapt(arch, spec)
-    whole = trained_whole(arch, spec, pairs)
     main: Method = "lora" if options["quantize"] in (None, "none") else "qlora"
     notices: list[Notice] = []
     memory: dict[str, Any] = {}
     time = cost = None
-    for method in METHODS:
-        full = method == "full"
+    for method, run in _runs(plan, arch, options, machine, main):
         try:
-            setup = setup_from(_setup_options(method, options), plan.workload.seq_len)
-            run = Running(
-                plan.model.id, arch, None if full else spec, () if full else pairs,
-                NOTHING_WHOLE if full else whole, setup, machine,
-            )  # fmt: skip
-            found = run.memory()
+            found = run.memory() if run else None
         except InputError:
             if method == main:
                 raise
-            memory[method] = None  # this method cannot be run so: the one that was asked for can
-            continue
-        memory[method] = {k: v for k, v in found.to_dict(room).items() if k != "moments"}
-        if method != main:
+            found = None
+        room = machine.accelerator.memory_bytes if machine else None
+        memory[method] = _memory(run, found, room) if run and found else None
+        if method != main or run is None or found is None:
             continue
         notices += found.notices
         step = run.time(given)
         if step is not None and machine is not None:
             notices += step.notices
-            time = run_time(step, _processed(plan), bool(given.measurements))
+            time = run_time(step, processed_tokens(plan), bool(given.measurements))
             asked = price or list_price(machine.accelerator)
             cost = cost_of(time, asked) if asked else None
-    return replace(
+    done = replace(
         plan, memory=memory, time=time.to_dict() if time else None, cost=cost.to_dict() if cost else None,
-        warnings=(*plan.warnings, *dict.fromkeys(notices)),
+        warnings=(*plan.warnings, *dict.fromkeys(notices)), sources=(*plan.sources, *_of_memory(options["trainer"])),
     )  # fmt: skip
+    return _with_serving(done, arch, machine, options) if machine else done
 
 
-def _processed(plan: Plan) -> int | None:
+def _of_memory(trainer: str | None) -> tuple[tuple[str, Source], ...]:
+    """Where the profile of a trainer and the constants of memory come from."""
+    from .memory.constants import sources
+
+    found = None if trainer is None else find(trainer)
+    claims = () if found is None else found.claims
+    return (*((f"trainer {trainer}: {claim.what}", claim.source) for claim in claims), *sources())
+
+
+def _with_serving(plan: Plan, arch: Architecture, machine: Cluster, options: Mapping[str, Any]) -> Plan:
+    """The plan with what serving its adapter takes."""
+    from .serving import SOURCE, serving
+
+    spec = plan.adapter.spec
+    rank = max((pair.rank for item in adapt(arch, spec) for pair in item.pairs), default=spec.rank)
+    found = serving(
+        arch,
+        plan.adapter.params,
+        rank,
+        machine,
+        tokens=plan.workload.seq_len,
+        quantize=options["quantize"] or "none",
+    )
+    if found is None:
+        return plan
+    return replace(plan, serving=found.to_dict(), sources=(*plan.sources, ("serving", SOURCE)))
+
+
+def processed_tokens(plan: Plan) -> int | None:
     """Tokens that the run processes; an episode is a sequence."""
     info, work = plan.information, plan.workload
     if info is None:
         return None
-    tokens = work.total_tokens if info.kind == "sft" else info.units * work.seq_len
+    tokens = work.total_tokens if info.kind != "rl" else info.units * work.seq_len
     return (tokens or info.units) * work.epochs
 
 
 def estimate(
     model: str | os.PathLike[str] | Mapping[str, Any] | None = None, *, rank: int = 32, alpha: float = 32,
     layers: str | Sequence[str] | None = None, targets: str | Sequence[str] | None = None,
-    experts: str = "scaled", seq_len: int | None = None, batch: int = 1, checkpointing: bool | str = False,
-    **options: Any,
+    experts: str = "scaled", seq_len: int | None = None, batch: int | None = None,
+    checkpointing: bool | str | None = None, **options: Any,
 ) -> Plan:  # fmt: skip
     """The Plan of a LoRA fine-tune of `model`: a name, a path, or a config as a mapping.
 
     The options are those of `lora-plan estimate`, by the same names: more of the adapter, the data, how it is run
-    (`precision`, `quantize`, `optimizer`, `sharding` ...) and on what (`gpu`, `gpus`, `price`). Raises a PlannerError
+    (`precision`, `quantize`, `optimizer`, `sharding` ..., or a `trainer` whose profile fills them) and on what
+    (`gpu`, `gpus`, `price`). Raises a PlannerError
     (InputError, ConfigError, UnknownModelError, HubError, UnsupportedArchitectureError) whose message says
     what to do.
     """
+    request = _given(dict(locals()))
     asked = {name: options.pop(name, usual) for name, usual in USUAL.items()}
-    layerwise = "layer" if checkpointing is True else checkpointing or "none"
+    sequences = 1 if batch is None else batch
+    how = _checkpointing(checkpointing, asked)
     try:
         plan = estimator.estimate(
             model, rank=rank, alpha=alpha, layers=layers, targets=targets, experts=experts, seq_len=seq_len,
-            batch=batch, checkpointing=layerwise != "none", **options,
+            batch=sequences, checkpointing=how != "none", **options,
         )  # fmt: skip
     except TypeError as error:
         raise _unknown(error, options) from error
+    plan = replace(plan, request=request)
     _, arch = estimator.load(
         estimator.model_of({"model": model, "adapter": options.get("adapter")}),
         options.get("trust_remote_code", False),
@@ -138,10 +201,28 @@ def estimate(
         )
         return replace(plan, warnings=(*plan.warnings, notice))
     try:
-        return _with_run(plan, arch, {**asked, "batch": batch, "checkpointing": layerwise})
+        return _with_run(plan, arch, {**asked, "batch": sequences, "checkpointing": how})
     except UnsupportedArchitectureError as error:
         notice = Notice("no-memory", f"Memory, time and cost are not estimated: {error}")
         return replace(plan, warnings=(*plan.warnings, notice))
+
+
+def _checkpointing(given: bool | str | None, asked: Mapping[str, Any]) -> str:
+    """Whether and how layers run again: as given, as the trainer has it, or not."""
+    method = "lora" if asked["quantize"] in (None, "none") else "qlora"
+    own = usual({"trainer": asked["trainer"], "method": method}, "checkpointing")
+    if isinstance(given, str):
+        return given
+    if given is None:
+        return own or "none"
+    return (own if own not in (None, "none") else "layer") if given else "none"
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a caller gave, by name: values that are not the usual ones, and every further option."""
+    named = {"rank": 32, "alpha": 32, "experts": "scaled", "checkpointing": None}
+    own = {name: value for name, value in values.items() if name != "options" and value != named.get(name)}
+    return {**own, **values["options"]}
 
 
 def _unknown(error: TypeError, options: Mapping[str, Any]) -> Exception:

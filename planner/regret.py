@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from . import facts
 from .errors import InputError
@@ -29,6 +30,10 @@ class Regret:
     high: float
     within_noise: bool
     extrapolated: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)

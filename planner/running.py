@@ -5,6 +5,7 @@ Shared by what needs a set-up outside an estimate: calibrating on a measured ste
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from .schema import Architecture
 from .setup import Setup, split_batch
 from .speed import NOTHING_MEASURED, Calibration, StepTime, step_time, time_gap, trained_params
 from .speed.calibration import read
+from .trainers import SETUP_FIELDS, filled, usual
 from .units import parse_count
 
 SPEC_DEFAULTS: dict[str, Any] = {
@@ -31,7 +33,6 @@ SPEC_DEFAULTS: dict[str, Any] = {
     "exclude_modules": None, "rank_pattern": None, "alpha_pattern": None, "modules_to_save": None, "bias": "none",
     "use_rslora": False, "adapter": None,
 }  # fmt: skip
-SETUP_FIELDS = tuple(Setup.__dataclass_fields__)
 SPLIT = ("tensor_parallel", "pipeline_parallel", "sequence_parallel")
 
 
@@ -91,7 +92,7 @@ def data_of(
     if asked.information is None:
         return None
     units, kind = asked.information.units, asked.information.kind
-    processed = asked.workload.total_tokens if kind == "sft" else units * seq_len
+    processed = asked.workload.total_tokens if kind != "rl" else units * seq_len
     return Data((processed or units) * asked.workload.epochs, units if kind == "sft" else None)
 
 
@@ -102,27 +103,42 @@ def calibration_of(value: str | os.PathLike[str] | Calibration | None) -> Calibr
     return value if isinstance(value, Calibration) else read(value)
 
 
+def _again(values: Mapping[str, Any], otherwise: str) -> str:
+    """How a trainer runs layers again, where it does."""
+    how = usual(values, "checkpointing")
+    return how if how not in (None, "none") else otherwise
+
+
 def setup_from(options: Mapping[str, Any], seq_len: int) -> Setup:
     """A set-up from options: `batch` sequences of a step over all GPUs, split over them and over micro-steps.
 
     `method` follows `quantize` where it is not given, `checkpointing` may be a flag, and several GPUs shard by
-    DDP (full
-    fine-tuning by FSDP) where `sharding` is not given.
+    DDP (full fine-tuning by FSDP) where neither `sharding` nor the trainer says otherwise. Fields that are not given
+    are those of the trainer's profile, else Setup's.
     """
     values = {name: value for name, value in options.items() if name in SETUP_FIELDS and value is not None}
     quantize = values.get("quantize", "none")
     method = values.setdefault("method", "lora" if quantize == "none" else "qlora")
     if method == "qlora" and quantize == "none":
-        values["quantize"] = "nf4"
+        values.pop("quantize", None)
     if isinstance(values.get("checkpointing"), bool):
-        values["checkpointing"] = "layer" if values["checkpointing"] else "none"
+        values["checkpointing"] = _again(values, "layer") if values["checkpointing"] else "none"
     gpus, accumulation = (count(n, values.get(n, 1)) for n in ("gpus", "accumulation"))
     alone = 1
     for name in SPLIT:
         alone *= count(name.replace("_", "-"), values.get(name, 1))
     copies = max(1, gpus // alone)
     if copies > 1:
-        values.setdefault("sharding", "fsdp" if method == "full" else "ddp")
+        values.setdefault("sharding", usual(values, "sharding") or ("fsdp" if method == "full" else "ddp"))
+    values = filled(values)
+    if method == "qlora":
+        values.setdefault("quantize", "nf4")
+    if copies == 1 and "sharding" not in options:
+        values.pop("sharding", None)
+    if values.get("sharding") == "fsdp-hybrid" and values.get("shard_size") is None:
+        spread = copies * count("sequence-parallel", values.get("sequence_parallel", 1))
+        inside = count("gpus-per-node", options.get("gpus_per_node") or hardware.GPUS_PER_NODE)
+        values["shard_size"] = math.gcd(spread, inside)  # a copy for each machine, where they divide
     micro = split_batch(
         count("batch", options.get("batch", 1)), data_parallel=copies, accumulation=accumulation
     )

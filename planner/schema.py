@@ -133,7 +133,8 @@ class Apply:
     """A weight matrix applied to a value.
 
     `length` says how many positions: those of the block ("sequence"), those of the cross-attended memory
-    ("memory"). `extra` adds positions (a padded convolution), `per` divides them (a strided one).
+    ("memory"). `extra` adds positions (a padded convolution), `per` divides them (a strided one), `times` multiplies
+    them (0 for what sees a fixed number, as the first token alone). `layer` is the matrix's where not the block's.
     `forward_only` marks work that no gradient reaches (an indexer behind a top-k). `groups` are those of a
     convolution. `at_least` positions are filled up to where the layer keeps a cache (no checkpointing).
     `bypassed`: the forward reads the weight past its module, so that an adapter on the module does no work.
@@ -153,6 +154,8 @@ class Apply:
     bypassed: bool = False
     all_experts: bool = False
     gradient_from: int = 0
+    times: int = 1
+    layer: int | None = None
 
 
 @dataclass(frozen=True)
@@ -286,6 +289,7 @@ class Architecture:
     notes: tuple[str, ...] = field(default=())
     built_by: str | None = None
     activation: str | None = None
+    bystanders: tuple[str, ...] = ()
 
     @cached_property
     def params(self) -> int:

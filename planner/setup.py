@@ -27,11 +27,15 @@ Optimizer = Literal[
 Checkpointing = Literal["none", "layer", "layer-offload"]
 AttentionKernel = Literal["eager", "sdpa", "flash"]
 Packing = Literal["full", "padded", "packed"]
-Loss = Literal["full", "shifted", "fused", "shifted-fused", "chunked"]
+Loss = Literal[
+    "full", "shifted", "shifted-late", "fused", "shifted-fused", "shifted-late-fused", "shifted-narrow",
+    "chunked", "split", "split-wide", "split-fused",
+]  # fmt: skip
 Quantize = Literal["none", "nf4", "nf4-double", "int8", "fp8"]
 Dtype = Literal["float32", "bfloat16", "float16"]
-Kernels = Literal["transformers", "fused", "liger", "unsloth", "compiled"]
+Kernels = Literal["transformers", "litgpt", "fused", "liger", "unsloth", "compiled"]
 Sharding = Literal["none", "ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp-hybrid"]
+FsdpUnits = Literal["pairs", "flat", "layers"]
 Offload = Literal["none", "optimizer", "parameters", "all"]
 OptimizerKernel = Literal["fused", "foreach", "loop"]
 
@@ -47,6 +51,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "adapter_dtype": get_args(Dtype),
     "kernels": get_args(Kernels),
     "sharding": get_args(Sharding),
+    "fsdp_units": get_args(FsdpUnits),
     "offload": get_args(Offload),
     "optimizer_kernel": get_args(OptimizerKernel),
 }
@@ -68,14 +73,22 @@ class Setup:
     too, as HF's Trainer does with bf16=True. `adapter_dtype` None: float32 under autocast (PEFT casts the adapter
     so), else that of the weights. `kernels`: whose elementwise code runs, which decides what it saves for the
     backward pass. `packing`: sequences are "full", or shorter ones are "padded" (attention gets a mask) or "packed"
-    together (documents kept apart by lengths under flash attention, by a mask otherwise). `upcast_small`:
+    together (documents kept apart by lengths under flash attention, by a mask otherwise). `lengths_vary`: batches
+    differ
+    in length (`seq_len` is the longest), so that the allocator keeps blocks of many sizes. `upcast_small`:
     norms and what is not quantised in float32, as PEFT's
-    prepare_model_for_kbit_training leaves them. `input_grads`: the embedding's output needs a gradient (HF switches
+    prepare_model_for_kbit_training leaves them; `upcast_norms`: norms alone (TRL's QLoRA before 1.0), which makes
+    the stream float32 all the same. `outputs_held`: the training loop keeps the model's output, logits among it,
+    until the backward pass has ended. `quantised_inputs_kept`: products with a quantised matrix keep what they read,
+    as bitsandbytes' 4-bit ones did before 0.43.2. `input_grads`: the embedding's output needs a gradient (HF switches
     it on with checkpointing); None follows checkpointing. `loss_chunk` tokens go through a chunked loss at a time.
     `optimizer_kernel`: how AdamW runs: fused (HF's Trainer), foreach (torch's default on CUDA) or a loop over
     tensors.
-    `shard_size` GPUs share one copy under "fsdp-hybrid". `offload` keeps states, or also parameters, in host
-    memory. `sequence_parallel` splits sequences (Ulysses, context parallelism). `trainer` names the profile that
+    `fsdp_units`: what FSDP gathers as a unit: "pairs", as PEFT's policy has it, each factor of each pair apart from
+    its layer, so that no layer is gathered while another runs; "flat", FSDP 1 with a layer in one flat parameter,
+    whose gradient is as large as the layer, frozen or not; "layers", FSDP 2.
+    `shard_size` GPUs share one copy under "fsdp-hybrid" (None: all). `offload` keeps states, or also parameters, in
+    host memory. `sequence_parallel` splits sequences (Ulysses, context parallelism). `trainer` names the profile that
     filled the fields and gives the overheads.
     """
 
@@ -89,6 +102,7 @@ class Setup:
     seq_len: int = 2048
     accumulation: int = 1
     packing: Packing = "full"
+    lengths_vary: bool = False
     loss: Loss = "full"
     loss_chunk: int = 4096
     quantize: Quantize = "none"
@@ -97,11 +111,15 @@ class Setup:
     kernels: Kernels = "transformers"
     lora_dropout: float = 0.0
     upcast_small: bool = False
+    upcast_norms: bool = False
+    outputs_held: bool = False
+    quantised_inputs_kept: bool = False
     input_grads: bool | None = None
     optimizer_kernel: OptimizerKernel = "fused"
     optimizer_in_backward: bool = False
     gpus: int = 1
     sharding: Sharding = "none"
+    fsdp_units: FsdpUnits = "pairs"
     shard_size: int | None = None
     tensor_parallel: int = 1
     pipeline_parallel: int = 1

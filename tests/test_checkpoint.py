@@ -351,9 +351,9 @@ def test_only_headers_are_read(tmp_path: Path) -> None:
         "num_hidden_layers": 1,
     }
     write(tmp_path / "model.safetensors", {"model.embed_tokens.weight": ("F32", (2**17, 2**15))})
-    start = time.monotonic()
+    start = time.process_time()
     found, _ = said(tmp_path, build(config))
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
     assert found is not None and found.params == 2**32 and found.bytes == 2**34
 
 

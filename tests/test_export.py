@@ -14,6 +14,7 @@ import planner
 from planner import PlannerError, estimate, export
 from planner.cli.main import cli
 from planner.errors import InputError
+from planner.exports import peft_config
 
 from . import oracle
 from .test_peft import MODELS
@@ -33,6 +34,18 @@ GEMMA3: dict[str, Any] = {
     "text_config": {"model_type": "gemma3_text", "hidden_size": 16, "intermediate_size": 22, "num_hidden_layers": 2,
                     "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "vocab_size": 40,
                     "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
+}  # fmt: skip
+# Built by transformers, with a head at the top whose name modules below bear, too; with two tables on one weight.
+GIT: dict[str, Any] = {
+    "model_type": "git", "architectures": ["GitForCausalLM"], "hidden_size": 16, "intermediate_size": 22,
+    "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 40, "max_position_embeddings": 64,
+    "vision_config": {"hidden_size": 16, "intermediate_size": 22, "num_hidden_layers": 1, "num_attention_heads": 2,
+                      "image_size": 16, "patch_size": 8},
+}  # fmt: skip
+PROPHETNET: dict[str, Any] = {
+    "model_type": "prophetnet", "architectures": ["ProphetNetForConditionalGeneration"], "hidden_size": 16,
+    "encoder_ffn_dim": 22, "num_encoder_layers": 1, "num_encoder_attention_heads": 2, "decoder_ffn_dim": 22,
+    "num_decoder_layers": 2, "num_decoder_attention_heads": 2, "vocab_size": 40, "max_position_embeddings": 64,
 }  # fmt: skip
 CASES: list[tuple[str, dict[str, Any]]] = [
     *((name, {"layers": "all", "experts": "none"}) for name in MODELS),
@@ -60,11 +73,16 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("vision", {"layers": "vision"}),
     ("vision", {"layers": "all-linear"}),
     ("vision", {"layers": "mlp,projector", "modules_to_save": "patch_embed"}),
+    ("git", {"layers": "all"}),
+    ("git", {"layers": "unembedding,embedding", "rank_pattern": "output=3"}),
+    ("prophetnet", {"layers": "embedding,unembedding"}),
+    ("prophetnet", {"layers": "attention", "layers_to_transform": 0}),
 ]  # fmt: skip
 
 
 def config_of(name: str) -> dict[str, Any]:
-    return {"vision": VISION, "gemma3": GEMMA3}.get(name) or MODELS[name]
+    own = {"vision": VISION, "gemma3": GEMMA3, "git": GIT, "prophetnet": PROPHETNET}
+    return own.get(name) or MODELS[name]
 
 
 def peft_count(config: dict[str, Any], folder: Path) -> tuple[int, str]:
@@ -112,25 +130,27 @@ def test_what_peft_cannot_train_is_refused_with_the_nearest(
     assert not (tmp_path / "x").exists()
 
 
-def test_the_nearest_that_an_error_names_trains_its_count(tmp_path: Path) -> None:
+@pytest.mark.parametrize("experts", ["scaled", "per-expert", "shared-outer"])
+@pytest.mark.parametrize("name", ["qwen3_moe", "mixtral", "gpt_oss", "deepseek_v3"])
+def test_the_nearest_that_an_error_names_trains_its_count(name: str, experts: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        export("peft", MODELS["qwen3_moe"], rank=4, layers="all")
+        export("peft", MODELS[name], rank=4, layers="all", experts=experts)
     words = str(caught.value).split()
     said = {
         words[i].strip("-").replace("-", "_"): words[i + 1].rstrip(".")
         for i, w in enumerate(words)
         if w[:2] == "--"
     }
-    export("peft", MODELS["qwen3_moe"], rank=4, output=tmp_path, **said)
-    trainable, _ = peft_count(MODELS["qwen3_moe"], tmp_path)
+    export("peft", MODELS[name], rank=4, output=tmp_path, **said)
+    trainable, _ = peft_count(MODELS[name], tmp_path)
     assert f"{trainable:,} parameters" in str(caught.value)
 
 
 def test_scales_follow_the_options() -> None:
-    plain = export("peft", MODELS["qwen3_moe"], rank=4, alpha=6, layers="all-linear", experts="peft")
+    plain = peft_config(MODELS["qwen3_moe"], rank=4, alpha=6, layers="all-linear", experts="peft")
     assert plain["alpha_pattern"] == {r"model\.layers\.\d+\.mlp\.experts\.gate_up_proj": 12}
-    named = export(
-        "peft", MODELS["llama"], alpha=8, alpha_pattern={"q_proj": 3}, targets="q_proj,v_proj", rank=2
+    named = peft_config(
+        MODELS["llama"], alpha=8, alpha_pattern={"q_proj": 3}, targets="q_proj,v_proj", rank=2
     )
     assert named["alpha_pattern"] == {r"model\.layers\.\d+\.self_attn\.q_proj": 3}
     assert (named["r"], named["lora_alpha"], named["task_type"]) == (2, 8, "CAUSAL_LM")
@@ -170,7 +190,7 @@ def test_the_command_prints_or_writes(tmp_path: Path) -> None:
 
 def test_unknown_names_are_input_errors() -> None:
     with pytest.raises(InputError, match="peft"):
-        export("axolotl", MODELS["llama"])
+        export("pefft", MODELS["llama"])
     with pytest.raises(InputError, match="layers"):
         export("peft", MODELS["llama"], layer="all")
     assert planner.export is export

@@ -45,14 +45,14 @@ def config_of(model: str) -> dict[str, Any]:
 
 def survives(config: Any, **options: Any) -> None:
     """Either an answer or one of our errors, in one line, within two seconds."""
-    start = time.perf_counter()
+    start = time.process_time()  # of this process: other work on the machine counts nothing
     message = ""
     try:
         estimate(config, rank=1, **options).to_dict()
     except PlannerError as error:
         message = str(error)
     assert "\n" not in message.strip() and len(message) < 2000
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 @st.composite

@@ -23,15 +23,16 @@ LAYERS = (
     "errors fact_types schema setup units version",
     "moments",
     "facts",
+    "trainers",
     "architecture",
     "stored",
     "adapter",
     "flops memory capacity hardware information learning_rate regret",
-    "speed cost dataset",
-    "plan notices",
+    "speed cost dataset given ranks serving",
+    "tables plan notices",
     "estimator",
     "running",
-    "search measuring comparing planning",
+    "search measuring comparing fewest planning",
     "simulate validate exports report",
     "__init__",
     "web",
@@ -40,26 +41,34 @@ LAYERS = (
 
 # Where each package from outside may be imported, as prefixes of module names. No other package may be.
 HEAVY = "architecture.meta simulate validate"
-TABLES = "learning_rate.sweep learning_rate.fit dataset report"
+TABLES = "learning_rate.sweep learning_rate.sweep_file learning_rate.fit dataset report"
 ALLOWED = {
     "torch": HEAVY,
     "transformers": HEAVY,
     "peft": HEAVY,
     "accelerate": HEAVY,
     "filelock": "validate",
+    "ray": "validate.executors.cluster",
     "numpy": f"{TABLES} {HEAVY} search.screen search.select learning_rate.figure",
     "scipy": TABLES,
-    "pandas": f"{TABLES} learning_rate.figure",
+    "pandas": f"{TABLES} tables learning_rate.figure",
     "matplotlib": "report learning_rate.figure",
     "typst": "report",
     "click": "cli",
     "rich": "cli",
     "huggingface_hub": "architecture.hub dataset",
+    "yaml": "exports.reading",
     "tomli": "facts",
     "gradio": "web.page web.server",
     "fastapi": "web.server",
     "starlette": "web.server",
     "uvicorn": "web.server",
+    "datasets": "dataset.hub",
+    "jinja2": "dataset",
+    "orjson": "dataset",
+    "pyarrow": "dataset.tables",
+    "tokenizers": "dataset",
+    "zstandard": "dataset",
 }
 
 
@@ -181,7 +190,10 @@ def loaded(code: str) -> set[str]:
     return {name.partition(".")[0] for name in run.stderr.split()}
 
 
-NEVER = {"torch", "transformers", "peft", "accelerate", "numpy", "scipy", "pandas", "matplotlib", "typst"}
+NEVER = {
+    "torch", "transformers", "peft", "accelerate", "numpy", "scipy", "pandas", "matplotlib", "typst", "datasets",
+    "jinja2", "orjson", "pyarrow", "tokenizers", "zstandard",
+}  # fmt: skip
 MODEL = "meta-llama/Llama-3.1-8B"
 THROUGH_CLI = """
 from planner.cli import main

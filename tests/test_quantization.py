@@ -298,7 +298,7 @@ def test_bad_fields_are_clear_errors(quantisation: Any) -> None:
     ["(a+)+$", "(.*)*x", ".*" * 30 + "x", "(", "[", "a{99999999999}", "(?=a)", r"(a)\1", "x" * 900 + "*"],
 )
 def test_hostile_patterns_end_soon(pattern: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     for quantisation in (
         {"quant_method": "fp8", "modules_to_not_convert": [pattern] * 1000},
         {
@@ -310,4 +310,4 @@ def test_hostile_patterns_end_soon(pattern: str) -> None:
     ):
         with contextlib.suppress(PlannerError):
             kept(quantisation, {**LLAMA, "num_hidden_layers": 200})
-    assert time.monotonic() - start < 4
+    assert time.process_time() - start < 4

@@ -320,10 +320,10 @@ def test_a_huge_file_is_refused_at_once(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     with path.open("wb") as file:
         file.truncate(2 * 10**9)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ConfigError, match="2,000 MB, so it is not a config"):
         resolve(path)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 def test_pipes_devices_and_loops_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,21 @@ BAD = {
     "missing column": (GOOD.replace(",loss", ",los"), "no column loss"),
     "missing family": (GOOD.replace("family", "fam"), "no column family"),
     "duplicate header": (GOOD.replace("rank,", "lr,", 1), "column lr.*each column once"),
-    "semicolons": (GOOD.replace(",", ";"), "separated by commas"),
+    "a thousand with a comma": (
+        edited(2, "2048", "2.000").replace(",", ";").replace(".", ","),
+        "line 2, column hidden_size: found '2,000'",
+    ),
+    "a blank first line": ("\n" + GOOD, "first line is blank"),
+    "a word for a rate": (edited(5, "1e-5", "1,5e-4"), "line 5"),
+    "an open quotation": (edited(3, "0.8", '"0.8'), "quotation mark that is not closed"),
+    "another word for the loss": (GOOD.replace(",loss", ",eval_loss"), "Rename eval_loss to loss"),
+    "another word for the rate": (GOOD.replace(",lr,", ",learning_rate,"), "Rename learning_rate to lr"),
+    "out of memory": (edited(5, "0.85", "OOM"), "line 5, column loss: found 'OOM'.*diverged or missing"),
+    "a quoted decimal comma": (edited(5, "0.85", '"0,85"'), "line 5, column loss: found '0,85'.*semicolons"),
+    "a status against the loss": (
+        GOOD.replace("loss\n", "loss,status\n").replace("0.9\n", "diverged,ok\n"),
+        "line 2, column status: found 'ok', expected diverged",
+    ),
     "negative rate": (edited(3, "3e-4", "-3e-4"), "line 3, column lr.*-0.0003.*positive"),
     "zero rate": (edited(3, "3e-4", "0"), "line 3, column lr"),
     "empty rate": (edited(3, "3e-4", ""), "line 3, column lr"),
@@ -102,6 +117,33 @@ BAD = {
         "line 2, column status.*Did you mean diverged",
     ),
 }  # fmt: skip
+
+
+SPELLINGS = {
+    "semicolons": GOOD.replace(",", ";"),
+    "semicolons and decimal commas": GOOD.replace(",", ";").replace(".", ","),
+    "tabs": GOOD.replace(",", "\t"),
+    "tabs and decimal commas": GOOD.replace(",", "\t").replace(".", ","),
+    "another case": GOOD.replace(HEAD, HEAD.upper()),
+    "a byte-order mark": "\ufeff" + GOOD,
+    "carriage returns": GOOD.replace("\n", "\r\n"),
+    "quotation marks": "\n".join(",".join(f'"{x}"' for x in line.split(",")) for line in GOOD.splitlines()),
+}
+
+
+@pytest.mark.parametrize("case", SPELLINGS)
+def test_other_spellings_are_the_same_sweep(case: str, tmp_path: Path) -> None:
+    found = read_sweep(write(tmp_path, SPELLINGS[case])).runs.drop(columns="line")
+    pd.testing.assert_frame_equal(found, read_sweep(write(tmp_path, GOOD)).runs.drop(columns="line"))
+
+
+def test_words_for_a_loss_in_a_file_with_decimal_commas(tmp_path: Path) -> None:
+    text = edited(5, "0.85", "Diverged").replace(",", ";").replace(".", ",")
+    runs = read_sweep(write(tmp_path, text)).runs
+    assert runs["status"].iloc[2] == "diverged" and math.isnan(runs["loss"].iloc[2])
+    assert list(runs["loss"].iloc[:2]) == [0.9, 0.8]
+    missing = read_sweep(write(tmp_path, edited(5, "0.85", "missing"))).runs
+    assert missing["status"].iloc[2] == "missing"
 
 
 @pytest.mark.parametrize("case", BAD, ids=str)

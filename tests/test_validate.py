@@ -16,6 +16,7 @@ from planner.cli.main import cli
 from planner.errors import InputError, PlannerError
 from planner.validate import records, validate
 from planner.validate.claims import IDS, Setting, against, claim, claims
+from planner.validate.claims.c03 import width_exponent
 from planner.validate.claims.c17 import regret_percent, regrets
 from planner.validate.grid import Cell, rate, wanted
 from planner.validate.records import RecordError, RunConfig, RunRecord
@@ -157,7 +158,7 @@ def test_two_workers_share_a_sweep(tmp_path: Path) -> None:
 
 
 def test_the_page_of_evidence_follows_from_the_records() -> None:
-    assert write_evidence.PAGE.read_text(encoding="utf-8") == write_evidence.page(write_evidence.unpack(), 3)
+    assert write_evidence.main(["--check"]) == 0
 
 
 def test_regret_of_the_law_by_hand() -> None:
@@ -242,7 +243,7 @@ def test_the_command_prints_json_and_verdicts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [["C99"], ["C1", "--budget", "soon"], ["C1", "--model", "tinny"], ["C19", "--executor", "ray"]]
+    "wrong", [["C99"], ["C1", "--budget", "soon"], ["C1", "--model", "tinny"], ["C19", "--executor", "slurm"]]
 )
 def test_bad_input_is_one_line(wrong: list[str], tmp_path: Path) -> None:
     with pytest.raises(InputError) as found:
@@ -261,3 +262,11 @@ def test_without_torch_one_sentence_names_the_extra(tmp_path: Path) -> None:
     )
     assert run.returncode == 2 and run.stdout == ""
     assert "lora-plan[validate]" in run.stderr and len(run.stderr.strip().splitlines()) == 1
+
+
+def test_the_exponent_of_width_is_the_one_put_in() -> None:
+    widths = {"micro": 32, "tiny": 64, "mini": 128}
+    planted = {name: [0.5 * math.log(width) + seed for seed in (0.0, 1.0)] for name, width in widths.items()}
+    found = width_exponent(planted)
+    assert found is not None and found["value"] == pytest.approx(0.5) and found["low"] == pytest.approx(0.5)
+    assert width_exponent({"tiny": [1.0, 2.0]}) is None

@@ -1,18 +1,21 @@
 """Whether planted laws come back: coverage of the 90% intervals, bias and error of every constant.
 
-    python tools/check_recovery.py [--repeats 200] [--only NAME] [--form auto]
+    python tools/check_recovery.py [--repeats 200] [--only NAME] [--form auto] [--write]
 
 Sweeps are made from known constants (tools/plant_sweep.py) with noise as measured between repeated runs of the
 shipped sweep (0.02%) and larger, missing runs, divergence, optima at the ends of the grid, and models that lie off
 the law; each is fitted with the planted form (--form auto: as `lora-plan fit` does by default). A coverage of 85 to
-95% over 200 repeats is what 90% intervals should show (its own standard error is 2 points)."""
+95% over 200 repeats is what 90% intervals should show (its own standard error is 2 points). --write puts the table
+into docs/learning_rate.md."""
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools.plant_sweep import Planted, plant
 
-FACTORS = ("base", "m_lora")
+FACTORS = ("base", "m_lora", "base_lora", "family")
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "learning_rate.md"
+BLOCK = re.compile(r"(<!-- recovery -->\n).*?(<!-- end -->)", re.DOTALL)
+FAMILY_BLOCK = re.compile(r"(<!-- recovery: families -->\n).*?(<!-- end -->)", re.DOTALL)
 SCENARIOS = {
     "measured noise": Planted(),
     "twice the noise, models off the law by 10%": Planted(noise=0.0005, spread=0.1),
@@ -34,11 +40,34 @@ SCENARIOS = {
     "eight times the noise, three seeds": Planted(noise=0.002, seeds=3),
     "half the runs missing, 20 models": Planted(models=20, missing=0.5),
     "steeper above than below": Planted(skew=0.0015),
+    "six models": Planted(models=6),
 }
+
+
+# Like the shipped sweep: 28 models of 7 families, LoRA at four ranks, its grid; families differ by a factor of 1.2.
+MULTIPLIERS = dict(
+    zip("abcdefg", np.exp(0.2 * np.array([-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5])), strict=True)
+)
+SHIPPED_LIKE = Planted(
+    base=5e-5, m_lora=10.0, model_pow=dict.fromkeys("abcdefg", 0.0), family=MULTIPLIERS, rank_pow=0.0,
+    rank_sat_pow=0.55, models=28, methods=("lora",), ranks=(1, 4, 16, 64), rates=(4e-6, 1e-5, 3e-5, 1e-4, 3e-4),
+)  # fmt: skip
+FAMILY_SCENARIOS = {
+    "models on the law": SHIPPED_LIKE,
+    "models off the law by 25%, as in the shipped sweep": replace(SHIPPED_LIKE, spread=0.25),
+}
+
+
+def is_factor(name: str) -> bool:
+    """Whether a constant multiplies the rate: its error is relative."""
+    return name.split()[0] in FACTORS
 
 
 def truths(law: Planted) -> dict[str, float]:
     """The planted constants by name."""
+    if law.family:
+        own = {f"family {name}": value for name, value in law.family.items()}
+        return {"base_lora": law.base * law.m_lora, "rank_sat_pow": law.rank_sat_pow, **own}
     families = {f"model_pow {name}": value for name, value in law.model_pow.items()}
     own = {"base": law.base, "m_lora": law.m_lora, "lora_pow": law.lora_pow, "rank_pow": law.rank_pow}
     return {**own, **families}
@@ -73,12 +102,47 @@ def recover(law: Planted, repeats: int, form: str, draws: int = 300) -> tuple[pd
             inside[name][i] = one.low <= value <= one.high
     rows = []
     for name, value in truth.items():
-        error = values[name] / value - 1 if name in FACTORS else values[name] - value
+        error = values[name] / value - 1 if is_factor(name) else values[name] - value
         rows.append({
             "constant": name, "planted": value, "mean": values[name].mean(), "bias": error.mean(), "sd": error.std(),
             "within_0.03": float((np.abs(error) <= 0.03).mean()), "coverage": float(inside[name].mean()),
         })  # fmt: skip
     return pd.DataFrame(rows), forms
+
+
+def line(name: str, table: pd.DataFrame) -> str:
+    """A row of the page: for each constant how often its interval holds it, and the spread of its errors."""
+    cells = []
+    for row in table.itertuples():
+        size = f"{100 * row.sd:.1f}%" if is_factor(str(row.constant)) else f"{row.sd:.3f}"
+        cells.append(f"{100 * row.coverage:.0f}%, {size}")
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def family_line(name: str, table: pd.DataFrame) -> str:
+    """A row of the page on families: base, rank, all families together, the two outermost."""
+    own = table[table["constant"].str.startswith("family")]
+    outer = own.iloc[[0, -1]]
+    both = [f"{100 * part['coverage'].mean():.0f}%, {100 * part['sd'].mean():.1f}%" for part in (own, outer)]
+    first = line(name, table[~table["constant"].str.startswith("family")])
+    return f"{first} {' | '.join(both)} |"
+
+
+def write_families(results: Mapping[str, pd.DataFrame]) -> None:
+    """Put the table on families into the page."""
+    head = ["| setting | base_lora | rank_sat_pow | families | the two outermost |", "|---|---|---|---|---|"]
+    made = "\n".join([*head, *(family_line(name, table) for name, table in results.items())])
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(FAMILY_BLOCK.sub(lambda found: f"{found[1]}{made}\n{found[2]}", text), encoding="utf-8")
+
+
+def write(results: Mapping[str, pd.DataFrame]) -> None:
+    """Put the table into the page."""
+    constants = list(next(iter(results.values()))["constant"])
+    head = [f"| setting | {' | '.join(constants)} |", "|---" * (len(constants) + 1) + "|"]
+    made = "\n".join([*head, *(line(name, table) for name, table in results.items())])
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(BLOCK.sub(lambda found: f"{found[1]}{made}\n{found[2]}", text), encoding="utf-8")
 
 
 def main() -> None:
@@ -89,14 +153,22 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--only", help="a scenario whose name contains this")
     parser.add_argument("--form", default="article+lora_pow+rank_pow")
+    parser.add_argument("--write", action="store_true", help="put the table into the page")
     options = parser.parse_args()
-    for name, law in SCENARIOS.items():
+    results: dict[str, pd.DataFrame] = {}
+    for name, law in (SCENARIOS | FAMILY_SCENARIOS).items():
         if options.only and options.only not in name:
             continue
-        table, forms = recover(law, options.repeats, options.form)
+        form = "family+rank_sat" if law.family and options.form != "auto" else options.form
+        table, forms = recover(law, options.repeats, form)
         print(f"{name} ({options.repeats} sweeps; forms {dict(forms)})")
         print(table.to_string(index=False, float_format=lambda v: f"{v:.4g}"), flush=True)
         print()
+        results[name] = table
+    if options.write and not options.only:
+        write({name: results[name] for name in SCENARIOS})
+    if options.write:
+        write_families({name: results[name] for name in FAMILY_SCENARIOS})
 
 
 if __name__ == "__main__":

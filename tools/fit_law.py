@@ -10,15 +10,16 @@ reads. With --check nothing is written, and the exit code is 1 where the block d
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 
 from planner import facts
-from planner.learning_rate.fit import Estimate, FitResult, fit
+from planner.learning_rate.fit import FitResult, fit
+from planner.learning_rate.fit.as_law import constants, regrets
 from planner.learning_rate.lookup import DEFAULT_LAW
 
 BEGIN = "# >>> written by tools/fit_law.py\n"
 END = "# <<<\n"
-MULTIPLIER = 10.0
 
 
 def number(value: float) -> str:
@@ -36,37 +37,24 @@ def block(result: FitResult) -> str:
     """The [[law]] of a fit whose form is family+rank_sat."""
     if result.form != "family+rank_sat":
         raise SystemExit(f"the best form is {result.form}; teach lookup.py to evaluate it first")
-    coefficients = result.coefficients
-    families = [name[7:-1] for name in coefficients if name.startswith("family[")]
-    base = result.terms["base_lora"]
-    family = result.terms["family"]
-    assert isinstance(base, Estimate)
-    assert isinstance(family, dict)
+    law, regret = constants(result), regrets(result)
     cells = result.to_frame()
-    regret: dict[str, float] = {}
-    for name, found in (("left_out", "leave_one_model_out"), ("family_out", "leave_one_family_out")):
-        for kind, suffix in (("quadratic", ""), ("log-linear", "_log_linear")):
-            one = result.scored[kind][found]
-            assert one is not None
-            regret[f"{name}_mean{suffix}"] = one.mean
-            if not suffix:
-                regret |= {f"{name}_median": one.median, f"{name}_p90": one.p90, f"{name}_max": one.max}
-    spread = {name: value for name, value in result.spread.items() if value is not None}
-    covariance = "\n".join(f'"{one}" = {table(dict(row))}' for one, row in result.covariance.items())
+    covariance = "\n".join(f'"{one}" = {table(dict(row))}' for one, row in law["covariance"].items())
     text = f"""\
 [[law]]
 id = "{DEFAULT_LAW}"
 title = "Our fit to the shipped sweep: family, partially pooled, and a rank that levels off"
 status = "complete"
 form = "lr = base * (lora_multiplier if LoRA else 1) * multiplier[family] * (((1 + 8/32) / (1 + 8/rank)) ** rank_sat_pow if LoRA else 1)"
-base = {number(base.value / MULTIPLIER)}
-lora_multiplier = {number(MULTIPLIER)}
+base = {number(law["base"])}
+lora_multiplier = {number(law["lora_multiplier"])}
 reference_width = 2000
 lora_pow = 0.0
-rank_sat_pow = {number(coefficients["rank_sat_pow"])}
+rank_sat_pow = {number(law["rank_sat_pow"])}
 population = true
-multipliers = {table({name: family[name].value for name in families})}
-spread = {table(spread)}
+families = {json.dumps(law["families"])}
+multipliers = {table(law["multipliers"])}
+spread = {table(law["spread"])}
 ranges = {{ hidden_size = [{cells["hidden_size"].min()}, {cells["hidden_size"].max()}], rank = [{cells["rank"].min()}, {cells["rank"].max()}], batch = [128, 128], steps = [780, 780] }}
 fitted_on = "{result.n_models} models of {result.n_families} families, {result.n_sweeps} cells of model and rank: Tulu 3 SFT, batch 128, 780 steps, alpha 32, LoRA only"
 regret_percent = {table(regret)}

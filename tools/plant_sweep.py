@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from planner.learning_rate.law import rank_feature
+
 
 @dataclass(frozen=True)
 class Planted:
@@ -22,6 +24,8 @@ class Planted:
     model_pow: dict[str, float] = field(default_factory=lambda: {"llama": 0.781, "qwen": 0.0775})
     lora_pow: float = 0.0
     rank_pow: float = 0.1
+    rank_sat_pow: float = 0.0
+    family: dict[str, float] = field(default_factory=dict)
     models: int = 14
     ranks: tuple[int, ...] = (4, 32, 128)
     methods: tuple[str, ...] = ("lora", "full")
@@ -40,7 +44,9 @@ def best_rate(law: Planted, family: str, width: int, method: str, rank: int) -> 
     """The planted law's rate."""
     lora = method == "lora"
     rate: float = law.base * (2000 / width) ** (law.model_pow[family] + (law.lora_pow if lora else 0.0))
-    return rate * (law.m_lora * (rank / 32) ** law.rank_pow if lora else 1.0)
+    rate *= law.family.get(family, 1.0)
+    low = float(np.exp(law.rank_sat_pow * rank_feature(rank))) if lora else 1.0
+    return rate * (law.m_lora * (rank / 32) ** law.rank_pow * low if lora else 1.0)
 
 
 def plant(law: Planted, seed: int) -> pd.DataFrame:

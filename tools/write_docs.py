@@ -3,7 +3,8 @@
     python tools/write_docs.py [--check]
 
 A fenced block after `<!-- output: ARGUMENTS -->` holds what `lora-plan ARGUMENTS` prints at 80 columns.
-docs/cli.md is written whole, from every command's --help.
+docs/cli.md is written whole, from every command's --help. A table between `<!-- tried: NAME -->` and
+`<!-- end -->` is one of tools/export_tables.py.
 """
 
 from __future__ import annotations
@@ -13,21 +14,37 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
 from click.testing import CliRunner
 
 from planner.cli.main import COMMANDS, cli
+from tools.export_tables import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- output: (?P<arguments>[^\n]*?) -->\n\n?```text\n).*?(```\n)", re.DOTALL)
 
 
+TABLE = re.compile(r"(<!-- tried: (?P<name>\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+@contextmanager
+def _in_root() -> Iterator[None]:
+    """In the checkout, whose files the pages name."""
+    before = Path.cwd()
+    os.chdir(ROOT)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
 def output_of(arguments: str) -> str:
     """What the command prints, as a plain terminal of 80 columns shows it."""
     env = {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}
-    with mock.patch.dict(os.environ, env):
+    with mock.patch.dict(os.environ, env), _in_root():
         result = CliRunner(env=env).invoke(cli, arguments.split(), prog_name="lora-plan", terminal_width=80)
     if result.exit_code != 0:
         raise SystemExit(f"lora-plan {arguments} failed: {result.output} {result.exception!r}")
@@ -35,8 +52,9 @@ def output_of(arguments: str) -> str:
 
 
 def with_outputs(text: str) -> str:
-    """The text with every output block made anew."""
-    return BLOCK.sub(lambda found: found[1] + output_of(found["arguments"]) + found[3], text)
+    """The text with every output block and every table made anew."""
+    text = BLOCK.sub(lambda found: found[1] + output_of(found["arguments"]) + found[3], text)
+    return TABLE.sub(lambda found: f"{found[1]}\n{TABLES[found['name']]()}\n{found[3]}", text)
 
 
 def cli_reference() -> str:

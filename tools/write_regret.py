@@ -2,9 +2,9 @@
 
     python tools/write_regret.py [--check]
 
-Every rule is scored on the same cells by both interpolations; ours, and the best constant, are predicted for each
-model from the others. Blocks of the page between marks are written anew; --check writes nothing and exits 1 where
-they differ."""
+Every rule is scored on the same cells by both interpolations and, without any, at the nearest rate that was run; ours
+and the best constant are predicted for each model from the others. Blocks of the page between marks are written anew;
+--check writes nothing and exits 1 where they differ."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -19,9 +20,9 @@ import numpy as np
 
 from planner import facts
 from planner.learning_rate.fit import FitResult, fit
-from planner.learning_rate.fit.cells import Floats, make_cells
+from planner.learning_rate.fit.cells import DIVERGED_REGRET, Floats, make_cells
 from planner.learning_rate.fit.compare import Data, fit_form
-from planner.learning_rate.fit.curves import INTERPOLATIONS
+from planner.learning_rate.fit.curves import INTERPOLATIONS, Interpolation, make_curves
 from planner.learning_rate.fit.forms import parse_form
 from planner.learning_rate.lookup import look_up
 from planner.learning_rate.sweep import read_sweep
@@ -49,14 +50,14 @@ def published(which: str) -> Floats:
     table = data().cells.table
     rates = []
     for model, width in zip(table["model"].astype(str), table["hidden_size"], strict=True):
-        found = look_up(model_id=model, model_type="", hidden_size=int(width), named=True, law_id=TINKER)
+        found = look_up(model_id=model, model_type="", hidden_size=int(width), named=True, law=TINKER)
         if found.value is None and which == "all":
             found = look_up(
                 model_id=model,
                 model_type="",
                 hidden_size=int(width),
                 named=True,
-                law_id=TINKER,
+                law=TINKER,
                 family="qwen",
             )
         rates.append(np.nan if found.value is None else np.log(found.value))
@@ -97,6 +98,52 @@ def rules() -> Iterator[tuple[str, Floats, str]]:
     yield "tinker-cookbook, Qwen's exponent for the families it refuses", published("all"), "as published"
 
 
+def rounded(x: Floats) -> Floats:
+    """The measured regret of each cell, in percent, at the rate that was run nearest to log rate x; 100 where that
+    run diverged. Nothing is interpolated."""
+    cells = data().cells
+    lowest = np.minimum.reduceat(cells.loss, cells.start[:-1])
+    found = np.empty(cells.n)
+    for cell in range(cells.n):
+        points = slice(cells.start[cell], cells.start[cell + 1])
+        rates = np.append(cells.x[points], cells.wall[cell])
+        regret = np.append((cells.loss[points] / lowest[cell] - 1) * 100, DIVERGED_REGRET)
+        found[cell] = regret[np.argmin(np.abs(rates - x[cell]))]
+    return found
+
+
+def interpolation_errors(kind: Interpolation) -> Floats:
+    """Errors, in percent of the loss, of reading each finished rate that has others on both sides, in cells of at
+    least four, from the other rates of its cell."""
+    cells = data().cells
+    inner = [
+        (cell, point) for cell in range(cells.n) if cells.start[cell + 1] - cells.start[cell] >= 4
+        for point in range(cells.start[cell] + 1, cells.start[cell + 1] - 1)
+    ]  # fmt: skip
+    errors = []
+    for cell, point in inner:
+        keep = np.arange(len(cells.x)) != point
+        start = cells.start - (np.arange(cells.n + 1) > cell)
+        others = replace(cells, start=start, x=cells.x[keep], loss=cells.loss[keep], runs=cells.runs[keep])
+        curves = make_curves(others, kind)
+        at = curves.low.copy()
+        at[cell] = cells.x[point]
+        read = curves.best_loss[cell] * (1 + curves.value(at)[cell] / 100)
+        errors.append((read / cells.loss[point] - 1) * 100)
+    return np.array(errors)
+
+
+def interpolations_table() -> list[str]:
+    """How well each interpolation reads rates that were run and left out."""
+    lines = ["| interpolation | rates | mean error | mean size | 90% below |", "|---|---|---|---|---|"]
+    for kind in INTERPOLATIONS:
+        found = interpolation_errors(kind)
+        size = np.abs(found)
+        figures = f"{found.mean():+.2f} | {size.mean():.2f} | {np.quantile(size, 0.9):.2f}"
+        lines.append(f"| {kind} | {len(found)} | {figures} |")
+    return lines
+
+
 def row(name: str, x: Floats, basis: str, keep: np.ndarray) -> str:
     """One line of the table, over the cells that `keep` marks."""
     curves = data().fit_curves
@@ -104,6 +151,8 @@ def row(name: str, x: Floats, basis: str, keep: np.ndarray) -> str:
     for kind in INTERPOLATIONS:
         regret = data().regret(x, kind)[keep]
         parts += [f"{abs(regret.mean()):.3f}", f"{np.quantile(regret, 0.9):.2f}", f"{regret.max():.2f}"]
+    regret = rounded(x)[keep]
+    parts += [f"{regret.mean():.3f}", f"{np.quantile(regret, 0.9):.2f}", f"{regret.max():.2f}"]
     outside = int(((x < curves.low - 1e-9) | (x > curves.high + 1e-9))[keep].sum())
     return f"| {name} | {basis} | {' | '.join(parts)} | {outside} |"
 
@@ -111,8 +160,8 @@ def row(name: str, x: Floats, basis: str, keep: np.ndarray) -> str:
 def regret_table(keep: np.ndarray, *, with_oracle: bool = True) -> list[str]:
     """The table over some cells."""
     lines = [
-        "| rule | rates | mean | p90 | max | mean | p90 | max | outside |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| rule | rates | mean | p90 | max | mean | p90 | max | mean | p90 | max | outside |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [row(name, x, basis, keep) for name, x, basis in rules()]
     if with_oracle:
@@ -148,6 +197,7 @@ def tables() -> dict[str, list[str]]:
     return {
         "regret": regret_table(everything),
         "regret-llama-qwen": regret_table(theirs, with_oracle=False),
+        "interpolations": interpolations_table(),
         "forms": forms_table(),
         "verdicts": verdicts_table(),
     }

@@ -9,17 +9,20 @@ where the program does not.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import typst
 
 from planner.report.gather import gather, moment
-from planner.report.make import compose, make
+from planner.report.make import compose, make, make_fit, make_validation
 from planner.report.writers import pdf
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "reports" / "samples"
+SWEEP, RUNS = "data/sweeps/tinker_sft.csv", "data/runs/records.jsonl"
 EPOCH = "1795478400"  # 24 November 2026, the day of the first samples
 DOTS_AN_INCH = 60
 RUN = {"tokens": 300_000_000, "gpu": "h100", "batch": 8, "checkpointing": True}
@@ -43,16 +46,25 @@ def picture(name: str, pages: tuple[int, ...]) -> None:
         (SAMPLES / f"{name}-{page}.png").write_bytes(found[page - 1])
 
 
+def write(name: str, make_it: Callable[[Path], dict[str, Any]]) -> None:
+    """One sample, and the text file beside it."""
+    place = SAMPLES / f"{name}.pdf"
+    found = make_it(place)
+    text = f"{found['command']}\n\n{moment():%Y-%m-%d}, lora-plan {found['version']}, SOURCE_DATE_EPOCH={EPOCH}\n"
+    place.with_suffix(".txt").write_text(text, encoding="utf-8")
+    print(f"{place.relative_to(ROOT)}: {found['bytes'] / 1000:,.0f} kB")
+
+
 def main() -> None:
     """Write every sample."""
     os.environ["SOURCE_DATE_EPOCH"] = EPOCH
+    os.chdir(ROOT)
     SAMPLES.mkdir(exist_ok=True)
+    look: dict[str, Any] = {"paper": "a4", "figures": True}
     for name, (model, options, against) in KINDS.items():
-        place = SAMPLES / f"{name}.pdf"
-        found = make(model, place, paper="a4", figures=True, against=against, options=options)
-        text = f"{found['command']}\n\n{moment():%Y-%m-%d}, lora-plan {found['version']}, SOURCE_DATE_EPOCH={EPOCH}\n"
-        place.with_suffix(".txt").write_text(text, encoding="utf-8")
-        print(f"{place.relative_to(ROOT)}: {found['bytes'] / 1000:,.0f} kB")
+        write(name, partial(make, model, against=against, options=options, **look))
+    write("learning-rate", lambda place: make_fit(SWEEP, place, options={}, **look))
+    write("evidence", lambda place: make_validation(RUNS, place, **look))
     for name, pages in PICTURED.items():
         picture(name, pages)
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from .. import units
 from ..comparing import Column, Comparison
 from ..moments import PARTS, MemoryPart
+from .estimate_page import fewest
 from .plan_page import money
 
 
@@ -45,7 +46,9 @@ def _rows(found: Comparison) -> list[tuple[str, Callable[[Column], str | Text]]]
     rows.append(("most at", lambda c: c.memory.peak.name))
     if any(column.memory_bytes for column in found.columns):
         rows.append(("fits", _fits))
-        rows.append(("fewest GPUs", lambda c: _optional(c.smallest_gpus, "{:.0f}".format) or "over 1,024"))
+        rows.append(
+            ("fewest GPUs, a sequence each", lambda c: fewest(c.fewest.to_dict() if c.fewest else None))
+        )
         rows.append(("a step", lambda c: _optional(c.time.step.seconds if c.time else None, units.duration)))
         rows.append(
             ("tokens/s", lambda c: _optional(c.time.step.tokens_per_s if c.time else None, "{:,.0f}".format))

@@ -35,10 +35,11 @@ def command(pattern: str | None, as_json: bool) -> None:
         print_json({"schema": 1, "datasets": [_entry(fact) for fact in found]})
         return
     show_rows(
-        ("dataset", "kind", "examples", "tokens", "loss tokens", "episodes", "basis"),
+        ("dataset", "kind", "examples", "tokens", "loss tokens", "episodes", "tokenizer", "date",
+         "basis"),
         [
             (f.name, f.kind, _count(f.examples), _count(f.total_tokens), _count(f.loss_tokens), _count(f.episodes),
-             f.basis)
+             f.tokenizer or "", f.source.date, f.basis)
             for f in found
         ],
         left=2,

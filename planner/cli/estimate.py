@@ -9,7 +9,8 @@ import click
 
 from ..planning import estimate
 from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options, library_options
-from .options import Count, SectionedCommand, complete, json_option, print_json
+from .config_option import config_option, only_given
+from .options import Count, Function, SectionedCommand, complete, json_option, print_json
 from .run_options import HELD, MACHINE, SPREAD, STEP, run_options
 
 EPILOG = """\b
@@ -18,6 +19,7 @@ Examples:
   lora-plan estimate -m meta-llama/Llama-3.1-8B --gpu h100 --batch 8 --checkpointing --tokens 50M
   lora-plan estimate -m Qwen/Qwen3-30B-A3B --rank 64 --dataset tulu-3-sft-mixture
   lora-plan estimate -m ./my-model --layers all-linear --tokens 50M --json
+  lora-plan estimate --config axolotl.yml --gpu h100
   lora-plan estimate -m Qwen/Qwen3-8B --rank 1 --episodes 320000 --success-rate 0.3
 """
 
@@ -28,53 +30,112 @@ def _datasets() -> Iterable[str]:
     return [fact.name for fact in facts.datasets()]
 
 
+def _laws() -> Iterable[str]:
+    from .. import facts
+
+    return [fact.id for fact in facts.laws()]
+
+
+_DATA_OPTIONS = (
+    click.option(
+        "--dataset",
+        metavar="NAME",
+        shell_complete=complete(_datasets),
+        help="A dataset of known size (see `lora-plan datasets`).",
+    ),
+    click.option("--tokens", type=Count(), help="Tokens that carry loss, for example 300M."),
+    click.option("--episodes", type=Count(), help="Episodes of a reinforcement-learning run."),
+    click.option(
+        "--success-rate", type=float, help="Share of episodes with reward 1, for H(p) bits an episode."
+    ),
+    click.option("--epochs", type=Count(), default=1, show_default=True, help="Passes over the data."),
+)
+
+
+def data_options(function: Function) -> Function:
+    """Add the options that say what is learnt from."""
+    for option in reversed(_DATA_OPTIONS):
+        function = option(function)
+    return function
+
+
+_FILE_OPTIONS = (
+    click.option(
+        "--data", metavar="FILE|DIR|NAME", help="Data to read and count, as `lora-plan dataset` does."
+    ),
+    click.option(
+        "-t",
+        "--tokenizer",
+        metavar="PATH|NAME",
+        help="Of --data. Default: the model's own, where it can be had.",
+    ),
+    click.option("--format", metavar="NAME", help="Of --data: see `lora-plan dataset`."),
+    click.option("--loss-on", metavar="WHICH", help="Of --data: assistant, completion or all."),
+    click.option("--split", metavar="NAME", help="Of --data. Default: train, where there are several."),
+    click.option(
+        "--nats",
+        type=float,
+        metavar="LOSS",
+        help="The model's log loss per token in the first epoch, for its bits.",
+    ),
+    click.option("--group-size", type=Count(), help="Episodes sampled from each prompt."),
+    click.option("--bits-per-param", type=float, help="What a parameter holds. Default: 2, and up to 3.6."),
+    click.option("--curves", is_flag=True, help="Every rank, for every layer set and expert convention."),
+)
+
+
+def _file_options(function: Function) -> Function:
+    for option in reversed(_FILE_OPTIONS):
+        function = option(function)
+    return function
+
+
+DATA = ("dataset", "tokens", "episodes", "success_rate", "epochs")
+FILE = ("data", "tokenizer", "format", "loss_on", "split", "nats", "group_size", "bits_per_param", "curves")
 SECTIONS = {
-    "Model and adapter": MODEL_AND_ADAPTER,
+    "Model and adapter": (*MODEL_AND_ADAPTER, "config"),
     "More of PEFT's LoraConfig": PEFT,
-    "Data": ("dataset", "tokens", "episodes", "success_rate", "epochs"),
+    "Data": (*DATA, *FILE),
     "Machines": MACHINE,
     "Step": STEP,
     "What is held and how": (*HELD, *SPREAD),
+    "Learning rate": ("law",),
 }
-OWN = ("seq_len", "batch", "checkpointing")  # fmt: skip
 
 
 @click.command("estimate", cls=SectionedCommand, sections=SECTIONS, epilog=EPILOG)
 @adapter_options
+@config_option
+@data_options
+@_file_options
 @click.option(
-    "--dataset",
-    metavar="NAME",
-    shell_complete=complete(_datasets),
-    help="A dataset of known size (see `lora-plan datasets`).",
-)
-@click.option("--tokens", type=Count(), help="Tokens that carry loss, for example 300M.")
-@click.option("--episodes", type=Count(), help="Episodes of a reinforcement-learning run.")
-@click.option("--success-rate", type=float, help="Share of episodes with reward 1, for H(p) bits an episode.")
-@click.option("--epochs", type=Count(), default=1, show_default=True, help="Passes over the data.")
-@click.option(
-    "--seq-len", type=Count(), help="Tokens a sequence. Default: 2048, or the model's context if shorter."
-)
-@click.option("--batch", type=Count(), default=1, show_default=True, help="Sequences in a step, of all GPUs.")
-@click.option(
-    "--checkpointing/--no-checkpointing",
-    default=False,
-    show_default=True,
-    help="Compute activations again in the backward pass.",
+    "--law",
+    metavar="NAME|FILE",
+    shell_complete=complete(_laws),
+    help="A learning-rate law by name, or a file of `fit --out`. Default: our own fit.",
 )
 @run_options(MACHINE)
-@run_options(tuple(name for name in (*STEP, *HELD, *SPREAD) if name not in OWN))
+@run_options((*STEP, *HELD, *SPREAD))
 @click.option("--explain", is_flag=True, help="Say where each number comes from.")
 @json_option
-def command(as_json: bool, explain: bool, **options: Any) -> None:
+@click.pass_context
+def command(context: click.Context, /, as_json: bool, explain: bool, **options: Any) -> None:
     """What a LoRA fine-tune of a model is.
 
     Prints the adapter's parameters for every layer set, training FLOPs and memory against full fine-tuning, the
     data's information against the adapter's capacity, and the learning rate; with --gpu what fits, time and cost.
     """
-    plan = estimate(**library_options(options))
+    config = options["config"]
+    if config is None:
+        del options["config"]
+        plan = estimate(**library_options(options))
+    else:
+        plan = estimate(**only_given(context, options, run=False))
     if as_json:
         print_json(plan.to_dict())
         return
     from .estimate_page import show
 
     show(plan, explain)
+    if config is not None:
+        click.echo(f"What looks wrong in it: lora-plan review {config}", err=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from .. import facts, units
+from .. import units
 from ..plan import Plan
+from . import capacity_tables
 
 WIDE = 100
 
@@ -123,25 +126,6 @@ def _flops(plan: Plan) -> Table:
     return table
 
 
-def _capacity(plan: Plan) -> Table:
-    info, cap = plan.information, plan.capacity
-    table = _table("Information and capacity", cap.basis)
-    table.add_row("adapter holds", f"{units.bits(cap.bits)} ({cap.bits_per_param:g} a parameter)")
-    if info is None:
-        table.add_row("data hold", "not given: add --tokens 300M or --dataset NAME")
-        return table
-    unit = "loss token" if info.kind == "sft" else "episode"
-    per = f"{units.significant(info.bits_per_unit)} a{'n' if unit[0] == 'e' else ''} {unit}"
-    table.add_row("data hold", f"{units.bits(info.bits)} ({per})")
-    if cap.utilisation is not None:
-        style = {"ample": "green", "tight": "yellow", "exceeded": "red"}[cap.verdict or "tight"]
-        table.add_row("used", Text(f"{units.percent(cap.utilisation)}: {cap.verdict}", style=f"bold {style}"))
-    table.add_row("rank that is enough", "none" if cap.required_rank is None else f"{cap.required_rank:,}")
-    if cap.params_per_unit is not None:
-        table.add_row(f"parameters per {unit}", units.significant(cap.params_per_unit))
-    return table
-
-
 def _learning_rate(plan: Plan) -> Table:
     lr = plan.learning_rate
     table = _table("Learning rate", lr.basis or "unknown")
@@ -164,6 +148,9 @@ def _memory(plan: Plan) -> Table | None:
     table = _table("Memory of a GPU", "analytic", f"{setup['precision']}, {setup['optimizer']}", *columns)
     for part in next(iter(columns.values()))["parts"]:
         table.add_row(part, *(units.byte_size(found["parts"][part]) for found in columns.values()))
+    moments = [found["moment"].partition(" ") for found in columns.values()]
+    table.add_row("most at", *(phase for phase, _, _ in moments))
+    table.add_row("", *(place for _, _, place in moments))
     table.add_row(
         "peak", *(units.byte_size(found["per_gpu_bytes"]) for found in columns.values()), style="bold"
     )
@@ -171,7 +158,16 @@ def _memory(plan: Plan) -> Table | None:
     table.add_row("to", *(units.byte_size(found["high"]) for found in columns.values()))
     if next(iter(columns.values()))["fits"] is not None:
         table.add_row("fits", *("yes" if found["fits"] else "no" for found in columns.values()))
+        table.add_row("fewest GPUs", *(fewest(found["fewest"]) for found in columns.values()))
     return table
+
+
+def fewest(found: dict[str, Any] | None) -> str:
+    """The fewest GPUs on which a method fits, and how, in a few words."""
+    if found is None:
+        return "over 4,096"
+    how = " recomputing" if found["checkpointing"] != "none" else ""
+    return f"{found['gpus']:,}{how}"
 
 
 def _time(plan: Plan) -> Table | None:
@@ -190,8 +186,25 @@ def _time(plan: Plan) -> Table | None:
     return table
 
 
+def _serving(plan: Plan) -> Table | None:
+    found = plan.serving
+    if found is None:
+        return None
+    table = _table("Serving", found["basis"])
+    table.add_row("an adapter, 16 bits", units.byte_size(found["adapter_bytes"]))
+    table.add_row("to load from the host", f"{units.duration(found['load_s'])} at least")
+    if found["gpus"] is None:
+        table.add_row("beside the base", "the base does not fit")
+        return table
+    gpus = "a GPU" if found["gpus"] == 1 else f"{found['gpus']:,} GPUs"
+    table.add_row(f"beside the base on {gpus}", f"{found['resident']:,} adapters")
+    context = units.byte_size(found["cache_bytes_per_token"] * found["cache_tokens"])
+    table.add_row(f"with {found['cache_tokens']:,} tokens of context", context)
+    return table
+
+
 def _explain(plan: Plan) -> RenderableType:
-    law = facts.law(plan.learning_rate.law)
+    law = plan.learning_rate.fact
     bits = f"{plan.capacity.bits_per_param:g} bits a parameter"
     reasons = (
         "exact: parameters are sums of r(d_in + d_out) over the adapted matrices of the model's inventory.",
@@ -226,8 +239,15 @@ def show(plan: Plan, explain: bool, console: Console | None = None) -> None:
             Text(plan.adapter.peft_line, style="dim"), soft_wrap=console.width >= 80
         )  # whole, to be searched for
     console.print("")
-    tables: list[Table] = [_adapter(plan), _flops(plan), _capacity(plan), _learning_rate(plan)]
-    tables += [table for table in (_memory(plan), _time(plan)) if table is not None]
+    tables: list[Table] = [_adapter(plan), _flops(plan), capacity_tables.capacity(plan), _learning_rate(plan)]
+    more = (
+        capacity_tables.price(plan),
+        capacity_tables.data(plan),
+        _memory(plan),
+        _time(plan),
+        _serving(plan),
+    )
+    tables += [table for table in more if table is not None]
     if console.width >= WIDE:
         for number in range(0, len(tables), 2):
             grid = Table.grid(padding=(0, 4))
@@ -236,6 +256,8 @@ def show(plan: Plan, explain: bool, console: Console | None = None) -> None:
     else:
         for table in tables:
             console.print(table, "")
+    for curve in plan.capacity.curves or ():
+        console.print(capacity_tables.curves(plan, curve), "")
     for notice in plan.warnings:
         console.print(Text.assemble(("note  ", "yellow"), notice.message))
     if explain:

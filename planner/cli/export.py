@@ -6,37 +6,91 @@ from typing import Any
 
 import click
 
-from ..exports import FORMATS, export, text, write
-from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options, library_options
-from .options import SectionedCommand
+from ..exports import export
+from ..exports.registry import TARGETS
+from ..exports.training import SCHEDULES
+from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options
+from .config_option import config_option, only_given
+from .estimate import DATA, data_options
+from .options import Count, SectionedCommand, json_option, print_json
+from .run_options import HELD, MACHINE, SPREAD, STEP, run_options
 
 EPILOG = """\b
 Examples:
   lora-plan export peft --model meta-llama/Llama-3.1-8B --layers all -o my-adapter
+  lora-plan export trl-sft -m meta-llama/Llama-3.1-8B --layers attention,mlp --dataset alpaca
+  lora-plan export axolotl -m Qwen/Qwen3-8B --dataset no-robots --gpus 8 --sharding fsdp -o run
+  lora-plan export llamafactory --config axolotl.yml
   lora-plan export peft -m openai/gpt-oss-20b --targets q_proj,v_proj \\
     --target-parameters experts.gate_up_proj,experts.down_proj --rank-pattern experts.down_proj=8
 """
-SECTIONS = {"Model and adapter": MODEL_AND_ADAPTER, "More of PEFT's LoraConfig": PEFT}
+OWN = ("lr", "train_data", "schedule", "warmup", "weight_decay", "seed", "out", "group", "prompt_tokens")
+SECTIONS = {
+    "Model and adapter": (*MODEL_AND_ADAPTER, "config"),
+    "More of PEFT's LoraConfig": PEFT,
+    "Data": (*DATA, "train_data"),
+    "Run": tuple(name for name in OWN if name != "train_data"),
+    "Machines": MACHINE,
+    "Step": STEP,
+    "What is held and how": (*HELD, *SPREAD),
+}
 
 
 @click.command("export", cls=SectionedCommand, sections=SECTIONS, epilog=EPILOG)
-@click.argument("format", type=click.Choice(FORMATS))
+@click.argument("target", metavar="TARGET", type=click.Choice(list(TARGETS)))
 @adapter_options
+@config_option
+@data_options
+@click.option(
+    "--train-data", metavar="NAME|PATH", help="What the trainer loads. Default: the plan's data set."
+)
+@click.option("--lr", type=float, help="Learning rate. Default: the law's, for this batch and alpha.")
+@click.option(
+    "--schedule", metavar="NAME", help=f"How the rate moves: {', '.join(SCHEDULES)}. Default: constant."
+)
+@click.option("--warmup", type=float, help="Steps of warm-up, or below 1 their share. Default: 0.")
+@click.option("--weight-decay", type=float, help="Default: 0.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the run.")
+@click.option("--out", metavar="DIR", default="out", show_default=True, help="Where the trainer writes.")
+@click.option("--group", type=Count(), default=8, show_default=True, help="GRPO: completions of a prompt.")
+@click.option(
+    "--prompt-tokens",
+    type=Count(),
+    default=0,
+    show_default=True,
+    help="GRPO: tokens of a sequence that are prompt.",
+)
+@run_options((*STEP, *HELD, *SPREAD, *MACHINE))
 @click.option(
     "-o",
     "--output",
     metavar="DIR|-",
     type=click.Path(),
-    help="Folder to write to. Without it, or with -, standard output.",
+    help="Folder to write to. Without it, or with -, the main file on standard output.",
 )
-def command(format: str, output: str | None, **options: Any) -> None:
-    """Write the config that trains exactly what `estimate` counts.
+@json_option
+@click.pass_context
+def command(
+    context: click.Context, /, target: str, output: str | None, as_json: bool, **options: Any
+) -> None:
+    """Write what a trainer loads, so that it trains exactly what `estimate` counts.
 
-    FORMAT peft: adapter_config.json, for LoraConfig.from_pretrained. Where PEFT cannot train the choice, an error
-    names the nearest that it can.
+    TARGET is peft (adapter_config.json); a trainer whose config carries the whole plan, adapter, learning rate,
+    batch, length, precision and sharding, each with its reason: trl-sft, trl-grpo, axolotl, llamafactory, unsloth,
+    tinker, torchtune, megatron; or a launcher: accelerate, deepspeed. Where the trainer cannot express the choice,
+    an error names the nearest that it can.
     """
-    found = export(format, **library_options(options))
-    if output is None or output == "-":
-        click.echo(text(found), nl=False)
+    found = export(target, **only_given(context, options, run=True))
+    if as_json:
+        places = found.write(output) if output not in (None, "-") else []
+        print_json({**found.to_dict(), "written": places})
         return
-    click.echo(write(found, output), err=True)
+    for notice in found.notices:
+        click.echo(f"Note: {notice.message}", err=True)
+    if output is None or output == "-":
+        click.echo(found.text, nl=False)
+        if len(found.files) > 1:
+            click.echo(f"With -o DIR also: {', '.join(list(found.files)[1:])}.", err=True)
+        return
+    for place in found.write(output):
+        click.echo(place, err=True)

@@ -20,11 +20,13 @@ and optionally seed,steps,batch,alpha,dataset,status  status: ok, diverged or mi
 Examples:
   lora-plan fit sweep.csv
   lora-plan fit sweep.csv --form article --figure fit.svg --table cells.csv
+  lora-plan fit sweep.csv -o mine.json
+  lora-plan lr -m meta-llama/Llama-3.1-8B --law mine.json
   lora-plan fit sweep.csv --json
 """
 SECTIONS = {
     "Fit": ("form", "interpolation", "draws", "seed", "non_finite"),
-    "Files": ("figure", "table"),
+    "Files": ("out", "figure", "table"),
 }
 
 
@@ -36,7 +38,7 @@ SECTIONS = {
     default="auto",
     show_default=True,
     help="auto (the lowest regret out of sample), constant, article, or terms joined by + out of width, "
-    "width_by_family, family, rank, lora_width, batch, steps, alpha.",
+    "width_by_family, family, rank or rank_sat (levels off), lora_width, batch, steps, alpha.",
 )
 @click.option(
     "--interpolation",
@@ -54,20 +56,38 @@ SECTIONS = {
     show_default=True,
     help="What a run without a finite loss and without a status is.",
 )
+@click.option(
+    "-o",
+    "--out",
+    metavar="FILE",
+    type=click.Path(),
+    help="Write the law as .json, for --law of lr and estimate.",
+)
 @click.option("--figure", metavar="FILE", type=click.Path(), help="Draw the fit as .svg, .pdf or .png.")
 @click.option("--table", metavar="FILE", type=click.Path(), help="Write a CSV with a row for each cell.")
 @json_option
-def command(as_json: bool, sweep: str, figure: str | None, table: str | None, **options: Any) -> None:
+def command(
+    as_json: bool, sweep: str, out: str | None, figure: str | None, table: str | None, **options: Any
+) -> None:
     """Fit a learning-rate law to a sweep.
 
     Minimises the loss above each sweep's best at the law's rate, compares forms on models that were left out, and
     gives every constant an interval from a bootstrap over models.
     """
     from ..learning_rate.fit import fit
+    from ..learning_rate.fit.as_law import check_law_path, write_law
     from ..learning_rate.sweep import read_sweep
 
+    if out is not None:
+        check_law_path(out)
+    if figure is not None:
+        from ..learning_rate.figure import check_figure_path
+
+        check_figure_path(figure)
     read = read_sweep(sweep, non_finite=options.pop("non_finite"))
     result = fit(read, **options)
+    if out is not None:
+        write_law(result, out, read.name)
     if table is not None:
         write_table(result, table)
     if figure is not None:
@@ -78,6 +98,8 @@ def command(as_json: bool, sweep: str, figure: str | None, table: str | None, **
         print_json(result.to_dict())
         return
     show(result)
+    if out is not None:
+        click.echo(f"wrote {out}")
 
 
 def write_table(result: FitResult, path: str) -> None:

@@ -64,9 +64,9 @@ def _laws() -> Iterable[str]:
 @click.option("--batch", type=Count(), help="Sequences in an optimizer step.")
 @click.option(
     "--law",
-    metavar="NAME",
+    metavar="NAME|FILE",
     shell_complete=complete(_laws),
-    help="A law of data/laws.toml. Default: our own fit.",
+    help="A law of data/laws.toml by name, or a file of `fit --out`. Default: our own fit.",
 )
 @json_option
 def command(as_json: bool, **options: Any) -> None:
@@ -99,10 +99,13 @@ def show(advice: Advice) -> None:
     table.add_row(
         "learning rate", Text(units.rate(advice.value), style="bold"), Text(advice.basis, style="dim")
     )
-    table.add_row(
-        "best rate within", f"{units.rate(advice.low)} to {units.rate(advice.high)}",
-        Text("measured range" if advice.task == "rl" else f"{advice.level:.0%}", style="dim"),
-    )  # fmt: skip
+    if advice.low is not None and advice.high is not None:
+        level = "measured range" if advice.level is None else f"{advice.level:.0%}"
+        table.add_row(
+            "best rate within",
+            f"{units.rate(advice.low)} to {units.rate(advice.high)}",
+            Text(level, style="dim"),
+        )
     table.add_row("rates to sweep", ", ".join(units.rate(rate) for rate in advice.grid))
     console.print(table)
     console.print(Text.assemble(("law  ", "bold"), f"{advice.law}: {advice.law_title}"))

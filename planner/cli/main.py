@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import sys
 from importlib import import_module
 from typing import Any
@@ -20,7 +21,10 @@ COMMANDS = {
     "lr": "Which learning rate to use, how sure that is, and which rates to sweep.",
     "fit": "Fit a learning-rate law to a sweep.",
     "convert": "Translate a LoRA recipe into another parametrisation.",
-    "export": "Write the adapter config that trains exactly what was counted.",
+    "dataset": "What is in a data set: tokens, loss tokens, lengths, duplicates, information.",
+    "export": "Write what a trainer loads, so that it trains exactly what was planned.",
+    "import": "Read a trainer's config as a request.",
+    "review": "What a trainer's config takes, and what looks wrong in it.",
     "validate": "Try the article's claims by short real runs, and give each a verdict.",
     "report": "Write a plan as a document that one can send: PDF, HTML or Markdown.",
     "web": "The planner as a page in the browser.",
@@ -42,7 +46,8 @@ class LazyGroup(click.Group):
         """Import the module that holds the command."""
         if name not in COMMANDS:
             return None
-        command: click.Command = import_module(f".{name}", __package__).command
+        module = f".{name}_" if keyword.iskeyword(name) else f".{name}"
+        command: click.Command = import_module(module, __package__).command
         return command
 
     def resolve_command(

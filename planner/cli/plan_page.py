@@ -11,6 +11,7 @@ from rich.text import Text
 from .. import units
 from ..search.evaluate import Evaluated
 from ..search.result import Found
+from .capacity_tables import regret_text
 
 MOST_NEIGHBOURS = 14
 
@@ -51,8 +52,7 @@ def _best(found: Found) -> RenderableType:
             "cost", f"{money(best.usd)} ({money(best.cost.low)} to {money(best.cost.high)}), {asked}"
         )
     if best.regret:
-        spread = f"{units.percent(best.regret.low)} to {units.percent(best.regret.high)}"
-        table.add_row("expected regret", f"{units.percent(best.regret.value)} more loss ({spread})")
+        table.add_row("expected regret", regret_text(best.regret))
     mfu = f", {units.percent(run.step.mfu)} of the peak" if run.step.mfu else ""
     table.add_row("speed", f"{run.step.tokens_per_s:,.0f} tokens/s{mfu}")
     table.add_row("adapter", f"{best.params:,} parameters")
@@ -60,7 +60,9 @@ def _best(found: Found) -> RenderableType:
 
 
 def _row(plan: Evaluated) -> tuple[str, ...]:
-    regret = units.percent(plan.regret.value) if plan.regret else "?"
+    regret = "?"
+    if plan.regret:
+        regret = "noise" if plan.regret.within_noise else units.percent(plan.regret.value)
     return (
         plan.choice.text, units.byte_size(plan.memory.per_gpu_bytes), units.duration(plan.seconds), money(plan.usd),
         regret,

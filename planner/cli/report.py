@@ -20,6 +20,9 @@ Examples:
   lora-plan report -m Qwen/Qwen3-30B-A3B --tokens 300M -o plan.html
   lora-plan report -m meta-llama/Llama-3.1-8B -o ranks.pdf --against rank=8 --against rank=128
   lora-plan report -m Qwen/Qwen3-8B -o models.md --against model=meta-llama/Llama-3.1-8B
+  lora-plan report --data train.jsonl --tokenizer ./my-model -o data.pdf
+  lora-plan report --sweep sweep.csv -o law.pdf
+  lora-plan report --runs runs/ -o evidence.pdf
 """
 _NOT_OURS = ("explain", "as_json", "help")
 _PLAN_OPTIONS = {
@@ -34,6 +37,13 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     context = click.get_current_context()
     default = click.core.ParameterSource.DEFAULT
     return {k: v for k, v in options.items() if k == "model" or context.get_parameter_source(k) != default}
+
+
+def _plan_options(options: dict[str, Any], needs_model: bool) -> dict[str, Any]:
+    """The options of a plan that were typed; where another kind is asked for, there may be none."""
+    if needs_model:
+        return _given(library_options(options))
+    return {name: value for name, value in _given(options).items() if value is not None}
 
 
 def _changes(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> list[dict[str, Any]]:
@@ -84,6 +94,14 @@ def _changes(ctx: click.Context, param: click.Parameter, values: Sequence[str]) 
     "--simulated", metavar="FILE", type=click.Path(),
     help="JSON of `lora-plan simulate --json` for the same fine-tune, shown beside the estimate.",
 )  # fmt: skip
+@click.option(
+    "--sweep", metavar="FILE.csv", type=click.Path(),
+    help="Instead of a plan: fit a learning-rate law to this sweep, as `lora-plan fit` does, and report it.",
+)  # fmt: skip
+@click.option(
+    "--runs", metavar="FOLDER", type=click.Path(),
+    help="Instead of a plan: judge the run records that `lora-plan validate` left there, and report the verdicts.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs: what was written where.")
 def command(
     output: str,
@@ -91,10 +109,12 @@ def command(
     figures: bool,
     against: list[dict[str, Any]],
     simulated: str | None,
+    sweep: str | None,
+    runs: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Write a plan as a document that one can send: PDF, HTML or Markdown.
+    """Write a plan, a data set, a fit or a validation as a document that one can send: PDF, HTML or Markdown.
 
     One page that decides, then parameters, compute, capacity, learning rate, memory, time and cost, the
     configuration, and the evidence and sources behind every number. Takes every option of `estimate`.
@@ -105,7 +125,9 @@ def command(
         figures=figures,
         against=against,
         simulated=simulated,
-        **_given(library_options(options)),
+        sweep=sweep,
+        runs=runs,
+        **_plan_options(options, needs_model=sweep is None and runs is None and options["data"] is None),
     )
     if as_json:
         print_json(found)

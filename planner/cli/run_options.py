@@ -11,9 +11,15 @@ from ..setup import CHOICES, Setup
 from .options import Count, Function, complete
 
 MACHINE = ("gpu", "gpus", "gpus_per_node", "price", "calibration")
-STEP = ("seq_len", "batch", "accumulation", "checkpointing", "attention_kernel", "kernels", "loss", "packing")
+STEP = (
+    "seq_len", "batch", "accumulation", "checkpointing", "no_checkpointing", "attention_kernel", "kernels", "loss",
+    "packing",
+)  # fmt: skip
 HELD = ("precision", "autocast", "quantize", "optimizer", "lora_dropout", "trainer")
-SPREAD = ("sharding", "tensor_parallel", "pipeline_parallel", "expert_parallel", "offload")
+SPREAD = (
+    "sharding", "shard_size", "tensor_parallel", "pipeline_parallel", "expert_parallel", "sequence_parallel",
+    "offload",
+)  # fmt: skip
 _WORDS = {
     "attention_kernel": "How attention runs",
     "kernels": "Whose elementwise code runs",
@@ -24,7 +30,6 @@ _WORDS = {
     "optimizer": "The optimizer",
     "sharding": "How states are spread",
     "offload": "What is kept in the host's memory",
-    "checkpointing": "What is computed again in the backward pass",
 }
 _HELP = {
     "seq_len": "Tokens a sequence. Default: 2048, or the model's context if shorter.",
@@ -35,8 +40,15 @@ _HELP = {
     "tensor_parallel": "GPUs that share every matrix.",
     "pipeline_parallel": "GPUs that share the layers.",
     "expert_parallel": "GPUs that share the experts.",
+    "sequence_parallel": "GPUs that share every sequence.",
+    "shard_size": "GPUs that share one copy under fsdp-hybrid. Default: those of a machine.",
 }
-_COUNTS: dict[str, int | None] = {**dict.fromkeys(_HELP, 1), "seq_len": None, "gpus_per_node": 8}
+_COUNTS: dict[str, int | None] = {
+    **dict.fromkeys(_HELP, 1),
+    "seq_len": None,
+    "shard_size": None,
+    "gpus_per_node": 8,
+}
 
 
 def gpu_names() -> list[str]:
@@ -46,14 +58,24 @@ def gpu_names() -> list[str]:
     return [fact.name for fact in facts.accelerators()]
 
 
+def trainer_names() -> list[str]:
+    """Every trainer, for completion and help."""
+    from ..trainers import names
+
+    return names()
+
+
 def _others() -> dict[str, dict[str, Any]]:
     """Options that are neither counts nor choices."""
     return {
-        "autocast": {"is_flag": True, "help": "Autocast on 16-bit weights, as HF's Trainer runs them."},
-        "lora_dropout": {
-            "type": float, "default": 0.0, "show_default": True, "help": "Dropout before the pairs.",
+        "autocast": {
+            "is_flag": True, "default": None, "help": "Autocast on 16-bit weights, as HF's Trainer runs them.",
         },
-        "trainer": {"metavar": "NAME", "default": "plain", "show_default": True, "help": "Whose code runs."},
+        "lora_dropout": {"type": float, "help": "Dropout before the pairs. Default: 0, or the trainer's."},
+        "trainer": {
+            "metavar": "NAME", "shell_complete": complete(trainer_names),
+            "help": f"Whose code runs, which fills the options that are not given: {', '.join(trainer_names())}.",
+        },
         "gpu": {"metavar": "NAME", "shell_complete": complete(gpu_names), "help": "The accelerator."},
         "price": {"type": float, "metavar": "USD", "help": "Your price of a GPU and hour."},
         "calibration": {"type": click.Path(), "metavar": "FILE", "help": "From `lora-plan calibrate`."},
@@ -64,6 +86,30 @@ def _others() -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
+def _take_back(ctx: click.Context, _: click.Parameter, given: bool) -> None:
+    if given:
+        ctx.params["checkpointing"] = "none"
+
+
+def _checkpointing(function: Function) -> Function:
+    """`--checkpointing` alone is by layer, a word says otherwise; `--no-checkpointing` takes it back."""
+    words = ", ".join(CHOICES["checkpointing"])
+    off = click.option(
+        "--no-checkpointing",
+        is_flag=True,
+        expose_value=False,
+        callback=_take_back,
+        help="Keep every activation.",
+    )
+    on = click.option(
+        "--checkpointing", is_flag=False, flag_value="layer", metavar="[NAME]",
+        help=f"Compute activations again in the backward pass: {words}; by itself: layer. Default: none, or the "
+        "trainer's.",
+        shell_complete=complete(lambda: CHOICES["checkpointing"]),
+    )  # fmt: skip
+    return on(off(function))
+
+
 def _option(name: str) -> Callable[[Function], Function]:
     flag = f"--{name.replace('_', '-')}"
     if name in _COUNTS:
@@ -72,11 +118,14 @@ def _option(name: str) -> Callable[[Function], Function]:
             flag, type=Count(), default=default, show_default=default is not None, help=f"{_HELP[name]}"
         )
     others = _others()
+    if name == "checkpointing":
+        return _checkpointing
     if name in others:
         return click.option(flag, **others[name])
+    usual = f"Default: {getattr(Setup, name)}, or the trainer's."
     return click.option(
-        flag, metavar="NAME", default=getattr(Setup, name), show_default=True,
-        shell_complete=complete(lambda: CHOICES[name]), help=f"{_WORDS[name]}: {', '.join(CHOICES[name])}.",
+        flag, metavar="NAME", shell_complete=complete(lambda: CHOICES[name]),
+        help=f"{_WORDS[name]}: {', '.join(CHOICES[name])}. {usual}",
     )  # fmt: skip
 
 
@@ -85,7 +134,7 @@ def run_options(names: Sequence[str]) -> Callable[[Any], Any]:
 
     def add(function: Any) -> Any:
         for name in reversed(names):
-            function = _option(name)(function)
+            function = function if name == "no_checkpointing" else _option(name)(function)
         return function
 
     return add

@@ -11,6 +11,7 @@ from ..setup import CHOICES
 from ..simulate import simulate
 from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options, library_options
 from .options import Count, Function, SectionedCommand, complete, json_option, print_json
+from .run_options import run_options
 
 EPILOG = """\b
 Examples:
@@ -18,7 +19,17 @@ Examples:
   lora-plan simulate -m Qwen/Qwen3-8B --rank 64 --batch 4 --seq-len 4096 --checkpointing
   lora-plan simulate -m ./my-model --methods lora --precision autocast --optimizer adamw-8bit --json
 """
-STEP = ("methods", "seq_len", "batch", "accumulation", "checkpointing", "attention_kernel", "packing", "loss")
+STEP = (
+    "methods",
+    "seq_len",
+    "batch",
+    "accumulation",
+    "checkpointing",
+    "no_checkpointing",
+    "attention_kernel",
+    "packing",
+    "loss",
+)
 HELD = ("precision", "autocast", "quantize", "upcast_small", "optimizer", "lora_dropout")
 SECTIONS = {
     "Model and adapter": MODEL_AND_ADAPTER,
@@ -56,12 +67,7 @@ def _choice(name: str, default: str, text: str) -> Callable[[Function], Function
 @click.option(
     "--accumulation", type=Count(), default=1, show_default=True, help="Micro-steps in an optimizer step."
 )
-@click.option(
-    "--checkpointing/--no-checkpointing",
-    default=False,
-    show_default=True,
-    help="Compute each layer's activations again in the backward pass.",
-)
+@run_options(("checkpointing",))
 @_choice("attention_kernel", "sdpa", "How attention runs: {}.")
 @_choice("packing", "full", "Sequences as long as the batch, or shorter ones padded or packed: {}.")
 @_choice("loss", "full", "How the loss is computed: {}.")

@@ -28,7 +28,7 @@ def _by_weight(arch: Architecture, item: Adapted) -> bool:
     )
 
 
-def _nearest(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted]) -> str:
+def nearest_experts(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted]) -> str:
     """The options nearest to a choice of experts that PEFT has no place for, with their count."""
     names: dict[str, int] = {}
     for item in adapted:
@@ -54,7 +54,14 @@ def _nearest(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted]) 
 def _check(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted]) -> None:
     """Raise InputError where PEFT cannot train what was chosen, with the nearest that it can."""
     field = "experts" if any(i.matrix.kind == "experts" and not i.as_peft for i in adapted) else "layout"
-    odd = next((item for item in adapted if not item.as_peft), None)
+    odd = next(
+        (
+            item
+            for item in adapted
+            if not item.as_peft and (field == "layout" or item.matrix.kind == "experts")
+        ),
+        None,
+    )
     if odd is not None and spec.layout == "tinker" and odd.matrix.kind != "experts":
         raise InputError(
             "layout", "tinker", "modules: PEFT has one pair on a fused matrix", "Give --layout modules."
@@ -64,7 +71,7 @@ def _check(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted]) ->
     if odd is not None:
         raise InputError(
             field, spec.experts, f"what PEFT can train: it has one pair on the whole of {odd.matrix.leaf}",
-            _nearest(arch, spec, adapted),
+            nearest_experts(arch, spec, adapted),
         )  # fmt: skip
     refused = sorted({item.matrix.leaf for item in adapted} & refused_names(arch))
     if refused:
@@ -87,10 +94,11 @@ def _owners(key: str) -> Iterable[str]:
 
 
 def _modules(arch: Architecture) -> frozenset[str]:
-    """Every module path that the inventory knows of."""
+    """Every module path that the inventory knows of, those of modules without parameters among them."""
     keys = (module(matrix, layer) for matrix in arch.matrices for layer in matrix.layers)
     vectors = (v.name.replace("{}", str(n)).rpartition(".")[0] for v in arch.vectors for n in v.layers)
-    return frozenset(owner for key in (*keys, *vectors) for owner in _owners(key))
+    others = (name.replace("{}", "0") for name in arch.bystanders)
+    return frozenset(owner for key in (*keys, *vectors, *others) for owner in _owners(key))
 
 
 def _parameters(arch: Architecture) -> frozenset[str]:
@@ -138,6 +146,25 @@ def _targets(items: Sequence[Adapted], naming: Naming, universe: frozenset[str])
     return list(dict.fromkeys(names))
 
 
+def _layered(item: Adapted, naming: Naming) -> str:
+    """An expression for the paths of a matrix in the layers where it is adapted."""
+    every = len(item.layers) == len(item.matrix.layers)
+    numbers = r"\d+" if every else f"({'|'.join(map(str, item.layers))})"
+    marked = naming(replace(item.matrix, name=item.matrix.name.replace("{}", "\0")), 0)
+    return numbers.join(re.escape(part) for part in marked.split("\0"))
+
+
+def _module_targets(arch: Architecture, items: Sequence[Adapted]) -> list[str] | str:
+    """Names for `target_modules`; an expression where a list cannot tell the modules from others: PEFT takes a name
+    for the end of a path, so that a module at the top of the model is also every module of its name below."""
+    universe = _modules(arch)
+    chosen = {path(item.matrix, layer) for item in items for layer in item.layers}
+    names, reach = _targets(items, path, universe), _endings(universe)
+    if all(reach.get(name, set()) <= chosen for name in names):
+        return names
+    return "|".join(dict.fromkeys(_layered(item, path) for item in items))
+
+
 def _patterns(
     arch: Architecture, adapted: Sequence[Adapted], value: Callable[[Adapted, str], float], usual: float
 ) -> dict[str, float]:
@@ -149,11 +176,8 @@ def _patterns(
         for layer in item.layers:
             groups.setdefault(value(item, naming(item.matrix, layer)), []).append(layer)
         for number, layers in groups.items():
-            if number == usual:
-                continue
-            numbers = r"\d+" if len(layers) == len(item.matrix.layers) else f"({'|'.join(map(str, layers))})"
-            marked = naming(replace(item.matrix, name=item.matrix.name.replace("{}", "\0")), 0)
-            found[numbers.join(re.escape(part) for part in marked.split("\0"))] = number
+            if number != usual:
+                found[_layered(replace(item, layers=tuple(layers)), naming)] = number
     return found
 
 
@@ -194,7 +218,7 @@ def lora_config(
         "r": spec.rank,
         "lora_alpha": usual,
         "lora_dropout": 0.0,
-        "target_modules": _targets(modules, path, _modules(arch)),
+        "target_modules": _module_targets(arch, modules),
         "target_parameters": _targets(weights, parameter, _parameters(arch)) or None,
         "exclude_modules": None,
         "layers_to_transform": None,

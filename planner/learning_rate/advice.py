@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .. import facts
@@ -19,8 +19,21 @@ from ..architecture.resolve import ResolvedConfig, resolve
 from ..errors import InputError, hint
 from ..schema import Architecture, Basis, Notice, Source
 from ..units import parse_count
-from .law import REFERENCE_ALPHA, rank_factor
-from .lookup import DEFAULT_LAW, LearningRate, look_up
+from .law import REFERENCE_ALPHA, REFERENCE_RANK
+from .lookup import (
+    DEFAULT_LAW,
+    LEVEL,
+    LearningRate,
+    Point,
+    Rate,
+    evaluate,
+    find_law,
+    look_up,
+    outside,
+    swept,
+    usual,
+    widen,
+)
 
 if TYPE_CHECKING:
     from ..fact_types import RateContext
@@ -47,8 +60,25 @@ class Factor:
 
 
 @dataclass(frozen=True)
+class Run:
+    """What of the run a rate depends on. `scaled_alpha` is the alpha that has its scale under alpha / rank."""
+
+    rank: int
+    scaled_alpha: float
+    steps: int | None
+    batch: int | None
+
+    @classmethod
+    def of(cls, rank: int, alpha: float, scaling: str, steps: int | None, batch: int | None) -> Run:
+        """From a trainer's options."""
+        scale = {"alpha/rank": alpha, "alpha/sqrt(rank)": alpha * rank**0.5, "none": float(rank)}[scaling]
+        return cls(rank, scale, steps, batch)
+
+
+@dataclass(frozen=True)
 class Advice:
-    """The answer of `lr`. `grid` holds the rates worth sweeping, the recommended one among them."""
+    """The answer of `lr`. `grid` holds the rates worth sweeping, the recommended one among them. `low` and `high`
+    are None where nothing says how far the best rate may lie."""
 
     model: str | None
     hidden_size: int
@@ -57,9 +87,9 @@ class Advice:
     task: str
     rank: int | None
     value: float
-    low: float
-    high: float
-    level: float
+    low: float | None
+    high: float | None
+    level: float | None
     basis: Basis
     law: str
     law_title: str
@@ -99,8 +129,10 @@ def round_rate(value: float) -> float:
     return float(f"{value:.1e}")
 
 
-def rate_grid(value: float, low: float, high: float) -> tuple[float, ...]:
-    """Rates worth sweeping: about evenly spaced in log rate over low to high, through `value`, at most seven."""
+def rate_grid(value: float, low: float | None, high: float | None) -> tuple[float, ...]:
+    """Rates worth sweeping: about evenly spaced in log rate over low to high, through `value`, at most seven; two
+    steps to either side where there is no interval."""
+    low, high = low or value / STEP**2, high or value * STEP**2
     below = math.ceil(math.log(value / low) / math.log(STEP) - 0.3)
     above = math.ceil(math.log(high / value) / math.log(STEP) - 0.3)
     while below + above + 1 > MOST_RATES:
@@ -124,48 +156,53 @@ def _power_factor(name: str, context: RateContext, ratio: float, reason: str) ->
     return Factor(name, ratio**context.value, ends[0], ends[1], context.basis, reason)
 
 
-def _steps_factor(context: RateContext, steps: int, usual: int) -> Factor | None:
+def _steps_factor(context: RateContext, steps: int, own: float) -> Iterator[Factor]:
     """The factor of a short run: 1.5 up to 100 steps, 1 from the law's own number on, evenly in log steps between."""
-    if steps >= usual:
-        return None
-    share = min(1.0, math.log(usual / steps) / math.log(usual / SHORT_STEPS))
+    if steps >= own or own <= SHORT_STEPS:
+        return
+    share = min(1.0, math.log(own / steps) / math.log(own / SHORT_STEPS))
     text = f"{steps:,} steps: LoRA's best rate is up to 1.5 times higher in runs of some {SHORT_STEPS} steps"
-    return Factor("steps", context.value**share, 1.0, context.high**share, context.basis, text)
+    yield Factor("steps", context.value**share, 1.0, context.high**share, context.basis, text)
 
 
-def _factors(
-    contexts: Mapping[str, RateContext], law: facts.LawFact, method: str, rank: int, alpha: float, scaling: str,
-    steps: int | None, batch: int | None,
-) -> Iterator[Factor]:  # fmt: skip
-    """Everything that moves the rate away from the law's set-up."""
-    usual_batch, usual_steps = (int(law.ranges[key][0]) if key in law.ranges else n for key, n in
-                                (("batch", 128), ("steps", 1000)))  # fmt: skip
+def _method_factor(context: RateContext, law: facts.LawFact, method: str) -> Factor | None:
+    """The factor from the method of the law's runs to the other one, where the law has no multiplier of its own."""
+    if method in law.methods:
+        return None
     if method == "full":
-        one = contexts["full-finetune"]
-        text = f"full fine-tuning: LoRA's rate over {one.value:g} (4.8 to 15)"
-        yield Factor("method", 1 / one.value, 1 / one.high, 1 / one.low, one.basis, text)
-    else:
-        scale = {"alpha/rank": alpha, "alpha/sqrt(rank)": alpha * rank**0.5, "none": float(rank)}[scaling]
-        if not math.isclose(scale, REFERENCE_ALPHA):
-            text = f"scale {scale / rank:g} instead of {REFERENCE_ALPHA / rank:g}: exactly, only B's rate changes"
-            yield _power_factor("alpha", contexts["alpha"], REFERENCE_ALPHA / scale, text)
-        if steps is not None and (found := _steps_factor(contexts["short-run"], steps, usual_steps)):
-            yield found
-    if batch is not None and batch != usual_batch:
-        text = f"batch {batch} instead of {usual_batch}: square root, from no effect to proportional"
-        yield _power_factor("batch", contexts["batch"], batch / usual_batch, text)
+        text = f"full fine-tuning: LoRA's rate over {context.value:g} ({context.low:g} to {context.high:g})"
+        return Factor("method", 1 / context.value, 1 / context.high, 1 / context.low, context.basis, text)
+    text = f"LoRA: {context.value:g} ({context.low:g} to {context.high:g}) times full fine-tuning's rate"
+    return Factor("method", context.value, context.low, context.high, context.basis, text)
 
 
-def _combined(found: LearningRate, value: float, factors: tuple[Factor, ...]) -> tuple[float, float, float]:
-    """Value and interval after the factors: squares of the log half-widths add on either side."""
-    start = found.value or value
-    down = math.log(start / found.low) ** 2 if found.low else 0.0
-    up = math.log(found.high / start) ** 2 if found.high else 0.0
-    for factor in factors:
-        value *= factor.value
-        down += math.log(factor.value / factor.low) ** 2
-        up += math.log(factor.high / factor.value) ** 2
-    return value, value * math.exp(-math.sqrt(down)), value * math.exp(math.sqrt(up))
+def _factors(law: facts.LawFact, method: str, run: Run) -> Iterator[Factor]:
+    """Everything that moves the rate away from the law's set-up, as far as the law has no term for it."""
+    contexts = facts.rate_contexts()
+    if one := _method_factor(contexts["full-finetune"], law, method):
+        yield one
+    own = swept(law, "alpha", run.scaled_alpha, run.rank) or REFERENCE_ALPHA
+    if method == "lora" and not law.alpha_pow and not math.isclose(run.scaled_alpha, own):
+        text = f"scale {run.scaled_alpha / run.rank:g} instead of {own / run.rank:g}: exactly, only B's rate changes"
+        yield _power_factor("alpha", contexts["alpha"], own / run.scaled_alpha, text)
+    steps = swept(law, "steps", run.steps, run.rank) if run.steps else None
+    batch = swept(law, "batch", run.batch, run.rank) if run.batch else None
+    if method == "lora" and run.steps and steps and not law.steps_pow:
+        yield from _steps_factor(contexts["short-run"], run.steps, steps)
+    if run.batch and batch and not law.batch_pow and not math.isclose(run.batch, batch):
+        text = f"batch {run.batch} instead of {batch:g}: square root, from no effect to proportional"
+        yield _power_factor("batch", contexts["batch"], run.batch / batch, text)
+
+
+def _combined(start: Rate, factors: tuple[Factor, ...]) -> Rate:
+    """Value and interval after the factors."""
+    value = start.value * math.prod(factor.value for factor in factors)
+    if start.low is None or start.high is None:
+        return Rate(value, None, None)
+    ratio = value / start.value
+    ends = (start.low * ratio, start.high * ratio)
+    low, high = widen(value, ends, *((one.low / one.value, one.high / one.value) for one in factors))
+    return Rate(value, low, high)
 
 
 def _notes(
@@ -209,12 +246,12 @@ def _model(
     return found, arch, hidden_size or arch.hidden_size
 
 
-def _family(name: str | None) -> str | None:
-    """A family as given: one that is spelled almost like a known one is refused."""
+def _family(name: str | None, law: facts.LawFact) -> str | None:
+    """A family as given: one that is spelled almost like a known one is refused, unless the law knows it."""
     if name is None:
         return None
     plain = name.strip().lower()
-    known = {family for law in facts.laws() for family in (*law.multipliers, *law.exponents)}
+    known = {family for one in (*facts.laws(), law) for family in (*one.families, *one.exponents)}
     if not plain:
         raise InputError("family", name, f"a family such as {', '.join(sorted(known))}")
     if plain not in known and (near := hint(plain, known, cutoff=0.75)):
@@ -249,7 +286,7 @@ def _checked(
 def lr(
     model: str | os.PathLike[str] | Mapping[str, Any] | None = None, *, rank: int = 32, alpha: float = 32,
     method: str = "lora", steps: int | str | None = None, batch: int | str | None = None, task: str = "sft",
-    law: str | None = None, scaling: str = "alpha/rank", family: str | None = None,
+    law: str | os.PathLike[str] | None = None, scaling: str = "alpha/rank", family: str | None = None,
     hidden_size: int | str | None = None,
 ) -> Advice:  # fmt: skip
     """The learning rate for a run: a value, an interval, a grid worth sweeping, and what they rest on.
@@ -264,12 +301,12 @@ def lr(
         raise InputError(
             "law", law, "no law with task rl", "No law covers it: the rates are those that sweeps found."
         )
-    chosen = _family(family)
+    fact = find_law(law or DEFAULT_LAW)
+    chosen = _family(family, fact)
     found, arch, width = _model(model, counts["hidden-size"], chosen)
-    fact = facts.law(law or DEFAULT_LAW)
     looked = look_up(
         model_id=found.model_id if found else str(chosen), model_type=arch.model_type if arch else str(chosen),
-        hidden_size=width, named=found is None or found.origin in ("catalogue", "hub"), law_id=fact.id,
+        hidden_size=width, named=found is None or found.origin in ("catalogue", "hub"), law=fact,
         rank=counts["rank"] or rank, family=chosen,
     )  # fmt: skip
     if looked.value is None or looked.family is None:
@@ -277,39 +314,34 @@ def lr(
         raise InputError(
             "law", fact.id, f"a law that has a rate for this model, such as {ours}", f"{looked.reason}."
         )
-    return _advice(found, width, looked, fact, method, task, counts, float(alpha), scaling)
+    run = Run.of(counts["rank"] or 32, float(alpha), scaling, counts["steps"], counts["batch"])
+    return _advice(found, width, looked, fact, method, task, run)
 
 
 def _advice(
-    found: ResolvedConfig | None, width: int, looked: LearningRate, fact: facts.LawFact, method: str, task: str,
-    counts: Mapping[str, int | None], alpha: float, scaling: str,
+    found: ResolvedConfig | None, width: int, looked: LearningRate, law: facts.LawFact, method: str, task: str,
+    run: Run,
 ) -> Advice:  # fmt: skip
-    contexts, rank = facts.rate_contexts(), counts["rank"] or 32
+    contexts = facts.rate_contexts()
     used: list[tuple[str, Source]] = []
-    extrapolates = list(looked.extrapolates)
     factors: tuple[Factor, ...] = ()
-    basis: Basis = "fitted"
-    law_id, title, regret = fact.id, fact.title, fact.regret_percent
-    level = looked.level or 0.9
+    extrapolates: tuple[Notice, ...] = ()
     if task == "rl":
         one = contexts["rl-lora" if method == "lora" else "rl-full"]
-        value, low, high, basis = one.value, one.low, one.high, one.basis
-        law_id, title, regret, extrapolates = one.id, one.statement, {}, []
+        rate, level, basis = Rate(one.value, one.low, one.high), None, one.basis
+        law_id, title, regret = one.id, one.statement, dict[str, float]()
         used.append(("learning rate", one.source))
     else:
-        start = looked.value or 0.0
-        if method == "full":
-            start /= rank_factor(rank, fact.rank_pow, fact.rank_sat_pow) if fact.population else 1.0
-            extrapolates = [note for note in extrapolates if note.code != "learning-rate-rank"]
-        factors = tuple(
-            _factors(contexts, fact, method, rank, alpha, scaling, counts["steps"], counts["batch"])
-        )
-        value, low, high = _combined(looked, start, factors)
-        used.append(("learning rate", fact.source))
+        basis, law_id, title, regret = "fitted", law.id, law.title, dict(law.regret_percent)
+        factors = tuple(_factors(law, method, run))
+        start, outer = _start(law, looked, width, method, run)
+        rate = _combined(start, factors)
+        level = None if rate.low is None else looked.level or LEVEL
+        used.append(("learning rate", law.source))
         names = {"method": "full-finetune", "alpha": "alpha", "steps": "short-run", "batch": "batch"}
         used += [(f"factor of {factor.name}", contexts[names[factor.name]].source) for factor in factors]
-        extrapolates += _task_notes(fact, counts)
-    notes = tuple(_notes(contexts, high, method, task, rank, counts["batch"]))
+        extrapolates = (*outer, *_task_notes(law, run))
+    notes = tuple(_notes(contexts, rate.high or rate.value, method, task, run.rank, run.batch))
     if any(note.code == "forgetting" for note in notes):
         used.append(("forgetting", contexts["forgetting"].source))
     warned = (*(found.notices if found else ()), *notes)
@@ -318,17 +350,38 @@ def _advice(
         warned = (*warned, Notice("learning-rate-by-architecture", text))
     return Advice(
         found.model_id if found else None, width, str(looked.family), method, task,
-        rank if method == "lora" else None, value, low, high, level, basis, law_id, title, regret, factors,
-        rate_grid(value, low, high), tuple(extrapolates), warned, tuple(used),
+        run.rank if method == "lora" else None, rate.value, rate.low, rate.high, level, basis, law_id, title, regret,
+        factors, rate_grid(rate.value, rate.low, rate.high), extrapolates, warned, tuple(used),
     )  # fmt: skip
 
 
-def _task_notes(fact: facts.LawFact, counts: Mapping[str, int | None]) -> Iterator[Notice]:
+def _start(
+    law: facts.LawFact, looked: LearningRate, width: int, method: str, run: Run
+) -> tuple[Rate, tuple[Notice, ...]]:
+    """The law's own rate before the factors, by the method that it was fitted on, and what that extrapolates over."""
+    assert looked.value is not None
+    if not law.population:
+        return Rate(looked.value, looked.low, looked.high), looked.extrapolates
+    at = Point(
+        str(looked.family), width, run.rank if method == "lora" else REFERENCE_RANK,
+        method if method in law.methods else law.methods[0],
+        run.batch if law.batch_pow else None, run.steps if law.steps_pow else None,
+        run.scaled_alpha if law.alpha_pow else None,
+    )  # fmt: skip
+    return evaluate(law, at), outside(law, at if method == "lora" else replace(at, method="full"))
+
+
+def _task_notes(law: facts.LawFact, run: Run) -> Iterator[Notice]:
     """What every use of a law extrapolates over."""
-    if fact.ranges and counts["batch"] is None:
-        yield Notice("learning-rate-batch", "The law holds at batch 128: give the batch size for another.")
-    if fact.ranges and counts["steps"] is None:
-        yield Notice(
-            "learning-rate-steps", "The law holds at 780 steps: give the number of steps of a shorter run."
-        )
-    yield Notice("learning-rate-data", f"Fitted on {fact.fitted_on}; other data may have another best rate.")
+    for code, given, what, remedy in (
+        ("batch", run.batch, "batch {}", "give the batch size for another"),
+        ("steps", run.steps, "{} steps", "give the number of steps of a shorter run"),
+    ):
+        own = usual(law, code)
+        if law.population and own is not None and given is None:
+            text = f"The law holds at {what.format(f'{own:.0f}')}: {remedy}."
+            yield Notice(f"learning-rate-{code}", text)
+        elif own is None and given is not None:
+            text = f"The law's sweep does not say its {code}: the rate is not moved to {what.format(given)}."
+            yield Notice(f"learning-rate-{code}", text)
+    yield Notice("learning-rate-data", f"Fitted on {law.fitted_on}; other data may have another best rate.")

@@ -6,6 +6,7 @@ style for the method. Below, the law's rate against the best rate of every cell,
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
-from .fit import FitResult
+from .fit import FitResult, fit
 from .fit.cells import make_cells
 from .fit.curves import Curves, make_curves
 from .sweep import Sweep, read_sweep
@@ -56,36 +57,74 @@ def _colour(rank: int, ranks: Sequence[int]) -> Any:
     return matplotlib.colormaps["viridis"](0.85 - 0.75 * at)
 
 
-def draw(
-    result: FitResult, sweep: Sweep | str | os.PathLike[str] | pd.DataFrame, path: str | os.PathLike[str]
-) -> None:
-    """Write the figure of a fit to a sweep as SVG, PDF or PNG, by the file's ending. Raises InputError."""
+def check_figure_path(path: str | os.PathLike[str]) -> str:
+    """The format of a figure's file by its ending; a file of another kind, or in no folder, is refused."""
     target = os.fspath(path)
     ending = target.rsplit(".", 1)[-1].lower() if "." in os.path.basename(target) else ""
     if ending not in FORMATS:
         raise InputError("figure", target, f"a file that ends in {', '.join('.' + name for name in FORMATS)}")
-    folder = os.path.dirname(target) or "."
-    if not os.path.isdir(folder):
+    if not os.path.isdir(os.path.dirname(target) or "."):
         raise InputError("figure", target, "a file in a folder that exists")
+    return ending
+
+
+def render(
+    result: FitResult, sweep: Sweep | str | os.PathLike[str] | pd.DataFrame, format: str = "svg"
+) -> bytes:
+    """The figure of a fit to a sweep as the bytes of an SVG, PDF or PNG, the same for the same fit."""
+    if format not in FORMATS:
+        raise InputError("format", format, f"one of {', '.join(FORMATS)}")
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
     read = sweep if isinstance(sweep, Sweep) else read_sweep(sweep)
+    metadata = {
+        "svg": {"Creator": "lora-plan", "Date": None},
+        "pdf": {"Creator": "lora-plan", "CreationDate": None},
+        "png": {"Software": "lora-plan"},
+    }
+    out = io.BytesIO()
     with plt.rc_context(_style()):
         figure = _figure(plt, result, read)
-        metadata = {"Creator": "lora-plan", "Date": None} if ending == "svg" else None
-        temporary = f"{target}.part"
         try:
-            figure.savefig(temporary, format=ending, dpi=160, metadata=metadata)
-            os.replace(temporary, target)
-        except OSError as error:
-            raise InputError("figure", target, "a file that can be written", f"{error.strerror}.") from error
+            figure.savefig(out, format=format, dpi=160, metadata=metadata[format])
         finally:
             plt.close(figure)
-            if os.path.exists(temporary):
-                os.remove(temporary)
+    return out.getvalue()
+
+
+def fit_and_render(
+    sweep: str | os.PathLike[str] | pd.DataFrame,
+    *,
+    format: str = "svg",
+    non_finite: str = "error",
+    **options: Any,
+) -> tuple[FitResult, bytes]:
+    """Read a sweep once, fit it (`options` are those of `fit`) and draw it: what a report of a fit is made from."""
+    read = read_sweep(sweep, non_finite=non_finite)
+    result = fit(read, **options)
+    return result, render(result, read, format)
+
+
+def draw(
+    result: FitResult, sweep: Sweep | str | os.PathLike[str] | pd.DataFrame, path: str | os.PathLike[str]
+) -> None:
+    """Write the figure of a fit to a sweep as SVG, PDF or PNG, by the file's ending, whole or not at all. Raises
+    InputError."""
+    data = render(result, sweep, check_figure_path(path))
+    temporary = f"{os.fspath(path)}.part"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+        raise InputError(
+            "figure", os.fspath(path), "a file that can be written", f"{error.strerror}."
+        ) from error
 
 
 def _figure(plt: Any, result: FitResult, sweep: Sweep) -> Any:

@@ -26,12 +26,6 @@ def learning_rate(
     return float(base * multiplier * (reference_width / hidden_size) ** exponent)
 
 
-def power(value: float, reference: float, exponent: float) -> float:
-    """(value / reference) ** exponent: the factor of rank, batch, steps or alpha. Dimensionless; neglects that an
-    exponent fitted on one range need not hold outside it."""
-    return float((value / reference) ** exponent)
-
-
 def rank_feature(rank: float) -> float:
     """log((1 + 8/32) / (1 + 8/rank)): the logarithm of the rank where it is low, levelling off above 8; 0 at 32.
 
@@ -40,12 +34,6 @@ def rank_feature(rank: float) -> float:
     2x from rank 4 to 512 and is lower at rank 1, agrees with it and not with a power of the rank.
     """
     return math.log((1 + SATURATION_RANK / REFERENCE_RANK) / (1 + SATURATION_RANK / rank))
-
-
-def rank_factor(rank: float, rank_pow: float, rank_sat_pow: float) -> float:
-    """The factor of the rank: (rank / 32) ** rank_pow times exp(rank_sat_pow * rank_feature(rank)). Dimensionless; 1
-    at rank 32."""
-    return power(rank, REFERENCE_RANK, rank_pow) * math.exp(rank_sat_pow * rank_feature(rank))
 
 
 def deviation(

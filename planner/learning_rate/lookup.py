@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 
 from .. import facts
 from ..schema import Basis, Notice
 from .families import family_of_name
-from .law import REFERENCE_RANK, deviation, learning_rate, rank_factor, rank_feature
+from .law import (
+    REFERENCE_ALPHA,
+    REFERENCE_BATCH,
+    REFERENCE_RANK,
+    REFERENCE_STEPS,
+    deviation,
+    learning_rate,
+    rank_feature,
+)
 
 DEFAULT_LAW = "lora-plan-2026-11"
-LAW_ALPHA = 32
+LAW_ALPHA = REFERENCE_ALPHA
 LEVEL = 0.9
 _HALF = 1.6449  # standard deviations on either side of the middle 90% of a normal distribution
 
@@ -21,7 +30,7 @@ class LearningRate:
     """LoRA's rate, full fine-tuning's, and where they come from. `low` to `high` holds the best rate of a model at
     `level`; for laws of others it holds 80% of the best rates of a sweep, where one is known.
 
-    Everything but `law` is None where the law was not fitted on the family; `reason` then says so. `family_known` is
+    Everything but the law is None where it was not fitted on the family; `reason` then says so. `family_known` is
     false where the rate is the population's. `extrapolates` names what lies outside of what the law was fitted on.
     """
 
@@ -29,7 +38,7 @@ class LearningRate:
     low: float | None
     high: float | None
     full_finetune: float | None
-    law: str
+    fact: facts.LawFact
     basis: Basis | None
     family: str | None
     reason: str | None = None
@@ -37,6 +46,116 @@ class LearningRate:
     family_known: bool = True
     level: float | None = None
     extrapolates: tuple[Notice, ...] = ()
+
+    @property
+    def law(self) -> str:
+        """The law's id."""
+        return self.fact.id
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a law is asked for: `family` as the law spells it, `alpha` at scale alpha / rank. A batch, number of steps
+    or alpha that is None is the law's usual one."""
+
+    family: str
+    hidden_size: int
+    rank: int = REFERENCE_RANK
+    method: str = "lora"
+    batch: float | None = None
+    steps: float | None = None
+    alpha: float | None = None
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A law's rate at a point, with the interval of a model's best rate (None where the fit gave none)."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+def find_law(name: str | os.PathLike[str]) -> facts.LawFact:
+    """The law of this name, or of a file that `fit` wrote."""
+    text = os.fspath(name)
+    if text.lower().endswith(".json") or os.sep in text or os.path.isfile(text):
+        from .law_file import read_law
+
+        return read_law(text)
+    return facts.law(text)
+
+
+def usual(law: facts.LawFact, what: str) -> float | None:
+    """The batch, steps or alpha at which a law holds: the geometric middle of its sweep's; what its authors used for
+    laws of others; alpha 32 where a sweep does not say, None for anything else that it does not say."""
+    if what in law.ranges:
+        low, high = law.ranges[what]
+        return math.sqrt(low * high)
+    if what == "alpha":
+        return float(REFERENCE_ALPHA)
+    published = {"batch": REFERENCE_BATCH, "steps": REFERENCE_STEPS}
+    return None if law.population else float(published[what])
+
+
+def swept(law: facts.LawFact, what: str, given: float, rank: int) -> float | None:
+    """The batch, steps or alpha of the law's runs that is nearest to the given one; within their range, where the fit
+    has found no need for a term, that itself. Runs whose alpha went with the rank (alpha = 2 rank) have that of the
+    given rank. None where the sweep does not say."""
+    if what == "alpha" and "alpha_over_rank" in law.ranges:
+        return law.ranges["alpha_over_rank"][0] * rank
+    if what in law.ranges:
+        low, high = law.ranges[what]
+        return min(max(given, low), high)
+    return usual(law, what)
+
+
+def _features(law: facts.LawFact, at: Point) -> dict[str, float]:
+    """What multiplies each coefficient of log rate at a point."""
+    width = math.log(law.reference_width / at.hidden_size)
+
+    def log_over(given: float | None, what: str, reference: float) -> float:
+        value = given or usual(law, what)
+        return math.log(value / reference) if value else 0.0
+
+    found = {
+        "base": 1.0, f"family[{at.family}]": 1.0, "model_pow": width, f"model_pow[{at.family}]": width,
+        "batch_pow": log_over(at.batch, "batch", REFERENCE_BATCH),
+        "steps_pow": log_over(at.steps, "steps", REFERENCE_STEPS),
+    }  # fmt: skip
+    if at.method == "lora":
+        found |= {
+            "m_lora": 1.0, "lora_pow": width, "rank_pow": math.log(at.rank / REFERENCE_RANK),
+            "rank_sat_pow": rank_feature(at.rank), "alpha_pow": log_over(at.alpha, "alpha", REFERENCE_ALPHA),
+        }  # fmt: skip
+    return found
+
+
+def evaluate(law: facts.LawFact, at: Point) -> Rate:
+    """The rate of a law with a population at a point, and the interval in which the best rate of a model lies.
+
+    Full fine-tuning by a law of LoRA runs, or LoRA by one of full runs, is the other's times or over the law's
+    multiplier, whose own interval is not in this one.
+    """
+    assert law.base is not None
+    own = {
+        f"family[{at.family}]": math.log(law.multipliers.get(at.family, 1.0)),
+        f"model_pow[{at.family}]": law.exponents.get(at.family, law.model_pow) - law.model_pow,
+    }
+    shared = {
+        name: getattr(law, name)
+        for name in (
+            "model_pow", "lora_pow", "rank_pow", "rank_sat_pow", "batch_pow", "steps_pow", "alpha_pow",
+        )
+    }  # fmt: skip
+    coefficients = {"base": math.log(law.base), "m_lora": math.log(law.lora_multiplier), **shared, **own}
+    features = _features(law, at)
+    value = math.exp(sum(coefficients[name] * x for name, x in features.items()))
+    spread = law.spread.get("known_family" if at.family in law.families else "unknown_family")
+    if spread is None:
+        return Rate(value, None, None)
+    factor = math.exp(_HALF * deviation(spread, features, law.covariance))
+    return Rate(value, value / factor, value * factor)
 
 
 def family_of(model_id: str, model_type: str, named: bool) -> tuple[str | None, bool]:
@@ -57,17 +176,17 @@ def family_of(model_id: str, model_type: str, named: bool) -> tuple[str | None, 
 
 
 def look_up(
-    *, model_id: str, model_type: str, hidden_size: int, named: bool, law_id: str = DEFAULT_LAW,
-    rank: int = REFERENCE_RANK, family: str | None = None,
+    *, model_id: str, model_type: str, hidden_size: int, named: bool,
+    law: facts.LawFact | str | os.PathLike[str] = DEFAULT_LAW, rank: int = REFERENCE_RANK, family: str | None = None,
 ) -> LearningRate:  # fmt: skip
     """The law's rate for a model. `named` says that model_id is a model's name and not a file's; `family` overrides
     what the name says."""
-    law = facts.law(law_id)
+    law = law if isinstance(law, facts.LawFact) else find_law(law)
     if law.population:
         return _ours(law, model_id, model_type, hidden_size, named, rank, family)
     found, by_architecture = (family, False) if family else family_of(model_id, model_type, named)
     if law.base is None or found is None or found not in law.exponents:
-        return LearningRate(None, None, None, None, law.id, None, None, _reason(law))
+        return LearningRate(None, None, None, None, law, None, None, _reason(law))
     base, exponent = law.base, law.exponents[found]
 
     def rate(multiplier: float, pow_: float) -> float:
@@ -80,7 +199,7 @@ def look_up(
     low, high = (law.optimum_ratio.get(f"{found}_{end}") for end in ("low", "high"))
     return LearningRate(
         value, None if low is None else value * min(1.0, low), None if high is None else value * max(1.0, high),
-        rate(1.0, 0.0), law.id, "fitted", found, by_architecture=by_architecture,
+        rate(1.0, 0.0), law, "fitted", found, by_architecture=by_architecture,
         level=None if low is None or high is None else 0.8,
     )  # fmt: skip
 
@@ -105,37 +224,61 @@ def _ours(
     family: str | None,
 ) -> LearningRate:
     """A law with a population: every family gets a value, one that it was not fitted on a wider interval."""
-    assert law.base is not None
     by_architecture = family is None and not named
     found = family or family_of_name(model_type if by_architecture else model_id)
-    known = found in law.multipliers
-    full = law.base * law.multipliers.get(found, 1.0)
-    value = full * law.lora_multiplier * rank_factor(rank, law.rank_pow, law.rank_sat_pow)
-    features = {"base": 1.0, "rank_pow": math.log(rank / REFERENCE_RANK), "rank_sat_pow": rank_feature(rank)}
-    if known:
-        features[f"family[{found}]"] = 1.0
-    sd = deviation(law.spread["known_family" if known else "unknown_family"], features, law.covariance)
-    factor = math.exp(_HALF * sd)
+    known = found in law.families
+    at = Point(found, hidden_size, rank)
+    rate = evaluate(law, at)
+    low, high = rate.low, rate.high
+    if low is not None and high is not None and "lora" not in law.methods:
+        one = facts.rate_contexts()["full-finetune"]
+        low, high = widen(rate.value, (low, high), (one.low / one.value, one.high / one.value))
     return LearningRate(
-        value, value / factor, value * factor, full, law.id, "fitted", found,
-        by_architecture=by_architecture and known, family_known=known, level=LEVEL,
-        extrapolates=tuple(_outside(law, found if not known else None, hidden_size, rank)),
+        rate.value, low, high, evaluate(law, Point(found, hidden_size, method="full")).value, law, "fitted", found,
+        by_architecture=by_architecture and known, family_known=known, level=None if low is None else LEVEL,
+        extrapolates=outside(law, at),
     )  # fmt: skip
 
 
-def _outside(law: facts.LawFact, unknown: str | None, hidden_size: int, rank: int) -> list[Notice]:
-    """What lies outside of what the law was fitted on."""
+def widen(value: float, ends: tuple[float, float], *factors: tuple[float, float]) -> tuple[float, float]:
+    """An interval around `value` after independent factors, each with its low and high: on either side the squares of
+    the log half-widths add. Neglects that they need not be normal."""
+    down, up = math.log(value / ends[0]) ** 2, math.log(ends[1] / value) ** 2
+    for low, high in factors:
+        down += math.log(low) ** 2
+        up += math.log(high) ** 2
+    return value * math.exp(-math.sqrt(down)), value * math.exp(math.sqrt(up))
+
+
+def outside(law: facts.LawFact, at: Point) -> tuple[Notice, ...]:
+    """What lies outside of what the law was fitted on, and what its fit leaves in doubt."""
     notes = []
-    if unknown is not None:
-        known = ", ".join(law.multipliers)
+    if law.caution:
+        notes.append(Notice("learning-rate-law", f"The law {law.id}: {law.caution}"))
+    if at.family not in law.families:
+        known = ", ".join(law.families[:12]) + (" ..." if len(law.families) > 12 else "")
+        whole = "with the wider interval of a family that was not seen"
+        if "unknown_family" not in law.spread:
+            whole = "without an interval, since there is no other family to judge by"
         notes.append(Notice(
             "learning-rate-family",
-            f"No sweep covers the family {unknown}: the rate is that of all families together ({known}), with "
-            "the wider interval of a family that was not seen.",
+            f"No sweep covers the family {at.family}: the rate is that of all families together ({known}), {whole}.",
         ))  # fmt: skip
-    for code, label, value in (("rank", "Rank", rank), ("width", "Width", hidden_size)):
-        low, high = law.ranges["rank" if code == "rank" else "hidden_size"]
+    elif "known_family" not in law.spread:
+        text = f"The law {law.id} has too few models for an interval of a new one's rate."
+        notes.append(Notice("learning-rate-interval", text))
+    asked: tuple[tuple[str, str, str, float | None], ...] = (
+        ("rank", "Rank", "rank", at.rank if at.method == "lora" else None),
+        ("width", "Width", "hidden_size", at.hidden_size),
+        ("batch", "Batch", "batch", at.batch),
+        ("steps", "Number of steps", "steps", at.steps),
+    )
+    for code, label, key, value in asked:
+        if value is None or key not in law.ranges:
+            continue
+        low, high = law.ranges[key]
         if not low <= value <= high:
-            text = f"{label} {value:,} lies outside of {low:,} to {high:,}, where the learning-rate law was fitted."
+            where = f"{low:,.0f} to {high:,.0f}" if low < high else f"{low:,.0f}"
+            text = f"{label} {value:,} lies outside of {where}, where the learning-rate law was fitted."
             notes.append(Notice(f"learning-rate-{code}", text))
-    return notes
+    return tuple(notes)

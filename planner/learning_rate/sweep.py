@@ -8,9 +8,7 @@ are (`DIALECTS`). Needs pandas; a million rows take seconds.
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,6 +19,7 @@ import pandas as pd
 from ..errors import InputError, hint
 from ..schema import Notice
 from .families import family_of_name
+from .sweep_file import DIALECTS, check_header, read_csv
 
 REQUIRED = ("model", "family", "hidden_size", "method", "rank", "lr", "loss")
 OPTIONAL = ("seed", "steps", "batch", "alpha", "dataset", "status")
@@ -31,10 +30,13 @@ STATUSES = ("ok", "diverged", "missing", "diverged_or_missing")
 NON_FINITE = ("error", "diverged", "missing")
 CELL = ("model", "family", "hidden_size", "method", "rank", "steps", "batch", "alpha", "dataset")
 
-# Tables of others that are read as they are: their word for the loss -> (their words for ours, what is understood).
-DIALECTS: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
-    "test_nll_nats_per_token": ({"test_nll_nats_per_token": "loss"}, {"method": "lora"}),
-}
+# Words of others for our columns, named where ours is missing.
+OTHER_WORDS = {
+    "lr": ("learning_rate", "learning-rate", "lrate", "rate"), "rank": ("r", "lora_r", "lora_rank"),
+    "loss": ("eval_loss", "test_loss", "val_loss", "valid_loss", "nll", "test_nll"),
+    "hidden_size": ("width", "d_model", "hidden", "hidden_dim"), "model": ("model_name", "model_id", "base_model"),
+}  # fmt: skip
+UNFINISHED = ("diverged", "missing")  # a status that may stand in place of the loss
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,64 +67,12 @@ def read_sweep(source: str | os.PathLike[str] | pd.DataFrame, *, non_finite: str
     if isinstance(source, pd.DataFrame):
         frame, name, unit = source.copy(), "sweep", "row"
         frame.columns = pd.Index([str(column).strip() for column in frame.columns])
-        _check_header(list(frame.columns), name)
+        check_header(list(frame.columns), name)
         frame["line"] = np.arange(1, len(frame) + 1)
     else:
         path = Path(source)
-        frame, name, unit = _read_csv(path), path.name, "line"
+        frame, name, unit = read_csv(path), path.name, "line"
     return _Checker(frame, name, unit, non_finite).sweep()
-
-
-def _read_header(path: Path) -> list[str]:
-    """The column names of a CSV file; refuses a second line that has another number of fields."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file)
-            header = [name.strip() for name in next(rows, [])]
-            first = next(rows, None)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError("sweep", str(path), "a readable CSV file", f"{reason}.") from error
-    if not any(header):
-        raise InputError("sweep", str(path), "a header line and runs", "The file is empty.")
-    if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
-        raise InputError(f"{path.name} line 1", header[0], "columns separated by commas")
-    _check_header(header, path.name)
-    if first and len(first) > len(header):
-        raise InputError(f"{path.name} line 2", f"{len(first)} fields", f"{len(header)}, as in the header")
-    return header
-
-
-def _check_header(header: list[str], name: str) -> None:
-    seen: set[str] = set()
-    for column in header:
-        if column in seen:
-            raise InputError(f"{name} line 1, column {column}", column, "each column once")
-        seen.add(column)
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    """The file as a frame: texts as categories, numbers as numbers where the column holds nothing else."""
-    header = _read_header(path)
-    ours = [next((new[c] for new, _ in DIALECTS.values() if c in new), c) for c in header]
-    numeric = {c for c, o in zip(header, ours, strict=True) if o in ("hidden_size", "rank", "lr", "loss")}
-    options: dict[str, Any] = {
-        "names": header, "header": 0, "skip_blank_lines": False, "encoding": "utf-8-sig", "skipinitialspace": True,
-        "keep_default_na": False, "na_values": [""],
-    }  # fmt: skip
-    try:
-        try:
-            dtypes = {column: "float64" if column in numeric else "category" for column in header}
-            frame = pd.read_csv(path, dtype=dtypes, **options)
-        except (ValueError, TypeError) as error:
-            if isinstance(error, pd.errors.ParserError):
-                raise
-            frame = pd.read_csv(path, dtype=dict.fromkeys(header, "category"), **options)
-    except (OSError, ValueError) as error:  # ParserError and UnicodeDecodeError are ValueErrors
-        text = str(error).strip().removeprefix("Error tokenizing data. C error: ")
-        raise InputError(path.name, text, "as many fields in each line as in the header") from error
-    frame["line"] = np.arange(2, len(frame) + 2)
-    return frame.dropna(how="all", subset=header)
 
 
 class _Checker:
@@ -140,6 +90,7 @@ class _Checker:
             found = self.frame[column].iloc[position]
             found = "" if pd.isna(found) and not isinstance(found, float) else found
         found = found.item() if isinstance(found, np.generic) else found
+        found = int(found) if column in WHOLE and isinstance(found, float) and found.is_integer() else found
         line = int(self.frame["line"].iloc[position])
         raise InputError(f"{self.name} {self.unit} {line}, column {column}", found, expected, remedy)
 
@@ -174,12 +125,17 @@ class _Checker:
                 if "family" not in frame.columns and "model" in frame.columns:
                     names = frame["model"].astype(str)
                     frame["family"] = names.map({name: family_of_name(name) for name in names.unique()})
-        self.frame = frame
+        lower = {c: c.lower() for c in frame.columns if c.lower() in (*REQUIRED, *OPTIONAL)}
+        self.frame = frame = frame.rename(
+            columns={c: new for c, new in lower.items() if new not in frame.columns}
+        )
         present = [column for column in frame.columns if column != "line"]
         for column in REQUIRED:
             if column not in present:
                 others = [name for name in present if name not in REQUIRED]
-                remedy = f"The header has {', '.join(present)}.{hint(column, others)}"
+                words = [name for name in others if name.lower() in OTHER_WORDS.get(column, ())]
+                near = f" Rename {words[0]} to {column}." if words else hint(column, others)
+                remedy = f"The header has {', '.join(present)}.{near}"
                 raise InputError(f"{self.name} line 1", f"no column {column}", ",".join(REQUIRED), remedy)
         extra = [column for column in present if column not in (*REQUIRED, *OPTIONAL)]
         if extra:
@@ -233,10 +189,18 @@ class _Checker:
         for old in codes.cat.categories:
             text = str(old).strip()
             try:
-                table.append(np.nan if text == "" else float(text) if "_" not in text else float("text"))
+                unfinished = column == "loss" and text.lower() in UNFINISHED
+                table.append(
+                    np.nan if text == "" or unfinished else float(text if "_" not in text else "text")
+                )
             except ValueError:
                 at = int((codes == old).to_numpy().argmax())
-                self.fail(column, at, "a number", found=old)
+                remedy = (
+                    "A decimal comma is read where semicolons separate the columns." if "," in text else ""
+                )
+                if column == "loss" and not remedy:
+                    remedy = "A run without a loss says diverged or missing, here or as its status."
+                self.fail(column, at, "a number", remedy, found=old)
         values = np.append(np.asarray(table, dtype=float), np.nan)[codes.cat.codes.to_numpy()]
         return values, np.isnan(values)
 
@@ -261,6 +225,7 @@ class _Checker:
             )
         loss = out["loss"].to_numpy(dtype=float)
         finite = np.isfinite(loss)
+        status = self.words_for_loss(status)
         given = (status == "ok").to_numpy()
         silent = (status == "").to_numpy()
         bare = ~finite & (given | silent)
@@ -277,6 +242,18 @@ class _Checker:
         status = status.where(~(done | bare), "ok").where(~bare, self.non_finite)
         out["status"] = pd.Categorical(status, categories=STATUSES)
         out["loss"] = np.where(done, loss, np.nan)
+
+    def words_for_loss(self, status: pd.Series) -> pd.Series:
+        """The status with that of runs whose loss is the word diverged or missing; another status beside it is
+        refused."""
+        raw = self.frame["loss"]
+        if not (isinstance(raw.dtype, pd.CategoricalDtype) or raw.dtype == object):
+            return status
+        said = raw.astype(str).str.strip().str.lower().to_numpy()
+        word = np.isin(said, UNFINISHED)
+        if (at := self.first(word & ~status.isin(["", *UNFINISHED]).to_numpy())) is not None:
+            self.fail("status", at, f"{said[at]}, as its loss says", found=str(status.iloc[at]))
+        return status.mask(word & (status == "").to_numpy(), pd.Series(said, index=status.index))
 
     def _says_nan(self, position: int) -> bool:
         value = self.frame["loss"].iloc[position]

@@ -11,9 +11,9 @@ from .tape import Buffer, Gradients, Size, Tape, Value, cast, copy, scale, unary
 
 @dataclass(frozen=True)
 class Shape:
-    """Heads and their widths. `masked`: a mask is given as a tensor; `capped` scores pass through tanh;
-    `eager`: the model
-    has no fused attention; `narrow`: its softmax runs in the values' own type; `dropped`: probabilities pass
+    """Heads and their widths. `masked`: a mask is given as a tensor; `capped` scores pass through
+    tanh (under SDPA transformers leaves that out); `eager`: the model has no SDPA, `no_flash`: no flash
+    attention; `narrow`: its softmax runs in the values' own type; `dropped`: probabilities pass
     through dropout; `wide`: queries and keys are multiplied in float32; `biased`:
     the mask differs from head to head."""
 
@@ -24,6 +24,7 @@ class Shape:
     masked: bool = False
     capped: bool = False
     eager: bool = False
+    no_flash: bool = False
     narrow: bool = False
     dropped: bool = False
     wide: bool = False
@@ -41,10 +42,11 @@ def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     (16 bits, at most 256 a head, no mask), memory-efficient attention where SDPA cannot, or eager."""
     if run.autocast and run.kernel != "eager" and not shape.eager:
         q, k, v = run.cast_in(q), run.cast_in(k), run.cast_in(v)
-    if run.kernel == "eager" or shape.capped or (shape.eager and run.kernel != "flash"):
+    kernel = "sdpa" if run.kernel == "flash" and shape.no_flash else run.kernel
+    if kernel == "eager" or (shape.eager and kernel == "sdpa"):
         return _eager(run, q, k, v, shape)
     wide = shape.d_qk > 256 or shape.d_qk != shape.d_v
-    flash = run.kernel == "flash" or (q.width < FLOAT32 and not shape.masked and not wide)
+    flash = kernel == "flash" or (q.width < FLOAT32 and not shape.masked and not wide)
     if flash:
         return _fused(run, q, k, v, shape, flash=True)
     if shape.grouped and not shape.masked and not wide:
@@ -142,8 +144,8 @@ def scale_mask(run: Pass, weights: Value) -> Value:
 
 def _batched(run: Pass, a: Value, b: Value, elements: Size) -> Value:
     """A product of two activations: keeps both sides."""
-    tape, sizes = run.tape, (a.bytes, b.bytes)
-    width = run.compute if run.autocast else max(a.width, b.width)
+    tape, a, b = run.tape, run.cast_in(a), run.cast_in(b)
+    sizes, width = (a.bytes, b.bytes), max(a.width, b.width)
     return tape.apply(
         (a, b), elements, width, (a.buffer if b.node else None, b.buffer if a.node else None),
         lambda g: [tape.new(size) for size in sizes],

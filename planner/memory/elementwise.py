@@ -63,11 +63,11 @@ def _weigh(run: Pass, x: Value, weight: int) -> Value:
     return tape.apply((x,), x.elements, x.width, (x.buffer if trains else None,), rule, trains=trains)
 
 
-def layer_norm(run: Pass, x: Value, weight: int) -> Value:
-    """The fused LayerNorm: keeps x; under autocast it makes float32."""
+def layer_norm(run: Pass, x: Value, weight: int, *, autocasts: bool = True) -> Value:
+    """The fused LayerNorm: keeps x; under autocast torch's own makes float32, which kernels of others do not."""
     tape, size = run.tape, x.bytes
     trains = run.full and run.grad and weight > 0
-    x_in = cast(x, FLOAT32) if run.autocast else x
+    x_in = cast(x, FLOAT32) if run.autocast and autocasts else x
 
     def rule(g: Buffer) -> Gradients:
         made = tape.new(size)
@@ -82,8 +82,10 @@ def norm(run: Pass, x: Value, weight: int, rule: str) -> Value:
     """A norm by its rule's name; "none" passes x on. Fused kernels keep x alone, whatever the rule."""
     if rule == "none":
         return x
-    if rule == "layer" or run.kernels in ("fused", "liger", "unsloth", "compiled"):
+    if rule == "layer":
         return layer_norm(run, x, weight)
+    if run.kernels in ("fused", "liger", "unsloth", "compiled"):
+        return layer_norm(run, x, weight, autocasts=False)
     if rule == "layer32":  # LayerNorm in float32 with casts around it
         return cast(layer_norm(run, cast(x, FLOAT32), weight), x.width)
     if rule == "python-layer":  # mean and variance in Python: the centred value is kept as well
@@ -125,31 +127,58 @@ def activation(run: Pass, x: Value, name: str) -> Value:
     if name == "bloom":  # a function of its own that keeps its input
         return unary(x, "in", 3)
     if name in ("gelu_new", "gelu_fast") and run.kernels == "transformers":
-        return _gelu_in_python(x)
+        return _gelu_in_python(run, x)
     if name in ("relu", "relu2"):
         y = unary(x, "out")
         return unary(y, "in") if name == "relu2" else y
     if name == "quick_gelu":
         return multiply(x, unary(scale(x), "out"))
     if name == "xielu":
-        return _xielu(x)
+        return _xielu(run, x)
     return unary(x, "in")  # silu, gelu and its tanh form are kernels of their own
 
 
-def _gelu_in_python(x: Value) -> Value:
-    """0.5 x (1 + tanh(c (x + 0.044715 x^3))): keeps x for the cube, the halved x, the tanh and the sum."""
+def _gelu_in_python(run: Pass, x: Value) -> Value:
+    """0.5 x (1 + tanh(c (x + 0.044715 x^3))): keeps x for the cube (which autocast takes in float32, and all that
+    follows from it), the halved x, the tanh and the sum."""
     half = scale(x)
-    inner = scale(add(x, scale(unary(x, "in", 2))))
+    inner = scale(add(x, scale(unary(cast(x, FLOAT32) if run.autocast else x, "in", 2))))
     bounded = unary(inner, "out")
     del inner
     return multiply(half, unary(bounded, ""))
 
 
-def _xielu(x: Value) -> Value:
-    """where(x > 0, a x^2 + b x, (expm1(min(x, e)) - x) a + b x)."""
-    positive = add(scale(unary(x, "in")), scale(x))
-    negative = add(scale(add(unary(unary(x, "in"), "out"), x)), scale(x))
-    return add(positive, negative)
+def _xielu(run: Pass, x: Value) -> Value:
+    """where(x > 0, a x^2 + b x, (expm1(min(x, e)) - x) a' + b x) with trained a and a', whose type widens x's.
+
+    Keeps the mask (a byte a value), x, a x and expm1; where a is trained the difference too.
+    """
+    tape, wide = x.tape, max(x.width, run.stream)
+    mask = tape.new(x.elements)
+    square = multiply(_by_number(run, x, wide), x)
+    positive = add(square, scale(x))
+    del square
+    difference = add(unary(unary(x, "in"), "out"), unary(x, ""))
+    negative = add(_by_number(run, difference, wide), scale(x))
+    del difference
+    size = positive.bytes
+    return tape.apply(
+        (positive, negative), x.elements, wide, (mask,), lambda g: (tape.new(size), tape.new(size))
+    )
+
+
+def _by_number(run: Pass, x: Value, width: int) -> Value:
+    """x times a weight of one value, which keeps x where it is trained."""
+    tape, size, trains = run.tape, x.bytes, run.full and run.grad
+    wide = x.elements * width
+
+    def rule(g: Buffer) -> Gradients:
+        product = tape.new(wide) if trains else None
+        made = tape.new(size)
+        del product
+        return (made,)
+
+    return tape.apply((x,), x.elements, width, (x.buffer if trains else None,), rule, trains=trains)
 
 
 def gated(run: Pass, gate: Value, up: Value, name: str) -> Value:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from ..schema import Architecture
 from .elementwise import norm
-from .passes import FLOAT32, Pass
+from .passes import CASTS, FLOAT32, Pass
 from .products import LowRank, Weight, adapted, whole
-from .stretch import Held, Stretch, label_kept, stretch
+from .stretch import Held, Stretch, label_kept, plus, stretch
 from .tape import Buffer, Gradients, Size, Value, cast, scale, unary
 from .traits import Traits
 
@@ -33,8 +33,11 @@ def stem_stretches(run: Pass, arch: Architecture, trains: bool) -> Stem:
     table = next((m for m in arch.matrices if m.role == "embedding"), None)
     if not trains or table is None:
         return Stem(held, False, Stretch())
-    size = table.d_in * table.d_out * run.trained
-    kept = {} if arch.tied_embeddings else {"gradients": size}
+    size = table.d_in * table.d_out * run.whole
+    tied, gone = arch.tied_embeddings, run.tape.accumulates
+    kept = {
+        "gradients": size * (1 - tied - gone)
+    }  # the unembedding's share of a tied one is held, or goes, with it
     meeting = size * (2 if arch.tied_embeddings and run.tape.merges else 1)
     return Stem(
         held,
@@ -59,17 +62,21 @@ def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) 
 
     "full": cast to float32 as transformers does, log-softmax (kept, float32), and on the way back the gradient of the
     chosen entries and that of the logits, both of full size in float32. "shifted": the same behind a copy, which
-    transformers made before 4.50. "fused": one kernel over the logits in
-    their own type, which writes the gradient in their place. `narrow`: there is no cast to float32.
+    transformers made before 4.50 ("shifted-late": from 4.46 on, where the loss makes the float32 copy and the
+    model's forward pass still holds the 16-bit logits; "shifted-narrow": without the cast). "...fused": one kernel
+    over the logits, which writes the
+    gradient in their place. `narrow`: there is no cast to float32.
     """
     tape = run.tape
     if loss == "fused":
         return _in_place(logits)
     wide = logits if narrow else cast(logits, FLOAT32)
     shifted = _shifted(wide) if loss.startswith("shifted") else wide
-    if loss == "shifted-fused":
+    if loss.endswith("fused"):
         return _in_place(shifted)
-    size = wide.bytes
+    if narrow and run.autocast:  # log-softmax is on autocast's list
+        shifted = cast(shifted, FLOAT32)
+    size = shifted.bytes
     chances = tape.new(size)
 
     def rule(g: Buffer) -> Gradients:
@@ -95,7 +102,7 @@ def _shifted(logits: Value) -> Value:
 
 def unembed(run: Pass, x: Value, head: Head, traits: Traits, rows: Size) -> Value:
     """Logits of so many rows, with what the family does to them."""
-    width = run.trained if head.trained else run.stream
+    width = run.whole if head.trained else run.stream
     weight = Weight(head.hidden, head.vocab, head.trained, unpacked=head.unpacked, width=width)
     logits = adapted(run, x, rows, weight, head.pairs)
     if traits.logits == "scaled":
@@ -123,19 +130,28 @@ def head_stretches(
         final = inner
     elif loss == "chunked":
         final = _chunked(run, inner, head, traits, chunk)
+    elif loss.startswith("split"):
+        final = _split(run, inner, head, traits, loss, chunk)
     else:
         logits = unembed(run, inner, head, traits, run.tokens)
-        final = cross_entropy(run, logits, loss, narrow=traits.narrow_loss)
+        narrow = traits.narrow_loss or (traits.narrow_before and loss.startswith("shifted"))
+        narrow = narrow or loss == "shifted-narrow"
+        if loss in ("shifted", "shifted-fused") and not narrow:
+            logits = cast(logits, FLOAT32)  # the model's own, which holds no other from here on
+        final = cross_entropy(run, logits, loss, narrow=narrow)
         del logits
     del inner
     run.casts.clear()
     _label_new(run, start, len(tape.sizes))
     label_kept(tape, "activations")
+    label_kept(tape, LOGITS, CASTS)  # a lowered unembedding waits for the hidden states' gradient
     forward = stretch(tape, 0, len(tape.events))
     node = final.node
     del final
     if node is None:
         return forward, None
+    if run.outputs_held and head.vocab and loss != "chunked":
+        forward.change = plus(forward.change, {LOGITS: run.tokens * (head.vocab * held_width(run, loss))})
     begin, first = len(tape.events), len(tape.sizes)
     gradient = [tape.new(0)]
     leaves = tape.backward(node, gradient)
@@ -144,6 +160,35 @@ def head_stretches(
     leaves.clear()
     backward = stretch(tape, begin, len(tape.events))
     return forward, backward
+
+
+def held_width(run: Pass, loss: str) -> int:
+    """Bytes a value of the logits in a model's output, beyond those that the loss keeps anyway."""
+    return FLOAT32 if loss in ("shifted", "shifted-fused") else run.compute
+
+
+def _split(run: Pass, x: Value, head: Head, traits: Traits, loss: str, chunk: int) -> Value:
+    """Logits of all tokens in pieces of `chunk` tokens, each with a loss of its own, so that on the way back no
+    gradient is larger than a piece.
+
+    "split" takes log-softmax in the logits' own type (litgpt), "split-wide" in float32 (torchtune), and both keep it;
+    "split-fused" is the latter compiled, which keeps the logits alone.
+    """
+    tape = run.tape
+    logits = unembed(run, x, head, traits, run.tokens)
+    rows: Size = min(chunk, run.tokens) if isinstance(run.tokens, int) else chunk
+    inner, width = logits.width, FLOAT32 if loss == "split-wide" else logits.width
+    kept = logits.buffer if loss == "split-fused" else tape.new(logits.elements * width)
+    piece = rows * head.vocab
+    work = tape.new(piece * (0 if loss == "split-fused" else width))
+    del work
+
+    def rule(g: Buffer) -> Gradients:
+        held = tape.new(piece * (width + inner))
+        del held
+        return (tape.new(0),)
+
+    return tape.apply((logits,), 0, FLOAT32, (kept,), rule)
 
 
 def _label_new(run: Pass, first: int, last: int) -> None:
@@ -161,7 +206,7 @@ def _chunked(run: Pass, x: Value, head: Head, traits: Traits, chunk: int) -> Val
     rows: Size = min(chunk, run.tokens) if isinstance(run.tokens, int) else chunk
     gradient = tape.new(x.bytes) if x.node is not None else None
     parameters = head.hidden * head.vocab
-    weights = tape.new(parameters * run.trained) if head.trained else None
+    weights = tape.new(parameters * run.whole) if head.trained else None
     logits = tape.new(rows * (head.vocab * x.width))
     back = tape.new(rows * (head.hidden * x.width))
     del logits, back

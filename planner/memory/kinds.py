@@ -44,9 +44,8 @@ class Job:
 
     def run(self, *, grad: bool = True, length: int | None = None) -> Pass:
         """A pass on a new tape; `length` replaces the workload's."""
-        found = make_pass(
-            self.setup, merges=self.merges, accumulates=self.setup.accumulation > 1, length=length
-        )
+        gone = self.setup.accumulation > 1 or self.setup.optimizer_in_backward
+        found = make_pass(self.setup, merges=self.merges, accumulates=gone, length=length)
         found.grad = grad
         return found
 

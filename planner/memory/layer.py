@@ -54,7 +54,20 @@ class Walk:
         self.logits: Value | None = None
         self.values: dict[int, Value] = {}
         self.normed: dict[int, Value] = {}
-        self.python = run.kernels == "transformers"
+        self.joined = run.kernels == "unsloth" and not run.dropout and self._adapts_mlp()
+        self.python = run.kernels in ("transformers", "litgpt") or (
+            run.kernels == "unsloth" and not self.joined
+        )
+
+    def _adapts_mlp(self) -> bool:
+        """Whether every matrix of the dense MLP has a pair, which Unsloth then runs in one function."""
+        roles = [
+            (op.matrix, self.arch.matrices[op.matrix].role)
+            for op in self.block.operations
+            if isinstance(op, Apply)
+        ]
+        mlp = [index for index, role in roles if role == "mlp"]
+        return bool(mlp) and all(self.trained.of(index, self.layer) is not None for index in mlp)
 
     def forward(self, x: Value) -> Value:
         """The layer's result."""
@@ -164,7 +177,7 @@ class Walk:
             return unary(x, "in")  # one filter a channel: keeps what it reads
         if matrix.role == "router" and self.traits.router == "sigmoid":
             x = cast(x, FLOAT32)
-        out = self._linear(op.matrix, x, self._rows(op), clones=op.out in self.plan.turned)
+        out = self._linear(op, x, clones=op.out in self.plan.turned)
         if matrix.role == "router":
             self.logits = out
         if op.forward_only:
@@ -175,7 +188,7 @@ class Walk:
         """Positions that a matrix meets."""
         if op.length == "memory" and self.memory is not None:
             return self.memory
-        return self.run.tokens if op.per == 1 else self.run.tokens * (1 / op.per)
+        return self.run.tokens if op.per == op.times else self.run.tokens * (op.times / op.per)
 
     def _weight(self, index: int) -> Weight:
         """A matrix, or its share of it under tensor parallelism."""
@@ -184,15 +197,17 @@ class Walk:
         d_in, d_out = split_sides(matrix, run.split)
         return Weight(
             d_in, d_out, trained, matrix.bias, self.unpacked.get(index, 0) // run.split,
-            run.trained if trained else run.base,
+            run.whole if trained else run.base,
         )  # fmt: skip
 
-    def _linear(self, index: int, x: Value, rows: Size, *, clones: bool) -> Value:
-        item = self.trained.of(index, self.layer)
+    def _linear(self, op: Apply, x: Value, *, clones: bool) -> Value:
+        rows, weight = self._rows(op), self._weight(op.matrix)
+        item = self.trained.of(op.matrix, self.layer if op.layer is None else op.layer)
         if item is None:
-            return linear(self.run, x, rows, self._weight(index), clones=clones)
-        pairs = low_ranks(item, self.run.split)
-        return adapted(self.run, x, rows, self._weight(index), pairs, clones=clones)
+            return linear(self.run, x, rows, weight, clones=clones)
+        matrix, pairs = self.arch.matrices[op.matrix], low_ranks(item, self.run.split)
+        again = self.joined and matrix.role == "mlp" and matrix.d_out == self.arch.hidden_size
+        return adapted(self.run, x, rows, weight, pairs, clones=clones, again=again)
 
     def _experts(self, op: Join) -> Value:
         """The routed experts whose results this Join weights."""
@@ -223,8 +238,8 @@ class Walk:
         masked = masked or (traits.biased and not op.memory)
         n_heads, n_kv_heads = self._counts(op)
         shape = Shape(
-            n_heads, n_kv_heads, op.d_qk, op.d_v, masked, traits.capped_scores, traits.eager, traits.narrow,
-            traits.dropped, traits.wide_scores, traits.biased,
+            n_heads, n_kv_heads, op.d_qk, op.d_v, masked, traits.capped_scores, traits.eager, traits.no_flash,
+            traits.narrow, traits.dropped, traits.wide_scores, traits.biased,
         )  # fmt: skip
         for number, value in ((op.q, q), (op.k, k), (op.v, v)):
             self.values[number] = value

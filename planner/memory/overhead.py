@@ -1,42 +1,38 @@
-"""What a GPU holds beyond what torch allocates for the step, and how far an estimate may be off.
-
-The constants are fitted on part of the published measurements by `tools/compare_memory.py --fit`, which prints
-them; the
-rest judges them (docs/memory.md).
-"""
+"""What a GPU holds beyond what torch allocates for the step, and how far an estimate may be off."""
 
 from __future__ import annotations
 
 from ..moments import Item, MemoryEstimate
 from ..setup import Setup
-
-CONTEXT_BYTES = 550_000_000  # CUDA's context and the libraries' kernels on one GPU
-COMMUNICATION_BYTES = 900_000_000  # NCCL's channels and buffers, where GPUs talk to each other
-CACHED_APART = 0.8  # of the transient bytes of the smaller phases
-CACHED_GATHERED = 2.0  # of a gathered unit and what stays gathered
-LOW, HIGH = 0.94, 1.06  # of what is needed
+from .constants import Constants, constants
 
 
-def overhead(setup: Setup) -> tuple[Item, ...]:
+def overhead(setup: Setup, known: Constants | None = None) -> tuple[Item, ...]:
     """What no set-up does without: the context, and buffers of communication."""
-    items = [Item("overhead", "CUDA context", CONTEXT_BYTES)]
+    known = known or constants()
+    items = [Item("overhead", "CUDA context", round(known.context_bytes))]
     if setup.gpus > 1:
-        items.append(Item("overhead", "communication buffers", COMMUNICATION_BYTES))
+        items.append(Item("overhead", "communication buffers", round(known.communication_bytes)))
     return tuple(items)
 
 
-def cached(setup: Setup, apart: int, whole_units: int) -> int:
+def cached(setup: Setup, apart: int, whole_units: int, varied: int, known: Constants | None = None) -> int:
     """Bytes that the caching allocator keeps beyond what is allocated at the peak, where the GPU has room for them.
 
     Blocks that served one phase of the step (layers, the unembedding with its loss, the update) seldom serve another,
-    so that most of the smaller phases' transient bytes (`apart`) come on top; blocks of gathered units live on a
-    stream of their own.
+    so that much of the smaller phases' transient bytes (`apart`) comes on top; blocks of gathered units live on a
+    stream of their own. Where lengths vary, blocks of one length seldom serve another: much of what grows with the
+    length (`varied`) is held several times over.
     """
-    return round(CACHED_APART * apart + (CACHED_GATHERED * whole_units if setup.gpus > 1 else 0))
+    known = known or constants()
+    gathered = known.cached_gathered * whole_units if setup.gpus > 1 else 0
+    return round(known.cached_apart * apart + gathered + known.cached_varied * varied * setup.lengths_vary)
 
 
-def interval(found: MemoryEstimate) -> tuple[int, int]:
-    """Bounds that hold for nine in ten published measurements of allocated memory: from what is needed, less
-    the error of
-    the estimate, to what an allocator with room for it takes."""
-    return round(LOW * found.per_gpu_bytes), round(HIGH * found.per_gpu_bytes) + found.cached_bytes
+def interval(found: MemoryEstimate, known: Constants | None = None) -> tuple[int, int]:
+    """Bounds that hold for the stated share of published measurements: from what is needed, less the error of the
+    estimate, to what an allocator with room for it takes."""
+    known = known or constants()
+    return round(known.low * found.per_gpu_bytes), round(
+        known.high * found.per_gpu_bytes
+    ) + found.cached_bytes

@@ -18,10 +18,12 @@ class Pass:
 
     `sequences`, `length` and `rank` are numbers, or symbols for polynomials; `tokens` is their product on this GPU
     and `pairs` those of positions with positions. Widths are bytes a value: `compute` of what matrix
-    products make, `stream` of the embedding's result, `base` of frozen weights, `trained` of trained ones. `full`:
+    products make, `stream` of the embedding's result, `base` of frozen weights, `trained` of trained ones, `saved` of
+    what is trained in full beside an adapter. `inputs_kept`: quantised products keep what they read. `full`:
     every weight is trained. `reach` is the length that windows are compared with. Matrices are
     `split` over tensor-parallel GPUs, and with `split_stream` the hidden states between them by positions;
-    experts over `expert_split`. `casts` are weights that autocast lowered.
+    experts over `expert_split`. `int8`: quantised weights are multiplied in 8 bits. `casts` are weights that autocast
+    lowered.
     """
 
     tape: Tape
@@ -39,13 +41,21 @@ class Pass:
     kernels: Kernels
     dropout: bool
     masked: bool
-    quantised: bool
+    int8: bool
     reach: int
     split: int = 1
     split_stream: bool = False
     expert_split: int = 1
     grad: bool = True
+    outputs_held: bool = False
+    saved: int = FLOAT32
+    inputs_kept: bool = False
     casts: list[Buffer] = field(default_factory=list)
+
+    @property
+    def whole(self) -> int:
+        """Bytes a value of a matrix that is trained in full."""
+        return self.trained if self.full else self.saved
 
     @property
     def rows(self) -> Size:
@@ -95,12 +105,13 @@ def make_pass(
     width = WIDTHS[setup.compute_dtype if mixed else setup.weight_dtype]
     return Pass(
         tape=Tape(merges=merges, accumulates=accumulates), sequences=b, length=s, tokens=tokens, pairs=pairs,
-        compute=WIDTHS[setup.compute_dtype], stream=FLOAT32 if setup.upcast_small else width,
+        compute=WIDTHS[setup.compute_dtype], stream=FLOAT32 if setup.upcast_small or setup.upcast_norms else width,
         base=width,
         trained=width if mixed and setup.method == "full" else WIDTHS[setup.trained_dtype],
         full=setup.method == "full", autocast=setup.under_autocast and not mixed, kernel=setup.attention_kernel,
         kernels=setup.kernels, dropout=setup.lora_dropout > 0, masked=_masked(setup),
-        quantised=setup.quantize != "none", reach=setup.seq_len,
+        int8=setup.quantize == "int8", reach=setup.seq_len,
         split=setup.tensor_parallel, split_stream=setup.split_stream and setup.tensor_parallel > 1,
-        expert_split=setup.expert_parallel,
+        expert_split=setup.expert_parallel, outputs_held=setup.outputs_held,
+        saved=width if mixed or not setup.upcast_small else FLOAT32, inputs_kept=setup.quantised_inputs_kept,
     )  # fmt: skip

@@ -13,9 +13,16 @@ from ..schema import Architecture
 from ..setup import Setup
 from .kinds import Job
 from .overhead import cached, interval, overhead
-from .passes import WIDTHS
-from .sharding import buckets, gathered
-from .states import Weights, base_weights, optimizer_bytes, share, trained_tensors, update_bytes
+from .sharding import buckets, flat_gradients, gathered
+from .states import (
+    Weights,
+    base_weights,
+    optimizer_bytes,
+    share,
+    trained_bytes,
+    trained_tensors,
+    update_bytes,
+)
 from .step import Course, Place, Stage, course, stages
 from .stretch import Held, plus
 from .traffic import traffic
@@ -70,14 +77,16 @@ def _stage(
     """The estimate of a GPU of one stage of the pipeline."""
     tensors = trained_tensors(arch, setup, pairs, whole, stage)
     trained = sum(t.size * t.copies for t in tensors)
-    width = WIDTHS[setup.trained_dtype]
-    gradients = 0 if setup.optimizer_in_backward else share(trained * width, _over(setup, "gradients"))
-    base, host = _held(setup, weights, stage, trained, optimizer_bytes(tensors, setup))
+    size = trained_bytes(tensors)
+    gradients = 0 if setup.optimizer_in_backward else share(size, _over(setup, "gradients"))
+    base, host = _held(setup, weights, stage, size, optimizer_bytes(tensors, setup))
+    flat = flat_gradients(arch, setup)
+    gradients += flat
     if setup.accumulation > 1:
         base["gradients"] = gradients
     unit, outside = gathered(arch, setup)
     base["gathered"] = outside
-    base["buckets"] = buckets(trained * width, setup)
+    base["buckets"] = buckets(size, setup)
     base["fixed"] = 3 * ID_BYTES * setup.tokens + WORKSPACES * WORKSPACE_BYTES
     job = Job(arch, setup, pairs, whole, merges=merges, unpacked=weights.unpacked)
     going = course(job, base, stage, unit)
@@ -85,9 +94,11 @@ def _stage(
     moments = _moments(going)
     last = {**base, "gathered": 0, "gradients": gradients, "temporary": update}
     moments.append(_moment("optimizer", "step", last))
+    apart, varied = _apart(going, update), _varied(moments)
     found = MemoryEstimate(
         setup=setup, moments=tuple(moments), overhead=overhead(setup), low=0, high=0,
-        cached_bytes=cached(setup, _apart(going, update), unit + outside),
+        cached_bytes=cached(setup, apart, unit + outside, varied), apart_bytes=apart, gathered_bytes=unit + outside,
+        varied_bytes=varied,
         traffic=traffic(arch, setup, trained), host_bytes=host,
     )  # fmt: skip
     low, high = interval(found)
@@ -108,7 +119,7 @@ def _held(setup: Setup, weights: Weights, stage: Stage, trained: int, states: in
     """What is held throughout on the GPU, and the bytes of it that lie in host memory instead."""
     over = _over(setup, "parameters")
     base = share(weights.of(stage), over)
-    own = 0 if setup.method == "full" else share(trained * WIDTHS[setup.trained_dtype], over)
+    own = 0 if setup.method == "full" else share(trained, over)
     states = share(states, _over(setup, "states"))
     host = 0
     if setup.offload in ("parameters", "all"):
@@ -123,6 +134,13 @@ def _apart(going: Course, update: int) -> int:
     layers = [sum(p.highest.values()) for p in going.places if "layer" in p.where]
     ends = [sum(p.highest.values()) for p in going.places if "layer" not in p.where]
     return round(sum(sorted((max(layers, default=0), max(ends, default=0), update))[:-1]))
+
+
+def _varied(moments: list[Moment]) -> int:
+    """Bytes at the peak that grow with the length."""
+    top = max(moments, key=lambda moment: moment.bytes)
+    names = (NAMES["activations"], NAMES["stream"], NAMES["logits"], NAMES["temporary"])
+    return sum(item.bytes for item in top.items if (item.part, item.name) in names)
 
 
 def _moments(going: Course) -> list[Moment]:

@@ -15,6 +15,8 @@ from .elementwise import drop
 from .passes import FLOAT32, Pass
 from .tape import Buffer, Gradients, Size, Value, add, cast, scale
 
+HALF = 2
+
 
 @dataclass(frozen=True)
 class Weight:
@@ -45,6 +47,8 @@ class LowRank:
 
 def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = False) -> Value:
     """x W: keeps x for a trained W. `clones`: the result's gradient comes in another order of dimensions."""
+    if weight.unpacked and run.int8:
+        return _eight_bits(run, x, rows, weight)
     tape = run.tape
     value = cast(x, run.compute) if run.autocast or weight.unpacked else x
     held = tape.new(weight.unpacked) if weight.unpacked else None
@@ -61,22 +65,41 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
     def rule(g: Buffer) -> Gradients:
         copied = tape.new(out_size) if clones else None
         if trains:
-            if run.autocast and run.trained != run.compute:
+            if run.autocast and weight.width != run.compute:
                 narrow = tape.new(parameters * run.compute)
-                tape.gradient(parameters * run.trained)
+                tape.gradient(parameters * weight.width)
                 del narrow
             else:
-                tape.gradient(parameters * run.trained)
+                tape.gradient(parameters * weight.width)
             if weight.bias:
-                tape.gradient(weight.d_out * run.trained)
+                tape.gradient(weight.d_out * weight.width)
         again = tape.new(weight.unpacked) if weight.unpacked and needs else None
         made = tape.new(size_in) if needs else None
         del copied, again
         return (made,)
 
-    kept = (value.buffer if trains else None, lowered if needs else None)
+    keeps = trains or (run.inputs_kept and weight.unpacked > 0)
+    kept = (value.buffer if keeps else None, lowered if needs else None)
     out = tape.apply((value,), rows * weight.d_out, width, kept, rule, trains=trains)
     del held
+    return out
+
+
+def _eight_bits(run: Pass, x: Value, rows: Size, weight: Weight) -> Value:
+    """LLM.int8(): keeps x, though no weight gradient is asked for; holds x in 8 bits, the product in 32 and then in
+    16, and makes the weight whole in x's type on the way back."""
+    tape, size, whole_weight = run.tape, x.bytes, weight.d_in * weight.d_out * x.width
+    rounded, product = tape.new(rows * weight.d_in), tape.new(rows * (weight.d_out * FLOAT32))
+    narrow = tape.new(rows * (weight.d_out * HALF))
+
+    def rule(g: Buffer) -> Gradients:
+        again = tape.new(whole_weight)
+        made = tape.new(size)
+        del again
+        return (made,)
+
+    out = tape.apply((x,), rows * weight.d_out, x.width, (x.buffer,), rule)
+    del rounded, product, narrow
     return out
 
 
@@ -97,20 +120,34 @@ def part(run: Pass, x: Value) -> Value:
 
 
 def adapted(
-    run: Pass, x: Value, rows: Size, weight: Weight, pairs: tuple[LowRank, ...], *, clones: bool = False
-) -> Value:
-    """A Linear with its adapter, as PEFT adds it: W x + s B A dropout(x), x cast to the adapter's dtype."""
+    run: Pass, x: Value, rows: Size, weight: Weight, pairs: tuple[LowRank, ...], *, clones: bool = False,
+    again: bool = False,
+) -> Value:  # fmt: skip
+    """A Linear with its adapter, as PEFT adds it: W x + s B A dropout(x), x cast to the adapter's dtype. Unsloth's
+    kernels take x as it is where there is no dropout; `again`: they make it a second time instead of keeping it."""
     base = linear(run, x, rows, weight, clones=clones and not pairs)
     width = base.width
     for pair in pairs:
-        x_in = cast(x, run.trained)
+        x_in = x if run.kernels == "unsloth" and not run.dropout else cast(x, run.trained)
         added = (
-            low_rank(run, x_in, rows, pair) if not pair.dora else _dora(run, x_in, rows, weight, pair, base)
+            low_rank(run, x_in, rows, pair, again=again)
+            if not pair.dora
+            else _dora(run, x_in, rows, weight, pair, base)
         )
+        if (
+            run.kernels == "litgpt" and weight.d_out > 0 and run.grad
+        ):  # its index_copy keeps what it lays down
+            added = _laid_down(added)
         total = add(base, added) if not clones else _add_cloning(base, added)
         base = total
         del added, total, x_in
     return cast(base, width)
+
+
+def _laid_down(x: Value) -> Value:
+    """x put into zeros at its rows of a fused matrix: x itself is kept."""
+    tape, size = x.tape, x.bytes
+    return tape.apply((x,), x.elements, x.width, (x.buffer,), lambda g: (tape.new(size),))
 
 
 def _add_cloning(base: Value, added: Value) -> Value:
@@ -124,16 +161,21 @@ def _add_cloning(base: Value, added: Value) -> Value:
     return tape.apply((base, added), base.elements, max(base.width, added.width), (), rule)
 
 
-def low_rank(run: Pass, x: Value, rows: Size, pair: LowRank, copies: int = 1) -> Value:
+def low_rank(
+    run: Pass, x: Value, rows: Size, pair: LowRank, copies: int = 1, *, again: bool = False
+) -> Value:
     """s B A dropout(x); `copies` pairs share the rows (one for each expert)."""
     inner = drop(run, x) if run.dropout and run.grad else x
-    down = trained_linear(run, inner, rows, pair.d_in, pair.rank, copies if pair.own_in else 1)
+    down = trained_linear(run, inner, rows, pair.d_in, pair.rank, copies if pair.own_in else 1, again=again)
     up = trained_linear(run, down, rows, pair.rank, pair.d_out, copies if pair.own_out else 1)
     return scale(up)
 
 
-def trained_linear(run: Pass, x: Value, rows: Size, d_in: Size, d_out: Size, copies: int = 1) -> Value:
-    """A trained matrix of an adapter: keeps its input, makes its own gradient and then the input's."""
+def trained_linear(
+    run: Pass, x: Value, rows: Size, d_in: Size, d_out: Size, copies: int = 1, *, again: bool = False
+) -> Value:
+    """A trained matrix of an adapter: keeps its input, makes its own gradient and then the input's. `again`: the
+    input is not kept but made once more."""
     tape = run.tape
     value = run.cast_in(x)
     width = run.compute if run.autocast else value.width
@@ -142,33 +184,74 @@ def trained_linear(run: Pass, x: Value, rows: Size, d_in: Size, d_out: Size, cop
     lowered = run.lower(parameters, trained=True) if lowers else None
 
     def rule(g: Buffer) -> Gradients:
+        made = tape.new(size_in) if again else None
         narrow = tape.new(parameters * width) if lowers else None
         tape.gradient(parameters * run.trained)
-        del narrow
+        del narrow, made
         return (tape.new(size_in) if needs else None,)
 
-    kept = (value.buffer, lowered if needs else None) if run.grad else ()
+    kept = (None if again else value.buffer, lowered if needs else None) if run.grad else ()
     return tape.apply((value,), rows * d_out, width, kept, rule, trains=run.grad)
 
 
 def _dora(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, base: Value) -> Value:
     """(m / |W + B A| - 1) W x + m / |W + B A| s B A x, the norm over the whole weight in the adapter's dtype.
 
-    The product B A of an identity keeps its r-wide value (as wide as the input), and each scaled result is kept
-    for the magnitude's gradient. The norm itself is outside the graph.
+    B A is made as the pair's product with an identity; it and the weight in x's type live until the module is left.
+    Each scaled result is kept for the magnitude's gradient. Under dropout W x is made again of what was dropped, and
+    the weight in x's type, a copy where it is held in another, is kept for that product's gradient. The norm itself
+    is outside the graph. A bias is taken off W x before.
     """
     tape = run.tape
-    parameters = weight.d_in * weight.d_out
-    eye = tape.new(weight.d_in * (weight.d_in * x.width))
-    product = tape.new(parameters * x.width)
-    whole = [tape.new(parameters * x.width) for _ in range(3)]  # the weight cast, s B A, and their sum
-    del whole
-    down = trained_linear(run, x, rows, pair.d_in, pair.rank)
+    made, weight_there = _for_norm(run, x, weight, pair)
+    inner = drop(run, x) if run.dropout and run.grad else x
+    down = trained_linear(run, inner, rows, pair.d_in, pair.rank)
     up = trained_linear(run, down, rows, pair.rank, pair.d_out)
-    del product, eye
+    del down
+    if run.dropout and run.grad:
+        base = _product_again(run, inner, rows, weight, weight_there)
+    elif weight.bias:
+        size = base.bytes
+        base = tape.apply(
+            (base,), base.elements, max(base.width, run.trained), (), lambda g: (tape.new(size),)
+        )
+    del inner
     share = _by_magnitude(run, base, pair.d_out)
+    del base
     own = scale(_by_magnitude(run, up, pair.d_out))
+    del made, weight_there
     return add(share, own)
+
+
+def _for_norm(run: Pass, x: Value, weight: Weight, pair: LowRank) -> tuple[list[Buffer], Buffer | None]:
+    """What a norm of W + s B A leaves until the module is left: B A with what its own graph keeps, and W in x's type
+    where it is a copy (the second of the pair, None where it is the weight itself)."""
+    tape, parameters = run.tape, weight.d_in * weight.d_out
+    compute = run.compute if run.autocast else x.width
+    eye = tape.new(weight.d_in * (weight.d_in * x.width))
+    if compute != x.width:
+        eye = tape.new(weight.d_in * (weight.d_in * compute))
+    down = tape.new(weight.d_in * pair.rank * compute)
+    product = tape.new(parameters * compute)
+    if compute != x.width:
+        product = tape.new(parameters * x.width)
+    copy = tape.new(weight.unpacked) if weight.unpacked else None
+    if (run.compute if weight.unpacked else weight.width) != x.width:
+        copy = tape.new(parameters * x.width)
+    scaled = tape.new(parameters * x.width)
+    total = tape.new(parameters * x.width)
+    del scaled, total
+    return [eye, down, product], copy
+
+
+def _product_again(run: Pass, x: Value, rows: Size, weight: Weight, copy: Buffer | None) -> Value:
+    """W x with W in x's type, lowered once more under autocast, which is kept for x's gradient."""
+    tape = run.tape
+    value = run.cast_in(x)
+    if run.autocast and run.compute != x.width:
+        copy = tape.new(weight.d_in * weight.d_out * run.compute)
+    size = rows * (weight.d_in * value.width)
+    return tape.apply((value,), rows * weight.d_out, value.width, (copy,), lambda g: (tape.new(size),))
 
 
 def _by_magnitude(run: Pass, x: Value, d_out: int) -> Value:

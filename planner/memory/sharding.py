@@ -16,6 +16,7 @@ from .passes import WIDTHS
 from .states import is_quantised, quantised_bytes
 
 BUCKET_BYTES = 25 * 2**20  # DistributedDataParallel's buckets
+DEEPSPEED_LIVE = 1_000_000_000  # parameters that stay gathered, DeepSpeed's stage3_max_live_parameters
 DEEPSPEED_BUCKET = 500_000_000  # elements, DeepSpeed's default reduce and all-gather buckets
 
 
@@ -62,11 +63,27 @@ def on_gpu(size: int, setup: Setup, *, expert: bool) -> int:
 
 
 def gathered(arch: Architecture, setup: Setup) -> tuple[int, int]:
-    """Bytes of whole units beside the shards: of one layer, and of what stays whole throughout the step."""
+    """Bytes of whole units beside the shards: of one layer, and of what stays whole throughout the step.
+
+    ZeRO-3 has no root: it gathers module by module, and keeps up to a billion parameters, of which half is counted as
+    a layer here, since two are held at a time.
+    """
     if not (setup.parameters_sharded and setup.shards > 1) and setup.offload not in ("parameters", "all"):
         return 0, 0
     found = units(arch, setup)
+    if setup.sharding == "zero3":
+        return max(found.layer, min(found.total, DEEPSPEED_LIVE * WIDTHS[setup.compute_dtype]) // 2), 0
     return found.layer, found.outside
+
+
+def flat_gradients(arch: Architecture, setup: Setup) -> int:
+    """Bytes of gradients that FSDP 1 makes for frozen weights in one flat parameter with trained ones: sharded, or
+    whole while micro-steps accumulate, since nothing is reduced before the last."""
+    flat = setup.sharding.startswith("fsdp") and setup.fsdp_units == "flat" and setup.method != "full"
+    if not flat or setup.shards == 1:
+        return 0
+    total = units(arch, setup).total
+    return total if setup.accumulation > 1 else -(-total // setup.shards)
 
 
 def buckets(trained_bytes: int, setup: Setup) -> int:

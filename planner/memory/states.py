@@ -138,8 +138,6 @@ def _unpacked(matrix: Matrix, kind: Quantize, compute: int) -> int:
     """Bytes of a matrix made whole for a product, with the scales of doubly quantised ones. Of experts, one at
     a time."""
     n = matrix.d_in * matrix.d_out
-    if kind == "int8":
-        return 0
     return n * compute + (4 * ceil_div(n, NF4_BLOCK) if kind == "nf4-double" else 0)
 
 
@@ -149,13 +147,14 @@ def _unpacked(matrix: Matrix, kind: Quantize, compute: int) -> int:
 @dataclass(frozen=True)
 class Tensor:
     """A trained tensor's shape, and how often it stands in the model; where it stands once, before or behind
-    the layers."""
+    the layers. `width`: bytes a value, the base's for what PEFT trains in full beside the pairs."""
 
     rows: int
     columns: int
     copies: int
     embedding: bool = False
     place: str = "before"
+    width: int = FLOAT32
 
     @property
     def size(self) -> int:
@@ -174,6 +173,18 @@ def trained_tensors(
     return tuple(_in_stage(found, stage, count_layers(arch)))
 
 
+def trained_bytes(tensors: Iterable[Tensor]) -> int:
+    """Bytes of trained parameters, and of their gradients."""
+    return sum(t.size * t.copies * t.width for t in tensors)
+
+
+def saved_width(setup: Setup) -> int:
+    """Bytes a value of what is trained in full: beside an adapter PEFT copies the base's modules as they are."""
+    if setup.method == "full":
+        return WIDTHS[setup.trained_dtype]
+    return FLOAT32 if setup.upcast_small else WIDTHS[setup.weight_dtype]
+
+
 def _in_stage(found: Iterable[Tensor], stage: Stage, layers: int) -> Iterable[Tensor]:
     if stage.stem and stage.head:
         return found
@@ -186,40 +197,42 @@ def _in_stage(found: Iterable[Tensor], stage: Stage, layers: int) -> Iterable[Te
 
 
 def _chosen(arch: Architecture, setup: Setup, adapted: Iterable[Adapted], whole: Whole) -> Iterator[Tensor]:
+    width, own = WIDTHS[setup.trained_dtype], saved_width(setup)
     for item in adapted:
         n, tp = len(item.layers), setup.tensor_parallel
         place = "behind" if item.matrix.role == "unembedding" else "before"
         ep = setup.expert_parallel if item.matrix.kind == "experts" else 1
         for pair in item.pairs:
             a, b = ceil_div(pair.rank * pair.n_in, ep), ceil_div(pair.rank * pair.n_out, ep)
-            yield Tensor(a, pair.d_in, n, place=place)
-            yield Tensor(ceil_div(pair.d_out, tp), b, n, place=place)
+            yield Tensor(a, pair.d_in, n, place=place, width=width)
+            yield Tensor(ceil_div(pair.d_out, tp), b, n, place=place, width=width)
             if pair.magnitudes:
-                yield Tensor(1, ceil_div(pair.magnitudes, tp), n, place=place)
+                yield Tensor(1, ceil_div(pair.magnitudes, tp), n, place=place, width=width)
     counted = 0
     for index, layers in whole.matrices.items():
         matrix = arch.matrices[index]
         ends = matrix.role in ("embedding", "unembedding")
         place = "behind" if matrix.role == "unembedding" else "before"
-        yield Tensor(matrix.d_out, matrix.d_in * matrix.experts, len(layers), ends, place)
+        yield Tensor(matrix.d_out, matrix.d_in * matrix.experts, len(layers), ends, place, own)
         counted += matrix.d_in * matrix.d_out * matrix.experts * len(layers)
     if whole.params > counted:
-        yield Tensor(1, whole.params - counted, 1)
+        yield Tensor(1, whole.params - counted, 1, width=own)
 
 
 def _all(arch: Architecture, setup: Setup) -> Iterator[Tensor]:
+    width = WIDTHS[setup.trained_dtype]
     for matrix in arch.matrices:
         split = setup.tensor_parallel * (setup.expert_parallel if matrix.kind == "experts" else 1)
         place = "behind" if matrix.role == "unembedding" else "before"
         if not matrix.tied:
             ends = matrix.role in ("embedding", "unembedding")
             yield Tensor(
-                matrix.d_out, ceil_div(matrix.d_in * matrix.experts, split), matrix.copies, ends, place
+                matrix.d_out, ceil_div(matrix.d_in * matrix.experts, split), matrix.copies, ends, place, width
             )
         if matrix.bias:
-            yield Tensor(1, matrix.d_out * matrix.experts, matrix.copies, place=place)
+            yield Tensor(1, matrix.d_out * matrix.experts, matrix.copies, place=place, width=width)
     for vector in arch.vectors:
-        yield Tensor(1, vector.size, len(vector.layers), place="behind")
+        yield Tensor(1, vector.size, len(vector.layers), place="behind", width=width)
 
 
 # Optimizer states: bytes that one tensor's take, from its shape and the width of its parameters
@@ -270,9 +283,11 @@ STATES: dict[str, Callable[[Tensor, int], int]] = {
 def optimizer_bytes(tensors: Iterable[Tensor], setup: Setup) -> int:
     """Bytes of the optimizer's states, and of float32 masters under "bf16-master" (their states then are float32)."""
     masters = setup.precision == "bf16-master"
-    width = FLOAT32 if masters else WIDTHS[setup.trained_dtype]
     rule = STATES[setup.optimizer]
-    return sum((rule(t, width) + (FLOAT32 * t.size if masters else 0)) * t.copies for t in tensors)
+    return sum(
+        (rule(t, FLOAT32 if masters else t.width) + (FLOAT32 * t.size if masters else 0)) * t.copies
+        for t in tensors
+    )
 
 
 def update_bytes(tensors: tuple[Tensor, ...], setup: Setup) -> int:
@@ -282,11 +297,11 @@ def update_bytes(tensors: tuple[Tensor, ...], setup: Setup) -> int:
     of every
     second moment at once; a loop over tensors holds a few copies of the largest.
     """
-    width = FLOAT32 if setup.precision == "bf16-master" else WIDTHS[setup.trained_dtype]
-    largest = max((t.size for t in tensors), default=0)
-    total = sum(t.size * t.copies for t in tensors)
+    wide = setup.precision == "bf16-master"
+    largest = max((t.size * (FLOAT32 if wide else t.width) for t in tensors), default=0)
+    total = sum(t.size * t.copies * (FLOAT32 if wide else t.width) for t in tensors)
     if setup.optimizer in ("adamw", "paged-adamw"):
-        return {"fused": 0, "foreach": total * width, "loop": 2 * largest * width}[setup.optimizer_kernel]
+        return {"fused": 0, "foreach": total, "loop": 2 * largest}[setup.optimizer_kernel]
     if setup.optimizer in ("adafactor", "muon", "lion"):
-        return {"adafactor": 1, "muon": 3, "lion": 1}[setup.optimizer] * largest * width
+        return {"adafactor": 1, "muon": 3, "lion": 1}[setup.optimizer] * largest
     return 0

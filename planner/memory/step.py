@@ -38,17 +38,20 @@ class Course:
     the next one (`unit` bytes each) are held too.
     """
 
-    def __init__(self, base: Held, spread: float = 1, unit: Size = 0) -> None:
+    def __init__(self, base: Held, spread: float = 1, unit: Size = 0, *, steps_inside: bool = False) -> None:
         self.level = base
         self.places: list[Place] = []
         self.spread = spread
         self.unit = unit
+        self.steps_inside = steps_inside
 
     def go(self, phase: str, where: str, part: Stretch, units: int = 0) -> None:
         """Pass a stretch, with so many units gathered."""
         held = plus(self.level, {"gathered": self.unit * units}) if self.unit and units else self.level
         self.places.append(Place(phase, where, held, part.highest))
         change = part.change
+        if self.steps_inside and "gradients" in change:  # the optimizer has taken and freed them
+            change = {**change, "gradients": 0}
         if self.spread != 1 and "gradients" in change:
             change = {**change, "gradients": change["gradients"] * (1 / self.spread)}
         self.level = plus(self.level, change)
@@ -118,31 +121,44 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
     layers = walked_layers(job, stem.trains or job.setup.needs_input_grads)
     grad = layers[-1][1][2] if layers else stem.trains
     mine = layers[stage.first : stage.end]
-    going = Course(base, spread(job.setup), unit)
+    going = Course(base, spread(job.setup), unit, steps_inside=job.setup.optimizer_in_backward)
     if stage.in_flight > 1:
         for _, (forward, _, _) in mine:
             going.hold(forward.change, stage.in_flight - 1)
     going.hold(stem.held)
+    if setup_offloads(job.setup) and not stem.trains:
+        going.hold({"activations": stem.held["temporary"]})
     for where, (forward, _, _) in mine:
         going.go("forward", where, forward, 2)
     going.hold(stem.held, -1)
     if stage.head:
         _head(job, going, grad)
     passed = [(where, back) for where, (_, back, _) in mine if back is not None]
+    ahead = 1 if job.setup.method != "full" and job.setup.fsdp_units == "pairs" else 2
     for number, (where, part) in reversed(list(enumerate(passed))):
-        going.go("backward", where, part, 2 if number else 1)
+        going.go("backward", where, part, ahead if number else 1)
     if stem.trains and stage.stem:
         going.go("backward", "embedding", stem.backward)
     return going
 
 
+def setup_offloads(setup: Setup) -> bool:
+    """Whether the embedding's result is held though no layer keeps it: as a leaf whose gradient is asked for."""
+    return setup.checkpointing == "layer-offload" and setup.needs_input_grads
+
+
 def _head(job: Job, going: Course, grad: bool) -> None:
     setup = job.setup
     loss, back = head_stretches(job.run(), head_of(job), job.traits, setup.loss, setup.loss_chunk, grad)
-    going.go("loss", "", loss)
+    live = 2 if setup.sharding == "zero3" else 0  # FSDP's root holds the unembedding throughout
+    going.go("loss", "", loss, live)
     going.let_go(CASTS)
     if back is not None:
-        going.go("backward", "unembedding", back)
+        going.go("backward", "unembedding", back, live)
+    found = head_of(job)
+    if found.trained and job.arch.tied_embeddings and (setup.accumulation > 1 or setup.optimizer_in_backward):
+        # One gradient of both ends: the unembedding's waits for the embedding's.
+        going.hold({"gradients": found.hidden * found.vocab * job.run().whole})
 
 
 def embeddings_trained(job: Job) -> bool:

@@ -67,7 +67,7 @@ class Tape:
 
     def gradient(self, size: Size) -> None:
         """A trained weight's gradient: kept from here on; where micro-steps accumulate, it was there already and
-        this one is added to it."""
+        this one is added to it, and where the optimizer steps at once, it is used up."""
         made = self.new(size, "gradients")
         if not self.accumulates:
             self.trained.append(made)

@@ -24,10 +24,12 @@ class Traits:
     dropout with a rate above 0 in training; `dropped`: of attention's probabilities. `wide_scores`: queries
     meet keys in
     float32. `v_norm`: values are normed like keys, without a weight.
-    `narrow_loss`: logits meet the loss in their own type. `biased`: each head adds a bias for every pair of
+    `narrow_loss`: logits meet the loss in their own type; `narrow_before`: they did before transformers 4.50.
+    `biased`: each head adds a bias for every pair of
     positions. `scaled_embedding`, `scaled_residual`: multipliers on the
     stream. `logits`: what happens to logits between unembedding and loss ("capped": tanh; "scaled").
-    `eager`: transformers has no SDPA path for it; `narrow`: its eager softmax runs in the values' type.
+    `eager`: transformers has no SDPA path for it, `no_flash`: no path for flash attention; `narrow`: its eager
+    softmax runs in the values' type.
     `router`: "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their
     weights stay in float32, and so do the results that they weight.
     """
@@ -46,6 +48,7 @@ class Traits:
     wide_scores: bool = False
     v_norm: bool = False
     narrow_loss: bool = False
+    narrow_before: bool = False
     biased: bool = False
     scaled_embedding: bool = False
     scaled_residual: bool = False
@@ -53,6 +56,7 @@ class Traits:
     capped_scores: bool = False
     sinks: bool = False
     eager: bool = False
+    no_flash: bool = False
     narrow: bool = False
     router: Literal["softmax", "sigmoid", "chosen"] = "softmax"
     wide_router: bool = False
@@ -80,17 +84,23 @@ TRAITS: dict[str, Traits] = {
     "starcoder2": replace(LEGACY, rotary="half", activation="gelu_pytorch_tanh"),
     "cohere": replace(LLAMA, norm="python-layer", qk_norm="python-layer", rotary="half32", logits="scaled"),
     "stablelm": replace(LEGACY, rotary="partial", rotary_share=0.25, activation="silu"),
-    "gpt2": replace(LEGACY, activation="gelu_new", dropout=True, dropped=True, narrow=True),
-    "t5": replace(LLAMA, rotary="none", activation="relu", dropout=True, narrow_loss=True, biased=True),
+    "gpt2": replace(
+        LEGACY, narrow_before=True, activation="gelu_new", dropout=True, dropped=True, narrow=True
+    ),
+    "t5": replace(
+        LLAMA, rotary="none", activation="relu", dropout=True, narrow_loss=True, biased=True, no_flash=True
+    ),
     "gptj": replace(
         LEGACY, rotary="partial", rotary_share=0.25, activation="gelu_new", eager=True, wide_scores=True
     ),
-    "gpt_neox": replace(LEGACY, rotary="partial", rotary_share=0.25, two_norms=True),
-    "opt": replace(LEGACY, activation="relu", dropout=True),
-    "bloom": replace(LEGACY, activation="bloom", eager=True),
-    "falcon": replace(LEGACY, rotary="half", eager=True, narrow=True),
-    "mpt": replace(LEGACY, eager=True),
-    "gpt_bigcode": replace(LEGACY, activation="gelu_pytorch_tanh", dropout=True, dropped=True),
+    "gpt_neox": replace(LEGACY, narrow_before=True, rotary="partial", rotary_share=0.25, two_norms=True),
+    "opt": replace(LEGACY, narrow_before=True, activation="relu", dropout=True),
+    "bloom": replace(LEGACY, narrow_before=True, activation="bloom", eager=True, no_flash=True),
+    "falcon": replace(LEGACY, narrow_before=True, rotary="half", narrow=True),
+    "mpt": replace(LEGACY, narrow_before=True, eager=True, no_flash=True),
+    "gpt_bigcode": replace(
+        LEGACY, narrow_before=True, activation="gelu_pytorch_tanh", dropout=True, dropped=True
+    ),
     "phi": replace(LEGACY, rotary="partial", rotary_share=0.5, activation="gelu_new"),
     "phimoe": replace(LLAMA, norm="layer"),
     "mixtral": replace(LLAMA, wide_router=True),
@@ -101,8 +111,9 @@ TRAITS: dict[str, Traits] = {
     "minimax_m2": replace(LLAMA, rotary="partial", rotary_share=0.5, router="sigmoid", wide_router=True),
     "deepseek_v2": replace(LLAMA, rotary="complex"),
     "deepseek_v3": replace(LLAMA, router="sigmoid", wide_router=True),
+    "deepseek_v32": replace(LLAMA, router="sigmoid", wide_router=True, no_flash=True),
     "qwen3_next": replace(LLAMA, norm="gemma", qk_norm="gemma", rotary="partial", rotary_share=0.25),
-    "llama4_text": replace(LLAMA, rotary="complex", router="sigmoid", wide_router=True),
+    "llama4_text": replace(LLAMA, no_flash=True, rotary="complex", router="sigmoid", wide_router=True),
 }
 ALIKE = {
     "olmo3": "olmo2",
@@ -111,7 +122,6 @@ ALIKE = {
     "gemma3": "gemma3_text",
     "gemma4": "gemma4_text",
     "cohere2": "cohere",
-    "deepseek_v32": "deepseek_v3",
     "kimi_k2": "deepseek_v3",
     "kimi_k25": "deepseek_v3",
     "glm4_moe_lite": "deepseek_v3",

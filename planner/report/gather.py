@@ -9,10 +9,10 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .. import facts
 from ..adapter.options import DEFAULTS
 from ..errors import InputError, PlannerError
-from ..exports import export
+from ..exports import peft_config
+from ..given import OF_DATA
 from ..planning import estimate
 from ..setup import Setup
 from . import machine
@@ -106,7 +106,7 @@ def _config(model: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     known = {**DEFAULTS, "adapter": None, "adapter_dtype": None, "trust_remote_code": None}
     chosen = {name: value for name, value in options.items() if name in known}
     try:
-        return {"config": export("peft", model, **chosen), "reason": None}
+        return {"config": peft_config(model, **chosen), "reason": None}
     except PlannerError as error:
         return {"config": None, "reason": str(error)}
 
@@ -124,21 +124,25 @@ def gather(
 
     `against` holds the options in which other plans differ from this one; with it a comparison is made.
     """
-    plan = estimate(model, **options).to_dict()
+    first = estimate(model, **options)
+    plan = first.to_dict()
     rank = plan["adapter"]["rank"]
-    ranks = at_ranks(model, options, rank)
+    again = dict(options)
+    if first.data is not None:  # read once
+        again = {key: value for key, value in options.items() if key not in OF_DATA} | {"data": first.data}
+    ranks = at_ranks(model, again, rank)
     card = machine.card(options.get("gpu"))
     if card:
         plan["sources"].append({"used_for": "GPU", **card["source"]})
     material = {
         "plan": plan,
         "ranks": ranks,
-        "lengths": at_lengths(model, options, ranks) if lengths else {},
-        "others": [_other(model, options, changes) for changes in against],
+        "lengths": at_lengths(model, again, ranks) if lengths else {},
+        "others": [_other(model, again, changes) for changes in against],
         "peft": _config(model, options),
         "simulated": None if simulated is None else matching(simulated, plan),
         "card": card,
-        "regret": machine.regret(plan, model, options, [int(each) for each in ranks]),
+        "regret": {each: found["regret"] for each, found in ranks.items() if found["regret"]},
         "law": _law(plan),
         "command": command_of(model, options, more=more),
         "estimate_command": command_of(model, options, "estimate"),
@@ -156,14 +160,8 @@ def _of_adapter(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _law(plan: Mapping[str, Any]) -> dict[str, str]:
     """The learning-rate law in its makers' words."""
-    law = facts.law(plan["learning_rate"]["law"])
-    return {
-        "id": law.id,
-        "title": law.title,
-        "form": law.form,
-        "fitted_on": law.fitted_on,
-        "regret": law.regret_text,
-    }
+    rate = plan["learning_rate"]
+    return {"id": rate["law"], **rate["about"]}
 
 
 def _other(model: Any, options: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,8 @@ STYLES: Mapping[str, Callable[[float], str]] = {
     "count": units.count,
     "plain": lambda value: f"{value:g}",
     "significant": units.significant,
+    "figure": lambda value: f"{value:.3g}",
+    "signed": lambda value: f"{value:+.3f}".replace("-", "\N{MINUS SIGN}"),
     "percent": units.percent,
     "flops": units.flops,
     "bits": units.bits,

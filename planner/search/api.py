@@ -10,12 +10,13 @@ from .. import facts, hardware, units
 from ..adapter.options import spec_of
 from ..adapter.spec import LAYER_SETS, PRESETS
 from ..cost import own_price
-from ..errors import InputError, UnsupportedArchitectureError
+from ..errors import InputError, UnsupportedArchitectureError, hint
 from ..estimator import DEFAULT_SEQ_LEN, load
 from ..running import SPEC_DEFAULTS, calibration_of, count, data_of
 from ..schema import Notice
 from ..setup import CHOICES, Setup
 from ..speed import Calibration, time_gap
+from ..trainers import SETUP_FIELDS, filled
 from .evaluate import Evaluated, price_of
 from .result import Binding, Found, Rejected, changed, why
 from .space import (
@@ -99,9 +100,13 @@ def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str
         own_price(options["price"])
     names = ("alpha", "experts", "adapter_dtype")
     spec = spec_of({**SPEC_DEFAULTS, **{name: options[name] for name in names}, "rank": 1})
+    for field in setup:
+        if field not in SETUP_FIELDS:
+            raise InputError(field, setup[field], "a known option", hint(field, SETUP_FIELDS).strip())
     job = Job(
         arch=arch,
-        setup=Setup(seq_len=seq_len, **setup),
+        setup=Setup(**{**filled(setup), "seq_len": seq_len}),
+        given=setup,
         spec=spec,
         tokens=data.tokens,
         loss_tokens=data.loss_tokens,
@@ -202,8 +207,18 @@ def plan(
         candidates=len(cells.seconds), feasible=int(chooser.within(within).sum()), best=plans[0],
         alternatives=tuple(plans[1:]), frontier=tuple(chooser.full(cell) for cell in front),
         binding=tuple(_binding(chooser, best, within)), rejected=_sorted(_rejected(chooser, best, within)),
-        warnings=tuple(_notices(job, plans)),
+        warnings=tuple(_notices(job, plans)), given=_held(options, setup),
     )  # fmt: skip
+
+
+def _held(options: Mapping[str, Any], setup: Mapping[str, Any]) -> dict[str, Any]:
+    """What the search held fixed, as options of an estimate."""
+    names = (
+        "model", "tokens", "dataset", "episodes", "success_rate", "epochs", "seq_len", "alpha", "experts",
+        "adapter_dtype", "gpus_per_node", "price", "calibration",
+    )  # fmt: skip
+    found = {**{name: options[name] for name in names}, **setup}
+    return {name: value for name, value in found.items() if value not in (None, "float32")}
 
 
 def _sorted(rejected: Iterable[Rejected]) -> tuple[Rejected, ...]:

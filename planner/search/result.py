@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from .. import units
@@ -57,6 +58,23 @@ class Found:
     binding: tuple[Binding, ...]
     rejected: tuple[Rejected, ...]
     warnings: tuple[Notice, ...]
+    given: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def options(self, plan: Evaluated | None = None) -> dict[str, Any]:
+        """A plan (the best, where none is named) as options of `estimate` and `export`."""
+        choice = (plan or self.best).choice
+        chosen: dict[str, Any] = {
+            "rank": choice.rank,
+            "layers": choice.layers,
+            "quantize": choice.quantize,
+            "batch": choice.batch,
+            "checkpointing": choice.checkpointing,
+            "accumulation": choice.accumulation,
+            "gpu": choice.accelerator.name,
+            "gpus": choice.layout.gpus,
+            "sharding": choice.layout.sharding,
+        }
+        return {**self.given, **chosen}
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON contract of `plan`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -13,6 +13,7 @@ from ..hardware import GPUS_PER_NODE
 from ..schema import Architecture
 from ..setup import Checkpointing, Quantize, Setup, Sharding
 from ..speed import NOTHING_MEASURED, Calibration
+from ..trainers import PLAIN, filled
 
 if TYPE_CHECKING:
     from ..fact_types import Accelerator
@@ -81,6 +82,9 @@ class Job:
     price: float | None = None
     per_node: int = GPUS_PER_NODE
     prices: dict[str, Any] = field(default_factory=dict, compare=False)
+    given: Mapping[str, Any] = field(
+        default_factory=dict, compare=False
+    )  # fields of the set-up that were said
 
     @property
     def moe(self) -> bool:
@@ -146,11 +150,15 @@ class Choice:
 def setup_of(
     job: Job, quantize: Quantize, checkpointing: Checkpointing, layout: Layout, micro_batch: int, accumulation: int
 ) -> Setup:  # fmt: skip
-    """The job's set-up with these choices."""
-    return replace(
-        job.setup, method="lora" if quantize == "none" else "qlora", quantize=quantize, checkpointing=checkpointing,
-        gpus=layout.gpus, sharding=layout.sharding, micro_batch=micro_batch, accumulation=accumulation,
-    )  # fmt: skip
+    """The job's set-up with these choices, and what its trainer does where they are made."""
+    method = "lora" if quantize == "none" else "qlora"
+    values: dict[str, Any] = {
+        "method": method, "quantize": quantize, "checkpointing": checkpointing, "gpus": layout.gpus,
+        "sharding": layout.sharding, "micro_batch": micro_batch, "accumulation": accumulation,
+    }  # fmt: skip
+    if job.setup.trainer == PLAIN:
+        return replace(job.setup, **values)
+    return Setup(**{**filled({**job.given, **values}), "seq_len": job.setup.seq_len})
 
 
 def layouts(counts: Iterable[int], shardings: Sequence[Sharding] = SHARDINGS) -> tuple[Layout, ...]:

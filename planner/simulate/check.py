@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from ..architecture.meta.model import quietly
 from ..errors import ConfigError, InputError, PlannerError
 from ..setup import Setup
-
-if TYPE_CHECKING:
-    from .model import Made
 
 # What a set-up may say of which a simulation knows one value only.
 ONLY = {
@@ -30,10 +26,14 @@ def check_setup(setup: Setup) -> None:
                 found,
                 f"{only}: a step is simulated on one GPU, with transformers' kernels",
             )
+    if setup.attention_kernel == "flash" and setup.precision == "fp32":
+        raise InputError(
+            "attention-kernel", "flash", "sdpa or eager with precision fp32: flash attention takes 16 bits"
+        )
 
 
 @contextmanager
-def clear_errors(made: Made) -> Iterator[None]:
+def clear_errors(model_type: str) -> Iterator[None]:
     """Quiet libraries, whose failures become a ConfigError of one line."""
     try:
         with quietly():
@@ -41,8 +41,7 @@ def clear_errors(made: Made) -> Iterator[None]:
     except PlannerError:
         raise
     except Exception as error:
-        name = made.model.config.model_type
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ConfigError(
-            f"transformers and PEFT cannot run a step of model_type {name!r}: {reason}"
+            f"transformers and PEFT cannot run a step of model_type {model_type!r}: {reason}"
         ) from error

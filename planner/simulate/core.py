@@ -68,10 +68,11 @@ def simulate_step(
     Raises ConfigError where transformers or PEFT cannot run it, InputError for what is not simulated.
     """
     check_setup(setup)
-    made = make(config, spec, setup, arch)
+    with clear_errors(str(config.get("model_type"))):
+        made = make(config, spec, setup, arch)
     trained = [p for p in made.model.parameters() if p.requires_grad]
     start = _held(made.model, setup, block_bytes)
-    state, extra = optimizer_step(trained, setup, block_bytes)
+    state, extra = optimizer_step(trained, setup, block_bytes, _ends(made.model))
     start[OPTIMIZER] += state
     gradients = 0 if setup.optimizer_in_backward else _sum(trained, block_bytes)
     if setup.accumulation > 1:
@@ -91,6 +92,12 @@ def simulate_step(
     peak = max(moments.values(), key=lambda each: each.bytes)
     ran, layers = sum(len(stack.chosen) for stack in found), sum(stack.length for stack in found)
     return Simulation(peak, moments, flops, ran, layers, sum(p.numel() for p in trained), made.notes)
+
+
+def _ends(model: Any) -> list[Any]:
+    """The weights of embedding and unembedding."""
+    found = (model.get_input_embeddings(), model.get_output_embeddings())
+    return [module.weight for module in found if getattr(module, "weight", None) is not None]
 
 
 def _round(number: int, to: int) -> int:
@@ -118,7 +125,7 @@ def _held(model: Any, setup: Setup, block_bytes: int) -> list[int]:
 def _step(
     made: Made, setup: Setup, found: list[Stack], start: Sequence[int], block_bytes: int, how: Run
 ) -> tuple[dict[str, Peak], dict[str, dict[str, int]]]:
-    with clear_errors(made):
+    with clear_errors(made.model.config.model_type):
         recording = run(made, setup, found, Tracker(block_bytes), how)
     made.model.zero_grad(set_to_none=True)
     times = multiplicity(found)

@@ -37,19 +37,21 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
     """Runs a model's calls as CUDA would run them. `autocast` is the type that autocast lowers to, if it is on.
 
     `pairs` are adapters on tensors of experts by the storage of the tensor. `masked` says that a mask hides
-    some tokens. With `cuda` false it only answers questions about data that are not there.
+    some tokens. `compute` is the type of matrix products. With `cuda` false it only answers questions about data that
+    are not there.
     """
 
     active: ClassVar[CudaKernels | None] = None
 
     def __init__(
         self, tracker: Tracker, autocast: Any = None, cuda: bool = True,
-        pairs: Mapping[int, ExpertPairs] | None = None, masked: bool = False,
+        pairs: Mapping[int, ExpertPairs] | None = None, masked: bool = False, compute: Any = torch.bfloat16,
     ) -> None:  # fmt: skip
         super().__init__()
         self.cuda = cuda
         self.pairs = pairs or {}
         self.masked = masked
+        self.compute = compute
         self.tracker = tracker
         self.autocast = autocast
         self.casting = False
@@ -176,5 +178,7 @@ def flash_attention(
     kernels = CudaKernels.active
     if kernels is None:
         raise RuntimeError("the stand-in for flash attention runs inside a simulation only")
-    dtype = kernels.autocast or next(p.dtype for p in module.parameters() if p.dtype in HALVES)
+    dtype = kernels.autocast or next(
+        (p.dtype for p in module.parameters() if p.dtype in HALVES), kernels.compute
+    )
     return flash(kernels.tracker, query, key, value, dtype), None

@@ -72,10 +72,15 @@ class _Through(nn.Module):  # type: ignore[misc]
         return hidden
 
 
+RUN = ("full", "shifted", "shifted-fused", "fused", "chunked")  # what is run as it is
+
+
 def choose_loss(model: Any, setup: Setup) -> None:
     """Give a causal language model the loss asked for. Raises InputError where it cannot take it."""
     if setup.loss == "full":
         return
+    if setup.loss not in RUN:
+        raise InputError("loss", setup.loss, f"one of {', '.join(RUN)}", "Only an estimate knows the others.")
     head = model.get_output_embeddings()
     if head is None or not hasattr(model, "loss_function"):
         raise InputError(
@@ -84,11 +89,17 @@ def choose_loss(model: Any, setup: Setup) -> None:
     if setup.loss == "fused":
         model.loss_function = _fused
         return
+    if setup.loss.startswith("shifted"):
+        head.register_forward_hook(lambda module, args, out: out.float())
+        model.loss_function = _shifted_fused if setup.loss == "shifted-fused" else _shifted
+        return
     if not isinstance(head, nn.Linear):
         raise InputError("loss", "chunked", "full or fused where the unembedding has an adapter")
     model.set_output_embeddings(_Through(head))
+    if getattr(model.config, "final_logit_softcapping", None):
+        model.config.final_logit_softcapping = None  # the kernel's own, chunk by chunk
 
-    def chunked(logits: Any, labels: Any, **_: Any) -> Any:
+    def chunked(logits: Any, labels: Any, *_: Any, **__: Any) -> Any:
         hidden = logits.reshape(-1, logits.shape[-1])
         return _Chunked.apply(hidden, head.weight, getattr(head, "bias", None), setup.loss_chunk)
 
@@ -98,3 +109,15 @@ def choose_loss(model: Any, setup: Setup) -> None:
 def _fused(logits: Any, labels: Any, vocab_size: int, **_: Any) -> Any:
     labels = nn.functional.pad(labels, (0, 1), value=-100)[..., 1:].contiguous().view(-1)
     return _Fused.apply(logits.view(-1, logits.shape[-1]), labels)
+
+
+def _shifted(logits: Any, labels: Any, vocab_size: int, **_: Any) -> Any:
+    """The loss of transformers before 4.50, which made logits float32 and copied all but the last position."""
+    rows = logits[..., :-1, :].contiguous().view(-1, logits.shape[-1])
+    return nn.functional.cross_entropy(rows, labels[..., 1:].contiguous().view(-1))
+
+
+def _shifted_fused(logits: Any, labels: Any, vocab_size: int, **_: Any) -> Any:
+    """The same with a fused kernel behind the copy."""
+    rows = logits[..., :-1, :].contiguous().view(-1, logits.shape[-1])
+    return _Fused.apply(rows, labels[..., 1:].contiguous().view(-1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -77,7 +78,7 @@ def choose_attention(model: Any, setup: Setup) -> tuple[str, ...]:
     kernel = setup.attention_kernel
     if kernel == "eager":
         return ()
-    if kernel == "flash" and getattr(model, "_supports_flash_attn", False):
+    if kernel == "flash" and getattr(model, "_supports_flash_attn", False) and not _by_class(model):
         from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, flash_attention_mask
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -89,8 +90,15 @@ def choose_attention(model: Any, setup: Setup) -> tuple[str, ...]:
         model.set_attn_implementation("sdpa")
     except (ValueError, ImportError):
         model.set_attn_implementation("eager")
-        return (f"this model has no {kernel} attention in transformers: it ran eager attention",)
-    return () if kernel == "sdpa" else ("this model has no flash attention in transformers: it ran SDPA",)
+        return (
+            f"{kernel} attention of this model is not in transformers or not simulated: it ran eager attention",
+        )
+    return () if kernel == "sdpa" else ("flash attention of this model is not simulated: it ran SDPA",)
+
+
+def _by_class(model: Any) -> bool:
+    """Whether a model chooses among attention classes of its own when it is built, instead of among functions."""
+    return any(name.endswith("ATTENTION_CLASSES") for name in vars(sys.modules[type(model).__module__]))
 
 
 def _frozen(
@@ -133,7 +141,7 @@ def _adapted(
     with torch.device("meta"):
         found = get_peft_model(model, LoraConfig(**fields))
     pairs = attach(found, own, dtype, "base_model.model.")
-    for parameter in found.parameters():
-        if parameter.requires_grad and parameter.dtype != dtype:
+    for name, parameter in found.named_parameters():  # modules trained in full keep the base's type
+        if parameter.requires_grad and parameter.dtype != dtype and "lora_" in name:
             parameter.data = parameter.data.to(dtype)
     return found, pairs

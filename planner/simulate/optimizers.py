@@ -65,9 +65,9 @@ class _Lion(torch.optim.Optimizer):  # type: ignore[misc]
 
 
 def _muon(parameters: Sequence[Any]) -> list[Any]:
-    """Muon for matrices, AdamW for the rest, as its authors use it."""
-    matrices = [p for p in parameters if p.dim() == 2]
-    rest = [p for p in parameters if p.dim() != 2]
+    """Muon for matrices, AdamW for the rest and for the tables at both ends, as its authors use it."""
+    matrices = [p for p in parameters if p.dim() == 2 and not getattr(p, "is_end", False)]
+    rest = [p for p in parameters if p.dim() != 2 or getattr(p, "is_end", False)]
     found = [torch.optim.Muon(matrices, lr=1e-4)] if matrices else []
     return [*found, torch.optim.AdamW(rest, lr=1e-4, foreach=True)] if rest else found
 
@@ -99,11 +99,14 @@ MAKERS: dict[str, Callable[[Sequence[Any], Setup], list[Any]]] = {
 }
 
 
-def optimizer_step(parameters: Sequence[Any], setup: Setup, block_bytes: int) -> tuple[int, int]:
+def optimizer_step(
+    parameters: Sequence[Any], setup: Setup, block_bytes: int, ends: Sequence[Any] = ()
+) -> tuple[int, int]:
     """Bytes of the states that the optimizer keeps, and the most that a later step takes beyond them.
 
-    Parameters and gradients are counted elsewhere. Under "bf16-master" states are those of float32 copies, which
-    count too (a fused kernel reads 16-bit gradients). Paged states lie in host memory and count nothing.
+    `ends` are the weights of embedding and unembedding. Parameters and gradients are counted elsewhere. Under
+    "bf16-master" states are those of float32 copies, which count too (a fused kernel reads 16-bit gradients). Paged
+    states lie in host memory and count nothing.
     """
     name = setup.optimizer.removeprefix("paged-")
     # The fused kernel takes no tensors of the meta device; fake ones of the CPU's are slower for all others.
@@ -112,6 +115,8 @@ def optimizer_step(parameters: Sequence[Any], setup: Setup, block_bytes: int) ->
     masters = setup.precision == "bf16-master"
     with uncollected(), mode, _AnyNumber():
         held = [_like(p, torch.float32 if masters else p.dtype, device) for p in parameters]
+        for parameter, like in zip(parameters, held, strict=True):
+            like.is_end = any(parameter is end for end in ends)
         tracker = Tracker(block_bytes, device)
         tracker.ignore((*held, *(t.grad for t in held)))
         optimizers = MAKERS[name](held, setup)

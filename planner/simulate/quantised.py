@@ -59,6 +59,15 @@ class QuantisedLinear(nn.Linear):  # type: ignore[misc]
         del scales
         return weight
 
+    @property
+    def W_q(self) -> Any:  # noqa: N802
+        """The packed weight; by this name PEFT's DoRA knows that it has to call `dequantize`."""
+        return self.weight
+
+    def dequantize(self) -> Any:
+        """The weight as DoRA reads it: bitsandbytes multiplies 8 bits by their scales in float32."""
+        return self.dequantised(torch.float32 if self.kind == "int8" else self.compute)
+
     def forward(self, x: Any) -> Any:
         """The product in the compute type, given back in the input's."""
         given = x.dtype
@@ -115,6 +124,10 @@ class _Lora4bit(LoraLinear):  # type: ignore[misc]
                 continue
             expected = result.dtype
             inner = x if self.autocast else self._cast_input_dtype(x, self.lora_A[name].weight.dtype)
+            if name in self.lora_variant:
+                result = self.lora_variant[name].forward(self, active_adapter=name, x=inner, result=result)
+                result = result if self.autocast else result.to(expected)
+                continue
             dropped = self.lora_dropout[name](inner)
             out = self.lora_B[name](self.lora_A[name](dropped)) * self.scaling[name]
             result = result + (out if self.autocast else out.to(expected))

@@ -203,8 +203,9 @@ def run(
     """One forward and backward pass of the chosen layers, recorded. With accumulation it is a later one of its
     micro-steps, that finds gradients."""
     model = made.model
-    autocast = dtype_of(setup.compute_dtype) if setup.under_autocast else None
-    kernels = CudaKernels(tracker, autocast, how.cuda, made.pairs, is_masked(setup))
+    compute = dtype_of(setup.compute_dtype)
+    autocast = compute if setup.under_autocast else None
+    kernels = CudaKernels(tracker, autocast, how.cuda, made.pairs, is_masked(setup), compute)
     if setup.checkpointing != "none":
         checkpointed(model, tracker, kernels, setup.checkpointing == "layer-offload")
     batch = inputs(model, setup, how.device)

@@ -73,11 +73,18 @@ COMPILED = Style(
     module=Cost(0, 0, 1, 1),
 )
 STYLES = {
-    "transformers": TRANSFORMERS, "fused": FUSED, "liger": FUSED, "unsloth": UNSLOTH, "compiled": COMPILED,
+    "transformers": TRANSFORMERS, "litgpt": TRANSFORMERS,
+    "fused": FUSED, "liger": FUSED, "unsloth": UNSLOTH, "compiled": COMPILED,
 }  # fmt: skip
 # Bytes an element of the logits: cast to float32, shifted copy, log-softmax, its gradient, copy, cast back; in chunks
 # without the copies; fused kernels read 16-bit logits and write their gradient in place.
-LOSS = {"full": Cost(22, 26, 6, 6), "chunked": Cost(14, 18, 5, 5), "fused": Cost(4, 4, 2, 0)}
+_FULL, _CHUNKED, _FUSED = Cost(22, 26, 6, 6), Cost(14, 18, 5, 5), Cost(4, 4, 2, 0)
+LOSS = {
+    "full": _FULL, "shifted": _FULL, "shifted-late": _FULL, "shifted-narrow": _FULL, "chunked": _CHUNKED,
+    "split": _CHUNKED,
+    "split-wide": _CHUNKED, "split-fused": _FUSED, "fused": _FUSED, "shifted-fused": _FUSED,
+    "shifted-late-fused": _FUSED,
+}  # fmt: skip
 # Bytes an element of eager scores: written, scaled, masked, softmax in float32, cast, read; and back.
 EAGER_SCORES = Cost(22, 24, 6, 8)
 # Bytes a trained parameter in a step of the optimizer, states in float32: gradient, parameter and two moments

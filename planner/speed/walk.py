@@ -102,8 +102,9 @@ class Walk:
     def apply(self, op: Apply, layer: int, length: int, needs: list[bool], again: bool, kept: bool) -> bool:
         """A weight matrix: forward, recompute, gradients of input and weight, its pairs."""
         matrix, grad = self.arch.matrices[op.matrix], needs[op.source]
+        layer = layer if op.layer is None else op.layer
         positions = length if self.recompute else max(length, op.at_least)
-        rows = self.rows(positions // op.per + op.extra)
+        rows = self.rows(positions * op.times // op.per + op.extra)
         experts = matrix.experts if op.all_experts else matrix.experts_active
         stopped = op.forward_only or length < op.gradient_from
         full = self.trained is None or layer in self.whole.matrices.get(op.matrix, ())

@@ -10,15 +10,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import InputError, hint
-from . import models
+from . import models, tasks
 from .claims import Claim, Judgement, Setting, claims, undecided
+from .executors import NAMES, Executor, executor_of
 from .records import RunConfig, RunRecord
 from .report import Found, Report
 from .require import device_of, require
 from .sweep import Clock, Progress, Sweep, check_folder
-from .workers import start_workers, stop_workers
+from .train import OutOfTimeError
 
-EXECUTORS = ("local", "ray")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
 _BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
 
@@ -39,14 +39,16 @@ def _whole(name: str, value: object, least: int = 1) -> int:
     return value
 
 
-def setting_of(model: str, seeds: int, steps: int) -> Setting:
-    """Models (a comma list), seeds and steps as a Setting; every model is looked up."""
+def setting_of(model: str, seeds: int, steps: int, data: str | os.PathLike[str] | None = None) -> Setting:
+    """Models (a comma list), seeds, steps and the user's own text as a Setting; models and text are looked up."""
     names = tuple(name.strip() for name in model.split(",") if name.strip())
     if not names:
         raise InputError("model", model, "a name such as tiny, or several with commas between them")
     for name in names:
         models.shape(name)
-    return Setting(names, _whole("seeds", seeds), _whole("steps", steps, 10))
+    name = Setting.task if data is None else f"file:{os.path.abspath(data)}"
+    tasks.task(name)
+    return Setting(names, _whole("seeds", seeds), _whole("steps", steps, 10), name)
 
 
 class _Kept:
@@ -78,110 +80,88 @@ def judge(claim: Claim, setting: Setting, sweep: Sweep) -> Found:
     return Found(claim, claim.predicted(setting), judgement, tuple(sorted(lookup.read)))
 
 
-def _work(
-    chosen: Sequence[Claim], setting: Setting, sweep: Sweep, workers: int, device: str, threads: int
-) -> bool:
-    """Run what the claims need, in rounds; False where the budget ended first."""
-    for claim in chosen:
-        while wanted := claim.needs(setting, sweep.record):
-            helpers = start_workers(workers - 1, wanted, sweep, device, threads)
-            try:
-                if not sweep.run(wanted):
-                    return False
-            finally:
-                stop_workers(helpers)
+def _work(chosen: Sequence[Claim], setting: Setting, sweep: Sweep, executor: Executor) -> bool:
+    """Run what the claims need, in rounds; False where the budget ended first. One run at a time goes claim by claim,
+    so that a budget ends with whole claims; a wide executor is given the runs of all claims at once."""
+    for group in [chosen] if executor.wide else [[claim] for claim in chosen]:
+        while wanted := [config for claim in group for config in claim.needs(setting, sweep.record)]:
+            if not executor.run(wanted, sweep):
+                return False
     return True
 
 
 def run_claims(
     claims_chosen: str | Sequence[str] | None, *, model: str, device: str, budget: str | float | None,
     out: str | os.PathLike[str], seeds: int, workers: int, executor: str, threads: int, steps: int = 120,
+    address: str | None = None, data: str | os.PathLike[str] | None = None,
     progress: Callable[[Any], None] | None = None,
 ) -> Report:  # fmt: skip
     """What planner.validate does."""
     chosen = claims(claims_chosen)
-    if executor == "ray":
-        raise InputError(
-            "executor",
-            executor,
-            "local",
-            "Runs on a Ray cluster are not there yet; --workers N uses one machine.",
-        )
-    if executor not in EXECUTORS:
-        raise InputError("executor", executor, "local", hint(executor, EXECUTORS).strip())
+    if executor not in NAMES:
+        raise InputError("executor", executor, f"one of {', '.join(NAMES)}", hint(executor, NAMES).strip())
     clock = Clock(seconds_of(budget))
     _whole("workers", workers)
-    setting = setting_of(model, seeds, steps)
+    _whole("threads", threads)
+    setting = setting_of(model, seeds, steps, data)
     check_folder(out)
     started = time.monotonic()
-    _whole("threads", threads)
-    place = "none"
-    sweep = Sweep(out, place, clock, progress)
+    sweep, complete = Sweep(out, "none", clock, progress), True
     if any(claim.needs(setting, sweep.record) for claim in chosen):
         torch = require()
-        place = sweep.device = device_of(device)
-        torch.set_num_threads(threads)
-        models.prepare(setting.models, None if progress is None else _making(progress))
-    complete = _work(chosen, setting, sweep, workers, place, threads)
+        place = device if executor == "ray" else device_of(device)
+        using = executor_of(executor, workers=workers, device=place, threads=threads, address=address)
+        try:
+            sweep.device = using.device
+            torch.set_num_threads(threads)
+            models.prepare(setting.models, _making(progress, clock))
+            complete = _work(chosen, setting, sweep, using)
+        except OutOfTimeError:  # while a model was being made
+            complete = False
+        finally:
+            using.close()
     found = tuple(judge(claim, setting, sweep) for claim in chosen)
     counts = Counter(str(record.status) for record in sweep.known.values())
-    return Report(setting, place, found, time.monotonic() - started, os.fspath(out), complete, dict(counts))
+    return Report(
+        setting, sweep.device, found, time.monotonic() - started, os.fspath(out), complete, dict(counts)
+    )
 
 
-def _making(progress: Callable[[Any], None]) -> Callable[[str, int, int], None]:
-    return lambda name, done, total: progress(Progress(0, 1, f"making the model {name}", done, total))
+def _making(progress: Callable[[Any], None] | None, clock: Clock) -> Callable[[str, int, int], None]:
+    """What is called at each step of a model's pretraining: it shows how far that is, and keeps the budget."""
 
+    def beat(name: str, done: int, total: int) -> None:
+        if clock.over:
+            raise OutOfTimeError
+        if progress is not None:
+            progress(Progress(0, 1, f"making the model {name}", done, total))
 
-def step_seconds(model: str, threads: int = 1) -> float:
-    """Seconds of a training step of a zoo model here and now: the median of five, without its weights being made."""
-    import statistics
-
-    from . import zoo
-    from .batches import encode_batch, loss_of
-    from .tasks import task
-    from .text import Characters
-
-    torch = require()
-    torch.set_num_threads(threads)
-    known = task("dialect")
-    batch = encode_batch([known.example(n) for n in range(16)], Characters(), 64, "cpu")
-    built = zoo.build(model).train()
-    times = []
-    for _ in range(7):
-        started = time.perf_counter()
-        loss_of(built, batch).backward()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[2:])
+    return beat
 
 
 def listing(
     chosen: str | Sequence[str] | None = None, model: str = "tiny", seeds: int = 3, steps: int = 120
 ) -> list[dict[str, Any]]:
-    """Every claim with its rule and its expected duration on this machine: runs x steps x a step measured now.
+    """Every claim with its rule and its expected duration on this machine, by steps measured now.
 
     Claims share runs, so that several together take less than the sum. Seconds are null where a model is none of the
     zoo's or torch is not installed.
     """
     from ..errors import MissingDependencyError
-    from . import zoo
+    from .duration import claim_seconds
 
     setting = setting_of(model, seeds, steps)
-    try:
-        each = step_seconds(setting.model) if setting.model in zoo.ZOO else None
-    except MissingDependencyError:
-        each = None
     found = []
     for claim in claims(chosen):
-        runs = claim.expected_runs(setting)
-        seconds = None if each is None and runs else (each or 0.0) * runs * claim.run_steps(setting)
+        seconds: float | None
+        try:
+            seconds = claim_seconds(claim, setting)
+        except MissingDependencyError:
+            seconds = None
         found.append(
             {
-                "id": claim.id,
-                "statement": claim.statement,
-                "source": claim.source,
-                "rule": claim.rule,
-                "unit": claim.unit,
-                "runs": runs,
+                "id": claim.id, "statement": claim.statement, "source": claim.source, "rule": claim.rule,
+                "unit": claim.unit, "runs": claim.expected_runs(setting),
                 "seconds": None if seconds is None else round(seconds, 1),
             }
         )  # fmt: skip

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ..errors import InputError
 from .require import require
 from .tasks.base import Example
 
@@ -37,28 +39,37 @@ def encode_batch(examples: Sequence[Example], tokenizer: Tokenizer, seq_len: int
     """Right-padded tensors [batch, length] of at most seq_len positions. A causal model needs no mask for padding
     behind what carries loss. A completion at a sequence's start loses its first token, which nothing predicts."""
     torch = require()
-    rows: list[list[int]] = []
-    marks: list[list[int]] = []
-    for item in examples:
-        prompt = tokenizer.encode(item.prompt) if item.prompt else []
-        completion = tokenizer.encode(item.completion)
-        row = (prompt + completion)[:seq_len]
-        rows.append(row)
-        marks.append([IGNORED] * len(prompt) + completion)
-    length = max(len(row) for row in rows)
-    tokens = torch.tensor([row + [tokenizer.pad] * (length - len(row)) for row in rows])
-    labels = torch.tensor(
-        [(mark[: len(row)] + [IGNORED] * (length - len(row))) for row, mark in zip(rows, marks, strict=True)]
+    pairs = [
+        (tokenizer.encode(item.prompt) if item.prompt else [], tokenizer.encode(item.completion))
+        for item in examples
+    ]
+    length = min(seq_len, max(len(prompt) + len(completion) for prompt, completion in pairs))
+    tokens, labels, loss_tokens = array("q"), array("q"), 0
+    for prompt, completion in pairs:
+        row = (prompt + completion)[:length]
+        silent = min(length, max(1, len(prompt)))
+        mark = [IGNORED] * (silent - 1) + row[silent:]
+        tokens.extend(row + [tokenizer.pad] * (length - len(row)))
+        labels.extend(mark + [IGNORED] * (length - 1 - len(mark)))
+        loss_tokens += len(row[silent:])
+    if not labels:
+        raise InputError("task", examples[0].completion, "examples of at least two tokens")
+    # A tensor on an array's own memory costs a tenth of one made from lists.
+    shaped = (
+        torch.frombuffer(values, dtype=torch.int64).view(len(pairs), width)
+        for values, width in ((tokens, length), (labels, length - 1))
     )
-    targets = labels[:, 1:].contiguous()
-    return Batch(tokens.to(device), targets.to(device), int((targets != IGNORED).sum()))
+    inputs, targets = (tensor.to(device) for tensor in shaped)
+    return Batch(inputs, targets, loss_tokens)
 
 
 def loss_of(model: Any, batch: Batch, reduction: str = "mean") -> Any:
     """Cross-entropy in nats a loss token (mean) or in all (sum)."""
     import torch.nn.functional as functional
+    from torch.nn.utils import parametrize
 
-    logits = model(input_ids=batch.tokens, use_cache=False).logits[:, :-1]
+    with parametrize.cached():  # experts' changed weights are made once a pass
+        logits = model(input_ids=batch.tokens, use_cache=False).logits[:, :-1]
     return functional.cross_entropy(
         logits.float().reshape(-1, logits.shape[-1]), batch.targets.reshape(-1), ignore_index=IGNORED,
         reduction=reduction,

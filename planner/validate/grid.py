@@ -26,11 +26,13 @@ def rate(k: int) -> float:
 @dataclass(frozen=True)
 class Cell:
     """One arm of a comparison: a configuration whose rate is swept from around 2^centre. `at` are the steps at which
-    the optimum is wanted inside the grid; none means the last."""
+    the optimum is wanted inside the grid; none means the last. `around` are the rates, from the first seed's best on,
+    at which the other seeds run: (0,) where the loss there is wanted and not the optimum itself."""
 
     base: RunConfig
     centre: int = 3
     at: tuple[int, ...] = ()
+    around: tuple[int, ...] = (-1, 0, 1)
 
     def config(self, k: int, seed: int) -> RunConfig:
         """The configuration at the k-th rate."""
@@ -94,10 +96,9 @@ def wanted(cell: Cell, seeds: int, lookup: Lookup) -> list[RunConfig]:
     start = {k for step in cell.at or (None,) if (k := _best_k(cell, lookup, 0, step)) is not None}
     found: list[RunConfig] = []
     for seed in range(1, seeds):
-        around = {k + d for k in start for d in (-1, 0, 1)}
-        new = _missing(cell, lookup, seed, around) or _missing(
-            cell, lookup, seed, _neighbours(cell, lookup, seed, 1)
-        )
+        new = _missing(cell, lookup, seed, {k + d for k in start for d in cell.around})
+        if not new and len(cell.around) > 1:
+            new = _missing(cell, lookup, seed, _neighbours(cell, lookup, seed, 1))
         found += new
     return found
 
@@ -108,6 +109,6 @@ def all_wanted(cells: Sequence[Cell], seeds: int, lookup: Lookup) -> list[RunCon
     return sorted(found, key=lambda config: config.seed)
 
 
-def typical_runs(cells: int, seeds: int) -> int:
-    """How many runs so many cells take as a rule: six for the first seed, three for each further one."""
-    return cells * (6 + 3 * (seeds - 1))
+def typical_runs(cells: int, seeds: int, around: int = 3) -> int:
+    """How many runs so many cells take as a rule: six for the first seed, `around` for each further one."""
+    return cells * (6 + around * (seeds - 1))

@@ -75,11 +75,14 @@ def _from_library(name: str, eager: bool) -> tuple[Any, Tokenizer]:
 @lru_cache(maxsize=2)
 def load(name: str, eager: bool = True) -> Base:
     """The model of this name, once a process. `eager` attention is what torch's counter sees whole."""
-    require()
+    torch = require()
     if name in zoo.ZOO:
-        from transformers import LlamaForCausalLM
+        from transformers import AutoModelForCausalLM
 
-        model = LlamaForCausalLM.from_pretrained(zoo.make(name), attn_implementation="eager")
+        options = {"experts_implementation": "eager"} if zoo.ZOO[name].experts else {}
+        model = AutoModelForCausalLM.from_pretrained(
+            zoo.make(name), attn_implementation="eager", dtype=torch.float32, **options
+        )
         tokenizer: Tokenizer = Characters()
         config: Mapping[str, Any] = zoo.ZOO[name].config()
     else:

@@ -97,6 +97,24 @@ class Policy(Trainer):
         ratio = torch.exp(now - samples.log_probs.to(self.device))
         return -(ratio * advantage * samples.counted.to(self.device)).sum(1).mean()
 
+    def step(self, prompts: list[str]) -> Samples:
+        """Sample answers and leave the gradients of their loss in the parameters; the first step goes through torch's
+        FLOP counter, sampling (without a cache of keys and values) apart from the update."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with self.autocast():
+            if self.outcome.flops is not None:
+                samples = self.sample(prompts)
+                self.loss(samples).backward()
+                return samples
+            with FlopCounterMode(display=False) as sampling:
+                samples = self.sample(prompts)
+            with FlopCounterMode(display=False) as update:
+                self.loss(samples).backward()
+        self.outcome.flops = int(update.get_total_flops())
+        self.outcome.measured["sampling_flops"] = int(sampling.get_total_flops())
+        return samples
+
     def success(self) -> float:
         """Mean probability of the right answer over the evaluation set: the exact success rate of sampling."""
         torch = require()
@@ -130,8 +148,7 @@ class Policy(Trainer):
         for step in range(config.steps):
             started = time.perf_counter()
             prompts = [prompt for prompt in self.prompts(step) for _ in range(config.group)]
-            samples = self.sample(prompts)
-            self.loss(samples).backward()
+            samples = self.step(prompts)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             rates.append(float(samples.rewards.mean()))

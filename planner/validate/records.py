@@ -20,6 +20,10 @@ Method = Literal["full", "lora"]
 Status = Literal["ok", "diverged", "failed"]
 
 
+# Fields added after the first records, with the value that stands for "as before": there they are no part of the id.
+LATER: dict[str, Any] = {"variant": "plain", "experts": "scaled"}
+
+
 class RecordError(PlannerError, OSError):
     """A record cannot be written or read; what was finished before is untouched."""
 
@@ -56,6 +60,8 @@ class RunConfig:
     evaluate_at: tuple[int, ...] = ()
     checkpointing: bool = False
     precision: str = "float32"
+    variant: str = "plain"
+    experts: str = "scaled"
 
     def __post_init__(self) -> None:
         """Raise InputError where a field is outside its choices."""
@@ -77,7 +83,8 @@ class RunConfig:
     @property
     def id(self) -> str:
         """The first 16 hexadecimal digits of the SHA-256 of the configuration and of the schema's number."""
-        text = json.dumps({"schema": SCHEMA, **self.to_dict()}, sort_keys=True)
+        told = {k: v for k, v in self.to_dict().items() if k not in LATER or v != LATER[k]}
+        text = json.dumps({"schema": SCHEMA, **told}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def but(self, **changes: Any) -> RunConfig:
@@ -90,7 +97,8 @@ class RunRecord:
     """One finished run. `curve` holds the training loss of each step, `evaluations` (step, loss); `norms` the
     spectral and Frobenius norms of A and B by module at the end; `measured` what else a kind of run yields.
 
-    The `result` is what the same configuration gives again; times, hardware and date are not part of it.
+    `peak_memory_bytes` is what torch allocated on a GPU, the process's resident size on a CPU. The `result` is what
+    the same configuration gives again; times, memory, hardware and date are not part of it.
     """
 
     config: RunConfig

@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import InputError, MissingDependencyError
 
 
+@lru_cache(maxsize=1)
 def require() -> Any:
     """torch, with transformers and peft importable. Raises MissingDependencyError."""
     try:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from . import records
 from .records import RecordError, RunConfig, RunRecord
@@ -82,6 +83,18 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
         raise RecordError(f"out: {folder} cannot hold records: {error.strerror or error}.") from error
 
 
+def held(folder: Path, config: RunConfig) -> Any:
+    """The lock of a run, taken, or None where another driver holds it."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".locks" / f"{config.id}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return None
+    return lock
+
+
 class Sweep:
     """One driver on a folder."""
 
@@ -118,22 +131,21 @@ class Sweep:
 
     def _pass(self, pending: Sequence[RunConfig], total: int) -> bool:
         """Try every pending run once; whether any was finished here."""
-        from filelock import FileLock, Timeout
-
         finished = False
         for number, config in enumerate(pending):
             if self.record(config) is not None or not self.clock.allows(config):
                 continue
-            lock = FileLock(self.folder / ".locks" / f"{config.id}.lock", timeout=0)
-            try:
-                with lock:
-                    if self.record(config) is None:
-                        self._finish(config, total - len(pending) + number, total, pending[number:])
-                    finished = True
-            except Timeout:
+            lock = held(self.folder, config)
+            if lock is None:
                 continue
+            try:
+                if self.record(config) is None:
+                    self._finish(config, total - len(pending) + number, total, pending[number:])
+                finished = True
             except OutOfTimeError:
                 return False
+            finally:
+                lock.release()
         return finished
 
     def _finish(self, config: RunConfig, done: int, total: int, rest: Sequence[RunConfig]) -> None:
@@ -149,7 +161,10 @@ class Sweep:
                 left = None if after is None else max(0.0, after - (time.monotonic() - started))
                 self.progress(Progress(done, total, label(config), step, config.steps, left))
 
-        record = self.run_one(config, self.device, beat)
+        self.keep(self.run_one(config, self.device, beat))
+
+    def keep(self, record: RunRecord) -> None:
+        """Write a finished run's record, and learn from it."""
         records.write(self.folder, record)
         self.known[record.id] = record
         self.clock.saw(record)

@@ -7,8 +7,10 @@ random.Random, whose streams are the same on every platform and Python version.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 
 PAD = 0
 ALPHABET = "\n abcdefghijklmnopqrstuvwxyz0123456789.,:;=+-*?!'()<>|#@_/%&$^"
@@ -23,18 +25,38 @@ _PATTERNS = (
     "a {n} of {n} was never {a}.",
 )
 
+_KINDS = {"n": 60, "v": 30, "a": 20}
+
+
+def _template(pattern: str) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+    """A pattern with %s for its words, how many of each kind it has, and which of the words, drawn kind by kind, each
+    place takes."""
+    kinds = re.findall(r"{(\w)}", pattern)
+    order = sorted(range(len(kinds)), key=lambda place: list(_KINDS).index(kinds[place]))
+    places = tuple(order.index(place) for place in range(len(kinds)))
+    return re.sub(r"{\w}", "%s", pattern), tuple(kinds.count(kind) for kind in _KINDS), places
+
+
+_TEMPLATES = {pattern: _template(pattern) for pattern in _PATTERNS}
+
+
+class _Codes(dict[int, str]):
+    """For str.translate: each character becomes the one whose code is its token; others become '?'."""
+
+    def __missing__(self, _code: int) -> str:
+        return self[ord("?")]
+
 
 class Characters:
     """The zoo's tokenizer: one token a character of ALPHABET, 0 is padding; others become '?'."""
 
     pad = PAD
     vocab_size = VOCAB_SIZE
-    _ids = {char: number + 1 for number, char in enumerate(ALPHABET)}  # noqa: RUF012
+    _codes = _Codes({ord(char): chr(number + 1) for number, char in enumerate(ALPHABET)})
 
     def encode(self, text: str) -> list[int]:
         """Token numbers of a text."""
-        unknown = self._ids["?"]
-        return [self._ids.get(char, unknown) for char in text]
+        return list(text.translate(self._codes).encode("latin-1"))
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of token numbers, padding left out."""
@@ -61,22 +83,20 @@ def words(language: int, kind: str, count: int) -> tuple[str, ...]:
 
 @lru_cache(maxsize=16)
 def _lexicon(language: int) -> dict[str, tuple[tuple[str, ...], tuple[float, ...]]]:
-    sizes = {"n": 60, "v": 30, "a": 20}
     return {
-        kind: (words(language, kind, size), tuple(1 / (rank + 2) for rank in range(size)))
-        for kind, size in sizes.items()
+        kind: (words(language, kind, size), tuple(accumulate(1 / (rank + 2) for rank in range(size))))
+        for kind, size in _KINDS.items()
     }
 
 
 def sentence(language: int, rng: random.Random) -> str:
     """One sentence of a language."""
-    lexicon = _lexicon(language)
-    text = rng.choice(_PATTERNS)
-    for kind, (known, weights) in lexicon.items():
-        mark = f"{{{kind}}}"
-        while mark in text:
-            text = text.replace(mark, rng.choices(known, weights)[0], 1)
-    return text
+    template, counts, places = _TEMPLATES[rng.choice(_PATTERNS)]
+    drawn: list[str] = []
+    for (known, weights), count in zip(_lexicon(language).values(), counts, strict=True):
+        if count:
+            drawn += rng.choices(known, cum_weights=weights, k=count)
+    return template % tuple(drawn[place] for place in places)
 
 
 def passage(language: int, length: int, rng: random.Random) -> str:

@@ -8,6 +8,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..errors import InputError
 from . import adapters
 from .batches import Batch, encode_batch, evaluate, loss_of
 from .models import fingerprint, fresh
+from .peak import forget, peak_bytes
 from .records import RunConfig
 from .require import require
 from .tasks import Task, task
@@ -102,6 +104,7 @@ class Trainer:
         self.config, self.device, self.beat = config, device, beat
         self.task = task(config.task)
         torch.manual_seed(config.seed)
+        forget(device)
         model, self.base = fresh(config.model, device)
         self.model = adapters.attach(model, config, self.base.config).train()
         if config.checkpointing:
@@ -127,14 +130,18 @@ class Trainer:
             for n in range(0, len(known), EVALUATION_BATCH)
         ]
 
+    def autocast(self) -> Any:
+        """Mixed precision where the configuration asks for it: products in bfloat16, weights and adapter float32."""
+        if self.config.precision != "bfloat16":
+            return nullcontext()
+        torch = require()
+        return torch.autocast(self.device.split(":")[0], torch.bfloat16)
+
     def forward_backward(self, batch: Batch) -> float:
         """The loss, with gradients left in the parameters; the first step goes through torch's FLOP counter."""
         from torch.utils.flop_counter import FlopCounterMode
 
-        torch = require()
-        with torch.autocast(
-            self.device.split(":")[0], torch.bfloat16, enabled=self.config.precision == "bfloat16"
-        ):
+        with self.autocast():
             if self.outcome.flops is None:
                 with FlopCounterMode(display=False) as counter:
                     loss = loss_of(self.model, batch)
@@ -167,12 +174,21 @@ class Trainer:
         self.finish(times)
         return out
 
+    def first_pass(self) -> list[float]:
+        """Losses of the steps that saw only examples never seen before; nothing where the run diverged."""
+        size = self.config.examples or self.task.size
+        steps = size // self.config.batch if size else len(self.outcome.curve)
+        return self.outcome.curve[:steps] if self.outcome.status == "ok" else []
+
     def finish(self, times: list[float]) -> None:
         """Norms, time and memory at the end."""
-        torch, out = require(), self.outcome
+        out = self.outcome
         out.step_s = statistics.median(times[1:]) if len(times) > 1 else None
-        if self.device.startswith("cuda"):
-            out.peak_memory_bytes = int(torch.cuda.max_memory_allocated(self.device))
+        out.peak_memory_bytes = peak_bytes(self.device)
+        # What `lora-plan calibrate` and `lora-plan dataset` read beside the configuration.
+        out.measured["attention_kernel"] = "eager"
+        if self.config.kind == "sft" and (first := self.first_pass()):
+            out.measured["first_epoch_loss"] = statistics.fmean(first)
         if self.config.method == "lora" and out.status == "ok":
             out.norms = adapters.norms(self.model)
             out.measured["change"] = fingerprint(adapters.changes(self.model))

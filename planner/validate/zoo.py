@@ -1,4 +1,4 @@
-"""A zoo of our own: Llama-like models of four widths, pretrained here on our own text and kept on disk.
+"""A zoo of our own: Llama-like models of six widths and a mixture of experts, pretrained here on our own text.
 
 The same seed and shape give the same model on the same machine and versions. They lie under LORA_PLAN_CACHE/zoo,
 named by a hash of everything that makes them; a download is never needed.
@@ -12,7 +12,7 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ LANGUAGES = tuple(range(100, 108))
 
 @dataclass(frozen=True)
 class Shape:
-    """The shape of a zoo model and its pretraining. `d_ff` is about 8/3 of the width, as in Llama."""
+    """The shape of a zoo model and its pretraining. `d_ff` is about 8/3 of the width, as in Llama; with `experts` it
+    is that of the `top_k` active ones together, in the shape of Qwen3-MoE."""
 
     hidden_size: int
     n_layers: int
@@ -39,11 +40,21 @@ class Shape:
     batch: int = 16
     seq_len: int = 64
     lr: float = 3e-3
+    experts: int = 0
+    top_k: int = 2
 
     def config(self) -> dict[str, Any]:
         """The model's config.json, with an unembedding of its own."""
+        kind: dict[str, Any] = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+        if self.experts:
+            kind = {
+                "model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"], "num_experts": self.experts,
+                "num_experts_per_tok": self.top_k, "moe_intermediate_size": self.d_ff // self.top_k,
+                "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [],
+                "head_dim": self.hidden_size // self.n_heads,
+            }  # fmt: skip
         return {
-            "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": self.hidden_size,
+            **kind, "hidden_size": self.hidden_size,
             "intermediate_size": self.d_ff, "num_hidden_layers": self.n_layers,
             "num_attention_heads": self.n_heads, "num_key_value_heads": self.n_heads, "vocab_size": VOCAB_SIZE,
             "max_position_embeddings": 256, "tie_word_embeddings": False, "rms_norm_eps": 1e-6,
@@ -54,12 +65,15 @@ class Shape:
 # One depth for all, so that width alone differs; rates fall with width as they must under Adam.
 ZOO = {
     "nano": Shape(16, 1, 2, 32, steps=40, batch=8),
+    "pico": Shape(16, 2, 2, 44, steps=1600, lr=8e-3),
+    "micro": Shape(32, 2, 2, 88, steps=1600, lr=6e-3),
     "tiny": Shape(64, 2, 4, 176, steps=1600, lr=4e-3),
     "mini": Shape(128, 2, 4, 344, steps=1000, lr=2e-3),
     "small": Shape(192, 2, 6, 512, steps=800, lr=1.5e-3),
     "medium": Shape(256, 2, 8, 688, steps=600, lr=1e-3),
+    "mixture": Shape(64, 2, 4, 176, steps=1000, lr=4e-3, experts=8),
 }
-WIDTHS = ("tiny", "mini", "small", "medium")
+WIDTHS = ("pico", "micro", "tiny", "mini", "small", "medium")
 
 
 def _sums(rng: random.Random) -> str:
@@ -95,7 +109,10 @@ def key(name: str) -> str:
     """The folder's name: a hash of what decides the weights."""
     from .require import versions
 
-    made_of = {"recipe": RECIPE, "name": name, **asdict(ZOO[name]), "torch": versions()["torch"]}
+    shape = asdict(ZOO[name])
+    if not shape["experts"]:  # dense models keep the names that they had before there were others
+        del shape["experts"], shape["top_k"]
+    made_of = {"recipe": RECIPE, "name": name, **shape, "torch": versions()["torch"]}
     return f"{name}-{hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]}"
 
 
@@ -107,10 +124,14 @@ def location(name: str) -> Path:
 def build(name: str, seed: int = 0) -> Any:
     """The model without training."""
     torch = require()
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
     torch.manual_seed(seed)
-    return LlamaForCausalLM._from_config(LlamaConfig(**ZOO[name].config()), attn_implementation="eager")
+    options: dict[str, Any] = {"attn_implementation": "eager"}
+    if not ZOO[name].experts:
+        return LlamaForCausalLM._from_config(LlamaConfig(**ZOO[name].config()), **options)
+    config = Qwen3MoeConfig(**ZOO[name].config())
+    return Qwen3MoeForCausalLM._from_config(config, experts_implementation="eager", **options)
 
 
 def pretrain(name: str, progress: Callable[[int, int], None] | None = None) -> Any:
@@ -146,6 +167,10 @@ def pretrain(name: str, progress: Callable[[int, int], None] | None = None) -> A
 
 def make(name: str, progress: Callable[[int, int], None] | None = None) -> Path:
     """The folder of a zoo model, pretrained on first use; two processes at once make it once."""
+    return _put(name, lambda place: _store(pretrain(name, progress).save_pretrained, place))
+
+
+def _put(name: str, store: Callable[[Path], None]) -> Path:
     from filelock import FileLock
 
     place = location(name)
@@ -155,7 +180,7 @@ def make(name: str, progress: Callable[[int, int], None] | None = None) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{place}.lock"):
             if not (place / "config.json").exists():
-                _store(pretrain(name, progress), place)
+                store(place)
     except OSError as error:
         raise PlannerError(
             f"the model {name} cannot be kept in {place.parent}: {error.strerror or error}. "
@@ -164,11 +189,26 @@ def make(name: str, progress: Callable[[int, int], None] | None = None) -> Path:
     return place
 
 
-def _store(model: Any, place: Path) -> None:
-    """Save beside, then rename: a folder is there whole or not at all."""
+def packed(name: str) -> dict[str, bytes]:
+    """A zoo model's files by name, made on first use: what another machine needs to have the same weights."""
+    return {path.name: path.read_bytes() for path in sorted(make(name).iterdir()) if path.is_file()}
+
+
+def unpack(name: str, files: Mapping[str, bytes]) -> Path:
+    """Put a model that was made elsewhere where `make` looks for it, unless there is one."""
+
+    def write(place: str) -> None:
+        for file, content in files.items():
+            (Path(place) / file).write_bytes(content)
+
+    return _put(name, lambda place: _store(write, place))
+
+
+def _store(write: Callable[[str], object], place: Path) -> None:
+    """Write beside, then rename: a folder is there whole or not at all."""
     temporary = tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}.")
     try:
-        model.save_pretrained(temporary)
+        write(temporary)
         os.replace(temporary, place)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -11,10 +11,9 @@ import zipfile
 from dataclasses import dataclass
 from typing import Any
 
-from .. import exports as registry
-from ..adapter.files import CONFIG
-from ..adapter.options import DEFAULTS
 from ..errors import InputError, hint
+from ..exports import export as make
+from ..exports.registry import TARGETS
 from ..planning import estimate
 from ..report import report
 from .configs import model_of
@@ -52,7 +51,7 @@ class Target:
 
 def exports() -> tuple[Target, ...]:
     """Every target of the registry."""
-    return tuple(Target(name, name) for name in registry.FORMATS)
+    return tuple(Target(name, target.title) for name, target in TARGETS.items())
 
 
 def document(name: str, chosen: Choices, *, hub: bool = False) -> File:
@@ -79,9 +78,7 @@ def export(target: str, chosen: Choices, *, hub: bool = False) -> File:
     if target not in names:
         raise InputError("export", target, f"one of {', '.join(names)}", hint(target, names).strip())
     model: Any = model_of(chosen, hub=hub)
-    asked = {name: value for name, value in options(chosen).items() if name in DEFAULTS}
-    files = {CONFIG: registry.text(registry.export(target, model, **asked))}
-    return packed(target, files)
+    return packed(target, dict(make(target, model, **options(chosen)).files))
 
 
 def packed(target: str, files: dict[str, str]) -> File:

@@ -64,12 +64,11 @@ def downloads(answer: Answer) -> str:
         link(label, f"download/{name}?{answer.query}", download=True) for name, label in DOCUMENTS.items()
     )
     configs = "".join(
-        link(target.label, f"download/export/{target.name}?{answer.query}", download=True)
-        for target in exports()
+        link(target.label, f"download/export/{target.name}?{answer.query}") for target in exports()
     )
     return (
         f'<h3>Documents</h3><div class="lp-buttons">{documents}</div>'
         f'<h3>Configs for trainers</h3><div class="lp-buttons">{configs}</div>'
-        "<p>Where a trainer cannot express the plan, its file says so and what is nearest.</p>"
+        "<p>Where a trainer cannot express the plan, its link says why, and what is nearest.</p>"
         f'<h3>The same by command</h3><pre class="lp-command" tabindex="0">{text(answer.command)}</pre>'
     )

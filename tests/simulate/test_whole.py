@@ -52,8 +52,9 @@ def test_a_few_layers_tell_the_whole(config: dict[str, Any], setup: Setup) -> No
         replace(FULL, optimizer_in_backward=True, precision="fp16"),
         replace(FULL, loss="chunked", loss_chunk=20, optimizer="adafactor"),
         replace(BASE, checkpointing="layer-offload", attention_kernel="flash"),
+        replace(BASE, loss="shifted"),
     ],
-    ids=["autocast", "qlora", "padded", "in backward", "chunked", "offloaded"],
+    ids=["autocast", "qlora", "padded", "in backward", "chunked", "offloaded", "shifted"],
 )
 def test_so_it_does_for_every_choice(setup: Setup) -> None:
     equal(*pair(CONFIGS["llama"], setup))

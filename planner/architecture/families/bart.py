@@ -18,20 +18,17 @@ from .encoders import LAYERDROP, QKV, attention, class_name, heads_of
 @dataclass(frozen=True)
 class Style:
     """What sets a family apart. `positions` are the rows that the table has beyond the longest sequence, None where
-    there is no table; `longest`, `dropout` and `layerdrop` are the class's defaults. `norm_first` says that norms
+    there is no table; `longest` and `layerdrop` are the class's defaults. `norm_first` says that norms
     stand before attention and MLP, not behind them. `embedding_norm` and `final_norm` are a stack's own. `whole`: the
     encoder is of the same kind."""
 
     positions: int | None = 2
     longest: int = 1024
-    longest_field: str = "max_position_embeddings"
-    dropout: float = 0.1
     layerdrop: float = 0.0
     norm_first: bool = False
     embedding_norm: bool = True
     final_norm: bool = False
     bias: bool | str = True
-    k_bias: bool = True
     head: str = "lm_head"
     never_tied: bool = False
     whole: bool = True
@@ -51,10 +48,6 @@ STYLES: dict[str, Style] = {
         positions=0, longest=4096, norm_first=True, bias="use_bias", never_tied=True, whole=False
     ),
     "trocr": Style(longest=512, head="output_projection", whole=False),
-    "whisper": Style(
-        positions=0, longest=448, longest_field="max_target_positions", norm_first=True, embedding_norm=False,
-        final_norm=True, k_bias=False, dropout=0.0, head="proj_out", whole=False,
-    ),
 }  # fmt: skip
 
 
@@ -75,16 +68,15 @@ def _idle_attention(layer: Layer, cfg: Fields, style: Style, heads: Heads, prefi
     bias = _bias(cfg, style)
     for name, d_in in zip(QKV, (heads.hidden, source, source, heads.hidden), strict=True):
         layer.trace.weight(
-            f"{prefix}encoder_attn.{name}", "attention", d_in, heads.hidden, layers=layer.layers,
-            bias=bias and (style.k_bias or name != "k_proj"),
-        )  # fmt: skip
+            f"{prefix}encoder_attn.{name}", "attention", d_in, heads.hidden, layers=layer.layers, bias=bias
+        )
 
 
 def _layers(trace: Trace, cfg: Fields, style: Style, heads: Heads, stack: str, alone: bool) -> None:
     """The layers of one stack."""
     prefix, decoder, bias = f"model.{stack}.layers.{{}}.", stack == "decoder", _bias(cfg, style)
     with trace.layer(stack, range(cfg.int(f"{stack}_layers")), prefix) as layer:
-        layer.open_end = style.norm_first and cfg.number("dropout", style.dropout) == 0
+        layer.open_end = style.norm_first and cfg.number("dropout", 0.1) == 0
         for name in ("self_attn", "encoder_attn")[: 1 + decoder]:
             layer.norm(f"{name}_layer_norm", heads.hidden, True)
             cross = name == "encoder_attn"
@@ -94,7 +86,6 @@ def _layers(trace: Trace, cfg: Fields, style: Style, heads: Heads, stack: str, a
             layer.add(
                 attention(
                     layer, heads, layer.stream, f"{name}.", memory=cross, causal=decoder and not cross, bias=bias,
-                    k_bias=style.k_bias,
                 )
             )  # fmt: skip
         layer.norm("final_layer_norm", heads.hidden, True)
@@ -109,7 +100,7 @@ def _stack(trace: Trace, cfg: Fields, style: Style, stack: str, alone: bool = Fa
     heads = heads_of(cfg, "d_model", f"{stack}_attention_heads")
     base, trocr = f"model.{stack}.", cfg.str("model_type") == "trocr"
     if style.positions is not None and (not trocr or cfg.bool("use_learned_position_embeddings", True)):
-        rows = cfg.int(style.longest_field, style.longest) + style.positions
+        rows = cfg.int("max_position_embeddings", style.longest) + style.positions
         trace.embedding(f"{base}embed_positions", rows, heads.hidden, role="other")
     if style.embedding_norm and (not trocr or cfg.bool("layernorm_embedding", True)):
         _norm(trace, f"{base}layernorm_embedding", heads.hidden)
@@ -157,5 +148,5 @@ def build(cfg: Fields) -> Architecture:
     drops = any(cfg.number(f"{stack}_layerdrop", style.layerdrop) > 0 for stack in stacks)
     return finish(
         trace, cfg, n_layers=sum(cfg.int(f"{stack}_layers") for stack in stacks), hidden=hidden, vocab=vocab,
-        tied=tied, max_position=cfg.int(style.longest_field, None), flops_gap=LAYERDROP if drops else None,
+        tied=tied, max_position=cfg.int("max_position_embeddings", None), flops_gap=LAYERDROP if drops else None,
     )  # fmt: skip

@@ -93,7 +93,6 @@ STYLES: dict[str, Style] = {
         project="encoder.embedding_hidden_mapping_in",
         head=Head("cls.predictions.dense", "cls.predictions.LayerNorm", "cls.predictions.decoder"),
     ),
-    "roformer": Style("roformer.", width=("embedding_size", None), positions=1536, pooler=False),
     "mpnet": Style(
         "mpnet.", types=None, head=ROBERTA_HEAD, norms=("attention.LayerNorm", "output.LayerNorm"),
         qkv=("attention.attn.q", "attention.attn.k", "attention.attn.v", "attention.attn.o"),
@@ -148,10 +147,7 @@ def _embeddings(trace: Trace, cfg: Fields, style: Style, heads: Heads, base: str
     )
     rows = cfg.int("max_position_embeddings", style.positions)
     trace.embedding(f"{prefix}word_embeddings", cfg.int("vocab_size"), width)
-    if model_type == "roformer":
-        trace.embedding(f"{base}encoder.embed_positions", rows, heads.d_head, role="other")
-    else:
-        trace.embedding(f"{prefix}position_embeddings", rows, width, role="other")
+    trace.embedding(f"{prefix}position_embeddings", rows, width, role="other")
     if style.types is not None:
         types = cfg.int("type_vocab_size", style.types, minimum=0)
         if not types:

@@ -17,7 +17,7 @@ from .. import cache
 from .checks import check
 
 # Raise with every change of what is read off a model: it tells old files of the cache from new ones.
-READER = 3
+READER = 4
 NEEDED = ("torch", "transformers")
 
 

@@ -16,6 +16,14 @@ MOST_VALUES = 2_000_000
 WIDTHS = ("token", "seed", "size", "dim", "vocab", "channel")
 LAYERS = ("layer", "depth", "num_block", "n_block", "num_hidden_group")
 THINGS = ("expert", "group", "head", "codebook", "quantizer", "stage", "branch", "scale", "num_")
+# Sides of matrices and numbers of layers: whole numbers (or lists of them), told without asking transformers,
+# whose import takes longer than a refusal may.
+COUNTS = frozenset(
+    "hidden_size intermediate_size vocab_size num_hidden_layers num_attention_heads num_key_value_heads head_dim "
+    "d_model n_embd n_layer n_head".split()
+)
+# A width beyond this has a square that no tensor holds.
+MOST_WIDTH = 2**28
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -23,6 +31,8 @@ def check(config: Mapping[str, Any]) -> None:
     for count, (path, key, value) in enumerate(_values(config, "", 0)):
         if count > MOST_VALUES:
             raise ConfigError(f"the config has more than {MOST_VALUES} values.")
+        if key in COUNTS:
+            _check_count(path, value)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
         most = _most(key.lower())
@@ -30,6 +40,16 @@ def check(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"config field {path}: found {_short(value)}, expected at most {most}.")
         if value != value:
             raise ConfigError(f"config field {path}: found nan, expected a number.")
+
+
+def _check_count(path: str, value: object) -> None:
+    if value is None or (type(value) is int and 0 <= value <= MOST_WIDTH):
+        return
+    if isinstance(value, float) and value.is_integer() and 0 <= value <= MOST_WIDTH:
+        return  # transformers decides
+    raise ConfigError(
+        f"config field {path}: found {_short(value)}, expected a whole number of at most {MOST_WIDTH}."
+    )
 
 
 def _most(key: str) -> int:

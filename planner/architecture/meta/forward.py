@@ -24,6 +24,7 @@ from .recorder import (
     sizes_mode,
     watching,
 )
+from .state import restore, state
 
 # Of a parameter (by identity): the matrices that it became, each with its layer and its module's identity.
 Index = dict[int, list[tuple[int, int, int]]]
@@ -44,7 +45,9 @@ def read_blocks(
         if len(layers) > MOST_LAYERS:
             raise NotCountedError(f"it has more than {MOST_LAYERS} layers")
         prepare(model)
+        before = state(model)
         recording = record(model, layers, BATCH, LENGTH)
+        restore(before)
         length = _checked_length(model)
         # Without gradients a library may leave something out or put a copy in; twice as much is another pass.
         other = sizes(model, CHECKED_BATCH, length, 2 * recording.operations)
@@ -53,6 +56,8 @@ def read_blocks(
         return (), f"No exact FLOP count: {reason}."
     except Exception as error:  # a forward pass that the meta device cannot run
         line = " ".join(str(error).split())[:160] or type(error).__name__
+        if "nonzero" in line:  # torch's sentence about it speaks of its own registries
+            return (), "No exact FLOP count: its forward pass depends on the values of its input."
         return (), f"No exact FLOP count: its forward pass does not run without data ({line})."
 
 
@@ -64,6 +69,9 @@ def prepare(model: Any) -> None:
         config = getattr(module, "config", None)
         if config is not None and hasattr(config, "_experts_implementation"):
             config._experts_implementation = "batched_mm"
+    languages = getattr(model.config, "languages", None)
+    if languages and hasattr(model, "set_default_language"):
+        model.set_default_language(languages[0])  # its adapters are alike: a sequence runs one of them
 
 
 def _checked_length(model: Any) -> int:
@@ -79,18 +87,30 @@ def _layers(model: Any) -> dict[int, tuple[str, int]]:
     found: dict[int, tuple[str, int]] = {}
     lists: list[str] = []
     for path, module in model.named_modules():
-        if type(module).__name__ == "ModuleList" and not any(path.startswith(f"{known}.") for known in lists):
+        inside = any(path.startswith(f"{known}.") for known in lists)
+        if type(module).__name__ == "ModuleList" and not inside and any(_is_layer(each) for each in module):
             lists.append(path)
             for number, layer in enumerate(module):
                 found[id(layer)] = path, number
     return found
 
 
+def _is_layer(module: Any) -> bool:
+    """Whether a module of a list has parts that hold parameters: a single projection or rotation is no layer."""
+    return any(next(child.parameters(), None) is not None for child in module.children())
+
+
 def token_inputs(model: Any, batch: int, length: int) -> dict[str, Any]:
-    """Tokens without values."""
+    """Tokens without values; of a model of sound in codebooks, one sequence of codes a codebook."""
     import torch
 
-    ids = torch.zeros((batch, length), dtype=torch.long, device="meta")
+    text = model.config.get_text_config(decoder=True)
+    books = (
+        getattr(text, "num_codebooks", 1)
+        if isinstance(model.get_input_embeddings(), torch.nn.ModuleList)
+        else 1
+    )
+    ids = torch.zeros((batch * books, length), dtype=torch.long, device="meta")
     if getattr(model.config, "is_encoder_decoder", False):
         return {"input_ids": ids, "decoder_input_ids": ids.clone()}
     return {"input_ids": ids}
@@ -174,11 +194,12 @@ class Writer:
         ]
         lists = list(dict.fromkeys(path for _, (path, _) in layers))
         both = len(lists) == 2 and getattr(self.model.config, "is_encoder_decoder", False)
-        if len(lists) > 1 and not both:
+        in_turns = len(lists) > 1 and {path for _, (path, _) in layers[: len(lists)]} == set(lists)
+        if len(lists) > 1 and not both and not in_turns:
             raise NotCountedError(f"its tokens pass several stacks of layers ({', '.join(sorted(lists))})")
-        order = [(lists.index(path), number) for _, (path, number) in layers]
-        if order != sorted(set(order)):
-            raise NotCountedError("it runs layers more than once")
+        order = [(0 if in_turns else lists.index(path), number) for _, (path, number) in layers]
+        if order != sorted(order):
+            raise NotCountedError("it comes back to layers that it has left")
         return next((number for number, (path, _) in layers if path == lists[1]), None) if both else None
 
     def _given(self, number: int) -> dict[Root, int]:
@@ -242,18 +263,17 @@ class Writer:
         number, layer, owner = next((one for one in known if one[2] in event.modules), known[-1])
         matrix = self.matrices[number]
         segment = self.segments[event.segment]
-        if len(matrix.layers) > 1 and (segment.layer is None or segment.layer[1] != layer):
-            raise NotCountedError(f"{matrix.name} runs outside its layer")
-        if not source:
-            raise NotCountedError(f"{matrix.name} is applied to something that is not made from the tokens")
+        here = segment.layer[1] if segment.layer else 0
+        at = layer if len(matrix.layers) > 1 and layer != here else None
         all_experts = _every_expert(cost, matrix)
-        per, extra = (1, 0) if all_experts else _positions(cost, matrix)
+        times, per, extra = (1, 1, 0) if all_experts else _positions(cost, matrix)
         bypassed = matrix.kind in ("linear", "conv1d") and (not event.modules or event.modules[-1] != owner)
         page.add(
             event.out,
             lambda out: Apply(
                 number, page.value(source), out, extra=extra, per=per, groups=event.groups, bypassed=bypassed,
-                forward_only=not event.graded or event.out not in self.live, all_experts=all_experts,
+                forward_only=not event.graded or event.out not in self.live, all_experts=all_experts, times=times,
+                layer=at,
             ),
         )  # fmt: skip
 
@@ -369,19 +389,25 @@ def _every_expert(cost: Cost, matrix: Matrix) -> bool:
     return cost.short.macs == unit * BATCH * LENGTH and cost.long == unit * CHECKED_BATCH * cost.length
 
 
-def _positions(cost: Cost, matrix: Matrix) -> tuple[int, int]:
-    """How many positions a weight is applied to, as positions // per + extra."""
+def _positions(cost: Cost, matrix: Matrix) -> tuple[int, int, int]:
+    """How many positions a weight is applied to, as positions * times // per + extra: one number for any length (the
+    first token's), those of the sequence and a rest (a padded convolution), a multiple or a fraction of them."""
     weight = matrix.d_in * matrix.d_out * max(1, matrix.experts_active)
     short, rest = divmod(cost.short.macs, BATCH * weight)
     long, rest_long = divmod(cost.long, CHECKED_BATCH * weight)
     if rest or rest_long:
         raise NotCountedError(f"{matrix.name} is applied to part of the positions")
+    if short == long:
+        return 0, 1, short
     extra = short - LENGTH
     if extra >= 0 and long == cost.length + extra:
-        return 1, extra
+        return 1, 1, extra
+    times, over = divmod(short, LENGTH)
+    if not over and long == cost.length * times:
+        return times, 1, 0
     per = LENGTH // short if short else 0
     if per > 1 and (short, long) == (LENGTH // per, cost.length // per):
-        return per, 0
+        return 1, per, 0
     raise NotCountedError(
         f"{matrix.name} is applied to a number of positions that does not follow the length"
     )

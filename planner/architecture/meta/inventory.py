@@ -45,11 +45,13 @@ class Found:
 
 @dataclass
 class Reading:
-    """What is collected on the way. `index` tells which matrix a parameter (by id) became, in which layer."""
+    """What is collected on the way. `index` tells which matrix a parameter (by id) became, in which layer;
+    `aliases` are further paths of tables."""
 
     trace: Trace = field(default_factory=Trace)
     seen: set[int] = field(default_factory=set)
     index: Index = field(default_factory=dict)
+    aliases: list[str] = field(default_factory=list)
     unknown_top_k: bool = False
 
 
@@ -78,6 +80,7 @@ def read(model: Any, config: Mapping[str, Any], built_by: str) -> Architecture:
         hidden_size=_hidden(model, text, roles), n_layers=_layers(model, text),
         vocab_size=_number(text, "vocab_size") or (owner[0].shape[0] if owner else 0),
         max_position=longest or None, tied_embeddings=tied, notes=notes, built_by=built_by,
+        bystanders=tuple(dict.fromkeys([*reading.aliases, *_without_parameters(model)])),
     )  # fmt: skip
     blocks, gap = read_blocks(model, inventory.matrices, reading.index)
     return replace(inventory, blocks=blocks, flops_gap=gap)
@@ -99,6 +102,13 @@ def places(model: Any) -> Iterator[Place]:
 
     seen: set[int] = set()
     yield from walk(model, "", (), False)
+
+
+def _without_parameters(model: Any) -> Iterator[str]:
+    """Paths of the innermost modules that hold no parameters, with `{}` for the layer."""
+    for place in places(model):
+        if not place.module._modules and not place.module._parameters:
+            yield split_layer(place.path, _lists(place))[0]
 
 
 def moe_blocks(model: Any) -> dict[str, int]:
@@ -179,6 +189,7 @@ def _parameter(
             reading.trace.vector(generic, parameter.numel(), (layer,))
         return
     if found.kind == "embedding" and not first:
+        reading.aliases.append(split_layer(found.name, lists)[0])
         return  # another name of a table: a look-up that stores nothing
     bias = place.module._parameters.get(found.bias) if found.bias else None
     with_bias = (

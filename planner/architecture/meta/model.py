@@ -17,7 +17,7 @@ DROPPED = frozenset(
     "auto_map quantization_config compression_config _attn_implementation attn_implementation "
     "_attn_implementation_internal _experts_implementation _experts_implementation_internal "
     "experts_implementation custom_pipelines _commit_hash _name_or_path transformers_version use_kernels "
-    "kernel_config device device_map".split()
+    "kernel_config device device_map dtype torch_dtype".split()
 )
 SWITCHED_OFF = frozenset(("use_pretrained_backbone", "trust_remote_code"))
 # In this order where `architectures` names no class of transformers.

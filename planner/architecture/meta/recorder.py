@@ -24,6 +24,8 @@ VIEWS = frozenset(
     "view _unsafe_view reshape t transpose permute expand unsqueeze squeeze slice select split split_with_sizes "
     "chunk unbind clone contiguous detach alias _to_copy index index_select as_strided".split()
 )
+# What changes each number of a tensor by itself: of one parameter, it leaves a tensor that stands for it.
+UNARY = frozenset("clamp clamp_min clamp_max mul div neg abs tanh sigmoid".split())
 # What takes another tensor's shape only.
 MADE_NEW = frozenset(
     "zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones new_empty new_full "
@@ -36,6 +38,8 @@ SAVES_NOTHING = VIEWS | frozenset(
 MOST_OPERATIONS = 24_000
 # Where the library asks a tensor whether all is as usual: no padding, no packing. It is, in what is counted.
 ASKS_THE_USUAL = ("masking_utils", "modeling_utils")
+# Where it asks only to make sure that no sequence is longer than the batch: 0 is not.
+ASKS_THE_LONGEST = ("modeling_xlm", "modeling_flaubert")
 
 Root = tuple[int, int]  # segment, number inside it; number 0 is the stream
 Roots = frozenset[Root]
@@ -227,6 +231,8 @@ def _asked(tensor: Any) -> Any:
     place = frame.f_code.co_filename if frame is not None else ""
     if tensor.dtype == torch.bool and any(f"{name}.py" in place for name in ASKS_THE_USUAL):
         return True
+    if tensor.dtype == torch.long and any(f"{name}.py" in place for name in ASKS_THE_LONGEST):
+        return 0
     raise NotCountedError("its forward pass depends on the values of its input")
 
 
@@ -251,7 +257,9 @@ def note(recording: Recording, name: str, args: Any, kwargs: Any, out: Any, grad
     for tensor in tensors_in(out):
         if not tensor.is_floating_point() and not tensor.is_complex():
             recording.put(tensor, NOTHING)
-        elif weights and not joined and name in VIEWS and len(weights) == 1:
+        elif (
+            weights and not joined and (name in VIEWS or _changed(name, given, tensor)) and len(weights) == 1
+        ):
             recording.put(tensor, weights[0])
         elif name in MADE_NEW:
             recording.put(tensor, NOTHING)
@@ -266,6 +274,11 @@ def note(recording: Recording, name: str, args: Any, kwargs: Any, out: Any, grad
 def _by_number(name: str, given: list[Any]) -> bool:
     """Whether this is a scaling by a number, which keeps no tensor."""
     return name in ("mul", "div") and len(given) == 1
+
+
+def _changed(name: str, given: list[Any], out: Any) -> bool:
+    """Whether this is one tensor with each of its numbers changed by itself."""
+    return name in UNARY and len(given) == 1 and out.shape == given[0].shape
 
 
 def _product(recording: Recording, name: str, args: Any, out: Any, graded: bool) -> None:
@@ -306,6 +319,7 @@ def _tables(model: Any) -> set[int]:
             part = getattr(model, name)()
             with suppress(NotImplementedError, AttributeError):
                 found.append(part.get_input_embeddings())
+    found += [inner for table in found if type(table).__name__ == "ModuleList" for inner in table]
     weights = {id(table.weight) for table in found if getattr(table, "weight", None) is not None}
     same = {id(m) for m in model.modules() if id(getattr(m, "weight", None)) in weights}
     output = model.get_output_embeddings()

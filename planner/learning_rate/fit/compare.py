@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy import stats
 
 from .cells import Cells, Floats, Ints, some_cells
 from .curves import INTERPOLATIONS, Curves, Interpolation, make_curves
@@ -24,6 +25,7 @@ WEAK = 1e-4  # keeps pooled coefficients that nothing determines at the populati
 MOST_FOLDS = 60
 COMPARED_CELLS = 3000
 NESTED_MODELS = 40  # with more models the choice of pooling hardly depends on any one
+MODELS_FOR_A_VERDICT = 5
 CLEARLY = 1e-3  # percentage points of regret: a longer form must gain this much
 
 
@@ -228,10 +230,11 @@ def paired(
     weights = np.random.default_rng(seed).exponential(size=(draws, n))
     means = (weights @ sums) / (weights @ counts)
     centre = float(gap.mean())
-    means = centre + (means - centre) * np.sqrt((n + 1) / max(1, n - 1))
+    few = stats.t.ppf(0.95, max(1, n - 1)) / stats.norm.ppf(0.95)  # a spread known from n models only
+    means = centre + (means - centre) * np.sqrt((n + 1) / max(1, n - 1)) * few
     low, high = (float(q) for q in np.quantile(means, [0.05, 0.95]))
     verdict = "yes" if high < 0 else "no" if low > 0 else UNDECIDED
-    verdict = verdict if abs(centre) >= CLEARLY else UNDECIDED
+    verdict = verdict if abs(centre) >= CLEARLY and n >= MODELS_FOR_A_VERDICT else UNDECIDED
     return Verdict(question, one.name, two.name, centre, low, high, verdict)
 
 

@@ -15,12 +15,16 @@ from ..sweep import Sweep, read_sweep
 from .cells import MIN_RATES, Cells, Floats, Ints, make_cells
 from .compare import Data, FormFit, compare, fit_form, questions, sample
 from .curves import INTERPOLATIONS, Interpolation
-from .forms import make_design, parse_form
+from .forms import GIVEN, make_design, parse_form
 from .intervals import LEVEL, Interval, bootstrap
 from .result import Estimate, FitResult, FitStatus, FormScore, Regret
 from .terms import terms_of
 
 FEW_MODELS = 5
+LOG_LINEAR = (
+    "Straight lines are lowest at rates of the grid: log-linear interpolation draws every constant towards the grid "
+    "and small exponents towards 0, and the intervals do not hold that."
+)
 MOST_DRAWS = 100_000
 
 
@@ -43,7 +47,9 @@ def fit(
     read = sweep if isinstance(sweep, Sweep) else read_sweep(sweep, non_finite=non_finite)
     cells = _usable(read)
     data = Data.of(cells, kind)
-    notes = [*read.warnings, *cells.warnings]
+    notes = [*read.warnings, *cells.warnings, *_partly_given(cells)]
+    if kind == "log-linear":
+        notes.append(Notice("log-linear", LOG_LINEAR))
     part = sample(data) if wanted is None else data
     if wanted is None:
         forms = compare(part)
@@ -77,7 +83,25 @@ def _usable(sweep: Sweep) -> Cells:
             "fewer in every cell",
             f"{MIN_RATES} finished rates for some model and rank",
         )
+    spans = np.maximum.reduceat(cells.loss, cells.start[:-1]) - np.minimum.reduceat(
+        cells.loss, cells.start[:-1]
+    )
+    if not (spans > 0).any():
+        found = "one loss at all rates of every cell"
+        raise InputError(f"{sweep.name}, column loss", found, "losses that depend on the rate")
     return cells
+
+
+def _partly_given(cells: Cells) -> list[Notice]:
+    """Names the columns that some cells have and others lack: what they would be there is not guessed."""
+    notes = []
+    for column in GIVEN:
+        rows = cells.table if column != "alpha" else cells.table[cells.table["method"] == "lora"]
+        empty = rows[column].isna()
+        if empty.any() and not empty.all():
+            text = f"{column} is given for {int((~empty).sum())} of {len(empty)} cells: no term can use it."
+            notes.append(Notice("column-partly-given", text))
+    return notes
 
 
 def _summary(data: Data, x: Floats, interpolation: str) -> Regret | None:
@@ -113,6 +137,10 @@ def _spread(data: Data, x: Floats) -> float | None:
     )
     n = len(data.features.models)
     return float(np.sqrt((gap**2).mean() * n / max(1, n - 1)))
+
+
+def _spreads(data: Data, best: FormFit) -> dict[str, float | None]:
+    return {"known_family": _spread(data, best.left_out), "unknown_family": _spread(data, best.family_out)}
 
 
 def _status(
@@ -192,6 +220,8 @@ def _table(data: Data, fit: FormFit, interval: Interval | None, spread: float | 
     frame["regret_left_out_percent"] = data.regret(fit.left_out) if left else np.nan
     sd = np.zeros(len(frame)) if interval is None else (interval.draws @ fit.design.matrix.T).std(axis=0)
     half = 1.645 * np.sqrt(sd**2 + (spread or 0.0) ** 2)
+    if interval is None and spread is None:
+        half = np.full(len(frame), np.nan)
     frame["law_low"], frame["law_high"] = frame["law_lr"] * np.exp(-half), frame["law_lr"] * np.exp(half)
     return frame
 
@@ -226,7 +256,12 @@ def _result(
     interval = None if unit is None else bootstrap(problem, best.theta, unit, draws, seed)
     terms = terms_of(data, best, interval, unit, draws, seed)
     status, message, more = _status(data, best, interval, terms)
-    spread = {"known_family": _spread(data, best.left_out), "unknown_family": _spread(data, best.family_out)}
+    if status == "bound_hit":  # nothing above or below the grid says how far the best rate lies
+        interval = None
+        spread: dict[str, float | None] = dict.fromkeys(("known_family", "unknown_family"))
+        terms = terms_of(data, best, None, None, draws, seed)
+    else:
+        spread = _spreads(data, best)
     _widen_population(terms, spread)
     scored: dict[str, dict[str, Regret | None]] = {
         kind: {

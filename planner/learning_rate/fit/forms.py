@@ -45,6 +45,7 @@ TERMS = {
 }
 # Named forms; "+" adds terms. The method's multiplier is in every form where a sweep has both methods.
 NAMED = {"constant": (), "article": ("width_by_family",)}
+GIVEN = ("batch", "steps", "alpha")  # optional columns that terms depend on
 EXPONENTS = {
     "width": "model_pow", "lora_width": "lora_pow", "rank": "rank_pow", "rank_sat": "rank_sat_pow",
     "batch": "batch_pow", "steps": "steps_pow",
@@ -75,7 +76,8 @@ class Features:
 
 
 def features_of(cells: Cells) -> Features:
-    """The features of the cells. A batch, steps or alpha that is not given counts as the reference."""
+    """The features of the cells. A batch, number of steps or alpha that is not given for every cell counts as the
+    reference, so that no term depends on it."""
     table = cells.table
     lora = (table["method"].astype(str) == "lora").to_numpy()
 
@@ -83,7 +85,9 @@ def features_of(cells: Cells) -> Features:
         return np.asarray(np.log(table[column].to_numpy(dtype=float, na_value=np.nan) / reference))
 
     def given(column: str, reference: float) -> Floats:
-        return np.nan_to_num(logs(column, reference), nan=0.0)
+        found = logs(column, reference)
+        wanted = lora if column == "alpha" else np.ones(len(found), dtype=bool)
+        return np.where(wanted, found, 0.0) if np.isfinite(found[wanted]).all() else np.zeros(len(found))
 
     ranks = np.where(lora, table["rank"].to_numpy(dtype=float), REFERENCE_RANK)
     rank = np.log(ranks / REFERENCE_RANK)
@@ -93,7 +97,7 @@ def features_of(cells: Cells) -> Features:
     return Features(
         -logs("hidden_size", REFERENCE_WIDTH), rank, rank_sat, given("batch", REFERENCE_BATCH),
         given("steps", REFERENCE_STEPS),
-        np.where(lora, given("alpha", REFERENCE_ALPHA), 0.0), lora, family, tuple(families), model, tuple(models),
+        given("alpha", REFERENCE_ALPHA), lora, family, tuple(families), model, tuple(models),
     )  # fmt: skip
 
 

@@ -6,6 +6,9 @@ are therefore stretched around the estimate by sqrt(CR2 / CR0), the small-sample
 variance, and by Student's t over the normal quantile at Satterthwaite's degrees of freedom (Bell and McCaffrey
 2002), both from the objective's curvature at the optimum. A coefficient that rests on fewer than three models'
 worth of freedom gets its spread from that of all models around the law instead.
+
+Pooling draws the effects of families towards the population, by more than the draws show; what it may have taken away
+is added to the intervals of constants (`shrinkage`). The covariance of the draws is without it.
 """
 
 from __future__ import annotations
@@ -27,9 +30,11 @@ MANY_CELLS = 20_000  # with more, draws are one Newton step from the optimum
 
 @dataclass(frozen=True, eq=False)
 class Interval:
-    """Draws of the coefficients (draws, coefficients), stretched, with what was done to them."""
+    """Draws of the coefficients (draws, coefficients), stretched, with what was done to them, and draws of what
+    pooling may have taken away."""
 
     draws: Floats
+    shrinkage: Floats
     stretch: Floats
     freedom: Floats
     pooled_spread: NDArray[np.bool_]
@@ -132,6 +137,21 @@ def _pooled_draws(problem: Problem, theta: Floats, model: Ints, n: int, rng: np.
     return theta + (scale * move) @ weighted @ local.inverse
 
 
+def _shrinkage(problem: Problem, theta: Floats, n: int, rng: np.random.Generator) -> Floats:
+    """Draws of (A + P)^-1 P u, what a penalty P takes from effects u on curvature A: by u as large as the fitted
+    effects are once their own share of shrinkage is undone. Takes the effects to be normal."""
+    penalty = 2 * problem.penalty
+    pooled = penalty > 0
+    if not pooled.any():
+        return np.zeros((n, len(theta)))
+    taken = _local(problem, theta).inverse * penalty
+    kept = 1 - np.diag(taken)[pooled]
+    size = np.sqrt((theta[pooled] ** 2).sum() / max(float((kept**2).sum()), 1e-12))
+    effects = size * rng.standard_normal((n, int(pooled.sum())))
+    effects -= effects.mean(axis=1, keepdims=True)  # effects are deviations from these families' own middle
+    return np.asarray(effects @ taken[:, pooled].T)
+
+
 def _newton_draws(problem: Problem, theta: Floats, model: Ints, weights: Floats) -> Floats:
     """One Newton step from the optimum for each draw of the models' weights."""
     f, local = problem.matrix, _local(problem, theta)
@@ -172,4 +192,5 @@ def bootstrap(problem: Problem, theta: Floats, model: Ints, n_draws: int, seed: 
     if few.any():
         pooled = _pooled_draws(problem, theta, model, n_draws, rng)
         draws = np.where(few, pooled, draws)
-    return Interval(draws, stretch, freedom, few, linearised)
+    shrinkage = _shrinkage(problem, theta, n_draws, rng)
+    return Interval(draws, shrinkage, stretch, freedom, few, linearised)

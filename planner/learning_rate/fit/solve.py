@@ -142,6 +142,28 @@ def better_of(one: Solution, two: Solution) -> Solution:
     )
 
 
+def without_what_cannot_be_told(problem: Problem, theta: Floats, weights: Floats) -> Floats:
+    """For each row of weights the coefficients theta without what the cells of positive weight cannot tell.
+
+    Coefficients may trade against each other there without changing any of these cells; of all such equivalents the
+    one with the smallest coefficients beside the constant is taken, so that an exponent that nothing determines is 0
+    and no fit without a model keeps what only that model could tell.
+    """
+    out = np.repeat(theta[None], len(weights), axis=0)
+    some = np.flatnonzero((weights <= 0).any(axis=1))
+    if not len(some):
+        return out
+    f, p = problem.matrix, len(theta)
+    outer = (f[:, :, None] * f[:, None, :]).reshape(len(f), p * p)
+    gram = ((weights[some] > 0).astype(float) @ outer).reshape(-1, p, p) + np.diag(problem.penalty > 0)
+    values, vectors = np.linalg.eigh(gram)
+    for row, value, vector in zip(some, values, vectors, strict=True):
+        null = vector[:, value < 1e-9 * value[-1]]
+        if null.shape[1]:
+            out[row] -= null @ np.linalg.pinv(null[1:]) @ theta[1:]
+    return out
+
+
 def refit(
     problem: Problem, weights: Floats, near: Floats | None = None, max_steps: int = MAX_STEPS
 ) -> Solution:
@@ -149,7 +171,7 @@ def refit(
     narrow = replace(problem, windows=problem.windows[1:])
     if near is None:
         return solve_from(problem, constant_start(problem, weights), weights, max_steps)
-    return solve_from(narrow, np.repeat(near[None], len(weights), axis=0), weights, max_steps)
+    return solve_from(narrow, without_what_cannot_be_told(problem, near, weights), weights, max_steps)
 
 
 def fit_all(problem: Problem, weights: Floats, starts: int = 24) -> Solution:

@@ -21,6 +21,13 @@ MEASURED, SHOWN = "STIXGeneral", "Libertinus Serif"
 
 def draw(name: str, height_in: float, paint: Callable[[Any], None]) -> str:
     """An SVG of so many inches, painted on its axes by `paint`; the same bytes for the same data."""
+    return draw_grid(name, height_in, 1, 1, lambda panels: paint(panels[0]))
+
+
+def draw_grid(
+    name: str, height_in: float, rows: int, columns: int, paint: Callable[[list[Any]], None]
+) -> str:
+    """An SVG of rows x columns panels that share their axes, painted together."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -34,11 +41,15 @@ def draw(name: str, height_in: float, paint: Callable[[Any], None]) -> str:
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
         FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        paint(axes)
+        panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel().tolist()
+        paint(panels)
+        for axes in panels:
+            if not axes.has_data():
+                axes.set_axis_off()
         stream = io.StringIO()
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = stream.getvalue()
+    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)
     svg = re.sub(r"'?STIXGeneral'?", f"'{SHOWN}', Georgia, serif", svg)
     return svg[svg.index("<svg") :]
 

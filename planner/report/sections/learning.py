@@ -70,7 +70,9 @@ def capacity(root: Material) -> Section:
             " bits a parameter, reached after many exposures; both are assumptions, and one pass stores less.",
         )  # fmt: skip
     regret = _regret(root)
-    end = [regret, para(_REGRET, style="note")] if regret else [para(_NO_REGRET, style="note")]
+    end: list[Table | Paragraph] = [para(_NO_REGRET, style="note")]
+    if regret:
+        end = [regret, para(_REGRET, style="note"), _departure(m)]
     return Section("Information and capacity", (words, _facts(m), _by_rank(root), *end))
 
 
@@ -84,6 +86,19 @@ _NO_REGRET = (
 )
 
 
+def _departure(m: Material) -> Paragraph:
+    """Where this rank is expected to leave the curve that all ranks share."""
+    if not m.get("regret/departure/within_data"):
+        return para("This rank is not expected to leave the curve that all ranks share before the data end.")
+    step: Text = ()
+    if m.get("regret/departure/step") is not None:
+        step = (", about step ", m.number("regret/departure/step"))
+    return para(
+        "This rank is expected to leave the curve that all ranks share after ",
+        m.number("regret/departure/loss_tokens"), " loss tokens", *step, ".",
+    )  # fmt: skip
+
+
 def _regret(root: Material) -> Table | None:
     """The price of each rank, where the law gives one."""
     own = str(root.get("plan/adapter/rank"))
@@ -91,7 +106,9 @@ def _regret(root: Material) -> Table | None:
         Row(
             (
                 (root.number(f"ranks/{rank}/adapter/rank"),),
-                ("+", root.number(f"regret/{rank}/value", "percent")),
+                ("within noise",)
+                if root.get(f"regret/{rank}/within_noise")
+                else ("+", root.number(f"regret/{rank}/value", "percent")),
                 (
                     root.number(f"regret/{rank}/low", "percent"),
                     " to ",

@@ -39,6 +39,8 @@ def _memory_table(m: Material) -> Table:
     rows.append(
         Row((("fits the card",), *((fits.get(m.get(f"memory/{key}/fits"), UNKNOWN),) for key, _ in methods)))
     )
+    if any(m.get(f"memory/{key}/fewest") is not None for key, _ in methods):
+        rows.append(Row((("fewest GPUs, a sequence each",), *(_fewest(m, key) for key, _ in methods))))
     header = ("Bytes of one GPU", *(label for _, label in methods))
     return Table(
         "Memory at the peak",
@@ -47,6 +49,29 @@ def _memory_table(m: Material) -> Table:
         "l" + "r" * len(methods),
         basis=choice.basis(m, "memory/lora"),
     )
+
+
+def _fewest(m: Material, key: str) -> Text:
+    """The fewest GPUs on which a method fits, and whether it must compute layers again."""
+    if m.get(f"memory/{key}/fewest") is None:
+        return ("over 4,096",)
+    again = m.get(f"memory/{key}/fewest/checkpointing") != "none"
+    return (m.number(f"memory/{key}/fewest/gpus"), ", recomputing" if again else "")
+
+
+def _serving(m: Material) -> Table | None:
+    """The adapter beside its base model."""
+    if m.get("serving") is None:
+        return None
+    rows = [
+        Row((("An adapter in 16 bits",), (m.number("serving/adapter_bytes", "bytes"),))),
+        Row((("To load it from the host, at least",), (m.number("serving/load_s", "duration"),))),
+        Row((("The base model",), (m.number("serving/base_bytes", "bytes"),))),
+        Row((("Context for which there is room, tokens",), (m.number("serving/cache_tokens"),))),
+        Row((("GPUs that hold it",), (m.number("serving/gpus"),))),
+        Row((("Adapters beside it",), (m.number("serving/resident"),)), True),
+    ]
+    return Table("Serving", ("", "Number"), tuple(rows), "lr", basis=choice.basis(m, "serving"))
 
 
 def memory(root: Material) -> Section:
@@ -62,6 +87,8 @@ def memory(root: Material) -> Section:
     blocks.append(_memory_table(m))
     if moment := m.get("memory/lora/moment"):
         blocks.append(Paragraph((f"This adapter’s peak comes in: {clean(str(moment))}.",), "note"))
+    if (served := _serving(m)) is not None:
+        blocks.append(served)
     return Section("Memory", tuple(blocks))
 
 

@@ -19,16 +19,18 @@ from ..records import RunConfig
 from ..statistics import Interval
 
 Verdict = Literal["confirmed", "refuted", "undecided"]
-IDS = tuple(f"C{number}" for number in range(1, 21))
+# The article's twenty claims, then questions that it leaves open.
+IDS = (*(f"C{number}" for number in range(1, 21)), "V1")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What claims are tried on: models (the first where one is enough), seeds, steps of the standard run."""
+    """What claims are tried on: models (the first where one is enough), seeds, steps and task of the standard run."""
 
     models: tuple[str, ...] = ("tiny",)
     seeds: int = 3
     steps: int = 120
+    task: str = "dialect"
 
     @property
     def model(self) -> str:
@@ -36,10 +38,11 @@ class Setting:
         return self.models[0]
 
     def base(self, **changes: Any) -> RunConfig:
-        """The standard supervised run: fresh text of a language that the model has not seen, at constant rate."""
+        """The standard supervised run at constant rate, by itself on fresh text of a language that the model has not
+        seen."""
         steps = changes.get("steps", self.steps)
         marks = tuple(sorted({max(1, steps // n) for n in (8, 4, 2, 1)}))
-        fields = {"model": self.model, "task": "dialect", "steps": steps, "evaluate_at": marks, "rank": 16}
+        fields = {"model": self.model, "task": self.task, "steps": steps, "evaluate_at": marks, "rank": 16}
         return RunConfig(**{**fields, **changes})
 
 
@@ -64,7 +67,7 @@ def _none(setting: Setting) -> int:
 @dataclass(frozen=True)
 class Claim:
     """One claim. `predicted` is the planner's figure, `unit` what it and the measured value are, `rule` the verdict's
-    rule in words; `expected_runs` and `run_steps` give the duration before anything has run."""
+    rule in words; `expected_runs` is their usual number, from which the duration is told before anything has run."""
 
     id: str
     statement: str
@@ -75,7 +78,6 @@ class Claim:
     judge: Callable[[Setting, Lookup], Judgement]
     needs: Callable[[Setting, Lookup], list[RunConfig]] = _no_runs
     expected_runs: Callable[[Setting], int] = _none
-    run_steps: Callable[[Setting], int] = lambda setting: setting.steps
 
 
 @lru_cache(maxsize=32)
@@ -84,7 +86,7 @@ def claim(claim_id: str) -> Claim:
     name = str(claim_id).strip().upper()
     if name not in IDS:
         raise InputError("claims", claim_id, f"ids from {IDS[0]} to {IDS[-1]}", hint(name, IDS).strip())
-    found: Claim = import_module(f".c{int(name[1:]):02d}", __package__).CLAIM
+    found: Claim = import_module(f".{name[0].lower()}{int(name[1:]):02d}", __package__).CLAIM
     return found
 
 

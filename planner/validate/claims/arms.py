@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..grid import Cell, Lookup, all_wanted
@@ -14,7 +15,6 @@ from . import Setting
 
 FULL_CENTRE = 1
 LORA_CENTRE = 3
-HIGH_RANK = 64
 MIDDLE_RANK = 16
 RANKS = (1, 4, 16, 64)
 
@@ -28,6 +28,11 @@ def fitting(setting: Setting) -> tuple[int, ...]:
 def full(setting: Setting, centre: int = FULL_CENTRE, at: tuple[int, ...] = (), **changes: Any) -> Cell:
     """Full fine-tuning at a swept rate."""
     return Cell(setting.base(method="full", rank=0, **changes), centre, at)
+
+
+def at_best(cell: Cell) -> Cell:
+    """The same cell where only losses matter: further seeds run at the first one's best rate alone."""
+    return replace(cell, around=(0,))
 
 
 def lora(
@@ -54,6 +59,14 @@ def losses(cell: Cell, lookup: Lookup, seeds: int) -> list[float] | None:
     """Each seed's loss at its best rate, None where a seed has none."""
     found = [cell.optimum(lookup, seed) for seed in range(seeds)]
     return None if any(best is None for best in found) else [best.loss for best in found if best is not None]
+
+
+def lowest_losses(cell: Cell, lookup: Lookup, seeds: int) -> list[float] | None:
+    """Each seed's lowest loss over the rates that it ran at, None where a seed has none."""
+    found = [cell.best(lookup, seed) for seed in range(seeds)]
+    return (
+        None if any(run is None for run in found) else [run.evaluation() for run in found if run is not None]
+    )
 
 
 def ratio(first: Iterable[float], second: Iterable[float]) -> Interval:

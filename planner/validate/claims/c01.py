@@ -5,14 +5,14 @@ from __future__ import annotations
 from ..grid import Cell, Lookup
 from ..grid import typical_runs as runs
 from . import Claim, Judgement, Setting, against, undecided
-from .arms import HIGH_RANK, excess_percent, full, lora, losses, needs
+from .arms import excess_percent, fitting, full, lora, losses, needs
 
 MARGIN_PERCENT = 1.0
 
 
 def cells(setting: Setting) -> tuple[Cell, ...]:
     """Full fine-tuning and the high rank, each at its own best rate."""
-    return full(setting), lora(setting, HIGH_RANK)
+    return full(setting), lora(setting, fitting(setting)[-1])
 
 
 def judge(setting: Setting, lookup: Lookup) -> Judgement:
@@ -20,10 +20,10 @@ def judge(setting: Setting, lookup: Lookup) -> Judgement:
     whole, low = (losses(cell, lookup, setting.seeds) for cell in cells(setting))
     if whole is None or low is None:
         return undecided("a sweep has no finished run")
-    found = excess_percent(low, whole)
+    found, rank = excess_percent(low, whole), fitting(setting)[-1]
     return against(
-        found, -float("inf"), MARGIN_PERCENT, f"rank {HIGH_RANK}'s excess loss in percent",
-        {"full_loss": whole, "lora_loss": low, "rank": HIGH_RANK},
+        found, -float("inf"), MARGIN_PERCENT, f"rank {rank}'s excess loss in percent",
+        {"full_loss": whole, "lora_loss": low, "rank": rank},
     )  # fmt: skip
 
 

@@ -61,6 +61,22 @@ def pooled(ratios: dict[str, list[float]]) -> Interval:
     return interval([sum(logs) / len(logs) for logs in seeds]).map(math.exp)
 
 
+def width_exponent(ratios: dict[str, list[float]]) -> dict[str, float | None] | None:
+    """b of a fit ratio ~ width^b to each seed's ratios by least squares in logs, with its interval over seeds; None
+    on one width. It describes and decides nothing: the law says 0, the theory H/(2 alpha) says 1."""
+    widths = [math.log(int(shape(model)["hidden_size"])) for model in ratios]
+    if len(set(widths)) < 2:
+        return None
+    centre = sum(widths) / len(widths)
+    spread = sum((width - centre) ** 2 for width in widths)
+    slopes = [
+        sum((width - centre) * log for width, log in zip(widths, logs, strict=True)) / spread
+        for logs in zip(*ratios.values(), strict=True)
+    ]
+    found = interval(slopes)
+    return {"value": found.value, "low": found.low, "high": found.high}
+
+
 def judge(setting: Setting, lookup: Lookup) -> Judgement:
     """The ratio against the law's multiplier."""
     ratios = log_ratios(setting, lookup)
@@ -68,7 +84,7 @@ def judge(setting: Setting, lookup: Lookup) -> Judgement:
         missing = [model for model in setting.models if model not in ratios]
         return undecided(f"no optimum inside the grid for {', '.join(missing)}")
     predicted = CLAIM.predicted(setting)
-    details = {"by_model": by_model(ratios), "rank": MIDDLE_RANK}
+    details = {"by_model": by_model(ratios), "rank": MIDDLE_RANK, "width_exponent": width_exponent(ratios)}
     return against(
         pooled(ratios), predicted / FACTOR, predicted * FACTOR, "LoRA's best rate over full's", details
     )

@@ -56,5 +56,4 @@ CLAIM = Claim(
     "confirmed where no run knows more bits than its rewards carried and one learnt at least half of the secret; "
     "refuted where one does. A bound, not a rate",
     lambda setting: 1.0, judge, needs, lambda setting: len(RATES) * setting.seeds,
-    lambda setting: 2 * setting.steps,
 )  # fmt: skip

@@ -45,5 +45,5 @@ CLAIM = Claim(
     "C12", "alpha/(pq), p init_A, p LR_A and q LR_B, with eps_A/p and eps_B/q, leave training under Adam unchanged.",
     "LoRA Without Regret (its eps scaled by derivation: A's gradient scales by 1/p, B's by 1/q)",
     "largest difference of losses, nats", "confirmed where curves and B A agree to the bit, else refuted",
-    lambda setting: 0.0, judge, needs, lambda setting: 1 + len(TRANSFORMS), lambda setting: STEPS,
+    lambda setting: 0.0, judge, needs, lambda setting: 1 + len(TRANSFORMS),
 )  # fmt: skip

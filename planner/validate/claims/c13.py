@@ -43,5 +43,4 @@ CLAIM = Claim(
     "C13", "The ratio of best rates is larger in short runs (15 at order 100 steps) than in long ones (10).",
     "LoRA Without Regret", "ratio of ratios", "confirmed where the 95% interval lies above 1, refuted where below",
     lambda setting: 1.5, judge, needs(cells), lambda setting: 2 * runs(2, setting.seeds) * 4 // 3 // 2,
-    lambda setting: STEPS_OF_STANDARD * setting.steps,
 )  # fmt: skip

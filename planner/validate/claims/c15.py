@@ -72,5 +72,5 @@ CLAIM = Claim(
     "C15", "LoRA's step costs 2/3 + 2R/N of full fine-tuning's FLOPs on an N x N layer; the planner's count of a "
     "whole step is exact.", "LoRA Without Regret", "FLOPs off torch's counter",
     "confirmed where every count is equal and the rule holds to 1e-12, else refuted",
-    lambda setting: 0.0, judge, needs, lambda setting: 2 * (1 + len(RANKS)), lambda setting: 3,
+    lambda setting: 0.0, judge, needs, lambda setting: 2 * (1 + len(RANKS)),
 )  # fmt: skip

@@ -1,4 +1,5 @@
-"""More drivers on this machine: processes that work through the same list in the same folder, one a GPU in turn."""
+"""Drivers on this machine: this process and, with --workers, further ones that work through the same list in the same
+folder, one a GPU in turn."""
 
 from __future__ import annotations
 
@@ -10,8 +11,27 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .records import RunConfig, config_from, write_whole
-from .sweep import Clock, Sweep
+from ..records import RunConfig, config_from, write_whole
+from ..sweep import Clock, Sweep
+
+
+class LocalExecutor:
+    """This process and `count` - 1 others."""
+
+    def __init__(self, count: int, device: str, threads: int) -> None:
+        self.count, self.device, self.threads = count, device, threads
+        self.wide = count > 1
+
+    def run(self, configs: Sequence[RunConfig], sweep: Sweep) -> bool:
+        """Work through configurations; False where the budget ended first."""
+        helpers = start_workers(self.count - 1, configs, sweep, self.device, self.threads)
+        try:
+            return sweep.run(configs)
+        finally:
+            stop_workers(helpers)
+
+    def close(self) -> None:
+        """Nothing is kept."""
 
 
 def start_workers(
@@ -27,13 +47,14 @@ def start_workers(
         place = _device(device, number + 1)
         left = sweep.clock.left_s
         arguments = [str(job), str(sweep.folder), place, str(threads), "" if left is None else str(left)]
-        command = [sys.executable, "-m", "planner.validate.workers", *arguments]
+        command = [sys.executable, "-m", "planner.validate.executors.workers", *arguments]
         found.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
     return found
 
 
 def _device(device: str, number: int) -> str:
-    if not device.startswith("cuda"):
+    """`cuda` spreads drivers over this machine's GPUs; a numbered one is meant."""
+    if device != "cuda":
         return device
     import torch
 

@@ -1,0 +1,161 @@
+"""`lora-plan dataset`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from ..dataset import dataset
+from ..errors import InputError
+from .options import Count, SectionedCommand, complete, json_option, print_json
+
+if TYPE_CHECKING:
+    from ..dataset.result import BrokenRow
+
+EPILOG = """\b
+Examples:
+  lora-plan dataset train.jsonl
+  lora-plan dataset train.jsonl --tokenizer ./my-model --seq-len 4096
+  lora-plan dataset data/ --split train --tokenizer Qwen/Qwen3-8B --json
+  lora-plan dataset prompts.parquet --group-size 16 --success-rate 0.3
+"""
+SECTIONS = {
+    "Tokens": ("tokenizer", "chat_template", "loss_on", "eos", "chat"),
+    "Reading": ("format", "split", "config", "encoding"),
+    "Batches": ("seq_len", "batch"),
+    "Information": ("near_duplicates", "compress", "loss", "run", "group_size", "success_rate"),
+}
+FORMATS = ("auto", "messages", "sharegpt", "prompt-completion", "alpaca", "text", "preference", "rl")
+LOSS_ON = ("auto", "assistant", "completion", "all")
+QUIET_S = 1.0
+
+
+class _Bar:
+    """A progress bar on standard error, from the first second on, where a person reads it."""
+
+    def __init__(self, wanted: bool) -> None:
+        self.wanted = wanted and sys.stderr.isatty()
+        self.began = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __call__(self, done: int, total: int, rows: int) -> None:
+        """Show how far the reading is."""
+        if not self.wanted or time.monotonic() - self.began < QUIET_S:
+            return
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(),
+                console=Console(stderr=True), transient=True,
+            )  # fmt: skip
+            self._task = self._bar.add_task("reading", total=total or None)
+            self._bar.start()
+        self._bar.update(self._task, completed=done, description=f"{rows:,} rows")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+@contextmanager
+def _whole_file(path: str | None) -> Iterator[IO[str] | None]:
+    """A text file that appears under its name only when it is complete."""
+    if path is None:
+        yield None
+        return
+    folder = os.path.dirname(os.path.abspath(path))
+    try:
+        file = tempfile.NamedTemporaryFile(  # noqa: SIM115 -- closed below, and renamed
+            "w", encoding="utf-8", dir=folder, prefix=".lora-plan-", delete=False
+        )
+    except OSError as error:
+        raise InputError("broken-out", path, "a file that can be written", f"{error.strerror}.") from error
+    try:
+        with file:
+            yield file
+        os.replace(file.name, path)
+    except BaseException:
+        os.unlink(file.name)
+        raise
+
+
+def _lines_into(file: IO[str] | None) -> Callable[[BrokenRow], None] | None:
+    if file is None:
+        return None
+    return lambda row: print(json.dumps(vars(row), ensure_ascii=False), file=file)
+
+
+@click.command("dataset", cls=SectionedCommand, sections=SECTIONS, epilog=EPILOG)
+@click.argument("data", metavar="FILE|DIR|NAME")
+@click.option(
+    "-t", "--tokenizer", metavar="PATH|NAME",
+    help="A folder with tokenizer.json (a model's), that file, or a hub id. Without: bytes, with an interval.",
+)  # fmt: skip
+@click.option("--chat-template", metavar="FILE", help="A Jinja template instead of the tokenizer's own.")
+@click.option(
+    "--loss-on", metavar="WHICH", default="auto", show_default=True, shell_complete=complete(lambda: LOSS_ON),
+    help="Tokens that carry loss: assistant (what it says in every turn), completion (all behind the prompt), all; "
+    "auto: the completion where the data mark it, else the assistant's.",
+)  # fmt: skip
+@click.option("--eos", is_flag=True, help="Count an eos_token behind plain texts, as TRL adds it.")
+@click.option("--chat", is_flag=True, help="Put plain prompts and completions into the chat template.")
+@click.option(
+    "--format", metavar="NAME", default="auto", show_default=True, shell_complete=complete(lambda: FORMATS),
+    help=f"One of {', '.join(FORMATS)}.",
+)  # fmt: skip
+@click.option("--split", metavar="NAME", help="The split to read. Default: train, where there are several.")
+@click.option("--config", metavar="NAME", help="The configuration of a data set on the hub.")
+@click.option("--encoding", metavar="NAME", help="Of text files. Default: UTF-8, or UTF-16 with its mark.")
+@click.option(
+    "--seq-len", type=Count(), help="What is longer is cut off; also the length of packed sequences."
+)
+@click.option("--batch", type=Count(), default=8, show_default=True, help="Sequences padded together.")
+@click.option(
+    "--near-duplicates/--no-near-duplicates", default=True, show_default=True, help="Look for them."
+)
+@click.option("--compress/--no-compress", default=True, show_default=True, help="Compress the learned text.")
+@click.option("--loss", type=float, metavar="NATS", help="The model's log loss per token in the first epoch.")
+@click.option("--run", metavar="FILE", help="A run record to take that loss from.")
+@click.option("--group-size", type=Count(), help="Episodes sampled from each prompt of an RL set.")
+@click.option(
+    "--success-rate", type=float, help="Share of them with reward 1. Default: the data's pass_rate."
+)
+@click.option(
+    "--broken-out", metavar="FILE", help="Write every broken row's place and reason, as JSON lines."
+)
+@click.option("--progress/--no-progress", default=True, help="A progress bar on standard error.")
+@json_option
+def command(data: str, as_json: bool, broken_out: str | None, progress: bool, **options: Any) -> None:
+    """What is in a data set: examples, tokens, loss tokens, lengths, duplicates, broken rows, information.
+
+    Reads JSON lines, JSON, CSV, text, Parquet, Arrow and folders of them or saved by `datasets`, plain or compressed
+    (gzip, zstd, xz, bzip2), and data sets of the hub; Parquet, Arrow and the hub need the extra lora-plan[data].
+    """
+    bar = _Bar(progress)
+    try:
+        with _whole_file(broken_out) as file:
+            report = dataset(data, on_progress=bar, on_broken=_lines_into(file), **options)
+    except KeyboardInterrupt:
+        bar.close()
+        click.echo("Interrupted; nothing was written.", err=True)
+        sys.exit(130)
+    finally:
+        bar.close()
+    if as_json:
+        print_json(report.to_dict())
+        return
+    from .dataset_page import show
+
+    show(report)

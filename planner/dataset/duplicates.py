@@ -1,0 +1,230 @@
+"""Exact and near duplicates among any number of rows, in memory of one or two bytes a row.
+
+Each row leaves 140 bytes on disk: a hash of its text, its loss tokens, and a MinHash sketch of 64 bytes of its
+content, by groups too. Rows are exact duplicates where their hashes agree (8 bytes: one false pair is expected among
+some 6e9 rows), near duplicates where their sketches show a resemblance of at least `LIKE`. Compared are rows that
+agree in one of 16 groups of 4 places with the first row that does: at a resemblance (Jaccard, of stretches of 8
+bytes) of 0.9 over 99.9 % of pairs are, at 0.8 over 99 %. A sketch tells the resemblance with a standard deviation of
+at most 0.06. The first of its like counts, later ones do not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+
+PLACES = 64
+GROUP = 4
+LIKE = 0.8
+PORTION = 1 << 21
+PIECE = 1 << 17
+PAIRS = 1 << 15
+EMPTY = np.uint32(0xFFFFFFFF)
+SKETCH = ("u1", (PLACES,))
+# Odd constants of splitmix64, which mixes every bit of a word into every other.
+MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+
+Words = NDArray[np.uint64]
+
+
+class _Column:
+    """Values of one kind, one a row, in a file without a name."""
+
+    def __init__(self, kind: Any) -> None:
+        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="lora-plan-")  # noqa: SIM115 -- closed by close
+        self._kind = np.dtype(kind)
+
+    def append(self, values: NDArray[Any]) -> None:
+        """Write values behind the others. Raises InputError where the disk is full."""
+        try:
+            self._file.write(np.ascontiguousarray(values).tobytes())
+        except OSError as error:
+            folder = tempfile.gettempdir()
+            raise InputError(
+                "TMPDIR", folder, "a folder with room for 140 bytes a row", f"{error.strerror}."
+            ) from error
+
+    def portions(self, size: int) -> Iterator[tuple[int, NDArray[Any]]]:
+        """The values in order, `size` at a time, each portion with the number of its first row."""
+        self._file.seek(0)
+        first = 0
+        while data := self._file.read(size * self._kind.itemsize):
+            found = np.frombuffer(data, dtype=self._kind.base).reshape(-1, *self._kind.shape)
+            yield first, found
+            first += len(found)
+
+    def at(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """The values of some rows."""
+        size, file = self._kind.itemsize, self._file
+        found = []
+        for row in rows.tolist():
+            file.seek(row * size)
+            found.append(file.read(size))
+        return np.frombuffer(b"".join(found), dtype=self._kind.base).reshape(-1, *self._kind.shape)
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._file.close()
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Rows that repeat an earlier one, and the loss tokens that they repeat."""
+
+    exact: int
+    near: int
+    exact_loss_tokens: int
+    near_loss_tokens: int
+
+
+def text_hash(data: bytes) -> int:
+    """8 bytes of BLAKE2b."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+def mixed(words: Words) -> Words:
+    """splitmix64's finish: every bit of a word changes half the bits of the result."""
+    words = (words ^ (words >> np.uint64(30))) * MIX_1
+    words = (words ^ (words >> np.uint64(27))) * MIX_2
+    return np.asarray(words ^ (words >> np.uint64(31)))
+
+
+def stretches(data: NDArray[np.uint8]) -> Words:
+    """The 8 bytes from each position on as a word, for all but the last 7 positions."""
+    words = data.astype(np.uint64)
+    two = words[:-1] | (words[1:] << np.uint64(8))
+    four = two[:-2] | (two[2:] << np.uint64(16))
+    return np.asarray(four[:-4] | (four[4:] << np.uint64(32)))
+
+
+def sketches(texts: Sequence[bytes]) -> NDArray[np.uint8]:
+    """One-permutation MinHash of each text: for each of 64 classes of stretches the smallest hash, of which a byte is
+    kept. A class without a stretch takes the next one's, turned by how far that lies (densification by rotation).
+    A text of under 8 bytes is one stretch, filled up with zeros."""
+    parts = [text if len(text) > 7 else text.ljust(8, b"\0") for text in texts]
+    lengths = np.array([len(part) for part in parts], dtype=np.int64)
+    data = np.frombuffer(b"".join(parts), dtype=np.uint8)
+    ends = np.cumsum(lengths)
+    # Where a stretch begins that would reach into the next text.
+    across = (ends[:, None] - np.arange(7, 0, -1)).ravel()
+    owners = np.repeat(np.arange(len(parts), dtype=np.int64) * PLACES, lengths)
+    outside = np.zeros(len(data), dtype=bool)
+    outside[across] = True
+    smallest = np.full(len(texts) * PLACES, EMPTY, dtype=np.uint32)
+    for start in range(0, len(data) - 7, PIECE):
+        hashes = mixed(stretches(data[start : start + PIECE + 7]))
+        inside = ~outside[start : start + len(hashes)]
+        hashes = hashes[inside]
+        classes = owners[start : start + len(inside)][inside] + (hashes >> np.uint64(58)).astype(np.int64)
+        np.minimum.at(smallest, classes, (hashes >> np.uint64(24)).astype(np.uint32))
+    return _dense(smallest.reshape(len(texts), PLACES))
+
+
+def _dense(smallest: NDArray[np.uint32]) -> NDArray[np.uint8]:
+    """The low byte of each place, mixed with the distance from which an empty one was filled."""
+    filled = smallest.copy()
+    for distance in range(1, PLACES):
+        empty = filled == EMPTY
+        if not empty.any():
+            break
+        lent = np.roll(smallest, -distance, axis=1)
+        take = empty & (lent != EMPTY)
+        filled[take] = lent[take] + np.uint32(distance * 0x9E3779B1 & 0xFFFFFFFF)
+    return (filled & np.uint32(0xFF)).astype(np.uint8)
+
+
+def resemblance(one: NDArray[np.uint8], two: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The share of places in which sketches agree, less what agrees by chance (1 in 256)."""
+    agree = np.asarray((one == two).mean(axis=-1))
+    return np.asarray((agree - 1 / 256) / (1 - 1 / 256))
+
+
+class Register:
+    """Takes rows as they come and tells the duplicates at the end. A context: its files go with it."""
+
+    def __init__(self, portion: int = PORTION, like: float | None = LIKE) -> None:
+        self.portion, self.like = portion, like
+        self.rows = 0
+        self._hashes, self._losses, self._sketches = (_Column(kind) for kind in ("<u8", "<u4", SKETCH))
+        self._groups = [_Column("<u4") for _ in range(PLACES // GROUP)] if like is not None else []
+
+    def __enter__(self) -> Register:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for column in (self._hashes, self._losses, self._sketches, *self._groups):
+            column.close()
+
+    def add(self, hashes: Sequence[int], loss_tokens: Sequence[int], contents: Sequence[bytes]) -> None:
+        """Write down a batch of rows."""
+        if not hashes:
+            return
+        self._hashes.append(np.array(hashes, dtype="<u8"))
+        self._losses.append(np.array(loss_tokens, dtype="<u4"))
+        if self._groups:
+            found = sketches(contents)
+            self._sketches.append(found)
+            for column, words in zip(self._groups, found.view("<u4").T, strict=True):
+                column.append(words)
+        self.rows += len(hashes)
+
+    def _alike(self, column: _Column) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
+        """Rows sorted by a column's value, then by number, with whether each has the value of the one before; in as
+        many passes as there are portions, each with its share of the values."""
+        passes = max(1, -(-self.rows // self.portion))
+        for turn in range(passes):
+            values, rows = [], []
+            for first, found in column.portions(self.portion):
+                mine = np.flatnonzero(mixed(found.astype(np.uint64)) % np.uint64(passes) == np.uint64(turn))
+                values.append(found[mine])
+                rows.append(mine + first)
+            every, where = np.concatenate(values), np.concatenate(rows)
+            if not len(every):
+                continue
+            order = np.argsort(every, kind="stable")
+            every = every[order]
+            yield where[order], np.concatenate([[False], every[1:] == every[:-1]])
+
+    def _near(self, out: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Marks of the rows, those in `out` aside, that resemble an earlier one."""
+        near = np.zeros(self.rows, dtype=bool)
+        for column in self._groups:
+            for rows, again in self._alike(column):
+                kept = ~out[rows]
+                # Where the first of a group is left out, the next one stands for it.
+                group = np.cumsum(~again)[kept]
+                rows = rows[kept]
+                later = np.concatenate([[False], group[1:] == group[:-1]])
+                firsts = rows[np.maximum.accumulate(np.where(later, 0, np.arange(len(rows))))]
+                todo = np.flatnonzero(later & ~near[rows])
+                for start in range(0, len(todo), PAIRS):
+                    some = todo[start : start + PAIRS]
+                    some = some[np.argsort(firsts[some], kind="stable")]  # near rows lie near in the file
+                    one, which = np.unique(firsts[some], return_inverse=True)
+                    alike = resemblance(self._sketches.at(one)[which], self._sketches.at(rows[some]))
+                    near[rows[some[alike >= (self.like or 1)]]] = True
+        return near
+
+    def _loss_of(self, marks: NDArray[np.bool_]) -> int:
+        return sum(
+            int(losses[marks[first : first + len(losses)]].sum(dtype=np.int64))
+            for first, losses in self._losses.portions(self.portion)
+        )
+
+    def duplicates(self) -> Duplicates:
+        """Count them."""
+        exact = np.zeros(self.rows, dtype=bool)
+        if not self.rows:
+            return Duplicates(0, 0, 0, 0)
+        for rows, again in self._alike(self._hashes):
+            exact[rows[again]] = True
+        near = self._near(exact)
+        return Duplicates(int(exact.sum()), int(near.sum()), self._loss_of(exact), self._loss_of(near))

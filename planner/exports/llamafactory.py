@@ -1,0 +1,152 @@
+"""LLaMA-Factory: the YAML of `llamafactory-cli train`."""
+
+from __future__ import annotations
+
+from ..errors import InputError
+from . import deepspeed, hf
+from .limits import choose, lora_fields, no_head, whole_alpha
+from .lines import Line, Section, yaml_text
+from .trainers import trainer
+from .training import Training
+
+NAME = "LLaMA-Factory"
+FILE = "llamafactory.yaml"
+DEEPSPEED = "deepspeed.json"
+HAS = ("modules_to_save", "use_dora", "use_rslora")
+ATTENTION = {"eager": "disabled", "sdpa": "sdpa", "flash": "fa2"}
+# (bf16, fp16, pure_bf16); weights follow the precision that is computed in.
+PRECISION = {
+    ("bf16", True): ("bf16",), ("bf16", False): ("bf16", "pure_bf16"), ("fp16", True): ("fp16",), ("fp32", False): (),
+}  # fmt: skip
+
+
+def _model(t: Training) -> list[Line]:
+    kind = choose(t, "quantize", {"none": 0, "nf4": 4, "nf4-double": 4, "int8": 8}, NAME)
+    kernel = choose(t, "kernels", {"transformers": "", "liger": "enable_liger_kernel", "unsloth": "use_unsloth",
+                                   "compiled": "torch_compile"}, NAME)  # fmt: skip
+    lines = [
+        Line("model_name_or_path", t.model_or_blank),
+        Line("trust_remote_code", bool(t.said.get("trust_remote_code"))),
+        Line("flash_attn", choose(t, "attention_kernel", ATTENTION, NAME)),
+        *([Line(kernel, True)] if kernel else []),
+    ]
+    if kind:
+        lines += [Line("quantization_bit", kind, "The frozen base."), Line("quantization_method", "bnb")]
+    if kind == 4:
+        double = t.setup.quantize == "nf4-double"
+        lines += [Line("quantization_type", "nf4"), Line("double_quantization", double)]
+    return lines
+
+
+def _adapter(t: Training) -> list[Line]:
+    config = t.peft()
+    lora_fields(config, NAME, HAS)
+    if t.setup.kernels in ("liger", "unsloth"):
+        no_head(
+            t,
+            f"the fused loss of {t.setup.kernels} reads the weight past an adapter, which then learns nothing",
+        )
+    odd = next((name for name in config["target_modules"] if "," in name), None)
+    if odd is not None or not config["target_modules"]:
+        raise InputError("targets", odd, "names of modules, which LLaMA-Factory parts at commas")
+    scale = "alpha / sqrt(rank)" if t.spec.use_rslora else "alpha / rank"
+    why = f"The scale is {scale}; the learning rate below is for it. {NAME}'s own default is twice the rank."
+    lines = [
+        Line("stage", "sft"),
+        Line("do_train", True),
+        Line("finetuning_type", "lora"),
+        Line("lora_rank", t.spec.rank, f"{t.plan.adapter.params:,} parameters. {t.room_text()}".strip()),
+        Line("lora_alpha", whole_alpha(t, NAME), why),
+        Line("lora_dropout", float(t.setup.lora_dropout)),
+        Line(
+            "lora_target",
+            ",".join(config["target_modules"]),
+            "These names match the plan's matrices and no other.",
+        ),
+    ]
+    if config["modules_to_save"]:
+        lines.append(Line("additional_target", ",".join(config["modules_to_save"])))
+    return lines + [Line(name, True) for name in ("use_rslora", "use_dora") if config[name]]
+
+
+def _data(t: Training) -> list[Line]:
+    template = trainer("llamafactory").extra.get("templates", {}).get(t.model or "")
+    none = f"{NAME} has no template for this model: without one it reads the tokenizer's own."
+    packing = choose(
+        t, "packing", {"full": (True, False), "packed": (True, True), "padded": (False, False)}, NAME
+    )
+    why = {
+        (True, False): "Sequences are filled with documents, all full.",
+        (True, True): "Documents share a sequence, each with its own attention.",
+    }.get(packing, "")
+    local = t.data is not None and ("/" not in t.data or t.data.startswith((".", "/")))
+    place = "data" if local else "ONLINE"
+    return [
+        Line(
+            "dataset_dir",
+            place,
+            "" if local else "Data sets are named by their hub ids; columns as in Alpaca.",
+        ),
+        Line("dataset", t.data_or_blank, "", t.data is None),
+        Line("template", template or "default", "" if template else none, template is None),
+        Line("cutoff_len", t.setup.seq_len, "The plan's length."),
+        Line("packing", packing[0], why),
+        Line("neat_packing", packing[1]),
+        Line("overwrite_cache", True),
+    ]
+
+
+def _precision(t: Training) -> list[Line]:
+    key = (t.setup.precision, t.setup.autocast)
+    if key not in PRECISION:
+        raise InputError(
+            "precision", t.setup.precision, f"bf16, fp16 (with autocast) or fp32, which {NAME} can run",
+            "The nearest is bf16 with autocast, under which the adapter is held in float32.",
+        )  # fmt: skip
+    if "pure_bf16" in PRECISION[key] and t.setup.sharding == "zero3":
+        raise InputError(
+            "precision", "bf16", f"bf16 with autocast: {NAME} refuses pure bfloat16 under ZeRO-3"
+        )
+    return [Line(name, True) for name in PRECISION[key]]
+
+
+def _checkpointing(t: Training) -> list[Line]:
+    choose(t, "checkpointing", {"none": 0, "layer": 1}, NAME)
+    fsdp = t.setup.sharding.startswith("fsdp")
+    off = t.setup.checkpointing == "none" or fsdp
+    why = "FSDP checkpoints by itself, below." if fsdp and t.setup.checkpointing != "none" else ""
+    lines = [
+        Line("disable_gradient_checkpointing", off, why or f"{NAME} computes activations again unless told.")
+    ]
+    if not off:
+        lines.append(Line("use_reentrant_gc", t.setup.sharding == "zero3"))
+    return lines
+
+
+def _rate(t: Training) -> list[Line]:
+    lines = hf.rate_lines(t)
+    return [hf.by_ratio(line) if line.name == "warmup_steps" else line for line in lines]
+
+
+def export(t: Training) -> dict[str, str]:
+    """llamafactory.yaml, and deepspeed.json where ZeRO shards."""
+    if t.task == "rl":
+        raise InputError(
+            "target", "llamafactory", "a plan of supervised training", "The nearest is trl-grpo."
+        )
+    sharding = hf.sharding_lines(t, NAME, DEEPSPEED)
+    sections = [
+        Section("Model", tuple(_model(t))),
+        Section("Adapter", tuple(_adapter(t))),
+        Section("Data", tuple(_data(t))),
+        Section("Step", (*hf.batch_lines(t), *_checkpointing(t))),
+        Section("Rate", (*_rate(t), *hf.length_lines(t))),
+        Section("Run", (*_precision(t), Line("seed", t.own["seed"]), Line("output_dir", t.own["out"]),
+                        Line("report_to", "none"), *sharding)),
+    ]  # fmt: skip
+    launch = "FORCE_TORCHRUN=1 " if t.setup.gpus > 1 else ""
+    header = t.header(NAME, trainer("llamafactory").label, f"{launch}llamafactory-cli train {FILE}")
+    files = {FILE: yaml_text(header, sections)}
+    if any(line.name == "deepspeed" for line in sharding):
+        files[DEEPSPEED] = deepspeed.config_text(t)
+    return files

@@ -1,0 +1,320 @@
+"""A plan as a training run: everything that a trainer is to be told, with the reason for each figure."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .. import facts, units
+from ..adapter import Adapted, AdapterSpec, adapt
+from ..adapter.whole import Whole, trained_whole
+from ..errors import InputError, PlannerError, hint
+from ..estimator import load, model_of
+from ..learning_rate.advice import lr as advise
+from ..plan import Plan
+from ..planning import USUAL, estimate, processed_tokens
+from ..running import setup_from
+from ..schema import Architecture, Notice
+from ..setup import Setup
+from ..version import __version__
+from . import peft
+
+USUAL_BATCH = 32
+# What an export takes beside the options of an estimate.
+OWN: dict[str, Any] = {
+    "lr": None, "train_data": None, "seed": 0, "out": "out", "group": 8, "prompt_tokens": 0,
+    "schedule": "constant", "warmup": 0, "weight_decay": 0.0,
+}  # fmt: skip
+SCHEDULES = ("constant", "linear", "cosine", "constant_with_warmup")
+ALPHA_RULES = {True: "alpha/sqrt(rank)", False: "alpha/rank"}
+
+
+@dataclass(frozen=True)
+class Rate:
+    """The learning rate for the plan's own alpha, scaling, batch and number of steps, and why."""
+
+    value: float
+    low: float | None
+    high: float | None
+    why: str
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the exports read. `said` are the options that were given; the rest are usual values."""
+
+    plan: Plan
+    arch: Architecture
+    config: Mapping[str, Any]
+    named: bool
+    spec: AdapterSpec
+    adapted: tuple[Adapted, ...]
+    whole: Whole
+    setup: Setup
+    rate: Rate
+    said: Mapping[str, Any]
+    own: Mapping[str, Any]
+    steps: int | None
+    base: Any
+    notices: tuple[Notice, ...] = field(default=())
+
+    @property
+    def model(self) -> str | None:
+        """What the trainer loads: a hub id, or a local folder; None for a bare config."""
+        if self.plan.model.source == "config":
+            return None
+        name = self.plan.model.id
+        if self.plan.model.source == "local" and name.endswith(".json"):
+            return os.path.dirname(name) or "."
+        return name
+
+    @property
+    def model_or_blank(self) -> str:
+        """The model's name, or a place to fill in."""
+        return self.model or "YOUR-ORG/YOUR-MODEL"
+
+    @property
+    def task(self) -> str:
+        """sft or rl."""
+        info = self.plan.information
+        return "rl" if info is not None and info.kind == "rl" else "sft"
+
+    @property
+    def data(self) -> str | None:
+        """The data set that the trainer loads: as given, or the hub id of the plan's."""
+        if self.own["train_data"] is not None:
+            return str(self.own["train_data"])
+        if self.said.get("data") is not None:
+            return str(self.said["data"])
+        name = self.plan.workload.dataset
+        if name is None:
+            return None
+        return next((alias for alias in facts.dataset(name).aliases if "/" in alias), None)
+
+    @property
+    def data_or_blank(self) -> str:
+        """The data set, or a place to fill in."""
+        return self.data or "YOUR-ORG/YOUR-DATASET"
+
+    @property
+    def batch(self) -> int:
+        """Sequences of an optimizer step, of all GPUs."""
+        return self.setup.global_batch
+
+    def schedule_text(self) -> str:
+        """Why the rate moves as it does."""
+        if self.own["schedule"] == "constant" and not self.own["warmup"]:
+            return "The law was fitted at a constant rate without warm-up."
+        return "As given; the law was fitted at a constant rate without warm-up."
+
+    @property
+    def alpha(self) -> int | float:
+        """Alpha, as a whole number where it is one."""
+        return int(self.spec.alpha) if self.spec.alpha == int(self.spec.alpha) else self.spec.alpha
+
+    def peft(self) -> dict[str, Any]:
+        """The LoraConfig that trains what the plan counts. Raises InputError where PEFT has none."""
+        return peft.lora_config(self.arch, self.spec, self.adapted, self.whole, self.config, self.model)
+
+    def rate_for(self, alpha: float | None) -> Rate:
+        """The law's rate for another alpha at scale alpha / rank (None: for the plan's own), unless one was given."""
+        spec = self.spec if alpha is None else replace(self.spec, alpha=alpha, use_rslora=False)
+        return _rate(self.plan, self.base, spec, self.steps, self.batch, self.own["lr"])
+
+    def header(self, target: str, version: str, run: str, memory: bool = True) -> list[str]:
+        """The comment that opens a file: what it trains, what that takes, how it is started."""
+        section, held = self.plan.adapter, self.memory_text()
+        name = self.model or self.plan.model.model_type
+        what = ",".join(self.spec.layers) if self.spec.layers else "the modules named below"
+        lines = [
+            f"{name}: LoRA of rank {self.spec.rank} on {what}, {section.params:,} parameters ({section.basis}).",
+            f"Written by lora-plan {__version__} for {target}; names of options as in {version}.",
+        ]
+        if memory and held:
+            lines.append(held)
+        if run:
+            lines.append(f"Run: {run}")
+        return [*lines, *(f"Mind: {notice.message}" for notice in self.notices)]
+
+    def room_text(self) -> str:
+        """How the adapter's capacity compares with the data, where both are known."""
+        cap = self.plan.capacity
+        if cap.required_rank is None or cap.utilisation is None:
+            return ""
+        return f"The data need rank {cap.required_rank} ({cap.basis}); {cap.utilisation:.0%} of the capacity is used."
+
+    def memory_text(self) -> str:
+        """Peak memory of a GPU in words, where it is known."""
+        found = (self.plan.memory or {}).get("qlora" if self.setup.method == "qlora" else "lora")
+        if not found:
+            return ""
+        basis = found.get("basis", "analytic")
+        return (
+            f"A GPU needs about {units.byte_size(found['per_gpu_bytes'])} ({basis}): {self.setup.micro_batch} x "
+            f"{self.setup.seq_len:,} tokens in a micro-step."
+        )
+
+
+def request_of(model: Any, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of an estimate and those of an export, apart. A Plan brings its own request.
+
+    Raises InputError for an option that nobody knows.
+    """
+    own = {**OWN, **{name: options[name] for name in OWN if options.get(name) is not None}}
+    rest = {name: value for name, value in options.items() if name not in OWN and value is not None}
+    if isinstance(model, Plan):
+        if not model.request:
+            raise InputError("plan", "a Plan", "one that planner.estimate made, which holds its request")
+        rest = {**model.request, **rest}
+        model = rest.pop("model", None)
+    if model is not None:
+        rest["model"] = model
+    _check_own(own)
+    if own["warmup"] == int(own["warmup"]):
+        own["warmup"] = int(own["warmup"])
+    return rest, own
+
+
+def _check_own(own: Mapping[str, Any]) -> None:
+    rate = own["lr"]
+    if rate is not None and (
+        isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < 1
+    ):
+        raise InputError("lr", rate, "a learning rate above 0 and below 1")
+    _check_schedule(own)
+    for name, least in (("seed", 0), ("group", 2), ("prompt_tokens", 0)):
+        value = own[name]
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise InputError(name.replace("_", "-"), value, f"a whole number of at least {least}")
+
+
+def _check_schedule(own: Mapping[str, Any]) -> None:
+    if own["schedule"] not in SCHEDULES:
+        raise InputError(
+            "schedule",
+            own["schedule"],
+            f"one of {', '.join(SCHEDULES)}",
+            hint(str(own["schedule"]), SCHEDULES).strip(),
+        )
+    for name in ("warmup", "weight_decay"):
+        value = own[name]
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise InputError(name.replace("_", "-"), value, "a number that is not negative")
+
+
+def _with_batch(request: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """The request with a batch: where none is given, some 32 sequences, one at a time on each GPU."""
+    if "batch" in request or "accumulation" in request:
+        return dict(request), False
+    copies = setup_from({**{k: v for k, v in request.items() if k in USUAL}, "batch": 2**20}, 1).data_parallel
+    steps = max(1, round(USUAL_BATCH / copies))
+    return {**request, "batch": steps * copies, "accumulation": steps}, True
+
+
+def _rate(plan: Plan, model: Any, spec: AdapterSpec, steps: int | None, batch: int, own: Any) -> Rate:
+    """The rate for this plan: the user's own, or the law's with the factors that move it."""
+    if own is not None:
+        return Rate(float(own), None, None, "Given, not derived.")
+    task = "rl" if plan.information is not None and plan.information.kind == "rl" else "sft"
+    try:
+        found = advise(
+            model, rank=spec.rank, alpha=spec.alpha, scaling=ALPHA_RULES[spec.use_rslora], steps=steps, batch=batch,
+            task=task, law=plan.request.get("law") if task == "sft" else None,
+        )  # fmt: skip
+    except PlannerError:
+        value = plan.learning_rate.value
+        if value is None:
+            raise InputError("lr", None, "a learning rate: no law covers this model", "Give --lr.") from None
+        law = plan.learning_rate
+        return Rate(value, law.low, law.high, f"Law {law.law} ({law.basis}), for batch 128 and alpha 32.")
+    value = float(f"{found.value:.2e}")
+    moved = "; ".join(f"x {f.value:.3g} for {f.name} ({f.basis})" for f in found.factors)
+    share = f" in {found.level:.0%} of cases" if found.level is not None else ""
+    why = (
+        f"Law {found.law} ({found.basis}){': ' + moved if moved else ''}. The best rate lies within "
+        f"{found.low:.2g} to {found.high:.2g}{share}; worth sweeping: {', '.join(f'{r:g}' for r in found.grid)}."
+    )
+    return Rate(value, found.low, found.high, why)
+
+
+def _steps(plan: Plan, setup: Setup) -> int | None:
+    """Optimizer steps of the run: tokens (or episodes) over those of a step."""
+    info = plan.information
+    if info is None:
+        return None
+    if info.kind == "rl":
+        return max(1, math.ceil(info.units * plan.workload.epochs / setup.global_batch))
+    tokens = processed_tokens(plan)
+    return None if tokens is None else max(1, math.ceil(tokens / (setup.global_batch * setup.seq_len)))
+
+
+def _notices(t: Training, assumed_batch: bool) -> list[Notice]:
+    """What a person should fill in or check before the run."""
+    found = []
+    if t.model is None:
+        found.append(Notice("no-model", "The plan is of a bare config: put the model's name in."))
+    if t.data is None:
+        found.append(
+            Notice(
+                "no-data", "The plan names no data set that a trainer could load: put one in (--train-data)."
+            )
+        )
+    if assumed_batch:
+        each = t.setup.micro_batch
+        text = f"No batch was given: {t.batch} sequences a step are usual, {each} at a time on each GPU."
+        found.append(Notice("batch-assumed", text))
+    if not t.setup.optimizer.endswith(("adamw", "adamw-8bit")) and t.own["lr"] is None:
+        found.append(
+            Notice(
+                "rate-of-adam", f"The learning rate is AdamW's; {t.setup.optimizer} needs another: sweep it."
+            )
+        )
+    return found
+
+
+def training_of(model: Any, options: Mapping[str, Any], usual: Mapping[str, Any] | None = None) -> Training:
+    """A model and options, or a Plan, as a training run. `usual` are a trainer's own values for what is not given.
+
+    Raises a PlannerError for what cannot be planned.
+    """
+    said, own = request_of(model, options)
+    own_values = dict(usual or {})
+    if said.get("precision", "bf16") not in ("bf16", "fp16"):
+        own_values.pop("autocast", None)  # it is for weights of 16 bits
+    request, assumed_batch = _with_batch({**own_values, **said})
+    check_names(request)
+    plan = estimate(**request)
+    found, arch = load(
+        model_of({"model": request.get("model"), "adapter": request.get("adapter")}),
+        bool(request.get("trust_remote_code")),
+    )
+    run = {name: request.get(name, value) for name, value in USUAL.items()}
+    run = {name: value for name, value in run.items() if value is not None}
+    layerwise = request.get("checkpointing", False)
+    setup = setup_from(
+        {**run, "batch": request.get("batch", 1), "checkpointing": layerwise}, plan.workload.seq_len
+    )
+    spec = plan.adapter.spec
+    adapted = adapt(arch, spec)
+    steps = _steps(plan, setup)
+    base = request.get("model") if request.get("model") is not None else found.model_id
+    training = Training(
+        plan, arch, found.config, found.origin != "config", spec, adapted, trained_whole(arch, spec, adapted), setup,
+        _rate(plan, base, spec, steps, setup.global_batch, own["lr"]), said, own, steps, base,
+    )  # fmt: skip
+    return replace(training, notices=tuple(_notices(training, assumed_batch)))
+
+
+def check_names(request: Mapping[str, Any]) -> None:
+    """Refuse an option that neither an estimate nor an export has."""
+    import inspect
+
+    from ..estimator import estimate as closed_form
+
+    known = {*inspect.signature(closed_form).parameters, *USUAL, *OWN}
+    for name, value in request.items():
+        if name not in known:
+            raise InputError(name, value, "an option of estimate or export", hint(name, known).strip())

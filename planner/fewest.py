@@ -1,0 +1,64 @@
+"""The fewest GPUs on which a run fits: the question behind "full fine-tuning needs about ten times as many".
+
+One GPU is tried by itself, more of them with every state sharded (FSDP), each with one sequence in a micro-step;
+where that is too much, with layers computed again in the backward pass. Powers of two only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .memory import estimate_memory
+from .moments import MemoryPart
+from .running import Running
+from .setup import Checkpointing, Setup, Sharding
+
+MOST_GPUS = 4096
+STATES: tuple[MemoryPart, ...] = ("weights", "adapter", "optimizer")
+
+
+@dataclass(frozen=True)
+class Fewest:
+    """A number of GPUs with the layout and the memory of each."""
+
+    gpus: int
+    sharding: Sharding
+    checkpointing: Checkpointing
+    per_gpu_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return dict(vars(self))
+
+
+def _on(run: Running, gpus: int, checkpointing: Checkpointing) -> Setup:
+    """The run's set-up on so many GPUs, one sequence each."""
+    return replace(
+        run.setup, gpus=gpus, sharding="none" if gpus == 1 else "fsdp", shard_size=None, tensor_parallel=1,
+        pipeline_parallel=1, expert_parallel=1, sequence_parallel=1, micro_batch=1, checkpointing=checkpointing,
+    )  # fmt: skip
+
+
+def fewest_gpus(run: Running, memory_bytes: int) -> Fewest | None:
+    """The least power of two of GPUs of `memory_bytes` each on which the run fits; None above 4,096.
+
+    Starts at the number below which states alone, evenly divided, exceed the memory. Neglects layouts that split
+    single layers (tensor and expert parallelism), which a model needs whose single layers exceed a GPU.
+    """
+    alone = estimate_memory(run.arch, _on(run, 1, run.setup.checkpointing), run.pairs, run.whole).parts()
+    states = sum(alone[part] for part in STATES)
+    gpus = 1
+    while gpus * memory_bytes < states:
+        gpus *= 2
+    ways: tuple[Checkpointing, ...] = (run.setup.checkpointing,)
+    if run.setup.checkpointing == "none":
+        ways = ("none", "layer")
+    while gpus <= MOST_GPUS:
+        for checkpointing in ways:
+            setup = _on(run, gpus, checkpointing)
+            needed = estimate_memory(run.arch, setup, run.pairs, run.whole).per_gpu_bytes
+            if needed <= memory_bytes:
+                return Fewest(gpus, setup.sharding, checkpointing, needed)
+        gpus *= 2
+    return None

@@ -1,0 +1,72 @@
+"""The constants of memory that no formula gives, from data/memory.toml: what lies outside of torch's allocator, what
+the allocator keeps for later, and how far measured peaks lie from the formula."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any
+
+from ..errors import FactError
+from ..facts import read_data, source_from
+from ..schema import Source
+
+
+@dataclass(frozen=True)
+class Constants:
+    """`context_bytes`: CUDA's context and the libraries' kernels on a GPU; `communication_bytes`: NCCL's channels and
+    buffers, where GPUs talk to each other. Of what the caching allocator keeps where there is room: `cached_apart` of
+    the transient bytes of the phases but the largest, `cached_gathered` of gathered units, `cached_varied` of what
+    grows with the length where lengths vary. `low` and `high`: the share
+    `coverage` of measured peaks lies between these multiples of the formula's, what is cached on top of the
+    latter."""
+
+    context_bytes: float
+    communication_bytes: float
+    cached_apart: float
+    cached_gathered: float
+    cached_varied: float
+    low: float
+    high: float
+    coverage: float
+
+
+def parse(table: Mapping[str, Any]) -> tuple[Constants, tuple[tuple[str, Source], ...]]:
+    """The constants of a table with their sources; one that is missing, unknown or without a source is refused."""
+    values: dict[str, float] = {}
+    sources = []
+    for entry in table.get("constant", ()):
+        name, value = str(entry.get("name")), entry.get("value")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+            raise FactError(f"memory.toml: {name} is {value!r}, expected a number from 0.")
+        values[name] = float(value)
+        sources.append((name, source_from(entry.get("source"), f"memory.toml: {name}")))
+    odd = sorted({field.name for field in fields(Constants)} ^ set(values))
+    if odd:
+        raise FactError(f"memory.toml: {', '.join(odd)} missing or not known.")
+    return Constants(**values), tuple(sources)
+
+
+@cache
+def _shipped() -> tuple[Constants, tuple[tuple[str, Source], ...]]:
+    try:
+        table = json.loads(read_data("compiled", "memory.json"))
+    except ValueError as error:
+        raise FactError(f"data/compiled/memory.json cannot be read: {error}.") from error
+    return parse(table)
+
+
+def constants() -> Constants:
+    """The constants that ship."""
+    return _shipped()[0]
+
+
+def sources() -> tuple[tuple[str, Source], ...]:
+    """Where they come from, each source once."""
+    return tuple(
+        ("memory beyond the formula, and its interval", source)
+        for source in dict.fromkeys(source for _, source in _shipped()[1])
+        if source.kind != "assumed"
+    )

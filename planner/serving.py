@@ -1,0 +1,118 @@
+"""Serving adapters beside their base model: bytes, time to load one, how many stay resident.
+
+    adapter   = parameters x bytes of the base's compute type
+    load      = adapter / rate of the host's bus, at its marketed rate: no load is quicker
+    cache     = tokens x sum over layers of n_kv_heads (d_qk + d_v) x bytes; a latent's width under MLA
+    resident  = floor((share x memory - (base + cache) / n) / (adapter (1 + 1/n) / 2)) on n GPUs that share matrices
+
+Left out: activations of the forward pass, CUDA graphs and the server's own buffers, which the share of memory that is
+not used leaves room for; padding of an adapter to the server's next rank is shown beside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .hardware import Cluster, pcie_bytes_per_s
+from .memory.states import base_weights
+from .schema import Apply, Architecture, Attend, Basis, Block, Operation, Recall, Source
+from .setup import Quantize, Setup
+
+UTILISATION = 0.9  # of a GPU's memory, for weights, adapters and cache
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # for which vLLM reserves room
+SOURCE = Source(
+    "vLLM 0.27.1", "https://github.com/vllm-project/vllm", "vllm/config/lora.py MaxLoRARanks; vllm/config/cache.py",
+    "2026-08-17", "documentation",
+)  # fmt: skip
+SERVED_BYTES = 2  # bfloat16 or float16
+LATENT = ("kv_a_proj_with_mqa",)
+MOST_GPUS = 1024
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How an adapter is served: on `gpus` of the named ones, the fewest that hold the base, `cache_tokens` of context
+    and one adapter. `resident` counts the adapters that fit beside; None where the base fits on no number."""
+
+    adapter_bytes: int
+    load_s: float
+    base_bytes: int
+    cache_bytes_per_token: int
+    cache_tokens: int
+    gpus: int | None
+    resident: int | None
+    reserved_rank: int | None
+    utilisation: float = UTILISATION
+    basis: Basis = "assumed"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The contract's `serving`."""
+        return dict(vars(self))
+
+
+def _cached_width(arch: Architecture, block: Block) -> int:
+    """Values that one layer caches of a token: keys and values of each head, or the latent that both are made of.
+    Layers that reuse an earlier layer's keep none; state-space layers keep a state that does not grow."""
+    made: dict[int, Operation] = {op.out: op for op in block.operations if hasattr(op, "out")}
+    latent = [
+        arch.matrices[op.matrix].d_out
+        for op in block.operations
+        if isinstance(op, Apply) and arch.matrices[op.matrix].leaf in LATENT
+    ]
+    if latent:
+        return sum(latent)
+    return sum(
+        op.n_kv_heads * (op.d_qk + op.d_v)
+        for op in block.operations
+        if isinstance(op, Attend) and not isinstance(made.get(op.k), Recall)
+    )
+
+
+def cache_bytes_per_token(arch: Architecture) -> int:
+    """Bytes of keys and values that the decoder keeps of each token, windows not counted: 2 bytes a value."""
+    return SERVED_BYTES * sum(
+        _cached_width(arch, block) * len(block.layers) for block in arch.blocks if block.stack == "decoder"
+    )
+
+
+def resident_adapters(
+    room_bytes: float, base_bytes: int, cache_bytes: int, adapter_bytes: int, gpus: int
+) -> int:
+    """How many adapters fit beside the base and its cache on `gpus` GPUs of `room_bytes` usable bytes each.
+
+    Matrices and cache are divided evenly; of each pair one factor is divided and the other one copied to every
+    GPU (vLLM's default), taken as half of the adapter each. Negative room is no adapter.
+    """
+    left = room_bytes - (base_bytes + cache_bytes) / gpus
+    each = adapter_bytes * (1 + 1 / gpus) / 2
+    return max(0, int(left // each)) if each else 0
+
+
+def reserved_rank(rank: int) -> int | None:
+    """The rank for which vLLM reserves room for an adapter of this rank; None above what it takes."""
+    return next((size for size in RANKS if size >= rank), None)
+
+
+def serving(
+    arch: Architecture, params: int, rank: int, machine: Cluster, *, tokens: int, quantize: Quantize = "none"
+) -> Serving | None:
+    """An adapter of `params` parameters beside its base in 16 bits (or quantised), with `tokens` of context;
+    None where the accelerator's memory is not known."""
+    if machine.accelerator.memory_bytes is None:
+        return None
+    method = "lora" if quantize == "none" else "qlora"
+    weights = base_weights(arch, Setup(method=method, quantize=quantize))  # type: ignore[arg-type]
+    base = sum(weights.layers) + weights.before + weights.behind
+    adapter, per_token = SERVED_BYTES * params, cache_bytes_per_token(arch)
+    room = UTILISATION * machine.accelerator.memory_bytes
+    gpus, resident = 1, 0
+    while gpus <= MOST_GPUS:
+        resident = resident_adapters(room, base, per_token * tokens, adapter, gpus)
+        if resident:
+            break
+        gpus *= 2
+    return Serving(
+        adapter, adapter / pcie_bytes_per_s(machine.accelerator), base, per_token, tokens,
+        gpus if resident else None, resident or None, reserved_rank(rank),
+    )  # fmt: skip

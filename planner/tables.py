@@ -1,0 +1,75 @@
+"""A plan as tables: rows of names and values for a notebook, and as pandas frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from html import escape
+from typing import Any
+
+from . import units
+from .errors import InputError, hint
+
+Data = Mapping[str, Any]  # what Plan.to_dict gives
+FRAMES = ("summary", "params", "memory", "layer_sets", "warnings")
+
+
+def summary(data: Data) -> Iterator[tuple[str, str, str]]:
+    """(what, value, basis) of the plan's main figures."""
+    model, adapter, cap, rate = (data[key] for key in ("model", "adapter", "capacity", "learning_rate"))
+    yield "model", f"{model['id']}, {units.count(model['params'])} parameters", model["basis"]
+    text = f"rank {adapter['rank']}, alpha {adapter['alpha']:g}, {adapter['params']:,} parameters"
+    yield "adapter", text, adapter["basis"]
+    if data["flops"]:
+        yield "FLOPs of a step", f"{data['flops']['ratio']:.3f} of full fine-tuning's", data["flops"]["basis"]
+    if cap["utilisation"] is not None:
+        text = f"{cap['verdict']}: {cap['utilisation']:.1%} used, rank {cap['required_rank']} needed"
+        yield "capacity", text, cap["basis"]
+    if rate["value"] is not None:
+        span = f" ({rate['low']:.2g} to {rate['high']:.2g})" if rate["low"] and rate["high"] else ""
+        yield "learning rate", f"{rate['value']:.2g}{span}", str(rate["basis"])
+    for method, found in (data["memory"] or {}).items():
+        if found:
+            fits = {True: ", fits", False: ", does not fit", None: ""}[found.get("fits")]
+            yield f"memory, {method}", f"{units.byte_size(found['per_gpu_bytes'])} a GPU{fits}", "analytic"
+    if data["time"] and data["time"]["seconds"] is not None:
+        yield "time", units.duration(data["time"]["seconds"]), data["time"]["basis"]
+    if data["cost"] and data["cost"]["usd"] is not None:
+        yield "cost", f"{data['cost']['usd']:,.2f} USD", data["cost"]["basis"]
+
+
+def html(data: Data) -> str:
+    """The summary and the warnings as HTML; every text is escaped."""
+    rows = "".join(
+        f"<tr><th style='text-align:left'>{escape(what)}</th><td style='text-align:left'>{escape(value)}</td>"
+        f"<td style='text-align:left'><em>{escape(basis)}</em></td></tr>"
+        for what, value, basis in summary(data)
+    )
+    notes = "".join(f"<li>{escape(notice['message'])}</li>" for notice in data["warnings"])
+    return f"<table><tbody>{rows}</tbody></table>" + (f"<ul>{notes}</ul>" if notes else "")
+
+
+def rows(data: Data, name: str) -> list[dict[str, Any]]:
+    """One table of the plan as a list of rows. Raises InputError for a name that it does not have."""
+    if name == "summary":
+        return [{"what": what, "value": value, "basis": basis} for what, value, basis in summary(data)]
+    if name == "params":
+        return [{"role": role, "params": n} for role, n in data["adapter"]["params_by_role"].items() if n]
+    if name == "layer_sets":
+        return [{"layers": layers, "params": n} for layers, n in data["adapter"]["layer_sets"].items()]
+    if name == "warnings":
+        return [dict(notice) for notice in data["warnings"]]
+    if name == "memory":
+        return [
+            {"method": method, "part": part, "bytes": size}
+            for method, found in (data["memory"] or {}).items()
+            if found
+            for part, size in found["parts"].items()
+        ]
+    raise InputError("table", name, f"one of {', '.join(FRAMES)}", hint(str(name), FRAMES).strip())
+
+
+def frame(data: Data, name: str) -> Any:
+    """One table as a pandas DataFrame."""
+    import pandas as pd
+
+    return pd.DataFrame(rows(data, name))

@@ -1,0 +1,148 @@
+"""Trainers: what a named program really does in a step, as defaults for a `Setup`, each with its source.
+
+A profile is data (data/trainers.toml): fields of Setup that always hold, and more of them by method, by sharding and
+with checkpointing. What a user gives stands before what a profile says. `plain` has none: the fields' own defaults.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+from .errors import FactError, InputError, hint
+from .facts import plain, read_data, source_from
+from .schema import Source
+from .setup import CHOICES, Setup
+
+PLAIN = "plain"
+SETUP_FIELDS = tuple(Setup.__dataclass_fields__)
+# When a group of fields applies, in the order in which they are laid over each other.
+GROUPS = ("setup", "lora", "qlora", "full", "fsdp", "zero", "ddp", "checkpointed")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something that a trainer does, and where it is written."""
+
+    fields: tuple[str, ...]
+    what: str
+    source: Source
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A profile. `groups` holds fields of Setup by when they apply; `metric` is what its own figures of memory are
+    (allocated, reserved, device), where it has some."""
+
+    name: str
+    title: str
+    groups: Mapping[str, Mapping[str, Any]]
+    claims: tuple[Claim, ...]
+    aliases: tuple[str, ...] = ()
+    metric: str = ""
+    notes: str = ""
+
+    def fields(self, method: str, sharding: str, checkpointing: str) -> dict[str, Any]:
+        """The fields that apply to a method under a sharding."""
+        names = ["setup", method, _family(sharding)]
+        if checkpointing != "none":
+            names.append("checkpointed")
+        found: dict[str, Any] = {}
+        for group in GROUPS:
+            if group in names:
+                found |= self.groups.get(group, {})
+        return found
+
+
+def _family(sharding: str) -> str:
+    return "zero" if sharding.startswith("zero") else "fsdp" if sharding.startswith("fsdp") else sharding
+
+
+def _check(values: Mapping[str, Any], owner: str) -> None:
+    for name, value in values.items():
+        if name not in SETUP_FIELDS or (name in CHOICES and value not in CHOICES[name]):
+            raise FactError(f"{owner}: {name} = {value!r} is no field of a set-up, or no choice of it.")
+
+
+def parse(table: Mapping[str, Any]) -> tuple[Trainer, ...]:
+    """The profiles of a table; a field that no Setup has, or a profile without sources, is refused."""
+    found = []
+    for raw in table.get("trainer", ()):
+        owner = f"trainers.toml: {raw.get('name', '?')}"
+        groups = {name: MappingProxyType(dict(raw[name])) for name in GROUPS if name in raw}
+        odd = sorted(set(raw) - {*GROUPS, "name", "title", "aliases", "metric", "notes", "claim"})
+        if odd:
+            raise FactError(f"{owner}: {', '.join(odd)} not known.")
+        for group, values in groups.items():
+            _check(values, f"{owner}, {group}")
+        claims = tuple(
+            Claim(tuple(claim["fields"]), str(claim["what"]), source_from(claim.get("source"), owner))
+            for claim in raw.get("claim", ())
+        )
+        said = {name for claim in claims for name in claim.fields}
+        unsaid = sorted({name for values in groups.values() for name in values} - said)
+        if unsaid:
+            raise FactError(f"{owner}: {', '.join(unsaid)} without a source.")
+        found.append(
+            Trainer(
+                raw["name"], raw["title"], MappingProxyType(groups), claims, tuple(raw.get("aliases", ())),
+                raw.get("metric", ""), raw.get("notes", ""),
+            )
+        )  # fmt: skip
+    return tuple(found)
+
+
+@cache
+def trainers() -> tuple[Trainer, ...]:
+    """Every profile of data/trainers.toml."""
+    try:
+        table = json.loads(read_data("compiled", "trainers.json"))
+    except ValueError as error:
+        raise FactError(f"data/compiled/trainers.json cannot be read: {error}.") from error
+    return parse(table)
+
+
+def names() -> list[str]:
+    """Names of all profiles, `plain` first."""
+    return [PLAIN, *(trainer.name for trainer in trainers())]
+
+
+@cache
+def _by_name() -> Mapping[str, Trainer]:
+    return {plain(name): t for t in trainers() for name in (t.name, *t.aliases)}
+
+
+def find(name: str) -> Trainer | None:
+    """The profile of a name or alias, None for `plain`. Raises InputError naming the nearest."""
+    if name == PLAIN:
+        return None
+    found = _by_name().get(plain(name)) if isinstance(name, str) else None
+    if found is None:
+        spellings = [PLAIN, *(s for t in trainers() for s in (t.name, *t.aliases))]
+        raise InputError("trainer", name, f"one of {', '.join(names())}", hint(str(name), spellings).strip())
+    return found
+
+
+def filled(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a set-up with those of their trainer's profile laid under them; `given` holds what a user said
+    (method, sharding, gpus, checkpointing among it). None is not said."""
+    said = {name: value for name, value in given.items() if value is not None and name in SETUP_FIELDS}
+    trainer = find(str(said.get("trainer", PLAIN)))
+    if trainer is None:
+        return said
+    said["trainer"] = trainer.name
+    method = str(said.get("method", "lora"))
+    sharding = str(said.get("sharding", "none"))
+    asked = said.get("checkpointing", trainer.fields(method, sharding, "none").get("checkpointing", "none"))
+    return {**trainer.fields(method, sharding, str(asked)), **said}
+
+
+def usual(given: Mapping[str, Any], field: str) -> Any:
+    """What the trainer in `given` makes of a field where nobody says otherwise; None where it says nothing."""
+    trainer = find(str(given.get("trainer") or PLAIN))
+    method, sharding = str(given.get("method") or "lora"), str(given.get("sharding") or "none")
+    return None if trainer is None else trainer.fields(method, sharding, "none").get(field)

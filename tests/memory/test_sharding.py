@@ -1,0 +1,130 @@
+"""Layouts over GPUs against arithmetic by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner.fewest import _on, fewest_gpus
+from planner.memory import estimate_memory
+from planner.moments import MemoryEstimate
+from planner.running import Running, running
+
+LLAMA = "meta-llama/Llama-3.1-8B"
+PARAMS, NORMS, ADAPTER = 8_030_261_248, 65 * 4096, 88_121_344
+LAYER = 218_103_808 + 2 * 4096  # q, k, v, o, gate, up, down and two norms
+MOE = "Qwen/Qwen3-30B-A3B"
+EXPERTS = 48 * 128 * 3 * 2048 * 768
+
+
+def run_of(model: str = LLAMA, **options: Any) -> Running:
+    return running(model, {"seq_len": 512, **options})
+
+
+def held(found: MemoryEstimate, part: str) -> int:
+    """Bytes of a part while the optimizer steps."""
+    last = next(moment for moment in found.moments if moment.phase == "optimizer")
+    return last.parts()[part]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("sharding", "weights", "gradients", "optimizer"),
+    [("ddp", 1, 1, 1), ("zero1", 1, 1, 8), ("zero2", 1, 8, 8), ("zero3", 8, 8, 8), ("fsdp", 8, 8, 8)],
+)
+def test_states_of_full_fine_tuning(sharding: str, weights: int, gradients: int, optimizer: int) -> None:
+    found = run_of(method="full", gpus=8, batch=8, sharding=sharding).memory()
+    assert held(found, "weights") == 2 * PARAMS // weights
+    assert held(found, "gradients") == 2 * PARAMS // gradients
+    assert held(found, "optimizer") == 2 * 2 * PARAMS // optimizer
+
+
+@pytest.mark.parametrize(
+    ("sharding", "weights", "adapter"), [("ddp", 1, 1), ("zero2", 1, 8), ("zero3", 8, 8), ("fsdp", 8, 8)]
+)
+def test_states_of_lora(sharding: str, weights: int, adapter: int) -> None:
+    """The frozen base is sharded like trained weights; gradients and states exist for the adapter alone."""
+    found = run_of(gpus=8, batch=8, sharding=sharding).memory()
+    assert held(found, "weights") == 2 * PARAMS // weights
+    assert held(found, "gradients") == 2 * ADAPTER // adapter
+    assert held(found, "optimizer") == 2 * 2 * ADAPTER // adapter
+
+
+def test_a_copy_for_each_machine() -> None:
+    found = run_of(gpus=16, batch=16, sharding="fsdp-hybrid")
+    assert found.setup.shard_size == found.setup.shards == 8
+    assert held(found.memory(), "weights") == 2 * PARAMS // 8
+    replicas = [entry for entry in found.memory().traffic if entry.group == "replica"]
+    assert [(entry.group_size, entry.bytes) for entry in replicas] == [(2, 2 * ADAPTER // 8)]
+
+
+def test_tensor_parallel_splits_matrices_and_copies_norms() -> None:
+    found = run_of(gpus=4, tensor_parallel=4).memory()
+    assert held(found, "weights") == 2 * ((PARAMS - NORMS) // 4 + NORMS)
+    (entry,) = found.traffic
+    # Two sums of the hidden states a layer, forward and backward.
+    assert (entry.collective, entry.calls, entry.bytes) == ("all_reduce", 128, 128 * 512 * 4096 * 2)
+
+
+def test_pipeline_parallel_splits_layers() -> None:
+    found = run_of(gpus=4, pipeline_parallel=4).memory()
+    ends = 128_256 * 4096
+    assert held(found, "weights") in (2 * (8 * LAYER + ends), 2 * (8 * LAYER + ends + 4096))
+
+
+def test_expert_parallel_splits_experts() -> None:
+    alone = run_of(MOE, experts="per-expert", gpus=8, batch=8, sharding="ddp").memory()
+    split = run_of(MOE, experts="per-expert", gpus=8, batch=8, sharding="ddp", expert_parallel=8).memory()
+    assert held(alone, "weights") - held(split, "weights") == 2 * EXPERTS * 7 // 8
+
+
+def test_sequence_parallel_splits_activations() -> None:
+    whole = run_of(seq_len=4096).memory()
+    split = run_of(seq_len=4096, gpus=4, sequence_parallel=4, sharding="ddp").memory()
+    kept = [held_at(found, "activations") for found in (whole, split)]
+    assert kept[0] / kept[1] == pytest.approx(4, rel=0.02)
+
+
+def held_at(found: MemoryEstimate, part: str) -> int:
+    """Bytes of a part at the end of the forward pass."""
+    return next(m for m in found.moments if m.phase == "forward").parts()[part]  # type: ignore[index]
+
+
+@given(gpus=st.sampled_from([2, 4, 8, 16, 64]), method=st.sampled_from(["lora", "full"]))
+def test_more_shards_hold_less(gpus: int, method: str) -> None:
+    few = run_of(method=method, gpus=gpus, batch=gpus, sharding="fsdp").memory()
+    more = run_of(method=method, gpus=2 * gpus, batch=2 * gpus, sharding="fsdp").memory()
+    assert more.per_gpu_bytes < few.per_gpu_bytes
+
+
+@given(
+    gib=st.sampled_from([16, 24, 48, 80, 141]), method=st.sampled_from(["lora", "qlora", "full"]),
+    model=st.sampled_from([LLAMA, MOE, "Qwen/Qwen3-0.6B", "meta-llama/Llama-3.1-70B"]),
+)  # fmt: skip
+def test_fewest_fits_and_half_of_it_does_not(gib: int, method: str, model: str) -> None:
+    run = run_of(model, method=method)
+    found = fewest_gpus(run, gib * 2**30)
+    assert found is not None and found.per_gpu_bytes <= gib * 2**30
+    again = estimate_memory(run.arch, _on(run, found.gpus, found.checkpointing), run.pairs, run.whole)
+    assert again.per_gpu_bytes == found.per_gpu_bytes
+    tighter = [(found.gpus, "none")] if found.checkpointing != "none" else []
+    if found.gpus > 1:
+        tighter += [(found.gpus // 2, "none"), (found.gpus // 2, "layer")]
+    for gpus, checkpointing in tighter:
+        setup = _on(run, gpus, checkpointing)  # type: ignore[arg-type]
+        assert estimate_memory(run.arch, setup, run.pairs, run.whole).per_gpu_bytes > gib * 2**30
+
+
+def test_full_fine_tuning_needs_about_ten_times_as_many() -> None:
+    """The article's order of magnitude, for a 70B model on cards of 80 GB."""
+    needed = {}
+    for method in ("lora", "full"):
+        run = run_of("meta-llama/Llama-3.1-70B", method=method, checkpointing="layer", gpu="h100")
+        found = fewest_gpus(run, 80 * 10**9)
+        assert found
+        needed[method] = found.gpus
+    assert needed["full"] / needed["lora"] >= 4
+    assert replace(run.setup, gpus=1).method == "full"

@@ -1,0 +1,166 @@
+"""Trainers' profiles, and memory as predicted for published measurements that no constant was fitted on."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from pathlib import Path
+
+import pytest
+
+from planner import estimate
+from planner.errors import FactError, InputError
+from planner.memory import constants as memory_constants
+from planner.running import running
+from planner.trainers import Claim, filled, find, names, parse, trainers
+from tools.compare_published_memory import Arrays, Compared, compared, estimates, with_constants
+from tools.measured_outliers import NOT_EXPLAINED, why
+from tools.published_memory import cases
+
+ROOT = Path(__file__).resolve().parents[1]
+LLAMA = "meta-llama/Llama-3.1-8B"
+
+
+@pytest.fixture(scope="module")
+def done() -> list[Compared]:
+    pairs, _ = estimates(cases()[0])
+    known = memory_constants.constants()
+    return [compared(case, with_constants(found, known)) for case, found in pairs]
+
+
+def _ninth(values: list[float]) -> float:
+    return sorted(values)[int(0.9 * len(values))]
+
+
+def test_quality_a_within_target(done: list[Compared]) -> None:
+    errors = [c.error for c in done if c.case.headline]
+    assert len(errors) >= 230
+    assert statistics.median(errors) <= 0.02
+    assert _ninth(errors) <= 0.16
+
+
+def test_judged_alone_within_target(done: list[Compared]) -> None:
+    errors = [c.error for c in done if c.case.headline and not c.case.fitted]
+    assert len(errors) >= 90
+    assert statistics.median(errors) <= 0.05
+    assert _ninth(errors) <= 0.2
+
+
+@pytest.mark.parametrize(
+    ("source", "median"),
+    [
+        ("foundation-model-stack/fms-acceleration", 0.01),
+        ("AnswerDotAI/fsdp_qlora", 0.08),
+        ("Lightning-AI/litgpt tutorials", 0.1),
+        ("QwenLM/Qwen", 0.1),
+        ("huggingface/peft method_comparison", 0.08),
+    ],
+)
+def test_each_trainer(done: list[Compared], source: str, median: float) -> None:
+    errors = [c.error for c in done if c.case.source == source]
+    assert errors
+    assert statistics.median(errors) <= median
+
+
+def test_fit_sees_what_is_predicted(done: list[Compared]) -> None:
+    chosen = [c for c in done if c.case.metric != "allocated"]
+    known = memory_constants.constants()
+    found = Arrays([(c.case, c.found) for c in chosen]).errors(known)
+    assert max(abs(math.exp(e) - c.ratio) for e, c in zip(found, chosen, strict=True)) < 1e-6
+
+
+def test_interval_covers(done: list[Compared]) -> None:
+    chosen = [c for c in done if not c.case.fitted]
+    assert sum(c.inside for c in chosen) / len(chosen) >= 0.8
+
+
+def test_far_ones_are_explained(done: list[Compared]) -> None:
+    assert [c.case.row for c in done if c.error > 0.25 and why(c.case) == NOT_EXPLAINED] == []
+
+
+def test_every_field_of_a_profile_has_a_source() -> None:
+    assert len(trainers()) >= 18
+    for trainer in trainers():
+        assert all(claim.source.url.startswith("https://") for claim in trainer.claims)
+
+
+@pytest.mark.parametrize("name", [name for name in names() if name not in ("plain", "megatron")])
+@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+def test_every_profile_can_be_run(name: str, method: str) -> None:
+    found = running(LLAMA, {"trainer": name, "method": method, "rank": 8}).memory()
+    assert found.setup.trainer == name
+    assert found.low < found.per_gpu_bytes <= found.high
+
+
+def test_what_is_said_stands_before_the_profile() -> None:
+    assert filled({"trainer": "trl"})["checkpointing"] == "layer"
+    assert filled({"trainer": "trl", "checkpointing": "none"})["checkpointing"] == "none"
+    assert filled({"trainer": "hf-peft"})["trainer"] == "hf-trainer"
+    assert filled({"trainer": "unsloth", "method": "qlora"})["optimizer"] == "adamw-8bit"
+
+
+def test_estimate_takes_a_trainer() -> None:
+    plain, trained = (estimate(LLAMA, trainer=name).memory for name in ("plain", "trl"))
+    assert plain is not None
+    assert trained is not None
+    assert trained["lora"]["setup"]["checkpointing"] == "layer"
+    assert trained["lora"]["per_gpu_bytes"] < plain["lora"]["per_gpu_bytes"]
+    uses = [use for use, _ in estimate(LLAMA, trainer="trl").sources]
+    assert sum(use.startswith("trainer trl: ") for use in uses) == len(claims_of("trl"))
+    assert any(use.startswith("memory beyond the formula") for use in uses)
+
+
+def claims_of(name: str) -> tuple[Claim, ...]:
+    found = find(name)
+    assert found is not None
+    return found.claims
+
+
+def test_unknown_trainer_names_the_nearest() -> None:
+    with pytest.raises(InputError, match="unsloth"):
+        find("unslot")
+
+
+def test_profile_without_source_is_refused() -> None:
+    raw = {"trainer": [{"name": "x", "title": "X", "setup": {"autocast": True}}]}
+    with pytest.raises(FactError, match="without a source"):
+        parse(raw)
+    with pytest.raises(FactError, match="no field"):
+        parse({"trainer": [{"name": "x", "title": "X", "setup": {"autocst": True}}]})
+
+
+def test_modules_in_full_keep_the_base_type() -> None:
+    """PEFT copies modules_to_save as they are: bfloat16 under a bfloat16 base, whatever the adapter's type."""
+    options = {"rank": 8, "targets": "q_proj", "modules_to_save": "lm_head", "trainer": "hf-trainer"}
+    more = running(LLAMA, options).memory()
+    less = running(LLAMA, {"rank": 8, "targets": "q_proj", "trainer": "hf-trainer"}).memory()
+    held = more.parts()["adapter"] - less.parts()["adapter"]
+    assert held == 128256 * 4096 * 2
+
+
+def test_flat_parameters_have_gradients_of_frozen_weights() -> None:
+    options = {"rank": 8, "trainer": "litgpt", "gpus": 2, "batch": 8, "accumulation": 4, "sharding": "fsdp"}
+    flat = running(LLAMA, options).memory()
+    layers = running(LLAMA, {**options, "fsdp_units": "layers"}).memory()
+    assert flat.allocated_bytes - layers.allocated_bytes > 8e9 * 2 * 0.9
+
+
+def test_bitsandbytes_before_0_43_2_keeps_inputs() -> None:
+    options = {"method": "qlora", "rank": 8, "batch": 2, "targets": "q_proj"}
+    now = running(LLAMA, options).memory()
+    before = running(LLAMA, {**options, "quantised_inputs_kept": True}).memory()
+    assert before.allocated_bytes > now.allocated_bytes
+
+
+def test_readme_states_the_figures(done: list[Compared]) -> None:
+    def shown(chosen: list[Compared]) -> tuple[str, str]:
+        errors = [c.error for c in chosen]
+        return f"{100 * statistics.median(errors):.1f}%", f"{100 * _ninth(errors):.1f}%"
+
+    headline = [c for c in done if c.case.headline]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    row = next(line for line in text.splitlines() if line.startswith("| memory of a GPU |"))
+    alone = [c for c in headline if not c.case.fitted]
+    assert f"{len(headline)} published runs of {len({c.case.source for c in headline})} sources" in row
+    assert "median error {}, 90th percentile {}".format(*shown(headline)) in row
+    assert "no constant saw {} and {}".format(*shown(alone)) in row

@@ -1,0 +1,64 @@
+"""Serving against published figures and arithmetic by hand."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner import estimate, hardware
+from planner.estimator import load
+from planner.serving import cache_bytes_per_token, reserved_rank, resident_adapters, serving
+
+
+@pytest.mark.parametrize(
+    ("model", "published"),
+    [
+        # Insights into DeepSeek-V3 (arXiv 2505.09343), table 1: keys and values of a token in bfloat16.
+        ("deepseek-ai/DeepSeek-V3", 70_272),
+        ("Qwen/Qwen2.5-72B-Instruct", 327_680),
+        ("meta-llama/Llama-3.1-405B", 516_096),
+        ("meta-llama/Llama-3.1-8B", 32 * 8 * 256 * 2),
+        ("state-spaces/mamba-2.8b-hf", 0),
+    ],
+)
+def test_cache_of_a_token(model: str, published: int) -> None:
+    assert cache_bytes_per_token(load(model)[1]) == published
+
+
+def test_adapters_beside_llama() -> None:
+    found = estimate("meta-llama/Llama-3.1-8B", gpu="h100", seq_len=2048).serving
+    assert found is not None
+    params, base = 88_121_344, 2 * 8_030_261_248
+    assert found["adapter_bytes"] == 2 * params and found["base_bytes"] == base
+    assert found["load_s"] == pytest.approx(2 * params / 64e9)  # PCIe Gen5 x16
+    assert found["gpus"] == 1 and found["reserved_rank"] == 32
+    room = 0.9 * 80e9 - base - 2048 * 131_072
+    assert found["resident"] == int(room // (2 * params)) == 315
+    assert estimate("meta-llama/Llama-3.1-8B").serving is None
+
+
+def test_a_large_base_takes_several_gpus() -> None:
+    arch = load("meta-llama/Llama-3.1-405B")[1]
+    found = serving(arch, 10**9, 30, hardware.cluster(hardware.find("h100"), 1), tokens=4096)
+    assert found and found.gpus == 16 and found.resident  # 811 GB in 16 bits, 72 GB of a GPU in use
+    quantised = serving(
+        arch, 10**9, 30, hardware.cluster(hardware.find("h100"), 1), tokens=4096, quantize="nf4"
+    )
+    assert quantised and quantised.gpus == 4
+
+
+@given(
+    room=st.floats(1e9, 2e11), base=st.integers(0, 10**12), cache=st.integers(0, 10**10),
+    adapter=st.integers(10**5, 10**10), gpus=st.sampled_from([1, 2, 8]),
+)  # fmt: skip
+def test_what_is_said_to_fit_fits(room: float, base: int, cache: int, adapter: int, gpus: int) -> None:
+    count = resident_adapters(room, base, cache, adapter, gpus)
+    each = adapter * (1 + 1 / gpus) / 2
+    used = (base + cache) / gpus + count * each
+    assert count == 0 or used <= room * (1 + 1e-9)
+    assert used + each > room * (1 - 1e-9)
+
+
+def test_ranks_of_a_server() -> None:
+    assert [reserved_rank(rank) for rank in (1, 2, 8, 33, 300, 512, 513)] == [1, 8, 8, 64, 320, 512, None]

@@ -1,0 +1,43 @@
+"""A plan in a notebook and as frames: the JSON's numbers, and no text that could act."""
+
+from __future__ import annotations
+
+import pytest
+
+from planner import estimate
+from planner.errors import InputError
+from planner.tables import FRAMES
+
+PLAN = estimate("meta-llama/Llama-3.1-8B", tokens="10M", gpu="h100")
+
+
+def test_a_notebook_shows_the_figures() -> None:
+    text = PLAN._repr_html_()
+    assert f"{PLAN.adapter.params:,}" in text and "learning rate" in text and "fits" in text
+    assert text.count("<table>") == text.count("</table>") == 1
+
+
+def test_names_are_escaped() -> None:
+    config = {
+        "model_type": "llama", "_name_or_path": "<script>alert(1)</script>", "hidden_size": 16, "vocab_size": 32,
+        "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
+    }  # fmt: skip
+    assert "<script" not in estimate(config, rank=2)._repr_html_()
+
+
+def test_frames_hold_the_jsons_numbers() -> None:
+    data = PLAN.to_dict()
+    params = PLAN.to_frame("params")
+    assert int(params["params"].sum()) == data["adapter"]["params"]
+    memory = PLAN.to_frame("memory")
+    lora = memory[memory["method"] == "lora"].set_index("part")["bytes"].to_dict()
+    assert lora == data["memory"]["lora"]["parts"]
+    assert dict(PLAN.to_frame("layer_sets").values) == data["adapter"]["layer_sets"]
+    assert list(PLAN.to_frame().columns) == ["what", "value", "basis"]
+    assert len(PLAN.to_frame("warnings")) == len(data["warnings"])
+
+
+def test_an_unknown_table_is_named_with_the_nearest() -> None:
+    with pytest.raises(InputError, match="memory"):
+        PLAN.to_frame("memry")
+    assert all(len(PLAN.to_frame(name)) > 0 for name in FRAMES if name != "warnings")

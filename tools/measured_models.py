@@ -1,0 +1,48 @@
+"""Models of published measurements that the catalogue lacks, by the shapes in their configs, and other names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def _llama(hidden: int, layers: int, heads: int, width: int, vocab: int) -> dict[str, Any]:
+    return {
+        "model_type": "llama", "hidden_act": "silu", "max_position_embeddings": 32768, "hidden_size": hidden,
+        "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": heads,
+        "intermediate_size": width, "vocab_size": vocab,
+    }  # fmt: skip
+
+
+def _neox(hidden: int, layers: int, heads: int, width: int, vocab: int, **more: Any) -> dict[str, Any]:
+    return {
+        "model_type": "gpt_neox", "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads,
+        "intermediate_size": width, "vocab_size": vocab, "max_position_embeddings": 4096, **more,
+    }  # fmt: skip
+
+
+STABLELM = _neox(4096, 16, 32, 16384, 50688)
+# Qwen 1 is Llama with a bias on a fused q, k, v; its MLP's two halves are half of intermediate_size wide.
+CONFIGS: dict[str, dict[str, Any]] = {
+    "Qwen/Qwen-7B": _llama(4096, 32, 32, 11008, 151936),
+    "Qwen/Qwen-14B": _llama(5120, 40, 40, 13696, 152064),
+    "Qwen/Qwen-14B-Chat": _llama(5120, 40, 40, 13696, 152064),
+    "qwen-14b-chat": _llama(5120, 40, 40, 13696, 152064),
+    "Qwen/Qwen-72B-Chat": _llama(8192, 80, 64, 24576, 152064),
+    "custom transformer 6.86B (h4096, 32 layers, 32 heads)": _neox(
+        4096, 32, 32, 16384, 50257, use_parallel_residual=False
+    ),
+    "bigcode/gpt_bigcode-santacoder": {
+        "model_type": "gpt_bigcode", "n_embd": 2048, "n_layer": 24, "n_head": 16, "n_inner": 8192,
+        "vocab_size": 49280, "n_positions": 2048, "multi_query": True,
+    },
+    "stabilityai/stablelm-base-alpha-3b": STABLELM,
+    "stablelm-base-alpha-3b": STABLELM,
+}  # fmt: skip
+NAMES = {
+    "chatglm3-6b": "THUDM/chatglm3-6b", "yi-6b-chat": "01-ai/Yi-6B-Chat", "yi-34b-chat": "01-ai/Yi-34B",
+    "gemma-2-2b": "google/gemma-2-2b", "gemma-2-9b": "google/gemma-2-9b",
+    "mistral-7b-v0.2": "mistralai/Mistral-7B-Instruct-v0.2",
+    "mistralai/Devstral-Small-2507": "mistralai/Devstral-Small-2505",
+    "mistralai/Ministral-3-3B-Reasoning-2512": "mistralai/Ministral-3-3B-Base-2512",
+    "allenai/Olmo-3-7B-Instruct-SFT": "allenai/Olmo-3-1025-7B",
+}  # fmt: skip

@@ -1,0 +1,175 @@
+"""The grid over which the analytic peak of memory is compared with the simulated one: models and set-ups.
+
+Every model meets so many set-ups; each choice (method, precision, optimizer ...) goes through its values in a
+shuffled order of its own, the same at every call, so that all values are met about equally often and in many
+combinations.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+from planner.adapter import AdapterSpec
+from planner.adapter.options import spec_of
+from planner.running import SPEC_DEFAULTS
+from planner.setup import Setup
+
+SEED = 20261128
+EACH = 5  # set-ups of a model
+
+# By structure; names are the catalogue's.
+MODELS: dict[str, tuple[str, ...]] = {
+    "dense": (
+        "meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.2-1B", "Qwen/Qwen2.5-7B", "Qwen/Qwen3-8B", "Qwen/Qwen2.5-0.5B",
+        "mistralai/Mistral-7B-v0.1", "HuggingFaceTB/SmolLM2-135M", "ibm-granite/granite-3.3-2b-instruct",
+        "allenai/OLMo-2-1124-7B", "zai-org/GLM-4-9B-0414", "swiss-ai/Apertus-8B-2509", "microsoft/phi-4",
+        "meta-llama/Llama-3.1-70B", "openbmb/MiniCPM5-1B",
+    ),
+    "older": (
+        "openai-community/gpt2-medium", "EleutherAI/pythia-1.4b", "EleutherAI/gpt-j-6b", "facebook/opt-1.3b",
+        "bigscience/bloom-560m", "tiiuae/falcon-7b", "microsoft/phi-2", "bigcode/starcoder2-3b",
+        "CohereLabs/aya-23-8B",
+    ),
+    "sliding window": (
+        "google/gemma-2-2b", "google/gemma-3-1b-pt", "allenai/Olmo-3-1025-7B", "CohereLabs/c4ai-command-r7b-12-2024",
+    ),
+    "experts": (
+        "Qwen/Qwen3-30B-A3B", "mistralai/Mixtral-8x7B-v0.1", "allenai/OLMoE-1B-7B-0924", "openai/gpt-oss-20b",
+        "deepseek-ai/DeepSeek-V2-Lite", "moonshotai/Kimi-K2-Instruct", "zai-org/GLM-4.5-Air",
+        "ibm-granite/granite-3.1-1b-a400m-instruct", "Qwen/Qwen1.5-MoE-A2.7B", "baidu/ERNIE-4.5-21B-A3B-PT",
+    ),
+    "state space and linear attention": (
+        "state-spaces/mamba-130m-hf", "ai21labs/Jamba-v0.1", "Qwen/Qwen3-Next-80B-A3B-Instruct", "Qwen/Qwen3.5-2B",
+        "tiiuae/Falcon-H1-0.5B-Base", "ibm-granite/granite-4.0-h-1b", "nvidia/Nemotron-H-4B-Base-8K",
+        "LiquidAI/LFM2-350M",
+    ),
+    "encoder and decoder": ("google-t5/t5-base", "google/flan-t5-large"),
+    "text of vision and language": (
+        "Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen3-VL-4B-Instruct", "google/gemma-3-4b-it",
+        "llava-hf/llava-1.5-7b-hf",
+    ),
+}  # fmt: skip
+
+# Each choice with its values; one that is met more often stands there more often.
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "method": ("lora", "lora", "qlora", "full", "dora"),
+    "quantised_dora": (False, False, True),
+    "precision": ("bf16", "bf16", "bf16", "bf16-master", "fp16", "fp32", "autocast"),
+    "autocast": (False, False, True),
+    "optimizer": (
+        "adamw", "adamw", "adamw-8bit", "paged-adamw", "paged-adamw-8bit", "sgd", "sgd-momentum", "adafactor", "lion",
+        "lion-8bit", "muon",
+    ),
+    "optimizer_kernel": ("fused", "fused", "foreach"),
+    "checkpointing": ("none", "layer", "none", "layer", "layer-offload"),
+    "attention_kernel": ("sdpa", "flash", "sdpa", "eager"),
+    "shape": ((1, 512), (2, 1024), (4, 512), (1, 4096), (8, 256), (2, 2048), (3, 700), (1, 8192)),
+    "packing": ("full", "full", "padded", "packed"),
+    "loss": ("full", "full", "fused", "chunked", "shifted", "shifted-fused"),
+    "accumulation": (1, 1, 4),
+    "quantize": ("nf4-double", "nf4", "int8", "fp8"),
+    "upcast_small": (False, True),
+    "lora_dropout": (0.0, 0.0, 0.1),
+    "adapter_dtype": (None, None, "float32", "bfloat16"),
+    "rank": (8, 16, 64),
+    "layers": ("all-linear", "all", "attention"),
+    "experts": ("none", "per-expert", "scaled", "peft"),
+}  # fmt: skip
+NO_FLASH = ("EleutherAI/gpt-j-6b", "tiiuae/falcon-7b")  # classes of their own, which are not simulated
+# What PEFT has no place for, or the model's code no way with, is drawn otherwise.
+MAMBA = "state-spaces/mamba-130m-hf"
+UNQUANTISED = ("ai21labs/Jamba-v0.1", MAMBA)
+SETUP_FIELDS = frozenset(field.name for field in fields(Setup))
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model and what is done with it: options by the names of `Setup` and of the adapter."""
+
+    family: str
+    model: str
+    options: dict[str, Any]
+
+    @property
+    def setup(self) -> Setup:
+        """The set-up."""
+        return Setup(**{name: value for name, value in self.options.items() if name in SETUP_FIELDS})
+
+    @property
+    def spec(self) -> AdapterSpec | None:
+        """The adapter; None where every weight is trained."""
+        if self.options["method"] == "full":
+            return None
+        given = {name: value for name, value in self.options.items() if name in SPEC_DEFAULTS and value}
+        return spec_of({**SPEC_DEFAULTS, **given})
+
+    @property
+    def method(self) -> str:
+        """lora, qlora, full, dora or qdora."""
+        return str(self.options["method"]).replace("lora", "dora" if "variant" in self.options else "lora")
+
+
+def grid(each: int = EACH) -> list[Point]:
+    """All points, the same at every call."""
+    models = [(family, model) for family, names in MODELS.items() for model in names]
+    number = len(models) * each
+    drawn = {name: _spread(name, values, number) for name, values in CHOICES.items()}
+    return [
+        Point(
+            family,
+            model,
+            _settled(family, model, {name: values[i * each + j] for name, values in drawn.items()}),
+        )
+        for i, (family, model) in enumerate(models)
+        for j in range(each)
+    ]
+
+
+def _spread(name: str, values: tuple[Any, ...], number: int) -> list[Any]:
+    """So many values, each about equally often, in blocks that are shuffled one by one."""
+    source = random.Random(f"{SEED} {name}")
+
+    def blocks() -> Iterator[Any]:
+        while True:
+            yield from source.sample(values, len(values))
+
+    found = blocks()
+    return [next(found) for _ in range(number)]
+
+
+def _settled(family: str, model: str, drawn: dict[str, Any]) -> dict[str, Any]:
+    """A draw without what its other choices exclude."""
+    found = {**drawn, "micro_batch": drawn["shape"][0], "seq_len": drawn["shape"][1]}
+    del found["shape"]
+    method, decomposed = found["method"], found.pop("quantised_dora")
+    if found["precision"] in ("fp32", "autocast") or method == "full":
+        found["autocast"] = False
+    if found["attention_kernel"] == "flash" and (found["precision"] == "fp32" or model in NO_FLASH):
+        found["attention_kernel"] = "sdpa"
+    if method == "qlora" and model in UNQUANTISED:
+        found["method"] = method = "lora"
+    if model == MAMBA and method != "full":
+        found.update(layers=None, targets="in_proj,x_proj")
+    if method == "qlora":
+        found["precision"] = "fp16" if found["precision"] == "fp16" else "bf16"
+    else:
+        found.update(quantize="none", upcast_small=False)
+    if method == "full":
+        found.update(adapter_dtype=None, lora_dropout=0.0, experts="none")
+        found["optimizer_in_backward"] = found["accumulation"] == 1 and found["optimizer_kernel"] == "foreach"
+    elif found["precision"] == "fp16" and found["adapter_dtype"] == "bfloat16":
+        found["adapter_dtype"] = "float16"
+    if method == "dora" or (method == "qlora" and decomposed):
+        found.update(method=method.replace("dora", "lora"), variant="dora", experts="none")
+    if found["layers"] == "all" and found["loss"] == "chunked" and method != "full":
+        found["layers"] = "all-linear"
+    if family != "experts":
+        found["experts"] = "none" if found["experts"] == "none" else "scaled"
+    if found["experts"] == "peft":
+        found["lora_dropout"] = 0.0  # PEFT has none for bare parameters
+    if found["optimizer"] not in ("adamw", "paged-adamw"):
+        found["optimizer_kernel"] = "fused"
+    return found

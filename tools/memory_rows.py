@@ -1,0 +1,54 @@
+"""A row of the comparison of memory: a point of the grid, what simulation says of it, and the estimate beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from planner.moments import MemoryEstimate
+
+from .memory_grid import Point
+
+HELD = ("weights", "adapter", "gradients", "optimizer")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A point with its simulated peak (None where the libraries cannot run it, for the reason given)."""
+
+    point: Point
+    simulated_bytes: int | None
+    moments: dict[str, int]
+    parts: dict[str, int]
+    moment: str
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row of the record."""
+        found = {"family": self.point.family, "model": self.point.model, "options": self.point.options}
+        if self.simulated_bytes is None:
+            return {**found, "reason": self.reason}
+        return {
+            **found, "peak_bytes": self.simulated_bytes, "moment": self.moment, "moments": self.moments,
+            "parts": self.parts,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A row beside its estimate: relative errors of the peak, and of what it holds beyond weights and states."""
+
+    row: Row
+    estimate: MemoryEstimate
+    analytic_bytes: int
+
+    @property
+    def error(self) -> float:
+        """Analytic over simulated, less 1."""
+        return self.analytic_bytes / (self.row.simulated_bytes or 1) - 1
+
+    @property
+    def transient_error(self) -> float:
+        """The difference over what the simulated peak holds beyond weights, adapter, gradients and states."""
+        beyond = sum(size for part, size in self.row.parts.items() if part not in HELD)
+        return (self.analytic_bytes - (self.row.simulated_bytes or 0)) / max(1, beyond)
