@@ -201,7 +201,10 @@ def estimate(
         )
         return replace(plan, warnings=(*plan.warnings, notice))
     try:
-        return _with_run(plan, arch, {**asked, "batch": sequences, "checkpointing": how})
+        held = options.get("adapter_dtype")
+        return _with_run(
+            plan, arch, {**asked, "batch": sequences, "checkpointing": how, "adapter_dtype": held}
+        )
     except UnsupportedArchitectureError as error:
         notice = Notice("no-memory", f"Memory, time and cost are not estimated: {error}")
         return replace(plan, warnings=(*plan.warnings, notice))

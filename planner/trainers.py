@@ -19,6 +19,7 @@ from .schema import Source
 from .setup import CHOICES, Setup
 
 PLAIN = "plain"
+ADAPTER_DTYPE = "float32"  # what PEFT makes it on 16-bit weights too (autocast_adapter_dtype)
 SETUP_FIELDS = tuple(Setup.__dataclass_fields__)
 # When a group of fields applies, in the order in which they are laid over each other.
 GROUPS = ("setup", "lora", "qlora", "full", "fsdp", "zero", "ddp", "checkpointed")
@@ -133,7 +134,10 @@ def filled(given: Mapping[str, Any]) -> dict[str, Any]:
     said = {name: value for name, value in given.items() if value is not None and name in SETUP_FIELDS}
     trainer = find(str(said.get("trainer", PLAIN)))
     if trainer is None:
+        said.setdefault("adapter_dtype", ADAPTER_DTYPE)
         return said
+    if said.get("adapter_dtype") == ADAPTER_DTYPE:
+        said.pop("adapter_dtype")  # the usual one: the trainer's own holds
     said["trainer"] = trainer.name
     method = str(said.get("method", "lora"))
     sharding = str(said.get("sharding", "none"))

@@ -100,6 +100,7 @@ def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str
         own_price(options["price"])
     names = ("alpha", "experts", "adapter_dtype")
     spec = spec_of({**SPEC_DEFAULTS, **{name: options[name] for name in names}, "rank": 1})
+    setup = {"adapter_dtype": options["adapter_dtype"], **setup}
     for field in setup:
         if field not in SETUP_FIELDS:
             raise InputError(field, setup[field], "a known option", hint(field, SETUP_FIELDS).strip())

@@ -49,8 +49,8 @@ def test_states_of_lora(sharding: str, weights: int, adapter: int) -> None:
     """The frozen base is sharded like trained weights; gradients and states exist for the adapter alone."""
     found = run_of(gpus=8, batch=8, sharding=sharding).memory()
     assert held(found, "weights") == 2 * PARAMS // weights
-    assert held(found, "gradients") == 2 * ADAPTER // adapter
-    assert held(found, "optimizer") == 2 * 2 * ADAPTER // adapter
+    assert held(found, "gradients") == 4 * ADAPTER // adapter  # in float32, as PEFT has it
+    assert held(found, "optimizer") == 2 * 4 * ADAPTER // adapter
 
 
 def test_a_copy_for_each_machine() -> None:
@@ -58,7 +58,7 @@ def test_a_copy_for_each_machine() -> None:
     assert found.setup.shard_size == found.setup.shards == 8
     assert held(found.memory(), "weights") == 2 * PARAMS // 8
     replicas = [entry for entry in found.memory().traffic if entry.group == "replica"]
-    assert [(entry.group_size, entry.bytes) for entry in replicas] == [(2, 2 * ADAPTER // 8)]
+    assert [(entry.group_size, entry.bytes) for entry in replicas] == [(2, 4 * ADAPTER // 8)]
 
 
 def test_tensor_parallel_splits_matrices_and_copies_norms() -> None:
