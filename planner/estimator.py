@@ -57,7 +57,7 @@ class _Base:
 
 
 # Models of the catalogue by the name they were asked for; files are read anew each time.
-_known: dict[str, _Base] = {}
+_known: dict[Any, _Base] = {}
 _MOST_KNOWN = 1024
 
 
@@ -74,16 +74,24 @@ def _architecture(found: ResolvedConfig, trust_remote_code: bool) -> Architectur
         ) from None
 
 
+def _key(model: Any) -> Any:
+    """Under what a model of the catalogue is remembered; None for what is read anew."""
+    if isinstance(model, ResolvedConfig):
+        return ("catalogue", model.model_id) if model.origin == "catalogue" else None
+    return model if isinstance(model, str) else None
+
+
 def _base(model: str | os.PathLike[str] | Mapping[str, Any], trust_remote_code: bool = False) -> _Base:
-    if isinstance(model, str) and model in _known:
-        return _known[model]
+    key = _key(model)
+    if key is not None and key in _known:
+        return _known[key]
     found = resolve(model)
     arch = _architecture(found, trust_remote_code)
     base = _Base(found, arch, stored(found.config, arch, found.model_id if found.origin == "local" else None))
-    if isinstance(model, str) and found.origin == "catalogue":
+    if key is not None and found.origin == "catalogue":
         if len(_known) >= _MOST_KNOWN:
             _known.clear()
-        _known[model] = base
+        _known[key] = base
     return base
 
 

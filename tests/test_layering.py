@@ -35,6 +35,7 @@ LAYERS = (
     "search measuring comparing fewest planning",
     "simulate validate exports report",
     "__init__",
+    "web",
     "cli __main__",
 )
 
@@ -58,6 +59,10 @@ ALLOWED = {
     "huggingface_hub": "architecture.hub dataset",
     "yaml": "exports.reading",
     "tomli": "facts",
+    "gradio": "web.page web.server",
+    "fastapi": "web.server",
+    "starlette": "web.server",
+    "uvicorn": "web.server",
     "datasets": "dataset.hub",
     "jinja2": "dataset",
     "orjson": "dataset",

@@ -60,9 +60,14 @@ class ResolvedConfig:
     published_note: str = ""
     catalogue_id: str | None = None
 
+    def __str__(self) -> str:
+        return self.model_id
 
-def resolve(model: str | os.PathLike[str] | Mapping[str, Any]) -> ResolvedConfig:
+
+def resolve(model: str | os.PathLike[str] | Mapping[str, Any] | ResolvedConfig) -> ResolvedConfig:
     """The config of `model`: a mapping, a path, a name of the catalogue or of a copy, or a hub id."""
+    if isinstance(model, ResolvedConfig):
+        return model
     if isinstance(model, Mapping):
         return _from_mapping(model)
     if isinstance(model, os.PathLike):
@@ -73,16 +78,40 @@ def resolve(model: str | os.PathLike[str] | Mapping[str, Any]) -> ResolvedConfig
     name = model.strip()
     if _looks_like_path(name) or _is_local(name):
         return _from_path(name)
-    if (found := _from_catalogue(name)) is not None:
-        return found
-    from .hub import cached_config, hub_config
-
-    if "/" in name and (path := cached_config(name)) is not None:
-        return _from_hub_file(name, path)
-    if (found := _from_copy(name)) is not None:
+    if (found := _by_name(name, cached=True)) is not None:
         return found
     if os.path.isdir(name):
         return _from_path(name)
+    return _from_hub(name)
+
+
+def resolve_name(name: str, *, hub: bool = False) -> ResolvedConfig:
+    """The config of a model of the catalogue, or of a copy of one; with `hub` of a hub id too. For names that
+    strangers give: no path is ever read."""
+    _check_name(name)
+    name = name.strip()
+    if (found := _by_name(name, cached=hub)) is not None:
+        return found
+    if not hub:
+        raise UnknownModelError(f"the catalogue has no model called {name!r}.{suggestion(name)}")
+    return _from_hub(name)
+
+
+def _by_name(name: str, cached: bool) -> ResolvedConfig | None:
+    """What the name stands for without a network; the hub's cache is looked into where `cached`."""
+    if (found := _from_catalogue(name)) is not None:
+        return found
+    if cached and "/" in name:
+        from .hub import cached_config
+
+        if (path := cached_config(name)) is not None:
+            return _from_hub_file(name, path)
+    return _from_copy(name)
+
+
+def _from_hub(name: str) -> ResolvedConfig:
+    from .hub import hub_config
+
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name, flags=re.ASCII):
         raise UnknownModelError(_unknown(name))
     return _from_hub_file(name, hub_config(name, suggestion(name)))

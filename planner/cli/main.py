@@ -27,6 +27,7 @@ COMMANDS = {
     "review": "What a trainer's config takes, and what looks wrong in it.",
     "validate": "Try the article's claims by short real runs, and give each a verdict.",
     "report": "Write a plan as a document that one can send: PDF, HTML or Markdown.",
+    "web": "The planner as a page in the browser.",
     "models": "List the models of the catalogue.",
     "gpus": "List the accelerators that are known, with their peaks and prices.",
     "datasets": "List the datasets whose size is known.",
