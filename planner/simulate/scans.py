@@ -2,8 +2,8 @@
 
 transformers calls these kernels where mamba-ssm, causal-conv1d and flash-linear-attention are installed, by
 functions of a model's module that fall back to reference code, which keeps several times more. Here these functions
-are replaced while a step runs. Fused kernels that take the projections in (mamba_inner_fn, mamba_split_conv1d_scan_combined) are
-left out: they pass by adapters on these. FLOPs are those of the reference code.
+are replaced while a step runs. Fused kernels that take the projections in (mamba_inner_fn,
+mamba_split_conv1d_scan_combined) are left out: they pass by adapters on these. FLOPs are the reference code's.
 
 Sources: mamba-ssm 2.2, ops/selective_scan_interface.py and ops/triton/ssd_combined.py; causal-conv1d 1.5,
 causal_conv1d_interface.py; flash-linear-attention 0.4, ops/gated_delta_rule/chunk.py.
