@@ -175,6 +175,7 @@ class Scans:
     def causal_conv1d_fn(
         self, reference: Any, x: Any, weight: Any, bias: Any = None, activation: Any = None, **_: Any
     ) -> Any:
+        """A depthwise convolution over time."""
         flops = self._flops(reference, x, weight, bias)
         return _Kernel.apply(_convolution, self._count, flops, x, weight, bias)
 
@@ -182,6 +183,7 @@ class Scans:
         self, reference: Any, u: Any, dt: Any, A: Any, B: Any, C: Any, D: Any = None, z: Any = None,  # noqa: N803
         delta_bias: Any = None, **_: Any,
     ) -> Any:  # fmt: skip
+        """Mamba's scan."""
         batch, width, length = u.shape
         once = FLOPS_PER_MAC * batch * width * length * A.shape[1]
         trained = 2 * once if u.requires_grad or dt.requires_grad else 0
@@ -192,6 +194,7 @@ class Scans:
         self, reference: Any, x: Any, dt: Any, A: Any, B: Any, C: Any, chunk_size: int = 256, D: Any = None,  # noqa: N803
         dt_bias: Any = None, **more: Any,
     ) -> Any:  # fmt: skip
+        """Mamba 2's scan."""
         flops = self._flops(reference, x, dt, A, B, C, chunk_size=chunk_size, D=D, dt_bias=dt_bias, **more)
 
         def rule(*tensors: Any) -> Any:
@@ -202,6 +205,7 @@ class Scans:
     def torch_chunk_gated_delta_rule(
         self, reference: Any, query: Any, key: Any, value: Any, g: Any, beta: Any, **more: Any
     ) -> Any:
+        """The gated delta rule."""
         flops = self._flops(reference, query, key, value, g=g, beta=beta, **more)
         return _Kernel.apply(_delta_rule, self._count, flops, query, key, value, g, beta), None
 
