@@ -26,7 +26,8 @@ if TYPE_CHECKING:  # loaded where memory is estimated
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
 # The options that say how the fine-tune is run; None: as the trainer has it, else the field's own default.
 USUAL: dict[str, Any] = {
-    "precision": None, "autocast": None, "quantize": None, "optimizer": None, "lora_dropout": None,
+    "precision": None, "autocast": None, "quantize": None, "quantize_experts": None, "optimizer": None,
+    "lora_dropout": None,
     "attention_kernel": None, "kernels": None, "loss": None, "packing": None, "accumulation": 1,
     "gpu": None, "gpus": 1, "gpus_per_node": 8, "sharding": None, "tensor_parallel": 1, "pipeline_parallel": 1,
     "expert_parallel": 1, "sequence_parallel": 1, "shard_size": None,
@@ -112,9 +113,9 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
             found = None
         room = machine.accelerator.memory_bytes if machine else None
         memory[method] = _memory(run, found, room) if run and found else None
+        notices += found.notices if found else ()
         if method != main or run is None or found is None:
             continue
-        notices += found.notices
         step = run.time(given)
         if step is not None and machine is not None:
             notices += step.notices

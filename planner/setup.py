@@ -80,8 +80,10 @@ class Setup:
     prepare_model_for_kbit_training leaves them; `upcast_norms`: norms alone (TRL's QLoRA before 1.0), which makes
     the stream float32 all the same. `outputs_held`: the training loop keeps the model's output, logits among it,
     until the backward pass has ended. `quantised_inputs_kept`: products with a quantised matrix keep what they read,
-    as bitsandbytes' 4-bit ones did before 0.43.2. `input_grads`: the embedding's output needs a gradient (HF switches
-    it on with checkpointing); None follows checkpointing. `loss_chunk` tokens go through a chunked loss at a time.
+    as bitsandbytes' 4-bit ones did before 0.43.2. `quantize_experts`: tensors of experts are quantised like Linear
+    modules, which transformers 5 with bitsandbytes leaves in 16 bits. `input_grads`: the embedding's output needs a
+    gradient (HF switches it on with checkpointing); None follows checkpointing. `loss_chunk` tokens go through a
+    chunked loss at a time.
     `optimizer_kernel`: how AdamW runs: fused (HF's Trainer), foreach (torch's default on CUDA) or a loop over
     tensors.
     `fsdp_units`: what FSDP gathers as a unit: "pairs", as PEFT's policy has it, each factor of each pair apart from
@@ -111,6 +113,7 @@ class Setup:
     kernels: Kernels = "transformers"
     lora_dropout: float = 0.0
     upcast_small: bool = False
+    quantize_experts: bool = False
     upcast_norms: bool = False
     outputs_held: bool = False
     quantised_inputs_kept: bool = False

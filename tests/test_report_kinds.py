@@ -64,6 +64,8 @@ def validated() -> tuple[dict[str, Any], Document]:
 def shown(number: Number) -> tuple[float, float]:
     """A number as text says it, and half a unit of its last digit."""
     text = number.text.replace("\N{MINUS SIGN}", "-").replace(",", "")
+    if text.endswith("%"):
+        return read_back(text)
     digits, _, power = text.partition("e")
     places = len(digits.partition(".")[2])
     return float(text), 0.5 * 10.0 ** (int(power or 0) - places)

@@ -168,6 +168,8 @@ def _settled(family: str, model: str, drawn: dict[str, Any]) -> dict[str, Any]:
         found["layers"] = "all-linear"
     if family != "experts":
         found["experts"] = "none" if found["experts"] == "none" else "scaled"
+    if "gemma-2" in model and found["loss"].startswith("shifted"):
+        found["loss"] = "full"  # capped logits are not simulated as older versions had them
     if found["experts"] == "peft":
         found["lora_dropout"] = 0.0  # PEFT has none for bare parameters
     if found["optimizer"] not in ("adamw", "paged-adamw"):

@@ -15,7 +15,7 @@ STEP = (
     "seq_len", "batch", "accumulation", "checkpointing", "no_checkpointing", "attention_kernel", "kernels", "loss",
     "packing",
 )  # fmt: skip
-HELD = ("precision", "autocast", "quantize", "optimizer", "lora_dropout", "trainer")
+HELD = ("precision", "autocast", "quantize", "quantize_experts", "optimizer", "lora_dropout", "trainer")
 SPREAD = (
     "sharding", "shard_size", "tensor_parallel", "pipeline_parallel", "expert_parallel", "sequence_parallel",
     "offload",
@@ -68,6 +68,10 @@ def trainer_names() -> list[str]:
 def _others() -> dict[str, dict[str, Any]]:
     """Options that are neither counts nor choices."""
     return {
+        "quantize_experts": {
+            "is_flag": True, "default": None,
+            "help": "Experts quantised too, which transformers 5 with bitsandbytes does not do.",
+        },
         "autocast": {
             "is_flag": True, "default": None, "help": "Autocast on 16-bit weights, as HF's Trainer runs them.",
         },

@@ -108,9 +108,9 @@ def unembed(run: Pass, x: Value, head: Head, traits: Traits, rows: Size) -> Valu
     if traits.logits == "scaled":
         return scale(logits)
     if traits.logits == "capped":
-        divided = scale(logits)
-        bounded = unary(divided, "out")
-        return scale(bounded)
+        logits = scale(logits)
+        logits = unary(logits, "out")
+        return scale(logits)
     return logits
 
 

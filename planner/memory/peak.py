@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
 from ..errors import UnsupportedArchitectureError
 from ..moments import Item, MemoryEstimate, MemoryPart, Moment
-from ..schema import Architecture
+from ..schema import Architecture, Notice
 from ..setup import Setup
 from .kinds import Job
 from .overhead import cached, interval, overhead
@@ -102,7 +102,18 @@ def _stage(
         traffic=traffic(arch, setup, trained), host_bytes=host,
     )  # fmt: skip
     low, high = interval(found)
-    return replace(found, low=low, high=high)
+    return replace(found, low=low, high=high, notices=tuple(_notices(arch, setup)))
+
+
+def _notices(arch: Architecture, setup: Setup) -> Iterator[Notice]:
+    """What a reader of the figures should know."""
+    experts = any(matrix.kind == "experts" for matrix in arch.matrices)
+    if experts and setup.quantize != "none" and not setup.quantize_experts:
+        yield Notice(
+            "experts-not-quantised",
+            "transformers 5 keeps experts as tensors that bitsandbytes does not quantise: QLoRA counts them in 16 "
+            "bits (--quantize-experts counts them quantised, for trainers that do)",
+        )
 
 
 def _over(setup: Setup, what: str) -> int:

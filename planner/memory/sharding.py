@@ -41,7 +41,7 @@ def units(arch: Architecture, setup: Setup) -> Units:
     for matrix in arch.matrices:
         if matrix.tied:
             continue
-        quantised = setup.quantize != "none" and is_quantised(matrix)
+        quantised = is_quantised(matrix, setup)
         size = (
             quantised_bytes(matrix, setup.quantize)
             if quantised

@@ -3,7 +3,7 @@ optimizer states."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..adapter import Adapted
@@ -16,6 +16,7 @@ from .stages import Stage, count_layers
 QUANTILE_BLOCK = 256  # values that share a scale in an 8-bit optimizer's states (bitsandbytes 0.45 and later)
 SMALLEST_8BIT = 4096  # bitsandbytes keeps the states of smaller tensors in float32
 NF4_BLOCK = 64
+HALF = 2
 NESTED_BLOCK = 256
 
 
@@ -54,10 +55,13 @@ def quantised_bytes(matrix: Matrix, kind: Quantize) -> int:
     return one * matrix.experts
 
 
-def is_quantised(matrix: Matrix) -> bool:
-    """Whether a quantising loader takes the matrix: Linear modules inside the layers (and experts); embeddings, the
-    unembedding and what is no Linear stay."""
-    return matrix.kind in ("linear", "conv1d", "experts") and matrix.role not in ("embedding", "unembedding")
+def is_quantised(matrix: Matrix, setup: Setup) -> bool:
+    """Whether a quantising loader takes the matrix: Linear modules inside the layers, and tensors of experts where
+    the set-up says so; embeddings, the unembedding and what is no Linear stay."""
+    kinds = ("linear", "conv1d", "experts") if setup.quantize_experts else ("linear", "conv1d")
+    return (
+        setup.quantize != "none" and matrix.kind in kinds and matrix.role not in ("embedding", "unembedding")
+    )
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def base_weights(arch: Architecture, setup: Setup, stored_bytes: int | None = No
     unpacked: dict[int, int] = {}
     for index, matrix in enumerate(arch.matrices):
         size = _matrix_bytes(matrix, setup, rest)
-        if setup.quantize != "none" and is_quantised(matrix) and not matrix.tied:
+        if is_quantised(matrix, setup) and not matrix.tied:
             unpacked[index] = _unpacked(matrix, setup.quantize, WIDTHS[setup.compute_dtype])
         split = setup.tensor_parallel * (setup.expert_parallel if matrix.kind == "experts" else 1)
         size = ceil_div(size, split)
@@ -129,7 +133,7 @@ def _matrix_bytes(matrix: Matrix, setup: Setup, rest: int) -> int:
     bias = matrix.d_out * matrix.experts * rest if matrix.bias else 0
     if matrix.tied:
         return bias
-    if setup.quantize != "none" and is_quantised(matrix):
+    if is_quantised(matrix, setup):
         return quantised_bytes(matrix, setup.quantize) + bias
     return matrix.d_in * matrix.d_out * matrix.experts * rest + bias
 
@@ -147,12 +151,14 @@ def _unpacked(matrix: Matrix, kind: Quantize, compute: int) -> int:
 @dataclass(frozen=True)
 class Tensor:
     """A trained tensor's shape, and how often it stands in the model; where it stands once, before or behind
-    the layers. `width`: bytes a value, the base's for what PEFT trains in full beside the pairs."""
+    the layers. `stacked`: it has a third dimension, of experts. `width`: bytes a value, the base's for what PEFT
+    trains in full beside the pairs."""
 
     rows: int
     columns: int
     copies: int
     embedding: bool = False
+    stacked: bool = False
     place: str = "before"
     width: int = FLOAT32
 
@@ -204,8 +210,9 @@ def _chosen(arch: Architecture, setup: Setup, adapted: Iterable[Adapted], whole:
         ep = setup.expert_parallel if item.matrix.kind == "experts" else 1
         for pair in item.pairs:
             a, b = ceil_div(pair.rank * pair.n_in, ep), ceil_div(pair.rank * pair.n_out, ep)
-            yield Tensor(a, pair.d_in, n, place=place, width=width)
-            yield Tensor(ceil_div(pair.d_out, tp), b, n, place=place, width=width)
+            stacked = item.matrix.kind == "experts" and not pair.materialised
+            yield Tensor(a, pair.d_in, n, stacked=stacked, place=place, width=width)
+            yield Tensor(ceil_div(pair.d_out, tp), b, n, stacked=stacked, place=place, width=width)
             if pair.magnitudes:
                 yield Tensor(1, ceil_div(pair.magnitudes, tp), n, place=place, width=width)
     counted = 0
@@ -213,7 +220,8 @@ def _chosen(arch: Architecture, setup: Setup, adapted: Iterable[Adapted], whole:
         matrix = arch.matrices[index]
         ends = matrix.role in ("embedding", "unembedding")
         place = "behind" if matrix.role == "unembedding" else "before"
-        yield Tensor(matrix.d_out, matrix.d_in * matrix.experts, len(layers), ends, place, own)
+        stacked = matrix.kind == "experts"
+        yield Tensor(matrix.d_out, matrix.d_in * matrix.experts, len(layers), ends, stacked, place, own)
         counted += matrix.d_in * matrix.d_out * matrix.experts * len(layers)
     if whole.params > counted:
         yield Tensor(1, whole.params - counted, 1, width=own)
@@ -226,9 +234,8 @@ def _all(arch: Architecture, setup: Setup) -> Iterator[Tensor]:
         place = "behind" if matrix.role == "unembedding" else "before"
         if not matrix.tied:
             ends = matrix.role in ("embedding", "unembedding")
-            yield Tensor(
-                matrix.d_out, ceil_div(matrix.d_in * matrix.experts, split), matrix.copies, ends, place, width
-            )
+            columns, stacked = ceil_div(matrix.d_in * matrix.experts, split), matrix.kind == "experts"
+            yield Tensor(matrix.d_out, columns, matrix.copies, ends, stacked, place, width)
         if matrix.bias:
             yield Tensor(1, matrix.d_out * matrix.experts, matrix.copies, place=place, width=width)
     for vector in arch.vectors:
@@ -254,9 +261,14 @@ def _adafactor(tensor: Tensor, width: int) -> int:
     return (tensor.rows + tensor.columns) * width
 
 
+def _by_muon(tensor: Tensor) -> bool:
+    """Whether Muon takes a tensor: matrices, and neither tables nor what has a third dimension."""
+    return tensor.rows > 1 and not tensor.embedding and not tensor.stacked
+
+
 def _muon(tensor: Tensor, width: int) -> int:
     """One momentum for matrices, AdamW's two states for the rest."""
-    return tensor.size * width * (1 if tensor.rows > 1 and not tensor.embedding else 2)
+    return tensor.size * width * (1 if _by_muon(tensor) else 2)
 
 
 def _full_states(states: int) -> Callable[[Tensor, int], int]:
@@ -293,15 +305,29 @@ def optimizer_bytes(tensors: Iterable[Tensor], setup: Setup) -> int:
 def update_bytes(tensors: tuple[Tensor, ...], setup: Setup) -> int:
     """Temporary bytes of the optimizer's step.
 
-    A fused kernel takes none. AdamW over lists of tensors ("foreach", torch's default on CUDA) holds the root
-    of every
-    second moment at once; a loop over tensors holds a few copies of the largest.
+    A fused kernel takes none. AdamW over lists of tensors ("foreach", torch's default on CUDA) holds the root of
+    every second moment at once; a loop over tensors holds a few copies of the largest. Muon leaves to AdamW what is
+    no matrix.
     """
     wide = setup.precision == "bf16-master"
-    largest = max((t.size * (FLOAT32 if wide else t.width) for t in tensors), default=0)
-    total = sum(t.size * t.copies * (FLOAT32 if wide else t.width) for t in tensors)
+    tensors = tuple(replace(t, width=FLOAT32) for t in tensors) if wide else tensors
+    largest = max((t.size * t.width for t in tensors), default=0)
     if setup.optimizer in ("adamw", "paged-adamw"):
-        return {"fused": 0, "foreach": total, "loop": 2 * largest}[setup.optimizer_kernel]
-    if setup.optimizer in ("adafactor", "muon", "lion"):
-        return {"adafactor": 1, "muon": 3, "lion": 1}[setup.optimizer] * largest
-    return 0
+        return _adamw_update(tensors, setup)
+    if setup.optimizer == "muon":
+        own = max((_muon_update(t) for t in tensors if _by_muon(t)), default=0)
+        return max(own, _adamw_update([t for t in tensors if not _by_muon(t)], setup))
+    return largest if setup.optimizer in ("adafactor", "lion") else 0
+
+
+def _adamw_update(tensors: Sequence[Tensor], setup: Setup) -> int:
+    """AdamW over these tensors, by its kernel."""
+    largest = max((t.size * t.width for t in tensors), default=0)
+    total = sum(t.size * t.copies * t.width for t in tensors)
+    return {"fused": 0, "foreach": total, "loop": 2 * largest}[setup.optimizer_kernel]
+
+
+def _muon_update(tensor: Tensor) -> int:
+    """One matrix's orthogonalisation: the update, two copies of it in bfloat16, and two products of its smaller
+    side."""
+    return tensor.size * (tensor.width + 2 * HALF) + 2 * HALF * min(tensor.rows, tensor.columns) ** 2

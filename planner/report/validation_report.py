@@ -12,6 +12,7 @@ from ..validate.claims import Setting
 from ..validate.kept import judge_all, load, setting_of
 from ..validate.records import RunRecord
 from ..validate.report import Report
+from . import accuracy
 from .document import Block, Bullets, Code, Document, Figure, Mono, Row, Section, Strong, Table, Text, para
 from .numbers import Material
 from .wording import clean, clean_data, name
@@ -45,6 +46,7 @@ def gather(
             "run_counts": {one["id"]: len(one["runs"]) for one in found["claims"]},
             "n_runs": len(records),
             "machines": _machines(records),
+            "accuracy": accuracy.summary(accuracy.pairs()),
             "command": command,
         }
     )
@@ -124,14 +126,17 @@ def _figures(records: Mapping[str, RunRecord], setting: Setting, material: Mappi
     return [figure for figure in drawn if figure is not None]
 
 
-def document(root: Material, moment: datetime.datetime, figures: Sequence[Figure]) -> Document:
-    """The document of one validation."""
+def document(
+    root: Material, moment: datetime.datetime, figures: Sequence[Figure], compared: Figure | None = None
+) -> Document:
+    """The document of one validation. `compared` shows predicted against measured."""
     date, version = f"{moment.day} {moment:%B %Y}", str(root.get("validation/version"))
     machines: list[Text] = [(words,) for words in root.get("machines")]
     sections = [
         Section("Verdicts", (*_lead(root), _table(root))),
         *([Section("Figures", tuple(figures), new_page=True)] if figures else []),
         Section("Why", _why(root), new_page=True),
+        accuracy.section(root, compared),
         Section("Where it ran", (Bullets(tuple(machines)),)),
         Section("How to make it again", (Code(str(root.get("command")), "shell"),)),
     ]
@@ -151,4 +156,9 @@ def compose(
     setting = setting_of(records)
     material = gather(records, setting, source, command)
     drawn = _figures(records, setting, material) if figures else []
-    return document(Material(material), moment, drawn)
+    compared = None
+    if figures:
+        from .figures.accuracy import predicted_against_measured
+
+        compared = predicted_against_measured(accuracy.pairs())
+    return document(Material(material), moment, drawn, compared)

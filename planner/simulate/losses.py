@@ -90,6 +90,8 @@ def choose_loss(model: Any, setup: Setup) -> None:
         model.loss_function = _fused
         return
     if setup.loss.startswith("shifted"):
+        if getattr(model.config.get_text_config(), "final_logit_softcapping", None):
+            raise InputError("loss", setup.loss, "full, fused or chunked for a model that caps its logits")
         head.register_forward_hook(lambda module, args, out: out.float())
         model.loss_function = _shifted_fused if setup.loss == "shifted-fused" else _shifted
         return

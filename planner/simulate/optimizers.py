@@ -64,12 +64,12 @@ class _Lion(torch.optim.Optimizer):  # type: ignore[misc]
         state["momentum"].lerp_(parameter.grad, 0.01)
 
 
-def _muon(parameters: Sequence[Any]) -> list[Any]:
+def _muon(parameters: Sequence[Any], setup: Setup) -> list[Any]:
     """Muon for matrices, AdamW for the rest and for the tables at both ends, as its authors use it."""
     matrices = [p for p in parameters if p.dim() == 2 and not getattr(p, "is_end", False)]
     rest = [p for p in parameters if p.dim() != 2 or getattr(p, "is_end", False)]
     found = [torch.optim.Muon(matrices, lr=1e-4)] if matrices else []
-    return [*found, torch.optim.AdamW(rest, lr=1e-4, foreach=True)] if rest else found
+    return [*found, *_adamw(rest, setup)] if rest else found
 
 
 class _AnyNumber(TorchFunctionMode):  # type: ignore[misc]
@@ -86,7 +86,8 @@ def _adamw(parameters: Sequence[Any], setup: Setup) -> list[Any]:
     return [torch.optim.AdamW(parameters, lr=1e-4, fused=kernel == "fused", foreach=kernel == "foreach")]
 
 
-# AdamW as the set-up says, the others as torch chooses for CUDA (foreach), Adafactor in a loop as HF's is.
+# AdamW (beside Muon too) as the set-up says, the others as torch chooses for CUDA (foreach), Adafactor in a loop as
+# HF's is.
 MAKERS: dict[str, Callable[[Sequence[Any], Setup], list[Any]]] = {
     "adamw": _adamw,
     "sgd": lambda p, _: [torch.optim.SGD(p, lr=1e-4, foreach=True)],
@@ -95,7 +96,7 @@ MAKERS: dict[str, Callable[[Sequence[Any], Setup], list[Any]]] = {
     "lion": lambda p, _: [_Lion(p)],
     "adamw-8bit": lambda p, _: [_EightBit(p, 2)],
     "lion-8bit": lambda p, _: [_EightBit(p, 1)],
-    "muon": lambda p, _: _muon(p),
+    "muon": _muon,
 }
 
 
@@ -110,7 +111,7 @@ def optimizer_step(
     """
     name = setup.optimizer.removeprefix("paged-")
     # The fused kernel takes no tensors of the meta device; fake ones of the CPU's are slower for all others.
-    fused = name == "adamw" and setup.optimizer_kernel == "fused"
+    fused = name in ("adamw", "muon") and setup.optimizer_kernel == "fused"
     device, mode = ("cpu", FakeTensorMode()) if fused else ("meta", nullcontext())
     masters = setup.precision == "bf16-master"
     with uncollected(), mode, _AnyNumber():

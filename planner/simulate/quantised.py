@@ -148,6 +148,7 @@ def quantise(model: Any, setup: Setup) -> None:
     from transformers.quantizers.quantizers_utils import should_convert_module
 
     kept = get_keys_to_not_convert(model)
+    model.config._is_quantized = True  # by which some models know that they cannot read weights
     compute = getattr(torch, setup.compute_dtype)
     for name, module in list(model.named_modules()):
         if not should_convert_module(name, kept):

@@ -17,6 +17,7 @@ from ..setup import Setup
 from .kernels import CudaKernels
 from .layers import Stack
 from .model import Made, dtype_of
+from .scans import scan_kernels
 from .timeline import GRADIENTS, Place, Recording
 from .tracker import Tracker
 
@@ -213,7 +214,8 @@ def run(
         give_gradients(model)
     tracker.ignore(held(model))
     head = model.get_output_embeddings()
-    with uncollected(), only(model, stacks), watched(model, tracker, stacks, head, setup), tracker:
+    scans = scan_kernels(model, tracker) if how.cuda else nullcontext()
+    with uncollected(), only(model, stacks), watched(model, tracker, stacks, head, setup), scans, tracker:
         tracker.enter(Place("forward", "start"))
         for tensor in batch.values():
             tracker.see(tensor)

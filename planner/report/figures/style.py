@@ -25,9 +25,14 @@ def draw(name: str, height_in: float, paint: Callable[[Any], None]) -> str:
 
 
 def draw_grid(
-    name: str, height_in: float, rows: int, columns: int, paint: Callable[[list[Any]], None]
+    name: str,
+    height_in: float,
+    rows: int,
+    columns: int,
+    paint: Callable[[list[Any]], None],
+    shared: bool = True,
 ) -> str:
-    """An SVG of rows x columns panels that share their axes, painted together."""
+    """An SVG of rows x columns panels, painted together; `shared` panels have the same axes."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -41,7 +46,7 @@ def draw_grid(
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
         FigureCanvasSVG(figure)
-        panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel().tolist()
+        panels = figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared).ravel().tolist()
         paint(panels)
         for axes in panels:
             if not axes.has_data():
