@@ -56,7 +56,8 @@ def _numbers(name: str, value: Any) -> tuple[int, ...]:
 
 
 def accelerators(gpu: Any, price: float | None) -> tuple[Accelerator, ...]:
-    """The accelerators of these names; "any": all whose speed, memory and price are known."""
+    """The accelerators of these names; "any": all whose speed (in 32 bits too, as adapters are
+    held), memory and price are known."""
     names = _many(gpu)
     if [str(name).lower() for name in names] != [ANY]:
         return tuple(dict.fromkeys(hardware.find(name) for name in names))
@@ -66,6 +67,7 @@ def accelerators(gpu: Any, price: float | None) -> tuple[Accelerator, ...]:
         if fact.memory_bytes
         and fact.bandwidth_bytes_per_s
         and (fact.bf16_dense_flops_per_s or fact.fp16_dense_flops_per_s)
+        and fact.fp32_flops_per_s
         and (price is not None or facts.prices_of(fact.name, "on-demand"))
     )
 
