@@ -56,7 +56,7 @@ def _numbers(name: str, value: Any) -> tuple[int, ...]:
 
 
 def accelerators(gpu: Any, price: float | None, adapter_dtype: str = "float32") -> tuple[Accelerator, ...]:
-    """The accelerators of these names; "any": all whose memory, price and speed are known, the adapter's type's too."""
+    """The accelerators of these names; "any": all whose memory, price and speed are known, the adapter type's too."""
     names = _many(gpu)
     if [str(name).lower() for name in names] != [ANY]:
         return tuple(dict.fromkeys(hardware.find(name) for name in names))
