@@ -101,7 +101,11 @@ def _column(
     room = accelerator.memory_bytes if accelerator else None
     flops = model_flops(run.arch, run.setup, run.pairs, run.whole)
     time = cost = None
-    if accelerator is not None and (step := run.time(calibration)) is not None:
+    try:
+        step = run.time(calibration) if accelerator is not None else None
+    except InputError:  # a rate of this GPU that no source states
+        step = None
+    if accelerator is not None and step is not None:
         time = run_time(step, data.tokens if data else None, bool(calibration.measurements))
         asked = own_price(price) if price is not None else list_price(accelerator)
         cost = cost_of(time, asked) if asked else None

@@ -116,7 +116,11 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
         notices += found.notices if found else ()
         if method != main or run is None or found is None:
             continue
-        step = run.time(given)
+        try:
+            step = run.time(given)
+        except InputError as error:  # a rate of this GPU that no source states
+            step = None
+            notices.append(Notice("no-time", f"Time and cost are not estimated. {error}"))
         if step is not None and machine is not None:
             notices += step.notices
             time = run_time(step, processed_tokens(plan), bool(given.measurements))

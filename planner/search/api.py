@@ -55,9 +55,8 @@ def _numbers(name: str, value: Any) -> tuple[int, ...]:
     return counted(name, (units.parse_count(name, item) for item in _many(value)))
 
 
-def accelerators(gpu: Any, price: float | None) -> tuple[Accelerator, ...]:
-    """The accelerators of these names; "any": all whose speed (in 32 bits too, as adapters are
-    held), memory and price are known."""
+def accelerators(gpu: Any, price: float | None, adapter_dtype: str = "float32") -> tuple[Accelerator, ...]:
+    """The accelerators of these names; "any": all whose memory, price and speed are known, the adapter type's too."""
     names = _many(gpu)
     if [str(name).lower() for name in names] != [ANY]:
         return tuple(dict.fromkeys(hardware.find(name) for name in names))
@@ -67,7 +66,7 @@ def accelerators(gpu: Any, price: float | None) -> tuple[Accelerator, ...]:
         if fact.memory_bytes
         and fact.bandwidth_bytes_per_s
         and (fact.bf16_dense_flops_per_s or fact.fp16_dense_flops_per_s)
-        and fact.fp32_flops_per_s
+        and (fact.fp32_flops_per_s or adapter_dtype != "float32")
         and (price is not None or facts.prices_of(fact.name, "on-demand"))
     )
 
@@ -75,7 +74,7 @@ def accelerators(gpu: Any, price: float | None) -> tuple[Accelerator, ...]:
 def _space(options: Mapping[str, Any]) -> Space:
     layer_names = (*LAYER_SETS, *PRESETS, "all-linear")
     return Space(
-        accelerators=accelerators(options["gpu"], options["price"]),
+        accelerators=accelerators(options["gpu"], options["price"], options["adapter_dtype"]),
         layouts=layouts(
             _numbers("gpus", options["gpus"]), chosen("sharding", _many(options["sharding"]), CHOICES["sharding"])
         ),
