@@ -18,6 +18,7 @@ from .schema import Notice
 from .setup import Method
 from .speed import Calibration
 from .speed.timing import model_flops
+from .trainers import asked_adapter_dtype
 from .version import __version__
 
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
@@ -145,6 +146,7 @@ def _options(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
     found = {
         name: value for name, value in options.items() if name not in DATA or name == "trust_remote_code"
     }
+    found["adapter_dtype"] = asked_adapter_dtype(found.get("adapter_dtype"), found.get("trainer"))
     quantize = found.pop("quantize", None)
     if method == "qlora" and quantize not in (None, "none"):
         found["quantize"] = quantize

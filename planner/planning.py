@@ -16,7 +16,7 @@ from .given import whole_number
 from .plan import Plan
 from .schema import Architecture, Notice, Source
 from .setup import Method
-from .trainers import find, usual
+from .trainers import asked_adapter_dtype, find, usual
 
 if TYPE_CHECKING:  # loaded where memory is estimated
     from .hardware import Cluster
@@ -206,7 +206,7 @@ def estimate(
         )
         return replace(plan, warnings=(*plan.warnings, notice))
     try:
-        held = options.get("adapter_dtype")
+        held = asked_adapter_dtype(options.get("adapter_dtype"), asked["trainer"])
         return _with_run(
             plan, arch, {**asked, "batch": sequences, "checkpointing": how, "adapter_dtype": held}
         )

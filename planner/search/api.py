@@ -16,7 +16,7 @@ from ..running import SPEC_DEFAULTS, calibration_of, count, data_of
 from ..schema import Notice
 from ..setup import CHOICES, Setup
 from ..speed import Calibration, time_gap
-from ..trainers import SETUP_FIELDS, filled
+from ..trainers import SETUP_FIELDS, asked_adapter_dtype, filled
 from .evaluate import Evaluated, price_of
 from .result import Binding, Found, Rejected, changed, why
 from .space import (
@@ -101,7 +101,8 @@ def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str
         own_price(options["price"])
     names = ("alpha", "experts", "adapter_dtype")
     spec = spec_of({**SPEC_DEFAULTS, **{name: options[name] for name in names}, "rank": 1})
-    setup = {"adapter_dtype": options["adapter_dtype"], **setup}
+    held = asked_adapter_dtype(options["adapter_dtype"], setup.get("trainer"))
+    setup = {"adapter_dtype": held, **setup}
     for field in setup:
         if field not in SETUP_FIELDS:
             raise InputError(field, setup[field], "a known option", hint(field, SETUP_FIELDS).strip())
