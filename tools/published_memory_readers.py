@@ -85,7 +85,6 @@ def fms(raw: Row) -> Read:
         options |= {"method": "qlora", "quantize": "nf4-double", "upcast_small": False}
         if raw["weights_dtype"] == "gptq":
             assumed = "GPTQ in groups of 128 taken as doubly quantised NF4"
-            options["quantize_experts"] = True  # AutoGPTQ packs each expert's Linear modules
         if config.startswith("baseline"):
             options |= {"trainer": "trl-0.13", "adapter_dtype": "float32"}
             if raw["gpus"] != "1":
