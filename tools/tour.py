@@ -5,6 +5,8 @@
 # This tour goes from the model's name to a config that trains and a PDF for your colleagues. Everything in it
 # runs offline, in seconds, and without torch.
 #
+# To run it yourself: `pip install . jupyterlab` in a checkout, and open `docs/tour.ipynb`.
+#
 # Each number carries its *basis*: `exact` (counted), `analytic` (a formula of the step), `fitted` (a law with an
 # interval), `simulated`, `measured`, or `assumed` (a rule; give the planner something better and it uses that).
 #
@@ -186,8 +188,18 @@ for notice in found.warnings:
 # %% [markdown]
 # Memory is analytic: what is alive at the step's worst moment, part by part. Time is fitted to published runs,
 # and the cost is time by dated prices of providers. Full fine-tuning's time is that of a card with more memory
-# and this speed; LoRA is slower here in spite of fewer FLOPs for the reason in the note. The same memory, part by
-# part:
+# and this speed. LoRA is slower than it here, in spite of fewer FLOPs, for the reason in the note. What the note
+# advises:
+
+# %%
+faster = planner.compare(MODEL, ranks=32, **RUN, **HOW, adapter_dtype="bfloat16")
+for column in faster.columns:
+    print(
+        f"{column.method:<6} {units.byte_size(column.memory.per_gpu_bytes)}, {units.duration(column.time.seconds)}"
+    )
+
+# %% [markdown]
+# Where the memory of the first table goes:
 
 # %%
 figure, axes = plt.subplots(figsize=(6.4, 3.4))
@@ -301,7 +313,8 @@ print("figures: ", ", ".join(written["figures"]))
 # A plan names its sources, as does its JSON (`plan.to_dict()`).
 
 # %%
-pd.DataFrame([{"for": use, "source": source.title, "date": source.date} for use, source in plan.sources])
+for use, source in plan.sources:
+    print(f"{use}: {source.title}, {source.date}")
 
 # %% [markdown]
 # From here: [how each number is made](methods.md), [data sets](datasets.md), [exports and reviews](exports.md),

@@ -49,7 +49,7 @@ def seal() -> None:
     atexit.register(shutil.rmtree, empty, ignore_errors=True)
     os.environ.update(
         SOURCE_DATE_EPOCH=EPOCH, HF_HUB_OFFLINE="1", HF_HOME=empty, LORA_PLAN_CACHE=empty, IPYTHONDIR=empty,
-        MPLCONFIGDIR=os.environ.get("MPLCONFIGDIR", empty), OMP_NUM_THREADS="1", COLUMNS="120", NO_COLOR="1",
+        MPLCONFIGDIR=os.environ.get("MPLCONFIGDIR", empty), OMP_NUM_THREADS="1", COLUMNS="160", NO_COLOR="1",
     )  # fmt: skip
 
     def refuse(*_: Any, **__: Any) -> None:
