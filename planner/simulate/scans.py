@@ -5,8 +5,9 @@ functions of a model's module that fall back to reference code, which keeps seve
 are replaced while a step runs. Fused kernels that take the projections in (mamba_inner_fn,
 mamba_split_conv1d_scan_combined) are left out: they pass by adapters on these. FLOPs are the reference code's.
 
-Sources: mamba-ssm 2.2, ops/selective_scan_interface.py and ops/triton/ssd_combined.py; causal-conv1d 1.5,
-causal_conv1d_interface.py; flash-linear-attention 0.4, ops/gated_delta_rule/chunk.py.
+Sources, read in the projects' public repositories for what each kernel saves (no version is pinned, none was run):
+state-spaces/mamba, ops/selective_scan_interface.py at 01887ed and ops/triton/ssd_combined.py; causal-conv1d,
+causal_conv1d_interface.py; fla-org/flash-linear-attention, ops/gated_delta_rule/chunk.py at 0315a70.
 """
 
 from __future__ import annotations
