@@ -18,6 +18,7 @@ from .schema import Notice
 from .setup import Method
 from .speed import Calibration
 from .speed.timing import model_flops
+from .trainers import asked_adapter_dtype
 from .version import __version__
 
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
@@ -101,7 +102,11 @@ def _column(
     room = accelerator.memory_bytes if accelerator else None
     flops = model_flops(run.arch, run.setup, run.pairs, run.whole)
     time = cost = None
-    if accelerator is not None and (step := run.time(calibration)) is not None:
+    try:
+        step = run.time(calibration) if accelerator is not None else None
+    except InputError:  # a rate of this GPU that no source states
+        step = None
+    if accelerator is not None and step is not None:
         time = run_time(step, data.tokens if data else None, bool(calibration.measurements))
         asked = own_price(price) if price is not None else list_price(accelerator)
         cost = cost_of(time, asked) if asked else None
@@ -141,6 +146,7 @@ def _options(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
     found = {
         name: value for name, value in options.items() if name not in DATA or name == "trust_remote_code"
     }
+    found["adapter_dtype"] = asked_adapter_dtype(found.get("adapter_dtype"), found.get("trainer"))
     quantize = found.pop("quantize", None)
     if method == "qlora" and quantize not in (None, "none"):
         found["quantize"] = quantize

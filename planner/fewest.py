@@ -15,6 +15,7 @@ from .running import Running
 from .setup import Checkpointing, Setup, Sharding
 
 MOST_GPUS = 4096
+SAFE = 0.9  # of what is not states, taken to stay as it is on more GPUs
 STATES: tuple[MemoryPart, ...] = ("weights", "adapter", "optimizer")
 
 
@@ -40,25 +41,33 @@ def _on(run: Running, gpus: int, checkpointing: Checkpointing) -> Setup:
     )  # fmt: skip
 
 
+def _needed(run: Running, setup: Setup) -> int:
+    return estimate_memory(run.arch, setup, run.pairs, run.whole).per_gpu_bytes
+
+
 def fewest_gpus(run: Running, memory_bytes: int) -> Fewest | None:
     """The least power of two of GPUs of `memory_bytes` each on which the run fits; None above 4,096.
 
-    Starts at the number below which states alone, evenly divided, exceed the memory. Neglects layouts that split
+    Starts at the number below which states alone, evenly divided, exceed the memory. What is not states hardly
+    changes with the number, so that counts on which it could not fit are passed over. Neglects layouts that split
     single layers (tensor and expert parallelism), which a model needs whose single layers exceed a GPU.
     """
     alone = estimate_memory(run.arch, _on(run, 1, run.setup.checkpointing), run.pairs, run.whole).parts()
     states = sum(alone[part] for part in STATES)
+    asked = run.setup.checkpointing
+    thrifty: Checkpointing = "layer" if asked == "none" else asked
     gpus = 1
     while gpus * memory_bytes < states:
         gpus *= 2
-    ways: tuple[Checkpointing, ...] = (run.setup.checkpointing,)
-    if run.setup.checkpointing == "none":
-        ways = ("none", "layer")
     while gpus <= MOST_GPUS:
-        for checkpointing in ways:
-            setup = _on(run, gpus, checkpointing)
-            needed = estimate_memory(run.arch, setup, run.pairs, run.whole).per_gpu_bytes
-            if needed <= memory_bytes:
-                return Fewest(gpus, setup.sharding, checkpointing, needed)
+        setup = _on(run, gpus, thrifty)
+        needed = _needed(run, setup)
+        if needed <= memory_bytes:
+            if thrifty != asked and (plain := _needed(run, _on(run, gpus, asked))) <= memory_bytes:
+                return Fewest(gpus, setup.sharding, asked, plain)
+            return Fewest(gpus, setup.sharding, thrifty, needed)
+        rest = SAFE * (needed - states / gpus) if gpus > 1 else 0.0
         gpus *= 2
+        while gpus <= MOST_GPUS and states / gpus + rest > memory_bytes:
+            gpus *= 2
     return None

@@ -75,10 +75,10 @@ def matmul_flops_per_s(accelerator: Accelerator, dtype: str) -> float:
     """The rate at which products of this format could run at best. Raises InputError where it is not known."""
     peak = peak_flops_per_s(accelerator, arithmetic_of(accelerator, dtype))
     if peak is None:
-        known = ", ".join(fact.name for fact in facts.accelerators() if fact.fp16_dense_flops_per_s)
-        raise InputError(
-            "gpu", accelerator.name, f"an accelerator whose {dtype} rate is known", f"Known: {known}."
-        )
+        remedy = "`lora-plan gpus` shows what is known."
+        if dtype == "float32":
+            remedy += " An adapter in 16 bits (--adapter-dtype bfloat16) needs no float32 products."
+        raise InputError("gpu", accelerator.name, f"an accelerator whose {dtype} rate is known", remedy)
     return peak
 
 

@@ -16,7 +16,7 @@ from .given import whole_number
 from .plan import Plan
 from .schema import Architecture, Notice, Source
 from .setup import Method
-from .trainers import find, usual
+from .trainers import asked_adapter_dtype, find, usual
 
 if TYPE_CHECKING:  # loaded where memory is estimated
     from .hardware import Cluster
@@ -116,7 +116,11 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
         notices += found.notices if found else ()
         if method != main or run is None or found is None:
             continue
-        step = run.time(given)
+        try:
+            step = run.time(given)
+        except InputError as error:  # a rate of this GPU that no source states
+            step = None
+            notices.append(Notice("no-time", f"Time and cost are not estimated. {error}"))
         if step is not None and machine is not None:
             notices += step.notices
             time = run_time(step, processed_tokens(plan), bool(given.measurements))
@@ -202,7 +206,7 @@ def estimate(
         )
         return replace(plan, warnings=(*plan.warnings, notice))
     try:
-        held = options.get("adapter_dtype")
+        held = asked_adapter_dtype(options.get("adapter_dtype"), asked["trainer"])
         return _with_run(
             plan, arch, {**asked, "batch": sequences, "checkpointing": how, "adapter_dtype": held}
         )

@@ -128,6 +128,12 @@ def find(name: str) -> Trainer | None:
     return found
 
 
+def asked_adapter_dtype(dtype: str | None, trainer: str | None) -> str | None:
+    """The adapter's type that an option with a usual value asks for: beside a named trainer the usual one says
+    nothing, so that the trainer's own holds."""
+    return None if dtype == ADAPTER_DTYPE and trainer not in (None, PLAIN) else dtype
+
+
 def filled(given: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a set-up with those of their trainer's profile laid under them; `given` holds what a user said
     (method, sharding, gpus, checkpointing among it). None is not said."""
@@ -136,8 +142,6 @@ def filled(given: Mapping[str, Any]) -> dict[str, Any]:
     if trainer is None:
         said.setdefault("adapter_dtype", ADAPTER_DTYPE)
         return said
-    if said.get("adapter_dtype") == ADAPTER_DTYPE:
-        said.pop("adapter_dtype")  # the usual one: the trainer's own holds
     said["trainer"] = trainer.name
     method = str(said.get("method", "lora"))
     sharding = str(said.get("sharding", "none"))

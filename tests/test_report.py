@@ -256,6 +256,13 @@ def test_the_pdf_is_tagged_and_says_what_it_is(tmp_path: Path) -> None:
     ]
 
 
+def test_a_batch_in_pieces_on_several_gpus_has_the_same_shares() -> None:
+    spread = {"batch": 32, "gpu": "rtx4090", "gpus": 4, "accumulation": 8, "sharding": "fsdp"}
+    assert (
+        gather(LLAMA, {**spread, "rank": 8})["lengths"] == gather(LLAMA, {"batch": 32, "rank": 8})["lengths"]
+    )
+
+
 def test_a_figure_needs_its_data() -> None:
     material = json.loads(json.dumps(made("llama")[0]))
     material["plan"]["memory"], material["lengths"] = None, {}

@@ -18,6 +18,7 @@ from planner.running import SPEC_DEFAULTS
 from planner.setup import Setup
 
 SEED = 20261128
+UNCOVERED = "encoder and decoder"  # of which estimates say that they are not covered yet
 EACH = 5  # set-ups of a model
 
 # By structure; names are the catalogue's.
@@ -46,7 +47,7 @@ MODELS: dict[str, tuple[str, ...]] = {
         "tiiuae/Falcon-H1-0.5B-Base", "ibm-granite/granite-4.0-h-1b", "nvidia/Nemotron-H-4B-Base-8K",
         "LiquidAI/LFM2-350M",
     ),
-    "encoder and decoder": ("google-t5/t5-base", "google/flan-t5-large"),
+    UNCOVERED: ("google-t5/t5-base", "google/flan-t5-large"),
     "text of vision and language": (
         "Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen3-VL-4B-Instruct", "google/gemma-3-4b-it",
         "llava-hf/llava-1.5-7b-hf",

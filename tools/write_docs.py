@@ -3,7 +3,8 @@
     python tools/write_docs.py [--check]
 
 A fenced block after `<!-- output: ARGUMENTS -->` holds what `lora-plan ARGUMENTS` prints at 80 columns.
-docs/cli.md is written whole, from every command's --help. A table between `<!-- tried: NAME -->` and
+docs/cli.md is written whole, from every command's --help, and docs/accuracy.md from the
+table of errors. A table between `<!-- tried: NAME -->` and
 `<!-- end -->` is one of tools/export_tables.py.
 """
 
@@ -21,6 +22,7 @@ from unittest import mock
 from click.testing import CliRunner
 
 from planner.cli.main import COMMANDS, cli
+from tools import accuracy_page
 from tools.export_tables import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,8 +78,9 @@ def cli_reference() -> str:
 def pages() -> Iterator[tuple[Path, str]]:
     """Each page with the text that it should have."""
     yield ROOT / "docs" / "cli.md", cli_reference()
+    yield ROOT / "docs" / "accuracy.md", accuracy_page.page()
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
-        if path.name != "cli.md":
+        if path.name not in ("cli.md", "accuracy.md"):
             yield path, with_outputs(path.read_text(encoding="utf-8"))
 
 

@@ -26,7 +26,9 @@ def _curve(record: dict[str, Any], path: Path) -> list[float]:
     examples, batch = config.get("examples", 0), config.get("batch", 0)
     steps = len(curve)
     if _number(examples) and _number(batch) and examples > 0 and batch > 0:
-        steps = min(steps, max(1, int(examples) // int(batch)))
+        ran = config.get("steps", 0)
+        every = max(1, round(ran / steps)) if _number(ran) else 1  # a packed record keeps some steps' losses
+        steps = min(steps, max(1, int(examples) // int(batch) // every))
     first = curve[:steps]
     if not all(_number(loss) and loss >= 0 for loss in first):
         raise InputError(

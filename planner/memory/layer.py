@@ -31,6 +31,7 @@ from .experts import Routing, Stacked, mix
 from .layout import Trained, from_latent, layout, low_ranks, split_sides, uses
 from .passes import FLOAT32, Pass
 from .products import Weight, adapted, linear, part, whole
+from .scans import convolve, gated_result, mixer_of, scanned
 from .tape import Gradients, Size, Value, add, cast, multiply, piece, scale, unary
 from .traits import Traits
 
@@ -47,6 +48,8 @@ class Walk:
         self.arch, self.block, self.layer = arch, block, layer
         self.run, self.traits, self.trained, self.unpacked = run, traits, trained, unpacked
         self.plan = layout(arch, block)
+        self.mixer = mixer_of(arch, block) if run.split == 1 else None
+        self.mixed: Value | None = None
         self.act = arch.activation or traits.activation
         self.memory = memory
         self.kept: dict[str, Value] = {}
@@ -74,17 +77,35 @@ class Walk:
         self.values[STREAM] = x
         self.values[MEMORY] = self._outside(x)
         for number, op in enumerate(self.block.operations):
+            if self.mixer is not None and number in self.mixer.inside:
+                self._scan(number, op)
+                self._let_go(number, op)
+                continue
             made = self._run(op)
             if self.python and op.out in self.plan.gates:
                 self.values[op.out] = activation(self.run, made, self.act)
             else:
                 self.values[op.out] = made
             del made
-            for value in uses(op):
-                if self.plan.last[value] <= number:
-                    self.values.pop(value, None)
-                    self.normed.pop(value, None)
+            self._let_go(number, op)
         return self.values.pop(self.block.out)
+
+    def _let_go(self, number: int, op: Operation) -> None:
+        """Forget the values of which this operation was the last use."""
+        for value in uses(op):
+            if self.plan.last[value] <= number:
+                self.values.pop(value, None)
+                self.normed.pop(value, None)
+
+    def _scan(self, number: int, op: Operation) -> None:
+        """An operation inside a scan: the kernel runs at the first, the gate at the last, nothing between."""
+        mixer = self.mixer
+        assert mixer is not None
+        if number == mixer.first:
+            self.mixed = scanned(self.run, mixer, self.values, self.block)
+        if number == mixer.last and self.mixed is not None:
+            mixed, self.mixed = self.mixed, None
+            self.values[op.out] = gated_result(self.run, mixer, mixed, self.values[uses(op)[-1]])
 
     def _outside(self, x: Value) -> Value:
         """What layers attend to from outside, an encoder's output or the embedding's: held elsewhere, so
@@ -174,6 +195,8 @@ class Walk:
             self.waiting.append((op, x))
             return x
         if matrix.kind == "convolution" and matrix.d_out != matrix.d_in:
+            if self.mixer is not None:
+                return convolve(self.run, x, matrix.d_out)
             return unary(x, "in")  # one filter a channel: keeps what it reads
         if matrix.role == "router" and self.traits.router == "sigmoid":
             x = cast(x, FLOAT32)

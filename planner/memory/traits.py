@@ -133,6 +133,8 @@ ALIKE = {
     "qwen3_5_moe_text": "qwen3_next",
     "llama4": "llama4_text",
     "chatglm": "glm",
+    "granitemoehybrid": "granitemoe",
+    "granitemoeshared": "granitemoe",
 }
 
 

@@ -22,6 +22,11 @@ from .wording import clean_data
 RANKS = (1, 4, 8, 16, 32, 64, 128, 256, 512)
 LENGTHS = (512, 2048, 8192, 32768)
 _ELSEWHERE = ("model", "warnings", "sources")  # the same at every rank, or said once
+# How a batch is laid out, which no share of FLOPs depends on; a single sequence may not divide by it.
+_SPREAD = (
+    "gpu", "gpus", "gpus_per_node", "accumulation", "sharding", "shard_size", "tensor_parallel", "pipeline_parallel",
+    "expert_parallel", "sequence_parallel", "offload", "price", "calibration",
+)  # fmt: skip
 EPOCH = "SOURCE_DATE_EPOCH"
 
 
@@ -90,6 +95,7 @@ def at_lengths(model: Any, options: Mapping[str, Any], ranks: Iterable[str]) -> 
     """LoRA's FLOPs over full fine-tuning's by sequence length and rank; {} where there is no count."""
     if options.get("adapter") is not None:
         return {}
+    options = {name: value for name, value in options.items() if name not in _SPREAD}
     found: dict[str, Any] = {}
     for length in LENGTHS:
         row = {

@@ -16,7 +16,7 @@ from ..running import SPEC_DEFAULTS, calibration_of, count, data_of
 from ..schema import Notice
 from ..setup import CHOICES, Setup
 from ..speed import Calibration, time_gap
-from ..trainers import SETUP_FIELDS, filled
+from ..trainers import SETUP_FIELDS, asked_adapter_dtype, filled
 from .evaluate import Evaluated, price_of
 from .result import Binding, Found, Rejected, changed, why
 from .space import (
@@ -55,8 +55,8 @@ def _numbers(name: str, value: Any) -> tuple[int, ...]:
     return counted(name, (units.parse_count(name, item) for item in _many(value)))
 
 
-def accelerators(gpu: Any, price: float | None) -> tuple[Accelerator, ...]:
-    """The accelerators of these names; "any": all whose speed, memory and price are known."""
+def accelerators(gpu: Any, price: float | None, adapter_dtype: str = "float32") -> tuple[Accelerator, ...]:
+    """The accelerators of these names; "any": all whose memory, price and speed are known, the adapter type's too."""
     names = _many(gpu)
     if [str(name).lower() for name in names] != [ANY]:
         return tuple(dict.fromkeys(hardware.find(name) for name in names))
@@ -66,6 +66,7 @@ def accelerators(gpu: Any, price: float | None) -> tuple[Accelerator, ...]:
         if fact.memory_bytes
         and fact.bandwidth_bytes_per_s
         and (fact.bf16_dense_flops_per_s or fact.fp16_dense_flops_per_s)
+        and (fact.fp32_flops_per_s or adapter_dtype != "float32")
         and (price is not None or facts.prices_of(fact.name, "on-demand"))
     )
 
@@ -73,7 +74,7 @@ def accelerators(gpu: Any, price: float | None) -> tuple[Accelerator, ...]:
 def _space(options: Mapping[str, Any]) -> Space:
     layer_names = (*LAYER_SETS, *PRESETS, "all-linear")
     return Space(
-        accelerators=accelerators(options["gpu"], options["price"]),
+        accelerators=accelerators(options["gpu"], options["price"], options["adapter_dtype"]),
         layouts=layouts(
             _numbers("gpus", options["gpus"]), chosen("sharding", _many(options["sharding"]), CHOICES["sharding"])
         ),
@@ -100,7 +101,8 @@ def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str
         own_price(options["price"])
     names = ("alpha", "experts", "adapter_dtype")
     spec = spec_of({**SPEC_DEFAULTS, **{name: options[name] for name in names}, "rank": 1})
-    setup = {"adapter_dtype": options["adapter_dtype"], **setup}
+    held = asked_adapter_dtype(options["adapter_dtype"], setup.get("trainer"))
+    setup = {"adapter_dtype": held, **setup}
     for field in setup:
         if field not in SETUP_FIELDS:
             raise InputError(field, setup[field], "a known option", hint(field, SETUP_FIELDS).strip())

@@ -75,8 +75,9 @@ class _Through(nn.Module):  # type: ignore[misc]
 RUN = ("full", "shifted", "shifted-fused", "fused", "chunked")  # what is run as it is
 
 
-def choose_loss(model: Any, setup: Setup) -> None:
-    """Give a causal language model the loss asked for. Raises InputError where it cannot take it."""
+def choose_loss(model: Any, setup: Setup, *, narrow_before: bool = False) -> None:
+    """Give a causal language model the loss asked for. `narrow_before`: before transformers 4.50 this model's code
+    left its logits in their own type. Raises InputError where it cannot take it."""
     if setup.loss == "full":
         return
     if setup.loss not in RUN:
@@ -92,7 +93,8 @@ def choose_loss(model: Any, setup: Setup) -> None:
     if setup.loss.startswith("shifted"):
         if getattr(model.config.get_text_config(), "final_logit_softcapping", None):
             raise InputError("loss", setup.loss, "full, fused or chunked for a model that caps its logits")
-        head.register_forward_hook(lambda module, args, out: out.float())
+        if not narrow_before:
+            head.register_forward_hook(lambda module, args, out: out.float())
         model.loss_function = _shifted_fused if setup.loss == "shifted-fused" else _shifted
         return
     if not isinstance(head, nn.Linear):
@@ -114,7 +116,8 @@ def _fused(logits: Any, labels: Any, vocab_size: int, **_: Any) -> Any:
 
 
 def _shifted(logits: Any, labels: Any, vocab_size: int, **_: Any) -> Any:
-    """The loss of transformers before 4.50, which made logits float32 and copied all but the last position."""
+    """The loss of transformers before 4.50, which copied all positions but the last. Most models made their logits
+    float32 before."""
     rows = logits[..., :-1, :].contiguous().view(-1, logits.shape[-1])
     return nn.functional.cross_entropy(rows, labels[..., 1:].contiguous().view(-1))
 

@@ -14,6 +14,7 @@ from ..adapter.whole import trained_whole
 from ..architecture.build import build
 from ..architecture.meta.model import build_model, quietly
 from ..exports.peft import lora_config
+from ..memory.traits import LLAMA, TRAITS
 from ..schema import Architecture
 from ..setup import Setup
 from .experts import ExpertPairs, attach, check_pairs
@@ -29,6 +30,11 @@ def dtype_of(name: str) -> Any:
 FLASH = "lora_plan_flash"
 # Model types that transformers has under another name.
 AS_TYPE = {"kimi_k2": "deepseek_v3"}
+
+OWN_LINEAR = (
+    "this model's own class of Linear is held quantised; transformers 5 leaves such modules in 16 bits, "
+    "earlier versions quantised them"
+)
 
 
 @dataclass(frozen=True)
@@ -55,13 +61,20 @@ def make(
         hold(model, dtype_of(setup.weight_dtype))
         model.config.get_text_config().use_cache = False
         notes = choose_attention(model, setup)
+        if setup.quantize != "none" and _has_own_linear(model):
+            notes = (*notes, OWN_LINEAR)
         base = model
         if setup.method != "full":
             model, pairs = _frozen(model, config, arch or build(config), spec or AdapterSpec(), setup)
-        choose_loss(base, setup)
+        choose_loss(base, setup, narrow_before=TRAITS.get(str(named["model_type"]), LLAMA).narrow_before)
         if setup.needs_input_grads:
             model.enable_input_require_grads()
     return Made(model.train(), pairs, notes)
+
+
+def _has_own_linear(model: Any) -> bool:
+    """Whether a model's code has a class of its own in Linear's place."""
+    return any(isinstance(m, torch.nn.Linear) and type(m) is not torch.nn.Linear for m in model.modules())
 
 
 def hold(model: Any, dtype: Any) -> None:

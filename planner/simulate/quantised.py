@@ -155,7 +155,7 @@ def quantise(model: Any, setup: Setup) -> None:
             continue
         if isinstance(module, Conv1D):
             d_in, d_out = module.weight.shape
-        elif type(module) is nn.Linear:
+        elif isinstance(module, nn.Linear):
             d_in, d_out = module.in_features, module.out_features
         else:
             continue

@@ -147,9 +147,11 @@ def _notices(
     if any(matrix.role == "state_space" for matrix in arch.matrices):
         found.append(
             Notice(
-                "reference-kernels",
-                "state-space and linear-attention layers run transformers' reference code, as where their kernels "
-                "(mamba-ssm, flash-linear-attention) are not installed; those keep less",
+                "scan-kernels",
+                "state-space and linear-attention layers run stand-ins for the kernels of scan and convolution "
+                "(mamba-ssm, causal-conv1d, flash-linear-attention), written from what those kernels keep, and not "
+                "measured; transformers' reference code, where they are not installed, keeps several times more. The "
+                "fused kernels that take Mamba's projections in are not simulated: they keep less",
             )
         )
     if config.get("quantization_config"):

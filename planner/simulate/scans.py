@@ -5,8 +5,9 @@ functions of a model's module that fall back to reference code, which keeps seve
 are replaced while a step runs. Fused kernels that take the projections in (mamba_inner_fn,
 mamba_split_conv1d_scan_combined) are left out: they pass by adapters on these. FLOPs are the reference code's.
 
-Sources: mamba-ssm 2.2, ops/selective_scan_interface.py and ops/triton/ssd_combined.py; causal-conv1d 1.5,
-causal_conv1d_interface.py; flash-linear-attention 0.4, ops/gated_delta_rule/chunk.py.
+Sources, read in the projects' public repositories for what each kernel saves (no version is pinned, none was run):
+state-spaces/mamba, ops/selective_scan_interface.py at 01887ed and ops/triton/ssd_combined.py; causal-conv1d,
+causal_conv1d_interface.py; fla-org/flash-linear-attention, ops/gated_delta_rule/chunk.py at 0315a70.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def _selective_scan(u: Any, dt: Any, a: Any, b: Any, c: Any, d: Any, z: Any, dt_
     gated = out if z is None else torch.empty_like(u)
 
     def later(saved: Any) -> Any:
-        return [torch.empty(x.shape, dtype=torch.float32, device=x.device) for x in (b, c)]
+        return [torch.empty(x.shape, dtype=torch.float32, device=x.device) for x in saved[3:5]]
 
     return gated, (u, dt, a, b, c, d, z, dt_bias, states, out if z is not None else None), later
 
@@ -88,26 +89,28 @@ def _chunk_scan(x: Any, dt: Any, a: Any, b: Any, c: Any, d: Any, dt_bias: Any, c
 
     Shapes are (batch, length, heads, width) and (batch, length, groups, states)."""
     batch, length, heads, width = x.shape
+    # Shapes and types alone: what these functions hold is not freed before the graph is.
+    device, own, narrow, sides = x.device, x.dtype, c.dtype, (b.shape, c.shape)
     chunks, groups, n = -(-length // chunk), b.shape[2], b.shape[3]
 
     def empty(*shape: int, dtype: Any = torch.float32) -> Any:
-        return torch.empty(shape, dtype=dtype, device=x.device)
+        return torch.empty(shape, dtype=dtype, device=device)
 
     def made() -> list[Any]:
         return [
             empty(batch, heads, chunks, chunk), empty(batch, chunks, heads, width, n),
-            empty(batch, chunks, heads, width, n, dtype=c.dtype), empty(batch, chunks, groups, chunk, chunk),
+            empty(batch, chunks, heads, width, n, dtype=narrow), empty(batch, chunks, groups, chunk, chunk),
         ]  # fmt: skip
 
     sums = empty(batch, heads, chunks, chunk)
     held = made()
-    out = empty(batch, length, heads, width, dtype=x.dtype)
+    out = empty(batch, length, heads, width, dtype=own)
     del held
 
     def later(saved: Any) -> Any:
         return [
-            *made(), empty(batch, chunks, heads, width, n, dtype=x.dtype), empty(batch, chunks, groups, chunk, chunk),
-            empty(*b.shape), empty(*c.shape),
+            *made(), empty(batch, chunks, heads, width, n, dtype=own), empty(batch, chunks, groups, chunk, chunk),
+            empty(*sides[0]), empty(*sides[1]),
         ]  # fmt: skip
 
     return out, (out, x, dt, sums, a, b, c, d, dt_bias), later
@@ -120,10 +123,11 @@ def _delta_rule(q: Any, k: Any, v: Any, g: Any, beta: Any) -> Any:
 
     Shapes are (batch, length, heads, width); q and k have as many heads as v here or fewer."""
     batch, length, heads, d_v = v.shape
+    device = v.device
     d_k, chunks = k.shape[-1], -(-length // DELTA_CHUNK)
 
     def empty(*shape: int, dtype: Any = k.dtype) -> Any:
-        return torch.empty(shape, dtype=dtype, device=v.device)
+        return torch.empty(shape, dtype=dtype, device=device)
 
     q, k = empty(*q.shape), empty(*k.shape)
     v = v if v.is_contiguous() else v.contiguous()

@@ -148,7 +148,7 @@ def _granite_mlp(layer: Layer, cfg: Fields, hidden: int, n_experts: int, x: int)
         role="shared_expert" if n_experts else "mlp", names=("input_linear", "output_linear"),
     )  # fmt: skip
     layer.open_end = True
-    return layer.join(shared, *found)
+    return layer.join(shared, *found) if found else shared
 
 
 def falcon_decoder(trace: Trace, cfg: Fields) -> int:

@@ -267,6 +267,10 @@ class Writer:
         at = layer if len(matrix.layers) > 1 and layer != here else None
         all_experts = _every_expert(cost, matrix)
         times, per, extra = (1, 1, 0) if all_experts else _positions(cost, matrix)
+        if (
+            not source and times
+        ):  # a fixed number may be of constants; else a way from the tokens was not seen
+            raise NotCountedError(f"{matrix.name} is applied to something that is not made from the tokens")
         bypassed = matrix.kind in ("linear", "conv1d") and (not event.modules or event.modules[-1] != owner)
         page.add(
             event.out,

@@ -1,0 +1,53 @@
+"""The committed record of simulated peaks, run again at a few small points and held beside the estimates."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from tools.compare_memory import RECORD, analytic, compared, key, read, simulated
+from tools.memory_grid import grid
+from tools.memory_page import MEDIAN, MOST, covered, quantile
+from tools.memory_rows import Row
+
+SMALL = (
+    "SmolLM2-135M", "Qwen2.5-0.5B", "gpt2-medium", "bloom-560m", "mamba-130m", "granite-3.1-1b", "LFM2-350M",
+    "gemma-3-1b",
+)  # fmt: skip
+
+
+def _small() -> list[Row]:
+    """Six rows of small models, of six models."""
+    source = random.Random(4)
+    names = source.sample(SMALL, 6)
+    ran = [row for row in read() if row.simulated_bytes is not None]
+    return [source.choice([row for row in ran if name in row.point.model]) for name in names]
+
+
+@pytest.mark.parametrize("row", _small(), ids=lambda row: f"{row.point.model} {row.point.method}")
+def test_a_recorded_step_is_simulated_and_estimated_again(row: Row) -> None:
+    again = simulated(row.point)
+    assert again.simulated_bytes == pytest.approx(row.simulated_bytes, rel=1e-3)
+    assert analytic(row.point)[1] == pytest.approx(again.simulated_bytes, rel=MOST)
+
+
+def test_the_record_is_of_the_grid() -> None:
+    assert [key(row.point) for row in read()] == [key(point) for point in grid()]
+
+
+def test_the_record_names_what_ran() -> None:
+    assert set(json.loads(RECORD.read_text(encoding="utf-8"))["versions"]) == {
+        "torch",
+        "transformers",
+        "peft",
+    }
+
+
+def test_estimates_are_as_near_as_promised() -> None:
+    """Every third covered row, so that a change of a rule is noticed here."""
+    rows = [row for row in read() if covered(row) and row.simulated_bytes is not None][::3]
+    errors = sorted(abs(each.error) for each in compared(rows))
+    assert quantile(errors, 0.5) <= MEDIAN
+    assert quantile(errors, 0.95) <= MOST
