@@ -40,7 +40,10 @@ def answered(handlers: Handlers, chosen: Choices, into: list[Any]) -> None:
 
 
 def measured(model: str, rounds: int) -> dict[str, Any]:
-    """Medians of the handler and of the estimate; each call is at another rank, so that neither finds what the other has left."""
+    """Medians of the handler and of the estimate.
+
+    Each call is at another rank, so that neither finds what the other has left.
+    """
     handlers, whole, base = Handlers(hub=False), [], []
     for turn in range(rounds + 2):
         chosen: Choices = dataclasses.replace(

@@ -21,9 +21,9 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 if CHROMIUM is None:
     pytest.skip("no chromium on this machine", allow_module_level=True)
 
-from planner.cli.main import cli
-from planner.web import app
-from planner.web.sections import SECTIONS
+from planner.cli.main import cli  # noqa: E402
+from planner.web import app  # noqa: E402
+from planner.web.sections import SECTIONS  # noqa: E402
 
 pytestmark = pytest.mark.browser
 
