@@ -404,6 +404,6 @@ NARROW = {
 def test_a_narrow_model_is_shown_at_the_ranks_that_it_has_room_for() -> None:
     material = gather(NARROW, {"rank": 4, "tokens": 10_000})
     assert list(material["ranks"]) == ["1", "4", "8", "16", "32", "64"]  # its widest smaller side is 64
-    assert compose(material, moment(), True)
+    assert render(compose(material, moment(), False), "md", "a4", moment())
     with pytest.raises(InputError, match="rank"):
         gather(NARROW, {"rank": 128})
