@@ -392,3 +392,18 @@ def test_nothing_is_drawn_unasked(ending: str, more: str, drawn: bool, tmp_path:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert found.stdout.split() == [str(drawn), str(ending == "pdf")]
+
+
+NARROW = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 128,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 256,
+    "max_position_embeddings": 128, "torch_dtype": "bfloat16", "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+def test_a_narrow_model_is_shown_at_the_ranks_that_it_has_room_for() -> None:
+    material = gather(NARROW, {"rank": 4, "tokens": 10_000})
+    assert list(material["ranks"]) == ["1", "4", "8", "16", "32", "64"]  # its widest smaller side is 64
+    assert render(compose(material, moment(), False), "md", "a4", moment())
+    with pytest.raises(InputError, match="rank"):
+        gather(NARROW, {"rank": 128})

@@ -75,6 +75,13 @@ def _packing(t: Training) -> list[Line]:
     return [Line("packing", True, why[kind]), Line("packing_strategy", kind)]
 
 
+def _about(data: str) -> str:
+    """What a person must do for the script to find the data."""
+    if data.endswith((".jsonl", ".json", ".csv", ".parquet")):
+        return "The script loads a hub id or a folder: put this file into a folder of its own and name that."
+    return ""
+
+
 def _sections(t: Training, task: list[Line], data: str) -> list[Section]:
     step = [*hf.batch_lines(t), *task, *hf.checkpointing_lines(t)]
     if t.setup.checkpointing == "layer-offload":
@@ -82,7 +89,7 @@ def _sections(t: Training, task: list[Line], data: str) -> list[Section]:
     return [
         Section("Model", tuple(_model(t))),
         Section("Adapter", tuple(_adapter(t))),
-        Section("Data", (Line("dataset_name", data, "", t.data is None),)),
+        Section("Data", (Line("dataset_name", data, _about(data), t.data is None),)),
         Section("Step", tuple(step)),
         Section("Rate", (*hf.rate_lines(t), *hf.length_lines(t))),
         Section("Run", (*hf.run_lines(t), *hf.kernel_lines(t, "TRL"),

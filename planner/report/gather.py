@@ -86,9 +86,20 @@ def _at(model: Any, options: Mapping[str, Any], **changed: Any) -> dict[str, Any
 
 
 def at_ranks(model: Any, options: Mapping[str, Any], rank: int) -> dict[str, Any]:
-    """The plan at usual ranks and at its own. Only its own where a file gives the adapter."""
-    ranks = {rank} if options.get("adapter") is not None else {*RANKS, rank}
-    return {str(r): _at(model, options, **({} if r == rank else {"rank": r})) for r in sorted(ranks)}
+    """The plan at its own rank and at the usual ones that its matrices have room for.
+
+    Only its own where a file gives the adapter.
+    """
+    found = {rank: _at(model, options)}
+    for other in () if options.get("adapter") is not None else RANKS:
+        if other in found:
+            continue
+        try:
+            found[other] = _at(model, options, rank=other)
+        except InputError as error:
+            if error.field != "rank":
+                raise
+    return {str(each): found[each] for each in sorted(found)}
 
 
 def at_lengths(model: Any, options: Mapping[str, Any], ranks: Iterable[str]) -> dict[str, Any]:

@@ -173,6 +173,10 @@ def _outputs() -> tuple[list[Any], Any, list[Any]]:
     """The outputs in the order of `shown`, the field of the link, and the search's outputs."""
     head = gr.HTML(elem_id="lp-headline", padding=False)
     query = gr.Textbox(visible="hidden", elem_id="lp-query")
+    # Not tabs: Gradio hides those that do not fit behind a menu.
+    with gr.Accordion("Downloads and link", open=False, elem_id="lp-downloads"):
+        link = gr.Textbox(label="Link to these choices", interactive=False, buttons=["copy"])
+        downloads = gr.HTML(padding=False)
     sections: list[Any] = []
     with gr.Tabs(elem_id="lp-tabs"):
         for title, _, _ in SECTIONS:
@@ -185,11 +189,8 @@ def _outputs() -> tuple[list[Any], Any, list[Any]]:
                 deadline = gr.Textbox(label="Deadline", placeholder="12h", min_width=110, max_length=20)
                 go = gr.Button("Search", variant="primary", min_width=110)
             search = [gr.Plot(show_label=False, container=False, visible=False), gr.HTML(padding=False)]
-        with gr.Tab("Downloads"):
-            link = gr.Textbox(label="Link to these choices", interactive=False, buttons=["copy"])
-            downloads = gr.HTML(padding=False)
-        with gr.Tab("Sources"):
-            notes = gr.HTML(padding=False)
+    with gr.Accordion("Sources", open=False):
+        notes = gr.HTML(padding=False)
     return [head, query, *sections, downloads, notes], (budget, deadline, go, link, query), search
 
 

@@ -197,7 +197,8 @@ def by_batch(records: Runs, model: str) -> Figure | None:
 
 def rewards(records: Runs) -> Figure | None:
     """Success rate at the end of policy-gradient runs against the learning rate."""
-    arms = _groups([r for r in records if r.config.kind == "rl"], lambda run: run.config.rank)
+    chosen = [r for r in records if r.config.kind == "rl" and r.config.task.startswith("arithmetic")]
+    arms = _groups(chosen, lambda run: run.config.rank)
     arms = {rank: rates for rank, rates in arms.items() if len(rates) > 2}
     if len(arms) < 2:
         return None

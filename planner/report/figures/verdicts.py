@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..document import Figure
-from .style import COLOURS, INK, QUIET, draw
+from .style import COLOURS, INK, QUIET, draw, powers
 
 Claims = Mapping[str, Mapping[str, Any]]
 Row = tuple[str, float, "float | None", "float | None"]  # a name, a value, the ends of its interval
@@ -28,6 +28,10 @@ def _dots(
         axes.set_ylim(len(rows) - 0.5, -1.0)
         if log:
             axes.set_xscale("log")
+            ends = [end for _, value, low, high in rows for end in (value, low, high, line) if end]
+            ticks = [m * 10.0**e for e in range(-3, 4) for m in (1, 2, 5)]
+            kept = [tick for tick in ticks if min(ends) / 1.3 < tick < max(ends) * 1.3]
+            powers(axes, "x", kept, [f"{tick:g}" for tick in kept])
         axes.set_xlabel(what)
 
     return Figure(title, draw(key, 0.9 + 0.3 * len(rows), paint), words, words)
