@@ -234,9 +234,9 @@ def run(
 
 def tied_shapes(model: Any) -> list[tuple[int, ...]]:
     """The shape of a trained table that is embedding and unembedding."""
-    ends = [getattr(m, "weight", None) for m in (model.get_input_embeddings(), model.get_output_embeddings())]
-    table = ends[0]
-    return [tuple(table.shape)] if table is not None and table is ends[1] and table.requires_grad else []
+    table: Any = getattr(model.get_input_embeddings(), "weight", None)
+    tied = table is not None and table is getattr(model.get_output_embeddings(), "weight", None)
+    return [tuple(table.shape)] if tied and table.requires_grad else []
 
 
 def give_gradients(model: Any) -> None:
