@@ -12,7 +12,7 @@ from .tape import Buffer, Gradients, Size, Tape, Value, cast, copy, scale, unary
 @dataclass(frozen=True)
 class Shape:
     """Heads and their widths. `masked`: a mask is given as a tensor; `capped` scores pass through
-    tanh (under SDPA transformers leaves that out); `eager`: the model has no SDPA, `no_flash`: no flash
+    tanh (for which transformers 5 has no SDPA); `eager`: the model has no SDPA, `no_flash`: no flash
     attention; `narrow`: its softmax runs in the values' own type; `dropped`: probabilities pass
     through dropout; `wide`: queries and keys are multiplied in float32; `biased`:
     the mask differs from head to head."""

@@ -101,11 +101,11 @@ def grouped(run: Pass, x: Value, rows: Size, stack: Stacked) -> Value:
         stack.weight.unpacked,
     )
     out = _grouped_product(run, x, rows, plain, stack.weight.d_out)
+    inner = cast(x, run.trained) if stack.pairs else x  # one copy for all pairs of the tensor
     for pair in stack.pairs:
-        inner = cast(x, run.trained)
         total = add(out, low_rank(run, inner, rows, pair, copies=stack.experts))
         out = cast(total, out.width)
-        del inner, total
+        del total
     return out
 
 

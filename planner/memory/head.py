@@ -206,7 +206,11 @@ def _chunked(run: Pass, x: Value, head: Head, traits: Traits, chunk: int) -> Val
     rows: Size = min(chunk, run.tokens) if isinstance(run.tokens, int) else chunk
     gradient = tape.new(x.bytes) if x.node is not None else None
     parameters = head.hidden * head.vocab
-    weights = tape.new(parameters * run.whole) if head.trained else None
+    weights = None
+    if head.trained and tape.accumulates:  # waits to be added to that of earlier micro-steps
+        weights = tape.new(parameters * run.whole)
+    elif head.trained:
+        tape.gradient(parameters * run.whole)
     logits = tape.new(rows * (head.vocab * x.width))
     back = tape.new(rows * (head.hidden * x.width))
     del logits, back

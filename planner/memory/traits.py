@@ -68,7 +68,7 @@ LEGACY = Traits(norm="layer", qk_norm="layer", rotary="none", activation="gelu")
 
 TRAITS: dict[str, Traits] = {
     "gemma": GEMMA,
-    "gemma2": replace(GEMMA, after=True, logits="capped", capped_scores=True),
+    "gemma2": replace(GEMMA, after=True, logits="capped", capped_scores=True, eager=True),
     "gemma3_text": replace(GEMMA, after=True),
     "gemma4_text": replace(GEMMA, after=True, logits="capped", v_norm=True),
     "phi3": replace(LLAMA, rotary="partial", fused="slice"),

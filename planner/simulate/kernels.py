@@ -25,8 +25,8 @@ LOWER = frozenset(
 )
 FLOAT = frozenset(
     "acos asin cosh erfinv exp expm1 log log10 log2 log1p reciprocal rsqrt sinh tan pow __pow__ softplus layer_norm "
-    "rms_norm group_norm cosine_similarity nll_loss kl_div l1_loss smooth_l1_loss huber_loss mse_loss dist cdist "
-    "logsumexp binary_cross_entropy_with_logits prod softmax log_softmax cumprod cumsum sum norm".split()
+    "rms_norm group_norm cosine_similarity nll_loss cross_entropy kl_div l1_loss smooth_l1_loss huber_loss mse_loss "
+    "dist cdist logsumexp binary_cross_entropy_with_logits prod softmax log_softmax cumprod cumsum sum norm".split()
 )
 
 # What code asks of data that are not there: whether all of them are as usual, whether any is not.

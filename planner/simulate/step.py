@@ -214,6 +214,7 @@ def run(
         give_gradients(model)
     tracker.ignore(held(model))
     head = model.get_output_embeddings()
+    tracker.shared.update(tied_shapes(model))
     scans = scan_kernels(model, tracker) if how.cuda else nullcontext()
     with uncollected(), only(model, stacks), watched(model, tracker, stacks, head, setup), scans, tracker:
         tracker.enter(Place("forward", "start"))
@@ -229,6 +230,13 @@ def run(
         loss.backward()
         del loss
     return tracker.recording
+
+
+def tied_shapes(model: Any) -> list[tuple[int, ...]]:
+    """The shape of a trained table that is embedding and unembedding."""
+    table: Any = getattr(model.get_input_embeddings(), "weight", None)
+    tied = table is not None and table is getattr(model.get_output_embeddings(), "weight", None)
+    return [tuple(table.shape)] if tied and table.requires_grad else []
 
 
 def give_gradients(model: Any) -> None:

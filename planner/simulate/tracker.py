@@ -58,6 +58,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[misc]
         self._here: Place | None = None
         self._outside = False
         self._recomputing = False
+        self.shared: set[tuple[int, ...]] = set()  # shapes of trained weights that stand in two places
 
     # -- places ------------------------------------------------------------------------------------------------
 
@@ -149,6 +150,8 @@ class Tracker(TorchDispatchMode):  # type: ignore[misc]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         self._follow()
+        if func is torch.ops.aten.add.Tensor and self._meeting(args):
+            return torch.ops.aten.add_.Tensor(*args)
         out = func(*args, **kwargs)
         packet = func._overloadpacket
         if packet in FLOPS:
@@ -160,3 +163,10 @@ class Tracker(TorchDispatchMode):  # type: ignore[misc]
                 if isinstance(item, torch.Tensor):
                     self.see(item)
         return out
+
+    def _meeting(self, args: Any) -> bool:
+        """Whether both gradients of a shared weight meet: autograd adds one to the other in place, but not where it
+        sees a dispatch mode like this one."""
+        if not self.shared or _node() is None or not all(isinstance(x, torch.Tensor) for x in args):
+            return False
+        return all(tuple(x.shape) in self.shared for x in args)

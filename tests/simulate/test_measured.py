@@ -99,6 +99,13 @@ def test_so_it_does_for_other_families(family: str) -> None:
     assert allocated(step(made, EAGER)) == pytest.approx(taken(CONFIGS[family], EAGER), rel=0.01)
 
 
+def test_both_gradients_of_a_tied_table_meet_in_place() -> None:
+    setup = replace(EAGER, method="full", micro_batch=1, seq_len=4)
+    config = {**CONFIGS["qwen2 tied"], "vocab_size": 20000}
+    made = real(config, LORA, setup)
+    assert allocated(step(made, setup)) == pytest.approx(taken(config, setup), rel=0.001)
+
+
 def test_autocast_as_torch_runs_it() -> None:
     """Autocast's choices of types are ours on the meta device, and torch's own on the CPU. Llama's code asks
     for types
