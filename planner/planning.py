@@ -19,6 +19,7 @@ from .setup import Method
 from .trainers import asked_adapter_dtype, find, usual
 
 if TYPE_CHECKING:  # loaded where memory is estimated
+    from .cost import Cost, RunTime
     from .hardware import Cluster
     from .moments import MemoryEstimate
     from .running import Running
@@ -86,20 +87,50 @@ def _memory(run: Running, found: MemoryEstimate, room: int | None) -> dict[str, 
     return {**said, "fewest": least.to_dict() if least else None}
 
 
-def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Plan:
-    """The plan with memory, time, cost and serving."""
+def _machine(options: Mapping[str, Any]) -> Cluster | None:
+    """The machine that the options name; a price or a calibration that is none is refused without one too."""
+    if options["price"] is not None:
+        from .cost import own_price
+
+        own_price(options["price"])
+    if options["calibration"] is not None:
+        from .running import calibration_of
+
+        calibration_of(options["calibration"])
+    if options["gpu"] is None:
+        return None
     from . import hardware
+
+    return hardware.cluster(
+        hardware.find(options["gpu"]), whole_number("gpus", options["gpus"]),
+        per_node=whole_number("gpus-per-node", options["gpus_per_node"]),
+    )  # fmt: skip
+
+
+def _timed(
+    plan: Plan, run: Running, machine: Cluster, options: Mapping[str, Any]
+) -> tuple[RunTime | None, Cost | None, list[Notice]]:
+    """Time and cost of the run on the machine, and what to know of them; None where a rate is not known."""
     from .cost import cost_of, list_price, own_price, run_time
     from .running import calibration_of
 
-    machine = None
-    price = own_price(options["price"]) if options["price"] is not None else None
     given = calibration_of(options["calibration"])
-    if options["gpu"] is not None:
-        machine = hardware.cluster(
-            hardware.find(options["gpu"]), whole_number("gpus", options["gpus"]),
-            per_node=whole_number("gpus-per-node", options["gpus_per_node"]),
-        )  # fmt: skip
+    try:
+        step = run.time(given)
+    except InputError as error:  # a rate of this GPU that no source states
+        return None, None, [Notice("no-time", f"Time and cost are not estimated. {error}")]
+    if step is None:
+        return None, None, []
+    time = run_time(step, processed_tokens(plan), bool(given.measurements))
+    price = options["price"]
+    asked = own_price(price) if price is not None else list_price(machine.accelerator)
+    return time, cost_of(time, asked) if asked else None, list(step.notices)
+
+
+def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Plan:
+    """The plan with memory, time, cost and serving."""
+    machine = _machine(options)
+    room = machine.accelerator.memory_bytes if machine else None
     main: Method = "lora" if options["quantize"] in (None, "none") else "qlora"
     notices: list[Notice] = []
     memory: dict[str, Any] = {}
@@ -111,21 +142,11 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
             if method == main:
                 raise
             found = None
-        room = machine.accelerator.memory_bytes if machine else None
         memory[method] = _memory(run, found, room) if run and found else None
         notices += found.notices if found else ()
-        if method != main or run is None or found is None:
-            continue
-        try:
-            step = run.time(given)
-        except InputError as error:  # a rate of this GPU that no source states
-            step = None
-            notices.append(Notice("no-time", f"Time and cost are not estimated. {error}"))
-        if step is not None and machine is not None:
-            notices += step.notices
-            time = run_time(step, processed_tokens(plan), bool(given.measurements))
-            asked = price or list_price(machine.accelerator)
-            cost = cost_of(time, asked) if asked else None
+        if method == main and run and found and machine:
+            time, cost, said = _timed(plan, run, machine, options)
+            notices += said
     done = replace(
         plan, memory=memory, time=time.to_dict() if time else None, cost=cost.to_dict() if cost else None,
         warnings=(*plan.warnings, *dict.fromkeys(notices)), sources=(*plan.sources, *_of_memory(options["trainer"])),

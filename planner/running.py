@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import adapter as adapters
 from . import hardware
@@ -22,10 +22,11 @@ from .memory import estimate_memory
 from .moments import MemoryEstimate
 from .schema import Architecture
 from .setup import Setup, split_batch
-from .speed import NOTHING_MEASURED, Calibration, StepTime, step_time, time_gap, trained_params
-from .speed.calibration import read
 from .trainers import SETUP_FIELDS, filled, usual
 from .units import parse_count
+
+if TYPE_CHECKING:  # loaded where a time is asked for
+    from .speed import Calibration, StepTime
 
 SPEC_DEFAULTS: dict[str, Any] = {
     "rank": 32, "alpha": 32, "layers": None, "targets": None, "experts": "scaled", "layout": None, "variant": "lora",
@@ -51,16 +52,23 @@ class Running:
     @property
     def params(self) -> int:
         """Parameters that are trained."""
+        from .speed.timing import trained_params
+
         return trained_params(self.arch, self.setup, self.pairs, self.whole)
 
     def memory(self) -> MemoryEstimate:
         """Peak memory of one GPU."""
         return estimate_memory(self.arch, self.setup, self.pairs, self.whole)
 
-    def time(self, calibration: Calibration = NOTHING_MEASURED) -> StepTime | None:
+    def time(self, calibration: Calibration | None = None) -> StepTime | None:
         """Seconds of a step; None without a machine, and where the model's operations are not known."""
-        if self.machine is None or time_gap(self.arch, self.whole):
+        if self.machine is None:
             return None
+        from .speed import NOTHING_MEASURED, step_time, time_gap
+
+        if time_gap(self.arch, self.whole):
+            return None
+        calibration = calibration or NOTHING_MEASURED
         return step_time(self.arch, self.setup, self.machine, self.pairs, self.whole, calibration=calibration)
 
 
@@ -98,6 +106,9 @@ def data_of(
 
 def calibration_of(value: str | os.PathLike[str] | Calibration | None) -> Calibration:
     """A calibration, or the one in a file; none is no correction."""
+    from .speed import NOTHING_MEASURED, Calibration
+    from .speed.calibration import read
+
     if value is None:
         return NOTHING_MEASURED
     return value if isinstance(value, Calibration) else read(value)
