@@ -98,9 +98,8 @@ def measured(loss_tokens: int, nats_per_token: float) -> Information:
     """Bits by the model's own log loss over the first pass: nats / ln 2 a loss token.
 
     What the model could not predict of data that it sees for the first time, summed: the length of a code that its
-    training defines (prequential coding). An upper bound on what there was to learn; a loss after the first
-    epoch would
-    count what has been learned already. Raises InputError.
+    training defines (prequential coding). An upper bound on what there was to learn; a loss after the first epoch
+    would count what has been learned already. Raises InputError.
     """
     number = isinstance(nats_per_token, (int, float)) and not isinstance(nats_per_token, bool)
     if not number or not 0 <= nats_per_token < math.inf:

@@ -201,9 +201,8 @@ def estimate(
 
     The options are those of `lora-plan estimate`, by the same names: more of the adapter, the data, how it is run
     (`precision`, `quantize`, `optimizer`, `sharding` ..., or a `trainer` whose profile fills them) and on what
-    (`gpu`, `gpus`, `price`). Raises a PlannerError
-    (InputError, ConfigError, UnknownModelError, HubError, UnsupportedArchitectureError) whose message says
-    what to do.
+    (`gpu`, `gpus`, `price`). Raises a PlannerError (InputError, ConfigError, UnknownModelError, HubError,
+    UnsupportedArchitectureError) whose message says what to do.
     """
     request = _given(dict(locals()))
     asked = {name: options.pop(name, usual) for name, usual in USUAL.items()}

@@ -251,10 +251,10 @@ class Block:
 
     `stack` names the run of layers it belongs to ("stem", "encoder", "decoder", "head"); value 1 is the encoder's
     output where the block attends to one (with no encoder, the embedding's output). `fixed_length` replaces the
-    workload's sequence length (Whisper's
-    1500 frames). `open_end` says that the last matrix product is only added to the stream: nothing saves its
-    result, so checkpointing does not compute it again. False where a norm or a weighting follows it. `features`
-    says that data come in (sound), which need no gradient, and that the result counts as the embedding.
+    workload's sequence length (Whisper's 1500 frames). `open_end` says that the last matrix product is only added
+    to the stream: nothing saves its result, so checkpointing does not compute it again. False where a norm or a
+    weighting follows it. `features` says that data come in (sound), which need no gradient, and that the result
+    counts as the embedding.
     """
 
     stack: str
@@ -268,10 +268,9 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class Architecture:
-    """A model as an inventory. `flops_gap` says why no exact FLOP count exists, where none does. `built_by` names the
-    library and version that the inventory was read from, where no builder of ours made it. `activation` is the
-    name of
-    the MLPs' activation function, where the config says one.
+    """A model as an inventory. `flops_gap` says why no exact FLOP count exists, where none does. `built_by` names
+    the library and version that the inventory was read from, where no builder of ours made it. `activation` is the
+    name of the MLPs' activation function, where the config says one.
 
     Two architectures are equal where they are the same object: caches are keyed by it.
     """

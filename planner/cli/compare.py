@@ -47,9 +47,8 @@ SECTIONS = {
 def command(as_json: bool, **options: Any) -> None:
     """LoRA, QLoRA and full fine-tuning side by side.
 
-    One column for each model (a comma list), method and rank: what is trained, memory of a GPU by part, the
-    fewest GPUs
-    on which it fits, and with --gpu and data the time and the cost.
+    One column for each model (a comma list), method and rank: what is trained, memory of a GPU by part, the fewest
+    GPUs on which it fits, and with --gpu and data the time and the cost.
     """
     from ..comparing import compare
 

@@ -65,9 +65,8 @@ def padding_efficiency(counts: Histogram, batch: int) -> float:
 
 
 def packed_sequences(counts: Histogram, seq_len: int) -> int:
-    """Sequences of `seq_len` that hold all examples (cut to it), each where it leaves the least room: the
-    longest first (best
-    fit, decreasing), examples of one length together."""
+    """Sequences of `seq_len` that hold all examples (cut to it), each where it leaves the least room: the longest
+    first (best fit, decreasing), examples of one length together."""
     room: dict[int, int] = {}  # room left -> sequences that have it
     order: list[int] = []  # the rooms, sorted
     sequences = 0

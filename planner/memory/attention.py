@@ -38,8 +38,7 @@ class Shape:
 
 def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     """softmax(q k) v in the layout (batch, length, heads): flash where the setup's kernel is flash or SDPA can
-    take it
-    (16 bits, at most 256 a head, no mask), memory-efficient attention where SDPA cannot, or eager."""
+    take it (16 bits, at most 256 a head, no mask), memory-efficient attention where SDPA cannot, or eager."""
     if run.autocast and run.kernel != "eager" and not shape.eager:
         q, k, v = run.cast_in(q), run.cast_in(k), run.cast_in(v)
     kernel = "sdpa" if run.kernel == "flash" and shape.no_flash else run.kernel
@@ -57,9 +56,8 @@ def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
 
 
 def _math(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
-    """SDPA where no fused kernel takes the call (float32 with grouped heads): scaled queries and keys, values
-    for every
-    head and probabilities, all in float32 and kept."""
+    """SDPA where no fused kernel takes the call (float32 with grouped heads): scaled queries and keys, values for
+    every head and probabilities, all in float32 and kept."""
     q, k = scale(cast(q, FLOAT32)), scale(_repeated(run, cast(k, FLOAT32), shape, shape.d_qk, copies=True))
     wide_v = _repeated(run, cast(v, FLOAT32), shape, shape.d_v, copies=True)
     scores = scale_mask(run, _batched(run, q, k, run.pairs * shape.n_heads))

@@ -1,6 +1,5 @@
-"""Routed experts as transformers' grouped products run them: tokens gathered in the order of experts, two
-products over
-all experts, the results weighted, brought back into order and summed."""
+"""Routed experts as transformers' grouped products run them: tokens gathered in the order of experts, two products
+over all experts, the results weighted, brought back into order and summed."""
 
 from __future__ import annotations
 
@@ -17,8 +16,7 @@ INDEX = 8  # bytes of a position
 @dataclass(frozen=True)
 class Stacked:
     """A tensor of experts: `weight` of one, pairs for each, or a pair that is folded into the whole tensor in
-    every step
-    (PEFT's bare parameters). `quantised` tensors are unpacked whole while they are multiplied."""
+    every step (PEFT's bare parameters). `quantised` tensors are unpacked whole while they are multiplied."""
 
     weight: Weight
     experts: int
@@ -128,9 +126,8 @@ def _grouped_product(run: Pass, x: Value, rows: Size, weight: Weight, d_out: int
 
 
 def _folded(run: Pass, x: Value, rows: Size, stack: Stacked, pair: LowRank) -> Value:
-    """PEFT's pair on a bare tensor: W + s B A is formed for all experts and kept, and so is x; on the way back
-    the whole
-    tensor's gradient is formed before the pair's."""
+    """PEFT's pair on a bare tensor: W + s B A is formed for all experts and kept, and so is x; on the way back the
+    whole tensor's gradient is formed before the pair's."""
     tape, width = run.tape, run.base
     whole = stack.parameters * width
     factors = stack.experts * (pair.d_in + pair.d_out) * pair.rank

@@ -26,9 +26,8 @@ class Stem:
 
 
 def stem_stretches(run: Pass, arch: Architecture, trains: bool) -> Stem:
-    """The embedding's result is held by a variable of the model's forward pass; a trained table's gradient is
-    as large as
-    the table, and where the unembedding shares it, a second one is added to the first."""
+    """The embedding's result is held by a variable of the model's forward pass; a trained table's gradient is as
+    large as the table, and where the unembedding shares it, a second one is added to the first."""
     held = {"temporary": run.rows * (arch.hidden_size * run.stream)}
     table = next((m for m in arch.matrices if m.role == "embedding"), None)
     if not trains or table is None:
@@ -60,12 +59,11 @@ class Head:
 def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) -> Value:
     """The loss of logits.
 
-    "full": cast to float32 as transformers does, log-softmax (kept, float32), and on the way back the gradient of the
-    chosen entries and that of the logits, both of full size in float32. "shifted": the same behind a copy, which
-    transformers made before 4.50 ("shifted-late": from 4.46 on, where the loss makes the float32 copy and the
-    model's forward pass still holds the 16-bit logits; "shifted-narrow": without the cast). "...fused": one kernel
-    over the logits, which writes the
-    gradient in their place. `narrow`: there is no cast to float32.
+    "full": cast to float32 as transformers does, log-softmax (kept, float32), and on the way back the gradient of
+    the chosen entries and that of the logits, both of full size in float32. "shifted": the same behind a copy,
+    which transformers made before 4.50 ("shifted-late": from 4.46 on, where the loss makes the float32 copy and
+    the model's forward pass still holds the 16-bit logits; "shifted-narrow": without the cast). "...fused": one
+    kernel over the logits, which writes the gradient in their place. `narrow`: there is no cast to float32.
     """
     tape = run.tape
     if loss == "fused":
@@ -199,9 +197,9 @@ def _label_new(run: Pass, first: int, last: int) -> None:
 
 
 def _chunked(run: Pass, x: Value, head: Head, traits: Traits, chunk: int) -> Value:
-    """Unembedding and loss for `chunk` tokens at a time, as Liger's fused kernel has it: the gradient is
-    written over the
-    chunk's logits, and those of x, and of the unembedding where it is trained, are made at once and kept."""
+    """Unembedding and loss for `chunk` tokens at a time, as Liger's fused kernel has it: the gradient is written
+    over the chunk's logits, and those of x, and of the unembedding where it is trained, are made at once and
+    kept."""
     tape = run.tape
     rows: Size = min(chunk, run.tokens) if isinstance(run.tokens, int) else chunk
     gradient = tape.new(x.bytes) if x.node is not None else None

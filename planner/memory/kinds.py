@@ -88,9 +88,9 @@ def _forward(job: Job, block: Block, layer: int, run: Pass, x: Value) -> Value:
 def _checkpointed(
     job: Job, block: Block, layer: int, stream_grad: bool
 ) -> tuple[Stretch, Stretch | None, bool]:
-    """A layer that keeps its input alone. Its backward stretch runs it again, up to the last thing that is
-    kept, while
-    the gradient of its result waits; reentrant checkpointing runs it whole and holds its result and that gradient."""
+    """A layer that keeps its input alone. Its backward stretch runs it again, up to the last thing that is kept,
+    while the gradient of its result waits; reentrant checkpointing runs it whole and holds its result and that
+    gradient."""
     run = job.run(grad=False, length=block.fixed_length)
     out = _forward(job, block, layer, run, _stream(job, run, False))
     forward = stretch(run.tape, 0, len(run.tape.events))
@@ -125,8 +125,7 @@ def _checkpointed(
 
 
 def retains_inputs(setup: Setup) -> bool:
-    """Whether every layer's input and its gradient stay until the backward pass ends: FSDP's hooks on frozen
-    units hold
-    them where checkpointing is reentrant."""
+    """Whether every layer's input and its gradient stay until the backward pass ends: FSDP's hooks on frozen units
+    hold them where checkpointing is reentrant."""
     fsdp = setup.sharding in ("fsdp", "fsdp-hybrid") and setup.shards > 1
     return fsdp and setup.reentrant and setup.method != "full"

@@ -2,9 +2,9 @@
 
 The block says which matrices meet which values; what a Join is follows from what it joins (a residual sum, a gated
 activation, experts' weighting). Values are let go where the library's variables go: a residual after its sum,
-queries,
-keys and values when attention returns. Scans (state spaces, linear attention) are taken as their fused kernels
-run them, which keep what comes in and what goes out; reference code without kernels keeps several times more.
+queries, keys and values when attention returns. Scans (state spaces, linear attention) are taken as their fused
+kernels run them, which keep what comes in and what goes out; reference code without kernels keeps several times
+more.
 """
 
 from __future__ import annotations

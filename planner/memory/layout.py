@@ -1,6 +1,5 @@
-"""What is known of a block before any size is: what its Joins join, which values are on the stream, when
-values are let
-go; and how matrices and pairs are split over tensor-parallel GPUs."""
+"""What is known of a block before any size is: what its Joins join, which values are on the stream, when values
+are let go; and how matrices and pairs are split over tensor-parallel GPUs."""
 
 from __future__ import annotations
 
@@ -36,9 +35,9 @@ ROW_PARALLEL = (
 
 @dataclass(frozen=True)
 class Layout:
-    """A block, read. `last`: after which operation a value is let go. `gates` are the gates of gated
-    activations, `turned`
-    queries and keys with a projection of their own, `latent_width` the width of a latent that a norm follows."""
+    """A block, read. `last`: after which operation a value is let go. `gates` are the gates of gated activations,
+    `turned` queries and keys with a projection of their own, `latent_width` the width of a latent that a norm
+    follows."""
 
     streams: frozenset[int]
     kinds: Mapping[int, JoinKind]
@@ -172,9 +171,8 @@ def _has_qk_norms(arch: Architecture, block: Block) -> bool:
 
 
 def split_sides(matrix: Matrix, split: int) -> tuple[int, int]:
-    """Inputs and outputs of a matrix on one of `split` GPUs: results of attention and MLPs are split by
-    inputs, routers
-    and projections to a latent not at all, the rest by outputs."""
+    """Inputs and outputs of a matrix on one of `split` GPUs: results of attention and MLPs are split by inputs,
+    routers and projections to a latent not at all, the rest by outputs."""
     if split == 1 or matrix.role == "router" or "_a_" in matrix.leaf:
         return matrix.d_in, matrix.d_out
     if matrix.leaf in ROW_PARALLEL or matrix.outer == "out":

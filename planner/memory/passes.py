@@ -82,9 +82,8 @@ def sizes(setup: Setup) -> tuple[int, int, int, int]:
 
 
 def _masked(setup: Setup) -> bool:
-    """Whether attention gets a mask as a tensor: with padding, and with packed documents unless the flash
-    kernel takes
-    their lengths."""
+    """Whether attention gets a mask as a tensor: with padding, and with packed documents unless the flash kernel
+    takes their lengths."""
     return setup.packing == "padded" or (setup.packing == "packed" and setup.attention_kernel != "flash")
 
 

@@ -1,10 +1,8 @@
 """Matrix products: what a Linear keeps and makes, frozen or trained, quantised, under autocast, with adapters.
 
 A frozen Linear keeps nothing but its weight, which is held anyway; a trained one keeps its input. A pair of an
-adapter
-keeps its input in the adapter's dtype (a copy of its own where that differs from the value's, or under
-dropout) and the
-r-wide value between A and B.
+adapter keeps its input in the adapter's dtype (a copy of its own where that differs from the value's, or under
+dropout) and the r-wide value between A and B.
 """
 
 from __future__ import annotations

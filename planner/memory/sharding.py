@@ -87,9 +87,8 @@ def flat_gradients(arch: Architecture, setup: Setup) -> int:
 
 
 def buckets(trained_bytes: int, setup: Setup) -> int:
-    """Buffers through which gradients are reduced: DDP keeps them beside the gradients, as large as all of
-    these; ZeRO
-    reduces through one of at most half a billion values."""
+    """Buffers through which gradients are reduced: DDP keeps them beside the gradients, as large as all of these;
+    ZeRO reduces through one of at most half a billion values."""
     if setup.sharding == "ddp" and setup.data_parallel > 1:
         return trained_bytes
     if setup.sharding in ("zero1", "zero2", "zero3") and setup.data_parallel > 1:

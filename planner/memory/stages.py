@@ -10,9 +10,8 @@ from ..setup import Setup
 
 @dataclass(frozen=True)
 class Stage:
-    """What one GPU runs of a pipeline: the layers from `first` up to `end` (by order), whether it holds the
-    two ends, and
-    how many micro-batches it has in flight."""
+    """What one GPU runs of a pipeline: the layers from `first` up to `end` (by order), whether it holds the two
+    ends, and how many micro-batches it has in flight."""
 
     first: int
     end: int
@@ -32,9 +31,8 @@ def count_layers(arch: Architecture) -> int:
 
 
 def stages(arch: Architecture, setup: Setup) -> tuple[Stage, ...]:
-    """The stages of a pipeline that can hold most: the first, with the most micro-batches in flight (one for
-    each stage,
-    as long as there are so many), and the last, with the unembedding."""
+    """The stages of a pipeline that can hold most: the first, with the most micro-batches in flight (one for each
+    stage, as long as there are so many), and the last, with the unembedding."""
     n, layers = setup.pipeline_parallel, count_layers(arch)
     if n == 1:
         return (whole_model(arch),)

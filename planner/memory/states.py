@@ -31,9 +31,8 @@ def share(size: int, n: int) -> int:
 
 
 def nf4_bytes(parameters: int, *, double: bool) -> int:
-    """bitsandbytes NF4: n/2 bytes, an absmax for each 64 weights in float32, or doubly quantised in a byte
-    with a float32
-    one for each 256 of them, and the tables of code values."""
+    """bitsandbytes NF4: n/2 bytes, an absmax for each 64 weights in float32, or doubly quantised in a byte with a
+    float32 one for each 256 of them, and the tables of code values."""
     blocks = ceil_div(parameters, NF4_BLOCK)
     if double:
         return ceil_div(parameters, 2) + blocks + 4 * ceil_div(blocks, NESTED_BLOCK) + 4 * 256 + 64
@@ -82,9 +81,8 @@ class Weights:
 
 
 def base_weights(arch: Architecture, setup: Setup, stored_bytes: int | None = None) -> Weights:
-    """The base model in memory. Tied matrices once; with `upcast_small` what is not quantised in float32.
-    Where the set-up
-    quantises none, `stored_bytes` of a base that was published quantised replace the sum."""
+    """The base model in memory. Tied matrices once; with `upcast_small` what is not quantised in float32. Where
+    the set-up quantises none, `stored_bytes` of a base that was published quantised replace the sum."""
     width = WIDTHS[setup.weight_dtype]
     rest = FLOAT32 if setup.upcast_small else width
     layers = dict.fromkeys(range(max(1, count_layers(arch))), 0)
@@ -171,10 +169,9 @@ class Tensor:
 def trained_tensors(
     arch: Architecture, setup: Setup, adapted: Iterable[Adapted] | None, whole: Whole, stage: Stage
 ) -> tuple[Tensor, ...]:
-    """Every trained tensor of a stage on one GPU: the whole model where `adapted` is None, else factors of
-    pairs and what
-    is trained in full. Experts are divided by expert parallelism, matrices by tensor parallelism (of a pair, the
-    factor on the side that is split)."""
+    """Every trained tensor of a stage on one GPU: the whole model where `adapted` is None, else factors of pairs
+    and what is trained in full. Experts are divided by expert parallelism, matrices by tensor parallelism (of a
+    pair, the factor on the side that is split)."""
     found = _all(arch, setup) if adapted is None else _chosen(arch, setup, adapted, whole)
     return tuple(_in_stage(found, stage, count_layers(arch)))
 

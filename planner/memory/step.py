@@ -33,9 +33,8 @@ class Place:
 class Course:
     """The step as it goes: `level` is what is held, `places` the stretches that were passed.
 
-    Gradients that a stretch leaves are `spread` over so many GPUs. While a layer runs, its gathered weights
-    and those of
-    the next one (`unit` bytes each) are held too.
+    Gradients that a stretch leaves are `spread` over so many GPUs. While a layer runs, its gathered weights and
+    those of the next one (`unit` bytes each) are held too.
     """
 
     def __init__(self, base: Held, spread: float = 1, unit: Size = 0, *, steps_inside: bool = False) -> None:
@@ -114,9 +113,8 @@ def walked_layers(job: Job, grad: bool) -> list[tuple[str, Walked]]:
 
 
 def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
-    """The forward and backward pass of one micro-step of a stage over what is held throughout (`base`); `unit`
-    is what a
-    gathered layer takes, 0 where none is."""
+    """The forward and backward pass of one micro-step of a stage over what is held throughout (`base`); `unit` is
+    what a gathered layer takes, 0 where none is."""
     stem = stem_stretches(job.run(), job.arch, embeddings_trained(job))
     layers = walked_layers(job, stem.trains or job.setup.needs_input_grads)
     grad = layers[-1][1][2] if layers else stem.trains

@@ -33,8 +33,7 @@ def _layers(arch: Architecture) -> int:
 
 def _states(arch: Architecture, setup: Setup, trained: int) -> Iterator[Traffic]:
     """Gradients are reduced once a step; sharded parameters are gathered for the forward and again for the
-    backward pass
-    of every micro-step, frozen ones too."""
+    backward pass of every micro-step, frozen ones too."""
     width = WIDTHS[setup.trained_dtype]
     n, layers = setup.shards, _layers(arch)
     if setup.sharding == "ddp":

@@ -1,8 +1,7 @@
 """What each model type's elementwise code is, where the inventory does not say: a table by structure.
 
-A trait names a rule of `elementwise` or `attention`, never a number fitted to a model. Types that are not in
-the table
-take the default, Llama's; `tools/compare_memory.py` compares every entry with simulation.
+A trait names a rule of `elementwise` or `attention`, never a number fitted to a model. Types that are not in the
+table take the default, Llama's; `tools/compare_memory.py` compares every entry with simulation.
 """
 
 from __future__ import annotations

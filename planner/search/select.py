@@ -50,9 +50,8 @@ class Chooser:
         """The allowed cells, best first, and those that the comparison rests on.
 
         By quality: least regret (what no sweep could tell from the least counts as equal), then least cost, then
-        least
-        time (2% counts as equal in both), and of equal plans the one with less regret. By cost and by time: that
-        alone, ties by the other and by regret.
+        least time (2% counts as equal in both), and of equal plans the one with less regret. By cost and by time:
+        that alone, ties by the other and by regret.
         """
         found = np.flatnonzero(allowed)
         if not len(found):
@@ -93,9 +92,8 @@ class Chooser:
         return self.first(self.within(limits), limits)
 
     def next_best(self, best: int, limits: Limits, count: int) -> list[int]:
-        """The best of each other way to do it: other GPUs (or, of one kind, another layout), or a base in 16
-        bits or in
-        fewer."""
+        """The best of each other way to do it: other GPUs (or, of one kind, another layout), or a base in 16 bits
+        or in fewer."""
         cells = self.cells
         quantised = np.array([table.quantize != "none" for table in cells.tables])[cells.table]
         machine = cells.gpu if len(cells.space.accelerators) > 1 else cells.layout
@@ -127,9 +125,8 @@ class Chooser:
 
 
 def _as_one(values: Array, among: Array, factor: float, more: float = 0.0) -> tuple[Array, int]:
-    """The values, those up to factor times (plus `more` than) the least among some taken as that least, and
-    where that
-    one is."""
+    """The values, those up to factor times (plus `more` than) the least among some taken as that least, and where
+    that one is."""
     place = int(np.argmin(np.where(among, values, math.inf)))
     least = float(values[place])
     return np.where(values <= least * factor + more, least, values), place
