@@ -1,5 +1,7 @@
 """What a run of `validate` costs beside the model's own forward, backward and optimizer: at most 5% of a step.
 
+The forward passes of evaluations are the model's own: the bare loop runs them at the same steps.
+
     python benchmarks/validate_overhead.py [--model pico] [--steps 120] [--rounds 5]
 
 In each round the harness and a bare loop with the same model, adapter and batches (made beforehand) take the same
@@ -25,11 +27,17 @@ LIMIT = 1.05
 def bare(trainer: Trainer, steps: int) -> float:
     """Seconds of CPU time of the bare loop."""
     batches = [trainer.batch(step) for step in range(steps)]
+    stops = {*trainer.config.evaluate_at, steps}
     started = time.process_time()
-    for batch in batches:
+    for number, batch in enumerate(batches, 1):
         loss_of(trainer.model, batch).backward()
         trainer.optimizer.step()
         trainer.optimizer.zero_grad(set_to_none=True)
+        if number in stops:
+            trainer.model.eval()
+            with torch.no_grad():
+                loss_of(trainer.model, batches[0], "sum").item()
+            trainer.model.train()
     return time.process_time() - started
 
 

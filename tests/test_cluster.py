@@ -21,7 +21,7 @@ from planner.validate.sweep import Clock, Sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = RunConfig(model="nano", rank=2, steps=40, batch=8, seq_len=32, evaluate_at=(40,))
-CONFIGS = [BASE.but(lr=1e-3 * 2**k, seed=seed) for k in range(4) for seed in (0, 1)]
+CONFIGS = [BASE.but(lr=1e-3 * 2**k, seed=seed) for k in range(6) for seed in (0, 1)]
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
 
 
@@ -40,12 +40,16 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def _kill_when_half_done(cluster: Any, node: Any, folder: Path, noted: dict[str, Any]) -> None:
     import ray
 
-    while len(list(folder.glob("*.json"))) < len(CONFIGS) // 4:
-        time.sleep(0.05)
-    free = ray._private.state.available_resources_per_node()[node.node_id]
-    noted["busy"] = free.get("CPU", 0) == 0
+    def done() -> int:
+        return len(list(folder.glob("*.json")))
+
+    noted["busy"] = False
+    while not noted["busy"] and done() < len(CONFIGS) - 1:  # between two runs a node is free for a moment
+        time.sleep(0.02)
+        free = ray._private.state.available_resources_per_node().get(node.node_id, {})
+        noted["busy"] = done() >= len(CONFIGS) // 4 and free.get("CPU", 0) == 0
     cluster.remove_node(node, allow_graceful=False)
-    noted["done"] = len(list(folder.glob("*.json")))
+    noted["done"] = done()
 
 
 def test_a_node_dies_half_way_and_the_sweep_equals_one_left_alone(cluster: Any, tmp_path: Path) -> None:
