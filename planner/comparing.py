@@ -11,9 +11,10 @@ from . import hardware
 from .cost import Cost, RunTime, cost_of, list_price, own_price, run_time
 from .errors import InputError, hint
 from .fewest import Fewest, fewest_gpus
+from .given import whole_number
 from .moments import MemoryEstimate
 from .regret import Regret, expected_regret
-from .running import DATA, Data, Running, calibration_of, count, data_of, running
+from .running import DATA, Data, Running, calibration_of, data_of, running
 from .schema import Notice
 from .setup import Method
 from .speed import Calibration
@@ -173,7 +174,7 @@ def compare(
     """
     models = [model] if isinstance(model, Mapping) else _names("model", model)
     picked = _names("methods", methods, get_args(Method))
-    wanted = [count("ranks", rank) for rank in _names("ranks", ranks)]
+    wanted = [whole_number("ranks", rank) for rank in _names("ranks", ranks)]
     given = calibration_of(calibration)
     if price is not None:
         own_price(price)

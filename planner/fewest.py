@@ -1,4 +1,4 @@
-"""The fewest GPUs on which a run fits: the question behind "full fine-tuning needs about ten times as many".
+"""The fewest GPUs on which a run fits.
 
 One GPU is tried by itself, more of them with every state sharded (FSDP), each with one sequence in a micro-step;
 where that is too much, with layers computed again in the backward pass. Powers of two only.

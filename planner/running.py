@@ -18,12 +18,12 @@ from .adapter.options import spec_of
 from .adapter.whole import NOTHING_WHOLE, Whole, trained_whole
 from .errors import InputError, hint
 from .estimator import DEFAULT_SEQ_LEN, estimate, load
+from .given import whole_number
 from .memory import estimate_memory
 from .moments import MemoryEstimate
 from .schema import Architecture
 from .setup import Setup, split_batch
 from .trainers import SETUP_FIELDS, filled, usual
-from .units import parse_count
 
 if TYPE_CHECKING:  # loaded where a time is asked for
     from .speed import Calibration, StepTime
@@ -70,14 +70,6 @@ class Running:
             return None
         calibration = calibration or NOTHING_MEASURED
         return step_time(self.arch, self.setup, self.machine, self.pairs, self.whole, calibration=calibration)
-
-
-def count(name: str, value: Any) -> int:
-    """A whole number of at least 1. Raises InputError."""
-    found = parse_count(name, value)
-    if found < 1:
-        raise InputError(name, value, "a whole number of at least 1")
-    return found
 
 
 @dataclass(frozen=True)
@@ -134,10 +126,10 @@ def setup_from(options: Mapping[str, Any], seq_len: int) -> Setup:
         values.pop("quantize", None)
     if isinstance(values.get("checkpointing"), bool):
         values["checkpointing"] = _again(values, "layer") if values["checkpointing"] else "none"
-    gpus, accumulation = (count(n, values.get(n, 1)) for n in ("gpus", "accumulation"))
+    gpus, accumulation = (whole_number(n, values.get(n, 1)) for n in ("gpus", "accumulation"))
     alone = 1
     for name in SPLIT:
-        alone *= count(name.replace("_", "-"), values.get(name, 1))
+        alone *= whole_number(name.replace("_", "-"), values.get(name, 1))
     copies = max(1, gpus // alone)
     if copies > 1:
         values.setdefault("sharding", usual(values, "sharding") or ("fsdp" if method == "full" else "ddp"))
@@ -147,11 +139,11 @@ def setup_from(options: Mapping[str, Any], seq_len: int) -> Setup:
     if copies == 1 and "sharding" not in options:
         values.pop("sharding", None)
     if values.get("sharding") == "fsdp-hybrid" and values.get("shard_size") is None:
-        spread = copies * count("sequence-parallel", values.get("sequence_parallel", 1))
-        inside = count("gpus-per-node", options.get("gpus_per_node") or hardware.GPUS_PER_NODE)
+        spread = copies * whole_number("sequence-parallel", values.get("sequence_parallel", 1))
+        inside = whole_number("gpus-per-node", options.get("gpus_per_node") or hardware.GPUS_PER_NODE)
         values["shard_size"] = math.gcd(spread, inside)  # a copy for each machine, where they divide
     micro = split_batch(
-        count("batch", options.get("batch", 1)), data_parallel=copies, accumulation=accumulation
+        whole_number("batch", options.get("batch", 1)), data_parallel=copies, accumulation=accumulation
     )
     return Setup(
         **{**values, "gpus": gpus, "accumulation": accumulation, "micro_batch": micro, "seq_len": seq_len}
@@ -170,7 +162,9 @@ def running(model: str | os.PathLike[str] | Mapping[str, Any], options: Mapping[
     found, arch = load(model, bool(options.get("trust_remote_code")))
     length = options.get("seq_len")
     seq_len = (
-        count("seq-len", length) if length else min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN)
+        whole_number("seq-len", length)
+        if length
+        else min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN)
     )
     setup = setup_from(options, seq_len)
     spec: AdapterSpec | None = None
@@ -183,6 +177,6 @@ def running(model: str | os.PathLike[str] | Mapping[str, Any], options: Mapping[
         whole = trained_whole(arch, spec, pairs)
     machine = None
     if options.get("gpu") is not None:
-        per_node = count("gpus-per-node", options.get("gpus_per_node", hardware.GPUS_PER_NODE))
+        per_node = whole_number("gpus-per-node", options.get("gpus_per_node", hardware.GPUS_PER_NODE))
         machine = hardware.cluster(hardware.find(options["gpu"]), setup.gpus, per_node=per_node)
     return Running(found.model_id, arch, spec, pairs, whole, setup, machine)

@@ -19,10 +19,10 @@ from .memory.states import base_weights
 from .schema import Apply, Architecture, Attend, Basis, Block, Operation, Recall, Source
 from .setup import Quantize, Setup
 
-UTILISATION = 0.9  # of a GPU's memory, for weights, adapters and cache
+UTILISATION = 0.9  # of a GPU's memory, for weights, adapters and cache; assumed
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # for which vLLM reserves room
 SOURCE = Source(
-    "vLLM 0.27.1", "https://github.com/vllm-project/vllm", "vllm/config/lora.py MaxLoRARanks; vllm/config/cache.py",
+    "vLLM 0.27.1", "https://github.com/vllm-project/vllm", "vllm/config/lora.py, MaxLoRARanks",
     "2026-08-17", "documentation",
 )  # fmt: skip
 SERVED_BYTES = 2  # bfloat16 or float16

@@ -205,6 +205,7 @@ def test_figures_need_runs() -> None:
         ({"runs": str(RECORDS), "sweep": "s.csv"}, "nothing beside sweep"),
         ({"runs": str(RECORDS), "rank": 3}, "nothing beside runs"),
         ({"sweep": "nowhere.csv"}, "a readable CSV"),
+        ({"sweep": "data/sweeps/tinker_sft.csv", "rank": 3}, "an option of `lora-plan fit`"),
         ({"sweep": "s.csv", "model": "meta-llama/Llama-3.1-8B"}, "nothing beside sweep"),
     ],
 )

@@ -13,7 +13,8 @@ from ..regret import Regret
 _COLOURS = {"ample": "green", "tight": "yellow", "exceeded": "red"}
 
 
-def _table(title: str, basis: str, *columns: str) -> Table:
+def titled_table(title: str, basis: str, *columns: str) -> Table:
+    """An empty table of the page: its title with the basis of its numbers, the first column of words."""
     heading = Text.assemble((title, "bold"), (f"  {basis}" if basis else "", "dim"))
     table = Table(
         title=heading, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0),
@@ -37,7 +38,7 @@ def _rank(value: int | None) -> str:
 def capacity(plan: Plan) -> Table:
     """Information against capacity."""
     info, cap = plan.information, plan.capacity
-    table = _table("Information and capacity", cap.basis)
+    table = titled_table("Information and capacity", cap.basis)
     table.add_row("adapter holds", f"{units.bits(cap.bits)} ({cap.bits_per_param:g} a parameter)")
     if info is None:
         table.add_row("data hold", "not given: add --tokens 300M, --data FILE or --dataset NAME")
@@ -72,7 +73,7 @@ def price(plan: Plan) -> Table | None:
     found = plan.regret
     if found is None:
         return None
-    table = _table("Price of a rank", "fitted")
+    table = titled_table("Price of a rank", "fitted")
     for rank, regret in found.others:
         table.add_row(
             f"rank {rank}", regret_text(regret), style="bold" if rank == plan.adapter.spec.rank else ""
@@ -95,7 +96,7 @@ def data(plan: Plan) -> Table | None:
     report = plan.data
     if report is None:
         return None
-    table = _table("Data", report.tokens.basis)
+    table = titled_table("Data", report.tokens.basis)
     table.add_row("read", f"{report.data}, {', '.join(report.formats)}")
     table.add_row(
         "examples", f"{report.examples:,}" + (f", {report.broken:,} broken" if report.broken else "")
@@ -125,7 +126,7 @@ def curves(plan: Plan, curve: Curve) -> Table:
     if required is not None:
         enough = f"rank {_rank(required.value)} is enough ({_rank(required.low)} to {_rank(required.high)})"
     unit = unit_of(plan)
-    table = _table(name, enough, "rank", "parameters", f"per {unit}", "used", "price")
+    table = titled_table(name, enough, "rank", "parameters", f"per {unit}", "used", "price")
     for point in curve.points:
         used = Text("")
         if point.utilisation is not None and point.verdict is not None:

@@ -12,20 +12,9 @@ from rich.text import Text
 from .. import units
 from ..plan import Plan
 from . import capacity_tables
+from .capacity_tables import titled_table
 
 WIDE = 100
-
-
-def _table(title: str, basis: str, *columns: str) -> Table:
-    heading = Text.assemble((title, "bold"), (f"  {basis}" if basis else "", "dim"))
-    table = Table(
-        title=heading, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0),
-        show_header=any(columns),
-    )  # fmt: skip
-    for number, name in enumerate(columns or ("", "")):
-        right = bool(columns) and number > 0
-        table.add_column(name, justify="right" if right else "left", header_style="dim", no_wrap=right)
-    return table
 
 
 def _what(plan: Plan) -> str:
@@ -80,7 +69,7 @@ def _headline(plan: Plan) -> RenderableType:
 def _adapter(plan: Plan) -> Table:
     adapter = plan.adapter
     chosen = ",".join(adapter.spec.layers or ())
-    table = _table(
+    table = titled_table(
         "Adapter parameters", adapter.basis, f"at rank {adapter.spec.rank}", "parameters", "of model"
     )
     for name, number in adapter.layer_sets.items():
@@ -104,10 +93,10 @@ def _flops(plan: Plan) -> Table:
     flops = plan.flops
     length = f"at {plan.workload.seq_len:,} tokens" + ("" if plan.workload.seq_len_given else ", assumed")
     if flops is None:
-        table = _table("Training FLOPs", "unknown")
+        table = titled_table("Training FLOPs", "unknown")
         table.add_row("no exact count: see the note below", "")
         return table
-    table = _table("Training FLOPs", flops.basis, length, "a token", "of full")
+    table = titled_table("Training FLOPs", flops.basis, length, "a token", "of full")
     data = flops.to_dict()
     table.add_row("full fine-tuning", units.flops(data["full_per_token"]), "")
     table.add_row("LoRA", units.flops(data["lora_per_token"]), units.percent(flops.ratio), style="bold")
@@ -128,7 +117,7 @@ def _flops(plan: Plan) -> Table:
 
 def _learning_rate(plan: Plan) -> Table:
     lr = plan.learning_rate
-    table = _table("Learning rate", lr.basis or "unknown")
+    table = titled_table("Learning rate", lr.basis or "unknown")
     if lr.value is None or lr.full_finetune is None:
         table.add_row("LoRA", "none: see the note below")
         return table
@@ -145,7 +134,9 @@ def _memory(plan: Plan) -> Table | None:
         return None
     columns = {name: part for name, part in plan.memory.items() if part is not None}
     setup = next(iter(columns.values()))["setup"]
-    table = _table("Memory of a GPU", "analytic", f"{setup['precision']}, {setup['optimizer']}", *columns)
+    table = titled_table(
+        "Memory of a GPU", "analytic", f"{setup['precision']}, {setup['optimizer']}", *columns
+    )
     for part in next(iter(columns.values()))["parts"]:
         table.add_row(part, *(units.byte_size(found["parts"][part]) for found in columns.values()))
     moments = [found["moment"].partition(" ") for found in columns.values()]
@@ -174,7 +165,7 @@ def _time(plan: Plan) -> Table | None:
     if plan.time is None:
         return None
     step, run = plan.time["step"], plan.time
-    table = _table("Time and cost", run["basis"])
+    table = titled_table("Time and cost", run["basis"])
     table.add_row("a step", f"{step['seconds']:.3g} s ({step['low']:.3g} to {step['high']:.3g})")
     if run["seconds"] is not None:
         low, middle, high = (run[key] / 3600 for key in ("low", "seconds", "high"))
@@ -190,7 +181,7 @@ def _serving(plan: Plan) -> Table | None:
     found = plan.serving
     if found is None:
         return None
-    table = _table("Serving", found["basis"])
+    table = titled_table("Serving", found["basis"])
     table.add_row("an adapter, 16 bits", units.byte_size(found["adapter_bytes"]))
     table.add_row("to load from the host", f"{units.duration(found['load_s'])} at least")
     if found["gpus"] is None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import inspect
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import InputError, hint
 from .document import Block, Bullets, Code, Document, Figure, Mono, Row, Section, Table, Text, para
+from .files import check_options
 from .numbers import UNKNOWN, Material
 from .wording import clean, clean_data, name
 
@@ -173,12 +172,8 @@ def compose(
     """Read the data and compose their document. Raises InputError for an option that reading has not."""
     from ..dataset import dataset
 
-    known = [word for word in inspect.signature(dataset).parameters if not word.startswith("on_")]
     given = {("loss" if word == "nats" else word): value for word, value in options.items()}
-    for word, value in given.items():
-        if word not in known:
-            expected = "an option of reading data, or a model beside --data"
-            raise InputError(word.replace("_", "-"), value, expected, hint(word, known).strip())
+    check_options(dataset, given, "an option of reading data, or a model beside --data")
     material = Material(gather(dataset(data, **given).to_dict(), command))
     drawn: list[Figure] = []
     if figures:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import tempfile
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ..errors import InputError, hint
 
@@ -54,3 +57,11 @@ def write_whole(output: str | os.PathLike[str], content: bytes) -> None:
         raise InputError(
             "output", place, f"a place that can be written ({error.strerror or error})"
         ) from error
+
+
+def check_options(function: Callable[..., Any], options: Mapping[str, Any], expected: str) -> None:
+    """Raise InputError for the first option that the function, whose findings are reported, does not take."""
+    known = [word for word in inspect.signature(function).parameters if not word.startswith("on_")]
+    for word, value in options.items():
+        if word not in known:
+            raise InputError(word.replace("_", "-"), value, expected, hint(word, known).strip())

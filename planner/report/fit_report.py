@@ -11,6 +11,7 @@ from typing import Any
 from ..learning_rate.fit import Estimate, FitResult
 from ..version import __version__
 from .document import Block, Bullets, Code, Document, Figure, Mono, Row, Section, Table, Text, para
+from .files import check_options
 from .numbers import Material
 from .wording import clean, clean_data, name
 
@@ -261,6 +262,7 @@ def compose(
     from ..learning_rate.sweep import read_sweep
 
     given = dict(options)
+    check_options(fit, given, "an option of `lora-plan fit`")
     read = read_sweep(sweep, non_finite=given.pop("non_finite", "error"))
     result = fit(read, **given)
     drawn: Sequence[Figure] = ()

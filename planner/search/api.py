@@ -12,7 +12,8 @@ from ..adapter.spec import LAYER_SETS, PRESETS
 from ..cost import own_price
 from ..errors import InputError, UnsupportedArchitectureError, hint
 from ..estimator import DEFAULT_SEQ_LEN, load
-from ..running import SPEC_DEFAULTS, calibration_of, count, data_of
+from ..given import whole_number
+from ..running import SPEC_DEFAULTS, calibration_of, data_of
 from ..schema import Notice
 from ..setup import CHOICES, Setup
 from ..speed import Calibration, time_gap
@@ -92,7 +93,9 @@ def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str
     found, arch = load(options["model"])
     length = options["seq_len"]
     seq_len = (
-        count("seq-len", length) if length else min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN)
+        whole_number("seq-len", length)
+        if length
+        else min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN)
     )
     data = data_of(options["model"], options, seq_len)
     if data is None:

@@ -45,7 +45,7 @@ def perform(config: RunConfig, device: str, beat: Beat | None = None) -> RunReco
         outcome = _loop(config)(config, device, beat)
     except (PlannerError, OutOfTimeError, KeyboardInterrupt):
         raise
-    except (RuntimeError, NotImplementedError) as error:
+    except RuntimeError as error:
         outcome = Outcome(
             status="failed", reason=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
         )

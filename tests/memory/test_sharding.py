@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -118,8 +117,7 @@ def test_fewest_fits_and_half_of_it_does_not(gib: int, method: str, model: str) 
         assert estimate_memory(run.arch, setup, run.pairs, run.whole).per_gpu_bytes > gib * 2**30
 
 
-def test_full_fine_tuning_needs_about_ten_times_as_many() -> None:
-    """The article's order of magnitude, for a 70B model on cards of 80 GB."""
+def test_full_fine_tuning_needs_several_times_as_many() -> None:
     needed = {}
     for method in ("lora", "full"):
         run = run_of("meta-llama/Llama-3.1-70B", method=method, checkpointing="layer", gpu="h100")
@@ -127,4 +125,3 @@ def test_full_fine_tuning_needs_about_ten_times_as_many() -> None:
         assert found
         needed[method] = found.gpus
     assert needed["full"] / needed["lora"] >= 4
-    assert replace(run.setup, gpus=1).method == "full"
