@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..validate.claims import Setting
@@ -113,6 +113,11 @@ def _lead(root: Material) -> list[Block]:
     return [para(*runs, style="lead"), scope]
 
 
+def _first(drawn: Iterable[Figure | None]) -> Figure | None:
+    """The first that could be drawn."""
+    return next((figure for figure in drawn if figure is not None), None)
+
+
 def _figures(records: Mapping[str, RunRecord], setting: Setting, material: Mapping[str, Any]) -> list[Figure]:
     from .figures import runs, verdicts
 
@@ -121,7 +126,7 @@ def _figures(records: Mapping[str, RunRecord], setting: Setting, material: Mappi
     found = {one["id"]: one for one in material["validation"]["claims"]}
     drawn = (
         runs.curves(plain, setting.steps), runs.loss_by_rate(plain), runs.early(plain), verdicts.ratios(found),
-        runs.by_batch(every, setting.model), verdicts.layers(found), runs.rewards(every), verdicts.capacity(found),
+        _first(runs.by_batch(every, model) for model in setting.models), verdicts.layers(found), runs.rewards(every), verdicts.capacity(found),
     )  # fmt: skip
     return [figure for figure in drawn if figure is not None]
 
