@@ -124,9 +124,10 @@ def _figures(records: Mapping[str, RunRecord], setting: Setting, material: Mappi
     every = list(records.values())
     plain = runs.plain_runs(every, setting.model, setting.steps)
     found = {one["id"]: one for one in material["validation"]["claims"]}
+    by_batch = _first(runs.by_batch(every, model) for model in setting.models)
     drawn = (
         runs.curves(plain, setting.steps), runs.loss_by_rate(plain), runs.early(plain), verdicts.ratios(found),
-        _first(runs.by_batch(every, model) for model in setting.models), verdicts.layers(found), runs.rewards(every), verdicts.capacity(found),
+        by_batch, verdicts.layers(found), runs.rewards(every), verdicts.capacity(found),
     )  # fmt: skip
     return [figure for figure in drawn if figure is not None]
 
