@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ..errors import InputError, hint
 
@@ -33,8 +32,7 @@ class RowError(ValueError):
     """A row that cannot be trained on; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One sequence: a conversation whose first `prompt_messages` are the prompt (None: not said), or a plain prompt
     and completion, whose texts follow each other."""
 
@@ -44,15 +42,14 @@ class Item:
     completion: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
+class Example(NamedTuple):
     """A row as it is trained on. `trained` is false for prompts whose answers a model has yet to write."""
 
     format: str
     kind: Kind
     items: tuple[Item, ...]
     tools: Any = None
-    more: Mapping[str, Any] | None = field(default=None)
+    more: Mapping[str, Any] | None = None
     trained: bool = True
     pass_rate: float | None = None
 
@@ -91,7 +88,7 @@ def _tools(row: Mapping[str, Any]) -> Any:
 
 def _more(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
     more = row.get("chat_template_kwargs")
-    return more if isinstance(more, Mapping) else None
+    return more if isinstance(more, dict) else None
 
 
 def _check_content(content: Any, place: str) -> None:
@@ -100,13 +97,13 @@ def _check_content(content: Any, place: str) -> None:
     if not isinstance(content, list):
         raise RowError(f"{place}.content is {_shown(content)}, expected text or a list of parts")
     for part in content:
-        if not isinstance(part, Mapping) or ("type" not in part and "text" not in part):
+        if not isinstance(part, dict) or ("type" not in part and "text" not in part):
             raise RowError(f"{place}.content has a part that is {_shown(part)} without a type")
 
 
 def _message(raw: Any, place: str) -> Message:
     """A message as {role, content, ...}; ShareGPT's from and value are renamed."""
-    if not isinstance(raw, Mapping):
+    if not isinstance(raw, dict):
         raise RowError(f"{place} is {_shown(raw)}, expected a message")
     if "role" in raw:
         message = raw
@@ -151,7 +148,7 @@ def _with_system(row: Mapping[str, Any], messages: list[Message]) -> list[Messag
 
 
 def _is_chat(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and bool(value) and isinstance(value[0], Mapping)
+    return isinstance(value, (list, tuple)) and bool(value) and isinstance(value[0], dict)
 
 
 def _chat(row: Mapping[str, Any]) -> Example:
@@ -308,7 +305,7 @@ def recognise(row: Mapping[str, Any]) -> str:
 
 def read_row(row: Any, form: str = "auto") -> Example:
     """The example of a row. Raises RowError."""
-    if not isinstance(row, Mapping):
+    if not isinstance(row, dict):
         raise RowError(f"is {_shown(row)}, expected an object")
     return READERS[recognise(row) if form == "auto" else form](row)
 
