@@ -6,9 +6,10 @@ where that is too much, with layers computed again in the backward pass. Powers 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from .dataclass import dataclass
 from .memory import estimate_memory
 from .moments import MemoryPart
 from .running import Running

@@ -6,9 +6,9 @@ of each stretch above what is held when it begins.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from ..dataclass import dataclass
 from ..schema import Apply, Architecture, Block
 from ..setup import Setup
 from .head import Head, head_stretches, stem_stretches
