@@ -113,8 +113,8 @@ def _again(values: Mapping[str, Any], otherwise: str) -> str:
 
 
 def setup_from(options: Mapping[str, Any], seq_len: int) -> Setup:
-    """A set-up from options: `batch` sequences of a step over all GPUs, split over them and over micro-steps; where it
-    is not given, one for each.
+    """A set-up from options: `batch` sequences of a step over all GPUs, split over them and over micro-steps; where
+    it is not given, one for each.
 
     `method` follows `quantize` where it is not given, `checkpointing` may be a flag, and several GPUs shard by
     DDP (full fine-tuning by FSDP) where neither `sharding` nor the trainer says otherwise. Fields that are not given
