@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from . import estimator
+from . import estimator, units
 from .adapter import adapt
 from .adapter.whole import NOTHING_WHOLE, trained_whole
 from .errors import InputError, PlannerError, UnsupportedArchitectureError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # loaded where memory is estimated
     from .hardware import Cluster
     from .moments import MemoryEstimate
     from .running import Running
+    from .setup import Setup
 
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
 # The options that say how the fine-tune is run; None: as the trainer has it, else the field's own default.
@@ -84,7 +85,28 @@ def _memory(run: Running, found: MemoryEstimate, room: int | None) -> dict[str, 
 
     least = fewest_gpus(run, room) if room else None
     said = {name: value for name, value in found.to_dict(room).items() if name != "moments"}
-    return {**said, "fewest": least.to_dict() if least else None}
+    return {**said, "fewest": least.to_dict() if least else None, "would_fit": None}
+
+
+def _would_fit(
+    plan: Plan, run: Running, found: MemoryEstimate, room: int, options: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], Notice]:
+    """What to change so that the run fits, and that it does not."""
+    from .remedies import remedies
+    from .running import setup_from
+
+    def setup_of(changes: Mapping[str, Any]) -> Setup:
+        method: Method = "qlora" if "quantize" in changes or run.setup.method == "qlora" else "lora"
+        return setup_from(_setup_options(method, {**options, **changes}), plan.workload.seq_len)
+
+    others = remedies(run, room, setup_of)
+    needed = f"{units.byte_size(found.per_gpu_bytes)} of a GPU's {units.byte_size(room)}"
+    advice = (
+        f"{others[0].text} would ({units.byte_size(others[0].per_gpu_bytes)})."
+        if others
+        else "Nor would it with one sequence at a time, layers computed again and a base in four bits."
+    )
+    return [each.to_dict() for each in others], Notice("does-not-fit", f"It does not fit: {needed}. {advice}")
 
 
 def _machine(options: Mapping[str, Any]) -> Cluster | None:
@@ -132,6 +154,7 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
     machine = _machine(options)
     room = machine.accelerator.memory_bytes if machine else None
     main: Method = "lora" if options["quantize"] in (None, "none") else "qlora"
+    first: list[Notice] = []
     notices: list[Notice] = []
     memory: dict[str, Any] = {}
     time = cost = None
@@ -143,13 +166,17 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
                 raise
             found = None
         memory[method] = _memory(run, found, room) if run and found else None
+        if method == main and run and found and room and not found.fits(room):
+            memory[method]["would_fit"], said = _would_fit(plan, run, found, room, options)
+            first.append(said)
         notices += found.notices if found else ()
         if method == main and run and found and machine:
-            time, cost, said = _timed(plan, run, machine, options)
-            notices += said
+            time, cost, more = _timed(plan, run, machine, options)
+            notices += more
     done = replace(
         plan, memory=memory, time=time.to_dict() if time else None, cost=cost.to_dict() if cost else None,
-        warnings=(*plan.warnings, *dict.fromkeys(notices)), sources=(*plan.sources, *_of_memory(options["trainer"])),
+        warnings=(*first, *plan.warnings, *dict.fromkeys(notices)),
+        sources=(*plan.sources, *_of_memory(options["trainer"])),
     )  # fmt: skip
     return _with_serving(done, arch, machine, options) if machine else done
 

@@ -32,7 +32,7 @@ LAYERS = (
     "tables plan notices",
     "estimator",
     "running",
-    "search measuring comparing fewest planning",
+    "search measuring comparing fewest remedies planning",
     "simulate validate exports report",
     "__init__",
     "web",
