@@ -6,6 +6,7 @@ of each stretch above what is held when it begins.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..dataclass import dataclass
@@ -13,10 +14,11 @@ from ..schema import Apply, Architecture, Block
 from ..setup import Setup
 from .head import Head, head_stretches, stem_stretches
 from .kinds import Job, walk_layer
+from .known import maybe_at, remembered
 from .layout import low_ranks
 from .passes import CASTS, fsdp_mixed
 from .stages import Stage, stages, whole_model
-from .stretch import Held, Stretch, plus
+from .stretch import Held, Stretch, at_ranks, plus
 from .tape import Size
 
 
@@ -99,17 +101,37 @@ def _signature(job: Job, layer: int) -> tuple[Any, ...]:
 Walked = tuple[Stretch, "Stretch | None", bool]
 
 
-def walked_layers(job: Job, grad: bool) -> list[tuple[str, Walked]]:
-    """Every layer's stretches, each kind walked once; `grad` says whether the embedding's result needs a gradient."""
-    known: dict[tuple[Any, ...], Walked] = {}
-    found = []
+@dataclass(frozen=True)
+class Layers:
+    """Every layer in the order in which they run: its place, and which of the `kinds` it is."""
+
+    order: tuple[tuple[str, int], ...]
+    kinds: tuple[Walked, ...]
+
+    def at(self, ranks: Sequence[int]) -> Layers:
+        """The same at these ranks."""
+        kinds = tuple((at_ranks(go, ranks), maybe_at(back, ranks), grad) for go, back, grad in self.kinds)
+        return Layers(self.order, kinds)
+
+
+def _walk_layers(job: Job, grad: bool) -> Layers:
+    known: dict[tuple[Any, ...], int] = {}
+    kinds: list[Walked] = []
+    order = []
     for name, layer, block in stacks(job.arch):
         key = id(block), _signature(job, layer), grad
         if key not in known:
-            known[key] = walk_layer(job, block, layer, grad)
-        grad = known[key][2]
-        found.append((f"{name} layer {layer}", known[key]))
-    return found
+            known[key] = len(kinds)
+            kinds.append(walk_layer(job, block, layer, grad))
+        grad = kinds[known[key]][2]
+        order.append((f"{name} layer {layer}", known[key]))
+    return Layers(tuple(order), tuple(kinds))
+
+
+def walked_layers(job: Job, grad: bool) -> list[tuple[str, Walked]]:
+    """Every layer's stretches, each kind walked once; `grad` says whether the embedding's result needs a gradient."""
+    found = remembered(job, ("layers", grad), lambda own: _walk_layers(own, grad), Layers.at)
+    return [(where, found.kinds[kind]) for where, kind in found.order]
 
 
 def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
@@ -147,7 +169,11 @@ def setup_offloads(setup: Setup) -> bool:
 
 def _head(job: Job, going: Course, grad: bool) -> None:
     setup = job.setup
-    loss, back = head_stretches(job.run(), head_of(job), job.traits, setup.loss, setup.loss_chunk, grad)
+    loss, back = remembered(
+        job, ("head", grad),
+        lambda own: head_stretches(own.run(), head_of(own), own.traits, setup.loss, setup.loss_chunk, grad),
+        lambda found, ranks: (at_ranks(found[0], ranks), maybe_at(found[1], ranks)),
+    )  # fmt: skip
     live = 2 if setup.sharding == "zero3" else 0  # FSDP's root holds the unembedding throughout
     going.go("loss", "", loss, live)
     going.let_go(CASTS)
