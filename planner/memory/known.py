@@ -13,7 +13,6 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from ..adapter import Adapted
 from ..dataclass import dataclass
 from ..setup import Setup
 from .kinds import Job, retains_inputs
@@ -35,26 +34,6 @@ Found = TypeVar("Found")
 def _choices(setup: Setup) -> tuple[Any, ...]:
     """Everything of a set-up that a walk depends on."""
     return *_WALKED(setup), setup.accumulation > 1, fsdp_mixed(setup), retains_inputs(setup)
-
-
-def _shape(adapted: Sequence[Adapted]) -> tuple[tuple[Any, ...], tuple[int, ...]]:
-    """Adapted matrices without their ranks, a number for each distinct one in their place; and the ranks."""
-    numbers: dict[int, int] = {}
-    shape = tuple(
-        (
-            item.index,
-            item.layers,
-            tuple(
-                (
-                    p.d_in, p.d_out, numbers.setdefault(p.rank, len(numbers)), p.n_in, p.n_out, p.magnitudes,
-                    p.materialised,
-                )
-                for p in item.pairs
-            ),
-        )
-        for item in adapted
-    )  # fmt: skip
-    return shape, tuple(numbers)
 
 
 def _with_symbols(job: Job, ranks: Sequence[int]) -> Job:
@@ -86,7 +65,7 @@ def remembered(
 ) -> Found:
     """`walk(job)`, made anew only where it has to be. `what` says which walk of the job it is; `at` evaluates one
     that was made with symbols."""
-    shape, ranks = _shape(job.adapted or ())
+    shape, ranks = job.shape
     whole = (tuple(job.whole.matrices.items()), job.whole.embedding)
     walks = _walks(job.arch, _choices(job.setup), job.merges, shape, whole, what)
     if ranks in walks.by_ranks:

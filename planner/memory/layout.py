@@ -3,10 +3,10 @@ are let go; and how matrices and pairs are split over tensor-parallel GPUs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
@@ -166,6 +166,26 @@ def _has_qk_norms(arch: Architecture, block: Block) -> bool:
         layer in vector.layers and vector.name.endswith("weight") and any(w in vector.name for w in QK_NORMS)
         for vector in arch.vectors
     )
+
+
+def shape_of(adapted: Sequence[Adapted]) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+    """Adapted matrices without their ranks, a number for each distinct one in their place; and the ranks."""
+    numbers: dict[int, int] = {}
+    shape = tuple(
+        (
+            item.index,
+            item.layers,
+            tuple(
+                (
+                    p.d_in, p.d_out, numbers.setdefault(p.rank, len(numbers)), p.n_in, p.n_out, p.magnitudes,
+                    p.materialised,
+                )
+                for p in item.pairs
+            ),
+        )
+        for item in adapted
+    )  # fmt: skip
+    return shape, tuple(numbers)
 
 
 # Tensor parallelism

@@ -6,7 +6,8 @@ of each stretch above what is held when it begins.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 from ..dataclass import dataclass
@@ -16,6 +17,7 @@ from .head import Head, head_stretches, stem_stretches
 from .kinds import Job, walk_layer
 from .known import maybe_at, remembered
 from .layout import low_ranks
+from .linear import is_exact
 from .passes import CASTS, fsdp_mixed
 from .stages import Stage, stages, whole_model
 from .stretch import Held, Stretch, at_ranks, plus
@@ -48,14 +50,34 @@ class Course:
 
     def go(self, phase: str, where: str, part: Stretch, units: int = 0) -> None:
         """Pass a stretch, with so many units gathered."""
+        self._at(phase, where, part, units)
+        self.level = plus(self.level, self._left_by(part))
+
+    def go_through(self, phase: str, wheres: Sequence[str], part: Stretch, units: int = 0) -> None:
+        """Pass one stretch after another that are alike. What is held grows evenly, so that the highest is the first
+        or the last; where it does not add up exactly, each is passed by itself."""
+        change = self._left_by(part)
+        sizes = (*change.values(), *self.level.values())
+        if len(wheres) < 3 or (float in map(type, sizes) and not all(map(is_exact, sizes))):
+            for where in wheres:
+                self.go(phase, where, part, units)
+            return
+        self.go(phase, wheres[0], part, units)
+        self.level = plus(self.level, change, len(wheres) - 2)
+        self.go(phase, wheres[-1], part, units)
+
+    def _at(self, phase: str, where: str, part: Stretch, units: int) -> None:
         held = plus(self.level, {"gathered": self.unit * units}) if self.unit and units else self.level
         self.places.append(Place(phase, where, held, part.highest))
+
+    def _left_by(self, part: Stretch) -> Held:
+        """What a stretch leaves on this GPU."""
         change = part.change
         if self.steps_inside and "gradients" in change:  # the optimizer has taken and freed them
             change = {**change, "gradients": 0}
         if self.spread != 1 and "gradients" in change:
             change = {**change, "gradients": change["gradients"] * (1 / self.spread)}
-        self.level = plus(self.level, change)
+        return change
 
     def let_go(self, label: str) -> None:
         """Hold no more of this kind."""
@@ -148,18 +170,27 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
     going.hold(stem.held)
     if setup_offloads(job.setup) and not stem.trains:
         going.hold({"activations": stem.held["temporary"]})
-    for where, (forward, _, _) in mine:
-        going.go("forward", where, forward, 2)
+    for forward, wheres in _alike((where, forward) for where, (forward, _, _) in mine):
+        going.go_through("forward", wheres, forward, 2)
     going.hold(stem.held, -1)
     if stage.head:
         _head(job, going, grad)
     passed = [(where, back) for where, (_, back, _) in mine if back is not None]
     ahead = 1 if job.setup.method != "full" and job.setup.fsdp_units == "pairs" else 2
-    for number, (where, part) in reversed(list(enumerate(passed))):
-        going.go("backward", where, part, ahead if number else 1)
+    for part, wheres in _alike(reversed(passed[1:])):
+        going.go_through("backward", wheres, part, ahead)
+    for where, part in passed[:1]:
+        going.go("backward", where, part, 1)
     if stem.trains and stage.stem:
         going.go("backward", "embedding", stem.backward)
     return going
+
+
+def _alike(places: Iterable[tuple[str, Stretch]]) -> Iterator[tuple[Stretch, list[str]]]:
+    """Stretches with the places of each, those together that follow each other."""
+    for _, group in groupby(places, key=lambda place: id(place[1])):
+        found = list(group)
+        yield found[0][1], [where for where, _ in found]
 
 
 def setup_offloads(setup: Setup) -> bool:
