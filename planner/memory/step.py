@@ -6,7 +6,8 @@ of each stretch above what is held when it begins.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -150,10 +151,16 @@ def _walk_layers(job: Job, grad: bool) -> Layers:
     return Layers(tuple(order), tuple(kinds))
 
 
-def walked_layers(job: Job, grad: bool) -> list[tuple[str, Walked]]:
+def walked_layers(job: Job, grad: bool) -> Layers:
     """Every layer's stretches, each kind walked once; `grad` says whether the embedding's result needs a gradient."""
-    found = remembered(job, ("layers", grad), lambda own: _walk_layers(own, grad), Layers.at)
-    return [(where, found.kinds[kind]) for where, kind in found.order]
+    return remembered(job, ("layers", grad), lambda own: _walk_layers(own, grad), Layers.at)
+
+
+@lru_cache(maxsize=256)
+def _runs(order: tuple[tuple[str, int], ...]) -> tuple[tuple[int, tuple[str, ...]], ...]:
+    """Kinds with the places of their layers, those together that follow each other."""
+    groups = groupby(order, key=lambda layer: layer[1])
+    return tuple((kind, tuple(where for where, _ in group)) for kind, group in groups)
 
 
 def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
@@ -161,36 +168,32 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
     what a gathered layer takes, 0 where none is."""
     stem = stem_stretches(job.run(), job.arch, embeddings_trained(job))
     layers = walked_layers(job, stem.trains or job.setup.needs_input_grads)
-    grad = layers[-1][1][2] if layers else stem.trains
-    mine = layers[stage.first : stage.end]
+    kinds = layers.kinds
+    grad = kinds[layers.order[-1][1]][2] if layers.order else stem.trains
+    runs = _runs(layers.order[stage.first : stage.end])
     going = Course(base, spread(job.setup), unit, steps_inside=job.setup.optimizer_in_backward)
     if stage.in_flight > 1:
-        for _, (forward, _, _) in mine:
-            going.hold(forward.change, stage.in_flight - 1)
+        for kind, wheres in runs:
+            for _ in wheres:
+                going.hold(kinds[kind][0].change, stage.in_flight - 1)
     going.hold(stem.held)
     if setup_offloads(job.setup) and not stem.trains:
         going.hold({"activations": stem.held["temporary"]})
-    for forward, wheres in _alike((where, forward) for where, (forward, _, _) in mine):
-        going.go_through("forward", wheres, forward, 2)
+    for kind, wheres in runs:
+        going.go_through("forward", wheres, kinds[kind][0], 2)
     going.hold(stem.held, -1)
     if stage.head:
         _head(job, going, grad)
-    passed = [(where, back) for where, (_, back, _) in mine if back is not None]
+    passed = [(part, wheres) for kind, wheres in runs if (part := kinds[kind][1]) is not None]
     ahead = 1 if job.setup.method != "full" and job.setup.fsdp_units == "pairs" else 2
-    for part, wheres in _alike(reversed(passed[1:])):
-        going.go_through("backward", wheres, part, ahead)
-    for where, part in passed[:1]:
-        going.go("backward", where, part, 1)
+    for part, wheres in passed[:0:-1]:
+        going.go_through("backward", wheres[::-1], part, ahead)
+    for part, (first, *others) in passed[:1]:  # nothing is gathered ahead of the first layer
+        going.go_through("backward", others[::-1], part, ahead)
+        going.go("backward", first, part, 1)
     if stem.trains and stage.stem:
         going.go("backward", "embedding", stem.backward)
     return going
-
-
-def _alike(places: Iterable[tuple[str, Stretch]]) -> Iterator[tuple[Stretch, list[str]]]:
-    """Stretches with the places of each, those together that follow each other."""
-    for _, group in groupby(places, key=lambda place: id(place[1])):
-        found = list(group)
-        yield found[0][1], [where for where, _ in found]
 
 
 def setup_offloads(setup: Setup) -> bool:
