@@ -8,9 +8,10 @@ GPUs as can be, so that no GPU gathers a whole layer of them. Powers of two only
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from .dataclass import dataclass
 from .memory import estimate_memory
 from .moments import MemoryPart
 from .running import Running

@@ -13,9 +13,10 @@ a few evaluations give all coefficients, and the peak is the largest moment.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, Literal, get_args
 
+from .dataclass import dataclass
 from .errors import InputError, hint
 
 Method = Literal["lora", "qlora", "full"]

@@ -3,8 +3,7 @@ over all experts, the results weighted, brought back into order and summed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ..dataclass import dataclass
 from .elementwise import activation
 from .passes import FLOAT32, Pass
 from .products import LowRank, Weight, linear, low_rank

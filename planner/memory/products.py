@@ -7,8 +7,7 @@ dropout) and the r-wide value between A and B.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ..dataclass import dataclass
 from .elementwise import drop
 from .passes import FLOAT32, Pass
 from .tape import EXPERT_GRADIENTS, Buffer, Gradients, Size, Value, add, cast, scale

@@ -8,8 +8,7 @@ root does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ..dataclass import dataclass
 from ..schema import Architecture
 from ..setup import Setup
 from .passes import WIDTHS

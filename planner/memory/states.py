@@ -4,10 +4,11 @@ optimizer states."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..adapter import Adapted
 from ..adapter.whole import Whole
+from ..dataclass import dataclass
 from ..schema import Architecture, Matrix
 from ..setup import Quantize, Setup
 from .passes import FLOAT32, WIDTHS
