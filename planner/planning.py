@@ -206,7 +206,7 @@ def estimate(
     """
     request = _given(dict(locals()))
     asked = {name: options.pop(name, usual) for name, usual in USUAL.items()}
-    sequences = 1 if batch is None else batch
+    sequences = _one_each(asked) if batch is None else batch
     how = _checkpointing(checkpointing, asked)
     try:
         plan = estimator.estimate(
@@ -233,6 +233,15 @@ def estimate(
     except UnsupportedArchitectureError as error:
         notice = Notice("no-memory", f"Memory, time and cost are not estimated: {error}")
         return replace(plan, warnings=(*plan.warnings, notice))
+
+
+def _one_each(asked: Mapping[str, Any]) -> int:
+    """The batch where none is given: a sequence for each data-parallel GPU and micro-step."""
+    if asked["gpus"] == asked["accumulation"] == 1:
+        return 1
+    from .running import setup_from
+
+    return setup_from(_setup_options("lora", {**asked, "quantize": None}), 1).global_batch
 
 
 def _checkpointing(given: bool | str | None, asked: Mapping[str, Any]) -> str:

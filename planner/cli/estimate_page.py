@@ -166,10 +166,13 @@ def _time(plan: Plan) -> Table | None:
         return None
     step, run = plan.time["step"], plan.time
     table = titled_table("Time and cost", run["basis"])
-    table.add_row("a step", f"{step['seconds']:.3g} s ({step['low']:.3g} to {step['high']:.3g})")
+    table.add_row(
+        f"a step of {plan.workload.batch:,} x {plan.workload.seq_len:,} tokens",
+        f"{step['seconds']:.3g} s ({step['low']:.3g} to {step['high']:.3g})",
+    )
     if run["seconds"] is not None:
-        low, middle, high = (run[key] / 3600 for key in ("low", "seconds", "high"))
-        table.add_row(f"{run['steps']:,} steps", f"{middle:.3g} h ({low:.3g} to {high:.3g})")
+        low, middle, high = (units.duration(run[key]) for key in ("low", "seconds", "high"))
+        table.add_row(f"{run['steps']:,} steps", f"{middle} ({low} to {high})")
     if plan.cost is not None and plan.cost["usd"] is not None:
         table.add_row(
             "cost", f"${plan.cost['usd']:,.2f} ({plan.cost['low']:,.2f} to {plan.cost['high']:,.2f})"

@@ -21,6 +21,7 @@ from ..adapter import DTYPE_BYTES, Adapted
 from ..adapter.whole import Whole, trained_whole
 from ..errors import InputError
 from ..memory import estimate_memory
+from ..memory.constants import constants as memory_constants
 from ..memory.traffic import traffic
 from ..setup import Checkpointing, Quantize
 from ..speed import trained_params
@@ -56,7 +57,8 @@ class Table:
 @dataclass(frozen=True)
 class Cells:
     """Every plan of a space, flat: figures and the numbers of its values on each axis. `over` is memory over what the
-    GPU has, as a share; infinite where the parts of a plan do not go together. `usd` is NaN without a price."""
+    GPU has, as a share, and `over_high` that of the upper end of its interval; infinite where the parts of a plan do
+    not go together. `usd` is NaN without a price."""
 
     job: Job
     space: Space
@@ -69,6 +71,7 @@ class Cells:
     seconds: Array
     usd: Array
     over: Array
+    over_high: Array
     regret: Array
 
     def choice(self, cell: int) -> Choice:
@@ -220,20 +223,26 @@ def _step_s(
 
 
 def _sample(job: Job, table: Table, layout: Layout, micro_batch: int) -> Array:
-    """Bytes of each phase's moment and of the overhead, gradients accumulating."""
+    """Bytes of each phase's moment, of the overhead and of what the allocator keeps, gradients accumulating."""
     setup = setup_of(job, table.quantize, table.checkpointing, layout, micro_batch, 2)
     found = estimate_memory(job.arch, setup, table.pairs, table.whole)
     moments = {moment.phase: float(moment.bytes) for moment in found.moments}
     overhead = float(sum(item.bytes for item in found.overhead))
-    return np.array([*(moments.get(p, 0.0) for p in ("forward", "loss", "backward", "optimizer")), overhead])
+    return np.array(
+        [
+            *(moments.get(p, 0.0) for p in ("forward", "loss", "backward", "optimizer")),
+            overhead,
+            found.cached_bytes,
+        ]
+    )
 
 
-def _memory(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Array]:
+def _memory(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Array, Array]:
     """Bytes of a GPU, tables x micro-batches x layouts: with micro-steps that accumulate gradients, and at
-    least, in a step of one micro-step, whose gradients come one after another."""
+    least, in a step of one micro-step, whose gradients come one after another; then what the allocator keeps."""
     micro = np.array(space.micro_batches, float)
     picked = sorted({0, len(micro) // 2, len(micro) - 1})
-    result = np.empty((2, len(found), len(micro), len(space.layouts)))
+    result = np.empty((3, len(found), len(micro), len(space.layouts)))
     groups: dict[tuple[str, str, str], list[int]] = {}
     for number, table in enumerate(found):
         groups.setdefault((table.layers, table.quantize, table.checkpointing), []).append(number)
@@ -272,7 +281,8 @@ def _memory(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Arra
             result[0][numbers, :, place] = mixed[..., :4].max(axis=-1) + mixed[..., 4]
             least = mixed[..., :4] - kept[:, None, None] * np.array([1, 1, 1, 0])
             result[1][numbers, :, place] = least.max(axis=-1) + mixed[..., 4]
-    return result[0], result[1]
+            result[2][numbers, :, place] = mixed[..., 5]
+    return result[0], result[1], result[2]
 
 
 # All together
@@ -290,7 +300,10 @@ def screen(job: Job, space: Space) -> Cells:
     steps = batches[None, None, :] / pieces
     whole = (steps >= 1) & (steps == np.floor(steps))
     run_steps = np.array([max(1, math.ceil(job.tokens / (b * job.setup.seq_len))) for b in space.batches])
-    seconds, usd, over = [], [], []
+    seconds, usd = [], []
+    over: list[Array] = []
+    over_high: list[Array] = []
+    high = memory_constants().high
     for accelerator in space.accelerators:
         micro_s = _micro_step_s(packed, works, job, accelerator, micro)
         step = _step_s(micro_s, found, job, space, accelerator, steps)
@@ -300,15 +313,17 @@ def screen(job: Job, space: Space) -> Cells:
         rate = price.usd_per_gpu_hour if price else math.nan
         room = float(accelerator.memory_bytes or 0)
         held = np.where(steps[None] == 1, memory[1][..., None], memory[0][..., None])
-        too_much = held / room - 1 if room else np.full_like(held, math.inf)
+        most = high * held + memory[2][..., None]
         seconds.append(run)
         usd.append(run / 3600 * gpus[None, None, :, None] * rate)
-        over.append(np.where(whole[None], too_much, math.inf))
+        for shares, taken in ((over, held), (over_high, most)):
+            share = taken / room - 1 if room else np.full_like(taken, math.inf)
+            shares.append(np.where(whole[None], share, math.inf))
     quality = [regret_of(job, table.params) for table in found]
     regret = np.array([item.value if item else 0.0 for item in quality])
     shape = (len(space.accelerators), *seconds[0].shape)
     gpu, table, at_micro, layout, batch = (axis.ravel() for axis in np.indices(shape))
     return Cells(
         job, space, found, table, at_micro, layout, batch, gpu, np.stack(seconds).ravel(), np.stack(usd).ravel(),
-        np.stack(over).ravel(), regret[table],
+        np.stack(over).ravel(), np.stack(over_high).ravel(), regret[table],
     )  # fmt: skip

@@ -28,6 +28,7 @@ SHARDINGS: tuple[Sharding, ...] = ("ddp", "fsdp")
 BATCH = 32  # sequences a step: LoRA loses ground beyond (LoRA Without Regret, 2025)
 
 Prefer = Literal["quality", "cost", "time"]
+Fit = Literal["expected", "sure"]
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,14 @@ class Space:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a plan may cost and take, and the excess loss that it may have. None: no limit."""
+    """What a plan may cost and take, and the excess loss that it may have; None: no limit. `fit`: whether the peak
+    that is expected has to fit on a GPU, or the upper end of its interval too."""
 
     budget_usd: float | None = None
     deadline_s: float | None = None
     max_regret: float | None = None
     prefer: Prefer = "quality"
+    fit: Fit = "expected"
 
 
 @dataclass(frozen=True)
@@ -194,11 +197,14 @@ def counted(name: str, values: Iterable[Any]) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def limits(budget: float | None, deadline: float | None, max_regret: float | None, prefer: str) -> Limits:
+def limits(
+    budget: float | None, deadline: float | None, max_regret: float | None, prefer: str, fit: str = "expected"
+) -> Limits:
     """Checked limits; `deadline` in seconds. Raises InputError."""
     for name, value in (("budget", budget), ("deadline", deadline), ("max-regret", max_regret)):
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if value is not None and (not number or not 0 < value < math.inf):
             raise InputError(name, value, "a number above 0")
     preferred = chosen("prefer", (prefer,), get_args(Prefer))[0]
-    return Limits(budget, deadline, max_regret, preferred)
+    fitting = chosen("fit", (fit,), get_args(Fit))[0]
+    return Limits(budget, deadline, max_regret, preferred, fitting)
