@@ -11,7 +11,7 @@ import csv
 import io
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from planner.errors import PlannerError
 from planner.moments import MemoryEstimate
 from planner.running import running
 from tools.measured_models import CONFIGS, NAMES
+from tools.published_memory import Case
 from tools.published_memory_readers import GIB
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,6 +47,7 @@ class Later:
     gpu: str
     options: str
     notes: str
+    now: str = ""
 
     @property
     def line(self) -> str:
@@ -72,29 +74,49 @@ def later() -> list[Later]:
         Later(
             number, row["source"], row["url"], row["model"], row["method"], row["metric"],
             float(row["measured"] or 0) * UNITS[row["unit"]], row["stated"] == "yes", row["gpu"], row["options"],
-            row["notes"],
+            row["notes"], row["now"],
         )
         for number, row in enumerate(rows, start=2)
     ]  # fmt: skip
 
 
 def options_of(case: Later) -> dict[str, Any]:
-    """The options of the command, as the command line reads them."""
-    context = command.make_context("estimate", ["--model", case.model, *shlex.split(case.options)])
+    """The options of the command, as the command line reads them; `now` stands over those of the first prediction,
+    where a profile of the version that was measured has come since."""
+    words = [*shlex.split(case.options), *shlex.split(case.now)]
+    context = command.make_context("estimate", ["--model", case.model, *words])
     found = given(context, dict(context.params))
     found.pop("model")
     return {**found, "method": case.method}
 
 
+def estimate_of(case: Later) -> MemoryEstimate:
+    """The estimate of a case. Raises PlannerError."""
+    return running(CONFIGS.get(case.model) or NAMES.get(case.model, case.model), options_of(case)).memory()
+
+
+def as_case(each: Later) -> Case:
+    """A case as the other published ones are."""
+    options = {"method": each.method}
+    return Case(each.source, each.number, "A", each.model, options, each.metric, each.measured, each.stated)
+
+
+def half() -> Iterator[tuple[Case, MemoryEstimate]]:
+    """Cases whose batch, length and checkpointing are stated, half of them by the hash of source, model and method:
+    those that the interval, and nothing else, may rest on."""
+    for each in later():
+        case = as_case(each)
+        if each.metric not in RUN and each.stated and case.fitted:
+            yield case, estimate_of(each)
+
+
 def said_of(case: Later) -> Said:
     """The prediction of a case; a problem where there is none."""
-    model = CONFIGS.get(case.model) or NAMES.get(case.model, case.model)
     try:
-        options = options_of(case)
-        found = running(model, options).memory()
+        found = estimate_of(case)
     except PlannerError as error:
         return Said(0, 0, 0, 0, 0, str(error).split(". ")[0])
-    gpu = options.get("gpu") or case.gpu
+    gpu = options_of(case).get("gpu") or case.gpu
     room = hardware.find(gpu).memory_bytes if case.metric in RUN or case.gpu == "A10G" else None
     beyond = sum(item.bytes for item in found.overhead)
     return Said(_predicted(case.metric, found, room, beyond), found.low, found.high, beyond, room or 0)
@@ -127,12 +149,13 @@ def right(case: Later, said: Said) -> bool:
 def blind() -> Mapping[int, Said]:
     """The first predictions."""
     rows = csv.DictReader(io.StringIO(facts.read_data("measured", BLIND)))
-    return {
-        int(row["row"]): Said(
-            *(float(row[name]) for name in ("predicted", "low", "high", "beyond", "room")), row["problem"]
+    found = {}
+    for row in rows:
+        predicted, low, high, beyond, room = (
+            float(row[name]) for name in ("predicted", "low", "high", "beyond", "room")
         )
-        for row in rows
-    }
+        found[int(row["row"])] = Said(predicted, low, high, beyond, room, row["problem"])
+    return found
 
 
 def keep(path: Path) -> None:
@@ -153,20 +176,16 @@ def main() -> None:
         return
     for case in later():
         said = said_of(case)
+        start = f"{case.number:4} {case.source[:24]:24} {case.model[:40]:40} {case.method:5} {case.metric:9}"
+        within = "in" if inside(case, said) else "OUT"
         if said.problem:
-            print(f"{case.number:4} {case.source[:24]:24} {case.model:40} {said.problem}")
+            print(start, said.problem)
         elif case.metric in RUN:
             verdict = "right" if right(case, said) else "WRONG"
-            print(
-                f"{case.number:4} {case.source[:24]:24} {case.model[:40]:40} {case.method:5} {case.metric:9} {verdict} "
-                f"{said.predicted / 1e9:.1f} of {said.room / 1e9:.1f} {'in' if inside(case, said) else 'OUT'}"
-            )
+            print(start, verdict, f"{said.predicted / 1e9:.1f} of {said.room / 1e9:.1f}", within)
         else:
-            print(
-                f"{case.number:4} {case.source[:24]:24} {case.model[:40]:40} {case.method:5} {case.metric:9} "
-                f"{said.predicted / case.measured:5.2f} {case.measured / 1e9:6.2f} "
-                f"{'in' if inside(case, said) else 'OUT'} {'' if case.stated else '(not stated)'}"
-            )
+            stated = "" if case.stated else "(not stated)"
+            print(start, f"{said.predicted / case.measured:5.2f} {case.measured / 1e9:6.2f}", within, stated)
 
 
 if __name__ == "__main__":
