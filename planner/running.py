@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import adapter as adapters
@@ -16,6 +15,7 @@ from . import hardware
 from .adapter import Adapted, AdapterSpec
 from .adapter.options import spec_of
 from .adapter.whole import NOTHING_WHOLE, Whole, trained_whole
+from .dataclass import dataclass
 from .errors import InputError, hint
 from .estimator import DEFAULT_SEQ_LEN, estimate, load
 from .given import whole_number

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 from typing import Any
 
+from .dataclass import dataclass
 from .errors import FactError, InputError, hint
 from .facts import plain, read_data, source_from
 from .schema import Source

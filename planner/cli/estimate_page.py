@@ -115,6 +115,19 @@ def _flops(plan: Plan) -> Table:
     return table
 
 
+def _would_fit(plan: Plan) -> Table | None:
+    others = [part["would_fit"] for part in (plan.memory or {}).values() if part and part["would_fit"]]
+    if not others:
+        return None
+    from ..remedies import typed  # loaded where something does not fit
+
+    table = titled_table("What would fit", "analytic", "what is trained stays as it is", "a GPU", "a step")
+    for other in others[0]:
+        step = "" if other["step_s"] is None else f"{other['step_s']:.3g} s"
+        table.add_row(typed(other["options"]), units.byte_size(other["per_gpu_bytes"]), step)
+    return table
+
+
 def _learning_rate(plan: Plan) -> Table:
     lr = plan.learning_rate
     table = titled_table("Learning rate", lr.basis or "unknown")
@@ -238,6 +251,7 @@ def show(plan: Plan, explain: bool, console: Console | None = None) -> None:
         capacity_tables.price(plan),
         capacity_tables.data(plan),
         _memory(plan),
+        _would_fit(plan),
         _time(plan),
         _serving(plan),
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from .. import facts, units
 from ..adapter import Adapted, AdapterSpec, adapt
 from ..adapter.whole import Whole, trained_whole
+from ..dataclass import dataclass
 from ..errors import InputError, PlannerError, hint
 from ..estimator import load, model_of
 from ..learning_rate.advice import lr as advise

@@ -4,12 +4,13 @@ are let go; and how matrices and pairs are split over tensor-parallel GPUs."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import Literal
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
+from ..dataclass import dataclass
 from ..schema import (
     MEMORY,
     STREAM,

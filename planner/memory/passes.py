@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from ..dataclass import dataclass
 from ..setup import AttentionKernel, Kernels, Setup
 from .tape import Buffer, Size, Tape, Value, cast
 

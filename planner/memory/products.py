@@ -7,11 +7,10 @@ dropout) and the r-wide value between A and B.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ..dataclass import dataclass
 from .elementwise import drop
 from .passes import FLOAT32, Pass
-from .tape import Buffer, Gradients, Size, Value, add, cast, scale
+from .tape import EXPERT_GRADIENTS, Buffer, Gradients, Size, Value, add, cast, scale
 
 HALF = 2
 
@@ -172,8 +171,8 @@ def low_rank(
 def trained_linear(
     run: Pass, x: Value, rows: Size, d_in: Size, d_out: Size, copies: int = 1, *, again: bool = False
 ) -> Value:
-    """A trained matrix of an adapter: keeps its input, makes its own gradient and then the input's. `again`: the
-    input is not kept but made once more."""
+    """A trained matrix of an adapter (`copies`: one for each expert): keeps its input, makes its own gradient and
+    then the input's. `again`: the input is not kept but made once more."""
     tape = run.tape
     value = run.cast_in(x)
     width = run.compute if run.autocast else value.width
@@ -184,7 +183,7 @@ def trained_linear(
     def rule(g: Buffer) -> Gradients:
         made = tape.new(size_in) if again else None
         narrow = tape.new(parameters * width) if lowers else None
-        tape.gradient(parameters * run.trained)
+        tape.gradient(parameters * run.trained, "gradients" if copies == 1 else EXPERT_GRADIENTS)
         del narrow, made
         return (tape.new(size_in) if needs else None,)
 

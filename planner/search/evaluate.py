@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import adapter as adapters
 from ..adapter.whole import trained_whole
 from ..cost import Cost, GpuPrice, RunTime, cost_of, list_price, own_price, run_time
+from ..dataclass import dataclass
 from ..hardware import Cluster, cluster
 from ..memory import estimate_memory
 from ..moments import MemoryEstimate

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from .. import units
+from ..dataclass import dataclass
 from ..schema import Notice
 from ..version import __version__
 from .evaluate import Evaluated

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ import numpy as np
 from .. import adapter as adapters
 from ..adapter import DTYPE_BYTES, Adapted
 from ..adapter.whole import Whole, trained_whole
+from ..dataclass import dataclass
 from ..errors import InputError
 from ..memory import estimate_memory
 from ..memory.constants import constants as memory_constants

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..adapter import AdapterSpec
+from ..dataclass import dataclass
 from ..errors import InputError, hint
 from ..hardware import GPUS_PER_NODE
 from ..schema import Architecture
