@@ -62,6 +62,8 @@ def estimate_memory(
     UnsupportedArchitectureError where a layer joins its values in a way that no rule covers.
     """
     pairs = None if setup.method == "full" else tuple(adapted or ())
+    if setup.kernels == "litgpt":
+        arch = untied(arch)
     weights = base_weights(arch, setup, stored_bytes)
     try:
         found = [
@@ -72,6 +74,15 @@ def estimate_memory(
             f"the memory of {arch.model_type} is not known: its layers join values in a way that no rule covers."
         ) from error
     return max(found, key=lambda each: each.per_gpu_bytes)
+
+
+def untied(arch: Architecture) -> Architecture:
+    """A model whose unembedding stands beside its embedding though they are one elsewhere: litgpt's conversion writes
+    the tied tensor twice (litgpt/scripts/convert_hf_checkpoint.py), and its model ties nothing."""
+    if not arch.tied_embeddings:
+        return arch
+    matrices = tuple(replace(matrix, tied=False) if matrix.tied else matrix for matrix in arch.matrices)
+    return replace(arch, matrices=matrices, tied_embeddings=False)
 
 
 def _stage(

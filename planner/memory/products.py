@@ -32,7 +32,7 @@ class Weight:
 @dataclass(frozen=True)
 class LowRank:
     """A pair: its rank (a number or a symbol) and whether it is DoRA's. On experts, whether each has a factor of its
-    own on either side."""
+    own on either side. `heads`: on what makes queries, keys or values."""
 
     d_in: int
     d_out: int
@@ -40,6 +40,7 @@ class LowRank:
     dora: bool = False
     own_in: bool = True
     own_out: bool = True
+    heads: bool = False
 
 
 def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = False) -> Value:
@@ -76,7 +77,8 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
         return (made,)
 
     keeps = trains or (run.inputs_kept and weight.unpacked > 0)
-    kept = (value.buffer if keeps else None, lowered if needs else None)
+    before = run.kept_before(value) if keeps and not trains else None
+    kept = (value.buffer if keeps else None, lowered if needs else None, before)
     out = tape.apply((value,), rows * weight.d_out, width, kept, rule, trains=trains)
     del held
     return out
@@ -131,9 +133,7 @@ def adapted(
             if not pair.dora
             else _dora(run, x_in, rows, weight, pair, base)
         )
-        if (
-            run.kernels == "litgpt" and weight.d_out > 0 and run.grad
-        ):  # its index_copy keeps what it lays down
+        if run.kernels == "litgpt" and pair.heads and run.grad:  # its index_copy keeps what it lays down
             added = _laid_down(added)
         total = add(base, added) if not clones else _add_cloning(base, added)
         base = total
