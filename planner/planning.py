@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # loaded where memory is estimated
     from .cost import Cost, RunTime
     from .hardware import Cluster
     from .moments import MemoryEstimate
+    from .remedies import Remedy
     from .running import Running
     from .setup import Setup
 
@@ -88,10 +89,8 @@ def _memory(run: Running, found: MemoryEstimate, room: int | None) -> dict[str, 
     return {**said, "fewest": least.to_dict() if least else None, "would_fit": None}
 
 
-def _would_fit(
-    plan: Plan, run: Running, found: MemoryEstimate, room: int, options: Mapping[str, Any]
-) -> tuple[list[dict[str, Any]], Notice]:
-    """What to change so that the run fits, and that it does not."""
+def _would_fit(plan: Plan, run: Running, room: int, options: Mapping[str, Any]) -> tuple[Remedy, ...]:
+    """What to change so that the run fits."""
     from .remedies import remedies
     from .running import setup_from
 
@@ -99,14 +98,25 @@ def _would_fit(
         method: Method = "qlora" if "quantize" in changes or run.setup.method == "qlora" else "lora"
         return setup_from(_setup_options(method, {**options, **changes}), plan.workload.seq_len)
 
-    others = remedies(run, room, setup_of)
+    return remedies(run, room, setup_of)
+
+
+def _does_not_fit(
+    entry: Mapping[str, Any], found: MemoryEstimate, room: int, others: Sequence[Remedy]
+) -> Notice:
+    """That the run does not fit, and the nearest that does."""
+    from .remedies import typed
+
     needed = f"{units.byte_size(found.per_gpu_bytes)} of a GPU's {units.byte_size(room)}"
-    advice = (
-        f"{others[0].text} would ({units.byte_size(others[0].per_gpu_bytes)})."
-        if others
-        else "Nor would it with one sequence at a time, layers computed again and a base in four bits."
-    )
-    return [each.to_dict() for each in others], Notice("does-not-fit", f"It does not fit: {needed}. {advice}")
+    least = entry["fewest"]
+    advice = "Nor would it with one sequence at a time, layers computed again and a base in four bits."
+    if others:
+        advice = f"{others[0].text} would ({units.byte_size(others[0].per_gpu_bytes)})."
+    elif least and least["gpus"] > found.setup.gpus:
+        names = ("gpus", "sharding", "expert_parallel", "checkpointing")
+        several = {name: least[name] for name in names if least[name] not in (1, "none")}
+        advice = f"{advice} {typed(several)} would ({units.byte_size(least['per_gpu_bytes'])} a GPU)."
+    return Notice("does-not-fit", f"It does not fit: {needed}. {advice}")
 
 
 def _machine(options: Mapping[str, Any]) -> Cluster | None:
@@ -167,8 +177,9 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
             found = None
         memory[method] = _memory(run, found, room) if run and found else None
         if method == main and run and found and room and not found.fits(room):
-            memory[method]["would_fit"], said = _would_fit(plan, run, found, room, options)
-            first.append(said)
+            others = _would_fit(plan, run, room, options)
+            memory[method]["would_fit"] = [other.to_dict() for other in others]
+            first.append(_does_not_fit(memory[method], found, room, others))
         notices += found.notices if found else ()
         if method == main and run and found and machine:
             time, cost, more = _timed(plan, run, machine, options)

@@ -8,10 +8,11 @@ pass, a loss that does not hold all logits, and a base in four bits. Every answe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
+from .dataclass import dataclass
 from .errors import InputError
 from .running import Running
 from .setup import Setup

@@ -158,6 +158,11 @@ class Setup:
         spread = self.data_parallel * self.sequence_parallel
         return self.shard_size or spread if self.sharding == "fsdp-hybrid" else spread
 
+    def expert_shards(self, over: int) -> int:
+        """Over how many GPUs an expert is sharded where other states are over `over`: those that hold the same
+        experts, since expert-parallel GPUs are among them."""
+        return max(1, over // self.expert_parallel)
+
     @property
     def tokens(self) -> int:
         """Tokens of a micro-step on one GPU."""

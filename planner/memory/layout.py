@@ -209,6 +209,7 @@ def low_ranks(item: Adapted, split: int = 1) -> tuple[LowRank, ...]:
         LowRank(
             p.d_in // narrow_in, p.d_out // narrow_out, p.rank, bool(p.magnitudes),
             own_in=p.n_in > 1 or p.n_out == 1, own_out=p.n_out > 1 or p.n_in == 1,
+            heads=item.matrix.role == "attention" and item.matrix.leaf not in ROW_PARALLEL,
         )
         for p in item.pairs
     )  # fmt: skip
