@@ -19,14 +19,13 @@ LOOKED_AT = 200  # rows; a speaker who comes later is not seen
 LOADERS: Mapping[str, str] = {
     "jsonl": "json", "json": "json", "csv": "csv", "text": "text", "parquet": "parquet", "arrow": "arrow",
 }  # fmt: skip
-MIXED = "mixed"
 
 
 @dataclass(frozen=True)
 class Shape:
     """What a trainer must be told of a data set.
 
-    `files` are absolute paths (empty: a data set of the hub); `loader` is the builder of `datasets` that reads them,
+    `format` is mixed where rows differ. `files` are absolute paths (empty: a data set of the hub); `loader` is the builder of `datasets` that reads them,
     None where it reads none of this form. `columns` names messages, prompt, completion, input, system, history,
     tools or text. `role` and `content` are the keys of a message, `speakers` the names of its roles as transformers
     has them. `chat`: prompt and completion are messages too.
@@ -106,7 +105,7 @@ def _of_rows(
     if not found:
         raise InputError("data", place, f"a row that can be used among the first {LOOKED_AT}")
     names = {example.format for _, example in found}
-    form, kind = (names.pop() if len(names) == 1 else MIXED), found[0][1].kind
+    form, kind = (names.pop() if len(names) == 1 else "mixed"), found[0][1].kind
     columns: dict[str, str] = {}
     speakers: dict[str, str] = {}
     keys = ("role", "content")

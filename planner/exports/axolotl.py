@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..dataset.shape import Shape
 from ..errors import InputError
 from . import data, deepspeed, hf
 from .data import refused
@@ -12,6 +11,9 @@ from .limits import ONE_GPU_WORK, choose, lora_fields, no_dropout, no_head, refu
 from .lines import Line, Section, yaml_text
 from .trainers import trainer
 from .training import Training
+
+if TYPE_CHECKING:
+    from ..dataset.shape import Shape
 
 NAME = "Axolotl"
 FILE = "axolotl.yaml"

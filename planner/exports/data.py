@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..dataset.shape import MIXED, Shape, shape_of
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..dataset.shape import Shape
 
 WROTE = "train.jsonl"
 _READ = ("format", "split")
@@ -25,6 +27,8 @@ def shape_for(said: Mapping[str, Any], own: Mapping[str, Any]) -> Shape | None:
     options = (
         {key: said[key] for key in _READ if said.get(key) is not None} if place is said.get("data") else {}
     )
+    from ..dataset.shape import shape_of
+
     return shape_of(str(name), **options)
 
 
@@ -45,7 +49,7 @@ def refused(shape: Shape, trainer: str, expected: str, reads: tuple[str, ...] = 
         )  # fmt: skip
     what = f"{shape.format} ({', '.join(shape.columns.values())})"
     plain = {"text": "text", "prompt-completion": "messages" if shape.chat else "prompt-completion"}
-    if shape.format != MIXED and plain.get(shape.format, "messages") not in reads:
+    if shape.format != "mixed" and plain.get(shape.format, "messages") not in reads:
         return InputError("data", what, f"{expected}: {trainer} reads no other", "The nearest is trl-sft.")
     command = f"lora-plan dataset {shlex.quote(shape.data)} --write {WROTE}"
     return InputError(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..dataset.shape import Shape
 from ..errors import InputError
 from . import data, deepspeed, hf
 from .data import refused
@@ -13,6 +12,9 @@ from .limits import choose, lora_fields, no_head, whole_alpha
 from .lines import Line, Section, yaml_text
 from .trainers import trainer
 from .training import Training
+
+if TYPE_CHECKING:
+    from ..dataset.shape import Shape
 
 NAME = "LLaMA-Factory"
 FILE = "llamafactory.yaml"

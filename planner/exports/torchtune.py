@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..dataset.shape import Shape
 from ..errors import InputError, nearest
 from . import data, leaves
 from .limits import ONE_GPU_WORK, choose, of_own, refuse
 from .lines import Line, Section, yaml_text
 from .trainers import trainer
 from .training import Training
+
+if TYPE_CHECKING:
+    from ..dataset.shape import Shape
 
 NAME = "torchtune"
 FILE = "torchtune.yaml"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import field, replace
+from typing import TYPE_CHECKING, Any
 
 from .. import facts, units
 from ..adapter import Adapted, AdapterSpec, adapt
 from ..adapter.whole import Whole, trained_whole
-from ..dataset.shape import Shape
+from ..dataclass import dataclass
 from ..errors import InputError, PlannerError, hint
 from ..estimator import load, model_of
 from ..learning_rate.advice import lr as advise
@@ -23,6 +23,9 @@ from ..setup import Setup
 from ..version import __version__
 from . import peft
 from .data import shape_for
+
+if TYPE_CHECKING:
+    from ..dataset.shape import Shape
 
 USUAL_BATCH = 32
 # What an export takes beside the options of an estimate.
@@ -300,7 +303,7 @@ def training_of(model: Any, options: Mapping[str, Any], usual: Mapping[str, Any]
     run = {name: value for name, value in run.items() if value is not None}
     layerwise = request.get("checkpointing", False)
     setup = setup_from(
-        {**run, "batch": request.get("batch", 1), "checkpointing": layerwise}, plan.workload.seq_len
+        {**run, "batch": request.get("batch"), "checkpointing": layerwise}, plan.workload.seq_len
     )
     spec = plan.adapter.spec
     adapted = adapt(arch, spec)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from ..dataset.shape import Shape
 from ..errors import InputError
 from . import data, deepspeed, hf
 from .data import refused
@@ -12,6 +12,9 @@ from .limits import choose, lora_fields, needs_task, no_dropout, no_head
 from .lines import Line, Section, arguments, shell_text, yaml_text
 from .trainers import trainer
 from .training import Training
+
+if TYPE_CHECKING:
+    from ..dataset.shape import Shape
 
 HAS = ("target_parameters", "modules_to_save", "use_dora", "use_rslora")
 DEEPSPEED = "deepspeed.json"
