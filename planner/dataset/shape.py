@@ -25,10 +25,10 @@ LOADERS: Mapping[str, str] = {
 class Shape:
     """What a trainer must be told of a data set.
 
-    `format` is mixed where rows differ. `files` are absolute paths (empty: a data set of the hub); `loader` is the builder of `datasets` that reads them,
-    None where it reads none of this form. `columns` names messages, prompt, completion, input, system, history,
-    tools or text. `role` and `content` are the keys of a message, `speakers` the names of its roles as transformers
-    has them. `chat`: prompt and completion are messages too.
+    `format` is mixed where rows differ. `files` are absolute paths (empty: a data set of the hub); `loader` is the
+    builder of `datasets` that reads them, None where it reads none of this form. `columns` names messages, prompt,
+    completion, input, system, history, tools or text. `role` and `content` are the keys of a message, `speakers` the
+    names of its roles as transformers has them. `chat`: prompt and completion are messages too.
     """
 
     data: str
