@@ -143,7 +143,12 @@ def tried(case: Case, trainer: str, python: str, root: Path) -> dict[str, Any]:
     with log.open("w") as stream:
         try:
             code = subprocess.run(
-                command_of(trainer, python), cwd=place, env=environment, stdout=stream, stderr=stream, timeout=LIMIT_S
+                command_of(trainer, python),
+                cwd=place,
+                env=environment,
+                stdout=stream,
+                stderr=stream,
+                timeout=LIMIT_S,
             ).returncode
         except subprocess.TimeoutExpired:
             code = -1
@@ -158,7 +163,9 @@ def tried(case: Case, trainer: str, python: str, root: Path) -> dict[str, Any]:
 def main() -> int:
     """Try every case with every trainer that has an environment."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("python", nargs="+", metavar="TRAINER=PYTHON", help="trl, axolotl, llamafactory, unsloth")
+    parser.add_argument(
+        "python", nargs="+", metavar="TRAINER=PYTHON", help="trl, axolotl, llamafactory, unsloth"
+    )
     parser.add_argument("--only", default="", help="a word in the names of cases")
     parser.add_argument("--keep", help="a folder for models, files and logs")
     parser.add_argument("--json", help="a file for the results")

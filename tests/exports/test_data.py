@@ -48,7 +48,9 @@ def written(target: str, data: Path, **more: Any) -> Any:
 def test_shape(folder: Path, name: str, format: str, columns: list[str], speakers: Any) -> None:
     found = shape_of(folder / name)
     assert (found.format, list(found.columns.values()), found.speakers) == (format, columns, speakers)
-    assert found.files == (str(folder / name),) and found.loader == ("csv" if name.endswith("csv") else "json")
+    assert found.files == (str(folder / name),) and found.loader == (
+        "csv" if name.endswith("csv") else "json"
+    )
 
 
 def test_axolotls_type(folder: Path) -> None:
@@ -56,7 +58,11 @@ def test_axolotls_type(folder: Path) -> None:
         return yaml.safe_load(written("axolotl", folder / name).text)["datasets"][0]
 
     chat = entry("sharegpt.jsonl")
-    assert (chat["type"], chat["field_messages"], chat["ds_type"]) == ("chat_template", "conversations", "json")
+    assert (chat["type"], chat["field_messages"], chat["ds_type"]) == (
+        "chat_template",
+        "conversations",
+        "json",
+    )
     assert chat["message_property_mappings"] == {"role": "from", "content": "value"}
     assert chat["roles"] == {"user": ["human"], "assistant": ["gpt"]}
     assert "roles" not in entry("messages.jsonl")
@@ -98,7 +104,9 @@ def test_trls_mixture(folder: Path) -> None:
     assert "assistant_only_loss" not in said("messages.jsonl", loss_on="all")
     assert said("prompts.jsonl")["completion_only_loss"] is True
     assert "trl-sft.yaml" in written("trl-sft", folder / "messages.jsonl").files["trl-sft.sh"]
-    rl = export("trl-grpo", LLAMA, episodes=64, batch=32, train_data=str(folder / "problems.jsonl"), **OPTIONS)
+    rl = export(
+        "trl-grpo", LLAMA, episodes=64, batch=32, train_data=str(folder / "problems.jsonl"), **OPTIONS
+    )
     assert yaml.safe_load(rl.text)["datasets"][0]["data_files"] == str(folder / "problems.jsonl")
 
 
@@ -120,7 +128,10 @@ def test_unsloths_script_makes_columns_that_trl_reads(folder: Path, name: str) -
     said, answer = found["messages"]
     assert (said["role"], answer["role"]) == ("user", "assistant")
     if name == "alpaca.jsonl":
-        assert said["content"] == f"{row['instruction']}\n\n{row['input']}" and answer["content"] == row["output"]
+        assert (
+            said["content"] == f"{row['instruction']}\n\n{row['input']}"
+            and answer["content"] == row["output"]
+        )
     else:
         assert [said["content"], answer["content"]] == [turn["value"] for turn in row["conversations"]]
 
