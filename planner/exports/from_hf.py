@@ -236,7 +236,8 @@ def from_llamafactory(
 
 def _described(f: Fields, read: Any) -> str | None:
     """The data set's name, or the file that dataset_info.json says it is, where that lies beside the config."""
-    folder, name = f.any("dataset_dir"), f.text("dataset")
+    name: str | None = f.text("dataset")
+    folder = f.any("dataset_dir")
     if folder != ".":
         return name
     entry = (read(llamafactory.INFO) or {}).get(name)

@@ -114,7 +114,7 @@ def test_trls_mixture(folder: Path) -> None:
 def test_unsloths_script_makes_columns_that_trl_reads(folder: Path, name: str) -> None:
     """The function that the script defines, run on a row."""
     tree = ast.parse(written("unsloth", folder / name, kernels="unsloth").text)
-    made = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    made: list[ast.stmt] = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     row = json.loads((folder / name).read_text().split("\n")[1])
     if name == "texts.jsonl":
         assert not made  # a column text is read as it is
