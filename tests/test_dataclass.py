@@ -78,10 +78,7 @@ def bodies(make: Decorator) -> dict[str, type[Any]]:
         def __hash__(self) -> int:
             return 7
 
-    @make(frozen=True)
-    class Nothing:
-        """Has no fields."""
-
+    Nothing = make(frozen=True)(type("Nothing", (), {"__doc__": "Has no fields."}))  # noqa: N806
     return {each.__name__: each for each in (Frozen, Same, Plain, Checked, Own, Nothing)}
 
 

@@ -6,9 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Literal
 
 from ..adapter import Adapted
+from ..adapter.pairs import Pair
 from ..adapter.whole import NOTHING_WHOLE, Whole
 from ..dataclass import dataclass
 from ..schema import (
@@ -168,6 +170,9 @@ def _has_qk_norms(arch: Architecture, block: Block) -> bool:
     )
 
 
+_BESIDE_RANK = attrgetter(*(name for name in Pair.__dataclass_fields__ if name != "rank"))
+
+
 def shape_of(adapted: Sequence[Adapted]) -> tuple[tuple[Any, ...], tuple[int, ...]]:
     """Adapted matrices without their ranks, a number for each distinct one in their place; and the ranks."""
     numbers: dict[int, int] = {}
@@ -175,16 +180,10 @@ def shape_of(adapted: Sequence[Adapted]) -> tuple[tuple[Any, ...], tuple[int, ..
         (
             item.index,
             item.layers,
-            tuple(
-                (
-                    p.d_in, p.d_out, numbers.setdefault(p.rank, len(numbers)), p.n_in, p.n_out, p.magnitudes,
-                    p.materialised,
-                )
-                for p in item.pairs
-            ),
+            tuple((numbers.setdefault(p.rank, len(numbers)), _BESIDE_RANK(p)) for p in item.pairs),
         )
         for item in adapted
-    )  # fmt: skip
+    )
     return shape, tuple(numbers)
 
 
