@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .. import facts, hardware, units
@@ -34,6 +35,7 @@ from .space import (
     Space,
     chosen,
     counted,
+    divided,
     layouts,
     limits,
 )
@@ -137,6 +139,12 @@ def _notices(job: Job, found: Sequence[Evaluated]) -> Iterator[Notice]:
             "regret-of-attention",
             "The law of regret was fitted on adapters of all layers; attention alone lags behind it.",
         )
+    if best.choice.layout.expert_parallel > 1:
+        yield Notice(
+            "experts-divided",
+            "No plan fits in which every GPU gathers all experts of a layer. The plans shown divide the experts over "
+            "GPUs (expert parallelism), which Megatron-Bridge, NeMo and few others do.",
+        )
     if best.over_bytes("sure") > 0:
         yield Notice(
             "memory-tight",
@@ -207,6 +215,10 @@ def plan(
     cells = screen(job, space)
     chooser = Chooser(cells, within.fit)
     best = chooser.best(within)
+    if best is None and (apart := divided(space.layouts, job.experts)):
+        cells = screen(job, replace(space, layouts=apart))
+        chooser = Chooser(cells, within.fit)
+        best = chooser.best(within)
     if best is None:
         raise nothing_fits(chooser, within)
     others = chooser.next_best(best, within, alternatives)

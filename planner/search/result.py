@@ -76,6 +76,11 @@ class Found:
             "gpu": choice.accelerator.name,
             "gpus": choice.layout.gpus,
             "sharding": choice.layout.sharding,
+            **(
+                {"expert_parallel": choice.layout.expert_parallel}
+                if choice.layout.expert_parallel > 1
+                else {}
+            ),
         }
         return {**self.given, **chosen}
 

@@ -173,13 +173,15 @@ def _micro_step_s(packed: _Packed, works: Sequence[Work], job: Job, gpu: Acceler
     return total
 
 
-def _moving_s(job: Job, layout: Layout, gpu: Accelerator, quantize: Quantize, known: Constants) -> Array:
+def _moving_s(
+    job: Job, layout: Layout, gpu: Accelerator, table: Table, known: Constants, micro_batch: int
+) -> Array:
     """Seconds of communication of a step as a + b P + (c + d P) m, for P trained parameters and m micro-steps."""
     machine = machine_of(job, gpu, layout.gpus)
     one, many = 10**6, 10**9 + 10**6  # never none, for which nothing is sent at all
 
     def seconds(params: int, micro_steps: int) -> float:
-        setup = setup_of(job, quantize, "none", layout, 1, micro_steps)
+        setup = setup_of(job, table.quantize, table.checkpointing, layout, micro_batch, micro_steps)
         return total_s(traffic(job.arch, setup, params), machine, known.efficiency.link)
 
     few, some = seconds(one, 1), seconds(many, 1)
@@ -201,7 +203,13 @@ def _step_s(
         setups = {
             (q, c): setup_of(job, q, c, layout, 1, 1) for q in space.quantize for c in space.checkpointing
         }
-        moving = {q: _moving_s(job, layout, gpu, q, known) for q in space.quantize}
+        # Tokens go to their experts and back: the only traffic that grows with the micro-batch, and with recompute.
+        sizes = space.micro_batches if layout.expert_parallel > 1 else (1,)
+        moving: dict[Any, Array] = {}
+        for table in found:
+            key = table.quantize, table.checkpointing if layout.expert_parallel > 1 else None
+            if key not in moving:
+                moving[key] = np.array([_moving_s(job, layout, gpu, table, known, size) for size in sizes])
         some = next(iter(setups.values()))
         per_shard = some.shards if some.states_sharded else 1
         per_gradient = some.shards if some.gradients_sharded else 1
@@ -211,8 +219,9 @@ def _step_s(
         launched = np.array([t.work.optimizer_operations for t in found])[:, None, None]
         computing = micro_s[:, :, None] * m + (adding * (m - 1) + updating) / bandwidth
         computing = computing + launched * efficiency.start_s
-        a, b, c, d = (np.array([moving[t.quantize][i] for t in found]) for i in range(4))
-        sent = (a + b * params)[:, None, None] + (c + d * params)[:, None, None] * m
+        each = [moving[t.quantize, t.checkpointing if layout.expert_parallel > 1 else None] for t in found]
+        a, b, c, d = (np.array([row[:, i] for row in each]) for i in range(4))
+        sent = (a + b * params[:, None])[..., None] + (c + d * params[:, None])[..., None] * m
         exposed = sent - efficiency.overlap * np.minimum(computing, sent)
         units = np.array([gathers(job.arch, setups[t.quantize, t.checkpointing], t.pairs) for t in found])
         gather = efficiency.module_s if layout.sharding == "zero3" else efficiency.unit_s

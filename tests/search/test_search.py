@@ -20,7 +20,7 @@ from planner.search import plan
 from planner.search.evaluate import Evaluated, evaluate
 from planner.search.screen import TOLERANCE, Cells, screen
 from planner.search.select import SAME, SAME_REGRET, Chooser, non_dominated
-from planner.search.space import Choice, Job, Limits, Space, layouts
+from planner.search.space import Choice, Job, Limits, Space, divided, layouts
 from planner.setup import Setup
 
 GPUS = tuple(hardware.find(name) for name in ("rtx 4090", "a100 80gb", "h100"))
@@ -77,6 +77,32 @@ def test_the_screen_equals_the_scalar_formulas(model: str) -> None:
         most = (cells.over_high[cell] + 1) * full.memory_bytes
         if full.choice.accumulation > 1:
             assert most == pytest.approx(full.memory.high, rel=0.03), full.choice.text
+
+
+def test_the_screen_of_divided_experts_is_near_the_scalar_formulas() -> None:
+    """Trained parameters of one GPU, of which the communication is a small part, are counted before the division."""
+    apart = divided(layouts((2, 4, 8), ("ddp", "fsdp")), 128)
+    assert {layout.expert_parallel for layout in apart} == {2, 4, 8}
+    space = Space(
+        GPUS, apart, micro_batches=(1, 2, 8), ranks=(1, 16, 128), quantize=("none",), batches=(16, 64)
+    )
+    cells = screen(job_of("Qwen/Qwen3-30B-A3B"), space)
+    for cell in np.random.default_rng(1).choice(np.flatnonzero(np.isfinite(cells.over)), 30, replace=False):
+        full = evaluate(cells.job, cells.choice(int(cell)))
+        assert cells.seconds[cell] == pytest.approx(full.seconds, rel=0.02), full.choice.text
+        if full.choice.accumulation > 1:
+            held = (cells.over[cell] + 1) * full.memory_bytes
+            assert held == pytest.approx(full.memory.per_gpu_bytes, rel=0.03), full.choice.text
+
+
+def test_experts_are_divided_where_nothing_else_fits() -> None:
+    options: dict[str, Any] = {"tokens": "1M", "gpu": "h100", "micro_batch": 1, "ranks": 16, "layers": "mlp"}
+    found = plan("moonshotai/Kimi-K2-Instruct", gpus=(16, 32), quantize="none", **options)
+    assert found.best.choice.layout.gpus == found.best.choice.layout.expert_parallel == 32
+    assert found.options()["expert_parallel"] == 32 and found.best.over_bytes() <= 0
+    assert "experts-divided" in {notice.code for notice in found.warnings}
+    alone = plan("Qwen/Qwen3-30B-A3B", gpus=(2, 4), **options)
+    assert alone.best.choice.layout.expert_parallel == 1 and "expert_parallel" not in alone.options()
 
 
 def test_memory_is_close_enough_to_check_what_is_near(cells: Cells, everything: list[Evaluated]) -> None:
