@@ -178,6 +178,20 @@ def claims_of(name: str) -> tuple[Claim, ...]:
     return found.claims
 
 
+def test_estimate_checkpoints_where_the_trainer_does_under_a_sharding() -> None:
+    options = {"trainer": "litgpt", "rank": 8, "gpus": 2, "batch": 2}
+    sharded = estimate(LLAMA, **options, sharding="fsdp").memory
+    assert sharded is not None
+    assert sharded["lora"]["setup"]["checkpointing"] == "layer"
+    assert (
+        running(LLAMA, {**options, "sharding": "fsdp"}).memory().per_gpu_bytes
+        == sharded["lora"]["per_gpu_bytes"]
+    )
+    alone = estimate(LLAMA, **options, sharding="ddp").memory
+    assert alone is not None
+    assert alone["lora"]["setup"]["checkpointing"] == "none"
+
+
 def test_unknown_trainer_names_the_nearest() -> None:
     with pytest.raises(InputError, match="unsloth"):
         find("unslot")

@@ -161,7 +161,7 @@ def test_what_the_plan_has_no_place_for_is_listed() -> None:
 def test_an_optimizer_that_the_plan_has_not_is_said() -> None:
     found = import_config({**AXOLOTL, "optimizer": "came_pytorch", "attn_implementation": "flex_attention"})
     assert (found.request["optimizer"], found.request["attention_kernel"]) == ("adamw", "sdpa")
-    assert [notice.code for notice in found.notices] == ["not-planned", "not-planned"]
+    assert [notice.code for notice in found.notices] == ["not-planned", "not-planned", "trainer-of-config"]
     assert "came_pytorch" in found.notices[1].message + found.notices[0].message
 
 
