@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -179,7 +180,7 @@ def claims_of(name: str) -> tuple[Claim, ...]:
 
 
 def test_estimate_checkpoints_where_the_trainer_does_under_a_sharding() -> None:
-    options = {"trainer": "litgpt", "rank": 8, "gpus": 2, "batch": 2}
+    options: dict[str, Any] = {"trainer": "litgpt", "rank": 8, "gpus": 2, "batch": 2}
     sharded = estimate(LLAMA, **options, sharding="fsdp").memory
     assert sharded is not None
     assert sharded["lora"]["setup"]["checkpointing"] == "layer"
