@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from . import adapter as adapters
@@ -16,6 +16,7 @@ from . import hardware
 from .adapter import Adapted, AdapterSpec
 from .adapter.options import spec_of
 from .adapter.whole import NOTHING_WHOLE, Whole, trained_whole
+from .dataclass import dataclass
 from .errors import InputError, hint
 from .estimator import DEFAULT_SEQ_LEN, estimate, load
 from .given import whole_number
@@ -112,13 +113,29 @@ def _again(values: Mapping[str, Any], otherwise: str) -> str:
     return how if how not in (None, "none") else otherwise
 
 
+_OF_SETUP = {*SETUP_FIELDS, "batch", "gpus_per_node"}
+
+
 def setup_from(options: Mapping[str, Any], seq_len: int) -> Setup:
-    """A set-up from options: `batch` sequences of a step over all GPUs, split over them and over micro-steps.
+    """A set-up from options: `batch` sequences of a step over all GPUs, split over them and over micro-steps; where
+    it is not given, one for each.
 
     `method` follows `quantize` where it is not given, `checkpointing` may be a flag, and several GPUs shard by
     DDP (full fine-tuning by FSDP) where neither `sharding` nor the trainer says otherwise. Fields that are not given
     are those of the trainer's profile, else Setup's.
     """
+    given = tuple((name, type(value), value) for name, value in options.items() if name in _OF_SETUP)
+    try:
+        return _setup_from(given, seq_len)
+    except TypeError as error:
+        if "unhashable" not in str(error):
+            raise
+        return _setup_from.__wrapped__(given, seq_len)
+
+
+@lru_cache(maxsize=512)
+def _setup_from(given: tuple[tuple[str, type, Any], ...], seq_len: int) -> Setup:
+    options = {name: value for name, _, value in given}
     values = {name: value for name, value in options.items() if name in SETUP_FIELDS and value is not None}
     quantize = values.get("quantize", "none")
     method = values.setdefault("method", "lora" if quantize == "none" else "qlora")
@@ -142,8 +159,11 @@ def setup_from(options: Mapping[str, Any], seq_len: int) -> Setup:
         spread = copies * whole_number("sequence-parallel", values.get("sequence_parallel", 1))
         inside = whole_number("gpus-per-node", options.get("gpus_per_node") or hardware.GPUS_PER_NODE)
         values["shard_size"] = math.gcd(spread, inside)  # a copy for each machine, where they divide
-    micro = split_batch(
-        whole_number("batch", options.get("batch", 1)), data_parallel=copies, accumulation=accumulation
+    batch = options.get("batch")
+    micro = (
+        1
+        if batch is None
+        else split_batch(whole_number("batch", batch), data_parallel=copies, accumulation=accumulation)
     )
     return Setup(
         **{**values, "gpus": gpus, "accumulation": accumulation, "micro_batch": micro, "seq_len": seq_len}
