@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 from ..errors import InputError
 from ..schema import Notice
 from . import formats, records, sources
+from .columns import columns_of, renamed
 from .compressing import Compressor
 from .counting import Count, Counter
 from .duplicates import LIKE, Register, text_hash
-from .formats import Example, RowError
+from .formats import Example, RowError, UnknownFormatError
 from .plain import plain_row
 from .rendering import Rendered, Renderer
 from .result import BrokenRow
@@ -54,6 +55,7 @@ class Settings:
     split: str | None = None
     config: str | None = None
     encoding: str | None = None
+    columns: str | Mapping[str, str] | None = None
     seq_len: int | None = None
     eos: bool = False
     chat: bool = False
@@ -75,6 +77,7 @@ class Sums:
     text_bytes: int = 0
     loss_bytes: int = 0
     broken: int = 0
+    unknown: int = 0
     blank_lines: int = 0
     without_loss: int = 0
     cut_sequences: int = 0
@@ -105,6 +108,8 @@ class Reader:
     def __init__(self, data: str, settings: Settings, tokenizer: TextTokenizer | None) -> None:
         formats.check_format(settings.format)
         self.settings, self.tokenizer = settings, tokenizer
+        self.columns = columns_of(settings.columns)
+        self._theirs = {name.partition(".")[0] for name in self.columns.values()} | {*self.columns.values()}
         self.sums = Sums()
         self.notices: list[Notice] = []
         self.renderer = _renderer(settings, tokenizer)
@@ -138,7 +143,7 @@ class Reader:
                 if file.kind not in ("parquet", "arrow", "saved"):
                     stream = stack.enter_context(Stream(file.path, self.settings.encoding))
                 try:
-                    for number, row in enumerate(sources.rows(file, stream)):
+                    for number, row in enumerate(sources.rows(file, stream, self._theirs)):
                         yield file.label, row
                         if number % 250 == 249:
                             self._tell(before + (stream.position if stream else 0), total)
@@ -180,12 +185,13 @@ class Reader:
             try:
                 yield self._entry(file, line, value)
             except RowError as reason:
+                self.sums.unknown += isinstance(reason, UnknownFormatError)
                 self._break(file, line, str(reason))
             except UnicodeEncodeError:
                 self._break(file, line, "is not UTF-8, or holds half of a surrogate pair")
 
     def _entry(self, file: str, line: int, value: Any) -> _Entry:
-        example = formats.read_row(value, self.settings.format)
+        example = formats.read_row(renamed(value, self.columns), self.settings.format)
         sequences = tuple(self.renderer.sequences(example))
         text = "\0".join(sequence.text for sequence in sequences).encode()
         content = "\0".join(sequence.content for sequence in sequences).encode()

@@ -26,10 +26,25 @@ ANSWERS = ("answer", "final_answer", "ground_truth", "reference_answer", "soluti
 TEXTS = ("text", "content")
 PASS_RATES = ("pass_rate", "success_rate", "solve_rate")
 CHATS = ("messages", "conversations", "conversation")
+# What a format can read.
+COLUMNS = frozenset((
+    *CHATS, *PROMPTS, *COMPLETIONS, *ANSWERS, *TEXTS, *PASS_RATES, "chosen", "rejected", "instruction", "context",
+    "history", "system", "system_prompt", "tools", "chat_template_kwargs", "completions",
+))  # fmt: skip
+# What each format needs, for those who look for theirs.
+NEEDS = (
+    "messages or sharegpt (messages, conversations), prompt-completion (prompt and completion, question and answer), "
+    "alpaca (instruction and output), text (text), preference (chosen and rejected), kto (prompt, completion and a "
+    "label of true or false), rl (prompt or problem)"
+)
 
 
 class RowError(ValueError):
     """A row that cannot be trained on; the message says why."""
+
+
+class UnknownFormatError(RowError):
+    """A row whose columns fit no format."""
 
 
 class Item(NamedTuple):
@@ -52,6 +67,7 @@ class Example(NamedTuple):
     more: Mapping[str, Any] | None = None
     trained: bool = True
     pass_rate: float | None = None
+    label: bool | None = None
 
 
 def _string(row: Mapping[str, Any], name: str) -> str:
@@ -218,6 +234,10 @@ def _preference(row: Mapping[str, Any]) -> Example:
     for name in ("chosen", "rejected"):
         if row.get(name) is None:
             raise RowError(f"has no {name}")
+    if isinstance(row["chosen"], dict) and isinstance(row["rejected"], dict):  # one message each
+        row = {**row, "chosen": [row["chosen"]], "rejected": [row["rejected"]]}
+        said = _first(row, ("prompt", *CHATS))
+        row = {**row, "prompt": row[said]} if said else row
     prompt = _first(row, ("prompt", "question", "instruction", "input"))
     if prompt is not None:
         if _is_chat(row["chosen"]) and _starts_alike(row, prompt):
@@ -248,6 +268,17 @@ def _starts_alike(row: Mapping[str, Any], prompt: str) -> bool:
     return _is_chat(row[prompt]) and bool(first == row[prompt][0])
 
 
+def _kto(row: Mapping[str, Any]) -> Example:
+    """An answer that is liked or not; the label says 1 bit at most."""
+    label = row.get("label")
+    if not isinstance(label, bool):
+        raise RowError(
+            "has no label" if label is None else f"label is {_shown(label)}, expected true or false"
+        )
+    example = _chat(row) if _first(row, CHATS) is not None else _prompt_completion(row)
+    return example._replace(format="kto", kind="preference", label=label)
+
+
 def _rl(row: Mapping[str, Any]) -> Example:
     name = _named(row, (*PROMPTS, "messages", "instruction"), "prompt")
     if _is_chat(row[name]):
@@ -271,6 +302,7 @@ READERS: Mapping[str, Callable[[Mapping[str, Any]], Example]] = {
     "alpaca": _alpaca,
     "text": _text,
     "preference": _preference,
+    "kto": _kto,
     "rl": _rl,
 }
 FORMATS = ("auto", *READERS)
@@ -284,6 +316,8 @@ def recognise(row: Mapping[str, Any]) -> str:
     """
     if "chosen" in row and "rejected" in row:
         return "preference"
+    if isinstance(row.get("label"), bool) and ("completion" in row or _first(row, CHATS) is not None):
+        return "kto"
     if _first(row, CHATS) is not None:
         return "messages"
     if row.get("instruction") is not None and any(
@@ -294,13 +328,25 @@ def recognise(row: Mapping[str, Any]) -> str:
     if prompt is not None:
         if any(name in row for name in COMPLETIONS[:3]) or (prompt == "question" and "answer" in row):
             return "prompt-completion"
-        if prompt in ("prompt", "problem") or any(name in row for name in (*ANSWERS, *PASS_RATES)):
+        if (prompt in ("prompt", "problem") and "completions" not in row) or any(
+            name in row for name in (*ANSWERS, *PASS_RATES)
+        ):
             return "rl"
     if any(name in row for name in TEXTS):
         return "text"
+    if not row:
+        raise RowError("is empty")
     names = ", ".join(map(str, row))
     shown = names if len(names) <= 100 else f"{names[:97]}..."
-    raise RowError(f"no known format: its columns are {shown}" if row else "is empty")
+    raise UnknownFormatError(f"no known format: its columns are {shown}{_inside(row)}")
+
+
+def _inside(row: Mapping[str, Any]) -> str:
+    """Where a known column lies inside another, how to name it."""
+    for name, value in row.items():
+        if isinstance(value, dict) and (found := _first(value, (*CHATS, *PROMPTS, *TEXTS))) is not None:
+            return f"; {name} holds one, as --columns {found}={name}.{found}"
+    return ""
 
 
 def read_row(row: Any, form: str = "auto") -> Example:

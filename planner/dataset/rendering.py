@@ -248,11 +248,32 @@ class _Turns:
 
     def _changed(self, i: int) -> tuple[int, int]:
         """Which letters of the text change with the content of message `i`."""
-        kept = {key: value for key, value in self.messages[i].items() if key not in SAID}
-        other = [*self.messages[:i], {**kept, "content": STAND_IN}, *self.messages[i + 1 :]]
-        changed = self._render(other)
+        message = self.messages[i]
+        kept = {key: value for key, value in message.items() if key not in SAID}
+        others = [{**kept, "content": STAND_IN}]
+        if message.get("tool_calls"):  # what answers a call may be refused without it
+            others.append({**kept, "content": STAND_IN, "tool_calls": _other_calls(message["tool_calls"])})
+        for other in others:
+            try:
+                changed = self._render([*self.messages[:i], other, *self.messages[i + 1 :]])
+                break
+            except (TemplateError, TypeError, ValueError, LookupError):
+                if other is others[-1]:
+                    raise
         begin = common(self.text, changed)
         return begin, len(self.text) - common(self.text[begin:][::-1], changed[begin:][::-1])
+
+
+def _other_calls(calls: Any) -> Any:
+    """The same calls with other arguments."""
+    found = []
+    for call in calls if isinstance(calls, list) else ():
+        inner = call.get("function") if isinstance(call, dict) else None
+        if isinstance(inner, dict):
+            found.append({**call, "function": {**inner, "arguments": {STAND_IN: STAND_IN}}})
+        elif isinstance(call, dict):
+            found.append({**call, "arguments": {STAND_IN: STAND_IN}})
+    return found or calls
 
 
 def common(one: str, two: str) -> int:
