@@ -40,7 +40,8 @@ ROWS: dict[str, tuple[dict[str, Any], str, str, list[Any]]] = {
     "sharegpt with tools": (
         {"conversations": [
             {"from": "system", "value": "s"}, {"from": "human", "value": "h"},
-            {"from": "function_call", "value": "{}"}, {"from": "observation", "value": "o"}, {"from": "tool", "value": "o"}, {"from": "gpt", "value": "g"},
+            {"from": "function_call", "value": "{}"}, {"from": "observation", "value": "o"},
+            {"from": "tool", "value": "o"}, {"from": "gpt", "value": "g"},
         ]},
         "sharegpt", "sft", [["system", "user", "assistant", "tool", "tool", "assistant"]],
     ),
