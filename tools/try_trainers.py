@@ -98,7 +98,8 @@ def _tensors(file: Path) -> Iterator[int]:
         (length,) = struct.unpack("<Q", stream.read(8))
         header = json.loads(stream.read(length))
     for name, entry in header.items():
-        if name != "__metadata__":
+        # PEFT saves the frozen weight beside a pair on the unembedding.
+        if name != "__metadata__" and "base_layer" not in name:
             size = 1
             for side in entry["shape"]:
                 size *= side
