@@ -180,7 +180,7 @@ def _bits(rows: Sequence[Row]) -> list[str]:
         note = (
             f"Random strings of 16 letters, about {details['offered']:g} bits a parameter offered to each adapter, "
             f"on `{row.models}`, the rate swept for each; bits stored over the adapter's parameters after so many "
-            "exposures of each string, mean of seeds. Whether more exposures would store more was not tried."
+            "exposures of each string, mean of seeds."
         )
         lines += _table(
             "Bits a parameter that an adapter stores",
