@@ -86,9 +86,7 @@ def _lexicon(language: int) -> tuple[tuple[str, tuple[int, ...], tuple[_Draw, ..
     for kind, size in _KINDS.items():
         weights = tuple(accumulate(1 / (rank + 2) for rank in range(size)))
         kinds[kind] = (words(language, kind, size), weights, weights[-1], size - 1)
-    return tuple(
-        (text, places, tuple(kinds[kind] for kind in drawn)) for text, drawn, places in _TEMPLATES
-    )
+    return tuple((text, places, tuple(kinds[kind] for kind in drawn)) for text, drawn, places in _TEMPLATES)
 
 
 def passage(language: int, length: int, rng: random.Random) -> str:

@@ -27,7 +27,7 @@ WINDOW = 10
 EVALUATION_BATCH = 64
 # Batches made at a time: making text between two steps finds the processor's caches full of the model, and takes
 # three times as long as making the same text at once. Their tokens take at most as much memory as PREPARED_TOKENS.
-PREPARED, PREPARED_TOKENS = 20, 2**18
+PREPARED, PREPARED_TOKENS = 40, 2**18
 # Adam's own settings follow Tinker's documentation; the schedule is constant, without warm-up or decay.
 OPTIMIZERS = ("adam", "sgd")
 
