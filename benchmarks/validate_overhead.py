@@ -6,8 +6,8 @@ The forward passes of evaluations are the model's own: the bare loop runs them a
 
 In each round the harness and a bare loop with the same model, adapter and batches (made beforehand) take the same
 steps, one after the other, first in one order and then in the other. Of the harness all counts that a run does: text
-and batches, the record of the loss, checks, the driver's beat with its progress, and the norms and fingerprints at the
-end; not the counted first step. Medians of the rounds' quotients, of CPU time (user and system) and of wall time.
+and batches, the record of the loss, checks, the driver's beat with its progress, norms and fingerprints at the end;
+not the counted first step. Medians of the rounds' quotients, of CPU time (user and system) and of wall time.
 Exit code 1 where that of CPU time is above 1.05: wall time on a machine that others use says less.
 """
 

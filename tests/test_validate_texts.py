@@ -66,12 +66,12 @@ def by_choices(language: int, length: int, rng: random.Random) -> str:
     found = ""
     while len(found) < length:
         pattern = rng.choice(text._PATTERNS)
-        drawn = {}
+        sentence = pattern
         for kind, words in lexicon.items():
             if count := len(re.findall(f"{{{kind}}}", pattern)):
                 weights = [sum(1 / (rank + 2) for rank in range(n + 1)) for n in range(len(words))]
-                drawn[kind] = iter(rng.choices(words, cum_weights=weights, k=count))
-        sentence = re.sub(r"{(\w)}", lambda match: next(drawn[match[1]]), pattern)
+                for word in rng.choices(words, cum_weights=weights, k=count):
+                    sentence = sentence.replace(f"{{{kind}}}", word, 1)
         found += (" " if found else "") + sentence
     return found[:length]
 

@@ -19,7 +19,7 @@ MARKS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 24, 30, 36, 48)
 
 
 def _marks(steps: int) -> tuple[int, ...]:
-    """Close together at first: with every sixteenth step all low ranks of the narrowest model had left by the first."""
+    """Close together at first: of every sixteenth part of a run, all low ranks of `pico` had left by the first."""
     return tuple(sorted({max(1, round(steps * n / 48)) for n in MARKS}))
 
 

@@ -7,7 +7,7 @@ from ..grid import typical_runs as runs
 from ..models import shape
 from ..statistics import interval
 from . import Claim, Judgement, Setting, against, undecided
-from .arms import at_best, full, lora, paired_losses, needs
+from .arms import at_best, full, lora, needs, paired_losses
 
 BATCHES = (8, 32, 128)
 LOW_RANK, RANK = 4, 32

@@ -12,7 +12,7 @@ from ..grid import typical_runs as runs
 from ..models import shape
 from ..records import RunConfig
 from . import Claim, Judgement, Setting, against, undecided
-from .arms import MIDDLE_RANK, at_best, excess_percent, full, log_rates, lora, paired_losses, needs, ratio
+from .arms import MIDDLE_RANK, at_best, excess_percent, full, log_rates, lora, needs, paired_losses, ratio
 from .c17 import LAW
 
 MODEL = "mixture"

@@ -9,7 +9,7 @@ from ..grid import Cell, Lookup
 from ..grid import typical_runs as runs
 from ..statistics import interval
 from . import Claim, Judgement, Setting, against, undecided
-from .arms import at_best, full, lora, paired_losses, needs
+from .arms import at_best, full, lora, needs, paired_losses
 
 TASK = "arithmetic:largest=9"
 MARGIN = 0.05

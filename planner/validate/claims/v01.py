@@ -9,7 +9,7 @@ from ..grid import Cell, Lookup
 from ..grid import typical_runs as runs
 from ..statistics import Interval
 from . import Claim, Judgement, Setting, undecided
-from .arms import MIDDLE_RANK, at_best, excess_percent, lora, paired_losses, needs
+from .arms import MIDDLE_RANK, at_best, excess_percent, lora, needs, paired_losses
 
 MARGIN_PERCENT = 2.0
 # Where a variant's scale of changes differs from the plain one's, the search starts elsewhere (powers of 2).
