@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, get_args
 
 from . import hardware
 from .cost import Cost, RunTime, cost_of, list_price, own_price, run_time
+from .dataclass import dataclass
 from .errors import InputError, hint
 from .fewest import Fewest, fewest_gpus
 from .given import whole_number

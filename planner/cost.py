@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from . import facts
+from .dataclass import dataclass
 from .errors import InputError
 from .schema import Basis, Source
 from .speed import StepTime

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from .adapter.peft_rules import peft_line
 from .adapter.whole import Whole, trained_whole
 from .architecture.build import build, build_by_its_code, carries_code
 from .architecture.resolve import ResolvedConfig, resolve
+from .dataclass import dataclass
 from .errors import InputError, UnsupportedArchitectureError
 from .given import Given, whole_number
 from .given import read as read_given

@@ -10,11 +10,12 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from .dataclass import dataclass
 from .errors import FactError, InputError, UnknownModelError, hint
 from .schema import Source, SourceKind
 

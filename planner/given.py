@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import facts, information
+from .dataclass import dataclass
 from .errors import HubError, InputError
 from .information import Information
 from .schema import Notice

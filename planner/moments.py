@@ -9,9 +9,9 @@ fit. `reserved_bytes` is what the caching allocator takes where it has room (tor
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from .dataclass import dataclass
 from .schema import Basis, Notice
 from .setup import Setup
 

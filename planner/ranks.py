@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, get_args
 
 from . import adapter as adapters
 from . import capacity
 from .adapter import AdapterSpec, Slope
 from .adapter.spec import ExpertConvention
+from .dataclass import dataclass
 from .information import Information
 from .regret import Departure, Regret, departure, expected_regret, law_for
 from .schema import Architecture, Notice

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import adapter as adapters
@@ -16,6 +15,7 @@ from . import hardware
 from .adapter import Adapted, AdapterSpec
 from .adapter.options import spec_of
 from .adapter.whole import NOTHING_WHOLE, Whole, trained_whole
+from .dataclass import dataclass
 from .errors import InputError, hint
 from .estimator import DEFAULT_SEQ_LEN, estimate, load
 from .given import whole_number
@@ -113,7 +113,8 @@ def _again(values: Mapping[str, Any], otherwise: str) -> str:
 
 
 def setup_from(options: Mapping[str, Any], seq_len: int) -> Setup:
-    """A set-up from options: `batch` sequences of a step over all GPUs, split over them and over micro-steps.
+    """A set-up from options: `batch` sequences of a step over all GPUs, split over them and over micro-steps; where
+    it is not given, one for each.
 
     `method` follows `quantize` where it is not given, `checkpointing` may be a flag, and several GPUs shard by
     DDP (full fine-tuning by FSDP) where neither `sharding` nor the trainer says otherwise. Fields that are not given
@@ -142,8 +143,11 @@ def setup_from(options: Mapping[str, Any], seq_len: int) -> Setup:
         spread = copies * whole_number("sequence-parallel", values.get("sequence_parallel", 1))
         inside = whole_number("gpus-per-node", options.get("gpus_per_node") or hardware.GPUS_PER_NODE)
         values["shard_size"] = math.gcd(spread, inside)  # a copy for each machine, where they divide
-    micro = split_batch(
-        whole_number("batch", options.get("batch", 1)), data_parallel=copies, accumulation=accumulation
+    batch = options.get("batch")
+    micro = (
+        1
+        if batch is None
+        else split_batch(whole_number("batch", batch), data_parallel=copies, accumulation=accumulation)
     )
     return Setup(
         **{**values, "gpus": gpus, "accumulation": accumulation, "micro_batch": micro, "seq_len": seq_len}

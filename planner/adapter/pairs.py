@@ -7,9 +7,10 @@ differs between tools is which matrices get a pair and how experts share them, s
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
+from ..dataclass import dataclass
 from ..errors import InputError, hint
 from ..schema import Architecture, Matrix
 from .peft_names import parameter, path, pattern_value

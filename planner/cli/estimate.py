@@ -79,23 +79,32 @@ _FILE_OPTIONS = (
         help="The model's log loss per token in the first epoch, for its bits.",
     ),
     click.option("--group-size", type=Count(), help="Episodes sampled from each prompt."),
+)
+_CAPACITY_OPTIONS = (
     click.option("--bits-per-param", type=float, help="What a parameter holds. Default: 2, and up to 3.6."),
     click.option("--curves", is_flag=True, help="Every rank, for every layer set and expert convention."),
 )
 
 
-def _file_options(function: Function) -> Function:
+def data_file_options(function: Function) -> Function:
+    """Add the options of data that are read."""
     for option in reversed(_FILE_OPTIONS):
         function = option(function)
     return function
 
 
+def _capacity_options(function: Function) -> Function:
+    for option in reversed(_CAPACITY_OPTIONS):
+        function = option(function)
+    return function
+
+
 DATA = ("dataset", "tokens", "episodes", "success_rate", "epochs")
-FILE = ("data", "tokenizer", "format", "loss_on", "split", "nats", "group_size", "bits_per_param", "curves")
+DATA_FILE = ("data", "tokenizer", "format", "loss_on", "split", "nats", "group_size")
 SECTIONS = {
     "Model and adapter": (*MODEL_AND_ADAPTER, "config"),
     "More of PEFT's LoraConfig": PEFT,
-    "Data": (*DATA, *FILE),
+    "Data": (*DATA, *DATA_FILE, "bits_per_param", "curves"),
     "Machines": MACHINE,
     "Step": STEP,
     "What is held and how": (*HELD, *SPREAD),
@@ -107,7 +116,8 @@ SECTIONS = {
 @adapter_options
 @config_option
 @data_options
-@_file_options
+@data_file_options
+@_capacity_options
 @click.option(
     "--law",
     metavar="NAME|FILE",

@@ -11,7 +11,7 @@ from ..exports.registry import TARGETS
 from ..exports.training import SCHEDULES
 from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options
 from .config_option import config_option, only_given
-from .estimate import DATA, data_options
+from .estimate import DATA, DATA_FILE, data_file_options, data_options
 from .options import Count, SectionedCommand, json_option, print_json
 from .run_options import HELD, MACHINE, SPREAD, STEP, run_options
 
@@ -28,7 +28,7 @@ OWN = ("lr", "train_data", "schedule", "warmup", "weight_decay", "seed", "out", 
 SECTIONS = {
     "Model and adapter": (*MODEL_AND_ADAPTER, "config"),
     "More of PEFT's LoraConfig": PEFT,
-    "Data": (*DATA, "train_data"),
+    "Data": (*DATA, *DATA_FILE, "train_data"),
     "Run": tuple(name for name in OWN if name != "train_data"),
     "Machines": MACHINE,
     "Step": STEP,
@@ -41,6 +41,7 @@ SECTIONS = {
 @adapter_options
 @config_option
 @data_options
+@data_file_options
 @click.option(
     "--train-data", metavar="NAME|PATH", help="What the trainer loads. Default: the plan's data set."
 )

@@ -21,7 +21,7 @@ Examples:
 FIXED = ("precision", "optimizer", "attention_kernel", "kernels", "loss", "packing")
 SECTIONS = {
     "What is trained": ("model", "dataset", "tokens", "episodes", "success_rate", "epochs", "seq_len"),
-    "Limits": ("budget", "deadline", "max_regret", "prefer"),
+    "Limits": ("budget", "deadline", "max_regret", "prefer", "fit"),
     "Machines": ("gpu", "gpus", "gpus_per_node", "price", "calibration"),
     "What the search tries": (
         "ranks", "layers", "quantize", "checkpointing", "micro_batch", "batch", "sharding",
@@ -53,6 +53,10 @@ def _gpus() -> list[str]:
 @click.option(
     "--prefer", default="quality", show_default=True, metavar="WHAT",
     help="quality (least expected regret, then cost, then time), cost or time.",
+)  # fmt: skip
+@click.option(
+    "--fit", default="expected", show_default=True, metavar="WHAT",
+    help="What has to fit on a GPU: the peak that is expected, or (sure) the upper end of its interval.",
 )  # fmt: skip
 @click.option(
     "--gpu", default="any", show_default=True, metavar="NAMES", shell_complete=complete(_gpus),

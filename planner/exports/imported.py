@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from .. import facts
 from ..adapter import adapt
 from ..adapter.files import spec_from
 from ..adapter.options import DEFAULTS, spec_of
+from ..dataclass import dataclass
 from ..errors import InputError, PlannerError, hint
 from ..estimator import load
 from ..plan import Plan

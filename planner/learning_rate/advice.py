@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .. import facts
 from ..architecture.build import build
 from ..architecture.resolve import ResolvedConfig, resolve
+from ..dataclass import dataclass
 from ..errors import InputError, hint
 from ..schema import Architecture, Basis, Notice, Source
 from ..units import parse_count

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
 
 from .. import facts
+from ..dataclass import dataclass
 from ..schema import Basis, Notice
 from .families import family_of_name
 from .law import (

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 from .. import facts
+from ..dataclass import dataclass
 from ..errors import InputError, hint
 from ..fact_types import Convention
 from ..schema import Notice, Source

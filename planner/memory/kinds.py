@@ -6,10 +6,11 @@ With checkpointing a layer keeps its input alone, and its backward stretch begin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
+from ..dataclass import dataclass
 from ..schema import Architecture, Block
 from ..setup import Setup
 from .layer import Walk

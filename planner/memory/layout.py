@@ -4,12 +4,13 @@ are let go; and how matrices and pairs are split over tensor-parallel GPUs."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import Literal
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
+from ..dataclass import dataclass
 from ..schema import (
     MEMORY,
     STREAM,
@@ -188,6 +189,7 @@ def low_ranks(item: Adapted, split: int = 1) -> tuple[LowRank, ...]:
         LowRank(
             p.d_in // narrow_in, p.d_out // narrow_out, p.rank, bool(p.magnitudes),
             own_in=p.n_in > 1 or p.n_out == 1, own_out=p.n_out > 1 or p.n_in == 1,
+            heads=item.matrix.role == "attention" and item.matrix.leaf not in ROW_PARALLEL,
         )
         for p in item.pairs
     )  # fmt: skip

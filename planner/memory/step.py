@@ -6,9 +6,10 @@ of each stretch above what is held when it begins.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
+from ..dataclass import dataclass
 from ..schema import Apply, Architecture, Block
 from ..setup import Setup
 from .head import Head, head_stretches, stem_stretches
@@ -17,7 +18,7 @@ from .layout import low_ranks
 from .passes import CASTS, fsdp_mixed
 from .stages import Stage, stages, whole_model
 from .stretch import Held, Stretch, plus
-from .tape import Size
+from .tape import EXPERT_GRADIENTS, Size
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,16 @@ class Place:
 class Course:
     """The step as it goes: `level` is what is held, `places` the stretches that were passed.
 
-    Gradients that a stretch leaves are `spread` over so many GPUs. While a layer runs, its gathered weights and
-    those of the next one (`unit` bytes each) are held too.
+    Gradients that a stretch leaves are `spread` over so many GPUs, by their label. While a layer runs, its
+    gathered weights and those of the next one (`unit` bytes each) are held too.
     """
 
-    def __init__(self, base: Held, spread: float = 1, unit: Size = 0, *, steps_inside: bool = False) -> None:
+    def __init__(
+        self, base: Held, spread: Mapping[str, float] | None = None, unit: Size = 0, *, steps_inside: bool = False
+    ) -> None:  # fmt: skip
         self.level = base
         self.places: list[Place] = []
-        self.spread = spread
+        self.spread = spread or {}
         self.unit = unit
         self.steps_inside = steps_inside
 
@@ -49,10 +52,11 @@ class Course:
         held = plus(self.level, {"gathered": self.unit * units}) if self.unit and units else self.level
         self.places.append(Place(phase, where, held, part.highest))
         change = part.change
-        if self.steps_inside and "gradients" in change:  # the optimizer has taken and freed them
-            change = {**change, "gradients": 0}
-        if self.spread != 1 and "gradients" in change:
-            change = {**change, "gradients": change["gradients"] * (1 / self.spread)}
+        for label, spread in self.spread.items():
+            if self.steps_inside and label in change:  # the optimizer has taken and freed them
+                change = {**change, label: 0}
+            elif spread != 1 and label in change:
+                change = {**change, label: change[label] * (1 / spread)}
         self.level = plus(self.level, change)
 
     def let_go(self, label: str) -> None:
@@ -64,12 +68,16 @@ class Course:
         self.level = plus(self.level, more, times)
 
 
-def spread(setup: Setup) -> float:
+def spread(setup: Setup) -> dict[str, float]:
     """Over how many GPUs the gradients that the backward pass leaves are spread, in the width in which it
-    makes them."""
+    makes them, by their label."""
     if not setup.gradients_sharded:
-        return 1
-    return setup.shards / (2 if fsdp_mixed(setup) and setup.method == "full" else 1)
+        return {"gradients": 1, EXPERT_GRADIENTS: 1}
+    wider = 2 if fsdp_mixed(setup) and setup.method == "full" else 1
+    return {
+        "gradients": setup.shards / wider,
+        EXPERT_GRADIENTS: setup.expert_shards(setup.shards) / wider,
+    }
 
 
 def stacks(arch: Architecture) -> list[tuple[str, int, Block]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from .. import units
+from ..dataclass import dataclass
 from ..schema import Notice
 from ..version import __version__
 from .evaluate import Evaluated
@@ -44,7 +45,8 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Found:
-    """What `lora-plan plan` says."""
+    """What `lora-plan plan` says. `sure` is the best plan of which the upper end of the memory's interval fits too;
+    None where that is the best plan itself, or where there is none."""
 
     model: str
     tokens: int
@@ -53,6 +55,7 @@ class Found:
     candidates: int
     feasible: int
     best: Evaluated
+    sure: Evaluated | None
     alternatives: tuple[Evaluated, ...]
     frontier: tuple[Evaluated, ...]
     binding: tuple[Binding, ...]
@@ -73,6 +76,11 @@ class Found:
             "gpu": choice.accelerator.name,
             "gpus": choice.layout.gpus,
             "sharding": choice.layout.sharding,
+            **(
+                {"expert_parallel": choice.layout.expert_parallel}
+                if choice.layout.expert_parallel > 1
+                else {}
+            ),
         }
         return {**self.given, **chosen}
 
@@ -89,10 +97,12 @@ class Found:
                 "deadline_s": self.limits.deadline_s,
                 "max_regret": self.limits.max_regret,
                 "prefer": self.limits.prefer,
+                "fit": self.limits.fit,
             },
             "candidates": self.candidates,
             "feasible": self.feasible,
             "best": self.best.to_dict(),
+            "sure": self.sure and self.sure.to_dict(),
             "alternatives": [plan.to_dict() for plan in self.alternatives],
             "frontier": [plan.to_dict() for plan in self.frontier],
             "binding": [item.to_dict() for item in self.binding],
@@ -115,7 +125,7 @@ def why(best: Evaluated, other: Evaluated, limits: Limits) -> tuple[str, str]:
     """Why another plan is not the best: the kind of reason, and the reason in figures."""
     broken = other.failures(limits)
     if "memory" in broken:
-        return "memory", f"{units.byte_size(other.over_bytes)} over"
+        return "memory", f"{units.byte_size(other.over_bytes(limits.fit))} over"
     if "deadline" in broken:
         return "deadline", f"{units.duration(other.seconds - (limits.deadline_s or 0))} late"
     if "budget" in broken:

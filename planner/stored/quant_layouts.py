@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from ..architecture.fields import Fields
+from ..dataclass import dataclass
 from ..schema import Matrix
 
 MOST_PATTERNS = 20_000
