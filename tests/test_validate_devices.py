@@ -83,7 +83,11 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     called: list[str] = []
 
     def note(name: str, value: Any = None) -> Any:
-        return lambda *arguments: (called.append(" ".join([name, *map(str, arguments)])), value)[1]
+        def call(*arguments: object) -> Any:
+            called.append(" ".join([name, *map(str, arguments)]))
+            return value
+
+        return call
 
     for name, value in (
         ("is_available", True), ("device_count", 2), ("init", None), ("empty_cache", None),
