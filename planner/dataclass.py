@@ -28,7 +28,7 @@ def _made(cls: type, frozen: bool, eq: bool) -> type:
     dataclasses.dataclass(init=False, repr=False, eq=False)(cls)
     methods: dict[str, Any] = {"__init__": _first_init(cls, frozen), "__repr__": _repr}
     if eq:
-        values = _values(tuple(field.name for field in dataclasses.fields(cls)))
+        values = _values(tuple(field.name for field in dataclasses.fields(cls) if field.compare))
         methods["__eq__"] = _eq(values)
         methods["__hash__"] = _hash(values) if frozen else None
     if frozen:
@@ -86,7 +86,8 @@ def _compiled(cls: type, frozen: bool) -> Callable[..., None]:
 
 
 def _repr(self: Any) -> str:
-    shown = ", ".join(f"{each.name}={getattr(self, each.name)!r}" for each in dataclasses.fields(self))
+    fields = (each.name for each in dataclasses.fields(self) if each.repr)
+    shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in fields)
     return f"{type(self).__qualname__}({shown})"
 
 

@@ -190,7 +190,7 @@ def rank_price(
     if own is None or info is None:
         return None
     line = adapters.slope(arch, spec)
-    ranks = sorted({*SHOWN, spec.rank} & set(range(1, arch.hidden_size + 1)))
+    ranks = sorted(rank for rank in {*SHOWN, spec.rank} if 1 <= rank <= arch.hidden_size)
     others = ((rank, regret_of(line.params(rank) + fixed, info, moe)) for rank in ranks)
     return RankPrice(
         own, params / info.units, tuple((rank, regret) for rank, regret in others if regret),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from . import adapter as adapters
@@ -112,6 +113,9 @@ def _again(values: Mapping[str, Any], otherwise: str) -> str:
     return how if how not in (None, "none") else otherwise
 
 
+_OF_SETUP = {*SETUP_FIELDS, "batch", "gpus_per_node"}
+
+
 def setup_from(options: Mapping[str, Any], seq_len: int) -> Setup:
     """A set-up from options: `batch` sequences of a step over all GPUs, split over them and over micro-steps; where
     it is not given, one for each.
@@ -120,6 +124,18 @@ def setup_from(options: Mapping[str, Any], seq_len: int) -> Setup:
     DDP (full fine-tuning by FSDP) where neither `sharding` nor the trainer says otherwise. Fields that are not given
     are those of the trainer's profile, else Setup's.
     """
+    given = tuple((name, type(value), value) for name, value in options.items() if name in _OF_SETUP)
+    try:
+        return _setup_from(given, seq_len)
+    except TypeError as error:
+        if "unhashable" not in str(error):
+            raise
+        return _setup_from.__wrapped__(given, seq_len)
+
+
+@lru_cache(maxsize=512)
+def _setup_from(given: tuple[tuple[str, type, Any], ...], seq_len: int) -> Setup:
+    options = {name: value for name, _, value in given}
     values = {name: value for name, value in options.items() if name in SETUP_FIELDS and value is not None}
     quantize = values.get("quantize", "none")
     method = values.setdefault("method", "lora" if quantize == "none" else "qlora")

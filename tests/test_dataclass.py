@@ -32,6 +32,7 @@ def bodies(make: Decorator) -> dict[str, type[Any]]:
         b: str = "b"
         c: tuple[int, ...] = ()
         d: dict[str, int] = dataclasses.field(default_factory=dict)
+        e: int = dataclasses.field(default=1, repr=False, compare=False)
 
         @cached_property
         def twice(self) -> int:
@@ -77,10 +78,7 @@ def bodies(make: Decorator) -> dict[str, type[Any]]:
         def __hash__(self) -> int:
             return 7
 
-    @make(frozen=True)
-    class Nothing:
-        """Has no fields."""
-
+    Nothing = make(frozen=True)(type("Nothing", (), {"__doc__": "Has no fields."}))  # noqa: N806
     return {each.__name__: each for each in (Frozen, Same, Plain, Checked, Own, Nothing)}
 
 
@@ -104,6 +102,7 @@ def test_frozen_objects_behave_as_the_standard_ones(a: int, b: str, c: list[int]
     assert one.twice == 2 * a
     assert one == OURS["Frozen"](a, b, tuple(c), {})
     assert one != OURS["Frozen"](a + 1, b, tuple(c))
+    assert one == OURS["Frozen"](a, b, tuple(c), {}, 2)  # e is not compared
     assert one != other  # another class, as there
     assert repr(dataclasses.replace(one, a=7)) == repr(dataclasses.replace(other, a=7))
     assert outcome(hash, one) == outcome(hash, other) == "TypeError"  # it holds a dict
@@ -167,4 +166,4 @@ CLASSES = [
 @pytest.mark.parametrize("each", CLASSES, ids=lambda each: each.__qualname__)
 def test_the_package_uses_no_field_that_it_does_not_support(each: type[Any]) -> None:
     for field in dataclasses.fields(each):
-        assert field.init and field.repr and field.compare and field.hash is None and not field.kw_only
+        assert field.init and field.hash is None and not field.kw_only

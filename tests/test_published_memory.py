@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -176,6 +177,20 @@ def claims_of(name: str) -> tuple[Claim, ...]:
     found = find(name)
     assert found is not None
     return found.claims
+
+
+def test_estimate_checkpoints_where_the_trainer_does_under_a_sharding() -> None:
+    options: dict[str, Any] = {"trainer": "litgpt", "rank": 8, "gpus": 2, "batch": 2}
+    sharded = estimate(LLAMA, **options, sharding="fsdp").memory
+    assert sharded is not None
+    assert sharded["lora"]["setup"]["checkpointing"] == "layer"
+    assert (
+        running(LLAMA, {**options, "sharding": "fsdp"}).memory().per_gpu_bytes
+        == sharded["lora"]["per_gpu_bytes"]
+    )
+    alone = estimate(LLAMA, **options, sharding="ddp").memory
+    assert alone is not None
+    assert alone["lora"]["setup"]["checkpointing"] == "none"
 
 
 def test_unknown_trainer_names_the_nearest() -> None:

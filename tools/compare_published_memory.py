@@ -69,7 +69,7 @@ def with_constants(found: MemoryEstimate, known: Constants) -> MemoryEstimate:
         found, overhead=overhead(found.setup, known),
         cached_bytes=cached(found.setup, found.apart_bytes, found.gathered_bytes, found.varied_bytes, known),
     )  # fmt: skip
-    low, high = interval(made, known)
+    low, high = interval(made.per_gpu_bytes, made.cached_bytes, known)
     return replace(made, low=low, high=high)
 
 

@@ -3,12 +3,14 @@ are let go; and how matrices and pairs are split over tensor-parallel GPUs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from functools import lru_cache
-from typing import Literal
+from operator import attrgetter
+from typing import Any, Literal
 
 from ..adapter import Adapted
+from ..adapter.pairs import Pair
 from ..adapter.whole import NOTHING_WHOLE, Whole
 from ..dataclass import dataclass
 from ..schema import (
@@ -166,6 +168,23 @@ def _has_qk_norms(arch: Architecture, block: Block) -> bool:
         layer in vector.layers and vector.name.endswith("weight") and any(w in vector.name for w in QK_NORMS)
         for vector in arch.vectors
     )
+
+
+_BESIDE_RANK = attrgetter(*(name for name in Pair.__dataclass_fields__ if name != "rank"))
+
+
+def shape_of(adapted: Sequence[Adapted]) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+    """Adapted matrices without their ranks, a number for each distinct one in their place; and the ranks."""
+    numbers: dict[int, int] = {}
+    shape = tuple(
+        (
+            item.index,
+            item.layers,
+            tuple((numbers.setdefault(p.rank, len(numbers)), _BESIDE_RANK(p)) for p in item.pairs),
+        )
+        for item in adapted
+    )
+    return shape, tuple(numbers)
 
 
 # Tensor parallelism

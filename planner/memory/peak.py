@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import lru_cache
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
@@ -61,7 +62,22 @@ def estimate_memory(
     `merges` counts gradients that meet as summed into a new tensor, as they are under a dispatch mode. Raises
     UnsupportedArchitectureError where a layer joins its values in a way that no rule covers.
     """
-    pairs = None if setup.method == "full" else tuple(adapted or ())
+    if setup.method == "full" and whole is NOTHING_WHOLE:
+        return _of_full(arch, setup, stored_bytes, merges)
+    return _estimate(arch, setup, tuple(adapted or ()), whole, stored_bytes, merges)
+
+
+@lru_cache(maxsize=256)
+def _of_full(arch: Architecture, setup: Setup, stored_bytes: int | None, merges: bool) -> MemoryEstimate:
+    """Of full fine-tuning, which no choice of an adapter changes."""
+    return _estimate(arch, setup, (), NOTHING_WHOLE, stored_bytes, merges)
+
+
+def _estimate(
+    arch: Architecture, setup: Setup, adapted: tuple[Adapted, ...], whole: Whole, stored_bytes: int | None,
+    merges: bool,
+) -> MemoryEstimate:  # fmt: skip
+    pairs = None if setup.method == "full" else adapted
     if setup.kernels == "litgpt":
         arch = untied(arch)
     weights = base_weights(arch, setup, stored_bytes)
@@ -76,6 +92,7 @@ def estimate_memory(
     return max(found, key=lambda each: each.per_gpu_bytes)
 
 
+@lru_cache(maxsize=64)
 def untied(arch: Architecture) -> Architecture:
     """A model whose unembedding stands beside its embedding though they are one elsewhere: litgpt's conversion writes
     the tied tensor twice (litgpt/scripts/convert_hf_checkpoint.py), and its model ties nothing."""
@@ -120,14 +137,14 @@ def _stage(
     last = {**base, "gathered": 0, "gradients": gradients, "temporary": update}
     moments.append(_moment("optimizer", "step", last))
     apart, varied = _apart(going, update), _varied(moments)
-    found = MemoryEstimate(
-        setup=setup, moments=tuple(moments), overhead=overhead(setup), low=0, high=0,
-        cached_bytes=cached(setup, apart, unit + outside, varied), apart_bytes=apart, gathered_bytes=unit + outside,
-        varied_bytes=varied,
-        traffic=traffic(arch, setup, trained), host_bytes=host,
+    beyond, more = overhead(setup), cached(setup, apart, unit + outside, varied)
+    needed = max(moment.bytes for moment in moments) + sum(item.bytes for item in beyond)
+    low, high = interval(needed, more)
+    return MemoryEstimate(
+        setup=setup, moments=tuple(moments), overhead=beyond, low=low, high=high, cached_bytes=more,
+        apart_bytes=apart, gathered_bytes=unit + outside, varied_bytes=varied,
+        traffic=traffic(arch, setup, trained), host_bytes=host, notices=tuple(_notices(arch, setup)),
     )  # fmt: skip
-    low, high = interval(found)
-    return replace(found, low=low, high=high, notices=tuple(_notices(arch, setup)))
 
 
 def _notices(arch: Architecture, setup: Setup) -> Iterator[Notice]:
@@ -188,5 +205,5 @@ def _moments(going: Course) -> list[Moment]:
 
 
 def _moment(phase: str, where: str, held: Held) -> Moment:
-    items = [Item(*NAMES[label], bytes=round(size)) for label, size in held.items() if round(size) > 0]
+    items = [Item(*NAMES[label], number) for label, size in held.items() if (number := round(size)) > 0]
     return Moment(phase, where, tuple(items))  # type: ignore[arg-type]

@@ -8,6 +8,8 @@ root does.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from ..dataclass import dataclass
 from ..schema import Architecture
 from ..setup import Setup
@@ -28,6 +30,7 @@ class Units:
     total: int
 
 
+@lru_cache(maxsize=256)
 def units(arch: Architecture, setup: Setup) -> Units:
     """The units of a model in the type that they are gathered in: quantised as they are, the rest in the
     compute type.

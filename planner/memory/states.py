@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from ..adapter import Adapted
 from ..adapter.whole import Whole
@@ -81,6 +82,7 @@ class Weights:
         return sum(self.layers[stage.first : stage.end]) + ends
 
 
+@lru_cache(maxsize=256)
 def base_weights(arch: Architecture, setup: Setup, stored_bytes: int | None = None) -> Weights:
     """The base model in memory, before it is sharded. Tied matrices once; with `upcast_small` what is not quantised
     in float32. Where the set-up quantises none, `stored_bytes` of a base that was published quantised replace the
