@@ -80,7 +80,10 @@ def flat(data: Data) -> dict[str, Any]:
     for key, value in data.items():
         if isinstance(value, Mapping):
             found |= {f"{key}_{name}": each for name, each in flat(value).items()}
-        elif value is not None or key not in ("cost", "regret"):  # where they are known they are several columns
+        elif value is not None or key not in (
+            "cost",
+            "regret",
+        ):  # where they are known they are several columns
             found[key] = value
     return found
 
@@ -110,7 +113,9 @@ def rows_of_comparison(data: Data, name: str) -> list[dict[str, Any]]:
         memory = ("per_gpu_bytes", "low", "high", "fits")
         found = []
         for column in data["columns"]:
-            own = {key: column[key] for key in ("label", "model", "method", "rank", "params", "flops_per_token")}
+            own = {
+                key: column[key] for key in ("label", "model", "method", "rank", "params", "flops_per_token")
+            }
             own |= {"memory": {key: column["memory"][key] for key in memory}, "gpus": column["smallest_gpus"]}
             for part, first in (("time", "seconds"), ("cost", "usd"), ("regret", "value")):
                 own[part] = {key: (column[part] or {}).get(key) for key in (first, "low", "high")}
