@@ -231,7 +231,7 @@ def _rate(plan: Plan, model: Any, spec: AdapterSpec, steps: int | None, batch: i
     try:
         found = advise(
             model, rank=spec.rank, alpha=spec.alpha, scaling=ALPHA_RULES[spec.use_rslora], steps=steps, batch=batch,
-            task=task, law=plan.request.get("law") if task == "sft" else None,
+            task=task, law=plan.request.get("law") if task == "sft" else None, family=plan.request.get("family"),
         )  # fmt: skip
     except PlannerError:
         value = plan.learning_rate.value
