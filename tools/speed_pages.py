@@ -60,7 +60,7 @@ the command of a user), collected when the constants stood and predicted before 
 those first predictions ([as they were](../data/measured/speed_later_blind.csv)), "now" those of today. No constant
 was fitted on them. Changed since: the host's time for a kernel, which had lain at the bound of its search (15
 microseconds); the shapes of DeepSpeed's example and the tokens of litgpt's prompts, among the runs above; experts
-that kernels of their own run as one launch. Of litgpt's and Unsloth's rows the lengths are guesses; where a trainer
+that kernels of their own launch as one. Of litgpt's and Unsloth's rows the lengths are guesses; where a trainer
 checkpoints some layers or operations, none is taken.
 """
 

@@ -125,15 +125,13 @@ class Walk:
         return not stopped and (full or grad or layer in self.whole.biases.get(op.matrix, ()))
 
     def base(self, matrix: Matrix, rows: Linear, experts: int, phase: Phase) -> None:
-        """A product with the base matrix, each expert's apart. A GPU of an expert-parallel group has its share of the
-        experts, for everybody's positions; libraries with kernels of their own launch them as one."""
-        n, positions = 1.0, rows.times(experts)
-        if matrix.kind == "experts":
-            n = matrix.experts / self.setup.expert_parallel
-            positions = rows.times(experts / n)
-        flops, moved = _product(positions, matrix.d_in, matrix.d_out / self.split, self.width, self.width)
+        """A product with the base matrix, each expert's apart; libraries with kernels of their own launch them as one.
+        Where GPUs share the experts, each has fewer products of more positions: neglected."""
+        n = matrix.experts if matrix.kind == "experts" else 1
+        share = rows.times(experts / n)
+        flops, moved = _product(share, matrix.d_in, matrix.d_out / self.split, self.width, self.width)
         self.sums.gemm("base", phase, self.setup.compute_dtype, flops, moved, n)
-        apart = n * 4 if n > 1 and self.setup.kernels in ("transformers", "litgpt") else 1
+        apart = 4 * n if n > 1 and self.setup.kernels in ("transformers", "litgpt") else 1
         self.sums.launch(phase, self.style.module.forward_operations * apart)
 
     def quantised(self, matrix: Matrix) -> bool:
