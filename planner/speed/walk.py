@@ -125,8 +125,8 @@ class Walk:
         return not stopped and (full or grad or layer in self.whole.biases.get(op.matrix, ()))
 
     def base(self, matrix: Matrix, rows: Linear, experts: int, phase: Phase) -> None:
-        """A product with the base matrix, each expert's apart; libraries with kernels of their own launch them as one.
-        Where GPUs share the experts, each has fewer products of more positions: neglected."""
+        """A product with the base matrix, each expert's apart; kernels of a library's own launch them as one. Where
+        GPUs share the experts, each has fewer products of more positions: neglected."""
         n = matrix.experts if matrix.kind == "experts" else 1
         share = rows.times(experts / n)
         flops, moved = _product(share, matrix.d_in, matrix.d_out / self.split, self.width, self.width)
