@@ -20,7 +20,7 @@ FILE = "axolotl.yaml"
 DEEPSPEED = "deepspeed.json"
 HAS = ("target_parameters", "modules_to_save", "use_dora", "use_rslora", "rank_pattern", "alpha_pattern")
 # The options that a precision and autocast are. bf16 is `auto` unless said, which turns autocast to bfloat16 on with
-# every GPU that has it, whatever else stands there; `bfloat16` does too, so that there is no bfloat16 without autocast
+# every GPU that has it, whatever else stands there; `bfloat16` does too: there is no bfloat16 without autocast
 # (axolotl/utils/config, core/builders/base.py).
 PRECISION: dict[tuple[str, bool], dict[str, Any]] = {
     ("bf16", True): {"bf16": True},
