@@ -107,9 +107,9 @@ class Reader:
 
     def __init__(self, data: str, settings: Settings, tokenizer: TextTokenizer | None) -> None:
         formats.check_format(settings.format)
-        self.settings, self.tokenizer = settings, tokenizer
         self.columns = columns_of(settings.columns)
         self._theirs = {name.partition(".")[0] for name in self.columns.values()} | {*self.columns.values()}
+        self.data, self.settings, self.tokenizer = data, settings, tokenizer
         self.sums = Sums()
         self.notices: list[Notice] = []
         self.renderer = _renderer(settings, tokenizer)
