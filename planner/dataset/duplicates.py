@@ -71,12 +71,13 @@ class _Column:
     def at(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """The values of some rows, which ascend: one by one where they are few, else out of the whole file."""
         size, file = self._kind.itemsize, self._file
-        found = np.empty((len(rows), *self._kind.shape), dtype=self._kind.base)
         if len(rows) * SPARSE < file.seek(0, 2) // size:
-            for i, row in enumerate(rows.tolist()):
+            read = []
+            for row in rows.tolist():
                 file.seek(row * size)
-                found[i] = np.frombuffer(file.read(size), dtype=self._kind.base)
-            return found
+                read.append(file.read(size))
+            return np.frombuffer(b"".join(read), dtype=self._kind.base).reshape(-1, *self._kind.shape)
+        found = np.empty((len(rows), *self._kind.shape), dtype=self._kind.base)
         for first, values in self.portions(WINDOW):
             low, high = np.searchsorted(rows, (first, first + len(values)))
             found[low:high] = values[rows[low:high] - first]
