@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from planner.errors import InputError
-from planner.validate import peak, require
+from planner.validate import peak, require, zoo
 from planner.validate.api import setting_of
 from planner.validate.claims import claim
 from planner.validate.executors import workers
@@ -136,6 +137,17 @@ def test_the_standard_run_takes_precision_batch_length_and_checkpointing(tmp_pat
     ):
         with pytest.raises(InputError, match=field):
             setting_of("nano", 1, 10, None, **wrong)
+
+
+def test_a_quantised_model_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    told = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (tmp_path / "config.json").write_text(
+        json.dumps({**zoo.ZOO["nano"].config(), "quantization_config": told})
+    )
+    with pytest.raises(InputError, match=r"quantised \(bitsandbytes\).*QLoRA is only planned"):
+        setting_of(str(tmp_path), 1, 10)
+    with pytest.raises(InputError, match="full, lora"):
+        RunConfig(method="qlora", rank=4)  # type: ignore[arg-type]
 
 
 def test_defaults_of_the_standard_run_leave_the_names_of_records() -> None:
