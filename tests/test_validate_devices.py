@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from planner import facts
 from planner.errors import InputError
 from planner.validate import peak, require, zoo
 from planner.validate.api import setting_of
 from planner.validate.claims import claim
+from planner.validate.claims.c05 import published
 from planner.validate.executors import workers
 from planner.validate.policy import Policy, Samples
 from planner.validate.records import RunConfig
@@ -155,3 +157,23 @@ def test_defaults_of_the_standard_run_leave_the_names_of_records() -> None:
     assert plain == RunConfig(
         model="tiny", task="dialect", rank=16, steps=120, lr=plain.lr, evaluate_at=(15, 30, 60, 120)
     )
+
+
+def test_the_published_sweeps_best_rates_at_rank_1_by_hand() -> None:
+    # The vertex of the parabola through the lowest point and its neighbours, by numpy, for one of the models.
+    number, found = published()
+    assert number == 18 and found.low is not None and found.high is not None
+    assert 0.4 < found.low < found.value < found.high < 0.75
+    rows = [row.split(",") for row in facts.read_data("sweeps", "tinker_sft.csv").splitlines()[1:]]
+    logs = {}
+    for rank in ("1", "16"):
+        points = {
+            float(r[2]): float(r[4])
+            for r in rows
+            if r[0] == "Qwen/Qwen3.5-27B" and r[3] == rank and r[7] == "ok"
+        }
+        low = sorted(points).index(min(points, key=lambda lr: points[lr]))
+        three = sorted(points)[low - 1 : low + 2]
+        a, b, _ = np.polyfit(np.log(three), [points[lr] for lr in three], 2)
+        logs[rank] = -b / (2 * a)
+    assert np.exp(logs["1"] - logs["16"]) == pytest.approx(0.199 / 0.297, rel=0.01)
