@@ -314,11 +314,11 @@ def law(id: str) -> LawFact:
     return fact
 
 
-def convention(name: str) -> Convention:
+def convention(name: str, field_name: str = "convention") -> Convention:
     """The parametrisation of this id or alias."""
     table = _table(conventions(), "id")
     names = [spelling for fact in conventions() for spelling in (fact.id, *fact.aliases)]
-    fact: Convention = _find("convention", name, table, names, "data/conventions.toml")
+    fact: Convention = _find(field_name, name, table, names, "`lora-plan convert --help`")
     return fact
 
 

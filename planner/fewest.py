@@ -57,10 +57,10 @@ def fewest_gpus(run: Running, memory_bytes: int) -> Fewest | None:
     states hardly changes with the number, so that counts on which it could not fit are passed over. Neglects layouts
     that split single matrices (tensor parallelism), which a model needs whose dense layers exceed a GPU.
     """
-    alone = estimate_memory(run.arch, _on(run, 1, run.setup.checkpointing), run.pairs, run.whole).parts()
-    states = sum(alone[part] for part in STATES)
     asked = run.setup.checkpointing
     thrifty: Checkpointing = "layer" if asked == "none" else asked
+    alone = estimate_memory(run.arch, _on(run, 1, thrifty), run.pairs, run.whole).parts()
+    states = sum(alone[part] for part in STATES)
     gpus = 1
     while gpus * memory_bytes < states:
         gpus *= 2

@@ -141,7 +141,7 @@ def _read(options: Mapping[str, Any], model_id: str, local: bool) -> tuple[Datas
     report = dataset(
         options["data"], tokenizer=tokenizer, split=options["split"], seq_len=options["seq_len"],
         batch=options["batch"], loss=options["nats"], success_rate=options["success_rate"],
-        group_size=options["group_size"], **more,
+        group_size=options["group_size"], on_progress=options.get("on_progress"), **more,
     )  # fmt: skip
     return report, notices
 

@@ -298,7 +298,8 @@ def _given(values: Mapping[str, Any]) -> dict[str, Any]:
     """What a caller gave, by name: values that are not the usual ones, and every further option."""
     named = {"rank": 32, "alpha": 32, "experts": "scaled", "checkpointing": None}
     own = {name: value for name, value in values.items() if name != "options" and value != named.get(name)}
-    return {**own, **values["options"]}
+    more = {name: value for name, value in values["options"].items() if name != "on_progress"}
+    return {**own, **more}
 
 
 def _unknown(error: TypeError, options: Mapping[str, Any]) -> Exception:

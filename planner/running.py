@@ -18,11 +18,12 @@ from .adapter.options import spec_of
 from .adapter.whole import NOTHING_WHOLE, Whole, trained_whole
 from .dataclass import dataclass
 from .errors import InputError, hint
-from .estimator import DEFAULT_SEQ_LEN, estimate, load
+from .estimator import DEFAULT_SEQ_LEN, load
+from .given import read as read_given
 from .given import whole_number
 from .memory import estimate_memory
 from .moments import MemoryEstimate
-from .schema import Architecture
+from .schema import Architecture, Notice
 from .setup import Setup, split_batch
 from .trainers import SETUP_FIELDS, filled, usual
 
@@ -79,22 +80,30 @@ class Data:
 
     tokens: int
     loss_tokens: int | None
+    notices: tuple[Notice, ...] = ()
 
 
-DATA = ("dataset", "tokens", "episodes", "success_rate", "epochs", "trust_remote_code")
+OF_FILE = ("data", "tokenizer", "format", "loss_on", "split", "nats", "group_size", "on_progress")
+DATA = ("dataset", "tokens", "episodes", "success_rate", "epochs", *OF_FILE, "trust_remote_code")
 
 
 def data_of(
     model: str | os.PathLike[str] | Mapping[str, Any], options: Mapping[str, Any], seq_len: int
 ) -> Data | None:
     """The data that options name, as an estimate reads them; None where they name none. An episode is a sequence."""
-    given = {name: options[name] for name in DATA if options.get(name) is not None}
-    asked = estimate(model, rank=1, experts="per-expert", seq_len=seq_len, **given)
-    if asked.information is None:
+    found, _ = load(model, bool(options.get("trust_remote_code")))
+    batch = options.get("batch")
+    asked = {
+        **dict.fromkeys(DATA), **options, "seq_len": options.get("seq_len"),
+        "batch": batch if isinstance(batch, int) else 1,
+    }  # fmt: skip
+    given = read_given(asked, found.model_id, found.origin == "local")
+    epochs = whole_number("epochs", 1 if options.get("epochs") is None else options["epochs"])
+    if given.info is None:
         return None
-    units, kind = asked.information.units, asked.information.kind
-    processed = asked.workload.total_tokens if kind != "rl" else units * seq_len
-    return Data((processed or units) * asked.workload.epochs, units if kind == "sft" else None)
+    units, kind = given.info.units, given.info.kind
+    processed = given.total_tokens if kind != "rl" else units * seq_len
+    return Data((processed or units) * epochs, units if kind == "sft" else None, given.notices)
 
 
 def calibration_of(value: str | os.PathLike[str] | Calibration | None) -> Calibration:

@@ -101,18 +101,23 @@ def parse(table: Mapping[str, Any]) -> tuple[Trainer, ...]:
 
 
 @cache
-def trainers() -> tuple[Trainer, ...]:
-    """Every profile of data/trainers.toml."""
+def _table() -> dict[str, Any]:
     try:
-        table = json.loads(read_data("compiled", "trainers.json"))
+        table: dict[str, Any] = json.loads(read_data("compiled", "trainers.json"))
     except ValueError as error:
         raise FactError(f"data/compiled/trainers.json cannot be read: {error}.") from error
-    return parse(table)
+    return table
+
+
+@cache
+def trainers() -> tuple[Trainer, ...]:
+    """Every profile of data/trainers.toml."""
+    return parse(_table())
 
 
 def names() -> list[str]:
-    """Names of all profiles, `plain` first."""
-    return [PLAIN, *(trainer.name for trainer in trainers())]
+    """Names of all profiles, `plain` first, without what they hold."""
+    return [PLAIN, *(str(raw["name"]) for raw in _table()["trainer"])]
 
 
 @cache

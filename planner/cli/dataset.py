@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -16,6 +15,7 @@ import click
 from ..dataset import dataset
 from ..errors import InputError
 from .options import Count, SectionedCommand, complete, json_option, print_json
+from .progress import Bar
 
 EPILOG = """\b
 Examples:
@@ -33,38 +33,6 @@ SECTIONS = {
 }
 FORMATS = ("auto", "messages", "sharegpt", "prompt-completion", "alpaca", "text", "preference", "rl")
 LOSS_ON = ("auto", "assistant", "completion", "all")
-QUIET_S = 1.0
-
-
-class _Bar:
-    """A progress bar on standard error, from the first second on, where a person reads it."""
-
-    def __init__(self, wanted: bool) -> None:
-        self.wanted = wanted and sys.stderr.isatty()
-        self.began = time.monotonic()
-        self._bar: Any = None
-        self._task: Any = None
-
-    def __call__(self, done: int, total: int, rows: int) -> None:
-        """Show how far the reading is."""
-        if not self.wanted or time.monotonic() - self.began < QUIET_S:
-            return
-        if self._bar is None:
-            from rich.console import Console
-            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(),
-                console=Console(stderr=True), transient=True,
-            )  # fmt: skip
-            self._task = self._bar.add_task("reading", total=total or None)
-            self._bar.start()
-        self._bar.update(self._task, completed=done, description=f"{rows:,} rows")
-
-    def close(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.stop()
 
 
 @contextmanager
@@ -151,7 +119,7 @@ def command(
     Reads JSON lines, JSON, CSV, text, Parquet, Arrow and folders of them or saved by `datasets`, plain or compressed
     (gzip, zstd, xz, bzip2), and data sets of the hub; Parquet, Arrow and the hub need the extra lora-plan[data].
     """
-    bar = _Bar(progress)
+    bar = Bar(progress)
     try:
         with _whole_file(broken_out, "broken-out") as broken, _whole_file(write, "write") as rows:
             report = dataset(

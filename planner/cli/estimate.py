@@ -11,6 +11,7 @@ from ..planning import estimate
 from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options, library_options
 from .config_option import config_option, only_given
 from .options import Count, Function, SectionedCommand, complete, json_option, print_json
+from .progress import reading
 from .run_options import HELD, MACHINE, SPREAD, STEP, run_options
 
 EPILOG = """\b
@@ -99,8 +100,27 @@ def _capacity_options(function: Function) -> Function:
     return function
 
 
+_RATE_OPTIONS = (
+    click.option(
+        "--law",
+        metavar="NAME|FILE",
+        shell_complete=complete(_laws),
+        help="A learning-rate law by name, or a file of `fit --out`. Default: our own fit.",
+    ),
+    click.option("--family", metavar="NAME", help="The model's family, where its name does not say it."),
+)
+
+
+def rate_options(function: Function) -> Function:
+    """Add the options that say where a learning rate comes from."""
+    for option in reversed(_RATE_OPTIONS):
+        function = option(function)
+    return function
+
+
 DATA = ("dataset", "tokens", "episodes", "success_rate", "epochs")
 DATA_FILE = ("data", "tokenizer", "format", "loss_on", "split", "nats", "group_size")
+RATE = ("law", "family")
 SECTIONS = {
     "Model and adapter": (*MODEL_AND_ADAPTER, "config"),
     "More of PEFT's LoraConfig": PEFT,
@@ -108,7 +128,7 @@ SECTIONS = {
     "Machines": MACHINE,
     "Step": STEP,
     "What is held and how": (*HELD, *SPREAD),
-    "Learning rate": ("law",),
+    "Learning rate": RATE,
 }
 
 
@@ -118,12 +138,7 @@ SECTIONS = {
 @data_options
 @data_file_options
 @_capacity_options
-@click.option(
-    "--law",
-    metavar="NAME|FILE",
-    shell_complete=complete(_laws),
-    help="A learning-rate law by name, or a file of `fit --out`. Default: our own fit.",
-)
+@rate_options
 @run_options(MACHINE)
 @run_options((*STEP, *HELD, *SPREAD))
 @click.option("--explain", is_flag=True, help="Say where each number comes from.")
@@ -138,9 +153,11 @@ def command(context: click.Context, /, as_json: bool, explain: bool, **options: 
     config = options["config"]
     if config is None:
         del options["config"]
-        plan = estimate(**library_options(options))
+        asked = library_options(options)
     else:
-        plan = estimate(**only_given(context, options, run=False))
+        asked = only_given(context, options, run=False)
+    with reading(asked) as given:
+        plan = estimate(**given)
     if as_json:
         print_json(plan.to_dict())
         return

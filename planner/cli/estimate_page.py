@@ -239,7 +239,7 @@ def _explain(plan: Plan) -> RenderableType:
 
 def show(plan: Plan, explain: bool, console: Console | None = None) -> None:
     """Print the page; two tables side by side where the terminal is wide enough."""
-    console = console or Console(highlight=False, soft_wrap=False)
+    console = console or Console(highlight=False, soft_wrap=False, markup=False, emoji=False)
     console.print(_headline(plan))
     if plan.adapter.peft_line:
         console.print(

@@ -95,8 +95,9 @@ class Training:
             return str(self.own["train_data"])
         given = self.said.get("data")
         if given is not None:
-            name = str(getattr(given, "data", given))
-            return os.path.abspath(name) if os.path.exists(name) else name
+            if hasattr(given, "data"):  # what `planner.dataset` has read
+                return given.shape.files[0] if given.shape and given.shape.files else str(given.data)
+            return os.path.abspath(given) if os.path.exists(given) else str(given)
         known = self.plan.workload.dataset
         if known is None:
             return None
@@ -230,7 +231,7 @@ def _rate(plan: Plan, model: Any, spec: AdapterSpec, steps: int | None, batch: i
     try:
         found = advise(
             model, rank=spec.rank, alpha=spec.alpha, scaling=ALPHA_RULES[spec.use_rslora], steps=steps, batch=batch,
-            task=task, law=plan.request.get("law") if task == "sft" else None,
+            task=task, law=plan.request.get("law") if task == "sft" else None, family=plan.request.get("family"),
         )  # fmt: skip
     except PlannerError:
         value = plan.learning_rate.value

@@ -206,7 +206,7 @@ def convert(
     difference. `keep_init` scales the target's draw of A to the source's spread; otherwise the target's own is used.
     Raises InputError.
     """
-    one, two = facts.convention(source), facts.convention(target)
+    one, two = facts.convention(source, "from"), facts.convention(target, "to")
     _choice("scaling", scaling, SCALINGS)
     _choice("init", init, INITS)
     r1 = _rank("rank", rank if rank is not None else one.rank or 32)

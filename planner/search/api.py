@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from ..cost import own_price
 from ..errors import InputError, UnsupportedArchitectureError, hint
 from ..estimator import DEFAULT_SEQ_LEN, load
 from ..given import whole_number
-from ..running import SPEC_DEFAULTS, calibration_of, data_of
+from ..running import OF_FILE, SPEC_DEFAULTS, calibration_of, data_of
 from ..schema import Notice
 from ..setup import CHOICES, Setup
 from ..speed import Calibration, time_gap
@@ -41,6 +41,7 @@ from .space import (
 )
 
 if TYPE_CHECKING:
+    from ..dataset.result import DatasetReport
     from ..fact_types import Accelerator
     from .screen import Cells
     from .select import Chooser
@@ -91,8 +92,8 @@ def _space(options: Mapping[str, Any]) -> Space:
     )  # fmt: skip
 
 
-def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str]:
-    """The job, and the model's name."""
+def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str, tuple[Notice, ...]]:
+    """The job, the model's name, and what to know of the data."""
     found, arch = load(options["model"])
     length = options["seq_len"]
     seq_len = (
@@ -102,7 +103,9 @@ def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str
     )
     data = data_of(options["model"], options, seq_len)
     if data is None:
-        raise InputError("tokens", None, "the amount of data", "Give --tokens, --episodes or --dataset.")
+        raise InputError(
+            "tokens", None, "the amount of data", "Give --tokens, --episodes, --dataset or --data."
+        )
     if options["price"] is not None:
         own_price(options["price"])
     names = ("alpha", "experts", "adapter_dtype")
@@ -123,7 +126,7 @@ def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str
         price=options["price"],
         per_node=options["gpus_per_node"],
     )
-    return job, found.model_id
+    return job, found.model_id, data.notices
 
 
 def _notices(job: Job, found: Sequence[Evaluated]) -> Iterator[Notice]:
@@ -182,6 +185,9 @@ def plan(
     model: str | os.PathLike[str] | Mapping[str, Any], *, gpu: str | Sequence[str] = ANY,
     gpus: int | str | Sequence[int] = COUNTS, tokens: int | str | None = None, dataset: str | None = None,
     episodes: int | str | None = None, success_rate: float | None = None, epochs: int = 1,
+    data: str | os.PathLike[str] | DatasetReport | None = None, tokenizer: str | os.PathLike[str] | None = None,
+    format: str | None = None, loss_on: str | None = None, split: str | None = None, nats: float | None = None,
+    group_size: int | None = None, on_progress: Callable[[int, int, int], None] | None = None,
     seq_len: int | None = None, batch: int | str | Sequence[int] = BATCH, budget: float | None = None,
     deadline: float | str | None = None, max_regret: float | None = None, prefer: str = "quality",
     fit: str = "expected", price: float | None = None,
@@ -204,7 +210,7 @@ def plan(
     seconds = None if deadline is None else units.parse_duration("deadline", deadline)
     within = limits(budget, seconds, max_regret, prefer, fit)
     space = _space(options)
-    job, name = _job(options, setup)
+    job, name, of_data = _job(options, setup)
     for accelerator in space.accelerators:
         price_of(job, accelerator)
     from .screen import screen  # numpy is loaded here, where it is needed
@@ -230,7 +236,7 @@ def plan(
         sure=_sure(cells, within) if plans[0].over_bytes("sure") > 0 else None,
         alternatives=tuple(plans[1:]), frontier=tuple(chooser.full(cell) for cell in front),
         binding=tuple(_binding(chooser, best, within)), rejected=_sorted(_rejected(chooser, best, within)),
-        warnings=tuple(_notices(job, plans)), given=_held(options, setup),
+        warnings=(*of_data, *_notices(job, plans)), given=_held(options, setup),
     )  # fmt: skip
 
 
@@ -246,8 +252,8 @@ def _sure(cells: Cells, within: Limits) -> Evaluated | None:
 def _held(options: Mapping[str, Any], setup: Mapping[str, Any]) -> dict[str, Any]:
     """What the search held fixed, as options of an estimate."""
     names = (
-        "model", "tokens", "dataset", "episodes", "success_rate", "epochs", "seq_len", "alpha", "experts",
-        "adapter_dtype", "gpus_per_node", "price", "calibration",
+        "model", "tokens", "dataset", "episodes", "success_rate", "epochs", *OF_FILE[:-1], "seq_len", "alpha",
+        "experts", "adapter_dtype", "gpus_per_node", "price", "calibration",
     )  # fmt: skip
     found = {**{name: options[name] for name in names}, **setup}
     return {name: value for name, value in found.items() if value not in (None, "float32")}

@@ -9,6 +9,7 @@ from typing import Any
 from .. import units
 from ..dataclass import dataclass
 from ..schema import Notice
+from ..tables import frame, rows_of_search
 from ..version import __version__
 from .evaluate import Evaluated
 from .space import Limits
@@ -109,6 +110,11 @@ class Found:
             "rejected": [item.to_dict() for item in self.rejected],
             "warnings": [dict(vars(notice)) for notice in self.warnings],
         }
+
+    def to_frame(self, table: str = "plans") -> Any:
+        """A table as a pandas DataFrame: plans (best, sure and alternatives), frontier, binding, rejected or
+        warnings."""
+        return frame(self.to_dict(), table, rows_of_search)
 
 
 def changed(best: Evaluated, other: Evaluated) -> str:

@@ -145,6 +145,8 @@ class Names:
     def match(self, matrix: Matrix, path: str) -> bool:
         """Whether one of them means the matrix."""
         self._hurry()
+        if not (self.plain or self.ends or self.expressions):
+            return False
         names = [name for module in modules(matrix, path) for name in _spellings(module)]
         if self.compressed and ("Linear" in self.plain or not self.plain.isdisjoint(names)):
             return True
