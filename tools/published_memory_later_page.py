@@ -104,10 +104,8 @@ def _far(now: Sequence[Pair]) -> list[str]:
 def section() -> list[str]:
     """The lines of the section."""
     first, now = pairs()
-    figures = (
-        [(c, s) for c, s in first if c.metric not in RUN],
-        [(c, s) for c, s in now if c.metric not in RUN],
-    )
+    every = [[(c, s) for c, s in found if c.metric not in RUN] for found in (first, now)]
+    figures = [[(c, s) for c, s in found if not c.second] for found in every]
     rows: list[tuple[str, Callable[[Later], bool]]] = [
         ("all with a figure", lambda c: True),
         ("batch, length and checkpointing stated", lambda c: c.stated),
@@ -132,6 +130,8 @@ def section() -> list[str]:
         chosen = [[(c, s) for c, s in found if test(c)] for found in figures]
         if chosen[1]:
             lines.append(_line(name, *chosen))
+    tests = [[(c, s) for c, s in found if c.second] for found in every]
+    lines.append(_line("**collected when these changes stood**: litgpt's Llama 2", *tests))
     lines += [
         "",
         f"Of {sum(c.metric in RUN for c, _ in now)} runs only whether they fit is known.",

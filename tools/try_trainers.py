@@ -63,15 +63,18 @@ CASES = (
          options={"layers": "attention", "target_parameters": "experts.gate_up_proj,experts.down_proj"}),
     Case("experts frozen", model="qwen3_moe", options={"layers": "attention", "experts": "none"}),
     Case("ShareGPT", data="sharegpt.jsonl"),
-    Case("Alpaca", data="alpaca.jsonl"),
-    Case("Alpaca, CSV", data="alpaca.csv"),
+    Case("Alpaca", data="alpaca.jsonl", options={"seq_len": 128}),
+    Case("Alpaca, CSV", data="alpaca.csv", options={"seq_len": 128}),
     Case("prompt and completion", data="prompts.jsonl"),
     Case("question and answer", data="questions.jsonl"),
     Case("texts", data="texts.jsonl"),
     Case("GRPO", data="problems.jsonl", options={"episodes": 48, "group": 4, "seq_len": 16}, trainers=("trl-grpo",)),
 )  # fmt: skip
 # Overrides that a machine without a GPU needs, and nothing else: Axolotl's Triton kernels ask for one.
-TRITON = [f"lora_{part}_kernel: false\n" for part in ("mlp", "qkv", "o")]
+ADDED = {
+    "axolotl": [*(f"lora_{part}_kernel: false\n" for part in ("mlp", "qkv", "o")), "use_cpu: true\n"],
+    "llamafactory": ["use_cpu: true\n"],
+}
 ON_CPU = {
     "trl-sft": ["--use_cpu", "True", "--report_to", "none", "--logging_steps", "1"],
     "trl-grpo": ["--use_cpu", "True", "--report_to", "none", "--logging_steps", "1"],
@@ -98,7 +101,8 @@ def _tensors(file: Path) -> Iterator[int]:
         (length,) = struct.unpack("<Q", stream.read(8))
         header = json.loads(stream.read(length))
     for name, entry in header.items():
-        if name != "__metadata__":
+        # PEFT saves the frozen weight beside a pair on the unembedding.
+        if name != "__metadata__" and "base_layer" not in name:
             size = 1
             for side in entry["shape"]:
                 size *= side
@@ -112,7 +116,7 @@ def command_of(trainer: str, python: str) -> list[str]:
         "trl-sft": [str(own / "trl"), "sft", "--config", "trl-sft.yaml", *ON_CPU.get(trainer, [])],
         "trl-grpo": [str(own / "trl"), "grpo", "--config", "trl-grpo.yaml", *ON_CPU.get(trainer, [])],
         "axolotl": [str(own / "axolotl"), "train", "on-cpu.yaml", "--launcher", "python"],
-        "llamafactory": [str(own / "llamafactory-cli"), "train", "llamafactory.yaml"],
+        "llamafactory": [str(own / "llamafactory-cli"), "train", "on-cpu.yaml"],
         "unsloth": [python, "unsloth_train.py"],
     }[trainer]  # fmt: skip
 
@@ -137,8 +141,8 @@ def tried(case: Case, trainer: str, python: str, root: Path) -> dict[str, Any]:
         "HF_DATASETS_CACHE": str(root / "cache"), "DISABLE_VERSION_CHECK": "1", "AXOLOTL_DO_NOT_TRACK": "1",
         "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": "",
     }  # fmt: skip
-    if trainer == "axolotl":
-        (place / "on-cpu.yaml").write_text("".join([done.text, *TRITON]))
+    if trainer in ADDED:
+        (place / "on-cpu.yaml").write_text("".join([done.text, *ADDED[trainer]]))
     log = place / "log.txt"
     with log.open("w") as stream:
         try:
@@ -166,7 +170,7 @@ def main() -> int:
     parser.add_argument(
         "python", nargs="+", metavar="TRAINER=PYTHON", help="trl, axolotl, llamafactory, unsloth"
     )
-    parser.add_argument("--only", default="", help="a word in the names of cases")
+    parser.add_argument("--only", default="", help="words in the names of cases, parted by |")
     parser.add_argument("--keep", help="a folder for models, files and logs")
     parser.add_argument("--json", help="a file for the results")
     given = parser.parse_args()
@@ -178,7 +182,7 @@ def main() -> int:
         data_files(root / "data")
         results = []
         for case in CASES:
-            for trainer in case.trainers if given.only in case.name else ():
+            for trainer in case.trainers if any(word in case.name for word in given.only.split("|")) else ():
                 if trainer in pythons:
                     results.append(tried(case, trainer, pythons[trainer], root))
                     print(line_of(results[-1]), flush=True)

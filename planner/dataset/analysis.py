@@ -103,7 +103,7 @@ class Reader:
 
     def __init__(self, data: str, settings: Settings, tokenizer: TextTokenizer | None) -> None:
         formats.check_format(settings.format)
-        self.settings, self.tokenizer = settings, tokenizer
+        self.data, self.settings, self.tokenizer = data, settings, tokenizer
         self.sums = Sums()
         self.notices: list[Notice] = []
         self.renderer = _renderer(settings, tokenizer)

@@ -62,18 +62,23 @@ def shape_of(
     path = Path(place).expanduser()
     if path.exists():
         files, _ = sources.find(path, split, encoding)
-        rows, kinds = _local_rows(files, encoding), {file.kind for file in files}
-        loader = LOADERS.get(next(iter(kinds))) if len(kinds) == 1 else None
-        names = tuple(os.path.abspath(file.path) for file in files)
-        if any(_is_object(file) for file in files):
-            loader = None
-    else:
-        from . import hub
-        from .tables import plain
+        return shape_of_files(place, files, format, encoding)
+    from . import hub
+    from .tables import plain
 
-        rows = (plain(row) for row in hub.rows(place, split, config))
-        loader, names = "hub", ()
-    return _of_rows(place, names, loader, rows, format)
+    return _of_rows(place, (), "hub", (plain(row) for row in hub.rows(place, split, config)), format)
+
+
+def shape_of_files(
+    place: str, files: list[sources.DataFile], format: str = "auto", encoding: str | None = None
+) -> Shape:
+    """The shape of files that were found. Raises InputError."""
+    kinds = {file.kind for file in files}
+    loader = LOADERS.get(next(iter(kinds))) if len(kinds) == 1 else None
+    if any(_is_object(file) for file in files):
+        loader = None
+    names = tuple(os.path.abspath(file.path) for file in files)
+    return _of_rows(place, names, loader, _local_rows(files, encoding), format)
 
 
 def _is_object(file: sources.DataFile) -> bool:

@@ -21,15 +21,16 @@ def shape_for(said: Mapping[str, Any], own: Mapping[str, Any]) -> Shape | None:
     place = own["train_data"] if own["train_data"] is not None else said.get("data")
     if place is None:
         return None
-    name = getattr(place, "data", place)  # a DatasetReport says what it was read from
-    if (own["train_data"] is not None or name is not place) and not os.path.exists(str(name)):
+    if hasattr(place, "shape"):  # what `planner.dataset` has read
+        found: Shape | None = place.shape
+        return found
+    if own["train_data"] is not None and not os.path.exists(str(place)):
         return None
-    options = (
-        {key: said[key] for key in _READ if said.get(key) is not None} if place is said.get("data") else {}
-    )
+    given = own["train_data"] is None
+    options = {key: said[key] for key in _READ if said.get(key) is not None} if given else {}
     from ..dataset.shape import shape_of
 
-    return shape_of(str(name), **options)
+    return shape_of(str(place), **options)
 
 
 EVERY = ("messages", "prompt-completion", "text")

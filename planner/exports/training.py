@@ -95,8 +95,9 @@ class Training:
             return str(self.own["train_data"])
         given = self.said.get("data")
         if given is not None:
-            name = str(getattr(given, "data", given))
-            return os.path.abspath(name) if os.path.exists(name) else name
+            if hasattr(given, "data"):  # what `planner.dataset` has read
+                return given.shape.files[0] if given.shape and given.shape.files else str(given.data)
+            return os.path.abspath(given) if os.path.exists(given) else str(given)
         known = self.plan.workload.dataset
         if known is None:
             return None
