@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import cache
 from statistics import median
+from typing import Any
 
 import numpy as np
 import pytest
@@ -157,7 +158,7 @@ def test_the_first_rank_within_a_limit() -> None:
         ({"targets": "q_proj,v_proj"}, "regret-of-layers"),
     ],
 )  # fmt: skip
-def test_layer_sets_without_a_sweep_are_said(options: dict[str, str], code: str | None) -> None:
+def test_layer_sets_without_a_sweep_are_said(options: dict[str, Any], code: str | None) -> None:
     plan = planner.estimate(model="meta-llama/Llama-3.1-8B", rank=8, dataset="alpaca", **options)
     found = [notice.code for notice in plan.warnings if notice.code.startswith("regret-of")]
     assert found == ([code] if code else [])

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..architecture import hub as model_hub
 from ..errors import HubError, InputError, MissingDependencyError
@@ -21,19 +21,19 @@ TOKENIZER_FILES = (
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the library's own bars and warnings: what goes wrong is said in one sentence."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-    from huggingface_hub.utils import logging as hub_logging
+    from huggingface_hub import utils
 
-    silent, level = are_progress_bars_disabled(), hub_logging.get_verbosity()
+    bars, log = cast(Any, utils), cast(Any, utils.logging)
+    silent, level = bars.are_progress_bars_disabled(), log.get_verbosity()
     if not silent:
-        disable_progress_bars()
-    hub_logging.set_verbosity_error()
+        bars.disable_progress_bars()
+    log.set_verbosity_error()
     try:
         yield
     finally:
-        hub_logging.set_verbosity(level)
+        log.set_verbosity(level)
         if not silent:
-            enable_progress_bars()
+            bars.enable_progress_bars()
 
 
 def _snapshot(repo_id: str, local_only: bool) -> Path:
