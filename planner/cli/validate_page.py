@@ -35,7 +35,9 @@ def show_list(entries: Sequence[dict[str, Any]]) -> None:
         table.add_row(entry["id"], str(entry["runs"]), time, Text(entry["statement"]))
     console = Console(highlight=False)
     console.print(table)
-    console.print("Runs that claims share are run once.", style="dim")
+    console.print(
+        "Durations are of one core now, as busy as it is; runs that claims share are run once.", style="dim"
+    )
 
 
 @contextmanager
@@ -79,8 +81,8 @@ def show(report: dict[str, Any]) -> None:
         span = (
             "" if measured["low"] is None else f" ({_figure(measured['low'])} to {_figure(measured['high'])})"
         )
-        figures = f"     predicted {_figure(found['predicted'])}, measured {_figure(measured['value'])}{span}"
-        console.print(Text(f"{figures}, {found['unit']}"), soft_wrap=True)
+        figures = f"predicted {_figure(found['predicted'])}, measured {_figure(measured['value'])}{span}"
+        console.print(Text(f"     {found['unit']}: {figures}"), soft_wrap=True)
         console.print(Text(f"     {found['reason']}; {len(found['runs'])} runs"), soft_wrap=True, style="dim")
     counts = ", ".join(f"{number} {status}" for status, number in report["runs"].items()) or "none"
     rest = "" if report["complete"] else "; the budget ended first: the same command goes on"

@@ -68,7 +68,9 @@ def _kernels(f: Fields) -> str:
 def _data(f: Fields) -> str | None:
     found = f.any("datasets")
     if isinstance(found, list) and found and isinstance(found[0], dict):
-        return str(found[0]["path"]) if found[0].get("path") else None
+        files = found[0].get("data_files")
+        place = files if isinstance(files, str) else found[0].get("path")
+        return str(place) if place else None
     return None
 
 

@@ -106,9 +106,14 @@ def shape(name: str) -> Mapping[str, Any]:
     try:
         return resolve(name).config
     except PlannerError as error:
+        near = hint(name, zoo.ZOO).strip()
         raise InputError(
-            "model", name, f"one of {', '.join(zoo.ZOO)}, a folder or a hub id", str(error)
+            "model", name, f"one of {', '.join(zoo.ZOO)}, a folder or a hub id", near or _sentence(str(error))
         ) from error
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def prepare(names: Sequence[str], progress: Callable[[str, int, int], None] | None = None) -> None:
