@@ -17,7 +17,7 @@ from planner.trainers import Claim, filled, find, names, parse, trainers
 from tools.compare_published_memory import Arrays, Compared, compared, estimates, with_constants
 from tools.measured_outliers import NOT_EXPLAINED, why
 from tools.published_memory import cases
-from tools.published_memory_later import Later, Said, inside
+from tools.published_memory_later import Later, Said, as_case, inside
 from tools.published_memory_later_page import pairs as later_pairs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,6 +98,8 @@ def test_cases_collected_afterwards() -> None:
     row = next(
         line for line in text.splitlines() if line.startswith("| the same, on cases found afterwards |")
     )
+    unseen = [inside(case, said) for case, said in now if not as_case(case).fitted]
+    shown.append(f"({100 * sum(unseen) / len(unseen):.0f}% of those")
     assert all(figure in row for figure in shown)
     assert statistics.median(abs(s.predicted / c.measured - 1) for c, s in now) <= 0.12
     after = [abs(s.predicted / c.measured - 1) for c, s in later_pairs()[1] if c.second]

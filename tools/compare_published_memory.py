@@ -206,6 +206,8 @@ def _source(name: str, number: int) -> dict[str, str]:
         if name == "coverage"
         else f"fitted on {number} published measurements: docs/memory-published.md"
     )
+    if name in ("low", "high"):
+        locator += f"; and on {len(list(half()))} found afterwards, data/measured/memory_later.csv"
     return {
         "title": "tools/compare_published_memory.py --fit on data/measured/memory.csv",
         "url": "https://github.com/foundation-model-stack/fms-acceleration", "locator": locator, "date": DATE,

@@ -63,8 +63,8 @@ CASES = (
          options={"layers": "attention", "target_parameters": "experts.gate_up_proj,experts.down_proj"}),
     Case("experts frozen", model="qwen3_moe", options={"layers": "attention", "experts": "none"}),
     Case("ShareGPT", data="sharegpt.jsonl"),
-    Case("Alpaca", data="alpaca.jsonl"),
-    Case("Alpaca, CSV", data="alpaca.csv"),
+    Case("Alpaca", data="alpaca.jsonl", options={"seq_len": 128}),
+    Case("Alpaca, CSV", data="alpaca.csv", options={"seq_len": 128}),
     Case("prompt and completion", data="prompts.jsonl"),
     Case("question and answer", data="questions.jsonl"),
     Case("texts", data="texts.jsonl"),
@@ -170,7 +170,7 @@ def main() -> int:
     parser.add_argument(
         "python", nargs="+", metavar="TRAINER=PYTHON", help="trl, axolotl, llamafactory, unsloth"
     )
-    parser.add_argument("--only", default="", help="a word in the names of cases")
+    parser.add_argument("--only", default="", help="words in the names of cases, parted by |")
     parser.add_argument("--keep", help="a folder for models, files and logs")
     parser.add_argument("--json", help="a file for the results")
     given = parser.parse_args()
@@ -182,7 +182,7 @@ def main() -> int:
         data_files(root / "data")
         results = []
         for case in CASES:
-            for trainer in case.trainers if given.only in case.name else ():
+            for trainer in case.trainers if any(word in case.name for word in given.only.split("|")) else ():
                 if trainer in pythons:
                     results.append(tried(case, trainer, pythons[trainer], root))
                     print(line_of(results[-1]), flush=True)

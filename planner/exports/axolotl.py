@@ -19,13 +19,18 @@ NAME = "Axolotl"
 FILE = "axolotl.yaml"
 DEEPSPEED = "deepspeed.json"
 HAS = ("target_parameters", "modules_to_save", "use_dora", "use_rslora", "rank_pattern", "alpha_pattern")
-# The options that a precision and autocast are, the first of them true.
-PRECISION = {
-    ("bf16", True): "bf16",
-    ("bf16", False): "bfloat16",
-    ("fp16", True): "fp16",
-    ("fp16", False): "float16",
-    ("fp32", False): "float32",
+# The options that a precision and autocast are. bf16 is `auto` unless said, which turns autocast to bfloat16 on with
+# every GPU that has it, whatever else stands there; `bfloat16` does too: there is no bfloat16 without autocast
+# (axolotl/utils/config, core/builders/base.py).
+PRECISION: dict[tuple[str, bool], dict[str, Any]] = {
+    ("bf16", True): {"bf16": True},
+    ("fp16", True): {"bf16": False, "fp16": True},
+    ("fp16", False): {"bf16": False, "fp16": False, "float16": True},
+    ("fp32", False): {"bf16": False, "fp16": False, "float32": True, "tf32": False},
+}
+WHY = {
+    ("bf16", True): "Weights in bfloat16, under autocast.",
+    ("fp32", False): "Axolotl takes bfloat16 on its own unless both are off.",
 }
 OPTIMIZER = {**hf.OPTIM, "muon": "muon"}
 LIGER_LOSS = "Liger's fused loss reads the unembedding's weight past an adapter, which then learns nothing"
@@ -150,6 +155,11 @@ def _data(t: Training) -> list[Line]:
         ),
         Line("val_set_size", 0.0),
         Line("sequence_len", t.setup.seq_len, "The plan's length."),
+        Line(
+            "excess_length_strategy",
+            "truncate",
+            "As the plan counts; Axolotl drops what is longer unless told.",
+        ),
         Line("sample_packing", packing, about),
         *([Line("pad_to_sequence_len", True)] if packing else []),
         *([Line("eval_sample_packing", True)] if packing else []),
@@ -208,9 +218,8 @@ def _precision(t: Training) -> list[Line]:
             "precision", t.setup.precision, f"bf16, fp16 or fp32, which {NAME} can run",
             "The nearest is bf16 with autocast, under which the adapter is held in float32.",
         )  # fmt: skip
-    name = PRECISION[key]
-    why = {"bf16": "Weights in bfloat16, under autocast."}.get(name, "")
-    return [Line(name, True, why), *([Line("tf32", False)] if name == "float32" else [])]
+    said = PRECISION[key]
+    return [Line(name, on, WHY.get(key, "") if n == 0 else "") for n, (name, on) in enumerate(said.items())]
 
 
 def _sharding(t: Training) -> list[Line]:
