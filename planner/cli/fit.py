@@ -11,6 +11,7 @@ from .options import Count, SectionedCommand, json_option, print_json
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rich.console import Console
     from rich.table import Table
 
     from ..learning_rate.fit import FitResult, Regret
@@ -158,7 +159,7 @@ def _regret_row(label: str, one: Regret | None) -> tuple[str, ...]:
     )
 
 
-def _rates_table(found: SimilarRates, table: Callable[..., Table]) -> Table:
+def _show_rates(console: Console, found: SimilarRates, table: Callable[..., Table]) -> None:
     """The rates of similar sweeps, a row a family."""
     from .. import units
 
@@ -166,7 +167,9 @@ def _rates_table(found: SimilarRates, table: Callable[..., Table]) -> Table:
     out = table("", *(f"r{rank}" for rank in ranks))
     for family, row in found.rates.items():
         out.add_row(family, *(units.rate(row[rank]) for rank in ranks))
-    return out
+    better = "the law that --out writes: " if found.better else ""
+    console.print("", f"{better}rates that cost similar sweeps least, by family and rank")
+    console.print(out)
 
 
 def show(result: FitResult) -> None:
@@ -210,9 +213,7 @@ def show(result: FitResult) -> None:
                 regret.add_row(*_regret_row(f"similar sweeps, {short[name]}, {kind}", one))
     console.print("", regret)
     if result.similar is not None:
-        better = "the law that --out writes: " if result.similar.better else ""
-        console.print("", f"{better}rates that cost similar sweeps least, by family and rank")
-        console.print(_rates_table(result.similar, table))
+        _show_rates(console, result.similar, table)
     if len(result.forms) > 1:
         forms = table("form", "constants", "in sample", "model out", "family out")
         for form in result.forms:
