@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from planner import facts
 from planner.errors import InputError
-from planner.validate import peak, require
+from planner.validate import peak, require, zoo
 from planner.validate.api import setting_of
 from planner.validate.claims import claim
+from planner.validate.claims.c05 import published
 from planner.validate.executors import workers
 from planner.validate.policy import Policy, Samples
 from planner.validate.records import RunConfig
@@ -138,8 +141,39 @@ def test_the_standard_run_takes_precision_batch_length_and_checkpointing(tmp_pat
             setting_of("nano", 1, 10, None, **wrong)
 
 
+def test_a_quantised_model_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    told = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (tmp_path / "config.json").write_text(
+        json.dumps({**zoo.ZOO["nano"].config(), "quantization_config": told})
+    )
+    with pytest.raises(InputError, match=r"quantised \(bitsandbytes\).*QLoRA is only planned"):
+        setting_of(str(tmp_path), 1, 10)
+    with pytest.raises(InputError, match="full, lora"):
+        RunConfig(method="qlora", rank=4)  # type: ignore[arg-type]
+
+
 def test_defaults_of_the_standard_run_leave_the_names_of_records() -> None:
     plain = claim("C14").needs(setting_of("tiny", 1, 120), lambda _: None)[0]
     assert plain == RunConfig(
         model="tiny", task="dialect", rank=16, steps=120, lr=plain.lr, evaluate_at=(15, 30, 60, 120)
     )
+
+
+def test_the_published_sweeps_best_rates_at_rank_1_by_hand() -> None:
+    # The vertex of the parabola through the lowest point and its neighbours, by numpy, for one of the models.
+    number, found = published()
+    assert number == 18 and found.low is not None and found.high is not None
+    assert 0.4 < found.low < found.value < found.high < 0.75
+    rows = [row.split(",") for row in facts.read_data("sweeps", "tinker_sft.csv").splitlines()[1:]]
+    logs = {}
+    for rank in ("1", "16"):
+        points = {
+            float(r[2]): float(r[4])
+            for r in rows
+            if r[0] == "Qwen/Qwen3.5-27B" and r[3] == rank and r[7] == "ok"
+        }
+        low = sorted(points).index(min(points, key=lambda lr: points[lr]))
+        three = sorted(points)[low - 1 : low + 2]
+        a, b, _ = np.polyfit(np.log(three), [points[lr] for lr in three], 2)
+        logs[rank] = -b / (2 * a)
+    assert np.exp(logs["1"] - logs["16"]) == pytest.approx(0.199 / 0.297, rel=0.01)

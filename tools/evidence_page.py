@@ -84,7 +84,7 @@ def figure(value: float | None) -> str:
 
 def span(value: float | None, low: float | None, high: float | None) -> str:
     """A value with its interval."""
-    return figure(value) + (f" ({figure(low)} to {figure(high)})" if low is not None else "")
+    return figure(value) + (f" ({figure(low)} to {figure(high)})" if low is not None and low != high else "")
 
 
 def _row(row: Row) -> str:

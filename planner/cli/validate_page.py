@@ -78,12 +78,12 @@ def show(report: dict[str, Any]) -> None:
         head.append(verdict, style=f"bold {COLOURS[verdict]}")
         head.append(f"  {found['statement']}")
         console.print(head, soft_wrap=True)
-        span = (
-            "" if measured["low"] is None else f" ({_figure(measured['low'])} to {_figure(measured['high'])})"
-        )
+        exact = measured["low"] is None or measured["low"] == measured["high"]
+        span = "" if exact else f" ({_figure(measured['low'])} to {_figure(measured['high'])})"
         figures = f"predicted {_figure(found['predicted'])}, measured {_figure(measured['value'])}{span}"
         console.print(Text(f"     {found['unit']}: {figures}"), soft_wrap=True)
-        console.print(Text(f"     {found['reason']}; {len(found['runs'])} runs"), soft_wrap=True, style="dim")
+        runs = f"; {len(found['runs'])} runs" if found["runs"] else ""
+        console.print(Text(f"     {found['reason']}{runs}"), soft_wrap=True, style="dim")
     counts = ", ".join(f"{number} {status}" for status, number in report["runs"].items()) or "none"
     rest = "" if report["complete"] else "; the budget ended first: the same command goes on"
     console.print(

@@ -48,7 +48,7 @@ def setting_of(
     if not names:
         raise InputError("model", model, "a name such as tiny, or several with commas between them")
     for name in names:
-        models.shape(name)
+        models.check(name)
     name = Setting.task if data is None else f"file:{os.path.abspath(data)}"
     tasks.task(name)
     found = Setting(names, _whole("seeds", seeds), _whole("steps", steps, 10), name, **standard)

@@ -142,10 +142,10 @@ def against(
     allowed = _bound(low, high)
     shown = f"{what} is {measured.value:.3g} ({measured.low:.3g} to {measured.high:.3g})"
     if low <= measured.low and measured.high <= high:
-        return Judgement("confirmed", f"{shown}, within {allowed}", measured, details or {})
+        return Judgement("confirmed", f"{shown}, within the bound ({allowed})", measured, details or {})
     if measured.high < low or measured.low > high:
-        return Judgement("refuted", f"{shown}, outside {allowed}", measured, details or {})
-    return Judgement("undecided", f"{shown}, across the edge of {allowed}", measured, details or {})
+        return Judgement("refuted", f"{shown}, outside the bound ({allowed})", measured, details or {})
+    return Judgement("undecided", f"{shown}, across the bound ({allowed})", measured, details or {})
 
 
 def _bound(low: float, high: float) -> str:

@@ -15,12 +15,10 @@ from .arms import at_best, fitting, lora, needs
 TASK = "biographies:people=300,choices=16"
 STEPS_OF_STANDARD = 4
 GAP = 0.02
-MARKS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 24, 30, 36, 48)
 
 
 def _marks(steps: int) -> tuple[int, ...]:
-    """Close together at first: of every sixteenth part of a run, all low ranks of `pico` had left by the first."""
-    return tuple(sorted({max(1, round(steps * n / 48)) for n in MARKS}))
+    return tuple(sorted({max(1, round(steps * n / 16)) for n in (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16)}))
 
 
 def cells(setting: Setting) -> tuple[Cell, ...]:
