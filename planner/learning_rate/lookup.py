@@ -159,8 +159,27 @@ def evaluate(law: facts.LawFact, at: Point) -> Rate:
     spread = law.spread.get("known_family" if at.family in law.families else "unknown_family")
     if spread is None:
         return Rate(value, None, None)
-    factor = math.exp(_HALF * deviation(spread, features, law.covariance))
+    doubt = features
+    if (
+        law.rates
+    ):  # the spread is that of models left out: only what lies outside of what was swept adds to it
+        inside = _features(law, _clamped(law, at))
+        doubt = {name: x - inside[name] for name, x in features.items()}
+    factor = math.exp(_HALF * deviation(spread, doubt, law.covariance))
     return Rate(value, value / factor, value * factor)
+
+
+def _clamped(law: facts.LawFact, at: Point) -> Point:
+    """The point of what was swept that is nearest to a point."""
+
+    def within(value: int, key: str) -> int:
+        low, high = law.ranges.get(key, (value, value))
+        return round(min(max(value, low), high))
+
+    return Point(
+        at.family, within(at.hidden_size, "hidden_size"), within(at.rank, "rank"), at.method, at.batch, at.steps,
+        at.alpha,
+    )  # fmt: skip
 
 
 def _tabled(law: facts.LawFact, at: Point) -> float:
