@@ -26,6 +26,7 @@ from .states import (
 from .step import Course, Place, Stage, course, stages
 from .stretch import Held, plus
 from .traffic import traffic
+from .two_stacks import course_of_two, has_two
 
 PHASES = ("forward", "loss", "backward", "optimizer")
 NAMES: dict[str, tuple[MemoryPart, str]] = {
@@ -58,6 +59,8 @@ def estimate_memory(
     UnsupportedArchitectureError where a layer joins its values in a way that no rule covers.
     """
     pairs = None if setup.method == "full" else tuple(adapted or ())
+    if has_two(arch):
+        setup = replace(setup, loss="full")  # its code computes its own
     weights = base_weights(arch, setup, stored_bytes)
     try:
         found = [
@@ -89,7 +92,7 @@ def _stage(
     base["buckets"] = buckets(size, setup)
     base["fixed"] = 3 * ID_BYTES * setup.tokens + WORKSPACES * WORKSPACE_BYTES
     job = Job(arch, setup, pairs, whole, merges=merges, unpacked=weights.unpacked)
-    going = course(job, base, stage, unit)
+    going = (course_of_two if has_two(arch) else course)(job, base, stage, unit)
     update = share(update_bytes(tensors, setup), _over(setup, "states"))
     moments = _moments(going)
     last = {**base, "gathered": 0, "gradients": gradients, "temporary": update}

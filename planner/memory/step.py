@@ -6,15 +6,15 @@ of each stretch above what is held when it begins.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ..schema import Apply, Architecture, Block
+from ..schema import Apply, Architecture, Attend, Block
 from ..setup import Setup
 from .head import Head, head_stretches, stem_stretches
-from .kinds import Job, walk_layer
+from .kinds import Job, Walked, walk_layer
 from .layout import low_ranks
-from .passes import CASTS, fsdp_mixed
+from .passes import CASTS, FLOAT32, fsdp_mixed
 from .stages import Stage, stages, whole_model
 from .stretch import Held, Stretch, plus
 from .tape import Size
@@ -85,7 +85,7 @@ def stacks(arch: Architecture) -> list[tuple[str, int, Block]]:
     ]
 
 
-def _signature(job: Job, layer: int) -> tuple[Any, ...]:
+def signature(job: Job, layer: int) -> tuple[Any, ...]:
     """What sets a layer apart from others of its block: its pairs and what it trains in full."""
     pairs = tuple(
         (index, position)
@@ -96,20 +96,37 @@ def _signature(job: Job, layer: int) -> tuple[Any, ...]:
     return pairs, tuple(index for index, layers in job.whole.matrices.items() if layer in layers)
 
 
-Walked = tuple[Stretch, "Stretch | None", bool]
-
-
 def walked_layers(job: Job, grad: bool) -> list[tuple[str, Walked]]:
     """Every layer's stretches, each kind walked once; `grad` says whether the embedding's result needs a gradient."""
     known: dict[tuple[Any, ...], Walked] = {}
-    found = []
+    found, width = [], first_width(job)
     for name, layer, block in stacks(job.arch):
-        key = id(block), _signature(job, layer), grad
+        key = id(block), signature(job, layer), grad, width
         if key not in known:
-            known[key] = walk_layer(job, block, layer, grad)
-        grad = known[key][2]
+            known[key] = walk_layer(job, block, layer, grad, width)
+        grad, width = known[key].grad, known[key].width
         found.append((f"{name} layer {layer}", known[key]))
     return found
+
+
+def first_width(job: Job) -> int:
+    """Bytes a value of what comes into the first layer; 0 for the embedding's own. Under autocast a norm widens
+    it."""
+    return FLOAT32 if job.traits.stem_norm and job.run().autocast else 0
+
+
+def masks(job: Job) -> Size:
+    """Bytes of the masks of tokens that a model makes before its layers: one for each window, of every pair of
+    positions; of each sequence where tokens are hidden. Eager attention adds them to its scores, in their type; to
+    SDPA it gives truth values, where it gives any."""
+    setup, run = job.setup, job.run()
+    if run.kernel == "flash" and not job.traits.eager and not job.traits.no_flash:
+        return 0
+    eager = run.kernel == "eager" or job.traits.eager
+    windows = {op.window for block in job.arch.blocks for op in block.operations if isinstance(op, Attend)}
+    needed = [w for w in windows if eager or run.masked or (w is not None and w < run.reach)]
+    one = setup.seq_len * setup.seq_len * (run.compute if eager else 1)
+    return len(needed) * one * (setup.micro_batch if run.masked else 1)
 
 
 def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
@@ -117,21 +134,25 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
     what a gathered layer takes, 0 where none is."""
     stem = stem_stretches(job.run(), job.arch, embeddings_trained(job))
     layers = walked_layers(job, stem.trains or job.setup.needs_input_grads)
-    grad = layers[-1][1][2] if layers else stem.trains
+    grad = layers[-1][1].grad if layers else stem.trains
     mine = layers[stage.first : stage.end]
     going = Course(base, spread(job.setup), unit, steps_inside=job.setup.optimizer_in_backward)
     if stage.in_flight > 1:
-        for _, (forward, _, _) in mine:
+        for _, (forward, *_) in mine:
             going.hold(forward.change, stage.in_flight - 1)
     going.hold(stem.held)
+    kept = masks(job)
+    going.hold({"temporary": kept})
     if setup_offloads(job.setup) and not stem.trains:
         going.hold({"activations": stem.held["temporary"]})
-    for where, (forward, _, _) in mine:
+    for where, (forward, *_) in mine:
         going.go("forward", where, forward, 2)
     going.hold(stem.held, -1)
+    if job.setup.checkpointing == "none":  # checkpointed layers keep what they are called with
+        going.hold({"temporary": kept}, -1)
     if stage.head:
-        _head(job, going, grad)
-    passed = [(where, back) for where, (_, back, _) in mine if back is not None]
+        pass_head(job, going, grad, layers[-1][1].width if layers else 0)
+    passed = [(where, each.backward) for where, each in mine if each.backward is not None]
     ahead = 1 if job.setup.method != "full" and job.setup.fsdp_units == "pairs" else 2
     for number, (where, part) in reversed(list(enumerate(passed))):
         going.go("backward", where, part, ahead if number else 1)
@@ -145,15 +166,16 @@ def setup_offloads(setup: Setup) -> bool:
     return setup.checkpointing == "layer-offload" and setup.needs_input_grads
 
 
-def _head(job: Job, going: Course, grad: bool) -> None:
+def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = True) -> None:
+    """From the last layer's result, `width` bytes a value, to the loss, and back; `normed`: by way of a norm."""
     setup = job.setup
-    loss, back = head_stretches(job.run(), head_of(job), job.traits, setup.loss, setup.loss_chunk, grad)
+    found = replace(head_of(job), normed=normed)
+    loss, back = head_stretches(job.run(width=width), found, job.traits, setup.loss, setup.loss_chunk, grad)
     live = 2 if setup.sharding == "zero3" else 0  # FSDP's root holds the unembedding throughout
     going.go("loss", "", loss, live)
     going.let_go(CASTS)
     if back is not None:
         going.go("backward", "unembedding", back, live)
-    found = head_of(job)
     if found.trained and job.arch.tied_embeddings and (setup.accumulation > 1 or setup.optimizer_in_backward):
         # One gradient of both ends: the unembedding's waits for the embedding's.
         going.hold({"gradients": found.hidden * found.vocab * job.run().whole})
