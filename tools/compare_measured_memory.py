@@ -5,7 +5,7 @@ docs/memory-measured.md.
     python -m tools.compare_measured_memory --fresh    run everything again
     python -m tools.compare_measured_memory --page     write the page from the record
 
-Every model of `tools/small_models.py` takes a step with LoRA and in full, with and without checkpointing. The record
+Every model of `tools/tiny_models.py` takes a step with LoRA and in full, with and without checkpointing. The record
 is data/measured/memory_measured.json.
 """
 
@@ -22,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
-from .small_models import CONFIGS, EXCLUDED
+from .tiny_models import CONFIGS, EXCLUDED
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / "data" / "measured" / "memory_measured.json"
@@ -40,8 +40,8 @@ which hears of every allocation from the allocator itself, and simulated without
 layer, with the CPU's own kernels). *Held* is what the forward pass leaves for its backward pass: what automatic
 differentiation keeps; *peak* the most that both hold. Weights, adapter, optimizer and the batch are left out.
 
-Largest error: held {held:.2%}, peak {top:.2%}; median {middle_held:.3%} and {middle_top:.3%}. {within} of {n} rows are
-within 1% in both.
+Largest error: held {held:.2%}, peak {top:.2%}; median {middle_held:.3%} and {middle_top:.3%}. {within} of {n} rows
+are within 1% in both.
 
 What is left are small things that tensors without values do not show: work space inside kernels, and numbers that
 code reads out of tensors. Kernels of GPUs are not in this comparison; the analytic formulas are held against

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ..dataclass import dataclass
 from .bias import Shared, added, as_mask
 from .elementwise import drop
 from .passes import FLOAT32, HALF, Pass

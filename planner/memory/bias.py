@@ -8,8 +8,8 @@ own in every layer.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from ..dataclass import dataclass
 from .passes import Pass
 from .tape import Buffer, Gradients, Size, Value, copy
 

@@ -3,8 +3,7 @@ one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ..dataclass import dataclass
 from ..schema import Apply, Architecture
 from .elementwise import activation, drop, layer_norm, norm
 from .kinds import KEPT, STREAM, Job

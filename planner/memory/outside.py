@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
+from ..dataclass import dataclass
 from ..schema import Attend
 from .bias import Bias
 from .tape import Size

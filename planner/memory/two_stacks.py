@@ -3,8 +3,9 @@ of that is gathered over its layers before the encoder's backward pass begins.""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from ..dataclass import dataclass
 from ..schema import Architecture
 from .bias import Bias
 from .ends import Entry, Exit, enter, fixed_length, has_end_norm, leave

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tools.measured_memory import LORA, real
-from tools.small_models import CONFIGS as EVERY
+from tools.tiny_models import CONFIGS as EVERY
 
 # Enough kinds of stacks for tests that run each several times.
 KINDS = (

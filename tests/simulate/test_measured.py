@@ -11,7 +11,7 @@ from planner.setup import Setup
 from planner.simulate.tracker import sole_owner
 from tools.compare_measured_memory import MOST, points, read
 from tools.measured_memory import LORA, STEP, allocated, measure, real, step, taken
-from tools.small_models import CONFIGS
+from tools.tiny_models import CONFIGS
 
 SETUPS = {
     "bf16": replace(STEP, precision="bf16"),
