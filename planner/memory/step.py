@@ -210,7 +210,9 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
     if setup_offloads(job.setup) and not stem.trains:
         going.hold({"activations": stem.held["temporary"]})
     for rounds in stretches:
-        going.go_through("forward", [[(where, kinds[kind].forward) for where, kind in each] for each in rounds], 2)
+        going.go_through(
+            "forward", [[(where, kinds[kind].forward) for where, kind in each] for each in rounds], 2
+        )
     going.hold(stem.held, -1)
     if job.setup.checkpointing == "none":  # checkpointed layers keep what they are called with
         going.hold({"temporary": kept}, -1)
