@@ -7,7 +7,8 @@ Remote code is never run but by way of remote.py, where the user says so, and no
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import util
 from typing import Any
 
@@ -63,7 +64,23 @@ def require(config: Mapping[str, Any]) -> None:
 
 def _build(config: Mapping[str, Any]) -> Architecture:
     require(config)
-    from .inventory import read
-    from .model import build_model
+    with _nothing_collected():
+        from .inventory import read
+        from .model import build_model
 
-    return read(build_model(config), config, f"transformers {transformers_version()}")
+        return read(build_model(config), config, f"transformers {transformers_version()}")
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Without Python's collector of cycles, which takes a fifth of importing torch and transformers, all of whose
+    objects stay; and a model has a bounded number of modules and operations."""
+    import gc
+
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
