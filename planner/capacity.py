@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from . import facts
+from .dataclass import dataclass
 from .errors import InputError
 from .schema import Source
 

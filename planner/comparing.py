@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, get_args
 
 from . import hardware
 from .cost import Cost, RunTime, cost_of, list_price, own_price, run_time
+from .dataclass import dataclass
 from .errors import InputError, hint
 from .fewest import Fewest, fewest_gpus
 from .given import whole_number
@@ -19,6 +19,7 @@ from .schema import Notice
 from .setup import Method
 from .speed import Calibration
 from .speed.timing import model_flops
+from .tables import frame, rows_of_comparison
 from .trainers import asked_adapter_dtype
 from .version import __version__
 
@@ -93,6 +94,10 @@ class Comparison:
             "columns": [column.to_dict() for column in self.columns],
             "warnings": [dict(vars(notice)) for notice in self.warnings],
         }
+
+    def to_frame(self, table: str = "columns") -> Any:
+        """A table as a pandas DataFrame: columns (a row for each way to fine-tune), memory (by part) or warnings."""
+        return frame(self.to_dict(), table, rows_of_comparison)
 
 
 def _column(
@@ -170,7 +175,8 @@ def compare(
 ) -> Comparison:  # fmt: skip
     """Methods, models and ranks side by side: parameters, FLOPs, memory by part, time, cost and expected regret.
 
-    `options` are those of an estimate and the fields of Setup, `gpu` and `gpus` among them. Raises InputError.
+    `options` are those of an estimate (`data` to read a file among them) and the fields of Setup, `gpu` and `gpus`
+    too. Raises InputError.
     """
     models = [model] if isinstance(model, Mapping) else _names("model", model)
     picked = _names("methods", methods, get_args(Method))
@@ -183,7 +189,11 @@ def compare(
     runs = list(_runs(models, wanted, picked, options))
     data = data_of(models[0], options, runs[0].setup.seq_len)
     columns = tuple(_column(run, data, price, given, options.get("gpu") is not None) for run in runs)
-    notices = [
+    notices = [*data.notices] if data else []
+    if len(models) > 1 and options.get("data") is not None:
+        text = f"The data are counted with the tokenizer of the first model, {runs[0].model}."
+        notices.append(Notice("data-of-first", text))
+    notices += [
         notice for c in columns for notice in (*c.memory.notices, *(c.time.step.notices if c.time else ()))
     ]
     return Comparison(columns, data, tuple(dict.fromkeys(notices)))

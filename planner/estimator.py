@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from .adapter.peft_rules import peft_line
 from .adapter.whole import Whole, trained_whole
 from .architecture.build import build, build_by_its_code, carries_code
 from .architecture.resolve import ResolvedConfig, resolve
+from .dataclass import dataclass
 from .errors import InputError, UnsupportedArchitectureError
 from .given import Given, whole_number
 from .given import read as read_given
@@ -241,12 +241,14 @@ def estimate(
     exclude_modules: str | Sequence[str] | None = None, rank_pattern: str | Mapping[str, int] | None = None,
     alpha_pattern: str | Mapping[str, float] | None = None, modules_to_save: str | Sequence[str] | None = None,
     bias: str = "none", use_rslora: bool = False, adapter: str | os.PathLike[str] | None = None,
-    trust_remote_code: bool = False, law: str | os.PathLike[str] | None = None,
+    trust_remote_code: bool = False, law: str | os.PathLike[str] | None = None, family: str | None = None,
+    on_progress: Callable[[int, int, int], None] | None = None,
 ) -> Plan:  # fmt: skip
     """The Plan of a LoRA fine-tune of `model`: a name, a path, or a config as a mapping.
 
-    The options are those of `lora-plan estimate`, by the same names. Raises a PlannerError (InputError,
-    ConfigError, UnknownModelError, HubError, UnsupportedArchitectureError) whose message says what to do.
+    The options are those of `lora-plan estimate`, by the same names; `on_progress` is told bytes read, bytes in all
+    and rows while `data` are read. Raises a PlannerError (InputError, ConfigError, UnknownModelError, HubError,
+    UnsupportedArchitectureError) whose message says what to do.
     """
     options: dict[str, Any] = dict(locals())
     spec = spec_of(options)
@@ -269,6 +271,7 @@ def estimate(
     lr = lookup.look_up(
         model_id=found.model_id, model_type=arch.model_type, hidden_size=arch.hidden_size,
         named=found.origin in ("catalogue", "hub"), rank=spec.rank, law=rates,
+        family=lookup.known_family(family, rates),
     )  # fmt: skip
     published = found.published_params
     about = ModelSection(

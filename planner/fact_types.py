@@ -7,9 +7,9 @@ Apart from facts.py because making their classes takes a noticeable share of a c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
+from .dataclass import dataclass
 from .schema import Basis, Source
 
 DatasetKind = Literal["sft", "rl"]

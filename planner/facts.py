@@ -10,11 +10,12 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from .dataclass import dataclass
 from .errors import FactError, InputError, UnknownModelError, hint
 from .schema import Source, SourceKind
 
@@ -313,11 +314,11 @@ def law(id: str) -> LawFact:
     return fact
 
 
-def convention(name: str) -> Convention:
+def convention(name: str, field_name: str = "convention") -> Convention:
     """The parametrisation of this id or alias."""
     table = _table(conventions(), "id")
     names = [spelling for fact in conventions() for spelling in (fact.id, *fact.aliases)]
-    fact: Convention = _find("convention", name, table, names, "data/conventions.toml")
+    fact: Convention = _find(field_name, name, table, names, "`lora-plan convert --help`")
     return fact
 
 

@@ -1,14 +1,17 @@
 """The fewest GPUs on which a run fits.
 
 One GPU is tried by itself, more of them with every state sharded (FSDP), each with one sequence in a micro-step;
-where that is too much, with layers computed again in the backward pass. Powers of two only.
+where that is too much, with layers computed again in the backward pass, and a mixture's experts divided over as many
+GPUs as can be, so that no GPU gathers a whole layer of them. Powers of two only.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import replace
 from typing import Any
 
+from .dataclass import dataclass
 from .memory import estimate_memory
 from .moments import MemoryPart
 from .running import Running
@@ -26,6 +29,7 @@ class Fewest:
     gpus: int
     sharding: Sharding
     checkpointing: Checkpointing
+    expert_parallel: int
     per_gpu_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -33,11 +37,12 @@ class Fewest:
         return dict(vars(self))
 
 
-def _on(run: Running, gpus: int, checkpointing: Checkpointing) -> Setup:
+def _on(run: Running, gpus: int, checkpointing: Checkpointing, expert_parallel: int = 1) -> Setup:
     """The run's set-up on so many GPUs, one sequence each."""
     return replace(
         run.setup, gpus=gpus, sharding="none" if gpus == 1 else "fsdp", shard_size=None, tensor_parallel=1,
-        pipeline_parallel=1, expert_parallel=1, sequence_parallel=1, micro_batch=1, checkpointing=checkpointing,
+        pipeline_parallel=1, expert_parallel=expert_parallel, sequence_parallel=1, micro_batch=1,
+        checkpointing=checkpointing,
     )  # fmt: skip
 
 
@@ -48,26 +53,36 @@ def _needed(run: Running, setup: Setup) -> int:
 def fewest_gpus(run: Running, memory_bytes: int) -> Fewest | None:
     """The least power of two of GPUs of `memory_bytes` each on which the run fits; None above 4,096.
 
-    Starts at the number below which states alone, evenly divided, exceed the memory. What is not states hardly
-    changes with the number, so that counts on which it could not fit are passed over. Neglects layouts that split
-    single layers (tensor and expert parallelism), which a model needs whose single layers exceed a GPU.
+    Starts at the number below which states alone, evenly divided, exceed the memory. Without experts what is not
+    states hardly changes with the number, so that counts on which it could not fit are passed over. Neglects layouts
+    that split single matrices (tensor parallelism), which a model needs whose dense layers exceed a GPU.
     """
-    alone = estimate_memory(run.arch, _on(run, 1, run.setup.checkpointing), run.pairs, run.whole).parts()
-    states = sum(alone[part] for part in STATES)
     asked = run.setup.checkpointing
     thrifty: Checkpointing = "layer" if asked == "none" else asked
+    alone = estimate_memory(run.arch, _on(run, 1, thrifty), run.pairs, run.whole).parts()
+    states = sum(alone[part] for part in STATES)
     gpus = 1
     while gpus * memory_bytes < states:
         gpus *= 2
+    experts = max((m.experts for m in run.arch.matrices if m.kind == "experts"), default=1)
     while gpus <= MOST_GPUS:
-        setup = _on(run, gpus, thrifty)
-        needed = _needed(run, setup)
-        if needed <= memory_bytes:
-            if thrifty != asked and (plain := _needed(run, _on(run, gpus, asked))) <= memory_bytes:
-                return Fewest(gpus, setup.sharding, asked, plain)
-            return Fewest(gpus, setup.sharding, thrifty, needed)
-        rest = SAFE * (needed - states / gpus) if gpus > 1 else 0.0
+        needed = 0
+        for apart in sorted({1, math.gcd(gpus, experts)}):
+            needed = _needed(run, _on(run, gpus, thrifty, apart))
+            if needed <= memory_bytes:
+                return _found(run, gpus, apart, thrifty, needed, memory_bytes)
+        rest = SAFE * (needed - states / gpus) if gpus > 1 and experts == 1 else 0.0
         gpus *= 2
         while gpus <= MOST_GPUS and states / gpus + rest > memory_bytes:
             gpus *= 2
     return None
+
+
+def _found(
+    run: Running, gpus: int, apart: int, thrifty: Checkpointing, needed: int, memory_bytes: int
+) -> Fewest:
+    """The layout with layers kept as the run asks for, where that fits too."""
+    asked, sharding = run.setup.checkpointing, _on(run, gpus, thrifty, apart).sharding
+    if thrifty != asked and (plain := _needed(run, _on(run, gpus, asked, apart))) <= memory_bytes:
+        return Fewest(gpus, sharding, asked, apart, plain)
+    return Fewest(gpus, sharding, thrifty, apart, needed)

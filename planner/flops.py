@@ -11,12 +11,12 @@ well under 1% of a step at ordinary sizes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from .adapter import Adapted, AdapterSpec, Pair
 from .adapter.whole import NOTHING_WHOLE, Whole
+from .dataclass import dataclass
 from .schema import Apply, Architecture, Attend, Block, Chunks, Join, Keep, Matrix, Product, Recall, Scan
 
 FLOPS_PER_MAC = 2

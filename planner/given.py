@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import facts, information
+from .dataclass import dataclass
 from .errors import HubError, InputError
 from .information import Information
 from .schema import Notice
@@ -141,7 +141,7 @@ def _read(options: Mapping[str, Any], model_id: str, local: bool) -> tuple[Datas
     report = dataset(
         options["data"], tokenizer=tokenizer, split=options["split"], seq_len=options["seq_len"],
         batch=options["batch"], loss=options["nats"], success_rate=options["success_rate"],
-        group_size=options["group_size"], **more,
+        group_size=options["group_size"], on_progress=options.get("on_progress"), **more,
     )  # fmt: skip
     return report, notices
 

@@ -7,10 +7,11 @@ business of planner/speed. A GPU sends and receives at the same time: a link's r
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from . import facts
+from .dataclass import dataclass
 from .errors import InputError
 
 if TYPE_CHECKING:  # its classes are a share of a cold start

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from .dataclass import dataclass
 from .errors import InputError
 from .schema import Basis, Source
 

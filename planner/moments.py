@@ -9,9 +9,10 @@ fit. `reserved_bytes` is what the caching allocator takes where it has room (tor
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, get_args
 
+from .dataclass import dataclass
 from .schema import Basis, Notice
 from .setup import Setup
 
@@ -45,7 +46,7 @@ class Moment:
         """The phase, and of what."""
         return f"{self.phase} {self.where}".strip()
 
-    @property
+    @cached_property
     def bytes(self) -> int:
         """Everything held at this moment."""
         return sum(item.bytes for item in self.items)
@@ -94,7 +95,7 @@ class MemoryEstimate:
     gathered_bytes: int = 0
     varied_bytes: int = 0
 
-    @property
+    @cached_property
     def peak(self) -> Moment:
         """The moment at which most is held (the earliest of equals)."""
         return max(self.moments, key=lambda moment: moment.bytes)

@@ -4,11 +4,12 @@ see nothing else."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from .adapter import AdapterSpec
 from .capacity import Verdict
+from .dataclass import dataclass
 from .information import Information
 from .learning_rate.lookup import LearningRate
 from .ranks import Curve, RankPrice

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from . import estimator
+from . import estimator, units
 from .adapter import adapt
 from .adapter.whole import NOTHING_WHOLE, trained_whole
 from .errors import InputError, PlannerError, UnsupportedArchitectureError
@@ -22,7 +22,9 @@ if TYPE_CHECKING:  # loaded where memory is estimated
     from .cost import Cost, RunTime
     from .hardware import Cluster
     from .moments import MemoryEstimate
+    from .remedies import Remedy
     from .running import Running
+    from .setup import Setup
 
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
 # The options that say how the fine-tune is run; None: as the trainer has it, else the field's own default.
@@ -84,7 +86,37 @@ def _memory(run: Running, found: MemoryEstimate, room: int | None) -> dict[str, 
 
     least = fewest_gpus(run, room) if room else None
     said = {name: value for name, value in found.to_dict(room).items() if name != "moments"}
-    return {**said, "fewest": least.to_dict() if least else None}
+    return {**said, "fewest": least.to_dict() if least else None, "would_fit": None}
+
+
+def _would_fit(plan: Plan, run: Running, room: int, options: Mapping[str, Any]) -> tuple[Remedy, ...]:
+    """What to change so that the run fits."""
+    from .remedies import remedies
+    from .running import setup_from
+
+    def setup_of(changes: Mapping[str, Any]) -> Setup:
+        method: Method = "qlora" if "quantize" in changes or run.setup.method == "qlora" else "lora"
+        return setup_from(_setup_options(method, {**options, **changes}), plan.workload.seq_len)
+
+    return remedies(run, room, setup_of)
+
+
+def _does_not_fit(
+    entry: Mapping[str, Any], found: MemoryEstimate, room: int, others: Sequence[Remedy]
+) -> Notice:
+    """That the run does not fit, and the nearest that does."""
+    from .remedies import typed
+
+    needed = f"{units.byte_size(found.per_gpu_bytes)} of a GPU's {units.byte_size(room)}"
+    least = entry["fewest"]
+    advice = "Nor would it with one sequence at a time, layers computed again and a base in four bits."
+    if others:
+        advice = f"{others[0].text} would ({units.byte_size(others[0].per_gpu_bytes)})."
+    elif least and least["gpus"] > found.setup.gpus:
+        names = ("gpus", "sharding", "expert_parallel", "checkpointing")
+        several = {name: least[name] for name in names if least[name] not in (1, "none")}
+        advice = f"{advice} {typed(several)} would ({units.byte_size(least['per_gpu_bytes'])} a GPU)."
+    return Notice("does-not-fit", f"It does not fit: {needed}. {advice}")
 
 
 def _machine(options: Mapping[str, Any]) -> Cluster | None:
@@ -132,6 +164,7 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
     machine = _machine(options)
     room = machine.accelerator.memory_bytes if machine else None
     main: Method = "lora" if options["quantize"] in (None, "none") else "qlora"
+    first: list[Notice] = []
     notices: list[Notice] = []
     memory: dict[str, Any] = {}
     time = cost = None
@@ -143,13 +176,18 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
                 raise
             found = None
         memory[method] = _memory(run, found, room) if run and found else None
+        if method == main and run and found and room and not found.fits(room):
+            others = _would_fit(plan, run, room, options)
+            memory[method]["would_fit"] = [other.to_dict() for other in others]
+            first.append(_does_not_fit(memory[method], found, room, others))
         notices += found.notices if found else ()
         if method == main and run and found and machine:
-            time, cost, said = _timed(plan, run, machine, options)
-            notices += said
+            time, cost, more = _timed(plan, run, machine, options)
+            notices += more
     done = replace(
         plan, memory=memory, time=time.to_dict() if time else None, cost=cost.to_dict() if cost else None,
-        warnings=(*plan.warnings, *dict.fromkeys(notices)), sources=(*plan.sources, *_of_memory(options["trainer"])),
+        warnings=(*first, *plan.warnings, *dict.fromkeys(notices)),
+        sources=(*plan.sources, *_of_memory(options["trainer"])),
     )  # fmt: skip
     return _with_serving(done, arch, machine, options) if machine else done
 
@@ -206,7 +244,7 @@ def estimate(
     """
     request = _given(dict(locals()))
     asked = {name: options.pop(name, usual) for name, usual in USUAL.items()}
-    sequences = 1 if batch is None else batch
+    sequences = _one_each(asked) if batch is None else batch
     how = _checkpointing(checkpointing, asked)
     try:
         plan = estimator.estimate(
@@ -235,10 +273,20 @@ def estimate(
         return replace(plan, warnings=(*plan.warnings, notice))
 
 
+def _one_each(asked: Mapping[str, Any]) -> int:
+    """The batch where none is given: a sequence for each data-parallel GPU and micro-step."""
+    if asked["gpus"] == asked["accumulation"] == 1:
+        return 1
+    from .running import setup_from
+
+    return setup_from(_setup_options("lora", {**asked, "quantize": None}), 1).global_batch
+
+
 def _checkpointing(given: bool | str | None, asked: Mapping[str, Any]) -> str:
     """Whether and how layers run again: as given, as the trainer has it, or not."""
     method = "lora" if asked["quantize"] in (None, "none") else "qlora"
-    own = usual({"trainer": asked["trainer"], "method": method}, "checkpointing")
+    spread = {"trainer": asked["trainer"], "method": method, "sharding": asked["sharding"]}
+    own = usual(spread, "checkpointing")
     if isinstance(given, str):
         return given
     if given is None:
@@ -250,7 +298,8 @@ def _given(values: Mapping[str, Any]) -> dict[str, Any]:
     """What a caller gave, by name: values that are not the usual ones, and every further option."""
     named = {"rank": 32, "alpha": 32, "experts": "scaled", "checkpointing": None}
     own = {name: value for name, value in values.items() if name != "options" and value != named.get(name)}
-    return {**own, **values["options"]}
+    more = {name: value for name, value in values["options"].items() if name != "on_progress"}
+    return {**own, **more}
 
 
 def _unknown(error: TypeError, options: Mapping[str, Any]) -> Exception:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, get_args
 
 from . import adapter as adapters
 from . import capacity
 from .adapter import AdapterSpec, Slope
 from .adapter.spec import ExpertConvention
+from .dataclass import dataclass
 from .information import Information
 from .regret import Departure, Regret, departure, expected_regret, law_for
 from .schema import Architecture, Notice
@@ -189,7 +190,7 @@ def rank_price(
     if own is None or info is None:
         return None
     line = adapters.slope(arch, spec)
-    ranks = sorted({*SHOWN, spec.rank} & set(range(1, arch.hidden_size + 1)))
+    ranks = sorted(rank for rank in {*SHOWN, spec.rank} if 1 <= rank <= arch.hidden_size)
     others = ((rank, regret_of(line.params(rank) + fixed, info, moe)) for rank in ranks)
     return RankPrice(
         own, params / info.units, tuple((rank, regret) for rank, regret in others if regret),

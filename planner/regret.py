@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from . import facts
+from .dataclass import dataclass
 from .errors import InputError
 from .fact_types import RegretFact
 

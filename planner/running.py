@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from . import adapter as adapters
@@ -16,12 +16,14 @@ from . import hardware
 from .adapter import Adapted, AdapterSpec
 from .adapter.options import spec_of
 from .adapter.whole import NOTHING_WHOLE, Whole, trained_whole
+from .dataclass import dataclass
 from .errors import InputError, hint
-from .estimator import DEFAULT_SEQ_LEN, estimate, load
+from .estimator import DEFAULT_SEQ_LEN, load
+from .given import read as read_given
 from .given import whole_number
 from .memory import estimate_memory
 from .moments import MemoryEstimate
-from .schema import Architecture
+from .schema import Architecture, Notice
 from .setup import Setup, split_batch
 from .trainers import SETUP_FIELDS, filled, usual
 
@@ -78,22 +80,30 @@ class Data:
 
     tokens: int
     loss_tokens: int | None
+    notices: tuple[Notice, ...] = ()
 
 
-DATA = ("dataset", "tokens", "episodes", "success_rate", "epochs", "trust_remote_code")
+OF_FILE = ("data", "tokenizer", "format", "loss_on", "split", "nats", "group_size", "on_progress")
+DATA = ("dataset", "tokens", "episodes", "success_rate", "epochs", *OF_FILE, "trust_remote_code")
 
 
 def data_of(
     model: str | os.PathLike[str] | Mapping[str, Any], options: Mapping[str, Any], seq_len: int
 ) -> Data | None:
     """The data that options name, as an estimate reads them; None where they name none. An episode is a sequence."""
-    given = {name: options[name] for name in DATA if options.get(name) is not None}
-    asked = estimate(model, rank=1, experts="per-expert", seq_len=seq_len, **given)
-    if asked.information is None:
+    found, _ = load(model, bool(options.get("trust_remote_code")))
+    batch = options.get("batch")
+    asked = {
+        **dict.fromkeys(DATA), **options, "seq_len": options.get("seq_len"),
+        "batch": batch if isinstance(batch, int) else 1,
+    }  # fmt: skip
+    given = read_given(asked, found.model_id, found.origin == "local")
+    epochs = whole_number("epochs", 1 if options.get("epochs") is None else options["epochs"])
+    if given.info is None:
         return None
-    units, kind = asked.information.units, asked.information.kind
-    processed = asked.workload.total_tokens if kind != "rl" else units * seq_len
-    return Data((processed or units) * asked.workload.epochs, units if kind == "sft" else None)
+    units, kind = given.info.units, given.info.kind
+    processed = given.total_tokens if kind != "rl" else units * seq_len
+    return Data((processed or units) * epochs, units if kind == "sft" else None, given.notices)
 
 
 def calibration_of(value: str | os.PathLike[str] | Calibration | None) -> Calibration:
@@ -112,13 +122,29 @@ def _again(values: Mapping[str, Any], otherwise: str) -> str:
     return how if how not in (None, "none") else otherwise
 
 
+_OF_SETUP = {*SETUP_FIELDS, "batch", "gpus_per_node"}
+
+
 def setup_from(options: Mapping[str, Any], seq_len: int) -> Setup:
-    """A set-up from options: `batch` sequences of a step over all GPUs, split over them and over micro-steps.
+    """A set-up from options: `batch` sequences of a step over all GPUs, split over them and over micro-steps; where
+    it is not given, one for each.
 
     `method` follows `quantize` where it is not given, `checkpointing` may be a flag, and several GPUs shard by
     DDP (full fine-tuning by FSDP) where neither `sharding` nor the trainer says otherwise. Fields that are not given
     are those of the trainer's profile, else Setup's.
     """
+    given = tuple((name, type(value), value) for name, value in options.items() if name in _OF_SETUP)
+    try:
+        return _setup_from(given, seq_len)
+    except TypeError as error:
+        if "unhashable" not in str(error):
+            raise
+        return _setup_from.__wrapped__(given, seq_len)
+
+
+@lru_cache(maxsize=512)
+def _setup_from(given: tuple[tuple[str, type, Any], ...], seq_len: int) -> Setup:
+    options = {name: value for name, _, value in given}
     values = {name: value for name, value in options.items() if name in SETUP_FIELDS and value is not None}
     quantize = values.get("quantize", "none")
     method = values.setdefault("method", "lora" if quantize == "none" else "qlora")
@@ -142,8 +168,11 @@ def setup_from(options: Mapping[str, Any], seq_len: int) -> Setup:
         spread = copies * whole_number("sequence-parallel", values.get("sequence_parallel", 1))
         inside = whole_number("gpus-per-node", options.get("gpus_per_node") or hardware.GPUS_PER_NODE)
         values["shard_size"] = math.gcd(spread, inside)  # a copy for each machine, where they divide
-    micro = split_batch(
-        whole_number("batch", options.get("batch", 1)), data_parallel=copies, accumulation=accumulation
+    batch = options.get("batch")
+    micro = (
+        1
+        if batch is None
+        else split_batch(whole_number("batch", batch), data_parallel=copies, accumulation=accumulation)
     )
     return Setup(
         **{**values, "gpus": gpus, "accumulation": accumulation, "micro_batch": micro, "seq_len": seq_len}

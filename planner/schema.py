@@ -7,9 +7,11 @@ these. Nothing here reads files, prints or knows about a framework.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Literal
+
+from .dataclass import dataclass
 
 Basis = Literal["exact", "analytic", "fitted", "simulated", "measured", "assumed"]
 SourceKind = Literal["config", "datasheet", "paper", "documentation", "measured", "derived", "assumed"]

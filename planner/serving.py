@@ -11,9 +11,9 @@ not used leaves room for; padding of an adapter to the server's next rank is sho
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from .dataclass import dataclass
 from .hardware import Cluster, pcie_bytes_per_s
 from .memory.states import base_weights
 from .schema import Apply, Architecture, Attend, Basis, Block, Operation, Recall, Source

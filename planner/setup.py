@@ -13,9 +13,10 @@ a few evaluations give all coefficients, and the peak is the largest moment.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, Literal, get_args
 
+from .dataclass import dataclass
 from .errors import InputError, hint
 
 Method = Literal["lora", "qlora", "full"]
@@ -156,6 +157,11 @@ class Setup:
             return 1
         spread = self.data_parallel * self.sequence_parallel
         return self.shard_size or spread if self.sharding == "fsdp-hybrid" else spread
+
+    def expert_shards(self, over: int) -> int:
+        """Over how many GPUs an expert is sharded where other states are over `over`: those that hold the same
+        experts, since expert-parallel GPUs are among them."""
+        return max(1, over // self.expert_parallel)
 
     @property
     def tokens(self) -> int:

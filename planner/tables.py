@@ -1,8 +1,8 @@
-"""A plan as tables: rows of names and values for a notebook, and as pandas frames."""
+"""Plans, searches and comparisons as tables: rows of names and values for a notebook, and as pandas frames."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -11,6 +11,8 @@ from .errors import InputError, hint
 
 Data = Mapping[str, Any]  # what Plan.to_dict gives
 FRAMES = ("summary", "params", "memory", "layer_sets", "warnings")
+OF_SEARCH = ("plans", "frontier", "binding", "rejected", "warnings")
+OF_COMPARISON = ("columns", "memory", "warnings")
 
 
 def summary(data: Data) -> Iterator[tuple[str, str, str]]:
@@ -65,11 +67,73 @@ def rows(data: Data, name: str) -> list[dict[str, Any]]:
             if found
             for part, size in found["parts"].items()
         ]
-    raise InputError("table", name, f"one of {', '.join(FRAMES)}", hint(str(name), FRAMES).strip())
+    raise _unknown(name, FRAMES)
 
 
-def frame(data: Data, name: str) -> Any:
+def _unknown(name: str, known: Sequence[str]) -> InputError:
+    return InputError("table", name, f"one of {', '.join(known)}", hint(str(name), known).strip())
+
+
+def flat(data: Data) -> dict[str, Any]:
+    """A row of nested values: {"cost": {"usd": 1}} is {"cost_usd": 1}."""
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            found |= {f"{key}_{name}": each for name, each in flat(value).items()}
+        elif value is not None or key not in (
+            "cost",
+            "regret",
+        ):  # where they are known they are several columns
+            found[key] = value
+    return found
+
+
+def rows_of_search(data: Data, name: str) -> list[dict[str, Any]]:
+    """One table of what `plan` found: its plans (the best first), the frontier, what binds, or the neighbours."""
+    if name == "plans":
+        named = [("best", data["best"]), ("sure", data["sure"])]
+        named += [("alternative", plan) for plan in data["alternatives"]]
+        return [{"plan": label, **flat(plan)} for label, plan in named if plan]
+    if name == "frontier":
+        return [flat(plan) for plan in data["frontier"]]
+    if name == "binding":
+        return [{"limit": b["limit"], "message": b["message"], **flat(b["without"])} for b in data["binding"]]
+    if name == "rejected":
+        said = ("change", "kind", "reason")
+        return [{**{key: item[key] for key in said}, **flat(item["plan"])} for item in data["rejected"]]
+    if name == "warnings":
+        return [dict(notice) for notice in data["warnings"]]
+    raise _unknown(name, OF_SEARCH)
+
+
+def rows_of_comparison(data: Data, name: str) -> list[dict[str, Any]]:
+    """One table of a comparison: a row for each way to fine-tune, or its memory by part.
+    `gpus` are the fewest on which it fits."""
+    if name == "columns":
+        memory = ("per_gpu_bytes", "low", "high", "fits")
+        found = []
+        for column in data["columns"]:
+            own = {
+                key: column[key] for key in ("label", "model", "method", "rank", "params", "flops_per_token")
+            }
+            own |= {"memory": {key: column["memory"][key] for key in memory}, "gpus": column["smallest_gpus"]}
+            for part, first in (("time", "seconds"), ("cost", "usd"), ("regret", "value")):
+                own[part] = {key: (column[part] or {}).get(key) for key in (first, "low", "high")}
+            found.append(flat(own))
+        return found
+    if name == "memory":
+        return [
+            {"label": column["label"], "part": part, "bytes": size}
+            for column in data["columns"]
+            for part, size in column["memory"]["parts"].items()
+        ]
+    if name == "warnings":
+        return [dict(notice) for notice in data["warnings"]]
+    raise _unknown(name, OF_COMPARISON)
+
+
+def frame(data: Data, name: str, of: Callable[[Data, str], list[dict[str, Any]]] = rows) -> Any:
     """One table as a pandas DataFrame."""
     import pandas as pd
 
-    return pd.DataFrame(rows(data, name))
+    return pd.DataFrame(of(data, name))

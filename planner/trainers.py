@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 from typing import Any
 
+from .dataclass import dataclass
 from .errors import FactError, InputError, hint
 from .facts import plain, read_data, source_from
 from .schema import Source
@@ -22,7 +22,9 @@ PLAIN = "plain"
 ADAPTER_DTYPE = "float32"  # what PEFT makes it on 16-bit weights too (autocast_adapter_dtype)
 SETUP_FIELDS = tuple(Setup.__dataclass_fields__)
 # When a group of fields applies, in the order in which they are laid over each other.
-GROUPS = ("setup", "lora", "qlora", "full", "fsdp", "zero", "ddp", "checkpointed")
+GROUPS = (
+    "setup", "lora", "qlora", "full", "fsdp", "zero", "ddp", "alone-full", "fsdp-full", "zero-full", "checkpointed",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class Trainer:
 
     def fields(self, method: str, sharding: str, checkpointing: str) -> dict[str, Any]:
         """The fields that apply to a method under a sharding."""
-        names = ["setup", method, _family(sharding)]
+        family = _family(sharding)
+        names = ["setup", method, family, f"{'alone' if family == 'none' else family}-{method}"]
         if checkpointing != "none":
             names.append("checkpointed")
         found: dict[str, Any] = {}
@@ -98,18 +101,23 @@ def parse(table: Mapping[str, Any]) -> tuple[Trainer, ...]:
 
 
 @cache
-def trainers() -> tuple[Trainer, ...]:
-    """Every profile of data/trainers.toml."""
+def _table() -> dict[str, Any]:
     try:
-        table = json.loads(read_data("compiled", "trainers.json"))
+        table: dict[str, Any] = json.loads(read_data("compiled", "trainers.json"))
     except ValueError as error:
         raise FactError(f"data/compiled/trainers.json cannot be read: {error}.") from error
-    return parse(table)
+    return table
+
+
+@cache
+def trainers() -> tuple[Trainer, ...]:
+    """Every profile of data/trainers.toml."""
+    return parse(_table())
 
 
 def names() -> list[str]:
-    """Names of all profiles, `plain` first."""
-    return [PLAIN, *(trainer.name for trainer in trainers())]
+    """Names of all profiles, `plain` first, without what they hold."""
+    return [PLAIN, *(str(raw["name"]) for raw in _table()["trainer"])]
 
 
 @cache
@@ -146,7 +154,10 @@ def filled(given: Mapping[str, Any]) -> dict[str, Any]:
     method = str(said.get("method", "lora"))
     sharding = str(said.get("sharding", "none"))
     asked = said.get("checkpointing", trainer.fields(method, sharding, "none").get("checkpointing", "none"))
-    return {**trainer.fields(method, sharding, str(asked)), **said}
+    found = {**trainer.fields(method, sharding, str(asked)), **said}
+    if found.get("packing") == "packed" and "lengths_vary" not in said:
+        found.pop("lengths_vary", None)  # packed sequences have one length
+    return found
 
 
 def usual(given: Mapping[str, Any], field: str) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from planner import compare, estimate
+from planner import compare, estimate, export, review
 from planner.errors import InputError, UnsupportedArchitectureError
 
 LLAMA = "meta-llama/Llama-3.1-8B"
@@ -79,3 +80,19 @@ def test_every_model_of_the_catalogue_has_an_answer_or_a_reason() -> None:
         else:
             for found in plan.memory.values():
                 assert found is None or found["per_gpu_bytes"] > 0
+
+
+def test_a_batch_that_is_not_given_is_a_sequence_for_each_gpu_and_micro_step() -> None:
+    told = estimate(LLAMA, gpu="h100", gpus=8, accumulation=2, batch=16, tokens="1M").to_dict()
+    left = estimate(LLAMA, gpu="h100", gpus=8, accumulation=2, tokens="1M").to_dict()
+    assert left["workload"]["batch"] == 16
+    assert (left["memory"], left["time"], left["flops"]) == (told["memory"], told["time"], told["flops"])
+    assert estimate(LLAMA, gpu="h100", gpus=8, tensor_parallel=4).workload.batch == 2
+    assert estimate(LLAMA).workload.batch == 1
+
+
+def test_an_adapter_that_is_reviewed_runs_on_the_gpus_that_are_said(tmp_path: Path) -> None:
+    export("peft", LLAMA, output=tmp_path / "a")
+    one, four = (review(tmp_path / "a", gpu="h100", gpus=gpus, tokens="10M").plan for gpus in (1, 4))
+    assert (one.workload.batch, four.workload.batch) == (1, 4)
+    assert one.time and four.time and four.time["steps"] == -(-one.time["steps"] // 4)

@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import random
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -117,6 +119,50 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path) -> None:
     assert results(tmp_path) == before
     assert not list(tmp_path.glob(".*.tmp"))
     assert Sweep(tmp_path, run=pretend).run(CONFIGS) and len(results(tmp_path)) == len(CONFIGS)
+
+
+# A real file system of 64 KiB in a mount namespace of its own: filled, refused, given room again.
+FULL = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+from test_sweep_survives import CONFIGS, pretend
+from planner.validate import records
+from planner.validate.sweep import Sweep
+
+disk, folder = Path({disk!r}), Path({disk!r}) / "runs"
+folder.mkdir()
+(disk / "other").write_bytes(bytes(24 * 1024))
+try:
+    Sweep(folder, run=pretend).run(CONFIGS)
+except records.RecordError as error:
+    print(error)
+kept = [record.id for record in records.read_all(folder)]
+assert 0 < len(kept) < len(CONFIGS) and not list(folder.glob(".*.tmp")), kept
+assert len(kept) == len(list(folder.glob("*.json")))
+(disk / "other").unlink()
+assert Sweep(folder, run=lambda config, *rest: pretend(config, *rest) if config.id not in kept else 1 / 0).run(
+    CONFIGS[:8]
+)
+print("kept", len(kept))
+"""
+
+
+def test_a_really_full_disk_is_said_and_loses_nothing(tmp_path: Path) -> None:
+    if shutil.which("unshare") is None:
+        pytest.skip("no unshare here")
+    mount = f"mount -t tmpfs -o size=64k tmpfs {shlex.quote(str(tmp_path))}"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("this system lets nobody mount a file system")
+    code = FULL.format(tests=str(Path(__file__).parent), disk=str(tmp_path))
+    command = f"{mount} && exec {shlex.quote(sys.executable)} -c {shlex.quote(code)}"
+    root = str(Path(__file__).resolve().parent.parent)
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", command], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": root},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "No space left on device. Runs finished before are kept" in done.stdout
 
 
 def test_a_budget_is_kept_and_leaves_no_half_record(tmp_path: Path) -> None:

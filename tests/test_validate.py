@@ -243,7 +243,14 @@ def test_the_command_prints_json_and_verdicts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [["C99"], ["C1", "--budget", "soon"], ["C1", "--model", "tinny"], ["C19", "--executor", "slurm"]]
+    "wrong",
+    [
+        ["C99"],
+        ["C1", "--precision", "fp8"],
+        ["C1", "--budget", "soon"],
+        ["C1", "--model", "tinny"],
+        ["C19", "--executor", "slurm"],
+    ],
 )
 def test_bad_input_is_one_line(wrong: list[str], tmp_path: Path) -> None:
     with pytest.raises(InputError) as found:

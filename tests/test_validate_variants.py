@@ -188,7 +188,7 @@ def test_the_users_own_text_trains_the_standard_runs(tmp_path: Path) -> None:
     path.write_text("\n".join(f"line {n} of my own text" for n in range(40)))
     report = validate("C14", model="nano", out=tmp_path / "runs", seeds=1, steps=10, data=path)
     assert report.complete and report.setting.task == f"file:{path}"
-    with pytest.raises(InputError, match="task"):
+    with pytest.raises(InputError, match="data"):
         validate("C14", model="nano", out=tmp_path / "runs", data=tmp_path / "none.txt")
 
 

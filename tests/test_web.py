@@ -15,13 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner import facts
+from planner import dataset, facts
 from planner.cli import main
 from planner.errors import InputError
-from planner.web import downloads, figures, plan_views, state, views
+from planner.web import downloads, figures, plan_views, state, uploads, views
 from planner.web.answer import answer, dataset_names, gpu_names, guarded, model_names, plans
 from planner.web.configs import MOST_LAYERS, model_of
 from planner.web.sections import SECTIONS
+from tools.small_models import data_files
 
 LLAMA = "meta-llama/Llama-3.1-8B"
 SMALL = {
@@ -370,3 +371,46 @@ def test_unforeseen_errors_are_named_and_logged(
 def test_lists_to_choose_from() -> None:
     assert LLAMA in model_names() and len(model_names()) == len({*facts.model_ids(), *facts.model_aliases()})
     assert "H100 SXM 80GB" in gpu_names() and "alpaca" in dataset_names()
+
+
+def test_a_data_file_is_counted_under_a_key_and_nothing_of_it_is_kept(tmp_path: Path) -> None:
+    data_files(tmp_path)
+    key = uploads.take(tmp_path / "messages.jsonl", "/tmp/../x/my data<b>.jsonl")
+    found = answered(data=key, layers="attention,mlp")
+    assert found.plan["information"]["units"] == dataset(tmp_path / "messages.jsonl").distinct.value
+    assert "--data my_data_b_.jsonl" in found.command and f"data={key}" in found.query
+    text = downloads.export("axolotl", found.chosen).content.decode()
+    assert "path: my_data_b_.jsonl" in text and str(tmp_path) not in text and "chat_template" in text
+    assert plans(state.choices({"data": key, "gpu": "h100", "layers": "attention,mlp"})).found is not None
+
+
+@pytest.mark.parametrize("key", ["../../etc/passwd", "/etc/passwd", "nobody", "<script>", "%00", "a" * 300])
+def test_a_link_names_no_file_by_its_data(key: str) -> None:
+    assert "Choose the file again" in refused({"data": key})
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.jsonl", b"\x1f\x8b\x08\x00"),
+        ("x.parquet", b"PAR1"),
+        ("x.jsonl", b""),
+        ("x.jsonl", b"{]\n"),
+        ("x.sh", b"a"),
+    ],
+)
+def test_files_that_are_no_data_are_one_sentence(tmp_path: Path, name: str, content: bytes) -> None:
+    place = tmp_path / name
+    place.write_bytes(content)
+    with pytest.raises(InputError) as raised:
+        uploads.take(place, name)
+    assert str(tmp_path) not in str(raised.value)
+
+
+def test_only_the_newest_files_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "MOST_KEPT", 2)
+    data_files(tmp_path)
+    keys = [uploads.take(tmp_path / "texts.jsonl", "texts.jsonl") for _ in range(3)]
+    with pytest.raises(InputError):
+        uploads.report_of(keys[0])
+    assert uploads.report_of(keys[2]).data == "texts.jsonl"

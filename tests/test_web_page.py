@@ -11,6 +11,7 @@ pytest.importorskip("gradio", reason="the extra web is not installed")
 from starlette.testclient import TestClient
 
 from planner.web import app
+from planner.web.uploads import MOST_BYTES
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +36,11 @@ def test_routes_that_are_not_needed_are_not_there(client: Any, path: str) -> Non
     assert client.get(f"/{path}").status_code in (400, 404)
 
 
-def test_nothing_is_uploaded_and_bodies_are_small(client: Any) -> None:
-    assert client.post("/gradio_api/upload", files={"files": b"x"}).status_code == 404
+def test_bodies_are_small_and_say_how_large_they_are(client: Any) -> None:
+    assert client.post("/gradio_api/upload", files={"files": b"x"}).status_code == 200
+    assert client.post("/gradio_api/upload", content=b"x" * (MOST_BYTES + 20_000)).status_code == 413
+    assert client.post("/gradio_api/upload", content=iter([b"x"])).status_code == 411
+    assert client.post("/gradio_api/queue/join", content=iter([b"{}"])).status_code == 411
     assert client.post("/gradio_api/queue/join", content=b"x" * 1_000_001).status_code == 413
 
 

@@ -26,6 +26,7 @@ from planner.memory.overhead import cached, interval, overhead
 from planner.moments import MemoryEstimate
 from planner.running import running
 from tools.published_memory import DRIVER, Case, Skipped, cases, model_of
+from tools.published_memory_later import half
 from tools.published_memory_page import page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,7 +69,7 @@ def with_constants(found: MemoryEstimate, known: Constants) -> MemoryEstimate:
         found, overhead=overhead(found.setup, known),
         cached_bytes=cached(found.setup, found.apart_bytes, found.gathered_bytes, found.varied_bytes, known),
     )  # fmt: skip
-    low, high = interval(made, known)
+    low, high = interval(made.per_gpu_bytes, made.cached_bytes, known)
     return replace(made, low=low, high=high)
 
 
@@ -164,13 +165,14 @@ def others(pairs: Sequence[tuple[Case, MemoryEstimate]], source: str) -> list[tu
 
 
 def fit_with_bounds(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> Constants:
-    """The constants, and an interval that holds its share of each source predicted from all others: so a new trainer
-    is met."""
+    """The constants, and an interval that holds its share of each source predicted from all others, and of half of
+    the cases that were collected afterwards: so a new trainer is met."""
     known = fit(pairs)
     met = []
     for source in sorted({case.source for case, _ in pairs}):
         without = fit(others(pairs, source))
         met += [(c, with_constants(f, without)) for c, f in pairs if c.source == source]
+    met += [(c, with_constants(f, known)) for c, f in half()]
     return _bounds(met, known)
 
 
@@ -204,6 +206,8 @@ def _source(name: str, number: int) -> dict[str, str]:
         if name == "coverage"
         else f"fitted on {number} published measurements: docs/memory-published.md"
     )
+    if name in ("low", "high"):
+        locator += f"; and on {len(list(half()))} found afterwards, data/measured/memory_later.csv"
     return {
         "title": "tools/compare_published_memory.py --fit on data/measured/memory.csv",
         "url": "https://github.com/foundation-model-stack/fms-acceleration", "locator": locator, "date": DATE,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from planner.memory.constants import Constants
 from tools.measured_outliers import why
 from tools.published_memory import Skipped
+from tools.published_memory_later_page import section
 
 if TYPE_CHECKING:
     from tools.compare_published_memory import Compared
@@ -174,6 +175,7 @@ def page(
             "sources either way.",
         ),
         *_far(done),
+        *section(),
         *_assumed(done),
         *_skipped(left),
         *_constants(known),

@@ -102,7 +102,7 @@ def litgpt(raw: Row) -> Read:
         raise NotCoveredError("the number of GPUs is ambiguous in the source")
     kind = "gemma" if "gemma" in raw["model"] else "mistral" if "mistral" in raw["model"] else "neox"
     form = raw["weights_dtype"]
-    options = {**_run(raw), "trainer": "litgpt"}
+    options = {**_run(raw), "trainer": "litgpt-2024"}
     if "phi" in raw["model"]:
         targets = "q_proj,v_proj"
     elif "head" in raw["targets"]:
@@ -113,7 +113,7 @@ def litgpt(raw: Row) -> Read:
     if "mixed" in form:
         options |= {"precision": "autocast", "adapter_dtype": "float32"}
     if raw["method"] == "qlora":  # with bitsandbytes 0.41 and 0.42
-        options |= {"quantize": "nf4-double" if "dq" in form else "nf4", "quantised_inputs_kept": True}
+        options |= {"quantize": "nf4-double" if "dq" in form else "nf4"}
     if raw["gpus"] != "1":
         steps = 64 // int(raw["batch"])  # a minibatch of 128 on two GPUs
         options |= {"sharding": "fsdp", "checkpointing": "layer", "accumulation": steps}
@@ -184,7 +184,7 @@ def ms_swift(raw: Row) -> Read:
         raise NotCoveredError("8-bit GPTQ has no counterpart")
     family = next(name for name in SWIFT if raw["model"].startswith(name))
     targets = "q_proj,k_proj,v_proj" if family == "qwen" else SWIFT[family]
-    options = {**_adapter(raw, targets), **_run(raw), "trainer": "ms-swift"}
+    options = {**_adapter(raw, targets), **_run(raw), "trainer": "ms-swift-2024"}
     if family == "qwen":  # the model's own code makes no float32 logits
         options["loss"] = "shifted-narrow"
     if raw["method"] == "qlora":

@@ -7,14 +7,16 @@ differs between tools is which matrices get a pair and how experts share them, s
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from functools import lru_cache
+from operator import attrgetter
+from typing import Any
 
+from ..dataclass import dataclass
 from ..errors import InputError, hint
 from ..schema import Architecture, Matrix
 from .peft_names import parameter, path, pattern_value
 from .selection import Choice, adaptable, choices
-from .spec import ALL_LINEAR, LAYER_SETS, AdapterSpec, Layout
+from .spec import ALL_LINEAR, LAYER_SETS, AdapterSpec, ExpertConvention, Layout, Variant
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,7 @@ def _check_patterns(adapted: Iterable[Adapted], spec: AdapterSpec) -> None:
                 )
 
 
+@lru_cache(maxsize=256)
 def adapt(arch: Architecture, spec: AdapterSpec) -> tuple[Adapted, ...]:
     """The adapted matrices. Raises InputError also where the choice is empty or the rank exceeds every matrix."""
     chosen = select(arch, spec)
@@ -247,8 +250,23 @@ class Slope:
         return self.dense + round(sum(slope / top_k for top_k, slope in self.experts))
 
 
+# Every field of a spec but its rank and alpha, which stand first.
+_BESIDE_RANK = attrgetter(
+    *(name for name in AdapterSpec.__dataclass_fields__ if name not in ("rank", "alpha"))
+)
+
+
 @lru_cache(maxsize=2048)
-def _slope(arch: Architecture, unit: AdapterSpec) -> Slope:
+def _slope_of_sets(
+    arch: Architecture, layers: tuple[str, ...], experts: ExpertConvention, layout: Layout, variant: Variant
+) -> Slope:
+    spec = AdapterSpec(1, 1.0, layers, experts=experts, layout=layout, variant=variant)
+    return _slope(arch, _BESIDE_RANK(spec))
+
+
+@lru_cache(maxsize=2048)
+def _slope(arch: Architecture, beside_rank: tuple[Any, ...]) -> Slope:
+    unit = AdapterSpec(1, 1.0, *beside_rank)
     dense = fixed = 0
     scaled: dict[int, int] = {}
     for item in select(arch, unit):
@@ -270,8 +288,6 @@ def _slope(arch: Architecture, unit: AdapterSpec) -> Slope:
 def slope(arch: Architecture, spec: AdapterSpec, layers: tuple[str, ...] | None = None) -> Slope:
     """How this spec's pairs (or those of the bare layer sets in `layers` instead) grow with the rank."""
     if layers is None:
-        return _slope(arch, replace(spec, rank=1, alpha=1.0))
+        return _slope(arch, _BESIDE_RANK(spec))
     layout: Layout = "modules" if ALL_LINEAR in layers else spec.layout
-    return _slope(
-        arch, AdapterSpec(1, 1.0, layers, experts=spec.experts, layout=layout, variant=spec.variant)
-    )
+    return _slope_of_sets(arch, layers, spec.experts, layout, spec.variant)

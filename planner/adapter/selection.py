@@ -3,8 +3,9 @@ excluded. What PEFT does with its own names is done here in the same order."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from ..dataclass import dataclass
 from ..errors import InputError, hint
 from ..schema import Apply, Architecture, Matrix
 from .peft_names import compiled, ends_with, excluded, layer_number, parameter, path, saved

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal, get_args
 
+from ..dataclass import dataclass
 from ..errors import InputError, hint
 from ..schema import Role
 from .peft_names import compiled

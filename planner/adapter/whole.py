@@ -7,8 +7,9 @@ PEFT trains a copy of every module whose path ends with one of the names (no dot
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from ..dataclass import dataclass
 from ..errors import InputError, hint
 from ..schema import Architecture, Matrix, Role
 from .pairs import Adapted

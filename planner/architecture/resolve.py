@@ -13,11 +13,11 @@ import stat
 import time
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import facts
+from ..dataclass import dataclass
 from ..errors import ConfigError, InputError, UnknownModelError, nearest
 from ..schema import Notice, Source
 

@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from .adapter_options import ADAPTER, PEFT, adapter_options
-from .estimate import _datasets
-from .options import Count, SectionedCommand, complete, json_option, print_json
+from .estimate import DATA, DATA_FILE, data_file_options, data_options
+from .options import SectionedCommand, json_option, print_json
+from .progress import reading
 from .run_options import HELD, MACHINE, SPREAD, STEP, run_options
 
 EPILOG = """\b
@@ -21,7 +22,7 @@ SECTIONS = {
     "What is compared": ("model", "ranks", "methods"),
     "Adapter": tuple(name for name in ADAPTER if name not in ("model", "rank")),
     "More of PEFT's LoraConfig": PEFT,
-    "Data": ("dataset", "tokens", "episodes", "success_rate", "epochs"),
+    "Data": (*DATA, *DATA_FILE),
     "Machines": MACHINE,
     "Step": STEP,
     "What is held and how": (*HELD, *SPREAD),
@@ -34,13 +35,8 @@ SECTIONS = {
 @click.option(
     "--methods", metavar="NAMES", default="lora,qlora,full", show_default=True, help="lora, qlora, full."
 )
-@click.option(
-    "--dataset", metavar="NAME", shell_complete=complete(_datasets), help="A dataset of known size."
-)
-@click.option("--tokens", type=Count(), help="Tokens that carry loss, for example 300M.")
-@click.option("--episodes", type=Count(), help="Episodes of a reinforcement-learning run, a sequence each.")
-@click.option("--success-rate", type=float, help="Share of episodes with reward 1.")
-@click.option("--epochs", type=Count(), default=1, show_default=True, help="Passes over the data.")
+@data_options
+@data_file_options
 @run_options(MACHINE)
 @run_options((*STEP, *HELD, *SPREAD))
 @json_option
@@ -57,7 +53,8 @@ def command(as_json: bool, **options: Any) -> None:
     rank, ranks = options.pop("rank"), options.pop("ranks")
     variant = "dora" if options.pop("dora") else "lora"
     model = options.pop("model")
-    found = compare(model, ranks=ranks or rank, variant=variant, **options)
+    with reading(options) as given:
+        found = compare(model, ranks=ranks or rank, variant=variant, **given)
     if as_json:
         print_json(found.to_dict())
         return

@@ -51,6 +51,8 @@ def only_given(context: click.Context, options: dict[str, Any], *, run: bool) ->
     for item in found.unread:
         click.echo(f"Not in the plan: {item.name} {item.value} ({item.reason})", err=True)
     for notice in found.notices:
+        if notice.code == "trainer-of-config" and (run or "trainer" in asked):
+            continue
         click.echo(f"Note: {notice.message}", err=True)
     base = found.options() if run else dict(found.request)
     for group in APART:

@@ -6,19 +6,16 @@ import json
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import click
 
 from ..dataset import dataset
 from ..errors import InputError
 from .options import Count, SectionedCommand, complete, json_option, print_json
-
-if TYPE_CHECKING:
-    from ..dataset.result import BrokenRow
+from .progress import Bar
 
 EPILOG = """\b
 Examples:
@@ -26,6 +23,7 @@ Examples:
   lora-plan dataset train.jsonl --tokenizer ./my-model --seq-len 4096
   lora-plan dataset data/ --split train --tokenizer Qwen/Qwen3-8B --json
   lora-plan dataset prompts.parquet --group-size 16 --success-rate 0.3
+  lora-plan dataset alpaca.csv --write train.jsonl
 """
 SECTIONS = {
     "Tokens": ("tokenizer", "chat_template", "loss_on", "eos", "chat"),
@@ -35,42 +33,10 @@ SECTIONS = {
 }
 FORMATS = ("auto", "messages", "sharegpt", "prompt-completion", "alpaca", "text", "preference", "rl")
 LOSS_ON = ("auto", "assistant", "completion", "all")
-QUIET_S = 1.0
-
-
-class _Bar:
-    """A progress bar on standard error, from the first second on, where a person reads it."""
-
-    def __init__(self, wanted: bool) -> None:
-        self.wanted = wanted and sys.stderr.isatty()
-        self.began = time.monotonic()
-        self._bar: Any = None
-        self._task: Any = None
-
-    def __call__(self, done: int, total: int, rows: int) -> None:
-        """Show how far the reading is."""
-        if not self.wanted or time.monotonic() - self.began < QUIET_S:
-            return
-        if self._bar is None:
-            from rich.console import Console
-            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(),
-                console=Console(stderr=True), transient=True,
-            )  # fmt: skip
-            self._task = self._bar.add_task("reading", total=total or None)
-            self._bar.start()
-        self._bar.update(self._task, completed=done, description=f"{rows:,} rows")
-
-    def close(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.stop()
 
 
 @contextmanager
-def _whole_file(path: str | None) -> Iterator[IO[str] | None]:
+def _whole_file(path: str | None, option: str) -> Iterator[IO[str] | None]:
     """A text file that appears under its name only when it is complete."""
     if path is None:
         yield None
@@ -81,7 +47,7 @@ def _whole_file(path: str | None) -> Iterator[IO[str] | None]:
             "w", encoding="utf-8", dir=folder, prefix=".lora-plan-", delete=False
         )
     except OSError as error:
-        raise InputError("broken-out", path, "a file that can be written", f"{error.strerror}.") from error
+        raise InputError(option, path, "a file that can be written", f"{error.strerror}.") from error
     try:
         with file:
             yield file
@@ -91,10 +57,13 @@ def _whole_file(path: str | None) -> Iterator[IO[str] | None]:
         raise
 
 
-def _lines_into(file: IO[str] | None) -> Callable[[BrokenRow], None] | None:
+def _lines_into(file: IO[str] | None) -> Callable[[Any], None] | None:
+    """Writes a row as a line of JSON: a mapping, or a broken row."""
     if file is None:
         return None
-    return lambda row: print(json.dumps(vars(row), ensure_ascii=False), file=file)
+    return lambda row: print(
+        json.dumps(row if isinstance(row, dict) else vars(row), ensure_ascii=False), file=file
+    )
 
 
 @click.command("dataset", cls=SectionedCommand, sections=SECTIONS, epilog=EPILOG)
@@ -135,18 +104,27 @@ def _lines_into(file: IO[str] | None) -> Callable[[BrokenRow], None] | None:
 @click.option(
     "--broken-out", metavar="FILE", help="Write every broken row's place and reason, as JSON lines."
 )
+@click.option(
+    "--write", metavar="FILE",
+    help="Write every row that counts as JSON lines in the columns that all trainers read: messages; prompt and "
+    "completion; text; chosen and rejected.",
+)  # fmt: skip
 @click.option("--progress/--no-progress", default=True, help="A progress bar on standard error.")
 @json_option
-def command(data: str, as_json: bool, broken_out: str | None, progress: bool, **options: Any) -> None:
+def command(
+    data: str, as_json: bool, broken_out: str | None, write: str | None, progress: bool, **options: Any
+) -> None:
     """What is in a data set: examples, tokens, loss tokens, lengths, duplicates, broken rows, information.
 
     Reads JSON lines, JSON, CSV, text, Parquet, Arrow and folders of them or saved by `datasets`, plain or compressed
     (gzip, zstd, xz, bzip2), and data sets of the hub; Parquet, Arrow and the hub need the extra lora-plan[data].
     """
-    bar = _Bar(progress)
+    bar = Bar(progress)
     try:
-        with _whole_file(broken_out) as file:
-            report = dataset(data, on_progress=bar, on_broken=_lines_into(file), **options)
+        with _whole_file(broken_out, "broken-out") as broken, _whole_file(write, "write") as rows:
+            report = dataset(
+                data, on_progress=bar, on_broken=_lines_into(broken), on_row=_lines_into(rows), **options
+            )
     except KeyboardInterrupt:
         bar.close()
         click.echo("Interrupted; nothing was written.", err=True)

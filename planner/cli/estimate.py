@@ -11,6 +11,7 @@ from ..planning import estimate
 from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options, library_options
 from .config_option import config_option, only_given
 from .options import Count, Function, SectionedCommand, complete, json_option, print_json
+from .progress import reading
 from .run_options import HELD, MACHINE, SPREAD, STEP, run_options
 
 EPILOG = """\b
@@ -79,27 +80,55 @@ _FILE_OPTIONS = (
         help="The model's log loss per token in the first epoch, for its bits.",
     ),
     click.option("--group-size", type=Count(), help="Episodes sampled from each prompt."),
+)
+_CAPACITY_OPTIONS = (
     click.option("--bits-per-param", type=float, help="What a parameter holds. Default: 2, and up to 3.6."),
     click.option("--curves", is_flag=True, help="Every rank, for every layer set and expert convention."),
 )
 
 
-def _file_options(function: Function) -> Function:
+def data_file_options(function: Function) -> Function:
+    """Add the options of data that are read."""
     for option in reversed(_FILE_OPTIONS):
         function = option(function)
     return function
 
 
+def _capacity_options(function: Function) -> Function:
+    for option in reversed(_CAPACITY_OPTIONS):
+        function = option(function)
+    return function
+
+
+_RATE_OPTIONS = (
+    click.option(
+        "--law",
+        metavar="NAME|FILE",
+        shell_complete=complete(_laws),
+        help="A learning-rate law by name, or a file of `fit --out`. Default: our own fit.",
+    ),
+    click.option("--family", metavar="NAME", help="The model's family, where its name does not say it."),
+)
+
+
+def rate_options(function: Function) -> Function:
+    """Add the options that say where a learning rate comes from."""
+    for option in reversed(_RATE_OPTIONS):
+        function = option(function)
+    return function
+
+
 DATA = ("dataset", "tokens", "episodes", "success_rate", "epochs")
-FILE = ("data", "tokenizer", "format", "loss_on", "split", "nats", "group_size", "bits_per_param", "curves")
+DATA_FILE = ("data", "tokenizer", "format", "loss_on", "split", "nats", "group_size")
+RATE = ("law", "family")
 SECTIONS = {
     "Model and adapter": (*MODEL_AND_ADAPTER, "config"),
     "More of PEFT's LoraConfig": PEFT,
-    "Data": (*DATA, *FILE),
+    "Data": (*DATA, *DATA_FILE, "bits_per_param", "curves"),
     "Machines": MACHINE,
     "Step": STEP,
     "What is held and how": (*HELD, *SPREAD),
-    "Learning rate": ("law",),
+    "Learning rate": RATE,
 }
 
 
@@ -107,13 +136,9 @@ SECTIONS = {
 @adapter_options
 @config_option
 @data_options
-@_file_options
-@click.option(
-    "--law",
-    metavar="NAME|FILE",
-    shell_complete=complete(_laws),
-    help="A learning-rate law by name, or a file of `fit --out`. Default: our own fit.",
-)
+@data_file_options
+@_capacity_options
+@rate_options
 @run_options(MACHINE)
 @run_options((*STEP, *HELD, *SPREAD))
 @click.option("--explain", is_flag=True, help="Say where each number comes from.")
@@ -128,9 +153,11 @@ def command(context: click.Context, /, as_json: bool, explain: bool, **options: 
     config = options["config"]
     if config is None:
         del options["config"]
-        plan = estimate(**library_options(options))
+        asked = library_options(options)
     else:
-        plan = estimate(**only_given(context, options, run=False))
+        asked = only_given(context, options, run=False)
+    with reading(asked) as given:
+        plan = estimate(**given)
     if as_json:
         print_json(plan.to_dict())
         return

@@ -115,6 +115,19 @@ def _flops(plan: Plan) -> Table:
     return table
 
 
+def _would_fit(plan: Plan) -> Table | None:
+    others = [part["would_fit"] for part in (plan.memory or {}).values() if part and part["would_fit"]]
+    if not others:
+        return None
+    from ..remedies import typed  # loaded where something does not fit
+
+    table = titled_table("What would fit", "analytic", "what is trained stays as it is", "a GPU", "a step")
+    for other in others[0]:
+        step = "" if other["step_s"] is None else f"{other['step_s']:.3g} s"
+        table.add_row(typed(other["options"]), units.byte_size(other["per_gpu_bytes"]), step)
+    return table
+
+
 def _learning_rate(plan: Plan) -> Table:
     lr = plan.learning_rate
     table = titled_table("Learning rate", lr.basis or "unknown")
@@ -166,10 +179,13 @@ def _time(plan: Plan) -> Table | None:
         return None
     step, run = plan.time["step"], plan.time
     table = titled_table("Time and cost", run["basis"])
-    table.add_row("a step", f"{step['seconds']:.3g} s ({step['low']:.3g} to {step['high']:.3g})")
+    table.add_row(
+        f"a step of {plan.workload.batch:,} x {plan.workload.seq_len:,} tokens",
+        f"{step['seconds']:.3g} s ({step['low']:.3g} to {step['high']:.3g})",
+    )
     if run["seconds"] is not None:
-        low, middle, high = (run[key] / 3600 for key in ("low", "seconds", "high"))
-        table.add_row(f"{run['steps']:,} steps", f"{middle:.3g} h ({low:.3g} to {high:.3g})")
+        low, middle, high = (units.duration(run[key]) for key in ("low", "seconds", "high"))
+        table.add_row(f"{run['steps']:,} steps", f"{middle} ({low} to {high})")
     if plan.cost is not None and plan.cost["usd"] is not None:
         table.add_row(
             "cost", f"${plan.cost['usd']:,.2f} ({plan.cost['low']:,.2f} to {plan.cost['high']:,.2f})"
@@ -223,7 +239,7 @@ def _explain(plan: Plan) -> RenderableType:
 
 def show(plan: Plan, explain: bool, console: Console | None = None) -> None:
     """Print the page; two tables side by side where the terminal is wide enough."""
-    console = console or Console(highlight=False, soft_wrap=False)
+    console = console or Console(highlight=False, soft_wrap=False, markup=False, emoji=False)
     console.print(_headline(plan))
     if plan.adapter.peft_line:
         console.print(
@@ -235,6 +251,7 @@ def show(plan: Plan, explain: bool, console: Console | None = None) -> None:
         capacity_tables.price(plan),
         capacity_tables.data(plan),
         _memory(plan),
+        _would_fit(plan),
         _time(plan),
         _serving(plan),
     )

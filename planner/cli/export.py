@@ -11,8 +11,9 @@ from ..exports.registry import TARGETS
 from ..exports.training import SCHEDULES
 from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options
 from .config_option import config_option, only_given
-from .estimate import DATA, data_options
+from .estimate import DATA, DATA_FILE, RATE, data_file_options, data_options, rate_options
 from .options import Count, SectionedCommand, json_option, print_json
+from .progress import reading
 from .run_options import HELD, MACHINE, SPREAD, STEP, run_options
 
 EPILOG = """\b
@@ -28,8 +29,8 @@ OWN = ("lr", "train_data", "schedule", "warmup", "weight_decay", "seed", "out", 
 SECTIONS = {
     "Model and adapter": (*MODEL_AND_ADAPTER, "config"),
     "More of PEFT's LoraConfig": PEFT,
-    "Data": (*DATA, "train_data"),
-    "Run": tuple(name for name in OWN if name != "train_data"),
+    "Data": (*DATA, *DATA_FILE, "train_data"),
+    "Run": ("lr", *RATE, *(name for name in OWN if name not in ("lr", "train_data"))),
     "Machines": MACHINE,
     "Step": STEP,
     "What is held and how": (*HELD, *SPREAD),
@@ -41,10 +42,12 @@ SECTIONS = {
 @adapter_options
 @config_option
 @data_options
+@data_file_options
 @click.option(
     "--train-data", metavar="NAME|PATH", help="What the trainer loads. Default: the plan's data set."
 )
 @click.option("--lr", type=float, help="Learning rate. Default: the law's, for this batch and alpha.")
+@rate_options
 @click.option(
     "--schedule", metavar="NAME", help=f"How the rate moves: {', '.join(SCHEDULES)}. Default: constant."
 )
@@ -80,7 +83,8 @@ def command(
     tinker, torchtune, megatron; or a launcher: accelerate, deepspeed. Where the trainer cannot express the choice,
     an error names the nearest that it can.
     """
-    found = export(target, **only_given(context, options, run=True))
+    with reading(only_given(context, options, run=True)) as given:
+        found = export(target, **given)
     if as_json:
         places = found.write(output) if output not in (None, "-") else []
         print_json({**found.to_dict(), "written": places})

@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from .adapter_options import _models
-from .estimate import _datasets
+from .estimate import DATA_FILE, _datasets, data_file_options
 from .options import Count, SectionedCommand, complete, json_option, print_json
+from .progress import reading
 from .run_options import gpu_names, run_options
 
 EPILOG = """\b
@@ -17,11 +18,14 @@ Examples:
   lora-plan plan -m Qwen/Qwen3-32B --dataset tulu-3-sft-mixture --gpu h100 --gpus 1,2,4,8
   lora-plan plan -m meta-llama/Llama-3.1-70B --tokens 20M --gpu a100,h100 --prefer cost --max-regret 0.01
   lora-plan plan -m Qwen/Qwen3-8B --tokens 5M --gpu rtx4090 --gpus 1 --price 0.35 --json
+  lora-plan plan -m meta-llama/Llama-3.2-1B --data train.jsonl --epochs 3 --gpu l4
 """
 FIXED = ("precision", "optimizer", "attention_kernel", "kernels", "loss", "packing")
 SECTIONS = {
-    "What is trained": ("model", "dataset", "tokens", "episodes", "success_rate", "epochs", "seq_len"),
-    "Limits": ("budget", "deadline", "max_regret", "prefer"),
+    "What is trained": (
+        "model", "dataset", "tokens", "episodes", "success_rate", "epochs", *DATA_FILE, "seq_len",
+    ),
+    "Limits": ("budget", "deadline", "max_regret", "prefer", "fit"),
     "Machines": ("gpu", "gpus", "gpus_per_node", "price", "calibration"),
     "What the search tries": (
         "ranks", "layers", "quantize", "checkpointing", "micro_batch", "batch", "sharding",
@@ -46,6 +50,7 @@ def _gpus() -> list[str]:
 @click.option("--episodes", type=Count(), help="Episodes of a reinforcement-learning run, a sequence each.")
 @click.option("--success-rate", type=float, help="Share of episodes with reward 1.")
 @click.option("--epochs", type=Count(), default=1, show_default=True, help="Passes over the data.")
+@data_file_options
 @click.option("--seq-len", type=Count(), help="Tokens a sequence. Default: 2048, or the context if shorter.")
 @click.option("--budget", type=float, metavar="USD", help="Dollars that the run may cost.")
 @click.option("--deadline", metavar="TIME", help="Time that the run may take: 45m, 12h, 2d.")
@@ -53,6 +58,10 @@ def _gpus() -> list[str]:
 @click.option(
     "--prefer", default="quality", show_default=True, metavar="WHAT",
     help="quality (least expected regret, then cost, then time), cost or time.",
+)  # fmt: skip
+@click.option(
+    "--fit", default="expected", show_default=True, metavar="WHAT",
+    help="What has to fit on a GPU: the peak that is expected, or (sure) the upper end of its interval.",
 )  # fmt: skip
 @click.option(
     "--gpu", default="any", show_default=True, metavar="NAMES", shell_complete=complete(_gpus),
@@ -93,7 +102,8 @@ def command(as_json: bool, **options: Any) -> None:
     """
     from ..search import plan
 
-    found = plan(**options)
+    with reading(options) as given:
+        found = plan(**given)
     if as_json:
         print_json(found.to_dict())
         return

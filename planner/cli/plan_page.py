@@ -39,8 +39,11 @@ def _interval(low: float, high: float) -> str:
 def _best(found: Found) -> RenderableType:
     best, run = found.best, found.best.run
     table = Table.grid(padding=(0, 2, 0, 0))
-    room = f"{units.byte_size(best.memory.per_gpu_bytes)} of {units.byte_size(best.memory_bytes)} a GPU"
-    table.add_row("memory", f"{room}, most at {best.memory.peak.name}")
+    ends = f"{units.byte_size(best.memory.low)} to {units.byte_size(best.memory.high)}"
+    peak = (
+        f"{units.byte_size(best.memory.per_gpu_bytes)} ({ends}) of {units.byte_size(best.memory_bytes)} a GPU"
+    )
+    table.add_row("memory", f"{peak}, most at {best.memory.peak.name}")
     if run.low is not None and run.high is not None:
         table.add_row(
             "time", f"{units.duration(best.seconds)} ({_interval(run.low, run.high)}), {run.steps:,} steps"
@@ -97,6 +100,9 @@ def show(found: Found, console: Console | None = None) -> None:
     console.print(f"{found.feasible:,} of {found.candidates:,} plans keep the limits", "")
     console.print(_best(found), "")
     blocks: Iterable[RenderableType] = (
+        _plans("Sure to fit", "the best whose memory fits at its upper end too", [found.sure])
+        if found.sure
+        else "",
         _plans("Next best", "other ways", found.alternatives) if found.alternatives else "",
         _plans("Frontier", "none is quicker, cheaper and better at once", found.frontier),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import click
@@ -33,7 +34,7 @@ _WORDS = {
 }
 _HELP = {
     "seq_len": "Tokens a sequence. Default: 2048, or the model's context if shorter.",
-    "batch": "Sequences in a step, of all GPUs.",
+    "batch": "Sequences in a step, of all GPUs. Default: one for each data-parallel GPU and micro-step.",
     "accumulation": "Micro-steps in a step.",
     "gpus": "How many GPUs.",
     "gpus_per_node": "GPUs in a machine.",
@@ -46,6 +47,7 @@ _HELP = {
 _COUNTS: dict[str, int | None] = {
     **dict.fromkeys(_HELP, 1),
     "seq_len": None,
+    "batch": None,
     "shard_size": None,
     "gpus_per_node": 8,
 }
@@ -65,6 +67,7 @@ def trainer_names() -> list[str]:
     return names()
 
 
+@cache
 def _others() -> dict[str, dict[str, Any]]:
     """Options that are neither counts nor choices."""
     return {

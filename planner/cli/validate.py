@@ -21,7 +21,7 @@ Examples:
 Killed or out of budget, the same command goes on where it stopped.
 """
 SECTIONS = {
-    "What is tried": ("model", "seeds", "steps", "data"),
+    "What is tried": ("model", "seeds", "steps", "data", "batch", "seq_len", "precision", "checkpointing"),
     "How it runs": ("device", "budget", "out", "workers", "threads", "executor", "address"),
 }
 
@@ -44,6 +44,17 @@ SECTIONS = {
     metavar="FILE",
     help="Your own text for the standard runs: lines, or JSON lines with prompt and completion.",
 )
+@click.option(
+    "--batch", type=Count(), default=16, show_default=True, help="Sequences a step of the standard run."
+)
+@click.option("--seq-len", type=Count(), default=64, show_default=True, help="Longest sequence in tokens.")
+@click.option(
+    "--precision",
+    default="float32",
+    show_default=True,
+    help="float32, or bfloat16 for mixed precision: products in bfloat16, weights and adapter in float32.",
+)
+@click.option("--checkpointing", is_flag=True, help="Compute activations again in the backward pass.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--budget", metavar="TIME", help="90s, 10m or 2h; what is then missing stays undecided.")
 @click.option(

@@ -35,7 +35,9 @@ def show_list(entries: Sequence[dict[str, Any]]) -> None:
         table.add_row(entry["id"], str(entry["runs"]), time, Text(entry["statement"]))
     console = Console(highlight=False)
     console.print(table)
-    console.print("Runs that claims share are run once.", style="dim")
+    console.print(
+        "Durations are of one core now, as busy as it is; runs that claims share are run once.", style="dim"
+    )
 
 
 @contextmanager
@@ -76,12 +78,12 @@ def show(report: dict[str, Any]) -> None:
         head.append(verdict, style=f"bold {COLOURS[verdict]}")
         head.append(f"  {found['statement']}")
         console.print(head, soft_wrap=True)
-        span = (
-            "" if measured["low"] is None else f" ({_figure(measured['low'])} to {_figure(measured['high'])})"
-        )
-        figures = f"     predicted {_figure(found['predicted'])}, measured {_figure(measured['value'])}{span}"
-        console.print(Text(f"{figures}, {found['unit']}"), soft_wrap=True)
-        console.print(Text(f"     {found['reason']}; {len(found['runs'])} runs"), soft_wrap=True, style="dim")
+        exact = measured["low"] is None or measured["low"] == measured["high"]
+        span = "" if exact else f" ({_figure(measured['low'])} to {_figure(measured['high'])})"
+        figures = f"predicted {_figure(found['predicted'])}, measured {_figure(measured['value'])}{span}"
+        console.print(Text(f"     {found['unit']}: {figures}"), soft_wrap=True)
+        runs = f"; {len(found['runs'])} runs" if found["runs"] else ""
+        console.print(Text(f"     {found['reason']}{runs}"), soft_wrap=True, style="dim")
     counts = ", ".join(f"{number} {status}" for status, number in report["runs"].items()) or "none"
     rest = "" if report["complete"] else "; the budget ended first: the same command goes on"
     console.print(

@@ -37,7 +37,8 @@ def command(host: str, port: int, browser: bool, hub: bool) -> None:
     """The planner as a page in the browser: the same numbers, live, with figures and downloads.
 
     Needs the extra `web` (pip install 'lora-plan[web]'). It listens on this machine alone unless told otherwise,
-    loads nothing from anywhere else, sends nothing anywhere, and reads no files of yours.
+    loads nothing from anywhere else, sends nothing anywhere, and reads no files but a data file that is chosen on the
+    page (32 MiB at most): it is counted and not kept.
     """
     from ..web.server import run
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .result import BrokenRow, DatasetReport
@@ -23,11 +23,14 @@ def dataset(
     loss: float | None = None, run: str | os.PathLike[str] | None = None, group_size: int | None = None,
     success_rate: float | None = None, on_broken: Callable[[BrokenRow], None] | None = None,
     on_progress: Callable[[int, int, int], None] | None = None,
+    on_row: Callable[[dict[str, Any]], None] | None = None,
 ) -> DatasetReport:  # fmt: skip
     """What is in a file, a folder or a hub data set, read from end to end in bounded memory.
 
     The options are those of `lora-plan dataset`, by the same names. `on_broken` is told every row that cannot be
-    used, `on_progress` bytes read, bytes in all and rows. Raises a PlannerError whose message says what to do.
+    used, `on_progress` bytes read, bytes in all and rows, `on_row` every row that counts, in the columns that all
+    trainers read (messages; prompt and completion; text; chosen and rejected). Raises a PlannerError whose message
+    says what to do.
     """
     from .summary import summarise
 
@@ -36,4 +39,5 @@ def dataset(
         split=split, config=config, encoding=encoding, chat_template=chat_template, eos=eos, chat=chat,
         near_duplicates=near_duplicates, compress=compress, loss=loss, run=run, group_size=group_size,
         success_rate=success_rate, on_broken=on_broken, on_progress=on_progress,
+        row=on_row,
     )  # fmt: skip

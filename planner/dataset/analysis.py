@@ -22,6 +22,7 @@ from .compressing import Compressor
 from .counting import Count, Counter
 from .duplicates import LIKE, Register, text_hash
 from .formats import Example, RowError
+from .plain import plain_row
 from .rendering import Rendered, Renderer
 from .result import BrokenRow
 from .streams import DamagedError, Stream
@@ -43,8 +44,8 @@ Broken = Callable[[BrokenRow], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """How a data set is read. `broken` is told every row that could not be used, `progress` bytes read, bytes in all
-    and rows, now and then."""
+    """How a data set is read. `broken` is told every row that could not be used, `row` every other one, `progress`
+    bytes read, bytes in all and rows, now and then."""
 
     format: str = "auto"
     loss_on: str = "auto"
@@ -57,6 +58,7 @@ class Settings:
     near: float | None = LIKE
     compression: int | None = 6
     broken: Broken | None = None
+    row: Callable[[dict[str, Any]], None] | None = None
     progress: Progress | None = None
 
 
@@ -101,7 +103,7 @@ class Reader:
 
     def __init__(self, data: str, settings: Settings, tokenizer: TextTokenizer | None) -> None:
         formats.check_format(settings.format)
-        self.settings, self.tokenizer = settings, tokenizer
+        self.data, self.settings, self.tokenizer = data, settings, tokenizer
         self.sums = Sums()
         self.notices: list[Notice] = []
         self.renderer = _renderer(settings, tokenizer)
@@ -255,6 +257,8 @@ class Reader:
                 self._break(entry.file, entry.line, str(error))
                 continue
             kept.append(entry)
+            if self.settings.row is not None:
+                self.settings.row(plain_row(entry.example))
             losses.append(self._count(entry, [count for count in own or () if isinstance(count, Count)]))
         self.register.add(
             [text_hash(entry.text) for entry in kept], losses, [entry.content for entry in kept]

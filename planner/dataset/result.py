@@ -10,6 +10,7 @@ from ..information import Information
 from ..schema import Basis, Notice
 from ..version import __version__
 from .lengths import Percentiles
+from .shape import Shape
 
 SCHEMA = 1
 
@@ -57,7 +58,8 @@ class DatasetReport:
     """A data set read to its end. Lengths, cuts and efficiencies are None without a tokenizer.
 
     `sequences` are two for each preference pair, else one an example. `distinct` holds the loss tokens of examples
-    that repeat no earlier one; its ends leave near duplicates out or in.
+    that repeat no earlier one; its ends leave near duplicates out or in. `shape` is what a trainer must be told of
+    the rows, where they lie in files.
     """
 
     data: str
@@ -91,6 +93,7 @@ class DatasetReport:
     information: Information
     ways: Mapping[str, Any]
     warnings: tuple[Notice, ...]
+    shape: Shape | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON contract, schema 1."""

@@ -19,6 +19,7 @@ from .duplicates import Duplicates
 from .rendering import LOSS_ON
 from .result import BrokenRow, Cut, DatasetReport, SourceFile, Tokens
 from .runs import first_epoch_loss
+from .shape import Shape, shape_of_files
 from .tokenizer import TextTokenizer, load
 
 # Bytes a token where no tokenizer is at hand: English by most of 80 tokenizers, Chinese by an old one, and room for
@@ -37,6 +38,16 @@ def from_bytes(count: int) -> Tokens:
     """Tokens of so many bytes: at 3.8 bytes a token, from 4.5 to 1.8."""
     usual, low, high = BYTES_PER_TOKEN
     return Tokens(round(count / usual), round(count / high), round(count / low), "assumed")
+
+
+def _shape(reader: Reader) -> Shape | None:
+    """What a trainer must be told of the rows; None for a data set of the hub, which is read once."""
+    if not reader.files:
+        return None
+    try:
+        return shape_of_files(reader.data, reader.files, reader.settings.format, reader.settings.encoding)
+    except InputError:  # every row is broken, which the report says
+        return None
 
 
 def summarise(
@@ -64,6 +75,7 @@ def summarise(
         files = tuple(SourceFile(f.label, f.kind, f.split, f.size_bytes) for f in reader.files)
         notices = [*reader.notices, *_notices(sums, reader, text_tokenizer)]
         mask = _mask(reader)
+        shape = _shape(reader)
     kind = _kind(sums)
     tokens, loss_tokens, distinct = _tokens(sums, duplicates, text_tokenizer is None)
     rl = _episodes(sums, duplicates, success_rate, group_size) if kind == "rl" else None
@@ -85,7 +97,7 @@ def summarise(
         padding_efficiency=lengths.padding_efficiency(at, batch) if counted else None,
         packing_efficiency=lengths.packing_efficiency(sums.lengths, limit) if limit else None,
         packed_sequences=lengths.packed_sequences(sums.lengths, limit) if limit else None,
-        information=found, ways=ways, warnings=tuple(notices),
+        information=found, ways=ways, shape=shape, warnings=tuple(notices),
     )  # fmt: skip
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..adapter import adapt
 from ..adapter.options import DEFAULTS, spec_of
 from ..adapter.whole import trained_whole
+from ..dataclass import dataclass
 from ..errors import InputError, hint
 from ..estimator import load, model_of
 from ..schema import Notice

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from . import deepspeed, hf
+from . import data, deepspeed, hf
+from .data import refused
 from .limits import ONE_GPU_WORK, choose, lora_fields, no_dropout, no_head, refuse, whole_alpha
 from .lines import Line, Section, yaml_text
 from .trainers import trainer
 from .training import Training
 
+if TYPE_CHECKING:
+    from ..dataset.shape import Shape
+
 NAME = "Axolotl"
 FILE = "axolotl.yaml"
 DEEPSPEED = "deepspeed.json"
 HAS = ("target_parameters", "modules_to_save", "use_dora", "use_rslora", "rank_pattern", "alpha_pattern")
-# The options that a precision and autocast are, the first of them true.
-PRECISION = {
-    ("bf16", True): "bf16",
-    ("bf16", False): "bfloat16",
-    ("fp16", True): "fp16",
-    ("fp16", False): "float16",
-    ("fp32", False): "float32",
+# The options that a precision and autocast are. bf16 is `auto` unless said, which turns autocast to bfloat16 on with
+# every GPU that has it, whatever else stands there; `bfloat16` does too: there is no bfloat16 without autocast
+# (axolotl/utils/config, core/builders/base.py).
+PRECISION: dict[tuple[str, bool], dict[str, Any]] = {
+    ("bf16", True): {"bf16": True},
+    ("fp16", True): {"bf16": False, "fp16": True},
+    ("fp16", False): {"bf16": False, "fp16": False, "float16": True},
+    ("fp32", False): {"bf16": False, "fp16": False, "float32": True, "tf32": False},
+}
+WHY = {
+    ("bf16", True): "Weights in bfloat16, under autocast.",
+    ("fp32", False): "Axolotl takes bfloat16 on its own unless both are off.",
 }
 OPTIMIZER = {**hf.OPTIM, "muon": "muon"}
 LIGER_LOSS = "Liger's fused loss reads the unembedding's weight past an adapter, which then learns nothing"
@@ -82,27 +91,76 @@ def _adapter(t: Training) -> list[Line]:
     return lines
 
 
+def _rows(t: Training) -> tuple[dict[str, Any], str]:
+    """The entry of `datasets`: where the rows lie, and of what type they are."""
+    shape = t.shape
+    if shape is None:
+        why = (
+            "Put in your data."
+            if t.data is None
+            else "The type is that of conversations: change it to your data's."
+        )
+        return {"path": t.data_or_blank, "type": "chat_template"}, why
+    if shape.loader is None:
+        raise refused(shape, NAME, "JSON lines, CSV, Parquet, Arrow or text")
+    found = data.arguments(shape)
+    place = {"path": found["path"]}
+    if shape.loader != "hub":
+        files = found["data_files"]
+        place = {"path": files, "ds_type": shape.loader} if isinstance(files, str) else {
+            "path": shape.loader, "data_files": files}  # fmt: skip
+    kind, why = _type(shape)
+    return {**place, **kind}, f"{data.text_of(shape)} {why}".strip()
+
+
+def _type(shape: Shape) -> tuple[dict[str, Any], str]:
+    """Axolotl's type of rows, with its columns."""
+    c = shape.columns
+    plain = not {"system", "history"} & set(c)
+    if shape.format in ("messages", "sharegpt") and plain:
+        roles = data.by_role(shape)
+        kind: dict[str, Any] = {
+            "type": "chat_template", "field_messages": c["messages"],
+            "message_property_mappings": {"role": shape.role, "content": shape.content},
+        }  # fmt: skip
+        return ({**kind, "roles": roles} if any([a] != b for a, b in roles.items()) else kind), ""
+    if shape.format == "alpaca" and plain and (c["prompt"], c["completion"]) == ("instruction", "output") and (
+        c.get("input", "input") == "input"
+    ):  # fmt: skip
+        return {
+            "type": "alpaca"
+        }, "Axolotl puts Alpaca's own headings around them; the plan counts the chat template."
+    if shape.format == "prompt-completion" and not shape.chat:
+        fields = {"field_instruction": c["prompt"], "field_output": c["completion"]}
+        return {"type": {**fields, "format": "{instruction}", "no_input_format": "{instruction}"}}, ""
+    if shape.format == "text":
+        return {"type": "completion", "field": c["text"]}, ""
+    raise refused(shape, NAME, "conversations as messages, prompts with completions, or texts")
+
+
 def _data(t: Training) -> list[Line]:
-    data = [{"path": t.data_or_blank, "type": "chat_template"}]
-    why = (
-        "Put in your data."
-        if t.data is None
-        else "The type is that of conversations: change it to your data's."
-    )
+    entry, why = _rows(t)
     packing = choose(t, "packing", {"packed": True, "padded": False}, NAME)
     if packing and t.setup.attention_kernel == "eager":
         raise InputError(
             "attention-kernel", "eager", "flash or sdpa for packed documents", "The nearest is sdpa."
         )
+    about = "Documents share a sequence, each with its own attention." if packing else ""
     return [
-        Line("datasets", data, why),
+        Line("datasets", [entry], why),
+        *(
+            [Line("train_on_inputs", True, "As --loss-on all says.")]
+            if t.said.get("loss_on") == "all"
+            else []
+        ),
         Line("val_set_size", 0.0),
         Line("sequence_len", t.setup.seq_len, "The plan's length."),
         Line(
-            "sample_packing",
-            packing,
-            "Documents share a sequence, each with its own attention." if packing else "",
+            "excess_length_strategy",
+            "truncate",
+            "As the plan counts; Axolotl drops what is longer unless told.",
         ),
+        Line("sample_packing", packing, about),
         *([Line("pad_to_sequence_len", True)] if packing else []),
         *([Line("eval_sample_packing", True)] if packing else []),
     ]
@@ -138,7 +196,7 @@ def _rate(t: Training) -> list[Line]:
     optimizer = Line("optimizer", choose(t, "optimizer", OPTIMIZER, NAME))
     if t.setup.optimizer == "sgd-momentum":
         rest[0] = Line("optim_args", {"momentum": 0.9})
-    about = f"About {t.steps:,} steps by the plan's tokens." if t.steps else ""
+    about = f"About {t.steps:,} step{'s' * (t.steps > 1)} by the plan's tokens." if t.steps else ""
     return [
         rate, Line("lr_scheduler", schedule.value, schedule.why), hf.by_ratio(warmup), optimizer, *rest,
         Line("num_epochs", t.plan.workload.epochs, about),
@@ -160,9 +218,8 @@ def _precision(t: Training) -> list[Line]:
             "precision", t.setup.precision, f"bf16, fp16 or fp32, which {NAME} can run",
             "The nearest is bf16 with autocast, under which the adapter is held in float32.",
         )  # fmt: skip
-    name = PRECISION[key]
-    why = {"bf16": "Weights in bfloat16, under autocast."}.get(name, "")
-    return [Line(name, True, why), *([Line("tf32", False)] if name == "float32" else [])]
+    said = PRECISION[key]
+    return [Line(name, on, WHY.get(key, "") if n == 0 else "") for n, (name, on) in enumerate(said.items())]
 
 
 def _sharding(t: Training) -> list[Line]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from .. import facts, units
 from ..adapter.peft_rules import PEFT_VERSION
+from ..dataclass import dataclass
 from ..information import ARTICLE
 from ..plan import Plan
 from ..schema import Architecture, Source

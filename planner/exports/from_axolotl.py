@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import InputError
-from . import axolotl
 from .from_hf import ATTENTION, OPTIM, fsdp_checkpoints, sharding, targets
 from .reading import Fields
 
@@ -21,11 +20,17 @@ def _attention(f: Fields) -> str:
 
 
 def _precision(f: Fields) -> tuple[str, bool]:
+    """Precision and autocast, as Axolotl settles them on a GPU that has bfloat16."""
     said = {name: f.any(name) for name in ("bf16", "bfloat16", "fp16", "float16", "float32", "tf32")}
-    for key, name in axolotl.PRECISION.items():
-        if said.get(name) in (True, "auto", "full", "true"):
-            return key
-    return ("fp32", False)
+    on = {name for name, value in said.items() if value in (True, "auto", "full", "true")}
+    if said["bf16"] == "full":
+        return "bf16", False
+    automatic = "bf16" not in f.data or said["bf16"] == "auto"
+    if "fp16" in on and (automatic or "bf16" not in on):
+        return "fp16", True
+    if automatic or on & {"bf16", "bfloat16"}:
+        return "bf16", True
+    return ("fp16", False) if "float16" in on else ("fp32", False)
 
 
 def _targets(f: Fields) -> dict[str, Any]:
@@ -68,7 +73,9 @@ def _kernels(f: Fields) -> str:
 def _data(f: Fields) -> str | None:
     found = f.any("datasets")
     if isinstance(found, list) and found and isinstance(found[0], dict):
-        return str(found[0]["path"]) if found[0].get("path") else None
+        files = found[0].get("data_files")
+        place = files if isinstance(files, str) else found[0].get("path")
+        return str(place) if place else None
     return None
 
 
@@ -99,7 +106,13 @@ def from_axolotl(f: Fields, gpus: int, model_type: Any, read: Any) -> tuple[dict
         "attention_kernel": _attention(f), "seq_len": f.whole("sequence_len", 512), **sharding(f, gpus, read),
         "trust_remote_code": f.flag("trust_remote_code"),
     }  # fmt: skip
-    for name in ("fsdp_version", "pad_to_sequence_len", "eval_sample_packing", "val_set_size"):
+    for name in (
+        "fsdp_version",
+        "pad_to_sequence_len",
+        "eval_sample_packing",
+        "val_set_size",
+        "excess_length_strategy",
+    ):
         f.any(name)
     return request, {
         "stage": f.text("rl", "sft"),

@@ -155,7 +155,7 @@ def from_trl(f: Fields, gpus: int, model_type: Any, read: Any) -> tuple[dict[str
         "trust_remote_code": f.flag("trust_remote_code"),
     }  # fmt: skip
     f.text("lora_task_type")
-    own = {**_own(said, f, 42), "train_data": f.text("dataset_name")}
+    own = {**_own(said, f, 42), "train_data": f.text("dataset_name") or _mixture(f)}
     if grpo:
         own["group"] = f.whole("num_generations", 8)
         for name in ("beta", "temperature", "reward_funcs"):
@@ -164,6 +164,17 @@ def from_trl(f: Fields, gpus: int, model_type: Any, read: Any) -> tuple[dict[str
     else:
         request["seq_len"] = f.whole("max_length", 1024)
     return request, own
+
+
+def _mixture(f: Fields) -> str | None:
+    """The file, or the hub id, of a mixture of one."""
+    found = f.any("datasets")
+    for name in ("assistant_only_loss", "completion_only_loss", "dataset_text_field"):
+        f.any(name)  # what follows from the data's format, and what of it carries loss
+    if not isinstance(found, list) or len(found) != 1 or not isinstance(found[0], dict):
+        return None
+    place = found[0].get("data_files") or found[0].get("path")
+    return place if isinstance(place, str) else None
 
 
 def _own(said: dict[str, Any], f: Fields, seed: int) -> dict[str, Any]:
@@ -218,6 +229,17 @@ def from_llamafactory(
         "seq_len": f.whole("cutoff_len", 2048), **sharding(f, gpus, read),
         "trust_remote_code": f.flag("trust_remote_code"),
     }  # fmt: skip
-    for name in ("template", "overwrite_cache", "report_to", "dataset_dir"):
+    for name in ("template", "overwrite_cache", "report_to", "train_on_prompt"):
         f.any(name)
-    return request, {**_own(said, f, 42), "train_data": f.text("dataset"), "stage": stage}
+    return request, {**_own(said, f, 42), "train_data": _described(f, read), "stage": stage}
+
+
+def _described(f: Fields, read: Any) -> str | None:
+    """The data set's name, or the file that dataset_info.json says it is, where that lies beside the config."""
+    name: str | None = f.text("dataset")
+    folder = f.any("dataset_dir")
+    if folder != ".":
+        return name
+    entry = (read(llamafactory.INFO) or {}).get(name)
+    place = entry.get("file_name") or entry.get("hf_hub_url") if isinstance(entry, dict) else None
+    return place if isinstance(place, str) else name

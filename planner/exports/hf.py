@@ -62,7 +62,7 @@ def length_lines(t: Training) -> list[Line]:
         return [
             Line("max_steps", t.steps, f"{t.steps:,} steps of {t.batch} episodes hold the plan's episodes.")
         ]
-    about = f"About {t.steps:,} steps by the plan's tokens." if t.steps else ""
+    about = f"About {t.steps:,} step{'s' * (t.steps > 1)} by the plan's tokens." if t.steps else ""
     return [Line("num_train_epochs", epochs, about)]
 
 

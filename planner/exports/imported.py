@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from .. import facts
 from ..adapter import adapt
 from ..adapter.files import spec_from
 from ..adapter.options import DEFAULTS, spec_of
+from ..dataclass import dataclass
 from ..errors import InputError, PlannerError, hint
 from ..estimator import load
 from ..plan import Plan
@@ -34,6 +35,8 @@ MARKS = {
     "trl-grpo": ("reward_funcs", "num_generations", "max_completion_length"),
     "trl-sft": ("use_peft", "lora_r", "model_name_or_path"),
 }
+# Whose profile of memory a config is run by. PEFT's file is no trainer's; GRPO's steps have no profile.
+TRAINERS = {"trl-sft": "trl", "axolotl": "axolotl", "llamafactory": "llama-factory"}
 _OWN_FOR_EXPORT = ("lr", "train_data", "seed", "out", "group", "schedule", "warmup", "weight_decay")
 
 
@@ -60,9 +63,9 @@ class Imported:
     notices: tuple[Notice, ...] = field(default=())
 
     def options(self) -> dict[str, Any]:
-        """What `planner.export(target, **options)` takes."""
+        """What `planner.export(target, **options)` takes: another trainer has its own ways."""
         own = {name: self.run[name] for name in _OWN_FOR_EXPORT if self.run.get(name) is not None}
-        return {**self.request, **own}
+        return {**{name: value for name, value in self.request.items() if name != "trainer"}, **own}
 
     def plan(self, **options: Any) -> Plan:
         """The estimate, with further options of it (`gpu`, `tokens` ...)."""
@@ -219,6 +222,20 @@ def _dataset(run: Mapping[str, Any]) -> dict[str, Any]:
         return {}
 
 
+def _trainer(kind: str, request: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Notice, ...]]:
+    """The profile that a config's own trainer has, and the word about it."""
+    name = TRAINERS.get(kind)
+    if kind == "llamafactory" and request.get("kernels") == "unsloth":
+        name = "unsloth"
+    if name is None:
+        return {}, ()
+    text = (
+        f"Memory and time are of a step as {name} runs it (--trainer {name}), since the config is "
+        f"{trainer(kind).label}'s; --trainer names another, and plain none."
+    )
+    return {"trainer": name}, (Notice("trainer-of-config", text),)
+
+
 def import_config(
     config: str | os.PathLike[str] | Mapping[str, Any], *, format: str | None = None, gpus: int | None = None
 ) -> Imported:
@@ -248,7 +265,8 @@ def import_config(
     if read is not None and not request.get("model"):
         raise InputError("model", None, "the model that the config trains")
     request, dropped = _matching(request)
-    notices = list(fields.notices)
+    profile, said = _trainer(kind, request)
+    notices = [*fields.notices, *said]
     if read is not None and gpus is None and request.get("sharding"):
         text = "The file says how states are spread, but not over how many GPUs: 1 is taken; give --gpus."
         notices.append(Notice("gpus-assumed", text))
@@ -260,6 +278,7 @@ def import_config(
         text = f"The run stops at {run['max_steps']} steps; the plan counts the whole of the data."
         notices.append(Notice("steps-not-planned", text))
     return Imported(
-        kind, place, {**request, **_dataset(run)}, {name: value for name, value in run.items() if value is not None},
+        kind, place, {**request, **profile, **_dataset(run)},
+        {name: value for name, value in run.items() if value is not None},
         (*_unread(data, fields.asked, kind), *dropped), tuple(notices),
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..adapter import params
 from ..errors import InputError, nearest
 from .training import Training
 
@@ -70,9 +71,11 @@ def no_head(t: Training, why: str) -> None:
     """Raise InputError where a pair stands on the unembedding, whose weight a fused loss reads past its module."""
     found = next((i.matrix.leaf for i in t.adapted if i.matrix.role in ("unembedding", "embedding")), None)
     if found is not None:
+        kept = [i for i in t.adapted if i.matrix.role not in ("unembedding", "embedding")]
+        count = f" with {params(kept):,} parameters instead of {t.plan.adapter.params:,}" if kept else ""
         raise InputError(
             "layers", found, f"matrices inside the layers: {why}",
-            "The nearest is --layers attention,mlp; with --modules-to-save it is trained in full.",
+            f"The nearest is --layers attention,mlp{count}; with --modules-to-save it is trained in full.",
         )  # fmt: skip
 
 

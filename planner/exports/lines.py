@@ -11,8 +11,9 @@ import re
 import shlex
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from ..dataclass import dataclass
 
 WIDTH = 100
 _PLAIN = re.compile(r"[A-Za-z_][\w./\-]*")

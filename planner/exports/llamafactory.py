@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import json
+from typing import TYPE_CHECKING, Any
+
 from ..errors import InputError
-from . import deepspeed, hf
+from . import data, deepspeed, hf
+from .data import refused
 from .limits import choose, lora_fields, no_head, whole_alpha
 from .lines import Line, Section, yaml_text
 from .trainers import trainer
 from .training import Training
 
+if TYPE_CHECKING:
+    from ..dataset.shape import Shape
+
 NAME = "LLaMA-Factory"
 FILE = "llamafactory.yaml"
 DEEPSPEED = "deepspeed.json"
+INFO = "dataset_info.json"
+PLANNED = "planned"
+SUFFIXES = (".arrow", ".csv", ".json", ".jsonl", ".parquet", ".txt")
+TAGS = {
+    "user_tag": "user", "assistant_tag": "assistant", "system_tag": "system", "observation_tag": "tool",
+}  # fmt: skip
 HAS = ("modules_to_save", "use_dora", "use_rslora")
 ATTENTION = {"eager": "disabled", "sdpa": "sdpa", "flash": "fa2"}
 # (bf16, fp16, pure_bf16); weights follow the precision that is computed in.
@@ -51,8 +64,9 @@ def _adapter(t: Training) -> list[Line]:
         raise InputError("targets", odd, "names of modules, which LLaMA-Factory parts at commas")
     scale = "alpha / sqrt(rank)" if t.spec.use_rslora else "alpha / rank"
     why = f"The scale is {scale}; the learning rate below is for it. {NAME}'s own default is twice the rank."
+    texts = t.shape is not None and t.shape.format == "text"
     lines = [
-        Line("stage", "sft"),
+        Line("stage", "pt" if texts else "sft", "Plain texts, without a template." if texts else ""),
         Line("do_train", True),
         Line("finetuning_type", "lora"),
         Line("lora_rank", t.spec.rank, f"{t.plan.adapter.params:,} parameters. {t.room_text()}".strip()),
@@ -69,6 +83,48 @@ def _adapter(t: Training) -> list[Line]:
     return lines + [Line(name, True) for name in ("use_rslora", "use_dora") if config[name]]
 
 
+def _place(t: Training) -> list[Line]:
+    if t.shape is not None:
+        why = f"{data.text_of(t.shape)} {INFO} beside this file says so to {NAME}: start it in this folder."
+        return [Line("dataset_dir", ".", why), Line("dataset", PLANNED)]
+    local = t.data is not None and ("/" not in t.data or t.data.startswith((".", "/")))
+    why = "" if local else "Data sets are named by their hub ids; columns as in Alpaca."
+    place = Line("dataset_dir", "data" if local else "ONLINE", why)
+    return [place, Line("dataset", t.data_or_blank, "", t.data is None)]
+
+
+def _info(shape: Shape) -> dict[str, Any]:
+    """The entry of dataset_info.json: where the rows lie, their columns and tags. Raises InputError."""
+    expected = "one file of JSON lines, JSON, CSV, Parquet, Arrow or text"
+    if shape.loader == "hub":
+        place = {"hf_hub_url": shape.data}
+    elif shape.loader is None or len(shape.files) != 1 or not shape.files[0].endswith(SUFFIXES):
+        raise refused(shape, NAME, expected)
+    else:
+        place = {"file_name": shape.files[0]}
+    c = shape.columns
+    if shape.format in ("messages", "sharegpt"):
+        roles = data.by_role(shape)
+        if any(len(names) > 1 for names in roles.values()):
+            raise refused(shape, NAME, "one name for each speaker")
+        names = {tag: roles[role][0] for tag, role in TAGS.items() if role in roles}
+        tags = {"role_tag": shape.role, "content_tag": shape.content, **names}
+        kept = {what: c[what] for what in ("messages", "system") if what in c}
+        return {**place, "formatting": "sharegpt", "columns": kept, "tags": tags}
+    if shape.format == "text":
+        return {**place, "columns": {"prompt": c["text"]}}
+    if shape.format not in ("alpaca", "prompt-completion") or shape.chat:
+        raise refused(shape, NAME, "conversations as messages, prompts with completions as text, or texts")
+    named = {
+        "prompt": "prompt",
+        "input": "query",
+        "completion": "response",
+        "system": "system",
+        "history": "history",
+    }
+    return {**place, "columns": {named[what]: name for what, name in c.items() if what in named}}
+
+
 def _data(t: Training) -> list[Line]:
     template = trainer("llamafactory").extra.get("templates", {}).get(t.model or "")
     none = f"{NAME} has no template for this model: without one it reads the tokenizer's own."
@@ -79,15 +135,10 @@ def _data(t: Training) -> list[Line]:
         (True, False): "Sequences are filled with documents, all full.",
         (True, True): "Documents share a sequence, each with its own attention.",
     }.get(packing, "")
-    local = t.data is not None and ("/" not in t.data or t.data.startswith((".", "/")))
-    place = "data" if local else "ONLINE"
+    everything = t.shape is not None and t.said.get("loss_on") == "all"
     return [
-        Line(
-            "dataset_dir",
-            place,
-            "" if local else "Data sets are named by their hub ids; columns as in Alpaca.",
-        ),
-        Line("dataset", t.data_or_blank, "", t.data is None),
+        *_place(t),
+        *([Line("train_on_prompt", True, "As --loss-on all says.")] if everything else []),
         Line("template", template or "default", "" if template else none, template is None),
         Line("cutoff_len", t.setup.seq_len, "The plan's length."),
         Line("packing", packing[0], why),
@@ -147,6 +198,8 @@ def export(t: Training) -> dict[str, str]:
     launch = "FORCE_TORCHRUN=1 " if t.setup.gpus > 1 else ""
     header = t.header(NAME, trainer("llamafactory").label, f"{launch}llamafactory-cli train {FILE}")
     files = {FILE: yaml_text(header, sections)}
+    if t.shape is not None:
+        files[INFO] = json.dumps({PLANNED: _info(t.shape)}, indent=2, ensure_ascii=False) + "\n"
     if any(line.name == "deepspeed" for line in sharding):
         files[DEEPSPEED] = deepspeed.config_text(t)
     return files

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..errors import InputError
 from ..learning_rate.parametrisation import convert
-from . import leaves
+from . import data, leaves
+from .data import refused
 from .limits import choose, of_own, refuse, whole_alpha
 from .lines import Code, Line, comment, python_call, python_value
 from .peft import nearest_experts
@@ -26,7 +27,8 @@ FUSED = {
 SCHEDULES = {
     "constant": "constant", "constant_with_warmup": "constant", "linear": "linear", "cosine": "cosine",
 }  # fmt: skip
-BUILDERS = "ChatSFTPreprocessingConfig, GPTSFTDatasetConfig, HFDatasetSourceConfig"
+BUILDERS = ("ChatSFTPreprocessingConfig", "GPTSFTDatasetConfig", "HFDatasetSourceConfig")
+PLAIN = "PromptCompletionSFTPreprocessingConfig"
 PRECISION = {"bf16-master": "bf16_mixed", "fp16": "fp16_mixed"}
 
 
@@ -100,6 +102,37 @@ def _own_draw(t: Training) -> str:
     )
 
 
+def _data(t: Training) -> list[Line]:
+    """Where the rows lie, and how they become tokens."""
+    shape, chat = t.shape, Code("ChatSFTPreprocessingConfig()")
+    if shape is None:
+        source = f"HFDatasetSourceConfig(path_or_dataset={python_value(t.data_or_blank)}, split='train')"
+        return [Line("hf_dataset", Code(source)), Line("preprocessing", chat)]
+    c, whole = shape.columns, t.said.get("loss_on") == "all"
+    if shape.loader is None or not (
+        (
+            shape.format == "messages"
+            and not shape.renamed
+            and c["messages"] == "messages"
+            and "system" not in c
+        )
+        or (shape.format == "prompt-completion" and not shape.chat)
+    ):
+        raise refused(shape, NAME, "a column messages, or prompts with completions", data.EVERY[:2])
+    found = data.arguments(shape)
+    path = found.pop("path")
+    more = f", load_kwargs={python_value(found)}" if found else ""
+    source = f"HFDatasetSourceConfig(path_or_dataset={python_value(path)}, split='train'{more})"
+    if shape.format == "prompt-completion":
+        columns = f"prompt_column={c['prompt']!r}, completion_column={c['completion']!r}"
+        columns += ", loss_mode='full'" if whole else ""
+        # Unstripped, as the plan and TRL join the two.
+        chat = Code(f"PromptCompletionSFTPreprocessingConfig({columns}, strip_whitespace=False)")
+    elif whole:
+        chat = Code("ChatSFTPreprocessingConfig(loss_mode='full')")
+    return [Line("hf_dataset", Code(source), data.text_of(shape)), Line("preprocessing", chat)]
+
+
 def _config(t: Training) -> list[str]:
     s = t.setup
     steps, constant = t.steps, SCHEDULES[t.own["schedule"]] == "constant"
@@ -126,13 +159,16 @@ def _config(t: Training) -> list[str]:
     out[-1] += ","
     out += python_call("dataset=GPTSFTDatasetConfig", [
         Line("seq_length", s.seq_len, "The plan's length."),
-        Line("hf_dataset", Code(f"HFDatasetSourceConfig(path_or_dataset={python_value(t.data_or_blank)}, "
-                                "split='train')")),
-        Line("preprocessing", Code("ChatSFTPreprocessingConfig()")), Line("seed", t.own["seed"]),
+        *_data(t), Line("seed", t.own["seed"]),
         Line("do_validation", False), Line("do_test", False),
     ], "    ")  # fmt: skip
     out[-1] += ","
     return out
+
+
+def _builders(t: Training) -> tuple[str, ...]:
+    plain = t.shape is not None and t.shape.format == "prompt-completion"
+    return (*BUILDERS[1:], PLAIN) if plain else BUILDERS
 
 
 def _checked(t: Training) -> str:
@@ -162,7 +198,7 @@ def export(t: Training) -> dict[str, str]:
     out = [line for text in head for line in comment(text)]
     out += [
         "", "from megatron.bridge import AutoBridge",
-        f"from megatron.bridge.data.builders import {BUILDERS}",
+        f"from megatron.bridge.data.builders import {', '.join(_builders(t))}",
         f"from megatron.bridge.peft.{module} import {kind}",
         "from megatron.bridge.training.config import (", "    CheckpointConfig,", "    ConfigContainer,",
         "    LoggerConfig,", "    RNGConfig,", "    SchedulerConfig,", "    TokenizerConfig,", "    TrainingConfig,",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from ..dataclass import dataclass
 from ..errors import InputError, PlannerError
 from ..plan import Plan
 from ..schema import Notice
@@ -124,8 +125,8 @@ def review(
     own = {name: run[name] for name in ("lr", "train_data") if run.get(name) is not None}
     if kind == "trl-grpo" and not any(given.get(name) for name in ("episodes", "dataset", "data")):
         given["episodes"] = _episodes(given, run)
-    if kind == "peft" and "batch" not in given:
-        given["batch"] = 1
+    if kind == "peft" and "batch" not in given:  # which says nothing of how it is run: a sequence a GPU
+        given = {"accumulation": 1, **({} if gpus is None else {"gpus": gpus}), **given}
     training = training_of(base, {**{k: v for k, v in given.items() if k not in OWN or k == "lr"}, **own})
     law = _law(training)
     case = Case(training, law, run, kind)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from ..adapter import adapt, params
 from ..errors import InputError
 from ..learning_rate.parametrisation import convert
+from . import data
 from .limits import ONE_GPU_WORK, of_own, refuse
 from .lines import Code, Line, comment, python_call, python_value
 from .trainers import trainer
@@ -63,24 +64,44 @@ def rate_of(t: Training) -> tuple[float, str]:
     return float(f"{own.single_rate:.6g}"), why
 
 
-_LOOP = """
+_LOOP = """{define}
 tokenizer = training.get_tokenizer()
 renderer = renderers.get_renderer(model_info.get_recommended_renderer_name(MODEL), tokenizer)
-rows = load_dataset(DATA, split="train").shuffle(seed=SEED)
+rows = {load}.shuffle(seed=SEED)
 step = 0
 for _ in range(EPOCHS):
     for start in range(0, len(rows) - BATCH + 1, BATCH):
         batch = [
-            conversation_to_datum(row["messages"], renderer, MAX_LENGTH, TrainOnWhat.ALL_ASSISTANT_MESSAGES)
+            conversation_to_datum({messages}, renderer, MAX_LENGTH, TrainOnWhat.ALL_ASSISTANT_MESSAGES)
             for row in rows.select(range(start, start + BATCH))
         ]
         passed = training.forward_backward(batch, loss_fn="cross_entropy")
         stepped = training.optim_step(adam)
         passed.result(), stepped.result()
         step += 1
-        print(f"step {step}")
+        print(f"step {{step}}")
 training.save_state(name="final").result()
 """
+
+
+def _place(t: Training) -> list[str]:
+    return [f"DATA = {python_value(t.data_or_blank)}"] if t.shape is None else []
+
+
+def _loop(t: Training) -> str:
+    """The loop over the data, whose rows become messages."""
+    said = {"define": "", "load": 'load_dataset(DATA, split="train")', "messages": 'row["messages"]'}
+    if t.shape is not None:
+        found = data.arguments(t.shape)
+        if t.shape.loader is None or t.shape.format not in ("messages", "sharegpt", "alpaca"):
+            raise data.refused(t.shape, NAME, "conversations, with a column messages", ("messages",))
+        path = found.pop("path")
+        files = "".join(f", {name}={value!r}" for name, value in found.items())
+        said["load"] = f"load_dataset({path!r}{files}, split='train')"
+        if t.shape.renamed or t.shape.format == "alpaca" or t.shape.columns != {"messages": "messages"}:
+            said["define"] = "\n" + "\n".join([*data.as_messages(t.shape, NAME), "", ""])
+            said["messages"] = 'example(row)["messages"]'
+    return _LOOP.format(**said)
 
 
 def export(t: Training) -> dict[str, str]:
@@ -102,7 +123,7 @@ def export(t: Training) -> dict[str, str]:
         "", "import tinker", "from datasets import load_dataset",
         "from tinker_cookbook import model_info, renderers", "from tinker_cookbook.renderers import TrainOnWhat",
         "from tinker_cookbook.supervised.data import conversation_to_datum", "",
-        f"MODEL = {python_value(t.model_or_blank)}", f"DATA = {python_value(t.data_or_blank)}",
+        f"MODEL = {python_value(t.model_or_blank)}", *_place(t),
         f"SEED = {t.own['seed']}", f"EPOCHS = {t.plan.workload.epochs}",
     ]  # fmt: skip
     out += comment(f"{t.batch} sequences a step. {NAME} has no packing: each is cut at the length.")
@@ -123,4 +144,4 @@ def export(t: Training) -> dict[str, str]:
         *comment("The same rate at every step: the law was fitted at a constant rate without warm-up."),
     ]
     out += python_call("adam = tinker.AdamParams", adam)
-    return {FILE: "\n".join(out) + _LOOP}
+    return {FILE: "\n".join(out) + _loop(t)}

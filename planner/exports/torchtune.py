@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, nearest
-from . import leaves
+from . import data, leaves
 from .limits import ONE_GPU_WORK, choose, of_own, refuse
 from .lines import Line, Section, yaml_text
 from .trainers import trainer
 from .training import Training
+
+if TYPE_CHECKING:
+    from ..dataset.shape import Shape
 
 NAME = "torchtune"
 FILE = "torchtune.yaml"
@@ -79,6 +82,47 @@ def _model(t: Training, known: dict[str, Any]) -> dict[str, Any]:
     return model
 
 
+def _data(t: Training) -> tuple[dict[str, Any], str]:
+    """torchtune's builder of a data set, and what to know of it."""
+    where = "torchtune.datasets."
+    shape = t.shape
+    if shape is None:
+        chat = {"conversation_column": "messages", "conversation_style": "openai"}
+        plain = {"_component_": where + "chat_dataset", "source": t.data_or_blank, "split": "train", **chat}
+        return plain, "Conversations in the form of OpenAI's: change it to your data's."
+    if shape.loader is None:
+        raise data.refused(shape, NAME, "JSON lines, CSV, Parquet or text")
+    found, c = data.arguments(shape), shape.columns
+    place = {"source": found.pop("path"), **found, "split": "train"}
+    everything = t.said.get("loss_on") == "all"
+    usual = {("role", "content"): "openai", ("from", "value"): "sharegpt"}.get((shape.role, shape.content))
+    kind: dict[str, Any] = {}
+    if shape.format in ("messages", "sharegpt") and usual and "system" not in c and _speaks(shape, usual):
+        kind = {"_component_": where + "chat_dataset", **place, "conversation_column": c["messages"],
+                "conversation_style": usual, "train_on_input": everything}  # fmt: skip
+    elif shape.format == "alpaca" and not {"system", "history"} & set(c):
+        names = {"instruction": c["prompt"], "output": c["completion"], "input": c.get("input", "input")}
+        kind = {
+            "_component_": where + "alpaca_dataset",
+            **place,
+            "column_map": names,
+            "train_on_input": everything,
+        }
+    elif shape.format == "prompt-completion" and not shape.chat:
+        kind = {"_component_": where + "instruct_dataset", **place, "train_on_input": everything,
+                "column_map": {"input": c["prompt"], "output": c["completion"]}}  # fmt: skip
+    elif shape.format == "text":
+        kind = {"_component_": where + "text_completion_dataset", **place, "column": c["text"]}
+    if not kind:
+        raise data.refused(shape, NAME, "conversations as messages, prompts with completions, or texts")
+    return kind, data.text_of(shape)
+
+
+def _speaks(shape: Shape, style: str) -> bool:
+    own = {"openai": {"system", "user", "assistant", "tool"}, "sharegpt": {"system", "human", "gpt"}}[style]
+    return set(shape.speakers or {}) <= own
+
+
 def _sections(t: Training, known: dict[str, Any]) -> list[Section]:
     s, folder = t.setup, "models/" + known["hub"].rsplit("/", 1)[-1]
     tokenizer = {key: value.replace("{}", folder) for key, value in known["tokenizer"].items()}
@@ -97,8 +141,7 @@ def _sections(t: Training, known: dict[str, Any]) -> list[Section]:
     scheduler = {"_component_": "torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup",
                  "num_warmup_steps": t.own["warmup"], "num_cycles": cycles}  # fmt: skip
     offload = s.checkpointing == "layer-offload"
-    data = {"_component_": "torchtune.datasets.chat_dataset", "source": t.data_or_blank, "split": "train",
-            "conversation_column": "messages", "conversation_style": "openai", "packed": packed}  # fmt: skip
+    rows, about = _data(t)
     return [
         Section("Model", (
             Line("output_dir", t.own["out"]),
@@ -112,7 +155,7 @@ def _sections(t: Training, known: dict[str, Any]) -> list[Section]:
             Line("resume_from_checkpoint", False), Line("save_adapter_weights_only", True),
         )),
         Section("Data", (
-            Line("dataset", data, "Conversations in the form of OpenAI's: change it to your data's."),
+            Line("dataset", {**rows, "packed": packed}, about),
             Line("seed", t.own["seed"]), Line("shuffle", True),
             Line("batch_size", s.micro_batch, f"{s.micro_batch} x {s.accumulation} x {s.data_parallel} GPUs = "
                  f"{t.batch} sequences a step."),

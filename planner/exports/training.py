@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import field, replace
+from typing import TYPE_CHECKING, Any
 
 from .. import facts, units
 from ..adapter import Adapted, AdapterSpec, adapt
 from ..adapter.whole import Whole, trained_whole
+from ..dataclass import dataclass
 from ..errors import InputError, PlannerError, hint
 from ..estimator import load, model_of
 from ..learning_rate.advice import lr as advise
@@ -21,6 +22,10 @@ from ..schema import Architecture, Notice
 from ..setup import Setup
 from ..version import __version__
 from . import peft
+from .data import shape_for
+
+if TYPE_CHECKING:
+    from ..dataset.shape import Shape
 
 USUAL_BATCH = 32
 # What an export takes beside the options of an estimate.
@@ -59,6 +64,7 @@ class Training:
     own: Mapping[str, Any]
     steps: int | None
     base: Any
+    shape: Shape | None = None
     notices: tuple[Notice, ...] = field(default=())
 
     @property
@@ -67,8 +73,8 @@ class Training:
         if self.plan.model.source == "config":
             return None
         name = self.plan.model.id
-        if self.plan.model.source == "local" and name.endswith(".json"):
-            return os.path.dirname(name) or "."
+        if self.plan.model.source == "local":  # the file may be read from any folder
+            return os.path.abspath(os.path.dirname(name) if name.endswith(".json") else name)
         return name
 
     @property
@@ -87,12 +93,15 @@ class Training:
         """The data set that the trainer loads: as given, or the hub id of the plan's."""
         if self.own["train_data"] is not None:
             return str(self.own["train_data"])
-        if self.said.get("data") is not None:
-            return str(self.said["data"])
-        name = self.plan.workload.dataset
-        if name is None:
+        given = self.said.get("data")
+        if given is not None:
+            if hasattr(given, "data"):  # what `planner.dataset` has read
+                return given.shape.files[0] if given.shape and given.shape.files else str(given.data)
+            return os.path.abspath(given) if os.path.exists(given) else str(given)
+        known = self.plan.workload.dataset
+        if known is None:
             return None
-        return next((alias for alias in facts.dataset(name).aliases if "/" in alias), None)
+        return next((alias for alias in facts.dataset(known).aliases if "/" in alias), None)
 
     @property
     def data_or_blank(self) -> str:
@@ -222,7 +231,7 @@ def _rate(plan: Plan, model: Any, spec: AdapterSpec, steps: int | None, batch: i
     try:
         found = advise(
             model, rank=spec.rank, alpha=spec.alpha, scaling=ALPHA_RULES[spec.use_rslora], steps=steps, batch=batch,
-            task=task, law=plan.request.get("law") if task == "sft" else None,
+            task=task, law=plan.request.get("law") if task == "sft" else None, family=plan.request.get("family"),
         )  # fmt: skip
     except PlannerError:
         value = plan.learning_rate.value
@@ -295,7 +304,7 @@ def training_of(model: Any, options: Mapping[str, Any], usual: Mapping[str, Any]
     run = {name: value for name, value in run.items() if value is not None}
     layerwise = request.get("checkpointing", False)
     setup = setup_from(
-        {**run, "batch": request.get("batch", 1), "checkpointing": layerwise}, plan.workload.seq_len
+        {**run, "batch": request.get("batch"), "checkpointing": layerwise}, plan.workload.seq_len
     )
     spec = plan.adapter.spec
     adapted = adapt(arch, spec)
@@ -303,7 +312,7 @@ def training_of(model: Any, options: Mapping[str, Any], usual: Mapping[str, Any]
     base = request.get("model") if request.get("model") is not None else found.model_id
     training = Training(
         plan, arch, found.config, found.origin != "config", spec, adapted, trained_whole(arch, spec, adapted), setup,
-        _rate(plan, base, spec, steps, setup.global_batch, own["lr"]), said, own, steps, base,
+        _rate(plan, base, spec, steps, setup.global_batch, own["lr"]), said, own, steps, base, shape_for(said, own),
     )  # fmt: skip
     return replace(training, notices=tuple(_notices(training, assumed_batch)))
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from . import deepspeed, hf
+from . import data, deepspeed, hf
+from .data import refused
 from .limits import choose, lora_fields, needs_task, no_dropout, no_head
 from .lines import Line, Section, arguments, shell_text, yaml_text
 from .trainers import trainer
 from .training import Training
+
+if TYPE_CHECKING:
+    from ..dataset.shape import Shape
 
 HAS = ("target_parameters", "modules_to_save", "use_dora", "use_rslora")
 DEEPSPEED = "deepspeed.json"
@@ -75,21 +80,76 @@ def _packing(t: Training) -> list[Line]:
     return [Line("packing", True, why[kind]), Line("packing_strategy", kind)]
 
 
-def _about(data: str) -> str:
-    """What a person must do for the script to find the data."""
-    if data.endswith((".jsonl", ".json", ".csv", ".parquet")):
-        return "The script loads a hub id or a folder: put this file into a folder of its own and name that."
-    return ""
+def _named(t: Training) -> Line:
+    """A hub id or a folder, which the script loads by its name."""
+    data = t.data_or_blank
+    file = data.endswith((".jsonl", ".json", ".csv", ".parquet"))
+    why = "The script loads a hub id or a folder: put this file into a folder of its own and name that."
+    return Line("dataset_name", data, why if file else "", t.data is None)
 
 
-def _sections(t: Training, task: list[Line], data: str) -> list[Section]:
+def _data(t: Training) -> list[Line]:
+    """Where the data lie and what of them carries loss. TRL renames no column."""
+    shape = t.shape
+    if shape is None:
+        return [_named(t)]
+    if shape.loader is None or not _reads(shape):
+        raise refused(
+            shape, "TRL", "a column messages, or prompt and completion, or text, in JSON lines or Parquet"
+        )
+    found = data.arguments(shape)
+    lines = [Line("dataset_name", found["path"], data.text_of(shape))]
+    if shape.loader != "hub":
+        lines = [Line("datasets", [{**found, "split": "train"}], data.text_of(shape))]
+    everything = t.said.get("loss_on") == "all"
+    if shape.format == "text" and shape.columns["text"] != "text":
+        lines.append(Line("dataset_text_field", shape.columns["text"]))
+    if shape.format == "prompt-completion":
+        lines.append(Line("completion_only_loss", not everything))
+    if shape.format in ("messages", "sharegpt") and not everything:
+        why = (
+            "As the plan counts. TRL marks the assistant's words in the chat templates of common families; for "
+            "another set it to false, and plan with --loss-on all."
+        )
+        lines.append(Line("assistant_only_loss", True, why))
+    return lines
+
+
+def _reads(shape: Shape) -> bool:
+    """Whether TRL trains on the columns as they are: it renames keys of messages, and no roles."""
+    columns = {what: name for what, name in shape.columns.items() if what != "tools"}
+    own_roles = all(theirs == ours for theirs, ours in (shape.speakers or {}).items())
+    if shape.format in ("messages", "sharegpt"):
+        return own_roles and columns in ({"messages": "messages"}, {"messages": "conversations"})
+    if shape.format == "prompt-completion":
+        return own_roles and columns == {"prompt": "prompt", "completion": "completion"}
+    return shape.format == "text"
+
+
+def _prompts(t: Training) -> list[Line]:
+    """GRPO's data: a column prompt; what a reward needs stays beside it."""
+    shape = t.shape
+    if shape is None:
+        return [_named(t)]
+    if shape.columns.get("prompt") != "prompt" or shape.loader is None:
+        name = shape.columns.get("prompt", shape.format)
+        raise InputError(
+            "data", name, "a column prompt, which `trl grpo` asks for", f"Name the column {name} so."
+        )
+    found = data.arguments(shape)
+    if shape.loader == "hub":
+        return [Line("dataset_name", found["path"], data.text_of(shape))]
+    return [Line("datasets", [{**found, "split": "train"}], data.text_of(shape))]
+
+
+def _sections(t: Training, task: list[Line], rows: list[Line]) -> list[Section]:
     step = [*hf.batch_lines(t), *task, *hf.checkpointing_lines(t)]
     if t.setup.checkpointing == "layer-offload":
         step.append(Line("activation_offloading", True))
     return [
         Section("Model", tuple(_model(t))),
         Section("Adapter", tuple(_adapter(t))),
-        Section("Data", (Line("dataset_name", data, _about(data), t.data is None),)),
+        Section("Data", tuple(rows)),
         Section("Step", tuple(step)),
         Section("Rate", (*hf.rate_lines(t), *hf.length_lines(t))),
         Section("Run", (*hf.run_lines(t), *hf.kernel_lines(t, "TRL"),
@@ -107,6 +167,14 @@ def _files(t: Training, script: str, target: str, sections: list[Section]) -> di
         )
     }
     lines = [line for section in sections for line in section.lines]
+    if any(line.name == "datasets" for line in lines):  # which no argument can hold
+        command = [
+            "trl\0" + script,
+            f"--config\0{name}",
+            *([f"--num_processes\0{t.setup.gpus}"] * bool(workers)),
+        ]
+        about = f"A data file can be named in {name} alone; options behind it win over its own."
+        return {**files, f"trl-{script}.sh": shell_text(command, [about]), **_deepspeed(t, lines)}
     # On the command line fsdp is a word of old; both mean FSDP2 over all parameters.
     lines = [replace(line, value="full_shard") if line.name == "fsdp" else line for line in lines]
     command = [
@@ -115,16 +183,18 @@ def _files(t: Training, script: str, target: str, sections: list[Section]) -> di
         *arguments(lines),
     ]
     files[f"trl-{script}.sh"] = shell_text(command, [f"The same as {name}, as arguments of the script."])
-    if any(line.name == "deepspeed" for line in lines):
-        files[DEEPSPEED] = deepspeed.config_text(t)
-    return files
+    return {**files, **_deepspeed(t, lines)}
+
+
+def _deepspeed(t: Training, lines: list[Line]) -> dict[str, str]:
+    return {DEEPSPEED: deepspeed.config_text(t)} if any(line.name == "deepspeed" for line in lines) else {}
 
 
 def sft(t: Training) -> dict[str, str]:
     """`trl sft`."""
     needs_task(t, "sft", "trl-sft", "trl-grpo")
     step = [Line("max_length", t.setup.seq_len, "TRL's own default is 1024."), *_packing(t)]
-    return _files(t, "sft", "trl-sft", _sections(t, step, t.data_or_blank))
+    return _files(t, "sft", "trl-sft", _sections(t, step, _data(t)))
 
 
 def grpo(t: Training) -> dict[str, str]:
@@ -153,4 +223,4 @@ def grpo(t: Training) -> dict[str, str]:
         Line("beta", 0.0, "No reference model, whose forward pass the plan does not have."),
         Line("reward_funcs", ["accuracy_reward"], "Put in what your task rewards."),
     ]  # fmt: skip
-    return _files(t, "grpo", "trl-grpo", _sections(t, step, t.data_or_blank))
+    return _files(t, "grpo", "trl-grpo", _sections(t, step, _prompts(t)))

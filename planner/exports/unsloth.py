@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import InputError
-from . import hf
+from . import data, hf
 from .limits import ONE_GPU_WORK, choose, lora_fields, no_dropout, no_head, refuse
 from .lines import Code, Line, comment, python_call, python_value
 from .trainers import trainer
@@ -59,6 +59,23 @@ def _adapter(t: Training) -> list[Line]:
     return lines + ([Line("use_dora", True)] if config["use_dora"] else [])
 
 
+def _data(t: Training) -> list[str]:
+    if t.shape is not None:
+        return ["", *comment(data.text_of(t.shape)), *data.python_lines(t.shape, NAME)]
+    why = "TRL reads a column messages, prompt and completion, or text: rename yours where they differ."
+    return [*comment(why), f"data = load_dataset({python_value(t.data_or_blank)}, split='train')"]
+
+
+def _loss(t: Training) -> list[Line]:
+    """What carries loss, as the plan counts."""
+    if t.shape is None or t.said.get("loss_on") == "all":
+        return []
+    if t.shape.format in ("messages", "sharegpt", "alpaca"):
+        why = "The chat template must mark the assistant's words, as TRL's own for common families do."
+        return [Line("assistant_only_loss", True, why)]
+    return [Line("completion_only_loss", True)] if t.shape.format == "prompt-completion" else []
+
+
 def _trainer(t: Training) -> list[Line]:
     packing = choose(
         t, "packing", {"full": (True, "wrapped"), "packed": (True, "bfd"), "padded": (False, "")}, NAME
@@ -68,6 +85,7 @@ def _trainer(t: Training) -> list[Line]:
     lines.append(Line("packing", packing[0]))
     if packing[0]:
         lines.append(Line("packing_strategy", packing[1]))
+    lines += _loss(t)
     half = t.setup.precision
     lines += [Line("bf16", half == "bf16"), Line("fp16", half == "fp16")]
     return [*lines, Line("seed", t.own["seed"]), Line("output_dir", t.own["out"])]
@@ -95,7 +113,7 @@ def export(t: Training) -> dict[str, str]:
         "",
         *python_call("model = FastLanguageModel.get_peft_model", [Line("", Code("model")), *_adapter(t)]),
     ]
-    out += ["", f"data = load_dataset({python_value(t.data_or_blank)}, split='train')", ""]
+    out += ["", *_data(t), ""]
     out += python_call("args = SFTConfig", _trainer(t))
     out += [
         "SFTTrainer(model=model, processing_class=tokenizer, train_dataset=data, args=args).train()",

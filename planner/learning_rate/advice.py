@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .. import facts
 from ..architecture.build import build
 from ..architecture.resolve import ResolvedConfig, resolve
+from ..dataclass import dataclass
 from ..errors import InputError, hint
 from ..schema import Architecture, Basis, Notice, Source
 from ..units import parse_count
@@ -28,6 +29,7 @@ from .lookup import (
     Rate,
     evaluate,
     find_law,
+    known_family,
     look_up,
     outside,
     swept,
@@ -246,21 +248,6 @@ def _model(
     return found, arch, hidden_size or arch.hidden_size
 
 
-def _family(name: str | None, law: facts.LawFact) -> str | None:
-    """A family as given: one that is spelled almost like a known one is refused, unless the law knows it."""
-    if name is None:
-        return None
-    plain = name.strip().lower()
-    known = {family for one in (*facts.laws(), law) for family in (*one.families, *one.exponents)}
-    if not plain:
-        raise InputError("family", name, f"a family such as {', '.join(sorted(known))}")
-    if plain not in known and (near := hint(plain, known, cutoff=0.75)):
-        raise InputError(
-            "family", name, f"one of {', '.join(sorted(known))}, or a name unlike these", near.strip()
-        )
-    return plain
-
-
 def _checked(
     method: str, task: str, scaling: str, alpha: object, counts: Mapping[str, object]
 ) -> dict[str, int | None]:
@@ -302,7 +289,7 @@ def lr(
             "law", law, "no law with task rl", "No law covers it: the rates are those that sweeps found."
         )
     fact = find_law(law or DEFAULT_LAW)
-    chosen = _family(family, fact)
+    chosen = known_family(family, fact)
     found, arch, width = _model(model, counts["hidden-size"], chosen)
     looked = look_up(
         model_id=found.model_id if found else str(chosen), model_type=arch.model_type if arch else str(chosen),

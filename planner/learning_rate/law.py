@@ -46,6 +46,7 @@ def deviation(
     """
     variance = sd**2
     for one, left in features.items():
+        row = covariance.get(one, {})
         for two, right in features.items():
-            variance += left * right * covariance.get(one, {}).get(two, 0.0)
+            variance += left * right * row.get(two, 0.0)
     return math.sqrt(max(variance, 0.0))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
 
 from .. import facts
+from ..dataclass import dataclass
+from ..errors import InputError, hint
 from ..schema import Basis, Notice
 from .families import family_of_name
 from .law import (
@@ -173,6 +174,21 @@ def family_of(model_id: str, model_type: str, named: bool) -> tuple[str | None, 
             if model_type == family or (family == "qwen" and model_type.startswith("qwen")):
                 return family, True
     return None, False
+
+
+def known_family(name: str | None, law: facts.LawFact) -> str | None:
+    """A family as given: one that is spelled almost like a known one is refused, unless the law knows it."""
+    if name is None:
+        return None
+    plain = name.strip().lower()
+    known = {family for one in (*facts.laws(), law) for family in (*one.families, *one.exponents)}
+    if not plain:
+        raise InputError("family", name, f"a family such as {', '.join(sorted(known))}")
+    if plain not in known and (near := hint(plain, known, cutoff=0.75)):
+        raise InputError(
+            "family", name, f"one of {', '.join(sorted(known))}, or a name unlike these", near.strip()
+        )
+    return plain
 
 
 def look_up(

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 from .. import facts
+from ..dataclass import dataclass
 from ..errors import InputError, hint
 from ..fact_types import Convention
 from ..schema import Notice, Source
@@ -205,7 +206,7 @@ def convert(
     difference. `keep_init` scales the target's draw of A to the source's spread; otherwise the target's own is used.
     Raises InputError.
     """
-    one, two = facts.convention(source), facts.convention(target)
+    one, two = facts.convention(source, "from"), facts.convention(target, "to")
     _choice("scaling", scaling, SCALINGS)
     _choice("init", init, INITS)
     r1 = _rank("rank", rank if rank is not None else one.rank or 32)

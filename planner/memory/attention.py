@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ..dataclass import dataclass
 from .elementwise import drop
 from .passes import FLOAT32, Pass
 from .tape import Buffer, Gradients, Size, Tape, Value, cast, copy, scale, unary, view

@@ -3,12 +3,11 @@ over all experts, the results weighted, brought back into order and summed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ..dataclass import dataclass
 from .elementwise import activation
 from .passes import FLOAT32, Pass
 from .products import LowRank, Weight, linear, low_rank
-from .tape import Gradients, Size, Value, add, cast, multiply, piece, unary
+from .tape import EXPERT_GRADIENTS, Gradients, Size, Value, add, cast, multiply, piece, unary
 
 INDEX = 8  # bytes of a position
 
@@ -116,7 +115,7 @@ def _grouped_product(run: Pass, x: Value, rows: Size, weight: Weight, d_out: int
         again = tape.new(weight.unpacked) if weight.unpacked and needs else None
         made = tape.new(size_in) if needs else None
         if trains:
-            tape.gradient(weight.d_in * weight.d_out * run.trained)
+            tape.gradient(weight.d_in * weight.d_out * run.trained, EXPERT_GRADIENTS)
         del again
         return (made,)
 
@@ -134,7 +133,7 @@ def _folded(run: Pass, x: Value, rows: Size, stack: Stacked, pair: LowRank) -> V
 
     def fold(g: object) -> Gradients:
         made = tape.new(factors * width)
-        tape.gradient(factors * run.trained)
+        tape.gradient(factors * run.trained, EXPERT_GRADIENTS)
         del made
         return ()
 

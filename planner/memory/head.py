@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ..dataclass import dataclass
 from ..schema import Architecture
 from .elementwise import norm
 from .passes import CASTS, FLOAT32, Pass

@@ -6,14 +6,17 @@ With checkpointing a layer keeps its input alone, and its backward stretch begin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+from functools import cached_property
+from typing import Any
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
+from ..dataclass import dataclass
 from ..schema import Architecture, Block
 from ..setup import Setup
 from .layer import Walk
-from .layout import Trained
+from .layout import Trained, shape_of
 from .passes import CASTS, Pass, make_pass
 from .stretch import Stretch, label_kept, plus, stretch
 from .tape import Value
@@ -41,6 +44,11 @@ class Job:
             pairs[item.index] = (*pairs.get(item.index, ()), item)
         self.trained = Trained(pairs, self.whole)
         self.traits: Traits = traits_of(self.arch)
+
+    @cached_property
+    def shape(self) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+        """The adapter without its ranks, and these."""
+        return shape_of(self.adapted or ())
 
     def run(self, *, grad: bool = True, length: int | None = None) -> Pass:
         """A pass on a new tape; `length` replaces the workload's."""

@@ -3,13 +3,16 @@ are let go; and how matrices and pairs are split over tensor-parallel GPUs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import field
 from functools import lru_cache
-from typing import Literal
+from operator import attrgetter
+from typing import Any, Literal
 
 from ..adapter import Adapted
+from ..adapter.pairs import Pair
 from ..adapter.whole import NOTHING_WHOLE, Whole
+from ..dataclass import dataclass
 from ..schema import (
     MEMORY,
     STREAM,
@@ -167,6 +170,23 @@ def _has_qk_norms(arch: Architecture, block: Block) -> bool:
     )
 
 
+_BESIDE_RANK = attrgetter(*(name for name in Pair.__dataclass_fields__ if name != "rank"))
+
+
+def shape_of(adapted: Sequence[Adapted]) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+    """Adapted matrices without their ranks, a number for each distinct one in their place; and the ranks."""
+    numbers: dict[int, int] = {}
+    shape = tuple(
+        (
+            item.index,
+            item.layers,
+            tuple((numbers.setdefault(p.rank, len(numbers)), _BESIDE_RANK(p)) for p in item.pairs),
+        )
+        for item in adapted
+    )
+    return shape, tuple(numbers)
+
+
 # Tensor parallelism
 
 
@@ -188,6 +208,7 @@ def low_ranks(item: Adapted, split: int = 1) -> tuple[LowRank, ...]:
         LowRank(
             p.d_in // narrow_in, p.d_out // narrow_out, p.rank, bool(p.magnitudes),
             own_in=p.n_in > 1 or p.n_out == 1, own_out=p.n_out > 1 or p.n_in == 1,
+            heads=item.matrix.role == "attention" and item.matrix.leaf not in ROW_PARALLEL,
         )
         for p in item.pairs
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..moments import Item, MemoryEstimate
+from ..moments import Item
 from ..setup import Setup
 from .constants import Constants, constants
 
@@ -29,10 +29,8 @@ def cached(setup: Setup, apart: int, whole_units: int, varied: int, known: Const
     return round(known.cached_apart * apart + gathered + known.cached_varied * varied * setup.lengths_vary)
 
 
-def interval(found: MemoryEstimate, known: Constants | None = None) -> tuple[int, int]:
+def interval(needed: int, cached_bytes: int, known: Constants | None = None) -> tuple[int, int]:
     """Bounds that hold for the stated share of published measurements: from what is needed, less the error of the
     estimate, to what an allocator with room for it takes."""
     known = known or constants()
-    return round(known.low * found.per_gpu_bytes), round(
-        known.high * found.per_gpu_bytes
-    ) + found.cached_bytes
+    return round(known.low * needed), round(known.high * needed) + cached_bytes

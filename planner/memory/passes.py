@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from ..dataclass import dataclass
 from ..setup import AttentionKernel, Kernels, Setup
 from .tape import Buffer, Size, Tape, Value, cast
 
@@ -51,6 +52,7 @@ class Pass:
     saved: int = FLOAT32
     inputs_kept: bool = False
     casts: list[Buffer] = field(default_factory=list)
+    before: set[int] = field(default_factory=set)
 
     @property
     def whole(self) -> int:
@@ -68,6 +70,15 @@ class Pass:
         if trained:
             self.casts.append(made)
         return made
+
+    def kept_before(self, value: Value) -> Buffer | None:
+        """What quantised products kept of a value in the micro-step before: litgpt's loop holds the last loss until
+        it has the next, and with it what bitsandbytes did not save as autograd's. Once for a value that several read.
+        """
+        if self.kernels != "litgpt" or value.buffer.index in self.before:
+            return None
+        self.before.add(value.buffer.index)
+        return self.tape.new(value.bytes)
 
     def cast_in(self, value: Value) -> Value:
         """A value as autocast hands it to a matrix product."""

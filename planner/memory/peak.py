@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import lru_cache
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
@@ -15,6 +16,7 @@ from .kinds import Job
 from .overhead import cached, interval, overhead
 from .sharding import buckets, flat_gradients, gathered
 from .states import (
+    Tensor,
     Weights,
     base_weights,
     optimizer_bytes,
@@ -25,6 +27,7 @@ from .states import (
 )
 from .step import Course, Place, Stage, course, stages
 from .stretch import Held, plus
+from .tape import EXPERT_GRADIENTS
 from .traffic import traffic
 
 PHASES = ("forward", "loss", "backward", "optimizer")
@@ -32,6 +35,7 @@ NAMES: dict[str, tuple[MemoryPart, str]] = {
     "weights": ("weights", "base weights"),
     "adapter": ("adapter", "adapter"),
     "gradients": ("gradients", "gradients"),
+    EXPERT_GRADIENTS: ("gradients", "gradients of experts"),
     "optimizer": ("optimizer", "optimizer states"),
     "activations": ("activations", "kept for the backward pass"),
     "stream": ("activations", "hidden states on their way"),
@@ -45,6 +49,7 @@ NAMES: dict[str, tuple[MemoryPart, str]] = {
 WORKSPACE_BYTES = 8_519_680  # torch's cuBLAS workspace: 2 x 4096 KiB and 8 x 16 KiB (32 MiB on Hopper)
 WORKSPACES = 2  # one for the forward pass's thread, one for the backward's
 ID_BYTES = 8
+SHARED = ("states", "gradients", "parameters")
 
 
 def estimate_memory(
@@ -57,7 +62,24 @@ def estimate_memory(
     `merges` counts gradients that meet as summed into a new tensor, as they are under a dispatch mode. Raises
     UnsupportedArchitectureError where a layer joins its values in a way that no rule covers.
     """
-    pairs = None if setup.method == "full" else tuple(adapted or ())
+    if setup.method == "full" and whole is NOTHING_WHOLE:
+        return _of_full(arch, setup, stored_bytes, merges)
+    return _estimate(arch, setup, tuple(adapted or ()), whole, stored_bytes, merges)
+
+
+@lru_cache(maxsize=256)
+def _of_full(arch: Architecture, setup: Setup, stored_bytes: int | None, merges: bool) -> MemoryEstimate:
+    """Of full fine-tuning, which no choice of an adapter changes."""
+    return _estimate(arch, setup, (), NOTHING_WHOLE, stored_bytes, merges)
+
+
+def _estimate(
+    arch: Architecture, setup: Setup, adapted: tuple[Adapted, ...], whole: Whole, stored_bytes: int | None,
+    merges: bool,
+) -> MemoryEstimate:  # fmt: skip
+    pairs = None if setup.method == "full" else adapted
+    if setup.kernels == "litgpt":
+        arch = untied(arch)
     weights = base_weights(arch, setup, stored_bytes)
     try:
         found = [
@@ -70,16 +92,36 @@ def estimate_memory(
     return max(found, key=lambda each: each.per_gpu_bytes)
 
 
+@lru_cache(maxsize=64)
+def untied(arch: Architecture) -> Architecture:
+    """A model whose unembedding stands beside its embedding though they are one elsewhere: litgpt's conversion writes
+    the tied tensor twice (litgpt/scripts/convert_hf_checkpoint.py), and its model ties nothing."""
+    if not arch.tied_embeddings:
+        return arch
+    matrices = tuple(replace(matrix, tied=False) if matrix.tied else matrix for matrix in arch.matrices)
+    return replace(arch, matrices=matrices, tied_embeddings=False)
+
+
 def _stage(
     arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None, whole: Whole, weights: Weights,
     stage: Stage, *, merges: bool,
 ) -> MemoryEstimate:  # fmt: skip
     """The estimate of a GPU of one stage of the pipeline."""
-    tensors = trained_tensors(arch, setup, pairs, whole, stage)
-    trained = sum(t.size * t.copies for t in tensors)
-    size = trained_bytes(tensors)
-    gradients = 0 if setup.optimizer_in_backward else share(size, _over(setup, "gradients"))
-    base, host = _held(setup, weights, stage, size, optimizer_bytes(tensors, setup))
+    known: dict[int, tuple[Tensor, ...]] = {}
+
+    def tensors(over: int) -> tuple[Tensor, ...]:
+        over = over if setup.expert_parallel > 1 else 1
+        if over not in known:
+            known[over] = trained_tensors(arch, setup, pairs, whole, stage, over)
+        return known[over]
+
+    trained, size = sum(t.size * t.copies for t in tensors(1)), trained_bytes(tensors(1))
+    of, states = {what: _over(setup, what) for what in SHARED}, tensors(_over(setup, "states"))
+    gradients = share(trained_bytes(tensors(of["gradients"])), of["gradients"])
+    gradients = 0 if setup.optimizer_in_backward else gradients
+    own = 0 if setup.method == "full" else share(trained_bytes(tensors(of["parameters"])), of["parameters"])
+    held = share(optimizer_bytes(states, setup), of["states"])
+    base, host = _held(setup, share(weights.of(stage), of["parameters"]), own, held)
     flat = flat_gradients(arch, setup)
     gradients += flat
     if setup.accumulation > 1:
@@ -90,19 +132,19 @@ def _stage(
     base["fixed"] = 3 * ID_BYTES * setup.tokens + WORKSPACES * WORKSPACE_BYTES
     job = Job(arch, setup, pairs, whole, merges=merges, unpacked=weights.unpacked)
     going = course(job, base, stage, unit)
-    update = share(update_bytes(tensors, setup), _over(setup, "states"))
+    update = share(update_bytes(states, setup), of["states"])
     moments = _moments(going)
     last = {**base, "gathered": 0, "gradients": gradients, "temporary": update}
     moments.append(_moment("optimizer", "step", last))
     apart, varied = _apart(going, update), _varied(moments)
-    found = MemoryEstimate(
-        setup=setup, moments=tuple(moments), overhead=overhead(setup), low=0, high=0,
-        cached_bytes=cached(setup, apart, unit + outside, varied), apart_bytes=apart, gathered_bytes=unit + outside,
-        varied_bytes=varied,
-        traffic=traffic(arch, setup, trained), host_bytes=host,
+    beyond, more = overhead(setup), cached(setup, apart, unit + outside, varied)
+    needed = max(moment.bytes for moment in moments) + sum(item.bytes for item in beyond)
+    low, high = interval(needed, more)
+    return MemoryEstimate(
+        setup=setup, moments=tuple(moments), overhead=beyond, low=low, high=high, cached_bytes=more,
+        apart_bytes=apart, gathered_bytes=unit + outside, varied_bytes=varied,
+        traffic=traffic(arch, setup, trained), host_bytes=host, notices=tuple(_notices(arch, setup)),
     )  # fmt: skip
-    low, high = interval(found)
-    return replace(found, low=low, high=high, notices=tuple(_notices(arch, setup)))
 
 
 def _notices(arch: Architecture, setup: Setup) -> Iterator[Notice]:
@@ -126,12 +168,9 @@ def _over(setup: Setup, what: str) -> int:
     return setup.shards if sharded else 1
 
 
-def _held(setup: Setup, weights: Weights, stage: Stage, trained: int, states: int) -> tuple[Held, int]:
-    """What is held throughout on the GPU, and the bytes of it that lie in host memory instead."""
-    over = _over(setup, "parameters")
-    base = share(weights.of(stage), over)
-    own = 0 if setup.method == "full" else share(trained, over)
-    states = share(states, _over(setup, "states"))
+def _held(setup: Setup, base: int, own: int, states: int) -> tuple[Held, int]:
+    """What is held throughout on the GPU (base weights, the adapter, states), and the bytes of it that lie in host
+    memory instead."""
     host = 0
     if setup.offload in ("parameters", "all"):
         base, host = 0, base
@@ -166,5 +205,5 @@ def _moments(going: Course) -> list[Moment]:
 
 
 def _moment(phase: str, where: str, held: Held) -> Moment:
-    items = [Item(*NAMES[label], bytes=round(size)) for label, size in held.items() if round(size) > 0]
+    items = [Item(*NAMES[label], number) for label, size in held.items() if (number := round(size)) > 0]
     return Moment(phase, where, tuple(items))  # type: ignore[arg-type]

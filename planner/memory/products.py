@@ -7,11 +7,10 @@ dropout) and the r-wide value between A and B.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ..dataclass import dataclass
 from .elementwise import drop
 from .passes import FLOAT32, Pass
-from .tape import Buffer, Gradients, Size, Value, add, cast, scale
+from .tape import EXPERT_GRADIENTS, Buffer, Gradients, Size, Value, add, cast, scale
 
 HALF = 2
 
@@ -33,7 +32,7 @@ class Weight:
 @dataclass(frozen=True)
 class LowRank:
     """A pair: its rank (a number or a symbol) and whether it is DoRA's. On experts, whether each has a factor of its
-    own on either side."""
+    own on either side. `heads`: on what makes queries, keys or values."""
 
     d_in: int
     d_out: int
@@ -41,6 +40,7 @@ class LowRank:
     dora: bool = False
     own_in: bool = True
     own_out: bool = True
+    heads: bool = False
 
 
 def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = False) -> Value:
@@ -77,7 +77,8 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
         return (made,)
 
     keeps = trains or (run.inputs_kept and weight.unpacked > 0)
-    kept = (value.buffer if keeps else None, lowered if needs else None)
+    before = run.kept_before(value) if keeps and not trains else None
+    kept = (value.buffer if keeps else None, lowered if needs else None, before)
     out = tape.apply((value,), rows * weight.d_out, width, kept, rule, trains=trains)
     del held
     return out
@@ -132,9 +133,7 @@ def adapted(
             if not pair.dora
             else _dora(run, x_in, rows, weight, pair, base)
         )
-        if (
-            run.kernels == "litgpt" and weight.d_out > 0 and run.grad
-        ):  # its index_copy keeps what it lays down
+        if run.kernels == "litgpt" and pair.heads and run.grad:  # its index_copy keeps what it lays down
             added = _laid_down(added)
         total = add(base, added) if not clones else _add_cloning(base, added)
         base = total
@@ -172,8 +171,8 @@ def low_rank(
 def trained_linear(
     run: Pass, x: Value, rows: Size, d_in: Size, d_out: Size, copies: int = 1, *, again: bool = False
 ) -> Value:
-    """A trained matrix of an adapter: keeps its input, makes its own gradient and then the input's. `again`: the
-    input is not kept but made once more."""
+    """A trained matrix of an adapter (`copies`: one for each expert): keeps its input, makes its own gradient and
+    then the input's. `again`: the input is not kept but made once more."""
     tape = run.tape
     value = run.cast_in(x)
     width = run.compute if run.autocast else value.width
@@ -184,7 +183,7 @@ def trained_linear(
     def rule(g: Buffer) -> Gradients:
         made = tape.new(size_in) if again else None
         narrow = tape.new(parameters * width) if lowers else None
-        tape.gradient(parameters * run.trained)
+        tape.gradient(parameters * run.trained, "gradients" if copies == 1 else EXPERT_GRADIENTS)
         del narrow, made
         return (tape.new(size_in) if needs else None,)
 

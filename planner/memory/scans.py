@@ -10,10 +10,10 @@ fused kernels that take the projections in (they keep less, and pass by adapters
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from ..dataclass import dataclass
 from ..schema import Apply, Architecture, Block, Join, Scan
 from .elementwise import norm
 from .passes import FLOAT32, Pass

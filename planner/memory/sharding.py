@@ -8,8 +8,9 @@ root does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import lru_cache
 
+from ..dataclass import dataclass
 from ..schema import Architecture
 from ..setup import Setup
 from .passes import WIDTHS
@@ -29,11 +30,12 @@ class Units:
     total: int
 
 
+@lru_cache(maxsize=256)
 def units(arch: Architecture, setup: Setup) -> Units:
     """The units of a model in the type that they are gathered in: quantised as they are, the rest in the
     compute type.
 
-    Experts count 1 / expert_parallel, matrices 1 / tensor_parallel.
+    Experts count 1 / expert_parallel (nothing where no two GPUs hold the same ones), matrices 1 / tensor_parallel.
     """
     width = WIDTHS[setup.compute_dtype]
     layers: dict[int, int] = {}
@@ -47,7 +49,10 @@ def units(arch: Architecture, setup: Setup) -> Units:
             if quantised
             else matrix.d_in * matrix.d_out * matrix.experts * width
         )
-        size = on_gpu(size, setup, expert=matrix.kind == "experts")
+        expert = matrix.kind == "experts"
+        if expert and 1 < setup.expert_parallel >= setup.shards:
+            continue
+        size = on_gpu(size, setup, expert=expert)
         if "{}" in matrix.name:
             for layer in matrix.layers:
                 layers[layer] = layers.get(layer, 0) + size

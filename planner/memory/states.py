@@ -4,10 +4,12 @@ optimizer states."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import lru_cache
 
 from ..adapter import Adapted
 from ..adapter.whole import Whole
+from ..dataclass import dataclass
 from ..schema import Architecture, Matrix
 from ..setup import Quantize, Setup
 from .passes import FLOAT32, WIDTHS
@@ -80,20 +82,25 @@ class Weights:
         return sum(self.layers[stage.first : stage.end]) + ends
 
 
+@lru_cache(maxsize=256)
 def base_weights(arch: Architecture, setup: Setup, stored_bytes: int | None = None) -> Weights:
-    """The base model in memory. Tied matrices once; with `upcast_small` what is not quantised in float32. Where
-    the set-up quantises none, `stored_bytes` of a base that was published quantised replace the sum."""
+    """The base model in memory, before it is sharded. Tied matrices once; with `upcast_small` what is not quantised
+    in float32. Where the set-up quantises none, `stored_bytes` of a base that was published quantised replace the
+    sum."""
     width = WIDTHS[setup.weight_dtype]
     rest = FLOAT32 if setup.upcast_small else width
     layers = dict.fromkeys(range(max(1, count_layers(arch))), 0)
-    before = behind = 0
+    over = setup.shards if setup.parameters_sharded else 1
+    before = behind = undivided = 0
     unpacked: dict[int, int] = {}
     for index, matrix in enumerate(arch.matrices):
         size = _matrix_bytes(matrix, setup, rest)
         if is_quantised(matrix, setup) and not matrix.tied:
             unpacked[index] = _unpacked(matrix, setup.quantize, WIDTHS[setup.compute_dtype])
-        split = setup.tensor_parallel * (setup.expert_parallel if matrix.kind == "experts" else 1)
-        size = ceil_div(size, split)
+        undivided += size * matrix.copies
+        size = ceil_div(size, setup.tensor_parallel)
+        if matrix.kind == "experts":
+            size = of_experts(size, setup, over)
         if "{}" in matrix.name:
             for layer in matrix.layers:
                 layers[layer] = layers.get(layer, 0) + size
@@ -102,6 +109,7 @@ def base_weights(arch: Architecture, setup: Setup, stored_bytes: int | None = No
         else:
             before += size * matrix.copies
     for vector in arch.vectors:
+        undivided += vector.params * rest
         if "{}" in vector.name:
             for layer in vector.layers:
                 layers[layer] = layers.get(layer, 0) + vector.size * rest
@@ -110,17 +118,12 @@ def base_weights(arch: Architecture, setup: Setup, stored_bytes: int | None = No
     last = max(1, count_layers(arch))  # beyond it: a tower's layers, which stand before the text model's
     sizes = tuple(layers[number] for number in range(last))
     before += sum(size for number, size in layers.items() if number >= last)
-    total = sum(sizes) + before + behind
     if (
         stored_bytes is not None
         and setup.quantize == "none"
         and stored_bytes < arch.params * WIDTHS[setup.weight_dtype]
     ):
-        factor = (
-            stored_bytes / (setup.tensor_parallel * total)
-            if setup.expert_parallel == 1
-            else stored_bytes / total
-        )
+        factor = stored_bytes / undivided
         sizes = tuple(round(size * factor) for size in sizes)
         before, behind = round(before * factor), round(behind * factor)
     return Weights(sizes, before, behind, unpacked)
@@ -141,6 +144,12 @@ def _unpacked(matrix: Matrix, kind: Quantize, compute: int) -> int:
     a time."""
     n = matrix.d_in * matrix.d_out
     return n * compute + (4 * ceil_div(n, NF4_BLOCK) if kind == "nf4-double" else 0)
+
+
+def of_experts(size: int, setup: Setup, over: int) -> int:
+    """What a GPU holds of experts of a `size`, times `over`, by which everything is then divided: 1 / expert_parallel
+    of it, which is sharded among the GPUs that hold the same experts."""
+    return ceil_div(size * over, setup.expert_parallel * setup.expert_shards(over))
 
 
 # What is trained
@@ -167,12 +176,17 @@ class Tensor:
 
 
 def trained_tensors(
-    arch: Architecture, setup: Setup, adapted: Iterable[Adapted] | None, whole: Whole, stage: Stage
+    arch: Architecture,
+    setup: Setup,
+    adapted: Iterable[Adapted] | None,
+    whole: Whole,
+    stage: Stage,
+    over: int = 1,
 ) -> tuple[Tensor, ...]:
     """Every trained tensor of a stage on one GPU: the whole model where `adapted` is None, else factors of pairs
     and what is trained in full. Experts are divided by expert parallelism, matrices by tensor parallelism (of a
-    pair, the factor on the side that is split)."""
-    found = _all(arch, setup) if adapted is None else _chosen(arch, setup, adapted, whole)
+    pair, the factor on the side that is split). `over`: by how many GPUs everything is to be divided."""
+    found = _all(arch, setup, over) if adapted is None else _chosen(arch, setup, adapted, whole, over)
     return tuple(_in_stage(found, stage, count_layers(arch)))
 
 
@@ -199,19 +213,24 @@ def _in_stage(found: Iterable[Tensor], stage: Stage, layers: int) -> Iterable[Te
     )
 
 
-def _chosen(arch: Architecture, setup: Setup, adapted: Iterable[Adapted], whole: Whole) -> Iterator[Tensor]:
+def _chosen(
+    arch: Architecture, setup: Setup, adapted: Iterable[Adapted], whole: Whole, over: int
+) -> Iterator[Tensor]:
     width, own = WIDTHS[setup.trained_dtype], saved_width(setup)
     for item in adapted:
-        n, tp = len(item.layers), setup.tensor_parallel
+        copies, tp = len(item.layers), setup.tensor_parallel
         place = "behind" if item.matrix.role == "unembedding" else "before"
-        ep = setup.expert_parallel if item.matrix.kind == "experts" else 1
+        experts = item.matrix.kind == "experts"
         for pair in item.pairs:
-            a, b = ceil_div(pair.rank * pair.n_in, ep), ceil_div(pair.rank * pair.n_out, ep)
-            stacked = item.matrix.kind == "experts" and not pair.materialised
-            yield Tensor(a, pair.d_in, n, stacked=stacked, place=place, width=width)
-            yield Tensor(ceil_div(pair.d_out, tp), b, n, stacked=stacked, place=place, width=width)
+            a, b = (  # a factor that all experts share stands on every GPU
+                pair.rank * (of_experts(n, setup, over) if experts and n > 1 else n)
+                for n in (pair.n_in, pair.n_out)
+            )
+            stacked = experts and not pair.materialised
+            yield Tensor(a, pair.d_in, copies, stacked=stacked, place=place, width=width)
+            yield Tensor(ceil_div(pair.d_out, tp), b, copies, stacked=stacked, place=place, width=width)
             if pair.magnitudes:
-                yield Tensor(1, ceil_div(pair.magnitudes, tp), n, place=place, width=width)
+                yield Tensor(1, ceil_div(pair.magnitudes, tp), copies, place=place, width=width)
     counted = 0
     for index, layers in whole.matrices.items():
         matrix = arch.matrices[index]
@@ -224,14 +243,17 @@ def _chosen(arch: Architecture, setup: Setup, adapted: Iterable[Adapted], whole:
         yield Tensor(1, whole.params - counted, 1, width=own)
 
 
-def _all(arch: Architecture, setup: Setup) -> Iterator[Tensor]:
+def _all(arch: Architecture, setup: Setup, over: int) -> Iterator[Tensor]:
     width = WIDTHS[setup.trained_dtype]
     for matrix in arch.matrices:
-        split = setup.tensor_parallel * (setup.expert_parallel if matrix.kind == "experts" else 1)
+        experts = of_experts(matrix.experts, setup, over) if matrix.kind == "experts" else 1
         place = "behind" if matrix.role == "unembedding" else "before"
         if not matrix.tied:
             ends = matrix.role in ("embedding", "unembedding")
-            columns, stacked = ceil_div(matrix.d_in * matrix.experts, split), matrix.kind == "experts"
+            columns, stacked = (
+                ceil_div(matrix.d_in * experts, setup.tensor_parallel),
+                matrix.kind == "experts",
+            )
             yield Tensor(matrix.d_out, columns, matrix.copies, ends, stacked, place, width)
         if matrix.bias:
             yield Tensor(1, matrix.d_out * matrix.experts, matrix.copies, place=place, width=width)

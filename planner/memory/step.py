@@ -6,18 +6,23 @@ of each stretch above what is held when it begins.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
+from ..dataclass import dataclass
 from ..schema import Apply, Architecture, Block
 from ..setup import Setup
 from .head import Head, head_stretches, stem_stretches
 from .kinds import Job, walk_layer
+from .known import maybe_at, remembered
 from .layout import low_ranks
+from .linear import is_exact
 from .passes import CASTS, fsdp_mixed
 from .stages import Stage, stages, whole_model
-from .stretch import Held, Stretch, plus
-from .tape import Size
+from .stretch import Held, Stretch, at_ranks, plus
+from .tape import EXPERT_GRADIENTS, Size
 
 
 @dataclass(frozen=True)
@@ -33,27 +38,50 @@ class Place:
 class Course:
     """The step as it goes: `level` is what is held, `places` the stretches that were passed.
 
-    Gradients that a stretch leaves are `spread` over so many GPUs. While a layer runs, its gathered weights and
-    those of the next one (`unit` bytes each) are held too.
+    Gradients that a stretch leaves are `spread` over so many GPUs, by their label. While a layer runs, its
+    gathered weights and those of the next one (`unit` bytes each) are held too.
     """
 
-    def __init__(self, base: Held, spread: float = 1, unit: Size = 0, *, steps_inside: bool = False) -> None:
+    def __init__(
+        self, base: Held, spread: Mapping[str, float] | None = None, unit: Size = 0, *, steps_inside: bool = False
+    ) -> None:  # fmt: skip
         self.level = base
         self.places: list[Place] = []
-        self.spread = spread
+        self.spread = spread or {}
         self.unit = unit
         self.steps_inside = steps_inside
 
     def go(self, phase: str, where: str, part: Stretch, units: int = 0) -> None:
         """Pass a stretch, with so many units gathered."""
+        self._at(phase, where, part, units)
+        self.level = plus(self.level, self._left_by(part))
+
+    def go_through(self, phase: str, wheres: Sequence[str], part: Stretch, units: int = 0) -> None:
+        """Pass one stretch after another that are alike. What is held grows evenly, so that the highest is the first
+        or the last; where it does not add up exactly, each is passed by itself."""
+        change = self._left_by(part)
+        sizes = (*change.values(), *self.level.values())
+        if len(wheres) < 3 or (float in map(type, sizes) and not all(map(is_exact, sizes))):
+            for where in wheres:
+                self.go(phase, where, part, units)
+            return
+        self.go(phase, wheres[0], part, units)
+        self.level = plus(self.level, change, len(wheres) - 2)
+        self.go(phase, wheres[-1], part, units)
+
+    def _at(self, phase: str, where: str, part: Stretch, units: int) -> None:
         held = plus(self.level, {"gathered": self.unit * units}) if self.unit and units else self.level
         self.places.append(Place(phase, where, held, part.highest))
+
+    def _left_by(self, part: Stretch) -> Held:
+        """What a stretch leaves on this GPU."""
         change = part.change
-        if self.steps_inside and "gradients" in change:  # the optimizer has taken and freed them
-            change = {**change, "gradients": 0}
-        if self.spread != 1 and "gradients" in change:
-            change = {**change, "gradients": change["gradients"] * (1 / self.spread)}
-        self.level = plus(self.level, change)
+        for label, spread in self.spread.items():
+            if self.steps_inside and label in change:  # the optimizer has taken and freed them
+                change = {**change, label: 0}
+            elif spread != 1 and label in change:
+                change = {**change, label: change[label] * (1 / spread)}
+        return change
 
     def let_go(self, label: str) -> None:
         """Hold no more of this kind."""
@@ -64,12 +92,16 @@ class Course:
         self.level = plus(self.level, more, times)
 
 
-def spread(setup: Setup) -> float:
+def spread(setup: Setup) -> dict[str, float]:
     """Over how many GPUs the gradients that the backward pass leaves are spread, in the width in which it
-    makes them."""
+    makes them, by their label."""
     if not setup.gradients_sharded:
-        return 1
-    return setup.shards / (2 if fsdp_mixed(setup) and setup.method == "full" else 1)
+        return {"gradients": 1, EXPERT_GRADIENTS: 1}
+    wider = 2 if fsdp_mixed(setup) and setup.method == "full" else 1
+    return {
+        "gradients": setup.shards / wider,
+        EXPERT_GRADIENTS: setup.expert_shards(setup.shards) / wider,
+    }
 
 
 def stacks(arch: Architecture) -> list[tuple[str, int, Block]]:
@@ -99,17 +131,43 @@ def _signature(job: Job, layer: int) -> tuple[Any, ...]:
 Walked = tuple[Stretch, "Stretch | None", bool]
 
 
-def walked_layers(job: Job, grad: bool) -> list[tuple[str, Walked]]:
-    """Every layer's stretches, each kind walked once; `grad` says whether the embedding's result needs a gradient."""
-    known: dict[tuple[Any, ...], Walked] = {}
-    found = []
+@dataclass(frozen=True)
+class Layers:
+    """Every layer in the order in which they run: its place, and which of the `kinds` it is."""
+
+    order: tuple[tuple[str, int], ...]
+    kinds: tuple[Walked, ...]
+
+    def at(self, ranks: Sequence[int]) -> Layers:
+        """The same at these ranks."""
+        kinds = tuple((at_ranks(go, ranks), maybe_at(back, ranks), grad) for go, back, grad in self.kinds)
+        return Layers(self.order, kinds)
+
+
+def _walk_layers(job: Job, grad: bool) -> Layers:
+    known: dict[tuple[Any, ...], int] = {}
+    kinds: list[Walked] = []
+    order = []
     for name, layer, block in stacks(job.arch):
         key = id(block), _signature(job, layer), grad
         if key not in known:
-            known[key] = walk_layer(job, block, layer, grad)
-        grad = known[key][2]
-        found.append((f"{name} layer {layer}", known[key]))
-    return found
+            known[key] = len(kinds)
+            kinds.append(walk_layer(job, block, layer, grad))
+        grad = kinds[known[key]][2]
+        order.append((f"{name} layer {layer}", known[key]))
+    return Layers(tuple(order), tuple(kinds))
+
+
+def walked_layers(job: Job, grad: bool) -> Layers:
+    """Every layer's stretches, each kind walked once; `grad` says whether the embedding's result needs a gradient."""
+    return remembered(job, ("layers", grad), lambda own: _walk_layers(own, grad), Layers.at)
+
+
+@lru_cache(maxsize=256)
+def _runs(order: tuple[tuple[str, int], ...]) -> tuple[tuple[int, tuple[str, ...]], ...]:
+    """Kinds with the places of their layers, those together that follow each other."""
+    groups = groupby(order, key=lambda layer: layer[1])
+    return tuple((kind, tuple(where for where, _ in group)) for kind, group in groups)
 
 
 def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
@@ -117,24 +175,29 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
     what a gathered layer takes, 0 where none is."""
     stem = stem_stretches(job.run(), job.arch, embeddings_trained(job))
     layers = walked_layers(job, stem.trains or job.setup.needs_input_grads)
-    grad = layers[-1][1][2] if layers else stem.trains
-    mine = layers[stage.first : stage.end]
+    kinds = layers.kinds
+    grad = kinds[layers.order[-1][1]][2] if layers.order else stem.trains
+    runs = _runs(layers.order[stage.first : stage.end])
     going = Course(base, spread(job.setup), unit, steps_inside=job.setup.optimizer_in_backward)
     if stage.in_flight > 1:
-        for _, (forward, _, _) in mine:
-            going.hold(forward.change, stage.in_flight - 1)
+        for kind, wheres in runs:
+            for _ in wheres:
+                going.hold(kinds[kind][0].change, stage.in_flight - 1)
     going.hold(stem.held)
     if setup_offloads(job.setup) and not stem.trains:
         going.hold({"activations": stem.held["temporary"]})
-    for where, (forward, _, _) in mine:
-        going.go("forward", where, forward, 2)
+    for kind, wheres in runs:
+        going.go_through("forward", wheres, kinds[kind][0], 2)
     going.hold(stem.held, -1)
     if stage.head:
         _head(job, going, grad)
-    passed = [(where, back) for where, (_, back, _) in mine if back is not None]
+    passed = [(part, wheres) for kind, wheres in runs if (part := kinds[kind][1]) is not None]
     ahead = 1 if job.setup.method != "full" and job.setup.fsdp_units == "pairs" else 2
-    for number, (where, part) in reversed(list(enumerate(passed))):
-        going.go("backward", where, part, ahead if number else 1)
+    for part, wheres in passed[:0:-1]:
+        going.go_through("backward", wheres[::-1], part, ahead)
+    for part, (first, *others) in passed[:1]:  # nothing is gathered ahead of the first layer
+        going.go_through("backward", others[::-1], part, ahead)
+        going.go("backward", first, part, 1)
     if stem.trains and stage.stem:
         going.go("backward", "embedding", stem.backward)
     return going
@@ -147,7 +210,11 @@ def setup_offloads(setup: Setup) -> bool:
 
 def _head(job: Job, going: Course, grad: bool) -> None:
     setup = job.setup
-    loss, back = head_stretches(job.run(), head_of(job), job.traits, setup.loss, setup.loss_chunk, grad)
+    loss, back = remembered(
+        job, ("head", grad),
+        lambda own: head_stretches(own.run(), head_of(own), own.traits, setup.loss, setup.loss_chunk, grad),
+        lambda found, ranks: (at_ranks(found[0], ranks), maybe_at(found[1], ranks)),
+    )  # fmt: skip
     live = 2 if setup.sharding == "zero3" else 0  # FSDP's root holds the unembedding throughout
     going.go("loss", "", loss, live)
     going.let_go(CASTS)

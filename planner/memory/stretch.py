@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import field
 
+from ..dataclass import dataclass
+from .linear import Linear, NotLinearError, is_exact
 from .tape import Size, Tape
 
 Held = dict[str, Size]  # bytes by label
+
+
+class Peaks(Held):
+    """What may be the highest point where ranks are symbols, in order of time: one is, at any ranks."""
+
+    def __init__(self, each: list[Held]) -> None:
+        super().__init__()
+        self.each = each
 
 
 @dataclass
@@ -19,6 +30,8 @@ class Stretch:
 
 def plus(a: Held, b: Held, sign: int = 1) -> Held:
     """a + b, or a - b."""
+    if isinstance(a, Peaks):
+        return Peaks([plus(each, b, sign) for each in a.each])
     total = dict(a)
     for label, size in b.items():
         total[label] = total.get(label, 0) + sign * size
@@ -30,6 +43,8 @@ def stretch(tape: Tape, start: int, end: int, *, skip: tuple[int, int] = (0, 0))
     (what early-stopped recomputation never reaches)."""
     sizes, events = tape.sizes, tape.events
     left_out = {e for e in events[skip[0] : skip[1]] if e >= 0} if skip[1] else ()
+    if Linear in map(type, sizes):
+        return _over_ranks(tape, start, end, left_out)
     level: Size = 0
     top: Size = 0
     at = start - 1
@@ -44,6 +59,39 @@ def stretch(tape: Tape, start: int, end: int, *, skip: tuple[int, int] = (0, 0))
         elif not left_out or ~event not in left_out:
             level -= sizes[~event]
     return Stretch(_by_label(tape, start, end, left_out), _by_label(tape, start, at + 1, left_out))
+
+
+def _over_ranks(tape: Tape, start: int, end: int, left_out: object) -> Stretch:
+    """The same where sizes are linear in ranks: the points that are the highest at some ranks."""
+    if not all(map(is_exact, tape.sizes)):
+        raise NotLinearError
+    level = Linear(0, next(len(size.factors) * (0,) for size in tape.sizes if isinstance(size, Linear)))
+    tops = [(start - 1, level)]
+    for position in range(start, end):
+        event = tape.events[position]
+        if left_out and (event if event >= 0 else ~event) in left_out:  # type: ignore[operator]
+            continue
+        if event < 0:
+            level -= tape.sizes[~event]
+            continue
+        level += tape.sizes[event]
+        if not any(level.never_above(top) for _, top in tops):
+            tops = [(at, top) for at, top in tops if not top.never_above(level)]
+            tops.append((position, level))
+    highest = Peaks([_by_label(tape, start, at + 1, left_out) for at, _ in tops])
+    return Stretch(_by_label(tape, start, end, left_out), highest)
+
+
+def at_ranks(part: Stretch, ranks: Sequence[int]) -> Stretch:
+    """A stretch over symbols at these ranks."""
+    change, highest = _at(part.change, ranks), part.highest
+    if isinstance(highest, Peaks):
+        highest = max((_at(each, ranks) for each in highest.each), key=lambda held: sum(held.values()))
+    return Stretch(change, highest)
+
+
+def _at(held: Held, ranks: Sequence[int]) -> Held:
+    return {label: size.at(ranks) if type(size) is Linear else size for label, size in held.items()}
 
 
 def _by_label(tape: Tape, start: int, end: int, left_out: object) -> Held:

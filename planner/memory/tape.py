@@ -19,6 +19,7 @@ from typing import Any
 Size = Any  # int, or a Polynomial: what adds up and takes whole-number factors
 Gradients = Sequence["Buffer | None"]
 Backward = Callable[["Buffer"], Gradients]
+EXPERT_GRADIENTS = "expert gradients"  # label of what only GPUs with the same experts share
 
 
 class Tape:
@@ -65,10 +66,10 @@ class Tape:
         node = Node(self, (), (), None) if grad else None
         return Value(self.new(elements * width, label), elements, width, node)
 
-    def gradient(self, size: Size) -> None:
+    def gradient(self, size: Size, label: str = "gradients") -> None:
         """A trained weight's gradient: kept from here on; where micro-steps accumulate, it was there already and
         this one is added to it, and where the optimizer steps at once, it is used up."""
-        made = self.new(size, "gradients")
+        made = self.new(size, label)
         if not self.accumulates:
             self.trained.append(made)
 

@@ -6,9 +6,10 @@ table take the default, Llama's; `tools/compare_memory.py` compares every entry 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
+from ..dataclass import dataclass
 from ..schema import Architecture
 
 

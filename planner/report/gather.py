@@ -52,6 +52,8 @@ def _flag(name: str, value: Any) -> list[str]:
     if name == "variant":
         return ["--dora"] if value == "dora" else []
     flag = f"--{name.replace('_', '-')}"
+    if name == "data" and hasattr(value, "data"):  # what `planner.dataset` has read
+        return [flag, str(value.data)]
     if isinstance(value, bool):
         return [flag] if value else [f"--no-{flag[2:]}"]
     if isinstance(value, Mapping):

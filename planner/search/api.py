@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .. import facts, hardware, units
@@ -13,7 +14,7 @@ from ..cost import own_price
 from ..errors import InputError, UnsupportedArchitectureError, hint
 from ..estimator import DEFAULT_SEQ_LEN, load
 from ..given import whole_number
-from ..running import SPEC_DEFAULTS, calibration_of, data_of
+from ..running import OF_FILE, SPEC_DEFAULTS, calibration_of, data_of
 from ..schema import Notice
 from ..setup import CHOICES, Setup
 from ..speed import Calibration, time_gap
@@ -34,12 +35,15 @@ from .space import (
     Space,
     chosen,
     counted,
+    divided,
     layouts,
     limits,
 )
 
 if TYPE_CHECKING:
+    from ..dataset.result import DatasetReport
     from ..fact_types import Accelerator
+    from .screen import Cells
     from .select import Chooser
 
 ANY = "any"
@@ -88,8 +92,8 @@ def _space(options: Mapping[str, Any]) -> Space:
     )  # fmt: skip
 
 
-def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str]:
-    """The job, and the model's name."""
+def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str, tuple[Notice, ...]]:
+    """The job, the model's name, and what to know of the data."""
     found, arch = load(options["model"])
     length = options["seq_len"]
     seq_len = (
@@ -99,7 +103,9 @@ def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str
     )
     data = data_of(options["model"], options, seq_len)
     if data is None:
-        raise InputError("tokens", None, "the amount of data", "Give --tokens, --episodes or --dataset.")
+        raise InputError(
+            "tokens", None, "the amount of data", "Give --tokens, --episodes, --dataset or --data."
+        )
     if options["price"] is not None:
         own_price(options["price"])
     names = ("alpha", "experts", "adapter_dtype")
@@ -120,7 +126,7 @@ def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str
         price=options["price"],
         per_node=options["gpus_per_node"],
     )
-    return job, found.model_id
+    return job, found.model_id, data.notices
 
 
 def _notices(job: Job, found: Sequence[Evaluated]) -> Iterator[Notice]:
@@ -136,10 +142,17 @@ def _notices(job: Job, found: Sequence[Evaluated]) -> Iterator[Notice]:
             "regret-of-attention",
             "The law of regret was fitted on adapters of all layers; attention alone lags behind it.",
         )
-    if best.memory.high > best.memory_bytes:
+    if best.choice.layout.expert_parallel > 1:
+        yield Notice(
+            "experts-divided",
+            "No plan fits in which every GPU gathers all experts of a layer. The plans shown divide the experts over "
+            "GPUs (expert parallelism), which Megatron-Bridge, NeMo and few others do.",
+        )
+    if best.over_bytes("sure") > 0:
         yield Notice(
             "memory-tight",
-            f"The upper end of the memory's interval, {units.byte_size(best.memory.high)}, is more than the GPU has.",
+            f"The upper end of the memory's interval, {units.byte_size(best.memory.high)}, is more than the GPU has. "
+            "--fit sure keeps to plans whose upper end fits too.",
         )
     if best.regret is not None and best.regret.extrapolated:
         yield Notice(
@@ -172,9 +185,13 @@ def plan(
     model: str | os.PathLike[str] | Mapping[str, Any], *, gpu: str | Sequence[str] = ANY,
     gpus: int | str | Sequence[int] = COUNTS, tokens: int | str | None = None, dataset: str | None = None,
     episodes: int | str | None = None, success_rate: float | None = None, epochs: int = 1,
+    data: str | os.PathLike[str] | DatasetReport | None = None, tokenizer: str | os.PathLike[str] | None = None,
+    format: str | None = None, loss_on: str | None = None, split: str | None = None, nats: float | None = None,
+    group_size: int | None = None, on_progress: Callable[[int, int, int], None] | None = None,
     seq_len: int | None = None, batch: int | str | Sequence[int] = BATCH, budget: float | None = None,
     deadline: float | str | None = None, max_regret: float | None = None, prefer: str = "quality",
-    price: float | None = None, calibration: str | os.PathLike[str] | Calibration | None = None,
+    fit: str = "expected", price: float | None = None,
+    calibration: str | os.PathLike[str] | Calibration | None = None,
     ranks: int | str | Sequence[int] = RANKS, layers: str | Sequence[str] = LAYERS,
     quantize: str | Sequence[str] = QUANTIZE, checkpointing: str | Sequence[str] = CHECKPOINTING,
     sharding: str | Sequence[str] = SHARDINGS, micro_batch: int | str | Sequence[int] = MICRO_BATCHES,
@@ -184,15 +201,16 @@ def plan(
     """The best plan of a LoRA fine-tune within the limits, and what stands around it.
 
     `gpu` is one or more names, or "any" (all with a known price); `gpus` their counts. `budget` is in dollars,
-    `deadline` in seconds or as "12h", `max_regret` a share of the loss. `setup` takes the other fields of
+    `deadline` in seconds or as "12h", `max_regret` a share of the loss. `fit` says what has to fit on a GPU: the peak
+    that is "expected", or ("sure") the upper end of its interval. `setup` takes the other fields of
     planner.setup.Setup (precision, optimizer, attention_kernel, kernels, loss, trainer ...), held fixed. Raises
     InputError where an option is bad, or where nothing fits, naming the nearest plan.
     """
     options = {name: value for name, value in locals().items() if name != "setup"}
     seconds = None if deadline is None else units.parse_duration("deadline", deadline)
-    within = limits(budget, seconds, max_regret, prefer)
+    within = limits(budget, seconds, max_regret, prefer, fit)
     space = _space(options)
-    job, name = _job(options, setup)
+    job, name, of_data = _job(options, setup)
     for accelerator in space.accelerators:
         price_of(job, accelerator)
     from .screen import screen  # numpy is loaded here, where it is needed
@@ -201,8 +219,12 @@ def plan(
     if gap := time_gap(job.arch):
         raise UnsupportedArchitectureError(f"No step time: {gap}")
     cells = screen(job, space)
-    chooser = Chooser(cells)
+    chooser = Chooser(cells, within.fit)
     best = chooser.best(within)
+    if best is None and (apart := divided(space.layouts, job.experts)):
+        cells = screen(job, replace(space, layouts=apart))
+        chooser = Chooser(cells, within.fit)
+        best = chooser.best(within)
     if best is None:
         raise nothing_fits(chooser, within)
     others = chooser.next_best(best, within, alternatives)
@@ -211,17 +233,27 @@ def plan(
     return Found(
         model=name, tokens=job.tokens, loss_tokens=job.loss_tokens, limits=within,
         candidates=len(cells.seconds), feasible=int(chooser.within(within).sum()), best=plans[0],
+        sure=_sure(cells, within) if plans[0].over_bytes("sure") > 0 else None,
         alternatives=tuple(plans[1:]), frontier=tuple(chooser.full(cell) for cell in front),
         binding=tuple(_binding(chooser, best, within)), rejected=_sorted(_rejected(chooser, best, within)),
-        warnings=tuple(_notices(job, plans)), given=_held(options, setup),
+        warnings=(*of_data, *_notices(job, plans)), given=_held(options, setup),
     )  # fmt: skip
+
+
+def _sure(cells: Cells, within: Limits) -> Evaluated | None:
+    """The best plan of which the upper end of the memory's interval fits too."""
+    from .select import Chooser
+
+    chooser = Chooser(cells, "sure")
+    best = chooser.best(within)
+    return None if best is None else chooser.full(best)
 
 
 def _held(options: Mapping[str, Any], setup: Mapping[str, Any]) -> dict[str, Any]:
     """What the search held fixed, as options of an estimate."""
     names = (
-        "model", "tokens", "dataset", "episodes", "success_rate", "epochs", "seq_len", "alpha", "experts",
-        "adapter_dtype", "gpus_per_node", "price", "calibration",
+        "model", "tokens", "dataset", "episodes", "success_rate", "epochs", *OF_FILE[:-1], "seq_len", "alpha",
+        "experts", "adapter_dtype", "gpus_per_node", "price", "calibration",
     )  # fmt: skip
     found = {**{name: options[name] for name in names}, **setup}
     return {name: value for name, value in found.items() if value not in (None, "float32")}

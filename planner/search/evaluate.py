@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import adapter as adapters
 from ..adapter.whole import trained_whole
 from ..cost import Cost, GpuPrice, RunTime, cost_of, list_price, own_price, run_time
+from ..dataclass import dataclass
 from ..hardware import Cluster, cluster
 from ..memory import estimate_memory
 from ..moments import MemoryEstimate
 from ..regret import Regret, expected_regret
 from ..speed import step_time, trained_params
-from .space import Choice, Job, Limits
+from .space import Choice, Fit, Job, Limits
 
 if TYPE_CHECKING:
     from ..fact_types import Accelerator
@@ -31,10 +31,10 @@ class Evaluated:
     cost: Cost | None
     regret: Regret | None
 
-    @property
-    def over_bytes(self) -> int:
-        """Bytes that are missing on each GPU; 0 or less where the plan fits."""
-        return self.memory.per_gpu_bytes - self.memory_bytes
+    def over_bytes(self, fit: Fit = "expected") -> int:
+        """Bytes that are missing on each GPU; 0 or less where the plan fits: by the peak that is expected, or by the
+        upper end of its interval."""
+        return (self.memory.high if fit == "sure" else self.memory.per_gpu_bytes) - self.memory_bytes
 
     @property
     def seconds(self) -> float:
@@ -55,7 +55,7 @@ class Evaluated:
             and self.regret is not None
             and self.regret.value > limits.max_regret
         )
-        broken = {"memory": self.over_bytes > 0, "deadline": late, "budget": dear, "regret": poor}
+        broken = {"memory": self.over_bytes(limits.fit) > 0, "deadline": late, "budget": dear, "regret": poor}
         return tuple(name for name, is_broken in broken.items() if is_broken)
 
     def to_dict(self) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from .. import units
+from ..dataclass import dataclass
 from ..schema import Notice
+from ..tables import frame, rows_of_search
 from ..version import __version__
 from .evaluate import Evaluated
 from .space import Limits
@@ -44,7 +46,8 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Found:
-    """What `lora-plan plan` says."""
+    """What `lora-plan plan` says. `sure` is the best plan of which the upper end of the memory's interval fits too;
+    None where that is the best plan itself, or where there is none."""
 
     model: str
     tokens: int
@@ -53,6 +56,7 @@ class Found:
     candidates: int
     feasible: int
     best: Evaluated
+    sure: Evaluated | None
     alternatives: tuple[Evaluated, ...]
     frontier: tuple[Evaluated, ...]
     binding: tuple[Binding, ...]
@@ -73,6 +77,11 @@ class Found:
             "gpu": choice.accelerator.name,
             "gpus": choice.layout.gpus,
             "sharding": choice.layout.sharding,
+            **(
+                {"expert_parallel": choice.layout.expert_parallel}
+                if choice.layout.expert_parallel > 1
+                else {}
+            ),
         }
         return {**self.given, **chosen}
 
@@ -89,16 +98,23 @@ class Found:
                 "deadline_s": self.limits.deadline_s,
                 "max_regret": self.limits.max_regret,
                 "prefer": self.limits.prefer,
+                "fit": self.limits.fit,
             },
             "candidates": self.candidates,
             "feasible": self.feasible,
             "best": self.best.to_dict(),
+            "sure": self.sure and self.sure.to_dict(),
             "alternatives": [plan.to_dict() for plan in self.alternatives],
             "frontier": [plan.to_dict() for plan in self.frontier],
             "binding": [item.to_dict() for item in self.binding],
             "rejected": [item.to_dict() for item in self.rejected],
             "warnings": [dict(vars(notice)) for notice in self.warnings],
         }
+
+    def to_frame(self, table: str = "plans") -> Any:
+        """A table as a pandas DataFrame: plans (best, sure and alternatives), frontier, binding, rejected or
+        warnings."""
+        return frame(self.to_dict(), table, rows_of_search)
 
 
 def changed(best: Evaluated, other: Evaluated) -> str:
@@ -115,7 +131,7 @@ def why(best: Evaluated, other: Evaluated, limits: Limits) -> tuple[str, str]:
     """Why another plan is not the best: the kind of reason, and the reason in figures."""
     broken = other.failures(limits)
     if "memory" in broken:
-        return "memory", f"{units.byte_size(other.over_bytes)} over"
+        return "memory", f"{units.byte_size(other.over_bytes(limits.fit))} over"
     if "deadline" in broken:
         return "deadline", f"{units.duration(other.seconds - (limits.deadline_s or 0))} late"
     if "budget" in broken:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,10 @@ import numpy as np
 from .. import adapter as adapters
 from ..adapter import DTYPE_BYTES, Adapted
 from ..adapter.whole import Whole, trained_whole
+from ..dataclass import dataclass
 from ..errors import InputError
 from ..memory import estimate_memory
+from ..memory.constants import constants as memory_constants
 from ..memory.traffic import traffic
 from ..setup import Checkpointing, Quantize
 from ..speed import trained_params
@@ -56,7 +58,8 @@ class Table:
 @dataclass(frozen=True)
 class Cells:
     """Every plan of a space, flat: figures and the numbers of its values on each axis. `over` is memory over what the
-    GPU has, as a share; infinite where the parts of a plan do not go together. `usd` is NaN without a price."""
+    GPU has, as a share, and `over_high` that of the upper end of its interval; infinite where the parts of a plan do
+    not go together. `usd` is NaN without a price."""
 
     job: Job
     space: Space
@@ -69,6 +72,7 @@ class Cells:
     seconds: Array
     usd: Array
     over: Array
+    over_high: Array
     regret: Array
 
     def choice(self, cell: int) -> Choice:
@@ -169,13 +173,15 @@ def _micro_step_s(packed: _Packed, works: Sequence[Work], job: Job, gpu: Acceler
     return total
 
 
-def _moving_s(job: Job, layout: Layout, gpu: Accelerator, quantize: Quantize, known: Constants) -> Array:
+def _moving_s(
+    job: Job, layout: Layout, gpu: Accelerator, table: Table, known: Constants, micro_batch: int
+) -> Array:
     """Seconds of communication of a step as a + b P + (c + d P) m, for P trained parameters and m micro-steps."""
     machine = machine_of(job, gpu, layout.gpus)
     one, many = 10**6, 10**9 + 10**6  # never none, for which nothing is sent at all
 
     def seconds(params: int, micro_steps: int) -> float:
-        setup = setup_of(job, quantize, "none", layout, 1, micro_steps)
+        setup = setup_of(job, table.quantize, table.checkpointing, layout, micro_batch, micro_steps)
         return total_s(traffic(job.arch, setup, params), machine, known.efficiency.link)
 
     few, some = seconds(one, 1), seconds(many, 1)
@@ -197,7 +203,13 @@ def _step_s(
         setups = {
             (q, c): setup_of(job, q, c, layout, 1, 1) for q in space.quantize for c in space.checkpointing
         }
-        moving = {q: _moving_s(job, layout, gpu, q, known) for q in space.quantize}
+        # Tokens go to their experts and back: the only traffic that grows with the micro-batch, and with recompute.
+        sizes = space.micro_batches if layout.expert_parallel > 1 else (1,)
+        moving: dict[Any, Array] = {}
+        for table in found:
+            key = table.quantize, table.checkpointing if layout.expert_parallel > 1 else None
+            if key not in moving:
+                moving[key] = np.array([_moving_s(job, layout, gpu, table, known, size) for size in sizes])
         some = next(iter(setups.values()))
         per_shard = some.shards if some.states_sharded else 1
         per_gradient = some.shards if some.gradients_sharded else 1
@@ -207,8 +219,9 @@ def _step_s(
         launched = np.array([t.work.optimizer_operations for t in found])[:, None, None]
         computing = micro_s[:, :, None] * m + (adding * (m - 1) + updating) / bandwidth
         computing = computing + launched * efficiency.start_s
-        a, b, c, d = (np.array([moving[t.quantize][i] for t in found]) for i in range(4))
-        sent = (a + b * params)[:, None, None] + (c + d * params)[:, None, None] * m
+        each = [moving[t.quantize, t.checkpointing if layout.expert_parallel > 1 else None] for t in found]
+        a, b, c, d = (np.array([row[:, i] for row in each]) for i in range(4))
+        sent = (a + b * params[:, None])[..., None] + (c + d * params[:, None])[..., None] * m
         exposed = sent - efficiency.overlap * np.minimum(computing, sent)
         units = np.array([gathers(job.arch, setups[t.quantize, t.checkpointing], t.pairs) for t in found])
         gather = efficiency.module_s if layout.sharding == "zero3" else efficiency.unit_s
@@ -220,20 +233,26 @@ def _step_s(
 
 
 def _sample(job: Job, table: Table, layout: Layout, micro_batch: int) -> Array:
-    """Bytes of each phase's moment and of the overhead, gradients accumulating."""
+    """Bytes of each phase's moment, of the overhead and of what the allocator keeps, gradients accumulating."""
     setup = setup_of(job, table.quantize, table.checkpointing, layout, micro_batch, 2)
     found = estimate_memory(job.arch, setup, table.pairs, table.whole)
     moments = {moment.phase: float(moment.bytes) for moment in found.moments}
     overhead = float(sum(item.bytes for item in found.overhead))
-    return np.array([*(moments.get(p, 0.0) for p in ("forward", "loss", "backward", "optimizer")), overhead])
+    return np.array(
+        [
+            *(moments.get(p, 0.0) for p in ("forward", "loss", "backward", "optimizer")),
+            overhead,
+            found.cached_bytes,
+        ]
+    )
 
 
-def _memory(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Array]:
+def _memory(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Array, Array]:
     """Bytes of a GPU, tables x micro-batches x layouts: with micro-steps that accumulate gradients, and at
-    least, in a step of one micro-step, whose gradients come one after another."""
+    least, in a step of one micro-step, whose gradients come one after another; then what the allocator keeps."""
     micro = np.array(space.micro_batches, float)
     picked = sorted({0, len(micro) // 2, len(micro) - 1})
-    result = np.empty((2, len(found), len(micro), len(space.layouts)))
+    result = np.empty((3, len(found), len(micro), len(space.layouts)))
     groups: dict[tuple[str, str, str], list[int]] = {}
     for number, table in enumerate(found):
         groups.setdefault((table.layers, table.quantize, table.checkpointing), []).append(number)
@@ -272,7 +291,8 @@ def _memory(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Arra
             result[0][numbers, :, place] = mixed[..., :4].max(axis=-1) + mixed[..., 4]
             least = mixed[..., :4] - kept[:, None, None] * np.array([1, 1, 1, 0])
             result[1][numbers, :, place] = least.max(axis=-1) + mixed[..., 4]
-    return result[0], result[1]
+            result[2][numbers, :, place] = mixed[..., 5]
+    return result[0], result[1], result[2]
 
 
 # All together
@@ -290,7 +310,10 @@ def screen(job: Job, space: Space) -> Cells:
     steps = batches[None, None, :] / pieces
     whole = (steps >= 1) & (steps == np.floor(steps))
     run_steps = np.array([max(1, math.ceil(job.tokens / (b * job.setup.seq_len))) for b in space.batches])
-    seconds, usd, over = [], [], []
+    seconds, usd = [], []
+    over: list[Array] = []
+    over_high: list[Array] = []
+    high = memory_constants().high
     for accelerator in space.accelerators:
         micro_s = _micro_step_s(packed, works, job, accelerator, micro)
         step = _step_s(micro_s, found, job, space, accelerator, steps)
@@ -300,15 +323,17 @@ def screen(job: Job, space: Space) -> Cells:
         rate = price.usd_per_gpu_hour if price else math.nan
         room = float(accelerator.memory_bytes or 0)
         held = np.where(steps[None] == 1, memory[1][..., None], memory[0][..., None])
-        too_much = held / room - 1 if room else np.full_like(held, math.inf)
+        most = high * held + memory[2][..., None]
         seconds.append(run)
         usd.append(run / 3600 * gpus[None, None, :, None] * rate)
-        over.append(np.where(whole[None], too_much, math.inf))
+        for shares, taken in ((over, held), (over_high, most)):
+            share = taken / room - 1 if room else np.full_like(taken, math.inf)
+            shares.append(np.where(whole[None], share, math.inf))
     quality = [regret_of(job, table.params) for table in found]
     regret = np.array([item.value if item else 0.0 for item in quality])
     shape = (len(space.accelerators), *seconds[0].shape)
     gpu, table, at_micro, layout, batch = (axis.ravel() for axis in np.indices(shape))
     return Cells(
         job, space, found, table, at_micro, layout, batch, gpu, np.stack(seconds).ravel(), np.stack(usd).ravel(),
-        np.stack(over).ravel(), regret[table],
+        np.stack(over).ravel(), np.stack(over_high).ravel(), regret[table],
     )  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import InputError
 from .evaluate import Evaluated, evaluate
 from .screen import TOLERANCE, Cells
-from .space import Limits
+from .space import Fit, Limits
 
 Array = Any  # a numpy array
 SAME_REGRET = 1e-3  # excess loss (as a share of the loss) below which quality counts as equal
@@ -24,9 +24,10 @@ MOST_TRIED = 400  # plans checked with the scalar formulas before giving up
 class Chooser:
     """The cells of a search with the plans already checked in full. A cell found not to fit is struck out."""
 
-    def __init__(self, cells: Cells) -> None:
+    def __init__(self, cells: Cells, fit: Fit = "expected") -> None:
         self.cells = cells
-        self.fits = cells.over <= TOLERANCE
+        self.fit: Fit = fit
+        self.fits = (cells.over_high if fit == "sure" else cells.over) <= TOLERANCE
         self._known: dict[int, Evaluated] = {}
 
     def full(self, cell: int) -> Evaluated:
@@ -34,6 +35,10 @@ class Chooser:
         if cell not in self._known:
             self._known[cell] = evaluate(self.cells.job, self.cells.choice(cell))
         return self._known[cell]
+
+    def misses(self, cell: int) -> bool:
+        """Whether the plan of a cell, in full, does not fit."""
+        return self.full(cell).over_bytes(self.fit) > 0
 
     def within(self, limits: Limits) -> Array:
         """Which cells keep the limits, memory among them."""
@@ -80,11 +85,11 @@ class Chooser:
             order, anchors = self.order(allowed & self.fits, limits)
             if not len(order):
                 return None
-            false = [cell for cell in anchors if self.full(cell).over_bytes > 0]
+            false = [cell for cell in anchors if self.misses(cell)]
             if not false:
                 return int(order[0])
             near = [int(cell) for cell in order[:16]]
-            self.fits[[*false, *(cell for cell in near if self.full(cell).over_bytes > 0)]] = False
+            self.fits[[*false, *(cell for cell in near if self.misses(cell))]] = False
         return None
 
     def best(self, limits: Limits) -> int | None:
@@ -118,7 +123,7 @@ class Chooser:
             usd = np.nan_to_num(cells.usd[allowed], nan=NO_PRICE)
             front = allowed[non_dominated(cells.seconds[allowed], usd, cells.regret[allowed])]
             shown = _spread(front, cells, most)
-            false = [cell for cell in shown if self.full(cell).over_bytes > 0]
+            false = [cell for cell in shown if self.misses(cell)]
             if not false:
                 return shown
             self.fits[false] = False
@@ -197,7 +202,7 @@ def binding(chooser: Chooser, best: int, limits: Limits) -> Iterator[tuple[str, 
             freed = chooser.best(relax(limits))
             if freed is not None and freed != best and better(chooser, freed, best, relax(limits)):
                 yield name, chooser.full(freed)
-    roomy = Chooser(chooser.cells)
+    roomy = Chooser(chooser.cells, chooser.fit)
     roomy.fits = np.isfinite(chooser.cells.over)
     order = roomy.order(roomy.within(limits), limits)[0]
     if len(order) and int(order[0]) != best and better(roomy, int(order[0]), best, limits):
@@ -254,9 +259,9 @@ def nothing_fits(chooser: Chooser, limits: Limits) -> InputError:
             f"Micro-batches {cells.space.micro_batches}, GPUs {[x.gpus for x in cells.space.layouts]}.",
         )  # fmt: skip
     if not chooser.fits.any():
-        over = np.where(possible, cells.over, math.inf)
+        over = np.where(possible, cells.over_high if chooser.fit == "sure" else cells.over, math.inf)
         least = chooser.full(int(np.argmin(over)))
-        need, have = least.memory.per_gpu_bytes / 2**30, least.memory_bytes / 2**30
+        need, have = (least.over_bytes(chooser.fit) + least.memory_bytes) / 2**30, least.memory_bytes / 2**30
         return InputError(
             "gpu", least.choice.accelerator.name, "GPUs with enough memory",
             f"Nothing fits: the nearest is {least.choice.text}, which needs {need:.1f} GiB of {have:.1f} GiB.",
@@ -273,7 +278,7 @@ def nothing_fits(chooser: Chooser, limits: Limits) -> InputError:
         mask = chooser.within(others) & ~np.isnan(figure)
         if mask.any():
             order = np.flatnonzero(mask)[np.argsort(figure[mask], kind="stable")][:MOST_TRIED]
-            nearest = next((int(cell) for cell in order if chooser.full(int(cell)).over_bytes <= 0), None)
+            nearest = next((int(cell) for cell in order if not chooser.misses(int(cell))), None)
             if nearest is not None:
                 return InputError(
                     name, value, f"at least {form.format(figure[nearest])}",

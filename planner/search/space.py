@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..adapter import AdapterSpec
+from ..dataclass import dataclass
 from ..errors import InputError, hint
 from ..hardware import GPUS_PER_NODE
 from ..schema import Architecture
@@ -28,14 +29,16 @@ SHARDINGS: tuple[Sharding, ...] = ("ddp", "fsdp")
 BATCH = 32  # sequences a step: LoRA loses ground beyond (LoRA Without Regret, 2025)
 
 Prefer = Literal["quality", "cost", "time"]
+Fit = Literal["expected", "sure"]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """GPUs of a plan and how states are spread over them."""
+    """GPUs of a plan, how states are spread over them, and how many of them share a mixture's experts."""
 
     gpus: int
     sharding: Sharding
+    expert_parallel: int = 1
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,14 @@ class Space:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a plan may cost and take, and the excess loss that it may have. None: no limit."""
+    """What a plan may cost and take, and the excess loss that it may have; None: no limit. `fit`: whether the peak
+    that is expected has to fit on a GPU, or the upper end of its interval too."""
 
     budget_usd: float | None = None
     deadline_s: float | None = None
     max_regret: float | None = None
     prefer: Prefer = "quality"
+    fit: Fit = "expected"
 
 
 @dataclass(frozen=True)
@@ -87,9 +92,14 @@ class Job:
     )  # fields of the set-up that were said
 
     @property
+    def experts(self) -> int:
+        """Experts of a layer of the model; 1 where it has none."""
+        return max((matrix.experts for matrix in self.arch.matrices if matrix.kind == "experts"), default=1)
+
+    @property
     def moe(self) -> bool:
         """Whether the model routes tokens to experts."""
-        return any(matrix.kind == "experts" for matrix in self.arch.matrices)
+        return self.experts > 1
 
 
 @dataclass(frozen=True)
@@ -126,6 +136,7 @@ class Choice:
             "gpu": self.accelerator.name,
             "gpus": self.layout.gpus,
             "sharding": self.layout.sharding,
+            "expert_parallel": self.layout.expert_parallel,
             "rank": self.rank,
             "layers": self.layers,
             "quantize": self.quantize,
@@ -140,6 +151,8 @@ class Choice:
         """The plan in a line."""
         base = "16-bit base" if self.quantize == "none" else f"{self.quantize} base"
         spread = f" {self.layout.sharding}" if self.layout.gpus > 1 else ""
+        apart = self.layout.expert_parallel
+        spread += f", experts over {apart}" if apart > 1 else ""
         again = "checkpointing" if self.checkpointing != "none" else "no checkpointing"
         return (
             f"rank {self.rank} on {self.layers}, {base}, {self.layout.gpus} x {self.accelerator.name}{spread}, "
@@ -154,7 +167,8 @@ def setup_of(
     method = "lora" if quantize == "none" else "qlora"
     values: dict[str, Any] = {
         "method": method, "quantize": quantize, "checkpointing": checkpointing, "gpus": layout.gpus,
-        "sharding": layout.sharding, "micro_batch": micro_batch, "accumulation": accumulation,
+        "sharding": layout.sharding, "expert_parallel": layout.expert_parallel,
+        "micro_batch": micro_batch, "accumulation": accumulation,
     }  # fmt: skip
     if job.setup.trainer == PLAIN:
         return replace(job.setup, **values)
@@ -167,6 +181,16 @@ def layouts(counts: Iterable[int], shardings: Sequence[Sharding] = SHARDINGS) ->
     for count in counts:
         found += [Layout(1, "none")] if count == 1 else [Layout(count, sharding) for sharding in shardings]
     return tuple(dict.fromkeys(found))
+
+
+def divided(found: Iterable[Layout], experts: int) -> tuple[Layout, ...]:
+    """Layouts that shard parameters, with a mixture's experts over as many GPUs as can be."""
+    apart = (
+        replace(layout, expert_parallel=math.gcd(layout.gpus, experts))
+        for layout in found
+        if layout.sharding in ("fsdp", "zero3")
+    )
+    return tuple(layout for layout in apart if layout.expert_parallel > 1)
 
 
 def chosen(name: str, values: Iterable[Any], known: Sequence[Any]) -> tuple[Any, ...]:
@@ -194,11 +218,14 @@ def counted(name: str, values: Iterable[Any]) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def limits(budget: float | None, deadline: float | None, max_regret: float | None, prefer: str) -> Limits:
+def limits(
+    budget: float | None, deadline: float | None, max_regret: float | None, prefer: str, fit: str = "expected"
+) -> Limits:
     """Checked limits; `deadline` in seconds. Raises InputError."""
     for name, value in (("budget", budget), ("deadline", deadline), ("max-regret", max_regret)):
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if value is not None and (not number or not 0 < value < math.inf):
             raise InputError(name, value, "a number above 0")
     preferred = chosen("prefer", (prefer,), get_args(Prefer))[0]
-    return Limits(budget, deadline, max_regret, preferred)
+    fitting = chosen("fit", (fit,), get_args(Fit))[0]
+    return Limits(budget, deadline, max_regret, preferred, fitting)

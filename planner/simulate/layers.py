@@ -9,8 +9,9 @@ stands for another only where the kinds around both are the same, `REACH` to eac
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from ..dataclass import dataclass
 
 REACH = 2
 LONGEST_CUT = 24

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ..adapter import AdapterSpec
+from ..dataclass import dataclass
 from ..schema import Basis, Notice, Source
 from ..setup import Setup
 from ..version import __version__

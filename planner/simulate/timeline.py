@@ -7,9 +7,10 @@ of the layers that ran for the layers that did not, and finds the peak.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, NamedTuple
 
+from ..dataclass import dataclass
 from .layers import Stack
 
 Phase = Literal["forward", "backward", "optimizer"]

@@ -14,9 +14,9 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from ..dataclass import dataclass
 from ..errors import InputError
 from ..schema import Notice
 from .efficiency import Spread

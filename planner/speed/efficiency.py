@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import cache
 from typing import Any
 
+from ..dataclass import dataclass
 from ..errors import FactError
 from ..facts import read_data, source_from
 from ..schema import Basis, Source

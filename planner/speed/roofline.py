@@ -15,8 +15,8 @@ data/speed.toml. What is neglected: that kernels overlap on one GPU, the clock's
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from ..dataclass import dataclass
 from ..hardware import Cluster, matmul_flops_per_s
 from ..moments import Traffic
 from ..setup import Setup

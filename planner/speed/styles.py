@@ -8,7 +8,7 @@ merges neighbours. What is neglected: reshapes, masks, positions, a few percent 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from ..dataclass import dataclass
 
 
 @dataclass(frozen=True)

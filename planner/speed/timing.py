@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
+from ..dataclass import dataclass
 from ..errors import UnsupportedArchitectureError
 from ..flops import FLOPS_PER_MAC, Step, step_macs
 from ..hardware import Cluster, arithmetic_of, matmul_flops_per_s

@@ -125,13 +125,14 @@ class Walk:
         return not stopped and (full or grad or layer in self.whole.biases.get(op.matrix, ()))
 
     def base(self, matrix: Matrix, rows: Linear, experts: int, phase: Phase) -> None:
-        """A product with the base matrix, each expert's apart."""
+        """A product with the base matrix, each expert's apart; kernels of a library's own launch them as one. Where
+        GPUs share the experts, each has fewer products of more positions: neglected."""
         n = matrix.experts if matrix.kind == "experts" else 1
         share = rows.times(experts / n)
         flops, moved = _product(share, matrix.d_in, matrix.d_out / self.split, self.width, self.width)
         self.sums.gemm("base", phase, self.setup.compute_dtype, flops, moved, n)
-        each = 4 if self.setup.kernels == "transformers" else 1
-        self.sums.launch(phase, self.style.module.forward_operations * (n * each if n > 1 else 1))
+        apart = 4 * n if n > 1 and self.setup.kernels in ("transformers", "litgpt") else 1
+        self.sums.launch(phase, self.style.module.forward_operations * apart)
 
     def quantised(self, matrix: Matrix) -> bool:
         """Whether the base is held in fewer bits: linear layers but for the unembedding."""

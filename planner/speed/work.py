@@ -6,8 +6,9 @@ sequence length, so that a search evaluates many batches at once from one walk o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from ..dataclass import dataclass
 
 Phase = Literal["forward", "backward"]
 PHASES: tuple[Phase, ...] = ("forward", "backward")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from ..architecture.fields import Fields
+from ..dataclass import dataclass
 from ..schema import Matrix
 
 MOST_PATTERNS = 20_000
@@ -145,6 +145,8 @@ class Names:
     def match(self, matrix: Matrix, path: str) -> bool:
         """Whether one of them means the matrix."""
         self._hurry()
+        if not (self.plain or self.ends or self.expressions):
+            return False
         names = [name for module in modules(matrix, path) for name in _spellings(module)]
         if self.compressed and ("Linear" in self.plain or not self.plain.isdisjoint(names)):
             return True

@@ -7,10 +7,10 @@ beside them. The inventory, and so every parameter count, is that of the unquant
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ..architecture.fields import Fields
+from ..dataclass import dataclass
 from ..errors import ConfigError
 from ..schema import Architecture, Matrix
 from . import compressed_tensors

@@ -11,8 +11,9 @@ import json
 import math
 import os
 import stat
-from dataclasses import dataclass
 from typing import Any
+
+from ..dataclass import dataclass
 
 MAX_HEADER_BYTES = 100_000_000
 MAX_INDEX_BYTES = 100_000_000

@@ -17,8 +17,8 @@ def validate(
     claims: str | Sequence[str] | None = None, *, model: str = "tiny", device: str = "auto",
     budget: str | float | None = None, out: str | os.PathLike[str] = "runs", seeds: int = 3, workers: int = 1,
     executor: str = "local", address: str | None = None, threads: int = 1, steps: int = 120,
-    data: str | os.PathLike[str] | None = None,
-    progress: Callable[[Any], None] | None = None,
+    data: str | os.PathLike[str] | None = None, batch: int = 16, seq_len: int = 64, precision: str = "float32",
+    checkpointing: bool = False, progress: Callable[[Any], None] | None = None,
 ) -> Report:  # fmt: skip
     """Run what these claims need (all by default) and judge them: a Report, whose to_dict() is the JSON of --json.
 
@@ -29,6 +29,6 @@ def validate(
 
     return run_claims(
         claims, model=model, device=device, budget=budget, out=out, seeds=seeds, workers=workers,
-        executor=executor, address=address, threads=threads, steps=steps, data=data,
-        progress=progress,
+        executor=executor, address=address, threads=threads, steps=steps, data=data, batch=batch, seq_len=seq_len,
+        precision=precision, checkpointing=checkpointing, progress=progress,
     )  # fmt: skip

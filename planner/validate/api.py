@@ -39,16 +39,23 @@ def _whole(name: str, value: object, least: int = 1) -> int:
     return value
 
 
-def setting_of(model: str, seeds: int, steps: int, data: str | os.PathLike[str] | None = None) -> Setting:
-    """Models (a comma list), seeds, steps and the user's own text as a Setting; models and text are looked up."""
+def setting_of(
+    model: str, seeds: int, steps: int, data: str | os.PathLike[str] | None = None, **standard: Any
+) -> Setting:
+    """Models (a comma list), seeds, steps, the user's own text and further fields of the standard run as a Setting;
+    models and text are looked up."""
     names = tuple(name.strip() for name in model.split(",") if name.strip())
     if not names:
         raise InputError("model", model, "a name such as tiny, or several with commas between them")
     for name in names:
-        models.shape(name)
+        models.check(name)
     name = Setting.task if data is None else f"file:{os.path.abspath(data)}"
     tasks.task(name)
-    return Setting(names, _whole("seeds", seeds), _whole("steps", steps, 10), name)
+    found = Setting(names, _whole("seeds", seeds), _whole("steps", steps, 10), name, **standard)
+    _whole("batch", found.batch)
+    _whole("seq_len", found.seq_len, 2)
+    found.base()
+    return found
 
 
 class _Kept:
@@ -94,16 +101,16 @@ def run_claims(
     claims_chosen: str | Sequence[str] | None, *, model: str, device: str, budget: str | float | None,
     out: str | os.PathLike[str], seeds: int, workers: int, executor: str, threads: int, steps: int = 120,
     address: str | None = None, data: str | os.PathLike[str] | None = None,
-    progress: Callable[[Any], None] | None = None,
+    progress: Callable[[Any], None] | None = None, **standard: Any,
 ) -> Report:  # fmt: skip
-    """What planner.validate does."""
+    """What planner.validate does; `standard` are further fields of the standard run."""
     chosen = claims(claims_chosen)
     if executor not in NAMES:
         raise InputError("executor", executor, f"one of {', '.join(NAMES)}", hint(executor, NAMES).strip())
     clock = Clock(seconds_of(budget))
     _whole("workers", workers)
     _whole("threads", threads)
-    setting = setting_of(model, seeds, steps, data)
+    setting = setting_of(model, seeds, steps, data, **standard)
     check_folder(out)
     started = time.monotonic()
     sweep, complete = Sweep(out, "none", clock, progress), True

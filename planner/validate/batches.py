@@ -19,8 +19,8 @@ class Tokenizer(Protocol):
 
     pad: int
 
-    def encode(self, text: str) -> list[int]:
-        """Token numbers of a text."""
+    def encode(self, text: str) -> Sequence[int]:
+        """Token numbers of a text; as bytes where none can be above 255, which is faster."""
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of token numbers."""
@@ -39,28 +39,44 @@ def encode_batch(examples: Sequence[Example], tokenizer: Tokenizer, seq_len: int
     """Right-padded tensors [batch, length] of at most seq_len positions. A causal model needs no mask for padding
     behind what carries loss. A completion at a sequence's start loses its first token, which nothing predicts."""
     torch = require()
-    pairs = [
-        (tokenizer.encode(item.prompt) if item.prompt else [], tokenizer.encode(item.completion))
-        for item in examples
+    prompts = [tokenizer.encode(item.prompt) if item.prompt else b"" for item in examples]
+    rows = [
+        _joined(prompt, tokenizer.encode(item.completion))[:seq_len]
+        for prompt, item in zip(prompts, examples, strict=True)
     ]
-    length = min(seq_len, max(len(prompt) + len(completion) for prompt, completion in pairs))
-    tokens, labels, loss_tokens = array("q"), array("q"), 0
-    for prompt, completion in pairs:
-        row = (prompt + completion)[:length]
-        silent = min(length, max(1, len(prompt)))
-        mark = [IGNORED] * (silent - 1) + row[silent:]
-        tokens.extend(row + [tokenizer.pad] * (length - len(row)))
-        labels.extend(mark + [IGNORED] * (length - 1 - len(mark)))
-        loss_tokens += len(row[silent:])
-    if not labels:
+    length = max(map(len, rows))
+    if length < 2:
         raise InputError("task", examples[0].completion, "examples of at least two tokens")
-    # A tensor on an array's own memory costs a tenth of one made from lists.
-    shaped = (
-        torch.frombuffer(values, dtype=torch.int64).view(len(pairs), width)
-        for values, width in ((tokens, length), (labels, length - 1))
-    )
-    inputs, targets = (tensor.to(device) for tensor in shaped)
-    return Batch(inputs, targets, loss_tokens)
+    tokens = _padded(rows, length, tokenizer.pad)
+    first = [max(1, len(prompt)) for prompt in prompts]
+    carries = [max(0, len(row) - start) for row, start in zip(rows, first, strict=True)]
+    targets = tokens[:, 1:]
+    if min(map(len, rows)) == length and max(first) == 1:
+        targets = targets.contiguous()
+    else:
+        place = torch.arange(1, length)
+        start, end = (torch.tensor(values).unsqueeze(1) for values in (first, list(map(len, rows))))
+        targets = targets.masked_fill((place < start) | (place >= end), IGNORED)
+    return Batch(tokens.to(device), targets.to(device), sum(carries))
+
+
+def _joined(prompt: Sequence[int], completion: Sequence[int]) -> Sequence[int]:
+    if isinstance(completion, bytes):
+        return bytes(prompt) + completion
+    return [*prompt, *completion]
+
+
+def _padded(rows: Sequence[Sequence[int]], length: int, pad: int) -> Any:
+    """Rows as one tensor of whole numbers, padded on the right. A tensor on a buffer costs a tenth of one made from
+    lists."""
+    torch = require()
+    if all(isinstance(row, bytes) for row in rows):
+        whole = b"".join([bytes(row).ljust(length, bytes([pad])) for row in rows])
+        return torch.frombuffer(bytearray(whole), dtype=torch.uint8).view(len(rows), length).long()
+    flat = array("q")
+    for row in rows:
+        flat.extend([*row, *[pad] * (length - len(row))])
+    return torch.frombuffer(flat, dtype=torch.int64).view(len(rows), length)
 
 
 def loss_of(model: Any, batch: Batch, reduction: str = "mean") -> Any:

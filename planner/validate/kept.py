@@ -55,19 +55,25 @@ def load(source: str | os.PathLike[str]) -> dict[str, RunRecord]:
 
 
 def setting_of(records: Mapping[str, RunRecord]) -> Setting:
-    """What the records were made for: the models of supervised runs on fresh text (the one with most runs first, then
-    those of other widths whose comparison is whole), their usual number of steps, and how many seeds they have."""
+    """What the records were made for: the models of supervised runs on fresh text (the one with most arms first, then
+    those of other widths whose comparison is whole), their usual number of steps, and how many seeds they have. Seeds
+    that only some arms were given do not count."""
     usual = [r.config for r in records.values() if r.config.kind == "sft" and r.config.task == "dialect"]
     if not usual:
         return Setting()
-    models = Counter(config.model for config in usual)
-    first = models.most_common(1)[0][0]
-    steps = Counter(config.steps for config in usual if config.model == first).most_common(1)[0][0]
-    seeds, kept = 1 + max(config.seed for config in usual), Kept(records)
+    steps, batch = Counter((config.steps, config.batch) for config in usual).most_common(1)[0][0]
+    usual = [config for config in usual if (config.steps, config.batch) == (steps, batch)]
+    arms = Counter(config.model for config in usual if config.seed == 0)
+    first = arms.most_common(1)[0][0] if arms else usual[0].model
+    models = {config.model for config in usual}
+    runs = Counter(config.seed for config in usual if config.model == first)
+    seeds, kept = 1, Kept(records)
+    while runs[seeds] and runs[seeds] >= runs[1] / 2:
+        seeds += 1
     # Another width counts where both arms of its comparison are all there: a part of one decides nothing.
     others = [
         model
-        for model in sorted(set(models) - {first}, key=lambda model: int(shape(model)["hidden_size"]))
+        for model in sorted(models - {first}, key=lambda model: int(shape(model)["hidden_size"]))
         if not claim("C3").needs(Setting((model,), seeds, steps), kept.record)
     ]
     return Setting((first, *others), seeds, steps)

@@ -26,7 +26,7 @@ def _kernel(model: Any, batches: list[Any]) -> Any:
     for batch in batches:
         grads = torch.autograd.grad(loss_of(model, batch, "sum"), trained, allow_unused=True)
         rows.append(torch.cat([g.reshape(-1) for g in grads if g is not None]))
-    jacobian = torch.stack(rows).double()
+    jacobian = torch.stack(rows).cpu().double()  # not every accelerator has float64
     return jacobian @ jacobian.T
 
 
@@ -49,10 +49,10 @@ def tangent_kernel(config: RunConfig, device: str, beat: Callable[[int], None] |
         for n in range(config.batch)
     ]
     full_model = adapters.attach(model, config.but(method="full", rank=0), base.config)
-    full = _kernel(full_model, batches).cpu()
+    full = _kernel(full_model, batches)
     model, _ = fresh(config.model, device)
     lora_model = adapters.attach(model, config, base.config)
-    lora = _kernel(lora_model, batches).cpu()
+    lora = _kernel(lora_model, batches)
     out = Outcome(weights=base.weights)
     out.trainable = sum(p.numel() for p in lora_model.parameters() if p.requires_grad)
     out.measured = {"alignment": alignment(lora, full), "samples": config.batch}

@@ -65,7 +65,7 @@ def _from_library(name: str, eager: bool) -> tuple[Any, Tokenizer]:
         return AutoModelForCausalLM.from_pretrained(name, **options), Library(
             AutoTokenizer.from_pretrained(name)
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise UnknownModelError(
             f"model: transformers cannot load {name!r} ({str(error).splitlines()[0]}). "
             f"Models of our own are {', '.join(zoo.ZOO)}.{hint(name, zoo.ZOO)}"
@@ -106,9 +106,26 @@ def shape(name: str) -> Mapping[str, Any]:
     try:
         return resolve(name).config
     except PlannerError as error:
+        near = hint(name, zoo.ZOO).strip()
         raise InputError(
-            "model", name, f"one of {', '.join(zoo.ZOO)}, a folder or a hub id", str(error)
+            "model", name, f"one of {', '.join(zoo.ZOO)}, a folder or a hub id", near or _sentence(str(error))
         ) from error
+
+
+def check(name: str) -> None:
+    """Raise InputError for a model that is not known, or whose weights are quantised."""
+    found = shape(name).get("quantization_config")
+    if isinstance(found, Mapping):
+        kind = found.get("quant_method", "some method")
+        raise InputError(
+            "model", name, "one with weights as trained",
+            f"It is quantised ({kind}): runs here train full weights or LoRA on them, QLoRA is only planned "
+            "(estimate --quantize, simulate).",
+        )  # fmt: skip
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def prepare(names: Sequence[str], progress: Callable[[str, int, int], None] | None = None) -> None:

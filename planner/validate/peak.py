@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 from .require import require
@@ -14,6 +15,9 @@ def forget(device: str) -> None:
     """Begin anew: what was held before this run is not its peak."""
     torch = require()
     if device.startswith("cuda"):
+        gc.collect()  # a model of transformers is part of a cycle: the last run's would still lie on the GPU
+        torch.cuda.init()  # the reset does not
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     elif device == "cpu":
         try:

@@ -56,7 +56,7 @@ class Policy(Trainer):
     def sample(self, prompts: list[str]) -> Samples:
         """One answer to each prompt, token by token, from the policy as it is. Prompts of one length go together."""
         torch = require()
-        encoded = [self.base.tokenizer.encode(prompt) for prompt in prompts]
+        encoded = [list(self.base.tokenizer.encode(prompt)) for prompt in prompts]
         width = max(map(len, encoded))
         if len(set(map(len, encoded))) > 1:
             raise InputError("task", self.config.task, "prompts of one length in a batch")
@@ -127,14 +127,14 @@ class Policy(Trainer):
         right = 0
         with torch.no_grad():
             for item in self.task.evaluation:
-                tokens = torch.tensor([self.base.tokenizer.encode(item.prompt)], device=self.device)
+                tokens = torch.tensor([list(self.base.tokenizer.encode(item.prompt))], device=self.device)
                 best = self.model(input_ids=tokens, use_cache=False).logits[0, -1].argmax()
                 right += int(best) == self.base.tokenizer.encode(item.completion)[0]
         return right / len(self.task.evaluation)
 
     def _log_prob(self, item: Example) -> Any:
         torch = require()
-        prompt, answer = (self.base.tokenizer.encode(text) for text in (item.prompt, item.completion))
+        prompt, answer = (list(self.base.tokenizer.encode(text)) for text in (item.prompt, item.completion))
         tokens = torch.tensor([prompt + answer], device=self.device)
         logits = self.model(input_ids=tokens, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
         return logits.log_softmax(-1).gather(1, tokens[0, len(prompt) :, None]).sum()

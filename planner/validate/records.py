@@ -18,6 +18,7 @@ SCHEMA = 1
 Kind = Literal["sft", "rl", "flops", "kernel"]
 Method = Literal["full", "lora"]
 Status = Literal["ok", "diverged", "failed"]
+Precision = Literal["float32", "bfloat16"]
 
 
 # Fields added after the first records, with the value that stands for "as before": there they are no part of the id.
@@ -65,7 +66,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Raise InputError where a field is outside its choices."""
-        for name, choices in (("kind", get_args(Kind)), ("method", get_args(Method))):
+        for name, kinds in (("kind", Kind), ("method", Method), ("precision", Precision)):
+            choices = get_args(kinds)
             if getattr(self, name) not in choices:
                 raise InputError(name, getattr(self, name), f"one of {', '.join(choices)}")
         if not (0 < self.lr < math.inf):

@@ -29,19 +29,22 @@ def require() -> Any:
     return torch
 
 
+def _gpus(torch: Any) -> int:
+    return int(torch.cuda.device_count()) if torch.cuda.is_available() else 0
+
+
 def device_of(name: str) -> str:
     """`auto` is the first accelerator that torch sees, else cpu; other names are checked. Raises InputError."""
     torch = require()
+    known = {"cpu": 1, "cuda": _gpus(torch), "mps": int(torch.backends.mps.is_available())}
     if name == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    kind = name.split(":")[0]
-    known = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not known.get(kind):
-        seen = ", ".join(key for key, there in known.items() if there)
-        raise InputError("device", name, f"auto or one that torch sees here: {seen}")
-    return name
+        return next(kind for kind in ("cuda", "mps", "cpu") if known[kind])
+    kind, colon, number = name.partition(":")
+    if known.get(kind) and (not colon or (number.isdigit() and int(number) < known[kind])):
+        return name
+    seen = ", ".join(f"{key} (0 to {n - 1})" if n > 1 else key for key, n in known.items() if n)
+    why = f"torch {torch.__version__} sees no GPU." if kind == "cuda" and not known["cuda"] else ""
+    raise InputError("device", name, f"auto or one that torch sees here: {seen}", why)
 
 
 @lru_cache(maxsize=1)

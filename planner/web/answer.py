@@ -110,7 +110,7 @@ def _card(gpu: str) -> int | None:
 
 def plans(chosen: Choices, *, hub: bool = False) -> Search:
     """The best plans for these data on this GPU, within the limits; the JSON is that of `lora-plan plan --json`."""
-    missing = [] if chosen.dataset or chosen.tokens or chosen.episodes else ["data"]
+    missing = [] if chosen.data or chosen.dataset or chosen.tokens or chosen.episodes else ["data"]
     missing += [] if chosen.gpu else ["GPU"]
     if missing:
         return Search(missing=tuple(missing))
@@ -122,6 +122,9 @@ def _plans(chosen: Choices, hub: bool) -> Search:
     given = options(chosen)
     asked = {name: given[name] for name in _FIXED if name in given}
     asked["gpu"] = chosen.gpu
+    if "data" in given:  # a search takes amounts alone
+        name = "episodes" if given["data"].kind == "rl" else "tokens"
+        asked[name] = given["data"].information.units
     counts = [count for count in (1, 2, 4, 8) if count <= chosen.gpus]
     asked["gpus"] = ",".join(map(str, sorted({*counts, chosen.gpus})))
     if chosen.batch > 1:
@@ -131,8 +134,8 @@ def _plans(chosen: Choices, hub: bool) -> Search:
     if chosen.deadline:
         asked["deadline"] = chosen.deadline
     model = model_of(chosen, hub=hub)
-    name: Any = model
-    return Search(search(name, **asked).to_dict(), command_of(_named(model), asked, "plan"))
+    subject: Any = model
+    return Search(search(subject, **asked).to_dict(), command_of(_named(model), asked, "plan"))
 
 
 # What there is to choose from

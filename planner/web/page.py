@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +16,7 @@ from . import figures, plan_views, views
 from .answer import Answer, Search, answer, dataset_names, gpu_names, guarded, model_names, plans
 from .sections import SECTIONS
 from .state import NAMES, USUAL, Choices, choices, from_query
+from .uploads import ENDINGS, report_of, take
 
 NOWHERE = "no GPU"
 EXPERTS = ["scaled", "per-expert", "shared-outer", "peft", "none"]
@@ -64,7 +67,15 @@ def _adapter_fields(found: dict[str, Any]) -> None:
     found["experts"] = gr.Dropdown(EXPERTS, value=USUAL.experts, label="Experts, where a model has them")
 
 
-def _data_fields(found: dict[str, Any]) -> None:
+def _data_fields(found: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the data; what a file is read with comes back by itself."""
+    with gr.Row():
+        file = gr.UploadButton(
+            "Read a data file", file_types=list(ENDINGS), size="sm", min_width=150, elem_id="lp-file"
+        )
+        drop = gr.Button("Forget it", size="sm", min_width=90, visible=False)
+    said = gr.HTML(padding=False)
+    found["data"] = gr.Textbox(visible="hidden", elem_id="lp-data")
     found["dataset"] = gr.Dropdown(
         [("none of these", ""), *((name, name) for name in dataset_names())], value="", label="Dataset"
     )
@@ -76,6 +87,7 @@ def _data_fields(found: dict[str, Any]) -> None:
     with gr.Row():
         found["epochs"] = gr.Number(value=1, precision=0, minimum=1, label="Epochs", min_width=90)
         found["success_rate"] = gr.Number(label="Success rate, RL", value=None, min_width=110)
+    return {"file": file, "drop": drop, "said": said}
 
 
 def _machine_fields(found: dict[str, Any]) -> None:
@@ -114,18 +126,18 @@ def _machine_fields(found: dict[str, Any]) -> None:
         found["price"] = gr.Number(value=None, label="Price, USD an hour", min_width=120)
 
 
-def _fields() -> dict[str, Any]:
-    """Every field of the page but those of the search, by the names of the choices."""
+def _fields() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Every field of the page but those of the search, by the names of the choices; and what reads a file."""
     found: dict[str, Any] = {}
     with gr.Group():
         _model_fields(found)
     with gr.Accordion("Adapter", open=True):
         _adapter_fields(found)
     with gr.Accordion("Data", open=True):
-        _data_fields(found)
+        reading = _data_fields(found)
     with gr.Accordion("Machine and step", open=True):
         _machine_fields(found)
-    return found
+    return found, reading
 
 
 def shown(found: Answer) -> list[Any]:
@@ -160,6 +172,20 @@ class Handlers:
         """The plans, when they are asked for."""
         chosen, error = self._chosen(values)
         return searched(plans(chosen, hub=self.hub) if chosen else Search(error=error))
+
+    def take(self, path: str | None) -> list[Any]:
+        """A file that the browser sent: counted, and taken off this machine."""
+        if path is None:
+            return [gr.skip(), gr.skip(), gr.skip()]
+        try:
+            key, error = guarded(lambda: take(path, path))
+        finally:
+            shutil.rmtree(os.path.dirname(path), ignore_errors=True)
+        return [
+            key or "",
+            views.data_file(report_of(key) if key else None, error),
+            gr.update(visible=bool(key)),
+        ]
 
     def load(self, request: gr.Request) -> list[Any]:
         """The fields from the link that the page was opened by, and everything that follows from them."""
@@ -197,13 +223,15 @@ def _outputs() -> tuple[list[Any], Any, list[Any]]:
 def build(*, hub: bool = False) -> Any:
     """The page as gr.Blocks."""
     handlers = Handlers(hub)
-    with gr.Blocks(title="lora-plan", analytics_enabled=False, fill_width=True) as page:
+    with gr.Blocks(
+        title="lora-plan", analytics_enabled=False, fill_width=True, delete_cache=(600, 600)
+    ) as page:
         with gr.Row():
             gr.HTML(HEAD, padding=False)
             turn = gr.Button("Light or dark", size="sm", scale=0, min_width=120, variant="secondary")
         with gr.Row():
             with gr.Column(scale=4, min_width=300, elem_id="lp-fields"):
-                fields = _fields()
+                fields, reading = _fields()
             with gr.Column(scale=9, min_width=300):
                 outputs, (budget, deadline, go, link, query), search = _outputs()
         fields = {**fields, "budget": budget, "deadline": deadline}
@@ -221,6 +249,10 @@ def build(*, hub: bool = False) -> Any:
             concurrency_limit=4,
             **quiet,
         )
+        told = [fields["data"], reading["said"], reading["drop"]]
+        once = {"show_progress": "minimal", "api_visibility": "private", "concurrency_limit": 1}
+        reading["file"].upload(handlers.take, reading["file"], told, **once)
+        reading["drop"].click(lambda: ["", "", gr.update(visible=False)], None, told, **quiet)
         asked = {"show_progress": "minimal", "api_visibility": "private", "concurrency_limit": 2}
         gr.on([go.click, deadline.submit, budget.submit], handlers.search, inputs, search, **asked)
         page.load(handlers.load, None, [*inputs, *outputs], **quiet)

@@ -40,6 +40,7 @@ def plans(found: Search) -> str:
     data = found.found
     best = data["best"]
     rows = [_row("best", best)]
+    rows += [_row("sure to fit", data["sure"])] if data["sure"] else []
     rows += [_row(f"{number}", plan) for number, plan in enumerate(data["alternatives"], 2)]
     front = [_row(f"{number}", plan) for number, plan in enumerate(data["frontier"], 1)]
     time, cost = best["time"], best["cost"]

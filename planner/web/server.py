@@ -13,11 +13,13 @@ from ..errors import InputError, MissingDependencyError
 from .answer import guarded
 from .downloads import File, document, export
 from .state import Choices, from_query
+from .uploads import MOST_BYTES
 
 LARGEST_BODY = 1_000_000
-# Of Gradio's interface only what this page uses: no uploads, no files of the server, no proxy.
+# Of Gradio's interface only what this page uses: no files of the server, no proxy.
+UPLOAD = "/gradio_api/upload"
 GRADIO = re.compile(
-    r"/gradio_api/(queue/(join|data)|heartbeat/\w+|startup-events|theme\.css|app_id|info/?|reset/?)"
+    r"/gradio_api/(upload|upload_progress|queue/(join|data)|heartbeat/\w+|startup-events|theme\.css|app_id|info/?|reset/?)"
 )
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
@@ -48,7 +50,9 @@ class Guard:
         path, size = scope["path"], dict(scope["headers"]).get(b"content-length", b"0")
         if path.startswith("/gradio_api/") and not GRADIO.fullmatch(path):
             await _refuse(send, 404, b"not found")
-        elif not size.isdigit() or int(size) > LARGEST_BODY:
+        elif scope["method"] == "POST" and b"content-length" not in dict(scope["headers"]):
+            await _refuse(send, 411, b"length required")
+        elif not size.isdigit() or int(size) > (MOST_BYTES + 10_000 if path == UPLOAD else LARGEST_BODY):
             await _refuse(send, 413, b"too large")
         else:
             await self.app(scope, receive, _Headed(send))
@@ -141,8 +145,8 @@ def application(*, hub: bool = False) -> Any:
     style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
     gr.mount_gradio_app(
         outer, build(hub=hub), path="/", footer_links=[], allowed_paths=[], show_error=False, ssr_mode=False,
-        enable_monitoring=False, pwa=False, mcp_server=False, max_file_size=1, theme=theme, run_history=False,
-        head=f"<style>\n{style}</style>",
+        enable_monitoring=False, pwa=False, mcp_server=False, max_file_size=MOST_BYTES, theme=theme,
+        run_history=False, head=f"<style>\n{style}</style>",
     )  # fmt: skip
     outer.add_middleware(Guard)
     return outer

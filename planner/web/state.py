@@ -1,7 +1,8 @@
 """What is chosen on the page: one flat record, written into a link and read back from it.
 
 A link comes from strangers. So only the fields below are read, each as text of limited length, and none of them is
-ever a path: the planner's options that read files (an adapter, a calibration) have no field here.
+ever a path (`data` is a key of what this server has read): the planner's options that read files (an adapter, a
+calibration) have no field here.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from ..errors import InputError
+from .uploads import report_of
 
 LONGEST = 300
 LONGEST_CONFIG = 200_000
@@ -27,7 +29,8 @@ START = "meta-llama/Llama-3.1-8B"
 @dataclass(frozen=True)
 class Choices:
     """Every choice, with its usual value. Names are those of `planner.estimate`; `config` is the text of a pasted
-    config.json, which stands in for `model`; `budget` and `deadline` are for the search of plans."""
+    config.json, which stands in for `model`; `data` is the key of a file that was sent; `budget` and `deadline` are
+    for the search of plans."""
 
     model: str = START
     config: str = ""
@@ -35,6 +38,7 @@ class Choices:
     alpha: float = 32
     layers: str = "all"
     experts: str = "scaled"
+    data: str = ""
     dataset: str = ""
     tokens: str = ""
     episodes: str = ""
@@ -122,6 +126,8 @@ def options(chosen: Choices) -> dict[str, Any]:
     }
     if "alpha" in found and found["alpha"] == int(found["alpha"]):
         found["alpha"] = int(found["alpha"])
+    if "data" in found:
+        found["data"] = report_of(found["data"])
     return found
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import units
 from ..report.numbers import dollars
 from .answer import Answer
 from .markup import note, table, text, tile
+
+if TYPE_CHECKING:
+    from ..dataset.result import DatasetReport
 
 VERDICTS = {"ample": "The data fit", "tight": "The data just fit", "exceeded": "The data do not fit"}
 SIGNS = {"ample": "✓", "tight": "~", "exceeded": "✗"}
@@ -139,6 +142,16 @@ def headline(answer: Answer) -> str:
     )
 
 
+def data_file(report: DatasetReport | None, error: str | None) -> str:
+    """What was read of a file, or why it was not."""
+    if report is None:
+        return f'<div class="lp-error" role="alert"><b>Not read.</b> {text(error)}</div>'
+    rows = f"{report.examples:,} examples ({', '.join(report.formats)})"
+    broken = f", {report.broken:,} rows that cannot be used" if report.broken else ""
+    counted = f"{units.count(report.loss_tokens.value)} loss tokens, {report.tokens.basis} from bytes"
+    return note(f"{report.data}: {rows}{broken}; about {counted}. The file itself is not kept.")
+
+
 def parameters(answer: Answer) -> str:
     """Parameters by layer set and by role."""
     plan = answer.plan or {}
@@ -221,6 +234,12 @@ def compute(answer: Answer) -> str:
     return table(head, ("", "FLOPs", "of full"), rows, marked="LoRA") + table("More", ("", ""), more)
 
 
+def _fewest(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "over 4,096"
+    return f"{found['gpus']:,}{' recomputing' if found['checkpointing'] != 'none' else ''}"
+
+
 def memory(answer: Answer) -> str:
     """Peak memory by part, for the three methods."""
     found = (answer.plan or {})["memory"] or {}
@@ -237,6 +256,7 @@ def memory(answer: Answer) -> str:
     if answer.card is not None:
         signs = {True: "✓ yes", False: "✗ no", None: "—"}
         rows.append(("fits", *(signs[each["fits"]] for each in shown.values())))
+        rows.append(("fewest GPUs, a sequence each", *(_fewest(each["fewest"]) for each in shown.values())))
     return table("Peak memory of one GPU", ("part", *shown), rows, marked="peak")
 
 

@@ -42,6 +42,6 @@ def test_every_target_and_notice_of_an_import_is_named() -> None:
     text = (DOCS / "exports.md").read_text(encoding="utf-8")
     assert all(f"| `{name}` |" in text for name in TARGETS)
     said = {notice.code for notice in import_config(FILE).notices}
-    assert said == {"gpus-assumed"} and "gpus-assumed" in (DOCS / "json-exports.md").read_text(
-        encoding="utf-8"
-    )
+    assert said == {"gpus-assumed", "trainer-of-config"} and "gpus-assumed" in (
+        DOCS / "json-exports.md"
+    ).read_text(encoding="utf-8")

@@ -91,8 +91,10 @@ def test_import_after_export_gives_the_same_plan(drawn: tuple[str, dict[str, Any
     if "deepspeed" in data:
         data["deepspeed"] = json.loads(written.files["deepspeed.json"])
     back = import_config(data, gpus=options["gpus"])
-    assert back.format == target and back.unread == () and back.notices == ()
-    assert essence(back.plan()) == essence(plan)
+    assert back.format == target and back.unread == ()
+    assert [notice.code for notice in back.notices] == ["trainer-of-config"]
+    assert essence(back.plan(trainer="plain")) == essence(plan)
+    assert essence(back.plan()) == essence(estimate(LLAMA, **options, trainer=back.request["trainer"]))
     for name, value in own.items():
         assert back.run[name] == (pytest.approx(value) if isinstance(value, float) else value), name
     again = export(target, **back.options())
@@ -159,7 +161,7 @@ def test_what_the_plan_has_no_place_for_is_listed() -> None:
 def test_an_optimizer_that_the_plan_has_not_is_said() -> None:
     found = import_config({**AXOLOTL, "optimizer": "came_pytorch", "attn_implementation": "flex_attention"})
     assert (found.request["optimizer"], found.request["attention_kernel"]) == ("adamw", "sdpa")
-    assert [notice.code for notice in found.notices] == ["not-planned", "not-planned"]
+    assert [notice.code for notice in found.notices] == ["not-planned", "not-planned", "trainer-of-config"]
     assert "came_pytorch" in found.notices[1].message + found.notices[0].message
 
 
@@ -286,3 +288,62 @@ def test_the_commands_read_a_config(tmp_path: Path) -> None:
     assert data["written"] == [str(tmp_path / "new" / "adapter_config.json")]
     run = CliRunner().invoke(cli, ["export", "llamafactory", "--config", str(file), "--layers", "attention"])
     assert yaml.safe_load(run.stdout)["lora_target"] == "q_proj,k_proj,v_proj,o_proj"
+
+
+RECIPE = """
+base_model: NousResearch/Meta-Llama-3.1-8B
+load_in_4bit: true
+adapter: qlora
+sequence_len: 2048
+sample_packing: true
+lora_r: 32
+lora_target_linear: true
+gradient_accumulation_steps: 4
+micro_batch_size: 2
+optimizer: adamw_bnb_8bit
+bf16: auto
+gradient_checkpointing: true
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "trainer"),
+    [
+        (RECIPE, "axolotl"),
+        (
+            "stage: sft\nfinetuning_type: lora\nmodel_name_or_path: Qwen/Qwen3-8B\ncutoff_len: 512\n",
+            "llama-factory",
+        ),
+        (
+            "stage: sft\nfinetuning_type: lora\nmodel_name_or_path: Qwen/Qwen3-8B\nuse_unsloth: true\n",
+            "unsloth",
+        ),
+        ("model_name_or_path: Qwen/Qwen3-8B\nuse_peft: true\nlora_r: 8\n", "trl"),
+        ("reward_funcs: [accuracy]\nmodel_name_or_path: Qwen/Qwen3-8B\nuse_peft: true\n", None),
+        ("peft_type: LORA\nbase_model_name_or_path: Qwen/Qwen3-8B\nr: 8\ntarget_modules: [q_proj]\n", None),
+    ],
+)
+def test_a_config_brings_its_trainers_profile(content: str, trainer: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "config.yml"
+    path.write_text(content, encoding="utf-8")
+    found = import_config(path)
+    assert found.request.get("trainer") == trainer
+    assert "trainer" not in found.options()  # what another trainer is exported to
+    assert ("trainer-of-config" in {notice.code for notice in found.notices}) == (trainer is not None)
+    plan = found.plan()
+    assert plan.memory is not None
+    assert plan.memory["lora"]["setup"]["trainer"] == (trainer or "plain")
+    named = sum(use.startswith(f"trainer {trainer}: ") for use, _ in plan.sources)
+    assert (named > 0) == (trainer is not None)
+
+
+def test_the_profile_of_a_config_gives_way(tmp_path: Path) -> None:
+    path = tmp_path / "config.yml"
+    path.write_text(RECIPE, encoding="utf-8")
+    run = CliRunner().invoke
+    taken = run(cli, ["estimate", "--config", str(path), "--json"])
+    given = run(cli, ["estimate", "--config", str(path), "--trainer", "plain", "--json"])
+    assert "as axolotl runs it" in taken.stderr and "runs it" not in given.stderr
+    said = [json.loads(found.stdout)["memory"]["qlora"]["setup"]["trainer"] for found in (taken, given)]
+    assert said == ["axolotl", "plain"]
+    assert "--trainer axolotl" in run(cli, ["import", str(path)]).stdout

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from planner.fewest import _on, fewest_gpus
 from planner.memory import estimate_memory
+from planner.memory.sharding import gathered
 from planner.moments import MemoryEstimate
 from planner.running import Running, running
 
@@ -78,6 +79,59 @@ def test_expert_parallel_splits_experts() -> None:
     alone = run_of(MOE, experts="per-expert", gpus=8, batch=8, sharding="ddp").memory()
     split = run_of(MOE, experts="per-expert", gpus=8, batch=8, sharding="ddp", expert_parallel=8).memory()
     assert held(alone, "weights") - held(split, "weights") == 2 * EXPERTS * 7 // 8
+
+
+@pytest.mark.parametrize("experts_over", [1, 2, 4, 8])
+def test_experts_are_divided_once(experts_over: int) -> None:
+    """However many GPUs share the experts, eight that share all states hold an eighth of the model each."""
+    options: dict[str, Any] = {"gpus": 8, "batch": 8, "sharding": "fsdp", "expert_parallel": experts_over}
+    found = run_of(MOE, experts="per-expert", **options).memory()
+    total = 2 * run_of(MOE).arch.params
+    assert held(found, "weights") == pytest.approx(total / 8, rel=1e-6)
+    assert held(found, "adapter") == pytest.approx(
+        held(run_of(MOE, experts="per-expert").memory(), "adapter") / 8, rel=1e-6
+    )
+    full = run_of(MOE, method="full", **options).memory()
+    assert held(full, "optimizer") == pytest.approx(2 * total / 8, rel=1e-6)
+    assert held(full, "gradients") == pytest.approx(total / 8, rel=1e-6)
+    # The backward pass leaves the same, one layer after the other.
+    end = next(moment for moment in full.moments if moment.phase == "backward")
+    assert end.parts()["gradients"] <= 1.2 * total / 8
+
+
+def test_experts_of_one_gpu_each_are_not_gathered() -> None:
+    layer = 2 * EXPERTS // 48
+    gathered_by = {}
+    for apart in (1, 4, 8):
+        setup = run_of(MOE, gpus=8, batch=8, sharding="fsdp", expert_parallel=apart).setup
+        gathered_by[apart] = gathered(run_of(MOE).arch, setup)[0]
+    assert gathered_by[1] - gathered_by[4] == layer * 3 // 4
+    assert gathered_by[1] - gathered_by[8] == layer
+
+
+def test_a_factor_that_experts_share_stands_on_every_gpu() -> None:
+    one, many = (
+        run_of(MOE, experts="shared-outer", gpus=8, batch=8, sharding="ddp", expert_parallel=n).memory()
+        for n in (1, 8)
+    )
+    pairs = [
+        p
+        for item in run_of(MOE, experts="shared-outer").pairs
+        if item.matrix.kind == "experts"
+        for p in item.pairs
+    ]
+    cut = sum(
+        4 * p.rank * (p.d_in * p.n_in * (p.n_in > 1) + p.d_out * p.n_out * (p.n_out > 1)) for p in pairs
+    )
+    assert held(one, "adapter") - held(many, "adapter") == 48 * cut * 7 // 8
+
+
+def test_a_mixture_of_a_trillion_needs_fewer_gpus_with_its_experts_divided() -> None:
+    run = run_of("moonshotai/Kimi-K2-Instruct", layers="attention")
+    found = fewest_gpus(run, 80 * 10**9)
+    assert found is not None and found.gpus == 32 and found.expert_parallel == 32
+    # 2 bytes of each of 1.026e12 parameters over 32 GPUs are 64 GB each.
+    assert found.per_gpu_bytes > 2 * run.arch.params / 32
 
 
 def test_sequence_parallel_splits_activations() -> None:

@@ -25,7 +25,9 @@ from planner.speed.calibration import read
 from planner.speed.communication import collective_s, exposed_s
 from planner.speed.efficiency import constants, parse
 from planner.speed.roofline import PARTS
+from planner.speed.step import work_of
 from tools.fit_speed import log_ratios
+from tools.speed_later import Said, blind, later, said_of
 from tools.speed_pages import COLUMNS, _cells
 from tools.speed_runs import Run, runs
 
@@ -64,6 +66,48 @@ def test_the_interval_holds_the_share_that_it_states(published: list[Run]) -> No
     width = spread.z * np.sqrt(spread.between**2 + np.array([spread.noise(share) for share in thin]))
     judged = np.array([not run.fitted for run in published])
     assert np.mean(np.abs(ratios[judged]) <= width[judged]) >= spread.coverage - 0.02
+
+
+def _shown(found: list[Said]) -> str:
+    held = sum(said.inside for said in found) / len(found)
+    return f"{np.median([said.error for said in found]):.1%}, {held:.0%} within"
+
+
+def test_steps_collected_afterwards() -> None:
+    """What was predicted first stands beside what is predicted now, and README says both."""
+    stated = [case for case in later() if case.stated]
+    first = blind()
+    before, now = [first[case.number] for case in stated], [said_of(case) for case in stated]
+    assert len(stated) == 31 and not any(said.problem for said in now)
+    assert np.median([said.error for said in now]) < 0.15
+    assert sum(said.inside for said in now) / len(now) >= 0.85
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    row = next(
+        line for line in text.splitlines() if line.startswith("| the same, on steps found afterwards |")
+    )
+    assert f"blind: median error {_shown(before)}" in row and f"since: {_shown(now)}" in row
+
+
+def test_readme_states_the_figures(published: list[Run]) -> None:
+    known = constants()
+    ratios, thin = log_ratios(published, known.efficiency)
+    width = known.spread.z * np.sqrt(
+        known.spread.between**2 + np.array([known.spread.noise(t) for t in thin])
+    )
+    judged = np.array([not run.fitted for run in published])
+    lora = judged & np.array([run.setup.method != "full" for run in published])
+    errors, held = np.abs(np.expm1(-ratios)), np.mean((np.abs(ratios) <= width)[judged])
+    every, adapters = np.median(errors[judged]), np.median(errors[lora])
+    said = f"median error {every:.1%}; LoRA and QLoRA {adapters:.1%}; {held:.0%} within"
+    assert said in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_experts_are_launched_as_one_by_kernels_of_their_own() -> None:
+    arch = load("Qwen/Qwen3-30B-A3B")[1]
+    fused = Setup(method="full", seq_len=4096, kernels="fused")
+    one, loops = (work_of(arch, setup) for setup in (fused, replace(fused, kernels="transformers")))
+    assert one.flops(2) == pytest.approx(loops.flops(2), rel=1e-9)
+    assert loops.operations["forward"] > 10 * one.operations["forward"]
 
 
 def test_the_page_shows_the_shipped_constants(published: list[Run]) -> None:

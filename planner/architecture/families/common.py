@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from ...dataclass import dataclass
 from ...errors import UnsupportedArchitectureError
 from ...schema import Architecture, Part, Role
 from ..fields import Fields

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
+
+from ...dataclass import dataclass
 
 # Norms that stand behind the MLP: something then keeps its result.
 NORMS_AFTER_MLP = ("post_feedforward_layernorm", "post_mlp_layernorm")

@@ -8,8 +8,7 @@ has the same decoder behind a tower.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ...dataclass import dataclass
 from ...schema import Architecture, Part
 from ..fields import Fields
 from ..trace import Layer, Trace

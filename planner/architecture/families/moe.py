@@ -6,9 +6,10 @@ shared expert before or after, with or without a gate).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Literal
 
+from ...dataclass import dataclass
 from ...schema import Architecture, Kind
 from ..fields import Fields
 from ..trace import Layer, Trace

@@ -7,10 +7,11 @@ field of a nested vision config may be absent: the class's default stands for it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import Any
 
+from ...dataclass import dataclass
 from ...schema import Part, Role
 from ..fields import Fields
 from ..trace import Trace

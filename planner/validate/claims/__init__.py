@@ -25,12 +25,17 @@ IDS = (*(f"C{number}" for number in range(1, 21)), "V1")
 
 @dataclass(frozen=True)
 class Setting:
-    """What claims are tried on: models (the first where one is enough), seeds, steps and task of the standard run."""
+    """What claims are tried on: models (the first where one is enough), seeds, and the standard run's steps, task,
+    batch, longest sequence in tokens, precision and gradient checkpointing."""
 
     models: tuple[str, ...] = ("tiny",)
     seeds: int = 3
     steps: int = 120
     task: str = "dialect"
+    batch: int = 16
+    seq_len: int = 64
+    precision: str = "float32"
+    checkpointing: bool = False
 
     @property
     def model(self) -> str:
@@ -42,7 +47,11 @@ class Setting:
         seen."""
         steps = changes.get("steps", self.steps)
         marks = tuple(sorted({max(1, steps // n) for n in (8, 4, 2, 1)}))
-        fields = {"model": self.model, "task": self.task, "steps": steps, "evaluate_at": marks, "rank": 16}
+        fields = {
+            "model": self.model, "task": self.task, "steps": steps, "evaluate_at": marks, "rank": 16,
+            "batch": self.batch, "seq_len": self.seq_len, "precision": self.precision,
+            "checkpointing": self.checkpointing,
+        }  # fmt: skip
         return RunConfig(**{**fields, **changes})
 
 
@@ -127,14 +136,16 @@ def against(
     `what` names the quantity in the reason. Without an interval (one seed) nothing is decided.
     """
     if measured.low is None or measured.high is None:
-        return Judgement("undecided", f"{what}: one seed gives no interval", measured, details or {})
+        return Judgement(
+            "undecided", f"{what}: one seed gives no interval, --seeds 3 does", measured, details or {}
+        )
     allowed = _bound(low, high)
     shown = f"{what} is {measured.value:.3g} ({measured.low:.3g} to {measured.high:.3g})"
     if low <= measured.low and measured.high <= high:
-        return Judgement("confirmed", f"{shown}, within {allowed}", measured, details or {})
+        return Judgement("confirmed", f"{shown}, within the bound ({allowed})", measured, details or {})
     if measured.high < low or measured.low > high:
-        return Judgement("refuted", f"{shown}, outside {allowed}", measured, details or {})
-    return Judgement("undecided", f"{shown}, across the edge of {allowed}", measured, details or {})
+        return Judgement("refuted", f"{shown}, outside the bound ({allowed})", measured, details or {})
+    return Judgement("undecided", f"{shown}, across the bound ({allowed})", measured, details or {})
 
 
 def _bound(low: float, high: float) -> str:

@@ -61,12 +61,16 @@ def losses(cell: Cell, lookup: Lookup, seeds: int) -> list[float] | None:
     return None if any(best is None for best in found) else [best.loss for best in found if best is not None]
 
 
-def lowest_losses(cell: Cell, lookup: Lookup, seeds: int) -> list[float] | None:
-    """Each seed's lowest loss over the rates that it ran at, None where a seed has none."""
-    found = [cell.best(lookup, seed) for seed in range(seeds)]
-    return (
-        None if any(run is None for run in found) else [run.evaluation() for run in found if run is not None]
-    )
+def paired_losses(cell: Cell, lookup: Lookup, seeds: int) -> list[float] | None:
+    """Each seed's loss at the rate where the first seed's is lowest, None where a seed has none.
+
+    One rate for every seed: the lowest over a seed's rates would favour the arm that other claims ran at more rates.
+    """
+    top = cell.best(lookup, 0)
+    found = [] if top is None else [lookup(top.config.but(seed=seed)) for seed in range(seeds)]
+    if not found or any(run is None or run.status != "ok" for run in found):
+        return None
+    return [run.evaluation() for run in found if run is not None]
 
 
 def ratio(first: Iterable[float], second: Iterable[float]) -> Interval:

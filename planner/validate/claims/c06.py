@@ -7,7 +7,7 @@ from ..grid import typical_runs as runs
 from ..models import shape
 from ..statistics import interval
 from . import Claim, Judgement, Setting, against, undecided
-from .arms import at_best, full, lora, lowest_losses, needs
+from .arms import at_best, full, lora, needs, paired_losses
 
 BATCHES = (8, 32, 128)
 LOW_RANK, RANK = 4, 32
@@ -43,7 +43,7 @@ def judge(setting: Setting, lookup: Lookup) -> Judgement:
     gaps: dict[int, dict[int, list[float]]] = {rank: {} for rank in ranks}
     for batch in BATCHES:
         found = {
-            rank: lowest_losses(cell, lookup, setting.seeds) for rank, cell in _arms(setting, batch).items()
+            rank: paired_losses(cell, lookup, setting.seeds) for rank, cell in _arms(setting, batch).items()
         }
         if any(value is None for value in found.values()):
             return undecided(f"a sweep at batch {batch} has no finished run")

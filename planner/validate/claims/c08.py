@@ -12,7 +12,7 @@ from ..grid import typical_runs as runs
 from ..models import shape
 from ..records import RunConfig
 from . import Claim, Judgement, Setting, against, undecided
-from .arms import MIDDLE_RANK, at_best, excess_percent, full, log_rates, lora, lowest_losses, needs, ratio
+from .arms import MIDDLE_RANK, at_best, excess_percent, full, log_rates, lora, needs, paired_losses, ratio
 from .c17 import LAW
 
 MODEL = "mixture"
@@ -48,9 +48,9 @@ def judge(setting: Setting, lookup: Lookup) -> Judgement:
     full_rates, low_rates = (log_rates(cell, lookup, setting.seeds) for cell in (whole, arms[0]))
     if full_rates is None or low_rates is None:
         return undecided(f"no optimum inside the grid on {model_of(setting)}")
-    base = lowest_losses(whole, lookup, setting.seeds)
+    base = paired_losses(whole, lookup, setting.seeds)
     losses = {
-        name: lowest_losses(cell, lookup, setting.seeds) for name, cell in zip(CONVENTIONS, arms, strict=True)
+        name: paired_losses(cell, lookup, setting.seeds) for name, cell in zip(CONVENTIONS, arms, strict=True)
     }
     if base is None or any(found is None for found in losses.values()):
         return undecided("a layout has no finished run")

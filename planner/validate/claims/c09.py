@@ -9,7 +9,7 @@ from ..grid import Cell, Lookup
 from ..grid import typical_runs as runs
 from ..statistics import interval
 from . import Claim, Judgement, Setting, against, undecided
-from .arms import at_best, full, lora, lowest_losses, needs
+from .arms import at_best, full, lora, needs, paired_losses
 
 TASK = "arithmetic:largest=9"
 MARGIN = 0.05
@@ -35,7 +35,7 @@ def plateau(cell: Cell, lookup: Lookup) -> float:
 
 def judge(setting: Setting, lookup: Lookup) -> Judgement:
     """Rank 1's best success rate less full fine-tuning's."""
-    whole, low = (lowest_losses(cell, lookup, setting.seeds) for cell in cells(setting))
+    whole, low = (paired_losses(cell, lookup, setting.seeds) for cell in cells(setting))
     if whole is None or low is None:
         return undecided("a sweep has no finished run")
     first, second = cells(setting)

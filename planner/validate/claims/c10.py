@@ -1,4 +1,9 @@
-"""C10: an episode of policy gradient teaches at most one bit."""
+"""C10: an episode of policy gradient teaches at most one bit.
+
+The secrets have as many y as n. One with more of either teaches its commonest answer first, and a policy without an
+entropy bonus that gives this answer always never tries the other again: with the first secret tried, of 8 bits, all
+nine runs ended with 7 right, and never came near the bound.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +13,21 @@ from ..statistics import Interval
 from . import Claim, Judgement, Setting, undecided
 from .arms import lora
 
-BITS = 8
-TASK = f"secret:bits={BITS}"
+BITS = 4
+TASKS = tuple(f"secret:bits={BITS},seed={seed}" for seed in (2, 4))
 RATES = (-3, -2, -1)
 ENOUGH = 0.5
 
 
 def _configs(setting: Setting) -> list[RunConfig]:
-    """Rank 4 learning a secret by reward alone, at a few rates; evaluation is the success rate on all bits."""
-    cell: Cell = lora(setting, 4, kind="rl", task=TASK, steps=2 * setting.steps, batch=64)
-    return [cell.base.but(lr=rate(k), seed=seed) for seed in range(setting.seeds) for k in RATES]
+    """Rank 4 learning a secret by reward alone, at a few rates, seeds in turn with either secret; evaluation is the
+    success rate on all bits."""
+    cell: Cell = lora(setting, 4, kind="rl", task=TASKS[0], steps=2 * setting.steps, batch=64)
+    return [
+        cell.base.but(lr=rate(k), seed=seed, task=TASKS[seed % len(TASKS)])
+        for seed in range(setting.seeds)
+        for k in RATES
+    ]
 
 
 def needs(setting: Setting, lookup: Lookup) -> list[RunConfig]:

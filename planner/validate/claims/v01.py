@@ -9,7 +9,7 @@ from ..grid import Cell, Lookup
 from ..grid import typical_runs as runs
 from ..statistics import Interval
 from . import Claim, Judgement, Setting, undecided
-from .arms import MIDDLE_RANK, at_best, excess_percent, lora, lowest_losses, needs
+from .arms import MIDDLE_RANK, at_best, excess_percent, lora, needs, paired_losses
 
 MARGIN_PERCENT = 2.0
 # Where a variant's scale of changes differs from the plain one's, the search starts elsewhere (powers of 2).
@@ -33,7 +33,7 @@ def _shown(found: Interval) -> dict[str, float | None]:
 def judge(setting: Setting, lookup: Lookup) -> Judgement:
     """Each variant's loss over the plain adapter's; the value is the one farthest from it."""
     losses = {
-        name: lowest_losses(cell, lookup, setting.seeds)
+        name: paired_losses(cell, lookup, setting.seeds)
         for name, cell in zip(VARIANTS, cells(setting), strict=True)
     }
     if any(found is None for found in losses.values()):

@@ -7,6 +7,7 @@ the same on every machine; the loss is on completions only.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 
 from ...errors import InputError, hint
@@ -26,4 +27,6 @@ def task(spec: str) -> Task:
     name, _, rest = spec.partition(":")
     if name not in makers:
         raise InputError("task", spec, f"one of {', '.join(makers)}", hint(name, makers).strip())
-    return makers[name](rest)
+    made = makers[name](rest)
+    # A sweep goes through the same examples at every rate.
+    return replace(made, example=lru_cache(maxsize=8192)(made.example))

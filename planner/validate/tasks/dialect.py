@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from ..text import passage, stream
 from .base import Example, Task, settings
 
@@ -16,7 +14,6 @@ def make(text: str) -> Task:
     chosen = settings("dialect", text, {"language": 1, "length": 64})
     language, length = chosen["language"], chosen["length"]
 
-    @lru_cache(maxsize=8192)  # a sweep goes through the same text at every rate
     def example(index: int) -> Example:
         return Example("", passage(language, length, stream("dialect", language, index)))
 

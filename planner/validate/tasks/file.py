@@ -31,10 +31,10 @@ def make(text: str) -> Task:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError("task", text, "a readable text file") from error
+        raise InputError("data", text, "a readable text file") from error
     known = [_example(line, path, n + 1) for n, line in enumerate(lines) if line.strip()]
     held_out = tuple(known[7::8][:HELD_OUT])
     kept = [item for item in known if item not in held_out]
     if not kept or not held_out:
-        raise InputError("task", text, "at least 8 examples", f"It has {len(known)}.")
+        raise InputError("data", text, "at least 8 examples", f"It has {len(known)}.")
     return Task(f"file:{text}", lambda index: kept[index % len(kept)], held_out, len(kept))

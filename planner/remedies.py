@@ -1,0 +1,113 @@
+"""What to change where a run does not fit on its GPU: the fewest changes that leave what is trained and on which data
+as they are.
+
+Tried are fewer sequences at a time (`accumulation`: the step stays the same), layers computed again in the backward
+pass, a loss that does not hold all logits, and a base in four bits. Every answer is a whole estimate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+from .dataclass import dataclass
+from .errors import InputError
+from .running import Running
+from .setup import Setup
+
+MOST = 4
+# From the change that costs least to the one that costs most: time, then digits of the base.
+CHANGES: tuple[tuple[str, Any], ...] = (("loss", "fused"), ("checkpointing", "layer"), ("quantize", "nf4"))
+SetupOf = Callable[[Mapping[str, Any]], Setup]
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Options, by their names in `estimate`, with which a run fits: the peak and the upper end of its interval."""
+
+    options: Mapping[str, Any]
+    per_gpu_bytes: int
+    high: int
+    step_s: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**vars(self), "options": dict(self.options)}
+
+    @property
+    def text(self) -> str:
+        """The options as they are typed."""
+        return typed(self.options)
+
+
+def typed(options: Mapping[str, Any]) -> str:
+    """Options as they are typed."""
+    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())
+
+
+def _open(run: Running) -> tuple[tuple[str, Any], ...]:
+    """The changes that say something new of this run. Logits that an adapter reads and writes have to be held, so
+    that no fused loss goes with an adapted unembedding."""
+    setup = run.setup
+    head = any(pair.matrix.role == "unembedding" for pair in run.pairs)
+    new = {
+        "loss": setup.loss in ("full", "shifted") and not head,
+        "checkpointing": setup.checkpointing == "none",
+        "quantize": setup.quantize == "none" and setup.method == "lora",
+    }
+    return tuple(change for change in CHANGES if new[change[0]])
+
+
+def _thinner(setup: Setup) -> Iterator[int]:
+    """Micro-steps of a step, from as many as there are to one sequence at a time."""
+    for pieces in range(1, setup.micro_batch + 1):
+        if setup.micro_batch % pieces == 0:
+            yield setup.accumulation * pieces
+
+
+def _tried(run: Running, room: int, changes: Mapping[str, Any], setup_of: SetupOf) -> Remedy | None:
+    """These changes with as few micro-steps as will do; None where one sequence at a time is too much."""
+    for accumulation in _thinner(run.setup):
+        options = dict(changes)
+        if accumulation != run.setup.accumulation:
+            options["accumulation"] = accumulation
+        if not options:
+            continue
+        try:
+            changed = replace(run, setup=setup_of(options))
+            found = changed.memory()
+        except InputError:  # what does not go together is no remedy
+            return None
+        if found.per_gpu_bytes <= room:
+            return Remedy(options, found.per_gpu_bytes, found.high, _step_s(changed))
+    return None
+
+
+def _step_s(run: Running) -> float | None:
+    try:
+        step = run.time()
+    except InputError:  # a rate of this GPU that no source states
+        return None
+    return step.seconds if step else None
+
+
+def remedies(run: Running, room: int, setup_of: SetupOf) -> tuple[Remedy, ...]:
+    """The least changes with which a run fits into `room` bytes a GPU: none holds another's among its own.
+
+    `setup_of` gives the set-up with options changed. Empty where none of these changes is enough.
+    """
+    found: list[Remedy] = []
+    enough: list[set[str]] = []
+    changes = _open(run)
+    for count in range(len(changes) + 1):
+        for some in combinations(changes, count):
+            names = {name for name, _ in some}
+            if any(fewer <= names for fewer in enough):
+                continue
+            remedy = _tried(run, room, dict(some), setup_of)
+            if remedy is not None:
+                found.append(remedy)
+                enough.append(names)
+    return tuple(found[:MOST])

@@ -1,0 +1,89 @@
+"""What to change so that a run fits, against whole estimates with those options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planner import estimate
+from planner.cli.main import cli
+
+ROOM = {"rtx4090": 24_000_000_000, "h100": 80_000_000_000, "a100-40gb": 40_000_000_000, "t4": 16_000_000_000}
+QWEN = "Qwen/Qwen3-8B"
+
+
+def told(options: dict[str, Any]) -> tuple[list[dict[str, Any]] | None, bool, int]:
+    """The remedies of an estimate, whether it fits, and its peak."""
+    found = estimate(**options).memory or {}
+    main = found["qlora" if options.get("quantize") else "lora"]
+    return main["would_fit"], main["fits"], main["per_gpu_bytes"]
+
+
+@settings(max_examples=25)
+@given(
+    model=st.sampled_from([QWEN, "meta-llama/Llama-3.1-8B", "Qwen/Qwen3-30B-A3B", "google/gemma-2-9b"]),
+    gpu=st.sampled_from(list(ROOM)), batch=st.sampled_from([1, 2, 6, 16]),
+    layers=st.sampled_from(["attention,mlp", "attention"]), quantize=st.sampled_from([None, "nf4"]),
+    trainer=st.sampled_from([None, "trl", "unsloth"]), checkpointing=st.sampled_from([None, "layer"]),
+)  # fmt: skip
+def test_what_is_said_to_fit_does_as_the_estimate_with_these_options_has_it(**options: Any) -> None:
+    options = {name: value for name, value in options.items() if value is not None}
+    others, fits, _ = told(options)
+    assert (others is None) == fits
+    seen: list[set[str]] = []
+    for other in others or ():
+        changed = {**options, **other["options"]}
+        plan = estimate(**changed)
+        again = (plan.memory or {})["qlora" if changed.get("quantize") else "lora"]
+        assert again["fits"] and again["per_gpu_bytes"] == other["per_gpu_bytes"]
+        assert plan.time and plan.time["step"]["seconds"] == pytest.approx(other["step_s"])
+        assert plan.workload.batch == options["batch"]
+        names = set(other["options"]) - {"accumulation"}
+        assert not any(fewer <= names for fewer in seen)
+        seen.append(names)
+
+
+def test_no_change_is_larger_than_need_be() -> None:
+    options: dict[str, Any] = {
+        "model": QWEN,
+        "gpu": "h100",
+        "batch": 8,
+        "layers": "attention,mlp",
+        "seq_len": 1024,
+    }
+    others, fits, _ = told(options)
+    assert not fits and others
+    for other in others:
+        steps = other["options"].get("accumulation", 1)
+        assert told({**options, **other["options"]})[1]
+        if steps > 1:  # the next larger micro-batch is too much
+            fewer = max(n for n in (1, 2, 4) if n < steps)
+            assert not told({**options, **other["options"], "accumulation": fewer})[1]
+        for name in set(other["options"]) - {"accumulation"}:
+            left = {key: value for key, value in other["options"].items() if key != name}
+            assert not told({**options, **left, "accumulation": 8})[1]
+
+
+def test_an_adapted_unembedding_has_no_fused_loss() -> None:
+    for layers, said in (("all", False), ("attention,mlp", True)):
+        options = {"model": "meta-llama/Llama-3.2-1B", "gpu": "rtx4090", "seq_len": 16384, "layers": layers}
+        others = told(options)[0] or []
+        assert any("loss" in other["options"] for other in others) == said, layers
+
+
+def test_where_nothing_helps_it_says_so() -> None:
+    plan = estimate("meta-llama/Llama-3.1-70B", gpu="rtx4090")
+    assert (plan.memory or {})["lora"]["would_fit"] == []
+    assert plan.warnings[0].code == "does-not-fit" and "Nor would it" in plan.warnings[0].message
+    assert (estimate(QWEN).memory or {})["lora"]["would_fit"] is None
+
+
+def test_the_page_shows_what_to_type() -> None:
+    shown = CliRunner().invoke(cli, ["estimate", "-m", QWEN, "--gpu", "rtx4090", "--batch", "8"])
+    assert shown.exit_code == 0
+    assert "What would fit" in shown.output and "--checkpointing layer --accumulation 8" in shown.output
+    assert "It does not fit:" in shown.output

@@ -1,0 +1,197 @@
+"""Cases of memory that were collected after every rule was made: each with the command that a user would type.
+
+data/measured/memory_later.csv holds what is published and, as `options`, what follows `lora-plan estimate --model M`.
+The commands were written and the first predictions kept (memory_later_blind.csv) before any rule was changed for
+them. `fits` and `oom` are runs of which only that is known, on the GPU that the command names.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from planner import facts, hardware
+from planner.cli.config_option import given
+from planner.cli.estimate import command
+from planner.errors import PlannerError
+from planner.moments import MemoryEstimate
+from planner.running import running
+from tools.measured_models import CONFIGS, NAMES
+from tools.published_memory import Case
+from tools.published_memory_readers import GIB
+
+ROOT = Path(__file__).resolve().parents[1]
+BLIND = "memory_later_blind.csv"
+UNITS = {"GB": 10**9, "GiB": GIB, "MiB": 2**20, "": 1}
+RUN = ("fits", "oom")
+
+
+@dataclass(frozen=True)
+class Later:
+    """A published case: what was run, and what was measured, in bytes (0 where only whether it fits is known)."""
+
+    number: int
+    source: str
+    url: str
+    model: str
+    method: str
+    metric: str
+    measured: float
+    stated: bool
+    gpu: str
+    options: str
+    notes: str
+    now: str = ""
+
+    @property
+    def second(self) -> bool:
+        """Whether it was collected when the rules had been mended for the others, as a test of that."""
+        return self.notes.startswith("collected after")
+
+    @property
+    def line(self) -> str:
+        """The command."""
+        return f"lora-plan estimate --model {self.model} {self.options}"
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the planner says of a case: bytes of what was measured, and the interval of what a GPU must have."""
+
+    predicted: float
+    low: float
+    high: float
+    beyond: float
+    room: float
+    problem: str = ""
+
+
+def later() -> list[Later]:
+    """Every case."""
+    rows = csv.DictReader(io.StringIO(facts.read_data("measured", "memory_later.csv")))
+    return [
+        Later(
+            number, row["source"], row["url"], row["model"], row["method"], row["metric"],
+            float(row["measured"] or 0) * UNITS[row["unit"]], row["stated"] == "yes", row["gpu"], row["options"],
+            row["notes"], row["now"],
+        )
+        for number, row in enumerate(rows, start=2)
+    ]  # fmt: skip
+
+
+def options_of(case: Later) -> dict[str, Any]:
+    """The options of the command, as the command line reads them; `now` stands over those of the first prediction,
+    where a profile of the version that was measured has come since."""
+    words = [*shlex.split(case.options), *shlex.split(case.now)]
+    context = command.make_context("estimate", ["--model", case.model, *words])
+    found = given(context, dict(context.params))
+    found.pop("model")
+    return {**found, "method": case.method}
+
+
+def estimate_of(case: Later) -> MemoryEstimate:
+    """The estimate of a case. Raises PlannerError."""
+    return running(CONFIGS.get(case.model) or NAMES.get(case.model, case.model), options_of(case)).memory()
+
+
+def as_case(each: Later) -> Case:
+    """A case as the other published ones are."""
+    options = {"method": each.method}
+    return Case(each.source, each.number, "A", each.model, options, each.metric, each.measured, each.stated)
+
+
+def half() -> Iterator[tuple[Case, MemoryEstimate]]:
+    """Cases whose batch, length and checkpointing are stated, half of them by the hash of source, model and method:
+    those that the interval, and nothing else, may rest on."""
+    for each in later():
+        case = as_case(each)
+        if each.metric not in RUN and each.stated and case.fitted and not each.second:
+            yield case, estimate_of(each)
+
+
+def said_of(case: Later) -> Said:
+    """The prediction of a case; a problem where there is none."""
+    try:
+        found = estimate_of(case)
+    except PlannerError as error:
+        return Said(0, 0, 0, 0, 0, str(error).split(". ")[0])
+    gpu = options_of(case).get("gpu") or case.gpu
+    room = hardware.find(gpu).memory_bytes if case.metric in RUN or case.gpu == "A10G" else None
+    beyond = sum(item.bytes for item in found.overhead)
+    return Said(_predicted(case.metric, found, room, beyond), found.low, found.high, beyond, room or 0)
+
+
+def _predicted(metric: str, found: MemoryEstimate, room: int | None, beyond: int) -> float:
+    if metric == "allocated":
+        return found.allocated_bytes
+    if metric in ("needed", *RUN):
+        return found.per_gpu_bytes
+    reserved = found.reserved_within(room)
+    return reserved if metric == "reserved" else reserved + beyond
+
+
+def inside(case: Later, said: Said) -> bool:
+    """Whether the interval allows what happened. Within torch measured, the overhead comes on top."""
+    if case.metric == "fits":
+        return said.low <= said.room
+    if case.metric == "oom":
+        return said.high > said.room
+    beyond = 0 if case.metric in ("device", "needed") else said.beyond
+    return said.low <= case.measured + beyond <= said.high
+
+
+def right(case: Later, said: Said) -> bool:
+    """Whether the verdict fits is what happened."""
+    return (said.predicted <= said.room) == (case.metric == "fits")
+
+
+def blind() -> Mapping[int, Said]:
+    """The first predictions."""
+    rows = csv.DictReader(io.StringIO(facts.read_data("measured", BLIND)))
+    found = {}
+    for row in rows:
+        predicted, low, high, beyond, room = (
+            float(row[name]) for name in ("predicted", "low", "high", "beyond", "room")
+        )
+        found[int(row["row"])] = Said(predicted, low, high, beyond, room, row["problem"])
+    return found
+
+
+def keep(path: Path) -> None:
+    """Write the predictions of now."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("row", "predicted", "low", "high", "beyond", "room", "problem"))
+        for case in later():
+            said = said_of(case)
+            values = (round(v) for v in (said.predicted, said.low, said.high, said.beyond, said.room))
+            table.writerow((case.number, *values, said.problem))
+
+
+def main() -> None:
+    """Show every case with its prediction; --keep FILE writes the predictions."""
+    if sys.argv[1:2] == ["--keep"]:
+        keep(Path(sys.argv[2]))
+        return
+    for case in later():
+        said = said_of(case)
+        start = f"{case.number:4} {case.source[:24]:24} {case.model[:40]:40} {case.method:5} {case.metric:9}"
+        within = "in" if inside(case, said) else "OUT"
+        if said.problem:
+            print(start, said.problem)
+        elif case.metric in RUN:
+            verdict = "right" if right(case, said) else "WRONG"
+            print(start, verdict, f"{said.predicted / 1e9:.1f} of {said.room / 1e9:.1f}", within)
+        else:
+            stated = "" if case.stated else "(not stated)"
+            print(start, f"{said.predicted / case.measured:5.2f} {case.measured / 1e9:6.2f}", within, stated)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Step times that were collected after the constants of speed were fitted: each with the command of a user.
+
+data/measured/speed_later.csv holds what is published (seconds of a step, or tokens a second of a GPU) and, as
+`options`, what follows `lora-plan estimate --model M` (`compare --methods full` for full fine-tuning). The first
+predictions are kept in speed_later_blind.csv.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from planner import facts
+from planner.cli.config_option import given
+from planner.cli.estimate import command
+from planner.errors import PlannerError
+from planner.running import DATA, running
+from planner.speed import StepTime
+from tools.measured_models import CONFIGS, NAMES
+
+BLIND = "speed_later_blind.csv"
+
+
+@dataclass(frozen=True)
+class Later:
+    """A published step: `measured` in the unit `what`, s/step or tokens/s/GPU."""
+
+    number: int
+    source: str
+    url: str
+    model: str
+    method: str
+    gpu: str
+    gpus: int
+    measured: float
+    what: str
+    stated: bool
+    options: str
+    notes: str
+
+    def seconds(self, tokens: float) -> float:
+        """Seconds of the measured step, in which `tokens` pass through all GPUs."""
+        return self.measured if self.what == "s/step" else tokens / self.gpus / self.measured
+
+
+@dataclass(frozen=True)
+class Said:
+    """What was predicted: seconds of a step with their interval, and the seconds that were measured."""
+
+    seconds: float
+    low: float
+    high: float
+    measured: float
+    problem: str = ""
+
+    @property
+    def inside(self) -> bool:
+        """Whether the interval holds the measured time."""
+        return self.low <= self.measured <= self.high
+
+    @property
+    def error(self) -> float:
+        """|predicted / measured - 1|."""
+        return abs(self.seconds / self.measured - 1)
+
+
+def later() -> list[Later]:
+    """Every case."""
+    rows = csv.DictReader(io.StringIO(facts.read_data("measured", "speed_later.csv")))
+    return [
+        Later(
+            number, row["source"], row["url"], row["model"], row["method"], row["gpu"], int(row["gpus"]),
+            float(row["measured"]), row["what"], row["stated"] == "yes", row["options"], row["notes"],
+        )
+        for number, row in enumerate(rows, start=2)
+    ]  # fmt: skip
+
+
+def options_of(case: Later) -> dict[str, Any]:
+    """The options of the command, as the command line reads them."""
+    context = command.make_context("estimate", ["--model", case.model, *shlex.split(case.options)])
+    found = given(context, dict(context.params))
+    return {name: value for name, value in found.items() if name not in ("model", *DATA)} | {
+        "method": case.method
+    }
+
+
+def time_of(case: Later) -> StepTime:
+    """The predicted step. Raises PlannerError."""
+    model = CONFIGS.get(case.model) or NAMES.get(case.model, case.model)
+    found = running(model, options_of(case)).time()
+    assert found is not None
+    return found
+
+
+def said_of(case: Later) -> Said:
+    """The prediction of a case."""
+    try:
+        found = time_of(case)
+    except PlannerError as error:
+        return Said(0, 0, 0, 0, str(error).split(". ")[0])
+    return Said(found.seconds, found.low, found.high, case.seconds(found.tokens))
+
+
+def blind() -> Mapping[int, Said]:
+    """The first predictions."""
+    rows = csv.DictReader(io.StringIO(facts.read_data("measured", BLIND)))
+    return {
+        int(r["row"]): Said(
+            float(r["seconds"]), float(r["low"]), float(r["high"]), float(r["measured"]), r["problem"]
+        )
+        for r in rows
+    }
+
+
+def keep(path: Path) -> None:
+    """Write the predictions of now."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("row", "seconds", "low", "high", "measured", "problem"))
+        for case in later():
+            said = said_of(case)
+            values = (f"{v:.6g}" for v in (said.seconds, said.low, said.high, said.measured))
+            table.writerow((case.number, *values, said.problem))
+
+
+def main() -> None:
+    """Show every case with its prediction; --keep FILE writes the predictions."""
+    if sys.argv[1:2] == ["--keep"]:
+        keep(Path(sys.argv[2]))
+        return
+    for case in later():
+        said = said_of(case)
+        run = f"{case.model[:34]:34} {case.method:5} {case.gpus:4} x {case.gpu:9}"
+        start = f"{case.number:4} {case.source[:24]:24} {run}"
+        if said.problem:
+            print(start, said.problem)
+        else:
+            stated = "" if case.stated else "(not stated)"
+            within = "in" if said.inside else "OUT"
+            print(start, f"{said.seconds / said.measured:5.2f} {said.measured:8.3f}", within, stated)
+
+
+if __name__ == "__main__":
+    main()
