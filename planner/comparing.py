@@ -125,7 +125,7 @@ def _column(
         run,
         memory,
         room,
-        fewest_gpus(run, room) if room else None,
+        fewest_gpus(run, room, memory) if room else None,
         None if flops is None else flops / tokens,
         time,
         cost,

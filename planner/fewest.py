@@ -13,7 +13,8 @@ from typing import Any
 
 from .dataclass import dataclass
 from .memory import estimate_memory
-from .moments import MemoryPart
+from .memory.sharding import gathered
+from .moments import MemoryEstimate, MemoryPart
 from .running import Running
 from .setup import Checkpointing, Setup, Sharding
 
@@ -46,21 +47,25 @@ def _on(run: Running, gpus: int, checkpointing: Checkpointing, expert_parallel: 
     )  # fmt: skip
 
 
-def _needed(run: Running, setup: Setup) -> int:
-    return estimate_memory(run.arch, setup, run.pairs, run.whole).per_gpu_bytes
-
-
-def fewest_gpus(run: Running, memory_bytes: int) -> Fewest | None:
+def fewest_gpus(run: Running, memory_bytes: int, own: MemoryEstimate | None = None) -> Fewest | None:
     """The least power of two of GPUs of `memory_bytes` each on which the run fits; None above 4,096.
 
     Starts at the number below which states alone, evenly divided, exceed the memory. Without experts what is not
     states hardly changes with the number, so that counts on which it could not fit are passed over. Neglects layouts
-    that split single matrices (tensor parallelism), which a model needs whose dense layers exceed a GPU.
+    that split single matrices (tensor parallelism), which a model needs whose dense layers exceed a GPU. `own` is the
+    run's memory, where it is known.
     """
+    known = {} if own is None else {run.setup: own}
+
+    def memory(setup: Setup) -> MemoryEstimate:
+        if setup not in known:
+            known[setup] = estimate_memory(run.arch, setup, run.pairs, run.whole)
+        return known[setup]
+
     asked = run.setup.checkpointing
     thrifty: Checkpointing = "layer" if asked == "none" else asked
-    alone = estimate_memory(run.arch, _on(run, 1, thrifty), run.pairs, run.whole).parts()
-    states = sum(alone[part] for part in STATES)
+    alone = own if own is not None and run.setup.gpus == 1 else memory(_on(run, 1, thrifty))
+    states = sum(alone.parts()[part] for part in STATES)
     gpus = 1
     while gpus * memory_bytes < states:
         gpus *= 2
@@ -68,21 +73,16 @@ def fewest_gpus(run: Running, memory_bytes: int) -> Fewest | None:
     while gpus <= MOST_GPUS:
         needed = 0
         for apart in sorted({1, math.gcd(gpus, experts)}):
-            needed = _needed(run, _on(run, gpus, thrifty, apart))
+            setup = _on(run, gpus, thrifty, apart)
+            if apart == 1 < experts and states / gpus + sum(gathered(run.arch, setup)) > memory_bytes:
+                continue  # with a layer's experts gathered whole it cannot fit
+            needed = memory(setup).per_gpu_bytes
             if needed <= memory_bytes:
-                return _found(run, gpus, apart, thrifty, needed, memory_bytes)
+                plain = memory(_on(run, gpus, asked, apart)).per_gpu_bytes
+                how, needed = (asked, plain) if plain <= memory_bytes else (thrifty, needed)
+                return Fewest(gpus, setup.sharding, how, apart, needed)
         rest = SAFE * (needed - states / gpus) if gpus > 1 and experts == 1 else 0.0
         gpus *= 2
         while gpus <= MOST_GPUS and states / gpus + rest > memory_bytes:
             gpus *= 2
     return None
-
-
-def _found(
-    run: Running, gpus: int, apart: int, thrifty: Checkpointing, needed: int, memory_bytes: int
-) -> Fewest:
-    """The layout with layers kept as the run asks for, where that fits too."""
-    asked, sharding = run.setup.checkpointing, _on(run, gpus, thrifty, apart).sharding
-    if thrifty != asked and (plain := _needed(run, _on(run, gpus, asked, apart))) <= memory_bytes:
-        return Fewest(gpus, sharding, asked, apart, plain)
-    return Fewest(gpus, sharding, thrifty, apart, needed)

@@ -84,7 +84,7 @@ def _memory(run: Running, found: MemoryEstimate, room: int | None) -> dict[str, 
     """The contract's entry of a method, with the fewest GPUs on which it fits."""
     from .fewest import fewest_gpus
 
-    least = fewest_gpus(run, room) if room else None
+    least = fewest_gpus(run, room, found) if room else None
     said = {name: value for name, value in found.to_dict(room).items() if name != "moments"}
     return {**said, "fewest": least.to_dict() if least else None, "would_fit": None}
 

@@ -13,7 +13,6 @@ a few evaluations give all coefficients, and the peak is the largest moment.
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any, Literal, get_args
 
 from .dataclass import dataclass
@@ -214,7 +213,7 @@ class Setup:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, for JSON."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return dict(vars(self))
 
 
 def _label(name: str) -> str:

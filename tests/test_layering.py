@@ -219,10 +219,38 @@ except SystemExit as end:
             THROUGH_CLI.format(model=MODEL, more=["--json"]), NEVER | {"rich", "huggingface_hub"}, id="json"
         ),
         pytest.param(THROUGH_CLI.format(model=MODEL, more=[]), NEVER | {"huggingface_hub"}, id="page"),
+        *(
+            pytest.param(
+                THROUGH_CLI.format(model=MODEL, more=more), NEVER | {"huggingface_hub"}, id=" ".join(more)
+            )
+            for more in (
+                ["--gpu", "h100", "--tokens", "10M", "--json"],
+                ["--gpu", "l4", "--gpus", "2", "--batch", "2", "--dataset", "no-robots"],  # it does not fit
+                ["--trainer", "trl", "--quantize", "nf4"],
+                ["--law", "tinker-cookbook-2025-11", "--curves", "--explain"],
+                ["--episodes", "1M", "--targets", "q_proj"],
+                ["--help"],
+            )
+        ),
     ],
 )
 def test_a_plan_loads_no_heavy_package(code: str, forbidden: set[str]) -> None:
     assert loaded(code).isdisjoint(forbidden), sorted(loaded(code) & forbidden)
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "axolotl.yml"])
+def test_a_plan_of_a_trainers_config_loads_no_heavy_package(name: str, tmp_path: Path) -> None:
+    config = tmp_path / name
+    if name.endswith(".json"):
+        config.write_text(
+            f'{{"peft_type": "LORA", "base_model_name_or_path": "{MODEL}", "r": 8, "target_modules": ["q_proj"]}}'
+        )
+    else:
+        config.write_text(
+            f"base_model: {MODEL}\nadapter: lora\nlora_r: 8\nlora_alpha: 16\nlora_target_linear: true\n"
+        )
+    code = THROUGH_CLI.format(model=MODEL, more=["--config", str(config), "--gpu", "h100", "--json"])
+    assert loaded(code).isdisjoint(NEVER | {"rich", "huggingface_hub"})
 
 
 def test_every_public_function_has_a_docstring() -> None:

@@ -120,9 +120,10 @@ def section() -> list[str]:
         (source, lambda c, source=source: c.source == source)  # type: ignore[misc]
         for source in sorted({c.source for c, _ in figures[1]})
     ]
+    counted = [c for c, _ in first if not c.second]
     lines = ["## Cases collected afterwards", ""]
     lines += [
-        TEXT.format(n=len(first), sources=len({c.source for c, _ in first})),
+        TEXT.format(n=len(counted), sources=len({c.source for c in counted})),
         HEAD,
         "|---|" + "---|" * 7,
     ]

@@ -32,6 +32,7 @@ USUAL: dict[str, Any] = {
 }  # fmt: skip
 LIMIT_S = 600
 LINES = 12  # of a failure's output
+NO_GPU = "You need to assign use_cpu"  # which Axolotl has no option for
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ CASES = (
 )  # fmt: skip
 # Overrides that a machine without a GPU needs, and nothing else: Axolotl's Triton kernels ask for one.
 ADDED = {
-    "axolotl": [*(f"lora_{part}_kernel: false\n" for part in ("mlp", "qkv", "o")), "use_cpu: true\n"],
+    "axolotl": [*(f"lora_{part}_kernel: false\n" for part in ("mlp", "qkv", "o"))],
     "llamafactory": ["use_cpu: true\n"],
 }
 ON_CPU = {
@@ -102,7 +103,7 @@ def _tensors(file: Path) -> Iterator[int]:
         header = json.loads(stream.read(length))
     for name, entry in header.items():
         # PEFT saves the frozen weight beside a pair on the unembedding.
-        if name != "__metadata__" and "base_layer" not in name:
+        if name != "__metadata__" and not name.endswith("base_layer.weight"):
             size = 1
             for side in entry["shape"]:
                 size *= side
@@ -158,8 +159,11 @@ def tried(case: Case, trainer: str, python: str, root: Path) -> dict[str, Any]:
             code = -1
     found["seconds"] = round(time.monotonic() - began, 1)
     found["trained"], found["steps"] = saved_parameters(place / "out")
+    text = log.read_text(errors="replace")
+    if code and NO_GPU in text:
+        return {**found, "result": "needs a GPU"}
     if code:
-        tail = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-LINES:]
+        tail = [line for line in text.splitlines() if line.strip()][-LINES:]
         return {**found, "result": "failed", "why": "\n".join(tail)}
     return {**found, "result": "equal" if found["trained"] == found["planned"] else "DIFFERENT"}
 

@@ -27,11 +27,11 @@ Examples:
 """
 SECTIONS = {
     "Tokens": ("tokenizer", "chat_template", "loss_on", "eos", "chat"),
-    "Reading": ("format", "split", "config", "encoding"),
+    "Reading": ("format", "columns", "split", "config", "encoding"),
     "Batches": ("seq_len", "batch"),
     "Information": ("near_duplicates", "compress", "loss", "run", "group_size", "success_rate"),
 }
-FORMATS = ("auto", "messages", "sharegpt", "prompt-completion", "alpaca", "text", "preference", "rl")
+FORMATS = ("auto", "messages", "sharegpt", "prompt-completion", "alpaca", "text", "preference", "kto", "rl")
 LOSS_ON = ("auto", "assistant", "completion", "all")
 
 
@@ -83,6 +83,10 @@ def _lines_into(file: IO[str] | None) -> Callable[[Any], None] | None:
 @click.option(
     "--format", metavar="NAME", default="auto", show_default=True, shell_complete=complete(lambda: FORMATS),
     help=f"One of {', '.join(FORMATS)}.",
+)  # fmt: skip
+@click.option(
+    "--columns", metavar="NAME=COLUMN,...",
+    help="Read these columns under a format's names, as prompt=Question or messages=body.messages.",
 )  # fmt: skip
 @click.option("--split", metavar="NAME", help="The split to read. Default: train, where there are several.")
 @click.option("--config", metavar="NAME", help="The configuration of a data set on the hub.")

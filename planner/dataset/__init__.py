@@ -6,7 +6,7 @@ Light to import: what reads, renders and encodes is loaded when a data set is re
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ def dataset(
     config: str | None = None, encoding: str | None = None, chat_template: str | os.PathLike[str] | None = None,
     eos: bool = False, chat: bool = False, near_duplicates: bool = True, compress: bool = True,
     loss: float | None = None, run: str | os.PathLike[str] | None = None, group_size: int | None = None,
-    success_rate: float | None = None, on_broken: Callable[[BrokenRow], None] | None = None,
+    success_rate: float | None = None, columns: str | Mapping[str, str] | None = None,
+    on_broken: Callable[[BrokenRow], None] | None = None,
     on_progress: Callable[[int, int, int], None] | None = None,
     on_row: Callable[[dict[str, Any]], None] | None = None,
 ) -> DatasetReport:  # fmt: skip
@@ -38,6 +39,6 @@ def dataset(
         os.fspath(data), tokenizer=tokenizer, format=format, loss_on=loss_on, seq_len=seq_len, batch=batch,
         split=split, config=config, encoding=encoding, chat_template=chat_template, eos=eos, chat=chat,
         near_duplicates=near_duplicates, compress=compress, loss=loss, run=run, group_size=group_size,
-        success_rate=success_rate, on_broken=on_broken, on_progress=on_progress,
+        success_rate=success_rate, columns=columns, on_broken=on_broken, on_progress=on_progress,
         row=on_row,
     )  # fmt: skip

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .formats import RowError
 from .pieces import LONG_LETTERS, encode_long
@@ -21,8 +20,7 @@ NEAR_LETTERS = 256
 CACHED_LETTERS = 400
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(NamedTuple):
     """Tokens of a text, those that carry loss, and of these those within the first `seq_len`."""
 
     tokens: int

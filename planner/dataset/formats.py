@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ..errors import InputError, hint
 
@@ -27,14 +26,28 @@ ANSWERS = ("answer", "final_answer", "ground_truth", "reference_answer", "soluti
 TEXTS = ("text", "content")
 PASS_RATES = ("pass_rate", "success_rate", "solve_rate")
 CHATS = ("messages", "conversations", "conversation")
+# What a format can read.
+COLUMNS = frozenset((
+    *CHATS, *PROMPTS, *COMPLETIONS, *ANSWERS, *TEXTS, *PASS_RATES, "chosen", "rejected", "instruction", "context",
+    "history", "system", "system_prompt", "tools", "chat_template_kwargs", "completions",
+))  # fmt: skip
+# What each format needs, for those who look for theirs.
+NEEDS = (
+    "messages or sharegpt (messages, conversations), prompt-completion (prompt and completion, question and answer), "
+    "alpaca (instruction and output), text (text), preference (chosen and rejected), kto (prompt, completion and a "
+    "label of true or false), rl (prompt or problem)"
+)
 
 
 class RowError(ValueError):
     """A row that cannot be trained on; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class UnknownFormatError(RowError):
+    """A row whose columns fit no format."""
+
+
+class Item(NamedTuple):
     """One sequence: a conversation whose first `prompt_messages` are the prompt (None: not said), or a plain prompt
     and completion, whose texts follow each other."""
 
@@ -44,17 +57,17 @@ class Item:
     completion: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
+class Example(NamedTuple):
     """A row as it is trained on. `trained` is false for prompts whose answers a model has yet to write."""
 
     format: str
     kind: Kind
     items: tuple[Item, ...]
     tools: Any = None
-    more: Mapping[str, Any] | None = field(default=None)
+    more: Mapping[str, Any] | None = None
     trained: bool = True
     pass_rate: float | None = None
+    label: bool | None = None
 
 
 def _string(row: Mapping[str, Any], name: str) -> str:
@@ -91,7 +104,7 @@ def _tools(row: Mapping[str, Any]) -> Any:
 
 def _more(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
     more = row.get("chat_template_kwargs")
-    return more if isinstance(more, Mapping) else None
+    return more if isinstance(more, dict) else None
 
 
 def _check_content(content: Any, place: str) -> None:
@@ -100,13 +113,13 @@ def _check_content(content: Any, place: str) -> None:
     if not isinstance(content, list):
         raise RowError(f"{place}.content is {_shown(content)}, expected text or a list of parts")
     for part in content:
-        if not isinstance(part, Mapping) or ("type" not in part and "text" not in part):
+        if not isinstance(part, dict) or ("type" not in part and "text" not in part):
             raise RowError(f"{place}.content has a part that is {_shown(part)} without a type")
 
 
 def _message(raw: Any, place: str) -> Message:
     """A message as {role, content, ...}; ShareGPT's from and value are renamed."""
-    if not isinstance(raw, Mapping):
+    if not isinstance(raw, dict):
         raise RowError(f"{place} is {_shown(raw)}, expected a message")
     if "role" in raw:
         message = raw
@@ -151,7 +164,7 @@ def _with_system(row: Mapping[str, Any], messages: list[Message]) -> list[Messag
 
 
 def _is_chat(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and bool(value) and isinstance(value[0], Mapping)
+    return isinstance(value, (list, tuple)) and bool(value) and isinstance(value[0], dict)
 
 
 def _chat(row: Mapping[str, Any]) -> Example:
@@ -221,6 +234,10 @@ def _preference(row: Mapping[str, Any]) -> Example:
     for name in ("chosen", "rejected"):
         if row.get(name) is None:
             raise RowError(f"has no {name}")
+    if isinstance(row["chosen"], dict) and isinstance(row["rejected"], dict):  # one message each
+        row = {**row, "chosen": [row["chosen"]], "rejected": [row["rejected"]]}
+        said = _first(row, ("prompt", *CHATS))
+        row = {**row, "prompt": row[said]} if said else row
     prompt = _first(row, ("prompt", "question", "instruction", "input"))
     if prompt is not None:
         if _is_chat(row["chosen"]) and _starts_alike(row, prompt):
@@ -251,6 +268,17 @@ def _starts_alike(row: Mapping[str, Any], prompt: str) -> bool:
     return _is_chat(row[prompt]) and bool(first == row[prompt][0])
 
 
+def _kto(row: Mapping[str, Any]) -> Example:
+    """An answer that is liked or not; the label says 1 bit at most."""
+    label = row.get("label")
+    if not isinstance(label, bool):
+        raise RowError(
+            "has no label" if label is None else f"label is {_shown(label)}, expected true or false"
+        )
+    example = _chat(row) if _first(row, CHATS) is not None else _prompt_completion(row)
+    return example._replace(format="kto", kind="preference", label=label)
+
+
 def _rl(row: Mapping[str, Any]) -> Example:
     name = _named(row, (*PROMPTS, "messages", "instruction"), "prompt")
     if _is_chat(row[name]):
@@ -274,6 +302,7 @@ READERS: Mapping[str, Callable[[Mapping[str, Any]], Example]] = {
     "alpaca": _alpaca,
     "text": _text,
     "preference": _preference,
+    "kto": _kto,
     "rl": _rl,
 }
 FORMATS = ("auto", *READERS)
@@ -287,6 +316,8 @@ def recognise(row: Mapping[str, Any]) -> str:
     """
     if "chosen" in row and "rejected" in row:
         return "preference"
+    if isinstance(row.get("label"), bool) and ("completion" in row or _first(row, CHATS) is not None):
+        return "kto"
     if _first(row, CHATS) is not None:
         return "messages"
     if row.get("instruction") is not None and any(
@@ -297,18 +328,30 @@ def recognise(row: Mapping[str, Any]) -> str:
     if prompt is not None:
         if any(name in row for name in COMPLETIONS[:3]) or (prompt == "question" and "answer" in row):
             return "prompt-completion"
-        if prompt in ("prompt", "problem") or any(name in row for name in (*ANSWERS, *PASS_RATES)):
+        if (prompt in ("prompt", "problem") and "completions" not in row) or any(
+            name in row for name in (*ANSWERS, *PASS_RATES)
+        ):
             return "rl"
     if any(name in row for name in TEXTS):
         return "text"
+    if not row:
+        raise RowError("is empty")
     names = ", ".join(map(str, row))
     shown = names if len(names) <= 100 else f"{names[:97]}..."
-    raise RowError(f"no known format: its columns are {shown}" if row else "is empty")
+    raise UnknownFormatError(f"no known format: its columns are {shown}{_inside(row)}")
+
+
+def _inside(row: Mapping[str, Any]) -> str:
+    """Where a known column lies inside another, how to name it."""
+    for name, value in row.items():
+        if isinstance(value, dict) and (found := _first(value, (*CHATS, *PROMPTS, *TEXTS))) is not None:
+            return f"; {name} holds one, as --columns {found}={name}.{found}"
+    return ""
 
 
 def read_row(row: Any, form: str = "auto") -> Example:
     """The example of a row. Raises RowError."""
-    if not isinstance(row, Mapping):
+    if not isinstance(row, dict):
         raise RowError(f"is {_shown(row)}, expected an object")
     return READERS[recognise(row) if form == "auto" else form](row)
 

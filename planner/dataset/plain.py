@@ -19,6 +19,9 @@ def plain_row(example: Example) -> dict[str, Any]:
     if len(example.items) == 2:
         return _pair(*example.items)
     item = example.items[0]
+    if example.label is not None:
+        cut = item if item.prompt_messages is not None else item._replace(prompt_messages=_before_last(item))
+        return {**_prompt_and(cut, "completion"), "label": example.label} | _tools(example)
     if item.messages is not None:
         return {"messages": [dict(message) for message in item.messages]} | _tools(example)
     if example.format == "prompt-completion":
@@ -28,6 +31,10 @@ def plain_row(example: Example) -> dict[str, Any]:
 
 def _tools(example: Example) -> dict[str, Any]:
     return {"tools": example.tools} if example.tools else {}
+
+
+def _before_last(item: Item) -> int:
+    return max(0, len(item.messages or ()) - 1)
 
 
 def _prompt_and(item: Item, name: str) -> dict[str, Any]:

@@ -6,21 +6,22 @@ Loss is counted on what the assistant writes (assistant), on all that follows th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 from jinja2 import TemplateError
 
 from .formats import Example, Item, Message, RowError, flattened
-from .template import ChatTemplate, Spans
+from .template import ChatTemplate, Spans, as_rendered
 
 LossOn = Literal["assistant", "completion", "all"]
 LOSS_ON = ("auto", "assistant", "completion", "all")
+SAID_BESIDE = frozenset(("reasoning_content", "thinking", "reasoning", "tool_calls"))
+SAID = ("reasoning_content", "thinking", "reasoning", "content", "tool_calls")  # as it is read
 STAND_IN = "\u25c6\u25c7stand-in\u25c7\u25c6"
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     """A stretch that carries loss, in texts: it begins where `before` (the text so far, ready for the assistant) and
     the whole text part, and ends where `after` (the text up to its end) and the whole text part; None: at the end."""
 
@@ -28,8 +29,7 @@ class Turn:
     after: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
+class Rendered(NamedTuple):
     """A text, and what of it carries loss: all, `spans` of letters that its template marked, or `turns`.
 
     `content` is what the row itself says, without system prompts and template; `loss_text` what of it is learned.
@@ -79,7 +79,7 @@ class Renderer:
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             if any(isinstance(message.get("content"), list) for message in item.messages):
                 self.note("flattened")
-                return self._item(example, replace(item, messages=flattened(item.messages)))
+                return self._item(example, item._replace(messages=flattened(item.messages)))
             raise RowError(f"the chat template refuses it: {_first_line(error)}") from error
         except RecursionError as error:
             raise RowError("the chat template refuses it: nested too deeply") from error
@@ -140,7 +140,8 @@ class Renderer:
             return Rendered(text, False, spans=spans, content=content, loss_text=learned)
         self.note("prefixes")
         text = template.render(messages, tools=tools, more=more)
-        turns = _Turns(template, messages, text, tools, more, self).found(item, way)
+        ready = [as_rendered(message) for message in messages]
+        turns = _Turns(template, ready, text, tools, more, self).found(item, way)
         return Rendered(text, False, turns=turns, content=content, loss_text=learned)
 
     def _way(self, item: Item) -> str:
@@ -162,14 +163,17 @@ def _wrapped(item: Item) -> Item:
 
 def _said(message: Message) -> str:
     """The text of a message, its reasoning and calls included."""
+    only = message.get("content")
+    if type(only) is str and SAID_BESIDE.isdisjoint(message):
+        return only
     parts = []
-    for key in ("reasoning_content", "thinking", "content", "tool_calls"):
+    for key in SAID:
         value = message.get(key)
         if isinstance(value, str):
             parts.append(value)
         elif isinstance(value, list):
             parts += [
-                str(part["text"]) if isinstance(part, Mapping) and "text" in part else str(part)
+                str(part["text"]) if isinstance(part, dict) and "text" in part else str(part)
                 for part in value
             ]
     return "\n".join(parts)
@@ -213,7 +217,7 @@ class _Turns:
         return tuple(turns)
 
     def _render(self, messages: Sequence[Message], prompt: bool = False) -> str:
-        return self.template.render(messages, tools=self.tools, prompt=prompt, more=self.more)
+        return self.template.render(messages, tools=self.tools, prompt=prompt, more=self.more, ready=True)
 
     def _before(self, first: int) -> str:
         """The text in front of message `first`, ready for the assistant."""
@@ -244,12 +248,32 @@ class _Turns:
 
     def _changed(self, i: int) -> tuple[int, int]:
         """Which letters of the text change with the content of message `i`."""
-        said = ("tool_calls", "reasoning_content", "thinking", "content")
-        kept = {key: value for key, value in self.messages[i].items() if key not in said}
-        other = [*self.messages[:i], {**kept, "content": STAND_IN}, *self.messages[i + 1 :]]
-        changed = self._render(other)
+        message = self.messages[i]
+        kept = {key: value for key, value in message.items() if key not in SAID}
+        others = [{**kept, "content": STAND_IN}]
+        if message.get("tool_calls"):  # what answers a call may be refused without it
+            others.append({**kept, "content": STAND_IN, "tool_calls": _other_calls(message["tool_calls"])})
+        for other in others:
+            try:
+                changed = self._render([*self.messages[:i], other, *self.messages[i + 1 :]])
+                break
+            except (TemplateError, TypeError, ValueError, LookupError):
+                if other is others[-1]:
+                    raise
         begin = common(self.text, changed)
         return begin, len(self.text) - common(self.text[begin:][::-1], changed[begin:][::-1])
+
+
+def _other_calls(calls: Any) -> Any:
+    """The same calls with other arguments."""
+    found = []
+    for call in calls if isinstance(calls, list) else ():
+        inner = call.get("function") if isinstance(call, dict) else None
+        if isinstance(inner, dict):
+            found.append({**call, "function": {**inner, "arguments": {STAND_IN: STAND_IN}}})
+        elif isinstance(call, dict):
+            found.append({**call, "arguments": {STAND_IN: STAND_IN}})
+    return found or calls
 
 
 def common(one: str, two: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -217,13 +217,14 @@ def find(
     return [file], [notice] if notice else []
 
 
-def rows(file: DataFile, stream: Stream | None) -> Iterator[Row]:
-    """The rows of a file; `stream` is its open stream where it is read as bytes."""
+def rows(file: DataFile, stream: Stream | None, more: Collection[str] = ()) -> Iterator[Row]:
+    """The rows of a file; `stream` is its open stream where it is read as bytes, `more` names columns that a table
+    is read with beside those that are known."""
     if file.kind in ("parquet", "arrow", "saved") or stream is None:
         from . import tables
 
         reader = {"parquet": tables.parquet_rows, "arrow": tables.arrow_rows, "saved": tables.saved_rows}
-        return reader[file.kind](file.path)
+        return reader[file.kind](file.path, more)
     if file.kind == "csv":
         return csv_rows(stream, file.suffix)
     return {"jsonl": json_lines, "json": json_document, "text": text_lines}[file.kind](stream)

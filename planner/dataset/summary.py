@@ -16,6 +16,7 @@ from ..units import parse_count
 from . import lengths
 from .analysis import Reader, Settings, Sums
 from .duplicates import Duplicates
+from .formats import NEEDS
 from .rendering import LOSS_ON
 from .result import BrokenRow, Cut, DatasetReport, SourceFile, Tokens
 from .runs import first_epoch_loss
@@ -232,6 +233,14 @@ def _notices(sums: Sums, reader: Reader, tokenizer: TextTokenizer | None) -> lis
                 "no-chat-template",
                 f"{tokenizer.name} has no chat template: conversations are counted as their contents alone, without "
                 "what a template adds. --chat-template gives one.",
+            )
+        )
+    if sums.unknown:
+        found.append(
+            Notice(
+                "unknown-format",
+                f"Rows whose columns fit no format: {sums.unknown:,}. There are {NEEDS}. --format names one, "
+                "--columns prompt=NAME,completion=NAME renames columns.",
             )
         )
     if len(sums.kinds) > 1:

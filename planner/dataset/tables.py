@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, MissingDependencyError
-from .formats import ANSWERS, CHATS, COMPLETIONS, PASS_RATES, PROMPTS, TEXTS
+from .formats import COLUMNS
 from .records import Row
 
 BATCH_ROWS = 256
-# What a format can read; other columns (images, embeddings, scores) stay on disk.
-COLUMNS = {
-    *CHATS, *PROMPTS, *COMPLETIONS, *ANSWERS, *TEXTS, *PASS_RATES, "chosen", "rejected", "instruction", "context",
-    "history", "system", "system_prompt", "tools", "chat_template_kwargs",
-}  # fmt: skip
 
 
 def _arrow() -> Any:
@@ -40,9 +35,10 @@ def plain(value: Any) -> Any:
     return f"<{type(value).__name__}>"
 
 
-def _known(names: Sequence[str]) -> list[str] | None:
-    """The columns worth reading, or None for all where none is known."""
-    found = [name for name in names if name in COLUMNS]
+def _known(names: Sequence[str], more: Collection[str]) -> list[str] | None:
+    """The columns worth reading (other ones, as images, embeddings and scores, stay on disk), with `more` that are
+    renamed; None for all where none is known."""
+    found = [name for name in names if name in COLUMNS or name in more]
     return found or None
 
 
@@ -59,7 +55,7 @@ def _reason(error: Exception) -> str:
     return str(error).strip().split("\n")[0][:200] or type(error).__name__
 
 
-def parquet_rows(path: Path) -> Iterator[Row]:
+def parquet_rows(path: Path, more: Collection[str] = ()) -> Iterator[Row]:
     """The rows of a Parquet file; numbers count rows. What cannot be read ends it."""
     _arrow()
     from pyarrow import parquet
@@ -67,7 +63,7 @@ def parquet_rows(path: Path) -> Iterator[Row]:
     number = 0
     try:
         with parquet.ParquetFile(path, memory_map=False, pre_buffer=False) as file:
-            columns = _known(file.schema_arrow.names)
+            columns = _known(file.schema_arrow.names, more)
             batches = file.iter_batches(batch_size=BATCH_ROWS, columns=columns, use_threads=False)
             for number, row, error in _rows(batches):
                 yield number, row, error
@@ -75,7 +71,7 @@ def parquet_rows(path: Path) -> Iterator[Row]:
         yield number + 1, None, f"cannot be read: {_reason(error)}"
 
 
-def _record_batches(path: Path) -> Iterator[Any]:
+def _record_batches(path: Path, more: Collection[str] = ()) -> Iterator[Any]:
     """The record batches of an Arrow file or stream, known columns only."""
     pyarrow = _arrow()
     with pyarrow.OSFile(str(path)) as file:
@@ -87,16 +83,16 @@ def _record_batches(path: Path) -> Iterator[Any]:
             file.seek(0)
             reader = pyarrow.ipc.open_stream(file)
             batches = iter(reader)
-        names = _known(reader.schema.names)
+        names = _known(reader.schema.names, more)
         for batch in batches:
             yield batch.select(names) if names else batch
 
 
-def arrow_rows(path: Path, first: int = 0) -> Iterator[Row]:
+def arrow_rows(path: Path, more: Collection[str] = (), first: int = 0) -> Iterator[Row]:
     """The rows of an Arrow file or stream, numbered from `first` + 1."""
     number = first
     try:
-        for number, row, error in _rows(_record_batches(path), first):
+        for number, row, error in _rows(_record_batches(path, more), first):
             yield number, row, error
     except (OSError, ValueError) as error:
         yield number + 1, None, f"cannot be read: {_reason(error)}"
@@ -119,27 +115,27 @@ def saved_files(folder: Path) -> tuple[list[Path], list[Path]]:
     return data, indices
 
 
-def saved_rows(folder: Path) -> Iterator[Row]:
+def saved_rows(folder: Path, more: Collection[str] = ()) -> Iterator[Row]:
     """The rows of a folder that `save_to_disk` wrote, in its order."""
     data, indices = saved_files(folder)
     if not indices:
         first = 0
         for path in data:
-            for row in arrow_rows(path, first):
+            for row in arrow_rows(path, more, first):
                 first = row[0]
                 yield row
         return
-    yield from _selected(data, indices)
+    yield from _selected(data, indices, more)
 
 
-def _selected(data: Sequence[Path], indices: Sequence[Path]) -> Iterator[Row]:
+def _selected(data: Sequence[Path], indices: Sequence[Path], more: Collection[str]) -> Iterator[Row]:
     """Rows by their indices, from mapped files, so that a selection need not be held."""
     pyarrow = _arrow()
     number = 0
     try:
         tables = [pyarrow.ipc.open_stream(pyarrow.memory_map(str(path))).read_all() for path in data]
         table = pyarrow.concat_tables(tables)
-        names = _known(table.schema.names)
+        names = _known(table.schema.names, more)
         table = table.select(names) if names else table
         for path in indices:
             for batch in _record_batches(path):

@@ -18,13 +18,16 @@ from jinja2 import TemplateError, nodes, pass_eval_context
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 from ..errors import InputError
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
-REASONING = ("reasoning_content", "thinking", "reasoning")
+REASONING_NAMES = ("reasoning_content", "thinking", "reasoning")
+REASONING = frozenset(REASONING_NAMES)
+DICT_NAMES = frozenset(dir(dict))
 
 Messages = Sequence[Mapping[str, Any]]
 Spans = list[tuple[int, int]]
@@ -116,21 +119,31 @@ def _now(form: str) -> str:
 
 def environment() -> Any:
     """The Jinja environment that chat templates are written for."""
-    made = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Tracker, loopcontrols]
-    )
+    made = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_Tracker, loopcontrols])
     made.filters["tojson"] = _to_json
     made.globals.update(raise_exception=_raise, strftime_now=_now, dict=_Dict(), namespace=_Namespace)
     return made
 
 
-def _as_rendered(message: Mapping[str, Any]) -> dict[str, Any]:
+def as_rendered(message: Mapping[str, Any]) -> Mapping[str, Any]:
     """A message without empty keys, its reasoning under each name that templates read."""
+    if None not in message.values() and REASONING.isdisjoint(message):
+        return message
     kept = {key: value for key, value in message.items() if value is not None}
-    reasoning = next((kept[key] for key in REASONING if key in kept), None)
-    if reasoning is None:
+    if REASONING.isdisjoint(kept):
         return kept
+    reasoning = next(kept[key] for key in REASONING_NAMES if key in kept)
     return {"thinking": reasoning, **kept, "reasoning_content": reasoning}
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """The sandbox, in which a name behind a dot finds a dictionary's key without an exception on the way."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """`obj.attribute`: of a dictionary its key, but where it has a method of that name."""
+        if type(obj) is dict and attribute in obj and attribute not in DICT_NAMES:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
 
 
 @dataclass(frozen=True)
@@ -156,17 +169,29 @@ class ChatTemplate:
         """Whether it says with `{% generation %}` what the assistant writes."""
         return GENERATION.search(self.source) is not None
 
-    def _values(
-        self, messages: Messages, tools: Any, prompt: bool, more: Mapping[str, Any] | None
-    ) -> dict[str, Any]:
-        return {
-            **self.special_tokens,
+    @cached_property
+    def _given(self) -> dict[str, Any]:
+        """What every conversation is rendered with."""
+        return {**self._compiled.globals, **self.special_tokens, "documents": None}
+
+    def _context(
+        self,
+        messages: Messages,
+        tools: Any,
+        prompt: bool,
+        more: Mapping[str, Any] | None,
+        ready: bool = False,
+    ) -> Any:
+        """What a render sees. Made here, as Jinja's own goes through a chain of its globals each time."""
+        values = {
+            **self._given,
             **(more or {}),
-            "messages": [_as_rendered(message) for message in messages],
+            "messages": messages if ready else [as_rendered(message) for message in messages],
             "tools": tools,
-            "documents": None,
             "add_generation_prompt": prompt,
         }
+        template = self._compiled
+        return Context(template.environment, values, template.name, template.blocks)
 
     def render(
         self,
@@ -175,10 +200,12 @@ class ChatTemplate:
         tools: Any = None,
         prompt: bool = False,
         more: Mapping[str, Any] | None = None,
+        ready: bool = False,
     ) -> str:
-        """The conversation as text; with `prompt`, ready for the assistant to go on. Raises jinja2.TemplateError and
-        whatever a template trips over in odd data."""
-        return str(self._compiled.render(self._values(messages, tools, prompt, more)))
+        """The conversation as text; with `prompt`, ready for the assistant to go on. `ready` messages have been
+        through `as_rendered`. Raises jinja2.TemplateError and whatever a template trips over in odd data."""
+        context = self._context(messages, tools, prompt, more, ready)
+        return "".join(self._compiled.root_render_func(context))
 
     def render_marked(
         self, messages: Messages, *, tools: Any = None, more: Mapping[str, Any] | None = None
@@ -188,7 +215,7 @@ class ChatTemplate:
         tracker: _Tracker = template.environment.tracker
         parts = []
         with tracker.track() as spans:
-            for part in template.generate(self._values(messages, tools, False, more)):
+            for part in template.root_render_func(self._context(messages, tools, False, more)):
                 parts.append(part)
                 tracker.written += len(part)
             return "".join(parts), spans

@@ -42,8 +42,12 @@ def refused(shape: Shape, trainer: str, expected: str, reads: tuple[str, ...] = 
     `reads` are the plain forms that it can: where the data can be written as one of them, the command is named.
     """
     if shape.kind != "sft":
-        what = {"preference": "preference pairs", "rl": "prompts without answers"}[shape.kind]
-        near = {"preference": "keeps the chosen answers, as messages", "rl": "is trl-grpo, with --episodes"}
+        pairs = "answers with labels" if shape.format == "kto" else "preference pairs"
+        what = {"preference": pairs, "rl": "prompts without answers"}[shape.kind]
+        near = {
+            "preference": "keeps the answers that are liked, as messages",
+            "rl": "is trl-grpo, with --episodes",
+        }
         return InputError(
             "data", what, f"examples for supervised training, which an export to {trainer} is of",
             f"The nearest {near[shape.kind]}.",

@@ -7,6 +7,7 @@ where that is tried, a walk has to be made for each rank.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import mul
 from typing import NoReturn
 
 EXACT_PARTS = 1024  # of a byte: floats of so many parts and below LARGEST add up exactly
@@ -60,10 +61,7 @@ class Linear:
 
     def at(self, ranks: Sequence[int]) -> float:
         """Its value at these ranks."""
-        total = self.constant
-        for factor, rank in zip(self.factors, ranks, strict=True):
-            total += factor * rank
-        return total
+        return sum(map(mul, self.factors, ranks), self.constant)
 
     def never_above(self, other: Linear) -> bool:
         """Whether it is at most `other` at all ranks of at least 0."""

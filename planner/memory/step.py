@@ -7,8 +7,6 @@ of each stretch above what is held when it begins.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from itertools import groupby
 from typing import Any
 
 from ..dataclass import dataclass
@@ -20,6 +18,7 @@ from .known import maybe_at, remembered
 from .layout import low_ranks
 from .linear import is_exact
 from .passes import CASTS, fsdp_mixed
+from .rounds import Round, in_rounds
 from .stages import Stage, stages, whole_model
 from .stretch import Held, Stretch, at_ranks, plus
 from .tape import EXPERT_GRADIENTS, Size
@@ -33,6 +32,9 @@ class Place:
     where: str
     base: Held
     highest: Held
+
+
+Passed = tuple[str, Stretch]  # where, and what is passed
 
 
 class Course:
@@ -56,18 +58,22 @@ class Course:
         self._at(phase, where, part, units)
         self.level = plus(self.level, self._left_by(part))
 
-    def go_through(self, phase: str, wheres: Sequence[str], part: Stretch, units: int = 0) -> None:
-        """Pass one stretch after another that are alike. What is held grows evenly, so that the highest is the first
-        or the last; where it does not add up exactly, each is passed by itself."""
-        change = self._left_by(part)
-        sizes = (*change.values(), *self.level.values())
-        if len(wheres) < 3 or (float in map(type, sizes) and not all(map(is_exact, sizes))):
-            for where in wheres:
+    def go_through(self, phase: str, rounds: Sequence[Sequence[Passed]], units: int = 0) -> None:
+        """Pass rounds of stretches that are alike. What is held grows evenly from round to round, so that each
+        stretch is highest in the first or the last; where it does not add up exactly, every round is passed."""
+        if len(rounds) > 2:
+            change: Held = {}
+            for _, part in rounds[0]:
+                change = plus(change, self._left_by(part))
+            sizes = (*change.values(), *self.level.values())
+            if float not in map(type, sizes) or all(map(is_exact, sizes)):
+                for where, part in rounds[0]:
+                    self.go(phase, where, part, units)
+                self.level = plus(self.level, change, len(rounds) - 2)
+                rounds = rounds[-1:]
+        for each in rounds:
+            for where, part in each:
                 self.go(phase, where, part, units)
-            return
-        self.go(phase, wheres[0], part, units)
-        self.level = plus(self.level, change, len(wheres) - 2)
-        self.go(phase, wheres[-1], part, units)
 
     def _at(self, phase: str, where: str, part: Stretch, units: int) -> None:
         held = plus(self.level, {"gathered": self.unit * units}) if self.unit and units else self.level
@@ -163,13 +169,6 @@ def walked_layers(job: Job, grad: bool) -> Layers:
     return remembered(job, ("layers", grad), lambda own: _walk_layers(own, grad), Layers.at)
 
 
-@lru_cache(maxsize=256)
-def _runs(order: tuple[tuple[str, int], ...]) -> tuple[tuple[int, tuple[str, ...]], ...]:
-    """Kinds with the places of their layers, those together that follow each other."""
-    groups = groupby(order, key=lambda layer: layer[1])
-    return tuple((kind, tuple(where for where, _ in group)) for kind, group in groups)
-
-
 def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
     """The forward and backward pass of one micro-step of a stage over what is held throughout (`base`); `unit` is
     what a gathered layer takes, 0 where none is."""
@@ -177,30 +176,41 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
     layers = walked_layers(job, stem.trains or job.setup.needs_input_grads)
     kinds = layers.kinds
     grad = kinds[layers.order[-1][1]][2] if layers.order else stem.trains
-    runs = _runs(layers.order[stage.first : stage.end])
+    stretches = in_rounds(layers.order[stage.first : stage.end])
     going = Course(base, spread(job.setup), unit, steps_inside=job.setup.optimizer_in_backward)
     if stage.in_flight > 1:
-        for kind, wheres in runs:
-            for _ in wheres:
-                going.hold(kinds[kind][0].change, stage.in_flight - 1)
+        for _, kind in layers.order[stage.first : stage.end]:
+            going.hold(kinds[kind][0].change, stage.in_flight - 1)
     going.hold(stem.held)
     if setup_offloads(job.setup) and not stem.trains:
         going.hold({"activations": stem.held["temporary"]})
-    for kind, wheres in runs:
-        going.go_through("forward", wheres, kinds[kind][0], 2)
+    for rounds in stretches:
+        going.go_through("forward", [[(where, kinds[kind][0]) for where, kind in each] for each in rounds], 2)
     going.hold(stem.held, -1)
     if stage.head:
         _head(job, going, grad)
-    passed = [(part, wheres) for kind, wheres in runs if (part := kinds[kind][1]) is not None]
-    ahead = 1 if job.setup.method != "full" and job.setup.fsdp_units == "pairs" else 2
-    for part, wheres in passed[:0:-1]:
-        going.go_through("backward", wheres[::-1], part, ahead)
-    for part, (first, *others) in passed[:1]:  # nothing is gathered ahead of the first layer
-        going.go_through("backward", others[::-1], part, ahead)
-        going.go("backward", first, part, 1)
+    _back(going, stretches, kinds, 1 if job.setup.method != "full" and job.setup.fsdp_units == "pairs" else 2)
     if stem.trains and stage.stem:
         going.go("backward", "embedding", stem.backward)
     return going
+
+
+def _back(going: Course, stretches: Sequence[Sequence[Round]], kinds: Sequence[Walked], ahead: int) -> None:
+    """The backward pass of the layers, last to first; nothing is gathered ahead of the first."""
+    passed: list[list[list[Passed]]] = []
+    for rounds in stretches:
+        each = [
+            [(where, part) for where, kind in one if (part := kinds[kind][1]) is not None] for one in rounds
+        ]
+        if each[0]:
+            passed.append([one[::-1] for one in each[::-1]])
+    for rounds_back in passed[:0:-1]:
+        going.go_through("backward", rounds_back, ahead)
+    for *others, last in passed[:1]:
+        going.go_through("backward", others, ahead)
+        for where, part in last[:-1]:
+            going.go("backward", where, part, ahead)
+        going.go("backward", *last[-1], 1)
 
 
 def setup_offloads(setup: Setup) -> bool:

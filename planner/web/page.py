@@ -74,7 +74,7 @@ def _data_fields(found: dict[str, Any]) -> dict[str, Any]:
             "Read a data file", file_types=list(ENDINGS), size="sm", min_width=150, elem_id="lp-file"
         )
         drop = gr.Button("Forget it", size="sm", min_width=90, visible=False)
-    said = gr.HTML(padding=False)
+    said = gr.HTML(padding=False, visible=False)
     found["data"] = gr.Textbox(visible="hidden", elem_id="lp-data")
     found["dataset"] = gr.Dropdown(
         [("none of these", ""), *((name, name) for name in dataset_names())], value="", label="Dataset"
@@ -252,7 +252,9 @@ def build(*, hub: bool = False) -> Any:
         told = [fields["data"], reading["said"], reading["drop"]]
         once = {"show_progress": "minimal", "api_visibility": "private", "concurrency_limit": 1}
         reading["file"].upload(handlers.take, reading["file"], told, **once)
-        reading["drop"].click(lambda: ["", "", gr.update(visible=False)], None, told, **quiet)
+        reading["drop"].click(
+            lambda: ["", gr.update(value="", visible=False), gr.update(visible=False)], None, told, **quiet
+        )
         asked = {"show_progress": "minimal", "api_visibility": "private", "concurrency_limit": 2}
         gr.on([go.click, deadline.submit, budget.submit], handlers.search, inputs, search, **asked)
         page.load(handlers.load, None, [*inputs, *outputs], **quiet)

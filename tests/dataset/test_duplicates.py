@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import statistics
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,6 +75,78 @@ def test_near_duplicates_are_found_and_others_are_not(tmp_path: Path) -> None:
     without = dataset(path, near_duplicates=False, compress=False)
     assert without.duplicates_near is None and without.duplicates_exact == 30
     assert without.distinct.value > found.distinct.value
+
+
+def exact_resemblances(texts: list[bytes]) -> list[float]:
+    """Of each text with the earlier one that it resembles most, over all pairs."""
+    seen: dict[bytes, list[int]] = {}
+    sizes: list[int] = []
+    found = []
+    for number, text in enumerate(texts):
+        own = {text[i : i + 8] for i in range(len(text) - 7)}
+        shared: dict[int, int] = {}
+        for stretch in own:
+            for other in seen.setdefault(stretch, []):
+                shared[other] = shared.get(other, 0) + 1
+            seen[stretch].append(number)
+        found.append(max((n / (len(own) + sizes[j] - n) for j, n in shared.items()), default=0.0))
+        sizes.append(len(own))
+    return found
+
+
+@pytest.mark.parametrize("said", [11, 18])
+def test_many_short_rows_that_are_alike(said: int) -> None:
+    """Rows that share an instruction of 70 letters: over half of them resemble each other by half and more, so that
+    the groups of places say little. Against the exact resemblance of all pairs."""
+    chance = random.Random(said)
+    pool, opening = words(chance, 400), "Translate the following sentence to French, and keep its register: "
+    texts: list[bytes] = []
+    for i in range(1500):
+        if i % 4 == 3:
+            text = chance.choice(texts).decode().split(" ")
+            text[chance.randrange(10, len(text))] = chance.choice(pool)
+        else:
+            text = [opening, *chance.choices(pool, k=said)]
+        texts.append(" ".join(text).encode())
+    texts = list(dict.fromkeys(texts))
+    exact = np.array(exact_resemblances(texts))
+    with duplicates.Register() as register:
+        register.add([duplicates.text_hash(t) for t in texts], [1] * len(texts), texts)
+        near = register._near(np.zeros(len(texts), dtype=bool))
+        assert int(near.sum()) == register.duplicates().near
+    sure, doubtful, others = exact >= 0.9, (exact >= 0.8) & (exact < 0.9), exact < 0.65
+    assert sure.sum() > 20 and near[sure].mean() > 0.98
+    assert near[doubtful].mean() > 0.6
+    assert others.sum() > 500 and near[others].mean() < 0.01
+
+
+def test_no_row_is_compared_with_more_than_its_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All rows in one bucket of every group, none of them near another: the worst case."""
+    chance, compared = np.random.default_rng(3), 0
+    rows, told = 3000, duplicates.resemblance
+    alike = chance.integers(0, 256, duplicates.PLACES, dtype=np.uint8)
+
+    def counted(one: Any, two: Any) -> Any:
+        nonlocal compared
+        compared += len(one)
+        return told(one, two) * 0
+
+    monkeypatch.setattr(duplicates, "resemblance", counted)
+    monkeypatch.setattr(duplicates, "sketches", lambda texts: np.tile(alike, (len(texts), 1)))
+    with duplicates.Register(portion=1000) as register:
+        register.add(list(range(rows)), [1] * rows, [b""] * rows)
+        assert register.duplicates().near == 0
+    groups = duplicates.PLACES // duplicates.GROUP
+    assert 0 < compared <= groups * duplicates.NEIGHBOURS * rows
+
+
+@pytest.mark.parametrize("every", [1, 3, 400])
+def test_values_are_read_one_by_one_or_all_through(every: int) -> None:
+    column = duplicates._Column("<u4")
+    column.append(np.arange(1000, dtype="<u4") * 7)
+    rows = np.arange(0, 1000, every)
+    assert column.at(rows).tolist() == (rows * 7).tolist()
+    column.close()
 
 
 def test_a_portion_at_a_time_finds_the_same() -> None:
