@@ -79,7 +79,7 @@ def shallow(model_type: str) -> str:
 @st.composite
 def broken_config(draw: st.DrawFn, share: int, /) -> dict[str, Any]:
     """A default config with a few fields removed or replaced, at the top or in a nested config."""
-    config = json.loads(shallow(draw(st.sampled_from(sorted(classes())[share::SHARES]))))
+    config: dict[str, Any] = json.loads(shallow(draw(st.sampled_from(sorted(classes())[share::SHARES]))))
     parts = [config, *(v for k, v in config.items() if isinstance(v, dict) and v and k not in LABELS)]
     part = draw(st.sampled_from(parts))
     for key in draw(st.lists(st.sampled_from(sorted(part)), min_size=1, max_size=3, unique=True)):
