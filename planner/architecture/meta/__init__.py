@@ -15,7 +15,8 @@ from typing import Any
 from ...errors import MissingDependencyError
 from ...schema import Architecture
 from .. import cache
-from .checks import check
+from . import known
+from .checks import check, cleaned
 
 # Raise with every change of what is read off a model: it tells old files of the cache from new ones.
 READER = 4
@@ -29,9 +30,12 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
     model type, MissingDependencyError without torch.
     """
     check(config)
-    key = cache.key(config, f"{READER} transformers {transformers_version()}")
+    library = f"transformers {transformers_version()}"
+    key = cache.key(config, f"{READER} {library}")
     found = cache.load(key)
     if found is None:
+        require(config)
+        known.check(cleaned(config), library)
         found = _build(config)
         cache.store(key, found)
     return found
@@ -63,7 +67,6 @@ def require(config: Mapping[str, Any]) -> None:
 
 
 def _build(config: Mapping[str, Any]) -> Architecture:
-    require(config)
     with _nothing_collected():
         from .inventory import read
         from .model import build_model
