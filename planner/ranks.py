@@ -155,6 +155,12 @@ class RankPrice:
         }
 
 
+def _like_the_sweep(spec: AdapterSpec) -> bool:
+    """Whether an adapter lies on attention and MLPs both, as those of the sweep do."""
+    layers = set(spec.layers or ())
+    return bool(layers & {"all", "all-linear"}) or {"attention", "mlp"} <= layers
+
+
 def notices(spec: AdapterSpec, price: RankPrice | None) -> Iterator[Notice]:
     """Where the law of regret is stretched."""
     if price is None:
@@ -170,6 +176,13 @@ def notices(spec: AdapterSpec, price: RankPrice | None) -> Iterator[Notice]:
         yield Notice(
             "regret-of-attention",
             f"The law of regret was fitted on adapters of all layers; {spec.layers[0]} alone lags behind it.",
+        )
+    elif not _like_the_sweep(spec):
+        what = ",".join(spec.layers) if spec.layers else "named modules"
+        yield Notice(
+            "regret-of-layers",
+            f"The law of regret was fitted on adapters of all layers; for {what} no sweep stands behind it: the "
+            "parameters are counted as if they lay in all.",
         )
     if price.moe and spec.experts != "shared-outer":
         yield Notice(

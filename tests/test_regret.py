@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from functools import cache
 from statistics import median
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import planner
 from planner import facts, regret
 from planner.errors import InputError
 from planner.learning_rate.sweep import Sweep, read_sweep
@@ -146,3 +148,17 @@ def test_the_first_rank_within_a_limit() -> None:
     found = regret.smallest_rank_within(0.005, ranks, 30_826_598)
     assert found == 16
     assert regret.smallest_rank_within(1e-6, ranks, 30_826_598) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({}, None), ({"layers": "all-linear"}, None), ({"layers": "attention,mlp"}, None),
+        ({"layers": "attention"}, "regret-of-attention"), ({"layers": "mlp"}, "regret-of-layers"),
+        ({"targets": "q_proj,v_proj"}, "regret-of-layers"),
+    ],
+)  # fmt: skip
+def test_layer_sets_without_a_sweep_are_said(options: dict[str, Any], code: str | None) -> None:
+    plan = planner.estimate(model="meta-llama/Llama-3.1-8B", rank=8, dataset="alpaca", **options)
+    found = [notice.code for notice in plan.warnings if notice.code.startswith("regret-of")]
+    assert found == ([code] if code else [])

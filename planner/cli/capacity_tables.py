@@ -61,9 +61,11 @@ def capacity(plan: Plan) -> Table:
 
 
 def regret_text(regret: Regret) -> str:
-    """+0.6% loss (0.4 to 1.0), or within noise."""
+    """+0.6% loss (0.4 to 1.0), or within noise, or as much as no training at all leaves."""
     if regret.within_noise:
         return "within noise"
+    if regret.low == regret.high:  # capped there
+        return f"up to +{units.significant(100 * regret.value, 2)}% loss, as untrained: too small"
     low, high = (units.significant(100 * value, 2) for value in (regret.low, regret.high))
     return f"+{units.significant(100 * regret.value, 2)}% loss ({low} to {high})"
 

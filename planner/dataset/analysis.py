@@ -155,7 +155,7 @@ class Reader:
             from . import hub
             from .tables import plain
 
-            rows = hub.rows(self._hub, self.settings.split, self.settings.config)
+            rows = hub.rows(self._hub, self.settings.split, self.settings.config, self.notices)
             for number, value in enumerate(rows, 1):
                 yield self._hub, (number, plain(value), None)
                 if number % 1000 == 0:

@@ -221,6 +221,6 @@ def grpo(t: Training) -> dict[str, str]:
         Line("max_completion_length", completion, f"The plan's sequence of {t.setup.seq_len:,} tokens.{said}"),
         Line("temperature", 1.0),
         Line("beta", 0.0, "No reference model, whose forward pass the plan does not have."),
-        Line("reward_funcs", ["accuracy_reward"], "Put in what your task rewards."),
+        Line("reward_funcs", ["accuracy_reward"], "Put in what your task rewards; this one needs math-verify."),
     ]  # fmt: skip
     return _files(t, "grpo", "trl-grpo", _sections(t, step, _prompts(t)))
