@@ -33,11 +33,11 @@ BUILDERS: dict[str, str] = {
     ),
     **dict.fromkeys(
         "mixtral qwen2_moe qwen3_moe olmoe phimoe dbrx gpt_oss granitemoe glm4_moe minimax_m2 ernie4_5_moe "
-        "hunyuan_v1_moe solar_open mimo_v2_flash".split(),
+        "hunyuan_v1_moe solar_open mimo_v2_flash flex_olmo dots1 exaone_moe".split(),
         "moe",
     ),
     **dict.fromkeys(
-        "deepseek_v2 deepseek_v3 deepseek_v32 kimi_k2 kimi_k25 glm4_moe_lite glm_moe_dsa".split(), "mla"
+        "deepseek_v2 deepseek_v3 deepseek_v32 kimi_k2 kimi_k25 glm4_moe_lite glm_moe_dsa youtu".split(), "mla"
     ),
     "deepseek_v4": "deepseek_v4",
     **dict.fromkeys("t5 mt5 whisper clip".split(), "encoders"),
@@ -55,7 +55,9 @@ BUILDERS: dict[str, str] = {
         "qwen3_next qwen3_5_text qwen3_5_moe_text olmo_hybrid minimax".split(), "linear_attention"
     ),
     **dict.fromkeys(
-        "mamba falcon_mamba jamba zamba nemotron_h granitemoehybrid falcon_h1 lfm2".split(), "state_space"
+        "mamba mamba2 falcon_mamba bamba jamba zamba zamba2 nemotron_h granitemoehybrid "
+        "granitemoeshared falcon_h1 lfm2 lfm2_moe".split(),
+        "state_space",
     ),
 }
 
