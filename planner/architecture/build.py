@@ -118,7 +118,7 @@ def build_natively(config: Mapping[str, Any]) -> Architecture:
         built: Architecture = import_module(f".families.{BUILDERS[model_type]}", __package__).build(fields)
     except RecursionError as error:
         raise ConfigError(f"config of model_type {model_type!r} is nested too deeply") from error
-    return replace(built, activation=_activation(config))
+    return replace(built, activation=_activation(config) or built.activation, dropouts=_dropouts(config))
 
 
 def _activation(config: Mapping[str, Any]) -> str | None:
@@ -129,6 +129,17 @@ def _activation(config: Mapping[str, Any]) -> str | None:
             if isinstance(part.get(key), str):
                 return str(part[key])
     return None
+
+
+def _dropouts(config: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
+    """The rates of dropout, by the config's names; the text part's where a config has one."""
+    text = config.get("text_config")
+    merged = {**config, **(text if isinstance(text, Mapping) else {})}
+    return tuple(
+        (name, float(value))
+        for name, value in merged.items()
+        if isinstance(name, str) and "drop" in name and type(value) in (int, float)
+    )
 
 
 def _by_transformers(config: Mapping[str, Any]) -> Architecture:
