@@ -88,7 +88,7 @@ def main() -> int:
     )
     with tempfile.TemporaryDirectory() as name:
         for model_type, config in CONFIGS.items():
-            folder = Path(name) / model_type
+            folder = Path(name) / model_type.replace(", ", "-")
             folder.mkdir()
             (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
             times = measure(os.fspath(folder), folder, options.rounds)
