@@ -2,10 +2,11 @@
 
 The bootstrap of `lora-plan fit` refits a law for a thousand weightings of the models. The baseline minimises the
 same objective, draw by draw, with scipy.optimize over a Python function that interpolates each sweep; a few draws are
-timed and the rate is compared, in CPU time and in one run. The optima must agree. The target, for the form that is
-fitted to the shipped sweep (family+rank, quadratic), is a ratio of at least 50.
+timed and the rate is compared, in CPU time and in one run, for every form that `fit` compares on the shipped sweep
+and both interpolations. Ours must be nowhere above a baseline's optimum. The target is a ratio of at least 50 to the
+fastest baseline that reaches the optimum; those that stop above it are shown.
 
-    python benchmarks/fit_speed.py [--baseline-draws 12] [--million] [--out record.json] [--check 50]
+    python benchmarks/fit_speed.py [--baseline-draws 6] [--million] [--out record.json] [--check 50]
 """
 
 from __future__ import annotations
@@ -29,13 +30,15 @@ from planner import facts
 from planner.learning_rate.fit import fit
 from planner.learning_rate.fit.cells import make_cells
 from planner.learning_rate.fit.curves import INTERPOLATIONS, Curves, make_curves
-from planner.learning_rate.fit.forms import features_of, make_design, parse_form
+from planner.learning_rate.fit.forms import candidates, features_of, form_name, make_design, parse_form
 from planner.learning_rate.fit.solve import WINDOWS, Problem, fit_all, refit
 from planner.learning_rate.sweep import read_sweep
 
-FORMS = ("rank", "width+rank", "family+rank")
 METHODS = ("Nelder-Mead", "Powell", "L-BFGS-B")
 POOLING = 4.0
+REPEATS = 3  # of ours; the median counts
+ALIKE = 1e-4  # of an objective: the most that ours may lie above
+REACHED = 1e-3  # of an objective: how near a baseline must come
 
 
 def python_objective(
@@ -76,6 +79,15 @@ def baseline(
     return (time.process_time() - began) / len(weights), reached
 
 
+def every_form() -> list[str]:
+    """The forms that `fit` compares on the shipped sweep, by their number of constants."""
+    features = features_of(make_cells(read_sweep(facts.data_dir() / "sweeps" / "tinker_sft.csv")))
+    found = candidates(features)
+    return [
+        form_name(terms) for terms in sorted(found, key=lambda t: len(make_design(t, features)[0].columns))
+    ]
+
+
 def compare(interpolation: str, form: str, draws: int) -> list[dict[str, object]]:
     """Our rate and the baselines' on the shipped sweep."""
     cells = make_cells(read_sweep(facts.data_dir() / "sweeps" / "tinker_sft.csv"))
@@ -87,9 +99,12 @@ def compare(interpolation: str, form: str, draws: int) -> list[dict[str, object]
     )
     weights = np.random.default_rng(0).exponential(size=(1000, len(features.models)))[:, features.model]
     start = fit_all(problem, np.ones(cells.n)).theta[0]
-    began = time.process_time()
-    ours = refit(problem, weights, near=start)
-    each = (time.process_time() - began) / len(weights)
+    times = []
+    for _ in range(REPEATS):
+        began = time.process_time()
+        ours = refit(problem, weights, near=start)
+        times.append((time.process_time() - began) / len(weights))
+    each = sorted(times)[REPEATS // 2]
     rows: list[dict[str, object]] = []
     for method in METHODS:
         theirs, reached = baseline(problem, weights[:draws], start, method)
@@ -150,7 +165,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--baseline-draws", type=int, default=12)
+    parser.add_argument("--baseline-draws", type=int, default=6)
     parser.add_argument("--million", action="store_true", help="also fit sweeps of a million rows")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--check", type=float, help="exit 1 where a ratio falls below")
@@ -158,28 +173,31 @@ def main() -> int:
     rows = [
         row
         for kind in INTERPOLATIONS
-        for form in FORMS
+        for form in every_form()
         for row in compare(kind, form, options.baseline_draws)
     ]
     print(
-        "interpolation form         baseline         ours    theirs   ratio  baseline above / below our optimum"
+        f"{'interpolation':<13} {'form':<25} {'baseline':<12} {'ours':>8} {'theirs':>9} {'ratio':>7}  "
+        "baseline above / below our optimum"
     )
     for row in rows:
         print(
-            f"{row['interpolation']:<13} {row['form']:<12} {row['baseline']:<12} {row['ours_s_per_1000']:7.2f}s "
+            f"{row['interpolation']:<13} {row['form']:<25} {row['baseline']:<12} {row['ours_s_per_1000']:7.2f}s "
             f"{row['baseline_s_per_1000']:8.1f}s {row['ratio']:7.0f}  {row['baseline_above_ours']:.1e} / "
             f"{row['ours_above_baseline']:.1e}"
         )
     record = {"machine": about_this_machine(), "refits": rows, "million": large() if options.million else []}
     if options.out:
         write_record(options.out, record)
-    # A baseline that stops short of the optimum is no measure: only those that reach it count.
-    fair = [
-        float(str(row["ratio"]))
-        for row in rows
-        if float(str(row["baseline_above_ours"])) < 1e-3 and row["form"] == "family+rank"
-    ]
-    if options.check is not None and (not fair or min(fair) < options.check or math.isnan(min(fair))):
+    reached = [row for row in rows if float(str(row["baseline_above_ours"])) <= REACHED]
+    fastest = min(float(str(row["ratio"])) for row in reached)
+    short = min((float(str(row["ratio"])) for row in rows if row not in reached), default=math.inf)
+    behind = max(float(str(row["ours_above_baseline"])) for row in rows)
+    print(
+        f"smallest ratio {fastest:.0f}; to baselines that stop above the optimum {short:.0f}; "
+        f"ours above a baseline's optimum by at most {behind:.1e}"
+    )
+    if options.check is not None and (not fastest >= options.check or behind > ALIKE):
         return 1
     return 0
 

@@ -60,9 +60,11 @@ def measure(path: str, folder: Path, rounds: int) -> dict[str, list[float]]:
     build = [sys.executable, "-c", BUILD.format(path=path)]
     commands: dict[str, Callable[[], float]] = {
         "build": lambda: cpu_time(build, env),
-        "first": lambda: cpu_time(ours(path), {**env, "LORA_PLAN_CACHE": tempfile.mkdtemp(dir=folder)}),
-        "cached": lambda: cpu_time(ours(path), env),
-        "catalogue": lambda: cpu_time(ours(CATALOGUE), env),
+        "first": lambda: cpu_time(
+            ours(f"estimate --model {path} --json"), {**env, "LORA_PLAN_CACHE": tempfile.mkdtemp(dir=folder)}
+        ),
+        "cached": lambda: cpu_time(ours(f"estimate --model {path} --json"), env),
+        "catalogue": lambda: cpu_time(ours(f"estimate --model {CATALOGUE} --json"), env),
     }
     times: dict[str, list[float]] = {name: [] for name in commands}
     for number in range(rounds + 1):
@@ -86,7 +88,7 @@ def main() -> int:
     )
     with tempfile.TemporaryDirectory() as name:
         for model_type, config in CONFIGS.items():
-            folder = Path(name) / model_type
+            folder = Path(name) / model_type.replace(", ", "-")
             folder.mkdir()
             (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
             times = measure(os.fspath(folder), folder, options.rounds)

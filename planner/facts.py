@@ -35,7 +35,8 @@ class LawFact:
     `population` is true, any family has a rate: `multipliers` and `exponents` are those of single families, 1 and
     `model_pow` those of the others. Such a law has the `spread` of best rates around it (standard deviations of log
     rate, for known_family and unknown_family), the `covariance` of its coefficients by column, the `families`,
-    `methods` and `ranges` that it was fitted on, and a `caution` where its fit is in doubt."""
+    `methods` and `ranges` that it was fitted on, and a `caution` where its fit is in doubt. `rates`, by family (and
+    `population`) and rank, take the place of the formula's value where a law has them."""
 
     id: str
     title: str
@@ -63,6 +64,7 @@ class LawFact:
     methods: tuple[str, ...] = ("lora",)
     spread: Mapping[str, float] = field(default_factory=lambda: _NO_NUMBERS)
     covariance: Mapping[str, Mapping[str, float]] = field(default_factory=lambda: MappingProxyType({}))
+    rates: Mapping[str, Mapping[str, float]] = field(default_factory=lambda: MappingProxyType({}))
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=lambda: MappingProxyType({}))
     caution: str = ""
     notes: str = ""

@@ -43,8 +43,12 @@ def _gap(arch: Architecture) -> str | None:
     stacks = {block.stack for block in arch.blocks}
     if not arch.blocks:
         return "the order of its operations is not known"
-    if any(block.features or block.fixed_length for block in arch.blocks) or {"encoder", "decoder"} <= stacks:
-        return "encoders with decoders are not covered yet"
+    if {"encoder", "decoder"} <= stacks:
+        from .memory.two_stacks import is_known
+
+        return None if is_known(arch) else "no rules for its encoder and decoder yet"
+    if any(block.features or block.fixed_length for block in arch.blocks):
+        return "what comes in is not text"
     return None
 
 

@@ -70,7 +70,8 @@ class Matrix:
     expert parameter, an embedding, a convolution (d_in = in channels / groups * kernel, d_out = out channels).
     `parts` are its logical matrices where it is fused. `tied` marks a matrix that shares its storage with
     another one and so adds no parameters. `outer` is the side of an expert that faces the hidden state: the
-    input of gate and up, the output of down.
+    input of gate and up, the output of down. `wide` marks a matrix that the library keeps in float32 under float16,
+    and away from quantising loaders.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Matrix:
     tied: bool = False
     parts: tuple[Part, ...] = ()
     outer: Literal["in", "out"] = "in"
+    wide: bool = False
 
     @property
     def leaf(self) -> str:
@@ -270,9 +272,10 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class Architecture:
-    """A model as an inventory. `flops_gap` says why no exact FLOP count exists, where none does. `built_by` names
-    the library and version that the inventory was read from, where no builder of ours made it. `activation` is the
-    name of the MLPs' activation function, where the config says one.
+    """A model as an inventory. `flops_gap` says why no exact FLOP count exists, where none does. `built_by` names the
+    library and version that the inventory was read from, where no builder of ours made it. `activation` is the name
+    of the MLPs' activation function, where the config says one; `dropouts` are the rates of dropout that it says, by
+    its own names.
 
     Two architectures are equal where they are the same object: caches are keyed by it.
     """
@@ -290,6 +293,7 @@ class Architecture:
     notes: tuple[str, ...] = field(default=())
     built_by: str | None = None
     activation: str | None = None
+    dropouts: tuple[tuple[str, float], ...] = ()
     bystanders: tuple[str, ...] = ()
 
     @cached_property

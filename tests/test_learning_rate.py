@@ -64,9 +64,7 @@ def test_the_rate_at_the_reference_width_is_base_times_multiplier() -> None:
 
 def by_hand(family: str | None, rank: int) -> float:
     law = facts.law(DEFAULT_LAW)
-    assert law.base is not None
-    rate: float = law.base * 10 * law.multipliers.get(str(family), 1.0)
-    return rate * math.exp(law.rank_sat_pow * math.log((1 + 8 / 32) / (1 + 8 / rank)))
+    return law.rates[family or "population"][str(rank)]
 
 
 @pytest.mark.parametrize(

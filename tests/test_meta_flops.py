@@ -132,7 +132,8 @@ def test_a_step_equals_the_counter(model_type: str, checkpointing: bool) -> None
 
 @pytest.mark.parametrize("config", [
     {"model_type": "pegasus_x", "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 90},
-    {"model_type": "mamba2", "num_hidden_layers": 1, "hidden_size": 64, "num_heads": 8, "head_dim": 16},
+    {"model_type": "recurrent_gemma", "num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2,
+     "num_key_value_heads": 1, "intermediate_size": 48, "vocab_size": 90, "lru_width": 32},
     # Switches to full attention for good where a sequence is short.
     {"model_type": "big_bird", "num_hidden_layers": 1, "hidden_size": 48, "num_attention_heads": 4},
     {"model_type": "rwkv", "num_hidden_layers": 1, "hidden_size": 32},

@@ -60,10 +60,31 @@ def test_bad_input_names_the_field(options: dict[str, Any], field: str) -> None:
         estimate(LLAMA, **options)
 
 
-@pytest.mark.parametrize("model", ["google-t5/t5-large", "openai/whisper-base"])
-def test_what_is_not_covered_says_so(model: str) -> None:
-    plan = estimate(model)
+def test_what_is_not_covered_says_so() -> None:
+    plan = estimate("openai/clip-vit-large-patch14")
     assert plan.memory is None and "no-memory" in {notice.code for notice in plan.warnings}
+
+
+@pytest.mark.parametrize("model", ["google/flan-t5-large", "openai/whisper-base"])
+def test_encoders_with_decoders_have_memory_and_time(model: str) -> None:
+    plan = estimate(
+        model, gpu="a100-80gb", tokens=10**6, seq_len=256, batch=2, precision="bf16", experts="none"
+    )
+    assert plan.memory is not None and plan.time is not None
+    full = plan.memory["full"]["parts"]
+    assert full["weights"] == pytest.approx(2 * plan.model.params, rel=1e-3)
+    assert full["optimizer"] == pytest.approx(4 * plan.model.params, rel=1e-2)
+    assert all(plan.memory[method]["parts"]["activations"] > 0 for method in ("lora", "qlora", "full"))
+
+
+def test_t5_keeps_its_last_products_out_of_quantisation() -> None:
+    """flan-t5-large has 24 + 24 matrices wo of 2816 x 1024, which transformers leaves in 16 bits."""
+    plan = estimate("google/flan-t5-large", quantize="nf4", seq_len=256)
+    assert plan.memory is not None
+    wo, table = 48 * 2816 * 1024, 32128 * 1024
+    rest = plan.model.params - wo - table
+    weights = plan.memory["qlora"]["parts"]["weights"]
+    assert weights == pytest.approx(2 * (wo + table) + rest * (0.5 + 4 / 64), rel=0.005)
 
 
 def test_every_model_of_the_catalogue_has_an_answer_or_a_reason() -> None:

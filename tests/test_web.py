@@ -85,8 +85,8 @@ def test_headline_and_tables_show_the_plan() -> None:
     for shown in (
         LLAMA,
         "88,121,344",
-        "5.75e-4",
-        "3.11e-4 to 1.06e-3",
+        "4.27e-4",
+        "2.17e-4 to 8.41e-4",
         "✗ The data do not fit",
         "rank 55 would do",
     ):

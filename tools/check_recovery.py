@@ -1,6 +1,6 @@
 """Whether planted laws come back: coverage of the 90% intervals, bias and error of every constant.
 
-    python tools/check_recovery.py [--repeats 200] [--only NAME] [--form auto] [--write]
+    python tools/check_recovery.py [--repeats 200] [--only NAME] [--form auto] [--jobs 1] [--write]
 
 Sweeps are made from known constants (tools/plant_sweep.py) with noise as measured between repeated runs of the
 shipped sweep (0.02%) and larger, missing runs, divergence, optima at the ends of the grid, and models that lie off
@@ -15,6 +15,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,10 +23,16 @@ import numpy as np
 import pandas as pd
 
 from planner.learning_rate.fit import Estimate, FitResult, fit
+from planner.learning_rate.fit.cells import make_cells
+from planner.learning_rate.fit.compare import Data, fit_form
+from planner.learning_rate.fit.forms import parse_form
+from planner.learning_rate.fit.intervals import LEVEL
+from planner.learning_rate.fit.terms import Coefficients, unpooled
+from planner.learning_rate.sweep import read_sweep
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools.plant_sweep import Planted, plant
+from tools.plant_sweep import Planted, best_rate, plant
 
 FACTORS = ("base", "m_lora", "base_lora", "family")
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "learning_rate.md"
@@ -38,6 +45,7 @@ SCENARIOS = {
         rates=tuple(8e-6 * 2.2**i for i in range(6)), missing=0.05
     ),
     "eight times the noise, three seeds": Planted(noise=0.002, seeds=3),
+    "unequal grids, two seeds": Planted(uneven=True, seeds=2),
     "half the runs missing, 20 models": Planted(models=20, missing=0.5),
     "steeper above than below": Planted(skew=0.0015),
     "six models": Planted(models=6),
@@ -84,16 +92,45 @@ def estimates(result: FitResult) -> dict[str, Estimate]:
     return found
 
 
+def constants(law: Planted, seed: int, form: str, draws: int) -> tuple[dict[str, Estimate], np.ndarray]:
+    """The constants that `fit` gives for a form, without its scores and without the constants that the form lacks;
+    and the relative errors of the law's rates at the cells."""
+    data = Data.of(make_cells(read_sweep(plant(law, seed))), "quadratic")
+    found = fit_form(data, parse_form(form), nested=False)
+    interval = unpooled(data, found.design, found.theta, data.features.model, draws, 0)
+    own = Coefficients(found.design.columns, found.theta, interval, LEVEL)
+    names: dict[str, tuple[str, ...]] = {name: (name,) for name in found.design.columns}
+    names["base_lora"] = ("base", "m_lora")
+    names |= {name: ("model_pow", name) for name in names if name.startswith("model_pow[")}
+    table = data.cells.table
+    planted = [
+        best_rate(law, str(row.family), int(row.hidden_size), str(row.method), int(row.rank))
+        for row in table.itertuples()
+    ]
+    errors = np.abs(np.exp(found.predicted) / planted - 1)
+    return {
+        name.replace("[", " ").rstrip("]"): own.estimate(parts, factor=is_factor(name.replace("[", " ")))
+        for name, parts in names.items()
+    }, errors
+
+
 def recover(law: Planted, repeats: int, form: str, draws: int = 300) -> tuple[pd.DataFrame, Counter[str]]:
-    """A row for each constant: planted, mean and spread of the estimates, coverage; and the forms chosen."""
+    """A row for each constant: planted, mean and spread of the estimates, coverage; and the forms chosen. The last
+    row, `rate`, has as bias and sd the median and 90th percentile of the errors of the law's rates at the cells."""
     truth = truths(law)
     values = {name: np.full(repeats, np.nan) for name in truth}
     inside = {name: np.zeros(repeats, dtype=bool) for name in truth}
     forms: Counter[str] = Counter()
+    errors = []
     for i in range(repeats):
-        result = fit(plant(law, i), form=form, draws=draws)
-        forms[result.form] += 1
-        found = estimates(result)
+        if form == "auto":
+            result = fit(plant(law, i), form=form, draws=draws)
+            forms[result.form] += 1
+            found = estimates(result)
+        else:
+            forms[form] += 1
+            found, error = constants(law, i, form, draws)
+            errors.append(error)
         for name, value in truth.items():
             one = found[name]
             assert one.low is not None
@@ -107,16 +144,33 @@ def recover(law: Planted, repeats: int, form: str, draws: int = 300) -> tuple[pd
             "constant": name, "planted": value, "mean": values[name].mean(), "bias": error.mean(), "sd": error.std(),
             "within_0.03": float((np.abs(error) <= 0.03).mean()), "coverage": float(inside[name].mean()),
         })  # fmt: skip
+    if errors:
+        every = np.concatenate(errors)
+        rows.append({
+            "constant": "rate", "bias": float(np.median(every)), "sd": float(np.quantile(every, 0.9)),
+            "within_0.03": float((every <= 0.03).mean()),
+        })  # fmt: skip
     return pd.DataFrame(rows), forms
+
+
+def rate_error(table: pd.DataFrame) -> str:
+    """The errors of the law's rates: median, 90% below, share within 3%."""
+    row = table[table["constant"] == "rate"].iloc[0]
+    return f"{100 * row['bias']:.1f}%, {100 * row['sd']:.1f}%, {100 * row['within_0.03']:.0f}%"
 
 
 def line(name: str, table: pd.DataFrame) -> str:
     """A row of the page: for each constant how often its interval holds it, and the spread of its errors."""
     cells = []
-    for row in table.itertuples():
+    for row in table[~table["constant"].isin(["rate"])].itertuples():
         size = f"{100 * row.sd:.1f}%" if is_factor(str(row.constant)) else f"{row.sd:.3f}"
         cells.append(f"{100 * row.coverage:.0f}%, {size}")
     return f"| {name} | {' | '.join(cells)} |"
+
+
+def with_rate(text: str, table: pd.DataFrame) -> str:
+    """A row of the page with the errors of the rates at its end."""
+    return f"{text} {rate_error(table)} |"
 
 
 def family_line(name: str, table: pd.DataFrame) -> str:
@@ -130,17 +184,20 @@ def family_line(name: str, table: pd.DataFrame) -> str:
 
 def write_families(results: Mapping[str, pd.DataFrame]) -> None:
     """Put the table on families into the page."""
-    head = ["| setting | base_lora | rank_sat_pow | families | the two outermost |", "|---|---|---|---|---|"]
-    made = "\n".join([*head, *(family_line(name, table) for name, table in results.items())])
+    head = [
+        "| setting | base_lora | rank_sat_pow | families | the two outermost | rate |",
+        "|---|---|---|---|---|---|",
+    ]
+    made = "\n".join([*head, *(with_rate(family_line(name, t), t) for name, t in results.items())])
     text = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(FAMILY_BLOCK.sub(lambda found: f"{found[1]}{made}\n{found[2]}", text), encoding="utf-8")
 
 
 def write(results: Mapping[str, pd.DataFrame]) -> None:
     """Put the table into the page."""
-    constants = list(next(iter(results.values()))["constant"])
-    head = [f"| setting | {' | '.join(constants)} |", "|---" * (len(constants) + 1) + "|"]
-    made = "\n".join([*head, *(line(name, table) for name, table in results.items())])
+    names = list(next(iter(results.values()))["constant"])
+    head = [f"| setting | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    made = "\n".join([*head, *(with_rate(line(name, table), table) for name, table in results.items())])
     text = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(BLOCK.sub(lambda found: f"{found[1]}{made}\n{found[2]}", text), encoding="utf-8")
 
@@ -154,17 +211,23 @@ def main() -> None:
     parser.add_argument("--only", help="a scenario whose name contains this")
     parser.add_argument("--form", default="article+lora_pow+rank_pow")
     parser.add_argument("--write", action="store_true", help="put the table into the page")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
     options = parser.parse_args()
     results: dict[str, pd.DataFrame] = {}
-    for name, law in (SCENARIOS | FAMILY_SCENARIOS).items():
-        if options.only and options.only not in name:
-            continue
-        form = "family+rank_sat" if law.family and options.form != "auto" else options.form
-        table, forms = recover(law, options.repeats, form)
-        print(f"{name} ({options.repeats} sweeps; forms {dict(forms)})")
-        print(table.to_string(index=False, float_format=lambda v: f"{v:.4g}"), flush=True)
-        print()
-        results[name] = table
+    chosen = {
+        k: v for k, v in (SCENARIOS | FAMILY_SCENARIOS).items() if not options.only or options.only in k
+    }
+    with ProcessPoolExecutor(options.jobs) as pool:
+        form = {
+            k: "family+rank_sat" if v.family and options.form != "auto" else options.form
+            for k, v in chosen.items()
+        }
+        running = {k: pool.submit(recover, law, options.repeats, form[k]) for k, law in chosen.items()}
+        for name, future in running.items():
+            results[name], forms = future.result()
+            print(f"{name} ({options.repeats} sweeps; forms {dict(forms)})")
+            print(results[name].to_string(index=False, float_format=lambda v: f"{v:.4g}"), flush=True)
+            print()
     if options.write and not options.only:
         write({name: results[name] for name in SCENARIOS})
     if options.write:

@@ -39,7 +39,7 @@ LIBRARIES = ("torch", "transformers", "peft")
 
 def analytic(point: Point) -> tuple[MemoryEstimate, int]:
     """The estimate of a point, and its peak without the workspaces."""
-    _, arch = load(point.model)
+    _, arch = load(point.source)
     spec = point.spec
     pairs = () if spec is None else adapt(arch, spec)
     whole = NOTHING_WHOLE if spec is None else trained_whole(arch, spec, pairs)
@@ -52,7 +52,7 @@ def simulated(point: Point) -> Row:
     from planner.simulate.core import simulate_step
     from planner.simulate.report import moment_name
 
-    found, arch = load(point.model)
+    found, arch = load(point.source)
     try:
         result = simulate_step(found.config, point.spec, point.setup, arch=arch)
     except PlannerError as error:

@@ -15,7 +15,7 @@ import sys
 
 from planner import facts
 from planner.learning_rate.fit import FitResult, fit
-from planner.learning_rate.fit.as_law import constants, regrets
+from planner.learning_rate.fit.as_law import constants, form_text, regrets, used_table
 from planner.learning_rate.lookup import DEFAULT_LAW
 
 BEGIN = "# >>> written by tools/fit_law.py\n"
@@ -34,18 +34,20 @@ def table(values: dict[str, float]) -> str:
 
 
 def block(result: FitResult) -> str:
-    """The [[law]] of a fit whose form is family+rank_sat."""
-    if result.form != "family+rank_sat":
-        raise SystemExit(f"the best form is {result.form}; teach lookup.py to evaluate it first")
+    """The [[law]] of a fit whose form is family+rank_sat and whose similar sweeps cost less."""
+    table_of = used_table(result)
+    if result.form != "family+rank_sat" or table_of is None:
+        raise SystemExit(f"the best form is {result.form}, better than a table: {table_of is None}")
     law, regret = constants(result), regrets(result)
     cells = result.to_frame()
     covariance = "\n".join(f'"{one}" = {table(dict(row))}' for one, row in law["covariance"].items())
+    rates = "\n".join(f'"{family}" = {table(row)}' for family, row in law["rates"].items())
     text = f"""\
 [[law]]
 id = "{DEFAULT_LAW}"
-title = "Our fit to the shipped sweep: family, partially pooled, and a rank that levels off"
+title = "Our fit to the shipped sweep: the rates that cost similar sweeps least, by family and rank"
 status = "complete"
-form = "lr = base * (lora_multiplier if LoRA else 1) * multiplier[family] * (((1 + 8/32) / (1 + 8/rank)) ** rank_sat_pow if LoRA else 1)"
+form = "{form_text(result)}"
 base = {number(law["base"])}
 lora_multiplier = {number(law["lora_multiplier"])}
 reference_width = 2000
@@ -58,12 +60,15 @@ spread = {table(law["spread"])}
 ranges = {{ hidden_size = [{cells["hidden_size"].min()}, {cells["hidden_size"].max()}], rank = [{cells["rank"].min()}, {cells["rank"].max()}], batch = [128, 128], steps = [780, 780] }}
 fitted_on = "{result.n_models} models of {result.n_families} families, {result.n_sweeps} cells of model and rank: Tulu 3 SFT, batch 128, 780 steps, alpha 32, LoRA only"
 regret_percent = {table(regret)}
-regret_text = "Out of sample, each model predicted from the others, it costs {regret["left_out_mean"]:.2f}% of loss on average and {regret["left_out_p90"]:.2f}% in one of ten cells (quadratic interpolation); tinker-cookbook's law costs several times as much on the same cells: docs/learning_rate.md."
-notes = "The sweep has LoRA runs only: the multiplier between LoRA and full fine-tuning is that of the article and tinker-cookbook, not fitted here. Width is left out because it did not help out of sample."
-source = {{ title = "Fit by tools/fit_law.py to data/sweeps/tinker_sft.csv (sweep of thinking-machines-lab/tinker-cookbook)", url = "https://github.com/thinking-machines-lab/tinker-cookbook", locator = "tinker_cookbook/recipes/chat_sl/results/sft_sweep.md at commit 9dfcc3a2", date = "2026-11", kind = "derived" }}
+regret_text = "Out of sample, each model predicted from the others, it costs {regret["left_out_mean"]:.2f}% of loss on average read by quadratic interpolation and {regret["left_out_mean_log_linear"]:.2f}% read log-linearly; the best constant costs more by both: docs/learning_rate.md."
+notes = "Reach {table_of.reach:g} in log rank, share {table_of.share:g} for other families, both chosen on models left out. base, rank_sat_pow, multipliers and covariance are those of the formula family+rank_sat, from which the widening of the interval outside of the swept ranks comes. The sweep has LoRA runs only: the multiplier between LoRA and full fine-tuning is that of the article and tinker-cookbook, not fitted here. Width is left out because it did not help out of sample."
+source = {{ title = "Fit by tools/fit_law.py to data/sweeps/tinker_sft.csv (sweep of thinking-machines-lab/tinker-cookbook)", url = "https://github.com/thinking-machines-lab/tinker-cookbook", locator = "tinker_cookbook/recipes/chat_sl/results/sft_sweep.md at commit 9dfcc3a2", date = "2026-11-28", kind = "derived" }}
 
 [law.covariance]
 {covariance}
+
+[law.rates]
+{rates}
 """  # noqa: E501
     return text
 

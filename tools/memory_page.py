@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from .memory_grid import UNCOVERED
 from .memory_rows import Compared, Row
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "memory.md"
@@ -28,7 +27,8 @@ by a fixed seed (`tools/memory_grid.py`).
 
 No constant is fitted, but this is no blind test. Rows were looked at, and after that the rules of either side, the
 stand-ins for CUDA's kernels, some models of the grid and what a draw may combine were changed, each time for all
-points alike. The simulation is held against real steps by `tests/simulate/test_measured.py`; its stand-ins for
+points alike. The simulation is held against real steps of small models ([memory-measured.md](memory-measured.md));
+its stand-ins for
 kernels (flash attention, quantised products, scans, fused losses) are held against their sources' text alone.
 
 State-space and linear-attention layers are taken as their kernels for the scan and the convolution run them, one by
@@ -38,10 +38,6 @@ left out on both sides; they keep less.
 The error is that of the peak that torch allocates, |analytic / simulated - 1|. Of what comes on top of weights,
 adapter, gradients and optimizer states (activations, logits, temporary buffers) it is shown too: `beyond states`, the
 same difference over the simulated bytes of those parts.
-"""
-APART = """Not covered, and in no figure above: {n} points of models with an encoder and a decoder ({models}),
-of which `estimate` says so too. It leaves out position biases that are held across layers, and the simulation runs
-such a model's own loss whatever is asked for. Median difference {median:.1%}, most {most:.1%}.
 """
 
 
@@ -60,14 +56,9 @@ def _numbers(found: Sequence[Compared]) -> str:
     )
 
 
-def covered(row: Row) -> bool:
-    """Whether an estimate claims to know such a model."""
-    return row.point.family != UNCOVERED
-
-
 def summary(found: Sequence[Compared]) -> str:
-    """One line, of what is covered."""
-    errors = [abs(c.error) for c in found if covered(c.row)]
+    """One line."""
+    errors = [abs(c.error) for c in found]
     if not errors:
         return "no points"
     return (
@@ -118,8 +109,6 @@ def worst(found: Iterable[Compared], number: int) -> Iterator[str]:
 
 def page(found: Sequence[Compared], rows: Sequence[Row]) -> str:
     """The section of the page."""
-    apart = [c for c in found if not covered(c.row)]
-    found = [c for c in found if covered(c.row)]
     models = len({c.row.point.model for c in found})
     lines = [HEAD.format(n=len(found), models=models)]
     lines += _table("family", found, lambda c: c.row.point.family)
@@ -146,11 +135,6 @@ def page(found: Sequence[Compared], rows: Sequence[Row]) -> str:
             f"| {each.error:+.1%} | {each.row.point.model} | {described(each)} | {peak / GIB:.2f} GiB, "
             f"{each.row.moment} | {each.analytic_bytes / GIB:.2f} GiB, {each.estimate.peak.name} |"
         )
-    errors = [abs(c.error) for c in apart]
-    if errors:
-        names = ", ".join(dict.fromkeys(c.row.point.model for c in apart))
-        middle = statistics.median(errors)
-        lines += ["", APART.format(n=len(apart), models=names, median=middle, most=max(errors)).rstrip()]
     refused = [row for row in rows if row.simulated_bytes is None]
     if refused:
         lines += ["", "Points that transformers and PEFT cannot run:", ""]

@@ -2,7 +2,8 @@
 
 Each cell's loss is floor * (1 + bend * x^2 + skew * x^3) with x the log rate over the law's; noise is relative, one
 draw a run; a model's own best rate may lie off the law (`spread`, in log rate); rates far above the law diverge; some
-runs are missing; the grid is fixed, so that the optima of some cells lie at or beyond its ends.
+runs are missing; the grid is fixed (or differs between models, `uneven`), so that the optima of some cells lie at or
+beyond its ends.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Planted:
     missing: float = 0.1
     diverge_at: float = 8.0
     seeds: int = 1
+    uneven: bool = False
 
 
 def best_rate(law: Planted, family: str, width: int, method: str, rank: int) -> float:
@@ -47,6 +49,14 @@ def best_rate(law: Planted, family: str, width: int, method: str, rank: int) -> 
     rate *= law.family.get(family, 1.0)
     low = float(np.exp(law.rank_sat_pow * rank_feature(rank))) if lora else 1.0
     return rate * (law.m_lora * (rank / 32) ** law.rank_pow * low if lora else 1.0)
+
+
+def _grid(law: Planted, number: int) -> tuple[float, ...]:
+    """The rates of a model: all, or where grids are uneven three kinds in turn: all, every other, and five thirds of
+    every other."""
+    if not law.uneven or number % 3 == 0:
+        return law.rates
+    return law.rates[::2] if number % 3 == 1 else tuple(rate * 5 / 3 for rate in law.rates[::2])
 
 
 def plant(law: Planted, seed: int) -> pd.DataFrame:
@@ -62,7 +72,7 @@ def plant(law: Planted, seed: int) -> pd.DataFrame:
         about = {"model": f"m{number}", "family": family, "hidden_size": width}
         for method, rank in arms:
             best = best_rate(law, family, width, method, rank) * float(np.exp(own))
-            for rate in law.rates:
+            for rate in _grid(law, number):
                 lr = rate * (10 if method == "lora" else 1)
                 x = float(np.log(lr / best))
                 for run in range(law.seeds):

@@ -24,12 +24,17 @@ from planner.learning_rate.fit.cells import DIVERGED_REGRET, Floats, make_cells
 from planner.learning_rate.fit.compare import Data, fit_form
 from planner.learning_rate.fit.curves import INTERPOLATIONS, Interpolation, make_curves
 from planner.learning_rate.fit.forms import parse_form
+from planner.learning_rate.fit.similar import similar
 from planner.learning_rate.lookup import look_up
 from planner.learning_rate.sweep import read_sweep
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "learning_rate.md"
 SWEEP = facts.data_dir() / "sweeps" / "tinker_sft.csv"
 TINKER = "tinker-cookbook-2025-11"
+HEAD = [
+    "| rule | rates | mean | p90 | max | mean | p90 | max | mean | p90 | max | outside |",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|",
+]
 BLOCK = re.compile(r"(<!-- table: (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -70,8 +75,11 @@ def rules() -> Iterator[tuple[str, Floats, str]]:
     linear = Data.of(quadratic.cells, "log-linear")
     n = quadratic.cells.n
     table = quadratic.cells.table
+    alike = similar(quadratic)
+    assert alike is not None
+    yield "**ours**: the rates of similar sweeps", alike.left_out, "left out"
     yield (
-        "**ours**: family and a rank that levels off",
+        "family and a rank that levels off (our law before)",
         fit_form(quadratic, parse_form("family+rank_sat")).left_out,
         "left out",
     )
@@ -96,6 +104,23 @@ def rules() -> Iterator[tuple[str, Floats, str]]:
         "in sample",
     )
     yield "tinker-cookbook, Qwen's exponent for the families it refuses", published("all"), "as published"
+
+
+def families_left_out() -> list[str]:
+    """Rules for a family that was not seen: each family's rates come from the others."""
+    quadratic = data()
+    linear = Data.of(quadratic.cells, "log-linear")
+    alike = similar(quadratic)
+    assert alike is not None
+    found = {
+        "**ours**: the rates of similar sweeps": alike.family_out,
+        "family and a rank that levels off": fit_form(quadratic, parse_form("family+rank_sat")).family_out,
+        "a rank that levels off, no family": fit_form(quadratic, parse_form("rank_sat")).family_out,
+        "best constant": fit_form(quadratic, ()).family_out,
+        "best constant, fitted log-linearly": fit_form(linear, ()).family_out,
+    }
+    everything = np.ones(quadratic.cells.n, dtype=bool)
+    return HEAD + [row(name, x, "family left out", everything) for name, x in found.items()]
 
 
 def rounded(x: Floats) -> Floats:
@@ -159,11 +184,7 @@ def row(name: str, x: Floats, basis: str, keep: np.ndarray) -> str:
 
 def regret_table(keep: np.ndarray, *, with_oracle: bool = True) -> list[str]:
     """The table over some cells."""
-    lines = [
-        "| rule | rates | mean | p90 | max | mean | p90 | max | mean | p90 | max | outside |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [row(name, x, basis, keep) for name, x, basis in rules()]
+    lines = HEAD + [row(name, x, basis, keep) for name, x, basis in rules()]
     if with_oracle:
         lines.append(
             row("each cell's own best rate, quadratic", data().score_curves["quadratic"].best, "known", keep)
@@ -196,6 +217,7 @@ def tables() -> dict[str, list[str]]:
     theirs = np.isfinite(published("own"))
     return {
         "regret": regret_table(everything),
+        "regret-families": families_left_out(),
         "regret-llama-qwen": regret_table(theirs, with_oracle=False),
         "interpolations": interpolations_table(),
         "forms": forms_table(),

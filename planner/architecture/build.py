@@ -33,11 +33,11 @@ BUILDERS: dict[str, str] = {
     ),
     **dict.fromkeys(
         "mixtral qwen2_moe qwen3_moe olmoe phimoe dbrx gpt_oss granitemoe glm4_moe minimax_m2 ernie4_5_moe "
-        "hunyuan_v1_moe solar_open mimo_v2_flash".split(),
+        "hunyuan_v1_moe solar_open mimo_v2_flash flex_olmo dots1 exaone_moe".split(),
         "moe",
     ),
     **dict.fromkeys(
-        "deepseek_v2 deepseek_v3 deepseek_v32 kimi_k2 kimi_k25 glm4_moe_lite glm_moe_dsa".split(), "mla"
+        "deepseek_v2 deepseek_v3 deepseek_v32 kimi_k2 kimi_k25 glm4_moe_lite glm_moe_dsa youtu".split(), "mla"
     ),
     "deepseek_v4": "deepseek_v4",
     **dict.fromkeys("t5 mt5 whisper clip".split(), "encoders"),
@@ -55,7 +55,9 @@ BUILDERS: dict[str, str] = {
         "qwen3_next qwen3_5_text qwen3_5_moe_text olmo_hybrid minimax".split(), "linear_attention"
     ),
     **dict.fromkeys(
-        "mamba falcon_mamba jamba zamba nemotron_h granitemoehybrid falcon_h1 lfm2".split(), "state_space"
+        "mamba mamba2 falcon_mamba bamba jamba zamba zamba2 nemotron_h granitemoehybrid "
+        "granitemoeshared falcon_h1 lfm2 lfm2_moe".split(),
+        "state_space",
     ),
 }
 
@@ -116,7 +118,7 @@ def build_natively(config: Mapping[str, Any]) -> Architecture:
         built: Architecture = import_module(f".families.{BUILDERS[model_type]}", __package__).build(fields)
     except RecursionError as error:
         raise ConfigError(f"config of model_type {model_type!r} is nested too deeply") from error
-    return replace(built, activation=_activation(config))
+    return replace(built, activation=_activation(config) or built.activation, dropouts=_dropouts(config))
 
 
 def _activation(config: Mapping[str, Any]) -> str | None:
@@ -127,6 +129,17 @@ def _activation(config: Mapping[str, Any]) -> str | None:
             if isinstance(part.get(key), str):
                 return str(part[key])
     return None
+
+
+def _dropouts(config: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
+    """The rates of dropout, by the config's names; the text part's where a config has one."""
+    text = config.get("text_config")
+    merged = {**config, **(text if isinstance(text, Mapping) else {})}
+    return tuple(
+        (name, float(value))
+        for name, value in merged.items()
+        if isinstance(name, str) and "drop" in name and type(value) in (int, float)
+    )
 
 
 def _by_transformers(config: Mapping[str, Any]) -> Architecture:

@@ -169,6 +169,11 @@ class Layer:
         )  # fmt: skip
         return out
 
+    def idle(self, name: str, role: Role, d_in: int, d_out: int, *, tied: bool = False) -> None:
+        """A matrix of this layer that no step runs: it counts, and may be adapted, without FLOPs."""
+        key = (self._prefix + name, role, "linear", d_in, d_out, 1, 1, False, tied, (), "in")
+        self.trace.matrix(self.layers, *key)
+
     def vector(self, name: str, size: int) -> None:
         """Parameters of this layer that are no matrix."""
         self.trace.vector(self._prefix + name, size, self.layers)

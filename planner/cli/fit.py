@@ -9,7 +9,13 @@ import click
 from .options import Count, SectionedCommand, json_option, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+    from rich.table import Table
+
     from ..learning_rate.fit import FitResult, Regret
+    from ..learning_rate.fit.result import SimilarRates
 
 EPILOG = """\b
 The sweep has a row a run, with the columns
@@ -153,6 +159,19 @@ def _regret_row(label: str, one: Regret | None) -> tuple[str, ...]:
     )
 
 
+def _show_rates(console: Console, found: SimilarRates, table: Callable[..., Table]) -> None:
+    """The rates of similar sweeps, a row a family."""
+    from .. import units
+
+    ranks = list(next(iter(found.rates.values())))
+    out = table("", *(f"r{rank}" for rank in ranks))
+    for family, row in found.rates.items():
+        out.add_row(family, *(units.rate(row[rank]) for rank in ranks))
+    better = "the law that --out writes: " if found.better else ""
+    console.print("", f"{better}rates that cost similar sweeps least, by family and rank")
+    console.print(out)
+
+
 def show(result: FitResult) -> None:
     """The page for people."""
     from rich.console import Console
@@ -183,7 +202,18 @@ def show(result: FitResult) -> None:
     for kind, found in result.scored.items():
         for name, one in found.items():
             regret.add_row(*_regret_row(f"{name.replace('_', ' ')}, {kind}", one))
+    if result.similar is not None:
+        short = {
+            "in_sample": "in sample",
+            "leave_one_model_out": "model out",
+            "leave_one_family_out": "family out",
+        }
+        for kind, found in result.similar.scored.items():
+            for name, one in found.items():
+                regret.add_row(*_regret_row(f"similar sweeps, {short[name]}, {kind}", one))
     console.print("", regret)
+    if result.similar is not None:
+        _show_rates(console, result.similar, table)
     if len(result.forms) > 1:
         forms = table("form", "constants", "in sample", "model out", "family out")
         for form in result.forms:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+import click
 
 from ..errors import UnknownModelError, hint
 
@@ -32,13 +32,22 @@ def show_rows(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int =
 
     A pipe gets whole lines whatever their length, so that grep and cut find everything.
     """
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        widest = sum(max(len(row[i]) for row in (columns, *rows)) + 2 for i in range(len(columns)))
-        console = Console(highlight=False, width=max(widest, 40), soft_wrap=True)
+    if not sys.stdout.isatty() and "FORCE_COLOR" not in os.environ:
+        widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
+        for row in (columns, *rows):
+            cells = (
+                cell.ljust(width) if number < left else cell.rjust(width)
+                for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            click.echo("  ".join(cells))
+        return
+    from rich.console import Console  # with a table, most of what a list takes: for terminals alone
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for number, name in enumerate(columns):
         table.add_column(name, justify="left" if number < left else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
+    Console(highlight=False).print(table)

@@ -111,7 +111,10 @@ def show(advice: Advice) -> None:
     console.print(Text.assemble(("law  ", "bold"), f"{advice.law}: {advice.law_title}"))
     if (mean := advice.regret_percent.get("left_out_mean")) is not None:
         p90 = advice.regret_percent["left_out_p90"]
-        console.print(Text(f"costs {mean:.2f}% of loss on models left out, {p90:.2f}% in one of ten cells"))
+        console.print(
+            f"at its rates, models that it had not seen lost {mean:.2f}% more than at their own best rates, "
+            f"one in ten cases over {p90:.2f}%"
+        )
     for factor in advice.factors:
         ends = f"{factor.low:.3g} to {factor.high:.3g}"
         console.print(
@@ -120,6 +123,8 @@ def show(advice: Advice) -> None:
             )
         )
     for notice in advice.extrapolates:
-        console.print(Text.assemble(("extrapolates  ", "yellow"), notice.message))
+        label = "fitted on  " if notice.code == "learning-rate-data" else "extrapolates  "
+        text = notice.message.removeprefix("Fitted on ") if label == "fitted on  " else notice.message
+        console.print(Text.assemble((label, "yellow"), text))
     for notice in advice.warnings:
         console.print(Text.assemble(("note  ", "yellow"), notice.message))

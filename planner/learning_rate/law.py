@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 
 REFERENCE_WIDTH = 2000
 REFERENCE_RANK = 32
 REFERENCE_ALPHA = 32
 REFERENCE_BATCH = 128
 REFERENCE_STEPS = 1000
+POPULATION = "population"  # the key of what holds for an unknown family
 SATURATION_RANK = 8  # where the effect of a low rank has half its slope
 
 
@@ -34,6 +36,19 @@ def rank_feature(rank: float) -> float:
     2x from rank 4 to 512 and is lower at rank 1, agrees with it and not with a power of the rank.
     """
     return math.log((1 + SATURATION_RANK / REFERENCE_RANK) / (1 + SATURATION_RANK / rank))
+
+
+def rate_at(rates: Mapping[str, float], rank: float) -> float:
+    """The rate at a rank from a table of rates by rank: straight in log rate and log rank between its ranks, the
+    first or last rate outside of them. Neglects that the best rate may go on rising above the highest rank swept."""
+    table = sorted((float(key), value) for key, value in rates.items())
+    if rank <= table[0][0]:
+        return table[0][1]
+    for (low, left), (high, right) in pairwise(table):
+        if rank <= high:
+            share = math.log(rank / low) / math.log(high / low)
+            return math.exp((1 - share) * math.log(left) + share * math.log(right))
+    return table[-1][1]
 
 
 def deviation(

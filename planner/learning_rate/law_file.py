@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import FactError, InputError
 from ..facts import LawFact, parse_entry
+from .law import POPULATION
 
 SCHEMA = 1
 KIND = "lora-plan learning-rate law"
@@ -23,6 +24,10 @@ _TEXTS = ("id", "title", "form", "fitted_on", "regret_text", "caution", "notes")
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _rank_and_rate(rank: object, rate: object) -> bool:
+    return str(rank).isdecimal() and int(str(rank)) > 0 and _is_number(rate) and float(str(rate)) > 0
 
 
 def _check(name: str, entry: Mapping[str, Any]) -> None:
@@ -42,7 +47,7 @@ def _check(name: str, entry: Mapping[str, Any]) -> None:
     for key in ("families", "methods"):
         if not isinstance(entry[key], list) or not all(isinstance(name, str) for name in entry[key]):
             fail(key, entry[key], "a list of names")
-    for key in ("ranges", "covariance"):
+    for key in ("ranges", "covariance", "rates"):
         if not isinstance(entry.get(key, {}), Mapping):
             fail(key, entry[key], "a table")
     for key in _NUMBERS:
@@ -64,6 +69,15 @@ def _check(name: str, entry: Mapping[str, Any]) -> None:
         fail("ranges.hidden_size", None, "[low, high]")
     if not set(entry["methods"]) <= {"lora", "full"}:
         fail("methods", entry["methods"], "lora, full, or both")
+    for family, line in entry.get("rates", {}).items():
+        if (
+            not isinstance(line, Mapping)
+            or not line
+            or not all(_rank_and_rate(*pair) for pair in line.items())
+        ):
+            fail(f"rates.{family}", line, "rates by rank")
+    if entry.get("rates") and POPULATION not in entry["rates"]:
+        fail(f"rates.{POPULATION}", None, "rates by rank")
     for row, line in entry.get("covariance", {}).items():
         if not isinstance(line, Mapping) or not all(map(_is_number, line.values())):
             fail(f"covariance.{row}", line, "a table of numbers")

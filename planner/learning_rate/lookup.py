@@ -11,6 +11,7 @@ from ..errors import InputError, hint
 from ..schema import Basis, Notice
 from .families import family_of_name
 from .law import (
+    POPULATION,
     REFERENCE_ALPHA,
     REFERENCE_BATCH,
     REFERENCE_RANK,
@@ -18,9 +19,10 @@ from .law import (
     deviation,
     learning_rate,
     rank_feature,
+    rate_at,
 )
 
-DEFAULT_LAW = "lora-plan-2026-11"
+DEFAULT_LAW = "lora-plan-2026-11-28"
 LAW_ALPHA = REFERENCE_ALPHA
 LEVEL = 0.9
 _HALF = 1.6449  # standard deviations on either side of the middle 90% of a normal distribution
@@ -152,11 +154,40 @@ def evaluate(law: facts.LawFact, at: Point) -> Rate:
     coefficients = {"base": math.log(law.base), "m_lora": math.log(law.lora_multiplier), **shared, **own}
     features = _features(law, at)
     value = math.exp(sum(coefficients[name] * x for name, x in features.items()))
+    if law.rates:
+        value = _tabled(law, at)
     spread = law.spread.get("known_family" if at.family in law.families else "unknown_family")
     if spread is None:
         return Rate(value, None, None)
-    factor = math.exp(_HALF * deviation(spread, features, law.covariance))
+    doubt = features
+    if (
+        law.rates
+    ):  # the spread is that of models left out: only what lies outside of what was swept adds to it
+        inside = _features(law, _clamped(law, at))
+        doubt = {name: x - inside[name] for name, x in features.items()}
+    factor = math.exp(_HALF * deviation(spread, doubt, law.covariance))
     return Rate(value, value / factor, value * factor)
+
+
+def _clamped(law: facts.LawFact, at: Point) -> Point:
+    """The point of what was swept that is nearest to a point."""
+
+    def within(value: int, key: str) -> int:
+        low, high = law.ranges.get(key, (value, value))
+        return round(min(max(value, low), high))
+
+    return Point(
+        at.family, within(at.hidden_size, "hidden_size"), within(at.rank, "rank"), at.method, at.batch, at.steps,
+        at.alpha,
+    )  # fmt: skip
+
+
+def _tabled(law: facts.LawFact, at: Point) -> float:
+    """The rate of a law with a table: LoRA's at its rank; full fine-tuning's from LoRA's at the reference rank."""
+    rates = law.rates.get(at.family) or law.rates[POPULATION]
+    if at.method == "lora":
+        return rate_at(rates, at.rank)
+    return rate_at(rates, REFERENCE_RANK) / law.lora_multiplier
 
 
 def family_of(model_id: str, model_type: str, named: bool) -> tuple[str | None, bool]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..dataclass import dataclass
+from .bias import Shared, added, as_mask
 from .elementwise import drop
-from .passes import FLOAT32, Pass
+from .passes import FLOAT32, HALF, Pass
 from .tape import Buffer, Gradients, Size, Tape, Value, cast, copy, scale, unary, view
 
 
@@ -13,13 +14,15 @@ class Shape:
     """Heads and their widths. `masked`: a mask is given as a tensor; `capped` scores pass through
     tanh (for which transformers 5 has no SDPA); `eager`: the model has no SDPA, `no_flash`: no flash
     attention; `narrow`: its softmax runs in the values' own type; `dropped`: probabilities pass
-    through dropout; `wide`: queries and keys are multiplied in float32; `biased`:
-    the mask differs from head to head."""
+    through dropout; `wide`: queries and keys are multiplied in float32; `sinks`: a score for each
+    head stands beside them; `pairs`: positions with positions of all
+    sequences; `bias`: one on scores, by position."""
 
     n_heads: int
     n_kv_heads: int
     d_qk: int
     d_v: int
+    pairs: Size
     masked: bool = False
     capped: bool = False
     eager: bool = False
@@ -27,7 +30,8 @@ class Shape:
     narrow: bool = False
     dropped: bool = False
     wide: bool = False
-    biased: bool = False
+    sinks: bool = False
+    bias: Shared | None = None
 
     @property
     def grouped(self) -> bool:
@@ -43,8 +47,10 @@ def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     kernel = "sdpa" if run.kernel == "flash" and shape.no_flash else run.kernel
     if kernel == "eager" or (shape.eager and kernel == "sdpa"):
         return _eager(run, q, k, v, shape)
+    if kernel == "flash":  # which takes 16 bits
+        q, k, v = (cast(each, min(each.width, HALF)) for each in (q, k, v))
     wide = shape.d_qk > 256 or shape.d_qk != shape.d_v
-    flash = kernel == "flash" or (q.width < FLOAT32 and not shape.masked and not wide)
+    flash = kernel == "flash" or (q.width < FLOAT32 and not shape.masked and not wide and shape.bias is None)
     if flash:
         return _fused(run, q, k, v, shape, flash=True)
     if shape.grouped and not shape.masked and not wide:
@@ -59,7 +65,7 @@ def _math(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     every head and probabilities, all in float32 and kept."""
     q, k = scale(cast(q, FLOAT32)), scale(_repeated(run, cast(k, FLOAT32), shape, shape.d_qk, copies=True))
     wide_v = _repeated(run, cast(v, FLOAT32), shape, shape.d_v, copies=True)
-    scores = scale_mask(run, _batched(run, q, k, run.pairs * shape.n_heads))
+    scores = scale_mask(run, _batched(run, q, k, shape.pairs * shape.n_heads))
     chances = unary(scores, "out")
     del scores
     mixed = _batched(run, chances, wide_v, run.tokens * (shape.n_heads * shape.d_v))
@@ -85,8 +91,7 @@ def _fused(run: Pass, q: Value, k: Value, v: Value, shape: Shape, *, flash: bool
     tape, heads = run.tape, run.tokens * shape.n_heads
     out = tape.new(heads * (shape.d_v * v.width))
     sums = tape.new(heads * FLOAT32)
-    heads_of_mask = shape.n_heads if shape.biased else 1
-    mask = tape.new(run.pairs * (heads_of_mask * v.width)) if shape.masked and not flash else None
+    mask = None if flash else _mask(run, shape, v.width)
     sizes = (q.bytes, k.bytes, v.bytes)
     width = v.width
 
@@ -98,11 +103,24 @@ def _fused(run: Pass, q: Value, k: Value, v: Value, shape: Shape, *, flash: bool
         if flash and shape.grouped:
             spread = tape.new(heads * (shape.d_qk * width)), tape.new(heads * (shape.d_v * width))
         del delta, rows, spread
-        return dq, dk, dv
+        if mask_node is None:
+            return dq, dk, dv
+        d_mask = tape.new(shape.pairs * (shape.n_heads * width))  # of every sequence, and then their sum
+        if mask_size != shape.pairs * (shape.n_heads * width):
+            d_mask = tape.new(mask_size)
+        return dq, dk, dv, d_mask
 
-    return tape.apply(
-        (q, k, v), heads * shape.d_v, width, (q.buffer, k.buffer, v.buffer, out, sums, mask), rule, out=out
-    )
+    mask_node, mask_size = (None, 0) if mask is None else (mask.node, mask.bytes)
+    kept = (q.buffer, k.buffer, v.buffer, out, sums, mask.buffer if mask else None)
+    inputs = (q, k, v) if mask is None else (q, k, v, mask)
+    return tape.apply(inputs, heads * shape.d_v, width, kept, rule, out=out)
+
+
+def _mask(run: Pass, shape: Shape, width: int) -> Value | None:
+    """The additive mask that memory-efficient attention gets, in the type of the values; None where it needs none."""
+    if shape.bias is not None:
+        return cast(as_mask(run, shape.bias, shape.pairs, masked=shape.masked), width)
+    return run.tape.leaf(shape.pairs, width, grad=False) if shape.masked else None
 
 
 def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
@@ -113,19 +131,23 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
         _repeated(run, k, shape, shape.d_qk, copies=True),
         _repeated(run, v, shape, shape.d_v, copies=True),
     )
-    pairs, width = run.pairs * shape.n_heads, v.width
+    pairs, width = shape.pairs * shape.n_heads, v.width
     if shape.wide:
         q, k = cast(q, FLOAT32), cast(k, FLOAT32)
     weights = scale(_batched(run, q, k, pairs))
     if shape.capped:
         weights = scale(unary(scale(weights), "out"))
-    weights = scale_mask(run, weights)
-    wide = weights if shape.narrow else cast(weights, FLOAT32)
-    del weights
+    if shape.bias is not None:
+        weights = added(run, weights, shape.bias)
+    if shape.bias is None or shape.masked or shape.bias.kind.causal:
+        weights = scale_mask(run, weights)
+    if shape.sinks:  # joined, and less their maximum
+        weights = scale_mask(run, copy(weights))
+    wide = weights if shape.narrow and not run.autocast else cast(weights, FLOAT32)
     chances = _softmax(tape, wide)
     del wide
     narrow = cast(chances, width)
-    del chances
+    del chances, weights  # whose name is bound until the softmax and its cast are done
     if shape.dropped and run.grad:
         dropped = drop(run, narrow)
         narrow = dropped

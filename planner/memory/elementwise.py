@@ -14,10 +14,13 @@ from .tape import Buffer, Gradients, Size, Value, add, cast, copy, multiply, pie
 def rms_norm(run: Pass, x: Value, weight: int, rule: str = "rms") -> Value:
     """x / sqrt(mean(x^2)) * w, in float32.
 
-    Rules: "rms" casts back before the weight (Llama), "rms-late" after it (OLMo 2, gpt-oss), "gemma" multiplies by
-    1 + w in float32. All keep x in float32 (the cast where x is narrower, x itself else); a trained weight also
-    keeps the normed value. `weight` is its number of parameters, 0 where there is none.
+    Rules: "rms" casts back before the weight (Llama), "rms-late" after it (OLMo 2, gpt-oss), "gemma" multiplies by 1
+    + w in float32, "t5" squares x in float32 and divides x as it is. All keep x in float32 (the cast where x is
+    narrower, x itself else); a trained weight also keeps the normed value. `weight` is its number of parameters, 0
+    where there is none.
     """
+    if rule == "t5":
+        return _t5_norm(run, x, weight)
     normed = _over_root_mean_square(cast(x, FLOAT32))
     if rule == "rms":
         inner = cast(normed, x.width)
@@ -44,6 +47,33 @@ def _over_root_mean_square(x: Value) -> Value:
 
     root = tape.apply((x,), 0, FLOAT32, (x.buffer,), through_mean)
     return tape.apply((x, root), x.elements, FLOAT32, (x.buffer,), through_product)
+
+
+def _t5_norm(run: Pass, x: Value, weight: int) -> Value:
+    """T5's: the mean of squares keeps x in float32, the quotient x itself beside it; the result in the weight's
+    type."""
+    tape, wide = run.tape, cast(x, FLOAT32)
+    size, own = wide.bytes, x.bytes
+    squares = tape.new(size)
+    del squares
+
+    def through_mean(g: Buffer) -> Gradients:
+        spread, doubled = tape.new(size), tape.new(size)
+        made = tape.new(size)
+        del spread, doubled
+        return (made,)
+
+    def through_quotient(g: Buffer) -> Gradients:
+        direct, product = tape.new(size), tape.new(size)
+        del product
+        if own != size:
+            direct = tape.new(own)
+        return direct, tape.new(0)
+
+    root = tape.apply((wide,), 0, FLOAT32, (wide.buffer,), through_mean)
+    del wide
+    normed = tape.apply((x, root), x.elements, FLOAT32, (x.buffer,), through_quotient)
+    return _weigh(run, cast(normed, run.norms), weight)
 
 
 def _weigh(run: Pass, x: Value, weight: int) -> Value:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ..dataclass import dataclass
 from ..schema import Architecture
-from .elementwise import norm
+from .elementwise import drop, norm
 from .passes import CASTS, FLOAT32, Pass
 from .products import LowRank, Weight, adapted, whole
 from .stretch import Held, Stretch, label_kept, plus, stretch
-from .tape import Buffer, Gradients, Size, Value, cast, scale, unary
+from .tape import Buffer, Gradients, Size, Value, cast, copy, scale, unary
 from .traits import Traits
 
 LOGITS = "logits"
@@ -36,7 +36,9 @@ def stem_stretches(run: Pass, arch: Architecture, trains: bool) -> Stem:
     kept = {
         "gradients": size * (1 - tied - gone)
     }  # the unembedding's share of a tied one is held, or goes, with it
-    meeting = size * (2 if arch.tied_embeddings and run.tape.merges else 1)
+    meeting = size * (
+        2 if arch.tied_embeddings else 1
+    )  # with the unembedding's, which is a view, in a new tensor
     return Stem(
         held,
         True,
@@ -46,13 +48,15 @@ def stem_stretches(run: Pass, arch: Architecture, trains: bool) -> Stem:
 
 @dataclass(frozen=True)
 class Head:
-    """The unembedding: its widths, what is trained of it, and its pairs. `vocab` 0: a model without one."""
+    """The unembedding: its widths, what is trained of it, and its pairs. `vocab` 0: a model without one. `normed`: a
+    norm stands before it."""
 
     hidden: int
     vocab: int
     trained: bool = False
     pairs: tuple[LowRank, ...] = ()
     unpacked: int = 0
+    normed: bool = True
 
 
 def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) -> Value:
@@ -71,9 +75,8 @@ def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) 
     shifted = _shifted(wide) if loss.startswith("shifted") else wide
     if loss.endswith("fused"):
         return _in_place(shifted)
-    if narrow and run.autocast:  # log-softmax is on autocast's list
-        shifted = cast(shifted, FLOAT32)
-    size = shifted.bytes
+    inner = cast(shifted, FLOAT32) if narrow and run.autocast else shifted  # on autocast's list
+    size = inner.bytes
     chances = tape.new(size)
 
     def rule(g: Buffer) -> Gradients:
@@ -82,7 +85,7 @@ def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) 
         del chosen
         return (made,)
 
-    return tape.apply((shifted,), 0, FLOAT32, (chances,), rule)
+    return tape.apply((inner,), 0, FLOAT32, (chances,), rule)
 
 
 def _in_place(logits: Value) -> Value:
@@ -99,11 +102,15 @@ def _shifted(logits: Value) -> Value:
 
 def unembed(run: Pass, x: Value, head: Head, traits: Traits, rows: Size) -> Value:
     """Logits of so many rows, with what the family does to them."""
-    width = run.whole if head.trained else run.stream
+    width = run.whole if head.trained else run.norms
     weight = Weight(head.hidden, head.vocab, head.trained, unpacked=head.unpacked, width=width)
     logits = adapted(run, x, rows, weight, head.pairs)
+    if traits.wide_logits:
+        return cast(logits, FLOAT32)
     if traits.logits == "scaled":
         return scale(logits)
+    if traits.logits == "biased":
+        return copy(logits)
     if traits.logits == "capped":
         logits = scale(logits)
         logits = unary(logits, "out")
@@ -118,7 +125,9 @@ def head_stretches(
     norm's part."""
     tape = run.tape
     x = tape.leaf(run.rows * head.hidden, run.stream, grad=x_grad)
-    normed = norm(run, x, head.hidden, traits.norm)
+    normed = norm(run, x, head.hidden, traits.norm if head.normed else "none")
+    if traits.dropped_end:
+        normed = drop(run, normed)
     del x
     inner = whole(run, normed)
     del normed

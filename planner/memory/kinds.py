@@ -6,9 +6,9 @@ With checkpointing a layer keeps its input alone, and its backward stretch begin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
@@ -17,6 +17,7 @@ from ..schema import Architecture, Block
 from ..setup import Setup
 from .layer import Walk
 from .layout import Trained, shape_of
+from .outside import ALONE, Outside
 from .passes import CASTS, Pass, make_pass
 from .stretch import Stretch, label_kept, plus, stretch
 from .tape import Value
@@ -50,73 +51,92 @@ class Job:
         """The adapter without its ranks, and these."""
         return shape_of(self.adapted or ())
 
-    def run(self, *, grad: bool = True, length: int | None = None) -> Pass:
-        """A pass on a new tape; `length` replaces the workload's."""
+    def run(self, *, grad: bool = True, length: int | None = None, width: int = 0) -> Pass:
+        """A pass on a new tape; `length` replaces the workload's, `width` the hidden states' bytes a value."""
         gone = self.setup.accumulation > 1 or self.setup.optimizer_in_backward
         found = make_pass(self.setup, merges=self.merges, accumulates=gone, length=length)
         found.grad = grad
+        if width:
+            found.stream = width
         return found
 
 
-def walk_layer(job: Job, block: Block, layer: int, stream_grad: bool) -> tuple[Stretch, Stretch | None, bool]:
-    """The forward and backward stretch of one layer, and whether its result needs a gradient.
+class Walked(NamedTuple):
+    """A layer's forward and backward stretch, whether its result needs a gradient, the width of that in bytes, and
+    whether its graph keeps what it reads of an encoder."""
+
+    forward: Stretch
+    backward: Stretch | None
+    grad: bool
+    width: int
+    keeps_memory: bool = False
+
+
+def walk_layer(
+    job: Job, block: Block, layer: int, stream_grad: bool, width: int = 0, outside: Outside = ALONE
+) -> Walked:
+    """The forward and backward stretch of one layer, and what it hands on. `width`: bytes a value of what comes in,
+    0 for the embedding's.
 
     A stretch begins without the layer's input, or its result's gradient, and counts them; it ends without what it
     hands on.
     """
     if job.setup.checkpointing != "none" and block.stack in ("decoder", "encoder"):
-        return _checkpointed(job, block, layer, stream_grad)
-    run = job.run(length=block.fixed_length)
+        return _checkpointed(job, block, layer, stream_grad, width, outside)
+    run = job.run(length=block.fixed_length, width=width)
     tape = run.tape
-    out = _forward(job, block, layer, run, _stream(job, run, stream_grad))
+    seen: list[int] = []
+    around = replace(outside, seen=seen)
+    out = _forward(job, block, layer, run, _stream(job, run, stream_grad), around)
     run.casts.clear()
     label_kept(tape, KEPT, CASTS)
-    size, node = out.bytes, out.node
+    size, node, made = out.bytes, out.node, out.width
     if tape.labels[out.buffer.index] == KEPT:
         tape.labels[out.buffer.index] = STREAM
     forward = stretch(tape, 0, len(tape.events))
     forward.change = plus(forward.change, {STREAM: size}, -1)
+    keeps = any(~index not in tape.events for index in seen)
     del out
     if node is None:
-        return forward, None, False
+        return Walked(forward, None, False, made)
     start = len(tape.events)
     tape.backward(node, [tape.new(size, STREAM)]).clear()
     del node
-    return forward, stretch(tape, start, len(tape.events)), True
+    return Walked(forward, stretch(tape, start, len(tape.events)), True, made, keeps)
 
 
 def _stream(job: Job, run: Pass, grad: bool, label: str | None = None) -> Value:
     return run.tape.leaf(run.rows * job.arch.hidden_size, run.stream, grad=grad, label=label)
 
 
-def _forward(job: Job, block: Block, layer: int, run: Pass, x: Value) -> Value:
-    return Walk(job.arch, block, layer, run, job.traits, job.trained, job.unpacked).forward(x)
+def _forward(job: Job, block: Block, layer: int, run: Pass, x: Value, outside: Outside) -> Value:
+    return Walk(job.arch, block, layer, run, job.traits, job.trained, job.unpacked, outside).forward(x)
 
 
 def _checkpointed(
-    job: Job, block: Block, layer: int, stream_grad: bool
-) -> tuple[Stretch, Stretch | None, bool]:
+    job: Job, block: Block, layer: int, stream_grad: bool, width: int, outside: Outside
+) -> Walked:
     """A layer that keeps its input alone. Its backward stretch runs it again, up to the last thing that is kept,
     while the gradient of its result waits; reentrant checkpointing runs it whole and holds its result and that
     gradient."""
-    run = job.run(grad=False, length=block.fixed_length)
-    out = _forward(job, block, layer, run, _stream(job, run, False))
+    run = job.run(grad=False, length=block.fixed_length, width=width)
+    out = _forward(job, block, layer, run, _stream(job, run, False), replace(outside, first=False))
     forward = stretch(run.tape, 0, len(run.tape.events))
     size, casts = out.bytes, forward.change.get(CASTS, 0)
     del out
     run.casts.clear()
-    again = job.run(length=block.fixed_length)
+    again = job.run(length=block.fixed_length, width=width)
     tape = again.tape
     x = _stream(job, again, stream_grad, KEPT)
     gradient = [tape.new(size, STREAM)]
-    out = _forward(job, block, layer, again, x)
-    node = out.node
     offloaded = job.setup.checkpointing == "layer-offload"
+    out = _forward(job, block, layer, again, x, replace(outside, held=offloaded))
+    node, made = out.node, out.width
     kept = {} if offloaded else {KEPT: x.bytes}
     forward.change = {**(kept if node is not None else {}), CASTS: casts}
     again.casts.clear()
     if node is None:
-        return forward, None, False
+        return Walked(forward, None, False, made)
     label_kept(tape, KEPT)
     if job.setup.reentrant:
         skip, held_back = (0, 0), (out, gradient[0])
@@ -129,7 +149,7 @@ def _checkpointed(
     change = plus(backward.change, kept, -1)
     if retains_inputs(job.setup):
         change = plus(plus(change, kept), {STREAM: size})
-    return forward, Stretch(change, plus(backward.highest, kept, -1)), True
+    return Walked(forward, Stretch(change, plus(backward.highest, kept, -1)), True, made, not offloaded)
 
 
 def retains_inputs(setup: Setup) -> bool:

@@ -26,9 +26,11 @@ from ..schema import (
     Scan,
 )
 from .attention import Shape, attend
+from .bias import Shared
 from .elementwise import activation, drop, gated, norm, rotate
 from .experts import Routing, Stacked, mix
 from .layout import Trained, from_latent, layout, low_ranks, split_sides, uses
+from .outside import ALONE, Outside
 from .passes import FLOAT32, Pass
 from .products import Weight, adapted, linear, part, whole
 from .scans import convolve, gated_result, mixer_of, scanned
@@ -38,12 +40,11 @@ from .traits import Traits
 
 class Walk:
     """One layer being run. `values` holds what is alive, by the block's numbers; `normed` the normed stream;
-    `kept` what
-    earlier layers kept for later ones; `memory` the positions of an encoder's output."""
+    `kept` what earlier layers kept for later ones."""
 
     def __init__(
         self, arch: Architecture, block: Block, layer: int, run: Pass, traits: Traits, trained: Trained,
-        unpacked: Mapping[int, int], memory: Size | None = None,
+        unpacked: Mapping[int, int], outside: Outside = ALONE,
     ) -> None:  # fmt: skip
         self.arch, self.block, self.layer = arch, block, layer
         self.run, self.traits, self.trained, self.unpacked = run, traits, trained, unpacked
@@ -51,12 +52,13 @@ class Walk:
         self.mixer = mixer_of(arch, block) if run.split == 1 else None
         self.mixed: Value | None = None
         self.act = arch.activation or traits.activation
-        self.memory = memory
+        self.outside = outside
         self.kept: dict[str, Value] = {}
         self.waiting: list[tuple[Apply, Value]] = []
         self.logits: Value | None = None
         self.values: dict[int, Value] = {}
         self.normed: dict[int, Value] = {}
+        self.biases: dict[bool, Shared | None] = {False: None, True: None}
         self.joined = run.kernels == "unsloth" and not run.dropout and self._adapts_mlp()
         self.python = run.kernels in ("transformers", "litgpt") or (
             run.kernels == "unsloth" and not self.joined
@@ -75,11 +77,15 @@ class Walk:
     def forward(self, x: Value) -> Value:
         """The layer's result."""
         self.values[STREAM] = x
-        self.values[MEMORY] = self._outside(x)
+        self.values[MEMORY] = self._memory(x)
+        outside = self.outside
+        for memory, bias in ((False, outside.own), (True, outside.cross)):
+            held = outside.held or (outside.first and memory)
+            self.biases[memory] = bias.shared(self.run, held=held) if bias else None
         for number, op in enumerate(self.block.operations):
             if self.mixer is not None and number in self.mixer.inside:
                 self._scan(number, op)
-                self._let_go(number, op)
+                self._let_go(number)
                 continue
             made = self._run(op)
             if self.python and op.out in self.plan.gates:
@@ -87,15 +93,14 @@ class Walk:
             else:
                 self.values[op.out] = made
             del made
-            self._let_go(number, op)
+            self._let_go(number)
         return self.values.pop(self.block.out)
 
-    def _let_go(self, number: int, op: Operation) -> None:
+    def _let_go(self, number: int) -> None:
         """Forget the values of which this operation was the last use."""
-        for value in uses(op):
-            if self.plan.last[value] <= number:
-                self.values.pop(value, None)
-                self.normed.pop(value, None)
+        for value in self.plan.ends.get(number, ()):
+            self.values.pop(value, None)
+            self.normed.pop(value, None)
 
     def _scan(self, number: int, op: Operation) -> None:
         """An operation inside a scan: the kernel runs at the first, the gate at the last, nothing between."""
@@ -107,12 +112,18 @@ class Walk:
             mixed, self.mixed = self.mixed, None
             self.values[op.out] = gated_result(self.run, mixer, mixed, self.values[uses(op)[-1]])
 
-    def _outside(self, x: Value) -> Value:
-        """What layers attend to from outside, an encoder's output or the embedding's: held elsewhere, so
-        without bytes."""
-        rows = self.run.tokens if self.memory is None else self.memory
-        node = self.run.tape.leaf(0, x.width, grad=x.node is not None).node
-        return Value(self.run.tape.new(0), rows * self.arch.hidden_size, x.width, node)
+    def _memory(self, x: Value) -> Value:
+        """What layers attend to from outside: an encoder's output, or the embedding's where there is none, held
+        elsewhere and without bytes."""
+        tape, outside = self.run.tape, self.outside
+        rows = self.run.tokens if outside.rows is None else outside.rows
+        elements, width = rows * self.arch.hidden_size, outside.width or x.width
+        if outside.rows is None:
+            return Value(tape.new(0), elements, width, tape.leaf(0, width, grad=x.node is not None).node)
+        buffer = tape.new(elements * width if outside.held else 0)
+        if outside.seen is not None:
+            outside.seen.append(buffer.index)
+        return Value(buffer, elements, width, tape.sink() if outside.grad and self.run.grad else None)
 
     def _run(self, op: Operation) -> Value:
         if isinstance(op, Apply):
@@ -158,14 +169,19 @@ class Walk:
             return self._normed(op.source, beside=beside)
         value, made = self.values[op.source], self.plan.made_by.get(op.source)
         if not isinstance(made, Apply):
-            return value
+            gated_one = self.plan.kinds.get(op.source) == "gated"
+            return self._dropped(value) if gated_one else value
         role = self.arch.matrices[made.matrix].role
         if role in ("mlp", "shared_expert") and self.arch.matrices[op.matrix].role == role:
-            return self._activated(made, value)
+            return self._dropped(self._activated(made, value))
         if from_latent(self.arch, op, self.plan.made_by):
             width = self.arch.matrices[op.matrix].d_in
             return norm(self.run, piece(value, self.run.tokens * width), width, self.traits.norm)
         return value
+
+    def _dropped(self, value: Value) -> Value:
+        """An MLP's inner values with their dropout."""
+        return drop(self.run, value) if self.traits.dropped_inner and self.run.grad else value
 
     def _activated(self, made: Apply, value: Value) -> Value:
         if not self.arch.matrices[made.matrix].parts:
@@ -181,9 +197,10 @@ class Walk:
         key = -1 - number if beside else number
         if key not in self.normed:
             rule = self.traits.norm if self.traits.before else "none"
-            self.normed[key] = whole(
-                self.run, norm(self.run, self.values[number], self.arch.hidden_size, rule)
-            )
+            x = self.values[number]
+            if self.traits.wide_residual:
+                x = cast(x, self.run.norms)
+            self.normed[key] = whole(self.run, norm(self.run, x, self.arch.hidden_size, rule))
         return self.normed[key]
 
     # Matrices
@@ -209,8 +226,8 @@ class Walk:
 
     def _rows(self, op: Apply) -> Size:
         """Positions that a matrix meets."""
-        if op.length == "memory" and self.memory is not None:
-            return self.memory
+        if op.length == "memory" and self.outside.rows is not None:
+            return self.outside.rows
         return self.run.tokens if op.per == op.times else self.run.tokens * (op.times / op.per)
 
     def _weight(self, index: int) -> Weight:
@@ -218,13 +235,18 @@ class Walk:
         matrix, run = self.arch.matrices[index], self.run
         trained = run.full or self.layer in self.trained.whole.matrices.get(index, ())
         d_in, d_out = split_sides(matrix, run.split)
+        width = run.whole if trained else run.base
         return Weight(
             d_in, d_out, trained, matrix.bias, self.unpacked.get(index, 0) // run.split,
-            run.whole if trained else run.base,
+            FLOAT32 if matrix.wide and run.widens else width,
         )  # fmt: skip
 
     def _linear(self, op: Apply, x: Value, *, clones: bool) -> Value:
         rows, weight = self._rows(op), self._weight(op.matrix)
+        if self.arch.matrices[
+            op.matrix
+        ].wide:  # its code casts to the weight's type, whatever autocast does next
+            x = cast(x, weight.width)
         item = self.trained.of(op.matrix, self.layer if op.layer is None else op.layer)
         if item is None:
             return linear(self.run, x, rows, weight, clones=clones)
@@ -257,12 +279,14 @@ class Walk:
     def _attend(self, op: Attend) -> Value:
         run, traits = self.run, self.traits
         q, k, v = self._heads(op)
-        masked = run.masked or (op.window is not None and op.window < run.reach)
-        masked = masked or (traits.biased and not op.memory)
+        masked = (run.masked and self.outside.padded(op)) or (op.window is not None and op.window < run.reach)
         n_heads, n_kv_heads = self._counts(op)
+        pairs = run.pairs
+        if op.memory and self.outside.rows is not None:
+            pairs = run.length * self.outside.rows
         shape = Shape(
-            n_heads, n_kv_heads, op.d_qk, op.d_v, masked, traits.capped_scores, traits.eager, traits.no_flash,
-            traits.narrow, traits.dropped, traits.wide_scores, traits.biased,
+            n_heads, n_kv_heads, op.d_qk, op.d_v, pairs, masked, traits.capped_scores, traits.eager, traits.no_flash,
+            traits.narrow, traits.dropped, traits.wide_scores, traits.sinks, self.biases[op.memory],
         )  # fmt: skip
         for number, value in ((op.q, q), (op.k, k), (op.v, v)):
             self.values[number] = value
@@ -315,9 +339,11 @@ class Walk:
         kind, run, values = self.plan.kinds[op.out], self.run, self.values
         if kind == "residual":
             total = values[op.sources[0]]
+            if self.traits.wide_residual:
+                total = cast(total, FLOAT32)
             for source in op.sources[1:]:
                 total = add(total, self._out(values[source]))
-            return total
+            return norm(run, total, self.arch.hidden_size, self.traits.norm) if self.traits.post else total
         if kind == "gated":
             gate, up = (values[source] for source in op.sources)
             if op.sources[0] not in self.plan.gates:  # of experts: run where they are weighted

@@ -38,13 +38,13 @@ ROW_PARALLEL = (
 
 @dataclass(frozen=True)
 class Layout:
-    """A block, read. `last`: after which operation a value is let go. `gates` are the gates of gated activations,
-    `turned` queries and keys with a projection of their own, `latent_width` the width of a latent that a norm
-    follows."""
+    """A block, read. `ends`: the values that are let go after an operation. `gates` are the gates of gated
+    activations, `turned` queries and keys with a projection of their own, `latent_width` the width of a latent that a
+    norm follows."""
 
     streams: frozenset[int]
     kinds: Mapping[int, JoinKind]
-    last: Mapping[int, int]
+    ends: Mapping[int, tuple[int, ...]]
     made_by: Mapping[int, Operation]
     gates: frozenset[int]
     turned: frozenset[int]
@@ -102,9 +102,9 @@ def _kind(
     return "keys" if set(roles) == {"attention"} and op.out in keys else "mixed"
 
 
-def _lasting(block: Block) -> dict[int, int]:
-    """After which operation each value is let go: its last use, but queries, keys and values when attention
-    returns."""
+def _lasting(block: Block) -> dict[int, tuple[int, ...]]:
+    """The values that are let go after each operation: the last that uses them, but queries, keys and values when
+    attention returns."""
     last: dict[int, int] = {}
     for number, op in enumerate(block.operations):
         for value in uses(op):
@@ -115,7 +115,10 @@ def _lasting(block: Block) -> dict[int, int]:
             for value in (op.q, op.k, op.v):
                 last[value] = max(last[value], end)
     last[block.out] = len(block.operations)  # handed on
-    return last
+    ends: dict[int, tuple[int, ...]] = {}
+    for value, number in last.items():
+        ends[number] = (*ends.get(number, ()), value)
+    return ends
 
 
 @lru_cache(maxsize=512)
@@ -135,7 +138,7 @@ def layout(arch: Architecture, block: Block) -> Layout:
     attends = [op for op in block.operations if isinstance(op, Attend)]
     joins = [op for op in block.operations if isinstance(op, Join)]
     return Layout(
-        streams=frozenset(streams), kinds=kinds, last=_lasting(block), made_by=made_by,
+        streams=frozenset(streams), kinds=kinds, ends=_lasting(block), made_by=made_by,
         gates=frozenset(
             op.sources[0]
             for op in joins

@@ -9,7 +9,7 @@ from ..setup import AttentionKernel, Kernels, Setup
 from .tape import Buffer, Size, Tape, Value, cast
 
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
-FLOAT32 = 4
+FLOAT32, HALF = 4, 2
 CASTS = "casts"  # the label of weights that autocast lowered
 
 
@@ -18,13 +18,13 @@ class Pass:
     """One run over a tape.
 
     `sequences`, `length` and `rank` are numbers, or symbols for polynomials; `tokens` is their product on this GPU
-    and `pairs` those of positions with positions. Widths are bytes a value: `compute` of what matrix
-    products make, `stream` of the embedding's result, `base` of frozen weights, `trained` of trained ones, `saved` of
-    what is trained in full beside an adapter. `inputs_kept`: quantised products keep what they read. `full`:
-    every weight is trained. `reach` is the length that windows are compared with. Matrices are
-    `split` over tensor-parallel GPUs, and with `split_stream` the hidden states between them by positions;
-    experts over `expert_split`. `int8`: quantised weights are multiplied in 8 bits. `casts` are weights that autocast
-    lowered.
+    and `pairs` those of positions with positions. Widths are bytes a value: `compute` of what matrix products make,
+    `stream` of the embedding's result, `base` of frozen weights, `trained` of trained ones, `saved` of what is
+    trained in full beside an adapter, `norms` of their weights; `widens`: matrices that the library keeps wide are in
+    float32. `inputs_kept`: quantised products keep what they read. `full`: every weight is trained. `reach` is the
+    length that windows are compared with. Matrices are `split` over tensor-parallel GPUs, and with `split_stream` the
+    hidden states between them by positions; experts over `expert_split`. `int8`: quantised weights are multiplied in
+    8 bits. `casts` are weights that autocast lowered.
     """
 
     tape: Tape
@@ -51,6 +51,8 @@ class Pass:
     outputs_held: bool = False
     saved: int = FLOAT32
     inputs_kept: bool = False
+    norms: int = 2
+    widens: bool = False
     casts: list[Buffer] = field(default_factory=list)
     before: set[int] = field(default_factory=set)
 
@@ -113,9 +115,10 @@ def make_pass(
         s, tokens, pairs = length, b * length, b * length * length
     mixed = fsdp_mixed(setup)
     width = WIDTHS[setup.compute_dtype if mixed else setup.weight_dtype]
+    stream = FLOAT32 if setup.upcast_small or setup.upcast_norms else width
     return Pass(
         tape=Tape(merges=merges, accumulates=accumulates), sequences=b, length=s, tokens=tokens, pairs=pairs,
-        compute=WIDTHS[setup.compute_dtype], stream=FLOAT32 if setup.upcast_small or setup.upcast_norms else width,
+        compute=WIDTHS[setup.compute_dtype], stream=stream, norms=stream, widens=setup.weight_dtype == "float16",
         base=width,
         trained=width if mixed and setup.method == "full" else WIDTHS[setup.trained_dtype],
         full=setup.method == "full", autocast=setup.under_autocast and not mixed, kernel=setup.attention_kernel,

@@ -29,6 +29,7 @@ from .step import Course, Place, Stage, course, stages
 from .stretch import Held, plus
 from .tape import EXPERT_GRADIENTS
 from .traffic import traffic
+from .two_stacks import course_of_two, has_two
 
 PHASES = ("forward", "loss", "backward", "optimizer")
 NAMES: dict[str, tuple[MemoryPart, str]] = {
@@ -78,6 +79,8 @@ def _estimate(
     merges: bool,
 ) -> MemoryEstimate:  # fmt: skip
     pairs = None if setup.method == "full" else adapted
+    if has_two(arch):
+        setup = replace(setup, loss="full")  # its code computes its own
     if setup.kernels == "litgpt":
         arch = untied(arch)
     weights = base_weights(arch, setup, stored_bytes)
@@ -131,7 +134,7 @@ def _stage(
     base["buckets"] = buckets(size, setup)
     base["fixed"] = 3 * ID_BYTES * setup.tokens + WORKSPACES * WORKSPACE_BYTES
     job = Job(arch, setup, pairs, whole, merges=merges, unpacked=weights.unpacked)
-    going = course(job, base, stage, unit)
+    going = (course_of_two if has_two(arch) else course)(job, base, stage, unit)
     update = share(update_bytes(states, setup), of["states"])
     moments = _moments(going)
     last = {**base, "gathered": 0, "gradients": gradients, "temporary": update}

@@ -72,7 +72,7 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
             if weight.bias:
                 tape.gradient(weight.d_out * weight.width)
         again = tape.new(weight.unpacked) if weight.unpacked and needs else None
-        made = tape.new(size_in) if needs else None
+        made = tape.new(size_in, viewed=True) if needs else None
         del copied, again
         return (made,)
 
@@ -185,7 +185,7 @@ def trained_linear(
         narrow = tape.new(parameters * width) if lowers else None
         tape.gradient(parameters * run.trained, "gradients" if copies == 1 else EXPERT_GRADIENTS)
         del narrow, made
-        return (tape.new(size_in) if needs else None,)
+        return (tape.new(size_in, viewed=True) if needs else None,)
 
     kept = (None if again else value.buffer, lowered if needs else None) if run.grad else ()
     return tape.apply((value,), rows * d_out, width, kept, rule, trains=run.grad)

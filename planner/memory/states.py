@@ -58,11 +58,18 @@ def quantised_bytes(matrix: Matrix, kind: Quantize) -> int:
 
 def is_quantised(matrix: Matrix, setup: Setup) -> bool:
     """Whether a quantising loader takes the matrix: Linear modules inside the layers, and tensors of experts where
-    the set-up says so; embeddings, the unembedding and what is no Linear stay."""
+    the set-up says so; embeddings, the unembedding, what is no Linear and what the library keeps wide stay."""
+    if matrix.wide:
+        return False
     kinds = ("linear", "conv1d", "experts") if setup.quantize_experts else ("linear", "conv1d")
     return (
         setup.quantize != "none" and matrix.kind in kinds and matrix.role not in ("embedding", "unembedding")
     )
+
+
+def kept_wide(matrix: Matrix, setup: Setup) -> bool:
+    """Whether a matrix is held in float32 among float16 ones."""
+    return matrix.wide and setup.weight_dtype == "float16"
 
 
 @dataclass(frozen=True)
@@ -136,6 +143,8 @@ def _matrix_bytes(matrix: Matrix, setup: Setup, rest: int) -> int:
         return bias
     if is_quantised(matrix, setup):
         return quantised_bytes(matrix, setup.quantize) + bias
+    if kept_wide(matrix, setup):
+        rest = FLOAT32
     return matrix.d_in * matrix.d_out * matrix.experts * rest + bias
 
 
@@ -254,7 +263,8 @@ def _all(arch: Architecture, setup: Setup, over: int) -> Iterator[Tensor]:
                 ceil_div(matrix.d_in * experts, setup.tensor_parallel),
                 matrix.kind == "experts",
             )
-            yield Tensor(matrix.d_out, columns, matrix.copies, ends, stacked, place, width)
+            own = FLOAT32 if kept_wide(matrix, setup) else width
+            yield Tensor(matrix.d_out, columns, matrix.copies, ends, stacked, place, own)
         if matrix.bias:
             yield Tensor(1, matrix.d_out * matrix.experts, matrix.copies, place=place, width=width)
     for vector in arch.vectors:

@@ -7,17 +7,18 @@ of each stretch above what is held when it begins.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..dataclass import dataclass
-from ..schema import Apply, Architecture, Block
+from ..schema import Apply, Architecture, Attend, Block
 from ..setup import Setup
 from .head import Head, head_stretches, stem_stretches
-from .kinds import Job, walk_layer
+from .kinds import Job, Walked, walk_layer
 from .known import maybe_at, remembered
 from .layout import low_ranks
 from .linear import is_exact
-from .passes import CASTS, fsdp_mixed
+from .passes import CASTS, FLOAT32, fsdp_mixed
 from .rounds import Round, in_rounds
 from .stages import Stage, stages, whole_model
 from .stretch import Held, Stretch, at_ranks, plus
@@ -123,7 +124,7 @@ def stacks(arch: Architecture) -> list[tuple[str, int, Block]]:
     ]
 
 
-def _signature(job: Job, layer: int) -> tuple[Any, ...]:
+def signature(job: Job, layer: int) -> tuple[Any, ...]:
     """What sets a layer apart from others of its block: its pairs and what it trains in full."""
     pairs = tuple(
         (index, position)
@@ -132,9 +133,6 @@ def _signature(job: Job, layer: int) -> tuple[Any, ...]:
         if layer in item.layers
     )
     return pairs, tuple(index for index, layers in job.whole.matrices.items() if layer in layers)
-
-
-Walked = tuple[Stretch, "Stretch | None", bool]
 
 
 @dataclass(frozen=True)
@@ -146,7 +144,10 @@ class Layers:
 
     def at(self, ranks: Sequence[int]) -> Layers:
         """The same at these ranks."""
-        kinds = tuple((at_ranks(go, ranks), maybe_at(back, ranks), grad) for go, back, grad in self.kinds)
+        kinds = tuple(
+            each._replace(forward=at_ranks(each.forward, ranks), backward=maybe_at(each.backward, ranks))
+            for each in self.kinds
+        )
         return Layers(self.order, kinds)
 
 
@@ -154,12 +155,13 @@ def _walk_layers(job: Job, grad: bool) -> Layers:
     known: dict[tuple[Any, ...], int] = {}
     kinds: list[Walked] = []
     order = []
+    width = first_width(job)
     for name, layer, block in stacks(job.arch):
-        key = id(block), _signature(job, layer), grad
+        key = id(block), signature(job, layer), grad, width
         if key not in known:
             known[key] = len(kinds)
-            kinds.append(walk_layer(job, block, layer, grad))
-        grad = kinds[known[key]][2]
+            kinds.append(walk_layer(job, block, layer, grad, width))
+        grad, width = kinds[known[key]].grad, kinds[known[key]].width
         order.append((f"{name} layer {layer}", known[key]))
     return Layers(tuple(order), tuple(kinds))
 
@@ -169,26 +171,53 @@ def walked_layers(job: Job, grad: bool) -> Layers:
     return remembered(job, ("layers", grad), lambda own: _walk_layers(own, grad), Layers.at)
 
 
+def first_width(job: Job) -> int:
+    """Bytes a value of what comes into the first layer; 0 for the embedding's own. Under autocast a norm widens
+    it."""
+    return FLOAT32 if job.traits.stem_norm and job.run().autocast else 0
+
+
+def masks(job: Job) -> Size:
+    """Bytes of the masks of tokens that a model makes before its layers: one for each window, of every pair of
+    positions; of each sequence where tokens are hidden. Eager attention adds them to its scores, in their type; to
+    SDPA it gives truth values, where it gives any."""
+    setup, run = job.setup, job.run()
+    if run.kernel == "flash" and not job.traits.eager and not job.traits.no_flash:
+        return 0
+    eager = run.kernel == "eager" or job.traits.eager
+    windows = {op.window for block in job.arch.blocks for op in block.operations if isinstance(op, Attend)}
+    needed = [w for w in windows if eager or run.masked or (w is not None and w < run.reach)]
+    one = setup.seq_len * setup.seq_len * (run.compute if eager else 1)
+    return len(needed) * one * (setup.micro_batch if run.masked else 1)
+
+
 def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
     """The forward and backward pass of one micro-step of a stage over what is held throughout (`base`); `unit` is
     what a gathered layer takes, 0 where none is."""
     stem = stem_stretches(job.run(), job.arch, embeddings_trained(job))
     layers = walked_layers(job, stem.trains or job.setup.needs_input_grads)
     kinds = layers.kinds
-    grad = kinds[layers.order[-1][1]][2] if layers.order else stem.trains
+    last = kinds[layers.order[-1][1]] if layers.order else None
+    grad = last.grad if last else stem.trains
     stretches = in_rounds(layers.order[stage.first : stage.end])
     going = Course(base, spread(job.setup), unit, steps_inside=job.setup.optimizer_in_backward)
     if stage.in_flight > 1:
         for _, kind in layers.order[stage.first : stage.end]:
-            going.hold(kinds[kind][0].change, stage.in_flight - 1)
+            going.hold(kinds[kind].forward.change, stage.in_flight - 1)
     going.hold(stem.held)
+    kept = masks(job)
+    going.hold({"temporary": kept})
     if setup_offloads(job.setup) and not stem.trains:
         going.hold({"activations": stem.held["temporary"]})
     for rounds in stretches:
-        going.go_through("forward", [[(where, kinds[kind][0]) for where, kind in each] for each in rounds], 2)
+        going.go_through(
+            "forward", [[(where, kinds[kind].forward) for where, kind in each] for each in rounds], 2
+        )
     going.hold(stem.held, -1)
+    if job.setup.checkpointing == "none":  # checkpointed layers keep what they are called with
+        going.hold({"temporary": kept}, -1)
     if stage.head:
-        _head(job, going, grad)
+        pass_head(job, going, grad, last.width if last else 0)
     _back(going, stretches, kinds, 1 if job.setup.method != "full" and job.setup.fsdp_units == "pairs" else 2)
     if stem.trains and stage.stem:
         going.go("backward", "embedding", stem.backward)
@@ -218,11 +247,14 @@ def setup_offloads(setup: Setup) -> bool:
     return setup.checkpointing == "layer-offload" and setup.needs_input_grads
 
 
-def _head(job: Job, going: Course, grad: bool) -> None:
+def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = True) -> None:
+    """From the last layer's result, `width` bytes a value, to the loss, and back; `normed`: by way of a norm."""
     setup = job.setup
     loss, back = remembered(
-        job, ("head", grad),
-        lambda own: head_stretches(own.run(), head_of(own), own.traits, setup.loss, setup.loss_chunk, grad),
+        job, ("head", grad, width, normed),
+        lambda own: head_stretches(
+            own.run(width=width), replace(head_of(own), normed=normed), own.traits, setup.loss, setup.loss_chunk, grad
+        ),
         lambda found, ranks: (at_ranks(found[0], ranks), maybe_at(found[1], ranks)),
     )  # fmt: skip
     live = 2 if setup.sharding == "zero3" else 0  # FSDP's root holds the unembedding throughout

@@ -53,18 +53,23 @@ class Tape:
         self.turn = 0
         self.ready: list[tuple[int, Node]] = []
 
-    def new(self, size: Size, label: str | None = None) -> Buffer:
-        """Allocate so many bytes."""
+    def new(self, size: Size, label: str | None = None, *, viewed: bool = False) -> Buffer:
+        """Allocate so many bytes; `viewed`: what is handed on is a view of them."""
         index = len(self.sizes)
         self.sizes.append(size)
         self.labels.append(label)
         self.events.append(index)
-        return Buffer(self, index)
+        return Buffer(self, index, viewed)
 
     def leaf(self, elements: Size, width: int, *, grad: bool, label: str | None = None) -> Value:
         """A value that comes from outside: a layer's input, a table's rows."""
         node = Node(self, (), (), None) if grad else None
         return Value(self.new(elements * width, label), elements, width, node)
+
+    def sink(self) -> Node:
+        """A value from outside that many layers read: its gradients are added to one that is held elsewhere as soon
+        as they are made."""
+        return Node(self, (), (), None, sink=True)
 
     def gradient(self, size: Size, label: str = "gradients") -> None:
         """A trained weight's gradient: kept from here on; where micro-steps accumulate, it was there already and
@@ -103,12 +108,12 @@ class Tape:
                 continue
             made = node.rule(given)
             for edge, grad in zip(node.edges, made, strict=False):
-                if edge is None or grad is None:
+                if edge is None or grad is None or edge.sink:
                     continue
                 if edge not in waiting:
                     waiting[edge] = grad
                     heapq.heappush(heap, (-edge.turn, edge))
-                elif self.merges:
+                elif self.merges or waiting[edge].viewed:
                     waiting[edge] = self.new(self.sizes[grad.index])
             node.release()
             del made, given, node
@@ -117,26 +122,31 @@ class Tape:
 
 
 class Buffer:
-    """A stretch of memory, freed with the last reference to it."""
+    """A stretch of memory, freed with the last reference to it. Of a gradient that is `viewed` automatic
+    differentiation is not the only holder (its base is another), so that a second one is not added to it in place."""
 
-    __slots__ = ("index", "tape")
+    __slots__ = ("index", "tape", "viewed")
 
-    def __init__(self, tape: Tape, index: int) -> None:
+    def __init__(self, tape: Tape, index: int, viewed: bool = False) -> None:
         self.tape = tape
         self.index = index
+        self.viewed = viewed
 
     def __del__(self) -> None:
         self.tape.events.append(~self.index)
 
 
 class Node:
-    """An operation in the graph, which holds what its gradient needs until it has run."""
+    """An operation in the graph, which holds what its gradient needs until it has run. What reaches a `sink` is let
+    go at once."""
 
-    __slots__ = ("edges", "kept", "rule", "turn")
+    __slots__ = ("edges", "kept", "rule", "sink", "turn")
 
     def __init__(
-        self, tape: Tape, edges: tuple[Node | None, ...], kept: tuple[Buffer, ...], rule: Backward | None
-    ) -> None:
+        self, tape: Tape, edges: tuple[Node | None, ...], kept: tuple[Buffer, ...], rule: Backward | None, *,
+        sink: bool = False,
+    ) -> None:  # fmt: skip
+        self.sink = sink
         self.edges = edges
         self.kept = kept
         self.rule = rule

@@ -7,7 +7,7 @@ table take the default, Llama's; `tools/compare_memory.py` compares every entry 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from ..dataclass import dataclass
 from ..schema import Architecture
@@ -19,19 +19,19 @@ class Traits:
 
     `norm` and `qk_norm` name norm rules; `before` and `after` say whether a layer's parts are normed on their way in
     and out. `two_norms`: attention and MLP beside each other have a norm each. `rotary` names the rotation and
-    `rotary_share` the part of a head that it turns. `fused` says how a fused projection is taken apart:
-    "slice" (each piece's gradient is laid into zeros) or "split" (they are joined once). `dropout`: residual
-    dropout with a rate above 0 in training; `dropped`: of attention's probabilities. `wide_scores`: queries
-    meet keys in
-    float32. `v_norm`: values are normed like keys, without a weight.
-    `narrow_loss`: logits meet the loss in their own type; `narrow_before`: they did before transformers 4.50.
-    `biased`: each head adds a bias for every pair of
-    positions. `scaled_embedding`, `scaled_residual`: multipliers on the
-    stream. `logits`: what happens to logits between unembedding and loss ("capped": tanh; "scaled").
-    `eager`: transformers has no SDPA path for it, `no_flash`: no path for flash attention; `narrow`: its eager
-    softmax runs in the values' type.
-    `router`: "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their
-    weights stay in float32, and so do the results that they weight.
+    `rotary_share` the part of a head that it turns. `fused` says how a fused projection is taken apart: "slice" (each
+    piece's gradient is laid into zeros) or "split" (they are joined once). Dropout with a rate above 0: `dropout` of
+    what a layer's parts add to the stream, `dropped` of attention's probabilities, `dropped_inner` of an MLP's inner
+    values, `dropped_stem` of embeddings, `dropped_end` of what a stack hands on. `post`: the sum is normed, not what
+    goes in. `wide_residual`: sums on the stream are made in float32, `wide_logits`: the model's code makes its logits
+    so; `stem_norm`: embeddings are normed. `wide_scores`: queries meet keys in float32. `v_norm`: values are normed
+    like keys, without a weight. `narrow_loss`: logits meet the loss in their own type; `narrow_before`: they did
+    before transformers 4.50. `biased`: each head adds a bias for every pair of positions. `scaled_embedding`,
+    `scaled_residual`: multipliers on the stream. `logits`: what happens to logits between unembedding and loss
+    ("capped": tanh; "scaled"; "biased": a fixed bias is added). `eager`: transformers has no SDPA path for it,
+    `no_flash`: no path for flash attention; `narrow`: its eager softmax runs in the values' type. `router`: "softmax"
+    or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their weights stay in
+    float32, and so do the results that they weight.
     """
 
     norm: str = "rms"
@@ -45,6 +45,13 @@ class Traits:
     fused: Literal["slice", "split"] = "split"
     dropout: bool = False
     dropped: bool = False
+    dropped_inner: bool = False
+    dropped_stem: bool = False
+    dropped_end: bool = False
+    post: bool = False
+    wide_residual: bool = False
+    wide_logits: bool = False
+    stem_norm: bool = False
     wide_scores: bool = False
     v_norm: bool = False
     narrow_loss: bool = False
@@ -52,7 +59,7 @@ class Traits:
     biased: bool = False
     scaled_embedding: bool = False
     scaled_residual: bool = False
-    logits: Literal["plain", "capped", "scaled"] = "plain"
+    logits: Literal["plain", "capped", "scaled", "biased"] = "plain"
     capped_scores: bool = False
     sinks: bool = False
     eager: bool = False
@@ -65,6 +72,7 @@ class Traits:
 LLAMA = Traits()
 GEMMA = Traits(norm="gemma", qk_norm="gemma", activation="gelu_pytorch_tanh", scaled_embedding=True)
 LEGACY = Traits(norm="layer", qk_norm="layer", rotary="none", activation="gelu")
+BART = replace(LEGACY, narrow_loss=True, narrow=True, logits="biased", scaled_embedding=True)
 
 TRAITS: dict[str, Traits] = {
     "gemma": GEMMA,
@@ -84,24 +92,33 @@ TRAITS: dict[str, Traits] = {
     "starcoder2": replace(LEGACY, rotary="half", activation="gelu_pytorch_tanh"),
     "cohere": replace(LLAMA, norm="python-layer", qk_norm="python-layer", rotary="half32", logits="scaled"),
     "stablelm": replace(LEGACY, rotary="partial", rotary_share=0.25, activation="silu"),
-    "gpt2": replace(
-        LEGACY, narrow_before=True, activation="gelu_new", dropout=True, dropped=True, narrow=True
-    ),
+    "gpt2": replace(LEGACY, narrow_before=True, activation="gelu_new", narrow=True),
     "t5": replace(
-        LLAMA, rotary="none", activation="relu", dropout=True, narrow_loss=True, biased=True, no_flash=True
+        LLAMA,
+        norm="t5",
+        rotary="none",
+        activation="relu",
+        narrow_loss=True,
+        biased=True,
+        no_flash=True,
+        narrow=True,
     ),
+    "bart": replace(BART, before=False, post=True),
+    "mbart": BART,
+    "whisper": replace(BART, logits="plain", scaled_embedding=False),
     "gptj": replace(
         LEGACY, rotary="partial", rotary_share=0.25, activation="gelu_new", eager=True, wide_scores=True
     ),
     "gpt_neox": replace(LEGACY, narrow_before=True, rotary="partial", rotary_share=0.25, two_norms=True),
-    "opt": replace(LEGACY, narrow_before=True, activation="relu", dropout=True),
-    "bloom": replace(LEGACY, narrow_before=True, activation="bloom", eager=True, no_flash=True),
+    "opt": replace(LEGACY, narrow_before=True, activation="relu"),
+    "bloom": replace(
+        LEGACY, stem_norm=True, narrow_before=True, activation="bloom", eager=True, no_flash=True
+    ),
     "falcon": replace(LEGACY, narrow_before=True, rotary="half", narrow=True),
     "mpt": replace(LEGACY, narrow_before=True, eager=True, no_flash=True),
-    "gpt_bigcode": replace(
-        LEGACY, narrow_before=True, activation="gelu_pytorch_tanh", dropout=True, dropped=True
-    ),
+    "gpt_bigcode": replace(LEGACY, narrow_before=True, activation="gelu_pytorch_tanh"),
     "phi": replace(LEGACY, rotary="partial", rotary_share=0.5, activation="gelu_new"),
+    "mamba": replace(LLAMA, wide_residual=True, wide_logits=True),
     "phimoe": replace(LLAMA, norm="layer"),
     "mixtral": replace(LLAMA, wide_router=True),
     "dbrx": replace(LEGACY, rotary="half", activation="silu"),
@@ -119,6 +136,14 @@ ALIKE = {
     "olmo3": "olmo2",
     "olmo_hybrid": "olmo2",
     "mt5": "t5",
+    "falcon_mamba": "mamba",
+    "mvp": "bart",
+    "plbart": "bart",
+    "marian": "bart",
+    "blenderbot-small": "bart",
+    "pegasus": "mbart",
+    "blenderbot": "mbart",
+    "m2m_100": "whisper",
     "gemma3": "gemma3_text",
     "gemma4": "gemma4_text",
     "cohere2": "cohere",
@@ -138,7 +163,51 @@ ALIKE = {
 }
 
 
+# Which rate of the config stands for which dropout, with what the library takes where the config names none.
+ONE_RATE = ("dropout_rate", 0.1)
+RATES: dict[str, dict[str, tuple[str, float]]] = {
+    "t5": dict.fromkeys(("dropout", "dropped", "dropped_inner", "dropped_stem", "dropped_end"), ONE_RATE),
+    "bart": {
+        "dropout": ("dropout", 0.1), "dropped_stem": ("dropout", 0.1), "dropped": ("attention_dropout", 0.0),
+        "dropped_inner": ("activation_dropout", 0.0),
+    },
+    "whisper": {
+        "dropout": ("dropout", 0.0), "dropped_stem": ("dropout", 0.0), "dropped": ("attention_dropout", 0.0),
+        "dropped_inner": ("activation_dropout", 0.0),
+    },
+    "gpt2": {"dropout": ("resid_pdrop", 0.1), "dropped": ("attn_pdrop", 0.1), "dropped_stem": ("embd_pdrop", 0.1)},
+    "opt": {"dropout": ("dropout", 0.1), "dropped": ("attention_dropout", 0.0)},
+    "gptj": {"dropout": ("resid_pdrop", 0.0), "dropped": ("attn_pdrop", 0.0), "dropped_stem": ("embd_pdrop", 0.0)},
+    "gpt_neox": {"dropout": ("hidden_dropout", 0.0), "dropped": ("attention_dropout", 0.0)},
+    "phi": {
+        "dropout": ("resid_pdrop", 0.0), "dropped": ("attention_dropout", 0.0), "dropped_stem": ("embd_pdrop", 0.0),
+    },
+    "starcoder2": {"dropout": ("residual_dropout", 0.0), "dropped": ("attention_dropout", 0.0)},
+    "llama": {"dropped": ("attention_dropout", 0.0)},
+}  # fmt: skip
+RATES_ALIKE = {
+    "mbart": "bart",
+    "gpt_bigcode": "gpt2",
+    "falcon": "gpt_neox",
+    "bloom": "gpt_neox",
+    "phi3": "phi",
+}
+
+
+def _dropouts(arch: Architecture, kind: str) -> dict[str, bool]:
+    """Which dropouts of a model have a rate above 0."""
+    given = dict(arch.dropouts)
+    names = RATES.get(RATES_ALIKE.get(kind, kind), RATES["llama"])
+    return {trait: given.get(name, usual) > 0 for trait, (name, usual) in names.items()}
+
+
+def kind_of(arch: Architecture) -> str:
+    """The model type, of those alike, that has an entry of its own."""
+    return ALIKE.get(arch.model_type, arch.model_type)
+
+
 def traits_of(arch: Architecture) -> Traits:
-    """The traits of an architecture's model type; its config's own activation where it names one."""
-    kind = arch.model_type
-    return TRAITS.get(ALIKE.get(kind, kind), LLAMA)
+    """The traits of an architecture's model type, with the dropouts that its config switches on."""
+    kind = kind_of(arch)
+    on: dict[str, Any] = dict(_dropouts(arch, kind))
+    return replace(TRAITS.get(kind, LLAMA), **on)

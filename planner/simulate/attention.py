@@ -52,7 +52,8 @@ class _Attention(torch.autograd.Function):  # type: ignore[misc]
         grads = [x.new_empty(x.transpose(1, 2).shape).transpose(1, 2) for x in (q, k, v)]
         scratch = (_flash_scratch if ctx.kernel == "flash" else _efficient_scratch)(q, k, out)
         del scratch
-        d_bias = torch.empty_like(bias) if bias is not None and ctx.needs_input_grad[5] else None
+        wanted = bias is not None and ctx.needs_input_grad[5]
+        d_bias = bias.new_empty(bias.shape) if wanted else None  # of every sequence, summed afterwards
         return None, None, *grads, d_bias
 
 

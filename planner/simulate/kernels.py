@@ -29,7 +29,9 @@ FLOAT = frozenset(
     "dist cdist logsumexp binary_cross_entropy_with_logits prod softmax log_softmax cumprod cumsum sum norm".split()
 )
 
-# What code asks of data that are not there: whether all of them are as usual, whether any is not.
+# What code asks of data that are not there: whether all of them are as usual, whether any is not. Of a mask of
+# tokens, which alone has two dimensions, not all are where some are hidden.
+TOKENS_DIM = 2
 QUESTIONS = {torch.Tensor.all: True, torch.all: True, torch.Tensor.any: False, torch.any: False}
 
 
@@ -73,7 +75,8 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
         if func is torch._grouped_mm and args[0].device.type == "meta":
             return self._experts(*args, **kwargs)
         if func in QUESTIONS and len(args) == 1 and not kwargs and args[0].device.type == "meta":
-            return torch.tensor(QUESTIONS[func])
+            hides = self.masked and args[0].dim() == TOKENS_DIM and QUESTIONS[func]
+            return torch.tensor(QUESTIONS[func] and not hides)
         if func in (torch.Tensor.__bool__, torch.Tensor.__contains__) and args[0].device.type == "meta":
             return func is torch.Tensor.__bool__ and not self.masked
         return func(*args, **kwargs)
@@ -131,6 +134,7 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
             )[0]
         if attn_mask is not None:
             attn_mask = bias_of(attn_mask, query, key)
+            attn_mask = attn_mask.expand(*query.shape[:3], attn_mask.shape[-1])
         return fused(self.tracker, query, key, value, attn_mask, kernel)
 
 

@@ -82,6 +82,8 @@ def choose_loss(model: Any, setup: Setup, *, narrow_before: bool = False) -> Non
         return
     if setup.loss not in RUN:
         raise InputError("loss", setup.loss, f"one of {', '.join(RUN)}", "Only an estimate knows the others.")
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise InputError("loss", setup.loss, "full: an encoder with a decoder computes its own loss")
     head = model.get_output_embeddings()
     if head is None or not hasattr(model, "loss_function"):
         raise InputError(

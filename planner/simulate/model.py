@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,7 +55,8 @@ def make(
     Raises ConfigError where transformers or PEFT cannot build it, InputError for a choice that PEFT cannot train.
     """
     named = {**config, "model_type": AS_TYPE.get(str(config.get("model_type")), config.get("model_type"))}
-    model = build_model(named)
+    with _buffers_in(dtype_of(setup.weight_dtype)):
+        model = build_model(named)
     pairs: dict[int, ExpertPairs] = {}
     with quietly():
         model.requires_grad_(setup.method == "full")
@@ -70,6 +72,17 @@ def make(
         if setup.needs_input_grads:
             model.enable_input_require_grads()
     return Made(model.train(), pairs, notes)
+
+
+@contextmanager
+def _buffers_in(dtype: Any) -> Iterator[None]:
+    """Tensors that a model makes without naming a type are in the weights' type, as where a library loads it."""
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(usual)
 
 
 def _has_own_linear(model: Any) -> bool:

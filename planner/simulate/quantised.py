@@ -141,13 +141,13 @@ class _Lora8bit(_Lora4bit):
 
 
 def quantise(model: Any, setup: Setup) -> None:
-    """Replace the Linear modules that transformers gives to bitsandbytes: all but the output embedding, tied ones and
-    the last."""
+    """Replace the Linear modules that transformers gives to bitsandbytes: all but the output embedding, tied ones,
+    the last, and those that the model's code wants in float32 (T5's wo, which stays in the type of the others)."""
     from transformers.pytorch_utils import Conv1D
     from transformers.quantizers.base import get_keys_to_not_convert
     from transformers.quantizers.quantizers_utils import should_convert_module
 
-    kept = get_keys_to_not_convert(model)
+    kept = [*get_keys_to_not_convert(model), *(getattr(model, "_keep_in_fp32_modules", None) or ())]
     model.config._is_quantized = True  # by which some models know that they cannot read weights
     compute = getattr(torch, setup.compute_dtype)
     for name, module in list(model.named_modules()):

@@ -47,11 +47,15 @@ class _Form:
 
 
 class _Skip(torch.nn.Module):  # type: ignore[misc]
-    """Stands where a layer does not run: hands on what comes in."""
+    """Stands where a layer does not run: hands on what comes in. Has the layer's plain attributes, by which some
+    models choose what they give to it."""
 
-    def __init__(self, form: _Form) -> None:
+    def __init__(self, form: _Form, layer: Any) -> None:
         super().__init__()
         self.form = form
+        for name, value in vars(layer).items():
+            if name not in vars(self):
+                object.__setattr__(self, name, value)
 
     def forward(self, hidden: Any = None, *args: Any, **kwargs: Any) -> Any:
         return self.form.give(kwargs["hidden_states"] if hidden is None else hidden)
@@ -69,7 +73,7 @@ def only(model: Any, stacks: Iterable[Stack]) -> Iterator[None]:
             handles += [modules[index].register_forward_hook(form.note) for index in stack.chosen]
             for index in set(range(len(modules))) - set(stack.chosen):
                 replaced.append((modules, str(index), modules[index]))
-                modules._modules[str(index)] = _Skip(form)
+                modules._modules[str(index)] = _Skip(form, modules[index])
         yield
     finally:
         for handle in handles:
@@ -214,7 +218,6 @@ def run(
         give_gradients(model)
     tracker.ignore(held(model))
     head = model.get_output_embeddings()
-    tracker.shared.update(tied_shapes(model))
     scans = scan_kernels(model, tracker) if how.cuda else nullcontext()
     with uncollected(), only(model, stacks), watched(model, tracker, stacks, head, setup), scans, tracker:
         tracker.enter(Place("forward", "start"))
@@ -230,13 +233,6 @@ def run(
         loss.backward()
         del loss
     return tracker.recording
-
-
-def tied_shapes(model: Any) -> list[tuple[int, ...]]:
-    """The shape of a trained table that is embedding and unembedding."""
-    table: Any = getattr(model.get_input_embeddings(), "weight", None)
-    tied = table is not None and table is getattr(model.get_output_embeddings(), "weight", None)
-    return [tuple(table.shape)] if tied and table.requires_grad else []
 
 
 def give_gradients(model: Any) -> None:

@@ -9,6 +9,7 @@ import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[misc]
         self._here: Place | None = None
         self._outside = False
         self._recomputing = False
-        self.shared: set[tuple[int, ...]] = set()  # shapes of trained weights that stand in two places
+        self._alone = sole_owner()
 
     # -- places ------------------------------------------------------------------------------------------------
 
@@ -150,7 +151,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[misc]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         self._follow()
-        if func is torch.ops.aten.add.Tensor and self._meeting(args):
+        if func is torch.ops.aten.add.Tensor and not kwargs and self._meet_in_place(*args):
             return torch.ops.aten.add_.Tensor(*args)
         out = func(*args, **kwargs)
         packet = func._overloadpacket
@@ -164,9 +165,40 @@ class Tracker(TorchDispatchMode):  # type: ignore[misc]
                     self.see(item)
         return out
 
-    def _meeting(self, args: Any) -> bool:
-        """Whether both gradients of a shared weight meet: autograd adds one to the other in place, but not where it
-        sees a dispatch mode like this one."""
-        if not self.shared or _node() is None or not all(isinstance(x, torch.Tensor) for x in args):
+    def _meet_in_place(self, first: Any, second: Any) -> bool:
+        """Whether two gradients of one value meet here of which autograd would add the second to the first in place,
+        but does not where it sees a dispatch mode like this one: where it alone holds the first."""
+        if self._alone is None or _node() is None or not isinstance(second, torch.Tensor):
             return False
-        return all(tuple(x.shape) in self.shared for x in args)
+        return _owners(first) == self._alone and first.shape == second.shape and _dense(first)
+
+
+def _owners(tensor: Any) -> tuple[int, int]:
+    """How many hold a tensor, and its storage."""
+    return tensor._use_count(), torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
+
+
+def _dense(tensor: Any) -> bool:
+    return bool(torch._prims_common.is_non_overlapping_and_dense_or_false(tensor))
+
+
+@cache
+def sole_owner() -> tuple[int, int] | None:
+    """How many hold a gradient that only autograd holds, those counted that a dispatch mode adds by looking; None
+    where this torch does not tell."""
+    if not hasattr(torch.Tensor, "_use_count"):
+        return None
+    found: list[tuple[int, int]] = []
+
+    class Look(TorchDispatchMode):  # type: ignore[misc]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.ops.aten.add.Tensor:
+                found.append(_owners(args[0]))
+            return func(*args, **(kwargs or {}))
+
+    x = torch.zeros(2, 2, requires_grad=True)
+    y, still = x.exp(), torch.zeros(2, 2)
+    total = (y @ still).sum() + (y @ still).sum()
+    with Look():
+        total.backward()
+    return found[-1] if found else None

@@ -64,9 +64,15 @@ def _regular(path: str) -> int:
     return status.st_size
 
 
-def _object(data: bytes, what: str) -> dict[str, Any]:
+def _object(data: bytes, what: str, unique: bool = False) -> dict[str, Any]:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if unique and len(found) < len(pairs):
+            raise BrokenFileError(f"{what} names something twice")
+        return found
+
     try:
-        found = json.loads(data)
+        found = json.loads(data, object_pairs_hook=once)
     except (ValueError, RecursionError):
         raise BrokenFileError(f"{what} is not valid JSON") from None
     if not isinstance(found, dict):
@@ -94,6 +100,10 @@ def _tensor(name: str, entry: object, room: int) -> Tensor:
     if not isinstance(place, list) or not _whole(place, 2):
         raise BrokenFileError(f"gives {name!r:.100} the place {place!r:.60}")
     tensor = Tensor(name, dtype, tuple(shape))
+    if tensor.size * DTYPE_BITS[dtype] % 8:
+        raise BrokenFileError(
+            f"gives {name!r:.100} {tensor.size:,} numbers of {dtype}, which end inside a byte"
+        )
     if place[1] - place[0] != tensor.bytes:
         raise BrokenFileError(
             f"gives {name!r:.100} {place[1] - place[0]:,} bytes, its shape needs {tensor.bytes:,}"
@@ -117,9 +127,33 @@ def read_header(path: str) -> list[Tensor]:
             data = file.read(length)
     except OSError as error:
         raise BrokenFileError(f"cannot be read: {error.strerror}") from None
-    entries = _object(data, "its header")
-    entries.pop("__metadata__", None)
-    return [_tensor(name, entry, size - 8 - length) for name, entry in entries.items()]
+    entries = _object(data, "its header", unique=True)
+    _check_metadata(entries.pop("__metadata__", None))
+    found = [_tensor(name, entry, size - 8 - length) for name, entry in entries.items()]
+    _check_places(entries, size - 8 - length)
+    return found
+
+
+def _check_metadata(found: object) -> None:
+    """Metadata are texts by name, or nothing."""
+    if found is not None and not (
+        isinstance(found, dict) and all(isinstance(value, str) for value in found.values())
+    ):
+        raise BrokenFileError("has metadata that are not texts by name")
+
+
+def _check_places(entries: dict[str, Any], room: int) -> None:
+    """Tensors lie one behind the other and fill the file, as the format asks: an overlap would hold fewer weights
+    than the shapes say."""
+    end, before = 0, ""
+    for name in sorted(entries, key=lambda name: entries[name]["data_offsets"]):
+        start = entries[name]["data_offsets"][0]
+        if start != end:
+            what = "overlaps" if start < end else "leaves a gap behind"
+            raise BrokenFileError(f"places {name!r:.100} where it {what} {before or 'its header'!r:.100}")
+        end, before = entries[name]["data_offsets"][1], name
+    if end != room:
+        raise BrokenFileError(f"has {room - end:,} bytes that belong to no tensor")
 
 
 def files(folder: str) -> tuple[str, ...]:

@@ -20,8 +20,9 @@ CLASSES = {
     "deepseek_v2": "DeepseekV2ForCausalLM", "deepseek_v3": "DeepseekV3ForCausalLM",
     "kimi_k2": "DeepseekV3ForCausalLM", "glm4_moe_lite": "Glm4MoeLiteForCausalLM",
     "deepseek_v32": "DeepseekV32ForCausalLM", "glm_moe_dsa": "GlmMoeDsaForCausalLM",
+    "youtu": "YoutuForCausalLM",
 }  # fmt: skip
-DIRECT_QUERIES = ("deepseek_v2", "deepseek_v3", "kimi_k2", "glm4_moe_lite")
+DIRECT_QUERIES = ("deepseek_v2", "deepseek_v3", "kimi_k2", "glm4_moe_lite", "youtu")
 INDEXED = ("deepseek_v32", "glm_moe_dsa")
 
 

@@ -22,15 +22,16 @@ CLASSES = {
     "granitemoe": "GraniteMoeForCausalLM", "glm4_moe": "Glm4MoeForCausalLM", "solar_open": "SolarOpenForCausalLM",
     "minimax_m2": "MiniMaxM2ForCausalLM", "ernie4_5_moe": "Ernie4_5_MoeForCausalLM",
     "hunyuan_v1_moe": "HunYuanMoEV1ForCausalLM", "dbrx": "DbrxForCausalLM",
-    "mimo_v2_flash": "MiMoV2FlashForCausalLM",
+    "mimo_v2_flash": "MiMoV2FlashForCausalLM", "flex_olmo": "FlexOlmoForCausalLM", "dots1": "Dots1ForCausalLM",
+    "exaone_moe": "ExaoneMoeForCausalLM",
 }  # fmt: skip
-NO_HEAD_DIM = {"olmoe", "granitemoe", "phimoe", "qwen2_moe", "ernie4_5_moe"}
+NO_HEAD_DIM = {"olmoe", "flex_olmo", "granitemoe", "phimoe", "qwen2_moe", "ernie4_5_moe"}
 SWITCHES = {
     "qwen2_moe": ("qkv_bias", "use_sliding_window"), "qwen3_moe": ("attention_bias", "use_sliding_window"),
     "olmoe": ("attention_bias",), "phimoe": ("attention_bias", "lm_head_bias"), "gpt_oss": ("attention_bias",),
     "granitemoe": ("attention_bias",), "glm4_moe": ("attention_bias", "use_qk_norm"),
     "solar_open": ("attention_bias",), "ernie4_5_moe": ("use_bias",), "hunyuan_v1_moe": ("attention_bias",),
-    "mimo_v2_flash": ("attention_bias",),
+    "mimo_v2_flash": ("attention_bias",), "flex_olmo": ("attention_bias",), "dots1": ("attention_bias",),
 }  # fmt: skip
 QWEN = {"decoder_sparse_step": st.integers(1, 2), "mlp_only_layers": st.sampled_from([[], [1], [0, 2]])}
 SHARED = {"n_shared_experts": st.integers(1, 2)}
@@ -41,6 +42,14 @@ EXTRA: dict[str, dict[str, Any]] = {
     "phimoe": {"num_experts_per_tok": 2},
     "glm4_moe": {**SHARED, "first_k_dense_replace": st.integers(0, 2), "partial_rotary_factor": 1.0},
     "solar_open": SHARED,
+    "dots1": {
+        **SHARED, "first_k_dense_replace": st.integers(0, 2), "n_group": 1, "topk_group": 1, "sliding_window": 4,
+        "max_window_layers": st.integers(0, 3),
+    },
+    "exaone_moe": {
+        "num_shared_experts": st.integers(1, 2), "first_k_dense_replace": st.integers(0, 2),
+        "sliding_window": 4, "sliding_window_pattern": st.integers(1, 3),
+    },
     "ernie4_5_moe": {
         "moe_num_shared_experts": st.integers(0, 2), "moe_layer_start_index": st.integers(0, 2),
         "moe_layer_interval": st.integers(1, 2), "moe_layer_end_index": st.sampled_from([-1, 1]),
@@ -59,6 +68,8 @@ EXPERT_NAMES = {
     "olmoe": ("num_experts", "num_experts_per_tok"), "glm4_moe": ("n_routed_experts", "num_experts_per_tok"),
     "solar_open": ("n_routed_experts", "num_experts_per_tok"),
     "mimo_v2_flash": ("n_routed_experts", "num_experts_per_tok"),
+    "dots1": ("n_routed_experts", "num_experts_per_tok"), "flex_olmo": ("num_experts", "num_experts_per_tok"),
+    "exaone_moe": ("num_experts", "num_experts_per_tok"),
 }  # fmt: skip
 # Names that PEFT converts into expert tensors and router weights.
 PARTS_OF_EXPERTS: dict[str, list[Any]] = {

@@ -21,7 +21,9 @@ CLASSES = {
     "mamba": "MambaForCausalLM", "falcon_mamba": "FalconMambaForCausalLM", "jamba": "JambaForCausalLM",
     "zamba": "ZambaForCausalLM", "nemotron_h": "NemotronHForCausalLM",
     "granitemoehybrid": "GraniteMoeHybridForCausalLM", "falcon_h1": "FalconH1ForCausalLM",
-    "lfm2": "Lfm2ForCausalLM",
+    "lfm2": "Lfm2ForCausalLM", "mamba2": "Mamba2ForCausalLM", "bamba": "BambaForCausalLM",
+    "zamba2": "Zamba2ForCausalLM", "lfm2_moe": "Lfm2MoeForCausalLM",
+    "granitemoeshared": "GraniteMoeSharedForCausalLM",
 }  # fmt: skip
 # PEFT refuses to adapt out_proj in the types without "all-linear" here, which rules that preset out.
 TARGETS: dict[str, list[Any]] = {
@@ -33,6 +35,11 @@ TARGETS: dict[str, list[Any]] = {
     "granitemoehybrid": ["all-linear", ["in_proj"], ["out_proj"], ["input_linear"]],
     "falcon_h1": [["in_proj"], ["q_proj", "v_proj"], ["o_proj"], ["down_proj"]],
     "lfm2": ["all-linear", ["in_proj"], ["out_proj"], ["w2"]],
+    "lfm2_moe": ["all-linear", ["in_proj"], ["q_proj", "w2"]],
+    "granitemoeshared": ["all-linear", ["input_linear", "q_proj"]],
+    "mamba2": [["in_proj"], ["lm_head"]],
+    "bamba": ["all-linear", ["in_proj"], ["out_proj"], ["q_proj", "down_proj"]],
+    "zamba2": ["all-linear", ["in_proj"], ["gate_up_proj"], ["q_proj", "linear"], ["embed_tokens", "k_proj"]],
 }
 
 
@@ -76,6 +83,20 @@ def nemotron_fields(draw: st.DrawFn) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def zamba2_fields(draw: st.DrawFn, hidden: int) -> dict[str, Any]:
+    """Zamba 2's layers, one to three transformers among up to four places, with and without small matrices on
+    attention."""
+    kinds = draw(st.permutations(["mamba", *["hybrid"] * draw(st.integers(1, 4)), "mamba"]))
+    return {
+        "layers_block_type": kinds, "num_hidden_layers": len(kinds), "num_mem_blocks": draw(st.integers(1, 3)),
+        "use_shared_attention_adapter": draw(st.booleans()), "adapter_rank": draw(st.integers(2, 5)),
+        "use_mem_rope": draw(st.booleans()), "add_bias_linear": draw(st.booleans()), "mamba_expand": 2,
+        "n_mamba_heads": draw(st.sampled_from([2, 4])), "mamba_ngroups": draw(st.integers(1, 2)),
+        "mamba_d_state": draw(st.integers(2, 9)), "mamba_d_conv": draw(st.integers(2, 4)),
+        "chunk_size": draw(st.integers(3, 9)),
+    }  # fmt: skip
+
+
 def own_fields(draw: st.DrawFn, model_type: str, hidden: int) -> dict[str, Any]:
     """The fields of one family alone."""
     if model_type == "nemotron_h":
@@ -86,6 +107,18 @@ def own_fields(draw: st.DrawFn, model_type: str, hidden: int) -> dict[str, Any]:
             "layer_types": draw(st.permutations(["mamba", "attention", "mamba"])), "num_hidden_layers": 3,
             "num_local_experts": experts, "num_experts_per_tok": min(experts, 2),
             "shared_intermediate_size": draw(st.integers(4, 20)),
+        }  # fmt: skip
+    if model_type == "granitemoeshared":
+        return {
+            "num_local_experts": 4, "num_experts_per_tok": draw(st.integers(1, 3)),
+            "shared_intermediate_size": draw(st.sampled_from([5, 12])), "attention_bias": draw(st.booleans()),
+        }  # fmt: skip
+    if model_type == "lfm2_moe":
+        return {
+            "layer_types": ["conv", *draw(st.permutations(["conv", "full_attention"]))], "num_hidden_layers": 3,
+            "conv_L_cache": draw(st.integers(2, 4)), "conv_bias": draw(st.booleans()), "num_experts": 4,
+            "num_experts_per_tok": draw(st.integers(1, 3)), "moe_intermediate_size": draw(st.integers(4, 20)),
+            "num_dense_layers": 1,
         }  # fmt: skip
     if model_type == "falcon_h1":
         return mamba2_fields(draw, 2, hidden) | {
@@ -99,6 +132,20 @@ def own_fields(draw: st.DrawFn, model_type: str, hidden: int) -> dict[str, Any]:
             "conv_L_cache": draw(st.integers(2, 4)), "conv_bias": draw(st.booleans()), "block_multiple_of": 8,
             "block_auto_adjust_ff_dim": draw(st.booleans()),
         }  # fmt: skip
+    if model_type == "mamba2":
+        own = mamba2_fields(draw, 2, hidden)
+        names = {"mamba_n_heads": "num_heads", "mamba_d_head": "head_dim", "mamba_expand": "expand",
+                 "mamba_n_groups": "n_groups", "mamba_d_state": "state_size", "mamba_d_conv": "conv_kernel",
+                 "mamba_chunk_size": "chunk_size", "mamba_proj_bias": "use_bias",
+                 "mamba_conv_bias": "use_conv_bias"}  # fmt: skip
+        return {names[key]: value for key, value in own.items()}
+    if model_type == "bamba":
+        return mamba2_fields(draw, 2, hidden) | {
+            "attn_layer_indices": draw(st.sampled_from([[1], [0, 2], [2]])), "num_hidden_layers": 3,
+            "attention_bias": draw(st.booleans()), "mlp_bias": draw(st.booleans()),
+        }  # fmt: skip
+    if model_type == "zamba2":
+        return zamba2_fields(draw, hidden)
     fields = mamba_fields(draw)
     if model_type == "jamba":
         period = draw(st.integers(2, 3))
@@ -122,7 +169,7 @@ def configs(draw: st.DrawFn, model_type: str) -> dict[str, Any]:
     config |= own_fields(draw, model_type, config["hidden_size"])
     if model_type in ("mamba", "falcon_mamba"):
         del config["intermediate_size"]
-    if model_type == "zamba":
+    if model_type in ("zamba", "zamba2"):
         del config["num_key_value_heads"]
         config["num_key_value_heads"] = config["num_attention_heads"]
     return config

@@ -6,6 +6,8 @@ encoder has its fixed number of frames instead, and reads sound, which needs no 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ...errors import UnsupportedArchitectureError
 from ...schema import Architecture, Length, Role
 from ..fields import Fields
@@ -103,12 +105,12 @@ def _t5_stack(trace: Trace, cfg: Fields, heads: Heads, stack: str, n_layers: int
 
 def _t5(cfg: Fields) -> Architecture:
     """T5, its 1.1 version and FLAN, and mT5; the encoder alone where the class is one."""
-    found = class_name(cfg, "ForConditionalGeneration", "EncoderModel", "Model")
-    headed = found == "ForConditionalGeneration"
+    kind = class_name(cfg, "ForConditionalGeneration", "EncoderModel", "Model")
+    headed = kind == "ForConditionalGeneration"
     hidden, n, vocab = cfg.int("d_model"), cfg.int("num_heads"), cfg.int("vocab_size")
     heads = Heads(hidden, n, n, cfg.int("d_kv"))
     n_encoder = cfg.int("num_layers")
-    n_decoder = 0 if found == "EncoderModel" else cfg.int("num_decoder_layers", n_encoder)
+    n_decoder = 0 if kind == "EncoderModel" else cfg.int("num_decoder_layers", n_encoder)
     trace = Trace()
     trace.embedding("shared", vocab, hidden)
     _t5_stack(trace, cfg, heads, "encoder", n_encoder)
@@ -119,10 +121,18 @@ def _t5(cfg: Fields) -> Architecture:
         unembedding(trace, hidden, vocab, tied=True)
         if not cfg.bool("tie_word_embeddings", True):
             notes = (SEPARATE_HEAD.format(vocab * hidden),)
-    return finish(
+    found = finish(
         trace, cfg, n_layers=n_encoder + n_decoder, hidden=hidden, vocab=vocab, tied=headed, notes=notes,
         max_position=cfg.int("n_positions", None), flops_gap=None if headed else NO_LOSS,
     )  # fmt: skip
+    wide = tuple(replace(m, wide=m.leaf == "wo") for m in found.matrices)
+    return replace(found, matrices=wide, activation=_t5_activation(cfg))
+
+
+def _t5_activation(cfg: Fields) -> str:
+    """The MLPs' activation function: the older name of the gated one means its form in Python."""
+    named = cfg.str("feed_forward_proj", "gated-gelu" if cfg.str("model_type") == "mt5" else "relu")
+    return "gelu_new" if named == "gated-gelu" else str(named).removeprefix("gated-")
 
 
 def _whisper_layers(trace: Trace, cfg: Fields, base: str, stack: str, frames: int) -> None:

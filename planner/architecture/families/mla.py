@@ -1,4 +1,5 @@
-"""Decoders with multi-head latent attention (DeepSeek V2 to V3.2, Kimi K2, GLM-4.7-Flash, GLM-5) and routed experts.
+"""Decoders with multi-head latent attention (DeepSeek V2 to V3.2, Kimi K2, GLM-4.7-Flash, GLM-5) and routed experts,
+and Youtu without any.
 
 Keys and values come from one narrow latent; queries from another, or directly. Newer models choose each query's
 keys with an indexer, which no gradient reaches. Kimi K2 has DeepSeek V3's layout and no class of its own; Kimi K2.5
@@ -43,7 +44,7 @@ class Index:
 @dataclass(frozen=True)
 class Style:
     """A class's defaults of the latent's shape and of how many first layers have no experts. `by_type`: the class
-    reads `mlp_layer_types`; `by_first`: it reads `first_k_dense_replace`."""
+    reads `mlp_layer_types`; `by_first`: it reads `first_k_dense_replace`. `tied`: it ties the embeddings."""
 
     q_rank: int | None = 1536
     nope: int = 128
@@ -53,6 +54,8 @@ class Style:
     by_first: bool = True
     indexer: bool = False
     experts: ExpertFields = DEEPSEEK_FIELDS
+    no_experts: bool = False
+    tied: bool = False
 
 
 STYLES: dict[str, Style] = {
@@ -60,6 +63,7 @@ STYLES: dict[str, Style] = {
     "deepseek_v3": Style(),
     "kimi_k2": Style(),
     "glm4_moe_lite": Style(q_rank=768, nope=192, value=256, first_dense=1, by_type=True, by_first=False),
+    "youtu": Style(no_experts=True, tied=True),
     "deepseek_v32": Style(by_type=True, indexer=True),
     "glm_moe_dsa": Style(q_rank=2048, nope=192, value=256, by_type=True, indexer=True),
 }
@@ -169,6 +173,8 @@ def _indexed(cfg: Fields, style: Style, n_layers: int) -> list[bool]:
 
 def _sparse(cfg: Fields, style: Style, n_layers: int) -> list[bool]:
     first = style.first_dense
+    if style.no_experts:
+        return [False] * n_layers
     if style.by_first:
         first = cfg.int("first_k_dense_replace", first, minimum=0)
     if style.by_type:
@@ -179,7 +185,9 @@ def _sparse(cfg: Fields, style: Style, n_layers: int) -> list[bool]:
 def decoder(trace: Trace, cfg: Fields, style: Style, prefix: str = "model.") -> None:
     """Embedding, layers and final norm."""
     shape, n_layers = read_latent(cfg, style), cfg.int("num_hidden_layers")
-    experts, n_shared = read_experts(cfg, style.experts), cfg.int("n_shared_experts")
+    experts, n_shared = Experts(1, 1, 1), 0
+    if not style.no_experts:
+        experts, n_shared = read_experts(cfg, style.experts), cfg.int("n_shared_experts")
     index = Index(cfg.int("index_n_heads"), cfg.int("index_head_dim")) if style.indexer else None
     trace.embedding(f"{prefix}embed_tokens", cfg.int("vocab_size"), shape.hidden)
     keys = list(zip(_sparse(cfg, style, n_layers), _indexed(cfg, style, n_layers), strict=True))
@@ -204,7 +212,9 @@ def build(cfg: Fields) -> Architecture:
     trace = Trace()
     hidden, vocab = text.int("hidden_size"), text.int("vocab_size")
     decoder(trace, text, style, prefix="model.language_model." if sees else "model.")
-    tied = bool(cfg.bool("tie_word_embeddings", True) if sees else cfg.bool("tie_word_embeddings", False))
+    tied = bool(
+        cfg.bool("tie_word_embeddings", True) if sees else cfg.bool("tie_word_embeddings", style.tied)
+    )
     if sees:
         kimi_k25(trace, cfg, hidden)
     if head:

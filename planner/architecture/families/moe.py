@@ -54,7 +54,8 @@ class Style:
     expert_bias: bool = False
     shared: Shared | None = None
     sparse: Literal["all", "qwen", "after-first", "ernie"] = "all"
-    window: Literal["none", "all", "switch", "qwen2", "alternate"] = "none"
+    first_dense: int = 1
+    window: Literal["none", "all", "switch", "qwen2", "alternate", "dots", "base"] = "none"
     sinks: bool = False
     head_bias: str | None = None
     correction: str | None = None
@@ -102,6 +103,10 @@ STYLES: dict[str, Style] = {
         window="alternate",
         sinks=True,
     ),
+    "flex_olmo": Style(
+        _base(qk_norm="full", norms=("post_attention_layernorm", "post_feedforward_layernorm")),
+        ExpertFields(width=("intermediate_size",), n_default=7, active_default=5),
+    ),
     "granitemoe": Style(
         _base(),
         ExpertFields(LOCAL, width=("intermediate_size",)),
@@ -113,6 +118,21 @@ STYLES: dict[str, Style] = {
         DEEPSEEK_FIELDS,
         shared=DEEPSEEK_SHARED,
         sparse="after-first",
+    ),
+    "dots1": Style(
+        _base(qk_norm="head", n_kv_heads=32),
+        DEEPSEEK_FIELDS,
+        shared=DEEPSEEK_SHARED,
+        sparse="after-first",
+        first_dense=0,
+        window="dots",
+    ),
+    "exaone_moe": Style(
+        _base(qkv_bias=False, o_bias=False, qk_norm="head", n_kv_heads=32, sliding="cohere2", window=4096),
+        ExpertFields(n_default=64, active_default=8, width_default=1024),
+        shared=Shared("shared_experts", count="num_shared_experts"),
+        sparse="after-first",
+        window="base",
     ),
     "solar_open": Style(
         _base(o_bias=False, n_kv_heads=8, head_dim=128), DEEPSEEK_FIELDS, shared=DEEPSEEK_SHARED
@@ -139,7 +159,13 @@ STYLES: dict[str, Style] = {
 }
 
 
-def _layer_windows(cfg: Fields, rule: str, n_layers: int) -> list[int | None]:
+def _layer_windows(cfg: Fields, style: Style, n_layers: int) -> list[int | None]:
+    rule = style.window
+    if rule == "base":
+        return dense.layer_windows(cfg, style.base, n_layers)
+    if rule == "dots":
+        first = cfg.int("max_window_layers", 62, minimum=0)
+        return windows(cfg, n_layers, (i >= first for i in range(n_layers)), 4096)
     if rule in ("switch", "qwen2") and not cfg.bool("use_sliding_window", False):
         return [None] * n_layers
     if rule in ("all", "switch"):
@@ -153,13 +179,15 @@ def _layer_windows(cfg: Fields, rule: str, n_layers: int) -> list[int | None]:
     return [None] * n_layers
 
 
-def _sparse_layers(cfg: Fields, rule: str, n_experts: int, n_layers: int) -> list[bool]:
-    numbers = range(n_layers)
+def _sparse_layers(cfg: Fields, style: Style, n_experts: int, n_layers: int) -> list[bool]:
+    numbers, rule = range(n_layers), style.sparse
     if rule == "qwen":
         plain, every = cfg.list("mlp_only_layers", []), cfg.int("decoder_sparse_step", 1)
         return [i not in plain and n_experts > 0 and (i + 1) % every == 0 for i in numbers]
     if rule == "after-first":
-        first = cfg.int("first_k_dense_replace", 1, minimum=0)
+        first = cfg.int("first_k_dense_replace", style.first_dense, minimum=0)
+        if cfg.str("model_type") == "exaone_moe":
+            return mlp_layer_types(cfg, n_layers, first)
         return [i >= first for i in numbers]
     if rule == "ernie":
         start, every = cfg.int("moe_layer_start_index", 1, minimum=0), cfg.int("moe_layer_interval", 1)
@@ -228,9 +256,9 @@ def decoder(trace: Trace, cfg: Fields, style: Style, prefix: str = "model.") -> 
     """Embedding, layers and final norm."""
     base, n_layers = style.base, cfg.int("num_hidden_layers")
     heads, experts = read_heads(cfg, base.n_kv_heads, base.head_dim), _experts_by_layer(cfg, style, n_layers)
-    sparse = _sparse_layers(cfg, style.sparse, experts[0].n, n_layers)
+    sparse = _sparse_layers(cfg, style, experts[0].n, n_layers)
     trace.embedding(f"{prefix}embed_tokens", cfg.int("vocab_size"), heads.hidden)
-    keys = list(zip(_layer_windows(cfg, style.window, n_layers), sparse, experts, strict=True))
+    keys = list(zip(_layer_windows(cfg, style, n_layers), sparse, experts, strict=True))
     for (window, has_experts, own), numbers in groups(keys):
         with trace.layer("decoder", numbers, f"{prefix}layers.{{}}.") as layer:
             dense.norms(layer, cfg, base, heads.hidden)

@@ -20,6 +20,7 @@ from .common import (
     unembedding,
 )
 from .experts import read_routed, routed
+from .hybrids import bamba_decoder, mamba2_decoder, read_mixer, zamba2_decoder
 from .scans import Mamba2, causal_convolution, check_groups, flag, layer_kinds, mamba2
 from .selective import jamba_decoder, mamba_decoder, zamba_decoder
 
@@ -102,26 +103,19 @@ def nemotron_decoder(trace: Trace, cfg: Fields) -> int:
     return len(kinds)
 
 
-def _mamba2_mixer(cfg: Fields, hidden: int, inner: int, out_bias: bool, norm: bool) -> Mamba2:
-    n_heads, d_head = cfg.int("mamba_n_heads", 128), cfg.data.get("mamba_d_head", "auto")
-    d_head = inner // n_heads if d_head in ("auto", None) else cfg.int("mamba_d_head")
-    if d_head * n_heads != inner:
-        raise cfg.fail("mamba_n_heads", f"heads of mamba_d_head that fill the inner width ({inner})")
-    shape = Mamba2(
-        hidden, n_heads, d_head, cfg.int("mamba_n_groups", 1), cfg.int("mamba_d_state", 256),
-        cfg.int("mamba_d_conv", 4), cfg.int("mamba_chunk_size", 256), flag(cfg, "mamba_proj_bias", False),
-        out_bias, flag(cfg, "mamba_conv_bias", True), norm,
-    )  # fmt: skip
-    return check_groups(cfg, shape, "mamba_n_heads")
-
-
 def granite_decoder(trace: Trace, cfg: Fields) -> int:
-    """Granite 4: Mamba-2 or attention, then a shared MLP with experts beside it where there are any."""
+    """Granite 4: Mamba-2 or attention, then a shared MLP with experts beside it where there are any. The older
+    type of Granite with shared experts has attention alone, and may have no shared MLP."""
     heads, n_layers = read_heads(cfg), cfg.int("num_hidden_layers")
     hidden, bias = heads.hidden, flag(cfg, "attention_bias", False)
-    n_experts, proj_bias = cfg.int("num_local_experts", 8, minimum=0), flag(cfg, "mamba_proj_bias", False)
+    shares = cfg.str("model_type") == "granitemoeshared"
+    n_experts, proj_bias = (
+        cfg.int("num_local_experts", 8, minimum=int(shares)),
+        flag(cfg, "mamba_proj_bias", False),
+    )
     key = "layer_types" if cfg.has("layer_types") else "layers_block_type"
     kinds = layer_kinds(cfg, key, MIXER_NAMES, n_layers) if cfg.has(key) else ["linear_attention"] * n_layers
+    kinds = ["full_attention"] * n_layers if shares else kinds
     trace.embedding("model.embed_tokens", cfg.int("vocab_size"), hidden)
     for kind, numbers in groups(kinds):
         with trace.layer("decoder", numbers, "model.layers.{}.") as layer:
@@ -131,7 +125,7 @@ def granite_decoder(trace: Trace, cfg: Fields) -> int:
                 layer.add(grouped_attention(layer, heads, layer.stream, qkv_bias=bias, o_bias=bias))
             else:
                 inner = cfg.int("mamba_expand", 2) * hidden
-                mixer = _mamba2_mixer(cfg, hidden, inner, proj_bias, True)
+                mixer = read_mixer(cfg, hidden, inner, proj_bias, True)
                 layer.add(mamba2(layer, mixer, layer.stream, "mamba."))
             layer.add(_granite_mlp(layer, cfg, hidden, n_experts, layer.stream))
     trace.vector("model.norm.weight", hidden)
@@ -143,8 +137,12 @@ def _granite_mlp(layer: Layer, cfg: Fields, hidden: int, n_experts: int, x: int)
     if n_experts:
         experts = read_routed(cfg, n_experts, cfg.int("intermediate_size"), 2)
         found.append(routed(layer, hidden, experts, x, prefix="block_sparse_moe.", router="router"))
+    older = cfg.str("model_type") == "granitemoeshared"
+    width = cfg.int("shared_intermediate_size", 0 if older else 1024, minimum=0 if older else 1)
+    if not width:
+        return found[0]
     shared = fused_mlp(
-        layer, hidden, cfg.int("shared_intermediate_size", 1024), x, prefix="shared_mlp.",
+        layer, hidden, width, x, prefix="shared_mlp.",
         role="shared_expert" if n_experts else "mlp", names=("input_linear", "output_linear"),
     )  # fmt: skip
     layer.open_end = True
@@ -157,7 +155,7 @@ def falcon_decoder(trace: Trace, cfg: Fields) -> int:
     hidden, bias = heads.hidden, flag(cfg, "attention_bias", False)
     # A null mamba_d_ssm means mamba_expand * hidden_size; an absent one is the class's 1024.
     inner = cfg.int("mamba_d_ssm", cfg.int("mamba_expand", 2) * hidden if "mamba_d_ssm" in cfg.data else 1024)
-    mixer = _mamba2_mixer(
+    mixer = read_mixer(
         cfg, hidden, inner, flag(cfg, "projectors_bias", False), flag(cfg, "mamba_rms_norm", False)
     )
     trace.embedding("model.embed_tokens", cfg.int("vocab_size"), hidden)
@@ -187,16 +185,22 @@ def _lfm2_width(cfg: Fields) -> int:
 def _lfm2_kinds(cfg: Fields, n_layers: int) -> list[str]:
     if cfg.has("layer_types"):
         return layer_kinds(cfg, "layer_types", {"conv": "conv", "full_attention": "full_attention"}, n_layers)
+    if cfg.str("model_type") == "lfm2_moe":
+        raise cfg.fail("layer_types", f"a list of {n_layers} items, each one of conv, full_attention")
     chosen = cfg.list("full_attn_idxs", list(range(n_layers)))
     return ["full_attention" if i in chosen else "conv" for i in range(n_layers)]
 
 
 def lfm2_decoder(trace: Trace, cfg: Fields) -> int:
-    """LFM2: gated short convolutions, with attention in some layers."""
+    """LFM2: gated short convolutions, with attention in some layers, and in its mixtures experts behind the first
+    layers."""
+    mixture = cfg.str("model_type") == "lfm2_moe"
     heads, n_layers = read_heads(cfg, 8), cfg.int("num_hidden_layers")
     hidden, bias, kernel = heads.hidden, flag(cfg, "conv_bias", False), cfg.int("conv_L_cache", 3)
     trace.embedding("model.embed_tokens", cfg.int("vocab_size"), hidden)
-    for kind, numbers in groups(_lfm2_kinds(cfg, n_layers)):
+    n_dense = cfg.int("num_dense_layers", 2, minimum=0) if mixture else n_layers
+    keys = [(kind, i >= n_dense) for i, kind in enumerate(_lfm2_kinds(cfg, n_layers))]
+    for (kind, sparse), numbers in groups(keys):
         with trace.layer("decoder", numbers, "model.layers.{}.") as layer:
             layer.norm("operator_norm", hidden)
             layer.norm("ffn_norm", hidden)
@@ -210,11 +214,18 @@ def lfm2_decoder(trace: Trace, cfg: Fields) -> int:
                 mixed = causal_convolution(layer, "conv.conv", hidden, kernel, x, bias=bias)
                 mixed = layer.join(mixed, x)
                 layer.add(layer.linear("conv.out_proj", "state_space", hidden, hidden, mixed, bias=bias))
-            width = _lfm2_width(cfg)
-            mlp = gated_mlp(
-                layer, hidden, width, layer.stream, prefix="feed_forward.", names=("w1", "w3", "w2")
+            if sparse:
+                experts = read_routed(
+                    cfg, cfg.int("num_experts", 32), cfg.int("moe_intermediate_size", 1792), 4
+                )
+                layer.add(routed(layer, hidden, experts, layer.stream, prefix="feed_forward."))
+                continue
+            width = cfg.int("intermediate_size", 7168) if mixture else _lfm2_width(cfg)
+            layer.add(
+                gated_mlp(
+                    layer, hidden, width, layer.stream, prefix="feed_forward.", names=("w1", "w3", "w2")
+                )
             )
-            layer.add(mlp)
     trace.vector("model.embedding_norm.weight", hidden)
     return int(n_layers)
 
@@ -229,6 +240,11 @@ FAMILIES: dict[str, tuple[Callable[[Trace, Fields], int], bool | None]] = {
     "granitemoehybrid": (granite_decoder, False),
     "falcon_h1": (falcon_decoder, False),
     "lfm2": (lfm2_decoder, True),
+    "lfm2_moe": (lfm2_decoder, True),
+    "granitemoeshared": (granite_decoder, False),
+    "mamba2": (mamba2_decoder, False),
+    "bamba": (bamba_decoder, False),
+    "zamba2": (zamba2_decoder, True),
 }
 
 

@@ -7,14 +7,16 @@ Remote code is never run but by way of remote.py, where the user says so, and no
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import util
 from typing import Any
 
 from ...errors import MissingDependencyError
 from ...schema import Architecture
 from .. import cache
-from .checks import check
+from . import known
+from .checks import check, cleaned
 
 # Raise with every change of what is read off a model: it tells old files of the cache from new ones.
 READER = 4
@@ -28,9 +30,12 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
     model type, MissingDependencyError without torch.
     """
     check(config)
-    key = cache.key(config, f"{READER} transformers {transformers_version()}")
+    library = f"transformers {transformers_version()}"
+    key = cache.key(config, f"{READER} {library}")
     found = cache.load(key)
     if found is None:
+        require(config)
+        known.check(cleaned(config), library)
         found = _build(config)
         cache.store(key, found)
     return found
@@ -62,8 +67,23 @@ def require(config: Mapping[str, Any]) -> None:
 
 
 def _build(config: Mapping[str, Any]) -> Architecture:
-    require(config)
-    from .inventory import read
-    from .model import build_model
+    with _nothing_collected():
+        from .inventory import read
+        from .model import build_model
 
-    return read(build_model(config), config, f"transformers {transformers_version()}")
+        return read(build_model(config), config, f"transformers {transformers_version()}")
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Without Python's collector of cycles, which takes a fifth of importing torch and transformers, all of whose
+    objects stay; and a model has a bounded number of modules and operations."""
+    import gc
+
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...errors import ConfigError
+from .kinds import shown
 
 MOST = 2**31
 MOST_LAYERS = 512
@@ -22,6 +23,15 @@ COUNTS = frozenset(
     "hidden_size intermediate_size vocab_size num_hidden_layers num_attention_heads num_key_value_heads head_dim "
     "d_model n_embd n_layer n_head".split()
 )
+# Fields that choose kernels, quantisation or code, or that make transformers fetch other weights: none changes
+# the inventory, and some would run or download something.
+DROPPED = frozenset(
+    "auto_map quantization_config compression_config _attn_implementation attn_implementation "
+    "_attn_implementation_internal _experts_implementation _experts_implementation_internal "
+    "experts_implementation custom_pipelines _commit_hash _name_or_path transformers_version use_kernels "
+    "kernel_config device device_map dtype torch_dtype".split()
+)
+SWITCHED_OFF = frozenset(("use_pretrained_backbone", "trust_remote_code"))
 # A width beyond this has a square that no tensor holds.
 MOST_WIDTH = 2**28
 
@@ -37,9 +47,22 @@ def check(config: Mapping[str, Any]) -> None:
             continue
         most = _most(key.lower())
         if isinstance(value, int) and abs(value) > most:
-            raise ConfigError(f"config field {path}: found {_short(value)}, expected at most {most}.")
+            raise ConfigError(f"config field {path}: found {shown(value)}, expected at most {most}.")
         if value != value:
             raise ConfigError(f"config field {path}: found nan, expected a number.")
+
+
+def cleaned(value: Any) -> Any:
+    """The config without the fields that no inventory depends on."""
+    if isinstance(value, Mapping):
+        return {
+            key: False if key in SWITCHED_OFF and inner else cleaned(inner)
+            for key, inner in value.items()
+            if key not in DROPPED
+        }
+    if isinstance(value, (list, tuple)):
+        return [cleaned(item) for item in value]
+    return value
 
 
 def _check_count(path: str, value: object) -> None:
@@ -48,7 +71,7 @@ def _check_count(path: str, value: object) -> None:
     if isinstance(value, float) and value.is_integer() and 0 <= value <= MOST_WIDTH:
         return  # transformers decides
     raise ConfigError(
-        f"config field {path}: found {_short(value)}, expected a whole number of at most {MOST_WIDTH}."
+        f"config field {path}: found {shown(value)}, expected a whole number of at most {MOST_WIDTH}."
     )
 
 
@@ -60,14 +83,6 @@ def _most(key: str) -> int:
     return MOST_THINGS if any(word in key for word in THINGS) else MOST
 
 
-def _short(value: object) -> str:
-    try:
-        shown = repr(value)
-    except ValueError:  # an integer with more digits than Python prints
-        return "an integer of thousands of digits"
-    return shown if len(shown) <= 60 else shown[:57] + "..."
-
-
 def _values(value: Any, path: str, depth: int, key: str = "") -> Iterator[tuple[str, str, Any]]:
     """Every value inside, with its path and the name of the field that holds it."""
     if depth > MOST_DEPTH:
@@ -76,7 +91,7 @@ def _values(value: Any, path: str, depth: int, key: str = "") -> Iterator[tuple[
         for name, inner in value.items():
             if not isinstance(name, str):
                 raise ConfigError(
-                    f"config field {path or 'config'}: found the key {_short(name)}, expected text."
+                    f"config field {path or 'config'}: found the key {shown(name)}, expected text."
                 )
             yield from _values(inner, f"{path}.{name}" if path else name, depth + 1, name)
     elif isinstance(value, (list, tuple)):

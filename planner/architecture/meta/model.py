@@ -8,18 +8,11 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ...errors import ConfigError, MissingDependencyError, UnsupportedArchitectureError, hint
+from ...errors import ConfigError, MissingDependencyError, UnsupportedArchitectureError
 from ..hub import offline
+from .checks import cleaned
+from .known import unknown
 
-# Fields that choose kernels, quantisation or code, or that make transformers fetch other weights: none changes
-# the inventory, and some would run or download something.
-DROPPED = frozenset(
-    "auto_map quantization_config compression_config _attn_implementation attn_implementation "
-    "_attn_implementation_internal _experts_implementation _experts_implementation_internal "
-    "experts_implementation custom_pipelines _commit_hash _name_or_path transformers_version use_kernels "
-    "kernel_config device device_map dtype torch_dtype".split()
-)
-SWITCHED_OFF = frozenset(("use_pretrained_backbone", "trust_remote_code"))
 # In this order where `architectures` names no class of transformers.
 MAPPINGS = (
     "MODEL_FOR_CAUSAL_LM_MAPPING", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING", "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING",
@@ -32,10 +25,13 @@ def build_model(config: Mapping[str, Any]) -> Any:
     """The model, its tied weights tied. Every failure of transformers is a ConfigError of one line."""
     model_type = config.get("model_type")
     with quietly():
+        from transformers import __version__
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
         if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
-            raise UnsupportedArchitectureError(_unknown(model_type, CONFIG_MAPPING))
+            raise UnsupportedArchitectureError(
+                unknown(model_type, CONFIG_MAPPING, f"transformers {__version__}")
+            )
         try:
             return _build(model_type, config)
         except (ConfigError, UnsupportedArchitectureError):
@@ -76,7 +72,7 @@ def _build(model_type: str, config: Mapping[str, Any]) -> Any:
     import torch
     from transformers import AutoConfig
 
-    fields = _cleaned(config)
+    fields = cleaned(config)
     fields.pop("model_type", None)
     read = _text_alone(AutoConfig.for_model(model_type, **fields), config.get("architectures"))
     cls = model_class(model_type, read, config.get("architectures"))
@@ -98,19 +94,6 @@ def _text_alone(config: Any, architectures: object) -> Any:
         return config
     text = config.get_text_config(decoder=True)
     return text if isinstance(text, wanted) else config
-
-
-def _cleaned(value: Any) -> Any:
-    """The config without the fields that no inventory depends on."""
-    if isinstance(value, Mapping):
-        return {
-            key: False if key in SWITCHED_OFF and inner else _cleaned(inner)
-            for key, inner in value.items()
-            if key not in DROPPED
-        }
-    if isinstance(value, (list, tuple)):
-        return [_cleaned(item) for item in value]
-    return value
 
 
 def _no_init() -> Any:
@@ -160,13 +143,3 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, KeyError):
         line = f"no entry {line}"
     return line if len(line) <= 300 else line[:297] + "..."
-
-
-def _unknown(model_type: object, known: Any) -> str:
-    from transformers import __version__
-
-    shown = repr(model_type)
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    near = hint(model_type, known, cutoff=0.85) if isinstance(model_type, str) else ""
-    library = f"transformers {__version__}"
-    return f"model_type {shown} has no builder in this version, and {library} does not know it.{near}"

@@ -14,7 +14,7 @@ from ... import facts
 from ...errors import InputError
 from ..law import REFERENCE_WIDTH
 from ..law_file import law_text
-from .result import FitResult, Regret
+from .result import FitResult, Regret, SimilarRates
 
 FORM_PARTS = {
     "model_pow": "(2000/hidden_size) ** model_pow",
@@ -25,6 +25,11 @@ FORM_PARTS = {
     "steps_pow": "(steps/1000) ** steps_pow",
     "alpha_pow": "((alpha/32) ** alpha_pow if LoRA else 1)",
 }
+
+
+def used_table(result: FitResult) -> SimilarRates | None:
+    """The table of rates, where it costs less on models left out than the formula: it is then what the law says."""
+    return result.similar if result.similar is not None and result.similar.better else None
 
 
 def constants(result: FitResult) -> dict[str, Any]:
@@ -53,7 +58,13 @@ def constants(result: FitResult) -> dict[str, Any]:
     width = {c[10:-1]: value for c, value in own.items() if c.startswith("model_pow[")}
     if width:
         out["exponents"] = {name: own["model_pow"] + value for name, value in width.items()}
-    out["spread"] = {name: value for name, value in result.spread.items() if value is not None}
+    spread = result.spread
+    if (tabled := used_table(result)) is not None:
+        spread = tabled.spread
+        out["rates"] = {
+            family: {str(rank): rate for rank, rate in row.items()} for family, row in tabled.rates.items()
+        }
+    out["spread"] = {name: value for name, value in spread.items() if value is not None}
     out["covariance"] = {one: dict(row) for one, row in result.covariance.items()}
     return out
 
@@ -79,6 +90,7 @@ def regrets(result: FitResult) -> dict[str, float]:
     """Out-of-sample regret in percent, in sample where nothing could be left out: mean by both interpolations, and
     median, p90 and max by quadratic interpolation."""
     out: dict[str, float] = {}
+    scored = result.scored if (tabled := used_table(result)) is None else tabled.scored
     names = (
         ("left_out", "leave_one_model_out"),
         ("family_out", "leave_one_family_out"),
@@ -88,7 +100,7 @@ def regrets(result: FitResult) -> dict[str, float]:
         if name == "in_sample" and out:
             continue
         for kind, suffix in (("quadratic", ""), ("log-linear", "_log_linear")):
-            one: Regret | None = result.scored[kind][found]
+            one: Regret | None = scored[kind][found]
             if one is None:
                 continue
             out[f"{name}_mean{suffix}"] = one.mean
@@ -97,7 +109,13 @@ def regrets(result: FitResult) -> dict[str, float]:
     return out
 
 
-def _form(result: FitResult) -> str:
+def form_text(result: FitResult) -> str:
+    """The law's formula in words."""
+    if used_table(result) is not None:
+        return (
+            "lr = rates[family or population][rank], straight in log rate and log rank between ranks; "
+            "over lora_multiplier for full fine-tuning"
+        )
     parts = ["base", "(lora_multiplier if LoRA else 1)"]
     if "family" in result.form.split("+"):
         parts.append("multiplier[family]")
@@ -120,6 +138,7 @@ def _settings(found: Mapping[str, list[float]]) -> str:
 def law_of(result: FitResult, *, id: str, sweep: str) -> dict[str, Any]:
     """A fit as an entry of a law file. `sweep` names where the runs are."""
     found, regret = ranges(result), regrets(result)
+    what = result.form if used_table(result) is None else "rates of similar sweeps"
     caution = "" if result.status == "converged" else f"{result.status}: {result.message}"
     if "left_out_mean" in regret:
         text = (
@@ -134,11 +153,11 @@ def law_of(result: FitResult, *, id: str, sweep: str) -> dict[str, Any]:
     n = f"{result.n_models} model{'s' * (result.n_models > 1)} of {result.n_families} famil"
     n += "ies" if result.n_families > 1 else "y"
     source = {
-        "title": f"lora-plan fit of {sweep}", "url": sweep, "locator": f"{result.n_runs} runs, form {result.form}",
+        "title": f"lora-plan fit of {sweep}", "url": sweep, "locator": f"{result.n_runs} runs, form {what}",
         "date": datetime.date.today().isoformat(), "kind": "derived",
     }  # fmt: skip
     return {
-        "id": id, "title": f"Fit to {sweep}: {result.form}", "form": _form(result), **constants(result),
+        "id": id, "title": f"Fit to {sweep}: {what}", "form": form_text(result), **constants(result),
         "ranges": found,
         "fitted_on": f"{n}, {result.n_sweeps} cells of {sweep}: {methods}, {_settings(found)}",
         "regret_percent": regret, "regret_text": text, "caution": caution, "source": source,

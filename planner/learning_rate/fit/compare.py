@@ -125,9 +125,11 @@ def _nested(data: Data, design: Design, thetas: Sequence[Floats], held: Sequence
     return np.asarray(np.stack(held)[choice[groups], np.arange(len(groups))])
 
 
-def fit_form(data: Data, terms: Iterable[str], pooling: float | None = None) -> FormFit:
+def fit_form(
+    data: Data, terms: Iterable[str], pooling: float | None = None, *, nested: bool = True
+) -> FormFit:
     """Fit a form to all cells and predict each model and each family from the others. The strength of pooling is
-    chosen unless it is given."""
+    chosen unless it is given; without `nested` models left out are predicted with the strength that suits all."""
     terms = tuple(terms)
     design, _ = make_design(terms, data.features)
     poolings = (pooling,) if pooling is not None else POOLINGS if design.pooled.any() else (0.0,)
@@ -141,7 +143,7 @@ def fit_form(data: Data, terms: Iterable[str], pooling: float | None = None) -> 
     means = np.array([float(data.judged(x).mean()) if np.isfinite(x).all() else np.inf for x in held])
     pick = int(np.argmin(means))
     left_out = held[pick]
-    if len(poolings) > 1 and 3 <= len(np.unique(data.folds)) <= NESTED_MODELS:
+    if nested and len(poolings) > 1 and 3 <= len(np.unique(data.folds)) <= NESTED_MODELS:
         left_out = _nested(data, design, [f.theta[0] for f in fits], held)
     best = fits[pick]
     family_out = _held_out(data, data.problem(design, poolings[pick]), best.theta[0], data.features.family)

@@ -17,7 +17,8 @@ from .compare import Data, FormFit, compare, fit_form, questions, sample
 from .curves import INTERPOLATIONS, Interpolation
 from .forms import GIVEN, make_design, parse_form
 from .intervals import LEVEL, Interval, bootstrap
-from .result import Estimate, FitResult, FitStatus, FormScore, Regret
+from .result import Estimate, FitResult, FitStatus, FormScore, Regret, SimilarRates
+from .similar import Similar, similar
 from .terms import terms_of
 
 FEW_MODELS = 5
@@ -56,12 +57,12 @@ def fit(
     else:
         forms = [fit_form(data, wanted)]
         notes += make_design(wanted, data.features)[1]
-    best = forms[0]
+    best, alike = forms[0], similar(data) if wanted is None else None
     if part is not data:
         best = fit_form(data, best.terms, best.pooling)
         text = f"Forms were compared on {part.cells.n:,} of {cells.n:,} cells; the best was fitted to all."
         notes.append(Notice("compared-on-part", text))
-    return _result(read, data, best, part, forms, notes, n_draws, seed)
+    return _result(read, data, best, alike, part, forms, notes, n_draws, seed)
 
 
 def _usable(sweep: Sweep) -> Cells:
@@ -114,6 +115,34 @@ def _summary(data: Data, x: Floats, interpolation: str) -> Regret | None:
     return Regret(float(regret.mean()), float(median), float(p90), float(regret.max()), outside)
 
 
+def _scored(data: Data, found: FormFit | Similar) -> dict[str, dict[str, Regret | None]]:
+    """The regret of predictions in and out of sample, by both interpolations."""
+    return {
+        kind: {
+            "in_sample": _summary(data, found.predicted, kind),
+            "leave_one_model_out": _summary(data, found.left_out, kind),
+            "leave_one_family_out": _summary(data, found.family_out, kind),
+        }
+        for kind in INTERPOLATIONS
+    }
+
+
+def _similar_rates(
+    data: Data, found: Similar | None, of_form: Mapping[str, Mapping[str, Regret | None]]
+) -> SimilarRates | None:
+    """What the rule of similar sweeps says, beside the regret of the form."""
+    if found is None:
+        return None
+    scored = _scored(data, found)
+
+    def left_out(one: Mapping[str, Mapping[str, Regret | None]]) -> float:
+        regrets = [one[kind]["leave_one_model_out"] for kind in INTERPOLATIONS]
+        return sum(np.inf if regret is None else regret.mean for regret in regrets)
+
+    better = left_out(scored) < left_out(of_form)
+    return SimilarRates(found.reach, found.share, found.rates, scored, _spreads(data, found), better)
+
+
 def _unit(data: Data) -> tuple[Ints | None, str]:
     """What the bootstrap draws: models, or cells where models are few, or nothing."""
     if len(data.features.models) >= FEW_MODELS:
@@ -124,7 +153,8 @@ def _unit(data: Data) -> tuple[Ints | None, str]:
 
 
 def _spread(data: Data, x: Floats) -> float | None:
-    """The standard deviation of log best rate around predictions made without the model (or family).
+    """The standard deviation of log best rate around predictions made without the model (or family), or as much more
+    as it takes for 1.645 of it to hold nine in ten.
 
     A cell whose best rate lies at the end of its grid counts by what is known: its distance to that end, or nothing
     where the prediction lies beyond."""
@@ -136,10 +166,11 @@ def _spread(data: Data, x: Floats) -> float | None:
         curves.censored > 0, np.maximum(gap, 0.0), np.where(curves.censored < 0, np.minimum(gap, 0.0), gap)
     )
     n = len(data.features.models)
-    return float(np.sqrt((gap**2).mean() * n / max(1, n - 1)))
+    wide = float(np.quantile(np.abs(gap), LEVEL)) / 1.645
+    return max(wide, float(np.sqrt((gap**2).mean() * n / max(1, n - 1))))
 
 
-def _spreads(data: Data, best: FormFit) -> dict[str, float | None]:
+def _spreads(data: Data, best: FormFit | Similar) -> dict[str, float | None]:
     return {"known_family": _spread(data, best.left_out), "unknown_family": _spread(data, best.family_out)}
 
 
@@ -247,8 +278,8 @@ def _covariance(fit: FormFit, interval: Interval | None) -> dict[str, dict[str, 
 
 
 def _result(
-    sweep: Sweep, data: Data, best: FormFit, part: Data, forms: Sequence[FormFit], notes: list[Notice], draws: int,
-    seed: int,
+    sweep: Sweep, data: Data, best: FormFit, alike: Similar | None, part: Data, forms: Sequence[FormFit],
+    notes: list[Notice], draws: int, seed: int,
 ) -> FitResult:  # fmt: skip
     """Everything that is said of the best form; `forms` were compared on `part` of the data."""
     unit, resampled = _unit(data)
@@ -263,14 +294,8 @@ def _result(
     else:
         spread = _spreads(data, best)
     _widen_population(terms, spread)
-    scored: dict[str, dict[str, Regret | None]] = {
-        kind: {
-            "in_sample": _summary(data, best.predicted, kind),
-            "leave_one_model_out": _summary(data, best.left_out, kind),
-            "leave_one_family_out": _summary(data, best.family_out, kind),
-        }
-        for kind in INTERPOLATIONS
-    }
+    scored = _scored(data, best)
+    tabled = None if status == "bound_hit" else _similar_rates(data, alike, scored)
     if interval is not None and interval.linearised:
         more.append(
             Notice("linearised-draws", "So many cells that each draw is one Newton step from the optimum.")
@@ -279,7 +304,8 @@ def _result(
     return FitResult(
         form=best.name, interpolation=data.interpolation, pooling=best.pooling if best.design.pooled.any() else None,
         terms=terms, coefficients=dict(zip(best.design.columns, map(float, best.theta), strict=True)),
-        covariance=_covariance(best, interval), spread=spread, regret=scored[data.interpolation], scored=scored,
+        covariance=_covariance(best, interval), spread=spread,
+        regret=scored[data.interpolation], scored=scored, similar=tabled,
         forms=tuple(_form_score(part, one) for one in forms), verdicts=tuple(questions(part, forms)),
         status=status, message=message, n_models=len(data.features.models), n_families=len(data.features.families),
         n_sweeps=data.cells.n, n_runs=len(sweep.runs), n_censored=int((data.fit_curves.censored != 0).sum()),

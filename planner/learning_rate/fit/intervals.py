@@ -2,17 +2,19 @@
 
 Each draw gives every model a random weight (the Bayesian bootstrap: exponential weights of mean 1), so that no draw
 loses a family, and the law is fitted again. With few models such intervals are too short. Each coefficient's draws
-are therefore stretched around the estimate by sqrt(CR2 / CR0), the small-sample correction of a cluster-robust
-variance, and by Student's t over the normal quantile at Satterthwaite's degrees of freedom (Bell and McCaffrey
-2002), both from the objective's curvature at the optimum. A coefficient that rests on fewer than three models'
-worth of freedom gets its spread from that of all models around the law instead.
+are therefore stretched around the estimate by what a cluster-robust variance lacks on average with these models,
+where best rates scatter between and within models as they do around the law, and by Student's t over the normal
+quantile at Satterthwaite's degrees of freedom (after Bell and McCaffrey 2002), both from the objective's curvature at
+the optimum. A coefficient that rests on fewer than three models' worth of freedom gets its spread from that of all
+models around the law instead.
 
-Pooling draws the effects of families towards the population, by more than the draws show; what it may have taken away
-is added to the intervals of constants (`shrinkage`). The covariance of the draws is without it.
+Pooling draws the effects of families towards the population, by more than draws of pooled fits show: intervals of
+constants are therefore those of the law without pooling (`terms.py`), the covariance is that of the pooled law.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,17 +26,16 @@ from .solve import Problem, refit
 
 LEVEL = 0.9
 SMOOTHING = 0.25  # half window, in log rate, over which the curvature is taken
+MOST_RATIO = 3.0
 FEW = 2.5  # degrees of freedom below which the draws say nothing
 MANY_CELLS = 20_000  # with more, draws are one Newton step from the optimum
 
 
 @dataclass(frozen=True, eq=False)
 class Interval:
-    """Draws of the coefficients (draws, coefficients), stretched, with what was done to them, and draws of what
-    pooling may have taken away."""
+    """Draws of the coefficients (draws, coefficients), stretched, with what was done to them."""
 
     draws: Floats
-    shrinkage: Floats
     stretch: Floats
     freedom: Floats
     pooled_spread: NDArray[np.bool_]
@@ -66,42 +67,6 @@ def _local(problem: Problem, theta: Floats) -> _Local:
     return _Local(slope[0], k, np.linalg.pinv(hessian, hermitian=True))
 
 
-def _root(matrix: Floats) -> Floats:
-    """The inverse square root of a symmetric matrix with eigenvalues in [0, 1]; zero where it is singular."""
-    values, vectors = np.linalg.eigh(matrix)
-    scale = np.where(values > 1e-6, 1 / np.sqrt(np.maximum(values, 1e-6)), 0.0)
-    return np.asarray((vectors * scale) @ vectors.T)
-
-
-def small_sample(problem: Problem, theta: Floats, model: Ints) -> tuple[Floats, Floats]:
-    """For each coefficient sqrt(CR2 / CR0) and Satterthwaite's degrees of freedom."""
-    f, local = problem.matrix, _local(problem, theta)
-    root = np.sqrt(local.curvature)
-    x = f * root[:, None]
-    hat = x @ local.inverse @ x.T
-    residual = local.score / root
-    n_models, p = int(model.max()) + 1, f.shape[1]
-    plain, adjusted = np.zeros((p, p)), np.zeros((p, p))
-    spread = np.zeros((p, n_models, len(f)))
-    everyone = np.eye(len(f))
-    for m in range(n_models):
-        mine = np.flatnonzero(model == m)
-        block = _root(np.eye(len(mine)) - hat[np.ix_(mine, mine)])
-        raw = x[mine].T @ residual[mine]
-        better = x[mine].T @ (block @ residual[mine])
-        plain += np.outer(raw, raw)
-        adjusted += np.outer(better, better)
-        spread[:, m] = (local.inverse @ x[mine].T @ block) @ (everyone[mine] - hat[mine])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        cr0 = np.einsum("ij,jk,ik->i", local.inverse, plain, local.inverse)
-        cr2 = np.einsum("ij,jk,ik->i", local.inverse, adjusted, local.inverse)
-        ratio = np.sqrt(np.where(cr0 > 0, cr2 / cr0, 1.0))
-        gram = spread @ spread.transpose(0, 2, 1)
-        trace = np.trace(gram, axis1=1, axis2=2)
-        freedom = trace**2 / (gram**2).sum(axis=(1, 2))
-    return np.nan_to_num(ratio, nan=1.0, posinf=1.0), np.nan_to_num(freedom, nan=0.0)
-
-
 @dataclass(frozen=True)
 class Spread:
     """How far best rates lie from the law, as standard deviations of log rate: between models, and between the cells
@@ -127,6 +92,33 @@ def spread_of(problem: Problem, theta: Floats, model: Ints) -> Spread:
     return Spread(float(np.sqrt(between)), float(np.sqrt(within)), freedom)
 
 
+def small_sample(problem: Problem, theta: Floats, model: Ints) -> tuple[Floats, Floats]:
+    """For each coefficient the factor by which a bootstrap over models is too narrow, and Satterthwaite's degrees of
+    freedom: both as if the best rates of models and cells scattered around the law by `spread_of`.
+
+    The bootstrap's variance is the cluster-robust one, the sum over models m of (a_m r_m)^2 with a the coefficient's
+    weights and r the residuals (I - hat) e. Its expectation under that scatter is compared with the variance of a e.
+    """
+    f, local, spread = problem.matrix, _local(problem, theta), spread_of(problem, theta, model)
+    root = np.sqrt(local.curvature)
+    x = f * root[:, None]
+    weights = local.inverse @ x.T  # coefficients x cells, on errors times root
+    residual = np.eye(len(f)) - x @ local.inverse @ x.T
+    member = np.asarray(model[:, None] == np.arange(int(model.max()) + 1), dtype=float)
+    shared = member * root[:, None]  # what a model's own deviation adds to its cells
+    within, between = max(spread.within, 1e-9) ** 2, spread.between**2
+    truth = within * (weights**2).sum(axis=1) + between * ((weights @ shared) ** 2).sum(axis=1)
+    ratio, freedom = np.ones(len(theta)), np.zeros(len(theta))
+    for number, row in enumerate(weights):
+        scores = (member * row[:, None]).T @ residual  # models x cells
+        gram = within * scores @ scores.T + between * (own := scores @ shared) @ own.T
+        total = float(np.trace(gram))
+        if total > 0:
+            ratio[number] = np.sqrt(truth[number] / total)
+            freedom[number] = total**2 / float((gram**2).sum())
+    return np.clip(ratio, 1.0, MOST_RATIO), freedom
+
+
 def _pooled_draws(problem: Problem, theta: Floats, model: Ints, n: int, rng: np.random.Generator) -> Floats:
     """Draws of the coefficients where the best rates of models and cells move by the common spread."""
     local, spread = _local(problem, theta), spread_of(problem, theta, model)
@@ -135,21 +127,6 @@ def _pooled_draws(problem: Problem, theta: Floats, model: Ints, n: int, rng: np.
     move = spread.between * rng.standard_normal((n, int(model.max()) + 1))[:, model]
     move += spread.within * rng.standard_normal((n, len(model))) / np.sqrt(local.curvature)
     return theta + (scale * move) @ weighted @ local.inverse
-
-
-def _shrinkage(problem: Problem, theta: Floats, n: int, rng: np.random.Generator) -> Floats:
-    """Draws of (A + P)^-1 P u, what a penalty P takes from effects u on curvature A: by u as large as the fitted
-    effects are once their own share of shrinkage is undone. Takes the effects to be normal."""
-    penalty = 2 * problem.penalty
-    pooled = penalty > 0
-    if not pooled.any():
-        return np.zeros((n, len(theta)))
-    taken = _local(problem, theta).inverse * penalty
-    kept = 1 - np.diag(taken)[pooled]
-    size = np.sqrt((theta[pooled] ** 2).sum() / max(float((kept**2).sum()), 1e-12))
-    effects = size * rng.standard_normal((n, int(pooled.sum())))
-    effects -= effects.mean(axis=1, keepdims=True)  # effects are deviations from these families' own middle
-    return np.asarray(effects @ taken[:, pooled].T)
 
 
 def _newton_draws(problem: Problem, theta: Floats, model: Ints, weights: Floats) -> Floats:
@@ -169,9 +146,12 @@ def _newton_draws(problem: Problem, theta: Floats, model: Ints, weights: Floats)
     )
 
 
-def bootstrap(problem: Problem, theta: Floats, model: Ints, n_draws: int, seed: int) -> Interval:
-    """Stretched draws of the coefficients. `model` numbers what is drawn: the models, or the cells of a lone
-    model."""
+def bootstrap(
+    problem: Problem, theta: Floats, model: Ints, n_draws: int, seed: int,
+    settle: Callable[[Floats], Floats] = lambda draws: draws,
+) -> Interval:  # fmt: skip
+    """Stretched draws of the coefficients. `model` numbers what is drawn: the models, or the cells of a lone model;
+    `settle` is applied to the fitted draws."""
     rng = np.random.default_rng(seed)
     n = int(model.max()) + 1
     weights = rng.exponential(size=(n_draws, n))
@@ -181,16 +161,17 @@ def bootstrap(problem: Problem, theta: Floats, model: Ints, n_draws: int, seed: 
         draws = _newton_draws(problem, theta, model, weights)
         ratio, freedom = np.ones(len(theta)), np.full(len(theta), float(n))
     else:
-        draws = refit(problem, weights[:, model], near=theta).theta
+        draws = settle(refit(problem, weights[:, model], near=theta).theta)
         ratio, freedom = small_sample(problem, theta, model)
     few = freedom < FEW
     quantile = (1 + LEVEL) / 2
     student = stats.t.ppf(quantile, np.maximum(freedom, FEW)) / stats.norm.ppf(quantile)
-    # Exponential weights of mean 1 vary by (n - 1) / (n + 1) instead of 1.
-    stretch = np.where(few, 1.0, ratio * student * np.sqrt((n + 1) / (n - 1)))
+    # Exponential weights of m models give a mean m / (m + 1) of its variance.
+    bearing = np.clip(freedom + 1, 1.0, n)
+    shrunk = np.maximum((bearing + 1) / bearing, (n + 1) / (n - 1))
+    stretch = np.where(few, 1.0, ratio * student * np.sqrt(shrunk))
     draws = theta + (draws - theta) * stretch
     if few.any():
         pooled = _pooled_draws(problem, theta, model, n_draws, rng)
         draws = np.where(few, pooled, draws)
-    shrinkage = _shrinkage(problem, theta, n_draws, rng)
-    return Interval(draws, shrinkage, stretch, freedom, few, linearised)
+    return Interval(draws, stretch, freedom, few, linearised)

@@ -59,6 +59,36 @@ class FormScore:
 
 
 @dataclass(frozen=True, eq=False)
+class SimilarRates:
+    """The rule of similar sweeps (similar.py): its constants, rates by family (and `population`) and rank, its regret
+    as `scored`, the spread of best rates around it, and whether it costs less than the form on models left out, by
+    the mean of both interpolations."""
+
+    reach: float
+    share: float
+    rates: Mapping[str, Mapping[int, float]]
+    scored: Mapping[str, Mapping[str, Regret | None]]
+    spread: Mapping[str, float | None]
+    better: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "reach": self.reach,
+            "share": self.share,
+            "rates": {
+                family: {str(rank): rate for rank, rate in row.items()} for family, row in self.rates.items()
+            },
+            "regret_by_interpolation": {
+                kind: {split: one.to_dict() if one else None for split, one in found.items()}
+                for kind, found in self.scored.items()
+            },
+            "spread": dict(self.spread),
+            "better": self.better,
+        }
+
+
+@dataclass(frozen=True, eq=False)
 class FitResult:
     """A law fitted to a sweep.
 
@@ -77,6 +107,7 @@ class FitResult:
     spread: Mapping[str, float | None]
     regret: Mapping[str, Regret | None]
     scored: Mapping[str, Mapping[str, Regret | None]]
+    similar: SimilarRates | None
     forms: tuple[FormScore, ...]
     verdicts: tuple[Verdict, ...]
     status: FitStatus
@@ -120,6 +151,7 @@ class FitResult:
             "terms": {name: plain(value) for name, value in self.terms.items()},
             "regret": regrets(self.regret),
             "regret_by_interpolation": {name: regrets(found) for name, found in self.scored.items()},
+            "similar": self.similar.to_dict() if self.similar else None,
             "forms": [dict(vars(one)) for one in self.forms],
             "verdicts": [dict(vars(one)) for one in self.verdicts],
             "spread": dict(self.spread),

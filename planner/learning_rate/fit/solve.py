@@ -14,14 +14,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .cells import Floats
+from .cells import Floats, Ints
 from .curves import Curves
+from .merged import MOST_NUMBERS, Groups, Merged, Plain, Weighted, at_kinks, groups_of
 
 # Half the window, in units of log rate, stage by stage.
 WINDOWS = {
     "quadratic": (0.6, 0.2, 0.02, 0.0005),
-    "log-linear": (0.6, 0.3, 0.15, 0.06, 0.02, 0.006, 0.002, 0.0003, 0.00003, 0.000003),
+    "log-linear": (0.6, 0.3, 0.1, 0.03, 0.008, 0.002, 0.0003, 0.00003, 0.000003),
 }
+SNAP = 0.1  # from this window on the optimum of straight lines is looked for at their kinks
 MAX_STEPS = 40
 TOLERANCE = 1e-6
 _CHUNK = 4_000_000  # cells x weightings that are held at once
@@ -53,34 +55,34 @@ class Solution:
 
 
 def _stage(
-    problem: Problem, theta: Floats, weights: Floats, half: float, steps: int
+    weighted: Weighted, penalty: Floats, theta: Floats, active: Ints, half: float, steps: int
 ) -> tuple[Floats, Floats]:
-    """Levenberg-Marquardt on the smoothed objective from theta; returns theta and the length of the last steps."""
+    """Levenberg-Marquardt on the smoothed objective from theta, for the draws `active`; returns theta and the length
+    of the last steps."""
     p = theta.shape[1]
-    f = problem.matrix
+    f = weighted.matrix
     outer = (f[:, :, None] * f[:, None, :]).reshape(len(f), p * p)
     diagonal = np.arange(p)
     theta = theta.copy()
-    last = np.full(len(theta), np.inf)
+    last = np.zeros(len(theta))
     damping = np.full(len(theta), 1e-3)
     radius = np.full(len(theta), min(8 * half, 2.0))
-    active = np.arange(len(theta))
-    r, g, h = problem.curves.smoothed(theta @ f.T, half)
-    objective = (weights * r).sum(axis=1) + (theta**2) @ problem.penalty
+    r, g, h = weighted.smoothed(theta[active] @ f.T, half, active)
+    objective = np.zeros(len(theta))
+    objective[active] = r.sum(axis=1) + (theta[active] ** 2) @ penalty
     for _ in range(steps):
-        w = weights if len(weights) == 1 else weights[active]
         t = theta[active]
-        gradient = (w * g) @ f + 2 * t * problem.penalty
-        curvature = ((w * np.maximum(h, 0.0)) @ outer).reshape(-1, p, p)
-        curvature[:, diagonal, diagonal] += 2 * problem.penalty
-        scale = curvature[:, diagonal, diagonal] + 1e-9 + 1e-3 * (w * np.abs(g)).sum(axis=1)[:, None] / len(f)
+        gradient = g @ f + 2 * t * penalty
+        curvature = (np.maximum(h, 0.0) @ outer).reshape(-1, p, p)
+        curvature[:, diagonal, diagonal] += 2 * penalty
+        scale = curvature[:, diagonal, diagonal] + 1e-9 + 1e-3 * np.abs(g).sum(axis=1)[:, None] / len(f)
         curvature[:, diagonal, diagonal] += damping[active][:, None] * scale + 1e-12
-        step = -np.linalg.solve(curvature, gradient[..., None])[..., 0]
+        step = -_solved(curvature, gradient)
         reach = np.abs(step @ f.T).max(axis=1)
         step *= np.minimum(1.0, radius[active] / np.maximum(reach, 1e-300))[:, None]
         moved = np.minimum(reach, radius[active])
-        r1, g1, h1 = problem.curves.smoothed((t + step) @ f.T, half)
-        trial = (w * r1).sum(axis=1) + ((t + step) ** 2) @ problem.penalty
+        r1, g1, h1 = weighted.smoothed((t + step) @ f.T, half, active)
+        trial = r1.sum(axis=1) + ((t + step) ** 2) @ penalty
         better = trial <= objective[active]
         where = active[better]
         theta[where] += step[better]
@@ -99,22 +101,44 @@ def _stage(
     return theta, last
 
 
-def _solve_chunk(problem: Problem, start: Floats, weights: Floats, max_steps: int) -> Solution:
-    theta = start
+def _solved(matrix: Floats, right: Floats) -> Floats:
+    """matrix^-1 right for each draw; by the formula for two coefficients."""
+    if right.shape[1] == 2:
+        (a, b), (c, d) = matrix[:, 0].T, matrix[:, 1].T
+        one, two = right.T
+        return np.asarray(np.stack([d * one - b * two, a * two - c * one], axis=1) / (a * d - b * c)[:, None])
+    return np.asarray(np.linalg.solve(matrix, right[..., None])[..., 0])
+
+
+def _solve_chunk(
+    problem: Problem, groups: Groups | None, start: Floats, weights: Floats, max_steps: int
+) -> Solution:
+    weighted: Weighted = Plain(problem.curves, problem.matrix, weights)
+    if groups is not None:
+        weighted = groups.weighted(weights)
+    theta, active = start, np.arange(len(start))
     last = np.zeros(len(start))
     for half in problem.windows:
-        theta, last = _stage(problem, theta, weights, half, max_steps)
+        theta, moved = _stage(weighted, problem.penalty, theta, active, half, max_steps)
+        last[active] = moved[active]
+        if half <= SNAP and isinstance(weighted, Merged) and weighted.straight and len(active):
+            found, certain = at_kinks(weighted, problem.penalty, theta[active], active, half)
+            theta[active[certain]] = found[certain]
+            active = active[~certain]
     value = problem.value(theta, weights)
     return Solution(theta, value, last < 1e-2)
 
 
 def solve_from(problem: Problem, start: Floats, weights: Floats, max_steps: int = MAX_STEPS) -> Solution:
     """The optimum near `start` (draws, coefficients) for each row of weights (one row serves all starts)."""
+    groups = groups_of(problem.curves, problem.matrix)
     size = max(1, _CHUNK // max(1, problem.curves.n))
+    if groups is not None and len(weights) > 1:
+        size = max(1, min(size, MOST_NUMBERS // groups.numbers))
     parts = []
     for i in range(0, len(start), size):
         w = weights if len(weights) == 1 else weights[i : i + size]
-        parts.append(_solve_chunk(problem, start[i : i + size], w, max_steps))
+        parts.append(_solve_chunk(problem, groups, start[i : i + size], w, max_steps))
     return Solution(
         np.concatenate([s.theta for s in parts]),
         np.concatenate([s.objective for s in parts]),

@@ -8,10 +8,10 @@ import numpy as np
 
 from .cells import Floats, Ints
 from .compare import Data, FormFit
-from .forms import EXPONENTS, TERMS, can_tell, make_design
+from .forms import EXPONENTS, TERMS, Design, can_tell, make_design
 from .intervals import LEVEL, Interval, bootstrap
 from .result import Estimate
-from .solve import fit_all
+from .solve import fit_all, refit
 
 POWERS = ("lora_pow", "rank_pow", "rank_sat_pow", "batch_pow", "steps_pow", "alpha_pow")
 
@@ -31,12 +31,35 @@ class Coefficients:
         if self.interval is None:
             low = high = None
         else:
-            draws = self.interval.draws + self.interval.shrinkage
-            low, high = self.interval.bounds(draws[:, at].sum(axis=1), value, self.level)
+            low, high = self.interval.bounds(self.interval.draws[:, at].sum(axis=1), value, self.level)
         if factor:
             value = float(np.exp(value))
             low, high = (None if end is None else float(np.exp(end)) for end in (low, high))
         return Estimate(value, low, high, used)
+
+
+def unpooled(data: Data, design: Design, near: Floats, unit: Ints, draws: int, seed: int) -> Interval:
+    """The interval of a form's constants: of its fit without pooling, which draws no family towards the others."""
+    problem = data.problem(design, 0.0)
+    theta = refit(problem, np.ones((1, data.cells.n)), near=near).theta
+    return bootstrap(
+        problem, centred(design, theta)[0], unit, draws, seed, lambda found: centred(design, found)
+    )  # fmt: skip
+
+
+def centred(design: Design, theta: Floats) -> Floats:
+    """Coefficients (draws, columns) with the middle of the families' effects in what all families share. Without
+    pooling nothing but this says how the two share a level."""
+    theta = theta.copy()
+    at = np.flatnonzero(design.pooled)
+    if len(at):
+        shared = design.columns.index(
+            "model_pow" if design.columns[at[0]].startswith("model_pow") else "base"
+        )
+        middle = theta[:, at].mean(axis=1)
+        theta[:, at] -= middle[:, None]
+        theta[:, shared] += middle
+    return theta
 
 
 def extended(
@@ -49,8 +72,9 @@ def extended(
     design, _ = make_design(terms, data.features)
     problem = data.problem(design, fit.pooling if fit.design.pooled.any() else 1.0)
     theta = fit_all(problem, np.ones(data.cells.n)).theta[0]
-    interval = None if unit is None else bootstrap(problem, theta, unit, draws, seed)
-    return Coefficients(design.columns, theta, interval, level)
+    if unit is None:
+        return Coefficients(design.columns, theta, None, level)
+    return Coefficients(design.columns, theta, unpooled(data, design, theta, unit, draws, seed), level)
 
 
 def terms_of(
@@ -64,7 +88,10 @@ def terms_of(
 ) -> dict[str, Estimate | Mapping[str, Estimate] | None]:
     """Every constant of the law; those that the form lacks from the form with that term added."""
     f = data.features
-    own = Coefficients(fit.design.columns, fit.theta, interval, level)
+    free = interval
+    if interval is not None and unit is not None and fit.design.pooled.any():
+        free = unpooled(data, fit.design, fit.theta, unit, draws, seed)
+    own = Coefficients(fit.design.columns, fit.theta, free, level)
     both = "method" in fit.terms
     lora, full = bool(f.lora.any()), bool((~f.lora).any())
 

@@ -1,0 +1,37 @@
+"""What a layer reads that is not its own: an encoder's output, and biases by position that a stack's layers share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ..dataclass import dataclass
+from ..schema import Attend
+from .bias import Bias
+from .tape import Size
+
+
+@dataclass(frozen=True)
+class Outside:
+    """`rows` positions of an encoder's output, `width` bytes a value; None: there is none. `grad`: it needs a
+    gradient. `own` and `cross` are the biases of a layer's attention to itself and to the encoder. `held`: the layer
+    holds all of these itself, as one that brings them back from the host; `first`: it runs
+    again, and makes `cross` beside the one that the others read. `masks`: which attentions a
+    mask of tokens reaches. `seen` takes
+    the numbers of the buffers that stand for the encoder's output."""
+
+    rows: Size | None = None
+    width: int = 0
+    grad: bool = False
+    own: Bias | None = None
+    cross: Bias | None = None
+    held: bool = False
+    first: bool = False
+    masks: Literal["all", "cross", "none"] = "all"
+    seen: list[int] | None = None
+
+    def padded(self, op: Attend) -> bool:
+        """Whether a mask of tokens reaches an attention."""
+        return self.masks == "all" or (self.masks == "cross" and op.memory)
+
+
+ALONE = Outside()

@@ -1,0 +1,208 @@
+"""The step of an encoder and a decoder: what the decoder reads of the encoder is held while it runs, and the gradient
+of that is gathered over its layers before the encoder's backward pass begins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..dataclass import dataclass
+from ..schema import Architecture
+from .bias import Bias
+from .ends import Entry, Exit, enter, fixed_length, has_end_norm, leave
+from .head import stem_stretches
+from .kinds import KEPT, Job, Walked, walk_layer
+from .outside import Outside
+from .stages import Stage
+from .step import Course, embeddings_trained, pass_head, signature, spread, stacks
+from .stretch import Held, Stretch
+from .tape import Size
+from .traits import kind_of
+
+Layers = list[tuple[str, Walked]]
+
+
+def has_two(arch: Architecture) -> bool:
+    """Whether a model has an encoder and a decoder that reads it."""
+    return {"encoder", "decoder"} <= {block.stack for block in arch.blocks}
+
+
+def is_known(arch: Architecture) -> bool:
+    """Whether the rules of its encoder and decoder stand in the table of traits."""
+    return has_two(arch) and kind_of(arch) in ("t5", "bart", "mbart", "whisper")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two stacks, walked."""
+
+    name: str
+    entry: Entry
+    layers: Layers
+    exit: Exit
+    outside: Outside
+
+    @property
+    def grad(self) -> bool:
+        """Whether its last layer's result needs a gradient."""
+        return self.layers[-1][1].grad
+
+
+def _bias(job: Job, stack: str) -> Outside:
+    """What the layers of a stack share of biases by position."""
+    setup, run, decoder = job.setup, job.run(), stack == "decoder"
+    masks = "none" if fixed_length(job.arch, "encoder") else "all"
+    if not job.traits.biased:
+        return Outside(masks=masks)  # type: ignore[arg-type]
+    heads = next(op.n_heads for block in job.arch.blocks for op in block.operations if hasattr(op, "n_heads"))
+    pairs: Size = run.length * run.length
+    own = Bias(
+        heads,
+        pairs,
+        run.whole if run.full else run.norms,
+        turned=True,
+        causal=decoder,
+        grad=setup.method == "full",
+    )
+    width = run.compute if run.autocast and setup.quantize == "none" else run.norms
+    cross = Bias(heads, pairs, width, grad=setup.checkpointing != "none") if decoder else None
+    return Outside(own=own, cross=cross, masks="cross" if decoder else "all")
+
+
+def _walk(job: Job, stack: str, outside: Outside, grad: bool) -> Layers:
+    """A stack's layers, each kind walked once."""
+    known: dict[object, Walked] = {}
+    found: Layers = []
+    width = 0
+    for name, layer, block in stacks(job.arch):
+        if name != stack:
+            continue
+        first = not found and outside.own is not None and job.setup.checkpointing != "none"
+        key = id(block), signature(job, layer), grad, width, first
+        if key not in known:  # checkpointed, the first layer makes its biases anew
+            known[key] = walk_layer(job, block, layer, grad, width, replace(outside, first=first))
+        grad, width = known[key].grad, known[key].width
+        found.append((f"{name} layer {layer}", known[key]))
+    return found
+
+
+def _sides(job: Job) -> tuple[Side, Side]:
+    """Encoder and decoder."""
+    trains = embeddings_trained(job)
+    grad = trains or job.setup.needs_input_grads
+    run = job.run(length=fixed_length(job.arch, "encoder"))
+    entry, outside = enter(job, "encoder", grad, trains), _bias(job, "encoder")
+    layers = _walk(job, "encoder", outside, grad)
+    last = layers[-1][1]
+    end = leave(job, "encoder", last.grad, last.width)
+    encoder = Side("encoder", entry, layers, end, outside)
+    outside = replace(_bias(job, "decoder"), rows=run.tokens, width=end.width, grad=end.grad)
+    entry = enter(job, "decoder", grad, trains)
+    return encoder, Side(
+        "decoder", entry, _walk(job, "decoder", outside, grad), Exit(None, None, False, 0), outside
+    )
+
+
+def course_of_two(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
+    """The forward and backward pass of one micro-step, as `step.course` has them for a single stack. With a pipeline,
+    of the layers of the stage; the ends go with the stage that holds them, and the encoder's with both."""
+    encoder, decoder = _sides(job)
+    count = len(encoder.layers)
+    mine = (
+        encoder.layers[stage.first : stage.end],
+        decoder.layers[max(0, stage.first - count) : max(0, stage.end - count)],
+    )
+    going = Course(base, spread(job.setup), unit, steps_inside=job.setup.optimizer_in_backward)
+    for _ in range(stage.in_flight - 1):
+        for _, walked in (*mine[0], *mine[1]):
+            going.hold(walked.forward.change)
+    rows, width = decoder.outside.rows, decoder.outside.width
+    memory: Size = (rows or 0) * (job.arch.hidden_size * width)
+    keeps = any(walked.keeps_memory for _, walked in decoder.layers)
+    _forward(going, encoder, mine[0], job)
+    going.hold({KEPT if keeps else "temporary": memory})
+    _forward(going, decoder, mine[1], job)
+    if stage.head:
+        last = decoder.layers[-1][1]
+        pass_head(job, going, last.grad, last.width, has_end_norm(job.arch, "decoder"))
+    if not keeps:
+        going.hold({"temporary": memory}, -1)
+    shared = {"stream": memory} if encoder.exit.grad else {}
+    going.hold(shared)
+    _backward(going, decoder, mine[1], job)
+    _table(going, decoder, job)
+    if keeps:
+        going.hold({KEPT: memory}, -1)
+    going.hold(shared, -1)
+    if encoder.exit.backward is not None:
+        going.go("backward", "encoder end", encoder.exit.backward)
+    _backward(going, encoder, mine[0], job)
+    if stage.stem:
+        _table(going, encoder, job)
+    return going
+
+
+def _biases(side: Side) -> list[Bias]:
+    """Biases that the layers of a stack share."""
+    return [bias for bias in (side.outside.own, side.outside.cross) if bias]
+
+
+def _kept_biases(side: Side, job: Job, *, looked_up: bool = False) -> Size:
+    """Bytes of shared biases, and of what made them, that stay until the backward pass: checkpointed layers keep them
+    as they keep their input; else fused attention keeps a copy of its own, but for zeros, which it keeps themselves.
+    Of those `looked_up` alone, or of all."""
+    setup, found = job.setup, [bias for bias in _biases(side) if bias.turned or not looked_up]
+    if setup.checkpointing == "layer-offload":  # a leaf whose gradient is asked for stays
+        return sum(bias.bytes for bias in found if bias.grad and not bias.turned)
+    total: Size = 0 if setup.checkpointing == "layer" else sum(bias.kept for bias in found)
+    fused = setup.attention_kernel != "eager" and side.grad and setup.packing == "full"
+    for bias in found:
+        if setup.checkpointing == "layer" or (fused and not bias.turned):
+            total = total + bias.bytes
+    return total
+
+
+def _forward(going: Course, side: Side, layers: Layers, job: Job) -> None:
+    """A stack from its tokens to what it hands on. Its variables go when it is left."""
+    going.go("forward", f"{side.name} embedding", side.entry.forward)
+    kept = _kept_biases(side, job)
+    shared: Size = sum(bias.bytes for bias in _biases(side))
+    if job.setup.checkpointing == "none":
+        shared = shared + sum(bias.kept for bias in _biases(side))
+    held = {**side.entry.held, "stream": shared - kept}
+    going.hold({KEPT: kept})
+    going.hold(side.entry.kept)  # a leaf whose gradient is asked for
+    going.hold(held)
+    for where, walked in layers:
+        going.go("forward", where, walked.forward, 2)
+    if side.exit.forward is not None:
+        going.go("forward", f"{side.name} end", side.exit.forward)
+    going.hold(held, -1)
+
+
+def _backward(going: Course, side: Side, layers: Layers, job: Job) -> None:
+    """The layers of a stack backwards, while the gradients of shared biases are gathered."""
+    found = [bias for bias in _biases(side) if bias.grad]
+    gathered: Held = {"temporary": sum(bias.bytes for bias in found)}
+    looked_up: Held = {"temporary": sum(bias.bytes for bias in found if bias.turned)}
+    going.hold(gathered)
+    passed = [(where, each.backward) for where, each in layers if each.backward is not None]
+    ahead = 1 if job.setup.method != "full" and job.setup.fsdp_units == "pairs" else 2
+    for number, (where, part) in reversed(list(enumerate(passed))):
+        going.go("backward", where, part, ahead if number else 1)
+    going.hold(looked_up, -1)  # zeros with their gradient stay to the end
+    going.hold({KEPT: _kept_biases(side, job, looked_up=True)}, -1)
+    if side.entry.backward is not None:
+        going.go("backward", f"{side.name} embedding", side.entry.backward)
+
+
+def _table(going: Course, side: Side, job: Job) -> None:
+    """The gradient of a stack's table of tokens; one that both stacks share is met by the second in place."""
+    if not embeddings_trained(job):
+        return
+    stem = stem_stretches(job.run(), job.arch, True)
+    part, tied = stem.backward, job.arch.tied_embeddings
+    if side.name == "decoder" and tied:
+        part = Stretch({}, part.highest)
+    elif tied:  # the sum of two is there, to which this one is added in place
+        part = Stretch(part.change, {**part.highest, "gradients": part.highest["gradients"] * 0.5})
+    going.go("backward", f"{side.name} table", part)
