@@ -7,7 +7,8 @@ some 6e9 rows), near duplicates where their sketches show a resemblance (Jaccard
 
 Compared are neighbours: by each of 16 groups of 4 places rows are sorted by that group and the next one, and a row is
 compared with the `NEIGHBOURS` before it that agree in the first. That is at most 32 comparisons a row, whatever the
-rows: memory and time are bounded also where all are much alike. Rows of a resemblance of 0.9 and more are found in
+rows: time is bounded also where all are much alike; memory grows with the
+rows that share one group. Rows of a resemblance of 0.9 and more are found in
 over 99 of 100 cases, also among 200,000 rows of one opening; at 0.8 to 0.9 in 70 to 95, as the sketch then says so.
 The first of its like counts, later ones do not.
 """
