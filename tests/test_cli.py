@@ -52,7 +52,7 @@ def test_estimate_prints_the_headline_and_four_tables(run: Any) -> None:
         "88,121,344",
         "83,886,080",
         "69.9%",
-        "5.75e-4",
+        "4.27e-4",
         "300 Mbit",
         "exceeded",
         "55",

@@ -215,7 +215,7 @@ def test_a_class_that_the_builder_refuses_is_built_by_transformers() -> None:
         ({"hidden_size": float("nan")}, "hidden_size"), ({"head_dim": "x"}, "head_dim"),
         ({"hidden_size": [1]}, "hidden_size"), ({"vocab_size": -1}, "vocab_size"),
         ({"num_labels": 10**9}, "num_labels"), ({"intermediate_size": 2**31 - 1}, "intermediate_size"),
-        ({"layer_types": ["nonsense"]}, "helium"), ({"num_attention_heads": 0}, "helium"),
+        ({"layer_types": ["nonsense"]}, "layer_types|helium"), ({"num_attention_heads": 0}, "num_attention_heads"),
     ],
     ids=str,
 )  # fmt: skip

@@ -117,3 +117,11 @@ def test_an_adapter_that_is_reviewed_runs_on_the_gpus_that_are_said(tmp_path: Pa
     one, four = (review(tmp_path / "a", gpu="h100", gpus=gpus, tokens="10M").plan for gpus in (1, 4))
     assert (one.workload.batch, four.workload.batch) == (1, 4)
     assert one.time and four.time and four.time["steps"] == -(-one.time["steps"] // 4)
+
+
+def test_a_loss_that_an_encoder_with_a_decoder_does_not_use_is_said() -> None:
+    plain, other = (estimate("google/flan-t5-large", loss=loss) for loss in ("full", "fused"))
+    assert plain.memory and other.memory
+    assert plain.memory["lora"]["per_gpu_bytes"] == other.memory["lora"]["per_gpu_bytes"]
+    assert "own-loss" not in {notice.code for notice in plain.warnings}
+    assert "own-loss" in {notice.code for notice in other.warnings}

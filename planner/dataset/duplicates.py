@@ -7,9 +7,9 @@ some 6e9 rows), near duplicates where their sketches show a resemblance (Jaccard
 
 Compared are neighbours: by each of 16 groups of 4 places rows are sorted by that group and the next one, and a row is
 compared with the `NEIGHBOURS` before it that agree in the first. That is at most 32 comparisons a row, whatever the
-rows: time is bounded also where all are much alike; memory grows with the
-rows that share one group. Rows of a resemblance of 0.9 and more are found in
-over 99 of 100 cases, also among 200,000 rows of one opening; at 0.8 to 0.9 in 70 to 95, as the sketch then says so.
+rows: time is bounded also where all are much alike. Of rows that share one group some 30 bytes each are held at a
+time, and the sketches of a million. Rows of a resemblance of 0.9 and more are found in over 99 of 100 cases, also
+among 200,000 rows of one opening; at 0.8 to 0.9 in 70 to 95, as the sketch then says so.
 The first of its like counts, later ones do not.
 """
 
@@ -34,6 +34,7 @@ PIECE = 1 << 17
 PAIRS = 1 << 15
 NEIGHBOURS = 2
 WINDOW = 1 << 18
+MOST_HELD = 1 << 20  # rows whose sketches are compared at a time
 SPARSE = 256  # a row in so many is cheaper to seek than all are to read
 EMPTY = np.uint32(0xFFFFFFFF)
 SKETCH = ("u1", (PLACES,))
@@ -106,17 +107,19 @@ def text_hash(data: bytes) -> int:
 
 def mixed(words: Words) -> Words:
     """splitmix64's finish: every bit of a word changes half the bits of the result."""
-    words = (words ^ (words >> np.uint64(30))) * MIX_1
-    words = (words ^ (words >> np.uint64(27))) * MIX_2
-    return np.asarray(words ^ (words >> np.uint64(31)))
+    found = words >> np.uint64(30)
+    found ^= words
+    found *= MIX_1
+    found ^= found >> np.uint64(27)
+    found *= MIX_2
+    found ^= found >> np.uint64(31)
+    return found
 
 
 def stretches(data: NDArray[np.uint8]) -> Words:
     """The 8 bytes from each position on as a word, for all but the last 7 positions."""
-    words = data.astype(np.uint64)
-    two = words[:-1] | (words[1:] << np.uint64(8))
-    four = two[:-2] | (two[2:] << np.uint64(16))
-    return np.asarray(four[:-4] | (four[4:] << np.uint64(32)))
+    data = np.ascontiguousarray(data)
+    return np.ndarray((max(0, len(data) - 7),), dtype="<u8", buffer=data, strides=(1,)).copy()
 
 
 def sketches(texts: Sequence[bytes]) -> NDArray[np.uint8]:
@@ -135,10 +138,10 @@ def sketches(texts: Sequence[bytes]) -> NDArray[np.uint8]:
     smallest = np.full(len(texts) * PLACES, EMPTY, dtype=np.uint32)
     for start in range(0, len(data) - 7, PIECE):
         hashes = mixed(stretches(data[start : start + PIECE + 7]))
-        inside = ~outside[start : start + len(hashes)]
-        hashes = hashes[inside]
-        classes = owners[start : start + len(inside)][inside] + (hashes >> np.uint64(58)).astype(np.int64)
-        np.minimum.at(smallest, classes, (hashes >> np.uint64(24)).astype(np.uint32))
+        classes = owners[start : start + len(hashes)] + (hashes >> np.uint64(58)).view(np.int64)
+        kept = (hashes >> np.uint64(24)).astype(np.uint32)
+        kept[outside[start : start + len(kept)]] = EMPTY  # which is smaller than nothing
+        np.minimum.at(smallest, classes, kept)
     return _dense(smallest.reshape(len(texts), PLACES))
 
 
@@ -159,6 +162,13 @@ def resemblance(one: NDArray[np.uint8], two: NDArray[np.uint8]) -> NDArray[np.fl
     """The share of places in which sketches agree, less what agrees by chance (1 in 256)."""
     agree = np.asarray((one == two).mean(axis=-1))
     return np.asarray((agree - 1 / 256) / (1 - 1 / 256))
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """One array of these, which are let go."""
+    found = np.concatenate(parts)
+    parts.clear()
+    return found
 
 
 class Register:
@@ -206,31 +216,39 @@ class Register:
                     mine &= ~out[first : first + len(found)]
                 where = np.flatnonzero(mine)
                 values.append(found[where])
-                rows.append(where + first)
+                rows.append((where + first).astype(np.uint32 if self.rows < 1 << 32 else np.int64))
                 if others is not None:
                     seconds.append(next(others)[1][where])
-            every, numbers = np.concatenate(values), np.concatenate(rows)
+            every, numbers = _joined(values), _joined(rows)
             if not len(every):
                 continue
             keys = every
             if seconds:
-                keys = (every.astype(np.uint64) << np.uint64(32)) | np.concatenate(seconds)
+                keys = every.astype(np.uint64) << np.uint64(32)
+                keys |= _joined(seconds)
             order = np.argsort(keys, kind="stable")
-            every = every[order]
-            yield numbers[order], np.concatenate([[False], every[1:] == every[:-1]])
+            del keys
+            every, numbers = every[order], numbers[order]
+            del order
+            yield numbers, np.concatenate([[False], every[1:] == every[:-1]])
 
     def _near(self, out: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Marks of the rows, those in `out` aside, that resemble an earlier one."""
         near = np.zeros(self.rows, dtype=bool)
         for i, column in enumerate(self._groups):
             for rows, again in self._alike(column, self._groups[(i + 1) % len(self._groups)], out):
-                self._mark(rows, np.cumsum(~again), near)
+                buckets = np.cumsum(~again, dtype=np.uint32)
+                kept = (np.bincount(buckets) > 1)[buckets]
+                rows, buckets = rows[kept], buckets[kept]
+                for start in range(0, len(rows), MOST_HELD):  # with the neighbours of the first ones
+                    piece = slice(max(0, start - NEIGHBOURS), start + MOST_HELD)
+                    self._mark(rows[piece].astype(np.int64), buckets[piece].astype(np.int64), near)
         return near
 
     def _mark(self, rows: NDArray[np.int64], buckets: NDArray[np.int64], near: NDArray[np.bool_]) -> None:
         """Compare each row with the `NEIGHBOURS` before it in its bucket, and mark the later of a pair alike."""
-        unmarked = np.bincount(buckets, weights=~near[rows]) > 0
-        kept = (unmarked & (np.bincount(buckets) > 1))[buckets]
+        buckets = buckets - buckets[0]
+        kept = (np.bincount(buckets, weights=~near[rows]) > 0)[buckets]
         rows, buckets = rows[kept], buckets[kept]
         if not len(rows):
             return

@@ -79,8 +79,12 @@ def _estimate(
     merges: bool,
 ) -> MemoryEstimate:  # fmt: skip
     pairs = None if setup.method == "full" else adapted
-    if has_two(arch):
-        setup = replace(setup, loss="full")  # its code computes its own
+    aside: tuple[Notice, ...] = ()
+    if has_two(arch) and setup.loss != "full":
+        text = (
+            f"An encoder with a decoder computes its own loss, which is counted: {setup.loss} is left aside."
+        )
+        setup, aside = replace(setup, loss="full"), (Notice("own-loss", text),)
     if setup.kernels == "litgpt":
         arch = untied(arch)
     weights = base_weights(arch, setup, stored_bytes)
@@ -92,7 +96,8 @@ def _estimate(
         raise UnsupportedArchitectureError(
             f"the memory of {arch.model_type} is not known: its layers join values in a way that no rule covers."
         ) from error
-    return max(found, key=lambda each: each.per_gpu_bytes)
+    most = max(found, key=lambda each: each.per_gpu_bytes)
+    return replace(most, notices=(*aside, *most.notices)) if aside else most
 
 
 @lru_cache(maxsize=64)
