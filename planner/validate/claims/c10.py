@@ -1,9 +1,9 @@
 """C10: an episode of policy gradient teaches at most one bit.
 
-The secrets are of 4 bits, with as many y as n. They were chosen after others had been tried, so that runs come near the
-bound at all: with a secret of 8 bits, as balanced as these, all nine runs ended with 7 right, and with unbalanced ones
-policies stuck too (without an entropy bonus, one that gives the commonest answer always never tries the other again).
-The choice is of what is learnt, not of the rule, which no run has changed.
+The secrets are of 4 bits, with as many y as n. They were chosen after others had been tried, so that runs come near
+the bound at all: with a secret of 8 bits, as balanced as these, all nine runs ended with 7 right, and with
+unbalanced ones policies stuck too (without an entropy bonus, one that gives the commonest answer always never tries
+the other again). The choice is of what is learnt, not of the rule, which no run has changed.
 """
 
 from __future__ import annotations
