@@ -5,7 +5,8 @@
 Each trainer runs in an environment of its own, named on the command line; no GPU is needed. A case is a plan for a
 model of some ten thousand random weights with a tokenizer and a data file made on the spot; it holds if the trainer
 ends without an error, and the adapter that it saved has exactly the plan's parameters (read from the safetensors
-file). Steps are printed beside the plan's, and not required: Unsloth does not pack everywhere. Prints a table, and --json FILE writes it.
+file). Steps are printed beside the plan's, and not required: Unsloth does not pack everywhere.
+Prints a table, and --json FILE writes it.
 """
 
 from __future__ import annotations
