@@ -8,7 +8,7 @@ from typing import Any, get_args
 import click
 
 from ..adapter import ALL_LINEAR, DTYPE_BYTES, LAYER_SETS, PRESETS, Bias, ExpertConvention, Layout
-from .options import Function, complete, complete_last
+from .options import Function, complete, complete_last, with_options
 
 ADAPTER = (
     "model", "rank", "alpha", "layers", "targets", "experts", "layout", "dora", "adapter_dtype",
@@ -115,9 +115,7 @@ _OPTIONS = (
 
 def adapter_options(function: Function) -> Function:
     """Add --model and every option that describes an adapter."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
+    return with_options(_OPTIONS, function)
 
 
 def library_options(options: dict[str, Any]) -> dict[str, Any]:

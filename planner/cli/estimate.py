@@ -10,7 +10,7 @@ import click
 from ..planning import estimate
 from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options, library_options
 from .config_option import config_option, only_given
-from .options import Count, Function, SectionedCommand, complete, json_option, print_json
+from .options import Count, Function, SectionedCommand, complete, json_option, print_json, with_options
 from .progress import reading
 from .run_options import HELD, MACHINE, SPREAD, STEP, run_options
 
@@ -55,9 +55,7 @@ _DATA_OPTIONS = (
 
 def data_options(function: Function) -> Function:
     """Add the options that say what is learnt from."""
-    for option in reversed(_DATA_OPTIONS):
-        function = option(function)
-    return function
+    return with_options(_DATA_OPTIONS, function)
 
 
 _FILE_OPTIONS = (
@@ -89,15 +87,11 @@ _CAPACITY_OPTIONS = (
 
 def data_file_options(function: Function) -> Function:
     """Add the options of data that are read."""
-    for option in reversed(_FILE_OPTIONS):
-        function = option(function)
-    return function
+    return with_options(_FILE_OPTIONS, function)
 
 
 def _capacity_options(function: Function) -> Function:
-    for option in reversed(_CAPACITY_OPTIONS):
-        function = option(function)
-    return function
+    return with_options(_CAPACITY_OPTIONS, function)
 
 
 _RATE_OPTIONS = (
@@ -113,9 +107,7 @@ _RATE_OPTIONS = (
 
 def rate_options(function: Function) -> Function:
     """Add the options that say where a learning rate comes from."""
-    for option in reversed(_RATE_OPTIONS):
-        function = option(function)
-    return function
+    return with_options(_RATE_OPTIONS, function)
 
 
 DATA = ("dataset", "tokens", "episodes", "success_rate", "epochs")

@@ -14,6 +14,13 @@ from ..units import parse_count
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+def with_options(options: Sequence[Callable[[Function], Function]], function: Function) -> Function:
+    """A command with these options, in their order in the help."""
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
 class Count(click.ParamType[int]):
     """A whole number that may be written 300M or 1e6."""
 
