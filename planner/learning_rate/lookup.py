@@ -22,7 +22,7 @@ from .law import (
     rate_at,
 )
 
-DEFAULT_LAW = "lora-plan-2026-11-28"
+DEFAULT_LAW = "lora-plan-2026-11-28b"
 LAW_ALPHA = REFERENCE_ALPHA
 LEVEL = 0.9
 _HALF = 1.6449  # standard deviations on either side of the middle 90% of a normal distribution
