@@ -225,7 +225,9 @@ def main() -> None:
             k: "family+rank_sat" if v.family and options.form != "auto" else options.form
             for k, v in chosen.items()
         }
-        running = {k: pool.submit(recover, law, options.repeats, form[k], options.first) for k, law in chosen.items()}
+        running = {
+            k: pool.submit(recover, law, options.repeats, form[k], options.first) for k, law in chosen.items()
+        }
         for name, future in running.items():
             results[name], forms = future.result()
             print(f"{name} ({options.repeats} sweeps; forms {dict(forms)})")

@@ -37,7 +37,10 @@ class Option:
 
 CONSTANT = Option(0.5, 1.0, 0.0)
 DEFAULT = Option(0.2, 1.0, 1.0)
-OPTIONS = (CONSTANT, *(Option(*one) for one in product((0.0, 0.2, 0.5), (0.5, 1.0, 2.0, 4.0), (0.25, 0.5, 0.75, 1.0))))
+OPTIONS = (
+    CONSTANT,
+    *(Option(*one) for one in product((0.0, 0.2, 0.5), (0.5, 1.0, 2.0, 4.0), (0.25, 0.5, 0.75, 1.0))),
+)
 FEWEST_FAMILIES = 3
 
 
@@ -120,4 +123,6 @@ def population(data: Data, losses: Losses, log_rank: Floats) -> Population:
             found = sums.rates(sums.by_family(one.straight, one.reach), one.own, (g,))
             family_out[family == g] = found[family == g]
     asked = _Sums(losses, log_rank)
-    return Population(option, family_out, asked.rates(asked.by_family(option.straight, option.reach), option.own))
+    return Population(
+        option, family_out, asked.rates(asked.by_family(option.straight, option.reach), option.own)
+    )

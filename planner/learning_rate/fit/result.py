@@ -61,9 +61,9 @@ class FormScore:
 
 @dataclass(frozen=True, eq=False)
 class SimilarRates:
-    """The rule of similar sweeps (similar.py): its constants, those for unknown families (population.py), rates by family (and `population`) and rank, its regret
-    as `scored`, the spread of best rates around it, and whether it costs less than the form on models left out, by
-    the mean of both interpolations."""
+    """The rule of similar sweeps (similar.py): its constants, those for unknown families (population.py), rates by
+    family (and `population`) and rank, its regret as `scored`, the spread of best rates around it, and whether it
+    costs less than the form on models left out, by the mean of both interpolations."""
 
     reach: float
     share: float
