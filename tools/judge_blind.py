@@ -139,7 +139,7 @@ def interval_table() -> list[str]:
     for law in (DEFAULT_LAW, FIRST, TINKER):
         found = looked_up(law)
         low, high = (np.log([getattr(one, end) for one in found]) for end in ("low", "high"))
-        inside = ((best >= low) | (edge < 0)) & ((best <= high) | (edge > 0))
+        inside = ((best >= low) | (edge > 0)) & ((best <= high) | (edge < 0))
         level = "90%" if law != TINKER else "80%"
         lines.append(
             f"| {law} | {level} | {int(inside.sum())} of {len(best)} | {np.exp((high - low).mean()):.1f} |"
