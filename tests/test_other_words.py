@@ -9,7 +9,6 @@ from click.testing import CliRunner
 from planner.cli.main import COMMANDS, cli
 from planner.cli.other_words import _WORDS
 
-
 # Options of some commands, for which others have the other name.
 BOTH = {"--device", "--train-data", "--output", "--micro-batch"}
 

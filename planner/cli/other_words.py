@@ -29,7 +29,7 @@ _WORDS: dict[str, str] = {
     "--precision bf16": "bf16 dtype dtypes torch-dtype compute-dtype mixed-precision",
     "--precision fp16": "fp16",
     "--optimizer": "optim",
-    "--attention-kernel flash": "flash-attention flash-attn use-flash-attention attn-implementation flash-attention-2",
+    "--attention-kernel flash": "flash-attention flash-attn use-flash-attention attn-implementation",
     "--kernels liger": "use-liger-kernel use-liger liger",
     "--kernels unsloth": "unsloth use-unsloth",
     "--packing packed": "pack packed sample-packing",
