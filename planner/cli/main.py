@@ -66,10 +66,9 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except click.NoSuchOption as error:
-            from .other_words import explain
+            from .other_words import explained
 
-            explain(error)
-            raise
+            raise explained(error) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""

@@ -53,17 +53,16 @@ _METHOD = (
 )
 
 
-def explain(error: click.NoSuchOption) -> None:
-    """Say in the error what the option is called here, where the command has it; else leave it as it is."""
+def explained(error: click.NoSuchOption) -> click.UsageError:
+    """The error with what the option is called here, where the command has it; else as it is."""
     ctx = error.ctx
     if ctx is None:
-        return
+        return error
     known = {name for param in ctx.command.params for name in param.opts}
     word = error.option_name.lstrip("-").replace("_", "-").lower()
     if word in ("method", "full", "lora") and "--quantize" in known:
-        error.message, error.possibilities = f"{error.message} {_METHOD}", None
-        return
+        return click.UsageError(f"{error.message} {_METHOD}", ctx)
     for ours, words in _WORDS.items():
         if word in words.split() and ours.split()[0] in known:
-            error.message, error.possibilities = f"{error.message} It is {ours} here.", None
-            return
+            return click.UsageError(f"{error.message} It is {ours} here.", ctx)
+    return error
