@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+import shlex
 from typing import Any
 
 import pytest
@@ -63,6 +65,29 @@ def test_reinforcement_learning_has_the_rates_of_sweeps_and_not_a_law_s() -> Non
     }
     page = CliRunner().invoke(cli, ["estimate", "-m", LLAMA, "--episodes", "320000", "--explain"]).output
     assert "no law covers it" in page and "median of 10 sweeps" in " ".join(page.split())
+
+
+@pytest.mark.parametrize(
+    ("asked", "flags"),
+    [
+        ({"tokens": "20M", "epochs": 2}, "--tokens 20M --epochs 2"),
+        ({"episodes": 20_000, "seq_len": 512}, "--episodes 20000 --seq-len 512"),
+    ],
+)
+def test_the_best_plan_has_the_rate_of_its_estimate_which_it_names(asked: dict[str, Any], flags: str) -> None:
+    found = planner.plan("Qwen/Qwen3-8B", gpu="rtx4090", gpus="1,2", **asked)
+    again = planner.estimate(**found.options())
+    assert found.learning_rate == again.learning_rate
+    data = found.to_dict()
+    assert data["learning_rate"] == again.to_dict()["learning_rate"]
+    assert planner.estimate(**data["options"]).to_dict() == again.to_dict()
+    page = CliRunner().invoke(cli, f"plan -m Qwen/Qwen3-8B --gpu rtx4090 --gpus 1,2 {flags}".split()).output
+    command = shlex.split(re.search(r"in full  lora-plan (.*)", page)[1])  # type: ignore[index]
+    typed = json.loads(CliRunner().invoke(cli, [*command, "--json"]).output)
+    assert typed == json.loads(json.dumps(again.to_dict()))
+    assert data["best"]["memory"]["per_gpu_bytes"] in {
+        each["per_gpu_bytes"] for each in typed["memory"].values() if each
+    }
 
 
 @pytest.mark.parametrize("batch", [8, 512])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import facts
 from ..dataclass import dataclass
@@ -83,6 +83,24 @@ class LearningRate:
         if self.context:
             return {"title": self.context.statement, "form": None, "fitted_on": None, "regret": None}
         return {"title": law.title, "form": law.form, "fitted_on": law.fitted_on, "regret": law.regret_text}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The contract's section."""
+        return {
+            "value": self.value,
+            "low": self.low,
+            "high": self.high,
+            "full_finetune": self.full_finetune,
+            "law": self.law,
+            "about": self.about,
+            "batch": self.batch,
+            "factors": [dict(vars(factor)) for factor in self.factors],
+            "basis": self.basis,
+            "family": self.family,
+            "family_known": self.family_known,
+            "level": self.level,
+            "reason": self.reason,
+        }
 
 
 @dataclass(frozen=True)
