@@ -272,7 +272,7 @@ def same(a: Architecture, b: Architecture) -> bool:
     return all(getattr(a, name) == getattr(b, name) for name in Architecture.__dataclass_fields__)
 
 
-@pytest.mark.parametrize("model_type", ["jetmoe", "blip"])
+@pytest.mark.parametrize("model_type", ["jetmoe", "blip-2"])
 def test_what_is_kept_comes_back_whole(model_type: str, own_cache: Path) -> None:
     config = default_config(model_type)
     first, second = build(config), build(config)

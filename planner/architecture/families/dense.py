@@ -80,13 +80,8 @@ def open_end(cfg: Fields, style: Style) -> bool:
 
 def _refuse_variants(cfg: Fields) -> None:
     """Raise UnsupportedArchitectureError for what this builder does not lay out."""
-    model_type = cfg.str("model_type", "")
-    if model_type == "doge" and cfg.bool("is_moe", False):
+    if cfg.str("model_type", "") == "doge" and cfg.bool("is_moe", False):
         raise UnsupportedArchitectureError("Doge with retrieved experts has no builder in this version.")
-    if model_type == "helium" and heads.q != heads.hidden:
-        raise UnsupportedArchitectureError(
-            "Helium with heads of another width has no builder in this version."
-        )
 
 
 def attention(layer: Layer, cfg: Fields, style: Style, heads: Heads, x: int, window: int | None) -> int:
