@@ -69,7 +69,7 @@ def load(name: str) -> schema.Architecture | None:
 
 def store(name: str, architecture: schema.Architecture) -> None:
     """Keep it; where that fails (a full disk, a folder of someone else's) nothing happens."""
-    text = json.dumps({"key": name, "architecture": _encode(architecture)}, separators=(",", ":"))
+    text = json.dumps({"key": name, "architecture": encoded(architecture)}, separators=(",", ":"))
     temporary = None
     try:
         os.makedirs(folder(), exist_ok=True)
@@ -88,9 +88,9 @@ def _path(name: str) -> str:
     return os.path.join(folder(), f"{name}.json")
 
 
-def _encode(value: Any) -> Any:
+def encoded(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return {type(value).__name__: [_encode(getattr(value, f.name)) for f in fields(value)]}
+        return {type(value).__name__: [encoded(getattr(value, f.name)) for f in fields(value)]}
     if isinstance(value, tuple):
         if (
             len(value) > 2
@@ -98,7 +98,7 @@ def _encode(value: Any) -> Any:
             and value == tuple(range(value[0], value[0] + len(value)))
         ):
             return {"range": [value[0], len(value)]}
-        return [_encode(item) for item in value]
+        return [encoded(item) for item in value]
     return value
 
 
