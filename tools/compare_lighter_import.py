@@ -2,9 +2,9 @@
 
     nice python -m tools.compare_lighter_import [--mutated 3] [--types a,b]     (about 3 s for each type)
 
-For every class of the auto mappings that has a default (or small) config, that config and a few changed ones are read in
-a process of its own with the shorter import, as the command line does it, and in this one with the ordinary import:
-the inventories must be equal to the last field, and the refusals word for word. Exit code 1 where one is not.
+For every class of the auto mappings that has a default (or small) config, that config and a few changed ones are read
+in a process of its own with the shorter import, as the command line does it, and in this one with the ordinary
+import: the inventories must be equal to the last field, and the refusals word for word. Exit code 1 where one is not.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ def main() -> None:
             count += 1
             if short != (ordinary := read(config)):
                 different += 1
-                print(f"{name}: {short} after the shorter import, {ordinary} after the ordinary one", flush=True)
+                print(
+                    f"{name}: {short} after the shorter import, {ordinary} after the ordinary one", flush=True
+                )
     print(f"{count} configs, {different} read or refused otherwise")
     sys.exit(bool(different))
 

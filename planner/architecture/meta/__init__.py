@@ -14,9 +14,8 @@ from typing import Any
 from ...errors import MissingDependencyError
 from ...schema import Architecture
 from .. import cache
-from . import known
 from .checks import check, cleaned
-from .lighter import installed, lighter_import
+from .installed import installed
 
 # Raise with every change of what is read off a model: it tells old files of the cache from new ones.
 READER = 4
@@ -35,6 +34,8 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
     found = cache.load(key)
     if found is None:
         require(config)
+        from . import known
+
         known.check(cleaned(config), library)
         found = _build(config)
         cache.store(key, found)
@@ -57,6 +58,8 @@ def require(config: Mapping[str, Any]) -> None:
 
 
 def _build(config: Mapping[str, Any]) -> Architecture:
+    from .lighter import lighter_import
+
     with _nothing_collected(), lighter_import():
         from .inventory import read
         from .model import build_model

@@ -2,19 +2,17 @@
 
 What only compiling and training on many GPUs need (torch's compiler, its sharded tensors and checkpoints, scipy's
 optimisers) is left out of the import, and one list of files is made once instead of twice. What is left out stands as
-objects that import the real thing when they are used, and any other use of such a module imports the real one at once.
-Only for the versions that this was compared on, model by model, with the ordinary import; any other is imported as usual.
+objects that import the real thing when they are used; any other use of such a module imports the real one at once.
+Only for the versions on which this was compared with the ordinary import, model by model; others come in as usual.
 """
 
 from __future__ import annotations
 
 import functools
-import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from importlib import import_module, util
+from contextlib import contextmanager
+from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from operator import attrgetter
@@ -22,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from ... import process
+from .installed import installed
 
 # Beginnings of the versions that tools/compare_lighter_import.py compared.
 COMPARED = {"transformers": "5.23.", "torch": "2.13."}
@@ -152,9 +151,11 @@ class Finder(MetaPathFinder, Loader):
 def list_files_once(module: ModuleType) -> None:
     """Let it keep every list of a folder's names (it keeps 128, fewer than there are models, and asks twice), and
     look for a file's list of names, the last there, from its end."""
-    lister, names = (getattr(module, name, None) for name in ("create_import_structure_from_path", "fetch__all__"))
-    if hasattr(lister, "__wrapped__"):
-        module.create_import_structure_from_path = functools.cache(lister.__wrapped__)  # type: ignore[attr-defined]
+    lister, names = (
+        getattr(module, name, None) for name in ("create_import_structure_from_path", "fetch__all__")
+    )
+    if (listing := getattr(lister, "__wrapped__", None)) is not None:
+        module.create_import_structure_from_path = functools.cache(listing)  # type: ignore[attr-defined]
     if names is not None:
         module.fetch__all__ = lambda text: names(text[max(text.rfind("\n__all__"), 0) :])  # type: ignore[attr-defined]
 
@@ -186,19 +187,3 @@ def lighter_import() -> Iterator[None]:
 def compared() -> bool:
     """Whether the installed versions are those that were compared."""
     return all(installed(name).startswith(beginning) for name, beginning in COMPARED.items())
-
-
-@functools.cache
-def installed(package: str) -> str:
-    """The installed version, read without importing the package or the library of package metadata (as slow as a
-    third of a cold start); "none" where there is none."""
-    spec = util.find_spec(package)
-    if spec is None or spec.origin is None:
-        return "none"
-    for path in (os.path.join(os.path.dirname(spec.origin), "version.py"), spec.origin):
-        with suppress(OSError), open(path, encoding="utf-8") as file:
-            if found := re.search(r"""^__version__ = ["']([^"']+)["']""", file.read(), re.MULTILINE):
-                return found[1]
-    from importlib import metadata
-
-    return metadata.version(package)
