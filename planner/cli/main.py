@@ -65,6 +65,15 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"No such command {args[0]!r}.{hint(args[0], COMMANDS)}", ctx)
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an option that has another name elsewhere is told in our own."""
+        try:
+            return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            from .other_words import explained
+
+            raise explained(error) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):
