@@ -48,11 +48,17 @@ class Later:
     options: str
     notes: str
     now: str = ""
+    found: str = "first"
 
     @property
     def second(self) -> bool:
-        """Whether it was collected when the rules had been mended for the others, as a test of that."""
-        return self.notes.startswith("collected after")
+        """Whether it was collected when the rules had been mended for the first ones, as a test of that."""
+        return self.found == "after"
+
+    @property
+    def third(self) -> bool:
+        """Whether it belongs to the last set."""
+        return self.found == "third"
 
     @property
     def line(self) -> str:
@@ -79,7 +85,7 @@ def later() -> list[Later]:
         Later(
             number, row["source"], row["url"], row["model"], row["method"], row["metric"],
             float(row["measured"] or 0) * UNITS[row["unit"]], row["stated"] == "yes", row["gpu"], row["options"],
-            row["notes"], row["now"],
+            row["notes"], row["now"], row["set"],
         )
         for number, row in enumerate(rows, start=2)
     ]  # fmt: skip
