@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from .. import process
 from ..errors import PlannerError
 from ..version import __version__
 
@@ -34,6 +35,8 @@ COMMANDS = {
     "datasets": "List the datasets whose size is known.",
     "completion": "Print the shell completion script.",
 }
+# Commands that train, run models' steps or stay.
+LONG = frozenset(("simulate", "validate", "web"))
 
 
 class LazyGroup(click.Group):
@@ -47,6 +50,7 @@ class LazyGroup(click.Group):
         """Import the module that holds the command."""
         if name not in COMMANDS:
             return None
+        process.ends_soon = name not in LONG
         module = f".{name}_" if keyword.iskeyword(name) else f".{name}"
         command: click.Command = import_module(module, __package__).command
         return command
@@ -60,6 +64,15 @@ class LazyGroup(click.Group):
 
             raise click.UsageError(f"No such command {args[0]!r}.{hint(args[0], COMMANDS)}", ctx)
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an option that has another name elsewhere is told in our own."""
+        try:
+            return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            from .other_words import explained
+
+            raise explained(error) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""

@@ -1,5 +1,5 @@
 """Decoders with multi-head latent attention (DeepSeek V2 to V3.2, Kimi K2, GLM-4.7-Flash, GLM-5) and routed experts,
-and Youtu without any.
+and Youtu and MiniCPM3 without any.
 
 Keys and values come from one narrow latent; queries from another, or directly. Newer models choose each query's
 keys with an indexer, which no gradient reaches. Kimi K2 has DeepSeek V3's layout and no class of its own; Kimi K2.5
@@ -44,11 +44,12 @@ class Index:
 @dataclass(frozen=True)
 class Style:
     """A class's defaults of the latent's shape and of how many first layers have no experts. `by_type`: the class
-    reads `mlp_layer_types`; `by_first`: it reads `first_k_dense_replace`. `tied`: it ties the embeddings."""
+    reads `mlp_layer_types`; `by_first`: it reads `first_k_dense_replace`. `tied`: it ties the embeddings. `value`
+    None: a value is as wide as hidden_size / heads."""
 
     q_rank: int | None = 1536
     nope: int = 128
-    value: int = 128
+    value: int | None = 128
     first_dense: int = 3
     by_type: bool = False
     by_first: bool = True
@@ -56,6 +57,9 @@ class Style:
     experts: ExpertFields = DEEPSEEK_FIELDS
     no_experts: bool = False
     tied: bool = False
+    mlp_bias: bool = False
+    kv_rank: int = 512
+    rope: int = 64
 
 
 STYLES: dict[str, Style] = {
@@ -64,6 +68,10 @@ STYLES: dict[str, Style] = {
     "kimi_k2": Style(),
     "glm4_moe_lite": Style(q_rank=768, nope=192, value=256, first_dense=1, by_type=True, by_first=False),
     "youtu": Style(no_experts=True, tied=True),
+    "minicpm3": Style(
+        no_experts=True, tied=True, q_rank=768, kv_rank=256, nope=64, rope=32, value=None, mlp_bias=True
+    ),
+    "kimi_linear": Style(q_rank=None),
     "deepseek_v32": Style(by_type=True, indexer=True),
     "glm_moe_dsa": Style(q_rank=2048, nope=192, value=256, by_type=True, indexer=True),
 }
@@ -79,8 +87,9 @@ def read_latent(cfg: Fields, style: Style) -> Latent:
     if q_rank is None and style.indexer:
         raise cfg.fail("q_lora_rank", "a whole number of at least 1: the indexer reads the queries' latent")
     return Latent(
-        cfg.int("hidden_size"), n_heads, q_rank, cfg.int("kv_lora_rank", 512), cfg.int("qk_rope_head_dim", 64),
-        cfg.int("qk_nope_head_dim", style.nope), cfg.int("v_head_dim", style.value),
+        cfg.int("hidden_size"), n_heads, q_rank, cfg.int("kv_lora_rank", style.kv_rank),
+        cfg.int("qk_rope_head_dim", style.rope), cfg.int("qk_nope_head_dim", style.nope),
+        cfg.int("v_head_dim", cfg.int("hidden_size") // n_heads if style.value is None else style.value),
         bool(cfg.bool("attention_bias", False)),
     )  # fmt: skip
 
@@ -199,7 +208,9 @@ def decoder(trace: Trace, cfg: Fields, style: Style, prefix: str = "model.") -> 
             if sparse:
                 layer.add(shared_and_routed(layer, shape.hidden, experts, n_shared, layer.stream))
             else:
-                layer.add(gated_mlp(layer, shape.hidden, cfg.int("intermediate_size"), layer.stream))
+                bias = bool(style.mlp_bias and cfg.bool("mlp_bias", False))
+                width = cfg.int("intermediate_size")
+                layer.add(gated_mlp(layer, shape.hidden, width, layer.stream, bias=bias))
     trace.vector(f"{prefix}norm.weight", shape.hidden)
 
 
