@@ -165,7 +165,7 @@ def _third_set(first: Sequence[Pair], now: Sequence[Pair]) -> list[str]:
     return [
         "## A third set, predicted blind", "",
         LAST.format(
-            n=len(first), sources=len({c.source for c, _ in first}), fitcheck=len(runs),
+            n=len(first), sources=len({c.source.removesuffix(", reserved") for c, _ in first}), fitcheck=len(runs),
             configurations=len({c.options + c.model for c in runs}),
         ),
         *_table(first, now, (*rows, *_by_source(now))),
