@@ -20,7 +20,7 @@ MAX_FUNCTION_LINES = 60
 
 # From the bottom up. A module imports from its own layer or from one below it, and no ring of imports is closed.
 LAYERS = (
-    "dataclass errors fact_types schema setup units version",
+    "dataclass errors fact_types process schema setup units version",
     "moments",
     "facts",
     "trainers",

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from .. import process
 from ..errors import PlannerError
 from ..version import __version__
 
@@ -34,6 +35,8 @@ COMMANDS = {
     "datasets": "List the datasets whose size is known.",
     "completion": "Print the shell completion script.",
 }
+# Commands that train, run models' steps or stay.
+LONG = frozenset(("simulate", "validate", "web"))
 
 
 class LazyGroup(click.Group):
@@ -47,6 +50,7 @@ class LazyGroup(click.Group):
         """Import the module that holds the command."""
         if name not in COMMANDS:
             return None
+        process.ends_soon = name not in LONG
         module = f".{name}_" if keyword.iskeyword(name) else f".{name}"
         command: click.Command = import_module(module, __package__).command
         return command
