@@ -64,7 +64,7 @@ def test_counts() -> None:
     assert len(facts.accelerators()) >= 55
     assert len(facts.prices()) == 60
     assert len(facts.datasets()) == 21
-    assert len(facts.laws()) == 4
+    assert len(facts.laws()) == 5
 
 
 def test_no_text_names_a_gathering_place() -> None:

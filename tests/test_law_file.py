@@ -94,7 +94,7 @@ def test_batch_steps_and_alpha_are_the_law_s_own(tmp_path: Path) -> None:
     far = lr(LLAMA, law=path, rank=16, batch=4096, steps=500)
     assert "Batch 4,096 lies outside of 16 to 256" in " ".join(note.message for note in far.extrapolates)
     notes = {note.code: note.message for note in lr(LLAMA, law=path).extrapolates}
-    assert notes["learning-rate-batch"].startswith("The law holds at batch 64")
+    assert notes["learning-rate-batch"].startswith("No batch given: the rate is for batch 64")
 
 
 def test_alpha_that_went_with_the_rank_and_what_was_swept_without_effect(tmp_path: Path) -> None:

@@ -225,14 +225,17 @@ def _advice(
 def _task_notes(law: facts.LawFact, run: Run) -> Iterator[Notice]:
     """What every use of a law extrapolates over."""
     for code, given, what, remedy in (
-        ("batch", run.batch, "batch {}", "give the batch size for another"),
-        ("steps", run.steps, "{} steps", "give the number of steps of a shorter run"),
+        ("batch", run.batch, "batch {}", "another batch may want another rate"),
+        ("steps", run.steps, "{} steps", "a run of some 100 steps may want a higher one"),
     ):
         own = usual(law, code)
         if law.population and own is not None and given is None:
-            text = f"The law holds at {what.format(f'{own:.0f}')}: {remedy}."
+            text = f"No {code} given: the rate is for {what.format(f'{own:.0f}')}, the law's own; {remedy}."
             yield Notice(f"learning-rate-{code}", text)
         elif own is None and given is not None:
             text = f"The law's sweep does not say its {code}: the rate is not moved to {what.format(given)}."
             yield Notice(f"learning-rate-{code}", text)
-    yield Notice("learning-rate-data", f"Fitted on {law.fitted_on}; other data may have another best rate.")
+    yield Notice(
+        "learning-rate-data",
+        f"Fitted on {law.fitted_on}; the interval is for that: other data or schedules may have another best rate.",
+    )

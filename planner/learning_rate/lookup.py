@@ -26,7 +26,7 @@ from .law import (
 if TYPE_CHECKING:
     from ..fact_types import RateContext
 
-DEFAULT_LAW = "lora-plan-2026-11-28"
+DEFAULT_LAW = "lora-plan-2026-11-28b"
 LAW_ALPHA = REFERENCE_ALPHA
 LEVEL = 0.9
 _HALF = 1.6449  # standard deviations on either side of the middle 90% of a normal distribution
@@ -344,6 +344,18 @@ def widen(value: float, ends: tuple[float, float], *factors: tuple[float, float]
     return value * math.exp(-math.sqrt(down)), value * math.exp(math.sqrt(up))
 
 
+_COEFFICIENTS = {
+    "rank": ("rank_pow", "rank_sat_pow"), "width": ("model_pow",), "batch": ("batch_pow",), "steps": ("steps_pow",)
+}  # fmt: skip
+
+
+def _allowance(law: facts.LawFact, what: str) -> str:
+    """What the interval makes of a value outside of the sweep's: it widens where the law has a coefficient for it."""
+    if any(name in law.covariance for name in _COEFFICIENTS[what]):
+        return "the interval is widened by what the law leaves open"
+    return "neither the rate nor the interval allows for it"
+
+
 def outside(law: facts.LawFact, at: Point) -> tuple[Notice, ...]:
     """What lies outside of what the law was fitted on, and what its fit leaves in doubt."""
     notes = []
@@ -373,6 +385,9 @@ def outside(law: facts.LawFact, at: Point) -> tuple[Notice, ...]:
         low, high = law.ranges[key]
         if not low <= value <= high:
             where = f"{low:,.0f} to {high:,.0f}" if low < high else f"{low:,.0f}"
-            text = f"{label} {value:,} lies outside of {where}, where the learning-rate law was fitted."
+            text = (
+                f"{label} {value:,} lies outside of {where}, where the learning-rate law was fitted: nothing was "
+                f"measured there, and {_allowance(law, code)}."
+            )
             notes.append(Notice(f"learning-rate-{code}", text))
     return tuple(notes)
