@@ -17,15 +17,17 @@ BUILDERS: dict[str, str] = {
         "llama mistral ministral ministral3 qwen2 qwen3 gemma gemma2 gemma3_text phi3 granite olmo olmo2 olmo3 "
         "smollm3 seed_oss exaone4 hunyuan_v1_dense glm glm4 ernie4_5 arcee apertus starcoder2 cohere cohere2 "
         "stablelm cwm jais2 hyperclovax iquestcoder nanochat nemotron bitnet vaultgemma "
-        "granite_swa doge cohere_compass_text".split(),
+        "granite_swa doge cohere_compass_text emu3_text_model".split(),
         "dense",
     ),
     **dict.fromkeys(
-        "qwen2_vl qwen2_5_vl qwen3_vl qwen3_vl_moe qwen3_5 qwen3_5_moe gemma3 mistral3 llava glm4v".split(),
+        "qwen2_vl qwen2_5_vl qwen3_vl qwen3_vl_moe qwen3_5 qwen3_5_moe gemma3 mistral3 llava glm4v glm46v llava_next "
+        "llava_next_video llava_onevision vipllava paligemma internvl idefics3 smolvlm aya_vision "
+        "cohere2_vision".split(),
         "multimodal",
     ),
     **dict.fromkeys("gemma4 gemma4_text".split(), "gemma4"),
-    "mllama": "mllama",
+    **dict.fromkeys("mllama mllama_text_model".split(), "mllama"),
     **dict.fromkeys("llama4 llama4_text".split(), "llama4"),
     **dict.fromkeys(
         "gpt2 gptj gpt_neox opt bloom falcon mpt gpt_bigcode phi gpt-sw3 persimmon gpt_neo codegen gpt_neox_japanese "
@@ -40,11 +42,11 @@ BUILDERS: dict[str, str] = {
     ),
     **dict.fromkeys(
         "deepseek_v2 deepseek_v3 deepseek_v32 kimi_k2 kimi_k25 glm4_moe_lite glm_moe_dsa youtu "
-        "minicpm3".split(),
+        "minicpm3 mistral4 axk1".split(),
         "mla",
     ),
     "deepseek_v4": "deepseek_v4",
-    **dict.fromkeys("t5 mt5 whisper clip".split(), "encoders"),
+    **dict.fromkeys("t5 mt5 umt5 whisper clip".split(), "encoders"),
     **dict.fromkeys(
         "bert roberta xlm-roberta camembert data2vec-text ernie roberta-prelayernorm xlm-roberta-xl megatron-bert "
         "bert-generation electra rembert mpnet distilbert roformer".split(),
@@ -56,7 +58,7 @@ BUILDERS: dict[str, str] = {
     ),
     **dict.fromkeys("modernbert modernbert-decoder".split(), "modernbert"),
     "kimi_linear": "kimi_linear",
-    **dict.fromkeys("chatglm internlm2 internlm3 minicpm mimo nemotron-nas".split(), "remote"),
+    **dict.fromkeys("chatglm internlm internlm2 internlm3 minicpm mimo nemotron-nas".split(), "remote"),
     **dict.fromkeys(
         "qwen3_next qwen3_5_text qwen3_5_moe_text olmo_hybrid minimax".split(), "linear_attention"
     ),

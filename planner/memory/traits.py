@@ -185,6 +185,14 @@ ALIKE = {
     "granitemoeshared": "granitemoe",
     "granitemoe_swa": "granite_swa",
     "flex_olmo": "olmo2",
+    "paligemma": "gemma",
+    "aya_vision": "cohere",
+    "cohere2_vision": "cohere",
+    "glm4v": "glm4",
+    "glm46v": "glm4",
+    "axk1": "deepseek_v3",
+    "mistral4": "deepseek_v3",
+    "umt5": "t5",
     "cohere_compass_text": "cohere",
     "cohere2_moe": "cohere",
     "dots1": "deepseek_v3",
@@ -223,6 +231,7 @@ RATES: dict[str, dict[str, tuple[str, float]]] = {
         "dropout": ("hidden_dropout_prob", 0.1), "dropped_stem": ("hidden_dropout_prob", 0.1),
         "dropped": ("attention_probs_dropout_prob", 0.1),
     },
+    "emu3_text_model": dict.fromkeys(("dropout", "dropped"), ("attention_dropout", 0.1)),
     "llama": {"dropped": ("attention_dropout", 0.0)},
 }  # fmt: skip
 RATES_ALIKE = {

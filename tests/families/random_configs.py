@@ -146,6 +146,49 @@ def minicpm3(pick: Random) -> Config:
     return config | {"num_key_value_heads": config["num_attention_heads"]}
 
 
+def latent_experts(model_type: str, name: str) -> Callable[[Random], Config]:
+    """Latent attention with routed and shared experts."""
+
+    def make(pick: Random) -> Config:
+        config = decoder(pick, model_type, name, head_dim=False, switches=("attention_bias",)) | latent(pick)
+        config |= experts(pick, n_shared_experts=pick.randint(1, 2), n_group=1, topk_group=1)
+        config["n_routed_experts"] = config.pop("num_experts")
+        config |= {
+            "num_key_value_heads": config["num_attention_heads"],
+            "first_k_dense_replace": pick.randint(0, 2),
+        }
+        if model_type != "axk1":
+            return config
+        return dense_or_sparse(pick, config | {"q_lora_rank": config["q_lora_rank"] or 5})
+
+    return make
+
+
+def emu3_text_model(pick: Random) -> Config:
+    """Emu3's text model."""
+    switches, rate = ("attention_bias", "mlp_bias"), pick.choice([0.0, 0.1])
+    return decoder(
+        pick, "emu3_text_model", "Emu3ForCausalLM", head_dim=False, switches=switches, attention_dropout=rate
+    )
+
+
+def mllama_text_model(pick: Random) -> Config:
+    """Llama 3.2 Vision's decoder alone."""
+    config = decoder(pick, "mllama_text_model", "MllamaForCausalLM", head_dim=False)
+    return config | {"num_hidden_layers": 3, "cross_attention_layers": pick.choice([[1], [0, 2], []])}
+
+
+def umt5(pick: Random) -> Config:
+    """UMT5: a table of positions in every layer."""
+    return {
+        "model_type": "umt5", "architectures": ["UMT5ForConditionalGeneration"], "d_model": pick.randint(6, 30),
+        "d_kv": pick.randint(3, 9), "d_ff": pick.randint(9, 40), "num_layers": pick.randint(1, 3),
+        "num_decoder_layers": pick.randint(1, 3), "num_heads": pick.randint(1, 3), "vocab_size": pick.randint(20, 90),
+        "decoder_start_token_id": 0, "feed_forward_proj": pick.choice(["gated-gelu", "relu"]),
+        "dropout_rate": pick.choice([0.0, 0.1]), "relative_attention_num_buckets": 8,
+    }  # fmt: skip
+
+
 def kimi_linear(pick: Random) -> Config:
     """Kimi Linear, its shape of the delta rule at the top or nested as checkpoints have it."""
     config = decoder(
@@ -187,11 +230,83 @@ def modernbert(pick: Random) -> Config:
     return kinds(pick, config)
 
 
+def clip_tower(pick: Random, kind: str) -> Config:
+    """The fields that CLIP's and SigLIP's towers share."""
+    heads = pick.choice([1, 2, 3])
+    tower: Config = {
+        "model_type": kind, "hidden_size": heads * 4 * pick.randint(1, 4), "num_attention_heads": heads,
+        "intermediate_size": pick.randint(9, 40), "num_hidden_layers": pick.randint(1, 3),
+        "image_size": pick.choice([8, 13]), "patch_size": pick.choice([2, 4]), "num_channels": pick.choice([1, 3]),
+    }  # fmt: skip
+    return tower | ({"vision_use_head": flag(pick)} if kind == "siglip_vision_model" else {})
+
+
+def internvit(pick: Random) -> Config:
+    """InternVL's tower with its switches."""
+    tower = clip_tower(pick, "internvl_vision")
+    for side in ("image_size", "patch_size"):
+        tower[side] = pick.choice([tower[side], [tower[side], tower[side]]])
+    switches = (
+        "use_mask_token", "use_absolute_position_embeddings", "attention_bias", "use_qk_norm", "use_mean_pooling"
+    )  # fmt: skip
+    return (
+        tower
+        | {name: flag(pick) for name in switches}
+        | {"norm_type": pick.choice(["layer_norm", "rms_norm"])}
+    )
+
+
+# Name, class, tower, text models, and fields of its own.
+SEEING: dict[str, tuple[str, str, tuple[tuple[str, bool], ...], Config]] = {
+    "llava_next": ("LlavaNext", "clip_vision_model", (("llama", True), ("mistral", True)), {}),
+    "llava_next_video": ("LlavaNextVideo", "clip_vision_model", (("llama", True),), {}),
+    "llava_onevision": ("LlavaOnevision", "siglip_vision_model", (("qwen2", False), ("qwen3", True)), {}),
+    "vipllava": ("VipLlava", "clip_vision_model", (("llama", True),), {"vision_feature_layer": [-1, 0]}),
+    "paligemma": ("PaliGemma", "siglip_vision_model", (("gemma", True), ("gemma2", True)), {}),
+    "internvl": ("InternVL", "internvl_vision", (("qwen2", False), ("llama", True), ("qwen3", True)), {}),
+    "idefics3": ("Idefics3", "idefics3_vision", (("llama", True),), {"scale_factor": 3}),
+    "smolvlm": ("SmolVLM", "smolvlm_vision", (("llama", True),), {}),
+    "aya_vision": (
+        "AyaVision",
+        "siglip_vision_model",
+        (("cohere2", False),),
+        {"alignment_intermediate_size": 10},
+    ),
+    "cohere2_vision": ("Cohere2Vision", "siglip_vision_model", (("cohere2", False),), {}),
+}
+
+
+def seeing(name: str) -> Callable[[Random], Config]:
+    """A tower before a text decoder."""
+    class_name, kind, texts, own = SEEING[name]
+
+    def make(pick: Random) -> Config:
+        model_type, head_dim = pick.choice(texts)
+        text = decoder(pick, model_type, "", head_dim=head_dim)
+        del text["architectures"]
+        tower = internvit(pick) if name == "internvl" else clip_tower(pick, kind)
+        more: Config = {"alignment_intermediate_size": 12} if name == "cohere2_vision" else {}
+        if name == "paligemma":
+            more = {"projection_dim": text["hidden_size"], "hidden_size": text["hidden_size"]}
+        if kind.startswith(("idefics3", "smolvlm")):
+            tower["image_size"] = 8
+        return {
+            "model_type": name, "architectures": [f"{class_name}ForConditionalGeneration"], "text_config": text,
+            "vision_config": tower, "tie_word_embeddings": flag(pick), "vocab_size": text["vocab_size"],
+            "image_token_id": 3, "image_token_index": 3, **own, **more,
+        }  # fmt: skip
+
+    return make
+
+
 CONFIGS: dict[str, Callable[[Random], Config]] = {
     "mellum": mellum, "hy_v3": hy_v3, "laguna": laguna, "afmoe": afmoe, "cohere2_moe": cohere2_moe,
     "aria_text": aria_text, "granitemoe_swa": granitemoe_swa, "minicpm3": minicpm3, "kimi_linear": kimi_linear,
-    "modernbert": modernbert,
+    "modernbert": modernbert, "mistral4": latent_experts("mistral4", "Mistral4ForCausalLM"),
+    "axk1": latent_experts("axk1", "AXK1ForCausalLM"), "emu3_text_model": emu3_text_model,
+    "mllama_text_model": mllama_text_model, "umt5": umt5, **{name: seeing(name) for name in SEEING},
 }  # fmt: skip
+_SEEING: list[Any] = [["lm_head"], ["down_proj"], ["embed_tokens", "down_proj"], "all-linear"]
 _ATTENTION: list[Any] = [
     "all-linear",
     ["q_proj", "v_proj"],
@@ -203,6 +318,9 @@ TARGETS: dict[str, list[Any]] = {
     "modernbert": ["all-linear", ["Wo"], ["decoder"], ["tok_embeddings", "Wo"], ["Wi"]],
     "kimi_linear": ["all-linear", ["kv_b_proj", "o_proj"], ["o_proj"], ["lm_head"]],
     "minicpm3": ["all-linear", ["kv_b_proj"], ["o_proj"], ["kv_a_proj_with_mqa"], ["down_proj", "lm_head"]],
+    "mistral4": ["all-linear", ["kv_b_proj"], ["o_proj"], ["lm_head"]],
+    "axk1": ["all-linear", ["kv_b_proj"], ["o_proj"], ["lm_head"]],
+    "umt5": ["all-linear", ["q", "v"], ["wo"], ["lm_head"], ["shared", "k"]],
     "laguna": [*_ATTENTION, ["g_proj"]],
     "mellum": [*_ATTENTION, ["gate", "o_proj"]],
 }
@@ -210,4 +328,4 @@ TARGETS: dict[str, list[Any]] = {
 
 def targets(name: str) -> list[Any]:
     """What is adapted of a family."""
-    return TARGETS.get(name, _ATTENTION)
+    return TARGETS.get(name, _SEEING if name in SEEING else _ATTENTION)

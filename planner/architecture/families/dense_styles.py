@@ -156,6 +156,7 @@ STYLES: dict[str, Style] = {
     "nemotron": Style(mlp="plain", mlp_bias="mlp_bias", norm_bias=True),
     "bitnet": Style(n_kv_heads=5, sub_norms=True),
     "granite_swa": Style(mlp_bias="mlp_bias", tied=True, n_kv_heads=4, sliding="cwm", window=128, sinks=True),
+    "emu3_text_model": Style(mlp_bias="mlp_bias", n_kv_heads=8, mlp_dropout=("attention_dropout", 0.1)),
     "doge": Style(
         mlp_bias="mlp_bias",
         qk_norm="head",

@@ -9,6 +9,7 @@ has the same decoder behind a tower.
 from __future__ import annotations
 
 from ...dataclass import dataclass
+from ...errors import UnsupportedArchitectureError
 from ...schema import Architecture, Part
 from ..fields import Fields
 from ..trace import Layer, Trace
@@ -45,7 +46,7 @@ class Index:
 class Style:
     """A class's defaults of the latent's shape and of how many first layers have no experts. `by_type`: the class
     reads `mlp_layer_types`; `by_first`: it reads `first_k_dense_replace`. `tied`: it ties the embeddings. `value`
-    None: a value is as wide as hidden_size / heads."""
+    None: a value is as wide as hidden_size / heads. `sparse_norm`: layers with experts norm what these put out."""
 
     q_rank: int | None = 1536
     nope: int = 128
@@ -58,6 +59,7 @@ class Style:
     no_experts: bool = False
     tied: bool = False
     mlp_bias: bool = False
+    sparse_norm: str | None = None
     kv_rank: int = 512
     rope: int = 64
 
@@ -71,6 +73,8 @@ STYLES: dict[str, Style] = {
     "minicpm3": Style(
         no_experts=True, tied=True, q_rank=768, kv_rank=256, nope=64, rope=32, value=None, mlp_bias=True
     ),
+    "mistral4": Style(q_rank=1024, kv_rank=256, nope=64, first_dense=0),
+    "axk1": Style(first_dense=1, by_type=True, sparse_norm="mlp.post_mlp_layernorm"),
     "kimi_linear": Style(q_rank=None),
     "deepseek_v32": Style(by_type=True, indexer=True),
     "glm_moe_dsa": Style(q_rank=2048, nope=192, value=256, by_type=True, indexer=True),
@@ -186,6 +190,8 @@ def _sparse(cfg: Fields, style: Style, n_layers: int) -> list[bool]:
         return [False] * n_layers
     if style.by_first:
         first = cfg.int("first_k_dense_replace", first, minimum=0)
+    if cfg.str("model_type", "") == "axk1" and cfg.int("moe_layer_freq", 1) != 1:
+        raise UnsupportedArchitectureError("Experts in every so many layers have no builder in this version.")
     if style.by_type:
         return mlp_layer_types(cfg, n_layers, first)
     return [i >= first for i in range(n_layers)]
@@ -207,6 +213,9 @@ def decoder(trace: Trace, cfg: Fields, style: Style, prefix: str = "model.") -> 
             layer.add(latent_attention(layer, shape, layer.stream, index if indexed else None))
             if sparse:
                 layer.add(shared_and_routed(layer, shape.hidden, experts, n_shared, layer.stream))
+                if style.sparse_norm:
+                    layer.norm(style.sparse_norm, shape.hidden)
+                    layer.open_end = False
             else:
                 bias = bool(style.mlp_bias and cfg.bool("mlp_bias", False))
                 width = cfg.int("intermediate_size")
