@@ -79,7 +79,8 @@ def _adapter_notices(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Ad
         yield Notice(
             "experts-materialised",
             "PEFT forms the product B A of every expert in each step, whatever the number of tokens: its FLOPs a "
-            "token fall as the batch grows.",
+            f"token fall as the batch grows. A second adapter on the same model must have pairs on the same bare "
+            f"tensors or on none: PEFT {PEFT_VERSION} refuses another set.",
         )
     if arch.tied_embeddings and any(item.matrix.role == "unembedding" for item in adapted):
         yield Notice(

@@ -14,6 +14,7 @@ from ..schema import Architecture, Notice
 from ..setup import Setup
 from .kinds import Job
 from .overhead import cached, interval, overhead
+from .scans import UNRULED_SCANS
 from .sharding import buckets, flat_gradients, gathered
 from .states import (
     Tensor,
@@ -85,6 +86,10 @@ def _estimate(
             f"An encoder with a decoder computes its own loss, which is counted: {setup.loss} is left aside."
         )
         setup, aside = replace(setup, loss="full"), (Notice("own-loss", text),)
+    if arch.model_type in UNRULED_SCANS:
+        raise UnsupportedArchitectureError(
+            f"the memory of {arch.model_type} is not known: no rule covers the kernel of its scan."
+        )
     if setup.kernels == "litgpt":
         arch = untied(arch)
     weights = base_weights(arch, setup, stored_bytes)
