@@ -1,10 +1,11 @@
 """Compare what is read off models after the shorter import of transformers with what is read after the ordinary one.
 
-    nice python -m tools.compare_lighter_import [--mutated 3] [--types a,b]     (about 3 s for each type)
+    nice python -m tools.compare_lighter_import [--mutated 3] [--types a,b] [--together 24]
 
 For every class of the auto mappings that has a default (or small) config, that config and a few changed ones are read
-in a process of its own with the shorter import, as the command line does it, and in this one with the ordinary
-import: the inventories must be equal to the last field, and the refusals word for word. Exit code 1 where one is not.
+in another process with the shorter import, as the command line does it (a process for so many classes together), and
+in this one with the ordinary import: the inventories must be equal to the last field, and the refusals word for word.
+Exit code 1 where one is not.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -25,6 +27,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from planner import process
 from planner.architecture import cache
 from planner.architecture.meta import _build
+from planner.architecture.meta.lighter import lighter_import
 from planner.errors import PlannerError
 
 Config = dict[str, Any]
@@ -52,9 +55,12 @@ def read_in_short(configs: list[Config]) -> list[str]:
 
 
 def child() -> None:
-    """Read the configs on standard input as a command of one answer does."""
+    """Read the configs on standard input as a command of one answer does, all of them within the shorter import."""
     process.ends_soon = True
-    found = [read(config) for config in json.load(sys.stdin)]
+    with lighter_import():
+        import transformers  # noqa: F401
+
+        found = [read(config) for config in json.load(sys.stdin)]
     print(json.dumps(found))
 
 
@@ -82,6 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--mutated", type=int, default=3, help="changed configs of each class (default 3)")
     parser.add_argument("--types", default="", help="model types, by comma (default: all)")
+    parser.add_argument("--together", type=int, default=24, help="classes in one process (default 24)")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -89,14 +96,18 @@ def main() -> None:
         child()
         return
     count = different = 0
-    for name, configs in cases(options.mutated, set(filter(None, options.types.split(",")))):
-        for config, short in zip(configs, read_in_short(configs), strict=True):
+    waiting = cases(options.mutated, set(filter(None, options.types.split(","))))
+    while batch := list(islice(waiting, options.together)):
+        named = [(name, config) for name, configs in batch for config in configs]
+        short = read_in_short([config for _, config in named])
+        for (name, config), said in zip(named, short, strict=True):
             count += 1
-            if short != (ordinary := read(config)):
+            if said != (ordinary := read(config)):
                 different += 1
                 print(
-                    f"{name}: {short} after the shorter import, {ordinary} after the ordinary one", flush=True
+                    f"{name}: {said} after the shorter import, {ordinary} after the ordinary one", flush=True
                 )
+        print(f"{count} configs, up to {batch[-1][0]}", file=sys.stderr, flush=True)
     print(f"{count} configs, {different} read or refused otherwise")
     sys.exit(bool(different))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import keyword
+import os
 import sys
 from importlib import import_module
 from typing import Any
@@ -95,6 +96,13 @@ def cli() -> None:
     """
 
 
+def _leave(code: int) -> None:
+    """End the process without taking apart thousands of modules one by one, a fifteenth of such a command."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def main(argv: list[str] | None = None) -> Any:
     """Run the command line; a PlannerError becomes one line on standard error and exit code 2."""
     gc.set_threshold(100_000)  # a short command drops little: looking for it often is a tenth of a cold start
@@ -102,6 +110,8 @@ def main(argv: list[str] | None = None) -> Any:
         return cli.main(args=argv, prog_name="lora-plan", standalone_mode=True)
     except PlannerError as error:
         click.echo(f"Error: {error}", err=True)
+        if argv is None and process.ends_soon and "torch" in sys.modules:
+            _leave(error.exit_code)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of a pipe (head, less) left; say nothing more, and let no flush at exit complain.

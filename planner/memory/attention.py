@@ -67,10 +67,11 @@ def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
 def _math(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     """SDPA where no fused kernel takes the call (float32 with grouped heads): scaled queries and keys, values for
     every head and probabilities, all in float32 and kept."""
+    tape = run.tape
     q, k = scale(cast(q, FLOAT32)), scale(_repeated(run, cast(k, FLOAT32), shape, shape.d_qk, copies=True))
     wide_v = _repeated(run, cast(v, FLOAT32), shape, shape.d_v, copies=True)
     scores = scale_mask(run, _batched(run, q, k, shape.pairs * shape.n_heads))
-    chances = unary(scores, "out")
+    chances = _softmax(tape, scores, FLOAT32)
     del scores
     mixed = _batched(run, chances, wide_v, run.tokens * (shape.n_heads * shape.d_v))
     return cast(_contiguous(mixed), v.width)
@@ -164,8 +165,10 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     if shape.sinks:  # joined, and less their maximum
         weights = scale_mask(run, copy(weights))
     share = _left_by_sink(run, weights, shape) if shape.sink_scales else None
-    wide = weights if shape.narrow and not run.autocast else cast(weights, FLOAT32)
-    chances = _softmax(tape, wide)
+    narrows = shape.narrow and not run.autocast
+    at_once = narrows or run.widens  # from float16 CUDA's softmax widens by itself
+    wide = weights if at_once else cast(weights, FLOAT32)
+    chances = _softmax(tape, wide, weights.width if narrows else FLOAT32)
     del wide
     narrow = cast(chances, width)
     del chances, weights  # whose name is bound until the softmax and its cast are done
@@ -222,9 +225,19 @@ def _batched(run: Pass, a: Value, b: Value, elements: Size) -> Value:
     )  # fmt: skip
 
 
-def _softmax(tape: Tape, x: Value) -> Value:
-    """Keeps its result; its gradient is one tensor of the same size."""
-    return unary(x, "out")
+def _softmax(tape: Tape, x: Value, width: int) -> Value:
+    """Keeps its result, `width` bytes a value; on the way back CUDA multiplies gradient and result into a tensor of
+    its own before it makes x's gradient (aten/src/ATen/native/cuda/SoftMax.cu, softmax_backward_cuda_out)."""
+    size, product = x.bytes, x.elements * width
+    out = tape.new(product)
+
+    def rule(g: Buffer) -> Gradients:
+        beside = tape.new(product)
+        made = tape.new(size)
+        del beside
+        return (made,)
+
+    return tape.apply((x,), x.elements, width, (out,), rule, out=out)
 
 
 def _contiguous(x: Value) -> Value:
