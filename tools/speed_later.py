@@ -8,7 +8,9 @@ full` for full fine-tuning). The first predictions are kept in speed_later_blind
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -20,8 +22,10 @@ from planner import facts
 from planner.cli.config_option import given
 from planner.cli.estimate import command
 from planner.errors import PlannerError
+from planner.hardware import find
 from planner.running import DATA, running
 from planner.speed import StepTime
+from planner.speed.efficiency import Evidence, evidence_of
 from tools.measured_models import CONFIGS, NAMES
 
 LATER, LATEST = "speed_later", "speed_latest"
@@ -43,6 +47,17 @@ class Later:
     stated: bool
     options: str
     notes: str
+
+    @property
+    def evidence(self) -> Evidence:
+        """What the constants know of its trainer and accelerator."""
+        named = re.search(r"--trainer (\S+)", self.options)
+        return evidence_of(find(self.gpu).name, named[1] if named else "plain")
+
+    @property
+    def fits_widths(self) -> bool:
+        """Whether widths of intervals are fitted on it: the half that a hash of its command picks."""
+        return int(hashlib.sha256((self.url + self.options).encode()).hexdigest(), 16) % 2 == 0
 
     def seconds(self, tokens: float) -> float:
         """Seconds of the measured step, in which `tokens` pass through all GPUs."""
