@@ -13,7 +13,7 @@ from .adapter.peft_rules import (
     refused_names,
 )
 from .adapter.whole import Whole
-from .learning_rate.lookup import LAW_ALPHA, LearningRate, swept
+from .learning_rate.lookup import LearningRate
 from .plan import CapacitySection, FlopsSection, Workload
 from .schema import Architecture, Notice
 
@@ -153,13 +153,10 @@ def _learning_notices(
             f"The config names no model: its type places it in the family {lr.family}.",
         )
     yield from lr.extrapolates
-    own = swept(lr.fact, "alpha", spec.alpha, spec.rank) or LAW_ALPHA
-    if spec.alpha != own or spec.use_rslora or spec.alpha_pattern:
-        found = "another scale" if spec.alpha == own else f"alpha {spec.alpha:g}"
+    if spec.alpha_pattern:
         yield Notice(
             "learning-rate-alpha",
-            f"The learning-rate law holds for alpha {own:g} at scale alpha / rank; this plan has {found}: "
-            "`lora-plan lr` says what that changes.",
+            f"The learning rate is that of alpha {spec.alpha:g}: modules of the alpha pattern have another scale.",
         )
 
 

@@ -83,7 +83,7 @@ class Data:
     notices: tuple[Notice, ...] = ()
 
 
-OF_FILE = ("data", "tokenizer", "format", "loss_on", "split", "nats", "group_size", "on_progress")
+OF_FILE = ("data", "tokenizer", "format", "loss_on", "split", "columns", "nats", "group_size", "on_progress")
 DATA = ("dataset", "tokens", "episodes", "success_rate", "epochs", *OF_FILE, "trust_remote_code")
 
 

@@ -28,8 +28,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "Qwen/Qwen-14B-Chat": _llama(5120, 40, 40, 13696, 152064),
     "qwen-14b-chat": _llama(5120, 40, 40, 13696, 152064),
     "Qwen/Qwen-72B-Chat": _llama(8192, 80, 64, 24576, 152064),
-    "internlm/internlm-7b": _llama(4096, 32, 32, 11008, 103168),
-    "internlm/internlm-20b": _llama(5120, 60, 40, 13824, 103168),
     "custom transformer 6.86B (h4096, 32 layers, 32 heads)": _neox(
         4096, 32, 32, 16384, 50257, use_parallel_residual=False
     ),

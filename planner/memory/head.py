@@ -169,8 +169,11 @@ def head_stretches(
 
 
 def held_width(run: Pass, loss: str) -> int:
-    """Bytes a value of the logits in a model's output, beyond those that the loss keeps anyway."""
-    return FLOAT32 if loss in ("shifted", "shifted-fused") else run.compute
+    """Bytes a value of the logits in a model's output, beyond those that the loss keeps anyway: those of the stream
+    where no autocast lowers the product."""
+    if loss in ("shifted", "shifted-fused") or not run.autocast:
+        return FLOAT32 if loss in ("shifted", "shifted-fused") else run.norms
+    return run.compute
 
 
 def _split(run: Pass, x: Value, head: Head, traits: Traits, loss: str, chunk: int) -> Value:

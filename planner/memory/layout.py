@@ -29,7 +29,7 @@ from ..schema import (
 )
 from .products import LowRank
 
-JoinKind = Literal["residual", "gated", "weighted", "norm", "keys", "output-gate", "mixed"]
+JoinKind = Literal["residual", "gated", "weighted", "norm", "keys", "sum", "output-gate", "mixed"]
 QK_NORMS = ("q_norm", "k_norm", "query_layernorm", "key_layernorm", "q_layernorm", "k_layernorm")
 ROW_PARALLEL = (
     "o_proj", "down_proj", "c_proj", "dense", "fc2", "fc_out", "out_proj", "dense_4h_to_h", "w2", "wo",
@@ -70,7 +70,7 @@ def uses(op: Operation) -> tuple[int, ...]:
     if isinstance(op, Apply):
         return (op.source,)
     if isinstance(op, Attend):
-        return (op.q, op.k, op.v)
+        return (op.q, op.k, op.v) if op.bias is None else (op.q, op.k, op.v, op.bias)
     if isinstance(op, (Product, Scan)):
         return (op.left, op.right)
     if isinstance(op, Join):
@@ -84,6 +84,7 @@ def _kind(
     matrices: tuple[Matrix, ...],
     streams: set[int],
     keys: set[int],
+    kinds: Mapping[int, JoinKind],
 ) -> JoinKind:
     roles = []
     for source in op.sources:
@@ -91,6 +92,8 @@ def _kind(
         roles.append(matrices[made.matrix].role if isinstance(made, Apply) else type(made).__name__.lower())
     if op.sources[0] in streams:
         return "mixed" if "router" in roles or op.sources[-1] == MEMORY else "residual"
+    if any(kinds.get(source) == "weighted" for source in op.sources):
+        return "sum"  # routed experts' results and what stands beside them
     if len(roles) == 1:
         return "norm"
     if roles[0] == roles[1] and roles[0] in ("mlp", "shared_expert"):
@@ -129,7 +132,7 @@ def layout(arch: Architecture, block: Block) -> Layout:
     latents, keys = [], {op.k for op in block.operations if isinstance(op, Attend)}
     for op in block.operations:
         if isinstance(op, Join):
-            kinds[op.out] = _kind(op, made_by, arch.matrices, streams, keys)
+            kinds[op.out] = _kind(op, made_by, arch.matrices, streams, keys, kinds)
             if kinds[op.out] == "residual":
                 streams.add(op.out)
         if isinstance(op, Apply) and from_latent(arch, op, made_by):

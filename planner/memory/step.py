@@ -20,6 +20,7 @@ from .layout import low_ranks
 from .linear import is_exact
 from .passes import CASTS, FLOAT32, fsdp_mixed
 from .rounds import Round, in_rounds
+from .sharding import gradients_go
 from .stages import Stage, stages, whole_model
 from .stretch import Held, Stretch, at_ranks, plus
 from .tape import EXPERT_GRADIENTS, Size
@@ -263,7 +264,7 @@ def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = Tr
     if back is not None:
         going.go("backward", "unembedding", back, live)
     found = head_of(job)
-    if found.trained and job.arch.tied_embeddings and (setup.accumulation > 1 or setup.optimizer_in_backward):
+    if found.trained and job.arch.tied_embeddings and gradients_go(setup):
         # One gradient of both ends: the unembedding's waits for the embedding's.
         going.hold({"gradients": found.hidden * found.vocab * job.run().whole})
 

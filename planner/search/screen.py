@@ -23,6 +23,7 @@ from ..dataclass import dataclass
 from ..errors import InputError
 from ..memory import estimate_memory
 from ..memory.constants import constants as memory_constants
+from ..memory.overhead import kind_of
 from ..memory.traffic import traffic
 from ..setup import Checkpointing, Quantize, Setup
 from ..speed import held, trained_params
@@ -337,7 +338,9 @@ def screen(job: Job, space: Space) -> Cells:
     seconds, usd = [], []
     over: list[Array] = []
     over_high: list[Array] = []
-    high = memory_constants().high
+    known = memory_constants()
+    setups = [setup_of(job, space.quantize[0], "none", layout, 1, 1) for layout in space.layouts]
+    high = np.array([known.bounds(kind_of(setup), setup.trainer)[1] for setup in setups])[:, None]
     for accelerator in space.accelerators:
         micro_s = _micro_step_s(packed, works, job, accelerator, micro)
         step = _step_s(micro_s, found, job, space, accelerator, steps)

@@ -72,6 +72,8 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
             return self._attention(*args, **kwargs)
         if self.cuda and func is functional.dropout:
             return _dropout(*args, **kwargs)
+        if self.cuda and func is functional.softmax:
+            return _softmax(*args, **kwargs)
         if func is torch._grouped_mm and args[0].device.type == "meta":
             return self._experts(*args, **kwargs)
         if func in QUESTIONS and len(args) == 1 and not kwargs and args[0].device.type == "meta":
@@ -153,6 +155,13 @@ def _dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = 
     if not training or p == 0.0:
         return input
     return torch.native_dropout(input, p, True)[0]
+
+
+def _softmax(input: Any, dim: int, _stacklevel: int = 3, dtype: Any = None) -> Any:
+    """CUDA's softmax of float16 gives float32 without a copy of its input in that type."""
+    if dtype is torch.float32 and input.dtype is torch.float16:
+        return torch._softmax(input, dim, True)
+    return functional.softmax(input, dim, dtype=dtype)
 
 
 @contextmanager
