@@ -29,8 +29,8 @@ def _route_notices(arch: Architecture) -> Iterator[Notice]:
 
 MATERIALISED = (
     "PEFT forms the product B A of every expert in each step, whatever the number of tokens: its FLOPs a token fall "
-    "as the batch grows. A second adapter on the same model must have pairs on the same bare tensors or on none: PEFT "
-    f"{PEFT_VERSION} refuses another set."
+    "as the batch grows. A second adapter on the same model must have pairs on the same bare tensors or on none: "
+    f"PEFT {PEFT_VERSION} refuses another set."
 )
 
 
