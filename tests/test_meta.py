@@ -71,8 +71,9 @@ def first_of_each_type() -> dict[str, str]:
 
 # What differs on purpose, and why.
 NOT_COMPARED = {
-    "chatglm": "remote code only", "internlm2": "remote code only", "minicpm": "remote code only",
-    "mimo": "remote code only", "nemotron-nas": "remote code only", "kimi_k2": "loads as deepseek_v3",
+    "chatglm": "remote code only", "internlm": "remote code only", "internlm2": "remote code only",
+    "minicpm": "remote code only", "mimo": "remote code only", "nemotron-nas": "remote code only",
+    "kimi_k2": "loads as deepseek_v3",
     "dbrx": "transformers refuses the hub's config",
     "zamba": "the builder knows that a 3-D tensor over heads is a matrix",
     "gemma3": "transformers' projector does not say which side of its matrix is the input",
