@@ -54,7 +54,7 @@ class Running:
     @property
     def params(self) -> int:
         """Parameters that are trained."""
-        from .speed.timing import trained_params
+        from .speed.trained import trained_params
 
         return trained_params(self.arch, self.setup, self.pairs, self.whole)
 

@@ -62,7 +62,7 @@ def test_counts() -> None:
     assert len(facts.model_ids()) == 500
     assert len(facts.model_aliases()) == 513
     assert len(facts.accelerators()) >= 55
-    assert len(facts.prices()) == 60
+    assert len(facts.prices()) == 63
     assert len(facts.datasets()) == 21
     assert len(facts.laws()) == 5
 
