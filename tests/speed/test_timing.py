@@ -27,6 +27,7 @@ from planner.speed.efficiency import constants, evidence_of, parse, spread_of
 from planner.speed.roofline import PARTS
 from planner.speed.step import work_of
 from planner.speed.trained import held
+from planner.trainers import filled
 from tools.fit_speed import log_ratios
 from tools.speed_later import LATER, LATEST, Said, blind, later, said_of
 from tools.speed_outliers import far, reason_of
@@ -257,6 +258,10 @@ def test_frozen_weights_have_no_gradients_to_send() -> None:
     assert fsdp["reduce_scatter"] == 2 * trained
     assert 2 * ARCH.params <= fsdp["all_gather"] <= 2 * 2 * (ARCH.params + trained)
     assert traffic_of(ARCH, Setup(), trained) == ()
+    for sharding, times in (("zero1", 1), ("zero2", 4), ("zero3", 4), ("fsdp", 1)):
+        often = Setup(gpus=4, sharding=sharding, accumulation=4)  # type: ignore[arg-type]
+        reduced = {t.collective: t.bytes for t in traffic_of(ARCH, often, trained)}["reduce_scatter"]
+        assert reduced == 2 * trained * times
 
 
 # Constants
@@ -410,3 +415,9 @@ def test_tokens_to_experts_by_hand() -> None:
     setup = Setup(method="full", seq_len=1024, gpus=8, sharding="ddp", expert_parallel=8)
     sent = next(t for t in traffic_of(arch, setup, 0) if t.collective == "all_to_all")
     assert (sent.bytes, sent.calls) == (1024 * 8 * 2048 * 2 * 2 * 2 * 48, 2 * 2 * 48)
+
+
+def test_a_trainer_in_float32_has_no_autocast() -> None:
+    setup = Setup(**filled({"trainer": "trl-0.13", "precision": "fp32", "method": "lora"}))
+    assert not setup.under_autocast and setup.compute_dtype == "float32"
+    assert Setup(**filled({"trainer": "trl-0.13", "method": "lora"})).under_autocast
