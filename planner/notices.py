@@ -27,6 +27,13 @@ def _route_notices(arch: Architecture) -> Iterator[Notice]:
         )
 
 
+MATERIALISED = (
+    "PEFT forms the product B A of every expert in each step, whatever the number of tokens: its FLOPs a token fall "
+    "as the batch grows. A second adapter on the same model must have pairs on the same bare tensors or on none: "
+    f"PEFT {PEFT_VERSION} refuses another set."
+)
+
+
 def _adapter_notices(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted]) -> Iterator[Notice]:
     thin = sorted(
         {
@@ -78,8 +85,7 @@ def _adapter_notices(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Ad
     if any(pair.materialised for item in experts for pair in item.pairs):
         yield Notice(
             "experts-materialised",
-            "PEFT forms the product B A of every expert in each step, whatever the number of tokens: its FLOPs a "
-            "token fall as the batch grows.",
+            MATERIALISED,
         )
     if arch.tied_embeddings and any(item.matrix.role == "unembedding" for item in adapted):
         yield Notice(

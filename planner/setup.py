@@ -29,7 +29,7 @@ AttentionKernel = Literal["eager", "sdpa", "flash"]
 Packing = Literal["full", "padded", "packed"]
 Loss = Literal[
     "full", "shifted", "shifted-late", "fused", "shifted-fused", "shifted-late-fused", "shifted-narrow",
-    "chunked", "split", "split-wide", "split-fused",
+    "wide-fused", "chunked", "split", "split-wide", "split-fused",
 ]  # fmt: skip
 Quantize = Literal["none", "nf4", "nf4-double", "int8", "fp8"]
 Dtype = Literal["float32", "bfloat16", "float16"]

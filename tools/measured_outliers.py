@@ -51,7 +51,8 @@ SWIFT_FULL = (
 )
 MOE = (
     "tokens of experts are counted as spread evenly; without a capacity, as in these recipes, a GPU gets what the "
-    "router sends it, which is not stated"
+    "router sends it, which is not stated and differs from one micro-batch to the next, so that the allocator meets "
+    "blocks of many sizes"
 )
 CACHE = (
     "LLaMA-Recipes of July 2023 ran with transformers' default use_cache: keys and values of all layers (4.3 GB) are "

@@ -34,9 +34,10 @@ LAST = """\
 {n} cases more, of {sources} sources that nobody had looked at before, were collected and predicted in the same way
 when all that stood: rules, profiles and the interval. What was changed on seeing them: a profile `hf-loop` for a loop
 without a Trainer; what CUDA's softmax makes on its way back, and that it widens float16 by itself; logits that a
-loop holds are float32 where the unembedding is; Megatron's float32 gradients (`main_grads`); float32 gradients of an
-optimizer with float32 masters in its step; gradients that go to the host with what is offloaded; FSDP 2, which keeps
-no gathered unit on a stream of its own.
+loop holds are float32 where the unembedding is; Megatron's float32 gradients (`main_grads`), and a profile
+`ms-swift-megatron`, whose fused loss works in a float32 copy of the logits; float32 gradients of an optimizer with
+float32 masters in its step; gradients that go to the host with what is offloaded; FSDP 2, which keeps no gathered
+unit on a stream of its own.
 fitcheck's {fitcheck} runs are {configurations} configurations on one T4, each measured within torch (allocated and
 reserved).
 """

@@ -15,6 +15,7 @@ from ..setup import Setup
 from .kinds import Job
 from .overhead import cached, interval, overhead
 from .passes import FLOAT32
+from .scans import UNRULED_SCANS
 from .sharding import buckets, flat_gradients, gathered, gradients_leave, one_stream, widened_gradients
 from .states import (
     Tensor,
@@ -86,6 +87,10 @@ def _estimate(
             f"An encoder with a decoder computes its own loss, which is counted: {setup.loss} is left aside."
         )
         setup, aside = replace(setup, loss="full"), (Notice("own-loss", text),)
+    if arch.model_type in UNRULED_SCANS:
+        raise UnsupportedArchitectureError(
+            f"the memory of {arch.model_type} is not known: no rule covers the kernel of its scan."
+        )
     if setup.kernels == "litgpt":
         arch = untied(arch)
     weights = base_weights(arch, setup, stored_bytes)

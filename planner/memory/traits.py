@@ -190,6 +190,7 @@ ALIKE = {
     "cohere2_vision": "cohere",
     "glm4v": "glm4",
     "glm46v": "glm4",
+    "glm4v_moe": "glm4_moe",
     "axk1": "deepseek_v3",
     "mistral4": "deepseek_v3",
     "umt5": "t5",
