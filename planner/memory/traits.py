@@ -143,6 +143,16 @@ TRAITS: dict[str, Traits] = {
         narrow=True,
         rotary="half",
     ),
+    "nomic_bert": replace(
+        LEGACY,
+        before=False,
+        post=True,
+        stem_norm=True,
+        narrow_loss=True,
+        narrow=True,
+        rotary="half",
+        activation="silu",
+    ),
     "modernbert": replace(LEGACY, rotary="half32", stem_norm=True),
     "helium": replace(LLAMA, norm="rms-late"),
     "granite_swa": replace(

@@ -90,15 +90,13 @@ def _values(value: Any) -> Iterator[tuple[str, str, Any]]:
     while open_ones:
         for path, key, inner in open_ones[-1]:
             count += 1
+            if count + (len(inner) if isinstance(inner, NESTS) else 0) > MOST_VALUES:
+                raise ConfigError(f"the config has more than {MOST_VALUES} values, up to {path[:60]}.")
             if not isinstance(inner, NESTS):
                 yield path, key, inner
                 continue
             if inner and len(open_ones) >= MOST_DEPTH:
                 raise ConfigError(f"config field {path[:60]}: nested more than {MOST_DEPTH} deep.")
-            if count + len(inner) > MOST_VALUES:
-                raise ConfigError(
-                    f"the config has more than {MOST_VALUES} values, most of them in {path[:60]}."
-                )
             open_ones.append(_inside(inner, path, key))
             break
         else:
