@@ -41,7 +41,12 @@ class Drawn:
 
     def to_dict(self) -> dict[str, Any]:
         """The row of the record."""
-        return {"seed": self.seed, **self.row.to_dict(), "changes": self.row.point.changes, "first": self.first_error}
+        return {
+            "seed": self.seed,
+            **self.row.to_dict(),
+            "changes": self.row.point.changes,
+            "first": self.first_error,
+        }
 
 
 def read(path: Path = RECORD) -> list[Drawn]:
@@ -106,7 +111,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows.append(run(options.seed, point))
         row = rows[-1].row
         found = f"{row.simulated_bytes / 2**30:.2f} GiB" if row.simulated_bytes else row.reason[:150]
-        print(f"{number} {point.model} {point.method}: {found}, {time.monotonic() - started:.1f} s", file=sys.stderr)
+        print(
+            f"{number} {point.model} {point.method}: {found}, {time.monotonic() - started:.1f} s",
+            file=sys.stderr,
+        )
         if number % 10 == 0 or number == len(points):
             write([*others, *rows])
     if options.again:

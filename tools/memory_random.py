@@ -106,7 +106,9 @@ def _changes(source: random.Random, text: dict[str, Any]) -> dict[str, Any]:
             found[name] = source.choice((1, 2, 4, 6))
     if isinstance(text.get("sliding_window"), int):
         found["sliding_window"] = source.choice((256, 1024, 4096))
-    if isinstance(text.get("num_hidden_layers"), int) and not any("layer" in k and k != "num_hidden_layers" for k in text):
+    if isinstance(text.get("num_hidden_layers"), int) and not any(
+        "layer" in k and k != "num_hidden_layers" for k in text
+    ):
         found["num_hidden_layers"] = source.choice((3, 8, 20, 48))
     found["attention_dropout"] = 0.1
     names = source.sample(sorted(found), min(len(found), source.choice((1, 2, 3))))
@@ -180,4 +182,3 @@ def _settle_adapter(
             found["modules_to_save"] = None
     if found["experts"] == "peft":
         found["lora_dropout"] = 0.0  # PEFT has none for bare parameters
-

@@ -56,32 +56,45 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
     needs, trains = value.node is not None, weight.trained and run.grad
     parameters = weight.d_in * weight.d_out
 
-    lowered = None
-    if run.autocast and weight.width > run.compute and not weight.unpacked:
-        lowered = run.lower(parameters, trained=weight.trained)
+    lowered, narrow = _lowered(run, weight)
 
     def rule(g: Buffer) -> Gradients:
         copied = tape.new(out_size) if clones else None
+        gradient = tape.new(parameters * run.compute) if narrow is not None else None
         if trains:
-            if run.autocast and weight.width != run.compute:
-                narrow = tape.new(parameters * run.compute)
-                tape.gradient(parameters * weight.width)
-                del narrow
-            else:
+            if narrow is None:
                 tape.gradient(parameters * weight.width)
             if weight.bias:
                 tape.gradient(weight.d_out * weight.width)
         again = tape.new(weight.unpacked) if weight.unpacked and needs else None
         made = tape.new(size_in, viewed=True) if needs else None
         del copied, again
-        return (made,)
+        return made, gradient
 
     keeps = trains or (run.inputs_kept and weight.unpacked > 0)
     before = run.kept_before(value) if keeps and not trains else None
     kept = (value.buffer if keeps else None, lowered if needs else None, before)
-    out = tape.apply((value,), rows * weight.d_out, width, kept, rule, trains=trains)
+    inputs = (value,) if narrow is None else (value, narrow)
+    out = tape.apply(inputs, rows * weight.d_out, width, kept, rule, trains=trains)
     del held
     return out
+
+
+def _lowered(run: Pass, weight: Weight) -> tuple[Buffer | None, Value | None]:
+    """A weight as autocast lowers it, and where it is trained that as a value, whose gradient is widened once the
+    product's is done and has let the lowered weight go."""
+    if not run.autocast or weight.width <= run.compute or weight.unpacked:
+        return None, None
+    tape, parameters = run.tape, weight.d_in * weight.d_out
+    lowered = run.lower(parameters, trained=weight.trained)
+    if not (weight.trained and run.grad):
+        return lowered, None
+
+    def widen(g: Buffer) -> Gradients:
+        tape.gradient(parameters * weight.width)
+        return ()
+
+    return lowered, tape.apply((), parameters, run.compute, (), widen, trains=True, out=lowered)
 
 
 def _eight_bits(run: Pass, x: Value, rows: Size, weight: Weight) -> Value:
@@ -213,9 +226,9 @@ def _dora(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, base: 
             (base,), base.elements, max(base.width, run.trained), (), lambda g: (tape.new(size),)
         )
     del inner
-    share = _by_magnitude(run, base, pair.d_out)
+    share = by_magnitude(run, base, pair.d_out)
     del base
-    own = scale(_by_magnitude(run, up, pair.d_out))
+    own = scale(by_magnitude(run, up, pair.d_out))
     del made, weight_there
     return add(share, own)
 
@@ -251,16 +264,20 @@ def _product_again(run: Pass, x: Value, rows: Size, weight: Weight, copy: Buffer
     return tape.apply((value,), rows * weight.d_out, value.width, (copy,), lambda g: (tape.new(size),))
 
 
-def _by_magnitude(run: Pass, x: Value, d_out: int) -> Value:
-    """x times a trained magnitude for each output: keeps x, and makes a full-size product for its gradient."""
+def by_magnitude(run: Pass, x: Value, d_out: int) -> Value:
+    """x times a trained magnitude for each output: keeps x, and makes a full-size product for its gradient, beside x's
+    own, which is made in the wider type and then lowered to x's."""
     tape, width = run.tape, max(x.width, run.trained)
-    size_x, size = x.bytes, x.elements * width
+    size = x.elements * width
+    size_x = size if x.width == width else x.bytes
     needs = x.node is not None
 
     def rule(g: Buffer) -> Gradients:
-        made = tape.new(size_x) if needs else None
+        made = tape.new(size) if needs else None
         product = tape.new(size)
         del product
+        if made is not None and size_x is not size:
+            made = tape.new(size_x)
         return (made,)
 
     return tape.apply((x,), x.elements, width, (x.buffer,), rule, trains=run.grad)

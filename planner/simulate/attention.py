@@ -96,11 +96,12 @@ def _efficient_scratch(q: Any, k: Any, out: Any) -> list[Any]:
 
 def attention_kernel(q: Any, k: Any, v: Any, mask: Any, grouped: bool) -> str:
     """The kernel that scaled_dot_product_attention takes on an Ampere or newer GPU: flash for 16-bit types without a
-    mask where the widths agree, else memory-efficient where every head has its keys, else math."""
-    same = q.shape[-1] == k.shape[-1] == v.shape[-1]
-    if q.dtype in HALVES and mask is None and same and q.shape[-1] <= FLASH_MOST:
+    mask where the widths agree, and heads too unless they are said to be `grouped`; else memory-efficient where every
+    head has its keys, else math."""
+    same, each = q.shape[-1] == k.shape[-1] == v.shape[-1], q.shape[1] == k.shape[1]
+    if q.dtype in HALVES and mask is None and same and q.shape[-1] <= FLASH_MOST and (each or grouped):
         return "flash"
-    if not grouped or q.shape[1] == k.shape[1]:
+    if each:
         return "efficient"
     return "math"
 
