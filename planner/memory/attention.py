@@ -15,7 +15,7 @@ class Shape:
     tanh (for which transformers 5 has no SDPA); `eager`: the model has no SDPA, `no_flash`: no flash
     attention; `narrow`: its softmax runs in the values' own type; `dropped`: probabilities pass
     through dropout; `wide`: queries and keys are multiplied in float32; `sinks`: a score for each
-    head stands beside them; `pairs`: positions with positions of all
+    head stands beside them, and the softmax is told its type, which autocast leaves; `single`: keys of one head that SDPA is not told to share; `pairs`: positions with positions of all
     sequences; `bias`: one on scores, by position."""
 
     n_heads: int
@@ -31,6 +31,7 @@ class Shape:
     dropped: bool = False
     wide: bool = False
     sinks: bool = False
+    single: bool = False
     bias: Shared | None = None
 
     @property
@@ -53,7 +54,7 @@ def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     flash = kernel == "flash" or (q.width < FLOAT32 and not shape.masked and not wide and shape.bias is None)
     if flash:
         return _fused(run, q, k, v, shape, flash=True)
-    if shape.grouped and not shape.masked and not wide:
+    if (shape.grouped and not shape.masked and not wide) or shape.single:
         return _math(run, q, k, v, shape)
     if shape.grouped:
         k, v = _repeated(run, k, shape, shape.d_qk), _repeated(run, v, shape, shape.d_v)
@@ -63,18 +64,23 @@ def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
 def _math(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     """SDPA where no fused kernel takes the call (float32 with grouped heads): scaled queries and keys, values for
     every head and probabilities, all in float32 and kept."""
-    q, k = scale(cast(q, FLOAT32)), scale(_repeated(run, cast(k, FLOAT32), shape, shape.d_qk, copies=True))
-    wide_v = _repeated(run, cast(v, FLOAT32), shape, shape.d_v, copies=True)
+    copies = run.sequences != 1 or not shape.single
+    q, k = scale(cast(q, FLOAT32)), scale(_repeated(run, cast(k, FLOAT32), shape, shape.d_qk, copies=copies))
+    wide_v = _repeated(run, cast(v, FLOAT32), shape, shape.d_v, copies=copies)
     scores = scale_mask(run, _batched(run, q, k, shape.pairs * shape.n_heads))
+    if shape.masked:
+        scores = scale_mask(run, scores)
     chances = unary(scores, "out")
     del scores
+    if shape.dropped and run.grad:
+        chances = drop(run, chances)
     mixed = _batched(run, chances, wide_v, run.tokens * (shape.n_heads * shape.d_v))
     return cast(_contiguous(mixed), v.width)
 
 
 def _repeated(run: Pass, x: Value, shape: Shape, d_head: int, *, copies: bool = False) -> Value:
     """Keys or values copied for every query head; the gradient is summed over the copies. A single head is not copied
-    but looked at several times, unless a product `copies` what does not lie as it needs it."""
+    but looked at several times, unless a product `copies` what does not lie as it needs it, as of several sequences."""
     tape, size = run.tape, x.bytes
     single = x.buffer if shape.n_kv_heads == 1 and not copies else None
     return tape.apply(
@@ -128,8 +134,8 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     tape = run.tape
     q, k, v = (
         copy(q),
-        _repeated(run, k, shape, shape.d_qk, copies=True),
-        _repeated(run, v, shape, shape.d_v, copies=True),
+        _repeated(run, k, shape, shape.d_qk, copies=run.sequences != 1),
+        _repeated(run, v, shape, shape.d_v, copies=run.sequences != 1),
     )
     pairs, width = shape.pairs * shape.n_heads, v.width
     if shape.wide:
@@ -143,7 +149,7 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
         weights = scale_mask(run, weights)
     if shape.sinks:  # joined, and less their maximum
         weights = scale_mask(run, copy(weights))
-    wide = weights if shape.narrow and not run.autocast else cast(weights, FLOAT32)
+    wide = weights if shape.narrow and (shape.sinks or not run.autocast) else cast(weights, FLOAT32)
     chances = _softmax(tape, wide)
     del wide
     narrow = cast(chances, width)

@@ -213,7 +213,7 @@ class Walk:
             return x
         if matrix.kind == "convolution" and matrix.d_out != matrix.d_in:
             if self.mixer is not None:
-                return convolve(self.run, x, matrix.d_out)
+                return convolve(self.run, x, matrix.d_out, self.mixer.kind)
             return unary(x, "in")  # one filter a channel: keeps what it reads
         if matrix.role == "router" and self.traits.router == "sigmoid":
             x = cast(x, FLOAT32)
@@ -280,13 +280,15 @@ class Walk:
         run, traits = self.run, self.traits
         q, k, v = self._heads(op)
         masked = (run.masked and self.outside.padded(op)) or (op.window is not None and op.window < run.reach)
+        masked = masked or traits.mask_given
         n_heads, n_kv_heads = self._counts(op)
         pairs = run.pairs
         if op.memory and self.outside.rows is not None:
             pairs = run.length * self.outside.rows
         shape = Shape(
             n_heads, n_kv_heads, op.d_qk, op.d_v, pairs, masked, traits.capped_scores, traits.eager, traits.no_flash,
-            traits.narrow, traits.dropped, traits.wide_scores, traits.sinks, self.biases[op.memory],
+            traits.narrow, traits.dropped, traits.wide_scores, traits.sinks, traits.ungrouped and n_kv_heads == 1,
+            self.biases[op.memory],
         )  # fmt: skip
         for number, value in ((op.q, q), (op.k, k), (op.v, v)):
             self.values[number] = value

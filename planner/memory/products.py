@@ -223,7 +223,7 @@ def _dora(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, base: 
     elif weight.bias:
         size = base.bytes
         base = tape.apply(
-            (base,), base.elements, max(base.width, run.trained), (), lambda g: (tape.new(size),)
+            (base,), base.elements, max(base.width, run.norms), (), lambda g: (tape.new(size),)
         )
     del inner
     share = by_magnitude(run, base, pair.d_out)

@@ -17,7 +17,7 @@ from ..dataclass import dataclass
 from ..schema import Apply, Architecture, Block, Join, Scan
 from .elementwise import norm
 from .passes import FLOAT32, Pass
-from .tape import Buffer, Gradients, Value, cast, multiply, piece, scale, unary
+from .tape import Buffer, Gradients, Value, cast, copy, multiply, piece, scale, unary
 
 SCAN_CHUNK = 2048  # positions between the states that selective_scan keeps
 
@@ -89,9 +89,12 @@ def _apply(block: Block, number: int) -> Apply:
     return op
 
 
-def convolve(run: Pass, x: Value, width: int) -> Value:
-    """A causal depthwise convolution with its activation in one kernel: keeps what it reads, a slice of x."""
+def convolve(run: Pass, x: Value, width: int, kind: str) -> Value:
+    """A causal depthwise convolution with its activation in one kernel: keeps what it reads, a slice of x, or in the
+    delta rule queries, keys and values of it joined anew."""
     tape, size = run.tape, run.tokens * (width * x.width)
+    if kind == "delta" and x.elements != run.tokens * width:
+        x = copy(piece(x, run.tokens * width))
     return tape.apply((x,), run.tokens * width, x.width, (x.buffer,), lambda g: (tape.new(size),))
 
 

@@ -37,7 +37,9 @@ def stem_stretches(run: Pass, arch: Architecture, *, trains: bool, pairs: tuple[
         return _with_pairs(run, table.d_in, table.d_out, pairs, held)
     size, tied = table.d_in * table.d_out * run.whole, arch.tied_embeddings and run.full
     kept = size * (1 - tied - run.tape.accumulates)  # a tied one's other share is held, or goes, with it
-    meeting = size * (1 + tied)  # with the unembedding's, which is a view, in a new tensor
+    lowered = run.autocast and run.whole > run.compute
+    # With the unembedding's in a new tensor where that is a view, which one that autocast widened is not.
+    meeting = size * (1 + (tied and not lowered))
     back = Stretch({"gradients": kept}, {"gradients": meeting, **held})
     return Stem(held, True, back)
 

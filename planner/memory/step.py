@@ -187,8 +187,9 @@ def masks(job: Job) -> Size:
     if run.kernel == "flash" and not job.traits.eager and not job.traits.no_flash:
         return 0
     eager = run.kernel == "eager" or job.traits.eager
+    given = run.masked or job.traits.mask_given
     windows = {op.window for block in job.arch.blocks for op in block.operations if isinstance(op, Attend)}
-    needed = [w for w in windows if eager or run.masked or (w is not None and w < run.reach)]
+    needed = [w for w in windows if eager or given or (w is not None and w < run.reach)]
     one = setup.seq_len * setup.seq_len * (run.compute if eager else 1)
     return len(needed) * one * (setup.micro_batch if run.masked else 1)
 
@@ -266,8 +267,8 @@ def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = Tr
     going.let_go(CASTS)
     if back is not None:
         going.go("backward", "unembedding", back, live)
-    found = head_of(job)
-    if found.trained and job.arch.tied_embeddings and (setup.accumulation > 1 or setup.optimizer_in_backward):
+    found, waits = head_of(job), setup.accumulation > 1 or setup.optimizer_in_backward
+    if waits and setup.method == "full" and found.trained and job.arch.tied_embeddings:
         # One gradient of both ends: the unembedding's waits for the embedding's.
         going.hold({"gradients": found.hidden * found.vocab * job.run().whole})
 

@@ -29,7 +29,8 @@ class Traits:
     before transformers 4.50. `biased`: each head adds a bias for every pair of positions. `scaled_embedding`,
     `scaled_residual`: multipliers on the stream. `logits`: what happens to logits between unembedding and loss
     ("capped": tanh; "scaled"; "biased": a fixed bias is added). `eager`: transformers has no SDPA path for it,
-    `no_flash`: no path for flash attention; `narrow`: its eager softmax runs in the values' type. `router`: "softmax"
+    `no_flash`: no path for flash attention; `mask_given`: SDPA is given a mask even where all tokens are seen, and
+    `ungrouped`: keys of a single head, which no fused kernel takes; `narrow`: its eager softmax runs in the values' type. `router`: "softmax"
     or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their weights stay in
     float32, and so do the results that they weight.
     """
@@ -64,6 +65,8 @@ class Traits:
     sinks: bool = False
     eager: bool = False
     no_flash: bool = False
+    mask_given: bool = False
+    ungrouped: bool = False
     narrow: bool = False
     router: Literal["softmax", "sigmoid", "chosen"] = "softmax"
     wide_router: bool = False
@@ -114,7 +117,9 @@ TRAITS: dict[str, Traits] = {
     "bloom": replace(
         LEGACY, stem_norm=True, narrow_before=True, activation="bloom", eager=True, no_flash=True
     ),
-    "falcon": replace(LEGACY, narrow_before=True, rotary="half", narrow=True),
+    "falcon": replace(
+        LEGACY, narrow_before=True, rotary="half", narrow=True, mask_given=True, ungrouped=True
+    ),
     "mpt": replace(LEGACY, narrow_before=True, eager=True, no_flash=True),
     "gpt_bigcode": replace(LEGACY, narrow_before=True, activation="gelu_pytorch_tanh"),
     "phi": replace(LEGACY, rotary="partial", rotary_share=0.5, activation="gelu_new"),

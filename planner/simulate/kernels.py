@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from .attention import HALVES, attention_kernel, bias_of, flash, fused
+from .attention import HALVES, attention_kernel, bias_of, flash, fused, math_attention
 from .experts import ExpertPairs, Grouped
 from .tracker import Tracker
 
@@ -66,7 +66,7 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
             name = getattr(func, "__name__", "")
             if name in LOWER:
                 args, kwargs = self._all(args, kwargs, self._lower)
-            elif name in FLOAT:
+            elif name in FLOAT and kwargs.get("dtype") is None:  # one that is told its type keeps to it
                 args, kwargs = self._all(args, kwargs, _raise)
         if self.cuda and func is functional.scaled_dot_product_attention:
             return self._attention(*args, **kwargs)
@@ -128,6 +128,8 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
         is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
     ) -> Any:  # fmt: skip
         kernel = attention_kernel(query, key, value, attn_mask, enable_gqa)
+        if kernel == "math" and dropout_p > 0:
+            return math_attention(query, key, value, attn_mask, dropout_p, is_causal)
         if kernel == "math":
             return torch.ops.aten._scaled_dot_product_attention_math(
                 query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
