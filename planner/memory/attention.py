@@ -6,7 +6,7 @@ from ..dataclass import dataclass
 from .bias import Shared, added, as_mask
 from .elementwise import drop
 from .passes import FLOAT32, HALF, Pass
-from .tape import Buffer, Gradients, Size, Tape, Value, cast, copy, scale, unary, view
+from .tape import Buffer, Gradients, Size, Value, cast, copy, scale, unary, view
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,6 @@ def _mask(run: Pass, shape: Shape, width: int) -> Value | None:
 
 def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     """Scores, softmax in float32 and their cast, each a matrix of all pairs of positions for every head."""
-    tape = run.tape
     q, k, v = (
         copy(q),
         _repeated(run, k, shape, shape.d_qk, copies=run.sequences != 1),
@@ -149,9 +148,12 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
         weights = scale_mask(run, weights)
     if shape.sinks:  # joined, and less their maximum
         weights = scale_mask(run, copy(weights))
-    wide = weights if shape.narrow and (shape.sinks or not run.autocast) else cast(weights, FLOAT32)
-    chances = _softmax(tape, wide)
-    del wide
+    if shape.narrow and (shape.sinks or not run.autocast):
+        chances = _softmax(weights, weights.width)
+    else:
+        wide = weights if run.half else cast(weights, FLOAT32)
+        chances = _softmax(wide, FLOAT32)
+        del wide
     narrow = cast(chances, width)
     del chances, weights  # whose name is bound until the softmax and its cast are done
     if shape.dropped and run.grad:
@@ -177,9 +179,10 @@ def _batched(run: Pass, a: Value, b: Value, elements: Size) -> Value:
     )  # fmt: skip
 
 
-def _softmax(tape: Tape, x: Value) -> Value:
-    """Keeps its result; its gradient is one tensor of the same size."""
-    return unary(x, "out")
+def _softmax(x: Value, width: int) -> Value:
+    """Keeps its result; its gradient is one tensor as large as x. CUDA's reads float16 and writes float32 in one
+    kernel."""
+    return unary(x, "out", width=width)
 
 
 def _contiguous(x: Value) -> Value:

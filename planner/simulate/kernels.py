@@ -32,6 +32,7 @@ FLOAT = frozenset(
 # What code asks of data that are not there: whether all of them are as usual, whether any is not. Of a mask of
 # tokens, which alone has two dimensions, not all are where some are hidden.
 TOKENS_DIM = 2
+SOFTMAXES = (functional.softmax, torch.softmax)
 QUESTIONS = {torch.Tensor.all: True, torch.all: True, torch.Tensor.any: False, torch.any: False}
 
 
@@ -62,7 +63,8 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         # Rotations switch autocast off, by a way that the meta device does not have; they alone ask for no gradient.
-        if self.casting and torch.is_grad_enabled():
+        widens = self.cuda and func in SOFTMAXES and self._widens(args[0], kwargs)
+        if self.casting and not widens and torch.is_grad_enabled():
             name = getattr(func, "__name__", "")
             if name in LOWER:
                 args, kwargs = self._all(args, kwargs, self._lower)
@@ -70,6 +72,8 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
                 args, kwargs = self._all(args, kwargs, _raise)
         if self.cuda and func is functional.scaled_dot_product_attention:
             return self._attention(*args, **kwargs)
+        if widens:
+            return torch._softmax(args[0], kwargs.get("dim", args[1] if len(args) > 1 else -1), True)
         if self.cuda and func is functional.dropout:
             return _dropout(*args, **kwargs)
         if func is torch._grouped_mm and args[0].device.type == "meta":
@@ -80,6 +84,11 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
         if func in (torch.Tensor.__bool__, torch.Tensor.__contains__) and args[0].device.type == "meta":
             return func is torch.Tensor.__bool__ and not self.masked
         return func(*args, **kwargs)
+
+    def _widens(self, x: Any, given: Mapping[str, Any]) -> bool:
+        """Whether CUDA's softmax reads float16 and writes float32: where it is told so, by code or by autocast."""
+        told = given.get("dtype") or (torch.float32 if self.casting and torch.is_grad_enabled() else None)
+        return bool(x.dtype == torch.float16 and told == torch.float32)
 
     def _experts(self, rows: Any, weight: Any, offs: Any = None, **more: Any) -> Any:
         """A grouped product, and the pairs on its tensor of experts."""
