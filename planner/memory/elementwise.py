@@ -96,13 +96,13 @@ def _weigh(run: Pass, x: Value, weight: int) -> Value:
 def layer_norm(run: Pass, x: Value, weight: int, *, autocasts: bool = True) -> Value:
     """The fused LayerNorm: keeps x; under autocast torch's own makes float32, which kernels of others do not."""
     tape, size = run.tape, x.bytes
-    trains = run.full and run.grad and weight > 0
+    trains = (run.full or run.norm_biases) and run.grad and weight > 0
     x_in = cast(x, FLOAT32) if run.autocast and autocasts else x
 
     def rule(g: Buffer) -> Gradients:
         made = tape.new(size)
         if trains:
-            tape.gradient(weight * run.trained)
+            tape.gradient(weight * (run.trained if run.full else run.norms))
         return (made,)
 
     return tape.apply((x_in,), x.elements, x_in.width, (x_in.buffer,), rule, trains=trains)

@@ -239,6 +239,7 @@ class Walk:
         return Weight(
             d_in, d_out, trained, matrix.bias, self.unpacked.get(index, 0) // run.split,
             FLOAT32 if matrix.wide and run.widens else width,
+            self.layer in self.trained.whole.biases.get(index, ()),
         )  # fmt: skip
 
     def _linear(self, op: Apply, x: Value, *, clones: bool) -> Value:

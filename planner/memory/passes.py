@@ -20,7 +20,7 @@ class Pass:
     `sequences`, `length` and `rank` are numbers, or symbols for polynomials; `tokens` is their product on this GPU
     and `pairs` those of positions with positions. Widths are bytes a value: `compute` of what matrix products make,
     `stream` of the embedding's result, `base` of frozen weights, `trained` of trained ones, `saved` of what is
-    trained in full beside an adapter, `norms` of their weights; `half`: 16 bits are float16; `widens`: matrices that the library keeps wide are in
+    trained in full beside an adapter, `norms` of their weights; `norm_biases`: those of norms alone are trained; `half`: 16 bits are float16; `widens`: matrices that the library keeps wide are in
     float32. `inputs_kept`: quantised products keep what they read. `full`: every weight is trained. `reach` is the
     length that windows are compared with. Matrices are `split` over tensor-parallel GPUs, and with `split_stream` the
     hidden states between them by positions; experts over `expert_split`. `int8`: quantised weights are multiplied in
@@ -53,6 +53,7 @@ class Pass:
     inputs_kept: bool = False
     norms: int = 2
     half: bool = False
+    norm_biases: bool = False
     widens: bool = False
     casts: list[Buffer] = field(default_factory=list)
     before: set[int] = field(default_factory=set)

@@ -17,7 +17,8 @@ HALF = 2
 
 @dataclass(frozen=True)
 class Weight:
-    """A matrix as a product meets it. `trained`: its gradient is made; `bias` likewise a gradient. `unpacked` bytes
+    """A matrix as a product meets it. `trained`: its gradient is made; `bias` likewise a gradient, which is made too
+    where the bias alone is trained (`bias_trained`). `unpacked` bytes
     stand beside the product while it runs, for a weight that is held quantised; the others are `width` bytes a
     value."""
 
@@ -27,6 +28,7 @@ class Weight:
     bias: bool = False
     unpacked: int = 0
     width: int = 2
+    bias_trained: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
     width = run.compute if run.autocast and not weight.unpacked else x.width
     out_size = rows * (weight.d_out * width)
     needs, trains = value.node is not None, weight.trained and run.grad
-    parameters = weight.d_in * weight.d_out
+    parameters, shifts = weight.d_in * weight.d_out, weight.bias_trained and run.grad
 
     lowered, narrow = _lowered(run, weight)
 
@@ -64,8 +66,8 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
         if trains:
             if narrow is None:
                 tape.gradient(parameters * weight.width)
-            if weight.bias:
-                tape.gradient(weight.d_out * weight.width)
+        if (trains and weight.bias) or shifts:
+            tape.gradient(weight.d_out * weight.width)
         again = tape.new(weight.unpacked) if weight.unpacked and needs else None
         made = tape.new(size_in, viewed=True) if needs else None
         del copied, again
@@ -75,7 +77,7 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
     before = run.kept_before(value) if keeps and not trains else None
     kept = (value.buffer if keeps else None, lowered if needs else None, before)
     inputs = (value,) if narrow is None else (value, narrow)
-    out = tape.apply(inputs, rows * weight.d_out, width, kept, rule, trains=trains)
+    out = tape.apply(inputs, rows * weight.d_out, width, kept, rule, trains=trains or shifts)
     del held
     return out
 
@@ -110,7 +112,8 @@ def _eight_bits(run: Pass, x: Value, rows: Size, weight: Weight) -> Value:
         del again
         return (made,)
 
-    out = tape.apply((x,), rows * weight.d_out, x.width, (x.buffer,), rule)
+    shifts = weight.bias_trained and run.grad
+    out = tape.apply((x,), rows * weight.d_out, x.width, (x.buffer,), rule, trains=shifts)
     del rounded, product, narrow
     return out
 

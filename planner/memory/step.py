@@ -134,7 +134,8 @@ def signature(job: Job, layer: int) -> tuple[Any, ...]:
         for position, item in enumerate(items)
         if layer in item.layers
     )
-    return pairs, tuple(index for index, layers in job.whole.matrices.items() if layer in layers)
+    whole = (*job.whole.matrices.items(), *((~index, layers) for index, layers in job.whole.biases.items()))
+    return pairs, tuple(index for index, layers in whole if layer in layers)
 
 
 @dataclass(frozen=True)
