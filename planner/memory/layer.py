@@ -280,7 +280,7 @@ class Walk:
     def _attend(self, op: Attend) -> Value:
         run, traits = self.run, self.traits
         q, k, v = self._heads(op)
-        masked = (run.masked and self.outside.padded(op)) or (op.window is not None and op.window < run.reach)
+        masked = (run.masked and self.outside.padded(op)) or (op.window is not None and op.window <= run.reach)
         masked = masked or traits.mask_given
         n_heads, n_kv_heads = self._counts(op)
         pairs = run.pairs

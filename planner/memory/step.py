@@ -182,17 +182,17 @@ def first_width(job: Job) -> int:
 
 def masks(job: Job) -> Size:
     """Bytes of the masks of tokens that a model makes before its layers: one for each window, of every pair of
-    positions; of each sequence where tokens are hidden. Eager attention adds them to its scores, in their type; to
-    SDPA it gives truth values, where it gives any."""
+    positions; of each sequence where tokens are hidden. Eager attention adds them to its scores, in their type and
+    for every sequence; to SDPA it gives truth values, where it gives any."""
     setup, run = job.setup, job.run()
     if run.kernel == "flash" and not job.traits.eager and not job.traits.no_flash:
         return 0
     eager = run.kernel == "eager" or job.traits.eager
     given = run.masked or job.traits.mask_given
     windows = {op.window for block in job.arch.blocks for op in block.operations if isinstance(op, Attend)}
-    needed = [w for w in windows if eager or given or (w is not None and w < run.reach)]
+    needed = [w for w in windows if eager or given or (w is not None and w <= run.reach)]
     one = setup.seq_len * setup.seq_len * (run.compute if eager else 1)
-    return len(needed) * one * (setup.micro_batch if run.masked else 1)
+    return len(needed) * one * (setup.micro_batch if run.masked or eager else 1)
 
 
 def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:

@@ -188,6 +188,7 @@ RATES: dict[str, dict[str, tuple[str, float]]] = {
         "dropout": ("resid_pdrop", 0.0), "dropped": ("attention_dropout", 0.0), "dropped_stem": ("embd_pdrop", 0.0),
     },
     "starcoder2": {"dropout": ("residual_dropout", 0.0), "dropped": ("attention_dropout", 0.0)},
+    "seed_oss": {"dropout": ("residual_dropout", 0.1), "dropped": ("attention_dropout", 0.1)},
     "llama": {"dropped": ("attention_dropout", 0.0)},
 }  # fmt: skip
 RATES_ALIKE = {
