@@ -192,8 +192,12 @@ def _reorder(run: Pass, x: Value) -> Value:
 
 
 def _sum(run: Pass, x: Value, hidden: int) -> Value:
-    """The sum over a token's experts; its gradient is spread as a view."""
-    return run.tape.apply((x,), run.tokens * hidden, x.width, (), lambda g: (g,))
+    """The sum over a token's experts; its gradient is spread as a view. Autocast sums to float32, whose gradient is
+    made in x's type."""
+    tape, size = run.tape, x.bytes
+    if run.autocast and x.width < FLOAT32:
+        return tape.apply((x,), run.tokens * hidden, FLOAT32, (), lambda g: (tape.new(size),))
+    return tape.apply((x,), run.tokens * hidden, x.width, (), lambda g: (g,))
 
 
 __all__ = ["Routing", "Stacked", "grouped", "linear", "mix"]

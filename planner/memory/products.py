@@ -143,7 +143,7 @@ def adapted(
     base = linear(run, x, rows, weight, clones=clones and not pairs)
     width = base.width
     for pair in pairs:
-        x_in = x if run.kernels == "unsloth" and not run.dropout else cast(x, run.trained)
+        x_in = x if _as_it_is(run, weight) else cast(x, run.trained)
         added = (
             low_rank(run, x_in, rows, pair, again=again)
             if not pair.dora
@@ -155,6 +155,14 @@ def adapted(
         base = total
         del added, total, x_in
     return cast(base, width)
+
+
+def _as_it_is(run: Pass, weight: Weight) -> bool:
+    """Whether a pair's product takes x as it is: Unsloth's without dropout, and PEFT's beside bitsandbytes' weights
+    under autocast, which it leaves to choose the type."""
+    if run.kernels == "unsloth":
+        return not run.dropout
+    return run.autocast and run.bitsandbytes and weight.unpacked > 0
 
 
 def _laid_down(x: Value) -> Value:

@@ -32,6 +32,7 @@ FLOAT = frozenset(
 # What code asks of data that are not there: whether all of them are as usual, whether any is not. Of a mask of
 # tokens, which alone has two dimensions, not all are where some are hidden.
 TOKENS_DIM = 2
+SUMS = ("sum", "prod", "cumsum", "cumprod")
 SOFTMAXES = (functional.softmax, torch.softmax)
 QUESTIONS = {torch.Tensor.all: True, torch.all: True, torch.Tensor.any: False, torch.any: False}
 
@@ -68,6 +69,8 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
             name = getattr(func, "__name__", "")
             if name in LOWER:
                 args, kwargs = self._all(args, kwargs, self._lower)
+            elif name in SUMS and "dtype" not in kwargs and args and _is_half(args[0]):
+                kwargs = {**kwargs, "dtype": torch.float32}  # in one kernel, without a copy
             elif name in FLOAT and kwargs.get("dtype") is None:  # one that is told its type keeps to it
                 args, kwargs = self._all(args, kwargs, _raise)
         if self.cuda and func is functional.scaled_dot_product_attention:
@@ -153,6 +156,10 @@ def _each(x: Any, cast: Callable[[Any], Any]) -> Any:
     if isinstance(x, torch.Tensor):
         return cast(x)
     return type(x)(_each(item, cast) for item in x) if type(x) in (tuple, list) else x
+
+
+def _is_half(x: Any) -> bool:
+    return isinstance(x, torch.Tensor) and x.dtype in HALVES
 
 
 def _raise(x: Any) -> Any:
