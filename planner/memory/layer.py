@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..adapter import Adapted
+from ..adapter.peft_rules import by_weight
 from ..schema import (
     MEMORY,
     STREAM,
@@ -28,7 +30,7 @@ from ..schema import (
 from .attention import Shape, attend
 from .bias import Shared
 from .elementwise import activation, drop, gated, norm, rotate
-from .experts import Routing, Stacked, mix
+from .experts import Routing, Stacked, folded, mix
 from .layout import Trained, from_latent, layout, low_ranks, split_sides, uses
 from .outside import ALONE, Outside
 from .passes import FLOAT32, Pass
@@ -252,8 +254,16 @@ class Walk:
         if item is None:
             return linear(self.run, x, rows, weight, clones=clones)
         matrix, pairs = self.arch.matrices[op.matrix], low_ranks(item, self.run.split)
+        if self._folds(item, weight):
+            return folded(self.run, x, rows, weight, pairs[0])
         again = self.joined and matrix.role == "mlp" and matrix.d_out == self.arch.hidden_size
         return adapted(self.run, x, rows, weight, pairs, clones=clones, again=again)
+
+    def _folds(self, item: Adapted, weight: Weight) -> bool:
+        """Whether PEFT has this pair on a bare weight, which it folds in for every product."""
+        plain = self.run.kernels == "transformers" and not self.run.dropout and not weight.unpacked
+        pair = item.pairs[0]
+        return plain and not pair.magnitudes and by_weight(self.arch, item.matrix, materialised=pair.materialised)
 
     def _experts(self, op: Join) -> Value:
         """The routed experts whose results this Join weights."""
@@ -266,7 +276,7 @@ class Walk:
             stacks.append(Stacked(self._weight(apply.matrix), experts, () if folded else pairs, folded))
         first, traits = self.arch.matrices[self.waiting[0][0].matrix], self.traits
         seen = first.experts if self.waiting[0][0].all_experts else first.experts_active
-        routing = Routing(first.experts, seen, traits.router, traits.wide_router, self.act, traits.sinks)
+        routing = Routing(first.experts, seen, traits.router, traits.wide_router, self.act, traits.sinks, traits.jitter)
         x, logits = self.waiting[0][1], self.logits
         self.waiting, self.logits = [], None
         mixed = mix(self.run, x, logits or x, routing, tuple(stacks[:-1]), stacks[-1])

@@ -183,10 +183,10 @@ def _add_cloning(base: Value, added: Value) -> Value:
 
 
 def low_rank(
-    run: Pass, x: Value, rows: Size, pair: LowRank, copies: int = 1, *, again: bool = False
-) -> Value:
-    """s B A dropout(x); `copies` pairs share the rows (one for each expert)."""
-    inner = drop(run, x) if run.dropout and run.grad else x
+    run: Pass, x: Value, rows: Size, pair: LowRank, copies: int = 1, *, again: bool = False, drops: bool = True
+) -> Value:  # fmt: skip
+    """s B A dropout(x); `copies` pairs share the rows (one for each expert, which has no dropout)."""
+    inner = drop(run, x) if run.dropout and run.grad and drops else x
     down = trained_linear(run, inner, rows, pair.d_in, pair.rank, copies if pair.own_in else 1, again=again)
     up = trained_linear(run, down, rows, pair.rank, pair.d_out, copies if pair.own_out else 1)
     return scale(up)

@@ -15,7 +15,7 @@ from typing import Literal
 
 from ..dataclass import dataclass
 from ..schema import Apply, Architecture, Block, Join, Scan
-from .elementwise import norm
+from .elementwise import norm, rms_norm
 from .passes import FLOAT32, Pass
 from .tape import Buffer, Gradients, Value, cast, copy, multiply, piece, scale, unary
 
@@ -202,4 +202,4 @@ def gated_result(run: Pass, mixer: Mixer, out: Value, source: Value) -> Value:
     if not mixer.normed:
         return multiply(out, unary(gate, "in"))
     wide = multiply(cast(out, FLOAT32), unary(cast(gate, FLOAT32), "in"))
-    return cast(norm(run, wide, mixer.inner, "rms"), width)
+    return rms_norm(run, wide, mixer.inner, given=width)

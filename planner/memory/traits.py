@@ -32,7 +32,7 @@ class Traits:
     `no_flash`: no path for flash attention; `mask_given`: SDPA is given a mask even where all tokens are seen, and
     `ungrouped`: keys of a single head, which no fused kernel takes; `narrow`: its eager softmax runs in the values' type. `router`: "softmax"
     or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their weights stay in
-    float32, and so do the results that they weight.
+    float32, and so do the results that they weight; `jitter`: what experts and router read is multiplied by noise.
     """
 
     norm: str = "rms"
@@ -70,6 +70,7 @@ class Traits:
     narrow: bool = False
     router: Literal["softmax", "sigmoid", "chosen"] = "softmax"
     wide_router: bool = False
+    jitter: bool = False
 
 
 LLAMA = Traits()
@@ -124,7 +125,7 @@ TRAITS: dict[str, Traits] = {
     "gpt_bigcode": replace(LEGACY, narrow_before=True, activation="gelu_pytorch_tanh"),
     "phi": replace(LEGACY, rotary="partial", rotary_share=0.5, activation="gelu_new"),
     "mamba": replace(LLAMA, wide_residual=True, wide_logits=True),
-    "phimoe": replace(LLAMA, norm="layer"),
+    "phimoe": replace(LLAMA, norm="layer", jitter=True),
     "mixtral": replace(LLAMA, wide_router=True),
     "dbrx": replace(LEGACY, rotary="half", activation="silu"),
     "gpt_oss": replace(LLAMA, norm="rms-late", sinks=True, eager=True, narrow=True, router="chosen"),

@@ -100,7 +100,7 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
         else:
             out = Grouped.apply(rows, weight, self.tracker)
         pairs = self.pairs.get(weight.untyped_storage()._cdata)
-        return out if pairs is None else pairs.add(rows, out, self.tracker)
+        return out if pairs is None else pairs.add(rows, out, self.tracker, self.casting)
 
     @contextmanager
     def forward(self) -> Iterator[None]:
