@@ -237,7 +237,7 @@ class Walk:
         matrix, run = self.arch.matrices[index], self.run
         trained = run.full or self.layer in self.trained.whole.matrices.get(index, ())
         d_in, d_out = split_sides(matrix, run.split)
-        width = run.whole if trained else run.base
+        width = run.whole if trained else run.base if index in self.unpacked else run.saved
         return Weight(
             d_in, d_out, trained, matrix.bias, self.unpacked.get(index, 0) // run.split,
             FLOAT32 if matrix.wide and run.widens else width,
@@ -367,12 +367,25 @@ class Walk:
             return norm(run, values[op.sources[0]], width, self.traits.norm)
         if kind == "weighted" and self.waiting:
             return self._experts(op)
+        if kind == "sum":
+            return self._sum(op)
         if kind == "keys":
             return self._keys(op)
         if kind == "output-gate":
             mixed = values[op.sources[0]]
             return multiply(mixed, unary(piece(self._value(op.sources[1]), mixed.elements), "out"))
         return self._mixed(op)
+
+    def _sum(self, op: Join) -> Value:
+        """Routed experts' result and a shared one's, which a gate may weigh: it is kept then."""
+        routed, shared, *gates = (self.values[source] for source in op.sources)
+        tape, sizes = self.run.tape, (shared.bytes, *(gate.bytes for gate in gates))
+        if gates:
+            kept = (shared.buffer, *(gate.buffer for gate in gates))
+            shared = tape.apply(
+                (shared, *gates), shared.elements, shared.width, kept, lambda g: [tape.new(size) for size in sizes]
+            )
+        return add(routed, shared)
 
     def _mixed(self, op: Join) -> Value:
         """Anything else elementwise: keeps what it reads."""

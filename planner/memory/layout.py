@@ -29,7 +29,7 @@ from ..schema import (
 )
 from .products import LowRank
 
-JoinKind = Literal["residual", "gated", "weighted", "norm", "keys", "output-gate", "mixed"]
+JoinKind = Literal["residual", "gated", "weighted", "sum", "norm", "keys", "output-gate", "mixed"]
 QK_NORMS = ("q_norm", "k_norm", "query_layernorm", "key_layernorm", "q_layernorm", "k_layernorm")
 ROW_PARALLEL = (
     "o_proj", "down_proj", "c_proj", "dense", "fc2", "fc_out", "out_proj", "dense_4h_to_h", "w2", "wo",
@@ -99,7 +99,15 @@ def _kind(
         return "gated" if roles[1] == "expert" else "weighted"  # by a router, or with a shared expert beside
     if roles[0] == "attend":
         return "output-gate"
+    if roles[0] == "join" and roles[1] in ("mlp", "shared_expert") and _weighs(made_by[op.sources[0]], made_by, matrices):
+        return "sum"
     return "keys" if set(roles) == {"attention"} and op.out in keys else "mixed"
+
+
+def _weighs(made: Operation, made_by: Mapping[int, Operation], matrices: tuple[Matrix, ...]) -> bool:
+    """Whether a Join weights experts' results."""
+    first = made_by.get(made.sources[0]) if isinstance(made, Join) else None
+    return isinstance(first, Apply) and matrices[first.matrix].role == "expert"
 
 
 def _lasting(block: Block) -> dict[int, tuple[int, ...]]:

@@ -224,8 +224,8 @@ def _dora(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, base: 
     is outside the graph. A bias is taken off W x before.
     """
     tape = run.tape
-    made, weight_there = _for_norm(run, x, weight, pair)
     inner = drop(run, x) if run.dropout and run.grad else x
+    made, weight_there = _for_norm(run, x, weight, pair)
     down = trained_linear(run, inner, rows, pair.d_in, pair.rank)
     up = trained_linear(run, down, rows, pair.rank, pair.d_out)
     del down
