@@ -4,6 +4,7 @@
     python -m tools.compare_random_memory SEED --worst 20    the largest errors, by today's equations
 
     python -m tools.compare_random_memory SEED --again       simulate a seed's points again
+    python -m tools.compare_random_memory SEED --page        write the section of docs/memory.md from the record
 
 The record (data/measured/memory_random.json) keeps of each point the error when it was first run, before anyone had
 looked at it.
@@ -16,9 +17,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from planner.errors import PlannerError
 
@@ -26,27 +25,10 @@ from .compare_memory import ROOT, analytic, header, simulated
 from .memory_grid import Point
 from .memory_page import summary, worst
 from .memory_random import random_points
-from .memory_rows import Compared, Row
+from .memory_random_page import write_page
+from .memory_rows import Compared, Drawn, Row
 
 RECORD = ROOT / "data" / "measured" / "memory_random.json"
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A point of a seed with its simulated row, and the error when it was first run (None where it was refused)."""
-
-    seed: int
-    row: Row
-    first_error: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The row of the record."""
-        return {
-            "seed": self.seed,
-            **self.row.to_dict(),
-            "changes": self.row.point.changes,
-            "first": self.first_error,
-        }
 
 
 def read(path: Path = RECORD) -> list[Drawn]:
@@ -101,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--points", type=int, default=0, metavar="N")
     parser.add_argument("--worst", type=int, default=0, metavar="N")
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--page", action="store_true")
     options = parser.parse_args(arguments)
     known = read()
     others = [each for each in known if each.seed != options.seed]
@@ -110,9 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         started = time.monotonic()
         rows.append(run(options.seed, point))
         row = rows[-1].row
-        found = f"{row.simulated_bytes / 2**30:.2f} GiB" if row.simulated_bytes else row.reason[:150]
+        shown = f"{row.simulated_bytes / 2**30:.2f} GiB" if row.simulated_bytes else row.reason[:150]
         print(
-            f"{number} {point.model} {point.method}: {found}, {time.monotonic() - started:.1f} s",
+            f"{number} {point.model} {point.method}: {shown}, {time.monotonic() - started:.1f} s",
             file=sys.stderr,
         )
         if number % 10 == 0 or number == len(points):
@@ -123,6 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{number + 1}/{len(rows)} {each.row.point.model}", file=sys.stderr)
         write([*others, *rows])
     found = compared(rows)
+    if options.page:
+        write_page([*others, *rows])
     print("\n".join((*worst(found, options.worst), summary(found))))
     return 0
 

@@ -32,7 +32,8 @@ MORE: dict[str, tuple[Any, ...]] = {
     "accumulation": (1, 1, 2, 8),
     "rank": (1, 8, 16, 64, 256),
     "layers": (
-        "all-linear", "all-linear", "all", "attention", "mlp", "attention,unembedding", "mlp,embedding", "unembedding",
+        "all-linear", "all-linear", "all", "attention", "mlp", "attention,unembedding", "mlp,embedding",
+        "unembedding",
     ),
     "bias": ("none", "none", "none", "none", "all", "lora_only"),
     "use_rslora": (False, True),

@@ -11,12 +11,12 @@ from .tape import Buffer, Gradients, Size, Value, cast, copy, scale, unary, view
 
 @dataclass(frozen=True)
 class Shape:
-    """Heads and their widths. `masked`: a mask is given as a tensor; `capped` scores pass through
-    tanh (for which transformers 5 has no SDPA); `eager`: the model has no SDPA, `no_flash`: no flash
-    attention; `narrow`: its softmax runs in the values' own type; `dropped`: probabilities pass
-    through dropout; `wide`: queries and keys are multiplied in float32; `sinks`: a score for each
-    head stands beside them, and the softmax is told its type, which autocast leaves; `single`: keys of one head that SDPA is not told to share; `pairs`: positions with positions of all
-    sequences; `bias`: one on scores, by position."""
+    """Heads and their widths. `masked`: a mask is given as a tensor; `capped` scores pass through tanh (for which
+    transformers 5 has no SDPA); `eager`: the model has no SDPA, `no_flash`: no flash attention; `narrow`: its softmax
+    runs in the values' own type; `dropped`: probabilities pass through dropout; `wide`: queries and keys are
+    multiplied in float32; `sinks`: a score for each head stands beside them, and the softmax is told its type, which
+    autocast leaves; `single`: keys of one head that SDPA is not told to share; `pairs`: positions with positions of
+    all sequences; `bias`: one on scores, by position."""
 
     n_heads: int
     n_kv_heads: int
@@ -80,7 +80,8 @@ def _math(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
 
 def _repeated(run: Pass, x: Value, shape: Shape, d_head: int, *, copies: bool = False) -> Value:
     """Keys or values copied for every query head; the gradient is summed over the copies. A single head is not copied
-    but looked at several times, unless a product `copies` what does not lie as it needs it, as of several sequences."""
+    but looked at several times, unless a product `copies` what does not lie as it needs it, as with several
+    sequences."""
     tape, size = run.tape, x.bytes
     single = x.buffer if shape.n_kv_heads == 1 and not copies else None
     return tape.apply(

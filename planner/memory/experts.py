@@ -3,7 +3,10 @@ over all experts, the results weighted, brought back into order and summed."""
 
 from __future__ import annotations
 
+from ..adapter import Adapted
+from ..adapter.peft_rules import by_weight
 from ..dataclass import dataclass
+from ..schema import Architecture
 from .elementwise import activation
 from .passes import FLOAT32, Pass
 from .products import LowRank, Weight, linear, low_rank
@@ -102,7 +105,9 @@ def grouped(run: Pass, x: Value, rows: Size, stack: Stacked) -> Value:
         stack.weight.width,
     )
     out = _grouped_product(run, x, rows, plain, stack.weight.d_out)
-    inner = x if run.autocast or not stack.pairs else cast(x, run.trained)  # one copy for all pairs of the tensor
+    inner = (
+        x if run.autocast or not stack.pairs else cast(x, run.trained)
+    )  # one copy for all pairs of the tensor
     for pair in stack.pairs:
         total = add(out, low_rank(run, inner, rows, pair, copies=stack.experts, drops=False))
         out = cast(total, out.width)
@@ -131,6 +136,13 @@ def _grouped_product(run: Pass, x: Value, rows: Size, weight: Weight, d_out: int
 def _folded(run: Pass, x: Value, rows: Size, stack: Stacked, pair: LowRank) -> Value:
     """PEFT's pair on the tensor of all experts."""
     return folded(run, x, rows, stack.weight, pair, stack.experts)
+
+
+def folds(run: Pass, arch: Architecture, item: Adapted, weight: Weight) -> bool:
+    """Whether PEFT has this pair on a bare weight, which it folds in for every product."""
+    plain = run.kernels == "transformers" and not run.dropout and not weight.unpacked
+    pair = item.pairs[0]
+    return plain and not pair.magnitudes and by_weight(arch, item.matrix, materialised=pair.materialised)
 
 
 def folded(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, experts: int = 1) -> Value:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..adapter import Adapted
-from ..adapter.peft_rules import by_weight
 from ..schema import (
     MEMORY,
     STREAM,
@@ -30,7 +28,7 @@ from ..schema import (
 from .attention import Shape, attend
 from .bias import Shared
 from .elementwise import activation, drop, gated, norm, rotate
-from .experts import Routing, Stacked, folded, mix
+from .experts import Routing, Stacked, folded, folds, mix
 from .layout import Trained, from_latent, layout, low_ranks, split_sides, uses
 from .outside import ALONE, Outside
 from .passes import FLOAT32, Pass
@@ -254,16 +252,10 @@ class Walk:
         if item is None:
             return linear(self.run, x, rows, weight, clones=clones)
         matrix, pairs = self.arch.matrices[op.matrix], low_ranks(item, self.run.split)
-        if self._folds(item, weight):
+        if folds(self.run, self.arch, item, weight):
             return folded(self.run, x, rows, weight, pairs[0])
         again = self.joined and matrix.role == "mlp" and matrix.d_out == self.arch.hidden_size
         return adapted(self.run, x, rows, weight, pairs, clones=clones, again=again)
-
-    def _folds(self, item: Adapted, weight: Weight) -> bool:
-        """Whether PEFT has this pair on a bare weight, which it folds in for every product."""
-        plain = self.run.kernels == "transformers" and not self.run.dropout and not weight.unpacked
-        pair = item.pairs[0]
-        return plain and not pair.magnitudes and by_weight(self.arch, item.matrix, materialised=pair.materialised)
 
     def _experts(self, op: Join) -> Value:
         """The routed experts whose results this Join weights."""
@@ -276,7 +268,9 @@ class Walk:
             stacks.append(Stacked(self._weight(apply.matrix), experts, () if folded else pairs, folded))
         first, traits = self.arch.matrices[self.waiting[0][0].matrix], self.traits
         seen = first.experts if self.waiting[0][0].all_experts else first.experts_active
-        routing = Routing(first.experts, seen, traits.router, traits.wide_router, self.act, traits.sinks, traits.jitter)
+        routing = Routing(
+            first.experts, seen, traits.router, traits.wide_router, self.act, traits.sinks, traits.jitter
+        )
         x, logits = self.waiting[0][1], self.logits
         self.waiting, self.logits = [], None
         mixed = mix(self.run, x, logits or x, routing, tuple(stacks[:-1]), stacks[-1])
@@ -290,7 +284,9 @@ class Walk:
     def _attend(self, op: Attend) -> Value:
         run, traits = self.run, self.traits
         q, k, v = self._heads(op)
-        masked = (run.masked and self.outside.padded(op)) or (op.window is not None and op.window <= run.reach)
+        masked = (run.masked and self.outside.padded(op)) or (
+            op.window is not None and op.window <= run.reach
+        )
         masked = masked or traits.mask_given
         n_heads, n_kv_heads = self._counts(op)
         pairs = run.pairs
@@ -383,7 +379,11 @@ class Walk:
         if gates:
             kept = (shared.buffer, *(gate.buffer for gate in gates))
             shared = tape.apply(
-                (shared, *gates), shared.elements, shared.width, kept, lambda g: [tape.new(size) for size in sizes]
+                (shared, *gates),
+                shared.elements,
+                shared.width,
+                kept,
+                lambda g: [tape.new(size) for size in sizes],
             )
         return add(routed, shared)
 

@@ -99,7 +99,11 @@ def _kind(
         return "gated" if roles[1] == "expert" else "weighted"  # by a router, or with a shared expert beside
     if roles[0] == "attend":
         return "output-gate"
-    if roles[0] == "join" and roles[1] in ("mlp", "shared_expert") and _weighs(made_by[op.sources[0]], made_by, matrices):
+    if (
+        roles[0] == "join"
+        and roles[1] in ("mlp", "shared_expert")
+        and _weighs(made_by[op.sources[0]], made_by, matrices)
+    ):
         return "sum"
     return "keys" if set(roles) == {"attention"} and op.out in keys else "mixed"
 

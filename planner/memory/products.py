@@ -63,9 +63,8 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
     def rule(g: Buffer) -> Gradients:
         copied = tape.new(out_size) if clones else None
         gradient = tape.new(parameters * run.compute) if narrow is not None else None
-        if trains:
-            if narrow is None:
-                tape.gradient(parameters * weight.width)
+        if trains and narrow is None:
+            tape.gradient(parameters * weight.width)
         if (trains and weight.bias) or shifts:
             tape.gradient(weight.d_out * weight.width)
         again = tape.new(weight.unpacked) if weight.unpacked and needs else None
@@ -233,9 +232,7 @@ def _dora(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, base: 
         base = _product_again(run, inner, rows, weight, weight_there)
     elif weight.bias:
         size = base.bytes
-        base = tape.apply(
-            (base,), base.elements, max(base.width, run.norms), (), lambda g: (tape.new(size),)
-        )
+        base = tape.apply((base,), base.elements, max(base.width, run.norms), (), lambda g: (tape.new(size),))
     del inner
     share = by_magnitude(run, base, pair.d_out)
     del base
@@ -276,8 +273,8 @@ def _product_again(run: Pass, x: Value, rows: Size, weight: Weight, copy: Buffer
 
 
 def by_magnitude(run: Pass, x: Value, d_out: int) -> Value:
-    """x times a trained magnitude for each output: keeps x, and makes a full-size product for its gradient, beside x's
-    own, which is made in the wider type and then lowered to x's."""
+    """x times a trained magnitude for each output: keeps x, and makes a full-size product for its gradient, beside
+    x's own, which is made in the wider type and then lowered to x's."""
     tape, width = run.tape, max(x.width, run.trained)
     size = x.elements * width
     size_x = size if x.width == width else x.bytes

@@ -30,9 +30,10 @@ class Traits:
     `scaled_residual`: multipliers on the stream. `logits`: what happens to logits between unembedding and loss
     ("capped": tanh; "scaled"; "biased": a fixed bias is added). `eager`: transformers has no SDPA path for it,
     `no_flash`: no path for flash attention; `mask_given`: SDPA is given a mask even where all tokens are seen, and
-    `ungrouped`: keys of a single head, which no fused kernel takes; `narrow`: its eager softmax runs in the values' type. `router`: "softmax"
-    or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their weights stay in
-    float32, and so do the results that they weight; `jitter`: what experts and router read is multiplied by noise.
+    `ungrouped`: keys of a single head, which no fused kernel takes; `narrow`: its eager softmax runs in the values'
+    type. `router`: "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`:
+    their weights stay in float32, and so do the results that they weight; `jitter`: what experts and router read is
+    multiplied by noise.
     """
 
     norm: str = "rms"
