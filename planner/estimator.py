@@ -59,9 +59,17 @@ class _Base:
 # Models of the catalogue by the name they were asked for; files are read anew each time.
 _known: dict[Any, _Base] = {}
 _MOST_KNOWN = 1024
+# The last config that was read elsewhere, with its inventory: an answer asks for its model twice.
+_last: list[tuple[ResolvedConfig, bool, Architecture]] = []
 
 
 def _architecture(found: ResolvedConfig, trust_remote_code: bool) -> Architecture:
+    if not _last or _last[0][:2] != (found, trust_remote_code):
+        _last[:] = [(found, trust_remote_code, _built(found, trust_remote_code))]
+    return _last[0][2]
+
+
+def _built(found: ResolvedConfig, trust_remote_code: bool) -> Architecture:
     if trust_remote_code and found.origin in ("local", "hub"):
         return build_by_its_code(found.model_id, found.config)
     try:
@@ -233,7 +241,8 @@ def estimate(
     dataset: str | None = None, tokens: int | str | None = None, episodes: int | str | None = None,
     success_rate: float | None = None, group_size: int | None = None,
     data: str | os.PathLike[str] | DatasetReport | None = None, tokenizer: str | os.PathLike[str] | None = None,
-    loss_on: str | None = None, format: str | None = None, split: str | None = None, nats: float | None = None,
+    loss_on: str | None = None, format: str | None = None, split: str | None = None,
+    columns: str | Mapping[str, str] | None = None, nats: float | None = None,
     bits_per_param: float | None = None, curves: bool = False, epochs: int = 1, seq_len: int | None = None,
     batch: int = 1, checkpointing: bool = False, target_regex: str | None = None,
     target_parameters: str | Sequence[str] | None = None,

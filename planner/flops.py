@@ -188,14 +188,15 @@ class _Walk:
             hidden = pairs - visible_pairs(length, op.window, op.causal, op.chunked)
         scale = self.step.batch * op.n_heads
         q, k, v = needs[op.q], needs[op.k], needs[op.v]
+        scores = q or k or (op.bias is not None and needs[op.bias])
         forward = scale * (op.d_qk + op.d_v)
-        backward = scale * (op.d_qk * (q + k) + op.d_v * ((q or k) + v))
+        backward = scale * (op.d_qk * (q + k) + op.d_v * (scores + v))
         again = forward if self.step.checkpointing else 0
         tally.forward += forward * pairs
         tally.backward += backward * pairs
         tally.attention += (forward + backward + again) * pairs
         tally.hidden += (forward + backward + again) * hidden
-        return q or k or v
+        return scores or v
 
     def _product(self, op: Product, length: int, needs: list[bool], tally: Tally) -> bool:
         left, right = needs[op.left], needs[op.right]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # reading data brings numpy and the tokenizers library
 
 WAYS = ("dataset", "data", "tokens", "episodes")
 OF_RL = ("success_rate", "group_size")
-OF_DATA = ("tokenizer", "loss_on", "format", "split")
+OF_DATA = ("tokenizer", "loss_on", "format", "split", "columns")
 
 
 def whole_number(field: str, value: object) -> int:
@@ -114,6 +114,12 @@ def _from_file(options: Mapping[str, Any], model_id: str, local: bool) -> Given:
     if isinstance(report, (str, os.PathLike)):
         report, notices = _read(options, model_id, local)
     info = report.information
+    if not report.examples:
+        why = " ".join(each.message for each in report.warnings if each.code == "unknown-format")
+        raise InputError(
+            "data", report.data, "rows that can be used",
+            f"None of its {report.broken:,} rows can: `lora-plan dataset` lists them. {why}".strip(),
+        )  # fmt: skip
     if report.broken:
         rows = f"{report.broken:,} of {report.broken + report.examples:,} rows"
         notices.append(
@@ -136,7 +142,7 @@ def _from_file(options: Mapping[str, Any], model_id: str, local: bool) -> Given:
 def _read(options: Mapping[str, Any], model_id: str, local: bool) -> tuple[DatasetReport, list[Notice]]:
     from .dataset import dataset
 
-    more = {name: options[name] for name in ("format", "loss_on") if options[name] is not None}
+    more = {name: options[name] for name in ("format", "loss_on", "columns") if options[name] is not None}
     tokenizer, notices = _tokenizer(options["tokenizer"], model_id, local)
     report = dataset(
         options["data"], tokenizer=tokenizer, split=options["split"], seq_len=options["seq_len"],

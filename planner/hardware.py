@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # its classes are a share of a cold start
 
 GPUS_PER_NODE = 8
 # What a GPU gets of the network where nobody says: one 400 Gbit/s adapter a GPU beside NVLink 4 and newer, 200 Gbit/s
-# beside older ones, as in NVIDIA's DGX H100 and DGX A100; a shared 100 Gbit/s adapter for cards on PCIe.
-NETWORK_FAST, NETWORK_A100, NETWORK_CARDS = 50e9, 25e9, 12.5e9 / GPUS_PER_NODE
+# beside older ones, as in NVIDIA's DGX H100 and DGX A100; one 100 Gbit/s adapter that the cards of a machine share.
+NETWORK_FAST, NETWORK_A100, NETWORK_CARDS = 50e9, 25e9, 12.5e9
 PCIE_EACH_WAY = {3: 16e9, 4: 32e9, 5: 64e9}  # x16, marketed
 _PEAKS = {
     "float32": "fp32_flops_per_s",
@@ -44,7 +44,7 @@ class Cluster:
     count: int = 1
     per_node: int = GPUS_PER_NODE
     link_bytes_per_s: float = PCIE_EACH_WAY[4]
-    network_bytes_per_s: float = NETWORK_CARDS
+    network_bytes_per_s: float = NETWORK_CARDS / GPUS_PER_NODE
     switched: bool = False
 
     def rate_between(self, group: int) -> float:
@@ -110,7 +110,7 @@ def cluster(
     if link == "pcie" or (bridge and count > 2):
         switched, rate = False, pcie_bytes_per_s(accelerator)
     if network_bytes_per_s is None:
-        network_bytes_per_s = NETWORK_CARDS
+        network_bytes_per_s = NETWORK_CARDS / per_node
         if switched:
             network_bytes_per_s = NETWORK_FAST if _newest(accelerator) else NETWORK_A100
     return Cluster(accelerator, count, min(per_node, count), rate, network_bytes_per_s, switched or bridge)

@@ -13,7 +13,7 @@ from .adapter.peft_rules import (
     refused_names,
 )
 from .adapter.whole import Whole
-from .learning_rate.lookup import LAW_ALPHA, LearningRate, swept
+from .learning_rate.lookup import LearningRate
 from .plan import CapacitySection, FlopsSection, Workload
 from .schema import Architecture, Notice
 
@@ -25,6 +25,13 @@ def _route_notices(arch: Architecture) -> Iterator[Notice]:
             f"{arch.model_type} has no builder here: its inventory was read from {arch.built_by}, built without "
             "weights.",
         )
+
+
+MATERIALISED = (
+    "PEFT forms the product B A of every expert in each step, whatever the number of tokens: its FLOPs a token fall "
+    "as the batch grows. A second adapter on the same model must have pairs on the same bare tensors or on none: "
+    f"PEFT {PEFT_VERSION} refuses another set."
+)
 
 
 def _adapter_notices(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted]) -> Iterator[Notice]:
@@ -78,8 +85,7 @@ def _adapter_notices(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Ad
     if any(pair.materialised for item in experts for pair in item.pairs):
         yield Notice(
             "experts-materialised",
-            "PEFT forms the product B A of every expert in each step, whatever the number of tokens: its FLOPs a "
-            "token fall as the batch grows.",
+            MATERIALISED,
         )
     if arch.tied_embeddings and any(item.matrix.role == "unembedding" for item in adapted):
         yield Notice(
@@ -153,13 +159,10 @@ def _learning_notices(
             f"The config names no model: its type places it in the family {lr.family}.",
         )
     yield from lr.extrapolates
-    own = swept(lr.fact, "alpha", spec.alpha, spec.rank) or LAW_ALPHA
-    if spec.alpha != own or spec.use_rslora or spec.alpha_pattern:
-        found = "another scale" if spec.alpha == own else f"alpha {spec.alpha:g}"
+    if spec.alpha_pattern:
         yield Notice(
             "learning-rate-alpha",
-            f"The learning-rate law holds for alpha {own:g} at scale alpha / rank; this plan has {found}: "
-            "`lora-plan lr` says what that changes.",
+            f"The learning rate is that of alpha {spec.alpha:g}: modules of the alpha pattern have another scale.",
         )
 
 

@@ -235,7 +235,6 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """The JSON contract, schema 1. Unknown is null."""
         info = self.information
-        lr = self.learning_rate
         return {
             "schema": SCHEMA,
             "version": __version__,
@@ -245,24 +244,7 @@ class Plan:
             "flops": self.flops.to_dict() if self.flops else None,
             "information": info.to_dict() if info else None,
             "capacity": self.capacity.to_dict(),
-            "learning_rate": {
-                "value": lr.value,
-                "low": lr.low,
-                "high": lr.high,
-                "full_finetune": lr.full_finetune,
-                "law": lr.law,
-                "about": {
-                    "title": lr.fact.title,
-                    "form": lr.fact.form,
-                    "fitted_on": lr.fact.fitted_on,
-                    "regret": lr.fact.regret_text,
-                },
-                "basis": lr.basis,
-                "family": lr.family,
-                "family_known": lr.family_known,
-                "level": lr.level,
-                "reason": lr.reason,
-            },
+            "learning_rate": self.learning_rate.to_dict(),
             "regret": self.regret.to_dict() if self.regret else None,
             "data": self.data.to_dict() if self.data else None,
             "memory": self.memory,

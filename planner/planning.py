@@ -3,6 +3,7 @@ the cost."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # loaded where memory is estimated
     from .setup import Setup
 
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
+ALPHA_RULES = {True: "alpha/sqrt(rank)", False: "alpha/rank"}
 # The options that say how the fine-tune is run; None: as the trainer has it, else the field's own default.
 USUAL: dict[str, Any] = {
     "precision": None, "autocast": None, "quantize": None, "quantize_experts": None, "optimizer": None,
@@ -224,6 +226,42 @@ def _with_serving(plan: Plan, arch: Architecture, machine: Cluster, options: Map
     return replace(plan, serving=found.to_dict(), sources=(*plan.sources, ("serving", SOURCE)))
 
 
+def _with_rate(plan: Plan, batch: int | None) -> Plan:
+    """The plan with the learning rate of its run, as `lr` gives it. `batch` is None where nobody gave one: the rate
+    is then that of the law's own."""
+    from .learning_rate.factors import Run, at_run, sources_of, to_mind
+
+    spec = plan.adapter.spec
+    task = "rl" if plan.information is not None and plan.information.kind == "rl" else "sft"
+    steps = None if batch is None else optimizer_steps(plan, batch)
+    run = Run.of(spec.rank, spec.alpha, ALPHA_RULES[spec.use_rslora], steps, batch)
+    rate = at_run(plan.learning_rate, plan.model.hidden_size, task, run)
+    warnings: tuple[Notice, ...] = (*plan.warnings, *to_mind("lora", task, run))
+    sources = (*plan.sources, *sources_of(rate.factors))
+    if task == "rl":
+        of_law = ("learning-rate-", "learning rate")
+        warnings = tuple(each for each in warnings if not each.code.startswith(of_law[0]))
+        if asked := plan.request.get("law"):
+            text = f"No law covers reinforcement learning: {os.fspath(asked)} is not used."
+            warnings = (*warnings, Notice("learning-rate-law", text))
+        assert rate.context
+        sources = tuple(
+            (use, rate.context.source if use == of_law[1] else source) for use, source in plan.sources
+        )
+    return replace(plan, learning_rate=rate, warnings=warnings, sources=sources)
+
+
+def optimizer_steps(plan: Plan, batch: int) -> int | None:
+    """Optimizer steps of the run with `batch` sequences a step: its tokens (or episodes) over those of a step."""
+    info = plan.information
+    if info is None:
+        return None
+    if info.kind == "rl":
+        return max(1, math.ceil(info.units * plan.workload.epochs / batch))
+    tokens = processed_tokens(plan)
+    return None if tokens is None else max(1, math.ceil(tokens / (batch * plan.workload.seq_len)))
+
+
 def processed_tokens(plan: Plan) -> int | None:
     """Tokens that the run processes; an episode is a sequence."""
     info, work = plan.information, plan.workload
@@ -257,7 +295,8 @@ def estimate(
         )  # fmt: skip
     except TypeError as error:
         raise _unknown(error, options) from error
-    plan = replace(plan, request=request)
+    own_batch = sequences if batch is not None or asked["accumulation"] != 1 else None
+    plan = _with_rate(replace(plan, request=request), own_batch)
     _, arch = estimator.load(
         estimator.model_of({"model": model, "adapter": options.get("adapter")}),
         options.get("trust_remote_code", False),

@@ -54,7 +54,7 @@ class Running:
     @property
     def params(self) -> int:
         """Parameters that are trained."""
-        from .speed.timing import trained_params
+        from .speed.trained import trained_params
 
         return trained_params(self.arch, self.setup, self.pairs, self.whole)
 
@@ -83,7 +83,7 @@ class Data:
     notices: tuple[Notice, ...] = ()
 
 
-OF_FILE = ("data", "tokenizer", "format", "loss_on", "split", "nats", "group_size", "on_progress")
+OF_FILE = ("data", "tokenizer", "format", "loss_on", "split", "columns", "nats", "group_size", "on_progress")
 DATA = ("dataset", "tokens", "episodes", "success_rate", "epochs", *OF_FILE, "trust_remote_code")
 
 

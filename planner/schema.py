@@ -166,7 +166,7 @@ class Apply:
 class Attend:
     """Scores (q times k) and values (probabilities times v); no weights of its own. A `chunked` window does not
     slide: positions attend within chunks of that size. With `compress` each key stands for so many positions, and
-    a rest that does not fill one has none."""
+    a rest that does not fill one has none. `bias` is a value that is added to the scores."""
 
     q: int
     k: int
@@ -181,6 +181,7 @@ class Attend:
     memory: bool = False
     chunked: bool = False
     compress: int = 1
+    bias: int | None = None
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ AttentionKernel = Literal["eager", "sdpa", "flash"]
 Packing = Literal["full", "padded", "packed"]
 Loss = Literal[
     "full", "shifted", "shifted-late", "fused", "shifted-fused", "shifted-late-fused", "shifted-narrow",
-    "chunked", "split", "split-wide", "split-fused",
+    "wide-fused", "chunked", "split", "split-wide", "split-fused",
 ]  # fmt: skip
 Quantize = Literal["none", "nf4", "nf4-double", "int8", "fp8"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -84,6 +84,8 @@ class Setup:
     modules, which transformers 5 with bitsandbytes leaves in 16 bits. `input_grads`: the embedding's output needs a
     gradient (HF switches it on with checkpointing); None follows checkpointing. `loss_chunk` tokens go through a
     chunked loss at a time.
+    `main_grads`: gradients are added up in a buffer of float32 that stands all along, whole on every data-parallel
+    GPU, as Megatron's.
     `optimizer_kernel`: how AdamW runs: fused (HF's Trainer), foreach (torch's default on CUDA) or a loop over
     tensors.
     `fsdp_units`: what FSDP gathers as a unit: "pairs", as PEFT's policy has it, each factor of each pair apart from
@@ -120,6 +122,7 @@ class Setup:
     input_grads: bool | None = None
     optimizer_kernel: OptimizerKernel = "fused"
     optimizer_in_backward: bool = False
+    main_grads: bool = False
     gpus: int = 1
     sharding: Sharding = "none"
     fsdp_units: FsdpUnits = "pairs"

@@ -202,7 +202,7 @@ def test_files_that_are_no_config(run: Any, tmp_path: Path) -> None:
 
 def test_listings(run: Any) -> None:
     models = run("models", "--json").json()["models"]
-    assert len(models) == 493 and all(entry["source"]["url"] for entry in models)
+    assert len(models) == 500 and all(entry["source"]["url"] for entry in models)
     assert LLAMA in run("models").out
     assert "NousResearch" in run("models", "hermes").out
     gpus = run("gpus", "h100", "--json").json()["gpus"]

@@ -59,12 +59,12 @@ def test_every_fact_has_a_complete_source() -> None:
 
 
 def test_counts() -> None:
-    assert len(facts.model_ids()) == 493
-    assert len(facts.model_aliases()) == 505
+    assert len(facts.model_ids()) == 500
+    assert len(facts.model_aliases()) == 513
     assert len(facts.accelerators()) >= 55
-    assert len(facts.prices()) == 60
+    assert len(facts.prices()) == 63
     assert len(facts.datasets()) == 21
-    assert len(facts.laws()) == 4
+    assert len(facts.laws()) == 5
 
 
 def test_no_text_names_a_gathering_place() -> None:

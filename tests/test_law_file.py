@@ -94,7 +94,7 @@ def test_batch_steps_and_alpha_are_the_law_s_own(tmp_path: Path) -> None:
     far = lr(LLAMA, law=path, rank=16, batch=4096, steps=500)
     assert "Batch 4,096 lies outside of 16 to 256" in " ".join(note.message for note in far.extrapolates)
     notes = {note.code: note.message for note in lr(LLAMA, law=path).extrapolates}
-    assert notes["learning-rate-batch"].startswith("The law holds at batch 64")
+    assert notes["learning-rate-batch"].startswith("No batch given: the rate is for batch 64")
 
 
 def test_alpha_that_went_with_the_rank_and_what_was_swept_without_effect(tmp_path: Path) -> None:
@@ -110,11 +110,7 @@ def test_alpha_that_went_with_the_rank_and_what_was_swept_without_effect(tmp_pat
         "alpha": pytest.approx(2.0),
         "batch": pytest.approx(2.0),
     }  # roots of 32 / 8 and 512 / 128
-    notes = {note.code: note.message for note in estimate(LLAMA, rank=16, alpha=8, law=path).warnings}
-    assert "holds for alpha 32" in notes["learning-rate-alpha"]
-    assert not any(
-        n.code == "learning-rate-alpha" for n in estimate(LLAMA, rank=64, alpha=128, law=path).warnings
-    )
+    assert not estimate(LLAMA, rank=64, alpha=128, law=path).learning_rate.factors
 
 
 def test_a_sweep_that_does_not_say_its_batch(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ MAX_FUNCTION_LINES = 60
 
 # From the bottom up. A module imports from its own layer or from one below it, and no ring of imports is closed.
 LAYERS = (
-    "dataclass errors fact_types schema setup units version",
+    "dataclass errors fact_types process schema setup units version",
     "moments",
     "facts",
     "trainers",
@@ -33,7 +33,8 @@ LAYERS = (
     "estimator",
     "running",
     "search measuring comparing fewest remedies planning",
-    "simulate validate exports report",
+    "commands simulate validate exports",
+    "report",
     "__init__",
     "web",
     "cli __main__",

@@ -246,6 +246,43 @@ def test_random_combinations_equal_peft(
 LLAMA = "meta-llama/Llama-3.1-8B"
 
 
+EXPERTS = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
+
+
+@pytest.mark.parametrize("name", ["qwen3_moe", "gpt_oss", "mixtral"])
+@pytest.mark.parametrize("ranks", [{}, {EXPERTS[0]: 6}, {EXPERTS[1]: 5}, {"gate_up_proj": 3}], ids=str)
+def test_ranks_of_fused_experts_equal_peft(name: str, ranks: dict[str, int]) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=4, target_modules=[], target_parameters=list(EXPERTS), rank_pattern=ranks)
+    model = get_peft_model(oracle.meta_model(MODELS[name]), config)
+    spec = spec_from({"r": 4, "lora_alpha": 4, "target_parameters": list(EXPERTS), "rank_pattern": ranks})
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert params(adapt(build(MODELS[name]), spec)) == trained
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "fits"),
+    [
+        ("all-linear", "all-linear", True), (["q_proj"], "all-linear", True), ("all-linear", ["q_proj"], True),
+        ("all-linear", ["gate_proj", "up_proj"], False), (["gate_proj", "up_proj"], ["down_proj"], False),
+    ],
+)  # fmt: skip
+def test_a_second_adapter_has_the_same_tensors_of_experts_or_none(
+    first: Any, second: Any, fits: bool
+) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(oracle.meta_model(MODELS["qwen3_moe"]), LoraConfig(r=2, target_modules=first))
+    if fits:
+        model.add_adapter("second", LoraConfig(r=2, target_modules=second))
+    else:
+        with pytest.raises(ValueError, match="same set of parameters"):
+            model.add_adapter("second", LoraConfig(r=2, target_modules=second))
+    plan = estimate(MODELS["qwen3_moe"], rank=2, layers="all-linear", experts="peft")
+    assert any("A second adapter" in notice.message for notice in plan.warnings)
+
+
 def test_the_line_that_peft_prints(capsys: pytest.CaptureFixture[str]) -> None:
     line = "trainable params: 41,943,040 || all params: 8,072,204,288 || trainable%: 0.5196"
     assert estimate(LLAMA, layers="all-linear", rank=16).adapter.peft_line == line

@@ -67,9 +67,9 @@ def text_of(content: bytes) -> str:
 
 
 def follow(data: Any, path: tuple[str, ...]) -> Any:
-    """The value at a path of nested mappings."""
+    """The value at a path of nested mappings and lists."""
     for key in path:
-        data = data[key]
+        data = data[int(key) if isinstance(data, list) else key]
     return data
 
 
@@ -274,8 +274,11 @@ def test_a_figure_needs_its_data() -> None:
 def test_what_is_not_known_is_said() -> None:
     text = made("rl, no gpu")[2]
     assert "not part of this plan, so not known: time, cost" in text.lower()
-    assert "No model of this family was among those" in text
+    assert "best rate in reinforcement learning: median of 10 sweeps" in text
     material = json.loads(json.dumps(made("llama")[0]))
+    material["plan"]["learning_rate"]["family_known"] = False
+    text = text_of(render(compose(material, moment(), True), "pdf", "a4", moment()))
+    assert "No model of this family was among those" in text
     for section in ("memory", "flops", "information"):
         material["plan"][section] = None
     empty = dict.fromkeys(("value", "low", "high", "full_finetune", "basis", "family"))

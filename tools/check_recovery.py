@@ -1,6 +1,6 @@
 """Whether planted laws come back: coverage of the 90% intervals, bias and error of every constant.
 
-    python tools/check_recovery.py [--repeats 200] [--only NAME] [--form auto] [--jobs 1] [--write]
+    python tools/check_recovery.py [--repeats 200] [--first 0] [--only NAME] [--form auto] [--jobs 1] [--write]
 
 Sweeps are made from known constants (tools/plant_sweep.py) with noise as measured between repeated runs of the
 shipped sweep (0.02%) and larger, missing runs, divergence, optima at the ends of the grid, and models that lie off
@@ -114,7 +114,9 @@ def constants(law: Planted, seed: int, form: str, draws: int) -> tuple[dict[str,
     }, errors
 
 
-def recover(law: Planted, repeats: int, form: str, draws: int = 300) -> tuple[pd.DataFrame, Counter[str]]:
+def recover(
+    law: Planted, repeats: int, form: str, first: int = 0, draws: int = 300
+) -> tuple[pd.DataFrame, Counter[str]]:
     """A row for each constant: planted, mean and spread of the estimates, coverage; and the forms chosen. The last
     row, `rate`, has as bias and sd the median and 90th percentile of the errors of the law's rates at the cells."""
     truth = truths(law)
@@ -124,12 +126,12 @@ def recover(law: Planted, repeats: int, form: str, draws: int = 300) -> tuple[pd
     errors = []
     for i in range(repeats):
         if form == "auto":
-            result = fit(plant(law, i), form=form, draws=draws)
+            result = fit(plant(law, first + i), form=form, draws=draws)
             forms[result.form] += 1
             found = estimates(result)
         else:
             forms[form] += 1
-            found, error = constants(law, i, form, draws)
+            found, error = constants(law, first + i, form, draws)
             errors.append(error)
         for name, value in truth.items():
             one = found[name]
@@ -208,6 +210,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--repeats", type=int, default=200)
+    parser.add_argument("--first", type=int, default=0, help="the seed of the first sweep")
     parser.add_argument("--only", help="a scenario whose name contains this")
     parser.add_argument("--form", default="article+lora_pow+rank_pow")
     parser.add_argument("--write", action="store_true", help="put the table into the page")
@@ -222,7 +225,9 @@ def main() -> None:
             k: "family+rank_sat" if v.family and options.form != "auto" else options.form
             for k, v in chosen.items()
         }
-        running = {k: pool.submit(recover, law, options.repeats, form[k]) for k, law in chosen.items()}
+        running = {
+            k: pool.submit(recover, law, options.repeats, form[k], options.first) for k, law in chosen.items()
+        }
         for name, future in running.items():
             results[name], forms = future.result()
             print(f"{name} ({options.repeats} sweeps; forms {dict(forms)})")

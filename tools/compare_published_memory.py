@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ from scipy.optimize import minimize
 
 from planner.errors import PlannerError
 from planner.memory import constants as memory_constants
-from planner.memory.constants import Constants
-from planner.memory.overhead import cached, interval, overhead
+from planner.memory.constants import KINDS, Bounds, Constants
+from planner.memory.overhead import cached, interval, kind_of, overhead
 from planner.moments import MemoryEstimate
 from planner.running import running
+from planner.trainers import PLAIN
 from tools.published_memory import DRIVER, Case, Skipped, cases, model_of
-from tools.published_memory_later import half
+from tools.published_memory_later import Ratio, half, half_now
 from tools.published_memory_page import page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +36,11 @@ TABLE = ROOT / "data" / "memory.toml"
 PAGE = ROOT / "docs" / "memory-published.md"
 DATE = "2026-11-28"
 COVERAGE = 0.9
+FEW, FEW_MODELS = 20, 5  # measurements, and models of them, for an interval of a trainer's own
+TAILS = (0.1, 0.05, 0.04, 0.03, 0.02, 0.01)
+# Kinds of set-ups that are harder cases of others: their interval is at least as wide.
+HARDER_THAN = {"varied": "alone", "shared": "alone", "split": "shared", "offloaded": "shared"}
+BOUNDS = tuple(f"{end}{'' if kind == 'alone' else f'_{kind}'}" for kind in KINDS for end in ("low", "high"))
 FITTED = {
     "context_bytes": (5.5e8, 4e8, 8e8),
     "communication_bytes": (9e8, 3e8, 2e9),
@@ -69,7 +76,7 @@ def with_constants(found: MemoryEstimate, known: Constants) -> MemoryEstimate:
         found, overhead=overhead(found.setup, known),
         cached_bytes=cached(found.setup, found.apart_bytes, found.gathered_bytes, found.varied_bytes, known),
     )  # fmt: skip
-    low, high = interval(made.per_gpu_bytes, made.cached_bytes, known)
+    low, high = interval(made.per_gpu_bytes, made.cached_bytes, made.setup, known)
     return replace(made, low=low, high=high)
 
 
@@ -143,11 +150,13 @@ def fit(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> Constants:
     names = list(FITTED)
     start, low, high = (np.array([FITTED[name][i] for name in names]) for i in range(3))
     weights = _weights(chosen)
-    base = Constants(**dict(zip(names, start, strict=True)), low=1.0, high=1.0, coverage=COVERAGE)
+    ones: dict[str, Any] = dict.fromkeys((*names, *BOUNDS), 1.0)
+    base = Constants(**ones, coverage=COVERAGE)
 
     def at(values: Any) -> Constants:
         kept = np.clip(values * start, low, high)
-        return replace(base, **dict(zip(names, map(float, kept), strict=True)))
+        fitted: dict[str, Any] = dict(zip(names, map(float, kept), strict=True))
+        return replace(base, **fitted)
 
     arrays = Arrays(chosen)
 
@@ -165,32 +174,79 @@ def others(pairs: Sequence[tuple[Case, MemoryEstimate]], source: str) -> list[tu
 
 
 def fit_with_bounds(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> Constants:
-    """The constants, and an interval that holds its share of each source predicted from all others, and of half of
-    the cases that were collected afterwards: so a new trainer is met."""
+    """The constants, and for each kind of set-up an interval that holds its share of each source predicted from all
+    others, and of half of the cases that were collected afterwards as they were predicted first: so a new trainer is
+    met."""
     known = fit(pairs)
-    met = []
+    met = list(half())
     for source in sorted({case.source for case, _ in pairs}):
         without = fit(others(pairs, source))
-        met += [(c, with_constants(f, without)) for c, f in pairs if c.source == source]
-    met += [(c, with_constants(f, known)) for c, f in half()]
-    return _bounds(met, known)
+        met += [ratio(c, with_constants(f, without)) for c, f in pairs if c.source == source]
+    found: dict[str, tuple[float, float]] = {}
+    for kind in KINDS:  # a kind's interval is no narrower than that of the kind that it is a harder case of
+        own = [each for each in met if each.kind == kind]
+        low, high = _bounds(own, _tail(own))
+        if kind in HARDER_THAN:
+            low, high = min(low, found[HARDER_THAN[kind]][0]), max(high, found[HARDER_THAN[kind]][1])
+        found[kind] = low, high
+    named = {kind: "" if kind == "alone" else f"_{kind}" for kind in KINDS}
+    bounds: dict[str, Any] = {f"low{named[kind]}": low for kind, (low, _) in found.items()}
+    bounds |= {f"high{named[kind]}": high for kind, (_, high) in found.items()}
+    known = replace(known, **bounds)
+    return replace(known, trainers=tuple(_of_trainers(pairs, known)))
 
 
-def _bounds(pairs: Sequence[tuple[Case, MemoryEstimate]], known: Constants) -> Constants:
-    """`low` and `high` such that as many measured peaks lie below as above, and `coverage` between."""
-    lows, highs, weights = [], [], []
-    counts: dict[str, int] = {}
-    for case, _ in pairs:
-        counts[case.source] = counts.get(case.source, 0) + 1
-    for case, found in pairs:
-        beyond = 0 if case.metric in ("device", "needed") else sum(item.bytes for item in found.overhead)
-        lows.append((case.measured + beyond) / found.per_gpu_bytes)
-        highs.append((case.measured + beyond - found.cached_bytes) / found.per_gpu_bytes)
-        weights.append(1 / counts[case.source])
-    tail = (1 - COVERAGE) / 2
-    return replace(
-        known, low=_quantile(lows, weights, tail), high=max(1.0, _quantile(highs, weights, 1 - tail))
-    )
+def _of_trainers(pairs: Sequence[tuple[Case, MemoryEstimate]], known: Constants) -> Iterator[Bounds]:
+    """An interval of its own for each trainer and kind of set-up of which enough stated measurements, of enough
+    models, lie in the fitted half: as they are predicted today, since their profile is known. Models take the place
+    of sources: the interval must hold those of a model it has not seen."""
+    groups: dict[tuple[str, str], list[Ratio]] = {}
+    for case, found in (*pairs, *half_now()):
+        if case.stated:
+            each = replace(ratio(case, with_constants(found, known)), source=case.model)
+            groups.setdefault((found.setup.trainer, each.kind), []).append(each)
+    for (trainer, kind), ratios in sorted(groups.items()):
+        models = {each.source for each in ratios}
+        if trainer != PLAIN and len(ratios) >= FEW and len(models) >= FEW_MODELS:
+            yield Bounds(trainer, kind, *_bounds(ratios, _tail(ratios)))
+
+
+def ratio(case: Case, found: MemoryEstimate) -> Ratio:
+    """How a case lies to its estimate."""
+    beyond = 0 if case.metric in ("device", "needed") else sum(item.bytes for item in found.overhead)
+    measured, needed = case.measured + beyond, found.per_gpu_bytes
+    kind = kind_of(found.setup)
+    return Ratio(case.source, kind, measured / needed, (measured - found.cached_bytes) / needed)
+
+
+def _tail(found: Sequence[Ratio]) -> float:
+    """The share to leave out on either side: the largest with which sources are held, each by an interval of all
+    others, as often as is stated; where none is, the one with which they are most often."""
+    sources = sorted({each.source.removesuffix(DRIVER) for each in found})
+    best, most = TAILS[0], -1.0
+    for tail in TAILS:
+        shares = []
+        for source in sources:
+            own = [each for each in found if each.source.removesuffix(DRIVER) == source]
+            rest = [each for each in found if each.source.removesuffix(DRIVER) != source]
+            if rest:
+                low, high = _bounds(rest, tail)
+                shares.append(sum(low <= each.low and each.high <= high for each in own) / len(own))
+        held = sum(shares) / max(1, len(shares))
+        if held > most + 1e-9:
+            best, most = tail, held
+        if held >= COVERAGE:
+            break
+    return best
+
+
+def _bounds(found: Sequence[Ratio], tail: float) -> tuple[float, float]:
+    """`low` and `high` such that a share `tail` of measured peaks lies beyond either; every source counts the
+    same."""
+    counts = Counter(each.source for each in found)
+    weights = [1 / counts[each.source] for each in found]
+    low = _quantile([each.low for each in found], weights, tail)
+    return low, max(1.0, _quantile([each.high for each in found], weights, 1 - tail))
 
 
 def _quantile(values: Sequence[float], weights: Sequence[float], share: float) -> float:
@@ -206,7 +262,7 @@ def _source(name: str, number: int) -> dict[str, str]:
         if name == "coverage"
         else f"fitted on {number} published measurements: docs/memory-published.md"
     )
-    if name in ("low", "high"):
+    if name in BOUNDS:
         locator += f"; and on {len(list(half()))} found afterwards, data/measured/memory_later.csv"
     return {
         "title": "tools/compare_published_memory.py --fit on data/measured/memory.csv",
@@ -223,13 +279,23 @@ def write(known: Constants, number: int) -> None:
     ]
     entries = []
     for name, value in asdict(known).items():
+        if name == "trainers":
+            continue
         shown = float(f"{value:.4g}")
         source = _source(name, number)
         entries.append({"name": name, "value": shown, "source": source})
         inline = ", ".join(f"{key} = {json.dumps(text)}" for key, text in source.items())
         lines += ["", "[[constant]]", f'name = "{name}"', f"value = {shown!r}", f"source = {{ {inline} }}"]
+    own = []
+    for each in known.trainers:
+        source = {**_source("low", number), "locator": "fitted on its own figures: docs/memory-published.md"}
+        low, high = (float(f"{value:.4g}") for value in (each.low, each.high))
+        own.append({"name": each.trainer, "kind": each.kind, "low": low, "high": high, "source": source})
+        inline = ", ".join(f"{key} = {json.dumps(text)}" for key, text in source.items())
+        lines += ["", "[[trainer]]", f'name = "{each.trainer}"', f'kind = "{each.kind}"']
+        lines += [f"low = {low!r}", f"high = {high!r}", f"source = {{ {inline} }}"]
     TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    text = json.dumps({"constant": entries}, ensure_ascii=False, indent=0)
+    text = json.dumps({"constant": entries, "trainer": own}, ensure_ascii=False, indent=0)
     (ROOT / "data" / "compiled" / "memory.json").write_text(text + "\n", encoding="utf-8")
     memory_constants._shipped.cache_clear()
 
@@ -238,7 +304,8 @@ def left_out(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> list[Compared]:
     """Every source with constants fitted on all others, within the interval that ships."""
     result, shipped = [], memory_constants.constants()
     for source in sorted({case.source for case, _ in pairs}):
-        known = replace(fit(others(pairs, source)), low=shipped.low, high=shipped.high)
+        bounds = {name: getattr(shipped, name) for name in BOUNDS}  # without the trainer's own: it is unknown
+        known = replace(fit(others(pairs, source)), **bounds)
         result += [compared(c, with_constants(f, known)) for c, f in pairs if c.source == source]
     return result
 

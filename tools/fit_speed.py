@@ -22,30 +22,56 @@ import numpy as np
 from scipy.optimize import least_squares, minimize
 
 from planner.speed import efficiency as speed_constants
-from planner.speed.efficiency import Efficiency, Spread
+from planner.speed.efficiency import Efficiency, Spread, family_of
 from planner.speed.roofline import step_parts, thin_share
+from tools.speed_later import LATER, LATEST, later, time_of
 from tools.speed_pages import page
+from tools.speed_reach import reached
 from tools.speed_runs import Run, runs
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "data" / "speed.toml"
-DATE = "2026-11-24"
+DATE = "2026-11-28"
 CITED = {"attention_hopper": 0.35, "attention_native": 0.5, "scan": 0.2}
 # name: start, lowest, highest
 FITTED = {
-    "matmul": (0.72, 0.3, 1.0),
+    "matmul": (0.8, 0.3, 1.0),
     "matmul_cards": (0.85, 0.3, 1.0),
     "attention": (0.6, 0.2, 0.75),
     "memory": (0.8, 0.3, 0.95),
-    "dequantise": (0.3, 0.05, 0.95),
-    "link": (0.5, 0.1, 1.0),
+    "dequantise": (3.0, 0.2, 20.0),
+    "link": (0.5, 0.1, 0.8),
     "overlap": (0.6, 0.0, 1.0),
     "host_s": (2e-5, 5e-6, 6e-5),
     "start_s": (3e-6, 5e-7, 1e-5),
-    "unit_s": (4e-4, 0.0, 1e-2),
-    "module_s": (4e-4, 0.0, 1e-2),
+    "unit_s": (2e-4, 0.0, 1e-2),
+    "module_s": (1e-4, 0.0, 1e-2),
+    "iteration_s": (0.03, 0.0, 0.2),
 }
 COVERAGE = 0.9
+Z = 1.645  # half-width of a normal distribution's middle 90%
+# name: start, lowest, highest
+FITTED = {
+    "matmul": (0.8, 0.3, 1.0),
+    "matmul_cards": (0.85, 0.3, 1.0),
+    "attention": (0.6, 0.2, 0.75),
+    "memory": (0.8, 0.3, 0.95),
+    "dequantise": (3.0, 0.2, 20.0),
+    "link": (0.5, 0.1, 0.8),
+    "overlap": (0.6, 0.0, 1.0),
+    "host_s": (2e-5, 5e-6, 6e-5),
+    "start_s": (3e-6, 5e-7, 1e-5),
+    "unit_s": (2e-4, 0.0, 1e-2),
+    "module_s": (1e-4, 0.0, 1e-2),
+    "iteration_s": (0.03, 0.0, 0.2),
+}
+COVERAGE = 0.9
+Z = 1.645  # half-width of a normal distribution's middle 90%
+# Programs that run PEFT under HF's Trainer, as the fitted runs named hf-peft do.
+HF_TRAINERS = (
+    "hf-trainer", "hf-trainer-4", "hf-trainer-4.46", "trl", "trl-0.13", "llama-factory", "qwen-finetune", "ms-swift",
+    "ms-swift-2024",
+)  # fmt: skip
 
 
 def predicted(found: Sequence[Run], constants: Efficiency) -> Any:
@@ -98,18 +124,9 @@ def left_out(found: Sequence[Run]) -> dict[str, Any]:
     return result
 
 
-def spread(found: Sequence[Run]) -> Spread:
-    """Deviations between and within groups, by the likelihood of a normal model with a common part in each group.
-
-    Each source is predicted with constants fitted on the others, since that is how a new trainer and machine is met.
-    Ratios are cut at a factor of 2 for that. The interval's half-width `z` then holds the stated share of the runs as
-    they are, every source counting the same: errors have heavier tails than a normal model.
-    """
-    found = sorted(found, key=lambda run: run.source)
-    parts = left_out(found)
-    ratios = np.clip(np.concatenate([values for values, _ in parts.values()]), -math.log(2), math.log(2))
-    thin = np.concatenate([shares for _, shares in parts.values()])
-    groups = np.array([run.group for run in found])
+def _likely(groups: Any, ratios: Any, thin: Any) -> tuple[float, float]:
+    """Deviations within groups: `within` and `thin`, by the likelihood of a normal model with a common part in each
+    group."""
 
     def minus_log_likelihood(values: Any) -> float:
         between, within, extra = np.exp(values)
@@ -123,15 +140,67 @@ def spread(found: Sequence[Run]) -> Spread:
         return total
 
     best = minimize(minus_log_likelihood, np.log([0.15, 0.1, 0.3]), method="Nelder-Mead")
-    between, within, extra = (round(float(v), 4) for v in np.exp(best.x))
-    deviations = np.sqrt(between**2 + within**2 + (extra * thin) ** 2)
-    away = np.concatenate([np.abs(values) for values, _ in parts.values()]) / deviations
-    weights = np.concatenate([np.full(len(values), 1 / len(values)) for values, _ in parts.values()])
-    order = np.argsort(away)
+    _, within, extra = (round(float(v), 4) for v in np.exp(best.x))
+    return within, extra
+
+
+def matched(ratios: Any, noise: Any, weights: Any) -> float:
+    """The smallest deviation between groups with which the interval holds the stated share of what was measured."""
+    needed = np.sqrt(np.maximum(0.0, (ratios / Z) ** 2 - noise))
+    order = np.argsort(needed)
     reached = np.cumsum(weights[order]) / weights.sum()
-    return Spread(
-        between, within, extra, COVERAGE, round(float(away[order][np.argmax(reached >= COVERAGE)]), 3)
+    return round(max(0.01, float(needed[order][np.argmax(reached >= COVERAGE)])), 4)
+
+
+def even(sources: Any) -> Any:
+    """Weights with which every source counts the same."""
+    return np.array([1.0 / np.sum(sources == source) for source in sources])
+
+
+def spread(found: Sequence[Run], constants: Efficiency) -> Spread:
+    """Deviations within groups, and between them by what is known: of trainers and machines fitted on, as the
+    fitted runs lie about their own fit; of new trainers, as each source lies about constants fitted on the others
+    and as half of the later steps on such machines do; of accelerators that no fitted run had, as half of those on
+    them do (tools/speed_later.py says which half)."""
+    found = sorted(found, key=lambda run: run.source)
+    parts = left_out(found)
+    away = np.concatenate([values for values, _ in parts.values()])
+    thin = np.concatenate([shares for _, shares in parts.values()])
+    groups, sources = (np.array([getattr(run, name) for run in found]) for name in ("group", "source"))
+    within, extra = _likely(groups, np.clip(away, -math.log(2), math.log(2)), thin)
+    own, own_thin = log_ratios(found, constants)
+    new, new_thin, new_sources = half(unseen=False)
+    fresh, fresh_thin, _ = half(unseen=True)
+    away, thin, away_sources = (
+        np.concatenate(pair) for pair in ((away, new), (thin, new_thin), (sources, new_sources))
     )
+    noise = [within**2 + (extra * shares) ** 2 for shares in (thin, own_thin, fresh_thin)]
+    return Spread(
+        matched(away, noise[0], even(away_sources)), matched(own, noise[1], even(sources)),
+        matched(fresh, noise[2], np.ones(len(fresh))), within, extra, COVERAGE, Z,
+    )  # fmt: skip
+
+
+def half(unseen: bool) -> tuple[Any, Any, Any]:
+    """Measured over predicted (logarithms), thin shares and sources of that half of the later steps, all stated, on
+    which widths are fitted; `unseen`: on accelerators without a fitted run."""
+    rows = []
+    for name in (LATER, LATEST):
+        for case in later(name):
+            if case.stated and case.fits_widths and (case.evidence == "unseen") == unseen:
+                time = time_of(case)
+                share = thin_share(dict(time.parts))
+                rows.append((math.log(case.seconds(time.tokens) / time.seconds), share, case.source))
+    ratios, shares, sources = zip(*rows, strict=True)
+    return np.array(ratios), np.array(shares), np.array(sources)
+
+
+def fitted_on(found: Sequence[Run]) -> dict[str, list[str]]:
+    """Chips and trainers with a fitted run."""
+    return {
+        "accelerators": sorted({family_of(run.machine.accelerator.name) for run in found}),
+        "trainers": sorted({run.setup.trainer for run in found}),
+    }
 
 
 def _source(name: str, number: int) -> tuple[str, dict[str, str]]:
@@ -152,12 +221,12 @@ def _source(name: str, number: int) -> tuple[str, dict[str, str]]:
             **paper,
             "locator": "forward up to 75% of an H100, less backward and at short lengths",
         }
-    if name in ("scan", "coverage"):
+    if name in ("scan", "coverage", "z"):
         return "assumed", {**fitted, "locator": "chosen; no published run to fit it on", "kind": "assumed"}
     return "fitted", fitted
 
 
-def write(constants: Efficiency, deviations: Spread, number: int) -> None:
+def write(constants: Efficiency, deviations: Spread, found: Sequence[Run]) -> None:
     """Write data/speed.toml and the JSON that the planner reads."""
     lines = [
         "# Written by tools/fit_speed.py. Shares of the peaks that programs reach, times that no peak explains (s),",
@@ -165,13 +234,26 @@ def write(constants: Efficiency, deviations: Spread, number: int) -> None:
     ]
     entries = []
     for name, value in {**asdict(constants), **asdict(deviations)}.items():
-        basis, source = _source(name, number)
+        basis, source = _source(name, len(found))
         entries.append({"name": name, "value": float(f"{value:.4g}"), "basis": basis, "source": source})
         shown = ", ".join(f"{key} = {json.dumps(text)}" for key, text in source.items())
         lines += ["", "[[constant]]", f'name = "{name}"', f"value = {float(value):.4g}", f'basis = "{basis}"']
         lines += [f"source = {{ {shown} }}"]
+    known, seen = list(reached()), fitted_on(found)
+    lines += ["", "[fitted_on]", *(f"{kind} = {json.dumps(names)}" for kind, names in seen.items())]
+    for entry in known:
+        shown = ", ".join(f"{key} = {json.dumps(text)}" for key, text in entry["source"].items())
+        lines += [
+            "",
+            "[[reached]]",
+            f'accelerator = "{entry["accelerator"]}"',
+            f"share = {entry['share']:.4g}",
+        ]
+        lines += [f"source = {{ {shown} }}"]
     TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    text = json.dumps({"constant": entries}, ensure_ascii=False, indent=0)
+    text = json.dumps(
+        {"constant": entries, "fitted_on": seen, "reached": known}, ensure_ascii=False, indent=0
+    )
     (ROOT / "data" / "compiled" / "speed.json").write_text(text + "\n", encoding="utf-8")
     speed_constants.constants.cache_clear()
 
@@ -182,7 +264,8 @@ def main() -> None:
     if "--page" not in sys.argv:
         chosen = [run for run in found if run.fitted]
         constants = fit(chosen)
-        write(constants, spread(chosen), len(chosen))
+        write(constants, speed_constants.constants().spread, chosen)  # what later steps are predicted with
+        write(constants, spread(chosen, constants), chosen)
     shipped = speed_constants.constants()
     path = ROOT / "docs" / "speed.md"
     ratios, thin = log_ratios(found, shipped.efficiency)

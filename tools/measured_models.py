@@ -28,14 +28,16 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "Qwen/Qwen-14B-Chat": _llama(5120, 40, 40, 13696, 152064),
     "qwen-14b-chat": _llama(5120, 40, 40, 13696, 152064),
     "Qwen/Qwen-72B-Chat": _llama(8192, 80, 64, 24576, 152064),
-    "internlm/internlm-7b": _llama(4096, 32, 32, 11008, 103168),
-    "internlm/internlm-20b": _llama(5120, 60, 40, 13824, 103168),
     "custom transformer 6.86B (h4096, 32 layers, 32 heads)": _neox(
         4096, 32, 32, 16384, 50257, use_parallel_residual=False
     ),
     "bigcode/gpt_bigcode-santacoder": {
         "model_type": "gpt_bigcode", "n_embd": 2048, "n_layer": 24, "n_head": 16, "n_inner": 8192,
         "vocab_size": 49280, "n_positions": 2048, "multi_query": True,
+    },
+    "bigcode/starcoderbase-1b": {
+        "model_type": "gpt_bigcode", "n_embd": 2048, "n_layer": 24, "n_head": 16, "n_inner": 8192,
+        "vocab_size": 49152, "n_positions": 8192, "multi_query": True,
     },
     "stabilityai/stablelm-base-alpha-3b": STABLELM,
     "stablelm-base-alpha-3b": STABLELM,

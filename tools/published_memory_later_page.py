@@ -5,44 +5,52 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 
-from tools.published_memory_later import RUN, Later, Said, as_case, blind, inside, later, right, said_of
+from planner.memory.constants import constants
+from tools.measured_outliers import why_later
+from tools.published_memory_later import (
+    RUN,
+    Later,
+    Said,
+    as_case,
+    blind,
+    first_ratios,
+    inside,
+    later,
+    right,
+    said_of,
+)
 
 FAR = 0.25
 TEXT = """\
 {n} further cases of {sources} sources ([memory_later.csv](../data/measured/memory_later.csv): each with its source
 and the command that a user would type) were collected when all rules stood, and predicted before any was changed:
 "blind" are those first predictions ([as they were](../data/measured/memory_later_blind.csv)), "now" those of today.
-What was changed on seeing them, each by what the trainer's code does: profiles of litgpt and of ms-swift for their
-versions; packed samples have one length; what litgpt keeps (of its fused projection, of tied embeddings, of the
-micro-step before); torchtune's update in the backward pass; float32 copies of the weights under DeepSpeed in full
-fine-tuning. No constant was fitted on them but `low` and `high`, which half of those with everything stated
-(by the hash that halves all others) have widened: blind, the interval held far fewer than it should.
+What was changed on seeing them, each by what the trainer's code does: profiles of litgpt, of ms-swift for their
+versions, and of InternEvo; packed samples have one length; what litgpt keeps (of its fused projection, of tied
+embeddings, of the micro-step before); torchtune's update in the backward pass; float32 copies of the weights under
+DeepSpeed in full fine-tuning. No constant was fitted on them but `low` and `high`.
+"""
+LAST = """\
+{n} cases more, of {sources} sources that nobody had looked at before, were collected and predicted in the same way
+when all that stood: rules, profiles and the interval. What was changed on seeing them: a profile `hf-loop` for a loop
+without a Trainer; what CUDA's softmax makes on its way back, and that it widens float16 by itself; logits that a
+loop holds are float32 where the unembedding is; Megatron's float32 gradients (`main_grads`), and a profile
+`ms-swift-megatron`, whose fused loss works in a float32 copy of the logits; float32 gradients of an optimizer with
+float32 masters in its step; gradients that go to the host with what is offloaded; FSDP 2, which keeps no gathered
+unit on a stream of its own.
+fitcheck's {fitcheck} runs are {configurations} configurations on one T4, each measured within torch (allocated and
+reserved).
+"""
+INTERVAL = """\
+`low` and `high` depend on the kind of set-up and rest on half of these cases too (by the hash that halves all
+others), as they were predicted **first**: so they say how far off a trainer is that nobody has looked at. Laid
+around the first predictions, today's interval would have held {fitted} of the half that it rests on, and {judged}
+of the other, {n} runs (the interval of then: {then}).
 """
 HEAD = (
     "| measurements | runs | blind: median error | 90th percentile | within interval | now: median error | "
     "90th percentile | within interval |"
 )
-# What is known of those further off than a quarter: a source and the start of a model's name, and the reason.
-WHY = (
-    (
-        "Lightning-AI", "meta-llama/Llama-3.2", "full",
-        "no states of Adam are in what was measured, though the recipe has AdamW",
-    ),
-    (
-        "Lightning-AI", "microsoft/Phi-3", "full",
-        "no states of Adam are in what was measured, though the recipe has AdamW (which would not fit the card)",
-    ),
-    ("InternLM", "", "", "its optimizer holds about 27 bytes a parameter, float32 gradients among them; no profile"),
-    ("axolotl", "stabilityai", "", "recipes of 2024; what else was held is not known"),
-    ("axolotl", "Qwen/Qwen3.5", "", "what the linear-attention kernels and the loader hold was not found"),
-    ("axolotl", "tencent", "", "an order of a few GB for half a billion parameters: not explained"),
-    ("axolotl", "meta-llama", "", "what was run and measured is not stated in full"),
-    ("axolotl", "", "", "READMEs quote active bytes or reserved ones; active ones lie within 10%"),
-    ("modelscope", "", "", "the longest sample is not known"),
-    ("pytorch/torchtune", "", "qlora", "the peak is that of loading and quantising the base, before any step"),
-    ("meta-llama/llama-cookbook", "", "", "batch and recipe of 2023 are not stated"),
-    ("THUDM", "", "", "batch or lengths are not stated"),
-)  # fmt: skip
 Pair = tuple[Later, Said]
 
 
@@ -64,13 +72,6 @@ def _line(name: str, first: Sequence[Pair], now: Sequence[Pair]) -> str:
     return f"| {name} | {len(now)} | {_cells(first)} | {_cells(now)} |"
 
 
-def _why(case: Later) -> str:
-    for source, model, method, reason in WHY:
-        if source in case.source and case.model.startswith(model) and method in ("", case.method):
-            return reason
-    return "not explained"
-
-
 def pairs() -> tuple[list[Pair], list[Pair]]:
     """Every case with its first prediction and with that of now; those that cannot be predicted are left out."""
     first = blind()
@@ -89,9 +90,9 @@ def _far(now: Sequence[Pair]) -> list[str]:
     groups: dict[tuple[str, str], list[Pair]] = {}
     for case, said in now:
         if case.metric not in RUN and _error(case, said) > FAR:
-            groups.setdefault((case.source, _why(case)), []).append((case, said))
+            groups.setdefault((case.source, why_later(case)), []).append((case, said))
     lines = [
-        f"Further off than {100 * FAR:.0f}%:", "", "| source | rows | predicted over measured | why |",
+        f"Further off than {100 * FAR:.0f}%, of both sets:", "", "| source | rows | predicted over measured | why |",
         "|---|---|---|---|",
     ]  # fmt: skip
     for (source, reason), found in sorted(groups.items()):
@@ -101,42 +102,104 @@ def _far(now: Sequence[Pair]) -> list[str]:
     return [*lines, ""]
 
 
-def section() -> list[str]:
-    """The lines of the section."""
-    first, now = pairs()
-    every = [[(c, s) for c, s in found if c.metric not in RUN] for found in (first, now)]
-    figures = [[(c, s) for c, s in found if not c.second] for found in every]
-    rows: list[tuple[str, Callable[[Later], bool]]] = [
-        ("all with a figure", lambda c: True),
-        ("batch, length and checkpointing stated", lambda c: c.stated),
-        ("of these, one GPU", lambda c: c.stated and "--gpus" not in c.options),
-        ("of these, several GPUs", lambda c: c.stated and "--gpus" in c.options),
-        ("of these, LoRA and QLoRA", lambda c: c.stated and c.method != "full"),
-        ("of these, full fine-tuning", lambda c: c.stated and c.method == "full"),
-        ("stated, not seen by the interval", lambda c: c.stated and not as_case(c).fitted),
-        ("something not stated", lambda c: not c.stated),
-    ]
-    rows += [
-        (source, lambda c, source=source: c.source == source)  # type: ignore[misc]
-        for source in sorted({c.source for c, _ in figures[1]})
-    ]
-    counted = [c for c, _ in first if not c.second]
-    lines = ["## Cases collected afterwards", ""]
-    lines += [
-        TEXT.format(n=len(counted), sources=len({c.source for c in counted})),
-        HEAD,
-        "|---|" + "---|" * 7,
-    ]
+Test = Callable[[Later], bool]
+ROWS: tuple[tuple[str, Test], ...] = (
+    ("all with a figure", lambda c: True),
+    ("batch, length and checkpointing stated", lambda c: c.stated),
+    ("of these, one GPU", lambda c: c.stated and "--gpus" not in c.options),
+    ("of these, several GPUs", lambda c: c.stated and "--gpus" in c.options),
+    ("of these, LoRA and QLoRA", lambda c: c.stated and c.method != "full"),
+    ("of these, full fine-tuning", lambda c: c.stated and c.method == "full"),
+    ("stated, not seen by the interval", lambda c: c.stated and not as_case(c).fitted),
+    ("something not stated", lambda c: not c.stated),
+)
+FITCHECK = "Anassbzdd/fitcheck"
+
+
+def _of(found: Sequence[Pair], test: Test) -> list[Pair]:
+    """Those with a figure that pass a test."""
+    return [(c, s) for c, s in found if c.metric not in RUN and test(c)]
+
+
+def _table(first: Sequence[Pair], now: Sequence[Pair], rows: Sequence[tuple[str, Test]]) -> list[str]:
+    lines = [HEAD, "|---|" + "---|" * 7]
     for name, test in rows:
-        chosen = [[(c, s) for c, s in found if test(c)] for found in figures]
+        chosen = [_of(found, test) for found in (first, now)]
         if chosen[1]:
             lines.append(_line(name, *chosen))
-    tests = [[(c, s) for c, s in found if c.second] for found in every]
-    lines.append(_line("**collected when these changes stood**: litgpt's Llama 2", *tests))
-    lines += [
+    return lines
+
+
+def _by_source(found: Sequence[Pair]) -> list[tuple[str, Test]]:
+    names = sorted({c.source for c, _ in _of(found, lambda c: True)})
+    return [(name, lambda c, name=name: c.source == name) for name in names]  # type: ignore[misc]
+
+
+def _medians(found: Sequence[Pair]) -> float:
+    """The median over sources of their median errors."""
+    each = [[_error(c, s) for c, s in _of(found, test)] for _, test in _by_source(found)]
+    return statistics.median(statistics.median(errors) for errors in each)
+
+
+def _first_set(first: Sequence[Pair], now: Sequence[Pair]) -> list[str]:
+    first, now = ([(c, s) for c, s in found if not c.third] for found in (first, now))
+    own, own_now = ([(c, s) for c, s in found if not c.second] for found in (first, now))
+    counted = [c for c, _ in own]
+    tests = [_of(found, lambda c: c.second) for found in (first, now)]
+    return [
+        "## Cases collected afterwards", "",
+        TEXT.format(n=len(counted), sources=len({c.source for c in counted})),
+        *_table(own, own_now, (*ROWS, *_by_source(own_now))),
+        _line("**collected when these changes stood**: litgpt's Llama 2", *tests),
         "",
         f"Of {sum(c.metric in RUN for c, _ in now)} runs only whether they fit is known.",
         f"Blind: {_verdicts(first)}; now: {_verdicts(now)}.",
         "",
-    ]
-    return [*lines, *_far(now)]
+    ]  # fmt: skip
+
+
+def _third_set(first: Sequence[Pair], now: Sequence[Pair]) -> list[str]:
+    first, now = ([(c, s) for c, s in found if c.third] for found in (first, now))
+    runs = [c for c, _ in first if c.source.startswith(FITCHECK)]
+    rows = [*ROWS]
+    rows.insert(2, ("of these, without fitcheck", lambda c: c.stated and not c.source.startswith(FITCHECK)))
+    return [
+        "## A third set, predicted blind", "",
+        LAST.format(
+            n=len(first), sources=len({c.source.removesuffix(", reserved") for c, _ in first}), fitcheck=len(runs),
+            configurations=len({c.options + c.model for c in runs}),
+        ),
+        *_table(first, now, (*rows, *_by_source(now))),
+        "",
+        (
+            f"The median over sources of their median errors: blind {100 * _medians(first):.1f}%, "
+            f"now {100 * _medians(now):.1f}%. Of the run of which only that it fits is known: {_verdicts(now)}."
+        ),
+        "",
+    ]  # fmt: skip
+
+
+def held_first() -> tuple[str, str, int, str]:
+    """What today's interval would have held of the first predictions: of the half that it rests on, of the other,
+    how many these are, and what the interval of then held of them."""
+    known, first = constants(), blind()
+    found: dict[bool, list[bool]] = {True: [], False: []}
+    then = []
+    for case, ratio in first_ratios():
+        low, high = known.bounds(ratio.kind)
+        seen = as_case(case).fitted
+        found[seen].append(low <= ratio.low and ratio.high <= high)
+        if not seen:
+            then.append(inside(case, first[case.number]))
+    shown = [f"{100 * sum(each) / len(each):.0f}%" for each in (found[True], found[False], then)]
+    return shown[0], shown[1], len(then), shown[2]
+
+
+def section() -> list[str]:
+    """The lines of the section."""
+    first, now = pairs()
+    fitted, judged, n, then = held_first()
+    return [
+        *_first_set(first, now), *_third_set(first, now),
+        INTERVAL.format(fitted=fitted, judged=judged, n=n, then=then), *_far(now),
+    ]  # fmt: skip

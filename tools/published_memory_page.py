@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from planner.memory.constants import Constants
+from planner.memory.constants import KINDS, Constants
 from tools.measured_outliers import why
 from tools.published_memory import Skipped
 from tools.published_memory_later_page import section
@@ -101,6 +101,15 @@ def _summary(done: Sequence[Compared]) -> list[str]:
     ]  # fmt: skip
 
 
+KIND_TEXT = {
+    "alone": "one GPU, sequences of one length",
+    "varied": "one GPU, lengths that vary",
+    "shared": "several GPUs that each run whole sequences",
+    "split": "matrices, layers, experts or sequences split over GPUs",
+    "offloaded": "states or parameters in the host's memory",
+}
+
+
 def _constants(known: Constants) -> list[str]:
     gb = 1e9
     return [
@@ -112,9 +121,22 @@ def _constants(known: Constants) -> list[str]:
         f"| `cached_apart` | {known.cached_apart:.3g} | of the smaller phases' transient bytes, kept for later |",
         f"| `cached_gathered` | {known.cached_gathered:.3g} | of gathered units, kept on a stream of their own |",
         f"| `cached_varied` | {known.cached_varied:.3g} | of what grows with the length, where lengths vary |",
-        f"| `low`, `high` | {known.low:.3g}, {known.high:.3g} | holds {100 * known.coverage:.0f}% of those fitted |",
+        *(
+            f"| `low`, `high`{_kind(kind)} | {known.bounds(kind)[0]:.3g}, {known.bounds(kind)[1]:.3g} | "
+            f"holds {100 * known.coverage:.0f}% of those fitted: {KIND_TEXT[kind]} |"
+            for kind in KINDS
+        ),
+        *(
+            f"| `low`, `high` of `{each.trainer}`, {each.kind} | {each.low:.3g}, {each.high:.3g} | "
+            "of a trainer whose own figures were compared |"
+            for each in known.trainers
+        ),
         "",
     ]  # fmt: skip
+
+
+def _kind(name: str) -> str:
+    return "" if name == "alone" else f" `_{name}`"
 
 
 def _far(done: Sequence[Compared]) -> list[str]:

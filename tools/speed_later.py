@@ -1,14 +1,16 @@
 """Step times that were collected after the constants of speed were fitted: each with the command of a user.
 
-data/measured/speed_later.csv holds what is published (seconds of a step, or tokens a second of a GPU) and, as
-`options`, what follows `lora-plan estimate --model M` (`compare --methods full` for full fine-tuning). The first
-predictions are kept in speed_later_blind.csv.
+data/measured/speed_later.csv and speed_latest.csv, gathered one after the other, hold what is published (seconds of a
+step, or tokens a second of a GPU) and, as `options`, what follows `lora-plan estimate --model M` (`compare --methods
+full` for full fine-tuning). The first predictions are kept in speed_later_blind.csv and speed_latest_blind.csv.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -20,11 +22,13 @@ from planner import facts
 from planner.cli.config_option import given
 from planner.cli.estimate import command
 from planner.errors import PlannerError
+from planner.hardware import find
 from planner.running import DATA, running
 from planner.speed import StepTime
+from planner.speed.efficiency import Evidence, evidence_of
 from tools.measured_models import CONFIGS, NAMES
 
-BLIND = "speed_later_blind.csv"
+LATER, LATEST = "speed_later", "speed_latest"
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,17 @@ class Later:
     stated: bool
     options: str
     notes: str
+
+    @property
+    def evidence(self) -> Evidence:
+        """What the constants know of its trainer and accelerator."""
+        named = re.search(r"--trainer (\S+)", self.options)
+        return evidence_of(find(self.gpu).name, named[1] if named else "plain")
+
+    @property
+    def fits_widths(self) -> bool:
+        """Whether widths of intervals are fitted on it: the half that a hash of its command picks."""
+        return int(hashlib.sha256((self.url + self.options).encode()).hexdigest(), 16) % 2 == 0
 
     def seconds(self, tokens: float) -> float:
         """Seconds of the measured step, in which `tokens` pass through all GPUs."""
@@ -70,9 +85,9 @@ class Said:
         return abs(self.seconds / self.measured - 1)
 
 
-def later() -> list[Later]:
-    """Every case."""
-    rows = csv.DictReader(io.StringIO(facts.read_data("measured", "speed_later.csv")))
+def later(name: str = LATER) -> list[Later]:
+    """Every case of a gathering."""
+    rows = csv.DictReader(io.StringIO(facts.read_data("measured", f"{name}.csv")))
     return [
         Later(
             number, row["source"], row["url"], row["model"], row["method"], row["gpu"], int(row["gpus"]),
@@ -108,9 +123,9 @@ def said_of(case: Later) -> Said:
     return Said(found.seconds, found.low, found.high, case.seconds(found.tokens))
 
 
-def blind() -> Mapping[int, Said]:
-    """The first predictions."""
-    rows = csv.DictReader(io.StringIO(facts.read_data("measured", BLIND)))
+def blind(name: str = LATER) -> Mapping[int, Said]:
+    """The first predictions of a gathering."""
+    rows = csv.DictReader(io.StringIO(facts.read_data("measured", f"{name}_blind.csv")))
     return {
         int(r["row"]): Said(
             float(r["seconds"]), float(r["low"]), float(r["high"]), float(r["measured"]), r["problem"]
@@ -119,23 +134,24 @@ def blind() -> Mapping[int, Said]:
     }
 
 
-def keep(path: Path) -> None:
+def keep(name: str, path: Path) -> None:
     """Write the predictions of now."""
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("row", "seconds", "low", "high", "measured", "problem"))
-        for case in later():
+        for case in later(name):
             said = said_of(case)
             values = (f"{v:.6g}" for v in (said.seconds, said.low, said.high, said.measured))
             table.writerow((case.number, *values, said.problem))
 
 
 def main() -> None:
-    """Show every case with its prediction; --keep FILE writes the predictions."""
-    if sys.argv[1:2] == ["--keep"]:
-        keep(Path(sys.argv[2]))
+    """Show every case of a gathering with its prediction; --keep FILE writes the predictions."""
+    name = LATEST if LATEST in sys.argv else LATER
+    if "--keep" in sys.argv:
+        keep(name, Path(sys.argv[-1]))
         return
-    for case in later():
+    for case in later(name):
         said = said_of(case)
         run = f"{case.model[:34]:34} {case.method:5} {case.gpus:4} x {case.gpu:9}"
         start = f"{case.number:4} {case.source[:24]:24} {run}"

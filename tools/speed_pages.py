@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from planner.speed.efficiency import Constants
-from tools.speed_later import Later, Said, blind, later, said_of
+from planner.speed.efficiency import Constants, evidence_of, spread_of
+from tools.speed_later import LATER, LATEST, Later, Said, blind, later, said_of
+from tools.speed_outliers import costs, outliers
 from tools.speed_runs import Run
 
 HEAD = """# Step times: predicted against published
@@ -44,24 +46,55 @@ def _table(found: Sequence[Run], ratios: Any, inside: Any, chosen: Any) -> Itera
     yield _cells("**all**", ratios[chosen], inside[chosen])
 
 
+def widths(found: Sequence[Run], thin: Any) -> Any:
+    """Half-widths of the intervals, as logarithms."""
+    result = []
+    for run, share in zip(found, thin, strict=True):
+        spread = spread_of(run.machine.accelerator.name, run.setup.trainer)
+        result.append(spread.z * np.sqrt(spread.between**2 + spread.noise(share)))
+    return np.array(result)
+
+
+def _named(run: Run) -> str:
+    setup = run.setup
+    step = f"{setup.accumulation} x {setup.micro_batch} x {setup.seq_len} tokens, {setup.sharding}"
+    machine = f"{setup.gpus} x {run.machine.accelerator.name}"
+    kept = f"{setup.precision}, {step}"
+    return f"{run.source}: {run.model}, {setup.method}, {machine}, {kept}"
+
+
+COSTS_TEXT = """\
+Where a source states what its training cost. Steps are as stated or follow from the data
+([speed_latest.csv](../data/measured/speed_latest.csv) says which); an instance's price covers its whole machine.
+"""
+
+
 def _worst(found: Sequence[Run], ratios: Any, count: int = 12) -> Iterable[str]:
     yield "| run | predicted / measured | what is assumed of it |"
     yield "|---|---|---|"
     for number in np.argsort(-np.abs(ratios))[:count]:
-        run, setup = found[int(number)], found[int(number)].setup
-        shown = f"{run.source}: {run.model}, {setup.method}, {setup.gpus} x {run.machine.accelerator.name}"
-        step = f"{setup.accumulation} x {setup.micro_batch} x {setup.seq_len} tokens, {setup.sharding}"
-        yield f"| {shown}, {step} | {np.exp(-ratios[number]):.2f} | {run.assumed or '-'} |"
+        run = found[int(number)]
+        yield f"| {_named(run)} | {np.exp(-ratios[number]):.2f} | {run.assumed or '-'} |"
 
 
-LATER = """\
+LATER_TEXT = """\
 {n} further steps of {sources} sources ([speed_later.csv](../data/measured/speed_later.csv): each with its source and
 the command of a user), collected when the constants stood and predicted before they were fitted again: "blind" are
-those first predictions ([as they were](../data/measured/speed_later_blind.csv)), "now" those of today. No constant
-was fitted on them. Changed since: the host's time for a kernel, which had lain at the bound of its search (15
-microseconds); the shapes of DeepSpeed's example and the tokens of litgpt's prompts, among the runs above; experts
-that kernels of their own launch as one. Of litgpt's and Unsloth's rows the lengths are guesses; where a trainer
-checkpoints some layers or operations, none is taken.
+those first predictions ([as they were](../data/measured/speed_later_blind.csv)), "now" those of today. No
+rate was fitted on them; widths of intervals were, on half. Of litgpt's and Unsloth's rows the lengths are guesses;
+where a trainer checkpoints some layers or operations, none is taken.
+"""
+LATEST_TEXT = """\
+{n} steps of {sources} sources that nobody had looked at ([speed_latest.csv](../data/measured/speed_latest.csv)), most
+of them LoRA and QLoRA on accelerators without a fitted run (L4, A10G, Gaudi 2 and 3, MI300X, TPU v6e). Predicted, and
+[the predictions kept](../data/measured/speed_latest_blind.csv), before anything below was changed.
+
+What they taught, each from a source of its own and none fitted on them: an accelerator's large products reach what
+others measured of its peak (a T4 or L4 of 70 W a third, a Gaudi 2 nearly all); dequantising waits for integer units,
+not for memory; an offloaded optimizer steps on the host's processors; cards in machines of their own do not share an
+adapter. What published runs taught again: a launch costs the host 21 microseconds and not 35, which LitGPT's loop had
+hidden, 40 ms a micro-step of its own; Qwen has one product for queries, keys and values; two RTX 3090s sat on four
+lanes.
 """
 
 
@@ -71,12 +104,11 @@ def _later(pairs: Sequence[tuple[Later, Said]]) -> str:
     return f"{np.median(errors):.1%} | {np.quantile(errors, 0.9):.1%} | {held:.0%}"
 
 
-def section() -> Iterable[str]:
-    """What was collected after the constants were fitted."""
-    first, cases = blind(), later()
+def section(name: str, text: str) -> Iterable[str]:
+    """A gathering that was predicted first: then and now."""
+    first, cases = blind(name), later(name)
     now = {case.number: said_of(case) for case in cases}
-    text = LATER.format(n=len(cases), sources=len({case.source for case in cases}))
-    yield from ("## Collected afterwards", "", text)
+    yield text.format(n=len(cases), sources=len({case.source for case in cases}))
     yield (
         "| steps | runs | blind: median error | 90th percentile | within interval | now: median error | "
         "90th percentile | within interval |"
@@ -89,10 +121,56 @@ def section() -> Iterable[str]:
         ("of these, LoRA and QLoRA", [c for c in cases if c.stated and c.method != "full"]),
         ("something not stated", [c for c in cases if not c.stated]),
     ]
-    rows += [(name, [c for c in cases if c.source == name]) for name in sorted({c.source for c in cases})]
-    for name, chosen in rows:
+    rows += [
+        (source, [c for c in cases if c.source == source]) for source in sorted({c.source for c in cases})
+    ]
+    for label, chosen in rows:
         both = [[(c, known[c.number]) for c in chosen] for known in (first, now)]
-        yield f"| {name} | {len(chosen)} | {_later(both[0])} | {_later(both[1])} |"
+        yield f"| {label} | {len(chosen)} | {_later(both[0])} | {_later(both[1])} |"
+
+
+EVIDENCE = {
+    "known": "accelerator and trainer among the fitted runs",
+    "new": "the accelerator alone",
+    "unseen": "neither",
+}
+INTERVAL_TEXT = """\
+An interval's width depends on what the constants know: it was set so that it holds the stated share of the runs
+fitted on (accelerator and trainer known), of every source under constants fitted on the others with half of the steps
+gathered later (a new trainer), and of half of the later steps on accelerators that no fitted run had. "Judged" are
+published runs not fitted on, and the other halves, everything stated.
+"""
+
+
+def intervals(found: Sequence[Run], ratios: Any, thin: Any) -> Iterable[str]:
+    """How often intervals hold, by what is known."""
+    width = widths(found, thin)
+    rows: list[tuple[str, bool, bool, bool, float]] = [
+        (evidence_of(run.machine.accelerator.name, run.setup.trainer), run.fitted, run.setup.method != "full",
+         abs(ratio) <= half, math.exp(half))
+        for run, ratio, half in zip(found, ratios, width, strict=True)
+    ]  # fmt: skip
+    for name in (LATER, LATEST):
+        for case in later(name):
+            if case.stated:
+                said = said_of(case)
+                factor = said.high / said.seconds
+                rows.append((case.evidence, case.fits_widths, case.method != "full", said.inside, factor))
+    yield INTERVAL_TEXT
+    yield "| known | times or over | fitted on | judged | judged, LoRA and QLoRA |"
+    yield "|---|---|---|---|---|"
+    for evidence, text in EVIDENCE.items():
+        mine = [row for row in rows if row[0] == evidence]
+        yield (
+            f"| {text} | {np.median([row[4] for row in mine]):.2f} | {_held([r for r in mine if r[1]])} | "
+            f"{_held([r for r in mine if not r[1]])} | {_held([r for r in mine if not r[1] and r[2]])} |"
+        )
+    judged = [row for row in rows if not row[1]]
+    yield f"| **all** | | | {_held(judged)} | {_held([row for row in judged if row[2]])} |"
+
+
+def _held(rows: Sequence[tuple[str, bool, bool, bool, float]]) -> str:
+    return f"{np.mean([row[3] for row in rows]):.0%} of {len(rows)}" if rows else "none"
 
 
 def page(
@@ -100,8 +178,7 @@ def page(
 ) -> str:
     """The whole page."""
     spread = shipped.spread
-    width = spread.z * np.sqrt(spread.between**2 + np.array([spread.noise(share) for share in thin]))
-    inside = np.abs(ratios) <= width
+    inside = np.abs(ratios) <= widths(found, thin)
     fitted = np.array([run.fitted for run in found])
     lora = np.array([run.setup.method != "full" for run in found])
     lines = [
@@ -122,7 +199,12 @@ def page(
     medians = [float(np.median(np.abs(np.expm1(-values)))) for values in left_out.values()]
     lines.append("|".join(_cells("**all**", together, together).split("|")[:6]) + "|")
     lines += ["", f"The median over sources of their median errors is {np.median(medians):.1%}.", ""]
-    lines += [*section(), ""]
+    lines += ["## Intervals, by what is known", "", *intervals(found, ratios, thin), ""]
+    lines += ["## Collected afterwards", "", *section(LATER, LATER_TEXT), ""]
+    lines += ["## Collected last", "", *section(LATEST, LATEST_TEXT), ""]
+    far = {_named(run): float(np.exp(-ratio)) for run, ratio in zip(found, ratios, strict=True)}
+    lines += ["## More than twice off", "", *outliers(far), ""]
+    lines += ["## Costs", "", COSTS_TEXT, *costs(later(LATEST)), ""]
     lines += ["## Constants", "", "| constant | value | basis |", "|---|---|---|"]
     for name, basis in shipped.basis.items():
         value = getattr(shipped.efficiency, name, None) or getattr(spread, name, 0.0)

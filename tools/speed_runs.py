@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -20,7 +21,7 @@ from planner.moments import Traffic
 from planner.schema import Architecture
 from planner.setup import Setup
 from planner.speed.step import work_of
-from planner.speed.timing import trained_params
+from planner.speed.trained import held
 from planner.speed.work import Work
 
 
@@ -83,10 +84,12 @@ def _adapter(arch: Architecture, row: Mapping[str, str]) -> tuple[tuple[Adapted,
 
 def machine_of(gpu: str, gpus: int, link: str) -> hardware.Cluster:
     """The cluster of a row: its own links, or those that the source states."""
-    network = float(link.split()[1]) if link.startswith("network") else None
-    return hardware.cluster(
-        hardware.find(gpu), gpus, link="pcie" if link == "pcie" else None, network_bytes_per_s=network
-    )
+    kind, _, rate = link.partition(" ")
+    found = hardware.cluster(
+        hardware.find(gpu), gpus, link="pcie" if kind in ("pcie", "lanes") else None,
+        network_bytes_per_s=float(rate) if kind == "network" else None,
+    )  # fmt: skip
+    return replace(found, link_bytes_per_s=float(rate)) if kind == "lanes" else found
 
 
 def runs() -> list[Run]:
@@ -99,7 +102,8 @@ def runs() -> list[Run]:
         values: dict[str, Any] = json.loads(row["setup"])
         setup = Setup(**values)
         adapted, whole = _adapter(arch, row)
-        traffic = traffic_of(arch, setup, trained_params(arch, setup, adapted, whole))
+        mine = held(arch, setup, adapted, whole)
+        traffic = traffic_of(arch, setup, math.ceil(mine.shared), math.ceil(mine.experts))
         found.append(
             Run(
                 row["source"], row["model"], setup, machine_of(row["gpu"], setup.gpus, row["link"]),

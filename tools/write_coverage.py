@@ -1,13 +1,15 @@
 """Checks every architecture of transformers' auto mappings against transformers and PEFT: docs/coverage.md.
 
-Run it in an environment with torch, transformers and peft:  python tools/write_coverage.py [model_type ...]
-With names it prints their rows only. Each architecture is built from its class's default config, or from a small
-one below where the defaults are no model. Parameters are compared with those of transformers' own build, and
-`all-linear` with what PEFT makes trainable, both on the meta device.
+Run it in an environment with torch, transformers and peft:  python tools/write_coverage.py [--update] [TYPE ...]
+With model types it prints their rows only; with --update it puts them, or all, into the page, which is written after
+each, so that a run that was stopped can go on from a type (--from TYPE). Each architecture is built from its class's
+default config, or from a small one below where the defaults are no model. Parameters are compared with those of
+transformers' own build, and `all-linear` with what PEFT makes trainable, both on the meta device.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 import os
@@ -43,6 +45,7 @@ MAPPINGS = {
     "masked language models and encoders": "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
     "image-text-to-text models": "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
 }
+PAGE = ROOT / "docs" / "coverage.md"
 RANK = 2
 STEP = (1, 40)
 
@@ -279,11 +282,11 @@ def summary(rows: list[Row]) -> str:
     )
 
 
-def document() -> str:
-    """The whole page."""
+def about() -> str:
+    """The page's first paragraph."""
     import peft
 
-    about = (
+    return (
         "Written by `tools/write_coverage.py`; do not edit. Every architecture of four auto mappings of transformers "
         f"{transformers_version()} is built from its class's default config (or a small one, where the defaults are "
         "no model), counted by lora-plan, and counted again from transformers' own build. all-linear is compared "
@@ -291,22 +294,81 @@ def document() -> str:
         "transformers on the meta device. FLOPs are exact or"
         " none; where the meta route has them, a full step's equal those of torch's counter."
     )
-    lines = ["# Coverage", "", about]
-    for title, mapping in MAPPINGS.items():
-        rows = [check(*pair) for pair in sorted(types_of(mapping))]
-        print(title, summary(rows), file=sys.stderr)
+
+
+def document(found: Mapping[str, list[Row]]) -> str:
+    """The whole page, of the rows of each mapping."""
+    lines = ["# Coverage", "", about()]
+    for title, rows in found.items():
         lines += ["", f"## {title[0].upper()}{title[1:]}", "", summary(rows), "", *table(rows)]
     return "\n".join(lines) + "\n"
 
 
+def read(page: str) -> dict[str, list[Row]]:
+    """The rows of a page that `document` wrote, by mapping."""
+    found: dict[str, list[Row]] = {title: [] for title in MAPPINGS}
+    rows: list[Row] = []
+    for line in page.splitlines():
+        if line.startswith("## "):
+            rows = found[line[3].lower() + line[4:]]
+        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("| ") else []
+        if len(cells) == 8 and cells[0] != "model type" and cells[0][:3] != "---":
+            rows.append(_row(cells))
+    return found
+
+
+def _row(cells: list[str]) -> Row:
+    """A row from its line."""
+    model_type, class_name, route, params, equal, linear, same, counted = cells
+    if route.startswith("none: "):
+        return Row(model_type, class_name, problem=route.removeprefix("none: "))
+    marks = {"equal": True, "**differs**": False, "–": None}
+    mark, _, remark = same.partition(" (")
+    total, adapted = (int(number.replace(",", "")) for number in (params, linear))
+    return Row(
+        model_type, class_name, route, total, adapted, marks[equal], marks[mark], counted, "",
+        remark.removesuffix(")"),
+    )  # fmt: skip
+
+
+def pages() -> Iterator[str]:
+    """The page, complete."""
+    found = {}
+    for title, mapping in MAPPINGS.items():
+        found[title] = [check(*pair) for pair in sorted(types_of(mapping))]
+        print(title, summary(found[title]), file=sys.stderr)
+    yield document(found)
+
+
+def updated(wanted: set[str], first: str | None) -> Iterator[str]:
+    """The page as it is, with the rows of the model types wanted (all where none is) made anew one by one; from the
+    model type `first` on, where one is named, in every mapping."""
+    found = read(PAGE.read_text(encoding="utf-8"))
+    for title, mapping in MAPPINGS.items():
+        for pair in sorted(types_of(mapping)):
+            if (wanted and pair[0] not in wanted) or (first and pair[0] < first):
+                continue
+            made = check(*pair)
+            kept = [row for row in found[title] if (row.model_type, row.class_name) != pair]
+            found[title] = sorted([*kept, made], key=lambda row: (row.model_type, row.class_name))
+            print(title, made.model_type, made.route, made.agrees_params, made.agrees_linear, file=sys.stderr)
+            yield document(found)
+
+
 def main() -> None:
-    """Write the page, or print the rows of the model types named."""
+    """Write the page, bring it up to date, or print the rows of the model types named."""
     warnings.filterwarnings("ignore")
-    wanted = set(sys.argv[1:])
+    parser = argparse.ArgumentParser(description="Check every architecture and write docs/coverage.md.")
+    parser.add_argument("model_types", nargs="*")
+    parser.add_argument("--update", action="store_true", help="put the rows into the page as it is")
+    parser.add_argument("--from", dest="first", help="with --update, begin with this model type")
+    chosen = parser.parse_args()
+    wanted = set(chosen.model_types)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["LORA_PLAN_CACHE"] = folder
-        if not wanted:
-            (ROOT / "docs" / "coverage.md").write_text(document(), encoding="utf-8")
+        if chosen.update or not wanted:
+            for page in updated(wanted, chosen.first) if chosen.update else pages():
+                PAGE.write_text(page, encoding="utf-8")
             return
         for mapping in MAPPINGS.values():
             for model_type, class_name in types_of(mapping):

@@ -16,15 +16,18 @@ BUILDERS: dict[str, str] = {
     **dict.fromkeys(
         "llama mistral ministral ministral3 qwen2 qwen3 gemma gemma2 gemma3_text phi3 granite olmo olmo2 olmo3 "
         "smollm3 seed_oss exaone4 hunyuan_v1_dense glm glm4 ernie4_5 arcee apertus starcoder2 cohere cohere2 "
-        "stablelm cwm jais2 hyperclovax iquestcoder nanochat nemotron bitnet vaultgemma".split(),
+        "stablelm cwm jais2 hyperclovax iquestcoder nanochat nemotron bitnet vaultgemma "
+        "granite_swa doge cohere_compass_text emu3_text_model".split(),
         "dense",
     ),
     **dict.fromkeys(
-        "qwen2_vl qwen2_5_vl qwen3_vl qwen3_vl_moe qwen3_5 qwen3_5_moe gemma3 mistral3 llava glm4v".split(),
+        "qwen2_vl qwen2_5_vl qwen3_vl qwen3_vl_moe qwen3_5 qwen3_5_moe gemma3 mistral3 llava glm4v glm46v llava_next "
+        "llava_next_video llava_onevision vipllava paligemma internvl idefics3 smolvlm aya_vision "
+        "cohere2_vision".split(),
         "multimodal",
     ),
     **dict.fromkeys("gemma4 gemma4_text".split(), "gemma4"),
-    "mllama": "mllama",
+    **dict.fromkeys("mllama mllama_text_model".split(), "mllama"),
     **dict.fromkeys("llama4 llama4_text".split(), "llama4"),
     **dict.fromkeys(
         "gpt2 gptj gpt_neox opt bloom falcon mpt gpt_bigcode phi gpt-sw3 persimmon gpt_neo codegen gpt_neox_japanese "
@@ -33,30 +36,35 @@ BUILDERS: dict[str, str] = {
     ),
     **dict.fromkeys(
         "mixtral qwen2_moe qwen3_moe olmoe phimoe dbrx gpt_oss granitemoe glm4_moe minimax_m2 ernie4_5_moe "
-        "hunyuan_v1_moe solar_open mimo_v2_flash flex_olmo dots1 exaone_moe".split(),
+        "hunyuan_v1_moe solar_open mimo_v2_flash flex_olmo dots1 exaone_moe "
+        "mellum hy_v3 laguna afmoe cohere2_moe aria_text".split(),
         "moe",
     ),
     **dict.fromkeys(
-        "deepseek_v2 deepseek_v3 deepseek_v32 kimi_k2 kimi_k25 glm4_moe_lite glm_moe_dsa youtu".split(), "mla"
+        "deepseek_v2 deepseek_v3 deepseek_v32 kimi_k2 kimi_k25 glm4_moe_lite glm_moe_dsa youtu "
+        "minicpm3 mistral4 axk1".split(),
+        "mla",
     ),
     "deepseek_v4": "deepseek_v4",
-    **dict.fromkeys("t5 mt5 whisper clip".split(), "encoders"),
+    **dict.fromkeys("t5 mt5 umt5 whisper clip".split(), "encoders"),
     **dict.fromkeys(
         "bert roberta xlm-roberta camembert data2vec-text ernie roberta-prelayernorm xlm-roberta-xl megatron-bert "
-        "bert-generation electra rembert mpnet distilbert".split(),
+        "bert-generation electra rembert mpnet distilbert roformer".split(),
         "bert",
     ),
     **dict.fromkeys(
         "bart mvp plbart mbart marian pegasus blenderbot blenderbot-small m2m_100 bigbird_pegasus trocr".split(),
         "bart",
     ),
-    **dict.fromkeys("chatglm internlm2 internlm3 minicpm mimo nemotron-nas".split(), "remote"),
+    **dict.fromkeys("modernbert modernbert-decoder".split(), "modernbert"),
+    "kimi_linear": "kimi_linear",
+    **dict.fromkeys("chatglm internlm internlm2 internlm3 minicpm mimo nemotron-nas".split(), "remote"),
     **dict.fromkeys(
         "qwen3_next qwen3_5_text qwen3_5_moe_text olmo_hybrid minimax".split(), "linear_attention"
     ),
     **dict.fromkeys(
         "mamba mamba2 falcon_mamba bamba jamba zamba zamba2 nemotron_h granitemoehybrid "
-        "granitemoeshared falcon_h1 lfm2 lfm2_moe".split(),
+        "granitemoeshared granitemoe_swa falcon_h1 lfm2 lfm2_moe".split(),
         "state_space",
     ),
 }

@@ -6,13 +6,13 @@ none, and so is a folder that cannot be written.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
+from importlib import import_module
 from typing import Any
 
 from .. import schema
@@ -51,7 +51,15 @@ def key(config: Mapping[str, Any], reader: str) -> str:
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError("the config is not JSON: its keys must be text and its values plain.") from error
     made_by = f"{FORMAT} {__version__} {reader}\n"
-    return hashlib.sha256((made_by + text).encode("utf-8", "surrogatepass")).hexdigest()
+    return _sha256((made_by + text).encode("utf-8", "surrogatepass"))
+
+
+def _sha256(data: bytes) -> str:
+    """By Python's own module where there is one: hashlib loads a library of ciphers first, a thirtieth of a start."""
+    for name in ("_sha2", "_sha256", "hashlib"):
+        with suppress(ImportError, AttributeError):
+            return str(import_module(name).sha256(data).hexdigest())
+    raise ImportError("this Python has no SHA-256")
 
 
 def load(name: str) -> schema.Architecture | None:
@@ -69,7 +77,9 @@ def load(name: str) -> schema.Architecture | None:
 
 def store(name: str, architecture: schema.Architecture) -> None:
     """Keep it; where that fails (a full disk, a folder of someone else's) nothing happens."""
-    text = json.dumps({"key": name, "architecture": _encode(architecture)}, separators=(",", ":"))
+    import tempfile
+
+    text = json.dumps({"key": name, "architecture": encoded(architecture)}, separators=(",", ":"))
     temporary = None
     try:
         os.makedirs(folder(), exist_ok=True)
@@ -88,9 +98,10 @@ def _path(name: str) -> str:
     return os.path.join(folder(), f"{name}.json")
 
 
-def _encode(value: Any) -> Any:
+def encoded(value: Any) -> Any:
+    """A value of the schema as JSON can write it."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {type(value).__name__: [_encode(getattr(value, f.name)) for f in fields(value)]}
+        return {type(value).__name__: [encoded(getattr(value, f.name)) for f in fields(value)]}
     if isinstance(value, tuple):
         if (
             len(value) > 2
@@ -98,7 +109,7 @@ def _encode(value: Any) -> Any:
             and value == tuple(range(value[0], value[0] + len(value)))
         ):
             return {"range": [value[0], len(value)]}
-        return [_encode(item) for item in value]
+        return [encoded(item) for item in value]
     return value
 
 

@@ -14,15 +14,12 @@ import time
 import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from .. import facts
 from ..dataclass import dataclass
 from ..errors import ConfigError, InputError, UnknownModelError, nearest
 from ..schema import Notice, Source
-
-if TYPE_CHECKING:  # needed for files only, and a share of a cold start
-    from pathlib import Path
 
 Origin = Literal["catalogue", "local", "hub", "config"]
 MAX_CONFIG_BYTES = 10_000_000
@@ -312,9 +309,9 @@ def _is_local(name: str) -> bool:
         return False
 
 
-def _stat(path: Path) -> os.stat_result:
+def _stat(path: str) -> os.stat_result:
     try:
-        return path.stat()
+        return os.stat(path)
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; give a config.json or a folder with one.") from None
     except PermissionError:
@@ -324,37 +321,42 @@ def _stat(path: Path) -> os.stat_result:
 
 
 def _from_path(name: str) -> ResolvedConfig:
-    from pathlib import Path
-
     if any(unicodedata.category(character) == "Cc" for character in name):
         raise InputError("model", name, "a path without control characters")
-    path = Path(os.path.expanduser(name))
+    path = os.path.expanduser(name)
     if stat.S_ISDIR(_stat(path).st_mode):
-        folder, path = path, path / "config.json"
+        folder, path = path, os.path.join(path, "config.json")
         if not os.path.lexists(path):
-            adapter = (folder / "adapter_config.json").exists()
+            adapter = os.path.exists(os.path.join(folder, "adapter_config.json"))
             rest = "; it holds an adapter, so give the model that it was made for." if adapter else "."
             raise ConfigError(f"the folder {folder} has no config.json{rest}")
-    config = read_config(path)
-    model_id = name if path.name != "config.json" else str(path.parent)
-    source = Source(f"config file {path.name}", path.absolute().as_uri(), str(path), _day(path), "config")
+    config, (folder, file) = read_config(path), os.path.split(path)
+    model_id = name if file != "config.json" else folder or "."
+    source = Source(f"config file {file}", _uri(os.path.abspath(path)), path, _day(path), "config")
     return ResolvedConfig(model_id, "local", config, (source,))
 
 
-def _day(path: Path) -> str:
-    return time.strftime("%Y-%m-%d", time.localtime(path.stat().st_mtime))
+def _uri(path: str) -> str:
+    """The address of a file; the library of paths, a thirtieth of a cold start, is imported for odd names only."""
+    if os.sep == "/" and re.fullmatch(r"[A-Za-z0-9_.~/-]+", path):
+        return f"file://{path}"
+    from pathlib import Path
+
+    return Path(path).as_uri()
+
+
+def _day(path: str) -> str:
+    return time.strftime("%Y-%m-%d", time.localtime(os.stat(path).st_mtime))
 
 
 def _from_hub_file(name: str, path: str) -> ResolvedConfig:
-    from pathlib import Path
-
-    commit = Path(path).parent.name
+    commit = os.path.basename(os.path.dirname(path))
     url = f"https://huggingface.co/{name}/blob/main/config.json"
-    source = Source(f"config.json of {name}", url, f"commit {commit}", _day(Path(path)), "config")
-    return ResolvedConfig(name, "hub", read_config(Path(path)), (source,))
+    source = Source(f"config.json of {name}", url, f"commit {commit}", _day(path), "config")
+    return ResolvedConfig(name, "hub", read_config(path), (source,))
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: str) -> dict[str, Any]:
     """The config in a file; size and type are checked before reading, ConfigError says what is wrong."""
     status = _stat(path)
     if not stat.S_ISREG(status.st_mode):
@@ -363,16 +365,16 @@ def read_config(path: Path) -> dict[str, Any]:
         size = f"{status.st_size / 1e6:,.0f} MB"
         raise ConfigError(f"{path} has {size}, so it is not a config; give the config.json beside it.")
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             data = file.read(MAX_CONFIG_BYTES + 1)
     except PermissionError:
         raise ConfigError(f"{path} cannot be read: permission denied.") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from None
-    return _checked(_parse(data, path), str(path))
+    return _checked(_parse(data, path), path)
 
 
-def _parse(data: bytes, path: Path) -> object:
+def _parse(data: bytes, path: str) -> object:
     if not data.strip():
         raise ConfigError(f"{path} is empty, expected a JSON object with a model_type.")
     try:

@@ -187,13 +187,15 @@ class Layer:
     def attend(
         self, q: int, k: int, v: int, *, n_heads: int, n_kv_heads: int, d_qk: int, d_v: int,
         window: int | None = None, causal: bool = True, memory: bool = False, chunked: bool = False,
-        compress: int = 1,
+        compress: int = 1, bias: int | None = None,
     ) -> int:  # fmt: skip
         """Scores and values; with `memory` the keys come from the encoder's output."""
         out = self._value()
         self._operations.append(
-            Attend(q, k, v, out, n_heads, n_kv_heads, d_qk, d_v, window, causal, memory, chunked, compress)
-        )
+            Attend(
+                q, k, v, out, n_heads, n_kv_heads, d_qk, d_v, window, causal, memory, chunked, compress, bias
+            )
+        )  # fmt: skip
         return out
 
     def product(self, left: int, right: int, macs_per_position: int) -> int:

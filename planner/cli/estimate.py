@@ -72,6 +72,11 @@ _FILE_OPTIONS = (
     click.option("--loss-on", metavar="WHICH", help="Of --data: assistant, completion or all."),
     click.option("--split", metavar="NAME", help="Of --data. Default: train, where there are several."),
     click.option(
+        "--columns",
+        metavar="NAME=COLUMN,...",
+        help="Of --data: its columns under a format's names, as prompt=Question.",
+    ),
+    click.option(
         "--nats",
         type=float,
         metavar="LOSS",
@@ -111,7 +116,7 @@ def rate_options(function: Function) -> Function:
 
 
 DATA = ("dataset", "tokens", "episodes", "success_rate", "epochs")
-DATA_FILE = ("data", "tokenizer", "format", "loss_on", "split", "nats", "group_size")
+DATA_FILE = ("data", "tokenizer", "format", "loss_on", "split", "columns", "nats", "group_size")
 RATE = ("law", "family")
 SECTIONS = {
     "Model and adapter": (*MODEL_AND_ADAPTER, "config"),

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import units
+from ..learning_rate.lookup import LearningRate
 from ..plan import Plan
 from . import capacity_tables
 from .capacity_tables import titled_table
@@ -136,8 +137,17 @@ def _learning_rate(plan: Plan) -> Table:
         return table
     table.add_row("LoRA", Text(units.rate(lr.value), style="bold"))
     if lr.low is not None and lr.high is not None:
-        table.add_row(f"best, {lr.level:.0%} within", f"{units.rate(lr.low)} to {units.rate(lr.high)}")
+        within = "best in sweeps" if lr.level is None else f"best, {lr.level:.0%} within"
+        table.add_row(within, f"{units.rate(lr.low)} to {units.rate(lr.high)}")
     table.add_row("full fine-tuning", units.rate(lr.full_finetune))
+    if lr.context:
+        table.add_row("of", f"{lr.law}: no law covers it")
+        return table
+    for factor in lr.factors:
+        ends = f"{factor.low:.3g} to {factor.high:.3g}, {factor.basis}"
+        table.add_row(f"in it, for {factor.name}", f"x {factor.value:.3g} ({ends})")
+    if lr.batch is not None:
+        table.add_row("for a batch of", f"{lr.batch:,.0f}")
     table.add_row("law", f"{lr.law}, {lr.family if lr.family_known else 'all families'}")
     return table
 
@@ -210,8 +220,20 @@ def _serving(plan: Plan) -> Table | None:
     return table
 
 
+def _explain_rate(lr: LearningRate) -> tuple[str, ...]:
+    if lr.context:
+        return (f"{lr.basis}: {lr.context.statement}",)
+    return (
+        f"fitted: {lr.fact.form}. {lr.fact.regret_text}",
+        (
+            "fitted: the learning rate's interval holds the best rate of a model that the fit has not seen, by its "
+            "error on models left out; full fine-tuning's is a tenth, the article's ratio."
+        ),
+        *(f"{factor.basis}: {factor.reason}." for factor in lr.factors),
+    )
+
+
 def _explain(plan: Plan) -> RenderableType:
-    law = plan.learning_rate.fact
     bits = f"{plan.capacity.bits_per_param:g} bits a parameter"
     reasons = (
         "exact: parameters are sums of r(d_in + d_out) over the adapted matrices of the model's inventory.",
@@ -222,11 +244,7 @@ def _explain(plan: Plan) -> RenderableType:
         ),
         f"assumed: {bits} is reached after many exposures; one pass stores less.",
         "assumed: 1 bit a loss token, at most 1 bit an episode.",
-        f"fitted: {law.form}. {law.regret_text}",
-        (
-            "fitted: the learning rate's interval holds the best rate of a model that the fit has not seen, by its "
-            "error on models left out; full fine-tuning's is a tenth, the article's ratio."
-        ),
+        *_explain_rate(plan.learning_rate),
     )
     sources = (f"{use}: {s.title}, {s.locator} ({s.date}). {s.url}" for use, s in plan.sources)
     return Group(

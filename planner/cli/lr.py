@@ -82,6 +82,15 @@ def command(as_json: bool, **options: Any) -> None:
     show(advice)
 
 
+def _labelled(code: str, message: str) -> tuple[str, str]:
+    """What a notice is: what the law was fitted on, what was not given, or what lies outside of the law's range."""
+    if code == "learning-rate-data":
+        return "fitted on", message.removeprefix("Fitted on ")
+    if code in ("learning-rate-batch", "learning-rate-steps") and message.startswith("No "):
+        return "assumed", message
+    return ("note" if code in ("learning-rate-law", "learning-rate-interval") else "outside"), message
+
+
 def show(advice: Advice) -> None:
     """The page for people."""
     from rich.console import Console
@@ -123,8 +132,7 @@ def show(advice: Advice) -> None:
             )
         )
     for notice in advice.extrapolates:
-        label = "fitted on  " if notice.code == "learning-rate-data" else "extrapolates  "
-        text = notice.message.removeprefix("Fitted on ") if label == "fitted on  " else notice.message
-        console.print(Text.assemble((label, "yellow"), text))
+        label, text = _labelled(notice.code, notice.message)
+        console.print(Text.assemble((f"{label}  ", "yellow"), text))
     for notice in advice.warnings:
         console.print(Text.assemble(("note  ", "yellow"), notice.message))

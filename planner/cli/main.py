@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import keyword
+import os
 import sys
 from importlib import import_module
 from typing import Any
 
 import click
 
+from .. import process
 from ..errors import PlannerError
 from ..version import __version__
 
@@ -34,6 +36,8 @@ COMMANDS = {
     "datasets": "List the datasets whose size is known.",
     "completion": "Print the shell completion script.",
 }
+# Commands that train, run models' steps or stay.
+LONG = frozenset(("simulate", "validate", "web"))
 
 
 class LazyGroup(click.Group):
@@ -47,6 +51,7 @@ class LazyGroup(click.Group):
         """Import the module that holds the command."""
         if name not in COMMANDS:
             return None
+        process.ends_soon = name not in LONG
         module = f".{name}_" if keyword.iskeyword(name) else f".{name}"
         command: click.Command = import_module(module, __package__).command
         return command
@@ -60,6 +65,15 @@ class LazyGroup(click.Group):
 
             raise click.UsageError(f"No such command {args[0]!r}.{hint(args[0], COMMANDS)}", ctx)
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an option that has another name elsewhere is told in our own."""
+        try:
+            return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            from .other_words import explained
+
+            raise explained(error) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
@@ -82,6 +96,13 @@ def cli() -> None:
     """
 
 
+def _leave(code: int) -> None:
+    """End the process without taking apart thousands of modules one by one, a fifteenth of such a command."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def main(argv: list[str] | None = None) -> Any:
     """Run the command line; a PlannerError becomes one line on standard error and exit code 2."""
     gc.set_threshold(100_000)  # a short command drops little: looking for it often is a tenth of a cold start
@@ -89,6 +110,8 @@ def main(argv: list[str] | None = None) -> Any:
         return cli.main(args=argv, prog_name="lora-plan", standalone_mode=True)
     except PlannerError as error:
         click.echo(f"Error: {error}", err=True)
+        if argv is None and process.ends_soon and "torch" in sys.modules:
+            _leave(error.exit_code)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of a pipe (head, less) left; say nothing more, and let no flush at exit complain.

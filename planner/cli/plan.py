@@ -107,6 +107,8 @@ def command(as_json: bool, **options: Any) -> None:
     if as_json:
         print_json(found.to_dict())
         return
+    from ..commands import command_of
     from .plan_page import show
 
-    show(found)
+    best = found.options()
+    show(found, command_of(best.pop("model"), best, "estimate"))

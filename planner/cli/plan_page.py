@@ -54,6 +54,14 @@ def _best(found: Found) -> RenderableType:
         table.add_row(
             "cost", f"{money(best.usd)} ({money(best.cost.low)} to {money(best.cost.high)}), {asked}"
         )
+    rate = found.learning_rate
+    if rate.value is not None:
+        ends = (
+            ""
+            if rate.low is None or rate.high is None
+            else f" ({units.rate(rate.low)} to {units.rate(rate.high)})"
+        )
+        table.add_row("learning rate", f"{units.rate(rate.value)}{ends}")
     if best.regret:
         table.add_row("expected regret", regret_text(best.regret))
     mfu = f", {units.percent(run.step.mfu)} of the peak" if run.step.mfu else ""
@@ -92,13 +100,15 @@ def _rejected(found: Found) -> Table:
     return table
 
 
-def show(found: Found, console: Console | None = None) -> None:
-    """Print the page."""
+def show(found: Found, command: str, console: Console | None = None) -> None:
+    """Print the page; `command` is the estimate of the best plan."""
     console = console or Console(highlight=False, soft_wrap=False)
     tokens = f"{units.count(found.tokens)} tokens"
     console.print(Text.assemble((found.model, "bold cyan"), f"  {tokens}"))
     console.print(f"{found.feasible:,} of {found.candidates:,} plans keep the limits", "")
     console.print(_best(found), "")
+    console.print(Text.assemble(("in full  ", "bold"), command), soft_wrap=True)
+    console.print("a trainer's file: the same with `export TARGET` for `estimate`\n", style="dim")
     blocks: Iterable[RenderableType] = (
         _plans("Sure to fit", "the best whose memory fits at its upper end too", [found.sure])
         if found.sure

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import InputError
 from . import formats, sources
+from .columns import columns_of, renamed
 from .formats import Example, RowError
 from .streams import DamagedError, Stream, head
 
@@ -28,7 +29,8 @@ class Shape:
     `format` is mixed where rows differ. `files` are absolute paths (empty: a data set of the hub); `loader` is the
     builder of `datasets` that reads them, None where it reads none of this form. `columns` names messages, prompt,
     completion, input, system, history, tools or text. `role` and `content` are the keys of a message, `speakers` the
-    names of its roles as transformers has them. `chat`: prompt and completion are messages too.
+    names of its roles as transformers has them. `chat`: prompt and completion are messages too. `renamed_by` is the
+    --columns under which it was read, `columns` has the names in the data.
     """
 
     data: str
@@ -41,6 +43,7 @@ class Shape:
     content: str = "content"
     speakers: Mapping[str, str] | None = None
     chat: bool = False
+    renamed_by: str | None = None
 
     @property
     def renamed(self) -> bool:
@@ -51,34 +54,36 @@ class Shape:
 
 def shape_of(
     data: str | os.PathLike[str], *, format: str = "auto", split: str | None = None, config: str | None = None,
-    encoding: str | None = None,
+    encoding: str | None = None, columns: str | Mapping[str, str] | None = None,
 ) -> Shape:  # fmt: skip
-    """The shape of a file, a folder or a data set of the hub, from its first rows.
+    """The shape of a file, a folder or a data set of the hub, from its first rows; `columns` as `dataset` takes them.
 
     Raises InputError where no row of it can be used.
     """
     formats.check_format(format)
+    names = columns_of(columns)
     place = os.fspath(data)
     path = Path(place).expanduser()
     if path.exists():
         files, _ = sources.find(path, split, encoding)
-        return shape_of_files(place, files, format, encoding)
+        return shape_of_files(place, files, format, encoding, names)
     from . import hub
     from .tables import plain
 
-    return _of_rows(place, (), "hub", (plain(row) for row in hub.rows(place, split, config)), format)
+    return _of_rows(place, (), "hub", (plain(row) for row in hub.rows(place, split, config)), format, names)
 
 
 def shape_of_files(
-    place: str, files: list[sources.DataFile], format: str = "auto", encoding: str | None = None
-) -> Shape:
+    place: str, files: list[sources.DataFile], format: str = "auto", encoding: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Shape:  # fmt: skip
     """The shape of files that were found. Raises InputError."""
     kinds = {file.kind for file in files}
     loader = LOADERS.get(next(iter(kinds))) if len(kinds) == 1 else None
     if any(_is_object(file) for file in files):
         loader = None
     names = tuple(os.path.abspath(file.path) for file in files)
-    return _of_rows(place, names, loader, _local_rows(files, encoding), format)
+    return _of_rows(place, names, loader, _local_rows(files, encoding), format, columns or {})
 
 
 def _is_object(file: sources.DataFile) -> bool:
@@ -99,10 +104,11 @@ def _local_rows(files: list[sources.DataFile], encoding: str | None) -> Iterator
 
 
 def _of_rows(
-    place: str, files: tuple[str, ...], loader: str | None, rows: Iterator[Any], format: str
-) -> Shape:
+    place: str, files: tuple[str, ...], loader: str | None, rows: Iterator[Any], format: str,
+    theirs: Mapping[str, str],
+) -> Shape:  # fmt: skip
     found: list[tuple[Mapping[str, Any], Example]] = []
-    for row in islice(rows, LOOKED_AT):
+    for row in (renamed(row, theirs) for row in islice(rows, LOOKED_AT)):
         try:
             found.append((row, formats.read_row(row, format)))
         except RowError:
@@ -122,7 +128,9 @@ def _of_rows(
             if isinstance(said, str):
                 speakers[said] = formats.ROLES.get(said.lower(), said) if keys[0] == "from" else said
     chat = form in ("prompt-completion", "rl") and found[0][1].items[0].messages is not None
-    return Shape(place, files, loader, form, kind, columns, *keys, speakers or None, chat)
+    by = ",".join(f"{name}={column}" for name, column in theirs.items()) or None
+    own = {what: theirs.get(name, name) for what, name in columns.items()}
+    return Shape(place, files, loader, form, kind, own, *keys, speakers or None, chat, by)
 
 
 def _messages(row: Mapping[str, Any], columns: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:

@@ -46,7 +46,13 @@ def _shape(reader: Reader) -> Shape | None:
     if not reader.files:
         return None
     try:
-        return shape_of_files(reader.data, reader.files, reader.settings.format, reader.settings.encoding)
+        return shape_of_files(
+            reader.data,
+            reader.files,
+            reader.settings.format,
+            reader.settings.encoding,
+            reader.columns,
+        )
     except InputError:  # every row is broken, which the report says
         return None
 

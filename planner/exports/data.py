@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..dataset.shape import Shape
 
 WROTE = "train.jsonl"
-_READ = ("format", "split")
+_READ = ("format", "split", "columns")
 
 
 def shape_for(said: Mapping[str, Any], own: Mapping[str, Any]) -> Shape | None:
@@ -22,15 +22,31 @@ def shape_for(said: Mapping[str, Any], own: Mapping[str, Any]) -> Shape | None:
     if place is None:
         return None
     if hasattr(place, "shape"):  # what `planner.dataset` has read
-        found: Shape | None = place.shape
-        return found
+        return _flat(place.shape)
     if own["train_data"] is not None and not os.path.exists(str(place)):
         return None
     given = own["train_data"] is None
     options = {key: said[key] for key in _READ if said.get(key) is not None} if given else {}
     from ..dataset.shape import shape_of
 
-    return shape_of(str(place), **options)
+    return _flat(shape_of(str(place), **options))
+
+
+def _flat(shape: Shape | None) -> Shape | None:
+    """The shape, or an InputError where it was read from inside an object, which no trainer's config can say."""
+    inside = [name for name in shape.columns.values() if "." in name] if shape else []
+    if shape is None or not inside or shape.renamed_by is None:
+        return shape
+    raise InputError(
+        "columns", shape.renamed_by, "columns at the top of a row: no trainer looks into an object",
+        f"`{_written(shape)}` writes them so; then give --data {WROTE} without --columns.",
+    )  # fmt: skip
+
+
+def _written(shape: Shape) -> str:
+    """The command that writes the data in columns that all trainers read."""
+    by = f" --columns {shlex.quote(shape.renamed_by)}" if shape.renamed_by else ""
+    return f"lora-plan dataset {shlex.quote(shape.data)}{by} --write {WROTE}"
 
 
 EVERY = ("messages", "prompt-completion", "text")
@@ -56,10 +72,9 @@ def refused(shape: Shape, trainer: str, expected: str, reads: tuple[str, ...] = 
     plain = {"text": "text", "prompt-completion": "messages" if shape.chat else "prompt-completion"}
     if shape.format != "mixed" and plain.get(shape.format, "messages") not in reads:
         return InputError("data", what, f"{expected}: {trainer} reads no other", "The nearest is trl-sft.")
-    command = f"lora-plan dataset {shlex.quote(shape.data)} --write {WROTE}"
     return InputError(
         "data", what, f"{expected}: {trainer} reads no other",
-        f"`{command}` writes them so; then give --data {WROTE}.",
+        f"`{_written(shape)}` writes them so; then give --data {WROTE}.",
     )  # fmt: skip
 
 

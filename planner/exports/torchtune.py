@@ -32,10 +32,19 @@ WOUND_DOWN = (
 )
 
 
+def _twin(name: str) -> str:
+    """The base model's -Instruct, or that one's base: both are of one shape."""
+    base = name.removesuffix("-instruct")
+    return base if base != name else f"{name}-instruct"
+
+
 def _known(t: Training) -> dict[str, Any]:
     """torchtune's own components for the model. Raises InputError where it has none."""
     models: dict[str, dict[str, Any]] = trainer("torchtune").extra["models"]
-    found = models.get(_plain(t.model or ""))
+    name = _plain(t.model or "")
+    found = models.get(name)
+    if found is None and (twin := models.get(_twin(name))) is not None:
+        return {**twin, "hub": t.model, "twin": twin["hub"]}
     if found is None:
         names = sorted(entry["hub"] for entry in models.values())
         near = nearest(t.model or "", names, cutoff=0.0)
@@ -151,7 +160,9 @@ def _sections(t: Training, known: dict[str, Any]) -> list[Section]:
                  f"--output-dir {folder}"),
             Line("checkpointer", {"_component_": known["checkpointer"], "checkpoint_dir": folder,
                                   "checkpoint_files": files, "recipe_checkpoint": None, "output_dir": t.own["out"],
-                                  "model_type": known["model_type"]}),
+                                  "model_type": known["model_type"]},
+                 f"The names of the files are those of {known['twin']}: look whether your folder has these."
+                 if "twin" in known else ""),
             Line("resume_from_checkpoint", False), Line("save_adapter_weights_only", True),
         )),
         Section("Data", (

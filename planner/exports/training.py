@@ -16,7 +16,7 @@ from ..errors import InputError, PlannerError, hint
 from ..estimator import load, model_of
 from ..learning_rate.advice import lr as advise
 from ..plan import Plan
-from ..planning import USUAL, estimate, processed_tokens
+from ..planning import ALPHA_RULES, USUAL, estimate, optimizer_steps
 from ..running import setup_from
 from ..schema import Architecture, Notice
 from ..setup import Setup
@@ -34,7 +34,6 @@ OWN: dict[str, Any] = {
     "schedule": "constant", "warmup": 0, "weight_decay": 0.0,
 }  # fmt: skip
 SCHEDULES = ("constant", "linear", "cosine", "constant_with_warmup")
-ALPHA_RULES = {True: "alpha/sqrt(rank)", False: "alpha/rank"}
 
 
 @dataclass(frozen=True)
@@ -249,17 +248,6 @@ def _rate(plan: Plan, model: Any, spec: AdapterSpec, steps: int | None, batch: i
     return Rate(value, found.low, found.high, why)
 
 
-def _steps(plan: Plan, setup: Setup) -> int | None:
-    """Optimizer steps of the run: tokens (or episodes) over those of a step."""
-    info = plan.information
-    if info is None:
-        return None
-    if info.kind == "rl":
-        return max(1, math.ceil(info.units * plan.workload.epochs / setup.global_batch))
-    tokens = processed_tokens(plan)
-    return None if tokens is None else max(1, math.ceil(tokens / (setup.global_batch * setup.seq_len)))
-
-
 def _notices(t: Training, assumed_batch: bool) -> list[Notice]:
     """What a person should fill in or check before the run."""
     found = []
@@ -308,7 +296,7 @@ def training_of(model: Any, options: Mapping[str, Any], usual: Mapping[str, Any]
     )
     spec = plan.adapter.spec
     adapted = adapt(arch, spec)
-    steps = _steps(plan, setup)
+    steps = optimizer_steps(plan, setup.global_batch)
     base = request.get("model") if request.get("model") is not None else found.model_id
     training = Training(
         plan, arch, found.config, found.origin != "config", spec, adapted, trained_whole(arch, spec, adapted), setup,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .. import facts
@@ -20,22 +19,8 @@ from ..dataclass import dataclass
 from ..errors import InputError, hint
 from ..schema import Architecture, Basis, Notice, Source
 from ..units import parse_count
-from .law import REFERENCE_ALPHA, REFERENCE_RANK
-from .lookup import (
-    DEFAULT_LAW,
-    LEVEL,
-    LearningRate,
-    Point,
-    Rate,
-    evaluate,
-    find_law,
-    known_family,
-    look_up,
-    outside,
-    swept,
-    usual,
-    widen,
-)
+from .factors import Run, by_law, by_sweeps, sources_of, to_mind
+from .lookup import DEFAULT_LAW, Factor, LearningRate, find_law, known_family, look_up, usual
 
 if TYPE_CHECKING:
     from ..fact_types import RateContext
@@ -44,37 +29,8 @@ SCHEMA = 1
 METHODS = ("lora", "full")
 TASKS = ("sft", "rl")
 SCALINGS = ("alpha/rank", "alpha/sqrt(rank)", "none")
-SHORT_STEPS = 100
 MOST_RATES = 7
 STEP = 1.8  # between rates of the grid; regret is flat enough for the best of them to cost under 0.1%
-
-
-@dataclass(frozen=True)
-class Factor:
-    """One thing that moves the rate: what it is, its factor with an interval, and what that rests on."""
-
-    name: str
-    value: float
-    low: float
-    high: float
-    basis: Basis
-    reason: str
-
-
-@dataclass(frozen=True)
-class Run:
-    """What of the run a rate depends on. `scaled_alpha` is the alpha that has its scale under alpha / rank."""
-
-    rank: int
-    scaled_alpha: float
-    steps: int | None
-    batch: int | None
-
-    @classmethod
-    def of(cls, rank: int, alpha: float, scaling: str, steps: int | None, batch: int | None) -> Run:
-        """From a trainer's options."""
-        scale = {"alpha/rank": alpha, "alpha/sqrt(rank)": alpha * rank**0.5, "none": float(rank)}[scaling]
-        return cls(rank, scale, steps, batch)
 
 
 @dataclass(frozen=True)
@@ -152,83 +108,15 @@ def rate_grid(value: float, low: float | None, high: float | None) -> tuple[floa
     return tuple(dict.fromkeys(round_rate(rate) for rate in rates))
 
 
-def _power_factor(name: str, context: RateContext, ratio: float, reason: str) -> Factor:
-    """A factor ratio ** exponent, whose exponent has an interval."""
-    ends = sorted((ratio**context.low, ratio**context.high))
-    return Factor(name, ratio**context.value, ends[0], ends[1], context.basis, reason)
-
-
-def _steps_factor(context: RateContext, steps: int, own: float) -> Iterator[Factor]:
-    """The factor of a short run: 1.5 up to 100 steps, 1 from the law's own number on, evenly in log steps between."""
-    if steps >= own or own <= SHORT_STEPS:
-        return
-    share = min(1.0, math.log(own / steps) / math.log(own / SHORT_STEPS))
-    text = f"{steps:,} steps: LoRA's best rate is up to 1.5 times higher in runs of some {SHORT_STEPS} steps"
-    yield Factor("steps", context.value**share, 1.0, context.high**share, context.basis, text)
-
-
-def _method_factor(context: RateContext, law: facts.LawFact, method: str) -> Factor | None:
-    """The factor from the method of the law's runs to the other one, where the law has no multiplier of its own."""
-    if method in law.methods:
-        return None
-    if method == "full":
-        text = f"full fine-tuning: LoRA's rate over {context.value:g} ({context.low:g} to {context.high:g})"
-        return Factor("method", 1 / context.value, 1 / context.high, 1 / context.low, context.basis, text)
-    text = f"LoRA: {context.value:g} ({context.low:g} to {context.high:g}) times full fine-tuning's rate"
-    return Factor("method", context.value, context.low, context.high, context.basis, text)
-
-
-def _factors(law: facts.LawFact, method: str, run: Run) -> Iterator[Factor]:
-    """Everything that moves the rate away from the law's set-up, as far as the law has no term for it."""
-    contexts = facts.rate_contexts()
-    if one := _method_factor(contexts["full-finetune"], law, method):
-        yield one
-    own = swept(law, "alpha", run.scaled_alpha, run.rank) or REFERENCE_ALPHA
-    if method == "lora" and not law.alpha_pow and not math.isclose(run.scaled_alpha, own):
-        text = f"scale {run.scaled_alpha / run.rank:g} instead of {own / run.rank:g}: exactly, only B's rate changes"
-        yield _power_factor("alpha", contexts["alpha"], own / run.scaled_alpha, text)
-    steps = swept(law, "steps", run.steps, run.rank) if run.steps else None
-    batch = swept(law, "batch", run.batch, run.rank) if run.batch else None
-    if method == "lora" and run.steps and steps and not law.steps_pow:
-        yield from _steps_factor(contexts["short-run"], run.steps, steps)
-    if run.batch and batch and not law.batch_pow and not math.isclose(run.batch, batch):
-        text = f"batch {run.batch} instead of {batch:g}: square root, from no effect to proportional"
-        yield _power_factor("batch", contexts["batch"], run.batch / batch, text)
-
-
-def _combined(start: Rate, factors: tuple[Factor, ...]) -> Rate:
-    """Value and interval after the factors."""
-    value = start.value * math.prod(factor.value for factor in factors)
-    if start.low is None or start.high is None:
-        return Rate(value, None, None)
-    ratio = value / start.value
-    ends = (start.low * ratio, start.high * ratio)
-    low, high = widen(value, ends, *((one.low / one.value, one.high / one.value) for one in factors))
-    return Rate(value, low, high)
-
-
-def _notes(
-    contexts: Mapping[str, RateContext], high: float, method: str, task: str, rank: int, batch: int | None
-) -> Iterator[Notice]:
-    """What to mind beside the rate."""
+def _forgetting(contexts: Mapping[str, RateContext], high: float, method: str) -> Iterator[Notice]:
+    """Where rates that are as good by the loss cost other skills."""
     one = contexts["forgetting"]
     limit = one.value if method == "lora" else one.value / contexts["full-finetune"].value
-    if task == "sft" and high >= 0.9 * limit:
+    if high >= 0.9 * limit:
         yield Notice(
             "forgetting",
             f"The lowest loss is not the safest rate: around {limit:g} the model forgot other skills in a measured "
             f"case ({one.source.title}). Where they matter, check them, or start at the lower end.",
-        )
-    if task == "rl":
-        yield Notice(
-            "rl-sweep",
-            "In RL best rates differ more between set-ups than any law explains: sweep the whole grid.",
-        )
-        if method == "lora" and rank > 64:
-            yield Notice("rl-rank", "Collapse above rank 64 was reported in RL; ranks 1 to 32 did as well.")
-    if task == "sft" and method == "lora" and batch is not None and batch > 128:
-        yield Notice(
-            "large-batch", "LoRA loses more than full fine-tuning at large batches, whatever the rank."
         )
 
 
@@ -310,26 +198,18 @@ def _advice(
     run: Run,
 ) -> Advice:  # fmt: skip
     contexts = facts.rate_contexts()
-    used: list[tuple[str, Source]] = []
-    factors: tuple[Factor, ...] = ()
-    extrapolates: tuple[Notice, ...] = ()
-    if task == "rl":
-        one = contexts["rl-lora" if method == "lora" else "rl-full"]
-        rate, level, basis = Rate(one.value, one.low, one.high), None, one.basis
-        law_id, title, regret = one.id, one.statement, dict[str, float]()
-        used.append(("learning rate", one.source))
+    moved = by_sweeps(method) if task == "rl" else by_law(law, looked, width, method, run)
+    rate, factors = moved.rate, moved.factors
+    if moved.context:
+        law_id, title, regret = moved.context.id, moved.context.statement, dict[str, float]()
+        used = [("learning rate", moved.context.source)]
     else:
-        basis, law_id, title, regret = "fitted", law.id, law.title, dict(law.regret_percent)
-        factors = tuple(_factors(law, method, run))
-        start, outer = _start(law, looked, width, method, run)
-        rate = _combined(start, factors)
-        level = None if rate.low is None else looked.level or LEVEL
-        used.append(("learning rate", law.source))
-        names = {"method": "full-finetune", "alpha": "alpha", "steps": "short-run", "batch": "batch"}
-        used += [(f"factor of {factor.name}", contexts[names[factor.name]].source) for factor in factors]
-        extrapolates = (*outer, *_task_notes(law, run))
-    notes = tuple(_notes(contexts, rate.high or rate.value, method, task, run.rank, run.batch))
-    if any(note.code == "forgetting" for note in notes):
+        law_id, title, regret = law.id, law.title, dict(law.regret_percent)
+        used = [("learning rate", law.source), *sources_of(factors)]
+    extrapolates = () if moved.context else (*moved.extrapolates, *_task_notes(law, run))
+    forgets = () if task == "rl" else tuple(_forgetting(contexts, rate.high or rate.value, method))
+    notes = (*forgets, *to_mind(method, task, run))
+    if forgets:
         used.append(("forgetting", contexts["forgetting"].source))
     warned = (*(found.notices if found else ()), *notes)
     if looked.by_architecture:
@@ -337,38 +217,25 @@ def _advice(
         warned = (*warned, Notice("learning-rate-by-architecture", text))
     return Advice(
         found.model_id if found else None, width, str(looked.family), method, task,
-        run.rank if method == "lora" else None, rate.value, rate.low, rate.high, level, basis, law_id, title, regret,
-        factors, rate_grid(rate.value, rate.low, rate.high), extrapolates, warned, tuple(used),
+        run.rank if method == "lora" else None, rate.value, rate.low, rate.high, moved.level, moved.basis, law_id,
+        title, regret, factors, rate_grid(rate.value, rate.low, rate.high), extrapolates, warned, tuple(used),
     )  # fmt: skip
-
-
-def _start(
-    law: facts.LawFact, looked: LearningRate, width: int, method: str, run: Run
-) -> tuple[Rate, tuple[Notice, ...]]:
-    """The law's own rate before the factors, by the method that it was fitted on, and what that extrapolates over."""
-    assert looked.value is not None
-    if not law.population:
-        return Rate(looked.value, looked.low, looked.high), looked.extrapolates
-    at = Point(
-        str(looked.family), width, run.rank if method == "lora" else REFERENCE_RANK,
-        method if method in law.methods else law.methods[0],
-        run.batch if law.batch_pow else None, run.steps if law.steps_pow else None,
-        run.scaled_alpha if law.alpha_pow else None,
-    )  # fmt: skip
-    return evaluate(law, at), outside(law, at if method == "lora" else replace(at, method="full"))
 
 
 def _task_notes(law: facts.LawFact, run: Run) -> Iterator[Notice]:
     """What every use of a law extrapolates over."""
     for code, given, what, remedy in (
-        ("batch", run.batch, "batch {}", "give the batch size for another"),
-        ("steps", run.steps, "{} steps", "give the number of steps of a shorter run"),
+        ("batch", run.batch, "batch {}", "another batch may want another rate"),
+        ("steps", run.steps, "{} steps", "a run of some 100 steps may want a higher one"),
     ):
         own = usual(law, code)
         if law.population and own is not None and given is None:
-            text = f"The law holds at {what.format(f'{own:.0f}')}: {remedy}."
+            text = f"No {code} given: the rate is for {what.format(f'{own:.0f}')}, the law's own; {remedy}."
             yield Notice(f"learning-rate-{code}", text)
         elif own is None and given is not None:
             text = f"The law's sweep does not say its {code}: the rate is not moved to {what.format(given)}."
             yield Notice(f"learning-rate-{code}", text)
-    yield Notice("learning-rate-data", f"Fitted on {law.fitted_on}; other data may have another best rate.")
+    yield Notice(
+        "learning-rate-data",
+        f"Fitted on {law.fitted_on}; the interval is for that: other data or schedules may have another best rate.",
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from typing import TYPE_CHECKING, Any
 
 from .. import facts
 from ..dataclass import dataclass
@@ -22,10 +23,25 @@ from .law import (
     rate_at,
 )
 
-DEFAULT_LAW = "lora-plan-2026-11-28"
+if TYPE_CHECKING:
+    from ..fact_types import RateContext
+
+DEFAULT_LAW = "lora-plan-2026-11-28b"
 LAW_ALPHA = REFERENCE_ALPHA
 LEVEL = 0.9
 _HALF = 1.6449  # standard deviations on either side of the middle 90% of a normal distribution
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One thing that moves the rate: what it is, its factor with an interval, and what that rests on."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    basis: Basis
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -35,6 +51,8 @@ class LearningRate:
 
     Everything but the law is None where it was not fitted on the family; `reason` then says so. `family_known` is
     false where the rate is the population's. `extrapolates` names what lies outside of what the law was fitted on.
+    `factors` are those that moved LoRA's rate to the run, which has `batch` sequences a step; `context` is the sweeps
+    that it comes from where no law covers the run (reinforcement learning).
     """
 
     value: float | None
@@ -49,11 +67,40 @@ class LearningRate:
     family_known: bool = True
     level: float | None = None
     extrapolates: tuple[Notice, ...] = ()
+    factors: tuple[Factor, ...] = ()
+    batch: float | None = None
+    context: RateContext | None = None
 
     @property
     def law(self) -> str:
-        """The law's id."""
-        return self.fact.id
+        """The id of the law, or of the sweeps."""
+        return self.context.id if self.context else self.fact.id
+
+    @property
+    def about(self) -> dict[str, str | None]:
+        """What the law, or the sweeps, are in words."""
+        law = self.fact
+        if self.context:
+            return {"title": self.context.statement, "form": None, "fitted_on": None, "regret": None}
+        return {"title": law.title, "form": law.form, "fitted_on": law.fitted_on, "regret": law.regret_text}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The contract's section."""
+        return {
+            "value": self.value,
+            "low": self.low,
+            "high": self.high,
+            "full_finetune": self.full_finetune,
+            "law": self.law,
+            "about": self.about,
+            "batch": self.batch,
+            "factors": [dict(vars(factor)) for factor in self.factors],
+            "basis": self.basis,
+            "family": self.family,
+            "family_known": self.family_known,
+            "level": self.level,
+            "reason": self.reason,
+        }
 
 
 @dataclass(frozen=True)
@@ -297,6 +344,18 @@ def widen(value: float, ends: tuple[float, float], *factors: tuple[float, float]
     return value * math.exp(-math.sqrt(down)), value * math.exp(math.sqrt(up))
 
 
+_COEFFICIENTS = {
+    "rank": ("rank_pow", "rank_sat_pow"), "width": ("model_pow",), "batch": ("batch_pow",), "steps": ("steps_pow",)
+}  # fmt: skip
+
+
+def _allowance(law: facts.LawFact, what: str) -> str:
+    """What the interval makes of a value outside of the sweep's: it widens where the law has a coefficient for it."""
+    if any(name in law.covariance for name in _COEFFICIENTS[what]):
+        return "the interval is widened by what the law leaves open"
+    return "neither the rate nor the interval allows for it"
+
+
 def outside(law: facts.LawFact, at: Point) -> tuple[Notice, ...]:
     """What lies outside of what the law was fitted on, and what its fit leaves in doubt."""
     notes = []
@@ -326,6 +385,9 @@ def outside(law: facts.LawFact, at: Point) -> tuple[Notice, ...]:
         low, high = law.ranges[key]
         if not low <= value <= high:
             where = f"{low:,.0f} to {high:,.0f}" if low < high else f"{low:,.0f}"
-            text = f"{label} {value:,} lies outside of {where}, where the learning-rate law was fitted."
+            text = (
+                f"{label} {value:,} lies outside of {where}, where the learning-rate law was fitted: nothing was "
+                f"measured there, and {_allowance(law, code)}."
+            )
             notes.append(Notice(f"learning-rate-{code}", text))
     return tuple(notes)

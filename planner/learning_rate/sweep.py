@@ -9,6 +9,7 @@ are (`DIALECTS`). Needs pandas; a million rows take seconds.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,6 +38,14 @@ OTHER_WORDS = {
     "hidden_size": ("width", "d_model", "hidden", "hidden_dim"), "model": ("model_name", "model_id", "base_model"),
 }  # fmt: skip
 UNFINISHED = ("diverged", "missing")  # a status that may stand in place of the loss
+THOUSANDS = re.compile(r"[1-9]\d{0,2}([ ,.'\u2019\u00a0\u202f]\d{3})+")
+
+
+def _spelling(column: str, text: str) -> str:
+    """How a number would have to be written that is not read as one."""
+    if column in WHOLE and THOUSANDS.fullmatch(text):
+        return f"Thousands are not separated: write {re.sub(r'[^0-9]', '', text)}."
+    return "A decimal comma is read where semicolons separate the columns." if "," in text else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,8 +184,8 @@ class _Checker:
         bad = ~empty & ~((values > 0) & np.isfinite(values))
         if column in WHOLE:
             bad |= ~empty & (values != np.floor(values))
-        if column in ("hidden_size", "lr"):
-            bad |= empty
+        if column in ("hidden_size", "lr") and (at := self.first(empty)) is not None:
+            self.fail(column, at, word, "The field is empty, or not a number.", found="")
         if (at := self.first(bad)) is not None:
             remedy = "A rate that is 0 or negative trains nothing." if column == "lr" else ""
             self.fail(column, at, word, remedy)
@@ -195,9 +204,7 @@ class _Checker:
                 )
             except ValueError:
                 at = int((codes == old).to_numpy().argmax())
-                remedy = (
-                    "A decimal comma is read where semicolons separate the columns." if "," in text else ""
-                )
+                remedy = _spelling(column, text)
                 if column == "loss" and not remedy:
                     remedy = "A run without a loss says diverged or missing, here or as its status."
                 self.fail(column, at, "a number", remedy, found=old)

@@ -26,12 +26,13 @@ READABLE = "a readable CSV file in UTF-8"
 
 
 def check_header(names: list[str], label: str) -> None:
-    """Each column stands once."""
-    seen: set[str] = set()
+    """Each column stands once, in whatever case."""
+    seen: dict[str, str] = {}
     for column in names:
-        if column in seen:
-            raise InputError(f"{label} line 1, column {column}", column, "each column once")
-        seen.add(column)
+        if (before := seen.get(column.lower())) is not None:
+            also = "" if before == column else f"There is {before} as well."
+            raise InputError(f"{label} line 1, column {column}", column, "each column once", also)
+        seen[column.lower()] = column
 
 
 def _header(path: Path) -> tuple[list[str], str]:

@@ -6,7 +6,7 @@ from ..dataclass import dataclass
 from .bias import Shared, added, as_mask
 from .elementwise import drop
 from .passes import FLOAT32, HALF, Pass
-from .tape import Buffer, Gradients, Size, Value, cast, copy, scale, unary, view
+from .tape import Buffer, Gradients, Size, Tape, Value, add, cast, copy, scale, unary, view
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class Shape:
     runs in the values' own type; `dropped`: probabilities pass through dropout; `wide`: queries and keys are
     multiplied in float32; `sinks`: a score for each head stands beside them, and the softmax is told its type, which
     autocast leaves; `single`: keys of one head that SDPA is not told to share; `pairs`: positions with positions of
-    all sequences; `bias`: one on scores, by position."""
+    all sequences; `bias`: one on scores, by position; `sink_scales`: the result is weighted by how much of the scores
+    a head's sink leaves; `decay`: a value for each key of each head, made in the layer, added to its scores."""
 
     n_heads: int
     n_kv_heads: int
@@ -33,6 +34,8 @@ class Shape:
     sinks: bool = False
     single: bool = False
     bias: Shared | None = None
+    sink_scales: bool = False
+    decay: Value | None = None
 
     @property
     def grouped(self) -> bool:
@@ -52,9 +55,11 @@ def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
         q, k, v = (cast(each, min(each.width, HALF)) for each in (q, k, v))
     wide = shape.d_qk > 256 or shape.d_qk != shape.d_v
     flash = kernel == "flash" or (q.width < FLOAT32 and not shape.masked and not wide and shape.bias is None)
+    flash = flash and shape.decay is None
     if flash:
         return _fused(run, q, k, v, shape, flash=True)
-    if (shape.grouped and not shape.masked and not wide) or shape.single:
+    maths = shape.grouped and not shape.masked and not wide and shape.decay is None
+    if maths or shape.single:
         return _math(run, q, k, v, shape)
     if shape.grouped:
         k, v = _repeated(run, k, shape, shape.d_qk), _repeated(run, v, shape, shape.d_v)
@@ -64,13 +69,13 @@ def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
 def _math(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     """SDPA where no fused kernel takes the call (float32 with grouped heads): scaled queries and keys, values for
     every head and probabilities, all in float32 and kept."""
-    copies = run.sequences != 1 or not shape.single
+    tape, copies = run.tape, run.sequences != 1 or not shape.single
     q, k = scale(cast(q, FLOAT32)), scale(_repeated(run, cast(k, FLOAT32), shape, shape.d_qk, copies=copies))
     wide_v = _repeated(run, cast(v, FLOAT32), shape, shape.d_v, copies=copies)
     scores = scale_mask(run, _batched(run, q, k, shape.pairs * shape.n_heads))
     if shape.masked:
         scores = scale_mask(run, scores)
-    chances = unary(scores, "out")
+    chances = _softmax(tape, scores, FLOAT32)
     del scores
     if shape.dropped and run.grad:
         chances = drop(run, chances)
@@ -125,9 +130,23 @@ def _fused(run: Pass, q: Value, k: Value, v: Value, shape: Shape, *, flash: bool
 
 def _mask(run: Pass, shape: Shape, width: int) -> Value | None:
     """The additive mask that memory-efficient attention gets, in the type of the values; None where it needs none."""
+    if shape.decay is not None:
+        return _decays(run, shape.decay, shape)
     if shape.bias is not None:
         return cast(as_mask(run, shape.bias, shape.pairs, masked=shape.masked), width)
     return run.tape.leaf(shape.pairs, width, grad=False) if shape.masked else None
+
+
+def _decays(run: Pass, decay: Value, shape: Shape) -> Value:
+    """Decays spread over queries and masked, with the mask kept, then copied for every query head."""
+    tape, each = run.tape, shape.pairs * (shape.n_kv_heads * decay.width)
+    mask = tape.new(shape.pairs)
+    spread = tape.apply(
+        (decay,), shape.pairs * shape.n_kv_heads, decay.width, (mask,), lambda g: (tape.new(each),)
+    )
+    if not shape.grouped:
+        return spread
+    return tape.apply((spread,), shape.pairs * shape.n_heads, decay.width, (), lambda g: (tape.new(each),))
 
 
 def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
@@ -145,16 +164,18 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
         weights = scale(unary(scale(weights), "out"))
     if shape.bias is not None:
         weights = added(run, weights, shape.bias)
+    if shape.decay is not None:
+        weights = add(weights, _decays(run, shape.decay, shape))
     if shape.bias is None or shape.masked or shape.bias.kind.causal:
         weights = scale_mask(run, weights)
     if shape.sinks:  # joined, and less their maximum
         weights = scale_mask(run, copy(weights))
-    if shape.narrow and (shape.sinks or not run.autocast):
-        chances = _softmax(weights, weights.width)
-    else:
-        wide = weights if run.half else cast(weights, FLOAT32)
-        chances = _softmax(wide, FLOAT32)
-        del wide
+    share = _left_by_sink(run, weights, shape) if shape.sink_scales else None
+    narrows = shape.narrow and (shape.sinks or not run.autocast)
+    at_once = narrows or run.half  # from float16 CUDA's softmax widens by itself
+    wide = weights if at_once else cast(weights, FLOAT32)
+    chances = _softmax(run.tape, wide, weights.width if narrows else FLOAT32)
+    del wide
     narrow = cast(chances, width)
     del chances, weights  # whose name is bound until the softmax and its cast are done
     if shape.dropped and run.grad:
@@ -162,7 +183,37 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
         narrow = dropped
         del dropped
     mixed = _batched(run, narrow, v, run.tokens * (shape.n_heads * shape.d_v))
+    if share is not None:
+        mixed = _scaled_by(run, mixed, share)
     return view(_contiguous(mixed), clones=False)
+
+
+def _left_by_sink(run: Pass, weights: Value, shape: Shape) -> Value:
+    """sigmoid(logsumexp(scores) - sink), a float32 value a row: keeps the scores, whose gradient is made by two
+    tensors of their size."""
+    tape, size, rows = run.tape, weights.bytes, run.tokens * shape.n_heads
+
+    def rule(g: Buffer) -> Gradients:
+        differences = tape.new(size)
+        made = tape.new(size)
+        del differences
+        return (made,)
+
+    sums = tape.apply((weights,), rows, weights.width, (weights.buffer,), rule)
+    return unary(cast(sums, FLOAT32), "out")
+
+
+def _scaled_by(run: Pass, x: Value, share: Value) -> Value:
+    """Rows times their share: keeps both."""
+    tape, size, small = run.tape, x.bytes, share.bytes
+
+    def rule(g: Buffer) -> Gradients:
+        made, product = tape.new(size), tape.new(size)
+        narrow = tape.new(small)
+        del product
+        return made, narrow
+
+    return tape.apply((x, share), x.elements, x.width, (x.buffer, share.buffer), rule)
 
 
 def scale_mask(run: Pass, weights: Value) -> Value:
@@ -180,10 +231,19 @@ def _batched(run: Pass, a: Value, b: Value, elements: Size) -> Value:
     )  # fmt: skip
 
 
-def _softmax(x: Value, width: int) -> Value:
-    """Keeps its result; its gradient is one tensor as large as x. CUDA's reads float16 and writes float32 in one
-    kernel."""
-    return unary(x, "out", width=width)
+def _softmax(tape: Tape, x: Value, width: int) -> Value:
+    """Keeps its result, `width` bytes a value; on the way back CUDA multiplies gradient and result into a tensor of
+    its own before it makes x's gradient (aten/src/ATen/native/cuda/SoftMax.cu, softmax_backward_cuda_out)."""
+    size, product = x.bytes, x.elements * width
+    out = tape.new(product)
+
+    def rule(g: Buffer) -> Gradients:
+        beside = tape.new(product)
+        made = tape.new(size)
+        del beside
+        return (made,)
+
+    return tape.apply((x,), x.elements, width, (out,), rule, out=out)
 
 
 def _contiguous(x: Value) -> Value:

@@ -14,6 +14,18 @@ from ..errors import FactError
 from ..facts import read_data, source_from
 from ..schema import Source
 
+KINDS = ("alone", "varied", "shared", "split", "offloaded")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """`low` and `high` of a trainer whose own figures of a kind of set-up were compared."""
+
+    trainer: str
+    kind: str
+    low: float
+    high: float
+
 
 @dataclass(frozen=True)
 class Constants:
@@ -22,7 +34,7 @@ class Constants:
     the transient bytes of the phases but the largest, `cached_gathered` of gathered units, `cached_varied` of what
     grows with the length where lengths vary. `low` and `high`: the share
     `coverage` of measured peaks lies between these multiples of the formula's, what is cached on top of the
-    latter."""
+    latter; of one GPU with sequences of one length, and with a kind's name (`KINDS`) those of other set-ups."""
 
     context_bytes: float
     communication_bytes: float
@@ -31,7 +43,24 @@ class Constants:
     cached_varied: float
     low: float
     high: float
+    low_varied: float
+    high_varied: float
+    low_shared: float
+    high_shared: float
+    low_split: float
+    high_split: float
+    low_offloaded: float
+    high_offloaded: float
     coverage: float
+    trainers: tuple[Bounds, ...] = ()
+
+    def bounds(self, kind: str, trainer: str = "") -> tuple[float, float]:
+        """`low` and `high` of a kind of set-up: the trainer's own where enough of its figures were compared."""
+        for each in self.trainers:
+            if (each.trainer, each.kind) == (trainer, kind):
+                return each.low, each.high
+        end = "" if kind == "alone" else f"_{kind}"
+        return getattr(self, f"low{end}"), getattr(self, f"high{end}")
 
 
 def parse(table: Mapping[str, Any]) -> tuple[Constants, tuple[tuple[str, Source], ...]]:
@@ -44,10 +73,20 @@ def parse(table: Mapping[str, Any]) -> tuple[Constants, tuple[tuple[str, Source]
             raise FactError(f"memory.toml: {name} is {value!r}, expected a number from 0.")
         values[name] = float(value)
         sources.append((name, source_from(entry.get("source"), f"memory.toml: {name}")))
-    odd = sorted({field.name for field in fields(Constants)} ^ set(values))
+    odd = sorted({field.name for field in fields(Constants)} - {"trainers"} ^ set(values))
     if odd:
         raise FactError(f"memory.toml: {', '.join(odd)} missing or not known.")
-    return Constants(**values), tuple(sources)
+    trainers = tuple(_bounds(entry) for entry in table.get("trainer", ()))
+    return Constants(**values, trainers=trainers), tuple(sources)
+
+
+def _bounds(entry: Mapping[str, Any]) -> Bounds:
+    """A trainer's own interval; refused without a source."""
+    source_from(entry.get("source"), f"memory.toml: {entry.get('name')}")
+    found = Bounds(str(entry.get("name")), str(entry.get("kind")), entry["low"], entry["high"])
+    if found.kind not in KINDS or not 0 < found.low < found.high:
+        raise FactError(f"memory.toml: {found.trainer}: {found.kind}, {found.low} to {found.high}.")
+    return found
 
 
 @cache

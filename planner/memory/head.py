@@ -33,7 +33,9 @@ def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) 
     the chosen entries and that of the logits, both of full size in float32. "shifted": the same behind a copy,
     which transformers made before 4.50 ("shifted-late": from 4.46 on, where the loss makes the float32 copy and
     the model's forward pass still holds the 16-bit logits; "shifted-narrow": without the cast). "...fused": one
-    kernel over the logits, which writes the gradient in their place. `narrow`: there is no cast to float32.
+    kernel over the logits, which writes the gradient in their place; "wide-fused" does so in a float32 copy
+    (megatron/core/tensor_parallel/cross_entropy.py, VocabParallelCrossEntropy). `narrow`: there is no cast to
+    float32.
     """
     tape = run.tape
     if loss == "fused":
@@ -138,8 +140,11 @@ def head_stretches(
 
 
 def held_width(run: Pass, loss: str) -> int:
-    """Bytes a value of the logits in a model's output, beyond those that the loss keeps anyway."""
-    return FLOAT32 if loss in ("shifted", "shifted-fused") else run.compute
+    """Bytes a value of the logits in a model's output, beyond those that the loss keeps anyway: those of the stream
+    where no autocast lowers the product."""
+    if loss in ("shifted", "shifted-fused") or not run.autocast:
+        return FLOAT32 if loss in ("shifted", "shifted-fused") else run.norms
+    return run.compute
 
 
 def _split(run: Pass, x: Value, head: Head, traits: Traits, loss: str, chunk: int) -> Value:

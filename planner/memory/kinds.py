@@ -19,6 +19,7 @@ from .layer import Walk
 from .layout import Trained, shape_of
 from .outside import ALONE, Outside
 from .passes import CASTS, Pass, make_pass
+from .sharding import gradients_go
 from .stretch import Stretch, label_kept, plus, stretch
 from .tape import Value
 from .traits import Traits, traits_of
@@ -55,7 +56,7 @@ class Job:
 
     def run(self, *, grad: bool = True, length: int | None = None, width: int = 0) -> Pass:
         """A pass on a new tape; `length` replaces the workload's, `width` the hidden states' bytes a value."""
-        gone = self.setup.accumulation > 1 or self.setup.optimizer_in_backward
+        gone = gradients_go(self.setup)
         found = make_pass(self.setup, merges=self.merges, accumulates=gone, length=length)
         found.grad, found.norm_biases = grad, self.norm_biases
         if width:

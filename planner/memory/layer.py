@@ -214,6 +214,9 @@ class Walk:
         if matrix.kind == "convolution" and matrix.d_out != matrix.d_in:
             if self.mixer is not None:
                 return convolve(self.run, x, matrix.d_out, self.mixer.kind)
+            rows = self._rows(op) * matrix.d_out
+            if x.elements > rows:  # LFM2's: what one projection made is first gated by another part of it
+                x = multiply(piece(x, rows), piece(x, rows))
             return unary(x, "in")  # one filter a channel: keeps what it reads
         if matrix.role == "router" and self.traits.router == "sigmoid":
             x = cast(x, FLOAT32)
@@ -295,7 +298,7 @@ class Walk:
         shape = Shape(
             n_heads, n_kv_heads, op.d_qk, op.d_v, pairs, masked, traits.capped_scores, traits.eager, traits.no_flash,
             traits.narrow, traits.dropped, traits.wide_scores, traits.sinks, traits.ungrouped and n_kv_heads == 1,
-            self.biases[op.memory],
+            self.biases[op.memory], traits.sink_scales, None if op.bias is None else self.values[op.bias],
         )  # fmt: skip
         for number, value in ((op.q, q), (op.k, k), (op.v, v)):
             self.values[number] = value
@@ -369,6 +372,8 @@ class Walk:
             return self._keys(op)
         if kind == "output-gate":
             mixed = values[op.sources[0]]
+            if values[op.sources[1]].elements < mixed.elements:  # one weight a head
+                return self._mixed(op)
             return multiply(mixed, unary(piece(self._value(op.sources[1]), mixed.elements), "out"))
         return self._mixed(op)
 
@@ -390,6 +395,9 @@ class Walk:
     def _mixed(self, op: Join) -> Value:
         """Anything else elementwise: keeps what it reads."""
         sources = [self._value(source) for source in op.sources]
+        made = self.plan.made_by.get(op.sources[0])
+        if isinstance(made, Apply) and self.arch.matrices[made.matrix].kind == "convolution":
+            return multiply(sources[0], piece(sources[1], sources[0].elements))
         largest = max(sources, key=lambda value: value.elements)
         tape, sizes = self.run.tape, [value.bytes for value in sources]
         return tape.apply(

@@ -70,7 +70,7 @@ def uses(op: Operation) -> tuple[int, ...]:
     if isinstance(op, Apply):
         return (op.source,)
     if isinstance(op, Attend):
-        return (op.q, op.k, op.v)
+        return (op.q, op.k, op.v) if op.bias is None else (op.q, op.k, op.v, op.bias)
     if isinstance(op, (Product, Scan)):
         return (op.left, op.right)
     if isinstance(op, Join):
@@ -84,6 +84,7 @@ def _kind(
     matrices: tuple[Matrix, ...],
     streams: set[int],
     keys: set[int],
+    kinds: Mapping[int, JoinKind],
 ) -> JoinKind:
     roles = []
     for source in op.sources:
@@ -91,6 +92,8 @@ def _kind(
         roles.append(matrices[made.matrix].role if isinstance(made, Apply) else type(made).__name__.lower())
     if op.sources[0] in streams:
         return "mixed" if "router" in roles or op.sources[-1] == MEMORY else "residual"
+    if any(kinds.get(source) == "weighted" for source in op.sources):
+        return "sum"  # routed experts' results and what stands beside them
     if len(roles) == 1:
         return "norm"
     if roles[0] == roles[1] and roles[0] in ("mlp", "shared_expert"):
@@ -99,19 +102,7 @@ def _kind(
         return "gated" if roles[1] == "expert" else "weighted"  # by a router, or with a shared expert beside
     if roles[0] == "attend":
         return "output-gate"
-    if (
-        roles[0] == "join"
-        and roles[1] in ("mlp", "shared_expert")
-        and _weighs(made_by[op.sources[0]], made_by, matrices)
-    ):
-        return "sum"
     return "keys" if set(roles) == {"attention"} and op.out in keys else "mixed"
-
-
-def _weighs(made: Operation, made_by: Mapping[int, Operation], matrices: tuple[Matrix, ...]) -> bool:
-    """Whether a Join weights experts' results."""
-    first = made_by.get(made.sources[0]) if isinstance(made, Join) else None
-    return isinstance(first, Apply) and matrices[first.matrix].role == "expert"
 
 
 def _lasting(block: Block) -> dict[int, tuple[int, ...]]:
@@ -141,7 +132,7 @@ def layout(arch: Architecture, block: Block) -> Layout:
     latents, keys = [], {op.k for op in block.operations if isinstance(op, Attend)}
     for op in block.operations:
         if isinstance(op, Join):
-            kinds[op.out] = _kind(op, made_by, arch.matrices, streams, keys)
+            kinds[op.out] = _kind(op, made_by, arch.matrices, streams, keys, kinds)
             if kinds[op.out] == "residual":
                 streams.add(op.out)
         if isinstance(op, Apply) and from_latent(arch, op, made_by):

@@ -29,8 +29,21 @@ def cached(setup: Setup, apart: int, whole_units: int, varied: int, known: Const
     return round(known.cached_apart * apart + gathered + known.cached_varied * varied * setup.lengths_vary)
 
 
-def interval(needed: int, cached_bytes: int, known: Constants | None = None) -> tuple[int, int]:
+def kind_of(setup: Setup) -> str:
+    """Which published measurements tell how far an estimate may be off: those with states or parameters in the host's
+    memory, with matrices, layers, experts or sequences split over GPUs, on several GPUs otherwise, of lengths that
+    vary, or of one GPU."""
+    if setup.offload != "none":
+        return "offloaded"
+    if setup.tensor_parallel * setup.pipeline_parallel * setup.expert_parallel * setup.sequence_parallel > 1:
+        return "split"
+    if setup.gpus > 1:
+        return "shared"
+    return "varied" if setup.lengths_vary else "alone"
+
+
+def interval(needed: int, cached_bytes: int, setup: Setup, known: Constants | None = None) -> tuple[int, int]:
     """Bounds that hold for the stated share of published measurements: from what is needed, less the error of the
     estimate, to what an allocator with room for it takes."""
-    known = known or constants()
-    return round(known.low * needed), round(known.high * needed) + cached_bytes
+    low, high = (known or constants()).bounds(kind_of(setup), setup.trainer)
+    return round(low * needed), round(high * needed) + cached_bytes

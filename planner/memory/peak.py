@@ -14,7 +14,9 @@ from ..schema import Architecture, Notice
 from ..setup import Setup
 from .kinds import Job
 from .overhead import cached, interval, overhead
-from .sharding import buckets, flat_gradients, gathered
+from .passes import FLOAT32
+from .scans import UNRULED_SCANS
+from .sharding import buckets, flat_gradients, gathered, gradients_leave, one_stream, widened_gradients
 from .states import (
     Tensor,
     Weights,
@@ -85,6 +87,10 @@ def _estimate(
             f"An encoder with a decoder computes its own loss, which is counted: {setup.loss} is left aside."
         )
         setup, aside = replace(setup, loss="full"), (Notice("own-loss", text),)
+    if arch.model_type in UNRULED_SCANS:
+        raise UnsupportedArchitectureError(
+            f"the memory of {arch.model_type} is not known: no rule covers the kernel of its scan."
+        )
     if setup.kernels == "litgpt":
         arch = untied(arch)
     weights = base_weights(arch, setup, stored_bytes)
@@ -125,14 +131,13 @@ def _stage(
 
     trained, size = sum(t.size * t.copies for t in tensors(1)), trained_bytes(tensors(1))
     of, states = {what: _over(setup, what) for what in SHARED}, tensors(_over(setup, "states"))
-    gradients = share(trained_bytes(tensors(of["gradients"])), of["gradients"])
-    gradients = 0 if setup.optimizer_in_backward else gradients
+    made = share(trained_bytes(tensors(of["gradients"])), of["gradients"])
+    gradients, gone = _gradients(setup, made, trained)
     own = 0 if setup.method == "full" else share(trained_bytes(tensors(of["parameters"])), of["parameters"])
     held = share(optimizer_bytes(states, setup), of["states"])
     base, host = _held(setup, share(weights.of(stage), of["parameters"]), own, held)
-    flat = flat_gradients(arch, setup)
-    gradients += flat
-    if setup.accumulation > 1:
+    gradients += flat_gradients(arch, setup)
+    if setup.accumulation > 1 or setup.main_grads:
         base["gradients"] = gradients
     unit, outside = gathered(arch, setup)
     base["gathered"] = outside
@@ -140,18 +145,19 @@ def _stage(
     base["fixed"] = 3 * ID_BYTES * setup.tokens + WORKSPACES * WORKSPACE_BYTES
     job = Job(arch, setup, pairs, whole, merges=merges, unpacked=weights.unpacked)
     going = (course_of_two if has_two(arch) else course)(job, base, stage, unit)
-    update = share(update_bytes(states, setup), of["states"])
+    update = share(update_bytes(states, setup), of["states"]) + widened_gradients(trained, setup)
     moments = _moments(going)
     last = {**base, "gathered": 0, "gradients": gradients, "temporary": update}
     moments.append(_moment("optimizer", "step", last))
     apart, varied = _apart(going, update), _varied(moments)
-    beyond, more = overhead(setup), cached(setup, apart, unit + outside, varied)
+    streamed = 0 if one_stream(setup) else unit + outside
+    beyond, more = overhead(setup), cached(setup, apart, streamed, varied)
     needed = max(moment.bytes for moment in moments) + sum(item.bytes for item in beyond)
-    low, high = interval(needed, more)
+    low, high = interval(needed, more, setup)
     return MemoryEstimate(
         setup=setup, moments=tuple(moments), overhead=beyond, low=low, high=high, cached_bytes=more,
-        apart_bytes=apart, gathered_bytes=unit + outside, varied_bytes=varied,
-        traffic=traffic(arch, setup, trained), host_bytes=host, notices=tuple(_notices(arch, setup)),
+        apart_bytes=apart, gathered_bytes=streamed, varied_bytes=varied,
+        traffic=traffic(arch, setup, trained), host_bytes=host + gone, notices=tuple(_notices(arch, setup)),
     )  # fmt: skip
 
 
@@ -174,6 +180,16 @@ def _over(setup: Setup, what: str) -> int:
         "parameters": setup.parameters_sharded,
     }[what]
     return setup.shards if sharded else 1
+
+
+def _gradients(setup: Setup, made: int, trained: int) -> tuple[int, int]:
+    """Bytes of the gradients of `trained` parameters that the GPU holds at the end of the backward pass, `made` where
+    they stay as they are, and those that the host's memory holds."""
+    if setup.main_grads:
+        return FLOAT32 * trained, 0
+    if setup.optimizer_in_backward:
+        return 0, 0
+    return (0, made) if gradients_leave(setup) else (made, 0)
 
 
 def _held(setup: Setup, base: int, own: int, states: int) -> tuple[Held, int]:

@@ -19,6 +19,8 @@ from .elementwise import norm, rms_norm
 from .passes import FLOAT32, Pass
 from .tape import Buffer, Gradients, Value, cast, copy, multiply, piece, scale, unary
 
+# Types whose scan's kernel has no rule here: Kimi Delta Attention's (chunk_kda), with a decay for every channel.
+UNRULED_SCANS = frozenset({"kimi_linear"})
 SCAN_CHUNK = 2048  # positions between the states that selective_scan keeps
 
 

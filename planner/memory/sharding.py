@@ -13,11 +13,12 @@ from functools import lru_cache
 from ..dataclass import dataclass
 from ..schema import Architecture
 from ..setup import Setup
-from .passes import WIDTHS
+from .passes import FLOAT32, WIDTHS
 from .states import is_quantised, quantised_bytes
 
 BUCKET_BYTES = 25 * 2**20  # DistributedDataParallel's buckets
 DEEPSPEED_LIVE = 1_000_000_000  # parameters that stay gathered, DeepSpeed's stage3_max_live_parameters
+DEEPSPEED_SUB_GROUP = 1_000_000_000  # parameters that ZeRO-3 updates at a time, sub_group_size
 DEEPSPEED_BUCKET = 500_000_000  # elements, DeepSpeed's default reduce and all-gather buckets
 
 
@@ -81,6 +82,12 @@ def gathered(arch: Architecture, setup: Setup) -> tuple[int, int]:
     return found.layer, found.outside
 
 
+def one_stream(setup: Setup) -> bool:
+    """Whether gathered units leave nothing behind on a stream of their own: FSDP 2 frees them without recordStream
+    (torch.distributed.fsdp.fully_shard's documentation: lower and deterministic memory)."""
+    return setup.sharding.startswith("fsdp") and setup.fsdp_units == "layers"
+
+
 def flat_gradients(arch: Architecture, setup: Setup) -> int:
     """Bytes of gradients that FSDP 1 makes for frozen weights in one flat parameter with trained ones: sharded, or
     whole while micro-steps accumulate, since nothing is reduced before the last."""
@@ -91,9 +98,38 @@ def flat_gradients(arch: Architecture, setup: Setup) -> int:
     return total if setup.accumulation > 1 else -(-total // setup.shards)
 
 
+def gradients_leave(setup: Setup) -> bool:
+    """Whether gradients go to the host's memory as they are reduced: FSDP's where parameters are offloaded
+    (torch/distributed/fsdp: _runtime_utils.py, _cpu_grad; _fully_shard/_fsdp_collectives.py, offload_to_cpu), ZeRO's
+    where states are (deepspeed/runtime/zero: stage3.py and stage_1_and_2.py, offload_optimizer)."""
+    if setup.sharding.startswith("fsdp"):
+        return setup.offload in ("parameters", "all")
+    return setup.sharding.startswith("zero") and setup.offload in ("optimizer", "all")
+
+
+def gradients_go(setup: Setup) -> bool:
+    """Whether a gradient goes as soon as it is made: added to what is held, used, or offloaded."""
+    added = setup.accumulation > 1 or setup.main_grads
+    return added or setup.optimizer_in_backward or gradients_leave(setup)
+
+
+def widened_gradients(trained: int, setup: Setup) -> int:
+    """Bytes of the float32 gradients that an optimizer with float32 masters makes of a GPU's share of `trained`
+    parameters for its step: ZeRO-1 and 2 of the whole share (deepspeed/runtime/zero/stage_1_and_2.py,
+    single_grad_partition), ZeRO-3 of a sub-group of at most a billion parameters (stage3.py, sub_group_size), FSDP's
+    and those of tensor parallelism alone of all (InternEvo's fsdp_optimizer.py and hybrid_zero_optim.py, step). A
+    single GPU's fused kernel reads 16-bit ones."""
+    if setup.gpus == 1 or setup.precision != "bf16-master" or setup.main_grads or gradients_leave(setup):
+        return 0
+    own = -(-trained // (setup.shards if setup.states_sharded else 1))
+    return FLOAT32 * (min(own, DEEPSPEED_SUB_GROUP) if setup.sharding == "zero3" else own)
+
+
 def buckets(trained_bytes: int, setup: Setup) -> int:
     """Buffers through which gradients are reduced: DDP keeps them beside the gradients, as large as all of these;
-    ZeRO reduces through one of at most half a billion values."""
+    ZeRO reduces through one of at most half a billion values. A buffer of gradients is reduced in place."""
+    if setup.main_grads:
+        return 0
     if setup.sharding == "ddp" and setup.data_parallel > 1:
         return trained_bytes
     if setup.sharding in ("zero1", "zero2", "zero3") and setup.data_parallel > 1:

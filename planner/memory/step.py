@@ -21,6 +21,7 @@ from .linear import is_exact
 from .passes import CASTS, FLOAT32, fsdp_mixed
 from .products import LowRank
 from .rounds import Round, in_rounds
+from .sharding import gradients_go
 from .stages import Stage, stages, whole_model
 from .stem import Stem, stem_stretches
 from .stretch import Held, Stretch, at_ranks, plus
@@ -268,8 +269,8 @@ def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = Tr
     going.let_go(CASTS)
     if back is not None:
         going.go("backward", "unembedding", back, live)
-    found, waits = head_of(job), setup.accumulation > 1 or setup.optimizer_in_backward
-    if waits and setup.method == "full" and found.trained and job.arch.tied_embeddings:
+    found = head_of(job)
+    if setup.method == "full" and found.trained and job.arch.tied_embeddings and gradients_go(setup):
         # One gradient of both ends: the unembedding's waits for the embedding's.
         going.hold({"gradients": found.hidden * found.vocab * job.run().whole})
 

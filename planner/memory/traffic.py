@@ -11,17 +11,19 @@ from .passes import WIDTHS
 from .sharding import units
 
 
-def traffic(arch: Architecture, setup: Setup, trained: int) -> tuple[Traffic, ...]:
-    """Every collective of an optimizer step; `trained` is the number of trained parameters on one GPU."""
+def traffic(arch: Architecture, setup: Setup, trained: int, experts: int = 0) -> tuple[Traffic, ...]:
+    """Every collective of an optimizer step; `trained` is the number of trained parameters on one GPU, `experts` that
+    of those beside them which belong to experts that other GPUs do not hold."""
     return tuple(
         entry
         for entry in (
             *_states(arch, setup, trained),
+            *_apart(setup, experts),
             *_tensor(arch, setup),
             *_pipeline(arch, setup),
             *_experts(arch, setup),
             *_sequence(arch, setup),
-            *_host(arch, setup, trained),
+            *_host(arch, setup, trained + experts),
         )
         if entry.bytes and entry.group_size > 1
     )
@@ -49,6 +51,19 @@ def _states(arch: Architecture, setup: Setup, trained: int) -> Iterator[Traffic]
     if setup.sharding == "fsdp-hybrid":
         replicas = setup.data_parallel * setup.sequence_parallel // n
         yield Traffic("gradients", "all_reduce", "replica", replicas, -(-trained * width // n), layers)
+
+
+def _apart(setup: Setup, experts: int) -> Iterator[Traffic]:
+    """Gradients of experts under expert parallelism, reduced among the GPUs that hold the same ones."""
+    width = WIDTHS[setup.trained_dtype]
+    if setup.sharding == "ddp":
+        same = setup.expert_shards(setup.data_parallel)
+        yield Traffic("gradients of experts", "all_reduce", "data", same, experts * width, 1)
+    elif setup.states_sharded:
+        same = setup.expert_shards(setup.shards)
+        yield Traffic("gradients of experts", "reduce_scatter", "shard", same, experts * width, 1)
+        if setup.sharding in ("zero1", "zero2"):
+            yield Traffic("updated experts", "all_gather", "shard", same, experts * width, 1)
 
 
 def passes(setup: Setup) -> int:

@@ -28,12 +28,12 @@ class Traits:
     like keys, without a weight. `narrow_loss`: logits meet the loss in their own type; `narrow_before`: they did
     before transformers 4.50. `biased`: each head adds a bias for every pair of positions. `scaled_embedding`,
     `scaled_residual`: multipliers on the stream. `logits`: what happens to logits between unembedding and loss
-    ("capped": tanh; "scaled"; "biased": a fixed bias is added). `eager`: transformers has no SDPA path for it,
-    `no_flash`: no path for flash attention; `mask_given`: SDPA is given a mask even where all tokens are seen, and
-    `ungrouped`: keys of a single head, which no fused kernel takes; `narrow`: its eager softmax runs in the values'
-    type. `router`: "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`:
-    their weights stay in float32, and so do the results that they weight; `jitter`: what experts and router read is
-    multiplied by noise.
+    ("capped": tanh; "scaled"; "biased": a fixed bias is added). `sink_scales`: a head's sink weights what attention
+    puts out. `eager`: transformers has no SDPA path for it, `no_flash`: no path for flash attention; `mask_given`:
+    SDPA is given a mask even where all tokens are seen, and `ungrouped`: keys of a single head, which no fused kernel
+    takes; `narrow`: its eager softmax runs in the values' type. `router`: "softmax" or "sigmoid" scores of all
+    experts, or a softmax over the "chosen" alone; `wide_router`: their weights stay in float32, and so do the results
+    that they weight; `jitter`: what experts and router read is multiplied by noise.
     """
 
     norm: str = "rms"
@@ -64,6 +64,7 @@ class Traits:
     logits: Literal["plain", "capped", "scaled", "biased"] = "plain"
     capped_scores: bool = False
     sinks: bool = False
+    sink_scales: bool = False
     eager: bool = False
     no_flash: bool = False
     mask_given: bool = False
@@ -137,6 +138,28 @@ TRAITS: dict[str, Traits] = {
     "deepseek_v3": replace(LLAMA, router="sigmoid", wide_router=True),
     "deepseek_v32": replace(LLAMA, router="sigmoid", wide_router=True, no_flash=True),
     "qwen3_next": replace(LLAMA, norm="gemma", qk_norm="gemma", rotary="partial", rotary_share=0.25),
+    "bert": replace(LEGACY, before=False, post=True, stem_norm=True, narrow_loss=True, narrow=True),
+    "roformer": replace(
+        LEGACY,
+        before=False,
+        post=True,
+        stem_norm=True,
+        narrow_loss=True,
+        eager=True,
+        no_flash=True,
+        narrow=True,
+        rotary="half",
+    ),
+    "modernbert": replace(LEGACY, rotary="half32", stem_norm=True),
+    "helium": replace(LLAMA, norm="rms-late"),
+    "granite_swa": replace(
+        LLAMA, scaled_embedding=True, scaled_residual=True, logits="scaled", eager=True, sink_scales=True
+    ),
+    "doge": replace(LLAMA, no_flash=True),
+    "zamba2": replace(LLAMA, rotary="none", activation="gelu"),
+    "afmoe": replace(
+        LLAMA, norm="rms-late", qk_norm="rms-late", after=True, router="sigmoid", wide_router=True
+    ),
     "llama4_text": replace(LLAMA, no_flash=True, rotary="complex", router="sigmoid", wide_router=True),
 }
 ALIKE = {
@@ -167,6 +190,27 @@ ALIKE = {
     "chatglm": "glm",
     "granitemoehybrid": "granitemoe",
     "granitemoeshared": "granitemoe",
+    "granitemoe_swa": "granite_swa",
+    "flex_olmo": "olmo2",
+    "paligemma": "gemma",
+    "aya_vision": "cohere",
+    "cohere2_vision": "cohere",
+    "glm4v": "glm4",
+    "glm46v": "glm4",
+    "axk1": "deepseek_v3",
+    "mistral4": "deepseek_v3",
+    "umt5": "t5",
+    "cohere_compass_text": "cohere",
+    "cohere2_moe": "cohere",
+    "dots1": "deepseek_v3",
+    "exaone_moe": "deepseek_v3",
+    "hy_v3": "deepseek_v3",
+    "laguna": "deepseek_v3",
+    "kimi_linear": "deepseek_v3",
+    "modernbert-decoder": "modernbert",
+    **dict.fromkeys(
+        "roberta xlm-roberta camembert data2vec-text ernie mpnet distilbert electra rembert".split(), "bert"
+    ),
 }
 
 
@@ -191,6 +235,11 @@ RATES: dict[str, dict[str, tuple[str, float]]] = {
     },
     "starcoder2": {"dropout": ("residual_dropout", 0.0), "dropped": ("attention_dropout", 0.0)},
     "seed_oss": {"dropout": ("residual_dropout", 0.1), "dropped": ("attention_dropout", 0.1)},
+    "bert": {
+        "dropout": ("hidden_dropout_prob", 0.1), "dropped_stem": ("hidden_dropout_prob", 0.1),
+        "dropped": ("attention_probs_dropout_prob", 0.1),
+    },
+    "emu3_text_model": dict.fromkeys(("dropout", "dropped"), ("attention_dropout", 0.1)),
     "llama": {"dropped": ("attention_dropout", 0.0)},
 }  # fmt: skip
 RATES_ALIKE = {
@@ -199,6 +248,7 @@ RATES_ALIKE = {
     "falcon": "gpt_neox",
     "bloom": "gpt_neox",
     "phi3": "phi",
+    "roformer": "bert",
 }
 
 

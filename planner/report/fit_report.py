@@ -111,19 +111,16 @@ def _constants(root: Material, used: bool) -> Table | None:
     if not rows:
         return None
     level = f"{root.get('fit/level'):.0%} interval"
-    title = (
-        "The law’s constants"
-        if used
-        else "Constants that the law does without, each from the law with it added"
-    )
+    own = "The formula’s constants" if root.get("fit/similar") else "The law’s constants"
+    title = own if used else "Constants that the law does without, each from the law with it added"
     return Table(title, ("Constant", "What it is", "Value", level), tuple(rows), "llrr", basis="fitted")
 
 
-def _regret(root: Material) -> Table:
+def _regret(root: Material, where: str, title: str) -> Table:
     rows = []
-    for kind in root.get("fit/regret_by_interpolation"):
+    for kind in root.get(f"{where}/regret_by_interpolation"):
         for split, words in SPLITS.items():
-            path = f"fit/regret_by_interpolation/{kind}/{split}"
+            path = f"{where}/regret_by_interpolation/{kind}/{split}"
             if root.get(path) is None:
                 continue
             cells = tuple(
@@ -133,7 +130,37 @@ def _regret(root: Material) -> Table:
             strong = kind == root.get("fit/interpolation") and split == "leave_one_model_out"
             rows.append(Row(((words,), (kind,), *cells), strong))
     header = ("Rates from", "Interpolation", "Mean", "Median", "90th", "Most", "Outside")
-    return Table("Loss above each sweep’s best, in percent", header, tuple(rows), "llrrrrr", basis="fitted")
+    return Table(title, header, tuple(rows), "llrrrrr", basis="fitted")
+
+
+def _costs(root: Material) -> list[Block]:
+    """The regret of the formula and, where the sweep allows it, of the table of rates."""
+    whose = " by the formula" if root.get("fit/similar") else ""
+    found: list[Block] = [_regret(root, "fit", f"Loss above each sweep’s best{whose}, in percent")]
+    if root.get("fit/similar"):
+        title = "Loss above each sweep’s best by the rates of similar sweeps, in percent"
+        found.append(_regret(root, "fit/similar", title))
+    return found
+
+
+def _rates(root: Material) -> list[Block]:
+    """The rates of similar sweeps, a row a rank and a column a family, and whether they are the law."""
+    found = root.get("fit/similar/rates") if root.get("fit/similar") else None
+    if found is None:
+        return []
+    rows = [
+        Row(((rank,), *((root.number(f"fit/similar/rates/{family}/{rank}", "rate"),) for family in found)))
+        for rank in next(iter(found.values()))
+    ]
+    header = ("Rank", *("unknown" if family == "population" else name(family) for family in found))
+    title = "Rates that cost similar sweeps least, by rank and family"
+    says = "cost less than the formula does on models left out: they are the law that `lora-plan fit --out` writes"
+    if not root.get("fit/similar/better"):
+        says = "cost no less than the formula does on models left out: the law that is written is the formula"
+    return [
+        para(f"The rates of similar sweeps {says.replace('`', '')}."),
+        Table(title, header, tuple(rows), "r" * len(header), basis="fitted"),
+    ]
 
 
 def _forms(root: Material) -> Table | None:
@@ -189,14 +216,20 @@ def _cells(root: Material) -> Table:
 
 
 def _lead(root: Material) -> list[Block]:
-    out = root.get("fit/regret/leave_one_model_out")
+    tabled = bool(root.get("fit/similar") and root.get("fit/similar/better"))
+    kind = root.get("fit/interpolation")
+    scored = f"fit/similar/regret_by_interpolation/{kind}" if tabled else "fit/regret"
+    out = root.get(f"{scored}/leave_one_model_out")
     where = "leave_one_model_out" if out else "in_sample"
     words = (
         "at rates from fits that left the model out" if out else "in sample: too few models to leave one out"
     )
+    law: Text = (
+        ("A table of rates by family and rank",) if tabled else ("The law ", Mono(root.get("fit/form")))
+    )
     lead = para(
-        "The law ", Mono(root.get("fit/form")), ", fitted to ", root.number("fit/n_runs"), " runs of ",
-        root.number("fit/n_models"), " models, costs ", root.number(f"fit/regret/{where}/mean", "significant"),
+        *law, ", fitted to ", root.number("fit/n_runs"), " runs of ",
+        root.number("fit/n_models"), " models, costs ", root.number(f"{scored}/{where}/mean", "significant"),
         f"% of loss on average above each sweep’s own best, {words}.", style="lead",
     )  # fmt: skip
     status = para(
@@ -229,14 +262,14 @@ def document(root: Material, moment: datetime.datetime, figures: Sequence[Figure
     """The document of one fit."""
     date = f"{moment.day} {moment:%B %Y}"
     first: list[Block] = [*_lead(root)]
-    first += [table for table in (_constants(root, True),) if table is not None]
+    first += [*_rates(root), *(table for table in (_constants(root, True),) if table is not None)]
     compared: list[Block] = [
         table for table in (_forms(root), _verdicts(root), _constants(root, False)) if table
     ]
     sections = [
         Section("The law", tuple(first)),
         _warnings(root),
-        Section("What it costs", (_regret(root), *figures[:1])),
+        Section("What it costs", (*_costs(root), *figures[:1])),
         *([Section("What was compared", tuple(compared))] if compared else []),
         Section("The sweeps", (*figures[1:], _cells(root)), new_page=True),
         Section("Method", (para(METHOD),)),

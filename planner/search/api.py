@@ -14,6 +14,8 @@ from ..cost import own_price
 from ..errors import InputError, UnsupportedArchitectureError, hint
 from ..estimator import DEFAULT_SEQ_LEN, load
 from ..given import whole_number
+from ..learning_rate.factors import Run, at_run
+from ..learning_rate.lookup import LearningRate, look_up
 from ..running import OF_FILE, SPEC_DEFAULTS, calibration_of, data_of
 from ..schema import Notice
 from ..setup import CHOICES, Setup
@@ -186,7 +188,8 @@ def plan(
     gpus: int | str | Sequence[int] = COUNTS, tokens: int | str | None = None, dataset: str | None = None,
     episodes: int | str | None = None, success_rate: float | None = None, epochs: int = 1,
     data: str | os.PathLike[str] | DatasetReport | None = None, tokenizer: str | os.PathLike[str] | None = None,
-    format: str | None = None, loss_on: str | None = None, split: str | None = None, nats: float | None = None,
+    format: str | None = None, loss_on: str | None = None, split: str | None = None,
+    columns: str | Mapping[str, str] | None = None, nats: float | None = None,
     group_size: int | None = None, on_progress: Callable[[int, int, int], None] | None = None,
     seq_len: int | None = None, batch: int | str | Sequence[int] = BATCH, budget: float | None = None,
     deadline: float | str | None = None, max_regret: float | None = None, prefer: str = "quality",
@@ -236,8 +239,25 @@ def plan(
         sure=_sure(cells, within) if plans[0].over_bytes("sure") > 0 else None,
         alternatives=tuple(plans[1:]), frontier=tuple(chooser.full(cell) for cell in front),
         binding=tuple(_binding(chooser, best, within)), rejected=_sorted(_rejected(chooser, best, within)),
-        warnings=(*of_data, *_notices(job, plans)), given=_held(options, setup),
+        warnings=(*of_data, *_notices(job, plans)), learning_rate=_rate(model, job, plans[0]),
+        given=_held(options, setup),
     )  # fmt: skip
+
+
+def _rate(model: str | os.PathLike[str] | Mapping[str, Any], job: Job, best: Evaluated) -> LearningRate:
+    """The learning rate of the best plan, as an estimate of it gives it."""
+    found, arch = load(model)
+    named = found.origin in ("catalogue", "hub")
+    rank = best.choice.rank
+    looked = look_up(
+        model_id=found.model_id,
+        model_type=arch.model_type,
+        hidden_size=arch.hidden_size,
+        named=named,
+        rank=rank,
+    )
+    run = Run.of(rank, job.spec.alpha, "alpha/rank", best.run.steps, best.choice.batch)
+    return at_run(looked, arch.hidden_size, "sft" if job.loss_tokens is not None else "rl", run)
 
 
 def _sure(cells: Cells, within: Limits) -> Evaluated | None:

@@ -115,9 +115,7 @@ def evaluate(job: Job, choice: Choice) -> Evaluated:
     whole = trained_whole(job.arch, spec, pairs)
     memory = estimate_memory(job.arch, setup, pairs, whole)
     machine = machine_of(job, choice.accelerator, choice.layout.gpus)
-    step = step_time(
-        job.arch, setup, machine, pairs, whole, traffic=memory.traffic, calibration=job.calibration
-    )
+    step = step_time(job.arch, setup, machine, pairs, whole, calibration=job.calibration)
     run = run_time(step, job.tokens, bool(job.calibration.measurements))
     price = price_of(job, choice.accelerator)
     params = trained_params(job.arch, setup, pairs, whole)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
 
 from .. import units
 from ..dataclass import dataclass
+from ..learning_rate.lookup import LearningRate
 from ..schema import Notice
 from ..tables import frame, rows_of_search
 from ..version import __version__
@@ -47,7 +49,7 @@ class Rejected:
 @dataclass(frozen=True)
 class Found:
     """What `lora-plan plan` says. `sure` is the best plan of which the upper end of the memory's interval fits too;
-    None where that is the best plan itself, or where there is none."""
+    None where that is the best plan itself, or where there is none. `learning_rate` is the best plan's."""
 
     model: str
     tokens: int
@@ -62,6 +64,7 @@ class Found:
     binding: tuple[Binding, ...]
     rejected: tuple[Rejected, ...]
     warnings: tuple[Notice, ...]
+    learning_rate: LearningRate
     given: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def options(self, plan: Evaluated | None = None) -> dict[str, Any]:
@@ -103,6 +106,8 @@ class Found:
             "candidates": self.candidates,
             "feasible": self.feasible,
             "best": self.best.to_dict(),
+            "learning_rate": self.learning_rate.to_dict(),
+            "options": {name: _plain(value) for name, value in self.options().items()},
             "sure": self.sure and self.sure.to_dict(),
             "alternatives": [plan.to_dict() for plan in self.alternatives],
             "frontier": [plan.to_dict() for plan in self.frontier],
@@ -115,6 +120,17 @@ class Found:
         """A table as a pandas DataFrame: plans (best, sure and alternatives), frontier, binding, rejected or
         warnings."""
         return frame(self.to_dict(), table, rows_of_search)
+
+
+def _plain(value: Any) -> Any:
+    """An option as JSON has it: data that were read by the name of their file."""
+    return (
+        value.data
+        if hasattr(value, "data")
+        else os.fspath(value)
+        if isinstance(value, os.PathLike)
+        else value
+    )
 
 
 def changed(best: Evaluated, other: Evaluated) -> str:

@@ -23,13 +23,15 @@ from ..dataclass import dataclass
 from ..errors import InputError
 from ..memory import estimate_memory
 from ..memory.constants import constants as memory_constants
+from ..memory.overhead import kind_of
 from ..memory.traffic import traffic
-from ..setup import Checkpointing, Quantize
-from ..speed import trained_params
+from ..setup import Checkpointing, Quantize, Setup
+from ..speed import held, trained_params
 from ..speed.communication import gathers, total_s
-from ..speed.efficiency import Constants, constants
-from ..speed.roofline import rates
+from ..speed.efficiency import Constants, constants, spread_of
+from ..speed.roofline import loop_s, rates
 from ..speed.step import work_of
+from ..speed.trained import Held
 from ..speed.work import PHASES, Work
 from .evaluate import machine_of, price_of, regret_of
 from .space import Choice, Job, Layout, Space, setup_of
@@ -43,7 +45,7 @@ TOLERANCE = 0.02  # of a GPU's memory: plans so little over it are checked one b
 
 @dataclass(frozen=True)
 class Table:
-    """An adapter on a base, with its work."""
+    """An adapter on a base, with its work; `apart` is the share of what it trains that belongs to experts."""
 
     rank: int
     layers: str
@@ -53,6 +55,7 @@ class Table:
     whole: Whole
     params: int
     work: Work
+    apart: float
 
 
 @dataclass(frozen=True)
@@ -103,9 +106,11 @@ def tables(job: Job, space: Space) -> Iterator[Table]:
         whole = trained_whole(job.arch, spec, pairs)
         for quantize, checkpointing in product(space.quantize, space.checkpointing):
             setup = setup_of(job, quantize, checkpointing, Layout(1, "none"), 1, 1)
+            params = trained_params(job.arch, setup, pairs, whole)
+            split = held(job.arch, replace(setup, gpus=2, sharding="ddp", expert_parallel=2), pairs, whole)
             yield Table(
-                rank, layers, quantize, checkpointing, pairs, whole, trained_params(job.arch, setup, pairs, whole),
-                work_of(job.arch, setup, pairs, whole),
+                rank, layers, quantize, checkpointing, pairs, whole, params,
+                work_of(job.arch, setup, pairs, whole), 2 * split.experts / params,
             )  # fmt: skip
     if missed is not None and not some:
         raise missed
@@ -170,7 +175,7 @@ def _micro_step_s(packed: _Packed, works: Sequence[Work], job: Job, gpu: Acceler
         busy += (packed.dequantise[:, phase] @ at) / dequantise_per_s
         launched = packed.operations[:, phase, None]
         total += np.maximum(busy + launched * efficiency.start_s, launched * efficiency.host_s)
-    return total
+    return total + loop_s(job.setup.trainer, efficiency)
 
 
 def _moving_s(
@@ -182,12 +187,25 @@ def _moving_s(
 
     def seconds(params: int, micro_steps: int) -> float:
         setup = setup_of(job, table.quantize, table.checkpointing, layout, micro_batch, micro_steps)
-        return total_s(traffic(job.arch, setup, params), machine, known.efficiency.link)
+        experts = round(params * table.apart) if setup.expert_parallel > 1 else 0
+        sent = traffic(job.arch, setup, params - experts, round(experts / setup.expert_parallel))
+        return total_s(sent, machine, known.efficiency.link)
 
     few, some = seconds(one, 1), seconds(many, 1)
     each_few, each_some = seconds(one, 2) - few, seconds(many, 2) - some
     b, d = ((some - each_some) - (few - each_few)) / (many - one), (each_some - each_few) / (many - one)
     return np.array([few - each_few - b * one, b, each_few - d * one, d])
+
+
+def _kept_apart(table: Table, layout: Layout) -> tuple[Any, ...]:
+    """What traffic depends on beside the base's form: under expert parallelism on recompute and on the experts."""
+    return (table.checkpointing, table.apart) if layout.expert_parallel > 1 else ()
+
+
+def _left(table: Table, setup: Setup, over: int) -> float:
+    """The share of what is trained that one GPU holds where it is sharded over so many."""
+    experts = table.apart if setup.expert_parallel > 1 else 0.0
+    return Held(1.0 - experts, experts / setup.expert_parallel).share(setup, over)
 
 
 def _step_s(
@@ -207,19 +225,26 @@ def _step_s(
         sizes = space.micro_batches if layout.expert_parallel > 1 else (1,)
         moving: dict[Any, Array] = {}
         for table in found:
-            key = table.quantize, table.checkpointing if layout.expert_parallel > 1 else None
+            key = (table.quantize, *_kept_apart(table, layout))
             if key not in moving:
                 moving[key] = np.array([_moving_s(job, layout, gpu, table, known, size) for size in sizes])
         some = next(iter(setups.values()))
         per_shard = some.shards if some.states_sharded else 1
         per_gradient = some.shards if some.gradients_sharded else 1
         m = steps[None, :, number, :]
-        adding = np.array([t.work.accumulate_bytes for t in found])[:, None, None] / per_gradient
-        updating = np.array([t.work.optimizer_bytes for t in found])[:, None, None] / per_shard
+        adding, updating = (
+            np.array([size * _left(t, some, over) for t, size in zip(found, sizes, strict=True)])[
+                :, None, None
+            ]
+            for over, sizes in (
+                (per_gradient, [t.work.accumulate_bytes for t in found]),
+                (per_shard, [t.work.optimizer_bytes for t in found]),
+            )
+        )
         launched = np.array([t.work.optimizer_operations for t in found])[:, None, None]
         computing = micro_s[:, :, None] * m + (adding * (m - 1) + updating) / bandwidth
         computing = computing + launched * efficiency.start_s
-        each = [moving[t.quantize, t.checkpointing if layout.expert_parallel > 1 else None] for t in found]
+        each = [moving[(t.quantize, *_kept_apart(t, layout))] for t in found]
         a, b, c, d = (np.array([row[:, i] for row in each]) for i in range(4))
         sent = (a + b * params[:, None])[..., None] + (c + d * params[:, None])[..., None] * m
         exposed = sent - efficiency.overlap * np.minimum(computing, sent)
@@ -313,11 +338,15 @@ def screen(job: Job, space: Space) -> Cells:
     seconds, usd = [], []
     over: list[Array] = []
     over_high: list[Array] = []
-    high = memory_constants().high
+    known = memory_constants()
+    setups = [setup_of(job, space.quantize[0], "none", layout, 1, 1) for layout in space.layouts]
+    high = np.array([known.bounds(kind_of(setup), setup.trainer)[1] for setup in setups])[:, None]
     for accelerator in space.accelerators:
         micro_s = _micro_step_s(packed, works, job, accelerator, micro)
         step = _step_s(micro_s, found, job, space, accelerator, steps)
-        shift = job.calibration.correction(accelerator.name, job.setup.trainer, 0.0, constants().spread)[0]
+        shift = job.calibration.correction(
+            accelerator.name, job.setup.trainer, 0.0, spread_of(accelerator.name, job.setup.trainer)
+        )[0]
         run = step * math.exp(shift) * run_steps
         price = price_of(job, accelerator)
         rate = price.usd_per_gpu_hour if price else math.nan

@@ -207,7 +207,7 @@ def run(
 ) -> Recording:  # fmt: skip
     """One forward and backward pass of the chosen layers, recorded. With accumulation it is a later one of its
     micro-steps, that finds gradients."""
-    model = made.model
+    model, tracker.cuda = made.model, how.cuda
     compute = dtype_of(setup.compute_dtype)
     autocast = compute if setup.under_autocast else None
     kernels = CudaKernels(tracker, autocast, how.cuda, made.pairs, is_masked(setup), compute)

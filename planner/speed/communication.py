@@ -20,7 +20,15 @@ CALL_S = 20e-6  # starting one collective, assumed
 GATHER_AHEAD = ("nemo-automodel", "torchtitan", "torchtune")
 # Trainers that gather by layer. PEFT's own policy, which the others follow, makes an FSDP unit of every factor
 # of every pair, since FSDP 1 wants units that are trained or frozen as a whole.
-GATHER_BY_LAYER = ("fms-acceleration", "litgpt", "litgpt-2024", "llm-foundry", "unsloth", "megatron")
+GATHER_BY_LAYER = (
+    "fms-acceleration",
+    "litgpt",
+    "litgpt-2024",
+    "llm-foundry",
+    "unsloth",
+    "megatron",
+    "ms-swift-megatron",
+)
 
 
 def ring_share(collective: str, group: int) -> float:

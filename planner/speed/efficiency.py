@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from ..dataclass import dataclass
 from ..errors import FactError
 from ..facts import read_data, source_from
 from ..schema import Basis, Source
 
+# Constants were fitted on the accelerator and the trainer, on the accelerator alone, on neither.
+Evidence = Literal["known", "new", "unseen"]
+
 
 @dataclass(frozen=True)
 class Efficiency:
     """Shares of the peaks that programs reach, and times that no peak explains.
 
-    `matmul_cards` is for RTX cards, whose peaks are stated at a clock that they exceed. `attention_hopper` replaces
+    `matmul` is of what single large products reach (`Constants.reached`), `matmul_cards` of the peak of RTX cards,
+    which is stated at a clock that they exceed. `attention_hopper` replaces
     `attention` on chips since the H100 where kernels do not use their new matrix instructions (flash attention 2),
-    `attention_native` where they do. `host_s` is the host's time to launch a kernel, `start_s` the GPU's to start it;
-    `unit_s` that of gathering one FSDP unit beside the bytes, `module_s` of one module under DeepSpeed's ZeRO-3.
+    `attention_native` where they do. `dequantise` is bytes moved in a clock of a multiprocessor, whose integer units
+    (64 in each from the V100 to the H100) unpack and look up the values; a clock that power holds down counts as
+    it does for products. `host_s` is the host's time to launch a kernel, `start_s` the GPU's to start it;
+    `unit_s` that of gathering one FSDP unit beside the bytes, `module_s` of one module under DeepSpeed's ZeRO-3,
+    `iteration_s` what a loop of LitGPT does between micro-steps (waits for the loss, prints, validates at times).
     """
 
     matmul: float
@@ -38,18 +46,23 @@ class Efficiency:
     start_s: float
     unit_s: float
     module_s: float
+    iteration_s: float
 
 
 @dataclass(frozen=True)
 class Spread:
     """How far measured step times lie from the formula, as standard deviations of the logarithm.
 
-    `between`: one trainer on one machine against another; `within`: set-ups of one trainer and machine; `thin` is
+    `between`: one trainer on one machine against another, where the constants were fitted on the accelerator but not
+    on the trainer; `between_known` where on both, `between_unseen` where not on the accelerator. `within`: set-ups of
+    one trainer and machine; `thin` is
     added (in squares) times the share of the step that is host time and communication. `coverage` is that of the
     interval, `z` its half-width in standard deviations.
     """
 
     between: float
+    between_known: float
+    between_unseen: float
     within: float
     thin: float
     coverage: float
@@ -62,10 +75,13 @@ class Spread:
 
 @dataclass(frozen=True)
 class Constants:
-    """Everything that data/speed.toml holds."""
+    """Everything that data/speed.toml holds. `reached`: the share of an accelerator's 16-bit peak that single large
+    products reach, measured, or from the power that it may draw."""
 
     efficiency: Efficiency
     spread: Spread
+    fitted_on: Mapping[str, tuple[str, ...]]
+    reached: Mapping[str, float]
     basis: Mapping[str, Basis]
     sources: tuple[tuple[str, Source], ...]
 
@@ -90,7 +106,48 @@ def parse(table: Mapping[str, Any]) -> Constants:
         kind(**{field.name: values[field.name] for field in fields(kind)}) for kind in (Efficiency, Spread)
     )
     efficiency, spread = made
-    return Constants(efficiency, spread, basis, tuple(sources))  # type: ignore[arg-type]
+    reached = {}
+    for entry in table.get("reached", ()):
+        name, value = str(entry.get("accelerator")), entry.get("share")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+            raise FactError(
+                f"speed.toml: the share that {name} reaches is {value!r}, expected a number up to 1."
+            )
+        reached[name] = float(value)
+        sources.append((name, source_from(entry.get("source"), f"speed.toml: {name}")))
+    fitted_on = {
+        kind: tuple(table.get("fitted_on", {}).get(kind, ())) for kind in ("accelerators", "trainers")
+    }
+    return Constants(efficiency, spread, fitted_on, reached, basis, tuple(sources))  # type: ignore[arg-type]
+
+
+def family_of(accelerator: str) -> str:
+    """A chip without its board and memory: "A100" of "A100 SXM 80GB"."""
+    return re.split(r" (?:SXM|PCIe|NVL)\d?\b", accelerator)[0]
+
+
+def evidence_of(accelerator: str, trainer: str) -> Evidence:
+    """What the constants know of a trainer on an accelerator."""
+    known = constants().fitted_on
+    if family_of(accelerator) not in known["accelerators"]:
+        return "unseen"
+    return "known" if trainer in known["trainers"] else "new"
+
+
+def spread_of(accelerator: str, trainer: str) -> Spread:
+    """The spread with `between` as the evidence has it."""
+    spread, evidence = constants().spread, evidence_of(accelerator, trainer)
+    between = {
+        "known": spread.between_known, "new": spread.between, "unseen": spread.between_unseen,
+    }[evidence]  # fmt: skip
+    return replace(spread, between=between)
+
+
+def reach_of(accelerator: str) -> float:
+    """The share of its 16-bit peak that an accelerator's best products reach; where nobody measured it, the median
+    of those that were."""
+    known = constants().reached
+    return known[accelerator] if accelerator in known else known["others"]
 
 
 @cache

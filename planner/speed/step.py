@@ -11,6 +11,7 @@ from ..setup import Setup
 from .communication import gathers
 from .styles import OPTIMIZER
 from .sums import Sums
+from .trained import held
 from .walk import WIDTH, Walk
 from .work import Gemm, Linear, Sweep, Work
 
@@ -78,13 +79,9 @@ def _optimizer(
     arch: Architecture, setup: Setup, adapted: Iterable[Adapted], whole: Whole
 ) -> tuple[float, float]:
     """Trained parameters of one GPU, as gradients accumulate and as the optimizer steps."""
-    split = setup.tensor_parallel * setup.pipeline_parallel
-    params = (
-        float(arch.params if setup.method == "full" else sum(i.params for i in adapted) + whole.params)
-        / split
-    )
-    gradients = params / (setup.shards if setup.gradients_sharded else 1)
-    return gradients, params / (setup.shards if setup.states_sharded else 1)
+    mine = held(arch, setup, adapted, whole)
+    gradients = mine.share(setup, setup.shards if setup.gradients_sharded else 1)
+    return gradients, mine.share(setup, setup.shards if setup.states_sharded else 1)
 
 
 def work_of(

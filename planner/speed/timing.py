@@ -17,9 +17,10 @@ from ..moments import Traffic
 from ..schema import Architecture, Basis, Notice
 from ..setup import Setup
 from .calibration import NOTHING_MEASURED, Calibration
-from .efficiency import Efficiency, constants
+from .efficiency import Efficiency, constants, evidence_of, spread_of
 from .roofline import step_parts, thin_share
 from .step import work_of
+from .trained import held
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,6 @@ def tokens_of(setup: Setup) -> int:
     return setup.global_batch * setup.seq_len
 
 
-def trained_params(arch: Architecture, setup: Setup, adapted: Iterable[Adapted], whole: Whole) -> int:
-    """Parameters that a step updates."""
-    return arch.params if setup.method == "full" else sum(item.params for item in adapted) + whole.params
-
-
 def time_gap(arch: Architecture, whole: Whole = NOTHING_WHOLE) -> str | None:
     """Why a model's step has no time, where it has none: its operations are not known."""
     if arch.flops_gap or whole.gap:
@@ -117,6 +113,12 @@ def _notices(setup: Setup, machine: Cluster, parts: dict[str, float], total: flo
             "A good part of the step lies in state-space or linear-attention cores, whose speed was "
             "assumed, not fitted.",
         )
+    if evidence_of(name, setup.trainer) == "unseen":
+        yield Notice(
+            "gpu-not-calibrated",
+            f"No published step on {name} was among those that the formula was fitted on: the interval is wider. "
+            "`lora-plan calibrate` narrows it with a step of your own.",
+        )
     if machine.count > machine.per_node:
         yield Notice(
             "network-assumed",
@@ -141,21 +143,23 @@ def step_time(
         raise UnsupportedArchitectureError(f"No step time: {gap}")
     pairs, known = tuple(adapted), constants()
     if traffic is None:
-        traffic = traffic_of(arch, setup, trained_params(arch, setup, pairs, whole))
+        mine = held(arch, setup, pairs, whole)
+        traffic = traffic_of(arch, setup, math.ceil(mine.shared), math.ceil(mine.experts))
     work = work_of(arch, setup, pairs, whole)
     parts = step_parts(work, setup, machine, traffic, efficiency or known.efficiency)
     total = sum(parts.values())
+    spread = spread_of(machine.accelerator.name, setup.trainer)
     shift, deviation = calibration.correction(
-        machine.accelerator.name, setup.trainer, thin_share(parts), known.spread
+        machine.accelerator.name, setup.trainer, thin_share(parts), spread
     )
-    seconds, width = total * math.exp(shift), math.exp(known.spread.z * deviation)
+    seconds, width = total * math.exp(shift), math.exp(spread.z * deviation)
     return StepTime(
         seconds=seconds, low=seconds / width, high=seconds * width,
         parts={name: part * math.exp(shift) for name, part in parts.items()}, tokens=tokens_of(setup),
         gpus=setup.gpus,
         model_flops=model_flops(arch, setup, pairs, whole),
         peak_flops_per_s=matmul_flops_per_s(machine.accelerator, setup.compute_dtype),
-        coverage=known.spread.coverage,
+        coverage=spread.coverage,
         notices=(
             *_notices(setup, machine, parts, total),
             *calibration.notices(machine.accelerator.name, setup.trainer),

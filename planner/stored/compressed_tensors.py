@@ -18,6 +18,7 @@ from .quant_layouts import Names, Scheme, UnknownQuantizationError, ceil_div, is
 BYTE_FORMATS = ("int-quantized", "float-quantized", "naive-quantized")
 STRATEGIES = ("tensor", "channel", "group", "block", "tensor_group")
 MOST_GROUPS = 64
+ALL = "Linear"
 
 
 def _scales(cfg: Fields, strategy: str, group: int | None) -> Callable[[int, int], int]:
@@ -93,7 +94,8 @@ def _group(
 
 
 def read(cfg: Fields, config: Fields) -> Scheme:
-    """The scheme of a compressed-tensors config. One layout only: groups that differ in theirs are not known here."""
+    """The scheme of a compressed-tensors config. A module that several groups mean takes the one that names it before
+    one of all Linear modules, as the package does."""
     if cfg.sub("sparsity_config", {}).str("format", "dense") != "dense":
         raise UnknownQuantizationError("compressed-tensors with sparse weights")
     groups = cfg.sub("config_groups")
@@ -101,17 +103,33 @@ def read(cfg: Fields, config: Fields) -> Scheme:
         raise cfg.fail("config_groups", f"1 to {MOST_GROUPS} groups")
     top = cfg.str("format", None)
     parsed: list[Any] = [_group(groups.sub(str(name)), top) for name in groups.data]
-    bits, group, form, layout, _ = parsed[0]
+    bits, group, form, layout, _ = next((found for found in parsed if ALL in found[4]), parsed[0])
     same = {(other[0], other[1], other[2], str(groups.sub(str(n)).data.get("weights")))
             for n, other in zip(groups.data, parsed, strict=True)}  # fmt: skip
-    if len(same) > 1:
-        raise UnknownQuantizationError("compressed-tensors with several layouts in one model")
     targets = Names([name for other in parsed for name in other[4]], compressed=True)
+    named: list[tuple[Names, Callable[[int, int], int]]] = [
+        (Names(found[4], compressed=True), found[3]) for found in parsed if ALL not in found[4]
+    ]
     ignored = Names(texts(cfg, "ignore") or (), compressed=True)
 
     def covers(matrix: Matrix, path: str) -> bool:
         return is_linear(matrix) and targets.match(matrix, path) and not ignored.match(matrix, path)
 
+    usual: Callable[[int, int], int] = layout
+
+    def choose(matrix: Matrix, path: str) -> Callable[[int, int], int]:
+        return next((own for names, own in named if names.match(matrix, path)), usual)
+
     kind = "FP" if form.startswith(("float", "nvfp", "mxfp")) else "int"
-    label = f"compressed-tensors {kind}{bits}"
-    return Scheme("compressed-tensors", label, bits, group, layout, covers, "bfloat16")
+    all_bits = sorted({found[0] for found in parsed})
+    label = f"compressed-tensors {kind}{'/'.join(map(str, all_bits))}"
+    return Scheme(
+        "compressed-tensors",
+        label,
+        bits,
+        group,
+        layout,
+        covers,
+        "bfloat16",
+        choose=choose if len(same) > 1 else None,
+    )

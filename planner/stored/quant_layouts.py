@@ -26,7 +26,7 @@ class UnknownQuantizationError(Exception):
 class Scheme:
     """How a format stores a linear layer: `linear(d_in, d_out)` bytes, biases left out, for the matrices that
     `covers(matrix, path)`. `dtype` is the format's own for the rest, where a config names none. `experts` is another
-    layout for experts."""
+    layout for experts; `choose(matrix, path)` gives a matrix's own where a model has several."""
 
     method: str
     label: str
@@ -36,6 +36,7 @@ class Scheme:
     covers: Callable[[Matrix, str], bool]
     dtype: str | None = None
     experts: Callable[[int, int], int] | None = None
+    choose: Callable[[Matrix, str], Callable[[int, int], int]] | None = None
 
 
 # Layouts

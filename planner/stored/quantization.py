@@ -198,14 +198,19 @@ def measure(found: Scheme, arch: Architecture, towers: bool = True) -> Quantised
     for matrix in arch.matrices:
         if matrix.tied or not is_linear(matrix) or (not towers and matrix.role in TOWERS):
             continue
-        layers = sum(found.covers(matrix, matrix.name.replace("{}", str(layer))) for layer in matrix.layers)
-        if not layers:
-            continue
-        if matrix.kind == "experts":
-            layout = found.experts or found.linear
-            one = sum(layout(part.d_in, part.d_out) for part in matrix.logical)
-        else:
-            one = found.linear(matrix.d_in, matrix.d_out)
-        params += layers * matrix.experts * matrix.d_in * matrix.d_out
-        total += layers * matrix.experts * one
+        paths = (matrix.name.replace("{}", str(layer)) for layer in matrix.layers)
+        covered = [path for path in paths if found.covers(matrix, path)]
+        params += len(covered) * matrix.experts * matrix.d_in * matrix.d_out
+        if found.choose is not None:
+            total += sum(_bytes_of(matrix, found.choose(matrix, path)) for path in covered)
+        elif covered:
+            layout = found.experts if found.experts and matrix.kind == "experts" else found.linear
+            total += len(covered) * _bytes_of(matrix, layout)
     return Quantised(found, params, total)
+
+
+def _bytes_of(matrix: Matrix, layout: Callable[[int, int], int]) -> int:
+    """A matrix of one layer in a layout, experts one by one."""
+    if matrix.kind != "experts":
+        return layout(matrix.d_in, matrix.d_out)
+    return matrix.experts * sum(layout(part.d_in, part.d_out) for part in matrix.logical)

@@ -13,10 +13,10 @@ from ..adapter import slope
 from ..adapter.options import DEFAULTS, spec_of
 from ..architecture.resolve import ResolvedConfig
 from ..capacity import capacity_bits
+from ..commands import command_of
 from ..errors import PlannerError
 from ..estimator import load
 from ..planning import estimate
-from ..report.gather import command_of
 from ..search import plan as search
 from .configs import model_of
 from .state import Choices, options, query

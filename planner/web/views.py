@@ -204,9 +204,22 @@ def learning_rate(answer: Answer) -> str:
     rows = [
         ("LoRA", units.rate(rate["value"]), between(rate["low"], rate["high"], units.rate)),
         ("full fine-tuning", units.rate(rate["full_finetune"]), ""),
+        *(
+            (
+                f"in it, for {each['name']}",
+                f"× {each['value']:.3g}",
+                f"{each['low']:.3g} to {each['high']:.3g}",
+            )
+            for each in rate["factors"]
+        ),
     ]
-    return table("Learning rate", ("", "rate", "90% of best rates within"), rows) + note(
-        f"Law {rate['law']}, family {rate['family']}; for alpha 32 at scale alpha / rank, Adam, constant schedule."
+    if rate["level"] is None:
+        return table("Learning rate", ("", "rate", "best rates of sweeps"), rows) + note(
+            rate["about"]["title"]
+        )
+    batch = f" for a batch of {rate['batch']:,.0f}," if rate["batch"] else ""
+    return table("Learning rate", ("", "rate", f"{rate['level']:.0%} of best rates within"), rows) + note(
+        f"Law {rate['law']}, family {rate['family']};{batch} Adam, constant schedule."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from planner import dataset, export, import_config
+from planner import dataset, estimate, export, import_config
 from planner.cli.main import cli
 from planner.dataset.shape import shape_of
-from planner.errors import InputError
+from planner.errors import HubError, InputError, UnknownModelError
+from planner.estimator import load
+from planner.exports.trainers import trainer
 from tools.small_models import EXAMPLES, data_files
 
 LLAMA = "meta-llama/Llama-3.2-1B-Instruct"
@@ -198,3 +201,82 @@ def test_the_command_takes_data(folder: Path) -> None:
     asked = ["export", "axolotl", "-m", LLAMA, "--layers", "mlp", "--data", str(folder / "texts.jsonl")]
     done = CliRunner().invoke(cli, asked)
     assert done.exit_code == 0 and "type: completion" in done.stdout, done.output
+
+
+@pytest.fixture(scope="module")
+def other_names(folder: Path) -> dict[str, Path]:
+    """The same two conversations: under the usual names, under others, and inside an object."""
+    chat = [
+        {"role": "user", "content": "What?"},
+        {"role": "assistant", "content": "That, and a little more."},
+    ]
+    pair = {"Question": "What?", "Reply": "That."}
+    rows: dict[str, dict[str, Any]] = {
+        "plain": {"messages": chat},
+        "dialog": {"dialog": chat},
+        "inside": {"body": {"m": chat}},
+        "pair": pair,
+    }
+    found = {}
+    for name, row in rows.items():
+        found[name] = folder / f"{name}-named.jsonl"
+        found[name].write_text("".join(json.dumps({**row, "id": number}) + "\n" for number in range(5)))
+    return found
+
+
+def test_columns_of_other_names_are_read_by_every_command(other_names: dict[str, Path]) -> None:
+    usual = estimate(LLAMA, data=str(other_names["plain"])).to_dict()
+    for name, columns in (("dialog", "messages=dialog"), ("inside", {"messages": "body.m"})):
+        found = estimate(LLAMA, data=str(other_names[name]), columns=columns).to_dict()
+        assert (
+            found["information"] == usual["information"]
+            and found["data"]["tokens"] == usual["data"]["tokens"]
+        )
+    words = ["-m", LLAMA, "--data", str(other_names["dialog"]), "--columns", "messages=dialog", "--json"]
+    for command, more in (("estimate", []), ("plan", ["--gpu", "h100"]), ("compare", [])):
+        done = CliRunner().invoke(cli, [command, *words, *more])
+        assert done.exit_code == 0, (command, done.output)
+    with pytest.raises(InputError, match="None of its 5 rows can.*--columns"):
+        estimate(LLAMA, data=str(other_names["dialog"]))
+    with pytest.raises(InputError, match="columns: .*--data beside it"):
+        estimate(LLAMA, tokens=1000, columns="messages=dialog")
+
+
+def test_a_trainer_is_told_the_names_in_the_data(other_names: dict[str, Path]) -> None:
+    def said(target: str, name: str, columns: str) -> str:
+        return str(written(target, other_names[name], columns=columns).text)
+
+    assert (
+        yaml.safe_load(said("axolotl", "dialog", "messages=dialog"))["datasets"][0]["field_messages"]
+        == "dialog"
+    )
+    pair = yaml.safe_load(said("axolotl", "pair", "prompt=Question,completion=Reply"))["datasets"][0]
+    assert pair["type"]["field_instruction"] == "Question" and pair["type"]["field_output"] == "Reply"
+    space: dict[str, Any] = {}
+    script = said("unsloth", "dialog", "messages=dialog")
+    start = script.index("def example(row):")
+    exec(script[start : script.index("\n\n", start)], space)
+    row = json.loads(other_names["dialog"].read_text().splitlines()[0])
+    assert space["example"](row)["messages"] == row["dialog"]
+    with pytest.raises(
+        InputError, match=r"looks into an object.*--columns messages=body.m --write train.jsonl"
+    ):
+        said("axolotl", "inside", "messages=body.m")
+    with pytest.raises(InputError, match=r"--columns messages=dialog --write train.jsonl"):
+        said("trl-sft", "dialog", "messages=dialog")
+
+
+def test_torchtunes_config_of_a_base_model_or_its_instruct_stands_for_the_other() -> None:
+    text = export("torchtune", "meta-llama/Llama-3.1-8B", **OPTIONS).text
+    said = yaml.safe_load(text)
+    assert said["model"]["_component_"] == "torchtune.models.llama3_1.lora_llama3_1_8b"
+    assert said["checkpointer"]["checkpoint_dir"] == "models/Llama-3.1-8B"
+    assert "those of meta-llama/Meta-Llama-3.1-8B-Instruct" in " ".join(text.split("\n# "))
+    known = {each["hub"] for each in trainer("torchtune").extra["models"].values()}
+    both = 0
+    for name in known:  # base and -Instruct are of one shape wherever the catalogue has both
+        twin = name.removesuffix("-Instruct") if name.endswith("-Instruct") else f"{name}-Instruct"
+        with contextlib.suppress(UnknownModelError, HubError):
+            assert load(twin)[1].params == load(name)[1].params
+            both += 1
+    assert both >= 10

@@ -31,6 +31,7 @@ CLASSES = {
     "rembert": ("RemBertForMaskedLM", "RemBertForCausalLM", "RemBertModel"),
     "mpnet": ("MPNetForMaskedLM", "MPNetModel"),
     "distilbert": ("DistilBertForMaskedLM",),
+    "roformer": ("RoFormerForMaskedLM", "RoFormerForCausalLM"),
 }  # fmt: skip
 SPELLING = {"distilbert": ("dim", "n_layers", "n_heads", "hidden_dim", "dropout")}
 OFTEN = ("bert", "roberta", "xlm-roberta")
@@ -67,6 +68,8 @@ def configs(draw: st.DrawFn, model_type: str, architecture: str) -> dict[str, An
     }  # fmt: skip
     if architecture.endswith(("ForCausalLM", "LMHeadModel", "Decoder")):
         config["is_decoder"] = draw(st.booleans())
+    if model_type == "roformer":
+        config["rotary_value"] = draw(st.booleans())
     if model_type == "ernie":
         config["use_task_id"] = draw(st.booleans())
     if model_type == "rembert":

@@ -12,6 +12,7 @@ from planner.architecture.families.dense import STYLES
 
 from ..family_checks import check_flops, check_inventory
 from ..strategies import decoder_config
+from .random_configs import CONFIGS
 
 CLASSES = {
     "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "ministral": "MinistralForCausalLM",
@@ -26,9 +27,12 @@ CLASSES = {
     "stablelm": "StableLmForCausalLM", "cwm": "CwmForCausalLM", "jais2": "Jais2ForCausalLM",
     "hyperclovax": "HyperCLOVAXForCausalLM", "iquestcoder": "LlamaForCausalLM", "nanochat": "NanoChatForCausalLM",
     "nemotron": "NemotronForCausalLM", "bitnet": "BitNetForCausalLM", "vaultgemma": "VaultGemmaForCausalLM",
+    "granite_swa": "GraniteSWAForCausalLM", "doge": "DogeForCausalLM",
+    "cohere_compass_text": "CohereCompassForCausalLM",
 }  # fmt: skip
 NO_HEAD_DIM = {"phi3", "granite", "olmo", "olmo2", "olmo3", "smollm3", "apertus", "starcoder2", "cohere",
-               "cohere2", "stablelm", "exaone4", "arcee", "nanochat", "bitnet", "jais2"}  # fmt: skip
+               "cohere2", "stablelm", "exaone4", "arcee", "nanochat", "bitnet", "jais2", "granite_swa", "doge",
+               "cohere_compass_text"}  # fmt: skip
 
 
 def configs(model_type: str) -> st.SearchStrategy[dict[str, Any]]:
@@ -39,7 +43,10 @@ def configs(model_type: str) -> st.SearchStrategy[dict[str, Any]]:
     if style.qk_norm_field:
         switches.add(style.qk_norm_field)
     # A quarter of a small head's width is odd, which no rotation can turn.
-    fixed = {"partial_rotary_factor": 1.0} if model_type == "stablelm" else {}
+    fixed: dict[str, Any] = {"partial_rotary_factor": 1.0} if model_type == "stablelm" else {}
+    if model_type == "cohere_compass_text":
+        kinds = ("full_attention", "sliding_attention")
+        fixed["rope_parameters"] = {kind: {"rope_type": "default", "rope_theta": 1e4} for kind in kinds}
     return decoder_config(
         model_type,
         CLASSES[model_type],
@@ -50,7 +57,7 @@ def configs(model_type: str) -> st.SearchStrategy[dict[str, Any]]:
 
 
 def test_every_style_is_covered() -> None:
-    assert set(CLASSES) == set(STYLES)
+    assert {*CLASSES, *CONFIGS} >= set(STYLES) >= set(CLASSES)
 
 
 @pytest.mark.parametrize("model_type", sorted(CLASSES))

@@ -15,6 +15,7 @@ from planner.errors import ConfigError, InputError
 
 from ..family_checks import check_flops, check_inventory
 from ..strategies import decoder_config
+from .random_configs import CONFIGS
 
 CLASSES = {
     "mixtral": "MixtralForCausalLM", "qwen2_moe": "Qwen2MoeForCausalLM", "qwen3_moe": "Qwen3MoeForCausalLM",
@@ -159,7 +160,7 @@ def targets(model_type: str) -> list[Any]:
 
 
 def test_every_style_is_covered() -> None:
-    assert set(CLASSES) == {*STYLES, "dbrx", "mimo_v2_flash"}
+    assert {*CLASSES, *CONFIGS} >= {*STYLES, "dbrx", "mimo_v2_flash"} >= set(CLASSES)
 
 
 @pytest.mark.parametrize("model_type", sorted(CLASSES))

@@ -53,6 +53,15 @@ def test_the_published_total_of_models_whose_source_gives_none() -> None:
         assert build(json.loads((MODELS / f"{name}.json").read_text())).params == total
 
 
+@given(decoder_config("internlm", "InternLMForCausalLM", head_dim=False, switches=["bias"]), st.booleans())
+def test_internlm_is_llama_with_biases_in_attention(config: dict[str, Any], checkpointing: bool) -> None:
+    ours = build(config)
+    theirs = build({**config, "model_type": "llama", "attention_bias": config["bias"]})
+    assert {m.name: m.params for m in ours.matrices} == {m.name: m.params for m in theirs.matrices}
+    assert ours.params == theirs.params
+    assert total_macs(ours, checkpointing) == total_macs(theirs, checkpointing)
+
+
 def total_macs(arch: Architecture, checkpointing: bool) -> int:
     return step_macs(arch, Step(3, 7, checkpointing), None).total
 

@@ -14,7 +14,9 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "json-plan.md"
 LLAMA = "meta-llama/Llama-3.1-8B"
 # Described in one line, because their keys stand elsewhere.
 SAME_AS_BEST = ("sure", "alternatives", "frontier", "binding.without", "rejected.plan")
-ELSEWHERE = ("columns.memory", "columns.time", "columns.cost", "columns.regret", "warnings")
+ELSEWHERE = ("columns.memory", "columns.time", "columns.cost", "columns.regret", "warnings", "learning_rate")
+# Options by their names in `estimate`, which differ from plan to plan.
+BY_NAME = ("options",)
 
 
 def keys(data: Any, skipped: tuple[str, ...], path: str = "") -> set[str]:
@@ -43,7 +45,7 @@ def test_every_key_is_documented(command: str) -> None:
         data = planner.compare(LLAMA, tokens="50M", gpu="h100").to_dict()
     else:
         data = planner.calibrate(LLAMA, gpu="h100", step_time=1.0).to_dict()
-    assert keys(data, (*SAME_AS_BEST, *ELSEWHERE)) == documented(command)
+    assert keys(data, (*SAME_AS_BEST, *ELSEWHERE, *BY_NAME)) == documented(command)
     for name in SAME_AS_BEST if command == "plan" else ():
         part: Any = data
         for step in name.split("."):
@@ -52,3 +54,8 @@ def test_every_key_is_documented(command: str) -> None:
         if one is None and name == "sure":  # the best plan is it
             continue
         assert set(one) == set(data["best"]), name
+
+
+def test_keys_that_stand_elsewhere_are_the_same() -> None:
+    rate = planner.plan(LLAMA, tokens="50M", gpu="h100", gpus=1).to_dict()["learning_rate"]
+    assert set(rate) == set(planner.estimate(LLAMA).to_dict()["learning_rate"])

@@ -44,7 +44,8 @@ class Style:
     """What sets a family apart. `norms` stand behind attention and MLP, or before them where the stack has a norm of
     its own at its end. `width` is the field of the embedding's width with the class's default (None: the hidden
     width), `out` likewise of the head's; where the first differs, `project` leads from one to the other. Tables have
-    the class's number of rows; None where it has no such table. `dropout_behind`: the MLP's result may be dropped."""
+    the class's number of rows; None where it has no such table. `dropout_behind`: the MLP's result may be dropped.
+    `sinusoids`: positions are a fixed table of a head's width, for the rotation."""
 
     base: str = "bert."
     layers: str = "encoder.layer.{}."
@@ -65,6 +66,7 @@ class Style:
     dropout_behind: bool = True
     pooler: bool = True
     never_tied: bool = False
+    sinusoids: bool = False
 
 
 STYLES: dict[str, Style] = {
@@ -87,6 +89,9 @@ STYLES: dict[str, Style] = {
     "electra": Style(
         "electra.", width=("embedding_size", 128), pooler=False,
         head=Head("generator_predictions.dense", "generator_predictions.LayerNorm", "generator_lm_head"),
+    ),
+    "roformer": Style(
+        "roformer.", width=("embedding_size", None), pooler=False, positions=1536, sinusoids=True
     ),
     "rembert": Style(
         "rembert.", width=("input_embedding_size", 256), out=("output_embedding_size", 1664), never_tied=True,
@@ -147,7 +152,10 @@ def _embeddings(trace: Trace, cfg: Fields, style: Style, heads: Heads, base: str
     )
     rows = cfg.int("max_position_embeddings", style.positions)
     trace.embedding(f"{prefix}word_embeddings", cfg.int("vocab_size"), width)
-    trace.embedding(f"{prefix}position_embeddings", rows, width, role="other")
+    if style.sinusoids:
+        trace.embedding(f"{base}encoder.embed_positions", rows, heads.d_head, role="other")
+    else:
+        trace.embedding(f"{prefix}position_embeddings", rows, width, role="other")
     if style.types is not None:
         types = cfg.int("type_vocab_size", style.types, minimum=0)
         if not types:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...errors import UnsupportedArchitectureError
 from ...schema import Architecture
 from ..fields import Fields
 from ..trace import Layer, Trace
@@ -49,7 +50,7 @@ def layer_windows(cfg: Fields, style: Style, n_layers: int) -> list[int | None]:
         return windows(cfg, n_layers, (i % 4 != 0 for i in range(n_layers)), style.window)
     if style.sliding == "all":
         return windows(cfg, n_layers)
-    return windows(cfg, n_layers, [False] * n_layers)
+    return windows(cfg, n_layers, [False] * n_layers, style.window)
 
 
 def _post_norms(cfg: Fields, style: Style) -> bool:
@@ -64,15 +65,23 @@ def norms(layer: Layer, cfg: Fields, style: Style, hidden: int) -> None:
     if style.post_norms is not None and _post_norms(cfg, style):
         for name in style.post_norms:
             layer.norm(name, hidden)
+    for name in style.scaled or ():
+        layer.vector(name, hidden)
     if style.sub_norms:
         layer.norm("self_attn.attn_sub_norm", hidden)
         layer.norm("mlp.ffn_sub_norm", cfg.int("intermediate_size"))
 
 
-def _open_end(cfg: Fields, style: Style) -> bool:
+def open_end(cfg: Fields, style: Style) -> bool:
     """Whether nothing stands behind the MLP but the sum."""
-    behind = style.norms[-1] in NORMS_AFTER_MLP or _post_norms(cfg, style)
+    behind = style.norms[-1] in NORMS_AFTER_MLP or _post_norms(cfg, style) or style.scaled is not None
     return not behind and not _mlp_dropout(cfg, style)
+
+
+def _refuse_variants(cfg: Fields) -> None:
+    """Raise UnsupportedArchitectureError for what this builder does not lay out."""
+    if cfg.str("model_type", "") == "doge" and cfg.bool("is_moe", False):
+        raise UnsupportedArchitectureError("Doge with retrieved experts has no builder in this version.")
 
 
 def attention(layer: Layer, cfg: Fields, style: Style, heads: Heads, x: int, window: int | None) -> int:
@@ -84,15 +93,21 @@ def attention(layer: Layer, cfg: Fields, style: Style, heads: Heads, x: int, win
                     layer.norm(f"self_attn.{name}.norms.{head}", heads.d_head)
             else:
                 layer.norm(f"self_attn.{name}", heads.d_head * (n if style.qk_norm == "full" else 1))
+    if style.sinks:
+        layer.vector("self_attn.sinks", heads.n_heads)
+    # Laguna says either whether its gate is one weight a head, or which it is.
+    per_head = style.per_head is not None and cfg.data.get(style.per_head, True) in (True, "per-head")
     return grouped_attention(
         layer, heads, x, qkv_bias=_flag(cfg, style.qkv_bias), o_bias=_flag(cfg, style.o_bias),
-        fused=style.fused_qkv, window=window,
+        fused=style.fused_qkv, window=window, gate=style.gate, per_head=per_head, decay=style.decay,
     )  # fmt: skip
 
 
-def mlp(layer: Layer, cfg: Fields, style: Style, hidden: int, x: int) -> int:
-    """The family's MLP."""
-    width, bias = cfg.int("intermediate_size"), _flag(cfg, style.mlp_bias)
+def mlp(
+    layer: Layer, cfg: Fields, style: Style, hidden: int, x: int, width: int | None = None
+) -> int:  # fmt: skip
+    """The family's MLP, of another width where one is given."""
+    width, bias = width or cfg.int("intermediate_size"), _flag(cfg, style.mlp_bias)
     if style.xielu:
         layer.vector("mlp.act_fn.alpha_p", 1)
         layer.vector("mlp.act_fn.alpha_n", 1)
@@ -108,11 +123,12 @@ def mlp(layer: Layer, cfg: Fields, style: Style, hidden: int, x: int) -> int:
 def decoder(trace: Trace, cfg: Fields, style: Style, prefix: str = "model.") -> None:
     """Embedding, layers and final norm."""
     heads, n_layers = read_heads(cfg, style.n_kv_heads, style.head_dim), cfg.int("num_hidden_layers")
+    _refuse_variants(cfg)
     trace.embedding(f"{prefix}embed_tokens", cfg.int("vocab_size"), heads.hidden)
     for window, numbers in groups(layer_windows(cfg, style, n_layers)):
         with trace.layer("decoder", numbers, f"{prefix}layers.{{}}.") as layer:
             x = layer.stream
-            layer.open_end = _open_end(cfg, style)
+            layer.open_end = open_end(cfg, style)
             norms(layer, cfg, style, heads.hidden)
             mixed = attention(layer, cfg, style, heads, x, window)
             if _flag(cfg, style.parallel):

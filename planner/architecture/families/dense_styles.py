@@ -16,7 +16,10 @@ LLAMA_NORMS = ("input_layernorm", "post_attention_layernorm")
 class Style:
     """What sets a family apart. A bias (and `parallel`) is a fixed choice or the name of the field that decides, with
     "!" after it where the class's default is true. `sub_norms` stand between attention or the MLP's gate and the last
-    matrix behind it; `post_norms` behind both, where the field says so. `window` is the class's default width."""
+    matrix behind it; `post_norms` behind both, where the field says so. `window` is the class's default width.
+    `sinks`: every head has one. `scaled` names vectors that weight the stream before each sum. `gate` names a
+    projection that weights what attention puts out, `per_head` the field that makes it one weight a head; `decay` one
+    of the values whose result is added to the scores."""
 
     qkv_bias: bool | str = "attention_bias"
     o_bias: bool | str = "attention_bias"
@@ -39,6 +42,11 @@ class Style:
     head_dim: int | None = None
     n_kv_heads: int | None = None
     mlp_dropout: tuple[str, float] | None = None
+    sinks: bool = False
+    scaled: tuple[str, str] | None = None
+    gate: str | None = None
+    per_head: str | None = None
+    decay: str | None = None
     sliding: Literal["all", "types", "qwen2", "gemma2", "gemma3", "cohere2", "cwm"] = "types"
     window: int | None = None
 
@@ -147,6 +155,14 @@ STYLES: dict[str, Style] = {
     "nanochat": Style(mlp="plain", mlp_names=("fc1", "fc2"), parametric_norms=False),
     "nemotron": Style(mlp="plain", mlp_bias="mlp_bias", norm_bias=True),
     "bitnet": Style(n_kv_heads=5, sub_norms=True),
+    "granite_swa": Style(mlp_bias="mlp_bias", tied=True, n_kv_heads=4, sliding="cwm", window=128, sinks=True),
+    "emu3_text_model": Style(mlp_bias="mlp_bias", n_kv_heads=8, mlp_dropout=("attention_dropout", 0.1)),
+    "doge": Style(
+        mlp_bias="mlp_bias",
+        qk_norm="head",
+        scaled=("input_residual", "post_attention_residual"),
+        decay="dt_proj",
+    ),
 }
 STYLES["glm4"] = replace(
     STYLES["glm"], norms=(*LLAMA_NORMS, "post_self_attn_layernorm", "post_mlp_layernorm")
@@ -155,3 +171,4 @@ STYLES["olmo3"] = STYLES["olmo2"]
 STYLES["gemma3_text"] = replace(STYLES["gemma2"], qk_norm="head", sliding="gemma3")
 STYLES["cohere2"] = replace(STYLES["cohere"], qk_norm="none", sliding="cohere2")
 STYLES["vaultgemma"] = replace(STYLES["gemma2"], norms=("input_layernorm", "pre_feedforward_layernorm"))
+STYLES["cohere_compass_text"] = replace(STYLES["cohere2"], sliding="types", window=4096)

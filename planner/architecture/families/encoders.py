@@ -14,6 +14,7 @@ from ..fields import Fields
 from ..trace import Layer, Trace
 from .common import Heads, finish, gated_mlp, plain_mlp, unembedding
 
+LATER_T5 = ("mt5", "umt5")
 QKV = ("q_proj", "k_proj", "v_proj", "out_proj")
 NO_LOSS = "the class has no loss over tokens: what a step does behind the last hidden state is not settled"
 CONTRASTIVE = "a contrastive model has no loss over tokens: its step depends on pairs of images and texts"
@@ -70,7 +71,7 @@ def _norm(trace: Trace, name: str, hidden: int, bias: bool = True) -> None:
 
 
 def _t5_feed_forward(layer: Layer, cfg: Fields, hidden: int, prefix: str) -> int:
-    usual = "gated-gelu" if cfg.str("model_type") == "mt5" else "relu"
+    usual = "gated-gelu" if cfg.str("model_type") in LATER_T5 else "relu"
     width, kind = cfg.int("d_ff"), cfg.str("feed_forward_proj", usual).split("-")
     if len(kind) > 2 or (len(kind) == 2 and kind[0] != "gated"):
         raise cfg.fail("feed_forward_proj", "an activation, or gated-ACTIVATION")
@@ -82,11 +83,13 @@ def _t5_feed_forward(layer: Layer, cfg: Fields, hidden: int, prefix: str) -> int
 
 
 def _t5_stack(trace: Trace, cfg: Fields, heads: Heads, stack: str, n_layers: int) -> None:
-    """Encoder or decoder; only its first layer has the table of relative positions."""
+    """Encoder or decoder; only its first layer has the table of relative positions, in UMT5 every layer."""
     decoder = stack == "decoder"
     block = f"{stack}.block.{{}}.layer."
     buckets = cfg.int("relative_attention_num_buckets", 32)
-    trace.embedding(f"{block}0.SelfAttention.relative_attention_bias", buckets, heads.n_heads, role="other")
+    table = (f"{block}0.SelfAttention.relative_attention_bias", "other", "embedding", buckets, heads.n_heads)
+    tables = n_layers if cfg.str("model_type") == "umt5" else 1
+    trace.matrix(range(tables), *table, 1, 1, False, False, (), "in")
     with trace.layer(stack, range(n_layers), block) as layer:
         layer.open_end = cfg.number("dropout_rate", 0.1) == 0
         parts = [("0.", "SelfAttention."), ("1.", "EncDecAttention.")][: 1 + decoder]
@@ -131,7 +134,7 @@ def _t5(cfg: Fields) -> Architecture:
 
 def _t5_activation(cfg: Fields) -> str:
     """The MLPs' activation function: the older name of the gated one means its form in Python."""
-    named = cfg.str("feed_forward_proj", "gated-gelu" if cfg.str("model_type") == "mt5" else "relu")
+    named = cfg.str("feed_forward_proj", "gated-gelu" if cfg.str("model_type") in LATER_T5 else "relu")
     return "gelu_new" if named == "gated-gelu" else str(named).removeprefix("gated-")
 
 
@@ -268,7 +271,7 @@ def _clip(cfg: Fields) -> Architecture:
 
 
 _BUILD = {
-    "t5": _t5, "mt5": _t5, "whisper": _whisper,
+    "t5": _t5, "mt5": _t5, "umt5": _t5, "whisper": _whisper,
     "clip": _clip,
 }  # fmt: skip
 

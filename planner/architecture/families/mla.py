@@ -1,5 +1,5 @@
 """Decoders with multi-head latent attention (DeepSeek V2 to V3.2, Kimi K2, GLM-4.7-Flash, GLM-5) and routed experts,
-and Youtu without any.
+and Youtu and MiniCPM3 without any.
 
 Keys and values come from one narrow latent; queries from another, or directly. Newer models choose each query's
 keys with an indexer, which no gradient reaches. Kimi K2 has DeepSeek V3's layout and no class of its own; Kimi K2.5
@@ -9,6 +9,7 @@ has the same decoder behind a tower.
 from __future__ import annotations
 
 from ...dataclass import dataclass
+from ...errors import UnsupportedArchitectureError
 from ...schema import Architecture, Part
 from ..fields import Fields
 from ..trace import Layer, Trace
@@ -44,11 +45,12 @@ class Index:
 @dataclass(frozen=True)
 class Style:
     """A class's defaults of the latent's shape and of how many first layers have no experts. `by_type`: the class
-    reads `mlp_layer_types`; `by_first`: it reads `first_k_dense_replace`. `tied`: it ties the embeddings."""
+    reads `mlp_layer_types`; `by_first`: it reads `first_k_dense_replace`. `tied`: it ties the embeddings. `value`
+    None: a value is as wide as hidden_size / heads. `sparse_norm`: layers with experts norm what these put out."""
 
     q_rank: int | None = 1536
     nope: int = 128
-    value: int = 128
+    value: int | None = 128
     first_dense: int = 3
     by_type: bool = False
     by_first: bool = True
@@ -56,6 +58,10 @@ class Style:
     experts: ExpertFields = DEEPSEEK_FIELDS
     no_experts: bool = False
     tied: bool = False
+    mlp_bias: bool = False
+    sparse_norm: str | None = None
+    kv_rank: int = 512
+    rope: int = 64
 
 
 STYLES: dict[str, Style] = {
@@ -64,6 +70,12 @@ STYLES: dict[str, Style] = {
     "kimi_k2": Style(),
     "glm4_moe_lite": Style(q_rank=768, nope=192, value=256, first_dense=1, by_type=True, by_first=False),
     "youtu": Style(no_experts=True, tied=True),
+    "minicpm3": Style(
+        no_experts=True, tied=True, q_rank=768, kv_rank=256, nope=64, rope=32, value=None, mlp_bias=True
+    ),
+    "mistral4": Style(q_rank=1024, kv_rank=256, nope=64, first_dense=0),
+    "axk1": Style(first_dense=1, by_type=True, sparse_norm="mlp.post_mlp_layernorm"),
+    "kimi_linear": Style(q_rank=None),
     "deepseek_v32": Style(by_type=True, indexer=True),
     "glm_moe_dsa": Style(q_rank=2048, nope=192, value=256, by_type=True, indexer=True),
 }
@@ -79,8 +91,9 @@ def read_latent(cfg: Fields, style: Style) -> Latent:
     if q_rank is None and style.indexer:
         raise cfg.fail("q_lora_rank", "a whole number of at least 1: the indexer reads the queries' latent")
     return Latent(
-        cfg.int("hidden_size"), n_heads, q_rank, cfg.int("kv_lora_rank", 512), cfg.int("qk_rope_head_dim", 64),
-        cfg.int("qk_nope_head_dim", style.nope), cfg.int("v_head_dim", style.value),
+        cfg.int("hidden_size"), n_heads, q_rank, cfg.int("kv_lora_rank", style.kv_rank),
+        cfg.int("qk_rope_head_dim", style.rope), cfg.int("qk_nope_head_dim", style.nope),
+        cfg.int("v_head_dim", cfg.int("hidden_size") // n_heads if style.value is None else style.value),
         bool(cfg.bool("attention_bias", False)),
     )  # fmt: skip
 
@@ -177,6 +190,8 @@ def _sparse(cfg: Fields, style: Style, n_layers: int) -> list[bool]:
         return [False] * n_layers
     if style.by_first:
         first = cfg.int("first_k_dense_replace", first, minimum=0)
+    if cfg.str("model_type", "") == "axk1" and cfg.int("moe_layer_freq", 1) != 1:
+        raise UnsupportedArchitectureError("Experts in every so many layers have no builder in this version.")
     if style.by_type:
         return mlp_layer_types(cfg, n_layers, first)
     return [i >= first for i in range(n_layers)]
@@ -198,8 +213,13 @@ def decoder(trace: Trace, cfg: Fields, style: Style, prefix: str = "model.") -> 
             layer.add(latent_attention(layer, shape, layer.stream, index if indexed else None))
             if sparse:
                 layer.add(shared_and_routed(layer, shape.hidden, experts, n_shared, layer.stream))
+                if style.sparse_norm:
+                    layer.norm(style.sparse_norm, shape.hidden)
+                    layer.open_end = False
             else:
-                layer.add(gated_mlp(layer, shape.hidden, cfg.int("intermediate_size"), layer.stream))
+                bias = bool(style.mlp_bias and cfg.bool("mlp_bias", False))
+                width = cfg.int("intermediate_size")
+                layer.add(gated_mlp(layer, shape.hidden, width, layer.stream, bias=bias))
     trace.vector(f"{prefix}norm.weight", shape.hidden)
 
 

@@ -29,9 +29,11 @@ def _cross_layers(text: Fields, n_layers: int) -> tuple[int, ...]:
     return tuple(sorted({i for i in found if 0 <= i < n_layers}))
 
 
-def _cross_attention(trace: Trace, heads: Heads, width: int, numbers: tuple[int, ...]) -> None:
+def _cross_attention(
+    trace: Trace, heads: Heads, width: int, numbers: tuple[int, ...], prefix: str
+) -> None:  # fmt: skip
     """The layers that attend to the image's features, each with two gates."""
-    h, layer = heads.hidden, Tower(trace, f"{PREFIX}layers.{{}}.", "attention", numbers)
+    h, layer = heads.hidden, Tower(trace, f"{prefix}layers.{{}}.", "attention", numbers)
     layer.linear("cross_attn.q_proj", h, heads.q)
     layer.linear("cross_attn.k_proj", h, heads.kv)
     layer.linear("cross_attn.v_proj", h, heads.kv)
@@ -45,25 +47,27 @@ def _cross_attention(trace: Trace, heads: Heads, width: int, numbers: tuple[int,
     layer.vector("cross_attn_mlp_gate", 1)
 
 
-def decoder(trace: Trace, text: Fields) -> None:
+def decoder(trace: Trace, text: Fields, prefix: str = PREFIX) -> None:
     """Embedding, both kinds of layers and final norm."""
     n_layers, width = text.int("num_hidden_layers"), text.int("intermediate_size")
     heads = read_heads(Fields({**text.data, "head_dim": None}, text.path))
     cross = _cross_layers(text, n_layers)
-    trace.embedding(f"{PREFIX}embed_tokens", text.int("vocab_size") + EXTRA_TOKENS, heads.hidden)
+    trace.embedding(f"{prefix}embed_tokens", text.int("vocab_size") + EXTRA_TOKENS, heads.hidden)
     plain = tuple(i for i in range(n_layers) if i not in cross)
-    with trace.layer("decoder", plain, f"{PREFIX}layers.{{}}.") as layer:
+    with trace.layer("decoder", plain, f"{prefix}layers.{{}}.") as layer:
         for name in NORMS:
             layer.norm(name, heads.hidden)
         layer.add(grouped_attention(layer, heads, layer.stream))
         layer.add(gated_mlp(layer, heads.hidden, width, layer.stream))
     if cross:
-        _cross_attention(trace, heads, width, cross)
-    trace.vector(f"{PREFIX}norm.weight", heads.hidden)
+        _cross_attention(trace, heads, width, cross, prefix)
+    trace.vector(f"{prefix}norm.weight", heads.hidden)
 
 
 def build(cfg: Fields) -> Architecture:
-    """A `mllama` config; its head is never tied."""
+    """A `mllama` config, or its text model's alone; the head is never tied."""
+    if cfg.str("model_type") == "mllama_text_model":
+        return _text_alone(cfg)
     trace, vision = Trace(), cfg.sub("vision_config", {})
     text = text_fields(cfg, DEFAULTS)
     hidden, vocab = text.int("hidden_size"), text.int("vocab_size")
@@ -76,4 +80,16 @@ def build(cfg: Fields) -> Architecture:
     return finish(
         trace, cfg, n_layers=text.int("num_hidden_layers"), hidden=hidden, vocab=vocab, tied=False,
         max_position=text.int("max_position_embeddings", None),
+    )  # fmt: skip
+
+
+def _text_alone(cfg: Fields) -> Architecture:
+    """The decoder without a tower."""
+    trace, text = Trace(), Fields({**DEFAULTS, **cfg.data}, cfg.path)
+    hidden, vocab = text.int("hidden_size"), text.int("vocab_size")
+    decoder(trace, text, "model.")
+    if has_head(cfg, ("ForCausalLM",)):
+        unembedding(trace, hidden, vocab, tied=False)
+    return finish(
+        trace, cfg, n_layers=text.int("num_hidden_layers"), hidden=hidden, vocab=vocab, tied=False
     )  # fmt: skip

@@ -6,15 +6,15 @@ shared expert before or after, with or without a gate).
 
 from __future__ import annotations
 
-from dataclasses import field, replace
+from dataclasses import replace
 from typing import Literal
 
-from ...dataclass import dataclass
-from ...schema import Architecture, Kind
+from ...schema import Architecture
 from ..fields import Fields
 from ..trace import Layer, Trace
 from . import dense
 from .common import (
+    Heads,
     finish,
     gated_mlp,
     grouped_attention,
@@ -24,143 +24,21 @@ from .common import (
     unembedding,
     windows,
 )
-from .experts import ExpertFields, Experts, check_active, read_experts, routed
+from .experts import Experts, check_active, pick, read_experts, routed
+from .moe_styles import DEEPSEEK_FIELDS, STYLES, Shared, Style
 
-LOCAL = ("num_local_experts", "num_experts")
-DEEPSEEK_FIELDS = ExpertFields(n=("n_routed_experts", "num_local_experts", "num_experts"))
+__all__ = ["DEEPSEEK_FIELDS", "STYLES", "Shared", "Style", "build", "decoder", "mlp_layer_types"]
 
-
-@dataclass(frozen=True)
-class Shared:
-    """A dense MLP beside the routed experts: `count` names how many experts' width it has, or `width` its own.
-    It runs before the routed experts or after them."""
-
-    name: str
-    count: str | None = None
-    width: str | None = None
-    first: bool = False
-    gate: str | None = None
-
-
-@dataclass(frozen=True)
-class Style:
-    """What sets a family apart; `base` holds attention, norms and dense layers."""
-
-    base: dense.Style
-    experts: ExpertFields = field(default_factory=ExpertFields)
-    prefix: str = "mlp."
-    router: str = "gate"
-    router_kind: Kind = "parameter"
-    expert_bias: bool = False
-    shared: Shared | None = None
-    sparse: Literal["all", "qwen", "after-first", "ernie"] = "all"
-    first_dense: int = 1
-    window: Literal["none", "all", "switch", "qwen2", "alternate", "dots", "base"] = "none"
-    sinks: bool = False
-    head_bias: str | None = None
-    correction: str | None = None
-    notes: tuple[str, ...] = ()
-
-
-def _base(**options: object) -> dense.Style:
-    return replace(dense.Style(), **options)  # type: ignore[arg-type]
-
-
-DEEPSEEK_SHARED = Shared("shared_experts", count="n_shared_experts")
-STYLES: dict[str, Style] = {
-    "mixtral": Style(
-        _base(qkv_bias=False, o_bias=False, n_kv_heads=8),
-        ExpertFields(LOCAL, width=("intermediate_size",)),
-        window="all",
-    ),
-    "qwen2_moe": Style(
-        _base(qkv_bias="qkv_bias!", o_bias=False, n_kv_heads=16),
-        shared=Shared(
-            "shared_expert", width="shared_expert_intermediate_size", first=True, gate="shared_expert_gate"
-        ),
-        sparse="qwen",
-        window="qwen2",
-    ),
-    "qwen3_moe": Style(_base(qk_norm="head", n_kv_heads=4), sparse="qwen", window="switch"),
-    "olmoe": Style(
-        _base(qk_norm="full"),
-        ExpertFields(width=("intermediate_size",), n_default=64, active_default=8),
-    ),
-    "phimoe": Style(
-        _base(norm_bias=True, n_kv_heads=8),
-        ExpertFields(LOCAL, width=("intermediate_size",)),
-        router="router",
-        router_kind="linear",
-        window="all",
-        head_bias="lm_head_bias",
-        notes=("PEFT's all-linear does not run on this model: its router is a Linear that returns a tuple.",),
-    ),
-    "gpt_oss": Style(
-        _base(qkv_bias="attention_bias!", o_bias="attention_bias!", n_kv_heads=8, head_dim=64),
-        ExpertFields(LOCAL, ("num_experts_per_tok", "experts_per_token"), ("intermediate_size",)),
-        router="router",
-        expert_bias=True,
-        window="alternate",
-        sinks=True,
-    ),
-    "flex_olmo": Style(
-        _base(qk_norm="full", norms=("post_attention_layernorm", "post_feedforward_layernorm")),
-        ExpertFields(width=("intermediate_size",), n_default=7, active_default=5),
-    ),
-    "granitemoe": Style(
-        _base(),
-        ExpertFields(LOCAL, width=("intermediate_size",)),
-        prefix="block_sparse_moe.",
-        router="router",
-    ),
-    "glm4_moe": Style(
-        _base(o_bias=False, qk_norm="head", qk_norm_field="use_qk_norm", n_kv_heads=8),
-        DEEPSEEK_FIELDS,
-        shared=DEEPSEEK_SHARED,
-        sparse="after-first",
-    ),
-    "dots1": Style(
-        _base(qk_norm="head", n_kv_heads=32),
-        DEEPSEEK_FIELDS,
-        shared=DEEPSEEK_SHARED,
-        sparse="after-first",
-        first_dense=0,
-        window="dots",
-    ),
-    "exaone_moe": Style(
-        _base(qkv_bias=False, o_bias=False, qk_norm="head", n_kv_heads=32, sliding="cohere2", window=4096),
-        ExpertFields(n_default=64, active_default=8, width_default=1024),
-        shared=Shared("shared_experts", count="num_shared_experts"),
-        sparse="after-first",
-        window="base",
-    ),
-    "solar_open": Style(
-        _base(o_bias=False, n_kv_heads=8, head_dim=128), DEEPSEEK_FIELDS, shared=DEEPSEEK_SHARED
-    ),
-    "minimax_m2": Style(
-        _base(qkv_bias=False, o_bias=False, qk_norm="full", n_kv_heads=8, head_dim=128),
-        ExpertFields(LOCAL, width=("intermediate_size",)),
-    ),
-    "ernie4_5_moe": Style(
-        _base(qkv_bias="use_bias", o_bias="use_bias", mlp_bias="use_bias", tied=True, n_kv_heads=4),
-        ExpertFields(("moe_num_experts", "num_experts"), ("moe_k", "num_experts_per_tok")),
-        shared=Shared("shared_experts", count="moe_num_shared_experts", first=True),
-        sparse="ernie",
-        head_bias="use_bias",
-        correction="gate.moe_statics.e_score_correction_bias",
-    ),
-    "hunyuan_v1_moe": Style(
-        _base(qk_norm="head", qk_norm_names=("query_layernorm", "key_layernorm")),
-        ExpertFields(LOCAL, ("moe_topk", "num_experts_per_tok"), ("intermediate_size",)),
-        router="gate.wg",
-        router_kind="linear",
-        shared=Shared("shared_mlp", width="intermediate_size", first=True),
-    ),
-}
+AFMOE_WINDOW = 1024
 
 
 def _layer_windows(cfg: Fields, style: Style, n_layers: int) -> list[int | None]:
     rule = style.window
+    if rule == "afmoe":
+        every = cfg.int("global_attn_every_n_layers", 4)
+        return windows(cfg, n_layers, ((i + 1) % every != 0 for i in range(n_layers)), AFMOE_WINDOW)
+    if rule == "cohere2":
+        return _cohere2_windows(cfg, n_layers)
     if rule == "base":
         return dense.layer_windows(cfg, style.base, n_layers)
     if rule == "dots":
@@ -179,16 +57,39 @@ def _layer_windows(cfg: Fields, style: Style, n_layers: int) -> list[int | None]
     return [None] * n_layers
 
 
+def _cohere2_windows(cfg: Fields, n_layers: int) -> list[int | None]:
+    """Cohere's pattern of windows, which starts anew behind the first layers without experts."""
+    first = min(cfg.int("first_k_dense_replace", 0, minimum=0), n_layers)
+    before, behind = cfg.int("prefix_dense_sliding_window_pattern", 1), cfg.int("sliding_window_pattern", 4)
+    sliding = [(i + 1) % before != 0 for i in range(first)]
+    return windows(cfg, n_layers, (*sliding, *((i + 1) % behind != 0 for i in range(n_layers - first))), 4096)
+
+
+def _heads_by_layer(cfg: Fields, style: Style, n_layers: int) -> list[Heads]:
+    """The heads of every layer, of which Laguna's may have different numbers."""
+    heads = read_heads(cfg, style.base.n_kv_heads, style.base.head_dim)
+    name = style.heads_by_layer
+    if name is None or not cfg.has(name):
+        return [heads] * n_layers
+    found = []
+    for n in cfg.list(name, length=n_layers):
+        one = Fields({**cfg.data, name: n}, cfg.path)
+        if one.int(name) % heads.n_kv_heads:
+            raise one.fail(name, f"multiples of num_key_value_heads ({heads.n_kv_heads})")
+        found.append(replace(heads, n_heads=n))
+    return found
+
+
 def _sparse_layers(cfg: Fields, style: Style, n_experts: int, n_layers: int) -> list[bool]:
     numbers, rule = range(n_layers), style.sparse
     if rule == "qwen":
         plain, every = cfg.list("mlp_only_layers", []), cfg.int("decoder_sparse_step", 1)
         return [i not in plain and n_experts > 0 and (i + 1) % every == 0 for i in numbers]
-    if rule == "after-first":
-        first = cfg.int("first_k_dense_replace", style.first_dense, minimum=0)
-        if cfg.str("model_type") == "exaone_moe":
-            return mlp_layer_types(cfg, n_layers, first)
-        return [i >= first for i in numbers]
+    if rule in ("after-first", "types"):
+        first = style.first_dense
+        if style.first_field:
+            first = cfg.int(style.first_field, first, minimum=0)
+        return mlp_layer_types(cfg, n_layers, first) if rule == "types" else [i >= first for i in numbers]
     if rule == "ernie":
         start, every = cfg.int("moe_layer_start_index", 1, minimum=0), cfg.int("moe_layer_interval", 1)
         end = cfg.int("moe_layer_end_index", -1, minimum=-1)
@@ -217,12 +118,12 @@ def _shared(
     layer: Layer, cfg: Fields, style: Style, shared: Shared, hidden: int, width: int, x: int
 ) -> int | None:
     if shared.count:
-        count = cfg.int(shared.count, minimum=0)
+        count = pick(cfg, (shared.count,), shared.default, 0)
         if count == 0:
             return None
         width = width * count
     elif shared.width:
-        width = cfg.int(shared.width)
+        width = pick(cfg, (shared.width,), shared.default)
     out = gated_mlp(
         layer, hidden, width, x, prefix=f"{style.prefix}{shared.name}.", role="shared_expert",
         bias=_flag(cfg, style.base.mlp_bias),
@@ -252,26 +153,38 @@ def expert_layer(layer: Layer, cfg: Fields, style: Style, hidden: int, experts: 
     return layer.join(result, beside)
 
 
+def _mlp(layer: Layer, cfg: Fields, style: Style, hidden: int, experts: Experts | None, x: int) -> int:
+    """Experts, or the MLP of a layer without."""
+    if experts is None:
+        width = cfg.int(style.dense_width, cfg.int("intermediate_size"))
+        return dense.mlp(layer, cfg, style.base, hidden, x, width)
+    return expert_layer(layer, cfg, style, hidden, experts, x)
+
+
 def decoder(trace: Trace, cfg: Fields, style: Style, prefix: str = "model.") -> None:
     """Embedding, layers and final norm."""
     base, n_layers = style.base, cfg.int("num_hidden_layers")
-    heads, experts = read_heads(cfg, base.n_kv_heads, base.head_dim), _experts_by_layer(cfg, style, n_layers)
-    sparse = _sparse_layers(cfg, style, experts[0].n, n_layers)
-    trace.embedding(f"{prefix}embed_tokens", cfg.int("vocab_size"), heads.hidden)
-    keys = list(zip(_layer_windows(cfg, style, n_layers), sparse, experts, strict=True))
-    for (window, has_experts, own), numbers in groups(keys):
+    experts, every = _experts_by_layer(cfg, style, n_layers), _heads_by_layer(cfg, style, n_layers)
+    hidden, sparse = cfg.int("hidden_size"), _sparse_layers(cfg, style, experts[0].n, n_layers)
+    trace.embedding(f"{prefix}embed_tokens", cfg.int("vocab_size"), hidden)
+    chosen = [own if has_experts else None for own, has_experts in zip(experts, sparse, strict=True)]
+    keys = list(zip(_layer_windows(cfg, style, n_layers), chosen, every, strict=True))
+    for (window, own, heads), numbers in groups(keys):
         with trace.layer("decoder", numbers, f"{prefix}layers.{{}}.") as layer:
-            dense.norms(layer, cfg, base, heads.hidden)
+            dense.norms(layer, cfg, base, hidden)
             if style.sinks:
                 layer.vector("self_attn.sinks", heads.n_heads)
-            layer.add(dense.attention(layer, cfg, base, heads, layer.stream, window))
-            if has_experts:
-                layer.add(expert_layer(layer, cfg, style, heads.hidden, own, layer.stream))
+            x = layer.stream
+            mixed = dense.attention(layer, cfg, base, heads, x, window)
+            if base.parallel:
+                layer.add(mixed, _mlp(layer, cfg, style, hidden, own, x))
             else:
-                layer.add(dense.mlp(layer, cfg, base, heads.hidden, layer.stream))
-    trace.vector(f"{prefix}norm.weight", heads.hidden)
+                layer.add(mixed)
+                layer.add(_mlp(layer, cfg, style, hidden, own, layer.stream))
+            layer.open_end = layer.open_end and dense.open_end(cfg, base)
+    trace.vector(f"{prefix}norm.weight", hidden)
     if base.norm_bias:
-        trace.vector(f"{prefix}norm.bias", heads.hidden)
+        trace.vector(f"{prefix}norm.bias", hidden)
 
 
 # ---------------------------------------------------------------------------------------------------- DBRX

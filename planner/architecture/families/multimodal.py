@@ -13,7 +13,7 @@ from typing import Any, Literal
 from ...schema import Architecture
 from ..fields import Fields
 from ..trace import Trace
-from . import dense, linear_attention, towers_qwen
+from . import connectors, dense, linear_attention, towers_qwen
 from .common import LANGUAGE_MODELS, finish, groups, has_head, read_heads, unembedding
 from .experts import ExpertFields, read_experts, routed
 from .vision import Tower, named
@@ -48,20 +48,20 @@ TEXT_DEFAULTS: dict[str, dict[str, Any]] = {
     "qwen3_5_moe": core(
         248320, 2048, 512, 40, 16, model_type="qwen3_5_moe_text", max_position_embeddings=32768
     ),
+    "gemma": core(256000, 3072, 24576, 28, 16, max_position_embeddings=8192),
+    "gemma2": core(256000, 2304, 9216, 26, 8, max_position_embeddings=8192),
+    "cohere2": core(256000, 8192, 22528, 40, 64, sliding_window=4096, max_position_embeddings=8192),
     "glm4v": core(151552, 4096, 13696, 40, 32, num_key_value_heads=2, max_position_embeddings=32768),
 }  # fmt: skip
-# What LLaVA and Mistral 3 build where the config has no vision_config, or no field of it.
-LLAVA_TOWER = {
-    "hidden_size": 1024, "intermediate_size": 4096, "patch_size": 14, "image_size": 336,
-    "num_hidden_layers": 24, "num_attention_heads": 16,
-}  # fmt: skip
-MISTRAL3_TOWER = {**LLAVA_TOWER, "image_size": 1540}
+# What Mistral 3 builds where the config has no vision_config.
+MISTRAL3_TOWER = {**connectors.CLIP_TOWER, "image_size": 1540}
 
 
 @dataclass(frozen=True)
 class Family:
     """One model type. `tied` says which configs decide whether the head is tied: the top one alone, with its
-    default, or either of the two."""
+    default, or either of the two. `open_text`: any text model may stand there, `text` where none is named;
+    `language` is its place."""
 
     text: str
     connector: Connector
@@ -70,6 +70,7 @@ class Family:
     decoder: Decoder | None = None
     flat: bool = False
     open_text: bool = False
+    language: str = "model.language_model."
 
 
 def text_fields(cfg: Fields, defaults: Mapping[str, Any], flat: bool = False) -> Fields:
@@ -89,21 +90,6 @@ def qwen_tower(tower: Callable[[Tower, Fields], None]) -> Connector:
     return connect
 
 
-def _feature_layers(cfg: Fields, default: int) -> int:
-    """How many of the tower's layers are concatenated for the projector."""
-    layers = cfg.data.get("vision_feature_layer", default)
-    return len(layers) if isinstance(layers, (list, tuple)) else 1
-
-
-def llava(trace: Trace, cfg: Fields, hidden: int) -> None:
-    """A tower (CLIP by default) and a projector of two Linear layers."""
-    width = named(trace, cfg, "clip_vision_model", LLAVA_TOWER, "model.vision_tower.")
-    projector = Tower(trace, "model.multi_modal_projector.", "projector")
-    bias = cfg.bool("multimodal_projector_bias", True)
-    projector.linear("linear_1", width * _feature_layers(cfg, -2), hidden, bias)
-    projector.linear("linear_2", hidden, hidden, bias)
-
-
 def mistral3(trace: Trace, cfg: Fields, hidden: int) -> None:
     """Pixtral's tower, a merger of neighbouring patches and two Linear layers."""
     width = named(trace, cfg, "pixtral", MISTRAL3_TOWER, "model.vision_tower.")
@@ -111,7 +97,7 @@ def mistral3(trace: Trace, cfg: Fields, hidden: int) -> None:
     bias = cfg.bool("multimodal_projector_bias", False)
     projector.norm("norm", width)
     projector.linear("patch_merger.merging_layer", width * cfg.int("spatial_merge_size", 2) ** 2, width)
-    projector.linear("linear_1", width * _feature_layers(cfg, -1), hidden, bias)
+    projector.linear("linear_1", width * connectors.feature_layers(cfg, -1), hidden, bias)
     projector.linear("linear_2", hidden, hidden, bias)
 
 
@@ -143,7 +129,6 @@ def qwen3_experts(trace: Trace, text: Fields, prefix: str) -> None:
     trace.vector(f"{prefix}norm.weight", heads.hidden)
 
 
-LANGUAGE_MODEL = "model.language_model."
 GLM4V_TEXT = replace(dense.STYLES["glm4"], qkv_bias=True, head_dim=None)
 FAMILIES: dict[str, Family] = {
     "qwen2_vl": Family(
@@ -158,7 +143,18 @@ FAMILIES: dict[str, Family] = {
     "qwen3_5_moe": Family("qwen3_5_moe", qwen_tower(towers_qwen.qwen3_5), decoder=linear_attention.decoder),
     "glm4v": Family("glm4v", qwen_tower(towers_qwen.glm4v), "either", GLM4V_TEXT, flat=True),
     "gemma3": Family("gemma3_text", gemma3, "top!", dense.STYLES["gemma3_text"]),
-    "llava": Family("llama", llava, "either", open_text=True),
+    "glm46v": Family("glm4v", qwen_tower(towers_qwen.glm4v), "either", GLM4V_TEXT),
+    "llava": Family("llama", connectors.llava, "either", open_text=True),
+    "llava_next": Family("llama", connectors.llava_next, open_text=True),
+    "llava_next_video": Family("llama", connectors.llava_next, "either", open_text=True),
+    "llava_onevision": Family("qwen2", connectors.llava_onevision, "either", open_text=True),
+    "vipllava": Family("llama", connectors.vipllava, open_text=True),
+    "paligemma": Family("gemma", connectors.paligemma, "top!", open_text=True),
+    "internvl": Family("qwen2", connectors.internvl, "top!", open_text=True),
+    "idefics3": Family("llama", connectors.idefics3, open_text=True, language="model.text_model."),
+    "smolvlm": Family("llama", connectors.idefics3, open_text=True, language="model.text_model."),
+    "aya_vision": Family("cohere2", connectors.aya_vision, "top!", open_text=True),
+    "cohere2_vision": Family("cohere2", connectors.cohere2_vision, "top!", open_text=True),
     "mistral3": Family("mistral", mistral3, "top!", open_text=True),
 }
 
@@ -198,7 +194,7 @@ def build(cfg: Fields) -> Architecture:
     text, style = _text(cfg, family)
     family.connector(trace, cfg, text.int("hidden_size"))
     if family.decoder:
-        family.decoder(trace, text, LANGUAGE_MODEL)
+        family.decoder(trace, text, family.language)
     else:
-        dense.decoder(trace, text, style, LANGUAGE_MODEL)
+        dense.decoder(trace, text, style, family.language)
     return close(trace, cfg, text, is_tied(cfg, text, family.tied, style.tied))

@@ -1,9 +1,10 @@
 """Decoders whose code came with the checkpoint, for which transformers has no class (or only Llama's).
 
 Layouts as in the public code of the checkpoints and of the servers that load them: ChatGLM (zai-org/GLM-4 and
-vLLM chatglm.py), InternLM2 (InternLM/InternLM and SGLang internlm2.py), MiniCPM (OpenBMB/MiniCPM), MiMo
-(XiaomiMiMo/MiMo, modeling_mimo.py), DeciLM (TensorRT-LLM and NeMo Automodel, nemotron_nas). InternLM3 is Llama's
-class in transformers, under other names of its flags. Totals equal the published ones.
+vLLM chatglm.py), InternLM (vLLM loads it as Llama; biases in attention alone, bert4torch's internlm.py), InternLM2
+(InternLM/InternLM and SGLang internlm2.py), MiniCPM (OpenBMB/MiniCPM), MiMo (XiaomiMiMo/MiMo, modeling_mimo.py),
+DeciLM (TensorRT-LLM and NeMo Automodel, nemotron_nas). InternLM3 is Llama's class in transformers, under other names
+of its flags. Totals equal the published ones, where there are any.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from .dense import LLAMA_NORMS, STYLES, Style, decoder
 FFN_MULTIPLE = 256
 
 LIKE_LLAMA: dict[str, Style] = {
+    "internlm": replace(STYLES["llama"], qkv_bias="bias!", o_bias="bias!", mlp_bias=False),
     "internlm3": replace(
         STYLES["llama"], qkv_bias="qkv_bias", o_bias="bias", mlp_bias="bias", n_kv_heads=2, head_dim=128
     ),

@@ -18,6 +18,7 @@ from .common import (
     plain_mlp,
     read_heads,
     unembedding,
+    windows,
 )
 from .experts import read_routed, routed
 from .hybrids import bamba_decoder, mamba2_decoder, read_mixer, zamba2_decoder
@@ -33,6 +34,8 @@ MIXER_NAMES = {
 }
 
 
+# Types of Granite with shared experts that have attention in every layer.
+ATTENTION_ALONE = ("granitemoeshared", "granitemoe_swa")
 NEMOTRON_LETTERS = {"M": "linear_attention", "E": "moe", "*": "full_attention", "-": "mlp"}
 
 
@@ -108,21 +111,31 @@ def granite_decoder(trace: Trace, cfg: Fields) -> int:
     type of Granite with shared experts has attention alone, and may have no shared MLP."""
     heads, n_layers = read_heads(cfg), cfg.int("num_hidden_layers")
     hidden, bias = heads.hidden, flag(cfg, "attention_bias", False)
-    shares = cfg.str("model_type") == "granitemoeshared"
+    shares = cfg.str("model_type") in ATTENTION_ALONE
     n_experts, proj_bias = (
         cfg.int("num_local_experts", 8, minimum=int(shares)),
         flag(cfg, "mamba_proj_bias", False),
     )
+    kinds = ["full_attention" if shares else "linear_attention"] * n_layers
     key = "layer_types" if cfg.has("layer_types") else "layers_block_type"
-    kinds = layer_kinds(cfg, key, MIXER_NAMES, n_layers) if cfg.has(key) else ["linear_attention"] * n_layers
-    kinds = ["full_attention"] * n_layers if shares else kinds
+    if cfg.has(key) and not shares:
+        kinds = layer_kinds(cfg, key, MIXER_NAMES, n_layers)
+    sinks = cfg.str("model_type") == "granitemoe_swa"
+    widths: list[int | None] = [None] * n_layers
+    if sinks:
+        widths = windows(cfg, n_layers, (i % 4 != 0 for i in range(n_layers)), 128)
     trace.embedding("model.embed_tokens", cfg.int("vocab_size"), hidden)
-    for kind, numbers in groups(kinds):
+    for (kind, window), numbers in groups(list(zip(kinds, widths, strict=True))):
         with trace.layer("decoder", numbers, "model.layers.{}.") as layer:
             layer.norm("input_layernorm", hidden)
             layer.norm("post_attention_layernorm", hidden)
             if kind == "full_attention":
-                layer.add(grouped_attention(layer, heads, layer.stream, qkv_bias=bias, o_bias=bias))
+                if sinks:
+                    layer.vector("self_attn.sinks", heads.n_heads)
+                mixed = grouped_attention(
+                    layer, heads, layer.stream, qkv_bias=bias, o_bias=bias, window=window
+                )
+                layer.add(mixed)
             else:
                 inner = cfg.int("mamba_expand", 2) * hidden
                 mixer = read_mixer(cfg, hidden, inner, proj_bias, True)
@@ -137,7 +150,7 @@ def _granite_mlp(layer: Layer, cfg: Fields, hidden: int, n_experts: int, x: int)
     if n_experts:
         experts = read_routed(cfg, n_experts, cfg.int("intermediate_size"), 2)
         found.append(routed(layer, hidden, experts, x, prefix="block_sparse_moe.", router="router"))
-    older = cfg.str("model_type") == "granitemoeshared"
+    older = cfg.str("model_type") in ATTENTION_ALONE
     width = cfg.int("shared_intermediate_size", 0 if older else 1024, minimum=0 if older else 1)
     if not width:
         return found[0]
@@ -242,6 +255,7 @@ FAMILIES: dict[str, tuple[Callable[[Trace, Fields], int], bool | None]] = {
     "lfm2": (lfm2_decoder, True),
     "lfm2_moe": (lfm2_decoder, True),
     "granitemoeshared": (granite_decoder, False),
+    "granitemoe_swa": (granite_decoder, False),
     "mamba2": (mamba2_decoder, False),
     "bamba": (bamba_decoder, False),
     "zamba2": (zamba2_decoder, True),

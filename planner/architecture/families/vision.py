@@ -82,7 +82,7 @@ def qkv_parts(d: int) -> tuple[Part, ...]:
     return tuple(Part(name, d, d) for name in ("q_proj", "k_proj", "v_proj"))
 
 
-def _clip_layers(tower: Tower, d: int, width: int) -> None:
+def clip_layers(tower: Tower, d: int, width: int) -> None:
     """The encoder layers that CLIP and SigLIP share: biased projections, LayerNorms, a plain MLP."""
     for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
         tower.linear(f"self_attn.{name}", d, d, bias=True)
@@ -103,7 +103,7 @@ def clip(tower: Tower, cfg: Fields) -> int:
     # The misspelling is the module's name.
     tower.norm("pre_layrnorm", d, bias=True)
     layers = range(cfg.int("num_hidden_layers", 12))
-    _clip_layers(tower.at("encoder.layers.{}.", layers), d, cfg.int("intermediate_size", 3072))
+    clip_layers(tower.at("encoder.layers.{}.", layers), d, cfg.int("intermediate_size", 3072))
     tower.norm("post_layernorm", d, bias=True)
     return d
 
@@ -117,7 +117,7 @@ def siglip(tower: Tower, cfg: Fields) -> int:
     tower.conv("embeddings.patch_embedding", cfg.int("num_channels", 3), d, (patch, patch), bias=True)
     tower.table("embeddings.position_embedding", patches(cfg, 224, 16), d)
     layers = range(cfg.int("num_hidden_layers", 12))
-    _clip_layers(tower.at("encoder.layers.{}.", layers), d, width)
+    clip_layers(tower.at("encoder.layers.{}.", layers), d, width)
     tower.norm("post_layernorm", d, bias=True)
     if cfg.bool("vision_use_head", True):
         tower.vector("head.probe", d)

@@ -6,7 +6,6 @@ Remote code is never run but by way of remote.py, where the user says so, and no
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import util
@@ -15,8 +14,8 @@ from typing import Any
 from ...errors import MissingDependencyError
 from ...schema import Architecture
 from .. import cache
-from . import known
 from .checks import check, cleaned
+from .installed import installed
 
 # Raise with every change of what is read off a model: it tells old files of the cache from new ones.
 READER = 4
@@ -35,6 +34,8 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
     found = cache.load(key)
     if found is None:
         require(config)
+        from . import known
+
         known.check(cleaned(config), library)
         found = _build(config)
         cache.store(key, found)
@@ -42,18 +43,8 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
 
 
 def transformers_version() -> str:
-    """The installed version, read without importing the package or the library of package metadata (as slow as a
-    third of a cold start)."""
-    spec = util.find_spec("transformers")
-    if spec is None or spec.origin is None:
-        return "none"
-    with open(spec.origin, encoding="utf-8") as file:
-        found = re.search(r'^__version__ = "([^"]+)"', file.read(), re.MULTILINE)
-    if found:
-        return found[1]
-    from importlib import metadata
-
-    return metadata.version("transformers")
+    """The installed version of transformers, or "none"."""
+    return installed("transformers")
 
 
 def require(config: Mapping[str, Any]) -> None:
@@ -67,7 +58,9 @@ def require(config: Mapping[str, Any]) -> None:
 
 
 def _build(config: Mapping[str, Any]) -> Architecture:
-    with _nothing_collected():
+    from .lighter import lighter_import
+
+    with _nothing_collected(), lighter_import():
         from .inventory import read
         from .model import build_model
 

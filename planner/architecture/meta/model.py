@@ -12,6 +12,7 @@ from ...errors import ConfigError, MissingDependencyError, UnsupportedArchitectu
 from ..hub import offline
 from .checks import cleaned
 from .known import unknown
+from .watch import TooMuchError, watched
 
 # In this order where `architectures` names no class of transformers.
 MAPPINGS = (
@@ -36,6 +37,11 @@ def build_model(config: Mapping[str, Any]) -> Any:
             return _build(model_type, config)
         except (ConfigError, UnsupportedArchitectureError):
             raise
+        except TooMuchError as error:
+            raise ConfigError(
+                f"the config of model_type {model_type!r} keeps transformers from building it in a bounded time and "
+                "memory; one of its numbers is out of place."
+            ) from error
         except ImportError as error:
             raise MissingDependencyError(
                 f"model_type {model_type!r} has no builder in this version, and transformers needs another package "
@@ -74,9 +80,11 @@ def _build(model_type: str, config: Mapping[str, Any]) -> Any:
 
     fields = cleaned(config)
     fields.pop("model_type", None)
-    read = _text_alone(AutoConfig.for_model(model_type, **fields), config.get("architectures"))
+    with watched():
+        made = AutoConfig.for_model(model_type, **fields)
+    read = _text_alone(made, config.get("architectures"))
     cls = model_class(model_type, read, config.get("architectures"))
-    with torch.device("meta"), _no_init(), _bounded():
+    with watched(), torch.device("meta"), _no_init(), _bounded():
         model = cls._from_config(read, attn_implementation="eager")
         model.tie_weights()
     return model

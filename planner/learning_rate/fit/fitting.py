@@ -140,7 +140,9 @@ def _similar_rates(
         return sum(np.inf if regret is None else regret.mean for regret in regrets)
 
     better = left_out(scored) < left_out(of_form)
-    return SimilarRates(found.reach, found.share, found.rates, scored, _spreads(data, found), better)
+    return SimilarRates(
+        found.reach, found.share, found.unknown, found.rates, scored, _spreads(data, found), better,
+    )  # fmt: skip
 
 
 def _unit(data: Data) -> tuple[Ints | None, str]:

@@ -11,6 +11,7 @@ import pandas as pd
 from ...schema import Notice
 from .compare import Verdict
 from .curves import Interpolation
+from .population import Option
 
 FitStatus = Literal["converged", "max_iter", "bound_hit", "poorly_determined"]
 SCHEMA = 1
@@ -60,12 +61,13 @@ class FormScore:
 
 @dataclass(frozen=True, eq=False)
 class SimilarRates:
-    """The rule of similar sweeps (similar.py): its constants, rates by family (and `population`) and rank, its regret
-    as `scored`, the spread of best rates around it, and whether it costs less than the form on models left out, by
-    the mean of both interpolations."""
+    """The rule of similar sweeps (similar.py): its constants, those for unknown families (population.py), rates by
+    family (and `population`) and rank, its regret as `scored`, the spread of best rates around it, and whether it
+    costs less than the form on models left out, by the mean of both interpolations."""
 
     reach: float
     share: float
+    unknown: Option
     rates: Mapping[str, Mapping[int, float]]
     scored: Mapping[str, Mapping[str, Regret | None]]
     spread: Mapping[str, float | None]
@@ -76,6 +78,7 @@ class SimilarRates:
         return {
             "reach": self.reach,
             "share": self.share,
+            "unknown_family": dict(vars(self.unknown)),
             "rates": {
                 family: {str(rank): rate for rank, rate in row.items()} for family, row in self.rates.items()
             },

@@ -6,81 +6,63 @@ For a family f and a rank r it is the log rate x that minimises the sum over all
 
 where the regret is four fifths of the quadratic reading and one fifth of the log-linear one. A formula gives rates
 between those that were run, where the two readings differ most; this rule stays at a rate that was run where similar
-sweeps agree on it. For an unknown family every cell counts alike, with a reach of 1.
+sweeps agree on it. Unknown families have a rule of their own (population.py).
 
 `reach` and `share` are chosen by the same regret on models left out, and for the regret that is reported without the
-model that is scored. The reach for unknown families is set, not fitted: a few families do not tell it. Neglects the
-width, and how many ranks of a model were swept. Only for sweeps of LoRA in one set-up (batch, steps, alpha, data):
-more would need a distance between set-ups.
+model that is scored. Neglects the width, and how many ranks of a model were swept. Only for sweeps of LoRA in one
+set-up (batch, steps, alpha, data): more would need a distance between set-ups.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..law import POPULATION, REFERENCE_RANK
+from ..law import POPULATION
 from .cells import Floats, Ints
 from .compare import Data
-from .curves import INTERPOLATIONS, Curves, make_curves
+from .losses import Losses
+from .population import Option, population
 
 REACHES = (0.5, 1.0, 2.0, 4.0)  # in log rank
 SHARES = (0.03, 0.1, 0.3, 1.0)
-POPULATION_REACH = 1.0
 STRAIGHT = 0.2  # the weight of the log-linear reading: the worse one where rates were left out and read
-STEP = 0.01  # in log rate
 FEWEST_MODELS, MOST_CELLS = 5, 1000
 
 
 @dataclass(frozen=True, eq=False)
 class Similar:
-    """The rule on a sweep: its constants, the log rates of the cells in and out of sample (NaN where nothing is
-    left), and the rates by family (and for `population`) and rank."""
+    """The rule on a sweep: its constants, those for unknown families, the log rates of the cells in and out of
+    sample (NaN where nothing is left), and the rates by family (and for `population`) and rank."""
 
     reach: float
     share: float
+    unknown: Option
     predicted: Floats
     left_out: Floats
     family_out: Floats
     rates: dict[str, dict[int, float]]
 
 
-def both_readings(data: Data) -> Curves:
-    """The weighted mean of the curves by both interpolations, which have the same breaks."""
-    smooth, straight = (make_curves(data.cells, kind) for kind in INTERPOLATIONS)
-    w = STRAIGHT
-    return replace(
-        smooth, coefficients=(1 - w) * smooth.coefficients + w * straight.coefficients,
-        integral=(1 - w) * smooth.integral + w * straight.integral,
-    )  # fmt: skip
-
-
 @dataclass(frozen=True, eq=False)
-class _Losses:
-    """Regrets of all cells (rows) at candidate log rates, ranks and families of the cells."""
+class _Regrets:
+    """What the rule sums: the losses, and their mean by both readings."""
 
-    at: Floats
+    losses: Losses
     regret: Floats
-    log_rank: Floats
-    family: Ints
 
     @classmethod
-    def of(cls, data: Data) -> _Losses:
-        """The candidates are a fine grid and every rate that was run."""
-        curves = both_readings(data)
-        low, high = float(data.cells.x.min()), float(data.cells.x.max())
-        grid = np.linspace(low, high, int((high - low) / STEP) + 2)
-        at = np.unique(np.concatenate([grid, data.cells.x]).round(9))
-        regret = np.stack([curves.value(np.full(curves.n, x)) for x in at], axis=1)
-        return cls(at, regret, data.features.rank + np.log(REFERENCE_RANK), data.features.family)
+    def of(cls, losses: Losses) -> _Regrets:
+        """With the log-linear reading weighing STRAIGHT."""
+        return cls(losses, losses.mixed(STRAIGHT))
 
     def weights(self, log_rank: Floats, family: Ints, reach: float, share: float) -> Floats:
         """How much each cell (columns) counts for each target (rows)."""
-        near = np.exp(-np.abs(log_rank[:, None] - self.log_rank) / reach)
-        return np.asarray(near * np.where(family[:, None] == self.family, 1.0, share))
+        own = family[:, None] == self.losses.family
+        return np.asarray(self.losses.near(log_rank, reach) * np.where(own, 1.0, share))
 
     def best(self, total: Floats) -> Ints:
         """The candidate with the lowest total for each target."""
@@ -92,33 +74,33 @@ class _Losses:
 
 
 def _held_out(
-    losses: _Losses, groups: Ints, options: Sequence[tuple[float, float]]
+    sums: _Regrets, groups: Ints, options: Sequence[tuple[float, float]]
 ) -> tuple[list[Ints], NDArray[np.float64]]:
     """For each option the candidates chosen for all cells without their group; and the regret of each option on the
     cells of other groups when group g is left out as well (options x groups)."""
     n = int(groups.max()) + 1
     held, scores = [], np.zeros((len(options), n))
     for number, (reach, share) in enumerate(options):
-        weights = losses.weights(losses.log_rank, losses.family, reach, share)
-        total = (weights * (groups[:, None] != groups)) @ losses.regret
-        held.append(losses.best(total))
+        weights = sums.weights(sums.losses.log_rank, sums.losses.family, reach, share)
+        total = (weights * (groups[:, None] != groups)) @ sums.regret
+        held.append(sums.best(total))
         for g in range(n):
             mine = groups == g
-            less = total - weights[:, mine] @ losses.regret[mine] * ~mine[:, None]
-            scores[number, g] = losses.read(losses.best(less))[~mine].sum()
+            less = total - weights[:, mine] @ sums.regret[mine] * ~mine[:, None]
+            scores[number, g] = sums.read(sums.best(less))[~mine].sum()
     return held, scores
 
 
 def _chosen(
-    losses: _Losses, groups: Ints, options: Sequence[tuple[float, float]]
+    sums: _Regrets, groups: Ints, options: Sequence[tuple[float, float]]
 ) -> tuple[tuple[float, float], Floats]:
     """The option with the lowest regret on groups left out, and the log rates of all cells without their group, each
     by the option that is best on the other groups."""
-    held, scores = _held_out(losses, groups, options)
-    whole = [losses.read(choice).sum() for choice in held]
+    held, scores = _held_out(sums, groups, options)
+    whole = [sums.read(choice).sum() for choice in held]
     own = np.argmin(scores, axis=0)
     choice = np.stack(held)[own[groups], np.arange(len(groups))]
-    return options[int(np.argmin(whole))], losses.at[choice]
+    return options[int(np.argmin(whole))], sums.losses.at[choice]
 
 
 def _one_setup(data: Data) -> bool:
@@ -132,25 +114,26 @@ def similar(data: Data) -> Similar | None:
     f = data.features
     if len(f.models) < FEWEST_MODELS or data.cells.n > MOST_CELLS or not _one_setup(data):
         return None
-    losses = _Losses.of(data)
+    losses = Losses.of(data)
+    sums = _Regrets.of(losses)
     shares = SHARES if len(f.families) > 1 else (1.0,)
     options = [(reach, share) for reach in REACHES for share in shares]
-    (reach, share), left_out = _chosen(losses, f.model, options)
-    family_out = np.full(data.cells.n, np.nan)
-    if len(f.families) > 1:
-        others = f.family[:, None] != f.family
-        weights = losses.weights(losses.log_rank, losses.family, POPULATION_REACH, 1.0) * others
-        family_out = losses.at[losses.best(weights @ losses.regret)]
-    predicted = losses.best(losses.weights(losses.log_rank, losses.family, reach, share) @ losses.regret)
+    (reach, share), left_out = _chosen(sums, f.model, options)
+    weights = sums.weights(losses.log_rank, losses.family, reach, share)
+    predicted = losses.at[sums.best(weights @ sums.regret)]
     ranks = _ranks(data)
     at = np.log(np.array(ranks, dtype=float))
+    found = population(data, losses, at)
     rates = {}
-    for number, name in enumerate((*f.families, POPULATION)):
-        own = (reach, share) if name != POPULATION else (POPULATION_REACH, 1.0)
-        weights = losses.weights(at, np.full(len(at), number), *own)
-        found = np.exp(losses.at[losses.best(weights @ losses.regret)])
-        rates[name] = {rank: float(rate) for rank, rate in zip(ranks, found, strict=True)}
-    return Similar(reach, share, losses.at[predicted], left_out, family_out, rates)
+    for number, name in enumerate(f.families):
+        weights = sums.weights(at, np.full(len(at), number), reach, share)
+        rates[name] = _by_rank(ranks, losses.at[sums.best(weights @ sums.regret)])
+    rates[POPULATION] = _by_rank(ranks, found.rates)
+    return Similar(reach, share, found.option, predicted, left_out, found.family_out, rates)
+
+
+def _by_rank(ranks: Sequence[int], log_rates: Floats) -> dict[int, float]:
+    return {rank: float(rate) for rank, rate in zip(ranks, np.exp(log_rates), strict=True)}
 
 
 def _ranks(data: Data) -> list[int]:

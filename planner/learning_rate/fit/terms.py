@@ -31,7 +31,7 @@ class Coefficients:
         if self.interval is None:
             low = high = None
         else:
-            low, high = self.interval.bounds(self.interval.draws[:, at].sum(axis=1), value, self.level)
+            low, high = self.interval.bounds(at, self.level)
         if factor:
             value = float(np.exp(value))
             low, high = (None if end is None else float(np.exp(end)) for end in (low, high))

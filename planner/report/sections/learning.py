@@ -152,12 +152,25 @@ def learning_rate(root: Material) -> Section:
         interval = (m.number("learning_rate/low", "rate"), " to ", m.number("learning_rate/high", "rate"))
         rows.append(Row((("Interval",), interval)))
     rows.append(Row((("Full fine-tuning",), (m.number("learning_rate/full_finetune", "rate"),))))
+    rows += [
+        Row(
+            (
+                (f"In it, for {clean(factor['name'])}",),
+                ("× ", m.number(f"learning_rate/factors/{number}/value")),
+            )
+        )
+        for number, factor in enumerate(m.get("learning_rate/factors") or ())
+    ]
+    if m.get("learning_rate/batch") is not None:
+        rows.append(Row((("For a batch of",), (m.number("learning_rate/batch"),))))
     rows.append(Row((("Law",), (name(str(law)),))))
     if family:
         rows.append(Row((("Family",), (name(str(family)).capitalize(),))))
     table = Table("Learning rate", ("", "Rate"), tuple(rows), "lr", basis=choice.basis(m, "learning_rate"))
+    if root.get("law/form") is None:
+        return Section("Learning rate", (para(clean(str(root.get("law/title")))), table))
     what = para(
-        "A constant rate with Adam, alpha 32 at scale alpha / rank. The law: ", Mono(str(root.get("law/form"))),
+        "A constant rate with Adam. The law: ", Mono(str(root.get("law/form"))),
         ". Fitted on ", str(root.get("law/fitted_on")), ". ", str(root.get("law/regret")),
     )  # fmt: skip
     return Section("Learning rate", (what, table, Paragraph(_interval_words(m), "note")))

@@ -1,0 +1,68 @@
+"""Analytic peaks of small models against the simulated ones, for types whose layers have rules of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from planner import estimate
+from planner.adapter import AdapterSpec, adapt
+from planner.adapter.whole import trained_whole
+from planner.architecture.build import build
+from planner.memory import estimate_memory
+from planner.memory.peak import WORKSPACE_BYTES, WORKSPACES
+from planner.setup import Setup
+
+pytest.importorskip("torch")
+
+USUAL: dict[str, Any] = {
+    "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 4, "num_attention_heads": 8,
+    "num_key_value_heads": 4, "vocab_size": 8192, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    "max_position_embeddings": 4096, "tie_word_embeddings": False,
+}  # fmt: skip
+EXPERTS = {
+    "moe_intermediate_size": 256, "num_experts": 8, "num_local_experts": 8, "num_experts_per_tok": 2,
+    "shared_expert_intermediate_size": 256, "num_dense_layers": 1,
+}  # fmt: skip
+CONFIGS: dict[str, dict[str, Any]] = {
+    "BertForMaskedLM": {"model_type": "bert"},
+    "ModernBertForMaskedLM": {"model_type": "modernbert", "cls_token_id": 1, "sep_token_id": 2},
+    "GraniteSWAForCausalLM": {"model_type": "granite_swa"},
+    "DogeForCausalLM": {"model_type": "doge"},
+    "Qwen2MoeForCausalLM": {"model_type": "qwen2_moe", **EXPERTS},
+    "GraniteMoeSharedForCausalLM": {
+        "model_type": "granitemoeshared", **EXPERTS, "intermediate_size": 256, "shared_intermediate_size": 256,
+    },
+    "Lfm2MoeForCausalLM": {
+        "model_type": "lfm2_moe", **EXPERTS, "layer_types": ["conv", "conv", "full_attention", "conv"],
+    },
+    "FlexOlmoForCausalLM": {"model_type": "flex_olmo", **EXPERTS, "intermediate_size": 256},
+    "LagunaForCausalLM": {
+        "model_type": "laguna", **EXPERTS, "head_dim": 64,
+        "rope_parameters": {
+            kind: {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0}
+            for kind in ("full_attention", "sliding_attention")
+        },
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+def test_peaks_are_those_of_the_simulation(name: str, kernel: Any) -> None:
+    from planner.simulate.core import simulate_step
+
+    config = {**USUAL, **CONFIGS[name], "architectures": [name]}
+    arch, setup = build(config), Setup(method="lora", micro_batch=2, seq_len=512, attention_kernel=kernel)
+    spec = AdapterSpec(rank=8, layers=("attention",), experts="none")
+    pairs = adapt(arch, spec)
+    found = estimate_memory(arch, setup, pairs, trained_whole(arch, spec, pairs))
+    ours = found.allocated_bytes - WORKSPACES * WORKSPACE_BYTES
+    assert ours == pytest.approx(simulate_step(config, spec, setup, arch=arch).peak.bytes, rel=0.025)
+
+
+def test_a_scan_without_a_rule_leaves_the_memory_open() -> None:
+    plan = estimate({"model_type": "kimi_linear", **USUAL, "num_key_value_heads": 8}, gpu="H100")
+    assert plan.memory is None
+    assert any(notice.code == "no-memory" for notice in plan.warnings)

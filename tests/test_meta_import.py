@@ -1,0 +1,123 @@
+"""A first call in short: what the import of transformers may leave out, and what a build may spend."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+pytest.importorskip("transformers")
+
+from planner.architecture.meta import lighter, watch
+from planner.architecture.meta.installed import installed
+from planner.architecture.meta.model import build_model
+from planner.errors import ConfigError
+from tools.compare_lighter_import import read, read_in_short
+
+compared = pytest.mark.skipif(not lighter.compared(), reason="versions that were not compared")
+CONFIGS: list[dict[str, Any]] = [
+    {"model_type": "helium"}, {"model_type": "helium", "hidden_size": -1}, {"model_type": "fnet"},
+]  # fmt: skip
+AFTERWARDS = """
+import sys
+from planner import process
+from planner.architecture.meta.lighter import lighter_import
+process.ends_soon = True
+with lighter_import():
+    import transformers.models.helium.modeling_helium
+print("scipy.optimize" in sys.modules, "torch._dynamo.symbolic_convert" in sys.modules)
+import torch, torch._dynamo, scipy.optimize
+from torch.distributed.tensor import DTensor, Shard
+from transformers.distributed import sharding_utils, tensor_parallel
+print(torch._dynamo.__file__ is not None, callable(torch._dynamo.optimize), scipy.optimize.minimize is not None)
+print(isinstance(torch.zeros(1), sharding_utils.DTensor), isinstance(Shard(0), sharding_utils.Shard))
+from transformers.loss.loss_for_object_detection import linear_sum_assignment
+print([list(map(int, side)) for side in linear_sum_assignment([[4, 1], [2, 3]])])
+"""
+
+
+@compared
+def test_a_shorter_import_reads_and_refuses_the_same() -> None:
+    assert read_in_short(CONFIGS) == [read(config) for config in CONFIGS]
+
+
+@compared
+def test_what_was_left_out_is_there_when_it_is_used() -> None:
+    run = subprocess.run([sys.executable, "-c", AFTERWARDS], capture_output=True, text=True, check=True)
+    assert run.stdout.split("\n")[:4] == ["False False", "True True True", "False True", "[[0, 1], [1, 0]]"]
+
+
+def test_the_list_of_files_is_that_of_the_library() -> None:
+    """Names from the end of a file are those that the library finds from its beginning."""
+    from transformers.utils import import_utils
+
+    class Module:
+        fetch__all__ = staticmethod(import_utils.fetch__all__)
+
+    lighter.list_files_once(Module)  # type: ignore[arg-type]
+    for text in ("", "__all__ = ['A']\n", "x = 1\n__all__ = [\n  'A',\n  'B',\n]\n", "'__all__'\nx\n",
+                 "__all__ = ['A']\n__all__ = ['B']\ny = __all__\n", "import __all__\n"):  # fmt: skip
+        assert Module.fetch__all__(text) == import_utils.fetch__all__(text)
+
+
+def test_other_versions_are_imported_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lighter, "installed", lambda name: "5.24.0")
+    assert not lighter.compared()
+    assert installed("no-such-package") == "none"
+
+
+# What a build may spend
+
+
+def loop_for_ever() -> None:
+    """As a model's code may that catches every Exception."""
+    while True:
+        with suppress(Exception):
+            time.sleep(0)
+
+
+def fill(megabytes: int) -> None:
+    """Hold so much memory."""
+    held = []
+    for _ in range(megabytes):
+        held.append(b"x" * 10**6)
+        time.sleep(0.001)
+
+
+def test_a_loop_without_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "MOST_S", 0.1)
+    started = time.process_time()
+    with pytest.raises(watch.TooMuchError), watch.watched():
+        loop_for_ever()
+    assert time.process_time() - started < 5
+
+
+def test_memory_that_grows_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "MOST_MEMORY_BYTES", 20_000_000)
+    monkeypatch.setattr(watch, "MOST_S", 60.0)
+    if not watch.resident_bytes():
+        pytest.skip("this system does not say how much memory a process holds")
+    with pytest.raises(watch.TooMuchError), watch.watched():
+        fill(400)
+
+
+def test_nothing_is_raised_after_a_build_that_was_in_time() -> None:
+    for _ in range(20):
+        with watch.watched():
+            pass
+    time.sleep(2 * watch.EVERY_S)
+
+
+def test_a_config_on_which_transformers_loops_is_refused() -> None:
+    pytest.importorskip("transformers.models.inkling")
+    config = {
+        "model_type": "inkling_mm_model",
+        "architectures": ["InklingForConditionalGeneration"],
+        "vision_config": {"model_type": "inkling_vision", "patch_size": 0},
+    }
+    with pytest.raises(ConfigError, match="bounded time and memory|expected"):
+        build_model(config)

@@ -1,0 +1,52 @@
+"""Options typed under the names that PEFT, trainers and other calculators give them."""
+
+from __future__ import annotations
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from planner.cli.main import COMMANDS, cli
+from planner.cli.other_words import _WORDS
+
+# Options of some commands, for which others have the other name.
+BOTH = {"--device", "--train-data", "--output", "--micro-batch"}
+
+
+def options() -> dict[str, click.Option]:
+    """Every option of every command, by its long name."""
+    found: dict[str, click.Option] = {}
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        found |= {each: p for p in command.params if isinstance(p, click.Option) for each in p.opts}
+    return found
+
+
+def test_every_word_leads_to_an_option_and_none_hides_one() -> None:
+    ours, words = options(), [word for text in _WORDS.values() for word in text.split()]
+    assert len(words) == len(set(words)) > 100
+    both = {f"--{word}" for word in words} & set(ours)
+    assert both == BOTH
+    for name in _WORDS:
+        option, _, value = name.partition(" ")
+        assert option in ours, name
+        if value:  # what it says can be typed
+            done = CliRunner().invoke(cli, ["estimate", "-m", "gpt2", option, value])
+            assert done.exit_code == 0, (name, done.output, done.exception)
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("estimate --lora_r 8", "It is --rank here."),
+        ("estimate --load-in-4bit", "It is --quantize nf4 here."),
+        ("estimate --method qlora", "QLoRA and full fine-tuning stand side by side"),
+        ("estimate --rnk 8", "Did you mean '--rank'?"),
+        ("lr --max-steps 100", "It is --steps here."),
+        ("lr --load-in-4bit", "No such option '--load-in-4bit'."),
+    ],
+)
+def test_the_error_says_what_it_is_called_here(typed: str, said: str) -> None:
+    done = CliRunner().invoke(cli, [*typed.split(), "-m", "gpt2"])
+    assert done.exit_code == 2 and said in " ".join(done.output.split())

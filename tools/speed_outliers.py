@@ -1,0 +1,96 @@
+"""Why some published steps lie more than a factor of two from what is predicted; and what some of them cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from planner.cost import list_price
+from planner.hardware import find
+from tools.speed_later import LATEST, Later, Said, later, said_of
+
+# Of data/measured/speed.csv, by source.
+PUBLISHED = {
+    "deepspeedai/DeepSpeedExamples": (
+        "512 tokens a GPU, of which computing explains a tenth. Its config gathers every parameter anew for "
+        "each of three passes (no module is small enough to stay), and its attention asks for the weights, so "
+        "that no fused kernel runs. Keeping all states in 16 bits made it no faster, so what is missing is "
+        "neither the optimizer nor bytes of states, but waiting for hooks and collectives; whether its four "
+        "H100s have NVLink is not stated."
+    ),
+}
+# Of data/measured/speed_latest.csv, by the start of the source and the GPU.
+LATER_ON = {
+    ("philschmid", "a10g"): (
+        "45 hours are the author's estimate and the steps are derived. Shards of a 70B lie in host memory, and "
+        "the four A10Gs reach each other through it."
+    ),
+    ("huggingface/cookbook", "a100-40gb"): (
+        "Text is streamed, mixed for infilling and tokenised in the training process between steps: 29 TFLOP/s."
+    ),
+    ("huggingface/optimum-habana", "gaudi-2"): "Falcon-40B with 256 tokens a micro-step: products of few rows.",
+    ("huggingface/optimum-habana", "gaudi-3"): "Falcon-40B with 256 tokens a micro-step: products of few rows.",
+    ("ROCm", "mi300x"): (
+        "An early bitsandbytes for ROCm, whose kernels were carried over, and full float32 steps on a PyTorch of "
+        "2023; LoRA in float32 beside them is predicted within a few percent."
+    ),
+    ("tatsu-lab", "a100-80gb"): (
+        "Alpaca's first FSDP: 202 tokens a sequence, every layer gathered for each of four micro-steps; its authors "
+        "call it not optimised, and others were shown 24 hours on half the GPUs."
+    ),
+    ("tloen", "rtx-3090"): (
+        "LLM.int8() splits outlying columns off each product and waits for the host each time; asked in its issue "
+        "whether so long is normal. int8 is taken as weights that are dequantised, which is too fast."
+    ),
+}  # fmt: skip
+# Row of speed_latest.csv: steps, published hours, published USD, USD an hour of all GPUs.
+COSTS = {
+    7: (186, 2.32, 1.8, 0.9776), 8: (617, 3.13, 3.7, 1.212), 9: (411, 2.13, 2.6, 1.212),
+    11: (342, 45.0, 255.15, 5.67), 12: (342, 1.25, 37.5, 30.0),
+}  # fmt: skip
+
+
+def reason_of(case: Later) -> str:
+    """Why a later step lies far off. Raises KeyError where nobody has said."""
+    return next(
+        text for (start, gpu), text in LATER_ON.items() if case.source.startswith(start) and case.gpu == gpu
+    )
+
+
+def far(ratio: float) -> bool:
+    """Whether a prediction lies more than twice off."""
+    return not 0.5 <= ratio <= 2
+
+
+def outliers(ratios: Mapping[str, float]) -> Iterable[str]:
+    """The table of what lies more than twice off: `ratios` are of published runs, by source and run."""
+    yield "| run | predicted / measured | why |"
+    yield "|---|---|---|"
+    for name, ratio in ratios.items():
+        if far(ratio):
+            yield f"| {name} | {ratio:.2f} | {PUBLISHED[name.split(':')[0]]} |"
+    for case in later(LATEST):
+        said = said_of(case)
+        ratio = said.seconds / said.measured
+        if far(ratio):
+            run = f"{case.source}: {case.model}, {case.method}, {case.gpus} x {case.gpu}"
+            yield f"| {run} | {ratio:.2f} | {reason_of(case)} |"
+
+
+def costs(cases: Sequence[Later]) -> Iterable[str]:
+    """Published training costs beside predicted ones: at the machine's price as stated there, and at list prices."""
+    yield "| run | hours: published | predicted | USD: published | predicted, same price | at this table's prices |"
+    yield "|---|---|---|---|---|---|"
+    known: dict[int, Said] = {case.number: said_of(case) for case in cases if case.number in COSTS}
+    for case in cases:
+        if case.number not in COSTS:
+            continue
+        steps, hours, usd, price = COSTS[case.number]
+        said = known[case.number].seconds * steps / 3600
+        listed = list_price(find(case.gpu))
+        ours = (
+            f"{listed.low * said * case.gpus:.2f}-{listed.high * said * case.gpus:.2f}"
+            if listed
+            else "no price"
+        )
+        run = f"{case.model}, {case.method}, {case.gpus} x {case.gpu}"
+        yield f"| {run} | {hours:.2f} | {said:.2f} | {usd:.2f} | {said * price:.2f} | {ours} |"

@@ -1,0 +1,48 @@
+"""What single large products reach of an accelerator's 16-bit peak, as published."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+_ML = {
+    "title": "Stas Bekman, Machine Learning Engineering: Maximum Achievable Matmul FLOPS",
+    "url": "https://github.com/stas00/ml-engineering/blob/master/compute/accelerator/README.md", "date": "2026-09",
+    "locator": "table of BF16, mean of 100 iterations", "kind": "measured",
+}  # fmt: skip
+_T4 = {
+    "title": "About GPU peak performance", "date": "2023-08",
+    "url": "https://forums.developer.nvidia.com/t/about-gpu-peak-performance/264462",
+    "locator": "24 TFLOP/s of 4096 x 4096 products in float16, capped by power", "kind": "measured",
+}  # fmt: skip
+# TFLOP/s reached and the peak in data/accelerators.toml.
+_MEASURED = {
+    "A100 SXM 40GB": (271.2, 312), "A100 SXM 80GB": (271.2, 312), "A100 PCIe 40GB": (252.9, 312),
+    "A100 PCIe 80GB": (252.9, 312), "H100 SXM 80GB": (794.5, 989), "H200 SXM 141GB": (794.5, 989),
+    "GH200 96GB": (828.6, 989), "B200 SXM 180GB": (1745.0, 2250), "B300 SXM 288GB": (1769.0, 2250),
+    "GB200": (1822.0, 2500), "Gaudi 2": (418.7, 432), "Gaudi 3": (1243.0, 1677), "MI300X": (668.4, 1307.4),
+    "MI325X": (784.9, 1307.4), "MI355X": (1565.0, 2500),
+}  # fmt: skip
+# Cards of the H100's process whose board draws so little that their clock must fall: as many FLOPs a joule as an
+# H100 at 700 W, which is 794.5 / 700 TFLOP/s a watt. Watts and peak.
+_BY_POWER = {"H100 PCIe 80GB": (350, 756), "H100 NVL 94GB": (400, 835)}
+_PER_WATT = 794.5 / 700
+
+
+def reached() -> Iterator[dict[str, Any]]:
+    """Entries of data/speed.toml; "others" is the median of what was measured."""
+    for name, (rate, peak) in _MEASURED.items():
+        yield {"accelerator": name, "share": round(rate / peak, 3), "source": _ML}
+    yield {"accelerator": "T4", "share": round(24 / 65, 3), "source": _T4}
+    how = {**_T4, "kind": "assumed", "locator": "the T4's share, for the other card of 70 W"}
+    yield {"accelerator": "L4", "share": round(24 / 65, 3), "source": how}
+    for name, (watts, peak) in _BY_POWER.items():
+        how = {
+            **_ML,
+            "kind": "assumed",
+            "locator": f"H100 SXM: 794.5 TFLOP/s at 700 W; at {watts} W as many a joule",
+        }
+        yield {"accelerator": name, "share": round(min(1.0, watts * _PER_WATT / peak), 3), "source": how}
+    shares = sorted(rate / peak for rate, peak in _MEASURED.values())
+    how = {**_ML, "kind": "assumed", "locator": "median of the table, for accelerators that it lacks"}
+    yield {"accelerator": "others", "share": round(shares[len(shares) // 2], 3), "source": how}
