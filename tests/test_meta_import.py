@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from planner.architecture.meta import lighter, watch
+from planner.architecture.meta import checks, lighter, watch
 from planner.architecture.meta.installed import installed
 from planner.architecture.meta.model import build_model
 from planner.errors import ConfigError
@@ -110,6 +110,15 @@ def test_nothing_is_raised_after_a_build_that_was_in_time() -> None:
         with watch.watched():
             pass
     time.sleep(2 * watch.EVERY_S)
+
+
+def test_a_config_of_very_many_values_is_refused_where_something_is_built_from_them() -> None:
+    many = [1] * (checks.MOST_VALUES + 1)
+    with pytest.raises(ConfigError, match="more than 100000 values, up to text_config.x"):
+        checks.check({"model_type": "helium", "text_config": {"x": many}})
+    with pytest.raises(ConfigError, match="more than 100000 values"):
+        checks.check({f"x{number}": 1 for number in range(checks.MOST_VALUES + 1)})
+    checks.check({"model_type": "helium", "quantization_config": {"ignore": many}})
 
 
 def test_a_config_on_which_transformers_loops_is_refused() -> None:

@@ -17,11 +17,12 @@ BUILDERS: dict[str, str] = {
         "llama mistral ministral ministral3 qwen2 qwen3 gemma gemma2 gemma3_text phi3 granite olmo olmo2 olmo3 "
         "smollm3 seed_oss exaone4 hunyuan_v1_dense glm glm4 ernie4_5 arcee apertus starcoder2 cohere cohere2 "
         "stablelm cwm jais2 hyperclovax iquestcoder nanochat nemotron bitnet vaultgemma "
-        "granite_swa doge cohere_compass_text emu3_text_model".split(),
+        "granite_swa doge cohere_compass_text emu3_text_model eurobert".split(),
         "dense",
     ),
     **dict.fromkeys(
-        "qwen2_vl qwen2_5_vl qwen3_vl qwen3_vl_moe qwen3_5 qwen3_5_moe gemma3 mistral3 llava glm4v glm46v llava_next "
+        "qwen2_vl qwen2_5_vl qwen3_vl qwen3_vl_moe qwen3_5 qwen3_5_moe gemma3 mistral3 llava glm4v glm46v glm4v_moe "
+        "llava_next "
         "llava_next_video llava_onevision vipllava paligemma internvl idefics3 smolvlm aya_vision "
         "cohere2_vision".split(),
         "multimodal",
@@ -58,6 +59,7 @@ BUILDERS: dict[str, str] = {
     ),
     **dict.fromkeys("modernbert modernbert-decoder".split(), "modernbert"),
     "kimi_linear": "kimi_linear",
+    "nomic_bert": "nomic_bert",
     **dict.fromkeys("chatglm internlm internlm2 internlm3 minicpm mimo nemotron-nas".split(), "remote"),
     **dict.fromkeys(
         "qwen3_next qwen3_5_text qwen3_5_moe_text olmo_hybrid minimax".split(), "linear_attention"

@@ -189,6 +189,46 @@ def umt5(pick: Random) -> Config:
     }  # fmt: skip
 
 
+def eurobert(pick: Random) -> Config:
+    """EuroBERT: Llama's layers, with every position in sight."""
+    return decoder(
+        pick, "eurobert", "EuroBertForMaskedLM", head_dim=False, switches=("attention_bias", "mlp_bias"),
+        mask_token_id=3,
+    )  # fmt: skip
+
+
+def nomic_bert(pick: Random) -> Config:
+    """Nomic's BERT."""
+    config = decoder(pick, "nomic_bert", "NomicBertForMaskedLM", head_dim=False)
+    del config["num_key_value_heads"]
+    return config | {"type_vocab_size": 2, "hidden_dropout_prob": pick.choice([0.0, 0.1])}
+
+
+def glm4v_moe(pick: Random) -> Config:
+    """GLM-4.5V."""
+    text = decoder(pick, "glm4v_moe_text", "", switches=("attention_bias",)) | experts(pick)
+    del text["architectures"]
+    text |= {
+        "n_routed_experts": text.pop("num_experts"), "n_shared_experts": pick.randint(1, 2), "n_group": 1,
+        "topk_group": 1, "first_k_dense_replace": pick.randint(0, 2),
+        "rope_parameters": {
+            "rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0,
+            "mrope_section": [text["head_dim"] // 2 - 1, 1, 0],
+        },
+    }  # fmt: skip
+    heads = pick.choice([1, 2])
+    vision = {
+        "depth": pick.randint(1, 2), "num_heads": heads, "hidden_size": heads * 8,
+        "out_hidden_size": text["hidden_size"],
+        "intermediate_size": pick.randint(9, 40), "patch_size": 2, "image_size": 9, "attention_bias": flag(pick),
+    }  # fmt: skip
+    tied = text.pop("tie_word_embeddings")
+    return {
+        "model_type": "glm4v_moe", "architectures": ["Glm4vMoeForConditionalGeneration"], "text_config": text,
+        "vision_config": vision, "tie_word_embeddings": tied,
+    }  # fmt: skip
+
+
 def kimi_linear(pick: Random) -> Config:
     """Kimi Linear, its shape of the delta rule at the top or nested as checkpoints have it."""
     config = decoder(
@@ -304,7 +344,8 @@ CONFIGS: dict[str, Callable[[Random], Config]] = {
     "aria_text": aria_text, "granitemoe_swa": granitemoe_swa, "minicpm3": minicpm3, "kimi_linear": kimi_linear,
     "modernbert": modernbert, "mistral4": latent_experts("mistral4", "Mistral4ForCausalLM"),
     "axk1": latent_experts("axk1", "AXK1ForCausalLM"), "emu3_text_model": emu3_text_model,
-    "mllama_text_model": mllama_text_model, "umt5": umt5, **{name: seeing(name) for name in SEEING},
+    "mllama_text_model": mllama_text_model, "umt5": umt5, "eurobert": eurobert,
+    "glm4v_moe": glm4v_moe, "nomic_bert": nomic_bert, **{name: seeing(name) for name in SEEING},
 }  # fmt: skip
 _SEEING: list[Any] = [["lm_head"], ["down_proj"], ["embed_tokens", "down_proj"], "all-linear"]
 _ATTENTION: list[Any] = [
@@ -321,6 +362,14 @@ TARGETS: dict[str, list[Any]] = {
     "mistral4": ["all-linear", ["kv_b_proj"], ["o_proj"], ["lm_head"]],
     "axk1": ["all-linear", ["kv_b_proj"], ["o_proj"], ["lm_head"]],
     "umt5": ["all-linear", ["q", "v"], ["wo"], ["lm_head"], ["shared", "k"]],
+    "nomic_bert": [
+        "all-linear",
+        ["q_proj", "v_proj"],
+        ["decoder"],
+        ["word_embeddings", "q_proj"],
+        ["o_proj"],
+    ],
+    "glm4v_moe": [["q_proj", "v_proj"], ["o_proj"], ["lm_head"]],
     "laguna": [*_ATTENTION, ["g_proj"]],
     "mellum": [*_ATTENTION, ["gate", "o_proj"]],
 }

@@ -7,6 +7,7 @@ from ...schema import Architecture
 from ..fields import Fields
 from ..trace import Layer, Trace
 from .common import (
+    LANGUAGE_MODELS,
     Heads,
     finish,
     fused_mlp,
@@ -99,7 +100,8 @@ def attention(layer: Layer, cfg: Fields, style: Style, heads: Heads, x: int, win
     per_head = style.per_head is not None and cfg.data.get(style.per_head, True) in (True, "per-head")
     return grouped_attention(
         layer, heads, x, qkv_bias=_flag(cfg, style.qkv_bias), o_bias=_flag(cfg, style.o_bias),
-        fused=style.fused_qkv, window=window, gate=style.gate, per_head=per_head, decay=style.decay,
+        fused=style.fused_qkv, window=window, causal=style.causal, gate=style.gate, per_head=per_head,
+        decay=style.decay,
     )  # fmt: skip
 
 
@@ -149,6 +151,7 @@ def build(cfg: Fields) -> Architecture:
     decoder(trace, cfg, style)
     tied = bool(cfg.bool("tie_word_embeddings", style.tied))
     hidden, vocab = cfg.int("hidden_size"), cfg.int("vocab_size")
-    if has_head(cfg):
-        unembedding(trace, hidden, vocab, tied=tied)
+    if has_head(cfg, LANGUAGE_MODELS if style.causal else ("ForMaskedLM",)):
+        bias = style.head_bias is not None and _flag(cfg, style.head_bias)
+        unembedding(trace, hidden, vocab, tied=tied, bias=bias)
     return finish(trace, cfg, n_layers=cfg.int("num_hidden_layers"), hidden=hidden, vocab=vocab, tied=tied)

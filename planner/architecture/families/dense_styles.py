@@ -19,7 +19,8 @@ class Style:
     matrix behind it; `post_norms` behind both, where the field says so. `window` is the class's default width.
     `sinks`: every head has one. `scaled` names vectors that weight the stream before each sum. `gate` names a
     projection that weights what attention puts out, `per_head` the field that makes it one weight a head; `decay` one
-    of the values whose result is added to the scores."""
+    of the values whose result is added to the scores. Where not `causal`, every position sees all, under a masked-LM
+    head, to which `head_bias` may give a bias."""
 
     qkv_bias: bool | str = "attention_bias"
     o_bias: bool | str = "attention_bias"
@@ -43,6 +44,8 @@ class Style:
     n_kv_heads: int | None = None
     mlp_dropout: tuple[str, float] | None = None
     sinks: bool = False
+    causal: bool = True
+    head_bias: str | None = None
     scaled: tuple[str, str] | None = None
     gate: str | None = None
     per_head: str | None = None
@@ -157,6 +160,7 @@ STYLES: dict[str, Style] = {
     "bitnet": Style(n_kv_heads=5, sub_norms=True),
     "granite_swa": Style(mlp_bias="mlp_bias", tied=True, n_kv_heads=4, sliding="cwm", window=128, sinks=True),
     "emu3_text_model": Style(mlp_bias="mlp_bias", n_kv_heads=8, mlp_dropout=("attention_dropout", 0.1)),
+    "eurobert": Style(mlp_bias="mlp_bias", causal=False, head_bias="mlp_bias"),
     "doge": Style(
         mlp_bias="mlp_bias",
         qk_norm="head",

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from ...schema import Architecture
 from ..fields import Fields
 from ..trace import Trace
-from . import connectors, dense, linear_attention, towers_qwen
+from . import connectors, dense, linear_attention, moe, towers_qwen
 from .common import LANGUAGE_MODELS, finish, groups, has_head, read_heads, unembedding
 from .experts import ExpertFields, read_experts, routed
 from .vision import Tower, named
@@ -51,6 +51,9 @@ TEXT_DEFAULTS: dict[str, dict[str, Any]] = {
     "gemma": core(256000, 3072, 24576, 28, 16, max_position_embeddings=8192),
     "gemma2": core(256000, 2304, 9216, 26, 8, max_position_embeddings=8192),
     "cohere2": core(256000, 8192, 22528, 40, 64, sliding_window=4096, max_position_embeddings=8192),
+    "glm4v_moe": core(
+        151424, 4096, 10944, 46, 96, num_key_value_heads=8, max_position_embeddings=65536
+    ),
     "glm4v": core(151552, 4096, 13696, 40, 32, num_key_value_heads=2, max_position_embeddings=32768),
 }  # fmt: skip
 # What Mistral 3 builds where the config has no vision_config.
@@ -129,6 +132,15 @@ def qwen3_experts(trace: Trace, text: Fields, prefix: str) -> None:
     trace.vector(f"{prefix}norm.weight", heads.hidden)
 
 
+def glm4_experts(trace: Trace, text: Fields, prefix: str) -> None:
+    """GLM-4.5V's decoder: GLM-4.5's without norms on queries and keys, its experts with the class's defaults."""
+    style = moe.STYLES["glm4_moe"]
+    base = replace(style.base, qkv_bias="attention_bias!", qk_norm="none", head_dim=128)
+    fields = replace(style.experts, n_default=128, active_default=8, width_default=1408)
+    shared = moe.Shared("shared_experts", count="n_shared_experts", default=1)
+    moe.decoder(trace, text, replace(style, base=base, experts=fields, shared=shared), prefix)
+
+
 GLM4V_TEXT = replace(dense.STYLES["glm4"], qkv_bias=True, head_dim=None)
 FAMILIES: dict[str, Family] = {
     "qwen2_vl": Family(
@@ -144,6 +156,7 @@ FAMILIES: dict[str, Family] = {
     "glm4v": Family("glm4v", qwen_tower(towers_qwen.glm4v), "either", GLM4V_TEXT, flat=True),
     "gemma3": Family("gemma3_text", gemma3, "top!", dense.STYLES["gemma3_text"]),
     "glm46v": Family("glm4v", qwen_tower(towers_qwen.glm4v), "either", GLM4V_TEXT),
+    "glm4v_moe": Family("glm4v_moe", qwen_tower(towers_qwen.glm4v), "either", decoder=glm4_experts),
     "llava": Family("llama", connectors.llava, "either", open_text=True),
     "llava_next": Family("llama", connectors.llava_next, open_text=True),
     "llava_next_video": Family("llama", connectors.llava_next, "either", open_text=True),

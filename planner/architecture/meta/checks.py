@@ -12,7 +12,7 @@ MOST = 2**31
 MOST_LAYERS = 512
 MOST_THINGS = 100_000
 MOST_DEPTH = 24
-MOST_VALUES = 2_000_000
+MOST_VALUES = 100_000
 # Numbers of modules, or of entries in a list that transformers makes, by what their fields' names contain.
 WIDTHS = ("token", "seed", "size", "dim", "vocab", "channel")
 LAYERS = ("layer", "depth", "num_block", "n_block", "num_hidden_group")
@@ -38,9 +38,7 @@ MOST_WIDTH = 2**28
 
 def check(config: Mapping[str, Any]) -> None:
     """Raise ConfigError where a number is out of any model's reach, or the nesting is too deep."""
-    for count, (path, key, value) in enumerate(_values(config, "", 0)):
-        if count > MOST_VALUES:
-            raise ConfigError(f"the config has more than {MOST_VALUES} values.")
+    for path, key, value in _values(config):
         if key in COUNTS:
             _check_count(path, value)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -83,19 +81,39 @@ def _most(key: str) -> int:
     return MOST_THINGS if any(word in key for word in THINGS) else MOST
 
 
-def _values(value: Any, path: str, depth: int, key: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Every value inside, with its path and the name of the field that holds it."""
-    if depth > MOST_DEPTH:
-        raise ConfigError(f"config field {path[:60]}: nested more than {MOST_DEPTH} deep.")
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            if not isinstance(name, str):
-                raise ConfigError(
-                    f"config field {path or 'config'}: found the key {shown(name)}, expected text."
-                )
-            yield from _values(inner, f"{path}.{name}" if path else name, depth + 1, name)
-    elif isinstance(value, (list, tuple)):
+def _values(value: Any) -> Iterator[tuple[str, str, Any]]:
+    """Every plain value inside, with its path and the name of the field that holds it."""
+    if not isinstance(value, NESTS):
+        yield "", "", value
+        return
+    count, open_ones = 0, [_inside(value, "", "")]
+    while open_ones:
+        for path, key, inner in open_ones[-1]:
+            count += 1
+            if count + (len(inner) if isinstance(inner, NESTS) else 0) > MOST_VALUES:
+                raise ConfigError(f"the config has more than {MOST_VALUES} values, up to {path[:60]}.")
+            if not isinstance(inner, NESTS):
+                yield path, key, inner
+                continue
+            if inner and len(open_ones) >= MOST_DEPTH:
+                raise ConfigError(f"config field {path[:60]}: nested more than {MOST_DEPTH} deep.")
+            open_ones.append(_inside(inner, path, key))
+            break
+        else:
+            open_ones.pop()
+
+
+NESTS = (Mapping, list, tuple)
+
+
+def _inside(value: Any, path: str, key: str) -> Iterator[tuple[str, str, Any]]:
+    """What stands directly inside an object or a list, without what nothing is built from."""
+    if not isinstance(value, Mapping):
         for inner in value:
-            yield from _values(inner, path, depth + 1, key)
-    else:
-        yield path, key, value
+            yield path, key, inner
+        return
+    for name, inner in value.items():
+        if not isinstance(name, str):
+            raise ConfigError(f"config field {path or 'config'}: found the key {shown(name)}, expected text.")
+        if name not in DROPPED:
+            yield f"{path}.{name}" if path else name, name, inner
