@@ -56,7 +56,7 @@ def test_biases_trained_alone_keep_what_is_behind_them() -> None:
     spec = AdapterSpec(rank=4, layers=("mlp",), layers_to_transform=(3,))
     kept = []
     for bias in ("none", "all"):
-        own = replace(spec, bias=bias)  # type: ignore[arg-type]
+        own = replace(spec, bias=bias)
         pairs = adapt(arch, own)
         estimate = estimate_memory(arch, SETUP, pairs, trained_whole(arch, own, pairs))
         kept.append(next(m for m in estimate.moments if m.phase == "loss").parts()["activations"])

@@ -7,10 +7,11 @@ import random
 
 import pytest
 
-from tools import compare_random_memory as random_points
+from tools import compare_random_memory
 from tools.compare_memory import RECORD, analytic, compared, key, read, simulated
 from tools.memory_grid import grid
 from tools.memory_page import MEDIAN, MOST, quantile
+from tools.memory_random import random_points
 from tools.memory_rows import Row
 
 SMALL = (
@@ -56,15 +57,15 @@ def test_estimates_are_as_near_as_promised() -> None:
 
 def test_random_points_are_as_near_as_promised() -> None:
     """Every fourth point of both seeds."""
-    rows = [each for each in random_points.read() if each.row.simulated_bytes][::4]
-    errors = sorted(abs(each.error) for each in random_points.compared(rows))
+    rows = [each for each in compare_random_memory.read() if each.row.simulated_bytes][::4]
+    errors = sorted(abs(each.error) for each in compare_random_memory.compared(rows))
     assert quantile(errors, 0.5) <= MEDIAN / 2
     assert quantile(errors, 0.95) <= MOST
 
 
 def test_the_record_of_random_points_is_of_what_was_drawn() -> None:
-    rows = [each for each in random_points.read() if each.seed == 2][:40]
-    drawn = random_points.random_points(2, len(rows))
+    rows = [each for each in compare_random_memory.read() if each.seed == 2][:40]
+    drawn = random_points(2, len(rows))
     assert [(each.row.point.model, each.row.point.changes, each.row.point.options) for each in rows] == [
         (point.model, point.changes, point.options) for point in drawn
     ]
