@@ -19,7 +19,7 @@ Written by `python -m tools.compare_random_memory SEED --page` from its record
 up to three fields of their config changed (vocabulary, heads, their width, biases, tied ends, windows, experts,
 layers), meet set-ups drawn at random: method, adapted layers, biases and modules trained beside pairs, optimizer,
 precision, checkpointing, 1 to 16 sequences of 128 to 8,192 tokens, kernels, packing and losses
-(`tools/memory_random.py`). Each point is drawn by a seed of its own.
+(`tools/memory_random.py`). Each point is drawn by a seed of its own, from the catalogue of the day.
 
 `when first run` is the error before anyone had looked at the points of a seed: the honest figure. Seed 1 was then
 looked at, and what it showed was repaired on either side: `today` is no longer blind for it. Seed 2 was run once
