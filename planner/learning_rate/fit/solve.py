@@ -23,7 +23,7 @@ WINDOWS = {
     "quadratic": (0.6, 0.2, 0.02, 0.0005),
     "log-linear": (0.6, 0.3, 0.1, 0.03, 0.005, 0.0005, 0.00005),
 }
-NEAR = 0.05  # the widest window from a start that is near the optimum
+NEAR, LEAST = 0.05, 3  # the widest window from a start that is near the optimum, and the fewest windows
 SNAP = 0.006  # from this window on the optimum of straight lines is looked for at their kinks
 MAX_STEPS = 40
 TOLERANCE = 1e-6
@@ -236,7 +236,8 @@ def refit(
     problem: Problem, weights: Floats, near: Floats | None = None, max_steps: int = MAX_STEPS
 ) -> Solution:
     """The optimum for each row of weights (draws, cells), from the best constant and, where given, from `near`."""
-    narrow = replace(problem, windows=tuple(half for half in problem.windows if half <= NEAR))
+    few = max(LEAST, sum(half <= NEAR for half in problem.windows))
+    narrow = replace(problem, windows=problem.windows[-few:])
     if near is None:
         return solve_from(problem, constant_start(problem, weights), weights, max_steps)
     return solve_from(narrow, without_what_cannot_be_told(problem, near, weights), weights, max_steps)
