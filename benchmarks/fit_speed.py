@@ -2,9 +2,10 @@
 
 The bootstrap of `lora-plan fit` refits a law for a thousand weightings of the models. The baseline minimises the
 same objective, draw by draw, with scipy.optimize over a Python function that interpolates each sweep; a few draws are
-timed and the rate is compared, in CPU time and in one run, for every form that `fit` compares on the shipped sweep
-and both interpolations. Ours must be nowhere above a baseline's optimum. The target is a ratio of at least 50 to the
-fastest baseline that reaches the optimum; those that stop above it are shown.
+timed and the rate is compared, in CPU time and in one run on one thread, for every form that `fit` compares on the
+shipped sweep and both interpolations. Ours must be nowhere above a baseline's optimum. A baseline that stops above it
+is started again where it stopped, until it is there or no longer gets lower (`starts`), as one would have to for the
+same optimum. The target is a ratio of at least 50 to every baseline.
 
     python benchmarks/fit_speed.py [--baseline-draws 6] [--million] [--out record.json] [--check 50]
 """
@@ -14,12 +15,17 @@ from __future__ import annotations
 import argparse
 import bisect
 import math
+import os
 import resource
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = (
+    "1"  # before numpy: waiting threads cost CPU time
+)
 
 import numpy as np
 import pandas as pd
@@ -39,6 +45,7 @@ POOLING = 4.0
 REPEATS = 3  # of ours; the median counts
 ALIKE = 1e-4  # of an objective: the most that ours may lie above
 REACHED = 1e-3  # of an objective: how near a baseline must come
+MOST_STARTS = 30
 
 
 def python_objective(
@@ -65,18 +72,26 @@ def python_objective(
 
 
 def baseline(
-    problem: Problem, weights: np.ndarray, start: np.ndarray, method: str
-) -> tuple[float, list[float]]:
-    """CPU seconds a draw, and the objective reached for each draw."""
-    reached = []
+    problem: Problem, weights: np.ndarray, start: np.ndarray, method: str, ours: np.ndarray
+) -> tuple[float, list[float], float]:
+    """CPU seconds a draw, the objective reached for each draw, and the mean number of starts. `ours` are the optima
+    to reach."""
+    reached, starts = [], 0
     began = time.process_time()
-    for row in weights:
+    for row, goal in zip(weights, ours, strict=True):
         objective = python_objective(
             problem.curves, problem.matrix.tolist(), problem.penalty.tolist(), row.tolist()
         )
         options = {"maxiter": 20000, "maxfev": 40000} if method == "Nelder-Mead" else {}
-        reached.append(float(minimize(objective, start, method=method, options=options).fun))
-    return (time.process_time() - began) / len(weights), reached
+        x, best = start, math.inf
+        for _ in range(MOST_STARTS):
+            found = minimize(objective, x, method=method, options=options)
+            starts += 1
+            gained, best, x = best - float(found.fun), min(best, float(found.fun)), found.x
+            if best <= goal * (1 + REACHED) or gained <= 1e-6 * best:
+                break
+        reached.append(best)
+    return (time.process_time() - began) / len(weights), reached, starts / len(weights)
 
 
 def every_form() -> list[str]:
@@ -107,12 +122,12 @@ def compare(interpolation: str, form: str, draws: int) -> list[dict[str, object]
     each = sorted(times)[REPEATS // 2]
     rows: list[dict[str, object]] = []
     for method in METHODS:
-        theirs, reached = baseline(problem, weights[:draws], start, method)
+        theirs, reached, starts = baseline(problem, weights[:draws], start, method, ours.objective[:draws])
         worse = max((b - o) / o for o, b in zip(ours.objective[:draws], reached, strict=True))
         better = max((o - b) / o for o, b in zip(ours.objective[:draws], reached, strict=True))
         rows.append({
             "interpolation": interpolation, "form": form, "baseline": method, "ours_s_per_1000": 1000 * each,
-            "baseline_s_per_1000": 1000 * theirs, "ratio": theirs / each,
+            "baseline_s_per_1000": 1000 * theirs, "ratio": theirs / each, "starts": starts,
             "baseline_above_ours": worse, "ours_above_baseline": better,
         })  # fmt: skip
     return rows
@@ -177,14 +192,14 @@ def main() -> int:
         for row in compare(kind, form, options.baseline_draws)
     ]
     print(
-        f"{'interpolation':<13} {'form':<25} {'baseline':<12} {'ours':>8} {'theirs':>9} {'ratio':>7}  "
+        f"{'interpolation':<13} {'form':<25} {'baseline':<12} {'ours':>8} {'theirs':>9} {'ratio':>7} {'starts':>6}  "
         "baseline above / below our optimum"
     )
     for row in rows:
         print(
             f"{row['interpolation']:<13} {row['form']:<25} {row['baseline']:<12} {row['ours_s_per_1000']:7.2f}s "
-            f"{row['baseline_s_per_1000']:8.1f}s {row['ratio']:7.0f}  {row['baseline_above_ours']:.1e} / "
-            f"{row['ours_above_baseline']:.1e}"
+            f"{row['baseline_s_per_1000']:8.1f}s {row['ratio']:7.0f} {row['starts']:6.1f}  "
+            f"{row['baseline_above_ours']:.1e} / {row['ours_above_baseline']:.1e}"
         )
     record = {"machine": about_this_machine(), "refits": rows, "million": large() if options.million else []}
     if options.out:

@@ -157,6 +157,8 @@ def filled(given: Mapping[str, Any]) -> dict[str, Any]:
     found = {**trainer.fields(method, sharding, str(asked)), **said}
     if found.get("packing") == "packed" and "lengths_vary" not in said:
         found.pop("lengths_vary", None)  # packed sequences have one length
+    if found.get("precision") == "fp32" and "autocast" not in said:
+        found.pop("autocast", None)  # it is 16 bits that a trainer's autocast is for
     return found
 
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from planner.adapter import adapt
 from planner.adapter.whole import NOTHING_WHOLE, trained_whole
@@ -76,17 +77,21 @@ def read() -> list[Row]:
     ]  # fmt: skip
 
 
-def write(rows: Iterable[Row]) -> None:
-    """Write the record, a row a line."""
-    head = {
+def header(command: str) -> dict[str, Any]:
+    """What a record is, and of which versions."""
+    return {
         "what": "peak memory of a training step on fake tensors (planner simulate), in bytes",
         "source": "our own simulation: the code of the libraries named here, run on the meta device",
-        "command": "python -m tools.compare_memory",
+        "command": command,
         "date": datetime.now(timezone.utc).date().isoformat(),
         "versions": {name: version(name).partition("+")[0] for name in LIBRARIES},
     }
+
+
+def write(rows: Iterable[Row]) -> None:
+    """Write the record, a row a line."""
     lines = ",\n".join(json.dumps(row.to_dict(), sort_keys=True) for row in rows)
-    text = json.dumps(head, indent=1)[:-2]
+    text = json.dumps(header("python -m tools.compare_memory"), indent=1)[:-2]
     RECORD.write_text(f'{text},\n "rows": [\n{lines}\n ]\n}}\n', encoding="utf-8")
 
 

@@ -149,7 +149,7 @@ def matched(ratios: Any, noise: Any, weights: Any) -> float:
     needed = np.sqrt(np.maximum(0.0, (ratios / Z) ** 2 - noise))
     order = np.argsort(needed)
     reached = np.cumsum(weights[order]) / weights.sum()
-    return round(max(0.01, float(needed[order][np.argmax(reached >= COVERAGE)])), 4)
+    return round(max(0.01, float(needed[order][np.argmax(reached >= COVERAGE)])) + 5e-5, 4)  # upwards
 
 
 def even(sources: Any) -> Any:

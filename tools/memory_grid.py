@@ -7,13 +7,15 @@ combinations.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from planner.adapter import AdapterSpec
 from planner.adapter.options import spec_of
+from planner.estimator import load
 from planner.running import SPEC_DEFAULTS
 from planner.setup import Setup
 
@@ -122,21 +124,28 @@ MAMBA = "state-spaces/mamba-130m-hf"
 # What PEFT does not adapt of these: the last product of Mamba's mixers, which kernels take in.
 WITHOUT = {"tiiuae/Falcon-H1-0.5B-Base": "out_proj", "nvidia/Nemotron-H-4B-Base-8K": "out_proj"}
 UNQUANTISED = ("ai21labs/Jamba-v0.1", MAMBA, "tiiuae/falcon-mamba-7b")
-SETUP_FIELDS = frozenset(field.name for field in fields(Setup))
+SETUP_FIELDS = frozenset(each.name for each in fields(Setup))
 
 
 @dataclass(frozen=True)
 class Point:
-    """A model and what is done with it: options by the names of `Setup` and of the adapter."""
+    """A model and what is done with it: options by the names of `Setup` and of the adapter. `changes` are fields of
+    its config that have other values."""
 
     family: str
     model: str
     options: dict[str, Any]
+    changes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def source(self) -> Any:
         """What the model is loaded from: its name, or its config."""
-        return CONFIGS.get(self.model, self.model)
+        if not self.changes:
+            return CONFIGS.get(self.model, self.model)
+        config = json.loads(json.dumps(load(self.model)[0].config))
+        inner = config.get("text_config")
+        (inner if isinstance(inner, dict) else config).update(self.changes)
+        return config
 
     @property
     def setup(self) -> Setup:

@@ -90,7 +90,7 @@ def described(each: Compared) -> str:
     ]  # fmt: skip
     if given["method"] != "full":
         words += [
-            f"rank {given['rank']}", given["layers"], f"experts {given['experts']}",
+            f"rank {given['rank']}", given.get("layers") or given.get("targets", ""), f"experts {given['experts']}",
             f"dropout {given['lora_dropout']}", f"adapter {given['adapter_dtype'] or 'as weights'}",
         ]  # fmt: skip
     return ", ".join(filter(None, words))

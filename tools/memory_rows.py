@@ -52,3 +52,21 @@ class Compared:
         """The difference over what the simulated peak holds beyond weights, adapter, gradients and states."""
         beyond = sum(size for part, size in self.row.parts.items() if part not in HELD)
         return (self.analytic_bytes - (self.row.simulated_bytes or 0)) / max(1, beyond)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A point of a seed with its simulated row, and the error when it was first run (None where it was refused)."""
+
+    seed: int
+    row: Row
+    first_error: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row of the record."""
+        return {
+            "seed": self.seed,
+            **self.row.to_dict(),
+            "changes": self.row.point.changes,
+            "first": self.first_error,
+        }

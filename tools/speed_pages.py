@@ -82,19 +82,20 @@ LATER_TEXT = """\
 the command of a user), collected when the constants stood and predicted before they were fitted again: "blind" are
 those first predictions ([as they were](../data/measured/speed_later_blind.csv)), "now" those of today. No
 rate was fitted on them; widths of intervals were, on half. Of litgpt's and Unsloth's rows the lengths are guesses;
-where a trainer checkpoints some layers or operations, none is taken.
+where a trainer checkpoints some layers or operations, none is taken. torchtitan's H100s were held to 500 W of 700.
 """
 LATEST_TEXT = """\
 {n} steps of {sources} sources that nobody had looked at ([speed_latest.csv](../data/measured/speed_latest.csv)), most
 of them LoRA and QLoRA on accelerators without a fitted run (L4, A10G, Gaudi 2 and 3, MI300X, TPU v6e). Predicted, and
 [the predictions kept](../data/measured/speed_latest_blind.csv), before anything below was changed.
 
-What they taught, each from a source of its own and none fitted on them: an accelerator's large products reach what
-others measured of its peak (a T4 or L4 of 70 W a third, a Gaudi 2 nearly all); dequantising waits for integer units,
-not for memory; an offloaded optimizer steps on the host's processors; cards in machines of their own do not share an
-adapter. What published runs taught again: a launch costs the host 21 microseconds and not 35, which LitGPT's loop had
-hidden, 40 ms a micro-step of its own; Qwen has one product for queries, keys and values; two RTX 3090s sat on four
-lanes.
+What they taught, no rate being fitted on them but that of an offloaded optimizer's step, which two of the rows on
+DeepSpeed give: an accelerator's large products reach what others measured of its peak (a T4 of 70 W a third, taken
+for the L4 too, a Gaudi 2 nearly all); dequantising waits for integer units, not for memory; an offloaded optimizer
+steps on the host's processors; cards in machines of their own do not share an adapter; ZeRO-2 and 3 reduce gradients
+in every micro-step. What published runs taught again: a launch costs the host 21 microseconds and not 35, which
+LitGPT's loop had hidden, 40 ms a micro-step of its own; Qwen has one product for queries, keys and values; two RTX
+3090s sat on four lanes.
 """
 
 

@@ -49,6 +49,12 @@ def converted_names(arch: Architecture) -> tuple[str, ...]:
     return _CONVERTED.get(arch.model_type, ())
 
 
+def by_weight(arch: Architecture, matrix: Matrix, *, materialised: bool) -> bool:
+    """Whether PEFT must be given the bare weight: there is no module, or it would turn the module's name into
+    another (the shared experts and dense layers of models whose experts it converts)."""
+    return materialised or matrix.kind in BARE or matrix.leaf in converted_names(arch)
+
+
 def old_names(arch: Architecture, matrix: Matrix) -> tuple[str, ...]:
     """The module names that PEFT converts into this parameter, empty where it does not reach it."""
     names = converted_names(arch)

@@ -10,7 +10,7 @@ from typing import Any
 from ..adapter import Adapted, AdapterSpec, adapt, params
 from ..adapter.files import spec_from
 from ..adapter.peft_names import module, parameter, path, pattern_value
-from ..adapter.peft_rules import PEFT_VERSION, converted_names, refused_names
+from ..adapter.peft_rules import PEFT_VERSION, by_weight, refused_names
 from ..adapter.whole import Whole, trained_whole
 from ..errors import InputError, PlannerError
 from ..schema import Architecture, Matrix
@@ -19,13 +19,8 @@ Naming = Callable[[Matrix, int], str]
 
 
 def _by_weight(arch: Architecture, item: Adapted) -> bool:
-    """Whether PEFT must be given the bare weight: there is no module, or it would turn the module's name into
-    another (the shared experts and dense layers of models whose experts it converts)."""
-    return (
-        item.pairs[0].materialised
-        or item.matrix.kind in ("experts", "parameter")
-        or item.matrix.leaf in converted_names(arch)
-    )
+    """Whether PEFT must be given the bare weight."""
+    return by_weight(arch, item.matrix, materialised=item.pairs[0].materialised)
 
 
 def nearest_experts(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted]) -> str:

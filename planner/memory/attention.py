@@ -11,13 +11,13 @@ from .tape import Buffer, Gradients, Size, Tape, Value, add, cast, copy, scale, 
 
 @dataclass(frozen=True)
 class Shape:
-    """Heads and their widths. `masked`: a mask is given as a tensor; `capped` scores pass through
-    tanh (for which transformers 5 has no SDPA); `eager`: the model has no SDPA, `no_flash`: no flash
-    attention; `narrow`: its softmax runs in the values' own type; `dropped`: probabilities pass
-    through dropout; `wide`: queries and keys are multiplied in float32; `sinks`: a score for each
-    head stands beside them; `pairs`: positions with positions of all
-    sequences; `bias`: one on scores, by position; `sink_scales`: the result is weighted by how much of the scores a
-    head's sink leaves; `decay`: a value for each key of each head, made in the layer, that is added to its scores."""
+    """Heads and their widths. `masked`: a mask is given as a tensor; `capped` scores pass through tanh (for which
+    transformers 5 has no SDPA); `eager`: the model has no SDPA, `no_flash`: no flash attention; `narrow`: its softmax
+    runs in the values' own type; `dropped`: probabilities pass through dropout; `wide`: queries and keys are
+    multiplied in float32; `sinks`: a score for each head stands beside them, and the softmax is told its type, which
+    autocast leaves; `single`: keys of one head that SDPA is not told to share; `pairs`: positions with positions of
+    all sequences; `bias`: one on scores, by position; `sink_scales`: the result is weighted by how much of the scores
+    a head's sink leaves; `decay`: a value for each key of each head, made in the layer, added to its scores."""
 
     n_heads: int
     n_kv_heads: int
@@ -32,6 +32,7 @@ class Shape:
     dropped: bool = False
     wide: bool = False
     sinks: bool = False
+    single: bool = False
     bias: Shared | None = None
     sink_scales: bool = False
     decay: Value | None = None
@@ -57,7 +58,8 @@ def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     flash = flash and shape.decay is None
     if flash:
         return _fused(run, q, k, v, shape, flash=True)
-    if shape.grouped and not shape.masked and not wide and shape.decay is None:
+    maths = shape.grouped and not shape.masked and not wide and shape.decay is None
+    if maths or shape.single:
         return _math(run, q, k, v, shape)
     if shape.grouped:
         k, v = _repeated(run, k, shape, shape.d_qk), _repeated(run, v, shape, shape.d_v)
@@ -67,19 +69,24 @@ def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
 def _math(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     """SDPA where no fused kernel takes the call (float32 with grouped heads): scaled queries and keys, values for
     every head and probabilities, all in float32 and kept."""
-    tape = run.tape
-    q, k = scale(cast(q, FLOAT32)), scale(_repeated(run, cast(k, FLOAT32), shape, shape.d_qk, copies=True))
-    wide_v = _repeated(run, cast(v, FLOAT32), shape, shape.d_v, copies=True)
+    tape, copies = run.tape, run.sequences != 1 or not shape.single
+    q, k = scale(cast(q, FLOAT32)), scale(_repeated(run, cast(k, FLOAT32), shape, shape.d_qk, copies=copies))
+    wide_v = _repeated(run, cast(v, FLOAT32), shape, shape.d_v, copies=copies)
     scores = scale_mask(run, _batched(run, q, k, shape.pairs * shape.n_heads))
+    if shape.masked:
+        scores = scale_mask(run, scores)
     chances = _softmax(tape, scores, FLOAT32)
     del scores
+    if shape.dropped and run.grad:
+        chances = drop(run, chances)
     mixed = _batched(run, chances, wide_v, run.tokens * (shape.n_heads * shape.d_v))
     return cast(_contiguous(mixed), v.width)
 
 
 def _repeated(run: Pass, x: Value, shape: Shape, d_head: int, *, copies: bool = False) -> Value:
     """Keys or values copied for every query head; the gradient is summed over the copies. A single head is not copied
-    but looked at several times, unless a product `copies` what does not lie as it needs it."""
+    but looked at several times, unless a product `copies` what does not lie as it needs it, as with several
+    sequences."""
     tape, size = run.tape, x.bytes
     single = x.buffer if shape.n_kv_heads == 1 and not copies else None
     return tape.apply(
@@ -144,11 +151,10 @@ def _decays(run: Pass, decay: Value, shape: Shape) -> Value:
 
 def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     """Scores, softmax in float32 and their cast, each a matrix of all pairs of positions for every head."""
-    tape = run.tape
     q, k, v = (
         copy(q),
-        _repeated(run, k, shape, shape.d_qk, copies=True),
-        _repeated(run, v, shape, shape.d_v, copies=True),
+        _repeated(run, k, shape, shape.d_qk, copies=run.sequences != 1),
+        _repeated(run, v, shape, shape.d_v, copies=run.sequences != 1),
     )
     pairs, width = shape.pairs * shape.n_heads, v.width
     if shape.wide:
@@ -165,10 +171,10 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     if shape.sinks:  # joined, and less their maximum
         weights = scale_mask(run, copy(weights))
     share = _left_by_sink(run, weights, shape) if shape.sink_scales else None
-    narrows = shape.narrow and not run.autocast
-    at_once = narrows or run.widens  # from float16 CUDA's softmax widens by itself
+    narrows = shape.narrow and (shape.sinks or not run.autocast)
+    at_once = narrows or run.half  # from float16 CUDA's softmax widens by itself
     wide = weights if at_once else cast(weights, FLOAT32)
-    chances = _softmax(tape, wide, weights.width if narrows else FLOAT32)
+    chances = _softmax(run.tape, wide, weights.width if narrows else FLOAT32)
     del wide
     narrow = cast(chances, width)
     del chances, weights  # whose name is bound until the softmax and its cast are done

@@ -11,19 +11,19 @@ from .passes import FLOAT32, Pass
 from .tape import Buffer, Gradients, Size, Value, add, cast, copy, multiply, piece, scale, unary
 
 
-def rms_norm(run: Pass, x: Value, weight: int, rule: str = "rms") -> Value:
+def rms_norm(run: Pass, x: Value, weight: int, rule: str = "rms", given: int = 0) -> Value:
     """x / sqrt(mean(x^2)) * w, in float32.
 
     Rules: "rms" casts back before the weight (Llama), "rms-late" after it (OLMo 2, gpt-oss), "gemma" multiplies by 1
     + w in float32, "t5" squares x in float32 and divides x as it is. All keep x in float32 (the cast where x is
     narrower, x itself else); a trained weight also keeps the normed value. `weight` is its number of parameters, 0
-    where there is none.
+    where there is none. `given`: bytes a value of what is handed on, where that is not x's type.
     """
     if rule == "t5":
         return _t5_norm(run, x, weight)
     normed = _over_root_mean_square(cast(x, FLOAT32))
     if rule == "rms":
-        inner = cast(normed, x.width)
+        inner = cast(normed, given or x.width)
         return _weigh(run, inner, weight) if weight else inner
     return cast(_weigh(run, normed, weight) if weight else normed, x.width)
 
@@ -96,13 +96,13 @@ def _weigh(run: Pass, x: Value, weight: int) -> Value:
 def layer_norm(run: Pass, x: Value, weight: int, *, autocasts: bool = True) -> Value:
     """The fused LayerNorm: keeps x; under autocast torch's own makes float32, which kernels of others do not."""
     tape, size = run.tape, x.bytes
-    trains = run.full and run.grad and weight > 0
+    trains = (run.full or run.norm_biases) and run.grad and weight > 0
     x_in = cast(x, FLOAT32) if run.autocast and autocasts else x
 
     def rule(g: Buffer) -> Gradients:
         made = tape.new(size)
         if trains:
-            tape.gradient(weight * run.trained)
+            tape.gradient(weight * (run.trained if run.full else run.norms))
         return (made,)
 
     return tape.apply((x_in,), x.elements, x_in.width, (x_in.buffer,), rule, trains=trains)

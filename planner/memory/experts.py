@@ -3,11 +3,14 @@ over all experts, the results weighted, brought back into order and summed."""
 
 from __future__ import annotations
 
+from ..adapter import Adapted
+from ..adapter.peft_rules import by_weight
 from ..dataclass import dataclass
+from ..schema import Architecture
 from .elementwise import activation
 from .passes import FLOAT32, Pass
 from .products import LowRank, Weight, linear, low_rank
-from .tape import EXPERT_GRADIENTS, Gradients, Size, Value, add, cast, multiply, piece, unary
+from .tape import EXPERT_GRADIENTS, Gradients, Size, Value, add, cast, multiply, piece, scale, unary
 
 INDEX = 8  # bytes of a position
 
@@ -31,7 +34,7 @@ class Stacked:
 @dataclass(frozen=True)
 class Routing:
     """How many experts see a token of how many, and how their weights are made: `wide` ones stay in float32 and make
-    what they weight float32."""
+    what they weight float32. `jitter`: x is multiplied by noise, for the router once more."""
 
     experts: int
     active: int
@@ -39,6 +42,7 @@ class Routing:
     wide: bool
     act: str
     interleaved: bool = False
+    jitter: bool = False
 
 
 def mix(
@@ -46,6 +50,8 @@ def mix(
 ) -> Value:
     """The weighted sum of the chosen experts' results."""
     tape, rows = run.tape, run.tokens * routing.active
+    if routing.jitter and run.grad:
+        x = scale(scale(x, tape.new(x.bytes)), tape.new(x.bytes))
     weights = _weights(run, logits, routing)
     hidden = outer.weight.d_out
     order = tape.new(rows * INDEX)
@@ -96,18 +102,21 @@ def grouped(run: Pass, x: Value, rows: Size, stack: Stacked) -> Value:
         stack.weight.trained,
         False,
         stack.weight.unpacked,
+        stack.weight.width,
     )
     out = _grouped_product(run, x, rows, plain, stack.weight.d_out)
-    inner = cast(x, run.trained) if stack.pairs else x  # one copy for all pairs of the tensor
+    inner = (
+        x if run.autocast or not stack.pairs else cast(x, run.trained)
+    )  # one copy for all pairs of the tensor
     for pair in stack.pairs:
-        total = add(out, low_rank(run, inner, rows, pair, copies=stack.experts))
+        total = add(out, low_rank(run, inner, rows, pair, copies=stack.experts, drops=False))
         out = cast(total, out.width)
         del total
     return out
 
 
 def _grouped_product(run: Pass, x: Value, rows: Size, weight: Weight, d_out: int) -> Value:
-    tape = run.tape
+    tape, x = run.tape, cast(x, weight.width)
     size_in, needs, trains = x.bytes, x.node is not None, weight.trained and run.grad
     held = tape.new(weight.unpacked) if weight.unpacked else None
 
@@ -125,30 +134,43 @@ def _grouped_product(run: Pass, x: Value, rows: Size, weight: Weight, d_out: int
 
 
 def _folded(run: Pass, x: Value, rows: Size, stack: Stacked, pair: LowRank) -> Value:
+    """PEFT's pair on the tensor of all experts."""
+    return folded(run, x, rows, stack.weight, pair, stack.experts)
+
+
+def folds(run: Pass, arch: Architecture, item: Adapted, weight: Weight) -> bool:
+    """Whether PEFT has this pair on a bare weight, which it folds in for every product."""
+    plain = run.kernels == "transformers" and not run.dropout and not weight.unpacked
+    pair = item.pairs[0]
+    return plain and not pair.magnitudes and by_weight(arch, item.matrix, materialised=pair.materialised)
+
+
+def folded(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, experts: int = 1) -> Value:
     """PEFT's pair on a bare tensor: W + s B A is formed for all experts and kept, and so is x; on the way back the
     whole tensor's gradient is formed before the pair's."""
     tape, width = run.tape, run.base
-    whole = stack.parameters * width
-    factors = stack.experts * (pair.d_in + pair.d_out) * pair.rank
+    whole = experts * weight.d_in * weight.d_out * width
+    factors = experts * (pair.d_in + pair.d_out) * pair.rank
 
     def fold(g: object) -> Gradients:
         made = tape.new(factors * width)
-        tape.gradient(factors * run.trained, EXPERT_GRADIENTS)
+        tape.gradient(factors * run.trained, EXPERT_GRADIENTS if experts > 1 else "gradients")
         del made
         return ()
 
     narrow = (
         tape.new(factors * width) if width != run.trained and run.grad else None
     )  # the factors cast are kept
-    tensor = tape.apply((), stack.parameters, width, (narrow,), fold, trains=run.grad)
+    tensor = tape.apply((), experts * weight.d_in * weight.d_out, width, (narrow,), fold, trains=run.grad)
     del narrow
+    x = run.cast_in(x)
     size_in, needs = x.bytes, x.node is not None
 
     def rule(g: object) -> Gradients:
         return (tape.new(size_in) if needs else None, tape.new(whole))
 
     kept = (x.buffer, tensor.buffer) if run.grad else ()
-    return tape.apply((x, tensor), rows * stack.weight.d_out, x.width, kept, rule)
+    return tape.apply((x, tensor), rows * weight.d_out, x.width, kept, rule)
 
 
 def _gate(run: Pass, x: Value, elements: Size, routing: Routing) -> Value:
@@ -192,8 +214,12 @@ def _reorder(run: Pass, x: Value) -> Value:
 
 
 def _sum(run: Pass, x: Value, hidden: int) -> Value:
-    """The sum over a token's experts; its gradient is spread as a view."""
-    return run.tape.apply((x,), run.tokens * hidden, x.width, (), lambda g: (g,))
+    """The sum over a token's experts; its gradient is spread as a view. Autocast sums to float32, whose gradient is
+    made in x's type."""
+    tape, size = run.tape, x.bytes
+    if run.autocast and x.width < FLOAT32:
+        return tape.apply((x,), run.tokens * hidden, FLOAT32, (), lambda g: (tape.new(size),))
+    return tape.apply((x,), run.tokens * hidden, x.width, (), lambda g: (g,))
 
 
 __all__ = ["Routing", "Stacked", "grouped", "linear", "mix"]

@@ -1,49 +1,16 @@
-"""The ends of a model: the embedding before the layers, the last norm, the unembedding and the loss behind them."""
+"""The end of a model: the last norm, the unembedding and the loss."""
 
 from __future__ import annotations
 
 from ..dataclass import dataclass
-from ..schema import Architecture
 from .elementwise import drop, norm
 from .passes import CASTS, FLOAT32, Pass
 from .products import LowRank, Weight, adapted, whole
-from .stretch import Held, Stretch, label_kept, plus, stretch
-from .tape import Buffer, Gradients, Size, Value, cast, copy, scale, unary
+from .stretch import Stretch, label_kept, plus, stretch
+from .tape import Buffer, Gradients, Size, Value, cast, copy, piece, scale, unary
 from .traits import Traits
 
 LOGITS = "logits"
-
-
-@dataclass(frozen=True)
-class Stem:
-    """The embedding: what the model's forward pass holds of it until it returns, whether the table is trained, and
-    its way back."""
-
-    held: Held
-    trains: bool
-    backward: Stretch
-
-
-def stem_stretches(run: Pass, arch: Architecture, trains: bool) -> Stem:
-    """The embedding's result is held by a variable of the model's forward pass; a trained table's gradient is as
-    large as the table, and where the unembedding shares it, a second one is added to the first."""
-    held = {"temporary": run.rows * (arch.hidden_size * run.stream)}
-    table = next((m for m in arch.matrices if m.role == "embedding"), None)
-    if not trains or table is None:
-        return Stem(held, False, Stretch())
-    size = table.d_in * table.d_out * run.whole
-    tied, gone = arch.tied_embeddings, run.tape.accumulates
-    kept = {
-        "gradients": size * (1 - tied - gone)
-    }  # the unembedding's share of a tied one is held, or goes, with it
-    meeting = size * (
-        2 if arch.tied_embeddings else 1
-    )  # with the unembedding's, which is a view, in a new tensor
-    return Stem(
-        held,
-        True,
-        Stretch(kept, {"gradients": meeting, "temporary": run.tokens * (arch.hidden_size * run.stream)}),
-    )
 
 
 @dataclass(frozen=True)
@@ -74,7 +41,7 @@ def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) 
     if loss == "fused":
         return _in_place(logits)
     wide = logits if narrow else cast(logits, FLOAT32)
-    shifted = _shifted(wide) if loss.startswith("shifted") else wide
+    shifted = _shifted(wide, single=run.sequences == 1) if loss.startswith("shifted") else wide
     if loss.endswith("fused"):
         return _in_place(shifted)
     inner = cast(shifted, FLOAT32) if narrow and run.autocast else shifted  # on autocast's list
@@ -96,9 +63,11 @@ def _in_place(logits: Value) -> Value:
     return logits.tape.apply((logits,), 0, FLOAT32, (held,), lambda g: (held,))
 
 
-def _shifted(logits: Value) -> Value:
-    """A contiguous copy without the last position; its gradient is laid into zeros."""
+def _shifted(logits: Value, *, single: bool) -> Value:
+    """A contiguous copy without the last position, of a single sequence a view; its gradient is laid into zeros."""
     tape, size = logits.tape, logits.bytes
+    if single:
+        return piece(logits, logits.elements)
     return tape.apply((logits,), logits.elements, logits.width, (), lambda g: (tape.new(size),))
 
 

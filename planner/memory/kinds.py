@@ -46,6 +46,8 @@ class Job:
             pairs[item.index] = (*pairs.get(item.index, ()), item)
         self.trained = Trained(pairs, self.whole)
         self.traits: Traits = traits_of(self.arch)
+        matrices = (self.arch.matrices[i].d_out * len(layers) for i, layers in self.whole.biases.items())
+        self.norm_biases = self.whole.bias > 0 and self.whole.bias > sum(matrices)
 
     @cached_property
     def shape(self) -> tuple[tuple[Any, ...], tuple[int, ...]]:
@@ -56,7 +58,7 @@ class Job:
         """A pass on a new tape; `length` replaces the workload's, `width` the hidden states' bytes a value."""
         gone = gradients_go(self.setup)
         found = make_pass(self.setup, merges=self.merges, accumulates=gone, length=length)
-        found.grad = grad
+        found.grad, found.norm_biases = grad, self.norm_biases
         if width:
             found.stream = width
         return found

@@ -67,7 +67,12 @@ def remembered(
     """`walk(job)`, made anew only where it has to be. `what` says which walk of the job it is; `at` evaluates one
     that was made with symbols."""
     shape, ranks = job.shape
-    whole = (tuple(job.whole.matrices.items()), job.whole.embedding)
+    whole = (
+        tuple(job.whole.matrices.items()),
+        job.whole.embedding,
+        tuple(job.whole.biases.items()),
+        job.norm_biases,
+    )
     walks = _walks(job.arch, _choices(job.setup), job.merges, shape, whole, what)
     if ranks in walks.by_ranks:
         found: Found = walks.by_ranks[ranks]

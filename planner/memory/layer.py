@@ -28,7 +28,7 @@ from ..schema import (
 from .attention import Shape, attend
 from .bias import Shared
 from .elementwise import activation, drop, gated, norm, rotate
-from .experts import Routing, Stacked, mix
+from .experts import Routing, Stacked, folded, folds, mix
 from .layout import Trained, from_latent, layout, low_ranks, split_sides, uses
 from .outside import ALONE, Outside
 from .passes import FLOAT32, Pass
@@ -213,7 +213,7 @@ class Walk:
             return x
         if matrix.kind == "convolution" and matrix.d_out != matrix.d_in:
             if self.mixer is not None:
-                return convolve(self.run, x, matrix.d_out)
+                return convolve(self.run, x, matrix.d_out, self.mixer.kind)
             rows = self._rows(op) * matrix.d_out
             if x.elements > rows:  # LFM2's: what one projection made is first gated by another part of it
                 x = multiply(piece(x, rows), piece(x, rows))
@@ -238,10 +238,11 @@ class Walk:
         matrix, run = self.arch.matrices[index], self.run
         trained = run.full or self.layer in self.trained.whole.matrices.get(index, ())
         d_in, d_out = split_sides(matrix, run.split)
-        width = run.whole if trained else run.base
+        width = run.whole if trained else run.base if index in self.unpacked else run.saved
         return Weight(
             d_in, d_out, trained, matrix.bias, self.unpacked.get(index, 0) // run.split,
             FLOAT32 if matrix.wide and run.widens else width,
+            self.layer in self.trained.whole.biases.get(index, ()),
         )  # fmt: skip
 
     def _linear(self, op: Apply, x: Value, *, clones: bool) -> Value:
@@ -254,6 +255,8 @@ class Walk:
         if item is None:
             return linear(self.run, x, rows, weight, clones=clones)
         matrix, pairs = self.arch.matrices[op.matrix], low_ranks(item, self.run.split)
+        if folds(self.run, self.arch, item, weight):
+            return folded(self.run, x, rows, weight, pairs[0])
         again = self.joined and matrix.role == "mlp" and matrix.d_out == self.arch.hidden_size
         return adapted(self.run, x, rows, weight, pairs, clones=clones, again=again)
 
@@ -268,7 +271,9 @@ class Walk:
             stacks.append(Stacked(self._weight(apply.matrix), experts, () if folded else pairs, folded))
         first, traits = self.arch.matrices[self.waiting[0][0].matrix], self.traits
         seen = first.experts if self.waiting[0][0].all_experts else first.experts_active
-        routing = Routing(first.experts, seen, traits.router, traits.wide_router, self.act, traits.sinks)
+        routing = Routing(
+            first.experts, seen, traits.router, traits.wide_router, self.act, traits.sinks, traits.jitter
+        )
         x, logits = self.waiting[0][1], self.logits
         self.waiting, self.logits = [], None
         mixed = mix(self.run, x, logits or x, routing, tuple(stacks[:-1]), stacks[-1])
@@ -282,15 +287,18 @@ class Walk:
     def _attend(self, op: Attend) -> Value:
         run, traits = self.run, self.traits
         q, k, v = self._heads(op)
-        masked = (run.masked and self.outside.padded(op)) or (op.window is not None and op.window < run.reach)
+        masked = (run.masked and self.outside.padded(op)) or (
+            op.window is not None and op.window <= run.reach
+        )
+        masked = masked or traits.mask_given
         n_heads, n_kv_heads = self._counts(op)
         pairs = run.pairs
         if op.memory and self.outside.rows is not None:
             pairs = run.length * self.outside.rows
         shape = Shape(
             n_heads, n_kv_heads, op.d_qk, op.d_v, pairs, masked, traits.capped_scores, traits.eager, traits.no_flash,
-            traits.narrow, traits.dropped, traits.wide_scores, traits.sinks, self.biases[op.memory],
-            traits.sink_scales, None if op.bias is None else self.values[op.bias],
+            traits.narrow, traits.dropped, traits.wide_scores, traits.sinks, traits.ungrouped and n_kv_heads == 1,
+            self.biases[op.memory], traits.sink_scales, None if op.bias is None else self.values[op.bias],
         )  # fmt: skip
         for number, value in ((op.q, q), (op.k, k), (op.v, v)):
             self.values[number] = value
@@ -359,10 +367,7 @@ class Walk:
         if kind == "weighted" and self.waiting:
             return self._experts(op)
         if kind == "sum":
-            total = values[op.sources[0]]
-            for source in op.sources[1:]:
-                total = add(total, values[source])
-            return total
+            return self._sum(op)
         if kind == "keys":
             return self._keys(op)
         if kind == "output-gate":
@@ -371,6 +376,21 @@ class Walk:
                 return self._mixed(op)
             return multiply(mixed, unary(piece(self._value(op.sources[1]), mixed.elements), "out"))
         return self._mixed(op)
+
+    def _sum(self, op: Join) -> Value:
+        """Routed experts' result and a shared one's, which a gate may weigh: it is kept then."""
+        routed, shared, *gates = (self.values[source] for source in op.sources)
+        tape, sizes = self.run.tape, (shared.bytes, *(gate.bytes for gate in gates))
+        if gates:
+            kept = (shared.buffer, *(gate.buffer for gate in gates))
+            shared = tape.apply(
+                (shared, *gates),
+                shared.elements,
+                shared.width,
+                kept,
+                lambda g: [tape.new(size) for size in sizes],
+            )
+        return add(routed, shared)
 
     def _mixed(self, op: Join) -> Value:
         """Anything else elementwise: keeps what it reads."""

@@ -29,7 +29,7 @@ from ..schema import (
 )
 from .products import LowRank
 
-JoinKind = Literal["residual", "gated", "weighted", "norm", "keys", "sum", "output-gate", "mixed"]
+JoinKind = Literal["residual", "gated", "weighted", "sum", "norm", "keys", "output-gate", "mixed"]
 QK_NORMS = ("q_norm", "k_norm", "query_layernorm", "key_layernorm", "q_layernorm", "k_layernorm")
 ROW_PARALLEL = (
     "o_proj", "down_proj", "c_proj", "dense", "fc2", "fc_out", "out_proj", "dense_4h_to_h", "w2", "wo",

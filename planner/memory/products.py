@@ -17,7 +17,8 @@ HALF = 2
 
 @dataclass(frozen=True)
 class Weight:
-    """A matrix as a product meets it. `trained`: its gradient is made; `bias` likewise a gradient. `unpacked` bytes
+    """A matrix as a product meets it. `trained`: its gradient is made; `bias` likewise a gradient, which is made too
+    where the bias alone is trained (`bias_trained`). `unpacked` bytes
     stand beside the product while it runs, for a weight that is held quantised; the others are `width` bytes a
     value."""
 
@@ -27,6 +28,7 @@ class Weight:
     bias: bool = False
     unpacked: int = 0
     width: int = 2
+    bias_trained: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,34 +56,46 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
     width = run.compute if run.autocast and not weight.unpacked else x.width
     out_size = rows * (weight.d_out * width)
     needs, trains = value.node is not None, weight.trained and run.grad
-    parameters = weight.d_in * weight.d_out
+    parameters, shifts = weight.d_in * weight.d_out, weight.bias_trained and run.grad
 
-    lowered = None
-    if run.autocast and weight.width > run.compute and not weight.unpacked:
-        lowered = run.lower(parameters, trained=weight.trained)
+    lowered, narrow = _lowered(run, weight)
 
     def rule(g: Buffer) -> Gradients:
         copied = tape.new(out_size) if clones else None
-        if trains:
-            if run.autocast and weight.width != run.compute:
-                narrow = tape.new(parameters * run.compute)
-                tape.gradient(parameters * weight.width)
-                del narrow
-            else:
-                tape.gradient(parameters * weight.width)
-            if weight.bias:
-                tape.gradient(weight.d_out * weight.width)
+        gradient = tape.new(parameters * run.compute) if narrow is not None else None
+        if trains and narrow is None:
+            tape.gradient(parameters * weight.width)
+        if (trains and weight.bias) or shifts:
+            tape.gradient(weight.d_out * weight.width)
         again = tape.new(weight.unpacked) if weight.unpacked and needs else None
         made = tape.new(size_in, viewed=True) if needs else None
         del copied, again
-        return (made,)
+        return made, gradient
 
     keeps = trains or (run.inputs_kept and weight.unpacked > 0)
     before = run.kept_before(value) if keeps and not trains else None
     kept = (value.buffer if keeps else None, lowered if needs else None, before)
-    out = tape.apply((value,), rows * weight.d_out, width, kept, rule, trains=trains)
+    inputs = (value,) if narrow is None else (value, narrow)
+    out = tape.apply(inputs, rows * weight.d_out, width, kept, rule, trains=trains or shifts)
     del held
     return out
+
+
+def _lowered(run: Pass, weight: Weight) -> tuple[Buffer | None, Value | None]:
+    """A weight as autocast lowers it, and where it is trained that as a value, whose gradient is widened once the
+    product's is done and has let the lowered weight go."""
+    if not run.autocast or weight.width <= run.compute or weight.unpacked:
+        return None, None
+    tape, parameters = run.tape, weight.d_in * weight.d_out
+    lowered = run.lower(parameters, trained=weight.trained)
+    if not (weight.trained and run.grad):
+        return lowered, None
+
+    def widen(g: Buffer) -> Gradients:
+        tape.gradient(parameters * weight.width)
+        return ()
+
+    return lowered, tape.apply((), parameters, run.compute, (), widen, trains=True, out=lowered)
 
 
 def _eight_bits(run: Pass, x: Value, rows: Size, weight: Weight) -> Value:
@@ -97,7 +111,8 @@ def _eight_bits(run: Pass, x: Value, rows: Size, weight: Weight) -> Value:
         del again
         return (made,)
 
-    out = tape.apply((x,), rows * weight.d_out, x.width, (x.buffer,), rule)
+    shifts = weight.bias_trained and run.grad
+    out = tape.apply((x,), rows * weight.d_out, x.width, (x.buffer,), rule, trains=shifts)
     del rounded, product, narrow
     return out
 
@@ -127,7 +142,7 @@ def adapted(
     base = linear(run, x, rows, weight, clones=clones and not pairs)
     width = base.width
     for pair in pairs:
-        x_in = x if run.kernels == "unsloth" and not run.dropout else cast(x, run.trained)
+        x_in = x if _as_it_is(run, weight) else cast(x, run.trained)
         added = (
             low_rank(run, x_in, rows, pair, again=again)
             if not pair.dora
@@ -139,6 +154,14 @@ def adapted(
         base = total
         del added, total, x_in
     return cast(base, width)
+
+
+def _as_it_is(run: Pass, weight: Weight) -> bool:
+    """Whether a pair's product takes x as it is: Unsloth's without dropout, and PEFT's beside bitsandbytes' weights
+    under autocast, which it leaves to choose the type."""
+    if run.kernels == "unsloth":
+        return not run.dropout
+    return run.autocast and run.bitsandbytes and weight.unpacked > 0
 
 
 def _laid_down(x: Value) -> Value:
@@ -159,10 +182,10 @@ def _add_cloning(base: Value, added: Value) -> Value:
 
 
 def low_rank(
-    run: Pass, x: Value, rows: Size, pair: LowRank, copies: int = 1, *, again: bool = False
-) -> Value:
-    """s B A dropout(x); `copies` pairs share the rows (one for each expert)."""
-    inner = drop(run, x) if run.dropout and run.grad else x
+    run: Pass, x: Value, rows: Size, pair: LowRank, copies: int = 1, *, again: bool = False, drops: bool = True
+) -> Value:  # fmt: skip
+    """s B A dropout(x); `copies` pairs share the rows (one for each expert, which has no dropout)."""
+    inner = drop(run, x) if run.dropout and run.grad and drops else x
     down = trained_linear(run, inner, rows, pair.d_in, pair.rank, copies if pair.own_in else 1, again=again)
     up = trained_linear(run, down, rows, pair.rank, pair.d_out, copies if pair.own_out else 1)
     return scale(up)
@@ -200,8 +223,8 @@ def _dora(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, base: 
     is outside the graph. A bias is taken off W x before.
     """
     tape = run.tape
-    made, weight_there = _for_norm(run, x, weight, pair)
     inner = drop(run, x) if run.dropout and run.grad else x
+    made, weight_there = _for_norm(run, x, weight, pair)
     down = trained_linear(run, inner, rows, pair.d_in, pair.rank)
     up = trained_linear(run, down, rows, pair.rank, pair.d_out)
     del down
@@ -209,13 +232,11 @@ def _dora(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, base: 
         base = _product_again(run, inner, rows, weight, weight_there)
     elif weight.bias:
         size = base.bytes
-        base = tape.apply(
-            (base,), base.elements, max(base.width, run.trained), (), lambda g: (tape.new(size),)
-        )
+        base = tape.apply((base,), base.elements, max(base.width, run.norms), (), lambda g: (tape.new(size),))
     del inner
-    share = _by_magnitude(run, base, pair.d_out)
+    share = by_magnitude(run, base, pair.d_out)
     del base
-    own = scale(_by_magnitude(run, up, pair.d_out))
+    own = scale(by_magnitude(run, up, pair.d_out))
     del made, weight_there
     return add(share, own)
 
@@ -251,16 +272,20 @@ def _product_again(run: Pass, x: Value, rows: Size, weight: Weight, copy: Buffer
     return tape.apply((value,), rows * weight.d_out, value.width, (copy,), lambda g: (tape.new(size),))
 
 
-def _by_magnitude(run: Pass, x: Value, d_out: int) -> Value:
-    """x times a trained magnitude for each output: keeps x, and makes a full-size product for its gradient."""
+def by_magnitude(run: Pass, x: Value, d_out: int) -> Value:
+    """x times a trained magnitude for each output: keeps x, and makes a full-size product for its gradient, beside
+    x's own, which is made in the wider type and then lowered to x's."""
     tape, width = run.tape, max(x.width, run.trained)
-    size_x, size = x.bytes, x.elements * width
+    size = x.elements * width
+    size_x = size if x.width == width else x.bytes
     needs = x.node is not None
 
     def rule(g: Buffer) -> Gradients:
-        made = tape.new(size_x) if needs else None
+        made = tape.new(size) if needs else None
         product = tape.new(size)
         del product
+        if made is not None and size_x is not size:
+            made = tape.new(size_x)
         return (made,)
 
     return tape.apply((x,), x.elements, width, (x.buffer,), rule, trains=run.grad)

@@ -15,9 +15,9 @@ from typing import Literal
 
 from ..dataclass import dataclass
 from ..schema import Apply, Architecture, Block, Join, Scan
-from .elementwise import norm
+from .elementwise import norm, rms_norm
 from .passes import FLOAT32, Pass
-from .tape import Buffer, Gradients, Value, cast, multiply, piece, scale, unary
+from .tape import Buffer, Gradients, Value, cast, copy, multiply, piece, scale, unary
 
 # Types whose scan's kernel has no rule here: Kimi Delta Attention's (chunk_kda), with a decay for every channel.
 UNRULED_SCANS = frozenset({"kimi_linear"})
@@ -91,9 +91,12 @@ def _apply(block: Block, number: int) -> Apply:
     return op
 
 
-def convolve(run: Pass, x: Value, width: int) -> Value:
-    """A causal depthwise convolution with its activation in one kernel: keeps what it reads, a slice of x."""
+def convolve(run: Pass, x: Value, width: int, kind: str) -> Value:
+    """A causal depthwise convolution with its activation in one kernel: keeps what it reads, a slice of x, or in the
+    delta rule queries, keys and values of it joined anew."""
     tape, size = run.tape, run.tokens * (width * x.width)
+    if kind == "delta" and x.elements != run.tokens * width:
+        x = copy(piece(x, run.tokens * width))
     return tape.apply((x,), run.tokens * width, x.width, (x.buffer,), lambda g: (tape.new(size),))
 
 
@@ -201,4 +204,4 @@ def gated_result(run: Pass, mixer: Mixer, out: Value, source: Value) -> Value:
     if not mixer.normed:
         return multiply(out, unary(gate, "in"))
     wide = multiply(cast(out, FLOAT32), unary(cast(gate, FLOAT32), "in"))
-    return cast(norm(run, wide, mixer.inner, "rms"), width)
+    return rms_norm(run, wide, mixer.inner, given=width)

@@ -13,15 +13,17 @@ from typing import Any
 from ..dataclass import dataclass
 from ..schema import Apply, Architecture, Attend, Block
 from ..setup import Setup
-from .head import Head, head_stretches, stem_stretches
+from .head import Head, head_stretches
 from .kinds import Job, Walked, walk_layer
 from .known import maybe_at, remembered
 from .layout import low_ranks
 from .linear import is_exact
 from .passes import CASTS, FLOAT32, fsdp_mixed
+from .products import LowRank
 from .rounds import Round, in_rounds
 from .sharding import gradients_go
 from .stages import Stage, stages, whole_model
+from .stem import Stem, stem_stretches
 from .stretch import Held, Stretch, at_ranks, plus
 from .tape import EXPERT_GRADIENTS, Size
 
@@ -133,7 +135,8 @@ def signature(job: Job, layer: int) -> tuple[Any, ...]:
         for position, item in enumerate(items)
         if layer in item.layers
     )
-    return pairs, tuple(index for index, layers in job.whole.matrices.items() if layer in layers)
+    whole = (*job.whole.matrices.items(), *((~index, layers) for index, layers in job.whole.biases.items()))
+    return pairs, tuple(index for index, layers in whole if layer in layers)
 
 
 @dataclass(frozen=True)
@@ -180,22 +183,23 @@ def first_width(job: Job) -> int:
 
 def masks(job: Job) -> Size:
     """Bytes of the masks of tokens that a model makes before its layers: one for each window, of every pair of
-    positions; of each sequence where tokens are hidden. Eager attention adds them to its scores, in their type; to
-    SDPA it gives truth values, where it gives any."""
+    positions; of each sequence where tokens are hidden. Eager attention adds them to its scores, in their type and
+    for every sequence; to SDPA it gives truth values, where it gives any."""
     setup, run = job.setup, job.run()
     if run.kernel == "flash" and not job.traits.eager and not job.traits.no_flash:
         return 0
     eager = run.kernel == "eager" or job.traits.eager
+    given = run.masked or job.traits.mask_given
     windows = {op.window for block in job.arch.blocks for op in block.operations if isinstance(op, Attend)}
-    needed = [w for w in windows if eager or run.masked or (w is not None and w < run.reach)]
+    needed = [w for w in windows if eager or given or (w is not None and w <= run.reach)]
     one = setup.seq_len * setup.seq_len * (run.compute if eager else 1)
-    return len(needed) * one * (setup.micro_batch if run.masked else 1)
+    return len(needed) * one * (setup.micro_batch if run.masked or eager else 1)
 
 
 def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
     """The forward and backward pass of one micro-step of a stage over what is held throughout (`base`); `unit` is
     what a gathered layer takes, 0 where none is."""
-    stem = stem_stretches(job.run(), job.arch, embeddings_trained(job))
+    stem = stem_of(job)
     layers = walked_layers(job, stem.trains or job.setup.needs_input_grads)
     kinds = layers.kinds
     last = kinds[layers.order[-1][1]] if layers.order else None
@@ -205,6 +209,8 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
     if stage.in_flight > 1:
         for _, kind in layers.order[stage.first : stage.end]:
             going.hold(kinds[kind].forward.change, stage.in_flight - 1)
+    if stem.forward is not None and stage.stem:
+        going.go("forward", "embedding", stem.forward)
     going.hold(stem.held)
     kept = masks(job)
     going.hold({"temporary": kept})
@@ -264,15 +270,32 @@ def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = Tr
     if back is not None:
         going.go("backward", "unembedding", back, live)
     found = head_of(job)
-    if found.trained and job.arch.tied_embeddings and gradients_go(setup):
+    if setup.method == "full" and found.trained and job.arch.tied_embeddings and gradients_go(setup):
         # One gradient of both ends: the unembedding's waits for the embedding's.
         going.hold({"gradients": found.hidden * found.vocab * job.run().whole})
 
 
+def stem_of(job: Job) -> Stem:
+    """The embedding, with what is trained of it."""
+    return stem_stretches(job.run(), job.arch, trains=table_trained(job), pairs=table_pairs(job))
+
+
+def table_trained(job: Job) -> bool:
+    """Whether the token table is trained in full."""
+    return job.setup.method == "full" or job.whole.embedding
+
+
+def table_pairs(job: Job) -> tuple[LowRank, ...]:
+    """Pairs beside the token table."""
+    found = [
+        items for index, items in job.trained.pairs.items() if job.arch.matrices[index].role == "embedding"
+    ]
+    return tuple(pair for items in found for item in items for pair in low_ranks(item))
+
+
 def embeddings_trained(job: Job) -> bool:
     """Whether the token table is trained, in full or by a pair."""
-    adapted = any(job.arch.matrices[index].role == "embedding" for index in job.trained.pairs)
-    return job.setup.method == "full" or job.whole.embedding or adapted
+    return table_trained(job) or bool(table_pairs(job))
 
 
 def head_of(job: Job) -> Head:

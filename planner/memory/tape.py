@@ -85,13 +85,14 @@ class Tape:
         """The result of an operation. `kept` are the buffers that its gradient needs, `rule` makes the gradients
         of the inputs out of that of the result; `trains` where a weight of its own has a gradient. `out` is the
         result's buffer where it is not a new one (a view)."""
+        before = len(self.events)
         buffer = out if out is not None else self.new(elements * width, label)
         if not trains and all(value.node is None for value in inputs):
             return Value(buffer, elements, width, None)
         edges = tuple(value.node for value in inputs)
         node = Node(self, edges, tuple(b for b in kept if b is not None), rule)
-        if kept:
-            self.last_kept = len(self.events)
+        if kept:  # what an operation reads is kept before it makes its result
+            self.last_kept = before
         return Value(buffer, elements, width, node)
 
     def backward(self, root: Node, gradient: list[Buffer]) -> dict[Node, Buffer]:

@@ -34,14 +34,16 @@ def _layers(arch: Architecture) -> int:
 
 
 def _states(arch: Architecture, setup: Setup, trained: int) -> Iterator[Traffic]:
-    """Gradients are reduced once a step; sharded parameters are gathered for the forward and again for the
-    backward pass of every micro-step, frozen ones too."""
+    """Gradients are reduced once a step, by DeepSpeed's ZeRO-2 and 3 in every micro-step, since no GPU holds all of
+    them (deepspeed/runtime/zero/stage_1_and_2.py, partition_gradients); sharded parameters are gathered for the
+    forward and again for the backward pass of every micro-step, frozen ones too."""
     width = WIDTHS[setup.trained_dtype]
     n, layers = setup.shards, _layers(arch)
     if setup.sharding == "ddp":
         yield Traffic("gradients", "all_reduce", "data", setup.data_parallel, trained * width, 1)
     if setup.states_sharded:
-        yield Traffic("gradients", "reduce_scatter", "shard", n, trained * width, layers)
+        times = reductions(setup)
+        yield Traffic("gradients", "reduce_scatter", "shard", n, trained * width * times, layers * times)
     if setup.sharding in ("zero1", "zero2"):
         yield Traffic("updated parameters", "all_gather", "shard", n, trained * width, 1)
     if setup.parameters_sharded:
@@ -53,6 +55,11 @@ def _states(arch: Architecture, setup: Setup, trained: int) -> Iterator[Traffic]
         yield Traffic("gradients", "all_reduce", "replica", replicas, -(-trained * width // n), layers)
 
 
+def reductions(setup: Setup) -> int:
+    """How often sharded gradients are reduced in a step."""
+    return setup.accumulation if setup.sharding in ("zero2", "zero3") else 1
+
+
 def _apart(setup: Setup, experts: int) -> Iterator[Traffic]:
     """Gradients of experts under expert parallelism, reduced among the GPUs that hold the same ones."""
     width = WIDTHS[setup.trained_dtype]
@@ -61,7 +68,8 @@ def _apart(setup: Setup, experts: int) -> Iterator[Traffic]:
         yield Traffic("gradients of experts", "all_reduce", "data", same, experts * width, 1)
     elif setup.states_sharded:
         same = setup.expert_shards(setup.shards)
-        yield Traffic("gradients of experts", "reduce_scatter", "shard", same, experts * width, 1)
+        times = reductions(setup)
+        yield Traffic("gradients of experts", "reduce_scatter", "shard", same, experts * width * times, times)
         if setup.sharding in ("zero1", "zero2"):
             yield Traffic("updated experts", "all_gather", "shard", same, experts * width, 1)
 

@@ -29,9 +29,11 @@ class Traits:
     before transformers 4.50. `biased`: each head adds a bias for every pair of positions. `scaled_embedding`,
     `scaled_residual`: multipliers on the stream. `logits`: what happens to logits between unembedding and loss
     ("capped": tanh; "scaled"; "biased": a fixed bias is added). `sink_scales`: a head's sink weights what attention
-    puts out. `eager`: transformers has no SDPA path for it, `no_flash`: no path for flash attention; `narrow`: its
-    eager softmax runs in the values' type. `router`: "softmax" or "sigmoid" scores of all experts, or a softmax
-    over the "chosen" alone; `wide_router`: their weights stay in float32, and so do the results that they weight.
+    puts out. `eager`: transformers has no SDPA path for it, `no_flash`: no path for flash attention; `mask_given`:
+    SDPA is given a mask even where all tokens are seen, and `ungrouped`: keys of a single head, which no fused kernel
+    takes; `narrow`: its eager softmax runs in the values' type. `router`: "softmax" or "sigmoid" scores of all
+    experts, or a softmax over the "chosen" alone; `wide_router`: their weights stay in float32, and so do the results
+    that they weight; `jitter`: what experts and router read is multiplied by noise.
     """
 
     norm: str = "rms"
@@ -65,9 +67,12 @@ class Traits:
     sink_scales: bool = False
     eager: bool = False
     no_flash: bool = False
+    mask_given: bool = False
+    ungrouped: bool = False
     narrow: bool = False
     router: Literal["softmax", "sigmoid", "chosen"] = "softmax"
     wide_router: bool = False
+    jitter: bool = False
 
 
 LLAMA = Traits()
@@ -115,12 +120,14 @@ TRAITS: dict[str, Traits] = {
     "bloom": replace(
         LEGACY, stem_norm=True, narrow_before=True, activation="bloom", eager=True, no_flash=True
     ),
-    "falcon": replace(LEGACY, narrow_before=True, rotary="half", narrow=True),
+    "falcon": replace(
+        LEGACY, narrow_before=True, rotary="half", narrow=True, mask_given=True, ungrouped=True
+    ),
     "mpt": replace(LEGACY, narrow_before=True, eager=True, no_flash=True),
     "gpt_bigcode": replace(LEGACY, narrow_before=True, activation="gelu_pytorch_tanh"),
     "phi": replace(LEGACY, rotary="partial", rotary_share=0.5, activation="gelu_new"),
     "mamba": replace(LLAMA, wide_residual=True, wide_logits=True),
-    "phimoe": replace(LLAMA, norm="layer"),
+    "phimoe": replace(LLAMA, norm="layer", jitter=True),
     "mixtral": replace(LLAMA, wide_router=True),
     "dbrx": replace(LEGACY, rotary="half", activation="silu"),
     "gpt_oss": replace(LLAMA, norm="rms-late", sinks=True, eager=True, narrow=True, router="chosen"),
@@ -142,6 +149,16 @@ TRAITS: dict[str, Traits] = {
         no_flash=True,
         narrow=True,
         rotary="half",
+    ),
+    "nomic_bert": replace(
+        LEGACY,
+        before=False,
+        post=True,
+        stem_norm=True,
+        narrow_loss=True,
+        narrow=True,
+        rotary="half",
+        activation="silu",
     ),
     "modernbert": replace(LEGACY, rotary="half32", stem_norm=True),
     "helium": replace(LLAMA, norm="rms-late"),
@@ -228,6 +245,7 @@ RATES: dict[str, dict[str, tuple[str, float]]] = {
         "dropout": ("resid_pdrop", 0.0), "dropped": ("attention_dropout", 0.0), "dropped_stem": ("embd_pdrop", 0.0),
     },
     "starcoder2": {"dropout": ("residual_dropout", 0.0), "dropped": ("attention_dropout", 0.0)},
+    "seed_oss": {"dropout": ("residual_dropout", 0.1), "dropped": ("attention_dropout", 0.1)},
     "bert": {
         "dropout": ("hidden_dropout_prob", 0.1), "dropped_stem": ("hidden_dropout_prob", 0.1),
         "dropped": ("attention_probs_dropout_prob", 0.1),

@@ -9,11 +9,10 @@ from ..dataclass import dataclass
 from ..schema import Architecture
 from .bias import Bias
 from .ends import Entry, Exit, enter, fixed_length, has_end_norm, leave
-from .head import stem_stretches
 from .kinds import KEPT, Job, Walked, walk_layer
 from .outside import Outside
 from .stages import Stage
-from .step import Course, embeddings_trained, pass_head, signature, spread, stacks
+from .step import Course, embeddings_trained, pass_head, signature, spread, stacks, stem_of, table_trained
 from .stretch import Held, Stretch
 from .tape import Size
 from .traits import kind_of
@@ -199,8 +198,7 @@ def _table(going: Course, side: Side, job: Job) -> None:
     """The gradient of a stack's table of tokens; one that both stacks share is met by the second in place."""
     if not embeddings_trained(job):
         return
-    stem = stem_stretches(job.run(), job.arch, True)
-    part, tied = stem.backward, job.arch.tied_embeddings
+    part, tied = stem_of(job).backward, job.arch.tied_embeddings and table_trained(job)
     if side.name == "decoder" and tied:
         part = Stretch({}, part.highest)
     elif tied:  # the sum of two is there, to which this one is added in place

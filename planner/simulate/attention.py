@@ -96,13 +96,34 @@ def _efficient_scratch(q: Any, k: Any, out: Any) -> list[Any]:
 
 def attention_kernel(q: Any, k: Any, v: Any, mask: Any, grouped: bool) -> str:
     """The kernel that scaled_dot_product_attention takes on an Ampere or newer GPU: flash for 16-bit types without a
-    mask where the widths agree, else memory-efficient where every head has its keys, else math."""
-    same = q.shape[-1] == k.shape[-1] == v.shape[-1]
-    if q.dtype in HALVES and mask is None and same and q.shape[-1] <= FLASH_MOST:
+    mask where the widths agree, and heads too unless they are said to be `grouped`; else memory-efficient where every
+    head has its keys, else math."""
+    same, each = q.shape[-1] == k.shape[-1] == v.shape[-1], q.shape[1] == k.shape[1]
+    if q.dtype in HALVES and mask is None and same and q.shape[-1] <= FLASH_MOST and (each or grouped):
         return "flash"
-    if not grouped or q.shape[1] == k.shape[1]:
+    if each:
         return "efficient"
     return "math"
+
+
+def math_attention(q: Any, k: Any, v: Any, mask: Any, dropout: float, causal: bool) -> Any:
+    """Attention by products in float32, as aten's _scaled_dot_product_attention_math makes it, with CUDA's dropout,
+    which keeps a byte a value where the meta device's keeps a float."""
+    width, dtype = math.sqrt(1 / math.sqrt(q.shape[-1])), q.dtype
+    if causal:
+        mask = q.new_ones(q.shape[2], k.shape[2], dtype=torch.bool)
+    if mask is not None and mask.dtype == torch.bool:
+        mask = torch.where(mask, 0.0, torch.scalar_tensor(-math.inf, dtype=dtype, device=q.device))
+    if dtype in HALVES:
+        q, k, v = q.float(), k.float(), v.float()
+    copies = q.shape[1] // k.shape[1]
+    if 1 < copies < q.shape[1]:
+        k, v = k.repeat_interleave(copies, 1), v.repeat_interleave(copies, 1)
+    scores = (q * width) @ (k.transpose(-2, -1) * width)
+    if mask is not None:
+        scores.add_(mask)
+    chances = torch.native_dropout(torch.softmax(scores, -1), dropout, True)[0]
+    return (chances @ v).to(dtype)
 
 
 def bias_of(mask: Any, q: Any, k: Any) -> Any:

@@ -84,9 +84,9 @@ class ExpertPairs(nn.Module):  # type: ignore[misc]
             nn.Parameter(torch.empty(p.n_out, p.d_out, p.rank, dtype=dtype, device="meta")) for p in pairs
         )
 
-    def add(self, rows: Any, out: Any, tracker: Counter) -> Any:
-        """The product with the pairs' added, in its own type."""
-        inner = rows.to(self.a[0].dtype)
+    def add(self, rows: Any, out: Any, tracker: Counter, autocast: bool = False) -> Any:
+        """The product with the pairs' added, in its own type. Autocast leaves rows in 16 bits."""
+        inner = rows if autocast else rows.to(self.a[0].dtype)
         made = [_Pair.apply(inner, a, b, tracker) for a, b in zip(self.a, self.b, strict=True)]
         both = made[0] if len(made) == 1 else torch.cat(made, dim=-1)
         return out + both.to(out.dtype)

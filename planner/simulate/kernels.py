@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from .attention import HALVES, attention_kernel, bias_of, flash, fused
+from .attention import HALVES, attention_kernel, bias_of, flash, fused, math_attention
 from .experts import ExpertPairs, Grouped
 from .tracker import Tracker
 
@@ -32,6 +32,8 @@ FLOAT = frozenset(
 # What code asks of data that are not there: whether all of them are as usual, whether any is not. Of a mask of
 # tokens, which alone has two dimensions, not all are where some are hidden.
 TOKENS_DIM = 2
+SUMS = ("sum", "prod", "cumsum", "cumprod")
+SOFTMAXES = (functional.softmax, torch.softmax)
 QUESTIONS = {torch.Tensor.all: True, torch.all: True, torch.Tensor.any: False, torch.any: False}
 
 
@@ -62,18 +64,21 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         # Rotations switch autocast off, by a way that the meta device does not have; they alone ask for no gradient.
-        if self.casting and torch.is_grad_enabled():
+        widens = self.cuda and func in SOFTMAXES and self._widens(args[0], kwargs)
+        if self.casting and not widens and torch.is_grad_enabled():
             name = getattr(func, "__name__", "")
             if name in LOWER:
                 args, kwargs = self._all(args, kwargs, self._lower)
-            elif name in FLOAT:
+            elif name in SUMS and "dtype" not in kwargs and args and _is_half(args[0]):
+                kwargs = {**kwargs, "dtype": torch.float32}  # in one kernel, without a copy
+            elif name in FLOAT and kwargs.get("dtype") is None:  # one that is told its type keeps to it
                 args, kwargs = self._all(args, kwargs, _raise)
         if self.cuda and func is functional.scaled_dot_product_attention:
             return self._attention(*args, **kwargs)
+        if widens:
+            return torch._softmax(args[0], kwargs.get("dim", args[1] if len(args) > 1 else -1), True)
         if self.cuda and func is functional.dropout:
             return _dropout(*args, **kwargs)
-        if self.cuda and func is functional.softmax:
-            return _softmax(*args, **kwargs)
         if func is torch._grouped_mm and args[0].device.type == "meta":
             return self._experts(*args, **kwargs)
         if func in QUESTIONS and len(args) == 1 and not kwargs and args[0].device.type == "meta":
@@ -83,6 +88,11 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
             return func is torch.Tensor.__bool__ and not self.masked
         return func(*args, **kwargs)
 
+    def _widens(self, x: Any, given: Mapping[str, Any]) -> bool:
+        """Whether CUDA's softmax reads float16 and writes float32: where it is told so, by code or by autocast."""
+        told = given.get("dtype") or (torch.float32 if self.casting and torch.is_grad_enabled() else None)
+        return bool(x.dtype == torch.float16 and told == torch.float32)
+
     def _experts(self, rows: Any, weight: Any, offs: Any = None, **more: Any) -> Any:
         """A grouped product, and the pairs on its tensor of experts."""
         if rows.dtype == torch.bfloat16:
@@ -90,7 +100,7 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
         else:
             out = Grouped.apply(rows, weight, self.tracker)
         pairs = self.pairs.get(weight.untyped_storage()._cdata)
-        return out if pairs is None else pairs.add(rows, out, self.tracker)
+        return out if pairs is None else pairs.add(rows, out, self.tracker, self.casting)
 
     @contextmanager
     def forward(self) -> Iterator[None]:
@@ -130,6 +140,8 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
         is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
     ) -> Any:  # fmt: skip
         kernel = attention_kernel(query, key, value, attn_mask, enable_gqa)
+        if kernel == "math" and dropout_p > 0:
+            return math_attention(query, key, value, attn_mask, dropout_p, is_causal)
         if kernel == "math":
             return torch.ops.aten._scaled_dot_product_attention_math(
                 query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
@@ -146,6 +158,10 @@ def _each(x: Any, cast: Callable[[Any], Any]) -> Any:
     return type(x)(_each(item, cast) for item in x) if type(x) in (tuple, list) else x
 
 
+def _is_half(x: Any) -> bool:
+    return isinstance(x, torch.Tensor) and x.dtype in HALVES
+
+
 def _raise(x: Any) -> Any:
     return x.float() if x.dtype in HALVES else x
 
@@ -155,13 +171,6 @@ def _dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = 
     if not training or p == 0.0:
         return input
     return torch.native_dropout(input, p, True)[0]
-
-
-def _softmax(input: Any, dim: int, _stacklevel: int = 3, dtype: Any = None) -> Any:
-    """CUDA's softmax of float16 gives float32 without a copy of its input in that type."""
-    if dtype is torch.float32 and input.dtype is torch.float16:
-        return torch._softmax(input, dim, True)
-    return functional.softmax(input, dim, dtype=dtype)
 
 
 @contextmanager

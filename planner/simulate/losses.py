@@ -93,10 +93,8 @@ def choose_loss(model: Any, setup: Setup, *, narrow_before: bool = False) -> Non
         model.loss_function = _fused
         return
     if setup.loss.startswith("shifted"):
-        if getattr(model.config.get_text_config(), "final_logit_softcapping", None):
-            raise InputError("loss", setup.loss, "full, fused or chunked for a model that caps its logits")
         if not narrow_before:
-            head.register_forward_hook(lambda module, args, out: out.float())
+            head.register_forward_hook(_widen(model.config.get_text_config()))
         model.loss_function = _shifted_fused if setup.loss == "shifted-fused" else _shifted
         return
     if not isinstance(head, nn.Linear):
@@ -110,6 +108,15 @@ def choose_loss(model: Any, setup: Setup, *, narrow_before: bool = False) -> Non
         return _Chunked.apply(hidden, head.weight, getattr(head, "bias", None), setup.loss_chunk)
 
     model.loss_function = chunked
+
+
+def _widen(config: Any) -> Any:
+    """What older code did behind the unembedding: logits in float32, bounded before where the model bounds them."""
+    most = getattr(config, "final_logit_softcapping", None)
+    if not most:
+        return lambda module, args, out: out.float()
+    config.final_logit_softcapping = None
+    return lambda module, args, out: (torch.tanh(out / most) * most).float()
 
 
 def _fused(logits: Any, labels: Any, vocab_size: int, **_: Any) -> Any:

@@ -119,6 +119,10 @@ def choose_attention(model: Any, setup: Setup) -> tuple[str, ...]:
         return (
             f"{kernel} attention of this model is not in transformers or not simulated: it ran eager attention",
         )
+    if _by_class(model):  # whose classes ask the config when they run
+        if not model._supports_sdpa:
+            return (f"{kernel} attention of this model is not simulated: it ran eager attention",)
+        model.config._attn_implementation = "sdpa"
     return () if kernel == "sdpa" else ("flash attention of this model is not simulated: it ran SDPA",)
 
 

@@ -174,8 +174,14 @@ class Tracker(TorchDispatchMode):  # type: ignore[misc]
 
     def _meet_in_place(self, first: Any, second: Any) -> bool:
         """Whether two gradients of one value meet here of which autograd would add the second to the first in place,
-        but does not where it sees a dispatch mode like this one: where it alone holds the first."""
-        if self._alone is None or _node() is None or not isinstance(second, torch.Tensor):
+        but does not where it sees a dispatch mode like this one: where it alone holds the first. Sums of a layer that
+        runs again inside the backward pass are none of these."""
+        if (
+            self._alone is None
+            or self._recomputing
+            or _node() is None
+            or not isinstance(second, torch.Tensor)
+        ):
             return False
         return _owners(first) == self._alone and first.shape == second.shape and _dense(first)
 

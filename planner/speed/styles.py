@@ -87,6 +87,8 @@ LOSS = {
 }  # fmt: skip
 # Bytes an element of eager scores: written, scaled, masked, softmax in float32, cast, read; and back.
 EAGER_SCORES = Cost(22, 24, 6, 8)
+# Bytes an element of the hidden states that go to experts: copied in the experts' order, back and added; and back.
+SORTED = Cost(8, 8, 3, 3)
 # Bytes a trained parameter in a step of the optimizer, states in float32: gradient, parameter and two moments
 # are read, three of them written; PyTorch's multi-tensor code sweeps several times. 8-bit states move 1 byte a
 # moment.

@@ -13,7 +13,7 @@ from ..adapter.whole import Whole
 from ..flops import chunk_sum, compressed_pairs, visible_pairs
 from ..schema import Apply, Architecture, Attend, Block, Join, Keep, Matrix, Product, Recall, Scan
 from ..setup import Setup
-from .styles import EAGER_SCORES, LOSS, STYLES, Cost, Style
+from .styles import EAGER_SCORES, LOSS, SORTED, STYLES, Cost, Style
 from .sums import Sums
 from .work import Kind, Linear, Pass, Phase
 
@@ -284,6 +284,8 @@ class Walk:
                 matrix = self.arch.matrices[op.matrix]
                 if matrix.role in MLP_ROLES and matrix.d_out == hidden:
                     inner += matrix.d_in * matrix.experts_active
+                    if matrix.kind == "experts":
+                        self.passes("residual", SORTED, length * hidden * matrix.experts_active, 1.0, again)
                 if matrix.role == "unembedding":
                     self.passes("loss", LOSS[self.setup.loss], length * matrix.d_out / self.split)
         if inner:

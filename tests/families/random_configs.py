@@ -197,6 +197,13 @@ def eurobert(pick: Random) -> Config:
     )  # fmt: skip
 
 
+def nomic_bert(pick: Random) -> Config:
+    """Nomic's BERT."""
+    config = decoder(pick, "nomic_bert", "NomicBertForMaskedLM", head_dim=False)
+    del config["num_key_value_heads"]
+    return config | {"type_vocab_size": 2, "hidden_dropout_prob": pick.choice([0.0, 0.1])}
+
+
 def glm4v_moe(pick: Random) -> Config:
     """GLM-4.5V."""
     text = decoder(pick, "glm4v_moe_text", "", switches=("attention_bias",)) | experts(pick)
@@ -338,7 +345,7 @@ CONFIGS: dict[str, Callable[[Random], Config]] = {
     "modernbert": modernbert, "mistral4": latent_experts("mistral4", "Mistral4ForCausalLM"),
     "axk1": latent_experts("axk1", "AXK1ForCausalLM"), "emu3_text_model": emu3_text_model,
     "mllama_text_model": mllama_text_model, "umt5": umt5, "eurobert": eurobert,
-    "glm4v_moe": glm4v_moe, **{name: seeing(name) for name in SEEING},
+    "glm4v_moe": glm4v_moe, "nomic_bert": nomic_bert, **{name: seeing(name) for name in SEEING},
 }  # fmt: skip
 _SEEING: list[Any] = [["lm_head"], ["down_proj"], ["embed_tokens", "down_proj"], "all-linear"]
 _ATTENTION: list[Any] = [
@@ -355,6 +362,13 @@ TARGETS: dict[str, list[Any]] = {
     "mistral4": ["all-linear", ["kv_b_proj"], ["o_proj"], ["lm_head"]],
     "axk1": ["all-linear", ["kv_b_proj"], ["o_proj"], ["lm_head"]],
     "umt5": ["all-linear", ["q", "v"], ["wo"], ["lm_head"], ["shared", "k"]],
+    "nomic_bert": [
+        "all-linear",
+        ["q_proj", "v_proj"],
+        ["decoder"],
+        ["word_embeddings", "q_proj"],
+        ["o_proj"],
+    ],
     "glm4v_moe": [["q_proj", "v_proj"], ["o_proj"], ["lm_head"]],
     "laguna": [*_ATTENTION, ["g_proj"]],
     "mellum": [*_ATTENTION, ["gate", "o_proj"]],

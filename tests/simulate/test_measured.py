@@ -39,6 +39,12 @@ def test_a_few_layers_take_what_a_real_step_does(setup: Setup) -> None:
     assert allocated(once)[0] == pytest.approx(taken(CONFIGS["llama"], setup), rel=0.001)
 
 
+def test_a_layer_that_runs_again_holds_what_a_real_one_does() -> None:
+    """Its sums are made anew, not in place, and attention's weights go with the product that read them."""
+    found = measure(CONFIGS["llama"], replace(STEP, precision="bf16", checkpointing="layer", seq_len=256))
+    assert found.simulated_top == pytest.approx(found.top, rel=0.002)
+
+
 def test_autocast_as_torch_runs_it() -> None:
     """Autocast's choices of types are ours on the meta device, and torch's own on the CPU. Llama's code asks
     for types wherever the lists of CUDA and the CPU differ."""

@@ -7,9 +7,11 @@ import random
 
 import pytest
 
+from tools import compare_random_memory
 from tools.compare_memory import RECORD, analytic, compared, key, read, simulated
 from tools.memory_grid import grid
 from tools.memory_page import MEDIAN, MOST, quantile
+from tools.memory_random import random_points
 from tools.memory_rows import Row
 
 SMALL = (
@@ -51,3 +53,24 @@ def test_estimates_are_as_near_as_promised() -> None:
     errors = sorted(abs(each.error) for each in compared(rows))
     assert quantile(errors, 0.5) <= MEDIAN
     assert quantile(errors, 0.95) <= MOST
+
+
+def test_random_points_are_as_near_as_promised() -> None:
+    """Every fourth point of both seeds."""
+    rows = [each for each in compare_random_memory.read() if each.row.simulated_bytes][::4]
+    errors = sorted(abs(each.error) for each in compare_random_memory.compared(rows))
+    assert quantile(errors, 0.5) <= MEDIAN / 2
+    assert quantile(errors, 0.95) <= MOST
+
+
+def test_random_points_that_ran_keep_their_first_error() -> None:
+    rows = compare_random_memory.read()
+    assert {each.seed for each in rows} == {1, 2}
+    blind = [each.first_error for each in rows if each.seed == 2 and each.row.simulated_bytes]
+    assert len(blind) > 100
+    assert None not in blind
+
+
+def test_a_seed_draws_the_same_points_at_every_call() -> None:
+    assert random_points(2, 20) == random_points(2, 20)
+    assert random_points(2, 5) != random_points(3, 5)

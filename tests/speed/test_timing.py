@@ -26,7 +26,7 @@ from planner.speed.communication import collective_s, exposed_s
 from planner.speed.efficiency import constants, evidence_of, parse, spread_of
 from planner.speed.roofline import PARTS
 from planner.speed.step import work_of
-from planner.speed.trained import held
+from planner.trainers import filled
 from tools.fit_speed import log_ratios
 from tools.speed_later import LATER, LATEST, Said, blind, later, said_of
 from tools.speed_outliers import far, reason_of
@@ -257,6 +257,10 @@ def test_frozen_weights_have_no_gradients_to_send() -> None:
     assert fsdp["reduce_scatter"] == 2 * trained
     assert 2 * ARCH.params <= fsdp["all_gather"] <= 2 * 2 * (ARCH.params + trained)
     assert traffic_of(ARCH, Setup(), trained) == ()
+    for sharding, times in (("zero1", 1), ("zero2", 4), ("zero3", 4), ("fsdp", 1)):
+        often = Setup(gpus=4, sharding=sharding, accumulation=4)  # type: ignore[arg-type]
+        reduced = {t.collective: t.bytes for t in traffic_of(ARCH, often, trained)}["reduce_scatter"]
+        assert reduced == 2 * trained * times
 
 
 # Constants
@@ -349,64 +353,7 @@ def test_an_odd_calibration_file_is_refused(text: str, tmp_path: Path) -> None:
         read(tmp_path / "none.json")
 
 
-def test_expert_parallel_gpus_keep_their_experts_to_themselves() -> None:
-    """Qwen3-30B-A3B on 8 GPUs under DDP, by hand. Experts: 48 layers x 128 x 3 matrices of 2048 x 768. Everything
-    else is reduced over all 8; of 4 expert-parallel GPUs each holds a quarter of the experts, which 8 / 4 = 2 share;
-    of 8, nobody shares any."""
-    arch = load("Qwen/Qwen3-30B-A3B")[1]
-    experts = 48 * 128 * 3 * 2048 * 768
-    others = arch.params - experts
-    for apart, group in ((1, 8), (4, 2), (8, 1)):
-        setup = Setup(method="full", gpus=8, sharding="ddp", expert_parallel=apart)
-        mine = held(arch, setup, ())
-        whole = apart == 1
-        assert (mine.shared, mine.experts) == (
-            arch.params if whole else others,
-            0 if whole else experts / apart,
-        )
-        sent = traffic_of(arch, setup, round(mine.shared), round(mine.experts))
-        found = {entry.what: (entry.bytes, entry.group_size) for entry in sent}
-        assert found["gradients"] == (2 * (arch.params if whole else others), 8)
-        assert found.get("gradients of experts") == ((2 * experts // apart, group) if group == 2 else None)
-        assert work_of(arch, setup).optimizer_bytes == pytest.approx(60 * (mine.shared + mine.experts))
-    sharded = Setup(method="full", gpus=8, sharding="fsdp", expert_parallel=4)
-    assert work_of(arch, sharded).optimizer_bytes == pytest.approx(60 * arch.params / 8)
-
-
-def test_expert_parallelism_saves_time_under_ddp() -> None:
-    arch = load("Qwen/Qwen3-30B-A3B")[1]
-    machine = replace(H100, count=8, per_node=8)
-    one, eight = (
-        step_time(arch, Setup(method="full", gpus=8, sharding="ddp", expert_parallel=n), machine).parts
-        for n in (1, 8)
-    )
-    assert eight["optimizer"] < 0.25 * one["optimizer"] and eight["communication"] < one["communication"]
-
-
-def test_traffic_inside_a_model_by_hand() -> None:
-    """Llama-3.2-1B: 16 layers, width 2048, 32 heads of 64 and 8 of keys and values; 2 micro-steps of 2 x 1024 tokens
-    in 2 bytes. Tensor parallel: two sums a layer in forward and backward. Pipeline: to the next stage and back.
-    Sequence parallel: queries and results (32 heads each) and keys and values (8 each), forward and backward."""
-    stream = 2 * 1024 * 2048 * 2
-    base = Setup(micro_batch=2, seq_len=1024, accumulation=2)
-    of = {
-        "tensor_parallel": traffic_of(ARCH, replace(base, gpus=4, tensor_parallel=4), 0),
-        "pipeline_parallel": traffic_of(ARCH, replace(base, gpus=4, pipeline_parallel=4), 0),
-        "sequence_parallel": traffic_of(ARCH, replace(base, gpus=4, sequence_parallel=4), 0),
-    }
-    found = {n: [(t.collective, t.bytes, t.calls, t.group_size) for t in sent] for n, sent in of.items()}
-    assert found["tensor_parallel"] == [("all_reduce", stream * 2 * 16 * 2 * 2, 2 * 16 * 2 * 2, 4)]
-    assert found["pipeline_parallel"] == [("send", stream * 2 * 2, 2 * 2, 4)]
-    heads = (2 * 1024 // 4) * 64 * (2 * 32 + 2 * 8) * 2
-    assert found["sequence_parallel"] == [("all_to_all", heads * 16 * 2 * 2, 4 * 16 * 2 * 2, 4)]
-    again = Setup(micro_batch=2, seq_len=1024, gpus=4, tensor_parallel=4, checkpointing="layer")
-    assert traffic_of(ARCH, again, 0)[0].bytes == stream * 2 * 16 * 3
-
-
-def test_tokens_to_experts_by_hand() -> None:
-    """Qwen3-30B-A3B: 48 layers send 1024 tokens to 8 experts each, 2048 values of 2 bytes, there and back, forward
-    and backward."""
-    arch = load("Qwen/Qwen3-30B-A3B")[1]
-    setup = Setup(method="full", seq_len=1024, gpus=8, sharding="ddp", expert_parallel=8)
-    sent = next(t for t in traffic_of(arch, setup, 0) if t.collective == "all_to_all")
-    assert (sent.bytes, sent.calls) == (1024 * 8 * 2048 * 2 * 2 * 2 * 48, 2 * 2 * 48)
+def test_a_trainer_in_float32_has_no_autocast() -> None:
+    setup = Setup(**filled({"trainer": "trl-0.13", "precision": "fp32", "method": "lora"}))
+    assert not setup.under_autocast and setup.compute_dtype == "float32"
+    assert Setup(**filled({"trainer": "trl-0.13", "method": "lora"})).under_autocast

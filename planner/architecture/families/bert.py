@@ -194,9 +194,9 @@ def _layers(trace: Trace, cfg: Fields, style: Style, heads: Heads, base: str) ->
         _norm(trace, base + style.stack_norm, heads.hidden)
 
 
-def _unembed(head: Layer, style: Style, hidden: int, width: int, vocab: int, tied: bool) -> None:
+def unembed(head: Layer, names: Head, hidden: int, width: int, vocab: int, tied: bool) -> None:
     """A dense layer with a norm, then the unembedding, whose bias is a parameter of the head or its own."""
-    names, x = style.head, head.stream
+    x = head.stream
     if names.dense and names.norm:
         x = head.linear(names.dense, "other", hidden, width, x, bias=True)
         head.norm(names.norm, width, True)
@@ -219,7 +219,7 @@ def build(cfg: Fields) -> Architecture:
     if headed:
         out = width if style.out is None else _width(cfg, style.out, heads.hidden)
         with trace.layer("head", (0,)) as head:
-            _unembed(head, style, heads.hidden, out, vocab, tied)
+            unembed(head, style.head, heads.hidden, out, vocab, tied)
     else:
         trace.weight("pooler.dense", "other", heads.hidden, heads.hidden, bias=True)
     return finish(

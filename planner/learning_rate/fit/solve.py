@@ -21,9 +21,10 @@ from .merged import MOST_NUMBERS, Groups, Merged, Plain, Weighted, at_kinks, gro
 # Half the window, in units of log rate, stage by stage.
 WINDOWS = {
     "quadratic": (0.6, 0.2, 0.02, 0.0005),
-    "log-linear": (0.6, 0.3, 0.1, 0.03, 0.008, 0.002, 0.0003, 0.00003, 0.000003),
+    "log-linear": (0.6, 0.3, 0.1, 0.03, 0.005, 0.0005, 0.00005),
 }
-SNAP = 0.1  # from this window on the optimum of straight lines is looked for at their kinks
+NEAR = 0.05  # the widest window from a start that is near the optimum
+SNAP = 0.006  # from this window on the optimum of straight lines is looked for at their kinks
 MAX_STEPS = 40
 TOLERANCE = 1e-6
 _CHUNK = 4_000_000  # cells x weightings that are held at once
@@ -61,7 +62,7 @@ def _stage(
     of the last steps."""
     p = theta.shape[1]
     f = weighted.matrix
-    outer = (f[:, :, None] * f[:, None, :]).reshape(len(f), p * p)
+    product = products(f)
     diagonal = np.arange(p)
     theta = theta.copy()
     last = np.zeros(len(theta))
@@ -73,7 +74,7 @@ def _stage(
     for _ in range(steps):
         t = theta[active]
         gradient = g @ f + 2 * t * penalty
-        curvature = (np.maximum(h, 0.0) @ outer).reshape(-1, p, p)
+        curvature = product.weighted(np.maximum(h, 0.0))
         curvature[:, diagonal, diagonal] += 2 * penalty
         scale = curvature[:, diagonal, diagonal] + 1e-9 + 1e-3 * np.abs(g).sum(axis=1)[:, None] / len(f)
         curvature[:, diagonal, diagonal] += damping[active][:, None] * scale + 1e-12
@@ -101,6 +102,30 @@ def _stage(
     return theta, last
 
 
+@dataclass(frozen=True, eq=False)
+class _Products:
+    """Products of the columns of a design that are not 0 everywhere: columns of families never meet."""
+
+    rows: Ints
+    columns: Ints
+    values: Floats
+    size: int
+
+    def weighted(self, weights: Floats) -> Floats:
+        """f' diag(w) f for each row of weights."""
+        out = np.zeros((len(weights), self.size, self.size))
+        out[:, self.rows, self.columns] = out[:, self.columns, self.rows] = weights @ self.values
+        return out
+
+
+def products(f: Floats) -> _Products:
+    """The products of a design's columns."""
+    rows, columns = np.triu_indices(f.shape[1])
+    values = f[:, rows] * f[:, columns]
+    some = values.any(axis=0)
+    return _Products(rows[some], columns[some], np.ascontiguousarray(values[:, some]), f.shape[1])
+
+
 def _solved(matrix: Floats, right: Floats) -> Floats:
     """matrix^-1 right for each draw; by the formula for two coefficients."""
     if right.shape[1] == 2:
@@ -121,12 +146,31 @@ def _solve_chunk(
     for half in problem.windows:
         theta, moved = _stage(weighted, problem.penalty, theta, active, half, max_steps)
         last[active] = moved[active]
-        if half <= SNAP and isinstance(weighted, Merged) and weighted.straight and len(active):
-            found, certain = at_kinks(weighted, problem.penalty, theta[active], active, half)
-            theta[active[certain]] = found[certain]
-            active = active[~certain]
+        if half <= SNAP and isinstance(weighted, Merged) and weighted.straight:
+            active = _snapped(problem, weighted, theta, active, weights, half)
+        if not len(active):
+            break
     value = problem.value(theta, weights)
     return Solution(theta, value, last < 1e-2)
+
+
+def _snapped(
+    problem: Problem, weighted: Merged, theta: Floats, active: Ints, weights: Floats, half: float
+) -> Ints:
+    """Move the draws `active` to the optimum at their kinks where that is certain, and after the last window where it
+    is lower at all; returns the others."""
+    ends = half == problem.windows[-1]
+    for near in (half, half / 10, half / 100) if ends else (half,):
+        if not len(active):
+            break
+        found, sure = at_kinks(weighted, problem.penalty, theta[active], active, near)
+        better = sure
+        if ends:
+            w = weights if len(weights) == 1 else weights[active]
+            better = sure | (problem.value(found, w) < problem.value(theta[active], w))
+        theta[active[better]] = found[better]
+        active = active[~sure]
+    return active
 
 
 def solve_from(problem: Problem, start: Floats, weights: Floats, max_steps: int = MAX_STEPS) -> Solution:
@@ -192,7 +236,7 @@ def refit(
     problem: Problem, weights: Floats, near: Floats | None = None, max_steps: int = MAX_STEPS
 ) -> Solution:
     """The optimum for each row of weights (draws, cells), from the best constant and, where given, from `near`."""
-    narrow = replace(problem, windows=problem.windows[1:])
+    narrow = replace(problem, windows=tuple(half for half in problem.windows if half <= NEAR))
     if near is None:
         return solve_from(problem, constant_start(problem, weights), weights, max_steps)
     return solve_from(narrow, without_what_cannot_be_told(problem, near, weights), weights, max_steps)
