@@ -33,7 +33,7 @@ CONFIGS: dict[str, dict[str, object]] = {
     "more than 25,000 modules": {"model_type": "nllb-moe", "num_experts": 100_000},
     "modules in many layers": {"model_type": "switch_transformers", "num_experts": 3000, "num_layers": 64},
     "a loop without end": {
-        "model_type": "inkling_mm_model", "architectures": ["InklingForConditionalGeneration"],
+        "model_type": "inkling_mm_model", "architectures": ["InklingModel"],
         "vision_config": {"model_type": "inkling_vision", "patch_size": 0},
     },
 }  # fmt: skip
