@@ -96,6 +96,22 @@ def test_a_loop_without_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     assert time.process_time() - started < 5
 
 
+def test_a_build_that_makes_modules_has_the_whole_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of a second of work: stopped at half of it where no module is made, and let through where they are."""
+    monkeypatch.setattr(watch, "MOST_S", 1.2)
+    monkeypatch.setattr(watch, "SHARE_OF_BEFORE", 1e6)
+
+    def work(makes: bool) -> None:
+        ends = time.thread_time() + 0.8
+        while time.thread_time() < ends:
+            watch.Progress.made += makes
+
+    with watch.watched():
+        work(True)
+    with pytest.raises(watch.TooMuchError), watch.watched():
+        work(False)
+
+
 def test_memory_that_grows_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "MOST_MEMORY_BYTES", 20_000_000)
     monkeypatch.setattr(watch, "MOST_S", 60.0)

@@ -12,14 +12,14 @@ from ...errors import ConfigError, MissingDependencyError, UnsupportedArchitectu
 from ..hub import offline
 from .checks import cleaned
 from .known import unknown
-from .watch import TooMuchError, watched
+from .watch import Progress, TooMuchError, watched
 
 # In this order where `architectures` names no class of transformers.
 MAPPINGS = (
     "MODEL_FOR_CAUSAL_LM_MAPPING", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING", "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING",
     "MODEL_FOR_MASKED_LM_MAPPING", "MODEL_MAPPING",
 )  # fmt: skip
-MOST_MODULES = 25_000
+MOST_MODULES = 20_000
 
 
 def build_model(config: Mapping[str, Any]) -> Any:
@@ -123,6 +123,7 @@ def _bounded() -> Iterator[None]:
     def registered(*_: object) -> None:
         nonlocal count
         count += 1
+        Progress.made += 1
         if count > MOST_MODULES:
             raise ConfigError(f"the config describes more than {MOST_MODULES} modules.")
 

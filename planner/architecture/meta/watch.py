@@ -12,8 +12,10 @@ from ... import process
 
 # Processor time that a build may take beside imports, as a share of what this process took before it, which was for
 # the most part the import of torch and transformers, so that a slow machine has longer; and its bounds. Of the models
-# that transformers builds from its own defaults the slowest takes 0.09 s, a twelfth of that import.
+# that transformers builds from its own defaults the slowest takes 0.09 s, a twelfth of that import. One of many
+# modules takes longer, but makes them one after the other: without a new one a loop has half of the time.
 SHARE_OF_BEFORE, LEAST_S, MOST_S = 0.4, 0.4, 1.5
+SHARE_WITHOUT_PROGRESS = 0.5
 MOST_MEMORY_BYTES = 2**30
 # Beyond the address space in use at the start: what a list made at once in C would take.
 MOST_ADDRESSES_BYTES = 3 * 2**30
@@ -22,6 +24,12 @@ EVERY_S = 0.02
 
 class TooMuchError(BaseException):
     """Raised in the thread that builds. No `except Exception` of a model's code stops it."""
+
+
+class Progress:
+    """How much of a model there is: `made` counts its modules."""
+
+    made = 0
 
 
 @contextmanager
@@ -43,11 +51,15 @@ def watched() -> Iterator[None]:
 
 
 def _watch(done: threading.Event, builder: int, allowed: float) -> None:
-    used, last, memory = 0.0, _spent_s(builder), resident_bytes()
+    used, still, last, memory = 0.0, 0.0, _spent_s(builder), resident_bytes()
+    made = Progress.made
     while not done.wait(EVERY_S):
         now = _spent_s(builder)
-        used, last = used + (0.0 if _imports(builder) else now - last), now
-        if used > allowed or resident_bytes() - memory > MOST_MEMORY_BYTES:
+        spent, last = 0.0 if _imports(builder) else now - last, now
+        used, still = used + spent, still + spent if Progress.made == made else 0.0
+        made = Progress.made
+        slow = used > allowed or still > SHARE_WITHOUT_PROGRESS * allowed
+        if slow or resident_bytes() - memory > MOST_MEMORY_BYTES:
             _raise_in(builder, TooMuchError)
             return
 
