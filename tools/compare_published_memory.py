@@ -165,7 +165,7 @@ def fit(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> Constants:
     def loss(values: Any) -> float:
         return float(np.sum(weights * np.abs(arrays.errors(at(values)))))
 
-    # Sums of absolute values, clipped at the bounds, have many hollows: the best of several starts, gone on with once.
+    # Sums of absolute values, clipped at the bounds, have many hollows: the best of several starts goes on.
     ends = [np.unique([low[i], start[i], high[i]]) / start[i] for i in range(2)]
     firsts = [np.array([*both, *np.ones(len(names) - 2)]) for both in product(*ends)]
     tried = [minimize(loss, first, method="Nelder-Mead", options=STEPS) for first in firsts]
