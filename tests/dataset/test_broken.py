@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import functools
 import gzip
 import json
 import lzma
@@ -250,8 +251,10 @@ def test_an_interruption_leaves_nothing_half_written(tmp_path: Path) -> None:
     out.write_text("before")
     command = [sys.executable, "-m", "planner", "dataset", str(data), "--broken-out", str(out)]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # A shell's background jobs ignore interruptions, and so would what they start.
+    listens = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, preexec_fn=listens
     ) as process:
         while process.poll() is None and not any(
             path.stat().st_size for path in tmp_path.glob(".lora-plan*")
