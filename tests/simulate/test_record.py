@@ -65,10 +65,11 @@ def test_random_points_are_as_near_as_promised() -> None:
 
 def test_random_points_that_ran_keep_their_first_error() -> None:
     rows = compare_random_memory.read()
-    assert {each.seed for each in rows} == {1, 2}
-    blind = [each.first_error for each in rows if each.seed == 2 and each.row.simulated_bytes]
-    assert len(blind) > 100
-    assert None not in blind
+    assert {each.seed for each in rows} == {1, 2, 3}
+    for seed in (2, 3):  # run once, and nothing changed because of them
+        blind = [each.first_error for each in rows if each.seed == seed and each.row.simulated_bytes]
+        assert len(blind) > 100
+        assert None not in blind
 
 
 def test_a_seed_draws_the_same_points_at_every_call() -> None:
