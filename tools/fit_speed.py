@@ -50,23 +50,6 @@ FITTED = {
 }
 COVERAGE = 0.9
 Z = 1.645  # half-width of a normal distribution's middle 90%
-# name: start, lowest, highest
-FITTED = {
-    "matmul": (0.8, 0.3, 1.0),
-    "matmul_cards": (0.85, 0.3, 1.0),
-    "attention": (0.6, 0.2, 0.75),
-    "memory": (0.8, 0.3, 0.95),
-    "dequantise": (3.0, 0.2, 20.0),
-    "link": (0.5, 0.1, 0.8),
-    "overlap": (0.6, 0.0, 1.0),
-    "host_s": (2e-5, 5e-6, 6e-5),
-    "start_s": (3e-6, 5e-7, 1e-5),
-    "unit_s": (2e-4, 0.0, 1e-2),
-    "module_s": (1e-4, 0.0, 1e-2),
-    "iteration_s": (0.03, 0.0, 0.2),
-}
-COVERAGE = 0.9
-Z = 1.645  # half-width of a normal distribution's middle 90%
 # Programs that run PEFT under HF's Trainer, as the fitted runs named hf-peft do.
 HF_TRAINERS = (
     "hf-trainer", "hf-trainer-4", "hf-trainer-4.46", "trl", "trl-0.13", "llama-factory", "qwen-finetune", "ms-swift",
