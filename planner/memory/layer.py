@@ -297,11 +297,13 @@ class Walk:
             pairs = run.length * self.outside.rows
         shape = Shape(
             n_heads, n_kv_heads, op.d_qk, op.d_v, pairs, masked, traits.capped_scores, traits.eager, traits.no_flash,
-            traits.narrow, traits.dropped, traits.wide_scores, traits.sinks, traits.ungrouped and n_kv_heads == 1,
-            self.biases[op.memory], traits.sink_scales, None if op.bias is None else self.values[op.bias],
+            traits.narrow, traits.dropped, traits.wide_scores, traits.wide_bias, traits.sinks,
+            traits.ungrouped and n_kv_heads == 1, self.biases[op.memory], traits.sink_scales, None if op.bias is None else self.values[op.bias],
         )  # fmt: skip
         for number, value in ((op.q, q), (op.k, k), (op.v, v)):
             self.values[number] = value
+        if self.outside.cached is not None:
+            self.outside.cached.extend((k.buffer, v.buffer))
         return attend(run, q, k, v, shape)
 
     def _counts(self, op: Attend) -> tuple[int, int]:
