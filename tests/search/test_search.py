@@ -271,7 +271,7 @@ def test_cost_is_linear_in_the_price() -> None:
         ({"ranks": "1,-2"}, r"ranks"),
         ({"layers": "mpl"}, r"layers: found 'mpl'.*Did you mean mlp"),
         ({"quantize": "nf5"}, r"quantize: found 'nf5'.*Did you mean nf4"),
-        ({"batch": 3, "gpus": 2}, r"batch: found \(3,\), expected a batch that"),
+        ({"batch": 3, "gpus": 2}, r"batch: found 3, expected a batch that"),
         ({"gpu": "t4", "gpus": 1, "quantize": "none"}, r"gpu: found 'T4'.*Nothing fits: the nearest is .* needs"),
         ({"gpu": "Apple M3"}, r"gpu: found 'Apple M3'"),
         ({"tokens": None}, r"tokens: found None, expected the amount of data"),
