@@ -15,9 +15,10 @@ class Shape:
     transformers 5 has no SDPA); `eager`: the model has no SDPA, `no_flash`: no flash attention; `narrow`: its softmax
     runs in the values' own type; `dropped`: probabilities pass through dropout; `wide`: queries and keys are
     multiplied in float32, `wide_bias`: a float32 bias is added to scores; `sinks`: a score for each head stands
-    beside them, and the softmax is told its type, which autocast leaves; `single`: keys of one head that SDPA is not told to share; `pairs`: positions with positions of
-    all sequences; `bias`: one on scores, by position; `sink_scales`: the result is weighted by how much of the scores
-    a head's sink leaves; `decay`: a value for each key of each head, made in the layer, added to its scores."""
+    beside them, and the softmax is told its type, which autocast leaves; `single`: keys of one head that SDPA is not
+    told to share; `pairs`: positions with positions of all sequences; `bias`: one on scores, by position;
+    `sink_scales`: the result is weighted by how much of the scores a head's sink leaves; `decay`: a value for each
+    key of each head, made in the layer, added to its scores."""
 
     n_heads: int
     n_kv_heads: int

@@ -20,12 +20,13 @@ class Pass:
     `sequences`, `length` and `rank` are numbers, or symbols for polynomials; `tokens` is their product on this GPU
     and `pairs` those of positions with positions. Widths are bytes a value: `compute` of what matrix products make,
     `stream` of the embedding's result, `base` of frozen weights, `trained` of trained ones, `saved` of what is
-    trained in full beside an adapter, `norms` of weights that nobody quantises (`wide_norms`: norms'
-    own are float32); `half`: 16 bits are float16; `widens`: matrices that the library keeps wide are in float32. `inputs_kept`: quantised products keep what they read. `full`: every weight
-    is trained; `norm_biases`: biases of norms alone. `reach` is the length that windows are compared with. Matrices
-    are `split` over tensor-parallel GPUs, and with `split_stream` the hidden states between them by positions;
-    experts over `expert_split`. `int8`: quantised weights are multiplied in 8 bits; `bitsandbytes`: it holds them.
-    `casts` are weights that autocast lowered.
+    trained in full beside an adapter, `norms` of weights that nobody quantises (`wide_norms`: norms' own are
+    float32); `half`: 16 bits are float16; `widens`: matrices that the library keeps wide are in float32.
+    `inputs_kept`: quantised products keep what they read. `full`: every weight is trained; `norm_biases`: biases of
+    norms alone. `reach` is the length that windows are compared with. Matrices are `split` over tensor-parallel GPUs,
+    and with `split_stream` the hidden states between them by positions; experts over `expert_split`. `int8`:
+    quantised weights are multiplied in 8 bits; `bitsandbytes`: it holds them. `casts` are weights that autocast
+    lowered.
     """
 
     tape: Tape

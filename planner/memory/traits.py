@@ -25,17 +25,16 @@ class Traits:
     values, `dropped_stem` of embeddings, `dropped_end` of what a stack hands on. `post`: the sum is normed, not what
     goes in. `wide_residual`: sums on the stream are made in float32, `wide_logits`: the model's code makes its logits
     so; `stem_norm`: embeddings are normed. `wide_scores`: queries meet keys in float32, `wide_bias`: scores become
-    float32 by a bias that is. `v_norm`: values are normed
-    like keys, without a weight. `narrow_loss`: logits meet the loss in their own type; `narrow_before`: they did
-    before transformers 4.50. `biased`: each head adds a bias for every pair of positions. `scaled_embedding`,
-    `scaled_residual`: multipliers on the stream. `logits`: what happens to logits between unembedding and loss
-    ("capped": tanh; "scaled"; "biased": a fixed bias is added). `sink_scales`: a head's sink weights what attention
-    puts out. `eager`: transformers has no SDPA path for it, `no_flash`: no path for flash attention; `mask_given`:
-    SDPA is given a mask even where all tokens are seen, and `ungrouped`: keys of a single head, which no fused kernel
-    takes; `narrow`: its eager softmax runs in the values' type. `router`: "softmax" or "sigmoid" scores of all
-    experts, or a softmax over the "chosen" alone; `wide_router`: their weights stay in float32, and so do the results
-    that they weight; `jitter`: what experts and router read is multiplied by noise. `caches`: its decoder fills a cache
-    of keys and values while it is trained.
+    float32 by a bias that is. `v_norm`: values are normed like keys, without a weight. `narrow_loss`: logits meet the
+    loss in their own type; `narrow_before`: they did before transformers 4.50. `biased`: each head adds a bias for
+    every pair of positions. `scaled_embedding`, `scaled_residual`: multipliers on the stream. `logits`: what happens
+    to logits between unembedding and loss ("capped": tanh; "scaled"; "biased": a fixed bias is added). `sink_scales`:
+    a head's sink weights what attention puts out. `eager`: transformers has no SDPA path for it, `no_flash`: no path
+    for flash attention; `mask_given`: SDPA is given a mask even where all tokens are seen, and `ungrouped`: keys of a
+    single head, which no fused kernel takes; `narrow`: its eager softmax runs in the values' type. `router`:
+    "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their weights
+    stay in float32, and so do the results that they weight; `jitter`: what experts and router read is multiplied by
+    noise. `caches`: its decoder fills a cache of keys and values while it is trained.
     """
 
     norm: str = "rms"
