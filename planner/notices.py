@@ -118,7 +118,7 @@ def _workload_notices(
     if arch.max_position and work.seq_len > arch.max_position:
         yield Notice(
             "beyond-context",
-            f"Sequences of {work.seq_len} tokens exceed the model's {arch.max_position} positions.",
+            f"Sequences of {work.seq_len:,} tokens exceed the model's {arch.max_position:,} positions.",
         )
     if flops is None:
         yield Notice(

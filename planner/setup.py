@@ -219,6 +219,14 @@ class Setup:
         return dict(vars(self))
 
 
+_OTHER_SPLITS = {
+    word: f"That is --{way}-parallel N."
+    for way, words in (("tensor", "tp tensor"), ("pipeline", "pp pipeline"), ("expert", "ep expert"),
+                       ("sequence", "sp cp context sequence ulysses ring"))
+    for word in words.split()
+}  # fmt: skip
+
+
 def _label(name: str) -> str:
     return name.replace("_", "-")
 
@@ -229,9 +237,10 @@ def _check_choices(setup: Setup) -> None:
         if value is None and name == "adapter_dtype":
             continue
         if value not in choices:
-            raise InputError(
-                _label(name), value, f"one of {', '.join(choices)}", hint(str(value), choices).strip()
+            remedy = hint(str(value), choices) or (
+                _OTHER_SPLITS.get(str(value), "") if name == "sharding" else ""
             )
+            raise InputError(_label(name), value, f"one of {', '.join(choices)}", remedy.strip())
 
 
 def _check_counts(setup: Setup) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..dataclass import dataclass
 from .elementwise import drop, norm
 from .passes import CASTS, FLOAT32, Pass
-from .products import LowRank, Weight, adapted, whole
+from .products import LowRank, Weight, adapted, linear, whole
 from .stretch import Stretch, label_kept, plus, stretch
 from .tape import Buffer, Gradients, Size, Value, cast, copy, piece, scale, unary
 from .traits import Traits
@@ -16,7 +16,7 @@ LOGITS = "logits"
 @dataclass(frozen=True)
 class Head:
     """The unembedding: its widths, what is trained of it, and its pairs. `vocab` 0: a model without one. `normed`: a
-    norm stands before it."""
+    norm stands before it. `d_in`: what it reads, where a matrix makes that of the hidden states; 0: these."""
 
     hidden: int
     vocab: int
@@ -24,6 +24,12 @@ class Head:
     pairs: tuple[LowRank, ...] = ()
     unpacked: int = 0
     normed: bool = True
+    d_in: int = 0
+
+    @property
+    def reads(self) -> int:
+        """Values a token that the unembedding reads."""
+        return self.d_in or self.hidden
 
 
 def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) -> Value:
@@ -74,7 +80,7 @@ def _shifted(logits: Value, *, single: bool) -> Value:
 def unembed(run: Pass, x: Value, head: Head, traits: Traits, rows: Size) -> Value:
     """Logits of so many rows, with what the family does to them."""
     width = run.whole if head.trained else run.norms
-    weight = Weight(head.hidden, head.vocab, head.trained, unpacked=head.unpacked, width=width)
+    weight = Weight(head.reads, head.vocab, head.trained, unpacked=head.unpacked, width=width)
     logits = adapted(run, x, rows, weight, head.pairs)
     if traits.wide_logits:
         return cast(logits, FLOAT32)
@@ -102,7 +108,10 @@ def head_stretches(
     del x
     inner = whole(run, normed)
     del normed
-    start = len(tape.sizes)
+    if head.d_in:
+        made = Weight(head.hidden, head.d_in, run.full, width=run.whole if run.full else run.norms)
+        inner = linear(run, inner, run.tokens, made)
+    start, bound = len(tape.sizes), None
     if not head.vocab:
         final = inner
     elif loss == "chunked":
@@ -116,6 +125,7 @@ def head_stretches(
         if loss in ("shifted", "shifted-fused") and not narrow:
             logits = cast(logits, FLOAT32)  # the model's own, which holds no other from here on
         final = cross_entropy(run, logits, loss, narrow=narrow)
+        bound = logits.buffer if run.outputs_held and _in_loss(run, loss) else None
         del logits
     del inner
     run.casts.clear()
@@ -127,8 +137,9 @@ def head_stretches(
     del final
     if node is None:
         return forward, None
-    if run.outputs_held and head.vocab and loss != "chunked":
-        forward.change = plus(forward.change, {LOGITS: run.tokens * (head.vocab * held_width(run, loss))})
+    held = {LOGITS: run.tokens * (head.vocab * held_width(run, loss, narrow=traits.narrow_before))}
+    if run.outputs_held and head.vocab and loss != "chunked" and bound is None:
+        forward.change = plus(forward.change, held)
     begin, first = len(tape.events), len(tape.sizes)
     gradient = [tape.new(0)]
     leaves = tape.backward(node, gradient)
@@ -136,15 +147,21 @@ def head_stretches(
     del node
     leaves.clear()
     backward = stretch(tape, begin, len(tape.events))
+    del bound
     return forward, backward
 
 
-def held_width(run: Pass, loss: str) -> int:
-    """Bytes a value of the logits in a model's output, beyond those that the loss keeps anyway: those of the stream
-    where no autocast lowers the product."""
-    if loss in ("shifted", "shifted-fused") or not run.autocast:
-        return FLOAT32 if loss in ("shifted", "shifted-fused") else run.norms
-    return run.compute
+def _in_loss(run: Pass, loss: str) -> bool:
+    """Whether a loss keeps the memory of the logits in a model's output itself."""
+    return loss == "fused" or (loss == "shifted-fused" and run.sequences == 1)
+
+
+def held_width(run: Pass, loss: str, *, narrow: bool = False) -> int:
+    """Bytes a value of the logits in a model's output: those of the stream where no autocast lowers the product,
+    float32 where the model's code makes them so before the loss (but where it leaves them `narrow`)."""
+    if loss in ("shifted", "shifted-fused") and not narrow:
+        return FLOAT32
+    return run.compute if run.autocast else run.norms
 
 
 def _split(run: Pass, x: Value, head: Head, traits: Traits, loss: str, chunk: int) -> Value:
@@ -185,14 +202,14 @@ def _chunked(run: Pass, x: Value, head: Head, traits: Traits, chunk: int) -> Val
     tape = run.tape
     rows: Size = min(chunk, run.tokens) if isinstance(run.tokens, int) else chunk
     gradient = tape.new(x.bytes) if x.node is not None else None
-    parameters = head.hidden * head.vocab
+    parameters = head.reads * head.vocab
     weights = None
     if head.trained and tape.accumulates:  # waits to be added to that of earlier micro-steps
         weights = tape.new(parameters * run.whole)
     elif head.trained:
         tape.gradient(parameters * run.whole)
     logits = tape.new(rows * (head.vocab * x.width))
-    back = tape.new(rows * (head.hidden * x.width))
+    back = tape.new(rows * (head.reads * x.width))
     del logits, back
 
     def rule(g: Buffer) -> Gradients:

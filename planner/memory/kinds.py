@@ -21,11 +21,12 @@ from .outside import ALONE, Outside
 from .passes import CASTS, Pass, make_pass
 from .sharding import gradients_go
 from .stretch import Stretch, label_kept, plus, stretch
-from .tape import Value
+from .tape import Buffer, Size, Value
 from .traits import Traits, traits_of
 
 KEPT = "activations"
 STREAM = "stream"
+CACHES = "caches"  # the label of keys and values that a cache alone still holds
 
 
 @dataclass
@@ -89,7 +90,9 @@ def walk_layer(
     run = job.run(length=block.fixed_length, width=width)
     tape = run.tape
     seen: list[int] = []
-    around = replace(outside, seen=seen)
+    cached: list[Buffer] = []
+    caches = job.traits.caches and outside.rows is not None
+    around = replace(outside, seen=seen, cached=cached if caches else None)
     out = _forward(job, block, layer, run, _stream(job, run, stream_grad), around)
     run.casts.clear()
     label_kept(tape, KEPT, CASTS)
@@ -98,7 +101,12 @@ def walk_layer(
         tape.labels[out.buffer.index] = STREAM
     forward = stretch(tape, 0, len(tape.events))
     forward.change = plus(forward.change, {STREAM: size}, -1)
-    keeps = any(~index not in tape.events for index in seen)
+    ended = len(tape.events)
+    cached.clear()
+    alone: Size = sum(tape.sizes[~event] for event in tape.events[ended:])
+    if caches:
+        forward.change = plus(plus(forward.change, {KEPT: alone}, -1), {CACHES: alone})
+    keeps = any(~index not in tape.events[:ended] for index in seen)
     del out
     if node is None:
         return Walked(forward, None, False, made)

@@ -20,12 +20,13 @@ class Pass:
     `sequences`, `length` and `rank` are numbers, or symbols for polynomials; `tokens` is their product on this GPU
     and `pairs` those of positions with positions. Widths are bytes a value: `compute` of what matrix products make,
     `stream` of the embedding's result, `base` of frozen weights, `trained` of trained ones, `saved` of what is
-    trained in full beside an adapter, `norms` of their weights; `half`: 16 bits are float16; `widens`: matrices that
-    the library keeps wide are in float32. `inputs_kept`: quantised products keep what they read. `full`: every weight
-    is trained; `norm_biases`: biases of norms alone. `reach` is the length that windows are compared with. Matrices
-    are `split` over tensor-parallel GPUs, and with `split_stream` the hidden states between them by positions;
-    experts over `expert_split`. `int8`: quantised weights are multiplied in 8 bits; `bitsandbytes`: it holds them.
-    `casts` are weights that autocast lowered.
+    trained in full beside an adapter, `norms` of weights that nobody quantises (`wide_norms`: norms' own are
+    float32); `half`: 16 bits are float16; `widens`: matrices that the library keeps wide are in float32.
+    `inputs_kept`: quantised products keep what they read. `full`: every weight is trained; `norm_biases`: biases of
+    norms alone. `reach` is the length that windows are compared with. Matrices are `split` over tensor-parallel GPUs,
+    and with `split_stream` the hidden states between them by positions; experts over `expert_split`. `int8`:
+    quantised weights are multiplied in 8 bits; `bitsandbytes`: it holds them. `casts` are weights that autocast
+    lowered.
     """
 
     tape: Tape
@@ -53,6 +54,7 @@ class Pass:
     saved: int = FLOAT32
     inputs_kept: bool = False
     norms: int = 2
+    wide_norms: bool = False
     half: bool = False
     norm_biases: bool = False
     bitsandbytes: bool = False
@@ -119,7 +121,7 @@ def make_pass(
         s, tokens, pairs = length, b * length, b * length * length
     mixed = fsdp_mixed(setup)
     width = WIDTHS[setup.compute_dtype if mixed else setup.weight_dtype]
-    stream = FLOAT32 if setup.upcast_small or setup.upcast_norms else width
+    stream = FLOAT32 if setup.upcast_small else width
     return Pass(
         tape=Tape(merges=merges, accumulates=accumulates), sequences=b, length=s, tokens=tokens, pairs=pairs,
         compute=WIDTHS[setup.compute_dtype], stream=stream, norms=stream, widens=setup.weight_dtype == "float16",
@@ -129,6 +131,7 @@ def make_pass(
         kernels=setup.kernels, dropout=setup.lora_dropout > 0, masked=_masked(setup),
         int8=setup.quantize == "int8", bitsandbytes=setup.quantize in ("nf4", "nf4-double", "int8"),
         reach=setup.seq_len,
+        wide_norms=setup.upcast_norms and stream < FLOAT32,
         split=setup.tensor_parallel, split_stream=setup.split_stream and setup.tensor_parallel > 1,
         expert_split=setup.expert_parallel, outputs_held=setup.outputs_held,
         saved=width if mixed or not setup.upcast_small else FLOAT32, inputs_kept=setup.quantised_inputs_kept,

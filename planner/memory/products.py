@@ -153,7 +153,7 @@ def adapted(
         total = add(base, added) if not clones else _add_cloning(base, added)
         base = total
         del added, total, x_in
-    return cast(base, width)
+    return base if _as_it_is(run, weight) and run.kernels != "unsloth" else cast(base, width)
 
 
 def _as_it_is(run: Pass, weight: Weight) -> bool:

@@ -14,7 +14,7 @@ from ..dataclass import dataclass
 from ..schema import Apply, Architecture, Attend, Block
 from ..setup import Setup
 from .head import Head, head_stretches
-from .kinds import Job, Walked, walk_layer
+from .kinds import CACHES, Job, Walked, walk_layer
 from .known import maybe_at, remembered
 from .layout import low_ranks
 from .linear import is_exact
@@ -38,6 +38,7 @@ class Place:
     highest: Held
 
 
+POSITIONS = ("wpe", "embed_positions", "position_embeddings")  # tables of learned positions
 Passed = tuple[str, Stretch]  # where, and what is passed
 
 
@@ -214,8 +215,8 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
     going.hold(stem.held)
     kept = masks(job)
     going.hold({"temporary": kept})
-    if setup_offloads(job.setup) and not stem.trains:
-        going.hold({"activations": stem.held["temporary"]})
+    if stage.stem:
+        going.hold({"activations": _kept_of_stem(job, stem)})
     for rounds in stretches:
         going.go_through(
             "forward", [[(where, kinds[kind].forward) for where, kind in each] for each in rounds], 2
@@ -249,9 +250,23 @@ def _back(going: Course, stretches: Sequence[Sequence[Round]], kinds: Sequence[W
         going.go("backward", *last[-1], 1)
 
 
-def setup_offloads(setup: Setup) -> bool:
-    """Whether the embedding's result is held though no layer keeps it: as a leaf whose gradient is asked for."""
-    return setup.checkpointing == "layer-offload" and setup.needs_input_grads
+def _kept_of_stem(job: Job, stem: Stem) -> Size:
+    """Bytes that stay of the way from the embedding to the first layer where its result needs a gradient: that result
+    itself as a leaf whose gradient is asked for, unless it is what the first layer keeps; what a norm reads; the mask
+    of dropout."""
+    setup, traits, one = job.setup, job.traits, stem.held["temporary"]
+    if not (stem.trains or setup.needs_input_grads):
+        return 0
+    placed = any(m.role == "other" and m.name.endswith(POSITIONS) for m in job.arch.matrices)
+    altered = placed or traits.stem_norm or traits.dropped_stem
+    leaf = not stem.trains and (altered or setup.checkpointing == "layer-offload")
+    kept: Size = one if leaf else 0
+    if traits.stem_norm and (placed or stem.trains):
+        kept = kept + one
+    if traits.dropped_stem:
+        run = job.run()
+        kept = kept + run.rows * job.arch.hidden_size
+    return kept
 
 
 def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = True) -> None:
@@ -267,6 +282,7 @@ def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = Tr
     live = 2 if setup.sharding == "zero3" else 0  # FSDP's root holds the unembedding throughout
     going.go("loss", "", loss, live)
     going.let_go(CASTS)
+    going.let_go(CACHES)
     if back is not None:
         going.go("backward", "unembedding", back, live)
     found = head_of(job)
@@ -309,6 +325,7 @@ def head_of(job: Job) -> Head:
                     arch.hidden_size, -(-matrix.d_out // split),
                     op.matrix in job.whole.matrices or job.setup.method == "full",
                     low_ranks(item) if item else (), job.unpacked.get(op.matrix, 0),
+                    d_in=0 if matrix.d_in == arch.hidden_size else matrix.d_in,
                 )  # fmt: skip
     return Head(arch.hidden_size, 0)
 

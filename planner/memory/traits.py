@@ -24,16 +24,17 @@ class Traits:
     what a layer's parts add to the stream, `dropped` of attention's probabilities, `dropped_inner` of an MLP's inner
     values, `dropped_stem` of embeddings, `dropped_end` of what a stack hands on. `post`: the sum is normed, not what
     goes in. `wide_residual`: sums on the stream are made in float32, `wide_logits`: the model's code makes its logits
-    so; `stem_norm`: embeddings are normed. `wide_scores`: queries meet keys in float32. `v_norm`: values are normed
-    like keys, without a weight. `narrow_loss`: logits meet the loss in their own type; `narrow_before`: they did
-    before transformers 4.50. `biased`: each head adds a bias for every pair of positions. `scaled_embedding`,
-    `scaled_residual`: multipliers on the stream. `logits`: what happens to logits between unembedding and loss
-    ("capped": tanh; "scaled"; "biased": a fixed bias is added). `sink_scales`: a head's sink weights what attention
-    puts out. `eager`: transformers has no SDPA path for it, `no_flash`: no path for flash attention; `mask_given`:
-    SDPA is given a mask even where all tokens are seen, and `ungrouped`: keys of a single head, which no fused kernel
-    takes; `narrow`: its eager softmax runs in the values' type. `router`: "softmax" or "sigmoid" scores of all
-    experts, or a softmax over the "chosen" alone; `wide_router`: their weights stay in float32, and so do the results
-    that they weight; `jitter`: what experts and router read is multiplied by noise.
+    so; `stem_norm`: embeddings are normed. `wide_scores`: queries meet keys in float32, `wide_bias`: scores become
+    float32 by a bias that is. `v_norm`: values are normed like keys, without a weight. `narrow_loss`: logits meet the
+    loss in their own type; `narrow_before`: they did before transformers 4.50. `biased`: each head adds a bias for
+    every pair of positions. `scaled_embedding`, `scaled_residual`: multipliers on the stream. `logits`: what happens
+    to logits between unembedding and loss ("capped": tanh; "scaled"; "biased": a fixed bias is added). `sink_scales`:
+    a head's sink weights what attention puts out. `eager`: transformers has no SDPA path for it, `no_flash`: no path
+    for flash attention; `mask_given`: SDPA is given a mask even where all tokens are seen, and `ungrouped`: keys of a
+    single head, which no fused kernel takes; `narrow`: its eager softmax runs in the values' type. `router`:
+    "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their weights
+    stay in float32, and so do the results that they weight; `jitter`: what experts and router read is multiplied by
+    noise. `caches`: its decoder fills a cache of keys and values while it is trained.
     """
 
     norm: str = "rms"
@@ -55,6 +56,7 @@ class Traits:
     wide_logits: bool = False
     stem_norm: bool = False
     wide_scores: bool = False
+    wide_bias: bool = False
     v_norm: bool = False
     narrow_loss: bool = False
     narrow_before: bool = False
@@ -73,6 +75,7 @@ class Traits:
     router: Literal["softmax", "sigmoid", "chosen"] = "softmax"
     wide_router: bool = False
     jitter: bool = False
+    caches: bool = False
 
 
 LLAMA = Traits()
@@ -108,6 +111,7 @@ TRAITS: dict[str, Traits] = {
         biased=True,
         no_flash=True,
         narrow=True,
+        caches=True,
     ),
     "bart": replace(BART, before=False, post=True),
     "mbart": BART,
@@ -123,7 +127,7 @@ TRAITS: dict[str, Traits] = {
     "falcon": replace(
         LEGACY, narrow_before=True, rotary="half", narrow=True, mask_given=True, ungrouped=True
     ),
-    "mpt": replace(LEGACY, narrow_before=True, eager=True, no_flash=True),
+    "mpt": replace(LEGACY, narrow_before=True, eager=True, no_flash=True, wide_bias=True),
     "gpt_bigcode": replace(LEGACY, narrow_before=True, activation="gelu_pytorch_tanh"),
     "phi": replace(LEGACY, rotary="partial", rotary_share=0.5, activation="gelu_new"),
     "mamba": replace(LLAMA, wide_residual=True, wide_logits=True),

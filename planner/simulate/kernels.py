@@ -59,13 +59,14 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
         self.tracker = tracker
         self.autocast = autocast
         self.casting = False
+        self.asks = True
         self._cast: dict[int, tuple[Any, Any]] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         # Rotations switch autocast off, by a way that the meta device does not have; they alone ask for no gradient.
         widens = self.cuda and func in SOFTMAXES and self._widens(args[0], kwargs)
-        if self.casting and not widens and torch.is_grad_enabled():
+        if self.casting and not widens and (torch.is_grad_enabled() or not self.asks):
             name = getattr(func, "__name__", "")
             if name in LOWER:
                 args, kwargs = self._all(args, kwargs, self._lower)
@@ -90,7 +91,9 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
 
     def _widens(self, x: Any, given: Mapping[str, Any]) -> bool:
         """Whether CUDA's softmax reads float16 and writes float32: where it is told so, by code or by autocast."""
-        told = given.get("dtype") or (torch.float32 if self.casting and torch.is_grad_enabled() else None)
+        told = given.get("dtype") or (
+            torch.float32 if self.casting and (torch.is_grad_enabled() or not self.asks) else None
+        )
         return bool(x.dtype == torch.float16 and told == torch.float32)
 
     def _experts(self, rows: Any, weight: Any, offs: Any = None, **more: Any) -> Any:
@@ -112,6 +115,15 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
         finally:
             self.casting, CudaKernels.active = False, None
             self._cast.clear()
+
+    @contextmanager
+    def ungraded(self) -> Iterator[None]:
+        """In a part of a forward pass that asks for no gradient, as the first run of a reentrant checkpoint."""
+        was, self.asks = self.asks, False
+        try:
+            yield
+        finally:
+            self.asks = was
 
     @contextmanager
     def switched(self, on: bool) -> Iterator[None]:

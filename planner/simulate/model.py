@@ -143,12 +143,22 @@ def _frozen(
         for parameter in model.parameters():
             if parameter.dtype in (torch.float16, torch.bfloat16):
                 parameter.data = parameter.data.to(torch.float32)
+    if setup.upcast_norms:
+        _widen_norms(model)
     found, pairs = _adapted(model, config, arch, spec, setup)
     if setup.quantize != "none":
         from .quantised import adapt_quantised
 
         adapt_quantised(found, setup)
     return found, pairs
+
+
+def _widen_norms(model: Any) -> None:
+    """Norms in float32, as TRL's QLoRA left them before 1.0."""
+    for module in model.modules():
+        if "norm" in type(module).__name__.lower():
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.to(torch.float32)
 
 
 def _adapted(
