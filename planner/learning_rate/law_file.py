@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import FactError, InputError
 from ..facts import LawFact, parse_entry
 from .law import POPULATION
-from .text_file import EXPECTED, BadBytes, decode
+from .text_file import EXPECTED, BadBytesError, decode
 
 SCHEMA = 1
 KIND = "lora-plan learning-rate law"
@@ -91,7 +91,7 @@ def read_law(path: str | os.PathLike[str]) -> LawFact:
     try:
         with open(path, "rb") as file:
             data = json.loads(decode(file.read())[0])
-    except BadBytes as error:
+    except BadBytesError as error:
         where = f"{name} line {error.line}, character {len(error.in_line) + 1}"
         raise InputError(where, error.found, EXPECTED, error.remedy) from error
     except OSError as error:

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import InputError
-from .text_file import EXPECTED, BadBytes, decode
+from .text_file import EXPECTED, BadBytesError, decode
 
 # Tables of others that are read as they are: their word for the loss -> (their words for ours, what is understood).
 DIALECTS: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
@@ -48,7 +48,7 @@ def _text(path: Path) -> tuple[str, str]:
     """The file's text and its encoding; refuses what is no text by its line and column."""
     try:
         return decode(path.read_bytes())
-    except BadBytes as error:
+    except BadBytesError as error:
         header = (error.before.splitlines() or [""])[0]
         separator = _separator(header or error.in_line)
         names, number = header.split(separator), error.in_line.count(separator)

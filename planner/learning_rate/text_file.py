@@ -22,7 +22,7 @@ KINDS = (
 
 
 @dataclass
-class BadBytes(ValueError):
+class BadBytesError(ValueError):
     """Bytes that are no text: what was found, the text before them, and what to do."""
 
     found: str
@@ -41,19 +41,19 @@ class BadBytes(ValueError):
 
 
 def decode(data: bytes) -> tuple[str, str]:
-    """The text and the name of its encoding. Raises BadBytes."""
+    """The text and the name of its encoding. Raises BadBytesError."""
     encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
     kind = next((text for mark, text in KINDS if data.startswith(mark)), "")
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         before = data[: error.start].decode(encoding, errors="ignore")
-        raise BadBytes(*_foreign(data, error, encoding, before, kind)) from error
+        raise BadBytesError(*_foreign(data, error, encoding, before, kind)) from error
     if (at := text.find("\0")) >= 0:
         remedy = kind or "Remove it; a file that a crash cut short may end in such bytes."
         if not kind and text[:64].count("\0") > 16:
             remedy = "It looks like UTF-16 or UTF-32 without a byte-order mark: save it as UTF-8."
-        raise BadBytes("a NUL byte", text[:at], remedy)
+        raise BadBytesError("a NUL byte", text[:at], remedy)
     return text, encoding
 
 
