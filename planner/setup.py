@@ -84,8 +84,8 @@ class Setup:
     a cache that checkpointing did not switch off. `quantised_inputs_kept`: products with a quantised matrix keep what
     they read, as bitsandbytes' 4-bit ones did before 0.43.2. `quantize_experts`: tensors of experts are quantised
     like Linear modules, which transformers 5 with bitsandbytes leaves in 16 bits. `input_grads`: the embedding's
-    output needs a gradient (HF switches it on with checkpointing); None follows checkpointing. `loss_chunk` tokens go through a
-    chunked loss at a time.
+    output needs a gradient (HF switches it on with checkpointing); None follows checkpointing. `loss_chunk` tokens
+    go through a chunked loss at a time.
     `main_grads`: gradients are added up in a buffer of float32 that stands all along, whole on every data-parallel
     GPU, as Megatron's.
     `optimizer_kernel`: how AdamW runs: fused (HF's Trainer), foreach (torch's default on CUDA) or a loop over
