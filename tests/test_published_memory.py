@@ -66,6 +66,15 @@ def test_each_trainer(done: list[Compared], source: str, median: float) -> None:
     assert statistics.median(errors) <= median
 
 
+def test_a_cache_that_checkpointing_left_on(done: list[Compared]) -> None:
+    """GPT-BigCode filled its cache before transformers 5: all of each layer's fused projection, to the loss."""
+    found = [
+        c for c in done if "santacoder" in c.case.model and c.case.metric == "allocated" and c.case.headline
+    ]
+    assert len(found) == 16
+    assert max(c.error for c in found) <= 0.012
+
+
 def test_fit_sees_what_is_predicted(done: list[Compared]) -> None:
     chosen = [c for c in done if c.case.metric != "allocated"]
     known = memory_constants.constants()

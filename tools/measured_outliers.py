@@ -8,10 +8,6 @@ from tools.published_memory_later import Later
 
 NOT_EXPLAINED = "not explained"
 # Source, a part of the model's name or of the detail, and the reason.
-SANTACODER = (
-    "18 bytes a logit were measured, 12 are counted (16-bit logits, their copy, float32 for the loss); what holds "
-    "the rest was not found; no other model shows it"
-)
 MIXTRAL = "transformers 4.48 runs experts one after another; the formula runs them grouped"
 CHATGLM = "the model's own code has no flash attention: scores of all pairs of positions, unlike the profile"
 LENGTHS = (
@@ -26,7 +22,6 @@ RECIPE = (
     "is not known"
 )
 REASONS = (
-    ("foundation-model-stack/fms-acceleration", "santacoder", SANTACODER),
     ("foundation-model-stack/fms-acceleration", "Mixtral", MIXTRAL),
     ("modelscope/ms-swift", "chatglm", CHATGLM),
     ("modelscope/ms-swift", "", LENGTHS),

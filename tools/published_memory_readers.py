@@ -61,7 +61,8 @@ def fms(raw: Row) -> Read:
     config = _note(raw, r"framework_config=([^;]*)")
     amp = re.search(r"(bf16|fp16)=(True|TRUE)", raw["notes"]) is not None
     liger = config.endswith("liger")
-    fused = "foak" in config and "santacoder" not in raw["model"]  # whose model the kernels do not know
+    foak = "foak" in config
+    fused = foak and "santacoder" not in raw["model"]  # of whose model the kernels know the loss alone
     targets = raw["targets"].replace(";", ",")
     if "c_attn" in targets:  # one list for all models, of which each has its own
         targets = "c_attn" if "santacoder" in raw["model"] else targets.replace(",c_attn", "")
@@ -80,6 +81,8 @@ def fms(raw: Row) -> Read:
         options["loss"] = "shifted-fused"
     if liger:
         options["loss"] = "chunked"
+    elif foak and not fused:
+        options["loss"] = "shifted-late-fused"
     assumed = ""
     if raw["method"] == "qlora":
         options |= {"method": "qlora", "quantize": "nf4-double", "upcast_small": False}
