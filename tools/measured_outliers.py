@@ -94,6 +94,9 @@ ROCM = (
     "on an MI355X: rocm-smi shows 7.5 GB beyond what torch reserved in another run of the same source; the rest is "
     "not explained (the model's table of embeddings by layer, 2.8 billion parameters, is gathered and reduced)"
 )
+FULL_FLOAT16 = (
+    "full fine-tuning with float16 holds float32 weights, and simulated quantisation copies of them"
+)
 VISION = "the script trains more than the pairs: resampler, vision tower and embeddings in full"
 # A part of the source, the start of the model's name, the method, and the reason.
 LATER = (
@@ -103,7 +106,7 @@ LATER = (
     ("unslothai/notebooks", "google/gemma-3", "", "Unsloth runs Gemma 3 in float32 where a GPU has no bfloat16"),
     ("unslothai/notebooks", "openai/gpt-oss-20b", "", "its checkpoint has the experts in 4 bits"),
     ("unslothai/notebooks", "openai/gpt-oss-120b", "", LONGEST),
-    ("unslothai/notebooks", "Qwen/Qwen3-0.6B", "", "float16 full fine-tuning holds float32 weights; and QAT's copies"),
+    ("unslothai/notebooks", "Qwen/Qwen3-0.6B", "", FULL_FLOAT16),
     ("unslothai/notebooks", "", "", FULL_LOGITS),
     ("huggingface/blog, Unsloth", "mistralai", "", "neither batch nor lengths on the A100 are stated"),
     ("huggingface/blog, Unsloth", "", "", LONGEST),
