@@ -14,9 +14,6 @@ LENGTHS = (
     "the longest sample up to the greatest length is not known, nor the order of lengths, which decides what the "
     "allocator keeps"
 )
-UNSLOTH = (
-    "what Unsloth of April 2024 held is not known; figures are whole GB, and checkpointing is not stated"
-)
 RECIPE = (
     "a README's figure below what the recipe beside it needs: the recipe may be newer, and how the batch was filled "
     "is not known"
@@ -25,7 +22,6 @@ REASONS = (
     ("foundation-model-stack/fms-acceleration", "Mixtral", MIXTRAL),
     ("modelscope/ms-swift", "chatglm", CHATGLM),
     ("modelscope/ms-swift", "", LENGTHS),
-    ("hiyouga/LLaMA-Factory", "unsloth", UNSLOTH),
     ("axolotl-ai-cloud/axolotl", "", RECIPE),
 )
 
