@@ -78,8 +78,35 @@ UNLIKE_ITS_RECIPE = (
     "would give 1.14"
 )
 LONGEST = "the longest sample is not known"
+FULL_LOGITS = (
+    "Unsloth up to November 2024 made all logits, and float32 copies of them beside its kernel's loss; its profile "
+    "is of a later version"
+)
+DEFERRED = (
+    "AutoModel puts off the exchange of gradients to the last micro-step (defer_fsdp_grad_sync), so that they are "
+    "held whole"
+)
+ROCM = (
+    "on an MI355X: rocm-smi shows 7.5 GB beyond what torch reserved in another run of the same source; the rest is "
+    "not explained (the model's table of embeddings by layer, 2.8 billion parameters, is gathered and reduced)"
+)
+FULL_FLOAT16 = (
+    "full fine-tuning with float16 holds float32 weights, and simulated quantisation copies of them"
+)
+VISION = "the script trains more than the pairs: resampler, vision tower and embeddings in full"
 # A part of the source, the start of the model's name, the method, and the reason.
 LATER = (
+    ("OTel NeMo", "", "", DEFERRED),
+    ("OTel DeepSpeed", "", "", ROCM),
+    ("MiniCPM-V", "", "", VISION),
+    ("unslothai/notebooks", "google/gemma-3", "", "Unsloth runs Gemma 3 in float32 where a GPU has no bfloat16"),
+    ("unslothai/notebooks", "openai/gpt-oss-20b", "", "its checkpoint has the experts in 4 bits"),
+    ("unslothai/notebooks", "openai/gpt-oss-120b", "", LONGEST),
+    ("unslothai/notebooks", "Qwen/Qwen3-0.6B", "", FULL_FLOAT16),
+    ("unslothai/notebooks", "", "", FULL_LOGITS),
+    ("huggingface/blog, Unsloth", "mistralai", "", "neither batch nor lengths on the A100 are stated"),
+    ("huggingface/blog, Unsloth", "", "", LONGEST),
+    ("unslothai/unsloth requirements", "", "", "a list of least sizes, not a measurement"),
     ("Lightning-AI", "meta-llama/Llama-3.2", "full", NO_STATES),
     ("Lightning-AI", "microsoft/Phi-3", "full", NO_STATES),
     ("axolotl", "stabilityai", "", NO_MEASUREMENT),
