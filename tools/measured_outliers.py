@@ -45,10 +45,6 @@ MOE = (
     "router sends it, which is not stated and differs from one micro-batch to the next, so that the allocator meets "
     "blocks of many sizes"
 )
-CACHE = (
-    "LLaMA-Recipes of July 2023 ran with transformers' default use_cache: keys and values of all layers (4.3 GB) are "
-    "held to the loss, as the pull request that gives the figures says (past_key_values); with them 0.9"
-)
 NO_STATES = (
     "neither gradients nor states of Adam are in what was measured, though the recipe has AdamW (with which Phi-3 "
     "and Llama-3.2-3B cannot run on an A10G): without both 0.88 to 1.05 would be predicted"
@@ -131,7 +127,6 @@ LATER = (
     ("ColossalChat", "", "", NOT_A_PEAK),
     ("OpenBMB", "", "", NEWER),
     ("huggingface/peft README", "", "", "lengths are not stated"),
-    ("meta-llama/llama-cookbook", "", "", CACHE),
     ("THUDM", "", "", "batch or lengths are not stated"),
 )  # fmt: skip
 
