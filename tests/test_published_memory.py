@@ -336,6 +336,39 @@ def test_estimate_checkpoints_where_the_trainer_does_under_a_sharding() -> None:
     assert alone["lora"]["setup"]["checkpointing"] == "none"
 
 
+def test_a_cache_of_llama_recipes_by_hand() -> None:
+    """Keys and values of 32 layers, 4,096 values of 2 bytes each a token, to the end of the forward pass."""
+    options = {
+        "method": "full", "trainer": "llama-recipes-2023", "gpus": 4, "sharding": "fsdp", "batch": 16,
+        "seq_len": 2048,
+    }  # fmt: skip
+    held = {
+        m.phase: next((i.bytes for i in m.items if "cache" in i.name), 0)
+        for m in running("meta-llama/Llama-2-7b-hf", options).memory().moments
+    }
+    assert held == {
+        "forward": held["forward"],
+        "loss": 32 * 2 * 4096 * 2 * 4 * 2048,
+        "backward": 0,
+        "optimizer": 0,
+    }
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_what_varies_with_the_length_leaves_doras_weights_out(method: str) -> None:
+    options = {
+        "method": method,
+        "rank": 16,
+        "batch": 1,
+        "trainer": "ms-swift",
+        "variant": "dora",
+        "loss": "chunked",
+    }
+    options |= {"quantize": "nf4"} if method == "qlora" else {}
+    short, long = (running(LLAMA, {**options, "seq_len": length}).memory() for length in (1024, 2048))
+    assert 1.7 < long.varied_bytes / short.varied_bytes < 2.4
+
+
 def test_unknown_trainer_names_the_nearest() -> None:
     with pytest.raises(InputError, match="unsloth"):
         find("unslot")

@@ -14,9 +14,6 @@ LENGTHS = (
     "the longest sample up to the greatest length is not known, nor the order of lengths, which decides what the "
     "allocator keeps"
 )
-UNSLOTH = (
-    "what Unsloth of April 2024 held is not known; figures are whole GB, and checkpointing is not stated"
-)
 RECIPE = (
     "a README's figure below what the recipe beside it needs: the recipe may be newer, and how the batch was filled "
     "is not known"
@@ -25,7 +22,6 @@ REASONS = (
     ("foundation-model-stack/fms-acceleration", "Mixtral", MIXTRAL),
     ("modelscope/ms-swift", "chatglm", CHATGLM),
     ("modelscope/ms-swift", "", LENGTHS),
-    ("hiyouga/LLaMA-Factory", "unsloth", UNSLOTH),
     ("axolotl-ai-cloud/axolotl", "", RECIPE),
 )
 
@@ -48,10 +44,6 @@ MOE = (
     "tokens of experts are counted as spread evenly; without a capacity, as in these recipes, a GPU gets what the "
     "router sends it, which is not stated and differs from one micro-batch to the next, so that the allocator meets "
     "blocks of many sizes"
-)
-CACHE = (
-    "LLaMA-Recipes of July 2023 ran with transformers' default use_cache: keys and values of all layers (4.3 GB) are "
-    "held to the loss, as the pull request that gives the figures says (past_key_values); with them 0.9"
 )
 NO_STATES = (
     "neither gradients nor states of Adam are in what was measured, though the recipe has AdamW (with which Phi-3 "
@@ -134,7 +126,6 @@ LATER = (
     ("ColossalChat", "", "", NOT_A_PEAK),
     ("OpenBMB", "", "", NEWER),
     ("huggingface/peft README", "", "", "lengths are not stated"),
-    ("meta-llama/llama-cookbook", "", "", CACHE),
     ("THUDM", "", "", "batch or lengths are not stated"),
 )  # fmt: skip
 

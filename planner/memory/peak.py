@@ -53,6 +53,7 @@ NAMES: dict[str, tuple[MemoryPart, str]] = {
     "logits": ("logits", "logits and loss"),
     "temporary": ("temporary", "temporary buffers"),
     "casts": ("temporary", "weights lowered by autocast"),
+    "copies": ("temporary", "copies of weights"),
     "caches": ("temporary", "keys and values that a cache holds"),
     "gathered": ("temporary", "gathered units"),
     "buckets": ("temporary", "gradient buckets"),
