@@ -90,7 +90,9 @@ VISION = (
     "the script trains embeddings, resampler and vision tower in full beside the pairs (finetune.py: tune_vision, "
     "embed_tokens.weight.requires_grad_), which no option says; with --modules-to-save embed_tokens 0.80 to 0.83"
 )
-GEMMA_3 = "Unsloth's code of March 2025 for Gemma 3 was not found; with all logits (--loss full) 1.18 would result"
+GEMMA_3 = (
+    "Unsloth's code of March 2025 for Gemma 3 was not found; with all logits (--loss full) 1.18 would result"
+)
 # A part of the source, the start of the model's name, the method, and the reason.
 LATER = (
     ("OTel DeepSpeed", "", "", ROCM),
