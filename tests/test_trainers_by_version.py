@@ -19,7 +19,7 @@ def _full(trainer: str, accumulation: int, **options: Any) -> dict[str, int]:
     """Bytes by part at the peak of full fine-tuning on eight GPUs by FSDP."""
     asked = {"method": "full", "gpus": 8, "sharding": "fsdp", "batch": 8 * accumulation, "seq_len": 16}
     found = running(LLAMA, {"trainer": trainer, "accumulation": accumulation, **asked, **options}).memory()
-    return dict(found.peak.parts())
+    return {str(name): size for name, size in found.peak.parts().items()}
 
 
 @pytest.mark.parametrize(
