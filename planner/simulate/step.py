@@ -230,6 +230,12 @@ def run(
             # Logits and all else that the model returns are dropped at once, as most trainers do.
             outputs = model(**batch)
             loss = outputs.loss
+            if (
+                setup.outputs_widened
+                and autocast is not None
+                and getattr(outputs, "logits", None) is not None
+            ):
+                outputs.logits = outputs.logits.float()
             if not (how.keep_outputs or setup.outputs_held):
                 del outputs
         tracker.label_alive()
