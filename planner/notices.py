@@ -62,6 +62,16 @@ def _adapter_notices(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Ad
             f"PEFT {PEFT_VERSION} refuses LoRA on {', '.join(refused)} of {arch.model_type}; another trainer is "
             "needed, or targets without it.",
         )
+    yield from _expert_notices(arch, spec, adapted)
+    if arch.tied_embeddings and any(item.matrix.role == "unembedding" for item in adapted):
+        yield Notice(
+            "tied-unembedding",
+            "The unembedding shares its weights with the input embedding: its adapter is separate, and merging it "
+            "unties the two.",
+        )
+
+
+def _expert_notices(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted]) -> Iterator[Notice]:
     experts = [item for item in adapted if item.matrix.kind == "experts"]
     if experts and spec.experts == "scaled":
         top_k = experts[0].matrix.experts_active
@@ -92,12 +102,6 @@ def _adapter_notices(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Ad
         yield Notice(
             "experts-materialised",
             MATERIALISED,
-        )
-    if arch.tied_embeddings and any(item.matrix.role == "unembedding" for item in adapted):
-        yield Notice(
-            "tied-unembedding",
-            "The unembedding shares its weights with the input embedding: its adapter is separate, and merging it "
-            "unties the two.",
         )
 
 
