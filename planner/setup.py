@@ -37,6 +37,7 @@ Kernels = Literal["transformers", "litgpt", "fused", "liger", "unsloth", "compil
 Sharding = Literal["none", "ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp-hybrid"]
 FsdpUnits = Literal["pairs", "flat", "layers"]
 Offload = Literal["none", "optimizer", "parameters", "all"]
+Deferred = Literal["none", "compute", "float32"]
 OptimizerKernel = Literal["fused", "foreach", "loop"]
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -53,6 +54,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "sharding": get_args(Sharding),
     "fsdp_units": get_args(FsdpUnits),
     "offload": get_args(Offload),
+    "deferred_gradients": get_args(Deferred),
     "optimizer_kernel": get_args(OptimizerKernel),
 }
 COUNTS = (
@@ -87,7 +89,8 @@ class Setup:
     output needs a gradient (HF switches it on with checkpointing); None follows checkpointing. `loss_chunk` tokens
     go through a chunked loss at a time.
     `main_grads`: gradients are added up in a buffer of float32 that stands all along, whole on every data-parallel
-    GPU, as Megatron's.
+    GPU, as Megatron's. `deferred_gradients`: FSDP exchanges none before the last micro-step, so that all are held
+    whole to then, in the type that is computed in or in float32.
     `optimizer_kernel`: how AdamW runs: fused (HF's Trainer), foreach (torch's default on CUDA) or a loop over
     tensors.
     `fsdp_units`: what FSDP gathers as a unit: "pairs", as PEFT's policy has it, each factor of each pair apart from
@@ -127,6 +130,7 @@ class Setup:
     optimizer_kernel: OptimizerKernel = "fused"
     optimizer_in_backward: bool = False
     main_grads: bool = False
+    deferred_gradients: Deferred = "none"
     gpus: int = 1
     sharding: Sharding = "none"
     fsdp_units: FsdpUnits = "pairs"

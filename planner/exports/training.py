@@ -315,8 +315,9 @@ def training_of(
     layerwise = request.get("checkpointing", False)
     method = {"method": "full"} if own["full"] else {}
     setup = setup_from(
-        {**run, **method, "batch": request.get("batch"), "checkpointing": layerwise}, plan.workload.seq_len
-    )
+        {**run, **method, "batch": request.get("batch"), "checkpointing": layerwise}, plan.workload.seq_len,
+        arch.model_type,
+    )  # fmt: skip
     spec = plan.adapter.spec
     adapted = adapt(arch, spec)
     steps = optimizer_steps(plan, setup.global_batch)

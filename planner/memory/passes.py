@@ -11,6 +11,7 @@ from .tape import Buffer, Size, Tape, Value, cast
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 FLOAT32, HALF = 4, 2
 CASTS = "casts"  # the label of weights that autocast lowered
+COPIES = "copies"  # of what is as large as a weight: one that is made whole of its bits, a norm of one
 
 
 @dataclass

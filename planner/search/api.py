@@ -119,7 +119,7 @@ def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str
             raise InputError(field, setup[field], "a known option", hint(field, SETUP_FIELDS).strip())
     job = Job(
         arch=arch,
-        setup=Setup(**{**filled(setup), "seq_len": seq_len}),
+        setup=Setup(**{**filled(setup, arch.model_type), "seq_len": seq_len}),
         given=setup,
         spec=spec,
         tokens=data.tokens,
