@@ -314,7 +314,7 @@ def test_full_fine_tuning_is_written_too(target: str) -> None:
     assert not any("lora" in option for option in told)
     rate = planner.lr(LLAMA, method="full", batch=16, steps=None).value
     assert told["learning_rate"] == pytest.approx(rate, rel=0.01)
-    own = {"packing": "packed", "attention_kernel": "flash"} if target == "axolotl" else {}
+    own: dict[str, Any] = {"packing": "packed", "attention_kernel": "flash"} if target == "axolotl" else {}
     plan = estimate(
         LLAMA, dataset="no-robots", batch=16, accumulation=2, gpus=8, gpu="h100", precision="autocast", **own
     )
