@@ -74,7 +74,7 @@ def _runs(
     whole = trained_whole(arch, spec, pairs)
     for method in METHODS:
         try:
-            setup = setup_from(_setup_options(method, options), plan.workload.seq_len)
+            setup = setup_from(_setup_options(method, options), plan.workload.seq_len, arch.model_type)
         except InputError:
             if method == main:
                 raise
@@ -103,7 +103,8 @@ def _would_fit(plan: Plan, run: Running, room: int, options: Mapping[str, Any]) 
 
     def setup_of(changes: Mapping[str, Any]) -> Setup:
         method: Method = "qlora" if "quantize" in changes or run.setup.method == "qlora" else "lora"
-        return setup_from(_setup_options(method, {**options, **changes}), plan.workload.seq_len)
+        said = _setup_options(method, {**options, **changes})
+        return setup_from(said, plan.workload.seq_len, run.arch.model_type)
 
     return remedies(run, room, setup_of)
 

@@ -39,6 +39,7 @@ Kernels = Literal["transformers", "litgpt", "fused", "liger", "unsloth", "compil
 Sharding = Literal["none", "ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp-hybrid"]
 FsdpUnits = Literal["pairs", "flat", "layers"]
 Offload = Literal["none", "optimizer", "parameters", "all"]
+Deferred = Literal["none", "compute", "float32"]
 OptimizerKernel = Literal["fused", "foreach", "loop"]
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -57,6 +58,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "sharding": get_args(Sharding),
     "fsdp_units": get_args(FsdpUnits),
     "offload": get_args(Offload),
+    "deferred_gradients": get_args(Deferred),
     "optimizer_kernel": get_args(OptimizerKernel),
 }
 COUNTS = (
@@ -97,17 +99,20 @@ class Setup:
     norms and what is not quantised in float32, as PEFT's
     prepare_model_for_kbit_training leaves them; `upcast_norms`: norms alone (TRL's QLoRA before 1.0), which makes
     the stream float32 all the same. `outputs_held`: the training loop keeps the model's output, logits among it,
-    until the backward pass has ended. `quantised_inputs_kept`: products with a quantised matrix keep what they read,
-    as bitsandbytes' 4-bit ones did before 0.43.2. `quantize_experts`: tensors of experts are quantised like Linear
-    modules, which transformers 5 with bitsandbytes leaves in 16 bits. `input_grads`: the embedding's output needs a
-    gradient (HF switches it on with checkpointing); None follows checkpointing. `loss_chunk` tokens go through a
-    chunked loss at a time.
+    until the backward pass has ended; `outputs_widened`: under autocast it is handed float32 copies of 16-bit logits,
+    as accelerate makes them. `cache_held`: every layer's keys and values are held to the end of the forward pass, in
+    a cache that checkpointing did not switch off. `quantised_inputs_kept`: products with a quantised matrix keep what
+    they read, as bitsandbytes' 4-bit ones did before 0.43.2. `quantize_experts`: tensors of experts are quantised
+    like Linear modules, which transformers 5 with bitsandbytes leaves in 16 bits. `input_grads`: the embedding's
+    output needs a gradient (HF switches it on with checkpointing); None follows checkpointing. `loss_chunk` tokens
+    go through a chunked loss at a time.
     `objective`: what is learnt from an example: its tokens ("sft"), a preference between two sequences ("dpo",
     "orpo"), or whether one is wanted ("kto"). `reference` is what DPO and KTO hold it against: the "base", which is
     the model without its adapter and a copy of it in full fine-tuning, run without gradients in every step, or
     log-probabilities "precomputed".
     `main_grads`: gradients are added up in a buffer of float32 that stands all along, whole on every data-parallel
-    GPU, as Megatron's.
+    GPU, as Megatron's. `deferred_gradients`: FSDP exchanges none before the last micro-step, so that all are held
+    whole to then, in the type that is computed in or in float32.
     `optimizer_kernel`: how AdamW runs: fused (HF's Trainer), foreach (torch's default on CUDA) or a loop over
     tensors.
     `fsdp_units`: what FSDP gathers as a unit: "pairs", as PEFT's policy has it, each factor of each pair apart from
@@ -142,11 +147,14 @@ class Setup:
     quantize_experts: bool = False
     upcast_norms: bool = False
     outputs_held: bool = False
+    outputs_widened: bool = False
+    cache_held: bool = False
     quantised_inputs_kept: bool = False
     input_grads: bool | None = None
     optimizer_kernel: OptimizerKernel = "fused"
     optimizer_in_backward: bool = False
     main_grads: bool = False
+    deferred_gradients: Deferred = "none"
     gpus: int = 1
     sharding: Sharding = "none"
     fsdp_units: FsdpUnits = "pairs"

@@ -292,8 +292,9 @@ def training_of(model: Any, options: Mapping[str, Any], usual: Mapping[str, Any]
     run = {name: value for name, value in run.items() if value is not None}
     layerwise = request.get("checkpointing", False)
     setup = setup_from(
-        {**run, "batch": request.get("batch"), "checkpointing": layerwise}, plan.workload.seq_len
-    )
+        {**run, "batch": request.get("batch"), "checkpointing": layerwise}, plan.workload.seq_len,
+        arch.model_type,
+    )  # fmt: skip
     spec = plan.adapter.spec
     adapted = adapt(arch, spec)
     steps = optimizer_steps(plan, setup.global_batch)

@@ -11,6 +11,7 @@ from .tape import Buffer, Size, Tape, Value, cast
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 FLOAT32, HALF = 4, 2
 CASTS = "casts"  # the label of weights that autocast lowered
+COPIES = "copies"  # of what is as large as a weight: one that is made whole of its bits, a norm of one
 
 
 @dataclass
@@ -52,6 +53,7 @@ class Pass:
     grad: bool = True
     outputs_held: bool = False
     preference: bool = False
+    outputs_widened: bool = False
     saved: int = FLOAT32
     inputs_kept: bool = False
     norms: int = 2
@@ -135,5 +137,6 @@ def make_pass(
         wide_norms=setup.upcast_norms and stream < FLOAT32,
         split=setup.tensor_parallel, split_stream=setup.split_stream and setup.tensor_parallel > 1,
         expert_split=setup.expert_parallel, outputs_held=setup.outputs_held, preference=setup.objective != "sft",
+        outputs_widened=setup.outputs_widened and setup.under_autocast,
         saved=width if mixed or not setup.upcast_small else FLOAT32, inputs_kept=setup.quantised_inputs_kept,
     )  # fmt: skip

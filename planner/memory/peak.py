@@ -16,7 +16,15 @@ from .kinds import Job
 from .overhead import cached, interval, overhead
 from .passes import FLOAT32
 from .scans import UNRULED_SCANS
-from .sharding import buckets, flat_gradients, gathered, gradients_leave, one_stream, widened_gradients
+from .sharding import (
+    buckets,
+    deferred_gradients,
+    flat_gradients,
+    gathered,
+    gradients_leave,
+    one_stream,
+    widened_gradients,
+)
 from .states import (
     Tensor,
     Weights,
@@ -45,6 +53,7 @@ NAMES: dict[str, tuple[MemoryPart, str]] = {
     "logits": ("logits", "logits and loss"),
     "temporary": ("temporary", "temporary buffers"),
     "casts": ("temporary", "weights lowered by autocast"),
+    "copies": ("temporary", "copies of weights"),
     "caches": ("temporary", "keys and values that a cache holds"),
     "gathered": ("temporary", "gathered units"),
     "buckets": ("temporary", "gradient buckets"),
@@ -142,7 +151,7 @@ def _stage(
     base, host = _held(setup, copies * share(weights.of(stage), of["parameters"]), own, held)
     gradients += flat_gradients(arch, setup)
     if setup.accumulation > 1 or setup.main_grads:
-        base["gradients"] = gradients
+        base["gradients"] = max(gradients, deferred_gradients(trained, setup))
     unit, outside = gathered(arch, setup)
     base["gathered"] = outside
     base["buckets"] = buckets(size, setup)

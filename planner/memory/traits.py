@@ -26,10 +26,12 @@ class Traits:
     goes in. `wide_residual`: sums on the stream are made in float32, `wide_logits`: the model's code makes its logits
     so; `stem_norm`: embeddings are normed. `wide_scores`: queries meet keys in float32, `wide_bias`: scores become
     float32 by a bias that is. `v_norm`: values are normed like keys, without a weight. `narrow_loss`: logits meet the
-    loss in their own type; `narrow_before`: they did before transformers 4.50. `biased`: each head adds a bias for
-    every pair of positions. `scaled_embedding`, `scaled_residual`: multipliers on the stream. `logits`: what happens
-    to logits between unembedding and loss ("capped": tanh; "scaled"; "biased": a fixed bias is added). `sink_scales`:
-    a head's sink weights what attention puts out. `eager`: transformers has no SDPA path for it, `no_flash`: no path
+    loss in their own type; `narrow_before`: they did before transformers 4.50; `cached_before`: until then its code
+    filled a cache of keys and values though layers were checkpointed. `biased`: each head adds a bias for every pair
+    of positions. `scaled_embedding`, `scaled_residual`: multipliers on the stream. `logits`: what happens to logits
+    between unembedding and loss ("capped": tanh; "scaled"; "biased": a fixed bias is added). `sink_scales`: a head's
+    sink weights what attention puts out.
+    `eager`: transformers has no SDPA path for it, `no_flash`: no path
     for flash attention; `mask_given`: SDPA is given a mask even where all tokens are seen, and `ungrouped`: keys of a
     single head, which no fused kernel takes; `narrow`: its eager softmax runs in the values' type. `router`:
     "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their weights
@@ -60,6 +62,7 @@ class Traits:
     v_norm: bool = False
     narrow_loss: bool = False
     narrow_before: bool = False
+    cached_before: bool = False
     biased: bool = False
     scaled_embedding: bool = False
     scaled_residual: bool = False
@@ -128,7 +131,7 @@ TRAITS: dict[str, Traits] = {
         LEGACY, narrow_before=True, rotary="half", narrow=True, mask_given=True, ungrouped=True
     ),
     "mpt": replace(LEGACY, narrow_before=True, eager=True, no_flash=True, wide_bias=True),
-    "gpt_bigcode": replace(LEGACY, narrow_before=True, activation="gelu_pytorch_tanh"),
+    "gpt_bigcode": replace(LEGACY, narrow_before=True, cached_before=True, activation="gelu_pytorch_tanh"),
     "phi": replace(LEGACY, rotary="partial", rotary_share=0.5, activation="gelu_new"),
     "mamba": replace(LLAMA, wide_residual=True, wide_logits=True),
     "phimoe": replace(LLAMA, norm="layer", jitter=True),

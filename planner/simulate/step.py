@@ -230,13 +230,13 @@ def run(
             tracker.see(tensor)
         with kernels, kernels.forward():
             # Logits and all else that the model returns are dropped at once, as most trainers do.
-            if by_chances(setup):
-                loss = Preferences(made, setup, tracker, kernels).loss(batch)
-            else:
-                outputs = model(**batch)
-                loss = outputs.loss
-                if not (how.keep_outputs or setup.outputs_held):
-                    del outputs
+            outputs: Any = None if by_chances(setup) else model(**batch)
+            loss = outputs.loss if outputs else Preferences(made, setup, tracker, kernels).loss(batch)
+            widens = setup.outputs_widened and autocast is not None
+            if widens and getattr(outputs, "logits", None) is not None:
+                outputs.logits = outputs.logits.float()
+            if not (how.keep_outputs or setup.outputs_held):
+                del outputs
         tracker.label_alive()
         loss.backward()
         del loss
