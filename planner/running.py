@@ -106,6 +106,17 @@ def data_of(
     return Data((processed or units) * epochs, units if kind == "sft" else None, given.notices)
 
 
+def usual_of(objective: str) -> dict[str, Any]:
+    """How preferences are trained where nothing else is said: sequences padded to the longest, with TRL's loss, or
+    for ORPO LLaMA-Factory's."""
+    return {
+        "loss": "full" if objective == "orpo" else "tiled",
+        "packing": "padded",
+        "outputs_held": False,
+        "outputs_widened": False,
+    }
+
+
 def calibration_of(value: str | os.PathLike[str] | Calibration | None) -> Calibration:
     """A calibration, or the one in a file; none is no correction."""
     from .speed import NOTHING_MEASURED, Calibration
@@ -159,6 +170,8 @@ def _setup_from(given: tuple[tuple[str, type, Any], ...], seq_len: int, model_ty
     copies = max(1, gpus // alone)
     if copies > 1:
         values.setdefault("sharding", usual(values, "sharding") or ("fsdp" if method == "full" else "ddp"))
+    if values.get("objective", "sft") != "sft":
+        values = {**usual_of(str(values["objective"])), **values}
     values = filled(values, model_type)
     if method == "qlora":
         values.setdefault("quantize", "nf4")

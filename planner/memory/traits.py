@@ -270,6 +270,12 @@ RATES_ALIKE = {
 }
 
 
+def undropped(traits: Traits) -> Traits:
+    """Without the dropouts that are modules of their own: trainers of preferences switch them off. Attention's rate,
+    which newer models hand to a function, stays."""
+    return replace(traits, dropout=False, dropped_inner=False, dropped_stem=False, dropped_end=False)
+
+
 def _dropouts(arch: Architecture, kind: str) -> dict[str, bool]:
     """Which dropouts of a model have a rate above 0."""
     given = dict(arch.dropouts)

@@ -73,6 +73,9 @@ CHOICES: dict[str, dict[str, Any]] = {
     "inputs kept": {**QUANTISED, "quantised_inputs_kept": True},
     "wide norms": {**QUANTISED, "upcast_norms": True, "checkpointing": "layer"},
     "wide norms, autocast": {**QUANTISED, "upcast_norms": True, "autocast": True},
+    "dpo": {"objective": "dpo", "loss": "tiled", "checkpointing": "layer"},
+    "dpo, all logits": {"objective": "dpo", "loss": "full", "autocast": True, "packing": "padded"},
+    "kto": {"objective": "kto", "loss": "tiled", "reference": "precomputed"},
     "dora beside 4 bits": {**QUANTISED, "autocast": True, "variant": "dora"},
 }
 MODELS: dict[str, dict[str, Any]] = {
