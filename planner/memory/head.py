@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from ..dataclass import dataclass
 from .elementwise import drop, norm
+from .log_probs import gathered, tiled
 from .passes import CASTS, FLOAT32, Pass
-from .products import LowRank, Weight, adapted, linear, whole
+from .products import Weight, adapted, linear, whole
 from .stretch import Stretch, label_kept, plus, stretch
 from .tape import Buffer, Gradients, Size, Value, cast, copy, piece, scale, unary
 from .traits import Traits
+from .unembedding import Head
 
 LOGITS = "logits"
-
-
-@dataclass(frozen=True)
-class Head:
-    """The unembedding: its widths, what is trained of it, and its pairs. `vocab` 0: a model without one. `normed`: a
-    norm stands before it. `d_in`: what it reads, where a matrix makes that of the hidden states; 0: these."""
-
-    hidden: int
-    vocab: int
-    trained: bool = False
-    pairs: tuple[LowRank, ...] = ()
-    unpacked: int = 0
-    normed: bool = True
-    d_in: int = 0
-
-    @property
-    def reads(self) -> int:
-        """Values a token that the unembedding reads."""
-        return self.d_in or self.hidden
 
 
 def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) -> Value:
@@ -50,8 +32,9 @@ def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) 
     shifted = _shifted(wide, single=run.sequences == 1) if loss.startswith("shifted") else wide
     if loss.endswith("fused"):
         return _in_place(shifted)
-    inner = cast(shifted, FLOAT32) if narrow and run.autocast else shifted  # on autocast's list
-    size = inner.bytes
+    if narrow and run.autocast and shifted.width < FLOAT32:
+        return _lowered(shifted)
+    size = shifted.bytes
     chances = tape.new(size)
 
     def rule(g: Buffer) -> Gradients:
@@ -60,7 +43,21 @@ def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) 
         del chosen
         return (made,)
 
-    return tape.apply((inner,), 0, FLOAT32, (chances,), rule)
+    return tape.apply((shifted,), 0, FLOAT32, (chances,), rule)
+
+
+def _lowered(logits: Value) -> Value:
+    """The loss of 16-bit logits under autocast: log-softmax is told their type, so that autocast leaves it, and its
+    result is made float32 for the negative log-likelihood; both are kept (torch 2.13, aten/src/ATen:
+    native/LossNLL.cpp, cross_entropy_loss; autocast_mode.h, fp32_set_opt_dtype and nll_loss)."""
+    tape, size = logits.tape, logits.bytes
+    out = tape.new(size)
+    chances = tape.apply(
+        (logits,), logits.elements, logits.width, (out,), lambda g: (tape.new(size),), out=out
+    )
+    wide = cast(chances, FLOAT32)
+    made = wide.bytes
+    return tape.apply((wide,), 0, FLOAT32, (wide.buffer,), lambda g: (tape.new(made),))
 
 
 def _in_place(logits: Value) -> Value:
@@ -116,6 +113,10 @@ def head_stretches(
         final = inner
     elif loss == "chunked":
         final = _chunked(run, inner, head, traits, chunk)
+    elif loss == "tiled":
+        final = tiled(run, inner, head)
+    elif run.preference:
+        final = gathered(run, unembed(run, inner, head, traits, run.tokens), head.vocab)
     elif loss.startswith("split"):
         final = _split(run, inner, head, traits, loss, chunk)
     else:
@@ -125,6 +126,8 @@ def head_stretches(
         if loss in ("shifted", "shifted-fused") and not narrow:
             logits = cast(logits, FLOAT32)  # the model's own, which holds no other from here on
         final = cross_entropy(run, logits, loss, narrow=narrow)
+        if run.outputs_widened and logits.width < FLOAT32:
+            tape.new(logits.elements * FLOAT32)  # beside them, until the caller has taken the loss
         bound = logits.buffer if run.outputs_held and _in_loss(run, loss) else None
         del logits
     del inner

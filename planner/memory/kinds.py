@@ -22,7 +22,7 @@ from .passes import CASTS, Pass, make_pass
 from .sharding import gradients_go
 from .stretch import Stretch, label_kept, plus, stretch
 from .tape import Buffer, Size, Value
-from .traits import Traits, traits_of
+from .traits import Traits, traits_of, undropped
 
 KEPT = "activations"
 STREAM = "stream"
@@ -46,7 +46,8 @@ class Job:
         for item in self.adapted or ():
             pairs[item.index] = (*pairs.get(item.index, ()), item)
         self.trained = Trained(pairs, self.whole)
-        self.traits: Traits = traits_of(self.arch)
+        traits: Traits = traits_of(self.arch)
+        self.traits = traits if self.setup.objective == "sft" else undropped(traits)
         matrices = (self.arch.matrices[i].d_out * len(layers) for i, layers in self.whole.biases.items())
         self.norm_biases = self.whole.bias > 0 and self.whole.bias > sum(matrices)
 
@@ -131,7 +132,9 @@ def _checkpointed(
     while the gradient of its result waits; reentrant checkpointing runs it whole and holds its result and that
     gradient."""
     run = job.run(grad=False, length=block.fixed_length, width=width)
-    out = _forward(job, block, layer, run, _stream(job, run, False), replace(outside, first=False))
+    cached: list[Buffer] = []
+    around = replace(outside, first=False, cached=cached if holds_cache(job) else None)
+    out = _forward(job, block, layer, run, _stream(job, run, False), around)
     forward = stretch(run.tape, 0, len(run.tape.events))
     size, casts = out.bytes, forward.change.get(CASTS, 0)
     del out
@@ -144,7 +147,8 @@ def _checkpointed(
     out = _forward(job, block, layer, again, x, replace(outside, held=offloaded))
     node, made = out.node, out.width
     kept = {} if offloaded else {KEPT: x.bytes}
-    forward.change = {**(kept if node is not None else {}), CASTS: casts}
+    cache: Size = sum(run.tape.sizes[index] for index in {buffer.index for buffer in cached})
+    forward.change = {**(kept if node is not None else {}), CASTS: casts, CACHES: cache}
     again.casts.clear()
     if node is None:
         return Walked(forward, None, False, made)
@@ -161,6 +165,13 @@ def _checkpointed(
     if retains_inputs(job.setup):
         change = plus(plus(change, kept), {STREAM: size})
     return Walked(forward, Stretch(change, plus(backward.highest, kept, -1)), True, made, not offloaded)
+
+
+def holds_cache(job: Job) -> bool:
+    """Whether keys and values of checkpointed layers, and all that one projection made with them, are held to the
+    end of the forward pass."""
+    before = job.traits.cached_before and job.setup.loss.startswith("shifted")
+    return job.setup.cache_held or before
 
 
 def retains_inputs(setup: Setup) -> bool:

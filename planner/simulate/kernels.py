@@ -72,6 +72,8 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
                 args, kwargs = self._all(args, kwargs, self._lower)
             elif name in SUMS and "dtype" not in kwargs and args and _is_half(args[0]):
                 kwargs = {**kwargs, "dtype": torch.float32}  # in one kernel, without a copy
+            elif name == "cross_entropy" and _is_half(args[0]):
+                return _cross_entropy(*args, **kwargs)
             elif name in FLOAT and kwargs.get("dtype") is None:  # one that is told its type keeps to it
                 args, kwargs = self._all(args, kwargs, _raise)
         if self.cuda and func is functional.scaled_dot_product_attention:
@@ -176,6 +178,16 @@ def _is_half(x: Any) -> bool:
 
 def _raise(x: Any) -> Any:
     return x.float() if x.dtype in HALVES else x
+
+
+def _cross_entropy(
+    input: Any, target: Any, weight: Any = None, size_average: Any = None, ignore_index: int = -100,
+    reduce: Any = None, reduction: str = "mean", label_smoothing: float = 0.0,
+) -> Any:  # fmt: skip
+    """As under autocast, which leaves log-softmax the logits' type, since it is told it, and makes the result float32
+    for the likelihood."""
+    wide = torch._log_softmax(input, 1, False).float()
+    return functional.nll_loss(wide, target, weight, ignore_index=ignore_index, reduction=reduction)
 
 
 def _dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
