@@ -50,8 +50,8 @@ BUILDERS: dict[str, str] = {
     "deepseek_v4": "deepseek_v4",
     **dict.fromkeys("t5 mt5 umt5 whisper clip".split(), "encoders"),
     **dict.fromkeys(
-        "bert roberta xlm-roberta camembert data2vec-text ernie roberta-prelayernorm xlm-roberta-xl megatron-bert "
-        "bert-generation electra rembert mpnet distilbert roformer".split(),
+        "bert roberta xlm-roberta camembert data2vec-text ernie layoutlm roberta-prelayernorm xlm-roberta-xl "
+        "megatron-bert bert-generation electra rembert mpnet distilbert roformer".split(),
         "bert",
     ),
     **dict.fromkeys(

@@ -141,7 +141,7 @@ class Layer:
         kind: Kind = "linear", parts: tuple[Part, ...] = (), tied: bool = False, length: Length = "sequence",
         experts: int = 1, active: int = 1, outer: Literal["in", "out"] = "in", extra: int = 0, per: int = 1,
         forward_only: bool = False, groups: int = 1, at_least: int = 0, bypassed: bool = False,
-        all_experts: bool = False, gradient_from: int = 0,
+        all_experts: bool = False, gradient_from: int = 0, times: int = 1,
     ) -> int:  # fmt: skip
         """Apply a matrix to `source`; returns the value that comes out."""
         if not 1 <= active <= experts:
@@ -164,7 +164,7 @@ class Layer:
         self._operations.append(
             Apply(
                 index, source, out, length, extra, per, forward_only, groups, at_least, bypassed, all_experts,
-                gradient_from,
+                gradient_from, times,
             )
         )  # fmt: skip
         return out
