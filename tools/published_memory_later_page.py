@@ -49,6 +49,10 @@ papers and READMEs, pull requests, what notebooks printed, a dataset of runs. No
 neither. The commands hold what a user can read beside the figure and the trainer's profile, and the predictions were
 kept before anything was looked up in a trainer's code. Two exceptions: a command of which an option was lost (a fault
 of `--config`, mended) was predicted again; a row with GaLore had no prediction, as no such optimizer was known.
+What was changed on seeing them, each by the trainers' code: gradients that FSDP holds whole while micro-steps
+accumulate (`deferred_gradients`), with a profile `axolotl-2025` for accelerate before that; a profile `unsloth-2024`
+for its loss of all logits (the lengths of most of its notebooks are not known, so that some are now further off);
+GPT-OSS's experts in 4 bits under Unsloth; float32 weights where Unsloth fine-tunes in float16.
 """
 INTERVAL = """\
 `low` and `high` depend on the kind of set-up and rest on half of these cases too (by the hash that halves all

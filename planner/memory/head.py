@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from ..dataclass import dataclass
 from .elementwise import drop, norm
+from .log_probs import gathered, tiled
 from .passes import CASTS, FLOAT32, Pass
-from .products import LowRank, Weight, adapted, linear, whole
+from .products import Weight, adapted, linear, whole
 from .stretch import Stretch, label_kept, plus, stretch
 from .tape import Buffer, Gradients, Size, Value, cast, copy, piece, scale, unary
 from .traits import Traits
+from .unembedding import Head
 
 LOGITS = "logits"
-
-
-@dataclass(frozen=True)
-class Head:
-    """The unembedding: its widths, what is trained of it, and its pairs. `vocab` 0: a model without one. `normed`: a
-    norm stands before it. `d_in`: what it reads, where a matrix makes that of the hidden states; 0: these."""
-
-    hidden: int
-    vocab: int
-    trained: bool = False
-    pairs: tuple[LowRank, ...] = ()
-    unpacked: int = 0
-    normed: bool = True
-    d_in: int = 0
-
-    @property
-    def reads(self) -> int:
-        """Values a token that the unembedding reads."""
-        return self.d_in or self.hidden
 
 
 def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) -> Value:
@@ -131,6 +113,10 @@ def head_stretches(
         final = inner
     elif loss == "chunked":
         final = _chunked(run, inner, head, traits, chunk)
+    elif loss == "tiled":
+        final = tiled(run, inner, head)
+    elif run.preference:
+        final = gathered(run, unembed(run, inner, head, traits, run.tokens), head.vocab)
     elif loss.startswith("split"):
         final = _split(run, inner, head, traits, loss, chunk)
     else:

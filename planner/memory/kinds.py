@@ -22,7 +22,7 @@ from .passes import CASTS, Pass, make_pass
 from .sharding import gradients_go
 from .stretch import Stretch, label_kept, plus, stretch
 from .tape import Buffer, Size, Value
-from .traits import Traits, traits_of
+from .traits import Traits, traits_of, undropped
 
 KEPT = "activations"
 STREAM = "stream"
@@ -46,7 +46,8 @@ class Job:
         for item in self.adapted or ():
             pairs[item.index] = (*pairs.get(item.index, ()), item)
         self.trained = Trained(pairs, self.whole)
-        self.traits: Traits = traits_of(self.arch)
+        traits: Traits = traits_of(self.arch)
+        self.traits = traits if self.setup.objective == "sft" else undropped(traits)
         matrices = (self.arch.matrices[i].d_out * len(layers) for i, layers in self.whole.biases.items())
         self.norm_biases = self.whole.bias > 0 and self.whole.bias > sum(matrices)
 

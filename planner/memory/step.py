@@ -12,8 +12,8 @@ from typing import Any
 
 from ..dataclass import dataclass
 from ..schema import Apply, Architecture, Attend, Block
-from ..setup import Setup
-from .head import Head, head_stretches
+from ..setup import Method, Setup
+from .head import LOGITS, head_stretches
 from .kinds import CACHES, Job, Walked, walk_layer
 from .known import maybe_at, remembered
 from .layout import low_ranks
@@ -26,6 +26,7 @@ from .stages import Stage, stages, whole_model
 from .stem import Stem, stem_stretches
 from .stretch import Held, Stretch, at_ranks, plus
 from .tape import EXPERT_GRADIENTS, Size
+from .unembedding import Head
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ def masks(job: Job) -> Size:
     windows = {op.window for block in job.arch.blocks for op in block.operations if isinstance(op, Attend)}
     needed = [w for w in windows if eager or given or (w is not None and w <= run.reach)]
     one = setup.seq_len * setup.seq_len * (run.compute if eager else 1)
-    return len(needed) * one * (setup.micro_batch if run.masked or eager else 1)
+    return len(needed) * one * (setup.sequences if run.masked or eager else 1)
 
 
 def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
@@ -281,6 +282,11 @@ def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = Tr
     )  # fmt: skip
     live = 2 if setup.sharding == "zero3" else 0  # FSDP's root holds the unembedding throughout
     going.go("loss", "", loss, live)
+    if setup.runs_reference:
+        wide = job.run().tokens * (job.arch.vocab_size * FLOAT32) if setup.loss == "full" else 0
+        going.hold({LOGITS: wide})  # by a name in the loss
+        pass_reference(job, going, live)
+        going.hold({LOGITS: wide}, -1)
     going.let_go(CASTS)
     going.let_go(CACHES)
     if back is not None:
@@ -289,6 +295,30 @@ def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = Tr
     if setup.method == "full" and found.trained and job.arch.tied_embeddings and gradients_go(setup):
         # One gradient of both ends: the unembedding's waits for the embedding's.
         going.hold({"gradients": found.hidden * found.vocab * job.run().whole})
+
+
+def pass_reference(job: Job, going: Course, live: int) -> None:
+    """The base run once more, without its adapter and without gradients, while what the trained model kept waits."""
+    method: Method = "lora" if job.setup.method == "full" else job.setup.method
+    setup = replace(job.setup, checkpointing="none", input_grads=False, method=method)
+    alone = Job(job.arch, setup, (), merges=job.merges, unpacked=job.unpacked)
+    stem, layers, kept = stem_of(alone), walked_layers(alone, False), {"temporary": masks(alone)}
+    going.hold(plus(stem.held, kept))
+    for rounds in in_rounds(layers.order):
+        passed = [
+            [(f"reference {where}", layers.kinds[kind].forward) for where, kind in each] for each in rounds
+        ]
+        going.go_through("forward", passed, 2)
+    going.hold(plus(stem.held, kept), -1)
+    width = layers.kinds[layers.order[-1][1]].width if layers.order else 0
+    loss, _ = remembered(
+        alone, ("head", False, width, True),
+        lambda own: head_stretches(
+            own.run(grad=False, width=width), head_of(own), own.traits, setup.loss, setup.loss_chunk, False
+        ),
+        lambda found, ranks: (at_ranks(found[0], ranks), None),
+    )  # fmt: skip
+    going.go("loss", "reference", loss, live)
 
 
 def stem_of(job: Job) -> Stem:

@@ -117,9 +117,13 @@ def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str
     for field in setup:
         if field not in SETUP_FIELDS:
             raise InputError(field, setup[field], "a known option", hint(field, SETUP_FIELDS).strip())
+    if setup.get("objective", "sft") != "sft":
+        raise InputError(
+            "objective", setup["objective"], "sft in a search over plans", "estimate counts the others."
+        )
     job = Job(
         arch=arch,
-        setup=Setup(**{**filled(setup), "seq_len": seq_len}),
+        setup=Setup(**{**filled(setup, arch.model_type), "seq_len": seq_len}),
         given=setup,
         spec=spec,
         tokens=data.tokens,

@@ -20,7 +20,7 @@ from ..schema import Architecture
 from ..setup import Setup
 from .experts import ExpertPairs, attach, check_pairs
 from .kernels import flash_attention
-from .losses import choose_loss
+from .losses import by_chances, check_by_chances, choose_loss, without_dropout
 
 
 def dtype_of(name: str) -> Any:
@@ -68,6 +68,10 @@ def make(
         base = model
         if setup.method != "full":
             model, pairs = _frozen(model, config, arch or build(config), spec or AdapterSpec(), setup)
+        if by_chances(setup):
+            check_by_chances(base, setup)
+        if setup.objective != "sft":
+            without_dropout(model)
         choose_loss(base, setup, narrow_before=TRAITS.get(str(named["model_type"]), LLAMA).narrow_before)
         if setup.needs_input_grads:
             model.enable_input_require_grads()

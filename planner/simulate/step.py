@@ -16,7 +16,9 @@ from torch.utils.checkpoint import checkpoint
 from ..setup import Setup
 from .kernels import CudaKernels
 from .layers import Stack
+from .losses import by_chances
 from .model import Made, dtype_of
+from .preferences import Preferences
 from .scans import scan_kernels
 from .timeline import GRADIENTS, Place, Recording
 from .tracker import Tracker
@@ -160,7 +162,7 @@ def inputs(model: Any, setup: Setup, device: str = "meta") -> dict[str, Any]:
     """Tokens and their labels, and a mask where shorter sequences are padded or packed; for a model of sound,
     features and the labels of its decoder."""
     config = model.config
-    shape = setup.micro_batch, setup.seq_len
+    shape = setup.sequences, setup.seq_len
     ids = torch.zeros(shape, dtype=torch.long, device=device)
     if getattr(model, "main_input_name", "") == "input_features" and hasattr(config, "num_mel_bins"):
         frames = 2 * config.max_source_positions
@@ -228,13 +230,10 @@ def run(
             tracker.see(tensor)
         with kernels, kernels.forward():
             # Logits and all else that the model returns are dropped at once, as most trainers do.
-            outputs = model(**batch)
-            loss = outputs.loss
-            if (
-                setup.outputs_widened
-                and autocast is not None
-                and getattr(outputs, "logits", None) is not None
-            ):
+            outputs: Any = None if by_chances(setup) else model(**batch)
+            loss = outputs.loss if outputs else Preferences(made, setup, tracker, kernels).loss(batch)
+            widens = setup.outputs_widened and autocast is not None
+            if widens and getattr(outputs, "logits", None) is not None:
                 outputs.logits = outputs.logits.float()
             if not (how.keep_outputs or setup.outputs_held):
                 del outputs

@@ -105,7 +105,7 @@ def step_parts(
     """Seconds of an optimizer step by part; they add up to the step. Raises InputError where a rate is not known."""
     known = rates(machine, work, efficiency, setup.trainer)
     micro_steps, stages = setup.accumulation, setup.pipeline_parallel
-    phases = [_phase(work, phase, setup.micro_batch, known, efficiency) for phase in PHASES]
+    phases = [_phase(work, phase, setup.sequences, known, efficiency) for phase in PHASES]
     parts = {name: sum(phase[name] for phase in phases) * micro_steps / stages for name in PARTS}
     parts["host"] += loop_s(setup.trainer, efficiency) * micro_steps
     moved = work.accumulate_bytes * (micro_steps - 1) + work.optimizer_bytes

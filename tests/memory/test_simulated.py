@@ -37,6 +37,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "Lfm2MoeForCausalLM": {
         "model_type": "lfm2_moe", **EXPERTS, "layer_types": ["conv", "conv", "full_attention", "conv"],
     },
+    "GPTNeoXJapaneseForCausalLM": {"model_type": "gpt_neox_japanese", "rotary_pct": 1.0},
+    "Jais2ForCausalLM": {"model_type": "jais2"},
+    "CamembertForCausalLM": {"model_type": "camembert"},
+    "HyperCLOVAXForCausalLM": {"model_type": "hyperclovax", "use_post_norm": True},
     "FlexOlmoForCausalLM": {"model_type": "flex_olmo", **EXPERTS, "intermediate_size": 256},
     "LagunaForCausalLM": {
         "model_type": "laguna", **EXPERTS, "head_dim": 64,
@@ -73,6 +77,9 @@ CHOICES: dict[str, dict[str, Any]] = {
     "inputs kept": {**QUANTISED, "quantised_inputs_kept": True},
     "wide norms": {**QUANTISED, "upcast_norms": True, "checkpointing": "layer"},
     "wide norms, autocast": {**QUANTISED, "upcast_norms": True, "autocast": True},
+    "dpo": {"objective": "dpo", "loss": "tiled", "checkpointing": "layer"},
+    "dpo, all logits": {"objective": "dpo", "loss": "full", "autocast": True, "packing": "padded"},
+    "kto": {"objective": "kto", "loss": "tiled", "reference": "precomputed"},
     "dora beside 4 bits": {**QUANTISED, "autocast": True, "variant": "dora"},
 }
 MODELS: dict[str, dict[str, Any]] = {
