@@ -95,8 +95,9 @@ def measured_row(model: str, method: str, checkpointing: str) -> Row:
         STEP, method="full" if method == "full" else "lora",
         checkpointing="none" if checkpointing == "none" else "layer", reentrant=checkpointing == "reentrant",
     )  # fmt: skip
-    variant = "dora" if method == "dora" else "lora"
-    spec = replace(LORA, exclude_modules=EXCLUDED.get(model, ()), variant=variant)
+    spec = replace(
+        LORA, exclude_modules=EXCLUDED.get(model, ()), variant="dora" if method == "dora" else "lora"
+    )  # fmt: skip
     found = measure(CONFIGS[model], setup, spec)
     return Row(model, method, checkpointing, {name: getattr(found, name) for name in NUMBERS})
 
@@ -120,7 +121,7 @@ def write(rows: Sequence[Row]) -> None:
         "versions": {name: version(name).partition("+")[0] for name in LIBRARIES},
     }
     lines = ",\n".join(
-        json.dumps(dict(zip(("model", "method", "checkpointing"), r.point, strict=True)) | r.bytes)
+        json.dumps({"model": r.model, "method": r.method, "checkpointing": r.checkpointing, **r.bytes})
         for r in rows
     )
     RECORD.write_text(f'{json.dumps(head, indent=1)[:-2]},\n "rows": [\n{lines}\n ]\n}}\n', encoding="utf-8")
