@@ -159,6 +159,11 @@ def test_a_fourth_set_that_nothing_is_fitted_on(collected: tuple[Pairs, Pairs]) 
     assert statistics.median(_errors(first)) <= 0.06
     assert statistics.median(_errors(now)) <= 0.06
     assert sum(inside(c, s) for c, s in now) >= 0.9 * len(now)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    row = next(line for line in text.splitlines() if line.startswith("| the same, on a fourth set |"))
+    sources = {c.source.removesuffix(", reserved") for c, _ in now}
+    assert f"{len(now)} published figures of {len(sources)} sources" in row
+    assert "blind: median error {}, {} within the interval; rules mended since: {}, {}".format(*_shown(first, now)) in row
     assert not {c.number for c, _ in first_ratios()} & {c.number for c, _ in first}
 
 

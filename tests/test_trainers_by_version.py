@@ -76,3 +76,34 @@ def test_experts_that_a_profile_quantises_need_a_source() -> None:
     raw = {"trainer": [{"name": "x", "title": "X", "experts_quantised": ["gpt_oss"]}]}
     with pytest.raises(Exception, match="quantize_experts without a source"):
         parse(raw)
+
+
+@pytest.mark.parametrize("kernel", ["foreach", "fused"])
+def test_a_paged_optimizer_updates_in_place(kernel: str) -> None:
+    """bitsandbytes holds two float32 states a parameter, whatever its type, in the host's memory."""
+    options = {
+        "targets": "q_proj",
+        "optimizer": "paged-adamw",
+        "adapter_dtype": "bfloat16",
+        "rank": 32,
+        "seq_len": 16,
+    }
+    found = running(LLAMA, {**options, "optimizer_kernel": kernel}).memory()
+    assert found.host_bytes == 32 * 2 * 131_072 * 8
+    last = found.moments[-1]
+    assert last.phase == "optimizer" and last.parts()["optimizer"] == 0
+    assert last.parts()["temporary"] < 20e6  # the matrix library's workspaces
+
+
+def test_what_a_driver_reports_beyond_the_marketed_size_is_said() -> None:
+    """Between 24 GB and 24 GiB: 33B in 4 bits."""
+
+    def said(length: int) -> str:
+        found = estimate(
+            "huggyllama/llama-30b", rank=64, layers="all-linear", quantize="nf4-double", seq_len=length,
+            checkpointing="layer", optimizer="adamw-8bit", gpu="rtx3090",
+        )  # fmt: skip
+        return " ".join(notice.message for notice in found.warnings)
+
+    assert "may just fit" in said(1536)
+    assert "It does not fit" in said(4096) and "may just fit" not in said(4096)
