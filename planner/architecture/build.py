@@ -128,7 +128,23 @@ def build_natively(config: Mapping[str, Any]) -> Architecture:
         built: Architecture = import_module(f".families.{BUILDERS[model_type]}", __package__).build(fields)
     except RecursionError as error:
         raise ConfigError(f"config of model_type {model_type!r} is nested too deeply") from error
-    return replace(built, activation=_activation(config) or built.activation, dropouts=_dropouts(config))
+    return replace(
+        built, activation=_activation(config) or built.activation, dropouts=_dropouts(config),
+        class_name=_class_name(config), uncapped=_uncapped(config),
+    )  # fmt: skip
+
+
+def _class_name(config: Mapping[str, Any]) -> str | None:
+    """The name of the model's class, where the config gives one."""
+    names = config.get("architectures")
+    return names[0] if isinstance(names, (list, tuple)) and names and isinstance(names[0], str) else None
+
+
+def _uncapped(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Fields of softcapping that are null; the text part's where a config has one."""
+    text = config.get("text_config")
+    merged = {**config, **(text if isinstance(text, Mapping) else {})}
+    return tuple(str(name) for name, value in merged.items() if "softcapping" in str(name) and value is None)
 
 
 def _activation(config: Mapping[str, Any]) -> str | None:

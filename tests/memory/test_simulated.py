@@ -37,6 +37,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "Lfm2MoeForCausalLM": {
         "model_type": "lfm2_moe", **EXPERTS, "layer_types": ["conv", "conv", "full_attention", "conv"],
     },
+    "GPTNeoXJapaneseForCausalLM": {"model_type": "gpt_neox_japanese", "rotary_pct": 1.0},
+    "Jais2ForCausalLM": {"model_type": "jais2"},
+    "CamembertForCausalLM": {"model_type": "camembert"},
+    "HyperCLOVAXForCausalLM": {"model_type": "hyperclovax", "use_post_norm": True},
     "FlexOlmoForCausalLM": {"model_type": "flex_olmo", **EXPERTS, "intermediate_size": 256},
     "LagunaForCausalLM": {
         "model_type": "laguna", **EXPERTS, "head_dim": 64,
