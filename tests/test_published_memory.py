@@ -163,7 +163,12 @@ def test_a_fourth_set_that_nothing_is_fitted_on(collected: tuple[Pairs, Pairs]) 
     row = next(line for line in text.splitlines() if line.startswith("| the same, on a fourth set |"))
     sources = {c.source.removesuffix(", reserved") for c, _ in now}
     assert f"{len(now)} published figures of {len(sources)} sources" in row
-    assert "blind: median error {}, {} within the interval; rules mended since: {}, {}".format(*_shown(first, now)) in row
+    assert (
+        "blind: median error {}, {} within the interval; rules mended since: {}, {}".format(
+            *_shown(first, now)
+        )
+        in row
+    )
     assert not {c.number for c, _ in first_ratios()} & {c.number for c, _ in first}
 
 
