@@ -61,6 +61,7 @@ BUILDERS: dict[str, str] = {
     **dict.fromkeys("modernbert modernbert-decoder".split(), "modernbert"),
     "kimi_linear": "kimi_linear",
     "nomic_bert": "nomic_bert",
+    "albert": "albert",
     **dict.fromkeys("chatglm internlm internlm2 internlm3 minicpm mimo nemotron-nas".split(), "remote"),
     **dict.fromkeys(
         "qwen3_next qwen3_5_text qwen3_5_moe_text olmo_hybrid minimax".split(), "linear_attention"
