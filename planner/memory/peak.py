@@ -183,6 +183,13 @@ def _notices(arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None
             "TRL's tiled loss reads the unembedding's weights and passes over pairs beside them: these take memory "
             "and learn nothing. --layers attention,mlp leaves them out.",
         )
+    if setup.method == "full" and deferred_gradients(1, setup):
+        yield Notice(
+            "gradients-wait-whole",
+            "In full fine-tuning FSDP exchanges gradients in the last micro-step alone, and each GPU holds them "
+            "whole: one micro-step (--accumulation 1) needs less, as does an exchange in each (accelerate's "
+            "sync_each_batch)",
+        )
     experts = any(matrix.kind == "experts" for matrix in arch.matrices)
     if experts and setup.quantize != "none" and not setup.quantize_experts:
         yield Notice(
