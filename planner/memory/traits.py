@@ -215,6 +215,7 @@ ALIKE = {
     "axk1": "deepseek_v3",
     "mistral4": "deepseek_v3",
     "umt5": "t5",
+    "fuyu": "persimmon",
     "rembert": "mpnet",
     "xlm-roberta-xl": "roberta-prelayernorm",
     "cohere_compass_text": "cohere",
