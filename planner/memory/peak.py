@@ -142,6 +142,7 @@ def _stage(
         return known[over]
 
     trained, size = sum(t.size * t.copies for t in tensors(1)), trained_bytes(tensors(1))
+    apart_params = sum(t.size * t.copies for t in tensors(1) if t.apart)
     of, states = {what: _over(setup, what) for what in SHARED}, tensors(_over(setup, "states"))
     made = share(trained_bytes(tensors(of["gradients"])), of["gradients"])
     gradients, gone = _gradients(setup, made, trained)
@@ -170,7 +171,7 @@ def _stage(
     return MemoryEstimate(
         setup=setup, moments=tuple(moments), overhead=beyond, low=low, high=high, cached_bytes=more,
         apart_bytes=apart, gathered_bytes=streamed, varied_bytes=varied,
-        traffic=traffic(arch, setup, trained), host_bytes=host + gone, notices=tuple(_notices(arch, setup, pairs)),
+        traffic=traffic(arch, setup, trained - apart_params, apart_params), host_bytes=host + gone, notices=tuple(_notices(arch, setup, pairs)),
     )  # fmt: skip
 
 
