@@ -301,11 +301,7 @@ class Walk:
         )  # fmt: skip
         for number, value in ((op.q, q), (op.k, k), (op.v, v)):
             self.values[number] = value
-        lowered = run.autocast and k.width > run.compute
-        if self.outside.cached is not None and (run.kernel != "eager" or lowered or not run.grad):
-            self.outside.cached.extend(
-                (k.buffer, v.buffer)
-            )  # which eager products keep, as they lie in the cache
+        self.outside.keep(run, k, v)
         return attend(run, q, k, v, shape)
 
     def _counts(self, op: Attend) -> tuple[int, int]:

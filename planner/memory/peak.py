@@ -39,6 +39,7 @@ from .step import Course, Place, Stage, course, stages
 from .stretch import Held, plus
 from .tape import EXPERT_GRADIENTS
 from .traffic import traffic
+from .traits import UNRULED
 from .two_stacks import course_of_two, has_two
 
 PHASES = ("forward", "loss", "backward", "optimizer")
@@ -102,6 +103,10 @@ def _estimate(
     if arch.model_type in UNRULED_SCANS:
         raise UnsupportedArchitectureError(
             f"the memory of {arch.model_type} is not known: no rule covers the kernel of its scan."
+        )
+    if arch.model_type in UNRULED:
+        raise UnsupportedArchitectureError(
+            f"the memory of {arch.model_type} is not known: no rule covers {UNRULED[arch.model_type]}."
         )
     if setup.kernels == "litgpt":
         arch = untied(arch)
@@ -171,7 +176,8 @@ def _stage(
     return MemoryEstimate(
         setup=setup, moments=tuple(moments), overhead=beyond, low=low, high=high, cached_bytes=more,
         apart_bytes=apart, gathered_bytes=streamed, varied_bytes=varied,
-        traffic=traffic(arch, setup, trained - apart_params, apart_params), host_bytes=host + gone, notices=tuple(_notices(arch, setup, pairs)),
+        traffic=traffic(arch, setup, trained - apart_params, apart_params),
+        host_bytes=host + gone, notices=tuple(_notices(arch, setup, pairs)),
     )  # fmt: skip
 
 

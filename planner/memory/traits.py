@@ -121,6 +121,7 @@ TRAITS: dict[str, Traits] = {
     ),
     "bart": replace(BART, before=False, post=True),
     "mbart": BART,
+    "mvp": replace(BART, before=False, post=True, eager=True, no_flash=True),
     "whisper": replace(BART, logits="plain", scaled_embedding=False),
     "gptj": replace(
         LEGACY, rotary="partial", rotary_share=0.25, activation="gelu_new", eager=True, wide_scores=True
@@ -181,7 +182,6 @@ ALIKE = {
     "codegen": "gptj",
     "bert-generation": "bert",
     "falcon_mamba": "mamba",
-    "mvp": "bart",
     "plbart": "bart",
     "marian": "bart",
     "blenderbot-small": "bart",
@@ -229,6 +229,15 @@ ALIKE = {
 }
 
 
+# Types whose layers hold what no rule covers, with what that is.
+UNRULED = {
+    "bigbird_pegasus": "block-sparse attention",
+    "trocr": "a decoder of BART's kind alone",
+    "ctrl": "attention of its own",
+    "bitnet": "norms inside attention and MLP",
+    "nanochat": "norms of queries and keys without weights",
+}
+
 # Which rate of the config stands for which dropout, with what the library takes where the config names none.
 ONE_RATE = ("dropout_rate", 0.1)
 RATES: dict[str, dict[str, tuple[str, float]]] = {
@@ -269,6 +278,7 @@ RATES: dict[str, dict[str, tuple[str, float]]] = {
 RATES_ALIKE = {
     "mbart": "bart",
     "xglm": "bart",
+    "mvp": "bart",
     "gpt_bigcode": "gpt2",
     "falcon": "gpt_neox",
     "bloom": "gpt_neox",
