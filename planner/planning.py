@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # loaded where memory is estimated
     from .setup import Setup
 
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
+REPORTED = 1.07  # of the marketed bytes, the most that a driver reports: GiB are sold as GB
 ALPHA_RULES = {True: "alpha/sqrt(rank)", False: "alpha/rank"}
 # The options that say how the fine-tune is run; None: as the trainer has it, else the field's own default.
 USUAL: dict[str, Any] = {
@@ -124,6 +125,10 @@ def _does_not_fit(
         names = ("gpus", "sharding", "expert_parallel", "checkpointing")
         several = {name: least[name] for name in names if least[name] not in (1, "none")}
         advice = f"{advice} {typed(several)} would ({units.byte_size(least['per_gpu_bytes'])} a GPU)."
+    if found.per_gpu_bytes <= REPORTED * room:
+        advice += (
+            " Marketed GB count as 10^9 bytes: a driver may report up to 7% more, and then it may just fit."
+        )
     return Notice("does-not-fit", f"It does not fit: {needed}. {advice}")
 
 
@@ -268,6 +273,8 @@ def _with_rate(plan: Plan, batch: int | None) -> Plan:
     is then that of the law's own."""
     from .learning_rate.factors import Run, at_run, sources_of, to_mind
 
+    if (objective := plan.request.get("objective") or "sft") != "sft":
+        return _of_preferences(plan, str(objective))
     spec = plan.adapter.spec
     task = "rl" if plan.information is not None and plan.information.kind == "rl" else "sft"
     steps = None if batch is None else optimizer_steps(plan, batch)
@@ -286,6 +293,20 @@ def _with_rate(plan: Plan, batch: int | None) -> Plan:
             (use, rate.context.source if use == of_law[1] else source) for use, source in plan.sources
         )
     return replace(plan, learning_rate=rate, warnings=warnings, sources=sources)
+
+
+def _of_preferences(plan: Plan, objective: str) -> Plan:
+    """The plan without what was fitted on supervised fine-tuning alone."""
+    reason = f"no law and no sweep here is of {objective}"
+    rate = replace(
+        plan.learning_rate, value=None, low=None, high=None, full_finetune=None, basis=None, reason=reason
+    )
+    text = (
+        f"Learning rate and price of a rank were fitted on supervised fine-tuning: neither is given for {objective}. "
+        "A bit for each loss token is then an upper bound: a preference alone tells at most one bit."
+    )
+    kept = tuple(each for each in plan.warnings if not each.code.startswith("learning-rate-"))
+    return replace(plan, learning_rate=rate, regret=None, warnings=(*kept, Notice("not-supervised", text)))
 
 
 def optimizer_steps(plan: Plan, batch: int) -> int | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError, UnsupportedArchitectureError
 from ..schema import Architecture
+from . import words
 from .fields import Fields
 
 # Module of families/ that builds each model type. Names, so that a run imports one module and not all.
@@ -124,6 +125,7 @@ def build_natively(config: Mapping[str, Any]) -> Architecture:
     """The inventory of a config whose model type has a builder, by that builder alone."""
     fields = Fields(config)
     model_type = fields.str("model_type")
+    words.check(config)
     try:
         built: Architecture = import_module(f".families.{BUILDERS[model_type]}", __package__).build(fields)
     except RecursionError as error:

@@ -303,6 +303,8 @@ def training_of(
         own_values.pop("autocast", None)  # it is for weights of 16 bits
     if own["full"]:
         no_adapter(said)
+    if (objective := said.get("objective", "sft")) != "sft":
+        raise InputError("objective", objective, "sft: exports are of supervised and reinforcement learning")
     request, assumed_batch = _with_batch({**own_values, **said})
     check_names(request)
     plan = estimate(**request)

@@ -40,14 +40,14 @@ OTHER_WORDS = {
 }  # fmt: skip
 UNFINISHED = ("diverged", "missing")  # a status that may stand in place of the loss
 MOST_CHARACTERS = 1000  # of a name
-UNSEEN = (
-    "Cc",
-    "Cf",
-    "Cs",
-    "Zl",
-    "Zp",
-)  # control and format characters, line breaks: two names that look alike
+UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # control characters and line breaks
+MARK = "\ufeff"  # a byte-order mark within a file: two files were joined
 THOUSANDS = re.compile(r"[1-9]\d{0,2}([ ,.'\u2019\u00a0\u202f]\d{3})+")
+
+
+def _unseen(name: str) -> bool:
+    """Whether a name holds what cannot be seen and parts two names that look alike."""
+    return MARK in name or any(category(sign) in UNSEEN for sign in name)
 
 
 def _spelling(column: str, text: str) -> str:
@@ -176,7 +176,7 @@ class _Checker:
         if column in ("model", "family") and (at := self.first(out == "")) is not None:
             self.fail(column, at, "a name", found="")
         for name in out.cat.categories:
-            if len(str(name)) > MOST_CHARACTERS or any(category(sign) in UNSEEN for sign in str(name)):
+            if len(str(name)) > MOST_CHARACTERS or _unseen(str(name)):
                 expected = f"at most {MOST_CHARACTERS:,} visible characters on one line"
                 self.fail(column, int((out == name).to_numpy().argmax()), expected)
         return out

@@ -188,7 +188,7 @@ def _notices(arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None
         yield Notice(
             "pairs-passed-over",
             "TRL's tiled loss reads the unembedding's weights and passes over pairs beside them: these take memory "
-            "and learn nothing. --layers attention,mlp leaves them out",
+            "and learn nothing. --layers attention,mlp leaves them out.",
         )
     experts = any(matrix.kind == "experts" for matrix in arch.matrices)
     if experts and setup.quantize != "none" and not setup.quantize_experts:
