@@ -54,11 +54,9 @@ token have code of their own. Left without a figure: BigBird-Pegasus, TrOCR, CTR
 rule covers its scan's kernel).
 
 What is known to remain: Zamba's and Zamba 2's shared blocks (up to 11 %), DeepSeek V4's compressed attention (5 %),
-Llama 3.2 Vision's attention to images that are not there (the simulation runs it eagerly), Gemma 4's per-layer inputs
-and norms around routed experts (up to 3 %; with a tower for sound the simulation runs eager attention, whatever was
-asked for), math attention under autocast and checkpointing (3 %), T5 beside FP8 (6 %), XGLM under autocast (16 %),
-Doge (7 %), the gradient of Gemma 4's per-layer embeddings in full fine-tuning (19 %), folded pairs on MiniMax-M2's
-experts beside 4 bits (7 %).
+Gemma 4's per-layer inputs and norms around routed experts (up to 3 %; E2B trained in full with the optimizer in the
+backward pass 19 %), math attention under autocast and checkpointing (3 %), T5 beside FP8 (6 %), XGLM under autocast
+(16 %), Doge (7 %), folded pairs on MiniMax-M2's experts beside 4 bits (7 %).
 
 """
 

@@ -163,6 +163,7 @@ TRAITS: dict[str, Traits] = {
     "roformer": replace(BERT, eager=True, no_flash=True, rotary="half"),
     "nomic_bert": replace(BERT, rotary="half", activation="silu"),
     "modernbert": replace(LEGACY, rotary="half32", stem_norm=True),
+    "mllama": replace(LLAMA, no_flash=True),
     "helium": replace(LLAMA, norm="rms-late"),
     "granite_swa": replace(
         LLAMA, scaled_embedding=True, scaled_residual=True, logits="scaled", eager=True, sink_scales=True
@@ -215,6 +216,7 @@ ALIKE = {
     "axk1": "deepseek_v3",
     "mistral4": "deepseek_v3",
     "umt5": "t5",
+    "mllama_text_model": "mllama",
     "rembert": "mpnet",
     "xlm-roberta-xl": "roberta-prelayernorm",
     "cohere_compass_text": "cohere",
