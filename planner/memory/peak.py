@@ -156,7 +156,7 @@ def _stage(
     copies = 2 if setup.copies_base else 1
     base, host = _held(setup, copies * share(weights.of(stage), of["parameters"]), own, held)
     gradients += flat_gradients(arch, setup)
-    if setup.accumulation > 1 or setup.main_grads:
+    if setup.accumulation > 1 or setup.main_grads or setup.gradients_kept:
         base["gradients"] = max(gradients, deferred_gradients(trained, setup))
     unit, outside = gathered(arch, setup)
     base["gathered"] = outside
@@ -189,6 +189,13 @@ def _notices(arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None
             "pairs-passed-over",
             "TRL's tiled loss reads the unembedding's weights and passes over pairs beside them: these take memory "
             "and learn nothing. --layers attention,mlp leaves them out.",
+        )
+    if setup.method == "full" and deferred_gradients(1, setup):
+        yield Notice(
+            "gradients-wait-whole",
+            "In full fine-tuning FSDP exchanges gradients in the last micro-step alone, and each GPU holds them "
+            "whole: one micro-step (--accumulation 1) needs less, as does an exchange in each (accelerate's "
+            "sync_each_batch)",
         )
     experts = any(matrix.kind == "experts" for matrix in arch.matrices)
     if experts and setup.quantize != "none" and not setup.quantize_experts:
