@@ -51,7 +51,7 @@ BUILDERS: dict[str, str] = {
     **dict.fromkeys("t5 mt5 umt5 whisper clip".split(), "encoders"),
     **dict.fromkeys(
         "bert roberta xlm-roberta camembert data2vec-text ernie layoutlm roberta-prelayernorm xlm-roberta-xl "
-        "megatron-bert bert-generation electra rembert mpnet distilbert roformer".split(),
+        "megatron-bert bert-generation roc_bert electra rembert mpnet distilbert roformer".split(),
         "bert",
     ),
     **dict.fromkeys(

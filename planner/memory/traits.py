@@ -228,7 +228,8 @@ ALIKE = {
     "kimi_linear": "deepseek_v3",
     "modernbert-decoder": "modernbert",
     **dict.fromkeys(
-        "roberta xlm-roberta camembert data2vec-text ernie layoutlm distilbert electra".split(), "bert"
+        "roberta xlm-roberta camembert data2vec-text ernie layoutlm roc_bert distilbert electra".split(),
+        "bert",
     ),
 }
 
