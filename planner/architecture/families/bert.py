@@ -45,7 +45,8 @@ class Style:
     its own at its end. `width` is the field of the embedding's width with the class's default (None: the hidden
     width), `out` likewise of the head's; where the first differs, `project` leads from one to the other. Tables have
     the class's number of rows; None where it has no such table. `dropout_behind`: the MLP's result may be dropped.
-    `sinusoids`: positions are a fixed table of a head's width, for the rotation."""
+    `sinusoids`: positions are a fixed table of a head's width, for the rotation. `pools_always`: under a head too the
+    first token passes the pooler, whose result the loss does not see."""
 
     base: str = "bert."
     layers: str = "encoder.layer.{}."
@@ -67,6 +68,7 @@ class Style:
     pooler: bool = True
     never_tied: bool = False
     sinusoids: bool = False
+    pools_always: bool = False
 
 
 STYLES: dict[str, Style] = {
@@ -74,6 +76,8 @@ STYLES: dict[str, Style] = {
     "roberta": Style("roberta.", head=ROBERTA_HEAD),
     "data2vec-text": Style("data2vec_text.", head=ROBERTA_HEAD),
     "ernie": Style("ernie."),
+    "layoutlm": Style("layoutlm.", pools_always=True),
+    "roc_bert": Style("roc_bert."),
     "roberta-prelayernorm": Style(
         "roberta_prelayernorm.", head=ROBERTA_HEAD, norms=("attention.LayerNorm", "intermediate.LayerNorm"),
         stack_norm="LayerNorm",
@@ -164,15 +168,33 @@ def _embeddings(trace: Trace, cfg: Fields, style: Style, heads: Heads, base: str
     if model_type == "ernie" and cfg.bool("use_task_id", False):
         kinds = cfg.int("task_type_vocab_size", 3)
         trace.embedding(f"{prefix}task_type_embeddings", kinds, width, role="other")
+    if model_type == "layoutlm":  # where a word stands on the page
+        places = cfg.int("max_2d_position_embeddings", 1024)
+        for side in "xyhw":
+            trace.embedding(f"{prefix}{side}_position_embeddings", places, width, role="other")
     if model_type == "mpnet":
         buckets = cfg.int("relative_attention_num_buckets", 32)
         trace.embedding(f"{base}encoder.relative_attention_bias", buckets, heads.n_heads, role="other")
     if style.embedding_norm:
         _norm(trace, f"{prefix}LayerNorm", width)
+    if model_type == "roc_bert":
+        _glyphs(trace, cfg, heads.hidden, prefix)
     if width != heads.hidden or model_type == "rembert":
         with trace.layer("stem", (0,), base) as stem:
             stem.stream = stem.linear(style.project, "other", width, heads.hidden, stem.stream, bias=True)
     return width
+
+
+def _glyphs(trace: Trace, cfg: Fields, hidden: int, prefix: str) -> None:
+    """RoCBert's tables of a character's sound and shape, and the matrix that joins them to the word."""
+    joined = hidden
+    for name, rows, width in (("pronunciation", 910, 768), ("shape", 24858, 512)):
+        d = cfg.int(f"{name}_embed_dim", width)
+        trace.embedding(f"{prefix}{name}_embed", cfg.int(f"{name}_vocab_size", rows), d, role="other")
+        joined += d if cfg.bool(f"enable_{name}", True) else 0
+    if cfg.bool("concat_input", True):
+        with trace.layer("stem", (0,), prefix) as stem:
+            stem.stream = stem.linear("map_inputs_layer", "other", joined, hidden, stem.stream, bias=True)
 
 
 def _layers(trace: Trace, cfg: Fields, style: Style, heads: Heads, base: str) -> None:
@@ -219,6 +241,19 @@ def build(cfg: Fields) -> Architecture:
     if headed:
         out = width if style.out is None else _width(cfg, style.out, heads.hidden)
         with trace.layer("head", (0,)) as head:
+            if style.pools_always:
+                d = heads.hidden
+                head.linear(
+                    f"{base}pooler.dense",
+                    "other",
+                    d,
+                    d,
+                    head.stream,
+                    bias=True,
+                    extra=1,
+                    times=0,
+                    forward_only=True,
+                )
             unembed(head, style.head, heads.hidden, out, vocab, tied)
     else:
         trace.weight("pooler.dense", "other", heads.hidden, heads.hidden, bias=True)
