@@ -62,6 +62,7 @@ BUILDERS: dict[str, str] = {
     "kimi_linear": "kimi_linear",
     "nomic_bert": "nomic_bert",
     "albert": "albert",
+    "fuyu": "fuyu",
     **dict.fromkeys("chatglm internlm internlm2 internlm3 minicpm mimo nemotron-nas".split(), "remote"),
     **dict.fromkeys(
         "qwen3_next qwen3_5_text qwen3_5_moe_text olmo_hybrid minimax".split(), "linear_attention"

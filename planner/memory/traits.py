@@ -216,6 +216,7 @@ ALIKE = {
     "axk1": "deepseek_v3",
     "mistral4": "deepseek_v3",
     "umt5": "t5",
+    "fuyu": "persimmon",
     "mllama_text_model": "mllama",
     "rembert": "mpnet",
     "xlm-roberta-xl": "roberta-prelayernorm",
