@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from planner.speed.efficiency import Constants, evidence_of, spread_of
+from planner.speed.efficiency import Constants, spread_of
+from tools.speed_fit import LeftOut
 from tools.speed_later import LATER, LATEST, Later, Said, blind, later, said_of
+from tools.speed_left_out import calibrated, sources_left_out
 from tools.speed_outliers import costs, outliers
 from tools.speed_runs import Run
 
@@ -17,8 +19,9 @@ HEAD = """# Step times: predicted against published
 
 Written by `python -m tools.fit_speed`. {n} published runs of {sources} sources
 ([what they are](../data/measured/SPEED.md)) against `lora-plan`'s formula. Constants were fitted on every second
-model of each source, in an order made by a hash ({fitted} runs), and are judged on the rest ({judged} runs). Errors
-are |predicted / measured - 1| of a step's time; of tokens a second, |measured / predicted - 1|. The last column is
+model of each source, in an order made by a hash ({fitted} runs), and are judged on the rest
+({judged} runs). Whoever asks is a new source: how far new sources lie off, and how wide intervals must be
+for them, is in [sources left out](#sources-left-out). Errors are |predicted / measured - 1| of a step's time; of tokens a second, |measured / predicted - 1|. The last column is
 how many lie within the stated {coverage:.0%} interval.
 """
 COLUMNS = "| source | runs | median error | 90th percentile | median ratio | tokens/s | within interval |"
@@ -50,7 +53,7 @@ def widths(found: Sequence[Run], thin: Any) -> Any:
     """Half-widths of the intervals, as logarithms."""
     result = []
     for run, share in zip(found, thin, strict=True):
-        spread = spread_of(run.machine.accelerator.name, run.setup.trainer)
+        spread = spread_of(run.machine.accelerator.name)
         result.append(spread.z * np.sqrt(spread.between**2 + spread.noise(share)))
     return np.array(result)
 
@@ -130,52 +133,8 @@ def section(name: str, text: str) -> Iterable[str]:
         yield f"| {label} | {len(chosen)} | {_later(both[0])} | {_later(both[1])} |"
 
 
-EVIDENCE = {
-    "known": "accelerator and trainer among the fitted runs",
-    "new": "the accelerator alone",
-    "unseen": "neither",
-}
-INTERVAL_TEXT = """\
-An interval's width depends on what the constants know: it was set so that it holds the stated share of the runs
-fitted on (accelerator and trainer known), of every source under constants fitted on the others with half of the steps
-gathered later (a new trainer), and of half of the later steps on accelerators that no fitted run had. "Judged" are
-published runs not fitted on, and the other halves, everything stated.
-"""
-
-
-def intervals(found: Sequence[Run], ratios: Any, thin: Any) -> Iterable[str]:
-    """How often intervals hold, by what is known."""
-    width = widths(found, thin)
-    rows: list[tuple[str, bool, bool, bool, float]] = [
-        (evidence_of(run.machine.accelerator.name, run.setup.trainer), run.fitted, run.setup.method != "full",
-         abs(ratio) <= half, math.exp(half))
-        for run, ratio, half in zip(found, ratios, width, strict=True)
-    ]  # fmt: skip
-    for name in (LATER, LATEST):
-        for case in later(name):
-            if case.stated:
-                said = said_of(case)
-                factor = said.high / said.seconds
-                rows.append((case.evidence, case.fits_widths, case.method != "full", said.inside, factor))
-    yield INTERVAL_TEXT
-    yield "| known | times or over | fitted on | judged | judged, LoRA and QLoRA |"
-    yield "|---|---|---|---|---|"
-    for evidence, text in EVIDENCE.items():
-        mine = [row for row in rows if row[0] == evidence]
-        yield (
-            f"| {text} | {np.median([row[4] for row in mine]):.2f} | {_held([r for r in mine if r[1]])} | "
-            f"{_held([r for r in mine if not r[1]])} | {_held([r for r in mine if not r[1] and r[2]])} |"
-        )
-    judged = [row for row in rows if not row[1]]
-    yield f"| **all** | | | {_held(judged)} | {_held([row for row in judged if row[2]])} |"
-
-
-def _held(rows: Sequence[tuple[str, bool, bool, bool, float]]) -> str:
-    return f"{np.mean([row[3] for row in rows]):.0%} of {len(rows)}" if rows else "none"
-
-
 def page(
-    found: Sequence[Run], ratios: Any, thin: Any, left_out: Mapping[str, Any], shipped: Constants
+    found: Sequence[Run], ratios: Any, thin: Any, without: Sequence[LeftOut], shipped: Constants
 ) -> str:
     """The whole page."""
     spread = shipped.spread
@@ -184,23 +143,15 @@ def page(
     lora = np.array([run.setup.method != "full" for run in found])
     lines = [
         HEAD.format(
-            n=len(found), sources=len(left_out), fitted=int(fitted.sum()), judged=int((~fitted).sum()),
+            n=len(found), sources=len({run.source for run in found}), fitted=int(fitted.sum()), judged=int((~fitted).sum()),
             coverage=spread.coverage,
         ),
         "## Judged", "", *_table(found, ratios, inside, ~fitted), "",
         "## Judged, LoRA and QLoRA only", "", *_table(found, ratios, inside, ~fitted & lora), "",
         "## Fitted on", "", *_table(found, ratios, inside, fitted), "",
-        "## Each source with constants fitted on all others", "",
-        "How far a trainer and machine that the constants have never seen may be off.", "",
-        "| source | runs | median error | 90th percentile | median ratio |", "|---|---|---|---|---|",
+        "## Sources left out", "", *sources_left_out(without, spread), "",
+        "## With one measured step", "", *calibrated(without, spread), "",
     ]  # fmt: skip
-    for source, values in left_out.items():
-        lines.append("|".join(_cells(source, values, values).split("|")[:6]) + "|")
-    together = np.concatenate(list(left_out.values()))
-    medians = [float(np.median(np.abs(np.expm1(-values)))) for values in left_out.values()]
-    lines.append("|".join(_cells("**all**", together, together).split("|")[:6]) + "|")
-    lines += ["", f"The median over sources of their median errors is {np.median(medians):.1%}.", ""]
-    lines += ["## Intervals, by what is known", "", *intervals(found, ratios, thin), ""]
     lines += ["## Collected afterwards", "", *section(LATER, LATER_TEXT), ""]
     lines += ["## Collected last", "", *section(LATEST, LATEST_TEXT), ""]
     far = {_named(run): float(np.exp(-ratio)) for run, ratio in zip(found, ratios, strict=True)}

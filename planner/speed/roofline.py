@@ -1,11 +1,12 @@
 """Time of a step by roofline: each part takes as long as the slower of its arithmetic and its memory traffic.
 
-    product:      max(FLOPs / (peak x reached x matmul), bytes / (bandwidth x memory))
+    product:      max((FLOPs of whole tiles + wave x multiprocessors x FLOPs of a tile) / (peak x reached x matmul),
+                      bytes / (bandwidth x memory))
     attention:    max(FLOPs / (peak x attention), bytes / (bandwidth x memory))
     scan:         FLOPs / (peak x scan)
     elementwise:  bytes / (bandwidth x memory)
     dequantising: bytes / min(bandwidth x memory, multiprocessors x clock x reached x dequantise)
-    phase:        max(sum of its parts + kernels x start, kernels x host)
+    phase:        max(sum of its parts + kernels x start, kernels x host + sharded units gathered x unit)
     step:         micro-steps x (forward + backward + loop) + optimizer + pipeline bubble + exposed communication
 
 The shares (matmul, memory, ...) are what programs reach of a peak: constants fitted on published runs and kept in
@@ -41,11 +42,12 @@ OF_KIND = {"base": "matmul", "adapter": "adapter", "attention": "attention", "sc
 @dataclass(frozen=True)
 class Rates:
     """What one accelerator reaches: FLOP/s by kind of product and format, bytes/s of elementwise work and of
-    dequantising."""
+    dequantising; `idle_tiles` of the last wave of a product stand idle."""
 
     products: dict[tuple[Kind, str], float]
     bytes_per_s: float
     dequantise_bytes_per_s: float
+    idle_tiles: float
 
 
 def rates(machine: Cluster, work: Work, efficiency: Efficiency, trainer: str) -> Rates:
@@ -69,7 +71,7 @@ def rates(machine: Cluster, work: Work, efficiency: Efficiency, trainer: str) ->
     moving = (accelerator.bandwidth_bytes_per_s or 0.0) * efficiency.memory
     clocks = (accelerator.units or 0) * (accelerator.tensor_clock_hz or 0.0) * reach_of(accelerator.name)
     dequantising = min(moving, clocks * efficiency.dequantise) if clocks else moving
-    return Rates(products, moving, dequantising)
+    return Rates(products, moving, dequantising, efficiency.wave * (accelerator.units or 0))
 
 
 def loop_s(trainer: str, efficiency: Efficiency) -> float:
@@ -79,12 +81,21 @@ def loop_s(trainer: str, efficiency: Efficiency) -> float:
 
 def gemm_s(gemm: Gemm, batch: float, known: Rates) -> float:
     """Seconds of all calls of a product."""
-    arithmetic = gemm.flops.at(batch) / known.products[gemm.kind, gemm.dtype]
+    covered = gemm.product.tiled.at(batch) + gemm.product.tile * known.idle_tiles
+    arithmetic = covered / known.products[gemm.kind, gemm.dtype]
     return gemm.calls * max(arithmetic, gemm.bytes.at(batch) / known.bytes_per_s)
 
 
-def _phase(work: Work, phase: Phase, batch: float, known: Rates, efficiency: Efficiency) -> dict[str, float]:
-    """Seconds by part of a phase of one micro-step."""
+def gather_s(setup: Setup, efficiency: Efficiency) -> float:
+    """The host's time for gathering one sharded unit, s: a module under ZeRO-3, else an FSDP unit. The GPU works on
+    what was launched before meanwhile."""
+    return efficiency.module_s if setup.sharding == "zero3" else efficiency.unit_s
+
+
+def _phase(
+    work: Work, phase: Phase, batch: float, known: Rates, efficiency: Efficiency, gather: float
+) -> dict[str, float]:
+    """Seconds by part of a phase of one micro-step; `gather` is the host's time for a sharded unit."""
     parts = dict.fromkeys(PARTS, 0.0)
     parts["memory_bound"] = work.operations[phase] * efficiency.start_s
     for gemm in work.gemms:
@@ -95,7 +106,8 @@ def _phase(work: Work, phase: Phase, batch: float, known: Rates, efficiency: Eff
             parts["dequantise"] += sweep.bytes.at(batch) / known.dequantise_bytes_per_s
         elif sweep.phase == phase:
             parts["memory_bound"] += sweep.bytes.at(batch) / known.bytes_per_s
-    parts["host"] = max(0.0, work.operations[phase] * efficiency.host_s - sum(parts.values()))
+    host = work.operations[phase] * efficiency.host_s + work.gathers / len(PHASES) * gather
+    parts["host"] = max(0.0, host - sum(parts.values()))
     return parts
 
 
@@ -105,7 +117,8 @@ def step_parts(
     """Seconds of an optimizer step by part; they add up to the step. Raises InputError where a rate is not known."""
     known = rates(machine, work, efficiency, setup.trainer)
     micro_steps, stages = setup.accumulation, setup.pipeline_parallel
-    phases = [_phase(work, phase, setup.micro_batch, known, efficiency) for phase in PHASES]
+    gather = gather_s(setup, efficiency)
+    phases = [_phase(work, phase, setup.micro_batch, known, efficiency, gather) for phase in PHASES]
     parts = {name: sum(phase[name] for phase in phases) * micro_steps / stages for name in PARTS}
     parts["host"] += loop_s(setup.trainer, efficiency) * micro_steps
     moved = work.accumulate_bytes * (micro_steps - 1) + work.optimizer_bytes
@@ -115,11 +128,8 @@ def step_parts(
         parts["optimizer"] += params * machine.per_node * CPU_STEP_S
     computing = sum(parts.values())
     parts["bubble"] = computing * (stages - 1) / micro_steps
-    gather = efficiency.module_s if setup.sharding == "zero3" else efficiency.unit_s
     moving = total_s(traffic, machine, efficiency.link)
-    parts["communication"] = (
-        exposed_s(computing, moving, efficiency.overlap) + work.gathers * micro_steps * gather
-    )
+    parts["communication"] = exposed_s(computing, moving, efficiency.overlap)
     return parts
 
 

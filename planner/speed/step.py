@@ -13,7 +13,7 @@ from .styles import OPTIMIZER
 from .sums import Sums
 from .trained import held
 from .walk import WIDTH, Walk
-from .work import Gemm, Linear, Sweep, Work
+from .work import Gemm, Linear, Product, Sweep, Work
 
 
 def _stacks(arch: Architecture) -> Iterator[tuple[str, list[tuple[int, Block]]]]:
@@ -45,7 +45,8 @@ def _embedding(walk: Walk, pairs: Iterable[Adapted], seq_len: int) -> bool:
             walk.low_rank("backward", up, up)
             if pair.magnitudes:
                 flops = Linear(2.0 * pair.rank * pair.d_in * pair.d_out)
-                walk.sums.gemm("adapter", "forward", walk.setup.trained_dtype, flops, Linear())
+                product = Product(flops, Linear(), flops)
+                walk.sums.gemm("adapter", "forward", walk.setup.trained_dtype, product)
     return found
 
 
@@ -108,7 +109,7 @@ def work_of(
     gradients, states = _optimizer(arch, setup, pairs, whole)
     matrices = len(arch.matrices) if setup.method == "full" else 2 * sum(len(i.layers) for i in pairs)
     return Work(
-        gemms=tuple(Gemm(kind, phase, dtype, n, f, b) for (kind, phase, dtype, f, b), n in walk.sums.gemms.items()),
+        gemms=tuple(Gemm(*key[:3], n, key[3]) for key, n in walk.sums.gemms.items()),
         sweeps=tuple(Sweep(what, phase, moved) for (what, phase), moved in walk.sums.sweeps.items()),
         operations=walk.sums.operations, optimizer_bytes=states * OPTIMIZER[setup.optimizer],
         optimizer_operations=float(20 + matrices // 10),
