@@ -1,8 +1,8 @@
 """Step times that were collected after the constants of speed were fitted: each with the command of a user.
 
-data/measured/speed_later.csv and speed_latest.csv, gathered one after the other, hold what is published (seconds of a
+data/measured/speed_later.csv, speed_latest.csv and speed_newest.csv, gathered one after the other, hold what is published (seconds of a
 step, or tokens a second of a GPU) and, as `options`, what follows `lora-plan estimate --model M` (`compare --methods
-full` for full fine-tuning). The first predictions are kept in speed_later_blind.csv and speed_latest_blind.csv.
+full` for full fine-tuning). The first predictions are kept in files of the same names that end in _blind.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from planner.speed.efficiency import Evidence, evidence_of
 from tools.measured_models import CONFIGS, NAMES
 from tools.speed_runs import Run, prepared
 
-LATER, LATEST = "speed_later", "speed_latest"
+LATER, LATEST, NEWEST = "speed_later", "speed_latest", "speed_newest"
 GATHERED = (LATER, LATEST)
 
 
@@ -160,7 +160,7 @@ def keep(name: str, path: Path) -> None:
 
 def main() -> None:
     """Show every case of a gathering with its prediction; --keep FILE writes the predictions."""
-    name = LATEST if LATEST in sys.argv else LATER
+    name = next((name for name in (NEWEST, LATEST) if name in sys.argv), LATER)
     if "--keep" in sys.argv:
         keep(name, Path(sys.argv[-1]))
         return
