@@ -47,8 +47,6 @@ def _source(name: str, number: int) -> tuple[str, dict[str, str]]:
         "title": "FlashAttention-3: Fast and Accurate Attention with Asynchrony and Low-precision",
         "url": "https://arxiv.org/abs/2407.08608", "date": "2024-07", "kind": "paper",
     }  # fmt: skip
-    if name == "attention_hopper":
-        return "measured", {**paper, "locator": "abstract: flash attention 2 reaches 35% of an H100"}
     if name == "attention_native":
         return "assumed", {
             **paper,

@@ -15,7 +15,7 @@ from planner.speed.roofline import step_parts, thin_share
 from tools.speed_priors import PRIORS
 from tools.speed_runs import Run
 
-CITED = {"attention_hopper": 0.35, "attention_native": 0.5, "scan": 0.2}
+CITED = {"attention_native": 0.5, "scan": 0.2}
 NAMES = tuple(PRIORS)
 SCALE = 0.2  # what a source's run counts as one deviation of a prior, as a logarithm
 DAMPED = 0.5  # from where on errors count less than by their squares, in such deviations

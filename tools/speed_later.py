@@ -28,7 +28,7 @@ from tools.measured_models import CONFIGS, NAMES
 from tools.speed_runs import Run, prepared
 
 LATER, LATEST, NEWEST = "speed_later", "speed_latest", "speed_newest"
-GATHERED = (LATER, LATEST)
+GATHERED = (LATER, LATEST, NEWEST)
 
 
 @dataclass(frozen=True)

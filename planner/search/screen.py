@@ -163,9 +163,9 @@ def _phases_s(
 ) -> list[tuple[Array, Array]]:
     """Seconds of a micro-step's forward and backward, tables x micro-batches, on the GPU and of the host."""
     efficiency = constants().efficiency
-    known = [rates(machine_of(job, gpu, 1), work, efficiency, job.setup.trainer) for work in works[:1]]
+    known = [rates(machine_of(job, gpu, 1), work, efficiency, job.setup) for work in works[:1]]
     for work in works:  # formats differ between tables at most by the adapter's
-        known[0].products.update(rates(machine_of(job, gpu, 1), work, efficiency, job.setup.trainer).products)
+        known[0].products.update(rates(machine_of(job, gpu, 1), work, efficiency, job.setup).products)
         if len(known[0].products) == len(packed.kinds):
             break
     rate = np.array([known[0].products[key] for key in packed.kinds])[packed.kind]

@@ -85,12 +85,15 @@ def exposed_s(computing: float, communicating: float, overlap: float) -> float:
 def gathers(arch: Architecture, setup: Setup, adapted: Iterable[Adapted]) -> float:
     """Units that a micro-step gathers, each costing the host time beside the bytes: forward and backward.
 
-    FSDP gathers layers (and each factor of each pair where PEFT's policy wraps them), DeepSpeed's ZeRO-3 modules.
+    FSDP gathers layers (and each factor of each pair where PEFT's policy wraps them), DeepSpeed's ZeRO-3 modules,
+    each expert's apart where the library runs them one after another.
     """
     if not setup.parameters_sharded or setup.shards < 2 or setup.trainer in GATHER_AHEAD:
         return 0.0
     factors = 0 if setup.method == "full" else sum(2 * len(item.layers) * len(item.pairs) for item in adapted)
     if setup.sharding == "zero3":
-        return 2.0 * (sum(matrix.copies for matrix in arch.matrices) + factors) / setup.pipeline_parallel
+        loops = setup.kernels in ("transformers", "litgpt")
+        modules = sum(m.copies * (m.experts if loops and m.kind == "experts" else 1) for m in arch.matrices)
+        return 2.0 * (modules + factors) / setup.pipeline_parallel
     wrapped = 0 if setup.trainer in GATHER_BY_LAYER else factors
     return 2.0 * (arch.n_layers + 1 + wrapped) / setup.pipeline_parallel

@@ -24,9 +24,9 @@ class Efficiency:
 
     `matmul` is of what single large products reach (`Constants.reached`), `wave` how much of its last wave of tiles a
     product leaves idle (half where sizes fall anywhere), `matmul_cards` of the peak of RTX cards,
-    which is stated at a clock that they exceed. `attention_hopper` replaces
-    `attention` on chips since the H100 where kernels do not use their new matrix instructions (flash attention 2),
-    `attention_native` where they do. `dequantise` is bytes moved in a clock of a multiprocessor, whose integer units
+    which is stated at a clock that they exceed. `attention` is of the peak, or of what an
+    A100's multiprocessor would do at the chip's clock, whichever is less; `attention_native` of the peak where kernels use the
+    matrix instructions that came with the H100. `dequantise` is bytes moved in a clock of a multiprocessor, whose integer units
     (64 in each from the V100 to the H100) unpack and look up the values; a clock that power holds down counts as
     it does for products. `host_s` is the host's time to launch a kernel, `start_s` the GPU's to start it;
     `unit_s` the host's for gathering one FSDP unit, `module_s` of one module under DeepSpeed's ZeRO-3,
@@ -37,7 +37,6 @@ class Efficiency:
     wave: float
     matmul_cards: float
     attention: float
-    attention_hopper: float
     attention_native: float
     scan: float
     memory: float

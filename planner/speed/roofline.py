@@ -2,7 +2,7 @@
 
     product:      max((FLOPs of whole tiles + wave x multiprocessors x FLOPs of a tile) / (peak x reached x matmul),
                       bytes / (bandwidth x memory))
-    attention:    max(FLOPs / (peak x attention), bytes / (bandwidth x memory))
+    attention:    max(FLOPs / (peak x min(1, 1024 / multiply-adds a clock) x attention), bytes / (bandwidth x memory))
     scan:         FLOPs / (peak x scan)
     elementwise:  bytes / (bandwidth x memory)
     dequantising: bytes / min(bandwidth x memory, multiprocessors x clock x reached x dequantise)
@@ -17,14 +17,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from typing import TYPE_CHECKING
+
 from ..dataclass import dataclass
 from ..hardware import Cluster, matmul_flops_per_s
 from ..moments import Traffic
 from ..setup import Setup
 from .communication import exposed_s, total_s
 from .efficiency import Efficiency, reach_of
-from .styles import OPTIMIZER
 from .work import PHASES, Gemm, Kind, Phase, Work
+
+if TYPE_CHECKING:
+    from ..fact_types import Accelerator
 
 PARTS = (
     "matmul", "adapter", "attention", "scan", "memory_bound", "dequantise", "host", "optimizer", "bubble",
@@ -32,9 +36,13 @@ PARTS = (
 )  # fmt: skip
 THIN = ("host", "communication", "bubble")  # parts that vary most between machines
 NATIVE_ATTENTION = ("nemo-automodel", "megatron")  # trainers whose attention uses the matrix units since H100
-# Seconds a parameter of an optimizer's step on a machine's processors: LLaMA 7B on 8 A800s and 64 cores took 14.4 s a
-# step under ZeRO-3 and 31.2 s with the optimizer offloaded (gist of chenyaofo on DeepSpeed, 2024).
-CPU_STEP_S = (31.2 - 14.4) / 6.74e9
+# Seconds a parameter of an optimizer's step on a machine's processors: 32 bytes (gradient, float32 parameter and two
+# moments read and written, the 16-bit copy) at 125 GB/s, a third of what two sockets of DDR4-3200 have. Published
+# steps allow from 0.17 ns (torchtune's README, Llama 3.1 70B on 8 A100s) to 2.5 ns (gist of chenyaofo on DeepSpeed).
+CPU_STEP_S = 32 / 125e9
+# Multiply-adds a clock of an A100's multiprocessor. Kernels without the instructions that came later reach no more:
+# FlashAttention-2 a third of an H100's peak and two thirds of an A100's (arXiv 2407.08608, 2307.08691).
+A100_FMA = 1024
 LOOPS = ("litgpt", "litgpt-2024")  # trainers whose loop was seen to wait between micro-steps
 OF_KIND = {"base": "matmul", "adapter": "adapter", "attention": "attention", "scan": "scan"}
 
@@ -50,20 +58,15 @@ class Rates:
     idle_tiles: float
 
 
-def rates(machine: Cluster, work: Work, efficiency: Efficiency, trainer: str) -> Rates:
+def rates(machine: Cluster, work: Work, efficiency: Efficiency, setup: Setup) -> Rates:
     """The rates for the products of `work`. Raises InputError where a peak or the bandwidth is not known."""
     accelerator = machine.accelerator
-    hopper = bool(accelerator.fp8_dense_flops_per_s) and (accelerator.bf16_dense_flops_per_s or 0) > 7e14
-    attention = efficiency.attention
-    if hopper:
-        native = trainer in NATIVE_ATTENTION
-        attention = efficiency.attention_native if native else efficiency.attention_hopper
     card = accelerator.name.startswith("RTX")
     matmul = efficiency.matmul_cards if card else efficiency.matmul * reach_of(accelerator.name)
     share: dict[Kind, float] = {
         "base": matmul,
         "adapter": matmul,
-        "attention": attention,
+        "attention": attention_share(accelerator, efficiency, setup),
         "scan": efficiency.scan,
     }
     kinds = {(gemm.kind, gemm.dtype) for gemm in work.gemms}
@@ -72,6 +75,19 @@ def rates(machine: Cluster, work: Work, efficiency: Efficiency, trainer: str) ->
     clocks = (accelerator.units or 0) * (accelerator.tensor_clock_hz or 0.0) * reach_of(accelerator.name)
     dequantising = min(moving, clocks * efficiency.dequantise) if clocks else moving
     return Rates(products, moving, dequantising, efficiency.wave * (accelerator.units or 0))
+
+
+def attention_share(accelerator: Accelerator, efficiency: Efficiency, setup: Setup) -> float:
+    """What fused attention reaches of the peak: where it lacks the newer chips' instructions, of an A100's rate a clock.
+
+    PyTorch's own attention (sdpa) runs cuDNN's kernels on H100 and newer since 2.5, flash attention 2 has none.
+    """
+    newer = (accelerator.fma_per_unit_per_clock or 0) > A100_FMA and accelerator.vendor == "NVIDIA"
+    if not newer:
+        return efficiency.attention
+    if setup.trainer in NATIVE_ATTENTION or setup.attention_kernel == "sdpa":
+        return efficiency.attention_native
+    return efficiency.attention * A100_FMA / (accelerator.fma_per_unit_per_clock or A100_FMA)
 
 
 def loop_s(trainer: str, efficiency: Efficiency) -> float:
@@ -115,7 +131,7 @@ def step_parts(
     work: Work, setup: Setup, machine: Cluster, traffic: Iterable[Traffic], efficiency: Efficiency
 ) -> dict[str, float]:
     """Seconds of an optimizer step by part; they add up to the step. Raises InputError where a rate is not known."""
-    known = rates(machine, work, efficiency, setup.trainer)
+    known = rates(machine, work, efficiency, setup)
     micro_steps, stages = setup.accumulation, setup.pipeline_parallel
     gather = gather_s(setup, efficiency)
     phases = [_phase(work, phase, setup.micro_batch, known, efficiency, gather) for phase in PHASES]
@@ -124,8 +140,7 @@ def step_parts(
     moved = work.accumulate_bytes * (micro_steps - 1) + work.optimizer_bytes
     parts["optimizer"] = moved / known.bytes_per_s + work.optimizer_operations * efficiency.start_s
     if setup.offload in ("optimizer", "all"):
-        params = work.optimizer_bytes / OPTIMIZER[setup.optimizer]
-        parts["optimizer"] += params * machine.per_node * CPU_STEP_S
+        parts["host"] += work.stepped * machine.per_node * CPU_STEP_S
     computing = sum(parts.values())
     parts["bubble"] = computing * (stages - 1) / micro_steps
     moving = total_s(traffic, machine, efficiency.link)

@@ -9,7 +9,7 @@ from ..adapter.whole import NOTHING_WHOLE, Whole
 from ..schema import Architecture, Block
 from ..setup import Setup
 from .communication import gathers
-from .styles import OPTIMIZER
+from .styles import optimizer_bytes
 from .sums import Sums
 from .trained import held
 from .walk import WIDTH, Walk
@@ -85,6 +85,12 @@ def _optimizer(
     return gradients, mine.share(setup, setup.shards if setup.states_sharded else 1)
 
 
+def _state_width(setup: Setup) -> int:
+    """Bytes of what the optimizer steps: float32 copies under bf16-master and DeepSpeed's bf16."""
+    masters = setup.precision == "bf16-master" or (setup.sharding.startswith("zero") and setup.precision != "fp32")
+    return 4 if masters else WIDTH[setup.trained_dtype]
+
+
 def work_of(
     arch: Architecture, setup: Setup, adapted: Iterable[Adapted] = (), whole: Whole = NOTHING_WHOLE
 ) -> Work:
@@ -111,7 +117,8 @@ def work_of(
     return Work(
         gemms=tuple(Gemm(*key[:3], n, key[3]) for key, n in walk.sums.gemms.items()),
         sweeps=tuple(Sweep(what, phase, moved) for (what, phase), moved in walk.sums.sweeps.items()),
-        operations=walk.sums.operations, optimizer_bytes=states * OPTIMIZER[setup.optimizer],
+        operations=walk.sums.operations, stepped=states,
+        optimizer_bytes=states * optimizer_bytes(setup.optimizer, setup.optimizer_kernel, _state_width(setup)),
         optimizer_operations=float(20 + matrices // 10),
         accumulate_bytes=3.0 * WIDTH[setup.trained_dtype] * gradients, gathers=gathers(arch, setup, pairs),
     )  # fmt: skip

@@ -25,9 +25,15 @@ STORED = {"nf4": 0.5625, "nf4-double": 0.515875, "int8": 1.0, "fp8": 1.0}
 # d = 4096 and 1/0.51 - 1/1.61 = 1.34 at 2048, about 2,400 / d; at an A100's 250 TFLOP/s and 1.35 TB/s that is
 # 2,400 / d x 2d FLOPs = 26 bytes. Kernels: those of bitsandbytes' MatMul8bitLt, counted.
 INT8_BYTES, INT8_KERNELS = 26.0, 15
+# Bytes a weight before a gradient's product: converted and scaled. Trainers of 2023 ran bitsandbytes that also undid the
+# weights' layout each time: LLaMA 13B on an A100 took 52.3 s a step of 32 micro-steps in 8 bits, 21.8 s in 16
+# (h2oai/h2ogpt, issue 128): 73 ps a weight, at 1.8 TB/s 130 bytes.
+INT8_WEIGHT_BYTES, INT8_LAYOUT_BYTES, INT8_LAYOUT = 7.0, 130.0, ("hf-trainer-4",)
 # Outputs of a product that a multiprocessor computes at a time, each way: 128 x 128 is the usual tile of the
 # libraries' kernels (NVIDIA, Matrix Multiplication Background User's Guide).
 TILE = 128
+# What filling a tile's pipeline, four stages of 64 deep, and writing its outputs cost, as so many of the sum's terms.
+FILL = 256
 MLP_ROLES = ("mlp", "expert", "shared_expert")
 LAYERS = ("decoder", "encoder")
 
@@ -47,15 +53,15 @@ def tiled(m: Linear, k: float, n: float, width: float, together: float = 1.0) ->
     """A product whose kernel covers m x n outputs with whole square tiles of TILE, exactly for one sequence and on
     average for more:
 
-        2k (m + spare) ceil(n / TILE) TILE FLOPs,  and 2k TILE^2 for each tile of a wave.
+        2 (k + FILL) (m + spare) ceil(n / TILE) TILE FLOPs,  and 2 (k + FILL) TILE^2 for each tile of a wave.
 
     `together` products share a kernel and so its last wave. What libraries pick instead where it is better (smaller
     tiles, splits along k) is left to the constant `wave`.
     """
     flops, moved = _product(m, k, n, width, width)
     spare = Linear(-(m.fixed + m.sequence) % TILE)
-    covered = m.plus(spare).times(2 * k * (n + -n % TILE))
-    return Matmul(flops, moved, covered, 2 * k * TILE**2 / together)
+    covered = m.plus(spare).times(2 * (k + FILL) * (n + -n % TILE))
+    return Matmul(flops, moved, covered, 2 * (k + FILL) * TILE**2 / together)
 
 
 class Walk:
@@ -186,7 +192,8 @@ class Walk:
         of the input's gradient alone, whose weights are converted, then scaled."""
         size = matrix.d_in * matrix.d_out * matrix.experts / self.split
         if self.setup.quantize == "int8":
-            self.sums.sweep("quantise", "backward", Linear(grad * size * (1 + 3 * self.width)))
+            each = INT8_LAYOUT_BYTES if self.setup.trainer in INT8_LAYOUT else INT8_WEIGHT_BYTES
+            self.sums.sweep("quantise", "backward", Linear(grad * size * each))
             self.sums.launch("backward", 2 * grad)
             return
         backward = again + grad
