@@ -3,10 +3,10 @@
     python -m tools.fit_speed          # fit, write data/speed.toml, its JSON and docs/speed.md
     python -m tools.fit_speed --page   # docs/speed.md from the constants as they are
 
-Of each source's models every second one is fitted on (tools/speed_runs.py), the others are judged. Sources count by the
-0.2th power of their number of runs, so that one with many does not decide alone, and every constant is held to what is
-known of its part (tools/speed_priors.py). Widths of intervals are those of sources left out of a fit on all others,
-steps gathered later among them (tools/speed_left_out.py).
+Of each source's models every second one is fitted on (tools/speed_runs.py), the others are judged. Sources count by
+the 0.2th power of their number of runs, so that one with many does not decide alone, and every constant is held to
+what is known of its part (tools/speed_priors.py). Widths of intervals are those of sources left out of a fit on all
+others, steps gathered later among them (tools/speed_left_out.py).
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ def _source(name: str, number: int) -> tuple[str, dict[str, str]]:
     fitted = {
         "title": "tools/fit_speed.py on data/measured/speed.csv",
         "url": "https://github.com/foundation-model-stack/fms-acceleration",
-        "locator": f"{number} published runs of this and other sources, data/measured/SPEED.md, held to what is expected of "
-        "the part (tools/speed_priors.py)", "date": DATE,
+        "locator": f"{number} published runs of this and other sources, data/measured/SPEED.md, held to what is "
+        "expected of the part (tools/speed_priors.py)",
+        "date": DATE,
         "kind": "derived",
     }  # fmt: skip
     paper = {
@@ -83,7 +84,9 @@ def write(constants: Efficiency, deviations: Spread, found: Sequence[Run]) -> No
         lines += [f"source = {{ {shown} }}"]
     TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
     text = json.dumps(
-        {"constant": entries, "fitted_on": {"accelerators": seen}, "reached": known}, ensure_ascii=False, indent=0
+        {"constant": entries, "fitted_on": {"accelerators": seen}, "reached": known},
+        ensure_ascii=False,
+        indent=0,
     )
     (ROOT / "data" / "compiled" / "speed.json").write_text(text + "\n", encoding="utf-8")
     speed_constants.constants.cache_clear()

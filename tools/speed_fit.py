@@ -125,7 +125,7 @@ def even(found: Sequence[LeftOut]) -> Any:
 
 
 def matched(found: Sequence[LeftOut], within: float, extra: float) -> float:
-    """The smallest `between` with which the interval holds the stated share of the runs, sources counting the same."""
+    """The smallest `between` whose interval holds the stated share of the runs, sources counting the same."""
     noise = np.array([within**2 + (extra * item.thin) ** 2 for item in found])
     needed = np.sqrt(np.maximum(0.0, np.array([(item.ratio / Z) ** 2 for item in found]) - noise))
     order, weights = np.argsort(needed), even(found)
@@ -137,6 +137,4 @@ def spread(found: Sequence[LeftOut]) -> Spread:
     """Deviations of sources that a fit has not seen: on accelerators that it knows, and on others."""
     within, extra = _likely(found)
     known, unseen = ([item for item in found if item.known is k] for k in (True, False))
-    return Spread(
-        matched(known, within, extra), matched(unseen, within, extra), within, extra, COVERAGE, Z
-    )
+    return Spread(matched(known, within, extra), matched(unseen, within, extra), within, extra, COVERAGE, Z)

@@ -1,9 +1,9 @@
-"""Sources left out of the fit: how far they lie off, whether intervals hold them, and what one measured step tells."""
+"""Sources left out of the fit: how far off they are, whether intervals hold them, what one measured step tells."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import permutations
 from typing import Any
@@ -15,9 +15,9 @@ from planner.speed.efficiency import Spread
 from tools.speed_fit import LeftOut, by_source, even
 
 LEFT_OUT_TEXT = """\
-Every source with constants fitted on all others, on everything that states its set-up: {n} runs of {sources} sources. How
-far somebody that the constants have never seen may be off. Intervals are those of this table: their width is set so that
-{coverage:.0%} of what was measured lies inside, sources counting the same whatever their number of runs, on
+Every source with constants fitted on all others, on everything that states its set-up: {n} runs of {sources} sources.
+How far somebody that the constants have never seen may be off. Intervals are those of this table: their width is set
+so that {coverage:.0%} of what was measured lies inside, sources counting the same whatever their number of runs, on
 accelerators that another source has ("known") and on others. The last column is this share.
 """
 
@@ -52,7 +52,7 @@ def sources_left_out(found: Sequence[LeftOut], spread: Spread) -> Iterable[str]:
     yield ""
     yield "| known | runs | sources | times or over | within interval | sources counting the same |"
     yield "|---|---|---|---|---|---|"
-    kinds = [
+    kinds: list[tuple[str, Callable[[LeftOut], bool]]] = [
         ("accelerator known", lambda item: item.known),
         ("accelerator not known", lambda item: not item.known),
         ("parameters sharded", lambda item: item.run.setup.parameters_sharded),
@@ -71,14 +71,14 @@ def _left_out_row(name: str, items: Sequence[LeftOut], known: str, spread: Sprea
     errors = [abs(math.expm1(-item.ratio)) for item in items]
     ratio = math.exp(np.median([-item.ratio for item in items]))
     return (
-        f"| {name} | {len(items)} | {known} | {np.median(errors):.1%} | {np.quantile(errors, 0.9):.1%} | {ratio:.2f} | "
-        f"{held(items, spread)[0]:.0%} |"
+        f"| {name} | {len(items)} | {known} | {np.median(errors):.1%} | {np.quantile(errors, 0.9):.1%} | "
+        f"{ratio:.2f} | {held(items, spread)[0]:.0%} |"
     )
 
 
 CALIBRATED_TEXT = """\
-`lora-plan calibrate` takes one measured step of a source left out and predicts its others: every run of sources with at
-least three of one trainer and accelerator takes its turn as the measured one, sources counting the same.
+`lora-plan calibrate` takes one measured step of a source left out and predicts its others: every run of sources with
+at least three of one trainer and accelerator takes its turn as the measured one, sources counting the same.
 """
 
 

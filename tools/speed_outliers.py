@@ -29,31 +29,31 @@ LATER_ON = {
     ),
     ("huggingface/optimum-habana", "gaudi-2"): "Falcon-40B with 256 tokens a micro-step: products of few rows.",
     ("huggingface/optimum-habana", "gaudi-3"): (
-        "Falcon-40B with 256 tokens a micro-step: products of few rows. Qwen2-7B in full: its Gaudi 3 is 1.9 times as "
-        "fast as its Gaudi 2, of whose peak it has four times."
+        "Falcon-40B with 256 tokens a micro-step: products of few rows. Qwen2-7B in full: its Gaudi 3 is 1.9 times "
+        "as fast as its Gaudi 2, of whose peak it has four times."
     ),
     ("ray-project", "a10g"): (
-        "Machines of one GPU whose network is not stated, parameters and states in host memory; validation and saving "
-        "counted."
+        "Machines of one GPU whose network is not stated, parameters and states in host memory; validation and "
+        "saving counted."
     ),
     ("chenyaofo", "a100-80gb"): (
         "The optimizer's step on 64 cores takes 2.5 ns a parameter, ten times what their memory allows and what "
         "torchtune's and ms-swift's steps leave room for."
     ),
     ("PrimeIntellect-ai/prime-rl", "h100"): (
-        "0.6 billion parameters behind 152,000 logits: RL's log-probabilities and entropies in float32, four adapters "
-        "held side by side, are taken as one loss and one adapter."
+        "0.6 billion parameters behind 152,000 logits: RL's log-probabilities and entropies in float32, four "
+        "adapters held side by side, are taken as one loss and one adapter."
     ),
     ("pytorch/ao", "b200"): (
         "B200s held below their power, by how much is not stated; some activations computed again, taken as none."
     ),
     ("modelscope/ms-swift with Megatron", "a100-80gb"): (
-        "Qwen3-30B-A3B over two machines of A800s, whose network is not stated: under ZeRO-3 18,000 experts' matrices are "
-        "gathered one after another, 1 ms each where nothing is fetched ahead."
+        "Qwen3-30B-A3B over two machines of A800s, whose network is not stated: under ZeRO-3 18,000 experts' "
+        "matrices are gathered one after another, 1 ms each where nothing is fetched ahead."
     ),
     ("DaoyuanLi2816", "rtx-4080"): (
-        "The mean of two or three steps from the first, which loads kernels; 16 GB that long sequences' float32 logits "
-        "over 152,000 words fill."
+        "The mean of two or three steps from the first, which loads kernels; 16 GB that long sequences' float32 "
+        "logits over 152,000 words fill."
     ),
     ("h2oai", "rtx-6000-ada"): (
         "bitsandbytes of April 2023 in 8 bits; its authors switched 8 bits off because it was so slow."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -21,8 +20,9 @@ Written by `python -m tools.fit_speed`. {n} published runs of {sources} sources
 ([what they are](../data/measured/SPEED.md)) against `lora-plan`'s formula. Constants were fitted on every second
 model of each source, in an order made by a hash ({fitted} runs), and are judged on the rest
 ({judged} runs). Whoever asks is a new source: how far new sources lie off, and how wide intervals must be
-for them, is in [sources left out](#sources-left-out). Errors are |predicted / measured - 1| of a step's time; of tokens a second, |measured / predicted - 1|. The last column is
-how many lie within the stated {coverage:.0%} interval.
+for them, is in [sources left out](#sources-left-out). Errors are |predicted / measured - 1| of a step's time; of
+tokens a second, |measured / predicted - 1|. The last column is how many lie within the stated {coverage:.0%}
+interval.
 """
 COLUMNS = "| source | runs | median error | 90th percentile | median ratio | tokens/s | within interval |"
 RULE = "|---|---|---|---|---|---|---|"
@@ -84,31 +84,32 @@ LATER_TEXT = """\
 {n} further steps of {sources} sources ([speed_later.csv](../data/measured/speed_later.csv): each with its source and
 the command of a user), collected when the constants stood and predicted before they were fitted again: "blind" are
 those first predictions ([as they were](../data/measured/speed_later_blind.csv)), "now" those of today. No
-rate was fitted on them; widths of intervals were, with every other source. Of litgpt's and Unsloth's rows the lengths are guesses;
-where a trainer checkpoints some layers or operations, none is taken. torchtitan's H100s were held to 500 W of 700.
+rate was fitted on them; widths of intervals were, with every other source. Of litgpt's and Unsloth's rows the lengths
+are guesses; where a trainer checkpoints some layers or operations, none is taken. torchtitan's H100s were held to 500
+W of 700.
 """
 LATEST_TEXT = """\
 {n} steps of {sources} sources that nobody had looked at ([speed_latest.csv](../data/measured/speed_latest.csv)), most
 of them LoRA and QLoRA on accelerators without a fitted run (L4, A10G, Gaudi 2 and 3, MI300X, TPU v6e). Predicted, and
 [the predictions kept](../data/measured/speed_latest_blind.csv), before anything below was changed.
 
-What they taught, no rate being fitted on them: an accelerator's large products reach what others measured of its peak (a
-T4 of 70 W a third, taken for the L4 too, a Gaudi 2 nearly all); dequantising waits for integer units, not for memory;
-cards in machines of their own do not share an adapter; ZeRO-2 and 3 reduce gradients in every micro-step. That intervals
-held 52% of them where 90% was stated led to [sources left out](#sources-left-out).
+What they taught, no rate being fitted on them: an accelerator's large products reach what others measured of its peak
+(a T4 of 70 W a third, taken for the L4 too, a Gaudi 2 nearly all); dequantising waits for integer units, not for
+memory; cards in machines of their own do not share an adapter; ZeRO-2 and 3 reduce gradients in every micro-step.
+That intervals held 52% of them where 90% was stated led to [sources left out](#sources-left-out).
 """
 NEWEST_TEXT = """\
-{n} steps of {sources} sources ([speed_newest.csv](../data/measured/speed_newest.csv)), gathered when products by whole
-tiles, NCCL's latencies, gathering behind computing and intervals by sources left out stood, and predicted
-([kept](../data/measured/speed_newest_blind.csv)) before anything was changed: LoRA, QLoRA and full fine-tuning on one to
-sixteen A6000, RTX 4080, RTX 6000 Ada, A100, H100, H200, H20, B200 and MI300X.
+{n} steps of {sources} sources ([speed_newest.csv](../data/measured/speed_newest.csv)), gathered when products by
+whole tiles, NCCL's latencies, gathering behind computing and intervals by sources left out stood, and predicted
+([kept](../data/measured/speed_newest_blind.csv)) before anything was changed: LoRA, QLoRA and full fine-tuning on one
+to sixteen A6000, RTX 4080, RTX 6000 Ada, A100, H100, H200, H20, B200 and MI300X.
 
-What they taught, again no rate being fitted on them: the processors' optimizer step is bound by their memory, 0.26 ns a
-parameter, not by 2.5 ns as one gist has it; AdamW fused moves 7 tensors, PyTorch's multi-tensor code 20, in the width that
-the states have; flash attention 2 keeps an A100's pace a clock on newer chips (a third of an H100's peak, a sixth of a
-B200's), while PyTorch's own has cuDNN's kernels there, as flash attention 3 has, so that steps with that are read as sdpa
-now; bitsandbytes of 2023 undid its layout of the weights in every backward pass in 8 bits; ZeRO-3 gathers experts that run
-one after another each apart; short sums fill a tile's pipeline badly.
+What they taught, again no rate being fitted on them: the processors' optimizer step is bound by their memory, 0.26 ns
+a parameter, not by 2.5 ns as one gist has it; AdamW fused moves 7 tensors, PyTorch's multi-tensor code 20, in the
+width that the states have; flash attention 2 keeps an A100's pace a clock on newer chips (a third of an H100's peak,
+a sixth of a B200's), while PyTorch's own has cuDNN's kernels there, as flash attention 3 has, so that steps with that
+are read as sdpa now; bitsandbytes of 2023 undid its layout of the weights in every backward pass in 8 bits; ZeRO-3
+gathers experts that run one after another each apart; short sums fill a tile's pipeline badly.
 """
 
 
@@ -143,9 +144,7 @@ def section(name: str, text: str) -> Iterable[str]:
         yield f"| {label} | {len(chosen)} | {_later(both[0])} | {_later(both[1])} |"
 
 
-def page(
-    found: Sequence[Run], ratios: Any, thin: Any, without: Sequence[LeftOut], shipped: Constants
-) -> str:
+def page(found: Sequence[Run], ratios: Any, thin: Any, without: Sequence[LeftOut], shipped: Constants) -> str:
     """The whole page."""
     spread = shipped.spread
     inside = np.abs(ratios) <= widths(found, thin)
@@ -153,8 +152,8 @@ def page(
     lora = np.array([run.setup.method != "full" for run in found])
     lines = [
         HEAD.format(
-            n=len(found), sources=len({run.source for run in found}), fitted=int(fitted.sum()), judged=int((~fitted).sum()),
-            coverage=spread.coverage,
+            n=len(found), sources=len({run.source for run in found}), fitted=int(fitted.sum()),
+            judged=int((~fitted).sum()), coverage=spread.coverage,
         ),
         "## Judged", "", *_table(found, ratios, inside, ~fitted), "",
         "## Judged, LoRA and QLoRA only", "", *_table(found, ratios, inside, ~fitted & lora), "",

@@ -30,7 +30,7 @@ from ..speed import held, trained_params
 from ..speed.communication import gathers, total_s
 from ..speed.efficiency import Constants, constants, spread_of
 from ..speed.roofline import gather_s, loop_s, rates
-from ..speed.step import work_of
+from ..speed.step import step_bytes, work_of
 from ..speed.trained import Held
 from ..speed.work import PHASES, Work
 from .evaluate import machine_of, price_of, regret_of
@@ -245,7 +245,7 @@ def _step_s(
             ]
             for over, sizes in (
                 (per_gradient, [t.work.accumulate_bytes for t in found]),
-                (per_shard, [t.work.optimizer_bytes for t in found]),
+                (per_shard, [t.work.stepped * step_bytes(some) for t in found]),
             )
         )
         launched = np.array([t.work.optimizer_operations for t in found])[:, None, None]

@@ -15,7 +15,7 @@ from ..moments import Traffic
 from ..schema import Architecture
 from ..setup import Setup
 
-# What starting a ring costs and each of its steps, s: through NVLink, PCIe and a network, as NCCL's own model has them
+# What starting a ring costs and each of its steps, s: by NVLink, PCIe and a network, as NCCL's own model has them
 # for large messages (NVIDIA/nccl, src/graph/tuning.cc: baseLat and hwLat, ring, protocol Simple).
 START_S, NVLINK_STEP_S, PCIE_STEP_S, NETWORK_STEP_S = 8.4e-6, 3.4e-6, 5.7e-6, 14e-6
 # Trainers on FSDP 2, which gathers the next layers ahead.

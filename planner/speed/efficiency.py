@@ -25,12 +25,13 @@ class Efficiency:
     `matmul` is of what single large products reach (`Constants.reached`), `wave` how much of its last wave of tiles a
     product leaves idle (half where sizes fall anywhere), `matmul_cards` of the peak of RTX cards,
     which is stated at a clock that they exceed. `attention` is of the peak, or of what an
-    A100's multiprocessor would do at the chip's clock, whichever is less; `attention_native` of the peak where kernels use the
-    matrix instructions that came with the H100. `dequantise` is bytes moved in a clock of a multiprocessor, whose integer units
-    (64 in each from the V100 to the H100) unpack and look up the values; a clock that power holds down counts as
-    it does for products. `host_s` is the host's time to launch a kernel, `start_s` the GPU's to start it;
-    `unit_s` the host's for gathering one FSDP unit, `module_s` of one module under DeepSpeed's ZeRO-3,
-    `iteration_s` what a loop of LitGPT does between micro-steps (waits for the loss, prints, validates at times).
+    A100's multiprocessor would do at the chip's clock, whichever is less; `attention_native` of the peak where
+    kernels use the matrix instructions that came with the H100. `dequantise` is bytes moved in a clock of a
+    multiprocessor, whose integer units (64 in each from the V100 to the H100) unpack and look up the values; a clock
+    that power holds down counts as it does for products. `host_s` is the host's time to launch a kernel, `start_s`
+    the GPU's to start it; `unit_s` the host's for gathering one FSDP unit, `module_s` of one module under DeepSpeed's
+    ZeRO-3, `iteration_s` what a loop of LitGPT does between micro-steps (waits for the loss, prints, validates at
+    times).
     """
 
     matmul: float

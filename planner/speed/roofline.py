@@ -16,7 +16,6 @@ data/speed.toml. What is neglected: that kernels overlap on one GPU, the clock's
 from __future__ import annotations
 
 from collections.abc import Iterable
-
 from typing import TYPE_CHECKING
 
 from ..dataclass import dataclass
@@ -78,7 +77,7 @@ def rates(machine: Cluster, work: Work, efficiency: Efficiency, setup: Setup) ->
 
 
 def attention_share(accelerator: Accelerator, efficiency: Efficiency, setup: Setup) -> float:
-    """What fused attention reaches of the peak: where it lacks the newer chips' instructions, of an A100's rate a clock.
+    """What fused attention reaches of the peak: without the newer chips' instructions an A100's rate a clock.
 
     PyTorch's own attention (sdpa) runs cuDNN's kernels on H100 and newer since 2.5, flash attention 2 has none.
     """

@@ -85,10 +85,15 @@ def _optimizer(
     return gradients, mine.share(setup, setup.shards if setup.states_sharded else 1)
 
 
-def _state_width(setup: Setup) -> int:
-    """Bytes of what the optimizer steps: float32 copies under bf16-master and DeepSpeed's bf16."""
-    masters = setup.precision == "bf16-master" or (setup.sharding.startswith("zero") and setup.precision != "fp32")
-    return 4 if masters else WIDTH[setup.trained_dtype]
+def step_bytes(setup: Setup) -> float:
+    """Bytes that the optimizer's step moves for each parameter: of float32 copies under bf16-master and DeepSpeed's
+    16 bits."""
+    masters = setup.precision == "bf16-master" or (
+        setup.sharding.startswith("zero") and setup.precision != "fp32"
+    )
+    return optimizer_bytes(
+        setup.optimizer, setup.optimizer_kernel, 4 if masters else WIDTH[setup.trained_dtype]
+    )
 
 
 def work_of(
@@ -118,7 +123,7 @@ def work_of(
         gemms=tuple(Gemm(*key[:3], n, key[3]) for key, n in walk.sums.gemms.items()),
         sweeps=tuple(Sweep(what, phase, moved) for (what, phase), moved in walk.sums.sweeps.items()),
         operations=walk.sums.operations, stepped=states,
-        optimizer_bytes=states * optimizer_bytes(setup.optimizer, setup.optimizer_kernel, _state_width(setup)),
+        optimizer_bytes=states * step_bytes(setup),
         optimizer_operations=float(20 + matrices // 10),
         accumulate_bytes=3.0 * WIDTH[setup.trained_dtype] * gradients, gathers=gathers(arch, setup, pairs),
     )  # fmt: skip

@@ -89,9 +89,9 @@ LOSS = {
 EAGER_SCORES = Cost(22, 24, 6, 8)
 # Bytes an element of the hidden states that go to experts: copied in the experts' order, back and added; and back.
 SORTED = Cost(8, 8, 3, 3)
-# Tensors of a trained parameter's size that a step of the optimizer reads and writes. AdamW fused: gradient, parameter
-# and two moments read, three of them written. PyTorch's multi-tensor code (foreach) reads and writes some of them
-# once an operation: 2 for the decay, 3 and 5 for the moments, 2 + 2 + 2 for the root, 4 for the update.
+# Tensors of a trained parameter's size that a step of the optimizer reads and writes. AdamW fused: gradient,
+# parameter and two moments read, three of them written. PyTorch's multi-tensor code (foreach) reads and writes some
+# of them once an operation: 2 for the decay, 3 and 5 for the moments, 2 + 2 + 2 for the root, 4 for the update.
 FUSED_ADAMW, FOREACH_ADAMW = 7.0, 20.0
 PASSES = {"sgd": 3.0, "sgd-momentum": 6.0, "adafactor": 10.0, "lion": 9.0, "muon": 15.0}
 

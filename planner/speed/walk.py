@@ -15,18 +15,20 @@ from ..schema import Apply, Architecture, Attend, Block, Join, Keep, Matrix, Pro
 from ..setup import Setup
 from .styles import EAGER_SCORES, LOSS, SORTED, STYLES, Cost, Style
 from .sums import Sums
-from .work import Kind, Linear, Pass, Phase, Product as Matmul
+from .work import Kind, Linear, Pass, Phase
+from .work import Product as Matmul
 
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Bytes a stored weight of a quantised base, read when it is dequantised.
 STORED = {"nf4": 0.5625, "nf4-double": 0.515875, "int8": 1.0, "fp8": 1.0}
-# Bytes an output of a product under LLM.int8() beside the product, and kernels. Bytes: in the paper (arXiv 2208.07339,
-# appendix on speed-ups) a forward product of d x 4d loses 1/0.86 - 1/1.67 = 0.56 of the 16-bit product's time at
-# d = 4096 and 1/0.51 - 1/1.61 = 1.34 at 2048, about 2,400 / d; at an A100's 250 TFLOP/s and 1.35 TB/s that is
-# 2,400 / d x 2d FLOPs = 26 bytes. Kernels: those of bitsandbytes' MatMul8bitLt, counted.
-INT8_BYTES, INT8_KERNELS = 26.0, 15
-# Bytes a weight before a gradient's product: converted and scaled. Trainers of 2023 ran bitsandbytes that also undid the
-# weights' layout each time: LLaMA 13B on an A100 took 52.3 s a step of 32 micro-steps in 8 bits, 21.8 s in 16
+# Bytes an output of a product under LLM.int8() beside the product, and kernels. Bytes: in the paper (arXiv
+# 2208.07339, appendix on speed-ups) a forward product of d x 4d loses 1/0.86 - 1/1.67 = 0.56 of the 16-bit product's
+# time at d = 4096 and 1/0.51 - 1/1.61 = 1.34 at 2048, about 2,400 / d; at an A100's 250 TFLOP/s and 1.35 TB/s that is
+# 2,400 / d x 2d FLOPs = 26 bytes. Kernels: those of bitsandbytes' MatMul8bitLt, counted. Its arithmetic alone takes
+# 1 / 1.67 of the 16-bit product's.
+INT8_BYTES, INT8_KERNELS, INT8_SHARE = 26.0, 15, 0.6
+# Bytes a weight before a gradient's product: converted and scaled. Trainers of 2023 ran bitsandbytes that also undid
+# the weights' layout each time: LLaMA 13B on an A100 took 52.3 s a step of 32 micro-steps in 8 bits, 21.8 s in 16
 # (h2oai/h2ogpt, issue 128): 73 ps a weight, at 1.8 TB/s 130 bytes.
 INT8_WEIGHT_BYTES, INT8_LAYOUT_BYTES, INT8_LAYOUT = 7.0, 130.0, ("hf-trainer-4",)
 # Outputs of a product that a multiprocessor computes at a time, each way: 128 x 128 is the usual tile of the
@@ -146,7 +148,9 @@ class Walk:
         frozen = not full or stopped
         item = None if op.bypassed else self.adapted(op.matrix, layer)
         base_again = again and (kept or (item is not None and not full))
-        ahead = self.in_int8 if frozen and self.quantised(matrix) and self.setup.quantize == "int8" else self.base
+        ahead = (
+            self.in_int8 if frozen and self.quantised(matrix) and self.setup.quantize == "int8" else self.base
+        )
         ahead(matrix, rows, experts, "forward")
         if base_again:
             ahead(matrix, rows, experts, "backward")
@@ -171,14 +175,16 @@ class Walk:
         self.sums.launch(phase, self.style.module.forward_operations * (4 * n if loops else 1))
 
     def in_int8(self, matrix: Matrix, rows: Linear, experts: int, phase: Phase) -> None:
-        """A forward product of LLM.int8(): positions and columns scaled and rounded, the product in int8 at twice the
-        16-bit rate, its int32 result scaled back, outlying columns apart in 16 bits and added; the outliers' count
-        comes back to the host each time. Bytes: INT8_BYTES for each output."""
+        """A forward product of LLM.int8(): positions and columns scaled and rounded, the product in int8 at 1.67
+        times the 16-bit rate, its int32 result scaled back, outlying columns apart in 16 bits and added; the
+        outliers' count comes back to the host each time. Bytes: INT8_BYTES for each output."""
         n = matrix.experts if matrix.kind == "experts" else 1
         share, d_out = rows.times(experts / n), matrix.d_out / self.split
         whole = tiled(share, matrix.d_in, d_out, self.width)
-        half = Matmul(whole.flops, whole.bytes.times(1 / self.width), whole.tiled.times(0.5), whole.tile / 2)
-        self.sums.gemm("base", phase, self.setup.compute_dtype, half, n)
+        found = Matmul(
+            whole.flops, whole.bytes.times(1 / self.width), whole.tiled.times(INT8_SHARE), whole.tile * INT8_SHARE
+        )  # fmt: skip
+        self.sums.gemm("base", phase, self.setup.compute_dtype, found, n)
         self.sums.sweep("quantise", phase, share.times(n * d_out * INT8_BYTES))
         self.sums.launch(phase, n * INT8_KERNELS)
 
@@ -188,8 +194,8 @@ class Walk:
         return self.setup.quantize != "none" and not wide
 
     def dequantise(self, matrix: Matrix, forward: int, again: int, grad: int) -> None:
-        """Write the matrix in 16 bits from its stored form, once for each product that needs it: under LLM.int8() that
-        of the input's gradient alone, whose weights are converted, then scaled."""
+        """Write the matrix in 16 bits from its stored form, once for each product that needs it: under LLM.int8()
+        that of the input's gradient alone, whose weights are converted, then scaled."""
         size = matrix.d_in * matrix.d_out * matrix.experts / self.split
         if self.setup.quantize == "int8":
             each = INT8_LAYOUT_BYTES if self.setup.trainer in INT8_LAYOUT else INT8_WEIGHT_BYTES

@@ -89,8 +89,9 @@ class Sweep:
 class Work:
     """A micro-step of one GPU, and the optimizer's step after the last one (`optimizer_bytes`).
 
-    `stepped` parameters of a GPU's share are updated. `operations` are kernels that the host launches, by phase; `accumulate_bytes` is what adding a micro-step's
-    gradients to the earlier ones moves; `gathers` are the sharded units that a micro-step gathers.
+    `stepped` parameters of a GPU's share are updated. `operations` are kernels that the host launches, by phase;
+    `accumulate_bytes` is what adding a micro-step's gradients to the earlier ones moves; `gathers` are the sharded
+    units that a micro-step gathers.
     """
 
     gemms: tuple[Gemm, ...]
