@@ -4,6 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+# What values are called by PEFT, transformers, trainers and in speech, without case and punctuation: the choice here.
+_ELSEWHERE = {
+    "nf4": "4bit int4 4 fp4 bnb4bit bnb qlora loadin4bit bitsandbytes", "int8": "8bit 8 loadin8bit llmint8 bnb8bit",
+    "fp32": "float32 float full tf32", "bf16": "bfloat16", "fp16": "float16 half", "autocast": "amp mixed",
+    "layer": "true yes on full block gradient unsloth", "none": "false no off", "layer-offload": "offload cpu",
+    "flash": "flashattention flashattention2 flashattention3 fa fa2 fa3 flashattn kernelscommunityflashattn2",
+    "sdpa": "xformers memefficient torch", "ddp": "dp dataparallel multigpu distributed", "fsdp": "fullshard fsdp2",
+    "zero3": "deepspeed stage3", "zero2": "stage2 gradop shardgradop", "zero1": "stage1",
+    "attention": "attn selfattn qkv qkvo", "mlp": "ffn feedforward experts moe", "unembedding": "lmhead head output",
+    "all-linear": "linear alllinear", "adamw": "adam adamwtorch adamwtorchfused adamwfused",
+    "adamw-8bit": "adam8bit adamwbnb8bit 8bit", "sgd-momentum": "momentum",
+    "hf-trainer": "huggingface hf transformers",
+    "trl": "sfttrainer trlsft", "megatron": "megatronlm nemo megatronbridge", "nemo-automodel": "automodel nemo2",
+}  # fmt: skip
+
+
+def _elsewhere(word: str, choices: Iterable[str]) -> list[str]:
+    """The choices that other programs call so: 4bit is nf4."""
+    plain = "".join(letter for letter in word.lower() if letter.isalnum())
+    return [choice for choice in choices if plain in _ELSEWHERE.get(choice, "").split()]
+
 
 def nearest(word: str, choices: Iterable[str], count: int = 3, cutoff: float = 0.6) -> list[str]:
     """The choices spelled most like `word`, best first, compared without case."""
@@ -15,8 +36,9 @@ def nearest(word: str, choices: Iterable[str], count: int = 3, cutoff: float = 0
 
 
 def hint(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str:
-    """A sentence that names the nearest valid choices, or nothing where none is near."""
-    near = nearest(word, choices, cutoff=cutoff)
+    """A sentence that names the choices meant or nearest, or nothing where none is near."""
+    choices = list(choices)
+    near = _elsewhere(word, choices) or nearest(word, choices, cutoff=cutoff)
     return f" Did you mean {' or '.join(near)}?" if near else ""
 
 

@@ -296,7 +296,10 @@ def accelerator(name: str) -> Accelerator:
     """The accelerator of this name or alias, in any case and punctuation; torch's device names work too."""
     table = _accelerator_table()
     if isinstance(name, str) and plain(name) not in table:
-        name = re.sub(r"^\W*(nvidia|amd|intel|google|geforce)\W+", "", name, flags=re.IGNORECASE)
+        name = re.sub(
+            r"^(\W*(nvidia|amd|intel|google|geforce)\W+)+|\W+GPU\W*$", "", name, flags=re.IGNORECASE
+        )
+        name = f"RTX {name}" if plain(f"RTX {name}") in table else name  # 3060, 4070 Ti
     names = [spelling for fact in accelerators() for spelling in (fact.name, *fact.aliases)]
     fact: Accelerator = _find("accelerator", name, table, names, "data/accelerators.toml")
     return fact

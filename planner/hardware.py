@@ -84,10 +84,11 @@ def matmul_flops_per_s(accelerator: Accelerator, dtype: str) -> float:
 
 
 def pcie_bytes_per_s(accelerator: Accelerator) -> float:
-    """One way between a GPU and its host: its PCIe generation's x16 rate (4 where none is named)."""
-    found = re.search(r"PCIe Gen(\d)", accelerator.interconnect or "")
+    """One way between a GPU and its host: its PCIe generation's rate (4 where none is named) for its lanes (16)."""
+    found = re.search(r"PCIe Gen(\d)(?: x(\d+))?", accelerator.interconnect or "")
     generation = int(found[1]) if found else 5 if _newest(accelerator) else 4
-    return PCIE_EACH_WAY.get(generation, PCIE_EACH_WAY[4])
+    lanes = int(found[2]) if found and found[2] else 16
+    return PCIE_EACH_WAY.get(generation, PCIE_EACH_WAY[4]) * lanes / 16
 
 
 def _newest(accelerator: Accelerator) -> bool:

@@ -15,7 +15,7 @@ from .adapter.peft_rules import (
 from .adapter.whole import Whole
 from .learning_rate.lookup import LearningRate
 from .plan import CapacitySection, FlopsSection, Workload
-from .schema import Architecture, Notice
+from .schema import Architecture, Matrix, Notice
 
 
 def _route_notices(arch: Architecture) -> Iterator[Notice]:
@@ -62,6 +62,16 @@ def _adapter_notices(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Ad
             f"PEFT {PEFT_VERSION} refuses LoRA on {', '.join(refused)} of {arch.model_type}; another trainer is "
             "needed, or targets without it.",
         )
+    yield from _expert_notices(arch, spec, adapted)
+    if arch.tied_embeddings and any(item.matrix.role == "unembedding" for item in adapted):
+        yield Notice(
+            "tied-unembedding",
+            "The unembedding shares its weights with the input embedding: its adapter is separate, and merging it "
+            "unties the two.",
+        )
+
+
+def _expert_notices(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted]) -> Iterator[Notice]:
     experts = [item for item in adapted if item.matrix.kind == "experts"]
     if experts and spec.experts == "scaled":
         top_k = experts[0].matrix.experts_active
@@ -77,6 +87,12 @@ def _adapter_notices(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Ad
             f"PEFT {PEFT_VERSION} on transformers {TRANSFORMERS_VERSION} leaves the experts of "
             f"{arch.model_type} frozen when modules are named; these figures adapt them ({spec.experts}).",
         )
+    if spec.experts != "peft" and any(_own_expert(item.matrix) for item in adapted):
+        yield Notice(
+            "experts-as-modules",
+            f"The experts of {arch.model_type} are modules of their own: each has a pair of its own at the full "
+            f"rank, as PEFT gives it, also where experts is {spec.experts}.",
+        )
     if spec.experts == "peft" and not experts and any(m.kind == "experts" for m in arch.matrices):
         yield Notice(
             "experts-not-trained",
@@ -87,12 +103,11 @@ def _adapter_notices(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Ad
             "experts-materialised",
             MATERIALISED,
         )
-    if arch.tied_embeddings and any(item.matrix.role == "unembedding" for item in adapted):
-        yield Notice(
-            "tied-unembedding",
-            "The unembedding shares its weights with the input embedding: its adapter is separate, and merging it "
-            "unties the two.",
-        )
+
+
+def _own_expert(matrix: Matrix) -> bool:
+    """Whether this is a matrix of one expert, a module of its own."""
+    return matrix.role == "expert" and matrix.kind != "experts"
 
 
 def _whole_notices(arch: Architecture, spec: AdapterSpec, whole: Whole) -> Iterator[Notice]:
@@ -118,7 +133,7 @@ def _workload_notices(
     if arch.max_position and work.seq_len > arch.max_position:
         yield Notice(
             "beyond-context",
-            f"Sequences of {work.seq_len} tokens exceed the model's {arch.max_position} positions.",
+            f"Sequences of {work.seq_len:,} tokens exceed the model's {arch.max_position:,} positions.",
         )
     if flops is None:
         yield Notice(

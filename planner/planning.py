@@ -16,7 +16,7 @@ from .errors import InputError, PlannerError, UnsupportedArchitectureError
 from .given import whole_number
 from .plan import Plan
 from .schema import Architecture, Notice, Source
-from .setup import Method
+from .setup import SEQUENCES, Method
 from .trainers import asked_adapter_dtype, find, usual
 
 if TYPE_CHECKING:  # loaded where memory is estimated
@@ -34,6 +34,7 @@ USUAL: dict[str, Any] = {
     "precision": None, "autocast": None, "quantize": None, "quantize_experts": None, "optimizer": None,
     "lora_dropout": None,
     "attention_kernel": None, "kernels": None, "loss": None, "packing": None, "accumulation": 1,
+    "objective": None, "reference": None,
     "gpu": None, "gpus": 1, "gpus_per_node": 8, "sharding": None, "tensor_parallel": 1, "pipeline_parallel": 1,
     "expert_parallel": 1, "sequence_parallel": 1, "shard_size": None,
     "offload": None, "trainer": None, "price": None, "calibration": None,
@@ -73,7 +74,7 @@ def _runs(
     whole = trained_whole(arch, spec, pairs)
     for method in METHODS:
         try:
-            setup = setup_from(_setup_options(method, options), plan.workload.seq_len)
+            setup = setup_from(_setup_options(method, options), plan.workload.seq_len, arch.model_type)
         except InputError:
             if method == main:
                 raise
@@ -102,7 +103,8 @@ def _would_fit(plan: Plan, run: Running, room: int, options: Mapping[str, Any]) 
 
     def setup_of(changes: Mapping[str, Any]) -> Setup:
         method: Method = "qlora" if "quantize" in changes or run.setup.method == "qlora" else "lora"
-        return setup_from(_setup_options(method, {**options, **changes}), plan.workload.seq_len)
+        said = _setup_options(method, {**options, **changes})
+        return setup_from(said, plan.workload.seq_len, run.arch.model_type)
 
     return remedies(run, room, setup_of)
 
@@ -187,6 +189,8 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
             memory[method]["would_fit"] = [other.to_dict() for other in others]
             first.append(_does_not_fit(memory[method], found, room, others))
         notices += found.notices if found else ()
+        if method == main and run and plan.flops and run.setup.objective != "sft":
+            plan = _of_objective(plan, arch, run.setup)
         if method == main and run and found and machine:
             time, cost, more = _timed(plan, run, machine, options)
             notices += more
@@ -196,6 +200,39 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
         sources=(*plan.sources, *_of_memory(options["trainer"])),
     )  # fmt: skip
     return _with_serving(done, arch, machine, options) if machine else done
+
+
+def _of_objective(plan: Plan, arch: Architecture, setup: Setup) -> Plan:
+    """The plan with the FLOPs of its objective; `batch` of a step is then of sequences."""
+    from .flops import FLOPS_PER_MAC
+    from .objective import beside
+
+    assert plan.flops
+    pairs, found, work = adapt(arch, plan.adapter.spec), plan.flops, plan.workload
+    number = SEQUENCES.get(setup.objective, 1)
+    sequences = number * found.batch
+    lora, full = (
+        beside(arch, setup, pairs, trained_whole(arch, plan.adapter.spec, pairs)),
+        beside(arch, setup, None),
+    )
+
+    def plus(value: int, more: int) -> int:
+        return number * value + FLOPS_PER_MAC * more * sequences
+
+    done_full, done_lora = plus(found.full, full.total), plus(found.lora, lora.total)
+    totals: tuple[int | None, int | None] = (None, None)
+    if work.total_tokens is not None:
+        tokens, seen = sequences * found.seq_len, work.total_tokens * work.epochs
+        totals = (done_full * seen // tokens, done_lora * seen // tokens)
+    more = replace(
+        found, full=done_full, lora=done_lora, counted_full=plus(found.counted_full, full.total),
+        counted_lora=plus(found.counted_lora, lora.total),
+        masked_full=plus(found.masked_full, full.total - full.hidden),
+        masked_lora=plus(found.masked_lora, lora.total - lora.hidden),
+        forward=plus(found.forward, lora.total), attention=plus(found.attention, lora.attention),
+        batch=sequences, total_full=totals[0], total_lora=totals[1],
+    )  # fmt: skip
+    return replace(plan, flops=more)
 
 
 def _of_memory(trainer: str | None) -> tuple[tuple[str, Source], ...]:
@@ -231,6 +268,8 @@ def _with_rate(plan: Plan, batch: int | None) -> Plan:
     is then that of the law's own."""
     from .learning_rate.factors import Run, at_run, sources_of, to_mind
 
+    if (objective := plan.request.get("objective") or "sft") != "sft":
+        return _of_preferences(plan, str(objective))
     spec = plan.adapter.spec
     task = "rl" if plan.information is not None and plan.information.kind == "rl" else "sft"
     steps = None if batch is None else optimizer_steps(plan, batch)
@@ -251,6 +290,20 @@ def _with_rate(plan: Plan, batch: int | None) -> Plan:
     return replace(plan, learning_rate=rate, warnings=warnings, sources=sources)
 
 
+def _of_preferences(plan: Plan, objective: str) -> Plan:
+    """The plan without what was fitted on supervised fine-tuning alone."""
+    reason = f"no law and no sweep here is of {objective}"
+    rate = replace(
+        plan.learning_rate, value=None, low=None, high=None, full_finetune=None, basis=None, reason=reason
+    )
+    text = (
+        f"Learning rate and price of a rank were fitted on supervised fine-tuning: neither is given for {objective}. "
+        "A bit for each loss token is then an upper bound: a preference alone tells at most one bit."
+    )
+    kept = tuple(each for each in plan.warnings if not each.code.startswith("learning-rate-"))
+    return replace(plan, learning_rate=rate, regret=None, warnings=(*kept, Notice("not-supervised", text)))
+
+
 def optimizer_steps(plan: Plan, batch: int) -> int | None:
     """Optimizer steps of the run with `batch` sequences a step: its tokens (or episodes) over those of a step."""
     info = plan.information
@@ -258,8 +311,8 @@ def optimizer_steps(plan: Plan, batch: int) -> int | None:
         return None
     if info.kind == "rl":
         return max(1, math.ceil(info.units * plan.workload.epochs / batch))
-    tokens = processed_tokens(plan)
-    return None if tokens is None else max(1, math.ceil(tokens / (batch * plan.workload.seq_len)))
+    tokens, each = processed_tokens(plan), SEQUENCES.get(str(plan.request.get("objective")), 1)
+    return None if tokens is None else max(1, math.ceil(tokens / (each * batch * plan.workload.seq_len)))
 
 
 def processed_tokens(plan: Plan) -> int | None:

@@ -106,6 +106,17 @@ def data_of(
     return Data((processed or units) * epochs, units if kind == "sft" else None, given.notices)
 
 
+def usual_of(objective: str) -> dict[str, Any]:
+    """How preferences are trained where nothing else is said: sequences padded to the longest, with TRL's loss, or
+    for ORPO LLaMA-Factory's."""
+    return {
+        "loss": "full" if objective == "orpo" else "tiled",
+        "packing": "padded",
+        "outputs_held": False,
+        "outputs_widened": False,
+    }
+
+
 def calibration_of(value: str | os.PathLike[str] | Calibration | None) -> Calibration:
     """A calibration, or the one in a file; none is no correction."""
     from .speed import NOTHING_MEASURED, Calibration
@@ -125,9 +136,9 @@ def _again(values: Mapping[str, Any], otherwise: str) -> str:
 _OF_SETUP = {*SETUP_FIELDS, "batch", "gpus_per_node"}
 
 
-def setup_from(options: Mapping[str, Any], seq_len: int) -> Setup:
-    """A set-up from options: `batch` sequences of a step over all GPUs, split over them and over micro-steps; where
-    it is not given, one for each.
+def setup_from(options: Mapping[str, Any], seq_len: int, model_type: str = "") -> Setup:
+    """A set-up for a type of model from options: `batch` sequences of a step over all GPUs, split over them and over
+    micro-steps; where it is not given, one for each.
 
     `method` follows `quantize` where it is not given, `checkpointing` may be a flag, and several GPUs shard by
     DDP (full fine-tuning by FSDP) where neither `sharding` nor the trainer says otherwise. Fields that are not given
@@ -135,15 +146,15 @@ def setup_from(options: Mapping[str, Any], seq_len: int) -> Setup:
     """
     given = tuple((name, type(value), value) for name, value in options.items() if name in _OF_SETUP)
     try:
-        return _setup_from(given, seq_len)
+        return _setup_from(given, seq_len, model_type)
     except TypeError as error:
         if "unhashable" not in str(error):
             raise
-        return _setup_from.__wrapped__(given, seq_len)
+        return _setup_from.__wrapped__(given, seq_len, model_type)
 
 
 @lru_cache(maxsize=512)
-def _setup_from(given: tuple[tuple[str, type, Any], ...], seq_len: int) -> Setup:
+def _setup_from(given: tuple[tuple[str, type, Any], ...], seq_len: int, model_type: str) -> Setup:
     options = {name: value for name, _, value in given}
     values = {name: value for name, value in options.items() if name in SETUP_FIELDS and value is not None}
     quantize = values.get("quantize", "none")
@@ -159,7 +170,9 @@ def _setup_from(given: tuple[tuple[str, type, Any], ...], seq_len: int) -> Setup
     copies = max(1, gpus // alone)
     if copies > 1:
         values.setdefault("sharding", usual(values, "sharding") or ("fsdp" if method == "full" else "ddp"))
-    values = filled(values)
+    if values.get("objective", "sft") != "sft":
+        values = {**usual_of(str(values["objective"])), **values}
+    values = filled(values, model_type)
     if method == "qlora":
         values.setdefault("quantize", "nf4")
     if copies == 1 and "sharding" not in options:
@@ -195,7 +208,7 @@ def running(model: str | os.PathLike[str] | Mapping[str, Any], options: Mapping[
         if length
         else min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN)
     )
-    setup = setup_from(options, seq_len)
+    setup = setup_from(options, seq_len, arch.model_type)
     spec: AdapterSpec | None = None
     pairs: tuple[Adapted, ...] = ()
     whole = NOTHING_WHOLE

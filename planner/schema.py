@@ -276,7 +276,8 @@ class Architecture:
     """A model as an inventory. `flops_gap` says why no exact FLOP count exists, where none does. `built_by` names the
     library and version that the inventory was read from, where no builder of ours made it. `activation` is the name
     of the MLPs' activation function, where the config says one; `dropouts` are the rates of dropout that it says, by
-    its own names.
+    its own names. `class_name` is that of the model's class, where the config says one,
+    `uncapped` are fields of softcapping that it sets to null.
 
     Two architectures are equal where they are the same object: caches are keyed by it.
     """
@@ -296,6 +297,8 @@ class Architecture:
     activation: str | None = None
     dropouts: tuple[tuple[str, float], ...] = ()
     bystanders: tuple[str, ...] = ()
+    class_name: str | None = None
+    uncapped: tuple[str, ...] = ()
 
     @cached_property
     def params(self) -> int:

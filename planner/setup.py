@@ -29,14 +29,17 @@ AttentionKernel = Literal["eager", "sdpa", "flash"]
 Packing = Literal["full", "padded", "packed"]
 Loss = Literal[
     "full", "shifted", "shifted-late", "fused", "shifted-fused", "shifted-late-fused", "shifted-narrow",
-    "wide-fused", "chunked", "split", "split-wide", "split-fused",
+    "wide-fused", "chunked", "split", "split-wide", "split-fused", "tiled",
 ]  # fmt: skip
+Objective = Literal["sft", "dpo", "orpo", "kto"]
+Reference = Literal["base", "precomputed"]
 Quantize = Literal["none", "nf4", "nf4-double", "int8", "fp8"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Kernels = Literal["transformers", "litgpt", "fused", "liger", "unsloth", "compiled"]
 Sharding = Literal["none", "ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp-hybrid"]
 FsdpUnits = Literal["pairs", "flat", "layers"]
 Offload = Literal["none", "optimizer", "parameters", "all"]
+Deferred = Literal["none", "compute", "float32"]
 OptimizerKernel = Literal["fused", "foreach", "loop"]
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -47,18 +50,35 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "attention_kernel": get_args(AttentionKernel),
     "packing": get_args(Packing),
     "loss": get_args(Loss),
+    "objective": get_args(Objective),
+    "reference": get_args(Reference),
     "quantize": get_args(Quantize),
     "adapter_dtype": get_args(Dtype),
     "kernels": get_args(Kernels),
     "sharding": get_args(Sharding),
     "fsdp_units": get_args(FsdpUnits),
     "offload": get_args(Offload),
+    "deferred_gradients": get_args(Deferred),
     "optimizer_kernel": get_args(OptimizerKernel),
 }
 COUNTS = (
     "micro_batch", "seq_len", "accumulation", "gpus", "tensor_parallel", "pipeline_parallel", "expert_parallel",
     "sequence_parallel",
 )  # fmt: skip
+# Sequences that an example of the batch is, for the objectives that see more than one.
+SEQUENCES: dict[str, int] = {"dpo": 2, "orpo": 2}
+COMPARED = ("dpo", "kto")  # objectives that hold what is trained against a reference
+# Of preferences a loss keeps each label's log-probability: of logits in tiles, or of all of them in float32.
+OF_PREFERENCES = ("tiled", "full")
+NOT_MODELLED = (
+    "reward",
+    "grpo",
+    "ppo",
+    "rloo",
+    "simpo",
+    "cpo",
+    "ipo",
+)  # objectives that are known, not modelled
 SHARDS_PARAMETERS = ("zero3", "fsdp", "fsdp-hybrid")
 SHARDS_GRADIENTS = ("zero2", *SHARDS_PARAMETERS)
 SHARDS_OPTIMIZER = ("zero1", *SHARDS_GRADIENTS)
@@ -79,13 +99,20 @@ class Setup:
     norms and what is not quantised in float32, as PEFT's
     prepare_model_for_kbit_training leaves them; `upcast_norms`: norms alone (TRL's QLoRA before 1.0), which makes
     the stream float32 all the same. `outputs_held`: the training loop keeps the model's output, logits among it,
-    until the backward pass has ended. `quantised_inputs_kept`: products with a quantised matrix keep what they read,
-    as bitsandbytes' 4-bit ones did before 0.43.2. `quantize_experts`: tensors of experts are quantised like Linear
-    modules, which transformers 5 with bitsandbytes leaves in 16 bits. `input_grads`: the embedding's output needs a
-    gradient (HF switches it on with checkpointing); None follows checkpointing. `loss_chunk` tokens go through a
-    chunked loss at a time.
+    until the backward pass has ended; `outputs_widened`: under autocast it is handed float32 copies of 16-bit logits,
+    as accelerate makes them. `cache_held`: every layer's keys and values are held to the end of the forward pass, in
+    a cache that checkpointing did not switch off. `quantised_inputs_kept`: products with a quantised matrix keep what
+    they read, as bitsandbytes' 4-bit ones did before 0.43.2. `quantize_experts`: tensors of experts are quantised
+    like Linear modules, which transformers 5 with bitsandbytes leaves in 16 bits. `input_grads`: the embedding's
+    output needs a gradient (HF switches it on with checkpointing); None follows checkpointing. `loss_chunk` tokens
+    go through a chunked loss at a time.
+    `objective`: what is learnt from an example: its tokens ("sft"), a preference between two sequences ("dpo",
+    "orpo"), or whether one is wanted ("kto"). `reference` is what DPO and KTO hold it against: the "base", which is
+    the model without its adapter and a copy of it in full fine-tuning, run without gradients in every step, or
+    log-probabilities "precomputed".
     `main_grads`: gradients are added up in a buffer of float32 that stands all along, whole on every data-parallel
-    GPU, as Megatron's.
+    GPU, as Megatron's. `deferred_gradients`: FSDP exchanges none before the last micro-step, so that all are held
+    whole to then, in the type that is computed in or in float32.
     `optimizer_kernel`: how AdamW runs: fused (HF's Trainer), foreach (torch's default on CUDA) or a loop over
     tensors.
     `fsdp_units`: what FSDP gathers as a unit: "pairs", as PEFT's policy has it, each factor of each pair apart from
@@ -109,6 +136,8 @@ class Setup:
     lengths_vary: bool = False
     loss: Loss = "full"
     loss_chunk: int = 4096
+    objective: Objective = "sft"
+    reference: Reference = "base"
     quantize: Quantize = "none"
     adapter_dtype: Dtype | None = None
     autocast: bool = False
@@ -118,11 +147,14 @@ class Setup:
     quantize_experts: bool = False
     upcast_norms: bool = False
     outputs_held: bool = False
+    outputs_widened: bool = False
+    cache_held: bool = False
     quantised_inputs_kept: bool = False
     input_grads: bool | None = None
     optimizer_kernel: OptimizerKernel = "fused"
     optimizer_in_backward: bool = False
     main_grads: bool = False
+    deferred_gradients: Deferred = "none"
     gpus: int = 1
     sharding: Sharding = "none"
     fsdp_units: FsdpUnits = "pairs"
@@ -141,6 +173,7 @@ class Setup:
         _check_counts(self)
         _check_groups(self)
         _check_together(self)
+        _check_objective(self)
 
     @property
     def data_parallel(self) -> int:
@@ -166,9 +199,24 @@ class Setup:
         return max(1, over // self.expert_parallel)
 
     @property
+    def sequences(self) -> int:
+        """Sequences of a micro-step: chosen and rejected ones together where examples are pairs."""
+        return self.micro_batch * SEQUENCES.get(self.objective, 1)
+
+    @property
     def tokens(self) -> int:
         """Tokens of a micro-step on one GPU."""
-        return self.micro_batch * self.seq_len // self.sequence_parallel
+        return self.sequences * self.seq_len // self.sequence_parallel
+
+    @property
+    def runs_reference(self) -> bool:
+        """Whether a reference runs in every micro-step."""
+        return self.objective in COMPARED and self.reference == "base"
+
+    @property
+    def copies_base(self) -> bool:
+        """Whether a second copy of the weights is held as the reference."""
+        return self.runs_reference and self.method == "full"
 
     @property
     def under_autocast(self) -> bool:
@@ -219,6 +267,14 @@ class Setup:
         return dict(vars(self))
 
 
+_OTHER_SPLITS = {
+    word: f"That is --{way}-parallel N."
+    for way, words in (("tensor", "tp tensor"), ("pipeline", "pp pipeline"), ("expert", "ep expert"),
+                       ("sequence", "sp cp context sequence ulysses ring"))
+    for word in words.split()
+}  # fmt: skip
+
+
 def _label(name: str) -> str:
     return name.replace("_", "-")
 
@@ -226,12 +282,15 @@ def _label(name: str) -> str:
 def _check_choices(setup: Setup) -> None:
     for name, choices in CHOICES.items():
         value = getattr(setup, name)
+        if name == "objective" and value in NOT_MODELLED:
+            raise InputError("objective", value, f"one of {', '.join(choices)}", "It is not modelled.")
         if value is None and name == "adapter_dtype":
             continue
         if value not in choices:
-            raise InputError(
-                _label(name), value, f"one of {', '.join(choices)}", hint(str(value), choices).strip()
+            remedy = hint(str(value), choices) or (
+                _OTHER_SPLITS.get(str(value), "") if name == "sharding" else ""
             )
+            raise InputError(_label(name), value, f"one of {', '.join(choices)}", remedy.strip())
 
 
 def _check_counts(setup: Setup) -> None:
@@ -292,6 +351,24 @@ def _check_together(setup: Setup) -> None:
         raise InputError(
             "accumulation", setup.accumulation, "1 where the optimizer steps inside the backward pass"
         )
+
+
+def _check_objective(setup: Setup) -> None:
+    """What preferences exclude."""
+    if setup.objective == "sft":
+        return
+    if setup.loss not in OF_PREFERENCES:
+        raise InputError(
+            "loss", setup.loss, f"{' or '.join(OF_PREFERENCES)} with objective {setup.objective}",
+            "Tiled is TRL's from 1.16 on, full that of LLaMA-Factory.",
+        )  # fmt: skip
+    if setup.objective == "orpo" and setup.loss == "tiled":
+        raise InputError("loss", "tiled", "full with objective orpo", "Its tokens' own loss wants logits.")
+    for name in ("pipeline_parallel", "sequence_parallel"):
+        if getattr(setup, name) > 1:
+            raise InputError(_label(name), getattr(setup, name), f"1 with objective {setup.objective}")
+    if setup.packing == "packed":
+        raise InputError("packing", "packed", f"full or padded with objective {setup.objective}")
 
 
 def _nearest_divisor(number: int, wanted: int) -> int:

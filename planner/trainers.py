@@ -39,7 +39,8 @@ class Claim:
 @dataclass(frozen=True)
 class Trainer:
     """A profile. `groups` holds fields of Setup by when they apply; `metric` is what its own figures of memory are
-    (allocated, reserved, device), where it has some."""
+    (allocated, reserved, device), where it has some; QLoRA quantises the experts of `experts_quantised`, model types.
+    """
 
     name: str
     title: str
@@ -48,6 +49,7 @@ class Trainer:
     aliases: tuple[str, ...] = ()
     metric: str = ""
     notes: str = ""
+    experts_quantised: tuple[str, ...] = ()
 
     def fields(self, method: str, sharding: str, checkpointing: str) -> dict[str, Any]:
         """The fields that apply to a method under a sharding."""
@@ -78,7 +80,9 @@ def parse(table: Mapping[str, Any]) -> tuple[Trainer, ...]:
     for raw in table.get("trainer", ()):
         owner = f"trainers.toml: {raw.get('name', '?')}"
         groups = {name: MappingProxyType(dict(raw[name])) for name in GROUPS if name in raw}
-        odd = sorted(set(raw) - {*GROUPS, "name", "title", "aliases", "metric", "notes", "claim"})
+        odd = sorted(
+            set(raw) - {*GROUPS, "name", "title", "aliases", "metric", "notes", "claim", "experts_quantised"}
+        )
         if odd:
             raise FactError(f"{owner}: {', '.join(odd)} not known.")
         for group, values in groups.items():
@@ -88,13 +92,17 @@ def parse(table: Mapping[str, Any]) -> tuple[Trainer, ...]:
             for claim in raw.get("claim", ())
         )
         said = {name for claim in claims for name in claim.fields}
-        unsaid = sorted({name for values in groups.values() for name in values} - said)
+        models = tuple(raw.get("experts_quantised", ()))
+        used = {name for values in groups.values() for name in values} | (
+            {"quantize_experts"} if models else set()
+        )
+        unsaid = sorted(used - said)
         if unsaid:
             raise FactError(f"{owner}: {', '.join(unsaid)} without a source.")
         found.append(
             Trainer(
                 raw["name"], raw["title"], MappingProxyType(groups), claims, tuple(raw.get("aliases", ())),
-                raw.get("metric", ""), raw.get("notes", ""),
+                raw.get("metric", ""), raw.get("notes", ""), models,
             )
         )  # fmt: skip
     return tuple(found)
@@ -142,9 +150,9 @@ def asked_adapter_dtype(dtype: str | None, trainer: str | None) -> str | None:
     return None if dtype == ADAPTER_DTYPE and trainer not in (None, PLAIN) else dtype
 
 
-def filled(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a set-up with those of their trainer's profile laid under them; `given` holds what a user said
-    (method, sharding, gpus, checkpointing among it). None is not said."""
+def filled(given: Mapping[str, Any], model_type: str = "") -> dict[str, Any]:
+    """Fields of a set-up with those of their trainer's profile for a type of model laid under them; `given` holds
+    what a user said (method, sharding, gpus, checkpointing among it). None is not said."""
     said = {name: value for name, value in given.items() if value is not None and name in SETUP_FIELDS}
     trainer = find(str(said.get("trainer", PLAIN)))
     if trainer is None:
@@ -154,7 +162,10 @@ def filled(given: Mapping[str, Any]) -> dict[str, Any]:
     method = str(said.get("method", "lora"))
     sharding = str(said.get("sharding", "none"))
     asked = said.get("checkpointing", trainer.fields(method, sharding, "none").get("checkpointing", "none"))
-    found = {**trainer.fields(method, sharding, str(asked)), **said}
+    experts = (
+        {"quantize_experts": True} if method == "qlora" and model_type in trainer.experts_quantised else {}
+    )
+    found = {**trainer.fields(method, sharding, str(asked)), **experts, **said}
     if found.get("packing") == "packed" and "lengths_vary" not in said:
         found.pop("lengths_vary", None)  # packed sequences have one length
     if found.get("precision") == "fp32" and "autocast" not in said:

@@ -8,6 +8,9 @@ from click.testing import CliRunner
 
 from planner.cli.main import COMMANDS, cli
 from planner.cli.other_words import _WORDS
+from planner.errors import _ELSEWHERE, InputError, hint
+from planner.setup import CHOICES
+from planner.trainers import names
 
 # Options of some commands, for which others have the other name.
 BOTH = {"--device", "--train-data", "--output", "--micro-batch"}
@@ -50,3 +53,36 @@ def test_every_word_leads_to_an_option_and_none_hides_one() -> None:
 def test_the_error_says_what_it_is_called_here(typed: str, said: str) -> None:
     done = CliRunner().invoke(cli, [*typed.split(), "-m", "gpt2"])
     assert done.exit_code == 2 and said in " ".join(done.output.split())
+
+
+def test_values_called_otherwise_elsewhere_are_choices_here() -> None:
+    layers = {"attention", "mlp", "unembedding", "all-linear"}
+    known = set(names()) | layers | {str(choice) for choices in CHOICES.values() for choice in choices}
+    assert set(_ELSEWHERE) <= known
+    for choices in (*CHOICES.values(), tuple(names()), tuple(layers)):  # one meaning a field
+        words = [word for choice in choices for word in _ELSEWHERE.get(str(choice), "").split()]
+        assert len(words) == len(set(words)), choices
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("estimate --quantize 4bit", "Did you mean nf4?"),
+        ("estimate --sharding tp", "That is --tensor-parallel N."),
+        ("estimate --attention-kernel flash_attention_2", "Did you mean flash?"),
+        ("estimate --layers lm_head", "Did you mean unembedding?"),
+        ("estimate --optimizer paged_adamw_8bit", "Did you mean paged-adamw-8bit"),
+        (
+            "plan --gpu a100 --gpus 8 --tokens 1M --batch 7",
+            "found 7, expected a batch that the micro-batches",
+        ),
+        ("plan --gpu a100 --gpus 8 --tokens 1M --batch 7", "The nearest is 8."),
+    ],
+)
+def test_values_of_other_programs_are_told_ours(typed: str, said: str) -> None:
+    done = CliRunner().invoke(cli, [*typed.split(), "-m", "gpt2"])
+    assert isinstance(done.exception, InputError) and said in str(done.exception)
+
+
+def test_a_word_that_nobody_says_has_no_hint() -> None:
+    assert hint("quux", CHOICES["quantize"]) == ""

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import planner
 from planner.cli.main import cli
+from planner.errors import InputError
 
 LLAMA = "meta-llama/Llama-3.1-8B"
 LAWS = (None, "lora-plan-2026-11", "tinker-cookbook-2025-11")
@@ -110,3 +111,21 @@ def test_a_trainer_s_config_has_the_rate_of_the_page(batch: int) -> None:
     put = re.search(r"^learning_rate: (\S+)", written, re.MULTILINE)
     assert shown and put and float(shown[1]) == float(put[1])
     assert "in it, for batch" in page and f"for a batch of    {batch}" in page
+
+
+@pytest.mark.parametrize("objective", ["dpo", "orpo", "kto"])
+def test_no_rate_of_supervised_training_is_given_for_preferences(objective: str) -> None:
+    found = planner.estimate("Qwen/Qwen3-0.6B", objective=objective, tokens="1M").to_dict()
+    supervised = planner.estimate("Qwen/Qwen3-0.6B", tokens="1M").to_dict()
+    rate = found["learning_rate"]
+    assert rate["value"] is rate["low"] is rate["full_finetune"] is found["regret"] is None
+    assert (
+        rate["reason"] == f"no law and no sweep here is of {objective}"
+        and supervised["learning_rate"]["value"]
+    )
+    assert "not-supervised" in {each["code"] for each in found["warnings"]}
+
+
+def test_no_supervised_file_is_written_for_preferences() -> None:
+    with pytest.raises(InputError, match="objective: found 'dpo', expected sft"):
+        planner.export("trl-sft", "Qwen/Qwen3-0.6B", objective="dpo", layers="attention,mlp")

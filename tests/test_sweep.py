@@ -163,8 +163,8 @@ def test_other_bad_sources(tmp_path: Path) -> None:
         read_sweep(tmp_path / "none.csv")
     with pytest.raises(InputError, match="readable CSV"):
         read_sweep(tmp_path)
-    (tmp_path / "sweep.csv").write_bytes(b"\xff\xfe\x00\x01" * 10)
-    with pytest.raises(InputError, match="readable CSV"):
+    (tmp_path / "sweep.csv").write_bytes(b"\xff\xff\x00\x01" * 10)
+    with pytest.raises(InputError, match="line 1, column 1: found 'the byte 0xff'"):
         read_sweep(tmp_path / "sweep.csv")
     frame = pd.read_csv(io.StringIO(GOOD))
     frame.loc[1, "loss"] = float("nan")

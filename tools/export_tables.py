@@ -35,6 +35,7 @@ TRIED: tuple[tuple[str, dict[str, Any]], ...] = (
     ("rsLoRA", {"use_rslora": True}),
     ("DoRA", {"variant": "dora"}),
     ("modules trained in full", {"modules_to_save": "lm_head"}),
+    ("no adapter: full fine-tuning", {"layers": None, "full": True}),
     ("dropout", {"lora_dropout": 0.05}),
     ("base in NF4", {"quantize": "nf4"}),
     ("base in NF4, scales quantised too", {"quantize": "nf4-double"}),

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerator_names import NAMES, Names
+from more_accelerators import kept
 from more_prices import MORE_PRICES
 
 Row = Mapping[str, str]
@@ -336,7 +337,11 @@ def import_accelerators(folder: Path, target: Path, compiled: str) -> None:
     entries = [
         accelerator_entry(n, first.get(n.first, {}), second.get(n.second, {}), compiled) for n in NAMES
     ]
-    (target / "accelerators.toml").write_text(head + "\n" + "\n\n".join(entries) + "\n", encoding="utf-8")
+    path = target / "accelerators.toml"
+    more = kept(path.read_text(encoding="utf-8")) if path.exists() else ""
+    path.write_text(
+        head + "\n" + "\n\n".join(entries) + "\n" + (f"\n{more}" if more else ""), encoding="utf-8"
+    )
 
 
 def import_prices(folder: Path, target: Path, compiled: str) -> None:

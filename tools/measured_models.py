@@ -20,10 +20,24 @@ def _neox(hidden: int, layers: int, heads: int, width: int, vocab: int, **more: 
     }  # fmt: skip
 
 
+def _llava(text: dict[str, Any], **vision: Any) -> dict[str, Any]:
+    return {"model_type": "llava", "text_config": text, "vision_config": vision}
+
+
 STABLELM = _neox(4096, 16, 32, 16384, 50688)
 # Qwen 1 is Llama with a bias on a fused q, k, v; its MLP's two halves are half of intermediate_size wide.
 CONFIGS: dict[str, dict[str, Any]] = {
     "Qwen/Qwen-7B": _llama(4096, 32, 32, 11008, 151936),
+    # A ViT-bigG before Qwen-7B, and SigLIP before Llama 3: as Llava, which has no resampler.
+    "Qwen/Qwen-VL": _llava(
+        _llama(4096, 32, 32, 11008, 151936), model_type="clip_vision_model", hidden_size=1664, num_hidden_layers=48,
+        num_attention_heads=16, intermediate_size=8192, image_size=448, patch_size=14, projection_dim=4096,
+    ),
+    "openbmb/MiniCPM-Llama3-V-2_5": _llava(
+        {**_llama(4096, 32, 32, 14336, 128256), "num_key_value_heads": 8}, model_type="siglip_vision_model",
+        hidden_size=1152, num_hidden_layers=27, num_attention_heads=16, intermediate_size=4304, image_size=980,
+        patch_size=14,
+    ),
     "Qwen/Qwen-14B": _llama(5120, 40, 40, 13696, 152064),
     "Qwen/Qwen-14B-Chat": _llama(5120, 40, 40, 13696, 152064),
     "qwen-14b-chat": _llama(5120, 40, 40, 13696, 152064),

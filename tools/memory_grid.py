@@ -127,6 +127,29 @@ UNQUANTISED = ("ai21labs/Jamba-v0.1", MAMBA, "tiiuae/falcon-mamba-7b")
 SETUP_FIELDS = frozenset(each.name for each in fields(Setup))
 
 
+DEFAULTS = " by default"  # behind a model type: the config that its class makes of nothing
+
+
+def default_config(kind: str) -> dict[str, Any]:
+    """The config of a model type as transformers' class fills it in, with the class that models language.
+
+    Raises ValueError where transformers has none."""
+    from transformers import AutoConfig
+    from transformers.models.auto import modeling_auto
+
+    tables = (
+        modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+        modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+        modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+    name = next((table[kind] for table in tables if kind in table), None)
+    if name is None:
+        raise ValueError(f"no class of {kind} models language")
+    found = json.loads(json.dumps(AutoConfig.for_model(kind).to_dict()))
+    return {**found, "model_type": kind, "architectures": [name]}
+
+
 @dataclass(frozen=True)
 class Point:
     """A model and what is done with it: options by the names of `Setup` and of the adapter. `changes` are fields of
@@ -140,9 +163,12 @@ class Point:
     @property
     def source(self) -> Any:
         """What the model is loaded from: its name, or its config."""
+        known = CONFIGS.get(self.model, self.model)
+        if isinstance(known, str) and known.endswith(DEFAULTS):
+            known = default_config(known.removesuffix(DEFAULTS))
         if not self.changes:
-            return CONFIGS.get(self.model, self.model)
-        config = json.loads(json.dumps(load(self.model)[0].config))
+            return known
+        config = json.loads(json.dumps(load(known)[0].config))
         inner = config.get("text_config")
         (inner if isinstance(inner, dict) else config).update(self.changes)
         return config

@@ -1,8 +1,10 @@
 """Points that nobody looked at: models of the catalogue and their configs changed at random, with set-ups drawn at
 random, each point by a seed of its own.
 
-Half of the points take a model type first, so that rare ones are met, half any model. What a draw may not combine
-is what PEFT or the model's code refuses; the rest is left in, and a refusal is a row of the record.
+Half of the points take a model type first, so that rare ones are met, half any model. From seed WIDE on types that
+the catalogue lacks are met too, by the values that their config class has where none are given (named by the type and
+DEFAULTS), and what trainers' loops hold, reentrant checkpointing and ranks by name are drawn as well. What a draw may
+not combine is what PEFT or the model's code refuses; the rest is left in, and a refusal is a row of the record.
 """
 
 from __future__ import annotations
@@ -14,7 +16,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .memory_grid import CHOICES, NO_FLASH, UNQUANTISED, WITHOUT, Point
+from planner.adapter import adapt
+from planner.architecture.build import BUILDERS
+from planner.errors import PlannerError
+from planner.estimator import load
+
+from .memory_grid import CHOICES, CONFIGS, DEFAULTS, NO_FLASH, UNQUANTISED, WITHOUT, Point, default_config
 
 MODELS = Path(__file__).resolve().parent.parent / "data" / "models"
 # Encoders, and what transformers has no code of its own for.
@@ -23,7 +30,9 @@ LEFT_OUT = (
     "minimax_m3", "nemotron-nas",
 )  # fmt: skip
 STACKS_OF_TWO = ("t5", "mt5", "bart", "mbart", "pegasus", "marian", "whisper")
-MAMBAS = ("mamba", "falcon_mamba")
+MAMBAS = ("mamba", "falcon_mamba", "mamba2")
+WIDE = 4  # the first seed that draws from all types and choices
+ENCODERS = ("bert", "roberta", "xlm-roberta")
 LENGTHS = (128, 250, 512, 700, 1024, 1500, 2048, 3000, 4096, 8192)
 MORE: dict[str, tuple[Any, ...]] = {
     **CHOICES,
@@ -42,6 +51,15 @@ MORE: dict[str, tuple[Any, ...]] = {
     "loss_chunk": (1024, 4096),
 }  # fmt: skip
 del MORE["shape"]
+# Drawn from seed WIDE on.
+OF_LOOPS: dict[str, tuple[Any, ...]] = {
+    "reentrant": (False, False, False, True),
+    "outputs_held": (False, False, False, True),
+    "upcast_norms": (False, False, True),
+    "quantised_inputs_kept": (False, False, False, True),
+    "input_grads": (None, None, None, None, True),
+    "rank_pattern": (None, None, None, "some"),
+}
 
 
 @cache
@@ -56,6 +74,34 @@ def catalogue() -> dict[str, dict[str, Any]]:
 
 
 @cache
+def wide_catalogue() -> dict[str, dict[str, Any]]:
+    """The catalogue with its encoders, the grid's configs, and for every other model type that has a builder the
+    config that its class makes of nothing."""
+    found = {**catalogue(), **CONFIGS}
+    for path in sorted(MODELS.glob("*.json")):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if config.get("model_type") in ENCODERS:
+            found[path.stem.replace("__", "/", 1)] = config
+    known = {config["model_type"] for config in found.values()}
+    for kind in sorted(set(BUILDERS) - known - set(LEFT_OUT)):
+        try:
+            config = default_config(kind)
+            load(config)
+        except (PlannerError, ValueError):  # its class wants values, or it is no model of text
+            continue
+        found[kind + DEFAULTS] = config
+    return found
+
+
+@cache
+def _wide_by_type() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, config in wide_catalogue().items():
+        found.setdefault(config["model_type"], []).append(name)
+    return found
+
+
+@cache
 def _by_type() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name, config in catalogue().items():
@@ -65,7 +111,8 @@ def _by_type() -> dict[str, list[str]]:
 
 def random_points(seed: int, number: int) -> list[Point]:
     """So many points of a seed, the same at every call."""
-    return [_point(random.Random(f"{seed} {index}")) for index in range(number)]
+    draw = _wide_point if seed >= WIDE else _point
+    return [draw(random.Random(f"{seed} {index}")) for index in range(number)]
 
 
 def _point(source: random.Random) -> Point:
@@ -77,6 +124,51 @@ def _point(source: random.Random) -> Point:
     changes = _changes(source, text_of(config)) if source.random() < 0.5 else {}
     drawn = {name: source.choice(values) for name, values in MORE.items()}
     return Point(config["model_type"], model, _settled(source, model, config, drawn), changes)
+
+
+def _wide_point(source: random.Random) -> Point:
+    by_type, pool = _wide_by_type(), wide_catalogue()
+    if source.random() < 0.6:
+        model = source.choice(by_type[source.choice(sorted(by_type))])
+    else:
+        model = source.choice(sorted(pool))
+    config = pool[model]
+    changes = _changes(source, text_of(config)) if source.random() < 0.4 else {}
+    drawn = {name: source.choice(values) for name, values in {**MORE, **OF_LOOPS}.items()}
+    loops = {name: drawn.pop(name) for name in OF_LOOPS}
+    found = _settled(source, model, config, drawn)
+    if has_own_loss(config):
+        found["loss"] = "full"
+    if found["checkpointing"] == "none":
+        loops["reentrant"] = False
+    if found["method"] != "qlora" or found["upcast_small"]:
+        loops["upcast_norms"] = False
+    if not found.get("quantize", "none").startswith("nf4"):
+        loops["quantised_inputs_kept"] = False
+    if found["method"] == "full":
+        loops["input_grads"] = loops["rank_pattern"] = None
+    point = Point(config["model_type"], model, found, changes)
+    if loops["rank_pattern"]:
+        loops["rank_pattern"] = _pattern(source, point)
+    found.update({name: value for name, value in loops.items() if value})
+    return point
+
+
+def has_own_loss(config: dict[str, Any]) -> bool:
+    """Whether a model's class computes a loss of its own: an encoder's over masked tokens, or that of two stacks."""
+    name = (config.get("architectures") or [""])[0]
+    return config["model_type"] in STACKS_OF_TWO or "CausalLM" not in name
+
+
+def _pattern(source: random.Random, point: Point) -> dict[str, int]:
+    """Another rank for the adapted modules of one name; none where nothing of a name of its own is adapted."""
+    spec = point.spec
+    try:
+        items = adapt(load(point.source)[1], spec) if spec else ()
+    except PlannerError:
+        return {}
+    names = {item.matrix.name.rsplit(".", 1)[-1] for item in items if item.matrix.kind == "linear"}
+    return {source.choice(sorted(names)): source.choice((2, 24, 128))} if names else {}
 
 
 def text_of(config: dict[str, Any]) -> dict[str, Any]:

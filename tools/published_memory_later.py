@@ -58,8 +58,13 @@ class Later:
 
     @property
     def third(self) -> bool:
-        """Whether it belongs to the last set."""
+        """Whether it belongs to the third set."""
         return self.found == "third"
+
+    @property
+    def fourth(self) -> bool:
+        """Whether it belongs to the fourth set, which nothing is fitted on, the interval neither."""
+        return self.found == "fourth"
 
     @property
     def line(self) -> str:
@@ -132,7 +137,7 @@ def first_ratios() -> Iterator[tuple[Later, Ratio]]:
     """Cases whose batch, length and checkpointing are stated, as they were predicted first."""
     first = blind()
     for each in later():
-        if each.metric in RUN or not each.stated or each.second:
+        if each.metric in RUN or not each.stated or each.second or each.fourth:
             continue
         said, (low, high) = first[each.number], OF_THEN[each.found]
         needed = said.low / low

@@ -61,7 +61,8 @@ def fms(raw: Row) -> Read:
     config = _note(raw, r"framework_config=([^;]*)")
     amp = re.search(r"(bf16|fp16)=(True|TRUE)", raw["notes"]) is not None
     liger = config.endswith("liger")
-    fused = "foak" in config and "santacoder" not in raw["model"]  # whose model the kernels do not know
+    foak = "foak" in config
+    fused = foak and "santacoder" not in raw["model"]  # of whose model the kernels know the loss alone
     targets = raw["targets"].replace(";", ",")
     if "c_attn" in targets:  # one list for all models, of which each has its own
         targets = "c_attn" if "santacoder" in raw["model"] else targets.replace(",c_attn", "")
@@ -80,6 +81,8 @@ def fms(raw: Row) -> Read:
         options["loss"] = "shifted-fused"
     if liger:
         options["loss"] = "chunked"
+    elif foak and not fused:
+        options["loss"] = "shifted-late-fused"
     assumed = ""
     if raw["method"] == "qlora":
         options |= {"method": "qlora", "quantize": "nf4-double", "upcast_small": False}
@@ -224,7 +227,8 @@ def llama_factory(raw: Row) -> Read:
         "attention_kernel": "flash", "optimizer": "adamw", "method": "qlora", "quantize": "nf4",
     }  # fmt: skip
     if fused:
-        options |= {"loss": "shifted-fused", "checkpointing": "layer-offload"}
+        # of April 2024: the loss reads the 16-bit logits as they are, and shifts the labels
+        options |= {"loss": "fused", "checkpointing": "layer-offload", "outputs_widened": True}
     return Read(
         options, "device", "checkpointing (the default) and what was measured are not stated: nvidia-smi, in GiB",
         raw["attention_impl"], stated=False, scale=GIB / 1e9,

@@ -5,7 +5,8 @@
 Each trainer runs in an environment of its own, named on the command line; no GPU is needed. A case is a plan for a
 model of some ten thousand random weights with a tokenizer and a data file made on the spot; it holds if the trainer
 ends without an error, and the adapter that it saved has exactly the plan's parameters (read from the safetensors
-file). Steps are printed beside the plan's, and not required: Unsloth does not pack everywhere.
+file); in full fine-tuning, if the saved tensors that differ from the model's have as many as the model. Steps are
+printed beside the plan's, and not required: Unsloth does not pack everywhere.
 Prints a table, and --json FILE writes it.
 """
 
@@ -31,6 +32,7 @@ USUAL: dict[str, Any] = {
     "layers": "attention,mlp", "rank": 4, "alpha": 8, "seq_len": 32, "batch": 16, "accumulation": 4, "lr": 1e-3,
     "attention_kernel": "sdpa", "packing": "padded", "precision": "fp32", "seed": 3,
 }  # fmt: skip
+FULL: dict[str, Any] = {"full": True, "layers": None, "rank": None, "alpha": None}
 LIMIT_S = 600
 LINES = 12  # of a failure's output
 NO_GPU = "You need to assign use_cpu"  # which Axolotl has no option for
@@ -70,6 +72,9 @@ CASES = (
     Case("prompt and completion", data="prompts.jsonl"),
     Case("question and answer", data="questions.jsonl"),
     Case("texts", data="texts.jsonl"),
+    Case("full", options=FULL, trainers=("trl-sft", "axolotl", "llamafactory")),
+    Case("full, experts", model="qwen3_moe", options={**FULL, "checkpointing": "layer"},
+         trainers=("trl-sft", "axolotl", "llamafactory")),
     Case("GRPO", data="problems.jsonl", options={"episodes": 48, "group": 4, "seq_len": 16}, trainers=("trl-grpo",)),
 )  # fmt: skip
 # Overrides that a machine without a GPU needs, and nothing else: Axolotl's Triton kernels ask for one.
@@ -95,6 +100,20 @@ def saved_parameters(folder: Path) -> tuple[int | None, int | None]:
         if state.is_file():
             steps = json.loads(state.read_text())["global_step"]
     return count, steps
+
+
+def changed_parameters(folder: Path, model: Path) -> int | None:
+    """The parameters in the tensors of a saved model that are not as in the model that it started from."""
+    files = [place / "model.safetensors" for place in (folder, *sorted(folder.glob("checkpoint-*")))]
+    file = next((each for each in files if each.is_file()), None)
+    if file is None:
+        return None
+    from safetensors.numpy import load_file
+
+    before, after = load_file(model / "model.safetensors"), load_file(file)
+    return sum(
+        after[name].size for name in after if not (after[name].astype("float32") == before[name]).all()
+    )
 
 
 def _tensors(file: Path) -> Iterator[int]:
@@ -136,7 +155,8 @@ def tried(case: Case, trainer: str, python: str, root: Path) -> dict[str, Any]:
     except PlannerError as error:
         return {**found, "result": "refused", "why": str(error)}
     assert done.plan is not None
-    found["planned"] = done.plan.adapter.params
+    full = bool(case.options.get("full"))
+    found["planned"] = done.plan.model.params if full else done.plan.adapter.params
     began = time.monotonic()
     environment = {
         **os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "WANDB_DISABLED": "true",
@@ -160,6 +180,8 @@ def tried(case: Case, trainer: str, python: str, root: Path) -> dict[str, Any]:
             code = -1
     found["seconds"] = round(time.monotonic() - began, 1)
     found["trained"], found["steps"] = saved_parameters(place / "out")
+    if full:
+        found["trained"] = changed_parameters(place / "out", root / case.model)
     text = log.read_text(errors="replace")
     if code and NO_GPU in text:
         return {**found, "result": "needs a GPU"}

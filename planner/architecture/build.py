@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError, UnsupportedArchitectureError
 from ..schema import Architecture
+from . import words
 from .fields import Fields
 
 # Module of families/ that builds each model type. Names, so that a run imports one module and not all.
@@ -124,11 +125,28 @@ def build_natively(config: Mapping[str, Any]) -> Architecture:
     """The inventory of a config whose model type has a builder, by that builder alone."""
     fields = Fields(config)
     model_type = fields.str("model_type")
+    words.check(config)
     try:
         built: Architecture = import_module(f".families.{BUILDERS[model_type]}", __package__).build(fields)
     except RecursionError as error:
         raise ConfigError(f"config of model_type {model_type!r} is nested too deeply") from error
-    return replace(built, activation=_activation(config) or built.activation, dropouts=_dropouts(config))
+    return replace(
+        built, activation=_activation(config) or built.activation, dropouts=_dropouts(config),
+        class_name=_class_name(config), uncapped=_uncapped(config),
+    )  # fmt: skip
+
+
+def _class_name(config: Mapping[str, Any]) -> str | None:
+    """The name of the model's class, where the config gives one."""
+    names = config.get("architectures")
+    return names[0] if isinstance(names, (list, tuple)) and names and isinstance(names[0], str) else None
+
+
+def _uncapped(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Fields of softcapping that are null; the text part's where a config has one."""
+    text = config.get("text_config")
+    merged = {**config, **(text if isinstance(text, Mapping) else {})}
+    return tuple(str(name) for name, value in merged.items() if "softcapping" in str(name) and value is None)
 
 
 def _activation(config: Mapping[str, Any]) -> str | None:

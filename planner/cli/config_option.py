@@ -28,7 +28,8 @@ def given(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:
     """The options that stand on the command line, by the names of the library."""
     found = {}
     for name, value in options.items():
-        if context.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE:
+        typed = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if not typed and (name, value) != ("checkpointing", "none"):  # what --no-checkpointing makes it
             continue
         if name == "dora":
             found["variant"] = "dora" if value else "lora"

@@ -25,12 +25,23 @@ Examples:
   lora-plan export peft -m openai/gpt-oss-20b --targets q_proj,v_proj \\
     --target-parameters experts.gate_up_proj,experts.down_proj --rank-pattern experts.down_proj=8
 """
-OWN = ("lr", "train_data", "schedule", "warmup", "weight_decay", "seed", "out", "group", "prompt_tokens")
+OWN = (
+    "full",
+    "lr",
+    "train_data",
+    "schedule",
+    "warmup",
+    "weight_decay",
+    "seed",
+    "out",
+    "group",
+    "prompt_tokens",
+)
 SECTIONS = {
     "Model and adapter": (*MODEL_AND_ADAPTER, "config"),
     "More of PEFT's LoraConfig": PEFT,
     "Data": (*DATA, *DATA_FILE, "train_data"),
-    "Run": ("lr", *RATE, *(name for name in OWN if name not in ("lr", "train_data"))),
+    "Run": ("full", "lr", *RATE, *(name for name in OWN if name not in ("full", "lr", "train_data"))),
     "Machines": MACHINE,
     "Step": STEP,
     "What is held and how": (*HELD, *SPREAD),
@@ -45,6 +56,9 @@ SECTIONS = {
 @data_file_options
 @click.option(
     "--train-data", metavar="NAME|PATH", help="What the trainer loads. Default: the plan's data set."
+)
+@click.option(
+    "--full", is_flag=True, help="All parameters train, and no adapter: TRL, Axolotl, LLaMA-Factory."
 )
 @click.option("--lr", type=float, help="Learning rate. Default: the law's, for this batch and alpha.")
 @rate_options

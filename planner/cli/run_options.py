@@ -14,7 +14,7 @@ from .options import Count, Function, complete
 MACHINE = ("gpu", "gpus", "gpus_per_node", "price", "calibration")
 STEP = (
     "seq_len", "batch", "accumulation", "checkpointing", "no_checkpointing", "attention_kernel", "kernels", "loss",
-    "packing",
+    "objective", "reference", "packing",
 )  # fmt: skip
 HELD = ("precision", "autocast", "quantize", "quantize_experts", "optimizer", "lora_dropout", "trainer")
 SPREAD = (
@@ -25,6 +25,8 @@ _WORDS = {
     "attention_kernel": "How attention runs",
     "kernels": "Whose elementwise code runs",
     "loss": "How the loss is computed",
+    "objective": "What is learnt; a batch of dpo or orpo is pairs",
+    "reference": "What dpo and kto compare with",
     "packing": "Whole, padded or packed sequences",
     "precision": "How weights are held and computed with",
     "quantize": "How a frozen base is held",

@@ -29,6 +29,8 @@ STEP = (
     "attention_kernel",
     "packing",
     "loss",
+    "objective",
+    "reference",
 )
 HELD = ("precision", "autocast", "quantize", "upcast_small", "optimizer", "lora_dropout")
 SECTIONS = {
@@ -39,13 +41,13 @@ SECTIONS = {
 }
 
 
-def _choice(name: str, default: str, text: str) -> Callable[[Function], Function]:
+def _choice(name: str, default: str | None, text: str) -> Callable[[Function], Function]:
     """An option whose values are those of a set-up's field."""
     return click.option(
         f"--{name.replace('_', '-')}",
         metavar="NAME",
         default=default,
-        show_default=True,
+        show_default=default is not None,
         shell_complete=complete(lambda: CHOICES[name]),
         help=text.format(", ".join(CHOICES[name])),
     )
@@ -69,8 +71,14 @@ def _choice(name: str, default: str, text: str) -> Callable[[Function], Function
 )
 @run_options(("checkpointing",))
 @_choice("attention_kernel", "sdpa", "How attention runs: {}.")
-@_choice("packing", "full", "Sequences as long as the batch, or shorter ones padded or packed: {}.")
-@_choice("loss", "full", "How the loss is computed: {}.")
+@_choice(
+    "packing",
+    None,
+    "Sequences as long as the batch, or shorter ones padded or packed: {}. Default: full; padded for pairs.",
+)
+@_choice("loss", None, "How the loss is computed: {}. Default: full; tiled for preferences, full for orpo.")
+@_choice("objective", "sft", "What is learnt: {}. A batch of dpo or orpo is pairs.")
+@_choice("reference", "base", "What dpo and kto compare with: {}.")
 @_choice("precision", "bf16", "How weights are held and computed with: {}.")
 @click.option("--autocast", is_flag=True, help="Autocast on 16-bit weights, as HF's Trainer runs them.")
 @_choice("quantize", "nf4", "How QLoRA holds the base weights: {}.")

@@ -102,10 +102,17 @@ def export(
     from .training import training_of
 
     found = find(target)
+    if options.get("full") and not found.full:
+        raise InputError(
+            "full",
+            True,
+            f"nothing: what is written for {found.title} trains adapters",
+            "The nearest is trl-sft.",
+        )
     if found.id == "peft":
         done = _peft(model, options)
     else:
-        training = training_of(model, options, found.usual)
+        training = training_of(model, options, found.usual, found.full)
         settled = [f"{name} {training.said[name]}" for name in found.chooses if name in training.said]
         if settled:
             text = f"{found.title} settles these by itself, whatever the plan says: {', '.join(settled)}."

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError
 from . import data, deepspeed, hf
 from .data import refused
-from .limits import ONE_GPU_WORK, choose, lora_fields, no_dropout, no_head, refuse, whole_alpha
+from .limits import (
+    ONE_GPU_WORK,
+    check_precision,
+    choose,
+    lora_fields,
+    no_dropout,
+    no_head,
+    refuse,
+    whole_alpha,
+)
 from .lines import Line, Section, yaml_text
 from .trainers import trainer
 from .training import Training
@@ -213,6 +222,9 @@ def _muon(t: Training) -> list[Line]:
 
 def _precision(t: Training) -> list[Line]:
     key = (t.setup.precision, t.setup.autocast)
+    if t.full:  # FSDP2 and DeepSpeed make weights or masters of float32 from those that are loaded
+        check_precision(t, ("bf16", "fp32"), NAME)
+        key = ("fp32", False) if key[0] == "fp32" else ("bf16", True)
     if key not in PRECISION:
         raise InputError(
             "precision", t.setup.precision, f"bf16, fp16 or fp32, which {NAME} can run",
@@ -249,7 +261,7 @@ def export(t: Training) -> dict[str, str]:
     run = [Line("seed", t.own["seed"]), Line("output_dir", t.own["out"])]
     sections = [
         Section("Model", tuple(_model(t))),
-        Section("Adapter", tuple(_adapter(t))),
+        *([] if t.full else [Section("Adapter", tuple(_adapter(t)))]),
         Section("Data", tuple(_data(t))),
         Section("Step", tuple(_step(t))),
         Section("Rate", tuple(_rate(t))),

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import InputError
-from .limits import ONE_GPU_WORK, choose, refuse
+from .limits import ONE_GPU_WORK, check_precision, choose, refuse
 from .lines import Line
 from .training import Training
 
@@ -33,6 +33,10 @@ USUAL: dict[str, Any] = {"autocast": True}
 
 def precision(t: Training, trainer: str = NAME) -> tuple[str, bool, bool]:
     """(dtype, bf16, fp16). Raises InputError where the Trainer has no such precision."""
+    if t.full:
+        check_precision(t, ("autocast", "bf16", "fp32"), trainer)
+        if t.setup.precision == "bf16-master":
+            return "bfloat16", True, False
     key = (t.setup.precision, t.setup.autocast)
     if key not in PRECISION:
         raise InputError(
@@ -47,8 +51,10 @@ def batch_lines(t: Training) -> list[Line]:
     s = t.setup
     why = (
         f"{s.micro_batch} x {s.accumulation} x {s.data_parallel} GPU{'s' if s.data_parallel > 1 else ''} = "
-        f"{t.batch} sequences a step. LoRA loses more than full fine-tuning at large batches (LoRA Without Regret)."
+        f"{t.batch} sequences a step."
     )
+    if not t.full:
+        why += " LoRA loses more than full fine-tuning at large batches (LoRA Without Regret)."
     return [
         Line("per_device_train_batch_size", s.micro_batch, why),
         Line("gradient_accumulation_steps", s.accumulation),

@@ -120,3 +120,14 @@ def needs_task(t: Training, task: str, trainer: str, instead: str) -> None:
             f"a trainer for {kinds[t.task]}, which the plan is of",
             f"The nearest is {instead}.",
         )
+
+
+def check_precision(t: Training, alone: tuple[str, ...], trainer: str) -> None:
+    """Raise InputError for weights that this trainer would not hold so; `alone` are those without sharding."""
+    has = {"zero": ("bf16-master",), "fsdp": ("autocast", "fp32")}.get(t.setup.sharding[:4], alone)
+    if t.setup.precision not in has:
+        where = f" under {t.setup.sharding}" if has is not alone else ""
+        raise InputError(
+            "precision", t.setup.precision,
+            f"{' or '.join(has)}, as which {trainer}{where} holds trained weights", f"The nearest is {has[0]}.",
+        )  # fmt: skip

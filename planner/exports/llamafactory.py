@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError
 from . import data, deepspeed, hf
 from .data import refused
-from .limits import choose, lora_fields, no_head, whole_alpha
+from .limits import check_precision, choose, lora_fields, no_head, whole_alpha
 from .lines import Line, Section, yaml_text
 from .trainers import trainer
 from .training import Training
@@ -51,7 +51,18 @@ def _model(t: Training) -> list[Line]:
     return lines
 
 
+def _stage(t: Training, kind: str) -> list[Line]:
+    texts = t.shape is not None and t.shape.format == "text"
+    return [
+        Line("stage", "pt" if texts else "sft", "Plain texts, without a template." if texts else ""),
+        Line("do_train", True),
+        Line("finetuning_type", kind, "All parameters train." if kind == "full" else ""),
+    ]
+
+
 def _adapter(t: Training) -> list[Line]:
+    if t.full:
+        return _stage(t, "full")
     config = t.peft()
     lora_fields(config, NAME, HAS)
     if t.setup.kernels in ("liger", "unsloth"):
@@ -64,11 +75,8 @@ def _adapter(t: Training) -> list[Line]:
         raise InputError("targets", odd, "names of modules, which LLaMA-Factory parts at commas")
     scale = "alpha / sqrt(rank)" if t.spec.use_rslora else "alpha / rank"
     why = f"The scale is {scale}; the learning rate below is for it. {NAME}'s own default is twice the rank."
-    texts = t.shape is not None and t.shape.format == "text"
     lines = [
-        Line("stage", "pt" if texts else "sft", "Plain texts, without a template." if texts else ""),
-        Line("do_train", True),
-        Line("finetuning_type", "lora"),
+        *_stage(t, "lora"),
         Line("lora_rank", t.spec.rank, f"{t.plan.adapter.params:,} parameters. {t.room_text()}".strip()),
         Line("lora_alpha", whole_alpha(t, NAME), why),
         Line("lora_dropout", float(t.setup.lora_dropout)),
@@ -149,6 +157,9 @@ def _data(t: Training) -> list[Line]:
 
 def _precision(t: Training) -> list[Line]:
     key = (t.setup.precision, t.setup.autocast)
+    if t.full:  # it makes float32 of what it trains, unless pure bfloat16 is asked for
+        check_precision(t, ("autocast", "bf16", "fp32"), NAME)
+        key = ("bf16", True) if key[0] in ("autocast", "bf16-master") else (key[0], False)
     if key not in PRECISION:
         raise InputError(
             "precision", t.setup.precision, f"bf16, fp16 (with autocast) or fp32, which {NAME} can run",
@@ -188,7 +199,7 @@ def export(t: Training) -> dict[str, str]:
     sharding = hf.sharding_lines(t, NAME, DEEPSPEED)
     sections = [
         Section("Model", tuple(_model(t))),
-        Section("Adapter", tuple(_adapter(t))),
+        Section("Method" if t.full else "Adapter", tuple(_adapter(t))),
         Section("Data", tuple(_data(t))),
         Section("Step", (*hf.batch_lines(t), *_checkpointing(t))),
         Section("Rate", (*_rate(t), *hf.length_lines(t))),

@@ -20,7 +20,7 @@ class Target:
 
     `files` are the names that it may write, the main one first; `language` is the main one's. `usual` are its own
     values for options of the set-up that are not given; `chooses` are options that it settles by itself, whatever the
-    plan says.
+    plan says; `full` is the precision of the weights that it trains in full, "" where only adapters are written.
     """
 
     id: str
@@ -31,6 +31,7 @@ class Target:
     function: str = "export"
     usual: Mapping[str, Any] = field(default_factory=dict)
     chooses: tuple[str, ...] = ("loss", "adapter_dtype")
+    full: str = ""
 
     @property
     def build(self) -> Build:
@@ -45,12 +46,14 @@ _SERVICE = (
     "attention_kernel", "loss", "accumulation", "adapter_dtype",
 )  # fmt: skip
 _ALL = (
-    Target("trl-sft", "TRL, supervised", ("trl-sft.yaml", "trl-sft.sh", "deepspeed.json"), "yaml", "trl", "sft", _HF),
-    Target("trl-grpo", "TRL, GRPO", ("trl-grpo.yaml", "trl-grpo.sh", "deepspeed.json"), "yaml", "trl", "grpo", _HF),
+    Target("trl-sft", "TRL, supervised", ("trl-sft.yaml", "trl-sft.sh", "deepspeed.json"), "yaml", "trl", "sft", _HF,
+           full="autocast"),
+    Target("trl-grpo", "TRL, GRPO", ("trl-grpo.yaml", "trl-grpo.sh", "deepspeed.json"), "yaml", "trl", "grpo", _HF,
+           full="autocast"),
     Target("axolotl", "Axolotl", ("axolotl.yaml", "deepspeed.json"), "yaml", "axolotl",
-           usual={**_HF, "packing": "packed", "attention_kernel": "flash"}),
+           usual={**_HF, "packing": "packed", "attention_kernel": "flash"}, full="bf16"),
     Target("llamafactory", "LLaMA-Factory", ("llamafactory.yaml", "deepspeed.json"), "yaml", "llamafactory",
-           usual=_HF),
+           usual=_HF, full="autocast"),
     Target("unsloth", "Unsloth", ("unsloth_train.py",), "python", "unsloth", usual={**_HF, "kernels": "unsloth"},
         chooses=("loss", "adapter_dtype", "attention_kernel")),
     Target("tinker", "Tinker", ("tinker_train.py",), "python", "tinker", chooses=_SERVICE),

@@ -23,6 +23,7 @@ from ..setup import Setup
 from ..version import __version__
 from . import peft
 from .data import shape_for
+from .full import no_adapter, usual_precision
 
 if TYPE_CHECKING:
     from ..dataset.shape import Shape
@@ -31,7 +32,7 @@ USUAL_BATCH = 32
 # What an export takes beside the options of an estimate.
 OWN: dict[str, Any] = {
     "lr": None, "train_data": None, "seed": 0, "out": "out", "group": 8, "prompt_tokens": 0,
-    "schedule": "constant", "warmup": 0, "weight_decay": 0.0,
+    "schedule": "constant", "warmup": 0, "weight_decay": 0.0, "full": False,
 }  # fmt: skip
 SCHEDULES = ("constant", "linear", "cosine", "constant_with_warmup")
 
@@ -82,6 +83,11 @@ class Training:
         return self.model or "YOUR-ORG/YOUR-MODEL"
 
     @property
+    def full(self) -> bool:
+        """Whether all parameters train, in place of an adapter."""
+        return self.setup.method == "full"
+
+    @property
     def task(self) -> str:
         """sft or rl."""
         info = self.plan.information
@@ -130,15 +136,18 @@ class Training:
     def rate_for(self, alpha: float | None) -> Rate:
         """The law's rate for another alpha at scale alpha / rank (None: for the plan's own), unless one was given."""
         spec = self.spec if alpha is None else replace(self.spec, alpha=alpha, use_rslora=False)
-        return _rate(self.plan, self.base, spec, self.steps, self.batch, self.own["lr"])
+        return _rate(self.plan, self.base, spec, self.steps, self.batch, self.own)
 
     def header(self, target: str, version: str, run: str, memory: bool = True) -> list[str]:
         """The comment that opens a file: what it trains, what that takes, how it is started."""
         section, held = self.plan.adapter, self.memory_text()
         name = self.model or self.plan.model.model_type
         what = ",".join(self.spec.layers) if self.spec.layers else "the modules named below"
+        trained = f"LoRA of rank {self.spec.rank} on {what}, {section.params:,} parameters ({section.basis})."
+        if self.full:
+            trained = f"full fine-tuning, {self.plan.model.params:,} parameters (exact)."
         lines = [
-            f"{name}: LoRA of rank {self.spec.rank} on {what}, {section.params:,} parameters ({section.basis}).",
+            f"{name}: {trained}",
             f"Written by lora-plan {__version__} for {target}; names of options as in {version}.",
         ]
         if memory and held:
@@ -156,7 +165,7 @@ class Training:
 
     def memory_text(self) -> str:
         """Peak memory of a GPU in words, where it is known."""
-        found = (self.plan.memory or {}).get("qlora" if self.setup.method == "qlora" else "lora")
+        found = (self.plan.memory or {}).get(self.setup.method)
         if not found:
             return ""
         basis = found.get("basis", "analytic")
@@ -222,18 +231,21 @@ def _with_batch(request: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     return {**request, "batch": steps * copies, "accumulation": steps}, True
 
 
-def _rate(plan: Plan, model: Any, spec: AdapterSpec, steps: int | None, batch: int, own: Any) -> Rate:
+def _rate(
+    plan: Plan, model: Any, spec: AdapterSpec, steps: int | None, batch: int, own: Mapping[str, Any]
+) -> Rate:
     """The rate for this plan: the user's own, or the law's with the factors that move it."""
-    if own is not None:
-        return Rate(float(own), None, None, "Given, not derived.")
+    if own["lr"] is not None:
+        return Rate(float(own["lr"]), None, None, "Given, not derived.")
     task = "rl" if plan.information is not None and plan.information.kind == "rl" else "sft"
     try:
         found = advise(
             model, rank=spec.rank, alpha=spec.alpha, scaling=ALPHA_RULES[spec.use_rslora], steps=steps, batch=batch,
             task=task, law=plan.request.get("law") if task == "sft" else None, family=plan.request.get("family"),
+            method="full" if own["full"] else "lora",
         )  # fmt: skip
     except PlannerError:
-        value = plan.learning_rate.value
+        value = None if own["full"] else plan.learning_rate.value
         if value is None:
             raise InputError("lr", None, "a learning rate: no law covers this model", "Give --lr.") from None
         law = plan.learning_rate
@@ -263,6 +275,9 @@ def _notices(t: Training, assumed_batch: bool) -> list[Notice]:
         each = t.setup.micro_batch
         text = f"No batch was given: {t.batch} sequences a step are usual, {each} at a time on each GPU."
         found.append(Notice("batch-assumed", text))
+    if t.full and t.setup.precision == "bf16":
+        text = "Weights in bfloat16 round small updates away: where float32 has room, it learns more."
+        found.append(Notice("bf16-weights", text))
     if not t.setup.optimizer.endswith(("adamw", "adamw-8bit")) and t.own["lr"] is None:
         found.append(
             Notice(
@@ -272,15 +287,24 @@ def _notices(t: Training, assumed_batch: bool) -> list[Notice]:
     return found
 
 
-def training_of(model: Any, options: Mapping[str, Any], usual: Mapping[str, Any] | None = None) -> Training:
-    """A model and options, or a Plan, as a training run. `usual` are a trainer's own values for what is not given.
+def training_of(
+    model: Any, options: Mapping[str, Any], usual: Mapping[str, Any] | None = None, held: str = ""
+) -> Training:
+    """A model and options, or a Plan, as a training run. `usual` are a trainer's own values for what is not given,
+    `held` is the precision in which it trains weights in full.
 
     Raises a PlannerError for what cannot be planned.
     """
     said, own = request_of(model, options)
     own_values = dict(usual or {})
-    if said.get("precision", "bf16") not in ("bf16", "fp16"):
+    if own["full"]:
+        own_values["precision"] = usual_precision(held, said)
+    if {**own_values, **said}.get("precision", "bf16") not in ("bf16", "fp16"):
         own_values.pop("autocast", None)  # it is for weights of 16 bits
+    if own["full"]:
+        no_adapter(said)
+    if (objective := said.get("objective", "sft")) != "sft":
+        raise InputError("objective", objective, "sft: exports are of supervised and reinforcement learning")
     request, assumed_batch = _with_batch({**own_values, **said})
     check_names(request)
     plan = estimate(**request)
@@ -291,16 +315,18 @@ def training_of(model: Any, options: Mapping[str, Any], usual: Mapping[str, Any]
     run = {name: request.get(name, value) for name, value in USUAL.items()}
     run = {name: value for name, value in run.items() if value is not None}
     layerwise = request.get("checkpointing", False)
+    method = {"method": "full"} if own["full"] else {}
     setup = setup_from(
-        {**run, "batch": request.get("batch"), "checkpointing": layerwise}, plan.workload.seq_len
-    )
+        {**run, **method, "batch": request.get("batch"), "checkpointing": layerwise}, plan.workload.seq_len,
+        arch.model_type,
+    )  # fmt: skip
     spec = plan.adapter.spec
     adapted = adapt(arch, spec)
     steps = optimizer_steps(plan, setup.global_batch)
     base = request.get("model") if request.get("model") is not None else found.model_id
     training = Training(
         plan, arch, found.config, found.origin != "config", spec, adapted, trained_whole(arch, spec, adapted), setup,
-        _rate(plan, base, spec, steps, setup.global_batch, own["lr"]), said, own, steps, base, shape_for(said, own),
+        _rate(plan, base, spec, steps, setup.global_batch, own), said, own, steps, base, shape_for(said, own),
     )  # fmt: skip
     return replace(training, notices=tuple(_notices(training, assumed_batch)))
 

@@ -21,6 +21,8 @@ DEEPSPEED = "deepspeed.json"
 
 
 def _adapter(t: Training) -> list[Line]:
+    if t.full:
+        return [Line("use_peft", False, "All parameters train.")]
     config = t.peft()
     lora_fields(config, "TRL's script", HAS)
     no_head(t, "TRL's loss reads the unembedding's weight directly, so it refuses an adapter there")
@@ -55,7 +57,7 @@ def _model(t: Training) -> list[Line]:
     dtype, _, _ = hf.precision(t)
     lines = [
         Line("model_name_or_path", t.model_or_blank),
-        Line("dtype", dtype, "How the frozen weights are held."),
+        Line("dtype", dtype, "How the weights are held." if t.full else "How the frozen weights are held."),
         Line("attn_implementation", choose(t, "attention_kernel", hf.ATTENTION, "TRL")),
     ]
     if t.said.get("trust_remote_code"):
@@ -148,7 +150,7 @@ def _sections(t: Training, task: list[Line], rows: list[Line]) -> list[Section]:
         step.append(Line("activation_offloading", True))
     return [
         Section("Model", tuple(_model(t))),
-        Section("Adapter", tuple(_adapter(t))),
+        Section("Method" if t.full else "Adapter", tuple(_adapter(t))),
         Section("Data", tuple(rows)),
         Section("Step", tuple(step)),
         Section("Rate", (*hf.rate_lines(t), *hf.length_lines(t))),

@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import FactError, InputError
 from ..facts import LawFact, parse_entry
 from .law import POPULATION
+from .text_file import EXPECTED, BadBytesError, decode
 
 SCHEMA = 1
 KIND = "lora-plan learning-rate law"
@@ -88,12 +89,15 @@ def read_law(path: str | os.PathLike[str]) -> LawFact:
     name = os.path.basename(os.fspath(path)) or os.fspath(path)
     expected = "a file that `lora-plan fit --out` wrote"
     try:
-        with open(path, encoding="utf-8") as file:
-            data = json.load(file)
+        with open(path, "rb") as file:
+            data = json.loads(decode(file.read())[0])
+    except BadBytesError as error:
+        where = f"{name} line {error.line}, character {len(error.in_line) + 1}"
+        raise InputError(where, error.found, EXPECTED, error.remedy) from error
     except OSError as error:
         remedy = f"{error.strerror}. A law of the planner is given by its name."
         raise InputError("law", os.fspath(path), expected, remedy) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError("law", os.fspath(path), expected, f"It is no JSON: {error}.") from error
     entry = data.get("law") if isinstance(data, dict) else None
     if not isinstance(entry, dict) or data.get("kind") != KIND:

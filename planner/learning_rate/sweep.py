@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
+from unicodedata import category
 
 import numpy as np
 import pandas as pd
@@ -38,11 +39,21 @@ OTHER_WORDS = {
     "hidden_size": ("width", "d_model", "hidden", "hidden_dim"), "model": ("model_name", "model_id", "base_model"),
 }  # fmt: skip
 UNFINISHED = ("diverged", "missing")  # a status that may stand in place of the loss
+MOST_CHARACTERS = 1000  # of a name
+UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # control characters and line breaks
+MARK = "\ufeff"  # a byte-order mark within a file: two files were joined
 THOUSANDS = re.compile(r"[1-9]\d{0,2}([ ,.'\u2019\u00a0\u202f]\d{3})+")
+
+
+def _unseen(name: str) -> bool:
+    """Whether a name holds what cannot be seen and parts two names that look alike."""
+    return MARK in name or any(category(sign) in UNSEEN for sign in name)
 
 
 def _spelling(column: str, text: str) -> str:
     """How a number would have to be written that is not read as one."""
+    if text.lower() == column:
+        return "The header stands here again."
     if column in WHOLE and THOUSANDS.fullmatch(text):
         return f"Thousands are not separated: write {re.sub(r'[^0-9]', '', text)}."
     return "A decimal comma is read where semicolons separate the columns." if "," in text else ""
@@ -144,7 +155,10 @@ class _Checker:
                 others = [name for name in present if name not in REQUIRED]
                 words = [name for name in others if name.lower() in OTHER_WORDS.get(column, ())]
                 near = f" Rename {words[0]} to {column}." if words else hint(column, others)
-                remedy = f"The header has {', '.join(present)}.{near}"
+                if len(present) == 1 and column in present[0].lower():
+                    near = " Columns are separated by commas, semicolons or tabs."
+                shown = ", ".join(name if len(name) < 100 else f"{name[:90]} ..." for name in present[:40])
+                remedy = f"The header has {shown}.{near}"
                 raise InputError(f"{self.name} line 1", f"no column {column}", ",".join(REQUIRED), remedy)
         extra = [column for column in present if column not in (*REQUIRED, *OPTIONAL)]
         if extra:
@@ -162,8 +176,9 @@ class _Checker:
         if column in ("model", "family") and (at := self.first(out == "")) is not None:
             self.fail(column, at, "a name", found="")
         for name in out.cat.categories:
-            if "\n" in str(name) or "\r" in str(name):
-                self.fail(column, int((out == name).to_numpy().argmax()), "a name without a line break")
+            if len(str(name)) > MOST_CHARACTERS or _unseen(str(name)):
+                expected = f"at most {MOST_CHARACTERS:,} visible characters on one line"
+                self.fail(column, int((out == name).to_numpy().argmax()), expected)
         return out
 
     def numbers(self, column: str) -> np.ndarray | float:
@@ -187,7 +202,8 @@ class _Checker:
         if column in ("hidden_size", "lr") and (at := self.first(empty)) is not None:
             self.fail(column, at, word, "The field is empty, or not a number.", found="")
         if (at := self.first(bad)) is not None:
-            remedy = "A rate that is 0 or negative trains nothing." if column == "lr" else ""
+            none = column == "lr" and not values[at] > 0
+            remedy = "A rate that is 0 or negative trains nothing." if none else ""
             self.fail(column, at, word, remedy)
         return values
 

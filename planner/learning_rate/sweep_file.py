@@ -1,12 +1,14 @@
-"""A sweep's CSV file as a raw frame: header, separator, decimal sign. What is wrong is named by its line.
+"""A sweep's CSV file as a raw frame: encoding, header, separator, decimal sign. What is wrong is named by its line.
 
 Columns are separated by commas; by semicolons or tabs where the header has these and no comma, and then a decimal
-comma is read as one (the CSV of spreadsheets in much of Europe).
+comma is read as one (the CSV of spreadsheets in much of Europe). UTF-16 is read where a byte-order mark says so, as
+spreadsheets save "Unicode text". A column without a name is not used, and not spoken of where it is empty.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import InputError
+from .text_file import EXPECTED, BadBytesError, decode
 
 # Tables of others that are read as they are: their word for the loss -> (their words for ours, what is understood).
 DIALECTS: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
@@ -23,31 +26,60 @@ DIALECTS: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
 NUMBERS = ("hidden_size", "rank", "lr", "loss")
 COUNTS = ("hidden_size", "rank", "steps", "batch")  # a comma in one of these is no decimal sign
 READABLE = "a readable CSV file in UTF-8"
+MOST_CHARACTERS = 100_000  # of a field in the first two lines
+NO_NAME = re.compile(r"column \d+ \(no name\)")
 
 
 def check_header(names: list[str], label: str) -> None:
     """Each column stands once, in whatever case."""
     seen: dict[str, str] = {}
     for column in names:
-        if (before := seen.get(column.lower())) is not None:
+        if column and (before := seen.get(column.lower())) is not None:
             also = "" if before == column else f"There is {before} as well."
             raise InputError(f"{label} line 1, column {column}", column, "each column once", also)
         seen[column.lower()] = column
 
 
-def _header(path: Path) -> tuple[list[str], str]:
-    """The names in the first line and what separates them; refuses a second line that has more fields."""
+def _separator(header: str) -> str:
+    return "," if "," in header else ";" if ";" in header else "\t" if "\t" in header else ","
+
+
+def _text(path: Path) -> tuple[str, str]:
+    """The file's text and its encoding; refuses what is no text by its line and column."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            text = file.readline()
-            separator = "," if "," in text else ";" if ";" in text else "\t" if "\t" in text else ","
-            file.seek(0)
-            rows = csv.reader(file, delimiter=separator)
-            names = [name.strip() for name in next(rows, [])]
-            first = next(rows, None)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError("sweep", str(path), READABLE, f"{reason}.") from error
+        return decode(path.read_bytes())
+    except BadBytesError as error:
+        header = (error.before.splitlines() or [""])[0]
+        separator = _separator(header or error.in_line)
+        names, number = header.split(separator), error.in_line.count(separator)
+        named = error.line > 1 and number < len(names) and names[number].strip()
+        column = names[number].strip() if named else str(number + 1)
+        where = f"{path.name} line {error.line}, column {column[:80]}"
+        raise InputError(where, error.found, EXPECTED, error.remedy) from error
+    except OSError as error:
+        raise InputError("sweep", str(path), READABLE, f"{error.strerror}.") from error
+
+
+def _first_rows(path: Path, text: str, separator: str) -> tuple[list[str], list[str] | None]:
+    """The fields of the header and of the line after it."""
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    try:
+        names, first = next(rows, []), next(rows, None)
+    except csv.Error as error:
+        found = f"a field of over {MOST_CHARACTERS:,} characters"
+        if "field larger" not in str(error):
+            raise InputError(f"{path.name} line {rows.line_num}", str(error), READABLE) from error
+        raise InputError(f"{path.name} line {rows.line_num}", found, "shorter fields") from error
+    return [name.strip() for name in names], first
+
+
+def _header(path: Path, text: str) -> tuple[list[str], str]:
+    """The names in the first line and what separates them; refuses a second line that has more fields."""
+    line = text[: 4 * MOST_CHARACTERS].split("\n", 1)[0].strip()
+    if re.fullmatch("sep=.", line):
+        raise InputError(f"{path.name} line 1", line, "the names of the columns", "Delete this line.")
+    separator = _separator(line)
+    names, first = _first_rows(path, text, separator)
     if not any(names):
         reason = "Its first line is blank." if first is not None else "The file is empty."
         raise InputError("sweep", str(path), "a header line and runs", reason)
@@ -57,15 +89,18 @@ def _header(path: Path) -> tuple[list[str], str]:
             f"{path.name} line 2", f"{len(first)} fields", f"{len(names)}, as in the header",
             "Numbers with a decimal comma need semicolons between the columns." if separator == "," else "",
         )  # fmt: skip
-    return names, separator
+    return [name or f"column {i} (no name)" for i, name in enumerate(names, start=1)], separator
 
 
 def read_csv(path: Path) -> pd.DataFrame:
     """The file as a frame with `line`: texts as categories, numbers as numbers where a column holds nothing else."""
-    header, separator = _header(path)
+    text, encoding = _text(path)
+    header, separator = _header(path, text)
+    del text  # of a million runs some 60 MB, which pandas reads again
     ours = [next((new[c] for new, _ in DIALECTS.values() if c in new), c.lower()) for c in header]
     options: dict[str, Any] = {
-        "names": header, "header": 0, "skip_blank_lines": False, "encoding": "utf-8-sig", "skipinitialspace": True,
+        "names": header, "header": 0, "skip_blank_lines": False,
+        "encoding": "utf-8-sig" if encoding == "utf-8" else encoding, "skipinitialspace": True,
         "keep_default_na": False, "na_values": [""], "sep": separator,
     }  # fmt: skip
     frame = None
@@ -85,6 +120,9 @@ def read_csv(path: Path) -> pd.DataFrame:
         raise _unreadable(path, error) from error
     if separator != ",":
         _with_points(frame)
+    blank = [name for name in header if NO_NAME.fullmatch(name) and frame[name].isna().all()]
+    frame = frame.drop(columns=blank)
+    header = [name for name in header if name not in blank]
     frame["line"] = range(2, len(frame) + 2)
     return frame.dropna(how="all", subset=header)
 
@@ -96,10 +134,10 @@ def _with_points(frame: pd.DataFrame) -> None:
         values = frame[column]
         if column.lower() in COUNTS or not isinstance(values.dtype, pd.CategoricalDtype):
             continue
-        texts = {old: old for old in values.cat.categories if isinstance(old, str)}
-        new = {old: number.sub(r"\1.\2", old) if number.fullmatch(old) else old for old in texts}
-        if len(set(new.values())) == len(values.cat.categories):
-            frame[column] = values.cat.rename_categories(new)
+        texts = [old for old in values.cat.categories if isinstance(old, str)]
+        new = {old: number.sub(r"\1.\2", old) for old in texts if number.fullmatch(old)}
+        if new:
+            frame[column] = values.astype(object).replace(new).astype("category")
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:

@@ -14,10 +14,11 @@ class Shape:
     """Heads and their widths. `masked`: a mask is given as a tensor; `capped` scores pass through tanh (for which
     transformers 5 has no SDPA); `eager`: the model has no SDPA, `no_flash`: no flash attention; `narrow`: its softmax
     runs in the values' own type; `dropped`: probabilities pass through dropout; `wide`: queries and keys are
-    multiplied in float32; `sinks`: a score for each head stands beside them, and the softmax is told its type, which
-    autocast leaves; `single`: keys of one head that SDPA is not told to share; `pairs`: positions with positions of
-    all sequences; `bias`: one on scores, by position; `sink_scales`: the result is weighted by how much of the scores
-    a head's sink leaves; `decay`: a value for each key of each head, made in the layer, added to its scores."""
+    multiplied in float32, `wide_bias`: a float32 bias is added to scores; `sinks`: a score for each head stands
+    beside them, and the softmax is told its type, which autocast leaves; `single`: keys of one head that SDPA is not
+    told to share; `pairs`: positions with positions of all sequences; `bias`: one on scores, by position;
+    `sink_scales`: the result is weighted by how much of the scores a head's sink leaves; `decay`: a value for each
+    key of each head, made in the layer, added to its scores."""
 
     n_heads: int
     n_kv_heads: int
@@ -31,6 +32,7 @@ class Shape:
     narrow: bool = False
     dropped: bool = False
     wide: bool = False
+    wide_bias: bool = False
     sinks: bool = False
     single: bool = False
     bias: Shared | None = None
@@ -166,23 +168,31 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
         weights = added(run, weights, shape.bias)
     if shape.decay is not None:
         weights = add(weights, _decays(run, shape.decay, shape))
+    if shape.wide_bias:
+        weights = _widened(run, weights)
     if shape.bias is None or shape.masked or shape.bias.kind.causal:
         weights = scale_mask(run, weights)
     if shape.sinks:  # joined, and less their maximum
         weights = scale_mask(run, copy(weights))
     share = _left_by_sink(run, weights, shape) if shape.sink_scales else None
     narrows = shape.narrow and (shape.sinks or not run.autocast)
-    at_once = narrows or run.half  # from float16 CUDA's softmax widens by itself
+    at_once = narrows or (
+        run.half and weights.width < FLOAT32
+    )  # from float16 CUDA's softmax widens by itself
     wide = weights if at_once else cast(weights, FLOAT32)
     chances = _softmax(run.tape, wide, weights.width if narrows else FLOAT32)
     del wide
     narrow = cast(chances, width)
+    bound = (
+        (weights, chances) if shape.sinks else None
+    )  # names of their own in gpt-oss's code, until it returns
     del chances, weights  # whose name is bound until the softmax and its cast are done
     if shape.dropped and run.grad:
         dropped = drop(run, narrow)
         narrow = dropped
         del dropped
     mixed = _batched(run, narrow, v, run.tokens * (shape.n_heads * shape.d_v))
+    del bound
     if share is not None:
         mixed = _scaled_by(run, mixed, share)
     return view(_contiguous(mixed), clones=False)
@@ -214,6 +224,12 @@ def _scaled_by(run: Pass, x: Value, share: Value) -> Value:
         return made, narrow
 
     return tape.apply((x, share), x.elements, x.width, (x.buffer, share.buffer), rule)
+
+
+def _widened(run: Pass, weights: Value) -> Value:
+    """Scores plus a float32 bias: a new float32 tensor, whose gradient is lowered to the scores' type."""
+    tape, size, narrow = run.tape, weights.bytes, weights.width < FLOAT32
+    return tape.apply((weights,), weights.elements, FLOAT32, (), lambda g: (tape.new(size) if narrow else g,))
 
 
 def scale_mask(run: Pass, weights: Value) -> Value:

@@ -24,6 +24,8 @@ def rms_norm(run: Pass, x: Value, weight: int, rule: str = "rms", given: int = 0
     normed = _over_root_mean_square(cast(x, FLOAT32))
     if rule == "rms":
         inner = cast(normed, given or x.width)
+        if run.wide_norms and weight and inner.width < FLOAT32:
+            return _by_wide(inner)
         return _weigh(run, inner, weight) if weight else inner
     return cast(_weigh(run, normed, weight) if weight else normed, x.width)
 
@@ -73,7 +75,7 @@ def _t5_norm(run: Pass, x: Value, weight: int) -> Value:
     root = tape.apply((wide,), 0, FLOAT32, (wide.buffer,), through_mean)
     del wide
     normed = tape.apply((x, root), x.elements, FLOAT32, (x.buffer,), through_quotient)
-    return _weigh(run, cast(normed, run.norms), weight)
+    return _weigh(run, cast(normed, FLOAT32 if run.wide_norms else run.norms), weight)
 
 
 def _weigh(run: Pass, x: Value, weight: int) -> Value:
@@ -91,6 +93,19 @@ def _weigh(run: Pass, x: Value, weight: int) -> Value:
 
     x_needs = x.node is not None
     return tape.apply((x,), x.elements, x.width, (x.buffer if trains else None,), rule, trains=trains)
+
+
+def _by_wide(x: Value) -> Value:
+    """x times a frozen float32 weight, which makes a float32 result; the way back is lowered to x's type."""
+    tape, wide, size = x.tape, x.elements * FLOAT32, x.bytes
+
+    def rule(g: Buffer) -> Gradients:
+        product = tape.new(wide)
+        made = tape.new(size)
+        del product
+        return (made,)
+
+    return tape.apply((x,), x.elements, FLOAT32, (), rule)
 
 
 def layer_norm(run: Pass, x: Value, weight: int, *, autocasts: bool = True) -> Value:

@@ -8,7 +8,7 @@ from ..adapter.peft_rules import by_weight
 from ..dataclass import dataclass
 from ..schema import Architecture
 from .elementwise import activation
-from .passes import FLOAT32, Pass
+from .passes import COPIES, FLOAT32, Pass
 from .products import LowRank, Weight, linear, low_rank
 from .tape import EXPERT_GRADIENTS, Gradients, Size, Value, add, cast, multiply, piece, scale, unary
 
@@ -118,10 +118,10 @@ def grouped(run: Pass, x: Value, rows: Size, stack: Stacked) -> Value:
 def _grouped_product(run: Pass, x: Value, rows: Size, weight: Weight, d_out: int) -> Value:
     tape, x = run.tape, cast(x, weight.width)
     size_in, needs, trains = x.bytes, x.node is not None, weight.trained and run.grad
-    held = tape.new(weight.unpacked) if weight.unpacked else None
+    held = tape.new(weight.unpacked, COPIES) if weight.unpacked else None
 
     def rule(g: object) -> Gradients:
-        again = tape.new(weight.unpacked) if weight.unpacked and needs else None
+        again = tape.new(weight.unpacked, COPIES) if weight.unpacked and needs else None
         made = tape.new(size_in) if needs else None
         if trains:
             tape.gradient(weight.d_in * weight.d_out * run.trained, EXPERT_GRADIENTS)

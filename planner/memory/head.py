@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from ..dataclass import dataclass
 from .elementwise import drop, norm
+from .log_probs import gathered, tiled
 from .passes import CASTS, FLOAT32, Pass
-from .products import LowRank, Weight, adapted, whole
+from .products import Weight, adapted, linear, whole
 from .stretch import Stretch, label_kept, plus, stretch
 from .tape import Buffer, Gradients, Size, Value, cast, copy, piece, scale, unary
 from .traits import Traits
+from .unembedding import Head
 
 LOGITS = "logits"
-
-
-@dataclass(frozen=True)
-class Head:
-    """The unembedding: its widths, what is trained of it, and its pairs. `vocab` 0: a model without one. `normed`: a
-    norm stands before it."""
-
-    hidden: int
-    vocab: int
-    trained: bool = False
-    pairs: tuple[LowRank, ...] = ()
-    unpacked: int = 0
-    normed: bool = True
 
 
 def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) -> Value:
@@ -44,8 +32,9 @@ def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) 
     shifted = _shifted(wide, single=run.sequences == 1) if loss.startswith("shifted") else wide
     if loss.endswith("fused"):
         return _in_place(shifted)
-    inner = cast(shifted, FLOAT32) if narrow and run.autocast else shifted  # on autocast's list
-    size = inner.bytes
+    if narrow and run.autocast and shifted.width < FLOAT32:
+        return _lowered(shifted)
+    size = shifted.bytes
     chances = tape.new(size)
 
     def rule(g: Buffer) -> Gradients:
@@ -54,7 +43,21 @@ def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) 
         del chosen
         return (made,)
 
-    return tape.apply((inner,), 0, FLOAT32, (chances,), rule)
+    return tape.apply((shifted,), 0, FLOAT32, (chances,), rule)
+
+
+def _lowered(logits: Value) -> Value:
+    """The loss of 16-bit logits under autocast: log-softmax is told their type, so that autocast leaves it, and its
+    result is made float32 for the negative log-likelihood; both are kept (torch 2.13, aten/src/ATen:
+    native/LossNLL.cpp, cross_entropy_loss; autocast_mode.h, fp32_set_opt_dtype and nll_loss)."""
+    tape, size = logits.tape, logits.bytes
+    out = tape.new(size)
+    chances = tape.apply(
+        (logits,), logits.elements, logits.width, (out,), lambda g: (tape.new(size),), out=out
+    )
+    wide = cast(chances, FLOAT32)
+    made = wide.bytes
+    return tape.apply((wide,), 0, FLOAT32, (wide.buffer,), lambda g: (tape.new(made),))
 
 
 def _in_place(logits: Value) -> Value:
@@ -74,7 +77,7 @@ def _shifted(logits: Value, *, single: bool) -> Value:
 def unembed(run: Pass, x: Value, head: Head, traits: Traits, rows: Size) -> Value:
     """Logits of so many rows, with what the family does to them."""
     width = run.whole if head.trained else run.norms
-    weight = Weight(head.hidden, head.vocab, head.trained, unpacked=head.unpacked, width=width)
+    weight = Weight(head.reads, head.vocab, head.trained, unpacked=head.unpacked, width=width)
     logits = adapted(run, x, rows, weight, head.pairs)
     if traits.wide_logits:
         return cast(logits, FLOAT32)
@@ -102,11 +105,18 @@ def head_stretches(
     del x
     inner = whole(run, normed)
     del normed
-    start = len(tape.sizes)
+    if head.d_in:
+        made = Weight(head.hidden, head.d_in, run.full, width=run.whole if run.full else run.norms)
+        inner = linear(run, inner, run.tokens, made)
+    start, bound = len(tape.sizes), None
     if not head.vocab:
         final = inner
     elif loss == "chunked":
         final = _chunked(run, inner, head, traits, chunk)
+    elif loss == "tiled":
+        final = tiled(run, inner, head)
+    elif run.preference:
+        final = gathered(run, unembed(run, inner, head, traits, run.tokens), head.vocab)
     elif loss.startswith("split"):
         final = _split(run, inner, head, traits, loss, chunk)
     else:
@@ -116,6 +126,9 @@ def head_stretches(
         if loss in ("shifted", "shifted-fused") and not narrow:
             logits = cast(logits, FLOAT32)  # the model's own, which holds no other from here on
         final = cross_entropy(run, logits, loss, narrow=narrow)
+        if run.outputs_widened and logits.width < FLOAT32:
+            tape.new(logits.elements * FLOAT32)  # beside them, until the caller has taken the loss
+        bound = logits.buffer if run.outputs_held and _in_loss(run, loss) else None
         del logits
     del inner
     run.casts.clear()
@@ -127,8 +140,9 @@ def head_stretches(
     del final
     if node is None:
         return forward, None
-    if run.outputs_held and head.vocab and loss != "chunked":
-        forward.change = plus(forward.change, {LOGITS: run.tokens * (head.vocab * held_width(run, loss))})
+    held = {LOGITS: run.tokens * (head.vocab * held_width(run, loss, narrow=traits.narrow_before))}
+    if run.outputs_held and head.vocab and loss != "chunked" and bound is None:
+        forward.change = plus(forward.change, held)
     begin, first = len(tape.events), len(tape.sizes)
     gradient = [tape.new(0)]
     leaves = tape.backward(node, gradient)
@@ -136,15 +150,21 @@ def head_stretches(
     del node
     leaves.clear()
     backward = stretch(tape, begin, len(tape.events))
+    del bound
     return forward, backward
 
 
-def held_width(run: Pass, loss: str) -> int:
-    """Bytes a value of the logits in a model's output, beyond those that the loss keeps anyway: those of the stream
-    where no autocast lowers the product."""
-    if loss in ("shifted", "shifted-fused") or not run.autocast:
-        return FLOAT32 if loss in ("shifted", "shifted-fused") else run.norms
-    return run.compute
+def _in_loss(run: Pass, loss: str) -> bool:
+    """Whether a loss keeps the memory of the logits in a model's output itself."""
+    return loss == "fused" or (loss == "shifted-fused" and run.sequences == 1)
+
+
+def held_width(run: Pass, loss: str, *, narrow: bool = False) -> int:
+    """Bytes a value of the logits in a model's output: those of the stream where no autocast lowers the product,
+    float32 where the model's code makes them so before the loss (but where it leaves them `narrow`)."""
+    if loss in ("shifted", "shifted-fused") and not narrow:
+        return FLOAT32
+    return run.compute if run.autocast else run.norms
 
 
 def _split(run: Pass, x: Value, head: Head, traits: Traits, loss: str, chunk: int) -> Value:
@@ -185,14 +205,14 @@ def _chunked(run: Pass, x: Value, head: Head, traits: Traits, chunk: int) -> Val
     tape = run.tape
     rows: Size = min(chunk, run.tokens) if isinstance(run.tokens, int) else chunk
     gradient = tape.new(x.bytes) if x.node is not None else None
-    parameters = head.hidden * head.vocab
+    parameters = head.reads * head.vocab
     weights = None
     if head.trained and tape.accumulates:  # waits to be added to that of earlier micro-steps
         weights = tape.new(parameters * run.whole)
     elif head.trained:
         tape.gradient(parameters * run.whole)
     logits = tape.new(rows * (head.vocab * x.width))
-    back = tape.new(rows * (head.hidden * x.width))
+    back = tape.new(rows * (head.reads * x.width))
     del logits, back
 
     def rule(g: Buffer) -> Gradients:

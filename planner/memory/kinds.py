@@ -21,11 +21,12 @@ from .outside import ALONE, Outside
 from .passes import CASTS, Pass, make_pass
 from .sharding import gradients_go
 from .stretch import Stretch, label_kept, plus, stretch
-from .tape import Value
-from .traits import Traits, traits_of
+from .tape import Buffer, Size, Value
+from .traits import Traits, traits_of, undropped
 
 KEPT = "activations"
 STREAM = "stream"
+CACHES = "caches"  # the label of keys and values that a cache alone still holds
 
 
 @dataclass
@@ -45,7 +46,8 @@ class Job:
         for item in self.adapted or ():
             pairs[item.index] = (*pairs.get(item.index, ()), item)
         self.trained = Trained(pairs, self.whole)
-        self.traits: Traits = traits_of(self.arch)
+        traits: Traits = traits_of(self.arch)
+        self.traits = traits if self.setup.objective == "sft" else undropped(traits)
         matrices = (self.arch.matrices[i].d_out * len(layers) for i, layers in self.whole.biases.items())
         self.norm_biases = self.whole.bias > 0 and self.whole.bias > sum(matrices)
 
@@ -89,7 +91,9 @@ def walk_layer(
     run = job.run(length=block.fixed_length, width=width)
     tape = run.tape
     seen: list[int] = []
-    around = replace(outside, seen=seen)
+    cached: list[Buffer] = []
+    caches = job.traits.caches and outside.rows is not None
+    around = replace(outside, seen=seen, cached=cached if caches else None)
     out = _forward(job, block, layer, run, _stream(job, run, stream_grad), around)
     run.casts.clear()
     label_kept(tape, KEPT, CASTS)
@@ -98,7 +102,12 @@ def walk_layer(
         tape.labels[out.buffer.index] = STREAM
     forward = stretch(tape, 0, len(tape.events))
     forward.change = plus(forward.change, {STREAM: size}, -1)
-    keeps = any(~index not in tape.events for index in seen)
+    ended = len(tape.events)
+    cached.clear()
+    alone: Size = sum(tape.sizes[~event] for event in tape.events[ended:])
+    if caches:
+        forward.change = plus(plus(forward.change, {KEPT: alone}, -1), {CACHES: alone})
+    keeps = any(~index not in tape.events[:ended] for index in seen)
     del out
     if node is None:
         return Walked(forward, None, False, made)
@@ -123,7 +132,9 @@ def _checkpointed(
     while the gradient of its result waits; reentrant checkpointing runs it whole and holds its result and that
     gradient."""
     run = job.run(grad=False, length=block.fixed_length, width=width)
-    out = _forward(job, block, layer, run, _stream(job, run, False), replace(outside, first=False))
+    cached: list[Buffer] = []
+    around = replace(outside, first=False, cached=cached if holds_cache(job) else None)
+    out = _forward(job, block, layer, run, _stream(job, run, False), around)
     forward = stretch(run.tape, 0, len(run.tape.events))
     size, casts = out.bytes, forward.change.get(CASTS, 0)
     del out
@@ -136,7 +147,8 @@ def _checkpointed(
     out = _forward(job, block, layer, again, x, replace(outside, held=offloaded))
     node, made = out.node, out.width
     kept = {} if offloaded else {KEPT: x.bytes}
-    forward.change = {**(kept if node is not None else {}), CASTS: casts}
+    cache: Size = sum(run.tape.sizes[index] for index in {buffer.index for buffer in cached})
+    forward.change = {**(kept if node is not None else {}), CASTS: casts, CACHES: cache}
     again.casts.clear()
     if node is None:
         return Walked(forward, None, False, made)
@@ -153,6 +165,13 @@ def _checkpointed(
     if retains_inputs(job.setup):
         change = plus(plus(change, kept), {STREAM: size})
     return Walked(forward, Stretch(change, plus(backward.highest, kept, -1)), True, made, not offloaded)
+
+
+def holds_cache(job: Job) -> bool:
+    """Whether keys and values of checkpointed layers, and all that one projection made with them, are held to the
+    end of the forward pass."""
+    before = job.traits.cached_before and job.setup.loss.startswith("shifted")
+    return job.setup.cache_held or before
 
 
 def retains_inputs(setup: Setup) -> bool:

@@ -246,15 +246,13 @@ class Walk:
         )  # fmt: skip
 
     def _linear(self, op: Apply, x: Value, *, clones: bool) -> Value:
-        rows, weight = self._rows(op), self._weight(op.matrix)
-        if self.arch.matrices[
-            op.matrix
-        ].wide:  # its code casts to the weight's type, whatever autocast does next
+        rows, weight, matrix = self._rows(op), self._weight(op.matrix), self.arch.matrices[op.matrix]
+        if matrix.wide:  # its code casts to the weight's type, whatever autocast does next
             x = cast(x, weight.width)
         item = self.trained.of(op.matrix, self.layer if op.layer is None else op.layer)
         if item is None:
             return linear(self.run, x, rows, weight, clones=clones)
-        matrix, pairs = self.arch.matrices[op.matrix], low_ranks(item, self.run.split)
+        pairs = low_ranks(item, self.run.split)
         if folds(self.run, self.arch, item, weight):
             return folded(self.run, x, rows, weight, pairs[0])
         again = self.joined and matrix.role == "mlp" and matrix.d_out == self.arch.hidden_size
@@ -297,11 +295,14 @@ class Walk:
             pairs = run.length * self.outside.rows
         shape = Shape(
             n_heads, n_kv_heads, op.d_qk, op.d_v, pairs, masked, traits.capped_scores, traits.eager, traits.no_flash,
-            traits.narrow, traits.dropped, traits.wide_scores, traits.sinks, traits.ungrouped and n_kv_heads == 1,
-            self.biases[op.memory], traits.sink_scales, None if op.bias is None else self.values[op.bias],
+            traits.narrow, traits.dropped, traits.wide_scores, traits.wide_bias, traits.sinks,
+            traits.ungrouped and n_kv_heads == 1, self.biases[op.memory], traits.sink_scales,
+            None if op.bias is None else self.values[op.bias],
         )  # fmt: skip
         for number, value in ((op.q, q), (op.k, k), (op.v, v)):
             self.values[number] = value
+        if self.outside.cached is not None:
+            self.outside.cached.extend((k.buffer, v.buffer))
         return attend(run, q, k, v, shape)
 
     def _counts(self, op: Attend) -> tuple[int, int]:

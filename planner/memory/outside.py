@@ -7,7 +7,7 @@ from typing import Literal
 from ..dataclass import dataclass
 from ..schema import Attend
 from .bias import Bias
-from .tape import Size
+from .tape import Buffer, Size
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Outside:
     holds all of these itself, as one that brings them back from the host; `first`: it runs
     again, and makes `cross` beside the one that the others read. `masks`: which attentions a
     mask of tokens reaches. `seen` takes
-    the numbers of the buffers that stand for the encoder's output."""
+    the numbers of the buffers that stand for the encoder's output, `cached` keys and values that a cache holds until
+    the forward pass has ended."""
 
     rows: Size | None = None
     width: int = 0
@@ -28,6 +29,7 @@ class Outside:
     first: bool = False
     masks: Literal["all", "cross", "none"] = "all"
     seen: list[int] | None = None
+    cached: list[Buffer] | None = None
 
     def padded(self, op: Attend) -> bool:
         """Whether a mask of tokens reaches an attention."""

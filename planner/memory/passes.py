@@ -11,6 +11,7 @@ from .tape import Buffer, Size, Tape, Value, cast
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 FLOAT32, HALF = 4, 2
 CASTS = "casts"  # the label of weights that autocast lowered
+COPIES = "copies"  # of what is as large as a weight: one that is made whole of its bits, a norm of one
 
 
 @dataclass
@@ -20,12 +21,13 @@ class Pass:
     `sequences`, `length` and `rank` are numbers, or symbols for polynomials; `tokens` is their product on this GPU
     and `pairs` those of positions with positions. Widths are bytes a value: `compute` of what matrix products make,
     `stream` of the embedding's result, `base` of frozen weights, `trained` of trained ones, `saved` of what is
-    trained in full beside an adapter, `norms` of their weights; `half`: 16 bits are float16; `widens`: matrices that
-    the library keeps wide are in float32. `inputs_kept`: quantised products keep what they read. `full`: every weight
-    is trained; `norm_biases`: biases of norms alone. `reach` is the length that windows are compared with. Matrices
-    are `split` over tensor-parallel GPUs, and with `split_stream` the hidden states between them by positions;
-    experts over `expert_split`. `int8`: quantised weights are multiplied in 8 bits; `bitsandbytes`: it holds them.
-    `casts` are weights that autocast lowered.
+    trained in full beside an adapter, `norms` of weights that nobody quantises (`wide_norms`: norms' own are
+    float32); `half`: 16 bits are float16; `widens`: matrices that the library keeps wide are in float32.
+    `inputs_kept`: quantised products keep what they read. `full`: every weight is trained; `norm_biases`: biases of
+    norms alone. `reach` is the length that windows are compared with. Matrices are `split` over tensor-parallel GPUs,
+    and with `split_stream` the hidden states between them by positions; experts over `expert_split`. `int8`:
+    quantised weights are multiplied in 8 bits; `bitsandbytes`: it holds them. `casts` are weights that autocast
+    lowered. `preference`: the loss is one of preferences.
     """
 
     tape: Tape
@@ -50,9 +52,12 @@ class Pass:
     expert_split: int = 1
     grad: bool = True
     outputs_held: bool = False
+    preference: bool = False
+    outputs_widened: bool = False
     saved: int = FLOAT32
     inputs_kept: bool = False
     norms: int = 2
+    wide_norms: bool = False
     half: bool = False
     norm_biases: bool = False
     bitsandbytes: bool = False
@@ -94,7 +99,7 @@ class Pass:
 def sizes(setup: Setup) -> tuple[int, int, int, int]:
     """Sequences, length, tokens and pairs of positions that one GPU holds: b, s, b s / n and b s^2 / n with n GPUs
     sharing each sequence."""
-    b, s, n = setup.micro_batch, setup.seq_len, setup.sequence_parallel
+    b, s, n = setup.sequences, setup.seq_len, setup.sequence_parallel
     return b, s // n, b * s // n, b * s * s // n
 
 
@@ -119,17 +124,19 @@ def make_pass(
         s, tokens, pairs = length, b * length, b * length * length
     mixed = fsdp_mixed(setup)
     width = WIDTHS[setup.compute_dtype if mixed else setup.weight_dtype]
-    stream = FLOAT32 if setup.upcast_small or setup.upcast_norms else width
+    stream = FLOAT32 if setup.upcast_small else width
     return Pass(
         tape=Tape(merges=merges, accumulates=accumulates), sequences=b, length=s, tokens=tokens, pairs=pairs,
         compute=WIDTHS[setup.compute_dtype], stream=stream, norms=stream, widens=setup.weight_dtype == "float16",
         base=width, half=setup.compute_dtype == "float16",
         trained=width if mixed and setup.method == "full" else WIDTHS[setup.trained_dtype],
         full=setup.method == "full", autocast=setup.under_autocast and not mixed, kernel=setup.attention_kernel,
-        kernels=setup.kernels, dropout=setup.lora_dropout > 0, masked=_masked(setup),
+        kernels=setup.kernels, dropout=setup.lora_dropout > 0 and setup.objective == "sft", masked=_masked(setup),
         int8=setup.quantize == "int8", bitsandbytes=setup.quantize in ("nf4", "nf4-double", "int8"),
         reach=setup.seq_len,
+        wide_norms=setup.upcast_norms and stream < FLOAT32,
         split=setup.tensor_parallel, split_stream=setup.split_stream and setup.tensor_parallel > 1,
-        expert_split=setup.expert_parallel, outputs_held=setup.outputs_held,
+        expert_split=setup.expert_parallel, outputs_held=setup.outputs_held, preference=setup.objective != "sft",
+        outputs_widened=setup.outputs_widened and setup.under_autocast,
         saved=width if mixed or not setup.upcast_small else FLOAT32, inputs_kept=setup.quantised_inputs_kept,
     )  # fmt: skip

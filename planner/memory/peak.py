@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
-from ..errors import UnsupportedArchitectureError
+from ..errors import InputError, UnsupportedArchitectureError
 from ..moments import Item, MemoryEstimate, MemoryPart, Moment
 from ..schema import Architecture, Notice
 from ..setup import Setup
@@ -16,7 +16,15 @@ from .kinds import Job
 from .overhead import cached, interval, overhead
 from .passes import FLOAT32
 from .scans import UNRULED_SCANS
-from .sharding import buckets, flat_gradients, gathered, gradients_leave, one_stream, widened_gradients
+from .sharding import (
+    buckets,
+    deferred_gradients,
+    flat_gradients,
+    gathered,
+    gradients_leave,
+    one_stream,
+    widened_gradients,
+)
 from .states import (
     Tensor,
     Weights,
@@ -45,6 +53,8 @@ NAMES: dict[str, tuple[MemoryPart, str]] = {
     "logits": ("logits", "logits and loss"),
     "temporary": ("temporary", "temporary buffers"),
     "casts": ("temporary", "weights lowered by autocast"),
+    "copies": ("temporary", "copies of weights"),
+    "caches": ("temporary", "keys and values that a cache holds"),
     "gathered": ("temporary", "gathered units"),
     "buckets": ("temporary", "gradient buckets"),
     "fixed": ("temporary", "tokens and workspaces"),
@@ -87,6 +97,8 @@ def _estimate(
             f"An encoder with a decoder computes its own loss, which is counted: {setup.loss} is left aside."
         )
         setup, aside = replace(setup, loss="full"), (Notice("own-loss", text),)
+    if setup.objective != "sft" and has_two(arch):
+        raise InputError("objective", setup.objective, "sft for an encoder with a decoder")
     if arch.model_type in UNRULED_SCANS:
         raise UnsupportedArchitectureError(
             f"the memory of {arch.model_type} is not known: no rule covers the kernel of its scan."
@@ -135,10 +147,11 @@ def _stage(
     gradients, gone = _gradients(setup, made, trained)
     own = 0 if setup.method == "full" else share(trained_bytes(tensors(of["parameters"])), of["parameters"])
     held = share(optimizer_bytes(states, setup), of["states"])
-    base, host = _held(setup, share(weights.of(stage), of["parameters"]), own, held)
+    copies = 2 if setup.copies_base else 1
+    base, host = _held(setup, copies * share(weights.of(stage), of["parameters"]), own, held)
     gradients += flat_gradients(arch, setup)
     if setup.accumulation > 1 or setup.main_grads:
-        base["gradients"] = gradients
+        base["gradients"] = max(gradients, deferred_gradients(trained, setup))
     unit, outside = gathered(arch, setup)
     base["gathered"] = outside
     base["buckets"] = buckets(size, setup)
@@ -157,12 +170,19 @@ def _stage(
     return MemoryEstimate(
         setup=setup, moments=tuple(moments), overhead=beyond, low=low, high=high, cached_bytes=more,
         apart_bytes=apart, gathered_bytes=streamed, varied_bytes=varied,
-        traffic=traffic(arch, setup, trained), host_bytes=host + gone, notices=tuple(_notices(arch, setup)),
+        traffic=traffic(arch, setup, trained), host_bytes=host + gone, notices=tuple(_notices(arch, setup, pairs)),
     )  # fmt: skip
 
 
-def _notices(arch: Architecture, setup: Setup) -> Iterator[Notice]:
+def _notices(arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None) -> Iterator[Notice]:
     """What a reader of the figures should know."""
+    ends = [item.matrix.role for item in pairs or () if item.matrix.role == "unembedding"]
+    if setup.loss == "tiled" and ends:
+        yield Notice(
+            "pairs-passed-over",
+            "TRL's tiled loss reads the unembedding's weights and passes over pairs beside them: these take memory "
+            "and learn nothing. --layers attention,mlp leaves them out.",
+        )
     experts = any(matrix.kind == "experts" for matrix in arch.matrices)
     if experts and setup.quantize != "none" and not setup.quantize_experts:
         yield Notice(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ..dataclass import dataclass
 from .elementwise import drop
-from .passes import FLOAT32, Pass
+from .passes import COPIES, FLOAT32, Pass
 from .tape import EXPERT_GRADIENTS, Buffer, Gradients, Size, Value, add, cast, scale
 
 HALF = 2
@@ -51,7 +51,7 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
         return _eight_bits(run, x, rows, weight)
     tape = run.tape
     value = cast(x, run.compute) if run.autocast or weight.unpacked else x
-    held = tape.new(weight.unpacked) if weight.unpacked else None
+    held = tape.new(weight.unpacked, COPIES) if weight.unpacked else None
     size_in = rows * (weight.d_in * value.width)
     width = run.compute if run.autocast and not weight.unpacked else x.width
     out_size = rows * (weight.d_out * width)
@@ -67,7 +67,7 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
             tape.gradient(parameters * weight.width)
         if (trains and weight.bias) or shifts:
             tape.gradient(weight.d_out * weight.width)
-        again = tape.new(weight.unpacked) if weight.unpacked and needs else None
+        again = tape.new(weight.unpacked, COPIES) if weight.unpacked and needs else None
         made = tape.new(size_in, viewed=True) if needs else None
         del copied, again
         return made, gradient
@@ -106,7 +106,7 @@ def _eight_bits(run: Pass, x: Value, rows: Size, weight: Weight) -> Value:
     narrow = tape.new(rows * (weight.d_out * HALF))
 
     def rule(g: Buffer) -> Gradients:
-        again = tape.new(whole_weight)
+        again = tape.new(whole_weight, COPIES)
         made = tape.new(size)
         del again
         return (made,)
@@ -153,7 +153,7 @@ def adapted(
         total = add(base, added) if not clones else _add_cloning(base, added)
         base = total
         del added, total, x_in
-    return cast(base, width)
+    return base if _as_it_is(run, weight) and run.kernels != "unsloth" else cast(base, width)
 
 
 def _as_it_is(run: Pass, weight: Weight) -> bool:
@@ -246,18 +246,18 @@ def _for_norm(run: Pass, x: Value, weight: Weight, pair: LowRank) -> tuple[list[
     where it is a copy (the second of the pair, None where it is the weight itself)."""
     tape, parameters = run.tape, weight.d_in * weight.d_out
     compute = run.compute if run.autocast else x.width
-    eye = tape.new(weight.d_in * (weight.d_in * x.width))
+    eye = tape.new(weight.d_in * (weight.d_in * x.width), COPIES)
     if compute != x.width:
-        eye = tape.new(weight.d_in * (weight.d_in * compute))
-    down = tape.new(weight.d_in * pair.rank * compute)
-    product = tape.new(parameters * compute)
+        eye = tape.new(weight.d_in * (weight.d_in * compute), COPIES)
+    down = tape.new(weight.d_in * pair.rank * compute, COPIES)
+    product = tape.new(parameters * compute, COPIES)
     if compute != x.width:
-        product = tape.new(parameters * x.width)
-    copy = tape.new(weight.unpacked) if weight.unpacked else None
+        product = tape.new(parameters * x.width, COPIES)
+    copy = tape.new(weight.unpacked, COPIES) if weight.unpacked else None
     if (run.compute if weight.unpacked else weight.width) != x.width:
-        copy = tape.new(parameters * x.width)
-    scaled = tape.new(parameters * x.width)
-    total = tape.new(parameters * x.width)
+        copy = tape.new(parameters * x.width, COPIES)
+    scaled = tape.new(parameters * x.width, COPIES)
+    total = tape.new(parameters * x.width, COPIES)
     del scaled, total
     return [eye, down, product], copy
 
@@ -267,7 +267,7 @@ def _product_again(run: Pass, x: Value, rows: Size, weight: Weight, copy: Buffer
     tape = run.tape
     value = run.cast_in(x)
     if run.autocast and run.compute != x.width:
-        copy = tape.new(weight.d_in * weight.d_out * run.compute)
+        copy = tape.new(weight.d_in * weight.d_out * run.compute, COPIES)
     size = rows * (weight.d_in * value.width)
     return tape.apply((value,), rows * weight.d_out, value.width, (copy,), lambda g: (tape.new(size),))
 

@@ -98,6 +98,17 @@ def flat_gradients(arch: Architecture, setup: Setup) -> int:
     return total if setup.accumulation > 1 else -(-total // setup.shards)
 
 
+def deferred_gradients(trained: int, setup: Setup) -> int:
+    """Bytes of the gradients of `trained` parameters where FSDP exchanges none before the last micro-step: whole, in
+    the type that is computed in (torch.distributed.fsdp, no_sync: more memory, as gradients are not sharded) or that
+    they are reduced in (_fully_shard/_fsdp_param.py, to_accumulated_grad_if_needed). None where they are offloaded,
+    with which FSDP 1 refuses it."""
+    deferred = setup.deferred_gradients != "none" and setup.accumulation > 1 and not gradients_leave(setup)
+    if not deferred or not setup.sharding.startswith("fsdp") or setup.shards == 1:
+        return 0
+    return trained * (FLOAT32 if setup.deferred_gradients == "float32" else WIDTHS[setup.compute_dtype])
+
+
 def gradients_leave(setup: Setup) -> bool:
     """Whether gradients go to the host's memory as they are reduced: FSDP's where parameters are offloaded
     (torch/distributed/fsdp: _runtime_utils.py, _cpu_grad; _fully_shard/_fsdp_collectives.py, offload_to_cpu), ZeRO's

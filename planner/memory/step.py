@@ -12,9 +12,9 @@ from typing import Any
 
 from ..dataclass import dataclass
 from ..schema import Apply, Architecture, Attend, Block
-from ..setup import Setup
-from .head import Head, head_stretches
-from .kinds import Job, Walked, walk_layer
+from ..setup import Method, Setup
+from .head import LOGITS, head_stretches
+from .kinds import CACHES, Job, Walked, walk_layer
 from .known import maybe_at, remembered
 from .layout import low_ranks
 from .linear import is_exact
@@ -26,6 +26,7 @@ from .stages import Stage, stages, whole_model
 from .stem import Stem, stem_stretches
 from .stretch import Held, Stretch, at_ranks, plus
 from .tape import EXPERT_GRADIENTS, Size
+from .unembedding import Head
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Place:
     highest: Held
 
 
+POSITIONS = ("wpe", "embed_positions", "position_embeddings")  # tables of learned positions
 Passed = tuple[str, Stretch]  # where, and what is passed
 
 
@@ -193,7 +195,7 @@ def masks(job: Job) -> Size:
     windows = {op.window for block in job.arch.blocks for op in block.operations if isinstance(op, Attend)}
     needed = [w for w in windows if eager or given or (w is not None and w <= run.reach)]
     one = setup.seq_len * setup.seq_len * (run.compute if eager else 1)
-    return len(needed) * one * (setup.micro_batch if run.masked or eager else 1)
+    return len(needed) * one * (setup.sequences if run.masked or eager else 1)
 
 
 def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
@@ -214,8 +216,8 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
     going.hold(stem.held)
     kept = masks(job)
     going.hold({"temporary": kept})
-    if setup_offloads(job.setup) and not stem.trains:
-        going.hold({"activations": stem.held["temporary"]})
+    if stage.stem:
+        going.hold({"activations": _kept_of_stem(job, stem)})
     for rounds in stretches:
         going.go_through(
             "forward", [[(where, kinds[kind].forward) for where, kind in each] for each in rounds], 2
@@ -249,9 +251,23 @@ def _back(going: Course, stretches: Sequence[Sequence[Round]], kinds: Sequence[W
         going.go("backward", *last[-1], 1)
 
 
-def setup_offloads(setup: Setup) -> bool:
-    """Whether the embedding's result is held though no layer keeps it: as a leaf whose gradient is asked for."""
-    return setup.checkpointing == "layer-offload" and setup.needs_input_grads
+def _kept_of_stem(job: Job, stem: Stem) -> Size:
+    """Bytes that stay of the way from the embedding to the first layer where its result needs a gradient: that result
+    itself as a leaf whose gradient is asked for, unless it is what the first layer keeps; what a norm reads; the mask
+    of dropout."""
+    setup, traits, one = job.setup, job.traits, stem.held["temporary"]
+    if not (stem.trains or setup.needs_input_grads):
+        return 0
+    placed = any(m.role == "other" and m.name.endswith(POSITIONS) for m in job.arch.matrices)
+    altered = placed or traits.stem_norm or traits.dropped_stem
+    leaf = not stem.trains and (altered or setup.checkpointing == "layer-offload")
+    kept: Size = one if leaf else 0
+    if traits.stem_norm and (placed or stem.trains):
+        kept = kept + one
+    if traits.dropped_stem:
+        run = job.run()
+        kept = kept + run.rows * job.arch.hidden_size
+    return kept
 
 
 def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = True) -> None:
@@ -266,13 +282,43 @@ def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = Tr
     )  # fmt: skip
     live = 2 if setup.sharding == "zero3" else 0  # FSDP's root holds the unembedding throughout
     going.go("loss", "", loss, live)
+    if setup.runs_reference:
+        wide = job.run().tokens * (job.arch.vocab_size * FLOAT32) if setup.loss == "full" else 0
+        going.hold({LOGITS: wide})  # by a name in the loss
+        pass_reference(job, going, live)
+        going.hold({LOGITS: wide}, -1)
     going.let_go(CASTS)
+    going.let_go(CACHES)
     if back is not None:
         going.go("backward", "unembedding", back, live)
     found = head_of(job)
     if setup.method == "full" and found.trained and job.arch.tied_embeddings and gradients_go(setup):
         # One gradient of both ends: the unembedding's waits for the embedding's.
         going.hold({"gradients": found.hidden * found.vocab * job.run().whole})
+
+
+def pass_reference(job: Job, going: Course, live: int) -> None:
+    """The base run once more, without its adapter and without gradients, while what the trained model kept waits."""
+    method: Method = "lora" if job.setup.method == "full" else job.setup.method
+    setup = replace(job.setup, checkpointing="none", input_grads=False, method=method)
+    alone = Job(job.arch, setup, (), merges=job.merges, unpacked=job.unpacked)
+    stem, layers, kept = stem_of(alone), walked_layers(alone, False), {"temporary": masks(alone)}
+    going.hold(plus(stem.held, kept))
+    for rounds in in_rounds(layers.order):
+        passed = [
+            [(f"reference {where}", layers.kinds[kind].forward) for where, kind in each] for each in rounds
+        ]
+        going.go_through("forward", passed, 2)
+    going.hold(plus(stem.held, kept), -1)
+    width = layers.kinds[layers.order[-1][1]].width if layers.order else 0
+    loss, _ = remembered(
+        alone, ("head", False, width, True),
+        lambda own: head_stretches(
+            own.run(grad=False, width=width), head_of(own), own.traits, setup.loss, setup.loss_chunk, False
+        ),
+        lambda found, ranks: (at_ranks(found[0], ranks), None),
+    )  # fmt: skip
+    going.go("loss", "reference", loss, live)
 
 
 def stem_of(job: Job) -> Stem:
@@ -309,6 +355,7 @@ def head_of(job: Job) -> Head:
                     arch.hidden_size, -(-matrix.d_out // split),
                     op.matrix in job.whole.matrices or job.setup.method == "full",
                     low_ranks(item) if item else (), job.unpacked.get(op.matrix, 0),
+                    d_in=0 if matrix.d_in == arch.hidden_size else matrix.d_in,
                 )  # fmt: skip
     return Head(arch.hidden_size, 0)
 

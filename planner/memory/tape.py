@@ -208,14 +208,21 @@ def add(a: Value, b: Value) -> Value:
 
 
 def multiply(a: Value, b: Value) -> Value:
-    """a * b of equal shapes: keeps each side where the other needs a gradient."""
-    tape = a.tape
+    """a * b of equal shapes: keeps each side where the other needs a gradient. Gradients are made in the wider type,
+    both, and then lowered."""
+    tape, width = a.tape, max(a.width, b.width)
     kept = (b.buffer if a.node else None, a.buffer if b.node else None)
-    sizes = (a.bytes if a.node else None, b.bytes if b.node else None)
-    return tape.apply(
-        (a, b), a.elements, max(a.width, b.width), kept,
-        lambda g: [None if size is None else tape.new(size) for size in sizes],
-    )  # fmt: skip
+    whole = a.elements * width
+    sizes = tuple((each.bytes, each.width == width) if each.node else None for each in (a, b))
+
+    def rule(g: Buffer) -> Gradients:
+        made: list[Buffer | None] = [None if each is None else tape.new(whole) for each in sizes]
+        for place, each in enumerate(sizes):
+            if each is not None and not each[1]:
+                made[place] = tape.new(each[0])
+        return made
+
+    return tape.apply((a, b), a.elements, width, kept, rule)
 
 
 def scale(a: Value, kept: Buffer | None = None) -> Value:

@@ -24,16 +24,19 @@ class Traits:
     what a layer's parts add to the stream, `dropped` of attention's probabilities, `dropped_inner` of an MLP's inner
     values, `dropped_stem` of embeddings, `dropped_end` of what a stack hands on. `post`: the sum is normed, not what
     goes in. `wide_residual`: sums on the stream are made in float32, `wide_logits`: the model's code makes its logits
-    so; `stem_norm`: embeddings are normed. `wide_scores`: queries meet keys in float32. `v_norm`: values are normed
-    like keys, without a weight. `narrow_loss`: logits meet the loss in their own type; `narrow_before`: they did
-    before transformers 4.50. `biased`: each head adds a bias for every pair of positions. `scaled_embedding`,
-    `scaled_residual`: multipliers on the stream. `logits`: what happens to logits between unembedding and loss
-    ("capped": tanh; "scaled"; "biased": a fixed bias is added). `sink_scales`: a head's sink weights what attention
-    puts out. `eager`: transformers has no SDPA path for it, `no_flash`: no path for flash attention; `mask_given`:
-    SDPA is given a mask even where all tokens are seen, and `ungrouped`: keys of a single head, which no fused kernel
-    takes; `narrow`: its eager softmax runs in the values' type. `router`: "softmax" or "sigmoid" scores of all
-    experts, or a softmax over the "chosen" alone; `wide_router`: their weights stay in float32, and so do the results
-    that they weight; `jitter`: what experts and router read is multiplied by noise.
+    so; `stem_norm`: embeddings are normed. `wide_scores`: queries meet keys in float32, `wide_bias`: scores become
+    float32 by a bias that is. `v_norm`: values are normed like keys, without a weight. `narrow_loss`: logits meet the
+    loss in their own type; `narrow_before`: they did before transformers 4.50; `cached_before`: until then its code
+    filled a cache of keys and values though layers were checkpointed. `biased`: each head adds a bias for every pair
+    of positions. `scaled_embedding`, `scaled_residual`: multipliers on the stream. `logits`: what happens to logits
+    between unembedding and loss ("capped": tanh; "scaled"; "biased": a fixed bias is added). `sink_scales`: a head's
+    sink weights what attention puts out.
+    `eager`: transformers has no SDPA path for it, `no_flash`: no path
+    for flash attention; `mask_given`: SDPA is given a mask even where all tokens are seen, and `ungrouped`: keys of a
+    single head, which no fused kernel takes; `narrow`: its eager softmax runs in the values' type. `router`:
+    "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their weights
+    stay in float32, and so do the results that they weight; `jitter`: what experts and router read is multiplied by
+    noise. `caches`: its decoder fills a cache of keys and values while it is trained.
     """
 
     norm: str = "rms"
@@ -55,9 +58,11 @@ class Traits:
     wide_logits: bool = False
     stem_norm: bool = False
     wide_scores: bool = False
+    wide_bias: bool = False
     v_norm: bool = False
     narrow_loss: bool = False
     narrow_before: bool = False
+    cached_before: bool = False
     biased: bool = False
     scaled_embedding: bool = False
     scaled_residual: bool = False
@@ -73,16 +78,20 @@ class Traits:
     router: Literal["softmax", "sigmoid", "chosen"] = "softmax"
     wide_router: bool = False
     jitter: bool = False
+    caches: bool = False
 
 
 LLAMA = Traits()
 GEMMA = Traits(norm="gemma", qk_norm="gemma", activation="gelu_pytorch_tanh", scaled_embedding=True)
 LEGACY = Traits(norm="layer", qk_norm="layer", rotary="none", activation="gelu")
+BERT = replace(LEGACY, before=False, post=True, stem_norm=True, narrow_loss=True, narrow=True)
+PRENORMED_BERT = replace(LEGACY, narrow_loss=True, narrow=True)
 BART = replace(LEGACY, narrow_loss=True, narrow=True, logits="biased", scaled_embedding=True)
 
 TRAITS: dict[str, Traits] = {
     "gemma": GEMMA,
     "gemma2": replace(GEMMA, after=True, logits="capped", capped_scores=True, eager=True),
+    "vaultgemma": replace(GEMMA, logits="capped", capped_scores=True, eager=True),
     "gemma3_text": replace(GEMMA, after=True),
     "gemma4_text": replace(GEMMA, after=True, logits="capped", v_norm=True),
     "phi3": replace(LLAMA, rotary="partial", fused="slice"),
@@ -108,6 +117,7 @@ TRAITS: dict[str, Traits] = {
         biased=True,
         no_flash=True,
         narrow=True,
+        caches=True,
     ),
     "bart": replace(BART, before=False, post=True),
     "mbart": BART,
@@ -123,8 +133,17 @@ TRAITS: dict[str, Traits] = {
     "falcon": replace(
         LEGACY, narrow_before=True, rotary="half", narrow=True, mask_given=True, ungrouped=True
     ),
-    "mpt": replace(LEGACY, narrow_before=True, eager=True, no_flash=True),
-    "gpt_bigcode": replace(LEGACY, narrow_before=True, activation="gelu_pytorch_tanh"),
+    "mpt": replace(LEGACY, narrow_before=True, eager=True, no_flash=True, wide_bias=True),
+    "gpt_neo": replace(LEGACY, activation="gelu_new", eager=True, no_flash=True, wide_scores=True),
+    "gpt_neox_japanese": replace(LEGACY, rotary="partial", eager=True, no_flash=True, narrow=True),
+    "persimmon": replace(LEGACY, rotary="partial", rotary_share=0.5, activation="relu2"),
+    "jais2": replace(LEGACY, rotary="half", activation="relu2"),
+    "biogpt": replace(LEGACY, scaled_embedding=True, narrow=True),
+    "xglm": replace(LEGACY, scaled_embedding=True, eager=True, no_flash=True),
+    "hyperclovax": replace(LLAMA, scaled_embedding=True, scaled_residual=True, logits="scaled", after=True),
+    "megatron-bert": replace(PRENORMED_BERT, eager=True, no_flash=True),
+    "roberta-prelayernorm": PRENORMED_BERT,
+    "gpt_bigcode": replace(LEGACY, narrow_before=True, cached_before=True, activation="gelu_pytorch_tanh"),
     "phi": replace(LEGACY, rotary="partial", rotary_share=0.5, activation="gelu_new"),
     "mamba": replace(LLAMA, wide_residual=True, wide_logits=True),
     "phimoe": replace(LLAMA, norm="layer", jitter=True),
@@ -138,28 +157,10 @@ TRAITS: dict[str, Traits] = {
     "deepseek_v3": replace(LLAMA, router="sigmoid", wide_router=True),
     "deepseek_v32": replace(LLAMA, router="sigmoid", wide_router=True, no_flash=True),
     "qwen3_next": replace(LLAMA, norm="gemma", qk_norm="gemma", rotary="partial", rotary_share=0.25),
-    "bert": replace(LEGACY, before=False, post=True, stem_norm=True, narrow_loss=True, narrow=True),
-    "roformer": replace(
-        LEGACY,
-        before=False,
-        post=True,
-        stem_norm=True,
-        narrow_loss=True,
-        eager=True,
-        no_flash=True,
-        narrow=True,
-        rotary="half",
-    ),
-    "nomic_bert": replace(
-        LEGACY,
-        before=False,
-        post=True,
-        stem_norm=True,
-        narrow_loss=True,
-        narrow=True,
-        rotary="half",
-        activation="silu",
-    ),
+    "bert": BERT,
+    "mpnet": replace(BERT, eager=True, no_flash=True),
+    "roformer": replace(BERT, eager=True, no_flash=True, rotary="half"),
+    "nomic_bert": replace(BERT, rotary="half", activation="silu"),
     "modernbert": replace(LEGACY, rotary="half32", stem_norm=True),
     "helium": replace(LLAMA, norm="rms-late"),
     "granite_swa": replace(
@@ -176,6 +177,9 @@ ALIKE = {
     "olmo3": "olmo2",
     "olmo_hybrid": "olmo2",
     "mt5": "t5",
+    "gpt-sw3": "gpt2",
+    "codegen": "gptj",
+    "bert-generation": "bert",
     "falcon_mamba": "mamba",
     "mvp": "bart",
     "plbart": "bart",
@@ -211,6 +215,8 @@ ALIKE = {
     "axk1": "deepseek_v3",
     "mistral4": "deepseek_v3",
     "umt5": "t5",
+    "rembert": "mpnet",
+    "xlm-roberta-xl": "roberta-prelayernorm",
     "cohere_compass_text": "cohere",
     "cohere2_moe": "cohere",
     "dots1": "deepseek_v3",
@@ -219,9 +225,7 @@ ALIKE = {
     "laguna": "deepseek_v3",
     "kimi_linear": "deepseek_v3",
     "modernbert-decoder": "modernbert",
-    **dict.fromkeys(
-        "roberta xlm-roberta camembert data2vec-text ernie mpnet distilbert electra rembert".split(), "bert"
-    ),
+    **dict.fromkeys("roberta xlm-roberta camembert data2vec-text ernie distilbert electra".split(), "bert"),
 }
 
 
@@ -250,17 +254,37 @@ RATES: dict[str, dict[str, tuple[str, float]]] = {
         "dropout": ("hidden_dropout_prob", 0.1), "dropped_stem": ("hidden_dropout_prob", 0.1),
         "dropped": ("attention_probs_dropout_prob", 0.1),
     },
+    "biogpt": {
+        "dropout": ("hidden_dropout_prob", 0.1), "dropped_stem": ("hidden_dropout_prob", 0.1),
+        "dropped": ("attention_probs_dropout_prob", 0.1), "dropped_inner": ("activation_dropout", 0.0),
+    },
+    "gpt_neo": {
+        "dropout": ("resid_dropout", 0.0), "dropped": ("attention_dropout", 0.0),
+        "dropped_stem": ("embed_dropout", 0.0),
+    },
+    "gpt_neox_japanese": {"dropout": ("hidden_dropout", 0.0), "dropped": ("attention_dropout", 0.1)},
     "emu3_text_model": dict.fromkeys(("dropout", "dropped"), ("attention_dropout", 0.1)),
     "llama": {"dropped": ("attention_dropout", 0.0)},
 }  # fmt: skip
 RATES_ALIKE = {
     "mbart": "bart",
+    "xglm": "bart",
     "gpt_bigcode": "gpt2",
     "falcon": "gpt_neox",
     "bloom": "gpt_neox",
     "phi3": "phi",
     "roformer": "bert",
+    "megatron-bert": "bert",
+    "roberta-prelayernorm": "bert",
+    "mpnet": "bert",
+    "nomic_bert": "bert",
 }
+
+
+def undropped(traits: Traits) -> Traits:
+    """Without the dropouts that are modules of their own: trainers of preferences switch them off. Attention's rate,
+    which newer models hand to a function, stays."""
+    return replace(traits, dropout=False, dropped_inner=False, dropped_stem=False, dropped_end=False)
 
 
 def _dropouts(arch: Architecture, kind: str) -> dict[str, bool]:
@@ -279,4 +303,19 @@ def traits_of(arch: Architecture) -> Traits:
     """The traits of an architecture's model type, with the dropouts that its config switches on."""
     kind = kind_of(arch)
     on: dict[str, Any] = dict(_dropouts(arch, kind))
-    return replace(TRAITS.get(kind, LLAMA), **on)
+    found = replace(TRAITS.get(kind, LLAMA), **on)
+    if found.norm == "layer" and found.narrow_loss and _is_causal(arch):
+        found = replace(found, narrow_loss=False)
+    if found.logits == "capped" and "final_logit_softcapping" in arch.uncapped:
+        found = replace(found, logits="plain")
+    if found.capped_scores and "attn_logit_softcapping" in arch.uncapped:
+        found = replace(found, capped_scores=False)
+    if kind == "hyperclovax" and not any("post_norm" in vector.name for vector in arch.vectors):
+        found = replace(found, after=False)
+    return found
+
+
+def _is_causal(arch: Architecture) -> bool:
+    """Whether an encoder's class is the one that predicts the next token, whose loss is the library's own."""
+    name = arch.class_name or ""
+    return name.endswith(("ForCausalLM", "LMHeadModel", "Decoder"))

@@ -117,9 +117,13 @@ def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str
     for field in setup:
         if field not in SETUP_FIELDS:
             raise InputError(field, setup[field], "a known option", hint(field, SETUP_FIELDS).strip())
+    if setup.get("objective", "sft") != "sft":
+        raise InputError(
+            "objective", setup["objective"], "sft in a search over plans", "estimate counts the others."
+        )
     job = Job(
         arch=arch,
-        setup=Setup(**{**filled(setup), "seq_len": seq_len}),
+        setup=Setup(**{**filled(setup, arch.model_type), "seq_len": seq_len}),
         given=setup,
         spec=spec,
         tokens=data.tokens,
@@ -131,8 +135,14 @@ def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str
     return job, found.model_id, data.notices
 
 
-def _notices(job: Job, found: Sequence[Evaluated]) -> Iterator[Notice]:
+def _notices(job: Job, found: Sequence[Evaluated], own: bool) -> Iterator[Notice]:
+    """What to know of these plans; `own`: whether the GPUs are named, and the usual numbers of them tried."""
     best = found[0]
+    if own and best.choice.layout.gpus > 1:
+        yield Notice(
+            "gpus-tried",
+            f"{', '.join(map(str, COUNTS))} GPUs were tried: --gpus 1 keeps to one.",
+        )
     if job.loss_tokens is None:
         yield Notice(
             "regret-unknown",
@@ -233,13 +243,14 @@ def plan(
     others = chooser.next_best(best, within, alternatives)
     front = chooser.frontier(within, frontier)
     plans = [chooser.full(cell) for cell in (best, *others)]
+    own = gpu != ANY and _numbers("gpus", gpus) == COUNTS
     return Found(
         model=name, tokens=job.tokens, loss_tokens=job.loss_tokens, limits=within,
         candidates=len(cells.seconds), feasible=int(chooser.within(within).sum()), best=plans[0],
         sure=_sure(cells, within) if plans[0].over_bytes("sure") > 0 else None,
         alternatives=tuple(plans[1:]), frontier=tuple(chooser.full(cell) for cell in front),
         binding=tuple(_binding(chooser, best, within)), rejected=_sorted(_rejected(chooser, best, within)),
-        warnings=(*of_data, *_notices(job, plans)), learning_rate=_rate(model, job, plans[0]),
+        warnings=(*of_data, *_notices(job, plans, own)), learning_rate=_rate(model, job, plans[0]),
         given=_held(options, setup),
     )  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -249,14 +249,22 @@ def neighbours(cells: Cells, best: int) -> Iterator[tuple[str, int]]:
             yield axis, cell
 
 
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
 def nothing_fits(chooser: Chooser, limits: Limits) -> InputError:
     """Why no plan keeps the limits: the first limit without which there is one, and the nearest plan."""
     cells = chooser.cells
     possible = np.isfinite(cells.over)
     if not possible.any():
+        batches = cells.space.batches
+        gpus = sorted({layout.gpus for layout in cells.space.layouts})
+        unit = min(gpus) * min(cells.space.micro_batches)
+        near = max(unit, round(batches[0] / unit) * unit)
         return InputError(
-            "batch", cells.space.batches, "a batch that the micro-batches and GPUs divide",
-            f"Micro-batches {cells.space.micro_batches}, GPUs {[x.gpus for x in cells.space.layouts]}.",
+            "batch", batches[0] if len(batches) == 1 else batches, "a batch that the micro-batches and GPUs divide",
+            f"Micro-batches {_listed(cells.space.micro_batches)}; GPUs {_listed(gpus)}. The nearest is {near}.",
         )  # fmt: skip
     if not chooser.fits.any():
         over = np.where(possible, cells.over_high if chooser.fit == "sure" else cells.over, math.inf)

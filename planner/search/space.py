@@ -172,7 +172,7 @@ def setup_of(
     }  # fmt: skip
     if job.setup.trainer == PLAIN:
         return replace(job.setup, **values)
-    return Setup(**{**filled({**job.given, **values}), "seq_len": job.setup.seq_len})
+    return Setup(**{**filled({**job.given, **values}, job.arch.model_type), "seq_len": job.setup.seq_len})
 
 
 def layouts(counts: Iterable[int], shardings: Sequence[Sharding] = SHARDINGS) -> tuple[Layout, ...]:

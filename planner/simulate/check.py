@@ -12,7 +12,8 @@ from ..setup import Setup
 # What a set-up may say of which a simulation knows one value only.
 ONLY = {
     "kernels": "transformers", "gpus": 1, "sharding": "none", "tensor_parallel": 1, "pipeline_parallel": 1,
-    "expert_parallel": 1, "sequence_parallel": 1, "offload": "none", "quantize_experts": False,
+    "expert_parallel": 1, "sequence_parallel": 1, "offload": "none", "quantize_experts": False, "main_grads": False,
+    "cache_held": False,
 }  # fmt: skip
 
 

@@ -72,6 +72,8 @@ def simulate_step(
         made = make(config, spec, setup, arch)
     trained = [p for p in made.model.parameters() if p.requires_grad]
     start = _held(made.model, setup, block_bytes)
+    if setup.copies_base:
+        start[WEIGHTS] *= 2
     state, extra = optimizer_step(trained, setup, block_bytes, _ends(made.model))
     start[OPTIMIZER] += state
     gradients = 0 if setup.optimizer_in_backward else _sum(trained, block_bytes)

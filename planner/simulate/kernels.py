@@ -59,18 +59,21 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
         self.tracker = tracker
         self.autocast = autocast
         self.casting = False
+        self.asks = True
         self._cast: dict[int, tuple[Any, Any]] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         # Rotations switch autocast off, by a way that the meta device does not have; they alone ask for no gradient.
         widens = self.cuda and func in SOFTMAXES and self._widens(args[0], kwargs)
-        if self.casting and not widens and torch.is_grad_enabled():
+        if self.casting and not widens and (torch.is_grad_enabled() or not self.asks):
             name = getattr(func, "__name__", "")
             if name in LOWER:
                 args, kwargs = self._all(args, kwargs, self._lower)
             elif name in SUMS and "dtype" not in kwargs and args and _is_half(args[0]):
                 kwargs = {**kwargs, "dtype": torch.float32}  # in one kernel, without a copy
+            elif name == "cross_entropy" and _is_half(args[0]):
+                return _cross_entropy(*args, **kwargs)
             elif name in FLOAT and kwargs.get("dtype") is None:  # one that is told its type keeps to it
                 args, kwargs = self._all(args, kwargs, _raise)
         if self.cuda and func is functional.scaled_dot_product_attention:
@@ -90,7 +93,9 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
 
     def _widens(self, x: Any, given: Mapping[str, Any]) -> bool:
         """Whether CUDA's softmax reads float16 and writes float32: where it is told so, by code or by autocast."""
-        told = given.get("dtype") or (torch.float32 if self.casting and torch.is_grad_enabled() else None)
+        told = given.get("dtype") or (
+            torch.float32 if self.casting and (torch.is_grad_enabled() or not self.asks) else None
+        )
         return bool(x.dtype == torch.float16 and told == torch.float32)
 
     def _experts(self, rows: Any, weight: Any, offs: Any = None, **more: Any) -> Any:
@@ -112,6 +117,15 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
         finally:
             self.casting, CudaKernels.active = False, None
             self._cast.clear()
+
+    @contextmanager
+    def ungraded(self) -> Iterator[None]:
+        """In a part of a forward pass that asks for no gradient, as the first run of a reentrant checkpoint."""
+        was, self.asks = self.asks, False
+        try:
+            yield
+        finally:
+            self.asks = was
 
     @contextmanager
     def switched(self, on: bool) -> Iterator[None]:
@@ -164,6 +178,16 @@ def _is_half(x: Any) -> bool:
 
 def _raise(x: Any) -> Any:
     return x.float() if x.dtype in HALVES else x
+
+
+def _cross_entropy(
+    input: Any, target: Any, weight: Any = None, size_average: Any = None, ignore_index: int = -100,
+    reduce: Any = None, reduction: str = "mean", label_smoothing: float = 0.0,
+) -> Any:  # fmt: skip
+    """As under autocast, which leaves log-softmax the logits' type, since it is told it, and makes the result float32
+    for the likelihood."""
+    wide = torch._log_softmax(input, 1, False).float()
+    return functional.nll_loss(wide, target, weight, ignore_index=ignore_index, reduction=reduction)
 
 
 def _dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:

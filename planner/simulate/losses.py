@@ -72,13 +72,13 @@ class _Through(nn.Module):  # type: ignore[misc]
         return hidden
 
 
-RUN = ("full", "shifted", "shifted-fused", "fused", "chunked")  # what is run as it is
+RUN = ("full", "shifted", "shifted-fused", "fused", "chunked", "tiled")  # what is run as it is
 
 
 def choose_loss(model: Any, setup: Setup, *, narrow_before: bool = False) -> None:
     """Give a causal language model the loss asked for. `narrow_before`: before transformers 4.50 this model's code
     left its logits in their own type. Raises InputError where it cannot take it."""
-    if setup.loss == "full":
+    if setup.loss in ("full", "tiled"):
         return
     if setup.loss not in RUN:
         raise InputError("loss", setup.loss, f"one of {', '.join(RUN)}", "Only an estimate knows the others.")
@@ -135,3 +135,25 @@ def _shifted_fused(logits: Any, labels: Any, vocab_size: int, **_: Any) -> Any:
     """The same with a fused kernel behind the copy."""
     rows = logits[..., :-1, :].contiguous().view(-1, logits.shape[-1])
     return _Fused.apply(rows, labels[..., 1:].contiguous().view(-1))
+
+
+def by_chances(setup: Setup) -> bool:
+    """Whether a loss is one of log-probabilities that the model does not compute itself."""
+    return setup.loss == "tiled" or setup.objective != "sft"
+
+
+def check_by_chances(model: Any, setup: Setup) -> None:
+    """Raise InputError where a loss of preferences, or a tiled one, cannot be run on a model."""
+    if getattr(model.config, "is_encoder_decoder", False):
+        name, value = ("loss", "tiled") if setup.objective == "sft" else ("objective", setup.objective)
+        raise InputError(name, value, "another for an encoder with a decoder")
+    head = model.get_output_embeddings()
+    if setup.loss == "tiled" and not isinstance(head, nn.Linear):
+        raise InputError("loss", "tiled", "full where the unembedding has an adapter, or is no Linear module")
+
+
+def without_dropout(model: Any) -> None:
+    """Switch off dropout modules, as trainers of preferences do."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0

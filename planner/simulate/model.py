@@ -20,7 +20,7 @@ from ..schema import Architecture
 from ..setup import Setup
 from .experts import ExpertPairs, attach, check_pairs
 from .kernels import flash_attention
-from .losses import choose_loss
+from .losses import by_chances, check_by_chances, choose_loss, without_dropout
 
 
 def dtype_of(name: str) -> Any:
@@ -68,6 +68,10 @@ def make(
         base = model
         if setup.method != "full":
             model, pairs = _frozen(model, config, arch or build(config), spec or AdapterSpec(), setup)
+        if by_chances(setup):
+            check_by_chances(base, setup)
+        if setup.objective != "sft":
+            without_dropout(model)
         choose_loss(base, setup, narrow_before=TRAITS.get(str(named["model_type"]), LLAMA).narrow_before)
         if setup.needs_input_grads:
             model.enable_input_require_grads()
@@ -143,12 +147,22 @@ def _frozen(
         for parameter in model.parameters():
             if parameter.dtype in (torch.float16, torch.bfloat16):
                 parameter.data = parameter.data.to(torch.float32)
+    if setup.upcast_norms:
+        _widen_norms(model)
     found, pairs = _adapted(model, config, arch, spec, setup)
     if setup.quantize != "none":
         from .quantised import adapt_quantised
 
         adapt_quantised(found, setup)
     return found, pairs
+
+
+def _widen_norms(model: Any) -> None:
+    """Norms in float32, as TRL's QLoRA left them before 1.0."""
+    for module in model.modules():
+        if "norm" in type(module).__name__.lower():
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.to(torch.float32)
 
 
 def _adapted(

@@ -23,10 +23,14 @@ CODE_BYTES, NESTED_CODE_BYTES = 64, 1024
 
 
 class QuantisedLinear(nn.Linear):  # type: ignore[misc]
-    """A Linear module whose weight is held quantised: `kind` is nf4, nf4-double, int8 or fp8."""
+    """A Linear module whose weight is held quantised: `kind` is nf4, nf4-double, int8 or fp8. `keeps`: what it reads
+    is kept for the backward pass, as bitsandbytes before 0.43.2 did."""
 
-    def __init__(self, d_in: int, d_out: int, bias: Any, kind: str, compute: Any) -> None:
+    def __init__(
+        self, d_in: int, d_out: int, bias: Any, kind: str, compute: Any, *, keeps: bool = False
+    ) -> None:  # fmt: skip
         nn.Module.__init__(self)
+        self.keeps = keeps
         self.in_features, self.out_features = d_in, d_out
         self.kind, self.compute = kind, compute
         number = d_in * d_out
@@ -77,11 +81,13 @@ class QuantisedLinear(nn.Linear):  # type: ignore[misc]
 
 
 class _Dequantised(torch.autograd.Function):  # type: ignore[misc]
-    """x W^T with a dequantised W that is gone afterwards; nothing is kept for the backward pass."""
+    """x W^T with a dequantised W that is gone afterwards; nothing, or x alone, is kept for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Any, layer: QuantisedLinear) -> Any:
         ctx.layer = layer
+        if layer.keeps:
+            ctx.save_for_backward(x)
         bias = None if layer.bias is None else layer.bias.to(x.dtype)
         return functional.linear(x, layer.dequantised(x.dtype), bias)
 
@@ -159,7 +165,10 @@ def quantise(model: Any, setup: Setup) -> None:
             d_in, d_out = module.in_features, module.out_features
         else:
             continue
-        model.set_submodule(name, QuantisedLinear(d_in, d_out, module.bias, setup.quantize, compute))
+        made = QuantisedLinear(
+            d_in, d_out, module.bias, setup.quantize, compute, keeps=setup.quantised_inputs_kept
+        )
+        model.set_submodule(name, made)
 
 
 def adapt_quantised(model: Any, setup: Setup) -> None:

@@ -13,11 +13,13 @@ from ..adapter.options import names, spec_of
 from ..architecture.meta import checks
 from ..errors import InputError, MissingDependencyError, hint
 from ..estimator import load, model_of
+from ..running import usual_of
 from ..schema import Architecture, Notice, Source
 from ..setup import Setup
 from ..units import parse_count
 from .report import SimulatedStep, SimulatedSteps
 
+USUAL: dict[str, Any] = {"packing": "full", "loss": "full"}
 METHODS = ("lora", "full", "qlora")
 NEEDED = ("torch", "transformers", "peft")
 DEFAULT_SEQ_LEN = 2048
@@ -33,7 +35,8 @@ def simulate(
     model: str | os.PathLike[str] | Mapping[str, Any] | None = None, *, methods: str | Sequence[str] = METHODS,
     seq_len: int | None = None, batch: int = 1, accumulation: int = 1, checkpointing: bool = False,
     precision: str = "bf16", autocast: bool = False, quantize: str = "nf4", upcast_small: bool = False,
-    optimizer: str = "adamw", attention_kernel: str = "sdpa", packing: str = "full", loss: str = "full",
+    optimizer: str = "adamw", attention_kernel: str = "sdpa", packing: str | None = None, loss: str | None = None,
+    objective: str = "sft", reference: str = "base",
     lora_dropout: float = 0.0, rank: int = 32, alpha: float = 32, layers: str | Sequence[str] | None = None,
     targets: str | Sequence[str] | None = None, experts: str = "scaled", layout: str | None = None,
     variant: str = "lora", adapter_dtype: str = "float32", target_regex: str | None = None,
@@ -99,12 +102,15 @@ def _setup(method: str, options: Mapping[str, Any], arch: Architecture) -> Setup
     length = options["seq_len"]
     if length is None:
         length = min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN)
+    usual = USUAL if options["objective"] == "sft" else usual_of(options["objective"])
+    packing, loss = options["packing"] or usual["packing"], options["loss"] or usual["loss"]
     return Setup(
+        objective=options["objective"], reference=options["reference"],
         method=method, precision=options["precision"], optimizer=options["optimizer"],  # type: ignore[arg-type]
         checkpointing="layer" if options["checkpointing"] else "none",
         attention_kernel=options["attention_kernel"], micro_batch=_number("batch", options["batch"]),
         seq_len=_number("seq-len", length), accumulation=_number("accumulation", options["accumulation"]),
-        packing=options["packing"], loss=options["loss"],
+        packing=packing, loss=loss,
         quantize=options["quantize"] if method == "qlora" else "none",
         adapter_dtype=None if method == "full" else options["adapter_dtype"], autocast=bool(options["autocast"]),
         lora_dropout=options["lora_dropout"], upcast_small=bool(options["upcast_small"]) and method == "qlora",

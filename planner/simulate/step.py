@@ -16,7 +16,9 @@ from torch.utils.checkpoint import checkpoint
 from ..setup import Setup
 from .kernels import CudaKernels
 from .layers import Stack
+from .losses import by_chances
 from .model import Made, dtype_of
+from .preferences import Preferences
 from .scans import scan_kernels
 from .timeline import GRADIENTS, Place, Recording
 from .tracker import Tracker
@@ -122,23 +124,26 @@ def _enter(tracker: Tracker, place: Place) -> Any:
     return hook
 
 
-def checkpointed(model: Any, tracker: Tracker, kernels: CudaKernels, offload: bool) -> None:
-    """Switch on checkpointing of layers as transformers does (not reentrant), seen by the tracker; with `offload`,
+def checkpointed(model: Any, tracker: Tracker, kernels: CudaKernels, setup: Setup) -> None:
+    """Switch on checkpointing of layers as transformers does, reentrant or not, seen by the tracker; with offload,
     what a layer needs to run again waits in host memory."""
+    offload, reentrant = setup.checkpointing == "layer-offload", setup.reentrant
 
     def run(function: Any, *args: Any, **kwargs: Any) -> Any:
-        seen = False
+        place: Place | None = None
 
         def watch(*inner: Any, **more: Any) -> Any:
-            nonlocal seen
-            if not seen:
-                seen = True
-                return function(*inner, **more)
+            nonlocal place
+            if place is None:
+                place = tracker.place
+                with kernels.ungraded() if reentrant else nullcontext():
+                    return function(*inner, **more)
             with tracker.recompute(), kernels, kernels.forward():
+                tracker.enter(place)
                 return function(*inner, **more)
 
         with saved_tensors_hooks(_away, _back) if offload else nullcontext():
-            return checkpoint(watch, *args, use_reentrant=False, **kwargs)
+            return checkpoint(watch, *args, use_reentrant=reentrant, **kwargs)
 
     model._set_gradient_checkpointing(enable=True, gradient_checkpointing_func=run)
 
@@ -157,7 +162,7 @@ def inputs(model: Any, setup: Setup, device: str = "meta") -> dict[str, Any]:
     """Tokens and their labels, and a mask where shorter sequences are padded or packed; for a model of sound,
     features and the labels of its decoder."""
     config = model.config
-    shape = setup.micro_batch, setup.seq_len
+    shape = setup.sequences, setup.seq_len
     ids = torch.zeros(shape, dtype=torch.long, device=device)
     if getattr(model, "main_input_name", "") == "input_features" and hasattr(config, "num_mel_bins"):
         frames = 2 * config.max_source_positions
@@ -212,7 +217,7 @@ def run(
     autocast = compute if setup.under_autocast else None
     kernels = CudaKernels(tracker, autocast, how.cuda, made.pairs, is_masked(setup), compute)
     if setup.checkpointing != "none":
-        checkpointed(model, tracker, kernels, setup.checkpointing == "layer-offload")
+        checkpointed(model, tracker, kernels, setup)
     batch = inputs(model, setup, how.device)
     if setup.accumulation > 1:
         give_gradients(model)
@@ -224,10 +229,13 @@ def run(
         for tensor in batch.values():
             tracker.see(tensor)
         with kernels, kernels.forward():
-            # Logits and all else that the model returns are dropped at once, as trainers do.
-            outputs = model(**batch)
-            loss = outputs.loss
-            if not how.keep_outputs:
+            # Logits and all else that the model returns are dropped at once, as most trainers do.
+            outputs: Any = None if by_chances(setup) else model(**batch)
+            loss = outputs.loss if outputs else Preferences(made, setup, tracker, kernels).loss(batch)
+            widens = setup.outputs_widened and autocast is not None
+            if widens and getattr(outputs, "logits", None) is not None:
+                outputs.logits = outputs.logits.float()
+            if not (how.keep_outputs or setup.outputs_held):
                 del outputs
         tracker.label_alive()
         loss.backward()

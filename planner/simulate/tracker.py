@@ -74,6 +74,12 @@ class Tracker(TorchDispatchMode):  # type: ignore[misc]
         if not self._recomputing:
             self._stand(place)
 
+    @property
+    def place(self) -> Place:
+        """Where the step stands."""
+        assert self._here is not None
+        return self._here
+
     def _stand(self, place: Place) -> None:
         if place != self._here:
             self._here = place

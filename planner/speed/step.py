@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
+from ..objective import passes
 from ..schema import Architecture, Block
 from ..setup import Setup
 from .communication import gathers
@@ -96,6 +98,25 @@ def step_bytes(setup: Setup) -> float:
     )
 
 
+def _without_gradients(walk: Walk, arch: Architecture, setup: Setup, lengths: Mapping[str, int]) -> None:
+    """Add the forward passes that an objective makes without gradients, those of the trained model as the base's."""
+    number = sum(passes(setup.objective, setup.reference))
+    if not number:
+        return
+    frozen = Walk(arch, replace(setup, checkpointing="none", input_grads=False), {}, NOTHING_WHOLE)
+    for _, layers in _stacks(arch):
+        _stack(frozen, layers, lengths, False, False)
+    found = frozen.sums
+    walk.sums.add(
+        Sums(
+            {key: calls for key, calls in found.gemms.items() if key[1] == "forward"},
+            {key: moved for key, moved in found.sweeps.items() if key[1] == "forward"},
+            {**found.operations, "backward": 0.0},
+        ),
+        float(number),
+    )  # fmt: skip
+
+
 def work_of(
     arch: Architecture, setup: Setup, adapted: Iterable[Adapted] = (), whole: Whole = NOTHING_WHOLE
 ) -> Work:
@@ -109,6 +130,7 @@ def work_of(
         trained = trained or {}
         trained[item.index] = (*trained.get(item.index, ()), item)
     walk, lengths = Walk(arch, setup, trained, whole), _lengths(arch, setup.seq_len)
+    _without_gradients(walk, arch, setup, lengths)
     start = trained is None or setup.needs_input_grads or whole.embedding
     start = _embedding(walk, pairs, setup.seq_len) or start
     stream, memory, previous = start, start, ""

@@ -83,7 +83,7 @@ LOSS = {
     "full": _FULL, "shifted": _FULL, "shifted-late": _FULL, "shifted-narrow": _FULL, "chunked": _CHUNKED,
     "split": _CHUNKED,
     "split-wide": _CHUNKED, "split-fused": _FUSED, "fused": _FUSED, "shifted-fused": _FUSED,
-    "shifted-late-fused": _FUSED, "wide-fused": _FUSED,
+    "shifted-late-fused": _FUSED, "wide-fused": _FUSED, "tiled": _FUSED,
 }  # fmt: skip
 # Bytes an element of eager scores: written, scaled, masked, softmax in float32, cast, read; and back.
 EAGER_SCORES = Cost(22, 24, 6, 8)

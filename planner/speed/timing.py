@@ -14,6 +14,7 @@ from ..flops import FLOPS_PER_MAC, Step, step_macs
 from ..hardware import Cluster, arithmetic_of, matmul_flops_per_s
 from ..memory.traffic import traffic as traffic_of
 from ..moments import Traffic
+from ..objective import beside
 from ..schema import Architecture, Basis, Notice
 from ..setup import Setup
 from .calibration import NOTHING_MEASURED, Calibration
@@ -68,7 +69,7 @@ class StepTime:
 
 def tokens_of(setup: Setup) -> int:
     """Tokens of an optimizer step over all GPUs."""
-    return setup.global_batch * setup.seq_len
+    return setup.global_batch * setup.sequences // setup.micro_batch * setup.seq_len
 
 
 def time_gap(arch: Architecture, whole: Whole = NOTHING_WHOLE) -> str | None:
@@ -86,7 +87,9 @@ def model_flops(
         return None
     pairs = None if setup.method == "full" else tuple(adapted)
     tally = step_macs(arch, Step(1, setup.seq_len), pairs, whole)
-    return float(FLOPS_PER_MAC * (tally.total - tally.overcount - tally.hidden) * setup.global_batch)
+    tally.add(beside(arch, setup, pairs, whole))
+    macs = (tally.total - tally.overcount - tally.hidden) * setup.sequences
+    return float(FLOPS_PER_MAC * macs * setup.accumulation * setup.data_parallel)
 
 
 def _notices(setup: Setup, machine: Cluster, parts: dict[str, float], total: float) -> Iterable[Notice]:

@@ -347,3 +347,6 @@ def test_the_profile_of_a_config_gives_way(tmp_path: Path) -> None:
     said = [json.loads(found.stdout)["memory"]["qlora"]["setup"]["trainer"] for found in (taken, given)]
     assert said == ["axolotl", "plain"]
     assert "--trainer axolotl" in run(cli, ["import", str(path)]).stdout
+    kept = run(cli, ["estimate", "--config", str(path), "--no-checkpointing", "--json"])
+    setups = [json.loads(found.stdout)["memory"]["qlora"]["setup"] for found in (taken, kept)]
+    assert [setup["checkpointing"] for setup in setups] == ["layer", "none"]

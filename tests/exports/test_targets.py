@@ -294,3 +294,71 @@ def test_the_best_plan_of_a_search_is_exported_as_it_was_found() -> None:
         best.choice.rank,
         best.choice.micro_batch,
     )
+
+
+FULL: dict[str, Any] = {"model": LLAMA, "dataset": "no-robots", "batch": 16, "accumulation": 2, "full": True}
+# By trainer: how its file says that all parameters train.
+SAYS = {
+    "trl-sft": ("use_peft", False),
+    "llamafactory": ("finetuning_type", "full"),
+    "axolotl": ("adapter", None),
+}
+
+
+@pytest.mark.parametrize("target", list(SAYS))
+def test_full_fine_tuning_is_written_too(target: str) -> None:
+    done = export(target, **FULL, gpus=8, gpu="h100")
+    told = yaml.safe_load(done.text)
+    name, value = SAYS[target]
+    assert told.get(name) == value and set(told) <= trainer(target).options
+    assert not any("lora" in option for option in told)
+    rate = planner.lr(LLAMA, method="full", batch=16, steps=None).value
+    assert told["learning_rate"] == pytest.approx(rate, rel=0.01)
+    own: dict[str, Any] = {"packing": "packed", "attention_kernel": "flash"} if target == "axolotl" else {}
+    plan = estimate(
+        LLAMA, dataset="no-robots", batch=16, accumulation=2, gpus=8, gpu="h100", precision="autocast", **own
+    )
+    assert done.plan and plan.memory and done.plan.memory
+    assert f"{plan.model.params:,} parameters" in done.text
+    assert (
+        done.plan.memory["full"] == plan.memory["full"] and done.plan.memory["full"]["per_gpu_bytes"] > 1e10
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "said"),
+    [
+        ("peft", {}, "full: found True, expected nothing: what is written for PEFT"),
+        ("unsloth", {}, "The nearest is trl-sft"),
+        ("trl-sft", {"rank": 8}, "rank: found 8, expected nothing: full fine-tuning has no adapter"),
+        ("trl-sft", {"quantize": "nf4"}, "quantize: found 'nf4'"),
+        (
+            "trl-sft",
+            {"gpus": 2, "sharding": "zero3", "precision": "bf16"},
+            "precision: found 'bf16', expected bf16-master",
+        ),
+        ("axolotl", {"precision": "autocast"}, "The nearest is bf16"),
+    ],
+)
+def test_what_full_fine_tuning_has_not_is_refused(target: str, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        export(target, **{**FULL, **options})
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "gpus", "sharding", "told"),
+    [
+        ("trl-sft", 1, None, {"dtype": "float32", "bf16": True}),
+        ("trl-sft", 2, "zero3", {"dtype": "bfloat16", "bf16": True, "deepspeed": "deepspeed.json"}),
+        ("axolotl", 1, None, {"bf16": True}),
+        ("llamafactory", 1, None, {"bf16": True}),
+        ("llamafactory", 2, "fsdp", {"bf16": True, "fsdp": True}),
+    ],
+)
+def test_weights_are_held_as_the_trainer_holds_them(
+    target: str, gpus: int, sharding: str | None, told: dict[str, Any]
+) -> None:
+    way = {"sharding": sharding} if sharding else {}
+    found = yaml.safe_load(export(target, **FULL, gpus=gpus, **way).text)
+    assert {name: found.get(name) for name in told} == told

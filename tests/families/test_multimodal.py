@@ -24,6 +24,7 @@ SLOW = settings(max_examples=3)
 CLASSES = {
     "qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL", "qwen3_vl_moe": "Qwen3VLMoe",
     "qwen3_5": "Qwen3_5", "qwen3_5_moe": "Qwen3_5Moe",
+    "glm4v": "Glm4v", "glm46v": "Glm46V",
 }  # fmt: skip
 
 
@@ -93,13 +94,13 @@ def qwen(draw: st.DrawFn, model_type: str) -> Config:
 
 
 @st.composite
-def glm4v(draw: st.DrawFn) -> Config:
-    """GLM-4V."""
+def glm4v(draw: st.DrawFn, model_type: str = "glm4v") -> Config:
+    """GLM-4V and GLM-4.6V."""
     text = draw(decoder_config("glm4v_text", "", head_dim=False))
     text["rope_parameters"] = rope(text)
     vision = draw(qwen_tower(text["hidden_size"]))
     vision |= {"image_size": 9, "attention_bias": draw(st.booleans())}
-    return wrap("glm4v", "Glm4vForConditionalGeneration", text, vision)
+    return wrap(model_type, f"{CLASSES[model_type]}ForConditionalGeneration", text, vision)
 
 
 @st.composite
@@ -236,7 +237,8 @@ def llama4(draw: st.DrawFn) -> Config:
 
 CONFIGS: dict[str, Callable[[], st.SearchStrategy[Config]]] = {
     "qwen2_vl": lambda: qwen("qwen2_vl"), "qwen2_5_vl": lambda: qwen("qwen2_5_vl"),
-    "qwen3_vl": lambda: qwen("qwen3_vl"), "glm4v": glm4v, "gemma3": gemma3, "llava": llava, "mistral3": mistral3,
+    "qwen3_vl": lambda: qwen("qwen3_vl"), "glm4v": glm4v,
+    "glm46v": lambda: glm4v("glm46v"), "gemma3": gemma3, "llava": llava, "mistral3": mistral3,
     "mllama": mllama, "gemma4": gemma4, "qwen3_5": lambda: qwen3_5("qwen3_5"),
     "qwen3_5_moe": lambda: qwen3_5("qwen3_5_moe"), "qwen3_vl_moe": lambda: qwen("qwen3_vl_moe"), "llama4": llama4,
 }  # fmt: skip
@@ -308,6 +310,7 @@ LAYERS = {"num_hidden_layers": 2}
 SPARSE_CONFIGS: dict[str, tuple[str, Config, Config]] = {
     "qwen2_vl": ("Qwen2VL", LAYERS, {"depth": 1}), "qwen2_5_vl": ("Qwen2_5_VL", LAYERS, {"depth": 1}),
     "qwen3_vl": ("Qwen3VL", LAYERS, {"depth": 1}), "glm4v": ("Glm4v", LAYERS, {"depth": 1}),
+    "glm46v": ("Glm46V", LAYERS, {"depth": 1}),
     "qwen3_5": ("Qwen3_5", LAYERS, {"depth": 1}), "qwen3_5_moe": ("Qwen3_5Moe", LAYERS, {"depth": 1}),
     "qwen3_vl_moe": ("Qwen3VLMoe", LAYERS, {"depth": 1}), "llama4": ("Llama4", LAYERS, LAYERS),
     "gemma3": ("Gemma3", LAYERS, LAYERS), "gemma4": ("Gemma4", LAYERS, LAYERS),

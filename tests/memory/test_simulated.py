@@ -37,6 +37,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "Lfm2MoeForCausalLM": {
         "model_type": "lfm2_moe", **EXPERTS, "layer_types": ["conv", "conv", "full_attention", "conv"],
     },
+    "GPTNeoXJapaneseForCausalLM": {"model_type": "gpt_neox_japanese", "rotary_pct": 1.0},
+    "Jais2ForCausalLM": {"model_type": "jais2"},
+    "CamembertForCausalLM": {"model_type": "camembert"},
+    "HyperCLOVAXForCausalLM": {"model_type": "hyperclovax", "use_post_norm": True},
     "FlexOlmoForCausalLM": {"model_type": "flex_olmo", **EXPERTS, "intermediate_size": 256},
     "LagunaForCausalLM": {
         "model_type": "laguna", **EXPERTS, "head_dim": 64,
@@ -60,6 +64,45 @@ def test_peaks_are_those_of_the_simulation(name: str, kernel: Any) -> None:
     found = estimate_memory(arch, setup, pairs, trained_whole(arch, spec, pairs))
     ours = found.allocated_bytes - WORKSPACES * WORKSPACE_BYTES
     assert ours == pytest.approx(simulate_step(config, spec, setup, arch=arch).peak.bytes, rel=0.025)
+
+
+USUAL_STEP: dict[str, Any] = {"method": "lora", "micro_batch": 2, "seq_len": 512}
+QUANTISED: dict[str, Any] = {"method": "qlora", "quantize": "nf4"}
+CHOICES: dict[str, dict[str, Any]] = {
+    "reentrant": {"checkpointing": "layer", "reentrant": True, "autocast": True, "loss": "chunked"},
+    "outputs held": {"outputs_held": True, "loss": "fused"},
+    "outputs held, shifted": {"outputs_held": True, "loss": "shifted"},
+    "outputs widened": {"outputs_widened": True, "autocast": True, "loss": "fused"},
+    "outputs widened, shifted": {"outputs_widened": True, "autocast": True, "loss": "shifted"},
+    "inputs kept": {**QUANTISED, "quantised_inputs_kept": True},
+    "wide norms": {**QUANTISED, "upcast_norms": True, "checkpointing": "layer"},
+    "wide norms, autocast": {**QUANTISED, "upcast_norms": True, "autocast": True},
+    "dpo": {"objective": "dpo", "loss": "tiled", "checkpointing": "layer"},
+    "dpo, all logits": {"objective": "dpo", "loss": "full", "autocast": True, "packing": "padded"},
+    "kto": {"objective": "kto", "loss": "tiled", "reference": "precomputed"},
+    "dora beside 4 bits": {**QUANTISED, "autocast": True, "variant": "dora"},
+}
+MODELS: dict[str, dict[str, Any]] = {
+    "llama": {"model_type": "llama"},
+    "gemma2": {"model_type": "gemma2", "head_dim": 64, "tie_word_embeddings": True},
+    "gpt2": {"model_type": "gpt2", "n_embd": 512, "n_layer": 4, "n_head": 8, "n_positions": 4096},
+}
+
+
+@pytest.mark.parametrize("model", sorted(MODELS))
+@pytest.mark.parametrize("choice", sorted(CHOICES))
+def test_choices_of_trainers_are_those_of_the_simulation(model: str, choice: str) -> None:
+    """What a trainer's loop holds, and what older libraries kept or widened, on either side."""
+    from planner.simulate.core import simulate_step
+
+    given = {**USUAL_STEP, **CHOICES[choice]}
+    config, variant = {**USUAL, **MODELS[model]}, given.pop("variant", "lora")
+    arch, setup = build(config), Setup(**given)
+    spec = AdapterSpec(rank=8, layers=("attention", "mlp"), experts="none", variant=variant)
+    pairs = adapt(arch, spec)
+    found = estimate_memory(arch, setup, pairs, trained_whole(arch, spec, pairs))
+    ours = found.allocated_bytes - WORKSPACES * WORKSPACE_BYTES
+    assert ours == pytest.approx(simulate_step(config, spec, setup, arch=arch).peak.bytes, rel=0.01)
 
 
 def test_a_scan_without_a_rule_leaves_the_memory_open() -> None:

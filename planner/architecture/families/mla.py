@@ -179,9 +179,9 @@ def _indexed(cfg: Fields, style: Style, n_layers: int) -> list[bool]:
             cfg.int("index_skip_topk_offset", 2, minimum=0),
         )
         return [max(i - offset + 1, 0) % max(every, 1) == 0 for i in range(n_layers)]
-    if len(kinds) != n_layers or kinds[0] != "full":
+    if len(kinds) < n_layers or kinds[0] != "full":
         raise cfg.fail("indexer_types", f"a list of {n_layers} items, one a layer, the first of them 'full'")
-    return [kind == "full" for kind in kinds]
+    return [kind == "full" for kind in kinds[:n_layers]]
 
 
 def _sparse(cfg: Fields, style: Style, n_layers: int) -> list[bool]:

@@ -262,13 +262,14 @@ def _mimo_attention(layer: Layer, cfg: Fields, hidden: int, window: int | None, 
 
 
 def mlp_layer_types(cfg: Fields, n_layers: int, n_dense: int) -> list[bool]:
-    """Which layers have experts: `mlp_layer_types` where given, else all but the first `n_dense`."""
+    """Which layers have experts: `mlp_layer_types` where given, else all but the first `n_dense`. Items beyond the
+    layers are not read; the classes that refuse them are known to words.py."""
     kinds = cfg.list("mlp_layer_types", None)
     if kinds is None:
         return [i >= n_dense for i in range(n_layers)]
-    if len(kinds) != n_layers:
+    if len(kinds) < n_layers:
         raise cfg.fail("mlp_layer_types", f"a list of {n_layers} items, one a layer")
-    return [kind == "sparse" for kind in kinds]
+    return [kind == "sparse" for kind in kinds[:n_layers]]
 
 
 def mimo_v2_flash(trace: Trace, cfg: Fields) -> None:

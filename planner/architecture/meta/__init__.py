@@ -18,7 +18,7 @@ from .checks import check, cleaned
 from .installed import installed
 
 # Raise with every change of what is read off a model: it tells old files of the cache from new ones.
-READER = 4
+READER = 5
 NEEDED = ("torch", "transformers")
 
 
@@ -61,10 +61,9 @@ def _build(config: Mapping[str, Any]) -> Architecture:
     from .lighter import lighter_import
 
     with _nothing_collected(), lighter_import():
-        from .inventory import read
-        from .model import build_model
+        from .many import read_any
 
-        return read(build_model(config), config, f"transformers {transformers_version()}")
+        return read_any(config, f"transformers {transformers_version()}")
 
 
 @contextmanager

@@ -16,6 +16,7 @@ TOP_K = (
     "num_experts_per_tok num_experts_per_token moe_topk moe_top_k moe_k top_k_experts num_selected_experts "
     "experts_per_token num_activated_experts topk top_k router_topk num_experts_per_topk expert_top_k".split()
 )
+CHOOSES = re.compile(r"Top(\d+)(?:Gating)?Router$")
 POSITIONS = frozenset(
     "max_position_embeddings n_positions n_ctx max_seq_len seq_length max_seq_length max_target_positions "
     "max_sequence_length".split()
@@ -55,8 +56,8 @@ class Reading:
     unknown_top_k: bool = False
 
 
-def read(model: Any, config: Mapping[str, Any], built_by: str) -> Architecture:
-    """The inventory of a model."""
+def read(model: Any, config: Mapping[str, Any], built_by: str, *, flops: bool = True) -> Architecture:
+    """The inventory of a model, with the products of its forward pass where `flops` asks for them."""
     reading = Reading()
     roles = Roles(model, moe_blocks(model))
     owner = table_weight(roles)
@@ -82,6 +83,8 @@ def read(model: Any, config: Mapping[str, Any], built_by: str) -> Architecture:
         max_position=longest or None, tied_embeddings=tied, notes=notes, built_by=built_by,
         bystanders=tuple(dict.fromkeys([*reading.aliases, *_without_parameters(model)])),
     )  # fmt: skip
+    if not flops:
+        return inventory
     blocks, gap = read_blocks(model, inventory.matrices, reading.index)
     return replace(inventory, blocks=blocks, flops_gap=gap)
 
@@ -128,10 +131,11 @@ def moe_blocks(model: Any) -> dict[str, int]:
 
 
 def expert_modules(module: Any) -> tuple[Any, ...]:
-    """The experts of a module that holds each as a module of its own, in a list or by name."""
-    children = tuple(child for child in module._modules.values() if child is not None)
+    """The experts of a module that holds each as a module of its own, in a list or by name, perhaps beside something
+    without parts, such as a dropout."""
+    children = tuple(child for child in module._modules.values() if child is not None and child._modules)
     alike = len(children) > 1 and len({type(child) for child in children}) == 1
-    return children if alike and any(True for _ in children[0].children()) and not module._parameters else ()
+    return children if alike and not module._parameters else ()
 
 
 def own_expert(place: Place) -> int | None:
@@ -325,6 +329,15 @@ def top_k(model: Any, place: Place) -> int | None:
             value = getattr(holder, name, None)
             if isinstance(value, int) and not isinstance(value, bool) and value > 0:
                 return value
+    return _router_says(place)
+
+
+def _router_says(place: Place) -> int | None:
+    """How many experts the class of the router beside a layer's experts names: a Top2Router chooses two."""
+    for _, module in reversed(place.above):
+        for child in module._modules.values():
+            if found := CHOOSES.search(type(child).__name__):
+                return int(found[1])
     return None
 
 

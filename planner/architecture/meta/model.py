@@ -22,8 +22,15 @@ MAPPINGS = (
 MOST_MODULES = 20_000
 
 
-def build_model(config: Mapping[str, Any]) -> Any:
-    """The model, its tied weights tied. Every failure of transformers is a ConfigError of one line."""
+class TooManyModulesError(ConfigError):
+    """A model of more modules than are built."""
+
+
+def build_model(config: Mapping[str, Any], most_alike: int | None = None) -> Any:
+    """The model, its tied weights tied. Every failure of transformers is a ConfigError of one line.
+
+    Raises TooManyModulesError at MOST_MODULES, and where `most_alike` is given at more parts of one module than that.
+    """
     model_type = config.get("model_type")
     with quietly():
         from transformers import __version__
@@ -34,7 +41,7 @@ def build_model(config: Mapping[str, Any]) -> Any:
                 unknown(model_type, CONFIG_MAPPING, f"transformers {__version__}")
             )
         try:
-            return _build(model_type, config)
+            return _build(model_type, config, most_alike)
         except (ConfigError, UnsupportedArchitectureError):
             raise
         except TooMuchError as error:
@@ -74,7 +81,7 @@ def model_class(model_type: str, config: Any, architectures: object) -> Any:
     )
 
 
-def _build(model_type: str, config: Mapping[str, Any]) -> Any:
+def _build(model_type: str, config: Mapping[str, Any], most_alike: int | None) -> Any:
     import torch
     from transformers import AutoConfig
 
@@ -84,7 +91,7 @@ def _build(model_type: str, config: Mapping[str, Any]) -> Any:
         made = AutoConfig.for_model(model_type, **fields)
     read = _text_alone(made, config.get("architectures"))
     cls = model_class(model_type, read, config.get("architectures"))
-    with watched(), torch.device("meta"), _no_init(), _bounded():
+    with watched(), torch.device("meta"), _no_init(), _bounded(most_alike):
         model = cls._from_config(read, attn_implementation="eager")
         model.tie_weights()
     return model
@@ -114,18 +121,18 @@ def _no_init() -> Any:
 
 
 @contextlib.contextmanager
-def _bounded() -> Iterator[None]:
+def _bounded(most_alike: int | None) -> Iterator[None]:
     """Stop at MOST_MODULES: a module takes memory and time even where its weights take none."""
     from torch.nn.modules import module
 
     count = 0
 
-    def registered(*_: object) -> None:
+    def registered(outer: Any, *_: object) -> None:
         nonlocal count
         count += 1
         Progress.made += 1
-        if count > MOST_MODULES:
-            raise ConfigError(f"the config describes more than {MOST_MODULES} modules.")
+        if count > MOST_MODULES or (most_alike is not None and len(outer._modules) >= most_alike):
+            raise TooManyModulesError(f"the config describes more than {MOST_MODULES} modules.")
 
     handle = module.register_module_module_registration_hook(registered)
     try:

@@ -1,0 +1,103 @@
+"""Losses that want each label's log-probability: of logits in tiles, or of all logits at once.
+
+Every position is taken to carry a label; where prompts carry none, tiled losses hold less.
+Sources: trl 1.16, trl/kernels/chunked_logprob.py (ChunkedLogProbFunction) and trl/trainer/utils.py
+(add_fused_lm_head); LLaMA-Factory 0.9, src/llamafactory/train/trainer_utils.py (get_batch_logps) and
+train/dpo/trainer.py (concatenated_forward); pytorch v2.13, aten/src/ATen/native/cuda/SoftMax.cu (host_softmax).
+"""
+
+from __future__ import annotations
+
+from .passes import FLOAT32, Pass
+from .tape import Buffer, Gradients, Size, Value, cast
+from .unembedding import Head
+
+TILE_TOKENS, TILE_ENTRIES = 4096, 32768  # TOKEN_CHUNK_SIZE, _CHUNKED_LOGPROB_CHUNK_SIZE
+INDEX, TRUTH = 8, 1
+ROWS_WHILE_FOLDING = 7  # float32 values a row: maxima, sums and the label's logit
+FIELDS = 3  # float32 values a row that are handed on: log-probability, entropy, mean logit
+
+
+def labelled(run: Pass) -> Size:
+    """Positions that predict a label: all but the last of every sequence."""
+    return run.tokens - run.sequences
+
+
+def tiled(run: Pass, x: Value, head: Head) -> Value:
+    """Log-probabilities of x W^T in tiles of 4,096 rows by 32,768 entries.
+
+    The rows that carry a label are copied and kept, with three numbers a row and their place. On the way back tiles
+    are made again, x's gradient is summed in float32 and then lowered, laid into zeros of the rows and then of all
+    positions. A trained W's gradient is summed in float32 too. Neglects a quantised unembedding, which loaders leave
+    out.
+    """
+    tape, rows = run.tape, labelled(run)
+    picked = _picked(run, x, rows, head.reads)
+    few: Size = min(rows, TILE_TOKENS) if isinstance(rows, int) else TILE_TOKENS
+    given, width = x.width, run.compute if run.autocast else x.width
+    parameters, trains, whole = head.reads * head.vocab, head.trained and run.grad, run.whole
+    kept = [tape.new(rows * size) for size in (FLOAT32, FLOAT32, INDEX)]
+    folding = tape.new(rows * (ROWS_WHILE_FOLDING * FLOAT32))
+    work = _tile(run, few, head, given, width)
+    del folding, work
+    needs, size = x.node is not None, rows * head.reads
+
+    def rule(g: Buffer) -> Gradients:
+        made = summed = tape.new(size * FLOAT32) if needs else None
+        of_weights = tape.new(parameters * FLOAT32) if trains and whole < FLOAT32 else None
+        if trains and of_weights is None:
+            tape.gradient(parameters * FLOAT32)
+        work = _tile(run, few, head, given, width)
+        if needs and given < FLOAT32:
+            made = tape.new(size * given)
+        if of_weights is not None:
+            tape.gradient(parameters * whole)
+        del work, summed, of_weights  # names of their own until all is lowered
+        return (made,)
+
+    handed = tape.new(rows * (2 * FIELDS * FLOAT32 + 2 * TRUTH))
+    return tape.apply((picked,), 0, FLOAT32, (picked.buffer, *kept, handed), rule, trains=trains)
+
+
+def _picked(run: Pass, x: Value, rows: Size, width: int) -> Value:
+    """The rows that carry a label, copied, with their places; gradients are laid into zeros of all positions but the
+    last of each sequence, and then of all."""
+    tape, every, some = run.tape, x.bytes, rows * (width * x.width)
+    cut = tape.apply((x,), rows * width, x.width, (), lambda g: (tape.new(every),), out=x.buffer)
+    places = tape.new(rows * 2 * INDEX)
+    return tape.apply((cut,), rows * width, x.width, (places,), lambda g: (tape.new(some),))
+
+
+def _tile(run: Pass, rows: Size, head: Head, given: int, width: int) -> list[Buffer]:
+    """A tile of logits, with the rows and the entries' weights as autocast lowers them."""
+    made = [run.tape.new(rows * (TILE_ENTRIES * width))]
+    if width < given:
+        made.append(run.tape.new(rows * (head.reads * width)))
+    if width < (run.whole if head.trained else run.norms):
+        made.append(run.tape.new(min(head.vocab, TILE_ENTRIES) * head.reads * width))
+    return made
+
+
+def gathered(run: Pass, logits: Value, vocab: int) -> Value:
+    """log_softmax of logits in float32, of which each label's is taken: keeps the result. All sequences but the last
+    position are copied for the kernel, unless there is one; gradients are laid into zeros of either size."""
+    tape, rows = run.tape, labelled(run)
+    wide, size, single = cast(logits, FLOAT32), rows * (vocab * FLOAT32), run.sequences == 1
+    del logits
+    whole = wide.bytes
+
+    def cut(g: Buffer) -> Gradients:
+        return (tape.new(whole),)
+
+    part = tape.apply((wide,), rows * vocab, FLOAT32, (), cut, out=wide.buffer)
+    copied = None if single else tape.new(size)
+    chances = tape.new(size)
+    del copied
+
+    def rule(g: Buffer) -> Gradients:
+        chosen = tape.new(size)
+        made = tape.new(size)
+        del chosen
+        return (made,)
+
+    return tape.apply((part,), 0, FLOAT32, (chances, tape.new(rows * INDEX)), rule)

@@ -1,0 +1,25 @@
+"""The unembedding of a model as its end meets it."""
+
+from __future__ import annotations
+
+from ..dataclass import dataclass
+from .products import LowRank
+
+
+@dataclass(frozen=True)
+class Head:
+    """The unembedding: its widths, what is trained of it, and its pairs. `vocab` 0: a model without one. `normed`: a
+    norm stands before it. `d_in`: what it reads, where a matrix makes that of the hidden states; 0: these."""
+
+    hidden: int
+    vocab: int
+    trained: bool = False
+    pairs: tuple[LowRank, ...] = ()
+    unpacked: int = 0
+    normed: bool = True
+    d_in: int = 0
+
+    @property
+    def reads(self) -> int:
+        """Values a token that the unembedding reads."""
+        return self.d_in or self.hidden

@@ -1,0 +1,156 @@
+"""Losses of preferences, and tiled ones: what stands in for the kernels of TRL's loss, and its reference pass.
+
+TRL 1.16 runs the model without its unembedding, picks the positions that carry a label and projects them in tiles; a
+kernel folds each tile into sums where it lies. LLaMA-Factory casts all logits to float32 and takes each label's entry
+of their log-softmax. Both run the reference after the trained model, without gradients, by switching the adapter off;
+they switch dropout off too. Sources: trl 1.16, kernels/chunked_logprob.py, trainer/{utils.py, dpo_trainer.py,
+kto_trainer.py}; LLaMA-Factory 0.9, train/trainer_utils.py, train/dpo/trainer.py; pytorch v2.13,
+aten/src/ATen/native/cuda/SoftMax.cu.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+from ..errors import ConfigError
+from ..setup import Setup
+from .kernels import CudaKernels
+from .model import Made
+from .timeline import Place
+from .tracker import Tracker
+
+TILE_TOKENS, TILE_ENTRIES = 4096, 32768
+FOLDED = 7  # float32 values a row while tiles are folded
+
+
+class _Tiled(torch.autograd.Function):  # type: ignore[misc]
+    """Log-probability, entropy and mean logit of each row's label, by tiles that a kernel folds where they lie."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Any, weight: Any, labels: Any, compute: Any, tracker: Tracker) -> Any:
+        rows = hidden.shape[0]
+        sums = [hidden.new_empty(rows, dtype=torch.float32) for _ in range(FOLDED)]
+        ctx.compute, ctx.tracker = compute, tracker
+        for _ in _tiles(hidden, weight, compute, tracker):
+            pass
+        log_z, chances = sums[0] + sums[1], sums[2] - sums[0]
+        entropy, mean, first = log_z - sums[3], sums[4] / weight.shape[0], sums[5] >= sums[0]
+        ctx.save_for_backward(hidden, weight, labels, log_z, entropy)
+        ctx.mark_non_differentiable(mean, first)
+        return chances, entropy, mean, first
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any, *_: Any) -> Any:
+        hidden, weight = ctx.saved_tensors[:2]
+        wants = ctx.needs_input_grad
+        d_hidden = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device) if wants[0] else None
+        d_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device) if wants[1] else None
+        for tile, _, rows in _tiles(hidden, weight, ctx.compute, ctx.tracker):
+            products = (d_hidden is not None) + (d_weight is not None)
+            ctx.tracker.add_flops("mm", products * 2 * tile.shape[0] * tile.shape[1] * rows.shape[1])
+        d_hidden = None if d_hidden is None else d_hidden.to(hidden.dtype)
+        return d_hidden, None if d_weight is None else d_weight.to(weight.dtype), None, None, None
+
+
+def _tiles(hidden: Any, weight: Any, compute: Any, tracker: Tracker) -> Iterator[tuple[Any, Any, Any]]:
+    """Each tile of logits in a buffer that all share, with its part of the weights and its rows."""
+    number, entries = hidden.shape[0], weight.shape[0]
+    buffer = hidden.new_empty(min(number, TILE_TOKENS), TILE_ENTRIES, dtype=compute)
+    for first in range(0, number, TILE_TOKENS):
+        rows = hidden[first : first + TILE_TOKENS].to(compute)
+        for start in range(0, entries, TILE_ENTRIES):
+            part = weight[start : start + TILE_ENTRIES].to(compute)
+            tile = buffer[: rows.shape[0], : part.shape[0]]
+            tracker.add_flops("mm", 2 * tile.shape[0] * tile.shape[1] * rows.shape[1])
+            yield tile, part, rows
+            del tile, part
+
+
+def _log_softmax(rows: Any) -> Any:
+    """CUDA's, which copies rows that do not lie together."""
+    copied = rows.contiguous()
+    found = torch.log_softmax(rows, -1)
+    del copied
+    return found
+
+
+class Preferences:
+    """The forward passes of a step whose loss is one of log-probabilities."""
+
+    def __init__(self, made: Made, setup: Setup, tracker: Tracker, kernels: CudaKernels) -> None:
+        self.made, self.setup, self.tracker, self.kernels = made, setup, tracker, kernels
+        self.base = made.model.get_base_model() if setup.method != "full" else made.model
+        if self.base.base_model is self.base:
+            raise ConfigError(f"{type(self.base).__name__} has no body that runs without its unembedding.")
+
+    def loss(self, batch: dict[str, Any]) -> Any:
+        """The loss, after the reference has run where there is one."""
+        given = {name: value for name, value in batch.items() if name != "labels"}
+        if self.setup.objective == "kto":  # other answers, whose log-probabilities estimate a divergence
+            with torch.no_grad(), self._unchecked(), self.kernels.ungraded():
+                self._chances(given)
+        chances, *others = self._chances(given)
+        if self.setup.runs_reference:
+            with torch.no_grad(), self._as_reference(), self.kernels.ungraded():
+                if self.setup.objective == "kto":
+                    self._chances(given)
+                compared = self._chances(given)[0].sum(1)
+            return (chances.sum(1) - compared).sum()
+        del others
+        return chances.sum()
+
+    def _chances(self, batch: dict[str, Any]) -> tuple[Any, ...]:
+        """Log-probabilities of all labels, and what the loss holds beside them."""
+        return self._tiled(batch) if self.setup.loss == "tiled" else self._gathered(batch)
+
+    def _tiled(self, batch: dict[str, Any]) -> tuple[Any, ...]:
+        found = self.base.base_model(**batch)
+        hidden = found.last_hidden_state[:, :-1]
+        del found
+        head, mask = self.base.get_output_embeddings(), batch["input_ids"][:, 1:] != -100
+        self.tracker.enter(Place("forward", "head"))
+        compute = self.kernels.autocast or hidden.dtype
+        size, width = mask.shape, hidden.shape[-1]
+        places = [torch.zeros(mask.numel(), dtype=torch.long, device=hidden.device) for _ in range(2)]
+        picked = hidden[places[0], places[1]] if hidden.device.type == "meta" else hidden.reshape(-1, width)
+        del hidden, places
+        labels = batch["input_ids"][:, 1:].reshape(-1)
+        made = _Tiled.apply(picked, head.weight, labels, compute, self.tracker)
+        del picked
+        laid = tuple(
+            torch.zeros(size, dtype=each.dtype, device=each.device) + each.view(size) for each in made[:1]
+        )
+        return (*laid, *(each.view(size).clone() for each in made[1:]))
+
+    def _gathered(self, batch: dict[str, Any]) -> tuple[Any, ...]:
+        logits = self.base(**batch).logits.to(torch.float32)
+        labels = batch["input_ids"][:, 1:].clone()
+        taken = torch.gather(_log_softmax(logits[:, :-1]), 2, labels.unsqueeze(2)).squeeze(2)
+        return taken, logits
+
+    @contextmanager
+    def _as_reference(self) -> Iterator[None]:
+        """The model without its adapter, and without running layers again."""
+        pairs, self.kernels.pairs = self.kernels.pairs, {}
+        without = self.made.model.disable_adapter() if self.setup.method != "full" else nullcontext()
+        with self._unchecked(), without:
+            try:
+                yield
+            finally:
+                self.kernels.pairs = pairs
+
+    @contextmanager
+    def _unchecked(self) -> Iterator[None]:
+        """Without running layers again."""
+        again = [m for m in self.made.model.modules() if getattr(m, "gradient_checkpointing", False)]
+        for module in again:
+            module.gradient_checkpointing = False
+        try:
+            yield
+        finally:
+            for module in again:
+                module.gradient_checkpointing = True

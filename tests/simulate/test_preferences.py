@@ -1,0 +1,139 @@
+"""Losses of preferences: TRL's own code on the CPU beside its simulation, and what references cost."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from planner import estimate
+from planner.errors import InputError
+from planner.setup import Setup
+from planner.simulate.core import Simulation, simulate_step
+from tools.measured_memory import LORA, STEP, _checkpoint, allocated, real, simulated
+from tools.tiny_models import CONFIGS
+
+LLAMA = CONFIGS["llama"]
+DPO = replace(STEP, objective="dpo", loss="tiled")
+
+
+@pytest.fixture
+def folding(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """TRL's tiled loss as it runs on a GPU: labelled rows alone, tiles folded where they lie by a kernel, which is
+    left out."""
+    trl = pytest.importorskip("trl.trainer.utils")
+    import trl.kernels.chunked_logprob as kernels
+
+    monkeypatch.setattr(trl, "_use_triton", lambda device: True)
+    monkeypatch.setattr(kernels, "_forward_tile", lambda *args, **kwargs: None)
+    monkeypatch.setattr(kernels, "_backward_tile", lambda *args, **kwargs: None)
+    return trl
+
+
+def trainer(model: Any, reference: Any, precomputed: bool) -> Any:
+    """What TRL's loss asks of its trainer."""
+    return SimpleNamespace(
+        model=model, ref_model=reference, aux_loss_enabled=False, ld_alpha=None, precompute_ref_logps=precomputed,
+        f_divergence_type="reverse_kl", loss_types=["sigmoid"], loss_weights=[1.0], beta=0.1, use_weighting=False,
+        args=SimpleNamespace(gradient_checkpointing_kwargs=None), _metrics={"train": defaultdict(list)},
+        _total_train_tokens=0, _tp_size=1,
+        accelerator=SimpleNamespace(
+            device=torch.device("cpu"), unwrap_model=lambda model: model, gather=lambda x: x,
+            gather_for_metrics=lambda x: x,
+        ),
+    )  # fmt: skip
+
+
+def measured(setup: Setup, utils: Any) -> tuple[int, int]:
+    """Bytes that TRL's DPO leaves for the backward pass, and the most that a step holds beyond its inputs."""
+    from trl import DPOTrainer
+
+    made = real(LLAMA, LORA, setup)
+    model, reference = made.model.train(), None
+    fields = ("log_probs", "entropy", "mean_logits", "is_top1")
+    utils.add_fused_lm_head(model.get_base_model() if setup.method != "full" else model, outputs=fields)
+    if setup.copies_base:
+        reference = real(LLAMA, LORA, setup).model
+        utils.add_fused_lm_head(reference, outputs=fields)
+    ids = torch.ones(setup.sequences, setup.seq_len, dtype=torch.long)
+    batch = {
+        "input_ids": ids,
+        "completion_mask": torch.ones_like(ids),
+        "attention_mask": torch.ones_like(ids),
+    }
+    if setup.reference == "precomputed":
+        batch |= {f"ref_{name}_logps": torch.zeros(setup.micro_batch) for name in ("chosen", "rejected")}
+    _checkpoint(made, setup)
+    own, losses = trainer(model, reference, setup.reference == "precomputed"), []
+    forward, held = allocated(lambda: losses.append(DPOTrainer._compute_loss(own, model, batch, False)))
+    backward, _ = allocated(lambda: losses.pop().backward())
+    return held, max(forward, held + backward)
+
+
+SETUPS = {
+    "base": DPO,
+    "precomputed": replace(DPO, reference="precomputed"),
+    "checkpointed": replace(DPO, checkpointing="layer"),
+    "full": replace(DPO, method="full"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(SETUPS))
+def test_trls_own_loss_takes_what_was_simulated(name: str, folding: Any) -> None:
+    setup = replace(SETUPS[name], seq_len=96)
+    held, top = measured(setup, folding)
+    like_held, like_top = simulated(LLAMA, setup)
+    assert like_held == pytest.approx(held, rel=0.01)
+    assert like_top == pytest.approx(top, rel=0.01)
+
+
+def run(**fields: Any) -> Simulation:
+    spec = None if fields.get("method") == "full" else LORA
+    return simulate_step(LLAMA, spec, replace(Setup(seq_len=64, micro_batch=2), **fields), block_bytes=1)
+
+
+def test_a_reference_is_a_forward_pass_of_the_base() -> None:
+    """FLOPs: a reference adds one forward pass of the frozen model to two sequences a pair."""
+    alone = run(micro_batch=4, objective="sft", loss="tiled")
+    pairs = run(objective="dpo", loss="tiled", reference="precomputed")
+    compared = run(objective="dpo", loss="tiled")
+    frozen = 8 * (64 * 64 * 2 + 2 * 64 * 32 + 3 * 64 * 144) + 64 * 320 * 63 / 64
+    scores = 8 * 2 * 64 * 64
+    assert pairs.total_flops == alone.total_flops
+    assert compared.total_flops - pairs.total_flops == pytest.approx(4 * 64 * 2 * (frozen + scores), rel=1e-6)
+
+
+def test_a_copy_stands_beside_what_is_trained_in_full() -> None:
+    full = run(method="full", objective="dpo", loss="tiled")
+    alone = run(method="full", objective="dpo", loss="tiled", reference="precomputed")
+    assert full.parts["weights"] == 2 * alone.parts["weights"]
+
+
+def test_what_preferences_exclude_is_refused() -> None:
+    with pytest.raises(InputError, match=r"tiled or full with objective dpo"):
+        Setup(objective="dpo", loss="fused")
+    with pytest.raises(InputError, match="not modelled"):
+        Setup(objective="grpo")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="full or padded"):
+        Setup(objective="dpo", loss="tiled", packing="packed")
+
+
+@pytest.mark.parametrize("objective", ["sft", "dpo", "kto"])
+def test_an_estimate_counts_the_flops_of_every_pass(objective: str) -> None:
+    """To the last FLOP where every logit is made once: unembeddings of all positions, as many as the simulation's."""
+    options: dict[str, Any] = {
+        "layers": "all-linear",
+        "rank": 8,
+        "experts": "none",
+        "seq_len": 64,
+        "batch": 2,
+    }
+    found = estimate(LLAMA, objective=objective, loss="full", **options)
+    assert found.flops is not None
+    ran = run(objective=objective, loss="full", attention_kernel="eager")  # a fused kernel makes scores twice
+    assert found.flops.counted_lora == ran.total_flops
+    assert found.flops.batch == (4 if objective == "dpo" else 2)

@@ -1,0 +1,78 @@
+"""What trainers do by their version, and by model, as their profiles say it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from planner import estimate
+from planner.memory.sharding import deferred_gradients
+from planner.running import running
+from planner.trainers import filled, parse
+
+LLAMA, EXPERTS = "meta-llama/Llama-3.1-8B", "openai/gpt-oss-20b"
+PARAMS = 8_030_261_248
+
+
+def _full(trainer: str, accumulation: int, **options: Any) -> dict[str, int]:
+    """Bytes by part at the peak of full fine-tuning on eight GPUs by FSDP."""
+    asked = {"method": "full", "gpus": 8, "sharding": "fsdp", "batch": 8 * accumulation, "seq_len": 16}
+    found = running(LLAMA, {"trainer": trainer, "accumulation": accumulation, **asked, **options}).memory()
+    return {str(name): size for name, size in found.peak.parts().items()}
+
+
+@pytest.mark.parametrize(
+    ("trainer", "width"), [("hf-trainer", 2), ("litgpt", 2), ("axolotl", 2), ("nemo-automodel", 4)]
+)
+def test_gradients_wait_whole_where_their_exchange_is_put_off(trainer: str, width: int) -> None:
+    """PyTorch's no_sync: not sharded, in the type of the backward pass, or of the reduction under FSDP 2."""
+    once, twice = (_full(trainer, accumulation)["gradients"] for accumulation in (1, 2))
+    assert twice >= width * PARAMS
+    assert once < width * PARAMS / 2
+
+
+@pytest.mark.parametrize("trainer", ["axolotl-2025", "torchtune", "torchtitan"])
+def test_gradients_are_sharded_where_each_micro_step_exchanges_them(trainer: str) -> None:
+    assert _full(trainer, 2)["gradients"] < PARAMS * 4 / 2
+
+
+def test_no_gradients_wait_under_zero_or_on_one_gpu_or_offloaded() -> None:
+    def waiting(**options: Any) -> int:
+        setup = running(LLAMA, {"method": "full", "deferred_gradients": "float32", **options}).setup
+        return deferred_gradients(PARAMS, setup)
+
+    assert waiting(accumulation=2, batch=2) == 0
+    several = {"gpus": 2, "batch": 4, "accumulation": 2}
+    assert waiting(**several, sharding="fsdp") == 4 * PARAMS
+    assert waiting(**several, sharding="zero3") == 0
+    assert waiting(**several, sharding="fsdp", offload="all") == 0
+
+
+def test_unsloth_of_2024_makes_all_logits() -> None:
+    """2 bytes a logit, of which the gradient takes the place, and accelerate's float32 copy."""
+    options = {"method": "qlora", "rank": 8, "targets": "q_proj", "seq_len": 4096}
+    now, then = (
+        running(LLAMA, {**options, "trainer": name}).memory() for name in ("unsloth", "unsloth-2024")
+    )
+    assert then.peak.parts()["logits"] >= 6 * 4096 * 128256
+    assert now.peak.parts()["logits"] < 4096 * 128256
+
+
+def test_unsloth_has_the_experts_of_gpt_oss_in_4_bits() -> None:
+    """Its own figures: fine-tuning takes 14 GB (12.8 GB since February 2026), a T4."""
+    found = estimate(EXPERTS, trainer="unsloth", quantize="nf4", rank=8, layers="attention", seq_len=1024)
+    assert found.memory is not None
+    assert found.memory["qlora"]["setup"]["quantize_experts"]
+    assert 12e9 < found.memory["qlora"]["per_gpu_bytes"] < 15e9
+    assert found.memory["lora"]["per_gpu_bytes"] > 40e9
+    said = {"trainer": "unsloth", "method": "qlora"}
+    assert "quantize_experts" not in filled(said, "qwen3_moe")
+    assert filled({**said, "quantize_experts": False}, "gpt_oss")["quantize_experts"] is False
+    assert "quantize_experts" not in filled({**said, "method": "lora"}, "gpt_oss")
+
+
+def test_experts_that_a_profile_quantises_need_a_source() -> None:
+    raw = {"trainer": [{"name": "x", "title": "X", "experts_quantised": ["gpt_oss"]}]}
+    with pytest.raises(Exception, match="quantize_experts without a source"):
+        parse(raw)
