@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # loaded where memory is estimated
     from .setup import Setup
 
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
+REPORTED = 1.07  # of the marketed bytes, the most that a driver reports: GiB are sold as GB
 ALPHA_RULES = {True: "alpha/sqrt(rank)", False: "alpha/rank"}
 # The options that say how the fine-tune is run; None: as the trainer has it, else the field's own default.
 USUAL: dict[str, Any] = {
@@ -124,6 +125,10 @@ def _does_not_fit(
         names = ("gpus", "sharding", "expert_parallel", "checkpointing")
         several = {name: least[name] for name in names if least[name] not in (1, "none")}
         advice = f"{advice} {typed(several)} would ({units.byte_size(least['per_gpu_bytes'])} a GPU)."
+    if found.per_gpu_bytes <= REPORTED * room:
+        advice += (
+            " Marketed GB count as 10^9 bytes: a driver may report up to 7% more, and then it may just fit."
+        )
     return Notice("does-not-fit", f"It does not fit: {needed}. {advice}")
 
 

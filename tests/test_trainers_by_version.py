@@ -76,3 +76,65 @@ def test_experts_that_a_profile_quantises_need_a_source() -> None:
     raw = {"trainer": [{"name": "x", "title": "X", "experts_quantised": ["gpt_oss"]}]}
     with pytest.raises(Exception, match="quantize_experts without a source"):
         parse(raw)
+
+
+@pytest.mark.parametrize("kernel", ["foreach", "fused"])
+def test_a_paged_optimizer_updates_in_place(kernel: str) -> None:
+    """bitsandbytes holds two float32 states a parameter, whatever its type, in the host's memory."""
+    options = {
+        "targets": "q_proj",
+        "optimizer": "paged-adamw",
+        "adapter_dtype": "bfloat16",
+        "rank": 32,
+        "seq_len": 16,
+    }
+    found = running(LLAMA, {**options, "optimizer_kernel": kernel}).memory()
+    assert found.host_bytes == 32 * 2 * 131_072 * 8
+    last = found.moments[-1]
+    assert last.phase == "optimizer" and last.parts()["optimizer"] == 0
+    assert last.parts()["temporary"] < 20e6  # the matrix library's workspaces
+
+
+def test_what_a_driver_reports_beyond_the_marketed_size_is_said() -> None:
+    """Between 24 GB and 24 GiB: 33B in 4 bits."""
+
+    def said(length: int) -> str:
+        found = estimate(
+            "huggyllama/llama-30b", rank=64, layers="all-linear", quantize="nf4-double", seq_len=length,
+            checkpointing="layer", optimizer="adamw-8bit", gpu="rtx3090",
+        )  # fmt: skip
+        return " ".join(notice.message for notice in found.warnings)
+
+    assert "may just fit" in said(1536)
+    assert "It does not fit" in said(4096) and "may just fit" not in said(4096)
+
+
+def test_torchtune_updates_in_the_backward_pass_on_one_gpu() -> None:
+    assert filled({"trainer": "torchtune", "method": "full"})["optimizer_in_backward"]
+    assert "optimizer_in_backward" not in filled(
+        {"trainer": "torchtune", "method": "full", "sharding": "fsdp"}
+    )
+    assert "optimizer_in_backward" not in filled({"trainer": "torchtune"})
+
+
+def test_litgpt_holds_a_tied_embedding_twice() -> None:
+    tied = "meta-llama/Llama-3.2-1B"
+    options = {"rank": 8, "targets": "q_proj", "adapter_dtype": "bfloat16", "seq_len": 16}
+    parts = [running(tied, {**options, "trainer": name}).memory().parts() for name in ("litgpt", "plain")]
+    assert parts[0]["weights"] - parts[1]["weights"] == 128256 * 2048 * 2
+
+
+def test_litgpt_before_2025_keeps_quantised_inputs_of_two_micro_steps() -> None:
+    """Of this micro-step what no other operation keeps: the norm before the MLP, and the gated product that the down
+    projection reads; of the one before these, the norm before attention and attention's result."""
+    options = {"rank": 8, "targets": "q_proj,v_proj", "quantize": "nf4", "seq_len": 512}
+    now, then = (running(LLAMA, {**options, "trainer": f"litgpt{year}"}).memory() for year in ("", "-2024"))
+    values = (4096 + 14336) + (4096 + 4096 + 4096 + 14336)
+    assert then.allocated_bytes - now.allocated_bytes == pytest.approx(32 * 512 * 2 * values, rel=0.01)
+
+
+def test_bitsandbytes_before_0_43_2_keeps_inputs() -> None:
+    options = {"method": "qlora", "rank": 8, "batch": 2, "targets": "q_proj"}
+    now = running(LLAMA, options).memory()
+    before = running(LLAMA, {**options, "quantised_inputs_kept": True}).memory()
+    assert before.allocated_bytes > now.allocated_bytes

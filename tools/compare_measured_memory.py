@@ -5,8 +5,8 @@ docs/memory-measured.md.
     python -m tools.compare_measured_memory --fresh    run everything again
     python -m tools.compare_measured_memory --page     write the page from the record
 
-Every model of `tools/tiny_models.py` takes a step with LoRA and in full, with and without checkpointing. The record
-is data/measured/memory_measured.json.
+Every model of `tools/tiny_models.py` takes a step with LoRA, DoRA and in full, with and without checkpointing,
+reentrant too. The record is data/measured/memory_measured.json.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
 
-from .tiny_models import CONFIGS, EXCLUDED
+from .tiny_models import CONFIGS, EXCLUDED, REFUSED
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / "data" / "measured" / "memory_measured.json"
@@ -33,12 +32,13 @@ NUMBERS = ("held", "simulated_held", "top", "simulated_top")
 HEAD = """# Memory: simulated against measured
 
 Written by `python -m tools.compare_measured_memory` from
-[memory_measured.json](../data/measured/memory_measured.json), which it runs ({libraries}, {date}). Each of {n} rows
-is one training step of a small model with weights on the CPU (float32, eager attention, 2 sequences of 64 tokens;
-LoRA of rank 8 on all Linear modules, or every weight; layers checkpointed or not), measured by torch's profiler,
-which hears of every allocation from the allocator itself, and simulated without weights (`planner.simulate`, every
-layer, with the CPU's own kernels). *Held* is what the forward pass leaves for its backward pass: what automatic
-differentiation keeps; *peak* the most that both hold. Weights, adapter, optimizer and the batch are left out.
+[memory_measured.json](../data/measured/memory_measured.json), which it runs ({libraries}, {date}). Each of {n}
+rows is one training step of a small model with weights on the CPU (float32, eager attention, 2 sequences of 64
+tokens; LoRA or DoRA of rank 8 on all Linear modules, or every weight; layers checkpointed, reentrant or not, or
+not checkpointed), measured by torch's profiler, which hears of every allocation from the allocator itself, and
+simulated without weights (`planner.simulate`, every layer, with the CPU's own kernels). *Held* is what the
+forward pass leaves for its backward pass: what automatic differentiation keeps; *peak* the most that both hold.
+Weights, adapter, optimizer and the batch are left out.
 
 Largest error: held {held:.2%}, peak {top:.2%}; median {middle_held:.3%} and {middle_top:.3%}. {within} of {n} rows
 are within 1% in both.
@@ -52,6 +52,13 @@ simulation with them in [memory.md](memory.md).
 """
 
 
+Point = tuple[str, str, str]  # a model, a method, checkpointing
+HOW = (
+    ("lora", "none"), ("lora", "layer"), ("full", "none"), ("full", "layer"),
+    ("dora", "none"), ("dora", "layer"), ("lora", "reentrant"), ("full", "reentrant"),
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Row:
     """A model, how it was run, and bytes."""
@@ -62,6 +69,11 @@ class Row:
     bytes: Mapping[str, int]
 
     @property
+    def point(self) -> Point:
+        """What was run."""
+        return self.model, self.method, self.checkpointing
+
+    @property
     def errors(self) -> tuple[float, float]:
         """Simulated over measured, less 1: held, and the most."""
         return (
@@ -70,17 +82,23 @@ class Row:
         )
 
 
-def points() -> Iterator[tuple[str, str, str]]:
+def points() -> Iterator[Point]:
     """All rows' names."""
-    return ((m, how, c) for m in CONFIGS for how in ("lora", "full") for c in ("none", "layer"))
+    return ((model, *how) for model in CONFIGS for how in HOW if (model, how) not in REFUSED)
 
 
 def measured_row(model: str, method: str, checkpointing: str) -> Row:
     """A row, run."""
     from .measured_memory import LORA, STEP, measure
 
-    setup = replace(STEP, method=cast(Any, method), checkpointing=cast(Any, checkpointing))
-    found = measure(CONFIGS[model], setup, replace(LORA, exclude_modules=EXCLUDED.get(model, ())))
+    setup = replace(
+        STEP, method="full" if method == "full" else "lora",
+        checkpointing="none" if checkpointing == "none" else "layer", reentrant=checkpointing == "reentrant",
+    )  # fmt: skip
+    spec = replace(
+        LORA, exclude_modules=EXCLUDED.get(model, ()), variant="dora" if method == "dora" else "lora"
+    )  # fmt: skip
+    found = measure(CONFIGS[model], setup, spec)
     return Row(model, method, checkpointing, {name: getattr(found, name) for name in NUMBERS})
 
 
@@ -111,7 +129,7 @@ def write(rows: Sequence[Row]) -> None:
 
 def collect(known: Sequence[Row]) -> list[Row]:
     """All rows, the known ones as they are; the record is written as it grows."""
-    kept = {(row.model, row.method, row.checkpointing): row for row in known}
+    kept = {row.point: row for row in known}
     rows: list[Row] = []
     for point in points():
         if point not in kept:
@@ -135,7 +153,7 @@ def page(rows: Sequence[Row]) -> str:
     for row in rows:
         first, second = row.errors
         text += (
-            f"| {row.model} | {row.method} | {row.checkpointing} | {row.bytes['held'] / 1e3:,.0f} | {first:+.2%} | "
+            f"| {' | '.join(row.point)} | {row.bytes['held'] / 1e3:,.0f} | {first:+.2%} | "
             f"{row.bytes['top'] / 1e3:,.0f} | {second:+.2%} |\n"
         )
     return text

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -29,18 +28,17 @@ from planner.memory.overhead import cached, interval, kind_of, overhead
 from planner.moments import MemoryEstimate
 from planner.running import running
 from planner.trainers import PLAIN
+from tools.interval_fit import COVERAGE, bounds_of, interval_of, kinds_held, tail_of
 from tools.published_memory import DRIVER, Case, Skipped, cases, model_of
-from tools.published_memory_later import Ratio, half, half_now
+from tools.published_memory_later import Ratio, half, half_now, other_half
 from tools.published_memory_page import page
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "data" / "memory.toml"
 PAGE = ROOT / "docs" / "memory-published.md"
 DATE = "2026-11-28"
-COVERAGE = 0.9
 STEPS = {"maxiter": 400, "xatol": 1e-3}
 FEW, FEW_MODELS = 20, 5  # measurements, and models of them, for an interval of a trainer's own
-TAILS = (0.1, 0.05, 0.04, 0.03, 0.02, 0.01)
 # Kinds of set-ups that are harder cases of others: their interval is at least as wide.
 HARDER_THAN = {"varied": "alone", "shared": "alone", "split": "shared", "offloaded": "shared"}
 BOUNDS = tuple(f"{end}{'' if kind == 'alone' else f'_{kind}'}" for kind in KINDS for end in ("low", "high"))
@@ -180,19 +178,24 @@ def others(pairs: Sequence[tuple[Case, MemoryEstimate]], source: str) -> list[tu
     return [(c, f) for c, f in pairs if c.source.removesuffix(DRIVER) != name]
 
 
-def fit_with_bounds(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> Constants:
-    """The constants, and for each kind of set-up an interval that holds its share of each source predicted from all
-    others, and of half of the cases that were collected afterwards as they were predicted first: so a new trainer is
-    met."""
-    known = fit(pairs)
+def met_first(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> list[Ratio]:
+    """How measurements lie to estimates that have never met their source: of each source by constants of all others,
+    and half of the cases that were collected afterwards as they were predicted first."""
     met = list(half())
     for source in sorted({case.source for case, _ in pairs}):
         without = fit(others(pairs, source))
         met += [ratio(c, with_constants(f, without)) for c, f in pairs if c.source == source]
+    return met
+
+
+def fit_with_bounds(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> Constants:
+    """The constants, and for each kind of set-up an interval that holds its share of each source predicted from all
+    others, and of half of the cases that were collected afterwards: so a new trainer is met."""
+    known, met = fit(pairs), met_first(pairs)
     found: dict[str, tuple[float, float]] = {}
     for kind in KINDS:  # a kind's interval is no narrower than that of the kind that it is a harder case of
         own = [each for each in met if each.kind == kind]
-        low, high = _bounds(own, _tail(own))
+        low, high = interval_of(own)
         if kind in HARDER_THAN:
             low, high = min(low, found[HARDER_THAN[kind]][0]), max(high, found[HARDER_THAN[kind]][1])
         found[kind] = low, high
@@ -215,7 +218,7 @@ def _of_trainers(pairs: Sequence[tuple[Case, MemoryEstimate]], known: Constants)
     for (trainer, kind), ratios in sorted(groups.items()):
         models = {each.source for each in ratios}
         if trainer != PLAIN and len(ratios) >= FEW and len(models) >= FEW_MODELS:
-            yield Bounds(trainer, kind, *_bounds(ratios, _tail(ratios)))
+            yield Bounds(trainer, kind, *bounds_of(ratios, tail_of(ratios)))
 
 
 def ratio(case: Case, found: MemoryEstimate) -> Ratio:
@@ -224,42 +227,6 @@ def ratio(case: Case, found: MemoryEstimate) -> Ratio:
     measured, needed = case.measured + beyond, found.per_gpu_bytes
     kind = kind_of(found.setup)
     return Ratio(case.source, kind, measured / needed, (measured - found.cached_bytes) / needed)
-
-
-def _tail(found: Sequence[Ratio]) -> float:
-    """The share to leave out on either side: the largest with which sources are held, each by an interval of all
-    others, as often as is stated; where none is, the one with which they are most often."""
-    sources = sorted({each.source.removesuffix(DRIVER) for each in found})
-    best, most = TAILS[0], -1.0
-    for tail in TAILS:
-        shares = []
-        for source in sources:
-            own = [each for each in found if each.source.removesuffix(DRIVER) == source]
-            rest = [each for each in found if each.source.removesuffix(DRIVER) != source]
-            if rest:
-                low, high = _bounds(rest, tail)
-                shares.append(sum(low <= each.low and each.high <= high for each in own) / len(own))
-        held = sum(shares) / max(1, len(shares))
-        if held > most + 1e-9:
-            best, most = tail, held
-        if held >= COVERAGE:
-            break
-    return best
-
-
-def _bounds(found: Sequence[Ratio], tail: float) -> tuple[float, float]:
-    """`low` and `high` such that a share `tail` of measured peaks lies beyond either; every source counts the
-    same."""
-    counts = Counter(each.source for each in found)
-    weights = [1 / counts[each.source] for each in found]
-    low = _quantile([each.low for each in found], weights, tail)
-    return low, max(1.0, _quantile([each.high for each in found], weights, 1 - tail))
-
-
-def _quantile(values: Sequence[float], weights: Sequence[float], share: float) -> float:
-    order = np.argsort(values)
-    reached = np.cumsum(np.array(weights)[order]) / np.sum(weights)
-    return float(np.array(values)[order][np.argmax(reached >= share)])
 
 
 def _source(name: str, number: int) -> dict[str, str]:
@@ -328,7 +295,9 @@ def main() -> None:
         return
     known = memory_constants.constants()
     done = [compared(c, with_constants(f, known)) for c, f in pairs]
-    PAGE.write_text(page(done, left_out(pairs), [*skipped, *more], known), encoding="utf-8")
+    met = met_first([(c, f) for c, f in pairs if c.fitted])
+    kinds = kinds_held(met, list(other_half()), known)
+    PAGE.write_text(page(done, left_out(pairs), [*skipped, *more], known, kinds), encoding="utf-8")
     print(PAGE.read_text(encoding="utf-8"))
 
 

@@ -83,7 +83,7 @@ def _checkpoint(made: Made, setup: Setup) -> None:
         made.model._set_gradient_checkpointing(
             enable=True,
             gradient_checkpointing_func=lambda f, *args: torch.utils.checkpoint.checkpoint(
-                f, *args, use_reentrant=False, preserve_rng_state=False
+                f, *args, use_reentrant=setup.reentrant, preserve_rng_state=False
             ),
         )
 

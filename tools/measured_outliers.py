@@ -9,20 +9,24 @@ from tools.published_memory_later import Later
 NOT_EXPLAINED = "not explained"
 # Source, a part of the model's name or of the detail, and the reason.
 MIXTRAL = "transformers 4.48 runs experts one after another; the formula runs them grouped"
-CHATGLM = "the model's own code has no flash attention: scores of all pairs of positions, unlike the profile"
+CHATGLM = (
+    "the model's own code makes scores of all pairs of positions, unlike the profile: from 2,048 to 4,096 and 8,192 "
+    "tokens the figures grow by 13.5 and 39.7 GB, 12.7 more than twice the former: 15.8 bytes a pair and head; "
+    "with --attention-kernel eager 49 GB are allocated instead of 21"
+)
 LENGTHS = (
     "the longest sample up to the greatest length is not known, nor the order of lengths, which decides what the "
     "allocator keeps"
 )
-RECIPE = (
-    "a README's figure below what the recipe beside it needs: the recipe may be newer, and how the batch was filled "
-    "is not known"
+OLMO = (
+    "not explained: 3.1 GB are missing; without the recipe's fused loss 12.9 GB would be predicted (1.07), but other "
+    "recipes with it are met"
 )
 REASONS = (
     ("foundation-model-stack/fms-acceleration", "Mixtral", MIXTRAL),
     ("modelscope/ms-swift", "chatglm", CHATGLM),
     ("modelscope/ms-swift", "", LENGTHS),
-    ("axolotl-ai-cloud/axolotl", "", RECIPE),
+    ("axolotl-ai-cloud/axolotl", "", OLMO),
 )
 
 
@@ -58,8 +62,9 @@ NOT_IN_4_BITS = (
     "are 50: it seems that the base was not held in 4 bits"
 )
 LOGITS = (
-    "not explained: 2.2 GB are missing, about a float32 copy of the logits (2.0 GB), which the recipe's fused loss "
-    "does not make in training"
+    "not explained: 2.3 GB are missing. The plugin that the recipe installs has a patch for this model type, and "
+    "takes its loss in training and in evaluation alike, so that no logits are made in either (axolotl's "
+    "cut_cross_entropy fork, transformers/hunyuan_v1.py, utils.use_lce); with them, 7.2 GB"
 )
 NOT_A_PEAK = (
     "no peak of a step: the figure falls from 22.5 to 19.4 GB where GPUs and each one's sequences double; it is that "
@@ -70,8 +75,14 @@ NEWER = (
     "no checkpointing"
 )
 UNLIKE_ITS_RECIPE = (
-    "not explained: 2 sequences a GPU are stated for all rows of the table, 1 is the recipe's of this model, which "
-    "would give 1.14"
+    "cannot be of the 2 packed sequences of 2,048 that the README states for all rows: a GPU's share of the "
+    "weights (26.9 GB), checkpoints of 126 layers (16.9) and what FSDP 2's root gathers, embedding and "
+    "unembedding in bfloat16 (8.4), are 52 GB. The recipe of the commit that brought the model (27d103b) has 1 "
+    "sequence, not packed: with 512 to 1,024 tokens 43.6 to 46.2 GB are predicted (0.97 to 1.03)"
+)
+LOADING = (
+    "the peak is that of loading and quantising the base, before any step: 9.13 GB are reserved then, 9.29 in "
+    "training, says torchtune's tutorial"
 )
 LONGEST = "the longest sample is not known"
 SHORT = (
@@ -119,10 +130,7 @@ LATER = (
     ("ms-swift examples (others)", "Qwen/Qwen3-30B", "full", SWIFT_FULL),
     ("ms-swift examples (others)", "zai-org", "full", SWIFT_FULL),
     ("modelscope", "", "", LONGEST),
-    (
-        "pytorch/torchtune", "meta-llama/Llama-2", "qlora",
-        "the peak is that of loading and quantising the base, before any step",
-    ),
+    ("pytorch/torchtune", "meta-llama/Llama-2", "qlora", LOADING),
     ("pytorch/torchtune 0.1", "", "", "lengths are not stated: 512 are taken, with which all but weights grows"),
     ("pytorch/torchtune README, distributed", "", "", UNLIKE_ITS_RECIPE),
     ("ColossalChat", "", "", NOT_A_PEAK),

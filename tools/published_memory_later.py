@@ -153,6 +153,11 @@ def half() -> Iterator[Ratio]:
     return (ratio for each, ratio in first_ratios() if as_case(each).fitted)
 
 
+def other_half() -> Iterator[Ratio]:
+    """The other half, by which the interval is judged."""
+    return (ratio for each, ratio in first_ratios() if not as_case(each).fitted)
+
+
 def half_now() -> Iterator[tuple[Case, MemoryEstimate]]:
     """The same half as it is predicted today."""
     for each, _ in first_ratios():

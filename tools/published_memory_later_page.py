@@ -28,7 +28,9 @@ and the command that a user would type) were collected when all rules stood, and
 What was changed on seeing them, each by what the trainer's code does: profiles of litgpt, of ms-swift for their
 versions, and of InternEvo; packed samples have one length; what litgpt keeps (of its fused projection, of tied
 embeddings, of the micro-step before); torchtune's update in the backward pass; float32 copies of the weights under
-DeepSpeed in full fine-tuning. No constant was fitted on them but `low` and `high`.
+DeepSpeed in full fine-tuning; the cache of LLaMA-Recipes. No constant was fitted on them but `low` and `high`.
+GLM-4's figure lies below its interval because its command has the script's cap on input and output as length: nothing
+is padded there, and sequences of 480 tokens would give the figure.
 """
 LAST = """\
 {n} cases more, of {sources} sources that nobody had looked at before, were collected and predicted in the same way

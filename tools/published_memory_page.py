@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from planner.memory.constants import KINDS, Constants
+from tools.interval_fit import FEW_SOURCES, KindHeld
 from tools.measured_outliers import why
 from tools.published_memory import Skipped
 from tools.published_memory_later_page import section
@@ -182,8 +183,42 @@ def _assumed(done: Sequence[Compared]) -> list[str]:
     return [*lines, ""]
 
 
+KINDS_HEAD = """
+## How often the interval holds
+
+For sources that an estimate has not met. *Of the others*: the mean over sources of the share of each that an
+interval of all others holds, by the half that `low` and `high` rest on, as it was predicted first; both ends
+are moved out until that is 90%, where there are at least {few} sources to tell it by. *Judged*: the other half,
+as it was predicted first.
+
+| kind of set-up | sources | of the others | judged, runs | held |
+|---|---|---|---|---|"""
+KIND_NAMES = {
+    "alone": "one GPU, sequences of one length", "varied": "one GPU, lengths that vary",
+    "shared": "several GPUs that each run whole sequences", "split": "matrices, layers, experts or sequences split",
+    "offloaded": "states or parameters in the host's memory",
+}  # fmt: skip
+
+
+def _kinds(kinds: Sequence[KindHeld]) -> list[str]:
+    def share(value: float | None) -> str:
+        return "-" if value is None else f"{value:.0%}"
+
+    return [
+        KINDS_HEAD.format(few=FEW_SOURCES),
+        *(
+            f"| {KIND_NAMES[k.kind]} | {k.sources} | {share(k.held_by_others)} | {k.judged} | {share(k.held)} |"
+            for k in kinds
+        ),
+    ]
+
+
 def page(
-    done: Sequence[Compared], alone: Sequence[Compared], left: Sequence[Skipped], known: Constants
+    done: Sequence[Compared],
+    alone: Sequence[Compared],
+    left: Sequence[Skipped],
+    known: Constants,
+    kinds: Sequence[KindHeld],
 ) -> str:
     """The whole page."""
     lines = [
@@ -201,5 +236,6 @@ def page(
         *_assumed(done),
         *_skipped(left),
         *_constants(known),
+        *_kinds(kinds),
     ]  # fmt: skip
     return "\n".join(lines).rstrip() + "\n"

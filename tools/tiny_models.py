@@ -31,6 +31,24 @@ def _older(model_type: str, architecture: str, **fields: Any) -> dict[str, Any]:
     return {"model_type": model_type, "architectures": [architecture], **TOKENS, **fields}
 
 
+GATED_APART: dict[str, Any] = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+
+
+def _seeing(model_type: str, architecture: str, text: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A model with a small encoder of images."""
+    vision = {
+        "model_type": "siglip_vision_model" if model_type == "gemma3" else "clip_vision_model", "hidden_size": 32,
+        "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28, "patch_size": 7,
+    }  # fmt: skip
+    return {
+        "model_type": model_type,
+        "architectures": [architecture],
+        "text_config": text,
+        "vision_config": vision,
+        **fields,
+    }
+
+
 SLIDING = ["sliding_attention", "sliding_attention", "full_attention"]
 T5 = {
     "model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "d_model": 64, "d_ff": 128, "d_kv": 16,
@@ -140,4 +158,44 @@ CONFIGS: dict[str, dict[str, Any]] = {
         **BART, "model_type": "whisper", "architectures": ["WhisperForConditionalGeneration"], "num_mel_bins": 20,
         "max_source_positions": 80, "max_target_positions": 256,
     },
+    "mt5": {**T5, "model_type": "mt5", "architectures": ["MT5ForConditionalGeneration"], **GATED_APART},
+    "pegasus": {**BART, "model_type": "pegasus", "architectures": ["PegasusForConditionalGeneration"]},
+    "bert": _older(
+        "bert", "BertForMaskedLM", hidden_size=64, intermediate_size=144, num_attention_heads=4, num_hidden_layers=7,
+    ),
+    "modernbert": _config("modernbert", "ModernBertForMaskedLM", cls_token_id=1, sep_token_id=2),
+    "gpt_bigcode": _older("gpt_bigcode", "GPTBigCodeForCausalLM", n_embd=64, n_head=4, n_layer=7, n_positions=512),
+    "mpt": _older("mpt", "MptForCausalLM", d_model=64, n_heads=4, n_layers=7, max_seq_len=256),
+    "opt-350m's narrow ends": _older(
+        "opt", "OPTForCausalLM", hidden_size=64, word_embed_proj_dim=32, ffn_dim=256, num_attention_heads=4,
+        num_hidden_layers=7, max_position_embeddings=512, do_layer_norm_before=False,
+    ),
+    "qwen2_moe, fused experts and a shared one": _config(
+        "qwen2_moe", "Qwen2MoeForCausalLM", shared_expert_intermediate_size=48, **EXPERTS
+    ),
+    "olmoe, fused experts": _config("olmoe", "OlmoeForCausalLM", **EXPERTS),
+    "glm4_moe, fused experts": _config(
+        "glm4_moe", "Glm4MoeForCausalLM", n_routed_experts=8, n_shared_experts=1, first_k_dense_replace=1,
+        num_experts_per_tok=2, moe_intermediate_size=48, n_group=1, topk_group=1,
+    ),
+    "lfm2_moe, fused experts": _config(
+        "lfm2_moe", "Lfm2MoeForCausalLM", num_hidden_layers=8, num_dense_layers=1, **EXPERTS,
+        layer_types=["conv", "conv", "full_attention", "conv"] * 2,
+    ),
+    "gemma3 with images, text alone": _seeing(
+        "gemma3", "Gemma3ForConditionalGeneration", _config("gemma3_text", "", sliding_window=24),
+        image_token_index=5, mm_tokens_per_image=4,
+    ),
+    "llava, text alone": _seeing(
+        "llava", "LlavaForConditionalGeneration", _config("llama", ""), image_token_index=5
+    ),
+    "qwen2_vl, text alone": _config(
+        "qwen2_vl", "Qwen2VLForConditionalGeneration", image_token_id=5, video_token_id=6, vision_start_token_id=7,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
+        vision_config={"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2},
+    ),
 }  # fmt: skip
+
+# What libraries refuse of them: DoRA on experts that PEFT reaches as bare parameters alone.
+BARE = ("deepseek_v3 dense prefix and experts", "qwen3_next linear and full", "glm4_moe, fused experts")
+REFUSED = {(model, ("dora", checkpointing)) for model in BARE for checkpointing in ("none", "layer")}

@@ -35,8 +35,10 @@ _WORDS = {
     "offload": "What is kept in the host's memory",
 }
 _HELP = {
-    "seq_len": "Tokens a sequence. Default: 2048, or the model's context if shorter.",
-    "batch": "Sequences in a step, of all GPUs. Default: one for each data-parallel GPU and micro-step.",
+    "seq_len": "Tokens a sequence; of samples that are not packed the longest, not a trainer's cap. "
+    "Default: 2048, or the model's context if shorter.",
+    "batch": "Sequences in a step: a trainer's batch of a device x GPUs x accumulation. Default: one for each "
+    "data-parallel GPU and micro-step.",
     "accumulation": "Micro-steps in a step.",
     "gpus": "How many GPUs.",
     "gpus_per_node": "GPUs in a machine.",

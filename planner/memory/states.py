@@ -307,9 +307,14 @@ def _full_states(states: int) -> Callable[[Tensor, int], int]:
     return rule
 
 
+def _paged_adamw(tensor: Tensor, width: int) -> int:
+    """bitsandbytes' two states are float32 whatever the parameter is (optim/optimizer.py, init_state)."""
+    return 2 * FLOAT32 * tensor.size
+
+
 STATES: dict[str, Callable[[Tensor, int], int]] = {
     "adamw": _full_states(2),
-    "paged-adamw": _full_states(2),
+    "paged-adamw": _paged_adamw,
     "adamw-8bit": _eight_bit(2),
     "paged-adamw-8bit": _eight_bit(2),
     "sgd": _full_states(0),
@@ -334,14 +339,14 @@ def optimizer_bytes(tensors: Iterable[Tensor], setup: Setup) -> int:
 def update_bytes(tensors: tuple[Tensor, ...], setup: Setup) -> int:
     """Temporary bytes of the optimizer's step.
 
-    A fused kernel takes none. AdamW over lists of tensors ("foreach", torch's default on CUDA) holds the root of
-    every second moment at once; a loop over tensors holds a few copies of the largest. Muon leaves to AdamW what is
-    no matrix.
+    A fused kernel takes none, nor do bitsandbytes' optimizers (optim/optimizer.py, update_step). AdamW over lists of
+    tensors ("foreach", torch's default on CUDA) holds the root of every second moment at once; a loop over tensors
+    holds a few copies of the largest. Muon leaves to AdamW what is no matrix.
     """
     wide = setup.precision == "bf16-master"
     tensors = tuple(replace(t, width=FLOAT32) for t in tensors) if wide else tensors
     largest = max((t.size * t.width for t in tensors), default=0)
-    if setup.optimizer in ("adamw", "paged-adamw"):
+    if setup.optimizer == "adamw":
         return _adamw_update(tensors, setup)
     if setup.optimizer == "muon":
         own = max((_muon_update(t) for t in tensors if _by_muon(t)), default=0)

@@ -107,9 +107,11 @@ def optimizer_step(
 
     `ends` are the weights of embedding and unembedding. Parameters and gradients are counted elsewhere. Under
     "bf16-master" states are those of float32 copies, which count too (a fused kernel reads 16-bit gradients). Paged
-    states lie in host memory and count nothing.
+    states lie in host memory and count nothing, and bitsandbytes' kernels update in place.
     """
-    name = setup.optimizer.removeprefix("paged-")
+    if setup.optimizer.startswith("paged"):
+        return 0, 0
+    name = setup.optimizer
     # The fused kernel takes no tensors of the meta device; fake ones of the CPU's are slower for all others.
     fused = name in ("adamw", "muon") and setup.optimizer_kernel == "fused"
     device, mode = ("cpu", FakeTensorMode()) if fused else ("meta", nullcontext())
@@ -133,7 +135,7 @@ def optimizer_step(
     later = Recording(tracker.recording.blocks, events[before:], [(0, PLACE)])
     extra = sum(stretches(later, {})[0].here.highest)
     copies = sum(t.numel() * t.element_size() for t in held) if masters else 0
-    return (0 if setup.optimizer != name else state + copies), extra
+    return state + copies, extra
 
 
 def _like(parameter: Any, dtype: Any, device: str) -> Any:
