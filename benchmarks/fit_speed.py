@@ -35,7 +35,7 @@ from scipy.optimize import minimize
 from planner import facts
 from planner.learning_rate.fit import fit
 from planner.learning_rate.fit.cells import make_cells
-from planner.learning_rate.fit.curves import INTERPOLATIONS, Curves, make_curves
+from planner.learning_rate.fit.curves import INTERPOLATIONS, Curves, fit_curves
 from planner.learning_rate.fit.forms import candidates, features_of, form_name, make_design, parse_form
 from planner.learning_rate.fit.solve import WINDOWS, Problem, fit_all, refit
 from planner.learning_rate.sweep import read_sweep
@@ -110,10 +110,10 @@ def compare(interpolation: str, form: str, draws: int) -> list[dict[str, object]
     design, _ = make_design(parse_form(form), features)
     kind = next(name for name in INTERPOLATIONS if name == interpolation)
     problem = Problem(
-        make_curves(cells, kind), design.matrix, np.where(design.pooled, POOLING, 0.0), WINDOWS[kind]
+        fit_curves(cells, kind), design.matrix, np.where(design.pooled, POOLING, 0.0), WINDOWS[kind]
     )
     weights = np.random.default_rng(0).exponential(size=(1000, len(features.models)))[:, features.model]
-    start = fit_all(problem, np.ones(cells.n)).theta[0]
+    start = fit_all(problem).theta[0]
     times = []
     for _ in range(REPEATS):
         began = time.process_time()

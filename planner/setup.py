@@ -112,7 +112,8 @@ class Setup:
     log-probabilities "precomputed".
     `main_grads`: gradients are added up in a buffer of float32 that stands all along, whole on every data-parallel
     GPU, as Megatron's. `deferred_gradients`: FSDP exchanges none before the last micro-step, so that all are held
-    whole to then, in the type that is computed in or in float32.
+    whole to then, in the type that is computed in or in float32. `gradients_kept`: they are set to zero after a step,
+    not dropped, as torch's zero_grad did before 2.0.
     `optimizer_kernel`: how AdamW runs: fused (HF's Trainer), foreach (torch's default on CUDA) or a loop over
     tensors.
     `fsdp_units`: what FSDP gathers as a unit: "pairs", as PEFT's policy has it, each factor of each pair apart from
@@ -155,6 +156,7 @@ class Setup:
     optimizer_in_backward: bool = False
     main_grads: bool = False
     deferred_gradients: Deferred = "none"
+    gradients_kept: bool = False
     gpus: int = 1
     sharding: Sharding = "none"
     fsdp_units: FsdpUnits = "pairs"

@@ -175,7 +175,7 @@ def problem(form: str, kind: Interpolation, pooling: float = 4.0) -> tuple[Probl
 @pytest.mark.parametrize("kind", ["quadratic", "log-linear"])
 def test_the_optimum_is_the_global_one(kind: Interpolation) -> None:
     made, _ = problem("width+rank", kind)
-    ours = fit_all(made, np.ones(made.curves.n))
+    ours = fit_all(made)
     bounds = [(-10, -6), (-1, 1), (-0.2, 0.6)]
     theirs = differential_evolution(
         lambda theta: made.value(theta[None], np.ones((1, made.curves.n)))[0],
@@ -189,7 +189,7 @@ def test_the_optimum_is_the_global_one(kind: Interpolation) -> None:
 
 def test_refits_reach_what_scipy_reaches_draw_by_draw() -> None:
     made, weights = problem("family+rank_sat", "quadratic")
-    near = fit_all(made, np.ones(made.curves.n)).theta[0]
+    near = fit_all(made).theta[0]
     ours = refit(made, weights, near=near)
     assert ours.converged.all()
     for row, found in zip(weights[:6], ours.objective, strict=False):
@@ -215,7 +215,7 @@ def test_log_linear_optimum_of_convex_sweeps_is_the_linear_programme_s() -> None
     features = features_of(cells)
     design, _ = make_design(("width",), features)
     curves = make_curves(cells, "log-linear")
-    ours = fit_all(Problem(curves, design.matrix, np.zeros(2), WINDOWS["log-linear"]), np.ones(cells.n))
+    ours = fit_all(Problem(curves, design.matrix, np.zeros(2), WINDOWS["log-linear"]))
     rows, bounds = [], []
     for cell in range(cells.n):
         for piece in range(curves.first[cell], curves.first[cell + 1]):

@@ -25,7 +25,7 @@ from planner.learning_rate.fit.population import CONSTANT, DEFAULT, OPTIONS, Opt
 from planner.learning_rate.fit.similar import REACHES, SHARES, Similar, similar
 from planner.learning_rate.law import rate_at
 from planner.learning_rate.sweep import read_sweep
-from tools import judge_blind, write_regret
+from tools import judge_blind, other_data, write_regret
 from tools.check_recovery import SHIPPED_LIKE
 from tools.plant_sweep import plant
 
@@ -167,7 +167,8 @@ def test_the_blind_set_is_on_the_page_and_in_no_fit() -> None:
     page = write_regret.PAGE.read_text(encoding="utf-8")
     for name, made in (
         ("blind", judge_blind.regret_table()), ("blind-intervals", judge_blind.interval_table()),
-        ("published", judge_blind.published_table()), ("differences", judge_blind.difference_table()),
+        ("differences", judge_blind.difference_table()), ("published", other_data.published_table()),
+        ("other-data", other_data.summary_table()), ("batches", other_data.batch_table()),
     ):  # fmt: skip
         assert f"<!-- table: {name} -->\n" + "\n".join(made) + "\n<!-- end -->" in page
 

@@ -1,4 +1,4 @@
-"""What a bootstrap over few models lacks: against textbook cases and planted scatter."""
+"""Intervals with few models: against textbook cases and planted scatter."""
 
 from __future__ import annotations
 
@@ -35,13 +35,43 @@ def sample(law: Planted, seed: int, form: tuple[str, ...] = ()) -> tuple[Sample,
 def test_a_mean_over_models_has_one_degree_of_freedom_less_than_models() -> None:
     for models in (4, 6, 11):
         own, _, _ = sample(replace(PLAIN, models=models, spread=0.1), 1)
-        ratio, freedom = own.clustered(np.eye(1))
-        assert ratio[0] == pytest.approx(np.sqrt(models / (models - 1)), rel=0.02)
-        assert freedom[0] == pytest.approx(models - 1, rel=0.02)
+        assert own.freedom(np.eye(1))[0] == pytest.approx(models - 1, rel=0.02)
         assert own.pooled_freedom(np.eye(1))[0] == pytest.approx(models - 1, rel=0.05)
         assert float(np.sqrt(own.scatter.T @ own.scatter)[0, 0]) == pytest.approx(
             np.sqrt(own.spread.between / models), rel=0.05
         )
+
+
+def test_the_error_of_a_mean_over_its_jackknife_is_student_s_t() -> None:
+    for models in (4, 7, 12):
+        own, _, _ = sample(replace(PLAIN, models=models, spread=0.1), 1)
+        for level in (0.5, 0.9):
+            expected = float(stats.t.ppf((1 + level) / 2, models - 1))
+            assert own.quantile(np.eye(1), level)[0] == pytest.approx(expected, rel=0.06)
+
+
+def test_an_interval_is_the_textbook_one_of_a_mean_over_models() -> None:
+    """The mean of the models' best rates +- t s / sqrt(m)."""
+    law = replace(PLAIN, models=8, spread=0.2)
+    data = Data.of(make_cells(read_sweep(plant(law, 3))), "quadratic")
+    found = fit_form(data, (), nested=False)
+    made = bootstrap(data.problem(found.design, 0.0), found.theta, data.features.model, 50, 0)
+    means = data.fit_curves.best.reshape(8, -1).mean(axis=1)
+    half = float(stats.t.ppf(0.95, 7)) * means.std(ddof=1) / np.sqrt(8)
+    low, high = made.bounds([0])
+    assert (low, high) == pytest.approx((means.mean() - half, means.mean() + half), abs=0.06 * half)
+    assert made.draws.std() == pytest.approx(half / stats.norm.ppf(0.95), rel=0.06)
+
+
+def test_with_many_models_the_draws_are_left_as_they_are() -> None:
+    law = replace(PLAIN, models=64, spread=0.2)
+    data = Data.of(make_cells(read_sweep(plant(law, 3))), "quadratic")
+    found = fit_form(data, (), nested=False)
+    made = bootstrap(data.problem(found.design, 0.0), found.theta, data.features.model, 400, 0)
+    assert made.sample is None
+    means = data.fit_curves.best.reshape(64, -1).mean(axis=1)
+    low, high = made.bounds([0])
+    assert high - low == pytest.approx(2 * 1.67 * means.std(ddof=1) / 8, rel=0.15)
 
 
 def test_scatter_between_models_and_within_them_comes_back() -> None:

@@ -1,22 +1,20 @@
-"""The law on sweeps that it never saw: the blind set, and best rates that others published.
+"""The law on sweeps that it never saw: the blind set.
 
     python tools/judge_blind.py
 
-data/sweeps/tinker_sft_blind.csv are the models of tinker-cookbook's page that are in no fit;
-data/sweeps/published_best.csv are best rates of other data, schedules and grids. Both were judged once, after the
-law was settled; nothing is fitted on them and nothing chosen by them. tools/write_regret.py puts the tables into
-docs/learning_rate.md."""
+data/sweeps/tinker_sft_blind.csv are the models of tinker-cookbook's page that are in no fit. They were judged
+once, after the law was settled; nothing is fitted on them and nothing chosen by them. tools/write_regret.py
+puts the tables into docs/learning_rate.md."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from planner import facts, lr
+from planner import facts
 from planner.learning_rate.fit.cells import Floats, make_cells, some_cells
 from planner.learning_rate.fit.compare import Data, fit_form
 from planner.learning_rate.fit.curves import INTERPOLATIONS
@@ -24,7 +22,7 @@ from planner.learning_rate.fit.similar import similar
 from planner.learning_rate.law import rate_at
 from planner.learning_rate.lookup import DEFAULT_LAW, LearningRate, look_up
 from planner.learning_rate.sweep import read_sweep
-from tools.regret_rows import HEAD, row
+from tools.regret_rows import HEAD, plain, row
 
 SWEEPS = facts.data_dir() / "sweeps"
 BEFORE, FIRST, TINKER = "lora-plan-2026-11-28", "lora-plan-2026-11", "tinker-cookbook-2025-11"
@@ -34,13 +32,13 @@ DRAWS = 4000
 @cache
 def blind() -> Data:
     """The blind set."""
-    return Data.of(make_cells(read_sweep(SWEEPS / "tinker_sft_blind.csv")), "quadratic")
+    return plain(make_cells(read_sweep(SWEEPS / "tinker_sft_blind.csv")), "quadratic")
 
 
 @cache
 def fitted() -> Data:
     """The sweep that laws were fitted on."""
-    return Data.of(make_cells(read_sweep(SWEEPS / "tinker_sft.csv")), "quadratic")
+    return plain(make_cells(read_sweep(SWEEPS / "tinker_sft.csv")), "quadratic")
 
 
 def looked_up(law: str) -> list[LearningRate]:
@@ -71,7 +69,7 @@ def as_unknown() -> Floats:
     family = data.cells.table["family"].astype(str).to_numpy()
     x = np.zeros(blind().cells.n)
     for name in sorted(set(table["family"].astype(str))):
-        found = similar(Data.of(some_cells(data.cells, family != name), "quadratic"))
+        found = similar(plain(some_cells(data.cells, family != name), "quadratic"))
         assert found is not None
         population = {str(rank): rate for rank, rate in found.rates["population"].items()}
         for cell in np.flatnonzero(table["family"].astype(str) == name):
@@ -82,7 +80,7 @@ def as_unknown() -> Floats:
 def rules() -> Iterator[tuple[str, Floats, str]]:
     """Each rule with its log rates and what they rest on."""
     n = blind().cells.n
-    linear = Data.of(fitted().cells, "log-linear")
+    linear = plain(fitted().cells, "log-linear")
     constants = [float(fit_form(data, ()).theta[0]) for data in (fitted(), linear)]
     yield f"**ours**: {DEFAULT_LAW} and {BEFORE}, the same for known families", rates(DEFAULT_LAW), "shipped"
     yield f"{FIRST}", rates(FIRST), "shipped"
@@ -147,36 +145,9 @@ def interval_table() -> list[str]:
     return lines
 
 
-def published_table() -> list[str]:
-    """The law's rate and interval beside best rates that others published."""
-    lines = [
-        "| model, rank | alpha, batch, steps | published best | `lr` | interval | best over `lr` | inside |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    inside = []
-    with (SWEEPS / "published_best.csv").open(encoding="utf-8", newline="") as file:
-        for one in csv.DictReader(file):
-            given = {name: int(one[name]) for name in ("rank", "alpha", "batch", "steps") if one[name]}
-            found = lr(
-                family=one["family"], hidden_size=int(one["hidden_size"]), rank=given["rank"],
-                alpha=given["alpha"], batch=given.get("batch"), steps=given.get("steps"),
-            )  # fmt: skip
-            assert found.value is not None
-            assert found.low is not None
-            assert found.high is not None
-            best = float(one["best_lr"])
-            inside.append(found.low <= best <= found.high)
-            setting = ", ".join(str(given.get(name, "?")) for name in ("alpha", "batch", "steps"))
-            lines.append(
-                f"| {one['model'].split('/')[1]}, {one['rank']} | {setting} | {best:.2g} | {found.value:.2g} | "
-                f"{found.low:.2g} to {found.high:.2g} | {best / found.value:.2g} | {'yes' if inside[-1] else 'no'} |"
-            )
-    return [*lines, f"| all | | | | | | {sum(inside)} of {len(inside)} |"]
-
-
 def main() -> None:
     """Print the tables."""
-    for made in (regret_table(), difference_table(), interval_table(), published_table()):
+    for made in (regret_table(), difference_table(), interval_table()):
         print("\n".join(made), end="\n\n")
 
 

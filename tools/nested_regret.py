@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 
 from planner import facts
 from planner.learning_rate.fit.cells import Floats, make_cells
-from planner.learning_rate.fit.compare import POOLINGS, Data, leave_out
+from planner.learning_rate.fit.compare import POOLINGS, Data
 from planner.learning_rate.fit.curves import INTERPOLATIONS
 from planner.learning_rate.fit.forms import candidates, form_name, make_design
 from planner.learning_rate.fit.losses import Losses
 from planner.learning_rate.fit.similar import REACHES, SHARES
-from planner.learning_rate.fit.solve import fit_all, refit
+from planner.learning_rate.fit.solve import fit_all, leave_out, refit
 from planner.learning_rate.sweep import read_sweep
+from tools.regret_rows import plain
 
 STRAIGHTS = (0.0, 0.2, 0.5, 0.8, 1.0)
 
@@ -51,7 +52,7 @@ def _formula(data: Data, terms: tuple[str, ...], pooling: float) -> Rule:
     design, _ = make_design(terms, data.features)
     problem, model = data.problem(design, pooling), data.features.model
     n = int(model.max()) + 1
-    theta = fit_all(problem, np.ones(data.cells.n)).theta[0]
+    theta = fit_all(problem).theta[0]
     away = leave_out(model)
     held = (design.matrix * refit(problem, away, near=theta).theta[model]).sum(axis=1)
     outer, inner = np.triu_indices(n, k=1)
@@ -86,11 +87,11 @@ def rules() -> tuple[Data, tuple[Rule, ...]]:
     cells = make_cells(read_sweep(facts.data_dir() / "sweeps" / "tinker_sft.csv"))
     found = []
     for kind in INTERPOLATIONS:
-        data = Data.of(cells, kind)
+        data = plain(cells, kind)
         for terms in candidates(data.features):
             pooled = make_design(terms, data.features)[0].pooled.any()
             found += [_formula(data, terms, one) for one in (POOLINGS if pooled else (0.0,))]
-    data = Data.of(cells, "quadratic")
+    data = plain(cells, "quadratic")
     losses = Losses.of(data)
     found += [_similar(data, losses, (s, r, h)) for s in STRAIGHTS for r in REACHES for h in SHARES]
     return data, tuple(found)

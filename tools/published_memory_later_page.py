@@ -52,7 +52,9 @@ of `--config`, mended) was predicted again; a row with GaLore had no prediction,
 What was changed on seeing them, each by the trainers' code: gradients that FSDP holds whole while micro-steps
 accumulate (`deferred_gradients`), with a profile `axolotl-2025` for accelerate before that; a profile `unsloth-2024`
 for its loss of all logits (the lengths of most of its notebooks are not known, so that some are now further off);
-GPT-OSS's experts in 4 bits under Unsloth; float32 weights where Unsloth fine-tunes in float16.
+GPT-OSS's experts in 4 bits under Unsloth; float32 weights where Unsloth fine-tunes in float16; a profile
+`hf-trainer-2022`, whose gradients are set to zero after a step and stay; bitsandbytes' paged AdamW, which updates in
+place.
 """
 INTERVAL = """\
 `low` and `high` depend on the kind of set-up and rest on half of these cases too (by the hash that halves all

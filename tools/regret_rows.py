@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.learning_rate.fit.cells import DIVERGED_REGRET, Floats
+from planner.learning_rate.fit.cells import DIVERGED_REGRET, Cells, Floats
 from planner.learning_rate.fit.compare import Data
-from planner.learning_rate.fit.curves import INTERPOLATIONS
+from planner.learning_rate.fit.curves import INTERPOLATIONS, Interpolation, make_curves
 
 HEAD = [
     "| rule | rates | mean | p90 | max | mean | p90 | max | mean | p90 | max | outside |",
     "|---|---|---|---|---|---|---|---|---|---|---|---|",
 ]
+
+
+def plain(cells: Cells, kind: Interpolation) -> Data:
+    """Cells ready to be fitted by what rules are scored by: without the asymmetry of all sweeps."""
+    return replace(Data.of(cells, kind), fit_curves=make_curves(cells, kind))
 
 
 def rounded(data: Data, x: Floats) -> Floats:

@@ -22,7 +22,7 @@ from planner import facts
 from planner.learning_rate.fit import FitResult, fit
 from planner.learning_rate.fit.cells import Floats, make_cells
 from planner.learning_rate.fit.compare import Data, fit_form
-from planner.learning_rate.fit.curves import INTERPOLATIONS, Interpolation, make_curves
+from planner.learning_rate.fit.curves import INTERPOLATIONS, Interpolation, fit_curves, make_curves
 from planner.learning_rate.fit.forms import parse_form
 from planner.learning_rate.fit.losses import Losses
 from planner.learning_rate.fit.similar import similar
@@ -31,8 +31,8 @@ from planner.learning_rate.sweep import read_sweep
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tools import judge_blind, nested_regret
-from tools.regret_rows import HEAD, row
+from tools import judge_blind, nested_regret, other_data
+from tools.regret_rows import HEAD, plain, row
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "learning_rate.md"
 SWEEP = facts.data_dir() / "sweeps" / "tinker_sft.csv"
@@ -49,7 +49,7 @@ def shipped() -> FitResult:
 @cache
 def data() -> Data:
     """The shipped sweep made ready."""
-    return Data.of(make_cells(read_sweep(SWEEP)), "quadratic")
+    return plain(make_cells(read_sweep(SWEEP)), "quadratic")
 
 
 def published(which: str) -> Floats:
@@ -74,7 +74,7 @@ def published(which: str) -> Floats:
 def rules() -> Iterator[tuple[str, Floats, str]]:
     """Each rule with its log rates and what they rest on."""
     quadratic = data()
-    linear = Data.of(quadratic.cells, "log-linear")
+    linear = plain(quadratic.cells, "log-linear")
     n = quadratic.cells.n
     table = quadratic.cells.table
     alike = similar(quadratic)
@@ -125,7 +125,7 @@ def older_population() -> Floats:
 def families_left_out() -> list[str]:
     """Rules for a family that was not seen: each family's rates come from the others."""
     quadratic = data()
-    linear = Data.of(quadratic.cells, "log-linear")
+    linear = plain(quadratic.cells, "log-linear")
     alike = similar(quadratic)
     assert alike is not None
     found = {
@@ -140,9 +140,9 @@ def families_left_out() -> list[str]:
     return HEAD + [row(quadratic, name, x, "family left out", everything) for name, x in found.items()]
 
 
-def interpolation_errors(kind: Interpolation) -> Floats:
+def interpolation_errors(kind: Interpolation, *, shared: bool = False) -> Floats:
     """Errors, in percent of the loss, of reading each finished rate that has others on both sides, in cells of at
-    least four, from the other rates of its cell."""
+    least four, from the other rates of its cell; `shared`: with the asymmetry of all curves but that rate."""
     cells = data().cells
     inner = [
         (cell, point) for cell in range(cells.n) if cells.start[cell + 1] - cells.start[cell] >= 4
@@ -153,7 +153,7 @@ def interpolation_errors(kind: Interpolation) -> Floats:
         keep = np.arange(len(cells.x)) != point
         start = cells.start - (np.arange(cells.n + 1) > cell)
         others = replace(cells, start=start, x=cells.x[keep], loss=cells.loss[keep], runs=cells.runs[keep])
-        curves = make_curves(others, kind)
+        curves = fit_curves(others, kind) if shared else make_curves(others, kind)
         at = curves.low.copy()
         at[cell] = cells.x[point]
         read = curves.best_loss[cell] * (1 + curves.value(at)[cell] / 100)
@@ -164,8 +164,11 @@ def interpolation_errors(kind: Interpolation) -> Floats:
 def interpolations_table() -> list[str]:
     """How well each interpolation reads rates that were run and left out."""
     lines = ["| interpolation | rates | mean error | mean size | 90% below |", "|---|---|---|---|---|"]
-    for kind in INTERPOLATIONS:
-        found = interpolation_errors(kind)
+    readings: dict[str, Floats] = {kind: interpolation_errors(kind) for kind in INTERPOLATIONS}
+    readings |= {
+        "quadratic, with the asymmetry of all sweeps": interpolation_errors("quadratic", shared=True)
+    }
+    for kind, found in readings.items():
         size = np.abs(found)
         figures = f"{found.mean():+.2f} | {size.mean():.2f} | {np.quantile(size, 0.9):.2f}"
         lines.append(f"| {kind} | {len(found)} | {figures} |")
@@ -212,7 +215,9 @@ def tables() -> dict[str, list[str]]:
         "blind": judge_blind.regret_table(),
         "differences": judge_blind.difference_table(),
         "blind-intervals": judge_blind.interval_table(),
-        "published": judge_blind.published_table(),
+        "published": other_data.published_table(),
+        "other-data": other_data.summary_table(),
+        "batches": other_data.batch_table(),
         "forms": forms_table(),
         "verdicts": verdicts_table(),
     }

@@ -50,8 +50,8 @@ BUILDERS: dict[str, str] = {
     "deepseek_v4": "deepseek_v4",
     **dict.fromkeys("t5 mt5 umt5 whisper clip".split(), "encoders"),
     **dict.fromkeys(
-        "bert roberta xlm-roberta camembert data2vec-text ernie roberta-prelayernorm xlm-roberta-xl megatron-bert "
-        "bert-generation electra rembert mpnet distilbert roformer".split(),
+        "bert roberta xlm-roberta camembert data2vec-text ernie layoutlm roberta-prelayernorm xlm-roberta-xl "
+        "megatron-bert bert-generation electra rembert mpnet distilbert roformer".split(),
         "bert",
     ),
     **dict.fromkeys(
@@ -61,6 +61,7 @@ BUILDERS: dict[str, str] = {
     **dict.fromkeys("modernbert modernbert-decoder".split(), "modernbert"),
     "kimi_linear": "kimi_linear",
     "nomic_bert": "nomic_bert",
+    "albert": "albert",
     **dict.fromkeys("chatglm internlm internlm2 internlm3 minicpm mimo nemotron-nas".split(), "remote"),
     **dict.fromkeys(
         "qwen3_next qwen3_5_text qwen3_5_moe_text olmo_hybrid minimax".split(), "linear_attention"

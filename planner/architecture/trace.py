@@ -63,10 +63,12 @@ class Trace:
         self.matrix(layers, name, role, kind, d_in, d_out, 1, 1, bias, False, parts, "in")
 
     def layer(
-        self, stack: str, layers: Iterable[int], prefix: str = "", fixed_length: int | None = None
-    ) -> Layer:
-        """Start a layer that stands at each of the numbers in `layers`; `prefix` goes before its names."""
-        return Layer(self, stack, tuple(layers), prefix, fixed_length)
+        self, stack: str, layers: Iterable[int], prefix: str = "", fixed_length: int | None = None,
+        held: tuple[int, ...] | None = None,
+    ) -> Layer:  # fmt: skip
+        """Start a layer that stands at each of the numbers in `layers`; `prefix` goes before its names. Where it runs
+        more often than its weights are stored, `held` are the numbers of these."""
+        return Layer(self, stack, tuple(layers), prefix, fixed_length, held)
 
     def close(self, block: Block) -> None:
         """Take a finished layer."""
@@ -106,10 +108,12 @@ class Layer:
     """
 
     def __init__(
-        self, trace: Trace, stack: str, layers: tuple[int, ...], prefix: str, fixed_length: int | None
-    ) -> None:
+        self, trace: Trace, stack: str, layers: tuple[int, ...], prefix: str, fixed_length: int | None,
+        held: tuple[int, ...] | None = None,
+    ) -> None:  # fmt: skip
         self.trace = trace
         self.layers = layers
+        self._held = layers if held is None else held
         self.stream = STREAM
         self.memory = MEMORY
         self.open_end = True
@@ -141,13 +145,13 @@ class Layer:
         kind: Kind = "linear", parts: tuple[Part, ...] = (), tied: bool = False, length: Length = "sequence",
         experts: int = 1, active: int = 1, outer: Literal["in", "out"] = "in", extra: int = 0, per: int = 1,
         forward_only: bool = False, groups: int = 1, at_least: int = 0, bypassed: bool = False,
-        all_experts: bool = False, gradient_from: int = 0,
+        all_experts: bool = False, gradient_from: int = 0, times: int = 1,
     ) -> int:  # fmt: skip
         """Apply a matrix to `source`; returns the value that comes out."""
         if not 1 <= active <= experts:
             raise ConfigError(f"the config gives {name} {experts} experts of which {active} are active.")
         index = self.trace.matrix(
-            self.layers,
+            self._held,
             self._prefix + name,
             role,
             kind,
@@ -164,7 +168,7 @@ class Layer:
         self._operations.append(
             Apply(
                 index, source, out, length, extra, per, forward_only, groups, at_least, bypassed, all_experts,
-                gradient_from,
+                gradient_from, times,
             )
         )  # fmt: skip
         return out
@@ -172,11 +176,11 @@ class Layer:
     def idle(self, name: str, role: Role, d_in: int, d_out: int, *, tied: bool = False) -> None:
         """A matrix of this layer that no step runs: it counts, and may be adapted, without FLOPs."""
         key = (self._prefix + name, role, "linear", d_in, d_out, 1, 1, False, tied, (), "in")
-        self.trace.matrix(self.layers, *key)
+        self.trace.matrix(self._held, *key)
 
     def vector(self, name: str, size: int) -> None:
         """Parameters of this layer that are no matrix."""
-        self.trace.vector(self._prefix + name, size, self.layers)
+        self.trace.vector(self._prefix + name, size, self._held)
 
     def norm(self, name: str, size: int, bias: bool = False) -> None:
         """A norm's weight, and its bias where it has one."""

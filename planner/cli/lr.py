@@ -72,8 +72,9 @@ def _laws() -> Iterable[str]:
 def command(as_json: bool, **options: Any) -> None:
     """Which learning rate to use.
 
-    Prints a value, the interval in which the best rate lies, a small grid worth sweeping, and what they rest on: the
-    law with its regret, factors for the run, and what is extrapolated.
+    Prints a value, the interval in which the best rate lies on data like the law's and the wider one for other data,
+    a small grid worth sweeping, and what they rest on: the law with its regret, factors for the run, and what is
+    extrapolated.
     """
     advice = lr(**options)
     if as_json:
@@ -110,11 +111,15 @@ def show(advice: Advice) -> None:
     )
     if advice.low is not None and advice.high is not None:
         level = "measured range" if advice.level is None else f"{advice.level:.0%}"
+        own = "" if advice.level is None else " on data like the law's"
         table.add_row(
             "best rate within",
             f"{units.rate(advice.low)} to {units.rate(advice.high)}",
-            Text(level, style="dim"),
+            Text(level + own, style="dim"),
         )
+        if advice.level is not None and advice.other_low is not None and advice.other_high is not None:
+            within = f"{units.rate(advice.other_low)} to {units.rate(advice.other_high)}"
+            table.add_row("on other data", within, Text(level, style="dim"))
     table.add_row("rates to sweep", ", ".join(units.rate(rate) for rate in advice.grid))
     console.print(table)
     console.print(Text.assemble(("law  ", "bold"), f"{advice.law}: {advice.law_title}"))

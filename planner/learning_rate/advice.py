@@ -19,7 +19,7 @@ from ..dataclass import dataclass
 from ..errors import InputError, hint
 from ..schema import Architecture, Basis, Notice, Source
 from ..units import parse_count
-from .factors import Run, by_law, by_sweeps, sources_of, to_mind
+from .factors import Run, by_law, by_sweeps, on_other_data, sources_of, to_mind
 from .lookup import DEFAULT_LAW, Factor, LearningRate, find_law, known_family, look_up, usual
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ STEP = 1.8  # between rates of the grid; regret is flat enough for the best of t
 @dataclass(frozen=True)
 class Advice:
     """The answer of `lr`. `grid` holds the rates worth sweeping, the recommended one among them. `low` and `high`
-    are None where nothing says how far the best rate may lie."""
+    are None where nothing says how far the best rate may lie; `other_low` and `other_high` are the same for data
+    unlike those that the law was fitted on."""
 
     model: str | None
     hidden_size: int
@@ -48,6 +49,8 @@ class Advice:
     low: float | None
     high: float | None
     level: float | None
+    other_low: float | None
+    other_high: float | None
     basis: Basis
     law: str
     law_title: str
@@ -70,6 +73,7 @@ class Advice:
             "rank": self.rank,
             "learning_rate": {
                 "value": self.value, "low": self.low, "high": self.high, "level": self.level, "basis": self.basis,
+                "other_data": {"low": self.other_low, "high": self.other_high, "level": self.level},
             },
             "law": self.law,
             "law_title": self.law_title,
@@ -200,12 +204,15 @@ def _advice(
     contexts = facts.rate_contexts()
     moved = by_sweeps(method) if task == "rl" else by_law(law, looked, width, method, run)
     rate, factors = moved.rate, moved.factors
+    other = rate if moved.context else on_other_data(rate)
     if moved.context:
         law_id, title, regret = moved.context.id, moved.context.statement, dict[str, float]()
         used = [("learning rate", moved.context.source)]
     else:
         law_id, title, regret = law.id, law.title, dict(law.regret_percent)
         used = [("learning rate", law.source), *sources_of(factors)]
+        if other.low is not None:
+            used.append(("interval on other data", contexts["other-data"].source))
     extrapolates = () if moved.context else (*moved.extrapolates, *_task_notes(law, run))
     forgets = () if task == "rl" else tuple(_forgetting(contexts, rate.high or rate.value, method))
     notes = (*forgets, *to_mind(method, task, run))
@@ -217,7 +224,8 @@ def _advice(
         warned = (*warned, Notice("learning-rate-by-architecture", text))
     return Advice(
         found.model_id if found else None, width, str(looked.family), method, task,
-        run.rank if method == "lora" else None, rate.value, rate.low, rate.high, moved.level, moved.basis, law_id,
+        run.rank if method == "lora" else None, rate.value, rate.low, rate.high, moved.level, other.low, other.high,
+        moved.basis, law_id,
         title, regret, factors, rate_grid(rate.value, rate.low, rate.high), extrapolates, warned, tuple(used),
     )  # fmt: skip
 
@@ -237,5 +245,6 @@ def _task_notes(law: facts.LawFact, run: Run) -> Iterator[Notice]:
             yield Notice(f"learning-rate-{code}", text)
     yield Notice(
         "learning-rate-data",
-        f"Fitted on {law.fitted_on}; the interval is for that: other data or schedules may have another best rate.",
+        f"Fitted on {law.fitted_on}; the interval is for that. On other data, schedules or metrics the best rate may "
+        "lie further off: where the best rate of a sweep is its last, go on.",
     )

@@ -111,6 +111,14 @@ def _start(
     return evaluate(law, at), outside(law, at if method == "lora" else replace(at, method="full"))
 
 
+def on_other_data(rate: Rate) -> Rate:
+    """The rate with the interval of the best one on data unlike the law's: its own, and the scatter of data sets."""
+    if rate.low is None or rate.high is None:
+        return rate
+    one = facts.rate_contexts()["other-data"]
+    return Rate(rate.value, *widen(rate.value, (rate.low, rate.high), (one.low, one.high)))
+
+
 @dataclass(frozen=True)
 class Moved:
     """A rate for a run: value and interval (which holds a best rate at `level`, None for the range of sweeps), the

@@ -18,7 +18,7 @@ import pandas as pd
 from ..errors import InputError
 from .fit import FitResult, fit
 from .fit.cells import make_cells
-from .fit.curves import Curves, make_curves
+from .fit.curves import Curves, fit_curves
 from .sweep import Sweep, read_sweep
 
 FORMATS = ("svg", "pdf", "png")
@@ -129,7 +129,7 @@ def draw(
 
 def _figure(plt: Any, result: FitResult, sweep: Sweep) -> Any:
     cells = make_cells(sweep)
-    curves = make_curves(cells, result.interpolation)
+    curves = fit_curves(cells, result.interpolation)
     table = result.to_frame()
     families = list(dict.fromkeys(table.sort_values(["family"])["family"]))[:MOST_PANELS]
     columns = min(4, len(families))

@@ -150,7 +150,7 @@ def _stage(
     copies = 2 if setup.copies_base else 1
     base, host = _held(setup, copies * share(weights.of(stage), of["parameters"]), own, held)
     gradients += flat_gradients(arch, setup)
-    if setup.accumulation > 1 or setup.main_grads:
+    if setup.accumulation > 1 or setup.main_grads or setup.gradients_kept:
         base["gradients"] = max(gradients, deferred_gradients(trained, setup))
     unit, outside = gathered(arch, setup)
     base["gathered"] = outside

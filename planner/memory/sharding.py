@@ -120,7 +120,7 @@ def gradients_leave(setup: Setup) -> bool:
 
 def gradients_go(setup: Setup) -> bool:
     """Whether a gradient goes as soon as it is made: added to what is held, used, or offloaded."""
-    added = setup.accumulation > 1 or setup.main_grads
+    added = setup.accumulation > 1 or setup.main_grads or setup.gradients_kept
     return added or setup.optimizer_in_backward or gradients_leave(setup)
 
 

@@ -225,7 +225,9 @@ ALIKE = {
     "laguna": "deepseek_v3",
     "kimi_linear": "deepseek_v3",
     "modernbert-decoder": "modernbert",
-    **dict.fromkeys("roberta xlm-roberta camembert data2vec-text ernie distilbert electra".split(), "bert"),
+    **dict.fromkeys(
+        "roberta xlm-roberta camembert data2vec-text ernie layoutlm distilbert electra".split(), "bert"
+    ),
 }
 
 

@@ -204,6 +204,18 @@ def nomic_bert(pick: Random) -> Config:
     return config | {"type_vocab_size": 2, "hidden_dropout_prob": pick.choice([0.0, 0.1])}
 
 
+def albert(pick: Random) -> Config:
+    """ALBERT: layers that share their weights by groups."""
+    heads = pick.randint(1, 3)
+    return {
+        "model_type": "albert", "architectures": ["AlbertForMaskedLM"], "hidden_size": heads * pick.randint(3, 9),
+        "embedding_size": pick.randint(4, 20), "num_hidden_layers": pick.randint(1, 5), "num_attention_heads": heads,
+        "num_hidden_groups": pick.randint(1, 3), "inner_group_num": pick.randint(1, 2), "vocab_size": 50,
+        "intermediate_size": pick.randint(9, 40), "max_position_embeddings": 40, "type_vocab_size": 2,
+        "tie_word_embeddings": flag(pick), "hidden_dropout_prob": pick.choice([0.0, 0.1]), "pad_token_id": 0,
+    }  # fmt: skip
+
+
 def glm4v_moe(pick: Random) -> Config:
     """GLM-4.5V."""
     text = decoder(pick, "glm4v_moe_text", "", switches=("attention_bias",)) | experts(pick)
@@ -345,7 +357,7 @@ CONFIGS: dict[str, Callable[[Random], Config]] = {
     "modernbert": modernbert, "mistral4": latent_experts("mistral4", "Mistral4ForCausalLM"),
     "axk1": latent_experts("axk1", "AXK1ForCausalLM"), "emu3_text_model": emu3_text_model,
     "mllama_text_model": mllama_text_model, "umt5": umt5, "eurobert": eurobert,
-    "glm4v_moe": glm4v_moe, "nomic_bert": nomic_bert, **{name: seeing(name) for name in SEEING},
+    "glm4v_moe": glm4v_moe, "nomic_bert": nomic_bert, "albert": albert, **{name: seeing(name) for name in SEEING},
 }  # fmt: skip
 _SEEING: list[Any] = [["lm_head"], ["down_proj"], ["embed_tokens", "down_proj"], "all-linear"]
 _ATTENTION: list[Any] = [
@@ -362,6 +374,14 @@ TARGETS: dict[str, list[Any]] = {
     "mistral4": ["all-linear", ["kv_b_proj"], ["o_proj"], ["lm_head"]],
     "axk1": ["all-linear", ["kv_b_proj"], ["o_proj"], ["lm_head"]],
     "umt5": ["all-linear", ["q", "v"], ["wo"], ["lm_head"], ["shared", "k"]],
+    "albert": [
+        "all-linear",
+        ["query", "value"],
+        ["ffn_output"],
+        ["decoder"],
+        ["word_embeddings", "key"],
+        ["dense"],
+    ],
     "nomic_bert": [
         "all-linear",
         ["q_proj", "v_proj"],

@@ -21,6 +21,7 @@ CLASSES = {
     "camembert": ("CamembertForMaskedLM", "CamembertForCausalLM", "CamembertModel"),
     "data2vec-text": ("Data2VecTextForMaskedLM", "Data2VecTextForCausalLM", "Data2VecTextModel"),
     "ernie": ("ErnieForMaskedLM", "ErnieForCausalLM", "ErnieModel"),
+    "layoutlm": ("LayoutLMForMaskedLM", "LayoutLMModel"),
     "roberta-prelayernorm": (
         "RobertaPreLayerNormForMaskedLM", "RobertaPreLayerNormForCausalLM", "RobertaPreLayerNormModel"
     ),
@@ -72,6 +73,8 @@ def configs(draw: st.DrawFn, model_type: str, architecture: str) -> dict[str, An
         config["rotary_value"] = draw(st.booleans())
     if model_type == "ernie":
         config["use_task_id"] = draw(st.booleans())
+    if model_type == "layoutlm":
+        config["max_2d_position_embeddings"] = draw(st.integers(1, 30))
     if model_type == "rembert":
         config |= {"input_embedding_size": draw(st.integers(3, 9)), "output_embedding_size": 7}
     if model_type in ("electra", "roformer"):

@@ -11,6 +11,8 @@ from planner.architecture.build import build
 from ..family_checks import check_flops, check_inventory
 from .random_configs import CONFIGS, flag, targets
 
+NO_CHECKPOINTS = ("albert",)  # its class refuses it
+
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 @pytest.mark.parametrize("seed", range(3))
@@ -26,4 +28,5 @@ def test_flops(name: str, seed: int) -> None:
     pick = Random(seed + 100)
     config = CONFIGS[name](pick)
     batch, seq_len, chosen = pick.randint(1, 3), pick.randint(3, 9), pick.choice(targets(name))
-    check_flops(config, batch, seq_len, targets=[chosen], checkpointing=flag(pick))
+    checkpointing = flag(pick) and name not in NO_CHECKPOINTS
+    check_flops(config, batch, seq_len, targets=[chosen], checkpointing=checkpointing)

@@ -45,7 +45,8 @@ class Style:
     its own at its end. `width` is the field of the embedding's width with the class's default (None: the hidden
     width), `out` likewise of the head's; where the first differs, `project` leads from one to the other. Tables have
     the class's number of rows; None where it has no such table. `dropout_behind`: the MLP's result may be dropped.
-    `sinusoids`: positions are a fixed table of a head's width, for the rotation."""
+    `sinusoids`: positions are a fixed table of a head's width, for the rotation. `pools_always`: under a head too the
+    first token passes the pooler, whose result the loss does not see."""
 
     base: str = "bert."
     layers: str = "encoder.layer.{}."
@@ -67,6 +68,7 @@ class Style:
     pooler: bool = True
     never_tied: bool = False
     sinusoids: bool = False
+    pools_always: bool = False
 
 
 STYLES: dict[str, Style] = {
@@ -74,6 +76,7 @@ STYLES: dict[str, Style] = {
     "roberta": Style("roberta.", head=ROBERTA_HEAD),
     "data2vec-text": Style("data2vec_text.", head=ROBERTA_HEAD),
     "ernie": Style("ernie."),
+    "layoutlm": Style("layoutlm.", pools_always=True),
     "roberta-prelayernorm": Style(
         "roberta_prelayernorm.", head=ROBERTA_HEAD, norms=("attention.LayerNorm", "intermediate.LayerNorm"),
         stack_norm="LayerNorm",
@@ -164,6 +167,10 @@ def _embeddings(trace: Trace, cfg: Fields, style: Style, heads: Heads, base: str
     if model_type == "ernie" and cfg.bool("use_task_id", False):
         kinds = cfg.int("task_type_vocab_size", 3)
         trace.embedding(f"{prefix}task_type_embeddings", kinds, width, role="other")
+    if model_type == "layoutlm":  # where a word stands on the page
+        places = cfg.int("max_2d_position_embeddings", 1024)
+        for side in "xyhw":
+            trace.embedding(f"{prefix}{side}_position_embeddings", places, width, role="other")
     if model_type == "mpnet":
         buckets = cfg.int("relative_attention_num_buckets", 32)
         trace.embedding(f"{base}encoder.relative_attention_bias", buckets, heads.n_heads, role="other")
@@ -219,6 +226,19 @@ def build(cfg: Fields) -> Architecture:
     if headed:
         out = width if style.out is None else _width(cfg, style.out, heads.hidden)
         with trace.layer("head", (0,)) as head:
+            if style.pools_always:
+                d = heads.hidden
+                head.linear(
+                    f"{base}pooler.dense",
+                    "other",
+                    d,
+                    d,
+                    head.stream,
+                    bias=True,
+                    extra=1,
+                    times=0,
+                    forward_only=True,
+                )
             unembed(head, style.head, heads.hidden, out, vocab, tied)
     else:
         trace.weight("pooler.dense", "other", heads.hidden, heads.hidden, bias=True)

@@ -16,9 +16,9 @@ import numpy as np
 from scipy import stats
 
 from .cells import Cells, Floats, Ints, some_cells
-from .curves import INTERPOLATIONS, Curves, Interpolation, make_curves
+from .curves import INTERPOLATIONS, Curves, Interpolation, fit_curves, make_curves
 from .forms import TERMS, Design, Features, can_tell, candidates, features_of, form_name, make_design
-from .solve import WINDOWS, Problem, fit_all, refit
+from .solve import WINDOWS, Problem, fit_each, leave_out, refit, refit_each
 
 POOLINGS = (0.01, 0.1, 1.0, 4.0, 16.0, 64.0)
 WEAK = 1e-4  # keeps pooled coefficients that nothing determines at the population's value
@@ -43,11 +43,15 @@ class Data:
     def of(cls, cells: Cells, interpolation: Interpolation) -> Data:
         """From cells."""
         score: dict[str, Curves] = {kind: make_curves(cells, kind, charged=True) for kind in INTERPOLATIONS}
-        return cls(cells, features_of(cells), interpolation, make_curves(cells, interpolation), score)
+        return cls(cells, features_of(cells), interpolation, fit_curves(cells, interpolation), score)
+
+    def penalties(self, design: Design, poolings: Sequence[float]) -> Floats:
+        """The cost of each coefficient (columns) at each strength of pooling."""
+        return np.array([np.where(design.pooled, max(one, WEAK), 0.0) for one in poolings])
 
     def problem(self, design: Design, pooling: float) -> Problem:
         """The objective of a form."""
-        penalty = np.where(design.pooled, max(pooling, WEAK), 0.0)
+        penalty = self.penalties(design, (pooling,))[0]
         return Problem(self.fit_curves, design.matrix, penalty, WINDOWS[self.interpolation])
 
     def regret(self, x: Floats, interpolation: str | None = None) -> Floats:
@@ -68,11 +72,6 @@ class Data:
     def blocked(self) -> bool:
         """Whether several models are left out at a time."""
         return len(self.features.models) > MOST_FOLDS
-
-
-def leave_out(groups: Ints) -> Floats:
-    """A row of weights for each group: 0 for its cells, 1 for the others."""
-    return np.asarray(np.arange(int(groups.max()) + 1)[:, None] != groups[None], dtype=float)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,15 +99,18 @@ class FormFit:
         return np.asarray(self.design.matrix @ self.theta)
 
 
-def _held_out(data: Data, problem: Problem, theta: Floats, groups: Ints) -> Floats:
-    """The log rate of each cell by a fit without its group; NaN where there is but one group."""
+def _held_out(
+    data: Data, design: Design, poolings: Sequence[float], thetas: Floats, groups: Ints
+) -> Floats:  # fmt: skip
+    """For each strength of pooling, with its optimum, the log rate of each cell by a fit without its group; NaN where
+    there is but one group."""
     if int(groups.max()) < 1:
-        return np.full(len(groups), np.nan)
-    found = refit(problem, leave_out(groups), near=theta)
-    return np.asarray((problem.matrix * found.theta[groups]).sum(axis=1))
+        return np.full((len(poolings), len(groups)), np.nan)
+    found = refit_each(data.problem(design, 0.0), data.penalties(design, poolings), thetas, leave_out(groups))
+    return np.asarray((design.matrix * found[:, groups]).sum(axis=-1))
 
 
-def _nested(data: Data, design: Design, thetas: Sequence[Floats], held: Sequence[Floats]) -> Floats:
+def _nested(data: Data, design: Design, thetas: Floats, held: Floats) -> Floats:
     """Out-of-sample log rates where each fold's pooling is chosen on the other folds alone."""
     groups = data.folds
     n = int(groups.max()) + 1
@@ -122,7 +124,7 @@ def _nested(data: Data, design: Design, thetas: Sequence[Floats], held: Sequence
         for one, two in ((outer, inner), (inner, outer)):
             np.add.at(scores[i], one, (regret * (groups[None] == two[:, None])).sum(axis=1))
     choice = np.argmin(scores, axis=0)
-    return np.asarray(np.stack(held)[choice[groups], np.arange(len(groups))])
+    return np.asarray(held[choice[groups], np.arange(len(groups))])
 
 
 def fit_form(
@@ -133,22 +135,18 @@ def fit_form(
     terms = tuple(terms)
     design, _ = make_design(terms, data.features)
     poolings = (pooling,) if pooling is not None else POOLINGS if design.pooled.any() else (0.0,)
-    ones = np.ones(data.cells.n)
     starts = max(2, min(24, 50_000 // data.cells.n))
-    fits = [fit_all(data.problem(design, one), ones, starts) for one in poolings]
-    held = [
-        _held_out(data, data.problem(design, p), f.theta[0], data.folds)
-        for p, f in zip(poolings, fits, strict=True)
-    ]
+    fits = fit_each(data.problem(design, 0.0), data.penalties(design, poolings), starts)
+    held = _held_out(data, design, poolings, fits.theta, data.folds)
     means = np.array([float(data.judged(x).mean()) if np.isfinite(x).all() else np.inf for x in held])
     pick = int(np.argmin(means))
     left_out = held[pick]
     if nested and len(poolings) > 1 and 3 <= len(np.unique(data.folds)) <= NESTED_MODELS:
-        left_out = _nested(data, design, [f.theta[0] for f in fits], held)
-    best = fits[pick]
-    family_out = _held_out(data, data.problem(design, poolings[pick]), best.theta[0], data.features.family)
+        left_out = _nested(data, design, fits.theta, held)
+    best = fits.theta[pick]
+    family_out = _held_out(data, design, poolings[pick : pick + 1], best[None], data.features.family)[0]
     return FormFit(
-        design.terms, design, poolings[pick], best.theta[0], float(best.objective[0]), bool(best.converged[0]),
+        design.terms, design, poolings[pick], best, float(fits.objective[pick]), bool(fits.converged[pick]),
         left_out, family_out,
     )  # fmt: skip
 

@@ -2,8 +2,9 @@
 
 Two interpolations of the finished rates. `log-linear` is the article's: straight lines in log rate. `quadratic`
 passes a smooth curve whose slope at each rate is that of the parabolas through it and its neighbours; a curve that
-is a parabola comes back exactly. Where a grid is finer than a third of REACH or so, a local quadratic regression
-averages the noise first. Steep parabolas count less, so that a wall on one side digs no hole beside it.
+is a parabola comes back exactly, and with `asymmetry` one that leans so far to one side (`parabolas.py`). Where a
+grid is finer than a third of a unit or so, a local quadratic regression averages the noise first. Steep parabolas
+count less, so that a wall on one side digs no hole beside it.
 
 Beyond the finished rates nothing was measured. Over the last grid step before a rate that diverged the regret rises
 to 100%: straight (log-linear) or as a parabola (quadratic). Elsewhere it depends on the use: in a fit
@@ -22,10 +23,10 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from .cells import DIVERGED_REGRET, Cells, Floats, Ints
+from .parabolas import Parabolas, cubic, local_fit, shared_asymmetry
 
 Interpolation = Literal["quadratic", "log-linear"]
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
-REACH = 1.0  # of the local regression on either side, in log rate
 FAR = 30.0  # in log rate: where the wall of a cell that never diverged would stand
 _PADDED = 12  # up to so many pieces a cell, comparing with all breaks beats a binary search
 
@@ -119,40 +120,6 @@ class Curves:
         return integral, value, slope
 
 
-def _slopes(cells: Cells, y: Floats, kind: Interpolation) -> Floats:
-    """The slope of the interpolant at each point (quadratic), from up to three parabolas weighed by flatness."""
-    x, owner = cells.x, cells.owner
-    n = len(x)
-    same = owner[1:] == owner[:-1]
-    gap = np.where(same, np.diff(x), 1.0)
-    secant = np.diff(y) / gap
-    slopes = np.zeros(n)
-    if kind == "log-linear" or n < 3:
-        return slopes
-    inner = np.zeros(n, dtype=bool)
-    inner[1:-1] = same[1:] & same[:-1]
-    bend = np.zeros(n)  # curvature of the parabola centred on each inner point
-    at = np.flatnonzero(inner)
-    bend[at] = (secant[at] - secant[at - 1]) / (x[at + 1] - x[at - 1])
-    typical = np.zeros(cells.n)
-    counts = np.bincount(owner[at], minlength=cells.n)
-    order = np.lexsort((np.abs(bend[at]), owner[at]))
-    begin = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    typical = np.abs(bend[at])[order][np.minimum(begin + (counts - 1) // 2, len(at) - 1)]
-    floor = typical[owner] ** 2 + 1e-12
-    total, weights = np.zeros(n), np.zeros(n)
-    for shift in (-1, 0, 1):
-        j = np.arange(n) + shift
-        ok = (j > 0) & (j < n - 1)
-        j = np.clip(j, 1, n - 2)
-        ok &= inner[j] & (owner[j] == owner)
-        estimate = secant[j - 1] + bend[j] * (2 * x - x[j - 1] - x[j])
-        weight = np.where(ok, 1.0 / (bend[j] ** 2 + floor), 0.0)
-        total += weight * np.where(ok, estimate, 0.0)
-        weights += weight
-    return total / weights
-
-
 def _segment_minimum(c: Floats, gap: Floats) -> tuple[Floats, Floats]:
     """Where each cubic is lowest in 0..gap, and its value there."""
     best_u = np.where(c[0] <= c[0] + gap * (c[1] + gap * (c[2] + gap * c[3])), 0.0, gap)
@@ -167,51 +134,29 @@ def _segment_minimum(c: Floats, gap: Floats) -> tuple[Floats, Floats]:
     return best_u, best
 
 
-def _local_fit(cells: Cells) -> Floats:
-    """The losses after a local quadratic regression: at each point the weighted parabola through its cell's points
-    within REACH of it, where there are more than three. A parabola comes back exactly, noise on a fine grid is
-    averaged, and a coarse grid is left as it is."""
-    x, y, owner = cells.x, cells.loss, cells.owner
-    n = len(x)
-    if n < 4 or not np.any((x[3:] - x[:-3] < 2 * REACH) & (owner[3:] == owner[:-3])):
-        return y
-    moments = np.zeros((n, 5))
-    sides = np.zeros((n, 3))
-    count = np.zeros(n, dtype=np.int64)
-    shift, more = 0, True
-    while more:
-        more = False
-        for step in {shift, -shift}:
-            j = np.arange(n) + step
-            ok = (j >= 0) & (j < n)
-            j = np.clip(j, 0, n - 1)
-            u = (x[j] - x) / REACH
-            ok &= (owner[j] == owner) & (np.abs(u) < 1)
-            more |= bool(ok.any())
-            weight = np.where(ok, cells.runs[j] * (1 - np.minimum(np.abs(u), 1) ** 3) ** 3, 0.0)
-            powers = u[:, None] ** np.arange(5)
-            moments += weight[:, None] * powers
-            sides += (weight * y[j])[:, None] * powers[:, :3]
-            count += ok
-        shift += 1
-    enough = np.flatnonzero(count > 3)
-    normal = moments[enough][:, np.arange(3)[:, None] + np.arange(3)]
-    normal[:, np.arange(3), np.arange(3)] += 1e-9 * moments[enough][:, [0, 2, 4]] + 1e-12
-    fitted = y.copy()
-    fitted[enough] = np.linalg.solve(normal, sides[enough][..., None])[:, 0, 0]
-    return fitted
+def _slopes(cells: Cells, y: Floats, asymmetry: float) -> Floats:
+    """The slopes of the quadratic interpolant at the points: those of the shape that all cells share, and those of
+    parabolas through what is left."""
+    parabolas = Parabolas.of(cells, y)
+    slopes = parabolas.slopes(y)
+    if asymmetry:
+        u, third = cubic(cells, y, asymmetry)
+        slopes += 3 * third * u**2 - parabolas.slopes(third * u**3)
+    return slopes
 
 
-def _inner_pieces(cells: Cells, kind: Interpolation) -> tuple[Floats, Floats, Ints, Floats, Floats]:
+def _inner_pieces(
+    cells: Cells, kind: Interpolation, asymmetry: float
+) -> tuple[Floats, Floats, Ints, Floats, Floats]:
     """Cubic coefficients of the stretches between neighbouring points (regret against the lowest point, percent),
     their lengths, the point at which each begins, the slope of the curve at every point, the lowest losses."""
-    loss = _local_fit(cells) if kind == "quadratic" else cells.loss
+    loss = local_fit(cells) if kind == "quadratic" else cells.loss
     lowest = np.minimum.reduceat(loss, cells.start[:-1])
     y = (loss / lowest[cells.owner] - 1) * 100
     left = np.flatnonzero(np.diff(cells.owner) == 0)
     gap = cells.x[left + 1] - cells.x[left]
     secant = (y[left + 1] - y[left]) / gap
-    slopes = _slopes(cells, y, kind)
+    slopes = _slopes(cells, y, asymmetry) if kind == "quadratic" else np.zeros(len(y))
     c = np.zeros((4, len(left)))
     c[0] = y[left]
     if kind == "log-linear":
@@ -224,11 +169,18 @@ def _inner_pieces(cells: Cells, kind: Interpolation) -> tuple[Floats, Floats, In
     return c, gap, left, slopes, lowest
 
 
-def make_curves(cells: Cells, kind: Interpolation = "quadratic", *, charged: bool = False) -> Curves:
+def fit_curves(cells: Cells, kind: Interpolation = "quadratic") -> Curves:
+    """The curves that a law is fitted to: with the asymmetry that all sweeps share."""
+    return make_curves(cells, kind, asymmetry=shared_asymmetry(cells) if kind == "quadratic" else 0.0)
+
+
+def make_curves(
+    cells: Cells, kind: Interpolation = "quadratic", *, charged: bool = False, asymmetry: float = 0.0
+) -> Curves:
     """The curves of all cells. `charged` says what a rate outside the finished ones costs (see the module)."""
     if kind not in INTERPOLATIONS:
         raise InputError("interpolation", kind, f"one of {', '.join(INTERPOLATIONS)}")
-    c, gap, left, slopes, bottom = _inner_pieces(cells, kind)
+    c, gap, left, slopes, bottom = _inner_pieces(cells, kind, asymmetry)
     owner = cells.owner[left]
     first_of = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=cells.n))]).astype(np.int64)
     at, lowest = _segment_minimum(c, gap)

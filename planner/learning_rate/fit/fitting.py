@@ -14,7 +14,7 @@ from ...units import parse_count
 from ..sweep import Sweep, read_sweep
 from .cells import MIN_RATES, Cells, Floats, Ints, make_cells
 from .compare import Data, FormFit, compare, fit_form, questions, sample
-from .curves import INTERPOLATIONS, Interpolation
+from .curves import INTERPOLATIONS, Curves, Interpolation
 from .forms import GIVEN, make_design, parse_form
 from .intervals import LEVEL, Interval, bootstrap
 from .result import Estimate, FitResult, FitStatus, FormScore, Regret, SimilarRates
@@ -154,7 +154,7 @@ def _unit(data: Data) -> tuple[Ints | None, str]:
     return None, "nothing"
 
 
-def _spread(data: Data, x: Floats) -> float | None:
+def _spread(data: Data, curves: Curves, x: Floats) -> float | None:
     """The standard deviation of log best rate around predictions made without the model (or family), or as much more
     as it takes for 1.645 of it to hold nine in ten.
 
@@ -162,7 +162,6 @@ def _spread(data: Data, x: Floats) -> float | None:
     where the prediction lies beyond."""
     if not np.isfinite(x).all():
         return None
-    curves = data.fit_curves
     gap = curves.best - x
     gap = np.where(
         curves.censored > 0, np.maximum(gap, 0.0), np.where(curves.censored < 0, np.minimum(gap, 0.0), gap)
@@ -173,7 +172,11 @@ def _spread(data: Data, x: Floats) -> float | None:
 
 
 def _spreads(data: Data, best: FormFit | Similar) -> dict[str, float | None]:
-    return {"known_family": _spread(data, best.left_out), "unknown_family": _spread(data, best.family_out)}
+    """Of a form by the curves it is fitted to; of a table, which is made from both interpolations, by parabolas
+    alone, which scatter somewhat more."""
+    curves = data.score_curves["quadratic"] if isinstance(best, Similar) else data.fit_curves
+    found = {"known_family": best.left_out, "unknown_family": best.family_out}
+    return {name: _spread(data, curves, x) for name, x in found.items()}
 
 
 def _status(

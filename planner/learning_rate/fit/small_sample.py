@@ -1,10 +1,13 @@
-"""How far a bootstrap over models falls short with few models, from the objective's curvature at the optimum.
+"""How far an estimate lies from the truth in units of its jackknife, from the objective's curvature at the optimum.
 
 Around its optimum the objective is a weighted least-squares problem: a cell of curvature k has its best rate at
 -score / k from the law. Best rates are taken to scatter between models, and between the cells of a model, as they do
-around the law (`Spread`). From that follow, for any sum of coefficients, the factor by which a cluster-robust
-variance is too small and its degrees of freedom (after Bell and McCaffrey 2002), and a variance that rests on the
-scatter of all models instead, with its own degrees of freedom (after Satterthwaite 1946).
+around the law (`Spread`). With few models the standard error of a jackknife over models is itself uncertain, by an
+amount that differs from one sum of coefficients to the next: errors are therefore drawn by that scatter, and with
+each draw the error of the sum and the jackknife's standard error that would go with it (`quantile`). For the mean of
+m models this is Student's t with m - 1 degrees of freedom. A sum on which fewer than three models' worth of freedom
+bears (`freedom`, after Bell and McCaffrey 2002) rests on the scatter of all models instead, at the degrees of freedom
+of that (`pooled_freedom`, after Satterthwaite 1946).
 
 Neglects that curvatures are themselves estimated, and that best rates need not scatter alike in all models.
 """
@@ -21,9 +24,11 @@ from .cells import Floats, Ints
 from .solve import Problem
 
 SMOOTHING = 0.25  # half window, in log rate, over which the curvature is taken
-MOST_RATIO = 3.0
 MANY = 1e6  # degrees of freedom: a variance that is known
-MOST_NUMBERS = 20_000_000  # cells times models; with more, a bootstrap needs no help
+DRAWS = 4000
+MOST_NUMBERS = 20_000_000  # cells times draws
+LEAST = 1e-18  # a variance that is none
+SINGULAR = 1e-8  # of a model without which something cannot be told
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,29 +125,51 @@ class Sample:
         weights = self.weights(combinations)
         return ((weights @ self.shared) ** 2).sum(axis=1), (weights**2).sum(axis=1)
 
-    def clustered(self, combinations: Floats) -> tuple[Floats, Floats]:
-        """For each combination the factor by which a bootstrap over models is too narrow, and Satterthwaite's degrees
-        of freedom of its variance.
+    @cached_property
+    def hat(self) -> Floats:
+        """The projection on the fitted cells, times root (cells x cells)."""
+        return np.asarray(self.x @ self.local.inverse @ self.x.T)
 
-        The bootstrap's variance is the cluster-robust one, the sum over models m of (a_m r_m)^2 with a the weights
-        and r the residuals (I - hat) e. Its expectation under the scatter is compared with the variance of a e.
-        """
-        if self.x.shape[0] * self.n > MOST_NUMBERS:
-            return np.ones(len(combinations)), np.full(len(combinations), float(self.n))
-        within, between = max(self.spread.within, 1e-18), self.spread.between
-        by_between, by_within = self.parts(combinations)
-        truth = within * by_within + between * by_between
-        ratio, freedom = np.ones(len(combinations)), np.zeros(len(combinations))
+    def freedom(self, combinations: Floats) -> Floats:
+        """For each combination the degrees of freedom of its cluster-robust variance, the sum over models m of
+        (a_m r_m)^2 with a the weights and r the residuals (I - hat) e, by Satterthwaite's rule."""
+        within, between = max(self.spread.within, LEAST), self.spread.between
+        freedom = np.zeros(len(combinations))
         for number, row in enumerate(self.weights(combinations)):
             mine = (self.member * row[:, None]).T
-            scores = mine - mine @ self.x @ self.local.inverse @ self.x.T  # models x cells
+            scores = mine - mine @ self.hat  # models x cells
             own = scores @ self.shared
             gram = within * scores @ scores.T + between * own @ own.T
             total = float(np.trace(gram))
             if total > 0:
-                ratio[number] = np.sqrt(truth[number] / total)
                 freedom[number] = total**2 / float((gram**2).sum())
-        return np.clip(ratio, 1.0, MOST_RATIO), freedom
+        return freedom
+
+    @cached_property
+    def errors(self) -> tuple[Floats, Floats]:
+        """Errors of the cells times root by the scatter (cells x draws), and what each adds to the shift of the
+        coefficients when its model is left out: (I - hat of the model)^-1 times the residuals of the model."""
+        cells = len(self.root)
+        draws = int(np.clip(MOST_NUMBERS // cells, 200, DRAWS))
+        rng = np.random.default_rng(0)
+        errors = np.sqrt(max(self.spread.within, LEAST)) * rng.standard_normal((cells, draws))
+        errors += np.sqrt(self.spread.between) * (self.shared @ rng.standard_normal((self.n, draws)))
+        left = errors - self.hat @ errors
+        for m in range(self.n):
+            mine = np.flatnonzero(self.model == m)
+            block = np.eye(len(mine)) - self.hat[np.ix_(mine, mine)]
+            left[mine] = np.linalg.pinv(block, rcond=SINGULAR, hermitian=True) @ left[mine]
+        return errors, left
+
+    def quantile(self, combinations: Floats, level: float) -> Floats:
+        """For each combination the quantile of |error| over the standard error of its jackknife."""
+        errors, left = self.errors
+        found = []
+        for row in self.weights(combinations):
+            shifts = self.member.T @ (row[:, None] * left)  # models x draws
+            deviation = np.sqrt((self.n - 1) / self.n * (shifts**2).sum(axis=0))
+            found.append(float(np.quantile(np.abs(row @ errors) / np.maximum(deviation, LEAST), level)))
+        return np.array(found)
 
     @cached_property
     def scatter(self) -> Floats:

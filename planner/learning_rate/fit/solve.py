@@ -32,8 +32,8 @@ _CHUNK = 4_000_000  # cells x weightings that are held at once
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """One objective: curves, the design matrix (cells x coefficients), the cost of pooled coefficients, the
-    windows."""
+    """One objective: curves, the design matrix (cells x coefficients), the cost of pooled coefficients (or a row of
+    costs for each draw), the windows."""
 
     curves: Curves
     matrix: Floats
@@ -43,7 +43,11 @@ class Problem:
     def value(self, theta: Floats, weights: Floats) -> Floats:
         """The objective itself, without smoothing; theta (draws, coefficients), weights (draws or 1, cells)."""
         regret = self.curves.value(theta @ self.matrix.T)
-        return np.asarray((weights * regret).sum(axis=-1) + (theta**2) @ self.penalty)
+        return np.asarray((weights * regret).sum(axis=-1) + (theta**2 * self.penalty).sum(axis=-1))
+
+    def some(self, rows: Ints | slice) -> Problem:
+        """The problem of some draws."""
+        return self if self.penalty.ndim == 1 else replace(self, penalty=self.penalty[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +60,7 @@ class Solution:
 
 
 def _stage(
-    weighted: Weighted, penalty: Floats, theta: Floats, active: Ints, half: float, steps: int
+    weighted: Weighted, problem: Problem, theta: Floats, active: Ints, half: float, steps: int
 ) -> tuple[Floats, Floats]:
     """Levenberg-Marquardt on the smoothed objective from theta, for the draws `active`; returns theta and the length
     of the last steps."""
@@ -70,9 +74,9 @@ def _stage(
     radius = np.full(len(theta), min(8 * half, 2.0))
     r, g, h = weighted.smoothed(theta[active] @ f.T, half, active)
     objective = np.zeros(len(theta))
-    objective[active] = r.sum(axis=1) + (theta[active] ** 2) @ penalty
+    objective[active] = r.sum(axis=1) + (theta[active] ** 2 * problem.some(active).penalty).sum(axis=1)
     for _ in range(steps):
-        t = theta[active]
+        t, penalty = theta[active], problem.some(active).penalty
         gradient = g @ f + 2 * t * penalty
         curvature = product.weighted(np.maximum(h, 0.0))
         curvature[:, diagonal, diagonal] += 2 * penalty
@@ -83,7 +87,7 @@ def _stage(
         step *= np.minimum(1.0, radius[active] / np.maximum(reach, 1e-300))[:, None]
         moved = np.minimum(reach, radius[active])
         r1, g1, h1 = weighted.smoothed((t + step) @ f.T, half, active)
-        trial = r1.sum(axis=1) + ((t + step) ** 2) @ penalty
+        trial = r1.sum(axis=1) + ((t + step) ** 2 * penalty).sum(axis=1)
         better = trial <= objective[active]
         where = active[better]
         theta[where] += step[better]
@@ -144,7 +148,7 @@ def _solve_chunk(
     theta, active = start, np.arange(len(start))
     last = np.zeros(len(start))
     for half in problem.windows:
-        theta, moved = _stage(weighted, problem.penalty, theta, active, half, max_steps)
+        theta, moved = _stage(weighted, problem, theta, active, half, max_steps)
         last[active] = moved[active]
         if half <= SNAP and isinstance(weighted, Merged) and weighted.straight:
             active = _snapped(problem, weighted, theta, active, weights, half)
@@ -163,11 +167,12 @@ def _snapped(
     for near in (half, half / 10, half / 100) if ends else (half,):
         if not len(active):
             break
-        found, sure = at_kinks(weighted, problem.penalty, theta[active], active, near)
+        own = problem.some(active)
+        found, sure = at_kinks(weighted, own.penalty, theta[active], active, near)
         better = sure
         if ends:
             w = weights if len(weights) == 1 else weights[active]
-            better = sure | (problem.value(found, w) < problem.value(theta[active], w))
+            better = sure | (own.value(found, w) < own.value(theta[active], w))
         theta[active[better]] = found[better]
         active = active[~sure]
     return active
@@ -182,7 +187,8 @@ def solve_from(problem: Problem, start: Floats, weights: Floats, max_steps: int 
     parts = []
     for i in range(0, len(start), size):
         w = weights if len(weights) == 1 else weights[i : i + size]
-        parts.append(_solve_chunk(problem, groups, start[i : i + size], w, max_steps))
+        rows = slice(i, i + size)
+        parts.append(_solve_chunk(problem.some(rows), groups, start[rows], w, max_steps))
     return Solution(
         np.concatenate([s.theta for s in parts]),
         np.concatenate([s.objective for s in parts]),
@@ -223,7 +229,9 @@ def without_what_cannot_be_told(problem: Problem, theta: Floats, weights: Floats
         return out
     f, p = problem.matrix, len(theta)
     outer = (f[:, :, None] * f[:, None, :]).reshape(len(f), p * p)
-    gram = ((weights[some] > 0).astype(float) @ outer).reshape(-1, p, p) + np.diag(problem.penalty > 0)
+    gram = ((weights[some] > 0).astype(float) @ outer).reshape(-1, p, p) + np.diag(
+        np.atleast_2d(problem.penalty)[0] > 0
+    )
     values, vectors = np.linalg.eigh(gram)
     for row, value, vector in zip(some, values, vectors, strict=True):
         null = vector[:, value < 1e-9 * value[-1]]
@@ -236,21 +244,53 @@ def refit(
     problem: Problem, weights: Floats, near: Floats | None = None, max_steps: int = MAX_STEPS
 ) -> Solution:
     """The optimum for each row of weights (draws, cells), from the best constant and, where given, from `near`."""
-    few = max(LEAST, sum(half <= NEAR for half in problem.windows))
-    narrow = replace(problem, windows=problem.windows[-few:])
     if near is None:
         return solve_from(problem, constant_start(problem, weights), weights, max_steps)
-    return solve_from(narrow, without_what_cannot_be_told(problem, near, weights), weights, max_steps)
+    return solve_from(
+        near_problem(problem), without_what_cannot_be_told(problem, near, weights), weights, max_steps
+    )
 
 
-def fit_all(problem: Problem, weights: Floats, starts: int = 24) -> Solution:
-    """The global optimum for one row of weights: from the best constant and from a spread of starts around it."""
-    first = refit(problem, weights[None])
+def leave_out(groups: Ints) -> Floats:
+    """A row of weights for each group: 0 for its cells, 1 for the others."""
+    return np.asarray(np.arange(int(groups.max()) + 1)[:, None] != groups[None], dtype=float)
+
+
+def near_problem(problem: Problem) -> Problem:
+    """The problem from a start near its optimum: the last windows alone."""
+    few = max(LEAST, sum(half <= NEAR for half in problem.windows))
+    return replace(problem, windows=problem.windows[-few:])
+
+
+def fit_each(problem: Problem, penalties: Floats, starts: int = 24) -> Solution:
+    """The global optimum with all weights 1 for each row of penalties: from the best constant and from a spread of
+    starts around what that leads to."""
+    k, p = penalties.shape
+    ones = np.ones((1, problem.curves.n))
+    first = solve_from(
+        replace(problem, penalty=penalties), constant_start(problem, ones).repeat(k, axis=0), ones
+    )
     rng = np.random.default_rng(0)
-    p = problem.matrix.shape[1]
     spread = rng.normal(size=(starts, p)) * 0.5 / np.maximum(np.abs(problem.matrix).max(axis=0), 1e-9)
-    around = first.theta + np.concatenate([np.zeros((1, p)), spread])
-    found = solve_from(problem, around, weights[None])
-    best = int(np.argmin(found.objective))
-    pick = Solution(found.theta[[best]], found.objective[[best]], found.converged[[best]])
-    return better_of(first, pick)
+    spread = np.concatenate([np.zeros((1, p)), spread])
+    around = (first.theta[:, None] + spread).reshape(-1, p)
+    found = solve_from(replace(problem, penalty=penalties.repeat(len(spread), axis=0)), around, ones)
+    best = np.argmin(found.objective.reshape(k, -1), axis=1) + np.arange(k) * len(spread)
+    return better_of(first, Solution(found.theta[best], found.objective[best], found.converged[best]))
+
+
+def fit_all(problem: Problem, starts: int = 24) -> Solution:
+    """The global optimum with all weights 1."""
+    return fit_each(problem, problem.penalty[None], starts)
+
+
+def refit_each(problem: Problem, penalties: Floats, near: Floats, weights: Floats) -> Floats:
+    """For each row of penalties, with its optimum `near`, the coefficients for each row of weights (penalties x
+    weights x coefficients)."""
+    k, n = len(penalties), len(weights)
+    begin = [
+        without_what_cannot_be_told(replace(problem, penalty=c), t, weights)
+        for c, t in zip(penalties, near, strict=True)
+    ]
+    every = replace(near_problem(problem), penalty=penalties.repeat(n, axis=0))
+    return solve_from(every, np.concatenate(begin), np.tile(weights, (k, 1))).theta.reshape(k, n, -1)

@@ -32,6 +32,7 @@ class Coefficients:
             low = high = None
         else:
             low, high = self.interval.bounds(at, self.level)
+            low, high = min(low, value), max(high, value)  # a pooled value may lie outside
         if factor:
             value = float(np.exp(value))
             low, high = (None if end is None else float(np.exp(end)) for end in (low, high))
@@ -71,7 +72,7 @@ def extended(
     terms = [t for t in TERMS if t in {*fit.terms, term} and t != instead]
     design, _ = make_design(terms, data.features)
     problem = data.problem(design, fit.pooling if fit.design.pooled.any() else 1.0)
-    theta = fit_all(problem, np.ones(data.cells.n)).theta[0]
+    theta = fit_all(problem).theta[0]
     if unit is None:
         return Coefficients(design.columns, theta, None, level)
     return Coefficients(design.columns, theta, unpooled(data, design, theta, unit, draws, seed), level)

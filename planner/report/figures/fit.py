@@ -10,7 +10,7 @@ import numpy as np
 from ... import units
 from ...learning_rate.fit import FitResult
 from ...learning_rate.fit.cells import make_cells
-from ...learning_rate.fit.curves import Curves, make_curves
+from ...learning_rate.fit.curves import Curves, fit_curves
 from ...learning_rate.sweep import Sweep
 from ..document import Figure
 from .style import COLOURS, DASHES, HAIR, INK, MARKS, QUIET, draw, draw_grid, powers
@@ -67,7 +67,7 @@ def against(result: FitResult) -> Figure:
 def sweeps(result: FitResult, sweep: Sweep) -> Figure:
     """Loss above each sweep's best against the rate, a panel for each family."""
     cells = make_cells(sweep)
-    curves, table = make_curves(cells, result.interpolation), result.to_frame()
+    curves, table = fit_curves(cells, result.interpolation), result.to_frame()
     families = list(dict.fromkeys(table["family"]))[:MOST_PANELS]
     ranks = sorted(set(table["rank"]) - {0})
     columns = min(3, len(families))
