@@ -32,6 +32,14 @@ def test_gradients_wait_whole_where_their_exchange_is_put_off(trainer: str, widt
     assert once < width * PARAMS / 2
 
 
+def test_that_gradients_wait_is_said() -> None:
+    def said(accumulation: int) -> list[str]:
+        options = {"method": "full", "trainer": "trl", "gpus": 2, "batch": 4, "accumulation": accumulation}
+        return [notice.code for notice in running(LLAMA, options).memory().notices]
+
+    assert said(2) == ["gradients-wait-whole"] and said(1) == []
+
+
 @pytest.mark.parametrize("trainer", ["axolotl-2025", "torchtune", "torchtitan"])
 def test_gradients_are_sharded_where_each_micro_step_exchanges_them(trainer: str) -> None:
     assert _full(trainer, 2)["gradients"] < PARAMS * 4 / 2

@@ -25,7 +25,7 @@ from .compare_memory import ROOT, analytic, header, simulated
 from .memory_grid import Point
 from .memory_page import summary, worst
 from .memory_random import random_points
-from .memory_random_page import write_page
+from .memory_random_page import today, write_page
 from .memory_rows import Compared, Drawn, Row
 
 RECORD = ROOT / "data" / "measured" / "memory_random.json"
@@ -72,8 +72,8 @@ def again(each: Drawn) -> Drawn:
 
 
 def compared(rows: Iterable[Drawn]) -> list[Compared]:
-    """Every row that ran, beside today's estimate."""
-    return [Compared(each.row, *analytic(each.row.point)) for each in rows if each.row.simulated_bytes]
+    """Every row that ran, beside today's estimate, where there is one."""
+    return today(rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -45,9 +45,8 @@ SWIFT_FULL = (
     "known"
 )
 MOE = (
-    "tokens of experts are counted as spread evenly; without a capacity, as in these recipes, a GPU gets what the "
-    "router sends it, which is not stated and differs from one micro-batch to the next, so that the allocator meets "
-    "blocks of many sizes"
+    "not explained in full: tokens of experts are counted as spread evenly; without a capacity, as in these "
+    "recipes, a GPU gets what the router sends it, which is not stated"
 )
 NO_STATES = (
     "neither gradients nor states of Adam are in what was measured, though the recipe has AdamW (with which Phi-3 "
@@ -58,8 +57,8 @@ NO_MEASUREMENT = (
     "there"
 )
 NOT_IN_4_BITS = (
-    "53 GiB a GPU is the README's figure for full fine-tuning, 47 for this QLoRA; 27 billion parameters in bfloat16 "
-    "are 50: it seems that the base was not held in 4 bits"
+    "not explained: 28 GB are missing. Weights left in bfloat16 would be 53.8 GB, more than the figure, and the "
+    "recipe says load_in_4bit; logits without its fused loss would be 6 GB"
 )
 LOGITS = (
     "not explained: 2.3 GB are missing. The plugin that the recipe installs has a patch for this model type, and "
@@ -71,8 +70,9 @@ NOT_A_PEAK = (
     "of weights, sharded gradients and a constant"
 )
 NEWER = (
-    "the script is newer than the figure: the README has 4 GPUs, the script beside it 2, with 14 sequences each and "
-    "no checkpointing"
+    "the script is newer than the figure: a 3090's 24 GB cannot hold the 32 sequences without checkpointing of "
+    "the LoRA script (64 GB would be needed), and where the README has 4 GPUs the script beside it has 2, with 14 "
+    "sequences each and no checkpointing"
 )
 UNLIKE_ITS_RECIPE = (
     "cannot be of the 2 packed sequences of 2,048 that the README states for all rows: a GPU's share of the "

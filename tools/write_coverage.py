@@ -102,6 +102,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "t5gemma2": {"encoder": {"text_config": _T5GEMMA2, "vision_config": _SIGLIP}, "decoder": _T5GEMMA2},
     "m2m_100": {"encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0},  # as NLLB has it
     "bamba": {"attn_layer_indices": [9, 18, 27]},
+    "ovis2": {"hidden_size": 4096, "vocab_size": 151936},  # as its text model has them
     "glm46v": {"text_config": _MROPE},
     "glmga": {"text_config": _MROPE},
     "glm4v_moe": {"text_config": _MROPE},

@@ -51,7 +51,7 @@ BUILDERS: dict[str, str] = {
     **dict.fromkeys("t5 mt5 umt5 whisper clip".split(), "encoders"),
     **dict.fromkeys(
         "bert roberta xlm-roberta camembert data2vec-text ernie layoutlm roberta-prelayernorm xlm-roberta-xl "
-        "megatron-bert bert-generation electra rembert mpnet distilbert roformer".split(),
+        "megatron-bert bert-generation roc_bert electra rembert mpnet distilbert roformer".split(),
         "bert",
     ),
     **dict.fromkeys(
@@ -62,6 +62,7 @@ BUILDERS: dict[str, str] = {
     "kimi_linear": "kimi_linear",
     "nomic_bert": "nomic_bert",
     "albert": "albert",
+    "fuyu": "fuyu",
     **dict.fromkeys("chatglm internlm internlm2 internlm3 minicpm mimo nemotron-nas".split(), "remote"),
     **dict.fromkeys(
         "qwen3_next qwen3_5_text qwen3_5_moe_text olmo_hybrid minimax".split(), "linear_attention"

@@ -203,12 +203,14 @@ def _xielu(run: Pass, x: Value) -> Value:
     square = multiply(_by_number(run, x, wide), x)
     positive = add(square, scale(x))
     del square
-    difference = add(unary(unary(x, "in"), "out"), unary(x, ""))
-    negative = add(_by_number(run, difference, wide), scale(x))
+    least = unary(x, "in")
+    difference = add(unary(cast(least, FLOAT32) if run.autocast else least, "out"), unary(x, ""))
+    del least
+    negative = add(_by_number(run, difference, max(wide, difference.width)), scale(x))
     del difference
-    size = positive.bytes
+    sizes, width = (positive.bytes, negative.bytes), max(positive.width, negative.width)
     return tape.apply(
-        (positive, negative), x.elements, wide, (mask,), lambda g: (tape.new(size), tape.new(size))
+        (positive, negative), x.elements, width, (mask,), lambda g: [tape.new(size) for size in sizes]
     )
 
 

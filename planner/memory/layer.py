@@ -301,8 +301,7 @@ class Walk:
         )  # fmt: skip
         for number, value in ((op.q, q), (op.k, k), (op.v, v)):
             self.values[number] = value
-        if self.outside.cached is not None:
-            self.outside.cached.extend((k.buffer, v.buffer))
+        self.outside.keep(run, k, v)
         return attend(run, q, k, v, shape)
 
     def _counts(self, op: Attend) -> tuple[int, int]:

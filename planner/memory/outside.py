@@ -7,7 +7,8 @@ from typing import Literal
 from ..dataclass import dataclass
 from ..schema import Attend
 from .bias import Bias
-from .tape import Buffer, Size
+from .passes import Pass
+from .tape import Buffer, Size, Value
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,13 @@ class Outside:
     masks: Literal["all", "cross", "none"] = "all"
     seen: list[int] | None = None
     cached: list[Buffer] | None = None
+
+    def keep(self, run: Pass, k: Value, v: Value) -> None:
+        """Put keys and values into the cache. As they lie there eager products keep them themselves, unless autocast
+        lowers them first."""
+        lowered = run.autocast and k.width > run.compute
+        if self.cached is not None and (run.kernel != "eager" or lowered or not run.grad):
+            self.cached.extend((k.buffer, v.buffer))
 
     def padded(self, op: Attend) -> bool:
         """Whether a mask of tokens reaches an attention."""

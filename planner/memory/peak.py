@@ -39,6 +39,7 @@ from .step import Course, Place, Stage, course, stages
 from .stretch import Held, plus
 from .tape import EXPERT_GRADIENTS
 from .traffic import traffic
+from .traits import UNRULED
 from .two_stacks import course_of_two, has_two
 
 PHASES = ("forward", "loss", "backward", "optimizer")
@@ -103,6 +104,10 @@ def _estimate(
         raise UnsupportedArchitectureError(
             f"the memory of {arch.model_type} is not known: no rule covers the kernel of its scan."
         )
+    if arch.model_type in UNRULED:
+        raise UnsupportedArchitectureError(
+            f"the memory of {arch.model_type} is not known: no rule covers {UNRULED[arch.model_type]}."
+        )
     if setup.kernels == "litgpt":
         arch = untied(arch)
     weights = base_weights(arch, setup, stored_bytes)
@@ -142,6 +147,7 @@ def _stage(
         return known[over]
 
     trained, size = sum(t.size * t.copies for t in tensors(1)), trained_bytes(tensors(1))
+    apart_params = sum(t.size * t.copies for t in tensors(1) if t.apart)
     of, states = {what: _over(setup, what) for what in SHARED}, tensors(_over(setup, "states"))
     made = share(trained_bytes(tensors(of["gradients"])), of["gradients"])
     gradients, gone = _gradients(setup, made, trained)
@@ -170,7 +176,8 @@ def _stage(
     return MemoryEstimate(
         setup=setup, moments=tuple(moments), overhead=beyond, low=low, high=high, cached_bytes=more,
         apart_bytes=apart, gathered_bytes=streamed, varied_bytes=varied,
-        traffic=traffic(arch, setup, trained), host_bytes=host + gone, notices=tuple(_notices(arch, setup, pairs)),
+        traffic=traffic(arch, setup, trained - apart_params, apart_params),
+        host_bytes=host + gone, notices=tuple(_notices(arch, setup, pairs)),
     )  # fmt: skip
 
 
@@ -182,6 +189,13 @@ def _notices(arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None
             "pairs-passed-over",
             "TRL's tiled loss reads the unembedding's weights and passes over pairs beside them: these take memory "
             "and learn nothing. --layers attention,mlp leaves them out.",
+        )
+    if setup.method == "full" and deferred_gradients(1, setup):
+        yield Notice(
+            "gradients-wait-whole",
+            "In full fine-tuning FSDP exchanges gradients in the last micro-step alone, and each GPU holds them "
+            "whole: one micro-step (--accumulation 1) needs less, as does an exchange in each (accelerate's "
+            "sync_each_batch)",
         )
     experts = any(matrix.kind == "experts" for matrix in arch.matrices)
     if experts and setup.quantize != "none" and not setup.quantize_experts:

@@ -168,7 +168,7 @@ def of_experts(size: int, setup: Setup, over: int) -> int:
 class Tensor:
     """A trained tensor's shape, and how often it stands in the model; where it stands once, before or behind
     the layers. `stacked`: it has a third dimension, of experts. `width`: bytes a value, the base's for what PEFT
-    trains in full beside the pairs."""
+    trains in full beside the pairs. `apart`: of experts that other GPUs do not hold."""
 
     rows: int
     columns: int
@@ -177,6 +177,7 @@ class Tensor:
     stacked: bool = False
     place: str = "before"
     width: int = FLOAT32
+    apart: bool = False
 
     @property
     def size(self) -> int:
@@ -235,9 +236,14 @@ def _chosen(
                 pair.rank * (of_experts(n, setup, over) if experts and n > 1 else n)
                 for n in (pair.n_in, pair.n_out)
             )
-            stacked = experts and not pair.materialised
-            yield Tensor(a, pair.d_in, copies, stacked=stacked, place=place, width=width)
-            yield Tensor(ceil_div(pair.d_out, tp), b, copies, stacked=stacked, place=place, width=width)
+            stacked, split = experts and not pair.materialised, experts and setup.expert_parallel > 1
+            yield Tensor(
+                a, pair.d_in, copies, stacked=stacked, place=place, width=width, apart=split and pair.n_in > 1
+            )  # fmt: skip
+            yield Tensor(
+                ceil_div(pair.d_out, tp), b, copies, stacked=stacked, place=place, width=width,
+                apart=split and pair.n_out > 1,
+            )  # fmt: skip
             if pair.magnitudes:
                 yield Tensor(1, ceil_div(pair.magnitudes, tp), copies, place=place, width=width)
     counted = 0
@@ -263,8 +269,8 @@ def _all(arch: Architecture, setup: Setup, over: int) -> Iterator[Tensor]:
                 ceil_div(matrix.d_in * experts, setup.tensor_parallel),
                 matrix.kind == "experts",
             )
-            own = FLOAT32 if kept_wide(matrix, setup) else width
-            yield Tensor(matrix.d_out, columns, matrix.copies, ends, stacked, place, own)
+            own, apart = FLOAT32 if kept_wide(matrix, setup) else width, stacked and setup.expert_parallel > 1
+            yield Tensor(matrix.d_out, columns, matrix.copies, ends, stacked, place, own, apart)
         if matrix.bias:
             yield Tensor(1, matrix.d_out * matrix.experts, matrix.copies, place=place, width=width)
     for vector in arch.vectors:

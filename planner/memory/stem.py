@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 
 from ..dataclass import dataclass
-from ..schema import Architecture
+from ..schema import Architecture, Matrix
 from .passes import Pass
 from .products import LowRank, by_magnitude, trained_linear
 from .stretch import Held, Stretch, label_kept, plus, stretch
@@ -40,8 +40,19 @@ def stem_stretches(run: Pass, arch: Architecture, *, trains: bool, pairs: tuple[
     lowered = run.autocast and run.whole > run.compute
     # With the unembedding's in a new tensor where that is a view, which one that autocast widened is not.
     meeting = size * (1 + (tied and not lowered))
-    back = Stretch({"gradients": kept}, {"gradients": meeting, **held})
+    others = _beside(arch, table) * run.whole if run.full else 0
+    most = max(meeting, others) if run.tape.accumulates else meeting + others
+    back = Stretch({"gradients": kept + others * (1 - run.tape.accumulates)}, {"gradients": most, **held})
     return Stem(held, True, back)
+
+
+def _beside(arch: Architecture, table: Matrix) -> int:
+    """Parameters of tables of tokens beside the first one, as of per-layer embeddings."""
+    return sum(
+        m.d_in * m.d_out
+        for m in arch.matrices
+        if m.kind == "embedding" and m is not table and not m.tied and m.d_in == table.d_in
+    )
 
 
 def _with_pairs(run: Pass, vocab: int, hidden: int, pairs: tuple[LowRank, ...], held: Held) -> Stem:

@@ -121,6 +121,7 @@ TRAITS: dict[str, Traits] = {
     ),
     "bart": replace(BART, before=False, post=True),
     "mbart": BART,
+    "mvp": replace(BART, before=False, post=True, eager=True, no_flash=True),
     "whisper": replace(BART, logits="plain", scaled_embedding=False),
     "gptj": replace(
         LEGACY, rotary="partial", rotary_share=0.25, activation="gelu_new", eager=True, wide_scores=True
@@ -162,6 +163,7 @@ TRAITS: dict[str, Traits] = {
     "roformer": replace(BERT, eager=True, no_flash=True, rotary="half"),
     "nomic_bert": replace(BERT, rotary="half", activation="silu"),
     "modernbert": replace(LEGACY, rotary="half32", stem_norm=True),
+    "mllama": replace(LLAMA, no_flash=True),
     "helium": replace(LLAMA, norm="rms-late"),
     "granite_swa": replace(
         LLAMA, scaled_embedding=True, scaled_residual=True, logits="scaled", eager=True, sink_scales=True
@@ -181,7 +183,6 @@ ALIKE = {
     "codegen": "gptj",
     "bert-generation": "bert",
     "falcon_mamba": "mamba",
-    "mvp": "bart",
     "plbart": "bart",
     "marian": "bart",
     "blenderbot-small": "bart",
@@ -215,6 +216,8 @@ ALIKE = {
     "axk1": "deepseek_v3",
     "mistral4": "deepseek_v3",
     "umt5": "t5",
+    "fuyu": "persimmon",
+    "mllama_text_model": "mllama",
     "rembert": "mpnet",
     "xlm-roberta-xl": "roberta-prelayernorm",
     "cohere_compass_text": "cohere",
@@ -226,10 +229,20 @@ ALIKE = {
     "kimi_linear": "deepseek_v3",
     "modernbert-decoder": "modernbert",
     **dict.fromkeys(
-        "roberta xlm-roberta camembert data2vec-text ernie layoutlm distilbert electra".split(), "bert"
+        "roberta xlm-roberta camembert data2vec-text ernie layoutlm roc_bert distilbert electra".split(),
+        "bert",
     ),
 }
 
+
+# Types whose layers hold what no rule covers, with what that is.
+UNRULED = {
+    "bigbird_pegasus": "block-sparse attention",
+    "trocr": "a decoder of BART's kind alone",
+    "ctrl": "attention of its own",
+    "bitnet": "norms inside attention and MLP",
+    "nanochat": "norms of queries and keys without weights",
+}
 
 # Which rate of the config stands for which dropout, with what the library takes where the config names none.
 ONE_RATE = ("dropout_rate", 0.1)
@@ -271,6 +284,7 @@ RATES: dict[str, dict[str, tuple[str, float]]] = {
 RATES_ALIKE = {
     "mbart": "bart",
     "xglm": "bart",
+    "mvp": "bart",
     "gpt_bigcode": "gpt2",
     "falcon": "gpt_neox",
     "bloom": "gpt_neox",

@@ -117,7 +117,7 @@ def choose_attention(model: Any, setup: Setup) -> tuple[str, ...]:
         model.config._attn_implementation = FLASH
         return ()
     try:
-        model.set_attn_implementation("sdpa")
+        _take_sdpa(model)
     except (ValueError, ImportError):
         model.set_attn_implementation("eager")
         return (
@@ -128,6 +128,16 @@ def choose_attention(model: Any, setup: Setup) -> tuple[str, ...]:
             return (f"{kernel} attention of this model is not simulated: it ran eager attention",)
         model.config._attn_implementation = "sdpa"
     return () if kernel == "sdpa" else ("flash attention of this model is not simulated: it ran SDPA",)
+
+
+def _take_sdpa(model: Any) -> None:
+    """SDPA for the whole model; where a tower beside the text has none, for the text alone, which is what runs."""
+    try:
+        model.set_attn_implementation("sdpa")
+    except ValueError:
+        if model.config.get_text_config() is model.config:
+            raise
+        model.set_attn_implementation({"text_config": "sdpa"})
 
 
 def _by_class(model: Any) -> bool:

@@ -216,6 +216,24 @@ def albert(pick: Random) -> Config:
     }  # fmt: skip
 
 
+def fuyu(pick: Random) -> Config:
+    """Fuyu, its decoder's fields nested or at the top."""
+    heads = pick.randint(1, 3)
+    text: Config = {
+        "hidden_size": heads * 4 * pick.randint(1, 5), "intermediate_size": pick.randint(9, 40), "vocab_size": 60,
+        "num_hidden_layers": pick.randint(1, 3), "num_attention_heads": heads, "max_position_embeddings": 64,
+        "qk_layernorm": flag(pick), "hidden_dropout": pick.choice([0.0, 0.1]), "eos_token_id": 2,
+    }  # fmt: skip
+    config: Config = {
+        "model_type": "fuyu", "architectures": ["FuyuForCausalLM"], "patch_size": pick.randint(1, 4),
+        "num_channels": pick.choice([1, 3]), "tie_word_embeddings": flag(pick), "image_token_id": 3,
+        "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    }  # fmt: skip
+    return (
+        {**config, "text_config": {"model_type": "persimmon", **text}} if flag(pick) else {**config, **text}
+    )
+
+
 def glm4v_moe(pick: Random) -> Config:
     """GLM-4.5V."""
     text = decoder(pick, "glm4v_moe_text", "", switches=("attention_bias",)) | experts(pick)
@@ -357,7 +375,8 @@ CONFIGS: dict[str, Callable[[Random], Config]] = {
     "modernbert": modernbert, "mistral4": latent_experts("mistral4", "Mistral4ForCausalLM"),
     "axk1": latent_experts("axk1", "AXK1ForCausalLM"), "emu3_text_model": emu3_text_model,
     "mllama_text_model": mllama_text_model, "umt5": umt5, "eurobert": eurobert,
-    "glm4v_moe": glm4v_moe, "nomic_bert": nomic_bert, "albert": albert, **{name: seeing(name) for name in SEEING},
+    "glm4v_moe": glm4v_moe, "nomic_bert": nomic_bert, "albert": albert, "fuyu": fuyu,
+    **{name: seeing(name) for name in SEEING},
 }  # fmt: skip
 _SEEING: list[Any] = [["lm_head"], ["down_proj"], ["embed_tokens", "down_proj"], "all-linear"]
 _ATTENTION: list[Any] = [
@@ -382,6 +401,7 @@ TARGETS: dict[str, list[Any]] = {
         ["word_embeddings", "key"],
         ["dense"],
     ],
+    "fuyu": [["query_key_value"], ["lm_head"], ["dense_4h_to_h"], ["embed_tokens", "dense"], "all-linear"],
     "nomic_bert": [
         "all-linear",
         ["q_proj", "v_proj"],

@@ -22,6 +22,7 @@ CLASSES = {
     "data2vec-text": ("Data2VecTextForMaskedLM", "Data2VecTextForCausalLM", "Data2VecTextModel"),
     "ernie": ("ErnieForMaskedLM", "ErnieForCausalLM", "ErnieModel"),
     "layoutlm": ("LayoutLMForMaskedLM", "LayoutLMModel"),
+    "roc_bert": ("RoCBertForMaskedLM", "RoCBertForCausalLM", "RoCBertModel"),
     "roberta-prelayernorm": (
         "RobertaPreLayerNormForMaskedLM", "RobertaPreLayerNormForCausalLM", "RobertaPreLayerNormModel"
     ),
@@ -75,6 +76,11 @@ def configs(draw: st.DrawFn, model_type: str, architecture: str) -> dict[str, An
         config["use_task_id"] = draw(st.booleans())
     if model_type == "layoutlm":
         config["max_2d_position_embeddings"] = draw(st.integers(1, 30))
+    if model_type == "roc_bert":
+        names = ("pronunciation_embed_dim", "pronunciation_vocab_size", "shape_embed_dim", "shape_vocab_size")
+        config |= {name: draw(st.integers(3, 20)) for name in names}
+        switches = ("enable_pronunciation", "enable_shape", "concat_input")
+        config |= {name: draw(st.booleans()) for name in switches}
     if model_type == "rembert":
         config |= {"input_embedding_size": draw(st.integers(3, 9)), "output_embedding_size": 7}
     if model_type in ("electra", "roformer"):

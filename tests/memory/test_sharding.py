@@ -179,3 +179,17 @@ def test_full_fine_tuning_needs_several_times_as_many() -> None:
         assert found
         needed[method] = found.gpus
     assert needed["full"] / needed["lora"] >= 4
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "zero2", "fsdp"])
+def test_gradients_of_experts_go_to_those_who_hold_them(sharding: str) -> None:
+    """Memory's traffic is that which steps are timed with: experts' gradients are reduced among their replicas."""
+    from planner.memory.traffic import traffic
+    from planner.speed.trained import held as trained
+
+    run = run_of(MOE, experts="per-expert", gpus=8, batch=8, sharding=sharding, expert_parallel=4)
+    mine = trained(run.arch, run.setup, run.pairs, run.whole)
+    found = run.memory().traffic
+    assert found == traffic(run.arch, run.setup, round(mine.shared), round(mine.experts))
+    apart = next(entry for entry in found if entry.what == "gradients of experts")
+    assert apart.group_size == 2 and apart.bytes > 0

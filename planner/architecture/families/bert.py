@@ -77,6 +77,7 @@ STYLES: dict[str, Style] = {
     "data2vec-text": Style("data2vec_text.", head=ROBERTA_HEAD),
     "ernie": Style("ernie."),
     "layoutlm": Style("layoutlm.", pools_always=True),
+    "roc_bert": Style("roc_bert."),
     "roberta-prelayernorm": Style(
         "roberta_prelayernorm.", head=ROBERTA_HEAD, norms=("attention.LayerNorm", "intermediate.LayerNorm"),
         stack_norm="LayerNorm",
@@ -176,10 +177,24 @@ def _embeddings(trace: Trace, cfg: Fields, style: Style, heads: Heads, base: str
         trace.embedding(f"{base}encoder.relative_attention_bias", buckets, heads.n_heads, role="other")
     if style.embedding_norm:
         _norm(trace, f"{prefix}LayerNorm", width)
+    if model_type == "roc_bert":
+        _glyphs(trace, cfg, heads.hidden, prefix)
     if width != heads.hidden or model_type == "rembert":
         with trace.layer("stem", (0,), base) as stem:
             stem.stream = stem.linear(style.project, "other", width, heads.hidden, stem.stream, bias=True)
     return width
+
+
+def _glyphs(trace: Trace, cfg: Fields, hidden: int, prefix: str) -> None:
+    """RoCBert's tables of a character's sound and shape, and the matrix that joins them to the word."""
+    joined = hidden
+    for name, rows, width in (("pronunciation", 910, 768), ("shape", 24858, 512)):
+        d = cfg.int(f"{name}_embed_dim", width)
+        trace.embedding(f"{prefix}{name}_embed", cfg.int(f"{name}_vocab_size", rows), d, role="other")
+        joined += d if cfg.bool(f"enable_{name}", True) else 0
+    if cfg.bool("concat_input", True):
+        with trace.layer("stem", (0,), prefix) as stem:
+            stem.stream = stem.linear("map_inputs_layer", "other", joined, hidden, stem.stream, bias=True)
 
 
 def _layers(trace: Trace, cfg: Fields, style: Style, heads: Heads, base: str) -> None:
