@@ -165,8 +165,8 @@ def _notices(
         found.append(
             Notice(
                 "reference-scan",
-                f"the scan of {arch.model_type} runs transformers' reference code, which keeps several times more than "
-                "its kernel (flash-linear-attention): no stand-in is written for it, and an estimate gives no memory",
+                f"the scan of {arch.model_type} runs transformers' reference code, which keeps several times more "
+                "than its kernel (flash-linear-attention): no stand-in is written for it, and an estimate gives no memory",
             )
         )
     if config.get("quantization_config"):
