@@ -166,7 +166,7 @@ def _notices(
             Notice(
                 "reference-scan",
                 f"the scan of {arch.model_type} runs transformers' reference code, which keeps several times more "
-                "than its kernel (flash-linear-attention): no stand-in is written for it, and an estimate gives no memory",
+                "than its kernel (flash-linear-attention): no stand-in is written for it; an estimate leaves it out",
             )
         )
     if config.get("quantization_config"):
