@@ -30,8 +30,11 @@ CONFIGS: dict[str, dict[str, object]] = {
     "the table": {"model_type": "helium", "hidden_act": "no-such-name"},
     "a config class": {"model_type": "zaya", "num_experts_per_tok": 2},
     "a model's class": {"model_type": "diffllama", "lambda_std_dev": -1.0},
-    "more than 20,000 modules": {"model_type": "nllb-moe", "num_experts": 100_000},
-    "modules in many layers": {"model_type": "switch_transformers", "num_experts": 3000, "num_layers": 64},
+    "very many experts": {"model_type": "nllb-moe", "num_experts": 100_000},
+    "experts in many layers": {"model_type": "switch_transformers", "num_experts": 3000, "num_layers": 64},
+    "more than 20,000 modules": {
+        "model_type": "switch_transformers", "num_experts": 256, "num_layers": 512, "num_sparse_encoder_layers": 512,
+    },
     "a loop without end": {
         "model_type": "inkling_mm_model", "architectures": ["InklingModel"],
         "vision_config": {"model_type": "inkling_vision", "patch_size": 0},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,12 @@ from .given import read as read_given
 from .information import Information
 from .learning_rate import lookup
 from .notices import collect
+from .objective import beside
 from .plan import AdapterSection, CapacitySection, FlopsSection, ModelSection, Plan, Workload
 from .ranks import SUMMARY_SETS, RankPrice
 from .regret import law_for
 from .schema import Architecture, Source
+from .setup import SEQUENCES, Setup
 from .stored.weights import Stored, stored
 
 if TYPE_CHECKING:
@@ -176,6 +179,36 @@ def _flops_section(
         break_even_rank=flop_counts.break_even_rank(lora, full, spec, adapted),
         total_full=totals[0], total_lora=totals[1], checkpointing=work.checkpointing,
     )  # fmt: skip
+
+
+def with_objective(plan: Plan, arch: Architecture, setup: Setup) -> Plan:
+    """The plan with the FLOPs of its objective; `batch` of a step is then of sequences."""
+    assert plan.flops
+    pairs, found, work = adapters.adapt(arch, plan.adapter.spec), plan.flops, plan.workload
+    number = SEQUENCES.get(setup.objective, 1)
+    sequences = number * found.batch
+    lora, full = (
+        beside(arch, setup, pairs, trained_whole(arch, plan.adapter.spec, pairs)),
+        beside(arch, setup, None),
+    )
+
+    def plus(value: int, more: int) -> int:
+        return number * value + flop_counts.FLOPS_PER_MAC * more * sequences
+
+    done_full, done_lora = plus(found.full, full.total), plus(found.lora, lora.total)
+    totals: tuple[int | None, int | None] = (None, None)
+    if work.total_tokens is not None:
+        tokens, seen = sequences * found.seq_len, work.total_tokens * work.epochs
+        totals = (done_full * seen // tokens, done_lora * seen // tokens)
+    more = replace(
+        found, full=done_full, lora=done_lora, counted_full=plus(found.counted_full, full.total),
+        counted_lora=plus(found.counted_lora, lora.total),
+        masked_full=plus(found.masked_full, full.total - full.hidden),
+        masked_lora=plus(found.masked_lora, lora.total - lora.hidden),
+        forward=plus(found.forward, lora.total), attention=plus(found.attention, lora.attention),
+        batch=sequences, total_full=totals[0], total_lora=totals[1],
+    )  # fmt: skip
+    return replace(plan, flops=more)
 
 
 def _capacity_section(

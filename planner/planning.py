@@ -29,6 +29,11 @@ if TYPE_CHECKING:  # loaded where memory is estimated
 
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
 REPORTED = 1.07  # of the marketed bytes, the most that a driver reports: GiB are sold as GB
+PLAIN_PREFERENCES = Notice(
+    "preferences-as-examples",
+    "The data are preferences, whose tokens FLOPs, memory, time and cost count as plain examples: --objective dpo "
+    "counts pairs and their reference.",
+)
 ALPHA_RULES = {True: "alpha/sqrt(rank)", False: "alpha/rank"}
 # The options that say how the fine-tune is run; None: as the trainer has it, else the field's own default.
 USUAL: dict[str, Any] = {
@@ -195,7 +200,7 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
             first.append(_does_not_fit(memory[method], found, room, others))
         notices += found.notices if found else ()
         if method == main and run and plan.flops and run.setup.objective != "sft":
-            plan = _of_objective(plan, arch, run.setup)
+            plan = estimator.with_objective(plan, arch, run.setup)
         if method == main and run and found and machine:
             time, cost, more = _timed(plan, run, machine, options)
             notices += more
@@ -205,39 +210,6 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
         sources=(*plan.sources, *_of_memory(options["trainer"])),
     )  # fmt: skip
     return _with_serving(done, arch, machine, options) if machine else done
-
-
-def _of_objective(plan: Plan, arch: Architecture, setup: Setup) -> Plan:
-    """The plan with the FLOPs of its objective; `batch` of a step is then of sequences."""
-    from .flops import FLOPS_PER_MAC
-    from .objective import beside
-
-    assert plan.flops
-    pairs, found, work = adapt(arch, plan.adapter.spec), plan.flops, plan.workload
-    number = SEQUENCES.get(setup.objective, 1)
-    sequences = number * found.batch
-    lora, full = (
-        beside(arch, setup, pairs, trained_whole(arch, plan.adapter.spec, pairs)),
-        beside(arch, setup, None),
-    )
-
-    def plus(value: int, more: int) -> int:
-        return number * value + FLOPS_PER_MAC * more * sequences
-
-    done_full, done_lora = plus(found.full, full.total), plus(found.lora, lora.total)
-    totals: tuple[int | None, int | None] = (None, None)
-    if work.total_tokens is not None:
-        tokens, seen = sequences * found.seq_len, work.total_tokens * work.epochs
-        totals = (done_full * seen // tokens, done_lora * seen // tokens)
-    more = replace(
-        found, full=done_full, lora=done_lora, counted_full=plus(found.counted_full, full.total),
-        counted_lora=plus(found.counted_lora, lora.total),
-        masked_full=plus(found.masked_full, full.total - full.hidden),
-        masked_lora=plus(found.masked_lora, lora.total - lora.hidden),
-        forward=plus(found.forward, lora.total), attention=plus(found.attention, lora.attention),
-        batch=sequences, total_full=totals[0], total_lora=totals[1],
-    )  # fmt: skip
-    return replace(plan, flops=more)
 
 
 def _of_memory(trainer: str | None) -> tuple[tuple[str, Source], ...]:
@@ -353,6 +325,8 @@ def estimate(
         )  # fmt: skip
     except TypeError as error:
         raise _unknown(error, options) from error
+    if plan.information is not None and plan.information.kind == "preference" and not asked["objective"]:
+        plan = replace(plan, warnings=(*plan.warnings, PLAIN_PREFERENCES))
     own_batch = sequences if batch is not None or asked["accumulation"] != 1 else None
     plan = _with_rate(replace(plan, request=request), own_batch)
     _, arch = estimator.load(

@@ -100,6 +100,7 @@ def test_switch_c() -> None:
 @pytest.mark.parametrize("config", [
     {"model_type": "nllb-moe", "num_experts": 100_000},
     {"model_type": "switch_transformers", "num_experts": 3000, "num_layers": 64},
+    {**SWITCH_C, "num_experts": 256, "num_layers": 512, "num_sparse_encoder_layers": 512},
     {**SWITCH_C, "num_experts": 10**5, "num_layers": 512, "num_decoder_layers": 512},
 ])  # fmt: skip
 def test_more_experts_than_are_counted(config: dict[str, Any]) -> None:

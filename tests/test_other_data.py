@@ -70,3 +70,12 @@ def test_the_top_of_a_parabola() -> None:
     rates = [1e-4 * 2**i for i in range(6)]
     scores = [20 - math.log(rate / 4.5e-4) ** 2 for rate in rates]
     assert other_data.best_of_parabola(rates, scores) == pytest.approx(4.5e-4)
+
+
+def test_every_row_has_a_source() -> None:
+    known = {row["source"]: row for row in other_data.read("SOURCES.csv")}
+    for name in ("published_best.csv", "published_batches.csv"):
+        assert {row["source"] for row in other_data.read(name)} <= known.keys()
+    assert all(
+        known[name]["url"] and known[name]["locator"] for name in other_data.sources(other_data.published())
+    )

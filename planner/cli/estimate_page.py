@@ -157,8 +157,9 @@ def _memory(plan: Plan) -> Table | None:
         return None
     columns = {name: part for name, part in plan.memory.items() if part is not None}
     setup = next(iter(columns.values()))["setup"]
+    objective = "" if setup["objective"] == "sft" else f", {setup['objective']}"
     table = titled_table(
-        "Memory of a GPU", "analytic", f"{setup['precision']}, {setup['optimizer']}", *columns
+        "Memory of a GPU", "analytic", f"{setup['precision']}, {setup['optimizer']}{objective}", *columns
     )
     for part in next(iter(columns.values()))["parts"]:
         table.add_row(part, *(units.byte_size(found["parts"][part]) for found in columns.values()))

@@ -78,7 +78,7 @@ def command(
     """Fit a learning-rate law to a sweep.
 
     Minimises the loss above each sweep's best at the law's rate, compares forms on models that were left out, and
-    gives every constant an interval from a bootstrap over models.
+    gives every constant an interval from fits without each model.
     """
     from ..learning_rate.fit import fit
     from ..learning_rate.fit.as_law import check_law_path, write_law

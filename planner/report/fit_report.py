@@ -253,7 +253,7 @@ def _warnings(root: Material) -> Section:
 METHOD = (
     "Every sweep’s loss is read between the rates that were run, in log rate, as regret relative to its own best, "
     "and the sum is minimised. Rates at which runs diverged are walls; a best rate at the end of a grid is a bound, "
-    "not an optimum. Intervals come from a bootstrap over models; the figures for models left out from fits to all "
+    "not an optimum. Intervals come from fits without each model; the figures for models left out from fits to all "
     "others."
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -137,3 +138,13 @@ def test_an_estimate_counts_the_flops_of_every_pass(objective: str) -> None:
     ran = run(objective=objective, loss="full", attention_kernel="eager")  # a fused kernel makes scores twice
     assert found.flops.counted_lora == ran.total_flops
     assert found.flops.batch == (4 if objective == "dpo" else 2)
+
+
+def test_data_of_preferences_say_that_an_objective_would_count_them(tmp_path: Path) -> None:
+    data = tmp_path / "pairs.jsonl"
+    data.write_text('{"prompt": "a b", "chosen": "c d e", "rejected": "f"}\n' * 4, encoding="utf-8")
+    codes = {
+        objective: [each.code for each in estimate(LLAMA, data=data, objective=objective).warnings]
+        for objective in (None, "dpo")
+    }
+    assert "preferences-as-examples" in codes[None] and "preferences-as-examples" not in codes["dpo"]

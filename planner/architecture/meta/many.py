@@ -21,10 +21,10 @@ from .model import TooManyModulesError, build_model
 
 NUMBER_OF_EXPERTS = re.compile(r"(?:moe_)?n(?:um)?_(?:local_|routed_)?experts")
 EXPERT = re.compile(r"(?P<before>(?:^|\.)experts?\.[a-z_]*)(?P<number>\d+)(?=\.|$)")
-# With no more experts than this a model is built whole.
-MOST_BUILT = 256
 # More than any way of choosing experts that transformers has, and divided by the usual numbers of groups.
 FEW = (8, 16, 24)
+# With no more experts than this a model is built whole.
+MOST_BUILT = FEW[-1]
 # The largest that was published, Switch-C, has 8,192 of its 2,048 experts.
 MOST_MATRICES = 10_000
 # What must be as foretold: all that is read but the operations.
