@@ -1,19 +1,18 @@
 """Step times that were collected after the constants of speed were fitted: each with the command of a user.
 
-data/measured/speed_later.csv and speed_latest.csv, gathered one after the other, hold what is published (seconds of a
-step, or tokens a second of a GPU) and, as `options`, what follows `lora-plan estimate --model M` (`compare --methods
-full` for full fine-tuning). The first predictions are kept in speed_later_blind.csv and speed_latest_blind.csv.
+data/measured/speed_later.csv, speed_latest.csv and speed_newest.csv, gathered one after the other, hold what is
+published (seconds of a step, or tokens a second of a GPU) and, as `options`, what follows `lora-plan estimate --model
+M` (`compare --methods full` for full fine-tuning). The first predictions are kept in files of the same names that end
+in _blind.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,14 @@ from planner.cli.config_option import given
 from planner.cli.estimate import command
 from planner.errors import PlannerError
 from planner.hardware import find
-from planner.running import DATA, running
-from planner.speed import StepTime
+from planner.running import DATA, Running, running
+from planner.speed import StepTime, tokens_of
 from planner.speed.efficiency import Evidence, evidence_of
 from tools.measured_models import CONFIGS, NAMES
+from tools.speed_runs import Run, prepared
 
-LATER, LATEST = "speed_later", "speed_latest"
+LATER, LATEST, NEWEST = "speed_later", "speed_latest", "speed_newest"
+GATHERED = (LATER, LATEST, NEWEST)
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,8 @@ class Later:
 
     @property
     def evidence(self) -> Evidence:
-        """What the constants know of its trainer and accelerator."""
-        named = re.search(r"--trainer (\S+)", self.options)
-        return evidence_of(find(self.gpu).name, named[1] if named else "plain")
-
-    @property
-    def fits_widths(self) -> bool:
-        """Whether widths of intervals are fitted on it: the half that a hash of its command picks."""
-        return int(hashlib.sha256((self.url + self.options).encode()).hexdigest(), 16) % 2 == 0
+        """What the constants know of its accelerator."""
+        return evidence_of(find(self.gpu).name)
 
     def seconds(self, tokens: float) -> float:
         """Seconds of the measured step, in which `tokens` pass through all GPUs."""
@@ -106,11 +101,30 @@ def options_of(case: Later) -> dict[str, Any]:
     }
 
 
+def set_up(case: Later) -> Running:
+    """The model, what is trained and how. Raises PlannerError."""
+    return running(CONFIGS.get(case.model) or NAMES.get(case.model, case.model), options_of(case))
+
+
 def time_of(case: Later) -> StepTime:
     """The predicted step. Raises PlannerError."""
-    model = CONFIGS.get(case.model) or NAMES.get(case.model, case.model)
-    found = running(model, options_of(case)).time()
+    found = set_up(case).time()
     assert found is not None
+    return found
+
+
+def stated_runs(names: Iterable[str] = GATHERED) -> list[Run]:
+    """The steps of gatherings whose set-up is stated, as runs; the shipped rates are not fitted on them."""
+    found = []
+    for case in (case for name in names for case in later(name) if case.stated):
+        one = set_up(case)
+        assert one.machine is not None
+        found.append(
+            prepared(
+                case.source, case.model, one.arch, one.setup, one.machine, (one.pairs, one.whole),
+                case.seconds(tokens_of(one.setup)), "A", case.notes, False,
+            )
+        )  # fmt: skip
     return found
 
 
@@ -147,7 +161,7 @@ def keep(name: str, path: Path) -> None:
 
 def main() -> None:
     """Show every case of a gathering with its prediction; --keep FILE writes the predictions."""
-    name = LATEST if LATEST in sys.argv else LATER
+    name = next((name for name in (NEWEST, LATEST) if name in sys.argv), LATER)
     if "--keep" in sys.argv:
         keep(name, Path(sys.argv[-1]))
         return

@@ -92,6 +92,20 @@ def machine_of(gpu: str, gpus: int, link: str) -> hardware.Cluster:
     return replace(found, link_bytes_per_s=float(rate)) if kind == "lanes" else found
 
 
+def prepared(
+    source: str, model: str, arch: Architecture, setup: Setup, machine: hardware.Cluster,
+    trained: tuple[tuple[Adapted, ...], Whole], measured_s: float, quality: str, assumed: str, fitted: bool,
+) -> Run:  # fmt: skip
+    """A run with its work and traffic."""
+    adapted, whole = trained
+    mine = held(arch, setup, adapted, whole)
+    traffic = traffic_of(arch, setup, math.ceil(mine.shared), math.ceil(mine.experts))
+    return Run(
+        source, model, setup, machine, work_of(arch, setup, adapted, whole), traffic, measured_s, quality, assumed,
+        fitted,
+    )  # fmt: skip
+
+
 def runs() -> list[Run]:
     """Every published run."""
     found = []
@@ -101,14 +115,10 @@ def runs() -> list[Run]:
         arch = _architecture(row["config"], row["model"])
         values: dict[str, Any] = json.loads(row["setup"])
         setup = Setup(**values)
-        adapted, whole = _adapter(arch, row)
-        mine = held(arch, setup, adapted, whole)
-        traffic = traffic_of(arch, setup, math.ceil(mine.shared), math.ceil(mine.experts))
         found.append(
-            Run(
-                row["source"], row["model"], setup, machine_of(row["gpu"], setup.gpus, row["link"]),
-                work_of(arch, setup, adapted, whole), traffic, float(row["step_time_s"]), row["quality"],
-                row["assumed"],
+            prepared(
+                row["source"], row["model"], arch, setup, machine_of(row["gpu"], setup.gpus, row["link"]),
+                _adapter(arch, row), float(row["step_time_s"]), row["quality"], row["assumed"],
                 (row["source"], row["model"]) in fitted,
             )
         )  # fmt: skip

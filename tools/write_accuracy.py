@@ -22,8 +22,8 @@ from planner.validate.adapters import planned
 from planner.validate.kept import load as load_records
 from planner.validate.models import shape
 from tools.compare_published_memory import estimates, predicted, with_constants
-from tools.fit_speed import predicted as predicted_s
 from tools.published_memory import cases
+from tools.speed_fit import predicted as predicted_s
 from tools.speed_runs import runs
 
 ROOT = Path(__file__).resolve().parent.parent

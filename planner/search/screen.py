@@ -29,8 +29,8 @@ from ..setup import Checkpointing, Quantize, Setup
 from ..speed import held, trained_params
 from ..speed.communication import gathers, total_s
 from ..speed.efficiency import Constants, constants, spread_of
-from ..speed.roofline import loop_s, rates
-from ..speed.step import work_of
+from ..speed.roofline import gather_s, loop_s, rates
+from ..speed.step import step_bytes, work_of
 from ..speed.trained import Held
 from ..speed.work import PHASES, Work
 from .evaluate import machine_of, price_of, regret_of
@@ -127,6 +127,7 @@ class _Packed:
     kind: Array
     calls: Array
     flops: Array
+    tiles: Array
     bytes: Array
     phase: Array
     sweeps: Array
@@ -140,42 +141,47 @@ def _pack(works: Sequence[Work]) -> _Packed:
     shape = (len(works), width)
     kind, phase = np.zeros(shape, int), np.zeros(shape, int)
     calls, flops, moved = np.zeros(shape), np.zeros((*shape, 2)), np.zeros((*shape, 2))
+    tiles = np.zeros(shape)
     sweeps, dequantise = np.zeros((len(works), 2, 2)), np.zeros((len(works), 2, 2))
     operations = np.zeros((len(works), 2))
     for t, work in enumerate(works):
         for k, gemm in enumerate(work.gemms):
             kind[t, k] = kinds.index((gemm.kind, gemm.dtype))
             phase[t, k], calls[t, k] = PHASES.index(gemm.phase), gemm.calls
-            flops[t, k] = gemm.flops.fixed, gemm.flops.sequence
+            tiled = gemm.product.tiled
+            flops[t, k], tiles[t, k] = (tiled.fixed, tiled.sequence), gemm.product.tile
             moved[t, k] = gemm.bytes.fixed, gemm.bytes.sequence
         for sweep in work.sweeps:
             into = dequantise if sweep.what == "dequantise" else sweeps
             into[t, PHASES.index(sweep.phase)] += sweep.bytes.fixed, sweep.bytes.sequence
         operations[t] = [work.operations[name] for name in PHASES]
-    return _Packed(kinds, kind, calls, flops, moved, phase, sweeps, dequantise, operations)
+    return _Packed(kinds, kind, calls, flops, tiles, moved, phase, sweeps, dequantise, operations)
 
 
-def _micro_step_s(packed: _Packed, works: Sequence[Work], job: Job, gpu: Accelerator, micro: Array) -> Array:
-    """Seconds of a micro-step's forward and backward, tables x micro-batches."""
+def _phases_s(
+    packed: _Packed, works: Sequence[Work], job: Job, gpu: Accelerator, micro: Array
+) -> list[tuple[Array, Array]]:
+    """Seconds of a micro-step's forward and backward, tables x micro-batches, on the GPU and of the host."""
     efficiency = constants().efficiency
-    known = [rates(machine_of(job, gpu, 1), work, efficiency, job.setup.trainer) for work in works[:1]]
+    known = [rates(machine_of(job, gpu, 1), work, efficiency, job.setup) for work in works[:1]]
     for work in works:  # formats differ between tables at most by the adapter's
-        known[0].products.update(rates(machine_of(job, gpu, 1), work, efficiency, job.setup.trainer).products)
+        known[0].products.update(rates(machine_of(job, gpu, 1), work, efficiency, job.setup).products)
         if len(known[0].products) == len(packed.kinds):
             break
     rate = np.array([known[0].products[key] for key in packed.kinds])[packed.kind]
     bytes_per_s, dequantise_per_s = known[0].bytes_per_s, known[0].dequantise_bytes_per_s
     at = np.stack([np.ones_like(micro), micro])  # coefficients meet (1, B)
-    slower = np.maximum((packed.flops @ at) / rate[..., None], (packed.bytes @ at) / bytes_per_s)
+    covered = packed.flops @ at + (packed.tiles * known[0].idle_tiles)[..., None]
+    slower = np.maximum(covered / rate[..., None], (packed.bytes @ at) / bytes_per_s)
     seconds = packed.calls[..., None] * slower
-    total = np.zeros((len(works), len(micro)))
+    found = []
     for phase in range(len(PHASES)):
         busy = np.where((packed.phase == phase)[..., None], seconds, 0.0).sum(axis=1)
         busy += (packed.sweeps[:, phase] @ at) / bytes_per_s
         busy += (packed.dequantise[:, phase] @ at) / dequantise_per_s
         launched = packed.operations[:, phase, None]
-        total += np.maximum(busy + launched * efficiency.start_s, launched * efficiency.host_s)
-    return total + loop_s(job.setup.trainer, efficiency)
+        found.append((busy + launched * efficiency.start_s, launched * efficiency.host_s))
+    return found
 
 
 def _moving_s(
@@ -209,8 +215,9 @@ def _left(table: Table, setup: Setup, over: int) -> float:
 
 
 def _step_s(
-    micro_s: Array, found: Sequence[Table], job: Job, space: Space, gpu: Accelerator, steps: Array
-) -> Array:
+    phases: Sequence[tuple[Array, Array]], found: Sequence[Table], job: Job, space: Space, gpu: Accelerator,
+    steps: Array,
+) -> Array:  # fmt: skip
     """Seconds of an optimizer step: tables x micro-batches x layouts x batches; `steps` are micro-steps of each."""
     known = constants()
     efficiency = known.efficiency
@@ -238,19 +245,22 @@ def _step_s(
             ]
             for over, sizes in (
                 (per_gradient, [t.work.accumulate_bytes for t in found]),
-                (per_shard, [t.work.optimizer_bytes for t in found]),
+                (per_shard, [t.work.stepped * step_bytes(some) for t in found]),
             )
         )
         launched = np.array([t.work.optimizer_operations for t in found])[:, None, None]
+        units = np.array([gathers(job.arch, setups[t.quantize, t.checkpointing], t.pairs) for t in found])
+        gathering = units[:, None] / len(PHASES) * gather_s(some, efficiency)
+        micro_s = loop_s(job.setup.trainer, efficiency) + sum(
+            np.maximum(busy, host + gathering) for busy, host in phases
+        )
         computing = micro_s[:, :, None] * m + (adding * (m - 1) + updating) / bandwidth
         computing = computing + launched * efficiency.start_s
         each = [moving[(t.quantize, *_kept_apart(t, layout))] for t in found]
         a, b, c, d = (np.array([row[:, i] for row in each]) for i in range(4))
         sent = (a + b * params[:, None])[..., None] + (c + d * params[:, None])[..., None] * m
         exposed = sent - efficiency.overlap * np.minimum(computing, sent)
-        units = np.array([gathers(job.arch, setups[t.quantize, t.checkpointing], t.pairs) for t in found])
-        gather = efficiency.module_s if layout.sharding == "zero3" else efficiency.unit_s
-        result[:, :, number, :] = computing + exposed + units[:, None, None] * m * gather
+        result[:, :, number, :] = computing + exposed
     return result
 
 
@@ -342,10 +352,10 @@ def screen(job: Job, space: Space) -> Cells:
     setups = [setup_of(job, space.quantize[0], "none", layout, 1, 1) for layout in space.layouts]
     high = np.array([known.bounds(kind_of(setup), setup.trainer)[1] for setup in setups])[:, None]
     for accelerator in space.accelerators:
-        micro_s = _micro_step_s(packed, works, job, accelerator, micro)
-        step = _step_s(micro_s, found, job, space, accelerator, steps)
+        phases = _phases_s(packed, works, job, accelerator, micro)
+        step = _step_s(phases, found, job, space, accelerator, steps)
         shift = job.calibration.correction(
-            accelerator.name, job.setup.trainer, 0.0, spread_of(accelerator.name, job.setup.trainer)
+            accelerator.name, job.setup.trainer, 0.0, spread_of(accelerator.name)
         )[0]
         run = step * math.exp(shift) * run_steps
         price = price_of(job, accelerator)

@@ -13,6 +13,7 @@ from ..adapter.options import names, spec_of
 from ..architecture.meta import checks
 from ..errors import InputError, MissingDependencyError, hint
 from ..estimator import load, model_of
+from ..memory.scans import UNRULED_SCANS
 from ..running import usual_of
 from ..schema import Architecture, Notice, Source
 from ..setup import Setup
@@ -158,6 +159,14 @@ def _notices(
                 "(mamba-ssm, causal-conv1d, flash-linear-attention), written from what those kernels keep, and not "
                 "measured; transformers' reference code, where they are not installed, keeps several times more. The "
                 "fused kernels that take Mamba's projections in are not simulated: they keep less",
+            )
+        )
+    if arch.model_type in UNRULED_SCANS:
+        found.append(
+            Notice(
+                "reference-scan",
+                f"the scan of {arch.model_type} runs transformers' reference code, which keeps several times more "
+                "than its kernel (flash-linear-attention): no stand-in is written for it; an estimate leaves it out",
             )
         )
     if config.get("quantization_config"):

@@ -15,7 +15,9 @@ from ..moments import Traffic
 from ..schema import Architecture
 from ..setup import Setup
 
-CALL_S = 20e-6  # starting one collective, assumed
+# What starting a ring costs and each of its steps, s: by NVLink, PCIe and a network, as NCCL's own model has them
+# for large messages (NVIDIA/nccl, src/graph/tuning.cc: baseLat and hwLat, ring, protocol Simple).
+START_S, NVLINK_STEP_S, PCIE_STEP_S, NETWORK_STEP_S = 8.4e-6, 3.4e-6, 5.7e-6, 14e-6
 # Trainers on FSDP 2, which gathers the next layers ahead.
 GATHER_AHEAD = ("nemo-automodel", "torchtitan", "torchtune")
 # Trainers that gather by layer. PEFT's own policy, which the others follow, makes an FSDP unit of every factor
@@ -49,12 +51,25 @@ def rate_of(entry: Traffic, machine: Cluster) -> float:
     return machine.rate_between(entry.group_size if inside else machine.count)
 
 
+def call_s(entry: Traffic, machine: Cluster) -> float:
+    """Seconds that a collective takes beside its bytes: a ring over n GPUs goes n - 1 steps, an all-reduce twice as
+    many, of which as many cross the network as there are machines. Copies to the host only start."""
+    if entry.group == "host" or entry.collective == "send":
+        return START_S
+    steps = entry.group_size - 1
+    machines = -(-entry.group_size // machine.per_node) if entry.group_size > machine.per_node else 0
+    across = min(steps, machines)
+    hop = NVLINK_STEP_S if machine.switched else PCIE_STEP_S
+    times = 2 if entry.collective == "all_reduce" else 1
+    return START_S + times * ((steps - across) * hop + across * NETWORK_STEP_S)
+
+
 def collective_s(entry: Traffic, machine: Cluster, link: float) -> float:
     """Seconds of all calls of a collective in an optimizer step, at a share `link` of the links' rates."""
     if entry.group_size < 2 and entry.group != "host":
         return 0.0
     moved = entry.bytes * ring_share(entry.collective, entry.group_size)
-    return moved / (rate_of(entry, machine) * link) + entry.calls * CALL_S
+    return moved / (rate_of(entry, machine) * link) + entry.calls * call_s(entry, machine)
 
 
 def total_s(traffic: Iterable[Traffic], machine: Cluster, link: float) -> float:
@@ -70,12 +85,15 @@ def exposed_s(computing: float, communicating: float, overlap: float) -> float:
 def gathers(arch: Architecture, setup: Setup, adapted: Iterable[Adapted]) -> float:
     """Units that a micro-step gathers, each costing the host time beside the bytes: forward and backward.
 
-    FSDP gathers layers (and each factor of each pair where PEFT's policy wraps them), DeepSpeed's ZeRO-3 modules.
+    FSDP gathers layers (and each factor of each pair where PEFT's policy wraps them), DeepSpeed's ZeRO-3 modules,
+    each expert's apart where the library runs them one after another.
     """
     if not setup.parameters_sharded or setup.shards < 2 or setup.trainer in GATHER_AHEAD:
         return 0.0
     factors = 0 if setup.method == "full" else sum(2 * len(item.layers) * len(item.pairs) for item in adapted)
     if setup.sharding == "zero3":
-        return 2.0 * (sum(matrix.copies for matrix in arch.matrices) + factors) / setup.pipeline_parallel
+        loops = setup.kernels in ("transformers", "litgpt")
+        modules = sum(m.copies * (m.experts if loops and m.kind == "experts" else 1) for m in arch.matrices)
+        return 2.0 * (modules + factors) / setup.pipeline_parallel
     wrapped = 0 if setup.trainer in GATHER_BY_LAYER else factors
     return 2.0 * (arch.n_layers + 1 + wrapped) / setup.pipeline_parallel

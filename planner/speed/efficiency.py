@@ -14,28 +14,30 @@ from ..errors import FactError
 from ..facts import read_data, source_from
 from ..schema import Basis, Source
 
-# Constants were fitted on the accelerator and the trainer, on the accelerator alone, on neither.
-Evidence = Literal["known", "new", "unseen"]
+# Whether constants were fitted on steps of an accelerator.
+Evidence = Literal["known", "unseen"]
 
 
 @dataclass(frozen=True)
 class Efficiency:
     """Shares of the peaks that programs reach, and times that no peak explains.
 
-    `matmul` is of what single large products reach (`Constants.reached`), `matmul_cards` of the peak of RTX cards,
-    which is stated at a clock that they exceed. `attention_hopper` replaces
-    `attention` on chips since the H100 where kernels do not use their new matrix instructions (flash attention 2),
-    `attention_native` where they do. `dequantise` is bytes moved in a clock of a multiprocessor, whose integer units
-    (64 in each from the V100 to the H100) unpack and look up the values; a clock that power holds down counts as
-    it does for products. `host_s` is the host's time to launch a kernel, `start_s` the GPU's to start it;
-    `unit_s` that of gathering one FSDP unit beside the bytes, `module_s` of one module under DeepSpeed's ZeRO-3,
-    `iteration_s` what a loop of LitGPT does between micro-steps (waits for the loss, prints, validates at times).
+    `matmul` is of what single large products reach (`Constants.reached`), `wave` how much of its last wave of tiles a
+    product leaves idle (half where sizes fall anywhere), `matmul_cards` of the peak of RTX cards,
+    which is stated at a clock that they exceed. `attention` is of the peak, or of what an
+    A100's multiprocessor would do at the chip's clock, whichever is less; `attention_native` of the peak where
+    kernels use the matrix instructions that came with the H100. `dequantise` is bytes moved in a clock of a
+    multiprocessor, whose integer units (64 in each from the V100 to the H100) unpack and look up the values; a clock
+    that power holds down counts as it does for products. `host_s` is the host's time to launch a kernel, `start_s`
+    the GPU's to start it; `unit_s` the host's for gathering one FSDP unit, `module_s` of one module under DeepSpeed's
+    ZeRO-3, `iteration_s` what a loop of LitGPT does between micro-steps (waits for the loss, prints, validates at
+    times).
     """
 
     matmul: float
+    wave: float
     matmul_cards: float
     attention: float
-    attention_hopper: float
     attention_native: float
     scan: float
     memory: float
@@ -53,15 +55,13 @@ class Efficiency:
 class Spread:
     """How far measured step times lie from the formula, as standard deviations of the logarithm.
 
-    `between`: one trainer on one machine against another, where the constants were fitted on the accelerator but not
-    on the trainer; `between_known` where on both, `between_unseen` where not on the accelerator. `within`: set-ups of
-    one trainer and machine; `thin` is
-    added (in squares) times the share of the step that is host time and communication. `coverage` is that of the
-    interval, `z` its half-width in standard deviations.
+    `between`: whoever runs, on one machine, against others, where the constants were fitted on the accelerator;
+    `between_unseen` where not. `within`: set-ups of one of them; `thin` is added (in squares) times the share of the
+    step that is host time and communication. Both are those of sources that a fit had not seen. `coverage` is that of
+    the interval, `z` its half-width in standard deviations.
     """
 
     between: float
-    between_known: float
     between_unseen: float
     within: float
     thin: float
@@ -69,7 +69,7 @@ class Spread:
     z: float
 
     def noise(self, thin_share: float) -> float:
-        """Variance of one set-up about its trainer and machine."""
+        """Variance of one set-up about its runner and machine."""
         return self.within**2 + (self.thin * thin_share) ** 2
 
 
@@ -80,7 +80,7 @@ class Constants:
 
     efficiency: Efficiency
     spread: Spread
-    fitted_on: Mapping[str, tuple[str, ...]]
+    fitted_on: tuple[str, ...]
     reached: Mapping[str, float]
     basis: Mapping[str, Basis]
     sources: tuple[tuple[str, Source], ...]
@@ -115,9 +115,7 @@ def parse(table: Mapping[str, Any]) -> Constants:
             )
         reached[name] = float(value)
         sources.append((name, source_from(entry.get("source"), f"speed.toml: {name}")))
-    fitted_on = {
-        kind: tuple(table.get("fitted_on", {}).get(kind, ())) for kind in ("accelerators", "trainers")
-    }
+    fitted_on = tuple(table.get("fitted_on", {}).get("accelerators", ()))
     return Constants(efficiency, spread, fitted_on, reached, basis, tuple(sources))  # type: ignore[arg-type]
 
 
@@ -126,21 +124,17 @@ def family_of(accelerator: str) -> str:
     return re.split(r" (?:SXM|PCIe|NVL)\d?\b", accelerator)[0]
 
 
-def evidence_of(accelerator: str, trainer: str) -> Evidence:
-    """What the constants know of a trainer on an accelerator."""
-    known = constants().fitted_on
-    if family_of(accelerator) not in known["accelerators"]:
-        return "unseen"
-    return "known" if trainer in known["trainers"] else "new"
+def evidence_of(accelerator: str) -> Evidence:
+    """Whether the constants know an accelerator."""
+    return "known" if family_of(accelerator) in constants().fitted_on else "unseen"
 
 
-def spread_of(accelerator: str, trainer: str) -> Spread:
+def spread_of(accelerator: str) -> Spread:
     """The spread with `between` as the evidence has it."""
-    spread, evidence = constants().spread, evidence_of(accelerator, trainer)
-    between = {
-        "known": spread.between_known, "new": spread.between, "unseen": spread.between_unseen,
-    }[evidence]  # fmt: skip
-    return replace(spread, between=between)
+    spread = constants().spread
+    if evidence_of(accelerator) == "known":
+        return spread
+    return replace(spread, between=spread.between_unseen)
 
 
 def reach_of(accelerator: str) -> float:

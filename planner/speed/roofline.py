@@ -1,11 +1,12 @@
 """Time of a step by roofline: each part takes as long as the slower of its arithmetic and its memory traffic.
 
-    product:      max(FLOPs / (peak x reached x matmul), bytes / (bandwidth x memory))
-    attention:    max(FLOPs / (peak x attention), bytes / (bandwidth x memory))
+    product:      max((FLOPs of whole tiles + wave x multiprocessors x FLOPs of a tile) / (peak x reached x matmul),
+                      bytes / (bandwidth x memory))
+    attention:    max(FLOPs / (peak x min(1, 1024 / multiply-adds a clock) x attention), bytes / (bandwidth x memory))
     scan:         FLOPs / (peak x scan)
     elementwise:  bytes / (bandwidth x memory)
     dequantising: bytes / min(bandwidth x memory, multiprocessors x clock x reached x dequantise)
-    phase:        max(sum of its parts + kernels x start, kernels x host)
+    phase:        max(sum of its parts + kernels x start, kernels x host + sharded units gathered x unit)
     step:         micro-steps x (forward + backward + loop) + optimizer + pipeline bubble + exposed communication
 
 The shares (matmul, memory, ...) are what programs reach of a peak: constants fitted on published runs and kept in
@@ -15,6 +16,7 @@ data/speed.toml. What is neglected: that kernels overlap on one GPU, the clock's
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from ..dataclass import dataclass
 from ..hardware import Cluster, matmul_flops_per_s
@@ -22,8 +24,10 @@ from ..moments import Traffic
 from ..setup import Setup
 from .communication import exposed_s, total_s
 from .efficiency import Efficiency, reach_of
-from .styles import OPTIMIZER
 from .work import PHASES, Gemm, Kind, Phase, Work
+
+if TYPE_CHECKING:
+    from ..fact_types import Accelerator
 
 PARTS = (
     "matmul", "adapter", "attention", "scan", "memory_bound", "dequantise", "host", "optimizer", "bubble",
@@ -31,9 +35,13 @@ PARTS = (
 )  # fmt: skip
 THIN = ("host", "communication", "bubble")  # parts that vary most between machines
 NATIVE_ATTENTION = ("nemo-automodel", "megatron")  # trainers whose attention uses the matrix units since H100
-# Seconds a parameter of an optimizer's step on a machine's processors: LLaMA 7B on 8 A800s and 64 cores took 14.4 s a
-# step under ZeRO-3 and 31.2 s with the optimizer offloaded (gist of chenyaofo on DeepSpeed, 2024).
-CPU_STEP_S = (31.2 - 14.4) / 6.74e9
+# Seconds a parameter of an optimizer's step on a machine's processors: 32 bytes (gradient, float32 parameter and two
+# moments read and written, the 16-bit copy) at 125 GB/s, a third of what two sockets of DDR4-3200 have. Published
+# steps allow from 0.17 ns (torchtune's README, Llama 3.1 70B on 8 A100s) to 2.5 ns (gist of chenyaofo on DeepSpeed).
+CPU_STEP_S = 32 / 125e9
+# Multiply-adds a clock of an A100's multiprocessor. Kernels without the instructions that came later reach no more:
+# FlashAttention-2 a third of an H100's peak and two thirds of an A100's (arXiv 2407.08608, 2307.08691).
+A100_FMA = 1024
 LOOPS = ("litgpt", "litgpt-2024")  # trainers whose loop was seen to wait between micro-steps
 OF_KIND = {"base": "matmul", "adapter": "adapter", "attention": "attention", "scan": "scan"}
 
@@ -41,27 +49,23 @@ OF_KIND = {"base": "matmul", "adapter": "adapter", "attention": "attention", "sc
 @dataclass(frozen=True)
 class Rates:
     """What one accelerator reaches: FLOP/s by kind of product and format, bytes/s of elementwise work and of
-    dequantising."""
+    dequantising; `idle_tiles` of the last wave of a product stand idle."""
 
     products: dict[tuple[Kind, str], float]
     bytes_per_s: float
     dequantise_bytes_per_s: float
+    idle_tiles: float
 
 
-def rates(machine: Cluster, work: Work, efficiency: Efficiency, trainer: str) -> Rates:
+def rates(machine: Cluster, work: Work, efficiency: Efficiency, setup: Setup) -> Rates:
     """The rates for the products of `work`. Raises InputError where a peak or the bandwidth is not known."""
     accelerator = machine.accelerator
-    hopper = bool(accelerator.fp8_dense_flops_per_s) and (accelerator.bf16_dense_flops_per_s or 0) > 7e14
-    attention = efficiency.attention
-    if hopper:
-        native = trainer in NATIVE_ATTENTION
-        attention = efficiency.attention_native if native else efficiency.attention_hopper
     card = accelerator.name.startswith("RTX")
     matmul = efficiency.matmul_cards if card else efficiency.matmul * reach_of(accelerator.name)
     share: dict[Kind, float] = {
         "base": matmul,
         "adapter": matmul,
-        "attention": attention,
+        "attention": attention_share(accelerator, efficiency, setup),
         "scan": efficiency.scan,
     }
     kinds = {(gemm.kind, gemm.dtype) for gemm in work.gemms}
@@ -69,7 +73,20 @@ def rates(machine: Cluster, work: Work, efficiency: Efficiency, trainer: str) ->
     moving = (accelerator.bandwidth_bytes_per_s or 0.0) * efficiency.memory
     clocks = (accelerator.units or 0) * (accelerator.tensor_clock_hz or 0.0) * reach_of(accelerator.name)
     dequantising = min(moving, clocks * efficiency.dequantise) if clocks else moving
-    return Rates(products, moving, dequantising)
+    return Rates(products, moving, dequantising, efficiency.wave * (accelerator.units or 0))
+
+
+def attention_share(accelerator: Accelerator, efficiency: Efficiency, setup: Setup) -> float:
+    """What fused attention reaches of the peak: without the newer chips' instructions an A100's rate a clock.
+
+    PyTorch's own attention (sdpa) runs cuDNN's kernels on H100 and newer since 2.5, flash attention 2 has none.
+    """
+    newer = (accelerator.fma_per_unit_per_clock or 0) > A100_FMA and accelerator.vendor == "NVIDIA"
+    if not newer:
+        return efficiency.attention
+    if setup.trainer in NATIVE_ATTENTION or setup.attention_kernel == "sdpa":
+        return efficiency.attention_native
+    return efficiency.attention * A100_FMA / (accelerator.fma_per_unit_per_clock or A100_FMA)
 
 
 def loop_s(trainer: str, efficiency: Efficiency) -> float:
@@ -79,12 +96,21 @@ def loop_s(trainer: str, efficiency: Efficiency) -> float:
 
 def gemm_s(gemm: Gemm, batch: float, known: Rates) -> float:
     """Seconds of all calls of a product."""
-    arithmetic = gemm.flops.at(batch) / known.products[gemm.kind, gemm.dtype]
+    covered = gemm.product.tiled.at(batch) + gemm.product.tile * known.idle_tiles
+    arithmetic = covered / known.products[gemm.kind, gemm.dtype]
     return gemm.calls * max(arithmetic, gemm.bytes.at(batch) / known.bytes_per_s)
 
 
-def _phase(work: Work, phase: Phase, batch: float, known: Rates, efficiency: Efficiency) -> dict[str, float]:
-    """Seconds by part of a phase of one micro-step."""
+def gather_s(setup: Setup, efficiency: Efficiency) -> float:
+    """The host's time for gathering one sharded unit, s: a module under ZeRO-3, else an FSDP unit. The GPU works on
+    what was launched before meanwhile."""
+    return efficiency.module_s if setup.sharding == "zero3" else efficiency.unit_s
+
+
+def _phase(
+    work: Work, phase: Phase, batch: float, known: Rates, efficiency: Efficiency, gather: float
+) -> dict[str, float]:
+    """Seconds by part of a phase of one micro-step; `gather` is the host's time for a sharded unit."""
     parts = dict.fromkeys(PARTS, 0.0)
     parts["memory_bound"] = work.operations[phase] * efficiency.start_s
     for gemm in work.gemms:
@@ -95,7 +121,8 @@ def _phase(work: Work, phase: Phase, batch: float, known: Rates, efficiency: Eff
             parts["dequantise"] += sweep.bytes.at(batch) / known.dequantise_bytes_per_s
         elif sweep.phase == phase:
             parts["memory_bound"] += sweep.bytes.at(batch) / known.bytes_per_s
-    parts["host"] = max(0.0, work.operations[phase] * efficiency.host_s - sum(parts.values()))
+    host = work.operations[phase] * efficiency.host_s + work.gathers / len(PHASES) * gather
+    parts["host"] = max(0.0, host - sum(parts.values()))
     return parts
 
 
@@ -103,23 +130,20 @@ def step_parts(
     work: Work, setup: Setup, machine: Cluster, traffic: Iterable[Traffic], efficiency: Efficiency
 ) -> dict[str, float]:
     """Seconds of an optimizer step by part; they add up to the step. Raises InputError where a rate is not known."""
-    known = rates(machine, work, efficiency, setup.trainer)
+    known = rates(machine, work, efficiency, setup)
     micro_steps, stages = setup.accumulation, setup.pipeline_parallel
-    phases = [_phase(work, phase, setup.sequences, known, efficiency) for phase in PHASES]
+    gather = gather_s(setup, efficiency)
+    phases = [_phase(work, phase, setup.sequences, known, efficiency, gather) for phase in PHASES]
     parts = {name: sum(phase[name] for phase in phases) * micro_steps / stages for name in PARTS}
     parts["host"] += loop_s(setup.trainer, efficiency) * micro_steps
     moved = work.accumulate_bytes * (micro_steps - 1) + work.optimizer_bytes
     parts["optimizer"] = moved / known.bytes_per_s + work.optimizer_operations * efficiency.start_s
     if setup.offload in ("optimizer", "all"):
-        params = work.optimizer_bytes / OPTIMIZER[setup.optimizer]
-        parts["optimizer"] += params * machine.per_node * CPU_STEP_S
+        parts["host"] += work.stepped * machine.per_node * CPU_STEP_S
     computing = sum(parts.values())
     parts["bubble"] = computing * (stages - 1) / micro_steps
-    gather = efficiency.module_s if setup.sharding == "zero3" else efficiency.unit_s
     moving = total_s(traffic, machine, efficiency.link)
-    parts["communication"] = (
-        exposed_s(computing, moving, efficiency.overlap) + work.gathers * micro_steps * gather
-    )
+    parts["communication"] = exposed_s(computing, moving, efficiency.overlap)
     return parts
 
 

@@ -11,11 +11,11 @@ from ..objective import passes
 from ..schema import Architecture, Block
 from ..setup import Setup
 from .communication import gathers
-from .styles import OPTIMIZER
+from .styles import optimizer_bytes
 from .sums import Sums
 from .trained import held
 from .walk import WIDTH, Walk
-from .work import Gemm, Linear, Sweep, Work
+from .work import Gemm, Linear, Product, Sweep, Work
 
 
 def _stacks(arch: Architecture) -> Iterator[tuple[str, list[tuple[int, Block]]]]:
@@ -47,7 +47,8 @@ def _embedding(walk: Walk, pairs: Iterable[Adapted], seq_len: int) -> bool:
             walk.low_rank("backward", up, up)
             if pair.magnitudes:
                 flops = Linear(2.0 * pair.rank * pair.d_in * pair.d_out)
-                walk.sums.gemm("adapter", "forward", walk.setup.trained_dtype, flops, Linear())
+                product = Product(flops, Linear(), flops)
+                walk.sums.gemm("adapter", "forward", walk.setup.trained_dtype, product)
     return found
 
 
@@ -84,6 +85,17 @@ def _optimizer(
     mine = held(arch, setup, adapted, whole)
     gradients = mine.share(setup, setup.shards if setup.gradients_sharded else 1)
     return gradients, mine.share(setup, setup.shards if setup.states_sharded else 1)
+
+
+def step_bytes(setup: Setup) -> float:
+    """Bytes that the optimizer's step moves for each parameter: of float32 copies under bf16-master and DeepSpeed's
+    16 bits."""
+    masters = setup.precision == "bf16-master" or (
+        setup.sharding.startswith("zero") and setup.precision != "fp32"
+    )
+    return optimizer_bytes(
+        setup.optimizer, setup.optimizer_kernel, 4 if masters else WIDTH[setup.trained_dtype]
+    )
 
 
 def _without_gradients(walk: Walk, arch: Architecture, setup: Setup, lengths: Mapping[str, int]) -> None:
@@ -130,9 +142,10 @@ def work_of(
     gradients, states = _optimizer(arch, setup, pairs, whole)
     matrices = len(arch.matrices) if setup.method == "full" else 2 * sum(len(i.layers) for i in pairs)
     return Work(
-        gemms=tuple(Gemm(kind, phase, dtype, n, f, b) for (kind, phase, dtype, f, b), n in walk.sums.gemms.items()),
+        gemms=tuple(Gemm(*key[:3], n, key[3]) for key, n in walk.sums.gemms.items()),
         sweeps=tuple(Sweep(what, phase, moved) for (what, phase), moved in walk.sums.sweeps.items()),
-        operations=walk.sums.operations, optimizer_bytes=states * OPTIMIZER[setup.optimizer],
+        operations=walk.sums.operations, stepped=states,
+        optimizer_bytes=states * step_bytes(setup),
         optimizer_operations=float(20 + matrices // 10),
         accumulate_bytes=3.0 * WIDTH[setup.trained_dtype] * gradients, gathers=gathers(arch, setup, pairs),
     )  # fmt: skip

@@ -89,11 +89,19 @@ LOSS = {
 EAGER_SCORES = Cost(22, 24, 6, 8)
 # Bytes an element of the hidden states that go to experts: copied in the experts' order, back and added; and back.
 SORTED = Cost(8, 8, 3, 3)
-# Bytes a trained parameter in a step of the optimizer, states in float32: gradient, parameter and two moments
-# are read, three of them written; PyTorch's multi-tensor code sweeps several times. 8-bit states move 1 byte a
-# moment.
-OPTIMIZER = {
-    "adamw": 60.0, "adamw-8bit": 16.0, "paged-adamw": 60.0, "paged-adamw-8bit": 16.0, "sgd": 12.0,
-    "sgd-momentum": 24.0,
-    "adafactor": 40.0, "lion": 36.0, "lion-8bit": 14.0, "muon": 60.0,
-}  # fmt: skip
+# Tensors of a trained parameter's size that a step of the optimizer reads and writes. AdamW fused: gradient,
+# parameter and two moments read, three of them written. PyTorch's multi-tensor code (foreach) reads and writes some
+# of them once an operation: 2 for the decay, 3 and 5 for the moments, 2 + 2 + 2 for the root, 4 for the update.
+FUSED_ADAMW, FOREACH_ADAMW = 7.0, 20.0
+PASSES = {"sgd": 3.0, "sgd-momentum": 6.0, "adafactor": 10.0, "lion": 9.0, "muon": 15.0}
+
+
+def optimizer_bytes(optimizer: str, kernel: str, width: int) -> float:
+    """Bytes a trained parameter, whose states are as wide as it is; 8-bit states move 1 byte a moment each way."""
+    name = optimizer.removeprefix("paged-")
+    if name == "adamw-8bit":
+        return 3.0 * width + 4.0
+    if name == "lion-8bit":
+        return 3.0 * width + 2.0
+    passes = (FUSED_ADAMW if kernel == "fused" else FOREACH_ADAMW) if name == "adamw" else PASSES[name]
+    return passes * width

@@ -5,23 +5,21 @@ from __future__ import annotations
 from dataclasses import field
 
 from ..dataclass import dataclass
-from .work import Kind, Linear, Pass, Phase
+from .work import Kind, Linear, Pass, Phase, Product
 
 
 @dataclass
 class Sums:
     """Products, bytes and launches of some layers; `times` scales what is added."""
 
-    gemms: dict[tuple[Kind, Phase, str, Linear, Linear], float] = field(default_factory=dict)
+    gemms: dict[tuple[Kind, Phase, str, Product], float] = field(default_factory=dict)
     sweeps: dict[tuple[Pass, Phase], Linear] = field(default_factory=dict)
     operations: dict[Phase, float] = field(default_factory=lambda: {"forward": 0.0, "backward": 0.0})
     times: float = 1.0
 
-    def gemm(
-        self, kind: Kind, phase: Phase, dtype: str, flops: Linear, moved: Linear, calls: float = 1.0
-    ) -> None:
+    def gemm(self, kind: Kind, phase: Phase, dtype: str, product: Product, calls: float = 1.0) -> None:
         """Add products."""
-        key = (kind, phase, dtype, flops, moved)
+        key = (kind, phase, dtype, product)
         self.gemms[key] = self.gemms.get(key, 0.0) + calls * self.times
 
     def sweep(self, what: Pass, phase: Phase, moved: Linear) -> None:

@@ -116,7 +116,7 @@ def _notices(setup: Setup, machine: Cluster, parts: dict[str, float], total: flo
             "A good part of the step lies in state-space or linear-attention cores, whose speed was "
             "assumed, not fitted.",
         )
-    if evidence_of(name, setup.trainer) == "unseen":
+    if evidence_of(name) == "unseen":
         yield Notice(
             "gpu-not-calibrated",
             f"No published step on {name} was among those that the formula was fitted on: the interval is wider. "
@@ -151,7 +151,7 @@ def step_time(
     work = work_of(arch, setup, pairs, whole)
     parts = step_parts(work, setup, machine, traffic, efficiency or known.efficiency)
     total = sum(parts.values())
-    spread = spread_of(machine.accelerator.name, setup.trainer)
+    spread = spread_of(machine.accelerator.name)
     shift, deviation = calibration.correction(
         machine.accelerator.name, setup.trainer, thin_share(parts), spread
     )

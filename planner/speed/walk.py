@@ -16,10 +16,26 @@ from ..setup import Setup
 from .styles import EAGER_SCORES, LOSS, SORTED, STYLES, Cost, Style
 from .sums import Sums
 from .work import Kind, Linear, Pass, Phase
+from .work import Product as Matmul
 
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Bytes a stored weight of a quantised base, read when it is dequantised.
 STORED = {"nf4": 0.5625, "nf4-double": 0.515875, "int8": 1.0, "fp8": 1.0}
+# Bytes an output of a product under LLM.int8() beside the product, and kernels. Bytes: in the paper (arXiv
+# 2208.07339, appendix on speed-ups) a forward product of d x 4d loses 1/0.86 - 1/1.67 = 0.56 of the 16-bit product's
+# time at d = 4096 and 1/0.51 - 1/1.61 = 1.34 at 2048, about 2,400 / d; at an A100's 250 TFLOP/s and 1.35 TB/s that is
+# 2,400 / d x 2d FLOPs = 26 bytes. Kernels: those of bitsandbytes' MatMul8bitLt, counted. Its arithmetic alone takes
+# 1 / 1.67 of the 16-bit product's.
+INT8_BYTES, INT8_KERNELS, INT8_SHARE = 26.0, 15, 0.6
+# Bytes a weight before a gradient's product: converted and scaled. Trainers of 2023 ran bitsandbytes that also undid
+# the weights' layout each time: LLaMA 13B on an A100 took 52.3 s a step of 32 micro-steps in 8 bits, 21.8 s in 16
+# (h2oai/h2ogpt, issue 128): 73 ps a weight, at 1.8 TB/s 130 bytes.
+INT8_WEIGHT_BYTES, INT8_LAYOUT_BYTES, INT8_LAYOUT = 7.0, 130.0, ("hf-trainer-4",)
+# Outputs of a product that a multiprocessor computes at a time, each way: 128 x 128 is the usual tile of the
+# libraries' kernels (NVIDIA, Matrix Multiplication Background User's Guide).
+TILE = 128
+# What filling a tile's pipeline, four stages of 64 deep, and writing its outputs cost, as so many of the sum's terms.
+FILL = 256
 MLP_ROLES = ("mlp", "expert", "shared_expert")
 LAYERS = ("decoder", "encoder")
 
@@ -27,6 +43,27 @@ LAYERS = ("decoder", "encoder")
 def _product(m: Linear, k: float, n: float, width: float, out: float) -> tuple[Linear, Linear]:
     """FLOPs 2mkn and bytes of an m x k by k x n product, each operand once; m rows are linear in the batch."""
     return m.times(2 * k * n), m.times(k * width + n * out).plus(Linear(k * n * width))
+
+
+def thin(m: Linear, k: float, n: float, width: float) -> Matmul:
+    """A low-rank product: bound by memory, so that tiles do not count."""
+    flops, moved = _product(m, k, n, width, width)
+    return Matmul(flops, moved, flops)
+
+
+def tiled(m: Linear, k: float, n: float, width: float, together: float = 1.0) -> Matmul:
+    """A product whose kernel covers m x n outputs with whole square tiles of TILE, exactly for one sequence and on
+    average for more:
+
+        2 (k + FILL) (m + spare) ceil(n / TILE) TILE FLOPs,  and 2 (k + FILL) TILE^2 for each tile of a wave.
+
+    `together` products share a kernel and so its last wave. What libraries pick instead where it is better (smaller
+    tiles, splits along k) is left to the constant `wave`.
+    """
+    flops, moved = _product(m, k, n, width, width)
+    spare = Linear(-(m.fixed + m.sequence) % TILE)
+    covered = m.plus(spare).times(2 * (k + FILL) * (n + -n % TILE))
+    return Matmul(flops, moved, covered, 2 * (k + FILL) * TILE**2 / together)
 
 
 class Walk:
@@ -111,11 +148,14 @@ class Walk:
         frozen = not full or stopped
         item = None if op.bypassed else self.adapted(op.matrix, layer)
         base_again = again and (kept or (item is not None and not full))
-        self.base(matrix, rows, experts, "forward")
+        ahead = (
+            self.in_int8 if frozen and self.quantised(matrix) and self.setup.quantize == "int8" else self.base
+        )
+        ahead(matrix, rows, experts, "forward")
         if base_again:
-            self.base(matrix, rows, experts, "backward")
+            ahead(matrix, rows, experts, "backward")
         if frozen and self.quantised(matrix):
-            self.dequantise(matrix, 1, base_again + (grad and not stopped))
+            self.dequantise(matrix, 1, base_again, bool(grad and not stopped))
         if not stopped:
             for _ in range(grad + full):
                 self.base(matrix, rows, experts, "backward")
@@ -129,19 +169,40 @@ class Walk:
         GPUs share the experts, each has fewer products of more positions: neglected."""
         n = matrix.experts if matrix.kind == "experts" else 1
         share = rows.times(experts / n)
-        flops, moved = _product(share, matrix.d_in, matrix.d_out / self.split, self.width, self.width)
-        self.sums.gemm("base", phase, self.setup.compute_dtype, flops, moved, n)
-        apart = 4 * n if n > 1 and self.setup.kernels in ("transformers", "litgpt") else 1
-        self.sums.launch(phase, self.style.module.forward_operations * apart)
+        loops = n > 1 and self.setup.kernels in ("transformers", "litgpt")
+        found = tiled(share, matrix.d_in, matrix.d_out / self.split, self.width, 1 if loops else n)
+        self.sums.gemm("base", phase, self.setup.compute_dtype, found, n)
+        self.sums.launch(phase, self.style.module.forward_operations * (4 * n if loops else 1))
+
+    def in_int8(self, matrix: Matrix, rows: Linear, experts: int, phase: Phase) -> None:
+        """A forward product of LLM.int8(): positions and columns scaled and rounded, the product in int8 at 1.67
+        times the 16-bit rate, its int32 result scaled back, outlying columns apart in 16 bits and added; the
+        outliers' count comes back to the host each time. Bytes: INT8_BYTES for each output."""
+        n = matrix.experts if matrix.kind == "experts" else 1
+        share, d_out = rows.times(experts / n), matrix.d_out / self.split
+        whole = tiled(share, matrix.d_in, d_out, self.width)
+        found = Matmul(
+            whole.flops, whole.bytes.times(1 / self.width), whole.tiled.times(INT8_SHARE), whole.tile * INT8_SHARE
+        )  # fmt: skip
+        self.sums.gemm("base", phase, self.setup.compute_dtype, found, n)
+        self.sums.sweep("quantise", phase, share.times(n * d_out * INT8_BYTES))
+        self.sums.launch(phase, n * INT8_KERNELS)
 
     def quantised(self, matrix: Matrix) -> bool:
         """Whether the base is held in fewer bits: linear layers but for the unembedding."""
         wide = matrix.role in ("embedding", "unembedding") or matrix.kind in ("embedding", "convolution")
         return self.setup.quantize != "none" and not wide
 
-    def dequantise(self, matrix: Matrix, forward: int, backward: int) -> None:
-        """Write the matrix in 16 bits from its stored form, once for each product that needs it."""
+    def dequantise(self, matrix: Matrix, forward: int, again: int, grad: int) -> None:
+        """Write the matrix in 16 bits from its stored form, once for each product that needs it: under LLM.int8()
+        that of the input's gradient alone, whose weights are converted, then scaled."""
         size = matrix.d_in * matrix.d_out * matrix.experts / self.split
+        if self.setup.quantize == "int8":
+            each = INT8_LAYOUT_BYTES if self.setup.trainer in INT8_LAYOUT else INT8_WEIGHT_BYTES
+            self.sums.sweep("quantise", "backward", Linear(grad * size * each))
+            self.sums.launch("backward", 2 * grad)
+            return
+        backward = again + grad
         moved = Linear(size * (STORED[self.setup.quantize] + self.width))
         self.sums.sweep("dequantise", "forward", moved.times(forward))
         self.sums.sweep("dequantise", "backward", moved.times(backward))
@@ -177,7 +238,7 @@ class Walk:
         width = WIDTH[dtype]
         for factor in (a, b):
             if factor is not None:
-                self.sums.gemm("adapter", phase, dtype, *_product(*factor, width, width))
+                self.sums.gemm("adapter", phase, dtype, thin(*factor, width))
                 self.sums.launch(phase, 1)
 
     def materialised(self, matrix: Matrix, pair: Pair, rows: Linear, again: bool) -> None:
@@ -187,8 +248,9 @@ class Walk:
         moved = Linear(self.width * matrix.d_in * matrix.d_out)
         n, dtype = matrix.experts, self.setup.compute_dtype
         forward = n * (2 if n > 1 else 1)
-        self.sums.gemm("adapter", "forward", dtype, Linear(one), moved, forward)
-        self.sums.gemm("adapter", "backward", dtype, Linear(one), moved, 2 * n + (forward if again else 0))
+        found = Matmul(Linear(one), moved, Linear(one))
+        self.sums.gemm("adapter", "forward", dtype, found, forward)
+        self.sums.gemm("adapter", "backward", dtype, found, 2 * n + (forward if again else 0))
         self.base(matrix, rows, matrix.experts_active, "backward")
 
     def norms_of(self, pair: Pair, again: bool) -> None:
@@ -196,7 +258,7 @@ class Walk:
         flops = Linear(2.0 * pair.n_out * pair.rank * pair.d_in * (pair.d_in + pair.d_out))
         moved = Linear(3.0 * self.width * pair.n_out * pair.d_in * pair.d_out)
         for phase in ("forward", "backward") if again else ("forward",):
-            self.sums.gemm("adapter", phase, self.setup.trained_dtype, flops, moved)
+            self.sums.gemm("adapter", phase, self.setup.trained_dtype, Matmul(flops, moved, flops))
             self.sums.launch(phase, 8)
 
     def joined(self, pair: Pair, rows: Linear, again: bool) -> None:
@@ -254,7 +316,8 @@ class Walk:
 
     def kernel(self, kind: Kind, phase: Phase, flops: float, moved: float) -> None:
         """One attention kernel of a layer."""
-        self.sums.gemm(kind, phase, self.setup.compute_dtype, Linear(0.0, flops), Linear(0.0, moved))
+        work = Linear(0.0, flops)
+        self.sums.gemm(kind, phase, self.setup.compute_dtype, Matmul(work, Linear(0.0, moved), work))
         self.sums.launch(phase, 4)
 
     def scan(self, op: Scan | Product, length: int, needs: list[bool], again: bool) -> bool:
@@ -269,8 +332,8 @@ class Walk:
             )
         backward = left_macs * left + right_macs * right + (forward if again else 0)
         for phase, macs in (("forward", forward), ("backward", backward)):
-            share = 2 * macs / self.split / self.setup.sequence_parallel
-            self.sums.gemm("scan", phase, self.setup.compute_dtype, Linear(0.0, share), Linear())  # type: ignore[arg-type]
+            share = Linear(0.0, 2 * macs / self.split / self.setup.sequence_parallel)
+            self.sums.gemm("scan", phase, self.setup.compute_dtype, Matmul(share, Linear(), share))  # type: ignore[arg-type]
             self.sums.launch(phase, 2)  # type: ignore[arg-type]
         return left or right
 

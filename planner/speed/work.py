@@ -17,8 +17,8 @@ PHASES: tuple[Phase, ...] = ("forward", "backward")
 Kind = Literal["base", "adapter", "attention", "scan"]
 # What memory-bound time is spent on.
 Pass = Literal[
-    "norm", "activation", "rotary", "residual", "adapter", "scores", "loss", "dequantise", "optimizer"
-]
+    "norm", "activation", "rotary", "residual", "adapter", "scores", "loss", "dequantise", "quantise", "optimizer"
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,38 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class Product:
+    """A matrix product (or attention kernel): FLOPs, bytes, and the FLOPs of the whole tiles that cover its output.
+
+    `tile` is FLOPs of one tile: a product runs in waves of as many tiles as the chip has multiprocessors, and of the
+    last wave a part stands idle. Experts that one kernel works through share a wave; 0 where tiles are neglected.
+    """
+
+    flops: Linear
+    bytes: Linear
+    tiled: Linear
+    tile: float = 0.0
+
+
+@dataclass(frozen=True)
 class Gemm:
-    """`calls` equal products (or attention kernels): FLOPs and bytes of one, and the format that they run in."""
+    """`calls` equal products, and the format that they run in."""
 
     kind: Kind
     phase: Phase
     dtype: str
     calls: float
-    flops: Linear
-    bytes: Linear
+    product: Product
+
+    @property
+    def flops(self) -> Linear:
+        """FLOPs of one call."""
+        return self.product.flops
+
+    @property
+    def bytes(self) -> Linear:
+        """Bytes of one call."""
+        return self.product.bytes
 
 
 @dataclass(frozen=True)
@@ -66,13 +89,15 @@ class Sweep:
 class Work:
     """A micro-step of one GPU, and the optimizer's step after the last one (`optimizer_bytes`).
 
-    `operations` are kernels that the host launches, by phase; `accumulate_bytes` is what adding a micro-step's
-    gradients to the earlier ones moves; `gathers` are the sharded units that a micro-step gathers.
+    `stepped` parameters of a GPU's share are updated. `operations` are kernels that the host launches, by phase;
+    `accumulate_bytes` is what adding a micro-step's gradients to the earlier ones moves; `gathers` are the sharded
+    units that a micro-step gathers.
     """
 
     gemms: tuple[Gemm, ...]
     sweeps: tuple[Sweep, ...]
     operations: dict[Phase, float]
+    stepped: float
     optimizer_bytes: float
     optimizer_operations: float
     accumulate_bytes: float

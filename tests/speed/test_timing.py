@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,14 @@ from planner.moments import Traffic
 from planner.setup import Setup
 from planner.speed import Calibration, Measurement, step_time
 from planner.speed.calibration import read
-from planner.speed.communication import collective_s, exposed_s
+from planner.speed.communication import call_s, collective_s, exposed_s
 from planner.speed.efficiency import constants, evidence_of, parse, spread_of
 from planner.speed.roofline import PARTS
 from planner.speed.step import work_of
 from planner.trainers import filled
-from tools.fit_speed import log_ratios
-from tools.speed_later import LATER, LATEST, Said, blind, later, said_of
+from tools.speed_fit import LeftOut, even, log_ratios, matched
+from tools.speed_later import GATHERED, LATEST, NEWEST, Said, blind, later, said_of
+from tools.speed_left_out import held
 from tools.speed_outliers import far, reason_of
 from tools.speed_pages import COLUMNS, _cells, widths
 from tools.speed_runs import Run, runs
@@ -61,46 +63,69 @@ def test_errors_on_judged_runs(published: list[Run]) -> None:
     assert np.median(errors[judged & lora]) < 0.2
 
 
-def test_the_interval_holds_the_share_that_it_states(published: list[Run]) -> None:
+def test_the_interval_holds_what_it_states(published: list[Run]) -> None:
+    """It is as wide as sources that the constants have not seen need; the judged rows' sources they have."""
     known = constants()
     ratios, thin = log_ratios(published, known.efficiency)
     inside = np.abs(ratios) <= widths(published, thin)
     judged = np.array([not run.fitted for run in published])
     lora = judged & np.array([run.setup.method != "full" for run in published])
-    assert abs(np.mean(inside[judged]) - known.spread.coverage) <= 0.05
-    assert abs(np.mean(inside[lora]) - known.spread.coverage) <= 0.05
+    assert np.mean(inside[judged]) >= known.spread.coverage <= np.mean(inside[lora])
+
+
+def test_widths_are_those_of_sources_left_out() -> None:
+    """As the page has them, sources counting the same; and the rows of LoRA and QLoRA."""
+    text = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    for kind in ("accelerator known", "accelerator not known", "LoRA and QLoRA"):
+        row = next(line for line in text.splitlines() if line.startswith(f"| {kind} | "))
+        rows, each = (float(cell.strip(" %")) / 100 for cell in row.split("|")[-3:-1])
+        assert abs(each - constants().spread.coverage) <= 0.05 and rows >= constants().spread.coverage
+
+
+def test_widths_follow_from_what_is_left_out() -> None:
+    """By hand: two sources that count the same; the one that lies 1.645 deviations off sets the width."""
+    run = SimpleNamespace(source="a")
+    far = SimpleNamespace(source="b")
+    found: Any = [LeftOut(run, 0.1, 0.0, True), LeftOut(run, -0.1, 0.0, True), LeftOut(far, 0.5, 0.2, True)]  # type: ignore[arg-type]
+    assert matched(found, 0.1, 0.4) == pytest.approx(math.sqrt((0.5 / 1.645) ** 2 - 0.01 - 0.08**2), abs=1e-4)
+    spread = replace(constants().spread, between=matched(found, 0.1, 0.4), within=0.1, thin=0.4)
+    assert held(found, spread) == (1.0, 1.0)
+    assert list(even(found)) == [0.5, 0.5, 1.0]
 
 
 def test_intervals_are_wider_where_less_is_known() -> None:
-    """Known trainer and accelerator, known accelerator, neither; and each holds on the half that did not set it."""
     factors = []
-    cases = (("a100", "litgpt", "known"), ("a100", "plain", "new"), ("l4", "litgpt", "unseen"))
-    for gpu, trainer, evidence in cases:
+    for gpu, evidence in (("a100", "known"), ("l4", "unseen")):
         machine = hardware.cluster(hardware.find(gpu))
-        assert evidence_of(machine.accelerator.name, trainer) == evidence
-        step = step_time(ARCH, Setup(micro_batch=8, trainer=trainer), machine, PAIRS)
+        assert evidence_of(machine.accelerator.name) == evidence
+        step = step_time(ARCH, Setup(micro_batch=8), machine, PAIRS)
         factors.append(step.high / step.low)
         assert ("gpu-not-calibrated" in [n.code for n in step.notices]) == (evidence == "unseen")
-    assert factors[0] < factors[1] < factors[2]
-    rest = [c for name in (LATER, LATEST) for c in later(name) if c.stated and not c.fits_widths]
-    for evidence, least in (("new", 0.8), ("unseen", 0.8)):
-        held = [said_of(case).inside for case in rest if case.evidence == evidence]
-        assert len(held) >= 10 and np.mean(held) >= least
+    assert factors[0] <= factors[1]
+    cases = [case for name in GATHERED for case in later(name) if case.stated]
+    for evidence, least in (("known", 0.9), ("unseen", 0.85)):
+        inside = [said_of(case).inside for case in cases if case.evidence == evidence]
+        assert len(inside) >= 35 and np.mean(inside) >= least
 
 
 def test_whatever_is_far_off_is_explained() -> None:
-    found = [case for case in later(LATEST) if far(said_of(case).seconds / said_of(case).measured)]
-    assert 0 < len(found) <= 8 and all(reason_of(case) for case in found)
+    cases = [case for name in GATHERED for case in later(name)]
+    found = [case for case in cases if far(said_of(case).seconds / said_of(case).measured)]
+    assert 0 < len(found) <= 0.12 * len(cases) and all(reason_of(case) for case in found)
 
 
-def test_the_steps_collected_last_improved() -> None:
+@pytest.mark.parametrize(
+    ("name", "rows", "now", "before", "held"), [(LATEST, 21, 0.25, 0.35, 0.8), (NEWEST, 24, 0.15, 0.2, 0.9)]
+)
+def test_steps_that_were_predicted_blind_improved(
+    name: str, rows: int, now: float, before: float, held: float
+) -> None:
     """LoRA and QLoRA whose set-up is stated: the first predictions and those of now, as the page has them."""
-    first = blind(LATEST)
-    mine = [case for case in later(LATEST) if case.stated and case.method != "full"]
-    before = [first[case.number].error for case in mine]
-    now = [said_of(case).error for case in mine]
-    assert len(mine) == 21 and np.median(now) < 0.25 < np.median(before) < 0.35
-    assert np.mean([said_of(case).inside for case in mine]) >= 0.8
+    first = blind(name)
+    mine = [case for case in later(name) if case.stated and case.method != "full"]
+    then, today = [first[case.number].error for case in mine], [said_of(case) for case in mine]
+    assert len(mine) == rows and np.median([said.error for said in today]) < now < np.median(then) < before
+    assert np.mean([said.inside for said in today]) >= held
 
 
 def _shown(found: list[Said]) -> str:
@@ -190,9 +215,10 @@ def test_recompute_costs_time(pair: tuple[str, str], batch: int) -> None:
 
 
 def test_lora_is_faster_than_full_and_slower_with_rank() -> None:
-    setup = Setup(micro_batch=4)
-    full = step_time(ARCH, replace(setup, method="full"), H100).seconds
-    low, high = (step_time(ARCH, setup, H100, adapt(ARCH, AdapterSpec(rank))).seconds for rank in (1, 256))
+    """Of 8 billion parameters: of 1, the kernels around an adapter cost what the frozen weights' gradients do."""
+    setup, arch = Setup(micro_batch=4), load("meta-llama/Llama-3.1-8B")[1]
+    full = step_time(arch, replace(setup, method="full"), H100).seconds
+    low, high = (step_time(arch, setup, H100, adapt(arch, AdapterSpec(rank))).seconds for rank in (1, 256))
     assert low < high and low < full
 
 
@@ -224,14 +250,20 @@ def test_chips_without_bfloat16_say_so() -> None:
 
 
 def test_a_ring_by_hand() -> None:
-    """8 GB all-reduced over 8 GPUs at 450 GB/s: 2 x 7/8 x 8 / 450 s, and 10 calls of 20 microseconds."""
+    """8 GB all-reduced over 8 GPUs at 450 GB/s: 2 x 7/8 x 8 / 450 s, and 10 calls of 8.4 + 2 x 7 x 3.4 us."""
     machine = hardware.cluster(hardware.find("h100"), 8)
     entry = Traffic("gradients", "all_reduce", "data", 8, 8 * 10**9, 10)
-    assert collective_s(entry, machine, 1.0) == pytest.approx(2 * 7 / 8 * 8 / 450 + 2e-4)
+    assert collective_s(entry, machine, 1.0) == pytest.approx(2 * 7 / 8 * 8 / 450 + 5.6e-4)
     assert collective_s(replace(entry, collective="all_gather"), machine, 0.5) == pytest.approx(
-        7 / 8 * 8 / 225 + 2e-4
+        7 / 8 * 8 / 225 + 3.22e-4
     )
     assert collective_s(replace(entry, group_size=1), machine, 1.0) == 0.0
+    across = hardware.cluster(hardware.find("h100"), 16)  # 15 steps, 2 of them through the network
+    assert call_s(replace(entry, group_size=16), across) == pytest.approx(
+        8.4e-6 + 2 * (13 * 3.4e-6 + 2 * 14e-6)
+    )
+    cards = hardware.cluster(hardware.find("rtx 4090"), 2)
+    assert call_s(replace(entry, group_size=2), cards) == pytest.approx(8.4e-6 + 2 * 5.7e-6)
 
 
 def test_machines_share_their_adapters() -> None:
@@ -305,7 +337,7 @@ def test_a_measurement_moves_and_narrows_the_interval() -> None:
 
 def test_the_update_by_hand() -> None:
     """Posterior of a normal mean: prior N(0, b^2), one y with noise v: mean y b^2 / (b^2 + v)."""
-    spread = spread_of("H100 SXM 80GB", "plain")
+    spread = spread_of("H100 SXM 80GB")
     noise = spread.noise(0.1)
     shift, deviation = Calibration((measured(2.0),)).correction("H100 SXM 80GB", "plain", 0.3, spread)
     gain = spread.between**2 / (spread.between**2 + noise)

@@ -1,0 +1,130 @@
+"""Parts of a step by hand: tiles and waves, the optimizer's passes, attention's rate, 8 bits, gathering."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from planner import hardware
+from planner.adapter import AdapterSpec, adapt
+from planner.estimator import load
+from planner.setup import Setup
+from planner.speed import step_time
+from planner.speed.communication import gathers
+from planner.speed.efficiency import constants
+from planner.speed.roofline import CPU_STEP_S, Rates, attention_share, gemm_s, rates
+from planner.speed.step import step_bytes, work_of
+from planner.speed.styles import optimizer_bytes
+from planner.speed.walk import thin, tiled
+from planner.speed.work import Gemm, Linear
+
+ARCH = load("meta-llama/Llama-3.1-8B")[1]
+A100, H100, B200 = (hardware.cluster(hardware.find(name)) for name in ("a100 80gb", "h100", "b200"))
+
+
+def test_tiles_cover_a_product() -> None:
+    """100 x 512 by 512 x 300: 1 x 3 tiles of 128; 200 rows in two sequences of 100 keep the 28 spare ones."""
+    found = tiled(Linear(0.0, 100.0), 512, 300, 2)
+    assert found.flops.at(1) == 2 * 100 * 512 * 300
+    assert found.tiled.at(1) == 2 * (512 + 256) * 128 * 384 and found.tiled.at(2) == 2 * 768 * 228 * 384
+    assert found.tile == 2 * 768 * 128 * 128 and tiled(Linear(0, 128), 512, 300, 2, 8).tile == found.tile / 8
+    assert tiled(Linear(0.0, 256.0), 512, 256, 2).tiled.at(3) == 2 * 768 * 768 * 256
+    low = thin(Linear(0.0, 100.0), 512, 16, 2)
+    assert low.tiled == low.flops and low.tile == 0.0
+
+
+def test_a_product_waits_for_its_last_wave() -> None:
+    """Half of 108 tiles idle beside 4 that work: 58 tiles' FLOPs at 100 TFLOP/s; or the bytes, if longer."""
+    product = tiled(Linear(0.0, 256.0), 768, 256, 2)
+    known = Rates({("base", "bfloat16"): 1e14}, 1e12, 1e12, 54.0)
+    seconds = gemm_s(Gemm("base", "forward", "bfloat16", 3.0, product), 1, known)
+    assert seconds == pytest.approx(3 * (4 + 54) * 2 * 1024 * 128**2 / 1e14)
+    slow = replace(known, bytes_per_s=1e9)
+    assert gemm_s(Gemm("base", "forward", "bfloat16", 1.0, product), 1, slow) == pytest.approx(
+        2 * (256 * 768 + 768 * 256 + 256 * 256) / 1e9
+    )
+
+
+def test_an_optimizer_moves_what_its_kernel_does() -> None:
+    """AdamW fused reads gradient, parameter and moments and writes all but the gradient; DeepSpeed's 16 bits have
+    float32 copies."""
+    assert (
+        optimizer_bytes("adamw", "fused", 4) == 7 * 4 and optimizer_bytes("paged-adamw", "foreach", 2) == 40
+    )
+    assert optimizer_bytes("adamw-8bit", "fused", 2) == 10 and optimizer_bytes("lion-8bit", "fused", 4) == 14
+    full = Setup(method="full")
+    assert step_bytes(full) == 14
+    assert (
+        step_bytes(replace(full, gpus=2, sharding="zero2"))
+        == step_bytes(replace(full, precision="bf16-master"))
+        == 28
+    )
+
+
+def test_attention_keeps_an_a100s_pace_without_newer_instructions() -> None:
+    efficiency = constants().efficiency
+    flash, native = Setup(attention_kernel="flash"), Setup(attention_kernel="sdpa")
+    shares = [attention_share(m.accelerator, efficiency, flash) for m in (A100, H100, B200)]
+    assert shares == pytest.approx([efficiency.attention * part for part in (1, 1 / 2, 1 / 4)])
+    assert attention_share(A100.accelerator, efficiency, native) == efficiency.attention
+    assert attention_share(H100.accelerator, efficiency, native) == efficiency.attention_native
+    gaudi = hardware.find("gaudi 3")
+    assert attention_share(gaudi, efficiency, flash) == efficiency.attention
+
+
+def test_eight_bits_are_a_path_of_their_own() -> None:
+    """The same FLOPs as in 16 bits, 0.6 of their time and 26 bytes an output more, which products of 2,048 do not win
+    back (the paper: half as fast)."""
+    pairs = adapt(ARCH, AdapterSpec(16))
+    plain = Setup(method="qlora", quantize="nf4", seq_len=1024)
+    eight = replace(plain, quantize="int8")
+    sixteen = work_of(ARCH, replace(plain, method="lora", quantize="none"), pairs)
+    found = work_of(ARCH, eight, pairs)
+    assert found.flops(2) == pytest.approx(sixteen.flops(2), rel=1e-12)
+    outputs = sum(m.d_out * m.copies for m in ARCH.matrices if m.role in ("attention", "mlp"))
+    sweeps = {(s.what, s.phase): s.bytes for s in found.sweeps}
+    assert sweeps["quantise", "forward"].at(1) == pytest.approx(26 * 1024 * outputs)
+    assert ("dequantise", "forward") not in sweeps
+    old = work_of(ARCH, replace(eight, trainer="hf-trainer-4"), pairs)
+    more = {(s.what, s.phase): s.bytes for s in old.sweeps}["quantise", "backward"].fixed
+    assert more == pytest.approx(sweeps["quantise", "backward"].fixed * 130 / 7)
+    small = load("meta-llama/Llama-3.2-1B")[1]
+    few = adapt(small, AdapterSpec(16))
+    lora = replace(plain, method="lora", quantize="none", micro_batch=4)
+    assert (
+        step_time(small, replace(eight, micro_batch=4), A100, few).seconds
+        > step_time(small, lora, A100, few).seconds
+    )
+
+
+def test_gathering_hides_behind_computing() -> None:
+    """The host gathers units while the GPU computes: a long step pays for none of them, a short one for all."""
+    many = replace(H100, count=8, per_node=8)
+    full = Setup(method="full", gpus=8, sharding="fsdp", seq_len=64, trainer="megatron")
+    short, long = (step_time(ARCH, replace(full, micro_batch=b), many).parts["host"] for b in (1, 512))
+    assert short > 0 and long == 0
+    units = gathers(ARCH, full, ())
+    assert units == 2 * (ARCH.n_layers + 1)
+    work = work_of(ARCH, full)
+    busy = rates(many, work, constants().efficiency, full)
+    assert busy.idle_tiles == pytest.approx(132 * constants().efficiency.wave)
+
+
+def test_experts_that_run_one_after_another_are_gathered_each() -> None:
+    moe = load("Qwen/Qwen3-30B-A3B")[1]
+    setup = Setup(method="full", gpus=8, sharding="zero3")
+    apart, together = (gathers(moe, replace(setup, kernels=k), ()) for k in ("transformers", "fused"))
+    experts = [m for m in moe.matrices if m.kind == "experts"]
+    assert apart - together == 2 * sum(m.copies * (m.experts - 1) for m in experts) > 10_000
+
+
+def test_an_offloaded_optimizer_steps_on_the_processors() -> None:
+    """32 bytes a parameter at 125 GB/s, all parameters of the machine's 8 GPUs on its processors."""
+    many = replace(A100, count=8, per_node=8)
+    setup = Setup(method="full", gpus=8, sharding="zero3", micro_batch=8, checkpointing="layer")
+    kept, away = (
+        step_time(ARCH, replace(setup, offload=o), many).parts["host"] for o in ("none", "optimizer")
+    )
+    assert away - kept == pytest.approx(ARCH.params * CPU_STEP_S, rel=1e-9)
+    assert ARCH.params * CPU_STEP_S == pytest.approx(2.06, rel=0.01)

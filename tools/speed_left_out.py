@@ -1,0 +1,122 @@
+"""Sources left out of the fit: how far off they are, whether intervals hold them, what one measured step tells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+
+from planner.speed import Calibration, Measurement
+from planner.speed.efficiency import Spread
+from tools.speed_fit import LeftOut, by_source, even
+
+LEFT_OUT_TEXT = """\
+Every source with constants fitted on all others, on everything that states its set-up: {n} runs of {sources} sources.
+How far somebody that the constants have never seen may be off. Intervals are those of this table: their width is set
+so that {coverage:.0%} of what was measured lies inside, sources counting the same whatever their number of runs, on
+accelerators that another source has ("known") and on others. The last column is this share.
+"""
+
+
+def half_width(item: LeftOut, spread: Spread) -> float:
+    """The half-width of the interval of a run whose source the constants have not seen, as a logarithm."""
+    between = spread.between if item.known else spread.between_unseen
+    return float(spread.z * math.sqrt(between**2 + spread.noise(item.thin)))
+
+
+def held(found: Sequence[LeftOut], spread: Spread) -> tuple[float, float]:
+    """How many runs lie inside: of all, and sources counting the same."""
+    inside = np.array([abs(item.ratio) <= half_width(item, spread) for item in found])
+    return float(np.mean(inside)), float(np.average(inside, weights=even(found)))
+
+
+def sources_left_out(found: Sequence[LeftOut], spread: Spread) -> Iterable[str]:
+    """The table of sources left out."""
+    groups = by_source(found)
+    yield LEFT_OUT_TEXT.format(n=len(found), sources=len(groups), coverage=spread.coverage)
+    yield "| source | runs | accelerator | median error | 90th percentile | median ratio | within interval |"
+    yield "|---|---|---|---|---|---|---|"
+    for source, items in groups.items():
+        known = "known" if all(item.known for item in items) else "not known"
+        yield _left_out_row(source, items, known, spread)
+    yield _left_out_row("**all**", found, "", spread)
+    lora = [item for item in found if item.run.setup.method != "full"]
+    yield _left_out_row("**LoRA and QLoRA**", lora, "", spread)
+    medians = [np.median([abs(math.expm1(-item.ratio)) for item in items]) for items in groups.values()]
+    yield ""
+    yield f"The median over sources of their median errors is {np.median(medians):.1%}."
+    yield ""
+    yield "| known | runs | sources | times or over | within interval | sources counting the same |"
+    yield "|---|---|---|---|---|---|"
+    kinds: list[tuple[str, Callable[[LeftOut], bool]]] = [
+        ("accelerator known", lambda item: item.known),
+        ("accelerator not known", lambda item: not item.known),
+        ("parameters sharded", lambda item: item.run.setup.parameters_sharded),
+        ("one GPU", lambda item: item.run.setup.gpus == 1),
+        ("LoRA and QLoRA", lambda item: item.run.setup.method != "full"),
+        ("full fine-tuning and pretraining", lambda item: item.run.setup.method == "full"),
+    ]
+    for name, chosen in kinds:
+        mine = [item for item in found if chosen(item)]
+        width = math.exp(np.median([half_width(item, spread) for item in mine]))
+        rows, each = held(mine, spread)
+        yield f"| {name} | {len(mine)} | {len(by_source(mine))} | {width:.2f} | {rows:.0%} | {each:.0%} |"
+
+
+def _left_out_row(name: str, items: Sequence[LeftOut], known: str, spread: Spread) -> str:
+    errors = [abs(math.expm1(-item.ratio)) for item in items]
+    ratio = math.exp(np.median([-item.ratio for item in items]))
+    return (
+        f"| {name} | {len(items)} | {known} | {np.median(errors):.1%} | {np.quantile(errors, 0.9):.1%} | "
+        f"{ratio:.2f} | {held(items, spread)[0]:.0%} |"
+    )
+
+
+CALIBRATED_TEXT = """\
+`lora-plan calibrate` takes one measured step of a source left out and predicts its others: every run of sources with
+at least three of one trainer and accelerator takes its turn as the measured one, sources counting the same.
+"""
+
+
+def calibrated(found: Sequence[LeftOut], spread: Spread) -> Iterable[str]:
+    """What one measured step tells of a source's others."""
+    groups: dict[tuple[str, str, str], list[LeftOut]] = {}
+    for item in found:
+        run = item.run
+        groups.setdefault((run.source, run.machine.accelerator.name, run.setup.trainer), []).append(item)
+    rows: list[tuple[float, ...]] = []
+    for items in groups.values():
+        if len(items) < 3:
+            continue
+        taken = replace(spread, between=spread.between if items[0].known else spread.between_unseen)
+        for first, item in permutations(items, 2):
+            shift, deviation = Calibration((_measured(first),)).correction("g", "t", item.thin, taken)
+            wide, narrow = half_width(item, spread), spread.z * deviation
+            left = item.ratio - shift
+            rows.append(
+                (1 / len(items) / (len(items) - 1), abs(math.expm1(-item.ratio)), wide, abs(item.ratio) <= wide,
+                 abs(math.expm1(-left)), narrow, abs(left) <= narrow)
+            )  # fmt: skip
+    weight, *columns = (np.array(column, float) for column in zip(*rows, strict=True))
+    yield CALIBRATED_TEXT
+    yield "| | median error | 90th percentile | times or over | within interval |"
+    yield "|---|---|---|---|---|"
+    for name, (errors, width, inside) in (("before", columns[:3]), ("with one measured step", columns[3:])):
+        yield (
+            f"| {name} | {_weighted(errors, weight, 0.5):.1%} | {_weighted(errors, weight, 0.9):.1%} | "
+            f"{math.exp(_weighted(width, weight, 0.5)):.2f} | {np.average(inside, weights=weight):.0%} |"
+        )
+
+
+def _measured(item: LeftOut) -> Measurement:
+    return Measurement("g", "t", item.ratio, item.thin, 1.0, 1.0)
+
+
+def _weighted(values: Any, weights: Any, quantile: float) -> float:
+    order = np.argsort(values)
+    reached = np.cumsum(weights[order])
+    return float(values[order][np.argmax(reached >= quantile * reached[-1])])
