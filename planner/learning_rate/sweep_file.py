@@ -70,6 +70,13 @@ def _first_rows(path: Path, text: str, separator: str) -> tuple[list[str], list[
         if "field larger" not in str(error):
             raise InputError(f"{path.name} line {rows.line_num}", str(error), READABLE) from error
         raise InputError(f"{path.name} line {rows.line_num}", found, "shorter fields") from error
+    for line, fields in enumerate((names, first or ()), 1):  # the module's own limit is the whole process's
+        if any(len(field) > MOST_CHARACTERS for field in fields):
+            raise InputError(
+                f"{path.name} line {line}",
+                f"a field of over {MOST_CHARACTERS:,} characters",
+                "shorter fields",
+            )
     return [name.strip() for name in names], first
 
 
