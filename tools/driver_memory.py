@@ -8,6 +8,7 @@ makers count as 10^9 bytes a GB.
 from __future__ import annotations
 
 GIB = 2**30
+OF_SMI = 79.11 / 81559  # GiB that PyTorch reports for a MiB that nvidia-smi does, of an H100
 # GiB by our name, and where they were quoted: "GPU 0 has a total capacity of ... GiB", or nvidia-smi's MiB.
 QUOTED: dict[str, tuple[float, str]] = {
     "T4": (14.75, "hpcaitech/Open-Sora issue 697"),
@@ -20,10 +21,10 @@ QUOTED: dict[str, tuple[float, str]] = {
     "RTX 3090": (23.50, "XChenZ/havatar issue 6"),
     "RTX 4090": (23.64, "ali-vilab/VGen issue 104"),
     "RTX A4000": (15.61, "DengKaiCQ/VGGT-Long issue 6"),
-    "GB200": (0.9875 * 189471 / 1024, "ai-dynamo/aiconfigurator systems/gb200.yaml: nvidia-smi's 189471 MiB"),
-    "GB300": (0.9875 * 284208 / 1024, "ai-dynamo/aiconfigurator systems/gb300.yaml: nvidia-smi's 284208 MiB"),
+    "GB200": (OF_SMI * 189471, "ai-dynamo/aiconfigurator systems/gb200.yaml: nvidia-smi's 189471 MiB"),
+    "GB300": (OF_SMI * 284208, "ai-dynamo/aiconfigurator systems/gb300.yaml: nvidia-smi's 284208 MiB"),
     "B300 SXM 288GB": (
-        0.9875 * 275040 / 1024,
+        OF_SMI * 275040,
         "ai-dynamo/aiconfigurator systems/b300_sxm.yaml: nvidia-smi's 275040 MiB",
     ),
 }

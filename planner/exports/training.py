@@ -298,11 +298,10 @@ def training_of(
     said, own = request_of(model, options)
     own_values = dict(usual or {})
     if own["full"]:
+        no_adapter(said)
         own_values["precision"] = usual_precision(held, said)
     if {**own_values, **said}.get("precision", "bf16") not in ("bf16", "fp16"):
         own_values.pop("autocast", None)  # it is for weights of 16 bits
-    if own["full"]:
-        no_adapter(said)
     if (objective := said.get("objective", "sft")) != "sft":
         raise InputError("objective", objective, "sft: exports are of supervised and reinforcement learning")
     request, assumed_batch = _with_batch({**own_values, **said})
