@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ..adapter.options import DEFAULTS as ADAPTER
 from .adapter_options import library_options
 from .options import Function
 
@@ -20,7 +21,7 @@ def config_option(function: Function) -> Function:
     """Add --config."""
     return click.option(
         "--config", metavar="FILE", type=click.Path(),
-        help="A trainer's config (PEFT, TRL, Axolotl, LLaMA-Factory) for all that is not given here.",
+        help="A trainer's config (PEFT, TRL, Axolotl, LLaMA-Factory, torchtune) for all that is not given here.",
     )(function)  # fmt: skip
 
 
@@ -52,10 +53,14 @@ def only_given(context: click.Context, options: dict[str, Any], *, run: bool) ->
     for item in found.unread:
         click.echo(f"Not in the plan: {item.name} {item.value} ({item.reason})", err=True)
     for notice in found.notices:
+        if (run and notice.code == "full-config") or (notice.code == "length-assumed" and "seq_len" in asked):
+            continue
         if notice.code == "trainer-of-config" and (run or "trainer" in asked):
             continue
         click.echo(f"Note: {notice.message}", err=True)
     base = found.options() if run else dict(found.request)
+    if any(name in asked for name in (*ADAPTER, "quantize", "adapter")):
+        base.pop("full", None)  # an adapter in place of the config's full fine-tuning
     for group in APART:
         if any(name in asked for name in group):
             base = {name: value for name, value in base.items() if name not in group}

@@ -51,15 +51,17 @@ def words(request: Mapping[str, Any]) -> list[str]:
 def command(file: str, format: str | None, gpus: int | None, as_json: bool) -> None:
     """Read a trainer's config as a request.
 
-    FILE is PEFT's adapter_config.json (or its folder), or the YAML of TRL, Axolotl or LLaMA-Factory. Prints the
-    same as options of `estimate`, what says how it is run, and every option that the plan has no place for.
+    FILE is PEFT's adapter_config.json (or its folder), or the YAML of TRL, Axolotl, LLaMA-Factory or torchtune.
+    Prints the same as options of `estimate` (of `compare` where every parameter trains), what says how it is run, and
+    every option that the plan has no place for.
     """
     found = import_config(file, format=format, gpus=gpus)
     if as_json:
         print_json(found.to_dict())
         return
     click.echo(f"{found.format}: {file}")
-    click.echo(" \\\n    ".join(["lora-plan estimate", *words(found.request)]))
+    command = "compare" if found.full else "estimate"
+    click.echo(" \\\n    ".join([f"lora-plan {command}", *words(found.request)]))
     if found.run:
         click.echo("Run: " + ", ".join(f"{name} {shown(value)}" for name, value in found.run.items()))
     for item in found.unread:

@@ -54,8 +54,9 @@ def command(
 ) -> None:
     """What a trainer's config takes, and what looks wrong in it.
 
-    FILE is PEFT's adapter_config.json (or its folder), or the YAML of TRL, Axolotl or LLaMA-Factory. Memory, time,
-    capacity and learning rate as in `estimate`, then findings, each with its reason, its source and what to do.
+    FILE is PEFT's adapter_config.json (or its folder), or the YAML of TRL, Axolotl, LLaMA-Factory or torchtune.
+    Memory, time, capacity and learning rate as in `estimate`, then findings, each with its reason, its source and
+    what to do.
     """
     given = {
         name: value
@@ -83,25 +84,25 @@ def show(found: Review) -> None:
     plan = found.plan
     spec, work = plan.adapter.spec, plan.workload
     _row("Config", f"{found.format or 'plan'}{': ' + found.file if found.file else ''}")
-    _row("Adapter", f"{plan.model.id}: rank {spec.rank}, alpha {spec.alpha:g}, {plan.adapter.params:,} parameters "
-         f"({plan.adapter.basis})")  # fmt: skip
-    memory = plan.memory or {}
-    for name in ("lora", "qlora"):
-        if memory.get(name) and (name == "qlora") == (
-            plan.request.get("quantize", "none") not in (None, "none")
-        ):
-            size = units.byte_size(memory[name]["per_gpu_bytes"])
-            _row(
-                "Memory",
-                f"{size} a GPU ({memory[name].get('basis', 'analytic')}), {work.seq_len:,} tokens a sequence",
-            )
-    if plan.time and plan.time["seconds"] is not None:
+    full = found.method == "full"
+    if full:
+        _row("Trained", f"{plan.model.id}: every parameter, {plan.model.params:,} (exact)")
+    else:
+        counted = f"{plan.adapter.params:,} parameters ({plan.adapter.basis})"
+        _row("Adapter", f"{plan.model.id}: rank {spec.rank}, alpha {spec.alpha:g}, {counted}")
+    memory = (plan.memory or {}).get(found.method)
+    if memory:
+        size = units.byte_size(memory["per_gpu_bytes"])
+        _row(
+            "Memory", f"{size} a GPU ({memory.get('basis', 'analytic')}), {work.seq_len:,} tokens a sequence"
+        )
+    if not full and plan.time and plan.time["seconds"] is not None:
         _row(
             "Time",
             f"{units.duration(plan.time['seconds'])} ({plan.time['basis']}), {plan.time['steps']:,} steps",
         )
     cap = plan.capacity
-    if cap.utilisation is not None:
+    if cap.utilisation is not None and not full:
         _row(
             "Capacity",
             f"{cap.verdict}: {cap.utilisation:.1%} used, rank {cap.required_rank} needed ({cap.basis})",

@@ -16,7 +16,10 @@ STEP = (
     "seq_len", "batch", "accumulation", "checkpointing", "no_checkpointing", "attention_kernel", "kernels", "loss",
     "objective", "reference", "packing",
 )  # fmt: skip
-HELD = ("precision", "autocast", "quantize", "quantize_experts", "optimizer", "lora_dropout", "trainer")
+HELD = (
+    "precision", "autocast", "quantize", "quantize_experts", "optimizer", "optimizer_in_backward", "lora_dropout",
+    "trainer",
+)  # fmt: skip
 SPREAD = (
     "sharding", "shard_size", "tensor_parallel", "pipeline_parallel", "expert_parallel", "sequence_parallel",
     "offload",
@@ -81,6 +84,10 @@ def _others() -> dict[str, dict[str, Any]]:
         },
         "autocast": {
             "is_flag": True, "default": None, "help": "Autocast on 16-bit weights, as HF's Trainer runs them.",
+        },
+        "optimizer_in_backward": {
+            "is_flag": True, "default": None,
+            "help": "Each weight is updated as soon as its gradient is there, which is then freed; one micro-step.",
         },
         "lora_dropout": {"type": float, "help": "Dropout before the pairs. Default: 0, or the trainer's."},
         "trainer": {

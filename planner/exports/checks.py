@@ -112,8 +112,8 @@ def experts_frozen(case: Case) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def learning_rate(case: Case) -> Iterator[Finding]:
-    """The rate against the law's, for this alpha, batch and number of steps."""
+def rate_apart(case: Case, run: str, otherwise: str) -> Iterator[Finding]:
+    """The rate against the law's for this `run` (in words); `otherwise` is what could change instead of the rate."""
     given, law = case.run.get("lr"), case.law
     if case.other_stage is not None:
         yield Finding(
@@ -125,16 +125,21 @@ def learning_rate(case: Case) -> Iterator[Finding]:
         return
     times = given / law.value
     word = f"{times:.3g} times" if times > 1 else f"1/{1 / times:.3g} of"
-    spec = case.training.spec
-    # With one rate for A and B the best one goes with 1 / sqrt(alpha): the alpha that this rate would fit.
-    fits = spec.alpha / times**2
     yield Finding(
         "learning-rate", "error" if max(times, 1 / times) > FAR_RATE else "warning",
-        f"The learning rate {given:g} is {word} the law's {law.value:.2g} for rank {spec.rank}, alpha {spec.alpha:g} "
-        f"and {case.training.batch} sequences a step; the best lies within {law.low:.2g} to {law.high:.2g}.",
-        law.why, f"Start at {law.value:.2g}{f'; or set alpha to about {fits:.2g}' if 1 <= fits <= 1024 else ''}.",
-        law_source(case),
+        f"The learning rate {given:g} is {word} the law's {law.value:.2g} for {run}; the best lies within "
+        f"{law.low:.2g} to {law.high:.2g}.",
+        law.why, f"Start at {law.value:.2g}{otherwise}.", law_source(case),
     )  # fmt: skip
+
+
+def learning_rate(case: Case) -> Iterator[Finding]:
+    """The rate against the law's, for this alpha, batch and number of steps."""
+    given, law, spec = case.run.get("lr"), case.law, case.training.spec
+    # With one rate for A and B the best one goes with 1 / sqrt(alpha): the alpha that this rate would fit.
+    fits = spec.alpha / (given / law.value) ** 2 if given and law else 0.0
+    run = f"rank {spec.rank}, alpha {spec.alpha:g} and {case.training.batch} sequences a step"
+    return rate_apart(case, run, f"; or set alpha to about {fits:.2g}" if 1 <= fits <= 1024 else "")
 
 
 def alpha_and_rank(case: Case) -> Iterator[Finding]:
@@ -279,9 +284,9 @@ def weights_of_32_bits(case: Case) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def memory(case: Case) -> Iterator[Finding]:
-    """Whether the run fits on the GPU that was named."""
-    found = (case.plan.memory or {}).get("qlora" if case.training.setup.method == "qlora" else "lora")
+def does_not_fit(case: Case, method: str, advice: str) -> Iterator[Finding]:
+    """Whether a method's memory fits on the GPU that was named."""
+    found = (case.plan.memory or {}).get(method)
     if not found or found.get("fits") is not False:
         return
     fewest = (found.get("fewest") or {}).get("gpus")
@@ -291,8 +296,14 @@ def memory(case: Case) -> Iterator[Finding]:
         f"A GPU needs about {units.byte_size(found['per_gpu_bytes'])}, which does not fit.",
         f"{case.training.setup.micro_batch} x {case.plan.workload.seq_len:,} tokens in a micro-step; parts: "
         + ", ".join(f"{name} {units.byte_size(size)}" for name, size in found["parts"].items() if size) + ".",
-        f"Fewer sequences a micro-step, --checkpointing, or --quantize nf4{several}.", derived("memory (analytic)"),
+        f"Fewer sequences a micro-step, --checkpointing, {advice}{several}.", derived("memory (analytic)"),
     )  # fmt: skip
+
+
+def memory(case: Case) -> Iterator[Finding]:
+    """Whether the run fits on the GPU that was named."""
+    method = "qlora" if case.training.setup.method == "qlora" else "lora"
+    return does_not_fit(case, method, "or --quantize nf4")
 
 
 def reinforcement(case: Case) -> Iterator[Finding]:

@@ -6,7 +6,9 @@ from typing import Any
 
 from ..errors import InputError
 from .from_hf import ATTENTION, OPTIM, fsdp_checkpoints, sharding, targets
+from .full import of_full
 from .reading import Fields
+from .stages import AXOLOTL, objective
 
 # Switches that attn_implementation replaced.
 OLD_ATTENTION = {"flash_attention": "flash", "sdp_attention": "sdpa", "xformers_attention": "sdpa",
@@ -83,8 +85,12 @@ def from_axolotl(f: Fields, gpus: int, model_type: Any, read: Any) -> tuple[dict
     """Axolotl. Defaults are those of its schema."""
     del model_type
     kind = f.text("adapter")
-    if kind not in ("lora", "qlora"):
-        raise InputError("adapter", kind, "lora or qlora: without it Axolotl trains every parameter")
+    if kind not in (None, "", "lora", "qlora"):
+        raise InputError("adapter", kind, "lora, qlora, or nothing for full fine-tuning")
+    if not kind and f.data.get("unfrozen_parameters"):
+        raise InputError(
+            "unfrozen_parameters", f.data["unfrozen_parameters"], "nothing: the plan trains all or an adapter"
+        )
     micro, accumulation = f.whole("micro_batch_size", 1), f.whole("gradient_accumulation_steps", 1)
     precision = _precision(f)
     packing = f.flag("sample_packing")
@@ -95,7 +101,7 @@ def from_axolotl(f: Fields, gpus: int, model_type: Any, read: Any) -> tuple[dict
     layers = f.any("peft_layers_to_transform")
     request: dict[str, Any] = {
         "model": f.text("base_model"), "rank": f.whole("lora_r", 8), "alpha": f.number("lora_alpha", 8),
-        "experts": "peft", **_targets(f), "target_parameters": f.names("lora_target_parameters"),
+        "experts": "peft", **(_targets(f) if kind else {}), "target_parameters": f.names("lora_target_parameters"),
         "modules_to_save": f.names("lora_modules_to_save"), "rank_pattern": f.mapping("lora_rank_pattern") or None,
         "alpha_pattern": f.mapping("lora_alpha_pattern") or None, "layers_to_transform": layers,
         "use_rslora": f.flag("peft_use_rslora"), "variant": "dora" if f.flag("peft_use_dora") else "lora",
@@ -114,8 +120,10 @@ def from_axolotl(f: Fields, gpus: int, model_type: Any, read: Any) -> tuple[dict
         "excess_length_strategy",
     ):
         f.any(name)
-    return request, {
-        "stage": f.text("rl", "sft"),
+    stage = f.text("rl") or ("reward" if f.flag("reward_model") else "sft")
+    request.update(objective(f, stage, AXOLOTL.get(stage), {}))
+    return request if kind else of_full(request), {
+        "stage": stage, "full": not kind,
         "lr": f.number("learning_rate"), "schedule": f.text("lr_scheduler", "cosine"),
         "warmup": f.number("warmup_steps", 0) or f.number("warmup_ratio", 0),
         "max_steps": f.whole("max_steps", None, -1),

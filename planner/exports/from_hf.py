@@ -6,7 +6,9 @@ from typing import Any
 
 from ..errors import InputError
 from . import hf, llamafactory
+from .full import of_full
 from .reading import Fields
+from .stages import LLAMAFACTORY, objective
 from .trainers import trainer
 
 OPTIM = {
@@ -38,11 +40,12 @@ def sharding(f: Fields, gpus: int, read: Any = None) -> dict[str, Any]:
         found = read(deep) if isinstance(deep, str) and read is not None else deep
         zero = found.get("zero_optimization", {}) if isinstance(found, dict) else {}
         stage = zero.get("stage")
+        if stage is None and isinstance(deep, str):
+            stage = next((n for n in (3, 2, 1, 0) if f"{n}" in str(deep).rsplit("/", 1)[-1]), None)
+        if stage == 0:
+            return {"sharding": "ddp", "offload": "none"} if gpus > 1 else {}
         if stage not in ZERO:
-            named = next((n for n in (3, 2, 1) if f"{n}" in str(deep).rsplit("/", 1)[-1]), None)
-            stage = named if stage is None and isinstance(deep, str) else stage
-        if stage not in ZERO:
-            raise InputError("deepspeed", str(deep)[:80], "a config of ZeRO stage 1, 2 or 3")
+            raise InputError("deepspeed", str(deep)[:80], "a config of ZeRO stage 0, 1, 2 or 3")
         states, params = ("offload_optimizer" in zero), ("offload_param" in zero)
         offload = {(0, 0): "none", (1, 0): "optimizer", (0, 1): "parameters", (1, 1): "all"}[states, params]
         return {"sharding": ZERO[stage], "offload": offload}
@@ -129,8 +132,7 @@ def _quantize(f: Fields) -> str:
 def from_trl(f: Fields, gpus: int, model_type: Any, read: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """TRL's script. Defaults are those of its dataclasses."""
     grpo = bool({"reward_funcs", "num_generations", "max_completion_length"} & set(f.data))
-    if not f.flag("use_peft"):
-        raise InputError("use_peft", f.data.get("use_peft"), "true: without it TRL trains every parameter")
+    adapter = f.flag("use_peft")
     model = f.text("model_name_or_path")
     dtype = f.text("dtype", f.text("torch_dtype", "float32"))
     fp16 = f.flag("fp16")
@@ -143,7 +145,7 @@ def from_trl(f: Fields, gpus: int, model_type: Any, read: Any) -> tuple[dict[str
     )
     request: dict[str, Any] = {
         "model": model, "rank": f.whole("lora_r", 16), "alpha": f.number("lora_alpha", 32), "experts": "peft",
-        **targets(f.names("lora_target_modules"), model_type(model)),
+        **(targets(f.names("lora_target_modules"), model_type(model)) if adapter else {}),
         "target_parameters": f.names("lora_target_parameters"), "modules_to_save": f.names("lora_modules_to_save"),
         "use_rslora": f.flag("use_rslora"), "variant": "dora" if f.flag("use_dora") else "lora",
         "lora_dropout": f.number("lora_dropout", 0.05), **steps(f, gpus, 8),
@@ -155,7 +157,7 @@ def from_trl(f: Fields, gpus: int, model_type: Any, read: Any) -> tuple[dict[str
         "trust_remote_code": f.flag("trust_remote_code"),
     }  # fmt: skip
     f.text("lora_task_type")
-    own = {**_own(said, f, 42), "train_data": f.text("dataset_name") or _mixture(f)}
+    own = {**_own(said, f, 42), "train_data": f.text("dataset_name") or _mixture(f), "full": not adapter}
     if grpo:
         own["group"] = f.whole("num_generations", 8)
         for name in ("beta", "temperature", "reward_funcs"):
@@ -163,7 +165,7 @@ def from_trl(f: Fields, gpus: int, model_type: Any, read: Any) -> tuple[dict[str
         request.update(seq_len=f.whole("max_completion_length", 512), packing="full")
     else:
         request["seq_len"] = f.whole("max_length", 1024)
-    return request, own
+    return request if adapter else of_full(request), own
 
 
 def _mixture(f: Fields) -> str | None:
@@ -199,8 +201,8 @@ def from_llamafactory(
     """LLaMA-Factory. Defaults are those of its dataclasses."""
     del model_type
     kind, stage = f.text("finetuning_type", "lora"), f.text("stage", "sft")
-    if kind != "lora":
-        raise InputError("finetuning_type", kind, "lora; the plan is of LoRA")
+    if kind not in ("lora", "full"):
+        raise InputError("finetuning_type", kind, "lora or full; the plan has no other")
     f.any("do_train")
     rank = f.whole("lora_rank", 8)
     names = [name.strip() for name in str(f.text("lora_target", "all")).split(",") if name.strip()]
@@ -229,9 +231,16 @@ def from_llamafactory(
         "seq_len": f.whole("cutoff_len", 2048), **sharding(f, gpus, read),
         "trust_remote_code": f.flag("trust_remote_code"),
     }  # fmt: skip
-    for name in ("template", "overwrite_cache", "report_to", "train_on_prompt"):
+    for name in ("template", "overwrite_cache", "report_to", "train_on_prompt", "pref_beta", "pref_ftx"):
         f.any(name)
-    return request, {**_own(said, f, 42), "train_data": _described(f, read), "stage": stage}
+    asked = f.text("pref_loss", "sigmoid") if stage == "dpo" else None
+    found = LLAMAFACTORY.get((stage, asked))
+    request.update(objective(f, stage if asked in (None, "sigmoid") else asked, found, {"loss": "full"}))
+    own = {**_own(said, f, 42), "train_data": _described(f, read), "stage": stage, "full": kind == "full"}
+    if kind == "lora":
+        return request, own
+    upcast = "autocast" if bf16 and not pure and request.get("sharding", "")[:4] != "zero" else precision[0]
+    return of_full({**request, "precision": upcast}), own
 
 
 def _described(f: Fields, read: Any) -> str | None:

@@ -1,4 +1,5 @@
-"""Full fine-tuning: in which precision trainers hold the weights that they train, and what only an adapter has."""
+"""Full fine-tuning: in which precision trainers hold the weights that they train, what only an adapter has, and what
+a config without an adapter says."""
 
 from __future__ import annotations
 
@@ -24,3 +25,15 @@ def no_adapter(said: Mapping[str, Any]) -> None:
             raise InputError(
                 name.replace("_", "-"), value, "nothing: full fine-tuning has no adapter", "Leave it out."
             )
+
+
+def of_full(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config of full fine-tuning asks for: nothing of an adapter, and weights as they are trained. A base
+    loaded in bfloat16 has masters under DeepSpeed, and is made float32 by accelerate's FSDP."""
+    left = {*ADAPTER, "quantize", "lora_dropout", "adapter_dtype"}
+    kept = {name: value for name, value in request.items() if name not in left}
+    if request.get("precision") == "bf16":
+        kept["precision"] = usual_precision("bf16", {"sharding": "none", **request})
+        if kept["precision"] != "bf16":
+            kept["autocast"] = False
+    return kept

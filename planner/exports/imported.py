@@ -18,6 +18,7 @@ from ..plan import Plan
 from ..schema import Architecture, Notice
 from .from_axolotl import from_axolotl
 from .from_hf import from_llamafactory, from_trl
+from .from_torchtune import from_torchtune
 from .reading import Fields, read_file
 from .trainers import trainer
 
@@ -25,19 +26,27 @@ SCHEMA = 1
 Read = Callable[[Fields, int, Any, Any], tuple[dict[str, Any], dict[str, Any]]]
 FORMATS: Mapping[str, Read | None] = {
     "peft": None, "trl-sft": from_trl, "trl-grpo": from_trl, "axolotl": from_axolotl,
-    "llamafactory": from_llamafactory,
+    "llamafactory": from_llamafactory, "torchtune": from_torchtune,
 }  # fmt: skip
 # Options that tell one trainer's file from another's.
 MARKS = {
     "peft": ("peft_type",),
     "axolotl": ("base_model", "micro_batch_size", "sequence_len"),
     "llamafactory": ("finetuning_type", "lora_rank", "stage", "cutoff_len"),
+    "torchtune": ("checkpointer", "metric_logger", "tokenizer"),
     "trl-grpo": ("reward_funcs", "num_generations", "max_completion_length"),
-    "trl-sft": ("use_peft", "lora_r", "model_name_or_path"),
-}
+    "trl-sft": (
+        "use_peft", "lora_r", "model_name_or_path", "dataset_name", "max_length", "num_train_epochs",
+        "per_device_train_batch_size",
+    ),
+}  # fmt: skip
 # Whose profile of memory a config is run by. PEFT's file is no trainer's; GRPO's steps have no profile.
-TRAINERS = {"trl-sft": "trl", "axolotl": "axolotl", "llamafactory": "llama-factory"}
-_OWN_FOR_EXPORT = ("lr", "train_data", "seed", "out", "group", "schedule", "warmup", "weight_decay")
+TRAINERS = {"trl-sft": "trl", "axolotl": "axolotl", "llamafactory": "llama-factory", "torchtune": "torchtune"}
+_OWN_FOR_EXPORT = ("full", "lr", "train_data", "seed", "out", "group", "schedule", "warmup", "weight_decay")
+FULL = (
+    "The config trains every parameter: its memory is that of full fine-tuning. What an estimate says of an adapter, "
+    "time and cost is of LoRA in its place; `lora-plan compare --config` lays both side by side."
+)
 
 
 @dataclass(frozen=True)
@@ -62,9 +71,14 @@ class Imported:
     unread: tuple[Unread, ...] = ()
     notices: tuple[Notice, ...] = field(default=())
 
+    @property
+    def full(self) -> bool:
+        """Whether every parameter trains: the request is then that of the run without an adapter."""
+        return bool(self.run.get("full"))
+
     def options(self) -> dict[str, Any]:
         """What `planner.export(target, **options)` takes: another trainer has its own ways."""
-        own = {name: self.run[name] for name in _OWN_FOR_EXPORT if self.run.get(name) is not None}
+        own = {name: self.run[name] for name in _OWN_FOR_EXPORT if self.run.get(name) not in (None, False)}
         return {**{name: value for name, value in self.request.items() if name != "trainer"}, **own}
 
     def plan(self, **options: Any) -> Plan:
@@ -92,7 +106,7 @@ def format_of(data: Mapping[str, Any], name: str) -> str:
         if marks[0] in data or len(set(marks) & set(data)) >= 2:
             return kind
     raise InputError(
-        "config", name, "a config of PEFT, TRL, Axolotl or LLaMA-Factory",
+        "config", name, "a config of PEFT, TRL, Axolotl, LLaMA-Factory or torchtune",
         f"None of {', '.join(marks[0] for marks in MARKS.values())} stands in it; name the trainer with --format.",
     )  # fmt: skip
 
@@ -239,8 +253,8 @@ def _trainer(kind: str, request: Mapping[str, Any]) -> tuple[dict[str, Any], tup
 def import_config(
     config: str | os.PathLike[str] | Mapping[str, Any], *, format: str | None = None, gpus: int | None = None
 ) -> Imported:
-    """A trainer's config as a request: an adapter_config.json (or its folder), or the YAML of TRL, Axolotl or
-    LLaMA-Factory.
+    """A trainer's config as a request: an adapter_config.json (or its folder), or the YAML of TRL, Axolotl,
+    LLaMA-Factory or torchtune.
 
     `format` names the trainer where the file does not show it; `gpus` says on how many GPUs the file is launched,
     which most files leave open (1 otherwise). Raises InputError for what cannot be read or planned.
@@ -270,6 +284,8 @@ def import_config(
     if read is not None and gpus is None and request.get("sharding"):
         text = "The file says how states are spread, but not over how many GPUs: 1 is taken; give --gpus."
         notices.append(Notice("gpus-assumed", text))
+    if run.get("full"):
+        notices.append(Notice("full-config", FULL))
     epochs = run.get("epochs_given")
     if epochs is not None and epochs != request.get("epochs"):
         text = f"The plan has whole epochs: {request['epochs']} instead of {epochs:g}."
@@ -279,6 +295,6 @@ def import_config(
         notices.append(Notice("steps-not-planned", text))
     return Imported(
         kind, place, {**request, **profile, **_dataset(run)},
-        {name: value for name, value in run.items() if value is not None},
+        {name: value for name, value in run.items() if value is not None and (name, value) != ("full", False)},
         (*_unread(data, fields.asked, kind), *dropped), tuple(notices),
     )  # fmt: skip

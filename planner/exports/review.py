@@ -11,7 +11,9 @@ from ..dataclass import dataclass
 from ..errors import InputError, PlannerError
 from ..plan import Plan
 from ..schema import Notice
+from ..setup import Method
 from .checks import CHECKS, SEVERITIES, Case, Finding
+from .checks_full import FULL_CHECKS
 from .imported import Imported, Unread, import_config
 from .trainers import trainer
 from .training import OWN, Rate, Training, training_of
@@ -31,6 +33,7 @@ class Review:
     notices: tuple[Notice, ...]
     format: str | None = None
     file: str | None = None
+    method: Method = "lora"
 
     def worst(self) -> str | None:
         """The gravest severity; None without findings."""
@@ -49,6 +52,7 @@ class Review:
             "schema": SCHEMA,
             "format": self.format,
             "file": self.file,
+            "method": self.method,
             "findings": [finding.to_dict() for finding in self.findings],
             "learning_rate": {
                 "given": self.lr, "law": law.value if law else None, "low": law.low if law else None,
@@ -84,6 +88,8 @@ def _unknown_keys(unread: Iterable[Unread], format: str | None) -> Iterable[Find
 
 def _law(training: Training) -> Rate | None:
     """What the law says for this run, whatever rate was given; None where no law covers it."""
+    if training.setup.objective != "sft":
+        return None
     try:
         return replace(training, own={**training.own, "lr": None}).rate_for(None)
     except PlannerError:
@@ -122,7 +128,7 @@ def review(
         if options.get(name) is not None:
             run[name] = options[name]
     given.pop("schedule", None)
-    own = {name: run[name] for name in ("lr", "train_data") if run.get(name) is not None}
+    own = {name: run[name] for name in ("lr", "train_data", "full") if run.get(name) is not None}
     if kind == "trl-grpo" and not any(given.get(name) for name in ("episodes", "dataset", "data")):
         given["episodes"] = _episodes(given, run)
     if kind == "peft" and "batch" not in given:  # which says nothing of how it is run: a sequence a GPU
@@ -130,12 +136,15 @@ def review(
     training = training_of(base, {**{k: v for k, v in given.items() if k not in OWN or k == "lr"}, **own})
     law = _law(training)
     case = Case(training, law, run, kind)
-    findings = [finding for check in CHECKS for finding in check(case)] + [
+    findings = [
+        finding for check in (FULL_CHECKS if training.full else CHECKS) for finding in check(case)
+    ] + [
         *_unmatched(unread),
         *_unknown_keys(unread, kind),
     ]
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
-    return Review(training.plan, law, run.get("lr"), tuple(findings), unread, notices, kind, file)
+    return Review(training.plan, law, run.get("lr"), tuple(findings), unread, notices, kind, file,
+                  training.setup.method)  # fmt: skip
 
 
 def _episodes(given: Mapping[str, Any], run: Mapping[str, Any]) -> int:
