@@ -224,8 +224,9 @@ def write(known: Constants, number: int) -> None:
         table["constant"].append(
             {"name": name, "value": float(f"{value:.4g}"), "source": _source(name, locator)}
         )
+    runs = sum(each.runs for each in known.intervals)
+    where = f"by kind of set-up, on {runs} published measurements: docs/memory-published.md, and {LATER}"
     for each in known.intervals:
-        where = f"{each.runs} measurements of {each.sources} sources: docs/memory-published.md, and {LATER}"
         table["interval"].append({**asdict(each), "source": _source(each.kind, where)})
     for kind, entries in table.items():
         for entry in entries:

@@ -42,11 +42,11 @@ reserved).
 """
 FOURTH = """\
 {n} cases more of {sources} sources that the planner's rules and its interval had never met: blog posts, tables in
-papers and READMEs, pull requests, what notebooks printed, a dataset of runs. Nothing is fitted on them but, since they
-were compared, the interval. The commands hold what a user can read beside the figure and the trainer's profile, and
-the predictions were kept before anything was looked up in a trainer's code. Two exceptions: a command of which an
-option was lost (a fault of `--config`, mended) was predicted again; a row with GaLore had no prediction, as no such
-optimizer was known.
+papers and READMEs, pull requests, what notebooks printed, a dataset of runs. Nothing is fitted on them but the
+interval, since they were compared. The commands hold what a user can read beside the figure and the trainer's
+profile, and the predictions were kept before anything was looked up in a trainer's code. Two exceptions: a command of
+which an option was lost (a fault of `--config`, mended) was predicted again; a row with GaLore had no prediction, as
+no such optimizer was known.
 What was changed on seeing them, each by the trainers' code: gradients that FSDP holds whole while micro-steps
 accumulate (`deferred_gradients`), with a profile `axolotl-2025` for accelerate before that; a profile `unsloth-2024`
 for its loss of all logits (the lengths of most of its notebooks are not known, so that some are now further off);
