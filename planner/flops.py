@@ -58,11 +58,13 @@ class Tally:
 
 @dataclass(frozen=True)
 class Step:
-    """The size of a step: sequences, positions a sequence, and whether layers are checkpointed."""
+    """The size of a step: sequences, positions a sequence, and whether layers are checkpointed; of how many positions
+    logits are made (None: of all)."""
 
     batch: int
     seq_len: int
     checkpointing: bool = False
+    scored: int | None = None
 
 
 def visible_pairs(seq_len: int, window: int | None, causal: bool, chunked: bool = False) -> int:
@@ -326,6 +328,8 @@ def step_macs(
     lengths["memory"] = (
         next((b.fixed_length for b in arch.blocks if b.stack == "encoder"), None) or step.seq_len
     )
+    if step.scored is not None:
+        lengths["head"] = step.scored
     walk = _Walk(arch, step, trained, lengths, whole)
     total = Tally()
     start = trained is None or step.checkpointing or whole.embedding

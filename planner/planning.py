@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from . import estimator, units
+from . import estimator, grpo, units
 from .adapter import adapt
 from .adapter.whole import NOTHING_WHOLE, trained_whole
 from .errors import InputError, PlannerError, UnsupportedArchitectureError
@@ -39,7 +39,7 @@ USUAL: dict[str, Any] = {
     "precision": None, "autocast": None, "quantize": None, "quantize_experts": None, "optimizer": None,
     "lora_dropout": None,
     "attention_kernel": None, "kernels": None, "loss": None, "packing": None, "accumulation": 1,
-    "objective": None, "reference": None,
+    "objective": None, "reference": None, "prompt_tokens": None, "generation": None, "group": None,
     "gpu": None, "gpus": 1, "gpus_per_node": 8, "sharding": None, "tensor_parallel": 1, "pipeline_parallel": 1,
     "expert_parallel": 1, "sequence_parallel": 1, "shard_size": None,
     "offload": None, "trainer": None, "price": None, "calibration": None,
@@ -61,7 +61,7 @@ def _gap(arch: Architecture) -> str | None:
 
 
 def _setup_options(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
-    found = {name: value for name, value in options.items() if value is not None}
+    found = {name: value for name, value in options.items() if value is not None and name != "group"}
     quantize = found.pop("quantize", "none")
     if method == "qlora" and quantize != "none":
         found["quantize"] = quantize
@@ -217,6 +217,8 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
         notices += found.notices if found else ()
         if method == main and run and plan.flops and run.setup.objective != "sft":
             plan = estimator.with_objective(plan, arch, run.setup)
+            if run.setup.objective == "grpo":
+                plan = grpo.section(plan, arch, run.setup, options)
         if method == main and run and found and machine:
             time, cost, more = _timed(plan, run, machine, options)
             notices += more
@@ -264,10 +266,11 @@ def _with_rate(plan: Plan, batch: int | None) -> Plan:
     is then that of the law's own."""
     from .learning_rate.factors import Run, at_run, sources_of, to_mind
 
-    if (objective := plan.request.get("objective") or "sft") != "sft":
+    if (objective := plan.request.get("objective") or "sft") not in ("sft", "grpo"):
         return _of_preferences(plan, str(objective))
     spec = plan.adapter.spec
-    task = "rl" if plan.information is not None and plan.information.kind == "rl" else "sft"
+    of_rewards = plan.information is not None and plan.information.kind == "rl"
+    task = "rl" if of_rewards or objective == "grpo" else "sft"
     steps = None if batch is None else optimizer_steps(plan, batch)
     run = Run.of(spec.rank, spec.alpha, ALPHA_RULES[spec.use_rslora], steps, batch)
     rate = at_run(plan.learning_rate, plan.model.hidden_size, task, run)
@@ -335,6 +338,7 @@ def estimate(
     """
     request = _given(dict(locals()))
     asked = {name: options.pop(name, usual) for name, usual in USUAL.items()}
+    seq_len = grpo.length_of(seq_len, asked)
     sequences = _one_each(asked) if batch is None else batch
     how = _checkpointing(checkpointing, asked)
     try:
@@ -346,6 +350,7 @@ def estimate(
         raise _unknown(error, options) from error
     if plan.information is not None and plan.information.kind == "preference" and not asked["objective"]:
         plan = replace(plan, warnings=(*plan.warnings, PLAIN_PREFERENCES))
+    grpo.check_given(plan, sequences, asked)
     own_batch = sequences if batch is not None or asked["accumulation"] != 1 else None
     plan = _with_rate(replace(plan, request=request), own_batch)
     _, arch = estimator.load(
@@ -368,12 +373,15 @@ def estimate(
 
 
 def _one_each(asked: Mapping[str, Any]) -> int:
-    """The batch where none is given: a sequence for each data-parallel GPU and micro-step."""
+    """The batch where none is given: a sequence for each data-parallel GPU and micro-step; of GRPO
+    as many as TRL has."""
+    each = grpo.DEVICE_BATCH if asked["objective"] == "grpo" else 1
     if asked["gpus"] == asked["accumulation"] == 1:
-        return 1
+        return each
     from .running import setup_from
 
-    return setup_from(_setup_options("lora", {**asked, "quantize": None}), 1).global_batch
+    alone = {**asked, "quantize": None, "objective": None, "reference": None, "generation": None, "prompt_tokens": None}
+    return each * setup_from(_setup_options("lora", alone), 1).global_batch
 
 
 def _checkpointing(given: bool | str | None, asked: Mapping[str, Any]) -> str:

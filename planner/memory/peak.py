@@ -42,7 +42,7 @@ from .traffic import traffic
 from .traits import UNRULED
 from .two_stacks import course_of_two, has_two
 
-PHASES = ("forward", "loss", "backward", "optimizer")
+PHASES = ("generation", "forward", "loss", "backward", "optimizer")
 NAMES: dict[str, tuple[MemoryPart, str]] = {
     "weights": ("weights", "base weights"),
     "adapter": ("adapter", "adapter"),
@@ -240,7 +240,7 @@ def _held(setup: Setup, base: int, own: int, states: int) -> tuple[Held, int]:
 def _apart(going: Course, update: int) -> int:
     """Transient bytes of the phases but the largest: of a layer, of the unembedding with the loss, of the update."""
     layers = [sum(p.highest.values()) for p in going.places if "layer" in p.where]
-    ends = [sum(p.highest.values()) for p in going.places if "layer" not in p.where]
+    ends = [sum(p.highest.values()) for p in going.places if "layer" not in p.where and p.phase != "generation"]
     return round(sum(sorted((max(layers, default=0), max(ends, default=0), update))[:-1]))
 
 

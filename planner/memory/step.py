@@ -13,6 +13,7 @@ from typing import Any
 from ..dataclass import dataclass
 from ..schema import Apply, Architecture, Attend, Block
 from ..setup import Method, Setup
+from .cache import cached_values, widest_key
 from .head import LOGITS, head_stretches
 from .kinds import CACHES, Job, Walked, walk_layer
 from .known import maybe_at, remembered
@@ -39,6 +40,7 @@ class Place:
     highest: Held
 
 
+NARROW = 2
 POSITIONS = ("wpe", "embed_positions", "position_embeddings")  # tables of learned positions
 Passed = tuple[str, Stretch]  # where, and what is passed
 
@@ -208,6 +210,10 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
     grad = last.grad if last else stem.trains
     stretches = in_rounds(layers.order[stage.first : stage.end])
     going = Course(base, spread(job.setup), unit, steps_inside=job.setup.optimizer_in_backward)
+    if job.setup.objective == "grpo":
+        going.places += sampling(job, base)
+        if job.setup.runs_reference:
+            pass_reference(job, going, 2 if job.setup.sharding == "zero3" else 0)
     if stage.in_flight > 1:
         for _, kind in layers.order[stage.first : stage.end]:
             going.hold(kinds[kind].forward.change, stage.in_flight - 1)
@@ -282,7 +288,7 @@ def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = Tr
     )  # fmt: skip
     live = 2 if setup.sharding == "zero3" else 0  # FSDP's root holds the unembedding throughout
     going.go("loss", "", loss, live)
-    if setup.runs_reference:
+    if setup.reference_inside:
         wide = job.run().tokens * (job.arch.vocab_size * FLOAT32) if setup.loss == "full" else 0
         going.hold({LOGITS: wide})  # by a name in the loss
         pass_reference(job, going, live)
@@ -295,6 +301,33 @@ def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = Tr
     if setup.method == "full" and found.trained and job.arch.tied_embeddings and gradients_go(setup):
         # One gradient of both ends: the unembedding's waits for the embedding's.
         going.hold({"gradients": found.hidden * found.vocab * job.run().whole})
+
+
+def sampling(job: Job, base: Held) -> list[Place]:
+    """The places of generation that may hold most, of all completions of a step at once (TRL's steps_per_generation
+    is the accumulation): a layer over the prompts, and the last token. Gradients are gone by then."""
+    setup = job.setup
+    if setup.generation != "transformers":
+        return []
+    number, prompt = setup.micro_batch * setup.accumulation, setup.prompt_tokens
+    held = base if setup.main_grads or setup.gradients_kept else {**base, "gradients": 0}
+    width = FLOAT32 if setup.weight_dtype == "float32" else NARROW
+    places = []
+    if prompt:
+        alone = replace(
+            setup, checkpointing="layer", reentrant=False, input_grads=False, micro_batch=number, accumulation=1,
+            seq_len=prompt, prompt_tokens=0, sequence_parallel=1,
+        )  # fmt: skip
+        kinds = walked_layers(replace(job, setup=alone), False).kinds
+        highest = max((kind.forward.highest for kind in kinds), key=lambda found: sum(found.values()))
+        cached = {CACHES: number * width * cached_values(job.arch, prompt)}
+        places.append(Place("generation", "prompts", plus(held, cached), highest))
+    whole = number * width * cached_values(job.arch, setup.seq_len)
+    joined = number * width * widest_key(job.arch, setup.seq_len)
+    logits = number * head_of(job).vocab * (width + 2 * FLOAT32)
+    last = {CACHES: whole, "temporary": joined, LOGITS: logits}
+    places.append(Place("generation", "last token", held, last))
+    return places
 
 
 def pass_reference(job: Job, going: Course, live: int) -> None:
