@@ -18,7 +18,11 @@ from .adapter.whole import NOTHING_WHOLE, Whole
 from .schema import Architecture
 from .setup import Setup
 
-WITHOUT_GRADIENTS = {"dpo": (1, 0), "kto": (2, 1), "grpo": (1, 0)}  # passes of the base, and of what is trained
+WITHOUT_GRADIENTS = {
+    "dpo": (1, 0),
+    "kto": (2, 1),
+    "grpo": (1, 0),
+}  # passes of the base, and of what is trained
 
 
 def passes(objective: str, reference: str, generation: str = "transformers") -> tuple[int, int]:

@@ -237,9 +237,7 @@ class Plan:
         self, found: dict[str, Any], notices: tuple[Notice, ...], source: tuple[str, Source]
     ) -> Plan:
         """The plan with what GRPO adds."""
-        return replace(
-            self, grpo=found, warnings=(*self.warnings, *notices), sources=(*self.sources, source)
-        )
+        return replace(self, grpo=found, warnings=(*self.warnings, *notices), sources=(*self.sources, source))
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON contract, schema 1. Unknown is null."""

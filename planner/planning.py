@@ -338,7 +338,7 @@ def estimate(
     """
     request = _given(dict(locals()))
     asked = {name: options.pop(name, usual) for name, usual in USUAL.items()}
-    seq_len = grpo.length_of(seq_len, asked)
+    typed, seq_len = seq_len is not None, grpo.length_of(seq_len, asked)
     sequences = _one_each(asked) if batch is None else batch
     how = _checkpointing(checkpointing, asked)
     try:
@@ -350,6 +350,7 @@ def estimate(
         raise _unknown(error, options) from error
     if plan.information is not None and plan.information.kind == "preference" and not asked["objective"]:
         plan = replace(plan, warnings=(*plan.warnings, PLAIN_PREFERENCES))
+    plan = replace(plan, workload=replace(plan.workload, seq_len_given=typed))
     grpo.check_given(plan, sequences, asked)
     own_batch = sequences if batch is not None or asked["accumulation"] != 1 else None
     plan = _with_rate(replace(plan, request=request), own_batch)
@@ -380,7 +381,14 @@ def _one_each(asked: Mapping[str, Any]) -> int:
         return each
     from .running import setup_from
 
-    alone = {**asked, "quantize": None, "objective": None, "reference": None, "generation": None, "prompt_tokens": None}
+    alone = {
+        **asked,
+        "quantize": None,
+        "objective": None,
+        "reference": None,
+        "generation": None,
+        "prompt_tokens": None,
+    }
     return each * setup_from(_setup_options("lora", alone), 1).global_batch
 
 

@@ -240,7 +240,9 @@ def _held(setup: Setup, base: int, own: int, states: int) -> tuple[Held, int]:
 def _apart(going: Course, update: int) -> int:
     """Transient bytes of the phases but the largest: of a layer, of the unembedding with the loss, of the update."""
     layers = [sum(p.highest.values()) for p in going.places if "layer" in p.where]
-    ends = [sum(p.highest.values()) for p in going.places if "layer" not in p.where and p.phase != "generation"]
+    ends = [
+        sum(p.highest.values()) for p in going.places if "layer" not in p.where and p.phase != "generation"
+    ]
     return round(sum(sorted((max(layers, default=0), max(ends, default=0), update))[:-1]))
 
 

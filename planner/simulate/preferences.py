@@ -124,7 +124,11 @@ class Preferences:
         compute = self.kernels.autocast or hidden.dtype
         size, width = mask.shape, hidden.shape[-1]
         places = [torch.zeros(rows, dtype=torch.long, device=hidden.device) for _ in range(2)]
-        picked = hidden[places[0], places[1]] if hidden.device.type == "meta" else hidden[:, -scored:].reshape(-1, width)
+        picked = (
+            hidden[places[0], places[1]]
+            if hidden.device.type == "meta"
+            else hidden[:, -scored:].reshape(-1, width)
+        )
         hidden_device = hidden.device
         del hidden, places
         labels = batch["input_ids"][:, -scored:].reshape(-1)
