@@ -26,11 +26,12 @@ from .information import Information
 from .learning_rate import lookup
 from .notices import collect
 from .objective import beside
+from .objective_rules import SEQUENCES
 from .plan import AdapterSection, CapacitySection, FlopsSection, ModelSection, Plan, Workload
 from .ranks import SUMMARY_SETS, RankPrice
 from .regret import law_for
 from .schema import Architecture, Source
-from .setup import SEQUENCES, Setup
+from .setup import Setup
 from .stored.weights import Stored, stored
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
-"""What an estimate of GRPO adds: TRL's own values for what is not given, what is refused, and a step's FLOPs by phase.
+"""What an estimate of GRPO adds: TRL's own values for what is not given, what is refused, and FLOPs by phase.
 
-Values are those of trl 1.16, trainer/grpo_config.py: 8 completions of a prompt and 8 sequences on a device, completions
+Values are those of trl 1.16, trainer/grpo_config.py: 8 completions of a prompt, 8 sequences on a device, completions
 of up to 512 tokens, beta 0 (no reference), one pass over the completions of a step, transformers to make them.
 """
 
@@ -19,6 +19,9 @@ from .schema import Architecture, Notice, Source
 from .setup import Setup
 from .units import parse_count
 
+NO_TIME = Notice(
+    "no-time", "Time and cost are not estimated for GRPO: how long generation takes is not modelled."
+)
 GROUP = 8  # num_generations
 DEVICE_BATCH = 8  # per_device_train_batch_size
 COMPLETION_TOKENS = 512  # max_completion_length
@@ -95,14 +98,13 @@ def _notices(setup: Setup, done: Mapping[str, Any]) -> tuple[Notice, ...]:
     )
     text = (
         f"GRPO as TRL 1.16 runs it: {done['prompts']:,} prompts x {done['group']} completions a step, of up to "
-        f"{done['completion_tokens']:,} tokens after prompts of {done['prompt_tokens']:,}; {where}. Its defaults stand for "
-        "what is not given. Generation's memory is analytic and not compared with measured runs; vLLM on the same GPUs "
-        "is not modelled."
+        f"{done['completion_tokens']:,} tokens after prompts of {done['prompt_tokens']:,}; {where}. Its "
+        "defaults stand for what is not given. Generation's memory is analytic and not compared with measured runs; "
+        "vLLM on the same GPUs is not modelled."
     )
     found = [Notice("grpo", text)]
     if not setup.prompt_tokens:
         found.append(
             Notice("no-prompt", "Every token counts as completion: --prompt-tokens says how many are prompt.")
         )
-    time = "Time and cost are not estimated for GRPO: how long generation takes is not modelled."
-    return (*found, Notice("no-time", time))
+    return (*found, NO_TIME)

@@ -35,7 +35,8 @@ class Item:
 
 @dataclass(frozen=True)
 class Moment:
-    """One moment of a step ("generation" of completions before it, "forward", "loss", "backward", "optimizer" with the layer where there is one)."""
+    """One moment of a step ("forward", "loss", "backward", "optimizer" with the layer where there is one), or of the
+    "generation" of completions before it."""
 
     phase: Literal["generation", "forward", "loss", "backward", "optimizer"]
     where: str

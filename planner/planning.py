@@ -14,9 +14,11 @@ from .adapter import adapt
 from .adapter.whole import NOTHING_WHOLE, trained_whole
 from .errors import InputError, PlannerError, UnsupportedArchitectureError
 from .given import whole_number
+from .objective_rules import SEQUENCES
 from .plan import Plan
+from .preferences import PLAIN_PREFERENCES, of_preferences
 from .schema import Architecture, Notice, Source
-from .setup import SEQUENCES, Method
+from .setup import Method
 from .trainers import asked_adapter_dtype, find, usual
 
 if TYPE_CHECKING:  # loaded where memory is estimated
@@ -28,11 +30,6 @@ if TYPE_CHECKING:  # loaded where memory is estimated
     from .setup import Setup
 
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
-PLAIN_PREFERENCES = Notice(
-    "preferences-as-examples",
-    "The data are preferences, whose tokens FLOPs, memory, time and cost count as plain examples: --objective dpo "
-    "counts pairs and their reference.",
-)
 ALPHA_RULES = {True: "alpha/sqrt(rank)", False: "alpha/rank"}
 # The options that say how the fine-tune is run; None: as the trainer has it, else the field's own default.
 USUAL: dict[str, Any] = {
@@ -267,7 +264,7 @@ def _with_rate(plan: Plan, batch: int | None) -> Plan:
     from .learning_rate.factors import Run, at_run, sources_of, to_mind
 
     if (objective := plan.request.get("objective") or "sft") not in ("sft", "grpo"):
-        return _of_preferences(plan, str(objective))
+        return of_preferences(plan, str(objective))
     spec = plan.adapter.spec
     of_rewards = plan.information is not None and plan.information.kind == "rl"
     task = "rl" if of_rewards or objective == "grpo" else "sft"
@@ -287,20 +284,6 @@ def _with_rate(plan: Plan, batch: int | None) -> Plan:
             (use, rate.context.source if use == of_law[1] else source) for use, source in plan.sources
         )
     return replace(plan, learning_rate=rate, warnings=warnings, sources=sources)
-
-
-def _of_preferences(plan: Plan, objective: str) -> Plan:
-    """The plan without what was fitted on supervised fine-tuning alone."""
-    reason = f"no law and no sweep here is of {objective}"
-    rate = replace(
-        plan.learning_rate, value=None, low=None, high=None, full_finetune=None, basis=None, reason=reason
-    )
-    text = (
-        f"Learning rate and price of a rank were fitted on supervised fine-tuning: neither is given for {objective}. "
-        "A bit for each loss token is then an upper bound: a preference alone tells at most one bit."
-    )
-    kept = tuple(each for each in plan.warnings if not each.code.startswith("learning-rate-"))
-    return replace(plan, learning_rate=rate, regret=None, warnings=(*kept, Notice("not-supervised", text)))
 
 
 def optimizer_steps(plan: Plan, batch: int) -> int | None:

@@ -98,9 +98,10 @@ class Setup:
     `objective`: what is learnt from an example: its tokens ("sft"), a preference between two sequences ("dpo",
     "orpo"), or whether one is wanted ("kto"). `reference` is what DPO and KTO hold it against: the "base", which is
     the model without its adapter and a copy of it in full fine-tuning, run without gradients in every step, or
-    log-probabilities "precomputed". GRPO ("grpo") learns from completions of `prompt_tokens` of a sequence, which only
-    the rest is: `generation` says whether the trained model makes them itself ("transformers") or a server on other
-    GPUs; its reference runs before the step, and is "none" where the divergence has no weight (beta 0).
+    log-probabilities "precomputed".
+    GRPO ("grpo") learns from completions, all of a sequence but its `prompt_tokens`. `generation`: the trained model
+    makes them ("transformers") or a server on other GPUs. Its reference runs before the step, and is "none" where the
+    divergence has no weight (beta 0).
     `main_grads`: gradients are added up in a buffer of float32 that stands all along, whole on every data-parallel
     GPU, as Megatron's. `deferred_gradients`: FSDP exchanges none before the last micro-step, so that all are held
     whole to then, in the type that is computed in or in float32. `gradients_kept`: they are set to zero after a step,

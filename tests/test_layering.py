@@ -32,7 +32,7 @@ LAYERS = (
     "tables plan notices",
     "estimator",
     "running",
-    "search measuring comparing fewest grpo remedies planning",
+    "search measuring comparing fewest grpo preferences remedies planning",
     "commands simulate validate exports",
     "report",
     "__init__",

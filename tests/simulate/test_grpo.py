@@ -34,12 +34,15 @@ def trainer(model: Any) -> Any:
     from trl import GRPOConfig, GRPOTrainer
 
     found = SimpleNamespace(
-        model=model, args=GRPOConfig(output_dir="out", bf16=False, report_to=[]), aux_loss_enabled=False, beta=0.0, top_entropy_quantile=1.0,
+        model=model, args=GRPOConfig(output_dir="out", bf16=False, report_to=[]),
+        aux_loss_enabled=False, beta=0.0, top_entropy_quantile=1.0,
         importance_sampling_level="token", epsilon_low=0.2, epsilon_high=0.2, loss_type="dapo", use_vllm=False,
-        off_policy_mask_threshold=None, vllm_importance_sampling_correction=False, tools=None, _entropy_bonus_enabled=False,
+        off_policy_mask_threshold=None, vllm_importance_sampling_correction=False, tools=None,
+        _entropy_bonus_enabled=False,
         current_gradient_accumulation_steps=1, model_wrapped=model, _metrics={"train": defaultdict(list)},
         accelerator=SimpleNamespace(
-            device=torch.device("cpu"), gather=lambda x: x, reduce=lambda x, **_: x, num_processes=1, is_main_process=False,
+            device=torch.device("cpu"), gather=lambda x: x, reduce=lambda x, **_: x, num_processes=1,
+            is_main_process=False,
             autocast=lambda: torch.autocast("cpu", enabled=False),
         ),
     )  # fmt: skip
