@@ -214,7 +214,17 @@ def _time(plan: Plan) -> Table | None:
         table.add_row(
             "cost", f"${plan.cost['usd']:,.2f} ({plan.cost['low']:,.2f} to {plan.cost['high']:,.2f})"
         )
+        table.add_row("at, a GPU and hour", *_price(plan.cost["price"]))
     return table
+
+
+def _price(found: dict[str, Any]) -> tuple[str, ...]:
+    """Dollars of a GPU and hour, with the range and the dates of the list."""
+    shown = f"${found['usd_per_gpu_hour']:,.2f}"
+    if not found["providers"]:
+        return (f"{shown}, as given",)
+    dates = found["from"] if found["from"] == found["to"] else f"{found['from']} to {found['to']}"
+    return (f"{shown} ({found['low']:,.2f} to {found['high']:,.2f}), {dates}",)
 
 
 def _serving(plan: Plan) -> Table | None:
