@@ -97,7 +97,7 @@ def test_estimate_says_what_its_interval_rests_on() -> None:
 
 def test_the_longest_of_the_data_tells_whether_a_length_is_reached(tmp_path: Path) -> None:
     words = Tokenizer(models.WordLevel({"[UNK]": 0, "word": 1}, unk_token="[UNK]"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.save(str(tmp_path / "tokenizer.json"))
     rows = [json.dumps({"text": "word " * (10 + number)}) for number in range(30)]
     (tmp_path / "data.jsonl").write_text("\n".join(rows), encoding="utf-8")
