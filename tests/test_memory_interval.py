@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 import planner
 from planner.errors import FactError
@@ -92,6 +95,24 @@ def test_estimate_says_what_its_interval_rests_on() -> None:
     assert packed and packed["lora"]["interval"]["length"] == "packed"
 
 
+def test_the_longest_of_the_data_tells_whether_a_length_is_reached(tmp_path: Path) -> None:
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "word": 1}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.save(str(tmp_path / "tokenizer.json"))
+    rows = [json.dumps({"text": "word " * (10 + number)}) for number in range(30)]
+    (tmp_path / "data.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    files: dict[str, Any] = {"data": tmp_path / "data.jsonl", "tokenizer": tmp_path / "tokenizer.json"}
+    lengths = {}
+    for seq_len in (32, 2048):
+        plan = planner.estimate(LLAMA, **files, seq_len=seq_len)
+        assert plan.memory
+        lengths[seq_len] = plan.memory["lora"]["interval"]["length"]
+        noted = [each.message for each in plan.warnings if each.code == "shorter-than-length"]
+        assert bool(noted) == (seq_len == 2048)
+    assert lengths == {32: "reached", 2048: "shorter"}
+    assert "the data's longest has" in noted[0]
+
+
 @pytest.mark.parametrize("seq_len", [None, 512])
 def test_a_plan_that_surely_fits_has_its_upper_end_below_the_gpu(seq_len: int | None) -> None:
     options: dict[str, Any] = {"tokens": "1M", "gpu": "h100", "gpus": 1, "ranks": 8, "seq_len": seq_len}
@@ -165,8 +186,6 @@ def test_every_source_is_judged_by_all_others() -> None:
 
 
 def test_a_table_without_a_kind_is_refused() -> None:
-    import json
-
     table = json.loads(read_data("compiled", "memory.json"))
     with pytest.raises(FactError, match="one interval of each kind"):
         memory_constants.parse({**table, "interval": table["interval"][1:]})

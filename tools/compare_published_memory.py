@@ -2,6 +2,7 @@
 
     python -m tools.compare_published_memory          # docs/memory-published.md from the constants as they are
     python -m tools.compare_published_memory --fit    # fit the constants first, and write data/memory.toml
+    python -m tools.compare_published_memory --judge fifth  # how often a set that nothing rests on is held
 
 Constants are fitted on half of the groups of runs (source, model, method), chosen by a hash, and judged on the rest.
 They matter for reserved and driver's figures alone; allocated memory has none.
@@ -24,13 +25,13 @@ from scipy.optimize import minimize
 from planner.errors import PlannerError
 from planner.memory import constants as memory_constants
 from planner.memory import with_open_lengths
-from planner.memory.constants import Constants
+from planner.memory.constants import KINDS, Constants
 from planner.memory.overhead import bounds_of, cached, kind_of, overhead
 from planner.moments import MemoryEstimate
 from planner.running import running
-from tools.interval_fit import COVERAGE, Ratio, held_by_others, intervals_of
+from tools.interval_fit import COVERAGE, Ratio, held_by_others, intervals_of, share_of
 from tools.published_memory import DRIVER, Case, Skipped, cases, model_of
-from tools.published_memory_later import about, first_ratios
+from tools.published_memory_later import RESTS_ON, about, first_ratios, inside, said_of
 from tools.published_memory_page import page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -251,8 +252,35 @@ def left_out(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> list[Compared]:
     return result
 
 
+def held_now(done: Sequence[Compared]) -> list[tuple[Ratio, bool]]:
+    """Whether the interval that ships holds what is predicted today."""
+    later = [(each, inside(case, said_of(case))) for case, each in first_ratios()]
+    return [*((ratio(c.case, c.found), c.inside) for c in done), *later]
+
+
+def judge(name: str) -> None:
+    """Show how often the interval that ships holds a set's first predictions, by kind; a set that it rests on is
+    refused."""
+    if name in RESTS_ON:
+        raise SystemExit(f"The interval rests on the {name} set.")
+    known = memory_constants.constants()
+    found = [each for _, each in first_ratios((name,))]
+    bounds = [known.bounds(each.kind) for each in found]
+    judged = [
+        (each, low <= each.low and each.high <= high) for each, (low, high) in zip(found, bounds, strict=True)
+    ]
+    for mark, test in (("all", ""), *((kind, kind) for kind in KINDS)):
+        share = share_of(judged, lambda each, test=test: not test or each.kind == test)  # type: ignore[misc]
+        if share:
+            print(f"{mark}: {share.runs} runs of {share.sources} sources, held {share.of_runs:.0%}, ", end="")
+            print(f"{share.of_sources:.0%} where sources count the same")
+
+
 def main() -> None:
     """Fit where asked, and write the page."""
+    if sys.argv[1:2] == ["--judge"]:
+        judge(sys.argv[2])
+        return
     every, skipped = cases()
     pairs, more = estimates(every)
     if "--fit" in sys.argv:
@@ -263,7 +291,7 @@ def main() -> None:
         return
     known = memory_constants.constants()
     done = [compared(c, with_constants(f, known)) for c, f in pairs]
-    judged = held_by_others(met_first(pairs))
+    judged = held_by_others(met_first(pairs)), held_now(done)
     PAGE.write_text(page(done, left_out(pairs), [*skipped, *more], known, judged), encoding="utf-8")
     print(PAGE.read_text(encoding="utf-8"))
 

@@ -214,6 +214,7 @@ def _time(plan: Plan) -> Table | None:
         table.add_row(
             "cost", f"${plan.cost['usd']:,.2f} ({plan.cost['low']:,.2f} to {plan.cost['high']:,.2f})"
         )
+        table.add_row("at, a GPU and hour", *_price(plan.cost["price"]))
     return table
 
 
@@ -227,6 +228,15 @@ def _grpo(plan: Plan) -> Table | None:
     for name, done in found["flops"].items():
         table.add_row(f"FLOPs, {name}", f"{done:.3g}")
     return table
+
+
+def _price(found: dict[str, Any]) -> tuple[str, ...]:
+    """Dollars of a GPU and hour, with the range and the dates of the list."""
+    shown = f"${found['usd_per_gpu_hour']:,.2f}"
+    if not found["providers"]:
+        return (f"{shown}, as given",)
+    dates = found["from"] if found["from"] == found["to"] else f"{found['from']} to {found['to']}"
+    return (f"{shown} ({found['low']:,.2f} to {found['high']:,.2f}), {dates}",)
 
 
 def _serving(plan: Plan) -> Table | None:
