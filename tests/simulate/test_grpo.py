@@ -154,22 +154,25 @@ def test_generation_is_counted_as_torch_counts_it(prompt: int) -> None:
     assert 2 * flops.FLOPS_PER_MAC * generation(arch, sized, pairs).total == counter.get_total_flops()
 
 
+EXCLUDED: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"objective": "grpo", "loss": "full"}, "tiled with objective grpo"),
+    ({"objective": "grpo", "loss": "tiled", "reference": "precomputed"}, "none or base"),
+    ({"objective": "grpo", "loss": "tiled", "prompt_tokens": 2048}, "fewer than the 2048 tokens"),
+    ({"objective": "grpo", "loss": "tiled", "packing": "packed"}, "full or padded"),
+    ({"prompt_tokens": 5}, "it is for grpo"),
+    ({"generation": "server"}, "grpo beside it"),
+)
+
+
 def test_what_grpo_excludes_is_refused() -> None:
-    for fields, said in (
-        ({"loss": "full"}, "tiled with objective grpo"),
-        ({"loss": "tiled", "reference": "precomputed"}, "none or base"),
-        ({"loss": "tiled", "prompt_tokens": 2048}, "fewer than the 2048 tokens"),
-        ({"loss": "tiled", "packing": "packed"}, "full or padded"),
-    ):
-        with pytest.raises(InputError, match=said):
-            Setup(**{"objective": "grpo", **fields})
-    for fields, said in (
-        ({"prompt_tokens": 5}, "it is for grpo"),
-        ({"generation": "server"}, "grpo beside it"),
-    ):
+    for fields, said in EXCLUDED:
         with pytest.raises(InputError, match=said):
             Setup(**fields)
     options: dict[str, Any] = {"objective": "grpo", "prompt_tokens": 32, "seq_len": 96}
-    for more, said in (({"batch": 12}, "nearest is 16"), ({"tokens": 9999}, "--episodes as its data")):
+    others: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"batch": 12}, "nearest is 16"),
+        ({"tokens": 9999}, "--episodes as its data"),
+    )
+    for more, said in others:
         with pytest.raises(InputError, match=said):
             estimate(LLAMA, **options, **more)
