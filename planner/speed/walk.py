@@ -289,6 +289,8 @@ class Walk:
         pairs = float(length * keys)
         if not eager and op.compress > 1:
             pairs = float(compressed_pairs(length, op.compress))
+        elif op.pairs:
+            pairs = float(op.pairs)
         elif not eager and not op.memory:
             pairs = float(visible_pairs(length, op.window, op.causal, op.chunked))
         heads = op.n_heads / self.split / self.setup.sequence_parallel
