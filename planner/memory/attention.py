@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..dataclass import dataclass
 from .bias import Shared, added, as_mask
 from .elementwise import drop
@@ -18,7 +20,8 @@ class Shape:
     beside them, and the softmax is told its type, which autocast leaves; `single`: keys of one head that SDPA is not
     told to share; `pairs`: positions with positions of all sequences; `bias`: one on scores, by position;
     `sink_scales`: the result is weighted by how much of the scores a head's sink leaves; `decay`: a value for each
-    key of each head, made in the layer, added to its scores."""
+    key of each head, made in the layer, added to its scores; `pieced`: but under flash attention it runs in pieces,
+    whose results are joined, and whose gradients are."""
 
     n_heads: int
     n_kv_heads: int
@@ -38,6 +41,7 @@ class Shape:
     bias: Shared | None = None
     sink_scales: bool = False
     decay: Value | None = None
+    pieced: bool = False
 
     @property
     def grouped(self) -> bool:
@@ -51,6 +55,9 @@ def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     if run.autocast and run.kernel != "eager" and not shape.eager:
         q, k, v = run.cast_in(q), run.cast_in(k), run.cast_in(v)
     kernel = "sdpa" if run.kernel == "flash" and shape.no_flash else run.kernel
+    if shape.pieced and kernel != "flash":
+        q, k, v = (view(each, clones=True) for each in (q, k, v))
+        return copy(attend(run, q, k, v, replace(shape, pieced=False)))
     if kernel == "eager" or (shape.eager and kernel == "sdpa"):
         return _eager(run, q, k, v, shape)
     if kernel == "flash":  # which takes 16 bits

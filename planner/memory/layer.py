@@ -290,14 +290,14 @@ class Walk:
         )
         masked = masked or traits.mask_given
         n_heads, n_kv_heads = self._counts(op)
-        pairs = run.pairs
+        pairs = run.pairs if op.pairs is None else run.sequences * op.pairs
         if op.memory and self.outside.rows is not None:
             pairs = run.length * self.outside.rows
         shape = Shape(
             n_heads, n_kv_heads, op.d_qk, op.d_v, pairs, masked, traits.capped_scores, traits.eager, traits.no_flash,
             traits.narrow, traits.dropped, traits.wide_scores, traits.wide_bias, traits.sinks,
             traits.ungrouped and n_kv_heads == 1, self.biases[op.memory], traits.sink_scales,
-            None if op.bias is None else self.values[op.bias],
+            None if op.bias is None else self.values[op.bias], traits.pieced,
         )  # fmt: skip
         for number, value in ((op.q, q), (op.k, k), (op.v, v)):
             self.values[number] = value

@@ -36,7 +36,8 @@ class Traits:
     single head, which no fused kernel takes; `narrow`: its eager softmax runs in the values' type. `router`:
     "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their weights
     stay in float32, and so do the results that they weight; `jitter`: what experts and router read is multiplied by
-    noise. `caches`: its decoder fills a cache of keys and values while it is trained.
+    noise. `caches`: its decoder fills a cache of keys and values while it is trained. `pieced`: a tower's attention runs apart
+    for each image or window, from pieces of queries, keys and values, and joins what comes out.
     """
 
     norm: str = "rms"
@@ -79,6 +80,7 @@ class Traits:
     wide_router: bool = False
     jitter: bool = False
     caches: bool = False
+    pieced: bool = False
 
 
 LLAMA = Traits()
@@ -174,6 +176,8 @@ TRAITS: dict[str, Traits] = {
         LLAMA, norm="rms-late", qk_norm="rms-late", after=True, router="sigmoid", wide_router=True
     ),
     "llama4_text": replace(LLAMA, no_flash=True, rotary="complex", router="sigmoid", wide_router=True),
+    "qwen2_vl_vision": replace(LEGACY, rotary="half32", activation="quick_gelu", pieced=True),
+    "qwen2_5_vl_vision": replace(LLAMA, rotary="half32", pieced=True),
 }
 ALIKE = {
     "olmo3": "olmo2",
