@@ -349,7 +349,7 @@ def _step(
     lengths["memory"] = (
         next((b.fixed_length for b in arch.blocks if b.stack == "encoder"), None) or step.seq_len
     )
-    lengths["connector"] = step.seq_len
+    lengths["connector"] = lengths["unused"] = step.seq_len
     walk = _Walk(arch, step, trained, lengths, whole)
     total, seen = _images(arch, step, adapted, whole)
     start = trained is None or (step.checkpointing and step.hooked) or whole.embedding or seen

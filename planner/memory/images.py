@@ -44,6 +44,10 @@ class Manner:
 MANNERS = {
     "qwen2_vl_vision": Manner(rotary=True, joined=True),
     "qwen2_5_vl_vision": Manner(rotary=True, permuted=True, joined=True),
+    "gemma3_vision": Manner(positioned=True, ended=True),
+    "idefics3_vision": Manner(positioned=True, ended=True, joined=True),
+    "clip_vision": Manner(positioned=True, classed=True, joined=True),
+    "internvl_vision": Manner(positioned=True, ended=True),
 }
 
 
@@ -170,7 +174,7 @@ def _entry(
     images: Images, run: Pass, setup: Setup, manner: Manner, grad: bool
 ) -> tuple[Stretch, Stretch, Held, Held]:
     """From pixels to the first layer, and back: pixels in the weights' type, patches, positions."""
-    patches, width = images.tower.hidden_size, run.compute if run.autocast else run.stream
+    patches, width = images.tower.hidden_size, run.compute if run.autocast and not manner.positioned else run.stream
     one: Size = run.rows * (patches * width)
     pixels = pixel_bytes(images, setup) // images.units
     lowered = 0 if run.stream == FLOAT32 else pixels * (run.stream / FLOAT32)

@@ -39,7 +39,7 @@ class Place:
     highest: Held
 
 
-ENDS = ("head", "stem", "connector")
+ENDS = ("head", "stem", "unused", "connector")
 POSITIONS = ("wpe", "embed_positions", "position_embeddings")  # tables of learned positions
 Passed = tuple[str, Stretch]  # where, and what is passed
 
@@ -180,8 +180,8 @@ def walked_layers(job: Job, grad: bool) -> Layers:
 
 def first_width(job: Job) -> int:
     """Bytes a value of what comes into the first layer; 0 for the embedding's own. Under autocast a norm widens
-    it, and the convolution that makes patches narrows them."""
-    if job.run().autocast and any(block.features for block in job.arch.blocks):
+    it, and a convolution that makes patches narrows them where nothing is added."""
+    if job.traits.narrow_stem and job.run().autocast:
         return job.run().compute
     return FLOAT32 if job.traits.stem_norm and job.run().autocast else 0
 
@@ -198,7 +198,8 @@ def masks(job: Job) -> Size:
     windows = {op.window for block in job.arch.blocks for op in block.operations if isinstance(op, Attend)}
     needed = [w for w in windows if eager or given or (w is not None and w <= run.reach)]
     one = setup.seq_len * setup.seq_len * (run.compute if eager else 1)
-    return len(needed) * one * (setup.sequences if run.masked or eager else 1)
+    each = run.masked or eager or (job.arch.images is not None and given)
+    return len(needed) * one * (setup.sequences if each else 1)
 
 
 class Seen(Protocol):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from ..schema import Images
 from ..setup import Setup
 
+NESTED = ("idefics3", "smolvlm")  # whose pixel values are given sample by sample
 SWITCH = "TRANSFORMERS_DISABLE_TORCH_CHECK"
 
 
@@ -20,9 +22,14 @@ def image_inputs(model: Any, images: Images, setup: Setup, ids: Any) -> dict[str
     for it (on the host, whose numbers decide shapes). Tokens `ids` with values get the images' places marked."""
     config, n, device = model.config, setup.sequences, ids.device
     first, *rest = images.pixel_shape
-    found = {"pixel_values": torch.zeros((first * n, *rest), device=device)}
+    shape = (n, first, *rest) if config.model_type in NESTED else (first * n, *rest)
+    found = {"pixel_values": torch.ones(shape, device=device)}
+    if images.masked:
+        found["token_type_ids"] = torch.zeros_like(ids)
     if device.type != "meta":
         ids[:, : images.rows] = config.image_token_id
+        if images.masked:
+            found["token_type_ids"][:, : images.rows] = 1
     if images.grid is not None:
         at = "cpu" if device.type == "meta" else device
         found["image_grid_thw"] = torch.tensor([images.grid] * (images.count * n), device=at)
@@ -62,13 +69,43 @@ def positions_moved(model: Any) -> Iterator[None]:
             handle.remove()
 
 
+class Places(TorchFunctionMode):  # type: ignore[misc]
+    """Answers where image tokens stand, and how many images a sample has, where there are no values: masks of tokens
+    (of two dimensions) and of images (of one) become as many places as there are."""
+
+    def __init__(self, images: Images, setup: Setup) -> None:
+        super().__init__()
+        self.units, self.rows, self.sequences = images.units, images.rows, setup.sequences
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
+            args = (args[0], self._places(args[1]), *args[2:])
+        elif func is torch.Tensor.tolist and args[0].device.type == "meta":
+            return [self.units] * len(args[0])
+        return func(*args, **(kwargs or {}))
+
+    def _places(self, index: Any) -> Any:
+        if isinstance(index, tuple):
+            found = [self._places(each) for each in index]
+            return tuple(x for each in found for x in (each if isinstance(each, tuple) else (each,)))
+        if not isinstance(index, torch.Tensor) or index.dtype != torch.bool or index.device.type != "meta":
+            return index
+        each = self.units if index.dim() == 1 else self.rows
+        number = each * self.sequences
+        return tuple(torch.empty(number, dtype=torch.long, device="meta") for _ in range(index.dim()))
+
+
 @contextmanager
-def given(model: Any, images: Images | None, device: str) -> Iterator[None]:
+def given(model: Any, images: Images | None, setup: Setup, device: str) -> Iterator[None]:
     """A model that takes images without values."""
     if images is None:
         yield
         return
-    with unchecked(), positions_moved(model) if device == "meta" else nullcontext():
+    if device != "meta":
+        with unchecked():
+            yield
+        return
+    with unchecked(), positions_moved(model), Places(images, setup):
         yield
 
 

@@ -230,7 +230,7 @@ def run(
         tracker.enter(Place("forward", "start"))
         for tensor in batch.values():
             tracker.see(tensor)
-        with kernels, kernels.forward(), given(model, made.images, how.device):
+        with kernels, kernels.forward(), given(model, made.images, setup, how.device):
             # Logits and all else that the model returns are dropped at once, as most trainers do.
             outputs: Any = None if by_chances(setup) else model(**batch)
             loss = outputs.loss if outputs else Preferences(made, setup, tracker, kernels).loss(batch)

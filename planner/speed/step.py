@@ -31,7 +31,7 @@ def _stacks(arch: Architecture) -> Iterator[tuple[str, list[tuple[int, Block]]]]
 
 def _lengths(arch: Architecture, seq_len: int) -> dict[str, int]:
     """Positions of each stack."""
-    lengths = dict.fromkeys(("stem", "decoder", "encoder", "connector", "head", "memory"), seq_len)
+    lengths = dict.fromkeys(("stem", "decoder", "encoder", "unused", "connector", "head", "memory"), seq_len)
     fixed = next((block.fixed_length for block in arch.blocks if block.stack == "encoder"), None)
     return {**lengths, "memory": fixed or seq_len}
 
@@ -129,7 +129,13 @@ def together(images: Images) -> Architecture:
             return op
         return replace(op, pairs=images.units * (op.pairs or images.length**2))
 
-    blocks = (replace(b, operations=tuple(map(joined, b.operations))) for b in images.tower.blocks)
+    blocks = (
+        replace(
+            b, operations=tuple(map(joined, b.operations)),
+            fixed_length=b.fixed_length and b.fixed_length * images.units,
+        )
+        for b in images.tower.blocks
+    )  # fmt: skip
     return replace(images.tower, blocks=tuple(blocks))
 
 

@@ -9,13 +9,18 @@ from typing import Any
 from ...errors import InputError, UnsupportedArchitectureError
 from ...schema import Architecture, Images
 from ..fields import Fields
-from . import qwen
+from . import qwen, square
 from .draft import Builder, Draft
 
 # `True`: the images' size decides how many tokens they take; the config alone does for the others.
 BUILDERS: dict[str, tuple[Builder, bool]] = {
     "qwen2_vl": (qwen.qwen2_vl, True),
     "qwen2_5_vl": (qwen.qwen2_5_vl, True),
+    "gemma3": (square.gemma3, False),
+    "idefics3": (square.idefics3, True),
+    "smolvlm": (square.idefics3, True),
+    "llava": (square.llava, False),
+    "internvl": (square.internvl, True),
 }
 MOST_IMAGES, MOST_SIDE = 10_000, 100_000
 _known: dict[tuple[int, int, tuple[int, int] | None], tuple[Architecture, Architecture]] = {}
@@ -83,7 +88,7 @@ def _images(arch: Architecture, draft: Draft, count: int, size: tuple[int, int] 
     width, height = size or (0, 0)
     first, *rest = draft.pixels
     return Images(
-        count, width, height, draft.tokens * count + draft.marks_once, draft.rows * count, tower, indices,
+        count, width, height, draft.tokens * count, draft.rows * count, tower, indices,
         draft.units * count, draft.length, (first * count, *rest), draft.grid, draft.hooked, draft.masked,
         draft.sources,
     )  # fmt: skip

@@ -31,7 +31,6 @@ class Draft:
     length: int
     pixels: tuple[int, ...]
     sources: tuple[Source, ...]
-    marks_once: int = 0
     grid: tuple[int, int, int] | None = None
     hooked: bool = True
     masked: bool = False
@@ -53,9 +52,12 @@ def processor(model: str, where: str) -> Source:
     return Source(f"{model}, preprocessor_config.json", url, where, "2026-11-28", "config")
 
 
-def patch_stem(trace: Trace, name: str, channels: int, kernel: int, d: int, bias: bool) -> None:
-    """The convolution from pixels to patches, one position each: d_in = channels x kernel values."""
-    with trace.layer("stem", (0,)) as stem:
+def patch_stem(
+    trace: Trace, name: str, channels: int, kernel: int, d: int, bias: bool, patches: int | None = None
+) -> None:
+    """The convolution from pixels to patches, one position each: d_in = channels x kernel values. `patches` are those
+    of a unit where it has more positions, as a class token."""
+    with trace.layer("stem", (0,), fixed_length=patches) as stem:
         stem.features = True
         stem.stream = stem.linear(
             name, "vision", channels * kernel, d, stem.stream, bias=bias, kind="convolution"
@@ -78,7 +80,9 @@ def plain_attention(
     layer.add(layer.linear(names[-1], "attention", d, d, mixed, bias=o_bias))
 
 
-def two_layers(layer: Layer, names: tuple[str, str], widths: tuple[int, int, int], *, per: int = 1, bias: bool = True) -> None:
+def two_layers(
+    layer: Layer, names: tuple[str, str], widths: tuple[int, int, int], *, per: int = 1, bias: bool = True
+) -> None:
     """A connector of two matrices with an activation between, over `per` positions joined."""
     first, second = names
     inner = layer.linear(first, "mlp", widths[0], widths[1], layer.stream, bias=bias, per=per)
