@@ -30,7 +30,8 @@ class Manner:
     back; `rotary`: cosines and sines in float32 are held beside them; `positioned`: learned positions are added;
     `held`: the last layer's result is handed on with the features and held while the text runs; `joined`: features
     are joined anew from a list of images; `ended`: a norm stands behind the last layer; `classed`: a class token is
-    put before the patches, and a norm behind them."""
+    put before the patches, and a norm behind them; `copied`: pixel values are, to leave padded images out; `placed`:
+    it is patches with their positions that are made to need a gradient."""
 
     permuted: bool = False
     rotary: bool = False
@@ -39,13 +40,15 @@ class Manner:
     joined: bool = False
     ended: bool = False
     classed: bool = False
+    copied: bool = False
+    placed: bool = False
 
 
 MANNERS = {
     "qwen2_vl_vision": Manner(rotary=True, joined=True),
     "qwen2_5_vl_vision": Manner(rotary=True, permuted=True, joined=True),
     "gemma3_vision": Manner(positioned=True, ended=True),
-    "idefics3_vision": Manner(positioned=True, ended=True, joined=True),
+    "idefics3_vision": Manner(positioned=True, ended=True, joined=True, copied=True, placed=True),
     "clip_vision": Manner(positioned=True, classed=True, joined=True),
     "internvl_vision": Manner(positioned=True, ended=True),
 }
@@ -177,13 +180,13 @@ def _entry(
     patches, width = images.tower.hidden_size, run.compute if run.autocast and not manner.positioned else run.stream
     one: Size = run.rows * (patches * width)
     pixels = pixel_bytes(images, setup) // images.units
-    lowered = 0 if run.stream == FLOAT32 else pixels * (run.stream / FLOAT32)
+    lowered = 0 if run.stream == FLOAT32 and not manner.copied else pixels * (run.stream / FLOAT32)
     heads = next(op for op in _block(images, "encoder").operations if hasattr(op, "d_qk"))
     turned = 2 * FLOAT32 * run.rows * heads.d_qk if manner.rotary else 0
     copies = 1 + manner.permuted + manner.positioned
     during: Held = {TEMPORARY: lowered + turned}
     forward = Stretch({}, {TEMPORARY: lowered + turned, STREAM: one * copies})
-    altered = manner.permuted or manner.positioned or manner.classed
+    altered = manner.permuted or (manner.positioned and not manner.placed)
     leaf: Held = {KEPT: one} if grad and setup.method != "full" and altered else {}
     if setup.method != "full":
         return forward, Stretch({}, {STREAM: one * 2} if grad else {}), during, leaf

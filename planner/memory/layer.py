@@ -27,7 +27,7 @@ from ..schema import (
 )
 from .attention import Shape, attend
 from .bias import Shared
-from .elementwise import activation, drop, gated, norm, rotate
+from .elementwise import activation, drop, gated, norm, rotate, weigh
 from .experts import Routing, Stacked, folded, folds, mix
 from .layout import Trained, from_latent, layout, low_ranks, split_sides, uses
 from .outside import ALONE, Outside
@@ -411,6 +411,8 @@ class Walk:
         own = part(run, value)
         if traits.after:
             own = norm(run, own, self.arch.hidden_size, traits.norm)
+        if traits.layer_scale:
+            own = weigh(run, own, self.arch.hidden_size)
         if traits.scaled_residual:
             own = scale(own)
         if traits.dropout and run.grad:

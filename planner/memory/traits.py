@@ -37,7 +37,7 @@ class Traits:
     "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their weights
     stay in float32, and so do the results that they weight; `jitter`: what experts and router read is multiplied by
     noise. `caches`: its decoder fills a cache of keys and values while it is trained. `pieced`: a tower's attention runs apart
-    for each image or window, from pieces of queries, keys and values, and joins what comes out. `narrow_stem`: its layers read what a convolution makes, in 16 bits under autocast.
+    for each image or window, from pieces of queries, keys and values, and joins what comes out. `narrow_stem`: its layers read what a convolution makes, in 16 bits under autocast. `layer_scale`: what a layer's parts add is weighed by a trained vector.
     """
 
     norm: str = "rms"
@@ -82,6 +82,7 @@ class Traits:
     caches: bool = False
     pieced: bool = False
     narrow_stem: bool = False
+    layer_scale: bool = False
 
 
 LLAMA = Traits()
@@ -181,7 +182,7 @@ TRAITS: dict[str, Traits] = {
     "gemma3_vision": SIGLIP,
     "idefics3_vision": SIGLIP,
     "clip_vision": replace(SIGLIP, activation="quick_gelu"),
-    "internvl_vision": replace(SIGLIP, activation="gelu", scaled_residual=True),
+    "internvl_vision": replace(SIGLIP, activation="gelu", layer_scale=True, narrow=True),
     "qwen2_vl_vision": replace(LEGACY, rotary="half32", activation="quick_gelu", pieced=True, narrow_stem=True),
     "qwen2_5_vl_vision": replace(LLAMA, rotary="half32", pieced=True, narrow_stem=True),
 }

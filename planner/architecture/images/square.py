@@ -168,6 +168,7 @@ def internvl(config: Fields, hidden: int, size: tuple[int, int] | None) -> Draft
     )  # fmt: skip
     with trace.layer("encoder", range(depth), f"{TOWER}encoder.layer.{{}}.") as layer:
         _layer(layer, d, heads, width, INTERN_NAMES, cfg.bool("attention_bias", False))
+        layer.open_end = False  # a vector weighs what it puts out
     with trace.layer("connector", (0,), "model.multi_modal_projector.", side * side) as layer:
         widths = (d * merge**2, hidden, hidden)
         two_layers(layer, ("linear_1", "linear_2"), widths, per=merge**2)
