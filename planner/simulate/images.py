@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..schema import Images
 from ..setup import Setup
+from .layers import Stack, everyone
 
 NESTED = ("idefics3", "smolvlm")  # whose pixel values are given sample by sample
 SWITCH = "TRANSFORMERS_DISABLE_TORCH_CHECK"
@@ -36,6 +37,18 @@ def image_inputs(model: Any, images: Images, setup: Setup, ids: Any) -> dict[str
         # In training the model finds them from tokens; of these there are none, or not in the order of a text.
         found["position_ids"] = torch.zeros((3, n, setup.seq_len), dtype=torch.long, device=device)
     return found
+
+
+def towers_whole(found: list[Stack], images: Images | None) -> list[Stack]:
+    """The stacks, a tower's whole where an inner layer's result is taken by its number, which one that is left out
+    would shift."""
+    if images is None or all(block.stack != "unused" for block in images.tower.blocks):
+        return found
+    paths = {m.name.partition(".{}")[0] for m in images.tower.matrices if ".{}" in m.name}
+    return [
+        everyone(each.path, each.length) if any(each.path.endswith(path) for path in paths) else each
+        for each in found
+    ]
 
 
 def tell_layers_apart(model: Any) -> None:
