@@ -9,13 +9,12 @@ from planner.architecture.images import with_images
 from planner.schema import Architecture
 
 TEXT: dict[str, Any] = {
-    "vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 4096,
 }  # fmt: skip
 SQUARE = {
-    "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 4, "num_attention_heads": 4, "patch_size": 8,
+    "hidden_size": 64, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4, "patch_size": 8,
 }  # fmt: skip
-ROPE = {"rope_type": "default", "mrope_section": [2, 3, 3]}
 
 
 def _model(model_type: str, name: str, text: str, vision: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -28,11 +27,11 @@ def _model(model_type: str, name: str, text: str, vision: dict[str, Any], **more
 CONFIGS: dict[str, dict[str, Any]] = {
     "qwen2_vl": _model(
         "qwen2_vl", "Qwen2VL", "qwen2_vl_text",
-        {"embed_dim": 48, "depth": 4, "num_heads": 4, "mlp_ratio": 2, "hidden_size": 64},
+        {"embed_dim": 64, "depth": 3, "num_heads": 4, "mlp_ratio": 2, "hidden_size": 64},
     ),
     "qwen2_5_vl": _model(
         "qwen2_5_vl", "Qwen2_5_VL", "qwen2_5_vl_text",
-        {"hidden_size": 48, "depth": 5, "num_heads": 4, "intermediate_size": 80, "out_hidden_size": 64,
+        {"hidden_size": 64, "depth": 4, "num_heads": 4, "intermediate_size": 80, "out_hidden_size": 64,
          "fullatt_block_indexes": [1, 3]},
     ),
     "gemma3": _model(
@@ -51,7 +50,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 for kind in ("qwen2_vl", "qwen2_5_vl"):
     CONFIGS[kind]["text_config"]["rope_scaling"] = {"type": "mrope", "mrope_section": [2, 3, 3]}
 CONFIGS["gemma3"]["text_config"].update(head_dim=16, sliding_window=64, layer_types=[
-    "sliding_attention", "full_attention", "sliding_attention",
+    "sliding_attention", "full_attention",
 ])  # fmt: skip
 SIZES = {"idefics3": "90x60", "smolvlm": "90x60"}
 

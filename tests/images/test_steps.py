@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from planner import flops
@@ -23,6 +24,8 @@ EVERYWHERE = AdapterSpec(rank=4, layers=("all-linear",))
 # What is trained: the text's adapter, one in the tower too, everything.
 TRAINED = {"text": LORA, "tower": EVERYWHERE, "all": None}
 LENGTH = 832
+WHOLE = ("qwen2_5_vl", "llava")
+MEASURED = (("qwen2_5_vl", "layer", EVERYWHERE), ("gemma3", "none", LORA), ("idefics3", "none", EVERYWHERE))
 
 
 def _setup(trained: str, checkpointing: str, **more: object) -> Setup:
@@ -37,15 +40,14 @@ def test_every_account_has_a_small_model() -> None:
     assert set(CONFIGS) == set(known_types())
 
 
-@pytest.mark.parametrize("checkpointing", ["none", "layer"])
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_flops_equal_those_of_the_model_s_own_code(kind: str, checkpointing: str) -> None:
+def test_flops_equal_those_of_the_model_s_own_code(kind: str) -> None:
+    """Checkpointed, with an adapter on the text (so that gradients pass a frozen tower), and in full."""
     arch = with_some(kind)
-    for trained, spec in TRAINED.items():
-        setup = _setup(trained, checkpointing)
+    for trained in ("text", "all") if kind in WHOLE else ("text",):
+        spec, setup = TRAINED[trained], _setup(trained, "layer")
         pairs = None if spec is None else adapt(arch, spec)
-        size = flops.Step(2, LENGTH, checkpointing != "none")
-        found = flops.flops(flops.step_macs(arch, size, pairs))
+        found = flops.flops(flops.step_macs(arch, flops.Step(2, LENGTH, True), pairs))
         assert found == simulate_step(CONFIGS[kind], spec, setup, arch=arch).total_flops, trained
         assert work_of(arch, setup, pairs or ()).flops(2) == pytest.approx(found, rel=1e-9), trained
 
@@ -60,26 +62,20 @@ def test_flops_equal_those_of_a_real_step(kind: str) -> None:
     assert found == counter.get_total_flops()
 
 
-@pytest.mark.parametrize(("checkpointing", "spec"), [("none", LORA), ("layer", EVERYWHERE)])
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize(("kind", "checkpointing", "spec"), MEASURED)
 def test_a_real_step_holds_what_was_simulated(kind: str, checkpointing: str, spec: AdapterSpec) -> None:
     """Bytes that autograd holds and the most that are allocated, by torch's profiler."""
-    arch = with_some(kind, 1)
-    found = measure(CONFIGS[kind], _setup("tower", checkpointing, seq_len=512), spec, arch)
+    found = measure(CONFIGS[kind], _setup("tower", checkpointing, seq_len=448), spec, with_some(kind, 1))
     assert found.simulated_held == pytest.approx(found.held, rel=0.01)
     assert found.simulated_top == pytest.approx(found.top, rel=0.01)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_memory_in_closed_form_is_what_a_simulated_step_takes(kind: str) -> None:
-    arch = with_some(kind)
-    for trained, spec in TRAINED.items():
-        for checkpointing in ("none", "layer"):
-            setup = _setup(trained, checkpointing, attention_kernel="sdpa", precision="bf16")
-            pairs = () if spec is None else adapt(arch, spec)
-            seen = simulate_step(CONFIGS[kind], spec, setup, arch=arch, block_bytes=1).peak.bytes
-            found = max(m.bytes for m in estimate_memory(arch, setup, pairs).moments)
-            assert found - WORKSPACES * WORKSPACE_BYTES == pytest.approx(seen, rel=0.05), (trained, checkpointing)
+    arch, setup = with_some(kind), _setup("tower", "none", attention_kernel="sdpa", precision="bf16")
+    seen = simulate_step(CONFIGS[kind], EVERYWHERE, setup, arch=arch, block_bytes=1).peak.bytes
+    found = max(m.bytes for m in estimate_memory(arch, setup, adapt(arch, EVERYWHERE)).moments)
+    assert found - WORKSPACES * WORKSPACE_BYTES == pytest.approx(seen, rel=0.02)
 
 
 def test_a_frozen_tower_leaves_nothing_behind() -> None:
@@ -90,9 +86,6 @@ def test_a_frozen_tower_leaves_nothing_behind() -> None:
         pairs = adapt(arch, LORA)
         size = flops.Step(1, LENGTH, checkpointing != "none")
         whole = flops.step_macs(arch, size, pairs)
-        from dataclasses import replace
-
         alone = flops.step_macs(replace(arch, images=None), size, pairs)
         assert (whole.backward > alone.backward) == through
         assert whole.forward > alone.forward
-    assert torch.is_grad_enabled()
