@@ -327,8 +327,13 @@ def estimate(
         arch.params, arch.params_active, published, kept.bytes, kept.quantization, kept.checkpoint,
     )  # fmt: skip
     price = _rank_price(arch, spec, section, whole, work, given)
-    seen = image_notices(arch, work.seq_len, work.total_tokens)
-    noted = (*found.notices, *seen, *kept.notices, *given.notices, *ranks.notices(spec, price))
+    noted = (
+        *found.notices,
+        *image_notices(arch, work.seq_len, work.total_tokens),
+        *kept.notices,
+        *given.notices,
+        *ranks.notices(spec, price),
+    )
     if adapter is not None:
         noted = (*noted, *check_weights(os.fspath(adapter), arch, adapted, whole))
     return Plan(

@@ -71,11 +71,11 @@ def image_notices(arch: Architecture, seq_len: int, total_tokens: int | None) ->
         if any(matrix.role == "vision" for matrix in arch.matrices):
             yield Notice("no-images", f"No image is counted: the step is of text alone. {_how(arch)}")
         return
+    verb = "takes" if images.count == 1 else "take"
     yield Notice(
         "images-counted",
-        f"{_images(images.count)} take {images.tokens:,} of a sequence's {seq_len:,} tokens, at the limits of "
-        "pixels of the published processor (a trainer's own lower limit makes fewer: give the size that it resizes "
-        "to).",
+        f"{_images(images.count)} {verb} {images.tokens:,} of a sequence's {seq_len:,} tokens, at the pixel limits "
+        "of the published processor (a trainer's own lower limit makes fewer: give the size that it resizes to).",
     )
     if total_tokens is not None:
         yield Notice("image-tokens", "Tokens of the data are taken to count those of images too.")

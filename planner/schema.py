@@ -280,11 +280,10 @@ class Images:
     `tokens` are the positions that they take in the sequence, marks around them included; `rows` those of them that
     the tower's features fill. The `tower` (with its connector; roles as in a text model, names as in the whole one,
     whose matrix `indices[i]` is the tower's i) runs `units` of them in a sequence (images, tiles), each of `length`
-    positions, in
-    blocks "stem", "encoder", "unused" (layers that run for nothing) and "connector". `pixel_shape` is that of a sequence's pixel values, `grid` the patches of
-    an image by frames, height and width where the model is told them. `hooked`: with checkpointing, transformers
-    makes the tower's patches need a gradient as it does the embedding's tokens. `masked`: attention is given a mask
-    because image tokens see each other.
+    positions, in blocks "stem", "encoder", "unused" (layers that run for nothing) and "connector". `pixel_shape` is
+    that of a sequence's pixel values, `grid` the patches of an image by frames, height and width where the model is
+    told them. `hooked`: with checkpointing, transformers makes the tower's patches need a gradient as it does the
+    embedding's tokens. `masked`: attention is given a mask because image tokens see each other.
     """
 
     count: int

@@ -51,9 +51,7 @@ class Measured:
         return self.simulated_top / self.top - 1
 
 
-def real(
-    config: dict[str, Any], spec: AdapterSpec, setup: Setup, arch: Architecture | None = None
-) -> Made:
+def real(config: dict[str, Any], spec: AdapterSpec, setup: Setup, arch: Architecture | None = None) -> Made:
     """The model with weights, on the CPU; `arch` is its inventory, which says what images its sequences have."""
     made = make(config, spec, setup, arch)
     torch.manual_seed(0)

@@ -84,7 +84,8 @@ def _others() -> dict[str, dict[str, Any]]:
             "is_flag": True, "default": None, "help": "Autocast on 16-bit weights, as HF's Trainer runs them.",
         },
         "images": {
-            "type": Count(), "help": "Images in every sequence, of whose --seq-len they are part. Default: text alone.",
+            "type": Count(),
+            "help": "Images in every sequence, part of its --seq-len. Default: text alone.",
         },
         "image_size": {
             "metavar": "WxH", "help": "Their pixels, where the model takes them as large as they are.",

@@ -7,6 +7,7 @@ nothing needs a gradient it leaves its result alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..adapter.tower import in_tower, whole_in_tower
@@ -95,7 +96,11 @@ class Tower:
         kinds = self.layers.kinds
         for rounds in in_rounds(self.layers.order)[::-1]:
             passed = [
-                [(f"tower {where}", part) for where, kind in each[::-1] if (part := kinds[kind].backward) is not None]
+                [
+                    (f"tower {where}", part)
+                    for where, kind in each[::-1]
+                    if (part := kinds[kind].backward) is not None
+                ]
                 for each in rounds[::-1]
             ]
             if passed[0]:
@@ -141,7 +146,7 @@ def _patches(images: Images) -> Matrix:
     return images.tower.matrices[op.matrix]
 
 
-def _exit_at(found: Walked, ranks: tuple[int, ...]) -> Walked:
+def _exit_at(found: Walked, ranks: Sequence[int]) -> Walked:
     return found._replace(forward=at_ranks(found.forward, ranks), backward=maybe_at(found.backward, ranks))
 
 
@@ -177,7 +182,10 @@ def _entry(
     images: Images, run: Pass, setup: Setup, manner: Manner, grad: bool
 ) -> tuple[Stretch, Stretch, Held, Held]:
     """From pixels to the first layer, and back: pixels in the weights' type, patches, positions."""
-    patches, width = images.tower.hidden_size, run.compute if run.autocast and not manner.positioned else run.stream
+    patches, width = (
+        images.tower.hidden_size,
+        run.compute if run.autocast and not manner.positioned else run.stream,
+    )
     one: Size = run.rows * (patches * width)
     pixels = pixel_bytes(images, setup) // images.units
     lowered = 0 if run.stream == FLOAT32 and not manner.copied else pixels * (run.stream / FLOAT32)

@@ -36,8 +36,10 @@ class Traits:
     single head, which no fused kernel takes; `narrow`: its eager softmax runs in the values' type. `router`:
     "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their weights
     stay in float32, and so do the results that they weight; `jitter`: what experts and router read is multiplied by
-    noise. `caches`: its decoder fills a cache of keys and values while it is trained. `pieced`: a tower's attention runs apart
-    for each image or window, from pieces of queries, keys and values, and joins what comes out. `narrow_stem`: its layers read what a convolution makes, in 16 bits under autocast. `layer_scale`: what a layer's parts add is weighed by a trained vector.
+    noise. `caches`: its decoder fills a cache of keys and values while it is trained.
+    Of towers of images, `pieced`: attention runs apart for each image or window, from pieces of queries, keys and
+    values, and joins what comes out; `narrow_stem`: layers read what a convolution makes, in 16 bits under autocast;
+    `layer_scale`: what a layer's parts add is weighed by a trained vector.
     """
 
     norm: str = "rms"
@@ -183,7 +185,9 @@ TRAITS: dict[str, Traits] = {
     "idefics3_vision": SIGLIP,
     "clip_vision": replace(SIGLIP, activation="quick_gelu"),
     "internvl_vision": replace(SIGLIP, activation="gelu", layer_scale=True, narrow=True),
-    "qwen2_vl_vision": replace(LEGACY, rotary="half32", activation="quick_gelu", pieced=True, narrow_stem=True),
+    "qwen2_vl_vision": replace(
+        LEGACY, rotary="half32", activation="quick_gelu", pieced=True, narrow_stem=True
+    ),
     "qwen2_5_vl_vision": replace(LLAMA, rotary="half32", pieced=True, narrow_stem=True),
 }
 ALIKE = {

@@ -150,7 +150,7 @@ def _notices(
         )
     ]
     found += [Notice("simulated-otherwise", note) for note in dict.fromkeys(notes)]
-    found += [n for n in image_notices(arch, next(iter(steps.values())).setup.seq_len, None)]
+    found += image_notices(arch, next(iter(steps.values())).setup.seq_len, None)
     length = max(step.setup.seq_len for step in steps.values())
     if arch.max_position and length > arch.max_position:
         found.append(

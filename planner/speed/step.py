@@ -145,9 +145,10 @@ def _see(walk: Walk, images: Images, pairs: tuple[Adapted, ...]) -> bool:
         walk.setup, sequence_parallel=1, gpus=walk.setup.gpus // walk.setup.sequence_parallel,
         input_grads=walk.setup.needs_input_grads and images.hooked,
     )  # fmt: skip
-    trained: dict[int, tuple[Adapted, ...]] | None = None if walk.trained is None else {}
-    for item in in_tower(images, pairs) if trained is not None else ():
-        trained[item.index] = (*trained.get(item.index, ()), item)
+    inside: dict[int, tuple[Adapted, ...]] = {}
+    for item in in_tower(images, pairs):
+        inside[item.index] = (*inside.get(item.index, ()), item)
+    trained = None if walk.trained is None else inside
     tower = together(images)
     seen = Walk(tower, setup, trained, whole_in_tower(images, walk.whole))
     lengths = _lengths(tower, images.units * images.length)

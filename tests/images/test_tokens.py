@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,7 +47,9 @@ def test_processors_make_so_many_pixel_values() -> None:
     made = {
         "qwen2_5_vl": Qwen2VLImageProcessorPil(),
         "gemma3": Gemma3ImageProcessorPil(size={"height": 64, "width": 64}),
-        "idefics3": Idefics3ImageProcessorPil(size={"longest_edge": 256}, max_image_size={"longest_edge": 64}),
+        "idefics3": Idefics3ImageProcessorPil(
+            size={"longest_edge": 256}, max_image_size={"longest_edge": 64}
+        ),
         "internvl": GotOcr2ImageProcessorPil(size={"height": 64, "width": 64}, crop_to_patches=True),
     }
     for kind, processor in made.items():
@@ -91,7 +95,7 @@ def test_without_images_nothing_changes_but_a_note() -> None:
 
 
 def test_images_take_memory_flops_and_time() -> None:
-    given = {"model": "Qwen/Qwen2.5-VL-7B-Instruct", "seq_len": 4096, "gpu": "h100"}
+    given: dict[str, Any] = {"model": "Qwen/Qwen2.5-VL-7B-Instruct", "seq_len": 4096, "gpu": "h100"}
     text, seen = estimate(**given), estimate(**given, images=2, image_size="1280x720")
     assert text.flops and seen.flops and text.time and seen.time and text.memory and seen.memory
     assert seen.flops.lora > text.flops.lora
@@ -99,7 +103,7 @@ def test_images_take_memory_flops_and_time() -> None:
     assert seen.memory["full"]["per_gpu_bytes"] > text.memory["full"]["per_gpu_bytes"]
 
 
-WRONG = (
+WRONG: tuple[tuple[dict[str, Any], str], ...] = (
     ({"images": 1}, "image-size"),
     ({"images": 1, "image_size": "wide"}, "image-size"),
     ({"images": 1, "image_size": "0x10"}, "image-size"),
@@ -111,7 +115,7 @@ WRONG = (
 
 
 @pytest.mark.parametrize(("options", "field"), WRONG)
-def test_bad_images_are_refused(options: dict[str, object], field: str) -> None:
+def test_bad_images_are_refused(options: dict[str, Any], field: str) -> None:
     with pytest.raises(InputError) as error:
         estimate("Qwen/Qwen2.5-VL-7B-Instruct", **options)
     assert str(error.value).startswith(field)

@@ -46,7 +46,9 @@ def _size(given: object) -> tuple[int, int] | None:
     return width, height
 
 
-def with_images(arch: Architecture, config: Mapping[str, Any], count: int, size: object = None) -> Architecture:
+def with_images(
+    arch: Architecture, config: Mapping[str, Any], count: int, size: object = None
+) -> Architecture:
     """`arch` with `count` images of `size` (width, height, or "WxH") in every sequence, the same object for the same
     request. Raises InputError, and UnsupportedArchitectureError for a model type without an account."""
     if arch.model_type not in BUILDERS:
@@ -63,7 +65,9 @@ def with_images(arch: Architecture, config: Mapping[str, Any], count: int, size:
     build, by_size = BUILDERS[arch.model_type]
     if by_size and pixels is None:
         raise InputError(
-            "image-size", None, f"WIDTHxHEIGHT beside --images: {arch.model_type} takes images as large as they are"
+            "image-size",
+            None,
+            f"WIDTHxHEIGHT beside --images: {arch.model_type} takes images as large as they are",
         )
     draft = build(Fields(config), arch.hidden_size, pixels)
     if len(_known) >= _MOST_KNOWN:

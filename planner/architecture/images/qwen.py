@@ -1,4 +1,4 @@
-"""Qwen2-VL and Qwen2.5-VL: images of any size, patches of 2 frames x 14 x 14 pixels, 2 x 2 of them merged to a token."""
+"""Qwen2-VL and Qwen2.5-VL: images of any size, patches of 2 frames x 14 x 14 pixels, 2 x 2 of them a token."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ..families.vision import split
 from ..fields import Fields
 from ..trace import Trace
 from .draft import Draft, code, patch_stem, plain_attention, processor, two_layers
-from .resizing import within_pixels, windows
+from .resizing import windows, within_pixels
 
 LEAST_PIXELS, MOST_PIXELS = 56 * 56, 12_845_056  # of the published preprocessor configs
 MARKS = 2  # <|vision_start|> and <|vision_end|>

@@ -1,4 +1,4 @@
-"""How processors resize an image and cut it: equations of pixels, with no model in them. Sizes are (height, width)."""
+"""How processors resize an image and cut it: equations of pixels, with no model in them. Height stands first."""
 
 from __future__ import annotations
 

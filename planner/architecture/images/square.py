@@ -40,23 +40,27 @@ def _unused(trace: Trace, prefix: str, numbers: range, d: int, heads: int, width
     """Layers behind the one whose result is taken: they run, and nothing comes of it."""
     with trace.layer("unused", numbers, prefix) as layer:
         x = layer.stream
-        q, k, v = (layer.linear(n, "attention", d, d, x, bias=True, forward_only=True) for n in CLIP_NAMES[:3])
-        mixed = layer.attend(q, k, v, n_heads=heads, n_kv_heads=heads, d_qk=d // heads, d_v=d // heads, causal=False)
+        q, k, v = (
+            layer.linear(n, "attention", d, d, x, bias=True, forward_only=True) for n in CLIP_NAMES[:3]
+        )
+        mixed = layer.attend(
+            q, k, v, n_heads=heads, n_kv_heads=heads, d_qk=d // heads, d_v=d // heads, causal=False
+        )
         out = layer.linear(CLIP_NAMES[3], "attention", d, d, mixed, bias=True, forward_only=True)
         up = layer.linear("mlp.fc1", "mlp", d, width, layer.join(out), bias=True, forward_only=True)
         layer.linear("mlp.fc2", "mlp", width, d, up, bias=True, forward_only=True)
 
 
-def _siglip(cfg: Fields, prefix: str, image: int, patch: int, fc: int, layers: int, heads: int, d: int) -> Draft:
+def _siglip(
+    cfg: Fields, prefix: str, image: int, patch: int, fc: int, layers: int, heads: int, d: int
+) -> Draft:
     """SigLIP's layers over an image; what follows them is added by the caller."""
     trace = Trace()
     d = cfg.int("hidden_size", d)
     heads, depth = split(cfg, "num_attention_heads", d, heads), cfg.int("num_hidden_layers", layers)
     pixels, side = _side(cfg, image, patch)
     channels = cfg.int("num_channels", 3)
-    patch_stem(
-        trace, f"{prefix}embeddings.patch_embedding", channels, (pixels // side) ** 2, d, bias=True
-    )
+    patch_stem(trace, f"{prefix}embeddings.patch_embedding", channels, (pixels // side) ** 2, d, bias=True)
     with trace.layer("encoder", range(depth), f"{prefix}encoder.layers.{{}}.") as layer:
         _layer(layer, d, heads, cfg.int("intermediate_size", fc), CLIP_NAMES, True)
     act = cfg.str("hidden_act", "gelu_pytorch_tanh")
@@ -94,16 +98,16 @@ def idefics3(config: Fields, hidden: int, size: tuple[int, int] | None) -> Draft
     if side % scale:
         raise config.fail("scale_factor", f"a divisor of the {side} patches of a side")
     with draft.trace.layer("connector", (0,), "model.connector.modality_projection.") as layer:
-        layer.stream = layer.linear(
-            "proj", "mlp", draft.width * scale**2, hidden, layer.stream, per=scale**2
-        )
+        layer.stream = layer.linear("proj", "mlp", draft.width * scale**2, hidden, layer.stream, per=scale**2)
     pixels, rows = draft.pixels[-1], draft.length // scale**2
     high, wide = tiles(size[1], size[0], pixels, SMOL * pixels)
     units = high * wide + 1
     marks = 2 * high * wide + high + 4 if units > 1 else 3
     sources = (
         code("models/idefics3/image_processing_idefics3.py", "get_number_of_image_patches"),
-        processor("HuggingFaceTB/SmolVLM2-2.2B-Instruct", "size, max_image_size: 4 x image_size and image_size"),
+        processor(
+            "HuggingFaceTB/SmolVLM2-2.2B-Instruct", "size, max_image_size: 4 x image_size and image_size"
+        ),
     )
     return replace(
         draft, kind="idefics3_vision", tokens=units * rows + marks, rows=units * rows, units=units,
@@ -131,7 +135,9 @@ def llava(config: Fields, hidden: int, size: tuple[int, int] | None) -> Draft:
     pixels, side = _side(cfg, 224, 32)
     channels, width = cfg.int("num_channels", 3), cfg.int("intermediate_size", 3072)
     trace, place = Trace(), f"{TOWER}encoder.layers.{{}}."
-    patch_stem(trace, f"{TOWER}embeddings.patch_embedding", channels, (pixels // side) ** 2, d, False, side * side)
+    patch_stem(
+        trace, f"{TOWER}embeddings.patch_embedding", channels, (pixels // side) ** 2, d, False, side * side
+    )
     with trace.layer("encoder", range(used), place) as layer:
         _layer(layer, d, heads, width, CLIP_NAMES, True)
     _unused(trace, place, range(used, depth), d, heads, width)
