@@ -32,7 +32,7 @@ from .pictured import sources as of_images
 from .plan import AdapterSection, CapacitySection, FlopsSection, ModelSection, Plan, Workload
 from .ranks import SUMMARY_SETS, RankPrice
 from .regret import law_for
-from .schema import Architecture, Source
+from .schema import Architecture, Notice, Source
 from .setup import SEQUENCES, Setup
 from .stored.weights import Stored, stored
 
@@ -271,6 +271,12 @@ def _sources(
     return tuple(sources)
 
 
+def _noted(base: _Base, arch: Architecture, work: Workload) -> tuple[Notice, ...]:
+    """What to know of the model, of its images and of its stored weights."""
+    seen = image_notices(arch, work.seq_len, work.total_tokens)
+    return (*base.found.notices, *seen, *base.kept.notices)
+
+
 def estimate(
     model: str | os.PathLike[str] | Mapping[str, Any] | None = None, *, rank: int = 32, alpha: float = 32,
     layers: str | Sequence[str] | None = None, targets: str | Sequence[str] | None = None,
@@ -327,13 +333,7 @@ def estimate(
         arch.params, arch.params_active, published, kept.bytes, kept.quantization, kept.checkpoint,
     )  # fmt: skip
     price = _rank_price(arch, spec, section, whole, work, given)
-    noted = (
-        *found.notices,
-        *image_notices(arch, work.seq_len, work.total_tokens),
-        *kept.notices,
-        *given.notices,
-        *ranks.notices(spec, price),
-    )
+    noted = (*_noted(base, arch, work), *given.notices, *ranks.notices(spec, price))
     if adapter is not None:
         noted = (*noted, *check_weights(os.fspath(adapter), arch, adapted, whole))
     return Plan(
