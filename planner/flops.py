@@ -332,8 +332,10 @@ def _images(
     if images is None:
         return Tally(), False
     pairs = None if adapted is None else in_tower(images, adapted)
-    size = Step(step.batch * images.units, images.length, step.checkpointing, images.hooked)
-    return _step(images.tower, size, pairs, whole_in_tower(images, whole))
+    inside = whole_in_tower(images, whole)
+    reached = images.hooked or pairs is None or bool(pairs) or bool(inside.matrices or inside.biases)
+    size = Step(step.batch * images.units, images.length, step.checkpointing and reached, images.hooked)
+    return _step(images.tower, size, pairs, inside)
 
 
 def _step(
@@ -349,7 +351,7 @@ def _step(
     lengths["memory"] = (
         next((b.fixed_length for b in arch.blocks if b.stack == "encoder"), None) or step.seq_len
     )
-    lengths["connector"] = lengths["unused"] = step.seq_len
+    lengths |= dict.fromkeys(("connector", "deepstack", "unused"), step.seq_len)
     walk = _Walk(arch, step, trained, lengths, whole)
     total, seen = _images(arch, step, adapted, whole)
     start = trained is None or (step.checkpointing and step.hooked) or whole.embedding or seen

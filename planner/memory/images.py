@@ -48,6 +48,7 @@ class Manner:
 MANNERS = {
     "qwen2_vl_vision": Manner(rotary=True, joined=True),
     "qwen2_5_vl_vision": Manner(rotary=True, permuted=True, joined=True),
+    "qwen3_vl_vision": Manner(rotary=True, positioned=True, joined=True),
     "gemma3_vision": Manner(positioned=True, ended=True),
     "idefics3_vision": Manner(positioned=True, ended=True, joined=True, copied=True, placed=True),
     "clip_vision": Manner(positioned=True, classed=True, joined=True),
@@ -57,12 +58,14 @@ MANNERS = {
 
 @dataclass(frozen=True)
 class Tower:
-    """A tower, walked: `entry` and `exit` around its layers, with their ways back. `during` is held while it runs,
+    """A tower, walked: `entry` and `exit` around its layers, with their ways back. `mergers` connect results of
+    inner layers. `during` is held while it runs,
     `beside` while the text does, `leaf` until the backward pass ends."""
 
     entry: Stretch
     layers: Layers
     exit: Walked
+    mergers: tuple[Walked, ...]
     back: Stretch
     scatter: Stretch
     during: Held
@@ -83,7 +86,8 @@ class Tower:
         for rounds in in_rounds(self.layers.order):
             passed = [[(f"tower {where}", kinds[kind].forward) for where, kind in each] for each in rounds]
             going.go_through("forward", passed, 1)
-        going.go("forward", "tower: connector", self.exit.forward, 1)
+        for each in (*self.mergers, self.exit):
+            going.go("forward", "tower: connector", each.forward, 1)
         going.hold(self.during, -1)
         going.hold(self.beside)
 
@@ -92,7 +96,9 @@ class Tower:
         going.go("backward", "images among tokens", self.scatter)
         if self.exit.backward is None:
             return
-        going.go("backward", "tower: connector", self.exit.backward, 1)
+        for each in (self.exit, *self.mergers):
+            if each.backward is not None:
+                going.go("backward", "tower: connector", each.backward, 1)
         kinds = self.layers.kinds
         for rounds in in_rounds(self.layers.order)[::-1]:
             passed = [
@@ -150,6 +156,26 @@ def _exit_at(found: Walked, ranks: Sequence[int]) -> Walked:
     return found._replace(forward=at_ranks(found.forward, ranks), backward=maybe_at(found.backward, ranks))
 
 
+def _connectors(images: Images) -> list[tuple[Block, int]]:
+    """The connector, and mergers of inner layers' results, by their numbers: what they make is handed on, not what
+    they read."""
+    inner = [
+        replace(block, out=block.operations[-1].out)
+        for block in images.tower.blocks
+        if block.stack == "deepstack"
+    ]
+    found = [(block, number) for block in inner for number in block.layers]
+    return [(_block(images, "connector"), 0), *found]
+
+
+def _connected(own: Job, block: Block, number: int, grad: bool, width: int) -> Walked:
+    """A connector, walked."""
+    return remembered(
+        own, ("connector", block, number, grad, width),
+        lambda each: walk_layer(each, block, number, grad, width), _exit_at,
+    )  # fmt: skip
+
+
 def tower_of(job: Job, images: Images) -> Tower:
     """The tower, walked for a micro-step."""
     own, manner = _job_of(job, images), MANNERS[images.tower.model_type]
@@ -158,10 +184,7 @@ def tower_of(job: Job, images: Images) -> Tower:
     layers = walked_layers(own, grad)
     last = layers.kinds[layers.order[-1][1]] if layers.order else None
     found = (last.grad, last.width) if last else (grad, 0)
-    out = remembered(
-        own, ("connector", *found),
-        lambda each: walk_layer(each, _block(images, "connector"), 0, *found), _exit_at,
-    )  # fmt: skip
+    out, *mergers = (_connected(own, block, number, *found) for block, number in _connectors(images))
     entry, back, during, leaf = _entry(images, run, setup, manner, grad)
     text = job.run()
     features: Size = images.rows * setup_sequences(job.setup) * (job.arch.hidden_size * text.stream)
@@ -169,8 +192,11 @@ def tower_of(job: Job, images: Images) -> Tower:
     beside: Held = {TEMPORARY: run.rows * (images.tower.hidden_size * width) if manner.held else 0}
     if found[0]:  # kept by the graph already, where the connector keeps what it reads
         beside = {}
-    beside = {TEMPORARY: beside.get(TEMPORARY, 0) + features * (1 + manner.joined)}
-    return Tower(entry, layers, out, back, _scatter(job, features, out.grad), during, beside, leaf)
+    results = (1 + manner.joined) * (1 + len(mergers))
+    beside = {TEMPORARY: beside.get(TEMPORARY, 0) + features * results}
+    return Tower(
+        entry, layers, out, tuple(mergers), back, _scatter(job, features, out.grad), during, beside, leaf
+    )
 
 
 def setup_sequences(setup: Setup) -> int:

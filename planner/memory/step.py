@@ -39,7 +39,7 @@ class Place:
     highest: Held
 
 
-ENDS = ("head", "stem", "unused", "connector")
+ENDS = ("head", "stem", "unused", "deepstack", "connector")
 POSITIONS = ("wpe", "embed_positions", "position_embeddings")  # tables of learned positions
 Passed = tuple[str, Stretch]  # where, and what is passed
 

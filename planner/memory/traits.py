@@ -188,6 +188,7 @@ TRAITS: dict[str, Traits] = {
     "qwen2_vl_vision": replace(
         LEGACY, rotary="half32", activation="quick_gelu", pieced=True, narrow_stem=True
     ),
+    "qwen3_vl_vision": replace(LEGACY, rotary="half32", activation="gelu_pytorch_tanh", pieced=True),
     "qwen2_5_vl_vision": replace(LLAMA, rotary="half32", pieced=True, narrow_stem=True),
 }
 ALIKE = {

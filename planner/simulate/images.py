@@ -73,7 +73,7 @@ def positions_moved(model: Any) -> Iterator[None]:
     handles = [
         module.register_forward_pre_hook(_to_meta, with_kwargs=True)
         for name, module in model.named_modules()
-        if name.endswith("rotary_pos_emb")
+        if name.endswith(("rotary_pos_emb", "pos_embed"))
     ]
     try:
         yield
@@ -95,6 +95,8 @@ class Places(TorchFunctionMode):  # type: ignore[misc]
             args = (args[0], self._places(args[1]), *args[2:])
         elif func is torch.Tensor.tolist and args[0].device.type == "meta":
             return [self.units] * len(args[0])
+        elif func in (torch.Tensor.__mul__, torch.Tensor.mul) and args[0].device.type == "meta":
+            args = (args[0], _moved(args[1]))  # weights of positions
         return func(*args, **(kwargs or {}))
 
     def _places(self, index: Any) -> Any:

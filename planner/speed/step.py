@@ -31,7 +31,9 @@ def _stacks(arch: Architecture) -> Iterator[tuple[str, list[tuple[int, Block]]]]
 
 def _lengths(arch: Architecture, seq_len: int) -> dict[str, int]:
     """Positions of each stack."""
-    lengths = dict.fromkeys(("stem", "decoder", "encoder", "unused", "connector", "head", "memory"), seq_len)
+    lengths = dict.fromkeys(
+        ("stem", "decoder", "encoder", "unused", "deepstack", "connector", "head", "memory"), seq_len
+    )
     fixed = next((block.fixed_length for block in arch.blocks if block.stack == "encoder"), None)
     return {**lengths, "memory": fixed or seq_len}
 
@@ -141,16 +143,20 @@ def together(images: Images) -> Architecture:
 
 def _see(walk: Walk, images: Images, pairs: tuple[Adapted, ...]) -> bool:
     """Add the work of the images' tower; whether its features need a gradient."""
+    inner, whole = in_tower(images, pairs), whole_in_tower(images, walk.whole)
+    reached = images.hooked or walk.trained is None or bool(inner) or bool(whole.matrices or whole.biases)
     setup = replace(
-        walk.setup, sequence_parallel=1, gpus=walk.setup.gpus // walk.setup.sequence_parallel,
+        walk.setup,
+        checkpointing=walk.setup.checkpointing if reached else "none", sequence_parallel=1,
+        gpus=walk.setup.gpus // walk.setup.sequence_parallel,
         input_grads=walk.setup.needs_input_grads and images.hooked,
     )  # fmt: skip
     inside: dict[int, tuple[Adapted, ...]] = {}
-    for item in in_tower(images, pairs):
+    for item in inner:
         inside[item.index] = (*inside.get(item.index, ()), item)
     trained = None if walk.trained is None else inside
     tower = together(images)
-    seen = Walk(tower, setup, trained, whole_in_tower(images, walk.whole))
+    seen = Walk(tower, setup, trained, whole)
     lengths = _lengths(tower, images.units * images.length)
     grad = trained is None or setup.needs_input_grads
     for _, layers in _stacks(tower):

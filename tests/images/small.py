@@ -16,6 +16,11 @@ SQUARE = {
     "hidden_size": 64, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4, "patch_size": 8,
 }  # fmt: skip
 
+QWEN3 = {
+    "hidden_size": 64, "depth": 4, "num_heads": 4, "intermediate_size": 80, "out_hidden_size": 64,
+    "deepstack_visual_indexes": [1], "num_position_embeddings": 64,
+}  # fmt: skip
+
 
 def _model(model_type: str, name: str, text: str, vision: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {
@@ -34,6 +39,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         {"hidden_size": 64, "depth": 4, "num_heads": 4, "intermediate_size": 80, "out_hidden_size": 64,
          "fullatt_block_indexes": [1, 3]},
     ),
+    "qwen3_vl": _model("qwen3_vl", "Qwen3VL", "qwen3_vl_text", QWEN3),
+    "qwen3_vl_moe": _model("qwen3_vl_moe", "Qwen3VLMoe", "qwen3_vl_moe_text", QWEN3),
     "gemma3": _model(
         "gemma3", "Gemma3", "gemma3_text", {**SQUARE, "model_type": "siglip_vision_model", "image_size": 64,
                                             "vision_use_head": False},
@@ -47,6 +54,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
         {**SQUARE, "image_size": [64, 64], "patch_size": [8, 8], "attention_bias": True, "use_qk_norm": False},
     ),
 }  # fmt: skip
+for kind in ("qwen3_vl", "qwen3_vl_moe"):
+    CONFIGS[kind]["text_config"].update(
+        head_dim=16, rope_scaling={"rope_type": "default", "mrope_section": [2, 3, 3]}
+    )
+CONFIGS["qwen3_vl_moe"]["text_config"].update(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32)
 for kind in ("qwen2_vl", "qwen2_5_vl"):
     CONFIGS[kind]["text_config"]["rope_scaling"] = {"type": "mrope", "mrope_section": [2, 3, 3]}
 CONFIGS["gemma3"]["text_config"].update(head_dim=16, sliding_window=64, layer_types=[

@@ -73,6 +73,7 @@ def test_windows_cover_every_cell(height: int, width: int, side: int) -> None:
 KNOWN = (
     ("Qwen/Qwen2.5-VL-7B-Instruct", "1280x720", 52 * 92 // 4 + 2),
     ("Qwen/Qwen2-VL-7B-Instruct", "28x28", 4 + 2),
+    ("Qwen/Qwen3-VL-4B-Instruct", "1280x704", 40 * 22 + 2),
     ("google/gemma-3-4b-it", None, 256 + 4),
     ("llava-hf/llava-1.5-7b-hf", None, 24 * 24),
 )

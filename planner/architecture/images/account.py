@@ -16,6 +16,8 @@ from .draft import Builder, Draft
 BUILDERS: dict[str, tuple[Builder, bool]] = {
     "qwen2_vl": (qwen.qwen2_vl, True),
     "qwen2_5_vl": (qwen.qwen2_5_vl, True),
+    "qwen3_vl": (qwen.qwen3_vl, True),
+    "qwen3_vl_moe": (qwen.qwen3_vl, True),
     "gemma3": (square.gemma3, False),
     "idefics3": (square.idefics3, True),
     "smolvlm": (square.idefics3, True),

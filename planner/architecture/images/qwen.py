@@ -1,4 +1,4 @@
-"""Qwen2-VL and Qwen2.5-VL: images of any size, patches of 2 frames x 14 x 14 pixels, 2 x 2 of them a token."""
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: images of any size, patches of 14 or 16 pixels, four of which make a token."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from .draft import Draft, code, patch_stem, plain_attention, processor, two_laye
 from .resizing import windows, within_pixels
 
 LEAST_PIXELS, MOST_PIXELS = 56 * 56, 12_845_056  # of the published preprocessor configs
+LEAST_3, MOST_3 = 65_536, 16_777_216
 MARKS = 2  # <|vision_start|> and <|vision_end|>
 PATCHES = "models/qwen2_vl/image_processing_qwen2_vl.py"
 
@@ -84,4 +85,40 @@ def _finished(
     return Draft(
         trace, kind, act, d, depth, rows + MARKS, rows, 1, patches, (patches, values),
         (code(PATCHES, "smart_resize"), processor(model, "min_pixels, max_pixels")), grid=(1, *grid),
+    )  # fmt: skip
+
+
+def qwen3_vl(config: Fields, hidden: int, size: tuple[int, int] | None) -> Draft:
+    """Qwen3-VL: every patch of an image meets every other; features of inner layers pass mergers of their own and are
+    added in the decoder's first layers. transformers does not make the tower's patches need a gradient."""
+    assert size
+    cfg = config.sub("vision_config", {})
+    d, out = cfg.int("hidden_size", 1152), cfg.int("out_hidden_size", 3584)
+    heads, depth, merge = (
+        split(cfg, "num_heads", d, 16),
+        cfg.int("depth", 27),
+        cfg.int("spatial_merge_size", 2),
+    )
+    grid = _grid(cfg, size, 16, LEAST_3, MOST_3)
+    trace, values = _start(cfg, d, 16, bias=True)
+    names = ("linear_fc1", "linear_fc2")
+    with trace.layer("encoder", range(depth), "model.visual.blocks.{}.") as layer:
+        plain_attention(layer, d, heads, ("attn.qkv", "attn.proj"))
+        width = cfg.int("intermediate_size", 4304)
+        layer.add(plain_mlp(layer, d, width, layer.stream, bias=True, prefix="mlp.", names=names))
+    widths, taken = (d * merge**2, d * merge**2, out), cfg.list("deepstack_visual_indexes", [8, 16, 24])
+    with trace.layer("deepstack", range(len(taken)), "model.visual.deepstack_merger_list.{}.") as layer:
+        stream = layer.stream
+        two_layers(layer, names, widths, per=merge**2)
+        layer.stream = stream
+    with trace.layer("connector", (0,), "model.visual.merger.") as layer:
+        two_layers(layer, names, widths, per=merge**2)
+    rows = grid[0] * grid[1] // merge**2
+    sources = (
+        code(PATCHES, "smart_resize"),
+        processor("Qwen/Qwen3-VL-8B-Instruct", "size: shortest_edge, longest_edge"),
+    )
+    return Draft(
+        trace, "qwen3_vl_vision", cfg.str("hidden_act", "gelu_pytorch_tanh"), d, depth, rows + MARKS, rows, 1,
+        grid[0] * grid[1], (grid[0] * grid[1], values), sources, grid=(1, *grid), hooked=False,
     )  # fmt: skip
