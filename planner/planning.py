@@ -351,7 +351,8 @@ def _one_each(asked: Mapping[str, Any]) -> int:
         return 1
     from .running import setup_from
 
-    return setup_from(_setup_options("lora", {**asked, "quantize": None}), 1).global_batch
+    length = whole_number("sequence-parallel", asked["sequence_parallel"])  # one that these GPUs can share
+    return setup_from(_setup_options("lora", {**asked, "quantize": None}), length).global_batch
 
 
 def _checkpointing(given: bool | str | None, asked: Mapping[str, Any]) -> str:

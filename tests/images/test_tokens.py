@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner import estimate
+from planner import compare, estimate
 from planner.architecture.images.resizing import canvas, tiles, windows, within_pixels
 from planner.errors import InputError, UnsupportedArchitectureError
 from planner.estimator import load
@@ -93,6 +93,23 @@ def test_without_images_nothing_changes_but_a_note() -> None:
     assert plan.images is None
     assert [n.code for n in plan.warnings].count("no-images") == 1
     assert "no-images" not in {n.code for n in estimate("Qwen/Qwen3-8B").warnings}
+
+
+def test_sequences_with_images_are_shared_by_gpus() -> None:
+    """The tower is not split: sequence parallelism spreads what the text alone keeps."""
+    given: dict[str, Any] = {"model": "Qwen/Qwen2.5-VL-7B-Instruct", "images": 1, "image_size": "640x480"}
+    alone = estimate(**given, seq_len=4096)
+    shared = estimate(**given, seq_len=4096, gpus=2, sequence_parallel=2)
+    assert alone.memory and shared.memory
+    assert shared.memory["lora"]["per_gpu_bytes"] < alone.memory["lora"]["per_gpu_bytes"]
+
+
+def test_compare_says_whether_images_are_counted() -> None:
+    given: dict[str, Any] = {"model": "google/gemma-3-4b-it", "methods": "lora"}
+    text, seen = compare(**given), compare(**given, images=2)
+    assert [n.code for n in text.warnings if "image" in n.code] == ["no-images"]
+    assert [n.code for n in seen.warnings if "image" in n.code] == ["images-counted"]
+    assert seen.columns[0].memory.per_gpu_bytes > text.columns[0].memory.per_gpu_bytes
 
 
 def test_images_take_memory_flops_and_time() -> None:
