@@ -56,8 +56,7 @@ def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
         q, k, v = run.cast_in(q), run.cast_in(k), run.cast_in(v)
     kernel = "sdpa" if run.kernel == "flash" and shape.no_flash else run.kernel
     if shape.pieced and kernel != "flash":
-        q, k, v = (view(each, clones=True) for each in (q, k, v))
-        return copy(attend(run, q, k, v, replace(shape, pieced=False)))
+        return _in_pieces(run, q, k, v, replace(shape, pieced=False), kernel == "eager")
     if kernel == "eager" or (shape.eager and kernel == "sdpa"):
         return _eager(run, q, k, v, shape)
     if kernel == "flash":  # which takes 16 bits
@@ -73,6 +72,26 @@ def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     if shape.grouped:
         k, v = _repeated(run, k, shape, shape.d_qk), _repeated(run, v, shape, shape.d_v)
     return _fused(run, q, k, v, shape, flash=False)
+
+
+def _in_pieces(run: Pass, q: Value, k: Value, v: Value, shape: Shape, eager: bool) -> Value:
+    """Attention of each image apart, and what comes out joined. Fused kernels hold little of their own, so that all
+    are taken as one; eager scores go one after another. Windows of an image count as one piece, whose scores are
+    taken to be held at once: they are few."""
+    q, k, v = (view(each, clones=True) for each in (q, k, v))
+    count = int(run.sequences) if eager else 1
+    if count == 1:
+        return copy(attend(run, q, k, v, shape))
+    share = 1 / count
+    one = replace(run, sequences=1, tokens=run.tokens * share, pairs=run.pairs * share)
+    part = replace(shape, pairs=shape.pairs * share)
+    found = []
+    for _ in range(count):
+        own = [view(each, each.elements * share) for each in (q, k, v)]
+        found.append(attend(one, own[0], own[1], own[2], part))
+        del own
+    out, width = run.tokens * (shape.n_heads * shape.d_v), v.width
+    return run.tape.apply(found, out, width, (), lambda g: [g] * count)
 
 
 def _math(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:

@@ -41,6 +41,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     ),
     "qwen3_vl": _model("qwen3_vl", "Qwen3VL", "qwen3_vl_text", QWEN3),
     "qwen3_vl_moe": _model("qwen3_vl_moe", "Qwen3VLMoe", "qwen3_vl_moe_text", QWEN3),
+    "qwen3_5": _model("qwen3_5", "Qwen3_5", "qwen3_5_text", QWEN3),
+    "qwen3_5_moe": _model("qwen3_5_moe", "Qwen3_5Moe", "qwen3_5_moe_text", QWEN3),
     "gemma3": _model(
         "gemma3", "Gemma3", "gemma3_text", {**SQUARE, "model_type": "siglip_vision_model", "image_size": 64,
                                             "vision_use_head": False},
@@ -58,6 +60,15 @@ for kind in ("qwen3_vl", "qwen3_vl_moe"):
     CONFIGS[kind]["text_config"].update(
         head_dim=16, rope_scaling={"rope_type": "default", "mrope_section": [2, 3, 3]}
     )
+for kind in ("qwen3_5", "qwen3_5_moe"):
+    CONFIGS[kind]["text_config"].update(
+        head_dim=16, layer_types=["linear_attention", "full_attention"], linear_num_key_heads=2,
+        linear_num_value_heads=4, linear_key_head_dim=16, linear_value_head_dim=16,
+        rope_parameters={"rope_type": "default", "mrope_section": [1, 1, 0], "partial_rotary_factor": 0.25},
+    )  # fmt: skip
+CONFIGS["qwen3_5_moe"]["text_config"].update(
+    num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, shared_expert_intermediate_size=32
+)
 CONFIGS["qwen3_vl_moe"]["text_config"].update(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32)
 for kind in ("qwen2_vl", "qwen2_5_vl"):
     CONFIGS[kind]["text_config"]["rope_scaling"] = {"type": "mrope", "mrope_section": [2, 3, 3]}

@@ -18,6 +18,8 @@ BUILDERS: dict[str, tuple[Builder, bool]] = {
     "qwen2_5_vl": (qwen.qwen2_5_vl, True),
     "qwen3_vl": (qwen.qwen3_vl, True),
     "qwen3_vl_moe": (qwen.qwen3_vl, True),
+    "qwen3_5": (qwen.qwen3_vl, True),
+    "qwen3_5_moe": (qwen.qwen3_vl, True),
     "gemma3": (square.gemma3, False),
     "idefics3": (square.idefics3, True),
     "smolvlm": (square.idefics3, True),

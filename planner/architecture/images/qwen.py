@@ -90,7 +90,8 @@ def _finished(
 
 def qwen3_vl(config: Fields, hidden: int, size: tuple[int, int] | None) -> Draft:
     """Qwen3-VL: every patch of an image meets every other; features of inner layers pass mergers of their own and are
-    added in the decoder's first layers. transformers does not make the tower's patches need a gradient."""
+    added in the decoder's first layers. Qwen3.5 has the same tower without them. transformers does not make the
+    tower's patches need a gradient."""
     assert size
     cfg = config.sub("vision_config", {})
     d, out = cfg.int("hidden_size", 1152), cfg.int("out_hidden_size", 3584)
@@ -106,11 +107,14 @@ def qwen3_vl(config: Fields, hidden: int, size: tuple[int, int] | None) -> Draft
         plain_attention(layer, d, heads, ("attn.qkv", "attn.proj"))
         width = cfg.int("intermediate_size", 4304)
         layer.add(plain_mlp(layer, d, width, layer.stream, bias=True, prefix="mlp.", names=names))
-    widths, taken = (d * merge**2, d * merge**2, out), cfg.list("deepstack_visual_indexes", [8, 16, 24])
-    with trace.layer("deepstack", range(len(taken)), "model.visual.deepstack_merger_list.{}.") as layer:
-        stream = layer.stream
-        two_layers(layer, names, widths, per=merge**2)
-        layer.stream = stream
+    widths = (d * merge**2, d * merge**2, out)
+    deep = config.str("model_type").startswith("qwen3_vl")  # Qwen3.5 has the tower without them
+    taken = cfg.list("deepstack_visual_indexes", [8, 16, 24]) if deep else []
+    if taken:
+        with trace.layer("deepstack", range(len(taken)), "model.visual.deepstack_merger_list.{}.") as layer:
+            stream = layer.stream
+            two_layers(layer, names, widths, per=merge**2)
+            layer.stream = stream
     with trace.layer("connector", (0,), "model.visual.merger.") as layer:
         two_layers(layer, names, widths, per=merge**2)
     rows = grid[0] * grid[1] // merge**2
