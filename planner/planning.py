@@ -89,17 +89,38 @@ def _runs(
         full = method == "full"
         yield method, Running(
             plan.model.id, arch, None if full else spec, () if full else pairs, NOTHING_WHOLE if full else whole,
-            setup, machine,
+            setup, machine, not plan.workload.seq_len_given,
         )  # fmt: skip
 
 
-def _memory(run: Running, found: MemoryEstimate, room: int | None) -> dict[str, Any]:
+def _memory(plan: Plan, run: Running, found: MemoryEstimate, room: int | None) -> dict[str, Any]:
     """The contract's entry of a method, with the fewest GPUs on which it fits."""
     from .fewest import fewest_gpus
 
     least = fewest_gpus(run, room, found) if room else None
     said = {name: value for name, value in found.to_dict(room).items() if name != "moments"}
+    if said["interval"] is not None:
+        said["interval"]["length"] = _length(plan, run.setup)
     return {**said, "fewest": least.to_dict() if least else None, "would_fit": None}
+
+
+def _length(plan: Plan, setup: Setup) -> str:
+    """Whether sequences reach the length that memory is estimated for: "packed" to it, "assumed" where nobody gave
+    one, "reached" or "shorter" by the longest of the data, else "typed", of which the data are not known."""
+    if setup.packing == "packed":
+        return "packed"
+    if plan.data is not None and plan.data.lengths is not None:
+        return "reached" if plan.data.lengths.max >= plan.workload.seq_len else "shorter"
+    return "typed" if plan.workload.seq_len_given else "assumed"
+
+
+def _shorter(plan: Plan) -> Notice:
+    """That no sample is as long as what memory is estimated for."""
+    assert plan.data is not None
+    assert plan.data.lengths is not None
+    asked, longest = plan.workload.seq_len, plan.data.lengths.max
+    text = f"Memory is that of sequences of {asked:,} tokens, and the data's longest has {longest:,}."
+    return Notice("shorter-than-length", f"{text} --seq-len {longest} would say what they need.")
 
 
 def _would_fit(plan: Plan, run: Running, room: int, options: Mapping[str, Any]) -> tuple[Remedy, ...]:
@@ -189,7 +210,7 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
             if method == main:
                 raise
             found = None
-        memory[method] = _memory(run, found, room) if run and found else None
+        memory[method] = _memory(plan, run, found, room) if run and found else None
         if method == main and run and found and room and not found.fits(room):
             others = _would_fit(plan, run, room, options)
             memory[method]["would_fit"] = [other.to_dict() for other in others]
@@ -200,6 +221,9 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
         if method == main and run and found and machine:
             time, cost, more = _timed(plan, run, machine, options)
             notices += more
+    asked = memory[main]
+    if asked and asked["interval"] and asked["interval"]["length"] == "shorter":
+        notices.append(_shorter(plan))
     done = replace(
         plan, memory=memory, time=time.to_dict() if time else None, cost=cost.to_dict() if cost else None,
         warnings=(*first, *plan.warnings, *dict.fromkeys(notices)),

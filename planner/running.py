@@ -21,7 +21,7 @@ from .errors import InputError, hint
 from .estimator import DEFAULT_SEQ_LEN, load
 from .given import read as read_given
 from .given import whole_number
-from .memory import estimate_memory
+from .memory import estimate_memory, with_open_lengths
 from .moments import MemoryEstimate
 from .pictured import OPTIONS as PICTURED
 from .pictured import check_length, pictured
@@ -52,6 +52,7 @@ class Running:
     whole: Whole
     setup: Setup
     machine: hardware.Cluster | None
+    lengths_open: bool = False  # nobody stated how long sequences are
 
     @property
     def params(self) -> int:
@@ -62,7 +63,8 @@ class Running:
 
     def memory(self) -> MemoryEstimate:
         """Peak memory of one GPU."""
-        return estimate_memory(self.arch, self.setup, self.pairs, self.whole)
+        found = estimate_memory(self.arch, self.setup, self.pairs, self.whole)
+        return with_open_lengths(found) if self.lengths_open else found
 
     def time(self, calibration: Calibration | None = None) -> StepTime | None:
         """Seconds of a step; None without a machine, and where the model's operations are not known."""
@@ -227,4 +229,4 @@ def running(model: str | os.PathLike[str] | Mapping[str, Any], options: Mapping[
     if options.get("gpu") is not None:
         per_node = whole_number("gpus-per-node", options.get("gpus_per_node", hardware.GPUS_PER_NODE))
         machine = hardware.cluster(hardware.find(options["gpu"]), setup.gpus, per_node=per_node)
-    return Running(found.model_id, arch, spec, pairs, whole, setup, machine)
+    return Running(found.model_id, arch, spec, pairs, whole, setup, machine, not length)

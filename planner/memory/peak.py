@@ -14,7 +14,7 @@ from ..schema import Architecture, Notice
 from ..setup import Setup
 from .images import pixel_bytes, tower_of
 from .kinds import Job
-from .overhead import cached, interval, overhead
+from .overhead import bounds_of, cached, overhead
 from .passes import FLOAT32
 from .scans import UNRULED_SCANS
 from .sharding import (
@@ -176,9 +176,9 @@ def _stage(
     streamed = 0 if one_stream(setup) else unit + outside
     beyond, more = overhead(setup), cached(setup, apart, streamed, varied)
     needed = max(moment.bytes for moment in moments) + sum(item.bytes for item in beyond)
-    low, high = interval(needed, more, setup)
+    low, high, within = bounds_of(needed, more, setup)
     return MemoryEstimate(
-        setup=setup, moments=tuple(moments), overhead=beyond, low=low, high=high, cached_bytes=more,
+        setup=setup, moments=tuple(moments), overhead=beyond, low=low, high=high, within=within, cached_bytes=more,
         apart_bytes=apart, gathered_bytes=streamed, varied_bytes=varied,
         traffic=traffic(arch, setup, trained - apart_params, apart_params),
         host_bytes=host + gone, notices=tuple(_notices(arch, setup, pairs)),
