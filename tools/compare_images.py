@@ -174,9 +174,10 @@ def table(found: list[Point]) -> str:
 
 def main() -> None:
     """Write the table into the page."""
+    found = table(list(points()))
     text = PAGE.read_text(encoding="utf-8")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n{table(list(points()))}\n{END}{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{BEGIN}\n{found}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":
