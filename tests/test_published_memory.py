@@ -179,7 +179,7 @@ def _kinds_of_page() -> dict[str, list[str]]:
     """The table of how often the interval holds, cells by kind."""
     lines = (ROOT / "docs" / "memory-published.md").read_text(encoding="utf-8").splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return {row[0].split("`")[1]: row[1:] for row in rows if row[0].startswith("`") and len(row) == 6}
+    return {row[0].split("`")[1]: row[1:] for row in rows if row[0].startswith("`") and len(row) == 8}
 
 
 def test_every_kind_is_held_by_intervals_of_other_sources() -> None:

@@ -31,7 +31,7 @@ from planner.moments import MemoryEstimate
 from planner.running import running
 from tools.interval_fit import COVERAGE, Ratio, held_by_others, intervals_of, share_of
 from tools.published_memory import DRIVER, Case, Skipped, cases, model_of
-from tools.published_memory_later import RESTS_ON, about, first_ratios
+from tools.published_memory_later import RESTS_ON, about, first_ratios, inside, said_of
 from tools.published_memory_page import page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -252,6 +252,12 @@ def left_out(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> list[Compared]:
     return result
 
 
+def held_now(done: Sequence[Compared]) -> list[tuple[Ratio, bool]]:
+    """Whether the interval that ships holds what is predicted today."""
+    later = [(each, inside(case, said_of(case))) for case, each in first_ratios()]
+    return [*((ratio(c.case, c.found), c.inside) for c in done), *later]
+
+
 def judge(name: str) -> None:
     """Show how often the interval that ships holds a set's first predictions, by kind; a set that it rests on is
     refused."""
@@ -285,7 +291,7 @@ def main() -> None:
         return
     known = memory_constants.constants()
     done = [compared(c, with_constants(f, known)) for c, f in pairs]
-    judged = held_by_others(met_first(pairs))
+    judged = held_by_others(met_first(pairs)), held_now(done)
     PAGE.write_text(page(done, left_out(pairs), [*skipped, *more], known, judged), encoding="utf-8")
     print(PAGE.read_text(encoding="utf-8"))
 

@@ -20,15 +20,17 @@ from planner import facts, hardware
 from planner.cli.config_option import given
 from planner.cli.estimate import command
 from planner.errors import PlannerError
+from planner.estimator import load
 from planner.memory import with_open_lengths
 from planner.memory.overhead import kind_of
 from planner.moments import MemoryEstimate
+from planner.ranks import has_experts
 from planner.running import running
 from planner.setup import SHARDS_PARAMETERS, Setup
 from planner.trainers import PLAIN
 from tools.interval_fit import Ratio
 from tools.measured_models import CONFIGS, NAMES
-from tools.published_memory import Case
+from tools.published_memory import Case, model_of
 from tools.published_memory_readers import GIB
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,6 +86,7 @@ def about(found: str, case: Case, setup: Setup) -> frozenset[str]:
         f"sequences {'vary' if setup.lengths_vary else setup.packing}",
         "lengths stated" if case.stated else "lengths open",
         "several GPUs" if setup.gpus > 1 else "one GPU",
+        "experts routed" if has_experts(load(model_of(case.model))[1]) else "dense",
         "parameters sharded" if setup.sharding in SHARDS_PARAMETERS else "parameters whole",
     ))  # fmt: skip
 

@@ -179,21 +179,24 @@ of trainers had been read by then), those that were collected afterwards by thei
 published table, document or data set; all count the same. **Every source is judged by an interval that all others
 give**, moved out by kind until that holds 90% of sources. How an interval is made: `tools/interval_fit.py`.
 
-| kind of set-up | interval | sources | runs | held, runs | held, sources |
-|---|---|---|---|---|---|"""
+*Now* is how often the interval that ships holds what is predicted today, when what a source taught is in the rules.
+
+| kind of set-up | interval | sources | runs | first: held, runs | held, sources | now: held, runs | held, sources |
+|---|---|---|---|---|---|---|---|"""
 MARKS_HEAD = """
 By what else is known of a set-up. No such thing has an interval of its own: sources that name a trainer whose profile
 is known are held no oftener than others, and no trainer has been measured by the five sources that a scale needs.
 
-| | sources | runs | held, runs | held, sources |
-|---|---|---|---|---|"""
+| | sources | runs | first: held, runs | held, sources | now: held, runs | held, sources |
+|---|---|---|---|---|---|---|"""
 MARKS = {
     "": "all",
     "set given": "the first table", "set first": "collected afterwards", "set third": "third set",
     "set fourth": "fourth set", "set fifth": "fifth set",
     "lengths stated": "batch, length and checkpointing stated", "lengths open": "something not stated",
     "trainer named": "profile of a trainer", "trainer none": "none",
-    "one GPU": "one GPU", "several GPUs": "several GPUs", "parameters sharded": "parameters sharded",
+    "one GPU": "one GPU", "several GPUs": "several GPUs",
+    "parameters sharded": "parameters sharded", "experts routed": "experts, routed",
     "method lora": "LoRA", "method qlora": "QLoRA", "method full": "full fine-tuning",
     "measured allocated": "allocated was measured", "measured reserved": "reserved",
     "measured device": "what the driver shows", "measured needed": "the card that it fits",
@@ -203,22 +206,26 @@ MARKS = {
 Judged = Sequence[tuple[Ratio, bool]]
 
 
-def _kinds(judged: Judged, known: Constants) -> list[str]:
+def _held(judged: Judged, now: Judged, test: Callable[[Ratio], bool]) -> str:
+    """The cells of those that pass a test, as they were predicted first and as they are now; "" where none does."""
+    first, today = share_of(judged, test), share_of(now, test)
+    if first is None or today is None:
+        return ""
+    shares = (first.of_runs, first.of_sources, today.of_runs, today.of_sources)
+    return f"{first.sources} | {first.runs} | " + " | ".join(f"{share:.0%}" for share in shares)
+
+
+def _kinds(judged: Judged, now: Judged, known: Constants) -> list[str]:
     lines = [KINDS_HEAD]
     for kind in KINDS:
-        share, (low, high) = share_of(judged, lambda each, kind=kind: each.kind == kind), known.bounds(kind)  # type: ignore[misc]
-        if share:
-            lines.append(
-                f"| `{kind}`: {KIND_TEXT[kind]} | {low:.2f} to {high:.2f} | {share.sources} | {share.runs} | "
-                f"{share.of_runs:.0%} | {share.of_sources:.0%} |"
-            )
+        low, high = known.bounds(kind)
+        cells = _held(judged, now, lambda each, kind=kind: each.kind == kind)  # type: ignore[misc]
+        lines.append(f"| `{kind}`: {KIND_TEXT[kind]} | {low:.2f} to {high:.2f} | {cells} |")
     lines.append(MARKS_HEAD)
     for mark, name in MARKS.items():
-        share = share_of(judged, lambda each, mark=mark: not mark or mark in each.about)  # type: ignore[misc]
-        if share:
-            lines.append(
-                f"| {name} | {share.sources} | {share.runs} | {share.of_runs:.0%} | {share.of_sources:.0%} |"
-            )
+        cells = _held(judged, now, lambda each, mark=mark: not mark or mark in each.about)  # type: ignore[misc]
+        if cells:
+            lines.append(f"| {name} | {cells} |")
     return lines
 
 
@@ -227,7 +234,7 @@ def page(
     alone: Sequence[Compared],
     left: Sequence[Skipped],
     known: Constants,
-    judged: Judged,
+    judged: tuple[Judged, Judged],
 ) -> str:
     """The whole page."""
     lines = [
@@ -245,6 +252,6 @@ def page(
         *_assumed(done),
         *_skipped(left),
         *_constants(known),
-        *_kinds(judged, known),
+        *_kinds(*judged, known),
     ]  # fmt: skip
     return "\n".join(lines).rstrip() + "\n"
