@@ -46,6 +46,10 @@ def check_given(plan: Plan, batch: int, asked: Mapping[str, Any]) -> None:
         if asked["group"] is not None:
             raise InputError("group", asked["group"], "objective grpo beside it")
         return
+    if plan.images is not None:
+        raise InputError(
+            "images", plan.images["count"], "none with objective grpo", "They are not modelled in it."
+        )
     info = plan.information
     if info is not None and info.kind != "rl":
         raise InputError("objective", "grpo", "--episodes as its data", "Other data have no rewards.")
@@ -72,7 +76,7 @@ def section(plan: Plan, arch: Architecture, setup: Setup, asked: Mapping[str, An
     whole = trained_whole(arch, plan.adapter.spec, pairs)
     group, batch = group_of(asked), setup.global_batch
     scored = setup.seq_len - max(1, setup.prompt_tokens)
-    step = flops.Step(1, setup.seq_len, setup.checkpointing != "none", scored)
+    step = flops.Step(1, setup.seq_len, setup.checkpointing != "none", scored=scored)
     trained = flops.step_macs(arch, step, pairs, whole)
     base, own = passes("grpo", setup.reference, setup.generation)
     frozen = flops.step_macs(arch, flops.Step(1, setup.seq_len, scored=scored), ())

@@ -231,6 +231,7 @@ class Plan:
     cost: dict[str, Any] | None = None
     serving: dict[str, Any] | None = None
     grpo: dict[str, Any] | None = None
+    images: dict[str, Any] | None = None
     request: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def with_grpo(
@@ -259,6 +260,7 @@ class Plan:
             "cost": self.cost,
             "serving": self.serving,
             "grpo": self.grpo,
+            "images": self.images,
             "warnings": [dict(vars(notice)) for notice in self.warnings],
             "sources": [{"used_for": use, **vars(source)} for use, source in self.sources],
         }

@@ -15,6 +15,7 @@ from .adapter.whole import NOTHING_WHOLE, trained_whole
 from .errors import InputError, PlannerError, UnsupportedArchitectureError
 from .given import whole_number
 from .objective_rules import SEQUENCES
+from .pictured import pictured
 from .plan import Plan
 from .preferences import PLAIN_PREFERENCES, of_preferences
 from .schema import Architecture, Notice, Source
@@ -337,10 +338,11 @@ def estimate(
     grpo.check_given(plan, sequences, asked)
     own_batch = sequences if batch is not None or asked["accumulation"] != 1 else None
     plan = _with_rate(replace(plan, request=request), own_batch)
-    _, arch = estimator.load(
+    found, arch = estimator.load(
         estimator.model_of({"model": model, "adapter": options.get("adapter")}),
         options.get("trust_remote_code", False),
     )
+    arch = pictured(arch, found.config, options)
     if (reason := _gap(arch)) is not None:
         notice = Notice(
             "no-memory", f"Memory, time and cost are not estimated for {arch.model_type}: {reason}."
@@ -364,15 +366,9 @@ def _one_each(asked: Mapping[str, Any]) -> int:
         return each
     from .running import setup_from
 
-    alone = {
-        **asked,
-        "quantize": None,
-        "objective": None,
-        "reference": None,
-        "generation": None,
-        "prompt_tokens": None,
-    }
-    return each * setup_from(_setup_options("lora", alone), 1).global_batch
+    length = whole_number("sequence-parallel", asked["sequence_parallel"])  # one that these GPUs can share
+    unsaid = dict.fromkeys(("quantize", "objective", "reference", "generation", "prompt_tokens"))
+    return each * setup_from(_setup_options("lora", {**asked, **unsaid}), length).global_batch
 
 
 def _checkpointing(given: bool | str | None, asked: Mapping[str, Any]) -> str:
