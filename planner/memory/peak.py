@@ -168,6 +168,7 @@ def _stage(
     job = Job(arch, setup, pairs, whole, merges=merges, unpacked=weights.unpacked)
     tower = tower_of(job, arch.images) if arch.images else None
     going = course_of_two(job, base, stage, unit) if has_two(arch) else course(job, base, stage, unit, tower)
+    going.places[:0] = before_step(job, base, unit)
     update = share(update_bytes(states, setup), of["states"]) + widened_gradients(trained, setup)
     moments = _moments(going)
     last = {**base, "gathered": 0, "gradients": gradients, "temporary": update}
