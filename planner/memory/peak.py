@@ -16,6 +16,7 @@ from .images import pixel_bytes, tower_of
 from .kinds import Job
 from .overhead import bounds_of, cached, overhead
 from .passes import FLOAT32
+from .sampling import before_step
 from .scans import UNRULED_SCANS
 from .sharding import (
     buckets,
