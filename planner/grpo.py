@@ -103,7 +103,7 @@ def _notices(setup: Setup, done: Mapping[str, Any]) -> tuple[Notice, ...]:
     text = (
         f"GRPO as TRL 1.16 runs it: {done['prompts']:,} prompts x {done['group']} completions a step, of up to "
         f"{done['completion_tokens']:,} tokens after prompts of {done['prompt_tokens']:,}; {where}. Its "
-        "defaults stand for what is not given. Generation's memory is analytic and not compared with measured runs; "
+        "defaults stand for what is not given. Generation's memory is compared with runs on the CPU alone; "
         "vLLM on the same GPUs is not modelled."
     )
     found = [Notice("grpo", text)]

@@ -1,8 +1,10 @@
 """The cache of keys and values that generation fills.
 
-transformers' DynamicCache joins each new token's keys and values to those before, so that a layer's stand twice for a
-moment; a layer with a window keeps that window alone. Neglects states of state-space layers, which do not grow with
-the length. Source: transformers 5.23, src/transformers/cache_utils.py (DynamicLayer, DynamicSlidingWindowLayer).
+transformers' DynamicCache joins each new token's keys and values to those before, so that a layer's keys stand twice
+for a moment; eager attention, and SDPA with a mask, repeat them for every query head; a layer with a window keeps
+that alone. Neglects states of state-space layers, which do not grow with the length.
+Source: transformers 5.23, src/transformers/cache_utils.py (DynamicLayer, DynamicSlidingWindowLayer) and
+integrations/sdpa_attention.py (repeat_kv).
 """
 
 from __future__ import annotations
@@ -46,13 +48,16 @@ def cached_values(arch: Architecture, length: int) -> int:
     )
 
 
-def widest_key(arch: Architecture, length: int) -> int:
-    """Values of the keys (or the values) of one sequence in the layer that caches most: what is copied at a time."""
+def most_copied(arch: Architecture, length: int, *, flash: bool) -> int:
+    """Values of the cache that a layer copies at a time, of one sequence, in the layer that copies most: its keys as
+    a token is joined to them, then keys and values for every query head where heads share them; flash attention does
+    without."""
     return max(
-        (
-            -(-cached_width(arch, block) // 2) * _kept(block, length)
-            for block in arch.blocks
-            if block.stack == "decoder"
-        ),
-        default=0,
+        (_copied(arch, block, length, flash) for block in arch.blocks if block.stack == "decoder"), default=0
     )
+
+
+def _copied(arch: Architecture, block: Block, length: int, flash: bool) -> int:
+    shared = [op.n_heads // op.n_kv_heads for op in block.operations if isinstance(op, Attend)]
+    width, times = cached_width(arch, block), max(shared, default=1)
+    return _kept(block, length) * (width * times if times > 1 and not flash else -(-width // 2))

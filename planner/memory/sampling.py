@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .cache import cached_values, widest_key
+from .cache import cached_values, most_copied
 from .head import LOGITS
 from .kinds import CACHES, Job
 from .passes import FLOAT32
@@ -50,7 +50,7 @@ def _generation(job: Job, base: Held) -> list[Place]:
         cached = {CACHES: number * width * cached_values(job.arch, prompt)}
         places.append(Place("generation", "prompts", plus(held, cached), highest))
     whole = number * width * cached_values(job.arch, setup.seq_len)
-    joined = number * width * widest_key(job.arch, setup.seq_len)
+    joined = number * width * most_copied(job.arch, setup.seq_len, flash=setup.attention_kernel == "flash")
     logits = number * head_of(job).vocab * (width + 2 * FLOAT32)
     last = {CACHES: whole, "temporary": joined, LOGITS: logits}
     places.append(Place("generation", "last token", held, last))

@@ -133,6 +133,28 @@ def test_generation_holds_the_cache_of_all_completions() -> None:
     assert held == 3 * 4 * 96 * 2 * layers * heads * size * 2
 
 
+@pytest.mark.parametrize(("number", "prompt", "made"), [(4, 32, 64), (8, 64, 40)])
+def test_generation_takes_what_is_estimated(number: int, prompt: int, made: int) -> None:
+    """Of transformers' generate on the CPU: the cache, what attention copies of it, and the last token's logits."""
+    setup = replace(GRPO, micro_batch=number, seq_len=prompt + made, prompt_tokens=prompt)
+    model = real(LLAMA, LORA, setup).model.eval()
+    model.config.use_cache = True
+    ids = torch.ones(number, prompt, dtype=torch.long)
+
+    def once() -> None:
+        with torch.no_grad():
+            model.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=made, min_new_tokens=made,
+                do_sample=True, top_k=0, use_cache=True,
+            )  # fmt: skip
+
+    top, _ = allocated(once)
+    moments = estimate_memory(build(LLAMA), setup, adapter.adapt(build(LLAMA), LORA)).moments
+    found = next(moment for moment in moments if moment.phase == "generation")
+    held = ("base weights", "adapter", "optimizer states", "tokens and workspaces")
+    assert sum(item.bytes for item in found.items if item.name not in held) == pytest.approx(top, rel=0.05)
+
+
 @pytest.mark.parametrize("prompt", [1, 20])
 def test_generation_is_counted_as_torch_counts_it(prompt: int) -> None:
     """Of transformers' generate with PEFT's adapter; decoding counts what attention reads, a prompt every pair."""
