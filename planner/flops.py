@@ -15,7 +15,6 @@ from functools import lru_cache
 from typing import Any
 
 from .adapter import Adapted, AdapterSpec, Pair
-from .adapter.tower import in_tower, whole_in_tower
 from .adapter.whole import NOTHING_WHOLE, Whole
 from .dataclass import dataclass
 from .schema import Apply, Architecture, Attend, Block, Chunks, Join, Keep, Matrix, Product, Recall, Scan
@@ -331,6 +330,8 @@ def _images(
     images = arch.images
     if images is None:
         return Tally(), False
+    from .adapter.tower import in_tower, whole_in_tower  # loaded where there are images
+
     pairs = None if adapted is None else in_tower(images, adapted)
     inside = whole_in_tower(images, whole)
     reached = images.hooked or pairs is None or bool(pairs) or bool(inside.matrices or inside.biases)
