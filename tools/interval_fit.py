@@ -180,9 +180,10 @@ def stretches_of(found: Sequence[Ratio]) -> dict[str, float]:
     return result
 
 
-def held_by_others(found: Sequence[Ratio]) -> list[tuple[Ratio, bool]]:
-    """Every measurement, and whether intervals of which its source knows nothing hold it."""
-    stretches, result = stretches_of(found), []
+def held_by_others(found: Sequence[Ratio], moved_out: bool = True) -> list[tuple[Ratio, bool]]:
+    """Every measurement, and whether intervals of which its source knows nothing hold it; but for how far widths are
+    moved out, which is one number a kind over all sources, unless they are left as they are."""
+    stretches, result = stretches_of(found) if moved_out else UNSTRETCHED, []
     for own, rest in _without_each(found):
         rule = rule_of(rest, stretches)
         result += [(each, rule.holds(each)) for each in own]

@@ -215,12 +215,24 @@ def _held(judged: Judged, now: Judged, test: Callable[[Ratio], bool]) -> str:
     return f"{first.sources} | {first.runs} | " + " | ".join(f"{share:.0%}" for share in shares)
 
 
-def _kinds(judged: Judged, now: Judged, known: Constants) -> list[str]:
+def _unmoved(unmoved: Judged, known: Constants) -> str:
+    """How often sources were held before a kind's ends were moved out, where they were."""
+    said = []
+    for kind in KINDS:
+        share = share_of(unmoved, lambda each, kind=kind: each.kind == kind)  # type: ignore[misc]
+        if share and share.of_sources < known.coverage:
+            said.append(f"{share.of_sources:.0%} of `{kind}`")
+    held = ", ".join(said) or "no kind less than that"
+    return f"Before ends were moved out, intervals of all others held {held}: there 90% is reached by construction."
+
+
+def _kinds(judged: Judged, now: Judged, unmoved: Judged, known: Constants) -> list[str]:
     lines = [KINDS_HEAD]
     for kind in KINDS:
         low, high = known.bounds(kind)
         cells = _held(judged, now, lambda each, kind=kind: each.kind == kind)  # type: ignore[misc]
         lines.append(f"| `{kind}`: {KIND_TEXT[kind]} | {low:.2f} to {high:.2f} | {cells} |")
+    lines += ["", _unmoved(unmoved, known)]
     lines.append(MARKS_HEAD)
     for mark, name in MARKS.items():
         cells = _held(judged, now, lambda each, mark=mark: not mark or mark in each.about)  # type: ignore[misc]
@@ -234,7 +246,7 @@ def page(
     alone: Sequence[Compared],
     left: Sequence[Skipped],
     known: Constants,
-    judged: tuple[Judged, Judged],
+    judged: tuple[Judged, Judged, Judged],
 ) -> str:
     """The whole page."""
     lines = [
