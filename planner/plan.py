@@ -230,6 +230,7 @@ class Plan:
     time: dict[str, Any] | None = None
     cost: dict[str, Any] | None = None
     serving: dict[str, Any] | None = None
+    images: dict[str, Any] | None = None
     request: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -251,6 +252,7 @@ class Plan:
             "time": self.time,
             "cost": self.cost,
             "serving": self.serving,
+            "images": self.images,
             "warnings": [dict(vars(notice)) for notice in self.warnings],
             "sources": [{"used_for": use, **vars(source)} for use, source in self.sources],
         }

@@ -14,6 +14,7 @@ from .adapter import adapt
 from .adapter.whole import NOTHING_WHOLE, trained_whole
 from .errors import InputError, PlannerError, UnsupportedArchitectureError
 from .given import whole_number
+from .pictured import pictured
 from .plan import Plan
 from .schema import Architecture, Notice, Source
 from .setup import SEQUENCES, Method
@@ -348,10 +349,11 @@ def estimate(
         plan = replace(plan, warnings=(*plan.warnings, PLAIN_PREFERENCES))
     own_batch = sequences if batch is not None or asked["accumulation"] != 1 else None
     plan = _with_rate(replace(plan, request=request), own_batch)
-    _, arch = estimator.load(
+    found, arch = estimator.load(
         estimator.model_of({"model": model, "adapter": options.get("adapter")}),
         options.get("trust_remote_code", False),
     )
+    arch = pictured(arch, found.config, options)
     if (reason := _gap(arch)) is not None:
         notice = Notice(
             "no-memory", f"Memory, time and cost are not estimated for {arch.model_type}: {reason}."
@@ -373,7 +375,8 @@ def _one_each(asked: Mapping[str, Any]) -> int:
         return 1
     from .running import setup_from
 
-    return setup_from(_setup_options("lora", {**asked, "quantize": None}), 1).global_batch
+    length = whole_number("sequence-parallel", asked["sequence_parallel"])  # one that these GPUs can share
+    return setup_from(_setup_options("lora", {**asked, "quantize": None}), length).global_batch
 
 
 def _checkpointing(given: bool | str | None, asked: Mapping[str, Any]) -> str:

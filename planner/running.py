@@ -23,6 +23,8 @@ from .given import read as read_given
 from .given import whole_number
 from .memory import estimate_memory, with_open_lengths
 from .moments import MemoryEstimate
+from .pictured import OPTIONS as PICTURED
+from .pictured import check_length, pictured
 from .schema import Architecture, Notice
 from .setup import Setup, split_batch
 from .trainers import SETUP_FIELDS, filled, usual
@@ -199,17 +201,21 @@ def running(model: str | os.PathLike[str] | Mapping[str, Any], options: Mapping[
 
     Raises InputError for an option that nobody knows, naming the nearest.
     """
-    known = {*SPEC_DEFAULTS, *SETUP_FIELDS, "batch", "gpu", "gpus_per_node", "trust_remote_code"}
+    known = {
+        *SPEC_DEFAULTS, *SETUP_FIELDS, *PICTURED, "batch", "gpu", "gpus_per_node", "trust_remote_code",
+    }  # fmt: skip
     for name in options:
         if name not in known:
             raise InputError(name, options[name], "a known option", hint(name, known).strip())
     found, arch = load(model, bool(options.get("trust_remote_code")))
+    arch = pictured(arch, found.config, options)
     length = options.get("seq_len")
     seq_len = (
         whole_number("seq-len", length)
         if length
         else min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN)
     )
+    check_length(arch, seq_len, bool(length))
     setup = setup_from(options, seq_len, arch.model_type)
     spec: AdapterSpec | None = None
     pairs: tuple[Adapted, ...] = ()

@@ -29,7 +29,7 @@ LAYERS = (
     "adapter",
     "flops memory capacity hardware information learning_rate objective regret",
     "speed cost dataset given ranks serving",
-    "tables plan notices",
+    "tables plan notices pictured",
     "estimator",
     "running",
     "search measuring comparing fewest remedies planning",

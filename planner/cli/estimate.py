@@ -12,7 +12,7 @@ from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options, library_o
 from .config_option import config_option, only_given
 from .options import Count, Function, SectionedCommand, complete, json_option, print_json, with_options
 from .progress import reading
-from .run_options import HELD, MACHINE, SPREAD, STEP, run_options
+from .run_options import HELD, IMAGES, MACHINE, SPREAD, STEP, run_options
 
 EPILOG = """\b
 Examples:
@@ -123,7 +123,7 @@ SECTIONS = {
     "More of PEFT's LoraConfig": PEFT,
     "Data": (*DATA, *DATA_FILE, "bits_per_param", "curves"),
     "Machines": MACHINE,
-    "Step": STEP,
+    "Step": (*STEP, *IMAGES),
     "What is held and how": (*HELD, *SPREAD),
     "Learning rate": RATE,
 }
@@ -137,7 +137,7 @@ SECTIONS = {
 @_capacity_options
 @rate_options
 @run_options(MACHINE)
-@run_options((*STEP, *HELD, *SPREAD))
+@run_options((*STEP, *IMAGES, *HELD, *SPREAD))
 @click.option("--explain", is_flag=True, help="Say where each number comes from.")
 @json_option
 @click.pass_context

@@ -16,6 +16,7 @@ STEP = (
     "seq_len", "batch", "accumulation", "checkpointing", "no_checkpointing", "attention_kernel", "kernels", "loss",
     "objective", "reference", "packing",
 )  # fmt: skip
+IMAGES = ("images", "image_size")
 HELD = ("precision", "autocast", "quantize", "quantize_experts", "optimizer", "lora_dropout", "trainer")
 SPREAD = (
     "sharding", "shard_size", "tensor_parallel", "pipeline_parallel", "expert_parallel", "sequence_parallel",
@@ -81,6 +82,13 @@ def _others() -> dict[str, dict[str, Any]]:
         },
         "autocast": {
             "is_flag": True, "default": None, "help": "Autocast on 16-bit weights, as HF's Trainer runs them.",
+        },
+        "images": {
+            "type": Count(),
+            "help": "Images in every sequence, part of its --seq-len. Default: text alone.",
+        },
+        "image_size": {
+            "metavar": "WxH", "help": "Their pixels, where the model takes them as large as they are.",
         },
         "lora_dropout": {"type": float, "help": "Dropout before the pairs. Default: 0, or the trainer's."},
         "trainer": {

@@ -11,7 +11,7 @@ from ..setup import CHOICES
 from ..simulate import simulate
 from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options, library_options
 from .options import Count, Function, SectionedCommand, complete, json_option, print_json
-from .run_options import run_options
+from .run_options import IMAGES, run_options
 
 EPILOG = """\b
 Examples:
@@ -31,6 +31,7 @@ STEP = (
     "loss",
     "objective",
     "reference",
+    *IMAGES,
 )
 HELD = ("precision", "autocast", "quantize", "upcast_small", "optimizer", "lora_dropout")
 SECTIONS = {
@@ -69,7 +70,7 @@ def _choice(name: str, default: str | None, text: str) -> Callable[[Function], F
 @click.option(
     "--accumulation", type=Count(), default=1, show_default=True, help="Micro-steps in an optimizer step."
 )
-@run_options(("checkpointing",))
+@run_options(("checkpointing", *IMAGES))
 @_choice("attention_kernel", "sdpa", "How attention runs: {}.")
 @_choice(
     "packing",

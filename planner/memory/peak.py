@@ -12,6 +12,7 @@ from ..errors import InputError, UnsupportedArchitectureError
 from ..moments import Item, MemoryEstimate, MemoryPart, Moment
 from ..schema import Architecture, Notice
 from ..setup import Setup
+from .images import pixel_bytes, tower_of
 from .kinds import Job
 from .overhead import bounds_of, cached, overhead
 from .passes import FLOAT32
@@ -59,6 +60,7 @@ NAMES: dict[str, tuple[MemoryPart, str]] = {
     "gathered": ("temporary", "gathered units"),
     "buckets": ("temporary", "gradient buckets"),
     "fixed": ("temporary", "tokens and workspaces"),
+    "pixels": ("temporary", "pixel values"),
 }
 WORKSPACE_BYTES = 8_519_680  # torch's cuBLAS workspace: 2 x 4096 KiB and 8 x 16 KiB (32 MiB on Hopper)
 WORKSPACES = 2  # one for the forward pass's thread, one for the backward's
@@ -162,8 +164,10 @@ def _stage(
     base["gathered"] = outside
     base["buckets"] = buckets(size, setup)
     base["fixed"] = 3 * ID_BYTES * setup.tokens + WORKSPACES * WORKSPACE_BYTES
+    base["pixels"] = pixel_bytes(arch.images, setup) if arch.images else 0
     job = Job(arch, setup, pairs, whole, merges=merges, unpacked=weights.unpacked)
-    going = (course_of_two if has_two(arch) else course)(job, base, stage, unit)
+    tower = tower_of(job, arch.images) if arch.images else None
+    going = course_of_two(job, base, stage, unit) if has_two(arch) else course(job, base, stage, unit, tower)
     update = share(update_bytes(states, setup), of["states"]) + widened_gradients(trained, setup)
     moments = _moments(going)
     last = {**base, "gathered": 0, "gradients": gradients, "temporary": update}

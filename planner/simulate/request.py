@@ -14,6 +14,7 @@ from ..architecture.meta import checks
 from ..errors import InputError, MissingDependencyError, hint
 from ..estimator import load, model_of
 from ..memory.scans import UNRULED_SCANS
+from ..pictured import check_length, image_notices, pictured
 from ..running import usual_of
 from ..schema import Architecture, Notice, Source
 from ..setup import Setup
@@ -46,6 +47,7 @@ def simulate(
     exclude_modules: str | Sequence[str] | None = None, rank_pattern: str | Mapping[str, int] | None = None,
     alpha_pattern: str | Mapping[str, float] | None = None, modules_to_save: str | Sequence[str] | None = None,
     bias: str = "none", use_rslora: bool = False, adapter: str | os.PathLike[str] | None = None,
+    images: int | None = None, image_size: str | Sequence[int] | None = None,
     trust_remote_code: bool = False, whole: bool = False, progress: Progress | None = None,
 ) -> SimulatedSteps:  # fmt: skip
     """The training step of `model`, run without weights: peak memory by part, its moment, and FLOPs.
@@ -61,6 +63,7 @@ def simulate(
     if trust_remote_code:
         raise InputError("trust-remote-code", True, "nothing: a simulation runs transformers' own code only")
     found, arch = load(model_of(options))
+    arch = pictured(arch, found.config, options)
     setups = [_setup(method, options, arch) for method in chosen]
     _installed()
     checks.check(found.config)
@@ -103,6 +106,7 @@ def _setup(method: str, options: Mapping[str, Any], arch: Architecture) -> Setup
     length = options["seq_len"]
     if length is None:
         length = min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN)
+    check_length(arch, length, options["seq_len"] is not None)
     usual = USUAL if options["objective"] == "sft" else usual_of(options["objective"])
     packing, loss = options["packing"] or usual["packing"], options["loss"] or usual["loss"]
     return Setup(
@@ -146,6 +150,7 @@ def _notices(
         )
     ]
     found += [Notice("simulated-otherwise", note) for note in dict.fromkeys(notes)]
+    found += image_notices(arch, next(iter(steps.values())).setup.seq_len, None)
     length = max(step.setup.seq_len for step in steps.values())
     if arch.max_position and length > arch.max_position:
         found.append(
