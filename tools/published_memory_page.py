@@ -177,7 +177,8 @@ KINDS_HEAD = """
 anything was changed for their source: those of the first table by constants fitted on other sources (though profiles
 of trainers had been read by then), those that were collected afterwards by their first predictions. A source is one
 published table, document or data set; all count the same. **Every source is judged by an interval that all others
-give**, moved out by kind until that holds 90% of sources. How an interval is made: `tools/interval_fit.py`.
+give**, which is moved out by kind until 90% of those others are held, each by the rest. How an interval is made:
+`tools/interval_fit.py`.
 
 *Now* is how often the interval that ships holds what is predicted today, when what a source taught is in the rules.
 
@@ -223,7 +224,7 @@ def _unmoved(unmoved: Judged, known: Constants) -> str:
         if share and share.of_sources < known.coverage:
             said.append(f"{share.of_sources:.0%} of `{kind}`")
     held = ", ".join(said) or "no kind less than that"
-    return f"Before ends were moved out, intervals of all others held {held}: there 90% is reached by construction."
+    return f"Before ends were moved out, intervals of all others held {held}."
 
 
 def _kinds(judged: Judged, now: Judged, unmoved: Judged, known: Constants) -> list[str]:
