@@ -26,6 +26,7 @@ from .information import Information
 from .learning_rate import lookup
 from .notices import collect
 from .objective import beside
+from .objective_rules import SEQUENCES
 from .pictured import check_length, image_notices, pictured
 from .pictured import section as images_section
 from .pictured import sources as of_images
@@ -33,7 +34,7 @@ from .plan import AdapterSection, CapacitySection, FlopsSection, ModelSection, P
 from .ranks import SUMMARY_SETS, RankPrice
 from .regret import law_for
 from .schema import Architecture, Notice, Source
-from .setup import SEQUENCES, Setup
+from .setup import Setup
 from .stored.weights import Stored, stored
 
 if TYPE_CHECKING:

@@ -59,12 +59,13 @@ class Tally:
 @dataclass(frozen=True)
 class Step:
     """The size of a step: sequences, positions a sequence, whether layers are checkpointed, and whether what comes in
-    is then made to need a gradient (`hooked`)."""
+    is then made to need a gradient (`hooked`); of how many positions logits are made (None: of all)."""
 
     batch: int
     seq_len: int
     checkpointing: bool = False
     hooked: bool = True
+    scored: int | None = None
 
 
 def visible_pairs(seq_len: int, window: int | None, causal: bool, chunked: bool = False) -> int:
@@ -348,11 +349,12 @@ def _step(
     for item in adapted or ():
         trained = trained or {}
         trained[item.index] = (*trained.get(item.index, ()), item)
-    lengths = dict.fromkeys(("stem", "decoder", "encoder", "head", "memory"), step.seq_len)
+    names = ("stem", "decoder", "encoder", "head", "memory", "connector", "deepstack", "unused")
+    lengths = dict.fromkeys(names, step.seq_len)
     lengths["memory"] = (
         next((b.fixed_length for b in arch.blocks if b.stack == "encoder"), None) or step.seq_len
     )
-    lengths |= dict.fromkeys(("connector", "deepstack", "unused"), step.seq_len)
+    lengths["head"] = step.seq_len if step.scored is None else step.scored
     walk = _Walk(arch, step, trained, lengths, whole)
     total, seen = _images(arch, step, adapted, whole)
     start = trained is None or (step.checkpointing and step.hooked) or whole.embedding or seen

@@ -35,9 +35,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Moment:
-    """One moment of a step ("forward", "loss", "backward", "optimizer" with the layer where there is one)."""
+    """One moment of a step ("forward", "loss", "backward", "optimizer" with the layer where there is one), or of the
+    "generation" of completions before it."""
 
-    phase: Literal["forward", "loss", "backward", "optimizer"]
+    phase: Literal["generation", "forward", "loss", "backward", "optimizer"]
     where: str
     items: tuple[Item, ...]
 

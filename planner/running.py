@@ -67,8 +67,8 @@ class Running:
         return with_open_lengths(found) if self.lengths_open else found
 
     def time(self, calibration: Calibration | None = None) -> StepTime | None:
-        """Seconds of a step; None without a machine, and where the model's operations are not known."""
-        if self.machine is None:
+        """Seconds of a step; None without a machine, for GRPO, and where the model's operations are not known."""
+        if self.machine is None or self.setup.objective == "grpo":  # how long generation takes is not known
             return None
         from .speed import NOTHING_MEASURED, step_time, time_gap
 
@@ -112,8 +112,10 @@ def data_of(
 
 def usual_of(objective: str) -> dict[str, Any]:
     """How preferences are trained where nothing else is said: sequences padded to the longest, with TRL's loss, or
-    for ORPO LLaMA-Factory's."""
+    for ORPO LLaMA-Factory's; GRPO has no reference (TRL's beta is 0)."""
+    own = {"reference": "none"} if objective == "grpo" else {}
     return {
+        **own,
         "loss": "full" if objective == "orpo" else "tiled",
         "packing": "padded",
         "outputs_held": False,

@@ -124,7 +124,7 @@ SECTIONS = {
     "More of PEFT's LoraConfig": PEFT,
     "Data": (*DATA, *DATA_FILE, "bits_per_param", "curves"),
     "Machines": MACHINE,
-    "Step": (*STEP, *IMAGES),
+    "Step": (*STEP, "group", *IMAGES),
     "What is held and how": (*HELD, *SPREAD),
     "Learning rate": RATE,
 }
@@ -138,6 +138,7 @@ SECTIONS = {
 @_capacity_options
 @rate_options
 @run_options(MACHINE)
+@click.option("--group", type=Count(), help="grpo: completions of a prompt. Default: 8.")
 @run_options((*STEP, *IMAGES, *HELD, *SPREAD))
 @click.option("--explain", is_flag=True, help="Say where each number comes from.")
 @json_option

@@ -218,6 +218,18 @@ def _time(plan: Plan) -> Table | None:
     return table
 
 
+def _grpo(plan: Plan) -> Table | None:
+    found = plan.grpo
+    if found is None:
+        return None
+    table = titled_table("A step of GRPO", "analytic", found["generation"])
+    table.add_row("prompts x completions", f"{found['prompts']:,} x {found['group']:,}")
+    table.add_row("tokens of each", f"{found['prompt_tokens']:,} + {found['completion_tokens']:,}")
+    for name, done in found["flops"].items():
+        table.add_row(f"FLOPs, {name}", f"{done:.3g}")
+    return table
+
+
 def _price(found: dict[str, Any]) -> tuple[str, ...]:
     """Dollars of a GPU and hour, with the range and the dates of the list."""
     shown = f"${found['usd_per_gpu_hour']:,.2f}"
@@ -307,6 +319,7 @@ def show(plan: Plan, explain: bool, console: Console | None = None) -> None:
     more = (
         capacity_tables.price(plan),
         capacity_tables.data(plan),
+        _grpo(plan),
         _memory(plan),
         _would_fit(plan),
         _time(plan),

@@ -31,6 +31,7 @@ STEP = (
     "loss",
     "objective",
     "reference",
+    "prompt_tokens",
     *IMAGES,
 )
 HELD = ("precision", "autocast", "quantize", "upcast_small", "optimizer", "lora_dropout")
@@ -79,7 +80,10 @@ def _choice(name: str, default: str | None, text: str) -> Callable[[Function], F
 )
 @_choice("loss", None, "How the loss is computed: {}. Default: full; tiled for preferences, full for orpo.")
 @_choice("objective", "sft", "What is learnt: {}. A batch of dpo or orpo is pairs.")
-@_choice("reference", "base", "What dpo and kto compare with: {}.")
+@_choice("reference", None, "What dpo and kto compare with: {}. Default: base; grpo's runs before the step.")
+@click.option(
+    "--prompt-tokens", type=Count(), default=0, show_default=True, help="grpo: tokens that are prompt."
+)
 @_choice("precision", "bf16", "How weights are held and computed with: {}.")
 @click.option("--autocast", is_flag=True, help="Autocast on 16-bit weights, as HF's Trainer runs them.")
 @_choice("quantize", "nf4", "How QLoRA holds the base weights: {}.")

@@ -15,6 +15,7 @@ from ..setup import Setup
 from .kinds import Job
 from .overhead import bounds_of, cached, overhead
 from .passes import FLOAT32
+from .sampling import before_step
 from .scans import UNRULED_SCANS
 from .sharding import (
     buckets,
@@ -42,7 +43,7 @@ from .traffic import traffic
 from .traits import UNRULED
 from .two_stacks import course_of_two, has_two
 
-PHASES = ("forward", "loss", "backward", "optimizer")
+PHASES = ("generation", "forward", "loss", "backward", "optimizer")
 NAMES: dict[str, tuple[MemoryPart, str]] = {
     "weights": ("weights", "base weights"),
     "adapter": ("adapter", "adapter"),
@@ -166,6 +167,7 @@ def _stage(
     job = Job(arch, setup, pairs, whole, merges=merges, unpacked=weights.unpacked)
     tower, base["pixels"] = _seen(job)
     going = course_of_two(job, base, stage, unit) if has_two(arch) else course(job, base, stage, unit, tower)
+    going.places[:0] = before_step(job, base, unit)
     update = share(update_bytes(states, setup), of["states"]) + widened_gradients(trained, setup)
     moments = _moments(going)
     last = {**base, "gathered": 0, "gradients": gradients, "temporary": update}
@@ -251,7 +253,9 @@ def _held(setup: Setup, base: int, own: int, states: int) -> tuple[Held, int]:
 def _apart(going: Course, update: int) -> int:
     """Transient bytes of the phases but the largest: of a layer, of the unembedding with the loss, of the update."""
     layers = [sum(p.highest.values()) for p in going.places if "layer" in p.where]
-    ends = [sum(p.highest.values()) for p in going.places if "layer" not in p.where]
+    ends = [
+        sum(p.highest.values()) for p in going.places if "layer" not in p.where and p.phase != "generation"
+    ]
     return round(sum(sorted((max(layers, default=0), max(ends, default=0), update))[:-1]))
 
 

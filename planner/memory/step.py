@@ -313,7 +313,7 @@ def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = Tr
     )  # fmt: skip
     live = 2 if setup.sharding == "zero3" else 0  # FSDP's root holds the unembedding throughout
     going.go("loss", "", loss, live)
-    if setup.runs_reference:
+    if setup.reference_inside:
         wide = job.run().tokens * (job.arch.vocab_size * FLOAT32) if setup.loss == "full" else 0
         going.hold({LOGITS: wide})  # by a name in the loss
         pass_reference(job, going, live)

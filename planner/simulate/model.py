@@ -73,7 +73,7 @@ def make(
             model, pairs = _frozen(model, config, arch or build(config), spec or AdapterSpec(), setup)
         if by_chances(setup):
             check_by_chances(base, setup)
-        if setup.objective != "sft":
+        if not setup.drops:
             without_dropout(model)
         choose_loss(base, setup, narrow_before=TRAITS.get(str(named["model_type"]), LLAMA).narrow_before)
         if setup.needs_input_grads:

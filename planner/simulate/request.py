@@ -38,7 +38,7 @@ def simulate(
     seq_len: int | None = None, batch: int = 1, accumulation: int = 1, checkpointing: bool = False,
     precision: str = "bf16", autocast: bool = False, quantize: str = "nf4", upcast_small: bool = False,
     optimizer: str = "adamw", attention_kernel: str = "sdpa", packing: str | None = None, loss: str | None = None,
-    objective: str = "sft", reference: str = "base",
+    objective: str = "sft", reference: str | None = None, prompt_tokens: int = 0,
     lora_dropout: float = 0.0, rank: int = 32, alpha: float = 32, layers: str | Sequence[str] | None = None,
     targets: str | Sequence[str] | None = None, experts: str = "scaled", layout: str | None = None,
     variant: str = "lora", adapter_dtype: str = "float32", target_regex: str | None = None,
@@ -110,7 +110,8 @@ def _setup(method: str, options: Mapping[str, Any], arch: Architecture) -> Setup
     usual = USUAL if options["objective"] == "sft" else usual_of(options["objective"])
     packing, loss = options["packing"] or usual["packing"], options["loss"] or usual["loss"]
     return Setup(
-        objective=options["objective"], reference=options["reference"],
+        objective=options["objective"],
+        reference=options["reference"] or usual.get("reference", "base"), prompt_tokens=options["prompt_tokens"],
         method=method, precision=options["precision"], optimizer=options["optimizer"],  # type: ignore[arg-type]
         checkpointing="layer" if options["checkpointing"] else "none",
         attention_kernel=options["attention_kernel"], micro_batch=_number("batch", options["batch"]),

@@ -103,7 +103,7 @@ def step_bytes(setup: Setup) -> float:
 
 def _without_gradients(walk: Walk, arch: Architecture, setup: Setup, lengths: Mapping[str, int]) -> None:
     """Add the forward passes that an objective makes without gradients, those of the trained model as the base's."""
-    number = sum(passes(setup.objective, setup.reference))
+    number = sum(passes(setup.objective, setup.reference, setup.generation))
     if not number:
         return
     frozen = Walk(arch, replace(setup, checkpointing="none", input_grads=False), {}, NOTHING_WHOLE)
