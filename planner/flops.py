@@ -351,9 +351,8 @@ def _step(
         trained[item.index] = (*trained.get(item.index, ()), item)
     names = ("stem", "decoder", "encoder", "head", "memory", "connector", "deepstack", "unused")
     lengths = dict.fromkeys(names, step.seq_len)
-    lengths["memory"] = (
-        next((b.fixed_length for b in arch.blocks if b.stack == "encoder"), None) or step.seq_len
-    )
+    fixed = next((b.fixed_length for b in arch.blocks if b.stack == "encoder"), None)
+    lengths["memory"] = fixed or step.seq_len
     lengths["head"] = step.seq_len if step.scored is None else step.scored
     walk = _Walk(arch, step, trained, lengths, whole)
     total, seen = _images(arch, step, adapted, whole)
