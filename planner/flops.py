@@ -15,7 +15,6 @@ from functools import lru_cache
 from typing import Any
 
 from .adapter import Adapted, AdapterSpec, Pair
-from .adapter.tower import in_tower, whole_in_tower
 from .adapter.whole import NOTHING_WHOLE, Whole
 from .dataclass import dataclass
 from .schema import Apply, Architecture, Attend, Block, Chunks, Join, Keep, Matrix, Product, Recall, Scan
@@ -332,6 +331,8 @@ def _images(
     images = arch.images
     if images is None:
         return Tally(), False
+    from .adapter.tower import in_tower, whole_in_tower  # loaded where there are images
+
     pairs = None if adapted is None else in_tower(images, adapted)
     inside = whole_in_tower(images, whole)
     reached = images.hooked or pairs is None or bool(pairs) or bool(inside.matrices or inside.biases)
@@ -350,9 +351,8 @@ def _step(
         trained[item.index] = (*trained.get(item.index, ()), item)
     names = ("stem", "decoder", "encoder", "head", "memory", "connector", "deepstack", "unused")
     lengths = dict.fromkeys(names, step.seq_len)
-    lengths["memory"] = (
-        next((b.fixed_length for b in arch.blocks if b.stack == "encoder"), None) or step.seq_len
-    )
+    fixed = next((b.fixed_length for b in arch.blocks if b.stack == "encoder"), None)
+    lengths["memory"] = fixed or step.seq_len
     lengths["head"] = step.seq_len if step.scored is None else step.scored
     walk = _Walk(arch, step, trained, lengths, whole)
     total, seen = _images(arch, step, adapted, whole)

@@ -291,7 +291,8 @@ def main() -> None:
         return
     known = memory_constants.constants()
     done = [compared(c, with_constants(f, known)) for c, f in pairs]
-    judged = held_by_others(met_first(pairs)), held_now(done)
+    met = met_first(pairs)
+    judged = held_by_others(met), held_now(done), held_by_others(met, moved_out=False)
     PAGE.write_text(page(done, left_out(pairs), [*skipped, *more], known, judged), encoding="utf-8")
     print(PAGE.read_text(encoding="utf-8"))
 

@@ -180,11 +180,12 @@ def stretches_of(found: Sequence[Ratio]) -> dict[str, float]:
     return result
 
 
-def held_by_others(found: Sequence[Ratio]) -> list[tuple[Ratio, bool]]:
-    """Every measurement, and whether intervals of which its source knows nothing hold it."""
-    stretches, result = stretches_of(found), []
+def held_by_others(found: Sequence[Ratio], moved_out: bool = True) -> list[tuple[Ratio, bool]]:
+    """Every measurement, and whether intervals that its source had no part in hold it: neither in widths nor in how
+    far they are moved out, where they are."""
+    result = []
     for own, rest in _without_each(found):
-        rule = rule_of(rest, stretches)
+        rule = rule_of(rest, stretches_of(rest) if moved_out else UNSTRETCHED)
         result += [(each, rule.holds(each)) for each in own]
     return result
 

@@ -177,7 +177,8 @@ KINDS_HEAD = """
 anything was changed for their source: those of the first table by constants fitted on other sources (though profiles
 of trainers had been read by then), those that were collected afterwards by their first predictions. A source is one
 published table, document or data set; all count the same. **Every source is judged by an interval that all others
-give**, moved out by kind until that holds 90% of sources. How an interval is made: `tools/interval_fit.py`.
+give**, which is moved out by kind until 90% of those others are held, each by the rest. How an interval is made:
+`tools/interval_fit.py`.
 
 *Now* is how often the interval that ships holds what is predicted today, when what a source taught is in the rules.
 
@@ -215,12 +216,24 @@ def _held(judged: Judged, now: Judged, test: Callable[[Ratio], bool]) -> str:
     return f"{first.sources} | {first.runs} | " + " | ".join(f"{share:.0%}" for share in shares)
 
 
-def _kinds(judged: Judged, now: Judged, known: Constants) -> list[str]:
+def _unmoved(unmoved: Judged, known: Constants) -> str:
+    """How often sources were held before a kind's ends were moved out, where they were."""
+    said = []
+    for kind in KINDS:
+        share = share_of(unmoved, lambda each, kind=kind: each.kind == kind)  # type: ignore[misc]
+        if share and share.of_sources < known.coverage:
+            said.append(f"{share.of_sources:.0%} of `{kind}`")
+    held = ", ".join(said) or "no kind less than that"
+    return f"Before ends were moved out, intervals of all others held {held}."
+
+
+def _kinds(judged: Judged, now: Judged, unmoved: Judged, known: Constants) -> list[str]:
     lines = [KINDS_HEAD]
     for kind in KINDS:
         low, high = known.bounds(kind)
         cells = _held(judged, now, lambda each, kind=kind: each.kind == kind)  # type: ignore[misc]
         lines.append(f"| `{kind}`: {KIND_TEXT[kind]} | {low:.2f} to {high:.2f} | {cells} |")
+    lines += ["", _unmoved(unmoved, known)]
     lines.append(MARKS_HEAD)
     for mark, name in MARKS.items():
         cells = _held(judged, now, lambda each, mark=mark: not mark or mark in each.about)  # type: ignore[misc]
@@ -234,7 +247,7 @@ def page(
     alone: Sequence[Compared],
     left: Sequence[Skipped],
     known: Constants,
-    judged: tuple[Judged, Judged],
+    judged: tuple[Judged, Judged, Judged],
 ) -> str:
     """The whole page."""
     lines = [

@@ -21,6 +21,7 @@ Examples:
   lora-plan estimate -m Qwen/Qwen3-30B-A3B --rank 64 --dataset tulu-3-sft-mixture
   lora-plan estimate -m ./my-model --layers all-linear --tokens 50M --json
   lora-plan estimate --config axolotl.yml --gpu h100
+  lora-plan estimate -m Qwen/Qwen2.5-VL-7B-Instruct --images 1 --image-size 1280x720 --gpu l40s
   lora-plan estimate -m Qwen/Qwen3-8B --rank 1 --episodes 320000 --success-rate 0.3
 """
 

@@ -12,7 +12,6 @@ from ..errors import InputError, UnsupportedArchitectureError
 from ..moments import Item, MemoryEstimate, MemoryPart, Moment
 from ..schema import Architecture, Notice
 from ..setup import Setup
-from .images import pixel_bytes, tower_of
 from .kinds import Job
 from .overhead import bounds_of, cached, overhead
 from .passes import FLOAT32
@@ -37,7 +36,7 @@ from .states import (
     trained_tensors,
     update_bytes,
 )
-from .step import Course, Place, Stage, course, stages
+from .step import Course, Place, Seen, Stage, course, stages
 from .stretch import Held, plus
 from .tape import EXPERT_GRADIENTS
 from .traffic import traffic
@@ -165,9 +164,8 @@ def _stage(
     base["gathered"] = outside
     base["buckets"] = buckets(size, setup)
     base["fixed"] = 3 * ID_BYTES * setup.tokens + WORKSPACES * WORKSPACE_BYTES
-    base["pixels"] = pixel_bytes(arch.images, setup) if arch.images else 0
     job = Job(arch, setup, pairs, whole, merges=merges, unpacked=weights.unpacked)
-    tower = tower_of(job, arch.images) if arch.images else None
+    tower, base["pixels"] = _seen(job)
     going = course_of_two(job, base, stage, unit) if has_two(arch) else course(job, base, stage, unit, tower)
     going.places[:0] = before_step(job, base, unit)
     update = share(update_bytes(states, setup), of["states"]) + widened_gradients(trained, setup)
@@ -185,6 +183,15 @@ def _stage(
         traffic=traffic(arch, setup, trained - apart_params, apart_params),
         host_bytes=host + gone, notices=tuple(_notices(arch, setup, pairs)),
     )  # fmt: skip
+
+
+def _seen(job: Job) -> tuple[Seen | None, int]:
+    """The tower that images pass, walked, and the bytes of their pixels."""
+    if job.arch.images is None:
+        return None, 0
+    from .images import pixel_bytes, tower_of  # loaded where there are images
+
+    return tower_of(job, job.arch.images), pixel_bytes(job.arch.images, job.setup)
 
 
 def _notices(arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None) -> Iterator[Notice]:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import lru_cache
 
 from ..adapter import Adapted
-from ..adapter.tower import in_tower, whole_in_tower
 from ..adapter.whole import NOTHING_WHOLE, Whole
 from ..objective import passes
 from ..schema import Architecture, Attend, Block, Images, Operation
@@ -143,6 +142,8 @@ def together(images: Images) -> Architecture:
 
 def _see(walk: Walk, images: Images, pairs: tuple[Adapted, ...]) -> bool:
     """Add the work of the images' tower; whether its features need a gradient."""
+    from ..adapter.tower import in_tower, whole_in_tower  # loaded where there are images
+
     inner, whole = in_tower(images, pairs), whole_in_tower(images, walk.whole)
     reached = images.hooked or walk.trained is None or bool(inner) or bool(whole.matrices or whole.biases)
     setup = replace(
