@@ -11,7 +11,7 @@ from .cache import cached_values, most_copied
 from .head import LOGITS
 from .kinds import CACHES, Job
 from .passes import FLOAT32
-from .step import Course, Place, head_of, pass_reference, spread, walked_layers
+from .step import Course, Place, head_of, masks, pass_reference, spread, stem_of, walked_layers
 from .stretch import Held, plus
 from .tape import Size
 
@@ -45,10 +45,11 @@ def _generation(job: Job, base: Held) -> list[Place]:
             setup, checkpointing="layer", reentrant=False, input_grads=False, micro_batch=number, accumulation=1,
             seq_len=prompt, prompt_tokens=0, sequence_parallel=1,
         )  # fmt: skip
-        kinds = walked_layers(replace(job, setup=alone), False).kinds
+        own = replace(job, setup=alone)
+        kinds, around = walked_layers(own, False).kinds, plus(stem_of(own).held, {"temporary": masks(own)})
         highest = max((kind.forward.highest for kind in kinds), key=lambda found: sum(found.values()))
         cached = {CACHES: number * width * cached_values(job.arch, prompt)}
-        places.append(Place("generation", "prompts", plus(held, cached), highest))
+        places.append(Place("generation", "prompts", plus(plus(held, cached), around), highest))
     whole = number * width * cached_values(job.arch, setup.seq_len)
     joined = number * width * most_copied(job.arch, setup.seq_len, flash=setup.attention_kernel == "flash")
     logits = number * head_of(job).vocab * (width + 2 * FLOAT32)

@@ -133,9 +133,10 @@ def test_generation_holds_the_cache_of_all_completions() -> None:
     assert held == 3 * 4 * 96 * 2 * layers * heads * size * 2
 
 
-@pytest.mark.parametrize(("number", "prompt", "made"), [(4, 32, 64), (8, 64, 40)])
-def test_generation_takes_what_is_estimated(number: int, prompt: int, made: int) -> None:
-    """Of transformers' generate on the CPU: the cache, what attention copies of it, and the last token's logits."""
+@pytest.mark.parametrize(("number", "prompt", "made", "within"), [(4, 32, 64, 0.05), (8, 64, 20, 0.1)])
+def test_generation_takes_what_is_estimated(number: int, prompt: int, made: int, within: float) -> None:
+    """Of transformers' generate on the CPU: the cache, what attention copies of it, and the last token's logits;
+    or, where completions are short, a layer over the prompts."""
     setup = replace(GRPO, micro_batch=number, seq_len=prompt + made, prompt_tokens=prompt)
     model = real(LLAMA, LORA, setup).model.eval()
     model.config.use_cache = True
@@ -152,7 +153,7 @@ def test_generation_takes_what_is_estimated(number: int, prompt: int, made: int)
     moments = estimate_memory(build(LLAMA), setup, adapter.adapt(build(LLAMA), LORA)).moments
     found = next(moment for moment in moments if moment.phase == "generation")
     held = ("base weights", "adapter", "optimizer states", "tokens and workspaces")
-    assert sum(item.bytes for item in found.items if item.name not in held) == pytest.approx(top, rel=0.05)
+    assert sum(item.bytes for item in found.items if item.name not in held) == pytest.approx(top, rel=within)
 
 
 @pytest.mark.parametrize("prompt", [1, 20])
