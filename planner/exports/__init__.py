@@ -113,8 +113,8 @@ def export(
         done = _peft(model, options)
     else:
         training = training_of(model, options, found.usual, found.full)
-        if (objective := training.setup.objective) != "sft":
-            wanted = "sft: what is written is of supervised or reinforcement learning"
+        if (objective := training.setup.objective) not in ("sft", "grpo"):
+            wanted = "sft or grpo: what is written is of supervised or reinforcement learning"
             raise InputError("objective", objective, wanted, "PEFT's own file (peft) has no objective.")
         settled = [f"{name} {training.said[name]}" for name in found.chooses if name in training.said]
         if settled:

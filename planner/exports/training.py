@@ -302,6 +302,8 @@ def training_of(
         own_values["precision"] = usual_precision(held, said)
     if {**own_values, **said}.get("precision", "bf16") not in ("bf16", "fp16"):
         own_values.pop("autocast", None)  # it is for weights of 16 bits
+    if said.get("objective") == "grpo":
+        said = {**said, "group": own["group"], "prompt_tokens": own["prompt_tokens"]}
     request, assumed_batch = _with_batch({**own_values, **said})
     check_names(request)
     plan = estimate(**request)
