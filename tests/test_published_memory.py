@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -13,6 +14,9 @@ from planner import estimate
 from planner.errors import FactError, InputError
 from planner.memory import constants as memory_constants
 from planner.memory.constants import KINDS
+from planner.memory.elementwise import activation
+from planner.memory.passes import Pass
+from planner.memory.tape import Tape
 from planner.running import running
 from planner.trainers import Claim, filled, find, names, parse, trainers
 from tools.compare_published_memory import Arrays, Compared, compared, estimates, with_constants
@@ -213,6 +217,23 @@ def test_first_predictions_lie_in_the_interval_of_today() -> None:
 def test_far_ones_collected_afterwards_have_a_reason(collected: tuple[Pairs, Pairs]) -> None:
     far = [c for c, s in collected[1] if c.measured and abs(s.predicted / c.measured - 1) > 0.25]
     assert [c.number for c in far if c.metric not in ("fits", "oom") and why_later(c) == NOT_EXPLAINED] == []
+
+
+def test_fused_xielu_keeps_its_input_alone() -> None:
+    """XIELU's CUDA kernel makes one tensor of x's type and size, and keeps x: as its authors' code says
+    (xielu_impl.cu, XIELUAutograd: empty_like(x), save_for_backward)."""
+
+    def made(kernels: str) -> list[int]:
+        tape = Tape()
+        run = cast(Pass, SimpleNamespace(tape=tape, kernels=kernels, stream=2, autocast=True, full=False))
+        x = tape.leaf(1000, 2, grad=True)
+        before = len(tape.sizes)
+        out = activation(run, x, "xielu")
+        assert out.elements == 1000
+        return [int(size) for size in tape.sizes[before:] if size]
+
+    assert made("fused") == [2000]
+    assert sum(made("transformers")) > 10 * 2000
 
 
 def test_megatron_adds_gradients_up_in_float32() -> None:

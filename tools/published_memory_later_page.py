@@ -102,8 +102,15 @@ def _far(now: Sequence[Pair]) -> list[str]:
     for case, said in now:
         if case.metric not in RUN and _error(case, said) > FAR:
             groups.setdefault((case.source, why_later(case)), []).append((case, said))
+    figures = [case for case, _ in now if case.metric not in RUN]
+    far = [case for found in groups.values() for case, _ in found]
+    title = (
+        f"Further off than {100 * FAR:.0f}%, of all sets: {len(far)} of {len(figures)}, and "
+        f"{sum(c.stated for c in far)} of the {sum(c.stated for c in figures)} whose batch, length and checkpointing "
+        "are stated:"
+    )
     lines = [
-        f"Further off than {100 * FAR:.0f}%, of all sets:", "", "| source | rows | predicted over measured | why |",
+        title, "", "| source | rows | predicted over measured | why |",
         "|---|---|---|---|",
     ]  # fmt: skip
     for (source, reason), found in sorted(groups.items()):

@@ -129,9 +129,14 @@ def _constants(known: Constants) -> list[str]:
 
 def _far(done: Sequence[Compared]) -> list[str]:
     far = [c for c in done if c.error > FAR]
+    said = (
+        f"{len(far)} of {len(done)}; of the {sum(c.case.headline for c in done)} of quality A with batch, length and "
+        f"checkpointing stated {sum(c.case.headline for c in far)}. What is not known of them, or what the formula "
+        "lacks."
+    )
     lines = [
         f"## Further off than {100 * FAR:.0f}%", "",
-        f"{len(far)} of {len(done)}. What is not known of them, or what the formula lacks.", "",
+        said, "",
         "| source | rows | predicted over measured | why |",
         "|---|---|---|---|",
     ]  # fmt: skip

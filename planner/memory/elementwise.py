@@ -178,7 +178,7 @@ def activation(run: Pass, x: Value, name: str) -> Value:
         return unary(y, "in") if name == "relu2" else y
     if name == "quick_gelu":
         return multiply(x, unary(scale(x), "out"))
-    if name == "xielu":
+    if name == "xielu" and run.kernels != "fused":  # its authors' CUDA kernel keeps its input alone
         return _xielu(run, x)
     return unary(x, "in")  # silu, gelu and its tanh form are kernels of their own
 
