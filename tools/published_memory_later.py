@@ -67,6 +67,11 @@ class Later:
         return self.found == "fourth"
 
     @property
+    def fifth(self) -> bool:
+        """Whether it belongs to the fifth set, which nothing is fitted on either."""
+        return self.found == "fifth"
+
+    @property
     def line(self) -> str:
         """The command."""
         return f"lora-plan estimate --model {self.model} {self.options}"
@@ -137,7 +142,7 @@ def first_ratios() -> Iterator[tuple[Later, Ratio]]:
     """Cases whose batch, length and checkpointing are stated, as they were predicted first."""
     first = blind()
     for each in later():
-        if each.metric in RUN or not each.stated or each.second or each.fourth:
+        if each.metric in RUN or not each.stated or each.second or each.fourth or each.fifth:
             continue
         said, (low, high) = first[each.number], OF_THEN[each.found]
         needed = said.low / low
