@@ -12,7 +12,9 @@ from .dataclass import dataclass
 from .errors import InputError, hint
 from .fewest import Fewest, fewest_gpus
 from .given import whole_number
+from .grpo import NO_TIME
 from .moments import MemoryEstimate
+from .pictured import image_notices
 from .regret import Regret, expected_regret
 from .running import DATA, Data, Running, calibration_of, data_of, running
 from .schema import Notice
@@ -193,7 +195,11 @@ def compare(
     if len(models) > 1 and options.get("data") is not None:
         text = f"The data are counted with the tokenizer of the first model, {runs[0].model}."
         notices.append(Notice("data-of-first", text))
+    for run in {id(run.arch): run for run in runs}.values():
+        notices += image_notices(run.arch, run.setup.seq_len, data.tokens if data else None)
     notices += [
         notice for c in columns for notice in (*c.memory.notices, *(c.time.step.notices if c.time else ()))
     ]
+    if any(run.setup.objective == "grpo" for run in runs):
+        notices.append(NO_TIME)
     return Comparison(columns, data, tuple(dict.fromkeys(notices)))

@@ -145,6 +145,7 @@ class Cost:
     low: float | None
     high: float | None
     price: GpuPrice
+    coverage: float | None = None  # the share of times that the ends are to hold, at any price of the list
     basis: Basis = "fitted"
 
     def to_dict(self) -> dict[str, Any]:
@@ -153,6 +154,7 @@ class Cost:
             "usd": self.usd,
             "low": self.low,
             "high": self.high,
+            "coverage": self.coverage,
             "price": self.price.to_dict(),
             "basis": self.basis,
         }
@@ -165,5 +167,6 @@ def cost_of(run: RunTime, price: GpuPrice) -> Cost:
         return None if seconds is None else seconds / HOUR_S * run.step.gpus * rate
 
     return Cost(
-        usd(run.seconds, price.usd_per_gpu_hour), usd(run.low, price.low), usd(run.high, price.high), price
-    )
+        usd(run.seconds, price.usd_per_gpu_hour), usd(run.low, price.low), usd(run.high, price.high), price,
+        run.step.coverage,
+    )  # fmt: skip

@@ -26,11 +26,15 @@ from .information import Information
 from .learning_rate import lookup
 from .notices import collect
 from .objective import beside
+from .objective_rules import SEQUENCES
+from .pictured import check_length, image_notices, pictured
+from .pictured import section as images_section
+from .pictured import sources as of_images
 from .plan import AdapterSection, CapacitySection, FlopsSection, ModelSection, Plan, Workload
 from .ranks import SUMMARY_SETS, RankPrice
 from .regret import law_for
-from .schema import Architecture, Source
-from .setup import SEQUENCES, Setup
+from .schema import Architecture, Notice, Source
+from .setup import Setup
 from .stored.weights import Stored, stored
 
 if TYPE_CHECKING:
@@ -255,6 +259,7 @@ def _sources(
         url = f"https://github.com/huggingface/transformers/tree/v{version}" if name == "transformers" else ""
         where = f"model_type {arch.model_type}"
         sources.append(("inventory", Source(arch.built_by, url or found.model_id, where, "", "derived")))
+    sources += of_images(arch)
     sources.append(("information and the bare FLOP rule", information.ARTICLE))
     known = facts.capacities()
     sources.append(("bits per parameter", known["knowledge"].source))
@@ -265,6 +270,12 @@ def _sources(
     if given.fact is not None:
         sources.append(("dataset", given.fact.source))
     return tuple(sources)
+
+
+def _noted(base: _Base, arch: Architecture, work: Workload) -> tuple[Notice, ...]:
+    """What to know of the model, of its images and of its stored weights."""
+    seen = image_notices(arch, work.seq_len, work.total_tokens)
+    return (*base.found.notices, *seen, *base.kept.notices)
 
 
 def estimate(
@@ -284,6 +295,7 @@ def estimate(
     alpha_pattern: str | Mapping[str, float] | None = None, modules_to_save: str | Sequence[str] | None = None,
     bias: str = "none", use_rslora: bool = False, adapter: str | os.PathLike[str] | None = None,
     trust_remote_code: bool = False, law: str | os.PathLike[str] | None = None, family: str | None = None,
+    images: int | None = None, image_size: str | Sequence[int] | None = None,
     on_progress: Callable[[int, int, int], None] | None = None,
 ) -> Plan:  # fmt: skip
     """The Plan of a LoRA fine-tune of `model`: a name, a path, or a config as a mapping.
@@ -295,7 +307,7 @@ def estimate(
     options: dict[str, Any] = dict(locals())
     spec = spec_of(options)
     base = _base(model_of(options), trust_remote_code)
-    found, arch, kept = base.found, base.arch, base.kept
+    found, arch, kept = base.found, pictured(base.arch, base.found.config, options), base.kept
     given = read_given(options, found.model_id, found.origin == "local")
     length = whole_number("seq-len", seq_len) if seq_len is not None else None
     work = Workload(
@@ -304,6 +316,7 @@ def estimate(
         seq_len_given=length is not None, epochs=whole_number("epochs", epochs), checkpointing=bool(checkpointing),
         dataset=given.name, total_tokens=given.total_tokens,
     )  # fmt: skip
+    check_length(arch, work.seq_len, work.seq_len_given)
     adapted = adapters.adapt(arch, spec)
     whole = trained_whole(arch, spec, adapted)
     section = _adapter_section(arch, spec, adapted, whole)
@@ -321,7 +334,7 @@ def estimate(
         arch.params, arch.params_active, published, kept.bytes, kept.quantization, kept.checkpoint,
     )  # fmt: skip
     price = _rank_price(arch, spec, section, whole, work, given)
-    noted = (*found.notices, *kept.notices, *given.notices, *ranks.notices(spec, price))
+    noted = (*_noted(base, arch, work), *given.notices, *ranks.notices(spec, price))
     if adapter is not None:
         noted = (*noted, *check_weights(os.fspath(adapter), arch, adapted, whole))
     return Plan(
@@ -329,5 +342,5 @@ def estimate(
         capacity=cap, learning_rate=lr, regret=price,
         data=given.report,
         warnings=collect(noted, arch, spec, adapted, whole, work, flops, cap, lr, given.fact),
-        sources=_sources(found, arch, given, rates),
+        sources=_sources(found, arch, given, rates), images=images_section(arch, work.seq_len),
     )  # fmt: skip

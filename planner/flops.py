@@ -58,11 +58,14 @@ class Tally:
 
 @dataclass(frozen=True)
 class Step:
-    """The size of a step: sequences, positions a sequence, and whether layers are checkpointed."""
+    """The size of a step: sequences, positions a sequence, whether layers are checkpointed, and whether what comes in
+    is then made to need a gradient (`hooked`); of how many positions logits are made (None: of all)."""
 
     batch: int
     seq_len: int
     checkpointing: bool = False
+    hooked: bool = True
+    scored: int | None = None
 
 
 def visible_pairs(seq_len: int, window: int | None, causal: bool, chunked: bool = False) -> int:
@@ -181,10 +184,10 @@ class _Walk:
 
     def _attend(self, op: Attend, length: int, needs: list[bool], tally: Tally) -> bool:
         keys = self.lengths["memory"] if op.memory else length // op.compress
-        pairs, hidden = length * keys, 0
+        pairs, hidden = op.pairs or length * keys, 0
         if op.compress > 1:
             hidden = pairs - compressed_pairs(length, op.compress)
-        elif not op.memory:
+        elif not op.memory and not op.pairs:
             hidden = pairs - visible_pairs(length, op.window, op.causal, op.chunked)
         scale = self.step.batch * op.n_heads
         q, k, v = needs[op.q], needs[op.k], needs[op.v]
@@ -304,7 +307,7 @@ def _stack(
             times[key] = 0
         times[key] += 1
         _, grad, walk.kept = walked[key]
-        stream = grad or (block.features and walk.step.checkpointing)
+        stream = grad or (block.features and walk.step.checkpointing and walk.step.hooked)
     for key, n in times.items():
         total.add(walked[key][0], n)
     return stream
@@ -316,19 +319,44 @@ def step_macs(
     """Multiply-adds of one forward and backward over the batch; `adapted=None` is full fine-tuning. `whole` is what
     an adapter trains in full beside its pairs.
 
-    Checkpointing makes the embedding's output require a gradient, as PEFT does itself.
+    Checkpointing makes the embedding's output require a gradient, as PEFT does itself. Images pass their tower first.
     """
+    return _step(arch, step, adapted, whole)[0]
+
+
+def _images(
+    arch: Architecture, step: Step, adapted: Iterable[Adapted] | None, whole: Whole
+) -> tuple[Tally, bool]:
+    """The tower's part of a step, and whether what it hands on needs a gradient."""
+    images = arch.images
+    if images is None:
+        return Tally(), False
+    from .adapter.tower import in_tower, whole_in_tower  # loaded where there are images
+
+    pairs = None if adapted is None else in_tower(images, adapted)
+    inside = whole_in_tower(images, whole)
+    reached = images.hooked or pairs is None or bool(pairs) or bool(inside.matrices or inside.biases)
+    size = Step(step.batch * images.units, images.length, step.checkpointing and reached, images.hooked)
+    return _step(images.tower, size, pairs, inside)
+
+
+def _step(
+    arch: Architecture, step: Step, adapted: Iterable[Adapted] | None, whole: Whole
+) -> tuple[Tally, bool]:
+    """Multiply-adds of a step, and whether the last layer's result needs a gradient."""
+    adapted = None if adapted is None else tuple(adapted)
     trained: dict[int, tuple[Adapted, ...]] | None = None if adapted is None else {}
     for item in adapted or ():
         trained = trained or {}
         trained[item.index] = (*trained.get(item.index, ()), item)
-    lengths = dict.fromkeys(("stem", "decoder", "encoder", "head", "memory"), step.seq_len)
-    lengths["memory"] = (
-        next((b.fixed_length for b in arch.blocks if b.stack == "encoder"), None) or step.seq_len
-    )
+    names = ("stem", "decoder", "encoder", "head", "memory", "connector", "deepstack", "unused")
+    lengths = dict.fromkeys(names, step.seq_len)
+    fixed = next((b.fixed_length for b in arch.blocks if b.stack == "encoder"), None)
+    lengths["memory"] = fixed or step.seq_len
+    lengths["head"] = step.seq_len if step.scored is None else step.scored
     walk = _Walk(arch, step, trained, lengths, whole)
-    total = Tally()
-    start = trained is None or step.checkpointing or whole.embedding
+    total, seen = _images(arch, step, adapted, whole)
+    start = trained is None or (step.checkpointing and step.hooked) or whole.embedding or seen
     if trained is not None:
         pairs = [item for items in trained.values() for item in items]
         start = _embedding(pairs, step.batch * step.seq_len, total) or start
@@ -338,7 +366,7 @@ def step_macs(
             memory, stream = stream, start
         previous = name
         stream = _stack(walk, layers, stream, memory, total)
-    return total
+    return total, stream
 
 
 def flops(tally: Tally) -> int:

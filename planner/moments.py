@@ -35,9 +35,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Moment:
-    """One moment of a step ("forward", "loss", "backward", "optimizer" with the layer where there is one)."""
+    """One moment of a step ("forward", "loss", "backward", "optimizer" with the layer where there is one), or of the
+    "generation" of completions before it."""
 
-    phase: Literal["forward", "loss", "backward", "optimizer"]
+    phase: Literal["generation", "forward", "loss", "backward", "optimizer"]
     where: str
     items: tuple[Item, ...]
 
@@ -75,8 +76,23 @@ class Traffic:
 
 
 @dataclass(frozen=True)
+class Interval:
+    """How far measured peaks of a kind of set-up lie from the formula's: between these multiples of what is needed,
+    what is cached on top of the latter. It rests on `runs` measurements of so many `sources`; `held` is the mean over
+    these of the share of each that an interval of all others holds."""
+
+    kind: str
+    low: float
+    high: float
+    sources: int
+    runs: int
+    held: float
+
+
+@dataclass(frozen=True)
 class MemoryEstimate:
-    """Peak bytes of one GPU with their interval. `moments` hold what torch allocates; `overhead` comes on top.
+    """Peak bytes of one GPU with their interval, by which kind's figures it was found (`within`), and the share of
+    peaks that it is to hold (`coverage`). `moments` hold what torch allocates; `overhead` comes on top.
     `cached_bytes` are what the allocator keeps for later where there is room. It follows from `apart_bytes`
     (transient bytes of the phases but the largest), `gathered_bytes` (units gathered whole) and `varied_bytes` (what
     grows with the length)."""
@@ -94,6 +110,8 @@ class MemoryEstimate:
     apart_bytes: int = 0
     gathered_bytes: int = 0
     varied_bytes: int = 0
+    within: Interval | None = None
+    coverage: float = 0.9
 
     @cached_property
     def peak(self) -> Moment:
@@ -146,6 +164,7 @@ class MemoryEstimate:
             "per_gpu_bytes": self.per_gpu_bytes,
             "low": self.low,
             "high": self.high,
+            "interval": self.interval(),
             "allocated_bytes": self.allocated_bytes,
             "reserved_bytes": self.reserved_bytes,
             "device_bytes": self.device_bytes,
@@ -158,6 +177,19 @@ class MemoryEstimate:
             "fits": self.fits(memory_bytes),
             "setup": self.setup.to_dict(),
             "basis": self.basis,
+        }
+
+    def interval(self) -> dict[str, Any] | None:
+        """What the interval rests on, for JSON."""
+        within = self.within
+        if within is None:
+            return None
+        return {
+            "kind": within.kind,
+            "coverage": self.coverage,
+            "sources": within.sources,
+            "runs": within.runs,
+            "held": within.held,
         }
 
 

@@ -1,7 +1,10 @@
 """What an objective adds to a step's FLOPs: more sequences an example, and forward passes without gradients.
 
 DPO runs the base once over what it trains on, KTO the trained model over other answers and the base over both
-(trl 1.16, trainer/dpo_trainer.py and kto_trainer.py: _compute_loss). Neglects what TRL's tiled loss computes again.
+(trl 1.16, trainer/dpo_trainer.py and kto_trainer.py: _compute_loss). GRPO makes its completions first, runs the base
+where the divergence has a weight, and the trained model once more where another engine made them (trl 1.16,
+trainer/grpo_trainer.py: _generate_and_score_completions); it scores completions alone. Neglects what TRL's tiled loss
+computes again.
 """
 
 from __future__ import annotations
@@ -15,25 +18,71 @@ from .adapter.whole import NOTHING_WHOLE, Whole
 from .schema import Architecture
 from .setup import Setup
 
-WITHOUT_GRADIENTS = {"dpo": (1, 0), "kto": (2, 1)}  # forward passes of the base, and of what is trained
+WITHOUT_GRADIENTS = {
+    "dpo": (1, 0),
+    "kto": (2, 1),
+    "grpo": (1, 0),
+}  # passes of the base, and of what is trained
 
 
-def passes(objective: str, reference: str) -> tuple[int, int]:
-    """Forward passes without gradients in a step: of the base, and of the trained model."""
+def passes(objective: str, reference: str, generation: str = "transformers") -> tuple[int, int]:
+    """Forward passes without gradients over whole sequences in a step: of the base, and of the trained model."""
     base, own = WITHOUT_GRADIENTS.get(objective, (0, 0))
+    if objective == "grpo" and generation != "transformers":
+        own = 1
     return (base if reference == "base" else 0), own
 
 
 def beside(
     arch: Architecture, setup: Setup, adapted: Iterable[Adapted] | None, whole: Whole = NOTHING_WHOLE
 ) -> flops.Tally:
-    """Multiply-adds of the passes without gradients over one sequence; `adapted` None is full fine-tuning."""
-    step, total = flops.Step(1, setup.seq_len), flops.Tally()
-    base, own = passes(setup.objective, setup.reference)
+    """Multiply-adds of a sequence beside a plain step's: of passes without gradients and of generation, less logits
+    that are not made; `adapted` None is full fine-tuning."""
+    pairs = None if adapted is None else tuple(adapted)
+    scored = setup.seq_len - max(1, setup.prompt_tokens) if setup.objective == "grpo" else None
+    step, total = flops.Step(1, setup.seq_len, scored=scored), flops.Tally()
+    base, own = passes(setup.objective, setup.reference, setup.generation)
     frozen = flops.step_macs(arch, step, ())
     total.add(frozen, base)
     if own:
-        pairs = None if adapted is None else tuple(adapted)
         forward = flops.step_macs(arch, step, pairs, whole).forward
         total.add(replace(frozen, forward=forward), own)
+    if scored is not None:
+        total.add(flops.step_macs(arch, step, pairs, whole))
+        total.add(flops.step_macs(arch, flops.Step(1, setup.seq_len), pairs, whole), -1)
+        if setup.generation == "transformers":
+            total.add(generation(arch, setup, pairs, whole))
     return total
+
+
+def generation(
+    arch: Architecture, setup: Setup, adapted: Iterable[Adapted] | None, whole: Whole = NOTHING_WHOLE
+) -> flops.Tally:
+    """Multiply-adds of making one completion: the prompt in one pass, whose last position alone gets logits, then a
+    token a pass, which reads the tokens before it and itself. The last token is not passed.
+
+    prompt of p, completion of c tokens: F(p, 1 logit) + sum over t from p + 1 to p + c - 1 of (M + A t), F a forward
+    pass, M the products of a token, A those of its attention with one position. Windows are taken off as a whole
+    sequence's are. Without a prompt (p = 0) the first token is taken for one.
+    """
+    pairs = None if adapted is None else tuple(adapted)
+    prompt = max(1, setup.prompt_tokens)
+    made = setup.seq_len - prompt
+
+    def forward(length: int, scored: int) -> tuple[int, int, int]:
+        frozen = flops.step_macs(arch, flops.Step(1, length, scored=scored), ())
+        own = flops.step_macs(arch, flops.Step(1, length, scored=scored), pairs, whole).forward
+        seen = flops.step_macs(arch, flops.Step(1, length, scored=scored), (), NOTHING_WHOLE)
+        return own, seen.attention, frozen.hidden
+
+    first, first_attention, first_hidden = forward(prompt, 1)
+    longest, all_attention, hidden = forward(setup.seq_len - 1, made)
+    early = flops.step_macs(arch, flops.Step(1, prompt, scored=1), pairs, whole).forward - first_attention
+    later = (longest - all_attention) - early
+    attention = (all_attention - hidden) - (first_attention - first_hidden)
+    return flops.Tally(
+        forward=first + later + attention, attention=first_attention + attention, hidden=first_hidden
+    )
+
+
+__all__ = ["beside", "generation", "passes"]

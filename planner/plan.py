@@ -4,7 +4,7 @@ see nothing else."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
 from .adapter import AdapterSpec
@@ -230,7 +230,15 @@ class Plan:
     time: dict[str, Any] | None = None
     cost: dict[str, Any] | None = None
     serving: dict[str, Any] | None = None
+    grpo: dict[str, Any] | None = None
+    images: dict[str, Any] | None = None
     request: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def with_grpo(
+        self, found: dict[str, Any], notices: tuple[Notice, ...], source: tuple[str, Source]
+    ) -> Plan:
+        """The plan with what GRPO adds."""
+        return replace(self, grpo=found, warnings=(*self.warnings, *notices), sources=(*self.sources, source))
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON contract, schema 1. Unknown is null."""
@@ -251,6 +259,8 @@ class Plan:
             "time": self.time,
             "cost": self.cost,
             "serving": self.serving,
+            "grpo": self.grpo,
+            "images": self.images,
             "warnings": [dict(vars(notice)) for notice in self.warnings],
             "sources": [{"used_for": use, **vars(source)} for use, source in self.sources],
         }

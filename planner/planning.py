@@ -9,14 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from . import estimator, units
+from . import estimator, grpo, units
 from .adapter import adapt
 from .adapter.whole import NOTHING_WHOLE, trained_whole
 from .errors import InputError, PlannerError, UnsupportedArchitectureError
 from .given import whole_number
+from .objective_rules import SEQUENCES
+from .pictured import pictured
 from .plan import Plan
+from .preferences import PLAIN_PREFERENCES, of_preferences
 from .schema import Architecture, Notice, Source
-from .setup import SEQUENCES, Method
+from .setup import Method
 from .trainers import asked_adapter_dtype, find, usual
 
 if TYPE_CHECKING:  # loaded where memory is estimated
@@ -28,18 +31,13 @@ if TYPE_CHECKING:  # loaded where memory is estimated
     from .setup import Setup
 
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
-PLAIN_PREFERENCES = Notice(
-    "preferences-as-examples",
-    "The data are preferences, whose tokens FLOPs, memory, time and cost count as plain examples: --objective dpo "
-    "counts pairs and their reference.",
-)
 ALPHA_RULES = {True: "alpha/sqrt(rank)", False: "alpha/rank"}
 # The options that say how the fine-tune is run; None: as the trainer has it, else the field's own default.
 USUAL: dict[str, Any] = {
     "precision": None, "autocast": None, "quantize": None, "quantize_experts": None, "optimizer": None,
     "lora_dropout": None,
     "attention_kernel": None, "kernels": None, "loss": None, "packing": None, "accumulation": 1,
-    "objective": None, "reference": None,
+    "objective": None, "reference": None, "prompt_tokens": None, "generation": None, "group": None,
     "gpu": None, "gpus": 1, "gpus_per_node": 8, "sharding": None, "tensor_parallel": 1, "pipeline_parallel": 1,
     "expert_parallel": 1, "sequence_parallel": 1, "shard_size": None,
     "offload": None, "trainer": None, "price": None, "calibration": None,
@@ -61,7 +59,7 @@ def _gap(arch: Architecture) -> str | None:
 
 
 def _setup_options(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
-    found = {name: value for name, value in options.items() if value is not None}
+    found = {name: value for name, value in options.items() if value is not None and name != "group"}
     quantize = found.pop("quantize", "none")
     if method == "qlora" and quantize != "none":
         found["quantize"] = quantize
@@ -88,17 +86,38 @@ def _runs(
         full = method == "full"
         yield method, Running(
             plan.model.id, arch, None if full else spec, () if full else pairs, NOTHING_WHOLE if full else whole,
-            setup, machine,
+            setup, machine, not plan.workload.seq_len_given,
         )  # fmt: skip
 
 
-def _memory(run: Running, found: MemoryEstimate, room: int | None) -> dict[str, Any]:
+def _memory(plan: Plan, run: Running, found: MemoryEstimate, room: int | None) -> dict[str, Any]:
     """The contract's entry of a method, with the fewest GPUs on which it fits."""
     from .fewest import fewest_gpus
 
     least = fewest_gpus(run, room, found) if room else None
     said = {name: value for name, value in found.to_dict(room).items() if name != "moments"}
+    if said["interval"] is not None:
+        said["interval"]["length"] = _length(plan, run.setup)
     return {**said, "fewest": least.to_dict() if least else None, "would_fit": None}
+
+
+def _length(plan: Plan, setup: Setup) -> str:
+    """Whether sequences reach the length that memory is estimated for: "packed" to it, "assumed" where nobody gave
+    one, "reached" or "shorter" by the longest of the data, else "typed", of which the data are not known."""
+    if setup.packing == "packed":
+        return "packed"
+    if plan.data is not None and plan.data.lengths is not None:
+        return "reached" if plan.data.lengths.max >= plan.workload.seq_len else "shorter"
+    return "typed" if plan.workload.seq_len_given else "assumed"
+
+
+def _shorter(plan: Plan) -> Notice:
+    """That no sample is as long as what memory is estimated for."""
+    assert plan.data is not None
+    assert plan.data.lengths is not None
+    asked, longest = plan.workload.seq_len, plan.data.lengths.max
+    text = f"Memory is that of sequences of {asked:,} tokens, and the data's longest has {longest:,}."
+    return Notice("shorter-than-length", f"{text} --seq-len {longest} would say what they need.")
 
 
 def _would_fit(plan: Plan, run: Running, room: int, options: Mapping[str, Any]) -> tuple[Remedy, ...]:
@@ -188,7 +207,7 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
             if method == main:
                 raise
             found = None
-        memory[method] = _memory(run, found, room) if run and found else None
+        memory[method] = _memory(plan, run, found, room) if run and found else None
         if method == main and run and found and room and not found.fits(room):
             others = _would_fit(plan, run, room, options)
             memory[method]["would_fit"] = [other.to_dict() for other in others]
@@ -196,9 +215,14 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
         notices += found.notices if found else ()
         if method == main and run and plan.flops and run.setup.objective != "sft":
             plan = estimator.with_objective(plan, arch, run.setup)
+            if run.setup.objective == "grpo":
+                plan = grpo.section(plan, arch, run.setup, options)
         if method == main and run and found and machine:
             time, cost, more = _timed(plan, run, machine, options)
             notices += more
+    asked = memory[main]
+    if asked and asked["interval"] and asked["interval"]["length"] == "shorter":
+        notices.append(_shorter(plan))
     done = replace(
         plan, memory=memory, time=time.to_dict() if time else None, cost=cost.to_dict() if cost else None,
         warnings=(*first, *plan.warnings, *dict.fromkeys(notices)),
@@ -240,10 +264,11 @@ def _with_rate(plan: Plan, batch: int | None) -> Plan:
     is then that of the law's own."""
     from .learning_rate.factors import Run, at_run, sources_of, to_mind
 
-    if (objective := plan.request.get("objective") or "sft") != "sft":
-        return _of_preferences(plan, str(objective))
+    if (objective := plan.request.get("objective") or "sft") not in ("sft", "grpo"):
+        return of_preferences(plan, str(objective))
     spec = plan.adapter.spec
-    task = "rl" if plan.information is not None and plan.information.kind == "rl" else "sft"
+    of_rewards = plan.information is not None and plan.information.kind == "rl"
+    task = "rl" if of_rewards or objective == "grpo" else "sft"
     steps = None if batch is None else optimizer_steps(plan, batch)
     run = Run.of(spec.rank, spec.alpha, ALPHA_RULES[spec.use_rslora], steps, batch)
     rate = at_run(plan.learning_rate, plan.model.hidden_size, task, run)
@@ -260,20 +285,6 @@ def _with_rate(plan: Plan, batch: int | None) -> Plan:
             (use, rate.context.source if use == of_law[1] else source) for use, source in plan.sources
         )
     return replace(plan, learning_rate=rate, warnings=warnings, sources=sources)
-
-
-def _of_preferences(plan: Plan, objective: str) -> Plan:
-    """The plan without what was fitted on supervised fine-tuning alone."""
-    reason = f"no law and no sweep here is of {objective}"
-    rate = replace(
-        plan.learning_rate, value=None, low=None, high=None, full_finetune=None, basis=None, reason=reason
-    )
-    text = (
-        f"Learning rate and price of a rank were fitted on supervised fine-tuning: neither is given for {objective}. "
-        "A bit for each loss token is then an upper bound: a preference alone tells at most one bit."
-    )
-    kept = tuple(each for each in plan.warnings if not each.code.startswith("learning-rate-"))
-    return replace(plan, learning_rate=rate, regret=None, warnings=(*kept, Notice("not-supervised", text)))
 
 
 def optimizer_steps(plan: Plan, batch: int) -> int | None:
@@ -311,6 +322,7 @@ def estimate(
     """
     request = _given(dict(locals()))
     asked = {name: options.pop(name, usual) for name, usual in USUAL.items()}
+    typed, seq_len = seq_len is not None, grpo.length_of(seq_len, asked)
     sequences = _one_each(asked) if batch is None else batch
     how = _checkpointing(checkpointing, asked)
     try:
@@ -322,12 +334,15 @@ def estimate(
         raise _unknown(error, options) from error
     if plan.information is not None and plan.information.kind == "preference" and not asked["objective"]:
         plan = replace(plan, warnings=(*plan.warnings, PLAIN_PREFERENCES))
+    plan = replace(plan, workload=replace(plan.workload, seq_len_given=typed))
+    grpo.check_given(plan, sequences, asked)
     own_batch = sequences if batch is not None or asked["accumulation"] != 1 else None
     plan = _with_rate(replace(plan, request=request), own_batch)
-    _, arch = estimator.load(
+    found, arch = estimator.load(
         estimator.model_of({"model": model, "adapter": options.get("adapter")}),
         options.get("trust_remote_code", False),
     )
+    arch = pictured(arch, found.config, options)
     if (reason := _gap(arch)) is not None:
         notice = Notice(
             "no-memory", f"Memory, time and cost are not estimated for {arch.model_type}: {reason}."
@@ -344,12 +359,16 @@ def estimate(
 
 
 def _one_each(asked: Mapping[str, Any]) -> int:
-    """The batch where none is given: a sequence for each data-parallel GPU and micro-step."""
+    """The batch where none is given: a sequence for each data-parallel GPU and micro-step; of GRPO
+    as many as TRL has."""
+    each = grpo.DEVICE_BATCH if asked["objective"] == "grpo" else 1
     if asked["gpus"] == asked["accumulation"] == 1:
-        return 1
+        return each
     from .running import setup_from
 
-    return setup_from(_setup_options("lora", {**asked, "quantize": None}), 1).global_batch
+    length = whole_number("sequence-parallel", asked["sequence_parallel"])  # one that these GPUs can share
+    unsaid = dict.fromkeys(("quantize", "objective", "reference", "generation", "prompt_tokens"))
+    return each * setup_from(_setup_options("lora", {**asked, **unsaid}), length).global_batch
 
 
 def _checkpointing(given: bool | str | None, asked: Mapping[str, Any]) -> str:

@@ -21,8 +21,10 @@ from .errors import InputError, hint
 from .estimator import DEFAULT_SEQ_LEN, load
 from .given import read as read_given
 from .given import whole_number
-from .memory import estimate_memory
+from .memory import estimate_memory, with_open_lengths
 from .moments import MemoryEstimate
+from .pictured import OPTIONS as PICTURED
+from .pictured import check_length, pictured
 from .schema import Architecture, Notice
 from .setup import Setup, split_batch
 from .trainers import SETUP_FIELDS, filled, usual
@@ -50,6 +52,7 @@ class Running:
     whole: Whole
     setup: Setup
     machine: hardware.Cluster | None
+    lengths_open: bool = False  # nobody stated how long sequences are
 
     @property
     def params(self) -> int:
@@ -60,11 +63,12 @@ class Running:
 
     def memory(self) -> MemoryEstimate:
         """Peak memory of one GPU."""
-        return estimate_memory(self.arch, self.setup, self.pairs, self.whole)
+        found = estimate_memory(self.arch, self.setup, self.pairs, self.whole)
+        return with_open_lengths(found) if self.lengths_open else found
 
     def time(self, calibration: Calibration | None = None) -> StepTime | None:
-        """Seconds of a step; None without a machine, and where the model's operations are not known."""
-        if self.machine is None:
+        """Seconds of a step; None without a machine, for GRPO, and where the model's operations are not known."""
+        if self.machine is None or self.setup.objective == "grpo":  # how long generation takes is not known
             return None
         from .speed import NOTHING_MEASURED, step_time, time_gap
 
@@ -108,8 +112,10 @@ def data_of(
 
 def usual_of(objective: str) -> dict[str, Any]:
     """How preferences are trained where nothing else is said: sequences padded to the longest, with TRL's loss, or
-    for ORPO LLaMA-Factory's."""
+    for ORPO LLaMA-Factory's; GRPO has no reference (TRL's beta is 0)."""
+    own = {"reference": "none"} if objective == "grpo" else {}
     return {
+        **own,
         "loss": "full" if objective == "orpo" else "tiled",
         "packing": "padded",
         "outputs_held": False,
@@ -197,17 +203,21 @@ def running(model: str | os.PathLike[str] | Mapping[str, Any], options: Mapping[
 
     Raises InputError for an option that nobody knows, naming the nearest.
     """
-    known = {*SPEC_DEFAULTS, *SETUP_FIELDS, "batch", "gpu", "gpus_per_node", "trust_remote_code"}
+    known = {
+        *SPEC_DEFAULTS, *SETUP_FIELDS, *PICTURED, "batch", "gpu", "gpus_per_node", "trust_remote_code",
+    }  # fmt: skip
     for name in options:
         if name not in known:
             raise InputError(name, options[name], "a known option", hint(name, known).strip())
     found, arch = load(model, bool(options.get("trust_remote_code")))
+    arch = pictured(arch, found.config, options)
     length = options.get("seq_len")
     seq_len = (
         whole_number("seq-len", length)
         if length
         else min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN)
     )
+    check_length(arch, seq_len, bool(length))
     setup = setup_from(options, seq_len, arch.model_type)
     spec: AdapterSpec | None = None
     pairs: tuple[Adapted, ...] = ()
@@ -221,4 +231,4 @@ def running(model: str | os.PathLike[str] | Mapping[str, Any], options: Mapping[
     if options.get("gpu") is not None:
         per_node = whole_number("gpus-per-node", options.get("gpus_per_node", hardware.GPUS_PER_NODE))
         machine = hardware.cluster(hardware.find(options["gpu"]), setup.gpus, per_node=per_node)
-    return Running(found.model_id, arch, spec, pairs, whole, setup, machine)
+    return Running(found.model_id, arch, spec, pairs, whole, setup, machine, not length)

@@ -166,7 +166,8 @@ class Apply:
 class Attend:
     """Scores (q times k) and values (probabilities times v); no weights of its own. A `chunked` window does not
     slide: positions attend within chunks of that size. With `compress` each key stands for so many positions, and
-    a rest that does not fill one has none. `bias` is a value that is added to the scores."""
+    a rest that does not fill one has none. `bias` is a value that is added to the scores. `pairs` of positions meet
+    where these attend in pieces of a length of their own, as an image's windows; None: all of them."""
 
     q: int
     k: int
@@ -182,6 +183,7 @@ class Attend:
     chunked: bool = False
     compress: int = 1
     bias: int | None = None
+    pairs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -272,12 +274,42 @@ class Block:
 
 
 @dataclass(frozen=True, eq=False)
+class Images:
+    """The images of a sequence: `count` of `width` x `height` pixels, as the model's processor hands them on.
+
+    `tokens` are the positions that they take in the sequence, marks around them included; `rows` those of them that
+    the tower's features fill. The `tower` (with its connector; roles as in a text model, names as in the whole one,
+    whose matrix `indices[i]` is the tower's i) runs `units` of them in a sequence (images, tiles), each of `length`
+    positions, in blocks "stem", "encoder", "unused" (layers that run for nothing) and "connector". `pixel_shape` is
+    that of a sequence's pixel values, `grid` the patches of an image by frames, height and width where the model is
+    told them. `hooked`: with checkpointing, transformers makes the tower's patches need a gradient as it does the
+    embedding's tokens. `masked`: attention is given a mask because image tokens see each other.
+    """
+
+    count: int
+    width: int
+    height: int
+    tokens: int
+    rows: int
+    tower: Architecture
+    indices: tuple[int, ...]
+    units: int
+    length: int
+    pixel_shape: tuple[int, ...]
+    grid: tuple[int, int, int] | None
+    hooked: bool
+    masked: bool
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Architecture:
     """A model as an inventory. `flops_gap` says why no exact FLOP count exists, where none does. `built_by` names the
     library and version that the inventory was read from, where no builder of ours made it. `activation` is the name
     of the MLPs' activation function, where the config says one; `dropouts` are the rates of dropout that it says, by
     its own names. `class_name` is that of the model's class, where the config says one,
-    `uncapped` are fields of softcapping that it sets to null.
+    `uncapped` are fields of softcapping that it sets to null. `images` are those of every sequence, None where a step
+    is of text alone.
 
     Two architectures are equal where they are the same object: caches are keyed by it.
     """
@@ -299,6 +331,7 @@ class Architecture:
     bystanders: tuple[str, ...] = ()
     class_name: str | None = None
     uncapped: tuple[str, ...] = ()
+    images: Images | None = None
 
     @cached_property
     def params(self) -> int:

@@ -15,8 +15,9 @@ from typing import Any
 
 from .dataclass import dataclass
 from .hardware import Cluster, pcie_bytes_per_s
+from .memory.cache import cached_width
 from .memory.states import base_weights
-from .schema import Apply, Architecture, Attend, Basis, Block, Operation, Recall, Source
+from .schema import Architecture, Basis, Source
 from .setup import Quantize, Setup
 
 UTILISATION = 0.9  # of a GPU's memory, for weights, adapters and cache; assumed
@@ -26,7 +27,6 @@ SOURCE = Source(
     "2026-08-17", "documentation",
 )  # fmt: skip
 SERVED_BYTES = 2  # bfloat16 or float16
-LATENT = ("kv_a_proj_with_mqa",)
 MOST_GPUS = 1024
 
 
@@ -51,28 +51,10 @@ class Serving:
         return dict(vars(self))
 
 
-def _cached_width(arch: Architecture, block: Block) -> int:
-    """Values that one layer caches of a token: keys and values of each head, or the latent that both are made of.
-    Layers that reuse an earlier layer's keep none; state-space layers keep a state that does not grow."""
-    made: dict[int, Operation] = {op.out: op for op in block.operations if hasattr(op, "out")}
-    latent = [
-        arch.matrices[op.matrix].d_out
-        for op in block.operations
-        if isinstance(op, Apply) and arch.matrices[op.matrix].leaf in LATENT
-    ]
-    if latent:
-        return sum(latent)
-    return sum(
-        op.n_kv_heads * (op.d_qk + op.d_v)
-        for op in block.operations
-        if isinstance(op, Attend) and not isinstance(made.get(op.k), Recall)
-    )
-
-
 def cache_bytes_per_token(arch: Architecture) -> int:
     """Bytes of keys and values that the decoder keeps of each token, windows not counted: 2 bytes a value."""
     return SERVED_BYTES * sum(
-        _cached_width(arch, block) * len(block.layers) for block in arch.blocks if block.stack == "decoder"
+        cached_width(arch, block) * len(block.layers) for block in arch.blocks if block.stack == "decoder"
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 
 from .dataclass import dataclass
 from .errors import InputError, hint
+from .objective_rules import COMPARED, NOT_MODELLED, SEQUENCES, check_objective
 
 Method = Literal["lora", "qlora", "full"]
 Precision = Literal["fp32", "bf16", "bf16-master", "fp16", "autocast"]
@@ -31,8 +32,9 @@ Loss = Literal[
     "full", "shifted", "shifted-late", "fused", "shifted-fused", "shifted-late-fused", "shifted-narrow",
     "wide-fused", "chunked", "split", "split-wide", "split-fused", "tiled",
 ]  # fmt: skip
-Objective = Literal["sft", "dpo", "orpo", "kto"]
-Reference = Literal["base", "precomputed"]
+Objective = Literal["sft", "dpo", "orpo", "kto", "grpo"]
+Reference = Literal["base", "precomputed", "none"]
+Generation = Literal["transformers", "server"]
 Quantize = Literal["none", "nf4", "nf4-double", "int8", "fp8"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Kernels = Literal["transformers", "litgpt", "fused", "liger", "unsloth", "compiled"]
@@ -52,6 +54,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "loss": get_args(Loss),
     "objective": get_args(Objective),
     "reference": get_args(Reference),
+    "generation": get_args(Generation),
     "quantize": get_args(Quantize),
     "adapter_dtype": get_args(Dtype),
     "kernels": get_args(Kernels),
@@ -65,20 +68,6 @@ COUNTS = (
     "micro_batch", "seq_len", "accumulation", "gpus", "tensor_parallel", "pipeline_parallel", "expert_parallel",
     "sequence_parallel",
 )  # fmt: skip
-# Sequences that an example of the batch is, for the objectives that see more than one.
-SEQUENCES: dict[str, int] = {"dpo": 2, "orpo": 2}
-COMPARED = ("dpo", "kto")  # objectives that hold what is trained against a reference
-# Of preferences a loss keeps each label's log-probability: of logits in tiles, or of all of them in float32.
-OF_PREFERENCES = ("tiled", "full")
-NOT_MODELLED = (
-    "reward",
-    "grpo",
-    "ppo",
-    "rloo",
-    "simpo",
-    "cpo",
-    "ipo",
-)  # objectives that are known, not modelled
 SHARDS_PARAMETERS = ("zero3", "fsdp", "fsdp-hybrid")
 SHARDS_GRADIENTS = ("zero2", *SHARDS_PARAMETERS)
 SHARDS_OPTIMIZER = ("zero1", *SHARDS_GRADIENTS)
@@ -110,6 +99,9 @@ class Setup:
     "orpo"), or whether one is wanted ("kto"). `reference` is what DPO and KTO hold it against: the "base", which is
     the model without its adapter and a copy of it in full fine-tuning, run without gradients in every step, or
     log-probabilities "precomputed".
+    GRPO ("grpo") learns from completions, all of a sequence but its `prompt_tokens`. `generation`: the trained model
+    makes them ("transformers") or a server on other GPUs. Its reference runs before the step, and is "none" where the
+    divergence has no weight (beta 0).
     `main_grads`: gradients are added up in a buffer of float32 that stands all along, whole on every data-parallel
     GPU, as Megatron's. `deferred_gradients`: FSDP exchanges none before the last micro-step, so that all are held
     whole to then, in the type that is computed in or in float32. `gradients_kept`: they are set to zero after a step,
@@ -139,6 +131,8 @@ class Setup:
     loss_chunk: int = 4096
     objective: Objective = "sft"
     reference: Reference = "base"
+    generation: Generation = "transformers"
+    prompt_tokens: int = 0
     quantize: Quantize = "none"
     adapter_dtype: Dtype | None = None
     autocast: bool = False
@@ -175,7 +169,7 @@ class Setup:
         _check_counts(self)
         _check_groups(self)
         _check_together(self)
-        _check_objective(self)
+        check_objective(self)
 
     @property
     def data_parallel(self) -> int:
@@ -213,7 +207,17 @@ class Setup:
     @property
     def runs_reference(self) -> bool:
         """Whether a reference runs in every micro-step."""
-        return self.objective in COMPARED and self.reference == "base"
+        return self.objective in (*COMPARED, "grpo") and self.reference == "base"
+
+    @property
+    def reference_inside(self) -> bool:
+        """Whether it runs between the forward and the backward pass; GRPO's runs before both."""
+        return self.runs_reference and self.objective != "grpo"
+
+    @property
+    def drops(self) -> bool:
+        """Whether dropout is on: trainers of preferences switch it off."""
+        return self.objective in ("sft", "grpo")
 
     @property
     def copies_base(self) -> bool:
@@ -353,24 +357,6 @@ def _check_together(setup: Setup) -> None:
         raise InputError(
             "accumulation", setup.accumulation, "1 where the optimizer steps inside the backward pass"
         )
-
-
-def _check_objective(setup: Setup) -> None:
-    """What preferences exclude."""
-    if setup.objective == "sft":
-        return
-    if setup.loss not in OF_PREFERENCES:
-        raise InputError(
-            "loss", setup.loss, f"{' or '.join(OF_PREFERENCES)} with objective {setup.objective}",
-            "Tiled is TRL's from 1.16 on, full that of LLaMA-Factory.",
-        )  # fmt: skip
-    if setup.objective == "orpo" and setup.loss == "tiled":
-        raise InputError("loss", "tiled", "full with objective orpo", "Its tokens' own loss wants logits.")
-    for name in ("pipeline_parallel", "sequence_parallel"):
-        if getattr(setup, name) > 1:
-            raise InputError(_label(name), getattr(setup, name), f"1 with objective {setup.objective}")
-    if setup.packing == "packed":
-        raise InputError("packing", "packed", f"full or padded with objective {setup.objective}")
 
 
 def _nearest_divisor(number: int, wanted: int) -> int:

@@ -96,17 +96,23 @@ def rate(value: float) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-_SPANS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_SPAN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|d|)\s*", re.IGNORECASE)
+_SPANS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_SPAN = re.compile(
+    r"\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*(|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?|w|weeks?)\s*",
+    re.IGNORECASE,
+)
 
 
 def parse_duration(field: str, value: object) -> float:
-    """Seconds above 0, also written 90m, 12h or 2d. Raises InputError."""
+    """Seconds above 0, also written 90m, 12h, 2 days. Raises InputError."""
     expected = "a time above 0 such as 45m, 12h, 2d or a number of seconds"
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise InputError(field, value, expected)
-    match = _SPAN.fullmatch(str(value))
-    seconds = float(match[1]) * _SPANS[match[2].lower()] if match else 0.0
+    if isinstance(value, str):
+        match = _SPAN.fullmatch(value)
+        seconds = float(match[1]) * _SPANS[(match[2] or "s")[0].lower()] if match else 0.0
+    else:
+        seconds = float(value)
     if not 0 < seconds < math.inf:
         raise InputError(field, value, expected)
     return seconds

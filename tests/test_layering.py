@@ -20,7 +20,7 @@ MAX_FUNCTION_LINES = 60
 
 # From the bottom up. A module imports from its own layer or from one below it, and no ring of imports is closed.
 LAYERS = (
-    "dataclass errors fact_types process schema setup units version",
+    "dataclass errors fact_types objective_rules process schema setup units version",
     "moments",
     "facts",
     "trainers",
@@ -29,10 +29,10 @@ LAYERS = (
     "adapter",
     "flops memory capacity hardware information learning_rate objective regret",
     "speed cost dataset given ranks serving",
-    "tables plan notices",
+    "tables plan notices pictured",
     "estimator",
     "running",
-    "search measuring comparing fewest remedies planning",
+    "search measuring comparing fewest grpo preferences remedies planning",
     "commands simulate validate exports",
     "report",
     "__init__",

@@ -2,6 +2,7 @@
 
     python -m tools.compare_published_memory          # docs/memory-published.md from the constants as they are
     python -m tools.compare_published_memory --fit    # fit the constants first, and write data/memory.toml
+    python -m tools.compare_published_memory --judge fifth  # how often a set that nothing rests on is held
 
 Constants are fitted on half of the groups of runs (source, model, method), chosen by a hash, and judged on the rest.
 They matter for reserved and driver's figures alone; allocated memory has none.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -23,25 +24,22 @@ from scipy.optimize import minimize
 
 from planner.errors import PlannerError
 from planner.memory import constants as memory_constants
-from planner.memory.constants import KINDS, Bounds, Constants
-from planner.memory.overhead import cached, interval, kind_of, overhead
+from planner.memory import with_open_lengths
+from planner.memory.constants import KINDS, Constants
+from planner.memory.overhead import bounds_of, cached, kind_of, overhead
 from planner.moments import MemoryEstimate
 from planner.running import running
-from planner.trainers import PLAIN
-from tools.interval_fit import COVERAGE, bounds_of, interval_of, kinds_held, tail_of
+from tools.interval_fit import COVERAGE, Ratio, held_by_others, intervals_of, share_of
 from tools.published_memory import DRIVER, Case, Skipped, cases, model_of
-from tools.published_memory_later import Ratio, half, half_now, other_half
+from tools.published_memory_later import RESTS_ON, about, first_ratios, inside, said_of
 from tools.published_memory_page import page
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "data" / "memory.toml"
 PAGE = ROOT / "docs" / "memory-published.md"
-DATE = "2026-11-28"
+DATE = "2026-11-29"
+LATER = "data/measured/memory_later.csv as predicted first"
 STEPS = {"maxiter": 400, "xatol": 1e-3}
-FEW, FEW_MODELS = 20, 5  # measurements, and models of them, for an interval of a trainer's own
-# Kinds of set-ups that are harder cases of others: their interval is at least as wide.
-HARDER_THAN = {"varied": "alone", "shared": "alone", "split": "shared", "offloaded": "shared"}
-BOUNDS = tuple(f"{end}{'' if kind == 'alone' else f'_{kind}'}" for kind in KINDS for end in ("low", "high"))
 FITTED = {
     "context_bytes": (5.5e8, 4e8, 8e8),
     "communication_bytes": (9e8, 3e8, 2e9),
@@ -77,8 +75,11 @@ def with_constants(found: MemoryEstimate, known: Constants) -> MemoryEstimate:
         found, overhead=overhead(found.setup, known),
         cached_bytes=cached(found.setup, found.apart_bytes, found.gathered_bytes, found.varied_bytes, known),
     )  # fmt: skip
-    low, high = interval(made.per_gpu_bytes, made.cached_bytes, made.setup, known)
-    return replace(made, low=low, high=high)
+    if not known.intervals:
+        return made
+    lengths_open = found.within is not None and found.within.kind.endswith("open")
+    low, high, within = bounds_of(made.per_gpu_bytes, made.cached_bytes, made.setup, known, lengths_open)
+    return replace(made, low=low, high=high, within=within)
 
 
 def predicted(case: Case, found: MemoryEstimate) -> int:
@@ -105,7 +106,8 @@ def estimates(found: Iterable[Case]) -> tuple[list[tuple[Case, MemoryEstimate]],
     known, left = [], []
     for case in found:
         try:
-            known.append((case, running(model_of(case.model), case.options).memory()))
+            made = running(model_of(case.model), case.options).memory()
+            known.append((case, made if case.stated else with_open_lengths(made)))
         except PlannerError as error:
             left.append(Skipped(case.source, case.row, case.model, str(error).split(". ")[0]))
     return known, left
@@ -151,7 +153,7 @@ def fit(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> Constants:
     names = list(FITTED)
     start, low, high = (np.array([FITTED[name][i] for name in names]) for i in range(3))
     weights = _weights(chosen)
-    ones: dict[str, Any] = dict.fromkeys((*names, *BOUNDS), 1.0)
+    ones: dict[str, Any] = dict.fromkeys(names, 1.0)
     base = Constants(**ones, coverage=COVERAGE)
 
     def at(values: Any) -> Constants:
@@ -179,69 +181,29 @@ def others(pairs: Sequence[tuple[Case, MemoryEstimate]], source: str) -> list[tu
 
 
 def met_first(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> list[Ratio]:
-    """How measurements lie to estimates that have never met their source: of each source by constants of all others,
-    and half of the cases that were collected afterwards as they were predicted first."""
-    met = list(half())
+    """How measurements lie to estimates that have never met their source: of each source by constants fitted on
+    others, and those that were collected afterwards as they were predicted first."""
+    met = [each for _, each in first_ratios()]
+    fitted = [(c, f) for c, f in pairs if c.fitted]
     for source in sorted({case.source for case, _ in pairs}):
-        without = fit(others(pairs, source))
+        without = fit(others(fitted, source))
         met += [ratio(c, with_constants(f, without)) for c, f in pairs if c.source == source]
     return met
-
-
-def fit_with_bounds(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> Constants:
-    """The constants, and for each kind of set-up an interval that holds its share of each source predicted from all
-    others, and of half of the cases that were collected afterwards: so a new trainer is met."""
-    known, met = fit(pairs), met_first(pairs)
-    found: dict[str, tuple[float, float]] = {}
-    for kind in KINDS:  # a kind's interval is no narrower than that of the kind that it is a harder case of
-        own = [each for each in met if each.kind == kind]
-        low, high = interval_of(own)
-        if kind in HARDER_THAN:
-            low, high = min(low, found[HARDER_THAN[kind]][0]), max(high, found[HARDER_THAN[kind]][1])
-        found[kind] = low, high
-    named = {kind: "" if kind == "alone" else f"_{kind}" for kind in KINDS}
-    bounds: dict[str, Any] = {f"low{named[kind]}": low for kind, (low, _) in found.items()}
-    bounds |= {f"high{named[kind]}": high for kind, (_, high) in found.items()}
-    known = replace(known, **bounds)
-    return replace(known, trainers=tuple(_of_trainers(pairs, known)))
-
-
-def _of_trainers(pairs: Sequence[tuple[Case, MemoryEstimate]], known: Constants) -> Iterator[Bounds]:
-    """An interval of its own for each trainer and kind of set-up of which enough stated measurements, of enough
-    models, lie in the fitted half: as they are predicted today, since their profile is known. Models take the place
-    of sources: the interval must hold those of a model it has not seen."""
-    groups: dict[tuple[str, str], list[Ratio]] = {}
-    for case, found in (*pairs, *half_now()):
-        if case.stated:
-            each = replace(ratio(case, with_constants(found, known)), source=case.model)
-            groups.setdefault((found.setup.trainer, each.kind), []).append(each)
-    for (trainer, kind), ratios in sorted(groups.items()):
-        models = {each.source for each in ratios}
-        if trainer != PLAIN and len(ratios) >= FEW and len(models) >= FEW_MODELS:
-            yield Bounds(trainer, kind, *bounds_of(ratios, tail_of(ratios)))
 
 
 def ratio(case: Case, found: MemoryEstimate) -> Ratio:
     """How a case lies to its estimate."""
     beyond = 0 if case.metric in ("device", "needed") else sum(item.bytes for item in found.overhead)
     measured, needed = case.measured + beyond, found.per_gpu_bytes
-    kind = kind_of(found.setup)
-    return Ratio(case.source, kind, measured / needed, (measured - found.cached_bytes) / needed)
+    kind, known = kind_of(found.setup, not case.stated), about("given", case, found.setup)
+    return Ratio(case.source, kind, measured / needed, (measured - found.cached_bytes) / needed, known)
 
 
-def _source(name: str, number: int) -> dict[str, str]:
-    kind = "assumed" if name == "coverage" else "derived"
-    locator = (
-        "chosen"
-        if name == "coverage"
-        else f"fitted on {number} published measurements: docs/memory-published.md"
-    )
-    if name in BOUNDS:
-        locator += f"; and on {len(list(half()))} found afterwards, data/measured/memory_later.csv"
+def _source(name: str, locator: str) -> dict[str, str]:
     return {
         "title": "tools/compare_published_memory.py --fit on data/measured/memory.csv",
         "url": "https://github.com/foundation-model-stack/fms-acceleration", "locator": locator, "date": DATE,
-        "kind": kind,
+        "kind": "assumed" if name == "coverage" else "derived",
     }  # fmt: skip
 
 
@@ -249,55 +211,89 @@ def write(known: Constants, number: int) -> None:
     """Write data/memory.toml and the JSON that the planner reads."""
     lines = [
         "# Written by tools/compare_published_memory.py --fit. Bytes outside of torch's allocator, what it keeps for",
-        "# later, and how far measured peaks lie from the formula.",
+        "# later, and how far measured peaks lie from the formula, by kind of set-up.",
     ]
-    entries = []
-    for name, value in asdict(known).items():
-        if name == "trainers":
+    table: dict[str, list[dict[str, Any]]] = {"constant": [], "interval": []}
+    for name, value in asdict(replace(known, intervals=())).items():
+        if name == "intervals":
             continue
-        shown = float(f"{value:.4g}")
-        source = _source(name, number)
-        entries.append({"name": name, "value": shown, "source": source})
-        inline = ", ".join(f"{key} = {json.dumps(text)}" for key, text in source.items())
-        lines += ["", "[[constant]]", f'name = "{name}"', f"value = {shown!r}", f"source = {{ {inline} }}"]
-    own = []
-    for each in known.trainers:
-        source = {**_source("low", number), "locator": "fitted on its own figures: docs/memory-published.md"}
-        low, high = (float(f"{value:.4g}") for value in (each.low, each.high))
-        own.append({"name": each.trainer, "kind": each.kind, "low": low, "high": high, "source": source})
-        inline = ", ".join(f"{key} = {json.dumps(text)}" for key, text in source.items())
-        lines += ["", "[[trainer]]", f'name = "{each.trainer}"', f'kind = "{each.kind}"']
-        lines += [f"low = {low!r}", f"high = {high!r}", f"source = {{ {inline} }}"]
+        locator = (
+            "chosen"
+            if name == "coverage"
+            else f"fitted on {number} published measurements: docs/memory-published.md"
+        )
+        table["constant"].append(
+            {"name": name, "value": float(f"{value:.4g}"), "source": _source(name, locator)}
+        )
+    runs = sum(each.runs for each in known.intervals)
+    where = f"by kind of set-up, on {runs} published measurements: docs/memory-published.md, and {LATER}"
+    for each in known.intervals:
+        table["interval"].append({**asdict(each), "source": _source(each.kind, where)})
+    for kind, entries in table.items():
+        for entry in entries:
+            lines += ["", f"[[{kind}]]", *(f"{key} = {_toml(value)}" for key, value in entry.items())]
     TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    text = json.dumps({"constant": entries, "trainer": own}, ensure_ascii=False, indent=0)
+    text = json.dumps(table, ensure_ascii=False, indent=0)
     (ROOT / "data" / "compiled" / "memory.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {json.dumps(text)}" for key, text in value.items()) + " }"
+    return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
 def left_out(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> list[Compared]:
     """Every source with constants fitted on all others, within the interval that ships."""
-    result, shipped = [], memory_constants.constants()
+    result, shipped = [], memory_constants.constants().intervals
     for source in sorted({case.source for case, _ in pairs}):
-        bounds = {name: getattr(shipped, name) for name in BOUNDS}  # without the trainer's own: it is unknown
-        known = replace(fit(others(pairs, source)), **bounds)
+        known = replace(fit(others(pairs, source)), intervals=shipped)
         result += [compared(c, with_constants(f, known)) for c, f in pairs if c.source == source]
     return result
 
 
+def held_now(done: Sequence[Compared]) -> list[tuple[Ratio, bool]]:
+    """Whether the interval that ships holds what is predicted today."""
+    later = [(each, inside(case, said_of(case))) for case, each in first_ratios()]
+    return [*((ratio(c.case, c.found), c.inside) for c in done), *later]
+
+
+def judge(name: str) -> None:
+    """Show how often the interval that ships holds a set's first predictions, by kind; a set that it rests on is
+    refused."""
+    if name in RESTS_ON:
+        raise SystemExit(f"The interval rests on the {name} set.")
+    known = memory_constants.constants()
+    found = [each for _, each in first_ratios((name,))]
+    bounds = [known.bounds(each.kind) for each in found]
+    judged = [
+        (each, low <= each.low and each.high <= high) for each, (low, high) in zip(found, bounds, strict=True)
+    ]
+    for mark, test in (("all", ""), *((kind, kind) for kind in KINDS)):
+        share = share_of(judged, lambda each, test=test: not test or each.kind == test)  # type: ignore[misc]
+        if share:
+            print(f"{mark}: {share.runs} runs of {share.sources} sources, held {share.of_runs:.0%}, ", end="")
+            print(f"{share.of_sources:.0%} where sources count the same")
+
+
 def main() -> None:
     """Fit where asked, and write the page."""
+    if sys.argv[1:2] == ["--judge"]:
+        judge(sys.argv[2])
+        return
     every, skipped = cases()
     pairs, more = estimates(every)
     if "--fit" in sys.argv:
         chosen = [(c, f) for c, f in pairs if c.fitted]
-        write(fit_with_bounds(chosen), len(chosen))
+        write(replace(fit(chosen), intervals=intervals_of(met_first(pairs))), len(chosen))
         # What was estimated by the constants before is remembered here and there: the page is a new process's.
         subprocess.run([sys.executable, "-m", "tools.compare_published_memory"], check=True)
         return
     known = memory_constants.constants()
     done = [compared(c, with_constants(f, known)) for c, f in pairs]
-    met = met_first([(c, f) for c, f in pairs if c.fitted])
-    kinds = kinds_held(met, list(other_half()), known)
-    PAGE.write_text(page(done, left_out(pairs), [*skipped, *more], known, kinds), encoding="utf-8")
+    met = met_first(pairs)
+    judged = held_by_others(met), held_now(done), held_by_others(met, moved_out=False)
+    PAGE.write_text(page(done, left_out(pairs), [*skipped, *more], known, judged), encoding="utf-8")
     print(PAGE.read_text(encoding="utf-8"))
 
 

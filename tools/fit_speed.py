@@ -1,6 +1,7 @@
 """Fit the constants of planner/speed on published runs and judge them on others.
 
     python -m tools.fit_speed          # fit, write data/speed.toml, its JSON and docs/speed.md
+    python -m tools.fit_speed --widths # the same with the constants as they are and intervals' widths fitted
     python -m tools.fit_speed --page   # docs/speed.md from the constants as they are
 
 Of each source's models every second one is fitted on (tools/speed_runs.py), the others are judged. Sources count by
@@ -98,7 +99,8 @@ def main() -> None:
     without = left_out([*found, *stated_runs()])
     if "--page" not in sys.argv:
         chosen = [run for run in found if run.fitted]
-        write(fit(chosen), spread(without), chosen)
+        made = speed_constants.constants().efficiency if "--widths" in sys.argv else fit(chosen)
+        write(made, spread(without), chosen)
     shipped = speed_constants.constants()
     path = ROOT / "docs" / "speed.md"
     ratios, thin = log_ratios(found, shipped.efficiency)

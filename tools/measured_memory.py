@@ -17,6 +17,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from planner.adapter import AdapterSpec
+from planner.schema import Architecture
 from planner.setup import Setup
 from planner.simulate.core import simulate_step
 from planner.simulate.layers import everyone, stacks
@@ -50,9 +51,9 @@ class Measured:
         return self.simulated_top / self.top - 1
 
 
-def real(config: dict[str, Any], spec: AdapterSpec, setup: Setup) -> Made:
-    """The model with weights, on the CPU."""
-    made = make(config, spec, setup)
+def real(config: dict[str, Any], spec: AdapterSpec, setup: Setup, arch: Architecture | None = None) -> Made:
+    """The model with weights, on the CPU; `arch` is its inventory, which says what images its sequences have."""
+    made = make(config, spec, setup, arch)
     torch.manual_seed(0)
     model = made.model.to_empty(device="cpu")
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -62,12 +63,12 @@ def real(config: dict[str, Any], spec: AdapterSpec, setup: Setup) -> Made:
             parameter.normal_(0, 0.02)
         for buffer in model.buffers():
             buffer.fill_(1)
-    return Made(model, {}, made.notes)
+    return Made(model, {}, made.notes, made.images)
 
 
 def step(made: Made, setup: Setup) -> Callable[[], None]:
     """A forward and backward pass, as a training loop runs it."""
-    data = inputs(made.model, setup, "cpu")
+    data = inputs(made.model, setup, "cpu", made.images)
     _checkpoint(made, setup)
 
     def once() -> None:
@@ -119,7 +120,7 @@ def taken(config: dict[str, Any], setup: Setup, spec: AdapterSpec = LORA) -> int
 
 def measured(made: Made, setup: Setup) -> tuple[int, int]:
     """Bytes that a forward pass leaves for its backward pass, and the most that both hold, what comes in left out."""
-    batch = inputs(made.model, setup, "cpu")
+    batch = inputs(made.model, setup, "cpu", made.images)
     _checkpoint(made, setup)
     losses: list[Any] = []
     forward, held = allocated(lambda: losses.append(made.model(**batch).loss))
@@ -127,9 +128,11 @@ def measured(made: Made, setup: Setup) -> tuple[int, int]:
     return held, max(forward, held + backward)
 
 
-def simulated(config: dict[str, Any], setup: Setup, spec: AdapterSpec = LORA) -> tuple[int, int]:
+def simulated(
+    config: dict[str, Any], setup: Setup, spec: AdapterSpec = LORA, arch: Architecture | None = None
+) -> tuple[int, int]:
     """The same of a simulated pass of all layers."""
-    made = make(config, spec, setup)
+    made = make(config, spec, setup, arch)
     every = [everyone(stack.path, stack.length) for stack in stacks(made.model)]
     record = run(made, setup, every, Tracker(1), CPU)
     begin = next(start for start, place in record.marks if place.phase == "backward")
@@ -139,14 +142,17 @@ def simulated(config: dict[str, Any], setup: Setup, spec: AdapterSpec = LORA) ->
             held = level
         level += record.blocks[abs(event) - 1].bytes * (1 if event > 0 else -1)
         top = max(top, level)
-    given = sum(tensor.nbytes for tensor in inputs(made.model, setup).values())
+    data = inputs(made.model, setup, images=made.images).values()
+    given = sum(tensor.nbytes for tensor in data if tensor.device.type == "meta")
     return held - given, top - given
 
 
-def measure(config: dict[str, Any], setup: Setup, spec: AdapterSpec = LORA) -> Measured:
+def measure(
+    config: dict[str, Any], setup: Setup, spec: AdapterSpec = LORA, arch: Architecture | None = None
+) -> Measured:
     """One step, measured and simulated."""
     (held, top), (like_held, like_top) = (
-        measured(real(config, spec, setup), setup),
-        simulated(config, setup, spec),
+        measured(real(config, spec, setup, arch), setup),
+        simulated(config, setup, spec, arch),
     )
     return Measured(held, like_held, top, like_top)

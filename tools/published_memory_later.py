@@ -11,8 +11,8 @@ import csv
 import io
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,17 @@ from planner import facts, hardware
 from planner.cli.config_option import given
 from planner.cli.estimate import command
 from planner.errors import PlannerError
+from planner.estimator import load
+from planner.memory import with_open_lengths
 from planner.memory.overhead import kind_of
 from planner.moments import MemoryEstimate
+from planner.ranks import has_experts
 from planner.running import running
+from planner.setup import SHARDS_PARAMETERS, Setup
+from planner.trainers import PLAIN
+from tools.interval_fit import Ratio
 from tools.measured_models import CONFIGS, NAMES
-from tools.published_memory import Case
+from tools.published_memory import Case, model_of
 from tools.published_memory_readers import GIB
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,13 +74,26 @@ class Later:
 
     @property
     def fifth(self) -> bool:
-        """Whether it belongs to the fifth set, which nothing is fitted on either."""
+        """Whether it belongs to the fifth set, which nothing rests on, the interval neither."""
         return self.found == "fifth"
 
     @property
     def line(self) -> str:
         """The command."""
         return f"lora-plan estimate --model {self.model} {self.options}"
+
+
+def about(found: str, case: Case, setup: Setup) -> frozenset[str]:
+    """What is known of a measurement beside its kind: words that tables on how often an interval holds go by."""
+    return frozenset((
+        f"set {found}", f"measured {case.metric}", f"method {setup.method}",
+        "trainer none" if setup.trainer == PLAIN else "trainer named",
+        f"sequences {'vary' if setup.lengths_vary else setup.packing}",
+        "lengths stated" if case.stated else "lengths open",
+        "several GPUs" if setup.gpus > 1 else "one GPU",
+        "experts routed" if has_experts(load(model_of(case.model))[1]) else "dense",
+        "parameters sharded" if setup.sharding in SHARDS_PARAMETERS else "parameters whole",
+    ))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -114,7 +133,8 @@ def options_of(case: Later) -> dict[str, Any]:
 
 def estimate_of(case: Later) -> MemoryEstimate:
     """The estimate of a case. Raises PlannerError."""
-    return running(CONFIGS.get(case.model) or NAMES.get(case.model, case.model), options_of(case)).memory()
+    found = running(CONFIGS.get(case.model) or NAMES.get(case.model, case.model), options_of(case)).memory()
+    return found if case.stated else with_open_lengths(found)
 
 
 def as_case(each: Later) -> Case:
@@ -123,52 +143,46 @@ def as_case(each: Later) -> Case:
     return Case(each.source, each.number, "A", each.model, options, each.metric, each.measured, each.stated)
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """How a measurement lies to its estimate: over what is needed, with what is cached counted as measured (`low`)
-    and as on top of the estimate (`high`)."""
+# `low` and `high` of data/memory.toml when the first predictions of a set were made, by the kinds of then.
+OF_FOURTH = {
+    "alone": (0.9251, 1.523), "varied": (0.9251, 2.126), "shared": (0.8937, 1.523), "split": (0.8937, 1.897),
+    "offloaded": (0.5746, 1.739), "hf-loop": (0.9989, 1.147),
+}  # fmt: skip
+OF_FIFTH = {
+    "alone": (0.9251, 1.523), "varied": (0.9251, 2.134), "shared": (0.8431, 1.573), "split": (0.8431, 1.897),
+    "offloaded": (0.5746, 1.739), "hf-loop": (0.9989, 1.152),
+}  # fmt: skip
+OF_THEN = {"fourth": OF_FOURTH, "fifth": OF_FIFTH}
+OF_ALL_KINDS = {"first": (0.9702, 1.331), "third": (0.9613, 1.559)}
+RESTS_ON = ("first", "third", "fourth")  # sets that the interval rests on
 
-    source: str
-    kind: str
-    low: float
-    high: float
+
+def _bounds_of_then(found: str, setup: Setup) -> tuple[float, float]:
+    if found in OF_ALL_KINDS:
+        return OF_ALL_KINDS[found]
+    kind = kind_of(setup)
+    if kind in ("alone", "open"):
+        kind = "varied" if setup.lengths_vary else "alone"
+    if kind == "alone" and setup.trainer == "hf-loop":
+        kind = setup.trainer
+    return OF_THEN[found][kind.removesuffix("-open")]
 
 
-# `low` and `high` of data/memory.toml when the first predictions of a set were made.
-OF_THEN = {"first": (0.9702, 1.331), "third": (0.9613, 1.559)}
-
-
-def first_ratios() -> Iterator[tuple[Later, Ratio]]:
-    """Cases whose batch, length and checkpointing are stated, as they were predicted first."""
+def first_ratios(sets: Sequence[str] = RESTS_ON) -> Iterator[tuple[Later, Ratio]]:
+    """Cases with a figure, as they were predicted first."""
     first = blind()
     for each in later():
-        if each.metric in RUN or not each.stated or each.second or each.fourth or each.fifth:
+        said = first[each.number]
+        if each.metric in RUN or each.found not in sets or said.problem:
             continue
-        said, (low, high) = first[each.number], OF_THEN[each.found]
+        setup = estimate_of(replace(each, now="")).setup
+        low, high = _bounds_of_then(each.found, setup)
         needed = said.low / low
         cached = said.high - high * needed
         measured = each.measured + (0 if each.metric in ("device", "needed") else said.beyond)
-        kind = kind_of(estimate_of(each).setup)
-        yield each, Ratio(each.source, kind, measured / needed, (measured - cached) / needed)
-
-
-def half() -> Iterator[Ratio]:
-    """Half of them by the hash of source, model and method: those that the interval, and nothing else, may rest
-    on."""
-    return (ratio for each, ratio in first_ratios() if as_case(each).fitted)
-
-
-def other_half() -> Iterator[Ratio]:
-    """The other half, by which the interval is judged."""
-    return (ratio for each, ratio in first_ratios() if not as_case(each).fitted)
-
-
-def half_now() -> Iterator[tuple[Case, MemoryEstimate]]:
-    """The same half as it is predicted today."""
-    for each, _ in first_ratios():
-        case = as_case(each)
-        if case.fitted:
-            yield case, estimate_of(each)
+        kind = kind_of(setup, not each.stated)
+        low, high = measured / needed, (measured - cached) / needed
+        yield each, Ratio(each.source, kind, low, high, about(each.found, as_case(each), setup))
 
 
 def said_of(case: Later) -> Said:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 
-from planner.memory.constants import constants
 from tools.measured_outliers import why_later
 from tools.published_memory_later import (
     RUN,
     Later,
     Said,
-    as_case,
     blind,
-    first_ratios,
     inside,
     later,
     right,
@@ -45,10 +42,11 @@ reserved).
 """
 FOURTH = """\
 {n} cases more of {sources} sources that the planner's rules and its interval had never met: blog posts, tables in
-papers and READMEs, pull requests, what notebooks printed, a dataset of runs. Nothing is fitted on them, the interval
-neither. The commands hold what a user can read beside the figure and the trainer's profile, and the predictions were
-kept before anything was looked up in a trainer's code. Two exceptions: a command of which an option was lost (a fault
-of `--config`, mended) was predicted again; a row with GaLore had no prediction, as no such optimizer was known.
+papers and READMEs, pull requests, what notebooks printed, a dataset of runs. Nothing is fitted on them but the
+interval, since they were compared. The commands hold what a user can read beside the figure and the trainer's
+profile, and the predictions were kept before anything was looked up in a trainer's code. Two exceptions: a command of
+which an option was lost (a fault of `--config`, mended) was predicted again; a row with GaLore had no prediction, as
+no such optimizer was known.
 What was changed on seeing them, each by the trainers' code: gradients that FSDP holds whole while micro-steps
 accumulate (`deferred_gradients`), with a profile `axolotl-2025` for accelerate before that; a profile `unsloth-2024`
 for its loss of all logits (the lengths of most of its notebooks are not known, so that some are now further off);
@@ -57,10 +55,8 @@ GPT-OSS's experts in 4 bits under Unsloth; float32 weights where Unsloth fine-tu
 place.
 """
 INTERVAL = """\
-`low` and `high` depend on the kind of set-up and rest on half of these cases too (by the hash that halves all
-others), as they were predicted **first**: so they say how far off a trainer is that nobody has looked at. Laid
-around the first predictions, today's interval would have held {fitted} of the half that it rests on, and {judged}
-of the other, {n} runs (the interval of then: {then}).
+The interval of today ([how often it holds](#how-often-the-interval-holds)) rests on these cases as they were
+predicted **first**, each judged by the others: so it says how far off a trainer is that nobody has looked at.
 """
 HEAD = (
     "| measurements | runs | blind: median error | 90th percentile | within interval | now: median error | "
@@ -125,7 +121,6 @@ ROWS: tuple[tuple[str, Test], ...] = (
     ("of these, several GPUs", lambda c: c.stated and "--gpus" in c.options),
     ("of these, LoRA and QLoRA", lambda c: c.stated and c.method != "full"),
     ("of these, full fine-tuning", lambda c: c.stated and c.method == "full"),
-    ("stated, not seen by the interval", lambda c: c.stated and not as_case(c).fitted),
     ("something not stated", lambda c: not c.stated),
 )
 FITCHECK = "Anassbzdd/fitcheck"
@@ -207,7 +202,7 @@ def _fourth_set(first: Sequence[Pair], now: Sequence[Pair]) -> list[str]:
     cases = [c for c, _ in first if c.fourth]
     first, now = ([(c, s) for c, s in found if c.fourth and not s.problem] for found in (first, now))
     return [
-        "## A fourth set, that nothing is fitted on", "",
+        "## A fourth set, that no constant is fitted on", "",
         FOURTH.format(n=len(cases), sources=len({c.source.removesuffix(", reserved") for c in cases})),
         *_table(first, now, (*FOURTH_ROWS, *_by_source(now))),
         "",
@@ -219,27 +214,9 @@ def _fourth_set(first: Sequence[Pair], now: Sequence[Pair]) -> list[str]:
     ]  # fmt: skip
 
 
-def held_first() -> tuple[str, str, int, str]:
-    """What today's interval would have held of the first predictions: of the half that it rests on, of the other,
-    how many these are, and what the interval of then held of them."""
-    known, first = constants(), blind()
-    found: dict[bool, list[bool]] = {True: [], False: []}
-    then = []
-    for case, ratio in first_ratios():
-        low, high = known.bounds(ratio.kind)
-        seen = as_case(case).fitted
-        found[seen].append(low <= ratio.low and ratio.high <= high)
-        if not seen:
-            then.append(inside(case, first[case.number]))
-    shown = [f"{100 * sum(each) / len(each):.0f}%" for each in (found[True], found[False], then)]
-    return shown[0], shown[1], len(then), shown[2]
-
-
 def section() -> list[str]:
     """The lines of the section."""
     first, now = pairs()
-    fitted, judged, n, then = held_first()
     return [
-        *_first_set(first, now), *_third_set(first, now), *_fourth_set(first, now),
-        INTERVAL.format(fitted=fitted, judged=judged, n=n, then=then), *_far(now),
+        *_first_set(first, now), *_third_set(first, now), *_fourth_set(first, now), INTERVAL, *_far(now),
     ]  # fmt: skip

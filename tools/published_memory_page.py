@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from planner.memory.constants import KINDS, Constants
-from tools.interval_fit import FEW_SOURCES, KindHeld
+from tools.interval_fit import Ratio, share_of
 from tools.measured_outliers import why
 from tools.published_memory import Skipped
 from tools.published_memory_later_page import section
@@ -103,9 +103,10 @@ def _summary(done: Sequence[Compared]) -> list[str]:
 
 
 KIND_TEXT = {
-    "alone": "one GPU, sequences of one length",
-    "varied": "one GPU, lengths that vary",
-    "shared": "several GPUs that each run whole sequences",
+    "alone": "one GPU, lengths stated",
+    "open": "one GPU, lengths that vary or are not stated",
+    "shared": "several GPUs that each run whole sequences, lengths stated",
+    "shared-open": "several GPUs, lengths that vary or are not stated",
     "split": "matrices, layers, experts or sequences split over GPUs",
     "offloaded": "states or parameters in the host's memory",
 }
@@ -122,22 +123,8 @@ def _constants(known: Constants) -> list[str]:
         f"| `cached_apart` | {known.cached_apart:.3g} | of the smaller phases' transient bytes, kept for later |",
         f"| `cached_gathered` | {known.cached_gathered:.3g} | of gathered units, kept on a stream of their own |",
         f"| `cached_varied` | {known.cached_varied:.3g} | of what grows with the length, where lengths vary |",
-        *(
-            f"| `low`, `high`{_kind(kind)} | {known.bounds(kind)[0]:.3g}, {known.bounds(kind)[1]:.3g} | "
-            f"holds {100 * known.coverage:.0f}% of those fitted: {KIND_TEXT[kind]} |"
-            for kind in KINDS
-        ),
-        *(
-            f"| `low`, `high` of `{each.trainer}`, {each.kind} | {each.low:.3g}, {each.high:.3g} | "
-            "of a trainer whose own figures were compared |"
-            for each in known.trainers
-        ),
         "",
     ]  # fmt: skip
-
-
-def _kind(name: str) -> str:
-    return "" if name == "alone" else f" `_{name}`"
 
 
 def _far(done: Sequence[Compared]) -> list[str]:
@@ -186,31 +173,73 @@ def _assumed(done: Sequence[Compared]) -> list[str]:
 KINDS_HEAD = """
 ## How often the interval holds
 
-For sources that an estimate has not met. *Of the others*: the mean over sources of the share of each that an
-interval of all others holds, by the half that `low` and `high` rest on, as it was predicted first; both ends
-are moved out until that is 90%, where there are at least {few} sources to tell it by. *Judged*: the other half,
-as it was predicted first.
+`low` and `high` depend on the kind of set-up. They rest on all measurements above as they were predicted before
+anything was changed for their source: those of the first table by constants fitted on other sources (though profiles
+of trainers had been read by then), those that were collected afterwards by their first predictions. A source is one
+published table, document or data set; all count the same. **Every source is judged by an interval that all others
+give**, which is moved out by kind until 90% of those others are held, each by the rest. How an interval is made:
+`tools/interval_fit.py`.
 
-| kind of set-up | sources | of the others | judged, runs | held |
-|---|---|---|---|---|"""
-KIND_NAMES = {
-    "alone": "one GPU, sequences of one length", "varied": "one GPU, lengths that vary",
-    "shared": "several GPUs that each run whole sequences", "split": "matrices, layers, experts or sequences split",
-    "offloaded": "states or parameters in the host's memory",
+*Now* is how often the interval that ships holds what is predicted today, when what a source taught is in the rules.
+
+| kind of set-up | interval | sources | runs | first: held, runs | held, sources | now: held, runs | held, sources |
+|---|---|---|---|---|---|---|---|"""
+MARKS_HEAD = """
+By what else is known of a set-up. No such thing has an interval of its own: sources that name a trainer whose profile
+is known are held no oftener than others, and no trainer has been measured by the five sources that a scale needs.
+
+| | sources | runs | first: held, runs | held, sources | now: held, runs | held, sources |
+|---|---|---|---|---|---|---|"""
+MARKS = {
+    "": "all",
+    "set given": "the first table", "set first": "collected afterwards", "set third": "third set",
+    "set fourth": "fourth set", "set fifth": "fifth set",
+    "lengths stated": "batch, length and checkpointing stated", "lengths open": "something not stated",
+    "trainer named": "profile of a trainer", "trainer none": "none",
+    "one GPU": "one GPU", "several GPUs": "several GPUs",
+    "parameters sharded": "parameters sharded", "experts routed": "experts, routed",
+    "method lora": "LoRA", "method qlora": "QLoRA", "method full": "full fine-tuning",
+    "measured allocated": "allocated was measured", "measured reserved": "reserved",
+    "measured device": "what the driver shows", "measured needed": "the card that it fits",
+    "sequences full": "sequences as long as typed", "sequences packed": "packed", "sequences padded": "padded",
+    "sequences vary": "lengths vary",
 }  # fmt: skip
+Judged = Sequence[tuple[Ratio, bool]]
 
 
-def _kinds(kinds: Sequence[KindHeld]) -> list[str]:
-    def share(value: float | None) -> str:
-        return "-" if value is None else f"{value:.0%}"
+def _held(judged: Judged, now: Judged, test: Callable[[Ratio], bool]) -> str:
+    """The cells of those that pass a test, as they were predicted first and as they are now; "" where none does."""
+    first, today = share_of(judged, test), share_of(now, test)
+    if first is None or today is None:
+        return ""
+    shares = (first.of_runs, first.of_sources, today.of_runs, today.of_sources)
+    return f"{first.sources} | {first.runs} | " + " | ".join(f"{share:.0%}" for share in shares)
 
-    return [
-        KINDS_HEAD.format(few=FEW_SOURCES),
-        *(
-            f"| {KIND_NAMES[k.kind]} | {k.sources} | {share(k.held_by_others)} | {k.judged} | {share(k.held)} |"
-            for k in kinds
-        ),
-    ]
+
+def _unmoved(unmoved: Judged, known: Constants) -> str:
+    """How often sources were held before a kind's ends were moved out, where they were."""
+    said = []
+    for kind in KINDS:
+        share = share_of(unmoved, lambda each, kind=kind: each.kind == kind)  # type: ignore[misc]
+        if share and share.of_sources < known.coverage:
+            said.append(f"{share.of_sources:.0%} of `{kind}`")
+    held = ", ".join(said) or "no kind less than that"
+    return f"Before ends were moved out, intervals of all others held {held}."
+
+
+def _kinds(judged: Judged, now: Judged, unmoved: Judged, known: Constants) -> list[str]:
+    lines = [KINDS_HEAD]
+    for kind in KINDS:
+        low, high = known.bounds(kind)
+        cells = _held(judged, now, lambda each, kind=kind: each.kind == kind)  # type: ignore[misc]
+        lines.append(f"| `{kind}`: {KIND_TEXT[kind]} | {low:.2f} to {high:.2f} | {cells} |")
+    lines += ["", _unmoved(unmoved, known)]
+    lines.append(MARKS_HEAD)
+    for mark, name in MARKS.items():
+        cells = _held(judged, now, lambda each, mark=mark: not mark or mark in each.about)  # type: ignore[misc]
+        if cells:
+            lines.append(f"| {name} | {cells} |")
+    return lines
 
 
 def page(
@@ -218,7 +247,7 @@ def page(
     alone: Sequence[Compared],
     left: Sequence[Skipped],
     known: Constants,
-    kinds: Sequence[KindHeld],
+    judged: tuple[Judged, Judged, Judged],
 ) -> str:
     """The whole page."""
     lines = [
@@ -236,6 +265,6 @@ def page(
         *_assumed(done),
         *_skipped(left),
         *_constants(known),
-        *_kinds(kinds),
+        *_kinds(*judged, known),
     ]  # fmt: skip
     return "\n".join(lines).rstrip() + "\n"

@@ -12,6 +12,7 @@ from scipy.optimize import least_squares, minimize
 
 from planner.speed.efficiency import Efficiency, Spread, family_of
 from planner.speed.roofline import step_parts, thin_share
+from tools.interval_fit import conformal
 from tools.speed_priors import PRIORS
 from tools.speed_runs import Run
 
@@ -21,6 +22,7 @@ SCALE = 0.2  # what a source's run counts as one deviation of a prior, as a loga
 DAMPED = 0.5  # from where on errors count less than by their squares, in such deviations
 HELD = 2.0 / 3.0  # how strongly priors hold
 COVERAGE = 0.9
+FEW_SOURCES = 9  # with fewer, 90% of a new one like them is more than all of them
 Z = 1.645  # half-width of a normal distribution's middle 90%
 PACE = (0.26, 0.15, 0.9)  # where the search for `between`, `within` and `thin` starts
 
@@ -125,16 +127,38 @@ def even(found: Sequence[LeftOut]) -> Any:
 
 
 def matched(found: Sequence[LeftOut], within: float, extra: float) -> float:
-    """The smallest `between` whose interval holds the stated share of the runs, sources counting the same."""
+    """The smallest `between` whose interval holds a new source as often as is stated: the conformal share, a little
+    over the stated one, of the runs of n sources that count the same (all, with fewer than nine)."""
+    share = min(1.0, conformal(len(by_source(found))))
     noise = np.array([within**2 + (extra * item.thin) ** 2 for item in found])
     needed = np.sqrt(np.maximum(0.0, np.array([(item.ratio / Z) ** 2 for item in found]) - noise))
     order, weights = np.argsort(needed), even(found)
     reached = np.cumsum(weights[order]) / weights.sum()
-    return round(max(0.01, float(needed[order][np.argmax(reached >= COVERAGE)])) + 5e-5, 4)  # upwards
+    return round(max(0.01, float(needed[order][np.argmax(reached >= share - 1e-9)])) + 5e-5, 4)  # upwards
 
 
 def spread(found: Sequence[LeftOut]) -> Spread:
     """Deviations of sources that a fit has not seen: on accelerators that it knows, and on others."""
     within, extra = _likely(found)
     known, unseen = ([item for item in found if item.known is k] for k in (True, False))
-    return Spread(matched(known, within, extra), matched(unseen, within, extra), within, extra, COVERAGE, Z)
+    between = matched(known, within, extra)
+    # Few sources have an accelerator of their own: their spread is that of all, no less than that of the known.
+    few = len(by_source(unseen)) < FEW_SOURCES
+    other = max(between, matched(found if few else unseen, within, extra))
+    return Spread(between, other, within, extra, COVERAGE, Z)
+
+
+def held_by_others(found: Sequence[LeftOut]) -> list[bool]:
+    """Whether each run lies inside an interval whose width its source had no part in."""
+    inside: dict[int, bool] = {}
+    for items in by_source(found).values():
+        mine = {id(item) for item in items}
+        deviations = spread([item for item in found if id(item) not in mine])
+        inside |= {id(item): abs(item.ratio) <= half_width(item, deviations) for item in items}
+    return [inside[id(item)] for item in found]
+
+
+def half_width(item: LeftOut, deviations: Spread) -> float:
+    """The half-width of the interval of a run whose source the constants have not seen, as a logarithm."""
+    between = deviations.between if item.known else deviations.between_unseen
+    return float(deviations.z * math.sqrt(between**2 + deviations.noise(item.thin)))

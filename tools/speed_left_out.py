@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import permutations
 from typing import Any
@@ -12,40 +12,39 @@ import numpy as np
 
 from planner.speed import Calibration, Measurement
 from planner.speed.efficiency import Spread
-from tools.speed_fit import LeftOut, by_source, even
+from tools.speed_fit import LeftOut, by_source, even, half_width, held_by_others
 
 LEFT_OUT_TEXT = """\
 Every source with constants fitted on all others, on everything that states its set-up: {n} runs of {sources} sources.
-How far somebody that the constants have never seen may be off. Intervals are those of this table: their width is set
-so that {coverage:.0%} of what was measured lies inside, sources counting the same whatever their number of runs, on
-accelerators that another source has ("known") and on others. The last column is this share.
+How far somebody that the constants have never seen may be off. Intervals are those of this table: their width is the
+conformal one for {coverage:.0%} of a new source like these, all counting the same whatever their number of runs, on
+accelerators that another source has ("known") and on others (few sources, so that theirs is that of all). The last
+column is the share of runs inside an interval **whose width the source had no part in** either.
 """
 
 
-def half_width(item: LeftOut, spread: Spread) -> float:
-    """The half-width of the interval of a run whose source the constants have not seen, as a logarithm."""
-    between = spread.between if item.known else spread.between_unseen
-    return float(spread.z * math.sqrt(between**2 + spread.noise(item.thin)))
+Inside = Mapping[int, bool]  # runs by their identity: whether an interval of other sources holds them
 
 
-def held(found: Sequence[LeftOut], spread: Spread) -> tuple[float, float]:
+def held(found: Sequence[LeftOut], inside: Inside) -> tuple[float, float]:
     """How many runs lie inside: of all, and sources counting the same."""
-    inside = np.array([abs(item.ratio) <= half_width(item, spread) for item in found])
-    return float(np.mean(inside)), float(np.average(inside, weights=even(found)))
+    each = np.array([inside[id(item)] for item in found])
+    return float(np.mean(each)), float(np.average(each, weights=even(found)))
 
 
 def sources_left_out(found: Sequence[LeftOut], spread: Spread) -> Iterable[str]:
     """The table of sources left out."""
     groups = by_source(found)
+    inside = dict(zip(map(id, found), held_by_others(found), strict=True))
     yield LEFT_OUT_TEXT.format(n=len(found), sources=len(groups), coverage=spread.coverage)
     yield "| source | runs | accelerator | median error | 90th percentile | median ratio | within interval |"
     yield "|---|---|---|---|---|---|---|"
     for source, items in groups.items():
         known = "known" if all(item.known for item in items) else "not known"
-        yield _left_out_row(source, items, known, spread)
-    yield _left_out_row("**all**", found, "", spread)
+        yield _left_out_row(source, items, known, inside)
+    yield _left_out_row("**all**", found, "", inside)
     lora = [item for item in found if item.run.setup.method != "full"]
-    yield _left_out_row("**LoRA and QLoRA**", lora, "", spread)
+    yield _left_out_row("**LoRA and QLoRA**", lora, "", inside)
     medians = [np.median([abs(math.expm1(-item.ratio)) for item in items]) for items in groups.values()]
     yield ""
     yield f"The median over sources of their median errors is {np.median(medians):.1%}."
@@ -53,6 +52,7 @@ def sources_left_out(found: Sequence[LeftOut], spread: Spread) -> Iterable[str]:
     yield "| known | runs | sources | times or over | within interval | sources counting the same |"
     yield "|---|---|---|---|---|---|"
     kinds: list[tuple[str, Callable[[LeftOut], bool]]] = [
+        ("all", lambda item: True),
         ("accelerator known", lambda item: item.known),
         ("accelerator not known", lambda item: not item.known),
         ("parameters sharded", lambda item: item.run.setup.parameters_sharded),
@@ -63,16 +63,16 @@ def sources_left_out(found: Sequence[LeftOut], spread: Spread) -> Iterable[str]:
     for name, chosen in kinds:
         mine = [item for item in found if chosen(item)]
         width = math.exp(np.median([half_width(item, spread) for item in mine]))
-        rows, each = held(mine, spread)
+        rows, each = held(mine, inside)
         yield f"| {name} | {len(mine)} | {len(by_source(mine))} | {width:.2f} | {rows:.0%} | {each:.0%} |"
 
 
-def _left_out_row(name: str, items: Sequence[LeftOut], known: str, spread: Spread) -> str:
+def _left_out_row(name: str, items: Sequence[LeftOut], known: str, inside: Inside) -> str:
     errors = [abs(math.expm1(-item.ratio)) for item in items]
     ratio = math.exp(np.median([-item.ratio for item in items]))
     return (
         f"| {name} | {len(items)} | {known} | {np.median(errors):.1%} | {np.quantile(errors, 0.9):.1%} | "
-        f"{ratio:.2f} | {held(items, spread)[0]:.0%} |"
+        f"{ratio:.2f} | {held(items, inside)[0]:.0%} |"
     )
 
 

@@ -8,7 +8,7 @@ import click
 
 from .adapter_options import ADAPTER, PEFT, adapter_options
 from .options import SectionedCommand, json_option, print_json
-from .run_options import HELD, SPREAD, STEP, run_options
+from .run_options import HELD, IMAGES, SPREAD, STEP, run_options
 
 EPILOG = """\b
 Examples:
@@ -23,7 +23,7 @@ SECTIONS = {
     "On what": MACHINE,
     "Model and adapter": ADAPTER,
     "More of PEFT's LoraConfig": PEFT,
-    "Step": ("method", *STEP),
+    "Step": ("method", *STEP, *IMAGES),
     "What is held and how": (*HELD, *SPREAD),
 }
 
@@ -51,7 +51,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 @click.option(
     "--method", metavar="NAME", help="lora, qlora or full. Default: qlora with --quantize, else lora."
 )
-@run_options((*STEP, *HELD, *SPREAD))
+@run_options((*STEP, *IMAGES, *HELD, *SPREAD))
 @json_option
 def command(as_json: bool, **options: Any) -> None:
     """Learn from a measured step how fast your trainer and machine are.

@@ -10,7 +10,7 @@ from .adapter_options import ADAPTER, PEFT, adapter_options
 from .estimate import DATA, DATA_FILE, data_file_options, data_options
 from .options import SectionedCommand, json_option, print_json
 from .progress import reading
-from .run_options import HELD, MACHINE, SPREAD, STEP, run_options
+from .run_options import HELD, IMAGES, MACHINE, SPREAD, STEP, run_options
 
 EPILOG = """\b
 Examples:
@@ -24,7 +24,7 @@ SECTIONS = {
     "More of PEFT's LoraConfig": PEFT,
     "Data": (*DATA, *DATA_FILE),
     "Machines": MACHINE,
-    "Step": STEP,
+    "Step": (*STEP, *IMAGES),
     "What is held and how": (*HELD, *SPREAD),
 }
 
@@ -38,7 +38,7 @@ SECTIONS = {
 @data_options
 @data_file_options
 @run_options(MACHINE)
-@run_options((*STEP, *HELD, *SPREAD))
+@run_options((*STEP, *IMAGES, *HELD, *SPREAD))
 @json_option
 def command(as_json: bool, **options: Any) -> None:
     """LoRA, QLoRA and full fine-tuning side by side.

@@ -12,7 +12,7 @@ from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options, library_o
 from .config_option import config_option, only_given
 from .options import Count, Function, SectionedCommand, complete, json_option, print_json, with_options
 from .progress import reading
-from .run_options import HELD, MACHINE, SPREAD, STEP, run_options
+from .run_options import HELD, IMAGES, MACHINE, SPREAD, STEP, run_options
 
 EPILOG = """\b
 Examples:
@@ -21,6 +21,7 @@ Examples:
   lora-plan estimate -m Qwen/Qwen3-30B-A3B --rank 64 --dataset tulu-3-sft-mixture
   lora-plan estimate -m ./my-model --layers all-linear --tokens 50M --json
   lora-plan estimate --config axolotl.yml --gpu h100
+  lora-plan estimate -m Qwen/Qwen2.5-VL-7B-Instruct --images 1 --image-size 1280x720 --gpu l40s
   lora-plan estimate -m Qwen/Qwen3-8B --rank 1 --episodes 320000 --success-rate 0.3
 """
 
@@ -123,7 +124,7 @@ SECTIONS = {
     "More of PEFT's LoraConfig": PEFT,
     "Data": (*DATA, *DATA_FILE, "bits_per_param", "curves"),
     "Machines": MACHINE,
-    "Step": STEP,
+    "Step": (*STEP, "group", *IMAGES),
     "What is held and how": (*HELD, *SPREAD),
     "Learning rate": RATE,
 }
@@ -137,7 +138,8 @@ SECTIONS = {
 @_capacity_options
 @rate_options
 @run_options(MACHINE)
-@run_options((*STEP, *HELD, *SPREAD))
+@click.option("--group", type=Count(), help="grpo: completions of a prompt. Default: 8.")
+@run_options((*STEP, *IMAGES, *HELD, *SPREAD))
 @click.option("--explain", is_flag=True, help="Say where each number comes from.")
 @json_option
 @click.pass_context

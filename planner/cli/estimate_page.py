@@ -171,10 +171,23 @@ def _memory(plan: Plan) -> Table | None:
     )
     table.add_row("from", *(units.byte_size(found["low"]) for found in columns.values()))
     table.add_row("to", *(units.byte_size(found["high"]) for found in columns.values()))
+    within = [found["interval"] for found in columns.values()]
+    table.add_row("interval of", *(KIND_WORDS[each["kind"]] for each in within))
+    table.add_row("it holds", *(f"{each['held']:.0%} of {each['sources']} sources" for each in within))
+    table.add_row("tokens", f"{plan.workload.seq_len:,} {LENGTHS[within[0]['length']]}")
     if next(iter(columns.values()))["fits"] is not None:
         table.add_row("fits", *("yes" if found["fits"] else "no" for found in columns.values()))
         table.add_row("fewest GPUs", *(fewest(found["fewest"]) for found in columns.values()))
     return table
+
+
+KIND_WORDS = {
+    "alone": "one GPU", "open": "lengths open", "shared": "several GPUs", "shared-open": "lengths open",
+    "split": "split model", "offloaded": "offloading",
+}  # fmt: skip
+LENGTHS = {
+    "typed": "if reached", "assumed": "assumed", "packed": "packed", "reached": "reached", "shorter": "never reached",
+}  # fmt: skip
 
 
 def fewest(found: dict[str, Any] | None) -> str:
@@ -201,7 +214,29 @@ def _time(plan: Plan) -> Table | None:
         table.add_row(
             "cost", f"${plan.cost['usd']:,.2f} ({plan.cost['low']:,.2f} to {plan.cost['high']:,.2f})"
         )
+        table.add_row("at, a GPU and hour", *_price(plan.cost["price"]))
     return table
+
+
+def _grpo(plan: Plan) -> Table | None:
+    found = plan.grpo
+    if found is None:
+        return None
+    table = titled_table("A step of GRPO", "analytic", found["generation"])
+    table.add_row("prompts x completions", f"{found['prompts']:,} x {found['group']:,}")
+    table.add_row("tokens of each", f"{found['prompt_tokens']:,} + {found['completion_tokens']:,}")
+    for name, done in found["flops"].items():
+        table.add_row(f"FLOPs, {name}", f"{done:.3g}")
+    return table
+
+
+def _price(found: dict[str, Any]) -> tuple[str, ...]:
+    """Dollars of a GPU and hour, with the range and the dates of the list."""
+    shown = f"${found['usd_per_gpu_hour']:,.2f}"
+    if not found["providers"]:
+        return (f"{shown}, as given",)
+    dates = found["from"] if found["from"] == found["to"] else f"{found['from']} to {found['to']}"
+    return (f"{shown} ({found['low']:,.2f} to {found['high']:,.2f}), {dates}",)
 
 
 def _serving(plan: Plan) -> Table | None:
@@ -234,6 +269,20 @@ def _explain_rate(lr: LearningRate) -> tuple[str, ...]:
     )
 
 
+def _explain_memory(plan: Plan) -> tuple[str, ...]:
+    found = next((part for part in (plan.memory or {}).values() if part), None)
+    if found is None:
+        return ()
+    within = found["interval"]
+    return (
+        (
+            "analytic: memory is a sum over what a step holds. Its interval is to hold "
+            f"{within['coverage']:.0%} of published peaks of this kind of set-up ({within['kind']}: {within['runs']} "
+            f"of {within['sources']} sources); intervals of all other sources hold {within['held']:.0%} of a source."
+        ),
+    )
+
+
 def _explain(plan: Plan) -> RenderableType:
     bits = f"{plan.capacity.bits_per_param:g} bits a parameter"
     reasons = (
@@ -243,6 +292,7 @@ def _explain(plan: Plan) -> RenderableType:
             "backward, without the gradients that frozen weights do not need; elementwise work (under 1%) is left "
             "out."
         ),
+        *_explain_memory(plan),
         f"assumed: {bits} is reached after many exposures; one pass stores less.",
         "assumed: 1 bit a loss token, at most 1 bit an episode.",
         *_explain_rate(plan.learning_rate),
@@ -269,6 +319,7 @@ def show(plan: Plan, explain: bool, console: Console | None = None) -> None:
     more = (
         capacity_tables.price(plan),
         capacity_tables.data(plan),
+        _grpo(plan),
         _memory(plan),
         _would_fit(plan),
         _time(plan),

@@ -35,7 +35,6 @@ OWN = (
     "seed",
     "out",
     "group",
-    "prompt_tokens",
 )
 SECTIONS = {
     "Model and adapter": (*MODEL_AND_ADAPTER, "config"),
@@ -70,13 +69,6 @@ SECTIONS = {
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the run.")
 @click.option("--out", metavar="DIR", default="out", show_default=True, help="Where the trainer writes.")
 @click.option("--group", type=Count(), default=8, show_default=True, help="GRPO: completions of a prompt.")
-@click.option(
-    "--prompt-tokens",
-    type=Count(),
-    default=0,
-    show_default=True,
-    help="GRPO: tokens of a sequence that are prompt.",
-)
 @run_options((*STEP, *HELD, *SPREAD, *MACHINE))
 @click.option(
     "-o",

@@ -14,8 +14,9 @@ from .options import Count, Function, complete
 MACHINE = ("gpu", "gpus", "gpus_per_node", "price", "calibration")
 STEP = (
     "seq_len", "batch", "accumulation", "checkpointing", "no_checkpointing", "attention_kernel", "kernels", "loss",
-    "objective", "reference", "packing",
+    "objective", "reference", "prompt_tokens", "generation", "packing",
 )  # fmt: skip
+IMAGES = ("images", "image_size")
 HELD = ("precision", "autocast", "quantize", "quantize_experts", "optimizer", "lora_dropout", "trainer")
 SPREAD = (
     "sharding", "shard_size", "tensor_parallel", "pipeline_parallel", "expert_parallel", "sequence_parallel",
@@ -26,7 +27,8 @@ _WORDS = {
     "kernels": "Whose elementwise code runs",
     "loss": "How the loss is computed",
     "objective": "What is learnt; a batch of dpo or orpo is pairs",
-    "reference": "What dpo and kto compare with",
+    "reference": "What dpo and kto (base) and grpo (none) compare with",
+    "generation": "grpo: who makes the completions, the model itself or a server on other GPUs",
     "packing": "Whole, padded or packed sequences",
     "precision": "How weights are held and computed with",
     "quantize": "How a frozen base is held",
@@ -39,6 +41,7 @@ _HELP = {
     "Default: 2048, or the model's context if shorter.",
     "batch": "Sequences in a step: a trainer's batch of a device x GPUs x accumulation. Default: one for each "
     "data-parallel GPU and micro-step.",
+    "prompt_tokens": "grpo: tokens of a sequence that are prompt. Default: 0; without --seq-len 512 follow.",
     "accumulation": "Micro-steps in a step.",
     "gpus": "How many GPUs.",
     "gpus_per_node": "GPUs in a machine.",
@@ -51,6 +54,7 @@ _HELP = {
 _COUNTS: dict[str, int | None] = {
     **dict.fromkeys(_HELP, 1),
     "seq_len": None,
+    "prompt_tokens": None,
     "batch": None,
     "shard_size": None,
     "gpus_per_node": 8,
@@ -81,6 +85,13 @@ def _others() -> dict[str, dict[str, Any]]:
         },
         "autocast": {
             "is_flag": True, "default": None, "help": "Autocast on 16-bit weights, as HF's Trainer runs them.",
+        },
+        "images": {
+            "type": Count(),
+            "help": "Images in every sequence, part of its --seq-len. Default: text alone.",
+        },
+        "image_size": {
+            "metavar": "WxH", "help": "Their pixels, where the model takes them as large as they are.",
         },
         "lora_dropout": {"type": float, "help": "Dropout before the pairs. Default: 0, or the trainer's."},
         "trainer": {

@@ -11,7 +11,7 @@ from ..setup import CHOICES
 from ..simulate import simulate
 from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options, library_options
 from .options import Count, Function, SectionedCommand, complete, json_option, print_json
-from .run_options import run_options
+from .run_options import IMAGES, run_options
 
 EPILOG = """\b
 Examples:
@@ -31,6 +31,8 @@ STEP = (
     "loss",
     "objective",
     "reference",
+    "prompt_tokens",
+    *IMAGES,
 )
 HELD = ("precision", "autocast", "quantize", "upcast_small", "optimizer", "lora_dropout")
 SECTIONS = {
@@ -69,7 +71,7 @@ def _choice(name: str, default: str | None, text: str) -> Callable[[Function], F
 @click.option(
     "--accumulation", type=Count(), default=1, show_default=True, help="Micro-steps in an optimizer step."
 )
-@run_options(("checkpointing",))
+@run_options(("checkpointing", *IMAGES))
 @_choice("attention_kernel", "sdpa", "How attention runs: {}.")
 @_choice(
     "packing",
@@ -78,7 +80,10 @@ def _choice(name: str, default: str | None, text: str) -> Callable[[Function], F
 )
 @_choice("loss", None, "How the loss is computed: {}. Default: full; tiled for preferences, full for orpo.")
 @_choice("objective", "sft", "What is learnt: {}. A batch of dpo or orpo is pairs.")
-@_choice("reference", "base", "What dpo and kto compare with: {}.")
+@_choice("reference", None, "What dpo and kto compare with: {}. Default: base; grpo's runs before the step.")
+@click.option(
+    "--prompt-tokens", type=Count(), default=0, show_default=True, help="grpo: tokens that are prompt."
+)
 @_choice("precision", "bf16", "How weights are held and computed with: {}.")
 @click.option("--autocast", is_flag=True, help="Autocast on 16-bit weights, as HF's Trainer runs them.")
 @_choice("quantize", "nf4", "How QLoRA holds the base weights: {}.")

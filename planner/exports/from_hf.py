@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import InputError
+from ..schema import Notice
 from . import hf, llamafactory
 from .reading import Fields
 from .trainers import trainer
@@ -158,9 +159,19 @@ def from_trl(f: Fields, gpus: int, model_type: Any, read: Any) -> tuple[dict[str
     own = {**_own(said, f, 42), "train_data": f.text("dataset_name") or _mixture(f)}
     if grpo:
         own["group"] = f.whole("num_generations", 8)
-        for name in ("beta", "temperature", "reward_funcs"):
+        for name in ("temperature", "reward_funcs"):
             f.any(name)
-        request.update(seq_len=f.whole("max_completion_length", 512), packing="full")
+        request.update(
+            seq_len=f.whole("max_completion_length", 512), packing="padded", objective="grpo", group=own["group"],
+            reference="base" if f.number("beta", 0.0) else "none",
+            generation="server" if f.flag("use_vllm") else "transformers",
+        )  # fmt: skip
+        if f.flag("use_vllm") and f.text("vllm_mode", "colocate") != "server":
+            text = (
+                "vLLM runs on the same GPUs, where it takes its share (vllm_gpu_memory_utilization, 0.3 of a GPU's "
+                "memory): it is not counted, as if a server made the completions elsewhere."
+            )
+            f.notices.append(Notice("vllm-on-the-gpu", text))
     else:
         request["seq_len"] = f.whole("max_length", 1024)
     return request, own

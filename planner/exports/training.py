@@ -303,7 +303,10 @@ def training_of(
     if {**own_values, **said}.get("precision", "bf16") not in ("bf16", "fp16"):
         own_values.pop("autocast", None)  # it is for weights of 16 bits
     if (objective := said.get("objective", "sft")) != "sft":
-        raise InputError("objective", objective, "sft: exports are of supervised and reinforcement learning")
+        if objective != "grpo":
+            text = "sft or grpo: exports are of supervised and reinforcement learning"
+            raise InputError("objective", objective, text)
+        said = {**said, "group": own["group"], "prompt_tokens": own["prompt_tokens"]}
     request, assumed_batch = _with_batch({**own_values, **said})
     check_names(request)
     plan = estimate(**request)

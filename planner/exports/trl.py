@@ -199,6 +199,13 @@ def sft(t: Training) -> dict[str, str]:
     return _files(t, "sft", "trl-sft", _sections(t, step, _data(t)))
 
 
+def _divergence(t: Training) -> Line:
+    """Beta, the weight of the divergence from the reference, where the plan has one."""
+    if t.setup.runs_reference and t.setup.objective == "grpo":
+        return Line("beta", 0.04, "The plan has a reference, but no weight for it: this is DeepSeekMath's.")
+    return Line("beta", 0.0, "No reference model, whose forward pass the plan does not have.")
+
+
 def grpo(t: Training) -> dict[str, str]:
     """`trl grpo`."""
     needs_task(t, "rl", "trl-grpo", "trl-sft")
@@ -222,7 +229,7 @@ def grpo(t: Training) -> dict[str, str]:
         Line("num_generations", group, f"{t.batch // group} prompts a step, {group} completions each."),
         Line("max_completion_length", completion, f"The plan's sequence of {t.setup.seq_len:,} tokens.{said}"),
         Line("temperature", 1.0),
-        Line("beta", 0.0, "No reference model, whose forward pass the plan does not have."),
+        _divergence(t),
         Line("reward_funcs", ["accuracy_reward"], "Put in what your task rewards; this one needs math-verify."),
     ]  # fmt: skip
     return _files(t, "grpo", "trl-grpo", _sections(t, step, _prompts(t)))

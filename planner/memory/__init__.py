@@ -6,6 +6,7 @@ keeps (`elementwise`, `products`, `attention`, `experts`, `head`), and the step 
 (`step`).
 """
 
+from .overhead import with_open_lengths
 from .peak import estimate_memory
 
-__all__ = ["estimate_memory"]
+__all__ = ["estimate_memory", "with_open_lengths"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..dataclass import dataclass
 from .bias import Shared, added, as_mask
 from .elementwise import drop
@@ -18,7 +20,8 @@ class Shape:
     beside them, and the softmax is told its type, which autocast leaves; `single`: keys of one head that SDPA is not
     told to share; `pairs`: positions with positions of all sequences; `bias`: one on scores, by position;
     `sink_scales`: the result is weighted by how much of the scores a head's sink leaves; `decay`: a value for each
-    key of each head, made in the layer, added to its scores."""
+    key of each head, made in the layer, added to its scores; `pieced`: but under flash attention it runs in pieces,
+    whose results are joined, and whose gradients are."""
 
     n_heads: int
     n_kv_heads: int
@@ -38,6 +41,7 @@ class Shape:
     bias: Shared | None = None
     sink_scales: bool = False
     decay: Value | None = None
+    pieced: bool = False
 
     @property
     def grouped(self) -> bool:
@@ -51,6 +55,8 @@ def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     if run.autocast and run.kernel != "eager" and not shape.eager:
         q, k, v = run.cast_in(q), run.cast_in(k), run.cast_in(v)
     kernel = "sdpa" if run.kernel == "flash" and shape.no_flash else run.kernel
+    if shape.pieced and kernel != "flash":
+        return _in_pieces(run, q, k, v, replace(shape, pieced=False), kernel == "eager")
     if kernel == "eager" or (shape.eager and kernel == "sdpa"):
         return _eager(run, q, k, v, shape)
     if kernel == "flash":  # which takes 16 bits
@@ -66,6 +72,26 @@ def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     if shape.grouped:
         k, v = _repeated(run, k, shape, shape.d_qk), _repeated(run, v, shape, shape.d_v)
     return _fused(run, q, k, v, shape, flash=False)
+
+
+def _in_pieces(run: Pass, q: Value, k: Value, v: Value, shape: Shape, eager: bool) -> Value:
+    """Attention of each image apart, and what comes out joined. Fused kernels hold little of their own, so that all
+    are taken as one; eager scores go one after another. Windows of an image count as one piece, whose scores are
+    taken to be held at once: they are few."""
+    q, k, v = (view(each, clones=True) for each in (q, k, v))
+    count = int(run.sequences) if eager else 1
+    if count == 1:
+        return copy(attend(run, q, k, v, shape))
+    share = 1 / count
+    one = replace(run, sequences=1, tokens=run.tokens * share, pairs=run.pairs * share)
+    part = replace(shape, pairs=shape.pairs * share)
+    found = []
+    for _ in range(count):
+        own = [view(each, each.elements * share) for each in (q, k, v)]
+        found.append(attend(one, own[0], own[1], own[2], part))
+        del own
+    out, width = run.tokens * (shape.n_heads * shape.d_v), v.width
+    return run.tape.apply(found, out, width, (), lambda g: [g] * count)
 
 
 def _math(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:

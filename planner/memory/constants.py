@@ -12,19 +12,10 @@ from typing import Any
 from ..dataclass import dataclass
 from ..errors import FactError
 from ..facts import read_data, source_from
+from ..moments import Interval
 from ..schema import Source
 
-KINDS = ("alone", "varied", "shared", "split", "offloaded")
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """`low` and `high` of a trainer whose own figures of a kind of set-up were compared."""
-
-    trainer: str
-    kind: str
-    low: float
-    high: float
+KINDS = ("alone", "open", "shared", "shared-open", "split", "offloaded")
 
 
 @dataclass(frozen=True)
@@ -32,35 +23,25 @@ class Constants:
     """`context_bytes`: CUDA's context and the libraries' kernels on a GPU; `communication_bytes`: NCCL's channels and
     buffers, where GPUs talk to each other. Of what the caching allocator keeps where there is room: `cached_apart` of
     the transient bytes of the phases but the largest, `cached_gathered` of gathered units, `cached_varied` of what
-    grows with the length where lengths vary. `low` and `high`: the share
-    `coverage` of measured peaks lies between these multiples of the formula's, what is cached on top of the
-    latter; of one GPU with sequences of one length, and with a kind's name (`KINDS`) those of other set-ups."""
+    grows with the length where lengths vary. `intervals`, one of each kind (`KINDS`), are to hold the share
+    `coverage` of measured peaks."""
 
     context_bytes: float
     communication_bytes: float
     cached_apart: float
     cached_gathered: float
     cached_varied: float
-    low: float
-    high: float
-    low_varied: float
-    high_varied: float
-    low_shared: float
-    high_shared: float
-    low_split: float
-    high_split: float
-    low_offloaded: float
-    high_offloaded: float
     coverage: float
-    trainers: tuple[Bounds, ...] = ()
+    intervals: tuple[Interval, ...] = ()
 
-    def bounds(self, kind: str, trainer: str = "") -> tuple[float, float]:
-        """`low` and `high` of a kind of set-up: the trainer's own where enough of its figures were compared."""
-        for each in self.trainers:
-            if (each.trainer, each.kind) == (trainer, kind):
-                return each.low, each.high
-        end = "" if kind == "alone" else f"_{kind}"
-        return getattr(self, f"low{end}"), getattr(self, f"high{end}")
+    def of_kind(self, kind: str) -> Interval:
+        """The interval of a kind of set-up."""
+        return next(each for each in self.intervals if each.kind == kind)
+
+    def bounds(self, kind: str) -> tuple[float, float]:
+        """Its `low` and `high`."""
+        found = self.of_kind(kind)
+        return found.low, found.high
 
 
 def parse(table: Mapping[str, Any]) -> tuple[Constants, tuple[tuple[str, Source], ...]]:
@@ -73,19 +54,27 @@ def parse(table: Mapping[str, Any]) -> tuple[Constants, tuple[tuple[str, Source]
             raise FactError(f"memory.toml: {name} is {value!r}, expected a number from 0.")
         values[name] = float(value)
         sources.append((name, source_from(entry.get("source"), f"memory.toml: {name}")))
-    odd = sorted({field.name for field in fields(Constants)} - {"trainers"} ^ set(values))
+    odd = sorted({field.name for field in fields(Constants)} - {"intervals"} ^ set(values))
     if odd:
         raise FactError(f"memory.toml: {', '.join(odd)} missing or not known.")
-    trainers = tuple(_bounds(entry) for entry in table.get("trainer", ()))
-    return Constants(**values, trainers=trainers), tuple(sources)
+    intervals = tuple(_interval(entry) for entry in table.get("interval", ()))
+    if sorted(each.kind for each in intervals) != sorted(KINDS):
+        raise FactError(f"memory.toml: expected one interval of each kind: {', '.join(KINDS)}.")
+    sources += [
+        (str(entry["kind"]), source_from(entry.get("source"), f"memory.toml: {entry['kind']}"))
+        for entry in table["interval"]
+    ]
+    return Constants(**values, intervals=intervals), tuple(sources)
 
 
-def _bounds(entry: Mapping[str, Any]) -> Bounds:
-    """A trainer's own interval; refused without a source."""
-    source_from(entry.get("source"), f"memory.toml: {entry.get('name')}")
-    found = Bounds(str(entry.get("name")), str(entry.get("kind")), entry["low"], entry["high"])
-    if found.kind not in KINDS or not 0 < found.low < found.high:
-        raise FactError(f"memory.toml: {found.trainer}: {found.kind}, {found.low} to {found.high}.")
+def _interval(entry: Mapping[str, Any]) -> Interval:
+    """A kind's interval; refused where it is none."""
+    names = [field.name for field in fields(Interval)]
+    if sorted({*entry} - {"source"}) != sorted(names):
+        raise FactError(f"memory.toml: interval {entry.get('kind')}: expected {', '.join(names)}.")
+    found = Interval(**{name: entry[name] for name in names})
+    if not 0 < found.low <= 1 <= found.high or not 0 <= found.held <= 1 or found.sources < 1:
+        raise FactError(f"memory.toml: {found.kind}, {found.low} to {found.high}, held {found.held}.")
     return found
 
 

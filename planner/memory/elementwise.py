@@ -26,8 +26,8 @@ def rms_norm(run: Pass, x: Value, weight: int, rule: str = "rms", given: int = 0
         inner = cast(normed, given or x.width)
         if run.wide_norms and weight and inner.width < FLOAT32:
             return _by_wide(inner)
-        return _weigh(run, inner, weight) if weight else inner
-    return cast(_weigh(run, normed, weight) if weight else normed, x.width)
+        return weigh(run, inner, weight) if weight else inner
+    return cast(weigh(run, normed, weight) if weight else normed, x.width)
 
 
 def _over_root_mean_square(x: Value) -> Value:
@@ -75,10 +75,10 @@ def _t5_norm(run: Pass, x: Value, weight: int) -> Value:
     root = tape.apply((wide,), 0, FLOAT32, (wide.buffer,), through_mean)
     del wide
     normed = tape.apply((x, root), x.elements, FLOAT32, (x.buffer,), through_quotient)
-    return _weigh(run, cast(normed, FLOAT32 if run.wide_norms else run.norms), weight)
+    return weigh(run, cast(normed, FLOAT32 if run.wide_norms else run.norms), weight)
 
 
-def _weigh(run: Pass, x: Value, weight: int) -> Value:
+def weigh(run: Pass, x: Value, weight: int) -> Value:
     """x * w; a trained w keeps x, and its gradient passes through a full-size product."""
     tape, size = run.tape, x.bytes
     trains = run.full and run.grad
@@ -161,7 +161,7 @@ def _python_layer_norm(run: Pass, x: Value, weight: int) -> Value:
 
     normed = tape.apply((centred, root), x32.elements, FLOAT32, (centred.buffer,), through_product)
     del centred
-    return cast(_weigh(run, normed, weight), x.width)
+    return cast(weigh(run, normed, weight), x.width)
 
 
 # Activations

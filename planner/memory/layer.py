@@ -27,7 +27,7 @@ from ..schema import (
 )
 from .attention import Shape, attend
 from .bias import Shared
-from .elementwise import activation, drop, gated, norm, rotate
+from .elementwise import activation, drop, gated, norm, rotate, weigh
 from .experts import Routing, Stacked, folded, folds, mix
 from .layout import Trained, from_latent, layout, low_ranks, split_sides, uses
 from .outside import ALONE, Outside
@@ -290,14 +290,14 @@ class Walk:
         )
         masked = masked or traits.mask_given
         n_heads, n_kv_heads = self._counts(op)
-        pairs = run.pairs
+        pairs = run.pairs if op.pairs is None else run.sequences * op.pairs
         if op.memory and self.outside.rows is not None:
             pairs = run.length * self.outside.rows
         shape = Shape(
             n_heads, n_kv_heads, op.d_qk, op.d_v, pairs, masked, traits.capped_scores, traits.eager, traits.no_flash,
             traits.narrow, traits.dropped, traits.wide_scores, traits.wide_bias, traits.sinks,
             traits.ungrouped and n_kv_heads == 1, self.biases[op.memory], traits.sink_scales,
-            None if op.bias is None else self.values[op.bias],
+            None if op.bias is None else self.values[op.bias], traits.pieced,
         )  # fmt: skip
         for number, value in ((op.q, q), (op.k, k), (op.v, v)):
             self.values[number] = value
@@ -411,6 +411,8 @@ class Walk:
         own = part(run, value)
         if traits.after:
             own = norm(run, own, self.arch.hidden_size, traits.norm)
+        if traits.layer_scale:
+            own = weigh(run, own, self.arch.hidden_size)
         if traits.scaled_residual:
             own = scale(own)
         if traits.dropout and run.grad:

@@ -1,6 +1,6 @@
 """Losses that want each label's log-probability: of logits in tiles, or of all logits at once.
 
-Every position is taken to carry a label; where prompts carry none, tiled losses hold less.
+Every position is taken to carry a label, but a prompt's under GRPO; where others carry none, tiled losses hold less.
 Sources: trl 1.16, trl/kernels/chunked_logprob.py (ChunkedLogProbFunction) and trl/trainer/utils.py
 (add_fused_lm_head); LLaMA-Factory 0.9, src/llamafactory/train/trainer_utils.py (get_batch_logps) and
 train/dpo/trainer.py (concatenated_forward); pytorch v2.13, aten/src/ATen/native/cuda/SoftMax.cu (host_softmax).
@@ -19,8 +19,8 @@ FIELDS = 3  # float32 values a row that are handed on: log-probability, entropy,
 
 
 def labelled(run: Pass) -> Size:
-    """Positions that predict a label: all but the last of every sequence."""
-    return run.tokens - run.sequences
+    """Positions that predict a label: all but the last of every sequence, or as many as a prompt has."""
+    return run.tokens - run.sequences * run.unscored
 
 
 def tiled(run: Pass, x: Value, head: Head) -> Value:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ..moments import Item
+from dataclasses import replace
+
+from ..moments import Interval, Item, MemoryEstimate
 from ..setup import Setup
 from .constants import Constants, constants
 
@@ -29,21 +31,30 @@ def cached(setup: Setup, apart: int, whole_units: int, varied: int, known: Const
     return round(known.cached_apart * apart + gathered + known.cached_varied * varied * setup.lengths_vary)
 
 
-def kind_of(setup: Setup) -> str:
+def kind_of(setup: Setup, lengths_open: bool = False) -> str:
     """Which published measurements tell how far an estimate may be off: those with states or parameters in the host's
-    memory, with matrices, layers, experts or sequences split over GPUs, on several GPUs otherwise, of lengths that
-    vary, or of one GPU."""
+    memory; with matrices, layers, experts or sequences split over GPUs; on several GPUs otherwise; or of one GPU. Of
+    the latter two, apart from others, those whose lengths vary or are not stated (`lengths_open`)."""
     if setup.offload != "none":
         return "offloaded"
     if setup.tensor_parallel * setup.pipeline_parallel * setup.expert_parallel * setup.sequence_parallel > 1:
         return "split"
-    if setup.gpus > 1:
-        return "shared"
-    return "varied" if setup.lengths_vary else "alone"
+    several = setup.gpus > 1
+    if lengths_open or setup.lengths_vary:
+        return "shared-open" if several else "open"
+    return "shared" if several else "alone"
 
 
-def interval(needed: int, cached_bytes: int, setup: Setup, known: Constants | None = None) -> tuple[int, int]:
-    """Bounds that hold for the stated share of published measurements: from what is needed, less the error of the
-    estimate, to what an allocator with room for it takes."""
-    low, high = (known or constants()).bounds(kind_of(setup), setup.trainer)
-    return round(low * needed), round(high * needed) + cached_bytes
+def bounds_of(
+    needed: int, cached_bytes: int, setup: Setup, known: Constants | None = None, lengths_open: bool = False
+) -> tuple[int, int, Interval]:
+    """Bounds that are to hold the stated share of measured peaks, and what they rest on: from what is needed, less
+    the error of the estimate, to what an allocator with room for it takes."""
+    found = (known or constants()).of_kind(kind_of(setup, lengths_open))
+    return round(found.low * needed), round(found.high * needed) + cached_bytes, found
+
+
+def with_open_lengths(found: MemoryEstimate) -> MemoryEstimate:
+    """An estimate whose length nobody stated, within the interval of measurements of which it was not stated."""
+    low, high, within = bounds_of(found.per_gpu_bytes, found.cached_bytes, found.setup, lengths_open=True)
+    return replace(found, low=low, high=high, within=within)

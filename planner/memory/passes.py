@@ -27,7 +27,7 @@ class Pass:
     norms alone. `reach` is the length that windows are compared with. Matrices are `split` over tensor-parallel GPUs,
     and with `split_stream` the hidden states between them by positions; experts over `expert_split`. `int8`:
     quantised weights are multiplied in 8 bits; `bitsandbytes`: it holds them. `casts` are weights that autocast
-    lowered. `preference`: the loss is one of preferences.
+    lowered. `preference`: the loss is one of preferences; it scores all positions of a sequence but `unscored`.
     """
 
     tape: Tape
@@ -53,6 +53,7 @@ class Pass:
     grad: bool = True
     outputs_held: bool = False
     preference: bool = False
+    unscored: int = 1
     outputs_widened: bool = False
     saved: int = FLOAT32
     inputs_kept: bool = False
@@ -131,12 +132,13 @@ def make_pass(
         base=width, half=setup.compute_dtype == "float16",
         trained=width if mixed and setup.method == "full" else WIDTHS[setup.trained_dtype],
         full=setup.method == "full", autocast=setup.under_autocast and not mixed, kernel=setup.attention_kernel,
-        kernels=setup.kernels, dropout=setup.lora_dropout > 0 and setup.objective == "sft", masked=_masked(setup),
+        kernels=setup.kernels, dropout=setup.lora_dropout > 0 and setup.drops, masked=_masked(setup),
         int8=setup.quantize == "int8", bitsandbytes=setup.quantize in ("nf4", "nf4-double", "int8"),
         reach=setup.seq_len,
         wide_norms=setup.upcast_norms and stream < FLOAT32,
         split=setup.tensor_parallel, split_stream=setup.split_stream and setup.tensor_parallel > 1,
         expert_split=setup.expert_parallel, outputs_held=setup.outputs_held, preference=setup.objective != "sft",
+        unscored=max(1, setup.prompt_tokens),
         outputs_widened=setup.outputs_widened and setup.under_autocast,
         saved=width if mixed or not setup.upcast_small else FLOAT32, inputs_kept=setup.quantised_inputs_kept,
     )  # fmt: skip

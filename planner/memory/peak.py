@@ -13,8 +13,9 @@ from ..moments import Item, MemoryEstimate, MemoryPart, Moment
 from ..schema import Architecture, Notice
 from ..setup import Setup
 from .kinds import Job
-from .overhead import cached, interval, overhead
+from .overhead import bounds_of, cached, overhead
 from .passes import FLOAT32
+from .sampling import before_step
 from .scans import UNRULED_SCANS
 from .sharding import (
     buckets,
@@ -35,14 +36,14 @@ from .states import (
     trained_tensors,
     update_bytes,
 )
-from .step import Course, Place, Stage, course, stages
+from .step import Course, Place, Seen, Stage, course, stages
 from .stretch import Held, plus
 from .tape import EXPERT_GRADIENTS
 from .traffic import traffic
 from .traits import UNRULED
 from .two_stacks import course_of_two, has_two
 
-PHASES = ("forward", "loss", "backward", "optimizer")
+PHASES = ("generation", "forward", "loss", "backward", "optimizer")
 NAMES: dict[str, tuple[MemoryPart, str]] = {
     "weights": ("weights", "base weights"),
     "adapter": ("adapter", "adapter"),
@@ -59,6 +60,7 @@ NAMES: dict[str, tuple[MemoryPart, str]] = {
     "gathered": ("temporary", "gathered units"),
     "buckets": ("temporary", "gradient buckets"),
     "fixed": ("temporary", "tokens and workspaces"),
+    "pixels": ("temporary", "pixel values"),
 }
 WORKSPACE_BYTES = 8_519_680  # torch's cuBLAS workspace: 2 x 4096 KiB and 8 x 16 KiB (32 MiB on Hopper)
 WORKSPACES = 2  # one for the forward pass's thread, one for the backward's
@@ -163,7 +165,9 @@ def _stage(
     base["buckets"] = buckets(size, setup)
     base["fixed"] = 3 * ID_BYTES * setup.tokens + WORKSPACES * WORKSPACE_BYTES
     job = Job(arch, setup, pairs, whole, merges=merges, unpacked=weights.unpacked)
-    going = (course_of_two if has_two(arch) else course)(job, base, stage, unit)
+    tower, base["pixels"] = _seen(job)
+    going = course_of_two(job, base, stage, unit) if has_two(arch) else course(job, base, stage, unit, tower)
+    going.places[:0] = before_step(job, base, unit)
     update = share(update_bytes(states, setup), of["states"]) + widened_gradients(trained, setup)
     moments = _moments(going)
     last = {**base, "gathered": 0, "gradients": gradients, "temporary": update}
@@ -172,13 +176,22 @@ def _stage(
     streamed = 0 if one_stream(setup) else unit + outside
     beyond, more = overhead(setup), cached(setup, apart, streamed, varied)
     needed = max(moment.bytes for moment in moments) + sum(item.bytes for item in beyond)
-    low, high = interval(needed, more, setup)
+    low, high, within = bounds_of(needed, more, setup)
     return MemoryEstimate(
-        setup=setup, moments=tuple(moments), overhead=beyond, low=low, high=high, cached_bytes=more,
+        setup=setup, moments=tuple(moments), overhead=beyond, low=low, high=high, within=within, cached_bytes=more,
         apart_bytes=apart, gathered_bytes=streamed, varied_bytes=varied,
         traffic=traffic(arch, setup, trained - apart_params, apart_params),
         host_bytes=host + gone, notices=tuple(_notices(arch, setup, pairs)),
     )  # fmt: skip
+
+
+def _seen(job: Job) -> tuple[Seen | None, int]:
+    """The tower that images pass, walked, and the bytes of their pixels."""
+    if job.arch.images is None:
+        return None, 0
+    from .images import pixel_bytes, tower_of  # loaded where there are images
+
+    return tower_of(job, job.arch.images), pixel_bytes(job.arch.images, job.setup)
 
 
 def _notices(arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None) -> Iterator[Notice]:
@@ -240,7 +253,9 @@ def _held(setup: Setup, base: int, own: int, states: int) -> tuple[Held, int]:
 def _apart(going: Course, update: int) -> int:
     """Transient bytes of the phases but the largest: of a layer, of the unembedding with the loss, of the update."""
     layers = [sum(p.highest.values()) for p in going.places if "layer" in p.where]
-    ends = [sum(p.highest.values()) for p in going.places if "layer" not in p.where]
+    ends = [
+        sum(p.highest.values()) for p in going.places if "layer" not in p.where and p.phase != "generation"
+    ]
     return round(sum(sorted((max(layers, default=0), max(ends, default=0), update))[:-1]))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from ..dataclass import dataclass
 from ..schema import Apply, Architecture, Attend, Block
@@ -39,6 +39,7 @@ class Place:
     highest: Held
 
 
+ENDS = ("head", "stem", "unused", "deepstack", "connector")
 POSITIONS = ("wpe", "embed_positions", "position_embeddings")  # tables of learned positions
 Passed = tuple[str, Stretch]  # where, and what is passed
 
@@ -120,7 +121,7 @@ def stacks(arch: Architecture) -> list[tuple[str, int, Block]]:
     """All layers between the ends in the order in which they run, each with its stack and block."""
     found: dict[str, list[tuple[int, Block]]] = {}
     for block in arch.blocks:
-        if block.stack != "head":
+        if block.stack not in ENDS:
             found.setdefault(block.stack, []).extend((layer, block) for layer in block.layers)
     return [
         (name, layer, block)
@@ -179,7 +180,9 @@ def walked_layers(job: Job, grad: bool) -> Layers:
 
 def first_width(job: Job) -> int:
     """Bytes a value of what comes into the first layer; 0 for the embedding's own. Under autocast a norm widens
-    it."""
+    it, and a convolution that makes patches narrows them where nothing is added."""
+    if job.traits.narrow_stem and job.run().autocast:
+        return job.run().compute
     return FLOAT32 if job.traits.stem_norm and job.run().autocast else 0
 
 
@@ -195,14 +198,36 @@ def masks(job: Job) -> Size:
     windows = {op.window for block in job.arch.blocks for op in block.operations if isinstance(op, Attend)}
     needed = [w for w in windows if eager or given or (w is not None and w <= run.reach)]
     one = setup.seq_len * setup.seq_len * (run.compute if eager else 1)
-    return len(needed) * one * (setup.sequences if run.masked or eager else 1)
+    each = run.masked or eager or (job.arch.images is not None and given)
+    return len(needed) * one * (setup.sequences if each else 1)
 
 
-def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
+class Seen(Protocol):
+    """What passes a tower before the text: whether its features need a gradient, and what is held `beside` the text
+    until that has gone forward."""
+
+    @property
+    def grad(self) -> bool:
+        """Whether the features need a gradient."""
+
+    @property
+    def beside(self) -> Held:
+        """What the text's forward pass holds of it."""
+
+    def see(self, going: Course) -> None:
+        """Pass it forward."""
+
+    def see_back(self, going: Course) -> None:
+        """Pass it backward."""
+
+
+def course(job: Job, base: Held, stage: Stage, unit: Size = 0, tower: Seen | None = None) -> Course:
     """The forward and backward pass of one micro-step of a stage over what is held throughout (`base`); `unit` is
-    what a gathered layer takes, 0 where none is."""
+    what a gathered layer takes, 0 where none is. Images pass their `tower` first."""
     stem = stem_of(job)
-    layers = walked_layers(job, stem.trains or job.setup.needs_input_grads)
+    tower = tower if stage.stem else None
+    seen = tower is not None and tower.grad
+    layers = walked_layers(job, stem.trains or job.setup.needs_input_grads or seen)
     kinds = layers.kinds
     last = kinds[layers.order[-1][1]] if layers.order else None
     grad = last.grad if last else stem.trains
@@ -214,6 +239,8 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
     if stem.forward is not None and stage.stem:
         going.go("forward", "embedding", stem.forward)
     going.hold(stem.held)
+    if tower:
+        tower.see(going)
     kept = masks(job)
     going.hold({"temporary": kept})
     if stage.stem:
@@ -223,11 +250,15 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
             "forward", [[(where, kinds[kind].forward) for where, kind in each] for each in rounds], 2
         )
     going.hold(stem.held, -1)
+    if tower:
+        going.hold(tower.beside, -1)
     if job.setup.checkpointing == "none":  # checkpointed layers keep what they are called with
         going.hold({"temporary": kept}, -1)
     if stage.head:
         pass_head(job, going, grad, last.width if last else 0)
     _back(going, stretches, kinds, 1 if job.setup.method != "full" and job.setup.fsdp_units == "pairs" else 2)
+    if tower:
+        tower.see_back(going)
     if stem.trains and stage.stem:
         going.go("backward", "embedding", stem.backward)
     return going
@@ -259,7 +290,7 @@ def _kept_of_stem(job: Job, stem: Stem) -> Size:
     if not (stem.trains or setup.needs_input_grads):
         return 0
     placed = any(m.role == "other" and m.name.endswith(POSITIONS) for m in job.arch.matrices)
-    altered = placed or traits.stem_norm or traits.dropped_stem
+    altered = placed or traits.stem_norm or traits.dropped_stem or job.arch.images is not None
     leaf = not stem.trains and (altered or setup.checkpointing == "layer-offload")
     kept: Size = one if leaf else 0
     if traits.stem_norm and (placed or stem.trains):
@@ -282,7 +313,7 @@ def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = Tr
     )  # fmt: skip
     live = 2 if setup.sharding == "zero3" else 0  # FSDP's root holds the unembedding throughout
     going.go("loss", "", loss, live)
-    if setup.runs_reference:
+    if setup.reference_inside:
         wide = job.run().tokens * (job.arch.vocab_size * FLOAT32) if setup.loss == "full" else 0
         going.hold({LOGITS: wide})  # by a name in the loss
         pass_reference(job, going, live)

@@ -37,6 +37,9 @@ class Traits:
     "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their weights
     stay in float32, and so do the results that they weight; `jitter`: what experts and router read is multiplied by
     noise. `caches`: its decoder fills a cache of keys and values while it is trained.
+    Of towers of images, `pieced`: attention runs apart for each image or window, from pieces of queries, keys and
+    values, and joins what comes out; `narrow_stem`: layers read what a convolution makes, in 16 bits under autocast;
+    `layer_scale`: what a layer's parts add is weighed by a trained vector.
     """
 
     norm: str = "rms"
@@ -79,6 +82,9 @@ class Traits:
     wide_router: bool = False
     jitter: bool = False
     caches: bool = False
+    pieced: bool = False
+    narrow_stem: bool = False
+    layer_scale: bool = False
 
 
 LLAMA = Traits()
@@ -86,6 +92,7 @@ GEMMA = Traits(norm="gemma", qk_norm="gemma", activation="gelu_pytorch_tanh", sc
 LEGACY = Traits(norm="layer", qk_norm="layer", rotary="none", activation="gelu")
 BERT = replace(LEGACY, before=False, post=True, stem_norm=True, narrow_loss=True, narrow=True)
 PRENORMED_BERT = replace(LEGACY, narrow_loss=True, narrow=True)
+SIGLIP = replace(LEGACY, activation="gelu_pytorch_tanh")
 BART = replace(LEGACY, narrow_loss=True, narrow=True, logits="biased", scaled_embedding=True)
 
 TRAITS: dict[str, Traits] = {
@@ -174,6 +181,15 @@ TRAITS: dict[str, Traits] = {
         LLAMA, norm="rms-late", qk_norm="rms-late", after=True, router="sigmoid", wide_router=True
     ),
     "llama4_text": replace(LLAMA, no_flash=True, rotary="complex", router="sigmoid", wide_router=True),
+    "gemma3_vision": SIGLIP,
+    "idefics3_vision": SIGLIP,
+    "clip_vision": replace(SIGLIP, activation="quick_gelu"),
+    "internvl_vision": replace(SIGLIP, activation="gelu", layer_scale=True, narrow=True),
+    "qwen2_vl_vision": replace(
+        LEGACY, rotary="half32", activation="quick_gelu", pieced=True, narrow_stem=True
+    ),
+    "qwen3_vl_vision": replace(LEGACY, rotary="half32", activation="gelu_pytorch_tanh", pieced=True),
+    "qwen2_5_vl_vision": replace(LLAMA, rotary="half32", pieced=True, narrow_stem=True),
 }
 ALIKE = {
     "olmo3": "olmo2",
@@ -326,6 +342,8 @@ def traits_of(arch: Architecture) -> Traits:
         found = replace(found, logits="plain")
     if found.capped_scores and "attn_logit_softcapping" in arch.uncapped:
         found = replace(found, capped_scores=False)
+    if arch.images is not None and arch.images.masked:
+        found = replace(found, mask_given=True)
     if kind == "hyperclovax" and not any("post_norm" in vector.name for vector in arch.vectors):
         found = replace(found, after=False)
     return found

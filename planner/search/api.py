@@ -131,6 +131,7 @@ def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str
         calibration=calibration_of(options["calibration"]),
         price=options["price"],
         per_node=options["gpus_per_node"],
+        lengths_open=not length,
     )
     return job, found.model_id, data.notices
 

@@ -9,7 +9,7 @@ from ..adapter.whole import trained_whole
 from ..cost import Cost, GpuPrice, RunTime, cost_of, list_price, own_price, run_time
 from ..dataclass import dataclass
 from ..hardware import Cluster, cluster
-from ..memory import estimate_memory
+from ..memory import estimate_memory, with_open_lengths
 from ..moments import MemoryEstimate
 from ..regret import Regret, expected_regret
 from ..speed import step_time, trained_params
@@ -69,6 +69,7 @@ class Evaluated:
                 "per_gpu_bytes": memory.per_gpu_bytes,
                 "low": memory.low,
                 "high": memory.high,
+                "interval": memory.interval(),
                 "limit_bytes": self.memory_bytes,
                 "moment": memory.peak.name,
             },
@@ -114,6 +115,7 @@ def evaluate(job: Job, choice: Choice) -> Evaluated:
     pairs = adapters.adapt(job.arch, spec)
     whole = trained_whole(job.arch, spec, pairs)
     memory = estimate_memory(job.arch, setup, pairs, whole)
+    memory = with_open_lengths(memory) if job.lengths_open else memory
     machine = machine_of(job, choice.accelerator, choice.layout.gpus)
     step = step_time(job.arch, setup, machine, pairs, whole, calibration=job.calibration)
     run = run_time(step, job.tokens, bool(job.calibration.measurements))

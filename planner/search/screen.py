@@ -350,7 +350,7 @@ def screen(job: Job, space: Space) -> Cells:
     over_high: list[Array] = []
     known = memory_constants()
     setups = [setup_of(job, space.quantize[0], "none", layout, 1, 1) for layout in space.layouts]
-    high = np.array([known.bounds(kind_of(setup), setup.trainer)[1] for setup in setups])[:, None]
+    high = np.array([known.bounds(kind_of(setup, job.lengths_open))[1] for setup in setups])[:, None]
     for accelerator in space.accelerators:
         phases = _phases_s(packed, works, job, accelerator, micro)
         step = _step_s(phases, found, job, space, accelerator, steps)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import units
 from ..errors import InputError
 from .evaluate import Evaluated, evaluate
 from .screen import TOLERANCE, Cells
@@ -253,6 +254,20 @@ def _listed(numbers: Iterable[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
+def _beyond(name: str, value: float, least: float, nearest: str) -> InputError:
+    """A limit below what the nearest plan asks for: the figure is rounded up, so that it can be typed."""
+    if name == "deadline":
+        found: object = units.duration(value)
+        wanted = f"{math.ceil(least)} s ({units.duration(least)})"
+    elif name == "budget":
+        found, wanted = value, f"{math.ceil(least * 100) / 100:.2f} USD"
+    else:
+        step = 10.0 ** (math.floor(math.log10(least)) - 2)
+        found, wanted = value, f"{math.ceil(least / step) * step:.3g}"
+    alone = " A number alone is in seconds." if name == "deadline" and value < 3600 else ""
+    return InputError(name, found, f"at least {wanted}", f"Nothing fits: the nearest is {nearest}.{alone}")
+
+
 def nothing_fits(chooser: Chooser, limits: Limits) -> InputError:
     """Why no plan keeps the limits: the first limit without which there is one, and the nearest plan."""
     cells = chooser.cells
@@ -274,12 +289,12 @@ def nothing_fits(chooser: Chooser, limits: Limits) -> InputError:
             "gpu", least.choice.accelerator.name, "GPUs with enough memory",
             f"Nothing fits: the nearest is {least.choice.text}, which needs {need:.1f} GiB of {have:.1f} GiB.",
         )  # fmt: skip
-    given: list[tuple[str, float | None, Array, str]] = [
-        ("budget", limits.budget_usd, cells.usd, "{:.2f} USD"),
-        ("deadline", limits.deadline_s, cells.seconds, "{:.0f} s"),
-        ("max-regret", limits.max_regret, cells.regret, "{:.3g}"),
+    given: list[tuple[str, float | None, Array]] = [
+        ("budget", limits.budget_usd, cells.usd),
+        ("deadline", limits.deadline_s, cells.seconds),
+        ("max-regret", limits.max_regret, cells.regret),
     ]
-    for name, value, figure, form in given:
+    for name, value, figure in given:
         if value is None:
             continue
         others = RELAXED["regret" if name == "max-regret" else name](limits)
@@ -288,10 +303,7 @@ def nothing_fits(chooser: Chooser, limits: Limits) -> InputError:
             order = np.flatnonzero(mask)[np.argsort(figure[mask], kind="stable")][:MOST_TRIED]
             nearest = next((int(cell) for cell in order if not chooser.misses(int(cell))), None)
             if nearest is not None:
-                return InputError(
-                    name, value, f"at least {form.format(figure[nearest])}",
-                    f"Nothing fits: the nearest is {chooser.full(nearest).choice.text}.",
-                )  # fmt: skip
+                return _beyond(name, value, float(figure[nearest]), chooser.full(nearest).choice.text)
     if limits.budget_usd is not None and np.isnan(cells.usd).all():
         names = ", ".join(a.name for a in cells.space.accelerators)
         return InputError(
@@ -299,7 +311,7 @@ def nothing_fits(chooser: Chooser, limits: Limits) -> InputError:
         )
     return InputError(
         "budget", limits.budget_usd, "limits that go together",
-        f"No plan keeps the budget and the deadline of {limits.deadline_s:.0f} s at once: relax both."
+        f"No plan keeps the budget and the deadline of {units.duration(limits.deadline_s)} at once: relax both."
         if limits.deadline_s is not None
         else "No plan keeps the limits at once.",
     )  # fmt: skip

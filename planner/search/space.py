@@ -86,6 +86,7 @@ class Job:
     calibration: Calibration = NOTHING_MEASURED
     price: float | None = None
     per_node: int = GPUS_PER_NODE
+    lengths_open: bool = False  # nobody stated how long sequences are
     prices: dict[str, Any] = field(default_factory=dict, compare=False)
     given: Mapping[str, Any] = field(
         default_factory=dict, compare=False

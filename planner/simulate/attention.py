@@ -32,14 +32,16 @@ class _Attention(torch.autograd.Function):  # type: ignore[misc]
     """
 
     @staticmethod
-    def forward(ctx: Any, kernel: str, tracker: Counter, q: Any, k: Any, v: Any, bias: Any) -> Any:
+    def forward(
+        ctx: Any, kernel: str, tracker: Counter, q: Any, k: Any, v: Any, bias: Any, lengths: Any
+    ) -> Any:  # fmt: skip
         batch, heads, length, _ = q.shape
         out = q.new_empty(batch, length, heads, v.shape[-1]).transpose(1, 2)
         rows = length if kernel == "flash" else -(-length // 32) * 32
         log_sums = q.new_empty(batch, heads, rows, dtype=torch.float32)
         ctx.save_for_backward(q, k, v, out, log_sums, bias)
-        ctx.kernel, ctx.tracker = kernel, tracker
-        flops = sdpa_flop_count(q.shape, _wide(k, heads), _wide(v, heads))
+        ctx.kernel, ctx.tracker, ctx.lengths = kernel, tracker, lengths
+        flops = _in_pieces(sdpa_flop_count(q.shape, _wide(k, heads), _wide(v, heads)), length, lengths)
         tracker.add_flops(f"_scaled_dot_product_{kernel}_attention", int(flops))
         return out
 
@@ -48,13 +50,19 @@ class _Attention(torch.autograd.Function):  # type: ignore[misc]
         q, k, v, out, _, bias = ctx.saved_tensors
         heads = q.shape[1]
         flops = sdpa_backward_flop_count(grad.shape, q.shape, _wide(k, heads), _wide(v, heads))
+        flops = _in_pieces(flops, q.shape[2], ctx.lengths)
         ctx.tracker.add_flops(f"_scaled_dot_product_{ctx.kernel}_attention_backward", int(flops))
         grads = [x.new_empty(x.transpose(1, 2).shape).transpose(1, 2) for x in (q, k, v)]
         scratch = (_flash_scratch if ctx.kernel == "flash" else _efficient_scratch)(q, k, out)
         del scratch
         wanted = bias is not None and ctx.needs_input_grad[5]
         d_bias = bias.new_empty(bias.shape) if wanted else None  # of every sequence, summed afterwards
-        return None, None, *grads, d_bias
+        return None, None, *grads, d_bias, None
+
+
+def _in_pieces(flops: int, length: int, lengths: Any) -> int:
+    """FLOPs where positions meet those of their own piece alone, of these lengths; all where there are none."""
+    return int(flops) if lengths is None else int(flops) // length**2 * sum(each**2 for each in lengths)
 
 
 def _wide(x: Any, heads: int) -> tuple[int, ...]:
@@ -138,22 +146,27 @@ def bias_of(mask: Any, q: Any, k: Any) -> Any:
     return mask
 
 
-def fused(tracker: Counter, q: Any, k: Any, v: Any, bias: Any = None, kernel: str = "flash") -> Any:
+def fused(
+    tracker: Counter, q: Any, k: Any, v: Any, bias: Any = None, kernel: str = "flash", lengths: Any = None
+) -> Any:
     """Fused attention; widths that are no multiple of 8 are padded first, as the flash kernel wants them."""
     width = v.shape[-1]
     if kernel == "flash" and width % 8:
         q, k, v = (functional.pad(x, (0, -width % 8)) for x in (q, k, v))
-    out = _Attention.apply(kernel, tracker, q, k, v, bias)
+    out = _Attention.apply(kernel, tracker, q, k, v, bias, lengths)
     return out[..., :width] if out.shape[-1] != width else out
 
 
-def flash(tracker: Counter, q: Any, k: Any, v: Any, dtype: Any) -> Any:
+def flash(tracker: Counter, q: Any, k: Any, v: Any, dtype: Any, ends: Any = None) -> Any:
     """Attention as the flash-attn package is called by transformers: in 16 bits, values padded to the width of the
-    queries; the output is (batch, length, heads, width)."""
+    queries; the output is (batch, length, heads, width). `ends` are those of pieces, from 0, as a tower's images and
+    windows have them."""
+    known = ends is not None and ends.device.type != "meta"
+    lengths = (ends[1:] - ends[:-1]).tolist() if known else None
     if q.dtype == torch.float32:
         q, k, v = (x.to(dtype) for x in (q, k, v))
     width = v.shape[-1]
     if width != q.shape[-1]:
         v = functional.pad(v, (0, q.shape[-1] - width))
-    out = fused(tracker, q, k, v).transpose(1, 2)
+    out = fused(tracker, q, k, v, lengths=lengths).transpose(1, 2)
     return out[..., :width] if out.shape[-1] != width else out

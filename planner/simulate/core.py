@@ -10,6 +10,7 @@ from ..adapter import AdapterSpec
 from ..schema import Architecture
 from ..setup import Setup
 from .check import check_setup, clear_errors
+from .images import towers_whole
 from .layers import Stack, everyone, stacks
 from .model import Made, make
 from .optimizers import optimizer_step
@@ -79,7 +80,7 @@ def simulate_step(
     gradients = 0 if setup.optimizer_in_backward else _sum(trained, block_bytes)
     if setup.accumulation > 1:
         start[GRADIENTS] += gradients
-    found = stacks(made.model)
+    found = towers_whole(stacks(made.model), made.images)
     if whole:
         found = [everyone(stack.path, stack.length) for stack in found]
     try:

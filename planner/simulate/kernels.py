@@ -227,4 +227,4 @@ def flash_attention(
     dtype = kernels.autocast or next(
         (p.dtype for p in module.parameters() if p.dtype in HALVES), kernels.compute
     )
-    return flash(kernels.tracker, query, key, value, dtype), None
+    return flash(kernels.tracker, query, key, value, dtype, kwargs.get("cu_seq_lens_q")), None

@@ -16,9 +16,10 @@ from ..architecture.build import build
 from ..architecture.meta.model import build_model, quietly
 from ..exports.peft import lora_config
 from ..memory.traits import LLAMA, TRAITS
-from ..schema import Architecture
+from ..schema import Architecture, Images
 from ..setup import Setup
 from .experts import ExpertPairs, attach, check_pairs
+from .images import tell_layers_apart
 from .kernels import flash_attention
 from .losses import by_chances, check_by_chances, choose_loss, without_dropout
 
@@ -40,11 +41,13 @@ OWN_LINEAR = (
 
 @dataclass(frozen=True)
 class Made:
-    """A model ready to be trained: `pairs` are adapters on tensors of experts by the storage of the tensor."""
+    """A model ready to be trained: `pairs` are adapters on tensors of experts by the storage of the tensor, `images`
+    those of every sequence."""
 
     model: Any
     pairs: Mapping[int, ExpertPairs]
     notes: tuple[str, ...]
+    images: Images | None = None
 
 
 def make(
@@ -70,12 +73,15 @@ def make(
             model, pairs = _frozen(model, config, arch or build(config), spec or AdapterSpec(), setup)
         if by_chances(setup):
             check_by_chances(base, setup)
-        if setup.objective != "sft":
+        if not setup.drops:
             without_dropout(model)
         choose_loss(base, setup, narrow_before=TRAITS.get(str(named["model_type"]), LLAMA).narrow_before)
         if setup.needs_input_grads:
             model.enable_input_require_grads()
-    return Made(model.train(), pairs, notes)
+    images = arch.images if arch else None
+    if images:
+        tell_layers_apart(model)
+    return Made(model.train(), pairs, notes, images)
 
 
 @contextmanager

@@ -78,6 +78,12 @@ def _log_softmax(rows: Any) -> Any:
     return found
 
 
+def _placed(rows: Any, size: Any) -> Any:
+    """Numbers of the rows that were scored, at the ends of their sequences."""
+    laid = rows.view(size[0], -1)
+    return laid if laid.shape == size else torch.nn.functional.pad(laid, (size[1] - laid.shape[1], 0))
+
+
 class Preferences:
     """The forward passes of a step whose loss is one of log-probabilities."""
 
@@ -94,7 +100,7 @@ class Preferences:
             with torch.no_grad(), self._unchecked(), self.kernels.ungraded():
                 self._chances(given)
         chances, *others = self._chances(given)
-        if self.setup.runs_reference:
+        if self.setup.reference_inside:
             with torch.no_grad(), self._as_reference(), self.kernels.ungraded():
                 if self.setup.objective == "kto":
                     self._chances(given)
@@ -111,20 +117,26 @@ class Preferences:
         found = self.base.base_model(**batch)
         hidden = found.last_hidden_state[:, :-1]
         del found
+        scored = self.setup.seq_len - max(1, self.setup.prompt_tokens)
+        rows = hidden.shape[0] * scored
         head, mask = self.base.get_output_embeddings(), batch["input_ids"][:, 1:] != -100
         self.tracker.enter(Place("forward", "head"))
         compute = self.kernels.autocast or hidden.dtype
         size, width = mask.shape, hidden.shape[-1]
-        places = [torch.zeros(mask.numel(), dtype=torch.long, device=hidden.device) for _ in range(2)]
-        picked = hidden[places[0], places[1]] if hidden.device.type == "meta" else hidden.reshape(-1, width)
+        places = [torch.zeros(rows, dtype=torch.long, device=hidden.device) for _ in range(2)]
+        picked = (
+            hidden[places[0], places[1]]
+            if hidden.device.type == "meta"
+            else hidden[:, -scored:].reshape(-1, width)
+        )
+        hidden_device = hidden.device
         del hidden, places
-        labels = batch["input_ids"][:, 1:].reshape(-1)
+        labels = batch["input_ids"][:, -scored:].reshape(-1)
         made = _Tiled.apply(picked, head.weight, labels, compute, self.tracker)
         del picked
-        laid = tuple(
-            torch.zeros(size, dtype=each.dtype, device=each.device) + each.view(size) for each in made[:1]
-        )
-        return (*laid, *(each.view(size).clone() for each in made[1:]))
+        fields = made[:2] if self.setup.objective == "grpo" else made
+        laid = torch.zeros(size, dtype=torch.float32, device=hidden_device) + _placed(fields[0], size)
+        return (laid, *(_placed(each, size).clone() for each in fields[1:]))
 
     def _gathered(self, batch: dict[str, Any]) -> tuple[Any, ...]:
         logits = self.base(**batch).logits.to(torch.float32)

@@ -14,6 +14,7 @@ from ..architecture.meta import checks
 from ..errors import InputError, MissingDependencyError, hint
 from ..estimator import load, model_of
 from ..memory.scans import UNRULED_SCANS
+from ..pictured import check_length, image_notices, pictured
 from ..running import usual_of
 from ..schema import Architecture, Notice, Source
 from ..setup import Setup
@@ -37,7 +38,7 @@ def simulate(
     seq_len: int | None = None, batch: int = 1, accumulation: int = 1, checkpointing: bool = False,
     precision: str = "bf16", autocast: bool = False, quantize: str = "nf4", upcast_small: bool = False,
     optimizer: str = "adamw", attention_kernel: str = "sdpa", packing: str | None = None, loss: str | None = None,
-    objective: str = "sft", reference: str = "base",
+    objective: str = "sft", reference: str | None = None, prompt_tokens: int = 0,
     lora_dropout: float = 0.0, rank: int = 32, alpha: float = 32, layers: str | Sequence[str] | None = None,
     targets: str | Sequence[str] | None = None, experts: str = "scaled", layout: str | None = None,
     variant: str = "lora", adapter_dtype: str = "float32", target_regex: str | None = None,
@@ -46,6 +47,7 @@ def simulate(
     exclude_modules: str | Sequence[str] | None = None, rank_pattern: str | Mapping[str, int] | None = None,
     alpha_pattern: str | Mapping[str, float] | None = None, modules_to_save: str | Sequence[str] | None = None,
     bias: str = "none", use_rslora: bool = False, adapter: str | os.PathLike[str] | None = None,
+    images: int | None = None, image_size: str | Sequence[int] | None = None,
     trust_remote_code: bool = False, whole: bool = False, progress: Progress | None = None,
 ) -> SimulatedSteps:  # fmt: skip
     """The training step of `model`, run without weights: peak memory by part, its moment, and FLOPs.
@@ -61,6 +63,7 @@ def simulate(
     if trust_remote_code:
         raise InputError("trust-remote-code", True, "nothing: a simulation runs transformers' own code only")
     found, arch = load(model_of(options))
+    arch = pictured(arch, found.config, options)
     setups = [_setup(method, options, arch) for method in chosen]
     _installed()
     checks.check(found.config)
@@ -103,10 +106,12 @@ def _setup(method: str, options: Mapping[str, Any], arch: Architecture) -> Setup
     length = options["seq_len"]
     if length is None:
         length = min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN)
+    check_length(arch, length, options["seq_len"] is not None)
     usual = USUAL if options["objective"] == "sft" else usual_of(options["objective"])
     packing, loss = options["packing"] or usual["packing"], options["loss"] or usual["loss"]
     return Setup(
-        objective=options["objective"], reference=options["reference"],
+        objective=options["objective"],
+        reference=options["reference"] or usual.get("reference", "base"), prompt_tokens=options["prompt_tokens"],
         method=method, precision=options["precision"], optimizer=options["optimizer"],  # type: ignore[arg-type]
         checkpointing="layer" if options["checkpointing"] else "none",
         attention_kernel=options["attention_kernel"], micro_batch=_number("batch", options["batch"]),
@@ -146,6 +151,7 @@ def _notices(
         )
     ]
     found += [Notice("simulated-otherwise", note) for note in dict.fromkeys(notes)]
+    found += image_notices(arch, next(iter(steps.values())).setup.seq_len, None)
     length = max(step.setup.seq_len for step in steps.values())
     if arch.max_position and length > arch.max_position:
         found.append(

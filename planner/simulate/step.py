@@ -13,7 +13,9 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
+from ..schema import Images
 from ..setup import Setup
+from .images import given, image_inputs
 from .kernels import CudaKernels
 from .layers import Stack
 from .losses import by_chances
@@ -158,9 +160,9 @@ def _back(form: Any) -> Any:
     return torch.empty(shape, dtype=dtype, device=device)
 
 
-def inputs(model: Any, setup: Setup, device: str = "meta") -> dict[str, Any]:
+def inputs(model: Any, setup: Setup, device: str = "meta", images: Images | None = None) -> dict[str, Any]:
     """Tokens and their labels, and a mask where shorter sequences are padded or packed; for a model of sound,
-    features and the labels of its decoder."""
+    features and the labels of its decoder; the images of every sequence."""
     config = model.config
     shape = setup.sequences, setup.seq_len
     ids = torch.zeros(shape, dtype=torch.long, device=device)
@@ -174,7 +176,7 @@ def inputs(model: Any, setup: Setup, device: str = "meta") -> dict[str, Any]:
         found["decoder_input_ids"] = ids.clone()
     if is_masked(setup):
         found["attention_mask"] = torch.ones(shape, dtype=torch.long, device=device)
-    return found
+    return found if images is None else {**found, **image_inputs(model, images, setup, ids)}
 
 
 @contextmanager
@@ -218,7 +220,7 @@ def run(
     kernels = CudaKernels(tracker, autocast, how.cuda, made.pairs, is_masked(setup), compute)
     if setup.checkpointing != "none":
         checkpointed(model, tracker, kernels, setup)
-    batch = inputs(model, setup, how.device)
+    batch = inputs(model, setup, how.device, made.images)
     if setup.accumulation > 1:
         give_gradients(model)
     tracker.ignore(held(model))
@@ -228,7 +230,7 @@ def run(
         tracker.enter(Place("forward", "start"))
         for tensor in batch.values():
             tracker.see(tensor)
-        with kernels, kernels.forward():
+        with kernels, kernels.forward(), given(model, made.images, setup, how.device):
             # Logits and all else that the model returns are dropped at once, as most trainers do.
             outputs: Any = None if by_chances(setup) else model(**batch)
             loss = outputs.loss if outputs else Preferences(made, setup, tracker, kernels).loss(batch)

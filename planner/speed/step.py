@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
 from ..objective import passes
-from ..schema import Architecture, Block
+from ..schema import Architecture, Attend, Block, Images, Operation
 from ..setup import Setup
 from .communication import gathers
 from .styles import optimizer_bytes
@@ -29,7 +30,9 @@ def _stacks(arch: Architecture) -> Iterator[tuple[str, list[tuple[int, Block]]]]
 
 def _lengths(arch: Architecture, seq_len: int) -> dict[str, int]:
     """Positions of each stack."""
-    lengths = dict.fromkeys(("stem", "decoder", "encoder", "head", "memory"), seq_len)
+    lengths = dict.fromkeys(
+        ("stem", "decoder", "encoder", "unused", "deepstack", "connector", "head", "memory"), seq_len
+    )
     fixed = next((block.fixed_length for block in arch.blocks if block.stack == "encoder"), None)
     return {**lengths, "memory": fixed or seq_len}
 
@@ -71,7 +74,7 @@ def _stack(
             walk.sums.times = 0.0
         sums, grad, walk.kept = walked[key]
         sums.times += 1
-        stream = grad or (block.features and walk.recompute)
+        stream = grad or (block.features and walk.setup.needs_input_grads)
     for sums, _, _ in walked.values():
         total.add(sums, sums.times)
     walk.sums = total
@@ -100,7 +103,7 @@ def step_bytes(setup: Setup) -> float:
 
 def _without_gradients(walk: Walk, arch: Architecture, setup: Setup, lengths: Mapping[str, int]) -> None:
     """Add the forward passes that an objective makes without gradients, those of the trained model as the base's."""
-    number = sum(passes(setup.objective, setup.reference))
+    number = sum(passes(setup.objective, setup.reference, setup.generation))
     if not number:
         return
     frozen = Walk(arch, replace(setup, checkpointing="none", input_grads=False), {}, NOTHING_WHOLE)
@@ -115,6 +118,52 @@ def _without_gradients(walk: Walk, arch: Architecture, setup: Setup, lengths: Ma
         ),
         float(number),
     )  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def together(images: Images) -> Architecture:
+    """The tower with all units of a sequence as one of units x length positions, of which each meets those of its
+    unit."""
+
+    def joined(op: Operation) -> Operation:
+        if not isinstance(op, Attend):
+            return op
+        return replace(op, pairs=images.units * (op.pairs or images.length**2))
+
+    blocks = (
+        replace(
+            b, operations=tuple(map(joined, b.operations)),
+            fixed_length=b.fixed_length and b.fixed_length * images.units,
+        )
+        for b in images.tower.blocks
+    )  # fmt: skip
+    return replace(images.tower, blocks=tuple(blocks))
+
+
+def _see(walk: Walk, images: Images, pairs: tuple[Adapted, ...]) -> bool:
+    """Add the work of the images' tower; whether its features need a gradient."""
+    from ..adapter.tower import in_tower, whole_in_tower  # loaded where there are images
+
+    inner, whole = in_tower(images, pairs), whole_in_tower(images, walk.whole)
+    reached = images.hooked or walk.trained is None or bool(inner) or bool(whole.matrices or whole.biases)
+    setup = replace(
+        walk.setup,
+        checkpointing=walk.setup.checkpointing if reached else "none", sequence_parallel=1,
+        gpus=walk.setup.gpus // walk.setup.sequence_parallel,
+        input_grads=walk.setup.needs_input_grads and images.hooked,
+    )  # fmt: skip
+    inside: dict[int, tuple[Adapted, ...]] = {}
+    for item in inner:
+        inside[item.index] = (*inside.get(item.index, ()), item)
+    trained = None if walk.trained is None else inside
+    tower = together(images)
+    seen = Walk(tower, setup, trained, whole)
+    lengths = _lengths(tower, images.units * images.length)
+    grad = trained is None or setup.needs_input_grads
+    for _, layers in _stacks(tower):
+        grad = _stack(seen, layers, lengths, grad, False)
+    walk.sums.add(seen.sums, 1.0)
+    return grad
 
 
 def work_of(
@@ -132,6 +181,7 @@ def work_of(
     walk, lengths = Walk(arch, setup, trained, whole), _lengths(arch, setup.seq_len)
     _without_gradients(walk, arch, setup, lengths)
     start = trained is None or setup.needs_input_grads or whole.embedding
+    start = (_see(walk, arch.images, pairs) if arch.images else False) or start
     start = _embedding(walk, pairs, setup.seq_len) or start
     stream, memory, previous = start, start, ""
     for name, layers in _stacks(arch):

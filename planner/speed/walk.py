@@ -286,10 +286,10 @@ class Walk:
         q, k, v = needs[op.q], needs[op.k], needs[op.v]
         keys = memory if op.memory else length // op.compress
         eager = self.setup.attention_kernel == "eager"
-        pairs = float(length * keys)
+        pairs = float(op.pairs or length * keys)
         if not eager and op.compress > 1:
             pairs = float(compressed_pairs(length, op.compress))
-        elif not eager and not op.memory:
+        elif not eager and not op.memory and not op.pairs:
             pairs = float(visible_pairs(length, op.window, op.causal, op.chunked))
         heads = op.n_heads / self.split / self.setup.sequence_parallel
         forward = 2 * heads * (op.d_qk + op.d_v)

@@ -80,6 +80,14 @@ CHOICES: dict[str, dict[str, Any]] = {
     "dpo": {"objective": "dpo", "loss": "tiled", "checkpointing": "layer"},
     "dpo, all logits": {"objective": "dpo", "loss": "full", "autocast": True, "packing": "padded"},
     "kto": {"objective": "kto", "loss": "tiled", "reference": "precomputed"},
+    "grpo": {
+        "objective": "grpo",
+        "loss": "tiled",
+        "reference": "none",
+        "generation": "server",
+        "prompt_tokens": 100,
+        "checkpointing": "layer",
+    },
     "dora beside 4 bits": {**QUANTISED, "autocast": True, "variant": "dora"},
 }
 MODELS: dict[str, dict[str, Any]] = {

@@ -22,6 +22,7 @@ from planner.search.screen import TOLERANCE, Cells, screen
 from planner.search.select import SAME, SAME_REGRET, Chooser, non_dominated
 from planner.search.space import Choice, Job, Limits, Space, divided, layouts
 from planner.setup import Setup
+from planner.units import parse_duration
 
 GPUS = tuple(hardware.find(name) for name in ("rtx 4090", "a100 80gb", "h100"))
 SMALL = Space(
@@ -270,7 +271,7 @@ def test_cost_is_linear_in_the_price() -> None:
         ({"budget": 0}, r"budget: found 0, expected a number above 0"),
         ({"budget": -3.0}, r"budget"),
         ({"budget": 1e-3}, r"budget: found 0.001, expected at least \d+\.\d+ USD. Nothing fits: the nearest is rank"),
-        ({"deadline": "1s"}, r"deadline: found 1.0, expected at least \d+ s. Nothing fits: the nearest is"),
+        ({"deadline": "1s"}, r"deadline: found '1.00 s', expected at least \d+ s \(.* min\). Nothing .* in seconds"),
         ({"deadline": "soon"}, r"deadline: found 'soon', expected a time"),
         ({"max_regret": 1e-9}, r"max-regret: found 1e-09, expected at least .* Nothing fits"),
         ({"prefer": "speed"}, r"prefer: found 'speed', expected one of quality, cost, time"),
@@ -288,6 +289,37 @@ def test_bad_input_is_one_clear_error(options: dict[str, Any], says: str) -> Non
     values = {"gpu": "h100", "tokens": "20M", "gpus": 1, **options}
     with pytest.raises(InputError, match=says):
         plan("meta-llama/Llama-3.1-8B", **values)
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("45m", 2700),
+        ("12H", 43200),
+        ("1.5 h", 5400),
+        ("2 days", 172800),
+        ("3 weeks", 1814400),
+        ("1e5", 1e5),
+        (90, 90),
+    ],
+)
+def test_a_deadline_is_read_as_it_is_said(written: object, seconds: float) -> None:
+    assert parse_duration("deadline", written) == seconds
+
+
+@pytest.mark.parametrize("limit", ["budget", "deadline", "max_regret"])
+@pytest.mark.parametrize("tokens", ["20M", "7.3M"])
+def test_the_limit_that_an_error_asks_for_has_a_plan(limit: str, tokens: str) -> None:
+    def limited(value: float) -> Any:
+        options: dict[str, Any] = {"gpu": "h100", "tokens": tokens, "gpus": 1, limit: value}
+        return plan("meta-llama/Llama-3.1-8B", **options)
+
+    with pytest.raises(InputError) as raised:
+        limited(1e-9)
+    least = float(raised.value.expected.removeprefix("at least ").split()[0])
+    limited(least)
+    with pytest.raises(InputError):
+        limited(least * 0.98)
 
 
 def test_a_model_without_mlps_is_searched_all_the_same() -> None:

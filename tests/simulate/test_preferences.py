@@ -118,7 +118,7 @@ def test_what_preferences_exclude_is_refused() -> None:
     with pytest.raises(InputError, match=r"tiled or full with objective dpo"):
         Setup(objective="dpo", loss="fused")
     with pytest.raises(InputError, match="not modelled"):
-        Setup(objective="grpo")  # type: ignore[arg-type]
+        Setup(objective="ppo")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="full or padded"):
         Setup(objective="dpo", loss="tiled", packing="packed")
 

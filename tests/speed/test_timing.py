@@ -28,7 +28,8 @@ from planner.speed.efficiency import constants, evidence_of, parse, spread_of
 from planner.speed.roofline import PARTS
 from planner.speed.step import work_of
 from planner.trainers import filled
-from tools.speed_fit import LeftOut, even, log_ratios, matched
+from tools.speed_fit import LeftOut, even, half_width, held_by_others, log_ratios, matched
+from tools.speed_fit import spread as fitted_spread
 from tools.speed_later import GATHERED, LATEST, NEWEST, Said, blind, later, said_of
 from tools.speed_left_out import held
 from tools.speed_outliers import far, reason_of
@@ -88,9 +89,30 @@ def test_widths_follow_from_what_is_left_out() -> None:
     far = SimpleNamespace(source="b")
     found: Any = [LeftOut(run, 0.1, 0.0, True), LeftOut(run, -0.1, 0.0, True), LeftOut(far, 0.5, 0.2, True)]  # type: ignore[arg-type]
     assert matched(found, 0.1, 0.4) == pytest.approx(math.sqrt((0.5 / 1.645) ** 2 - 0.01 - 0.08**2), abs=1e-4)
-    spread = replace(constants().spread, between=matched(found, 0.1, 0.4), within=0.1, thin=0.4)
-    assert held(found, spread) == (1.0, 1.0)
+    deviations = replace(constants().spread, between=matched(found, 0.1, 0.4), within=0.1, thin=0.4)
+    assert half_width(found[2], deviations) == pytest.approx(0.5, abs=1e-3)
+    assert held(found, {id(found[0]): True, id(found[1]): False, id(found[2]): True}) == (2 / 3, 0.75)
     assert list(even(found)) == [0.5, 0.5, 1.0]
+
+
+def _off(source: int, by: float, known: bool = True) -> LeftOut:
+    run: Any = SimpleNamespace(source=str(source))
+    return LeftOut(run, by, 0.0, known)
+
+
+def test_a_source_has_no_part_in_the_width_it_is_judged_by() -> None:
+    """Of 13 sources one lies far off: with it the width would hold it, as 90% of 14 is more than 12 of 13."""
+    found = [*(_off(n, 0.1 * (1 + n / 12) * (-1) ** n) for n in range(12)), _off(12, 3.0)]
+    inside = held_by_others(found)
+    assert inside[-1] is False and sum(inside) >= 11
+    assert half_width(found[-1], fitted_spread(found)) >= 3.0
+
+
+def test_unseen_accelerators_of_few_sources_have_the_spread_of_all() -> None:
+    found = [_off(n, 0.3 + n / 100, n < 20) for n in range(24)]
+    made = fitted_spread(found)
+    assert made.between_unseen >= made.between
+    assert made.between_unseen == matched(found, made.within, made.thin)
 
 
 def test_intervals_are_wider_where_less_is_known() -> None:

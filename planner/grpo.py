@@ -1,0 +1,114 @@
+"""What an estimate of GRPO adds: TRL's own values for what is not given, what is refused, and FLOPs by phase.
+
+Values are those of trl 1.16, trainer/grpo_config.py: 8 completions of a prompt, 8 sequences on a device, completions
+of up to 512 tokens, beta 0 (no reference), one pass over the completions of a step, transformers to make them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from . import adapter as adapters
+from . import flops
+from .adapter.whole import trained_whole
+from .errors import InputError
+from .objective import generation, passes
+from .plan import Plan
+from .schema import Architecture, Notice, Source
+from .setup import Setup
+from .units import parse_count
+
+NO_TIME = Notice(
+    "no-time", "Time and cost are not estimated for GRPO: how long generation takes is not modelled."
+)
+GROUP = 8  # num_generations
+DEVICE_BATCH = 8  # per_device_train_batch_size
+COMPLETION_TOKENS = 512  # max_completion_length
+SOURCE = Source(
+    "TRL 1.16.0", "https://github.com/huggingface/trl/tree/v1.16.0", "trl/trainer/grpo_config.py, grpo_trainer.py",
+    "2026-08-17", "documentation",
+)  # fmt: skip
+
+
+def length_of(seq_len: int | None, asked: Mapping[str, Any]) -> int | None:
+    """Tokens of a sequence: as given, or the prompt's and as many as TRL lets a completion have."""
+    if seq_len is not None or asked["objective"] != "grpo":
+        return seq_len
+    prompt = parse_count("prompt-tokens", asked["prompt_tokens"] or 0)
+    return (prompt if prompt > 0 else 0) + COMPLETION_TOKENS
+
+
+def check_given(plan: Plan, batch: int, asked: Mapping[str, Any]) -> None:
+    """Raise InputError where the data are no episodes, a batch no whole number of groups, or a group is
+    given for another objective."""
+    if asked["objective"] != "grpo":
+        if asked["group"] is not None:
+            raise InputError("group", asked["group"], "objective grpo beside it")
+        return
+    if plan.images is not None:
+        raise InputError(
+            "images", plan.images["count"], "none with objective grpo", "They are not modelled in it."
+        )
+    info = plan.information
+    if info is not None and info.kind != "rl":
+        raise InputError("objective", "grpo", "--episodes as its data", "Other data have no rewards.")
+    group = group_of(asked)
+    if batch % group:
+        near = max(1, round(batch / group)) * group
+        raise InputError(
+            "batch", batch, f"a multiple of the group of {group} completions", f"The nearest is {near}."
+        )
+
+
+def group_of(asked: Mapping[str, Any]) -> int:
+    """Completions of a prompt."""
+    given = GROUP if asked["group"] is None else asked["group"]
+    group = parse_count("group", given)
+    if group < 2:
+        raise InputError("group", given, "a whole number of at least 2")
+    return group
+
+
+def section(plan: Plan, arch: Architecture, setup: Setup, asked: Mapping[str, Any]) -> Plan:
+    """The plan with the contract's `grpo`: sizes of a step and FLOPs of its phases."""
+    pairs = adapters.adapt(arch, plan.adapter.spec)
+    whole = trained_whole(arch, plan.adapter.spec, pairs)
+    group, batch = group_of(asked), setup.global_batch
+    scored = setup.seq_len - max(1, setup.prompt_tokens)
+    step = flops.Step(1, setup.seq_len, setup.checkpointing != "none", scored=scored)
+    trained = flops.step_macs(arch, step, pairs, whole)
+    base, own = passes("grpo", setup.reference, setup.generation)
+    frozen = flops.step_macs(arch, flops.Step(1, setup.seq_len, scored=scored), ())
+    found = {
+        "generation": generation(arch, setup, pairs, whole).total,
+        "scoring": base * frozen.total + own * trained.forward,
+        "training": trained.total,
+    }
+    done = {
+        "group": group, "prompts": batch // group, "prompt_tokens": setup.prompt_tokens,
+        "completion_tokens": setup.seq_len - setup.prompt_tokens, "generation": setup.generation,
+        "reference": setup.reference,
+        "flops": {name: flops.FLOPS_PER_MAC * batch * macs for name, macs in found.items()},
+    }  # fmt: skip
+    return plan.with_grpo(done, _notices(setup, done), ("GRPO's defaults and course", SOURCE))
+
+
+def _notices(setup: Setup, done: Mapping[str, Any]) -> tuple[Notice, ...]:
+    where = (
+        "transformers makes all completions of a step at once, with a cache of keys and values for each"
+        if setup.generation == "transformers"
+        else "a server on other GPUs makes the completions, whose work and memory are not counted"
+    )
+    text = (
+        f"GRPO as TRL 1.16 runs it: {done['prompts']:,} prompts x {done['group']} completions a step, of up to "
+        f"{done['completion_tokens']:,} tokens after prompts of {done['prompt_tokens']:,}; {where}. Its "
+        "defaults stand for what is not given. Generation's memory is compared with runs on the CPU alone; "
+        "vLLM on the same GPUs is not modelled."
+    )
+    found = [Notice("grpo", text)]
+    if not setup.prompt_tokens:
+        found.append(
+            Notice("no-prompt", "Every token counts as completion: --prompt-tokens says how many are prompt.")
+        )
+    return (*found, NO_TIME)

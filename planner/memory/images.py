@@ -1,0 +1,237 @@
+"""Images on their way to the text: patches, the tower's layers, the connector, and the places that they fill among
+the tokens; and back, as far as gradients reach.
+
+The tower is walked like a text model's layers, over as many units (images, tiles) as the micro-batch has. Where
+nothing needs a gradient it leaves its result alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..adapter.tower import in_tower, whole_in_tower
+from ..dataclass import dataclass
+from ..schema import Apply, Block, Images, Matrix
+from ..setup import Setup
+from .kinds import KEPT, STREAM, Job, Walked, walk_layer
+from .known import maybe_at, remembered
+from .passes import FLOAT32, Pass
+from .rounds import in_rounds
+from .step import Course, Layers, walked_layers
+from .stretch import Held, Stretch, at_ranks
+from .tape import Size
+
+TEMPORARY = "temporary"
+
+
+@dataclass(frozen=True)
+class Manner:
+    """What a tower's code does around its layers. `permuted`: patches are put in the order of windows, and features
+    back; `rotary`: cosines and sines in float32 are held beside them; `positioned`: learned positions are added;
+    `held`: the last layer's result is handed on with the features and held while the text runs; `joined`: features
+    are joined anew from a list of images; `ended`: a norm stands behind the last layer; `classed`: a class token is
+    put before the patches, and a norm behind them; `copied`: pixel values are, to leave padded images out; `placed`:
+    it is patches with their positions that are made to need a gradient."""
+
+    permuted: bool = False
+    rotary: bool = False
+    positioned: bool = False
+    held: bool = True
+    joined: bool = False
+    ended: bool = False
+    classed: bool = False
+    copied: bool = False
+    placed: bool = False
+
+
+MANNERS = {
+    "qwen2_vl_vision": Manner(rotary=True, joined=True),
+    "qwen2_5_vl_vision": Manner(rotary=True, permuted=True, joined=True),
+    "qwen3_vl_vision": Manner(rotary=True, positioned=True, joined=True),
+    "gemma3_vision": Manner(positioned=True, ended=True),
+    "idefics3_vision": Manner(positioned=True, ended=True, joined=True, copied=True, placed=True),
+    "clip_vision": Manner(positioned=True, classed=True, joined=True),
+    "internvl_vision": Manner(positioned=True, ended=True),
+}
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A tower, walked: `entry` and `exit` around its layers, with their ways back. `mergers` connect results of
+    inner layers. `during` is held while it runs,
+    `beside` while the text does, `leaf` until the backward pass ends."""
+
+    entry: Stretch
+    layers: Layers
+    exit: Walked
+    mergers: tuple[Walked, ...]
+    back: Stretch
+    scatter: Stretch
+    during: Held
+    beside: Held
+    leaf: Held
+
+    @property
+    def grad(self) -> bool:
+        """Whether the features need a gradient."""
+        return self.exit.grad
+
+    def see(self, going: Course) -> None:
+        """Pass the tower forward; what the text runs beside is then held."""
+        kinds = self.layers.kinds
+        going.go("forward", "tower: patches", self.entry)
+        going.hold(self.leaf)
+        going.hold(self.during)
+        for rounds in in_rounds(self.layers.order):
+            passed = [[(f"tower {where}", kinds[kind].forward) for where, kind in each] for each in rounds]
+            going.go_through("forward", passed, 1)
+        for each in (*self.mergers, self.exit):
+            going.go("forward", "tower: connector", each.forward, 1)
+        going.hold(self.during, -1)
+        going.hold(self.beside)
+
+    def see_back(self, going: Course) -> None:
+        """Pass the tower backward, as far as its features need a gradient."""
+        going.go("backward", "images among tokens", self.scatter)
+        if self.exit.backward is None:
+            return
+        for each in (self.exit, *self.mergers):
+            if each.backward is not None:
+                going.go("backward", "tower: connector", each.backward, 1)
+        kinds = self.layers.kinds
+        for rounds in in_rounds(self.layers.order)[::-1]:
+            passed = [
+                [
+                    (f"tower {where}", part)
+                    for where, kind in each[::-1]
+                    if (part := kinds[kind].backward) is not None
+                ]
+                for each in rounds[::-1]
+            ]
+            if passed[0]:
+                going.go_through("backward", passed, 1)
+        going.go("backward", "tower: patches", self.back)
+        going.hold(self.leaf, -1)
+
+
+def pixel_bytes(images: Images, setup: Setup) -> int:
+    """Bytes of the pixel values of a micro-step, which processors hand on in float32 and the batch holds."""
+    size = FLOAT32 * setup.sequences
+    for number in images.pixel_shape:
+        size *= number
+    return size
+
+
+def _setup_of(images: Images, setup: Setup) -> Setup:
+    """The set-up as the tower sees it: its units as sequences, nothing hidden, no split of sequences."""
+    dropout = setup.lora_dropout if setup.objective == "sft" else 0.0
+    return replace(
+        setup, micro_batch=setup.sequences * images.units, seq_len=images.length, packing="full", objective="sft",
+        loss="full", lora_dropout=dropout, sequence_parallel=1, gpus=setup.gpus // setup.sequence_parallel,
+        input_grads=setup.needs_input_grads and images.hooked, cache_held=False,
+    )  # fmt: skip
+
+
+def _job_of(job: Job, images: Images) -> Job:
+    adapted = None if job.adapted is None else in_tower(images, job.adapted)
+    unpacked = {own: job.unpacked[i] for own, i in enumerate(images.indices) if i in job.unpacked}
+    setup = _setup_of(images, job.setup)
+    return Job(
+        images.tower, setup, adapted, whole_in_tower(images, job.whole), merges=job.merges, unpacked=unpacked
+    )
+
+
+def _block(images: Images, stack: str) -> Block:
+    return next(block for block in images.tower.blocks if block.stack == stack)
+
+
+def _patches(images: Images) -> Matrix:
+    """The convolution that makes patches."""
+    op = next(op for op in _block(images, "stem").operations if isinstance(op, Apply))
+    return images.tower.matrices[op.matrix]
+
+
+def _exit_at(found: Walked, ranks: Sequence[int]) -> Walked:
+    return found._replace(forward=at_ranks(found.forward, ranks), backward=maybe_at(found.backward, ranks))
+
+
+def _connectors(images: Images) -> list[tuple[Block, int]]:
+    """The connector, and mergers of inner layers' results, by their numbers: what they make is handed on, not what
+    they read."""
+    inner = [
+        replace(block, out=block.operations[-1].out)
+        for block in images.tower.blocks
+        if block.stack == "deepstack"
+    ]
+    found = [(block, number) for block in inner for number in block.layers]
+    return [(_block(images, "connector"), 0), *found]
+
+
+def _connected(own: Job, block: Block, number: int, grad: bool, width: int) -> Walked:
+    """A connector, walked."""
+    return remembered(
+        own, ("connector", block, number, grad, width),
+        lambda each: walk_layer(each, block, number, grad, width), _exit_at,
+    )  # fmt: skip
+
+
+def tower_of(job: Job, images: Images) -> Tower:
+    """The tower, walked for a micro-step."""
+    own, manner = _job_of(job, images), MANNERS[images.tower.model_type]
+    run, setup = own.run(), own.setup
+    grad = setup.method == "full" or setup.needs_input_grads
+    layers = walked_layers(own, grad)
+    last = layers.kinds[layers.order[-1][1]] if layers.order else None
+    found = (last.grad, last.width) if last else (grad, 0)
+    out, *mergers = (_connected(own, block, number, *found) for block, number in _connectors(images))
+    entry, back, during, leaf = _entry(images, run, setup, manner, grad)
+    text = job.run()
+    features: Size = images.rows * setup_sequences(job.setup) * (job.arch.hidden_size * text.stream)
+    width = layers.kinds[layers.order[-1][1]].width if layers.order else run.stream
+    beside: Held = {TEMPORARY: run.rows * (images.tower.hidden_size * width) if manner.held else 0}
+    if found[0]:  # kept by the graph already, where the connector keeps what it reads
+        beside = {}
+    results = (1 + manner.joined) * (1 + len(mergers))
+    beside = {TEMPORARY: beside.get(TEMPORARY, 0) + features * results}
+    return Tower(
+        entry, layers, out, tuple(mergers), back, _scatter(job, features, out.grad), during, beside, leaf
+    )
+
+
+def setup_sequences(setup: Setup) -> int:
+    """Sequences whose images one GPU runs in a micro-step."""
+    return setup.sequences
+
+
+def _entry(
+    images: Images, run: Pass, setup: Setup, manner: Manner, grad: bool
+) -> tuple[Stretch, Stretch, Held, Held]:
+    """From pixels to the first layer, and back: pixels in the weights' type, patches, positions."""
+    patches, width = (
+        images.tower.hidden_size,
+        run.compute if run.autocast and not manner.positioned else run.stream,
+    )
+    one: Size = run.rows * (patches * width)
+    pixels = pixel_bytes(images, setup) // images.units
+    lowered = 0 if run.stream == FLOAT32 and not manner.copied else pixels * (run.stream / FLOAT32)
+    heads = next(op for op in _block(images, "encoder").operations if hasattr(op, "d_qk"))
+    turned = 2 * FLOAT32 * run.rows * heads.d_qk if manner.rotary else 0
+    copies = 1 + manner.permuted + manner.positioned
+    during: Held = {TEMPORARY: lowered + turned}
+    forward = Stretch({}, {TEMPORARY: lowered + turned, STREAM: one * copies})
+    altered = manner.permuted or (manner.positioned and not manner.placed)
+    leaf: Held = {KEPT: one} if grad and setup.method != "full" and altered else {}
+    if setup.method != "full":
+        return forward, Stretch({}, {STREAM: one * 2} if grad else {}), during, leaf
+    leaf = {KEPT: lowered}
+    conv = _patches(images)
+    made = conv.params * run.whole
+    return forward, Stretch({"gradients": made}, {"gradients": made, STREAM: one * 2}), during, leaf
+
+
+def _scatter(job: Job, features: Size, grad: bool) -> Stretch:
+    """Features laid over the tokens' places: the way back takes those of the tokens and those of the features."""
+    run = job.run()
+    whole = run.rows * (job.arch.hidden_size * run.stream)
+    return Stretch({}, {STREAM: 2 * whole + (features if grad else 0)})

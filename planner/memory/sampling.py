@@ -1,0 +1,58 @@
+"""What comes before a step that learns from completions: these are made, and scored by the reference.
+
+Source: trl 1.16, trl/trainer/grpo_trainer.py (_generate_and_score_completions, _generate_single_turn).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .cache import cached_values, most_copied
+from .head import LOGITS
+from .kinds import CACHES, Job
+from .passes import FLOAT32
+from .step import Course, Place, head_of, masks, pass_reference, spread, stem_of, walked_layers
+from .stretch import Held, plus
+from .tape import Size
+
+NARROW = 2
+
+
+def before_step(job: Job, base: Held, unit: Size = 0) -> list[Place]:
+    """The places of generation and of the reference's pass, over what is held throughout (`base`); none for other
+    objectives."""
+    if job.setup.objective != "grpo":
+        return []
+    going = Course(base, spread(job.setup), unit)
+    going.places += _generation(job, base)
+    if job.setup.runs_reference:
+        pass_reference(job, going, 2 if job.setup.sharding == "zero3" else 0)
+    return going.places
+
+
+def _generation(job: Job, base: Held) -> list[Place]:
+    """The places of generation that may hold most, of all completions of a step at once (TRL's steps_per_generation
+    is the accumulation): a layer over the prompts, and the last token. Gradients are gone by then."""
+    setup = job.setup
+    if setup.generation != "transformers":
+        return []
+    number, prompt = setup.micro_batch * setup.accumulation, setup.prompt_tokens
+    held = base if setup.main_grads or setup.gradients_kept else {**base, "gradients": 0}
+    width = FLOAT32 if setup.weight_dtype == "float32" else NARROW
+    places = []
+    if prompt:
+        alone = replace(
+            setup, checkpointing="layer", reentrant=False, input_grads=False, micro_batch=number, accumulation=1,
+            seq_len=prompt, prompt_tokens=0, sequence_parallel=1,
+        )  # fmt: skip
+        own = replace(job, setup=alone)
+        kinds, around = walked_layers(own, False).kinds, plus(stem_of(own).held, {"temporary": masks(own)})
+        highest = max((kind.forward.highest for kind in kinds), key=lambda found: sum(found.values()))
+        cached = {CACHES: number * width * cached_values(job.arch, prompt)}
+        places.append(Place("generation", "prompts", plus(plus(held, cached), around), highest))
+    whole = number * width * cached_values(job.arch, setup.seq_len)
+    joined = number * width * most_copied(job.arch, setup.seq_len, flash=setup.attention_kernel == "flash")
+    logits = number * head_of(job).vocab * (width + 2 * FLOAT32)
+    last = {CACHES: whole, "temporary": joined, LOGITS: logits}
+    places.append(Place("generation", "last token", held, last))
+    return places

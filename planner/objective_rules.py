@@ -1,0 +1,55 @@
+"""What an objective asks of a set-up, and what it excludes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .errors import InputError
+
+# Sequences that an example of the batch is, for the objectives that see more than one.
+SEQUENCES: dict[str, int] = {"dpo": 2, "orpo": 2}
+COMPARED = ("dpo", "kto")  # objectives that hold what is trained against a reference inside the step
+# Of preferences a loss keeps each label's log-probability: of logits in tiles, or of all of them in float32.
+OF_PREFERENCES = ("tiled", "full")
+NOT_MODELLED = ("reward", "ppo", "rloo", "simpo", "cpo", "ipo")  # objectives that are known, not modelled
+
+
+def check_objective(setup: Any) -> None:
+    """Raise InputError for what an objective excludes, naming the field."""
+    _check_completions(setup)
+    if setup.objective == "sft":
+        return
+    if setup.loss not in OF_PREFERENCES:
+        raise InputError(
+            "loss", setup.loss, f"{' or '.join(OF_PREFERENCES)} with objective {setup.objective}",
+            "Tiled is TRL's from 1.16 on, full that of LLaMA-Factory.",
+        )  # fmt: skip
+    if setup.objective == "orpo" and setup.loss == "tiled":
+        raise InputError("loss", "tiled", "full with objective orpo", "Its tokens' own loss wants logits.")
+    for name in ("pipeline_parallel", "sequence_parallel"):
+        if getattr(setup, name) > 1:
+            label = name.replace("_", "-")
+            raise InputError(label, getattr(setup, name), f"1 with objective {setup.objective}")
+    if setup.packing == "packed":
+        raise InputError("packing", "packed", f"full or padded with objective {setup.objective}")
+
+
+def _check_completions(setup: Any) -> None:
+    """What goes with completions that are sampled, and with no other objective."""
+    prompt, length = setup.prompt_tokens, setup.seq_len
+    if isinstance(prompt, bool) or not isinstance(prompt, int) or prompt < 0:
+        raise InputError("prompt-tokens", prompt, "a whole number of at least 0")
+    if setup.objective != "grpo":
+        if prompt:
+            raise InputError("prompt-tokens", prompt, f"0 with objective {setup.objective}: it is for grpo")
+        if setup.generation != "transformers":
+            raise InputError("generation", setup.generation, "objective grpo beside it")
+        if setup.reference == "none" and setup.objective != "sft":
+            raise InputError("reference", "none", f"base or precomputed with objective {setup.objective}")
+        return
+    if prompt >= length:
+        raise InputError("prompt-tokens", prompt, f"fewer than the {length} tokens of a sequence")
+    if setup.loss != "tiled":
+        raise InputError("loss", setup.loss, "tiled with objective grpo", "It is TRL's from 1.16 on.")
+    if setup.reference == "precomputed":
+        raise InputError("reference", "precomputed", "none or base with objective grpo")

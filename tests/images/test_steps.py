@@ -1,0 +1,93 @@
+"""A step with images: the account against transformers' own classes, simulated, and really run on the CPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from torch.utils.flop_counter import FlopCounterMode
+
+from planner import flops
+from planner.adapter import AdapterSpec, adapt
+from planner.architecture.images import known_types
+from planner.memory import estimate_memory
+from planner.memory.peak import WORKSPACE_BYTES, WORKSPACES
+from planner.setup import Setup
+from planner.simulate.core import simulate_step
+from planner.speed.step import work_of
+from tools.measured_memory import measure, real, step
+
+from .small import CONFIGS, with_some
+
+LORA = AdapterSpec(rank=4, layers=("attention", "mlp"))
+EVERYWHERE = AdapterSpec(rank=4, layers=("all-linear",))
+# What is trained: the text's adapter, one in the tower too, everything.
+TRAINED = {"text": LORA, "tower": EVERYWHERE, "all": None}
+LENGTH = 832
+WHOLE = ("qwen2_5_vl", "llava")
+MEASURED = (("qwen2_5_vl", "layer", EVERYWHERE), ("gemma3", "none", LORA), ("idefics3", "none", EVERYWHERE))
+
+
+def _setup(trained: str, checkpointing: str, **more: object) -> Setup:
+    given = {"attention_kernel": "eager", "precision": "fp32", "micro_batch": 2, "seq_len": LENGTH, **more}
+    return Setup(
+        method="full" if trained == "all" else "lora", checkpointing=checkpointing,  # type: ignore[arg-type]
+        **given,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def test_every_account_has_a_small_model() -> None:
+    assert set(CONFIGS) == set(known_types())
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_flops_equal_those_of_the_model_s_own_code(kind: str) -> None:
+    """Checkpointed, with an adapter on the text (so that gradients pass a frozen tower), and in full."""
+    arch = with_some(kind)
+    for trained in ("text", "all") if kind in WHOLE else ("text",):
+        spec, setup = TRAINED[trained], _setup(trained, "layer")
+        pairs = None if spec is None else adapt(arch, spec)
+        found = flops.flops(flops.step_macs(arch, flops.Step(2, LENGTH, True), pairs))
+        assert found == simulate_step(CONFIGS[kind], spec, setup, arch=arch).total_flops, trained
+        assert work_of(arch, setup, pairs or ()).flops(2) == pytest.approx(found, rel=1e-9), trained
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in CONFIGS if "moe" not in kind]
+)  # whose grouped products it omits
+def test_flops_equal_those_of_a_real_step(kind: str) -> None:
+    arch, setup = with_some(kind, 1), _setup("tower", "none")
+    once = step(real(CONFIGS[kind], EVERYWHERE, setup, arch), setup)
+    with FlopCounterMode(display=False) as counter:
+        once()
+    found = flops.flops(flops.step_macs(arch, flops.Step(2, LENGTH), adapt(arch, EVERYWHERE)))
+    assert found == counter.get_total_flops()
+
+
+@pytest.mark.parametrize(("kind", "checkpointing", "spec"), MEASURED)
+def test_a_real_step_holds_what_was_simulated(kind: str, checkpointing: str, spec: AdapterSpec) -> None:
+    """Bytes that autograd holds and the most that are allocated, by torch's profiler."""
+    found = measure(CONFIGS[kind], _setup("tower", checkpointing, seq_len=448), spec, with_some(kind, 1))
+    assert found.simulated_held == pytest.approx(found.held, rel=0.01)
+    assert found.simulated_top == pytest.approx(found.top, rel=0.01)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_memory_in_closed_form_is_what_a_simulated_step_takes(kind: str) -> None:
+    arch, setup = with_some(kind), _setup("tower", "none", attention_kernel="sdpa", precision="bf16")
+    seen = simulate_step(CONFIGS[kind], EVERYWHERE, setup, arch=arch, block_bytes=1).peak.bytes
+    found = max(m.bytes for m in estimate_memory(arch, setup, adapt(arch, EVERYWHERE)).moments)
+    assert found - WORKSPACES * WORKSPACE_BYTES == pytest.approx(seen, rel=0.02)
+
+
+def test_a_frozen_tower_leaves_nothing_behind() -> None:
+    """Only with checkpointing do gradients pass a tower in which nothing is trained."""
+    arch = with_some("qwen2_5_vl")
+    assert arch.images
+    for checkpointing, through in (("none", False), ("layer", True)):
+        pairs = adapt(arch, LORA)
+        size = flops.Step(1, LENGTH, checkpointing != "none")
+        whole = flops.step_macs(arch, size, pairs)
+        alone = flops.step_macs(replace(arch, images=None), size, pairs)
+        assert (whole.backward > alone.backward) == through
+        assert whole.forward > alone.forward
