@@ -53,6 +53,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "model_type": "gpt_bigcode", "n_embd": 2048, "n_layer": 24, "n_head": 16, "n_inner": 8192,
         "vocab_size": 49152, "n_positions": 8192, "multi_query": True,
     },
+    "bigcode/starcoder": {
+        "model_type": "gpt_bigcode", "n_embd": 6144, "n_layer": 40, "n_head": 48, "n_inner": 24576,
+        "vocab_size": 49152, "n_positions": 8192, "multi_query": True,
+    },
     "stabilityai/stablelm-base-alpha-3b": STABLELM,
     "stablelm-base-alpha-3b": STABLELM,
 }  # fmt: skip

@@ -73,6 +73,11 @@ class Later:
         return self.found == "fourth"
 
     @property
+    def fifth(self) -> bool:
+        """Whether it belongs to the fifth set, which nothing rests on, the interval neither."""
+        return self.found == "fifth"
+
+    @property
     def line(self) -> str:
         """The command."""
         return f"lora-plan estimate --model {self.model} {self.options}"
