@@ -9,6 +9,7 @@ from typing import Any
 from planner import export
 from planner.errors import PlannerError
 from planner.exports.checks import CHECKS
+from planner.exports.checks_full import FULL_CHECKS
 from planner.exports.imported import FORMATS
 from planner.exports.registry import TARGETS
 from planner.exports.trainers import trainer
@@ -114,6 +115,13 @@ def checks() -> str:
     return table(["check", "what it holds"], body)
 
 
+def full_checks() -> str:
+    """What a review asks of full fine-tuning."""
+    body = [[f"`{check.__name__}`", str(inspect.getdoc(check)).split("\n")[0]] for check in FULL_CHECKS]
+    return table(["check", "what it holds"], body)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "targets": targets, "abilities": abilities, "formats": formats, "checks": checks,
+    "full checks": full_checks,
 }  # fmt: skip
