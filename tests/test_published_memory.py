@@ -106,7 +106,9 @@ def collected() -> tuple[Pairs, Pairs]:
 
 def _apart(found: Pairs, *, third: bool) -> Pairs:
     chosen = [
-        (c, s) for c, s in found if c.third == third and not c.fourth and c.metric not in ("fits", "oom")
+        (c, s)
+        for c, s in found
+        if c.third == third and not (c.fourth or c.fifth) and c.metric not in ("fits", "oom")
     ]
     return [(c, s) for c, s in chosen if c.stated and not c.second]
 

@@ -52,7 +52,7 @@ def _codes(found: planner.Imported) -> list[str]:
 @pytest.mark.parametrize("gpus", [1, 8])
 @pytest.mark.parametrize("sharding", ["zero3", "fsdp"])
 def test_full_fine_tuning_comes_back_as_it_was_written(target: str, gpus: int, sharding: str) -> None:
-    spread = {"gpus": gpus, "sharding": sharding} if gpus > 1 else {}
+    spread: dict[str, Any] = {"gpus": gpus, "sharding": sharding} if gpus > 1 else {}
     first = export(target, LLAMA, full=True, **STEP, **spread)
     data = yaml.safe_load(first.text)
     if "deepspeed" in data:
@@ -112,7 +112,12 @@ def test_a_review_of_full_fine_tuning_asks_whether_lora_would_do() -> None:
 @pytest.mark.parametrize("quantize", ["none", "nf4"])
 @pytest.mark.parametrize("layers", ["attention", "attention,mlp", "all"])
 def test_torchtunes_recipe_comes_back_as_it_was_written(layers: str, quantize: str) -> None:
-    options: dict[str, Any] = {"layers": layers, "rank": 8, "alpha": 16, "quantize": quantize, "checkpointing": "layer"}
+    options: dict[str, Any] = {
+        "layers": layers,
+        "rank": 8,
+        "alpha": 16,
+        "quantize": quantize,
+    }
     first = export("torchtune", LLAMA, **options, batch=16, accumulation=2, seq_len=1024, packing="packed")
     back = import_config(yaml.safe_load(first.text))
     assert back.format == "torchtune" and back.request["trainer"] == "torchtune" and not back.full
