@@ -28,14 +28,10 @@ def _component(section: Fields) -> str:
     return str(section.text("_component_", "")).rsplit(".", 1)[-1]
 
 
-def _plain(name: str) -> str:
-    return name.lower().replace("meta-llama-", "llama-")
-
-
 def _by_folder(folder: Any) -> str | None:
     """The model that a folder of weights is named after."""
-    name = _plain(os.path.basename(str(folder or "").rstrip("/")))
-    found = [each for each in facts.model_ids() if _plain(each.rsplit("/", 1)[-1]) == name]
+    name = torchtune.plain(os.path.basename(str(folder or "").rstrip("/")))
+    found = [each for each in facts.model_ids() if torchtune.plain(each.rsplit("/", 1)[-1]) == name]
     return found[0] if name and len(found) == 1 else None
 
 

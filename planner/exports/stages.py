@@ -19,7 +19,7 @@ AXOLOTL = {"dpo": "dpo", "ipo": "dpo", "orpo": "orpo", "kto": "kto"}
 
 def objective(f: Fields, stage: str | None, found: str | None, own: dict[str, Any]) -> dict[str, Any]:
     """The options of an objective, over a trainer's `own` for preferences; a stage that no plan counts is said."""
-    if stage in (None, *SUPERVISED, "grpo"):
+    if stage in (None, *SUPERVISED):
         return {}
     if found is None:
         text = (

@@ -41,7 +41,7 @@ def _twin(name: str) -> str:
 def _known(t: Training) -> dict[str, Any]:
     """torchtune's own components for the model. Raises InputError where it has none."""
     models: dict[str, dict[str, Any]] = trainer("torchtune").extra["models"]
-    name = _plain(t.model or "")
+    name = plain(t.model or "")
     found = models.get(name)
     if found is None and (twin := models.get(_twin(name))) is not None:
         return {**twin, "hub": t.model, "twin": twin["hub"]}
@@ -55,7 +55,7 @@ def _known(t: Training) -> dict[str, Any]:
     return found
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A hub id without what differs between a model's own names."""
     return name.lower().replace("meta-llama-", "llama-")
 

@@ -214,6 +214,7 @@ def test_preferences_are_planned_as_such(kind: str, words: dict[str, Any], objec
         ("llamafactory", {"stage": "dpo", "pref_loss": "simpo"}),
         ("axolotl", {"rl": "simpo"}),
         ("axolotl", {"reward_model": True}),
+        ("axolotl", {"rl": "grpo"}),
     ],
 )
 def test_a_stage_without_a_model_of_it_is_said(kind: str, words: dict[str, Any]) -> None:
