@@ -187,8 +187,8 @@ def has_own_loss(config: dict[str, Any]) -> bool:
 
 def _pattern(source: random.Random, point: Point) -> dict[str, int]:
     """Another rank for the adapted modules of one name; none where nothing of a name of its own is adapted."""
-    spec = point.spec
     try:
+        spec = point.spec
         items = adapt(load(point.source)[1], spec) if spec else ()
     except PlannerError:
         return {}
