@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from . import adapter as adapters
-from . import capacity, facts, information, ranks
+from . import break_even, capacity, facts, information, ranks
 from . import flops as flop_counts
 from .adapter import DTYPE_BYTES, Adapted, AdapterSpec
 from .adapter.files import base_model, check_weights
@@ -179,14 +179,15 @@ def _flops_section(
         masked_full=done_full - flop_counts.FLOPS_PER_MAC * full.hidden,
         masked_lora=done_lora - flop_counts.FLOPS_PER_MAC * lora.hidden,
         forward=flop_counts.FLOPS_PER_MAC * lora.forward, attention=flop_counts.FLOPS_PER_MAC * lora.attention,
-        batch=work.batch, seq_len=work.seq_len, rule_ratio=flop_counts.rule_ratio(adapted),
-        break_even_rank=flop_counts.break_even_rank(lora, full, spec, adapted),
+        batch=work.batch, seq_len=work.seq_len, rule_ratio=break_even.rule_ratio(adapted),
+        break_even_rank=break_even.break_even_rank(lora, full, spec, adapted),
         total_full=totals[0], total_lora=totals[1], checkpointing=work.checkpointing,
     )  # fmt: skip
 
 
 def with_objective(plan: Plan, arch: Architecture, setup: Setup) -> Plan:
-    """The plan with the FLOPs of its objective; `batch` of a step is then of sequences."""
+    """The plan with the FLOPs of its objective, and of dropout before DoRA's pairs; `batch` of a step is then of
+    sequences."""
     assert plan.flops
     pairs, found, work = adapters.adapt(arch, plan.adapter.spec), plan.flops, plan.workload
     number = SEQUENCES.get(setup.objective, 1)
@@ -209,7 +210,7 @@ def with_objective(plan: Plan, arch: Architecture, setup: Setup) -> Plan:
         counted_lora=plus(found.counted_lora, lora.total),
         masked_full=plus(found.masked_full, full.total - full.hidden),
         masked_lora=plus(found.masked_lora, lora.total - lora.hidden),
-        forward=plus(found.forward, lora.total), attention=plus(found.attention, lora.attention),
+        forward=plus(found.forward, lora.forward), attention=plus(found.attention, lora.attention),
         batch=sequences, total_full=totals[0], total_lora=totals[1],
     )  # fmt: skip
     return replace(plan, flops=more)

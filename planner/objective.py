@@ -33,10 +33,22 @@ def passes(objective: str, reference: str, generation: str = "transformers") -> 
     return (base if reference == "base" else 0), own
 
 
+def again_by_dropout(setup: Setup, adapted: Iterable[Adapted] | None) -> bool:
+    """Whether DoRA makes products of the base once more, of what dropout leaves (peft 0.21, tuners/lora/dora.py)."""
+    drops = setup.lora_dropout > 0 and setup.drops
+    return drops and any(pair.magnitudes for item in adapted or () for pair in item.pairs)
+
+
+def changes_step(setup: Setup, adapted: Iterable[Adapted] | None) -> bool:
+    """Whether a step has other FLOPs than a plain one."""
+    return setup.objective != "sft" or again_by_dropout(setup, adapted)
+
+
 def beside(
     arch: Architecture, setup: Setup, adapted: Iterable[Adapted] | None, whole: Whole = NOTHING_WHOLE
 ) -> flops.Tally:
-    """Multiply-adds of a sequence beside a plain step's: of passes without gradients and of generation, less logits
+    """Multiply-adds of a sequence beside a plain step's: of passes without gradients and of generation, of what DoRA
+    makes again behind dropout, less logits
     that are not made; `adapted` None is full fine-tuning."""
     pairs = None if adapted is None else tuple(adapted)
     scored = setup.seq_len - max(1, setup.prompt_tokens) if setup.objective == "grpo" else None
@@ -44,6 +56,10 @@ def beside(
     base, own = passes(setup.objective, setup.reference, setup.generation)
     frozen = flops.step_macs(arch, step, ())
     total.add(frozen, base)
+    if again_by_dropout(setup, pairs):
+        plain = flops.Step(1, setup.seq_len, setup.checkpointing != "none")
+        total.add(flops.step_macs(arch, replace(plain, dropped=True), pairs, whole))
+        total.add(flops.step_macs(arch, plain, pairs, whole), -1)
     if own:
         forward = flops.step_macs(arch, step, pairs, whole).forward
         total.add(replace(frozen, forward=forward), own)
@@ -85,4 +101,4 @@ def generation(
     )
 
 
-__all__ = ["beside", "generation", "passes"]
+__all__ = ["again_by_dropout", "beside", "changes_step", "generation", "passes"]

@@ -14,6 +14,7 @@ from .adapter import adapt
 from .adapter.whole import NOTHING_WHOLE, trained_whole
 from .errors import InputError, PlannerError, UnsupportedArchitectureError
 from .given import whole_number
+from .objective import changes_step
 from .objective_rules import SEQUENCES
 from .pictured import pictured
 from .plan import Plan
@@ -213,7 +214,7 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
             memory[method]["would_fit"] = [other.to_dict() for other in others]
             first.append(_does_not_fit(memory[method], found, room, others))
         notices += found.notices if found else ()
-        if method == main and run and plan.flops and run.setup.objective != "sft":
+        if method == main and run and plan.flops and changes_step(run.setup, run.pairs):
             plan = estimator.with_objective(plan, arch, run.setup)
             if run.setup.objective == "grpo":
                 plan = grpo.section(plan, arch, run.setup, options)

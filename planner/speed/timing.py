@@ -88,7 +88,7 @@ def model_flops(
     pairs = None if setup.method == "full" else tuple(adapted)
     tally = step_macs(arch, Step(1, setup.seq_len), pairs, whole)
     tally.add(beside(arch, setup, pairs, whole))
-    macs = (tally.total - tally.overcount - tally.hidden) * setup.sequences
+    macs = (tally.total - tally.recompute - tally.overcount - tally.hidden) * setup.sequences
     return float(FLOPS_PER_MAC * macs * setup.accumulation * setup.data_parallel)
 
 
