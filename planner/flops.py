@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from .adapter import Adapted, Pair
+from .adapter.peft_rules import by_weight
 from .adapter.whole import NOTHING_WHOLE, Whole
 from .dataclass import dataclass
 from .schema import Apply, Architecture, Attend, Block, Chunks, Join, Keep, Matrix, Product, Recall, Scan
@@ -60,7 +61,9 @@ class Tally:
 class Step:
     """The size of a step: sequences, positions a sequence, whether layers are checkpointed, and whether what comes in
     is then made to need a gradient (`hooked`); of how many positions logits are made (None: of all); whether dropout
-    stands before pairs (`dropped`)."""
+    stands before pairs (`dropped`), whether PEFT folds pairs into the weights that it has by no module (`folded`), and
+    whether layers that run again go on to a last product that is frozen, which keeps what it reads once it is done
+    (`again_whole`: LLM.int8)."""
 
     batch: int
     seq_len: int
@@ -68,6 +71,8 @@ class Step:
     hooked: bool = True
     scored: int | None = None
     dropped: bool = False
+    folded: bool = False
+    again_whole: bool = False
 
 
 def visible_pairs(seq_len: int, window: int | None, causal: bool, chunked: bool = False) -> int:
@@ -100,7 +105,7 @@ class _Walk:
         lengths: Mapping[str, int],
         whole: Whole = NOTHING_WHOLE,
     ) -> None:
-        self.matrices = arch.matrices
+        self.matrices, self.arch = arch.matrices, arch
         self.step = step
         self.trained = trained
         self.lengths = lengths
@@ -167,10 +172,13 @@ class _Walk:
         adapted = None if op.bypassed else self._adapted(op.matrix, layer)
         grad_out = grad or layer in self.whole.biases.get(op.matrix, ())
         if adapted is None:
-            return grad_out, base
+            return grad_out, 0 if self.step.again_whole and matrix.kind in ("linear", "conv1d") else base
         again = base if self.step.dropped else 0
         for pair in adapted.pairs:
-            base = _lora(pair, matrix, positions, grad, tally, again)
+            if self.step.folded and folds(self.arch, matrix, pair):
+                _folded(pair, matrix, base, tally)
+            else:
+                base = _lora(pair, matrix, positions, grad, tally, again)
         return True, base
 
     def _unreached(self, op: Apply, layer: int, positions: int, base: int, tally: Tally) -> int:
@@ -271,6 +279,20 @@ def _lora(pair: Pair, matrix: Matrix, positions: int, grad: bool, tally: Tally, 
     else:
         tally.adapter += forward + backward
     return last
+
+
+def folds(arch: Architecture, matrix: Matrix, pair: Pair) -> bool:
+    """Whether PEFT has this pair on the bare weight of a module, which it folds in for every product."""
+    plain = matrix.kind != "experts" and not pair.magnitudes and not pair.materialised
+    return plain and by_weight(arch, matrix, materialised=False)
+
+
+def _folded(pair: Pair, matrix: Matrix, base: int, tally: Tally) -> None:
+    """Add a pair that is folded into one matrix: B A, of which both gradients are made, and the matrix's own."""
+    product = matrix.d_in * matrix.d_out * pair.rank
+    tally.forward += product
+    tally.backward += 2 * product + base
+    tally.adapter += 3 * product
 
 
 @lru_cache(maxsize=512)

@@ -214,7 +214,7 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
             memory[method]["would_fit"] = [other.to_dict() for other in others]
             first.append(_does_not_fit(memory[method], found, room, others))
         notices += found.notices if found else ()
-        if method == main and run and plan.flops and changes_step(run.setup, run.pairs):
+        if method == main and run and plan.flops and changes_step(arch, run.setup, run.pairs):
             plan = estimator.with_objective(plan, arch, run.setup)
             if run.setup.objective == "grpo":
                 plan = grpo.section(plan, arch, run.setup, options)

@@ -16,7 +16,7 @@ from planner.adapter.whole import NOTHING_WHOLE, trained_whole
 from planner.errors import PlannerError
 from planner.memory.kinds import Job
 from planner.memory.step import head_of
-from planner.objective import again_by_dropout, beside
+from planner.objective import step_of, step_tally
 from planner.schema import Architecture
 from planner.setup import Setup
 
@@ -37,15 +37,10 @@ def analytic_flops(point: Point) -> int | None:
     whole = NOTHING_WHOLE if spec is None or pairs is None else trained_whole(arch, spec, pairs)
     if arch.flops_gap or not arch.blocks or whole.gap:
         return None
-    scored = setup.seq_len - max(1, setup.prompt_tokens) if setup.objective == "grpo" else None
-    dropped = setup.objective == "grpo" and again_by_dropout(setup, pairs)
-    step = flops.Step(
-        setup.sequences, setup.seq_len, setup.checkpointing != "none", scored=scored, dropped=dropped
-    )
-    total = flops.step_macs(arch, step, pairs, whole)
     if setup.objective != "grpo":
-        total.add(beside(arch, setup, pairs, whole), setup.sequences)
-    return flops.flops(total)
+        return flops.flops(step_tally(arch, setup, pairs, whole, setup.sequences))
+    scored = setup.seq_len - max(1, setup.prompt_tokens)
+    return flops.flops(flops.step_macs(arch, step_of(setup, pairs, setup.sequences, scored), pairs, whole))
 
 
 def simulated_flops(point: Point) -> int | None:
