@@ -192,7 +192,10 @@ def with_objective(plan: Plan, arch: Architecture, setup: Setup) -> Plan:
     pairs, found, work = adapters.adapt(arch, plan.adapter.spec), plan.flops, plan.workload
     sequences = SEQUENCES.get(setup.objective, 1) * found.batch
     whole = trained_whole(arch, plan.adapter.spec, pairs)
-    lora, full = step_tally(arch, setup, pairs, whole, sequences), step_tally(arch, setup, None, batch=sequences)
+    lora, full = (
+        step_tally(arch, setup, pairs, whole, sequences),
+        step_tally(arch, setup, None, batch=sequences),
+    )
     each = flop_counts.FLOPS_PER_MAC
     done_lora, done_full = (each * (tally.total - tally.overcount) for tally in (lora, full))
     totals: tuple[int | None, int | None] = (None, None)

@@ -76,7 +76,7 @@ def section(plan: Plan, arch: Architecture, setup: Setup, asked: Mapping[str, An
     whole = trained_whole(arch, plan.adapter.spec, pairs)
     group, batch = group_of(asked), setup.global_batch
     scored = setup.seq_len - max(1, setup.prompt_tokens)
-    step = step_of(setup, pairs, scored=scored)
+    step = step_of(setup, pairs)
     trained = flops.step_macs(arch, step, pairs, whole)
     base, own = passes("grpo", setup.reference, setup.generation)
     frozen = flops.step_macs(arch, flops.Step(1, setup.seq_len, scored=scored), ())

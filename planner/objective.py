@@ -33,15 +33,19 @@ def passes(objective: str, reference: str, generation: str = "transformers") -> 
     return (base if reference == "base" else 0), own
 
 
-def step_of(setup: Setup, adapted: Iterable[Adapted] | None, batch: int = 1, scored: int | None = None) -> flops.Step:
+def scored_of(setup: Setup) -> int | None:
+    """Positions of a sequence that logits are made of; None: all. TRL's loss leaves out the first, and prompts."""
+    return setup.seq_len - max(1, setup.prompt_tokens) if setup.loss == "tiled" else None
+
+
+def step_of(setup: Setup, adapted: Iterable[Adapted] | None, batch: int = 1) -> flops.Step:
     """A step of so many sequences as the library runs it: DoRA makes products of the base once more, of what dropout
-    leaves (peft 0.21, tuners/lora/dora.py); pairs on modules whose names PEFT converts are folded into their weights
+    leaves, also where trainers of preferences set its rate to 0 (peft 0.21, tuners/lora/layer.py); pairs on modules whose names PEFT converts are folded into their weights
     (lora.ParamWrapper), where these are not quantised and nothing is dropped; LLM.int8 keeps what it reads last."""
     pairs = [pair for item in adapted or () for pair in item.pairs]
-    drops = setup.lora_dropout > 0 and setup.drops
     return flops.Step(
-        batch, setup.seq_len, setup.checkpointing != "none", scored=scored,
-        dropped=drops and any(pair.magnitudes for pair in pairs),
+        batch, setup.seq_len, setup.checkpointing != "none", scored=scored_of(setup),
+        dropped=setup.lora_dropout > 0 and any(pair.magnitudes for pair in pairs),
         folded=bool(pairs) and setup.kernels == "transformers" and setup.quantize == "none" and not setup.lora_dropout,
         again_whole=adapted is not None and setup.quantize == "int8" and setup.checkpointing != "none",
     )  # fmt: skip
@@ -50,8 +54,10 @@ def step_of(setup: Setup, adapted: Iterable[Adapted] | None, batch: int = 1, sco
 def changes_step(arch: Architecture, setup: Setup, adapted: Iterable[Adapted] | None) -> bool:
     """Whether a step has other FLOPs than a plain one."""
     step, items = step_of(setup, adapted), tuple(adapted or ())
-    folded = step.folded and any(flops.folds(arch, item.matrix, pair) for item in items for pair in item.pairs)
-    return setup.objective != "sft" or step.dropped or step.again_whole or folded
+    folded = step.folded and any(
+        flops.folds(arch, item.matrix, pair) for item in items for pair in item.pairs
+    )
+    return setup.objective != "sft" or step.dropped or step.again_whole or step.scored is not None or folded
 
 
 def step_tally(
@@ -62,16 +68,16 @@ def step_tally(
     without gradients, and generation; logits of completions alone where these are scored. `plain`: without what is
     done again. `adapted` None is full fine-tuning."""
     pairs = None if adapted is None else tuple(adapted)
-    scored = setup.seq_len - max(1, setup.prompt_tokens) if setup.objective == "grpo" else None
-    total, step = flops.Tally(), flops.Step(batch, setup.seq_len, scored=scored)
-    total.add(flops.step_macs(arch, step if plain else step_of(setup, pairs, batch, scored), pairs, whole))
+    total, step = flops.Tally(), flops.Step(batch, setup.seq_len, scored=scored_of(setup))
+    total.add(flops.step_macs(arch, step if plain else step_of(setup, pairs, batch), pairs, whole))
     base, own = passes(setup.objective, setup.reference, setup.generation)
     frozen = flops.step_macs(arch, step, ())
     total.add(frozen, base)
     if own:
-        forward = flops.step_macs(arch, step, pairs, whole).forward
+        again = step if plain else replace(step_of(setup, pairs, batch), checkpointing=False)
+        forward = flops.step_macs(arch, again, pairs, whole).forward
         total.add(replace(frozen, forward=forward), own)
-    if scored is not None and setup.generation == "transformers":
+    if setup.objective == "grpo" and setup.generation == "transformers":
         total.add(generation(arch, setup, pairs, whole), batch)
     return total
 

@@ -124,7 +124,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = compared(rows)
     if options.page:
         write_page([*others, *rows])
-    print("\n".join((*worst(found, options.worst), *far(rows, options.worst), summary(found), of_flops(rows))))
+    print(
+        "\n".join((*worst(found, options.worst), *far(rows, options.worst), summary(found), of_flops(rows)))
+    )
     return 0
 
 

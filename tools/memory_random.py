@@ -133,7 +133,9 @@ def _wide(source: random.Random) -> Point:
     return _wide_point(source, _wide_by_type(), wide_catalogue())
 
 
-def _wide_point(source: random.Random, by_type: dict[str, list[str]], pool: dict[str, dict[str, Any]]) -> Point:
+def _wide_point(
+    source: random.Random, by_type: dict[str, list[str]], pool: dict[str, dict[str, Any]]
+) -> Point:
     """A point of a model of these types, or of a pool."""
     if source.random() < 0.6:
         model = source.choice(by_type[source.choice(sorted(by_type))])

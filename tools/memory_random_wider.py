@@ -13,7 +13,7 @@ from planner.estimator import load
 from .memory_grid import Point
 
 WIDER = 7  # the first seed that draws so
-PICTURED_SHARE = 0.25 # of points whose model is drawn from those that see images
+PICTURED_SHARE = 0.25  # of points whose model is drawn from those that see images
 SIZES = ("224x224", "640x480", "1280x720", "1000x1400")
 TEXT_BESIDE = (64, 200, 512, 1024)  # tokens of text beside those of images
 MORE: dict[str, tuple[Any, ...]] = {
@@ -61,7 +61,9 @@ def _objective(found: dict[str, Any], drawn: dict[str, Any]) -> None:
             found["loss"] = "tiled"
         return
     tiled = objective == "grpo" or (drawn["tiled"] and objective != "orpo")
-    found.update(objective=objective, loss="tiled" if tiled else "full", outputs_held=False, outputs_widened=False)
+    found.update(
+        objective=objective, loss="tiled" if tiled else "full", outputs_held=False, outputs_widened=False
+    )
     if found["packing"] == "packed":
         found["packing"] = "padded"
     if objective in ("dpo", "kto"):
@@ -80,11 +82,17 @@ def _named(source: random.Random, point: Point, found: dict[str, Any], naming: s
     except PlannerError:
         return
     linear = sorted(
-        {m.leaf for m in arch.matrices if m.kind == "linear" and m.role not in ("unembedding", "vision", "projector")}
+        {
+            m.leaf
+            for m in arch.matrices
+            if m.kind == "linear" and m.role not in ("unembedding", "vision", "projector")
+        }
     )
     experts = sorted({".".join(m.name.split(".")[-2:]) for m in arch.matrices if m.kind == "experts"})
     if naming == "parameters" and experts:
-        found.update(layers=None, target_parameters=",".join(experts[: source.choice((1, 2))]), lora_dropout=0.0)
+        found.update(
+            layers=None, target_parameters=",".join(experts[: source.choice((1, 2))]), lora_dropout=0.0
+        )
         found.update(experts="none", modules_to_save=None, layers_to_transform=None)
     elif naming == "router" and any(m.role == "router" and m.kind == "linear" for m in arch.matrices):
         found["layers"] = "attention,router"

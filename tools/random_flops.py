@@ -39,8 +39,7 @@ def analytic_flops(point: Point) -> int | None:
         return None
     if setup.objective != "grpo":
         return flops.flops(step_tally(arch, setup, pairs, whole, setup.sequences))
-    scored = setup.seq_len - max(1, setup.prompt_tokens)
-    return flops.flops(flops.step_macs(arch, step_of(setup, pairs, setup.sequences, scored), pairs, whole))
+    return flops.flops(flops.step_macs(arch, step_of(setup, pairs, setup.sequences), pairs, whole))
 
 
 def simulated_flops(point: Point) -> int | None:

@@ -19,9 +19,7 @@ def routed(run: Pass, x: Value, logits: Value, experts: int, active: int) -> Val
     tape, rows = run.tape, run.tokens * experts
     places = tape.new(run.tokens * (active * INDEX))
     narrow = logits.bytes
-    spread = tape.apply(
-        (logits,), logits.elements, logits.width, (places,), lambda g: (tape.new(narrow),)
-    )
+    spread = tape.apply((logits,), logits.elements, logits.width, (places,), lambda g: (tape.new(narrow),))
     scores = cast(unary(cast(spread, FLOAT32), "out"), logits.width)
     size = x.bytes
     repeated = tape.apply((x,), rows * (x.elements / run.tokens), x.width, (), lambda g: (tape.new(size),))

@@ -228,7 +228,7 @@ def _dora(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, base: 
     down = trained_linear(run, inner, rows, pair.d_in, pair.rank)
     up = trained_linear(run, down, rows, pair.rank, pair.d_out)
     del down
-    if run.dropout and run.grad:
+    if run.dropped:
         base = _product_again(run, inner, rows, weight, weight_there)
     elif weight.bias:
         size = base.bytes
