@@ -173,7 +173,7 @@ def _memory(plan: Plan) -> Table | None:
     table.add_row("to", *(units.byte_size(found["high"]) for found in columns.values()))
     within = [found["interval"] for found in columns.values()]
     table.add_row("interval of", *(KIND_WORDS[each["kind"]] for each in within))
-    table.add_row("it holds", *(f"{each['held']:.0%} of {each['sources']} sources" for each in within))
+    table.add_row("it holds", *(f"{each['held']:.0%} of {each['judged']} sources" for each in within))
     table.add_row("tokens", f"{plan.workload.seq_len:,} {LENGTHS[within[0]['length']]}")
     if next(iter(columns.values()))["fits"] is not None:
         table.add_row("fits", *("yes" if found["fits"] else "no" for found in columns.values()))
@@ -182,8 +182,8 @@ def _memory(plan: Plan) -> Table | None:
 
 
 KIND_WORDS = {
-    "alone": "one GPU", "open": "lengths open", "shared": "several GPUs", "shared-open": "lengths open",
-    "split": "split model", "offloaded": "offloading",
+    "alone-lora": "LoRA, one GPU", "alone": "one GPU", "open": "lengths open", "shared": "several GPUs",
+    "shared-open": "lengths open", "split": "split model", "offloaded": "offloading",
 }  # fmt: skip
 LENGTHS = {
     "typed": "if reached", "assumed": "assumed", "packed": "packed", "reached": "reached", "shorter": "never reached",
