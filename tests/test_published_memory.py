@@ -13,8 +13,8 @@ import pytest
 from planner import estimate
 from planner.errors import FactError, InputError
 from planner.memory import constants as memory_constants
-from planner.memory.constants import KINDS
 from planner.memory.elementwise import activation
+from planner.memory.interval_kinds import KINDS
 from planner.memory.passes import Pass
 from planner.memory.tape import Tape
 from planner.running import running

@@ -26,7 +26,8 @@ from scipy.optimize import minimize
 from planner.errors import PlannerError
 from planner.memory import constants as memory_constants
 from planner.memory import with_open_lengths
-from planner.memory.constants import KINDS, Constants
+from planner.memory.constants import Constants
+from planner.memory.interval_kinds import KINDS
 from planner.memory.overhead import bounds_of, cached, kind_of, overhead
 from planner.moments import MemoryEstimate
 from planner.running import running

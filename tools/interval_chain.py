@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from planner.memory.constants import KINDS
+from planner.memory.interval_kinds import KINDS
 from tools.interval_fit import (
     CHOSEN,
     COVERAGE,
@@ -43,9 +43,9 @@ What an interval is worth is how it holds sources that come after it. Each row i
 that were known give intervals, and **the next set judges them** (the first judges none). `high over low` is a
 geometric mean over measurements, the score that of Gneiting and Raftery (2007) for intervals, in logarithms: the
 width, and 20 times by how much a measurement lies outside; less is better. Sources count the same. By {sources}
-sources most candidates cannot be told apart (one source is 2%, one of the fifth set 11%); the chosen one has about the
-least score, and by intervals of all others (above) no kind but offloading is held less than stated. It was chosen
-knowing all of these sets: the next one is its test.
+sources most candidates cannot be told apart (one source is 2%, one of the fifth set 11%); the chosen one has about
+the least score, and by intervals of all others (above) no kind but offloading is held less than stated. It was
+chosen knowing all of these sets: the next one is its test.
 
 | rule | {sets} | all | one GPU, lengths stated | one GPU, open | several GPUs | high over low | score |
 |---|{dashes}---|---|---|---|---|---|"""

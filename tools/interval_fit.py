@@ -11,9 +11,9 @@ the interval
 takes as width the conformal quantile of the scores of a pool of kinds: the share 0.9 (n + 1) / n of n sources, which
 a measurement of a further source like them keeps with probability 90% (hierarchical conformal prediction: Lee, Barber
 and Willett, arXiv 2306.06342; Dunn, Wasserman and Ramdas, arXiv 1809.07441). A pool of fewer than ten sources gives
-way to a wider one. Neglected: that `below` and `above` come from the same measurements, that the rule was chosen among
-others, and that sets differ. How often sources are held by intervals of all others (`held_by_others`), and of those
-known before them (tools/interval_chain.py), says how much that is.
+way to a wider one. Neglected: that `below` and `above` come from the same measurements, that the rule was chosen
+among others, and that sets differ. How often sources are held by intervals of all others (`held_by_others`), and of
+those known before them (tools/interval_chain.py), says how much that is.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from planner.memory.constants import KINDS
+from planner.memory.interval_kinds import KINDS
 from planner.moments import Interval
 from tools.published_memory import DRIVER
 

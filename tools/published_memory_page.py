@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from planner.memory.constants import KINDS, Constants
+from planner.memory.constants import Constants
+from planner.memory.interval_kinds import KINDS
 from tools.interval_fit import Ratio, share_of
 from tools.measured_outliers import why
 from tools.published_memory import Skipped
@@ -185,8 +186,8 @@ with what is cached. They rest on **first predictions** alone, of sources that n
 {sets}. What a source taught is in the formula since, so that today's error
 on it says nothing of the next. A source is one published table, document or data set; all count the same. How an
 interval is made: `tools/interval_fit.py`. **Every source is judged by an interval that all others give.** `made of`
-are the sources and figures of the kinds whose measurements the ends come from: LoRA on one GPU with lengths stated; all
-else on one GPU; several GPUs.
+are the sources and figures of the kinds whose measurements the ends come from: LoRA on one GPU with lengths stated;
+all else on one GPU; several GPUs.
 
 *Now* is how often the interval that ships holds what is predicted today, when what a source taught is in the rules.
 

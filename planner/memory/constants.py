@@ -14,8 +14,7 @@ from ..errors import FactError
 from ..facts import read_data, source_from
 from ..moments import Interval
 from ..schema import Source
-
-KINDS = ("alone-lora", "alone", "open", "shared", "shared-open", "split", "offloaded")
+from .interval_kinds import KINDS
 
 
 @dataclass(frozen=True)
