@@ -164,18 +164,17 @@ def width_of(found: Sequence[Ratio], shape: Shape, extra_bytes: float) -> float:
     return max(LEAST, most * max(1.0, -math.log(1 - COVERAGE) / math.log(number + 1)))
 
 
-def pool_of(found: Sequence[Ratio], kind: str, pools: Pools) -> list[Ratio]:
-    """The measurements that a kind's interval is made of: the narrowest pool that has sources enough, or all."""
+def pool_of(found: Sequence[Ratio], kind: str, pools: Pools) -> tuple[str, ...]:
+    """The kinds whose measurements a kind's interval is made of: the narrowest pool with sources enough, or all."""
     for kinds in pools[kind]:
-        own = [each for each in found if each.kind in kinds]
-        if len(sources_of(own)) >= FEWEST:
-            return own
-    return list(found)
+        if len({each.origin for each in found if each.kind in kinds}) >= FEWEST:
+            return tuple(kinds)
+    return KINDS
 
 
-def _ends(found: Sequence[Ratio], of_all: Shape, recipe: Recipe) -> Shape:
+def _logs(found: Sequence[Ratio], of_all: Shape, recipe: Recipe) -> Shape:
     """How far a pool's interval goes below and above, in logarithms."""
-    own, part = shape_of(found, recipe.extra_bytes), recipe.own
+    own, part = shape_of(found, recipe.extra_bytes) if recipe.own else of_all, recipe.own
     below, above = (a**part * b ** (1 - part) for a, b in zip(own, of_all, strict=True))
     width = width_of(found, (below, above), recipe.extra_bytes)
     return width * below, width * above
@@ -184,14 +183,19 @@ def _ends(found: Sequence[Ratio], of_all: Shape, recipe: Recipe) -> Shape:
 def rule_of(found: Sequence[Ratio], recipe: Recipe = CHOSEN) -> Rule:
     """The intervals that measurements give; one that is a harder case of another is no narrower."""
     of_all = shape_of(found, recipe.extra_bytes)
+    made: dict[tuple[str, ...], tuple[Shape, int, int]] = {}
     logs: dict[str, Shape] = {}
     ends: dict[str, Ends] = {}
     for kind in KINDS:
-        pool = pool_of(found, kind, recipe.pools)
-        each = [_ends(pool, of_all, recipe), *(logs[name] for name in HARDER_THAN.get(kind, ()))]
+        kinds = pool_of(found, kind, recipe.pools)
+        if kinds not in made:
+            pool = [each for each in found if each.kind in kinds]
+            made[kinds] = _logs(pool, of_all, recipe), len(sources_of(pool)), len(pool)
+        own, sources, runs = made[kinds]
+        each = [own, *(logs[name] for name in HARDER_THAN.get(kind, ()))]
         below, above = (max(one[side] for one in each) for side in (0, 1))
         logs[kind] = below, above
-        ends[kind] = Ends(math.exp(-below), math.exp(above), len(sources_of(pool)), len(pool))
+        ends[kind] = Ends(math.exp(-below), math.exp(above), sources, runs)
     return Rule(ends, recipe.extra_bytes)
 
 

@@ -35,7 +35,7 @@ def kind_of(setup: Setup, lengths_open: bool = False) -> str:
     """Which published measurements tell how far an estimate may be off: those with states or parameters in the host's
     memory; with matrices, layers, experts or sequences split over GPUs; on several GPUs otherwise; or of one GPU. Of
     the latter two, apart from others, those whose lengths vary or are not stated (`lengths_open`); of one GPU with
-    lengths stated, apart from QLoRA, full fine-tuning and what nobody measured (DoRA, preferences, GRPO), LoRA."""
+    lengths stated, apart from QLoRA, full fine-tuning and what nobody measured (preferences, GRPO), LoRA."""
     if setup.offload != "none":
         return "offloaded"
     if setup.tensor_parallel * setup.pipeline_parallel * setup.expert_parallel * setup.sequence_parallel > 1:
