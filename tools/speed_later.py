@@ -28,7 +28,7 @@ from planner.speed.efficiency import Evidence, evidence_of
 from tools.measured_models import CONFIGS, NAMES
 from tools.speed_runs import Run, prepared
 
-LATER, LATEST, NEWEST = "speed_later", "speed_latest", "speed_newest"
+LATER, LATEST, NEWEST, FURTHER = "speed_later", "speed_latest", "speed_newest", "speed_further"
 GATHERED = (LATER, LATEST, NEWEST)
 
 
@@ -161,7 +161,7 @@ def keep(name: str, path: Path) -> None:
 
 def main() -> None:
     """Show every case of a gathering with its prediction; --keep FILE writes the predictions."""
-    name = next((name for name in (NEWEST, LATEST) if name in sys.argv), LATER)
+    name = next((name for name in (FURTHER, NEWEST, LATEST) if name in sys.argv), LATER)
     if "--keep" in sys.argv:
         keep(name, Path(sys.argv[-1]))
         return
