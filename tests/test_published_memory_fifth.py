@@ -1,4 +1,4 @@
-"""The set of published memory that nothing rests on: predicted once, and README says how that went."""
+"""The set of published memory that nothing rests on: predicted once, and docs/agreement.md says how that went."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_a_fifth_set_that_nothing_rests_on() -> None:
     assert len(cases) == 37 and "fifth" not in RESTS_ON
     errors = [abs(first[case.number].predicted / case.measured - 1) for case in cases]
     held = sum(inside(case, said_of(case)) for case in cases) / len(cases)
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "agreement.md").read_text(encoding="utf-8")
     row = next(line for line in text.splitlines() if line.startswith("| the same, on a fifth set |"))
     assert f"median error {100 * statistics.median(errors):.1f}%" in row
     assert f"{100 * held:.0f}% within today's interval" in row

@@ -24,7 +24,7 @@ def _parts() -> tuple[list[Later], list[Later]]:
 
 
 def test_first_predictions_are_kept() -> None:
-    """A prediction for every row, of the time that its row publishes; README states how far off they were."""
+    """A prediction for every row, of the time that its row publishes; docs/agreement.md says how far off they were."""
     first, cases = blind(FURTHER), later(FURTHER)
     assert set(first) == {case.number for case in cases} and len(cases) == 116
     for case in cases:
@@ -33,11 +33,8 @@ def test_first_predictions_are_kept() -> None:
         assert case.what != "s/step" or said.measured == case.measured
     stated, adapters = _parts()
     assert (len(stated), len(adapters)) == (STATED, ADAPTERS)
-    row = next(
-        line
-        for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-        if "#a-fourth-gathering" in line
-    )
+    text = (ROOT / "docs" / "agreement.md").read_text(encoding="utf-8")
+    row = next(line for line in text.splitlines() if "#a-fourth-gathering" in line)
     then = [[first[case.number] for case in chosen] for chosen in (stated, adapters)]
     assert f"blind: {_shown(then[0])} within" in row and f"LoRA and QLoRA {_shown(then[1], '')}" in row
     full = [first[case.number] for case in stated if case.method == "full"]
