@@ -276,7 +276,9 @@ def test_float16_is_taken_where_nobody_says_otherwise() -> None:
 
     assert precision(gpu="t4") == precision(gpu="v100", trainer="trl") == "fp16"
     assert precision(gpu="t4", precision="bf16") == precision(gpu="a100") == precision() == "bf16"
-    given = {"tokens": "10M", "gpus": 1, "quantize": "nf4-double", "checkpointing": "layer", "layers": "mlp"}
+    given: dict[str, Any] = {
+        "tokens": "10M", "gpus": 1, "quantize": "nf4-double", "checkpointing": "layer", "layers": "mlp",
+    }  # fmt: skip
     found = plan("Qwen/Qwen3-8B", gpu="t4", **given).best
     again = estimate(
         "Qwen/Qwen3-8B", gpu="t4", rank=found.choice.rank, layers="mlp", quantize="nf4-double", checkpointing="layer",
