@@ -14,14 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner import estimate, facts, hardware
+from planner import facts, hardware
 from planner.adapter import AdapterSpec, adapt
 from planner.errors import FactError, InputError
 from planner.estimator import load
 from planner.memory.traffic import traffic as traffic_of
 from planner.moments import Traffic
-from planner.running import running
-from planner.search import plan
 from planner.setup import Setup
 from planner.speed import Calibration, Measurement, step_time
 from planner.speed.calibration import read
@@ -268,27 +266,6 @@ def test_chips_without_bfloat16_say_so() -> None:
     assert [notice.code for notice in half.notices] == ["float16-units", "gpu-not-calibrated"]
     with pytest.raises(InputError, match=r"gpu: found 'Apple M3', expected .* rate is known"):
         seconds(Setup(), hardware.cluster(hardware.find("Apple M3")))
-
-
-def test_float16_is_taken_where_nobody_says_otherwise() -> None:
-    def precision(**options: Any) -> str:
-        return running("meta-llama/Llama-3.1-8B", options).setup.precision
-
-    assert precision(gpu="t4") == precision(gpu="v100", trainer="trl") == "fp16"
-    assert precision(gpu="t4", precision="bf16") == precision(gpu="a100") == precision() == "bf16"
-    given: dict[str, Any] = {
-        "tokens": "10M", "gpus": 1, "quantize": "nf4-double", "checkpointing": "layer", "layers": "mlp",
-    }  # fmt: skip
-    found = plan("Qwen/Qwen3-8B", gpu="t4", **given).best
-    again = estimate(
-        "Qwen/Qwen3-8B", gpu="t4", rank=found.choice.rank, layers="mlp", quantize="nf4-double", checkpointing="layer",
-        accumulation=found.choice.accumulation, batch=32,
-    )  # fmt: skip
-    assert again.time and again.time["step"]["seconds"] == pytest.approx(found.run.step.seconds)
-    assert (
-        found.run.step.seconds
-        < 0.4 * plan("Qwen/Qwen3-8B", gpu="t4", precision="bf16", **given).best.run.step.seconds
-    )
 
 
 # Communication
