@@ -263,7 +263,7 @@ def test_chips_without_bfloat16_say_so() -> None:
     step = step_time(ARCH, Setup(), hardware.cluster(hardware.find("t4")), PAIRS)
     assert [notice.code for notice in step.notices] == ["no-16-bit-units", "gpu-not-calibrated"]
     half = step_time(ARCH, Setup(precision="fp16"), hardware.cluster(hardware.find("t4")), PAIRS)
-    assert [notice.code for notice in half.notices] == ["gpu-not-calibrated"]
+    assert [notice.code for notice in half.notices] == ["float16-units", "gpu-not-calibrated"]
     with pytest.raises(InputError, match=r"gpu: found 'Apple M3', expected .* rate is known"):
         seconds(Setup(), hardware.cluster(hardware.find("Apple M3")))
 
