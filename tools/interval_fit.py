@@ -239,14 +239,15 @@ def share_of(
 
 
 def intervals_of(found: Sequence[Ratio]) -> tuple[Interval, ...]:
-    """The interval of every kind, each with how often one of other sources holds a source of that kind."""
+    """The interval of every kind, its ends rounded outwards, each with how often one of other sources holds a source of
+    that kind."""
     rule, judged = rule_of(found), held_by_others(found)
     result = []
     for kind in KINDS:
         share = share_of(judged, lambda each, kind=kind: each.kind == kind)  # type: ignore[misc]
         assert share, kind
         ends = rule.ends[kind]
-        low, high = float(f"{ends.low:.4g}"), float(f"{ends.high:.4g}")
+        low, high = math.floor(1e4 * ends.low) / 1e4, math.ceil(1e4 * ends.high) / 1e4
         held = float(f"{share.of_sources:.3g}")
         result.append(Interval(kind, low, high, ends.sources, ends.runs, share.sources, held))
     return tuple(result)

@@ -69,12 +69,12 @@ class Later:
 
     @property
     def fourth(self) -> bool:
-        """Whether it belongs to the fourth set, which nothing is fitted on, the interval neither."""
+        """Whether it belongs to the fourth set, which no constant is fitted on."""
         return self.found == "fourth"
 
     @property
     def fifth(self) -> bool:
-        """Whether it belongs to the fifth set, which nothing rests on, the interval neither."""
+        """Whether it belongs to the fifth set."""
         return self.found == "fifth"
 
     @property
