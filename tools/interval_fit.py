@@ -239,7 +239,7 @@ def share_of(
 
 
 def intervals_of(found: Sequence[Ratio]) -> tuple[Interval, ...]:
-    """The interval of every kind, its ends rounded outwards, each with how often one of other sources holds a source of
+    """The interval of every kind, ends rounded outwards, with how often one of other sources holds a source of
     that kind."""
     rule, judged = rule_of(found), held_by_others(found)
     result = []
