@@ -23,7 +23,7 @@ from planner.memory.interval_kinds import KINDS
 from planner.memory.overhead import kind_of
 from planner.moments import MemoryEstimate
 from planner.running import running
-from tools.compare_published_memory import judge
+from tools.compare_published_memory import judge, shipped
 from tools.interval_chain import CANDIDATES, in_order, score_of, share
 from tools.interval_fit import (
     CHOSEN,
@@ -288,3 +288,42 @@ def test_a_table_without_a_kind_is_refused() -> None:
         entries = [{**table["interval"][0], field: value}, *table["interval"][1:]]
         with pytest.raises(FactError, match="alone-lora"):
             memory_constants.parse({**table, "interval": entries})
+
+
+def _kinds_of_page() -> dict[str, list[str]]:
+    """The table of how often the interval holds, cells by kind."""
+    lines = (ROOT / "docs" / "memory-published.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0].split("`")[1]: row[1:] for row in rows if row[0].startswith("`") and len(row) == 9}
+
+
+def test_every_kind_is_held_by_intervals_of_other_sources() -> None:
+    """The page, the constants and docs/agreement.md say the same."""
+    known, shown = memory_constants.constants(), _kinds_of_page()
+    assert list(shown) == list(KINDS)
+    for kind, row in shown.items():
+        found = known.of_kind(kind)
+        made = f"{found.sources} sources, {found.runs}"
+        assert row[:3] == [f"{found.low:.2f} to {found.high:.2f}", made, str(found.judged)]
+        assert row[5] == f"{found.held:.0%}" and found.held >= (
+            0.8 if kind == "offloaded" else known.coverage
+        )
+    page = (ROOT / "docs" / "memory-published.md").read_text(encoding="utf-8")
+    line = next(line for line in page.splitlines() if line.startswith("| all |"))
+    sources, runs, of_runs, of_sources = (cell.strip() for cell in line.split("|")[2:6])
+    text = (ROOT / "docs" / "agreement.md").read_text(encoding="utf-8")
+    said = next(line for line in text.splitlines() if line.startswith("| the 90% interval of memory |"))
+    assert f"{runs} published figures of {sources} sources" in said
+    assert f"holds {of_runs} of figures, {of_sources} where sources count the same" in said
+    for text in (said, (ROOT / "README.md").read_text(encoding="utf-8")):
+        for kind in ("alone-lora", "alone", "shared"):
+            low, high = known.bounds(kind)
+            assert f"{low:.2f} to {high:.2f}" in text
+
+
+def test_first_predictions_lie_in_the_interval_of_today() -> None:
+    """Rows as they were predicted first, whatever is known of them since."""
+    found = [each for _, each in first_ratios()]
+    rule = shipped()
+    assert len(found) == 468
+    assert sum(rule.holds(each) for each in found) / len(found) >= 0.89
