@@ -134,10 +134,10 @@ def _shown(first: Pairs, now: Pairs) -> list[str]:
 def test_cases_collected_afterwards(
     collected: tuple[Pairs, Pairs], third: bool, number: int, start: str, most: float
 ) -> None:
-    """What was predicted first stands beside what is predicted now, and README says both."""
+    """What was predicted first stands beside what is predicted now, and docs/agreement.md says both."""
     first, now = (_apart(found, third=third) for found in collected)
     assert len(first) == len(now) == number
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "agreement.md").read_text(encoding="utf-8")
     row = next(line for line in text.splitlines() if line.startswith(start))
     assert [figure for figure in _shown(first, now) if figure not in row] == []
     if third:
@@ -158,7 +158,7 @@ def test_a_fourth_set_that_no_constant_is_fitted_on(collected: tuple[Pairs, Pair
     assert statistics.median(_errors(first)) <= 0.06
     assert statistics.median(_errors(now)) <= 0.06
     assert sum(inside(c, s) for c, s in now) >= 0.9 * len(now)
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "agreement.md").read_text(encoding="utf-8")
     row = next(line for line in text.splitlines() if line.startswith("| the same, on a fourth set |"))
     sources = {c.source.removesuffix(", reserved") for c, _ in now}
     assert f"{len(now)} published figures of {len(sources)} sources" in row
@@ -189,7 +189,7 @@ def _kinds_of_page() -> dict[str, list[str]]:
 
 
 def test_every_kind_is_held_by_intervals_of_other_sources() -> None:
-    """The page, the constants and README say the same."""
+    """The page, the constants and docs/agreement.md say the same."""
     known, shown = memory_constants.constants(), _kinds_of_page()
     assert list(shown) == list(KINDS)
     for kind, row in shown.items():
@@ -201,7 +201,7 @@ def test_every_kind_is_held_by_intervals_of_other_sources() -> None:
     page = (ROOT / "docs" / "memory-published.md").read_text(encoding="utf-8")
     line = next(line for line in page.splitlines() if line.startswith("| all |"))
     sources, runs, of_runs, of_sources = (cell.strip() for cell in line.split("|")[2:6])
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "agreement.md").read_text(encoding="utf-8")
     said = next(line for line in text.splitlines() if line.startswith("| the 90% interval of memory |"))
     assert f"{runs} published figures of {sources} sources" in said
     assert f"holds {of_runs} of figures, {of_sources} where sources count the same" in said
@@ -406,13 +406,13 @@ def test_flat_parameters_have_gradients_of_frozen_weights() -> None:
     assert flat.allocated_bytes - layers.allocated_bytes > 8e9 * 2 * 0.9
 
 
-def test_readme_states_the_figures(done: list[Compared]) -> None:
+def test_the_table_states_the_figures(done: list[Compared]) -> None:
     def shown(chosen: list[Compared]) -> tuple[str, str]:
         errors = [c.error for c in chosen]
         return f"{100 * statistics.median(errors):.1f}%", f"{100 * _ninth(errors):.1f}%"
 
     headline = [c for c in done if c.case.headline]
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "agreement.md").read_text(encoding="utf-8")
     row = next(line for line in text.splitlines() if line.startswith("| memory of a GPU |"))
     alone = [c for c in headline if not c.case.fitted]
     assert f"{len(headline)} published runs of {len({c.case.source for c in headline})} sources" in row

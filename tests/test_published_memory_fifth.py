@@ -1,4 +1,4 @@
-"""The set of published memory that no constant and no interval rests on: README says how it went first, and now."""
+"""The set of published memory that no constant and no interval rests on: docs/agreement.md says how that went."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_fifth_set_that_no_constant_or_interval_rests_on() -> None:
         held = sum(inside(case, said[case.number]) for case in cases) / len(cases)
         return f"{100 * statistics.median(errors):.1f}%", f"{100 * held:.0f}%"
 
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "agreement.md").read_text(encoding="utf-8")
     row = next(line for line in text.splitlines() if line.startswith("| the same, on a fifth set |"))
     error, held = shown(dict(first))
     assert f"blind: median error {error}" in row and f"{held} within the interval of then" in row

@@ -124,7 +124,7 @@ def _would_fit(plan: Plan) -> Table | None:
 
     table = titled_table("What would fit", "analytic", "what is trained stays as it is", "a GPU", "a step")
     for other in others[0]:
-        step = "" if other["step_s"] is None else f"{other['step_s']:.3g} s"
+        step = "" if other["step_s"] is None else f"{units.significant(other['step_s'])} s"
         table.add_row(typed(other["options"]), units.byte_size(other["per_gpu_bytes"]), step)
     return table
 
@@ -195,7 +195,8 @@ def fewest(found: dict[str, Any] | None) -> str:
     if found is None:
         return "over 4,096"
     how = " recomputing" if found["checkpointing"] != "none" else ""
-    return f"{found['gpus']:,}{how}"
+    shared = f"\n{found['sequence_parallel']} a sequence" if found["sequence_parallel"] > 1 else ""
+    return f"{found['gpus']:,}{how}{shared}"
 
 
 def _time(plan: Plan) -> Table | None:
@@ -203,9 +204,10 @@ def _time(plan: Plan) -> Table | None:
         return None
     step, run = plan.time["step"], plan.time
     table = titled_table("Time and cost", run["basis"])
+    low, middle, high = (units.significant(step[key]) for key in ("low", "seconds", "high"))
     table.add_row(
         f"a step of {plan.workload.batch:,} x {plan.workload.seq_len:,} tokens",
-        f"{step['seconds']:.3g} s ({step['low']:.3g} to {step['high']:.3g})",
+        f"{middle} s ({low} to {high})",
     )
     if run["seconds"] is not None:
         low, middle, high = (units.duration(run[key]) for key in ("low", "seconds", "high"))

@@ -250,7 +250,8 @@ def compute(answer: Answer) -> str:
 def _fewest(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return "over 4,096"
-    return f"{found['gpus']:,}{' recomputing' if found['checkpointing'] != 'none' else ''}"
+    shared = f", {found['sequence_parallel']} a sequence" if found["sequence_parallel"] > 1 else ""
+    return f"{found['gpus']:,}{' recomputing' if found['checkpointing'] != 'none' else ''}{shared}"
 
 
 def memory(answer: Answer) -> str:

@@ -56,7 +56,9 @@ def _fewest(m: Material, key: str) -> Text:
     if m.get(f"memory/{key}/fewest") is None:
         return ("over 4,096",)
     again = m.get(f"memory/{key}/fewest/checkpointing") != "none"
-    return (m.number(f"memory/{key}/fewest/gpus"), ", recomputing" if again else "")
+    shared = m.get(f"memory/{key}/fewest/sequence_parallel") > 1
+    ends = (", ", m.number(f"memory/{key}/fewest/sequence_parallel"), " a sequence") if shared else ()
+    return (m.number(f"memory/{key}/fewest/gpus"), ", recomputing" if again else "", *ends)
 
 
 def _serving(m: Material) -> Table | None:
