@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .. import units
+from ..memory.interval_kinds import KIND_WORDS
 from ..report.numbers import dollars
 from .answer import Answer
 from .markup import note, table, text, tile
@@ -267,6 +268,10 @@ def memory(answer: Answer) -> str:
     rows.append(("peak", *(units.byte_size(each["per_gpu_bytes"]) for each in shown.values())))
     rows.append(("from", *(units.byte_size(each["low"]) for each in shown.values())))
     rows.append(("to", *(units.byte_size(each["high"]) for each in shown.values())))
+    within = [each["interval"] for each in shown.values()]
+    rows.append(("interval of", *(KIND_WORDS[each["kind"]] for each in within)))
+    rows.append(("it holds", *(f"{each['held']:.0%} of {each['judged']} sources" for each in within)))
+    rows.append(("it rests on", *(f"{each['runs']} figures of {each['sources']} sources" for each in within)))
     if answer.card is not None:
         signs = {True: "✓ yes", False: "✗ no", None: "—"}
         rows.append(("fits", *(signs[each["fits"]] for each in shown.values())))
