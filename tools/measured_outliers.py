@@ -124,7 +124,7 @@ RUN_AGAIN = (
 )
 JOINED = (
     "Unsloth joins a micro-batch's four samples without padding (half of the samples have 227 tokens or fewer), which "
-    "the command takes as four of the longest, 738; with 1,500 and 1,460 tokens in all the figures would result"
+    "the command takes as four of the longest, 738; with 1,500 and 1,460 tokens in all the figures result"
 )
 # A part of the address, and the reason.
 BY_ADDRESS = (

@@ -243,7 +243,7 @@ def _fifth_set(first: Sequence[Pair], now: Sequence[Pair]) -> list[str]:
         "",
         (
             f"The median over sources of their median errors: blind {100 * _medians(first):.1f}%, "
-            f"now {100 * _medians(now):.1f}%. The interval of today rests on the first predictions of these sources too; "
+            f"now {100 * _medians(now):.1f}%. The interval of today rests on the first predictions of these too; "
             "how often one of the sets before holds them: [as time went](#as-time-went)."
         ),
         "",
