@@ -114,17 +114,18 @@ GEMMA_3 = (
     "Unsloth's code of March 2025 for Gemma 3 was not found; with all logits (--loss full) 1.18 would result"
 )
 OLDER_BASE = (
-    "not the process's first run, so that an earlier base lies beside this one: the notebook finds 3.4 GB of the GPU "
-    "taken before it loads the model, and each rank has 2.10 GB more than the same run of row 469's fresh process; with "
-    "two bases 0.99"
+    "not the process's first run, so that an earlier base lies beside this one: the notebook finds 3.4 GB of the "
+    "GPU taken before it loads the model, and each rank has 2.10 GB more than the same run of row 469's fresh "
+    "process; with two bases 0.99"
 )
 RUN_AGAIN = (
-    "not the process's first run (its training cell is the 38th to be run, of 11), so that an earlier base lies beside "
-    "this one; with two bases 1.06"
+    "not the process's first run (its training cell is the 38th to be run, of 11), so that an earlier base lies "
+    "beside this one; with two bases 1.06"
 )
 JOINED = (
-    "Unsloth joins a micro-batch's four samples without padding (half of the samples have 227 tokens or fewer), which "
-    "the command takes as four of the longest, 738; with 1,500 and 1,460 tokens in all the figures result"
+    "Unsloth joins a micro-batch's four samples without padding (half of the samples have 227 tokens or fewer), "
+    "which the command takes as four of the longest, 738; with 1,500 and 1,460 tokens in all the figures would "
+    "result"
 )
 # A part of the address, and the reason.
 BY_ADDRESS = (
