@@ -10,7 +10,8 @@ from planner.memory.interval_kinds import KIND_WORDS
 from planner.report.gather import gather, moment
 from planner.report.make import compose, render
 from planner.web import views
-from planner.web.answer import Choices, answer
+from planner.web.answer import answer
+from planner.web.state import Choices
 
 LLAMA = "meta-llama/Llama-3.1-8B"
 OPTIONS: dict[str, Any] = {"seq_len": 1024, "gpu": "h100"}
