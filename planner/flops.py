@@ -61,9 +61,9 @@ class Tally:
 class Step:
     """The size of a step: sequences, positions a sequence, whether layers are checkpointed, and whether what comes in
     is then made to need a gradient (`hooked`); of how many positions logits are made (None: of all); whether dropout
-    stands before pairs (`dropped`), whether PEFT folds pairs into the weights that it has by no module (`folded`), and
-    whether layers that run again go on to a last product that is frozen, which keeps what it reads once it is done
-    (`again_whole`: LLM.int8)."""
+    stands before pairs (`dropped`); whether PEFT folds pairs into weights that it has by no module (`folded`);
+    whether layers that run again go on to a last product that is frozen, which keeps what it reads once it is
+    done (`again_whole`: LLM.int8)."""
 
     batch: int
     seq_len: int

@@ -40,13 +40,15 @@ def scored_of(setup: Setup) -> int | None:
 
 def step_of(setup: Setup, adapted: Iterable[Adapted] | None, batch: int = 1) -> flops.Step:
     """A step of so many sequences as the library runs it: DoRA makes products of the base once more, of what dropout
-    leaves, also where trainers of preferences set its rate to 0 (peft 0.21, tuners/lora/layer.py); pairs on modules whose names PEFT converts are folded into their weights
-    (lora.ParamWrapper), where these are not quantised and nothing is dropped; LLM.int8 keeps what it reads last."""
+    leaves, also where trainers of preferences set its rate to 0 (peft 0.21, tuners/lora/layer.py); pairs on modules
+    whose names PEFT converts are folded into their weights (lora.ParamWrapper), where these are not quantised and
+    nothing is dropped; LLM.int8 keeps what it reads last."""
     pairs = [pair for item in adapted or () for pair in item.pairs]
+    plain = setup.kernels == "transformers" and setup.quantize == "none" and not setup.lora_dropout
     return flops.Step(
         batch, setup.seq_len, setup.checkpointing != "none", scored=scored_of(setup),
         dropped=setup.lora_dropout > 0 and any(pair.magnitudes for pair in pairs),
-        folded=bool(pairs) and setup.kernels == "transformers" and setup.quantize == "none" and not setup.lora_dropout,
+        folded=bool(pairs) and plain,
         again_whole=adapted is not None and setup.quantize == "int8" and setup.checkpointing != "none",
     )  # fmt: skip
 

@@ -1,8 +1,8 @@
 """FLOPs of a random point's step: in closed form, and as the simulation counts them by operator.
 
-Both under eager attention, since a fused kernel makes scores twice; with checkpointing that stops where the last kept
-value is made; and of one forward and backward pass. What TRL's tiled loss makes again on the way back is taken off the
-simulation's count, since the closed form names it as neglected.
+Both under eager attention, since a fused kernel makes scores twice; with checkpointing that stops where the last
+kept value is made; and of one forward and backward pass. What TRL's tiled loss makes again on the way back is taken
+off the simulation's count, since the closed form names it as neglected.
 """
 
 from __future__ import annotations

@@ -36,7 +36,8 @@ class Traits:
     single head, which no fused kernel takes; `narrow`: its eager softmax runs in the values' type. `router`:
     "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their weights
     stay in float32, and so do the results that they weight; `jitter`: what experts and router read is multiplied by
-    noise; `every_expert`: all experts run on all tokens. `caches`: its decoder fills a cache of keys and values while it is trained.
+    noise; `every_expert`: all experts run on all tokens. `caches`: its decoder fills a cache of keys and
+    values while it is trained.
     Of towers of images, `pieced`: attention runs apart for each image or window, from pieces of queries, keys and
     values, and joins what comes out; `narrow_stem`: layers read what a convolution makes, in 16 bits under autocast;
     `layer_scale`: what a layer's parts add is weighed by a trained vector.
