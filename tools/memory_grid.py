@@ -167,7 +167,7 @@ class Point:
     @property
     def source(self) -> Any:
         """What the model is loaded from: its name, or its config."""
-        known = CONFIGS.get(self.model) or PICTURED.get(self.model, self.model)
+        known: Any = CONFIGS.get(self.model) or PICTURED.get(self.model) or self.model
         if isinstance(known, str) and known.endswith(DEFAULTS):
             known = default_config(known.removesuffix(DEFAULTS))
         if not self.changes:
