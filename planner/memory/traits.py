@@ -18,7 +18,8 @@ class Traits:
     """Rules of one model type.
 
     `norm` and `qk_norm` name norm rules; `before` and `after` say whether a layer's parts are normed on their way in
-    and out. `two_norms`: attention and MLP beside each other have a norm each. `rotary` names the rotation and
+    and out. `two_norms`: attention and MLP beside each other have a norm each;
+    `routed_norms`: router and experts have one each, and what MLP and experts add is normed apart and together. `rotary` names the rotation and
     `rotary_share` the part of a head that it turns. `fused` says how a fused projection is taken apart: "slice" (each
     piece's gradient is laid into zeros) or "split" (they are joined once). Dropout with a rate above 0: `dropout` of
     what a layer's parts add to the stream, `dropped` of attention's probabilities, `dropped_inner` of an MLP's inner
@@ -47,6 +48,7 @@ class Traits:
     before: bool = True
     after: bool = False
     two_norms: bool = False
+    routed_norms: bool = False
     qk_norm: str = "rms"
     rotary: str = "half"
     rotary_share: float = 1.0
@@ -102,7 +104,7 @@ TRAITS: dict[str, Traits] = {
     "gemma2": replace(GEMMA, after=True, logits="capped", capped_scores=True, eager=True),
     "vaultgemma": replace(GEMMA, logits="capped", capped_scores=True, eager=True),
     "gemma3_text": replace(GEMMA, after=True),
-    "gemma4_text": replace(GEMMA, after=True, logits="capped", v_norm=True),
+    "gemma4_text": replace(GEMMA, after=True, logits="capped", v_norm=True, routed_norms=True),
     "phi3": replace(LLAMA, rotary="partial", fused="slice"),
     "granite": replace(LLAMA, scaled_embedding=True, scaled_residual=True, logits="scaled"),
     "olmo": replace(LLAMA, norm="layer32", rotary="half32"),
@@ -315,10 +317,21 @@ RATES_ALIKE = {
 }
 
 
-def undropped(traits: Traits) -> Traits:
-    """Without the dropouts that are modules of their own: trainers of preferences switch them off. Attention's rate,
-    which newer models hand to a function, stays."""
-    return replace(traits, dropout=False, dropped_inner=False, dropped_stem=False, dropped_end=False)
+# Dropout that trainers of preferences switch off is what is a module. Kinds whose attention asks one for its rate, and
+# kinds that drop what their layers add by a function, which stays.
+ATTENTION_BY_MODULE = frozenset(
+    "bert roberta-prelayernorm megatron-bert mpnet roformer gpt2 gptj gpt_neo bloom falcon gpt_neox_japanese".split()
+)
+BY_FUNCTION = frozenset("opt biogpt xglm bloom falcon seed_oss starcoder2 gpt_neox_japanese".split())
+
+
+def undropped(traits: Traits, arch: Architecture) -> Traits:
+    """Without the dropouts that are modules of their own (trl 1.16, trainer/utils.py, disable_dropout_in_model)."""
+    kind = kind_of(arch)
+    found = replace(traits, dropped=False) if kind in ATTENTION_BY_MODULE else traits
+    if kind in BY_FUNCTION:
+        return found
+    return replace(found, dropout=False, dropped_inner=False, dropped_stem=False, dropped_end=False)
 
 
 def _dropouts(arch: Architecture, kind: str) -> dict[str, bool]:
