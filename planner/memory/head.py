@@ -141,7 +141,7 @@ def head_stretches(
     if node is None:
         return forward, None
     held = {LOGITS: run.tokens * (head.vocab * held_width(run, loss, narrow=traits.narrow_before))}
-    if run.outputs_held and head.vocab and loss != "chunked" and bound is None:
+    if run.outputs_held and head.vocab and loss not in ("chunked", "tiled") and bound is None:
         forward.change = plus(forward.change, held)
     begin, first = len(tape.events), len(tape.sizes)
     gradient = [tape.new(0)]

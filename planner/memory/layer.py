@@ -39,6 +39,9 @@ from .tape import Gradients, Size, Value, add, cast, multiply, piece, scale, una
 from .traits import Traits
 
 
+UNNORMED = ("per_layer_input_gate",)  # what reads the stream as it is
+
+
 class Walk(Mixture):
     """One layer being run. `values` holds what is alive, by the block's numbers; `normed` the normed stream;
     `kept` what earlier layers kept for later ones."""
@@ -163,7 +166,7 @@ class Walk(Mixture):
 
     def _input(self, op: Apply) -> Value:
         """What a matrix reads: the normed stream, or a value with its activation or its norm."""
-        if op.source in self.plan.streams:
+        if op.source in self.plan.streams and self.arch.matrices[op.matrix].leaf not in UNNORMED:
             role = self.arch.matrices[op.matrix].role
             apart = (self.traits.two_norms and role == "mlp") or (
                 self.traits.routed_norms and role in ("router", "expert")
@@ -277,6 +280,7 @@ class Walk(Mixture):
             traits.narrow, traits.dropped, traits.wide_scores, traits.wide_bias, traits.sinks,
             traits.ungrouped and n_kv_heads == 1, self.biases[op.memory], traits.sink_scales,
             None if op.bias is None else self.values[op.bias], traits.pieced,
+            traits.floored,
         )  # fmt: skip
         for number, value in ((op.q, q), (op.k, k), (op.v, v)):
             self.values[number] = value
@@ -367,6 +371,8 @@ class Walk(Mixture):
         """Anything else elementwise: keeps what it reads."""
         sources = [self._value(source) for source in op.sources]
         made = self.plan.made_by.get(op.sources[0])
+        if isinstance(made, Apply) and self.arch.matrices[made.matrix].leaf in UNNORMED:
+            sources[0] = activation(self.run, sources[0], self.act)
         if isinstance(made, Apply) and self.arch.matrices[made.matrix].kind == "convolution":
             return multiply(sources[0], piece(sources[1], sources[0].elements))
         largest = max(sources, key=lambda value: value.elements)

@@ -31,7 +31,7 @@ class Traits:
     filled a cache of keys and values though layers were checkpointed. `biased`: each head adds a bias for every pair
     of positions. `scaled_embedding`, `scaled_residual`: multipliers on the stream. `logits`: what happens to logits
     between unembedding and loss ("capped": tanh; "scaled"; "biased": a fixed bias is added). `sink_scales`: a head's
-    sink weights what attention puts out.
+    sink weights what attention puts out. `floored`: masked scores are raised to their type's least number.
     `eager`: transformers has no SDPA path for it, `no_flash`: no path
     for flash attention; `mask_given`: SDPA is given a mask even where all tokens are seen, and `ungrouped`: keys of a
     single head, which no fused kernel takes; `narrow`: its eager softmax runs in the values' type. `router`:
@@ -74,6 +74,7 @@ class Traits:
     scaled_residual: bool = False
     logits: Literal["plain", "capped", "scaled", "biased"] = "plain"
     capped_scores: bool = False
+    floored: bool = False
     sinks: bool = False
     sink_scales: bool = False
     eager: bool = False
@@ -151,7 +152,7 @@ TRAITS: dict[str, Traits] = {
     "persimmon": replace(LEGACY, rotary="partial", rotary_share=0.5, activation="relu2"),
     "jais2": replace(LEGACY, rotary="half", activation="relu2"),
     "biogpt": replace(LEGACY, scaled_embedding=True, narrow=True),
-    "xglm": replace(LEGACY, scaled_embedding=True, eager=True, no_flash=True),
+    "xglm": replace(LEGACY, scaled_embedding=True, eager=True, no_flash=True, floored=True),
     "hyperclovax": replace(LLAMA, scaled_embedding=True, scaled_residual=True, logits="scaled", after=True),
     "megatron-bert": replace(PRENORMED_BERT, eager=True, no_flash=True),
     "roberta-prelayernorm": PRENORMED_BERT,
