@@ -281,7 +281,7 @@ def _widened(run: Pass, weights: Value) -> Value:
 
 
 def scale_mask(run: Pass, weights: Value, width: int = 0) -> Value:
-    """Scores plus the causal mask: a new tensor, `width` bytes a value (0: the scores'), whose gradient is passed on."""
+    """Scores plus the causal mask: a new tensor, `width` bytes a value (0: as before), its gradient passed on."""
     tape, size = run.tape, weights.bytes
     same = width in (0, weights.width)
     return tape.apply(

@@ -38,7 +38,6 @@ from .scans import convolve, gated_result, mixer_of, scanned
 from .tape import Gradients, Size, Value, add, cast, multiply, piece, scale, unary
 from .traits import Traits
 
-
 UNNORMED = ("per_layer_input_gate",)  # what reads the stream as it is
 
 
@@ -275,9 +274,10 @@ class Walk(Mixture):
         pairs = run.pairs if op.pairs is None else run.sequences * op.pairs
         if op.memory and self.outside.rows is not None:
             pairs = run.length * self.outside.rows
+        narrow = traits.narrow and not (traits.floored and run.half)
         shape = Shape(
             n_heads, n_kv_heads, op.d_qk, op.d_v, pairs, masked, traits.capped_scores, traits.eager, traits.no_flash,
-            traits.narrow, traits.dropped, traits.wide_scores, traits.wide_bias, traits.sinks,
+            narrow, traits.dropped, traits.wide_scores, traits.wide_bias, traits.sinks,
             traits.ungrouped and n_kv_heads == 1, self.biases[op.memory], traits.sink_scales,
             None if op.bias is None else self.values[op.bias], traits.pieced,
             traits.floored,

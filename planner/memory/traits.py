@@ -19,7 +19,8 @@ class Traits:
 
     `norm` and `qk_norm` name norm rules; `before` and `after` say whether a layer's parts are normed on their way in
     and out. `two_norms`: attention and MLP beside each other have a norm each;
-    `routed_norms`: router and experts have one each, and what MLP and experts add is normed apart and together. `rotary` names the rotation and
+    `routed_norms`: router and experts have one each, and what MLP and experts add is normed apart and
+    together. `rotary` names the rotation and
     `rotary_share` the part of a head that it turns. `fused` says how a fused projection is taken apart: "slice" (each
     piece's gradient is laid into zeros) or "split" (they are joined once). Dropout with a rate above 0: `dropout` of
     what a layer's parts add to the stream, `dropped` of attention's probabilities, `dropped_inner` of an MLP's inner
@@ -31,7 +32,8 @@ class Traits:
     filled a cache of keys and values though layers were checkpointed. `biased`: each head adds a bias for every pair
     of positions. `scaled_embedding`, `scaled_residual`: multipliers on the stream. `logits`: what happens to logits
     between unembedding and loss ("capped": tanh; "scaled"; "biased": a fixed bias is added). `sink_scales`: a head's
-    sink weights what attention puts out. `floored`: masked scores are raised to their type's least number.
+    sink weights what attention puts out. `floored`: masked scores are raised to their type's least number,
+    and a float16 softmax widens.
     `eager`: transformers has no SDPA path for it, `no_flash`: no path
     for flash attention; `mask_given`: SDPA is given a mask even where all tokens are seen, and `ungrouped`: keys of a
     single head, which no fused kernel takes; `narrow`: its eager softmax runs in the values' type. `router`:
@@ -152,7 +154,7 @@ TRAITS: dict[str, Traits] = {
     "persimmon": replace(LEGACY, rotary="partial", rotary_share=0.5, activation="relu2"),
     "jais2": replace(LEGACY, rotary="half", activation="relu2"),
     "biogpt": replace(LEGACY, scaled_embedding=True, narrow=True),
-    "xglm": replace(LEGACY, scaled_embedding=True, eager=True, no_flash=True, floored=True),
+    "xglm": replace(LEGACY, scaled_embedding=True, eager=True, no_flash=True, narrow=True, floored=True),
     "hyperclovax": replace(LLAMA, scaled_embedding=True, scaled_residual=True, logits="scaled", after=True),
     "megatron-bert": replace(PRENORMED_BERT, eager=True, no_flash=True),
     "roberta-prelayernorm": PRENORMED_BERT,
@@ -298,13 +300,16 @@ RATES: dict[str, dict[str, tuple[str, float]]] = {
         "dropout": ("resid_dropout", 0.0), "dropped": ("attention_dropout", 0.0),
         "dropped_stem": ("embed_dropout", 0.0),
     },
+    "xglm": {
+        "dropout": ("dropout", 0.1), "dropped_stem": ("dropout", 0.1), "dropped": ("attention_dropout", 0.1),
+        "dropped_inner": ("activation_dropout", 0.0),
+    },
     "gpt_neox_japanese": {"dropout": ("hidden_dropout", 0.0), "dropped": ("attention_dropout", 0.1)},
     "emu3_text_model": dict.fromkeys(("dropout", "dropped"), ("attention_dropout", 0.1)),
     "llama": {"dropped": ("attention_dropout", 0.0)},
 }  # fmt: skip
 RATES_ALIKE = {
     "mbart": "bart",
-    "xglm": "bart",
     "mvp": "bart",
     "gpt_bigcode": "gpt2",
     "falcon": "gpt_neox",
@@ -318,8 +323,8 @@ RATES_ALIKE = {
 }
 
 
-# Dropout that trainers of preferences switch off is what is a module. Kinds whose attention asks one for its rate, and
-# kinds that drop what their layers add by a function, which stays.
+# Dropout that trainers of preferences switch off is what is a module. Kinds whose attention asks one for its rate,
+# and kinds that drop what their layers add by a function, which stays.
 ATTENTION_BY_MODULE = frozenset(
     "bert roberta-prelayernorm megatron-bert mpnet roformer gpt2 gptj gpt_neo bloom falcon gpt_neox_japanese".split()
 )
