@@ -158,7 +158,7 @@ def test_bitsandbytes_before_0_43_2_keeps_inputs() -> None:
 
 
 def test_trl_until_1_12_copies_the_unembedding_to_float32() -> None:
-    """4 bytes a parameter, and 2 more that autocast makes of them, beside the logits of 256 tokens; none from 1.13 on,
+    """4 bytes a parameter, and 2 more that autocast makes of them, beside the logits of 256 tokens; from 1.13 none,
     but where PEFT made the unembedding float32, which autocast lowers."""
     options = {"method": "qlora", "rank": 8, "targets": "q_proj", "seq_len": 1024, "trainer": "trl-1.14"}
     unembedding, chunk = 128256 * 4096, 256 * 128256

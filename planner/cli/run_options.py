@@ -88,7 +88,7 @@ def _others() -> dict[str, dict[str, Any]]:
         },
         "upcast_small": {
             "is_flag": True, "default": None,
-            "help": "Under QLoRA what is not quantised in float32, as PEFT's prepare_model_for_kbit_training leaves it.",
+            "help": "QLoRA: what is not quantised in float32, as PEFT's prepare_model_for_kbit_training leaves it.",
         },
         "autocast": {
             "is_flag": True, "default": None, "help": "Autocast on 16-bit weights, as HF's Trainer runs them.",
