@@ -47,7 +47,8 @@ def _memory_tile(answer: Answer, plan: Mapping[str, Any]) -> str:
     if found is None:
         return tile("Memory of a GPU", "not known", "see the notes below")
     size = units.byte_size(found["per_gpu_bytes"])
-    within = between(found["low"], found["high"], units.byte_size)
+    held = f"such intervals hold {found['interval']['held']:.0%} of {found['interval']['judged']} sources"
+    within = f"{between(found['low'], found['high'], units.byte_size)} ({held})"
     if found["fits"] is None or answer.card is None:
         return tile("Memory of a GPU", size, f"{within}; choose a GPU to see whether it fits", found["basis"])
     sure = found["fits"] and found["high"] <= answer.card
