@@ -118,9 +118,11 @@ repository's tables on H100, A100 and RTX PRO 6000, a paper's baselines on eight
 recipes of NeMo on 8 to 128 H100, VectorLM on one to four A100, QLoRA on A10s, and DeepSpeed's offloading on A100s of
 40 GB. Neither rates nor widths of intervals rest on it.
 
-What is marked as stated was marked before predicting. Found afterwards: the first source also runs with PyTorch's
-deterministic algorithms, for which no option exists and with which its steps take twice as long as predicted. Eight
-RTX 4090s reach each other through their host's memory: their steps imply 3 GB/s a card, where 23 were assumed.
+What is marked as stated was marked before predicting. Mended since, no rate being fitted on them: GeForce cards reach
+each other through their host's memory, at what others' nccl-tests show in the middle (5.7 GB/s through PCIe 4, where
+22.9 were taken; this source's steps imply 3); over padded batches PyTorch's own attention gets a mask, and the kernel
+that takes one computes all pairs at half the pace (the first source's code keeps masks where its sequences are whole:
+its rows are read as padded since); scores that are capped, as Gemma 2's, go through three passes more.
 """
 
 

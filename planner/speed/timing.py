@@ -122,6 +122,13 @@ def _notices(setup: Setup, machine: Cluster, parts: dict[str, float], total: flo
             f"No published step on {name} was among those that the formula was fitted on: the interval is wider. "
             "`lora-plan calibrate` narrows it with a step of your own.",
         )
+    if machine.staged and machine.per_node > 1:
+        yield Notice(
+            "no-peer-access",
+            f"{name}s reach each other through the host's memory: {machine.link_bytes_per_s / 1e9:g} GB/s each way "
+            "are taken; machines differ tenfold (slow behind shared PCIe lanes or across sockets). `lora-plan "
+            "calibrate` takes a step of your own.",
+        )
     if machine.count > machine.per_node:
         yield Notice(
             "network-assumed",

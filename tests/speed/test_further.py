@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from tools.speed_later import FURTHER, Later, Said, blind, later, said_of
+from planner import facts, hardware
+from planner.speed import step_time
+from planner.speed.efficiency import constants
+from tools.speed_later import FURTHER, Later, Said, blind, later, said_of, set_up
 from tools.speed_outliers import far, reason_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,3 +55,51 @@ def test_today_is_no_worse_and_what_is_far_off_is_explained() -> None:
         said = said_of(case)
         assert not said.problem
         assert not far(said.seconds / said.measured) or reason_of(case)
+
+
+# Bus bandwidth of nccl-tests' all_reduce_perf for large tensors over the marketed rate of the PCIe link, both GB/s.
+STAGED_RINGS = {
+    "eight RTX 4090, two EPYC 7542": 14.45 / 32,
+    "eight RTX 5090, two Xeon 8480": 28 / 64,
+    "two RTX 2080 Ti": 4.0 / 16,
+    "four RTX 4090, kalavai-net": 2.58 / 32,
+    "two RTX 4090 of different sockets, all-reduce and all-gather": (0.94 * 2.32) ** 0.5 / 32,
+}
+
+
+def test_cards_without_peer_access_stage_through_the_host() -> None:
+    """The middle of what five publishers measured; two cards with their bridge have it, cards for servers too."""
+    middle = float(np.exp(np.mean(np.log(list(STAGED_RINGS.values())))))
+    assert constants().efficiency.link * hardware.STAGED == pytest.approx(middle, rel=0.05)
+    eight, two = (hardware.cluster(hardware.find("rtx-4090"), n) for n in (8, 2))
+    assert eight.staged and two.staged and eight.link_bytes_per_s == hardware.STAGED * 32e9
+    bridged, more = (hardware.cluster(hardware.find("rtx-3090"), n) for n in (2, 4))
+    assert not bridged.staged and bridged.link_bytes_per_s == 56.25e9
+    assert more.staged and not more.switched and more.link_bytes_per_s == hardware.STAGED * 32e9
+    for name in ("rtx-6000-ada", "a6000", "l40s", "a10", "t4", "h100"):
+        assert not hardware.cluster(hardware.find(name), 8).staged
+
+
+def test_peer_access_is_said_with_its_source() -> None:
+    """Of every GeForce card since the RTX 20 series and of no other."""
+    without = [fact for fact in facts.accelerators() if not fact.pcie_peer_access]
+    assert all(any("no peer access" in said for said in fact.more_sources) for fact in without)
+    names = {fact.name for fact in without}
+    assert {"RTX 2080 Ti", "RTX 3060 12GB", "RTX 3090", "RTX 4090", "RTX 4090 D", "RTX 5090"} <= names
+    assert not any(word in name for name in names for word in ("Ada", "RTX A", "PRO", "Quadro", "L4", "A10"))
+
+
+def test_a_note_says_that_cards_stage() -> None:
+    case = next(case for case in later(FURTHER) if case.gpu == "rtx-4090")
+    one = set_up(case)
+    assert one.machine is not None
+    codes = [[n.code for n in step_time(one.arch, one.setup, m, one.pairs, one.whole).notices] for m in (
+        one.machine, hardware.cluster(hardware.find("rtx-6000-ada"), 8))]  # fmt: skip
+    assert "no-peer-access" in codes[0] and "no-peer-access" not in codes[1]
+
+
+def test_sharded_steps_of_eight_cards_are_held() -> None:
+    """RTX 4090s of one source, which no constant saw: 2 of 11 were held by the first predictions."""
+    cases = [case for case in later(FURTHER) if case.gpu == "rtx-4090"]
+    assert len(cases) == 11 and sum(blind(FURTHER)[case.number].inside for case in cases) == 2
+    assert sum(said_of(case).inside for case in cases) >= 10
