@@ -116,13 +116,15 @@ FURTHER_TEXT = """\
 predicted once ([kept](../data/measured/speed_further_blind.csv)) when the three sets above had been learnt from: a
 repository's tables on H100, A100 and RTX PRO 6000, a paper's baselines on eight RTX 4090 and eight A800, NVIDIA's
 recipes of NeMo on 8 to 128 H100, VectorLM on one to four A100, QLoRA on A10s, and DeepSpeed's offloading on A100s of
-40 GB. Neither rates nor widths of intervals rest on it.
+40 GB.
 
 What is marked as stated was marked before predicting. Mended since, no rate being fitted on them: GeForce cards reach
 each other through their host's memory, at what others' nccl-tests show in the middle (5.7 GB/s through PCIe 4, where
 22.9 were taken; this source's steps imply 3); over padded batches PyTorch's own attention gets a mask, and the kernel
 that takes one computes all pairs at half the pace (the first source's code keeps masks where its sequences are whole:
-its rows are read as padded since); scores that are capped, as Gemma 2's, go through three passes more.
+its rows are read as padded since); scores that are capped, as Gemma 2's, go through three passes more; ZeRO-3's hooks
+run in every pass and around each expert's matrices and factors; DeepSpeed's step on the processors scales and copies
+beside Adam. Widths of intervals rest on what it states, as on the other sets.
 """
 
 

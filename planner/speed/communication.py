@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from ..adapter import Adapted
 from ..hardware import Cluster, pcie_bytes_per_s
 from ..moments import Traffic
-from ..schema import Architecture
+from ..schema import Architecture, Matrix
 from ..setup import Setup
 
 # What starting a ring costs and each of its steps, s: by NVLink, PCIe and a network, as NCCL's own model has them
@@ -85,15 +85,24 @@ def exposed_s(computing: float, communicating: float, overlap: float) -> float:
 def gathers(arch: Architecture, setup: Setup, adapted: Iterable[Adapted]) -> float:
     """Units that a micro-step gathers, each costing the host time beside the bytes: forward and backward.
 
-    FSDP gathers layers (and each factor of each pair where PEFT's policy wraps them), DeepSpeed's ZeRO-3 modules,
-    each expert's apart where the library runs them one after another.
+    FSDP gathers layers (and each factor of each pair where PEFT's policy wraps them). DeepSpeed's ZeRO-3 puts hooks
+    around every module that has parameters, each expert's matrices and factors apart where the library runs them one
+    after another, and they run in every pass: forward, again where layers are computed again, and backward
+    (deepspeed/runtime/zero/parameter_offload.py; what a hook finds at hand costs it less, which is neglected).
     """
     if not setup.parameters_sharded or setup.shards < 2 or setup.trainer in GATHER_AHEAD:
         return 0.0
-    factors = 0 if setup.method == "full" else sum(2 * len(item.layers) * len(item.pairs) for item in adapted)
+    pairs = () if setup.method == "full" else tuple(adapted)
     if setup.sharding == "zero3":
         loops = setup.kernels in ("transformers", "litgpt")
-        modules = sum(m.copies * (m.experts if loops and m.kind == "experts" else 1) for m in arch.matrices)
-        return 2.0 * (modules + factors) / setup.pipeline_parallel
+
+        def alike(matrix: Matrix) -> int:
+            """Modules that a matrix is in each layer: each expert's apart, its fused parts too."""
+            return matrix.experts * max(1, len(matrix.parts)) if loops and matrix.kind == "experts" else 1
+
+        modules = sum(m.copies * alike(m) for m in arch.matrices)
+        modules += sum(2 * len(i.layers) * len(i.pairs) * alike(i.matrix) for i in pairs)
+        return (2.0 + (setup.checkpointing != "none")) * modules / setup.pipeline_parallel
+    factors = sum(2 * len(item.layers) * len(item.pairs) for item in pairs)
     wrapped = 0 if setup.trainer in GATHER_BY_LAYER else factors
     return 2.0 * (arch.n_layers + 1 + wrapped) / setup.pipeline_parallel

@@ -119,9 +119,14 @@ def parse(table: Mapping[str, Any]) -> Constants:
     return Constants(efficiency, spread, fitted_on, reached, basis, tuple(sources))  # type: ignore[arg-type]
 
 
+# Names under which the same die is sold with other links or memory: GA100 and GH100.
+SAME_CHIP = {"A800": "A100", "H800": "H100", "H200": "H100"}
+
+
 def family_of(accelerator: str) -> str:
-    """A chip without its board and memory: "A100" of "A100 SXM 80GB"."""
-    return re.split(r" (?:SXM|PCIe|NVL)\d?\b", accelerator)[0]
+    """A chip without its board and memory: "A100" of "A100 SXM 80GB" and of "A800 SXM 80GB"."""
+    name = re.split(r" (?:SXM|PCIe|NVL)\d?\b", accelerator)[0]
+    return SAME_CHIP.get(name, name)
 
 
 def evidence_of(accelerator: str) -> Evidence:

@@ -40,6 +40,10 @@ NATIVE_ATTENTION = ("nemo-automodel", "megatron")  # trainers whose attention us
 # moments read and written, the 16-bit copy) at 125 GB/s, a third of what two sockets of DDR4-3200 have. Published
 # steps allow from 0.17 ns (torchtune's README, Llama 3.1 70B on 8 A100s) to 2.5 ns (gist of chenyaofo on DeepSpeed).
 CPU_STEP_S = 32 / 125e9
+# DeepSpeed's step moves 46 bytes: Adam's 28 on float32, gradients that arrive in float32 (4) and are scaled in a pass
+# of their own (8), a copy in 16 bits (6) (stage3.py: partition_grads, unscale_and_clip_grads,
+# _reassign_or_swap_out_partitioned_parameters). Published steps allow from 0.5 to 1.3 ns.
+DEEPSPEED_STEP_S = 46 / 125e9
 # Multiply-adds a clock of an A100's multiprocessor. Kernels without the instructions that came later reach no more:
 # FlashAttention-2 a third of an H100's peak and two thirds of an A100's (arXiv 2407.08608, 2307.08691).
 A100_FMA = 1024
@@ -156,7 +160,8 @@ def step_parts(
     moved = work.accumulate_bytes * (micro_steps - 1) + work.optimizer_bytes
     parts["optimizer"] = moved / known.bytes_per_s + work.optimizer_operations * efficiency.start_s
     if setup.offload in ("optimizer", "all"):
-        parts["host"] += work.stepped * machine.per_node * CPU_STEP_S
+        each = DEEPSPEED_STEP_S if setup.sharding.startswith("zero") else CPU_STEP_S
+        parts["host"] += work.stepped * machine.per_node * each
     computing = sum(parts.values())
     parts["bubble"] = computing * (stages - 1) / micro_steps
     moving = total_s(traffic, machine, efficiency.link)

@@ -14,7 +14,7 @@ from planner.setup import Setup
 from planner.speed import step_time
 from planner.speed.communication import gathers
 from planner.speed.efficiency import constants
-from planner.speed.roofline import CPU_STEP_S, MASKED, Rates, attention_share, gemm_s, rates
+from planner.speed.roofline import CPU_STEP_S, DEEPSPEED_STEP_S, MASKED, Rates, attention_share, gemm_s, rates
 from planner.speed.step import step_bytes, work_of
 from planner.speed.styles import CAPPED_SCORES, EAGER_SCORES, optimizer_bytes
 from planner.speed.walk import takes_mask, thin, tiled
@@ -159,16 +159,29 @@ def test_experts_that_run_one_after_another_are_gathered_each() -> None:
     moe = load("Qwen/Qwen3-30B-A3B")[1]
     setup = Setup(method="full", gpus=8, sharding="zero3")
     apart, together = (gathers(moe, replace(setup, kernels=k), ()) for k in ("transformers", "fused"))
-    experts = [m for m in moe.matrices if m.kind == "experts"]
-    assert apart - together == 2 * sum(m.copies * (m.experts - 1) for m in experts) > 10_000
+    layers = 48
+    assert (
+        apart - together == 2 * layers * (128 * 3 - 2) > 10_000
+    )  # gate, up and down of 128 experts; or two tensors
+    again = gathers(moe, replace(setup, checkpointing="layer"), ())
+    assert again == apart * 3 / 2
+    pairs = adapt(moe, AdapterSpec(8, layers=("mlp",), experts="per-expert"))
+    lora = replace(setup, method="lora")
+    assert gathers(moe, lora, pairs) - apart == 2 * 2 * layers * 128 * 3  # two factors of each of them
 
 
 def test_an_offloaded_optimizer_steps_on_the_processors() -> None:
-    """32 bytes a parameter at 125 GB/s, all parameters of the machine's 8 GPUs on its processors."""
+    """32 bytes a parameter at 125 GB/s, under DeepSpeed 46, all parameters of the machine's 8 GPUs on its processors."""
     many = replace(A100, count=8, per_node=8)
     setup = Setup(method="full", gpus=8, sharding="zero3", micro_batch=8, checkpointing="layer")
     kept, away = (
         step_time(ARCH, replace(setup, offload=o), many).parts["host"] for o in ("none", "optimizer")
     )
+    assert away - kept == pytest.approx(ARCH.params * DEEPSPEED_STEP_S, rel=1e-9)
+    fsdp = replace(setup, sharding="fsdp")
+    kept, away = (
+        step_time(ARCH, replace(fsdp, offload=o), many).parts["host"] for o in ("none", "optimizer")
+    )
     assert away - kept == pytest.approx(ARCH.params * CPU_STEP_S, rel=1e-9)
     assert ARCH.params * CPU_STEP_S == pytest.approx(2.06, rel=0.01)
+    assert DEEPSPEED_STEP_S / CPU_STEP_S == pytest.approx((28 + 4 + 8 + 6) / 32)
