@@ -96,12 +96,13 @@ def gathers(arch: Architecture, setup: Setup, adapted: Iterable[Adapted]) -> flo
     if setup.sharding == "zero3":
         loops = setup.kernels in ("transformers", "litgpt")
 
-        def alike(matrix: Matrix) -> int:
-            """Modules that a matrix is in each layer: each expert's apart, its fused parts too."""
-            return matrix.experts * max(1, len(matrix.parts)) if loops and matrix.kind == "experts" else 1
+        def alike(matrix: Matrix, pieces: int) -> int:
+            """Modules that a matrix, or `pieces` pairs on it, are in a layer: each expert's apart, with fused parts."""
+            apart = loops and matrix.kind == "experts"
+            return matrix.experts * max(pieces, len(matrix.parts)) if apart else pieces
 
-        modules = sum(m.copies * alike(m) for m in arch.matrices)
-        modules += sum(2 * len(i.layers) * len(i.pairs) * alike(i.matrix) for i in pairs)
+        modules = sum(m.copies * alike(m, 1) for m in arch.matrices)
+        modules += sum(2 * len(i.layers) * alike(i.matrix, len(i.pairs)) for i in pairs)
         return (2.0 + (setup.checkpointing != "none")) * modules / setup.pipeline_parallel
     factors = sum(2 * len(item.layers) * len(item.pairs) for item in pairs)
     wrapped = 0 if setup.trainer in GATHER_BY_LAYER else factors
