@@ -97,7 +97,7 @@ def gathers(arch: Architecture, setup: Setup, adapted: Iterable[Adapted]) -> flo
         loops = setup.kernels in ("transformers", "litgpt")
 
         def alike(matrix: Matrix, pieces: int) -> int:
-            """Modules that a matrix, or `pieces` pairs on it, are in a layer: each expert's apart, with fused parts."""
+            """Modules of a matrix, or of `pieces` pairs on it, in a layer: of each expert and of its parts apart."""
             apart = loops and matrix.kind == "experts"
             return matrix.experts * max(pieces, len(matrix.parts)) if apart else pieces
 

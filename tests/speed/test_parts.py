@@ -171,7 +171,7 @@ def test_experts_that_run_one_after_another_are_gathered_each() -> None:
 
 
 def test_an_offloaded_optimizer_steps_on_the_processors() -> None:
-    """32 bytes a parameter at 125 GB/s, under DeepSpeed 46, all parameters of a machine's 8 GPUs on its processors."""
+    """32 bytes a parameter at 125 GB/s, under DeepSpeed 46, all parameters of 8 GPUs on their processors."""
     many = replace(A100, count=8, per_node=8)
     setup = Setup(method="full", gpus=8, sharding="zero3", micro_batch=8, checkpointing="layer")
     kept, away = (
