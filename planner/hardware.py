@@ -22,14 +22,6 @@ GPUS_PER_NODE = 8
 # beside older ones, as in NVIDIA's DGX H100 and DGX A100; one 100 Gbit/s adapter that the cards of a machine share.
 NETWORK_FAST, NETWORK_A100, NETWORK_CARDS = 50e9, 25e9, 12.5e9
 PCIE_EACH_WAY = {3: 16e9, 4: 32e9, 5: 64e9}  # x16, marketed
-# What rings reach of a PCIe link, over what they reach of links between GPUs, where cards have no access to each
-# other and NCCL stages through the host's memory. All-reduces of large tensors, as nccl-tests measure them, come to
-# 0.18 of the link in the (geometric) middle of five publishers, their machines tenfold apart; 0.25 x `link` is it:
-# 0.45 on eight RTX 4090 of two EPYC 7542 without a PCIe switch (a blog, "RTX4090 GPUDirect P2P Unlocked!", 2025-02),
-# 0.44 on eight RTX 5090 of two Xeon 8480 (NVIDIA/nccl issue 1639), 0.25 on two RTX 2080 Ti (Anthony-Hoo.github.io,
-# 2025-06), 0.08 on four RTX 4090 (kalavai-net, notes on its scripts), 0.05 on two RTX 4090 of different sockets (a
-# report on NCCL 2.18).
-STAGED = 0.25
 _PEAKS = {
     "float32": "fp32_flops_per_s",
     "tfloat32": "tf32_dense_flops_per_s",
@@ -120,8 +112,6 @@ def cluster(
     if link == "pcie" or (bridge and count > 2):
         switched, bridge, rate = False, False, pcie_bytes_per_s(accelerator)
     staged = not (switched or bridge or accelerator.pcie_peer_access)
-    if staged:
-        rate *= STAGED
     if network_bytes_per_s is None:
         network_bytes_per_s = NETWORK_CARDS / per_node
         if switched:

@@ -80,7 +80,7 @@ LATER_ON = {
     ("ljm565", "rtx-pro-6000"): UNIVERSAL,
     ("ITcarrot", "rtx-4090"): (
         "Cards without access to each other: what goes through the host's memory is taken in the middle of what "
-        "machines reach, 5.7 GB/s a card; FSDP, ZeRO-3 and tensor parallelism here all imply 3."
+        "machines reach, 6.0 GB/s a card; FSDP, ZeRO-3 and tensor parallelism here all imply 3."
     ),
     ("deepspeedai/DeepSpeed issue", "a100-40gb"): (
         "States in host memory; the batch is not stated, and the same runs without offloading are predicted at half."

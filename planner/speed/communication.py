@@ -64,17 +64,21 @@ def call_s(entry: Traffic, machine: Cluster) -> float:
     return START_S + times * ((steps - across) * hop + across * NETWORK_STEP_S)
 
 
-def collective_s(entry: Traffic, machine: Cluster, link: float) -> float:
-    """Seconds of all calls of a collective in an optimizer step, at a share `link` of the links' rates."""
+def collective_s(entry: Traffic, machine: Cluster, link: float, staged: float | None = None) -> float:
+    """Seconds of all calls of a collective in an optimizer step, at a share `link` of the links' rates; `staged` of a
+    machine's own where its cards send through the host's memory."""
     if entry.group_size < 2 and entry.group != "host":
         return 0.0
     moved = entry.bytes * ring_share(entry.collective, entry.group_size)
-    return moved / (rate_of(entry, machine) * link) + entry.calls * call_s(entry, machine)
+    rate = rate_of(entry, machine) * link
+    if staged is not None and machine.staged and entry.group != "host":
+        rate = min(rate, machine.link_bytes_per_s * staged)
+    return moved / rate + entry.calls * call_s(entry, machine)
 
 
-def total_s(traffic: Iterable[Traffic], machine: Cluster, link: float) -> float:
+def total_s(traffic: Iterable[Traffic], machine: Cluster, link: float, staged: float | None = None) -> float:
     """Seconds of all collectives one after another."""
-    return sum(collective_s(entry, machine, link) for entry in traffic)
+    return sum(collective_s(entry, machine, link, staged) for entry in traffic)
 
 
 def exposed_s(computing: float, communicating: float, overlap: float) -> float:

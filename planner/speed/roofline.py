@@ -164,9 +164,14 @@ def step_parts(
         parts["host"] += work.stepped * machine.per_node * each
     computing = sum(parts.values())
     parts["bubble"] = computing * (stages - 1) / micro_steps
-    moving = total_s(traffic, machine, efficiency.link)
+    moving = total_s(traffic, machine, efficiency.link, efficiency.staged)
     parts["communication"] = exposed_s(computing, moving, efficiency.overlap)
     return parts
+
+
+def staged_share(parts: dict[str, float], machine: Cluster) -> float:
+    """The share of a step that is communication through the host's memory, which differs most between machines."""
+    return parts["communication"] / sum(parts.values()) if machine.staged else 0.0
 
 
 def thin_share(parts: dict[str, float]) -> float:
