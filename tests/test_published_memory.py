@@ -13,16 +13,21 @@ import pytest
 from planner import estimate
 from planner.errors import FactError, InputError
 from planner.memory import constants as memory_constants
-from planner.memory.constants import KINDS
 from planner.memory.elementwise import activation
 from planner.memory.passes import Pass
 from planner.memory.tape import Tape
 from planner.running import running
 from planner.trainers import Claim, filled, find, names, parse, trainers
-from tools.compare_published_memory import Arrays, Compared, compared, estimates, with_constants
+from tools.compare_published_memory import (
+    Arrays,
+    Compared,
+    compared,
+    estimates,
+    with_constants,
+)
 from tools.measured_outliers import NOT_EXPLAINED, why, why_later
 from tools.published_memory import cases
-from tools.published_memory_later import Later, Said, first_ratios, inside
+from tools.published_memory_later import Later, Said, inside
 from tools.published_memory_later_page import pairs as later_pairs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -179,41 +184,6 @@ def test_a_loop_without_a_trainer_to_a_hundredth(collected: tuple[Pairs, Pairs])
     """What torch allocated on a T4 in 59 runs of float16 LoRA and QLoRA, eager and memory-efficient attention."""
     allocated = [(c, s) for c, s in collected[1] if c.source == "Anassbzdd/fitcheck"]
     assert len(allocated) == 59 and max(_errors(allocated)) <= 0.02
-
-
-def _kinds_of_page() -> dict[str, list[str]]:
-    """The table of how often the interval holds, cells by kind."""
-    lines = (ROOT / "docs" / "memory-published.md").read_text(encoding="utf-8").splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return {row[0].split("`")[1]: row[1:] for row in rows if row[0].startswith("`") and len(row) == 8}
-
-
-def test_every_kind_is_held_by_intervals_of_other_sources() -> None:
-    """The page, the constants and docs/agreement.md say the same."""
-    known, shown = memory_constants.constants(), _kinds_of_page()
-    assert list(shown) == list(KINDS)
-    for kind, row in shown.items():
-        found = known.of_kind(kind)
-        assert row[:3] == [f"{found.low:.2f} to {found.high:.2f}", str(found.sources), str(found.runs)]
-        assert row[4] == f"{found.held:.0%}" and found.held >= (
-            0.8 if kind == "offloaded" else known.coverage
-        )
-    page = (ROOT / "docs" / "memory-published.md").read_text(encoding="utf-8")
-    line = next(line for line in page.splitlines() if line.startswith("| all |"))
-    sources, runs, of_runs, of_sources = (cell.strip() for cell in line.split("|")[2:6])
-    text = (ROOT / "docs" / "agreement.md").read_text(encoding="utf-8")
-    said = next(line for line in text.splitlines() if line.startswith("| the 90% interval of memory |"))
-    assert f"{runs} published figures of {sources} sources" in said
-    assert f"holds {of_runs} of figures, {of_sources} where sources count the same" in said
-
-
-def test_first_predictions_lie_in_the_interval_of_today() -> None:
-    """Rows as they were predicted first, whatever is known of them since."""
-    known = memory_constants.constants()
-    found = [each for _, each in first_ratios()]
-    ends = [(each, *known.bounds(each.kind)) for each in found]
-    assert len(found) == 400
-    assert sum(low <= each.low and each.high <= high for each, low, high in ends) / len(found) >= 0.89
 
 
 def test_far_ones_collected_afterwards_have_a_reason(collected: tuple[Pairs, Pairs]) -> None:

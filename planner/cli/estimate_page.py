@@ -11,6 +11,7 @@ from rich.text import Text
 
 from .. import units
 from ..learning_rate.lookup import LearningRate
+from ..memory.interval_kinds import KIND_WORDS, LENGTH_WORDS
 from ..plan import Plan
 from . import capacity_tables
 from .capacity_tables import titled_table
@@ -173,21 +174,12 @@ def _memory(plan: Plan) -> Table | None:
     table.add_row("to", *(units.byte_size(found["high"]) for found in columns.values()))
     within = [found["interval"] for found in columns.values()]
     table.add_row("interval of", *(KIND_WORDS[each["kind"]] for each in within))
-    table.add_row("it holds", *(f"{each['held']:.0%} of {each['sources']} sources" for each in within))
-    table.add_row("tokens", f"{plan.workload.seq_len:,} {LENGTHS[within[0]['length']]}")
+    table.add_row("it holds", *(f"{each['held']:.0%} of {each['judged']} sources" for each in within))
+    table.add_row("tokens", f"{plan.workload.seq_len:,} {LENGTH_WORDS[within[0]['length']]}")
     if next(iter(columns.values()))["fits"] is not None:
         table.add_row("fits", *("yes" if found["fits"] else "no" for found in columns.values()))
         table.add_row("fewest GPUs", *(fewest(found["fewest"]) for found in columns.values()))
     return table
-
-
-KIND_WORDS = {
-    "alone": "one GPU", "open": "lengths open", "shared": "several GPUs", "shared-open": "lengths open",
-    "split": "split model", "offloaded": "offloading",
-}  # fmt: skip
-LENGTHS = {
-    "typed": "if reached", "assumed": "assumed", "packed": "packed", "reached": "reached", "shorter": "never reached",
-}  # fmt: skip
 
 
 def fewest(found: dict[str, Any] | None) -> str:
@@ -279,8 +271,10 @@ def _explain_memory(plan: Plan) -> tuple[str, ...]:
     return (
         (
             "analytic: memory is a sum over what a step holds. Its interval is to hold "
-            f"{within['coverage']:.0%} of published peaks of this kind of set-up ({within['kind']}: {within['runs']} "
-            f"of {within['sources']} sources); intervals of all other sources hold {within['held']:.0%} of a source."
+            f"{within['coverage']:.0%} of published peaks of sources that nobody has looked at: it rests on "
+            f"{within['runs']} of {within['sources']} sources as they were predicted first. Of this kind of set-up "
+            f"({within['kind']}) intervals of all other sources hold {within['held']:.0%} of a source, by "
+            f"{within['judged']} sources."
         ),
     )
 

@@ -77,7 +77,9 @@ def _apart(setup: Setup, experts: int) -> Iterator[Traffic]:
     elif setup.states_sharded:
         same = setup.expert_shards(setup.shards)
         times = reductions(setup)
-        yield Traffic("gradients of experts", reduced_by(setup), "shard", same, experts * width * times, times)
+        yield Traffic(
+            "gradients of experts", reduced_by(setup), "shard", same, experts * width * times, times
+        )
         if setup.sharding in ("zero1", "zero2"):
             yield Traffic("updated experts", "all_gather", "shard", same, experts * width, 1)
 

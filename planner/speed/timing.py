@@ -11,7 +11,7 @@ from ..adapter.whole import NOTHING_WHOLE, Whole
 from ..dataclass import dataclass
 from ..errors import UnsupportedArchitectureError
 from ..flops import FLOPS_PER_MAC, Step, step_macs
-from ..hardware import Cluster, arithmetic_of, matmul_flops_per_s
+from ..hardware import Cluster, arithmetic_of, matmul_flops_per_s, only_float16
 from ..memory.traffic import traffic as traffic_of
 from ..moments import Traffic
 from ..objective import beside
@@ -103,12 +103,17 @@ def _notices(setup: Setup, machine: Cluster, parts: dict[str, float], total: flo
             f"{name} has no units for {setup.compute_dtype}: products are taken at its float32 rate; "
             "--precision fp16 would use its float16 units.",
         )
+    if setup.precision == "fp16" and only_float16(machine.accelerator):
+        yield Notice(
+            "float16-units",
+            f"{name} has no units for bfloat16: float16 is taken, whose range wants a scaled loss.",
+        )
     wide = setup.method != "full" and setup.trained_dtype == "float32" and setup.compute_dtype != "float32"
     if wide and not setup.under_autocast:
         yield Notice(
             "adapter-in-float32",
             "The adapter is in float32 on 16-bit weights without autocast, as PEFT makes it: its products and the "
-            "casts around them are slow. --adapter-dtype bfloat16 or --autocast avoids it.",
+            f"casts around them are slow. --adapter-dtype {setup.compute_dtype} or --autocast avoids it.",
         )
     if parts["scan"] > 0.2 * total:
         yield Notice(

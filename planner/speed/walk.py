@@ -294,7 +294,7 @@ class Walk:
         """Scores and values; a fused kernel skips what the mask hides and computes the scores again backward."""
         q, k, v = needs[op.q], needs[op.k], needs[op.v]
         keys = memory if op.memory else length // op.compress
-        eager, masked = self.setup.attention_kernel == "eager", takes_mask(self.setup)
+        eager, masked = self.setup.attention_kernel in ("eager", "math"), takes_mask(self.setup)
         pairs = float(op.pairs or length * keys)
         if not eager and op.compress > 1:
             pairs = float(compressed_pairs(length, op.compress))

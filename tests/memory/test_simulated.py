@@ -77,6 +77,8 @@ CHOICES: dict[str, dict[str, Any]] = {
     "inputs kept": {**QUANTISED, "quantised_inputs_kept": True},
     "wide norms": {**QUANTISED, "upcast_norms": True, "checkpointing": "layer"},
     "wide norms, autocast": {**QUANTISED, "upcast_norms": True, "autocast": True},
+    "math attention": {"attention_kernel": "math", "autocast": True},
+    "math attention, masked": {"attention_kernel": "math", "packing": "padded", "checkpointing": "layer"},
     "dpo": {"objective": "dpo", "loss": "tiled", "checkpointing": "layer"},
     "dpo, all logits": {"objective": "dpo", "loss": "full", "autocast": True, "packing": "padded"},
     "kto": {"objective": "kto", "loss": "tiled", "reference": "precomputed"},

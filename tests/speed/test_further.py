@@ -34,7 +34,7 @@ def _parts() -> tuple[list[Later], list[Later]]:
 
 
 def test_first_predictions_are_kept() -> None:
-    """A prediction for every row, of the time that it publishes; docs/agreement.md says how far off they were."""
+    """A prediction for every row, of the time it publishes; docs/agreement.md says how far off they were."""
     first, cases = blind(FURTHER), later(FURTHER)
     assert set(first) == {case.number for case in cases} and len(cases) == 116
     for case in cases:
