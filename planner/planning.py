@@ -14,6 +14,7 @@ from .adapter import adapt
 from .adapter.whole import NOTHING_WHOLE, trained_whole
 from .errors import InputError, PlannerError, UnsupportedArchitectureError
 from .given import whole_number
+from .objective import changes_step
 from .objective_rules import SEQUENCES
 from .pictured import pictured
 from .plan import Plan
@@ -214,7 +215,7 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
             told, memory[method]["would_fit"] = _does_not_fit(plan, run, memory[method], room, options)
             first.append(told)
         notices += found.notices if found else ()
-        if method == main and run and plan.flops and run.setup.objective != "sft":
+        if method == main and run and plan.flops and changes_step(arch, run.setup, run.pairs):
             plan = estimator.with_objective(plan, arch, run.setup)
             if run.setup.objective == "grpo":
                 plan = grpo.section(plan, arch, run.setup, options)

@@ -10,11 +10,11 @@ from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
 from ..dataclass import dataclass
 from ..errors import UnsupportedArchitectureError
-from ..flops import FLOPS_PER_MAC, Step, step_macs
+from ..flops import FLOPS_PER_MAC
 from ..hardware import Cluster, arithmetic_of, matmul_flops_per_s, only_float16
 from ..memory.traffic import traffic as traffic_of
 from ..moments import Traffic
-from ..objective import beside
+from ..objective import step_tally
 from ..schema import Architecture, Basis, Notice
 from ..setup import Setup
 from .calibration import NOTHING_MEASURED, Calibration
@@ -86,9 +86,8 @@ def model_flops(
     if time_gap(arch, whole):
         return None
     pairs = None if setup.method == "full" else tuple(adapted)
-    tally = step_macs(arch, Step(1, setup.seq_len), pairs, whole)
-    tally.add(beside(arch, setup, pairs, whole))
-    macs = (tally.total - tally.overcount - tally.hidden) * setup.sequences
+    tally = step_tally(arch, setup, pairs, whole, setup.sequences, plain=True)
+    macs = tally.total - tally.overcount - tally.hidden
     return float(FLOPS_PER_MAC * macs * setup.accumulation * setup.data_parallel)
 
 

@@ -237,6 +237,10 @@ class Walk:
                 self.low_rank("backward", a, b)
             if pair.magnitudes:
                 self.norms_of(pair, again)
+                if self.setup.lora_dropout > 0 and self.setup.drops:  # W of what dropout left
+                    self.base(item.matrix, rows, item.matrix.experts_active, "forward")
+                    for _ in range(again + grad * (not stopped)):
+                        self.base(item.matrix, rows, item.matrix.experts_active, "backward")
             self.joined(pair, rows, again)
 
     def low_rank(
