@@ -84,6 +84,7 @@ LOSS = {
     "split": _CHUNKED,
     "split-wide": _CHUNKED, "split-fused": _FUSED, "fused": _FUSED, "shifted-fused": _FUSED,
     "shifted-late-fused": _FUSED, "wide-fused": _FUSED, "tiled": _FUSED,
+    "recomputed": _CHUNKED, "recomputed-wide": _CHUNKED,
 }  # fmt: skip
 # Bytes an element of eager scores: written, scaled, masked, softmax in float32, cast, read; and back.
 EAGER_SCORES = Cost(22, 24, 6, 8)
