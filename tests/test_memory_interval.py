@@ -278,6 +278,8 @@ def test_what_is_judged_in_order_of_time_is_not_known_before() -> None:
 def test_a_set_that_the_interval_rests_on_judges_nothing() -> None:
     with pytest.raises(SystemExit, match="rests on the fifth"):
         judge("fifth")
+    with pytest.raises(SystemExit, match="No set is called nobody"):
+        judge("nobody")
 
 
 def test_a_table_without_a_kind_is_refused() -> None:

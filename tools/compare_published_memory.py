@@ -288,6 +288,8 @@ def judge(name: str) -> None:
     if name in RESTS_ON:
         raise SystemExit(f"The interval rests on the {name} set.")
     found = [each for _, each in first_ratios((name,))]
+    if not found:
+        raise SystemExit(f"No set is called {name}.")
     rule = shipped()
     judged = [(each, rule.holds(each)) for each in found]
     for mark, test in (("all", ""), *((kind, kind) for kind in KINDS)):

@@ -19,9 +19,10 @@ from ..schema import Architecture, Basis, Notice
 from ..setup import Setup
 from .calibration import NOTHING_MEASURED, Calibration
 from .efficiency import Efficiency, constants, evidence_of, spread_of
-from .roofline import step_parts, thin_share
+from .roofline import staged_share, step_parts, thin_share
 from .step import work_of
 from .trained import held
+from .walk import wide_between
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,12 @@ def _notices(setup: Setup, machine: Cluster, parts: dict[str, float], total: flo
             "The adapter is in float32 on 16-bit weights without autocast, as PEFT makes it: its products and the "
             f"casts around them are slow. --adapter-dtype {setup.compute_dtype} or --autocast avoids it.",
         )
+    if wide_between(setup):
+        yield Notice(
+            "float32-between",
+            "Without autocast all but the quantised products is float32, as PEFT prepares a quantised model: "
+            "attention and the unembedding run at a fraction of their 16-bit rate. --autocast avoids it.",
+        )
     if parts["scan"] > 0.2 * total:
         yield Notice(
             "scan-assumed",
@@ -125,6 +132,14 @@ def _notices(setup: Setup, machine: Cluster, parts: dict[str, float], total: flo
             "gpu-not-calibrated",
             f"No published step on {name} was among those that the formula was fitted on: the interval is wider. "
             "`lora-plan calibrate` narrows it with a step of your own.",
+        )
+    if machine.staged and machine.per_node > 1:
+        rate = machine.link_bytes_per_s * constants().efficiency.staged / 1e9
+        yield Notice(
+            "no-peer-access",
+            f"{name}s reach each other through the host's memory: {rate:.1f} GB/s each way are taken, and machines "
+            "differ tenfold (slow behind shared PCIe lanes or across sockets), for which the interval is wider. "
+            "`lora-plan calibrate` takes a step of your own.",
         )
     if machine.count > machine.per_node:
         yield Notice(
@@ -157,7 +172,7 @@ def step_time(
     total = sum(parts.values())
     spread = spread_of(machine.accelerator.name)
     shift, deviation = calibration.correction(
-        machine.accelerator.name, setup.trainer, thin_share(parts), spread
+        machine.accelerator.name, setup.trainer, thin_share(parts), spread, staged_share(parts, machine)
     )
     seconds, width = total * math.exp(shift), math.exp(spread.z * deviation)
     return StepTime(
