@@ -72,6 +72,14 @@ def arithmetic_of(accelerator: Accelerator, dtype: str) -> str:
     return dtype
 
 
+def only_float16(accelerator: Accelerator) -> bool:
+    """Whether its 16-bit products are float16's alone, so that bfloat16 would run at float32's rate (T4, V100)."""
+    return (
+        arithmetic_of(accelerator, "bfloat16") == "float32"
+        and peak_flops_per_s(accelerator, "float16") is not None
+    )
+
+
 def matmul_flops_per_s(accelerator: Accelerator, dtype: str) -> float:
     """The rate at which products of this format could run at best. Raises InputError where it is not known."""
     peak = peak_flops_per_s(accelerator, arithmetic_of(accelerator, dtype))

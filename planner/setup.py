@@ -26,7 +26,7 @@ Optimizer = Literal[
     "muon",
 ]  # fmt: skip
 Checkpointing = Literal["none", "layer", "layer-offload"]
-AttentionKernel = Literal["eager", "sdpa", "flash"]
+AttentionKernel = Literal["eager", "sdpa", "math", "flash"]
 Packing = Literal["full", "padded", "packed"]
 Loss = Literal[
     "full", "shifted", "shifted-late", "fused", "shifted-fused", "shifted-late-fused", "shifted-narrow",

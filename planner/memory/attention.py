@@ -57,8 +57,10 @@ def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     kernel = "sdpa" if run.kernel == "flash" and shape.no_flash else run.kernel
     if shape.pieced and kernel != "flash":
         return _in_pieces(run, q, k, v, replace(shape, pieced=False), kernel == "eager")
-    if kernel == "eager" or (shape.eager and kernel == "sdpa"):
+    if kernel == "eager" or (shape.eager and kernel != "flash"):
         return _eager(run, q, k, v, shape)
+    if kernel == "math":
+        return _math(run, q, k, v, shape)
     if kernel == "flash":  # which takes 16 bits
         q, k, v = (cast(each, min(each.width, HALF)) for each in (q, k, v))
     wide = shape.d_qk > 256 or shape.d_qk != shape.d_v
@@ -95,8 +97,10 @@ def _in_pieces(run: Pass, q: Value, k: Value, v: Value, shape: Shape, eager: boo
 
 
 def _math(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
-    """SDPA where no fused kernel takes the call (float32 with grouped heads): scaled queries and keys, values for
-    every head and probabilities, all in float32 and kept."""
+    """SDPA where no fused kernel takes the call (float32 with grouped heads, or grouped heads with a mask): scaled
+    queries and keys, values for every head and probabilities, all in float32 and kept. Autocast is left inside."""
+    if run.autocast:
+        run = replace(run, autocast=False)
     tape, copies = run.tape, run.sequences != 1 or not shape.single
     q, k = scale(cast(q, FLOAT32)), scale(_repeated(run, cast(k, FLOAT32), shape, shape.d_qk, copies=copies))
     wide_v = _repeated(run, cast(v, FLOAT32), shape, shape.d_v, copies=copies)

@@ -28,8 +28,9 @@ from ..schema import (
 from .attention import Shape, attend
 from .bias import Shared
 from .elementwise import activation, drop, gated, norm, rotate, weigh
-from .experts import Routing, Stacked, folded, folds, mix
+from .experts import folded, folds
 from .layout import Trained, from_latent, layout, low_ranks, split_sides, uses
+from .mixture import Mixture
 from .outside import ALONE, Outside
 from .passes import FLOAT32, Pass
 from .products import Weight, adapted, linear, part, whole
@@ -38,7 +39,7 @@ from .tape import Gradients, Size, Value, add, cast, multiply, piece, scale, una
 from .traits import Traits
 
 
-class Walk:
+class Walk(Mixture):
     """One layer being run. `values` holds what is alive, by the block's numbers; `normed` the normed stream;
     `kept` what earlier layers kept for later ones."""
 
@@ -54,9 +55,7 @@ class Walk:
         self.act = arch.activation or traits.activation
         self.outside = outside
         self.kept: dict[str, Value] = {}
-        self.waiting: list[tuple[Apply, Value]] = []
-        self.logits: Value | None = None
-        self.values: dict[int, Value] = {}
+        super().__init__()
         self.normed: dict[int, Value] = {}
         self.biases: dict[bool, Shared | None] = {False: None, True: None}
         self.joined = run.kernels == "unsloth" and not run.dropout and self._adapts_mlp()
@@ -208,9 +207,8 @@ class Walk:
     def _apply(self, op: Apply) -> Value:
         matrix = self.arch.matrices[op.matrix]
         x = self._input(op)
-        if matrix.kind == "experts":  # run as one where their results are weighted
-            self.waiting.append((op, x))
-            return x
+        if matrix.kind == "experts":
+            return self.meet(op, x)
         if matrix.kind == "convolution" and matrix.d_out != matrix.d_in:
             if self.mixer is not None:
                 return convolve(self.run, x, matrix.d_out, self.mixer.kind)
@@ -233,7 +231,7 @@ class Walk:
             return self.outside.rows
         return self.run.tokens if op.per == op.times else self.run.tokens * (op.times / op.per)
 
-    def _weight(self, index: int) -> Weight:
+    def weight(self, index: int) -> Weight:
         """A matrix, or its share of it under tensor parallelism."""
         matrix, run = self.arch.matrices[index], self.run
         trained = run.full or self.layer in self.trained.whole.matrices.get(index, ())
@@ -246,7 +244,7 @@ class Walk:
         )  # fmt: skip
 
     def _linear(self, op: Apply, x: Value, *, clones: bool) -> Value:
-        rows, weight, matrix = self._rows(op), self._weight(op.matrix), self.arch.matrices[op.matrix]
+        rows, weight, matrix = self._rows(op), self.weight(op.matrix), self.arch.matrices[op.matrix]
         if matrix.wide:  # its code casts to the weight's type, whatever autocast does next
             x = cast(x, weight.width)
         item = self.trained.of(op.matrix, self.layer if op.layer is None else op.layer)
@@ -257,28 +255,6 @@ class Walk:
             return folded(self.run, x, rows, weight, pairs[0])
         again = self.joined and matrix.role == "mlp" and matrix.d_out == self.arch.hidden_size
         return adapted(self.run, x, rows, weight, pairs, clones=clones, again=again)
-
-    def _experts(self, op: Join) -> Value:
-        """The routed experts whose results this Join weights."""
-        stacks = []
-        for apply, _ in self.waiting:
-            matrix, item = self.arch.matrices[apply.matrix], self.trained.of(apply.matrix, self.layer)
-            pairs = low_ranks(item, self.run.split) if item else ()
-            folded = pairs[0] if item and item.pairs[0].materialised else None
-            experts = -(-matrix.experts // self.run.expert_split)
-            stacks.append(Stacked(self._weight(apply.matrix), experts, () if folded else pairs, folded))
-        first, traits = self.arch.matrices[self.waiting[0][0].matrix], self.traits
-        seen = first.experts if self.waiting[0][0].all_experts else first.experts_active
-        routing = Routing(
-            first.experts, seen, traits.router, traits.wide_router, self.act, traits.sinks, traits.jitter
-        )
-        x, logits = self.waiting[0][1], self.logits
-        self.waiting, self.logits = [], None
-        mixed = mix(self.run, x, logits or x, routing, tuple(stacks[:-1]), stacks[-1])
-        for source in op.sources[1:]:
-            if self.values[source] is not logits:  # a shared expert's result
-                mixed = add(mixed, self.values[source])
-        return mixed
 
     # Attention
 
@@ -365,9 +341,11 @@ class Walk:
             width = self.plan.latent_width or self.arch.hidden_size
             return norm(run, values[op.sources[0]], width, self.traits.norm)
         if kind == "weighted" and self.waiting:
-            return self._experts(op)
+            return self.experts(op)
+        if kind == "weighted" and self.traits.every_expert:
+            return self.shared_with_all(op)
         if kind == "sum":
-            return self._sum(op)
+            return self.sum_with_shared(op)
         if kind == "keys":
             return self._keys(op)
         if kind == "output-gate":
@@ -375,22 +353,9 @@ class Walk:
             if values[op.sources[1]].elements < mixed.elements:  # one weight a head
                 return self._mixed(op)
             return multiply(mixed, unary(piece(self._value(op.sources[1]), mixed.elements), "out"))
+        if self.traits.every_expert and self.logits is not None and op.sources[0] in self.plan.streams:
+            return self.spread(self._value(op.sources[0]), self.values[op.sources[1]])
         return self._mixed(op)
-
-    def _sum(self, op: Join) -> Value:
-        """Routed experts' result and a shared one's, which a gate may weigh: it is kept then."""
-        routed, shared, *gates = (self.values[source] for source in op.sources)
-        tape, sizes = self.run.tape, (shared.bytes, *(gate.bytes for gate in gates))
-        if gates:
-            kept = (shared.buffer, *(gate.buffer for gate in gates))
-            shared = tape.apply(
-                (shared, *gates),
-                shared.elements,
-                shared.width,
-                kept,
-                lambda g: [tape.new(size) for size in sizes],
-            )
-        return add(routed, shared)
 
     def _mixed(self, op: Join) -> Value:
         """Anything else elementwise: keeps what it reads."""

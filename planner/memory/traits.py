@@ -36,7 +36,8 @@ class Traits:
     single head, which no fused kernel takes; `narrow`: its eager softmax runs in the values' type. `router`:
     "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their weights
     stay in float32, and so do the results that they weight; `jitter`: what experts and router read is multiplied by
-    noise. `caches`: its decoder fills a cache of keys and values while it is trained.
+    noise; `every_expert`: all experts run on all tokens. `caches`: its decoder fills a cache of keys and
+    values while it is trained.
     Of towers of images, `pieced`: attention runs apart for each image or window, from pieces of queries, keys and
     values, and joins what comes out; `narrow_stem`: layers read what a convolution makes, in 16 bits under autocast;
     `layer_scale`: what a layer's parts add is weighed by a trained vector.
@@ -81,6 +82,7 @@ class Traits:
     router: Literal["softmax", "sigmoid", "chosen"] = "softmax"
     wide_router: bool = False
     jitter: bool = False
+    every_expert: bool = False
     caches: bool = False
     pieced: bool = False
     narrow_stem: bool = False
@@ -180,7 +182,7 @@ TRAITS: dict[str, Traits] = {
     "afmoe": replace(
         LLAMA, norm="rms-late", qk_norm="rms-late", after=True, router="sigmoid", wide_router=True
     ),
-    "llama4_text": replace(LLAMA, no_flash=True, rotary="complex", router="sigmoid", wide_router=True),
+    "llama4_text": replace(LLAMA, no_flash=True, rotary="complex", router="sigmoid", every_expert=True),
     "gemma3_vision": SIGLIP,
     "idefics3_vision": SIGLIP,
     "clip_vision": replace(SIGLIP, activation="quick_gelu"),

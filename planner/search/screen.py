@@ -330,6 +330,19 @@ def _memory(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Arra
     return result[0], result[1], result[2]
 
 
+def _high(job: Job, space: Space, found: Sequence[Table]) -> Array:
+    """The upper ends of intervals, over what is needed: by table, micro-batch (one for all), layout and batch."""
+    known = memory_constants()
+    by_base = {
+        quantize: [
+            known.bounds(kind_of(setup_of(job, quantize, "none", layout, 1, 1), job.lengths_open))[1]
+            for layout in space.layouts
+        ]
+        for quantize in space.quantize
+    }
+    return np.array([by_base[table.quantize] for table in found])[:, None, :, None]
+
+
 # All together
 
 
@@ -348,9 +361,7 @@ def screen(job: Job, space: Space) -> Cells:
     seconds, usd = [], []
     over: list[Array] = []
     over_high: list[Array] = []
-    known = memory_constants()
-    setups = [setup_of(job, space.quantize[0], "none", layout, 1, 1) for layout in space.layouts]
-    high = np.array([known.bounds(kind_of(setup, job.lengths_open))[1] for setup in setups])[:, None]
+    high, extra = _high(job, space, found), memory_constants().extra_bytes
     for accelerator in space.accelerators:
         phases = _phases_s(packed, works, job, accelerator, micro)
         step = _step_s(phases, found, job, space, accelerator, steps)
@@ -362,7 +373,7 @@ def screen(job: Job, space: Space) -> Cells:
         rate = price.usd_per_gpu_hour if price else math.nan
         room = float(accelerator.memory_bytes or 0)
         held = np.where(steps[None] == 1, memory[1][..., None], memory[0][..., None])
-        most = high * held + memory[2][..., None]
+        most = high * (held + extra) + memory[2][..., None]
         seconds.append(run)
         usd.append(run / 3600 * gpus[None, None, :, None] * rate)
         for shares, taken in ((over, held), (over_high, most)):

@@ -228,6 +228,10 @@ class Walk:
                 self.low_rank("backward", a, b)
             if pair.magnitudes:
                 self.norms_of(pair, again)
+                if self.setup.lora_dropout > 0 and self.setup.drops:  # W of what dropout left
+                    self.base(item.matrix, rows, item.matrix.experts_active, "forward")
+                    for _ in range(again + grad * (not stopped)):
+                        self.base(item.matrix, rows, item.matrix.experts_active, "backward")
             self.joined(pair, rows, again)
 
     def low_rank(
@@ -285,7 +289,7 @@ class Walk:
         """Scores and values; a fused kernel skips what the mask hides and computes the scores again backward."""
         q, k, v = needs[op.q], needs[op.k], needs[op.v]
         keys = memory if op.memory else length // op.compress
-        eager = self.setup.attention_kernel == "eager"
+        eager = self.setup.attention_kernel in ("eager", "math")
         pairs = float(op.pairs or length * keys)
         if not eager and op.compress > 1:
             pairs = float(compressed_pairs(length, op.compress))

@@ -52,6 +52,19 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+def test_every_expert_on_every_token_under_autocast() -> None:
+    """Llama 4's experts by products that autocast lowers: all their weights in 16 bits are held forward."""
+    from planner.simulate.core import simulate_step
+
+    config = {
+        **USUAL, **EXPERTS, "model_type": "llama4_text", "head_dim": 64, "intermediate_size": 1024,
+        "architectures": ["Llama4ForCausalLM"],
+    }  # fmt: skip
+    arch, setup = build(config), Setup(method="full", precision="autocast", seq_len=256)
+    found = estimate_memory(arch, setup).allocated_bytes - WORKSPACES * WORKSPACE_BYTES
+    assert found == pytest.approx(simulate_step(config, None, setup, arch=arch).peak.bytes, rel=0.005)
+
+
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 @pytest.mark.parametrize("kernel", ["sdpa", "eager"])
 def test_peaks_are_those_of_the_simulation(name: str, kernel: Any) -> None:
@@ -77,6 +90,8 @@ CHOICES: dict[str, dict[str, Any]] = {
     "inputs kept": {**QUANTISED, "quantised_inputs_kept": True},
     "wide norms": {**QUANTISED, "upcast_norms": True, "checkpointing": "layer"},
     "wide norms, autocast": {**QUANTISED, "upcast_norms": True, "autocast": True},
+    "math attention": {"attention_kernel": "math", "autocast": True},
+    "math attention, masked": {"attention_kernel": "math", "packing": "padded", "checkpointing": "layer"},
     "dpo": {"objective": "dpo", "loss": "tiled", "checkpointing": "layer"},
     "dpo, all logits": {"objective": "dpo", "loss": "full", "autocast": True, "packing": "padded"},
     "kto": {"objective": "kto", "loss": "tiled", "reference": "precomputed"},

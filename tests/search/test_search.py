@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -345,3 +346,18 @@ def test_the_json_says_it_all() -> None:
     assert best["time"]["low"] < best["time"]["seconds"] < best["time"]["high"]
     assert best["memory"]["per_gpu_bytes"] <= best["memory"]["limit_bytes"]
     assert len({fact.name for fact in facts.accelerators()}) > 40
+
+
+@pytest.mark.parametrize(
+    ("model", "gpu", "batch"),
+    [("meta-llama/Llama-3.1-405B", "a100-40gb", 32), ("Qwen/Qwen3-32B", "l4", 3)],
+)
+def test_more_gpus_that_would_do_are_said_as_they_are_typed(model: str, gpu: str, batch: int) -> None:
+    options: dict[str, Any] = {"tokens": "10M", "gpu": gpu, "gpus": 1, "batch": batch, "quantize": "none"}
+    with pytest.raises(InputError) as told:
+        plan(model, **options)
+    typed = re.search(r"--gpus (\d+)(?: --batch (\d+))? would do", str(told.value))
+    assert typed
+    gpus = int(typed[1])
+    several = {**options, "batch": int(typed[2] or batch)}
+    assert plan(model, **{**several, "gpus": gpus}).best.choice.layout.gpus == gpus
