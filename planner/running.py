@@ -178,6 +178,8 @@ def _setup_from(given: tuple[tuple[str, type, Any], ...], seq_len: int, model_ty
     method = values.setdefault("method", "lora" if quantize == "none" else "qlora")
     if method == "qlora" and quantize == "none":
         values.pop("quantize", None)
+    if method != "qlora":
+        values.pop("upcast_small", None)  # of what is not quantised beside what is
     if isinstance(values.get("checkpointing"), bool):
         values["checkpointing"] = _again(values, "layer") if values["checkpointing"] else "none"
     gpus, accumulation = (whole_number(n, values.get(n, 1)) for n in ("gpus", "accumulation"))

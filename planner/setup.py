@@ -31,6 +31,7 @@ Packing = Literal["full", "padded", "packed"]
 Loss = Literal[
     "full", "shifted", "shifted-late", "fused", "shifted-fused", "shifted-late-fused", "shifted-narrow",
     "wide-fused", "chunked", "split", "split-wide", "split-fused", "tiled",
+    "recomputed", "recomputed-wide",
 ]  # fmt: skip
 Objective = Literal["sft", "dpo", "orpo", "kto", "grpo"]
 Reference = Literal["base", "precomputed", "none"]

@@ -155,3 +155,21 @@ def test_bitsandbytes_before_0_43_2_keeps_inputs() -> None:
     now = running(LLAMA, options).memory()
     before = running(LLAMA, {**options, "quantised_inputs_kept": True}).memory()
     assert before.allocated_bytes > now.allocated_bytes
+
+
+def test_trl_until_1_12_copies_the_unembedding_to_float32() -> None:
+    """4 bytes a parameter, and 2 more that autocast makes of them, beside the logits of 256 tokens; from 1.13 none,
+    but where PEFT made the unembedding float32, which autocast lowers."""
+    options = {"method": "qlora", "rank": 8, "targets": "q_proj", "seq_len": 1024, "trainer": "trl-1.14"}
+    unembedding, chunk = 128256 * 4096, 256 * 128256
+
+    def logits(**more: Any) -> int:
+        moments = running(LLAMA, {**options, **more}).memory().moments
+        loss = next(moment for moment in moments if moment.phase == "loss")
+        return loss.parts()["logits"]
+
+    now, then = logits(), logits(trainer="trl-1.12")
+    assert 14 * chunk < now < 18 * chunk
+    assert 6 * unembedding < then < 6 * unembedding + 3 * chunk
+    assert logits(upcast_small=True) - now == pytest.approx(2 * unembedding, rel=0.02)
+    assert running(LLAMA, {**options, "method": "lora", "upcast_small": True}).setup.upcast_small is False

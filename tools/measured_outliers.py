@@ -172,8 +172,6 @@ LATER = (
         "checkpointing is not stated: with it 6.8, 7.3, 10.2 GB of 6.9, 7.6, 16.3 (the last then not explained)",
     ),
     ("stochasticai/xTuring", "", "", "neither ZeRO's stage nor rank nor checkpointing is stated"),
-    ("rsoumyadeep/AlignLab", "", "", "neither checkpointing nor the longest sample is stated"),
-    ("research-neutrality-cost", "", "", UNSEEN),
     ("personal-copilot", "", "", UNSEEN),
 )  # fmt: skip
 

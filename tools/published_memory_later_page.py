@@ -59,9 +59,11 @@ FIFTH = """\
 commands hold what a user can read beside the figure; the predictions were kept before anything was looked up in a
 trainer's code: "blind" is how far off a trainer is that nobody has looked at. No constant rests on them. What was
 changed on seeing them, each by the trainers' code: attention by products where no fused kernel takes the call
-(`--attention-kernel math`), which autocast leaves; a profile `unsloth-2026-06` for Unsloth of February to June 2026,
-which took such attention without xformers and did not checkpoint beside TRL of before 0.22; Unsloth's loss, whose
-chunks have up to 8,192 tokens.
+(`--attention-kernel math`), which autocast leaves; a profile `unsloth-2026-06` for Unsloth of February to June
+2026, which took such attention without xformers and did not checkpoint beside TRL of before 0.22; Unsloth's loss,
+whose chunks have up to 8,192 tokens; TRL's SFTTrainer by its version (`trl-1.12`, whose loss copies the whole
+unembedding to float32, `trl-1.14` and `trl`, with the losses `recomputed-wide`, `recomputed` and `tiled`);
+`--upcast-small` for scripts that call PEFT's prepare_model_for_kbit_training.
 """
 INTERVAL = """\
 The interval of today ([how often it holds](#how-often-the-interval-holds)) rests on these cases as they were

@@ -29,7 +29,7 @@ from tools.measured_models import CONFIGS, NAMES
 from tools.speed_runs import Run, prepared
 
 LATER, LATEST, NEWEST, FURTHER = "speed_later", "speed_latest", "speed_newest", "speed_further"
-GATHERED = (LATER, LATEST, NEWEST)  # widths of intervals rest on what these state
+GATHERED = (LATER, LATEST, NEWEST, FURTHER)  # widths of intervals rest on what these state
 
 
 @dataclass(frozen=True)

@@ -195,7 +195,7 @@ def _moving_s(
         setup = setup_of(job, table.quantize, table.checkpointing, layout, micro_batch, micro_steps)
         experts = round(params * table.apart) if setup.expert_parallel > 1 else 0
         sent = traffic(job.arch, setup, params - experts, round(experts / setup.expert_parallel))
-        return total_s(sent, machine, known.efficiency.link)
+        return total_s(sent, machine, known.efficiency.link, known.efficiency.staged)
 
     few, some = seconds(one, 1), seconds(many, 1)
     each_few, each_some = seconds(one, 2) - few, seconds(many, 2) - some

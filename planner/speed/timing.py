@@ -19,7 +19,7 @@ from ..schema import Architecture, Basis, Notice
 from ..setup import Setup
 from .calibration import NOTHING_MEASURED, Calibration
 from .efficiency import Efficiency, constants, evidence_of, spread_of
-from .roofline import step_parts, thin_share
+from .roofline import staged_share, step_parts, thin_share
 from .step import work_of
 from .trained import held
 
@@ -126,6 +126,14 @@ def _notices(setup: Setup, machine: Cluster, parts: dict[str, float], total: flo
             f"No published step on {name} was among those that the formula was fitted on: the interval is wider. "
             "`lora-plan calibrate` narrows it with a step of your own.",
         )
+    if machine.staged and machine.per_node > 1:
+        rate = machine.link_bytes_per_s * constants().efficiency.staged / 1e9
+        yield Notice(
+            "no-peer-access",
+            f"{name}s reach each other through the host's memory: {rate:.1f} GB/s each way are taken, and machines "
+            "differ tenfold (slow behind shared PCIe lanes or across sockets), for which the interval is wider. "
+            "`lora-plan calibrate` takes a step of your own.",
+        )
     if machine.count > machine.per_node:
         yield Notice(
             "network-assumed",
@@ -157,7 +165,7 @@ def step_time(
     total = sum(parts.values())
     spread = spread_of(machine.accelerator.name)
     shift, deviation = calibration.correction(
-        machine.accelerator.name, setup.trainer, thin_share(parts), spread
+        machine.accelerator.name, setup.trainer, thin_share(parts), spread, staged_share(parts, machine)
     )
     seconds, width = total * math.exp(shift), math.exp(spread.z * deviation)
     return StepTime(

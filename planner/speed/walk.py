@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping
 from ..adapter import Adapted, Pair
 from ..adapter.whole import Whole
 from ..flops import chunk_sum, compressed_pairs, visible_pairs
+from ..memory.traits import traits_of
 from ..schema import Apply, Architecture, Attend, Block, Join, Keep, Matrix, Product, Recall, Scan
 from ..setup import Setup
-from .styles import EAGER_SCORES, LOSS, SORTED, STYLES, Cost, Style
+from .styles import CAPPED_SCORES, EAGER_SCORES, LOSS, SORTED, STYLES, Cost, Style
 from .sums import Sums
 from .work import Kind, Linear, Pass, Phase
 from .work import Product as Matmul
@@ -66,6 +67,13 @@ def tiled(m: Linear, k: float, n: float, width: float, together: float = 1.0) ->
     return Matmul(flops, moved, covered, 2 * (k + FILL) * TILE**2 / together)
 
 
+def takes_mask(setup: Setup) -> bool:
+    """Whether PyTorch's own attention gets a mask of its own for every sequence, as transformers hands it one where
+    sequences of a batch are padded (masking_utils; before, AttentionMaskConverter._ignore_causal_mask_sdpa). Its fast
+    kernels take none (torch, sdp_utils.cpp, check_for_attn_mask): the memory-efficient one runs, over all pairs."""
+    return setup.packing == "padded" and setup.attention_kernel == "sdpa" and setup.sequences > 1
+
+
 class Walk:
     """Gathers the work of the blocks of a model."""
 
@@ -78,6 +86,7 @@ class Walk:
     ) -> None:
         self.arch, self.setup, self.trained, self.whole = arch, setup, trained, whole
         self.style: Style = STYLES[setup.kernels]
+        self.traits = traits_of(arch)
         self.width = WIDTH[setup.compute_dtype]
         self.stream_scale = 2.0 if setup.upcast_small and self.width == 2 else 1.0
         self.sums = Sums()
@@ -289,11 +298,11 @@ class Walk:
         """Scores and values; a fused kernel skips what the mask hides and computes the scores again backward."""
         q, k, v = needs[op.q], needs[op.k], needs[op.v]
         keys = memory if op.memory else length // op.compress
-        eager = self.setup.attention_kernel in ("eager", "math")
+        eager, masked = self.setup.attention_kernel in ("eager", "math"), takes_mask(self.setup)
         pairs = float(op.pairs or length * keys)
         if not eager and op.compress > 1:
             pairs = float(compressed_pairs(length, op.compress))
-        elif not eager and not op.memory and not op.pairs:
+        elif not (eager or masked or op.memory or op.pairs):
             pairs = float(visible_pairs(length, op.window, op.causal, op.chunked))
         heads = op.n_heads / self.split / self.setup.sequence_parallel
         forward = 2 * heads * (op.d_qk + op.d_v)
@@ -306,14 +315,17 @@ class Walk:
             * (length * op.n_heads * (op.d_qk + op.d_v) + 2 * keys * op.n_kv_heads * op.d_qk)
             / self.split
         )
-        kind: Kind = "base" if eager else "attention"
+        kind: Kind = "base" if eager else "masked" if masked else "attention"
         self.kernel(kind, "forward", forward * pairs, io)
         if again:
             self.kernel(kind, "backward", forward * pairs, io)
         if grad:
             self.kernel(kind, "backward", backward * pairs, 2 * io)
         if eager:
-            self.passes("scores", EAGER_SCORES, heads * pairs * self.setup.sequence_parallel, 1.0, again)
+            scores = heads * pairs * self.setup.sequence_parallel
+            self.passes("scores", EAGER_SCORES, scores, 1.0, again)
+            if self.traits.capped_scores:
+                self.passes("scores", CAPPED_SCORES, scores, 1.0, again)
         rotary = length * (op.n_heads + op.n_kv_heads) * op.d_qk / self.split
         self.passes("rotary", self.style.rotary, rotary, 1.0, again)
         return grad
