@@ -218,8 +218,9 @@ def test_megatron_adds_gradients_up_in_float32() -> None:
     assert parts["optimizer"] == pytest.approx(12 * 8_030_261_248 / 8, rel=0.001)
 
 
-def test_megatrons_own_fused_loss_works_in_a_float32_copy() -> None:
-    """6 bytes a logit while the copy is made, beside 2 of a kernel that works in place."""
+def test_megatrons_own_fused_loss_as_it_is_compiled() -> None:
+    """Beside 2 bytes a logit of a kernel that works in place: 2 + 4 on the way forth, 4 + 4 + 2 on the way back, as
+    megatron-core's functions under torch.compile allocate them."""
     options = {
         "rank": 8,
         "targets": "q_proj",
@@ -228,9 +229,10 @@ def test_megatrons_own_fused_loss_works_in_a_float32_copy() -> None:
         "seq_len": 4096,
     }
     own, kernel = (running(LLAMA, {**options, "loss": loss}).memory() for loss in ("wide-fused", "fused"))
-    assert own.peak.parts()["logits"] - kernel.peak.parts()["logits"] == pytest.approx(
-        4 * 4096 * 128256, rel=0.01
-    )
+    found = {m.name: m.bytes for m in own.moments}
+    beside = {m.name: m.bytes for m in kernel.moments}
+    for moment, more in (("loss", 4), ("backward unembedding", 8)):
+        assert found[moment] - beside[moment] == pytest.approx(more * 4096 * 128256, rel=0.01)
 
 
 def test_gradients_leave_with_what_is_offloaded() -> None:

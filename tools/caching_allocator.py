@@ -1,9 +1,10 @@
 """torch's caching allocator of CUDA memory as it stood in torch 2.1, for one stream and with its defaults: what it
 reserves of a card for a sequence of requests.
 
-Source: pytorch v2.1, c10/cuda/CUDACachingAllocator.cpp (round_size, get_allocation_size, get_free_block, should_split,
-free_block, release_cached_blocks) and its constants kMinBlockSize, kSmallSize, kSmallBuffer, kLargeBuffer,
-kMinLargeAlloc, kRoundLarge. Neglects garbage collection and expandable segments, which are off by default.
+Source: pytorch v2.1, c10/cuda/CUDACachingAllocator.cpp (round_size, get_allocation_size, get_free_block,
+should_split, free_block, release_cached_blocks) and its constants kMinBlockSize, kSmallSize, kSmallBuffer,
+kLargeBuffer, kMinLargeAlloc, kRoundLarge. Neglects garbage collection and expandable segments, which are off by
+default.
 """
 
 from __future__ import annotations
@@ -57,10 +58,8 @@ class CachingAllocator:
         small = size <= SMALL
         pool = self._free[small]
         index = bisect_left(pool, (size, -1))
-        if index < len(pool):
-            block = self._at[pool.pop(index)[1]]
-        else:
-            block = self._segment(size, small)
+        fits = index < len(pool)
+        block = self._at[pool.pop(index)[1]] if fits else self._segment(size, small)
         left = block.bytes - size
         if left >= LEAST if small else left > SMALL:
             rest = Block(left, block.place + size, small, block, block.after)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import quantiles
+from statistics import median, quantiles
 
 import numpy as np
 
@@ -38,8 +38,9 @@ AT = (1024, 3072)
 # 20.88 GB are allocated at the most, and 20.70 so).
 AS_LLAMA = {
     "chatglm3-6b": {
-        "model_type": "llama", "hidden_act": "silu", "hidden_size": 4096, "num_hidden_layers": 28, "vocab_size": 65024,
-        "num_attention_heads": 32, "num_key_value_heads": 2, "intermediate_size": 13696, "attention_bias": True,
+        "model_type": "llama", "hidden_act": "silu", "hidden_size": 4096, "num_hidden_layers": 28,
+        "vocab_size": 65024, "num_attention_heads": 32, "num_key_value_heads": 2, "intermediate_size": 13696,
+        "attention_bias": True,
     },
 }  # fmt: skip
 
@@ -74,7 +75,9 @@ def record(config: object, spec: object, setup: Setup, arch: object) -> Step:
         every = [everyone(stack.path, stack.length) for stack in stacks(made.model)]
         records.append(run(made, one, every, Tracker(1)))
     first, second = records
-    assert made is not None and first.events == second.events
+    assert made is not None
+    if first.events != second.events:
+        raise SystemExit("The two lengths make different requests: there are no straight lines between them.")
     lines = []
     for a, b in zip(first.blocks, second.blocks, strict=True):
         slope = (b.bytes - a.bytes) / (AT[1] - AT[0])
@@ -121,8 +124,11 @@ def main() -> None:
     held = sorted(each for _, each in found)
     low, *_, high = quantiles(held, n=10)
     print(f"{case.model}, up to {most} tokens: {case.measured / 1e9:.2f} GB reserved were measured")
-    print(f"{given.orders} orders: {held[0] / 1e9:.2f} to {held[-1] / 1e9:.2f} GB, ", end="")
-    print(f"four of five from {low / 1e9:.2f} to {high / 1e9:.2f}, half up to {held[len(held) // 2] / 1e9:.2f}; ", end="")
+    print(f"{given.orders} orders: {held[0] / 1e9:.2f} to {held[-1] / 1e9:.2f} GB reserved, ", end="")
+    print(
+        f"four of five from {low / 1e9:.2f} to {high / 1e9:.2f}, half up to {median(held) / 1e9:.2f}; ",
+        end="",
+    )
     print(f"{found[-1][0] / 1e9:.2f} allocated")
 
 

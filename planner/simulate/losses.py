@@ -72,7 +72,15 @@ class _Through(nn.Module):  # type: ignore[misc]
         return hidden
 
 
-RUN = ("full", "shifted", "shifted-narrow", "shifted-fused", "fused", "chunked", "tiled")  # what is run as it is
+RUN = (
+    "full",
+    "shifted",
+    "shifted-narrow",
+    "shifted-fused",
+    "fused",
+    "chunked",
+    "tiled",
+)  # what is run as it is
 
 
 def choose_loss(model: Any, setup: Setup, *, narrow_before: bool = False) -> None:
