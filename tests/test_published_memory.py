@@ -26,6 +26,7 @@ from tools.compare_published_memory import (
     with_constants,
 )
 from tools.measured_outliers import NOT_EXPLAINED, why, why_later
+from tools.measured_rows import COLLECTED, GIVEN
 from tools.published_memory import cases
 from tools.published_memory_later import Later, Said, inside
 from tools.published_memory_later_page import pairs as later_pairs
@@ -98,6 +99,7 @@ def test_interval_covers(done: list[Compared]) -> None:
 
 def test_far_ones_are_explained(done: list[Compared]) -> None:
     assert [c.case.row for c in done if c.error > 0.25 and why(c.case) == NOT_EXPLAINED] == []
+    assert {c.case.row for c in done if c.error > 0.25} == set(GIVEN)
 
 
 Pairs = list[tuple[Later, Said]]
@@ -189,6 +191,8 @@ def test_a_loop_without_a_trainer_to_a_hundredth(collected: tuple[Pairs, Pairs])
 def test_far_ones_collected_afterwards_have_a_reason(collected: tuple[Pairs, Pairs]) -> None:
     far = [c for c, s in collected[1] if c.measured and abs(s.predicted / c.measured - 1) > 0.25]
     assert [c.number for c in far if c.metric not in ("fits", "oom") and why_later(c) == NOT_EXPLAINED] == []
+    older = {c.number for c in far if c.metric not in ("fits", "oom") and c.found != "fifth"}
+    assert older == set(COLLECTED)  # each in words of its own, and no words for a row that is near
 
 
 def test_fused_xielu_keeps_its_input_alone() -> None:

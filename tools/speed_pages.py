@@ -123,9 +123,10 @@ reach each other through their host's memory, at what others' nccl-tests show in
 4, where 22.9 were taken; this source's steps imply 3), which intervals know to differ tenfold; over padded batches
 PyTorch's own attention gets a mask, and the kernel that takes one computes all pairs at half the pace (the first
 source's code keeps masks where its sequences are whole: its rows are read as padded since); scores that are capped,
-as Gemma 2's, go through three passes more; ZeRO-3's hooks run in every pass and around each expert's matrices and
-factors; DeepSpeed's step on the processors scales and copies beside Adam, and its ZeRO-1 and 2 all-reduce
-gradients; an A10 is held down by its 150 W. Widths of intervals rest on what it states, as on the other sets.
+as Gemma 2's, go through three passes more; without autocast all but QLoRA's quantised products is float32,
+attention among it; ZeRO-3's hooks run in every pass and around each expert's matrices and factors; DeepSpeed's step
+on the processors scales and copies beside Adam, and its ZeRO-1 and 2 all-reduce gradients; an A10 is held down by
+its 150 W. Widths of intervals rest on what it states, as on the other sets.
 """
 
 

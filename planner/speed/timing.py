@@ -22,6 +22,7 @@ from .efficiency import Efficiency, constants, evidence_of, spread_of
 from .roofline import staged_share, step_parts, thin_share
 from .step import work_of
 from .trained import held
+from .walk import wide_between
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,12 @@ def _notices(setup: Setup, machine: Cluster, parts: dict[str, float], total: flo
             "adapter-in-float32",
             "The adapter is in float32 on 16-bit weights without autocast, as PEFT makes it: its products and the "
             f"casts around them are slow. --adapter-dtype {setup.compute_dtype} or --autocast avoids it.",
+        )
+    if wide_between(setup):
+        yield Notice(
+            "float32-between",
+            "Without autocast all but the quantised products is float32, as PEFT prepares a quantised model: "
+            "attention and the unembedding run at a fraction of their 16-bit rate. --autocast avoids it.",
         )
     if parts["scan"] > 0.2 * total:
         yield Notice(
