@@ -44,8 +44,8 @@ LOADING = (
 )
 VARIED = (
     "samples of their own lengths at batch 1, neither packed nor padded (readme_deepspeed.md: packing False, ten "
-    "rows tiled, up to 2,212 tokens), so that blocks of one length seldom serve another: of a micro-step of which 24.4 GB "
-    "are allocated, torch 2.1's allocator reserves 28 to 41 GB, by twelve draws of ten lengths and their order. "
+    "rows tiled, up to 2,212 tokens), so that blocks of one length seldom serve another: of a micro-step of which "
+    "24.4 GB are allocated, torch 2.1's allocator reserves 28 to 41 GB, by ten lengths, drawn twelve times. "
     "rocm-smi shows 7.5 GB beyond what torch reserved in another run of the same source; with lengths counted as for "
     "ms-swift {} GB would be predicted ({})"
 )
