@@ -38,7 +38,7 @@ def test_an_evaluation_is_that_of_a_real_model(batch: int, length: int) -> None:
     transformers = pytest.importorskip("transformers")
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    class Peak(TorchDispatchMode):  # type: ignore[misc]
+    class Peak(TorchDispatchMode):
         """The most bytes that new storages hold at a time."""
 
         now = most = 0
