@@ -47,7 +47,7 @@ class Job:
             pairs[item.index] = (*pairs.get(item.index, ()), item)
         self.trained = Trained(pairs, self.whole)
         traits: Traits = traits_of(self.arch)
-        self.traits = traits if self.setup.drops else undropped(traits)
+        self.traits = traits if self.setup.drops else undropped(traits, self.arch)
         matrices = (self.arch.matrices[i].d_out * len(layers) for i, layers in self.whole.biases.items())
         self.norm_biases = self.whole.bias > 0 and self.whole.bias > sum(matrices)
 
