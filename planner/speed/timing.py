@@ -133,7 +133,7 @@ def _notices(setup: Setup, machine: Cluster, parts: dict[str, float], total: flo
             f"No published step on {name} was among those that the formula was fitted on: the interval is wider. "
             "`lora-plan calibrate` narrows it with a step of your own.",
         )
-    if machine.staged and machine.per_node > 1:
+    if machine.staged:
         rate = machine.link_bytes_per_s * constants().efficiency.staged / 1e9
         yield Notice(
             "no-peer-access",

@@ -70,7 +70,8 @@ def tiled(m: Linear, k: float, n: float, width: float, together: float = 1.0) ->
 def takes_mask(setup: Setup) -> bool:
     """Whether PyTorch's own attention gets a mask of its own for every sequence, as transformers hands it one where
     sequences of a batch are padded (masking_utils; before, AttentionMaskConverter._ignore_causal_mask_sdpa). Its fast
-    kernels take none (torch, sdp_utils.cpp, check_for_attn_mask): the memory-efficient one runs, over all pairs."""
+    kernels take none (torch, sdp_utils.cpp, check_for_attn_mask): the memory-efficient one runs, over all pairs.
+    Neglected: cuDNN's, which takes one, comes first on H100 and B200 where cuDNN is newer than 9.15."""
     return setup.packing == "padded" and setup.attention_kernel == "sdpa" and setup.sequences > 1
 
 
