@@ -18,8 +18,8 @@ STEP = (
 )  # fmt: skip
 IMAGES = ("images", "image_size")
 HELD = (
-    "precision", "autocast", "quantize", "quantize_experts", "optimizer", "optimizer_in_backward", "lora_dropout",
-    "trainer",
+    "precision", "autocast", "quantize", "quantize_experts", "upcast_small", "optimizer", "optimizer_in_backward",
+    "lora_dropout", "trainer",
 )  # fmt: skip
 SPREAD = (
     "sharding", "shard_size", "tensor_parallel", "pipeline_parallel", "expert_parallel", "sequence_parallel",
@@ -85,6 +85,10 @@ def _others() -> dict[str, dict[str, Any]]:
         "quantize_experts": {
             "is_flag": True, "default": None,
             "help": "Experts quantised too, which transformers 5 with bitsandbytes does not do.",
+        },
+        "upcast_small": {
+            "is_flag": True, "default": None,
+            "help": "QLoRA: what is not quantised in float32, as PEFT's prepare_model_for_kbit_training leaves it.",
         },
         "autocast": {
             "is_flag": True, "default": None, "help": "Autocast on 16-bit weights, as HF's Trainer runs them.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .elementwise import drop, norm
-from .log_probs import gathered, tiled
+from .log_probs import gathered, recomputed, tiled
 from .passes import CASTS, FLOAT32, Pass
 from .products import Weight, adapted, linear, whole
 from .stretch import Stretch, label_kept, plus, stretch
@@ -12,6 +12,11 @@ from .traits import Traits
 from .unembedding import Head
 
 LOGITS = "logits"
+_NONE_HELD = (
+    "chunked",
+    "tiled",
+    "recomputed",
+)  # starts of losses without logits that a model's output could hold
 
 
 def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) -> Value:
@@ -115,6 +120,8 @@ def head_stretches(
         final = _chunked(run, inner, head, traits, chunk)
     elif loss == "tiled":
         final = tiled(run, inner, head)
+    elif loss.startswith("recomputed"):
+        final = recomputed(run, inner, head, chunk, wide=loss.endswith("wide"))
     elif run.preference:
         final = gathered(run, unembed(run, inner, head, traits, run.tokens), head.vocab)
     elif loss.startswith("split"):
@@ -141,7 +148,7 @@ def head_stretches(
     if node is None:
         return forward, None
     held = {LOGITS: run.tokens * (head.vocab * held_width(run, loss, narrow=traits.narrow_before))}
-    if run.outputs_held and head.vocab and loss != "chunked" and bound is None:
+    if run.outputs_held and head.vocab and not loss.startswith(_NONE_HELD) and bound is None:
         forward.change = plus(forward.change, held)
     begin, first = len(tape.events), len(tape.sizes)
     gradient = [tape.new(0)]
