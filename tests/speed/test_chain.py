@@ -35,7 +35,9 @@ def test_methods_and_readme_say_how_often_first_predictions_were_held() -> None:
         f"would be {sets[-1].factor:.2f} times or over, and hold {sets[-1].before:.0%} of the fifth's" in text
     )
     twice = [(case, blind(UNSEEN, AGAIN)[case.number]) for case, _ in first(UNSEEN, stated=True)]
-    assert f"learnt from the fourth but not from it, they hold {share(twice):.0%}: one source of three" in text
+    assert (
+        f"learnt from the fourth but not from it, they hold {share(twice):.0%}: one source of three" in text
+    )
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     said = f"{1 - sets[-1].then:.0%} of the last set's sources that state their set-up"
     assert f"{said}, {1 - together.then:.0%} of {together.sources} in all five" in readme
