@@ -72,8 +72,8 @@ What is known to remain: Zamba's and Zamba 2's shared blocks (up to 11 %), a fro
 with checkpointing offloaded (Gemma 3, 8 %), KTO of LLaVA in full (6 %, and 19 % of its FLOPs), SmolVLM and InternVL
 under autocast with 16-bit weights (5 %), DeepSeek V4's compressed attention (5 %), T5 beside FP8 (6 %), ModernBERT's
 outputs that a loop holds (4 %). Whisper's encoder in float16 runs its last product again where it is checkpointed
-(6 % of FLOPs). Of StarCoder's kind under the older loss the estimate holds the cache that transformers filled before 4.50,
-which the simulation of today's code does not (12 %).
+(6 % of FLOPs). Of StarCoder's kind under the older loss the estimate holds the cache that transformers filled before
+4.50, which the simulation of today's code does not (12 %).
 
 """
 
