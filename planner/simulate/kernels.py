@@ -120,6 +120,10 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
             self.casting, CudaKernels.active = False, None
             self._cast.clear()
 
+    def forget(self) -> None:
+        """Autocast left and entered again, as where accelerate wraps each call of a model: no cast is kept."""
+        self._cast.clear()
+
     @contextmanager
     def ungraded(self) -> Iterator[None]:
         """In a part of a forward pass that asks for no gradient, as the first run of a reentrant checkpoint."""

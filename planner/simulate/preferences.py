@@ -99,6 +99,7 @@ class Preferences:
         if self.setup.objective == "kto":  # other answers, whose log-probabilities estimate a divergence
             with torch.no_grad(), self._unchecked(), self.kernels.ungraded():
                 self._chances(given)
+            self.kernels.forget()  # casts that were made without gradients have none to pass on
         chances, *others = self._chances(given)
         if self.setup.reference_inside:
             with torch.no_grad(), self._as_reference(), self.kernels.ungraded():

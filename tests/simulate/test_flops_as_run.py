@@ -20,6 +20,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "dropped by name": (
         LLAMA, {"variant": "dora"}, {"lora_dropout": 0.1, "objective": "dpo", "reference": "precomputed"},
     ),
+    # A pass without gradients comes first, whose lowered weights the trained one must not take.
+    "kto, lowered": (LLAMA, {}, {"objective": "kto", "autocast": True}),
     # PEFT turns names of modules of this type into parameters, into which it folds pairs.
     "folded": (DEEPSEEK, {}, {}),
     "folded and run again": (DEEPSEEK, {}, {"checkpointing": "layer"}),
