@@ -28,7 +28,7 @@ from ..memory.traffic import traffic
 from ..setup import Checkpointing, Quantize, Setup
 from ..speed import held, trained_params
 from ..speed.communication import gathers, total_s
-from ..speed.efficiency import Constants, constants, spread_of
+from ..speed.efficiency import Constants, constants
 from ..speed.roofline import gather_s, loop_s, rates
 from ..speed.step import step_bytes, work_of
 from ..speed.trained import Held
@@ -366,7 +366,7 @@ def screen(job: Job, space: Space) -> Cells:
         phases = _phases_s(packed, works, job, accelerator, micro)
         step = _step_s(phases, found, job, space, accelerator, steps)
         shift = job.calibration.correction(
-            accelerator.name, job.setup.trainer, 0.0, spread_of(accelerator.name)
+            accelerator.name, job.setup.trainer, 0.0, constants().spread
         )[0]
         run = step * math.exp(shift) * run_steps
         price = price_of(job, accelerator)
