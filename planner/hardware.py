@@ -119,7 +119,7 @@ def cluster(
     rate = accelerator.interconnect_bytes_per_s_each_way or PCIE_EACH_WAY[4]
     if link == "pcie" or (bridge and count > 2):
         switched, bridge, rate = False, False, pcie_bytes_per_s(accelerator)
-    staged = not (switched or bridge or accelerator.pcie_peer_access)
+    staged = min(per_node, count) > 1 and not (switched or bridge or accelerator.pcie_peer_access)
     if network_bytes_per_s is None:
         network_bytes_per_s = NETWORK_CARDS / per_node
         if switched:

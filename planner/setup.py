@@ -90,12 +90,13 @@ class Setup:
     prepare_model_for_kbit_training leaves them; `upcast_norms`: norms alone (TRL's QLoRA before 1.0), which makes
     the stream float32 all the same. `outputs_held`: the training loop keeps the model's output, logits among it,
     until the backward pass has ended; `outputs_widened`: under autocast it is handed float32 copies of 16-bit logits,
-    as accelerate makes them. `cache_held`: every layer's keys and values are held to the end of the forward pass, in
-    a cache that checkpointing did not switch off. `quantised_inputs_kept`: products with a quantised matrix keep what
-    they read, as bitsandbytes' 4-bit ones did before 0.43.2. `quantize_experts`: tensors of experts are quantised
-    like Linear modules, which transformers 5 with bitsandbytes leaves in 16 bits. `input_grads`: the embedding's
-    output needs a gradient (HF switches it on with checkpointing); None follows checkpointing. `loss_chunk` tokens
-    go through a chunked loss at a time.
+    as accelerate makes them. `cache_held`: every layer's keys and values are held to the end of the forward
+    pass, in a cache that checkpointing did not switch off (None: where the model's own code of then did so).
+    `quantised_inputs_kept`: products with a quantised matrix keep what they read, as bitsandbytes' 4-bit ones
+    did before 0.43.2. `quantize_experts`: tensors of experts are quantised like Linear modules, which
+    transformers 5 with bitsandbytes leaves in 16 bits. `input_grads`: the embedding's output needs a gradient
+    (HF switches it on with checkpointing); None follows checkpointing. `loss_chunk` tokens go through a chunked
+    loss at a time.
     `objective`: what is learnt from an example: its tokens ("sft"), a preference between two sequences ("dpo",
     "orpo"), or whether one is wanted ("kto"). `reference` is what DPO and KTO hold it against: the "base", which is
     the model without its adapter and a copy of it in full fine-tuning, run without gradients in every step, or
@@ -144,7 +145,7 @@ class Setup:
     upcast_norms: bool = False
     outputs_held: bool = False
     outputs_widened: bool = False
-    cache_held: bool = False
+    cache_held: bool | None = None
     quantised_inputs_kept: bool = False
     input_grads: bool | None = None
     optimizer_kernel: OptimizerKernel = "fused"

@@ -10,6 +10,7 @@ from planner import estimate
 from planner.memory.sharding import deferred_gradients
 from planner.running import running
 from planner.trainers import filled, parse
+from tools.measured_models import CONFIGS
 
 LLAMA, EXPERTS = "meta-llama/Llama-3.1-8B", "openai/gpt-oss-20b"
 PARAMS = 8_030_261_248
@@ -173,3 +174,22 @@ def test_trl_until_1_12_copies_the_unembedding_to_float32() -> None:
     assert 6 * unembedding < then < 6 * unembedding + 3 * chunk
     assert logits(upcast_small=True) - now == pytest.approx(2 * unembedding, rel=0.02)
     assert running(LLAMA, {**options, "method": "lora", "upcast_small": True}).setup.upcast_small is False
+
+
+def test_trl_of_2023_checkpoints_a_quantised_base_alone() -> None:
+    options = {"trainer": "trl-0.7", "rank": 8}
+    assert running(LLAMA, {**options, "method": "qlora"}).setup.checkpointing == "layer"
+    assert running(LLAMA, {**options, "method": "lora"}).setup.checkpointing == "none"
+
+
+def test_scripts_after_qlora_fill_no_cache() -> None:
+    """StarCoder's code of then filled one though its layers were checkpointed, unless use_cache was False: with what
+    one projection makes, 6,400 values a token and layer, in float32 as bitsandbytes hands on what it was given."""
+    options = {"method": "qlora", "rank": 8, "layers": "attention", "batch": 4, "seq_len": 2048}
+    options |= {"trainer": "qlora-2023", "attention_kernel": "flash"}
+    off, on = (
+        running(CONFIGS["bigcode/starcoder"], {**options, "cache_held": held}).memory()
+        for held in (None, True)
+    )
+    assert off.setup.cache_held is False
+    assert on.allocated_bytes - off.allocated_bytes == pytest.approx(4 * 2048 * 40 * 6400 * 4, rel=0.01)

@@ -61,11 +61,16 @@ first layer of GPT-2's kind is kept where its result needs a gradient; GPT-Neo, 
 token have code of their own. Left without a figure: BigBird-Pegasus, TrOCR, CTRL, BitNet, nanochat, Kimi Linear (no
 rule covers its scan's kernel).
 
-What is known to remain: Zamba's and Zamba 2's shared blocks (up to 11 %), a masked encoder's
-head under preferences (29 %), DeepSeek V4's compressed attention (5 %),
-Gemma 4's per-layer inputs and norms around routed experts (up to 3 %; E2B trained in full with the optimizer in the
-backward pass 19 %), math attention under autocast and checkpointing (3 %), T5 beside FP8 (6 %), XGLM under autocast
-(16 %), Doge (7 %), folded pairs on MiniMax-M2's experts beside 4 bits (7 %).
+What seeds 6 and 7 showed. Llama 4 runs every expert on every token, by products whose weights autocast lowers and
+holds; Gemma 4's small models keep embeddings for every layer, whose table may be shorter than the vocabulary, and its
+routed experts have norms of their own; XGLM floors its scores, and keeps them; dropout that is a function, or rates
+that attention asks of a module, under preferences; no logits are held under TRL's tiled loss.
+
+What is known to remain: Zamba's and Zamba 2's shared blocks (up to 11 %), DeepSeek V4's compressed attention (5 %),
+a table and an unembedding that are one, both trained while the optimizer steps in the backward pass, under a chunked
+loss (12 %), T5 beside FP8 (6 %), ModernBERT (4 %), folded pairs on MiniMax-M2's experts beside 4 bits (7 %). Of
+StarCoder's kind under the older loss the estimate holds the cache that transformers filled before 4.50, which the
+simulation of today's code does not (12 %).
 
 """
 

@@ -63,7 +63,8 @@ changed on seeing them, each by the trainers' code: attention by products where 
 2026, which took such attention without xformers and did not checkpoint beside TRL of before 0.22; Unsloth's loss,
 whose chunks have up to 8,192 tokens; TRL's SFTTrainer by its version (`trl-1.12`, whose loss copies the whole
 unembedding to float32, `trl-1.14` and `trl`, with the losses `recomputed-wide`, `recomputed` and `tiled`);
-`--upcast-small` for scripts that call PEFT's prepare_model_for_kbit_training.
+`--upcast-small` for scripts that call PEFT's prepare_model_for_kbit_training; profiles `trl-0.7`, which checkpoints
+a 4-bit base whatever its arguments say, and `qlora-2023` for scripts after qlora.py.
 """
 INTERVAL = """\
 The interval of today ([how often it holds](#how-often-the-interval-holds)) rests on these cases as they were

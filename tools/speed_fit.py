@@ -140,7 +140,9 @@ def even(found: Sequence[LeftOut]) -> Any:
 def halves(thin: float, staged: float, deviations: Spread) -> tuple[float, float]:
     """How far the interval goes below and above the estimate, in logarithms, where nothing was calibrated."""
     noise = deviations.noise(thin, staged)
-    below, above = (deviations.z * math.sqrt(side**2 + noise) for side in (deviations.below, deviations.above))
+    below, above = (
+        deviations.z * math.sqrt(side**2 + noise) for side in (deviations.below, deviations.above)
+    )
     return below, above
 
 

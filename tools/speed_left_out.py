@@ -64,7 +64,8 @@ def sources_left_out(found: Sequence[LeftOut], spread: Spread) -> Iterable[str]:
         mine = [item for item in found if chosen(item)]
         low, high = np.exp(np.median([halves(item.thin, item.staged, spread) for item in mine], axis=0))
         rows, each = held(mine, inside)
-        yield f"| {name} | {len(mine)} | {len(by_source(mine))} | {1 / low:.2f} to {high:.2f} | {rows:.0%} | {each:.0%} |"
+        ends = f"{1 / low:.2f} to {high:.2f}"
+        yield f"| {name} | {len(mine)} | {len(by_source(mine))} | {ends} | {rows:.0%} | {each:.0%} |"
 
 
 def _left_out_row(name: str, items: Sequence[LeftOut], known: str, inside: Inside) -> str:
@@ -163,10 +164,10 @@ def calibrated(found: Sequence[LeftOut], spread: Spread) -> Iterable[str]:
     for name, (errors, below, above, inside) in (
         ("before", columns[:4]), ("with one measured step", columns[4:]),
     ):  # fmt: skip
-        low, high = (math.exp(_weighted(side, weight, 0.5)) for side in (below, above))
+        least, most = (math.exp(_weighted(side, weight, 0.5)) for side in (below, above))
         yield (
             f"| {name} | {_weighted(errors, weight, 0.5):.1%} | {_weighted(errors, weight, 0.9):.1%} | "
-            f"{1 / low:.2f} to {high:.2f} | {np.average(inside, weights=weight):.0%} |"
+            f"{1 / least:.2f} to {most:.2f} | {np.average(inside, weights=weight):.0%} |"
         )
 
 

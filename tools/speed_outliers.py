@@ -19,9 +19,8 @@ PUBLISHED = {
     ),
 }
 UNIVERSAL = (
-    "Under QLoRA everything that is not quantised is float32, attention with a mask among it: no option says so. On "
-    "the RTX PRO 6000, whose steps take as long as an A100's, and with parameters in host memory, where every module "
-    "is a unit of FSDP, not explained."
+    "On this source's RTX PRO 6000 steps take as long as on its A100, which is not explained; with parameters in "
+    "host memory every module is a unit of FSDP, which no option says."
 )
 # Of steps gathered later, by the start of the source and the GPU.
 LATER_ON = {

@@ -21,7 +21,8 @@ Written by `python -m tools.fit_speed`. {n} published runs of {sources} sources
 ([what they are](../data/measured/SPEED.md)) against `lora-plan`'s formula. Constants were fitted on every second
 model of each source, in an order made by a hash ({fitted} runs), and are judged on the rest
 ({judged} runs). Whoever asks is a new source: how far new sources lie off is in
-[sources left out](#sources-left-out), and how wide intervals must be for them in [widths](#widths). Errors are |predicted / measured - 1| of a step's time; of
+[sources left out](#sources-left-out), and how wide intervals must be for them in [widths](#widths). Errors
+are |predicted / measured - 1| of a step's time; of
 tokens a second, |measured / predicted - 1|. The last column is how many lie within the stated {coverage:.0%}
 interval.
 """
@@ -99,7 +100,8 @@ of them LoRA and QLoRA on accelerators without a fitted run (L4, A10G, Gaudi 2 a
 What they taught, no rate being fitted on them: an accelerator's large products reach what others measured of its peak
 (a T4 of 70 W a third, taken for the L4 too, a Gaudi 2 nearly all); dequantising waits for integer units, not for
 memory; cards in machines of their own do not share an adapter; ZeRO-2 and 3 reduce gradients in every micro-step.
-That intervals held 52% of them where 90% was stated led to [sources left out](#sources-left-out) and [widths](#widths).
+That intervals held 52% of them where 90% was stated led to [sources left out](#sources-left-out) and
+[widths](#widths).
 """
 NEWEST_TEXT = """\
 {n} steps of {sources} sources ([speed_newest.csv](../data/measured/speed_newest.csv)), gathered when products by
@@ -126,10 +128,10 @@ reach each other through their host's memory, at what others' nccl-tests show in
 4, where 22.9 were taken; this source's steps imply 3), which intervals know to differ tenfold; over padded batches
 PyTorch's own attention gets a mask, and the kernel that takes one computes all pairs at half the pace (the first
 source's code keeps masks where its sequences are whole: its rows are read as padded since); scores that are capped,
-as Gemma 2's, go through three passes more; ZeRO-3's hooks run in every pass and around each expert's matrices and
-factors; DeepSpeed's step on the processors scales and copies beside Adam, and its ZeRO-1 and 2 all-reduce
-gradients; an A10 is held down by its 150 W. Widths of intervals rest on the
-first predictions of what it states, as on the other sets'.
+as Gemma 2's, go through three passes more; without autocast all but QLoRA's quantised products is float32,
+attention among it; ZeRO-3's hooks run in every pass and around each expert's matrices and factors; DeepSpeed's step
+on the processors scales and copies beside Adam, and its ZeRO-1 and 2 all-reduce gradients; an A10 is held down by
+its 150 W. Widths of intervals rest on the first predictions of what it states, as on the other sets'.
 """
 
 

@@ -12,7 +12,11 @@ from .traits import Traits
 from .unembedding import Head
 
 LOGITS = "logits"
-_NONE_HELD = ("chunked", "recomputed")  # starts of losses without logits that a model's output could hold
+_NONE_HELD = (
+    "chunked",
+    "tiled",
+    "recomputed",
+)  # starts of losses without logits that a model's output could hold
 
 
 def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) -> Value:

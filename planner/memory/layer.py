@@ -38,6 +38,8 @@ from .scans import convolve, gated_result, mixer_of, scanned
 from .tape import Gradients, Size, Value, add, cast, multiply, piece, scale, unary
 from .traits import Traits
 
+UNNORMED = ("per_layer_input_gate",)  # what reads the stream as it is
+
 
 class Walk(Mixture):
     """One layer being run. `values` holds what is alive, by the block's numbers; `normed` the normed stream;
@@ -56,7 +58,7 @@ class Walk(Mixture):
         self.outside = outside
         self.kept: dict[str, Value] = {}
         super().__init__()
-        self.normed: dict[int, Value] = {}
+        self.normed: dict[tuple[int, str], Value] = {}
         self.biases: dict[bool, Shared | None] = {False: None, True: None}
         self.joined = run.kernels == "unsloth" and not run.dropout and self._adapts_mlp()
         self.python = run.kernels in ("transformers", "litgpt") or (
@@ -99,7 +101,7 @@ class Walk(Mixture):
         """Forget the values of which this operation was the last use."""
         for value in self.plan.ends.get(number, ()):
             self.values.pop(value, None)
-            self.normed.pop(value, None)
+            self.normed = {key: kept for key, kept in self.normed.items() if key[0] != value or key[1]}
 
     def _scan(self, number: int, op: Operation) -> None:
         """An operation inside a scan: the kernel runs at the first, the gate at the last, nothing between."""
@@ -163,9 +165,12 @@ class Walk(Mixture):
 
     def _input(self, op: Apply) -> Value:
         """What a matrix reads: the normed stream, or a value with its activation or its norm."""
-        if op.source in self.plan.streams:
-            beside = self.traits.two_norms and self.arch.matrices[op.matrix].role == "mlp"
-            return self._normed(op.source, beside=beside)
+        if op.source in self.plan.streams and self.arch.matrices[op.matrix].leaf not in UNNORMED:
+            role = self.arch.matrices[op.matrix].role
+            apart = (self.traits.two_norms and role == "mlp") or (
+                self.traits.routed_norms and role in ("router", "expert")
+            )
+            return self._normed(op.source, role if apart else "")
         value, made = self.values[op.source], self.plan.made_by.get(op.source)
         if not isinstance(made, Apply):
             gated_one = self.plan.kinds.get(op.source) == "gated"
@@ -191,9 +196,9 @@ class Walk(Mixture):
             return multiply(activation(self.run, gate, self.act), up)
         return gated(self.run, gate, up, self.act)
 
-    def _normed(self, number: int, *, beside: bool = False) -> Value:
-        """The normed stream, made once for all that read it; an MLP beside attention may have a norm of its own."""
-        key = -1 - number if beside else number
+    def _normed(self, number: int, apart: str = "") -> Value:
+        """The normed stream, made once for all that read it but for a role that has a norm of its own (`apart`)."""
+        key = number, apart
         if key not in self.normed:
             rule = self.traits.norm if self.traits.before else "none"
             x = self.values[number]
@@ -269,11 +274,13 @@ class Walk(Mixture):
         pairs = run.pairs if op.pairs is None else run.sequences * op.pairs
         if op.memory and self.outside.rows is not None:
             pairs = run.length * self.outside.rows
+        narrow = traits.narrow and not (traits.floored and run.half)
         shape = Shape(
             n_heads, n_kv_heads, op.d_qk, op.d_v, pairs, masked, traits.capped_scores, traits.eager, traits.no_flash,
-            traits.narrow, traits.dropped, traits.wide_scores, traits.wide_bias, traits.sinks,
+            narrow, traits.dropped, traits.wide_scores, traits.wide_bias, traits.sinks,
             traits.ungrouped and n_kv_heads == 1, self.biases[op.memory], traits.sink_scales,
             None if op.bias is None else self.values[op.bias], traits.pieced,
+            traits.floored,
         )  # fmt: skip
         for number, value in ((op.q, q), (op.k, k), (op.v, v)):
             self.values[number] = value
@@ -329,6 +336,9 @@ class Walk(Mixture):
             total = values[op.sources[0]]
             if self.traits.wide_residual:
                 total = cast(total, FLOAT32)
+            if self.traits.routed_norms and len(op.sources) > 2:  # each normed, and their sum
+                parts = [self._after(values[source]) for source in op.sources[1:]]
+                return add(total, self._out(add(*parts)))
             for source in op.sources[1:]:
                 total = add(total, self._out(values[source]))
             return norm(run, total, self.arch.hidden_size, self.traits.norm) if self.traits.post else total
@@ -361,6 +371,8 @@ class Walk(Mixture):
         """Anything else elementwise: keeps what it reads."""
         sources = [self._value(source) for source in op.sources]
         made = self.plan.made_by.get(op.sources[0])
+        if isinstance(made, Apply) and self.arch.matrices[made.matrix].leaf in UNNORMED:
+            sources[0] = activation(self.run, sources[0], self.act)
         if isinstance(made, Apply) and self.arch.matrices[made.matrix].kind == "convolution":
             return multiply(sources[0], piece(sources[1], sources[0].elements))
         largest = max(sources, key=lambda value: value.elements)
@@ -375,7 +387,7 @@ class Walk(Mixture):
         run, traits = self.run, self.traits
         own = part(run, value)
         if traits.after:
-            own = norm(run, own, self.arch.hidden_size, traits.norm)
+            own = self._after(own)
         if traits.layer_scale:
             own = weigh(run, own, self.arch.hidden_size)
         if traits.scaled_residual:
@@ -383,3 +395,7 @@ class Walk(Mixture):
         if traits.dropout and run.grad:
             own = drop(run, own)
         return own
+
+    def _after(self, value: Value) -> Value:
+        """A part's result with the norm behind it."""
+        return norm(self.run, value, self.arch.hidden_size, self.traits.norm)

@@ -32,6 +32,7 @@ from ..speed.efficiency import Constants, constants
 from ..speed.roofline import gather_s, loop_s, rates
 from ..speed.step import step_bytes, work_of
 from ..speed.trained import Held
+from ..speed.walk import takes_mask
 from ..speed.work import PHASES, Work
 from .evaluate import machine_of, price_of, regret_of
 from .space import Choice, Job, Layout, Space, setup_of
@@ -45,7 +46,8 @@ TOLERANCE = 0.02  # of a GPU's memory: plans so little over it are checked one b
 
 @dataclass(frozen=True)
 class Table:
-    """An adapter on a base, with its work; `apart` is the share of what it trains that belongs to experts."""
+    """An adapter on a base, with its work; `apart` is the share of what it trains that belongs to experts, `padded`
+    the work of several sequences where these take another kernel than one does."""
 
     rank: int
     layers: str
@@ -56,6 +58,7 @@ class Table:
     params: int
     work: Work
     apart: float
+    padded: Work | None = None
 
 
 @dataclass(frozen=True)
@@ -105,12 +108,15 @@ def tables(job: Job, space: Space) -> Iterator[Table]:
         some = True
         whole = trained_whole(job.arch, spec, pairs)
         for quantize, checkpointing in product(space.quantize, space.checkpointing):
-            setup = setup_of(job, quantize, checkpointing, Layout(1, "none"), 1, 1)
+            setup, more = (
+                setup_of(job, quantize, checkpointing, Layout(1, "none"), size, 1) for size in (1, 2)
+            )
             params = trained_params(job.arch, setup, pairs, whole)
             split = held(job.arch, replace(setup, gpus=2, sharding="ddp", expert_parallel=2), pairs, whole)
             yield Table(
                 rank, layers, quantize, checkpointing, pairs, whole, params,
                 work_of(job.arch, setup, pairs, whole), 2 * split.experts / params,
+                work_of(job.arch, more, pairs, whole) if takes_mask(more) and not takes_mask(setup) else None,
             )  # fmt: skip
     if missed is not None and not some:
         raise missed
@@ -364,10 +370,14 @@ def screen(job: Job, space: Space) -> Cells:
     high, extra = _high(job, space, found), memory_constants().extra_bytes
     for accelerator in space.accelerators:
         phases = _phases_s(packed, works, job, accelerator, micro)
+        if any(table.padded for table in found):
+            more = [table.padded or table.work for table in found]
+            slower = _phases_s(_pack(more), more, job, accelerator, micro)
+            phases = [
+                (np.where(micro > 1, b, a), host) for (a, host), (b, _) in zip(phases, slower, strict=True)
+            ]
         step = _step_s(phases, found, job, space, accelerator, steps)
-        shift = job.calibration.correction(
-            accelerator.name, job.setup.trainer, 0.0, constants().spread
-        )[0]
+        shift = job.calibration.correction(accelerator.name, job.setup.trainer, 0.0, constants().spread)[0]
         run = step * math.exp(shift) * run_steps
         price = price_of(job, accelerator)
         rate = price.usd_per_gpu_hour if price else math.nan

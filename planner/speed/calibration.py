@@ -1,8 +1,8 @@
 """Calibration: what measured steps say about one's own trainer and machine.
 
-The logarithm of measured over predicted time is taken as b + e: b, which belongs to a trainer on a machine, has a split
-normal distribution with its mode at 0 and deviations `below` and `above` it; e ~ N(0, noise) belongs to one set-up. Of
-n measurements y_i with noises v_i, let p = sum 1 / v_i and w = sum y_i / v_i. The posterior's mode is
+The logarithm of measured over predicted time is taken as b + e: b, which belongs to a trainer on a machine, has a
+split normal distribution with its mode at 0 and deviations `below` and `above` it; e ~ N(0, noise) belongs to one
+set-up. Of n measurements y_i with noises v_i, let p = sum 1 / v_i and w = sum y_i / v_i. The posterior's mode is
 
     w / (p + 1 / side^2),   side = `above` where w > 0, else `below`,
 

@@ -57,12 +57,12 @@ class Efficiency:
 class Spread:
     """How far measured step times lie from the formula, as standard deviations of the logarithm.
 
-    Whoever runs, on one machine, lies about the formula by a split normal distribution: `below` where steps are faster
-    than predicted, `above` where they are slower, which is commoner: what nobody thought of takes time. Both follow
-    from first predictions of sources that nobody had looked at. `within`: set-ups of one of them; `thin` is added (in
-    squares) times the share of the step that is host time and communication; these two are those of sources that a fit
-    had not seen. `staged_spread`, that of measured rings through hosts' memories, is added times the share of the step
-    that goes through one. `coverage` is that of the interval, `z` its half-width in standard deviations.
+    Whoever runs, on one machine, lies about the formula by a split normal distribution: `below` where steps are
+    faster than predicted, `above` where they are slower, which is commoner: what nobody thought of takes time. Both
+    follow from first predictions of sources that nobody had looked at. `within`: set-ups of one of them; `thin` is
+    added (in squares) times the share of the step that is host time and communication; these two are those of sources
+    that a fit had not seen. `staged_spread`, that of measured rings through hosts' memories, is added times the share
+    of the step that goes through one. `coverage` is that of the interval, `z` its half-width in standard deviations.
     """
 
     below: float

@@ -82,6 +82,10 @@ def rates(machine: Cluster, work: Work, efficiency: Efficiency, setup: Setup) ->
     }
     kinds = {(gemm.kind, gemm.dtype) for gemm in work.gemms}
     products = {(kind, dtype): matmul_flops_per_s(accelerator, dtype) * share[kind] for kind, dtype in kinds}
+    if ("masked", "float32") in products:  # on the ordinary units, which are no slower a clock than an A100's
+        products["masked", "float32"] = (
+            matmul_flops_per_s(accelerator, "float32") * MASKED * efficiency.attention
+        )
     moving = (accelerator.bandwidth_bytes_per_s or 0.0) * efficiency.memory
     clocks = (accelerator.units or 0) * (accelerator.tensor_clock_hz or 0.0) * reach_of(accelerator.name)
     dequantising = min(moving, clocks * efficiency.dequantise) if clocks else moving

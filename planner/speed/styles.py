@@ -86,6 +86,8 @@ LOSS = {
     "shifted-late-fused": _FUSED, "wide-fused": _FUSED, "tiled": _FUSED,
     "recomputed": _CHUNKED, "recomputed-wide": _CHUNKED,
 }  # fmt: skip
+# A cast between float32 and 16 bits, each way once forward and once backward.
+CAST = Cost(6, 6, 1, 1)
 # Bytes an element of eager scores: written, scaled, masked, softmax in float32, cast, read; and back.
 EAGER_SCORES = Cost(22, 24, 6, 8)
 # Beside these where scores are capped: divided, tanh, multiplied, each read and written; and back, tanh's result too.

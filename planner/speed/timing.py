@@ -22,6 +22,7 @@ from .efficiency import Efficiency, constants, evidence_of
 from .roofline import staged_share, step_parts, thin_share
 from .step import work_of
 from .trained import held
+from .walk import wide_between
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,12 @@ def _notices(setup: Setup, machine: Cluster, parts: dict[str, float], total: flo
             "The adapter is in float32 on 16-bit weights without autocast, as PEFT makes it: its products and the "
             f"casts around them are slow. --adapter-dtype {setup.compute_dtype} or --autocast avoids it.",
         )
+    if wide_between(setup):
+        yield Notice(
+            "float32-between",
+            "Without autocast all but the quantised products is float32, as PEFT prepares a quantised model: "
+            "attention and the unembedding run at a fraction of their 16-bit rate. --autocast avoids it.",
+        )
     if parts["scan"] > 0.2 * total:
         yield Notice(
             "scan-assumed",
@@ -126,7 +133,7 @@ def _notices(setup: Setup, machine: Cluster, parts: dict[str, float], total: flo
             f"No published step on {name} was among those that the formula was fitted on. "
             "`lora-plan calibrate` narrows the interval with a step of your own.",
         )
-    if machine.staged and machine.per_node > 1:
+    if machine.staged:
         rate = machine.link_bytes_per_s * constants().efficiency.staged / 1e9
         yield Notice(
             "no-peer-access",

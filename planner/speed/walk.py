@@ -14,7 +14,7 @@ from ..flops import chunk_sum, compressed_pairs, visible_pairs
 from ..memory.traits import traits_of
 from ..schema import Apply, Architecture, Attend, Block, Join, Keep, Matrix, Product, Recall, Scan
 from ..setup import Setup
-from .styles import CAPPED_SCORES, EAGER_SCORES, LOSS, SORTED, STYLES, Cost, Style
+from .styles import CAPPED_SCORES, CAST, EAGER_SCORES, LOSS, SORTED, STYLES, Cost, Style
 from .sums import Sums
 from .work import Kind, Linear, Pass, Phase
 from .work import Product as Matmul
@@ -70,8 +70,17 @@ def tiled(m: Linear, k: float, n: float, width: float, together: float = 1.0) ->
 def takes_mask(setup: Setup) -> bool:
     """Whether PyTorch's own attention gets a mask of its own for every sequence, as transformers hands it one where
     sequences of a batch are padded (masking_utils; before, AttentionMaskConverter._ignore_causal_mask_sdpa). Its fast
-    kernels take none (torch, sdp_utils.cpp, check_for_attn_mask): the memory-efficient one runs, over all pairs."""
+    kernels take none (torch, sdp_utils.cpp, check_for_attn_mask): the memory-efficient one runs, over all pairs.
+    Neglected: cuDNN's, which takes one, comes first on H100 and B200 where cuDNN is newer than 9.15."""
     return setup.packing == "padded" and setup.attention_kernel == "sdpa" and setup.sequences > 1
+
+
+def wide_between(setup: Setup) -> bool:
+    """Whether everything but the quantised products is float32: PEFT's prepare_model_for_kbit_training makes what is
+    not quantised so, without autocast the stream with it, and bitsandbytes' Linear4bit casts its input to what it
+    computes in and its output back (nn/modules.py). Attention in float32 has the memory-efficient kernel alone."""
+    kept = setup.upcast_small and setup.quantize != "none" and not setup.under_autocast
+    return kept and setup.compute_dtype != "float32"
 
 
 class Walk:
@@ -88,6 +97,7 @@ class Walk:
         self.style: Style = STYLES[setup.kernels]
         self.traits = traits_of(arch)
         self.width = WIDTH[setup.compute_dtype]
+        self.wide = wide_between(setup)
         self.stream_scale = 2.0 if setup.upcast_small and self.width == 2 else 1.0
         self.sums = Sums()
         self.split = setup.tensor_parallel
@@ -106,7 +116,8 @@ class Walk:
         self, what: Pass, cost: Cost, elements: float, phases: float = 1.0, again: bool = False
     ) -> None:
         """Elementwise work on so many elements a sequence, and its recompute."""
-        scale = self.width / 2 * (self.stream_scale if what in ("norm", "residual") else 1.0)
+        streamed = what in ("norm", "residual") or (self.wide and what in ("activation", "rotary", "scores"))
+        scale = self.width / 2 * (self.stream_scale if streamed else 1.0)
         share = elements / self.setup.sequence_parallel
         self.sums.sweep(what, "forward", Linear(0.0, share * cost.forward_bytes * scale))
         back = cost.backward_bytes + (cost.forward_bytes if again else 0)
@@ -165,6 +176,9 @@ class Walk:
             ahead(matrix, rows, experts, "backward")
         if frozen and self.quantised(matrix):
             self.dequantise(matrix, 1, base_again, bool(grad and not stopped))
+            if self.wide:
+                elements = positions * (matrix.d_in + matrix.d_out / self.split) * experts
+                self.passes("quantise", CAST, elements, 2.0, base_again)
         if not stopped:
             for _ in range(grad + full):
                 self.base(matrix, rows, experts, "backward")
@@ -179,8 +193,9 @@ class Walk:
         n = matrix.experts if matrix.kind == "experts" else 1
         share = rows.times(experts / n)
         loops = n > 1 and self.setup.kernels in ("transformers", "litgpt")
-        found = tiled(share, matrix.d_in, matrix.d_out / self.split, self.width, 1 if loops else n)
-        self.sums.gemm("base", phase, self.setup.compute_dtype, found, n)
+        dtype = "float32" if self.wide and not self.quantised(matrix) else self.setup.compute_dtype
+        found = tiled(share, matrix.d_in, matrix.d_out / self.split, WIDTH[dtype], 1 if loops else n)
+        self.sums.gemm("base", phase, dtype, found, n)
         self.sums.launch(phase, self.style.module.forward_operations * (4 * n if loops else 1))
 
     def in_int8(self, matrix: Matrix, rows: Linear, experts: int, phase: Phase) -> None:
@@ -310,17 +325,18 @@ class Walk:
         grad = q or k or v
         if not eager and grad:
             backward += 2 * heads * op.d_qk
+        dtype = "float32" if self.wide else self.setup.compute_dtype
         io = (
-            self.width
+            WIDTH[dtype]
             * (length * op.n_heads * (op.d_qk + op.d_v) + 2 * keys * op.n_kv_heads * op.d_qk)
             / self.split
         )
-        kind: Kind = "base" if eager else "masked" if masked else "attention"
-        self.kernel(kind, "forward", forward * pairs, io)
+        kind: Kind = "base" if eager else "masked" if masked or dtype == "float32" else "attention"
+        self.kernel(kind, "forward", dtype, forward * pairs, io)
         if again:
-            self.kernel(kind, "backward", forward * pairs, io)
+            self.kernel(kind, "backward", dtype, forward * pairs, io)
         if grad:
-            self.kernel(kind, "backward", backward * pairs, 2 * io)
+            self.kernel(kind, "backward", dtype, backward * pairs, 2 * io)
         if eager:
             scores = heads * pairs * self.setup.sequence_parallel
             self.passes("scores", EAGER_SCORES, scores, 1.0, again)
@@ -330,10 +346,10 @@ class Walk:
         self.passes("rotary", self.style.rotary, rotary, 1.0, again)
         return grad
 
-    def kernel(self, kind: Kind, phase: Phase, flops: float, moved: float) -> None:
+    def kernel(self, kind: Kind, phase: Phase, dtype: str, flops: float, moved: float) -> None:
         """One attention kernel of a layer."""
         work = Linear(0.0, flops)
-        self.sums.gemm(kind, phase, self.setup.compute_dtype, Matmul(work, Linear(0.0, moved), work))
+        self.sums.gemm(kind, phase, dtype, Matmul(work, Linear(0.0, moved), work))
         self.sums.launch(phase, 4)
 
     def scan(self, op: Scan | Product, length: int, needs: list[bool], again: bool) -> bool:

@@ -39,6 +39,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "GPTNeoXJapaneseForCausalLM": {"model_type": "gpt_neox_japanese", "rotary_pct": 1.0},
     "Jais2ForCausalLM": {"model_type": "jais2"},
+    "XGLMForCausalLM": {
+        "model_type": "xglm", "d_model": 512, "ffn_dim": 1408, "num_layers": 4, "attention_heads": 8,
+        "max_position_embeddings": 512,
+    },
+    "Gemma4ForCausalLM": {
+        "model_type": "gemma4_text", "hidden_size_per_layer_input": 256, "vocab_size_per_layer_input": 4096,
+        "head_dim": 64, "global_head_dim": 64, "num_kv_shared_layers": 0,
+        "final_logit_softcapping": 30.0,
+    },
     "CamembertForCausalLM": {"model_type": "camembert"},
     "HyperCLOVAXForCausalLM": {"model_type": "hyperclovax", "use_post_norm": True},
     "FlexOlmoForCausalLM": {"model_type": "flex_olmo", **EXPERTS, "intermediate_size": 256},

@@ -81,6 +81,18 @@ def test_the_screen_equals_the_scalar_formulas(model: str) -> None:
             assert most == pytest.approx(full.memory.high, rel=0.03), full.choice.text
 
 
+def test_the_screen_knows_that_padded_batches_take_a_mask() -> None:
+    """One sequence needs none, several take the kernel that has one: both as the scalar formulas have them."""
+    space = Space(
+        GPUS, layouts((1,)), micro_batches=(1, 2, 8), ranks=(16,), quantize=("none", "nf4"), batches=(16,)
+    )
+    job = job_of("meta-llama/Llama-3.1-8B", setup=Setup(seq_len=2048, packing="padded"))
+    cells = screen(job, space)
+    for cell in np.flatnonzero(np.isfinite(cells.over)):
+        full = evaluate(job, cells.choice(int(cell)))
+        assert cells.seconds[cell] == pytest.approx(full.seconds, rel=1e-9), full.choice.text
+
+
 def test_the_screen_of_divided_experts_is_near_the_scalar_formulas() -> None:
     """Trained parameters of one GPU, of which the communication is a small part, are counted before the division."""
     apart = divided(layouts((2, 4, 8), ("ddp", "fsdp")), 128)

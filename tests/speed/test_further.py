@@ -70,6 +70,8 @@ def test_cards_without_peer_access_stage_through_the_host() -> None:
     bridged, more = (hardware.cluster(hardware.find("rtx-3090"), n) for n in (2, 4))
     assert not bridged.staged and bridged.link_bytes_per_s == 56.25e9
     assert more.staged and not more.switched and more.link_bytes_per_s == 32e9
+    alone = hardware.cluster(hardware.find("a10g"), 16, per_node=1)  # its network goes past no other card
+    assert not alone.staged and hardware.cluster(hardware.find("a10g"), 4).staged
     for name in ("rtx-6000-ada", "a6000", "l40s", "a10", "t4", "h100"):
         assert not hardware.cluster(hardware.find(name), 8).staged
     entry = Traffic("gradients", "all_reduce", "data", 8, 8 * 10**9, 0)
@@ -105,12 +107,13 @@ def test_the_interval_knows_that_hosts_differ() -> None:
 
 
 def test_peer_access_is_said_with_its_source() -> None:
-    """Of every GeForce card since the RTX 20 series and of no other."""
+    """Of every GeForce card since the RTX 20 series, of the A10G and of no other."""
     without = [fact for fact in facts.accelerators() if not fact.pcie_peer_access]
     assert all(any("no peer access" in said for said in fact.more_sources) for fact in without)
     names = {fact.name for fact in without}
     assert {"RTX 2080 Ti", "RTX 3060 12GB", "RTX 3090", "RTX 4090", "RTX 4090 D", "RTX 5090"} <= names
-    assert not any(word in name for name in names for word in ("Ada", "RTX A", "PRO", "Quadro", "L4", "A10"))
+    assert "A10G" in names and "A10" not in names
+    assert not any(word in name for name in names for word in ("Ada", "RTX A", "PRO", "Quadro", "L4", "A100"))
 
 
 def test_a_note_says_that_cards_stage() -> None:

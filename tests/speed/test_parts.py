@@ -16,8 +16,8 @@ from planner.speed.communication import gathers
 from planner.speed.efficiency import constants
 from planner.speed.roofline import CPU_STEP_S, DEEPSPEED_STEP_S, MASKED, Rates, attention_share, gemm_s, rates
 from planner.speed.step import step_bytes, work_of
-from planner.speed.styles import CAPPED_SCORES, EAGER_SCORES, optimizer_bytes
-from planner.speed.walk import takes_mask, thin, tiled
+from planner.speed.styles import CAPPED_SCORES, CAST, EAGER_SCORES, optimizer_bytes
+from planner.speed.walk import takes_mask, thin, tiled, wide_between
 from planner.speed.work import Gemm, Linear
 
 ARCH = load("meta-llama/Llama-3.1-8B")[1]
@@ -115,6 +115,34 @@ def test_capped_scores_take_three_passes_more() -> None:
         for phase in ("forward", "backward"):
             each = getattr(EAGER_SCORES, f"{phase}_bytes") + capped * getattr(CAPPED_SCORES, f"{phase}_bytes")
             assert moved[phase] == pytest.approx(heads * 128**2 * each)
+
+
+def test_all_but_quantised_products_is_float32_without_autocast() -> None:
+    """As PEFT prepares a quantised model: the same products, attention and unembedding in float32, each quantised one
+    cast into and out of; autocast takes them back to 16 bits."""
+    pairs = adapt(ARCH, AdapterSpec(8))
+    setup = Setup(method="qlora", quantize="nf4", upcast_small=True, seq_len=512, adapter_dtype="float32")
+    others = (
+        replace(setup, autocast=True),
+        replace(setup, upcast_small=False),
+        replace(setup, precision="fp32"),
+    )
+    assert wide_between(setup) and not any(wide_between(other) for other in others)
+    wide, under = (work_of(ARCH, s, pairs) for s in (setup, others[0]))
+    by_type = [{d: sum(g.calls * g.flops.at(1) for g in w.gemms if g.kind != "adapter" and g.dtype == d)
+                for d in ("float32", "bfloat16")} for w in (wide, under)]  # fmt: skip
+    assert sum(by_type[0].values()) == pytest.approx(sum(by_type[1].values())) and by_type[1]["float32"] == 0
+    head = 2 * 2 * 512 * 4096 * 128256  # forward, and the gradient of its input
+    scores = 2 * 32 * 32 * (512 * 513 / 2) * 128 * (2 + 5)  # two products forward, five backward
+    assert by_type[0]["float32"] == pytest.approx(head + scores)
+    moved = {(x.what, x.phase): x.bytes.at(1) for x in wide.sweeps}
+    elements = 512 * sum(
+        m.copies * (m.d_in + m.d_out) for m in ARCH.matrices if m.role in ("attention", "mlp")
+    )
+    assert moved["quantise", "forward"] == pytest.approx(CAST.forward_bytes * elements)
+    slow, fast = (step_time(ARCH, s, A100, pairs) for s in (setup, others[0]))
+    assert slow.seconds > 1.2 * fast.seconds
+    assert "float32-between" in {n.code for n in slow.notices} - {n.code for n in fast.notices}
 
 
 def test_eight_bits_are_a_path_of_their_own() -> None:
