@@ -161,10 +161,10 @@ def calibrated(found: Sequence[LeftOut], spread: Spread) -> Iterable[str]:
     yield CALIBRATED_TEXT
     yield "| | median error | 90th percentile | interval | within interval |"
     yield "|---|---|---|---|---|"
-    for name, (errors, below, above, inside) in (
+    for name, (errors, under, over, inside) in (
         ("before", columns[:4]), ("with one measured step", columns[4:]),
     ):  # fmt: skip
-        least, most = (math.exp(_weighted(side, weight, 0.5)) for side in (below, above))
+        least, most = (math.exp(_weighted(side, weight, 0.5)) for side in (under, over))
         yield (
             f"| {name} | {_weighted(errors, weight, 0.5):.1%} | {_weighted(errors, weight, 0.9):.1%} | "
             f"{1 / least:.2f} to {most:.2f} | {np.average(inside, weights=weight):.0%} |"

@@ -5,11 +5,15 @@ predictions as they were kept before anything was changed (data/measured/speed_*
 set-up, each source counting the same. As for memory (tools/interval_fit.py), 5% of all measurements lie beyond either
 end of a shape, and the interval is that shape times the conformal quantile, the share 0.9 (n + 1)/n of n sources. It
 is that of a step without host time and communication, whose noise is added as planner/speed/calibration.py has it.
+
+    python -m tools.speed_widths       # the rule's candidates as time went
+    python -m tools.speed_widths SET   # how often the intervals that ship hold a set's first predictions
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -20,13 +24,13 @@ from tools.interval_chain import Later as Judged
 from tools.interval_chain import mean, score_of, share
 from tools.interval_fit import FEWEST, Ratio, Shape, shape_of, sources_of, width_of
 from tools.speed_fit import LeftOut, by_source, halves, noise_of
-from tools.speed_later import FURTHER, GATHERED, LATER, blind, later, set_up
+from tools.speed_later import FURTHER, LATER, LATEST, NEWEST, blind, later, set_up
 from tools.staged_rings import staged
 
 COVERAGE = 0.9
 Z = 1.645  # half-width of a normal distribution's middle 90%
 LEAST = 0.01  # of a deviation
-SETS = (*(name for name in GATHERED if name != FURTHER), FURTHER)  # in the order in which they came
+SETS = (LATER, LATEST, NEWEST, FURTHER)  # in the order in which they came; what comes after judges them
 EVEN = (1.0, 1.0)
 
 
@@ -54,10 +58,11 @@ class First:
 
 
 @cache
-def firsts() -> tuple[First, ...]:
-    """Every first prediction of the sets that widths rest on; shares of host time are those of today's estimate."""
+def firsts(names: tuple[str, ...] = SETS) -> tuple[First, ...]:
+    """Every first prediction of sets, by default those that widths rest on; shares of host time are those of today's
+    estimate."""
     result = []
-    for name in SETS:
+    for name in names:
         said = blind(name)
         for case in later(name):
             one = said[case.number]
@@ -195,6 +200,12 @@ def without_own(stated: bool = True) -> list[tuple[First, Judged]]:
     return result
 
 
+def by_shipped(name: str, stated: bool = True) -> list[tuple[First, Judged]]:
+    """The first predictions of a set under the interval that ships; one that has no part in it is a test of it."""
+    rule = {"all": constants().spread}
+    return [(each, judged(each, rule)) for each in firsts((name,)) if each.stated is stated]
+
+
 def held_by_others(found: Sequence[LeftOut]) -> list[bool]:
     """Whether each run left out of the fit lies inside an interval that its source had no part in."""
     inside: dict[int, bool] = {}
@@ -219,7 +230,7 @@ The chosen rule goes from {low:.2f} to {high:.2f} times the estimate, where host
 for every kind of step. No kind is known to be safer: by accelerator and by tokens the ends come out the same, by GPUs
 or method they are further off, since kinds of so few sources need nearly all of them. Steps that take far longer than
 predicted are commoner than far faster ones, so that the upper end lies further off. The first table's sources, left
-out of the fit, would have helped as time went, when sets were few; with them the ends of today are {table_low:.2f} and
+out of the fit, would have helped as time went, when sets were few; with them today's ends are {table_low:.2f} and
 {table_high:.2f}. They have no part, as the formula was made of them; nor have guessed set-ups, as whoever asks knows
 his own. Ends of all other sources hold {others:.0%} of a source's stated steps, and {guessed:.0%} where the set-up is
 guessed ({n_guessed} sources). The rule was chosen knowing all of these sets: the next one is its test.
@@ -241,7 +252,7 @@ def _row(name: str, found: Sequence[tuple[First, Judged]], guessed: Sequence[tup
     return f"| {name} | {' | '.join(cells)} |"
 
 
-def widths_table(without: Sequence[LeftOut]) -> Iterable[str]:
+def widths_table(without: Sequence[LeftOut] = ()) -> Iterable[str]:
     """Candidates as time went, and what the chosen one comes to."""
     stated = [each for each in firsts() if each.stated]
     yield TEXT.format(sources=len(sources_of(each.ratio for each in stated)), runs=len(stated))
@@ -256,6 +267,8 @@ def widths_table(without: Sequence[LeftOut]) -> Iterable[str]:
     for name, recipe in CANDIDATES.items():
         yield _row(name, in_order(recipe), in_order(recipe, stated=False))
     table = of_table(without)
+    if not table:
+        return
     yield _row("chosen, on the first table too", in_order(CHOSEN, table), in_order(CHOSEN, table, False))
     below, above = ends_of(stated)
     more = ends_of([*stated, *table])
@@ -265,3 +278,23 @@ def widths_table(without: Sequence[LeftOut]) -> Iterable[str]:
         others=share([one for _, one in others]), guessed=share([one for _, one in guessed]),
         n_guessed=len(sources_of(each.ratio for each, _ in guessed)),
     )  # fmt: skip
+
+
+def main() -> None:
+    """Show the candidates, or a set."""
+    names = sys.argv[1:]
+    for name in names:
+        for stated in (True, False):
+            found = by_shipped(name, stated)
+            print(name, "stated" if stated else "guessed", f"{len(found)} steps", end=" ")
+            print(f"of {len(sources_of(each.ratio for each, _ in found))} sources,", end=" ")
+            print(f"{share([one for _, one in found]):.0%} of sources held" if found else "none")
+            for source in sources_of(each.ratio for each, _ in found):
+                own = [one for each, one in found if each.source == source]
+                print(f"    {source}: {sum(one.held for one in own)} of {len(own)}")
+    if not names:
+        print("\n".join(widths_table()))
+
+
+if __name__ == "__main__":
+    main()
