@@ -35,10 +35,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Moment:
-    """One moment of a step ("forward", "loss", "backward", "optimizer" with the layer where there is one), or of the
-    "generation" of completions before it."""
+    """One moment of a step ("forward", "loss", "backward", "optimizer" with the layer where there is one), of the
+    "generation" of completions before it, or of an "evaluation" between steps."""
 
-    phase: Literal["generation", "forward", "loss", "backward", "optimizer"]
+    phase: Literal["generation", "evaluation", "forward", "loss", "backward", "optimizer"]
     where: str
     items: tuple[Item, ...]
 

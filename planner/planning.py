@@ -39,6 +39,7 @@ USUAL: dict[str, Any] = {
     "upcast_small": None, "optimizer_in_backward": None, "lora_dropout": None,
     "attention_kernel": None, "kernels": None, "loss": None, "packing": None, "accumulation": 1,
     "objective": None, "reference": None, "prompt_tokens": None, "generation": None, "group": None,
+    "eval_batch": None,
     "gpu": None, "gpus": 1, "gpus_per_node": 8, "sharding": None, "tensor_parallel": 1, "pipeline_parallel": 1,
     "expert_parallel": 1, "sequence_parallel": 1, "shard_size": None,
     "offload": None, "trainer": None, "price": None, "calibration": None,

@@ -19,7 +19,9 @@ from .setup import Setup
 
 MOST = 4
 # From the change that costs least to the one that costs most: time, then digits of the base.
-CHANGES: tuple[tuple[str, Any], ...] = (("loss", "fused"), ("checkpointing", "layer"), ("quantize", "nf4"))
+CHANGES: tuple[tuple[str, Any], ...] = (
+    ("eval_batch", 1), ("loss", "fused"), ("checkpointing", "layer"), ("quantize", "nf4"),
+)  # fmt: skip
 LAYOUT = (
     "gpus", "sharding", "tensor_parallel", "pipeline_parallel", "expert_parallel", "sequence_parallel",
     "checkpointing",
@@ -57,6 +59,7 @@ def _open(run: Running) -> tuple[tuple[str, Any], ...]:
     setup = run.setup
     head = any(pair.matrix.role == "unembedding" for pair in run.pairs)
     new = {
+        "eval_batch": setup.eval_batch > 1,
         "loss": setup.loss in ("full", "shifted") and not head,
         "checkpointing": setup.checkpointing == "none",
         "quantize": setup.quantize == "none" and setup.method == "lora",

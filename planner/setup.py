@@ -104,6 +104,7 @@ class Setup:
     GRPO ("grpo") learns from completions, all of a sequence but its `prompt_tokens`. `generation`: the trained model
     makes them ("transformers") or a server on other GPUs. Its reference runs before the step, and is "none" where the
     divergence has no weight (beta 0).
+    `eval_batch`: sequences that an evaluation between steps takes at a time on each GPU, 0 where there is none.
     `main_grads`: gradients are added up in a buffer of float32 that stands all along, whole on every data-parallel
     GPU, as Megatron's. `deferred_gradients`: FSDP exchanges none before the last micro-step, so that all are held
     whole to then, in the type that is computed in or in float32. `gradients_kept`: they are set to zero after a step,
@@ -135,6 +136,7 @@ class Setup:
     reference: Reference = "base"
     generation: Generation = "transformers"
     prompt_tokens: int = 0
+    eval_batch: int = 0
     quantize: Quantize = "none"
     adapter_dtype: Dtype | None = None
     autocast: bool = False
@@ -306,6 +308,9 @@ def _check_counts(setup: Setup) -> None:
         value = getattr(setup, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(_label(name), value, "a whole number of at least 1")
+    evaluated = setup.eval_batch
+    if isinstance(evaluated, bool) or not isinstance(evaluated, int) or evaluated < 0:
+        raise InputError("eval-batch", evaluated, "a whole number, or 0 for no evaluation")
     dropout = setup.lora_dropout
     if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
         raise InputError("lora-dropout", dropout, "a number from 0 to below 1")

@@ -17,6 +17,7 @@ STEP = (
     "objective", "reference", "prompt_tokens", "generation", "packing",
 )  # fmt: skip
 IMAGES = ("images", "image_size")
+BESIDE = ("eval_batch",)  # what runs between steps
 HELD = (
     "precision", "autocast", "quantize", "quantize_experts", "upcast_small", "optimizer", "optimizer_in_backward",
     "lora_dropout", "trainer",
@@ -45,6 +46,8 @@ _HELP = {
     "batch": "Sequences in a step: a trainer's batch of a device x GPUs x accumulation. Default: one for each "
     "data-parallel GPU and micro-step.",
     "prompt_tokens": "grpo: tokens of a sequence that are prompt. Default: 0; without --seq-len 512 follow.",
+    "eval_batch": "Sequences that an evaluation takes at a time on a GPU, whose memory counts too; transformers' "
+    "Trainer takes 8. Default: no evaluation.",
     "accumulation": "Micro-steps in a step.",
     "gpus": "How many GPUs.",
     "gpus_per_node": "GPUs in a machine.",
@@ -58,6 +61,7 @@ _COUNTS: dict[str, int | None] = {
     **dict.fromkeys(_HELP, 1),
     "seq_len": None,
     "prompt_tokens": None,
+    "eval_batch": None,
     "batch": None,
     "shard_size": None,
     "gpus_per_node": 8,

@@ -26,13 +26,14 @@ def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) 
     the chosen entries and that of the logits, both of full size in float32. "shifted": the same behind a copy,
     which transformers made before 4.50 ("shifted-late": from 4.46 on, where the loss makes the float32 copy and
     the model's forward pass still holds the 16-bit logits; "shifted-narrow": without the cast). "...fused": one
-    kernel over the logits, which writes the gradient in their place; "wide-fused" does so in a float32 copy
-    (megatron/core/tensor_parallel/cross_entropy.py, VocabParallelCrossEntropy). `narrow`: there is no cast to
-    float32.
+    kernel over the logits, which writes the gradient in their place; "wide-fused" is Megatron's, compiled. `narrow`:
+    there is no cast to float32.
     """
     tape = run.tape
     if loss == "fused":
         return _in_place(logits)
+    if loss == "wide-fused":
+        return _compiled(logits)
     wide = logits if narrow else cast(logits, FLOAT32)
     shifted = _shifted(wide, single=run.sequences == 1) if loss.startswith("shifted") else wide
     if loss.endswith("fused"):
@@ -63,6 +64,24 @@ def _lowered(logits: Value) -> Value:
     wide = cast(chances, FLOAT32)
     made = wide.bytes
     return tape.apply((wide,), 0, FLOAT32, (wide.buffer,), lambda g: (tape.new(made),))
+
+
+def _compiled(logits: Value) -> Value:
+    """Megatron's fused loss: float32 probabilities (kept) take the place of a float32 copy of the logits. On the way
+    back the compiler copies them once more, since the chosen entries are written into them while the whole is read,
+    and makes the logits' gradient beside both: 4 + 4 + 2 bytes a logit in 16 bits (megatron-core 0.13.1,
+    megatron/core/fusions/fused_cross_entropy.py under torch.compile, of torch 2.13 on a CPU; by its allocations)."""
+    tape, size = logits.tape, logits.elements * FLOAT32
+    made = logits.bytes
+    chances = tape.new(size)
+
+    def rule(g: Buffer) -> Gradients:
+        copied = tape.new(size)
+        found = tape.new(made)
+        del copied
+        return (found,)
+
+    return tape.apply((logits,), 0, FLOAT32, (chances,), rule)
 
 
 def _in_place(logits: Value) -> Value:
