@@ -13,6 +13,7 @@ import pytest
 
 from planner import facts
 from planner.speed.efficiency import constants
+from tools.interval_chain import share
 from tools.speed_fit import halves
 from tools.speed_widths import (
     CANDIDATES,
@@ -140,3 +141,16 @@ def test_methods_and_readme_say_how_wide() -> None:
 def test_the_shipped_interval_judges_a_set() -> None:
     found = by_shipped(SETS[-1])
     assert found and all(each.found == SETS[-1] for each, _ in found)
+
+
+def test_agreement_says_how_often_it_held() -> None:
+    """docs/agreement.md: by all other sources, by the intervals of then, and by the sets before."""
+    text = (ROOT / "docs" / "agreement.md").read_text(encoding="utf-8")
+    row = next(line for line in text.splitlines() if line.startswith("| the 90% interval of step times |"))
+    below, above = ends_of(STATED)
+    assert f"{len(STATED)} first predictions of {len({each.source for each in STATED})} sources" in row
+    assert f"holds {share([one for _, one in without_own()]):.0%} of sources" in row
+    assert f"{math.exp(-below):.2f} to {math.exp(above):.2f} times the estimate" in row
+    assert f"held {share([as_then(each) for each in STATED]):.0%};" in row
+    order = [share([one for each, one in in_order() if each.found == name]) for name in SETS[1:]]
+    assert "holds {:.0%}, {:.0%} and {:.0%} of the next".format(*order) in row
