@@ -85,8 +85,6 @@ COLLECTED: dict[int, str] = {
     73: "DDP's first broadcast copies all weights into flat buckets of 250 MB (torch/csrc/distributed/c10d/comm.cpp, "
     "broadcast_coalesced), which the allocator keeps apart until the GPU has caught up: up to 15.2 GB beside the "
     "15.2 of the weights, with which 31.9 GB would be predicted (1.08); on one GPU the same source has 17.2 GiB",
-    76: "FSDP 2 (fsdp2.json: fsdp_version 2), which keeps no gathered units on a stream of its own; the profile has "
-    "FSDP 1, of which 6.1 GB are counted for that. Without them 15.3 GB would be predicted (0.97)",
     81: LOADING,
     247: "cannot be of the 2 packed sequences of 2,048 that the README states for all rows: a GPU's share of the "
     "weights (26.9 GB), checkpoints of 126 layers (16.9) and what FSDP 2's root gathers, embedding and unembedding "

@@ -24,7 +24,7 @@ from tools.interval_chain import Later as Judged
 from tools.interval_chain import mean, score_of, share
 from tools.interval_fit import FEWEST, Ratio, Shape, shape_of, sources_of, width_of
 from tools.speed_fit import LeftOut, by_source, halves, noise_of
-from tools.speed_later import FURTHER, LATER, LATEST, NEWEST, blind, later, set_up
+from tools.speed_later import FURTHER, LATER, LATEST, NEWEST, UNSEEN, blind, later, set_up
 from tools.staged_rings import staged
 
 COVERAGE = 0.9
@@ -206,6 +206,13 @@ def by_shipped(name: str, stated: bool = True) -> list[tuple[First, Judged]]:
     return [(each, judged(each, rule)) for each in firsts((name,)) if each.stated is stated]
 
 
+def held_said(found: Sequence[tuple[First, Judged]]) -> str:
+    """How many are held, in words."""
+    held = [one for _, one in found]
+    sources = len(sources_of(each.ratio for each, _ in found))
+    return f"{share(held):.0%} of {sources} sources and {sum(o.held for o in held)} of {len(held)} steps"
+
+
 def held_by_others(found: Sequence[LeftOut]) -> list[bool]:
     """Whether each run left out of the fit lies inside an interval that its source had no part in."""
     inside: dict[int, bool] = {}
@@ -233,7 +240,10 @@ predicted are commoner than far faster ones, so that the upper end lies further 
 out of the fit, would have helped as time went, when sets were few; with them today's ends are {table_low:.2f} and
 {table_high:.2f}. They have no part, as the formula was made of them; nor have guessed set-ups, as whoever asks knows
 his own. Ends of all other sources hold {others:.0%} of a source's stated steps, and {guessed:.0%} where the set-up is
-guessed ({n_guessed} sources). The rule was chosen knowing all of these sets: the next one is its test.
+guessed ({n_guessed} sources). The rule was chosen knowing all of these sets.
+
+**The fifth set judges it**, having no part in it: it holds {fifth}, {fifth_guessed} where something is guessed. The
+intervals that came with the predictions held {fifth_then:.0%} and {guessed_then:.0%}.
 """
 
 
@@ -277,6 +287,9 @@ def widths_table(without: Sequence[LeftOut] = ()) -> Iterable[str]:
         low=math.exp(-below), high=math.exp(above), table_low=math.exp(-more[0]), table_high=math.exp(more[1]),
         others=share([one for _, one in others]), guessed=share([one for _, one in guessed]),
         n_guessed=len(sources_of(each.ratio for each, _ in guessed)),
+        fifth=held_said(by_shipped(UNSEEN)), fifth_guessed=held_said(by_shipped(UNSEEN, stated=False)),
+        fifth_then=share([as_then(each) for each in firsts((UNSEEN,)) if each.stated]),
+        guessed_then=share([as_then(each) for each in firsts((UNSEEN,)) if not each.stated]),
     )  # fmt: skip
 
 

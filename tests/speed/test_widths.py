@@ -15,6 +15,7 @@ from planner import facts
 from planner.speed.efficiency import constants
 from tools.interval_chain import share
 from tools.speed_fit import halves
+from tools.speed_later import UNSEEN
 from tools.speed_widths import (
     CANDIDATES,
     CHOSEN,
@@ -24,6 +25,7 @@ from tools.speed_widths import (
     by_shipped,
     ends_of,
     firsts,
+    held_said,
     in_order,
     rule_of,
     widths_table,
@@ -154,3 +156,14 @@ def test_agreement_says_how_often_it_held() -> None:
     assert f"held {share([as_then(each) for each in STATED]):.0%};" in row
     order = [share([one for each, one in in_order() if each.found == name]) for name in SETS[1:]]
     assert "holds {:.0%}, {:.0%} and {:.0%} of the next".format(*order) in row
+
+
+def test_the_fifth_set_judges_and_has_no_part() -> None:
+    """What the page, README and methods say of the set that came after."""
+    assert UNSEEN not in SETS and not {each.source for each in STATED} & {e.source for e in firsts((UNSEEN,))}
+    held = [one.held for _, one in by_shipped(UNSEEN)]
+    said = held_said(by_shipped(UNSEEN))
+    assert said.endswith(f"and {sum(held)} of {len(held)} steps")
+    for name in ("docs/methods.md", "README.md", "docs/agreement.md", "docs/speed.md"):
+        text = " ".join((ROOT / name).read_text(encoding="utf-8").split())
+        assert said in text, name
