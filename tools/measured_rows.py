@@ -42,13 +42,6 @@ LOADING = (
     "the peak is that of loading and quantising the base, before any step: 9.13 GB are reserved then, 9.29 in "
     "training, says torchtune's tutorial"
 )
-VARIED = (
-    "samples of their own lengths at batch 1, neither packed nor padded (readme_deepspeed.md: packing False, ten "
-    "rows tiled, up to 2,212 tokens), so that blocks of one length seldom serve another: of a micro-step of which "
-    "24.4 GB are allocated, torch 2.1's allocator reserves 28 to 41 GB, by ten lengths, drawn twelve times. "
-    "rocm-smi shows 7.5 GB beyond what torch reserved in another run of the same source; with lengths counted as for "
-    "ms-swift {} GB would be predicted ({})"
-)
 A100 = "neither batch nor lengths on the A100 are stated: with 4 to 8 sequences of 2,048 in place of 2 {} GB "
 "are predicted"
 SCRIPT = (
@@ -123,11 +116,6 @@ COLLECTED: dict[int, str] = {
     "no checkpointing",
     310: "lengths are not stated: 64 tokens are taken of short tweets; with 23 the figure would result",
     311: "lengths are not stated: 64 tokens are taken of short tweets; with 175 the figure would result",
-    348: VARIED.format(53.1, 1.12) + "; the same recipe on an H100 is said to take 15.8 GiB, sampled every 3 s",
-    349: VARIED.format(52.8, "1.00"),
-    350: VARIED.format(72.7, 0.85)
-    + "; on ROCm gradients are also exchanged in float32 (communication_data_type), of the embeddings by layer "
-    "11.3 GB",
     367: CAPPED.format("Alpaca's samples are shorter", 879),
     370: CAPPED.format("Alpaca's samples are shorter", 599),
     371: CAPPED.format("Alpaca's samples are shorter", "1,246"),
