@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from . import adapter as adapters
-from . import capacity, facts, information, ranks
+from . import break_even, capacity, facts, information, ranks
 from . import flops as flop_counts
 from .adapter import DTYPE_BYTES, Adapted, AdapterSpec
 from .adapter.files import base_model, check_weights
@@ -25,7 +25,7 @@ from .given import read as read_given
 from .information import Information
 from .learning_rate import lookup
 from .notices import collect
-from .objective import beside
+from .objective import step_tally
 from .objective_rules import SEQUENCES
 from .pictured import check_length, image_notices, pictured
 from .pictured import section as images_section
@@ -179,38 +179,34 @@ def _flops_section(
         masked_full=done_full - flop_counts.FLOPS_PER_MAC * full.hidden,
         masked_lora=done_lora - flop_counts.FLOPS_PER_MAC * lora.hidden,
         forward=flop_counts.FLOPS_PER_MAC * lora.forward, attention=flop_counts.FLOPS_PER_MAC * lora.attention,
-        batch=work.batch, seq_len=work.seq_len, rule_ratio=flop_counts.rule_ratio(adapted),
-        break_even_rank=flop_counts.break_even_rank(lora, full, spec, adapted),
+        batch=work.batch, seq_len=work.seq_len, rule_ratio=break_even.rule_ratio(adapted),
+        break_even_rank=break_even.break_even_rank(lora, full, spec, adapted),
         total_full=totals[0], total_lora=totals[1], checkpointing=work.checkpointing,
     )  # fmt: skip
 
 
 def with_objective(plan: Plan, arch: Architecture, setup: Setup) -> Plan:
-    """The plan with the FLOPs of its objective; `batch` of a step is then of sequences."""
+    """The plan with the FLOPs of its objective, and of how the library runs pairs; `batch` of a step is then of
+    sequences."""
     assert plan.flops
     pairs, found, work = adapters.adapt(arch, plan.adapter.spec), plan.flops, plan.workload
-    number = SEQUENCES.get(setup.objective, 1)
-    sequences = number * found.batch
+    sequences = SEQUENCES.get(setup.objective, 1) * found.batch
+    whole = trained_whole(arch, plan.adapter.spec, pairs)
     lora, full = (
-        beside(arch, setup, pairs, trained_whole(arch, plan.adapter.spec, pairs)),
-        beside(arch, setup, None),
+        step_tally(arch, setup, pairs, whole, sequences),
+        step_tally(arch, setup, None, batch=sequences),
     )
-
-    def plus(value: int, more: int) -> int:
-        return number * value + flop_counts.FLOPS_PER_MAC * more * sequences
-
-    done_full, done_lora = plus(found.full, full.total), plus(found.lora, lora.total)
+    each = flop_counts.FLOPS_PER_MAC
+    done_lora, done_full = (each * (tally.total - tally.overcount) for tally in (lora, full))
     totals: tuple[int | None, int | None] = (None, None)
     if work.total_tokens is not None:
         tokens, seen = sequences * found.seq_len, work.total_tokens * work.epochs
         totals = (done_full * seen // tokens, done_lora * seen // tokens)
     more = replace(
-        found, full=done_full, lora=done_lora, counted_full=plus(found.counted_full, full.total),
-        counted_lora=plus(found.counted_lora, lora.total),
-        masked_full=plus(found.masked_full, full.total - full.hidden),
-        masked_lora=plus(found.masked_lora, lora.total - lora.hidden),
-        forward=plus(found.forward, lora.total), attention=plus(found.attention, lora.attention),
-        batch=sequences, total_full=totals[0], total_lora=totals[1],
+        found, full=done_full, lora=done_lora, counted_full=each * full.total, counted_lora=each * lora.total,
+        masked_full=done_full - each * full.hidden, masked_lora=done_lora - each * lora.hidden,
+        forward=each * lora.forward, attention=each * lora.attention, batch=sequences, total_full=totals[0],
+        total_lora=totals[1],
     )  # fmt: skip
     return replace(plan, flops=more)
 

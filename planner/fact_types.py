@@ -24,7 +24,7 @@ class Accelerator:
     times the least share quoted of NVIDIA cards of its kind; of other makers the marketed gigabytes times 1e9.
     `tensor_clock_hz`, `units` and `fma_per_unit_per_clock` multiply to half the 16-bit peak where
     `peak_check` is "holds"; "derived" means that the peak was computed so, and "exception" that the maker's
-    figure differs.
+    figure differs. `pcie_peer_access`: whether cards may read each other's memory over PCIe.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Accelerator:
     bf16_matmul_measured_flops_per_s: float | None = None
     interconnect: str | None = None
     interconnect_bytes_per_s_each_way: float | None = None
+    pcie_peer_access: bool = True
     tdp_w: float | None = None
     tensor_clock_hz: int | None = None
     units: int | None = None

@@ -2,16 +2,19 @@
 
 One GPU is tried by itself, more of them with every state sharded (FSDP), each with one sequence in a micro-step;
 where that is too much, with layers computed again in the backward pass, and a mixture's experts divided over as many
-GPUs as can be, so that no GPU gathers a whole layer of them. Powers of two only.
+GPUs as can be, so that no GPU gathers a whole layer of them. Where a whole sequence is too much for a GPU, however
+many there are, sequences are shared among GPUs. Powers of two only.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from .dataclass import dataclass
+from .errors import InputError
 from .memory import estimate_memory
 from .memory.sharding import gathered
 from .moments import MemoryEstimate, MemoryPart
@@ -21,6 +24,7 @@ from .setup import Checkpointing, Setup, Sharding
 MOST_GPUS = 4096
 SAFE = 0.9  # of what is not states, taken to stay as it is on more GPUs
 STATES: tuple[MemoryPart, ...] = ("weights", "adapter", "optimizer")
+Memory = Callable[[Setup], MemoryEstimate]
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Fewest:
     sharding: Sharding
     checkpointing: Checkpointing
     expert_parallel: int
+    sequence_parallel: int
     per_gpu_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -38,22 +43,52 @@ class Fewest:
         return dict(vars(self))
 
 
-def _on(run: Running, gpus: int, checkpointing: Checkpointing, expert_parallel: int = 1) -> Setup:
-    """The run's set-up on so many GPUs, one sequence each."""
+def _on(run: Running, gpus: int, checkpointing: Checkpointing, experts: int = 1, sequence: int = 1) -> Setup:
+    """The run's set-up on so many GPUs, one sequence each, or each `sequence` of them."""
     return replace(
         run.setup, gpus=gpus, sharding="none" if gpus == 1 else "fsdp", shard_size=None, tensor_parallel=1,
-        pipeline_parallel=1, expert_parallel=expert_parallel, sequence_parallel=1, micro_batch=1,
+        pipeline_parallel=1, expert_parallel=experts, sequence_parallel=sequence, micro_batch=1,
         checkpointing=checkpointing,
     )  # fmt: skip
+
+
+def _shared(
+    run: Running, memory_bytes: int, gpus: int, experts: int, thrifty: Checkpointing, memory: Memory
+) -> Fewest | None:
+    """From `gpus` on, the fewest that fit where as many as can share every sequence, then as few of those as will do;
+    None where sequences cannot be shared (an odd length, an objective over pairs) or 4,096 are too few."""
+
+    def fits(count: int, how: Checkpointing, sequence: int) -> Fewest | None:
+        for apart in sorted({1, math.gcd(count, experts)}):
+            setup = _on(run, count, how, apart, sequence)
+            needed = memory(setup).per_gpu_bytes
+            if needed <= memory_bytes:
+                return Fewest(count, setup.sharding, how, apart, sequence, needed)
+        return None
+
+    gpus = max(2, gpus)
+    while gpus <= MOST_GPUS:
+        sequence = math.gcd(gpus, run.setup.seq_len)
+        try:
+            found = fits(gpus, thrifty, sequence) if sequence > 1 else None
+        except InputError:  # what does not go with shared sequences
+            return None
+        if found is not None:
+            while sequence > 2 and (less := fits(gpus, thrifty, sequence // 2)) is not None:
+                found, sequence = less, sequence // 2
+            return fits(gpus, run.setup.checkpointing, sequence) or found
+        gpus *= 2
+    return None
 
 
 def fewest_gpus(run: Running, memory_bytes: int, own: MemoryEstimate | None = None) -> Fewest | None:
     """The least power of two of GPUs of `memory_bytes` each on which the run fits; None above 4,096.
 
-    Starts at the number below which states alone, evenly divided, exceed the memory. Without experts what is not
-    states hardly changes with the number, so that counts on which it could not fit are passed over. Neglects layouts
-    that split single matrices (tensor parallelism), which a model needs whose dense layers exceed a GPU. `own` is the
-    run's memory, where it is known.
+    Sequences are shared only where no number of GPUs is enough with a whole one each: few trainers can. Starts at the
+    number below which states alone, evenly divided, exceed the memory. Without experts what is not states hardly
+    changes with the number, so that counts on which it could not fit are passed over. Neglects layouts that split
+    single matrices (tensor parallelism), which a model needs whose dense layers exceed a GPU. `own` is the run's
+    memory, where it is known.
     """
     known = {} if own is None else {run.setup: own}
 
@@ -69,6 +104,7 @@ def fewest_gpus(run: Running, memory_bytes: int, own: MemoryEstimate | None = No
     gpus = 1
     while gpus * memory_bytes < states:
         gpus *= 2
+    least = gpus
     experts = max((m.experts for m in run.arch.matrices if m.kind == "experts"), default=1)
     while gpus <= MOST_GPUS:
         needed = 0
@@ -80,9 +116,9 @@ def fewest_gpus(run: Running, memory_bytes: int, own: MemoryEstimate | None = No
             if needed <= memory_bytes:
                 plain = memory(_on(run, gpus, asked, apart)).per_gpu_bytes
                 how, needed = (asked, plain) if plain <= memory_bytes else (thrifty, needed)
-                return Fewest(gpus, setup.sharding, how, apart, needed)
+                return Fewest(gpus, setup.sharding, how, apart, 1, needed)
         rest = SAFE * (needed - states / gpus) if gpus > 1 and experts == 1 else 0.0
         gpus *= 2
         while gpus <= MOST_GPUS and states / gpus + rest > memory_bytes:
             gpus *= 2
-    return None
+    return _shared(run, memory_bytes, least, experts, thrifty, memory)

@@ -10,11 +10,12 @@ well under 1% of a step at ordinary sizes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from .adapter import Adapted, AdapterSpec, Pair
+from .adapter import Adapted, Pair
+from .adapter.peft_rules import by_weight
 from .adapter.whole import NOTHING_WHOLE, Whole
 from .dataclass import dataclass
 from .schema import Apply, Architecture, Attend, Block, Chunks, Join, Keep, Matrix, Product, Recall, Scan
@@ -59,13 +60,19 @@ class Tally:
 @dataclass(frozen=True)
 class Step:
     """The size of a step: sequences, positions a sequence, whether layers are checkpointed, and whether what comes in
-    is then made to need a gradient (`hooked`); of how many positions logits are made (None: of all)."""
+    is then made to need a gradient (`hooked`); of how many positions logits are made (None: of all); whether dropout
+    stands before pairs (`dropped`); whether PEFT folds pairs into weights that it has by no module (`folded`);
+    whether layers that run again go on to a last product that is frozen, which keeps what it reads once it is
+    done (`again_whole`: LLM.int8)."""
 
     batch: int
     seq_len: int
     checkpointing: bool = False
     hooked: bool = True
     scored: int | None = None
+    dropped: bool = False
+    folded: bool = False
+    again_whole: bool = False
 
 
 def visible_pairs(seq_len: int, window: int | None, causal: bool, chunked: bool = False) -> int:
@@ -98,7 +105,7 @@ class _Walk:
         lengths: Mapping[str, int],
         whole: Whole = NOTHING_WHOLE,
     ) -> None:
-        self.matrices = arch.matrices
+        self.matrices, self.arch = arch.matrices, arch
         self.step = step
         self.trained = trained
         self.lengths = lengths
@@ -165,9 +172,13 @@ class _Walk:
         adapted = None if op.bypassed else self._adapted(op.matrix, layer)
         grad_out = grad or layer in self.whole.biases.get(op.matrix, ())
         if adapted is None:
-            return grad_out, base
+            return grad_out, 0 if self.step.again_whole and matrix.kind in ("linear", "conv1d") else base
+        again = base if self.step.dropped else 0
         for pair in adapted.pairs:
-            base = _lora(pair, matrix, positions, grad, tally)
+            if self.step.folded and folds(self.arch, matrix, pair):
+                _folded(pair, matrix, base, tally)
+            else:
+                base = _lora(pair, matrix, positions, grad, tally, again)
         return True, base
 
     def _unreached(self, op: Apply, layer: int, positions: int, base: int, tally: Tally) -> int:
@@ -175,9 +186,9 @@ class _Walk:
         adapted = self._adapted(op.matrix, layer)
         if adapted is None:
             return base
-        only = Tally()
+        only, again = Tally(), base if self.step.dropped else 0
         for pair in adapted.pairs:
-            base = _lora(pair, adapted.matrix, positions, False, only)
+            base = _lora(pair, adapted.matrix, positions, False, only, again)
         tally.forward += only.forward
         tally.adapter += only.forward
         return base
@@ -236,13 +247,14 @@ def chunk_sum(op: Scan, length: int, which: Chunks) -> int:
     }[which]
 
 
-def _lora(pair: Pair, matrix: Matrix, positions: int, grad: bool, tally: Tally) -> int:
+def _lora(pair: Pair, matrix: Matrix, positions: int, grad: bool, tally: Tally, again: int = 0) -> int:
     """Add a pair's multiply-adds: A and B forward, both their gradients, B's input gradient, A's where needed.
     Returns the work of its last product.
 
     A pair that PEFT materialises costs the product B A of every expert, forward and twice backward, and the
     gradient of the expert tensor: it depends on the experts, not on the tokens. With several experts the forward
-    runs it twice, the first time to check the shape. DoRA's norm is B A applied to an identity, forward only.
+    runs it twice, the first time to check the shape. DoRA's norm is B A applied to an identity, forward only; behind
+    dropout it makes the base's product of what dropout left once more (`again` multiply-adds), with its gradient.
     """
     rank = pair.rank
     if pair.materialised:
@@ -258,6 +270,8 @@ def _lora(pair: Pair, matrix: Matrix, positions: int, grad: bool, tally: Tally) 
         if pair.magnitudes:
             forward += pair.n_out * rank * pair.d_in * (pair.d_in + pair.d_out)
             last = 0
+            tally.forward += again
+            tally.backward += again if grad else 0
     tally.forward += forward
     tally.backward += backward
     if matrix.kind == "experts":
@@ -265,6 +279,20 @@ def _lora(pair: Pair, matrix: Matrix, positions: int, grad: bool, tally: Tally) 
     else:
         tally.adapter += forward + backward
     return last
+
+
+def folds(arch: Architecture, matrix: Matrix, pair: Pair) -> bool:
+    """Whether PEFT has this pair on the bare weight of a module, which it folds in for every product."""
+    plain = matrix.kind != "experts" and not pair.magnitudes and not pair.materialised
+    return plain and by_weight(arch, matrix, materialised=False)
+
+
+def _folded(pair: Pair, matrix: Matrix, base: int, tally: Tally) -> None:
+    """Add a pair that is folded into one matrix: B A, of which both gradients are made, and the matrix's own."""
+    product = matrix.d_in * matrix.d_out * pair.rank
+    tally.forward += product
+    tally.backward += 2 * product + base
+    tally.adapter += 3 * product
 
 
 @lru_cache(maxsize=512)
@@ -372,49 +400,3 @@ def _step(
 def flops(tally: Tally) -> int:
     """FLOPs of a tally."""
     return FLOPS_PER_MAC * tally.total
-
-
-def rule_ratio(adapted: Iterable[Adapted]) -> float | None:
-    """The article's bare rule over the adapted matrices: sum of 2 d_in d_out + 3 r (d_in + d_out), over the sum
-    of 3 d_in d_out; for square matrices (2N^2 + 6NR) / 3N^2. Neglects attention, frozen matrices and the first
-    layer's missing input gradients. Source: LoRA Without Regret (2025)."""
-    lora = full = 0
-    for item in adapted:
-        if item.matrix.kind == "embedding":
-            continue
-        weight = item.matrix.d_in * item.matrix.d_out * item.matrix.experts_active * len(item.layers)
-        pairs = sum(p.rank * (p.uses_in * p.d_in + p.uses_out * p.d_out) for p in item.pairs) * len(
-            item.layers
-        )
-        lora += 2 * weight + 3 * pairs
-        full += 3 * weight
-    return lora / full if full else None
-
-
-def break_even_rank(lora: Tally, full: Tally, spec: AdapterSpec, adapted: Sequence[Adapted]) -> int | None:
-    """The smallest rank at which a LoRA step costs at least as much as a full one; None where patterns fix ranks.
-
-    The adapter's work grows in proportion to the rank (an expert's to rank / top_k, at least 1, under `scaled`);
-    everything else stays. For square matrices the bare rule gives N / 6. None where the adapter does no work.
-    """
-    mixed = spec.experts == "scaled" and spec.target_parameters
-    if mixed or any(item.pinned for item in adapted):
-        return None
-    top_k = next((i.matrix.experts_active for i in adapted if i.matrix.kind == "experts"), 1)
-    scaled = spec.experts == "scaled"
-    expert_now = max(1, spec.rank // top_k) if scaled else spec.rank
-    dense = lora.adapter / spec.rank
-    expert = lora.expert_adapter / expert_now
-    fixed = lora.total - lora.adapter - lora.expert_adapter
-
-    def cost(rank: int) -> float:
-        return fixed + dense * rank + expert * (max(1, rank // top_k) if scaled else rank)
-
-    slope = dense + (expert / top_k if scaled else expert)
-    if slope <= 0:
-        return None
-    target = full.total - full.overcount
-    rank = max(1, int((target - fixed) / slope) - 2 * top_k)
-    while cost(rank) < target:
-        rank += 1
-    return rank

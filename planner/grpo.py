@@ -13,7 +13,7 @@ from . import adapter as adapters
 from . import flops
 from .adapter.whole import trained_whole
 from .errors import InputError
-from .objective import generation, passes
+from .objective import generation, passes, step_of
 from .plan import Plan
 from .schema import Architecture, Notice, Source
 from .setup import Setup
@@ -76,7 +76,7 @@ def section(plan: Plan, arch: Architecture, setup: Setup, asked: Mapping[str, An
     whole = trained_whole(arch, plan.adapter.spec, pairs)
     group, batch = group_of(asked), setup.global_batch
     scored = setup.seq_len - max(1, setup.prompt_tokens)
-    step = flops.Step(1, setup.seq_len, setup.checkpointing != "none", scored=scored)
+    step = step_of(setup, pairs)
     trained = flops.step_macs(arch, step, pairs, whole)
     base, own = passes("grpo", setup.reference, setup.generation)
     frozen = flops.step_macs(arch, flops.Step(1, setup.seq_len, scored=scored), ())

@@ -37,7 +37,7 @@ class Cluster:
 
     `link_bytes_per_s` is what a GPU sends to those of its machine, `network_bytes_per_s` to others', one way each.
     `switched`: whether the link joins all GPUs of a machine directly (NVLink switches, xGMI); cards on PCIe go
-    through the host.
+    through the host, and where they have no access to each other (`staged`) through its memory.
     """
 
     accelerator: Accelerator
@@ -46,6 +46,7 @@ class Cluster:
     link_bytes_per_s: float = PCIE_EACH_WAY[4]
     network_bytes_per_s: float = NETWORK_CARDS / GPUS_PER_NODE
     switched: bool = False
+    staged: bool = False
 
     def rate_between(self, group: int) -> float:
         """Bytes a second that a GPU sends in rings over `group` GPUs. Where they span machines, each of a machine's
@@ -70,6 +71,14 @@ def arithmetic_of(accelerator: Accelerator, dtype: str) -> str:
             return other
         return "float32"
     return dtype
+
+
+def only_float16(accelerator: Accelerator) -> bool:
+    """Whether its 16-bit products are float16's alone, so that bfloat16 would run at float32's rate (T4, V100)."""
+    return (
+        arithmetic_of(accelerator, "bfloat16") == "float32"
+        and peak_flops_per_s(accelerator, "float16") is not None
+    )
 
 
 def matmul_flops_per_s(accelerator: Accelerator, dtype: str) -> float:
@@ -109,12 +118,15 @@ def cluster(
     switched = bool(named) and "PCIe" not in named and not bridge
     rate = accelerator.interconnect_bytes_per_s_each_way or PCIE_EACH_WAY[4]
     if link == "pcie" or (bridge and count > 2):
-        switched, rate = False, pcie_bytes_per_s(accelerator)
+        switched, bridge, rate = False, False, pcie_bytes_per_s(accelerator)
+    staged = min(per_node, count) > 1 and not (switched or bridge or accelerator.pcie_peer_access)
     if network_bytes_per_s is None:
         network_bytes_per_s = NETWORK_CARDS / per_node
         if switched:
             network_bytes_per_s = NETWORK_FAST if _newest(accelerator) else NETWORK_A100
-    return Cluster(accelerator, count, min(per_node, count), rate, network_bytes_per_s, switched or bridge)
+    return Cluster(
+        accelerator, count, min(per_node, count), rate, network_bytes_per_s, switched or bridge, staged
+    )
 
 
 def find(name: str) -> Accelerator:

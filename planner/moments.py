@@ -35,10 +35,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Moment:
-    """One moment of a step ("forward", "loss", "backward", "optimizer" with the layer where there is one), or of the
-    "generation" of completions before it."""
+    """One moment of a step ("forward", "loss", "backward", "optimizer" with the layer where there is one), of the
+    "generation" of completions before it, or of an "evaluation" between steps."""
 
-    phase: Literal["generation", "forward", "loss", "backward", "optimizer"]
+    phase: Literal["generation", "evaluation", "forward", "loss", "backward", "optimizer"]
     where: str
     items: tuple[Item, ...]
 
@@ -77,15 +77,17 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Interval:
-    """How far measured peaks of a kind of set-up lie from the formula's: between these multiples of what is needed,
-    what is cached on top of the latter. It rests on `runs` measurements of so many `sources`; `held` is the mean over
-    these of the share of each that an interval of all others holds."""
+    """How far measured peaks of a kind of set-up lie from the formula's: from `low` times what is needed to `high`
+    times that with a constant, what is cached on top of it. It rests on `runs` measurements of so many `sources`, as
+    they were predicted before anybody had looked at them; `held` is the mean, over the `judged` sources of this very
+    kind, of the share of each that an interval of all others holds."""
 
     kind: str
     low: float
     high: float
     sources: int
     runs: int
+    judged: int
     held: float
 
 
@@ -189,6 +191,7 @@ class MemoryEstimate:
             "coverage": self.coverage,
             "sources": within.sources,
             "runs": within.runs,
+            "judged": within.judged,
             "held": within.held,
         }
 

@@ -33,25 +33,54 @@ def passes(objective: str, reference: str, generation: str = "transformers") -> 
     return (base if reference == "base" else 0), own
 
 
-def beside(
-    arch: Architecture, setup: Setup, adapted: Iterable[Adapted] | None, whole: Whole = NOTHING_WHOLE
-) -> flops.Tally:
-    """Multiply-adds of a sequence beside a plain step's: of passes without gradients and of generation, less logits
-    that are not made; `adapted` None is full fine-tuning."""
+def scored_of(setup: Setup) -> int | None:
+    """Positions of a sequence that logits are made of; None: all. TRL's loss leaves out the first, and prompts."""
+    return setup.seq_len - max(1, setup.prompt_tokens) if setup.loss == "tiled" else None
+
+
+def step_of(setup: Setup, adapted: Iterable[Adapted] | None, batch: int = 1) -> flops.Step:
+    """A step of so many sequences as the library runs it: DoRA makes products of the base once more, of what dropout
+    leaves, also where trainers of preferences set its rate to 0 (peft 0.21, tuners/lora/layer.py); pairs on modules
+    whose names PEFT converts are folded into their weights (lora.ParamWrapper), where these are not quantised and
+    nothing is dropped; LLM.int8 keeps what it reads last."""
+    pairs = [pair for item in adapted or () for pair in item.pairs]
+    plain = setup.kernels == "transformers" and setup.quantize == "none" and not setup.lora_dropout
+    return flops.Step(
+        batch, setup.seq_len, setup.checkpointing != "none", scored=scored_of(setup),
+        dropped=setup.lora_dropout > 0 and any(pair.magnitudes for pair in pairs),
+        folded=bool(pairs) and plain,
+        again_whole=adapted is not None and setup.quantize == "int8" and setup.checkpointing != "none",
+    )  # fmt: skip
+
+
+def changes_step(arch: Architecture, setup: Setup, adapted: Iterable[Adapted] | None) -> bool:
+    """Whether a step has other FLOPs than a plain one."""
+    step, items = step_of(setup, adapted), tuple(adapted or ())
+    folded = step.folded and any(
+        flops.folds(arch, item.matrix, pair) for item in items for pair in item.pairs
+    )
+    return setup.objective != "sft" or step.dropped or step.again_whole or step.scored is not None or folded
+
+
+def step_tally(
+    arch: Architecture, setup: Setup, adapted: Iterable[Adapted] | None, whole: Whole = NOTHING_WHOLE,
+    batch: int = 1, *, plain: bool = False,
+) -> flops.Tally:  # fmt: skip
+    """Multiply-adds of a step of so many sequences: forward and backward as the library runs them (`step_of`), passes
+    without gradients, and generation; logits of completions alone where these are scored. `plain`: without what is
+    done again. `adapted` None is full fine-tuning."""
     pairs = None if adapted is None else tuple(adapted)
-    scored = setup.seq_len - max(1, setup.prompt_tokens) if setup.objective == "grpo" else None
-    step, total = flops.Step(1, setup.seq_len, scored=scored), flops.Tally()
+    total, step = flops.Tally(), flops.Step(batch, setup.seq_len, scored=scored_of(setup))
+    total.add(flops.step_macs(arch, step if plain else step_of(setup, pairs, batch), pairs, whole))
     base, own = passes(setup.objective, setup.reference, setup.generation)
     frozen = flops.step_macs(arch, step, ())
     total.add(frozen, base)
     if own:
-        forward = flops.step_macs(arch, step, pairs, whole).forward
+        again = step if plain else replace(step_of(setup, pairs, batch), checkpointing=False)
+        forward = flops.step_macs(arch, again, pairs, whole).forward
         total.add(replace(frozen, forward=forward), own)
-    if scored is not None:
-        total.add(flops.step_macs(arch, step, pairs, whole))
-        total.add(flops.step_macs(arch, flops.Step(1, setup.seq_len), pairs, whole), -1)
-        if setup.generation == "transformers":
-            total.add(generation(arch, setup, pairs, whole))
+    if setup.objective == "grpo" and setup.generation == "transformers":
+        total.add(generation(arch, setup, pairs, whole), batch)
     return total
 
 
@@ -85,4 +114,4 @@ def generation(
     )
 
 
-__all__ = ["beside", "generation", "passes"]
+__all__ = ["changes_step", "generation", "passes", "step_of", "step_tally"]

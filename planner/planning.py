@@ -14,6 +14,7 @@ from .adapter import adapt
 from .adapter.whole import NOTHING_WHOLE, trained_whole
 from .errors import InputError, PlannerError, UnsupportedArchitectureError
 from .given import whole_number
+from .objective import changes_step
 from .objective_rules import SEQUENCES
 from .pictured import pictured
 from .plan import Plan
@@ -26,7 +27,7 @@ if TYPE_CHECKING:  # loaded where memory is estimated
     from .cost import Cost, RunTime
     from .hardware import Cluster
     from .moments import MemoryEstimate
-    from .remedies import Remedy
+    from .remedies import SetupOf
     from .running import Running
     from .setup import Setup
 
@@ -35,9 +36,10 @@ ALPHA_RULES = {True: "alpha/sqrt(rank)", False: "alpha/rank"}
 # The options that say how the fine-tune is run; None: as the trainer has it, else the field's own default.
 USUAL: dict[str, Any] = {
     "precision": None, "autocast": None, "quantize": None, "quantize_experts": None, "optimizer": None,
-    "optimizer_in_backward": None, "lora_dropout": None,
+    "upcast_small": None, "optimizer_in_backward": None, "lora_dropout": None,
     "attention_kernel": None, "kernels": None, "loss": None, "packing": None, "accumulation": 1,
     "objective": None, "reference": None, "prompt_tokens": None, "generation": None, "group": None,
+    "eval_batch": None,
     "gpu": None, "gpus": 1, "gpus_per_node": 8, "sharding": None, "tensor_parallel": 1, "pipeline_parallel": 1,
     "expert_parallel": 1, "sequence_parallel": 1, "shard_size": None,
     "offload": None, "trainer": None, "price": None, "calibration": None,
@@ -120,9 +122,8 @@ def _shorter(plan: Plan) -> Notice:
     return Notice("shorter-than-length", f"{text} --seq-len {longest} would say what they need.")
 
 
-def _would_fit(plan: Plan, run: Running, room: int, options: Mapping[str, Any]) -> tuple[Remedy, ...]:
-    """What to change so that the run fits."""
-    from .remedies import remedies
+def _setup_of(plan: Plan, run: Running, options: Mapping[str, Any]) -> SetupOf:
+    """How a run's set-up is made with some of its options changed."""
     from .running import setup_from
 
     def setup_of(changes: Mapping[str, Any]) -> Setup:
@@ -130,25 +131,28 @@ def _would_fit(plan: Plan, run: Running, room: int, options: Mapping[str, Any]) 
         said = _setup_options(method, {**options, **changes})
         return setup_from(said, plan.workload.seq_len, run.arch.model_type)
 
-    return remedies(run, room, setup_of)
+    return setup_of
 
 
 def _does_not_fit(
-    entry: Mapping[str, Any], found: MemoryEstimate, room: int, others: Sequence[Remedy]
-) -> Notice:
-    """That the run does not fit, and the nearest that does."""
-    from .remedies import typed
+    plan: Plan, run: Running, entry: Mapping[str, Any], room: int, options: Mapping[str, Any]
+) -> tuple[Notice, list[dict[str, Any]]]:
+    """That the run does not fit, and the nearest that does; what would, for the contract's entry."""
+    from .remedies import remedies, with_more
 
-    needed = f"{units.byte_size(found.per_gpu_bytes)} of a GPU's {units.byte_size(room)}"
-    least = entry["fewest"]
+    setup_of = _setup_of(plan, run, options)
+    others = remedies(run, room, setup_of)
+    more = None
+    if not others and entry["fewest"]:
+        more = with_more(run, room, setup_of, entry["fewest"], options["batch"])
+    needed = f"{units.byte_size(entry['per_gpu_bytes'])} of a GPU's {units.byte_size(room)}"
     advice = "Nor would it with one sequence at a time, layers computed again and a base in four bits."
     if others:
         advice = f"{others[0].text} would ({units.byte_size(others[0].per_gpu_bytes)})."
-    elif least and least["gpus"] > found.setup.gpus:
-        names = ("gpus", "sharding", "expert_parallel", "checkpointing")
-        several = {name: least[name] for name in names if least[name] not in (1, "none")}
-        advice = f"{advice} {typed(several)} would ({units.byte_size(least['per_gpu_bytes'])} a GPU)."
-    return Notice("does-not-fit", f"It does not fit: {needed}. {advice}")
+    elif more:
+        advice = f"{advice} {more.text} would ({units.byte_size(more.per_gpu_bytes)} a GPU)."
+    told = Notice("does-not-fit", f"It does not fit: {needed}. {advice}")
+    return told, [other.to_dict() for other in others]
 
 
 def _machine(options: Mapping[str, Any]) -> Cluster | None:
@@ -209,11 +213,10 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
             found = None
         memory[method] = _memory(plan, run, found, room) if run and found else None
         if method == main and run and found and room and not found.fits(room):
-            others = _would_fit(plan, run, room, options)
-            memory[method]["would_fit"] = [other.to_dict() for other in others]
-            first.append(_does_not_fit(memory[method], found, room, others))
+            told, memory[method]["would_fit"] = _does_not_fit(plan, run, memory[method], room, options)
+            first.append(told)
         notices += found.notices if found else ()
-        if method == main and run and plan.flops and run.setup.objective != "sft":
+        if method == main and run and plan.flops and changes_step(arch, run.setup, run.pairs):
             plan = estimator.with_objective(plan, arch, run.setup)
             if run.setup.objective == "grpo":
                 plan = grpo.section(plan, arch, run.setup, options)

@@ -19,7 +19,13 @@ from .setup import Setup
 
 MOST = 4
 # From the change that costs least to the one that costs most: time, then digits of the base.
-CHANGES: tuple[tuple[str, Any], ...] = (("loss", "fused"), ("checkpointing", "layer"), ("quantize", "nf4"))
+CHANGES: tuple[tuple[str, Any], ...] = (
+    ("eval_batch", 1), ("loss", "fused"), ("checkpointing", "layer"), ("quantize", "nf4"),
+)  # fmt: skip
+LAYOUT = (
+    "gpus", "sharding", "tensor_parallel", "pipeline_parallel", "expert_parallel", "sequence_parallel",
+    "checkpointing",
+)  # fmt: skip
 SetupOf = Callable[[Mapping[str, Any]], Setup]
 
 
@@ -53,6 +59,7 @@ def _open(run: Running) -> tuple[tuple[str, Any], ...]:
     setup = run.setup
     head = any(pair.matrix.role == "unembedding" for pair in run.pairs)
     new = {
+        "eval_batch": setup.eval_batch > 1,
         "loss": setup.loss in ("full", "shifted") and not head,
         "checkpointing": setup.checkpointing == "none",
         "quantize": setup.quantize == "none" and setup.method == "lora",
@@ -91,6 +98,31 @@ def _step_s(run: Running) -> float | None:
     except InputError:  # a rate of this GPU that no source states
         return None
     return step.seconds if step else None
+
+
+def with_more(
+    run: Running, room: int, setup_of: SetupOf, least: Mapping[str, Any], batch: int | None
+) -> Remedy | None:
+    """The options of the `least` layout that fits (`fewest_gpus`) where its GPUs are more than the run's, or where
+    sequences are shared among the run's own; None where it is neither, or would not fit as it is typed. A step keeps
+    its sequences, or gets the next more that so many GPUs can share."""
+    setup = run.setup
+    if least["gpus"] <= setup.gpus and least["sequence_parallel"] <= setup.sequence_parallel:
+        return None
+    gpus = max(least["gpus"], setup.gpus)
+    wanted = {**least, "gpus": gpus, "tensor_parallel": 1, "pipeline_parallel": 1}
+    options = {name: wanted[name] for name in LAYOUT if wanted[name] != getattr(setup, name)}
+    copies = gpus // least["sequence_parallel"]
+    if batch is not None or setup.accumulation > 1:
+        whole = setup.global_batch if batch is None else batch
+        steps = -(-whole // copies)
+        asked = {"batch": (steps * copies, batch), "accumulation": (steps, setup.accumulation)}
+        options |= {name: new for name, (new, old) in asked.items() if new != old}
+    try:
+        found = replace(run, setup=setup_of(options)).memory()
+    except InputError:  # what does not go together is no remedy
+        return None
+    return Remedy(options, found.per_gpu_bytes, found.high, None) if found.fits(room) else None
 
 
 def remedies(run: Running, room: int, setup_of: SetupOf) -> tuple[Remedy, ...]:

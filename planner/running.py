@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from .setup import Setup, split_batch
 from .trainers import SETUP_FIELDS, filled, usual
 
 if TYPE_CHECKING:  # loaded where a time is asked for
+    from .fact_types import Accelerator
     from .speed import Calibration, StepTime
 
 SPEC_DEFAULTS: dict[str, Any] = {
@@ -142,14 +143,24 @@ def _again(values: Mapping[str, Any], otherwise: str) -> str:
 _OF_SETUP = {*SETUP_FIELDS, "batch", "gpus_per_node"}
 
 
+def precision_on(gpus: Iterable[Accelerator], options: Mapping[str, Any]) -> dict[str, Any]:
+    """`precision` fp16 where nobody gave one, the trainer's is bf16, and none of these GPUs has units for bfloat16:
+    empty otherwise."""
+    if options.get("precision") is not None or not all(map(hardware.only_float16, gpus)):
+        return {}
+    return {"precision": "fp16"} if usual(options, "precision") in (None, "bf16") else {}
+
+
 def setup_from(options: Mapping[str, Any], seq_len: int, model_type: str = "") -> Setup:
     """A set-up for a type of model from options: `batch` sequences of a step over all GPUs, split over them and over
     micro-steps; where it is not given, one for each.
 
     `method` follows `quantize` where it is not given, `checkpointing` may be a flag, and several GPUs shard by
     DDP (full fine-tuning by FSDP) where neither `sharding` nor the trainer says otherwise. Fields that are not given
-    are those of the trainer's profile, else Setup's.
+    are those of the trainer's profile, else Setup's; on a `gpu` without units for bfloat16 that is float16.
     """
+    if isinstance(gpu := options.get("gpu"), str):
+        options = {**options, **precision_on([hardware.find(gpu)], options)}
     given = tuple((name, type(value), value) for name, value in options.items() if name in _OF_SETUP)
     try:
         return _setup_from(given, seq_len, model_type)
@@ -167,6 +178,8 @@ def _setup_from(given: tuple[tuple[str, type, Any], ...], seq_len: int, model_ty
     method = values.setdefault("method", "lora" if quantize == "none" else "qlora")
     if method == "qlora" and quantize == "none":
         values.pop("quantize", None)
+    if method != "qlora":
+        values.pop("upcast_small", None)  # of what is not quantised beside what is
     if isinstance(values.get("checkpointing"), bool):
         values["checkpointing"] = _again(values, "layer") if values["checkpointing"] else "none"
     gpus, accumulation = (whole_number(n, values.get(n, 1)) for n in ("gpus", "accumulation"))

@@ -26,11 +26,12 @@ Optimizer = Literal[
     "muon",
 ]  # fmt: skip
 Checkpointing = Literal["none", "layer", "layer-offload"]
-AttentionKernel = Literal["eager", "sdpa", "flash"]
+AttentionKernel = Literal["eager", "sdpa", "math", "flash"]
 Packing = Literal["full", "padded", "packed"]
 Loss = Literal[
     "full", "shifted", "shifted-late", "fused", "shifted-fused", "shifted-late-fused", "shifted-narrow",
     "wide-fused", "chunked", "split", "split-wide", "split-fused", "tiled",
+    "recomputed", "recomputed-wide",
 ]  # fmt: skip
 Objective = Literal["sft", "dpo", "orpo", "kto", "grpo"]
 Reference = Literal["base", "precomputed", "none"]
@@ -89,12 +90,13 @@ class Setup:
     prepare_model_for_kbit_training leaves them; `upcast_norms`: norms alone (TRL's QLoRA before 1.0), which makes
     the stream float32 all the same. `outputs_held`: the training loop keeps the model's output, logits among it,
     until the backward pass has ended; `outputs_widened`: under autocast it is handed float32 copies of 16-bit logits,
-    as accelerate makes them. `cache_held`: every layer's keys and values are held to the end of the forward pass, in
-    a cache that checkpointing did not switch off. `quantised_inputs_kept`: products with a quantised matrix keep what
-    they read, as bitsandbytes' 4-bit ones did before 0.43.2. `quantize_experts`: tensors of experts are quantised
-    like Linear modules, which transformers 5 with bitsandbytes leaves in 16 bits. `input_grads`: the embedding's
-    output needs a gradient (HF switches it on with checkpointing); None follows checkpointing. `loss_chunk` tokens
-    go through a chunked loss at a time.
+    as accelerate makes them. `cache_held`: every layer's keys and values are held to the end of the forward
+    pass, in a cache that checkpointing did not switch off (None: where the model's own code of then did so).
+    `quantised_inputs_kept`: products with a quantised matrix keep what they read, as bitsandbytes' 4-bit ones
+    did before 0.43.2. `quantize_experts`: tensors of experts are quantised like Linear modules, which
+    transformers 5 with bitsandbytes leaves in 16 bits. `input_grads`: the embedding's output needs a gradient
+    (HF switches it on with checkpointing); None follows checkpointing. `loss_chunk` tokens go through a chunked
+    loss at a time.
     `objective`: what is learnt from an example: its tokens ("sft"), a preference between two sequences ("dpo",
     "orpo"), or whether one is wanted ("kto"). `reference` is what DPO and KTO hold it against: the "base", which is
     the model without its adapter and a copy of it in full fine-tuning, run without gradients in every step, or
@@ -102,6 +104,7 @@ class Setup:
     GRPO ("grpo") learns from completions, all of a sequence but its `prompt_tokens`. `generation`: the trained model
     makes them ("transformers") or a server on other GPUs. Its reference runs before the step, and is "none" where the
     divergence has no weight (beta 0).
+    `eval_batch`: sequences that an evaluation between steps takes at a time on each GPU, 0 where there is none.
     `main_grads`: gradients are added up in a buffer of float32 that stands all along, whole on every data-parallel
     GPU, as Megatron's. `deferred_gradients`: FSDP exchanges none before the last micro-step, so that all are held
     whole to then, in the type that is computed in or in float32. `gradients_kept`: they are set to zero after a step,
@@ -133,6 +136,7 @@ class Setup:
     reference: Reference = "base"
     generation: Generation = "transformers"
     prompt_tokens: int = 0
+    eval_batch: int = 0
     quantize: Quantize = "none"
     adapter_dtype: Dtype | None = None
     autocast: bool = False
@@ -143,7 +147,7 @@ class Setup:
     upcast_norms: bool = False
     outputs_held: bool = False
     outputs_widened: bool = False
-    cache_held: bool = False
+    cache_held: bool | None = None
     quantised_inputs_kept: bool = False
     input_grads: bool | None = None
     optimizer_kernel: OptimizerKernel = "fused"
@@ -304,6 +308,9 @@ def _check_counts(setup: Setup) -> None:
         value = getattr(setup, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(_label(name), value, "a whole number of at least 1")
+    evaluated = setup.eval_batch
+    if isinstance(evaluated, bool) or not isinstance(evaluated, int) or evaluated < 0:
+        raise InputError("eval-batch", evaluated, "a whole number, or 0 for no evaluation")
     dropout = setup.lora_dropout
     if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
         raise InputError("lora-dropout", dropout, "a number from 0 to below 1")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 import planner
+from planner import units
+from planner.cli.compare_page import show
 from planner.cli.main import cli
 from planner.comparing import compare
 from planner.errors import InputError
@@ -176,3 +181,15 @@ def test_plan_on_the_command_line() -> None:
         assert words in page.output
     data = json.loads(run(*arguments, "--json").output)
     assert data["candidates"] >= data["feasible"] > 0
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_page_of_many_columns_cuts_nothing(width: int) -> None:
+    found = compare(LLAMA, gpu="rtx4090", tokens="50M", ranks="1,8,64,256")
+    console = Console(width=width, record=True, file=io.StringIO())
+    show(found, console)
+    lines = console.export_text().splitlines()
+    shown = [line for line in lines if line.startswith("trained")]
+    figures = [figure for line in shown for figure in re.findall(r"[\d.,]+ [MB]", line)]
+    assert figures == [units.count(column.run.params) for column in found.columns]
+    assert "…" not in "".join(lines) and max(map(len, lines)) <= width

@@ -91,3 +91,16 @@ def test_layer_sets_are_named_in_the_methods() -> None:
     text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
     for name in (*LAYER_SETS, *PRESETS, ALL_LINEAR):
         assert f"`{name}`" in text, name
+
+
+def _figures(text: str) -> set[str]:
+    return set(re.findall(r"\d+(?:,\d{3})*(?:\.\d+)?%?", re.sub(r"\]\([^)]*\)", "", text)))
+
+
+def test_the_short_table_says_what_the_full_one_says() -> None:
+    """Every figure of README's table stands in docs/agreement.md, whose figures tests hold to what they find."""
+    short = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Predicted against")[2]
+    rows = [line for line in short.partition("\n## ")[0].splitlines() if line.startswith("| ")]
+    assert len(rows) > 10
+    full = _figures((ROOT / "docs" / "agreement.md").read_text(encoding="utf-8"))
+    assert {figure for row in rows for figure in _figures(row)} <= full

@@ -27,7 +27,7 @@ LAYERS = (
     "architecture",
     "stored",
     "adapter",
-    "flops memory capacity hardware information learning_rate objective regret",
+    "flops break_even memory capacity hardware information learning_rate objective regret",
     "speed cost dataset given ranks serving",
     "tables plan notices pictured",
     "estimator",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -87,3 +88,39 @@ def test_the_page_shows_what_to_type() -> None:
     assert shown.exit_code == 0
     assert "What would fit" in shown.output and "--checkpointing layer --accumulation 8" in shown.output
     assert "It does not fit:" in shown.output
+
+
+@settings(max_examples=15)
+@given(
+    model=st.sampled_from(["meta-llama/Llama-3.1-70B", "meta-llama/Llama-3.1-405B", "Qwen/Qwen3-235B-A22B", QWEN]),
+    gpu=st.sampled_from(list(ROOM)), batch=st.sampled_from([None, 1, 3, 8, 96]), gpus=st.sampled_from([1, 4]),
+    seq_len=st.sampled_from([2048, 65_536, 120_000]), accumulation=st.sampled_from([None, 1, 3]),
+)  # fmt: skip
+def test_more_gpus_that_are_said_to_do_do_as_typed(**options: Any) -> None:
+    options = {name: value for name, value in options.items() if value is not None}
+    if "batch" in options:
+        options["batch"] *= options["gpus"] * options.get("accumulation", 1)
+    plan = estimate(**options)
+    text = next((each.message for each in plan.warnings if each.code == "does-not-fit"), "")
+    typed = re.findall(r"--([a-z-]+) (\w+)", text.partition("four bits.")[2])
+    if not typed:
+        return
+    changed = {name.replace("-", "_"): int(value) if value.isdigit() else value for name, value in typed}
+    again = estimate(**{**options, **changed})
+    assert (again.memory or {})["lora"]["fits"]
+    assert again.workload.batch >= plan.workload.batch
+
+
+def test_sequences_that_no_gpu_can_hold_are_shared() -> None:
+    options: dict[str, Any] = {
+        "model": "meta-llama/Llama-3.1-8B", "gpu": "h100", "seq_len": 128_000, "checkpointing": "layer",
+    }  # fmt: skip
+    alone = estimate(**options, gpus=4, sharding="fsdp")
+    least = (alone.memory or {})["lora"]["fewest"]
+    assert (least["gpus"], least["sequence_parallel"]) == (4, 4) and not (alone.memory or {})["lora"]["fits"]
+    assert "--sequence-parallel 4 --accumulation 4 would" in alone.warnings[0].message
+    for share, fits in ((4, True), (2, False)):
+        again = estimate(**options, gpus=share, sharding="fsdp", sequence_parallel=share)
+        assert (again.memory or {})["lora"]["fits"] == fits
+    odd = estimate(**{**options, "seq_len": 128_001})
+    assert (odd.memory or {})["lora"]["fewest"] is None

@@ -10,6 +10,7 @@ from planner import estimate
 from planner.memory.sharding import deferred_gradients
 from planner.running import running
 from planner.trainers import filled, parse
+from tools.measured_models import CONFIGS
 
 LLAMA, EXPERTS = "meta-llama/Llama-3.1-8B", "openai/gpt-oss-20b"
 PARAMS = 8_030_261_248
@@ -58,13 +59,24 @@ def test_no_gradients_wait_under_zero_or_on_one_gpu_or_offloaded() -> None:
 
 
 def test_unsloth_of_2024_makes_all_logits() -> None:
-    """2 bytes a logit, of which the gradient takes the place, and accelerate's float32 copy."""
-    options = {"method": "qlora", "rank": 8, "targets": "q_proj", "seq_len": 4096}
+    """2 bytes a logit, of which the gradient takes the place, and accelerate's float32 copy; since, of at most 8,192
+    tokens at a time and without the copy."""
+    options = {"method": "qlora", "rank": 8, "targets": "q_proj", "seq_len": 65536}
     now, then = (
         running(LLAMA, {**options, "trainer": name}).memory() for name in ("unsloth", "unsloth-2024")
     )
-    assert then.peak.parts()["logits"] >= 6 * 4096 * 128256
-    assert now.peak.parts()["logits"] < 4096 * 128256
+    assert then.peak.parts()["logits"] >= 6 * 65536 * 128256
+    assert now.peak.parts()["logits"] < 3 * 8192 * 128256
+
+
+def test_unsloth_of_2026_without_fused_attention_keeps_scores_and_does_not_checkpoint() -> None:
+    """Beside TRL up to 0.21 its trainer switched off what get_peft_model switched on; scores are float32 and kept."""
+    options = {"method": "qlora", "rank": 8, "targets": "q_proj", "seq_len": 2048, "batch": 1}
+    found = running(LLAMA, {**options, "trainer": "unsloth-2026-06"})
+    assert (found.setup.checkpointing, found.setup.attention_kernel) == ("none", "math")
+    scores = 4 * 2048 * 2048 * 32 * 32  # of 32 heads and layers
+    flash = running(LLAMA, {**options, "trainer": "unsloth-2026-06", "attention_kernel": "flash"})
+    assert scores < found.memory().allocated_bytes - flash.memory().allocated_bytes < 1.5 * scores
 
 
 def test_unsloth_has_the_experts_of_gpt_oss_in_4_bits() -> None:
@@ -144,3 +156,40 @@ def test_bitsandbytes_before_0_43_2_keeps_inputs() -> None:
     now = running(LLAMA, options).memory()
     before = running(LLAMA, {**options, "quantised_inputs_kept": True}).memory()
     assert before.allocated_bytes > now.allocated_bytes
+
+
+def test_trl_until_1_12_copies_the_unembedding_to_float32() -> None:
+    """4 bytes a parameter, and 2 more that autocast makes of them, beside the logits of 256 tokens; from 1.13 none,
+    but where PEFT made the unembedding float32, which autocast lowers."""
+    options = {"method": "qlora", "rank": 8, "targets": "q_proj", "seq_len": 1024, "trainer": "trl-1.14"}
+    unembedding, chunk = 128256 * 4096, 256 * 128256
+
+    def logits(**more: Any) -> int:
+        moments = running(LLAMA, {**options, **more}).memory().moments
+        loss = next(moment for moment in moments if moment.phase == "loss")
+        return loss.parts()["logits"]
+
+    now, then = logits(), logits(trainer="trl-1.12")
+    assert 14 * chunk < now < 18 * chunk
+    assert 6 * unembedding < then < 6 * unembedding + 3 * chunk
+    assert logits(upcast_small=True) - now == pytest.approx(2 * unembedding, rel=0.02)
+    assert running(LLAMA, {**options, "method": "lora", "upcast_small": True}).setup.upcast_small is False
+
+
+def test_trl_of_2023_checkpoints_a_quantised_base_alone() -> None:
+    options = {"trainer": "trl-0.7", "rank": 8}
+    assert running(LLAMA, {**options, "method": "qlora"}).setup.checkpointing == "layer"
+    assert running(LLAMA, {**options, "method": "lora"}).setup.checkpointing == "none"
+
+
+def test_scripts_after_qlora_fill_no_cache() -> None:
+    """StarCoder's code of then filled one though its layers were checkpointed, unless use_cache was False: with what
+    one projection makes, 6,400 values a token and layer, in float32 as bitsandbytes hands on what it was given."""
+    options = {"method": "qlora", "rank": 8, "layers": "attention", "batch": 4, "seq_len": 2048}
+    options |= {"trainer": "qlora-2023", "attention_kernel": "flash"}
+    off, on = (
+        running(CONFIGS["bigcode/starcoder"], {**options, "cache_held": held}).memory()
+        for held in (None, True)
+    )
+    assert off.setup.cache_held is False
+    assert on.allocated_bytes - off.allocated_bytes == pytest.approx(4 * 2048 * 40 * 6400 * 4, rel=0.01)

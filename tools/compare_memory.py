@@ -24,7 +24,6 @@ from typing import Any
 from planner.adapter import adapt
 from planner.adapter.whole import NOTHING_WHOLE, trained_whole
 from planner.errors import PlannerError
-from planner.estimator import load
 from planner.memory import estimate_memory
 from planner.memory.peak import WORKSPACE_BYTES, WORKSPACES
 from planner.moments import MemoryEstimate
@@ -40,7 +39,7 @@ LIBRARIES = ("torch", "transformers", "peft")
 
 def analytic(point: Point) -> tuple[MemoryEstimate, int]:
     """The estimate of a point, and its peak without the workspaces."""
-    _, arch = load(point.source)
+    _, arch = point.loaded
     spec = point.spec
     pairs = () if spec is None else adapt(arch, spec)
     whole = NOTHING_WHOLE if spec is None else trained_whole(arch, spec, pairs)
@@ -53,9 +52,9 @@ def simulated(point: Point) -> Row:
     from planner.simulate.core import simulate_step
     from planner.simulate.report import moment_name
 
-    found, arch = load(point.source)
+    config, arch = point.loaded
     try:
-        result = simulate_step(found.config, point.spec, point.setup, arch=arch)
+        result = simulate_step(config, point.spec, point.setup, arch=arch)
     except PlannerError as error:
         return Row(point, None, {}, {}, "", str(error).splitlines()[0])
     return Row(

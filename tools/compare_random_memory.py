@@ -2,7 +2,7 @@
 
     python -m tools.compare_random_memory SEED --points N    run what the record lacks of a seed
     python -m tools.compare_random_memory SEED --worst 20    the largest errors, by today's equations
-
+    python -m tools.compare_random_memory SEED --flops       count FLOPs of what the record has none of
     python -m tools.compare_random_memory SEED --again       simulate a seed's points again
     python -m tools.compare_random_memory SEED --page        write the section of docs/memory.md from the record
 
@@ -17,6 +17,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from planner.errors import PlannerError
@@ -27,6 +28,7 @@ from .memory_page import summary, worst
 from .memory_random import random_points
 from .memory_random_page import today, write_page
 from .memory_rows import Compared, Drawn, Row
+from .random_flops import analytic_flops, far, of_flops, simulated_flops
 
 RECORD = ROOT / "data" / "measured" / "memory_random.json"
 
@@ -42,7 +44,7 @@ def read(path: Path = RECORD) -> list[Drawn]:
                 Point(row["family"], row["model"], row["options"], row["changes"]), row.get("peak_bytes"),
                 row.get("moments", {}), row.get("parts", {}), row.get("moment", ""), row.get("reason", ""),
             ),
-            row["first"],
+            row["first"], row.get("flops"), row.get("first_flops"),
         )
         for row in json.loads(path.read_text(encoding="utf-8"))["rows"]
     ]  # fmt: skip
@@ -62,13 +64,22 @@ def run(seed: int, point: Point) -> Drawn:
     except PlannerError as error:
         return Drawn(seed, Row(point, None, {}, {}, "", f"estimate: {str(error).splitlines()[0]}"), None)
     row = simulated(point)
-    return Drawn(seed, row, found / row.simulated_bytes - 1 if row.simulated_bytes else None)
+    return counted(Drawn(seed, row, found / row.simulated_bytes - 1 if row.simulated_bytes else None))
+
+
+def counted(each: Drawn) -> Drawn:
+    """A point with its FLOPs, where it ran and they were not counted before."""
+    if not each.row.simulated_bytes or each.flops is not None:
+        return each
+    seen, found = simulated_flops(each.row.point), analytic_flops(each.row.point)
+    return replace(each, flops=seen, first_flops=found / seen - 1 if seen and found is not None else None)
 
 
 def again(each: Drawn) -> Drawn:
     """A point simulated again."""
     found = run(each.seed, each.row.point)
-    return Drawn(each.seed, found.row, each.first_error)
+    first = found.first_flops if each.flops is None else each.first_flops
+    return replace(found, first_error=each.first_error, first_flops=first)
 
 
 def compared(rows: Iterable[Drawn]) -> list[Compared]:
@@ -84,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--worst", type=int, default=0, metavar="N")
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--page", action="store_true")
+    parser.add_argument("--flops", action="store_true")
     options = parser.parse_args(arguments)
     known = read()
     others = [each for each in known if each.seed != options.seed]
@@ -105,10 +117,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows[number] = again(each)
             print(f"{number + 1}/{len(rows)} {each.row.point.model}", file=sys.stderr)
         write([*others, *rows])
+    if options.flops:
+        for number, each in enumerate(rows):
+            rows[number] = counted(each)
+        write([*others, *rows])
     found = compared(rows)
     if options.page:
         write_page([*others, *rows])
-    print("\n".join((*worst(found, options.worst), summary(found))))
+    print(
+        "\n".join((*worst(found, options.worst), *far(rows, options.worst), summary(found), of_flops(rows)))
+    )
     return 0
 
 

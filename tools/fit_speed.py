@@ -49,6 +49,12 @@ def _source(name: str, number: int) -> tuple[str, dict[str, str]]:
         "title": "FlashAttention-3: Fast and Accurate Attention with Asynchrony and Low-precision",
         "url": "https://arxiv.org/abs/2407.08608", "date": "2024-07", "kind": "paper",
     }  # fmt: skip
+    if name in ("staged", "staged_spread"):
+        measured = {
+            "locator": "nccl-tests of five publishers, data/measured/links.csv (tools/staged_rings.py)"
+        }
+        return "fitted", {**fitted, "title": "nccl-tests on cards without access to each other", **measured,
+                          "url": "https://github.com/NVIDIA/nccl-tests"}  # fmt: skip
     if name == "attention_native":
         return "assumed", {
             **paper,

@@ -25,6 +25,7 @@ from accelerator_names import NAMES, Names
 from driver_memory import memory_of
 from more_accelerators import kept
 from more_prices import MORE_PRICES
+from peer_access import no_peer_access
 
 Row = Mapping[str, str]
 ROOT = Path(__file__).resolve().parents[1]
@@ -295,6 +296,8 @@ def figures(names: Names, first: Row, second: Row) -> dict[str, str]:
     if one_way:
         out["interconnect"] = json.dumps(cell("interconnect", "interconnect"))
         out["interconnect_bytes_per_s_each_way"] = f"{float(one_way):g}e9"
+    if no_peer_access(names.name):
+        out["pcie_peer_access"] = "false"
     if power := cell("tdp_w", "tdp_w"):
         out["tdp_w"] = power
     return out
@@ -321,7 +324,7 @@ def accelerator_entry(names: Names, first: Row, second: Row, compiled: str) -> s
     lines.append(f"source = {inline(source_of(sources[0], compiled))}")
     marketed = first.get("memory_gb_marketed") or second.get("memory_gb_marketed")
     found = memory_of(names.name, names.vendor, float(marketed))[1] if marketed else ""
-    more = [*sources[1:], *([found] if found else [])]
+    more = [*sources[1:], *filter(None, (found, no_peer_access(names.name)))]
     if more:
         lines.append(f"more_sources = {text_of(more)}")
     return "\n".join(lines)

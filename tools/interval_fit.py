@@ -1,17 +1,19 @@
-"""Intervals around estimates of memory, from measurements of sources that the estimates have not met.
+"""Intervals around estimates of memory, from measurements as they were predicted before their source was looked at.
 
-A measurement's score says how far it lies from its estimate, on a scale of logarithms whose two sides are those that
-5% of all measurements leave (`shape_of`). Every source counts the same. The interval of a kind of set-up is
+They rest on blind predictions alone: a source that taught the formula something is closer to it since than the next
+one will be. With y = ln(measured / needed), where above what is cached is taken off the measured and `extra_bytes`
+are added to the needed (what is not known of a program weighs more on a small model), a measurement's score is the
+larger of -y / below and y / above: 5% of all measurements lie beyond either of these. Sources count the same, and
+the interval
 
-    exp(-width low) to exp(width high),    width = factor x scale
+    exp(-width below) x needed   to   exp(width above) x (needed + extra_bytes) + cached
 
-`scale` is the score that four fifths of the kind's own measurements keep, which is robust, and needs five sources to
-be told. `factor` is one for all kinds: the conformal quantile (90% of n + 1) of the scores of every source over the
-scale of its kind without that source, so that the error of a scale of few sources is in it. With fewer sources the
-width is the largest score moved out by ln 10 / ln(sources + 1): of n sources the largest is passed by a new one with
-probability 1/(n + 1), and logarithms of such errors have about exponential tails. Where sources of a kind, each
-judged by an interval that the others give, are still held less often than stated, the kind's width is moved out until
-they are (`stretches_of`).
+takes as width the conformal quantile of the scores of a pool of kinds: the share 0.9 (n + 1) / n of n sources, which
+a measurement of a further source like them keeps with probability 90% (hierarchical conformal prediction: Lee, Barber
+and Willett, arXiv 2306.06342; Dunn, Wasserman and Ramdas, arXiv 1809.07441). A pool of fewer than ten sources gives
+way to a wider one. Neglected: that `below` and `above` come from the same measurements, that the rule was chosen
+among others, and that sets differ. How often sources are held by intervals of all others (`held_by_others`), and of
+those known before them (tools/interval_chain.py), says how much that is.
 """
 
 from __future__ import annotations
@@ -23,33 +25,41 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from planner.memory.constants import KINDS
+from planner.memory.interval_kinds import KINDS
 from planner.moments import Interval
 from tools.published_memory import DRIVER
 
 COVERAGE = 0.9
-CORE = 0.8  # of a kind's measurements, whose score is its scale
-FEW_SOURCES = 5
-LEAST = 0.02  # of a side, or a scale: no estimate is known better
-# Kinds of set-ups of which less is known, or that are harder cases: their interval is at least as wide.
+TAIL = 0.95  # of a pool's measurements lie within either end of its shape
+FEWEST = 10  # sources of a pool: of fewer than nine no quantile holds 90%
+LEAST = 0.02  # of a side: no estimate is known better
+ONE_GPU = ("alone-lora", "alone", "open")
+OTHERS = ("alone", "open")
+SEVERAL = ("shared", "shared-open", "split", "offloaded")
+Pools = Mapping[str, Sequence[Sequence[str]]]
+POOLS: Pools = {
+    "alone-lora": (("alone-lora",), ONE_GPU, KINDS),
+    **dict.fromkeys(OTHERS, (OTHERS, ONE_GPU, KINDS)),
+    **dict.fromkeys(SEVERAL, (SEVERAL, KINDS)),
+}
+# Kinds of which less is known, or that are harder cases: their interval is at least as wide.
 HARDER_THAN = {
-    "open": ("alone",), "shared": ("alone",), "shared-open": ("open", "shared"),
-    "split": ("open", "shared"), "offloaded": ("open", "shared"),
+    "alone": ("alone-lora",), "open": ("alone",), "shared": ("alone",), "shared-open": ("shared",),
+    "split": ("shared",), "offloaded": ("shared",),
 }  # fmt: skip
-STRETCHES = tuple(1 + step / 50 for step in range(51))
-UNSTRETCHED: Mapping[str, float] = {}
 Shape = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """How a measurement lies to its estimate: over what is needed, with what is cached counted as measured (`low`)
+    """How a measurement lies to its estimate: over `needed` bytes, with what is cached counted as measured (`low`)
     and as on top of the estimate (`high`). `about` says what else is known of it."""
 
     source: str
     kind: str
     low: float
     high: float
+    needed: float = 20e9
     about: frozenset[str] = frozenset()
 
     @property
@@ -57,23 +67,55 @@ class Ratio:
         """The source, what the driver shows and what torch reserved counted with what it allocated."""
         return self.source.removesuffix(DRIVER).removesuffix(", reserved")
 
+    def logs(self, extra_bytes: float) -> Shape:
+        """How far the measurement lies below and above, in logarithms; negative where it lies on the other side."""
+        over = self.high * self.needed / (self.needed + extra_bytes)
+        return -math.log(self.low), math.log(over) if over > 0 else -math.inf
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is chosen of a rule: whose measurements a kind's interval is made of, what is added to what is needed,
+    and how much of a shape is its pool's own, from 0 (all measurements') to 1."""
+
+    pools: Pools
+    extra_bytes: float
+    own: float
+
+
+CHOSEN = Recipe(POOLS, 3e9, 0.0)
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The ends of a kind's interval, and of what it is made."""
+
+    low: float
+    high: float
+    sources: int
+    runs: int
+
 
 @dataclass(frozen=True)
 class Rule:
-    """Everything that an interval of a kind is made of."""
+    """The interval of every kind."""
 
-    shape: Shape
-    widths: Mapping[str, float]
+    ends: Mapping[str, Ends]
+    extra_bytes: float
 
-    def bounds(self, kind: str, stretch: float = 1.0) -> tuple[float, float]:
-        """`low` and `high`."""
-        width = stretch * self.widths[kind]
-        return math.exp(-width * self.shape[0]), math.exp(width * self.shape[1])
+    def logs(self, each: Ratio) -> Shape:
+        """How far the interval of a measurement goes below and above its estimate, in logarithms."""
+        ends = self.ends[each.kind]
+        more = (each.needed + self.extra_bytes) / each.needed
+        return -math.log(ends.low), math.log(ends.high * more)
 
-    def holds(self, each: Ratio, stretch: float = 1.0) -> bool:
+    def outside(self, each: Ratio) -> float:
+        """By how much a measurement lies outside, in logarithms; 0 within."""
+        return max(0.0, *(at - end for at, end in zip(each.logs(0.0), self.logs(each), strict=True)))
+
+    def holds(self, each: Ratio) -> bool:
         """Whether a measurement lies within."""
-        low, high = self.bounds(each.kind, stretch)
-        return low <= each.low and each.high <= high
+        return self.outside(each) <= 1e-12
 
 
 def sources_of(found: Iterable[Ratio]) -> list[str]:
@@ -94,66 +136,67 @@ def quantile(values: Sequence[float], weights: Sequence[float], share: float) ->
     return float(np.array(values)[order][np.argmax(reached >= min(share, 1.0) - 1e-9)])
 
 
-def shape_of(found: Sequence[Ratio]) -> Shape:
-    """How far the logarithms of all measurements go below and above: 5% lie beyond either."""
+def shape_of(found: Sequence[Ratio], extra_bytes: float) -> Shape:
+    """How far the logarithms of measurements go below and above: 5% lie beyond either."""
     weights = weights_of(found)
-    low = quantile([-math.log(each.low) for each in found], weights, 0.95)
-    return max(LEAST, low), max(LEAST, quantile([_above(each) for each in found], weights, 0.95))
+    logs = [each.logs(extra_bytes) for each in found]
+    below, above = (max(LEAST, quantile([log[side] for log in logs], weights, TAIL)) for side in (0, 1))
+    return below, above
 
 
-def _above(each: Ratio) -> float:
-    return math.log(each.high) if each.high > 0 else -math.inf
-
-
-def score(each: Ratio, shape: Shape) -> float:
+def score(each: Ratio, shape: Shape, extra_bytes: float) -> float:
     """How far a measurement lies out, from 0."""
-    return max(-math.log(each.low) / shape[0], _above(each) / shape[1], 0.0)
-
-
-def scale_of(found: Sequence[Ratio], shape: Shape) -> float:
-    """The score that the core of a kind's measurements keeps."""
-    return max(LEAST, quantile([score(each, shape) for each in found], weights_of(found), CORE))
+    below, above = each.logs(extra_bytes)
+    return max(below / shape[0], above / shape[1], 0.0)
 
 
 def conformal(number: int) -> float:
-    """The share of so many that a new one like them keeps with probability 90%."""
+    """The share of so many sources that a new one like them keeps with probability 90%."""
     return COVERAGE * (number + 1) / number
 
 
-def widened(found: Sequence[Ratio], shape: Shape) -> float:
-    """The width of a kind with few sources."""
+def width_of(found: Sequence[Ratio], shape: Shape, extra_bytes: float) -> float:
+    """The score that the conformal share keeps. With fewer than nine sources the largest, moved out: of n sources it
+    is passed by a new one with probability 1/(n + 1), and logarithms of such errors have about exponential tails."""
     number = len(sources_of(found))
-    most = quantile([score(each, shape) for each in found], weights_of(found), conformal(number))
-    return most * max(1.0, -math.log(1 - COVERAGE) / math.log(number + 1))
+    scores = [score(each, shape, extra_bytes) for each in found]
+    most = quantile(scores, weights_of(found), conformal(number))
+    return max(LEAST, most * max(1.0, -math.log(1 - COVERAGE) / math.log(number + 1)))
 
 
-def factor_of(kinds: Iterable[Sequence[Ratio]], shape: Shape) -> float:
-    """By how much scales are multiplied, over all kinds that have one."""
-    scores: list[float] = []
-    weights: list[float] = []
-    number = 0
-    for found in kinds:
-        for source in sources_of(found):
-            own = [each for each in found if each.origin == source]
-            scale = scale_of([each for each in found if each.origin != source], shape)
-            scores += [score(each, shape) / scale for each in own]
-            weights += [1 / len(own)] * len(own)
-            number += 1
-    return quantile(scores, weights, conformal(number))
+def pool_of(found: Sequence[Ratio], kind: str, pools: Pools) -> tuple[str, ...]:
+    """The kinds whose measurements a kind's interval is made of: the narrowest pool with sources enough, or all."""
+    for kinds in pools[kind]:
+        if len({each.origin for each in found if each.kind in kinds}) >= FEWEST:
+            return tuple(kinds)
+    return KINDS
 
 
-def rule_of(found: Sequence[Ratio], stretches: Mapping[str, float] = UNSTRETCHED) -> Rule:
+def _logs(found: Sequence[Ratio], of_all: Shape, recipe: Recipe) -> Shape:
+    """How far a pool's interval goes below and above, in logarithms."""
+    own, part = shape_of(found, recipe.extra_bytes) if recipe.own else of_all, recipe.own
+    below, above = (a**part * b ** (1 - part) for a, b in zip(own, of_all, strict=True))
+    width = width_of(found, (below, above), recipe.extra_bytes)
+    return width * below, width * above
+
+
+def rule_of(found: Sequence[Ratio], recipe: Recipe = CHOSEN) -> Rule:
     """The intervals that measurements give; one that is a harder case of another is no narrower."""
-    shape = shape_of(found)
-    by_kind = {kind: [each for each in found if each.kind == kind] for kind in KINDS}
-    many = [own for own in by_kind.values() if len(sources_of(own)) >= FEW_SOURCES]
-    factor = factor_of(many, shape)
-    widths: dict[str, float] = {}
-    for kind, own in by_kind.items():
-        easier = [widths[name] for name in HARDER_THAN.get(kind, ())]
-        width = factor * scale_of(own, shape) if own in many else widened(own, shape) if own else 0.0
-        widths[kind] = max([width * stretches.get(kind, 1.0), *easier])
-    return Rule(shape, widths)
+    of_all = shape_of(found, recipe.extra_bytes)
+    made: dict[tuple[str, ...], tuple[Shape, int, int]] = {}
+    logs: dict[str, Shape] = {}
+    ends: dict[str, Ends] = {}
+    for kind in KINDS:
+        kinds = pool_of(found, kind, recipe.pools)
+        if kinds not in made:
+            pool = [each for each in found if each.kind in kinds]
+            made[kinds] = _logs(pool, of_all, recipe), len(sources_of(pool)), len(pool)
+        own, sources, runs = made[kinds]
+        each = [own, *(logs[name] for name in HARDER_THAN.get(kind, ()))]
+        below, above = (max(one[side] for one in each) for side in (0, 1))
+        logs[kind] = below, above
+        ends[kind] = Ends(math.exp(-below), math.exp(above), sources, runs)
+    return Rule(ends, recipe.extra_bytes)
 
 
 def _without_each(found: Sequence[Ratio]) -> Iterator[tuple[list[Ratio], list[Ratio]]]:
@@ -163,29 +206,11 @@ def _without_each(found: Sequence[Ratio]) -> Iterator[tuple[list[Ratio], list[Ra
         yield own, [each for each in found if each.origin != source]
 
 
-def stretches_of(found: Sequence[Ratio]) -> dict[str, float]:
-    """By how much each kind's width is moved out so that sources are held by others as often as is stated."""
-    rules = [(own, rule_of(rest)) for own, rest in _without_each(found)]
-    result: dict[str, float] = {}
-    for kind in KINDS:
-        for stretch in STRETCHES:
-            held = [
-                sum(rule.holds(each, stretch) for each in of_kind) / len(of_kind)
-                for own, rule in rules
-                if (of_kind := [each for each in own if each.kind == kind])
-            ]
-            result[kind] = stretch
-            if sum(held) >= COVERAGE * len(held):
-                break
-    return result
-
-
-def held_by_others(found: Sequence[Ratio], moved_out: bool = True) -> list[tuple[Ratio, bool]]:
-    """Every measurement, and whether intervals that its source had no part in hold it: neither in widths nor in how
-    far they are moved out, where they are."""
+def held_by_others(found: Sequence[Ratio], recipe: Recipe = CHOSEN) -> list[tuple[Ratio, bool]]:
+    """Every measurement, and whether intervals that its source had no part in hold it."""
     result = []
     for own, rest in _without_each(found):
-        rule = rule_of(rest, stretches_of(rest) if moved_out else UNSTRETCHED)
+        rule = rule_of(rest, recipe)
         result += [(each, rule.holds(each)) for each in own]
     return result
 
@@ -214,13 +239,15 @@ def share_of(
 
 
 def intervals_of(found: Sequence[Ratio]) -> tuple[Interval, ...]:
-    """The interval of every kind, each with how often one of other sources holds a source."""
-    rule, judged = rule_of(found, stretches_of(found)), held_by_others(found)
+    """The interval of every kind, ends rounded outwards, with how often one of other sources holds a source of
+    that kind."""
+    rule, judged = rule_of(found), held_by_others(found)
     result = []
     for kind in KINDS:
         share = share_of(judged, lambda each, kind=kind: each.kind == kind)  # type: ignore[misc]
         assert share, kind
-        low, high = (float(f"{end:.4g}") for end in rule.bounds(kind))
+        ends = rule.ends[kind]
+        low, high = math.floor(1e4 * ends.low) / 1e4, math.ceil(1e4 * ends.high) / 1e4
         held = float(f"{share.of_sources:.3g}")
-        result.append(Interval(kind, low, high, share.sources, share.runs, held))
+        result.append(Interval(kind, low, high, ends.sources, ends.runs, share.sources, held))
     return tuple(result)

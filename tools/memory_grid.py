@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from planner.adapter import AdapterSpec
 from planner.adapter.options import spec_of
 from planner.estimator import load
+from planner.pictured import pictured
 from planner.running import SPEC_DEFAULTS
+from planner.schema import Architecture
 from planner.setup import Setup
+
+from .pictured_models import PICTURED
 
 SEED = 20261128
 TWO_STACKS = "encoder and decoder"
@@ -163,7 +167,7 @@ class Point:
     @property
     def source(self) -> Any:
         """What the model is loaded from: its name, or its config."""
-        known = CONFIGS.get(self.model, self.model)
+        known: Any = CONFIGS.get(self.model) or PICTURED.get(self.model) or self.model
         if isinstance(known, str) and known.endswith(DEFAULTS):
             known = default_config(known.removesuffix(DEFAULTS))
         if not self.changes:
@@ -172,6 +176,12 @@ class Point:
         inner = config.get("text_config")
         (inner if isinstance(inner, dict) else config).update(self.changes)
         return config
+
+    @property
+    def loaded(self) -> tuple[Mapping[str, Any], Architecture]:
+        """The config and the architecture, with the images of every sequence where there are some."""
+        found, arch = load(self.source)
+        return found.config, pictured(arch, found.config, self.options)
 
     @property
     def setup(self) -> Setup:

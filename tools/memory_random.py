@@ -18,10 +18,13 @@ from typing import Any
 
 from planner.adapter import adapt
 from planner.architecture.build import BUILDERS
+from planner.architecture.images import known_types
 from planner.errors import PlannerError
 from planner.estimator import load
 
 from .memory_grid import CHOICES, CONFIGS, DEFAULTS, NO_FLASH, UNQUANTISED, WITHOUT, Point, default_config
+from .memory_random_wider import PICTURED_SHARE, WIDER, widened
+from .pictured_models import PICTURED
 
 MODELS = Path(__file__).resolve().parent.parent / "data" / "models"
 # Encoders, and what transformers has no code of its own for.
@@ -111,7 +114,7 @@ def _by_type() -> dict[str, list[str]]:
 
 def random_points(seed: int, number: int) -> list[Point]:
     """So many points of a seed, the same at every call."""
-    draw = _wide_point if seed >= WIDE else _point
+    draw = _wider_point if seed >= WIDER else _wide if seed >= WIDE else _point
     return [draw(random.Random(f"{seed} {index}")) for index in range(number)]
 
 
@@ -126,8 +129,14 @@ def _point(source: random.Random) -> Point:
     return Point(config["model_type"], model, _settled(source, model, config, drawn), changes)
 
 
-def _wide_point(source: random.Random) -> Point:
-    by_type, pool = _wide_by_type(), wide_catalogue()
+def _wide(source: random.Random) -> Point:
+    return _wide_point(source, _wide_by_type(), wide_catalogue())
+
+
+def _wide_point(
+    source: random.Random, by_type: dict[str, list[str]], pool: dict[str, dict[str, Any]]
+) -> Point:
+    """A point of a model of these types, or of a pool."""
     if source.random() < 0.6:
         model = source.choice(by_type[source.choice(sorted(by_type))])
     else:
@@ -154,6 +163,24 @@ def _wide_point(source: random.Random) -> Point:
     return point
 
 
+def _wider_point(source: random.Random) -> Point:
+    """A wide point with more drawn on top; every fifth is of a model whose images have an account."""
+    by_type, pool = (_pictured(), PICTURED) if source.random() < PICTURED_SHARE else (_wide_by_type(), {})
+    point = _wide_point(source, by_type, {**wide_catalogue(), **pool})
+    config = PICTURED.get(point.model) or wide_catalogue()[point.model]
+    kind = config["model_type"]
+    return widened(source, point, own_loss=kind not in known_types() and has_own_loss(config))
+
+
+@cache
+def _pictured() -> dict[str, list[str]]:
+    """Models whose images have an account, by type."""
+    found = {kind: names for kind, names in _wide_by_type().items() if kind in known_types()}
+    for name, config in PICTURED.items():
+        found[config["model_type"]] = [*found.get(config["model_type"], []), name]
+    return found
+
+
 def has_own_loss(config: dict[str, Any]) -> bool:
     """Whether a model's class computes a loss of its own: an encoder's over masked tokens, or that of two stacks."""
     name = (config.get("architectures") or [""])[0]
@@ -162,8 +189,8 @@ def has_own_loss(config: dict[str, Any]) -> bool:
 
 def _pattern(source: random.Random, point: Point) -> dict[str, int]:
     """Another rank for the adapted modules of one name; none where nothing of a name of its own is adapted."""
-    spec = point.spec
     try:
+        spec = point.spec
         items = adapt(load(point.source)[1], spec) if spec else ()
     except PlannerError:
         return {}

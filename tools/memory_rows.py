@@ -56,11 +56,15 @@ class Compared:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A point of a seed with its simulated row, and the error when it was first run (None where it was refused)."""
+    """A point of a seed with its simulated row, and the error when it was first run (None where it was refused).
+    `flops`: FLOPs of its step as simulated, `first_flops` the error of the closed form when they were first compared
+    (None where there is none)."""
 
     seed: int
     row: Row
     first_error: float | None
+    flops: int | None = None
+    first_flops: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The row of the record."""
@@ -69,4 +73,6 @@ class Drawn:
             **self.row.to_dict(),
             "changes": self.row.point.changes,
             "first": self.first_error,
+            "flops": self.flops,
+            "first_flops": self.first_flops,
         }

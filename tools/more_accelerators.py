@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from driver_memory import memory_of
+from peer_access import no_peer_access
 
 ROOT = Path(__file__).resolve().parents[1]
 MARK = "# From tools/more_accelerators.py: peaks derived from clock and units."
@@ -145,6 +146,8 @@ def figures(chips: Chips, spec: Any, name: str, vendor: str) -> dict[str, str]:
         "tdp_w": f"{spec.thermal_design_power_w:g}", "tensor_clock_hz": str(int(clock_hz)),
         "units": str(units), "fma_per_unit_per_clock": str(chips.fma), "peak_check": '"derived"',
     }  # fmt: skip
+    if no_peer_access(name):
+        kept["pcie_peer_access"] = "false"
     return kept
 
 
@@ -167,6 +170,8 @@ def entry(generation: str, spec: Any, name: str, aliases: tuple[str, ...]) -> st
     more = [f"multiply-adds a unit and clock: {chips.source}", *([_A800] if "800 SXM" in name else [])]
     if found := memory_of(name, vendor, spec.memory_size_gb)[1]:
         more.append(found)
+    if said := no_peer_access(name):
+        more.append(said)
     lines.append(f"more_sources = {json.dumps(more)}")
     return "\n".join(lines)
 

@@ -69,12 +69,12 @@ class Later:
 
     @property
     def fourth(self) -> bool:
-        """Whether it belongs to the fourth set, which nothing is fitted on, the interval neither."""
+        """Whether it belongs to the fourth set, which no constant is fitted on."""
         return self.found == "fourth"
 
     @property
     def fifth(self) -> bool:
-        """Whether it belongs to the fifth set, which nothing rests on, the interval neither."""
+        """Whether it belongs to the fifth set."""
         return self.found == "fifth"
 
     @property
@@ -98,7 +98,8 @@ def about(found: str, case: Case, setup: Setup) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Said:
-    """What the planner says of a case: bytes of what was measured, and the interval of what a GPU must have."""
+    """What the planner says of a case: bytes of what was measured, and the interval of what a GPU must have, with the
+    bytes that are `needed`, and `cached` on top."""
 
     predicted: float
     low: float
@@ -106,6 +107,8 @@ class Said:
     beyond: float
     room: float
     problem: str = ""
+    needed: float = 0
+    cached: float = 0
 
 
 def later() -> list[Later]:
@@ -143,29 +146,22 @@ def as_case(each: Later) -> Case:
     return Case(each.source, each.number, "A", each.model, options, each.metric, each.measured, each.stated)
 
 
-# `low` and `high` of data/memory.toml when the first predictions of a set were made, by the kinds of then.
-OF_FOURTH = {
-    "alone": (0.9251, 1.523), "varied": (0.9251, 2.126), "shared": (0.8937, 1.523), "split": (0.8937, 1.897),
-    "offloaded": (0.5746, 1.739), "hf-loop": (0.9989, 1.147),
+RESTS_ON = ("first", "third", "fourth", "fifth")  # sets that the interval rests on, in order of time
+# `low` and `high` of data/memory.toml when first predictions were kept without what was needed.
+OF_THEN = {
+    "sixth": {
+        "alone": (0.8672, 1.3), "open": (0.7141, 1.858), "shared": (0.7538, 1.682), "shared-open": (0.5897, 2.641),
+        "split": (0.5949, 2.599), "offloaded": (0.4919, 3.688),
+    },
 }  # fmt: skip
-OF_FIFTH = {
-    "alone": (0.9251, 1.523), "varied": (0.9251, 2.134), "shared": (0.8431, 1.573), "split": (0.8431, 1.897),
-    "offloaded": (0.5746, 1.739), "hf-loop": (0.9989, 1.152),
-}  # fmt: skip
-OF_THEN = {"fourth": OF_FOURTH, "fifth": OF_FIFTH}
-OF_ALL_KINDS = {"first": (0.9702, 1.331), "third": (0.9613, 1.559)}
-RESTS_ON = ("first", "third", "fourth")  # sets that the interval rests on
 
 
-def _bounds_of_then(found: str, setup: Setup) -> tuple[float, float]:
-    if found in OF_ALL_KINDS:
-        return OF_ALL_KINDS[found]
-    kind = kind_of(setup)
-    if kind in ("alone", "open"):
-        kind = "varied" if setup.lengths_vary else "alone"
-    if kind == "alone" and setup.trainer == "hf-loop":
-        kind = setup.trainer
-    return OF_THEN[found][kind.removesuffix("-open")]
+def _needed(each: Later, said: Said, kind: str) -> tuple[float, float]:
+    """Bytes that were needed and cached by a first prediction; from its ends, where they were not kept."""
+    if said.needed:
+        return said.needed, said.cached
+    low, high = OF_THEN[each.found]["alone" if kind == "alone-lora" else kind]
+    return said.low / low, said.high - high * said.low / low
 
 
 def first_ratios(sets: Sequence[str] = RESTS_ON) -> Iterator[tuple[Later, Ratio]]:
@@ -176,13 +172,11 @@ def first_ratios(sets: Sequence[str] = RESTS_ON) -> Iterator[tuple[Later, Ratio]
         if each.metric in RUN or each.found not in sets or said.problem:
             continue
         setup = estimate_of(replace(each, now="")).setup
-        low, high = _bounds_of_then(each.found, setup)
-        needed = said.low / low
-        cached = said.high - high * needed
-        measured = each.measured + (0 if each.metric in ("device", "needed") else said.beyond)
         kind = kind_of(setup, not each.stated)
+        needed, cached = _needed(each, said, kind)
+        measured = each.measured + (0 if each.metric in ("device", "needed") else said.beyond)
         low, high = measured / needed, (measured - cached) / needed
-        yield each, Ratio(each.source, kind, low, high, about(each.found, as_case(each), setup))
+        yield each, Ratio(each.source, kind, low, high, needed, about(each.found, as_case(each), setup))
 
 
 def said_of(case: Later) -> Said:
@@ -194,7 +188,9 @@ def said_of(case: Later) -> Said:
     gpu = options_of(case).get("gpu") or case.gpu
     room = hardware.find(gpu).memory_bytes if case.metric in RUN or case.gpu == "A10G" else None
     beyond = sum(item.bytes for item in found.overhead)
-    return Said(_predicted(case.metric, found, room, beyond), found.low, found.high, beyond, room or 0)
+    predicted = _predicted(case.metric, found, room, beyond)
+    needed, cached = found.per_gpu_bytes, found.cached_bytes
+    return Said(predicted, found.low, found.high, beyond, room or 0, "", needed, cached)
 
 
 def _predicted(metric: str, found: MemoryEstimate, room: int | None, beyond: int) -> float:
@@ -229,7 +225,8 @@ def blind() -> Mapping[int, Said]:
         predicted, low, high, beyond, room = (
             float(row[name]) for name in ("predicted", "low", "high", "beyond", "room")
         )
-        found[int(row["row"])] = Said(predicted, low, high, beyond, room, row["problem"])
+        needed, cached = (float(row.get(name) or 0) for name in ("needed", "cached"))
+        found[int(row["row"])] = Said(predicted, low, high, beyond, room, row["problem"], needed, cached)
     return found
 
 
@@ -237,11 +234,11 @@ def keep(path: Path) -> None:
     """Write the predictions of now."""
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(("row", "predicted", "low", "high", "beyond", "room", "problem"))
+        table.writerow(("row", "predicted", "low", "high", "beyond", "room", "problem", "needed", "cached"))
         for case in later():
             said = said_of(case)
             values = (round(v) for v in (said.predicted, said.low, said.high, said.beyond, said.room))
-            table.writerow((case.number, *values, said.problem))
+            table.writerow((case.number, *values, said.problem, round(said.needed), round(said.cached)))
 
 
 def main() -> None:

@@ -11,12 +11,13 @@ import numpy as np
 from scipy.optimize import least_squares, minimize
 
 from planner.speed.efficiency import Efficiency, Spread, family_of
-from planner.speed.roofline import step_parts, thin_share
+from planner.speed.roofline import staged_share, step_parts, thin_share
 from tools.interval_fit import conformal
 from tools.speed_priors import PRIORS
 from tools.speed_runs import Run
+from tools.staged_rings import staged
 
-CITED = {"attention_native": 0.5, "scan": 0.2}
+CITED = {"attention_native": 0.5, "scan": 0.2, "staged": staged()[0]}
 NAMES = tuple(PRIORS)
 SCALE = 0.2  # what a source's run counts as one deviation of a prior, as a logarithm
 DAMPED = 0.5  # from where on errors count less than by their squares, in such deviations
@@ -66,12 +67,14 @@ def log_ratios(found: Sequence[Run], constants: Efficiency) -> Any:
 @dataclass(frozen=True)
 class LeftOut:
     """A run under constants fitted without its source: measured over predicted (a logarithm), the share of host time
-    and communication, and whether another source has its accelerator."""
+    and communication, whether another source has its accelerator, and the share of what goes through a host's memory.
+    """
 
     run: Run
     ratio: float
     thin: float
     known: bool
+    staged: float = 0.0
 
 
 def left_out(found: Sequence[Run]) -> list[LeftOut]:
@@ -81,12 +84,22 @@ def left_out(found: Sequence[Run]) -> list[LeftOut]:
         others = [run for run in found if run.source != source]
         mine = [run for run in found if run.source == source]
         seen = {family_of(run.machine.accelerator.name) for run in others}
-        ratios, thin = log_ratios(mine, fit(others, whole))
+        made = fit(others, whole)
+        ratios, thin = log_ratios(mine, made)
         result += [
-            LeftOut(run, float(ratio), float(share), family_of(run.machine.accelerator.name) in seen)
+            LeftOut(
+                run, float(ratio), float(share), family_of(run.machine.accelerator.name) in seen, staged_of(run, made)
+            )
             for run, ratio, share in zip(mine, ratios, thin, strict=True)
-        ]
+        ]  # fmt: skip
     return result
+
+
+def staged_of(run: Run, constants: Efficiency) -> float:
+    """The share of a run that goes through a host's memory."""
+    if not run.machine.staged:
+        return 0.0
+    return staged_share(step_parts(run.work, run.setup, run.machine, run.traffic, constants), run.machine)
 
 
 def _likely(found: Sequence[LeftOut]) -> tuple[float, float]:
@@ -130,7 +143,8 @@ def matched(found: Sequence[LeftOut], within: float, extra: float) -> float:
     """The smallest `between` whose interval holds a new source as often as is stated: the conformal share, a little
     over the stated one, of the runs of n sources that count the same (all, with fewer than nine)."""
     share = min(1.0, conformal(len(by_source(found))))
-    noise = np.array([within**2 + (extra * item.thin) ** 2 for item in found])
+    known = Spread(0.0, 0.0, within, extra, staged()[1], COVERAGE, Z)
+    noise = np.array([known.noise(item.thin, item.staged) for item in found])
     needed = np.sqrt(np.maximum(0.0, np.array([(item.ratio / Z) ** 2 for item in found]) - noise))
     order, weights = np.argsort(needed), even(found)
     reached = np.cumsum(weights[order]) / weights.sum()
@@ -145,7 +159,7 @@ def spread(found: Sequence[LeftOut]) -> Spread:
     # Few sources have an accelerator of their own: their spread is that of all, no less than that of the known.
     few = len(by_source(unseen)) < FEW_SOURCES
     other = max(between, matched(found if few else unseen, within, extra))
-    return Spread(between, other, within, extra, COVERAGE, Z)
+    return Spread(between, other, within, extra, staged()[1], COVERAGE, Z)
 
 
 def held_by_others(found: Sequence[LeftOut]) -> list[bool]:
@@ -161,4 +175,4 @@ def held_by_others(found: Sequence[LeftOut]) -> list[bool]:
 def half_width(item: LeftOut, deviations: Spread) -> float:
     """The half-width of the interval of a run whose source the constants have not seen, as a logarithm."""
     between = deviations.between if item.known else deviations.between_unseen
-    return float(deviations.z * math.sqrt(between**2 + deviations.noise(item.thin)))
+    return float(deviations.z * math.sqrt(between**2 + deviations.noise(item.thin, item.staged)))

@@ -1,9 +1,9 @@
 """Step times that were collected after the constants of speed were fitted: each with the command of a user.
 
-data/measured/speed_later.csv, speed_latest.csv and speed_newest.csv, gathered one after the other, hold what is
-published (seconds of a step, or tokens a second of a GPU) and, as `options`, what follows `lora-plan estimate --model
-M` (`compare --methods full` for full fine-tuning). The first predictions are kept in files of the same names that end
-in _blind.
+data/measured/speed_later.csv, speed_latest.csv, speed_newest.csv and speed_further.csv, gathered one after the other,
+hold what is published (seconds of a step, or tokens a second of a GPU) and, as `options`, what follows `lora-plan
+estimate --model M` (`compare --methods full` for full fine-tuning). The first predictions are kept in files of the
+same names that end in _blind.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from planner.speed.efficiency import Evidence, evidence_of
 from tools.measured_models import CONFIGS, NAMES
 from tools.speed_runs import Run, prepared
 
-LATER, LATEST, NEWEST = "speed_later", "speed_latest", "speed_newest"
-GATHERED = (LATER, LATEST, NEWEST)
+LATER, LATEST, NEWEST, FURTHER = "speed_later", "speed_latest", "speed_newest", "speed_further"
+GATHERED = (LATER, LATEST, NEWEST, FURTHER)  # widths of intervals rest on what these state
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def keep(name: str, path: Path) -> None:
 
 def main() -> None:
     """Show every case of a gathering with its prediction; --keep FILE writes the predictions."""
-    name = next((name for name in (NEWEST, LATEST) if name in sys.argv), LATER)
+    name = next((name for name in (FURTHER, NEWEST, LATEST) if name in sys.argv), LATER)
     if "--keep" in sys.argv:
         keep(name, Path(sys.argv[-1]))
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import permutations
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from planner.speed import Calibration, Measurement
-from planner.speed.efficiency import Spread
+from planner.speed.efficiency import Spread, family_of
 from tools.speed_fit import LeftOut, by_source, even, half_width, held_by_others
 
 LEFT_OUT_TEXT = """\
@@ -76,6 +77,60 @@ def _left_out_row(name: str, items: Sequence[LeftOut], known: str, inside: Insid
     )
 
 
+FIFTH = 0.2
+FIFTH_TEXT = """\
+The same runs by what they are, each under constants that its source had no part in: how far off they are, how many
+lie within a fifth, and in how many sources the middle one does. Steps that do not state all of their set-up are not
+among them, nor are kinds that no source states.
+"""
+Chosen = Callable[[LeftOut], bool]
+
+
+def kinds_of_run() -> dict[str, Chosen]:
+    """Kinds of run by which errors are shown."""
+    return {
+        "full fine-tuning and pretraining": lambda i: i.run.setup.method == "full",
+        "LoRA": lambda i: i.run.setup.method == "lora",
+        "QLoRA": lambda i: i.run.setup.method == "qlora",
+        "one GPU": lambda i: i.run.setup.gpus == 1,
+        "GPUs of a machine": lambda i: 1 < i.run.setup.gpus <= i.run.machine.per_node,
+        "over machines": lambda i: i.run.setup.gpus > i.run.machine.per_node,
+        "FSDP": lambda i: i.run.setup.sharding.startswith("fsdp"),
+        "DeepSpeed's ZeRO": lambda i: i.run.setup.sharding.startswith("zero"),
+        "split by tensors or stages": lambda i: (
+            i.run.setup.tensor_parallel * i.run.setup.pipeline_parallel > 1
+        ),
+        "parameters or states in host memory": lambda i: i.run.setup.offload != "none",
+        "models with experts": lambda i: bool(re.search(r"-A\d|gpt-oss|Mixtral|MoE", i.run.model)),
+        "padded under PyTorch's own attention": lambda i: any(g.kind == "masked" for g in i.run.work.gemms),
+        "A100, H100 and their kin": lambda i: family_of(i.run.machine.accelerator.name) in ("A100", "H100"),
+        "other cards of NVIDIA's": lambda i: (
+            i.run.machine.accelerator.vendor == "NVIDIA"
+            and family_of(i.run.machine.accelerator.name) not in ("A100", "H100")
+        ),
+        "other makers": lambda i: i.run.machine.accelerator.vendor != "NVIDIA",
+        "fewer than 2,048 tokens a GPU and pass": lambda i: i.run.setup.tokens < 2048,
+    }
+
+
+def within_a_fifth(found: Sequence[LeftOut]) -> Iterable[str]:
+    """The table of errors by kind of run."""
+    yield FIFTH_TEXT
+    yield "| runs that are | runs | sources | median error | runs within 20% | sources whose middle run is |"
+    yield "|---|---|---|---|---|---|"
+    for name, chosen in kinds_of_run().items():
+        groups = by_source(mine := [item for item in found if chosen(item)])
+        if not mine:
+            continue
+        errors = [abs(math.expm1(-item.ratio)) for item in mine]
+        middles = [np.median([abs(math.expm1(-i.ratio)) for i in items]) for items in groups.values()]
+        good = sum(middle <= FIFTH for middle in middles)
+        yield (
+            f"| {name} | {len(mine)} | {len(groups)} | {np.median(errors):.1%} | "
+            f"{np.mean(np.array(errors) <= FIFTH):.0%} | {good} of {len(groups)} |"
+        )
+
+
 CALIBRATED_TEXT = """\
 `lora-plan calibrate` takes one measured step of a source left out and predicts its others: every run of sources with
 at least three of one trainer and accelerator takes its turn as the measured one, sources counting the same.
@@ -94,7 +149,9 @@ def calibrated(found: Sequence[LeftOut], spread: Spread) -> Iterable[str]:
             continue
         taken = replace(spread, between=spread.between if items[0].known else spread.between_unseen)
         for first, item in permutations(items, 2):
-            shift, deviation = Calibration((_measured(first),)).correction("g", "t", item.thin, taken)
+            shift, deviation = Calibration((_measured(first),)).correction(
+                "g", "t", item.thin, taken, item.staged
+            )
             wide, narrow = half_width(item, spread), spread.z * deviation
             left = item.ratio - shift
             rows.append(

@@ -27,6 +27,9 @@ _MEASURED = {
 # H100 at 700 W, which is 794.5 / 700 TFLOP/s a watt. Watts and peak.
 _BY_POWER = {"H100 PCIe 80GB": (350, 756), "H100 NVL 94GB": (400, 835)}
 _PER_WATT = 794.5 / 700
+# The A10 has the RTX A6000's chip at half its power: as many FLOPs a joule, and torchtune's rows imply its peak of
+# 154.8 TFLOP/s at 300 W. A table of cuBLAS on an A10 ("Matmul Implementations") has 35.3 of 62.5 in TF32, 0.57.
+_A10_WATTS, _A10_PEAK, _A6000_PER_WATT = 150, 125, 154.8 / 300
 
 
 def reached() -> Iterator[dict[str, Any]]:
@@ -43,6 +46,12 @@ def reached() -> Iterator[dict[str, Any]]:
             "locator": f"H100 SXM: 794.5 TFLOP/s at 700 W; at {watts} W as many a joule",
         }
         yield {"accelerator": name, "share": round(min(1.0, watts * _PER_WATT / peak), 3), "source": how}
+    how = {
+        "title": "pytorch/torchtune README", "url": "https://github.com/pytorch/torchtune", "date": "2024-06",
+        "locator": "RTX A6000: all of its peak at 300 W (data/measured/SPEED.md); at 150 W as many FLOPs a joule",
+        "kind": "assumed",
+    }  # fmt: skip
+    yield {"accelerator": "A10", "share": round(_A10_WATTS * _A6000_PER_WATT / _A10_PEAK, 3), "source": how}
     shares = sorted(rate / peak for rate, peak in _MEASURED.values())
     how = {**_ML, "kind": "assumed", "locator": "median of the table, for accelerators that it lacks"}
     yield {"accelerator": "others", "share": round(shares[len(shares) // 2], 3), "source": how}

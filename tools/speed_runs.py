@@ -89,7 +89,7 @@ def machine_of(gpu: str, gpus: int, link: str) -> hardware.Cluster:
         hardware.find(gpu), gpus, link="pcie" if kind in ("pcie", "lanes") else None,
         network_bytes_per_s=float(rate) if kind == "network" else None,
     )  # fmt: skip
-    return replace(found, link_bytes_per_s=float(rate)) if kind == "lanes" else found
+    return replace(found, link_bytes_per_s=float(rate), staged=False) if kind == "lanes" else found
 
 
 def prepared(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +14,9 @@ from ..comparing import Column, Comparison
 from ..moments import PARTS, MemoryPart
 from .estimate_page import fewest
 from .plan_page import money
+
+GAP = 2  # characters between columns
+BREAK = 12  # characters after which a moment's name goes on in the next line
 
 
 def _optional(value: float | None, form: Callable[[float], str]) -> str:
@@ -25,7 +29,7 @@ def _fits(column: Column) -> Text:
     over = column.memory.per_gpu_bytes - column.memory_bytes
     if over <= 0:
         return Text("yes", style="green")
-    return Text(f"no, {units.byte_size(over)} over", style="red")
+    return Text(f"no, over by\n{units.byte_size(over)}", style="red")
 
 
 def _part(part: MemoryPart) -> Callable[[Column], str | Text]:
@@ -43,11 +47,14 @@ def _rows(found: Comparison) -> list[tuple[str, Callable[[Column], str | Text]]]
     rows += [
         (f"  {part}", _part(part)) for part in PARTS if any(c.memory.parts()[part] for c in found.columns)
     ]
-    rows.append(("most at", lambda c: c.memory.peak.name))
+    rows.append(("most at", lambda c: textwrap.fill(c.memory.peak.name, BREAK)))
     if any(column.memory_bytes for column in found.columns):
         rows.append(("fits", _fits))
         rows.append(
-            ("fewest GPUs, a sequence each", lambda c: fewest(c.fewest.to_dict() if c.fewest else None))
+            (
+                "fewest GPUs",
+                lambda c: fewest(c.fewest.to_dict() if c.fewest else None).replace(" rec", "\nrec"),
+            )
         )
         rows.append(("a step", lambda c: _optional(c.time.step.seconds if c.time else None, units.duration)))
         rows.append(
@@ -62,18 +69,49 @@ def _rows(found: Comparison) -> list[tuple[str, Callable[[Column], str | Text]]]
     return rows
 
 
+def _label(column: Column, alone: bool) -> str:
+    """A column's head: its method and rank, under its model where there are several."""
+    words = column.label.rsplit(" ", 2 if column.rank else 1)
+    return " ".join(words[1:]) if alone else f"{words[0]}\n{' '.join(words[1:])}"
+
+
+def _blocks(widths: list[int], room: int) -> Iterator[tuple[int, int]]:
+    """Columns from and to of tables that `room` characters hold, as even as can be; at least one each."""
+    fitting, taken = 0, 0
+    for width in widths:
+        taken += width + GAP
+        fitting += taken <= room
+    count = -(-len(widths) // max(1, fitting))
+    size = -(-len(widths) // count)
+    return ((start, min(start + size, len(widths))) for start in range(0, len(widths), size))
+
+
+def _long(cell: str | Text) -> int:
+    return max(map(len, str(cell).splitlines()), default=0)
+
+
 def show(found: Comparison, console: Console | None = None) -> None:
-    """Print the page."""
+    """Print the page: as many columns beside each other as the console has room for, the others below."""
     console = console or Console(highlight=False, soft_wrap=False)
     models = {column.run.model for column in found.columns}
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("" if len(models) > 1 else Text(next(iter(models)), style="bold cyan"))
-    for column in found.columns:
-        label = column.label if len(models) > 1 else column.label.rsplit(" ", 2 if column.rank else 1)
-        shown = label if isinstance(label, str) else " ".join(label[1:])
-        table.add_column(shown, justify="right", overflow="fold")
-    for name, figure in _rows(found):
-        table.add_row(name, *(figure(column) for column in found.columns))
-    console.print(table)
+    if len(models) == 1:
+        console.print(Text(next(iter(models)), style="bold cyan"))
+    rows = [(name, [figure(column) for column in found.columns]) for name, figure in _rows(found)]
+    heads = [_label(column, len(models) == 1) for column in found.columns]
+    widths = [
+        max(_long(cell) for cell in (head, *cells))
+        for head, *cells in zip(heads, *(cells for _, cells in rows), strict=True)
+    ]
+    names = max(len(name) for name, _ in rows) + GAP
+    for start, end in _blocks([max(widths)] * len(widths), console.width - names + GAP):
+        if start:
+            console.print()
+        table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+        table.add_column("")
+        for head in heads[start:end]:
+            table.add_column(head, justify="right", overflow="fold")
+        for name, cells in rows:
+            table.add_row(name, *cells[start:end])
+        console.print(table)
     for notice in found.warnings:
         console.print(Text.assemble(("note  ", "yellow"), notice.message))

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from .. import units
 from ..learning_rate.lookup import LearningRate
+from ..memory.interval_kinds import KIND_WORDS, LENGTH_WORDS
 from ..plan import Plan
 from . import capacity_tables
 from .capacity_tables import titled_table
@@ -124,7 +125,7 @@ def _would_fit(plan: Plan) -> Table | None:
 
     table = titled_table("What would fit", "analytic", "what is trained stays as it is", "a GPU", "a step")
     for other in others[0]:
-        step = "" if other["step_s"] is None else f"{other['step_s']:.3g} s"
+        step = "" if other["step_s"] is None else f"{units.significant(other['step_s'])} s"
         table.add_row(typed(other["options"]), units.byte_size(other["per_gpu_bytes"]), step)
     return table
 
@@ -173,21 +174,12 @@ def _memory(plan: Plan) -> Table | None:
     table.add_row("to", *(units.byte_size(found["high"]) for found in columns.values()))
     within = [found["interval"] for found in columns.values()]
     table.add_row("interval of", *(KIND_WORDS[each["kind"]] for each in within))
-    table.add_row("it holds", *(f"{each['held']:.0%} of {each['sources']} sources" for each in within))
-    table.add_row("tokens", f"{plan.workload.seq_len:,} {LENGTHS[within[0]['length']]}")
+    table.add_row("it holds", *(f"{each['held']:.0%} of {each['judged']} sources" for each in within))
+    table.add_row("tokens", f"{plan.workload.seq_len:,} {LENGTH_WORDS[within[0]['length']]}")
     if next(iter(columns.values()))["fits"] is not None:
         table.add_row("fits", *("yes" if found["fits"] else "no" for found in columns.values()))
         table.add_row("fewest GPUs", *(fewest(found["fewest"]) for found in columns.values()))
     return table
-
-
-KIND_WORDS = {
-    "alone": "one GPU", "open": "lengths open", "shared": "several GPUs", "shared-open": "lengths open",
-    "split": "split model", "offloaded": "offloading",
-}  # fmt: skip
-LENGTHS = {
-    "typed": "if reached", "assumed": "assumed", "packed": "packed", "reached": "reached", "shorter": "never reached",
-}  # fmt: skip
 
 
 def fewest(found: dict[str, Any] | None) -> str:
@@ -195,7 +187,8 @@ def fewest(found: dict[str, Any] | None) -> str:
     if found is None:
         return "over 4,096"
     how = " recomputing" if found["checkpointing"] != "none" else ""
-    return f"{found['gpus']:,}{how}"
+    shared = f"\n{found['sequence_parallel']} a sequence" if found["sequence_parallel"] > 1 else ""
+    return f"{found['gpus']:,}{how}{shared}"
 
 
 def _time(plan: Plan) -> Table | None:
@@ -203,9 +196,10 @@ def _time(plan: Plan) -> Table | None:
         return None
     step, run = plan.time["step"], plan.time
     table = titled_table("Time and cost", run["basis"])
+    low, middle, high = (units.significant(step[key]) for key in ("low", "seconds", "high"))
     table.add_row(
         f"a step of {plan.workload.batch:,} x {plan.workload.seq_len:,} tokens",
-        f"{step['seconds']:.3g} s ({step['low']:.3g} to {step['high']:.3g})",
+        f"{middle} s ({low} to {high})",
     )
     if run["seconds"] is not None:
         low, middle, high = (units.duration(run[key]) for key in ("low", "seconds", "high"))
@@ -277,8 +271,10 @@ def _explain_memory(plan: Plan) -> tuple[str, ...]:
     return (
         (
             "analytic: memory is a sum over what a step holds. Its interval is to hold "
-            f"{within['coverage']:.0%} of published peaks of this kind of set-up ({within['kind']}: {within['runs']} "
-            f"of {within['sources']} sources); intervals of all other sources hold {within['held']:.0%} of a source."
+            f"{within['coverage']:.0%} of published peaks of sources that nobody has looked at: it rests on "
+            f"{within['runs']} of {within['sources']} sources as they were predicted first. Of this kind of set-up "
+            f"({within['kind']}) intervals of all other sources hold {within['held']:.0%} of a source, by "
+            f"{within['judged']} sources."
         ),
     )
 

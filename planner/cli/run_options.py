@@ -17,9 +17,10 @@ STEP = (
     "objective", "reference", "prompt_tokens", "generation", "packing",
 )  # fmt: skip
 IMAGES = ("images", "image_size")
+BESIDE = ("eval_batch",)  # what runs between steps
 HELD = (
-    "precision", "autocast", "quantize", "quantize_experts", "optimizer", "optimizer_in_backward", "lora_dropout",
-    "trainer",
+    "precision", "autocast", "quantize", "quantize_experts", "upcast_small", "optimizer", "optimizer_in_backward",
+    "lora_dropout", "trainer",
 )  # fmt: skip
 SPREAD = (
     "sharding", "shard_size", "tensor_parallel", "pipeline_parallel", "expert_parallel", "sequence_parallel",
@@ -45,6 +46,8 @@ _HELP = {
     "batch": "Sequences in a step: a trainer's batch of a device x GPUs x accumulation. Default: one for each "
     "data-parallel GPU and micro-step.",
     "prompt_tokens": "grpo: tokens of a sequence that are prompt. Default: 0; without --seq-len 512 follow.",
+    "eval_batch": "Sequences that an evaluation takes at a time on a GPU, whose memory counts too; transformers' "
+    "Trainer takes 8. Default: no evaluation.",
     "accumulation": "Micro-steps in a step.",
     "gpus": "How many GPUs.",
     "gpus_per_node": "GPUs in a machine.",
@@ -58,6 +61,7 @@ _COUNTS: dict[str, int | None] = {
     **dict.fromkeys(_HELP, 1),
     "seq_len": None,
     "prompt_tokens": None,
+    "eval_batch": None,
     "batch": None,
     "shard_size": None,
     "gpus_per_node": 8,
@@ -85,6 +89,10 @@ def _others() -> dict[str, dict[str, Any]]:
         "quantize_experts": {
             "is_flag": True, "default": None,
             "help": "Experts quantised too, which transformers 5 with bitsandbytes does not do.",
+        },
+        "upcast_small": {
+            "is_flag": True, "default": None,
+            "help": "QLoRA: what is not quantised in float32, as PEFT's prepare_model_for_kbit_training leaves it.",
         },
         "autocast": {
             "is_flag": True, "default": None, "help": "Autocast on 16-bit weights, as HF's Trainer runs them.",

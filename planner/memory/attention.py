@@ -21,7 +21,8 @@ class Shape:
     told to share; `pairs`: positions with positions of all sequences; `bias`: one on scores, by position;
     `sink_scales`: the result is weighted by how much of the scores a head's sink leaves; `decay`: a value for each
     key of each head, made in the layer, added to its scores; `pieced`: but under flash attention it runs in pieces,
-    whose results are joined, and whose gradients are."""
+    whose results are joined, and whose gradients are; `floored`: masked scores are raised to their type's least
+    number."""
 
     n_heads: int
     n_kv_heads: int
@@ -42,6 +43,7 @@ class Shape:
     sink_scales: bool = False
     decay: Value | None = None
     pieced: bool = False
+    floored: bool = False
 
     @property
     def grouped(self) -> bool:
@@ -57,8 +59,10 @@ def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     kernel = "sdpa" if run.kernel == "flash" and shape.no_flash else run.kernel
     if shape.pieced and kernel != "flash":
         return _in_pieces(run, q, k, v, replace(shape, pieced=False), kernel == "eager")
-    if kernel == "eager" or (shape.eager and kernel == "sdpa"):
+    if kernel == "eager" or (shape.eager and kernel != "flash"):
         return _eager(run, q, k, v, shape)
+    if kernel == "math":
+        return _math(run, q, k, v, shape)
     if kernel == "flash":  # which takes 16 bits
         q, k, v = (cast(each, min(each.width, HALF)) for each in (q, k, v))
     wide = shape.d_qk > 256 or shape.d_qk != shape.d_v
@@ -95,8 +99,10 @@ def _in_pieces(run: Pass, q: Value, k: Value, v: Value, shape: Shape, eager: boo
 
 
 def _math(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
-    """SDPA where no fused kernel takes the call (float32 with grouped heads): scaled queries and keys, values for
-    every head and probabilities, all in float32 and kept."""
+    """SDPA where no fused kernel takes the call (float32 with grouped heads, or grouped heads with a mask): scaled
+    queries and keys, values for every head and probabilities, all in float32 and kept. Autocast is left inside."""
+    if run.autocast:
+        run = replace(run, autocast=False)
     tape, copies = run.tape, run.sequences != 1 or not shape.single
     q, k = scale(cast(q, FLOAT32)), scale(_repeated(run, cast(k, FLOAT32), shape, shape.d_qk, copies=copies))
     wide_v = _repeated(run, cast(v, FLOAT32), shape, shape.d_v, copies=copies)
@@ -197,7 +203,9 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     if shape.wide_bias:
         weights = _widened(run, weights)
     if shape.bias is None or shape.masked or shape.bias.kind.causal:
-        weights = scale_mask(run, weights)
+        weights = scale_mask(run, weights, max(weights.width, run.norms) if shape.floored else 0)
+    if shape.floored:
+        weights = _floored(run, weights)
     if shape.sinks:  # joined, and less their maximum
         weights = scale_mask(run, copy(weights))
     share = _left_by_sink(run, weights, shape) if shape.sink_scales else None
@@ -222,6 +230,20 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     if share is not None:
         mixed = _scaled_by(run, mixed, share)
     return view(_contiguous(mixed), clones=False)
+
+
+def _floored(run: Pass, weights: Value) -> Value:
+    """max(masked scores, least): keeps the scores; on the way back one tensor of their size and a byte a score stand
+    beside the gradient."""
+    tape, size, flags = run.tape, weights.bytes, weights.elements
+
+    def rule(g: Buffer) -> Gradients:
+        half, below = tape.new(size), tape.new(flags)
+        made = tape.new(size)
+        del half, below
+        return (made,)
+
+    return tape.apply((weights,), weights.elements, weights.width, (weights.buffer,), rule)
 
 
 def _left_by_sink(run: Pass, weights: Value, shape: Shape) -> Value:
@@ -258,9 +280,13 @@ def _widened(run: Pass, weights: Value) -> Value:
     return tape.apply((weights,), weights.elements, FLOAT32, (), lambda g: (tape.new(size) if narrow else g,))
 
 
-def scale_mask(run: Pass, weights: Value) -> Value:
-    """Scores plus the causal mask: a new tensor, whose gradient is passed on."""
-    return run.tape.apply((weights,), weights.elements, weights.width, (), lambda g: (g,))
+def scale_mask(run: Pass, weights: Value, width: int = 0) -> Value:
+    """Scores plus the causal mask: a new tensor, `width` bytes a value (0: as before), its gradient passed on."""
+    tape, size = run.tape, weights.bytes
+    same = width in (0, weights.width)
+    return tape.apply(
+        (weights,), weights.elements, width or weights.width, (), lambda g: (g if same else tape.new(size),)
+    )
 
 
 def _batched(run: Pass, a: Value, b: Value, elements: Size) -> Value:

@@ -14,8 +14,7 @@ from ..errors import FactError
 from ..facts import read_data, source_from
 from ..moments import Interval
 from ..schema import Source
-
-KINDS = ("alone", "open", "shared", "shared-open", "split", "offloaded")
+from .interval_kinds import KINDS
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Constants:
     buffers, where GPUs talk to each other. Of what the caching allocator keeps where there is room: `cached_apart` of
     the transient bytes of the phases but the largest, `cached_gathered` of gathered units, `cached_varied` of what
     grows with the length where lengths vary. `intervals`, one of each kind (`KINDS`), are to hold the share
-    `coverage` of measured peaks."""
+    `coverage` of measured peaks; above, they are of what is needed and `extra_bytes`."""
 
     context_bytes: float
     communication_bytes: float
@@ -32,6 +31,7 @@ class Constants:
     cached_gathered: float
     cached_varied: float
     coverage: float
+    extra_bytes: float = 0.0
     intervals: tuple[Interval, ...] = ()
 
     def of_kind(self, kind: str) -> Interval:
@@ -73,7 +73,11 @@ def _interval(entry: Mapping[str, Any]) -> Interval:
     if sorted({*entry} - {"source"}) != sorted(names):
         raise FactError(f"memory.toml: interval {entry.get('kind')}: expected {', '.join(names)}.")
     found = Interval(**{name: entry[name] for name in names})
-    if not 0 < found.low <= 1 <= found.high or not 0 <= found.held <= 1 or found.sources < 1:
+    if (
+        not 0 < found.low <= 1 <= found.high
+        or not 0 <= found.held <= 1
+        or not 1 <= found.judged <= found.sources
+    ):
         raise FactError(f"memory.toml: {found.kind}, {found.low} to {found.high}, held {found.held}.")
     return found
 

@@ -66,10 +66,10 @@ def mix(
         values = multiply(activation(run, made[0], routing.act), made[1])
     del made
     results = grouped(run, values, rows, outer)
-    weighted = _weigh(run, results, weights, hidden)
+    weighted = weigh_rows(run, results, weights)
     ordered = _reorder(run, weighted)
     del order
-    return cast(_sum(run, ordered, hidden), x.width)
+    return cast(sum_of_experts(run, ordered, hidden), x.width)
 
 
 def _weights(run: Pass, logits: Value, routing: Routing) -> Value:
@@ -187,7 +187,7 @@ def _scaled(x: Value) -> Value:
     return unary(x, "")
 
 
-def _weigh(run: Pass, x: Value, weights: Value, hidden: int) -> Value:
+def weigh_rows(run: Pass, x: Value, weights: Value) -> Value:
     """Rows times their weights: keeps the rows, because the weights have a gradient."""
     tape = run.tape
     width = max(x.width, weights.width)
@@ -213,7 +213,7 @@ def _reorder(run: Pass, x: Value) -> Value:
     return tape.apply((x,), x.elements, x.width, (positions,), lambda g: (tape.new(size),))
 
 
-def _sum(run: Pass, x: Value, hidden: int) -> Value:
+def sum_of_experts(run: Pass, x: Value, hidden: int) -> Value:
     """The sum over a token's experts; its gradient is spread as a view. Autocast sums to float32, whose gradient is
     made in x's type."""
     tape, size = run.tape, x.bytes
@@ -222,4 +222,4 @@ def _sum(run: Pass, x: Value, hidden: int) -> Value:
     return tape.apply((x,), run.tokens * hidden, x.width, (), lambda g: (g,))
 
 
-__all__ = ["Routing", "Stacked", "grouped", "linear", "mix"]
+__all__ = ["INDEX", "Routing", "Stacked", "grouped", "linear", "mix", "sum_of_experts", "weigh_rows"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .elementwise import drop, norm
-from .log_probs import gathered, tiled
+from .log_probs import gathered, recomputed, tiled
 from .passes import CASTS, FLOAT32, Pass
 from .products import Weight, adapted, linear, whole
 from .stretch import Stretch, label_kept, plus, stretch
@@ -12,6 +12,11 @@ from .traits import Traits
 from .unembedding import Head
 
 LOGITS = "logits"
+_NONE_HELD = (
+    "chunked",
+    "tiled",
+    "recomputed",
+)  # starts of losses without logits that a model's output could hold
 
 
 def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) -> Value:
@@ -21,13 +26,14 @@ def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) 
     the chosen entries and that of the logits, both of full size in float32. "shifted": the same behind a copy,
     which transformers made before 4.50 ("shifted-late": from 4.46 on, where the loss makes the float32 copy and
     the model's forward pass still holds the 16-bit logits; "shifted-narrow": without the cast). "...fused": one
-    kernel over the logits, which writes the gradient in their place; "wide-fused" does so in a float32 copy
-    (megatron/core/tensor_parallel/cross_entropy.py, VocabParallelCrossEntropy). `narrow`: there is no cast to
-    float32.
+    kernel over the logits, which writes the gradient in their place; "wide-fused" is Megatron's, compiled. `narrow`:
+    there is no cast to float32.
     """
     tape = run.tape
     if loss == "fused":
         return _in_place(logits)
+    if loss == "wide-fused":
+        return _compiled(logits)
     wide = logits if narrow else cast(logits, FLOAT32)
     shifted = _shifted(wide, single=run.sequences == 1) if loss.startswith("shifted") else wide
     if loss.endswith("fused"):
@@ -58,6 +64,24 @@ def _lowered(logits: Value) -> Value:
     wide = cast(chances, FLOAT32)
     made = wide.bytes
     return tape.apply((wide,), 0, FLOAT32, (wide.buffer,), lambda g: (tape.new(made),))
+
+
+def _compiled(logits: Value) -> Value:
+    """Megatron's fused loss: float32 probabilities (kept) take the place of a float32 copy of the logits. On the way
+    back the compiler copies them once more, since the chosen entries are written into them while the whole is read,
+    and makes the logits' gradient beside both: 4 + 4 + 2 bytes a logit in 16 bits (megatron-core 0.13.1,
+    megatron/core/fusions/fused_cross_entropy.py under torch.compile, of torch 2.13 on a CPU; by its allocations)."""
+    tape, size = logits.tape, logits.elements * FLOAT32
+    made = logits.bytes
+    chances = tape.new(size)
+
+    def rule(g: Buffer) -> Gradients:
+        copied = tape.new(size)
+        found = tape.new(made)
+        del copied
+        return (found,)
+
+    return tape.apply((logits,), 0, FLOAT32, (chances,), rule)
 
 
 def _in_place(logits: Value) -> Value:
@@ -115,6 +139,8 @@ def head_stretches(
         final = _chunked(run, inner, head, traits, chunk)
     elif loss == "tiled":
         final = tiled(run, inner, head)
+    elif loss.startswith("recomputed"):
+        final = recomputed(run, inner, head, chunk, wide=loss.endswith("wide"))
     elif run.preference:
         final = gathered(run, unembed(run, inner, head, traits, run.tokens), head.vocab)
     elif loss.startswith("split"):
@@ -141,7 +167,7 @@ def head_stretches(
     if node is None:
         return forward, None
     held = {LOGITS: run.tokens * (head.vocab * held_width(run, loss, narrow=traits.narrow_before))}
-    if run.outputs_held and head.vocab and loss != "chunked" and bound is None:
+    if run.outputs_held and head.vocab and not loss.startswith(_NONE_HELD) and bound is None:
         forward.change = plus(forward.change, held)
     begin, first = len(tape.events), len(tape.sizes)
     gradient = [tape.new(0)]

@@ -47,7 +47,7 @@ class Job:
             pairs[item.index] = (*pairs.get(item.index, ()), item)
         self.trained = Trained(pairs, self.whole)
         traits: Traits = traits_of(self.arch)
-        self.traits = traits if self.setup.drops else undropped(traits)
+        self.traits = traits if self.setup.drops else undropped(traits, self.arch)
         matrices = (self.arch.matrices[i].d_out * len(layers) for i, layers in self.whole.biases.items())
         self.norm_biases = self.whole.bias > 0 and self.whole.bias > sum(matrices)
 
@@ -170,8 +170,9 @@ def _checkpointed(
 def holds_cache(job: Job) -> bool:
     """Whether keys and values of checkpointed layers, and all that one projection made with them, are held to the
     end of the forward pass."""
-    before = job.traits.cached_before and job.setup.loss.startswith("shifted")
-    return job.setup.cache_held or before
+    if job.setup.cache_held is not None:
+        return job.setup.cache_held
+    return job.traits.cached_before and job.setup.loss.startswith("shifted")
 
 
 def retains_inputs(setup: Setup) -> bool:

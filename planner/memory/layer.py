@@ -28,8 +28,9 @@ from ..schema import (
 from .attention import Shape, attend
 from .bias import Shared
 from .elementwise import activation, drop, gated, norm, rotate, weigh
-from .experts import Routing, Stacked, folded, folds, mix
+from .experts import folded, folds
 from .layout import Trained, from_latent, layout, low_ranks, split_sides, uses
+from .mixture import Mixture
 from .outside import ALONE, Outside
 from .passes import FLOAT32, Pass
 from .products import Weight, adapted, linear, part, whole
@@ -37,8 +38,10 @@ from .scans import convolve, gated_result, mixer_of, scanned
 from .tape import Gradients, Size, Value, add, cast, multiply, piece, scale, unary
 from .traits import Traits
 
+UNNORMED = ("per_layer_input_gate",)  # what reads the stream as it is
 
-class Walk:
+
+class Walk(Mixture):
     """One layer being run. `values` holds what is alive, by the block's numbers; `normed` the normed stream;
     `kept` what earlier layers kept for later ones."""
 
@@ -54,10 +57,8 @@ class Walk:
         self.act = arch.activation or traits.activation
         self.outside = outside
         self.kept: dict[str, Value] = {}
-        self.waiting: list[tuple[Apply, Value]] = []
-        self.logits: Value | None = None
-        self.values: dict[int, Value] = {}
-        self.normed: dict[int, Value] = {}
+        super().__init__()
+        self.normed: dict[tuple[int, str], Value] = {}
         self.biases: dict[bool, Shared | None] = {False: None, True: None}
         self.joined = run.kernels == "unsloth" and not run.dropout and self._adapts_mlp()
         self.python = run.kernels in ("transformers", "litgpt") or (
@@ -100,7 +101,7 @@ class Walk:
         """Forget the values of which this operation was the last use."""
         for value in self.plan.ends.get(number, ()):
             self.values.pop(value, None)
-            self.normed.pop(value, None)
+            self.normed = {key: kept for key, kept in self.normed.items() if key[0] != value or key[1]}
 
     def _scan(self, number: int, op: Operation) -> None:
         """An operation inside a scan: the kernel runs at the first, the gate at the last, nothing between."""
@@ -164,9 +165,12 @@ class Walk:
 
     def _input(self, op: Apply) -> Value:
         """What a matrix reads: the normed stream, or a value with its activation or its norm."""
-        if op.source in self.plan.streams:
-            beside = self.traits.two_norms and self.arch.matrices[op.matrix].role == "mlp"
-            return self._normed(op.source, beside=beside)
+        if op.source in self.plan.streams and self.arch.matrices[op.matrix].leaf not in UNNORMED:
+            role = self.arch.matrices[op.matrix].role
+            apart = (self.traits.two_norms and role == "mlp") or (
+                self.traits.routed_norms and role in ("router", "expert")
+            )
+            return self._normed(op.source, role if apart else "")
         value, made = self.values[op.source], self.plan.made_by.get(op.source)
         if not isinstance(made, Apply):
             gated_one = self.plan.kinds.get(op.source) == "gated"
@@ -192,9 +196,9 @@ class Walk:
             return multiply(activation(self.run, gate, self.act), up)
         return gated(self.run, gate, up, self.act)
 
-    def _normed(self, number: int, *, beside: bool = False) -> Value:
-        """The normed stream, made once for all that read it; an MLP beside attention may have a norm of its own."""
-        key = -1 - number if beside else number
+    def _normed(self, number: int, apart: str = "") -> Value:
+        """The normed stream, made once for all that read it but for a role that has a norm of its own (`apart`)."""
+        key = number, apart
         if key not in self.normed:
             rule = self.traits.norm if self.traits.before else "none"
             x = self.values[number]
@@ -208,9 +212,8 @@ class Walk:
     def _apply(self, op: Apply) -> Value:
         matrix = self.arch.matrices[op.matrix]
         x = self._input(op)
-        if matrix.kind == "experts":  # run as one where their results are weighted
-            self.waiting.append((op, x))
-            return x
+        if matrix.kind == "experts":
+            return self.meet(op, x)
         if matrix.kind == "convolution" and matrix.d_out != matrix.d_in:
             if self.mixer is not None:
                 return convolve(self.run, x, matrix.d_out, self.mixer.kind)
@@ -233,7 +236,7 @@ class Walk:
             return self.outside.rows
         return self.run.tokens if op.per == op.times else self.run.tokens * (op.times / op.per)
 
-    def _weight(self, index: int) -> Weight:
+    def weight(self, index: int) -> Weight:
         """A matrix, or its share of it under tensor parallelism."""
         matrix, run = self.arch.matrices[index], self.run
         trained = run.full or self.layer in self.trained.whole.matrices.get(index, ())
@@ -246,7 +249,7 @@ class Walk:
         )  # fmt: skip
 
     def _linear(self, op: Apply, x: Value, *, clones: bool) -> Value:
-        rows, weight, matrix = self._rows(op), self._weight(op.matrix), self.arch.matrices[op.matrix]
+        rows, weight, matrix = self._rows(op), self.weight(op.matrix), self.arch.matrices[op.matrix]
         if matrix.wide:  # its code casts to the weight's type, whatever autocast does next
             x = cast(x, weight.width)
         item = self.trained.of(op.matrix, self.layer if op.layer is None else op.layer)
@@ -257,28 +260,6 @@ class Walk:
             return folded(self.run, x, rows, weight, pairs[0])
         again = self.joined and matrix.role == "mlp" and matrix.d_out == self.arch.hidden_size
         return adapted(self.run, x, rows, weight, pairs, clones=clones, again=again)
-
-    def _experts(self, op: Join) -> Value:
-        """The routed experts whose results this Join weights."""
-        stacks = []
-        for apply, _ in self.waiting:
-            matrix, item = self.arch.matrices[apply.matrix], self.trained.of(apply.matrix, self.layer)
-            pairs = low_ranks(item, self.run.split) if item else ()
-            folded = pairs[0] if item and item.pairs[0].materialised else None
-            experts = -(-matrix.experts // self.run.expert_split)
-            stacks.append(Stacked(self._weight(apply.matrix), experts, () if folded else pairs, folded))
-        first, traits = self.arch.matrices[self.waiting[0][0].matrix], self.traits
-        seen = first.experts if self.waiting[0][0].all_experts else first.experts_active
-        routing = Routing(
-            first.experts, seen, traits.router, traits.wide_router, self.act, traits.sinks, traits.jitter
-        )
-        x, logits = self.waiting[0][1], self.logits
-        self.waiting, self.logits = [], None
-        mixed = mix(self.run, x, logits or x, routing, tuple(stacks[:-1]), stacks[-1])
-        for source in op.sources[1:]:
-            if self.values[source] is not logits:  # a shared expert's result
-                mixed = add(mixed, self.values[source])
-        return mixed
 
     # Attention
 
@@ -293,11 +274,13 @@ class Walk:
         pairs = run.pairs if op.pairs is None else run.sequences * op.pairs
         if op.memory and self.outside.rows is not None:
             pairs = run.length * self.outside.rows
+        narrow = traits.narrow and not (traits.floored and run.half)
         shape = Shape(
             n_heads, n_kv_heads, op.d_qk, op.d_v, pairs, masked, traits.capped_scores, traits.eager, traits.no_flash,
-            traits.narrow, traits.dropped, traits.wide_scores, traits.wide_bias, traits.sinks,
+            narrow, traits.dropped, traits.wide_scores, traits.wide_bias, traits.sinks,
             traits.ungrouped and n_kv_heads == 1, self.biases[op.memory], traits.sink_scales,
             None if op.bias is None else self.values[op.bias], traits.pieced,
+            traits.floored,
         )  # fmt: skip
         for number, value in ((op.q, q), (op.k, k), (op.v, v)):
             self.values[number] = value
@@ -353,6 +336,9 @@ class Walk:
             total = values[op.sources[0]]
             if self.traits.wide_residual:
                 total = cast(total, FLOAT32)
+            if self.traits.routed_norms and len(op.sources) > 2:  # each normed, and their sum
+                parts = [self._after(values[source]) for source in op.sources[1:]]
+                return add(total, self._out(add(*parts)))
             for source in op.sources[1:]:
                 total = add(total, self._out(values[source]))
             return norm(run, total, self.arch.hidden_size, self.traits.norm) if self.traits.post else total
@@ -365,9 +351,11 @@ class Walk:
             width = self.plan.latent_width or self.arch.hidden_size
             return norm(run, values[op.sources[0]], width, self.traits.norm)
         if kind == "weighted" and self.waiting:
-            return self._experts(op)
+            return self.experts(op)
+        if kind == "weighted" and self.traits.every_expert:
+            return self.shared_with_all(op)
         if kind == "sum":
-            return self._sum(op)
+            return self.sum_with_shared(op)
         if kind == "keys":
             return self._keys(op)
         if kind == "output-gate":
@@ -375,27 +363,16 @@ class Walk:
             if values[op.sources[1]].elements < mixed.elements:  # one weight a head
                 return self._mixed(op)
             return multiply(mixed, unary(piece(self._value(op.sources[1]), mixed.elements), "out"))
+        if self.traits.every_expert and self.logits is not None and op.sources[0] in self.plan.streams:
+            return self.spread(self._value(op.sources[0]), self.values[op.sources[1]])
         return self._mixed(op)
-
-    def _sum(self, op: Join) -> Value:
-        """Routed experts' result and a shared one's, which a gate may weigh: it is kept then."""
-        routed, shared, *gates = (self.values[source] for source in op.sources)
-        tape, sizes = self.run.tape, (shared.bytes, *(gate.bytes for gate in gates))
-        if gates:
-            kept = (shared.buffer, *(gate.buffer for gate in gates))
-            shared = tape.apply(
-                (shared, *gates),
-                shared.elements,
-                shared.width,
-                kept,
-                lambda g: [tape.new(size) for size in sizes],
-            )
-        return add(routed, shared)
 
     def _mixed(self, op: Join) -> Value:
         """Anything else elementwise: keeps what it reads."""
         sources = [self._value(source) for source in op.sources]
         made = self.plan.made_by.get(op.sources[0])
+        if isinstance(made, Apply) and self.arch.matrices[made.matrix].leaf in UNNORMED:
+            sources[0] = activation(self.run, sources[0], self.act)
         if isinstance(made, Apply) and self.arch.matrices[made.matrix].kind == "convolution":
             return multiply(sources[0], piece(sources[1], sources[0].elements))
         largest = max(sources, key=lambda value: value.elements)
@@ -410,7 +387,7 @@ class Walk:
         run, traits = self.run, self.traits
         own = part(run, value)
         if traits.after:
-            own = norm(run, own, self.arch.hidden_size, traits.norm)
+            own = self._after(own)
         if traits.layer_scale:
             own = weigh(run, own, self.arch.hidden_size)
         if traits.scaled_residual:
@@ -418,3 +395,7 @@ class Walk:
         if traits.dropout and run.grad:
             own = drop(run, own)
         return own
+
+    def _after(self, value: Value) -> Value:
+        """A part's result with the norm behind it."""
+        return norm(self.run, value, self.arch.hidden_size, self.traits.norm)

@@ -1,9 +1,10 @@
-"""Losses that want each label's log-probability: of logits in tiles, or of all logits at once.
+"""Losses that want each label's log-probability: of logits in tiles or chunks, or of all logits at once.
 
 Every position is taken to carry a label, but a prompt's under GRPO; where others carry none, tiled losses hold less.
 Sources: trl 1.16, trl/kernels/chunked_logprob.py (ChunkedLogProbFunction) and trl/trainer/utils.py
-(add_fused_lm_head); LLaMA-Factory 0.9, src/llamafactory/train/trainer_utils.py (get_batch_logps) and
-train/dpo/trainer.py (concatenated_forward); pytorch v2.13, aten/src/ATen/native/cuda/SoftMax.cu (host_softmax).
+(add_fused_lm_head); trl 1.12 and 1.14, trl/trainer/sft_trainer.py (_chunk, _chunked_cross_entropy_loss);
+LLaMA-Factory 0.9, src/llamafactory/train/trainer_utils.py (get_batch_logps) and train/dpo/trainer.py
+(concatenated_forward); pytorch v2.13, aten/src/ATen/native/cuda/SoftMax.cu (host_softmax).
 """
 
 from __future__ import annotations
@@ -76,6 +77,59 @@ def _tile(run: Pass, rows: Size, head: Head, given: int, width: int) -> list[Buf
     if width < (run.whole if head.trained else run.norms):
         made.append(run.tape.new(min(head.vocab, TILE_ENTRIES) * head.reads * width))
     return made
+
+
+def recomputed(run: Pass, x: Value, head: Head, chunk: int, *, wide: bool) -> Value:
+    """Log-probabilities of x W^T for `chunk` rows at a time, each chunk under a checkpoint: its logits are made again
+    on the way back. `wide`: rows and W are copied to float32 first, which autocast lowers again, so that 6 bytes a
+    parameter of a 16-bit unembedding lie beside the logits.
+
+    The rows that carry a label are copied and kept. Gradients of chunks are laid into zeros of all rows and added up.
+    """
+    tape, rows = run.tape, labelled(run)
+    picked = _picked(run, x, rows, head.reads)
+    few: Size = min(rows, chunk) if isinstance(rows, int) else chunk
+    size, needs, trains = picked.bytes, x.node is not None, head.trained and run.grad
+    parameters, given = head.reads * head.vocab, FLOAT32 if wide else x.width
+    width = run.compute if run.autocast else given
+    kept = _chunk(run, few, head, given, width, wide=wide)
+    del kept
+
+    def rule(g: Buffer) -> Gradients:
+        summed = tape.new(size) if needs else None
+        again = _chunk(run, few, head, given, width, wide=wide)
+        chosen = tape.new(few * (head.vocab * FLOAT32))
+        of_logits = tape.new(few * (head.vocab * FLOAT32))
+        del chosen
+        if trains:
+            of_weights = tape.new(parameters * width)
+            del of_weights
+            tape.gradient(parameters * run.whole)
+        del again, of_logits
+        laid = tape.new(size) if needs else None
+        del laid
+        return (summed,)
+
+    return tape.apply((picked,), 0, FLOAT32, (picked.buffer,), rule, trains=trains)
+
+
+def _chunk(run: Pass, rows: Size, head: Head, given: int, width: int, *, wide: bool) -> list[Buffer]:
+    """A chunk's log-probabilities and their exponentials, for its loss and entropy, and the lowered weights that its
+    product keeps: what stays until its gradient is there. `given`: bytes a value that the product is given, `width`:
+    that autocast makes of it."""
+    tape, held = run.tape, run.whole if head.trained else run.norms
+    parameters, entries = head.reads * head.vocab, rows * head.vocab
+    copied = tape.new(parameters * given) if given != held else None
+    lowered = [tape.new(parameters * width), tape.new(rows * (head.reads * width))] if width != given else []
+    logits = tape.new(entries * width)
+    del copied
+    if width < FLOAT32 and not wide:
+        logits = tape.new(entries * FLOAT32)
+    chances = tape.new(entries * FLOAT32)
+    exponentials = tape.new(entries * FLOAT32)
+    products = tape.new(entries * FLOAT32)
+    del products, logits
+    return [*lowered, chances, exponentials]
 
 
 def gathered(run: Pass, logits: Value, vocab: int) -> Value:

@@ -34,7 +34,8 @@ def cached(setup: Setup, apart: int, whole_units: int, varied: int, known: Const
 def kind_of(setup: Setup, lengths_open: bool = False) -> str:
     """Which published measurements tell how far an estimate may be off: those with states or parameters in the host's
     memory; with matrices, layers, experts or sequences split over GPUs; on several GPUs otherwise; or of one GPU. Of
-    the latter two, apart from others, those whose lengths vary or are not stated (`lengths_open`)."""
+    the latter two, apart from others, those whose lengths vary or are not stated (`lengths_open`); of one GPU with
+    lengths stated, apart from QLoRA, full fine-tuning and what nobody measured (preferences, GRPO), LoRA."""
     if setup.offload != "none":
         return "offloaded"
     if setup.tensor_parallel * setup.pipeline_parallel * setup.expert_parallel * setup.sequence_parallel > 1:
@@ -42,16 +43,21 @@ def kind_of(setup: Setup, lengths_open: bool = False) -> str:
     several = setup.gpus > 1
     if lengths_open or setup.lengths_vary:
         return "shared-open" if several else "open"
-    return "shared" if several else "alone"
+    if several:
+        return "shared"
+    return "alone-lora" if setup.method == "lora" and setup.objective == "sft" else "alone"
 
 
 def bounds_of(
     needed: int, cached_bytes: int, setup: Setup, known: Constants | None = None, lengths_open: bool = False
 ) -> tuple[int, int, Interval]:
     """Bounds that are to hold the stated share of measured peaks, and what they rest on: from what is needed, less
-    the error of the estimate, to what an allocator with room for it takes."""
-    found = (known or constants()).of_kind(kind_of(setup, lengths_open))
-    return round(found.low * needed), round(found.high * needed) + cached_bytes, found
+    the error of the estimate, to what an allocator with room for it takes. Above, `extra_bytes` count as needed: what
+    is not known of a program is more than a share of a small model."""
+    known = known or constants()
+    found = known.of_kind(kind_of(setup, lengths_open))
+    high = round(found.high * (needed + known.extra_bytes)) + cached_bytes
+    return round(found.low * needed), high, found
 
 
 def with_open_lengths(found: MemoryEstimate) -> MemoryEstimate:

@@ -27,7 +27,8 @@ class Pass:
     norms alone. `reach` is the length that windows are compared with. Matrices are `split` over tensor-parallel GPUs,
     and with `split_stream` the hidden states between them by positions; experts over `expert_split`. `int8`:
     quantised weights are multiplied in 8 bits; `bitsandbytes`: it holds them. `casts` are weights that autocast
-    lowered. `preference`: the loss is one of preferences; it scores all positions of a sequence but `unscored`.
+    lowered. `dropout`: what pairs read is dropped, `dropped`: there is a module for it, whose rate may be 0.
+    `preference`: the loss is one of preferences; it scores all positions of a sequence but `unscored`.
     """
 
     tape: Tape
@@ -44,6 +45,7 @@ class Pass:
     kernel: AttentionKernel
     kernels: Kernels
     dropout: bool
+    dropped: bool
     masked: bool
     int8: bool
     reach: int
@@ -132,7 +134,8 @@ def make_pass(
         base=width, half=setup.compute_dtype == "float16",
         trained=width if mixed and setup.method == "full" else WIDTHS[setup.trained_dtype],
         full=setup.method == "full", autocast=setup.under_autocast and not mixed, kernel=setup.attention_kernel,
-        kernels=setup.kernels, dropout=setup.lora_dropout > 0 and setup.drops, masked=_masked(setup),
+        kernels=setup.kernels, dropout=setup.lora_dropout > 0 and setup.drops, dropped=setup.lora_dropout > 0,
+        masked=_masked(setup),
         int8=setup.quantize == "int8", bitsandbytes=setup.quantize in ("nf4", "nf4-double", "int8"),
         reach=setup.seq_len,
         wide_norms=setup.upcast_norms and stream < FLOAT32,

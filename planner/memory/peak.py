@@ -12,6 +12,7 @@ from ..errors import InputError, UnsupportedArchitectureError
 from ..moments import Item, MemoryEstimate, MemoryPart, Moment
 from ..schema import Architecture, Notice
 from ..setup import Setup
+from .evaluation import evaluated
 from .kinds import Job
 from .overhead import bounds_of, cached, overhead
 from .passes import FLOAT32
@@ -43,7 +44,7 @@ from .traffic import traffic
 from .traits import UNRULED
 from .two_stacks import course_of_two, has_two
 
-PHASES = ("generation", "forward", "loss", "backward", "optimizer")
+PHASES = ("generation", "evaluation", "forward", "loss", "backward", "optimizer")
 NAMES: dict[str, tuple[MemoryPart, str]] = {
     "weights": ("weights", "base weights"),
     "adapter": ("adapter", "adapter"),
@@ -100,6 +101,10 @@ def _estimate(
             f"An encoder with a decoder computes its own loss, which is counted: {setup.loss} is left aside."
         )
         setup, aside = replace(setup, loss="full"), (Notice("own-loss", text),)
+    if setup.eval_batch and (setup.objective != "sft" or has_two(arch)):
+        raise InputError(
+            "eval-batch", setup.eval_batch, "0 but for supervised training of a decoder or encoder"
+        )
     if setup.objective != "sft" and has_two(arch):
         raise InputError("objective", setup.objective, "sft for an encoder with a decoder")
     if arch.model_type in UNRULED_SCANS:
@@ -167,7 +172,7 @@ def _stage(
     job = Job(arch, setup, pairs, whole, merges=merges, unpacked=weights.unpacked)
     tower, base["pixels"] = _seen(job)
     going = course_of_two(job, base, stage, unit) if has_two(arch) else course(job, base, stage, unit, tower)
-    going.places[:0] = before_step(job, base, unit)
+    going.places[:0] = [*before_step(job, base, unit), *evaluated(job, base)]
     update = share(update_bytes(states, setup), of["states"]) + widened_gradients(trained, setup)
     moments = _moments(going)
     last = {**base, "gathered": 0, "gradients": gradients, "temporary": update}
@@ -252,10 +257,9 @@ def _held(setup: Setup, base: int, own: int, states: int) -> tuple[Held, int]:
 
 def _apart(going: Course, update: int) -> int:
     """Transient bytes of the phases but the largest: of a layer, of the unembedding with the loss, of the update."""
-    layers = [sum(p.highest.values()) for p in going.places if "layer" in p.where]
-    ends = [
-        sum(p.highest.values()) for p in going.places if "layer" not in p.where and p.phase != "generation"
-    ]
+    places = [p for p in going.places if p.phase not in ("generation", "evaluation")]
+    layers = [sum(p.highest.values()) for p in places if "layer" in p.where]
+    ends = [sum(p.highest.values()) for p in places if "layer" not in p.where]
     return round(sum(sorted((max(layers, default=0), max(ends, default=0), update))[:-1]))
 
 

@@ -58,7 +58,7 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
     needs, trains = value.node is not None, weight.trained and run.grad
     parameters, shifts = weight.d_in * weight.d_out, weight.bias_trained and run.grad
 
-    lowered, narrow = _lowered(run, weight)
+    held_low, narrow = lowered(run, weight)
 
     def rule(g: Buffer) -> Gradients:
         copied = tape.new(out_size) if clones else None
@@ -74,28 +74,28 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
 
     keeps = trains or (run.inputs_kept and weight.unpacked > 0)
     before = run.kept_before(value) if keeps and not trains else None
-    kept = (value.buffer if keeps else None, lowered if needs else None, before)
+    kept = (value.buffer if keeps else None, held_low if needs else None, before)
     inputs = (value,) if narrow is None else (value, narrow)
     out = tape.apply(inputs, rows * weight.d_out, width, kept, rule, trains=trains or shifts)
     del held
     return out
 
 
-def _lowered(run: Pass, weight: Weight) -> tuple[Buffer | None, Value | None]:
+def lowered(run: Pass, weight: Weight, label: str = "gradients") -> tuple[Buffer | None, Value | None]:
     """A weight as autocast lowers it, and where it is trained that as a value, whose gradient is widened once the
     product's is done and has let the lowered weight go."""
     if not run.autocast or weight.width <= run.compute or weight.unpacked:
         return None, None
     tape, parameters = run.tape, weight.d_in * weight.d_out
-    lowered = run.lower(parameters, trained=weight.trained)
+    low = run.lower(parameters, trained=weight.trained)
     if not (weight.trained and run.grad):
-        return lowered, None
+        return low, None
 
     def widen(g: Buffer) -> Gradients:
-        tape.gradient(parameters * weight.width)
+        tape.gradient(parameters * weight.width, label)
         return ()
 
-    return lowered, tape.apply((), parameters, run.compute, (), widen, trains=True, out=lowered)
+    return low, tape.apply((), parameters, run.compute, (), widen, trains=True, out=low)
 
 
 def _eight_bits(run: Pass, x: Value, rows: Size, weight: Weight) -> Value:
@@ -228,7 +228,7 @@ def _dora(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, base: 
     down = trained_linear(run, inner, rows, pair.d_in, pair.rank)
     up = trained_linear(run, down, rows, pair.rank, pair.d_out)
     del down
-    if run.dropout and run.grad:
+    if run.dropped:
         base = _product_again(run, inner, rows, weight, weight_there)
     elif weight.bias:
         size = base.bytes

@@ -51,8 +51,14 @@ def _beside(arch: Architecture, table: Matrix) -> int:
     return sum(
         m.d_in * m.d_out
         for m in arch.matrices
-        if m.kind == "embedding" and m is not table and not m.tied and m.d_in == table.d_in
+        if m.kind == "embedding" and m is not table and not m.tied and _of_tokens(m, table)
     )
+
+
+def _of_tokens(matrix: Matrix, table: Matrix) -> bool:
+    """Whether a table is looked up by tokens: as long as the first one, or of Gemma's per-layer embeddings, which may
+    have fewer."""
+    return matrix.d_in == table.d_in or matrix.name.endswith("per_layer")
 
 
 def _with_pairs(run: Pass, vocab: int, hidden: int, pairs: tuple[LowRank, ...], held: Held) -> Stem:

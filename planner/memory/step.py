@@ -19,6 +19,7 @@ from .known import maybe_at, remembered
 from .layout import low_ranks
 from .linear import is_exact
 from .passes import CASTS, FLOAT32, fsdp_mixed
+from .per_layer import per_layer
 from .products import LowRank
 from .rounds import Round, in_rounds
 from .sharding import gradients_go
@@ -245,18 +246,25 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0, tower: Seen | Non
     going.hold({"temporary": kept})
     if stage.stem:
         going.hold({"activations": _kept_of_stem(job, stem)})
+    beside = per_layer(job, stem.trains or job.setup.needs_input_grads)
+    going.hold(beside.held)
+    going.hold(beside.kept)
     for rounds in stretches:
         going.go_through(
             "forward", [[(where, kinds[kind].forward) for where, kind in each] for each in rounds], 2
         )
     going.hold(stem.held, -1)
+    going.hold(beside.held, -1)
     if tower:
         going.hold(tower.beside, -1)
     if job.setup.checkpointing == "none":  # checkpointed layers keep what they are called with
         going.hold({"temporary": kept}, -1)
     if stage.head:
         pass_head(job, going, grad, last.width if last else 0)
+    going.hold(beside.gradient)
     _back(going, stretches, kinds, 1 if job.setup.method != "full" and job.setup.fsdp_units == "pairs" else 2)
+    going.hold(beside.kept, -1)
+    going.hold(beside.gradient, -1)
     if tower:
         tower.see_back(going)
     if stem.trains and stage.stem:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..moments import Traffic
+from ..moments import Collective, Traffic
 from ..schema import Apply, Architecture, Attend
 from ..setup import Setup
 from .passes import WIDTHS
@@ -43,7 +43,7 @@ def _states(arch: Architecture, setup: Setup, trained: int) -> Iterator[Traffic]
         yield Traffic("gradients", "all_reduce", "data", setup.data_parallel, trained * width, 1)
     if setup.states_sharded:
         times = reductions(setup)
-        yield Traffic("gradients", "reduce_scatter", "shard", n, trained * width * times, layers * times)
+        yield Traffic("gradients", reduced_by(setup), "shard", n, trained * width * times, layers * times)
     if setup.sharding in ("zero1", "zero2"):
         yield Traffic("updated parameters", "all_gather", "shard", n, trained * width, 1)
     if setup.parameters_sharded:
@@ -60,6 +60,14 @@ def reductions(setup: Setup) -> int:
     return setup.accumulation if setup.sharding in ("zero2", "zero3") else 1
 
 
+def reduced_by(setup: Setup) -> Collective:
+    """How gradients of sharded states are summed: DeepSpeed's ZeRO-1 and 2 all-reduce whole buckets; each GPU
+    keeps its part (deepspeed/runtime/zero/stage_1_and_2.py, allreduce_and_scatter, by the default
+    use_multi_rank_bucket_allreduce); ZeRO-3, FSDP and Megatron's distributed optimizer reduce and scatter."""
+    deepspeed = setup.sharding in ("zero1", "zero2") and "megatron" not in setup.trainer
+    return "all_reduce" if deepspeed else "reduce_scatter"
+
+
 def _apart(setup: Setup, experts: int) -> Iterator[Traffic]:
     """Gradients of experts under expert parallelism, reduced among the GPUs that hold the same ones."""
     width = WIDTHS[setup.trained_dtype]
@@ -69,7 +77,9 @@ def _apart(setup: Setup, experts: int) -> Iterator[Traffic]:
     elif setup.states_sharded:
         same = setup.expert_shards(setup.shards)
         times = reductions(setup)
-        yield Traffic("gradients of experts", "reduce_scatter", "shard", same, experts * width * times, times)
+        yield Traffic(
+            "gradients of experts", reduced_by(setup), "shard", same, experts * width * times, times
+        )
         if setup.sharding in ("zero1", "zero2"):
             yield Traffic("updated experts", "all_gather", "shard", same, experts * width, 1)
 

@@ -18,7 +18,9 @@ class Traits:
     """Rules of one model type.
 
     `norm` and `qk_norm` name norm rules; `before` and `after` say whether a layer's parts are normed on their way in
-    and out. `two_norms`: attention and MLP beside each other have a norm each. `rotary` names the rotation and
+    and out. `two_norms`: attention and MLP beside each other have a norm each;
+    `routed_norms`: router and experts have one each, and what MLP and experts add is normed apart and
+    together. `rotary` names the rotation and
     `rotary_share` the part of a head that it turns. `fused` says how a fused projection is taken apart: "slice" (each
     piece's gradient is laid into zeros) or "split" (they are joined once). Dropout with a rate above 0: `dropout` of
     what a layer's parts add to the stream, `dropped` of attention's probabilities, `dropped_inner` of an MLP's inner
@@ -30,13 +32,15 @@ class Traits:
     filled a cache of keys and values though layers were checkpointed. `biased`: each head adds a bias for every pair
     of positions. `scaled_embedding`, `scaled_residual`: multipliers on the stream. `logits`: what happens to logits
     between unembedding and loss ("capped": tanh; "scaled"; "biased": a fixed bias is added). `sink_scales`: a head's
-    sink weights what attention puts out.
+    sink weights what attention puts out. `floored`: masked scores are raised to their type's least number,
+    and a float16 softmax widens.
     `eager`: transformers has no SDPA path for it, `no_flash`: no path
     for flash attention; `mask_given`: SDPA is given a mask even where all tokens are seen, and `ungrouped`: keys of a
     single head, which no fused kernel takes; `narrow`: its eager softmax runs in the values' type. `router`:
     "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their weights
     stay in float32, and so do the results that they weight; `jitter`: what experts and router read is multiplied by
-    noise. `caches`: its decoder fills a cache of keys and values while it is trained.
+    noise; `every_expert`: all experts run on all tokens. `caches`: its decoder fills a cache of keys and
+    values while it is trained.
     Of towers of images, `pieced`: attention runs apart for each image or window, from pieces of queries, keys and
     values, and joins what comes out; `narrow_stem`: layers read what a convolution makes, in 16 bits under autocast;
     `layer_scale`: what a layer's parts add is weighed by a trained vector.
@@ -46,6 +50,7 @@ class Traits:
     before: bool = True
     after: bool = False
     two_norms: bool = False
+    routed_norms: bool = False
     qk_norm: str = "rms"
     rotary: str = "half"
     rotary_share: float = 1.0
@@ -71,6 +76,7 @@ class Traits:
     scaled_residual: bool = False
     logits: Literal["plain", "capped", "scaled", "biased"] = "plain"
     capped_scores: bool = False
+    floored: bool = False
     sinks: bool = False
     sink_scales: bool = False
     eager: bool = False
@@ -81,6 +87,7 @@ class Traits:
     router: Literal["softmax", "sigmoid", "chosen"] = "softmax"
     wide_router: bool = False
     jitter: bool = False
+    every_expert: bool = False
     caches: bool = False
     pieced: bool = False
     narrow_stem: bool = False
@@ -100,7 +107,7 @@ TRAITS: dict[str, Traits] = {
     "gemma2": replace(GEMMA, after=True, logits="capped", capped_scores=True, eager=True),
     "vaultgemma": replace(GEMMA, logits="capped", capped_scores=True, eager=True),
     "gemma3_text": replace(GEMMA, after=True),
-    "gemma4_text": replace(GEMMA, after=True, logits="capped", v_norm=True),
+    "gemma4_text": replace(GEMMA, after=True, logits="capped", v_norm=True, routed_norms=True),
     "phi3": replace(LLAMA, rotary="partial", fused="slice"),
     "granite": replace(LLAMA, scaled_embedding=True, scaled_residual=True, logits="scaled"),
     "olmo": replace(LLAMA, norm="layer32", rotary="half32"),
@@ -147,7 +154,7 @@ TRAITS: dict[str, Traits] = {
     "persimmon": replace(LEGACY, rotary="partial", rotary_share=0.5, activation="relu2"),
     "jais2": replace(LEGACY, rotary="half", activation="relu2"),
     "biogpt": replace(LEGACY, scaled_embedding=True, narrow=True),
-    "xglm": replace(LEGACY, scaled_embedding=True, eager=True, no_flash=True),
+    "xglm": replace(LEGACY, scaled_embedding=True, eager=True, no_flash=True, narrow=True, floored=True),
     "hyperclovax": replace(LLAMA, scaled_embedding=True, scaled_residual=True, logits="scaled", after=True),
     "megatron-bert": replace(PRENORMED_BERT, eager=True, no_flash=True),
     "roberta-prelayernorm": PRENORMED_BERT,
@@ -180,7 +187,7 @@ TRAITS: dict[str, Traits] = {
     "afmoe": replace(
         LLAMA, norm="rms-late", qk_norm="rms-late", after=True, router="sigmoid", wide_router=True
     ),
-    "llama4_text": replace(LLAMA, no_flash=True, rotary="complex", router="sigmoid", wide_router=True),
+    "llama4_text": replace(LLAMA, no_flash=True, rotary="complex", router="sigmoid", every_expert=True),
     "gemma3_vision": SIGLIP,
     "idefics3_vision": SIGLIP,
     "clip_vision": replace(SIGLIP, activation="quick_gelu"),
@@ -293,13 +300,16 @@ RATES: dict[str, dict[str, tuple[str, float]]] = {
         "dropout": ("resid_dropout", 0.0), "dropped": ("attention_dropout", 0.0),
         "dropped_stem": ("embed_dropout", 0.0),
     },
+    "xglm": {
+        "dropout": ("dropout", 0.1), "dropped_stem": ("dropout", 0.1), "dropped": ("attention_dropout", 0.1),
+        "dropped_inner": ("activation_dropout", 0.0),
+    },
     "gpt_neox_japanese": {"dropout": ("hidden_dropout", 0.0), "dropped": ("attention_dropout", 0.1)},
     "emu3_text_model": dict.fromkeys(("dropout", "dropped"), ("attention_dropout", 0.1)),
     "llama": {"dropped": ("attention_dropout", 0.0)},
 }  # fmt: skip
 RATES_ALIKE = {
     "mbart": "bart",
-    "xglm": "bart",
     "mvp": "bart",
     "gpt_bigcode": "gpt2",
     "falcon": "gpt_neox",
@@ -313,10 +323,21 @@ RATES_ALIKE = {
 }
 
 
-def undropped(traits: Traits) -> Traits:
-    """Without the dropouts that are modules of their own: trainers of preferences switch them off. Attention's rate,
-    which newer models hand to a function, stays."""
-    return replace(traits, dropout=False, dropped_inner=False, dropped_stem=False, dropped_end=False)
+# Dropout that trainers of preferences switch off is what is a module. Kinds whose attention asks one for its rate,
+# and kinds that drop what their layers add by a function, which stays.
+ATTENTION_BY_MODULE = frozenset(
+    "bert roberta-prelayernorm megatron-bert mpnet roformer gpt2 gptj gpt_neo bloom falcon gpt_neox_japanese".split()
+)
+BY_FUNCTION = frozenset("opt biogpt xglm bloom falcon seed_oss starcoder2 gpt_neox_japanese".split())
+
+
+def undropped(traits: Traits, arch: Architecture) -> Traits:
+    """Without the dropouts that are modules of their own (trl 1.16, trainer/utils.py, disable_dropout_in_model)."""
+    kind = kind_of(arch)
+    found = replace(traits, dropped=False) if kind in ATTENTION_BY_MODULE else traits
+    if kind in BY_FUNCTION:
+        return found
+    return replace(found, dropout=False, dropped_inner=False, dropped_stem=False, dropped_end=False)
 
 
 def _dropouts(arch: Architecture, kind: str) -> dict[str, bool]:

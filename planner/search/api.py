@@ -16,7 +16,7 @@ from ..estimator import DEFAULT_SEQ_LEN, load
 from ..given import whole_number
 from ..learning_rate.factors import Run, at_run
 from ..learning_rate.lookup import LearningRate, look_up
-from ..running import OF_FILE, SPEC_DEFAULTS, calibration_of, data_of
+from ..running import OF_FILE, SPEC_DEFAULTS, calibration_of, data_of, precision_on
 from ..schema import Notice
 from ..setup import CHOICES, Setup
 from ..speed import Calibration, time_gap
@@ -94,7 +94,9 @@ def _space(options: Mapping[str, Any]) -> Space:
     )  # fmt: skip
 
 
-def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str, tuple[Notice, ...]]:
+def _job(
+    options: Mapping[str, Any], setup: Mapping[str, Any], accelerators: Sequence[Accelerator]
+) -> tuple[Job, str, tuple[Notice, ...]]:
     """The job, the model's name, and what to know of the data."""
     found, arch = load(options["model"])
     length = options["seq_len"]
@@ -112,6 +114,7 @@ def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str
         own_price(options["price"])
     names = ("alpha", "experts", "adapter_dtype")
     spec = spec_of({**SPEC_DEFAULTS, **{name: options[name] for name in names}, "rank": 1})
+    setup = {**setup, **precision_on(accelerators, setup)}
     held = asked_adapter_dtype(options["adapter_dtype"], setup.get("trainer"))
     setup = {"adapter_dtype": held, **setup}
     for field in setup:
@@ -224,7 +227,7 @@ def plan(
     seconds = None if deadline is None else units.parse_duration("deadline", deadline)
     within = limits(budget, seconds, max_regret, prefer, fit)
     space = _space(options)
-    job, name, of_data = _job(options, setup)
+    job, name, of_data = _job(options, setup, space.accelerators)
     for accelerator in space.accelerators:
         price_of(job, accelerator)
     from .screen import screen  # numpy is loaded here, where it is needed

@@ -12,6 +12,7 @@ from ..hardware import Cluster, cluster
 from ..memory import estimate_memory, with_open_lengths
 from ..moments import MemoryEstimate
 from ..regret import Regret, expected_regret
+from ..running import Running
 from ..speed import step_time, trained_params
 from .space import Choice, Fit, Job, Limits
 
@@ -107,6 +108,14 @@ def machine_of(job: Job, accelerator: Accelerator, gpus: int) -> Cluster:
 def regret_of(job: Job, params: int) -> Regret | None:
     """Expected excess loss of an adapter of this size; None where the data's loss tokens are not known."""
     return None if job.loss_tokens is None else expected_regret(params / job.loss_tokens, moe=job.moe)
+
+
+def as_run(job: Job, choice: Choice) -> Running:
+    """A plan as one run, without its machine."""
+    spec = choice.spec(job)
+    pairs = adapters.adapt(job.arch, spec)
+    whole = trained_whole(job.arch, spec, pairs)
+    return Running("", job.arch, spec, pairs, whole, choice.setup(job), None, job.lengths_open)
 
 
 def evaluate(job: Job, choice: Choice) -> Evaluated:

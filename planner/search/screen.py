@@ -32,6 +32,7 @@ from ..speed.efficiency import Constants, constants, spread_of
 from ..speed.roofline import gather_s, loop_s, rates
 from ..speed.step import step_bytes, work_of
 from ..speed.trained import Held
+from ..speed.walk import takes_mask
 from ..speed.work import PHASES, Work
 from .evaluate import machine_of, price_of, regret_of
 from .space import Choice, Job, Layout, Space, setup_of
@@ -45,7 +46,8 @@ TOLERANCE = 0.02  # of a GPU's memory: plans so little over it are checked one b
 
 @dataclass(frozen=True)
 class Table:
-    """An adapter on a base, with its work; `apart` is the share of what it trains that belongs to experts."""
+    """An adapter on a base, with its work; `apart` is the share of what it trains that belongs to experts, `padded`
+    the work of several sequences where these take another kernel than one does."""
 
     rank: int
     layers: str
@@ -56,6 +58,7 @@ class Table:
     params: int
     work: Work
     apart: float
+    padded: Work | None = None
 
 
 @dataclass(frozen=True)
@@ -105,12 +108,15 @@ def tables(job: Job, space: Space) -> Iterator[Table]:
         some = True
         whole = trained_whole(job.arch, spec, pairs)
         for quantize, checkpointing in product(space.quantize, space.checkpointing):
-            setup = setup_of(job, quantize, checkpointing, Layout(1, "none"), 1, 1)
+            setup, more = (
+                setup_of(job, quantize, checkpointing, Layout(1, "none"), size, 1) for size in (1, 2)
+            )
             params = trained_params(job.arch, setup, pairs, whole)
             split = held(job.arch, replace(setup, gpus=2, sharding="ddp", expert_parallel=2), pairs, whole)
             yield Table(
                 rank, layers, quantize, checkpointing, pairs, whole, params,
                 work_of(job.arch, setup, pairs, whole), 2 * split.experts / params,
+                work_of(job.arch, more, pairs, whole) if takes_mask(more) and not takes_mask(setup) else None,
             )  # fmt: skip
     if missed is not None and not some:
         raise missed
@@ -195,7 +201,7 @@ def _moving_s(
         setup = setup_of(job, table.quantize, table.checkpointing, layout, micro_batch, micro_steps)
         experts = round(params * table.apart) if setup.expert_parallel > 1 else 0
         sent = traffic(job.arch, setup, params - experts, round(experts / setup.expert_parallel))
-        return total_s(sent, machine, known.efficiency.link)
+        return total_s(sent, machine, known.efficiency.link, known.efficiency.staged)
 
     few, some = seconds(one, 1), seconds(many, 1)
     each_few, each_some = seconds(one, 2) - few, seconds(many, 2) - some
@@ -330,6 +336,19 @@ def _memory(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Arra
     return result[0], result[1], result[2]
 
 
+def _high(job: Job, space: Space, found: Sequence[Table]) -> Array:
+    """The upper ends of intervals, over what is needed: by table, micro-batch (one for all), layout and batch."""
+    known = memory_constants()
+    by_base = {
+        quantize: [
+            known.bounds(kind_of(setup_of(job, quantize, "none", layout, 1, 1), job.lengths_open))[1]
+            for layout in space.layouts
+        ]
+        for quantize in space.quantize
+    }
+    return np.array([by_base[table.quantize] for table in found])[:, None, :, None]
+
+
 # All together
 
 
@@ -348,11 +367,15 @@ def screen(job: Job, space: Space) -> Cells:
     seconds, usd = [], []
     over: list[Array] = []
     over_high: list[Array] = []
-    known = memory_constants()
-    setups = [setup_of(job, space.quantize[0], "none", layout, 1, 1) for layout in space.layouts]
-    high = np.array([known.bounds(kind_of(setup, job.lengths_open))[1] for setup in setups])[:, None]
+    high, extra = _high(job, space, found), memory_constants().extra_bytes
     for accelerator in space.accelerators:
         phases = _phases_s(packed, works, job, accelerator, micro)
+        if any(table.padded for table in found):
+            more = [table.padded or table.work for table in found]
+            slower = _phases_s(_pack(more), more, job, accelerator, micro)
+            phases = [
+                (np.where(micro > 1, b, a), host) for (a, host), (b, _) in zip(phases, slower, strict=True)
+            ]
         step = _step_s(phases, found, job, space, accelerator, steps)
         shift = job.calibration.correction(
             accelerator.name, job.setup.trainer, 0.0, spread_of(accelerator.name)
@@ -362,7 +385,7 @@ def screen(job: Job, space: Space) -> Cells:
         rate = price.usd_per_gpu_hour if price else math.nan
         room = float(accelerator.memory_bytes or 0)
         held = np.where(steps[None] == 1, memory[1][..., None], memory[0][..., None])
-        most = high * held + memory[2][..., None]
+        most = high * (held + extra) + memory[2][..., None]
         seconds.append(run)
         usd.append(run / 3600 * gpus[None, None, :, None] * rate)
         for shares, taken in ((over, held), (over_high, most)):

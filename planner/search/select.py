@@ -11,9 +11,10 @@ import numpy as np
 
 from .. import units
 from ..errors import InputError
-from .evaluate import Evaluated, evaluate
+from ..fewest import fewest_gpus
+from .evaluate import Evaluated, as_run, evaluate
 from .screen import TOLERANCE, Cells
-from .space import Fit, Limits
+from .space import Fit, Job, Limits
 
 Array = Any  # a numpy array
 SAME_REGRET = 1e-3  # excess loss (as a share of the loss) below which quality counts as equal
@@ -268,6 +269,16 @@ def _beyond(name: str, value: float, least: float, nearest: str) -> InputError:
     return InputError(name, found, f"at least {wanted}", f"Nothing fits: the nearest is {nearest}.{alone}")
 
 
+def _more(job: Job, nearest: Evaluated) -> str:
+    """How many of its GPUs would do for the nearest plan, as they are typed."""
+    found = fewest_gpus(as_run(job, nearest.choice), nearest.memory_bytes)
+    if found is None or found.gpus <= nearest.choice.layout.gpus or found.sequence_parallel > 1:
+        return ""
+    batch = -(-nearest.choice.batch // found.gpus) * found.gpus
+    more = f" --batch {batch}" if batch != nearest.choice.batch else ""
+    return f" --gpus {found.gpus}{more} would do ({units.byte_size(found.per_gpu_bytes)} a GPU)."
+
+
 def nothing_fits(chooser: Chooser, limits: Limits) -> InputError:
     """Why no plan keeps the limits: the first limit without which there is one, and the nearest plan."""
     cells = chooser.cells
@@ -287,7 +298,8 @@ def nothing_fits(chooser: Chooser, limits: Limits) -> InputError:
         need, have = (least.over_bytes(chooser.fit) + least.memory_bytes) / 2**30, least.memory_bytes / 2**30
         return InputError(
             "gpu", least.choice.accelerator.name, "GPUs with enough memory",
-            f"Nothing fits: the nearest is {least.choice.text}, which needs {need:.1f} GiB of {have:.1f} GiB.",
+            f"Nothing fits: the nearest is {least.choice.text}, which needs {need:.1f} GiB of {have:.1f} GiB."
+            + ("" if chooser.fit == "sure" else _more(cells.job, least)),
         )  # fmt: skip
     given: list[tuple[str, float | None, Array]] = [
         ("budget", limits.budget_usd, cells.usd),

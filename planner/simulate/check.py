@@ -13,7 +13,8 @@ from ..setup import Setup
 ONLY = {
     "kernels": "transformers", "gpus": 1, "sharding": "none", "tensor_parallel": 1, "pipeline_parallel": 1,
     "expert_parallel": 1, "sequence_parallel": 1, "offload": "none", "quantize_experts": False, "main_grads": False,
-    "cache_held": False, "gradients_kept": False,
+    "cache_held": None, "gradients_kept": False,
+    "eval_batch": 0,
 }  # fmt: skip
 
 

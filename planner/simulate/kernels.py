@@ -41,8 +41,8 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
     """Runs a model's calls as CUDA would run them. `autocast` is the type that autocast lowers to, if it is on.
 
     `pairs` are adapters on tensors of experts by the storage of the tensor. `masked` says that a mask hides
-    some tokens. `compute` is the type of matrix products. With `cuda` false it only answers questions about data that
-    are not there.
+    some tokens. `compute` is the type of matrix products. `maths`: no fused attention is taken. With `cuda` false it
+    only answers questions about data that are not there.
     """
 
     active: ClassVar[CudaKernels | None] = None
@@ -50,12 +50,14 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
     def __init__(
         self, tracker: Tracker, autocast: Any = None, cuda: bool = True,
         pairs: Mapping[int, ExpertPairs] | None = None, masked: bool = False, compute: Any = torch.bfloat16,
+        maths: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         self.cuda = cuda
         self.pairs = pairs or {}
         self.masked = masked
         self.compute = compute
+        self.maths = maths
         self.tracker = tracker
         self.autocast = autocast
         self.casting = False
@@ -153,7 +155,7 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
         self, query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0,
         is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
     ) -> Any:  # fmt: skip
-        kernel = attention_kernel(query, key, value, attn_mask, enable_gqa)
+        kernel = "math" if self.maths else attention_kernel(query, key, value, attn_mask, enable_gqa)
         if kernel == "math" and dropout_p > 0:
             return math_attention(query, key, value, attn_mask, dropout_p, is_causal)
         if kernel == "math":

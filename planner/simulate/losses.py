@@ -72,7 +72,15 @@ class _Through(nn.Module):  # type: ignore[misc]
         return hidden
 
 
-RUN = ("full", "shifted", "shifted-fused", "fused", "chunked", "tiled")  # what is run as it is
+RUN = (
+    "full",
+    "shifted",
+    "shifted-narrow",
+    "shifted-fused",
+    "fused",
+    "chunked",
+    "tiled",
+)  # what is run as it is
 
 
 def choose_loss(model: Any, setup: Setup, *, narrow_before: bool = False) -> None:
@@ -93,7 +101,7 @@ def choose_loss(model: Any, setup: Setup, *, narrow_before: bool = False) -> Non
         model.loss_function = _fused
         return
     if setup.loss.startswith("shifted"):
-        if not narrow_before:
+        if not narrow_before and setup.loss != "shifted-narrow":
             head.register_forward_hook(_widen(model.config.get_text_config()))
         model.loss_function = _shifted_fused if setup.loss == "shifted-fused" else _shifted
         return

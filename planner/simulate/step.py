@@ -217,7 +217,8 @@ def run(
     model, tracker.cuda = made.model, how.cuda
     compute = dtype_of(setup.compute_dtype)
     autocast = compute if setup.under_autocast else None
-    kernels = CudaKernels(tracker, autocast, how.cuda, made.pairs, is_masked(setup), compute)
+    maths = setup.attention_kernel == "math"
+    kernels = CudaKernels(tracker, autocast, how.cuda, made.pairs, is_masked(setup), compute, maths)
     if setup.checkpointing != "none":
         checkpointed(model, tracker, kernels, setup)
     batch = inputs(model, setup, how.device, made.images)

@@ -34,9 +34,10 @@ def _int_flops(a: Any, b: Any, *args: Any, out_val: Any = None, **kwargs: Any) -
     return int(2 * a.shape[0] * a.shape[1] * b.shape[1])
 
 
-# torch's counter leaves out grouped and integer products.
+# torch's counter leaves out grouped and integer products, and those that are added in place.
 FLOPS: dict[Any, Callable[..., int]] = {
     **flop_registry, torch.ops.aten._grouped_mm: _grouped_flops, torch.ops.aten._int_mm: _int_flops,
+    torch.ops.aten.addmm_: flop_registry[torch.ops.aten.addmm],
 }  # fmt: skip
 
 

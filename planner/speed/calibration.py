@@ -48,14 +48,19 @@ class Calibration:
         """Those of this accelerator and trainer."""
         return tuple(m for m in self.measurements if m.gpu == gpu and m.trainer == trainer)
 
-    def correction(self, gpu: str, trainer: str, thin_share: float, spread: Spread) -> tuple[float, float]:
-        """What to add to the logarithm of a predicted time, and its standard deviation."""
+    def correction(
+        self, gpu: str, trainer: str, thin_share: float, spread: Spread, staged_share: float = 0.0
+    ) -> tuple[float, float]:
+        """What to add to the logarithm of a predicted time, and its standard deviation. A measured step tells what a
+        machine's path through its host's memory reaches."""
         precision, weighted = 1 / spread.between**2, 0.0
-        for measurement in self.of(gpu, trainer):
+        mine = self.of(gpu, trainer)
+        for measurement in mine:
             noise = spread.noise(measurement.thin_share)
             precision += 1 / noise
             weighted += measurement.log_ratio / noise
-        return weighted / precision, math.sqrt(1 / precision + spread.noise(thin_share))
+        unknown = 0.0 if mine else staged_share
+        return weighted / precision, math.sqrt(1 / precision + spread.noise(thin_share, unknown))
 
     def notices(self, gpu: str, trainer: str) -> tuple[Notice, ...]:
         """What to say where measurements do not apply or lie far off."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from ..adapter import Adapted
 from ..hardware import Cluster, pcie_bytes_per_s
 from ..moments import Traffic
-from ..schema import Architecture
+from ..schema import Architecture, Matrix
 from ..setup import Setup
 
 # What starting a ring costs and each of its steps, s: by NVLink, PCIe and a network, as NCCL's own model has them
@@ -64,17 +64,21 @@ def call_s(entry: Traffic, machine: Cluster) -> float:
     return START_S + times * ((steps - across) * hop + across * NETWORK_STEP_S)
 
 
-def collective_s(entry: Traffic, machine: Cluster, link: float) -> float:
-    """Seconds of all calls of a collective in an optimizer step, at a share `link` of the links' rates."""
+def collective_s(entry: Traffic, machine: Cluster, link: float, staged: float | None = None) -> float:
+    """Seconds of all calls of a collective in an optimizer step, at a share `link` of the links' rates; `staged` of a
+    machine's own where its cards send through the host's memory."""
     if entry.group_size < 2 and entry.group != "host":
         return 0.0
     moved = entry.bytes * ring_share(entry.collective, entry.group_size)
-    return moved / (rate_of(entry, machine) * link) + entry.calls * call_s(entry, machine)
+    rate = rate_of(entry, machine) * link
+    if staged is not None and machine.staged and entry.group != "host":
+        rate = min(rate, machine.link_bytes_per_s * staged)
+    return moved / rate + entry.calls * call_s(entry, machine)
 
 
-def total_s(traffic: Iterable[Traffic], machine: Cluster, link: float) -> float:
+def total_s(traffic: Iterable[Traffic], machine: Cluster, link: float, staged: float | None = None) -> float:
     """Seconds of all collectives one after another."""
-    return sum(collective_s(entry, machine, link) for entry in traffic)
+    return sum(collective_s(entry, machine, link, staged) for entry in traffic)
 
 
 def exposed_s(computing: float, communicating: float, overlap: float) -> float:
@@ -85,15 +89,25 @@ def exposed_s(computing: float, communicating: float, overlap: float) -> float:
 def gathers(arch: Architecture, setup: Setup, adapted: Iterable[Adapted]) -> float:
     """Units that a micro-step gathers, each costing the host time beside the bytes: forward and backward.
 
-    FSDP gathers layers (and each factor of each pair where PEFT's policy wraps them), DeepSpeed's ZeRO-3 modules,
-    each expert's apart where the library runs them one after another.
+    FSDP gathers layers (and each factor of each pair where PEFT's policy wraps them). DeepSpeed's ZeRO-3 puts hooks
+    around every module that has parameters, each expert's matrices and factors apart where the library runs them one
+    after another, and they run in every pass: forward, again where layers are computed again, and backward
+    (deepspeed/runtime/zero/parameter_offload.py; what a hook finds at hand costs it less, which is neglected).
     """
     if not setup.parameters_sharded or setup.shards < 2 or setup.trainer in GATHER_AHEAD:
         return 0.0
-    factors = 0 if setup.method == "full" else sum(2 * len(item.layers) * len(item.pairs) for item in adapted)
+    pairs = () if setup.method == "full" else tuple(adapted)
     if setup.sharding == "zero3":
         loops = setup.kernels in ("transformers", "litgpt")
-        modules = sum(m.copies * (m.experts if loops and m.kind == "experts" else 1) for m in arch.matrices)
-        return 2.0 * (modules + factors) / setup.pipeline_parallel
+
+        def alike(matrix: Matrix, pieces: int) -> int:
+            """Modules of a matrix, or of `pieces` pairs on it, in a layer: of each expert and of its parts apart."""
+            apart = loops and matrix.kind == "experts"
+            return matrix.experts * max(pieces, len(matrix.parts)) if apart else pieces
+
+        modules = sum(m.copies * alike(m, 1) for m in arch.matrices)
+        modules += sum(2 * len(i.layers) * alike(i.matrix, len(i.pairs)) for i in pairs)
+        return (2.0 + (setup.checkpointing != "none")) * modules / setup.pipeline_parallel
+    factors = sum(2 * len(item.layers) * len(item.pairs) for item in pairs)
     wrapped = 0 if setup.trainer in GATHER_BY_LAYER else factors
     return 2.0 * (arch.n_layers + 1 + wrapped) / setup.pipeline_parallel

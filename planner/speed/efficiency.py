@@ -28,10 +28,11 @@ class Efficiency:
     A100's multiprocessor would do at the chip's clock, whichever is less; `attention_native` of the peak where
     kernels use the matrix instructions that came with the H100. `dequantise` is bytes moved in a clock of a
     multiprocessor, whose integer units (64 in each from the V100 to the H100) unpack and look up the values; a clock
-    that power holds down counts as it does for products. `host_s` is the host's time to launch a kernel, `start_s`
-    the GPU's to start it; `unit_s` the host's for gathering one FSDP unit, `module_s` of one module under DeepSpeed's
-    ZeRO-3, `iteration_s` what a loop of LitGPT does between micro-steps (waits for the loss, prints, validates at
-    times).
+    that power holds down counts as it does for products. `link` is what rings reach of links between GPUs, `staged`
+    of a PCIe link where cards have no access to each other's memory, so that NCCL uses the host's. `host_s` is the
+    host's time to launch a kernel, `start_s` the GPU's to start it; `unit_s` the host's for gathering one FSDP unit,
+    `module_s` of one module under DeepSpeed's ZeRO-3, `iteration_s` what a loop of LitGPT does between micro-steps
+    (waits for the loss, prints, validates at times).
     """
 
     matmul: float
@@ -43,6 +44,7 @@ class Efficiency:
     memory: float
     dequantise: float
     link: float
+    staged: float
     overlap: float
     host_s: float
     start_s: float
@@ -57,20 +59,22 @@ class Spread:
 
     `between`: whoever runs, on one machine, against others, where the constants were fitted on the accelerator;
     `between_unseen` where not. `within`: set-ups of one of them; `thin` is added (in squares) times the share of the
-    step that is host time and communication. Both are those of sources that a fit had not seen. `coverage` is that of
-    the interval, `z` its half-width in standard deviations.
+    step that is host time and communication. Both are those of sources that a fit had not seen. `staged_spread`, that
+    of measured rings through hosts' memories, is added times the share of the step that goes through one. `coverage`
+    is that of the interval, `z` its half-width in standard deviations.
     """
 
     between: float
     between_unseen: float
     within: float
     thin: float
+    staged_spread: float
     coverage: float
     z: float
 
-    def noise(self, thin_share: float) -> float:
-        """Variance of one set-up about its runner and machine."""
-        return self.within**2 + (self.thin * thin_share) ** 2
+    def noise(self, thin_share: float, staged_share: float = 0.0) -> float:
+        """Variance of one set-up about its runner and machine; `staged_share` of it goes through a host's memory."""
+        return self.within**2 + (self.thin * thin_share) ** 2 + (self.staged_spread * staged_share) ** 2
 
 
 @dataclass(frozen=True)
@@ -119,9 +123,14 @@ def parse(table: Mapping[str, Any]) -> Constants:
     return Constants(efficiency, spread, fitted_on, reached, basis, tuple(sources))  # type: ignore[arg-type]
 
 
+# Names under which the same die is sold with other links or memory: GA100 and GH100.
+SAME_CHIP = {"A800": "A100", "H800": "H100", "H200": "H100"}
+
+
 def family_of(accelerator: str) -> str:
-    """A chip without its board and memory: "A100" of "A100 SXM 80GB"."""
-    return re.split(r" (?:SXM|PCIe|NVL)\d?\b", accelerator)[0]
+    """A chip without its board and memory: "A100" of "A100 SXM 80GB" and of "A800 SXM 80GB"."""
+    name = re.split(r" (?:SXM|PCIe|NVL)\d?\b", accelerator)[0]
+    return SAME_CHIP.get(name, name)
 
 
 def evidence_of(accelerator: str) -> Evidence:

@@ -3,6 +3,7 @@
     product:      max((FLOPs of whole tiles + wave x multiprocessors x FLOPs of a tile) / (peak x reached x matmul),
                       bytes / (bandwidth x memory))
     attention:    max(FLOPs / (peak x min(1, 1024 / multiply-adds a clock) x attention), bytes / (bandwidth x memory))
+    masked:       the same over all pairs at half the pace, where a batch is padded under PyTorch's own attention
     scan:         FLOPs / (peak x scan)
     elementwise:  bytes / (bandwidth x memory)
     dequantising: bytes / min(bandwidth x memory, multiprocessors x clock x reached x dequantise)
@@ -39,11 +40,21 @@ NATIVE_ATTENTION = ("nemo-automodel", "megatron")  # trainers whose attention us
 # moments read and written, the 16-bit copy) at 125 GB/s, a third of what two sockets of DDR4-3200 have. Published
 # steps allow from 0.17 ns (torchtune's README, Llama 3.1 70B on 8 A100s) to 2.5 ns (gist of chenyaofo on DeepSpeed).
 CPU_STEP_S = 32 / 125e9
+# DeepSpeed's step moves 46 bytes: Adam's 28 on float32, gradients that arrive in float32 (4) and are scaled in a pass
+# of their own (8), a copy in 16 bits (6) (stage3.py: partition_grads, unscale_and_clip_grads,
+# _reassign_or_swap_out_partitioned_parameters). Published steps allow from 0.5 to 1.3 ns.
+DEEPSPEED_STEP_S = 46 / 125e9
 # Multiply-adds a clock of an A100's multiprocessor. Kernels without the instructions that came later reach no more:
 # FlashAttention-2 a third of an H100's peak and two thirds of an A100's (arXiv 2407.08608, 2307.08691).
 A100_FMA = 1024
 LOOPS = ("litgpt", "litgpt-2024")  # trainers whose loop was seen to wait between micro-steps
-OF_KIND = {"base": "matmul", "adapter": "adapter", "attention": "attention", "scan": "scan"}
+OF_KIND = {
+    "base": "matmul", "adapter": "adapter", "attention": "attention", "masked": "attention", "scan": "scan",
+}  # fmt: skip
+# What attention with a mask reaches of what flash attention 2 does: the memory-efficient kernel is xformers', which
+# with the first flash attention reaches 25 to 40% of an A100's peak where the second reaches 50 to 73% (arXiv
+# 2307.08691, introduction and figures 4 to 6).
+MASKED = 0.5
 
 
 @dataclass(frozen=True)
@@ -66,10 +77,15 @@ def rates(machine: Cluster, work: Work, efficiency: Efficiency, setup: Setup) ->
         "base": matmul,
         "adapter": matmul,
         "attention": attention_share(accelerator, efficiency, setup),
+        "masked": MASKED * plain_share(accelerator, efficiency),
         "scan": efficiency.scan,
     }
     kinds = {(gemm.kind, gemm.dtype) for gemm in work.gemms}
     products = {(kind, dtype): matmul_flops_per_s(accelerator, dtype) * share[kind] for kind, dtype in kinds}
+    if ("masked", "float32") in products:  # on the ordinary units, which are no slower a clock than an A100's
+        products["masked", "float32"] = (
+            matmul_flops_per_s(accelerator, "float32") * MASKED * efficiency.attention
+        )
     moving = (accelerator.bandwidth_bytes_per_s or 0.0) * efficiency.memory
     clocks = (accelerator.units or 0) * (accelerator.tensor_clock_hz or 0.0) * reach_of(accelerator.name)
     dequantising = min(moving, clocks * efficiency.dequantise) if clocks else moving
@@ -81,11 +97,20 @@ def attention_share(accelerator: Accelerator, efficiency: Efficiency, setup: Set
 
     PyTorch's own attention (sdpa) runs cuDNN's kernels on H100 and newer since 2.5, flash attention 2 has none.
     """
-    newer = (accelerator.fma_per_unit_per_clock or 0) > A100_FMA and accelerator.vendor == "NVIDIA"
-    if not newer:
-        return efficiency.attention
-    if setup.trainer in NATIVE_ATTENTION or setup.attention_kernel == "sdpa":
+    if newer(accelerator) and (setup.trainer in NATIVE_ATTENTION or setup.attention_kernel == "sdpa"):
         return efficiency.attention_native
+    return plain_share(accelerator, efficiency)
+
+
+def newer(accelerator: Accelerator) -> bool:
+    """Whether a chip has matrix instructions that came after the A100's."""
+    return (accelerator.fma_per_unit_per_clock or 0) > A100_FMA and accelerator.vendor == "NVIDIA"
+
+
+def plain_share(accelerator: Accelerator, efficiency: Efficiency) -> float:
+    """What flash attention 2 reaches of the peak: where the chip has newer instructions, an A100's pace a clock."""
+    if not newer(accelerator):
+        return efficiency.attention
     return efficiency.attention * A100_FMA / (accelerator.fma_per_unit_per_clock or A100_FMA)
 
 
@@ -139,12 +164,18 @@ def step_parts(
     moved = work.accumulate_bytes * (micro_steps - 1) + work.optimizer_bytes
     parts["optimizer"] = moved / known.bytes_per_s + work.optimizer_operations * efficiency.start_s
     if setup.offload in ("optimizer", "all"):
-        parts["host"] += work.stepped * machine.per_node * CPU_STEP_S
+        each = DEEPSPEED_STEP_S if setup.sharding.startswith("zero") else CPU_STEP_S
+        parts["host"] += work.stepped * machine.per_node * each
     computing = sum(parts.values())
     parts["bubble"] = computing * (stages - 1) / micro_steps
-    moving = total_s(traffic, machine, efficiency.link)
+    moving = total_s(traffic, machine, efficiency.link, efficiency.staged)
     parts["communication"] = exposed_s(computing, moving, efficiency.overlap)
     return parts
+
+
+def staged_share(parts: dict[str, float], machine: Cluster) -> float:
+    """The share of a step that is communication through the host's memory, which differs most between machines."""
+    return parts["communication"] / sum(parts.values()) if machine.staged else 0.0
 
 
 def thin_share(parts: dict[str, float]) -> float:

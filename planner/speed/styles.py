@@ -84,9 +84,14 @@ LOSS = {
     "split": _CHUNKED,
     "split-wide": _CHUNKED, "split-fused": _FUSED, "fused": _FUSED, "shifted-fused": _FUSED,
     "shifted-late-fused": _FUSED, "wide-fused": _FUSED, "tiled": _FUSED,
+    "recomputed": _CHUNKED, "recomputed-wide": _CHUNKED,
 }  # fmt: skip
+# A cast between float32 and 16 bits, each way once forward and once backward.
+CAST = Cost(6, 6, 1, 1)
 # Bytes an element of eager scores: written, scaled, masked, softmax in float32, cast, read; and back.
 EAGER_SCORES = Cost(22, 24, 6, 8)
+# Beside these where scores are capped: divided, tanh, multiplied, each read and written; and back, tanh's result too.
+CAPPED_SCORES = Cost(12, 14, 3, 3)
 # Bytes an element of the hidden states that go to experts: copied in the experts' order, back and added; and back.
 SORTED = Cost(8, 8, 3, 3)
 # Tensors of a trained parameter's size that a step of the optimizer reads and writes. AdamW fused: gradient,

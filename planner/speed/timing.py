@@ -10,18 +10,19 @@ from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
 from ..dataclass import dataclass
 from ..errors import UnsupportedArchitectureError
-from ..flops import FLOPS_PER_MAC, Step, step_macs
-from ..hardware import Cluster, arithmetic_of, matmul_flops_per_s
+from ..flops import FLOPS_PER_MAC
+from ..hardware import Cluster, arithmetic_of, matmul_flops_per_s, only_float16
 from ..memory.traffic import traffic as traffic_of
 from ..moments import Traffic
-from ..objective import beside
+from ..objective import step_tally
 from ..schema import Architecture, Basis, Notice
 from ..setup import Setup
 from .calibration import NOTHING_MEASURED, Calibration
 from .efficiency import Efficiency, constants, evidence_of, spread_of
-from .roofline import step_parts, thin_share
+from .roofline import staged_share, step_parts, thin_share
 from .step import work_of
 from .trained import held
+from .walk import wide_between
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,8 @@ def model_flops(
     if time_gap(arch, whole):
         return None
     pairs = None if setup.method == "full" else tuple(adapted)
-    tally = step_macs(arch, Step(1, setup.seq_len), pairs, whole)
-    tally.add(beside(arch, setup, pairs, whole))
-    macs = (tally.total - tally.overcount - tally.hidden) * setup.sequences
+    tally = step_tally(arch, setup, pairs, whole, setup.sequences, plain=True)
+    macs = tally.total - tally.overcount - tally.hidden
     return float(FLOPS_PER_MAC * macs * setup.accumulation * setup.data_parallel)
 
 
@@ -103,12 +103,23 @@ def _notices(setup: Setup, machine: Cluster, parts: dict[str, float], total: flo
             f"{name} has no units for {setup.compute_dtype}: products are taken at its float32 rate; "
             "--precision fp16 would use its float16 units.",
         )
+    if setup.precision == "fp16" and only_float16(machine.accelerator):
+        yield Notice(
+            "float16-units",
+            f"{name} has no units for bfloat16: float16 is taken, whose range wants a scaled loss.",
+        )
     wide = setup.method != "full" and setup.trained_dtype == "float32" and setup.compute_dtype != "float32"
     if wide and not setup.under_autocast:
         yield Notice(
             "adapter-in-float32",
             "The adapter is in float32 on 16-bit weights without autocast, as PEFT makes it: its products and the "
-            "casts around them are slow. --adapter-dtype bfloat16 or --autocast avoids it.",
+            f"casts around them are slow. --adapter-dtype {setup.compute_dtype} or --autocast avoids it.",
+        )
+    if wide_between(setup):
+        yield Notice(
+            "float32-between",
+            "Without autocast all but the quantised products is float32, as PEFT prepares a quantised model: "
+            "attention and the unembedding run at a fraction of their 16-bit rate. --autocast avoids it.",
         )
     if parts["scan"] > 0.2 * total:
         yield Notice(
@@ -121,6 +132,14 @@ def _notices(setup: Setup, machine: Cluster, parts: dict[str, float], total: flo
             "gpu-not-calibrated",
             f"No published step on {name} was among those that the formula was fitted on: the interval is wider. "
             "`lora-plan calibrate` narrows it with a step of your own.",
+        )
+    if machine.staged:
+        rate = machine.link_bytes_per_s * constants().efficiency.staged / 1e9
+        yield Notice(
+            "no-peer-access",
+            f"{name}s reach each other through the host's memory: {rate:.1f} GB/s each way are taken, and machines "
+            "differ tenfold (slow behind shared PCIe lanes or across sockets), for which the interval is wider. "
+            "`lora-plan calibrate` takes a step of your own.",
         )
     if machine.count > machine.per_node:
         yield Notice(
@@ -153,7 +172,7 @@ def step_time(
     total = sum(parts.values())
     spread = spread_of(machine.accelerator.name)
     shift, deviation = calibration.correction(
-        machine.accelerator.name, setup.trainer, thin_share(parts), spread
+        machine.accelerator.name, setup.trainer, thin_share(parts), spread, staged_share(parts, machine)
     )
     seconds, width = total * math.exp(shift), math.exp(spread.z * deviation)
     return StepTime(

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping
 from ..adapter import Adapted, Pair
 from ..adapter.whole import Whole
 from ..flops import chunk_sum, compressed_pairs, visible_pairs
+from ..memory.traits import traits_of
 from ..schema import Apply, Architecture, Attend, Block, Join, Keep, Matrix, Product, Recall, Scan
 from ..setup import Setup
-from .styles import EAGER_SCORES, LOSS, SORTED, STYLES, Cost, Style
+from .styles import CAPPED_SCORES, CAST, EAGER_SCORES, LOSS, SORTED, STYLES, Cost, Style
 from .sums import Sums
 from .work import Kind, Linear, Pass, Phase
 from .work import Product as Matmul
@@ -66,6 +67,22 @@ def tiled(m: Linear, k: float, n: float, width: float, together: float = 1.0) ->
     return Matmul(flops, moved, covered, 2 * (k + FILL) * TILE**2 / together)
 
 
+def takes_mask(setup: Setup) -> bool:
+    """Whether PyTorch's own attention gets a mask of its own for every sequence, as transformers hands it one where
+    sequences of a batch are padded (masking_utils; before, AttentionMaskConverter._ignore_causal_mask_sdpa). Its fast
+    kernels take none (torch, sdp_utils.cpp, check_for_attn_mask): the memory-efficient one runs, over all pairs.
+    Neglected: cuDNN's, which takes one, comes first on H100 and B200 where cuDNN is newer than 9.15."""
+    return setup.packing == "padded" and setup.attention_kernel == "sdpa" and setup.sequences > 1
+
+
+def wide_between(setup: Setup) -> bool:
+    """Whether everything but the quantised products is float32: PEFT's prepare_model_for_kbit_training makes what is
+    not quantised so, without autocast the stream with it, and bitsandbytes' Linear4bit casts its input to what it
+    computes in and its output back (nn/modules.py). Attention in float32 has the memory-efficient kernel alone."""
+    kept = setup.upcast_small and setup.quantize != "none" and not setup.under_autocast
+    return kept and setup.compute_dtype != "float32"
+
+
 class Walk:
     """Gathers the work of the blocks of a model."""
 
@@ -78,7 +95,9 @@ class Walk:
     ) -> None:
         self.arch, self.setup, self.trained, self.whole = arch, setup, trained, whole
         self.style: Style = STYLES[setup.kernels]
+        self.traits = traits_of(arch)
         self.width = WIDTH[setup.compute_dtype]
+        self.wide = wide_between(setup)
         self.stream_scale = 2.0 if setup.upcast_small and self.width == 2 else 1.0
         self.sums = Sums()
         self.split = setup.tensor_parallel
@@ -97,7 +116,8 @@ class Walk:
         self, what: Pass, cost: Cost, elements: float, phases: float = 1.0, again: bool = False
     ) -> None:
         """Elementwise work on so many elements a sequence, and its recompute."""
-        scale = self.width / 2 * (self.stream_scale if what in ("norm", "residual") else 1.0)
+        streamed = what in ("norm", "residual") or (self.wide and what in ("activation", "rotary", "scores"))
+        scale = self.width / 2 * (self.stream_scale if streamed else 1.0)
         share = elements / self.setup.sequence_parallel
         self.sums.sweep(what, "forward", Linear(0.0, share * cost.forward_bytes * scale))
         back = cost.backward_bytes + (cost.forward_bytes if again else 0)
@@ -156,6 +176,9 @@ class Walk:
             ahead(matrix, rows, experts, "backward")
         if frozen and self.quantised(matrix):
             self.dequantise(matrix, 1, base_again, bool(grad and not stopped))
+            if self.wide:
+                elements = positions * (matrix.d_in + matrix.d_out / self.split) * experts
+                self.passes("quantise", CAST, elements, 2.0, base_again)
         if not stopped:
             for _ in range(grad + full):
                 self.base(matrix, rows, experts, "backward")
@@ -170,8 +193,9 @@ class Walk:
         n = matrix.experts if matrix.kind == "experts" else 1
         share = rows.times(experts / n)
         loops = n > 1 and self.setup.kernels in ("transformers", "litgpt")
-        found = tiled(share, matrix.d_in, matrix.d_out / self.split, self.width, 1 if loops else n)
-        self.sums.gemm("base", phase, self.setup.compute_dtype, found, n)
+        dtype = "float32" if self.wide and not self.quantised(matrix) else self.setup.compute_dtype
+        found = tiled(share, matrix.d_in, matrix.d_out / self.split, WIDTH[dtype], 1 if loops else n)
+        self.sums.gemm("base", phase, dtype, found, n)
         self.sums.launch(phase, self.style.module.forward_operations * (4 * n if loops else 1))
 
     def in_int8(self, matrix: Matrix, rows: Linear, experts: int, phase: Phase) -> None:
@@ -228,6 +252,10 @@ class Walk:
                 self.low_rank("backward", a, b)
             if pair.magnitudes:
                 self.norms_of(pair, again)
+                if self.setup.lora_dropout > 0 and self.setup.drops:  # W of what dropout left
+                    self.base(item.matrix, rows, item.matrix.experts_active, "forward")
+                    for _ in range(again + grad * (not stopped)):
+                        self.base(item.matrix, rows, item.matrix.experts_active, "backward")
             self.joined(pair, rows, again)
 
     def low_rank(
@@ -285,11 +313,11 @@ class Walk:
         """Scores and values; a fused kernel skips what the mask hides and computes the scores again backward."""
         q, k, v = needs[op.q], needs[op.k], needs[op.v]
         keys = memory if op.memory else length // op.compress
-        eager = self.setup.attention_kernel == "eager"
+        eager, masked = self.setup.attention_kernel in ("eager", "math"), takes_mask(self.setup)
         pairs = float(op.pairs or length * keys)
         if not eager and op.compress > 1:
             pairs = float(compressed_pairs(length, op.compress))
-        elif not eager and not op.memory and not op.pairs:
+        elif not (eager or masked or op.memory or op.pairs):
             pairs = float(visible_pairs(length, op.window, op.causal, op.chunked))
         heads = op.n_heads / self.split / self.setup.sequence_parallel
         forward = 2 * heads * (op.d_qk + op.d_v)
@@ -297,27 +325,31 @@ class Walk:
         grad = q or k or v
         if not eager and grad:
             backward += 2 * heads * op.d_qk
+        dtype = "float32" if self.wide else self.setup.compute_dtype
         io = (
-            self.width
+            WIDTH[dtype]
             * (length * op.n_heads * (op.d_qk + op.d_v) + 2 * keys * op.n_kv_heads * op.d_qk)
             / self.split
         )
-        kind: Kind = "base" if eager else "attention"
-        self.kernel(kind, "forward", forward * pairs, io)
+        kind: Kind = "base" if eager else "masked" if masked or dtype == "float32" else "attention"
+        self.kernel(kind, "forward", dtype, forward * pairs, io)
         if again:
-            self.kernel(kind, "backward", forward * pairs, io)
+            self.kernel(kind, "backward", dtype, forward * pairs, io)
         if grad:
-            self.kernel(kind, "backward", backward * pairs, 2 * io)
+            self.kernel(kind, "backward", dtype, backward * pairs, 2 * io)
         if eager:
-            self.passes("scores", EAGER_SCORES, heads * pairs * self.setup.sequence_parallel, 1.0, again)
+            scores = heads * pairs * self.setup.sequence_parallel
+            self.passes("scores", EAGER_SCORES, scores, 1.0, again)
+            if self.traits.capped_scores:
+                self.passes("scores", CAPPED_SCORES, scores, 1.0, again)
         rotary = length * (op.n_heads + op.n_kv_heads) * op.d_qk / self.split
         self.passes("rotary", self.style.rotary, rotary, 1.0, again)
         return grad
 
-    def kernel(self, kind: Kind, phase: Phase, flops: float, moved: float) -> None:
+    def kernel(self, kind: Kind, phase: Phase, dtype: str, flops: float, moved: float) -> None:
         """One attention kernel of a layer."""
         work = Linear(0.0, flops)
-        self.sums.gemm(kind, phase, self.setup.compute_dtype, Matmul(work, Linear(0.0, moved), work))
+        self.sums.gemm(kind, phase, dtype, Matmul(work, Linear(0.0, moved), work))
         self.sums.launch(phase, 4)
 
     def scan(self, op: Scan | Product, length: int, needs: list[bool], again: bool) -> bool:

@@ -12,9 +12,9 @@ from ..dataclass import dataclass
 
 Phase = Literal["forward", "backward"]
 PHASES: tuple[Phase, ...] = ("forward", "backward")
-# "base": the model's own products; "adapter": low-rank ones; "attention": fused scores and values; "scan": products
-# inside state-space and linear-attention cores.
-Kind = Literal["base", "adapter", "attention", "scan"]
+# "base": the model's own products; "adapter": low-rank ones; "attention": fused scores and values; "masked": the same
+# with a mask of its own for every sequence; "scan": products inside state-space and linear-attention cores.
+Kind = Literal["base", "adapter", "attention", "masked", "scan"]
 # What memory-bound time is spent on.
 Pass = Literal[
     "norm", "activation", "rotary", "residual", "adapter", "scores", "loss", "dequantise", "quantise", "optimizer"

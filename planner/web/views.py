@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .. import units
+from ..memory.interval_kinds import KIND_WORDS
 from ..report.numbers import dollars
 from .answer import Answer
 from .markup import note, table, text, tile
@@ -46,7 +47,8 @@ def _memory_tile(answer: Answer, plan: Mapping[str, Any]) -> str:
     if found is None:
         return tile("Memory of a GPU", "not known", "see the notes below")
     size = units.byte_size(found["per_gpu_bytes"])
-    within = between(found["low"], found["high"], units.byte_size)
+    held = f"such intervals hold {found['interval']['held']:.0%} of {found['interval']['judged']} sources"
+    within = f"{between(found['low'], found['high'], units.byte_size)} ({held})"
     if found["fits"] is None or answer.card is None:
         return tile("Memory of a GPU", size, f"{within}; choose a GPU to see whether it fits", found["basis"])
     sure = found["fits"] and found["high"] <= answer.card
@@ -250,7 +252,8 @@ def compute(answer: Answer) -> str:
 def _fewest(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return "over 4,096"
-    return f"{found['gpus']:,}{' recomputing' if found['checkpointing'] != 'none' else ''}"
+    shared = f", {found['sequence_parallel']} a sequence" if found["sequence_parallel"] > 1 else ""
+    return f"{found['gpus']:,}{' recomputing' if found['checkpointing'] != 'none' else ''}{shared}"
 
 
 def memory(answer: Answer) -> str:
@@ -266,6 +269,10 @@ def memory(answer: Answer) -> str:
     rows.append(("peak", *(units.byte_size(each["per_gpu_bytes"]) for each in shown.values())))
     rows.append(("from", *(units.byte_size(each["low"]) for each in shown.values())))
     rows.append(("to", *(units.byte_size(each["high"]) for each in shown.values())))
+    within = [each["interval"] for each in shown.values()]
+    rows.append(("interval of", *(KIND_WORDS[each["kind"]] for each in within)))
+    rows.append(("it holds", *(f"{each['held']:.0%} of {each['judged']} sources" for each in within)))
+    rows.append(("it rests on", *(f"{each['runs']} figures of {each['sources']} sources" for each in within)))
     if answer.card is not None:
         signs = {True: "✓ yes", False: "✗ no", None: "—"}
         rows.append(("fits", *(signs[each["fits"]] for each in shown.values())))

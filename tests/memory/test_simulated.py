@@ -39,6 +39,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "GPTNeoXJapaneseForCausalLM": {"model_type": "gpt_neox_japanese", "rotary_pct": 1.0},
     "Jais2ForCausalLM": {"model_type": "jais2"},
+    "XGLMForCausalLM": {
+        "model_type": "xglm", "d_model": 512, "ffn_dim": 1408, "num_layers": 4, "attention_heads": 8,
+        "max_position_embeddings": 512,
+    },
+    "Gemma4ForCausalLM": {
+        "model_type": "gemma4_text", "hidden_size_per_layer_input": 256, "vocab_size_per_layer_input": 4096,
+        "head_dim": 64, "global_head_dim": 64, "num_kv_shared_layers": 0,
+        "final_logit_softcapping": 30.0,
+    },
     "CamembertForCausalLM": {"model_type": "camembert"},
     "HyperCLOVAXForCausalLM": {"model_type": "hyperclovax", "use_post_norm": True},
     "FlexOlmoForCausalLM": {"model_type": "flex_olmo", **EXPERTS, "intermediate_size": 256},
@@ -50,6 +59,19 @@ CONFIGS: dict[str, dict[str, Any]] = {
         },
     },
 }  # fmt: skip
+
+
+def test_every_expert_on_every_token_under_autocast() -> None:
+    """Llama 4's experts by products that autocast lowers: all their weights in 16 bits are held forward."""
+    from planner.simulate.core import simulate_step
+
+    config = {
+        **USUAL, **EXPERTS, "model_type": "llama4_text", "head_dim": 64, "intermediate_size": 1024,
+        "architectures": ["Llama4ForCausalLM"],
+    }  # fmt: skip
+    arch, setup = build(config), Setup(method="full", precision="autocast", seq_len=256)
+    found = estimate_memory(arch, setup).allocated_bytes - WORKSPACES * WORKSPACE_BYTES
+    assert found == pytest.approx(simulate_step(config, None, setup, arch=arch).peak.bytes, rel=0.005)
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))
@@ -77,6 +99,8 @@ CHOICES: dict[str, dict[str, Any]] = {
     "inputs kept": {**QUANTISED, "quantised_inputs_kept": True},
     "wide norms": {**QUANTISED, "upcast_norms": True, "checkpointing": "layer"},
     "wide norms, autocast": {**QUANTISED, "upcast_norms": True, "autocast": True},
+    "math attention": {"attention_kernel": "math", "autocast": True},
+    "math attention, masked": {"attention_kernel": "math", "packing": "padded", "checkpointing": "layer"},
     "dpo": {"objective": "dpo", "loss": "tiled", "checkpointing": "layer"},
     "dpo, all logits": {"objective": "dpo", "loss": "full", "autocast": True, "packing": "padded"},
     "kto": {"objective": "kto", "loss": "tiled", "reference": "precomputed"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,18 @@ def test_the_screen_equals_the_scalar_formulas(model: str) -> None:
         most = (cells.over_high[cell] + 1) * full.memory_bytes
         if full.choice.accumulation > 1:
             assert most == pytest.approx(full.memory.high, rel=0.03), full.choice.text
+
+
+def test_the_screen_knows_that_padded_batches_take_a_mask() -> None:
+    """One sequence needs none, several take the kernel that has one: both as the scalar formulas have them."""
+    space = Space(
+        GPUS, layouts((1,)), micro_batches=(1, 2, 8), ranks=(16,), quantize=("none", "nf4"), batches=(16,)
+    )
+    job = job_of("meta-llama/Llama-3.1-8B", setup=Setup(seq_len=2048, packing="padded"))
+    cells = screen(job, space)
+    for cell in np.flatnonzero(np.isfinite(cells.over)):
+        full = evaluate(job, cells.choice(int(cell)))
+        assert cells.seconds[cell] == pytest.approx(full.seconds, rel=1e-9), full.choice.text
 
 
 def test_the_screen_of_divided_experts_is_near_the_scalar_formulas() -> None:
@@ -345,3 +358,18 @@ def test_the_json_says_it_all() -> None:
     assert best["time"]["low"] < best["time"]["seconds"] < best["time"]["high"]
     assert best["memory"]["per_gpu_bytes"] <= best["memory"]["limit_bytes"]
     assert len({fact.name for fact in facts.accelerators()}) > 40
+
+
+@pytest.mark.parametrize(
+    ("model", "gpu", "batch"),
+    [("meta-llama/Llama-3.1-405B", "a100-40gb", 32), ("Qwen/Qwen3-32B", "l4", 3)],
+)
+def test_more_gpus_that_would_do_are_said_as_they_are_typed(model: str, gpu: str, batch: int) -> None:
+    options: dict[str, Any] = {"tokens": "10M", "gpu": gpu, "gpus": 1, "batch": batch, "quantize": "none"}
+    with pytest.raises(InputError) as told:
+        plan(model, **options)
+    typed = re.search(r"--gpus (\d+)(?: --batch (\d+))? would do", str(told.value))
+    assert typed
+    gpus = int(typed[1])
+    several = {**options, "batch": int(typed[2] or batch)}
+    assert plan(model, **{**several, "gpus": gpus}).best.choice.layout.gpus == gpus

@@ -9,14 +9,15 @@ import pytest
 from planner import hardware
 from planner.adapter import AdapterSpec, adapt
 from planner.estimator import load
+from planner.schema import Attend
 from planner.setup import Setup
 from planner.speed import step_time
 from planner.speed.communication import gathers
 from planner.speed.efficiency import constants
-from planner.speed.roofline import CPU_STEP_S, Rates, attention_share, gemm_s, rates
+from planner.speed.roofline import CPU_STEP_S, DEEPSPEED_STEP_S, MASKED, Rates, attention_share, gemm_s, rates
 from planner.speed.step import step_bytes, work_of
-from planner.speed.styles import optimizer_bytes
-from planner.speed.walk import thin, tiled
+from planner.speed.styles import CAPPED_SCORES, CAST, EAGER_SCORES, optimizer_bytes
+from planner.speed.walk import takes_mask, thin, tiled, wide_between
 from planner.speed.work import Gemm, Linear
 
 ARCH = load("meta-llama/Llama-3.1-8B")[1]
@@ -73,6 +74,77 @@ def test_attention_keeps_an_a100s_pace_without_newer_instructions() -> None:
     assert attention_share(gaudi, efficiency, flash) == efficiency.attention
 
 
+def test_padded_batches_run_the_kernel_that_takes_a_mask() -> None:
+    """PyTorch's own attention over all n^2 pairs instead of n (n + 1) / 2, at half the pace of flash attention 2; one
+    sequence needs no mask, and flash attention takes lengths."""
+    padded = Setup(packing="padded", micro_batch=2, seq_len=256)
+    others = (replace(padded, micro_batch=1), replace(padded, packing="full"), replace(padded, packing="packed"),
+              replace(padded, attention_kernel="flash"))  # fmt: skip
+    assert takes_mask(padded) and not any(takes_mask(setup) for setup in others)
+    works = [work_of(ARCH, setup) for setup in (padded, replace(padded, packing="full"))]
+    kinds = [{gemm.kind for gemm in work.gemms} for work in works]
+    assert "masked" in kinds[0] and "attention" not in kinds[0] and "masked" not in kinds[1]
+    flops = [
+        sum(g.calls * g.flops.at(1) for g in work.gemms if g.kind in ("masked", "attention"))
+        for work in works
+    ]
+    assert flops[0] / flops[1] == pytest.approx(2 * 256 / 257)
+    efficiency, flash = constants().efficiency, Setup(attention_kernel="flash")
+    for machine in (A100, H100):
+        known = rates(machine, works[0], efficiency, padded)
+        peak = hardware.matmul_flops_per_s(machine.accelerator, "bfloat16")
+        expected = MASKED * attention_share(machine.accelerator, efficiency, flash) * peak
+        assert known.products["masked", "bfloat16"] == pytest.approx(expected)
+    full, slow = (step_time(ARCH, setup, A100).seconds for setup in (replace(padded, packing="full"), padded))
+    assert slow > full
+
+
+def test_capped_scores_take_three_passes_more() -> None:
+    """Of Gemma 2's eager attention; Llama's has none."""
+    eager = Setup(attention_kernel="eager", seq_len=128)
+    for name, capped in (("google/gemma-2-9b-it", 1), ("google/gemma-7b", 0)):
+        arch = load(name)[1]
+        heads = sum(
+            len(b.layers) * op.n_heads for b in arch.blocks for op in b.operations if isinstance(op, Attend)
+        )
+        moved = {
+            s.phase: s.bytes.at(1)
+            for s in work_of(arch, replace(eager, method="full")).sweeps
+            if s.what == "scores"
+        }
+        for phase in ("forward", "backward"):
+            each = getattr(EAGER_SCORES, f"{phase}_bytes") + capped * getattr(CAPPED_SCORES, f"{phase}_bytes")
+            assert moved[phase] == pytest.approx(heads * 128**2 * each)
+
+
+def test_all_but_quantised_products_is_float32_without_autocast() -> None:
+    """As PEFT prepares a quantised model: the same products, attention and unembedding in float32, each quantised one
+    cast into and out of; autocast takes them back to 16 bits."""
+    pairs = adapt(ARCH, AdapterSpec(8))
+    setup = Setup(method="qlora", quantize="nf4", upcast_small=True, seq_len=512, adapter_dtype="float32")
+    others = (
+        replace(setup, autocast=True),
+        replace(setup, upcast_small=False),
+        replace(setup, precision="fp32"),
+    )
+    assert wide_between(setup) and not any(wide_between(other) for other in others)
+    wide, under = (work_of(ARCH, s, pairs) for s in (setup, others[0]))
+    by_type = [{d: sum(g.calls * g.flops.at(1) for g in w.gemms if g.kind != "adapter" and g.dtype == d)
+                for d in ("float32", "bfloat16")} for w in (wide, under)]  # fmt: skip
+    assert sum(by_type[0].values()) == pytest.approx(sum(by_type[1].values())) and by_type[1]["float32"] == 0
+    head = 2 * 2 * 512 * 4096 * 128256  # forward, and the gradient of its input
+    scores = 2 * 32 * 32 * (512 * 513 / 2) * 128 * (2 + 5)  # two products forward, five backward
+    assert by_type[0]["float32"] == pytest.approx(head + scores)
+    moved = {(x.what, x.phase): x.bytes.at(1) for x in wide.sweeps}
+    elements = 512 * sum(
+        m.copies * (m.d_in + m.d_out) for m in ARCH.matrices if m.role in ("attention", "mlp")
+    )
+    assert moved["quantise", "forward"] == pytest.approx(CAST.forward_bytes * elements)
+    slow, fast = (step_time(ARCH, s, A100, pairs) for s in (setup, others[0]))
+    assert slow.seconds > 1.2 * fast.seconds
+    assert "float32-between" in {n.code for n in slow.notices} - {n.code for n in fast.notices}
+
+
 def test_eight_bits_are_a_path_of_their_own() -> None:
     """The same FLOPs as in 16 bits, 0.6 of their time and 26 bytes an output more, which products of 2,048 do not win
     back (the paper: half as fast)."""
@@ -115,16 +187,29 @@ def test_experts_that_run_one_after_another_are_gathered_each() -> None:
     moe = load("Qwen/Qwen3-30B-A3B")[1]
     setup = Setup(method="full", gpus=8, sharding="zero3")
     apart, together = (gathers(moe, replace(setup, kernels=k), ()) for k in ("transformers", "fused"))
-    experts = [m for m in moe.matrices if m.kind == "experts"]
-    assert apart - together == 2 * sum(m.copies * (m.experts - 1) for m in experts) > 10_000
+    layers = 48
+    assert (
+        apart - together == 2 * layers * (128 * 3 - 2) > 10_000
+    )  # gate, up and down of 128 experts; or two tensors
+    again = gathers(moe, replace(setup, checkpointing="layer"), ())
+    assert again == apart * 3 / 2
+    pairs = adapt(moe, AdapterSpec(8, layers=("mlp",), experts="per-expert"))
+    lora = replace(setup, method="lora")
+    assert gathers(moe, lora, pairs) - apart == 2 * 2 * layers * 128 * 3  # two factors of each of them
 
 
 def test_an_offloaded_optimizer_steps_on_the_processors() -> None:
-    """32 bytes a parameter at 125 GB/s, all parameters of the machine's 8 GPUs on its processors."""
+    """32 bytes a parameter at 125 GB/s, under DeepSpeed 46, all parameters of 8 GPUs on their processors."""
     many = replace(A100, count=8, per_node=8)
     setup = Setup(method="full", gpus=8, sharding="zero3", micro_batch=8, checkpointing="layer")
     kept, away = (
         step_time(ARCH, replace(setup, offload=o), many).parts["host"] for o in ("none", "optimizer")
     )
+    assert away - kept == pytest.approx(ARCH.params * DEEPSPEED_STEP_S, rel=1e-9)
+    fsdp = replace(setup, sharding="fsdp")
+    kept, away = (
+        step_time(ARCH, replace(fsdp, offload=o), many).parts["host"] for o in ("none", "optimizer")
+    )
     assert away - kept == pytest.approx(ARCH.params * CPU_STEP_S, rel=1e-9)
     assert ARCH.params * CPU_STEP_S == pytest.approx(2.06, rel=0.01)
+    assert pytest.approx((28 + 4 + 8 + 6) / 32 * CPU_STEP_S) == DEEPSPEED_STEP_S

@@ -30,7 +30,7 @@ from planner.speed.step import work_of
 from planner.trainers import filled
 from tools.speed_fit import LeftOut, even, half_width, held_by_others, log_ratios, matched
 from tools.speed_fit import spread as fitted_spread
-from tools.speed_later import GATHERED, LATEST, NEWEST, Said, blind, later, said_of
+from tools.speed_later import GATHERED, LATER, LATEST, NEWEST, Said, blind, later, said_of
 from tools.speed_left_out import held
 from tools.speed_outliers import far, reason_of
 from tools.speed_pages import COLUMNS, _cells, widths
@@ -127,11 +127,11 @@ def test_intervals_are_wider_where_less_is_known() -> None:
     cases = [case for name in GATHERED for case in later(name) if case.stated]
     for evidence, least in (("known", 0.9), ("unseen", 0.85)):
         inside = [said_of(case).inside for case in cases if case.evidence == evidence]
-        assert len(inside) >= 35 and np.mean(inside) >= least
+        assert len(inside) >= 30 and np.mean(inside) >= least
 
 
 def test_whatever_is_far_off_is_explained() -> None:
-    cases = [case for name in GATHERED for case in later(name)]
+    cases = [case for name in (LATER, LATEST, NEWEST) for case in later(name)]
     found = [case for case in cases if far(said_of(case).seconds / said_of(case).measured)]
     assert 0 < len(found) <= 0.12 * len(cases) and all(reason_of(case) for case in found)
 
@@ -156,21 +156,21 @@ def _shown(found: list[Said]) -> str:
 
 
 def test_steps_collected_afterwards() -> None:
-    """What was predicted first stands beside what is predicted now, and README says both."""
+    """What was predicted first stands beside what is predicted now, and docs/agreement.md says both."""
     stated = [case for case in later() if case.stated]
     first = blind()
     before, now = [first[case.number] for case in stated], [said_of(case) for case in stated]
     assert len(stated) == 31 and not any(said.problem for said in now)
     assert np.median([said.error for said in now]) < 0.15
     assert sum(said.inside for said in now) / len(now) >= 0.85
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "agreement.md").read_text(encoding="utf-8")
     row = next(
         line for line in text.splitlines() if line.startswith("| the same, on steps found afterwards |")
     )
     assert f"blind: median error {_shown(before)}" in row and f"since: {_shown(now)}" in row
 
 
-def test_readme_states_the_figures(published: list[Run]) -> None:
+def test_the_table_states_the_figures(published: list[Run]) -> None:
     known = constants()
     ratios, thin = log_ratios(published, known.efficiency)
     width = widths(published, thin)
@@ -179,7 +179,7 @@ def test_readme_states_the_figures(published: list[Run]) -> None:
     errors, held = np.abs(np.expm1(-ratios)), np.mean((np.abs(ratios) <= width)[judged])
     every, adapters = np.median(errors[judged]), np.median(errors[lora])
     said = f"median error {every:.1%}; LoRA and QLoRA {adapters:.1%}; {held:.0%} within"
-    assert said in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert said in (ROOT / "docs" / "agreement.md").read_text(encoding="utf-8")
 
 
 def test_experts_are_launched_as_one_by_kernels_of_their_own() -> None:
@@ -263,7 +263,7 @@ def test_chips_without_bfloat16_say_so() -> None:
     step = step_time(ARCH, Setup(), hardware.cluster(hardware.find("t4")), PAIRS)
     assert [notice.code for notice in step.notices] == ["no-16-bit-units", "gpu-not-calibrated"]
     half = step_time(ARCH, Setup(precision="fp16"), hardware.cluster(hardware.find("t4")), PAIRS)
-    assert [notice.code for notice in half.notices] == ["gpu-not-calibrated"]
+    assert [notice.code for notice in half.notices] == ["float16-units", "gpu-not-calibrated"]
     with pytest.raises(InputError, match=r"gpu: found 'Apple M3', expected .* rate is known"):
         seconds(Setup(), hardware.cluster(hardware.find("Apple M3")))
 
@@ -313,8 +313,12 @@ def test_frozen_weights_have_no_gradients_to_send() -> None:
     assert traffic_of(ARCH, Setup(), trained) == ()
     for sharding, times in (("zero1", 1), ("zero2", 4), ("zero3", 4), ("fsdp", 1)):
         often = Setup(gpus=4, sharding=sharding, accumulation=4)  # type: ignore[arg-type]
-        reduced = {t.collective: t.bytes for t in traffic_of(ARCH, often, trained)}["reduce_scatter"]
-        assert reduced == 2 * trained * times
+        sent = next(t for t in traffic_of(ARCH, often, trained) if t.what == "gradients")
+        assert sent.bytes == 2 * trained * times
+        whole = sharding in ("zero1", "zero2")  # DeepSpeed sums whole buckets and keeps its part
+        assert sent.collective == ("all_reduce" if whole else "reduce_scatter")
+    megatron = Setup(gpus=4, sharding="zero1", trainer="megatron")
+    assert "reduce_scatter" in {t.collective for t in traffic_of(ARCH, megatron, trained)}
 
 
 # Constants

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..document import Block, Bullets, Paragraph, Row, Run, Section, Strong, Table, Text
 from ..numbers import Material
 from ..wording import clean, name
@@ -79,6 +81,15 @@ def _batch(m: Material) -> Row:
     return Row((("Batch",), chosen, tuple(why), ("given" if given else "assumed",)))
 
 
+def _held(m: Material) -> Sequence[Run]:
+    """How often intervals like that of memory held sources that they had not met."""
+    within = "memory/lora/interval"
+    if m.get(f"{within}/judged") is None:
+        return ()
+    held = m.number(f"{within}/held", "percent")
+    return " (such intervals hold ", held, " of ", m.number(f"{within}/judged"), " sources)"
+
+
 def _memory(m: Material) -> Row:
     if m.get("memory/lora/per_gpu_bytes") is None:
         return Row(
@@ -101,6 +112,7 @@ def _memory(m: Material) -> Row:
             m.number("memory/lora/low", "bytes"),
             " to ",
             m.number("memory/lora/high", "bytes"),
+            *_held(m),
         ]
     if m.get("memory/full/per_gpu_bytes") is not None:
         why += ["; full fine-tuning ", m.number("memory/full/per_gpu_bytes", "bytes")]

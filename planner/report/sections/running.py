@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
+from ...memory.interval_kinds import KIND_WORDS
 from ..document import Block, Code, Paragraph, Row, Section, Table, Text, para
 from ..numbers import UNKNOWN, Material
 from ..wording import clean
@@ -17,6 +19,20 @@ def _ends(m: Material, section: str, style: str) -> Text:
     if m.get(f"{section}/low") is None:
         return ("",)
     return (m.number(f"{section}/low", style), " to ", m.number(f"{section}/high", style))
+
+
+def _grounds(m: Material, intervals: Sequence[str]) -> list[Row]:
+    """What the intervals of memory rest on, and how often such intervals held sources that they had not met."""
+    kinds = ((KIND_WORDS.get(m.get(f"{each}/kind"), UNKNOWN),) for each in intervals)
+    held = (
+        (m.number(f"{each}/held", "percent"), " of ", m.number(f"{each}/judged"), " sources")
+        for each in intervals
+    )
+    rests = (
+        (m.number(f"{each}/runs"), " figures of ", m.number(f"{each}/sources"), " sources")
+        for each in intervals
+    )
+    return [Row((("interval of",), *kinds)), Row((("it holds",), *held)), Row((("it rests on",), *rests))]
 
 
 def _memory_table(m: Material) -> Table:
@@ -35,6 +51,7 @@ def _memory_table(m: Material) -> Table:
     )
     if any(m.get(f"memory/{key}/low") is not None for key, _ in methods):
         rows.append(Row((("interval",), *(_ends(m, f"memory/{key}", "bytes") for key, _ in methods))))
+        rows += _grounds(m, [f"memory/{key}/interval" for key, _ in methods])
     fits = {True: "yes", False: "no"}
     rows.append(
         Row((("fits the card",), *((fits.get(m.get(f"memory/{key}/fits"), UNKNOWN),) for key, _ in methods)))
@@ -56,7 +73,9 @@ def _fewest(m: Material, key: str) -> Text:
     if m.get(f"memory/{key}/fewest") is None:
         return ("over 4,096",)
     again = m.get(f"memory/{key}/fewest/checkpointing") != "none"
-    return (m.number(f"memory/{key}/fewest/gpus"), ", recomputing" if again else "")
+    shared = m.get(f"memory/{key}/fewest/sequence_parallel") > 1
+    ends = (", ", m.number(f"memory/{key}/fewest/sequence_parallel"), " a sequence") if shared else ()
+    return (m.number(f"memory/{key}/fewest/gpus"), ", recomputing" if again else "", *ends)
 
 
 def _serving(m: Material) -> Table | None:

@@ -1,0 +1,91 @@
+"""What torch's caching allocator reserves: worked by hand from its rules, and by the order of lengths."""
+
+from __future__ import annotations
+
+import pytest
+
+from planner.running import running
+from planner.simulate.core import simulate_step
+from planner.simulate.timeline import PARTS
+from tools.caching_allocator import MIB, CachingAllocator, OutOfMemoryError
+from tools.reserved_by_lengths import LEAST, LONG, Step, lengths, record, reserved
+
+ROOM = 2**40
+
+
+def test_requests_come_from_segments_by_their_size() -> None:
+    """512 bytes from 2 MiB; 2 MiB from 20 MiB, as are 9; 10.1 MiB from 12; 33 from 34."""
+    allocator = CachingAllocator(ROOM)
+    for size, more in ((1, 2), (2 * MIB, 20), (9 * MIB, 0), (int(10.1 * MIB), 12), (33 * MIB, 34)):
+        before = allocator.reserved
+        allocator.take(size)
+        assert allocator.reserved - before == more * MIB
+    # 1 byte is 512; of 12 MiB the rest is split off, of 34 not: no more than 1 MiB is left.
+    assert allocator.allocated == 512 + (2 + 9 + 34) * MIB + -(-int(10.1 * MIB) // 512) * 512
+
+
+def test_the_smallest_free_block_that_fits_is_split_and_joins_again() -> None:
+    allocator = CachingAllocator(ROOM)
+    first, second = allocator.take(40 * MIB), allocator.take(30 * MIB)
+    allocator.give(first)
+    allocator.give(second)
+    one, two = allocator.take(12 * MIB), allocator.take(14 * MIB)  # both of the 30
+    assert allocator.reserved == 70 * MIB
+    other = allocator.take(35 * MIB)  # of the 40
+    assert allocator.reserved == 70 * MIB
+    for block in (one, other, two):
+        allocator.give(block)
+    allocator.take(30 * MIB)
+    allocator.take(40 * MIB)
+    assert allocator.reserved == 70 * MIB
+    allocator.take(2 * MIB)
+    assert allocator.reserved == 90 * MIB
+
+
+def test_segments_of_which_nothing_is_used_are_given_back_where_room_is_short() -> None:
+    allocator = CachingAllocator(100 * MIB)
+    whole, part = allocator.take(40 * MIB), allocator.take(40 * MIB)
+    allocator.give(whole)
+    allocator.give(part)
+    allocator.take(20 * MIB)  # splits one of them
+    allocator.take(60 * MIB)  # the other goes back
+    assert (allocator.reserved, allocator.most_reserved) == (100 * MIB, 100 * MIB)
+    with pytest.raises(OutOfMemoryError):
+        allocator.take(30 * MIB)
+
+
+def test_longer_samples_later_reserve_more() -> None:
+    """Two tensors at a time that grow with the length: 11 and 22 MiB for each 1,000 tokens. The longest first needs
+    its own alone; in rising order blocks of one length are too short for the next."""
+    step = Step((), ((0, 11 * MIB / 1000), (0, 22 * MIB / 1000)), (1, 2, -1, -2))
+    falling = reserved(step, (4000, 3000, 2000, 1000), ROOM)
+    assert falling == (132 * MIB, 132 * MIB)
+    allocated, held = reserved(step, (1000, 2000, 3000, 4000), ROOM)
+    # 12 + 22; 22 fits, 44 new; 33 from 44, 66 new; 44 and 88: 44 from 66's, 88 new.
+    assert allocated == 132 * MIB
+    assert held == (12 + 22 + 44 + 66 + 88) * MIB
+
+
+def test_a_step_of_many_lengths_is_that_of_one_length_where_all_are_alike() -> None:
+    config = {
+        "model_type": "llama", "hidden_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "intermediate_size": 512, "vocab_size": 1000, "num_key_value_heads": 4,
+    }  # fmt: skip
+    options = {"trainer": "ms-swift-2024", "rank": 8, "targets": "q_proj", "batch": 2, "accumulation": 2}
+    found = running(config, {**options, "seq_len": 2048})
+    step = record(config, found.spec, found.setup, found.arch)
+    top = reserved(step, (2048,), ROOM)[0] - sum(step.weights)
+    parts = simulate_step(config, found.spec, found.setup, arch=found.arch).moments["backward"].parts
+    made = sum(parts[PARTS.index(each)] for each in ("activations", "logits", "temporary"))
+    # Up to 1 MiB of a large block is not split off, and weights are rounded up to 512 bytes.
+    assert made <= top <= made + 12 * MIB
+    assert reserved(step, (2048, 2048), ROOM) == reserved(step, (2048,), ROOM)
+
+
+def test_lengths_are_those_of_the_benchmark() -> None:
+    found = lengths(LONG, 1)
+    assert min(found) >= LEAST
+    assert max(found) <= LONG
+    assert found != lengths(LONG, 2)
+    # 39% of a gamma distribution of that mean and spread lie below 2,048.
+    assert len(found) / 4959 == pytest.approx(0.39, abs=0.03)
