@@ -180,6 +180,8 @@ def _setup_from(given: tuple[tuple[str, type, Any], ...], seq_len: int, model_ty
         values.pop("quantize", None)
     if method != "qlora":
         values.pop("upcast_small", None)  # of what is not quantised beside what is
+    if values.get("lengths_vary") and values.get("packing") == "packed":
+        raise InputError("lengths-vary", True, "padded or full sequences: packed ones have one length")
     if isinstance(values.get("checkpointing"), bool):
         values["checkpointing"] = _again(values, "layer") if values["checkpointing"] else "none"
     gpus, accumulation = (whole_number(n, values.get(n, 1)) for n in ("gpus", "accumulation"))

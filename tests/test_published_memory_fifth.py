@@ -29,7 +29,7 @@ def test_a_fifth_set_predicted_blind() -> None:
 
 
 def test_trl_is_predicted_by_its_version() -> None:
-    """Of runs whose version and lengths are known: within 2% where 17 to 34% were missing."""
+    """Of runs whose version and lengths are known: within 2%, three of which were 18 to 34% too low."""
     cases = [case for case in later() if case.source.startswith(("FelipeMAffonso", "rsoumyadeep"))]
     known = [case for case in cases if case.stated or case.source.startswith("rsoumyadeep")]
     ratios = [said_of(case).predicted / case.measured for case in known]

@@ -38,6 +38,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         hidden_size=1152, num_hidden_layers=27, num_attention_heads=16, intermediate_size=4304, image_size=980,
         patch_size=14,
     ),
+    "BAAI/Aquila2-7B": _llama(4096, 32, 32, 11008, 100008),
+    "Llama 3.1 8B with 50,432 tokens": {**_llama(4096, 32, 32, 14336, 50432), "num_key_value_heads": 8},
     "Qwen/Qwen-14B": _llama(5120, 40, 40, 13696, 152064),
     "Qwen/Qwen-14B-Chat": _llama(5120, 40, 40, 13696, 152064),
     "qwen-14b-chat": _llama(5120, 40, 40, 13696, 152064),

@@ -42,13 +42,6 @@ LOADING = (
     "the peak is that of loading and quantising the base, before any step: 9.13 GB are reserved then, 9.29 in "
     "training, says torchtune's tutorial"
 )
-VARIED = (
-    "samples of their own lengths at batch 1, neither packed nor padded (readme_deepspeed.md: packing False, ten "
-    "rows tiled, up to 2,212 tokens), so that blocks of one length seldom serve another: of a micro-step of which "
-    "24.4 GB are allocated, torch 2.1's allocator reserves 28 to 41 GB, by ten lengths, drawn twelve times. "
-    "rocm-smi shows 7.5 GB beyond what torch reserved in another run of the same source; with lengths counted as for "
-    "ms-swift {} GB would be predicted ({})"
-)
 A100 = "neither batch nor lengths on the A100 are stated: with 4 to 8 sequences of 2,048 in place of 2 {} GB "
 "are predicted"
 SCRIPT = (
@@ -85,8 +78,6 @@ COLLECTED: dict[int, str] = {
     73: "DDP's first broadcast copies all weights into flat buckets of 250 MB (torch/csrc/distributed/c10d/comm.cpp, "
     "broadcast_coalesced), which the allocator keeps apart until the GPU has caught up: up to 15.2 GB beside the "
     "15.2 of the weights, with which 31.9 GB would be predicted (1.08); on one GPU the same source has 17.2 GiB",
-    76: "FSDP 2 (fsdp2.json: fsdp_version 2), which keeps no gathered units on a stream of its own; the profile has "
-    "FSDP 1, of which 6.1 GB are counted for that. Without them 15.3 GB would be predicted (0.97)",
     81: LOADING,
     247: "cannot be of the 2 packed sequences of 2,048 that the README states for all rows: a GPU's share of the "
     "weights (26.9 GB), checkpoints of 126 layers (16.9) and what FSDP 2's root gathers, embedding and unembedding "
@@ -125,11 +116,6 @@ COLLECTED: dict[int, str] = {
     "no checkpointing",
     310: "lengths are not stated: 64 tokens are taken of short tweets; with 23 the figure would result",
     311: "lengths are not stated: 64 tokens are taken of short tweets; with 175 the figure would result",
-    348: VARIED.format(53.1, 1.12) + "; the same recipe on an H100 is said to take 15.8 GiB, sampled every 3 s",
-    349: VARIED.format(52.8, "1.00"),
-    350: VARIED.format(72.7, 0.85)
-    + "; on ROCm gradients are also exchanged in float32 (communication_data_type), of the embeddings by layer "
-    "11.3 GB",
     367: CAPPED.format("Alpaca's samples are shorter", 879),
     370: CAPPED.format("Alpaca's samples are shorter", 599),
     371: CAPPED.format("Alpaca's samples are shorter", "1,246"),

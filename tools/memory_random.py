@@ -114,7 +114,10 @@ def _by_type() -> dict[str, list[str]]:
 
 def random_points(seed: int, number: int) -> list[Point]:
     """So many points of a seed, the same at every call."""
-    draw = _wider_point if seed >= WIDER else _wide if seed >= WIDE else _point
+    if seed >= WIDER:
+        settled = seed > WIDER
+        return [_wider_point(random.Random(f"{seed} {index}"), settled=settled) for index in range(number)]
+    draw = _wide if seed >= WIDE else _point
     return [draw(random.Random(f"{seed} {index}")) for index in range(number)]
 
 
@@ -163,13 +166,14 @@ def _wide_point(
     return point
 
 
-def _wider_point(source: random.Random) -> Point:
+def _wider_point(source: random.Random, *, settled: bool) -> Point:
     """A wide point with more drawn on top; every fifth is of a model whose images have an account."""
     by_type, pool = (_pictured(), PICTURED) if source.random() < PICTURED_SHARE else (_wide_by_type(), {})
     point = _wide_point(source, by_type, {**wide_catalogue(), **pool})
     config = PICTURED.get(point.model) or wide_catalogue()[point.model]
     kind = config["model_type"]
-    return widened(source, point, own_loss=kind not in known_types() and has_own_loss(config))
+    own_loss = kind not in known_types() and has_own_loss(config)
+    return widened(source, point, own_loss=own_loss, settled=settled)
 
 
 @cache

@@ -32,8 +32,9 @@ MORE: dict[str, tuple[Any, ...]] = {
 }
 
 
-def widened(source: random.Random, point: Point, *, own_loss: bool) -> Point:
-    """A point of the wide draw with more drawn on top. `own_loss`: its class computes a loss of its own."""
+def widened(source: random.Random, point: Point, *, own_loss: bool, settled: bool = False) -> Point:
+    """A point of the wide draw with more drawn on top. `own_loss`: its class computes a loss of its own. `settled`:
+    tiles of logits meet no pair on the unembedding, which is refused."""
     drawn = {name: source.choice(values) for name, values in MORE.items()}
     found = dict(point.options)
     if drawn["loop"] and found["optimizer"] in ("adamw", "paged-adamw"):
@@ -49,8 +50,18 @@ def widened(source: random.Random, point: Point, *, own_loss: bool) -> Point:
         _objective(found, drawn)
     if found.get("objective", "sft") != "grpo":
         _pictured(point, found, drawn)
+    if settled and found["loss"] == "tiled":
+        _without_unembedding(found)
     kept = {name: value for name, value in found.items() if value is not None or name == "adapter_dtype"}
     return Point(point.family, point.model, kept, point.changes)
+
+
+def _without_unembedding(found: dict[str, Any]) -> None:
+    names = str(found.get("layers") or "")
+    if found["method"] == "full" or not names:
+        return
+    kept = [name for name in names.split(",") if name not in ("all", "unembedding")]
+    found["layers"] = ",".join(kept) or "attention,mlp"
 
 
 def _objective(found: dict[str, Any], drawn: dict[str, Any]) -> None:

@@ -52,7 +52,7 @@ accumulate (`deferred_gradients`), with a profile `axolotl-2025` for accelerate 
 for its loss of all logits (the lengths of most of its notebooks are not known, so that some are now further off);
 GPT-OSS's experts in 4 bits under Unsloth; float32 weights where Unsloth fine-tunes in float16; a profile
 `hf-trainer-2022`, whose gradients are set to zero after a step and stay; bitsandbytes' paged AdamW, which updates in
-place.
+place; `--lengths-vary` for a script that pads no samples of many lengths (OTel's with DeepSpeed).
 """
 FIFTH = """\
 {n} cases of {sources} sources that no rule, no constant and no interval had met, sought when all of them stood. The

@@ -2,6 +2,7 @@
 
     python -m tools.reserved_by_lengths 287            # a row of data/measured/memory.csv: ms-swift's benchmark
     python -m tools.reserved_by_lengths 277 --orders 20
+    python -m tools.reserved_by_lengths 287 --no-checkpointing --seq-len 2048
 
 A micro-step is run on fake tensors at two lengths, all layers; every block grows in a straight line between. Its
 requests then go to the allocator for one sample after another. Lengths are drawn from a gamma distribution with the
@@ -117,13 +118,18 @@ def main() -> None:
     read = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     read.add_argument("row", type=int)
     read.add_argument("--orders", type=int, default=10)
+    read.add_argument("--no-checkpointing", action="store_true", help="as if nothing ran again")
+    read.add_argument("--seq-len", type=int, help="another greatest length")
     given = read.parse_args()
     case = next(each for each in cases()[0] if each.row == given.row and each.metric == "reserved")
-    step, most = step_of(case), int(case.options["seq_len"])
+    changed: dict[str, object] = {"checkpointing": "none"} if given.no_checkpointing else {}
+    case = replace(case, options={**case.options, **changed})
+    step, most = step_of(case), given.seq_len or int(case.options["seq_len"])
     found = sorted(reserved(step, lengths(most, seed)) for seed in range(given.orders))
     held = sorted(each for _, each in found)
     low, *_, high = quantiles(held, n=10)
-    print(f"{case.model}, up to {most} tokens: {case.measured / 1e9:.2f} GB reserved were measured")
+    was = "" if changed or given.seq_len else f": {case.measured / 1e9:.2f} GB reserved were measured"
+    print(f"{case.model}, up to {most} tokens{was}")
     print(f"{given.orders} orders: {held[0] / 1e9:.2f} to {held[-1] / 1e9:.2f} GB reserved, ", end="")
     print(
         f"four of five from {low / 1e9:.2f} to {high / 1e9:.2f}, half up to {median(held) / 1e9:.2f}; ",

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tools.interval_fit import conformal, quantile
-from tools.speed_later import GATHERED, Later, Said, blind, later
+from tools.speed_later import GATHERED, UNSEEN, Later, Said, blind, later
 
-SETS = GATHERED
+SETS = (*GATHERED, UNSEEN)
 First = tuple[Later, Said]
 
 

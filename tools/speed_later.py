@@ -1,9 +1,9 @@
 """Step times that were collected after the constants of speed were fitted: each with the command of a user.
 
-data/measured/speed_later.csv, speed_latest.csv, speed_newest.csv and speed_further.csv, gathered one after the other,
-hold what is published (seconds of a step, or tokens a second of a GPU) and, as `options`, what follows `lora-plan
-estimate --model M` (`compare --methods full` for full fine-tuning). The first predictions are kept in files of the
-same names that end in _blind.
+data/measured/speed_later.csv, _latest, _newest, _further and _unseen, gathered one after the other, hold what is
+published (seconds of a step, or tokens a second of a GPU) and, as `options`, what follows `lora-plan estimate --model
+M` (`compare --methods full` for full fine-tuning). The first predictions are kept in files of the same names that end
+in _blind.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from tools.measured_models import CONFIGS, NAMES
 from tools.speed_runs import Run, prepared
 
 LATER, LATEST, NEWEST, FURTHER = "speed_later", "speed_latest", "speed_newest", "speed_further"
+UNSEEN = "speed_unseen"
 GATHERED = (LATER, LATEST, NEWEST, FURTHER)  # widths of intervals rest on what these state
 
 
@@ -137,9 +138,9 @@ def said_of(case: Later) -> Said:
     return Said(found.seconds, found.low, found.high, case.seconds(found.tokens))
 
 
-def blind(name: str = LATER) -> Mapping[int, Said]:
-    """The first predictions of a gathering."""
-    rows = csv.DictReader(io.StringIO(facts.read_data("measured", f"{name}_blind.csv")))
+def blind(name: str = LATER, kept: str = "blind") -> Mapping[int, Said]:
+    """The first predictions of a gathering, or others that were kept."""
+    rows = csv.DictReader(io.StringIO(facts.read_data("measured", f"{name}_{kept}.csv")))
     return {
         int(r["row"]): Said(
             float(r["seconds"]), float(r["low"]), float(r["high"]), float(r["measured"]), r["problem"]
@@ -161,7 +162,7 @@ def keep(name: str, path: Path) -> None:
 
 def main() -> None:
     """Show every case of a gathering with its prediction; --keep FILE writes the predictions."""
-    name = next((name for name in (FURTHER, NEWEST, LATEST) if name in sys.argv), LATER)
+    name = next((name for name in (UNSEEN, FURTHER, NEWEST, LATEST) if name in sys.argv), LATER)
     if "--keep" in sys.argv:
         keep(name, Path(sys.argv[-1]))
         return

@@ -20,7 +20,7 @@ IMAGES = ("images", "image_size")
 BESIDE = ("eval_batch",)  # what runs between steps
 HELD = (
     "precision", "autocast", "quantize", "quantize_experts", "upcast_small", "optimizer", "optimizer_in_backward",
-    "lora_dropout", "trainer",
+    "lora_dropout", "lengths_vary", "trainer",
 )  # fmt: skip
 SPREAD = (
     "sharding", "shard_size", "tensor_parallel", "pipeline_parallel", "expert_parallel", "sequence_parallel",
@@ -93,6 +93,10 @@ def _others() -> dict[str, dict[str, Any]]:
         "upcast_small": {
             "is_flag": True, "default": None,
             "help": "QLoRA: what is not quantised in float32, as PEFT's prepare_model_for_kbit_training leaves it.",
+        },
+        "lengths_vary": {
+            "is_flag": True, "default": None,
+            "help": "Batches of many lengths, --seq-len the longest: torch's allocator keeps blocks of each.",
         },
         "autocast": {
             "is_flag": True, "default": None, "help": "Autocast on 16-bit weights, as HF's Trainer runs them.",

@@ -88,6 +88,8 @@ def _trainer(t: Training) -> list[Line]:
     lines += _loss(t)
     half = t.setup.precision
     lines += [Line("bf16", half == "bf16"), Line("fp16", half == "fp16")]
+    why = "The trainer's own word stands before get_peft_model's, until July 2026 and where it is True."
+    lines.append(Line("gradient_checkpointing", t.setup.checkpointing != "none", why))
     return [*lines, Line("seed", t.own["seed"]), Line("output_dir", t.own["out"])]
 
 

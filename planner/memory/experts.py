@@ -163,7 +163,9 @@ def folded(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, exper
     )  # the factors cast are kept
     tensor = tape.apply((), experts * weight.d_in * weight.d_out, width, (narrow,), fold, trains=run.grad)
     del narrow
-    x = run.cast_in(x)
+    x = (
+        run.cast_in(x) if experts == 1 else cast(x, width)
+    )  # a grouped product takes rows in the weights' type
     size_in, needs = x.bytes, x.node is not None
 
     def rule(g: object) -> Gradients:

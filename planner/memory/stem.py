@@ -25,10 +25,13 @@ class Stem:
     forward: Stretch | None = None
 
 
-def stem_stretches(run: Pass, arch: Architecture, *, trains: bool, pairs: tuple[LowRank, ...] = ()) -> Stem:
+def stem_stretches(
+    run: Pass, arch: Architecture, *, trains: bool, pairs: tuple[LowRank, ...] = (), fresh: bool = False
+) -> Stem:
     """The embedding's result is held by a variable of the model's forward pass. `trains`: the table is trained in
     full, whose gradient is as large as the table; where all is trained and the unembedding shares it, a second one
-    is added to the first. `pairs` stand beside a frozen one."""
+    is added to the first, in place where that is `fresh` and no view, as a loss makes it that runs the unembedding
+    itself. `pairs` stand beside a frozen one."""
     held = {TEMPORARY: run.rows * (arch.hidden_size * run.stream)}
     table = next((m for m in arch.matrices if m.role == "embedding"), None)
     if table is None or not (trains or pairs):
@@ -39,7 +42,7 @@ def stem_stretches(run: Pass, arch: Architecture, *, trains: bool, pairs: tuple[
     kept = size * (1 - tied - run.tape.accumulates)  # a tied one's other share is held, or goes, with it
     lowered = run.autocast and run.whole > run.compute
     # With the unembedding's in a new tensor where that is a view, which one that autocast widened is not.
-    meeting = size * (1 + (tied and not lowered))
+    meeting = size * (1 + (tied and not lowered and not fresh))
     others = _beside(arch, table) * run.whole if run.full else 0
     most = max(meeting, others) if run.tape.accumulates else meeting + others
     back = Stretch({"gradients": kept + others * (1 - run.tape.accumulates)}, {"gradients": most, **held})

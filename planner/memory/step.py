@@ -362,7 +362,8 @@ def pass_reference(job: Job, going: Course, live: int) -> None:
 
 def stem_of(job: Job) -> Stem:
     """The embedding, with what is trained of it."""
-    return stem_stretches(job.run(), job.arch, trains=table_trained(job), pairs=table_pairs(job))
+    fresh = job.setup.loss in ("chunked", "tiled")
+    return stem_stretches(job.run(), job.arch, trains=table_trained(job), pairs=table_pairs(job), fresh=fresh)
 
 
 def table_trained(job: Job) -> bool:

@@ -65,10 +65,10 @@ def test_random_points_are_as_near_as_promised() -> None:
 
 def test_random_points_that_ran_keep_their_first_error() -> None:
     rows = compare_random_memory.read()
-    assert {each.seed for each in rows} == {1, 2, 3, 4, 5, 6, 7}
-    for seed in (2, 3, 4, 5, 6, 7):  # kept as they were when nobody had looked at them
+    assert {each.seed for each in rows} == {1, 2, 3, 4, 5, 6, 7, 8}
+    for seed in (2, 3, 4, 5, 6, 7, 8):  # kept as they were when nobody had looked at them
         blind = [each.first_error for each in rows if each.seed == seed and each.row.simulated_bytes]
-        assert len(blind) > 80
+        assert len(blind) >= 80
         assert None not in blind
 
 

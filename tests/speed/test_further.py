@@ -129,7 +129,7 @@ def test_sharded_steps_of_eight_cards_are_held() -> None:
     """RTX 4090s of one source, which no constant saw: 2 of 11 were held by the first predictions."""
     cases = [case for case in later(FURTHER) if case.gpu == "rtx-4090"]
     assert len(cases) == 11 and sum(blind(FURTHER)[case.number].inside for case in cases) == 2
-    assert sum(said_of(case).inside for case in cases) >= 10
+    assert all(said_of(case).inside for case in cases)
 
 
 def test_where_a_fifth_holds_by_hand() -> None:
