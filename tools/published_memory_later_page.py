@@ -174,7 +174,8 @@ def _medians(found: Sequence[Pair]) -> float:
 
 def _first_set(first: Sequence[Pair], now: Sequence[Pair]) -> list[str]:
     first, now = (
-        [(c, s) for c, s in found if not (c.third or c.fourth or c.fifth or c.sixth)] for found in (first, now)
+        [(c, s) for c, s in found if not (c.third or c.fourth or c.fifth or c.sixth)]
+        for found in (first, now)
     )
     own, own_now = ([(c, s) for c, s in found if not c.second] for found in (first, now))
     counted = [c for c, _ in own]

@@ -70,8 +70,11 @@ def section() -> list[str]:
         HEAD, "|---|" + "---|" * 7,
         *(line for name, test in rows for line in _line(name, test, found)),
         "",
-        f"The median over sources of their median errors: {_middle(found[0])}, and again {_middle(found[1])}. Of "
-        f"{len(run[0])} run of which only is known that it did not fit: {sum(run[0])} right, and again {sum(run[1])}.",
+        (
+            f"The median over sources of their median errors: {_middle(found[0])}, and again {_middle(found[1])}. Of "
+            f"{len(run[0])} run of which only is known that it did not fit: {sum(run[0])} right, and again "
+            f"{sum(run[1])}."
+        ),
         "",
     ]  # fmt: skip
 
