@@ -1,8 +1,8 @@
 """The sixth set of published memory: predicted twice, both times before anybody had looked into a row of it.
 
-First by the program as it stood when the rows were collected, then, with the same commands, by the program whose rules
-had been mended for the fifth set by people who had not seen these rows. data/measured/memory_later_again.csv are the
-second predictions."""
+First by the program as it stood when the rows were collected, then, with the same commands, by the program whose
+rules had been mended for the fifth set by people who had not seen these rows (data/measured/memory_later_again.csv).
+"""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ HEAD = (
     "set's mends: median error | 90th percentile | within interval |"
 )
 TEXT = """\
-{n} cases of {sources} publishers of whom no other set has anything, collected from what they say alone; most use
-trainers that have no profile here (prime-rl, a loop of one's own, LLaMA-Recipes of 2024), as a user's often has none,
-and the nearest is typed. The commands were written and kept first. Then they were predicted, **blind**, by the program
-as it was; meanwhile rules were mended for the fifth set by people who had not seen these cases; then the same commands
-were predicted by the mended program, **blind again** ([both](../data/measured/{again})). No rule, no constant and no
-interval rests on them, and nothing was changed on seeing them: what is far off has not been looked into.
-Lengths are stated where sequences are filled, padded or packed to them; a trainer's cap alone is not a length.
+{n} cases of {sources} publishers of whom no other set has anything, collected from what they say alone; most
+use trainers that have no profile here (prime-rl, a loop of one's own, LLaMA-Recipes of 2024), as a user's often
+has none, and the nearest is typed. The commands were written and kept first. Then they were predicted,
+**blind**, by the program as it was; meanwhile rules were mended for the fifth set by people who had not seen
+these cases; then the same commands were predicted by the mended program, **blind again**
+([both](../data/measured/{again})). No rule, no constant and no interval rests on them, and nothing was changed
+on seeing them: what is far off has not been looked into. Lengths are stated where sequences are filled, padded
+or packed to them; a trainer's cap alone is not a length.
 """
 Pair = tuple[Later, Said]
 
