@@ -1,4 +1,4 @@
-"""The sixth set of published memory, predicted twice before it was looked at; docs/agreement.md says how that went."""
+"""The sixth set of published memory, predicted twice before it was looked at; docs/agreement.md says how it went."""
 
 from __future__ import annotations
 
