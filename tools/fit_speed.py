@@ -6,8 +6,9 @@
 
 Of each source's models every second one is fitted on (tools/speed_runs.py), the others are judged. Sources count by
 the 0.2th power of their number of runs, so that one with many does not decide alone, and every constant is held to
-what is known of its part (tools/speed_priors.py). Widths of intervals are those of sources left out of a fit on all
-others, steps gathered later among them (tools/speed_left_out.py).
+what is known of its part (tools/speed_priors.py). Widths of intervals are those of first predictions of sources that
+nobody had looked at (tools/speed_widths.py); the noise of set-ups that of sources left out of a fit on all others,
+steps gathered later among them (tools/speed_left_out.py).
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from pathlib import Path
 
 from planner.speed import efficiency as speed_constants
 from planner.speed.efficiency import Efficiency, Spread, family_of
-from tools.speed_fit import fit, left_out, log_ratios, spread
+from tools.speed_fit import fit, left_out, log_ratios
 from tools.speed_later import stated_runs
 from tools.speed_pages import page
 from tools.speed_reach import reached
 from tools.speed_runs import Run, runs
+from tools.speed_widths import spread
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "data" / "speed.toml"
@@ -55,6 +57,14 @@ def _source(name: str, number: int) -> tuple[str, dict[str, str]]:
         }
         return "fitted", {**fitted, "title": "nccl-tests on cards without access to each other", **measured,
                           "url": "https://github.com/NVIDIA/nccl-tests"}  # fmt: skip
+    if name in ("below", "above"):
+        first = {
+            "title": "tools/fit_speed.py on first predictions, data/measured/speed_*_blind.csv, by hierarchical "
+            "conformal prediction",
+            "url": "https://arxiv.org/abs/2306.06342",
+            "locator": "published steps that state their set-up, sources counting the same (tools/speed_widths.py)",
+        }
+        return "fitted", {**fitted, **first}
     if name == "attention_native":
         return "assumed", {
             **paper,

@@ -35,6 +35,7 @@ JOINED = (
     "which the command takes as four of the longest, 738; with 1,500 and 1,460 tokens in all the figures would "
     "result"
 )
+UNSEEN = "the sixth set: predicted twice, and not looked into"
 # A part of the address, and the reason.
 BY_ADDRESS = (
     ("2A202600921", OLDER_BASE),
@@ -48,6 +49,8 @@ LATER = (("stochasticai/xTuring", "", "full", XTURING),)
 
 def why_later(case: Later) -> str:
     """The reason of a case collected afterwards, or that there is none yet."""
+    if case.sixth:
+        return UNSEEN
     if case.number in COLLECTED:
         return COLLECTED[case.number]
     for part, reason in BY_ADDRESS:

@@ -11,7 +11,7 @@ import csv
 import io
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,11 @@ class Later:
     def fifth(self) -> bool:
         """Whether it belongs to the fifth set."""
         return self.found == "fifth"
+
+    @property
+    def sixth(self) -> bool:
+        """Whether it belongs to the sixth set, which nothing rests on, the interval neither."""
+        return self.found == "sixth"
 
     @property
     def line(self) -> str:
@@ -219,7 +224,11 @@ def right(case: Later, said: Said) -> bool:
 
 def blind() -> Mapping[int, Said]:
     """The first predictions."""
-    rows = csv.DictReader(io.StringIO(facts.read_data("measured", BLIND)))
+    return as_said(csv.DictReader(io.StringIO(facts.read_data("measured", BLIND))))
+
+
+def as_said(rows: Iterable[Mapping[str, str]]) -> Mapping[int, Said]:
+    """Predictions that were kept, by the row of their case."""
     found = {}
     for row in rows:
         predicted, low, high, beyond, room = (

@@ -85,14 +85,15 @@ def _ninth(values: Sequence[float]) -> float:
     return sorted(values)[min(len(values) - 1, int(0.9 * len(values)))]
 
 
-def _cells(pairs: Sequence[Pair]) -> str:
+def cells(pairs: Sequence[Pair]) -> str:
+    """Median error, 90th percentile and share within the interval, as cells of a table."""
     errors = [_error(case, said) for case, said in pairs]
     held = sum(inside(case, said) for case, said in pairs) / len(pairs)
     return f"{100 * statistics.median(errors):.1f}% | {100 * _ninth(errors):.1f}% | {100 * held:.0f}%"
 
 
 def _line(name: str, first: Sequence[Pair], now: Sequence[Pair]) -> str:
-    return f"| {name} | {len(now)} | {_cells(first)} | {_cells(now)} |"
+    return f"| {name} | {len(now)} | {cells(first)} | {cells(now)} |"
 
 
 def pairs() -> tuple[list[Pair], list[Pair]]:
@@ -145,7 +146,7 @@ ROWS: tuple[tuple[str, Test], ...] = (
 FITCHECK = "Anassbzdd/fitcheck"
 
 
-def _of(found: Sequence[Pair], test: Test) -> list[Pair]:
+def of(found: Sequence[Pair], test: Test) -> list[Pair]:
     """Those with a figure that pass a test."""
     return [(c, s) for c, s in found if c.metric not in RUN and test(c)]
 
@@ -153,34 +154,36 @@ def _of(found: Sequence[Pair], test: Test) -> list[Pair]:
 def _table(first: Sequence[Pair], now: Sequence[Pair], rows: Sequence[tuple[str, Test]]) -> list[str]:
     lines = [HEAD, "|---|" + "---|" * 7]
     for name, test in rows:
-        chosen = [_of(found, test) for found in (first, now)]
+        chosen = [of(found, test) for found in (first, now)]
         if chosen[1]:
             lines.append(_line(name, *chosen))
     return lines
 
 
-def _by_source(found: Sequence[Pair]) -> list[tuple[str, Test]]:
-    names = sorted({c.source for c, _ in _of(found, lambda c: True)})
+def sources_of(found: Sequence[Pair]) -> list[tuple[str, Test]]:
+    """Sources with a figure, each with its test."""
+    names = sorted({c.source for c, _ in of(found, lambda c: True)})
     return [(name, lambda c, name=name: c.source == name) for name in names]  # type: ignore[misc]
 
 
 def _medians(found: Sequence[Pair]) -> float:
     """The median over sources of their median errors."""
-    each = [[_error(c, s) for c, s in _of(found, test)] for _, test in _by_source(found)]
+    each = [[_error(c, s) for c, s in of(found, test)] for _, test in sources_of(found)]
     return statistics.median(statistics.median(errors) for errors in each)
 
 
 def _first_set(first: Sequence[Pair], now: Sequence[Pair]) -> list[str]:
     first, now = (
-        [(c, s) for c, s in found if not (c.third or c.fourth or c.fifth)] for found in (first, now)
+        [(c, s) for c, s in found if not (c.third or c.fourth or c.fifth or c.sixth)]
+        for found in (first, now)
     )
     own, own_now = ([(c, s) for c, s in found if not c.second] for found in (first, now))
     counted = [c for c, _ in own]
-    tests = [_of(found, lambda c: c.second) for found in (first, now)]
+    tests = [of(found, lambda c: c.second) for found in (first, now)]
     return [
         "## Cases collected afterwards", "",
         TEXT.format(n=len(counted), sources=len({c.source for c in counted})),
-        *_table(own, own_now, (*ROWS, *_by_source(own_now))),
+        *_table(own, own_now, (*ROWS, *sources_of(own_now))),
         _line("**collected when these changes stood**: litgpt's Llama 2", *tests),
         "",
         f"Of {sum(c.metric in RUN for c, _ in now)} runs only whether they fit is known.",
@@ -200,7 +203,7 @@ def _third_set(first: Sequence[Pair], now: Sequence[Pair]) -> list[str]:
             n=len(first), sources=len({c.source.removesuffix(", reserved") for c, _ in first}), fitcheck=len(runs),
             configurations=len({c.options + c.model for c in runs}),
         ),
-        *_table(first, now, (*rows, *_by_source(now))),
+        *_table(first, now, (*rows, *sources_of(now))),
         "",
         (
             f"The median over sources of their median errors: blind {100 * _medians(first):.1f}%, "
@@ -225,7 +228,7 @@ def _fourth_set(first: Sequence[Pair], now: Sequence[Pair]) -> list[str]:
     return [
         "## A fourth set, that no constant is fitted on", "",
         FOURTH.format(n=len(cases), sources=len({c.source.removesuffix(", reserved") for c in cases})),
-        *_table(first, now, (*FOURTH_ROWS, *_by_source(now))),
+        *_table(first, now, (*FOURTH_ROWS, *sources_of(now))),
         "",
         (
             f"The median over sources of their median errors: blind {100 * _medians(first):.1f}%, "
@@ -242,7 +245,7 @@ def _fifth_set(first: Sequence[Pair], now: Sequence[Pair]) -> list[str]:
     return [
         "## A fifth set, predicted blind", "",
         FIFTH.format(n=len(first), sources=len({c.source.removesuffix(", reserved") for c, _ in first})),
-        *_table(first, now, (*FOURTH_ROWS, *_by_source(now))),
+        *_table(first, now, (*FOURTH_ROWS, *sources_of(now))),
         "",
         (
             f"The median over sources of their median errors: blind {100 * _medians(first):.1f}%, "
@@ -253,10 +256,10 @@ def _fifth_set(first: Sequence[Pair], now: Sequence[Pair]) -> list[str]:
     ]  # fmt: skip
 
 
-def section() -> list[str]:
-    """The lines of the section."""
+def section(more: Sequence[str] = ()) -> list[str]:
+    """The lines of the section, `more` after the fifth set."""
     first, now = pairs()
     return [
         *_first_set(first, now), *_third_set(first, now), *_fourth_set(first, now), *_fifth_set(first, now),
-        INTERVAL, *_far(now),
+        *more, INTERVAL, *_far(now),
     ]  # fmt: skip

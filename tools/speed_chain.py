@@ -3,8 +3,9 @@ intervals made of first predictions alone would be.
 
     python -m tools.speed_chain
 
-The widths that ship rest on sources left out of the fit (tools/fit_speed.py), by the formula of today, which sources
-that were found later have mended. First predictions are those of somebody whose source nobody has looked at.
+Widths rested on sources left out of the fit, by the formula of the day, which these sources had mended. First
+predictions are those of somebody whose source nobody has looked at: the widths that ship rest on them
+(tools/speed_widths.py).
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from scipy.optimize import least_squares, minimize
 
 from planner.speed.efficiency import Efficiency, Spread, family_of
 from planner.speed.roofline import staged_share, step_parts, thin_share
-from tools.interval_fit import conformal
 from tools.speed_priors import PRIORS
 from tools.speed_runs import Run
 from tools.staged_rings import staged
@@ -23,7 +22,6 @@ SCALE = 0.2  # what a source's run counts as one deviation of a prior, as a loga
 DAMPED = 0.5  # from where on errors count less than by their squares, in such deviations
 HELD = 2.0 / 3.0  # how strongly priors hold
 COVERAGE = 0.9
-FEW_SOURCES = 9  # with fewer, 90% of a new one like them is more than all of them
 Z = 1.645  # half-width of a normal distribution's middle 90%
 PACE = (0.26, 0.15, 0.9)  # where the search for `between`, `within` and `thin` starts
 
@@ -102,7 +100,7 @@ def staged_of(run: Run, constants: Efficiency) -> float:
     return staged_share(step_parts(run.work, run.setup, run.machine, run.traffic, constants), run.machine)
 
 
-def _likely(found: Sequence[LeftOut]) -> tuple[float, float]:
+def noise_of(found: Sequence[LeftOut]) -> tuple[float, float]:
     """`within` and `thin` of the greatest likelihood, where a source's runs share a part of deviation
     sqrt(between^2 + (thin x share)^2), share the mean of theirs."""
     groups = [
@@ -139,40 +137,15 @@ def even(found: Sequence[LeftOut]) -> Any:
     return np.array([1.0 / counts[item.run.source] for item in found])
 
 
-def matched(found: Sequence[LeftOut], within: float, extra: float) -> float:
-    """The smallest `between` whose interval holds a new source as often as is stated: the conformal share, a little
-    over the stated one, of the runs of n sources that count the same (all, with fewer than nine)."""
-    share = min(1.0, conformal(len(by_source(found))))
-    known = Spread(0.0, 0.0, within, extra, staged()[1], COVERAGE, Z)
-    noise = np.array([known.noise(item.thin, item.staged) for item in found])
-    needed = np.sqrt(np.maximum(0.0, np.array([(item.ratio / Z) ** 2 for item in found]) - noise))
-    order, weights = np.argsort(needed), even(found)
-    reached = np.cumsum(weights[order]) / weights.sum()
-    return round(max(0.01, float(needed[order][np.argmax(reached >= share - 1e-9)])) + 5e-5, 4)  # upwards
+def halves(thin: float, staged: float, deviations: Spread) -> tuple[float, float]:
+    """How far the interval goes below and above the estimate, in logarithms, where nothing was calibrated."""
+    noise = deviations.noise(thin, staged)
+    below, above = (
+        deviations.z * math.sqrt(side**2 + noise) for side in (deviations.below, deviations.above)
+    )
+    return below, above
 
 
-def spread(found: Sequence[LeftOut]) -> Spread:
-    """Deviations of sources that a fit has not seen: on accelerators that it knows, and on others."""
-    within, extra = _likely(found)
-    known, unseen = ([item for item in found if item.known is k] for k in (True, False))
-    between = matched(known, within, extra)
-    # Few sources have an accelerator of their own: their spread is that of all, no less than that of the known.
-    few = len(by_source(unseen)) < FEW_SOURCES
-    other = max(between, matched(found if few else unseen, within, extra))
-    return Spread(between, other, within, extra, staged()[1], COVERAGE, Z)
-
-
-def held_by_others(found: Sequence[LeftOut]) -> list[bool]:
-    """Whether each run lies inside an interval whose width its source had no part in."""
-    inside: dict[int, bool] = {}
-    for items in by_source(found).values():
-        mine = {id(item) for item in items}
-        deviations = spread([item for item in found if id(item) not in mine])
-        inside |= {id(item): abs(item.ratio) <= half_width(item, deviations) for item in items}
-    return [inside[id(item)] for item in found]
-
-
-def half_width(item: LeftOut, deviations: Spread) -> float:
-    """The half-width of the interval of a run whose source the constants have not seen, as a logarithm."""
-    between = deviations.between if item.known else deviations.between_unseen
-    return float(deviations.z * math.sqrt(between**2 + deviations.noise(item.thin, item.staged)))
+def holds(ratio: float, ends: tuple[float, float]) -> bool:
+    """Whether an interval holds a measured time, given the logarithm of measured over predicted."""
+    return -ends[0] <= ratio <= ends[1]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
@@ -13,14 +12,14 @@ import numpy as np
 
 from planner.speed import Calibration, Measurement
 from planner.speed.efficiency import Spread, family_of
-from tools.speed_fit import LeftOut, by_source, even, half_width, held_by_others
+from tools.speed_fit import LeftOut, by_source, even, halves, holds
+from tools.speed_widths import held_by_others
 
 LEFT_OUT_TEXT = """\
 Every source with constants fitted on all others, on everything that states its set-up: {n} runs of {sources} sources.
-How far somebody that the constants have never seen may be off. Intervals are those of this table: their width is the
-conformal one for {coverage:.0%} of a new source like these, all counting the same whatever their number of runs, on
-accelerators that another source has ("known") and on others (few sources, so that theirs is that of all). The last
-column is the share of runs inside an interval **whose width the source had no part in** either.
+How far somebody that the constants have never seen may be off, though the formula has been taught by them all. Widths
+of intervals come from first predictions ([below](#widths)); the last column is the share of runs inside an interval
+**whose width the source had no part in**.
 """
 
 
@@ -37,7 +36,7 @@ def sources_left_out(found: Sequence[LeftOut], spread: Spread) -> Iterable[str]:
     """The table of sources left out."""
     groups = by_source(found)
     inside = dict(zip(map(id, found), held_by_others(found), strict=True))
-    yield LEFT_OUT_TEXT.format(n=len(found), sources=len(groups), coverage=spread.coverage)
+    yield LEFT_OUT_TEXT.format(n=len(found), sources=len(groups))
     yield "| source | runs | accelerator | median error | 90th percentile | median ratio | within interval |"
     yield "|---|---|---|---|---|---|---|"
     for source, items in groups.items():
@@ -50,7 +49,7 @@ def sources_left_out(found: Sequence[LeftOut], spread: Spread) -> Iterable[str]:
     yield ""
     yield f"The median over sources of their median errors is {np.median(medians):.1%}."
     yield ""
-    yield "| known | runs | sources | times or over | within interval | sources counting the same |"
+    yield "| known | runs | sources | interval | within interval | sources counting the same |"
     yield "|---|---|---|---|---|---|"
     kinds: list[tuple[str, Callable[[LeftOut], bool]]] = [
         ("all", lambda item: True),
@@ -63,9 +62,10 @@ def sources_left_out(found: Sequence[LeftOut], spread: Spread) -> Iterable[str]:
     ]
     for name, chosen in kinds:
         mine = [item for item in found if chosen(item)]
-        width = math.exp(np.median([half_width(item, spread) for item in mine]))
+        low, high = np.exp(np.median([halves(item.thin, item.staged, spread) for item in mine], axis=0))
         rows, each = held(mine, inside)
-        yield f"| {name} | {len(mine)} | {len(by_source(mine))} | {width:.2f} | {rows:.0%} | {each:.0%} |"
+        ends = f"{1 / low:.2f} to {high:.2f}"
+        yield f"| {name} | {len(mine)} | {len(by_source(mine))} | {ends} | {rows:.0%} | {each:.0%} |"
 
 
 def _left_out_row(name: str, items: Sequence[LeftOut], known: str, inside: Inside) -> str:
@@ -147,25 +147,27 @@ def calibrated(found: Sequence[LeftOut], spread: Spread) -> Iterable[str]:
     for items in groups.values():
         if len(items) < 3:
             continue
-        taken = replace(spread, between=spread.between if items[0].known else spread.between_unseen)
         for first, item in permutations(items, 2):
-            shift, deviation = Calibration((_measured(first),)).correction(
-                "g", "t", item.thin, taken, item.staged
+            shift, below, above = Calibration((_measured(first),)).correction(
+                "g", "t", item.thin, spread, item.staged
             )
-            wide, narrow = half_width(item, spread), spread.z * deviation
+            wide, narrow = halves(item.thin, item.staged, spread), (spread.z * below, spread.z * above)
             left = item.ratio - shift
             rows.append(
-                (1 / len(items) / (len(items) - 1), abs(math.expm1(-item.ratio)), wide, abs(item.ratio) <= wide,
-                 abs(math.expm1(-left)), narrow, abs(left) <= narrow)
+                (1 / len(items) / (len(items) - 1), abs(math.expm1(-item.ratio)), *wide, holds(item.ratio, wide),
+                 abs(math.expm1(-left)), *narrow, holds(left, narrow))
             )  # fmt: skip
     weight, *columns = (np.array(column, float) for column in zip(*rows, strict=True))
     yield CALIBRATED_TEXT
-    yield "| | median error | 90th percentile | times or over | within interval |"
+    yield "| | median error | 90th percentile | interval | within interval |"
     yield "|---|---|---|---|---|"
-    for name, (errors, width, inside) in (("before", columns[:3]), ("with one measured step", columns[3:])):
+    for name, (errors, under, over, inside) in (
+        ("before", columns[:4]), ("with one measured step", columns[4:]),
+    ):  # fmt: skip
+        least, most = (math.exp(_weighted(side, weight, 0.5)) for side in (under, over))
         yield (
             f"| {name} | {_weighted(errors, weight, 0.5):.1%} | {_weighted(errors, weight, 0.9):.1%} | "
-            f"{math.exp(_weighted(width, weight, 0.5)):.2f} | {np.average(inside, weights=weight):.0%} |"
+            f"{1 / least:.2f} to {most:.2f} | {np.average(inside, weights=weight):.0%} |"
         )
 
 

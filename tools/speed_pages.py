@@ -7,20 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from planner.speed.efficiency import Constants, constants, spread_of
-from tools.speed_fit import LeftOut, staged_of
+from planner.speed.efficiency import Constants, constants
+from tools.speed_fit import LeftOut, halves, holds, staged_of
 from tools.speed_later import FURTHER, LATER, LATEST, NEWEST, UNSEEN, Later, Said, blind, later, said_of
 from tools.speed_left_out import calibrated, sources_left_out, within_a_fifth
 from tools.speed_outliers import costs, outliers
 from tools.speed_runs import Run
+from tools.speed_widths import widths_table
 
 HEAD = """# Step times: predicted against published
 
 Written by `python -m tools.fit_speed`. {n} published runs of {sources} sources
 ([what they are](../data/measured/SPEED.md)) against `lora-plan`'s formula. Constants were fitted on every second
 model of each source, in an order made by a hash ({fitted} runs), and are judged on the rest
-({judged} runs). Whoever asks is a new source: how far new sources lie off, and how wide intervals must be
-for them, is in [sources left out](#sources-left-out). Errors are |predicted / measured - 1| of a step's time; of
+({judged} runs). Whoever asks is a new source: how far new sources lie off is in
+[sources left out](#sources-left-out), and how wide intervals must be for them in [widths](#widths). Errors
+are |predicted / measured - 1| of a step's time; of
 tokens a second, |measured / predicted - 1|. The last column is how many lie within the stated {coverage:.0%}
 interval.
 """
@@ -49,13 +51,15 @@ def _table(found: Sequence[Run], ratios: Any, inside: Any, chosen: Any) -> Itera
     yield _cells("**all**", ratios[chosen], inside[chosen])
 
 
-def widths(found: Sequence[Run], thin: Any) -> Any:
-    """Half-widths of the intervals, as logarithms."""
-    result, known = [], constants().efficiency
-    for run, share in zip(found, thin, strict=True):
-        spread = spread_of(run.machine.accelerator.name)
-        result.append(spread.z * np.sqrt(spread.between**2 + spread.noise(share, staged_of(run, known))))
-    return np.array(result)
+def within(found: Sequence[Run], ratios: Any, thin: Any) -> Any:
+    """Whether the interval of each run holds it."""
+    known = constants()
+    return np.array(
+        [
+            holds(ratio, halves(share, staged_of(run, known.efficiency), known.spread))
+            for run, ratio, share in zip(found, ratios, thin, strict=True)
+        ]
+    )
 
 
 def _named(run: Run) -> str:
@@ -84,7 +88,7 @@ LATER_TEXT = """\
 {n} further steps of {sources} sources ([speed_later.csv](../data/measured/speed_later.csv): each with its source and
 the command of a user), collected when the constants stood and predicted before they were fitted again: "blind" are
 those first predictions ([as they were](../data/measured/speed_later_blind.csv)), "now" those of today. No
-rate was fitted on them; widths of intervals were, with every other source. Of litgpt's and Unsloth's rows the lengths
+rate was fitted on them; widths of intervals rest on the first predictions. Of litgpt's and Unsloth's rows the lengths
 are guesses; where a trainer checkpoints some layers or operations, none is taken. torchtitan's H100s were held to 500
 W of 700.
 """
@@ -96,7 +100,8 @@ of them LoRA and QLoRA on accelerators without a fitted run (L4, A10G, Gaudi 2 a
 What they taught, no rate being fitted on them: an accelerator's large products reach what others measured of its peak
 (a T4 of 70 W a third, taken for the L4 too, a Gaudi 2 nearly all); dequantising waits for integer units, not for
 memory; cards in machines of their own do not share an adapter; ZeRO-2 and 3 reduce gradients in every micro-step.
-That intervals held 52% of them where 90% was stated led to [sources left out](#sources-left-out).
+That intervals held 52% of them where 90% was stated led to [sources left out](#sources-left-out) and
+[widths](#widths).
 """
 NEWEST_TEXT = """\
 {n} steps of {sources} sources ([speed_newest.csv](../data/measured/speed_newest.csv)), gathered when products by
@@ -126,7 +131,7 @@ source's code keeps masks where its sequences are whole: its rows are read as pa
 as Gemma 2's, go through three passes more; without autocast all but QLoRA's quantised products is float32,
 attention among it; ZeRO-3's hooks run in every pass and around each expert's matrices and factors; DeepSpeed's step
 on the processors scales and copies beside Adam, and its ZeRO-1 and 2 all-reduce gradients; an A10 is held down by
-its 150 W. Widths of intervals rest on what it states, as on the other sets.
+its 150 W. Widths of intervals rest on the first predictions of what it states, as on the other sets'.
 """
 UNSEEN_TEXT = """\
 {n} steps of {sources} publishers that no other set has ([speed_unseen.csv](../data/measured/speed_unseen.csv)), each
@@ -188,7 +193,7 @@ def section(name: str, text: str, again: str = "") -> Iterable[str]:
 def page(found: Sequence[Run], ratios: Any, thin: Any, without: Sequence[LeftOut], shipped: Constants) -> str:
     """The whole page."""
     spread = shipped.spread
-    inside = np.abs(ratios) <= widths(found, thin)
+    inside = within(found, ratios, thin)
     fitted = np.array([run.fitted for run in found])
     lora = np.array([run.setup.method != "full" for run in found])
     lines = [
@@ -200,6 +205,7 @@ def page(found: Sequence[Run], ratios: Any, thin: Any, without: Sequence[LeftOut
         "## Judged, LoRA and QLoRA only", "", *_table(found, ratios, inside, ~fitted & lora), "",
         "## Fitted on", "", *_table(found, ratios, inside, fitted), "",
         "## Sources left out", "", *sources_left_out(without, spread), "",
+        "## Widths", "", *widths_table(without), "",
         "## Where a fifth holds", "", *within_a_fifth(without), "",
         "## With one measured step", "", *calibrated(without, spread), "",
     ]  # fmt: skip

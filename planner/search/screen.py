@@ -28,7 +28,7 @@ from ..memory.traffic import traffic
 from ..setup import Checkpointing, Quantize, Setup
 from ..speed import held, trained_params
 from ..speed.communication import gathers, total_s
-from ..speed.efficiency import Constants, constants, spread_of
+from ..speed.efficiency import Constants, constants
 from ..speed.roofline import gather_s, loop_s, rates
 from ..speed.step import step_bytes, work_of
 from ..speed.trained import Held
@@ -377,9 +377,7 @@ def screen(job: Job, space: Space) -> Cells:
                 (np.where(micro > 1, b, a), host) for (a, host), (b, _) in zip(phases, slower, strict=True)
             ]
         step = _step_s(phases, found, job, space, accelerator, steps)
-        shift = job.calibration.correction(
-            accelerator.name, job.setup.trainer, 0.0, spread_of(accelerator.name)
-        )[0]
+        shift = job.calibration.correction(accelerator.name, job.setup.trainer, 0.0, constants().spread)[0]
         run = step * math.exp(shift) * run_steps
         price = price_of(job, accelerator)
         rate = price.usd_per_gpu_hour if price else math.nan

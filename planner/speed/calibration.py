@@ -1,11 +1,13 @@
 """Calibration: what measured steps say about one's own trainer and machine.
 
-The logarithm of measured over predicted time is taken as b + e: b ~ N(0, between^2) belongs to a trainer on a
-machine, e ~ N(0, noise) to one set-up. n measurements y_i with noises v_i give b the posterior
+The logarithm of measured over predicted time is taken as b + e: b, which belongs to a trainer on a machine, has a
+split normal distribution with its mode at 0 and deviations `below` and `above` it; e ~ N(0, noise) belongs to one
+set-up. Of n measurements y_i with noises v_i, let p = sum 1 / v_i and w = sum y_i / v_i. The posterior's mode is
 
-    precision = 1 / between^2 + sum 1 / v_i,   mean = (sum y_i / v_i) / precision,
+    w / (p + 1 / side^2),   side = `above` where w > 0, else `below`,
 
-and a new set-up of the same trainer and machine the deviation sqrt(1 / precision + its noise).
+and a new set-up of the same trainer and machine deviates by sqrt(1 / (p + 1 / side^2) + its noise) on either side.
+Neglected: that far from 0 the posterior has one side's width on both; the other's is the larger or near it by then.
 """
 
 from __future__ import annotations
@@ -50,17 +52,19 @@ class Calibration:
 
     def correction(
         self, gpu: str, trainer: str, thin_share: float, spread: Spread, staged_share: float = 0.0
-    ) -> tuple[float, float]:
-        """What to add to the logarithm of a predicted time, and its standard deviation. A measured step tells what a
-        machine's path through its host's memory reaches."""
-        precision, weighted = 1 / spread.between**2, 0.0
+    ) -> tuple[float, float, float]:
+        """What to add to the logarithm of a predicted time, and its standard deviations below and above. A measured
+        step tells what a machine's path through its host's memory reaches."""
+        precision = weighted = 0.0
         mine = self.of(gpu, trainer)
         for measurement in mine:
             noise = spread.noise(measurement.thin_share)
             precision += 1 / noise
             weighted += measurement.log_ratio / noise
-        unknown = 0.0 if mine else staged_share
-        return weighted / precision, math.sqrt(1 / precision + spread.noise(thin_share, unknown))
+        left = [1 / (precision + 1 / side**2) for side in (spread.below, spread.above)]
+        noise = spread.noise(thin_share, 0.0 if mine else staged_share)
+        below, above = (math.sqrt(part + noise) for part in left)
+        return weighted * left[weighted > 0], below, above
 
     def notices(self, gpu: str, trainer: str) -> tuple[Notice, ...]:
         """What to say where measurements do not apply or lie far off."""

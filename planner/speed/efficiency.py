@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import cache
 from typing import Any, Literal
 
@@ -57,15 +57,16 @@ class Efficiency:
 class Spread:
     """How far measured step times lie from the formula, as standard deviations of the logarithm.
 
-    `between`: whoever runs, on one machine, against others, where the constants were fitted on the accelerator;
-    `between_unseen` where not. `within`: set-ups of one of them; `thin` is added (in squares) times the share of the
-    step that is host time and communication. Both are those of sources that a fit had not seen. `staged_spread`, that
-    of measured rings through hosts' memories, is added times the share of the step that goes through one. `coverage`
-    is that of the interval, `z` its half-width in standard deviations.
+    Whoever runs, on one machine, lies about the formula by a split normal distribution: `below` where steps are
+    faster than predicted, `above` where they are slower, which is commoner: what nobody thought of takes time. Both
+    follow from first predictions of sources that nobody had looked at. `within`: set-ups of one of them; `thin` is
+    added (in squares) times the share of the step that is host time and communication; these two are those of sources
+    that a fit had not seen. `staged_spread`, that of measured rings through hosts' memories, is added times the share
+    of the step that goes through one. `coverage` is that of the interval, `z` its half-width in standard deviations.
     """
 
-    between: float
-    between_unseen: float
+    below: float
+    above: float
     within: float
     thin: float
     staged_spread: float
@@ -136,14 +137,6 @@ def family_of(accelerator: str) -> str:
 def evidence_of(accelerator: str) -> Evidence:
     """Whether the constants know an accelerator."""
     return "known" if family_of(accelerator) in constants().fitted_on else "unseen"
-
-
-def spread_of(accelerator: str) -> Spread:
-    """The spread with `between` as the evidence has it."""
-    spread = constants().spread
-    if evidence_of(accelerator) == "known":
-        return spread
-    return replace(spread, between=spread.between_unseen)
 
 
 def reach_of(accelerator: str) -> float:

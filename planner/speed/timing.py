@@ -18,7 +18,7 @@ from ..objective import step_tally
 from ..schema import Architecture, Basis, Notice
 from ..setup import Setup
 from .calibration import NOTHING_MEASURED, Calibration
-from .efficiency import Efficiency, constants, evidence_of, spread_of
+from .efficiency import Efficiency, constants, evidence_of
 from .roofline import staged_share, step_parts, thin_share
 from .step import work_of
 from .trained import held
@@ -130,8 +130,8 @@ def _notices(setup: Setup, machine: Cluster, parts: dict[str, float], total: flo
     if evidence_of(name) == "unseen":
         yield Notice(
             "gpu-not-calibrated",
-            f"No published step on {name} was among those that the formula was fitted on: the interval is wider. "
-            "`lora-plan calibrate` narrows it with a step of your own.",
+            f"No published step on {name} was among those that the formula was fitted on. "
+            "`lora-plan calibrate` narrows the interval with a step of your own.",
         )
     if machine.staged:
         rate = machine.link_bytes_per_s * constants().efficiency.staged / 1e9
@@ -170,13 +170,13 @@ def step_time(
     work = work_of(arch, setup, pairs, whole)
     parts = step_parts(work, setup, machine, traffic, efficiency or known.efficiency)
     total = sum(parts.values())
-    spread = spread_of(machine.accelerator.name)
-    shift, deviation = calibration.correction(
-        machine.accelerator.name, setup.trainer, thin_share(parts), spread, staged_share(parts, machine)
+    name, spread = machine.accelerator.name, known.spread
+    shift, below, above = calibration.correction(
+        name, setup.trainer, thin_share(parts), spread, staged_share(parts, machine)
     )
-    seconds, width = total * math.exp(shift), math.exp(spread.z * deviation)
+    seconds = total * math.exp(shift)
     return StepTime(
-        seconds=seconds, low=seconds / width, high=seconds * width,
+        seconds=seconds, low=seconds * math.exp(-spread.z * below), high=seconds * math.exp(spread.z * above),
         parts={name: part * math.exp(shift) for name, part in parts.items()}, tokens=tokens_of(setup),
         gpus=setup.gpus,
         model_flops=model_flops(arch, setup, pairs, whole),
@@ -184,6 +184,6 @@ def step_time(
         coverage=spread.coverage,
         notices=(
             *_notices(setup, machine, parts, total),
-            *calibration.notices(machine.accelerator.name, setup.trainer),
+            *calibration.notices(name, setup.trainer),
         ),
     )  # fmt: skip

@@ -100,8 +100,11 @@ def test_the_interval_knows_that_hosts_differ() -> None:
     """Where all of a step is communication through a host's memory its deviation is that of measured rings beside the
     rest; one measured step of the machine takes that away."""
     spread = constants().spread
-    without, with_it = (Calibration().correction("g", "t", 1.0, spread, share)[1] for share in (0.0, 1.0))
-    assert with_it**2 - without**2 == pytest.approx(spread.staged_spread**2)
+    for side in (1, 2):
+        without, with_it = (
+            Calibration().correction("g", "t", 1.0, spread, share)[side] for share in (0.0, 1.0)
+        )
+        assert with_it**2 - without**2 == pytest.approx(spread.staged_spread**2)
     own = Calibration((Measurement("g", "t", 0.1, 1.0, 1.0, 1.0),))
     assert own.correction("g", "t", 1.0, spread, 1.0) == own.correction("g", "t", 1.0, spread)
 
