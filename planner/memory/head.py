@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .elementwise import drop, norm
-from .log_probs import gathered, recomputed, tiled
+from .log_probs import by_entries, gathered, recomputed, tiled
 from .passes import CASTS, FLOAT32, Pass
 from .products import Weight, adapted, linear, whole
 from .stretch import Stretch, label_kept, plus, stretch
@@ -137,6 +137,8 @@ def head_stretches(
         final = inner
     elif loss == "chunked":
         final = _chunked(run, inner, head, traits, chunk)
+    elif loss == "chunked-vocabulary":
+        final = by_entries(run, inner, head, chunk)
     elif loss == "tiled":
         final = tiled(run, inner, head)
     elif loss.startswith("recomputed"):
