@@ -26,8 +26,8 @@ use trainers that have no profile here (prime-rl, a loop of one's own, LLaMA-Rec
 has none, and the nearest is typed. The commands were written and kept first. Then they were predicted,
 **blind**, by the program as it was; meanwhile rules were mended for the fifth set by people who had not seen
 these cases; then the same commands were predicted by the mended program, **blind again**
-([both](../data/measured/{again})). No rule, no constant and no interval rests on them, and nothing was changed
-on seeing them: what is far off has not been looked into. Lengths are stated where sequences are filled, padded
+([both](../data/measured/{again})). The interval of today rests on the first of these predictions too, as on those
+of the sets before. Lengths are stated where sequences are filled, padded
 or packed to them; a trainer's cap alone is not a length.
 """
 Pair = tuple[Later, Said]
