@@ -48,9 +48,9 @@ that were known give intervals, and **the next set judges them** (the first judg
 geometric mean over measurements, the score that of Gneiting and Raftery (2007) for intervals, in logarithms: the
 width, and 20 times by how much a measurement lies outside; less is better. Sources count the same. By {sources}
 sources most candidates cannot be told apart (one source is 2%, one of the fifth set 11%); the chosen one has about
-the least score. Up to the fifth set LoRA of stated lengths on one GPU had an interval of its own, 0.97 to 1.04; of the
-sixth set's figures of that kind it held 23%, and was given up. The rule was chosen knowing all of these sets: the next
-one is its test.
+the least score. Up to the fifth set LoRA of stated lengths on one GPU had an interval of its own, 0.97 to 1.04; of
+the sixth set's figures of that kind it held 23%, and was given up. The rule was chosen knowing all of these sets: the
+next one is its test.
 
 | rule | {sets} | all | one GPU, lengths stated | one GPU, open | several GPUs | high over low | score |
 |---|{dashes}---|---|---|---|---|---|"""
