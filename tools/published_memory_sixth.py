@@ -28,11 +28,12 @@ use trainers that had no profile here (prime-rl, a loop of one's own, LLaMA-Reci
 has none, and the nearest was typed. The commands were written and kept first. Then they were predicted,
 **blind**, by the program as it was; meanwhile rules were mended for the fifth set by people who had not seen
 these cases; then the same commands were predicted by the mended program, **blind again**
-([both](../data/measured/{again})). Both stand: what was learnt from these cases came after, and **now** has it;
-no constant and no interval rests on them. Lengths are stated where sequences are filled, padded or packed to them;
-a trainer's cap alone is not a length. What was changed on seeing them, each by the trainers' code: a profile
-`llama-recipes-2024`, of which float32 weights are sharded and gathered in 16 bits, without the cache and the scores
-that its code of 2023 held. What was not looked into says so in the list below.
+([both](../data/measured/{again})). Both stand: what was learnt from these cases came after, and **now** has it.
+The interval of today rests on the first of these predictions too, as on those of the sets before; no constant rests
+on them. Lengths are stated where sequences are filled, padded or packed to them; a trainer's cap alone is not a
+length. What was changed on seeing them, each by the trainers' code: a profile `llama-recipes-2024`, of which
+float32 weights are sharded and gathered in 16 bits, without the cache and the scores that its code of 2023 held.
+What was not looked into says so in the list below.
 """
 Pair = tuple[Later, Said]
 
