@@ -25,16 +25,20 @@ from tools.interval_fit import (
 )
 
 ALIKE: Pools = dict.fromkeys(KINDS, (KINDS,))
-TWO: Pools = {**dict.fromkeys(ONE_GPU, (ONE_GPU, KINDS)), **dict.fromkeys(SEVERAL, (SEVERAL, KINDS))}
+APART: Pools = {
+    "alone-lora": (("alone-lora",), ONE_GPU, KINDS),
+    **dict.fromkeys(ONE_GPU[1:], (ONE_GPU[1:], ONE_GPU, KINDS)),
+    **dict.fromkeys(SEVERAL, (SEVERAL, KINDS)),
+}
 EACH: Pools = {kind: ((kind,), ONE_GPU if kind in ONE_GPU else SEVERAL, KINDS) for kind in KINDS}
 CANDIDATES: Mapping[str, Recipe] = {
     "all kinds alike": replace(CHOSEN, pools=ALIKE),
-    "one GPU and several": replace(CHOSEN, pools=TWO),
+    "LoRA of stated lengths on one GPU apart (until the sixth set)": replace(CHOSEN, pools=APART),
     "each kind that has ten sources": replace(CHOSEN, pools=EACH),
     **{f"chosen, {extra} GB added": replace(CHOSEN, extra_bytes=extra * 1e9) for extra in (0, 1, 2, 4, 6, 8)},
     "chosen, shapes half-way to each pool's own": replace(CHOSEN, own=0.5),
     "chosen, each pool's own shape": replace(CHOSEN, own=1.0),
-    "**chosen**: LoRA of stated lengths on one GPU, others on one, several; 3 GB added": CHOSEN,
+    "**chosen**: one GPU and several; 3 GB added": CHOSEN,
 }
 HEAD = """
 ### As time went
@@ -44,8 +48,9 @@ that were known give intervals, and **the next set judges them** (the first judg
 geometric mean over measurements, the score that of Gneiting and Raftery (2007) for intervals, in logarithms: the
 width, and 20 times by how much a measurement lies outside; less is better. Sources count the same. By {sources}
 sources most candidates cannot be told apart (one source is 2%, one of the fifth set 11%); the chosen one has about
-the least score, and by intervals of all others (above) no kind but offloading is held less than stated. It was
-chosen knowing all of these sets: the next one is its test.
+the least score. Up to the fifth set LoRA of stated lengths on one GPU had an interval of its own, 0.97 to 1.04; of
+the sixth set's figures of that kind it held 23%, and was given up. The rule was chosen knowing all of these sets: the
+next one is its test.
 
 | rule | {sets} | all | one GPU, lengths stated | one GPU, open | several GPUs | high over low | score |
 |---|{dashes}---|---|---|---|---|---|"""

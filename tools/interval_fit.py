@@ -34,12 +34,10 @@ TAIL = 0.95  # of a pool's measurements lie within either end of its shape
 FEWEST = 10  # sources of a pool: of fewer than nine no quantile holds 90%
 LEAST = 0.02  # of a side: no estimate is known better
 ONE_GPU = ("alone-lora", "alone", "open")
-OTHERS = ("alone", "open")
 SEVERAL = ("shared", "shared-open", "split", "offloaded")
 Pools = Mapping[str, Sequence[Sequence[str]]]
 POOLS: Pools = {
-    "alone-lora": (("alone-lora",), ONE_GPU, KINDS),
-    **dict.fromkeys(OTHERS, (OTHERS, ONE_GPU, KINDS)),
+    **dict.fromkeys(ONE_GPU, (ONE_GPU, KINDS)),
     **dict.fromkeys(SEVERAL, (SEVERAL, KINDS)),
 }
 # Kinds of which less is known, or that are harder cases: their interval is at least as wide.

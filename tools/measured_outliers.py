@@ -4,7 +4,7 @@ tools/measured_rows.py; what follows is by source, of the set that was collected
 
 from __future__ import annotations
 
-from tools.measured_rows import COLLECTED, GIVEN
+from tools.measured_rows import COLLECTED, GIVEN, SIXTH
 from tools.published_memory import Case
 from tools.published_memory_later import Later
 
@@ -50,7 +50,7 @@ LATER = (("stochasticai/xTuring", "", "full", XTURING),)
 def why_later(case: Later) -> str:
     """The reason of a case collected afterwards, or that there is none yet."""
     if case.sixth:
-        return UNSEEN
+        return SIXTH.get(case.number, UNSEEN)
     if case.number in COLLECTED:
         return COLLECTED[case.number]
     for part, reason in BY_ADDRESS:

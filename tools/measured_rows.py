@@ -2,7 +2,8 @@
 is far off tomorrow needs words of its own. Nothing is computed from these words.
 
 Each says what the trainer's source does, with the file and version, or what the figure's own source leaves open, and
-the bytes that follow. `GIVEN` is by row of data/measured/memory.csv, `COLLECTED` by row of memory_later.csv."""
+the bytes that follow. `GIVEN` is by row of data/measured/memory.csv, `COLLECTED` by row of memory_later.csv,
+`SIXTH` by row of it too, of the set that was predicted twice."""
 
 from __future__ import annotations
 
@@ -130,3 +131,12 @@ COLLECTED: dict[int, str] = {
     414: SCRIPT.format("0.82"),
     428: "a list of least sizes, not a measurement",
 }  # fmt: skip
+WORKSPACE = (
+    "a fault of torch 2.1 (by the log's warnings) that no formula has: memory-efficient attention, which a 3090 then "
+    "took for heads of 128 dimensions, could split the keys without bound on the way back (attention_backward.cu, "
+    "num_splits_key = keys / 64), and its workspace then has 2 x 64 + 1 float32 copies of the queries: 129 x 32 "
+    "heads x 4,096 x 128 x 4 bytes = 8.06 GiB. In the same notes two sequences fail for twice that, 16.13 GiB, with "
+    "15.59 allocated: of these 7.05 do not grow with the batch; half of the rest and 8.06 more are 19.4, as printed. "
+    "The runs under FSDP had no such block"
+)
+SIXTH: dict[int, str] = {536: WORKSPACE, 537: WORKSPACE}

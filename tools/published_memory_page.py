@@ -189,15 +189,14 @@ with what is cached. They rest on **first predictions** alone, of sources that n
 {sets}. What a source taught is in the formula since, so that today's error
 on it says nothing of the next. A source is one published table, document or data set; all count the same. How an
 interval is made: `tools/interval_fit.py`. **Every source is judged by an interval that all others give.** `made of`
-are the sources and figures of the kinds whose measurements the ends come from: LoRA on one GPU with lengths stated;
-all else on one GPU; several GPUs.
+are the sources and figures of the kinds whose measurements the ends come from: one GPU; several GPUs.
 
 *Now* is how often the interval that ships holds what is predicted today, when what a source taught is in the rules.
 
 | kind of set-up | low to high | made of | sources | runs | first: held, runs | sources | now: held, runs | sources |
 |---|---|---|---|---|---|---|---|---|"""
 MARKS_HEAD = """
-By what else is known of a set-up. No such thing has an interval of its own, the method on one GPU apart. The first
+By what else is known of a set-up. No such thing has an interval of its own. The first
 table is judged too; no interval rests on it, since profiles of trainers were read beside its figures.
 
 | | sources | runs | first: held, runs | held, sources | now: held, runs | held, sources |
@@ -205,7 +204,7 @@ table is judged too; no interval rests on it, since profiles of trainers were re
 MARKS = {
     "": "all",
     "set given": "the first table", "set first": "collected afterwards", "set third": "third set",
-    "set fourth": "fourth set", "set fifth": "fifth set",
+    "set fourth": "fourth set", "set fifth": "fifth set", "set sixth": "sixth set",
     "lengths stated": "batch, length and checkpointing stated", "lengths open": "something not stated",
     "trainer named": "profile of a trainer", "trainer none": "none",
     "one GPU": "one GPU", "several GPUs": "several GPUs",
