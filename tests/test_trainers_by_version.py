@@ -196,8 +196,8 @@ def test_scripts_after_qlora_fill_no_cache() -> None:
 
 
 def test_prime_rl_by_pieces_of_the_vocabulary() -> None:
-    """On the way back five float32 tensors of all tokens by 2,048 entries and the 16-bit product, and the gradients of
-    the hidden states and of the frozen unembedding: by hand from its code, for 16,384 tokens of Qwen3-0.6B."""
+    """On the way back five float32 tensors of all tokens by 2,048 entries, the 16-bit product, and the gradients of
+    hidden states and the frozen unembedding: by hand from its code, for 16,384 tokens of Qwen3-0.6B."""
     options = {
         "trainer": "prime-rl",
         "seq_len": 16384,
