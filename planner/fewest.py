@@ -20,6 +20,7 @@ from .memory.sharding import gathered
 from .moments import MemoryEstimate, MemoryPart
 from .running import Running
 from .setup import Checkpointing, Setup, Sharding
+from .trainers import sharded_alone
 
 MOST_GPUS = 4096
 SAFE = 0.9  # of what is not states, taken to stay as it is on more GPUs
@@ -45,8 +46,9 @@ class Fewest:
 
 def _on(run: Running, gpus: int, checkpointing: Checkpointing, experts: int = 1, sequence: int = 1) -> Setup:
     """The run's set-up on so many GPUs, one sequence each, or each `sequence` of them."""
+    whole = gpus == 1 and not sharded_alone({"trainer": run.setup.trainer})
     return replace(
-        run.setup, gpus=gpus, sharding="none" if gpus == 1 else "fsdp", shard_size=None, tensor_parallel=1,
+        run.setup, gpus=gpus, sharding="none" if whole else "fsdp", shard_size=None, tensor_parallel=1,
         pipeline_parallel=1, expert_parallel=experts, sequence_parallel=sequence, micro_batch=1,
         checkpointing=checkpointing,
     )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from planner import estimate
+from planner.fewest import fewest_gpus
 from planner.memory.sharding import deferred_gradients
 from planner.running import running
 from planner.trainers import filled, parse
@@ -216,6 +217,8 @@ def test_prime_rl_by_pieces_of_the_vocabulary() -> None:
     assert weights == pytest.approx(4 * 596_049_920, rel=0.001)  # the frozen base in float32
     elsewhere = running("Qwen/Qwen3-0.6B", {**options, "trainer": "torchtitan", "method": "lora"})
     assert elsewhere.setup.sharding == "none"  # no other profile shards on one GPU
+    fewest = fewest_gpus(running("Qwen/Qwen3-0.6B", {**options, "method": "lora"}), 80 * 10**9)
+    assert fewest is not None and (fewest.gpus, fewest.sharding) == (1, "fsdp")
 
 
 def test_mixed_precision_of_fsdp_copies_nothing_for_an_adapter() -> None:
