@@ -27,7 +27,7 @@ from .pictured import OPTIONS as PICTURED
 from .pictured import check_length, pictured
 from .schema import Architecture, Notice
 from .setup import Setup, split_batch
-from .trainers import SETUP_FIELDS, filled, usual
+from .trainers import SETUP_FIELDS, filled, sharded_alone, usual
 
 if TYPE_CHECKING:  # loaded where a time is asked for
     from .fact_types import Accelerator
@@ -196,7 +196,7 @@ def _setup_from(given: tuple[tuple[str, type, Any], ...], seq_len: int, model_ty
     values = filled(values, model_type)
     if method == "qlora":
         values.setdefault("quantize", "nf4")
-    if copies == 1 and "sharding" not in options:
+    if copies == 1 and "sharding" not in options and not sharded_alone(values):
         values.pop("sharding", None)
     if values.get("sharding") == "fsdp-hybrid" and values.get("shard_size") is None:
         spread = copies * whole_number("sequence-parallel", values.get("sequence_parallel", 1))

@@ -30,7 +30,7 @@ AttentionKernel = Literal["eager", "sdpa", "math", "flash"]
 Packing = Literal["full", "padded", "packed"]
 Loss = Literal[
     "full", "shifted", "shifted-late", "fused", "shifted-fused", "shifted-late-fused", "shifted-narrow",
-    "wide-fused", "chunked", "split", "split-wide", "split-fused", "tiled",
+    "wide-fused", "chunked", "chunked-vocabulary", "split", "split-wide", "split-fused", "tiled",
     "recomputed", "recomputed-wide",
 ]  # fmt: skip
 Objective = Literal["sft", "dpo", "orpo", "kto", "grpo"]
@@ -96,7 +96,7 @@ class Setup:
     did before 0.43.2. `quantize_experts`: tensors of experts are quantised like Linear modules, which
     transformers 5 with bitsandbytes leaves in 16 bits. `input_grads`: the embedding's output needs a gradient
     (HF switches it on with checkpointing); None follows checkpointing. `loss_chunk` tokens go through a chunked
-    loss at a time.
+    loss at a time ("chunked-vocabulary": all tokens, and so many entries of the vocabulary).
     `objective`: what is learnt from an example: its tokens ("sft"), a preference between two sequences ("dpo",
     "orpo"), or whether one is wanted ("kto"). `reference` is what DPO and KTO hold it against: the "base", which is
     the model without its adapter and a copy of it in full fine-tuning, run without gradients in every step, or

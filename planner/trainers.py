@@ -25,6 +25,9 @@ SETUP_FIELDS = tuple(Setup.__dataclass_fields__)
 GROUPS = (
     "setup", "lora", "qlora", "full", "fsdp", "zero", "ddp", "alone-full", "fsdp-full", "zero-full", "checkpointed",
 )  # fmt: skip
+BESIDE = (
+    "name", "title", "aliases", "metric", "notes", "claim", "experts_quantised", "sharded_alone",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Claim:
 class Trainer:
     """A profile. `groups` holds fields of Setup by when they apply; `metric` is what its own figures of memory are
     (allocated, reserved, device), where it has some; QLoRA quantises the experts of `experts_quantised`, model types.
+    `sharded_alone`: its sharding holds on one GPU too, whose units are still gathered in what is computed in.
     """
 
     name: str
@@ -50,6 +54,7 @@ class Trainer:
     metric: str = ""
     notes: str = ""
     experts_quantised: tuple[str, ...] = ()
+    sharded_alone: bool = False
 
     def fields(self, method: str, sharding: str, checkpointing: str) -> dict[str, Any]:
         """The fields that apply to a method under a sharding."""
@@ -80,9 +85,7 @@ def parse(table: Mapping[str, Any]) -> tuple[Trainer, ...]:
     for raw in table.get("trainer", ()):
         owner = f"trainers.toml: {raw.get('name', '?')}"
         groups = {name: MappingProxyType(dict(raw[name])) for name in GROUPS if name in raw}
-        odd = sorted(
-            set(raw) - {*GROUPS, "name", "title", "aliases", "metric", "notes", "claim", "experts_quantised"}
-        )
+        odd = sorted(set(raw) - {*GROUPS, *BESIDE})
         if odd:
             raise FactError(f"{owner}: {', '.join(odd)} not known.")
         for group, values in groups.items():
@@ -102,7 +105,7 @@ def parse(table: Mapping[str, Any]) -> tuple[Trainer, ...]:
         found.append(
             Trainer(
                 raw["name"], raw["title"], MappingProxyType(groups), claims, tuple(raw.get("aliases", ())),
-                raw.get("metric", ""), raw.get("notes", ""), models,
+                raw.get("metric", ""), raw.get("notes", ""), models, bool(raw.get("sharded_alone")),
             )
         )  # fmt: skip
     return tuple(found)
@@ -171,6 +174,12 @@ def filled(given: Mapping[str, Any], model_type: str = "") -> dict[str, Any]:
     if found.get("precision") == "fp32" and "autocast" not in said:
         found.pop("autocast", None)  # it is 16 bits that a trainer's autocast is for
     return found
+
+
+def sharded_alone(given: Mapping[str, Any]) -> bool:
+    """Whether the trainer in `given` shards on one GPU too."""
+    trainer = find(str(given.get("trainer") or PLAIN))
+    return trainer is not None and trainer.sharded_alone
 
 
 def usual(given: Mapping[str, Any], field: str) -> Any:

@@ -193,3 +193,43 @@ def test_scripts_after_qlora_fill_no_cache() -> None:
     )
     assert off.setup.cache_held is False
     assert on.allocated_bytes - off.allocated_bytes == pytest.approx(4 * 2048 * 40 * 6400 * 4, rel=0.01)
+
+
+def test_prime_rl_by_pieces_of_the_vocabulary() -> None:
+    """On the way back five float32 tensors of all tokens by 2,048 entries, the 16-bit product, and the gradients of
+    hidden states and the frozen unembedding: by hand from its code, for 16,384 tokens of Qwen3-0.6B."""
+    options = {
+        "trainer": "prime-rl",
+        "seq_len": 16384,
+        "checkpointing": "layer",
+        "kernels": "compiled",
+        "rank": 64,
+    }
+    found = running("Qwen/Qwen3-0.6B", {**options, "method": "lora"}).memory()
+    assert (found.setup.sharding, found.setup.gpus) == ("fsdp", 1)
+    back = next(m for m in found.moments if (m.phase, m.where) == ("backward", "unembedding"))
+    tokens, hidden, vocabulary = 16384, 1024, 151936
+    handed = tokens * (8 + 3 * 4)  # labels; normalisers, log-probabilities, entropies
+    pieces = (2 + 5 * 4) * tokens * 2048 + 2 * hidden * (tokens + vocabulary)
+    assert back.parts()["logits"] == pytest.approx(pieces + handed, rel=0.001)
+    weights = found.peak.parts()["weights"]
+    assert weights == pytest.approx(4 * 596_049_920, rel=0.001)  # the frozen base in float32
+    elsewhere = running("Qwen/Qwen3-0.6B", {**options, "trainer": "torchtitan", "method": "lora"})
+    assert elsewhere.setup.sharding == "none"  # no other profile shards on one GPU
+
+
+def test_mixed_precision_of_fsdp_copies_nothing_for_an_adapter() -> None:
+    """Pairs are gathered in 16 bits like the rest, so that no input of theirs is copied to float32; with a base held
+    in 16 bits and a float32 adapter they are."""
+    options = {
+        "method": "lora",
+        "gpus": 2,
+        "sharding": "fsdp",
+        "batch": 2,
+        "seq_len": 4096,
+        "trainer": "prime-rl",
+    }
+    wide = running(LLAMA, {**options, "precision": "bf16", "adapter_dtype": "float32"}).memory()
+    mixed = running(LLAMA, options).memory()
+    held = [m.peak.parts()["activations"] for m in (wide, mixed)]
+    assert held[0] > 1.3 * held[1]

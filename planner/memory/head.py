@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .elementwise import drop, norm
-from .log_probs import gathered, recomputed, tiled
+from .log_probs import by_entries, gathered, recomputed, tiled
 from .passes import CASTS, FLOAT32, Pass
 from .products import Weight, adapted, linear, whole
 from .stretch import Stretch, label_kept, plus, stretch
@@ -135,12 +135,8 @@ def head_stretches(
     start, bound = len(tape.sizes), None
     if not head.vocab:
         final = inner
-    elif loss == "chunked":
-        final = _chunked(run, inner, head, traits, chunk)
-    elif loss == "tiled":
-        final = tiled(run, inner, head)
-    elif loss.startswith("recomputed"):
-        final = recomputed(run, inner, head, chunk, wide=loss.endswith("wide"))
+    elif loss.startswith(_NONE_HELD):
+        final = _in_pieces(run, inner, head, traits, loss, chunk)
     elif run.preference:
         final = gathered(run, unembed(run, inner, head, traits, run.tokens), head.vocab)
     elif loss.startswith("split"):
@@ -178,6 +174,19 @@ def head_stretches(
     backward = stretch(tape, begin, len(tape.events))
     del bound
     return forward, backward
+
+
+def _in_pieces(run: Pass, x: Value, head: Head, traits: Traits, loss: str, chunk: int) -> Value:
+    """A loss that never has all logits."""
+    if loss == "chunked":
+        return _chunked(run, x, head, traits, chunk)
+    if loss == "chunked-vocabulary":
+        return by_entries(run, x, head, chunk)
+    return (
+        tiled(run, x, head)
+        if loss == "tiled"
+        else recomputed(run, x, head, chunk, wide=loss.endswith("wide"))
+    )
 
 
 def _in_loss(run: Pass, loss: str) -> bool:

@@ -2,7 +2,8 @@
 
 Every position is taken to carry a label, but a prompt's under GRPO; where others carry none, tiled losses hold less.
 Sources: trl 1.16, trl/kernels/chunked_logprob.py (ChunkedLogProbFunction) and trl/trainer/utils.py
-(add_fused_lm_head); trl 1.12 and 1.14, trl/trainer/sft_trainer.py (_chunk, _chunked_cross_entropy_loss);
+(add_fused_lm_head); PrimeIntellect-ai/prime-rl b798a90d, src/prime_rl/trainer/models/layers/lm_head.py
+(_ChunkedLogProbEntropyFn); trl 1.12 and 1.14, trl/trainer/sft_trainer.py (_chunk, _chunked_cross_entropy_loss);
 LLaMA-Factory 0.9, src/llamafactory/train/trainer_utils.py (get_batch_logps) and train/dpo/trainer.py
 (concatenated_forward); pytorch v2.13, aten/src/ATen/native/cuda/SoftMax.cu (host_softmax).
 """
@@ -130,6 +131,35 @@ def _chunk(run: Pass, rows: Size, head: Head, given: int, width: int, *, wide: b
     products = tape.new(entries * FLOAT32)
     del products, logits
     return [*lowered, chances, exponentials]
+
+
+def by_entries(run: Pass, x: Value, head: Head, chunk: int) -> Value:
+    """Log-probabilities and entropies of x W^T, for all rows and `chunk` entries of the vocabulary at a time.
+
+    Forward every name in the loop keeps its tensor until the next chunk's is there: 14 bytes a logit of a chunk (the
+    product, its float32 copy before and after the temperature, and that of the last chunk). On the way back a chunk's
+    logits are made again, with the probabilities and their gradient of the last chunk beside them: 22 bytes, and the
+    gradients of x and of W in their own type, W's whole and also where it is frozen. Neglects a row's few numbers
+    while they are folded (16 bytes).
+    """
+    tape, rows = run.tape, run.tokens
+    width = run.compute if run.autocast else x.width
+    piece = rows * min(chunk, head.vocab)
+    parameters, size, trains = head.reads * head.vocab, x.bytes, head.trained and run.grad
+    lowered = tape.new(parameters * width) if width < (run.whole if head.trained else run.norms) else None
+    kept = [tape.new(rows * wide) for wide in (INDEX, FLOAT32, FLOAT32, FLOAT32)]
+    work = tape.new(piece * (width + 3 * FLOAT32))
+    del work
+
+    def rule(g: Buffer) -> Gradients:
+        of_x, of_weights = tape.new(size), tape.new(parameters * width)
+        work = tape.new(piece * (width + 5 * FLOAT32))
+        del work, of_weights
+        if trains:
+            tape.gradient(parameters * run.whole)
+        return (of_x,)
+
+    return tape.apply((x,), 0, FLOAT32, (x.buffer, lowered, *kept), rule, trains=trains)
 
 
 def gathered(run: Pass, logits: Value, vocab: int) -> Value:

@@ -132,7 +132,7 @@ def make_pass(
         tape=Tape(merges=merges, accumulates=accumulates), sequences=b, length=s, tokens=tokens, pairs=pairs,
         compute=WIDTHS[setup.compute_dtype], stream=stream, norms=stream, widens=setup.weight_dtype == "float16",
         base=width, half=setup.compute_dtype == "float16",
-        trained=width if mixed and setup.method == "full" else WIDTHS[setup.trained_dtype],
+        trained=width if mixed else WIDTHS[setup.trained_dtype],
         full=setup.method == "full", autocast=setup.under_autocast and not mixed, kernel=setup.attention_kernel,
         kernels=setup.kernels, dropout=setup.lora_dropout > 0 and setup.drops, dropped=setup.lora_dropout > 0,
         masked=_masked(setup),

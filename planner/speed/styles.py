@@ -81,7 +81,7 @@ STYLES = {
 _FULL, _CHUNKED, _FUSED = Cost(22, 26, 6, 6), Cost(14, 18, 5, 5), Cost(4, 4, 2, 0)
 LOSS = {
     "full": _FULL, "shifted": _FULL, "shifted-late": _FULL, "shifted-narrow": _FULL, "chunked": _CHUNKED,
-    "split": _CHUNKED,
+    "chunked-vocabulary": _CHUNKED, "split": _CHUNKED,
     "split-wide": _CHUNKED, "split-fused": _FUSED, "fused": _FUSED, "shifted-fused": _FUSED,
     "shifted-late-fused": _FUSED, "wide-fused": _FUSED, "tiled": _FUSED,
     "recomputed": _CHUNKED, "recomputed-wide": _CHUNKED,
