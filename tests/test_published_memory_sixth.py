@@ -84,6 +84,25 @@ def test_the_workspace_of_torch_2_1_is_what_the_notes_could_not_get() -> None:
     assert 19 <= standing + (15.59 - standing) / 2 + asked / 2 < 20
 
 
+def test_universal_llm_trainer_holds_16_bit_logits() -> None:
+    """By hand, Llama-3.1-8B with LoRA, two sequences of 8,192 (src/models/llama3.py, forward): bfloat16 weights,
+    inputs of 32 layers, and on the way back log-probabilities and two gradients of them, two bytes each."""
+    own = [(c, s) for c, s in now() if "universal-llm-trainer" in c.now and c.metric not in RUN]
+    far = {c.number for c, s in own if abs(s.predicted / c.measured - 1) > 0.2}
+    assert len(own) == 16 and far == {522} and 522 in SIXTH
+    options = {
+        "method": "lora", "trainer": "universal-llm-trainer", "precision": "bf16", "packing": "padded", "rank": 8,
+        "targets": "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj", "batch": 64,
+        "accumulation": 32, "seq_len": 8192,
+    }  # fmt: skip
+    found = running("meta-llama/Llama-3.1-8B", options).memory()
+    weights, inputs, logits = 2 * 8_030_261_248, 32 * 2 * 8192 * 4096 * 2, 3 * 2 * 8192 * 128_256 * 2
+    states = 4 * 4 * 20_971_520  # float32 pairs, their gradients, Adam's two
+    loss = next(m for m in found.moments if m.phase == "loss")
+    assert abs(loss.bytes / (weights + inputs + logits + states) - 1) < 0.02
+    assert found.setup.reentrant and not found.setup.outputs_held and not found.setup.autocast
+
+
 def test_prime_rl_as_its_benchmark_reports_it() -> None:
     """Reserved bytes of 21 runs: one and eight GPUs, all losses, with and without offload, and experts."""
     errors = sorted(abs(s.predicted / c.measured - 1) for c, s in now() if "prime-rl" in c.now)

@@ -33,6 +33,11 @@ The interval of today rests on the first of these predictions too, as on those o
 on them. Lengths are stated where sequences are filled, padded or packed to them; a trainer's cap alone is not a
 length. What was changed on seeing them, each by the trainers' code: a profile `llama-recipes-2024`, of which
 float32 weights are sharded and gathered in 16 bits, without the cache and the scores that its code of 2023 held;
+`universal-llm-trainer`, which calls the model without labels, takes the loss from 16-bit logits (three copies of
+two bytes each, where a loop with the model's own loss holds 14 bytes a logit) and hands SDPA a mask. transformers
+4.49 runs Gemma 2 by SDPA without capping the scores, which no option says: typed is `--attention-kernel flash`. The
+table's "GiB" of the model alone are torch's reserved bytes by 10^9 (src/utils/__init__.py, print_mem_consumption);
+those of the peak are taken as they stand, and would be 7% lower in the same unit; and
 profiles `prime-rl` and `prime-rl-sft`, with a loss by pieces of the vocabulary, FSDP on one GPU too, and four
 adapters of rank 16 typed as one of rank 64 without states (no run is registered in its benchmark, so that no
 optimizer is made for one); an adapter that FSDP's mixed precision gathers in 16 bits, like the rest.
