@@ -19,6 +19,7 @@ from typing import Any
 from planner import facts, hardware
 from planner.cli.config_option import given
 from planner.cli.estimate import command
+from planner.cli.main import CONTEXT_SETTINGS
 from planner.errors import PlannerError
 from planner.estimator import load
 from planner.memory import with_open_lengths
@@ -133,7 +134,7 @@ def options_of(case: Later) -> dict[str, Any]:
     """The options of the command, as the command line reads them; `now` stands over those of the first prediction,
     where a profile of the version that was measured has come since."""
     words = [*shlex.split(case.options), *shlex.split(case.now)]
-    context = command.make_context("estimate", ["--model", case.model, *words])
+    context = command.make_context("estimate", ["--model", case.model, *words], **CONTEXT_SETTINGS)
     found = given(context, dict(context.params))
     found.pop("model")
     return {**found, "method": case.method}

@@ -20,6 +20,7 @@ from typing import Any
 from planner import facts
 from planner.cli.config_option import given
 from planner.cli.estimate import command
+from planner.cli.main import CONTEXT_SETTINGS
 from planner.errors import PlannerError
 from planner.hardware import find
 from planner.running import DATA, Running, running
@@ -95,7 +96,9 @@ def later(name: str = LATER) -> list[Later]:
 
 def options_of(case: Later) -> dict[str, Any]:
     """The options of the command, as the command line reads them."""
-    context = command.make_context("estimate", ["--model", case.model, *shlex.split(case.options)])
+    context = command.make_context(
+        "estimate", ["--model", case.model, *shlex.split(case.options)], **CONTEXT_SETTINGS
+    )
     found = given(context, dict(context.params))
     return {name: value for name, value in found.items() if name not in ("model", *DATA)} | {
         "method": case.method

@@ -38,6 +38,8 @@ COMMANDS = {
 }
 # Commands that train, run models' steps or stay.
 LONG = frozenset(("simulate", "validate", "web"))
+# Whoever makes a command's context without the group's gives it these too: click keeps a command's help option.
+CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class LazyGroup(click.Group):
@@ -83,7 +85,7 @@ class LazyGroup(click.Group):
 
 @click.group(
     cls=LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings=CONTEXT_SETTINGS,
     epilog="Start with:  lora-plan estimate --model meta-llama/Llama-3.1-8B",
 )
 @click.version_option(__version__, "-V", "--version", prog_name="lora-plan")
