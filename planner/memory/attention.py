@@ -8,7 +8,7 @@ from ..dataclass import dataclass
 from .bias import Shared, added, as_mask
 from .elementwise import drop
 from .passes import FLOAT32, HALF, Pass
-from .tape import Buffer, Gradients, Size, Tape, Value, add, cast, copy, scale, unary, view
+from .tape import Buffer, Gradients, Size, Tape, Value, add, beside, cast, copy, scale, unary, view
 
 
 @dataclass(frozen=True)
@@ -304,14 +304,7 @@ def _softmax(tape: Tape, x: Value, width: int) -> Value:
     its own before it makes x's gradient (aten/src/ATen/native/cuda/SoftMax.cu, softmax_backward_cuda_out)."""
     size, product = x.bytes, x.elements * width
     out = tape.new(product)
-
-    def rule(g: Buffer) -> Gradients:
-        beside = tape.new(product)
-        made = tape.new(size)
-        del beside
-        return (made,)
-
-    return tape.apply((x,), x.elements, width, (out,), rule, out=out)
+    return tape.apply((x,), x.elements, width, (out,), beside(tape, product, size), out=out)
 
 
 def _contiguous(x: Value) -> Value:

@@ -7,7 +7,7 @@ from .log_probs import by_entries, gathered, recomputed, tiled
 from .passes import CASTS, FLOAT32, Pass
 from .products import Weight, adapted, linear, whole
 from .stretch import Stretch, label_kept, plus, stretch
-from .tape import Buffer, Gradients, Size, Value, cast, copy, piece, scale, unary
+from .tape import Buffer, Gradients, Size, Value, beside, cast, copy, piece, scale, unary
 from .traits import Traits
 from .unembedding import Head
 
@@ -41,15 +41,7 @@ def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) 
     if narrow and run.autocast and shifted.width < FLOAT32:
         return _lowered(shifted)
     size = shifted.bytes
-    chances = tape.new(size)
-
-    def rule(g: Buffer) -> Gradients:
-        chosen = tape.new(size)
-        made = tape.new(size)
-        del chosen
-        return (made,)
-
-    return tape.apply((shifted,), 0, FLOAT32, (chances,), rule)
+    return tape.apply((shifted,), 0, FLOAT32, (tape.new(size),), beside(tape, size, size))
 
 
 def _lowered(logits: Value) -> Value:
@@ -72,16 +64,7 @@ def _compiled(logits: Value) -> Value:
     and makes the logits' gradient beside both: 4 + 4 + 2 bytes a logit in 16 bits (megatron-core 0.13.1,
     megatron/core/fusions/fused_cross_entropy.py under torch.compile, of torch 2.13 on a CPU; by its allocations)."""
     tape, size = logits.tape, logits.elements * FLOAT32
-    made = logits.bytes
-    chances = tape.new(size)
-
-    def rule(g: Buffer) -> Gradients:
-        copied = tape.new(size)
-        found = tape.new(made)
-        del copied
-        return (found,)
-
-    return tape.apply((logits,), 0, FLOAT32, (chances,), rule)
+    return tape.apply((logits,), 0, FLOAT32, (tape.new(size),), beside(tape, size, logits.bytes))
 
 
 def _in_place(logits: Value) -> Value:

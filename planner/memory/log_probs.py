@@ -11,7 +11,7 @@ LLaMA-Factory 0.9, src/llamafactory/train/trainer_utils.py (get_batch_logps) and
 from __future__ import annotations
 
 from .passes import FLOAT32, Pass
-from .tape import Buffer, Gradients, Size, Value, cast
+from .tape import Buffer, Gradients, Size, Value, beside, cast
 from .unembedding import Head
 
 TILE_TOKENS, TILE_ENTRIES = 4096, 32768  # TOKEN_CHUNK_SIZE, _CHUNKED_LOGPROB_CHUNK_SIZE
@@ -177,11 +177,4 @@ def gathered(run: Pass, logits: Value, vocab: int) -> Value:
     copied = None if single else tape.new(size)
     chances = tape.new(size)
     del copied
-
-    def rule(g: Buffer) -> Gradients:
-        chosen = tape.new(size)
-        made = tape.new(size)
-        del chosen
-        return (made,)
-
-    return tape.apply((part,), 0, FLOAT32, (chances, tape.new(rows * INDEX)), rule)
+    return tape.apply((part,), 0, FLOAT32, (chances, tape.new(rows * INDEX)), beside(tape, size, size))

@@ -3,6 +3,8 @@ all tokens."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from ..schema import Apply, Architecture, Join
 from .every_expert import gated_halves, into_shared, product, routed
 from .experts import Routing, Stacked, mix
@@ -13,7 +15,7 @@ from .tape import Value, add
 from .traits import Traits
 
 
-class Mixture:
+class Mixture(ABC):
     """What a layer holds of its experts: products that wait, the router's logits, and names that are bound until the
     experts' code returns."""
 
@@ -30,9 +32,9 @@ class Mixture:
         self.logits: Value | None = None
         self.bound: list[Value] = []
 
+    @abstractmethod
     def weight(self, index: int) -> Weight:
         """A matrix as products meet it."""
-        raise NotImplementedError
 
     def meet(self, op: Apply, x: Value) -> Value:
         """A product with the experts: it waits for their weighting, or runs where all experts see all tokens."""

@@ -190,6 +190,18 @@ class Value:
 # Elementwise operations, as torch's own gradients keep what they keep.
 
 
+def beside(tape: Tape, scratch: Size, made: Size) -> Backward:
+    """The way back of an operation that makes its gradient beside a tensor that it drops again."""
+
+    def rule(g: Buffer) -> Gradients:
+        held = tape.new(scratch)
+        found = tape.new(made)
+        del held
+        return (found,)
+
+    return rule
+
+
 def add(a: Value, b: Value) -> Value:
     """a + b: keeps nothing; one gradient serves both."""
     width = max(a.width, b.width)
