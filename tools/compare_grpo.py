@@ -37,7 +37,8 @@ def engine_of(row: dict[str, str]) -> tuple[Engine, int]:
     setup = Setup(
         method="lora" if quantize == "none" else "qlora", quantize=quantize, objective="grpo", loss="tiled",
         reference="none", packing="padded", generation="shared", vllm_memory=float(row["share"]),
-        gpu_bytes=round(float(row["gpu_gib"]) * GIB), seq_len=int(row["length"]), micro_batch=int(row["sequences"] or 8),
+        gpu_bytes=round(float(row["gpu_gib"]) * GIB), seq_len=int(row["length"]),
+        micro_batch=int(row["sequences"] or 8),
     )  # fmt: skip
     found = engine(arch, setup)
     assert found is not None
@@ -77,10 +78,11 @@ def memory_lines() -> Iterator[str]:
     middle = statistics.median(ratios)
     yield "## vLLM beside the trainer: its cache\n"
     yield (
-        f"What vLLM logged as it started in {len(ratios)} notebooks of Unsloth, against the formula: predicted / logged. "
-        f"Of the cache the median is {middle:.2f} of what was logged, from {min(ratios):.2f} to {max(ratios):.2f}; these "
-        "versions (0.7 and 0.8) took CUDA graphs from outside their share, later ones and the formula from inside it. "
-        "Tokens are the logged cache over the formula's bytes of a token, against the tokens that were logged.\n"
+        f"What vLLM logged as it started in {len(ratios)} notebooks of Unsloth, against the formula: predicted / "
+        f"logged. Of the cache the median is {middle:.2f} of what was logged, from {min(ratios):.2f} to "
+        f"{max(ratios):.2f}; these versions (0.7 and 0.8) took CUDA graphs from outside their share, later ones and "
+        "the formula from inside it. Tokens are the logged cache over the formula's bytes of a token, against the "
+        "tokens that were logged.\n"
     )
     head = ("model", "base", "GPU, share", "weights, GiB", "cache, GiB", "ratio", "tokens of the cache")
     yield from table(head, (row for row, _ in found))

@@ -149,7 +149,8 @@ def test_what_does_not_go_together(options: dict[str, Any], field: str) -> None:
 
 def test_the_commands_say_what_it_takes() -> None:
     options = ["-m", "Qwen/Qwen2.5-1.5B", "--objective", "grpo", "--prompt-tokens", "256", "--gpu", "rtx 4090",
-               "--layers", "attention,mlp", "--generation", "colocate", "--vllm-memory", "0.4", "--checkpointing"]  # fmt: skip
+               "--layers", "attention,mlp", "--generation", "colocate", "--vllm-memory",
+               "0.4", "--checkpointing"]  # fmt: skip
     run = CliRunner().invoke(cli, ["estimate", *options, "--batch", "256", "--accumulation", "64", "--json"])
     assert run.exit_code == 0, run.output
     said = json.loads(run.stdout)
@@ -182,7 +183,8 @@ def test_trl_gets_it_and_gives_it_back() -> None:
     for line in ("use_vllm: true", "vllm_mode: colocate", "vllm_gpu_memory_utilization: 0.4",
                  "vllm_enable_sleep_mode: true", "vllm_max_model_length: 768"):  # fmt: skip
         assert line in made.text
-    base = {"model_name_or_path": "Qwen/Qwen2.5-1.5B", "use_peft": True, "lora_target_modules": "all-linear",
+    base: dict[str, Any] = {"model_name_or_path": "Qwen/Qwen2.5-1.5B", "use_peft": True,
+        "lora_target_modules": "all-linear",
             "reward_funcs": ["accuracy_reward"], "use_vllm": True}  # fmt: skip
     found = import_config({**base, "vllm_max_model_length": 768, "vllm_enable_sleep_mode": True}).request
     assert (found["generation"], found["vllm_memory"], found["vllm_sleep"]) == ("colocate", 0.3, True)
