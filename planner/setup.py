@@ -106,8 +106,8 @@ class Setup:
     divergence has no weight (beta 0). Or a vLLM on the GPUs that train makes them, with a base of its own
     ("colocate", as TRL's) or with weights that the trainer reads ("shared", as Unsloth's): it takes the share
     `vllm_memory` of `gpu_bytes` (None: 0.3 as TRL, shared 0.5 as Unsloth), and with `vllm_sleep` gives it back before
-    the step. A server has `vllm_gpus` of the same GPUs. `mean_completion`: tokens of a completion on average (None: all
-    as long as `seq_len` lets them be).
+    the step. A server has `vllm_gpus` of the same GPUs. `mean_completion`: tokens of a completion on average (None:
+    all as long as `seq_len` lets them be).
     `eval_batch`: sequences that an evaluation between steps takes at a time on each GPU, 0 where there is none.
     `main_grads`: gradients are added up in a buffer of float32 that stands all along, whole on every data-parallel
     GPU, as Megatron's. `deferred_gradients`: FSDP exchanges none before the last micro-step, so that all are held

@@ -2,11 +2,11 @@
 
     python -m tools.fit_decode            # shows both
     python -m tools.fit_decode --write    # into data/decode.toml; then tools/import_facts.py --index-only
-    python -m tools.fit_decode --first    # data/measured/grpo_steps_blind.csv: of rows that have no first prediction yet
+    python -m tools.fit_decode --first    # first predictions of rows that have none: grpo_steps_blind.csv
 
-Constants: least squares of log(predicted / published) over the passes of data/measured/decode.csv that are marked "fit"
-(models are halved before anything is fitted), each model on its GPU counting the same. The interval: what holds the
-share `COVERAGE` (n + 1) / n of n sources' steps as they were first predicted, the same share left out at either end,
+Constants: least squares of log(predicted / published) over the passes of data/measured/decode.csv that are marked
+"fit" (models are halved before anything is fitted), each model on its GPU counting the same. The interval: what holds
+the share COVERAGE (n + 1) / n of n sources' steps as they were first predicted, as much left out at either end,
 sources counting the same.
 """
 
@@ -38,19 +38,30 @@ def by_group(passes: Iterable[Pass]) -> dict[tuple[str, str, str, str], list[Pas
     return found
 
 
+def of_vllm(values: Sequence[float]) -> Engine:
+    """vLLM with these constants."""
+    memory, pass_s, sequence_s = values
+    return Engine(memory, pass_s, sequence_s, True)
+
+
+def distance(engine: Engine) -> float:
+    """The mean square of log(predicted / published) over the passes that are marked "fit", by model and GPU."""
+    groups = by_group(Pass(row) for row in rows_of("decode") if row["half"] == "fit")
+    squares = [
+        np.mean([math.log(each.predicted(engine) / each.seconds) ** 2 for each in group])
+        for group in groups.values()
+    ]
+    return float(np.mean(squares))
+
+
 def fitted() -> Engine:
     """vLLM's constants."""
-    groups = by_group(Pass(row) for row in rows_of("decode") if row["half"] == "fit")
-
-    def off(logs: Sequence[float]) -> float:
-        engine = Engine(*(math.exp(x) for x in logs), graphs=True)
-        squares = [
-            np.mean([math.log(p.predicted(engine) / p.seconds) ** 2 for p in group]) for group in groups.values()
-        ]
-        return float(np.mean(squares))
-
-    best = minimize(off, [math.log(x) for x in START], method="Nelder-Mead", options={"maxiter": 400})
-    return Engine(*(float(f"{math.exp(x):.4g}") for x in best.x), graphs=True)
+    start = [math.log(each) for each in START]
+    best = minimize(
+        lambda logs: distance(of_vllm([math.exp(each) for each in logs])), start, method="Nelder-Mead",
+        options={"maxiter": 400},
+    )  # fmt: skip
+    return of_vllm([float(f"{math.exp(each):.4g}") for each in best.x])
 
 
 def first_ratios() -> dict[str, list[float]]:
@@ -62,7 +73,7 @@ def first_ratios() -> dict[str, list[float]]:
 
 
 def interval(ratios: dict[str, list[float]]) -> tuple[float, float]:
-    """The ends, as multiples of what is predicted: a share of COVERAGE (n + 1) / n between them by first predictions."""
+    """The ends, as multiples of what is predicted, between which COVERAGE (n + 1) / n of first predictions lie."""
     number = len(ratios)
     outside = (1 - min(1.0, COVERAGE * (number + 1) / number)) / 2
     weighted = sorted((ratio, 1 / len(some) / number) for some in ratios.values() for ratio in some)
@@ -93,10 +104,14 @@ def toml() -> str:
     }  # fmt: skip
     low, high = interval(ratios)
     text = (
-        "# Making completions: what vLLM reaches, and how far published steps of GRPO lie from the formula. Written by\n"
-        '# tools/fit_decode.py.\nbasis = "fitted"\n'
+        "# Making completions: what vLLM reaches, and how far published steps of GRPO lie from the formula.\n"
+        '# Written by tools/fit_decode.py.\nbasis = "fitted"\n'
     )
-    for name, value in (("memory", engine.memory), ("pass_s", engine.pass_s), ("sequence_s", engine.sequence_s)):
+    for name, value in (
+        ("memory", engine.memory),
+        ("pass_s", engine.pass_s),
+        ("sequence_s", engine.sequence_s),
+    ):
         text += _entry(name, value, of_passes)
     for name, value in (("low", low), ("high", high), ("coverage", COVERAGE), ("sources", len(ratios))):
         text += _entry(name, value, of_steps)
@@ -110,7 +125,9 @@ def predict_first() -> None:
     names = ["source", "model", "method", "gpu", "gpus", "step_s", "stated", "options", "predicted_s"]
     for row in rows_of("grpo_steps"):
         if (row["source"], row["model"], row["options"]) not in seen:
-            known.append({**{name: row[name] for name in names[:-1]}, "predicted_s": f"{step_of(row).seconds:.4g}"})
+            known.append(
+                {**{name: row[name] for name in names[:-1]}, "predicted_s": f"{step_of(row).seconds:.4g}"}
+            )
     with FIRST.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()

@@ -1,14 +1,13 @@
 """How long completions become, of which a trainer is told the longest that is allowed and, at best, the mean.
 
-    all as long as allowed (no mean given):  S(t) = 1 for t < allowed
-    a mean:                                  S(t) = exp(-t / tau) for t < allowed, tau such that the S(t) add up to the mean
-    longest of n                             sum over t < allowed of 1 - (1 - S(t))^n
+    all as long as allowed (no mean):  S(t) = 1 for t < allowed
+    a mean                          :  S(t) = exp(-t / tau) for t < allowed, tau such that S adds up to the mean
+    longest of n                    :  sum over t < allowed of 1 - (1 - S(t))^n
 
-S(t) is the share of completions that are longer than t tokens: each token ends one with the same chance, and what goes
-on is cut. Of the chats that ml-energy's leaderboard published (Llama-3.1-8B, Qwen3-8B, Gemma-3-12B: means of 400 to 730
-tokens) the longest of 8 is 2.4 to 2.6 times the mean and that of 64 is 3.7 to 5.1 times, where this says 2.7 and 4.7; of
-reasoning on GPQA (means of 7,000 to 8,100) 1.8 to 2.1 and 2.6 to 3.2 times, so that it is too long there where nothing is
-cut.
+S(t) is the share of completions that are longer than t tokens: each token ends one with the same chance, and what
+goes on is cut. Of the chats that ml-energy's leaderboard published (Llama-3.1-8B, Qwen3-8B, Gemma-3-12B: means of 400
+to 730 tokens) the longest of 8 has 2.4 to 2.6 times the mean and that of 64 3.7 to 5.1 times, where this says 2.7 and
+4.7; of reasoning on GPQA (means of 7,000 to 8,100) 1.8 to 2.1 and 2.6 to 3.2 times: there it is too long.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ FAR = 1e6  # tau in units of what is allowed from which completions are all as l
 
 @lru_cache(maxsize=512)
 def decay(allowed: int, mean: float) -> float:
-    """tau, in tokens, at which exp(-t / tau) over 0 <= t < allowed adds up to the mean: tau (1 - exp(-allowed / tau)) =
-    mean. Infinite where the mean is what is allowed."""
+    """tau, in tokens, at which exp(-t / tau) over 0 <= t < allowed adds up to the mean:
+    tau (1 - exp(-allowed / tau)) = mean. Infinite where the mean is what is allowed."""
     if mean >= allowed:
         return math.inf
     low, high = 1e-9 * allowed, FAR * allowed

@@ -1,10 +1,9 @@
-"""Seconds of a step of GRPO: its completions are made, handed weights for, scored and learnt from.
+"""Seconds of a step of GRPO: its completions are made, weights are handed over, they are scored and learnt from.
 
     step       = generation + handover + scoring + training
-    generation = prompts in one pass + a pass for each further token, over the sequences that go on (planner/speed/decode.py)
-    handover   = of a vLLM that does not share the base: merged, read and written once more (4 x base / (bandwidth x
-                 memory)), a kernel's launch for each of 10 operations on a matrix, and of a server base / its link; asleep,
-                 base / the host's bus to wake it
+    generation = prompts in one pass + a pass for each further token, over the sequences that go on (decode.py)
+    handover   = of a vLLM that does not share the base: COPIES x base / (bandwidth x memory) and OPERATIONS launches
+                 for each matrix; to a server base / link besides, to one that sleeps base / the host's bus
     scoring    = forward passes without gradients (the reference; the trained model again after another engine)
     training   = planner/speed's step, of sequences as long as the longest, to which a batch is padded
 
@@ -37,6 +36,7 @@ CHUNKS = 24  # of a completion's tokens, within which a pass is taken at its mid
 COPIES = (
     4  # times the base moves as an adapter is merged into it, taken out, and it is written into the engine
 )
+FEW = 10  # sources, below which the output says so
 OPERATIONS = 10  # kernels for each matrix that is merged and handed over
 
 
@@ -66,13 +66,11 @@ def making_of(arch: Architecture, setup: Setup, machine: Cluster) -> Making:
 
 
 def server_room(arch: Architecture, setup: Setup, machine: Cluster) -> int:
-    """Completions whose keys and values a server's GPU holds at a time (0.9 of it, vLLM's own share); at least one."""
+    """Completions that a server's GPU holds at a time, with vLLM's own share of 0.9 of it; at least one."""
     room = machine.accelerator.memory_bytes
     if room is None:
         return setup.global_batch
-    alone = replace(
-        setup, generation="colocate", vllm_memory=None, gpu_bytes=0, micro_batch=1, accumulation=1
-    )
+    alone = replace(setup, generation="colocate", vllm_gpus=1, gpu_bytes=0, micro_batch=1, accumulation=1)
     found = beside(arch, alone)
     assert found is not None
     left = 0.9 * room - found.bytes_for(0)
@@ -162,9 +160,9 @@ def policy_step(
     arch: Architecture, setup: Setup, machine: Cluster, adapted: Iterable[Adapted] = (),
     whole: Whole = NOTHING_WHOLE, *, calibration: Calibration = NOTHING_MEASURED,
 ) -> StepTime:  # fmt: skip
-    """Seconds of a whole step of GRPO with its phases; a server's GPUs are among those that are paid for. The interval
-    is that of published steps. Raises InputError where a rate is not known, UnsupportedArchitectureError where the
-    model's operations are not."""
+    """Seconds of a whole step of GRPO with its phases; a server's GPUs are among those that are paid for. The
+    interval is that of published steps; without a mean length the seconds are assumed. Raises InputError where a rate
+    is not known, UnsupportedArchitectureError where the model's operations are not."""
     pairs, known = tuple(adapted), decoding()
     making = making_of(arch, setup, machine)
     padded = making.longest if setup.packing == "padded" else math.ceil(making.mean)
@@ -182,7 +180,8 @@ def policy_step(
     return replace(
         step, seconds=seconds, low=known.low * seconds, high=known.high * seconds, coverage=known.coverage,
         parts={**step.parts, "generation": making_s, "handover": handing_s}, tokens=tokens_of(setup), phases=phases,
-        gpus=setup.gpus + (setup.vllm_gpus if setup.generation == "server" else 0), basis=known.basis,
+        gpus=setup.gpus + (setup.vllm_gpus if setup.generation == "server" else 0),
+        basis="assumed" if setup.mean_completion is None else known.basis,
         notices=(*step.notices, *_notices(setup, making)),
     )  # fmt: skip
 
@@ -192,17 +191,17 @@ def _notices(setup: Setup, making: Making) -> Iterator[Notice]:
     known = decoding()
     if setup.mean_completion is None:
         lengths = (
-            f"All completions are taken to reach {making.allowed:,} tokens, which few do: --mean-completion says how long "
-            "they are on average."
+            f"All completions are taken to reach {making.allowed:,} tokens, which few do: --mean-completion says how "
+            "long they are on average."
         )
     else:
         lengths = (
-            f"Completions are taken to end at any token with the same chance: of a mean of {making.mean:,.0f} the longest "
-            f"of {setup.global_batch:,} has {making.longest:,}, for which the step waits."
+            f"Completions are taken to end at any token with the same chance: of a mean of {making.mean:,.0f} the "
+            f"longest of {setup.global_batch:,} has {making.longest:,}, for which the step waits."
         )
-    few = (
-        f"it rests on {known.sources} sources, fewer than ten"
-        if known.sources < 10
-        else f"{known.sources} sources"
+    few = ", fewer than ten" if known.sources < FEW else ""
+    text = (
+        f"{lengths} Rewards are not counted. The interval rests on published steps of {known.sources} sources{few}, "
+        "as they were predicted first."
     )
-    yield Notice("grpo-time", f"{lengths} Rewards are not counted. Its interval is wide: {few}.")
+    yield Notice("grpo-time", text)
