@@ -39,6 +39,7 @@ USUAL: dict[str, Any] = {
     "upcast_small": None, "optimizer_in_backward": None, "lora_dropout": None, "lengths_vary": None,
     "attention_kernel": None, "kernels": None, "loss": None, "packing": None, "accumulation": 1,
     "objective": None, "reference": None, "prompt_tokens": None, "generation": None, "group": None,
+    "vllm_memory": None, "vllm_sleep": None,
     "eval_batch": None,
     "gpu": None, "gpus": 1, "gpus_per_node": 8, "sharding": None, "tensor_parallel": 1, "pipeline_parallel": 1,
     "expert_parallel": 1, "sequence_parallel": 1, "shard_size": None,
@@ -370,7 +371,9 @@ def _one_each(asked: Mapping[str, Any]) -> int:
     from .running import setup_from
 
     length = whole_number("sequence-parallel", asked["sequence_parallel"])  # one that these GPUs can share
-    unsaid = dict.fromkeys(("quantize", "objective", "reference", "generation", "prompt_tokens"))
+    unsaid = dict.fromkeys(
+        ("quantize", "objective", "reference", "generation", "prompt_tokens", "vllm_memory", "vllm_sleep")
+    )
     return each * setup_from(_setup_options("lora", {**asked, **unsaid}), length).global_batch
 
 

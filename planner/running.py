@@ -23,6 +23,7 @@ from .given import read as read_given
 from .given import whole_number
 from .memory import estimate_memory, with_open_lengths
 from .moments import MemoryEstimate
+from .objective_rules import SHARES_GPU
 from .pictured import OPTIONS as PICTURED
 from .pictured import check_length, pictured
 from .schema import Architecture, Notice
@@ -161,6 +162,8 @@ def setup_from(options: Mapping[str, Any], seq_len: int, model_type: str = "") -
     """
     if isinstance(gpu := options.get("gpu"), str):
         options = {**options, **precision_on([hardware.find(gpu)], options)}
+    if options.get("generation") in SHARES_GPU:
+        options = {**options, "gpu_bytes": _memory_of(options.get("gpu"))}
     given = tuple((name, type(value), value) for name, value in options.items() if name in _OF_SETUP)
     try:
         return _setup_from(given, seq_len, model_type)
@@ -168,6 +171,16 @@ def setup_from(options: Mapping[str, Any], seq_len: int, model_type: str = "") -
         if "unhashable" not in str(error):
             raise
         return _setup_from.__wrapped__(given, seq_len, model_type)
+
+
+def _memory_of(gpu: Any) -> int:
+    """Bytes of a named GPU, 0 where none is named. Raises InputError where they are not known."""
+    if not isinstance(gpu, str):
+        return 0
+    found = hardware.find(gpu).memory_bytes
+    if found is None:
+        raise InputError("gpu", gpu, "a GPU whose memory is known", "vLLM takes a share of it.")
+    return found
 
 
 @lru_cache(maxsize=512)

@@ -162,8 +162,8 @@ def _memory(plan: Plan) -> Table | None:
     table = titled_table(
         "Memory of a GPU", "analytic", f"{setup['precision']}, {setup['optimizer']}{objective}", *columns
     )
-    for part in next(iter(columns.values()))["parts"]:
-        table.add_row(part, *(units.byte_size(found["parts"][part]) for found in columns.values()))
+    for part in dict.fromkeys(name for found in columns.values() for name in found["parts"]):
+        table.add_row(part, *(units.byte_size(found["parts"].get(part, 0)) for found in columns.values()))
     moments = [found["moment"].partition(" ") for found in columns.values()]
     table.add_row("most at", *(phase for phase, _, _ in moments))
     table.add_row("", *(place for _, _, place in moments))
@@ -219,6 +219,10 @@ def _grpo(plan: Plan) -> Table | None:
     table = titled_table("A step of GRPO", "analytic", found["generation"])
     table.add_row("prompts x completions", f"{found['prompts']:,} x {found['group']:,}")
     table.add_row("tokens of each", f"{found['prompt_tokens']:,} + {found['completion_tokens']:,}")
+    if vllm := found["vllm"]:
+        table.add_row("vLLM takes", units.byte_size(vllm["taken_bytes"]))
+        table.add_row("of it cache", units.byte_size(vllm["cache_bytes"]))
+        table.add_row("at a time", f"{vllm['sequences']:,} of {vllm['wanted']:,}")
     for name, done in found["flops"].items():
         table.add_row(f"FLOPs, {name}", f"{done:.3g}")
     return table

@@ -14,7 +14,8 @@ from .options import Count, Function, complete
 MACHINE = ("gpu", "gpus", "gpus_per_node", "price", "calibration")
 STEP = (
     "seq_len", "batch", "accumulation", "checkpointing", "no_checkpointing", "attention_kernel", "kernels", "loss",
-    "objective", "reference", "prompt_tokens", "generation", "packing",
+    "objective", "reference", "prompt_tokens", "generation", "vllm_memory",
+    "vllm_sleep", "packing",
 )  # fmt: skip
 IMAGES = ("images", "image_size")
 BESIDE = ("eval_batch",)  # what runs between steps
@@ -32,7 +33,8 @@ _WORDS = {
     "loss": "How the loss is computed",
     "objective": "What is learnt; a batch of dpo or orpo is pairs",
     "reference": "What dpo and kto (base) and grpo (none) compare with",
-    "generation": "grpo: who makes the completions, the model itself or a server on other GPUs",
+    "generation": "grpo: who makes the completions: the model itself, vLLM on other GPUs (server) or beside the "
+    "trainer (shared: with one base for both)",
     "packing": "Whole, padded or packed sequences",
     "precision": "How weights are held and computed with",
     "quantize": "How a frozen base is held",
@@ -104,6 +106,13 @@ def _others() -> dict[str, dict[str, Any]]:
         "optimizer_in_backward": {
             "is_flag": True, "default": None,
             "help": "Each weight is updated as soon as its gradient is there, which is then freed; one micro-step.",
+        },
+        "vllm_memory": {
+            "type": float, "metavar": "SHARE",
+            "help": "grpo: of the GPU, for a vLLM beside the trainer. Default: 0.3, shared 0.5.",
+        },
+        "vllm_sleep": {
+            "is_flag": True, "default": None, "help": "It gives its memory back before each training step.",
         },
         "images": {
             "type": Count(),

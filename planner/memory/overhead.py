@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..moments import Interval, Item, MemoryEstimate
+from ..moments import Interval, Item, MemoryEstimate, Moment
 from ..setup import Setup
 from .constants import Constants, constants
 
@@ -49,18 +49,29 @@ def kind_of(setup: Setup, lengths_open: bool = False) -> str:
 
 
 def bounds_of(
-    needed: int, cached_bytes: int, setup: Setup, known: Constants | None = None, lengths_open: bool = False
-) -> tuple[int, int, Interval]:
+    needed: int, cached_bytes: int, setup: Setup, known: Constants | None = None, lengths_open: bool = False,
+    stated: int = 0,
+) -> tuple[int, int, Interval]:  # fmt: skip
     """Bounds that are to hold the stated share of measured peaks, and what they rest on: from what is needed, less
     the error of the estimate, to what an allocator with room for it takes. Above, `extra_bytes` count as needed: what
-    is not known of a program is more than a share of a small model."""
+    is not known of a program is more than a share of a small model. `stated` bytes of what is needed are taken by
+    definition (vLLM's share), and no error is theirs."""
     known = known or constants()
+    needed -= stated
     found = known.of_kind(kind_of(setup, lengths_open))
     high = round(found.high * (needed + known.extra_bytes)) + cached_bytes
-    return round(found.low * needed), high, found
+    return round(found.low * needed) + stated, high + stated, found
+
+
+def stated_bytes(moment: Moment) -> int:
+    """Bytes of a moment that are taken by definition."""
+    return sum(item.bytes for item in moment.items if item.part == "vllm")
 
 
 def with_open_lengths(found: MemoryEstimate) -> MemoryEstimate:
     """An estimate whose length nobody stated, within the interval of measurements of which it was not stated."""
-    low, high, within = bounds_of(found.per_gpu_bytes, found.cached_bytes, found.setup, lengths_open=True)
+    low, high, within = bounds_of(
+        found.per_gpu_bytes, found.cached_bytes, found.setup, lengths_open=True,
+        stated=stated_bytes(found.peak),
+    )  # fmt: skip
     return replace(found, low=low, high=high, within=within)

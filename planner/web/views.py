@@ -262,7 +262,7 @@ def memory(answer: Answer) -> str:
     shown = {METHODS[name]: value for name, value in found.items() if value}
     if not shown:
         return note("The memory of this model is not estimated: see the notes.", "lp-fair")
-    parts = list(next(iter(shown.values()))["parts"])
+    parts = list(dict.fromkeys(part for each in shown.values() for part in each["parts"]))
     rows: list[tuple[object, ...]] = [
         (part, *(units.byte_size(each["parts"].get(part, 0)) for each in shown.values())) for part in parts
     ]
