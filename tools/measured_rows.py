@@ -141,8 +141,8 @@ WORKSPACE = (
 )
 UNITS = (
     "every module above 10,000 parameters is a unit of FSDP here (size_based, min_num_params 10000), which no option "
-    "says; a layer is taken as one, and embedding and unembedding as held whole throughout. Without these 4.2 GB, 1.2 "
-    "of the layer's, and of 13.5 that streams keep all but 1.1 to 5.9, 75 to 80 GB are left (1.06 to 1.13)"
+    "says; a layer is taken as one, and embedding and unembedding as held whole throughout. Without these 4.2 GB, "
+    "1.2 of the layer's, and of 13.5 that streams keep all but 1.1 to 5.9, 75 to 80 GB are left (1.06 to 1.13)"
 )
 OTHERWISE = (
     "the source contradicts it: its v13, the same set-up a day later, has 18.2 GB, its v15, with flash attention, "
