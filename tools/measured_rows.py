@@ -107,7 +107,7 @@ COLLECTED: dict[int, str] = {
     302: "the batch is not stated, and the recipe has changed since: with 10 sequences of 512 a GPU the figure would "
     "result",
     305: "not explained: 20.2 GB are missing, and more: the recipe (05b398a07) runs alpaca_2k_test unpadded, whose "
-    "samples are far shorter than the 4,096 tokens taken. What an earlier text had, transformers' scan without kernels, "
+    "samples are far shorter than the 4,096 tokens taken. What an earlier text had, a scan without kernels, "
     "it is not: the model's own code stops without those of mamba-ssm, which the recipe's requirements name. Two "
     "copies of the 4-bit weights would be 54.8 GB, the figure; nothing was found that makes a second",
     307: "the script is newer than the figure: 64 GB would be needed for the 32 sequences of the LoRA script without "
