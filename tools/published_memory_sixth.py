@@ -44,8 +44,8 @@ optimizer is made for one); an adapter that FSDP's mixed precision gathers in 16
 `trl-0.24` for TRL before it took its loss by pieces. ChatGLM-Finetuning pins torch 1.13, which has no fused
 attention, and runs one unpadded sample at a time (`--attention-kernel eager --lengths-vary`); DeepSpeed's float16
 has float32 masters. Two readings of figures were corrected, and the errors of their first predictions with them: the
-unit of ai-learner-1429's (GiB, taken as GB), and that of NguyenNgocChien-01 (14.4 GiB; 11.5 was an older page's, of a run
-on other data). A row that is not explained says so in the list below.
+unit of ai-learner-1429's (GiB, taken as GB), and that of NguyenNgocChien-01 (14.4 GiB; 11.5 was an older page's,
+of a run on other data). A row that is not explained says so in the list below.
 """
 Pair = tuple[Later, Said]
 
