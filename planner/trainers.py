@@ -152,7 +152,9 @@ def find(name: str) -> Trainer | None:
 
 def known(name: str) -> bool:
     """Whether a set-up's trainer is one program, by a profile of its own: not `plain`, nor a sort of programs."""
-    return name != PLAIN and any(raw["name"] == name and not raw.get("general") for raw in _table()["trainer"])
+    return name != PLAIN and any(
+        raw["name"] == name and not raw.get("general") for raw in _table()["trainer"]
+    )
 
 
 def asked_adapter_dtype(dtype: str | None, trainer: str | None) -> str | None:

@@ -192,7 +192,14 @@ def test_ends_are_of_what_is_needed_and_a_constant() -> None:
 
 @pytest.mark.parametrize("seq_len", [None, 512])
 def test_a_plan_that_surely_fits_has_its_upper_end_below_the_gpu(seq_len: int | None) -> None:
-    options: dict[str, Any] = {"tokens": "1M", "gpu": "h100", "gpus": 1, "ranks": 8, "seq_len": seq_len, **TRL}
+    options: dict[str, Any] = {
+        "tokens": "1M",
+        "gpu": "h100",
+        "gpus": 1,
+        "ranks": 8,
+        "seq_len": seq_len,
+        **TRL,
+    }
     found = planner.plan(LLAMA, **options, fit="sure").best
     assert found.memory.high <= found.memory_bytes
     assert found.memory.within is not None

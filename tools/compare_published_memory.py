@@ -276,9 +276,7 @@ def held_now(done: Sequence[Compared]) -> list[tuple[Ratio, bool]]:
 def shipped() -> Rule:
     """The rule that ships, with its ends rounded as they are written."""
     known = memory_constants.constants()
-    return Rule(
-        {i.kind: Ends(i.low, i.high, i.sources, i.runs, i.extra_bytes) for i in known.intervals}
-    )
+    return Rule({i.kind: Ends(i.low, i.high, i.sources, i.runs, i.extra_bytes) for i in known.intervals})
 
 
 def judge(name: str) -> None:

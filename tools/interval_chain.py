@@ -31,7 +31,11 @@ ONE_GPU = ("alone-lora", "alone", "open", "unnamed")
 SEVERAL = ("shared", "shared-open", "split", "unnamed-several")
 OLD_SEVERAL = (*SEVERAL, *OFFLOADED)
 OWN: Pools = {"offloaded": (OFFLOADED, KINDS)}
-BY_GPUS: Pools = {**dict.fromkeys(ONE_GPU, (ONE_GPU, KINDS)), **dict.fromkeys(SEVERAL, (SEVERAL, KINDS)), **OWN}
+BY_GPUS: Pools = {
+    **dict.fromkeys(ONE_GPU, (ONE_GPU, KINDS)),
+    **dict.fromkeys(SEVERAL, (SEVERAL, KINDS)),
+    **OWN,
+}
 OLD_POOLS: Pools = {
     **dict.fromkeys(ONE_GPU, (ONE_GPU, KINDS)), **dict.fromkeys(OLD_SEVERAL, (OLD_SEVERAL, KINDS)),
 }  # fmt: skip
@@ -40,7 +44,8 @@ BY_TRAINER: Pools = {
 }  # fmt: skip
 BY_BOTH: Pools = {
     **POOLS,
-    **dict.fromkeys(ONE_GPU[:3], (ONE_GPU[:3], NAMED, KINDS)), **dict.fromkeys(SEVERAL[:3], (SEVERAL[:3], NAMED, KINDS)),
+    **dict.fromkeys(ONE_GPU[:3], (ONE_GPU[:3], NAMED, KINDS)),
+    **dict.fromkeys(SEVERAL[:3], (SEVERAL[:3], NAMED, KINDS)),
 }  # fmt: skip
 OLD = Recipe(OLD_POOLS, 3e9, 3e9, (), 0.9)
 CANDIDATES: Mapping[str, Recipe] = {
@@ -67,11 +72,11 @@ that were known give intervals, and **the next set judges them** (the first judg
 geometric mean over measurements, the score that of Gneiting and Raftery (2007) for intervals, in logarithms: the
 width, and 20 times by how much a measurement lies outside; less is better. Sources count the same. By {sources}
 sources most candidates cannot be told apart (one source is 2%, one of the fifth set 11%). Sources of a next set lie
-further off than those of the sets before: at a level of 0.90 the score is least, but less than the 90% that are stated
-are held. Chosen is the least level of whole hundredths by which every kind of ten sources is held by the others, and
-all sources and those with offloading as time went, as often as is stated. Up to the fifth set LoRA of stated lengths
-on one GPU had an interval of its own, 0.97 to 1.04; of the sixth set's figures of that kind it held 23%, and was given
-up. The rule was chosen knowing all of these sets: the next one is its test.
+further off than those of the sets before: at a level of 0.90 the score is least, but less than the 90% that are
+stated are held. Chosen is the least level of whole hundredths by which every kind of ten sources is held by the
+others, and all sources and those with offloading as time went, as often as is stated. Up to the fifth set LoRA of
+stated lengths on one GPU had an interval of its own, 0.97 to 1.04; of the sixth set's figures of that kind it held
+23%, and was given up. The rule was chosen knowing all of these sets: the next one is its test.
 
 | rule | {sets} | all | trainer known | not known | offloading | high over low | score |
 |---|{dashes}---|---|---|---|---|---|---|"""
@@ -148,16 +153,16 @@ def chain_table(sets: Mapping[str, Sequence[Ratio]], table: Sequence[Ratio]) -> 
 TRAINERS_HEAD = """
 ### By whose profile
 
-Whether a first prediction went by a profile of the program that ran was judged by the program that the source names and
-the title of the profile, as it was then, before errors were looked at: a **stand-in** is the profile of another program
-or of versions that the source's is not among ([each](../data/measured/memory_stand_ins.csv)), a **sort** that of loops
-of one's own or of any program on DeepSpeed. Stand-ins, sorts and no profile at all count as unknown trainers, as the
-program that ran had no profile of its own. `off by` is the factor between measured and needed that half and nine in
-ten of the figures keep, sources counting the same. *Whoever trains* is held by one rule for one GPU and one for
-several (level 0.92), *chosen* by the rule that ships, each by intervals of all other sources. On one GPU known trainers'
-figures by themselves give {known} at level 0.90, those of all {all}: naming a trainer does not narrow the interval there,
-it spares the wider one of trainers that are not known. On several GPUs with all stated it narrows it. Offloading is
-left out.
+Whether a first prediction went by a profile of the program that ran was judged by the program that the source names
+and the title of the profile, as it was then, before errors were looked at: a **stand-in** is the profile of another
+program or of versions that the source's is not among ([each](../data/measured/memory_stand_ins.csv)), a **sort**
+that of loops of one's own or of any program on DeepSpeed. Stand-ins, sorts and no profile at all count as unknown
+trainers, as the program that ran had no profile of its own. `off by` is the factor between measured and needed that
+half and nine in ten of the figures keep, sources counting the same. *Whoever trains* is held by one rule for one
+GPU and one for several (level 0.92), *chosen* by the rule that ships, each by intervals of all other sources. On
+one GPU known trainers' figures by themselves give {known} at level 0.90, those of all {all}: naming a trainer does
+not narrow the interval there, it spares the wider one of trainers that are not known. On several GPUs with all
+stated it narrows it. Offloading is left out.
 
 | went by | sources | runs | off by: half | nine in ten | whoever trains: held, sources | chosen: held, sources |
 |---|---|---|---|---|---|---|"""
@@ -188,8 +193,11 @@ def trainer_table(found: Sequence[Ratio]) -> list[str]:
 
         own = [each for each in found if of(each)]
         counted, kept = share_of(alike, of), share_of(chosen, of)
-        assert counted and kept
+        assert counted
+        assert kept
         off = " | ".join(f"{_off_by(own, part):.2f}" for part in (0.5, 0.9))
-        cells = f"{counted.sources} | {counted.runs} | {off} | {counted.of_sources:.0%} | {kept.of_sources:.0%}"
+        cells = (
+            f"{counted.sources} | {counted.runs} | {off} | {counted.of_sources:.0%} | {kept.of_sources:.0%}"
+        )
         lines.append(f"| {name} | {cells} |")
     return lines

@@ -8,14 +8,14 @@ these, or of those of offloading. Sources count the same, and the interval
 
     exp(-width below) x needed   to   exp(width above) x (needed + extra_bytes) + cached
 
-takes as width the conformal quantile of the scores of a pool of kinds: the share level (n + 1) / n of n sources, which
-a measurement of a further source like them keeps with probability `level` (hierarchical conformal prediction: Lee,
-Barber and Willett, arXiv 2306.06342; Dunn, Wasserman and Ramdas, arXiv 1809.07441). A pool of fewer than ten sources
-gives way to a wider one. Sources of a further set are not quite like those of the sets before: the level is 0.92, the
-least of whole hundredths by which every kind of ten sources, offloading as time went, and all as time went are held
-as often as the 90% that are stated. Neglected: that `below` and `above` come from the same measurements, and that the
-rule was chosen among others. How often sources are held by intervals of all others (`held_by_others`), and of those
-known before them (tools/interval_chain.py), says how much that is.
+takes as width the conformal quantile of the scores of a pool of kinds: the share level (n + 1) / n of n sources,
+which a measurement of a further source like them keeps with probability `level` (hierarchical conformal prediction:
+Lee, Barber and Willett, arXiv 2306.06342; Dunn, Wasserman and Ramdas, arXiv 1809.07441). A pool of fewer than ten
+sources gives way to a wider one. Sources of a further set are not quite like those of the sets before: the level is
+0.92, the least of whole hundredths by which every kind of ten sources, offloading as time went, and all as time
+went are held as often as the 90% that are stated. Neglected: that `below` and `above` come from the same
+measurements, and that the rule was chosen among others. How often sources are held by intervals of all others
+(`held_by_others`), and of those known before them (tools/interval_chain.py), says how much that is.
 """
 
 from __future__ import annotations

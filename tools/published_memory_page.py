@@ -186,17 +186,17 @@ def _assumed(done: Sequence[Compared]) -> list[str]:
 KINDS_HEAD = """
 ## How often the interval holds
 
-`low` and `high` depend on the kind of set-up: from `low` times what is needed to `high` times that and some GB, with what
-is cached. A trainer is **known** where `--trainer` (or a config's) names a profile of the program that runs; `plain`,
-`hf-loop` and `deepspeed` name none. Intervals rest on **first predictions** alone, of sources that nobody had looked at:
-those {sets}. What a source taught is in the formula since, so that today's error
-on it says nothing of the next. A source is one published table, document or data set; all count the same. How an
-interval is made: `tools/interval_fit.py`. **Every source is judged by an interval that all others give.** `made of`
-are the sources and figures of the kinds whose measurements the ends come from: known trainers on one GPU, or on several
+`low` and `high` depend on the kind of set-up: from `low` times what is needed to `high` times that and some GB,
+with what is cached. A trainer is **known** where `--trainer` (or a config's) names a profile of the program that
+runs; `plain`, `hf-loop` and `deepspeed` name none. Intervals rest on **first predictions** alone, of sources that
+nobody had looked at: those {sets}. What a source taught is in the formula since, so that today's error on it says
+nothing of the next. A source is one published table, document or data set; all count the same. How an interval is
+made: `tools/interval_fit.py`. **Every source is judged by an interval that all others give.** `made of` are the
+sources and figures of the kinds whose measurements the ends come from: known trainers on one GPU, or on several
 with all stated; known trainers on several; unknown trainers; offloading.
 
-*Now* is how often the interval that ships holds what is predicted today, when what a source taught is in the rules; in
-its two columns a kind has the figures whose trainer's profile it was known by at first.
+*Now* is how often the interval that ships holds what is predicted today, when what a source taught is in the rules;
+in its two columns a kind has the figures whose trainer's profile it was known by at first.
 
 | kind of set-up | low to high | made of | sources | runs | first: held, runs | sources | now: held, runs | sources |
 |---|---|---|---|---|---|---|---|---|"""

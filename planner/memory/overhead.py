@@ -8,6 +8,7 @@ from ..moments import Interval, Item, MemoryEstimate, Moment
 from ..setup import Setup
 from ..trainers import known as trainer_known
 from .constants import Constants, constants
+from .interval_kinds import NARROWER
 
 
 def overhead(setup: Setup, known: Constants | None = None) -> tuple[Item, ...]:
@@ -54,7 +55,12 @@ def kind_of(setup: Setup, lengths_open: bool = False, named: bool | None = None)
 
 
 def bounds_of(
-    needed: int, cached_bytes: int, setup: Setup, known: Constants | None = None, kind: str = "", stated: int = 0
+    needed: int,
+    cached_bytes: int,
+    setup: Setup,
+    known: Constants | None = None,
+    kind: str = "",
+    stated: int = 0,
 ) -> tuple[int, int, Interval]:
     """Bounds that are to hold the stated share of measured peaks, and what they rest on: from what is needed, less
     the error of the estimate, to what an allocator with room for it takes, by the set-up's kind unless another is
@@ -77,6 +83,12 @@ def within_kind(found: MemoryEstimate, kind: str) -> MemoryEstimate:
         found.per_gpu_bytes, found.cached_bytes, found.setup, kind=kind, stated=stated_bytes(found.peak)
     )
     return replace(found, low=low, high=high, within=within)
+
+
+def said_narrower(found: MemoryEstimate) -> str:
+    """The sentence on what narrows an estimate's interval, with a space before it; "" where nothing is known to."""
+    how = NARROWER[found.within.kind] if found.within else ""
+    return f" {how.capitalize()} narrows memory's interval." if how else ""
 
 
 def with_open_lengths(found: MemoryEstimate) -> MemoryEstimate:
