@@ -22,7 +22,7 @@ from .setup import Method
 from .speed import Calibration
 from .speed.timing import model_flops
 from .tables import frame, rows_of_comparison
-from .trainers import asked_adapter_dtype
+from .trainers import USUAL_QLORA, asked_adapter_dtype, is_usual_qlora
 from .version import __version__
 
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
@@ -200,6 +200,8 @@ def compare(
     notices += [
         notice for c in columns for notice in (*c.memory.notices, *(c.time.step.notices if c.time else ()))
     ]
+    if any(is_usual_qlora(run.setup) for run in runs):
+        notices.append(USUAL_QLORA)
     if any(run.setup.objective == "grpo" for run in runs):
         notices.append(NO_TIME)
     return Comparison(columns, data, tuple(dict.fromkeys(notices)))

@@ -21,7 +21,7 @@ from .plan import Plan
 from .preferences import PLAIN_PREFERENCES, of_preferences
 from .schema import Architecture, Notice, Source
 from .setup import Method
-from .trainers import asked_adapter_dtype, find, usual
+from .trainers import USUAL_QLORA, asked_adapter_dtype, find, is_usual_qlora, usual
 
 if TYPE_CHECKING:  # loaded where memory is estimated
     from .cost import Cost, RunTime
@@ -217,6 +217,7 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
             told, memory[method]["would_fit"] = _does_not_fit(plan, run, memory[method], room, options)
             first.append(told)
         notices += found.notices if found else ()
+        notices += [USUAL_QLORA] if method == main and run and is_usual_qlora(run.setup) else []
         if method == main and run and plan.flops and changes_step(arch, run.setup, run.pairs):
             plan = estimator.with_objective(plan, arch, run.setup)
             if run.setup.objective == "grpo":

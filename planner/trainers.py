@@ -15,11 +15,17 @@ from typing import Any
 from .dataclass import dataclass
 from .errors import FactError, InputError, hint
 from .facts import plain, read_data, source_from
-from .schema import Source
+from .schema import Notice, Source
 from .setup import CHOICES, Setup
 
 PLAIN = "plain"
 ADAPTER_DTYPE = "float32"  # what PEFT makes it on 16-bit weights too (autocast_adapter_dtype)
+QUANTISED_IN_PLACE = ("nf4", "nf4-double", "int8")  # by bitsandbytes, whose models PEFT prepares
+USUAL_QLORA = Notice(
+    "usual-qlora",
+    "QLoRA as PEFT prepares it and transformers' Trainer runs it: what is not quantised in float32, under autocast. "
+    "--trainer names another program, or plain for neither.",
+)
 SETUP_FIELDS = tuple(Setup.__dataclass_fields__)
 # When a group of fields applies, in the order in which they are laid over each other.
 GROUPS = (
@@ -163,6 +169,24 @@ def asked_adapter_dtype(dtype: str | None, trainer: str | None) -> str | None:
     return None if dtype == ADAPTER_DTYPE and trainer not in (None, PLAIN) else dtype
 
 
+def unnamed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of QLoRA where nobody names a program: what is not quantised in float32, as PEFT's
+    prepare_model_for_kbit_training leaves it, and autocast, as transformers' Trainer has both (the profile hf-trainer
+    has the sources). Empty for all else, and under DeepSpeed, whose engine makes the model 16 bits again.
+
+    Published QLoRA whose trainer is kept silent it predicts at 1.0 of what was measured in the middle, where bare
+    16 bits give 0.77 (docs/peers.md)."""
+    quantised = given.get("method") == "qlora" and (given.get("quantize") or "nf4") in QUANTISED_IN_PLACE
+    if not quantised or given.get("trainer") is not None or str(given.get("sharding")).startswith("zero"):
+        return {}
+    return {"upcast_small": True, "autocast": (given.get("precision") or "bf16") in ("bf16", "fp16")}
+
+
+def is_usual_qlora(setup: Setup) -> bool:
+    """Whether a set-up is QLoRA with what `unnamed` takes, by no program in particular."""
+    return setup.trainer == PLAIN and setup.method == "qlora" and setup.upcast_small and setup.autocast
+
+
 def filled(given: Mapping[str, Any], model_type: str = "") -> dict[str, Any]:
     """Fields of a set-up with those of their trainer's profile for a type of model laid under them; `given` holds
     what a user said (method, sharding, gpus, checkpointing among it). None is not said."""
@@ -170,7 +194,7 @@ def filled(given: Mapping[str, Any], model_type: str = "") -> dict[str, Any]:
     trainer = find(str(said.get("trainer", PLAIN)))
     if trainer is None:
         said.setdefault("adapter_dtype", ADAPTER_DTYPE)
-        return said
+        return {**unnamed(said), **said}
     said["trainer"] = trainer.name
     method = str(said.get("method", "lora"))
     sharding = str(said.get("sharding", "none"))

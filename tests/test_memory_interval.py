@@ -28,9 +28,8 @@ from tools.interval_chain import CANDIDATES, in_order, score_of, share
 from tools.interval_fit import (
     CHOSEN,
     HARDER_THAN,
-    POOLS,
+    STATED,
     Ratio,
-    Recipe,
     held_by_others,
     intervals_of,
     rule_of,
@@ -236,15 +235,12 @@ def test_rule_has_its_properties(seed: int, sources: int, spread: float) -> None
     }
 
 
-PLAIN = Recipe(POOLS, 0.0, 0.0, (), 0.9)  # nothing added, and the level that is stated
-
-
 def test_of_fewer_sources_an_interval_is_wider() -> None:
     """Of the same largest error, by what order statistics say: ln 10 / ln 2 of one source, nothing from nine."""
     shape = (0.3, 0.5)
 
     def width(number: int) -> float:
-        return width_of([Ratio(f"s{n}", "split", 1.2, 1.2) for n in range(number)], shape, PLAIN)
+        return width_of([Ratio(f"s{n}", "split", 1.2, 1.2) for n in range(number)], shape, STATED)
 
     most = math.log(1.2) / 0.5
     assert width(1) == pytest.approx(most * math.log(10) / math.log(2))
@@ -258,11 +254,11 @@ def test_a_quantile_of_sources_by_hand() -> None:
     figures weigh as one."""
     found = [Ratio(f"s{n}", "alone-lora", 1 + n / 100, 1 + n / 100) for n in range(1, 20)]
     found += [found[-1]] * 99
-    rule = rule_of(found, PLAIN)
+    rule = rule_of(found, STATED)
     assert rule.ends["alone-lora"].high == pytest.approx(1.18)
     assert (rule.ends["alone-lora"].sources, rule.ends["alone-lora"].runs) == (19, 118)
     # 0.92 x 20 / 19 of them are nineteen: of the level that ships the last one too.
-    assert rule_of(found, replace(PLAIN, level=0.92)).ends["alone-lora"].high == pytest.approx(1.19)
+    assert rule_of(found, replace(STATED, level=0.92)).ends["alone-lora"].high == pytest.approx(1.19)
     # A pool of too few sources gives way to all.
     assert rule.ends["split"].sources == 19
 

@@ -31,6 +31,7 @@ ONE_GPU = ("alone-lora", "alone", "open", "unnamed")
 SEVERAL = ("shared", "shared-open", "split", "unnamed-several")
 OLD_SEVERAL = (*SEVERAL, *OFFLOADED)
 OWN: Pools = {"offloaded": (OFFLOADED, KINDS)}
+ALIKE: Pools = {**dict.fromkeys(KINDS, (KINDS,)), **OWN}
 BY_GPUS: Pools = {
     **dict.fromkeys(ONE_GPU, (ONE_GPU, KINDS)),
     **dict.fromkeys(SEVERAL, (SEVERAL, KINDS)),
@@ -52,7 +53,7 @@ CANDIDATES: Mapping[str, Recipe] = {
     "one GPU and several, whoever trains (until now; level 0.90)": OLD,
     "the same, offloading apart": replace(CHOSEN, pools=BY_GPUS, level=0.9),
     "the same, level 0.92": replace(CHOSEN, pools=BY_GPUS),
-    "all kinds alike but offloading": replace(CHOSEN, pools=dict.fromkeys(KINDS, (KINDS,)) | OWN),
+    "all kinds alike but offloading": replace(CHOSEN, pools=ALIKE),
     "trainer known or not alone": replace(CHOSEN, pools=BY_TRAINER),
     "trainer known or not; known: one GPU, several": replace(CHOSEN, pools=BY_BOTH),
     **{f"chosen, level {level:.2f}": replace(CHOSEN, level=level) for level in (0.9, 0.91, 0.93, 0.94)},

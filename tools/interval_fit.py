@@ -100,6 +100,7 @@ class Recipe:
 
 
 CHOSEN = Recipe(POOLS, 3e9, 10e9, (OFFLOADED,))
+STATED = Recipe(POOLS, 0.0, 0.0, (), COVERAGE)  # nothing added, and the level that is stated
 
 
 @dataclass(frozen=True)
@@ -166,13 +167,17 @@ def score(each: Ratio, shape: Shape, recipe: Recipe) -> float:
     return max(below / shape[0], above / shape[1], 0.0)
 
 
+def conformal(number: int, level: float = COVERAGE) -> float:
+    """The share of so many sources that a new one like them keeps with probability `level`."""
+    return level * (number + 1) / number
+
+
 def width_of(found: Sequence[Ratio], shape: Shape, recipe: Recipe) -> float:
-    """The score that the conformal share keeps: of n sources level (n + 1) / n, which a new one like them keeps with
-    probability `level`. With too few the largest, moved out: of n sources it is passed by a new one with probability
-    1/(n + 1), and logarithms of such errors have about exponential tails."""
+    """The score that the conformal share keeps. With too few sources for it the largest, moved out: of n sources it
+    is passed by a new one with probability 1/(n + 1), and logarithms of such errors have about exponential tails."""
     number = len(sources_of(found))
     scores = [score(each, shape, recipe) for each in found]
-    most = quantile(scores, weights_of(found), recipe.level * (number + 1) / number)
+    most = quantile(scores, weights_of(found), conformal(number, recipe.level))
     return max(LEAST, most * max(1.0, -math.log(1 - recipe.level) / math.log(number + 1)))
 
 

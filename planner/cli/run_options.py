@@ -94,14 +94,17 @@ def _others() -> dict[str, dict[str, Any]]:
         },
         "upcast_small": {
             "is_flag": True, "default": None,
-            "help": "QLoRA: what is not quantised in float32, as PEFT's prepare_model_for_kbit_training leaves it.",
+            "help": "QLoRA: what is not quantised in float32, as PEFT's prepare_model_for_kbit_training leaves it. "
+            "Default: so with nf4 or int8 where no --trainer is named.",
         },
         "lengths_vary": {
             "is_flag": True, "default": None,
             "help": "Batches of many lengths, --seq-len the longest: torch's allocator keeps blocks of each.",
         },
         "autocast": {
-            "is_flag": True, "default": None, "help": "Autocast on 16-bit weights, as HF's Trainer runs them.",
+            "is_flag": True, "default": None,
+            "help": "Autocast on 16-bit weights, as HF's Trainer runs them. Default: with nf4 or int8 where no "
+            "--trainer is named.",
         },
         "optimizer_in_backward": {
             "is_flag": True, "default": None,

@@ -21,7 +21,7 @@ from ..running import OF_FILE, SPEC_DEFAULTS, calibration_of, data_of, precision
 from ..schema import Notice
 from ..setup import CHOICES, Setup
 from ..speed import Calibration, time_gap
-from ..trainers import SETUP_FIELDS, asked_adapter_dtype, filled
+from ..trainers import SETUP_FIELDS, USUAL_QLORA, asked_adapter_dtype, filled, is_usual_qlora
 from .evaluate import Evaluated, price_of
 from .result import Binding, Found, Rejected, changed, why
 from .space import (
@@ -176,6 +176,8 @@ def _notices(job: Job, found: Sequence[Evaluated], own: bool) -> Iterator[Notice
             "regret-extrapolated",
             "The best plan's parameters per loss token lie outside the range that the law of regret was fitted on.",
         )
+    if is_usual_qlora(best.memory.setup):
+        yield USUAL_QLORA
     yield from best.run.step.notices
 
 

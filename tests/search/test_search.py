@@ -21,8 +21,9 @@ from planner.search import plan
 from planner.search.evaluate import Evaluated, evaluate
 from planner.search.screen import TOLERANCE, Cells, screen
 from planner.search.select import SAME, SAME_REGRET, Chooser, non_dominated
-from planner.search.space import Choice, Job, Limits, Space, divided, layouts
+from planner.search.space import Choice, Job, Limits, Space, divided, families, layouts
 from planner.setup import Setup
+from planner.trainers import filled
 from planner.units import parse_duration
 
 GPUS = tuple(hardware.find(name) for name in ("rtx 4090", "a100 80gb", "h100"))
@@ -79,6 +80,22 @@ def test_the_screen_equals_the_scalar_formulas(model: str) -> None:
         most = (cells.over_high[cell] + 1) * full.memory_bytes
         if full.choice.accumulation > 1:
             assert most == pytest.approx(full.memory.high, rel=0.03), full.choice.text
+
+
+def test_the_screen_knows_that_a_trainer_computes_otherwise_under_a_sharding() -> None:
+    """transformers' Trainer autocasts, but not under DeepSpeed: each layout by its own work."""
+    said = {"trainer": "hf-trainer"}
+    job = job_of("Qwen/Qwen3-4B", setup=Setup(**{**filled(said), "seq_len": 2048}), given=said)
+    space = Space(
+        GPUS, layouts((1, 2), ("ddp", "zero2", "fsdp")), micro_batches=(1, 8), ranks=(16,), quantize=("none", "nf4"),
+        batches=(16,),
+    )  # fmt: skip
+    assert len(families(job, space)) == 2
+    cells = screen(job, space)
+    assert len(cells.seconds) == 3 * 4 * 2 * len(cells.tables)
+    for cell in np.flatnonzero(np.isfinite(cells.over)):
+        full = evaluate(job, cells.choice(int(cell)))
+        assert cells.seconds[cell] == pytest.approx(full.seconds, rel=1e-9), full.choice.text
 
 
 def test_the_screen_knows_that_padded_batches_take_a_mask() -> None:
