@@ -12,7 +12,6 @@ from .dataclass import dataclass
 from .errors import InputError, hint
 from .fewest import Fewest, fewest_gpus
 from .given import whole_number
-from .grpo import NO_TIME
 from .moments import MemoryEstimate
 from .pictured import image_notices
 from .regret import Regret, expected_regret
@@ -202,6 +201,4 @@ def compare(
     ]
     if any(is_usual_qlora(run.setup) for run in runs):
         notices.append(USUAL_QLORA)
-    if any(run.setup.objective == "grpo" for run in runs):
-        notices.append(NO_TIME)
     return Comparison(columns, data, tuple(dict.fromkeys(notices)))

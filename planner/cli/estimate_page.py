@@ -220,7 +220,7 @@ def _grpo(plan: Plan) -> Table | None:
     if found is None:
         return None
     table = titled_table("A step of GRPO", "analytic", found["generation"])
-    table.add_row("prompts x completions", f"{found['prompts']:,} x {found['group']:,}")
+    table.add_row("prompts x group", f"{found['prompts']:,} x {found['group']:,}")
     table.add_row("tokens of each", f"{found['prompt_tokens']:,} + {found['completion_tokens']:,}")
     if vllm := found["vllm"]:
         table.add_row("vLLM takes", units.byte_size(vllm["taken_bytes"]))
@@ -228,6 +228,8 @@ def _grpo(plan: Plan) -> Table | None:
         table.add_row("at a time", f"{vllm['sequences']:,} of {vllm['wanted']:,}")
     for name, done in found["flops"].items():
         table.add_row(f"FLOPs, {name}", f"{done:.3g}")
+    for name, seconds in ((plan.time or {"step": {}})["step"].get("phases") or {}).items():
+        table.add_row(f"{name}, s", units.significant(seconds))
     return table
 
 
