@@ -32,7 +32,7 @@ GROUPS = (
     "setup", "lora", "qlora", "full", "fsdp", "zero", "ddp", "alone-full", "fsdp-full", "zero-full", "checkpointed",
 )  # fmt: skip
 BESIDE = (
-    "name", "title", "aliases", "metric", "notes", "claim", "experts_quantised", "sharded_alone",
+    "name", "title", "aliases", "metric", "notes", "claim", "experts_quantised", "sharded_alone", "general",
 )  # fmt: skip
 
 
@@ -50,6 +50,7 @@ class Trainer:
     """A profile. `groups` holds fields of Setup by when they apply; `metric` is what its own figures of memory are
     (allocated, reserved, device), where it has some; QLoRA quantises the experts of `experts_quantised`, model types.
     `sharded_alone`: its sharding holds on one GPU too, whose units are still gathered in what is computed in.
+    `general`: of a sort of programs, such as loops of one's own, and not of one whose code was read.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Trainer:
     notes: str = ""
     experts_quantised: tuple[str, ...] = ()
     sharded_alone: bool = False
+    general: bool = False
 
     def fields(self, method: str, sharding: str, checkpointing: str) -> dict[str, Any]:
         """The fields that apply to a method under a sharding."""
@@ -112,6 +114,7 @@ def parse(table: Mapping[str, Any]) -> tuple[Trainer, ...]:
             Trainer(
                 raw["name"], raw["title"], MappingProxyType(groups), claims, tuple(raw.get("aliases", ())),
                 raw.get("metric", ""), raw.get("notes", ""), models, bool(raw.get("sharded_alone")),
+                bool(raw.get("general")),
             )
         )  # fmt: skip
     return tuple(found)
@@ -151,6 +154,13 @@ def find(name: str) -> Trainer | None:
         spellings = [PLAIN, *(s for t in trainers() for s in (t.name, *t.aliases))]
         raise InputError("trainer", name, f"one of {', '.join(names())}", hint(str(name), spellings).strip())
     return found
+
+
+def known(name: str) -> bool:
+    """Whether a set-up's trainer is one program, by a profile of its own: not `plain`, nor a sort of programs."""
+    return name != PLAIN and any(
+        raw["name"] == name and not raw.get("general") for raw in _table()["trainer"]
+    )
 
 
 def asked_adapter_dtype(dtype: str | None, trainer: str | None) -> str | None:

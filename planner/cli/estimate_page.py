@@ -11,7 +11,7 @@ from rich.text import Text
 
 from .. import units
 from ..learning_rate.lookup import LearningRate
-from ..memory.interval_kinds import KIND_WORDS, LENGTH_WORDS
+from ..memory.interval_kinds import KIND_WORDS, LENGTH_WORDS, NARROWER
 from ..plan import Plan
 from . import capacity_tables
 from .capacity_tables import titled_table
@@ -175,6 +175,9 @@ def _memory(plan: Plan) -> Table | None:
     within = [found["interval"] for found in columns.values()]
     table.add_row("interval of", *(KIND_WORDS[each["kind"]] for each in within))
     table.add_row("it holds", *(f"{each['held']:.0%} of {each['judged']} sources" for each in within))
+    narrower = [NARROWER[each["kind"]] for each in within]
+    if any(narrower):
+        table.add_row("narrower by", *narrower)
     table.add_row("tokens", f"{plan.workload.seq_len:,} {LENGTH_WORDS[within[0]['length']]}")
     if next(iter(columns.values()))["fits"] is not None:
         table.add_row("fits", *("yes" if found["fits"] else "no" for found in columns.values()))

@@ -16,6 +16,7 @@ from ..estimator import DEFAULT_SEQ_LEN, load
 from ..given import whole_number
 from ..learning_rate.factors import Run, at_run
 from ..learning_rate.lookup import LearningRate, look_up
+from ..memory.overhead import said_narrower
 from ..running import OF_FILE, SPEC_DEFAULTS, calibration_of, data_of, precision_on
 from ..schema import Notice
 from ..setup import CHOICES, Setup
@@ -168,7 +169,7 @@ def _notices(job: Job, found: Sequence[Evaluated], own: bool) -> Iterator[Notice
         yield Notice(
             "memory-tight",
             f"The upper end of the memory's interval, {units.byte_size(best.memory.high)}, is more than the GPU has. "
-            "--fit sure keeps to plans whose upper end fits too.",
+            f"--fit sure keeps to plans whose upper end fits too.{said_narrower(best.memory)}",
         )
     if best.regret is not None and best.regret.extrapolated:
         yield Notice(

@@ -340,17 +340,20 @@ def _memory(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Arra
     return result[0], result[1], result[2]
 
 
-def _high(job: Job, space: Space, found: Sequence[Table]) -> Array:
-    """The upper ends of intervals, over what is needed: by table, micro-batch (one for all), layout and batch."""
+def _high(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Array]:
+    """The upper ends of intervals, and the bytes that are added to what is needed before: by table, micro-batch (one
+    for all), layout and batch."""
     known = memory_constants()
     by_base = {
         quantize: [
-            known.bounds(kind_of(setup_of(job, quantize, "none", layout, 1, 1), job.lengths_open))[1]
+            known.of_kind(kind_of(setup_of(job, quantize, "none", layout, 1, 1), job.lengths_open))
             for layout in space.layouts
         ]
         for quantize in space.quantize
     }
-    return np.array([by_base[table.quantize] for table in found])[:, None, :, None]
+    ends = [[(each.high, each.extra_bytes) for each in by_base[table.quantize]] for table in found]
+    high, extra = np.moveaxis(np.array(ends), -1, 0)
+    return high[:, None, :, None], extra[:, None, :, None]
 
 
 # All together
@@ -381,7 +384,7 @@ def _alike(job: Job, space: Space) -> Cells:
     seconds, usd = [], []
     over: list[Array] = []
     over_high: list[Array] = []
-    high, extra = _high(job, space, found), memory_constants().extra_bytes
+    high, extra = _high(job, space, found)
     for accelerator in space.accelerators:
         phases = _phases_s(packed, works, job, accelerator, micro)
         if any(table.padded for table in found):

@@ -268,13 +268,25 @@ def test_a_larger_budget_is_never_worse() -> None:
 
 
 def test_the_surest_plan_is_the_best_of_a_search_for_sure_ones() -> None:
-    found = plan("Qwen/Qwen3-4B", tokens="20M", gpu="rtx 4090", gpus=(1, 2))
+    options: dict[str, Any] = {"tokens": "20M", "gpu": "rtx 4090", "gpus": (1, 2), "trainer": "axolotl"}
+    found = plan("Qwen/Qwen3-8B", **options)
     assert found.best.over_bytes() <= 0 < found.best.over_bytes("sure")
-    assert "memory-tight" in {notice.code for notice in found.warnings}
-    sure = plan("Qwen/Qwen3-4B", tokens="20M", gpu="rtx 4090", gpus=(1, 2), fit="sure")
+    tight = next(notice.message for notice in found.warnings if notice.code == "memory-tight")
+    assert "--trainer" not in tight
+    sure = plan("Qwen/Qwen3-8B", **options, fit="sure")
     assert found.sure and found.sure.choice == sure.best.choice and sure.sure is None
     assert sure.best.memory.high <= sure.best.memory_bytes and sure.feasible < found.feasible
     assert all(f.over_bytes("sure") <= 0 for f in (*sure.alternatives, *sure.frontier))
+
+
+def test_what_narrows_memorys_interval_is_said_where_its_upper_end_is_too_high() -> None:
+    """By a trainer that is not known nothing surely fits that does by one that is."""
+    options: dict[str, Any] = {"tokens": "20M", "gpu": "rtx 4090", "gpus": 1, "ranks": 8}
+    tight = next(n.message for n in plan("Qwen/Qwen3-8B", **options).warnings if n.code == "memory-tight")
+    assert "Naming --trainer narrows memory's interval." in tight
+    with pytest.raises(InputError, match="GPUs with enough memory.*Naming --trainer narrows memory's"):
+        plan("Qwen/Qwen3-8B", **options, fit="sure")
+    assert plan("Qwen/Qwen3-8B", **options, fit="sure", trainer="axolotl").feasible
 
 
 def test_who_names_a_gpu_and_not_how_many_hears_what_was_tried() -> None:
