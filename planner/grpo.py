@@ -21,16 +21,13 @@ from .schema import Architecture, Notice, Source
 from .setup import Setup
 from .units import parse_count
 
-NO_TIME = Notice(
-    "no-time", "Time and cost are not estimated for GRPO: how long generation takes is not modelled."
-)
 GROUP = 8  # num_generations
 DEVICE_BATCH = 8  # per_device_train_batch_size
 COMPLETION_TOKENS = 512  # max_completion_length
 _BESIDE = "a vLLM on the same GPUs makes all completions of a step"
 WHO = {
     "transformers": "transformers makes all completions of a step at once, with a cache of keys and values for each",
-    "server": "a server on other GPUs makes the completions, whose work and memory are not counted",
+    "server": "a vLLM on other GPUs makes the completions, whose memory is not counted",
     "colocate": _BESIDE,
     "shared": _BESIDE,
 }
@@ -146,4 +143,4 @@ def _notices(setup: Setup, done: Mapping[str, Any]) -> tuple[Notice, ...]:
         found.append(
             Notice("no-prompt", "Every token counts as completion: --prompt-tokens says how many are prompt.")
         )
-    return (*found, NO_TIME)
+    return tuple(found)

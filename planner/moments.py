@@ -79,9 +79,9 @@ class Traffic:
 @dataclass(frozen=True)
 class Interval:
     """How far measured peaks of a kind of set-up lie from the formula's: from `low` times what is needed to `high`
-    times that with a constant, what is cached on top of it. It rests on `runs` measurements of so many `sources`, as
-    they were predicted before anybody had looked at them; `held` is the mean, over the `judged` sources of this very
-    kind, of the share of each that an interval of all others holds."""
+    times that and `extra_bytes`, what is cached on top of it. It rests on `runs` measurements of so many `sources`,
+    as they were predicted before anybody had looked at them; `held` is the mean, over the `judged` sources of this
+    very kind, of the share of each that an interval of all others holds."""
 
     kind: str
     low: float
@@ -90,6 +90,7 @@ class Interval:
     runs: int
     judged: int
     held: float
+    extra_bytes: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,17 @@ def _check_completions(setup: Any) -> None:
 
 
 def _check_engine(setup: Any) -> None:
-    """What goes with a vLLM on the GPUs that train."""
+    """What goes with a vLLM on the GPUs that train, and with one on others."""
+    mean, allowed = setup.mean_completion, setup.seq_len - max(1, setup.prompt_tokens)
+    if mean is not None:
+        if setup.objective != "grpo":
+            raise InputError("mean-completion", mean, "objective grpo beside it")
+        if isinstance(mean, bool) or not isinstance(mean, int) or not 1 <= mean <= allowed:
+            raise InputError(
+                "mean-completion", mean, f"from 1 to the {allowed} tokens that a completion may have"
+            )
+    if setup.vllm_gpus != 1 and setup.generation != "server":
+        raise InputError("vllm-gpus", setup.vllm_gpus, "generation server beside it")
     share = setup.vllm_memory
     if setup.generation not in SHARES_GPU:
         for name, value in (("vllm-memory", share), ("vllm-sleep", setup.vllm_sleep or None)):

@@ -69,14 +69,20 @@ class Running:
         return with_open_lengths(found) if self.lengths_open else found
 
     def time(self, calibration: Calibration | None = None) -> StepTime | None:
-        """Seconds of a step; None without a machine, for GRPO, and where the model's operations are not known."""
-        if self.machine is None or self.setup.objective == "grpo":  # how long generation takes is not known
+        """Seconds of a step; None without a machine, and where the model's operations are not known."""
+        if self.machine is None:
             return None
         from .speed import NOTHING_MEASURED, step_time, time_gap
 
         if time_gap(self.arch, self.whole):
             return None
         calibration = calibration or NOTHING_MEASURED
+        if self.setup.objective == "grpo":
+            from .speed.policy import policy_step
+
+            return policy_step(
+                self.arch, self.setup, self.machine, self.pairs, self.whole, calibration=calibration
+            )
         return step_time(self.arch, self.setup, self.machine, self.pairs, self.whole, calibration=calibration)
 
 

@@ -15,7 +15,7 @@ MACHINE = ("gpu", "gpus", "gpus_per_node", "price", "calibration")
 STEP = (
     "seq_len", "batch", "accumulation", "checkpointing", "no_checkpointing", "attention_kernel", "kernels", "loss",
     "objective", "reference", "prompt_tokens", "generation", "vllm_memory",
-    "vllm_sleep", "packing",
+    "vllm_sleep", "vllm_gpus", "mean_completion", "packing",
 )  # fmt: skip
 IMAGES = ("images", "image_size")
 BESIDE = ("eval_batch",)  # what runs between steps
@@ -47,6 +47,8 @@ _HELP = {
     "Default: 2048, or the model's context if shorter.",
     "batch": "Sequences in a step: a trainer's batch of a device x GPUs x accumulation. Default: one for each "
     "data-parallel GPU and micro-step.",
+    "vllm_gpus": "grpo: those of a server's vLLM.",
+    "mean_completion": "grpo: tokens of a completion on average. Default: all as long as they may be.",
     "prompt_tokens": "grpo: tokens of a sequence that are prompt. Default: 0; without --seq-len 512 follow.",
     "eval_batch": "Sequences that an evaluation takes at a time on a GPU, whose memory counts too; transformers' "
     "Trainer takes 8. Default: no evaluation.",
@@ -63,6 +65,7 @@ _COUNTS: dict[str, int | None] = {
     **dict.fromkeys(_HELP, 1),
     "seq_len": None,
     "prompt_tokens": None,
+    "mean_completion": None,
     "eval_batch": None,
     "batch": None,
     "shard_size": None,
@@ -94,14 +97,17 @@ def _others() -> dict[str, dict[str, Any]]:
         },
         "upcast_small": {
             "is_flag": True, "default": None,
-            "help": "QLoRA: what is not quantised in float32, as PEFT's prepare_model_for_kbit_training leaves it.",
+            "help": "QLoRA: what is not quantised in float32, as PEFT's prepare_model_for_kbit_training leaves it. "
+            "Default: so with nf4 or int8 where no --trainer is named.",
         },
         "lengths_vary": {
             "is_flag": True, "default": None,
             "help": "Batches of many lengths, --seq-len the longest: torch's allocator keeps blocks of each.",
         },
         "autocast": {
-            "is_flag": True, "default": None, "help": "Autocast on 16-bit weights, as HF's Trainer runs them.",
+            "is_flag": True, "default": None,
+            "help": "Autocast on 16-bit weights, as HF's Trainer runs them. Default: with nf4 or int8 where no "
+            "--trainer is named.",
         },
         "optimizer_in_backward": {
             "is_flag": True, "default": None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from ...memory.interval_kinds import KIND_WORDS
+from ...memory.interval_kinds import KIND_WORDS, NARROWER
 from ..document import Block, Code, Paragraph, Row, Section, Table, Text, para
 from ..numbers import UNKNOWN, Material
 from ..wording import clean
@@ -32,7 +32,9 @@ def _grounds(m: Material, intervals: Sequence[str]) -> list[Row]:
         (m.number(f"{each}/runs"), " figures of ", m.number(f"{each}/sources"), " sources")
         for each in intervals
     )
-    return [Row((("interval of",), *kinds)), Row((("it holds",), *held)), Row((("it rests on",), *rests))]
+    rows = [Row((("interval of",), *kinds)), Row((("it holds",), *held)), Row((("it rests on",), *rests))]
+    narrower = [NARROWER.get(m.get(f"{each}/kind"), "") for each in intervals]
+    return [*rows, Row((("narrower by",), *((each,) for each in narrower)))] if any(narrower) else rows
 
 
 def _memory_table(m: Material) -> Table:
