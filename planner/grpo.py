@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from . import adapter as adapters
@@ -99,6 +100,15 @@ def section(plan: Plan, arch: Architecture, setup: Setup, asked: Mapping[str, An
         "flops": {name: flops.FLOPS_PER_MAC * batch * macs for name, macs in found.items()},
     }  # fmt: skip
     return plan.with_grpo(done, _notices(setup, done), ("GRPO's defaults and course", SOURCE))
+
+
+def timed(plan: Plan) -> Plan:
+    """The plan with the sources of its time."""
+    from .speed.decode import decoding  # loaded where a time is asked for
+
+    notes = dict(decoding().origin)
+    of_steps = (("making completions", notes["memory"]), ("interval of a step of GRPO", notes["low"]))
+    return replace(plan, sources=(*plan.sources, *of_steps))
 
 
 def _of_engine(setup: Setup, vllm: Mapping[str, Any]) -> list[Notice]:

@@ -226,6 +226,7 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
         if method == main and run and found and machine:
             time, cost, more = _timed(plan, run, machine, options)
             notices += more
+    plan = grpo.timed(plan) if plan.grpo and time else plan
     asked = memory[main]
     if asked and asked["interval"] and asked["interval"]["length"] == "shorter":
         notices.append(_shorter(plan))

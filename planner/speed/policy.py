@@ -181,7 +181,7 @@ def policy_step(
         step, seconds=seconds, low=known.low * seconds, high=known.high * seconds, coverage=known.coverage,
         parts={**step.parts, "generation": making_s, "handover": handing_s}, tokens=tokens_of(setup), phases=phases,
         gpus=setup.gpus + (setup.vllm_gpus if setup.generation == "server" else 0),
-        basis="assumed" if setup.mean_completion is None else known.basis,
+        model_flops=None, basis="assumed" if setup.mean_completion is None else known.basis,
         notices=(*step.notices, *_notices(setup, making)),
     )  # fmt: skip
 

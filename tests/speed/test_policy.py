@@ -7,6 +7,7 @@ import math
 import re
 import statistics
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -221,6 +222,18 @@ def test_the_commands_tell_time_and_cost() -> None:
     assert plain and plain["step"]["phases"] is None
     with pytest.raises(InputError, match="objective: found 'grpo'"):
         calibrate("Qwen/Qwen2.5-1.5B", gpu="h100", objective="grpo", step_time=10.0)
+
+
+def test_a_report_has_the_phases(tmp_path: Path) -> None:
+    options = ["-m", "Qwen/Qwen2.5-1.5B", "--objective", "grpo", "--prompt-tokens", "600", "--seq-len", "1280",
+               "--gpu", "h100", "--layers", "attention,mlp", "--batch", "8", "--episodes", "6400", "--generation",
+               "colocate", "--mean-completion", "300"]  # fmt: skip
+    run = CliRunner().invoke(cli, ["report", *options, "-o", str(tmp_path / "plan.md")])
+    assert run.exit_code == 0, run.output
+    text = (tmp_path / "plan.md").read_text(encoding="utf-8")
+    for words in ("A step of GRPO", "Making the completions", "Handing the weights over", "vLLM takes of a GPU",
+                  "tools/fit\\_decode.py"):  # fmt: skip
+        assert words in text, words
 
 
 def test_published_passes_judge_the_other_half() -> None:
