@@ -22,7 +22,7 @@ from planner.speed.efficiency import Evidence, Spread, constants
 from planner.speed.roofline import staged_share, thin_share
 from tools.interval_chain import Later as Judged
 from tools.interval_chain import mean, score_of, share
-from tools.interval_fit import FEWEST, Ratio, Shape, shape_of, sources_of, width_of
+from tools.interval_fit import FEWEST, STATED, Ratio, Shape, shape_of, sources_of, width_of
 from tools.speed_fit import LeftOut, by_source, halves, noise_of
 from tools.speed_later import FURTHER, LATER, LATEST, NEWEST, UNSEEN, blind, later, set_up
 from tools.staged_rings import staged
@@ -131,8 +131,8 @@ CANDIDATES: Mapping[str, Recipe] = {
 def ends_of(found: Sequence[First], symmetric: bool = False) -> Shape:
     """How far the interval goes below and above, in logarithms, without host time and communication."""
     ratios = [each.ratio for each in found]
-    shape = EVEN if symmetric else shape_of(ratios, 0.0)
-    width = width_of(ratios, shape, 0.0)
+    shape = EVEN if symmetric else shape_of(ratios, STATED)
+    width = width_of(ratios, shape, STATED)
     return width * shape[0], width * shape[1]
 
 

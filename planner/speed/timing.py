@@ -41,6 +41,7 @@ class StepTime:
     coverage: float
     notices: tuple[Notice, ...] = ()
     basis: Basis = "fitted"
+    phases: dict[str, float] | None = None  # of GRPO: its parts in order of time
 
     @property
     def tokens_per_s(self) -> float:
@@ -65,6 +66,7 @@ class StepTime:
             "tokens_per_s_per_gpu": self.tokens_per_s / self.gpus,
             "mfu": self.mfu,
             "parts": dict(self.parts),
+            "phases": None if self.phases is None else dict(self.phases),
         }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .. import units
-from ..memory.interval_kinds import KIND_WORDS
+from ..memory.interval_kinds import KIND_WORDS, NARROWER
 from ..report.numbers import dollars
 from .answer import Answer
 from .markup import note, table, text, tile
@@ -262,7 +262,7 @@ def memory(answer: Answer) -> str:
     shown = {METHODS[name]: value for name, value in found.items() if value}
     if not shown:
         return note("The memory of this model is not estimated: see the notes.", "lp-fair")
-    parts = list(next(iter(shown.values()))["parts"])
+    parts = list(dict.fromkeys(part for each in shown.values() for part in each["parts"]))
     rows: list[tuple[object, ...]] = [
         (part, *(units.byte_size(each["parts"].get(part, 0)) for each in shown.values())) for part in parts
     ]
@@ -273,6 +273,8 @@ def memory(answer: Answer) -> str:
     rows.append(("interval of", *(KIND_WORDS[each["kind"]] for each in within)))
     rows.append(("it holds", *(f"{each['held']:.0%} of {each['judged']} sources" for each in within)))
     rows.append(("it rests on", *(f"{each['runs']} figures of {each['sources']} sources" for each in within)))
+    if any(NARROWER[each["kind"]] for each in within):
+        rows.append(("narrower by", *(NARROWER[each["kind"]] for each in within)))
     if answer.card is not None:
         signs = {True: "✓ yes", False: "✗ no", None: "—"}
         rows.append(("fits", *(signs[each["fits"]] for each in shown.values())))
