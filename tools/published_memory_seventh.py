@@ -26,17 +26,17 @@ whether lengths are stated were written from the sources alone and kept, then pr
 by the program of c46ee25. Meanwhile the rule of the intervals was made again by people who had not seen these
 figures: **within the intervals made without it** judges the same predictions by them
 ([both](../data/measured/memory_later_again.csv); which profiles are stand-ins was told from titles and versions,
-after the predictions had been compared). No interval and no constant rests on them. Lengths are stated where sequences are
-filled, padded or packed to them; most notebooks state a cap alone, which was typed.
+after the predictions had been compared). No interval and no constant rests on them. Lengths are stated where
+sequences are filled, padded or packed to them; most notebooks state a cap alone, which was typed.
 What was changed on seeing them: {changed}
 """
 CHANGED = """\
 an evaluation of transformers 4 fills a cache of keys and values, of which accelerate
 makes float32 copies up to 4.45 (`eval_cache` of the profiles `hf-trainer-4` and `hf-trainer-4.46`; LLaMA-Pro's
-config says `use_cache` false, and its run is the one that did not need it); torch 2.1 for ROCm has no fused attention in
-float32 (`--attention-kernel math`); TRL 0.24 has a profile, which came meanwhile. Llama-3.2-1B's three runs, whose
-script is not in its repository, were typed with one sequence at a time as the 8B's script has it; with two the figures
-would be met within 7% (1.00, 0.93, 0.99)."""
+config says `use_cache` false, and its run is the one that did not need it); torch 2.1 for ROCm has no fused
+attention in float32 (`--attention-kernel math`); TRL 0.24 has a profile, which came meanwhile. Llama-3.2-1B's three
+runs, whose script is not in its repository, were typed with one sequence at a time as the 8B's script has it; with
+two the figures would be met within 7% (1.00, 0.93, 0.99)."""
 
 
 def both() -> tuple[list[Pair], list[Pair]]:
