@@ -10,9 +10,6 @@ time and communication that planner/speed/efficiency.py adds, a step needs a dev
 and a kind of set-ups takes the conformal quantile of its steps' sides, the share 0.9 (n + 1)/n of n sources
 (hierarchical conformal prediction: Lee, Barber and Willett, arXiv 2306.06342). `SLOW` is a number of the rule: a
 shape taken from the same sources follows the furthest one, which is then not held by all others.
-
-    python -m tools.speed_widths       # the rule's candidates as time went
-    python -m tools.speed_widths SET   # how often the intervals that ship hold a set's first predictions
 """
 
 from __future__ import annotations
@@ -29,7 +26,7 @@ from tools.interval_fit import COVERAGE, FEWEST, Ratio, conformal, quantile, sha
 from tools.speed_fit import halves
 from tools.speed_firsts import SETS, First, firsts, grounds_of, left_out_firsts
 
-SLOW = 6.0  # how many times as far as below the interval reaches above, in deviations beside noise
+SLOW = 7.0  # how many times as far as below the interval reaches above, in deviations beside noise
 LEAST = 0.01  # of a deviation
 ALL = "all"
 Kind = Callable[[First], str]
@@ -37,15 +34,26 @@ Kind = Callable[[First], str]
 
 @dataclass(frozen=True)
 class Kinds:
-    """Kinds that have widths of their own, where ten sources are of them; `rare` ones are no narrower than others."""
+    """Kinds that have widths of their own, where ten sources are of them; `rare` ones are no narrower than others.
+    `pool` says to which kind's widths a step counts, where that is not the kind that it is of."""
 
     of: Kind
     names: tuple[str, ...]
     rare: tuple[str, ...] = ()
+    pool: Kind | None = None
+
+
+def _place(each: First) -> str:
+    return each.place
+
+
+def _kind(each: First) -> str:
+    return each.kind
 
 
 ALIKE = Kinds(lambda _: ALL, (ALL,))
-CHOSEN_KINDS = Kinds(lambda each: each.kind, KINDS, RARE)
+TOGETHER = Kinds(lambda each: "rare" if each.kind in RARE else each.place, (*PLACES, "rare"), ("rare",))
+CHOSEN_KINDS = Kinds(_kind, KINDS, RARE, _place)
 
 
 @dataclass(frozen=True)
@@ -67,17 +75,16 @@ CANDIDATES: Mapping[str, Recipe] = {
     "by accelerator fitted on, or not": Recipe(
         Kinds(lambda each: each.evidence, ("known", "unseen"), ("unseen",))
     ),
-    "by place of the GPUs": Recipe(Kinds(lambda each: each.place, PLACES)),
     "rare set-ups apart": Recipe(
         Kinds(lambda each: "rare" if each.kind in RARE else "usual", ("usual", "rare"), ("rare",))
     ),
-    "by place, rare set-ups together": Recipe(
-        Kinds(lambda each: "rare" if each.kind in RARE else each.kind, (*PLACES, "rare"), ("rare",))
-    ),
-    **{f"chosen, {slow:g} times as far above": Recipe(slow=slow) for slow in (1.0, 3.0, 5.0, 7.0, 8.0)},
+    "by place of the GPUs, rare or not": Recipe(Kinds(_place, PLACES)),
+    "by place, rare set-ups together": Recipe(TOGETHER),
+    "chosen, usual kinds from usual set-ups alone": Recipe(Kinds(_kind, KINDS, RARE)),
+    **{f"chosen, {slow:g} times as far above": Recipe(slow=slow) for slow in (1.0, 3.0, 5.0, 6.0, 8.0)},
     "chosen, first predictions alone": Recipe(table=False),
     "chosen, with guessed set-ups": Recipe(guessed=True),
-    "**chosen**: by place, each rare kind apart; 6 times": CHOSEN,
+    "**chosen**: by place, rare kinds no narrower; 7 times": CHOSEN,
 }
 
 
@@ -122,8 +129,11 @@ def _up(value: float) -> float:
 
 
 def pool_of(found: Sequence[First], kind: str, recipe: Recipe = CHOSEN) -> list[First]:
-    """Of what a kind's widths are made: its own steps, or all where fewer than ten sources have any."""
-    own = [each for each in found if recipe.kinds.of(each) == kind]
+    """Of what a kind's widths are made: its own steps, usual kinds' of all steps at their place, or all where fewer
+    than ten sources have any."""
+    kinds = recipe.kinds
+    test = kinds.of if kinds.pool is None or kind in kinds.rare else kinds.pool
+    own = [each for each in found if test(each) == kind]
     return own if len(sources_of(each.ratio for each in own)) >= FEWEST else list(found)
 
 
@@ -174,9 +184,12 @@ def in_order(recipe: Recipe = CHOSEN, stated: bool = True) -> Pairs:
     return result
 
 
-def without_own(recipe: Recipe = CHOSEN, stated: bool = True) -> Pairs:
+def without_own(
+    recipe: Recipe = CHOSEN, stated: bool = True, names: tuple[str, ...] = SETS
+) -> Pairs:
     """Every first prediction and the first table's steps, each by intervals of all other sources."""
-    every = [*firsts(), *(left_out_firsts() if recipe.table else ())]
+    first = [each for each in firsts() if each.found in names]
+    every = [*first, *(left_out_firsts() if recipe.table else ())]
     result: Pairs = []
     for source in sources_of(each.ratio for each in every if each.stated is stated):
         rest = [each for each in every if each.source != source]
