@@ -162,7 +162,9 @@ def main() -> None:
     if "--page" not in sys.argv:
         chosen = [run for run in found if run.fitted]
         keep_left_out(without, ROOT / "data" / "measured" / f"{KEPT}.csv")
-        widths(speed_constants.constants().efficiency if "--widths" in sys.argv else fit(chosen), chosen, without)
+        widths(
+            speed_constants.constants().efficiency if "--widths" in sys.argv else fit(chosen), chosen, without
+        )
     shipped = speed_constants.constants()
     path = ROOT / "docs" / "speed.md"
     ratios, thin = log_ratios(found, shipped.efficiency)

@@ -23,7 +23,13 @@ from tools.interval_fit import Ratio
 from tools.speed_fit import LeftOut
 from tools.speed_later import FURTHER, LATER, LATEST, NEWEST, UNSEEN, blind, later, set_up
 
-SETS = (LATER, LATEST, NEWEST, FURTHER, UNSEEN)  # in the order in which they came; what comes after judges them
+SETS = (
+    LATER,
+    LATEST,
+    NEWEST,
+    FURTHER,
+    UNSEEN,
+)  # in the order in which they came; what comes after judges them
 TABLE = "table"
 KEPT = "speed_left_out"
 COLUMNS = ("source", "gpu", "trainer", "place", "evidence", "kind", "lora", "log", "thin", "staged")

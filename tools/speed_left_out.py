@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+
 import numpy as np
 
 from planner.speed.efficiency import constants, family_of

@@ -1,9 +1,10 @@
-"""Widths of intervals of step times, from first predictions of sources that nobody had looked at (tools/speed_firsts).
+"""Widths of intervals of step times, from first predictions of sources that nobody had looked at.
 
 What a source teaches the formula makes its own error less, and the next one's not as much: so widths rest on
-predictions as they were kept before anything was changed, of steps that state their set-up, and on the first table's
-sources left out of the fit, each source counting the same. With y = ln(measured / predicted) and the noise of host
-time and communication that planner/speed/efficiency.py adds, a step needs a deviation
+predictions as they were kept before anything was changed, of steps that state their set-up, and on the first
+table's sources left out of the fit (tools/speed_firsts.py), each source counting the same. With y = ln(measured /
+predicted) and the noise of host time and communication that planner/speed/efficiency.py adds, a step needs a
+deviation
 
     side = sqrt((y / z)^2 - noise),  a `SLOW`th of it where it is slower than predicted,
 
@@ -22,9 +23,19 @@ from planner.speed.efficiency import Spread, constants
 from planner.speed.kinds import KINDS, PLACES, RARE, Grounds
 from tools.interval_chain import Later as Judged
 from tools.interval_chain import share
-from tools.interval_fit import COVERAGE, FEWEST, Ratio, conformal, quantile, shape_of, sources_of, weights_of, width_of
-from tools.speed_fit import halves
+from tools.interval_fit import (
+    COVERAGE,
+    FEWEST,
+    Ratio,
+    conformal,
+    quantile,
+    shape_of,
+    sources_of,
+    weights_of,
+    width_of,
+)
 from tools.speed_firsts import SETS, First, firsts, grounds_of, left_out_firsts
+from tools.speed_fit import halves
 
 SLOW = 7.0  # how many times as far as below the interval reaches above, in deviations beside noise
 LEAST = 0.01  # of a deviation
@@ -58,8 +69,8 @@ CHOSEN_KINDS = Kinds(_kind, KINDS, RARE, _place)
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is chosen of a rule: `slow`, of which a shape is made (None: from the measurements themselves), and of whose
-    sources it is made."""
+    """What is chosen of a rule: its kinds, how much further it reaches above (None: as far as the same measurements
+    do), and whether the first table and guessed set-ups have a part."""
 
     kinds: Kinds = CHOSEN_KINDS
     slow: float | None = SLOW
@@ -184,9 +195,7 @@ def in_order(recipe: Recipe = CHOSEN, stated: bool = True) -> Pairs:
     return result
 
 
-def without_own(
-    recipe: Recipe = CHOSEN, stated: bool = True, names: tuple[str, ...] = SETS
-) -> Pairs:
+def without_own(recipe: Recipe = CHOSEN, stated: bool = True, names: tuple[str, ...] = SETS) -> Pairs:
     """Every first prediction and the first table's steps, each by intervals of all other sources."""
     first = [each for each in firsts() if each.found in names]
     every = [*first, *(left_out_firsts() if recipe.table else ())]
@@ -200,8 +209,9 @@ def without_own(
 
 
 def by_shipped(name: str, stated: bool = True) -> Pairs:
-    """The first predictions of a set under the intervals that ship; one that has no part in them is a test of them."""
-    return [(each, judged(each, constants().spreads)) for each in firsts((name,)) if each.stated is stated]
+    """The first predictions of a set under the intervals that ship; one without a part in them is a test of them."""
+    spreads = constants().spreads
+    return [(each, judged(each, spreads)) for each in firsts((name,)) if each.stated is stated]
 
 
 def share_of(found: Pairs, test: Callable[[First], bool] = lambda _: True) -> float:

@@ -1,7 +1,7 @@
 """What docs/speed.md says of widths: candidates of the rule as time went, and what the chosen one comes to.
 
-    python -m tools.speed_widths_page       # the same without the rest of the page
-    python -m tools.speed_widths_page SET   # how often the intervals that ship hold a set's first predictions
+python -m tools.speed_widths_page       # the same without the rest of the page
+python -m tools.speed_widths_page SET   # how often the intervals that ship hold a set's first predictions
 """
 
 from __future__ import annotations
@@ -14,51 +14,64 @@ from planner.speed.efficiency import constants
 from planner.speed.kinds import KIND_WORDS, KINDS, PLACES, RARE
 from tools.interval_chain import mean, score_of, share
 from tools.interval_fit import FEWEST, sources_of
-from tools.speed_firsts import SETS, TABLE, First, firsts, grounds_of, left_out_firsts
+from tools.speed_firsts import SETS, TABLE, First, firsts, left_out_firsts
 from tools.speed_fit import halves
 from tools.speed_widths import (
-    ALIKE, CANDIDATES, SLOW, Pairs, Recipe, as_then, by_shipped, held_said, in_order, number_of, share_of, without_own,
-)  # fmt: skip
+    ALIKE,
+    CANDIDATES,
+    SLOW,
+    Pairs,
+    Recipe,
+    as_then,
+    by_shipped,
+    held_said,
+    in_order,
+    number_of,
+    share_of,
+    without_own,
+)
 
 UNTIL = "all alike, shape from the same sources (until the fifth set)"
 TEXT = """\
 Widths rest on first predictions of steps that state their set-up and on the first table's sources left out of the
 fit, sources counting the same: {sources} sources, {runs} steps, and {table} sources, {table_runs} runs. Each row is a
-candidate of a rule. As time went: the sets that were known give widths, **the next set judges them** (the first judges
-none). Left out: every source by intervals of all others, first predictions alone, and the kind of those with ten
-sources that is held least. `high over low` is a geometric mean, the score that of Gneiting and Raftery (2007) in
+candidate of a rule. As time went: the sets that were known give widths, **the next set judges them** (the first
+judges none). Left out: every source by intervals of all others, first predictions alone, and the kind of those with
+ten sources that is held least. `high over low` is a geometric mean, the score that of Gneiting and Raftery (2007) in
 logarithms, the width and 20 times by how much a measurement lies outside; less is better. Kinds of their own need ten
 sources, others have the widths of all. The first row has the intervals that came with the predictions.
 
-Asked for, before any candidate was tried: that 90% of sources left out are held, of all, of first predictions alone
-and in each kind of ten sources that a rule tells apart, and that kinds of fewer are no narrower than others; of rules
-that do, the one of least score as time went. (By place, rare or not, has less, but no widths for rare set-ups: it
-holds {rare:.0%} of them.)
+Asked for, before any candidate was tried: that 90% of sources left out are held, of all and in each kind of ten
+sources that a rule tells apart, and that kinds of fewer are no narrower than others; of rules that do, the one of
+least score as time went. By place, rare or not, has less, but no widths for rare set-ups: it holds {rare:.0%} of
+them. More were tried than are shown (trainers, several GPUs against the rest, steps weighed by their share of a
+source): none came out better.
 """
 WHY = """
-Until the fifth set the rule held {before:.0%} of {before_sources} sources left out where it was to hold 90%: its shape,
-how far above beside how far below, was taken from the same sources as its width, 5% of them beyond either end. That is
-one source of twenty: whoever lay furthest off stretched the shape on its own side, and without it the others did not
-reach that far. The shape is a number of the rule now (the interval reaches {slow:g} times as far above as below, in
-deviations beside noise), the width alone is the sources', and noise of host time and communication is counted before
-widths are made instead of on top of them. So made, widths alike for all kinds hold {alike:.0%} of the same sources.
+Until the fifth set the rule held {before:.0%} of {before_sources} sources left out where it was to hold 90%: its
+shape, how far above beside how far below, was taken from the same sources as its width, 5% of them beyond either
+end. That is one source of twenty: whoever lay furthest off stretched the shape on its own side, and without it the
+others did not reach that far. The shape is a number of the rule now (the interval reaches {slow:g} times as far
+above as below, in deviations beside noise), the width alone is the sources', and noise of host time and
+communication is counted before widths are made instead of on top of them. So made, widths alike for all kinds hold
+{alike:.0%} of the same sources.
 """
 KINDS_TEXT = """
-The chosen rule, where host time and communication add nothing. The first three kinds are usual set-ups: an accelerator
-that constants were fitted on, nothing in the host's memory, no padding under PyTorch's own attention, 2,048 tokens or
-more of a GPU and pass; their widths are those of all steps at their place. What is rarer has too few sources each for
-widths of its own: it has those of all, and no narrower ones than any usual kind. "Held" is the mean over sources of
-the share of each one's steps that intervals of all other sources hold.
+The chosen rule, where host time and communication add nothing. The first three kinds are usual set-ups: an
+accelerator that constants were fitted on, nothing in the host's memory, no padding under PyTorch's own attention,
+2,048 tokens or more of a GPU and pass; their widths are those of all steps at their place. What is rarer has too
+few sources each for widths of its own: it has those of all, and no narrower ones than any usual kind. "Held" is the
+mean over sources of the share of each one's steps that intervals of all other sources hold.
 
 | kind | | sources | steps | interval | judged by | held |
 |---|---|---|---|---|---|---|"""
 AFTER = """
-One source is {one:.0%} of a kind of {fewest} sources: kinds cannot be told apart to the percent. That several GPUs of
-a machine come out narrower than one GPU was found, not expected: on one GPU lie a source that mixes and tokenises text
-between steps, one whose own loop reaches half of what others do, and one on an early port to another maker's GPU; on
-several machines one whose checkpoints go through the host. Where the set-up is guessed, intervals hold {guessed:.0%} of {n_guessed}
-sources; they have no part, as whoever asks knows his own. The rule was chosen knowing all five sets; the next one is
-its test.
+One source is {one:.0%} of a kind of {fewest} sources: kinds cannot be told apart to the percent. That several GPUs
+of a machine come out narrower than one GPU was found, not expected: on one GPU lie a source that mixes and
+tokenises text between steps, one whose own loop reaches half of what others do, and one on an early port to another
+maker's GPU; on several machines one whose checkpoints go through the host. Where the set-up is guessed, intervals
+hold {guessed:.0%} of {n_guessed} sources; they have no part, as whoever asks knows his own. The rule was chosen
+knowing all five sets; the next one is its test.
 """
 
 
@@ -148,7 +161,7 @@ def widths_table() -> Iterable[str]:
     yield from kind_rows()
     yield from summary_rows(without_own())
     guessed = without_own(stated=False)
-    fewest = min(len(sources_of(e.ratio for e in grounds_of(lambda e, k=k: e.kind == k))) for k in PLACES)  # type: ignore[misc]
+    fewest = min(constants().grounds[place].judged for place in PLACES)
     yield AFTER.format(one=1 / fewest, fewest=fewest, guessed=share_of(guessed), n_guessed=number_of(guessed))
 
 

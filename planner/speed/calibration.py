@@ -9,8 +9,8 @@ w = sum y_i / v_i. The posterior's mean is
 and a new set-up of the same trainer and machine deviates by `measured` sqrt(1 / (p + 1 / between^2) + its noise),
 `measured` being what first predictions need (tools/speed_calibrated.py), but by no more than where nothing was
 measured. `between` is that of all sources' runs, not of the ends of intervals, which are those of the furthest ones:
-taken for a prior, they believed a slow step whole and a fast one by half (a median error of 10.5% where this has
-9.1%).
+taken for a prior, they believed a slow step whole and a fast one by half (a median error of 9.5% on sources left out
+where this has 8.4%).
 """
 
 from __future__ import annotations

@@ -150,10 +150,14 @@ def _intervals(
         names = [field.name for field in fields(Grounds)]
         ends = ENDS if entry.get("kind") in KINDS else ()
         if sorted({*entry} - {"source"}) != sorted((*names, *ends)):
-            raise FactError(f"speed.toml: interval {entry.get('kind')}: expected {', '.join((*names, *ends))}.")
+            raise FactError(
+                f"speed.toml: interval {entry.get('kind')}: expected {', '.join((*names, *ends))}."
+            )
         found = Grounds(**{name: entry[name] for name in names})
         if not 0 <= found.held <= 1 or not 1 <= found.judged <= found.sources:
-            raise FactError(f"speed.toml: interval {found.kind}: {found.held} of {found.judged} sources held.")
+            raise FactError(
+                f"speed.toml: interval {found.kind}: {found.held} of {found.judged} sources held."
+            )
         grounds[found.kind] = found
         if ends:
             if not 0 < entry["below"] < 10 or not 0 < entry["above"] < 10:

@@ -28,8 +28,9 @@ from .walk import wide_between
 
 @dataclass(frozen=True)
 class StepTime:
-    """An optimizer step: seconds with the interval, by part, and what follows from them. `grounds`: whose
-    interval it is, and how often such intervals hold. `tokens` are those of all GPUs in a step; `model_flops` leave out what checkpointing computes again and what a mask hides."""
+    """An optimizer step: seconds with the interval, by part, and what follows from them. `grounds`: whose interval it
+    is, and how often such intervals hold. `tokens` are those of all GPUs in a step; `model_flops` leave out what
+    checkpointing computes again and what a mask hides."""
 
     seconds: float
     low: float

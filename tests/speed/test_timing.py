@@ -25,6 +25,7 @@ from planner.speed import Calibration, Measurement, step_time
 from planner.speed.calibration import read
 from planner.speed.communication import call_s, collective_s, exposed_s
 from planner.speed.efficiency import constants, evidence_of, parse
+from planner.speed.kinds import KINDS, MEASURED
 from planner.speed.roofline import PARTS
 from planner.speed.step import work_of
 from planner.trainers import filled
@@ -70,7 +71,7 @@ def test_the_interval_holds_what_it_states(published: list[Run]) -> None:
     inside = within(published, ratios, thin)
     judged = np.array([not run.fitted for run in published])
     lora = judged & np.array([run.setup.method != "full" for run in published])
-    assert np.mean(inside[judged]) >= known.spread.coverage <= np.mean(inside[lora])
+    assert np.mean(inside[judged]) >= known.any_spread.coverage <= np.mean(inside[lora])
 
 
 def test_sources_left_out_lie_within_widths_of_others() -> None:
@@ -85,7 +86,9 @@ def test_sources_left_out_lie_within_widths_of_others() -> None:
 
 def test_an_interval_goes_as_far_as_its_deviations() -> None:
     """By hand, and sources count the same whatever their runs."""
-    deviations = replace(constants().spread, below=0.1, above=0.2, within=0.1, thin=0.4, staged_spread=1.0)
+    deviations = replace(
+        constants().any_spread, below=0.1, above=0.2, within=0.1, thin=0.4, staged_spread=1.0
+    )
     below, above = halves(0.5, 0.25, deviations)
     assert below == pytest.approx(1.645 * math.sqrt(0.01 + 0.01 + 0.04 + 0.0625))
     assert above == pytest.approx(1.645 * math.sqrt(0.04 + 0.01 + 0.04 + 0.0625))
@@ -311,6 +314,11 @@ def test_constants_are_checked() -> None:
     assert parse(table) == constants()
     with pytest.raises(FactError, match="matmul"):
         parse({"constant": [e for e in table["constant"] if e["name"] != "matmul"]})
+    for change in ({"below": 0.0}, {"held": 1.2}, {"judged": 0}, {"kind": "odd"}, {"more": 1}):
+        with pytest.raises(FactError, match="interval"):
+            parse({**table, "interval": [{**table["interval"][0], **change}, *table["interval"][1:]]})
+    with pytest.raises(FactError, match="one interval of each kind"):
+        parse({**table, "interval": table["interval"][1:]})
     for bad in (entry("matmul", value=-1.0), entry("matmul", value="x"), entry("matmul", source=None)):
         with pytest.raises(FactError):
             parse({"constant": [bad, *table["constant"]]})
@@ -338,17 +346,17 @@ def test_a_measurement_moves_and_narrows_the_interval() -> None:
     assert many.high / many.low < after.high / after.low
 
 
-@pytest.mark.parametrize(("ratio", "side"), [(2.0, "above"), (0.8, "below")])
-def test_the_update_by_hand(ratio: float, side: str) -> None:
-    """Posterior of a normal mean: prior N(0, b^2), one y with noise v: mean y b^2 / (b^2 + v); b is that of the side
-    on which y lies."""
-    spread = constants().spread
-    noise = spread.noise(0.1)
+@pytest.mark.parametrize("ratio", [2.0, 0.8])
+def test_the_update_by_hand(ratio: float) -> None:
+    """Posterior of a normal mean: prior N(0, b^2), one y with noise v: mean y b^2 / (b^2 + v), and the deviations of a
+    new set-up `measured` times as wide as it says, on either side no wider than before."""
+    spread = replace(constants().any_spread, below=0.1, above=9.0)
+    noise, prior = spread.noise(0.1), spread.between
     shift, below, above = Calibration((measured(ratio),)).correction("H100 SXM 80GB", "plain", 0.3, spread)
-    between = getattr(spread, side)
-    assert shift == pytest.approx(between**2 / (between**2 + noise) * math.log(ratio))
-    for deviation, prior in ((below, spread.below), (above, spread.above)):
-        assert deviation**2 == pytest.approx(prior**2 * noise / (prior**2 + noise) + spread.noise(0.3))
+    assert shift == pytest.approx(prior**2 / (prior**2 + noise) * math.log(ratio))
+    left = prior**2 * noise / (prior**2 + noise)
+    assert above == pytest.approx(spread.measured * math.sqrt(left + spread.noise(0.3)))
+    assert below == pytest.approx(math.sqrt(0.1**2 + spread.noise(0.3))) and below < above
     assert Calibration().correction("x", "y", 0.0, spread) == pytest.approx(
         (0.0, math.hypot(spread.below, spread.within), math.hypot(spread.above, spread.within))
     )
@@ -357,16 +365,40 @@ def test_the_update_by_hand(ratio: float, side: str) -> None:
 @given(st.floats(-1.0, 1.5), st.floats(0.0, 1.0))
 def test_the_mode_of_the_posterior_is_its_mode(log: float, thin: float) -> None:
     """Found by search over the density itself: no b is likelier than the shift."""
-    spread = constants().spread
+    spread = constants().any_spread
     shift = Calibration((measured(math.exp(log), thin_share=thin),)).correction(
         "H100 SXM 80GB", "plain", 0.0, spread
     )[0]
 
     def density(b: float) -> float:
-        side = spread.above if b > 0 else spread.below
-        return -((b / side) ** 2) - (log - b) ** 2 / spread.noise(thin)
+        return -((b / spread.between) ** 2) - (log - b) ** 2 / spread.noise(thin)
 
     assert all(density(b) <= density(shift) + 1e-9 for b in np.linspace(-1.2, 1.7, 59))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_measured_step_never_widens(kind: str) -> None:
+    spread = constants().spreads[kind]
+    for thin in (0.0, 0.3, 0.9):
+        before = Calibration().correction("H100 SXM 80GB", "plain", thin, spread)
+        after = Calibration((measured(1.4),)).correction("H100 SXM 80GB", "plain", thin, spread)
+        assert after[1] <= before[1] and after[2] <= before[2]
+
+
+def test_a_step_says_whose_interval_it_has() -> None:
+    """Its ends are those of its kind's deviations, by hand; after a measured step those of measured ones."""
+    setup = Setup(micro_batch=4)
+    step = step_time(ARCH, setup, H100, PAIRS)
+    rests = constants().grounds["one"]
+    assert step.interval() == {**vars(rests), "coverage": 0.9} and rests.judged >= 10 and rests.held >= 0.9
+    thin = sum(step.parts[name] for name in ("host", "communication", "bubble")) / step.seconds
+    spread = constants().spreads["one"]
+    high = 1.645 * math.sqrt(spread.above**2 + spread.within**2 + (spread.thin * thin) ** 2)
+    assert math.log(step.high / step.seconds) == pytest.approx(high)
+    own = step_time(ARCH, setup, H100, PAIRS, calibration=Calibration((measured(1.1),)))
+    assert own.grounds == constants().grounds[MEASURED] and own.grounds.held >= 0.9
+    small = step_time(ARCH, Setup(seq_len=1024), H100, PAIRS)
+    assert small.grounds.kind == "small"
 
 
 def test_a_calibration_holds_for_its_trainer_and_gpu() -> None:

@@ -81,9 +81,9 @@ def _batch(m: Material) -> Row:
     return Row((("Batch",), chosen, tuple(why), ("given" if given else "assumed",)))
 
 
-def _held(m: Material) -> Sequence[Run]:
-    """How often intervals like that of memory held sources that they had not met."""
-    within = "memory/lora/interval"
+def _held(m: Material, section: str = "memory/lora") -> Sequence[Run]:
+    """How often intervals like that of a section held sources that they had not met."""
+    within = f"{section}/interval"
     if m.get(f"{within}/judged") is None:
         return ()
     held = m.number(f"{within}/held", "percent")
@@ -127,6 +127,7 @@ def _amount(m: Material, label: str, section: str, key: str, style: str, needs: 
     if m.get(f"{section}/low") is not None:
         why = (
             "from ", m.number(f"{section}/low", style), " to ", m.number(f"{section}/high", style),
+            *_held(m, section),
         )  # fmt: skip
     return Row(((label,), (m.number(f"{section}/{key}", style),), why, (choice.basis(m, section),)))
 
