@@ -348,8 +348,8 @@ def test_a_measurement_moves_and_narrows_the_interval() -> None:
 
 @pytest.mark.parametrize("ratio", [2.0, 0.8])
 def test_the_update_by_hand(ratio: float) -> None:
-    """Posterior of a normal mean: prior N(0, b^2), one y with noise v: mean y b^2 / (b^2 + v), and the deviations of a
-    new set-up `measured` times as wide as it says, on either side no wider than before."""
+    """Posterior of a normal mean: prior N(0, b^2), one y with noise v: mean y b^2 / (b^2 + v). A new set-up's
+    deviations are `measured` times as wide as it says, on either side no wider than before."""
     spread = replace(constants().any_spread, below=0.1, above=9.0)
     noise, prior = spread.noise(0.1), spread.between
     shift, below, above = Calibration((measured(ratio),)).correction("H100 SXM 80GB", "plain", 0.3, spread)
