@@ -12,7 +12,6 @@ from .dataclass import dataclass
 from .errors import InputError, hint
 from .fewest import Fewest, fewest_gpus
 from .given import whole_number
-from .grpo import NO_TIME
 from .moments import MemoryEstimate
 from .pictured import image_notices
 from .regret import Regret, expected_regret
@@ -22,7 +21,7 @@ from .setup import Method
 from .speed import Calibration
 from .speed.timing import model_flops
 from .tables import frame, rows_of_comparison
-from .trainers import asked_adapter_dtype
+from .trainers import USUAL_QLORA, asked_adapter_dtype, is_usual_qlora
 from .version import __version__
 
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
@@ -200,6 +199,6 @@ def compare(
     notices += [
         notice for c in columns for notice in (*c.memory.notices, *(c.time.step.notices if c.time else ()))
     ]
-    if any(run.setup.objective == "grpo" for run in runs):
-        notices.append(NO_TIME)
+    if any(is_usual_qlora(run.setup) for run in runs):
+        notices.append(USUAL_QLORA)
     return Comparison(columns, data, tuple(dict.fromkeys(notices)))

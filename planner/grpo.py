@@ -6,25 +6,32 @@ of up to 512 tokens, beta 0 (no reference), one pass over the completions of a s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from . import adapter as adapters
 from . import flops
 from .adapter.whole import trained_whole
 from .errors import InputError
+from .memory.engine import engine
 from .objective import generation, passes, step_of
 from .plan import Plan
 from .schema import Architecture, Notice, Source
 from .setup import Setup
 from .units import parse_count
 
-NO_TIME = Notice(
-    "no-time", "Time and cost are not estimated for GRPO: how long generation takes is not modelled."
-)
 GROUP = 8  # num_generations
 DEVICE_BATCH = 8  # per_device_train_batch_size
 COMPLETION_TOKENS = 512  # max_completion_length
+_BESIDE = "a vLLM on the same GPUs makes all completions of a step"
+WHO = {
+    "transformers": "transformers makes all completions of a step at once, with a cache of keys and values for each",
+    "server": "a vLLM on other GPUs makes the completions, whose memory is not counted",
+    "colocate": _BESIDE,
+    "shared": _BESIDE,
+}
 SOURCE = Source(
     "TRL 1.16.0", "https://github.com/huggingface/trl/tree/v1.16.0", "trl/trainer/grpo_config.py, grpo_trainer.py",
     "2026-08-17", "documentation",
@@ -85,30 +92,65 @@ def section(plan: Plan, arch: Architecture, setup: Setup, asked: Mapping[str, An
         "scoring": base * frozen.total + own * trained.forward,
         "training": trained.total,
     }
+    vllm = engine(arch, setup)
     done = {
         "group": group, "prompts": batch // group, "prompt_tokens": setup.prompt_tokens,
         "completion_tokens": setup.seq_len - setup.prompt_tokens, "generation": setup.generation,
-        "reference": setup.reference,
+        "reference": setup.reference, "vllm": None if vllm is None else vllm.to_dict(),
         "flops": {name: flops.FLOPS_PER_MAC * batch * macs for name, macs in found.items()},
     }  # fmt: skip
     return plan.with_grpo(done, _notices(setup, done), ("GRPO's defaults and course", SOURCE))
 
 
+def timed(plan: Plan) -> Plan:
+    """The plan with the sources of its time."""
+    from .speed.decode import decoding  # loaded where a time is asked for
+
+    notes = dict(decoding().origin)
+    of_steps = (("making completions", notes["memory"]), ("interval of a step of GRPO", notes["low"]))
+    return replace(plan, sources=(*plan.sources, *of_steps))
+
+
+def _of_engine(setup: Setup, vllm: Mapping[str, Any]) -> list[Notice]:
+    """What to know of the vLLM beside the trainer."""
+    base = "reads the trainer's base" if vllm["shared"] else "holds a base of its own"
+    asleep = "gives back all but its graphs" if vllm["sleeps"] else "keeps all of it while the trainer steps"
+    if vllm["share"] is None:
+        taken = "No GPU is named: vLLM is taken to hold all completions of a step at a time, it"
+    else:
+        own = "" if setup.vllm_memory else ", its trainer's default,"
+        taken = f"vLLM takes {vllm['share']:.0%} of the GPU{own} by definition,"
+    text = f"{taken} {base} and {asleep}; what it needs beside weights and cache is assumed."
+    found = [Notice("vllm", text)]
+    if vllm["sequences"] < vllm["wanted"]:
+        share = math.ceil(vllm["share_for_all"] * 100) / 100
+        more = (
+            f"--vllm-memory {share:.2f} would hold all."
+            if share <= 1
+            else "A larger GPU, shorter sequences or fewer of them would hold all."
+        )
+        text = (
+            f"vLLM's cache holds {vllm['sequences']:,} of the {vllm['wanted']:,} completions of a GPU at a time; the "
+            f"others wait. {more}"
+        )
+        found.append(Notice("vllm-cache", text))
+    return found
+
+
 def _notices(setup: Setup, done: Mapping[str, Any]) -> tuple[Notice, ...]:
-    where = (
-        "transformers makes all completions of a step at once, with a cache of keys and values for each"
-        if setup.generation == "transformers"
-        else "a server on other GPUs makes the completions, whose work and memory are not counted"
-    )
+    where = WHO[setup.generation]
     text = (
         f"GRPO as TRL 1.16 runs it: {done['prompts']:,} prompts x {done['group']} completions a step, of up to "
         f"{done['completion_tokens']:,} tokens after prompts of {done['prompt_tokens']:,}; {where}. Its "
-        "defaults stand for what is not given. Generation's memory is compared with runs on the CPU alone; "
-        "vLLM on the same GPUs is not modelled."
+        "defaults stand for what is not given."
     )
+    if setup.generation == "transformers":
+        text += " Generation's memory is compared with runs on the CPU alone."
     found = [Notice("grpo", text)]
+    if done["vllm"]:
+        found += _of_engine(setup, done["vllm"])
     if not setup.prompt_tokens:
         found.append(
             Notice("no-prompt", "Every token counts as completion: --prompt-tokens says how many are prompt.")
         )
-    return (*found, NO_TIME)
+    return tuple(found)

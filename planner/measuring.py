@@ -144,6 +144,10 @@ def calibrate(
     if values.get("gpu") is None:
         raise InputError("gpu", None, "the GPU on which the step was measured")
     asked = running(named, values)
+    if asked.setup.objective == "grpo":
+        raise InputError(
+            "objective", "grpo", "another objective", "Only the training in its step is calibrated."
+        )
     before = asked.time()
     machine = asked.machine
     if before is None or machine is None:

@@ -17,9 +17,10 @@ from .schema import Basis, Notice
 from .setup import Setup
 
 MemoryPart = Literal[
-    "weights", "adapter", "gradients", "optimizer", "activations", "logits", "temporary", "overhead"
+    "weights", "adapter", "gradients", "optimizer", "activations", "logits", "temporary", "overhead", "vllm"
 ]
-PARTS: tuple[MemoryPart, ...] = get_args(MemoryPart)
+PARTS: tuple[MemoryPart, ...] = get_args(MemoryPart)[:-1]  # of every set-up; `VLLM` where one runs beside
+VLLM: MemoryPart = "vllm"
 Collective = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send", "host_copy"]
 Group = Literal["data", "shard", "replica", "tensor", "pipeline", "expert", "sequence", "host"]
 
@@ -53,10 +54,10 @@ class Moment:
         return sum(item.bytes for item in self.items)
 
     def parts(self) -> dict[MemoryPart, int]:
-        """Bytes by part, every part named."""
+        """Bytes by part, every part of `PARTS` named."""
         found: dict[MemoryPart, int] = dict.fromkeys(PARTS, 0)
         for item in self.items:
-            found[item.part] += item.bytes
+            found[item.part] = found.get(item.part, 0) + item.bytes
         return found
 
 
@@ -78,9 +79,9 @@ class Traffic:
 @dataclass(frozen=True)
 class Interval:
     """How far measured peaks of a kind of set-up lie from the formula's: from `low` times what is needed to `high`
-    times that with a constant, what is cached on top of it. It rests on `runs` measurements of so many `sources`, as
-    they were predicted before anybody had looked at them; `held` is the mean, over the `judged` sources of this very
-    kind, of the share of each that an interval of all others holds."""
+    times that and `extra_bytes`, what is cached on top of it. It rests on `runs` measurements of so many `sources`,
+    as they were predicted before anybody had looked at them; `held` is the mean, over the `judged` sources of this
+    very kind, of the share of each that an interval of all others holds."""
 
     kind: str
     low: float
@@ -89,6 +90,7 @@ class Interval:
     runs: int
     judged: int
     held: float
+    extra_bytes: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,10 @@ SEQUENCES: dict[str, int] = {"dpo": 2, "orpo": 2}
 COMPARED = ("dpo", "kto")  # objectives that hold what is trained against a reference inside the step
 # Of preferences a loss keeps each label's log-probability: of logits in tiles, or of all of them in float32.
 OF_PREFERENCES = ("tiled", "full")
+# The share of a GPU that a vLLM beside the trainer takes where nobody says: vllm_gpu_memory_utilization of TRL 1.16
+# (trainer/grpo_config.py), gpu_memory_utilization of Unsloth's FastLanguageModel.from_pretrained (models/loader.py).
+VLLM_SHARES = {"colocate": 0.3, "shared": 0.5}
+SHARES_GPU = tuple(VLLM_SHARES)
 NOT_MODELLED = ("reward", "ppo", "rloo", "simpo", "cpo", "ipo")  # objectives that are known, not modelled
 
 
@@ -44,6 +48,7 @@ def _check_completions(setup: Any) -> None:
             raise InputError("prompt-tokens", prompt, f"0 with objective {setup.objective}: it is for grpo")
         if setup.generation != "transformers":
             raise InputError("generation", setup.generation, "objective grpo beside it")
+        _check_engine(setup)
         if setup.reference == "none" and setup.objective != "sft":
             raise InputError("reference", "none", f"base or precomputed with objective {setup.objective}")
         return
@@ -53,3 +58,46 @@ def _check_completions(setup: Any) -> None:
         raise InputError("loss", setup.loss, "tiled with objective grpo", "It is TRL's from 1.16 on.")
     if setup.reference == "precomputed":
         raise InputError("reference", "precomputed", "none or base with objective grpo")
+    _check_engine(setup)
+
+
+def _check_engine(setup: Any) -> None:
+    """What goes with a vLLM on the GPUs that train, and with one on others."""
+    mean, allowed = setup.mean_completion, setup.seq_len - max(1, setup.prompt_tokens)
+    if mean is not None:
+        if setup.objective != "grpo":
+            raise InputError("mean-completion", mean, "objective grpo beside it")
+        if isinstance(mean, bool) or not isinstance(mean, int) or not 1 <= mean <= allowed:
+            raise InputError(
+                "mean-completion", mean, f"from 1 to the {allowed} tokens that a completion may have"
+            )
+    if setup.vllm_gpus != 1 and setup.generation != "server":
+        raise InputError("vllm-gpus", setup.vllm_gpus, "generation server beside it")
+    share = setup.vllm_memory
+    if setup.generation not in SHARES_GPU:
+        for name, value in (("vllm-memory", share), ("vllm-sleep", setup.vllm_sleep or None)):
+            if value is not None:
+                raise InputError(name, value, f"generation {' or '.join(SHARES_GPU)} beside it")
+        return
+    if (
+        isinstance(share, bool)
+        or not isinstance(share, (int, float, type(None)))
+        or not 0 < (share or 1) <= 1
+    ):
+        raise InputError("vllm-memory", share, "a share of the GPU's memory, above 0 and at most 1")
+    if setup.quantize == "int8":
+        raise InputError(
+            "quantize",
+            "int8",
+            f"none, nf4 or fp8 with generation {setup.generation}",
+            "vLLM has no 8 bits of bitsandbytes.",
+        )
+    if setup.generation == "shared" and setup.method == "full":
+        raise InputError(
+            "generation",
+            "shared",
+            "lora or qlora beside it, or generation colocate",
+            "The trainer reads vLLM's frozen weights.",
+        )
+    if setup.generation == "shared" and setup.gpus > 1:
+        raise InputError("gpus", setup.gpus, "1 with generation shared", "Unsloth's vLLM runs on one GPU.")

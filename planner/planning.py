@@ -21,7 +21,7 @@ from .plan import Plan
 from .preferences import PLAIN_PREFERENCES, of_preferences
 from .schema import Architecture, Notice, Source
 from .setup import Method
-from .trainers import asked_adapter_dtype, find, usual
+from .trainers import USUAL_QLORA, asked_adapter_dtype, find, is_usual_qlora, usual
 
 if TYPE_CHECKING:  # loaded where memory is estimated
     from .cost import Cost, RunTime
@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # loaded where memory is estimated
     from .setup import Setup
 
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
+OF_GRPO = ("vllm_memory", "vllm_sleep", "vllm_gpus", "mean_completion")
 ALPHA_RULES = {True: "alpha/sqrt(rank)", False: "alpha/rank"}
 # The options that say how the fine-tune is run; None: as the trainer has it, else the field's own default.
 USUAL: dict[str, Any] = {
@@ -39,6 +40,7 @@ USUAL: dict[str, Any] = {
     "upcast_small": None, "optimizer_in_backward": None, "lora_dropout": None, "lengths_vary": None,
     "attention_kernel": None, "kernels": None, "loss": None, "packing": None, "accumulation": 1,
     "objective": None, "reference": None, "prompt_tokens": None, "generation": None, "group": None,
+    "vllm_memory": None, "vllm_sleep": None, "vllm_gpus": None, "mean_completion": None,
     "eval_batch": None,
     "gpu": None, "gpus": 1, "gpus_per_node": 8, "sharding": None, "tensor_parallel": 1, "pipeline_parallel": 1,
     "expert_parallel": 1, "sequence_parallel": 1, "shard_size": None,
@@ -216,6 +218,7 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
             told, memory[method]["would_fit"] = _does_not_fit(plan, run, memory[method], room, options)
             first.append(told)
         notices += found.notices if found else ()
+        notices += [USUAL_QLORA] if method == main and run and is_usual_qlora(run.setup) else []
         if method == main and run and plan.flops and changes_step(arch, run.setup, run.pairs):
             plan = estimator.with_objective(plan, arch, run.setup)
             if run.setup.objective == "grpo":
@@ -223,6 +226,7 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
         if method == main and run and found and machine:
             time, cost, more = _timed(plan, run, machine, options)
             notices += more
+    plan = grpo.timed(plan) if plan.grpo and time else plan
     asked = memory[main]
     if asked and asked["interval"] and asked["interval"]["length"] == "shorter":
         notices.append(_shorter(plan))
@@ -370,7 +374,7 @@ def _one_each(asked: Mapping[str, Any]) -> int:
     from .running import setup_from
 
     length = whole_number("sequence-parallel", asked["sequence_parallel"])  # one that these GPUs can share
-    unsaid = dict.fromkeys(("quantize", "objective", "reference", "generation", "prompt_tokens"))
+    unsaid = dict.fromkeys(("quantize", "objective", "reference", "generation", "prompt_tokens", *OF_GRPO))
     return each * setup_from(_setup_options("lora", {**asked, **unsaid}), length).global_batch
 
 

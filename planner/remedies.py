@@ -14,13 +14,14 @@ from typing import Any
 
 from .dataclass import dataclass
 from .errors import InputError
+from .objective_rules import SHARES_GPU
 from .running import Running
 from .setup import Setup
 
 MOST = 4
 # From the change that costs least to the one that costs most: time, then digits of the base.
 CHANGES: tuple[tuple[str, Any], ...] = (
-    ("eval_batch", 1), ("loss", "fused"), ("checkpointing", "layer"), ("quantize", "nf4"),
+    ("eval_batch", 1), ("vllm_sleep", True), ("loss", "fused"), ("checkpointing", "layer"), ("quantize", "nf4"),
 )  # fmt: skip
 LAYOUT = (
     "gpus", "sharding", "tensor_parallel", "pipeline_parallel", "expert_parallel", "sequence_parallel",
@@ -50,7 +51,8 @@ class Remedy:
 
 def typed(options: Mapping[str, Any]) -> str:
     """Options as they are typed."""
-    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())
+    words = {name.replace("_", "-"): "" if value is True else f" {value}" for name, value in options.items()}
+    return " ".join(f"--{name}{value}" for name, value in words.items())
 
 
 def _open(run: Running) -> tuple[tuple[str, Any], ...]:
@@ -60,6 +62,7 @@ def _open(run: Running) -> tuple[tuple[str, Any], ...]:
     head = any(pair.matrix.role == "unembedding" for pair in run.pairs)
     new = {
         "eval_batch": setup.eval_batch > 1,
+        "vllm_sleep": setup.generation in SHARES_GPU and not setup.vllm_sleep,
         "loss": setup.loss in ("full", "shifted") and not head,
         "checkpointing": setup.checkpointing == "none",
         "quantize": setup.quantize == "none" and setup.method == "lora",

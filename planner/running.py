@@ -23,6 +23,7 @@ from .given import read as read_given
 from .given import whole_number
 from .memory import estimate_memory, with_open_lengths
 from .moments import MemoryEstimate
+from .objective_rules import SHARES_GPU
 from .pictured import OPTIONS as PICTURED
 from .pictured import check_length, pictured
 from .schema import Architecture, Notice
@@ -68,14 +69,20 @@ class Running:
         return with_open_lengths(found) if self.lengths_open else found
 
     def time(self, calibration: Calibration | None = None) -> StepTime | None:
-        """Seconds of a step; None without a machine, for GRPO, and where the model's operations are not known."""
-        if self.machine is None or self.setup.objective == "grpo":  # how long generation takes is not known
+        """Seconds of a step; None without a machine, and where the model's operations are not known."""
+        if self.machine is None:
             return None
         from .speed import NOTHING_MEASURED, step_time, time_gap
 
         if time_gap(self.arch, self.whole):
             return None
         calibration = calibration or NOTHING_MEASURED
+        if self.setup.objective == "grpo":
+            from .speed.policy import policy_step
+
+            return policy_step(
+                self.arch, self.setup, self.machine, self.pairs, self.whole, calibration=calibration
+            )
         return step_time(self.arch, self.setup, self.machine, self.pairs, self.whole, calibration=calibration)
 
 
@@ -161,6 +168,8 @@ def setup_from(options: Mapping[str, Any], seq_len: int, model_type: str = "") -
     """
     if isinstance(gpu := options.get("gpu"), str):
         options = {**options, **precision_on([hardware.find(gpu)], options)}
+    if options.get("generation") in SHARES_GPU:
+        options = {**options, "gpu_bytes": _memory_of(options.get("gpu"))}
     given = tuple((name, type(value), value) for name, value in options.items() if name in _OF_SETUP)
     try:
         return _setup_from(given, seq_len, model_type)
@@ -168,6 +177,16 @@ def setup_from(options: Mapping[str, Any], seq_len: int, model_type: str = "") -
         if "unhashable" not in str(error):
             raise
         return _setup_from.__wrapped__(given, seq_len, model_type)
+
+
+def _memory_of(gpu: Any) -> int:
+    """Bytes of a named GPU, 0 where none is named. Raises InputError where they are not known."""
+    if not isinstance(gpu, str):
+        return 0
+    found = hardware.find(gpu).memory_bytes
+    if found is None:
+        raise InputError("gpu", gpu, "a GPU whose memory is known", "vLLM takes a share of it.")
+    return found
 
 
 @lru_cache(maxsize=512)

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 from .dataclass import dataclass
 from .errors import InputError, hint
-from .objective_rules import COMPARED, NOT_MODELLED, SEQUENCES, check_objective
+from .objective_rules import COMPARED, NOT_MODELLED, SEQUENCES, VLLM_SHARES, check_objective
 
 Method = Literal["lora", "qlora", "full"]
 Precision = Literal["fp32", "bf16", "bf16-master", "fp16", "autocast"]
@@ -35,7 +35,7 @@ Loss = Literal[
 ]  # fmt: skip
 Objective = Literal["sft", "dpo", "orpo", "kto", "grpo"]
 Reference = Literal["base", "precomputed", "none"]
-Generation = Literal["transformers", "server"]
+Generation = Literal["transformers", "server", "colocate", "shared"]
 Quantize = Literal["none", "nf4", "nf4-double", "int8", "fp8"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Kernels = Literal["transformers", "litgpt", "fused", "liger", "unsloth", "compiled"]
@@ -67,7 +67,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 COUNTS = (
     "micro_batch", "seq_len", "accumulation", "gpus", "tensor_parallel", "pipeline_parallel", "expert_parallel",
-    "sequence_parallel",
+    "sequence_parallel", "vllm_gpus",
 )  # fmt: skip
 SHARDS_PARAMETERS = ("zero3", "fsdp", "fsdp-hybrid")
 SHARDS_GRADIENTS = ("zero2", *SHARDS_PARAMETERS)
@@ -103,7 +103,11 @@ class Setup:
     log-probabilities "precomputed".
     GRPO ("grpo") learns from completions, all of a sequence but its `prompt_tokens`. `generation`: the trained model
     makes them ("transformers") or a server on other GPUs. Its reference runs before the step, and is "none" where the
-    divergence has no weight (beta 0).
+    divergence has no weight (beta 0). Or a vLLM on the GPUs that train makes them, with a base of its own
+    ("colocate", as TRL's) or with weights that the trainer reads ("shared", as Unsloth's): it takes the share
+    `vllm_memory` of `gpu_bytes` (None: 0.3 as TRL, shared 0.5 as Unsloth), and with `vllm_sleep` gives it back before
+    the step. A server has `vllm_gpus` of the same GPUs. `mean_completion`: tokens of a completion on average (None:
+    all as long as `seq_len` lets them be).
     `eval_batch`: sequences that an evaluation between steps takes at a time on each GPU, 0 where there is none.
     `main_grads`: gradients are added up in a buffer of float32 that stands all along, whole on every data-parallel
     GPU, as Megatron's. `deferred_gradients`: FSDP exchanges none before the last micro-step, so that all are held
@@ -136,6 +140,11 @@ class Setup:
     reference: Reference = "base"
     generation: Generation = "transformers"
     prompt_tokens: int = 0
+    vllm_memory: float | None = None
+    vllm_sleep: bool = False
+    gpu_bytes: int = 0
+    vllm_gpus: int = 1
+    mean_completion: int | None = None
     eval_batch: int = 0
     quantize: Quantize = "none"
     adapter_dtype: Dtype | None = None
@@ -207,6 +216,11 @@ class Setup:
     def tokens(self) -> int:
         """Tokens of a micro-step on one GPU."""
         return self.sequences * self.seq_len // self.sequence_parallel
+
+    @property
+    def vllm_share(self) -> float:
+        """The share of a GPU's memory that a vLLM beside the trainer takes."""
+        return VLLM_SHARES.get(self.generation, 0.0) if self.vllm_memory is None else self.vllm_memory
 
     @property
     def runs_reference(self) -> bool:

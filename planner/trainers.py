@@ -15,18 +15,24 @@ from typing import Any
 from .dataclass import dataclass
 from .errors import FactError, InputError, hint
 from .facts import plain, read_data, source_from
-from .schema import Source
+from .schema import Notice, Source
 from .setup import CHOICES, Setup
 
 PLAIN = "plain"
 ADAPTER_DTYPE = "float32"  # what PEFT makes it on 16-bit weights too (autocast_adapter_dtype)
+QUANTISED_IN_PLACE = ("nf4", "nf4-double", "int8")  # by bitsandbytes, whose models PEFT prepares
+USUAL_QLORA = Notice(
+    "usual-qlora",
+    "QLoRA as PEFT prepares it and transformers' Trainer runs it: what is not quantised in float32, under autocast. "
+    "--trainer names another program, or plain for neither.",
+)
 SETUP_FIELDS = tuple(Setup.__dataclass_fields__)
 # When a group of fields applies, in the order in which they are laid over each other.
 GROUPS = (
     "setup", "lora", "qlora", "full", "fsdp", "zero", "ddp", "alone-full", "fsdp-full", "zero-full", "checkpointed",
 )  # fmt: skip
 BESIDE = (
-    "name", "title", "aliases", "metric", "notes", "claim", "experts_quantised", "sharded_alone",
+    "name", "title", "aliases", "metric", "notes", "claim", "experts_quantised", "sharded_alone", "general",
 )  # fmt: skip
 
 
@@ -44,6 +50,7 @@ class Trainer:
     """A profile. `groups` holds fields of Setup by when they apply; `metric` is what its own figures of memory are
     (allocated, reserved, device), where it has some; QLoRA quantises the experts of `experts_quantised`, model types.
     `sharded_alone`: its sharding holds on one GPU too, whose units are still gathered in what is computed in.
+    `general`: of a sort of programs, such as loops of one's own, and not of one whose code was read.
     """
 
     name: str
@@ -55,6 +62,7 @@ class Trainer:
     notes: str = ""
     experts_quantised: tuple[str, ...] = ()
     sharded_alone: bool = False
+    general: bool = False
 
     def fields(self, method: str, sharding: str, checkpointing: str) -> dict[str, Any]:
         """The fields that apply to a method under a sharding."""
@@ -106,6 +114,7 @@ def parse(table: Mapping[str, Any]) -> tuple[Trainer, ...]:
             Trainer(
                 raw["name"], raw["title"], MappingProxyType(groups), claims, tuple(raw.get("aliases", ())),
                 raw.get("metric", ""), raw.get("notes", ""), models, bool(raw.get("sharded_alone")),
+                bool(raw.get("general")),
             )
         )  # fmt: skip
     return tuple(found)
@@ -147,10 +156,35 @@ def find(name: str) -> Trainer | None:
     return found
 
 
+def known(name: str) -> bool:
+    """Whether a set-up's trainer is one program, by a profile of its own: not `plain`, nor a sort of programs."""
+    return name != PLAIN and any(
+        raw["name"] == name and not raw.get("general") for raw in _table()["trainer"]
+    )
+
+
 def asked_adapter_dtype(dtype: str | None, trainer: str | None) -> str | None:
     """The adapter's type that an option with a usual value asks for: beside a named trainer the usual one says
     nothing, so that the trainer's own holds."""
     return None if dtype == ADAPTER_DTYPE and trainer not in (None, PLAIN) else dtype
+
+
+def unnamed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of QLoRA where nobody names a program: what is not quantised in float32, as PEFT's
+    prepare_model_for_kbit_training leaves it, and autocast, as transformers' Trainer has both (the profile hf-trainer
+    has the sources). Empty for all else, and under DeepSpeed, whose engine makes the model 16 bits again.
+
+    Published QLoRA whose trainer is kept silent it predicts at 1.0 of what was measured in the middle, where bare
+    16 bits give 0.77 (docs/peers.md)."""
+    quantised = given.get("method") == "qlora" and (given.get("quantize") or "nf4") in QUANTISED_IN_PLACE
+    if not quantised or given.get("trainer") is not None or str(given.get("sharding")).startswith("zero"):
+        return {}
+    return {"upcast_small": True, "autocast": (given.get("precision") or "bf16") in ("bf16", "fp16")}
+
+
+def is_usual_qlora(setup: Setup) -> bool:
+    """Whether a set-up is QLoRA with what `unnamed` takes, by no program in particular."""
+    return setup.trainer == PLAIN and setup.method == "qlora" and setup.upcast_small and setup.autocast
 
 
 def filled(given: Mapping[str, Any], model_type: str = "") -> dict[str, Any]:
@@ -160,7 +194,7 @@ def filled(given: Mapping[str, Any], model_type: str = "") -> dict[str, Any]:
     trainer = find(str(said.get("trainer", PLAIN)))
     if trainer is None:
         said.setdefault("adapter_dtype", ADAPTER_DTYPE)
-        return said
+        return {**unnamed(said), **said}
     said["trainer"] = trainer.name
     method = str(said.get("method", "lora"))
     sharding = str(said.get("sharding", "none"))

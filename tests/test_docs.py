@@ -58,7 +58,9 @@ def test_every_key_of_the_json_is_documented() -> None:
     text = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^\| `([\w.\-]+)` \|", text, flags=re.MULTILINE))
     found = keys(estimate("Qwen/Qwen3-30B-A3B", rank=30, dataset="alpaca", gpu="h100").to_dict())
-    sampled = estimate("Qwen/Qwen3-8B", objective="grpo", prompt_tokens=256).to_dict()
+    sampled = estimate(
+        "Qwen/Qwen3-8B", objective="grpo", prompt_tokens=256, generation="colocate", gpu="h100"
+    ).to_dict()
     found |= {key for key in keys({"grpo": sampled["grpo"]}) if not key.startswith("grpo.flops.")}
     found |= {
         key for key in keys(estimate("google/gemma-3-4b-it", images=1).to_dict()) if key.startswith("images.")

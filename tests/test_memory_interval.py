@@ -19,7 +19,7 @@ from planner.errors import FactError
 from planner.facts import read_data
 from planner.memory import constants as memory_constants
 from planner.memory import with_open_lengths
-from planner.memory.interval_kinds import KINDS
+from planner.memory.interval_kinds import KIND_WORDS, KINDS, NAMED, NARROWER, UNNAMED
 from planner.memory.overhead import kind_of
 from planner.moments import MemoryEstimate
 from planner.running import running
@@ -28,16 +28,15 @@ from tools.interval_chain import CANDIDATES, in_order, score_of, share
 from tools.interval_fit import (
     CHOSEN,
     HARDER_THAN,
-    POOLS,
+    STATED,
     Ratio,
-    Recipe,
     held_by_others,
     intervals_of,
     rule_of,
     share_of,
     width_of,
 )
-from tools.published_memory_later import RESTS_ON, first_ratios
+from tools.published_memory_later import RESTS_ON, estimate_of, first_ratios, stands_in
 
 ROOT = Path(__file__).resolve().parents[1]
 LLAMA = "meta-llama/Llama-3.1-8B"
@@ -47,13 +46,16 @@ def memory(**options: Any) -> MemoryEstimate:
     return running(LLAMA, {"rank": 8, "seq_len": 1024, **options}).memory()
 
 
+TRL = {"trainer": "trl"}
 SETUPS: dict[str, dict[str, Any]] = {
-    "alone-lora": {},
-    "alone": {"quantize": "nf4", "method": "qlora"},
-    "open": {"lengths_vary": True},
-    "shared": {"gpus": 4, "sharding": "zero3", "batch": 4},
-    "shared-open": {"gpus": 4, "sharding": "zero3", "batch": 4, "lengths_vary": True},
-    "split": {"gpus": 4, "tensor_parallel": 4},
+    "alone-lora": TRL,
+    "alone": {**TRL, "quantize": "nf4", "method": "qlora"},
+    "open": {**TRL, "lengths_vary": True},
+    "shared": {**TRL, "gpus": 4, "sharding": "zero3", "batch": 4},
+    "shared-open": {**TRL, "gpus": 4, "sharding": "zero3", "batch": 4, "lengths_vary": True},
+    "split": {**TRL, "gpus": 4, "tensor_parallel": 4},
+    "unnamed": {"lengths_vary": True},
+    "unnamed-several": {"gpus": 4, "tensor_parallel": 4},
     "offloaded": {"gpus": 4, "sharding": "zero3", "batch": 4, "offload": "all"},
 }
 
@@ -66,9 +68,48 @@ def test_a_set_up_tells_its_kind() -> None:
         assert found.within == memory_constants.constants().of_kind(kind)
 
 
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_a_trainer_is_known_by_a_profile_of_its_own(gpus: int) -> None:
+    """`plain` and profiles of a sort of programs name no trainer; an alias names one, and so does a config."""
+    for trainer in (None, "plain", "hf-loop", "own-loop", "deepspeed"):
+        assert kind_of(memory(trainer=trainer, gpus=gpus).setup) == ("unnamed", "unnamed-several")[gpus - 1]
+    for trainer in ("trl", "sfttrainer", "axolotl", "hf-trainer-4.46"):
+        assert kind_of(memory(trainer=trainer, gpus=gpus).setup) in NAMED
+    assert all(bool(NARROWER[kind]) == (kind in UNNAMED) and KIND_WORDS[kind] for kind in KINDS)
+
+
+def test_naming_the_trainer_narrows_the_interval() -> None:
+    known = memory_constants.constants()
+    for kind in NAMED:
+        (low, high), (least, most) = known.bounds(kind), known.bounds("unnamed")
+        assert low > least and high < most
+    shown = planner.estimate(LLAMA, seq_len=512, trainer="hf-trainer").memory
+    assert shown and shown["lora"]["interval"]["kind"] == "alone-lora"
+
+
+def test_stand_ins_are_judged_as_unknown_trainers() -> None:
+    """Each line of the table is of figures that were predicted by the profile that it names, and counts as unknown;
+    the others by their profile. A profile that has come since makes today's kind a known one."""
+    near = {}
+    for each, ratio in first_ratios():
+        if stands_in(each, now=False):
+            near[each.source.removesuffix(", reserved")] = each
+            assert "trainer near" in ratio.about and ratio.kind in (*UNNAMED, "offloaded")
+        named = each.options.partition("--trainer ")[2].split(" ")[0]
+        own = named not in ("", "hf-loop", "deepspeed") and not stands_in(each, now=False)
+        assert ratio.kind == "offloaded" or (ratio.kind in NAMED) == own
+    lines = (ROOT / "data" / "measured" / "memory_stand_ins.csv").read_text(encoding="utf-8").splitlines()
+    assert len(near) == len(lines) - 1 == 12
+    since = estimate_of(near["PrimeIntellect-ai/prime-rl"]).within
+    assert since and since.kind in NAMED
+    still = estimate_of(near["huggingface/peft, pull requests"]).within
+    assert still and still.kind == "unnamed"
+
+
 def test_nobody_said_how_long_sequences_are() -> None:
     """What is exact stays, and the interval is that of measurements whose lengths are not stated: no narrower."""
-    for options in ({}, {"quantize": "nf4", "method": "qlora"}, {"gpus": 4, "sharding": "ddp", "batch": 4}):
+    known = ({**TRL, "quantize": "nf4", "method": "qlora"}, {**TRL, "gpus": 4, "sharding": "ddp", "batch": 4})
+    for options in ({}, TRL, *known):
         typed, untyped = memory(**options, seq_len=2048), memory(**options, seq_len=None)
         assert (untyped.moments, untyped.per_gpu_bytes) == (typed.moments, typed.per_gpu_bytes)
         assert untyped.low <= typed.low < typed.per_gpu_bytes < typed.high <= untyped.high
@@ -98,14 +139,14 @@ def test_harder_kinds_have_no_narrower_interval() -> None:
 
 
 def test_estimate_says_what_its_interval_rests_on() -> None:
-    plan = planner.estimate(LLAMA, seq_len=512, gpu="h100")
+    plan = planner.estimate(LLAMA, seq_len=512, gpu="h100", trainer="trl")
     known = memory_constants.constants().of_kind("alone-lora")
     assert plan.memory and plan.memory["lora"]["interval"] == {
         "kind": "alone-lora", "coverage": 0.9, "sources": known.sources, "runs": known.runs, "judged": known.judged,
         "held": known.held, "length": "typed",
     }  # fmt: skip
     assert [plan.memory[method]["interval"]["kind"] for method in ("qlora", "full")] == ["alone", "alone"]
-    assumed = planner.estimate(LLAMA, gpu="h100").memory
+    assumed = planner.estimate(LLAMA, gpu="h100", trainer="trl").memory
     assert assumed and assumed["lora"]["interval"]["kind"] == "open"
     assert assumed["lora"]["interval"]["length"] == "assumed"
     packed = planner.estimate(LLAMA, seq_len=512, packing="packed").memory
@@ -133,22 +174,31 @@ def test_the_longest_of_the_data_tells_whether_a_length_is_reached(tmp_path: Pat
 def test_only_lora_was_measured_apart() -> None:
     """Preferences and GRPO on one GPU have the interval of all else there."""
     for options in ({"objective": "dpo"}, {"objective": "grpo", "batch": 8}):
-        assert kind_of(memory(**options).setup) == "alone"
+        assert kind_of(memory(**options, **TRL).setup) == "alone"
 
 
 def test_ends_are_of_what_is_needed_and_a_constant() -> None:
     """By hand from the constants: what is not known of a program weighs more on a small model."""
     known = memory_constants.constants()
-    for options in ({}, {"quantize": "nf4", "method": "qlora"}, {"seq_len": 64, "method": "full"}):
+    for options in ({}, TRL, {"quantize": "nf4", "method": "qlora"}, {"seq_len": 64, "method": "full"}):
         found = memory(**options)
         low, high = known.bounds(kind_of(found.setup))
         assert found.low == round(low * found.per_gpu_bytes)
         assert found.high == round(high * (found.per_gpu_bytes + 3e9)) + found.cached_bytes
+    found, high = memory(**SETUPS["offloaded"]), known.bounds("offloaded")[1]
+    assert found.high == round(high * (found.per_gpu_bytes + 10e9)) + found.cached_bytes
 
 
 @pytest.mark.parametrize("seq_len", [None, 512])
 def test_a_plan_that_surely_fits_has_its_upper_end_below_the_gpu(seq_len: int | None) -> None:
-    options: dict[str, Any] = {"tokens": "1M", "gpu": "h100", "gpus": 1, "ranks": 8, "seq_len": seq_len}
+    options: dict[str, Any] = {
+        "tokens": "1M",
+        "gpu": "h100",
+        "gpus": 1,
+        "ranks": 8,
+        "seq_len": seq_len,
+        **TRL,
+    }
     found = planner.plan(LLAMA, **options, fit="sure").best
     assert found.memory.high <= found.memory_bytes
     assert found.memory.within is not None
@@ -190,7 +240,7 @@ def test_of_fewer_sources_an_interval_is_wider() -> None:
     shape = (0.3, 0.5)
 
     def width(number: int) -> float:
-        return width_of([Ratio(f"s{n}", "split", 1.2, 1.2) for n in range(number)], shape, 0.0)
+        return width_of([Ratio(f"s{n}", "split", 1.2, 1.2) for n in range(number)], shape, STATED)
 
     most = math.log(1.2) / 0.5
     assert width(1) == pytest.approx(most * math.log(10) / math.log(2))
@@ -204,9 +254,11 @@ def test_a_quantile_of_sources_by_hand() -> None:
     figures weigh as one."""
     found = [Ratio(f"s{n}", "alone-lora", 1 + n / 100, 1 + n / 100) for n in range(1, 20)]
     found += [found[-1]] * 99
-    rule = rule_of(found, Recipe(POOLS, 0.0, 0.0))
+    rule = rule_of(found, STATED)
     assert rule.ends["alone-lora"].high == pytest.approx(1.18)
     assert (rule.ends["alone-lora"].sources, rule.ends["alone-lora"].runs) == (19, 118)
+    # 0.92 x 20 / 19 of them are nineteen: of the level that ships the last one too.
+    assert rule_of(found, replace(STATED, level=0.92)).ends["alone-lora"].high == pytest.approx(1.19)
     # A pool of too few sources gives way to all.
     assert rule.ends["split"].sources == 19
 
@@ -247,7 +299,7 @@ def test_the_table_is_what_the_rule_makes_of_first_predictions() -> None:
     """The table says of intervals what `--fit` would write: no end and no share was typed."""
     made = intervals_of([each for _, each in first_ratios()])
     known = memory_constants.constants()
-    assert known.intervals == made and known.extra_bytes == CHOSEN.extra_bytes
+    assert known.intervals == made
 
 
 def test_sets_that_came_later_are_held_as_is_stated() -> None:
@@ -256,7 +308,9 @@ def test_sets_that_came_later_are_held_as_is_stated() -> None:
     sets = {name: [each for _, each in first_ratios((name,))] for name in RESTS_ON}
     found = in_order(sets)
     assert {one.found for one in found} == set(RESTS_ON[1:])
-    assert 0.85 <= share(found) <= 0.95
+    assert 0.9 <= share(found) <= 0.95
+    for kinds in (NAMED, UNNAMED, ("offloaded",)):
+        assert share([one for one in found if one.each.kind in kinds]) >= 0.895
     least = min(score_of(in_order(sets, recipe)) for recipe in CANDIDATES.values())
     assert score_of(found) <= least + 0.05
 
@@ -303,10 +357,10 @@ def test_every_kind_is_held_by_intervals_of_other_sources() -> None:
     for kind, row in shown.items():
         found = known.of_kind(kind)
         made = f"{found.sources} sources, {found.runs}"
-        assert row[:3] == [f"{found.low:.2f} to {found.high:.2f}", made, str(found.judged)]
-        assert abs(float(row[5].rstrip("%")) / 100 - found.held) <= 0.0056 and found.held >= (
-            0.7 if kind == "offloaded" else known.coverage - 0.02
-        )
+        ends = f"{found.low:.2f} to {found.high:.2f}, {found.extra_bytes / 1e9:g} GB"
+        assert row[:3] == [ends, made, str(found.judged)]
+        assert abs(float(row[5].rstrip("%")) / 100 - found.held) <= 0.0056
+        assert found.held >= known.coverage
     page = (ROOT / "docs" / "memory-published.md").read_text(encoding="utf-8")
     line = next(line for line in page.splitlines() if line.startswith("| all |"))
     sources, runs, of_runs, of_sources = (cell.strip() for cell in line.split("|")[2:6])
@@ -315,7 +369,7 @@ def test_every_kind_is_held_by_intervals_of_other_sources() -> None:
     assert f"{runs} published figures of {sources} sources" in said
     assert f"holds {of_runs} of figures, {of_sources} where sources count the same" in said
     for text in (said, (ROOT / "README.md").read_text(encoding="utf-8")):
-        for kind in ("alone-lora", "alone", "shared"):
+        for kind in ("alone-lora", "shared-open", "unnamed", "offloaded"):
             low, high = known.bounds(kind)
             assert f"{low:.2f} to {high:.2f}" in text
 
@@ -325,4 +379,4 @@ def test_first_predictions_lie_in_the_interval_of_today() -> None:
     found = [each for _, each in first_ratios()]
     rule = shipped()
     assert len(found) == 542
-    assert sum(rule.holds(each) for each in found) / len(found) >= 0.89
+    assert sum(rule.holds(each) for each in found) / len(found) >= 0.92

@@ -9,13 +9,14 @@ import pytest
 
 from planner import compare, estimate, export, review
 from planner.errors import InputError, UnsupportedArchitectureError
+from planner.trainers import filled, unnamed
 
 LLAMA = "meta-llama/Llama-3.1-8B"
 GIB = 2**30
 
 
 def test_parts_add_up_and_weights_are_what_they_weigh() -> None:
-    memory = estimate(LLAMA, rank=16, layers="all-linear", batch=2).to_dict()["memory"]
+    memory = estimate(LLAMA, rank=16, layers="all-linear", batch=2, trainer="plain").to_dict()["memory"]
     for found in memory.values():
         assert sum(found["parts"].values()) == found["per_gpu_bytes"]
         assert found["low"] < found["per_gpu_bytes"] < found["high"]
@@ -23,6 +24,24 @@ def test_parts_add_up_and_weights_are_what_they_weigh() -> None:
     assert memory["lora"]["parts"]["weights"] == pytest.approx(16_060_522_496, rel=1e-3)
     assert memory["qlora"]["parts"]["weights"] < 0.4 * memory["lora"]["parts"]["weights"]
     assert memory["full"]["parts"]["optimizer"] == pytest.approx(2 * 16_060_522_496, rel=1e-3)
+
+
+def test_qlora_without_a_trainer_is_as_it_is_usually_run() -> None:
+    """The embedding and the head, 2 x 128256 x 4096, and norms of 266,240 parameters in float32 under autocast, as
+    transformers' Trainer has them; DeepSpeed's engine makes them 16 bits; who says plain gets neither."""
+    usual, plain = (estimate(LLAMA, quantize="nf4", trainer=trainer) for trainer in (None, "plain"))
+    assert usual.memory and plain.memory
+    weights = [found.memory["qlora"]["parts"]["weights"] for found in (usual, plain) if found.memory]
+    assert weights[0] - weights[1] == 2 * (2 * 128256 * 4096 + 266_240)
+    codes = [{notice.code for notice in found.warnings} for found in (usual, plain)]
+    assert "usual-qlora" in codes[0] - codes[1]
+    for sharding, gpus in (("none", 1), ("ddp", 2), ("fsdp", 2)):
+        given = {"method": "qlora", "sharding": sharding, "gpus": gpus}
+        named = filled({**given, "trainer": "hf-trainer"})
+        assert unnamed(given) == {name: named[name] for name in ("upcast_small", "autocast")}
+    assert unnamed({"method": "qlora", "sharding": "zero3"}) == unnamed({"method": "lora"}) == {}
+    assert unnamed({"method": "qlora", "quantize": "fp8"}) == {}
+    assert unnamed({"method": "qlora", "precision": "fp32"}) == {"upcast_small": True, "autocast": False}
 
 
 def test_a_gpu_says_what_fits_how_long_and_how_much() -> None:
@@ -79,7 +98,7 @@ def test_encoders_with_decoders_have_memory_and_time(model: str) -> None:
 
 def test_t5_keeps_its_last_products_out_of_quantisation() -> None:
     """flan-t5-large has 24 + 24 matrices wo of 2816 x 1024, which transformers leaves in 16 bits."""
-    plan = estimate("google/flan-t5-large", quantize="nf4", seq_len=256)
+    plan = estimate("google/flan-t5-large", quantize="nf4", seq_len=256, trainer="plain")
     assert plan.memory is not None
     wo, table = 48 * 2816 * 1024, 32128 * 1024
     rest = plan.model.params - wo - table

@@ -10,6 +10,7 @@ from planner import estimate
 from planner.fewest import fewest_gpus
 from planner.memory.sharding import deferred_gradients
 from planner.running import running
+from planner.setup import Setup
 from planner.trainers import filled, parse
 from tools.measured_models import CONFIGS
 
@@ -175,6 +176,23 @@ def test_trl_until_1_12_copies_the_unembedding_to_float32() -> None:
     assert 6 * unembedding < then < 6 * unembedding + 3 * chunk
     assert logits(upcast_small=True) - now == pytest.approx(2 * unembedding, rel=0.02)
     assert running(LLAMA, {**options, "method": "lora", "upcast_small": True}).setup.upcast_small is False
+
+
+def test_trl_of_2025_makes_all_logits() -> None:
+    """On the way back log-softmax, kept, the gradient of the chosen entries and that of the logits: three tensors of
+    four bytes a logit, of 4 x 1,024 tokens by 128,256 entries. Today's TRL makes none; nothing is checkpointed before
+    0.22 unless told."""
+    options = {"method": "qlora", "rank": 8, "targets": "q_proj", "seq_len": 1024, "batch": 4}
+
+    def of(trainer: str) -> tuple[Setup, int]:
+        found = running(LLAMA, {**options, "trainer": trainer}).memory()
+        return found.setup, max(moment.parts()["logits"] for moment in found.moments)
+
+    setup, logits = of("trl-0.24")
+    assert logits == 4 * 1024 * 128256 * 12
+    assert (setup.checkpointing, setup.reentrant, setup.adapter_dtype) == ("layer", True, "bfloat16")
+    assert of("trl")[1] < logits / 10
+    assert of("trl-0.13")[0].checkpointing == "none"
 
 
 def test_trl_of_2023_checkpoints_a_quantised_base_alone() -> None:

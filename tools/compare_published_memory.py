@@ -25,15 +25,13 @@ from scipy.optimize import minimize
 
 from planner.errors import PlannerError
 from planner.memory import constants as memory_constants
-from planner.memory import with_open_lengths
 from planner.memory.constants import Constants
 from planner.memory.interval_kinds import KINDS
-from planner.memory.overhead import bounds_of, cached, kind_of, overhead
+from planner.memory.overhead import bounds_of, cached, kind_of, overhead, within_kind
 from planner.moments import MemoryEstimate
 from planner.running import running
-from tools.interval_chain import chain_table
+from tools.interval_chain import chain_table, trainer_table
 from tools.interval_fit import (
-    CHOSEN,
     COVERAGE,
     Ends,
     Ratio,
@@ -56,7 +54,7 @@ INTERVALS = {
     "locator": "first predictions of published measurements: docs/memory-published.md", "date": DATE,
     "kind": "derived",
 }  # fmt: skip
-CHOICES = ("coverage", "extra_bytes")
+CHOICES = ("coverage",)
 STEPS = {"maxiter": 400, "xatol": 1e-3}
 FITTED = {
     "context_bytes": (5.5e8, 4e8, 8e8),
@@ -95,8 +93,8 @@ def with_constants(found: MemoryEstimate, known: Constants) -> MemoryEstimate:
     )  # fmt: skip
     if not known.intervals:
         return made
-    lengths_open = found.within is not None and found.within.kind.endswith("open")
-    low, high, within = bounds_of(made.per_gpu_bytes, made.cached_bytes, made.setup, known, lengths_open)
+    kind = found.within.kind if found.within else ""
+    low, high, within = bounds_of(made.per_gpu_bytes, made.cached_bytes, made.setup, known, kind)
     return replace(made, low=low, high=high, within=within)
 
 
@@ -125,7 +123,7 @@ def estimates(found: Iterable[Case]) -> tuple[list[tuple[Case, MemoryEstimate]],
     for case in found:
         try:
             made = running(model_of(case.model), case.options).memory()
-            known.append((case, made if case.stated else with_open_lengths(made)))
+            known.append((case, within_kind(made, kind_of(made.setup, not case.stated))))
         except PlannerError as error:
             left.append(Skipped(case.source, case.row, case.model, str(error).split(". ")[0]))
     return known, left
@@ -172,7 +170,7 @@ def fit(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> Constants:
     start, low, high = (np.array([FITTED[name][i] for name in names]) for i in range(3))
     weights = _weights(chosen)
     ones: dict[str, Any] = dict.fromkeys(names, 1.0)
-    base = Constants(**ones, coverage=COVERAGE, extra_bytes=CHOSEN.extra_bytes)
+    base = Constants(**ones, coverage=COVERAGE)
 
     def at(values: Any) -> Constants:
         kept = np.clip(values * start, low, high)
@@ -278,8 +276,7 @@ def held_now(done: Sequence[Compared]) -> list[tuple[Ratio, bool]]:
 def shipped() -> Rule:
     """The rule that ships, with its ends rounded as they are written."""
     known = memory_constants.constants()
-    ends = {each.kind: Ends(each.low, each.high, each.sources, each.runs) for each in known.intervals}
-    return Rule(ends, known.extra_bytes)
+    return Rule({i.kind: Ends(i.low, i.high, i.sources, i.runs, i.extra_bytes) for i in known.intervals})
 
 
 def judge(name: str) -> None:
@@ -300,8 +297,9 @@ def judge(name: str) -> None:
 
 
 def order_of(table: Sequence[Ratio]) -> list[str]:
-    """The lines on intervals of sets that were known before, of each candidate of a rule."""
-    return chain_table({name: [each for _, each in first_ratios((name,))] for name in RESTS_ON}, table)
+    """The lines on intervals by whose profile, and of sets that were known before, of each candidate of a rule."""
+    sets = {name: [each for _, each in first_ratios((name,))] for name in RESTS_ON}
+    return [*trainer_table([each for own in sets.values() for each in own]), *chain_table(sets, table)]
 
 
 def main() -> None:

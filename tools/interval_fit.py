@@ -2,18 +2,20 @@
 
 They rest on blind predictions alone: a source that taught the formula something is closer to it since than the next
 one will be. With y = ln(measured / needed), where above what is cached is taken off the measured and `extra_bytes`
-are added to the needed (what is not known of a program weighs more on a small model), a measurement's score is the
-larger of -y / below and y / above: 5% of all measurements lie beyond either of these. Sources count the same, and
-the interval
+are added to the needed (what is not known of a program weighs more on a small model; under offloading more is not
+known), a measurement's score is the larger of -y / below and y / above: 5% of all measurements lie beyond either of
+these, or of those of offloading. Sources count the same, and the interval
 
     exp(-width below) x needed   to   exp(width above) x (needed + extra_bytes) + cached
 
-takes as width the conformal quantile of the scores of a pool of kinds: the share 0.9 (n + 1) / n of n sources, which
-a measurement of a further source like them keeps with probability 90% (hierarchical conformal prediction: Lee, Barber
-and Willett, arXiv 2306.06342; Dunn, Wasserman and Ramdas, arXiv 1809.07441). A pool of fewer than ten sources gives
-way to a wider one. Neglected: that `below` and `above` come from the same measurements, that the rule was chosen
-among others, and that sets differ. How often sources are held by intervals of all others (`held_by_others`), and of
-those known before them (tools/interval_chain.py), says how much that is.
+takes as width the conformal quantile of the scores of a pool of kinds: the share level (n + 1) / n of n sources,
+which a measurement of a further source like them keeps with probability `level` (hierarchical conformal prediction:
+Lee, Barber and Willett, arXiv 2306.06342; Dunn, Wasserman and Ramdas, arXiv 1809.07441). A pool of fewer than ten
+sources gives way to a wider one. Sources of a further set are not quite like those of the sets before: the level is
+0.92, the least of whole hundredths by which every kind of ten sources, offloading as time went, and all as time
+went are held as often as the 90% that are stated. Neglected: that `below` and `above` come from the same
+measurements, and that the rule was chosen among others. How often sources are held by intervals of all others
+(`held_by_others`), and of those known before them (tools/interval_chain.py), says how much that is.
 """
 
 from __future__ import annotations
@@ -25,25 +27,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from planner.memory.interval_kinds import KINDS
+from planner.memory.interval_kinds import KINDS, NAMED, UNNAMED
 from planner.moments import Interval
 from tools.published_memory import DRIVER
 
 COVERAGE = 0.9
+LEVEL = 0.92  # of the conformal quantile: what sets differ by on top of what is stated
 TAIL = 0.95  # of a pool's measurements lie within either end of its shape
 FEWEST = 10  # sources of a pool: of fewer than nine no quantile holds 90%
 LEAST = 0.02  # of a side: no estimate is known better
-ONE_GPU = ("alone-lora", "alone", "open")
-SEVERAL = ("shared", "shared-open", "split", "offloaded")
+WHOLE = ("alone-lora", "alone", "open", "shared")  # a GPU's own sequences, and nothing of others open
+HARDER = ("shared", "shared-open", "split")
+OFFLOADED = ("offloaded",)
 Pools = Mapping[str, Sequence[Sequence[str]]]
 POOLS: Pools = {
-    **dict.fromkeys(ONE_GPU, (ONE_GPU, KINDS)),
-    **dict.fromkeys(SEVERAL, (SEVERAL, KINDS)),
+    **dict.fromkeys(WHOLE, (WHOLE, NAMED, KINDS)),
+    **dict.fromkeys(HARDER[1:], (HARDER, NAMED, KINDS)),
+    **dict.fromkeys(UNNAMED, (UNNAMED, KINDS)),
+    **dict.fromkeys(OFFLOADED, (OFFLOADED, KINDS)),
 }
 # Kinds of which less is known, or that are harder cases: their interval is at least as wide.
 HARDER_THAN = {
     "alone": ("alone-lora",), "open": ("alone",), "shared": ("alone",), "shared-open": ("shared",),
-    "split": ("shared",), "offloaded": ("shared",),
+    "split": ("shared",), "unnamed": ("open",), "unnamed-several": ("unnamed", "shared-open", "split"),
+    "offloaded": ("unnamed-several",),
 }  # fmt: skip
 Shape = tuple[float, float]
 
@@ -73,25 +80,38 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is chosen of a rule: whose measurements a kind's interval is made of, what is added to what is needed,
-    and how much of a shape is its pool's own, from 0 (all measurements') to 1."""
+    """What is chosen of a rule: whose measurements a kind's interval is made of, what is added to what is needed
+    (under offloading, `extra_offloaded`), the pools whose shape is their own and not that of all measurements, and
+    the level of the quantile."""
 
     pools: Pools
     extra_bytes: float
-    own: float
+    extra_offloaded: float
+    own: Sequence[Sequence[str]] = ()
+    level: float = LEVEL
+
+    def extra_of(self, kind: str) -> float:
+        """What is added to what is needed of a kind."""
+        return self.extra_offloaded if kind in OFFLOADED else self.extra_bytes
+
+    def logs(self, each: Ratio) -> Shape:
+        """How far a measurement lies below and above, with what is added."""
+        return each.logs(self.extra_of(each.kind))
 
 
-CHOSEN = Recipe(POOLS, 3e9, 0.0)
+CHOSEN = Recipe(POOLS, 3e9, 10e9, (OFFLOADED,))
+STATED = Recipe(POOLS, 0.0, 0.0, (), COVERAGE)  # nothing added, and the level that is stated
 
 
 @dataclass(frozen=True)
 class Ends:
-    """The ends of a kind's interval, and of what it is made."""
+    """The ends of a kind's interval, of what it is made, and the bytes that are added to what is needed."""
 
     low: float
     high: float
     sources: int
     runs: int
+    extra_bytes: float
 
 
 @dataclass(frozen=True)
@@ -99,12 +119,11 @@ class Rule:
     """The interval of every kind."""
 
     ends: Mapping[str, Ends]
-    extra_bytes: float
 
     def logs(self, each: Ratio) -> Shape:
         """How far the interval of a measurement goes below and above its estimate, in logarithms."""
         ends = self.ends[each.kind]
-        more = (each.needed + self.extra_bytes) / each.needed
+        more = (each.needed + ends.extra_bytes) / each.needed
         return -math.log(ends.low), math.log(ends.high * more)
 
     def outside(self, each: Ratio) -> float:
@@ -134,32 +153,32 @@ def quantile(values: Sequence[float], weights: Sequence[float], share: float) ->
     return float(np.array(values)[order][np.argmax(reached >= min(share, 1.0) - 1e-9)])
 
 
-def shape_of(found: Sequence[Ratio], extra_bytes: float) -> Shape:
+def shape_of(found: Sequence[Ratio], recipe: Recipe) -> Shape:
     """How far the logarithms of measurements go below and above: 5% lie beyond either."""
     weights = weights_of(found)
-    logs = [each.logs(extra_bytes) for each in found]
+    logs = [recipe.logs(each) for each in found]
     below, above = (max(LEAST, quantile([log[side] for log in logs], weights, TAIL)) for side in (0, 1))
     return below, above
 
 
-def score(each: Ratio, shape: Shape, extra_bytes: float) -> float:
+def score(each: Ratio, shape: Shape, recipe: Recipe) -> float:
     """How far a measurement lies out, from 0."""
-    below, above = each.logs(extra_bytes)
+    below, above = recipe.logs(each)
     return max(below / shape[0], above / shape[1], 0.0)
 
 
-def conformal(number: int) -> float:
-    """The share of so many sources that a new one like them keeps with probability 90%."""
-    return COVERAGE * (number + 1) / number
+def conformal(number: int, level: float = COVERAGE) -> float:
+    """The share of so many sources that a new one like them keeps with probability `level`."""
+    return level * (number + 1) / number
 
 
-def width_of(found: Sequence[Ratio], shape: Shape, extra_bytes: float) -> float:
-    """The score that the conformal share keeps. With fewer than nine sources the largest, moved out: of n sources it
+def width_of(found: Sequence[Ratio], shape: Shape, recipe: Recipe) -> float:
+    """The score that the conformal share keeps. With too few sources for it the largest, moved out: of n sources it
     is passed by a new one with probability 1/(n + 1), and logarithms of such errors have about exponential tails."""
     number = len(sources_of(found))
-    scores = [score(each, shape, extra_bytes) for each in found]
-    most = quantile(scores, weights_of(found), conformal(number))
-    return max(LEAST, most * max(1.0, -math.log(1 - COVERAGE) / math.log(number + 1)))
+    scores = [score(each, shape, recipe) for each in found]
+    most = quantile(scores, weights_of(found), conformal(number, recipe.level))
+    return max(LEAST, most * max(1.0, -math.log(1 - recipe.level) / math.log(number + 1)))
 
 
 def pool_of(found: Sequence[Ratio], kind: str, pools: Pools) -> tuple[str, ...]:
@@ -170,17 +189,16 @@ def pool_of(found: Sequence[Ratio], kind: str, pools: Pools) -> tuple[str, ...]:
     return KINDS
 
 
-def _logs(found: Sequence[Ratio], of_all: Shape, recipe: Recipe) -> Shape:
+def _logs(found: Sequence[Ratio], kinds: Sequence[str], of_all: Shape, recipe: Recipe) -> Shape:
     """How far a pool's interval goes below and above, in logarithms."""
-    own, part = shape_of(found, recipe.extra_bytes) if recipe.own else of_all, recipe.own
-    below, above = (a**part * b ** (1 - part) for a, b in zip(own, of_all, strict=True))
-    width = width_of(found, (below, above), recipe.extra_bytes)
+    below, above = shape_of(found, recipe) if kinds in recipe.own else of_all
+    width = width_of(found, (below, above), recipe)
     return width * below, width * above
 
 
 def rule_of(found: Sequence[Ratio], recipe: Recipe = CHOSEN) -> Rule:
     """The intervals that measurements give; one that is a harder case of another is no narrower."""
-    of_all = shape_of(found, recipe.extra_bytes)
+    of_all = shape_of(found, recipe)
     made: dict[tuple[str, ...], tuple[Shape, int, int]] = {}
     logs: dict[str, Shape] = {}
     ends: dict[str, Ends] = {}
@@ -188,13 +206,13 @@ def rule_of(found: Sequence[Ratio], recipe: Recipe = CHOSEN) -> Rule:
         kinds = pool_of(found, kind, recipe.pools)
         if kinds not in made:
             pool = [each for each in found if each.kind in kinds]
-            made[kinds] = _logs(pool, of_all, recipe), len(sources_of(pool)), len(pool)
+            made[kinds] = _logs(pool, kinds, of_all, recipe), len(sources_of(pool)), len(pool)
         own, sources, runs = made[kinds]
         each = [own, *(logs[name] for name in HARDER_THAN.get(kind, ()))]
         below, above = (max(one[side] for one in each) for side in (0, 1))
         logs[kind] = below, above
-        ends[kind] = Ends(math.exp(-below), math.exp(above), sources, runs)
-    return Rule(ends, recipe.extra_bytes)
+        ends[kind] = Ends(math.exp(-below), math.exp(above), sources, runs, recipe.extra_of(kind))
+    return Rule(ends)
 
 
 def _without_each(found: Sequence[Ratio]) -> Iterator[tuple[list[Ratio], list[Ratio]]]:
@@ -247,5 +265,6 @@ def intervals_of(found: Sequence[Ratio]) -> tuple[Interval, ...]:
         ends = rule.ends[kind]
         low, high = math.floor(1e4 * ends.low) / 1e4, math.ceil(1e4 * ends.high) / 1e4
         held = float(f"{share.of_sources:.3g}")
-        result.append(Interval(kind, low, high, ends.sources, ends.runs, share.sources, held))
+        extra = ends.extra_bytes
+        result.append(Interval(kind, low, high, ends.sources, ends.runs, share.sources, held, extra))
     return tuple(result)

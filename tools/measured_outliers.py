@@ -26,16 +26,16 @@ RUN_AGAIN = (
     "beside this one; with two bases 1.06"
 )
 XTURING = (
-    "not explained: 12.4 GB are missing, about what the gradients of all parameters take in 16 bits. By its "
-    "code it is ZeRO-2 with the optimizer in the host, float16 and no checkpointing "
-    "(src/xturing/trainers/lightning_trainer.py, 00486bd); batch and lengths of the figure are not stated"
+    "not explained: 12.3 GB are missing, about what the gradients of all parameters take in 16 bits (13.5; with them "
+    "1.04). By its code it is ZeRO-2 with the optimizer in the host, float16 and no checkpointing "
+    "(src/xturing/trainers/lightning_trainer.py, 00486bd), of which no whole gradients stay; the README has batch 1 "
+    "and at most 512 tokens, as taken"
 )
 JOINED = (
     "Unsloth joins a micro-batch's four samples without padding (half of the samples have 227 tokens or fewer), "
     "which the command takes as four of the longest, 738; with 1,500 and 1,460 tokens in all the figures would "
     "result"
 )
-UNSEEN = "the sixth set: predicted twice, and not looked into"
 # A part of the address, and the reason.
 BY_ADDRESS = (
     ("2A202600921", OLDER_BASE),
@@ -50,7 +50,7 @@ LATER = (("stochasticai/xTuring", "", "full", XTURING),)
 def why_later(case: Later) -> str:
     """The reason of a case collected afterwards, or that there is none yet."""
     if case.sixth:
-        return SIXTH.get(case.number, UNSEEN)
+        return SIXTH.get(case.number, NOT_EXPLAINED)
     if case.number in COLLECTED:
         return COLLECTED[case.number]
     for part, reason in BY_ADDRESS:

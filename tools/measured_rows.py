@@ -106,10 +106,10 @@ COLLECTED: dict[int, str] = {
     "of weights, sharded gradients and a constant",
     302: "the batch is not stated, and the recipe has changed since: with 10 sequences of 512 a GPU the figure would "
     "result",
-    305: "half explained: lengths are not stated (4,096 taken). Where the kernels of mamba-ssm are not installed, "
-    "transformers' own scan (modeling_jamba.py, slow_forward) holds discrete_A, discrete_B, deltaB_u and every "
-    "state in "
-    "float32, each 8,192 x 16 x 4,096 values or 2.1 GB, and on the way back their gradients: 8.6 to 17 of 20 GB",
+    305: "not explained: 20.2 GB are missing, and more: the recipe (05b398a07) runs alpaca_2k_test unpadded, whose "
+    "samples are far shorter than the 4,096 tokens taken. What an earlier text had, a scan without kernels, "
+    "it is not: the model's own code stops without those of mamba-ssm, which the recipe's requirements name. Two "
+    "copies of the 4-bit weights would be 54.8 GB, the figure; nothing was found that makes a second",
     307: "the script is newer than the figure: 64 GB would be needed for the 32 sequences of the LoRA script without "
     "checkpointing, of which a 3090 has 24",
     308: "the script is newer than the figure: the README has 4 GPUs, the script beside it 2, with 14 sequences "
@@ -139,10 +139,36 @@ WORKSPACE = (
     "15.59 allocated: of these 7.05 do not grow with the batch; half of the rest and 8.06 more are 19.4, as printed. "
     "The runs under FSDP had no such block"
 )
-HIDDEN = (
-    "not explained: under FSDP reentrant checkpointing is taken to hold every layer's input and its gradient until "
-    "the backward pass ends, 20.0 GiB, as its hooks on frozen units do where a layer is one; without them 66.9 GiB "
-    "would be predicted (1.01). Here every module above 10,000 parameters is a unit (size_based), which no option "
-    "says, and the source ran both kinds of checkpointing"
+UNITS = (
+    "every module above 10,000 parameters is a unit of FSDP here (size_based, min_num_params 10000), which no option "
+    "says; a layer is taken as one, and embedding and unembedding as held whole throughout. Without these 4.2 GB, "
+    "1.2 of the layer's, and of 13.5 that streams keep all but 1.1 to 5.9, 75 to 80 GB are left (1.06 to 1.13)"
 )
-SIXTH: dict[int, str] = {522: HIDDEN, 536: WORKSPACE, 537: WORKSPACE}
+OTHERWISE = (
+    "the source contradicts it: its v13, the same set-up a day later, has 18.2 GB, its v15, with flash attention, "
+    "14.5. All logits are made (TRL 0.23, trl/trainer/sft_trainer.py, compute_loss): 4 x 1,024 x 151,936 x 12 bytes "
+    "= 7.5 GB on the way back, more than all that the figure leaves beside the weights (2.8 GB) and the context"
+)
+WHOLE = (
+    "the model is not built under zero.Init, so that DeepSpeed puts it whole onto every GPU before it is split "
+    "(deepspeed 0.11.1, runtime/engine.py, _configure_distributed_model), 12.5 GB; nothing empties the allocator "
+    "then where parameters are offloaded (zero/stage3.py, defragment, does where they are not): with them 28.6 "
+    "GB would be predicted (1.03)"
+)
+ONE_BY_ONE = (
+    "what is to be had of a card, so that what the allocator keeps counts: samples are run one at a time, unpadded, "
+    "of many lengths (train.py, DataCollatorForSeq2Seq and per_device_train_batch_size 1), with which {} GB would be "
+    "taken ({})"
+)
+MANY_LENGTHS = (
+    "the cap of 10,240 tokens was typed; samples are run one at a time, unpadded, of many lengths, of which the "
+    "allocator keeps most: with {} tokens as the longest the figure would result. Of a step the order cannot be: "
+    "QLoRA's base takes 11.7 GB less than LoRA's, and its figure is 6 GB higher"
+)
+SIXTH: dict[int, str] = {
+    522: UNITS, 536: WORKSPACE, 537: WORKSPACE,
+    552: OTHERWISE, 561: WHOLE,
+    562: CAPPED.format("Alpaca's samples are shorter", 589),
+    566: ONE_BY_ONE.format("33.2", "1.04"), 567: ONE_BY_ONE.format("20.9", "0.74"),
+    571: MANY_LENGTHS.format("7,137"), 572: MANY_LENGTHS.format("5,115"),
+}  # fmt: skip

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,13 @@ from planner.cli.estimate import command
 from planner.cli.main import CONTEXT_SETTINGS
 from planner.errors import PlannerError
 from planner.estimator import load
-from planner.memory import with_open_lengths
-from planner.memory.overhead import kind_of
+from planner.memory.overhead import kind_of, within_kind
 from planner.moments import MemoryEstimate
 from planner.ranks import has_experts
 from planner.running import running
 from planner.setup import SHARDS_PARAMETERS, Setup
 from planner.trainers import PLAIN
+from planner.trainers import known as trainer_known
 from tools.interval_fit import Ratio
 from tools.measured_models import CONFIGS, NAMES
 from tools.published_memory import Case, model_of
@@ -36,6 +38,7 @@ from tools.published_memory_readers import GIB
 
 ROOT = Path(__file__).resolve().parents[1]
 BLIND = "memory_later_blind.csv"
+STAND_INS = "memory_stand_ins.csv"
 UNITS = {"GB": 10**9, "GiB": GIB, "MiB": 2**20, "": 1}
 RUN = ("fits", "oom")
 
@@ -89,11 +92,35 @@ class Later:
         return f"lora-plan estimate --model {self.model} {self.options}"
 
 
-def about(found: str, case: Case, setup: Setup) -> frozenset[str]:
+@cache
+def _stand_ins() -> frozenset[tuple[str, str, str]]:
+    rows = csv.DictReader(io.StringIO(facts.read_data("measured", STAND_INS)))
+    return frozenset((row["source"], row["model"], row["named"]) for row in rows)
+
+
+def stands_in(case: Later, now: bool = True) -> bool:
+    """Whether the profile that a command names was another program's or version's than that which ran. It is the
+    program's own where its title, as it was when the command was written, names the program whose code makes the
+    step, and a version of the source's lies in the range that the title states; a version that is not known is taken
+    to lie there. Judged by the source and the title alone, before errors were looked at."""
+    words = f"{case.options} {case.now}" if now else case.options
+    named = re.findall(r"--trainer (\S+)", words)[-1:]
+    source = case.source.removesuffix(", reserved")
+    return any((source, model, name) in _stand_ins() for name in named for model in ("", case.model))
+
+
+def trainer_of(setup: Setup, stands_in: bool) -> str:
+    """Whose profile a prediction goes by: the trainer's own, that of a near one, of a sort of programs, or none."""
+    if setup.trainer == PLAIN:
+        return "none"
+    return "near" if stands_in else "own" if trainer_known(setup.trainer) else "general"
+
+
+def about(found: str, case: Case, setup: Setup, stands_in: bool = False) -> frozenset[str]:
     """What is known of a measurement beside its kind: words that tables on how often an interval holds go by."""
     return frozenset((
         f"set {found}", f"measured {case.metric}", f"method {setup.method}",
-        "trainer none" if setup.trainer == PLAIN else "trainer named",
+        f"trainer {trainer_of(setup, stands_in)}",
         f"sequences {'vary' if setup.lengths_vary else setup.packing}",
         "lengths stated" if case.stated else "lengths open",
         "several GPUs" if setup.gpus > 1 else "one GPU",
@@ -143,7 +170,8 @@ def options_of(case: Later) -> dict[str, Any]:
 def estimate_of(case: Later) -> MemoryEstimate:
     """The estimate of a case. Raises PlannerError."""
     found = running(CONFIGS.get(case.model) or NAMES.get(case.model, case.model), options_of(case)).memory()
-    return found if case.stated else with_open_lengths(found)
+    named = trainer_known(found.setup.trainer) and not stands_in(case)
+    return within_kind(found, kind_of(found.setup, not case.stated, named))
 
 
 def as_case(each: Later) -> Case:
@@ -178,11 +206,12 @@ def first_ratios(sets: Sequence[str] = RESTS_ON) -> Iterator[tuple[Later, Ratio]
         if each.metric in RUN or each.found not in sets or said.problem:
             continue
         setup = estimate_of(replace(each, now="")).setup
-        kind = kind_of(setup, not each.stated)
-        needed, cached = _needed(each, said, kind)
+        near, was = stands_in(each, now=False), kind_of(setup, not each.stated, named=True)
+        needed, cached = _needed(each, said, was)
+        kind = kind_of(setup, not each.stated, trainer_known(setup.trainer) and not near)
         measured = each.measured + (0 if each.metric in ("device", "needed") else said.beyond)
         low, high = measured / needed, (measured - cached) / needed
-        yield each, Ratio(each.source, kind, low, high, needed, about(each.found, as_case(each), setup))
+        yield each, Ratio(each.source, kind, low, high, needed, about(each.found, as_case(each), setup, near))
 
 
 def said_of(case: Later) -> Said:

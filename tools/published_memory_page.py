@@ -108,13 +108,15 @@ def _summary(done: Sequence[Compared]) -> list[str]:
 
 
 KIND_TEXT = {
-    "alone-lora": "LoRA on one GPU, lengths stated",
-    "alone": "QLoRA and full fine-tuning on one GPU, lengths stated",
-    "open": "one GPU, lengths that vary or are not stated",
-    "shared": "several GPUs that each run whole sequences, lengths stated",
-    "shared-open": "several GPUs, lengths that vary or are not stated",
-    "split": "matrices, layers, experts or sequences split over GPUs",
-    "offloaded": "states or parameters in the host's memory",
+    "alone-lora": "known trainer, LoRA on one GPU, lengths stated",
+    "alone": "known trainer, QLoRA and full fine-tuning on one GPU, lengths stated",
+    "open": "known trainer, one GPU, lengths that vary or are not stated",
+    "shared": "known trainer, several GPUs that each run whole sequences, lengths stated",
+    "shared-open": "known trainer, several GPUs, lengths that vary or are not stated",
+    "split": "known trainer, matrices, layers, experts or sequences split over GPUs",
+    "unnamed": "unknown trainer, one GPU",
+    "unnamed-several": "unknown trainer, several GPUs",
+    "offloaded": "states or parameters in the host's memory, whoever trains",
 }
 
 
@@ -184,19 +186,22 @@ def _assumed(done: Sequence[Compared]) -> list[str]:
 KINDS_HEAD = """
 ## How often the interval holds
 
-`low` and `high` depend on the kind of set-up: from `low` times what is needed to `high` times that and {extra:g} GB,
-with what is cached. They rest on **first predictions** alone, of sources that nobody had looked at: those
-{sets}. What a source taught is in the formula since, so that today's error
-on it says nothing of the next. A source is one published table, document or data set; all count the same. How an
-interval is made: `tools/interval_fit.py`. **Every source is judged by an interval that all others give.** `made of`
-are the sources and figures of the kinds whose measurements the ends come from: one GPU; several GPUs.
+`low` and `high` depend on the kind of set-up: from `low` times what is needed to `high` times that and some GB,
+with what is cached. A trainer is **known** where `--trainer` (or a config's) names a profile of the program that
+runs; `plain`, `hf-loop` and `deepspeed` name none. Intervals rest on **first predictions** alone, of sources that
+nobody had looked at: those {sets}. What a source taught is in the formula since, so that today's error on it says
+nothing of the next. A source is one published table, document or data set; all count the same. How an interval is
+made: `tools/interval_fit.py`. **Every source is judged by an interval that all others give.** `made of` are the
+sources and figures of the kinds whose measurements the ends come from: known trainers on one GPU, or on several
+with all stated; known trainers on several; unknown trainers; offloading.
 
-*Now* is how often the interval that ships holds what is predicted today, when what a source taught is in the rules.
+*Now* is how often the interval that ships holds what is predicted today, when what a source taught is in the rules;
+in its two columns a kind has the figures whose trainer's profile it was known by at first.
 
 | kind of set-up | low to high | made of | sources | runs | first: held, runs | sources | now: held, runs | sources |
 |---|---|---|---|---|---|---|---|---|"""
 MARKS_HEAD = """
-By what else is known of a set-up. No such thing has an interval of its own. The first
+By what else is known of a set-up. None but the profile and offloading has a part in the kind. The first
 table is judged too; no interval rests on it, since profiles of trainers were read beside its figures.
 
 | | sources | runs | first: held, runs | held, sources | now: held, runs | held, sources |
@@ -206,7 +211,8 @@ MARKS = {
     "set given": "the first table", "set first": "collected afterwards", "set third": "third set",
     "set fourth": "fourth set", "set fifth": "fifth set", "set sixth": "sixth set",
     "lengths stated": "batch, length and checkpointing stated", "lengths open": "something not stated",
-    "trainer named": "profile of a trainer", "trainer none": "none",
+    "trainer own": "by a profile of the program that ran", "trainer near": "by a stand-in",
+    "trainer general": "by a profile of a sort of programs", "trainer none": "by no profile",
     "one GPU": "one GPU", "several GPUs": "several GPUs",
     "parameters sharded": "parameters sharded", "experts routed": "experts, routed",
     "method lora": "LoRA", "method qlora": "QLoRA", "method full": "full fine-tuning",
@@ -237,13 +243,14 @@ def _passes(mark: str) -> Callable[[Ratio], bool]:
 def _kinds(judged: Judged, now: Judged, known: Constants, order: Sequence[str]) -> list[str]:
     sets = ", ".join(MARKS[f"set {name}"].replace(" set", "") for name in RESTS_ON[1:])
     sets = f"{MARKS['set first']}, and the sets after them ({sets})"
-    lines = [KINDS_HEAD.format(extra=known.extra_bytes / 1e9, sets=sets)]
+    lines = [KINDS_HEAD.format(sets=sets)]
     for kind in KINDS:
         found = known.of_kind(kind)
         cells = _held(judged, now, lambda each, kind=kind: each.kind == kind and _passes("")(each))  # type: ignore[misc]
         made = f"{found.sources} sources, {found.runs}"
         lines.append(
-            f"| `{kind}`: {KIND_TEXT[kind]} | {found.low:.2f} to {found.high:.2f} | {made} | {cells} |"
+            f"| `{kind}`: {KIND_TEXT[kind]} | {found.low:.2f} to {found.high:.2f}, "
+            f"{found.extra_bytes / 1e9:g} GB | {made} | {cells} |"
         )
     lines += [*order, MARKS_HEAD]
     for mark, name in MARKS.items():

@@ -40,8 +40,12 @@ table's "GiB" of the model alone are torch's reserved bytes by 10^9 (src/utils/_
 those of the peak are taken as they stand, and would be 7% lower in the same unit; and
 profiles `prime-rl` and `prime-rl-sft`, with a loss by pieces of the vocabulary, FSDP on one GPU too, and four
 adapters of rank 16 typed as one of rank 64 without states (no run is registered in its benchmark, so that no
-optimizer is made for one); an adapter that FSDP's mixed precision gathers in 16 bits, like the rest.
-What was not looked into says so in the list below.
+optimizer is made for one); an adapter that FSDP's mixed precision gathers in 16 bits, like the rest; and
+`trl-0.24` for TRL before it took its loss by pieces. ChatGLM-Finetuning pins torch 1.13, which has no fused
+attention, and runs one unpadded sample at a time (`--attention-kernel eager --lengths-vary`); DeepSpeed's float16
+has float32 masters. Two readings of figures were corrected, and the errors of their first predictions with them: the
+unit of ai-learner-1429's (GiB, taken as GB), and that of NguyenNgocChien-01 (14.4 GiB; 11.5 was an older page's,
+of a run on other data). A row that is not explained says so in the list below.
 """
 Pair = tuple[Later, Said]
 

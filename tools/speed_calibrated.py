@@ -31,7 +31,7 @@ three of one trainer and accelerator takes its turn as the measured one, sources
 one that its source had no part in. First predictions are what widths rest on, the first table's sources left out
 among them; "left out" is today's formula, which all of these have taught. A measured step moves the others by what a
 source has of its own in the middle, not by how far the furthest sources lie, as it did for a while (a median error of
-9.5% where it is 8.4% now).
+9.5% of "left out").
 
 | | sources | | median error | 90th percentile | interval | within interval |
 |---|---|---|---|---|---|---|"""

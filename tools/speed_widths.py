@@ -26,6 +26,7 @@ from tools.interval_chain import share
 from tools.interval_fit import (
     COVERAGE,
     FEWEST,
+    STATED,
     Ratio,
     conformal,
     quantile,
@@ -119,8 +120,8 @@ def _own_shape(found: Sequence[First], shared: Spread) -> tuple[float, float]:
     """Deviations below and above as they were until the fifth set: 5% of the same measurements beyond either end of a
     shape, which is widened without regard to host time and communication."""
     ratios = [each.ratio for each in found]
-    shape = shape_of(ratios, 0.0)
-    width = width_of(ratios, shape, 0.0)
+    shape = shape_of(ratios, STATED)
+    width = width_of(ratios, shape, STATED)
     below, above = (
         math.sqrt(max(LEAST**2, (width * side / shared.z) ** 2 - shared.within**2)) for side in shape
     )

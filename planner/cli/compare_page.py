@@ -12,7 +12,7 @@ from rich.text import Text
 
 from .. import units
 from ..comparing import Column, Comparison
-from ..moments import PARTS, MemoryPart
+from ..moments import PARTS, VLLM, MemoryPart
 from .estimate_page import fewest
 from .plan_page import money
 
@@ -37,7 +37,7 @@ def _fits(column: Column) -> Text:
 
 
 def _part(part: MemoryPart) -> Callable[[Column], str | Text]:
-    return lambda column: units.byte_size(column.memory.parts()[part])
+    return lambda column: units.byte_size(column.memory.parts().get(part, 0))
 
 
 def _rows(found: Comparison) -> list[tuple[str, Callable[[Column], str | Text]]]:
@@ -49,7 +49,9 @@ def _rows(found: Comparison) -> list[tuple[str, Callable[[Column], str | Text]]]
         ("  to", lambda c: units.byte_size(c.memory.high)),
     ]
     rows += [
-        (f"  {part}", _part(part)) for part in PARTS if any(c.memory.parts()[part] for c in found.columns)
+        (f"  {part}", _part(part))
+        for part in (*PARTS, VLLM)
+        if any(c.memory.parts().get(part) for c in found.columns)
     ]
     rows.append(("most at", lambda c: textwrap.fill(c.memory.peak.name, BREAK)))
     if any(column.memory_bytes for column in found.columns):
@@ -85,7 +87,7 @@ def _step_rows() -> list[tuple[str, Callable[[Column], str | Text]]]:
         ("  from", shown(lambda step: units.duration(step.low))),
         ("  to", shown(lambda step: units.duration(step.high))),
         ("  interval of", shown(lambda step: KIND_WORDS[step.grounds.kind])),
-        ("  it holds", shown(lambda step: f"{step.grounds.held:.0%} of {step.grounds.judged}\nsources")),
+        ("  it holds", shown(lambda step: step.grounds.words.replace(" sources", "\nsources"))),
     ]
 
 

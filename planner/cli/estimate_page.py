@@ -11,7 +11,7 @@ from rich.text import Text
 
 from .. import units
 from ..learning_rate.lookup import LearningRate
-from ..memory.interval_kinds import KIND_WORDS, LENGTH_WORDS
+from ..memory.interval_kinds import KIND_WORDS, LENGTH_WORDS, NARROWER
 from ..plan import Plan
 from . import capacity_tables
 from .capacity_tables import titled_table
@@ -162,8 +162,8 @@ def _memory(plan: Plan) -> Table | None:
     table = titled_table(
         "Memory of a GPU", "analytic", f"{setup['precision']}, {setup['optimizer']}{objective}", *columns
     )
-    for part in next(iter(columns.values()))["parts"]:
-        table.add_row(part, *(units.byte_size(found["parts"][part]) for found in columns.values()))
+    for part in dict.fromkeys(name for found in columns.values() for name in found["parts"]):
+        table.add_row(part, *(units.byte_size(found["parts"].get(part, 0)) for found in columns.values()))
     moments = [found["moment"].partition(" ") for found in columns.values()]
     table.add_row("most at", *(phase for phase, _, _ in moments))
     table.add_row("", *(place for _, _, place in moments))
@@ -175,6 +175,9 @@ def _memory(plan: Plan) -> Table | None:
     within = [found["interval"] for found in columns.values()]
     table.add_row("interval of", *(KIND_WORDS[each["kind"]] for each in within))
     table.add_row("it holds", *(f"{each['held']:.0%} of {each['judged']} sources" for each in within))
+    narrower = [NARROWER[each["kind"]] for each in within]
+    if any(narrower):
+        table.add_row("narrower by", *narrower)
     table.add_row("tokens", f"{plan.workload.seq_len:,} {LENGTH_WORDS[within[0]['length']]}")
     if next(iter(columns.values()))["fits"] is not None:
         table.add_row("fits", *("yes" if found["fits"] else "no" for found in columns.values()))
@@ -195,6 +198,7 @@ def _time(plan: Plan) -> Table | None:
     if plan.time is None:
         return None
     from ..speed.kinds import KIND_WORDS as TIMED  # loaded where there is a time
+    from ..speed.kinds import held_words
 
     step, run = plan.time["step"], plan.time
     table = titled_table("Time and cost", run["basis"])
@@ -208,7 +212,7 @@ def _time(plan: Plan) -> Table | None:
         table.add_row(f"{run['steps']:,} steps", f"{middle} ({low} to {high})")
     within = run["interval"]
     table.add_row("interval of", TIMED[within["kind"]])
-    table.add_row("it holds", f"{within['held']:.0%} of {within['judged']} sources")
+    table.add_row("it holds", held_words(within["held"], within["judged"]))
     if plan.cost is not None and plan.cost["usd"] is not None:
         table.add_row(
             "cost", f"${plan.cost['usd']:,.2f} ({plan.cost['low']:,.2f} to {plan.cost['high']:,.2f})"
@@ -222,10 +226,16 @@ def _grpo(plan: Plan) -> Table | None:
     if found is None:
         return None
     table = titled_table("A step of GRPO", "analytic", found["generation"])
-    table.add_row("prompts x completions", f"{found['prompts']:,} x {found['group']:,}")
+    table.add_row("prompts x group", f"{found['prompts']:,} x {found['group']:,}")
     table.add_row("tokens of each", f"{found['prompt_tokens']:,} + {found['completion_tokens']:,}")
+    if vllm := found["vllm"]:
+        table.add_row("vLLM takes", units.byte_size(vllm["taken_bytes"]))
+        table.add_row("of it cache", units.byte_size(vllm["cache_bytes"]))
+        table.add_row("at a time", f"{vllm['sequences']:,} of {vllm['wanted']:,}")
     for name, done in found["flops"].items():
         table.add_row(f"FLOPs, {name}", f"{done:.3g}")
+    for name, seconds in ((plan.time or {"step": {}})["step"].get("phases") or {}).items():
+        table.add_row(f"{name}, s", units.significant(seconds))
     return table
 
 
@@ -288,6 +298,8 @@ def _explain_time(plan: Plan) -> tuple[str, ...]:
     if plan.time is None:
         return ()
     within = plan.time["interval"]
+    if within["held"] is None:
+        return ()
     return (
         (
             "fitted: a step's time is a roofline whose rates were fitted on published steps. Its interval is to hold "

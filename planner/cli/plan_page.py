@@ -44,7 +44,7 @@ def held_words(grounds: Grounds) -> str:
     """Whose interval it is and how often such intervals hold."""
     from ..speed.kinds import KIND_WORDS  # loaded where there is a time
 
-    return f"{KIND_WORDS[grounds.kind]}: it holds {grounds.held:.0%} of {grounds.judged} sources"
+    return f"{KIND_WORDS[grounds.kind]}: it holds {grounds.words}"
 
 
 def _best(found: Found) -> RenderableType:

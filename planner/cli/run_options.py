@@ -14,7 +14,8 @@ from .options import Count, Function, complete
 MACHINE = ("gpu", "gpus", "gpus_per_node", "price", "calibration")
 STEP = (
     "seq_len", "batch", "accumulation", "checkpointing", "no_checkpointing", "attention_kernel", "kernels", "loss",
-    "objective", "reference", "prompt_tokens", "generation", "packing",
+    "objective", "reference", "prompt_tokens", "generation", "vllm_memory",
+    "vllm_sleep", "vllm_gpus", "mean_completion", "packing",
 )  # fmt: skip
 IMAGES = ("images", "image_size")
 BESIDE = ("eval_batch",)  # what runs between steps
@@ -32,7 +33,8 @@ _WORDS = {
     "loss": "How the loss is computed",
     "objective": "What is learnt; a batch of dpo or orpo is pairs",
     "reference": "What dpo and kto (base) and grpo (none) compare with",
-    "generation": "grpo: who makes the completions, the model itself or a server on other GPUs",
+    "generation": "grpo: who makes the completions: the model itself, vLLM on other GPUs (server) or beside the "
+    "trainer (shared: with one base for both)",
     "packing": "Whole, padded or packed sequences",
     "precision": "How weights are held and computed with",
     "quantize": "How a frozen base is held",
@@ -45,6 +47,8 @@ _HELP = {
     "Default: 2048, or the model's context if shorter.",
     "batch": "Sequences in a step: a trainer's batch of a device x GPUs x accumulation. Default: one for each "
     "data-parallel GPU and micro-step.",
+    "vllm_gpus": "grpo: those of a server's vLLM.",
+    "mean_completion": "grpo: tokens of a completion on average. Default: all as long as they may be.",
     "prompt_tokens": "grpo: tokens of a sequence that are prompt. Default: 0; without --seq-len 512 follow.",
     "eval_batch": "Sequences that an evaluation takes at a time on a GPU, whose memory counts too; transformers' "
     "Trainer takes 8. Default: no evaluation.",
@@ -61,6 +65,7 @@ _COUNTS: dict[str, int | None] = {
     **dict.fromkeys(_HELP, 1),
     "seq_len": None,
     "prompt_tokens": None,
+    "mean_completion": None,
     "eval_batch": None,
     "batch": None,
     "shard_size": None,
@@ -92,18 +97,28 @@ def _others() -> dict[str, dict[str, Any]]:
         },
         "upcast_small": {
             "is_flag": True, "default": None,
-            "help": "QLoRA: what is not quantised in float32, as PEFT's prepare_model_for_kbit_training leaves it.",
+            "help": "QLoRA: what is not quantised in float32, as PEFT's prepare_model_for_kbit_training leaves it. "
+            "Default: so with nf4 or int8 where no --trainer is named.",
         },
         "lengths_vary": {
             "is_flag": True, "default": None,
             "help": "Batches of many lengths, --seq-len the longest: torch's allocator keeps blocks of each.",
         },
         "autocast": {
-            "is_flag": True, "default": None, "help": "Autocast on 16-bit weights, as HF's Trainer runs them.",
+            "is_flag": True, "default": None,
+            "help": "Autocast on 16-bit weights, as HF's Trainer runs them. Default: with nf4 or int8 where no "
+            "--trainer is named.",
         },
         "optimizer_in_backward": {
             "is_flag": True, "default": None,
             "help": "Each weight is updated as soon as its gradient is there, which is then freed; one micro-step.",
+        },
+        "vllm_memory": {
+            "type": float, "metavar": "SHARE",
+            "help": "grpo: of the GPU, for a vLLM beside the trainer. Default: 0.3, shared 0.5.",
+        },
+        "vllm_sleep": {
+            "is_flag": True, "default": None, "help": "It gives its memory back before each training step.",
         },
         "images": {
             "type": Count(),

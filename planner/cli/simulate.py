@@ -85,10 +85,16 @@ def _choice(name: str, default: str | None, text: str) -> Callable[[Function], F
     "--prompt-tokens", type=Count(), default=0, show_default=True, help="grpo: tokens that are prompt."
 )
 @_choice("precision", "bf16", "How weights are held and computed with: {}.")
-@click.option("--autocast", is_flag=True, help="Autocast on 16-bit weights, as HF's Trainer runs them.")
+@click.option(
+    "--autocast/--no-autocast",
+    default=None,
+    help="Autocast on 16-bit weights, as HF's Trainer runs them. Default: QLoRA in nf4 or int8.",
+)
 @_choice("quantize", "nf4", "How QLoRA holds the base weights: {}.")
 @click.option(
-    "--upcast-small", is_flag=True, help="QLoRA: what is not quantised in float32, as PEFT prepares it."
+    "--upcast-small/--no-upcast-small",
+    default=None,
+    help="QLoRA: what is not quantised in float32, as PEFT prepares it. Default: with nf4 or int8.",
 )
 @_choice("optimizer", "adamw", "The optimizer: {}.")
 @click.option("--lora-dropout", type=float, default=0.0, show_default=True, help="Dropout before the pairs.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import InputError
-from ..schema import Notice
 from . import hf, llamafactory
 from .full import of_full
 from .reading import Fields
@@ -130,6 +129,24 @@ def _quantize(f: Fields) -> str:
     return "nf4-double" if nested else "nf4"
 
 
+def _lengths(f: Fields) -> dict[str, Any]:
+    """Tokens of a completion; of the prompt too where vLLM's own length leaves room for one."""
+    completion, whole = f.whole("max_completion_length", 512), f.whole("vllm_max_model_length")
+    if whole is None or whole <= completion:
+        return {"seq_len": completion}
+    return {"seq_len": whole, "prompt_tokens": whole - completion}
+
+
+def _engine(f: Fields) -> dict[str, Any]:
+    """Who makes GRPO's completions; the share that vLLM takes is TRL's own where it is not said."""
+    if not f.flag("use_vllm"):
+        return {"generation": "transformers"}
+    if f.text("vllm_mode", "colocate") == "server":
+        return {"generation": "server"}
+    share = f.number("vllm_gpu_memory_utilization", 0.3)
+    return {"generation": "colocate", "vllm_memory": share, "vllm_sleep": f.flag("vllm_enable_sleep_mode")}
+
+
 def from_trl(f: Fields, gpus: int, model_type: Any, read: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """TRL's script. Defaults are those of its dataclasses."""
     grpo = bool({"reward_funcs", "num_generations", "max_completion_length"} & set(f.data))
@@ -164,16 +181,10 @@ def from_trl(f: Fields, gpus: int, model_type: Any, read: Any) -> tuple[dict[str
         for name in ("temperature", "reward_funcs"):
             f.any(name)
         request.update(
-            seq_len=f.whole("max_completion_length", 512), packing="padded", objective="grpo", group=own["group"],
+            **_lengths(f), packing="padded", objective="grpo", group=own["group"],
             reference="base" if f.number("beta", 0.0) else "none",
-            generation="server" if f.flag("use_vllm") else "transformers",
+            **_engine(f),
         )  # fmt: skip
-        if f.flag("use_vllm") and f.text("vllm_mode", "colocate") != "server":
-            text = (
-                "vLLM runs on the same GPUs, where it takes its share (vllm_gpu_memory_utilization, 0.3 of a GPU's "
-                "memory): it is not counted, as if a server made the completions elsewhere."
-            )
-            f.notices.append(Notice("vllm-on-the-gpu", text))
     else:
         request["seq_len"] = f.whole("max_length", 1024)
     return request if adapter else of_full(request), own

@@ -20,6 +20,7 @@ from ..planning import ALPHA_RULES, USUAL, estimate, optimizer_steps
 from ..running import setup_from
 from ..schema import Architecture, Notice
 from ..setup import Setup
+from ..trainers import PLAIN
 from ..version import __version__
 from . import peft
 from .data import shape_for
@@ -315,9 +316,9 @@ def training_of(
     run = {name: value for name, value in run.items() if value is not None}
     layerwise = request.get("checkpointing", False)
     method = {"method": "full"} if own["full"] else {}
-    setup = setup_from(
-        {**run, **method, "batch": request.get("batch"), "checkpointing": layerwise}, plan.workload.seq_len,
-        arch.model_type,
+    setup = setup_from(  # what is not said is the target's to settle, not what QLoRA usually is
+        {"trainer": PLAIN, **run, **method, "batch": request.get("batch"), "checkpointing": layerwise},
+        plan.workload.seq_len, arch.model_type,
     )  # fmt: skip
     spec = plan.adapter.spec
     adapted = adapt(arch, spec)

@@ -206,6 +206,29 @@ def _divergence(t: Training) -> Line:
     return Line("beta", 0.0, "No reference model, whose forward pass the plan does not have.")
 
 
+def _completions(t: Training) -> list[Line]:
+    """vLLM where the plan has one: on other GPUs, or beside the trainer."""
+    setup = t.setup
+    if setup.generation == "transformers":
+        return []
+    if setup.generation == "server":
+        return [Line("use_vllm", True), Line("vllm_mode", "server", "`trl vllm-serve` runs on other GPUs.")]
+    shared = (
+        "" if setup.generation == "colocate" else " TRL's vLLM holds a base of its own beside the trainer's."
+    )
+    found = [
+        Line("use_vllm", True),
+        Line("vllm_mode", "colocate", f"vLLM on the GPUs that train.{shared}"),
+        Line("vllm_gpu_memory_utilization", setup.vllm_share, "The plan's share of a GPU."),
+        Line(
+            "vllm_max_model_length",
+            setup.seq_len,
+            "The plan's sequence: without it vLLM takes the model's own.",
+        ),
+    ]
+    return [*found, Line("vllm_enable_sleep_mode", True)] if setup.vllm_sleep else found
+
+
 def grpo(t: Training) -> dict[str, str]:
     """`trl grpo`."""
     needs_task(t, "rl", "trl-grpo", "trl-sft")
@@ -229,7 +252,7 @@ def grpo(t: Training) -> dict[str, str]:
         Line("num_generations", group, f"{t.batch // group} prompts a step, {group} completions each."),
         Line("max_completion_length", completion, f"The plan's sequence of {t.setup.seq_len:,} tokens.{said}"),
         Line("temperature", 1.0),
-        _divergence(t),
+        _divergence(t), *_completions(t),
         Line("reward_funcs", ["accuracy_reward"], "Put in what your task rewards; this one needs math-verify."),
     ]  # fmt: skip
     return _files(t, "grpo", "trl-grpo", _sections(t, step, _prompts(t)))

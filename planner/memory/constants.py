@@ -23,7 +23,7 @@ class Constants:
     buffers, where GPUs talk to each other. Of what the caching allocator keeps where there is room: `cached_apart` of
     the transient bytes of the phases but the largest, `cached_gathered` of gathered units, `cached_varied` of what
     grows with the length where lengths vary. `intervals`, one of each kind (`KINDS`), are to hold the share
-    `coverage` of measured peaks; above, they are of what is needed and `extra_bytes`."""
+    `coverage` of measured peaks."""
 
     context_bytes: float
     communication_bytes: float
@@ -31,7 +31,6 @@ class Constants:
     cached_gathered: float
     cached_varied: float
     coverage: float
-    extra_bytes: float = 0.0
     intervals: tuple[Interval, ...] = ()
 
     def of_kind(self, kind: str) -> Interval:
@@ -75,6 +74,7 @@ def _interval(entry: Mapping[str, Any]) -> Interval:
     found = Interval(**{name: entry[name] for name in names})
     if (
         not 0 < found.low <= 1 <= found.high
+        or not found.extra_bytes >= 0
         or not 0 <= found.held <= 1
         or not 1 <= found.judged <= found.sources
     ):

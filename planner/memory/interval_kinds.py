@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-KINDS = ("alone-lora", "alone", "open", "shared", "shared-open", "split", "offloaded")
+# By the trainer's own profile; by none; and whoever trains.
+NAMED = ("alone-lora", "alone", "open", "shared", "shared-open", "split")
+UNNAMED = ("unnamed", "unnamed-several")
+KINDS = (*NAMED, *UNNAMED, "offloaded")
 
 # In few words, for the cell of a table.
 KIND_WORDS = {
     "alone-lora": "LoRA, one GPU", "alone": "one GPU", "open": "lengths open", "shared": "several GPUs",
-    "shared-open": "lengths open", "split": "split model", "offloaded": "offloading",
+    "shared-open": "lengths open", "split": "split model", "unnamed": "unknown trainer",
+    "unnamed-several": "unknown trainer", "offloaded": "offloading",
 }  # fmt: skip
+# What makes it narrower, in few words; "" where nothing is known to.
+NARROWER = {kind: "naming --trainer" if kind in UNNAMED else "" for kind in KINDS}
 
 # What a length is to an estimate (`interval.length`), after the number of tokens.
 LENGTH_WORDS = {

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..moments import Interval, Item, MemoryEstimate
+from ..moments import Interval, Item, MemoryEstimate, Moment
 from ..setup import Setup
+from ..trainers import known as trainer_known
 from .constants import Constants, constants
+from .interval_kinds import NARROWER
 
 
 def overhead(setup: Setup, known: Constants | None = None) -> tuple[Item, ...]:
@@ -31,16 +33,20 @@ def cached(setup: Setup, apart: int, whole_units: int, varied: int, known: Const
     return round(known.cached_apart * apart + gathered + known.cached_varied * varied * setup.lengths_vary)
 
 
-def kind_of(setup: Setup, lengths_open: bool = False) -> str:
+def kind_of(setup: Setup, lengths_open: bool = False, named: bool | None = None) -> str:
     """Which published measurements tell how far an estimate may be off: those with states or parameters in the host's
-    memory; with matrices, layers, experts or sequences split over GPUs; on several GPUs otherwise; or of one GPU. Of
-    the latter two, apart from others, those whose lengths vary or are not stated (`lengths_open`); of one GPU with
-    lengths stated, apart from QLoRA, full fine-tuning and what nobody measured (preferences, GRPO), LoRA."""
+    memory, whoever trains; those of a trainer without a profile of its own, on one GPU or several; and of a trainer
+    with one (`named`, by default whether the set-up names such): with matrices, layers, experts or sequences split
+    over GPUs, on several GPUs otherwise, or on one. Of the latter two, apart from others, those whose lengths vary or
+    are not stated (`lengths_open`); of one GPU with lengths stated, apart from QLoRA, full fine-tuning and what
+    nobody measured (preferences, GRPO), LoRA."""
+    several = setup.gpus > 1
     if setup.offload != "none":
         return "offloaded"
+    if not (trainer_known(setup.trainer) if named is None else named):
+        return "unnamed-several" if several else "unnamed"
     if setup.tensor_parallel * setup.pipeline_parallel * setup.expert_parallel * setup.sequence_parallel > 1:
         return "split"
-    several = setup.gpus > 1
     if lengths_open or setup.lengths_vary:
         return "shared-open" if several else "open"
     if several:
@@ -49,18 +55,42 @@ def kind_of(setup: Setup, lengths_open: bool = False) -> str:
 
 
 def bounds_of(
-    needed: int, cached_bytes: int, setup: Setup, known: Constants | None = None, lengths_open: bool = False
+    needed: int,
+    cached_bytes: int,
+    setup: Setup,
+    known: Constants | None = None,
+    kind: str = "",
+    stated: int = 0,
 ) -> tuple[int, int, Interval]:
     """Bounds that are to hold the stated share of measured peaks, and what they rest on: from what is needed, less
-    the error of the estimate, to what an allocator with room for it takes. Above, `extra_bytes` count as needed: what
-    is not known of a program is more than a share of a small model."""
-    known = known or constants()
-    found = known.of_kind(kind_of(setup, lengths_open))
-    high = round(found.high * (needed + known.extra_bytes)) + cached_bytes
-    return round(found.low * needed), high, found
+    the error of the estimate, to what an allocator with room for it takes, by the set-up's kind unless another is
+    given. Above, the kind's `extra_bytes` count as needed: what is not known of a program is more than a share of a
+    small model. `stated` bytes of what is needed are taken by definition (vLLM's share), and no error is theirs."""
+    needed -= stated
+    found = (known or constants()).of_kind(kind or kind_of(setup))
+    high = round(found.high * (needed + found.extra_bytes)) + cached_bytes
+    return round(found.low * needed) + stated, high + stated, found
+
+
+def stated_bytes(moment: Moment) -> int:
+    """Bytes of a moment that are taken by definition."""
+    return sum(item.bytes for item in moment.items if item.part == "vllm")
+
+
+def within_kind(found: MemoryEstimate, kind: str) -> MemoryEstimate:
+    """An estimate within the interval of a kind."""
+    low, high, within = bounds_of(
+        found.per_gpu_bytes, found.cached_bytes, found.setup, kind=kind, stated=stated_bytes(found.peak)
+    )
+    return replace(found, low=low, high=high, within=within)
+
+
+def said_narrower(found: MemoryEstimate) -> str:
+    """The sentence on what narrows an estimate's interval, with a space before it; "" where nothing is known to."""
+    how = NARROWER[found.within.kind] if found.within else ""
+    return f" {how.capitalize()} narrows memory's interval." if how else ""
 
 
 def with_open_lengths(found: MemoryEstimate) -> MemoryEstimate:
     """An estimate whose length nobody stated, within the interval of measurements of which it was not stated."""
-    low, high, within = bounds_of(found.per_gpu_bytes, found.cached_bytes, found.setup, lengths_open=True)
-    return replace(found, low=low, high=high, within=within)
+    return within_kind(found, kind_of(found.setup, lengths_open=True))

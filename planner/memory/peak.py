@@ -12,9 +12,10 @@ from ..errors import InputError, UnsupportedArchitectureError
 from ..moments import Item, MemoryEstimate, MemoryPart, Moment
 from ..schema import Architecture, Notice
 from ..setup import Setup
+from .engine import beside, engine
 from .evaluation import evaluated
 from .kinds import Job
-from .overhead import bounds_of, cached, overhead
+from .overhead import bounds_of, cached, overhead, stated_bytes
 from .passes import FLOAT32
 from .sampling import before_step
 from .scans import UNRULED_SCANS
@@ -62,6 +63,7 @@ NAMES: dict[str, tuple[MemoryPart, str]] = {
     "buckets": ("temporary", "gradient buckets"),
     "fixed": ("temporary", "tokens and workspaces"),
     "pixels": ("temporary", "pixel values"),
+    "vllm": ("vllm", "vLLM's share of the GPU"),
 }
 WORKSPACE_BYTES = 8_519_680  # torch's cuBLAS workspace: 2 x 4096 KiB and 8 x 16 KiB (32 MiB on Hopper)
 WORKSPACES = 2  # one for the forward pass's thread, one for the backward's
@@ -171,6 +173,8 @@ def _stage(
     base["fixed"] = 3 * ID_BYTES * setup.tokens + WORKSPACES * WORKSPACE_BYTES
     job = Job(arch, setup, pairs, whole, merges=merges, unpacked=weights.unpacked)
     tower, base["pixels"] = _seen(job)
+    if vllm := beside(engine(arch, setup)):
+        base["vllm"] = vllm
     going = course_of_two(job, base, stage, unit) if has_two(arch) else course(job, base, stage, unit, tower)
     going.places[:0] = [*before_step(job, base, unit), *evaluated(job, base)]
     update = share(update_bytes(states, setup), of["states"]) + widened_gradients(trained, setup)
@@ -180,8 +184,9 @@ def _stage(
     apart, varied = _apart(going, update), _varied(moments, setup)
     streamed = 0 if one_stream(setup) else unit + outside
     beyond, more = overhead(setup), cached(setup, apart, streamed, varied)
-    needed = max(moment.bytes for moment in moments) + sum(item.bytes for item in beyond)
-    low, high, within = bounds_of(needed, more, setup)
+    top = max(moments, key=lambda moment: moment.bytes)
+    needed = top.bytes + sum(item.bytes for item in beyond)
+    low, high, within = bounds_of(needed, more, setup, stated=stated_bytes(top))
     return MemoryEstimate(
         setup=setup, moments=tuple(moments), overhead=beyond, low=low, high=high, within=within, cached_bytes=more,
         apart_bytes=apart, gathered_bytes=streamed, varied_bytes=varied,

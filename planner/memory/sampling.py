@@ -8,9 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .cache import cached_values, most_copied
+from .engine import awake, engine
 from .head import LOGITS
 from .kinds import CACHES, Job
 from .passes import FLOAT32
+from .states import base_weights
 from .step import Course, Place, head_of, masks, pass_reference, spread, stem_of, walked_layers
 from .stretch import Held, plus
 from .tape import Size
@@ -34,8 +36,10 @@ def _generation(job: Job, base: Held) -> list[Place]:
     """The places of generation that may hold most, of all completions of a step at once (TRL's steps_per_generation
     is the accumulation): a layer over the prompts, and the last token. Gradients are gone by then."""
     setup = job.setup
-    if setup.generation != "transformers":
+    if setup.generation == "server":
         return []
+    if setup.generation != "transformers":
+        return [_beside(job, base)]
     number, prompt = setup.micro_batch * setup.accumulation, setup.prompt_tokens
     held = base if setup.main_grads or setup.gradients_kept else {**base, "gradients": 0}
     width = FLOAT32 if setup.weight_dtype == "float32" else NARROW
@@ -56,3 +60,16 @@ def _generation(job: Job, base: Held) -> list[Place]:
     last = {CACHES: whole, "temporary": joined, LOGITS: logits}
     places.append(Place("generation", "last token", held, last))
     return places
+
+
+def _beside(job: Job, base: Held) -> Place:
+    """The GPU while vLLM makes completions: what is held throughout but gradients, and vLLM. Under ZeRO-3 TRL gathers
+    the whole model to merge the adapter and to copy it over (vllm_generation.py, sync_weights)."""
+    setup = job.setup
+    kept = setup.main_grads or setup.gradients_kept
+    held = {**base, "vllm": awake(engine(job.arch, setup)), **({} if kept else {"gradients": 0})}
+    if setup.sharding == "zero3" and setup.method != "full":
+        found = base_weights(job.arch, setup)
+        whole = sum(found.layers) + found.before + found.behind
+        held["copies"] = held.get("copies", 0) + whole - base.get("weights", 0)
+    return Place("generation", "vLLM", held, {})

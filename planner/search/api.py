@@ -16,11 +16,12 @@ from ..estimator import DEFAULT_SEQ_LEN, load
 from ..given import whole_number
 from ..learning_rate.factors import Run, at_run
 from ..learning_rate.lookup import LearningRate, look_up
+from ..memory.overhead import said_narrower
 from ..running import OF_FILE, SPEC_DEFAULTS, calibration_of, data_of, precision_on
 from ..schema import Notice
 from ..setup import CHOICES, Setup
 from ..speed import Calibration, time_gap
-from ..trainers import SETUP_FIELDS, asked_adapter_dtype, filled
+from ..trainers import SETUP_FIELDS, USUAL_QLORA, asked_adapter_dtype, filled, is_usual_qlora
 from .evaluate import Evaluated, price_of
 from .result import Binding, Found, Rejected, changed, why
 from .space import (
@@ -168,13 +169,15 @@ def _notices(job: Job, found: Sequence[Evaluated], own: bool) -> Iterator[Notice
         yield Notice(
             "memory-tight",
             f"The upper end of the memory's interval, {units.byte_size(best.memory.high)}, is more than the GPU has. "
-            "--fit sure keeps to plans whose upper end fits too.",
+            f"--fit sure keeps to plans whose upper end fits too.{said_narrower(best.memory)}",
         )
     if best.regret is not None and best.regret.extrapolated:
         yield Notice(
             "regret-extrapolated",
             "The best plan's parameters per loss token lie outside the range that the law of regret was fitted on.",
         )
+    if is_usual_qlora(best.memory.setup):
+        yield USUAL_QLORA
     yield from best.run.step.notices
 
 

@@ -35,12 +35,13 @@ from ..speed.trained import Held
 from ..speed.walk import takes_mask
 from ..speed.work import PHASES, Work
 from .evaluate import machine_of, price_of, regret_of
-from .space import Choice, Job, Layout, Space, setup_of
+from .space import Choice, Job, Layout, Space, alone, families, setup_of
 
 if TYPE_CHECKING:
     from ..fact_types import Accelerator
 
 Array = Any  # a numpy array
+AXES = ("table", "micro", "layout", "batch", "gpu", "seconds", "usd", "over", "over_high", "regret")
 TOLERANCE = 0.02  # of a GPU's memory: plans so little over it are checked one by one
 
 
@@ -92,8 +93,8 @@ class Cells:
 
 
 def tables(job: Job, space: Space) -> Iterator[Table]:
-    """The adapters and bases of a space; layer sets that a model lacks and ranks larger than every matrix are passed
-    over, unless nothing is left."""
+    """The adapters and bases of a space whose layouts compute alike; layer sets that a model lacks and ranks larger
+    than every matrix are passed over, unless nothing is left."""
     missed: InputError | None = None
     some = False
     for layers, rank in product(space.layers, space.ranks):
@@ -109,7 +110,7 @@ def tables(job: Job, space: Space) -> Iterator[Table]:
         whole = trained_whole(job.arch, spec, pairs)
         for quantize, checkpointing in product(space.quantize, space.checkpointing):
             setup, more = (
-                setup_of(job, quantize, checkpointing, Layout(1, "none"), size, 1) for size in (1, 2)
+                alone(setup_of(job, quantize, checkpointing, space.layouts[0], size, 1)) for size in (1, 2)
             )
             params = trained_params(job.arch, setup, pairs, whole)
             split = held(job.arch, replace(setup, gpus=2, sharding="ddp", expert_parallel=2), pairs, whole)
@@ -251,7 +252,10 @@ def _step_s(
             ]
             for over, sizes in (
                 (per_gradient, [t.work.accumulate_bytes for t in found]),
-                (per_shard, [t.work.stepped * step_bytes(some) for t in found]),
+                (
+                    per_shard,
+                    [t.work.stepped * step_bytes(setups[t.quantize, t.checkpointing]) for t in found],
+                ),
             )
         )
         launched = np.array([t.work.optimizer_operations for t in found])[:, None, None]
@@ -336,17 +340,20 @@ def _memory(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Arra
     return result[0], result[1], result[2]
 
 
-def _high(job: Job, space: Space, found: Sequence[Table]) -> Array:
-    """The upper ends of intervals, over what is needed: by table, micro-batch (one for all), layout and batch."""
+def _high(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Array]:
+    """The upper ends of intervals, and the bytes that are added to what is needed before: by table, micro-batch (one
+    for all), layout and batch."""
     known = memory_constants()
     by_base = {
         quantize: [
-            known.bounds(kind_of(setup_of(job, quantize, "none", layout, 1, 1), job.lengths_open))[1]
+            known.of_kind(kind_of(setup_of(job, quantize, "none", layout, 1, 1), job.lengths_open))
             for layout in space.layouts
         ]
         for quantize in space.quantize
     }
-    return np.array([by_base[table.quantize] for table in found])[:, None, :, None]
+    ends = [[(each.high, each.extra_bytes) for each in by_base[table.quantize]] for table in found]
+    high, extra = np.moveaxis(np.array(ends), -1, 0)
+    return high[:, None, :, None], extra[:, None, :, None]
 
 
 # All together
@@ -354,6 +361,16 @@ def _high(job: Job, space: Space, found: Sequence[Table]) -> Array:
 
 def screen(job: Job, space: Space) -> Cells:
     """Time, cost, memory and regret of every plan of the space."""
+    parts = []
+    for numbers in families(job, space):
+        part = _alike(job, replace(space, layouts=tuple(space.layouts[number] for number in numbers)))
+        parts.append(replace(part, layout=np.array(numbers)[part.layout]))
+    axes: dict[str, Any] = {field: np.concatenate([getattr(part, field) for part in parts]) for field in AXES}
+    return replace(parts[0], space=space, **axes)
+
+
+def _alike(job: Job, space: Space) -> Cells:
+    """`screen` of layouts under which GPUs compute alike."""
     found = tuple(tables(job, space))
     works = [table.work for table in found]
     packed, memory = _pack(works), _memory(job, space, found)
@@ -367,7 +384,7 @@ def screen(job: Job, space: Space) -> Cells:
     seconds, usd = [], []
     over: list[Array] = []
     over_high: list[Array] = []
-    high, extra = _high(job, space, found), memory_constants().extra_bytes
+    high, extra = _high(job, space, found)
     for accelerator in space.accelerators:
         phases = _phases_s(packed, works, job, accelerator, micro)
         if any(table.padded for table in found):

@@ -12,6 +12,7 @@ import numpy as np
 from .. import units
 from ..errors import InputError
 from ..fewest import fewest_gpus
+from ..memory.overhead import said_narrower
 from .evaluate import Evaluated, as_run, evaluate
 from .screen import TOLERANCE, Cells
 from .space import Fit, Job, Limits
@@ -299,7 +300,7 @@ def nothing_fits(chooser: Chooser, limits: Limits) -> InputError:
         return InputError(
             "gpu", least.choice.accelerator.name, "GPUs with enough memory",
             f"Nothing fits: the nearest is {least.choice.text}, which needs {need:.1f} GiB of {have:.1f} GiB."
-            + ("" if chooser.fit == "sure" else _more(cells.job, least)),
+            + (said_narrower(least.memory) if chooser.fit == "sure" else _more(cells.job, least)),
         )  # fmt: skip
     given: list[tuple[str, float | None, Array]] = [
         ("budget", limits.budget_usd, cells.usd),

@@ -14,7 +14,7 @@ from ..hardware import GPUS_PER_NODE
 from ..schema import Architecture
 from ..setup import Checkpointing, Quantize, Setup, Sharding
 from ..speed import NOTHING_MEASURED, Calibration
-from ..trainers import PLAIN, filled
+from ..trainers import PLAIN, filled, unnamed
 
 if TYPE_CHECKING:
     from ..fact_types import Accelerator
@@ -172,8 +172,29 @@ def setup_of(
         "micro_batch": micro_batch, "accumulation": accumulation,
     }  # fmt: skip
     if job.setup.trainer == PLAIN:
-        return replace(job.setup, **values)
+        usual = unnamed({**job.given, **values})
+        own = {name: value for name, value in usual.items() if job.given.get(name) is None}
+        return replace(job.setup, **own, **values)
     return Setup(**{**filled({**job.given, **values}, job.arch.model_type), "seq_len": job.setup.seq_len})
+
+
+def alone(setup: Setup) -> Setup:
+    """A set-up by itself, without the layout and what only moves or holds by it: what a GPU computes follows from
+    the rest."""
+    return replace(
+        setup, gpus=1, sharding="none", expert_parallel=1, shard_size=None, fsdp_units="pairs",
+        deferred_gradients="none",
+    )  # fmt: skip
+
+
+def families(job: Job, space: Space) -> tuple[tuple[int, ...], ...]:
+    """Numbers of a space's layouts, those together under which GPUs compute alike: a trainer's autocast, say, may
+    hang on the sharding."""
+    found: dict[Any, list[int]] = {}
+    for number, layout in enumerate(space.layouts):
+        setups = (setup_of(job, q, c, layout, 1, 1) for q in space.quantize for c in space.checkpointing)
+        found.setdefault(tuple(map(alone, setups)), []).append(number)
+    return tuple(map(tuple, found.values()))
 
 
 def layouts(counts: Iterable[int], shardings: Sequence[Sharding] = SHARDINGS) -> tuple[Layout, ...]:

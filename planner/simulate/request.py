@@ -18,6 +18,7 @@ from ..pictured import check_length, image_notices, pictured
 from ..running import usual_of
 from ..schema import Architecture, Notice, Source
 from ..setup import Setup
+from ..trainers import unnamed
 from ..units import parse_count
 from .report import SimulatedStep, SimulatedSteps
 
@@ -36,7 +37,7 @@ Progress = Callable[[str], None]
 def simulate(
     model: str | os.PathLike[str] | Mapping[str, Any] | None = None, *, methods: str | Sequence[str] = METHODS,
     seq_len: int | None = None, batch: int = 1, accumulation: int = 1, checkpointing: bool = False,
-    precision: str = "bf16", autocast: bool = False, quantize: str = "nf4", upcast_small: bool = False,
+    precision: str = "bf16", autocast: bool | None = None, quantize: str = "nf4", upcast_small: bool | None = None,
     optimizer: str = "adamw", attention_kernel: str = "sdpa", packing: str | None = None, loss: str | None = None,
     objective: str = "sft", reference: str | None = None, prompt_tokens: int = 0,
     lora_dropout: float = 0.0, rank: int = 32, alpha: float = 32, layers: str | Sequence[str] | None = None,
@@ -109,6 +110,8 @@ def _setup(method: str, options: Mapping[str, Any], arch: Architecture) -> Setup
     check_length(arch, length, options["seq_len"] is not None)
     usual = USUAL if options["objective"] == "sft" else usual_of(options["objective"])
     packing, loss = options["packing"] or usual["packing"], options["loss"] or usual["loss"]
+    held = unnamed({"method": method, "quantize": options["quantize"], "precision": options["precision"]})
+    held |= {name: options[name] for name in ("autocast", "upcast_small") if options[name] is not None}
     return Setup(
         objective=options["objective"],
         reference=options["reference"] or usual.get("reference", "base"), prompt_tokens=options["prompt_tokens"],
@@ -118,8 +121,8 @@ def _setup(method: str, options: Mapping[str, Any], arch: Architecture) -> Setup
         seq_len=_number("seq-len", length), accumulation=_number("accumulation", options["accumulation"]),
         packing=packing, loss=loss,
         quantize=options["quantize"] if method == "qlora" else "none",
-        adapter_dtype=None if method == "full" else options["adapter_dtype"], autocast=bool(options["autocast"]),
-        lora_dropout=options["lora_dropout"], upcast_small=bool(options["upcast_small"]) and method == "qlora",
+        adapter_dtype=None if method == "full" else options["adapter_dtype"], autocast=bool(held.get("autocast")),
+        lora_dropout=options["lora_dropout"], upcast_small=bool(held.get("upcast_small")) and method == "qlora",
     )  # fmt: skip
 
 

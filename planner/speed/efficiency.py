@@ -154,7 +154,7 @@ def _intervals(
                 f"speed.toml: interval {entry.get('kind')}: expected {', '.join((*names, *ends))}."
             )
         found = Grounds(**{name: entry[name] for name in names})
-        if not 0 <= found.held <= 1 or not 1 <= found.judged <= found.sources:
+        if not 0 <= (found.held or 0) <= 1 or not 1 <= found.judged <= found.sources:
             raise FactError(
                 f"speed.toml: interval {found.kind}: {found.held} of {found.judged} sources held."
             )

@@ -44,6 +44,7 @@ class StepTime:
     grounds: Grounds
     notices: tuple[Notice, ...] = ()
     basis: Basis = "fitted"
+    phases: dict[str, float] | None = None  # of GRPO: its parts in order of time
 
     @property
     def tokens_per_s(self) -> float:
@@ -68,6 +69,7 @@ class StepTime:
             "tokens_per_s_per_gpu": self.tokens_per_s / self.gpus,
             "mfu": self.mfu,
             "parts": dict(self.parts),
+            "phases": None if self.phases is None else dict(self.phases),
         }
 
     def interval(self) -> dict[str, Any]:

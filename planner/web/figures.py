@@ -109,7 +109,7 @@ def memory(answer: Answer) -> Figure | None:
         return None
     names = list(found)
     traces: list[dict[str, Any]] = []
-    for number, part in enumerate(next(iter(found.values()))["parts"]):
+    for number, part in enumerate(dict.fromkeys(name for each in found.values() for name in each["parts"])):
         sizes = [each["parts"].get(part, 0) / GIB for each in found.values()]
         if any(sizes):
             traces.append(

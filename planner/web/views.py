@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .. import units
-from ..memory.interval_kinds import KIND_WORDS
+from ..memory.interval_kinds import KIND_WORDS, NARROWER
 from ..report.numbers import dollars
 from ..speed.kinds import KIND_WORDS as TIMED
+from ..speed.kinds import held_words
 from .answer import Answer
 from .markup import note, table, text, tile
 
@@ -66,7 +67,9 @@ def _memory_tile(answer: Answer, plan: Mapping[str, Any]) -> str:
 
 def _held(within: Mapping[str, Any]) -> str:
     """How often such intervals held sources that had no part in them."""
-    return f"such intervals hold {within['held']:.0%} of {within['judged']} sources"
+    if within["held"] is None:
+        return "nobody has judged such intervals"
+    return f"such intervals hold {held_words(within['held'], within['judged'])}"
 
 
 def _run_tile(plan: Mapping[str, Any]) -> str:
@@ -269,7 +272,7 @@ def memory(answer: Answer) -> str:
     shown = {METHODS[name]: value for name, value in found.items() if value}
     if not shown:
         return note("The memory of this model is not estimated: see the notes.", "lp-fair")
-    parts = list(next(iter(shown.values()))["parts"])
+    parts = list(dict.fromkeys(part for each in shown.values() for part in each["parts"]))
     rows: list[tuple[object, ...]] = [
         (part, *(units.byte_size(each["parts"].get(part, 0)) for each in shown.values())) for part in parts
     ]
@@ -280,6 +283,8 @@ def memory(answer: Answer) -> str:
     rows.append(("interval of", *(KIND_WORDS[each["kind"]] for each in within)))
     rows.append(("it holds", *(f"{each['held']:.0%} of {each['judged']} sources" for each in within)))
     rows.append(("it rests on", *(f"{each['runs']} figures of {each['sources']} sources" for each in within)))
+    if any(NARROWER[each["kind"]] for each in within):
+        rows.append(("narrower by", *(NARROWER[each["kind"]] for each in within)))
     if answer.card is not None:
         signs = {True: "✓ yes", False: "✗ no", None: "—"}
         rows.append(("fits", *(signs[each["fits"]] for each in shown.values())))

@@ -21,8 +21,9 @@ from planner.search import plan
 from planner.search.evaluate import Evaluated, evaluate
 from planner.search.screen import TOLERANCE, Cells, screen
 from planner.search.select import SAME, SAME_REGRET, Chooser, non_dominated
-from planner.search.space import Choice, Job, Limits, Space, divided, layouts
+from planner.search.space import Choice, Job, Limits, Space, divided, families, layouts
 from planner.setup import Setup
+from planner.trainers import filled
 from planner.units import parse_duration
 
 GPUS = tuple(hardware.find(name) for name in ("rtx 4090", "a100 80gb", "h100"))
@@ -79,6 +80,22 @@ def test_the_screen_equals_the_scalar_formulas(model: str) -> None:
         most = (cells.over_high[cell] + 1) * full.memory_bytes
         if full.choice.accumulation > 1:
             assert most == pytest.approx(full.memory.high, rel=0.03), full.choice.text
+
+
+def test_the_screen_knows_that_a_trainer_computes_otherwise_under_a_sharding() -> None:
+    """transformers' Trainer autocasts, but not under DeepSpeed: each layout by its own work."""
+    said = {"trainer": "hf-trainer"}
+    job = job_of("Qwen/Qwen3-4B", setup=Setup(**{**filled(said), "seq_len": 2048}), given=said)
+    space = Space(
+        GPUS, layouts((1, 2), ("ddp", "zero2", "fsdp")), micro_batches=(1, 8), ranks=(16,), quantize=("none", "nf4"),
+        batches=(16,),
+    )  # fmt: skip
+    assert len(families(job, space)) == 2
+    cells = screen(job, space)
+    assert len(cells.seconds) == 3 * 4 * 2 * len(cells.tables)
+    for cell in np.flatnonzero(np.isfinite(cells.over)):
+        full = evaluate(job, cells.choice(int(cell)))
+        assert cells.seconds[cell] == pytest.approx(full.seconds, rel=1e-9), full.choice.text
 
 
 def test_the_screen_knows_that_padded_batches_take_a_mask() -> None:
@@ -251,13 +268,25 @@ def test_a_larger_budget_is_never_worse() -> None:
 
 
 def test_the_surest_plan_is_the_best_of_a_search_for_sure_ones() -> None:
-    found = plan("Qwen/Qwen3-8B", tokens="20M", gpu="rtx 4090", gpus=(1, 2))
+    options: dict[str, Any] = {"tokens": "20M", "gpu": "rtx 4090", "gpus": (1, 2), "trainer": "axolotl"}
+    found = plan("Qwen/Qwen3-8B", **options)
     assert found.best.over_bytes() <= 0 < found.best.over_bytes("sure")
-    assert "memory-tight" in {notice.code for notice in found.warnings}
-    sure = plan("Qwen/Qwen3-8B", tokens="20M", gpu="rtx 4090", gpus=(1, 2), fit="sure")
+    tight = next(notice.message for notice in found.warnings if notice.code == "memory-tight")
+    assert "--trainer" not in tight
+    sure = plan("Qwen/Qwen3-8B", **options, fit="sure")
     assert found.sure and found.sure.choice == sure.best.choice and sure.sure is None
     assert sure.best.memory.high <= sure.best.memory_bytes and sure.feasible < found.feasible
     assert all(f.over_bytes("sure") <= 0 for f in (*sure.alternatives, *sure.frontier))
+
+
+def test_what_narrows_memorys_interval_is_said_where_its_upper_end_is_too_high() -> None:
+    """By a trainer that is not known nothing surely fits that does by one that is."""
+    options: dict[str, Any] = {"tokens": "20M", "gpu": "rtx 4090", "gpus": 1, "ranks": 8}
+    tight = next(n.message for n in plan("Qwen/Qwen3-8B", **options).warnings if n.code == "memory-tight")
+    assert "Naming --trainer narrows memory's interval." in tight
+    with pytest.raises(InputError, match="GPUs with enough memory.*Naming --trainer narrows memory's"):
+        plan("Qwen/Qwen3-8B", **options, fit="sure")
+    assert plan("Qwen/Qwen3-8B", **options, fit="sure", trainer="axolotl").feasible
 
 
 def test_who_names_a_gpu_and_not_how_many_hears_what_was_tried() -> None:

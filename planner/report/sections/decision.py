@@ -84,7 +84,7 @@ def _batch(m: Material) -> Row:
 def _held(m: Material, section: str = "memory/lora") -> Sequence[Run]:
     """How often intervals like that of a section held sources that they had not met."""
     within = f"{section}/interval"
-    if m.get(f"{within}/judged") is None:
+    if m.get(f"{within}/held") is None:
         return ()
     held = m.number(f"{within}/held", "percent")
     return " (such intervals hold ", held, " of ", m.number(f"{within}/judged"), " sources)"

@@ -1,0 +1,209 @@
+"""Seconds of a step of GRPO: its completions are made, weights are handed over, they are scored and learnt from.
+
+    step       = generation + handover + scoring + training
+    generation = prompts in one pass + a pass for each further token, over the sequences that go on (decode.py)
+    handover   = of a vLLM that does not share the base: COPIES x base / (bandwidth x memory) and OPERATIONS launches
+                 for each matrix; to a server base / link besides, to one that sleeps base / the host's bus
+    scoring    = forward passes without gradients (the reference; the trained model again after another engine)
+    training   = planner/speed's step, of sequences as long as the longest, to which a batch is padded
+
+The step waits for its longest completion. transformers' generate goes on with every sequence until the longest has
+ended; vLLM takes up those that wait as soon as others end. Neglected: rewards, moving data, logging; a server's HTTP;
+that TRL's colocated vLLM is woken from a disk where it sleeps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from ..adapter import Adapted
+from ..adapter.whole import NOTHING_WHOLE, Whole
+from ..dataclass import dataclass
+from ..hardware import Cluster, pcie_bytes_per_s
+from ..memory.engine import engine as beside
+from ..memory.engine import engine_weights
+from ..schema import Architecture, Notice
+from ..setup import Setup
+from .calibration import NOTHING_MEASURED, Calibration
+from .decode import Engine, Load, Pace, cache_bytes, decoding, load_of, pace_of, pass_s, weight_bytes
+from .efficiency import constants
+from .kinds import GRPO, Grounds
+from .lengths import going_on, longest_of
+from .timing import StepTime, step_time, tokens_of
+
+CHUNKS = 24  # of a completion's tokens, within which a pass is taken at its middle
+COPIES = (
+    4  # times the base moves as an adapter is merged into it, taken out, and it is written into the engine
+)
+FEW = 10  # sources, below which the output says so
+OPERATIONS = 10  # kernels for each matrix that is merged and handed over
+
+
+@dataclass(frozen=True)
+class Making:
+    """How the completions of one engine are made: `number` of them, `at_once` of these at a time, `passes` in which
+    a token of each is made."""
+
+    number: int
+    at_once: int
+    allowed: int
+    mean: float
+    longest: int
+
+
+def making_of(arch: Architecture, setup: Setup, machine: Cluster) -> Making:
+    """The completions of the slowest engine of a step: a GPU's own, or a server's share of all."""
+    allowed = setup.seq_len - max(1, setup.prompt_tokens)
+    mean = float(min(allowed, setup.mean_completion or allowed))
+    number = setup.micro_batch * setup.accumulation
+    longest = longest_of(setup.global_batch, allowed, mean)
+    if setup.generation == "server":
+        number = math.ceil(setup.global_batch / setup.vllm_gpus)
+        return Making(number, min(number, server_room(arch, setup, machine)), allowed, mean, longest)
+    found = beside(arch, setup)
+    return Making(number, found.sequences if found else number, allowed, mean, longest)
+
+
+def server_room(arch: Architecture, setup: Setup, machine: Cluster) -> int:
+    """Completions that a server's GPU holds at a time, with vLLM's own share of 0.9 of it; at least one."""
+    room = machine.accelerator.memory_bytes
+    if room is None:
+        return setup.global_batch
+    alone = replace(setup, generation="colocate", vllm_gpus=1, gpu_bytes=0, micro_batch=1, accumulation=1)
+    found = beside(arch, alone)
+    assert found is not None
+    left = 0.9 * room - found.bytes_for(0)
+    return max(1, int(left // found.sequence_bytes)) if found.sequence_bytes else setup.global_batch
+
+
+def chunks(first: int, last: int) -> Iterator[tuple[float, int]]:
+    """The tokens from `first` to `last` in pieces: the middle of each, and how many. A quantity that is linear over a
+    piece adds up exactly."""
+    total = last - first + 1
+    pieces = min(CHUNKS, total)
+    for piece in range(pieces):
+        begin, end = first + piece * total // pieces, first + (piece + 1) * total // pieces
+        yield (begin + end - 1) / 2, end - begin
+
+
+def prompts_s(
+    load: Load, pace: Pace, engine: Engine, number: float, prompt: int, flops_of_prompt: float
+) -> float:
+    """Seconds of passing so many prompts: arithmetic, or reading the weights once where that is longer; what the host
+    launches where it launches every kernel."""
+    if not prompt or not number:
+        return 0.0
+    weights = weight_bytes(load.arch, load.setup, load.width, number * prompt) / pace.bytes_per_s
+    busy = max(number * flops_of_prompt / pace.flops_per_s, weights)
+    return busy + engine.pass_s if engine.graphs else max(busy, load.kernels * pace.host_s)
+
+
+def _tail_s(load: Load, pace: Pace, engine: Engine, number: float, setup: Setup, making: Making) -> float:
+    """Seconds of the passes of `number` completions that begin together and wait for the longest."""
+    prompt = max(1, setup.prompt_tokens)
+    total = 0.0
+    for token, passes in chunks(1, max(1, making.longest - 1)):
+        share = going_on(token, making.allowed, making.mean) if engine.graphs else 1.0
+        active = max(1.0, number * share)
+        cached = active * cache_bytes(load.arch, round(prompt + token), load.width)
+        total += passes * pass_s(load, pace, engine, active, cached)
+    return total
+
+
+def passes_s(load: Load, pace: Pace, engine: Engine, setup: Setup, making: Making) -> float:
+    """Seconds of all passes that make a token of each sequence. Of more completions than go at a time the others
+    follow: in whole waves where all are as long, else as each ends, full batches for their tokens before the tail."""
+    at_once, number = making.at_once, making.number
+    if number <= at_once:
+        return _tail_s(load, pace, engine, number, setup, making)
+    if making.mean >= making.allowed:
+        waves, rest = divmod(number, at_once)
+        total = waves * _tail_s(load, pace, engine, at_once, setup, making)
+        return total + (_tail_s(load, pace, engine, rest, setup, making) if rest else 0.0)
+    tokens = (number - at_once) * making.mean / at_once
+    middle = round(max(1, setup.prompt_tokens) + making.mean / 2)
+    cached = at_once * cache_bytes(load.arch, middle, load.width)
+    full = tokens * pass_s(load, pace, engine, at_once, cached)
+    return full + _tail_s(load, pace, engine, at_once, setup, making)
+
+
+def handover_s(arch: Architecture, setup: Setup, machine: Cluster, pace: Pace) -> float:
+    """Seconds of handing this step's weights to an engine with a base of its own; none where it is the trainer's."""
+    if setup.generation in ("transformers", "shared"):
+        return 0.0
+    base = engine_weights(arch, setup)
+    matrices = sum(matrix.copies for matrix in arch.matrices)
+    found = COPIES * base / pace.bytes_per_s + OPERATIONS * matrices * pace.host_s
+    if setup.generation == "server":
+        found += base / machine.link_bytes_per_s
+    if setup.vllm_sleep:
+        found += base / pcie_bytes_per_s(machine.accelerator)
+    return found
+
+
+def generation_s(
+    arch: Architecture, setup: Setup, machine: Cluster, pairs: Iterable[Adapted]
+) -> tuple[float, float]:
+    """Seconds of making a step's completions, and of handing weights over. Raises InputError where a rate is not
+    known."""
+    own = setup.generation == "transformers"
+    engine = Engine(constants().efficiency.memory) if own else decoding().vllm
+    load = load_of(arch, setup, pairs if own else (), engine)
+    pace = pace_of(machine, setup, engine, constants().efficiency)
+    making, prompt = making_of(arch, setup, machine), max(1, setup.prompt_tokens)
+    first = prompts_s(load, pace, engine, making.number, prompt, prompt * load.token_flops)
+    return first + passes_s(load, pace, engine, setup, making), handover_s(arch, setup, machine, pace)
+
+
+def policy_step(
+    arch: Architecture, setup: Setup, machine: Cluster, adapted: Iterable[Adapted] = (),
+    whole: Whole = NOTHING_WHOLE, *, calibration: Calibration = NOTHING_MEASURED,
+) -> StepTime:  # fmt: skip
+    """Seconds of a whole step of GRPO with its phases; a server's GPUs are among those that are paid for. The
+    interval is that of published steps; without a mean length the seconds are assumed. Raises InputError where a rate
+    is not known, UnsupportedArchitectureError where the model's operations are not."""
+    pairs, known = tuple(adapted), decoding()
+    making = making_of(arch, setup, machine)
+    padded = making.longest if setup.packing == "padded" else math.ceil(making.mean)
+    learnt = replace(setup, seq_len=max(1, setup.prompt_tokens) + padded, mean_completion=None)
+    step = step_time(arch, learnt, machine, pairs, whole, calibration=calibration)
+    alone = replace(
+        learnt, reference="none", generation="transformers", vllm_memory=None, vllm_sleep=False, vllm_gpus=1
+    )
+    training = step_time(arch, alone, machine, pairs, whole, calibration=calibration).seconds
+    making_s, handing_s = generation_s(arch, setup, machine, pairs)
+    seconds = step.seconds + making_s + handing_s
+    phases = {
+        "generation": making_s, "handover": handing_s, "scoring": step.seconds - training, "training": training,
+    }  # fmt: skip
+    return replace(
+        step, seconds=seconds, low=known.low * seconds, high=known.high * seconds, coverage=known.coverage,
+        parts={**step.parts, "generation": making_s, "handover": handing_s}, tokens=tokens_of(setup), phases=phases,
+        grounds=Grounds(GRPO, known.sources, None, 0, None),
+        gpus=setup.gpus + (setup.vllm_gpus if setup.generation == "server" else 0),
+        model_flops=None, basis="assumed" if setup.mean_completion is None else known.basis,
+        notices=(*step.notices, *_notices(setup, making)),
+    )  # fmt: skip
+
+
+def _notices(setup: Setup, making: Making) -> Iterator[Notice]:
+    """What the time rests on."""
+    known = decoding()
+    if setup.mean_completion is None:
+        lengths = (
+            f"All completions are taken to reach {making.allowed:,} tokens, which few do: --mean-completion says how "
+            "long they are on average."
+        )
+    else:
+        lengths = (
+            f"Completions are taken to end at any token with the same chance: of a mean of {making.mean:,.0f} the "
+            f"longest of {setup.global_batch:,} has {making.longest:,}, for which the step waits."
+        )
+    few = ", fewer than ten" if known.sources < FEW else ""
+    text = (
+        f"{lengths} Rewards are not counted. The interval rests on published steps of {known.sources} sources{few}, "
+        "as they were predicted first."
+    )
+    yield Notice("grpo-time", text)
