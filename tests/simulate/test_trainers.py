@@ -22,7 +22,7 @@ RUN = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("trainer", ("hf-trainer-4", "llama-factory", "ms-swift", "qwen-finetune", "trl"))
+@pytest.mark.parametrize("trainer", ["hf-trainer-4", "llama-factory", "ms-swift", "qwen-finetune", "trl"])
 def test_a_trainers_estimate_is_what_its_step_takes(trainer: str) -> None:
     """Five that differ in their loss or in what they keep; of all twelve the most was 1.7% (TRL's tiles, QLoRA)."""
     options: dict[str, Any] = {"batch": 2, "seq_len": 1024, "layers": "all-linear", "trainer": trainer}
