@@ -115,8 +115,11 @@ def pass_lines() -> Iterator[str]:
 
 def step_lines() -> Iterator[str]:
     """The section on steps."""
-    known, first = decoding(), rows_of("grpo_steps_blind")
+    known, blind = decoding(), rows_of("grpo_steps_blind")
+    first, later = ([row for row in blind if row["set"] == name] for name in ("first", "later"))
     ratios = [float(row["predicted_s"]) / float(row["step_s"]) for row in first]
+    since = [float(row["step_s"]) / float(row["predicted_s"]) for row in later]
+    inside = sum(known.low <= ratio <= known.high for ratio in since)
     stated = [r for r, row in zip(ratios, first, strict=True) if row["stated"] == "yes"]
     held = [
         statistics.mean(known.low <= ratio <= known.high for ratio in some)
@@ -128,10 +131,11 @@ def step_lines() -> Iterator[str]:
         f"they stood before any was looked at: median error {off(ratios):.0%}; of the {len(stated)} with all but "
         f"prompts stated {off(stated):.0%}. What a source does not state was filled in with its time in sight, "
         f"before it was predicted. The interval, {known.low:g} to {known.high:g} times what is predicted, rests on "
-        f"these {known.sources} sources and holds {statistics.mean(held):.0%} of them, a source counting as one: "
-        "fewer than ten, and no step that it has not seen has judged it. What is published includes rewards, logging "
-        "and saving, which the formula leaves out. Marked `no`: something that matters was guessed (mostly how long "
-        "completions were, or the batch). Nothing was mended since.\n"
+        f"these {known.sources} sources, fewer than ten, and holds {statistics.mean(held):.0%} of them, a source "
+        f"counting as one. {len(since)} steps of {len({row['source'] for row in later})} sources found afterwards "
+        f"(`later`) have no part in it: median error {off(since):.0%}, {inside} of {len(since)} within. What is "
+        "published includes rewards, logging and saving, which the formula leaves out. Marked `no`: something that "
+        "matters was guessed (mostly how long completions were, or the batch). Nothing was mended since.\n"
     )
     head = (
         "source",
@@ -142,16 +146,17 @@ def step_lines() -> Iterator[str]:
         "first, s",
         "now, s",
         "stated",
+        "set",
         "how it was run",
     )
     notes = {(row["source"], row["model"], row["options"]): row for row in rows_of("grpo_steps")}
     rows = []
-    for row in first:
+    for row in blind:
         said = notes[row["source"], row["model"], row["options"]]
         rows.append([
             f"[{row['source']}]({said['url']})", row["model"], row["method"], f"{row['gpus']} x {row['gpu']}",
             f"{float(row['step_s']):.1f}", f"{float(row['predicted_s']):.1f}", f"{step_of(row).seconds:.1f}",
-            row["stated"], f"`{row['options']}` {said['notes']}",
+            row["stated"], row["set"], f"`{row['options']}` {said['notes']}",
         ])  # fmt: skip
     yield from table(head, rows)
 

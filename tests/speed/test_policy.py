@@ -257,13 +257,15 @@ def test_published_passes_judge_the_other_half() -> None:
 
 def test_first_predictions_are_kept_and_make_the_interval() -> None:
     first, ratios = rows_of("grpo_steps_blind"), first_ratios()
-    assert FIRST.exists() and len(first) == len(rows_of("grpo_steps")) == 30
+    assert FIRST.exists() and len(first) == len(rows_of("grpo_steps")) == 35
     assert (decoding().low, decoding().high) == interval(ratios) and decoding().sources == len(ratios) == 8
     held = [
         statistics.mean(decoding().low <= each <= decoding().high for each in some)
         for some in ratios.values()
     ]
     assert statistics.mean(held) >= decoding().coverage
+    later = [float(row["step_s"]) / float(row["predicted_s"]) for row in first if row["set"] == "later"]
+    assert len(later) == 5 and all(decoding().low <= each <= decoding().high for each in later)
     for row in first:
         assert step_of(row).seconds == pytest.approx(float(row["predicted_s"]), rel=0.01), row["options"]
 
@@ -283,7 +285,8 @@ def test_the_page_is_what_the_tool_makes() -> None:
 
 def test_agreement_says_what_was_found() -> None:
     text = (ROOT / "docs" / "agreement.md").read_text(encoding="utf-8")
-    page, known, first = compare_grpo.page(), decoding(), rows_of("grpo_steps_blind")
+    page, known = compare_grpo.page(), decoding()
+    first = [row for row in rows_of("grpo_steps_blind") if row["set"] == "first"]
     for stated, number in (("yes", 13), ("no", 17)):
         ratios = [
             float(row["predicted_s"]) / float(row["step_s"]) for row in first if row["stated"] == stated
@@ -292,6 +295,13 @@ def test_agreement_says_what_was_found() -> None:
         assert f"{compare_grpo.off(ratios):.0%}" in text
     held = re.search(r"and holds (\d+%) of them", page)
     assert held and f"{known.low:g} to {known.high:g} times the estimate, holds {held[1]} of them" in text
+    later = re.search(
+        r"(\d+) steps of (\d+) sources found afterwards.*?error (\d+%), (\d+) of \d+ within", page
+    )
+    assert (
+        later and f"{later[1]} steps of {later[2]} sources found afterwards, median error {later[3]}" in text
+    )
+    assert later[1] == later[4] == "5"
     passes = re.search(r"(\d+) passes with a median error of (\d+%), and (\d+) on B200.*?, of (\d+%)\.", page)
     assert passes and f"{passes[1]} published passes" in text and f"{passes[3]} on B200" in text
     assert f"median error {passes[2]}; B200 {passes[4]}" in text
