@@ -40,6 +40,7 @@ from .decode import (
     weight_bytes,
 )
 from .efficiency import constants
+from .kinds import GRPO, Grounds
 from .lengths import going_on, longest_of
 from .timing import StepTime, step_time, tokens_of
 
@@ -189,6 +190,7 @@ def policy_step(
     return replace(
         step, seconds=seconds, low=known.low * seconds, high=known.high * seconds, coverage=known.coverage,
         parts={**step.parts, "generation": making_s, "handover": handing_s}, tokens=tokens_of(setup), phases=phases,
+        grounds=Grounds(GRPO, known.sources, None, 0, None),
         gpus=setup.gpus + (setup.vllm_gpus if setup.generation == "server" else 0),
         model_flops=None, basis="assumed" if setup.mean_completion is None else known.basis,
         notices=(*step.notices, *_notices(setup, making)),
