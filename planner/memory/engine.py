@@ -91,9 +91,15 @@ class Engine:
         }  # fmt: skip
 
 
+def in_four_bits(setup: Setup) -> bool:
+    """Whether vLLM's base is in four bits: beside a trainer's that is. A server has no option for it (trl 1.16,
+    scripts/vllm_serve.py)."""
+    return setup.quantize in ("nf4", "nf4-double") and setup.generation in SHARES_GPU
+
+
 def engine_weights(arch: Architecture, setup: Setup) -> int:
-    """Bytes of vLLM's base: 16 bits, or bitsandbytes' 4 where the trainer's base is held so."""
-    own = setup.quantize if setup.quantize in ("nf4", "nf4-double") else "none"
+    """Bytes of vLLM's base: 16 bits, or bitsandbytes' 4 where it runs beside a trainer whose base is held so."""
+    own = setup.quantize if in_four_bits(setup) else "none"
     method = "lora" if own == "none" else "qlora"
     alone = Setup(method=method, quantize=own)  # type: ignore[arg-type]
     found = base_weights(arch, alone)
