@@ -12,7 +12,9 @@ from ..commands import command_of
 from ..errors import InputError, PlannerError
 from ..exports import peft_config
 from ..given import OF_DATA
-from ..planning import estimate
+from ..grpo import group_of
+from ..objective_rules import SHARES_GPU
+from ..planning import OF_GRPO, estimate
 from . import machine
 from .simulated import matching
 from .wording import clean_data
@@ -67,10 +69,20 @@ def at_lengths(model: Any, options: Mapping[str, Any], ranks: Iterable[str]) -> 
     if options.get("adapter") is not None:
         return {}
     options = {name: value for name, value in options.items() if name not in _SPREAD}
+    batch, shortest = 1, 0
+    if (
+        options.get("objective") == "grpo"
+    ):  # a group, longer than its prompt; vLLM beside it has a server's FLOPs
+        batch, shortest = group_of({"group": options.get("group")}), options.get("prompt_tokens") or 0
+        options = {name: value for name, value in options.items() if name not in OF_GRPO}
+        if options.get("generation") in SHARES_GPU:
+            options["generation"] = "server"
     found: dict[str, Any] = {}
-    for length in LENGTHS:
+    for length in (each for each in LENGTHS if each > shortest):
         row = {
-            rank: (_at(model, options, rank=int(rank), seq_len=length, batch=1)["flops"] or {}).get("ratio")
+            rank: (_at(model, options, rank=int(rank), seq_len=length, batch=batch)["flops"] or {}).get(
+                "ratio"
+            )
             for rank in ranks
         }
         if all(value is not None for value in row.values()):

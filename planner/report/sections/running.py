@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 
 from ...memory.interval_kinds import KIND_WORDS, NARROWER
+from ...speed.kinds import KIND_WORDS as TIMED
 from ..document import Block, Code, Paragraph, Row, Section, Table, Text, para
 from ..numbers import UNKNOWN, Material
 from ..wording import clean
@@ -123,6 +124,43 @@ _RUN = (
 )
 
 
+_PHASES = (
+    ("Making the completions", "generation"),
+    ("Handing the weights over", "handover"),
+    ("Scoring", "scoring"),
+    ("Training", "training"),
+)
+_ENGINE = (
+    ("vLLM takes of a GPU", "taken_bytes", "bytes"),
+    ("Its cache", "cache_bytes", "bytes"),
+    ("Completions of a GPU", "wanted", "whole"),
+    ("Held by the cache at a time", "sequences", "whole"),
+)
+
+
+def _of_grpo(m: Material) -> Table | None:
+    """A step of GRPO: what is made in it, and its phases."""
+    if m.get("grpo") is None:
+        return None
+    rows = [
+        Row((("Prompts, completions of each",), (m.number("grpo/prompts"), " x ", m.number("grpo/group")))),
+        Row(
+            (
+                ("Tokens of a prompt, and of a completion at most",),
+                (m.number("grpo/prompt_tokens"), ", ", m.number("grpo/completion_tokens")),
+            )
+        ),
+    ]
+    if m.get("grpo/vllm") is not None:
+        rows += [Row(((label,), (m.number(f"grpo/vllm/{key}", style),))) for label, key, style in _ENGINE]
+    rows += [
+        Row(((label,), (m.number(f"time/step/phases/{key}", "duration"),)))
+        for label, key in _PHASES
+        if m.get(f"time/step/phases/{key}") is not None
+    ]
+    return Table("A step of GRPO", ("", "Estimate"), tuple(rows), "lr", basis=choice.basis(m, "time"))
+
+
 def time_and_cost(root: Material) -> Section:
     """Hours and dollars."""
     m = root.within("plan")
@@ -130,7 +168,8 @@ def time_and_cost(root: Material) -> Section:
         words = (
             "This plan carries no estimate of time or cost: they need a GPU (--gpu) and an amount of data."
         )
-        return Section("Time and cost", (Paragraph((words,)),))
+        found = _of_grpo(m)
+        return Section("Time and cost", (Paragraph((words,)), *([found] if found else [])))
 
     rows = [
         Row(
@@ -143,10 +182,26 @@ def time_and_cost(root: Material) -> Section:
         for label, path, style in _RUN
         if m.get(path) is not None
     ]
+    if m.get("time/interval/held") is not None:
+        rows += _time_grounds(m)
     basis = choice.basis(m, "time")
-    return Section(
-        "Time and cost", (Table("The run", ("", "Estimate", "Interval"), tuple(rows), "lrr", basis=basis),)
-    )
+    run = Table("The run", ("", "Estimate", "Interval"), tuple(rows), "lrr", basis=basis)
+    found = _of_grpo(m)
+    return Section("Time and cost", (run, found) if found else (run,))
+
+
+def _time_grounds(m: Material) -> list[Row]:
+    """Whose interval the times have, how often such intervals held sources that they had not met, and on what it
+    rests."""
+    within = "time/interval"
+    held = (m.number(f"{within}/held", "percent"), " of ", m.number(f"{within}/judged"), " sources")
+    rests = (m.number(f"{within}/runs"), " steps of ", m.number(f"{within}/sources"), " sources")
+    kind = (TIMED.get(m.get(f"{within}/kind"), UNKNOWN),)
+    return [
+        Row((("Interval of",), kind, ("",))),
+        Row((("It holds",), held, ("",))),
+        Row((("It rests on",), rests, ("",))),
+    ]
 
 
 def configuration(root: Material) -> Section:
