@@ -48,6 +48,14 @@ def test_the_web_page_says_what_the_interval_rests_on() -> None:
     )
 
 
+def test_the_web_page_narrows_the_interval_by_a_trainer() -> None:
+    unnamed, named = (answer(Choices(model=LLAMA, trainer=name, **OPTIONS)) for name in ("", "axolotl"))
+    assert "narrower by naming the trainer" in words(views.memory(unnamed))
+    assert "narrower by" not in words(views.memory(named))
+    assert named.plan and named.plan["memory"]["lora"]["interval"]["kind"] == "alone-lora"
+    assert "--trainer axolotl" in named.command and "trainer=axolotl" in named.query
+
+
 def test_a_report_says_what_the_interval_rests_on() -> None:
     document = compose(gather(LLAMA, {**OPTIONS, "rank": 8}), moment(), True)
     shown = render(document, "md", "a4", moment()).decode("utf-8")

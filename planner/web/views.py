@@ -284,7 +284,8 @@ def memory(answer: Answer) -> str:
     rows.append(("it holds", *(f"{each['held']:.0%} of {each['judged']} sources" for each in within)))
     rows.append(("it rests on", *(f"{each['runs']} figures of {each['sources']} sources" for each in within)))
     if any(NARROWER[each["kind"]] for each in within):
-        rows.append(("narrower by", *(NARROWER[each["kind"]] for each in within)))
+        words = ("naming the trainer" if NARROWER[each["kind"]] else "" for each in within)
+        rows.append(("narrower by", *words))
     if answer.card is not None:
         signs = {True: "✓ yes", False: "✗ no", None: "—"}
         rows.append(("fits", *(signs[each["fits"]] for each in shown.values())))
