@@ -17,6 +17,7 @@ EPILOG = """\b
 Examples:
   lora-plan simulate --model meta-llama/Llama-3.1-8B
   lora-plan simulate -m Qwen/Qwen3-8B --rank 64 --batch 4 --seq-len 4096 --checkpointing
+  lora-plan simulate -m Qwen/Qwen3-8B --trainer llama-factory --methods lora --batch 2
   lora-plan simulate -m ./my-model --methods lora --precision autocast --optimizer adamw-8bit --json
 """
 STEP = (
@@ -34,7 +35,7 @@ STEP = (
     "prompt_tokens",
     *IMAGES,
 )
-HELD = ("precision", "autocast", "quantize", "upcast_small", "optimizer", "lora_dropout")
+HELD = ("trainer", "precision", "autocast", "quantize", "upcast_small", "optimizer", "lora_dropout")
 SECTIONS = {
     "Model and adapter": MODEL_AND_ADAPTER,
     "More of PEFT's LoraConfig": PEFT,
@@ -43,13 +44,11 @@ SECTIONS = {
 }
 
 
-def _choice(name: str, default: str | None, text: str) -> Callable[[Function], Function]:
+def _choice(name: str, text: str) -> Callable[[Function], Function]:
     """An option whose values are those of a set-up's field."""
     return click.option(
         f"--{name.replace('_', '-')}",
         metavar="NAME",
-        default=default,
-        show_default=default is not None,
         shell_complete=complete(lambda: CHOICES[name]),
         help=text.format(", ".join(CHOICES[name])),
     )
@@ -71,33 +70,34 @@ def _choice(name: str, default: str | None, text: str) -> Callable[[Function], F
 @click.option(
     "--accumulation", type=Count(), default=1, show_default=True, help="Micro-steps in an optimizer step."
 )
-@run_options(("checkpointing", *IMAGES))
-@_choice("attention_kernel", "sdpa", "How attention runs: {}.")
+@run_options(("trainer", "checkpointing", *IMAGES))
+@_choice("attention_kernel", "How attention runs: {}. Default: sdpa, or the trainer's.")
 @_choice(
     "packing",
-    None,
-    "Sequences as long as the batch, or shorter ones padded or packed: {}. Default: full; padded for pairs.",
+    "Sequences as long as the batch, or shorter ones padded or packed: {}. Default: full, or the trainer's; padded "
+    "for pairs.",
 )
-@_choice("loss", None, "How the loss is computed: {}. Default: full; tiled for preferences, full for orpo.")
-@_choice("objective", "sft", "What is learnt: {}. A batch of dpo or orpo is pairs.")
-@_choice("reference", None, "What dpo and kto compare with: {}. Default: base; grpo's runs before the step.")
-@click.option(
-    "--prompt-tokens", type=Count(), default=0, show_default=True, help="grpo: tokens that are prompt."
+@_choice(
+    "loss",
+    "How the loss is computed: {}. Default: full, or the trainer's; tiled for preferences, full for orpo.",
 )
-@_choice("precision", "bf16", "How weights are held and computed with: {}.")
+@_choice("objective", "What is learnt: {}. A batch of dpo or orpo is pairs. Default: sft, or the trainer's.")
+@_choice("reference", "What dpo and kto compare with: {}. Default: base; grpo's runs before the step.")
+@click.option("--prompt-tokens", type=Count(), help="grpo: tokens that are prompt. Default: 0.")
+@_choice("precision", "How weights are held and computed with: {}. Default: bf16, or the trainer's.")
 @click.option(
     "--autocast/--no-autocast",
     default=None,
     help="Autocast on 16-bit weights, as HF's Trainer runs them. Default: QLoRA in nf4 or int8.",
 )
-@_choice("quantize", "nf4", "How QLoRA holds the base weights: {}.")
+@_choice("quantize", "How QLoRA holds the base weights: {}. Default: nf4, or the trainer's.")
 @click.option(
     "--upcast-small/--no-upcast-small",
     default=None,
     help="QLoRA: what is not quantised in float32, as PEFT prepares it. Default: with nf4 or int8.",
 )
-@_choice("optimizer", "adamw", "The optimizer: {}.")
-@click.option("--lora-dropout", type=float, default=0.0, show_default=True, help="Dropout before the pairs.")
+@_choice("optimizer", "The optimizer: {}. Default: adamw, or the trainer's.")
+@click.option("--lora-dropout", type=float, help="Dropout before the pairs. Default: 0, or the trainer's.")
 @click.option("--whole", is_flag=True, help="Run every layer, not a few that stand for all.")
 @json_option
 def command(as_json: bool, **options: Any) -> None:

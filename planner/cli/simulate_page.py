@@ -11,6 +11,7 @@ from rich.text import Text
 
 from .. import units
 from ..simulate import SimulatedStep, SimulatedSteps
+from ..trainers import PLAIN
 
 NAMES = {"lora": "LoRA", "full": "full", "qlora": "QLoRA"}
 PARTS = {
@@ -86,6 +87,8 @@ def show(found: SimulatedSteps, console: Console | None = None) -> None:
     step = f"a step of {first.micro_batch} x {first.seq_len:,} tokens, {first.precision}, {first.optimizer}"
     if first.checkpointing != "none":
         step += ", layers checkpointed"
+    if first.trainer != PLAIN:
+        step += f", as {first.trainer} runs it"
     console.print(Text(step))
     console.print(
         Text(f"{found.layers_simulated} of {found.layers} layers run, in {found.seconds:.1f} s", "dim")

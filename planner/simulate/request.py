@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata, util
 from typing import Any
 
@@ -15,14 +16,14 @@ from ..errors import InputError, MissingDependencyError, hint
 from ..estimator import load, model_of
 from ..memory.scans import UNRULED_SCANS
 from ..pictured import check_length, image_notices, pictured
-from ..running import usual_of
+from ..ranks import has_experts
+from ..running import setup_from
 from ..schema import Architecture, Notice, Source
 from ..setup import Setup
-from ..trainers import unnamed
+from ..trainers import asked_adapter_dtype
 from ..units import parse_count
 from .report import SimulatedStep, SimulatedSteps
 
-USUAL: dict[str, Any] = {"packing": "full", "loss": "full"}
 METHODS = ("lora", "full", "qlora")
 NEEDED = ("torch", "transformers", "peft")
 DEFAULT_SEQ_LEN = 2048
@@ -36,11 +37,12 @@ Progress = Callable[[str], None]
 
 def simulate(
     model: str | os.PathLike[str] | Mapping[str, Any] | None = None, *, methods: str | Sequence[str] = METHODS,
-    seq_len: int | None = None, batch: int = 1, accumulation: int = 1, checkpointing: bool = False,
-    precision: str = "bf16", autocast: bool | None = None, quantize: str = "nf4", upcast_small: bool | None = None,
-    optimizer: str = "adamw", attention_kernel: str = "sdpa", packing: str | None = None, loss: str | None = None,
-    objective: str = "sft", reference: str | None = None, prompt_tokens: int = 0,
-    lora_dropout: float = 0.0, rank: int = 32, alpha: float = 32, layers: str | Sequence[str] | None = None,
+    seq_len: int | None = None, batch: int = 1, accumulation: int = 1, checkpointing: bool | None = None,
+    trainer: str | None = None, precision: str | None = None, autocast: bool | None = None,
+    quantize: str | None = None, upcast_small: bool | None = None, optimizer: str | None = None,
+    attention_kernel: str | None = None, packing: str | None = None, loss: str | None = None,
+    objective: str | None = None, reference: str | None = None, prompt_tokens: int | None = None,
+    lora_dropout: float | None = None, rank: int = 32, alpha: float = 32, layers: str | Sequence[str] | None = None,
     targets: str | Sequence[str] | None = None, experts: str = "scaled", layout: str | None = None,
     variant: str = "lora", adapter_dtype: str = "float32", target_regex: str | None = None,
     target_parameters: str | Sequence[str] | None = None,
@@ -53,8 +55,9 @@ def simulate(
 ) -> SimulatedSteps:  # fmt: skip
     """The training step of `model`, run without weights: peak memory by part, its moment, and FLOPs.
 
-    The options are those of `lora-plan simulate`, by the same names; `batch` is of one GPU. `whole` runs every
-    layer instead of a few that stand for all. `progress` is told what is being done. Raises a PlannerError whose
+    The options are those of `lora-plan simulate`, by the same names; `batch` is of one GPU and micro-step. What is
+    not given is as `estimate` takes it: the trainer's, or usual. `whole` runs every layer instead of a few that stand
+    for all. `progress` is told what is being done. Raises a PlannerError whose
     message says what to do; MissingDependencyError without torch.
     """
     started = time.monotonic()
@@ -102,28 +105,27 @@ def _methods(given: str | Sequence[str]) -> tuple[str, ...]:
     return chosen
 
 
+SAID = (
+    "trainer", "precision", "autocast", "upcast_small", "optimizer", "attention_kernel", "packing", "loss",
+    "objective", "reference", "prompt_tokens", "lora_dropout", "checkpointing", "accumulation",
+)  # fmt: skip
+
+
 def _setup(method: str, options: Mapping[str, Any], arch: Architecture) -> Setup:
-    """The set-up of a method: one GPU's micro-step."""
+    """The set-up of a method: one GPU's micro-step, as an estimate of the same options has it."""
     length = options["seq_len"]
     if length is None:
         length = min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN)
     check_length(arch, length, options["seq_len"] is not None)
-    usual = USUAL if options["objective"] == "sft" else usual_of(options["objective"])
-    packing, loss = options["packing"] or usual["packing"], options["loss"] or usual["loss"]
-    held = unnamed({"method": method, "quantize": options["quantize"], "precision": options["precision"]})
-    held |= {name: options[name] for name in ("autocast", "upcast_small") if options[name] is not None}
-    return Setup(
-        objective=options["objective"],
-        reference=options["reference"] or usual.get("reference", "base"), prompt_tokens=options["prompt_tokens"],
-        method=method, precision=options["precision"], optimizer=options["optimizer"],  # type: ignore[arg-type]
-        checkpointing="layer" if options["checkpointing"] else "none",
-        attention_kernel=options["attention_kernel"], micro_batch=_number("batch", options["batch"]),
-        seq_len=_number("seq-len", length), accumulation=_number("accumulation", options["accumulation"]),
-        packing=packing, loss=loss,
-        quantize=options["quantize"] if method == "qlora" else "none",
-        adapter_dtype=None if method == "full" else options["adapter_dtype"], autocast=bool(held.get("autocast")),
-        lora_dropout=options["lora_dropout"], upcast_small=bool(held.get("upcast_small")) and method == "qlora",
-    )  # fmt: skip
+    batch, accumulation = (_number(name, options[name]) for name in ("batch", "accumulation"))
+    said = {name: options[name] for name in SAID if options[name] is not None}
+    if method != "full":
+        said["adapter_dtype"] = asked_adapter_dtype(options["adapter_dtype"], options["trainer"])
+    if method == "qlora" and options["quantize"] is not None:
+        said["quantize"] = options["quantize"]
+    said |= {"method": method, "batch": batch * accumulation, "sharding": "none"}
+    found = setup_from(said, _number("seq-len", length), arch.model_type)
+    return found if has_experts(arch) else replace(found, quantize_experts=False)
 
 
 def _number(field: str, value: object) -> int:

@@ -33,7 +33,7 @@ from planner.speed.decode import (
 from planner.speed.lengths import decay, going_on, longest_of
 from planner.speed.policy import Making, generation_s, making_of, passes_s, policy_step
 from tools import compare_grpo
-from tools.fit_decode import FIRST, distance, first_ratios, interval
+from tools.fit_decode import FIRST, distance, first_ratios, interval, judged
 from tools.grpo_rows import ROOT, Pass, rows_of, step_of
 from tools.tiny_models import CONFIGS
 
@@ -85,7 +85,7 @@ def test_transformers_waits_for_its_host() -> None:
 
 
 def test_four_bits_are_read_and_unpacked() -> None:
-    whole, packed = STEP, replace(STEP, method="qlora", quantize="nf4")
+    whole, packed = STEP, replace(STEP, method="qlora", quantize="nf4", generation="colocate")
     assert weight_bytes(LLAMA, packed, 2, 1) < 0.6 * weight_bytes(LLAMA, whole, 2, 1)
     assert load_of(LLAMA, whole, (), GRAPHS).dequantised_bytes == 0
     assert load_of(LLAMA, packed, (), GRAPHS).dequantised_bytes > 2 * 7 * sizes()[2]
@@ -197,6 +197,38 @@ def test_two_servers_share_the_completions() -> None:
         replace(STEP, mean_completion=65)
 
 
+def test_a_server_over_several_gpus() -> None:
+    alone = replace(STEP, vllm_gpus=4)
+    together = replace(alone, vllm_tensor_parallel=4)
+    assert (making_of(LLAMA, alone, H100).number, making_of(LLAMA, together, H100).number) == (2, 8)
+    load, plain = load_of(LLAMA, together, (), GRAPHS), load_of(LLAMA, alone, (), GRAPHS)
+    layers, kv = sizes()[2], CONFIGS["llama"]["num_key_value_heads"]
+    assert (load.part, load.cache_part, load.reduces) == (1 / 4, 1 / min(4, kv), 2 * layers)
+    pace = replace(PACE, reduce_s=1e-5, reduce_byte_s=1e-11)
+    sums = 2 * layers * (1e-5 + 2 * 8 * sizes()[0] * 1e-11)
+    own = 3e-3 + 8 * 2e-5
+    whole = pass_s(plain, PACE, GRAPHS, 8, 0.0) - own
+    assert pass_s(load, pace, GRAPHS, 8, 0.0) == pytest.approx(whole / 4 + sums + own)
+    options: dict[str, Any] = {"objective": "grpo", "gpu": "h100", "gpus": 8, "sharding": "zero3", "batch": 64,
+        "generation": "server", "layers": "attention,mlp"}  # fmt: skip
+    small = estimate("Qwen/Qwen2.5-72B", vllm_gpus=4, **options)
+    assert small.time is None and any("more GPUs for each vLLM" in n.message for n in small.warnings)
+    large = estimate("Qwen/Qwen2.5-72B", vllm_gpus=4, vllm_tensor_parallel=4, **options)
+    assert large.time and large.time["step"]["phases"]["generation"] > 5
+
+
+def test_vllm_holds_16_bits_of_a_base_in_eight() -> None:
+    served = replace(STEP, method="qlora", quantize="nf4")  # `trl vllm-serve` has no bitsandbytes
+    assert weight_bytes(LLAMA, load_of(LLAMA, served, (), GRAPHS).setup, 2, 1) == weight_bytes(
+        LLAMA, STEP, 2, 1
+    )
+    packed = replace(STEP, method="qlora", quantize="fp8")
+    assert load_of(LLAMA, packed, (), GRAPHS).dequantised_bytes == 0
+    assert generation_s(LLAMA, packed, H100, PAIRS)[0] == pytest.approx(
+        generation_s(LLAMA, STEP, H100, PAIRS)[0]
+    )
+
+
 def test_the_commands_tell_time_and_cost() -> None:
     options = ["-m", "Qwen/Qwen2.5-1.5B", "--objective", "grpo", "--prompt-tokens", "256", "--seq-len", "1280",
                "--gpu", "h100", "--layers", "attention,mlp", "--batch", "64", "--accumulation", "8",
@@ -244,8 +276,14 @@ def test_published_passes_judge_the_other_half() -> None:
         ("A100 SXM 80GB", 0.12, 12),
         ("B200 SXM 180GB", 0.3, 84),
     ):
-        ratios = [p.predicted(decoding().vllm) / p.seconds for p in judged if p.row["gpu"] == gpu]
+        ratios = [
+            p.predicted(decoding().vllm) / p.seconds
+            for p in judged
+            if p.row["gpu"] == gpu and p.row["gpus"] == "1"
+        ]
         assert len(ratios) == number and compare_grpo.off(ratios) < most, gpu
+    together = [p.predicted(decoding().vllm) / p.seconds for p in judged if p.row["gpus"] != "1"]
+    assert len(together) == 73 and compare_grpo.off(together) < 0.12
     assert any(p.row["model"] not in others for p in judged)
     own = [
         p.predicted(Engine(1.0)) / p.seconds
@@ -264,6 +302,9 @@ def test_first_predictions_are_kept_and_make_the_interval() -> None:
         for some in ratios.values()
     ]
     assert statistics.mean(held) >= decoding().coverage
+    shares = judged(ratios, first_ratios("later"))
+    assert len(shares) == decoding().judged == 10 and decoding().steps == 30
+    assert statistics.mean(shares) == pytest.approx(decoding().held, abs=1e-3) and decoding().held < 1
     later = [float(row["step_s"]) / float(row["predicted_s"]) for row in first if row["set"] == "later"]
     assert len(later) == 5 and all(decoding().low <= each <= decoding().high for each in later)
     for row in first:
@@ -305,3 +346,5 @@ def test_agreement_says_what_was_found() -> None:
     passes = re.search(r"(\d+) passes with a median error of (\d+%), and (\d+) on B200.*?, of (\d+%)\.", page)
     assert passes and f"{passes[1]} published passes" in text and f"{passes[3]} on B200" in text
     assert f"median error {passes[2]}; B200 {passes[4]}" in text
+    joined = re.search(r"another (\d+) passes.*?: (\d+%)\.", page)
+    assert joined and f"{joined[1]} on 2, 4 and 8 GPUs" in text and f"; several GPUs {joined[2]} |" in text
