@@ -177,9 +177,9 @@ SIXTH: dict[int, str] = {
     571: MANY_LENGTHS.format("7,137"), 572: MANY_LENGTHS.format("5,115"),
 }  # fmt: skip
 PREPARED = (
-    "not explained: the figure is the most that was reserved since the process began, loading and quantising the base "
-    "among it, before any step: the notebook finds 12.07 GiB reserved before it trains Qwen3-14B and 14.04 after; which "
-    "TRL ran is not said"
+    "not explained: the figure is the most that was reserved since the process began, loading and quantising the "
+    "base among it, before any step: the notebook finds 12.07 GiB reserved before it trains Qwen3-14B and 14.04 "
+    "after; which TRL ran is not said"
 )
 EVALUATED = (
     "7 to 10 GB are missing, as of the other models of this source: the evaluation at the Trainer's own batch of 8, "
