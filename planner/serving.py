@@ -6,10 +6,11 @@
     resident  = floor((share x memory - server - (base + cache) / n) / (adapter (1 + 1/n) / 2)) on n GPUs that share
                 matrices
 
-`server` is what vLLM keeps free for its pass, and its graphs, as planner/memory/engine.py counts them: of 4,096 tokens
-and 256 sequences. With passes of more tokens less is left: on a small card much less (docs/serving.md). Left out:
-what a server takes beside torch, up to 2 GB on several GPUs; padding of an adapter to the server's next rank, which is
-shown beside. From disk and through Python a load takes far longer than from the host's memory over the bus.
+`server` is what vLLM keeps free for its pass, and its graphs, as planner/memory/engine.py counts them: of 4,096
+tokens and 256 sequences. With passes of more tokens less is left: on a small card much less (docs/serving.md). Left
+out: what a server takes beside torch, up to 2 GB on several GPUs; padding of an adapter to the server's next rank,
+which is shown beside. From disk and through Python a load takes far longer than from the host's memory over the
+bus.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python -m tools.compare_serving
 
-data/measured/serving.csv holds what was published: bytes of the base and of the cache on each GPU, and how many tokens
-the cache holds. Nothing is fitted on it.
+data/measured/serving.csv holds what was published: bytes of the base and of the cache on each GPU, and how many
+tokens the cache holds. Nothing is fitted on it.
 """
 
 from __future__ import annotations
