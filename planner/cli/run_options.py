@@ -132,7 +132,7 @@ def _others() -> dict[str, dict[str, Any]]:
         "trainer": {
             "metavar": "NAME", "shell_complete": complete(trainer_names),
             "help": f"Whose code runs, which fills the options that are not given: {', '.join(trainer_names())}. "
-            "Leave it out where none of these is yours: memory's interval is then that of unknown trainers, which is wider.",
+            "Leave it out where none of these is yours: memory's interval is then the wider one of unknown trainers.",
         },
         "gpu": {"metavar": "NAME", "shell_complete": complete(gpu_names), "help": "The accelerator."},
         "price": {"type": float, "metavar": "USD", "help": "Your price of a GPU and hour."},
