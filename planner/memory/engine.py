@@ -111,8 +111,8 @@ def _reach(matrix: Matrix) -> int:
     return matrix.experts_active * (matrix.d_in + matrix.d_out)
 
 
-def profiled_bytes(arch: Architecture, sequences: int, together: int = 1) -> int:
-    """Bytes of the pass by which vLLM finds out what it needs: 2 bytes x PROFILED tokens x (4 hidden states and the
+def profiled_bytes(arch: Architecture, sequences: int, together: int = 1, tokens: int = PROFILED) -> int:
+    """Bytes of the pass by which vLLM finds out what it needs: 2 bytes x its tokens x (4 hidden states and the
     widest layer's products, of these a GPU's part), and SAMPLED bytes for each entry of the logits of so many
     sequences."""
     inside = [
@@ -120,7 +120,7 @@ def profiled_bytes(arch: Architecture, sequences: int, together: int = 1) -> int
     ]
     widest = max((_reach(matrix) for matrix in inside), default=0)
     return (
-        WIDTH * PROFILED * (4 * arch.hidden_size + -(-widest // together))
+        WIDTH * tokens * (4 * arch.hidden_size + -(-widest // together))
         + SAMPLED * sequences * arch.vocab_size
     )
 
