@@ -11,6 +11,7 @@ from rich.text import Text
 
 from .. import units
 from ..simulate import SimulatedStep, SimulatedSteps
+from ..trainers import PLAIN
 
 NAMES = {"lora": "LoRA", "full": "full", "qlora": "QLoRA"}
 PARTS = {
@@ -50,8 +51,10 @@ def _memory(found: SimulatedSteps) -> Table:
 def _moments(found: SimulatedSteps) -> Table:
     steps = list(found.steps.values())
     table = _table("Most in each phase", found)
-    for phase in ("forward", "loss", "backward", "optimizer"):
+    for phase in ("evaluation", "forward", "loss", "backward", "optimizer"):
         sizes = [step.moments.get(phase) for step in steps]
+        if not any(sizes):
+            continue
         table.add_row(phase, *("" if peak is None else units.byte_size(peak.bytes) for peak in sizes))
     return table
 
@@ -86,6 +89,10 @@ def show(found: SimulatedSteps, console: Console | None = None) -> None:
     step = f"a step of {first.micro_batch} x {first.seq_len:,} tokens, {first.precision}, {first.optimizer}"
     if first.checkpointing != "none":
         step += ", layers checkpointed"
+    if first.trainer != PLAIN:
+        step += f", as {first.trainer} runs it"
+    if first.eval_batch:
+        step += f", evaluations of {first.eval_batch} x {first.seq_len:,}"
     console.print(Text(step))
     console.print(
         Text(f"{found.layers_simulated} of {found.layers} layers run, in {found.seconds:.1f} s", "dim")

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from .head import head_stretches
 from .kinds import Job
+from .passes import CASTS
 from .step import Place, head_of, masks, stem_of, walked_layers
 from .stretch import Held, plus
 
@@ -32,10 +33,19 @@ def evaluated(job: Job, base: Held) -> list[Place]:
     held = base if setup.main_grads or setup.gradients_kept else {**base, "gradients": 0}
     around = plus(held, plus(stem_of(own).held, {"temporary": masks(own)}))
     layers = walked_layers(own, False)
+    # Autocast keeps lowered copies of trained weights to the end of the pass, also where nothing asks for gradients.
+    casts = [each.forward.change.get(CASTS, 0) for each in layers.kinds]
+    lowered = sum(casts[kind] for _, kind in layers.order)
     found = [
-        Place("evaluation", where, around, layers.kinds[kind].forward.highest)
+        Place(
+            "evaluation",
+            where,
+            plus(around, {CASTS: lowered - casts[kind]}),
+            layers.kinds[kind].forward.highest,
+        )
         for kind, where in {kind: where for where, kind in layers.order}.items()
     ]
+    around = plus(around, {CASTS: lowered})
     width = layers.kinds[layers.order[-1][1]].width if layers.order else 0
     run = own.run(grad=False, width=width)
     loss, _ = head_stretches(run, head_of(own), own.traits, alone.loss, alone.loss_chunk, False)
