@@ -125,6 +125,7 @@ class RunTime:
             "steps": self.steps,
             "gpu_hours": None if self.seconds is None else self.seconds * self.step.gpus / HOUR_S,
             "step": self.step.to_dict(),
+            "interval": self.step.interval(),
             "coverage": self.step.coverage,
             "calibrated": self.calibrated,
             "basis": self.step.basis,

@@ -3,7 +3,8 @@
 One GPU is tried by itself, more of them with every state sharded (FSDP), each with one sequence in a micro-step;
 where that is too much, with layers computed again in the backward pass, and a mixture's experts divided over as many
 GPUs as can be, so that no GPU gathers a whole layer of them. Where a whole sequence is too much for a GPU, however
-many there are, sequences are shared among GPUs. Powers of two only.
+many there are, sequences are shared among GPUs. Powers of two only, or those times
+the GPUs that run one vLLM together.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from .setup import Checkpointing, Setup, Sharding
 from .trainers import sharded_alone
 
 MOST_GPUS = 4096
+WITHOUT: dict[str, Any] = {
+    "generation": "server", "vllm_memory": None, "vllm_sleep": False, "vllm_tensor_parallel": 1,
+}  # fmt: skip
 SAFE = 0.9  # of what is not states, taken to stay as it is on more GPUs
 STATES: tuple[MemoryPart, ...] = ("weights", "adapter", "optimizer")
 Memory = Callable[[Setup], MemoryEstimate]
@@ -45,13 +49,20 @@ class Fewest:
 
 
 def _on(run: Running, gpus: int, checkpointing: Checkpointing, experts: int = 1, sequence: int = 1) -> Setup:
-    """The run's set-up on so many GPUs, one sequence each, or each `sequence` of them."""
+    """The run's set-up on so many GPUs, one sequence each, or each `sequence` of them; without the vLLM that more
+    GPUs than these run together."""
+    beside = {} if gpus % _together(run) == 0 else WITHOUT
     whole = gpus == 1 and not sharded_alone({"trainer": run.setup.trainer})
     return replace(
         run.setup, gpus=gpus, sharding="none" if whole else "fsdp", shard_size=None, tensor_parallel=1,
         pipeline_parallel=1, expert_parallel=experts, sequence_parallel=sequence, micro_batch=1,
-        checkpointing=checkpointing,
+        checkpointing=checkpointing, **beside,
     )  # fmt: skip
+
+
+def _together(run: Running) -> int:
+    """GPUs of which a vLLM beside the trainer needs a multiple."""
+    return run.setup.vllm_tensor_parallel if run.setup.generation == "colocate" else 1
 
 
 def _shared(
@@ -103,7 +114,7 @@ def fewest_gpus(run: Running, memory_bytes: int, own: MemoryEstimate | None = No
     thrifty: Checkpointing = "layer" if asked == "none" else asked
     alone = own if own is not None and run.setup.gpus == 1 else memory(_on(run, 1, thrifty))
     states = sum(alone.parts()[part] for part in STATES)
-    gpus = 1
+    gpus = _together(run)
     while gpus * memory_bytes < states:
         gpus *= 2
     least = gpus

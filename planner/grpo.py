@@ -79,6 +79,8 @@ def group_of(asked: Mapping[str, Any]) -> int:
 
 def section(plan: Plan, arch: Architecture, setup: Setup, asked: Mapping[str, Any]) -> Plan:
     """The plan with the contract's `grpo`: sizes of a step and FLOPs of its phases."""
+    if not any(block.stack == "decoder" for block in arch.blocks):
+        raise InputError("objective", "grpo", "a model that makes text")
     pairs = adapters.adapt(arch, plan.adapter.spec)
     whole = trained_whole(arch, plan.adapter.spec, pairs)
     group, batch = group_of(asked), setup.global_batch
@@ -124,14 +126,15 @@ def _of_engine(setup: Setup, vllm: Mapping[str, Any]) -> list[Notice]:
     found = [Notice("vllm", text)]
     if vllm["sequences"] < vllm["wanted"]:
         share = math.ceil(vllm["share_for_all"] * 100) / 100
+        whose = "a GPU" if vllm["tensor_parallel"] == 1 else f"its {vllm['tensor_parallel']} GPUs"
         more = (
             f"--vllm-memory {share:.2f} would hold all."
             if share <= 1
             else "A larger GPU, shorter sequences or fewer of them would hold all."
         )
         text = (
-            f"vLLM's cache holds {vllm['sequences']:,} of the {vllm['wanted']:,} completions of a GPU at a time; the "
-            f"others wait. {more}"
+            f"vLLM's cache holds {vllm['sequences']:,} of the {vllm['wanted']:,} completions of {whose} at a time; "
+            f"the others wait. {more}"
         )
         found.append(Notice("vllm-cache", text))
     return found

@@ -48,8 +48,13 @@ class Calibrated:
     def to_dict(self) -> dict[str, Any]:
         """The JSON of `calibrate`."""
 
-        def step(time: StepTime) -> dict[str, float]:
-            return {"seconds": time.seconds, "low": time.low, "high": time.high}
+        def step(time: StepTime) -> dict[str, Any]:
+            return {
+                "seconds": time.seconds,
+                "low": time.low,
+                "high": time.high,
+                "interval": time.interval(),
+            }
 
         return {
             "schema": 1,

@@ -73,6 +73,15 @@ def _check_engine(setup: Any) -> None:
             )
     if setup.vllm_gpus != 1 and setup.generation != "server":
         raise InputError("vllm-gpus", setup.vllm_gpus, "generation server beside it")
+    together, own = setup.vllm_tensor_parallel, "vllm_gpus" if setup.generation == "server" else "gpus"
+    if together > 1 and setup.generation not in ("server", "colocate"):
+        raise InputError("vllm-tensor-parallel", together, "generation server or colocate beside it")
+    if together > 1 and getattr(setup, own) % together:
+        raise InputError(
+            "vllm-tensor-parallel",
+            together,
+            f"a divisor of the {getattr(setup, own)} of --{own.replace('_', '-')}",
+        )
     share = setup.vllm_memory
     if setup.generation not in SHARES_GPU:
         for name, value in (("vllm-memory", share), ("vllm-sleep", setup.vllm_sleep or None)):

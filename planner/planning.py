@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # loaded where memory is estimated
     from .setup import Setup
 
 METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
-OF_GRPO = ("vllm_memory", "vllm_sleep", "vllm_gpus", "mean_completion")
+OF_GRPO = ("vllm_memory", "vllm_sleep", "vllm_gpus", "vllm_tensor_parallel", "mean_completion")
 ALPHA_RULES = {True: "alpha/sqrt(rank)", False: "alpha/rank"}
 # The options that say how the fine-tune is run; None: as the trainer has it, else the field's own default.
 USUAL: dict[str, Any] = {
@@ -40,8 +40,8 @@ USUAL: dict[str, Any] = {
     "upcast_small": None, "optimizer_in_backward": None, "lora_dropout": None, "lengths_vary": None,
     "attention_kernel": None, "kernels": None, "loss": None, "packing": None, "accumulation": 1,
     "objective": None, "reference": None, "prompt_tokens": None, "generation": None, "group": None,
-    "vllm_memory": None, "vllm_sleep": None, "vllm_gpus": None, "mean_completion": None,
-    "eval_batch": None,
+    "vllm_memory": None, "vllm_sleep": None, "vllm_gpus": None, "vllm_tensor_parallel": None,
+    "mean_completion": None, "eval_batch": None,
     "gpu": None, "gpus": 1, "gpus_per_node": 8, "sharding": None, "tensor_parallel": 1, "pipeline_parallel": 1,
     "expert_parallel": 1, "sequence_parallel": 1, "shard_size": None,
     "offload": None, "trainer": None, "price": None, "calibration": None,

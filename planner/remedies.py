@@ -7,6 +7,7 @@ pass, a loss that does not hold all logits, and a base in four bits. Every answe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import combinations
@@ -14,14 +15,17 @@ from typing import Any
 
 from .dataclass import dataclass
 from .errors import InputError
+from .memory.engine import engine
 from .objective_rules import SHARES_GPU
 from .running import Running
 from .setup import Setup
 
 MOST = 4
-# From the change that costs least to the one that costs most: time, then digits of the base.
+# From the change that costs least to the one that costs most: time, then digits of the base. vLLM's share becomes
+# what holds all completions of a step.
 CHANGES: tuple[tuple[str, Any], ...] = (
-    ("eval_batch", 1), ("vllm_sleep", True), ("loss", "fused"), ("checkpointing", "layer"), ("quantize", "nf4"),
+    ("eval_batch", 1), ("vllm_memory", None), ("vllm_sleep", True), ("loss", "fused"),
+    ("checkpointing", "layer"), ("quantize", "nf4"),
 )  # fmt: skip
 LAYOUT = (
     "gpus", "sharding", "tensor_parallel", "pipeline_parallel", "expert_parallel", "sequence_parallel",
@@ -60,14 +64,18 @@ def _open(run: Running) -> tuple[tuple[str, Any], ...]:
     that no fused loss goes with an adapted unembedding."""
     setup = run.setup
     head = any(pair.matrix.role == "unembedding" for pair in run.pairs)
+    beside = engine(run.arch, setup)
+    all_held = beside.share_for(beside.wanted) if beside else None
+    share = 1.0 if all_held is None else math.ceil(all_held * 100) / 100
     new = {
         "eval_batch": setup.eval_batch > 1,
+        "vllm_memory": share < setup.vllm_share,
         "vllm_sleep": setup.generation in SHARES_GPU and not setup.vllm_sleep,
         "loss": setup.loss in ("full", "shifted") and not head,
         "checkpointing": setup.checkpointing == "none",
         "quantize": setup.quantize == "none" and setup.method == "lora",
     }
-    return tuple(change for change in CHANGES if new[change[0]])
+    return tuple((name, share if name == "vllm_memory" else value) for name, value in CHANGES if new[name])
 
 
 def _thinner(setup: Setup) -> Iterator[int]:

@@ -67,7 +67,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 COUNTS = (
     "micro_batch", "seq_len", "accumulation", "gpus", "tensor_parallel", "pipeline_parallel", "expert_parallel",
-    "sequence_parallel", "vllm_gpus",
+    "sequence_parallel", "vllm_gpus", "vllm_tensor_parallel",
 )  # fmt: skip
 SHARDS_PARAMETERS = ("zero3", "fsdp", "fsdp-hybrid")
 SHARDS_GRADIENTS = ("zero2", *SHARDS_PARAMETERS)
@@ -106,8 +106,8 @@ class Setup:
     divergence has no weight (beta 0). Or a vLLM on the GPUs that train makes them, with a base of its own
     ("colocate", as TRL's) or with weights that the trainer reads ("shared", as Unsloth's): it takes the share
     `vllm_memory` of `gpu_bytes` (None: 0.3 as TRL, shared 0.5 as Unsloth), and with `vllm_sleep` gives it back before
-    the step. A server has `vllm_gpus` of the same GPUs. `mean_completion`: tokens of a completion on average (None:
-    all as long as `seq_len` lets them be).
+    the step. A server has `vllm_gpus` of the same GPUs; `vllm_tensor_parallel` GPUs run one vLLM together.
+    `mean_completion`: tokens of a completion on average (None: all as long as `seq_len` lets them be).
     `eval_batch`: sequences that an evaluation between steps takes at a time on each GPU, 0 where there is none.
     `main_grads`: gradients are added up in a buffer of float32 that stands all along, whole on every data-parallel
     GPU, as Megatron's. `deferred_gradients`: FSDP exchanges none before the last micro-step, so that all are held
@@ -144,6 +144,7 @@ class Setup:
     vllm_sleep: bool = False
     gpu_bytes: int = 0
     vllm_gpus: int = 1
+    vllm_tensor_parallel: int = 1
     mean_completion: int | None = None
     eval_batch: int = 0
     quantize: Quantize = "none"

@@ -14,12 +14,16 @@ from planner.cost import cost_of, list_price, own_price, run_time
 from planner.errors import InputError
 from planner.hardware import arithmetic_of, cluster, matmul_flops_per_s, peak_flops_per_s
 from planner.speed import StepTime
+from planner.speed.kinds import Grounds
 
 H100 = facts.accelerator("h100")
+RESTS = Grounds("one", 19, 220, 13, 0.97)
 
 
 def step(seconds: float = 2.0, tokens: int = 1000, gpus: int = 4) -> StepTime:
-    return StepTime(seconds, seconds / 2, seconds * 2, {"matmul": seconds}, tokens, gpus, 1e15, 1e15, 0.9)
+    return StepTime(
+        seconds, seconds / 2, seconds * 2, {"matmul": seconds}, tokens, gpus, 1e15, 1e15, 0.9, RESTS
+    )
 
 
 def test_a_run_by_hand() -> None:

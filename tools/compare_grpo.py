@@ -93,17 +93,20 @@ def pass_lines() -> Iterator[str]:
     vllm = decoding().vllm
     found = {key: [each.predicted(vllm) / each.seconds for each in group] for key, group in groups.items()}
     judged = {key: some for key, some in found.items() if groups[key][0].row["half"] == "judge"}
-    hopper = [r for key, some in judged.items() if "vllm" in key and "B200" not in key[3] for r in some]
-    blackwell = [r for key, some in judged.items() if "B200" in key[3] for r in some]
+    one = {key: some for key, some in judged.items() if groups[key][0].row["gpus"] == "1"}
+    several = [r for key, some in judged.items() if key not in one for r in some]
+    hopper = [r for key, some in one.items() if "vllm" in key and "B200" not in key[3] for r in some]
+    blackwell = [r for key, some in one.items() if "B200" in key[3] for r in some]
     own = [r for key, some in judged.items() if "transformers" in key for r in some]
     yield "## A pass that makes a token of each sequence\n"
     yield (
         "vLLM's three constants (the share of the bandwidth that it reaches, and its own seconds of a pass and of "
         "each sequence in it) are fitted on half of the models on H100 and A100; the others judge them: "
         f"{len(hopper)} passes with a median error of {off(hopper):.0%}, and {len(blackwell)} on B200, whose "
-        f"published passes jump (33 ms for a batch of 8 whatever the model), of {off(blackwell):.0%}. transformers' "
-        f"generate has no constant of its own: {len(own)} passes, {off(own):.0%}, which is what hosts differ by. "
-        "Predicted over published, in the middle and from the least to the most.\n"
+        f"published passes jump (33 ms for a batch of 8 whatever the model), of {off(blackwell):.0%}. "
+        f"Nothing was fitted to another {len(several)} passes, of vLLM over 2, 4 and 8 GPUs together: "
+        f"{off(several):.0%}. transformers' generate has no constant of its own: {len(own)} passes, {off(own):.0%}, "
+        "which is what hosts differ by. Predicted over published, in the middle and from the least to the most.\n"
     )
     head = ("source", "engine", "model", "GPU", "", "passes", "middle", "range")
     yield from table(head, (
@@ -115,8 +118,11 @@ def pass_lines() -> Iterator[str]:
 
 def step_lines() -> Iterator[str]:
     """The section on steps."""
-    known, first = decoding(), rows_of("grpo_steps_blind")
+    known, blind = decoding(), rows_of("grpo_steps_blind")
+    first, later = ([row for row in blind if row["set"] == name] for name in ("first", "later"))
     ratios = [float(row["predicted_s"]) / float(row["step_s"]) for row in first]
+    since = [float(row["step_s"]) / float(row["predicted_s"]) for row in later]
+    inside = sum(known.low <= ratio <= known.high for ratio in since)
     stated = [r for r, row in zip(ratios, first, strict=True) if row["stated"] == "yes"]
     held = [
         statistics.mean(known.low <= ratio <= known.high for ratio in some)
@@ -128,10 +134,11 @@ def step_lines() -> Iterator[str]:
         f"they stood before any was looked at: median error {off(ratios):.0%}; of the {len(stated)} with all but "
         f"prompts stated {off(stated):.0%}. What a source does not state was filled in with its time in sight, "
         f"before it was predicted. The interval, {known.low:g} to {known.high:g} times what is predicted, rests on "
-        f"these {known.sources} sources and holds {statistics.mean(held):.0%} of them, a source counting as one: "
-        "fewer than ten, and no step that it has not seen has judged it. What is published includes rewards, logging "
-        "and saving, which the formula leaves out. Marked `no`: something that matters was guessed (mostly how long "
-        "completions were, or the batch). Nothing was mended since.\n"
+        f"these {known.sources} sources, fewer than ten, and holds {statistics.mean(held):.0%} of them, a source "
+        f"counting as one. {len(since)} steps of {len({row['source'] for row in later})} sources found afterwards "
+        f"(`later`) have no part in it: median error {off(since):.0%}, {inside} of {len(since)} within. What is "
+        "published includes rewards, logging and saving, which the formula leaves out. Marked `no`: something that "
+        "matters was guessed (mostly how long completions were, or the batch). Nothing was mended since.\n"
     )
     head = (
         "source",
@@ -142,16 +149,17 @@ def step_lines() -> Iterator[str]:
         "first, s",
         "now, s",
         "stated",
+        "set",
         "how it was run",
     )
     notes = {(row["source"], row["model"], row["options"]): row for row in rows_of("grpo_steps")}
     rows = []
-    for row in first:
+    for row in blind:
         said = notes[row["source"], row["model"], row["options"]]
         rows.append([
             f"[{row['source']}]({said['url']})", row["model"], row["method"], f"{row['gpus']} x {row['gpu']}",
             f"{float(row['step_s']):.1f}", f"{float(row['predicted_s']):.1f}", f"{step_of(row).seconds:.1f}",
-            row["stated"], f"`{row['options']}` {said['notes']}",
+            row["stated"], row["set"], f"`{row['options']}` {said['notes']}",
         ])  # fmt: skip
     yield from table(head, rows)
 

@@ -7,7 +7,7 @@
 Constants: least squares of log(predicted / published) over the passes of data/measured/decode.csv that are marked
 "fit" (models are halved before anything is fitted), each model on its GPU counting the same. The interval: what holds
 the share COVERAGE (n + 1) / n of n sources' steps as they were first predicted, as much left out at either end,
-sources counting the same.
+sources counting the same; the set "later" has no part in it and judges it.
 """
 
 from __future__ import annotations
@@ -65,9 +65,11 @@ def fitted() -> Engine:
 
 
 def first_ratios() -> dict[str, list[float]]:
-    """Published over first predicted seconds, by source."""
+    """Published over first predicted seconds, by source, of the set that the interval rests on."""
     found: dict[str, list[float]] = {}
     for row in rows_of("grpo_steps_blind"):
+        if row["set"] != "first":
+            continue
         found.setdefault(row["source"], []).append(float(row["step_s"]) / float(row["predicted_s"]))
     return found
 
@@ -122,7 +124,7 @@ def predict_first() -> None:
     """Predict the steps that have no first prediction, and keep it."""
     known = rows_of("grpo_steps_blind") if FIRST.exists() else []
     seen = {(row["source"], row["model"], row["options"]) for row in known}
-    names = ["source", "model", "method", "gpu", "gpus", "step_s", "stated", "options", "predicted_s"]
+    names = ["set", "source", "model", "method", "gpu", "gpus", "step_s", "stated", "options", "predicted_s"]
     for row in rows_of("grpo_steps"):
         if (row["source"], row["model"], row["options"]) not in seen:
             known.append(

@@ -35,8 +35,9 @@ class Pass:
 
     @property
     def group(self) -> tuple[str, str, str, str]:
-        """Source, engine, model and GPU."""
-        return self.row["source"], self.row["engine"], self.row["model"], self.row["gpu"]
+        """Source, engine, model and GPUs."""
+        gpus = "" if self.row["gpus"] == "1" else f"{self.row['gpus']}x "
+        return self.row["source"], self.row["engine"], self.row["model"], gpus + self.row["gpu"]
 
     @property
     def seconds(self) -> float:
@@ -48,7 +49,11 @@ class Pass:
         _, arch = load(self.row["model"], False)
         own = constants().efficiency
         engine = vllm if self.row["engine"] == "vllm" else Engine(own.memory)
-        setup = Setup(attention_kernel="flash")
+        gpus = int(self.row["gpus"])
+        setup = Setup(
+            attention_kernel="flash", objective="grpo", loss="tiled", generation="server", vllm_gpus=gpus,
+            vllm_tensor_parallel=gpus,
+        )  # fmt: skip
         machine = hardware.cluster(hardware.find(self.row["gpu"]), 1)
         work, pace = load_of(arch, setup, (), engine), pace_of(machine, setup, engine, own)
         batch = float(self.row["batch"])

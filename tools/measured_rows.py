@@ -49,6 +49,11 @@ SCRIPT = (
     "the script trains embeddings, resampler and vision tower in full beside the pairs (finetune.py: tune_vision, "
     "embed_tokens.weight.requires_grad_), which no option says; with --modules-to-save embed_tokens {}"
 )
+FSDP_1 = (
+    "half explained: with torchtune 0.1's FSDP 1, whose gathered units stay on a stream of their own (the profile "
+    "has FSDP 2), and batches of many lengths {}; of {} GB nothing is known. Length is not it, as was said: "
+    "the recipe cuts samples at 512 tokens (fef3ed10d, torchtune/datasets/_alpaca.py, max_seq_len)"
+)
 COLLECTED: dict[int, str] = {
     14: NO_STATES.format("0.88"),
     17: NO_STATES.format("0.96"),
@@ -85,12 +90,8 @@ COLLECTED: dict[int, str] = {
     "in bfloat16 (8.4), are 52 GB. The recipe of the commit that brought the model (27d103b) has 1 sequence, not "
     "packed: with 512 to 1,024 tokens 43.6 to 46.2 GB are predicted (0.97 to 1.03)",
     253: LOADING,
-    255: "lengths are not stated: 512 are taken; with 1,304, Alpaca's longest by litgpt's count of the same "
-    "tokens, 20.4 "
-    "GB are predicted (0.98)",
-    257: "lengths are not stated: with 1,304 as in row 255, and FSDP 1's units on a stream of their own "
-    "(torchtune 0.1; "
-    "the profile has FSDP 2), 18.1 GB are predicted (0.79)",
+    255: FSDP_1.format("15.2 GB are predicted (0.73)", "5.7"),
+    257: FSDP_1.format("17.9 GB are predicted (0.78)", "5.0"),
     267: FULL_CARD.format(49),
     268: ALPACA.format(415),
     269: ALPACA.format(447),
@@ -120,7 +121,10 @@ COLLECTED: dict[int, str] = {
     367: CAPPED.format("Alpaca's samples are shorter", 879),
     370: CAPPED.format("Alpaca's samples are shorter", 599),
     371: CAPPED.format("Alpaca's samples are shorter", "1,246"),
-    377: "Unsloth's code of March 2025 for Gemma 3 was not found; with all logits (--loss full) 1.18 would result",
+    377: "the notebook's cap was typed, and FineTome's samples are shorter: with 1,194 tokens as the longest the "
+    "figure would result. The run is older than the notebook's header (it prints a warning that Unsloth 2025.3.18 "
+    "hides): up to 2025.3.14 Gemma 3's loss is transformers' own, of all logits, and on a T4 everything is float32 "
+    "(unsloth/models/vision.py, FORCE_FLOAT32); with today's loss 0.45",
     379: CAPPED.format("the longest sample is not known", "1,222"),
     381: CAPPED.format("no image is counted, of samples that are one small image and a formula", 128)
     + " within 2% (7.1 GB)",

@@ -100,8 +100,8 @@ def staged_of(run: Run, constants: Efficiency) -> float:
     return staged_share(step_parts(run.work, run.setup, run.machine, run.traffic, constants), run.machine)
 
 
-def noise_of(found: Sequence[LeftOut]) -> tuple[float, float]:
-    """`within` and `thin` of the greatest likelihood, where a source's runs share a part of deviation
+def noise_of(found: Sequence[LeftOut]) -> tuple[float, float, float]:
+    """`between`, `within` and `thin` of the greatest likelihood, where a source's runs share a part of deviation
     sqrt(between^2 + (thin x share)^2), share the mean of theirs."""
     groups = [
         (np.array([item.ratio for item in items]), float(np.mean([item.thin for item in items])))
@@ -119,8 +119,8 @@ def noise_of(found: Sequence[LeftOut]) -> tuple[float, float]:
         return total
 
     best = minimize(minus_log_likelihood, np.log(PACE), method="Nelder-Mead")
-    _, within, extra = (round(float(v), 4) for v in np.exp(best.x))
-    return within, extra
+    between, within, extra = (round(float(v), 4) for v in np.exp(best.x))
+    return between, within, extra
 
 
 def by_source(found: Sequence[LeftOut]) -> dict[str, list[LeftOut]]:

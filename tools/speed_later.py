@@ -31,7 +31,12 @@ from tools.speed_runs import Run, prepared
 
 LATER, LATEST, NEWEST, FURTHER = "speed_later", "speed_latest", "speed_newest", "speed_further"
 UNSEEN = "speed_unseen"
-GATHERED = (LATER, LATEST, NEWEST, FURTHER)  # widths of intervals rest on what these state
+GATHERED = (
+    LATER,
+    LATEST,
+    NEWEST,
+    FURTHER,
+)  # what they state is among the sources that are left out of the fit
 
 
 @dataclass(frozen=True)

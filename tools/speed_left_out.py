@@ -1,18 +1,16 @@
-"""Sources left out of the fit: how far off they are, whether intervals hold them, what one measured step tells."""
+"""Sources left out of the fit: how far off they are, and whether intervals hold them."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import permutations
-from typing import Any
 
 import numpy as np
 
-from planner.speed import Calibration, Measurement
-from planner.speed.efficiency import Spread, family_of
-from tools.speed_fit import LeftOut, by_source, even, halves, holds
+from planner.speed.efficiency import constants, family_of
+from tools.speed_firsts import as_first
+from tools.speed_fit import LeftOut, by_source, even, halves
 from tools.speed_widths import held_by_others
 
 LEFT_OUT_TEXT = """\
@@ -32,10 +30,10 @@ def held(found: Sequence[LeftOut], inside: Inside) -> tuple[float, float]:
     return float(np.mean(each)), float(np.average(each, weights=even(found)))
 
 
-def sources_left_out(found: Sequence[LeftOut], spread: Spread) -> Iterable[str]:
+def sources_left_out(found: Sequence[LeftOut]) -> Iterable[str]:
     """The table of sources left out."""
     groups = by_source(found)
-    inside = dict(zip(map(id, found), held_by_others(found), strict=True))
+    inside = dict(zip(map(id, found), held_by_others([as_first(item) for item in found]), strict=True))
     yield LEFT_OUT_TEXT.format(n=len(found), sources=len(groups))
     yield "| source | runs | accelerator | median error | 90th percentile | median ratio | within interval |"
     yield "|---|---|---|---|---|---|---|"
@@ -49,7 +47,7 @@ def sources_left_out(found: Sequence[LeftOut], spread: Spread) -> Iterable[str]:
     yield ""
     yield f"The median over sources of their median errors is {np.median(medians):.1%}."
     yield ""
-    yield "| known | runs | sources | interval | within interval | sources counting the same |"
+    yield "| known | runs | sources | interval in the middle | within interval | sources counting the same |"
     yield "|---|---|---|---|---|---|"
     kinds: list[tuple[str, Callable[[LeftOut], bool]]] = [
         ("all", lambda item: True),
@@ -62,7 +60,8 @@ def sources_left_out(found: Sequence[LeftOut], spread: Spread) -> Iterable[str]:
     ]
     for name, chosen in kinds:
         mine = [item for item in found if chosen(item)]
-        low, high = np.exp(np.median([halves(item.thin, item.staged, spread) for item in mine], axis=0))
+        wide = [halves(i.thin, i.staged, constants().spreads[as_first(i).kind]) for i in mine]
+        low, high = np.exp(np.median(wide, axis=0))
         rows, each = held(mine, inside)
         ends = f"{1 / low:.2f} to {high:.2f}"
         yield f"| {name} | {len(mine)} | {len(by_source(mine))} | {ends} | {rows:.0%} | {each:.0%} |"
@@ -129,53 +128,3 @@ def within_a_fifth(found: Sequence[LeftOut]) -> Iterable[str]:
             f"| {name} | {len(mine)} | {len(groups)} | {np.median(errors):.1%} | "
             f"{np.mean(np.array(errors) <= FIFTH):.0%} | {good} of {len(groups)} |"
         )
-
-
-CALIBRATED_TEXT = """\
-`lora-plan calibrate` takes one measured step of a source left out and predicts its others: every run of sources with
-at least three of one trainer and accelerator takes its turn as the measured one, sources counting the same.
-"""
-
-
-def calibrated(found: Sequence[LeftOut], spread: Spread) -> Iterable[str]:
-    """What one measured step tells of a source's others."""
-    groups: dict[tuple[str, str, str], list[LeftOut]] = {}
-    for item in found:
-        run = item.run
-        groups.setdefault((run.source, run.machine.accelerator.name, run.setup.trainer), []).append(item)
-    rows: list[tuple[float, ...]] = []
-    for items in groups.values():
-        if len(items) < 3:
-            continue
-        for first, item in permutations(items, 2):
-            shift, below, above = Calibration((_measured(first),)).correction(
-                "g", "t", item.thin, spread, item.staged
-            )
-            wide, narrow = halves(item.thin, item.staged, spread), (spread.z * below, spread.z * above)
-            left = item.ratio - shift
-            rows.append(
-                (1 / len(items) / (len(items) - 1), abs(math.expm1(-item.ratio)), *wide, holds(item.ratio, wide),
-                 abs(math.expm1(-left)), *narrow, holds(left, narrow))
-            )  # fmt: skip
-    weight, *columns = (np.array(column, float) for column in zip(*rows, strict=True))
-    yield CALIBRATED_TEXT
-    yield "| | median error | 90th percentile | interval | within interval |"
-    yield "|---|---|---|---|---|"
-    for name, (errors, under, over, inside) in (
-        ("before", columns[:4]), ("with one measured step", columns[4:]),
-    ):  # fmt: skip
-        least, most = (math.exp(_weighted(side, weight, 0.5)) for side in (under, over))
-        yield (
-            f"| {name} | {_weighted(errors, weight, 0.5):.1%} | {_weighted(errors, weight, 0.9):.1%} | "
-            f"{1 / least:.2f} to {most:.2f} | {np.average(inside, weights=weight):.0%} |"
-        )
-
-
-def _measured(item: LeftOut) -> Measurement:
-    return Measurement("g", "t", item.ratio, item.thin, 1.0, 1.0)
-
-
-def _weighted(values: Any, weights: Any, quantile: float) -> float:
-    order = np.argsort(values)
-    reached = np.cumsum(weights[order])
-    return float(values[order][np.argmax(reached >= quantile * reached[-1])])

@@ -1,171 +1,175 @@
 """Widths of intervals of step times, from first predictions of sources that nobody had looked at.
 
 What a source teaches the formula makes its own error less, and the next one's not as much: so widths rest on
-predictions as they were kept before anything was changed (data/measured/speed_*_blind.csv), of steps that state their
-set-up, each source counting the same. As for memory (tools/interval_fit.py), 5% of all measurements lie beyond either
-end of a shape, and the interval is that shape times the conformal quantile, the share 0.9 (n + 1)/n of n sources. It
-is that of a step without host time and communication, whose noise is added as planner/speed/calibration.py has it.
+predictions as they were kept before anything was changed, of steps that state their set-up, and on the first
+table's sources left out of the fit (tools/speed_firsts.py), each source counting the same. With y = ln(measured /
+predicted) and the noise of host time and communication that planner/speed/efficiency.py adds, a step needs a
+deviation
 
-    python -m tools.speed_widths       # the rule's candidates as time went
-    python -m tools.speed_widths SET   # how often the intervals that ship hold a set's first predictions
+    side = sqrt((y / z)^2 - noise),  a `SLOW`th of it where it is slower than predicted,
+
+and a kind of set-ups takes the conformal quantile of its steps' sides, the share 0.9 (n + 1)/n of n sources
+(hierarchical conformal prediction: Lee, Barber and Willett, arXiv 2306.06342). `SLOW` is a number of the rule: a
+shape taken from the same sources follows the furthest one, which is then not held by all others.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
-from planner.speed.efficiency import Evidence, Spread, constants
-from planner.speed.roofline import staged_share, thin_share
+from planner.speed.efficiency import Spread, constants
+from planner.speed.kinds import KINDS, PLACES, RARE, Grounds
 from tools.interval_chain import Later as Judged
-from tools.interval_chain import mean, score_of, share
-from tools.interval_fit import FEWEST, STATED, Ratio, Shape, shape_of, sources_of, width_of
-from tools.speed_fit import LeftOut, by_source, halves, noise_of
-from tools.speed_later import FURTHER, LATER, LATEST, NEWEST, UNSEEN, blind, later, set_up
-from tools.staged_rings import staged
+from tools.interval_chain import share
+from tools.interval_fit import (
+    COVERAGE,
+    FEWEST,
+    STATED,
+    Ratio,
+    conformal,
+    quantile,
+    shape_of,
+    sources_of,
+    weights_of,
+    width_of,
+)
+from tools.speed_firsts import SETS, First, firsts, grounds_of, left_out_firsts
+from tools.speed_fit import halves
 
-COVERAGE = 0.9
-Z = 1.645  # half-width of a normal distribution's middle 90%
+SLOW = 7.0  # how many times as far as below the interval reaches above, in deviations beside noise
 LEAST = 0.01  # of a deviation
-SETS = (LATER, LATEST, NEWEST, FURTHER)  # in the order in which they came; what comes after judges them
-EVEN = (1.0, 1.0)
+ALL = "all"
+Kind = Callable[[First], str]
 
 
 @dataclass(frozen=True)
-class First:
-    """A first prediction: the logarithm of measured over predicted, of which set and source, and what is known of the
-    step. `then`: whether the interval of then held it."""
+class Kinds:
+    """Kinds that have widths of their own, where ten sources are of them; `rare` ones are no narrower than others.
+    `pool` says to which kind's widths a step counts, where that is not the kind that it is of."""
 
-    source: str
-    found: str
-    log: float
-    stated: bool
-    evidence: Evidence = "known"
-    gpus: int = 1
-    tokens: float = 8192.0
-    thin: float = 0.0
-    staged: float = 0.0
-    lora: bool = True
-    then: Shape = EVEN
-
-    @property
-    def ratio(self) -> Ratio:
-        """As intervals are made of them."""
-        return Ratio(self.source, "step", math.exp(self.log), math.exp(self.log))
+    of: Kind
+    names: tuple[str, ...]
+    rare: tuple[str, ...] = ()
+    pool: Kind | None = None
 
 
-@cache
-def firsts(names: tuple[str, ...] = SETS) -> tuple[First, ...]:
-    """Every first prediction of sets, by default those that widths rest on; shares of host time are those of today's
-    estimate."""
-    result = []
-    for name in names:
-        said = blind(name)
-        for case in later(name):
-            one = said[case.number]
-            if one.problem:
-                continue
-            made = set_up(case)
-            step = made.time()
-            assert step is not None
-            assert made.machine is not None
-            result.append(
-                First(
-                    case.source, name, math.log(one.measured / one.seconds), case.stated, case.evidence, case.gpus,
-                    step.tokens / case.gpus, thin_share(step.parts), staged_share(step.parts, made.machine),
-                    case.method != "full",
-                    (math.log(one.seconds / one.low), math.log(one.high / one.seconds)),
-                )
-            )  # fmt: skip
-    return tuple(result)
+def _place(each: First) -> str:
+    return each.place
 
 
-def of_table(found: Sequence[LeftOut]) -> list[First]:
-    """The first table's sources, left out of a fit on all others."""
-    known = {each.source for each in firsts()}
-    return [
-        First(
-            item.run.source, "table", item.ratio, True, "known" if item.known else "unseen", item.run.setup.gpus,
-            float(item.run.setup.tokens * item.run.setup.accumulation), item.thin, item.staged,
-            item.run.setup.method != "full",
-        )
-        for item in found
-        if item.run.source not in known
-    ]  # fmt: skip
+def _kind(each: First) -> str:
+    return each.kind
 
 
-Kind = Callable[[First], str]
-KINDS: Mapping[str, tuple[Kind, Sequence[str]]] = {
-    "alike": (lambda each: "all", ("all",)),
-    "accelerator fitted on, or not": (lambda each: each.evidence, ("known", "unseen")),
-    "one GPU, or several": (lambda each: "one" if each.gpus == 1 else "several", ("one", "several")),
-    "full fine-tuning, or LoRA": (lambda each: "lora" if each.lora else "full", ("full", "lora")),
-    "8,192 tokens a GPU or more, or fewer": (
-        lambda each: "many" if each.tokens >= 8192 else "few", ("many", "few"),
-    ),
-}  # fmt: skip
+ALIKE = Kinds(lambda _: ALL, (ALL,))
+TOGETHER = Kinds(lambda each: "rare" if each.kind in RARE else each.place, (*PLACES, "rare"), ("rare",))
+CHOSEN_KINDS = Kinds(_kind, KINDS, RARE, _place)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is chosen of a rule: kinds that have widths of their own (the second one's no narrower), whether both
-    sides are as wide, and whether steps whose set-up is guessed count."""
+    """What is chosen of a rule: its kinds, how much further it reaches above (None: as far as the same measurements
+    do), and whether the first table and guessed set-ups have a part."""
 
-    kinds: str = "alike"
-    symmetric: bool = False
+    kinds: Kinds = CHOSEN_KINDS
+    slow: float | None = SLOW
+    table: bool = True
     guessed: bool = False
 
 
 CHOSEN = Recipe()
 CANDIDATES: Mapping[str, Recipe] = {
-    "symmetric": Recipe(symmetric=True),
-    **{f"by {name}": Recipe(name) for name in KINDS if name != CHOSEN.kinds},
-    "with guessed set-ups": Recipe(guessed=True),
-    "**chosen**: all alike": CHOSEN,
+    "all alike, shape from the same sources (until the fifth set)": Recipe(ALIKE, None, False),
+    "the same, on the first table too": Recipe(ALIKE, None),
+    "all alike": Recipe(ALIKE),
+    "by accelerator fitted on, or not": Recipe(
+        Kinds(lambda each: each.evidence, ("known", "unseen"), ("unseen",))
+    ),
+    "rare set-ups apart": Recipe(
+        Kinds(lambda each: "rare" if each.kind in RARE else "usual", ("usual", "rare"), ("rare",))
+    ),
+    "by place of the GPUs, rare or not": Recipe(Kinds(_place, PLACES)),
+    "by place, rare set-ups together": Recipe(TOGETHER),
+    "chosen, usual kinds from usual set-ups alone": Recipe(Kinds(_kind, KINDS, RARE)),
+    **{f"chosen, {slow:g} times as far above": Recipe(slow=slow) for slow in (1.0, 3.0, 5.0, 6.0, 8.0)},
+    "chosen, first predictions alone": Recipe(table=False),
+    "chosen, with guessed set-ups": Recipe(guessed=True),
+    "**chosen**: by place, rare kinds no narrower; 7 times": CHOSEN,
 }
 
 
-def ends_of(found: Sequence[First], symmetric: bool = False) -> Shape:
-    """How far the interval goes below and above, in logarithms, without host time and communication."""
+def need_of(each: First, shared: Spread, slow: float) -> float:
+    """The deviation below that just holds a step."""
+    side = math.sqrt(max(0.0, (each.log / shared.z) ** 2 - shared.noise(each.thin, each.staged)))
+    return side / slow if each.log > 0 else side
+
+
+def side_of(found: Sequence[First], shared: Spread, slow: float) -> float:
+    """The deviation below that the conformal share of sources keeps. With fewer than nine of them the largest, moved
+    out as in tools/interval_fit.py."""
     ratios = [each.ratio for each in found]
-    shape = EVEN if symmetric else shape_of(ratios, STATED)
+    number = len(sources_of(ratios))
+    needs = [need_of(each, shared, slow) for each in found]
+    most = quantile(needs, weights_of(ratios), conformal(number))
+    return max(LEAST, most * max(1.0, -math.log(1 - COVERAGE) / math.log(number + 1)))
+
+
+def _own_shape(found: Sequence[First], shared: Spread) -> tuple[float, float]:
+    """Deviations below and above as they were until the fifth set: 5% of the same measurements beyond either end of a
+    shape, which is widened without regard to host time and communication."""
+    ratios = [each.ratio for each in found]
+    shape = shape_of(ratios, STATED)
     width = width_of(ratios, shape, STATED)
-    return width * shape[0], width * shape[1]
+    below, above = (
+        math.sqrt(max(LEAST**2, (width * side / shared.z) ** 2 - shared.within**2)) for side in shape
+    )
+    return below, above
 
 
-def with_ends(ends: Shape, spread: Spread) -> Spread:
-    """A spread whose interval goes so far, rounded outwards."""
-    sides = (math.sqrt(max(LEAST**2, (end / Z) ** 2 - spread.within**2)) for end in ends)
-    below, above = (math.ceil(1e4 * side) / 1e4 for side in sides)
-    return replace(spread, below=below, above=above)
+def _sides(found: Sequence[First], shared: Spread, slow: float | None) -> tuple[float, float]:
+    if slow is None:
+        return _own_shape(found, shared)
+    below = side_of(found, shared, slow)
+    return below, slow * below
 
 
-def rule_of(found: Sequence[First], spread: Spread, recipe: Recipe = CHOSEN) -> dict[str, Spread]:
-    """The spread of every kind; one of fewer than ten sources has that of all."""
-    known = [each for each in found if each.stated or recipe.guessed]
-    kind_of, names = KINDS[recipe.kinds]
-    ends, least = {}, (0.0, 0.0)
-    for name in names:
-        own = [each for each in known if kind_of(each) == name]
-        few = len(sources_of(each.ratio for each in own)) < FEWEST
-        made = ends_of(known if few else own, recipe.symmetric)
-        least = ends[name] = max(made[0], least[0]), max(made[1], least[1])
-    return {name: with_ends(each, spread) for name, each in ends.items()}
+def _up(value: float) -> float:
+    """Rounded outwards, as it ships."""
+    return math.ceil(1e4 * value - 1e-9) / 1e4
 
 
-def spread(without: Sequence[LeftOut]) -> Spread:
-    """Everything that data/speed.toml says of intervals: noise of sources left out of a fit, widths of first
-    predictions."""
-    within, thin = noise_of(without)
-    return rule_of(firsts(), Spread(0.0, 0.0, within, thin, staged()[1], COVERAGE, Z))["all"]
+def pool_of(found: Sequence[First], kind: str, recipe: Recipe = CHOSEN) -> list[First]:
+    """Of what a kind's widths are made: its own steps, usual kinds' of all steps at their place, or all where fewer
+    than ten sources have any."""
+    kinds = recipe.kinds
+    test = kinds.of if kinds.pool is None or kind in kinds.rare else kinds.pool
+    own = [each for each in found if test(each) == kind]
+    return own if len(sources_of(each.ratio for each in own)) >= FEWEST else list(found)
+
+
+def rule_of(found: Sequence[First], shared: Spread, recipe: Recipe = CHOSEN) -> dict[str, Spread]:
+    """The spread of every kind."""
+    usual = [name for name in recipe.kinds.names if name not in recipe.kinds.rare]
+    sides: dict[str, tuple[float, float]] = {}
+    for name in (*usual, *recipe.kinds.rare):
+        made = [_sides(pool_of(found, name, recipe), shared, recipe.slow)]
+        made += [sides[other] for other in usual] if name in recipe.kinds.rare else []
+        sides[name] = max(each[0] for each in made), max(each[1] for each in made)
+    return {
+        name: replace(shared, below=_up(below), above=_up(above)) for name, (below, above) in sides.items()
+    }
+
+
+def of_recipe(found: Iterable[First], recipe: Recipe) -> list[First]:
+    """Those of which a recipe is made."""
+    return [each for each in found if each.stated or recipe.guessed]
 
 
 def judged(each: First, rule: Mapping[str, Spread], recipe: Recipe = CHOSEN) -> Judged:
     """A first prediction under a rule."""
-    below, above = halves(each.thin, each.staged, rule[KINDS[recipe.kinds][0](each)])
+    below, above = halves(each.thin, each.staged, rule[recipe.kinds.of(each)])
     return Judged(each.ratio, each.found, below + above, max(0.0, -each.log - below, each.log - above))
 
 
@@ -175,139 +179,76 @@ def as_then(each: First) -> Judged:
     return Judged(each.ratio, each.found, below + above, max(0.0, -each.log - below, each.log - above))
 
 
-def in_order(
-    recipe: Recipe = CHOSEN, also: Sequence[First] = (), stated: bool = True
-) -> list[tuple[First, Judged]]:
-    """Every first prediction of all sets but the first, by intervals of the sets before its own (and `also`)."""
-    known: list[First] = [*also]
-    result: list[tuple[First, Judged]] = []
+Pairs = list[tuple[First, Judged]]
+
+
+def in_order(recipe: Recipe = CHOSEN, stated: bool = True) -> Pairs:
+    """Every first prediction of all sets but the first, by intervals of the sets before its own and, where the recipe
+    has it, the first table."""
+    known = list(left_out_firsts()) if recipe.table else []
+    result: Pairs = []
     for name in SETS:
         own = [each for each in firsts() if each.found == name]
-        if name != LATER:
-            rule = rule_of(known, constants().spread, recipe)
+        if name != SETS[0]:
+            rule = rule_of(of_recipe(known, recipe), constants().any_spread, recipe)
             result += [(each, judged(each, rule, recipe)) for each in own if each.stated is stated]
         known += own
     return result
 
 
-def without_own(stated: bool = True) -> list[tuple[First, Judged]]:
-    """Every first prediction by intervals of all other sources."""
-    result = []
-    for source in sources_of(each.ratio for each in firsts()):
-        rule = rule_of([each for each in firsts() if each.source != source], constants().spread)
-        own = [each for each in firsts() if each.source == source and each.stated is stated]
-        result += [(each, judged(each, rule)) for each in own]
+def without_own(recipe: Recipe = CHOSEN, stated: bool = True, names: tuple[str, ...] = SETS) -> Pairs:
+    """Every first prediction and the first table's steps, each by intervals of all other sources."""
+    first = [each for each in firsts() if each.found in names]
+    every = [*first, *(left_out_firsts() if recipe.table else ())]
+    result: Pairs = []
+    for source in sources_of(each.ratio for each in every if each.stated is stated):
+        rest = [each for each in every if each.source != source]
+        rule = rule_of(of_recipe(rest, recipe), constants().any_spread, recipe)
+        own = [each for each in every if each.source == source and each.stated is stated]
+        result += [(each, judged(each, rule, recipe)) for each in own]
     return result
 
 
-def by_shipped(name: str, stated: bool = True) -> list[tuple[First, Judged]]:
-    """The first predictions of a set under the interval that ships; one that has no part in it is a test of it."""
-    rule = {"all": constants().spread}
-    return [(each, judged(each, rule)) for each in firsts((name,)) if each.stated is stated]
+def by_shipped(name: str, stated: bool = True) -> Pairs:
+    """The first predictions of a set under the intervals that ship; one without a part in them is a test of them."""
+    spreads = constants().spreads
+    return [(each, judged(each, spreads)) for each in firsts((name,)) if each.stated is stated]
 
 
-def held_said(found: Sequence[tuple[First, Judged]]) -> str:
+def share_of(found: Pairs, test: Callable[[First], bool] = lambda _: True) -> float:
+    """The share that is held of those that pass a test, where sources count the same."""
+    return share([one for each, one in found if test(each)])
+
+
+def number_of(found: Pairs) -> int:
+    """How many sources."""
+    return len(sources_of(each.ratio for each, _ in found))
+
+
+def held_said(found: Pairs) -> str:
     """How many are held, in words."""
-    held = [one for _, one in found]
-    sources = len(sources_of(each.ratio for each, _ in found))
-    return f"{share(held):.0%} of {sources} sources and {sum(o.held for o in held)} of {len(held)} steps"
+    held = [one.held for _, one in found]
+    return f"{share_of(found):.0%} of {number_of(found)} sources and {sum(held)} of {len(held)} steps"
 
 
-def held_by_others(found: Sequence[LeftOut]) -> list[bool]:
-    """Whether each run left out of the fit lies inside an interval that its source had no part in."""
+def held_by_others(found: Sequence[First]) -> list[bool]:
+    """Whether each step lies inside an interval that its source had no part in."""
     inside: dict[int, bool] = {}
-    for source, items in by_source(found).items():
-        others = [each for each in firsts() if each.source != source]
-        taken = rule_of(others, constants().spread)["all"]
-        for item in items:
-            below, above = halves(item.thin, item.staged, taken)
-            inside[id(item)] = -below <= item.ratio <= above
-    return [inside[id(item)] for item in found]
+    for source in {each.source for each in found}:
+        rule = rule_of(grounds_of(lambda each, s=source: each.source != s), constants().any_spread)  # type: ignore[misc]
+        inside |= {id(each): judged(each, rule).held for each in found if each.source == source}
+    return [inside[id(each)] for each in found]
 
 
-TEXT = """\
-Widths rest on first predictions of steps that state their set-up, sources counting the same: {sources} sources,
-{runs} steps. Each row is a candidate of a rule: the sets that were known give widths, **the next set judges them**
-(the first judges none). `high over low` is a geometric mean, the score that of Gneiting and Raftery (2007) in
-logarithms, the width and 20 times by how much a measurement lies outside; less is better. Kinds of their own need ten
-sources. The first row has the intervals that came with the predictions.
-"""
-AFTER = """
-The chosen rule goes from {low:.2f} to {high:.2f} times the estimate, where host time and communication add nothing,
-for every kind of step. No kind is known to be safer: by accelerator and by tokens the ends come out the same, by GPUs
-or method they are further off, since kinds of so few sources need nearly all of them. Steps that take far longer than
-predicted are commoner than far faster ones, so that the upper end lies further off. The first table's sources, left
-out of the fit, would have helped as time went, when sets were few; with them today's ends are {table_low:.2f} and
-{table_high:.2f}. They have no part, as the formula was made of them; nor have guessed set-ups, as whoever asks knows
-his own. Ends of all other sources hold {others:.0%} of a source's stated steps, and {guessed:.0%} where the set-up is
-guessed ({n_guessed} sources). The rule was chosen knowing all of these sets.
-
-**The fifth set judges it**, having no part in it: it holds {fifth}, {fifth_guessed} where something is guessed. The
-intervals that came with the predictions held {fifth_then:.0%} and {guessed_then:.0%}.
-"""
-
-
-def _row(name: str, found: Sequence[tuple[First, Judged]], guessed: Sequence[tuple[First, Judged]]) -> str:
-    parts = [[one for _, one in found if one.found == each] for each in SETS[1:]]
-    parts += [[one for _, one in found]]
-    tests: list[Callable[[First], bool]] = [
-        lambda each: each.evidence == "known", lambda each: each.evidence != "known",
-        lambda each: each.gpus == 1, lambda each: each.gpus > 1,
-    ]  # fmt: skip
-    parts += [[one for each, one in found if test(each)] for test in tests]
-    parts += [[one for _, one in guessed]]
-    every = [one for _, one in found]
-    wide = math.exp(mean(every, [one.width for one in every]))
-    cells = [*(f"{share(part):.0%}" for part in parts), f"{wide:.2f}", f"{score_of(every):.2f}"]
-    return f"| {name} | {' | '.join(cells)} |"
-
-
-def widths_table(without: Sequence[LeftOut] = ()) -> Iterable[str]:
-    """Candidates as time went, and what the chosen one comes to."""
-    stated = [each for each in firsts() if each.stated]
-    yield TEXT.format(sources=len(sources_of(each.ratio for each in stated)), runs=len(stated))
-    yield (
-        "| rule | second set | third | fourth | all | accelerator fitted on | not | one GPU | several | "
-        "guessed | high over low | score |"
-    )
-    yield "|---|" + "---|" * 11
-    rest = [each for each in firsts() if each.found != LATER]
-    then = [[(each, as_then(each)) for each in rest if each.stated is known] for known in (True, False)]
-    yield _row("as it came", *then)
-    for name, recipe in CANDIDATES.items():
-        yield _row(name, in_order(recipe), in_order(recipe, stated=False))
-    table = of_table(without)
-    if not table:
-        return
-    yield _row("chosen, on the first table too", in_order(CHOSEN, table), in_order(CHOSEN, table, False))
-    below, above = ends_of(stated)
-    more = ends_of([*stated, *table])
-    others, guessed = without_own(), without_own(stated=False)
-    yield AFTER.format(
-        low=math.exp(-below), high=math.exp(above), table_low=math.exp(-more[0]), table_high=math.exp(more[1]),
-        others=share([one for _, one in others]), guessed=share([one for _, one in guessed]),
-        n_guessed=len(sources_of(each.ratio for each, _ in guessed)),
-        fifth=held_said(by_shipped(UNSEEN)), fifth_guessed=held_said(by_shipped(UNSEEN, stated=False)),
-        fifth_then=share([as_then(each) for each in firsts((UNSEEN,)) if each.stated]),
-        guessed_then=share([as_then(each) for each in firsts((UNSEEN,)) if not each.stated]),
-    )  # fmt: skip
-
-
-def main() -> None:
-    """Show the candidates, or a set."""
-    names = sys.argv[1:]
-    for name in names:
-        for stated in (True, False):
-            found = by_shipped(name, stated)
-            print(name, "stated" if stated else "guessed", f"{len(found)} steps", end=" ")
-            print(f"of {len(sources_of(each.ratio for each, _ in found))} sources,", end=" ")
-            print(f"{share([one for _, one in found]):.0%} of sources held" if found else "none")
-            for source in sources_of(each.ratio for each, _ in found):
-                own = [one for each, one in found if each.source == source]
-                print(f"    {source}: {sum(one.held for one in own)} of {len(own)}")
-    if not names:
-        print("\n".join(widths_table()))
-
-
-if __name__ == "__main__":
-    main()
+def shipped_grounds() -> dict[str, Grounds]:
+    """What the interval of every kind rests on, with how often one of other sources holds a source of that kind."""
+    every, held = grounds_of(), without_own()
+    result = {}
+    for kind in KINDS:
+        pool = pool_of(every, kind)
+        own = [(each, one) for each, one in held if each.kind == kind]
+        ratios: list[Ratio] = [each.ratio for each in pool]
+        result[kind] = Grounds(
+            kind, len(sources_of(ratios)), len(pool), number_of(own), float(f"{share_of(own):.3g}")
+        )
+    return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +15,9 @@ from ..comparing import Column, Comparison
 from ..moments import PARTS, VLLM, MemoryPart
 from .estimate_page import fewest
 from .plan_page import money
+
+if TYPE_CHECKING:
+    from ..speed import StepTime
 
 GAP = 2  # characters between columns
 BREAK = 12  # characters after which a moment's name goes on in the next line
@@ -58,7 +62,7 @@ def _rows(found: Comparison) -> list[tuple[str, Callable[[Column], str | Text]]]
                 lambda c: fewest(c.fewest.to_dict() if c.fewest else None).replace(" rec", "\nrec"),
             )
         )
-        rows.append(("a step", lambda c: _optional(c.time.step.seconds if c.time else None, units.duration)))
+        rows += _step_rows()
         rows.append(
             ("tokens/s", lambda c: _optional(c.time.step.tokens_per_s if c.time else None, "{:,.0f}".format))
         )
@@ -69,6 +73,22 @@ def _rows(found: Comparison) -> list[tuple[str, Callable[[Column], str | Text]]]
             ("expected regret", lambda c: _optional(c.regret.value if c.regret else None, units.percent))
         )
     return rows
+
+
+def _step_rows() -> list[tuple[str, Callable[[Column], str | Text]]]:
+    """A step with its interval, whose that is, and how often such intervals hold."""
+    from ..speed.kinds import KIND_WORDS  # loaded where a GPU is named
+
+    def shown(form: Callable[[StepTime], str]) -> Callable[[Column], str | Text]:
+        return lambda c: form(c.time.step) if c.time else ""
+
+    return [
+        ("a step", shown(lambda step: units.duration(step.seconds))),
+        ("  from", shown(lambda step: units.duration(step.low))),
+        ("  to", shown(lambda step: units.duration(step.high))),
+        ("  interval of", shown(lambda step: KIND_WORDS[step.grounds.kind])),
+        ("  it holds", shown(lambda step: step.grounds.words.replace(" sources", "\nsources"))),
+    ]
 
 
 def _label(column: Column, alone: bool) -> str:

@@ -197,6 +197,9 @@ def fewest(found: dict[str, Any] | None) -> str:
 def _time(plan: Plan) -> Table | None:
     if plan.time is None:
         return None
+    from ..speed.kinds import KIND_WORDS as TIMED  # loaded where there is a time
+    from ..speed.kinds import held_words
+
     step, run = plan.time["step"], plan.time
     table = titled_table("Time and cost", run["basis"])
     low, middle, high = (units.significant(step[key]) for key in ("low", "seconds", "high"))
@@ -207,6 +210,9 @@ def _time(plan: Plan) -> Table | None:
     if run["seconds"] is not None:
         low, middle, high = (units.duration(run[key]) for key in ("low", "seconds", "high"))
         table.add_row(f"{run['steps']:,} steps", f"{middle} ({low} to {high})")
+    within = run["interval"]
+    table.add_row("interval of", TIMED[within["kind"]])
+    table.add_row("it holds", held_words(within["held"], within["judged"]))
     if plan.cost is not None and plan.cost["usd"] is not None:
         table.add_row(
             "cost", f"${plan.cost['usd']:,.2f} ({plan.cost['low']:,.2f} to {plan.cost['high']:,.2f})"
@@ -288,6 +294,23 @@ def _explain_memory(plan: Plan) -> tuple[str, ...]:
     )
 
 
+def _explain_time(plan: Plan) -> tuple[str, ...]:
+    if plan.time is None:
+        return ()
+    within = plan.time["interval"]
+    if within["held"] is None:
+        return ()
+    return (
+        (
+            "fitted: a step's time is a roofline whose rates were fitted on published steps. Its interval is to hold "
+            f"{within['coverage']:.0%} of sources that nobody has looked at: it rests on {within['runs']} steps of "
+            f"{within['sources']} sources, as they were predicted first or left out of the fit. Of this kind of "
+            f"set-up ({within['kind']}) intervals of all other sources hold {within['held']:.0%} of a source, by "
+            f"{within['judged']} sources."
+        ),
+    )
+
+
 def _explain(plan: Plan) -> RenderableType:
     bits = f"{plan.capacity.bits_per_param:g} bits a parameter"
     reasons = (
@@ -298,6 +321,7 @@ def _explain(plan: Plan) -> RenderableType:
             "out."
         ),
         *_explain_memory(plan),
+        *_explain_time(plan),
         f"assumed: {bits} is reached after many exposures; one pass stores less.",
         "assumed: 1 bit a loss token, at most 1 bit an episode.",
         *_explain_rate(plan.learning_rate),

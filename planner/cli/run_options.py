@@ -15,7 +15,7 @@ MACHINE = ("gpu", "gpus", "gpus_per_node", "price", "calibration")
 STEP = (
     "seq_len", "batch", "accumulation", "checkpointing", "no_checkpointing", "attention_kernel", "kernels", "loss",
     "objective", "reference", "prompt_tokens", "generation", "vllm_memory",
-    "vllm_sleep", "vllm_gpus", "mean_completion", "packing",
+    "vllm_sleep", "vllm_gpus", "vllm_tensor_parallel", "mean_completion", "packing",
 )  # fmt: skip
 IMAGES = ("images", "image_size")
 BESIDE = ("eval_batch",)  # what runs between steps
@@ -48,6 +48,7 @@ _HELP = {
     "batch": "Sequences in a step: a trainer's batch of a device x GPUs x accumulation. Default: one for each "
     "data-parallel GPU and micro-step.",
     "vllm_gpus": "grpo: those of a server's vLLM.",
+    "vllm_tensor_parallel": "grpo: GPUs that run one vLLM together.",
     "mean_completion": "grpo: tokens of a completion on average. Default: all as long as they may be.",
     "prompt_tokens": "grpo: tokens of a sequence that are prompt. Default: 0; without --seq-len 512 follow.",
     "eval_batch": "Sequences that an evaluation takes at a time on a GPU, whose memory counts too; transformers' "

@@ -17,7 +17,7 @@ EPILOG = """\b
 Examples:
   lora-plan simulate --model meta-llama/Llama-3.1-8B
   lora-plan simulate -m Qwen/Qwen3-8B --rank 64 --batch 4 --seq-len 4096 --checkpointing
-  lora-plan simulate -m Qwen/Qwen3-8B --trainer trl --methods lora,qlora --eval-batch 8
+  lora-plan simulate -m Qwen/Qwen3-8B --trainer llama-factory --methods lora --batch 2 --eval-batch 8
   lora-plan simulate -m ./my-model --methods lora --precision autocast --optimizer adamw-8bit --json
 """
 STEP = (

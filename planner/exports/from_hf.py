@@ -144,7 +144,11 @@ def _engine(f: Fields) -> dict[str, Any]:
     if f.text("vllm_mode", "colocate") == "server":
         return {"generation": "server"}
     share = f.number("vllm_gpu_memory_utilization", 0.3)
-    return {"generation": "colocate", "vllm_memory": share, "vllm_sleep": f.flag("vllm_enable_sleep_mode")}
+    together = f.whole("vllm_tensor_parallel_size", 1)
+    return {
+        "generation": "colocate", "vllm_memory": share, "vllm_sleep": f.flag("vllm_enable_sleep_mode"),
+        "vllm_tensor_parallel": together,
+    }  # fmt: skip
 
 
 def from_trl(f: Fields, gpus: int, model_type: Any, read: Any) -> tuple[dict[str, Any], dict[str, Any]]:

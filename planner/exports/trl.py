@@ -212,7 +212,13 @@ def _completions(t: Training) -> list[Line]:
     if setup.generation == "transformers":
         return []
     if setup.generation == "server":
-        return [Line("use_vllm", True), Line("vllm_mode", "server", "`trl vllm-serve` runs on other GPUs.")]
+        more = (
+            f" --tensor_parallel_size {setup.vllm_tensor_parallel}" if setup.vllm_tensor_parallel > 1 else ""
+        )
+        return [
+            Line("use_vllm", True),
+            Line("vllm_mode", "server", f"`trl vllm-serve{more}` runs on other GPUs."),
+        ]
     shared = (
         "" if setup.generation == "colocate" else " TRL's vLLM holds a base of its own beside the trainer's."
     )
@@ -226,6 +232,8 @@ def _completions(t: Training) -> list[Line]:
             "The plan's sequence: without it vLLM takes the model's own.",
         ),
     ]
+    if setup.vllm_tensor_parallel > 1:
+        found.append(Line("vllm_tensor_parallel_size", setup.vllm_tensor_parallel))
     return [*found, Line("vllm_enable_sleep_mode", True)] if setup.vllm_sleep else found
 
 

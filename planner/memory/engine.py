@@ -5,6 +5,9 @@
     profiled  = WIDTH x PROFILED x (4 hidden + widest) + SAMPLED x sequences x vocabulary
     sequences = floor(cache / bytes of a sequence, its length rounded up to blocks of BLOCK tokens)
 
+On `vllm_tensor_parallel` GPUs together each holds its part of the weights and of the heads' keys and values (a head
+whole where the GPUs are more; DeepSeek's latent whole), and makes the completions of all of them.
+
 When it starts vLLM runs a pass over PROFILED tokens without a cache, takes off what that needed, and fills the rest
 of its share with cache. TRL's colocated vLLM holds a base of its own, in 16 bits or bitsandbytes' 4, into which each
 step's merged weights are copied; Unsloth's model reads vLLM's ("shared"). Asleep, vLLM has given its weights and
@@ -27,15 +30,16 @@ from typing import Any
 from ..dataclass import dataclass
 from ..errors import InputError
 from ..objective_rules import SHARES_GPU
-from ..schema import Architecture, Matrix
+from ..schema import Architecture, Attend, Matrix
 from ..setup import Setup
-from .cache import cached_values
+from .cache import LATENT, cached_values
 from .states import base_weights
 
 WIDTH = 2  # bytes of a value: vLLM computes and caches in 16 bits
 BLOCK = 16  # tokens of a block of the cache
 PROFILED = 4096  # max_num_batched_tokens, as TRL sets it
 GRAPHS = 750_000_000  # CUDA graphs, and what a library takes beside torch; assumed, see docs/methods.md
+SERVED = 0.9  # of a server's GPU: gpu_memory_utilization of `trl vllm-serve`
 SAMPLED = 16  # bytes of an entry of the logits that are sampled from: float32 thrice, and the order of a sort
 MOST = 1.0  # of a card
 
@@ -56,6 +60,7 @@ class Engine:
     cache_bytes: int
     sequence_bytes: int
     wanted: int
+    tensor_parallel: int = 1
 
     @property
     def sequences(self) -> int:
@@ -100,19 +105,59 @@ def _reach(matrix: Matrix) -> int:
     return matrix.experts_active * (matrix.d_in + matrix.d_out)
 
 
-def profiled_bytes(arch: Architecture, sequences: int) -> int:
+def profiled_bytes(arch: Architecture, sequences: int, together: int = 1) -> int:
     """Bytes of the pass by which vLLM finds out what it needs: 2 bytes x PROFILED tokens x (4 hidden states and the
-    widest layer's products), and SAMPLED bytes for each entry of the logits of so many sequences."""
+    widest layer's products, of these a GPU's part), and SAMPLED bytes for each entry of the logits of so many
+    sequences."""
     inside = [
         m for m in arch.matrices if m.role not in ("embedding", "unembedding", "vision", "audio", "projector")
     ]
     widest = max((_reach(matrix) for matrix in inside), default=0)
-    return WIDTH * PROFILED * (4 * arch.hidden_size + widest) + SAMPLED * sequences * arch.vocab_size
+    return (
+        WIDTH * PROFILED * (4 * arch.hidden_size + -(-widest // together))
+        + SAMPLED * sequences * arch.vocab_size
+    )
 
 
 def sequence_bytes(arch: Architecture, length: int) -> int:
     """Bytes of the keys and values of a sequence: WIDTH x what every layer caches of its tokens, in whole blocks."""
     return WIDTH * cached_values(arch, -(-length // BLOCK) * BLOCK)
+
+
+def cache_parts(arch: Architecture, together: int) -> int:
+    """Parts into which GPUs that run one vLLM together divide its cache: as many as there are of them, or heads of
+    keys and values where these are fewer; a latent stands whole on each."""
+    if together == 1:
+        return 1
+    heads = [op.n_kv_heads for b in arch.blocks for op in b.operations if isinstance(op, Attend)]
+    latent = any(matrix.leaf in LATENT for matrix in arch.matrices)
+    return 1 if latent else min([together, *heads])
+
+
+def _on_a_gpu(arch: Architecture, setup: Setup, wanted: int) -> Engine:
+    """What vLLM needs of a GPU for so many completions, before it is known what it takes."""
+    together = setup.vllm_tensor_parallel
+    return Engine(
+        share=None, shared=setup.generation == "shared", sleeps=setup.vllm_sleep, taken_bytes=0, asleep_bytes=0,
+        weights_bytes=-(-engine_weights(arch, setup) // together), graphs_bytes=GRAPHS, cache_bytes=0, wanted=wanted,
+        profiled_bytes=profiled_bytes(arch, wanted, together), tensor_parallel=together,
+        sequence_bytes=-(-sequence_bytes(arch, setup.seq_len) // cache_parts(arch, together)),
+    )  # fmt: skip
+
+
+def served(arch: Architecture, setup: Setup, room: int | None) -> Engine:
+    """One vLLM of a server, on a GPU with so much room; without any it holds all. Raises InputError where its GPUs
+    hold not even one completion."""
+    engines = setup.vllm_gpus // setup.vllm_tensor_parallel
+    found = _on_a_gpu(arch, setup, math.ceil(setup.global_batch / engines))
+    taken = found.bytes_for(found.wanted) if room is None else int(SERVED * room)
+    if taken < found.bytes_for(1):
+        raise InputError(
+            "vllm-tensor-parallel", found.tensor_parallel, "more GPUs for each vLLM of the server",
+            f"One completion needs {found.bytes_for(1) / 2**30:.1f} GiB of each, of which vLLM takes "
+            f"{taken / 2**30:.1f}.",
+        )  # fmt: skip
+    return replace(found, taken_bytes=taken, asleep_bytes=taken, cache_bytes=taken - found.bytes_for(0))
 
 
 @lru_cache(maxsize=256)
@@ -121,17 +166,13 @@ def engine(arch: Architecture, setup: Setup) -> Engine | None:
     one completion, naming the share that does."""
     if setup.generation not in SHARES_GPU:
         return None
-    wanted = setup.micro_batch * setup.accumulation
-    found = Engine(
-        share=setup.vllm_share if setup.gpu_bytes else None, shared=setup.generation == "shared",
-        sleeps=setup.vllm_sleep, taken_bytes=0, asleep_bytes=0, weights_bytes=engine_weights(arch, setup),
-        profiled_bytes=profiled_bytes(arch, wanted), graphs_bytes=GRAPHS, cache_bytes=0, wanted=wanted,
-        sequence_bytes=sequence_bytes(arch, setup.seq_len),
-    )  # fmt: skip
+    wanted = setup.micro_batch * setup.accumulation * setup.vllm_tensor_parallel
+    found = _on_a_gpu(arch, setup, wanted)
     taken = round(setup.vllm_share * setup.gpu_bytes) if setup.gpu_bytes else found.bytes_for(wanted)
     kept = GRAPHS + (found.weights_bytes if found.shared else 0)
     done = replace(
-        found, taken_bytes=taken, asleep_bytes=kept if setup.vllm_sleep else taken,
+        found, share=setup.vllm_share if setup.gpu_bytes else None, taken_bytes=taken,
+        asleep_bytes=kept if setup.vllm_sleep else taken,
         cache_bytes=max(0, taken - found.bytes_for(0)),
     )  # fmt: skip
     if taken < found.bytes_for(1):
@@ -148,7 +189,7 @@ def _refuse(found: Engine, setup: Setup) -> None:
     )
     more = f"at least {math.ceil(least * 100) / 100:.2f} of the GPU"
     if least > MOST:
-        more = f"a larger GPU: vLLM would take {least:.2f} of this one"
+        more = f"larger GPUs, or more for each vLLM (--vllm-tensor-parallel): it would take {least:.2f} of this one"
     raise InputError("vllm-memory", found.share, more, text)
 
 

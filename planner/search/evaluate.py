@@ -78,6 +78,7 @@ class Evaluated:
                 "seconds": self.run.seconds,
                 "low": self.run.low,
                 "high": self.run.high,
+                "interval": step.interval(),
                 "steps": self.run.steps,
                 "step_s": step.seconds,
                 "tokens_per_s": step.tokens_per_s,

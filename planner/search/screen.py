@@ -394,7 +394,9 @@ def _alike(job: Job, space: Space) -> Cells:
                 (np.where(micro > 1, b, a), host) for (a, host), (b, _) in zip(phases, slower, strict=True)
             ]
         step = _step_s(phases, found, job, space, accelerator, steps)
-        shift = job.calibration.correction(accelerator.name, job.setup.trainer, 0.0, constants().spread)[0]
+        shift = job.calibration.correction(accelerator.name, job.setup.trainer, 0.0, constants().any_spread)[
+            0
+        ]
         run = step * math.exp(shift) * run_steps
         price = price_of(job, accelerator)
         rate = price.usd_per_gpu_hour if price else math.nan

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from ..architecture.meta.model import quietly
 from ..errors import ConfigError, InputError, PlannerError
 from ..setup import Setup
+from ..trainers import PLAIN
 
 # What a set-up may say of which a simulation knows one value only.
 ONLY = {
@@ -21,6 +22,13 @@ def check_setup(setup: Setup) -> None:
     for name, only in ONLY.items():
         found = getattr(setup, name)
         if found != only:
+            if setup.trainer != PLAIN:
+                raise InputError(
+                    "trainer",
+                    setup.trainer,
+                    "one that runs transformers' code on one GPU",
+                    f"It has {name.replace('_', '-')} {found}, which is not simulated. The nearest is hf-trainer.",
+                )
             raise InputError(
                 name.replace("_", "-"),
                 found,

@@ -11,14 +11,15 @@ from ..errors import InputError
 from ..estimator import DEFAULT_SEQ_LEN
 from ..given import whole_number
 from ..pictured import check_length
+from ..ranks import has_experts
 from ..running import setup_from
 from ..schema import Architecture, Notice, Source
 from ..setup import Setup
-from ..trainers import PLAIN, asked_adapter_dtype, find, names
+from ..trainers import asked_adapter_dtype, find
 from .check import check_setup
 
 # Options of a simulation that are fields of a set-up.
-FIELDS = (
+SAID = (
     "checkpointing", "trainer", "eval_batch", "precision", "autocast", "upcast_small", "optimizer",
     "attention_kernel", "packing", "loss", "objective", "reference", "prompt_tokens", "lora_dropout",
 )  # fmt: skip
@@ -35,7 +36,7 @@ def setups_of(
     refused: list[tuple[str, InputError]] = []
     for method in methods:
         try:
-            found.append(_setup(method, options, arch))
+            found.append(setup_of(method, options, arch))
         except InputError as error:
             if named:
                 raise
@@ -45,14 +46,14 @@ def setups_of(
     return found, [Notice("method-not-simulated", f"{method} is left out: {why}") for method, why in refused]
 
 
-def _setup(method: str, options: Mapping[str, Any], arch: Architecture) -> Setup:
+def setup_of(method: str, options: Mapping[str, Any], arch: Architecture) -> Setup:
     """The set-up of a method, which a simulation can run."""
     length = options["seq_len"]
     if length is None:
         length = min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN)
     check_length(arch, length, options["seq_len"] is not None)
     batch, accumulation = (whole_number(name, options[name]) for name in ("batch", "accumulation"))
-    asked = {name: options[name] for name in FIELDS if options[name] is not None}
+    asked = {name: options[name] for name in SAID if options[name] is not None}
     if method == "qlora" and options["quantize"] is not None:
         asked["quantize"] = options["quantize"]
     dtype = asked_adapter_dtype(options["adapter_dtype"], options["trainer"])
@@ -60,28 +61,10 @@ def _setup(method: str, options: Mapping[str, Any], arch: Architecture) -> Setup
         asked["adapter_dtype"] = dtype
     asked |= {"method": method, "accumulation": accumulation, "batch": batch * accumulation}
     setup = setup_from(asked, whole_number("seq-len", length), arch.model_type)
-    if setup.quantize_experts and not any(matrix.kind == "experts" for matrix in arch.matrices):
-        setup = replace(setup, quantize_experts=False)  # there are none
-    _check(setup)
+    if not has_experts(arch):
+        setup = replace(setup, quantize_experts=False)
+    check_setup(setup)
     return setup
-
-
-def _check(setup: Setup) -> None:
-    """Raise InputError for what a simulation does not run; where a trainer's profile says it, of the trainer."""
-    try:
-        check_setup(setup)
-    except InputError as error:
-        if setup.trainer == PLAIN or error.field not in UNSAID:
-            raise
-        others = ", ".join(name for name in names() if runs(name, setup.method))
-        raise InputError(
-            "trainer", setup.trainer, f"for {setup.method} one of {others}",
-            f"Its {error.field} is {error.found!r}, which is not simulated.",
-        ) from error  # fmt: skip
-
-
-# What no option of a simulation says: a profile's alone.
-UNSAID = ("kernels", "sharding", "quantize-experts", "main-grads", "cache-held")
 
 
 def runs(trainer: str, method: str) -> bool:

@@ -1,7 +1,7 @@
 """Seconds of making completions: the prompts in one pass, then a pass for each token over all sequences that go on.
 
     pass     = max(weights / (bandwidth x memory), FLOPs / (peak x matmul)) + caches / (bandwidth x memory)
-               + dequantised bytes / their rate + the engine's own
+               + dequantised bytes / their rate + all-reduces + the engine's own
     vLLM     : memory is data/decode.toml's; its own pass_s + sequences x sequence_s (CUDA graphs: no launches)
     generate : memory is the training step's; kernels x start, and where that is longer, kernels x host instead of all
 
@@ -9,6 +9,8 @@ vLLM reads each cached value once; transformers joins each token to its cache (a
 share keys and values under a mask, writes them out for every head and reads that. Experts are read where a token of
 the batch chose them, each choice taken as even. What is neglected: convolutions' and state-space layers' states,
 windows that chunk, sampling in transformers (some 40 kernels, within what hosts differ by), scheduling between waves.
+GPUs that run one vLLM together read and compute a part each, and add up two hidden states a token and layer
+(communication.py; vLLM's own all-reduce of small tensors is quicker); its gathering of logits is neglected.
 """
 
 from __future__ import annotations
@@ -22,12 +24,16 @@ from .. import flops
 from ..adapter import Adapted
 from ..dataclass import dataclass
 from ..errors import FactError
+from ..fact_types import Accelerator
 from ..facts import read_data, source_from
-from ..hardware import Cluster, matmul_flops_per_s
+from ..hardware import Cluster, cluster, matmul_flops_per_s
 from ..memory.cache import cached_values
+from ..memory.engine import WIDTH, cache_parts
 from ..memory.states import is_quantised, quantised_bytes
+from ..moments import Traffic
 from ..schema import Architecture, Attend, Basis, Matrix, Source
 from ..setup import Setup
+from .communication import total_s
 from .efficiency import Efficiency, reach_of
 from .step import work_of
 
@@ -90,7 +96,8 @@ def decoding() -> Decoding:
 @dataclass(frozen=True)
 class Load:
     """What a pass of one model moves and does, of one GPU: bytes of weights by the number of sequences (`weights`),
-    FLOPs of a sequence, bytes dequantised, kernels, and how many times a cached byte moves."""
+    FLOPs of a sequence, bytes dequantised, kernels, and how many times a cached byte moves. GPUs that run one model
+    together move and do a `part`, of the cache a `cache_part`, and make `reduces` sums of hidden states."""
 
     arch: Architecture
     setup: Setup
@@ -99,6 +106,9 @@ class Load:
     dequantised_bytes: float
     kernels: float
     cache_times: float
+    part: float = 1.0
+    cache_part: float = 1.0
+    reduces: int = 0
 
 
 def distinct(experts: int, active: int, sequences: float) -> float:
@@ -156,11 +166,16 @@ def _times(arch: Architecture, engine: Engine, setup: Setup) -> float:
 def load_of(arch: Architecture, setup: Setup, pairs: Iterable[Adapted], engine: Engine) -> Load:
     """The load of a model with the adapter beside it (transformers), or merged into it (vLLM: `pairs` empty)."""
     adapted = tuple(pairs)
+    if engine.graphs and not setup.quantize.startswith(
+        "nf4"
+    ):  # vLLM holds 16 bits whatever the trainer's base
+        setup = replace(setup, method="lora", quantize="none", upcast_small=False)
+    together = setup.vllm_tensor_parallel
     alone = replace(
         setup, seq_len=1, prompt_tokens=0, micro_batch=1, accumulation=1, gpus=1, sharding="none", shard_size=None,
         expert_parallel=1, tensor_parallel=1, objective="sft", generation="transformers", vllm_memory=None,
-        vllm_sleep=False, mean_completion=None, vllm_gpus=1, packing="full", reference="base", loss="full",
-        checkpointing="none", input_grads=False,
+        vllm_sleep=False, mean_completion=None, vllm_gpus=1, vllm_tensor_parallel=1, packing="full",
+        reference="base", loss="full", checkpointing="none", input_grads=False,
     )  # fmt: skip
     work = work_of(arch, alone, adapted)
     dequantised = sum(s.bytes.at(1) for s in work.sweeps if s.phase == "forward" and s.what == "dequantise")
@@ -168,18 +183,22 @@ def load_of(arch: Architecture, setup: Setup, pairs: Iterable[Adapted], engine: 
     return Load(
         arch, setup, 4 if setup.weight_dtype == "float32" and not engine.graphs else 2,
         float(flops.FLOPS_PER_MAC * macs), dequantised, work.operations["forward"], _times(arch, engine, setup),
+        1 / together, 1 / cache_parts(arch, together), 2 * arch.n_layers if together > 1 else 0,
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Pace:
-    """A GPU's rates for passes: bytes/s, FLOP/s of matrix products, bytes/s of dequantising; kernel times, s."""
+    """A GPU's rates for passes: bytes/s, FLOP/s of matrix products, bytes/s of dequantising; kernel times, s; seconds
+    of a sum over GPUs and of each of its bytes."""
 
     bytes_per_s: float
     flops_per_s: float
     dequantise_bytes_per_s: float
     host_s: float
     start_s: float
+    reduce_s: float = 0.0
+    reduce_byte_s: float = 0.0
 
 
 def pace_of(machine: Cluster, setup: Setup, engine: Engine, efficiency: Efficiency) -> Pace:
@@ -192,17 +211,40 @@ def pace_of(machine: Cluster, setup: Setup, engine: Engine, efficiency: Efficien
     clocks = (gpu.units or 0) * (gpu.tensor_clock_hz or 0.0) * reach_of(gpu.name)
     dequantising = min(moving, clocks * efficiency.dequantise) if clocks else moving
     dtype = "bfloat16" if engine.graphs and setup.compute_dtype == "float32" else setup.compute_dtype
+    call_s, byte_s = reducing(gpu, setup.vllm_tensor_parallel, efficiency)
     return Pace(
-        moving, matmul_flops_per_s(gpu, dtype) * reached, dequantising, efficiency.host_s, efficiency.start_s
+        moving, matmul_flops_per_s(gpu, dtype) * reached, dequantising, efficiency.host_s, efficiency.start_s,
+        call_s, byte_s,
+    )  # fmt: skip
+
+
+def reducing(gpu: Accelerator, together: int, efficiency: Efficiency) -> tuple[float, float]:
+    """Seconds of a sum over so many GPUs of one machine, and of each byte of the tensor."""
+    if together == 1:
+        return 0.0, 0.0
+    machine = cluster(gpu, together, per_node=together)
+    one, more = (
+        total_s(
+            (Traffic("sums of vLLM", "all_reduce", "tensor", together, size, 1),), machine, efficiency.link
+        )
+        for size in (0, 10**9)
     )
+    return one, (more - one) / 1e9
+
+
+def reduces_s(load: Load, pace: Pace, tokens: float) -> float:
+    """Seconds of a pass's sums over the GPUs that make it together."""
+    each = pace.reduce_s + WIDTH * tokens * load.arch.hidden_size * pace.reduce_byte_s
+    return load.reduces * each
 
 
 def pass_s(load: Load, pace: Pace, engine: Engine, sequences: float, cached: float) -> float:
     """Seconds of a pass over so many sequences that together have `cached` bytes of keys and values."""
     weights = weight_bytes(load.arch, load.setup, load.width, sequences) / pace.bytes_per_s
-    products = max(weights, sequences * load.token_flops / pace.flops_per_s)
-    moved = load.cache_times * cached / pace.bytes_per_s
-    busy = products + moved + load.dequantised_bytes / pace.dequantise_bytes_per_s
+    products = load.part * max(weights, sequences * load.token_flops / pace.flops_per_s)
+    moved = load.cache_part * load.cache_times * cached / pace.bytes_per_s
+    busy = products + moved + load.part * load.dequantised_bytes / pace.dequantise_bytes_per_s
+    busy += reduces_s(load, pace, sequences)
     if engine.graphs:
         return busy + engine.pass_s + sequences * engine.sequence_s
     return max(busy + load.kernels * pace.start_s, load.kernels * pace.host_s)

@@ -13,6 +13,7 @@ from ..dataclass import dataclass
 from ..errors import FactError
 from ..facts import read_data, source_from
 from ..schema import Basis, Source
+from .kinds import KINDS, MEASURED, Grounds
 
 # Whether constants were fitted on steps of an accelerator.
 Evidence = Literal["known", "unseen"]
@@ -55,21 +56,24 @@ class Efficiency:
 
 @dataclass(frozen=True)
 class Spread:
-    """How far measured step times lie from the formula, as standard deviations of the logarithm.
+    """How far measured step times of a kind lie from the formula, as standard deviations of the logarithm.
 
-    Whoever runs, on one machine, lies about the formula by a split normal distribution: `below` where steps are
-    faster than predicted, `above` where they are slower, which is commoner: what nobody thought of takes time. Both
-    follow from first predictions of sources that nobody had looked at. `within`: set-ups of one of them; `thin` is
-    added (in squares) times the share of the step that is host time and communication; these two are those of sources
-    that a fit had not seen. `staged_spread`, that of measured rings through hosts' memories, is added times the share
-    of the step that goes through one. `coverage` is that of the interval, `z` its half-width in standard deviations.
+    `below` where steps are faster than predicted, `above` where they are slower, which is commoner: what nobody
+    thought of takes time. They are ends of an interval, from first predictions of sources that nobody had looked at,
+    and say nothing of what lies within it. What a source has of its own lies about the formula by `between`, its
+    set-ups by `within`; `thin` is added (in squares) times the share of the step that is host time and communication;
+    these three are those of sources that a fit had not seen. `staged_spread`, that of measured rings through hosts'
+    memories, is added times the share of the step that goes through one. After a measured step the interval is
+    `measured` times as wide as these say. `coverage` is that of the interval, `z` its half-width in deviations.
     """
 
     below: float
     above: float
+    between: float
     within: float
     thin: float
     staged_spread: float
+    measured: float
     coverage: float
     z: float
 
@@ -80,15 +84,25 @@ class Spread:
 
 @dataclass(frozen=True)
 class Constants:
-    """Everything that data/speed.toml holds. `reached`: the share of an accelerator's 16-bit peak that single large
-    products reach, measured, or from the power that it may draw."""
+    """Everything that data/speed.toml holds. `spreads` and `grounds` are by kind of set-up (`KINDS`), `grounds` of
+    what is measured too. `reached`: the share of an accelerator's 16-bit peak that single large products reach,
+    measured, or from the power that it may draw."""
 
     efficiency: Efficiency
-    spread: Spread
+    spreads: Mapping[str, Spread]
+    grounds: Mapping[str, Grounds]
     fitted_on: tuple[str, ...]
     reached: Mapping[str, float]
     basis: Mapping[str, Basis]
     sources: tuple[tuple[str, Source], ...]
+
+    @property
+    def any_spread(self) -> Spread:
+        """The widest: what all kinds share is the same in each."""
+        return max(self.spreads.values(), key=lambda spread: spread.above)
+
+
+ENDS = ("below", "above")
 
 
 def parse(table: Mapping[str, Any]) -> Constants:
@@ -103,14 +117,13 @@ def parse(table: Mapping[str, Any]) -> Constants:
             raise FactError(f"speed.toml: {name} is {value!r}, expected a number from 0.")
         values[name], basis[name] = float(value), entry.get("basis")
         sources.append((name, source_from(entry.get("source"), f"speed.toml: {name}")))
-    known = [field.name for kind in (Efficiency, Spread) for field in fields(kind)]
+    known = [field.name for kind in (Efficiency, Spread) for field in fields(kind) if field.name not in ENDS]
     odd = sorted(set(known) ^ set(values))
     if odd:
         raise FactError(f"speed.toml: {', '.join(odd)} missing or not known.")
-    made = (
-        kind(**{field.name: values[field.name] for field in fields(kind)}) for kind in (Efficiency, Spread)
-    )
-    efficiency, spread = made
+    efficiency = Efficiency(**{field.name: values[field.name] for field in fields(Efficiency)})
+    shared = {field.name: values[field.name] for field in fields(Spread) if field.name not in ENDS}
+    spreads, grounds = _intervals(table, shared)
     reached = {}
     for entry in table.get("reached", ()):
         name, value = str(entry.get("accelerator")), entry.get("share")
@@ -120,8 +133,39 @@ def parse(table: Mapping[str, Any]) -> Constants:
             )
         reached[name] = float(value)
         sources.append((name, source_from(entry.get("source"), f"speed.toml: {name}")))
+    sources += [
+        (each["kind"], source_from(each.get("source"), f"speed.toml: {each['kind']}"))
+        for each in table["interval"]
+    ]
     fitted_on = tuple(table.get("fitted_on", {}).get("accelerators", ()))
-    return Constants(efficiency, spread, fitted_on, reached, basis, tuple(sources))  # type: ignore[arg-type]
+    return Constants(efficiency, spreads, grounds, fitted_on, reached, basis, tuple(sources))
+
+
+def _intervals(
+    table: Mapping[str, Any], shared: Mapping[str, float]
+) -> tuple[dict[str, Spread], dict[str, Grounds]]:
+    """The deviations of every kind with what they rest on; a table that lacks a kind is refused."""
+    spreads, grounds = {}, {}
+    for entry in table.get("interval", ()):
+        names = [field.name for field in fields(Grounds)]
+        ends = ENDS if entry.get("kind") in KINDS else ()
+        if sorted({*entry} - {"source"}) != sorted((*names, *ends)):
+            raise FactError(
+                f"speed.toml: interval {entry.get('kind')}: expected {', '.join((*names, *ends))}."
+            )
+        found = Grounds(**{name: entry[name] for name in names})
+        if not 0 <= (found.held or 0) <= 1 or not 1 <= found.judged <= found.sources:
+            raise FactError(
+                f"speed.toml: interval {found.kind}: {found.held} of {found.judged} sources held."
+            )
+        grounds[found.kind] = found
+        if ends:
+            if not 0 < entry["below"] < 10 or not 0 < entry["above"] < 10:
+                raise FactError(f"speed.toml: interval {found.kind}: expected deviations above 0.")
+            spreads[found.kind] = Spread(**{name: entry[name] for name in ENDS}, **shared)
+    if sorted(grounds) != sorted((*KINDS, MEASURED)):
+        raise FactError(f"speed.toml: expected one interval of each kind: {', '.join((*KINDS, MEASURED))}.")
+    return spreads, grounds
 
 
 # Names under which the same die is sold with other links or memory: GA100 and GH100.

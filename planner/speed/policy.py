@@ -23,12 +23,24 @@ from ..adapter.whole import NOTHING_WHOLE, Whole
 from ..dataclass import dataclass
 from ..hardware import Cluster, pcie_bytes_per_s
 from ..memory.engine import engine as beside
-from ..memory.engine import engine_weights
+from ..memory.engine import engine_weights, served
 from ..schema import Architecture, Notice
 from ..setup import Setup
 from .calibration import NOTHING_MEASURED, Calibration
-from .decode import Engine, Load, Pace, cache_bytes, decoding, load_of, pace_of, pass_s, weight_bytes
+from .decode import (
+    Engine,
+    Load,
+    Pace,
+    cache_bytes,
+    decoding,
+    load_of,
+    pace_of,
+    pass_s,
+    reduces_s,
+    weight_bytes,
+)
 from .efficiency import constants
+from .kinds import GRPO, Grounds
 from .lengths import going_on, longest_of
 from .timing import StepTime, step_time, tokens_of
 
@@ -53,28 +65,19 @@ class Making:
 
 
 def making_of(arch: Architecture, setup: Setup, machine: Cluster) -> Making:
-    """The completions of the slowest engine of a step: a GPU's own, or a server's share of all."""
+    """The completions of the slowest engine of a step: a GPU's own (of GPUs that run one together, all of theirs), or
+    a server's share of all. Raises InputError where a server holds not even one."""
     allowed = setup.seq_len - max(1, setup.prompt_tokens)
     mean = float(min(allowed, setup.mean_completion or allowed))
     number = setup.micro_batch * setup.accumulation
     longest = longest_of(setup.global_batch, allowed, mean)
     if setup.generation == "server":
-        number = math.ceil(setup.global_batch / setup.vllm_gpus)
-        return Making(number, min(number, server_room(arch, setup, machine)), allowed, mean, longest)
-    found = beside(arch, setup)
-    return Making(number, found.sequences if found else number, allowed, mean, longest)
-
-
-def server_room(arch: Architecture, setup: Setup, machine: Cluster) -> int:
-    """Completions that a server's GPU holds at a time, with vLLM's own share of 0.9 of it; at least one."""
-    room = machine.accelerator.memory_bytes
-    if room is None:
-        return setup.global_batch
-    alone = replace(setup, generation="colocate", vllm_gpus=1, gpu_bytes=0, micro_batch=1, accumulation=1)
-    found = beside(arch, alone)
-    assert found is not None
-    left = 0.9 * room - found.bytes_for(0)
-    return max(1, int(left // found.sequence_bytes)) if found.sequence_bytes else setup.global_batch
+        found = served(arch, setup, machine.accelerator.memory_bytes)
+        return Making(found.wanted, found.sequences, allowed, mean, longest)
+    own = beside(arch, setup)
+    if own is None:
+        return Making(number, number, allowed, mean, longest)
+    return Making(own.wanted, own.sequences, allowed, mean, longest)
 
 
 def chunks(first: int, last: int) -> Iterator[tuple[float, int]]:
@@ -95,7 +98,8 @@ def prompts_s(
     if not prompt or not number:
         return 0.0
     weights = weight_bytes(load.arch, load.setup, load.width, number * prompt) / pace.bytes_per_s
-    busy = max(number * flops_of_prompt / pace.flops_per_s, weights)
+    busy = load.part * max(number * flops_of_prompt / pace.flops_per_s, weights)
+    busy += reduces_s(load, pace, number * prompt)
     return busy + engine.pass_s if engine.graphs else max(busy, load.kernels * pace.host_s)
 
 
@@ -138,7 +142,7 @@ def handover_s(arch: Architecture, setup: Setup, machine: Cluster, pace: Pace) -
     if setup.generation == "server":
         found += base / machine.link_bytes_per_s
     if setup.vllm_sleep:
-        found += base / pcie_bytes_per_s(machine.accelerator)
+        found += base / setup.vllm_tensor_parallel / pcie_bytes_per_s(machine.accelerator)
     return found
 
 
@@ -169,7 +173,13 @@ def policy_step(
     learnt = replace(setup, seq_len=max(1, setup.prompt_tokens) + padded, mean_completion=None)
     step = step_time(arch, learnt, machine, pairs, whole, calibration=calibration)
     alone = replace(
-        learnt, reference="none", generation="transformers", vllm_memory=None, vllm_sleep=False, vllm_gpus=1
+        learnt,
+        reference="none",
+        generation="transformers",
+        vllm_memory=None,
+        vllm_sleep=False,
+        vllm_gpus=1,
+        vllm_tensor_parallel=1,
     )
     training = step_time(arch, alone, machine, pairs, whole, calibration=calibration).seconds
     making_s, handing_s = generation_s(arch, setup, machine, pairs)
@@ -180,6 +190,7 @@ def policy_step(
     return replace(
         step, seconds=seconds, low=known.low * seconds, high=known.high * seconds, coverage=known.coverage,
         parts={**step.parts, "generation": making_s, "handover": handing_s}, tokens=tokens_of(setup), phases=phases,
+        grounds=Grounds(GRPO, known.sources, None, 0, None),
         gpus=setup.gpus + (setup.vllm_gpus if setup.generation == "server" else 0),
         model_flops=None, basis="assumed" if setup.mean_completion is None else known.basis,
         notices=(*step.notices, *_notices(setup, making)),

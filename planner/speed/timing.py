@@ -19,6 +19,7 @@ from ..schema import Architecture, Basis, Notice
 from ..setup import Setup
 from .calibration import NOTHING_MEASURED, Calibration
 from .efficiency import Efficiency, constants, evidence_of
+from .kinds import MEASURED, Grounds, kind_of
 from .roofline import staged_share, step_parts, thin_share
 from .step import work_of
 from .trained import held
@@ -27,8 +28,9 @@ from .walk import wide_between
 
 @dataclass(frozen=True)
 class StepTime:
-    """An optimizer step: seconds with the interval, by part, and what follows from them. `tokens` are those of
-    all GPUs in a step; `model_flops` leave out what checkpointing computes again and what a mask hides."""
+    """An optimizer step: seconds with the interval, by part, and what follows from them. `grounds`: whose interval it
+    is, and how often such intervals hold. `tokens` are those of all GPUs in a step; `model_flops` leave out what
+    checkpointing computes again and what a mask hides."""
 
     seconds: float
     low: float
@@ -39,6 +41,7 @@ class StepTime:
     model_flops: float | None
     peak_flops_per_s: float
     coverage: float
+    grounds: Grounds
     notices: tuple[Notice, ...] = ()
     basis: Basis = "fitted"
     phases: dict[str, float] | None = None  # of GRPO: its parts in order of time
@@ -67,6 +70,18 @@ class StepTime:
             "mfu": self.mfu,
             "parts": dict(self.parts),
             "phases": None if self.phases is None else dict(self.phases),
+        }
+
+    def interval(self) -> dict[str, Any]:
+        """Whose interval it is and what that rests on, for JSON."""
+        said = self.grounds
+        return {
+            "kind": said.kind,
+            "coverage": self.coverage,
+            "sources": said.sources,
+            "runs": said.runs,
+            "judged": said.judged,
+            "held": said.held,
         }
 
 
@@ -172,7 +187,9 @@ def step_time(
     work = work_of(arch, setup, pairs, whole)
     parts = step_parts(work, setup, machine, traffic, efficiency or known.efficiency)
     total = sum(parts.values())
-    name, spread = machine.accelerator.name, known.spread
+    name = machine.accelerator.name
+    kind = kind_of(setup, machine, evidence_of(name))
+    spread = known.spreads[kind]
     shift, below, above = calibration.correction(
         name, setup.trainer, thin_share(parts), spread, staged_share(parts, machine)
     )
@@ -184,6 +201,7 @@ def step_time(
         model_flops=model_flops(arch, setup, pairs, whole),
         peak_flops_per_s=matmul_flops_per_s(machine.accelerator, setup.compute_dtype),
         coverage=spread.coverage,
+        grounds=known.grounds[MEASURED if calibration.of(name, setup.trainer) else kind],
         notices=(
             *_notices(setup, machine, parts, total),
             *calibration.notices(name, setup.trainer),

@@ -25,7 +25,7 @@ RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 # Options of an estimate that a search of plans holds fixed; it ranges over the others itself.
 _FIXED = (
     "alpha", "experts", "dataset", "tokens", "episodes", "success_rate", "epochs", "seq_len", "precision",
-    "optimizer", "kernels", "price",
+    "optimizer", "kernels", "price", "trainer",
 )  # fmt: skip
 Result = TypeVar("Result")
 

@@ -12,6 +12,7 @@ import gradio as gr
 
 from ..adapter import ALL_LINEAR, LAYER_SETS, PRESETS
 from ..setup import CHOICES
+from ..trainers import names as trainer_names
 from . import figures, plan_views, views
 from .answer import Answer, Search, answer, dataset_names, gpu_names, guarded, model_names, plans
 from .sections import SECTIONS
@@ -108,6 +109,10 @@ def _machine_fields(found: dict[str, Any]) -> None:
         found["checkpointing"] = gr.Checkbox(
             value=False, label="Checkpointing", min_width=120, info="computes activations again"
         )
+    found["trainer"] = gr.Dropdown(
+        [("not named", ""), *((name, name) for name in trainer_names())], value="", label="Trainer", filterable=True,
+        info="the program that runs: it decides what is not typed",
+    )  # fmt: skip
     with gr.Accordion("More of the step", open=False), gr.Row():
         for name, label in (
             ("precision", "Precision"),

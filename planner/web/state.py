@@ -51,6 +51,7 @@ class Choices:
     quantize: str = "none"
     checkpointing: bool = False
     sharding: str = ""
+    trainer: str = ""
     precision: str = "bf16"
     optimizer: str = "adamw"
     kernels: str = "transformers"

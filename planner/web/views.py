@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from .. import units
 from ..memory.interval_kinds import KIND_WORDS, NARROWER
 from ..report.numbers import dollars
+from ..speed.kinds import KIND_WORDS as TIMED
+from ..speed.kinds import held_words
 from .answer import Answer
 from .markup import note, table, text, tile
 
@@ -63,6 +65,13 @@ def _memory_tile(answer: Answer, plan: Mapping[str, Any]) -> str:
     )
 
 
+def _held(within: Mapping[str, Any]) -> str:
+    """How often such intervals held sources that had no part in them."""
+    if within["held"] is None:
+        return "nobody has judged such intervals"
+    return f"such intervals hold {held_words(within['held'], within['judged'])}"
+
+
 def _run_tile(plan: Mapping[str, Any]) -> str:
     time, cost = plan["time"], plan["cost"]
     if time is None:
@@ -73,10 +82,11 @@ def _run_tile(plan: Mapping[str, Any]) -> str:
         return tile(
             "Time of a step",
             units.duration(step["seconds"]),
-            f"{within}; add data for the run",
+            f"{within} ({_held(time['interval'])}); add data for the run",
             time["basis"],
         )
-    value, said = units.duration(time["seconds"]), between(time["low"], time["high"], units.duration)
+    value, ends = units.duration(time["seconds"]), between(time["low"], time["high"], units.duration)
+    said = f"{ends} ({_held(time['interval'])})"
     if cost and cost["usd"] is not None:
         value += f", {dollars(cost['usd'])}"
         price = dollars(cost["price"]["usd_per_gpu_hour"])
@@ -274,7 +284,8 @@ def memory(answer: Answer) -> str:
     rows.append(("it holds", *(f"{each['held']:.0%} of {each['judged']} sources" for each in within)))
     rows.append(("it rests on", *(f"{each['runs']} figures of {each['sources']} sources" for each in within)))
     if any(NARROWER[each["kind"]] for each in within):
-        rows.append(("narrower by", *(NARROWER[each["kind"]] for each in within)))
+        words = ("naming the trainer" if NARROWER[each["kind"]] else "" for each in within)
+        rows.append(("narrower by", *words))
     if answer.card is not None:
         signs = {True: "✓ yes", False: "✗ no", None: "—"}
         rows.append(("fits", *(signs[each["fits"]] for each in shown.values())))
@@ -307,6 +318,8 @@ def time_and_cost(answer: Answer) -> str:
                 between(price["low"], price["high"], dollars),
             )
         )
+    within = time["interval"]
+    rows.append(("interval of", TIMED[within["kind"]], _held(within)))
     return table("Time and cost", ("", "", "90% within"), rows)
 
 

@@ -17,7 +17,7 @@ from planner.architecture.build import build
 from planner.cli.main import cli
 from planner.errors import InputError
 from planner.memory import estimate_memory
-from planner.memory.engine import GRAPHS, engine, engine_weights, profiled_bytes, sequence_bytes
+from planner.memory.engine import GRAPHS, cache_parts, engine, engine_weights, profiled_bytes, sequence_bytes
 from planner.moments import VLLM
 from planner.setup import Setup
 from tools.compare_grpo import memory_rows
@@ -127,7 +127,7 @@ def test_a_share_that_is_too_small_names_one_that_will_do() -> None:
     with pytest.raises(InputError, match=r"vllm-memory: found 0\.1, expected at least 0\.20 of the GPU"):
         estimate("Qwen/Qwen2.5-7B", vllm_memory=0.1, **options)
     assert estimate("Qwen/Qwen2.5-7B", vllm_memory=0.2, **options).grpo is not None
-    with pytest.raises(InputError, match="a larger GPU: vLLM would take 1"):
+    with pytest.raises(InputError, match="--vllm-tensor-parallel.: it would take 1"):
         estimate("Qwen/Qwen2.5-72B", vllm_memory=0.9, **options)
 
 
@@ -172,7 +172,37 @@ def test_sleep_is_a_remedy() -> None:
     )  # fmt: skip
     assert plan.memory and plan.memory["lora"]["fits"] is False
     assert {"vllm_sleep": True} in [each["options"] for each in plan.memory["lora"]["would_fit"]]
-    assert any("--vllm-sleep would" in notice.message for notice in plan.warnings)
+    shares = [each["options"].get("vllm_memory") for each in plan.memory["lora"]["would_fit"]]
+    assert shares[0] and shares[0] < 0.75  # what holds all completions of the step
+    assert any(f"--vllm-memory {shares[0]:.2f} would" in notice.message for notice in plan.warnings)
+
+
+def test_gpus_that_run_one_vllm_together_divide_it() -> None:
+    two = replace(BESIDE, gpus=2, sharding="ddp", vllm_tensor_parallel=2)
+    one, both = engine(LLAMA, replace(two, vllm_tensor_parallel=1)), engine(LLAMA, two)
+    assert one and both and both.wanted == 2 * one.wanted == 16  # the completions of both GPUs
+    assert 2 * both.weights_bytes == one.weights_bytes and 2 * both.sequence_bytes == one.sequence_bytes
+    heads = CONFIGS["llama"]["num_key_value_heads"]
+    assert [cache_parts(LLAMA, n) for n in (1, heads, 2 * heads)] == [1, heads, heads]  # a head is not cut
+    assert (
+        cache_parts(build(CONFIGS["deepseek_v3 dense prefix and experts"]), 8) == 1
+    )  # the latent stands whole on each
+    with pytest.raises(
+        InputError, match="vllm-tensor-parallel: found 3, expected a divisor of the 2 of --gpus"
+    ):
+        replace(two, vllm_tensor_parallel=3)
+    with pytest.raises(InputError, match="generation server or colocate"):
+        replace(BESIDE, generation="shared", vllm_tensor_parallel=2)
+    text = export(
+        "trl-grpo", "Qwen/Qwen2.5-1.5B", episodes=64, batch=16, objective="grpo", generation="colocate", gpu="h100",
+        gpus=2, sharding="ddp", vllm_tensor_parallel=2, layers="attention,mlp",
+    ).text  # fmt: skip
+    assert "vllm_tensor_parallel_size: 2" in text
+
+
+def test_an_encoder_makes_no_completions() -> None:
+    with pytest.raises(InputError, match="expected a model that makes text"):
+        estimate("google-bert/bert-base-cased", objective="grpo")
 
 
 def test_trl_gets_it_and_gives_it_back() -> None:
@@ -189,6 +219,9 @@ def test_trl_gets_it_and_gives_it_back() -> None:
     found = import_config({**base, "vllm_max_model_length": 768, "vllm_enable_sleep_mode": True}).request
     assert (found["generation"], found["vllm_memory"], found["vllm_sleep"]) == ("colocate", 0.3, True)
     assert (found["seq_len"], found["prompt_tokens"]) == (768, 256)
+    assert (
+        import_config({**base, "vllm_tensor_parallel_size": 2}, gpus=2).request["vllm_tensor_parallel"] == 2
+    )
     assert import_config({**base, "vllm_mode": "server"}).request["generation"] == "server"
 
 

@@ -93,13 +93,13 @@ def test_staged_rings_are_those_of_the_table() -> None:
     assert staged() == pytest.approx((float(np.exp(logs.mean())), float(logs.std(ddof=1))))
     known = constants()
     assert known.efficiency.staged == pytest.approx(staged()[0], rel=1e-3)
-    assert known.spread.staged_spread == pytest.approx(staged()[1], rel=1e-3)
+    assert known.any_spread.staged_spread == pytest.approx(staged()[1], rel=1e-3)
 
 
 def test_the_interval_knows_that_hosts_differ() -> None:
     """Where all of a step is communication through a host's memory its deviation is that of measured rings beside the
     rest; one measured step of the machine takes that away."""
-    spread = constants().spread
+    spread = constants().any_spread
     for side in (1, 2):
         without, with_it = (
             Calibration().correction("g", "t", 1.0, spread, share)[side] for share in (0.0, 1.0)

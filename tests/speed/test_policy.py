@@ -197,6 +197,34 @@ def test_two_servers_share_the_completions() -> None:
         replace(STEP, mean_completion=65)
 
 
+def test_a_server_over_several_gpus() -> None:
+    alone = replace(STEP, vllm_gpus=4)
+    together = replace(alone, vllm_tensor_parallel=4)
+    assert (making_of(LLAMA, alone, H100).number, making_of(LLAMA, together, H100).number) == (2, 8)
+    load, plain = load_of(LLAMA, together, (), GRAPHS), load_of(LLAMA, alone, (), GRAPHS)
+    layers, kv = sizes()[2], CONFIGS["llama"]["num_key_value_heads"]
+    assert (load.part, load.cache_part, load.reduces) == (1 / 4, 1 / min(4, kv), 2 * layers)
+    pace = replace(PACE, reduce_s=1e-5, reduce_byte_s=1e-11)
+    sums = 2 * layers * (1e-5 + 2 * 8 * sizes()[0] * 1e-11)
+    own = 3e-3 + 8 * 2e-5
+    whole = pass_s(plain, PACE, GRAPHS, 8, 0.0) - own
+    assert pass_s(load, pace, GRAPHS, 8, 0.0) == pytest.approx(whole / 4 + sums + own)
+    options: dict[str, Any] = {"objective": "grpo", "gpu": "h100", "gpus": 8, "sharding": "zero3", "batch": 64,
+        "generation": "server", "layers": "attention,mlp"}  # fmt: skip
+    small = estimate("Qwen/Qwen2.5-72B", vllm_gpus=4, **options)
+    assert small.time is None and any("more GPUs for each vLLM" in n.message for n in small.warnings)
+    large = estimate("Qwen/Qwen2.5-72B", vllm_gpus=4, vllm_tensor_parallel=4, **options)
+    assert large.time and large.time["step"]["phases"]["generation"] > 5
+
+
+def test_vllm_holds_16_bits_of_a_base_in_eight() -> None:
+    packed = replace(STEP, method="qlora", quantize="fp8")
+    assert load_of(LLAMA, packed, (), GRAPHS).dequantised_bytes == 0
+    assert generation_s(LLAMA, packed, H100, PAIRS)[0] == pytest.approx(
+        generation_s(LLAMA, STEP, H100, PAIRS)[0]
+    )
+
+
 def test_the_commands_tell_time_and_cost() -> None:
     options = ["-m", "Qwen/Qwen2.5-1.5B", "--objective", "grpo", "--prompt-tokens", "256", "--seq-len", "1280",
                "--gpu", "h100", "--layers", "attention,mlp", "--batch", "64", "--accumulation", "8",
@@ -244,8 +272,14 @@ def test_published_passes_judge_the_other_half() -> None:
         ("A100 SXM 80GB", 0.12, 12),
         ("B200 SXM 180GB", 0.3, 84),
     ):
-        ratios = [p.predicted(decoding().vllm) / p.seconds for p in judged if p.row["gpu"] == gpu]
+        ratios = [
+            p.predicted(decoding().vllm) / p.seconds
+            for p in judged
+            if p.row["gpu"] == gpu and p.row["gpus"] == "1"
+        ]
         assert len(ratios) == number and compare_grpo.off(ratios) < most, gpu
+    together = [p.predicted(decoding().vllm) / p.seconds for p in judged if p.row["gpus"] != "1"]
+    assert len(together) == 73 and compare_grpo.off(together) < 0.12
     assert any(p.row["model"] not in others for p in judged)
     own = [
         p.predicted(Engine(1.0)) / p.seconds
@@ -257,13 +291,15 @@ def test_published_passes_judge_the_other_half() -> None:
 
 def test_first_predictions_are_kept_and_make_the_interval() -> None:
     first, ratios = rows_of("grpo_steps_blind"), first_ratios()
-    assert FIRST.exists() and len(first) == len(rows_of("grpo_steps")) == 30
+    assert FIRST.exists() and len(first) == len(rows_of("grpo_steps")) == 35
     assert (decoding().low, decoding().high) == interval(ratios) and decoding().sources == len(ratios) == 8
     held = [
         statistics.mean(decoding().low <= each <= decoding().high for each in some)
         for some in ratios.values()
     ]
     assert statistics.mean(held) >= decoding().coverage
+    later = [float(row["step_s"]) / float(row["predicted_s"]) for row in first if row["set"] == "later"]
+    assert len(later) == 5 and all(decoding().low <= each <= decoding().high for each in later)
     for row in first:
         assert step_of(row).seconds == pytest.approx(float(row["predicted_s"]), rel=0.01), row["options"]
 
@@ -283,7 +319,8 @@ def test_the_page_is_what_the_tool_makes() -> None:
 
 def test_agreement_says_what_was_found() -> None:
     text = (ROOT / "docs" / "agreement.md").read_text(encoding="utf-8")
-    page, known, first = compare_grpo.page(), decoding(), rows_of("grpo_steps_blind")
+    page, known = compare_grpo.page(), decoding()
+    first = [row for row in rows_of("grpo_steps_blind") if row["set"] == "first"]
     for stated, number in (("yes", 13), ("no", 17)):
         ratios = [
             float(row["predicted_s"]) / float(row["step_s"]) for row in first if row["stated"] == stated
@@ -292,6 +329,15 @@ def test_agreement_says_what_was_found() -> None:
         assert f"{compare_grpo.off(ratios):.0%}" in text
     held = re.search(r"and holds (\d+%) of them", page)
     assert held and f"{known.low:g} to {known.high:g} times the estimate, holds {held[1]} of them" in text
+    later = re.search(
+        r"(\d+) steps of (\d+) sources found afterwards.*?error (\d+%), (\d+) of \d+ within", page
+    )
+    assert (
+        later and f"{later[1]} steps of {later[2]} sources found afterwards, median error {later[3]}" in text
+    )
+    assert later[1] == later[4] == "5"
     passes = re.search(r"(\d+) passes with a median error of (\d+%), and (\d+) on B200.*?, of (\d+%)\.", page)
     assert passes and f"{passes[1]} published passes" in text and f"{passes[3]} on B200" in text
     assert f"median error {passes[2]}; B200 {passes[4]}" in text
+    joined = re.search(r"another (\d+) passes.*?: (\d+%)\.", page)
+    assert joined and f"{joined[1]} on 2, 4 and 8 GPUs" in text and f"; several GPUs {joined[2]} |" in text

@@ -21,8 +21,7 @@ from planner.estimator import load
 from planner.memory.traffic import traffic as traffic_of
 from planner.moments import Traffic
 from planner.setup import Setup
-from planner.speed import Calibration, Measurement, step_time
-from planner.speed.calibration import read
+from planner.speed import step_time
 from planner.speed.communication import call_s, collective_s, exposed_s
 from planner.speed.efficiency import constants, evidence_of, parse
 from planner.speed.roofline import PARTS
@@ -70,7 +69,7 @@ def test_the_interval_holds_what_it_states(published: list[Run]) -> None:
     inside = within(published, ratios, thin)
     judged = np.array([not run.fitted for run in published])
     lora = judged & np.array([run.setup.method != "full" for run in published])
-    assert np.mean(inside[judged]) >= known.spread.coverage <= np.mean(inside[lora])
+    assert np.mean(inside[judged]) >= known.any_spread.coverage <= np.mean(inside[lora])
 
 
 def test_sources_left_out_lie_within_widths_of_others() -> None:
@@ -85,7 +84,9 @@ def test_sources_left_out_lie_within_widths_of_others() -> None:
 
 def test_an_interval_goes_as_far_as_its_deviations() -> None:
     """By hand, and sources count the same whatever their runs."""
-    deviations = replace(constants().spread, below=0.1, above=0.2, within=0.1, thin=0.4, staged_spread=1.0)
+    deviations = replace(
+        constants().any_spread, below=0.1, above=0.2, within=0.1, thin=0.4, staged_spread=1.0
+    )
     below, above = halves(0.5, 0.25, deviations)
     assert below == pytest.approx(1.645 * math.sqrt(0.01 + 0.01 + 0.04 + 0.0625))
     assert above == pytest.approx(1.645 * math.sqrt(0.04 + 0.01 + 0.04 + 0.0625))
@@ -311,99 +312,14 @@ def test_constants_are_checked() -> None:
     assert parse(table) == constants()
     with pytest.raises(FactError, match="matmul"):
         parse({"constant": [e for e in table["constant"] if e["name"] != "matmul"]})
+    for change in ({"below": 0.0}, {"held": 1.2}, {"judged": 0}, {"kind": "odd"}, {"more": 1}):
+        with pytest.raises(FactError, match="interval"):
+            parse({**table, "interval": [{**table["interval"][0], **change}, *table["interval"][1:]]})
+    with pytest.raises(FactError, match="one interval of each kind"):
+        parse({**table, "interval": table["interval"][1:]})
     for bad in (entry("matmul", value=-1.0), entry("matmul", value="x"), entry("matmul", source=None)):
         with pytest.raises(FactError):
             parse({"constant": [bad, *table["constant"]]})
-
-
-# Calibration
-
-
-def measured(ratio: float, **change: Any) -> Measurement:
-    values = {
-        "gpu": "H100 SXM 80GB", "trainer": "plain", "log_ratio": math.log(ratio), "thin_share": 0.1,
-        "measured_s": ratio, "predicted_s": 1.0,
-    }  # fmt: skip
-    return Measurement(**{**values, **change})
-
-
-def test_a_measurement_moves_and_narrows_the_interval() -> None:
-    setup = Setup(micro_batch=4)
-    before = step_time(ARCH, setup, H100, PAIRS)
-    after = step_time(ARCH, setup, H100, PAIRS, calibration=Calibration((measured(1.3),)))
-    assert before.seconds < after.seconds < 1.3 * before.seconds
-    assert after.high / after.low < before.high / before.low
-    many = step_time(ARCH, setup, H100, PAIRS, calibration=Calibration((measured(1.3),) * 50))
-    assert many.seconds == pytest.approx(1.3 * before.seconds, rel=0.02)
-    assert many.high / many.low < after.high / after.low
-
-
-@pytest.mark.parametrize(("ratio", "side"), [(2.0, "above"), (0.8, "below")])
-def test_the_update_by_hand(ratio: float, side: str) -> None:
-    """Posterior of a normal mean: prior N(0, b^2), one y with noise v: mean y b^2 / (b^2 + v); b is that of the side
-    on which y lies."""
-    spread = constants().spread
-    noise = spread.noise(0.1)
-    shift, below, above = Calibration((measured(ratio),)).correction("H100 SXM 80GB", "plain", 0.3, spread)
-    between = getattr(spread, side)
-    assert shift == pytest.approx(between**2 / (between**2 + noise) * math.log(ratio))
-    for deviation, prior in ((below, spread.below), (above, spread.above)):
-        assert deviation**2 == pytest.approx(prior**2 * noise / (prior**2 + noise) + spread.noise(0.3))
-    assert Calibration().correction("x", "y", 0.0, spread) == pytest.approx(
-        (0.0, math.hypot(spread.below, spread.within), math.hypot(spread.above, spread.within))
-    )
-
-
-@given(st.floats(-1.0, 1.5), st.floats(0.0, 1.0))
-def test_the_mode_of_the_posterior_is_its_mode(log: float, thin: float) -> None:
-    """Found by search over the density itself: no b is likelier than the shift."""
-    spread = constants().spread
-    shift = Calibration((measured(math.exp(log), thin_share=thin),)).correction(
-        "H100 SXM 80GB", "plain", 0.0, spread
-    )[0]
-
-    def density(b: float) -> float:
-        side = spread.above if b > 0 else spread.below
-        return -((b / side) ** 2) - (log - b) ** 2 / spread.noise(thin)
-
-    assert all(density(b) <= density(shift) + 1e-9 for b in np.linspace(-1.2, 1.7, 59))
-
-
-def test_a_calibration_holds_for_its_trainer_and_gpu() -> None:
-    elsewhere = Calibration((measured(1.5, gpu="T4"),))
-    step = step_time(ARCH, Setup(), H100, PAIRS, calibration=elsewhere)
-    assert step.seconds == seconds(Setup())
-    assert [notice.code for notice in step.notices] == ["calibration-elsewhere"]
-    far = step_time(ARCH, Setup(), H100, PAIRS, calibration=Calibration((measured(5.0),)))
-    assert [notice.code for notice in far.notices] == ["calibration-far"]
-
-
-def test_a_calibration_file_comes_back(tmp_path: Path) -> None:
-    path = tmp_path / "mine.json"
-    mine = Calibration((measured(1.2), measured(1.1, description="batch 4")))
-    path.write_text(json.dumps(mine.to_dict()), encoding="utf-8")
-    assert read(path) == mine
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[]",
-        "{}",
-        '{"lora_plan_calibration": 2}',
-        '{"lora_plan_calibration": 1}',
-        '{"lora_plan_calibration": 1, "measurements": [3]}',
-        '{"lora_plan_calibration": 1, "measurements": [{"gpu": "T4"}]}',
-    ],
-)
-def test_an_odd_calibration_file_is_refused(text: str, tmp_path: Path) -> None:
-    path = tmp_path / "odd.json"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match="calibration"):
-        read(path)
-    with pytest.raises(InputError, match="calibration"):
-        read(tmp_path / "none.json")
 
 
 def test_a_trainer_in_float32_has_no_autocast() -> None:

@@ -58,7 +58,7 @@ def test_agreement_says_both() -> None:
             assert 0 < row.index(_shown(said[name], before), start) - start < 160
 
 
-def test_no_source_was_known_before_and_no_width_rests_on_it() -> None:
+def test_no_source_was_known_before_and_no_rate_rests_on_it() -> None:
     known = {case.source for name in GATHERED for case in later(name)}
     assert not known & {case.source for case in later(UNSEEN)} and UNSEEN not in GATHERED
 

@@ -81,10 +81,10 @@ def _batch(m: Material) -> Row:
     return Row((("Batch",), chosen, tuple(why), ("given" if given else "assumed",)))
 
 
-def _held(m: Material) -> Sequence[Run]:
-    """How often intervals like that of memory held sources that they had not met."""
-    within = "memory/lora/interval"
-    if m.get(f"{within}/judged") is None:
+def _held(m: Material, section: str = "memory/lora") -> Sequence[Run]:
+    """How often intervals like that of a section held sources that they had not met."""
+    within = f"{section}/interval"
+    if m.get(f"{within}/held") is None:
         return ()
     held = m.number(f"{within}/held", "percent")
     return " (such intervals hold ", held, " of ", m.number(f"{within}/judged"), " sources)"
@@ -127,6 +127,7 @@ def _amount(m: Material, label: str, section: str, key: str, style: str, needs: 
     if m.get(f"{section}/low") is not None:
         why = (
             "from ", m.number(f"{section}/low", style), " to ", m.number(f"{section}/high", style),
+            *_held(m, section),
         )  # fmt: skip
     return Row(((label,), (m.number(f"{section}/{key}", style),), why, (choice.basis(m, section),)))
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 
 from ...memory.interval_kinds import KIND_WORDS, NARROWER
+from ...speed.kinds import KIND_WORDS as TIMED
 from ..document import Block, Code, Paragraph, Row, Section, Table, Text, para
 from ..numbers import UNKNOWN, Material
 from ..wording import clean
@@ -181,10 +182,26 @@ def time_and_cost(root: Material) -> Section:
         for label, path, style in _RUN
         if m.get(path) is not None
     ]
+    if m.get("time/interval/held") is not None:
+        rows += _time_grounds(m)
     basis = choice.basis(m, "time")
     run = Table("The run", ("", "Estimate", "Interval"), tuple(rows), "lrr", basis=basis)
     found = _of_grpo(m)
     return Section("Time and cost", (run, found) if found else (run,))
+
+
+def _time_grounds(m: Material) -> list[Row]:
+    """Whose interval the times have, how often such intervals held sources that they had not met, and on what it
+    rests."""
+    within = "time/interval"
+    held = (m.number(f"{within}/held", "percent"), " of ", m.number(f"{within}/judged"), " sources")
+    rests = (m.number(f"{within}/runs"), " steps of ", m.number(f"{within}/sources"), " sources")
+    kind = (TIMED.get(m.get(f"{within}/kind"), UNKNOWN),)
+    return [
+        Row((("Interval of",), kind, ("",))),
+        Row((("It holds",), held, ("",))),
+        Row((("It rests on",), rests, ("",))),
+    ]
 
 
 def configuration(root: Material) -> Section:
