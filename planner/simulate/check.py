@@ -38,6 +38,11 @@ def check_setup(setup: Setup) -> None:
         raise InputError("cache-held", True, "none: a step is simulated without a cache")
     if setup.eval_batch and setup.objective != "sft":
         raise InputError("eval-batch", setup.eval_batch, "0 but for supervised training")
+    if setup.eval_batch and setup.eval_cache != "none":
+        raise InputError(
+            "eval-batch", setup.eval_batch, f"none with trainer {setup.trainer}",
+            "transformers 4 fills a cache of keys and values in an evaluation, which only an estimate counts.",
+        )  # fmt: skip
     if setup.attention_kernel == "flash" and setup.precision == "fp32":
         raise InputError(
             "attention-kernel", "flash", "sdpa or eager with precision fp32: flash attention takes 16 bits"

@@ -40,14 +40,19 @@ def asked(model: str = MODEL, methods: tuple[str, ...] = METHODS, named: bool = 
 def test_what_an_estimate_says_of_a_trainer_can_be_simulated(trainer: str, method: str) -> None:
     """Peaks of the step and of the evaluation, by the trainer's own loss, checkpointing, types and optimizer."""
     options: dict[str, Any] = {"layers": "attention,mlp", "rank": 16, "seq_len": 512, "trainer": trainer}
-    options |= {"batch": 2, "eval_batch": 4}
+    old = trainer.startswith("hf-trainer-4")  # whose evaluation fills a cache, which is not simulated
+    options |= {"batch": 2, "eval_batch": None if old else 4}
     step = simulate(MODEL, methods=method, **options).steps[method]
-    found = running(MODEL, {**options, "method": method}).memory()
+    found = running(MODEL, {k: v for k, v in {**options, "method": method}.items() if v is not None}).memory()
     without = WORKSPACES * WORKSPACE_BYTES
     assert found.allocated_bytes - without == pytest.approx(step.peak_bytes, rel=0.005)
+    assert step.setup.trainer == trainer
+    if old:
+        with pytest.raises(InputError, match="eval-batch"):
+            simulate(MODEL, methods=method, **{**options, "eval_batch": 4})
+        return
     evaluation = max(each.bytes for each in found.moments if each.phase == "evaluation")
     assert evaluation - without == pytest.approx(step.moments["evaluation"].bytes, rel=0.01)
-    assert step.setup.trainer == trainer
 
 
 @pytest.mark.parametrize("loss", ["full", "fused"])
