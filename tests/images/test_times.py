@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from planner.speed import tokens_of
 from tools.compare_pictured import BEGIN, END, PAGE, PICTURED, table
-from tools.speed_later import GATHERED, UNSEEN, later, said_of, set_up, tokens_of
+from tools.speed_later import GATHERED, UNSEEN, later, said_of, set_up
 
 
 def test_the_page_shows_what_is_predicted() -> None:
