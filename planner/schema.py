@@ -308,8 +308,8 @@ class Architecture:
     library and version that the inventory was read from, where no builder of ours made it. `activation` is the name
     of the MLPs' activation function, where the config says one; `dropouts` are the rates of dropout that it says, by
     its own names. `class_name` is that of the model's class, where the config says one,
-    `uncapped` are fields of softcapping that it sets to null. `images` are those of every sequence, None where a step
-    is of text alone.
+    `uncapped` are fields of softcapping that it sets to null; `use_cache`: it does not say that a forward pass
+    caches no keys and values. `images` are those of every sequence, None where a step is of text alone.
 
     Two architectures are equal where they are the same object: caches are keyed by it.
     """
@@ -331,6 +331,7 @@ class Architecture:
     bystanders: tuple[str, ...] = ()
     class_name: str | None = None
     uncapped: tuple[str, ...] = ()
+    use_cache: bool = True
     images: Images | None = None
 
     @cached_property

@@ -3,10 +3,14 @@
     adapter   = parameters x bytes of the base's compute type
     load      = adapter / rate of the host's bus, at its marketed rate: no load is quicker
     cache     = tokens x sum over layers of n_kv_heads (d_qk + d_v) x bytes; a latent's width under MLA
-    resident  = floor((share x memory - (base + cache) / n) / (adapter (1 + 1/n) / 2)) on n GPUs that share matrices
+    resident  = floor((share x memory - server - (base + cache) / n) / (adapter (1 + 1/n) / 2)) on n GPUs that share
+                matrices
 
-Left out: activations of the forward pass, CUDA graphs and the server's own buffers, which the share of memory that is
-not used leaves room for; padding of an adapter to the server's next rank is shown beside.
+`server` is what vLLM keeps free for its pass, and its graphs, as planner/memory/engine.py counts them: of 4,096
+tokens and 256 sequences. With passes of more tokens less is left: on a small card much less (docs/serving.md). Left
+out: what a server takes beside torch, up to 2 GB on several GPUs; padding of an adapter to the server's next rank,
+which is shown beside. From disk and through Python a load takes far longer than from the host's memory over the
+bus.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from typing import Any
 from .dataclass import dataclass
 from .hardware import Cluster, pcie_bytes_per_s
 from .memory.cache import cached_width
+from .memory.engine import GRAPHS, PROFILED, profiled_bytes
 from .memory.states import base_weights
 from .schema import Architecture, Basis, Source
 from .setup import Quantize, Setup
@@ -28,12 +33,14 @@ SOURCE = Source(
 )  # fmt: skip
 SERVED_BYTES = 2  # bfloat16 or float16
 MOST_GPUS = 1024
+SEQUENCES = 256  # at a time, for which vLLM samples in its pass (max_num_seqs)
 
 
 @dataclass(frozen=True)
 class Serving:
     """How an adapter is served: on `gpus` of the named ones, the fewest that hold the base, `cache_tokens` of context
-    and one adapter. `resident` counts the adapters that fit beside; None where the base fits on no number."""
+    and one adapter. `resident` counts the adapters that fit beside; None where the base fits on no number.
+    `server_bytes` of each GPU are the server's own."""
 
     adapter_bytes: int
     load_s: float
@@ -43,6 +50,7 @@ class Serving:
     gpus: int | None
     resident: int | None
     reserved_rank: int | None
+    server_bytes: int
     utilisation: float = UTILISATION
     basis: Basis = "assumed"
 
@@ -71,6 +79,18 @@ def resident_adapters(
     return max(0, int(left // each)) if each else 0
 
 
+def base_bytes(arch: Architecture, quantize: Quantize = "none") -> int:
+    """Bytes of the base in 16 bits, or quantised."""
+    method = "lora" if quantize == "none" else "qlora"
+    weights = base_weights(arch, Setup(method=method, quantize=quantize))  # type: ignore[arg-type]
+    return sum(weights.layers) + weights.before + weights.behind
+
+
+def server_bytes(arch: Architecture, gpus: int, tokens: int = PROFILED) -> int:
+    """What vLLM keeps of each of `gpus` GPUs for its pass of so many tokens, and its graphs."""
+    return profiled_bytes(arch, SEQUENCES, gpus, tokens) + GRAPHS
+
+
 def reserved_rank(rank: int) -> int | None:
     """The rank for which vLLM reserves room for an adapter of this rank; None above what it takes."""
     return next((size for size in RANKS if size >= rank), None)
@@ -83,18 +103,17 @@ def serving(
     None where the accelerator's memory is not known."""
     if machine.accelerator.memory_bytes is None:
         return None
-    method = "lora" if quantize == "none" else "qlora"
-    weights = base_weights(arch, Setup(method=method, quantize=quantize))  # type: ignore[arg-type]
-    base = sum(weights.layers) + weights.before + weights.behind
+    base = base_bytes(arch, quantize)
     adapter, per_token = SERVED_BYTES * params, cache_bytes_per_token(arch)
     room = UTILISATION * machine.accelerator.memory_bytes
     gpus, resident = 1, 0
     while gpus <= MOST_GPUS:
-        resident = resident_adapters(room, base, per_token * tokens, adapter, gpus)
+        resident = resident_adapters(room - server_bytes(arch, gpus), base, per_token * tokens, adapter, gpus)
         if resident:
             break
         gpus *= 2
     return Serving(
         adapter, adapter / pcie_bytes_per_s(machine.accelerator), base, per_token, tokens,
         gpus if resident else None, resident or None, reserved_rank(rank),
+        server_bytes(arch, gpus if resident else 1),
     )  # fmt: skip

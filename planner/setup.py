@@ -44,6 +44,7 @@ FsdpUnits = Literal["pairs", "flat", "layers"]
 Offload = Literal["none", "optimizer", "parameters", "all"]
 Deferred = Literal["none", "compute", "float32"]
 OptimizerKernel = Literal["fused", "foreach", "loop"]
+EvalCache = Literal["none", "kept", "widened"]
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "method": get_args(Method),
@@ -64,6 +65,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "offload": get_args(Offload),
     "deferred_gradients": get_args(Deferred),
     "optimizer_kernel": get_args(OptimizerKernel),
+    "eval_cache": get_args(EvalCache),
 }
 COUNTS = (
     "micro_batch", "seq_len", "accumulation", "gpus", "tensor_parallel", "pipeline_parallel", "expert_parallel",
@@ -108,7 +110,8 @@ class Setup:
     `vllm_memory` of `gpu_bytes` (None: 0.3 as TRL, shared 0.5 as Unsloth), and with `vllm_sleep` gives it back before
     the step. A server has `vllm_gpus` of the same GPUs; `vllm_tensor_parallel` GPUs run one vLLM together.
     `mean_completion`: tokens of a completion on average (None: all as long as `seq_len` lets them be).
-    `eval_batch`: sequences that an evaluation between steps takes at a time on each GPU, 0 where there is none.
+    `eval_batch`: sequences that an evaluation between steps takes at a time on each GPU, 0 where there is none;
+    `eval_cache`: its forward pass fills a cache of keys and values, "kept", or "widened" to float32 on the way out.
     `main_grads`: gradients are added up in a buffer of float32 that stands all along, whole on every data-parallel
     GPU, as Megatron's. `deferred_gradients`: FSDP exchanges none before the last micro-step, so that all are held
     whole to then, in the type that is computed in or in float32. `gradients_kept`: they are set to zero after a step,
@@ -147,6 +150,7 @@ class Setup:
     vllm_tensor_parallel: int = 1
     mean_completion: int | None = None
     eval_batch: int = 0
+    eval_cache: EvalCache = "none"
     quantize: Quantize = "none"
     adapter_dtype: Dtype | None = None
     autocast: bool = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,9 @@ from hypothesis import strategies as st
 from planner import estimate, hardware
 from planner.estimator import load
 from planner.serving import cache_bytes_per_token, reserved_rank, resident_adapters, serving
+from tools.compare_serving import compared, page
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize(
@@ -33,9 +38,27 @@ def test_adapters_beside_llama() -> None:
     assert found["adapter_bytes"] == 2 * params and found["base_bytes"] == base
     assert found["load_s"] == pytest.approx(2 * params / 64e9)  # PCIe Gen5 x16
     assert found["gpus"] == 1 and found["reserved_rank"] == 32
-    room = 0.9 * 79.11 * 2**30 - base - 2048 * 131_072  # vLLM takes nine tenths of what CUDA reports
-    assert found["resident"] == int(room // (2 * params)) == 341
+    # By hand: a pass of 4,096 tokens (4 hidden states, down_proj's 14,336 + 4,096), 256 rows of logits, the graphs.
+    server = 2 * 4096 * (4 * 4096 + 14_336 + 4096) + 16 * 256 * 128_256 + 750_000_000
+    assert found["server_bytes"] == server
+    room = 0.9 * 79.11 * 2**30 - server - base - 2048 * 131_072  # vLLM takes nine tenths of what CUDA reports
+    assert found["resident"] == int(room // (2 * params)) == 332
     assert estimate("meta-llama/Llama-3.1-8B").serving is None
+
+
+def test_what_servers_printed() -> None:
+    """The page is what the tool writes; base and bytes of a token are what servers printed, and what is left beside a
+    pass as long as the server's own is within an eighth."""
+    found = tuple(compared())
+    assert page(found) == (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    assert all(abs(one.base - 1) <= 0.01 for one in found if one.base)
+    assert all(abs(one.token - 1) <= 0.012 for one in found if one.token)
+    assert all(abs(one.by_pass - 1) <= 0.125 for one in found if one.by_pass)
+    assert [len([1 for one in found if getattr(one, name)]) for name in ("base", "token", "left", "by_pass")] == [
+        4, 5, 5, 3,
+    ]  # fmt: skip
+    for one in found:
+        assert one.bare is None or (one.left and one.left < one.bare)
 
 
 def test_a_large_base_takes_several_gpus() -> None:

@@ -7,7 +7,8 @@
 Constants: least squares of log(predicted / published) over the passes of data/measured/decode.csv that are marked
 "fit" (models are halved before anything is fitted), each model on its GPU counting the same. The interval: what holds
 the share COVERAGE (n + 1) / n of n sources' steps as they were first predicted, as much left out at either end,
-sources counting the same; the set "later" has no part in it and judges it.
+sources counting the same; it is judged by intervals that leave each source out in turn, and by the set "later", which
+has no part in it.
 """
 
 from __future__ import annotations
@@ -64,11 +65,11 @@ def fitted() -> Engine:
     return of_vllm([float(f"{math.exp(each):.4g}") for each in best.x])
 
 
-def first_ratios() -> dict[str, list[float]]:
-    """Published over first predicted seconds, by source, of the set that the interval rests on."""
+def first_ratios(name: str = "first") -> dict[str, list[float]]:
+    """Published over first predicted seconds, by source, of the set that the interval rests on, or of another."""
     found: dict[str, list[float]] = {}
     for row in rows_of("grpo_steps_blind"):
-        if row["set"] != "first":
+        if row["set"] != name:
             continue
         found.setdefault(row["source"], []).append(float(row["step_s"]) / float(row["predicted_s"]))
     return found
@@ -83,6 +84,18 @@ def interval(ratios: dict[str, list[float]]) -> tuple[float, float]:
     low = next(ratio for (ratio, _), sum_ in zip(weighted, below, strict=True) if sum_ > outside + 1e-9)
     high = next(ratio for (ratio, _), sum_ in zip(weighted, below, strict=True) if sum_ >= 1 - outside - 1e-9)
     return float(f"{low:.2g}"), float(f"{high:.2g}")
+
+
+def judged(ratios: dict[str, list[float]], later: dict[str, list[float]]) -> list[float]:
+    """The share of each source's steps that an interval without it holds: of the sources that make it the others',
+    of later ones the whole."""
+
+    def share(some: list[float], ends: tuple[float, float]) -> float:
+        return float(np.mean([ends[0] <= ratio <= ends[1] for ratio in some]))
+
+    without = {name: {other: r for other, r in ratios.items() if other != name} for name in ratios}
+    found = [share(some, interval(without[name])) for name, some in ratios.items()]
+    return found + [share(some, interval(ratios)) for some in later.values()]
 
 
 def _entry(name: str, value: float, source: dict[str, str]) -> str:
@@ -115,7 +128,12 @@ def toml() -> str:
         ("sequence_s", engine.sequence_s),
     ):
         text += _entry(name, value, of_passes)
-    for name, value in (("low", low), ("high", high), ("coverage", COVERAGE), ("sources", len(ratios))):
+    shares = judged(ratios, first_ratios("later"))
+    of_interval = {
+        "low": low, "high": high, "coverage": COVERAGE, "sources": len(ratios),
+        "steps": sum(map(len, ratios.values())), "held": float(f"{np.mean(shares):.3g}"), "judged": len(shares),
+    }  # fmt: skip
+    for name, value in of_interval.items():
         text += _entry(name, value, of_steps)
     return text
 

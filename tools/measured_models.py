@@ -39,6 +39,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         patch_size=14,
     ),
     "BAAI/Aquila2-7B": _llama(4096, 32, 32, 11008, 100008),
+    "TencentARC/LLaMA-Pro-8B": {**_llama(4096, 40, 32, 11008, 32000), "use_cache": False},
+    "unsloth/Phi-4": {**_llama(5120, 40, 40, 17920, 100352), "num_key_value_heads": 10},
     "Llama 3.1 8B with 50,432 tokens": {**_llama(4096, 32, 32, 14336, 50432), "num_key_value_heads": 8},
     "Qwen/Qwen-14B": _llama(5120, 40, 40, 13696, 152064),
     "Qwen/Qwen-14B-Chat": _llama(5120, 40, 40, 13696, 152064),

@@ -3,7 +3,7 @@ is far off tomorrow needs words of its own. Nothing is computed from these words
 
 Each says what the trainer's source does, with the file and version, or what the figure's own source leaves open, and
 the bytes that follow. `GIVEN` is by row of data/measured/memory.csv, `COLLECTED` by row of memory_later.csv,
-`SIXTH` by row of it too, of the set that was predicted twice."""
+`SIXTH` and `SEVENTH` by row of it too, of the sets that were collected last."""
 
 from __future__ import annotations
 
@@ -175,4 +175,24 @@ SIXTH: dict[int, str] = {
     562: CAPPED.format("Alpaca's samples are shorter", 589),
     566: ONE_BY_ONE.format("33.2", "1.04"), 567: ONE_BY_ONE.format("20.9", "0.74"),
     571: MANY_LENGTHS.format("7,137"), 572: MANY_LENGTHS.format("5,115"),
+}  # fmt: skip
+PREPARED = (
+    "not explained: the figure is the most that was reserved since the process began, loading and quantising the "
+    "base among it, before any step: the notebook finds 12.07 GiB reserved before it trains Qwen3-14B and 14.04 "
+    "after; which TRL ran is not said"
+)
+EVALUATED = (
+    "7 to 10 GB are missing, as of the other models of this source: the evaluation at the Trainer's own batch of 8, "
+    "what the allocator keeps of it beside what training had cached"
+)
+SEVENTH: dict[int, str] = {
+    586: PREPARED, 587: PREPARED, 588: PREPARED,
+    590: "512 tokens of prompt were typed, whose length is not said: with 64 tokens 1.11",
+    592: "the figure is of two to four samples, whose lengths are not said: with four of 1,024 tokens 1.01",
+    597: CAPPED.format("the samples' lengths are not said", 344),
+    603: EVALUATED, 605: EVALUATED,
+    607: "not explained: 27 GB of what was reserved on a full card; experts meet batches of many sizes, of which the "
+    "allocator keeps blocks, which no option says of experts",
+    613: "not explained: 15 GB are missing of what the table has for ZeRO-3 without recomputation; with sequences of "
+    "2,048 tokens, three at a time, 0.83",
 }  # fmt: skip

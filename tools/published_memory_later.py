@@ -87,6 +87,11 @@ class Later:
         return self.found == "sixth"
 
     @property
+    def seventh(self) -> bool:
+        """Whether it belongs to the seventh set, which the interval does not rest on."""
+        return self.found == "seventh"
+
+    @property
     def line(self) -> str:
         """The command."""
         return f"lora-plan estimate --model {self.model} {self.options}"

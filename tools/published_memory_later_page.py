@@ -174,7 +174,7 @@ def _medians(found: Sequence[Pair]) -> float:
 
 def _first_set(first: Sequence[Pair], now: Sequence[Pair]) -> list[str]:
     first, now = (
-        [(c, s) for c, s in found if not (c.third or c.fourth or c.fifth or c.sixth)]
+        [(c, s) for c, s in found if not (c.third or c.fourth or c.fifth or c.sixth or c.seventh)]
         for found in (first, now)
     )
     own, own_now = ([(c, s) for c, s in found if not c.second] for found in (first, now))

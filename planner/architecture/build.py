@@ -135,6 +135,7 @@ def build_natively(config: Mapping[str, Any]) -> Architecture:
     return replace(
         built, activation=_activation(config) or built.activation, dropouts=_dropouts(config),
         class_name=_class_name(config), uncapped=_uncapped(config),
+        use_cache=config.get("use_cache") is not False,
     )  # fmt: skip
 
 

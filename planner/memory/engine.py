@@ -91,9 +91,15 @@ class Engine:
         }  # fmt: skip
 
 
+def in_four_bits(setup: Setup) -> bool:
+    """Whether vLLM's base is in four bits: beside a trainer's that is. A server has no option for it (trl 1.16,
+    scripts/vllm_serve.py)."""
+    return setup.quantize in ("nf4", "nf4-double") and setup.generation in SHARES_GPU
+
+
 def engine_weights(arch: Architecture, setup: Setup) -> int:
-    """Bytes of vLLM's base: 16 bits, or bitsandbytes' 4 where the trainer's base is held so."""
-    own = setup.quantize if setup.quantize in ("nf4", "nf4-double") else "none"
+    """Bytes of vLLM's base: 16 bits, or bitsandbytes' 4 where it runs beside a trainer whose base is held so."""
+    own = setup.quantize if in_four_bits(setup) else "none"
     method = "lora" if own == "none" else "qlora"
     alone = Setup(method=method, quantize=own)  # type: ignore[arg-type]
     found = base_weights(arch, alone)
@@ -105,8 +111,8 @@ def _reach(matrix: Matrix) -> int:
     return matrix.experts_active * (matrix.d_in + matrix.d_out)
 
 
-def profiled_bytes(arch: Architecture, sequences: int, together: int = 1) -> int:
-    """Bytes of the pass by which vLLM finds out what it needs: 2 bytes x PROFILED tokens x (4 hidden states and the
+def profiled_bytes(arch: Architecture, sequences: int, together: int = 1, tokens: int = PROFILED) -> int:
+    """Bytes of the pass by which vLLM finds out what it needs: 2 bytes x its tokens x (4 hidden states and the
     widest layer's products, of these a GPU's part), and SAMPLED bytes for each entry of the logits of so many
     sequences."""
     inside = [
@@ -114,7 +120,7 @@ def profiled_bytes(arch: Architecture, sequences: int, together: int = 1) -> int
     ]
     widest = max((_reach(matrix) for matrix in inside), default=0)
     return (
-        WIDTH * PROFILED * (4 * arch.hidden_size + -(-widest // together))
+        WIDTH * tokens * (4 * arch.hidden_size + -(-widest // together))
         + SAMPLED * sequences * arch.vocab_size
     )
 

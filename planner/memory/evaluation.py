@@ -2,20 +2,26 @@
 
 transformers' Trainer takes 8 sequences at a time where nothing else is said, however few a training step takes, and
 all their logits where the loss makes them. Without compute_metrics it keeps the loss alone (prediction_loss_only);
-with it logits wait beside the model until the evaluation has ended, which is not counted, nor is the cache of keys
-and values that transformers 4 fills unless use_cache is False, nor a tower of images.
+with it logits wait beside the model until the evaluation has ended, which is not counted, nor is a tower of images.
+Checkpointing switches the cache of keys and values off in training alone, so that transformers 4 fills it here unless
+a model's config says otherwise (`eval_cache`). Up to 4.45 it comes out as tuples, of which accelerate makes float32
+copies under autocast as it does of logits: 6 bytes a value.
 Source: transformers 5.23, src/transformers/training_args.py (per_device_eval_batch_size) and trainer.py (evaluate,
-evaluation_loop, prediction_step; use_cache).
+evaluation_loop, prediction_step; use_cache); 4.37.2 and 4.45.2, models/llama/modeling_llama.py (to_legacy_cache),
+4.49.0 (past_key_values); accelerate 0.27.2, utils/operations.py (convert_to_fp32).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from .cache import cached_values
 from .head import head_stretches
 from .kinds import Job
 from .step import Place, head_of, masks, stem_of, walked_layers
 from .stretch import Held, plus
+
+NARROW, WIDE = 2, 4  # bytes of a 16-bit and of a float32 value
 
 
 def evaluated(job: Job, base: Held) -> list[Place]:
@@ -30,13 +36,32 @@ def evaluated(job: Job, base: Held) -> list[Place]:
     )  # fmt: skip
     own = replace(job, setup=alone)
     held = base if setup.main_grads or setup.gradients_kept else {**base, "gradients": 0}
-    around = plus(held, plus(stem_of(own).held, {"temporary": masks(own)}))
+    cache = _cache(own)
+    around = plus(held, plus(stem_of(own).held, {"temporary": masks(own) + cache}))
+    below = plus(
+        around, {"temporary": -cache // max(1, job.arch.n_layers)}
+    )  # the last layer's are in its own walk
     layers = walked_layers(own, False)
     found = [
-        Place("evaluation", where, around, layers.kinds[kind].forward.highest)
+        Place("evaluation", where, below, layers.kinds[kind].forward.highest)
         for kind, where in {kind: where for where, kind in layers.order}.items()
     ]
     width = layers.kinds[layers.order[-1][1]].width if layers.order else 0
     run = own.run(grad=False, width=width)
     loss, _ = head_stretches(run, head_of(own), own.traits, alone.loss, alone.loss_chunk, False)
-    return [*found, Place("evaluation", "loss", around, loss.highest)]
+    found.append(Place("evaluation", "loss", around, loss.highest))
+    if setup.eval_cache == "widened" and setup.autocast and cache:
+        vocabulary = setup.eval_batch * setup.seq_len * job.arch.vocab_size
+        out = {"temporary": cache // NARROW * WIDE, "logits": WIDE * vocabulary}
+        found.append(Place("evaluation", "outputs", plus(held, {"temporary": cache}), out))
+    return found
+
+
+def _cache(job: Job) -> int:
+    """Bytes of the keys and values of an evaluation's batch: sequences x values that a sequence caches x 2 bytes, 4
+    in float32. Neglects that GPUs may share heads, and states of state-space layers."""
+    setup = job.setup
+    if setup.eval_cache == "none" or not job.arch.use_cache:
+        return 0
+    width = WIDE if setup.precision == "fp32" else NARROW
+    return setup.micro_batch * cached_values(job.arch, setup.seq_len) * width

@@ -28,7 +28,7 @@ from ..fact_types import Accelerator
 from ..facts import read_data, source_from
 from ..hardware import Cluster, cluster, matmul_flops_per_s
 from ..memory.cache import cached_values
-from ..memory.engine import WIDTH, cache_parts
+from ..memory.engine import WIDTH, cache_parts, in_four_bits
 from ..memory.states import is_quantised, quantised_bytes
 from ..moments import Traffic
 from ..schema import Architecture, Attend, Basis, Matrix, Source
@@ -55,15 +55,22 @@ class Engine:
 @dataclass(frozen=True)
 class Decoding:
     """What data/decode.toml holds: vLLM's constants, and how far published steps of GRPO lie from the formula:
-    `low` and `high` times it hold the share `coverage` of `sources` sources that were predicted first."""
+    `low` and `high` times it hold the share `coverage` of `sources` sources' `steps` as they were predicted first,
+    and `held` of `judged` sources that had no part in it (each left out in turn, and later ones)."""
 
     vllm: Engine
     low: float
     high: float
     coverage: float
     sources: int
+    steps: int
+    held: float
+    judged: int
     basis: Basis
     origin: tuple[tuple[str, Source], ...]
+
+
+_INTERVAL = ("low", "high", "coverage", "sources", "steps", "held", "judged")
 
 
 @cache
@@ -78,7 +85,7 @@ def decoding() -> Decoding:
             raise FactError(f"decode.toml: {name} is {value!r}, expected a number above 0.")
         values[name] = float(value)
         origin.append((name, source_from(entry.get("source"), f"decode.toml: {name}")))
-    missing = sorted({"memory", "pass_s", "sequence_s", "low", "high", "coverage", "sources"} ^ set(values))
+    missing = sorted({"memory", "pass_s", "sequence_s", *_INTERVAL} ^ set(values))
     if missing:
         raise FactError(f"decode.toml: {', '.join(missing)} missing or not known.")
     vllm = Engine(values["memory"], values["pass_s"], values["sequence_s"], True)
@@ -88,6 +95,9 @@ def decoding() -> Decoding:
         values["high"],
         values["coverage"],
         int(values["sources"]),
+        int(values["steps"]),
+        values["held"],
+        int(values["judged"]),
         table["basis"],
         tuple(origin),
     )
@@ -166,9 +176,7 @@ def _times(arch: Architecture, engine: Engine, setup: Setup) -> float:
 def load_of(arch: Architecture, setup: Setup, pairs: Iterable[Adapted], engine: Engine) -> Load:
     """The load of a model with the adapter beside it (transformers), or merged into it (vLLM: `pairs` empty)."""
     adapted = tuple(pairs)
-    if engine.graphs and not setup.quantize.startswith(
-        "nf4"
-    ):  # vLLM holds 16 bits whatever the trainer's base
+    if engine.graphs and not in_four_bits(setup):  # vLLM holds 16 bits whatever the trainer's base
         setup = replace(setup, method="lora", quantize="none", upcast_small=False)
     together = setup.vllm_tensor_parallel
     alone = replace(

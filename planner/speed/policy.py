@@ -190,7 +190,7 @@ def policy_step(
     return replace(
         step, seconds=seconds, low=known.low * seconds, high=known.high * seconds, coverage=known.coverage,
         parts={**step.parts, "generation": making_s, "handover": handing_s}, tokens=tokens_of(setup), phases=phases,
-        grounds=Grounds(GRPO, known.sources, None, 0, None),
+        grounds=Grounds(GRPO, known.sources, known.steps, known.judged, known.held),
         gpus=setup.gpus + (setup.vllm_gpus if setup.generation == "server" else 0),
         model_flops=None, basis="assumed" if setup.mean_completion is None else known.basis,
         notices=(*step.notices, *_notices(setup, making)),

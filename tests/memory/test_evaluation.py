@@ -32,8 +32,11 @@ def _evaluation(found: MemoryEstimate) -> int:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("batch", "length"), [(4, 64), (2, 512)])
-def test_an_evaluation_is_that_of_a_real_model(batch: int, length: int) -> None:
+@pytest.mark.parametrize(
+    ("batch", "length", "cached"), [(4, 64, False), (2, 512, False), (2, 512, True), (8, 128, True)]
+)
+def test_an_evaluation_is_that_of_a_real_model(batch: int, length: int, cached: bool) -> None:
+    """With the cache of keys and values that a model in evaluation fills, and without."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -64,7 +67,7 @@ def test_an_evaluation_is_that_of_a_real_model(batch: int, length: int) -> None:
             self.now -= size
 
     given = {key: value for key, value in CONFIG.items() if key not in ("model_type", "architectures")}
-    config = transformers.LlamaConfig(**given, attn_implementation="eager", use_cache=False)
+    config = transformers.LlamaConfig(**given, attn_implementation="eager", use_cache=cached)
     model = transformers.LlamaForCausalLM(config).eval()
     ids = torch.zeros(batch, length, dtype=torch.long)
     peak = Peak()
@@ -72,7 +75,10 @@ def test_an_evaluation_is_that_of_a_real_model(batch: int, length: int) -> None:
     with torch.no_grad(), peak:
         loss = model(input_ids=ids, labels=ids).loss
     assert loss.item() > 0
-    setup = Setup(method="full", precision="fp32", attention_kernel="eager", seq_len=length, eval_batch=batch)
+    setup = Setup(
+        method="full", precision="fp32", attention_kernel="eager", seq_len=length, eval_batch=batch,
+        eval_cache="kept" if cached else "none",
+    )  # fmt: skip
     assert _evaluation(estimate_memory(build(CONFIG), setup)) == pytest.approx(peak.most, rel=0.08)
 
 
@@ -86,6 +92,29 @@ def test_an_evaluation_by_the_trainers_default_can_need_more_than_a_step() -> No
     assert both.per_gpu_bytes > 2 * step.per_gpu_bytes
     chunks = running(QWEN, {**options, "trainer": "trl", "eval_batch": 8}).memory()
     assert chunks.per_gpu_bytes < both.per_gpu_bytes / 2
+
+
+def test_a_cache_that_comes_out_as_tuples_is_widened() -> None:
+    """By hand, Llama-2-7B: 8 sequences of 2,048 tokens with keys and values of 32 heads in 32 layers, 2 bytes each,
+    and 4 of accelerate's copy, beside float32 logits; none where the config says that nothing is cached."""
+    options = {
+        "method": "lora", "rank": 8, "targets": "q_proj", "seq_len": 2048, "trainer": "hf-trainer-4",
+        "checkpointing": "layer", "eval_batch": 8,
+    }  # fmt: skip
+    found = running("meta-llama/Llama-2-7b-hf", options).memory()
+    parts = found.peak.parts()
+    assert found.peak.phase == "evaluation"
+    assert parts["temporary"] == pytest.approx(6 * 8 * 2048 * 32 * 2 * 32 * 128, rel=0.01)
+    assert parts["logits"] == 4 * 8 * 2048 * 32000
+    kept = running("meta-llama/Llama-2-7b-hf", {**options, "trainer": "hf-trainer-4.46"}).memory()
+    bare = running("meta-llama/Llama-2-7b-hf", {**options, "trainer": "hf-trainer"}).memory()
+    assert bare.per_gpu_bytes < kept.per_gpu_bytes < found.per_gpu_bytes
+    arch = build({**CONFIG, "use_cache": False})
+    without, told = (
+        estimate_memory(each, Setup(method="full", seq_len=64, eval_batch=2, eval_cache="kept"))
+        for each in (build(CONFIG), arch)
+    )
+    assert _evaluation(without) - _evaluation(told) == 2 * 64 * 3 * 2 * 256 * 2  # held beside the loss
 
 
 def test_an_evaluation_is_of_supervised_training() -> None:

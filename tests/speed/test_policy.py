@@ -33,7 +33,7 @@ from planner.speed.decode import (
 from planner.speed.lengths import decay, going_on, longest_of
 from planner.speed.policy import Making, generation_s, making_of, passes_s, policy_step
 from tools import compare_grpo
-from tools.fit_decode import FIRST, distance, first_ratios, interval
+from tools.fit_decode import FIRST, distance, first_ratios, interval, judged
 from tools.grpo_rows import ROOT, Pass, rows_of, step_of
 from tools.tiny_models import CONFIGS
 
@@ -85,7 +85,7 @@ def test_transformers_waits_for_its_host() -> None:
 
 
 def test_four_bits_are_read_and_unpacked() -> None:
-    whole, packed = STEP, replace(STEP, method="qlora", quantize="nf4")
+    whole, packed = STEP, replace(STEP, method="qlora", quantize="nf4", generation="colocate")
     assert weight_bytes(LLAMA, packed, 2, 1) < 0.6 * weight_bytes(LLAMA, whole, 2, 1)
     assert load_of(LLAMA, whole, (), GRAPHS).dequantised_bytes == 0
     assert load_of(LLAMA, packed, (), GRAPHS).dequantised_bytes > 2 * 7 * sizes()[2]
@@ -218,6 +218,10 @@ def test_a_server_over_several_gpus() -> None:
 
 
 def test_vllm_holds_16_bits_of_a_base_in_eight() -> None:
+    served = replace(STEP, method="qlora", quantize="nf4")  # `trl vllm-serve` has no bitsandbytes
+    assert weight_bytes(LLAMA, load_of(LLAMA, served, (), GRAPHS).setup, 2, 1) == weight_bytes(
+        LLAMA, STEP, 2, 1
+    )
     packed = replace(STEP, method="qlora", quantize="fp8")
     assert load_of(LLAMA, packed, (), GRAPHS).dequantised_bytes == 0
     assert generation_s(LLAMA, packed, H100, PAIRS)[0] == pytest.approx(
@@ -298,6 +302,9 @@ def test_first_predictions_are_kept_and_make_the_interval() -> None:
         for some in ratios.values()
     ]
     assert statistics.mean(held) >= decoding().coverage
+    shares = judged(ratios, first_ratios("later"))
+    assert len(shares) == decoding().judged == 10 and decoding().steps == 30
+    assert statistics.mean(shares) == pytest.approx(decoding().held, abs=1e-3) and decoding().held < 1
     later = [float(row["step_s"]) / float(row["predicted_s"]) for row in first if row["set"] == "later"]
     assert len(later) == 5 and all(decoding().low <= each <= decoding().high for each in later)
     for row in first:
