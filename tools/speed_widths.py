@@ -30,6 +30,7 @@ from tools.interval_fit import (
     Ratio,
     conformal,
     quantile,
+    score,
     shape_of,
     sources_of,
     weights_of,
@@ -207,6 +208,19 @@ def without_own(recipe: Recipe = CHOSEN, stated: bool = True, names: tuple[str, 
         own = [each for each in every if each.source == source and each.stated is stated]
         result += [(each, judged(each, rule, recipe)) for each in own]
     return result
+
+
+def with_shape_of_all(names: tuple[str, ...]) -> float:
+    """The share of sources that intervals of all others hold where the shape is that of all of them, kept as it is,
+    and only the width is the others' own: what the shape from the same sources costs."""
+    found = [each.ratio for each in firsts() if each.found in names and each.stated]
+    shape, shares = shape_of(found, STATED), []
+    for source in sources_of(found):
+        rest = [each for each in found if each.origin != source]
+        width = width_of(rest, shape, STATED)
+        own = [score(each, shape, STATED) <= width for each in found if each.origin == source]
+        shares.append(sum(own) / len(own))
+    return sum(shares) / len(shares)
 
 
 def by_shipped(name: str, stated: bool = True) -> Pairs:

@@ -35,6 +35,7 @@ from tools.speed_widths import (
     share_of,
     shipped_grounds,
     side_of,
+    with_shape_of_all,
     without_own,
 )
 from tools.speed_widths_page import row_of, widths_table
@@ -162,6 +163,7 @@ def test_sources_left_out_are_held_as_often_as_is_stated() -> None:
     assert share_of(found, lambda each: each.kind in RARE) >= 0.9
     until = Recipe(ALIKE, None, False)
     assert share_of(without_own(until, names=SETS[:-1])) < 0.86  # what was to be mended
+    assert with_shape_of_all(SETS[:-1]) >= 0.9  # and why
 
 
 def test_no_source_judges_its_own() -> None:
