@@ -230,7 +230,7 @@ def test_deepspeed_steps_as_long_as_published() -> None:
 
 
 def test_offloading_adds_what_deepspeed_measured() -> None:
-    """Qwen2.5-1.5B on two A100s under ZeRO-2: 240 ms a step, 1,365 ms with states offloaded (its core-binding blog)."""
+    """Qwen2.5-1.5B on two A100s under ZeRO-2: 240 ms a step, 1,365 with states offloaded (its core-binding blog)."""
     arch = load("Qwen/Qwen2.5-1.5B")[1]
     two = replace(hardware.cluster(hardware.find("a100 40gb")), count=2, per_node=2)
     setup = Setup(
