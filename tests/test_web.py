@@ -136,6 +136,8 @@ def test_plans_are_those_of_the_search() -> None:
     assert "--budget 20" in found.command and "--batch 16" in found.command
     best = found.found["best"]
     shown = words(plan_views.plans(found))
+    within = best["time"]["interval"]
+    assert f"{within['held']:.0%} of {within['judged']} sources" in shown
     assert (
         f"rank {best['rank']} on {best['layers']}" in shown
         and f"{found.found['candidates']:,} plans" in shown

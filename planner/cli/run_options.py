@@ -131,7 +131,8 @@ def _others() -> dict[str, dict[str, Any]]:
         "lora_dropout": {"type": float, "help": "Dropout before the pairs. Default: 0, or the trainer's."},
         "trainer": {
             "metavar": "NAME", "shell_complete": complete(trainer_names),
-            "help": f"Whose code runs, which fills the options that are not given: {', '.join(trainer_names())}.",
+            "help": f"Whose code runs, which fills the options that are not given: {', '.join(trainer_names())}. "
+            "Leave it out where none of these is yours: memory's interval is then the wider one of unknown trainers.",
         },
         "gpu": {"metavar": "NAME", "shell_complete": complete(gpu_names), "help": "The accelerator."},
         "price": {"type": float, "metavar": "USD", "help": "Your price of a GPU and hour."},

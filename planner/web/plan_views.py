@@ -10,7 +10,7 @@ from ..report.numbers import dollars
 from .answer import Answer, Search
 from .downloads import DOCUMENTS, exports
 from .markup import link, note, table, text
-from .views import between
+from .views import between, time_held
 
 
 def _setting(plan: Mapping[str, Any]) -> str:
@@ -44,7 +44,8 @@ def plans(found: Search) -> str:
     rows += [_row(f"{number}", plan) for number, plan in enumerate(data["alternatives"], 2)]
     front = [_row(f"{number}", plan) for number, plan in enumerate(data["frontier"], 1)]
     time, cost = best["time"], best["cost"]
-    said = f"Best: {_setting(best)}; {between(time['low'], time['high'], units.duration)}"
+    ends = between(time["low"], time["high"], units.duration)
+    said = f"Best: {_setting(best)}; {ends} ({time_held(time['interval'])})"
     if cost:
         said += f", {between(cost['low'], cost['high'], dollars)}"
     counted = f"{data['candidates']:,} plans were weighed, {data['feasible']:,} keep within the limits."

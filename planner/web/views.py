@@ -65,7 +65,7 @@ def _memory_tile(answer: Answer, plan: Mapping[str, Any]) -> str:
     )
 
 
-def _held(within: Mapping[str, Any]) -> str:
+def time_held(within: Mapping[str, Any]) -> str:
     """How often such intervals held sources that had no part in them."""
     if within["held"] is None:
         return "nobody has judged such intervals"
@@ -82,11 +82,11 @@ def _run_tile(plan: Mapping[str, Any]) -> str:
         return tile(
             "Time of a step",
             units.duration(step["seconds"]),
-            f"{within} ({_held(time['interval'])}); add data for the run",
+            f"{within} ({time_held(time['interval'])}); add data for the run",
             time["basis"],
         )
     value, ends = units.duration(time["seconds"]), between(time["low"], time["high"], units.duration)
-    said = f"{ends} ({_held(time['interval'])})"
+    said = f"{ends} ({time_held(time['interval'])})"
     if cost and cost["usd"] is not None:
         value += f", {dollars(cost['usd'])}"
         price = dollars(cost["price"]["usd_per_gpu_hour"])
@@ -319,7 +319,7 @@ def time_and_cost(answer: Answer) -> str:
             )
         )
     within = time["interval"]
-    rows.append(("interval of", TIMED[within["kind"]], _held(within)))
+    rows.append(("interval of", TIMED[within["kind"]], time_held(within)))
     return table("Time and cost", ("", "", "90% within"), rows)
 
 
