@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
-from . import hardware
+from . import grpo, hardware
 from .cost import Cost, RunTime, cost_of, list_price, own_price, run_time
 from .dataclass import dataclass
 from .errors import InputError, hint
@@ -187,6 +187,8 @@ def compare(
         own_price(price)
     if options.get("gpu") is not None:
         hardware.find(options["gpu"])
+    of_grpo = {"objective": options.get("objective"), "prompt_tokens": options.get("prompt_tokens")}
+    options["seq_len"] = grpo.length_of(options.get("seq_len"), of_grpo)
     runs = list(_runs(models, wanted, picked, options))
     data = data_of(models[0], options, runs[0].setup.seq_len)
     columns = tuple(_column(run, data, price, given, options.get("gpu") is not None) for run in runs)

@@ -177,9 +177,11 @@ SIXTH: dict[int, str] = {
     571: MANY_LENGTHS.format("7,137"), 572: MANY_LENGTHS.format("5,115"),
 }  # fmt: skip
 PREPARED = (
-    "not explained: the figure is the most that was reserved since the process began, loading and quantising the "
-    "base among it, before any step: the notebook finds 12.07 GiB reserved before it trains Qwen3-14B and 14.04 "
-    "after; which TRL ran is not said"
+    "half explained: the figure is the most that was reserved since the process began. The notebook's logged run "
+    "(number 1761318512) is of 24 October 2025, when TRL 0.24 was the newest, which has PEFT make float32 copies of "
+    "embeddings and unembedding, then makes them bfloat16 again (trl/models/utils.py, prepare_peft_model; from 0.25 "
+    "on norms alone become float32): 11.1, 9.9 and 3.8 GB of 13.7, 11.7 and 5.1 are then reserved before any step, "
+    "which no moment of an estimate has"
 )
 EVALUATED = (
     "7 to 10 GB are missing, as of the other models of this source: the evaluation at the Trainer's own batch of 8, "

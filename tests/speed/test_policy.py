@@ -250,6 +250,7 @@ def test_the_commands_tell_time_and_cost() -> None:
     assert "generation, s" in page.stdout and "Time and cost  assumed" in page.stdout
     column = compare("Qwen/Qwen2.5-1.5B", objective="grpo", gpu="h100", batch=8, methods="lora,full").columns
     assert all(each.time and each.time.step.phases for each in column)
+    assert all(each.run.setup.seq_len == 512 for each in column)  # TRL's completions, as estimate has them
     plain = estimate("Qwen/Qwen2.5-1.5B", gpu="h100").time
     assert plain and plain["step"]["phases"] is None
     with pytest.raises(InputError, match="objective: found 'grpo'"):
