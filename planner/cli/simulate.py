@@ -11,13 +11,13 @@ from ..setup import CHOICES
 from ..simulate import simulate
 from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options, library_options
 from .options import Count, Function, SectionedCommand, complete, json_option, print_json
-from .run_options import IMAGES, run_options
+from .run_options import BESIDE, IMAGES, run_options
 
 EPILOG = """\b
 Examples:
   lora-plan simulate --model meta-llama/Llama-3.1-8B
   lora-plan simulate -m Qwen/Qwen3-8B --rank 64 --batch 4 --seq-len 4096 --checkpointing
-  lora-plan simulate -m Qwen/Qwen3-8B --trainer llama-factory --methods lora --batch 2
+  lora-plan simulate -m Qwen/Qwen3-8B --trainer llama-factory --methods lora --batch 2 --eval-batch 8
   lora-plan simulate -m ./my-model --methods lora --precision autocast --optimizer adamw-8bit --json
 """
 STEP = (
@@ -33,9 +33,10 @@ STEP = (
     "objective",
     "reference",
     "prompt_tokens",
+    *BESIDE,
     *IMAGES,
 )
-HELD = ("trainer", "precision", "autocast", "quantize", "upcast_small", "optimizer", "lora_dropout")
+HELD = ("precision", "autocast", "quantize", "upcast_small", "optimizer", "lora_dropout", "trainer")
 SECTIONS = {
     "Model and adapter": MODEL_AND_ADAPTER,
     "More of PEFT's LoraConfig": PEFT,
@@ -44,13 +45,13 @@ SECTIONS = {
 }
 
 
-def _choice(name: str, text: str) -> Callable[[Function], Function]:
-    """An option whose values are those of a set-up's field."""
+def _choice(name: str, usual: str, text: str) -> Callable[[Function], Function]:
+    """An option whose values are those of a set-up's field; `usual` is what it is where nobody says."""
     return click.option(
         f"--{name.replace('_', '-')}",
         metavar="NAME",
         shell_complete=complete(lambda: CHOICES[name]),
-        help=text.format(", ".join(CHOICES[name])),
+        help=f"{text.format(', '.join(CHOICES[name]))} Default: {usual}, or the trainer's.",
     )
 
 
@@ -59,9 +60,7 @@ def _choice(name: str, text: str) -> Callable[[Function], Function]:
 @click.option(
     "--methods",
     metavar="NAMES",
-    default="lora,full,qlora",
-    show_default=True,
-    help="Comma list of the methods to run.",
+    help="Comma list of the methods to run. Default: lora,full,qlora, as far as they can be.",
 )
 @click.option(
     "--seq-len", type=Count(), help="Tokens a sequence. Default: 2048, or the model's context if shorter."
@@ -70,34 +69,30 @@ def _choice(name: str, text: str) -> Callable[[Function], Function]:
 @click.option(
     "--accumulation", type=Count(), default=1, show_default=True, help="Micro-steps in an optimizer step."
 )
-@run_options(("trainer", "checkpointing", *IMAGES))
-@_choice("attention_kernel", "How attention runs: {}. Default: sdpa, or the trainer's.")
+@run_options(("checkpointing", *BESIDE, *IMAGES, "lora_dropout", "trainer"))
+@_choice("attention_kernel", "sdpa", "How attention runs: {}.")
 @_choice(
     "packing",
-    "Sequences as long as the batch, or shorter ones padded or packed: {}. Default: full, or the trainer's; padded "
-    "for pairs.",
+    "full",
+    "Sequences as long as the batch, or shorter ones padded or packed: {}; of pairs padded.",
 )
-@_choice(
-    "loss",
-    "How the loss is computed: {}. Default: full, or the trainer's; tiled for preferences, full for orpo.",
-)
-@_choice("objective", "What is learnt: {}. A batch of dpo or orpo is pairs. Default: sft, or the trainer's.")
-@_choice("reference", "What dpo and kto compare with: {}. Default: base; grpo's runs before the step.")
+@_choice("loss", "full", "How the loss is computed: {}; of preferences tiled.")
+@_choice("objective", "sft", "What is learnt: {}. A batch of dpo or orpo is pairs.")
+@_choice("reference", "base", "What dpo and kto compare with: {}; grpo's runs before the step.")
 @click.option("--prompt-tokens", type=Count(), help="grpo: tokens that are prompt. Default: 0.")
-@_choice("precision", "How weights are held and computed with: {}. Default: bf16, or the trainer's.")
+@_choice("precision", "bf16", "How weights are held and computed with: {}.")
 @click.option(
     "--autocast/--no-autocast",
     default=None,
-    help="Autocast on 16-bit weights, as HF's Trainer runs them. Default: QLoRA in nf4 or int8.",
+    help="Autocast on 16-bit weights, as HF's Trainer runs them. Default: QLoRA in nf4 or int8, or the trainer's.",
 )
-@_choice("quantize", "How QLoRA holds the base weights: {}. Default: nf4, or the trainer's.")
+@_choice("quantize", "nf4", "How QLoRA holds the base weights: {}.")
 @click.option(
     "--upcast-small/--no-upcast-small",
     default=None,
-    help="QLoRA: what is not quantised in float32, as PEFT prepares it. Default: with nf4 or int8.",
+    help="QLoRA: what is not quantised in float32, as PEFT prepares it. Default: with nf4 or int8, or the trainer's.",
 )
-@_choice("optimizer", "The optimizer: {}. Default: adamw, or the trainer's.")
-@click.option("--lora-dropout", type=float, help="Dropout before the pairs. Default: 0, or the trainer's.")
+@_choice("optimizer", "adamw", "The optimizer: {}.")
 @click.option("--whole", is_flag=True, help="Run every layer, not a few that stand for all.")
 @json_option
 def command(as_json: bool, **options: Any) -> None:

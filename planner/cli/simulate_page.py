@@ -51,8 +51,10 @@ def _memory(found: SimulatedSteps) -> Table:
 def _moments(found: SimulatedSteps) -> Table:
     steps = list(found.steps.values())
     table = _table("Most in each phase", found)
-    for phase in ("forward", "loss", "backward", "optimizer"):
+    for phase in ("evaluation", "forward", "loss", "backward", "optimizer"):
         sizes = [step.moments.get(phase) for step in steps]
+        if not any(sizes):
+            continue
         table.add_row(phase, *("" if peak is None else units.byte_size(peak.bytes) for peak in sizes))
     return table
 
@@ -89,6 +91,8 @@ def show(found: SimulatedSteps, console: Console | None = None) -> None:
         step += ", layers checkpointed"
     if first.trainer != PLAIN:
         step += f", as {first.trainer} runs it"
+    if first.eval_batch:
+        step += f", evaluations of {first.eval_batch} x {first.seq_len:,}"
     console.print(Text(step))
     console.print(
         Text(f"{found.layers_simulated} of {found.layers} layers run, in {found.seconds:.1f} s", "dim")

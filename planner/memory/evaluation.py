@@ -18,6 +18,7 @@ from dataclasses import replace
 from .cache import cached_values
 from .head import head_stretches
 from .kinds import Job
+from .passes import CASTS
 from .step import Place, head_of, masks, stem_of, walked_layers
 from .stretch import Held, plus
 
@@ -42,10 +43,19 @@ def evaluated(job: Job, base: Held) -> list[Place]:
         around, {"temporary": -cache // max(1, job.arch.n_layers)}
     )  # the last layer's are in its own walk
     layers = walked_layers(own, False)
+    # Autocast keeps lowered copies of trained weights to the end of the pass, also where nothing asks for gradients.
+    casts = [each.forward.change.get(CASTS, 0) for each in layers.kinds]
+    lowered = sum(casts[kind] for _, kind in layers.order)
     found = [
-        Place("evaluation", where, below, layers.kinds[kind].forward.highest)
+        Place(
+            "evaluation",
+            where,
+            plus(below, {CASTS: lowered - casts[kind]}),
+            layers.kinds[kind].forward.highest,
+        )
         for kind, where in {kind: where for where, kind in layers.order}.items()
     ]
+    around = plus(around, {CASTS: lowered})
     width = layers.kinds[layers.order[-1][1]].width if layers.order else 0
     run = own.run(grad=False, width=width)
     loss, _ = head_stretches(run, head_of(own), own.traits, alone.loss, alone.loss_chunk, False)

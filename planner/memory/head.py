@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..setup import Setup
 from .elementwise import drop, norm
 from .log_probs import by_entries, gathered, recomputed, tiled
 from .passes import CASTS, FLOAT32, Pass
@@ -172,6 +173,14 @@ def _in_pieces(run: Pass, x: Value, head: Head, traits: Traits, loss: str, chunk
     )
 
 
+def sums_unembedding(setup: Setup) -> bool:
+    """Whether the unembedding's gradient is a tensor of its own when its way back ends: where the loss makes it, or
+    where several pieces of tokens have been summed."""
+    if setup.loss.startswith(("split", "recomputed")):
+        return setup.tokens > setup.loss_chunk
+    return setup.loss in ("chunked", "tiled", "chunked-vocabulary")
+
+
 def _in_loss(run: Pass, loss: str) -> bool:
     """Whether a loss keeps the memory of the logits in a model's output itself."""
     return loss == "fused" or (loss == "shifted-fused" and run.sequences == 1)
@@ -189,20 +198,23 @@ def _split(run: Pass, x: Value, head: Head, traits: Traits, loss: str, chunk: in
     """Logits of all tokens in pieces of `chunk` tokens, each with a loss of its own, so that on the way back no
     gradient is larger than a piece.
 
-    "split" takes log-softmax in the logits' own type (litgpt), "split-wide" in float32 (torchtune), and both keep it;
-    "split-fused" is the latter compiled, which keeps the logits alone.
+    "split" takes log-softmax in the logits' own type (litgpt), which autocast follows with a float32 copy,
+    "split-wide" in float32 (torchtune), and both keep what they make; "split-fused" is the latter compiled, which
+    keeps the logits alone and makes their gradient at once (2 bytes a logit in 16 bits: torch 2.13's compiler on a
+    CPU, by its allocations). Without gradients a piece keeps none of it.
     """
     tape = run.tape
     logits = unembed(run, x, head, traits, run.tokens)
     rows: Size = min(chunk, run.tokens) if isinstance(run.tokens, int) else chunk
     inner, width = logits.width, FLOAT32 if loss == "split-wide" else logits.width
-    kept = logits.buffer if loss == "split-fused" else tape.new(logits.elements * width)
-    piece = rows * head.vocab
-    work = tape.new(piece * (0 if loss == "split-fused" else width))
+    piece, cast_too = rows * head.vocab, loss == "split" and run.autocast and inner < FLOAT32
+    made = 0 if loss == "split-fused" else width + FLOAT32 * cast_too
+    kept = logits.buffer if not made else tape.new((logits.elements if run.grad else piece) * made)
+    work = tape.new(piece * (width if loss == "split-wide" else 0))
     del work
 
     def rule(g: Buffer) -> Gradients:
-        held = tape.new(piece * (width + inner))
+        held = tape.new(piece * (inner if loss == "split-fused" else 2 * width))
         del held
         return (tape.new(0),)
 

@@ -98,7 +98,7 @@ def recomputed(run: Pass, x: Value, head: Head, chunk: int, *, wide: bool) -> Va
 
     def rule(g: Buffer) -> Gradients:
         summed = tape.new(size) if needs else None
-        again = _chunk(run, few, head, given, width, wide=wide)
+        again = _chunk(run, few, head, given, width, wide=wide, again=True)
         chosen = tape.new(few * (head.vocab * FLOAT32))
         of_logits = tape.new(few * (head.vocab * FLOAT32))
         del chosen
@@ -114,23 +114,27 @@ def recomputed(run: Pass, x: Value, head: Head, chunk: int, *, wide: bool) -> Va
     return tape.apply((picked,), 0, FLOAT32, (picked.buffer,), rule, trains=trains)
 
 
-def _chunk(run: Pass, rows: Size, head: Head, given: int, width: int, *, wide: bool) -> list[Buffer]:
-    """A chunk's log-probabilities and their exponentials, for its loss and entropy, and the lowered weights that its
-    product keeps: what stays until its gradient is there. `given`: bytes a value that the product is given, `width`:
-    that autocast makes of it."""
+def _chunk(
+    run: Pass, rows: Size, head: Head, given: int, width: int, *, wide: bool, again: bool = False
+) -> list[Buffer]:
+    """A chunk's log-probabilities and the lowered weights that its product keeps: what stays until its gradient is
+    there. Their exponentials are for an entropy that nobody learns from. `given`: bytes a value that the product is
+    given, `width`: that autocast makes of it; `again`: on the way back, where what the product reads is kept."""
     tape, held = run.tape, run.whole if head.trained else run.norms
     parameters, entries = head.reads * head.vocab, rows * head.vocab
     copied = tape.new(parameters * given) if given != held else None
     lowered = [tape.new(parameters * width), tape.new(rows * (head.reads * width))] if width != given else []
     logits = tape.new(entries * width)
+    if again and copied is not None and not lowered:
+        lowered = [copied]
     del copied
     if width < FLOAT32 and not wide:
         logits = tape.new(entries * FLOAT32)
     chances = tape.new(entries * FLOAT32)
     exponentials = tape.new(entries * FLOAT32)
-    products = tape.new(entries * FLOAT32)
-    del products, logits
-    return [*lowered, chances, exponentials]
+    products = None if again else tape.new(entries * FLOAT32)  # a checkpoint stops when it has what it lacked
+    del products, exponentials, logits
+    return [*lowered, chances]
 
 
 def by_entries(run: Pass, x: Value, head: Head, chunk: int) -> Value:

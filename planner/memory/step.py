@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from ..dataclass import dataclass
 from ..schema import Apply, Architecture, Attend, Block
 from ..setup import Method, Setup
-from .head import LOGITS, head_stretches
+from .head import LOGITS, head_stretches, sums_unembedding
 from .kinds import CACHES, Job, Walked, walk_layer
 from .known import maybe_at, remembered
 from .layout import low_ranks
@@ -362,7 +362,7 @@ def pass_reference(job: Job, going: Course, live: int) -> None:
 
 def stem_of(job: Job) -> Stem:
     """The embedding, with what is trained of it."""
-    fresh = job.setup.loss in ("chunked", "tiled")
+    fresh = sums_unembedding(job.setup)
     return stem_stretches(job.run(), job.arch, trains=table_trained(job), pairs=table_pairs(job), fresh=fresh)
 
 

@@ -14,8 +14,6 @@ from ..trainers import PLAIN
 ONLY = {
     "kernels": "transformers", "gpus": 1, "sharding": "none", "tensor_parallel": 1, "pipeline_parallel": 1,
     "expert_parallel": 1, "sequence_parallel": 1, "offload": "none", "quantize_experts": False, "main_grads": False,
-    "cache_held": None, "gradients_kept": False,
-    "eval_batch": 0,
 }  # fmt: skip
 
 
@@ -36,6 +34,15 @@ def check_setup(setup: Setup) -> None:
                 found,
                 f"{only}: a step is simulated on one GPU, with transformers' kernels",
             )
+    if setup.cache_held:
+        raise InputError("cache-held", True, "none: a step is simulated without a cache")
+    if setup.eval_batch and setup.objective != "sft":
+        raise InputError("eval-batch", setup.eval_batch, "0 but for supervised training")
+    if setup.eval_batch and setup.eval_cache != "none":
+        raise InputError(
+            "eval-batch", setup.eval_batch, f"none with trainer {setup.trainer}",
+            "transformers 4 fills a cache of keys and values in an evaluation, which only an estimate counts.",
+        )  # fmt: skip
     if setup.attention_kernel == "flash" and setup.precision == "fp32":
         raise InputError(
             "attention-kernel", "flash", "sdpa or eager with precision fp32: flash attention takes 16 bits"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..adapter import AdapterSpec
@@ -14,7 +14,7 @@ from .images import towers_whole
 from .layers import Stack, everyone, stacks
 from .model import Made, make
 from .optimizers import optimizer_step
-from .step import BLOCK_BYTES, PLAIN, Run, run
+from .step import BLOCK_BYTES, PLAIN, Run, evaluate, run
 from .timeline import (
     GRADIENTS,
     PARTS,
@@ -78,16 +78,21 @@ def simulate_step(
     state, extra = optimizer_step(trained, setup, block_bytes, _ends(made.model))
     start[OPTIMIZER] += state
     gradients = 0 if setup.optimizer_in_backward else _sum(trained, block_bytes)
-    if setup.accumulation > 1:
+    waiting = list(start)
+    if setup.accumulation > 1 or setup.gradients_kept:
         start[GRADIENTS] += gradients
+    if setup.gradients_kept:
+        waiting = list(start)
     found = towers_whole(stacks(made.model), made.images)
     if whole:
         found = [everyone(stack.path, stack.length) for stack in found]
     try:
         moments, flops = _step(made, setup, found, start, block_bytes, how)
+        moments |= _evaluation(made, setup, found, waiting, block_bytes, how)
     except IrregularError:
         found = [everyone(stack.path, stack.length) for stack in found]
         moments, flops = _step(made, setup, found, start, block_bytes, how)
+        moments |= _evaluation(made, setup, found, waiting, block_bytes, how)
     update = list(start)
     update[GRADIENTS] = gradients
     update[TEMPORARY] += extra
@@ -136,3 +141,18 @@ def _step(
     if any(end[TRANSIENT]) and not all(stack.whole for stack in found):
         raise IrregularError(f"a step leaves {end[TRANSIENT]} bytes behind")
     return moments, unroll_flops(recording.flops, times)
+
+
+def _evaluation(
+    made: Made, setup: Setup, found: list[Stack], start: Sequence[int], block_bytes: int, how: Run
+) -> dict[str, Peak]:
+    """The highest point of an evaluation, where the set-up names a batch for it: beside what waits from step to
+    step, without gradients."""
+    if not setup.eval_batch:
+        return {}
+    alone = replace(setup, micro_batch=setup.eval_batch, accumulation=1, gradients_kept=False, eval_batch=0)
+    with clear_errors(made.model.config.model_type):
+        recording = evaluate(made, alone, found, Tracker(block_bytes), how)
+    passed, _ = peaks(start, unroll(stretches(recording, multiplicity(found)), found))
+    highest = max(passed.values(), key=lambda each: each.bytes)
+    return {"evaluation": replace(highest, place=highest.place._replace(phase="evaluation"))}

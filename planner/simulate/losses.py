@@ -13,6 +13,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..setup import Setup
+from .pieces import BY_ENTRIES, BY_PIECES, RECOMPUTED, by_pieces
 
 
 class _Fused(torch.autograd.Function):  # type: ignore[misc]
@@ -29,19 +30,40 @@ class _Fused(torch.autograd.Function):  # type: ignore[misc]
         return ctx.saved_tensors[0], None
 
 
+class _Compiled(torch.autograd.Function):  # type: ignore[misc]
+    """Megatron's fused loss as torch compiles it: float32 probabilities, which the backward pass copies before it
+    makes the logits' gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Any) -> Any:
+        chances = torch.empty_like(logits, dtype=torch.float32)
+        ctx.save_for_backward(chances)
+        ctx.given = logits.dtype
+        return logits.new_empty(logits.shape[0], dtype=torch.float32).sum()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        (chances,) = ctx.saved_tensors
+        written = torch.empty_like(chances)
+        found = torch.empty_like(chances, dtype=ctx.given)
+        del written
+        return found
+
+
 class _Chunked(torch.autograd.Function):  # type: ignore[misc]
     """Unembedding and loss together, `chunk` rows at a time; gradients are made in the forward pass."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Any, weight: Any, bias: Any, chunk: int) -> Any:
         wants = ctx.needs_input_grad
-        d_hidden = torch.zeros_like(hidden)
+        d_hidden = torch.zeros_like(hidden) if wants[0] else None
         d_weight = torch.zeros_like(weight) if wants[1] else None
         losses = hidden.new_zeros(hidden.shape[0], dtype=torch.float32)
         for start in range(0, hidden.shape[0], chunk):
             rows = hidden[start : start + chunk]
             logits = torch.nn.functional.linear(rows, weight, bias)
-            d_hidden[start : start + chunk] = logits @ weight
+            if d_hidden is not None:
+                d_hidden[start : start + chunk] = logits @ weight
             if d_weight is not None:
                 d_weight.addmm_(logits.t(), rows)
             del logits
@@ -72,15 +94,8 @@ class _Through(nn.Module):  # type: ignore[misc]
         return hidden
 
 
-RUN = (
-    "full",
-    "shifted",
-    "shifted-narrow",
-    "shifted-fused",
-    "fused",
-    "chunked",
-    "tiled",
-)  # what is run as it is
+WITHOUT_IT = "Or leave it without: --layers attention,mlp."
+NEEDS_WEIGHT = ("chunked", BY_ENTRIES, *RECOMPUTED)  # read the unembedding's weight, not the module
 
 
 def choose_loss(model: Any, setup: Setup, *, narrow_before: bool = False) -> None:
@@ -88,8 +103,6 @@ def choose_loss(model: Any, setup: Setup, *, narrow_before: bool = False) -> Non
     left its logits in their own type. Raises InputError where it cannot take it."""
     if setup.loss in ("full", "tiled"):
         return
-    if setup.loss not in RUN:
-        raise InputError("loss", setup.loss, f"one of {', '.join(RUN)}", "Only an estimate knows the others.")
     if getattr(model.config, "is_encoder_decoder", False):
         raise InputError("loss", setup.loss, "full: an encoder with a decoder computes its own loss")
     head = model.get_output_embeddings()
@@ -97,19 +110,22 @@ def choose_loss(model: Any, setup: Setup, *, narrow_before: bool = False) -> Non
         raise InputError(
             "loss", setup.loss, "full for this model", "It makes no logits by one Linear module."
         )
-    if setup.loss == "fused":
-        model.loss_function = _fused
+    if setup.loss in BESIDE_LOGITS and not (narrow_before and setup.loss.startswith("shifted")):
+        model.loss_function = BESIDE_LOGITS[setup.loss]
         return
     if setup.loss.startswith("shifted"):
         if not narrow_before and setup.loss != "shifted-narrow":
             head.register_forward_hook(_widen(model.config.get_text_config()))
-        model.loss_function = _shifted_fused if setup.loss == "shifted-fused" else _shifted
+        model.loss_function = _shifted_fused if setup.loss.endswith("fused") else _shifted
         return
-    if not isinstance(head, nn.Linear):
-        raise InputError("loss", "chunked", "full or fused where the unembedding has an adapter")
+    if setup.loss in NEEDS_WEIGHT and not isinstance(head, nn.Linear):
+        raise InputError("loss", setup.loss, "full or fused where the unembedding has an adapter", WITHOUT_IT)
     model.set_output_embeddings(_Through(head))
     if getattr(model.config, "final_logit_softcapping", None):
-        model.config.final_logit_softcapping = None  # the kernel's own, chunk by chunk
+        model.config.final_logit_softcapping = None  # the loss's own, piece by piece
+    if setup.loss in BY_PIECES:
+        model.loss_function = by_pieces(setup.loss, head, setup.loss_chunk)
+        return
 
     def chunked(logits: Any, labels: Any, *_: Any, **__: Any) -> Any:
         hidden = logits.reshape(-1, logits.shape[-1])
@@ -145,6 +161,31 @@ def _shifted_fused(logits: Any, labels: Any, vocab_size: int, **_: Any) -> Any:
     return _Fused.apply(rows, labels[..., 1:].contiguous().view(-1))
 
 
+def _shifted_late(logits: Any, labels: Any, vocab_size: int, **more: Any) -> Any:
+    """The loss of transformers 4.46 to 4.49, which made the float32 copy itself."""
+    logits = logits.float()
+    return _shifted(logits, labels, vocab_size, **more)
+
+
+def _shifted_late_fused(logits: Any, labels: Any, vocab_size: int, **more: Any) -> Any:
+    """The same with a fused kernel behind the copy."""
+    logits = logits.float()
+    return _shifted_fused(logits, labels, vocab_size, **more)
+
+
+def _wide_fused(logits: Any, labels: Any, vocab_size: int, **_: Any) -> Any:
+    return _Compiled.apply(logits.view(-1, logits.shape[-1]))
+
+
+# Losses that take the logits as the model makes them.
+BESIDE_LOGITS = {
+    "fused": _fused,
+    "wide-fused": _wide_fused,
+    "shifted-late": _shifted_late,
+    "shifted-late-fused": _shifted_late_fused,
+}
+
+
 def by_chances(setup: Setup) -> bool:
     """Whether a loss is one of log-probabilities that the model does not compute itself."""
     return setup.loss == "tiled" or setup.objective != "sft"
@@ -157,7 +198,8 @@ def check_by_chances(model: Any, setup: Setup) -> None:
         raise InputError(name, value, "another for an encoder with a decoder")
     head = model.get_output_embeddings()
     if setup.loss == "tiled" and not isinstance(head, nn.Linear):
-        raise InputError("loss", "tiled", "full where the unembedding has an adapter, or is no Linear module")
+        expected = "full where the unembedding has an adapter, or is no Linear module"
+        raise InputError("loss", "tiled", expected, WITHOUT_IT)
 
 
 def without_dropout(model: Any) -> None:

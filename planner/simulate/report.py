@@ -27,8 +27,9 @@ def moment_name(peak: Peak) -> str:
 
 @dataclass(frozen=True)
 class SimulatedStep:
-    """A step by one method. `moments` are the peaks of forward, loss, backward and optimizer; `flops_by_operator`
-    those of forward and backward by phase and torch's operator; `layers_run` of `layers` were run."""
+    """A step by one method. `moments` are the peaks of forward, loss, backward, optimizer, and of an evaluation where
+    there is one; `flops_by_operator` those of forward and backward by phase and torch's operator; `layers_run` of
+    `layers` were run."""
 
     setup: Setup
     peak: Peak

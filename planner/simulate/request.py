@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from importlib import metadata, util
 from typing import Any
 
@@ -15,18 +14,13 @@ from ..architecture.meta import checks
 from ..errors import InputError, MissingDependencyError, hint
 from ..estimator import load, model_of
 from ..memory.scans import UNRULED_SCANS
-from ..pictured import check_length, image_notices, pictured
-from ..ranks import has_experts
-from ..running import setup_from
+from ..pictured import image_notices, pictured
 from ..schema import Architecture, Notice, Source
-from ..setup import Setup
-from ..trainers import asked_adapter_dtype
-from ..units import parse_count
 from .report import SimulatedStep, SimulatedSteps
+from .setups import setups_of, sources_of
 
 METHODS = ("lora", "full", "qlora")
 NEEDED = ("torch", "transformers", "peft")
-DEFAULT_SEQ_LEN = 2048
 URLS = {
     "torch": "https://github.com/pytorch/pytorch/tree/v{}",
     "transformers": "https://github.com/huggingface/transformers/tree/v{}",
@@ -36,14 +30,15 @@ Progress = Callable[[str], None]
 
 
 def simulate(
-    model: str | os.PathLike[str] | Mapping[str, Any] | None = None, *, methods: str | Sequence[str] = METHODS,
-    seq_len: int | None = None, batch: int = 1, accumulation: int = 1, checkpointing: bool | None = None,
-    trainer: str | None = None, precision: str | None = None, autocast: bool | None = None,
-    quantize: str | None = None, upcast_small: bool | None = None, optimizer: str | None = None,
-    attention_kernel: str | None = None, packing: str | None = None, loss: str | None = None,
-    objective: str | None = None, reference: str | None = None, prompt_tokens: int | None = None,
-    lora_dropout: float | None = None, rank: int = 32, alpha: float = 32, layers: str | Sequence[str] | None = None,
-    targets: str | Sequence[str] | None = None, experts: str = "scaled", layout: str | None = None,
+    model: str | os.PathLike[str] | Mapping[str, Any] | None = None, *, methods: str | Sequence[str] | None = None,
+    seq_len: int | None = None, batch: int = 1, accumulation: int = 1, checkpointing: bool | str | None = None,
+    trainer: str | None = None, eval_batch: int | None = None,
+    precision: str | None = None, autocast: bool | None = None, quantize: str | None = None,
+    upcast_small: bool | None = None, optimizer: str | None = None, attention_kernel: str | None = None,
+    packing: str | None = None, loss: str | None = None, objective: str | None = None, reference: str | None = None,
+    prompt_tokens: int | None = None, lora_dropout: float | None = None, rank: int = 32, alpha: float = 32,
+    layers: str | Sequence[str] | None = None, targets: str | Sequence[str] | None = None,
+    experts: str = "scaled", layout: str | None = None,
     variant: str = "lora", adapter_dtype: str = "float32", target_regex: str | None = None,
     target_parameters: str | Sequence[str] | None = None,
     layers_to_transform: int | str | Sequence[int] | None = None,
@@ -55,10 +50,11 @@ def simulate(
 ) -> SimulatedSteps:  # fmt: skip
     """The training step of `model`, run without weights: peak memory by part, its moment, and FLOPs.
 
-    The options are those of `lora-plan simulate`, by the same names; `batch` is of one GPU and micro-step. What is
-    not given is as `estimate` takes it: the trainer's, or usual. `whole` runs every layer instead of a few that stand
-    for all. `progress` is told what is being done. Raises a PlannerError whose
-    message says what to do; MissingDependencyError without torch.
+    The options are those of `lora-plan simulate`, by the same names; `batch` is of one GPU. A `trainer`'s profile
+    fills those that are not given, as in an estimate. Of the usual methods, those that cannot be run so are left out
+    and said; methods that are named are run or refused. `eval_batch`: with an evaluation of so many sequences.
+    `whole` runs every layer instead of a few that stand for all. `progress` is told what is being done. Raises a
+    PlannerError whose message says what to do; MissingDependencyError without torch.
     """
     started = time.monotonic()
     options: dict[str, Any] = dict(locals())
@@ -68,7 +64,7 @@ def simulate(
         raise InputError("trust-remote-code", True, "nothing: a simulation runs transformers' own code only")
     found, arch = load(model_of(options))
     arch = pictured(arch, found.config, options)
-    setups = [_setup(method, options, arch) for method in chosen]
+    setups, left_out = setups_of(chosen, options, arch, named=methods is not None)
     _installed()
     checks.check(found.config)
     tell = progress or (lambda _: None)
@@ -86,8 +82,8 @@ def simulate(
         notes += result.notes
     return SimulatedSteps(
         found.model_id, found.origin, arch.model_type, arch.params, spec, steps,
-        (*found.notices, *_notices(arch, found.config, spec, steps, notes)),
-        (*(("model config", source) for source in found.sources), *_sources()),
+        (*found.notices, *left_out, *_notices(arch, found.config, spec, steps, notes)),
+        (*(("model config", source) for source in found.sources), *_sources(), *sources_of(trainer)),
         round(time.monotonic() - started, 3),
     )  # fmt: skip
 
@@ -95,7 +91,7 @@ def simulate(
 NAMES = {"lora": "LoRA", "full": "full fine-tuning", "qlora": "QLoRA"}
 
 
-def _methods(given: str | Sequence[str]) -> tuple[str, ...]:
+def _methods(given: str | Sequence[str] | None) -> tuple[str, ...]:
     chosen = names("methods", given) or METHODS
     for method in chosen:
         if method not in METHODS:
@@ -103,36 +99,6 @@ def _methods(given: str | Sequence[str]) -> tuple[str, ...]:
                 "methods", method, f"a comma list of {', '.join(METHODS)}", hint(method, METHODS).strip()
             )
     return chosen
-
-
-SAID = (
-    "trainer", "precision", "autocast", "upcast_small", "optimizer", "attention_kernel", "packing", "loss",
-    "objective", "reference", "prompt_tokens", "lora_dropout", "checkpointing", "accumulation",
-)  # fmt: skip
-
-
-def _setup(method: str, options: Mapping[str, Any], arch: Architecture) -> Setup:
-    """The set-up of a method: one GPU's micro-step, as an estimate of the same options has it."""
-    length = options["seq_len"]
-    if length is None:
-        length = min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN)
-    check_length(arch, length, options["seq_len"] is not None)
-    batch, accumulation = (_number(name, options[name]) for name in ("batch", "accumulation"))
-    said = {name: options[name] for name in SAID if options[name] is not None}
-    if method != "full":
-        said["adapter_dtype"] = asked_adapter_dtype(options["adapter_dtype"], options["trainer"])
-    if method == "qlora" and options["quantize"] is not None:
-        said["quantize"] = options["quantize"]
-    said |= {"method": method, "batch": batch * accumulation, "sharding": "none"}
-    found = setup_from(said, _number("seq-len", length), arch.model_type)
-    return found if has_experts(arch) else replace(found, quantize_experts=False)
-
-
-def _number(field: str, value: object) -> int:
-    number = parse_count(field, value)
-    if number < 1:
-        raise InputError(field, value, "a whole number of at least 1")
-    return number
 
 
 def _installed() -> None:

@@ -214,28 +214,17 @@ def run(
 ) -> Recording:  # fmt: skip
     """One forward and backward pass of the chosen layers, recorded. With accumulation it is a later one of its
     micro-steps, that finds gradients."""
-    model, tracker.cuda = made.model, how.cuda
-    compute = dtype_of(setup.compute_dtype)
-    autocast = compute if setup.under_autocast else None
-    maths = setup.attention_kernel == "math"
-    kernels = CudaKernels(tracker, autocast, how.cuda, made.pairs, is_masked(setup), compute, maths)
+    model, kernels = made.model, _kernels(made, setup, tracker, how)
     if setup.checkpointing != "none":
         checkpointed(model, tracker, kernels, setup)
-    batch = inputs(model, setup, how.device, made.images)
-    if setup.accumulation > 1:
+    if setup.accumulation > 1 or setup.gradients_kept:
         give_gradients(model)
-    tracker.ignore(held(model))
-    head = model.get_output_embeddings()
-    scans = scan_kernels(model, tracker) if how.cuda else nullcontext()
-    with uncollected(), only(model, stacks), watched(model, tracker, stacks, head, setup), scans, tracker:
-        tracker.enter(Place("forward", "start"))
-        for tensor in batch.values():
-            tracker.see(tensor)
+    with _entered(made, setup, stacks, tracker, how) as batch:
         with kernels, kernels.forward(), given(model, made.images, setup, how.device):
             # Logits and all else that the model returns are dropped at once, as most trainers do.
             outputs: Any = None if by_chances(setup) else model(**batch)
             loss = outputs.loss if outputs else Preferences(made, setup, tracker, kernels).loss(batch)
-            widens = setup.outputs_widened and autocast is not None
+            widens = setup.outputs_widened and kernels.autocast is not None
             if widens and getattr(outputs, "logits", None) is not None:
                 outputs.logits = outputs.logits.float()
             if not (how.keep_outputs or setup.outputs_held):
@@ -244,6 +233,50 @@ def run(
         loss.backward()
         del loss
     return tracker.recording
+
+
+def evaluate(made: Made, setup: Setup, stacks: list[Stack], tracker: Tracker, how: Run = PLAIN) -> Recording:
+    """The forward pass and the loss of an evaluation, recorded: no gradients, no dropout, no layers run again."""
+    model, kernels = made.model, _kernels(made, setup, tracker, how)
+    model.eval()
+    try:
+        with torch.no_grad(), _entered(made, setup, stacks, tracker, how) as batch, kernels.ungraded():
+            with kernels, kernels.forward(), given(model, made.images, setup, how.device):
+                outputs: Any = None if by_chances(setup) else model(**batch)
+                loss = outputs.loss if outputs else Preferences(made, setup, tracker, kernels).loss(batch)
+                if setup.outputs_widened and kernels.autocast is not None and outputs is not None:
+                    outputs.logits = outputs.logits.float()
+                del outputs
+            del loss
+    finally:
+        model.train()
+    return tracker.recording
+
+
+def _kernels(made: Made, setup: Setup, tracker: Tracker, how: Run) -> CudaKernels:
+    """CUDA's ways for a set-up."""
+    tracker.cuda = how.cuda
+    compute = dtype_of(setup.compute_dtype)
+    autocast = compute if setup.under_autocast else None
+    maths = setup.attention_kernel == "math"
+    return CudaKernels(tracker, autocast, how.cuda, made.pairs, is_masked(setup), compute, maths)
+
+
+@contextmanager
+def _entered(
+    made: Made, setup: Setup, stacks: list[Stack], tracker: Tracker, how: Run
+) -> Iterator[dict[str, Any]]:
+    """The tracker at the start of a pass of the chosen layers, and the pass's inputs."""
+    model = made.model
+    batch = inputs(model, setup, how.device, made.images)
+    tracker.ignore(held(model))
+    head = model.get_output_embeddings()
+    scans = scan_kernels(model, tracker) if how.cuda else nullcontext()
+    with uncollected(), only(model, stacks), watched(model, tracker, stacks, head, setup), scans, tracker:
+        tracker.enter(Place("forward", "start"))
+        for tensor in batch.values():
+            tracker.see(tensor)
+        yield batch
 
 
 def give_gradients(model: Any) -> None:

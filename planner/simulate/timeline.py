@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from ..dataclass import dataclass
 from .layers import Stack
 
-Phase = Literal["forward", "backward", "optimizer"]
+Phase = Literal["forward", "backward", "optimizer", "evaluation"]
 PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "temporary")
 GRADIENTS, ACTIVATIONS, LOGITS, TEMPORARY = (
     PARTS.index(n) for n in ("gradients", "activations", "logits", "temporary")

@@ -12,7 +12,7 @@ from planner.errors import InputError
 from planner.estimator import load
 from planner.running import running
 from planner.simulate import simulate
-from planner.simulate.request import SAID, _setup
+from planner.simulate.setups import SAID, setup_of
 
 MODEL = "Qwen/Qwen3-0.6B"
 # Every profile whose code a simulation can run, but those that differ from one of these by more GPUs alone.
@@ -45,7 +45,7 @@ def test_the_set_up_is_an_estimates() -> None:
             options: dict[str, Any] = {"method": method, "batch": 4, "accumulation": 2, "seq_len": 256}
             if trainer is not None:
                 options["trainer"] = trainer
-            own = _setup(method, {**nothing, "trainer": trainer}, arch)
+            own = setup_of(method, {**nothing, "trainer": trainer}, arch)
             made = running(MODEL, options).setup
             assert {**vars(own), "quantize_experts": False} == {**vars(made), "quantize_experts": False}
 

@@ -1,0 +1,83 @@
+"""The set-ups of a simulation: one GPU's micro-step by each method, as an estimate has it, by a trainer's profile
+too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..errors import InputError
+from ..estimator import DEFAULT_SEQ_LEN
+from ..given import whole_number
+from ..pictured import check_length
+from ..ranks import has_experts
+from ..running import setup_from
+from ..schema import Architecture, Notice, Source
+from ..setup import Setup
+from ..trainers import asked_adapter_dtype, find
+from .check import check_setup
+
+# Options of a simulation that are fields of a set-up.
+SAID = (
+    "checkpointing", "trainer", "eval_batch", "precision", "autocast", "upcast_small", "optimizer",
+    "attention_kernel", "packing", "loss", "objective", "reference", "prompt_tokens", "lora_dropout",
+)  # fmt: skip
+
+
+def setups_of(
+    methods: Sequence[str], options: Mapping[str, Any], arch: Architecture, *, named: bool
+) -> tuple[list[Setup], list[Notice]]:
+    """The set-up of each method. Where methods were not `named`, those that cannot be run are left out, and said.
+
+    Raises InputError where one that was named cannot be run, or none can.
+    """
+    found: list[Setup] = []
+    refused: list[tuple[str, InputError]] = []
+    for method in methods:
+        try:
+            found.append(setup_of(method, options, arch))
+        except InputError as error:
+            if named:
+                raise
+            refused.append((method, error))
+    if not found:
+        raise refused[0][1]
+    return found, [Notice("method-not-simulated", f"{method} is left out: {why}") for method, why in refused]
+
+
+def setup_of(method: str, options: Mapping[str, Any], arch: Architecture) -> Setup:
+    """The set-up of a method, which a simulation can run."""
+    length = options["seq_len"]
+    if length is None:
+        length = min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN)
+    check_length(arch, length, options["seq_len"] is not None)
+    batch, accumulation = (whole_number(name, options[name]) for name in ("batch", "accumulation"))
+    asked = {name: options[name] for name in SAID if options[name] is not None}
+    if method == "qlora" and options["quantize"] is not None:
+        asked["quantize"] = options["quantize"]
+    dtype = asked_adapter_dtype(options["adapter_dtype"], options["trainer"])
+    if method != "full" and dtype is not None:
+        asked["adapter_dtype"] = dtype
+    asked |= {"method": method, "accumulation": accumulation, "batch": batch * accumulation}
+    setup = setup_from(asked, whole_number("seq-len", length), arch.model_type)
+    if not has_experts(arch):
+        setup = replace(setup, quantize_experts=False)
+    check_setup(setup)
+    return setup
+
+
+def runs(trainer: str, method: str) -> bool:
+    """Whether a step of a trainer can be simulated."""
+    try:
+        check_setup(setup_from({"trainer": trainer, "method": method}, DEFAULT_SEQ_LEN))
+    except InputError:
+        return False
+    return True
+
+
+def sources_of(trainer: str | None) -> list[tuple[str, Source]]:
+    """Where a trainer's profile comes from."""
+    found = None if trainer is None else find(trainer)
+    claims = () if found is None else found.claims
+    return [(f"trainer {trainer}: {claim.what}", claim.source) for claim in claims]
