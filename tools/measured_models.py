@@ -24,6 +24,10 @@ def _llava(text: dict[str, Any], **vision: Any) -> dict[str, Any]:
     return {"model_type": "llava", "text_config": text, "vision_config": vision}
 
 
+CLIP = {
+    "model_type": "clip_vision_model", "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16,
+    "intermediate_size": 4096, "image_size": 336, "patch_size": 14, "projection_dim": 768,
+}  # fmt: skip
 STABLELM = _neox(4096, 16, 32, 16384, 50688)
 # Qwen 1 is Llama with a bias on a fused q, k, v; its MLP's two halves are half of intermediate_size wide.
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -38,6 +42,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         hidden_size=1152, num_hidden_layers=27, num_attention_heads=16, intermediate_size=4304, image_size=980,
         patch_size=14,
     ),
+    "llava-hf/llava-1.5-13b-hf": _llava(_llama(5120, 40, 40, 13824, 32064), **CLIP),
     "BAAI/Aquila2-7B": _llama(4096, 32, 32, 11008, 100008),
     "TencentARC/LLaMA-Pro-8B": {**_llama(4096, 40, 32, 11008, 32000), "use_cache": False},
     "unsloth/Phi-4": {**_llama(5120, 40, 40, 17920, 100352), "num_key_value_heads": 10},

@@ -75,8 +75,9 @@ def _tile(run: Pass, rows: Size, head: Head, given: int, width: int) -> list[Buf
     made = [run.tape.new(rows * (TILE_ENTRIES * width))]
     if width < given:
         made.append(run.tape.new(rows * (head.reads * width)))
-    if width < (run.whole if head.trained else run.norms):
-        made.append(run.tape.new(min(head.vocab, TILE_ENTRIES) * head.reads * width))
+    held, made_again = run.whole if head.trained else run.norms, min(head.vocab, 2 * TILE_ENTRIES)
+    if width != held:  # the last tile's go when the next one's are there
+        made.append(run.tape.new(made_again * head.reads * width))
     return made
 
 

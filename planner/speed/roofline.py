@@ -42,8 +42,9 @@ NATIVE_ATTENTION = ("nemo-automodel", "megatron")  # trainers whose attention us
 CPU_STEP_S = 32 / 125e9
 # DeepSpeed's step moves 46 bytes: Adam's 28 on float32, gradients that arrive in float32 (4) and are scaled in a pass
 # of their own (8), a copy in 16 bits (6) (stage3.py: partition_grads, unscale_and_clip_grads,
-# _reassign_or_swap_out_partitioned_parameters). Published steps allow from 0.5 to 1.3 ns.
-DEEPSPEED_STEP_S = 46 / 125e9
+# _reassign_or_swap_out_partitioned_parameters). Its ranks' threads run apart and get 70 GB/s of a machine: the middle
+# of four published times, 0.55 to 0.91 ns (data/measured/offloaded_steps.csv).
+DEEPSPEED_STEP_S = 46 / 70e9
 # Multiply-adds a clock of an A100's multiprocessor. Kernels without the instructions that came later reach no more:
 # FlashAttention-2 a third of an H100's peak and two thirds of an A100's (arXiv 2407.08608, 2307.08691).
 A100_FMA = 1024

@@ -109,3 +109,12 @@ def test_what_is_said_stands_before_what_a_trainer_does() -> None:
     assert (own.checkpointing, own.loss, own.autocast) == ("none", "full", False)
     (offloaded,), _ = asked(methods=("lora",), checkpointing="layer-offload", batch=2, accumulation=4)
     assert (offloaded.checkpointing, offloaded.micro_batch, offloaded.accumulation) == ("layer-offload", 2, 4)
+
+
+def test_tiles_of_the_unembedding_that_are_copied_are_two_at_a_time() -> None:
+    """Norms and the unembedding in float32 beside hidden states that autocast lowers: TRL's loss copies each tile."""
+    options: dict[str, Any] = {"layers": "attention,mlp", "rank": 8, "seq_len": 256, "loss": "tiled"}
+    options |= {"autocast": True, "upcast_small": True}
+    step = simulate(MODEL, methods="qlora", **options).steps["qlora"]
+    found = running(MODEL, {**options, "method": "qlora"}).memory()
+    assert found.allocated_bytes - WORKSPACES * WORKSPACE_BYTES == pytest.approx(step.peak_bytes, rel=0.01)
