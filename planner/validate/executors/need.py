@@ -16,8 +16,8 @@ from ..records import RunConfig
 # On a GPU the host holds torch, transformers and a copy of the weights on their way.
 HOST_PROCESS_BYTES = 2 * 2**30
 LEAST_SHARE = 0.05
-# Above the estimate, for what the allocator keeps. The step is this package's own, so that the interval, which is of
-# programs that nobody knows, says nothing of it: real steps lie within 1% of `simulate`, and estimates within 4% of that.
+# Above the estimate, for what the allocator keeps. The step is this package's own, so that the interval, which is
+# of programs that nobody knows, says nothing of it: real steps lie within 1% of `simulate`, estimates within 4% of that.
 MARGIN = 1.5
 
 
@@ -36,8 +36,8 @@ class Need:
 
 
 def device_bytes(config: RunConfig) -> int | None:
-    """The planner's estimate of a run's memory on its device and a margin, the process's own part included; None where
-    the planner has none for the architecture."""
+    """The planner's estimate of a run's memory on its device and a margin, the process's own part included; None
+    where the planner has none for the architecture."""
     try:
         plan = estimate(
             dict(shape(config.model)), rank=max(1, config.rank), alpha=config.alpha, layers=config.layers,
