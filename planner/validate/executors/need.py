@@ -17,7 +17,7 @@ from ..records import RunConfig
 HOST_PROCESS_BYTES = 2 * 2**30
 LEAST_SHARE = 0.05
 # Above the estimate, for what the allocator keeps. The step is this package's own, so that the interval, which is
-# of programs that nobody knows, says nothing of it: real steps lie within 1% of `simulate`, estimates within 4% of that.
+# of programs that nobody knows, says nothing of it: real steps lie within 1% of `simulate`, estimates within 4%.
 MARGIN = 1.5
 
 
