@@ -31,6 +31,7 @@ from tools.speed_runs import Run, prepared
 
 LATER, LATEST, NEWEST, FURTHER = "speed_later", "speed_latest", "speed_newest", "speed_further"
 UNSEEN = "speed_unseen"
+SIXTH = "speed_sixth"
 GATHERED = (LATER, LATEST, NEWEST, FURTHER)  # widths of intervals rest on what these state
 
 
@@ -165,7 +166,7 @@ def keep(name: str, path: Path) -> None:
 
 def main() -> None:
     """Show every case of a gathering with its prediction; --keep FILE writes the predictions."""
-    name = next((name for name in (UNSEEN, FURTHER, NEWEST, LATEST) if name in sys.argv), LATER)
+    name = next((name for name in (SIXTH, UNSEEN, FURTHER, NEWEST, LATEST) if name in sys.argv), LATER)
     if "--keep" in sys.argv:
         keep(name, Path(sys.argv[-1]))
         return
