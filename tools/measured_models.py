@@ -24,6 +24,13 @@ def _llava(text: dict[str, Any], **vision: Any) -> dict[str, Any]:
     return {"model_type": "llava", "text_config": text, "vision_config": vision}
 
 
+def _gpt2(hidden: int, layers: int, heads: int, positions: int, vocab: int, **more: Any) -> dict[str, Any]:
+    return {
+        "model_type": "gpt2", "n_embd": hidden, "n_layer": layers, "n_head": heads, "n_positions": positions,
+        "vocab_size": vocab, **more,
+    }  # fmt: skip
+
+
 CLIP = {
     "model_type": "clip_vision_model", "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16,
     "intermediate_size": 4096, "image_size": 336, "patch_size": 14, "projection_dim": 768,
@@ -66,6 +73,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "model_type": "gpt_bigcode", "n_embd": 6144, "n_layer": 40, "n_head": 48, "n_inner": 24576,
         "vocab_size": 49152, "n_positions": 8192, "multi_query": True,
     },
+    "Open-Llama 7B": _llama(4096, 32, 32, 11008, 68762),
+    "Open-Llama 13B": _llama(5120, 40, 40, 13824, 68762),
+    "Open-Llama 33B": _llama(6656, 60, 52, 17920, 68762),
+    "Open-Llama 65B": _llama(8192, 80, 64, 22016, 68762),
+    "GPT-2 small, untied": _gpt2(768, 12, 12, 1024, 50257, tie_word_embeddings=False),
+    "GPT-2 small, untied, 50,304 tokens": _gpt2(768, 12, 12, 1024, 50304, tie_word_embeddings=False),
+    "GPT-3 125M": _gpt2(768, 12, 12, 2048, 50264),
+    "GPT-3 355M": _gpt2(1024, 24, 16, 2048, 50264),
+    "GPT-3 760M": _gpt2(1536, 24, 16, 2048, 50264),
+    "GPT-3 1.3B": _gpt2(2048, 24, 16, 2048, 50264),
+    "GPT-3 2.7B": _gpt2(2560, 32, 20, 2048, 50264),
     "stabilityai/stablelm-base-alpha-3b": STABLELM,
     "stablelm-base-alpha-3b": STABLELM,
 }  # fmt: skip
