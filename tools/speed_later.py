@@ -1,9 +1,9 @@
 """Step times that were collected after the constants of speed were fitted: each with the command of a user.
 
-data/measured/speed_later.csv, _latest, _newest, _further, _unseen and _sixth, gathered one after the other, hold what is
-published (seconds of a step, or tokens a second of a GPU) and, as `options`, what follows `lora-plan estimate --model
-M` (`compare --methods full` for full fine-tuning). The first predictions are kept in files of the same names that end
-in _blind.
+data/measured/speed_later.csv, _latest, _newest, _further, _unseen and _sixth, gathered one after the other, hold what
+is published (seconds of a step, or tokens a second of a GPU) and, as `options`, what follows `lora-plan estimate
+--model M` (`compare --methods full` for full fine-tuning). The first predictions are kept in files of the same names
+that end in _blind.
 """
 
 from __future__ import annotations
