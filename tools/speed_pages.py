@@ -181,8 +181,8 @@ rates nor widths rest on them.
 
 Of what is stated five lie outside of the new intervals. Chinese-Vicuna's 8-bit runs (three) are predicted at 1.75 to
 2.6 times what was measured, for reasons not found: its hours, printed in a digit or two, ask 60 TFLOP/s of an RTX
-3090, which has 36 in float16 with float32 sums, so that samples may have been shorter than the length to which its
-script pads, or int8 products far quicker than is taken; Baize and Huatuo, in 8 bits on an A100, are at 0.7 to 1.15.
+3090, whose peak in 16 bits is 71, so that samples may have been shorter than the length to which its script pads, or
+int8 products far quicker than is taken; Baize and Huatuo, in 8 bits on an A100, are at 0.7 to 1.15.
 Float16 under DeepSpeed on a V100 (Xirider) was typed as bf16-master, for which a V100 has no units: with `--precision
 fp16` 0.76 results. GPT-2 in float32 (rasbt) ran on TF32, which no option says. Furthest the other way lie ZeRO-3 with
 256 to 768 tokens a pass (gdGPT, 0.5) and padded batches.
