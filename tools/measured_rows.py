@@ -189,7 +189,7 @@ EVALUATED = (
 )
 SEVENTH: dict[int, str] = {
     586: PREPARED, 587: PREPARED, 588: PREPARED,
-    590: "512 tokens of prompt were typed, whose length is not said: with 64 tokens 1.11",
+    590: "512 tokens of prompt were typed, whose length is not said: with 64 tokens 1.13",
     592: "the figure is of two to four samples, whose lengths are not said: with four of 1,024 tokens 1.01",
     597: CAPPED.format("the samples' lengths are not said", 344),
     603: EVALUATED, 605: EVALUATED,
