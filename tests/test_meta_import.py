@@ -87,7 +87,7 @@ def fill(megabytes: int) -> None:
     for _ in range(megabytes):
         held.append(mmap.mmap(-1, 10**6))
         held[-1].write(b"x" * 10**6)
-        time.sleep(0.001)
+        time.sleep(0.005)
 
 
 def test_a_loop_without_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
