@@ -118,6 +118,15 @@ def load(
     return base.found, base.arch
 
 
+def sequence_length(arch: Architecture, asked: int | None) -> int:
+    """Tokens of a sequence: as asked, or 2,048, of a model of fewer positions as many as it has. Raises InputError
+    where they are none, or where images fill them."""
+    usual = min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN)
+    found = usual if asked is None else whole_number("seq-len", asked)
+    check_length(arch, found, asked is not None)
+    return found
+
+
 def model_of(options: Mapping[str, Any]) -> str | os.PathLike[str] | Mapping[str, Any]:
     """The model of a call: the option, or the one that an existing adapter names as its base."""
     model: str | os.PathLike[str] | Mapping[str, Any] | None = options["model"]
@@ -305,14 +314,12 @@ def estimate(
     base = _base(model_of(options), trust_remote_code)
     found, arch, kept = base.found, pictured(base.arch, base.found.config, options), base.kept
     given = read_given(options, found.model_id, found.origin == "local")
-    length = whole_number("seq-len", seq_len) if seq_len is not None else None
     work = Workload(
         batch=whole_number("batch", batch),
-        seq_len=length or min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN),
-        seq_len_given=length is not None, epochs=whole_number("epochs", epochs), checkpointing=bool(checkpointing),
+        seq_len=sequence_length(arch, seq_len), seq_len_given=seq_len is not None,
+        epochs=whole_number("epochs", epochs), checkpointing=bool(checkpointing),
         dataset=given.name, total_tokens=given.total_tokens,
     )  # fmt: skip
-    check_length(arch, work.seq_len, work.seq_len_given)
     adapted = adapters.adapt(arch, spec)
     whole = trained_whole(arch, spec, adapted)
     section = _adapter_section(arch, spec, adapted, whole)

@@ -103,7 +103,7 @@ def measured(loss_tokens: int, nats_per_token: float) -> Information:
     """
     number = isinstance(nats_per_token, (int, float)) and not isinstance(nats_per_token, bool)
     if not number or not 0 <= nats_per_token < math.inf:
-        raise InputError("loss", nats_per_token, "nats per token, a number of at least 0")
+        raise InputError("nats", nats_per_token, "a loss in nats per token, a number of at least 0")
     return Information("sft", loss_tokens, nats_per_token / math.log(2), "measured")
 
 

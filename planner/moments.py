@@ -8,7 +8,7 @@ fit. `reserved_bytes` is what the caching allocator takes where it has room (tor
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -23,6 +23,11 @@ PARTS: tuple[MemoryPart, ...] = get_args(MemoryPart)[:-1]  # of every set-up; `V
 VLLM: MemoryPart = "vllm"
 Collective = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send", "host_copy"]
 Group = Literal["data", "shard", "replica", "tensor", "pipeline", "expert", "sequence", "host"]
+
+
+def parts_of(found: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names of the parts that any of several estimates has, as the contract's entries hold them (`parts`)."""
+    return list(dict.fromkeys(part for each in found for part in each["parts"]))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from .plan import Plan
 from .preferences import PLAIN_PREFERENCES, of_preferences
 from .schema import Architecture, Notice, Source
 from .setup import Method
-from .trainers import USUAL_QLORA, asked_adapter_dtype, find, is_usual_qlora, usual
+from .trainers import USUAL_QLORA, asked_adapter_dtype, claimed, is_usual_qlora, usual
 
 if TYPE_CHECKING:  # loaded where memory is estimated
     from .cost import Cost, RunTime
@@ -242,9 +242,7 @@ def _of_memory(trainer: str | None) -> tuple[tuple[str, Source], ...]:
     """Where the profile of a trainer and the constants of memory come from."""
     from .memory.constants import sources
 
-    found = None if trainer is None else find(trainer)
-    claims = () if found is None else found.claims
-    return (*((f"trainer {trainer}: {claim.what}", claim.source) for claim in claims), *sources())
+    return (*claimed(trainer), *sources())
 
 
 def _with_serving(plan: Plan, arch: Architecture, machine: Cluster, options: Mapping[str, Any]) -> Plan:

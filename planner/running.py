@@ -18,14 +18,14 @@ from .adapter.options import spec_of
 from .adapter.whole import NOTHING_WHOLE, Whole, trained_whole
 from .dataclass import dataclass
 from .errors import InputError, hint
-from .estimator import DEFAULT_SEQ_LEN, load
+from .estimator import load, sequence_length
 from .given import read as read_given
 from .given import whole_number
 from .memory import estimate_memory, with_open_lengths
 from .moments import MemoryEstimate
 from .objective_rules import SHARES_GPU
 from .pictured import OPTIONS as PICTURED
-from .pictured import check_length, pictured
+from .pictured import pictured
 from .schema import Architecture, Notice
 from .setup import Setup, split_batch
 from .trainers import SETUP_FIELDS, filled, sharded_alone, usual
@@ -245,13 +245,7 @@ def running(model: str | os.PathLike[str] | Mapping[str, Any], options: Mapping[
             raise InputError(name, options[name], "a known option", hint(name, known).strip())
     found, arch = load(model, bool(options.get("trust_remote_code")))
     arch = pictured(arch, found.config, options)
-    length = options.get("seq_len")
-    seq_len = (
-        whole_number("seq-len", length)
-        if length
-        else min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN)
-    )
-    check_length(arch, seq_len, bool(length))
+    seq_len = sequence_length(arch, options.get("seq_len"))
     setup = setup_from(options, seq_len, arch.model_type)
     spec: AdapterSpec | None = None
     pairs: tuple[Adapted, ...] = ()
@@ -265,4 +259,6 @@ def running(model: str | os.PathLike[str] | Mapping[str, Any], options: Mapping[
     if options.get("gpu") is not None:
         per_node = whole_number("gpus-per-node", options.get("gpus_per_node", hardware.GPUS_PER_NODE))
         machine = hardware.cluster(hardware.find(options["gpu"]), setup.gpus, per_node=per_node)
-    return Running(found.model_id, arch, spec, pairs, whole, setup, machine, not length)
+    return Running(
+        found.model_id, arch, spec, pairs, whole, setup, machine, options.get("seq_len") is None
+    )  # fmt: skip

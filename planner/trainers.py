@@ -163,6 +163,12 @@ def known(name: str) -> bool:
     )
 
 
+def claimed(name: str | None) -> tuple[tuple[str, Source], ...]:
+    """What a trainer's profile says, each with its source; nothing where none is named."""
+    found = None if name is None else find(name)
+    return () if found is None else tuple((f"trainer {name}: {c.what}", c.source) for c in found.claims)
+
+
 def asked_adapter_dtype(dtype: str | None, trainer: str | None) -> str | None:
     """The adapter's type that an option with a usual value asks for: beside a named trainer the usual one says
     nothing, so that the trainer's own holds."""
@@ -174,8 +180,8 @@ def unnamed(given: Mapping[str, Any]) -> dict[str, Any]:
     prepare_model_for_kbit_training leaves it, and autocast, as transformers' Trainer has both (the profile hf-trainer
     has the sources). Empty for all else, and under DeepSpeed, whose engine makes the model 16 bits again.
 
-    Published QLoRA whose trainer is kept silent it predicts at 1.0 of what was measured in the middle, where bare
-    16 bits give 0.77 (docs/peers.md)."""
+    Published QLoRA whose trainer is kept silent it predicts at 0.93 of what was measured in the middle
+    (docs/peers.md, "told the same")."""
     quantised = given.get("method") == "qlora" and (given.get("quantize") or "nf4") in QUANTISED_IN_PLACE
     if not quantised or given.get("trainer") is not None or str(given.get("sharding")).startswith("zero"):
         return {}

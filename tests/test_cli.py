@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from planner import estimate
 from planner.cli import main
-from planner.cli.main import COMMANDS
+from planner.cli.main import COMMANDS, cli
+from planner.cli.options import Count
 
 ROOT = Path(__file__).resolve().parent.parent
 LLAMA = "meta-llama/Llama-3.1-8B"
@@ -250,3 +252,32 @@ def test_the_version(run: Any) -> None:
 def test_a_misspelt_command_names_the_nearest(run: Any) -> None:
     result = run("estmate")
     assert result.code == 2 and "estimate" in result.err
+
+
+MAY_BE_NOTHING = {"eval_batch", "lora_dropout", "nats", "prompt_tokens", "success_rate"}
+OF_EPISODES = {"episodes", "success_rate", "group_size"}
+
+
+@pytest.mark.parametrize(("name", "least"), [("estimate", 40), ("plan", 10), ("compare", 40)])
+def test_no_number_is_nothing_or_less_but_those_that_may_be(name: str, least: int, run: Any) -> None:
+    """Every option that takes a number, so that one that is added is among them: refused by its name and value."""
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    numbers = (Count, click.types.IntParamType, click.types.FloatParamType)
+    found = [
+        each for each in command.params if isinstance(each, click.Option) and isinstance(each.type, numbers)
+    ]
+    tried = [(each, value) for each in found for value in ("0", "-1")]
+    tried = [(each, value) for each, value in tried if value != "0" or each.name not in MAY_BE_NOTHING]
+    assert len(tried) >= least
+    for option, value in tried:
+        data = {"--episodes": "1000"} if option.name in OF_EPISODES else {"--tokens": "1M"}
+        base = {"--model": "gpt2", "--gpu": "h100", **data, option.opts[-1]: value}
+        result = run(name, *(word for pair in base.items() for word in pair))
+        assert result.code == 2 and not result.out, (option.name, value)
+        said = result.err.replace("'", "").replace("--", "")
+        assert f"{str(option.name).replace('_', '-')}: found {value}" in said, (
+            option.name,
+            value,
+            result.err,
+        )

@@ -27,6 +27,13 @@ def test_what_is_kept_is_what_was_published() -> None:
             assert each.ours == round(now.ours)
 
 
+def test_told_the_same_is_of_today() -> None:
+    """Of every tenth figure. Run `python -m tools.compare_peers` where this fails."""
+    kept = {each.case: each.alike for each in said()}
+    for each in published()[::10]:
+        assert kept[each.case] == round(alike(each)), each.case
+
+
 def test_the_page_shows_what_is_kept() -> None:
     """Run `python -m tools.compare_peers` where this fails."""
     assert PAGE.read_text(encoding="utf-8") == page()

@@ -115,11 +115,9 @@ def _apart(found: Pairs, *, third: bool) -> Pairs:
     chosen = [
         (c, s)
         for c, s in found
-        if c.third == third
-        and not (c.fourth or c.fifth or c.sixth or c.seventh)
-        and c.metric not in ("fits", "oom")
+        if c.found == ("third" if third else "first") and c.metric not in ("fits", "oom")
     ]
-    return [(c, s) for c, s in chosen if c.stated and not c.second]
+    return [(c, s) for c, s in chosen if c.stated]
 
 
 def _errors(found: Pairs) -> list[float]:
@@ -160,7 +158,7 @@ def test_cases_collected_afterwards(
 def test_a_fourth_set_that_no_constant_is_fitted_on(collected: tuple[Pairs, Pairs]) -> None:
     """Those with everything stated, as they were predicted first and as today."""
     first, now = (
-        [(c, s) for c, s in found if c.fourth and c.stated and c.measured and not s.problem]
+        [(c, s) for c, s in found if c.found == "fourth" and c.stated and c.measured and not s.problem]
         for found in collected
     )
     assert len(first) == len(now) == 60
@@ -180,7 +178,7 @@ def test_a_fourth_set_that_no_constant_is_fitted_on(collected: tuple[Pairs, Pair
 
 
 def test_litgpts_llama_2_collected_after_its_rules(collected: tuple[Pairs, Pairs]) -> None:
-    after = [(c, s) for c, s in collected[1] if c.second]
+    after = [(c, s) for c, s in collected[1] if c.found == "after"]
     assert len(after) == 11 and max(_errors(after)) <= 0.08  # seen by no rule
 
 

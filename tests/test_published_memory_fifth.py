@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 def test_a_fifth_set_predicted_blind() -> None:
     first = blind()
-    cases = [case for case in later() if case.fifth and case.stated]
+    cases = [case for case in later() if case.found == "fifth" and case.stated]
     assert len(cases) == 37
 
     def shown(said: dict[int, Said]) -> tuple[str, str]:

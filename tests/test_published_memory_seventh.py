@@ -7,17 +7,18 @@ from pathlib import Path
 
 from tools.measured_rows import SEVENTH
 from tools.published_memory_later import RESTS_ON, RUN, said_of
-from tools.published_memory_seventh import both, errors, held, now
+from tools.published_memory_seventh import errors, held
+from tools.published_memory_sixth import both, now
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_a_seventh_set_predicted_blind() -> None:
-    first, second = both()
+    first, second = both("seventh")
     assert len(first) == len(second) == 50 and len({c.source for c, _ in first}) == 18
     assert [c.number for c, s in (*first, *second) if s.problem or c.metric in RUN] == []
     assert all(a.predicted == b.predicted for (_, a), (_, b) in zip(first, second, strict=True))
-    own = [[(c, s) for c, s in found if c.stated] for found in (first, second, now())]
+    own = [[(c, s) for c, s in found if c.stated] for found in (first, second, now("seventh"))]
     assert [len(each) for each in own] == [24, 24, 24]
     median, ninth = errors(own[0])
     since, last = errors(own[2])
@@ -41,21 +42,25 @@ def test_no_interval_rests_on_it() -> None:
 
 def test_its_commands_were_not_changed_since() -> None:
     """What was typed first stands: what is known since went beside it, into `now`."""
-    since = {c.number: c.now for c, _ in both()[0] if c.now}
+    since = {c.number: c.now for c, _ in both("seventh")[0] if c.now}
     assert {*since.values()} == {"--trainer trl-0.24", "--attention-kernel math"} and len(since) == 10
-    trl = {c.options.split(" --precision")[0] for c, _ in both()[0] if c.source.startswith("waynehacking8")}
+    trl = {
+        c.options.split(" --precision")[0]
+        for c, _ in both("seventh")[0]
+        if c.source.startswith("waynehacking8")
+    }
     assert trl == {"--trainer trl-1.12 --loss full"}
 
 
 def test_reasons_are_given_for_what_is_far() -> None:
-    far = {c.number for c, s in now() if abs(s.predicted / c.measured - 1) > 0.25}
+    far = {c.number for c, s in now("seventh") if abs(s.predicted / c.measured - 1) > 0.25}
     assert far == set(SEVENTH)
 
 
 def test_an_evaluations_cache_is_what_a_notebook_reserved() -> None:
     """Four models padded to 2,048 tokens, evaluated 8 at a time (transformers 4.37): half or less was predicted, and
     0.31 of Llama 2's, which has keys and values for every head. LLaMA-Pro's config switches the cache off."""
-    cases = {c.model: c for c, _ in both()[0] if c.source.startswith("DrishtiShrrrma")}
+    cases = {c.model: c for c, _ in both("seventh")[0] if c.source.startswith("DrishtiShrrrma")}
     llama, phi = cases["meta-llama/Llama-2-7b-hf"], cases["microsoft/phi-2"]
     for case, heads, layers, size in ((llama, 32, 32, 128), (phi, 32, 32, 80)):
         values = 8 * 2048 * layers * 2 * heads * size

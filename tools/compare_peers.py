@@ -2,7 +2,7 @@
 
     python -m tools.compare_peers --requests FILE  # every set-up with a published figure, for tools/ask_peers.py
     python -m tools.compare_peers --keep ANSWERS   # their answers into data/measured/peers.csv, and the page
-    python -m tools.compare_peers                  # the page
+    python -m tools.compare_peers                  # the page with today's estimates beside the answers that are kept
 
 Beside them stand this planner's estimates: of the sets that came later as they were predicted first, before anybody
 looked, and of the first table those that no constant was fitted on. Where tensors alone were measured, what another
@@ -16,7 +16,7 @@ import io
 import json
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from typing import Any
 from planner import facts
 from planner.estimator import load
 from planner.running import running
+from planner.setup import Setup
 from tools.compare_published_memory import compared, estimates, predicted
 from tools.published_memory import Case, cases, model_of
 from tools.published_memory_later import RESTS_ON, RUN, blind, later, options_of
@@ -116,6 +117,11 @@ def _sizes(model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     }  # fmt: skip
 
 
+def method_of(setup: Setup) -> str:
+    """LoRA on a quantised base is QLoRA, whatever it was called."""
+    return "qlora" if setup.method == "lora" and setup.quantize != "none" else setup.method
+
+
 def request(each: Published) -> dict[str, Any]:
     """What another calculator is asked."""
     made = running(each.model, each.options)
@@ -124,7 +130,7 @@ def request(each: Published) -> dict[str, Any]:
     return {
         "case": each.case, "name": made.model, "config": config, "model": sizes,
         **{name: getattr(setup, name) for name in ASKED},
-        "method": "qlora" if setup.method == "lora" and setup.quantize != "none" else setup.method,
+        "method": method_of(setup),
         "rank": made.spec.rank if made.spec else None,
         "targets": sorted({pair.matrix.leaf for pair in made.pairs}),
     }  # fmt: skip
@@ -166,28 +172,34 @@ class Said:
         return first if first in ("judged", "fitted") else "later"
 
 
-def keep(answers: Sequence[Mapping[str, Any]]) -> None:
-    """Write what calculators say beside what was measured."""
-    by_case: dict[str, dict[str, Mapping[str, Any]]] = {}
+Figures = Mapping[str, Mapping[str, float]]  # what calculators say, in bytes, by case and calculator
+
+
+def answered(answers: Iterable[Mapping[str, Any]]) -> Figures:
+    """Their answers as bytes of what was measured: without what they call overhead where tensors alone were."""
+    metric = {each.case: each.metric for each in published()}
+    found: dict[str, dict[str, float]] = {}
     for answer in answers:
-        by_case.setdefault(answer["case"], {})[answer["peer"]] = answer
+        if "bytes" in answer:
+            beyond = answer["beyond"] if metric[answer["case"]] in ONLY_TENSORS else 0
+            found.setdefault(answer["case"], {})[answer["peer"]] = answer["bytes"] - beyond
+    return found
+
+
+def keep(figures: Figures) -> None:
+    """Write what calculators say beside what was measured, and beside today's estimates."""
     with TABLE.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow((*FIELDS, *PEERS))
         for each in published():
-            found = by_case[each.case]
-            method = next(iter(found.values()))["method"]
-            stated = "yes" if each.stated else "no"
-            figures = [_figure(found[name], each.metric) for name in PEERS]
+            theirs = figures.get(each.case, {})
             own = [round(value) for value in (each.measured, each.ours, alike(each))]
-            table.writerow((each.case, method, stated, each.metric, *own, *figures))
-
-
-def _figure(answer: Mapping[str, Any], metric: str) -> int | str:
-    """The bytes that a calculator says of what was measured; empty where it cannot say."""
-    if "bytes" not in answer:
-        return ""
-    return round(float(answer["bytes"]) - (answer["beyond"] if metric in ONLY_TENSORS else 0))
+            method, stated = (
+                method_of(running(each.model, each.options).setup),
+                "yes" if each.stated else "no",
+            )
+            shown = [round(theirs[name]) if name in theirs else "" for name in PEERS]
+            table.writerow((each.case, method, stated, each.metric, *own, *shown))
 
 
 def said() -> list[Said]:
@@ -270,8 +282,8 @@ def main() -> None:
     if words[:1] == ["--requests"]:
         Path(words[1]).write_text(json.dumps([request(each) for each in published()]), encoding="utf-8")
         return
-    if words[:1] == ["--keep"]:
-        keep(json.loads(Path(words[1]).read_text(encoding="utf-8")))
+    given = json.loads(Path(words[1]).read_text(encoding="utf-8")) if words[:1] == ["--keep"] else None
+    keep({each.case: each.peers for each in said()} if given is None else answered(given))
     PAGE.write_text(page(), encoding="utf-8")
 
 

@@ -49,9 +49,9 @@ LATER = (("stochasticai/xTuring", "", "full", XTURING),)
 
 def why_later(case: Later) -> str:
     """The reason of a case collected afterwards, or that there is none yet."""
-    if case.seventh:
+    if case.found == "seventh":
         return SEVENTH.get(case.number, NOT_EXPLAINED)
-    if case.sixth:
+    if case.found == "sixth":
         return SIXTH.get(case.number, NOT_EXPLAINED)
     if case.number in COLLECTED:
         return COLLECTED[case.number]

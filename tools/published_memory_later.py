@@ -45,7 +45,9 @@ RUN = ("fits", "oom")
 
 @dataclass(frozen=True)
 class Later:
-    """A published case: what was run, and what was measured, in bytes (0 where only whether it fits is known)."""
+    """A published case: what was run, and what was measured, in bytes (0 where only whether it fits is known).
+    `found`: with which set. Those of "after" were collected when the rules had been mended for the "first" ones, as a
+    test of that; no constant is fitted on the "fourth" and those behind it."""
 
     number: int
     source: str
@@ -60,36 +62,6 @@ class Later:
     notes: str
     now: str = ""
     found: str = "first"
-
-    @property
-    def second(self) -> bool:
-        """Whether it was collected when the rules had been mended for the first ones, as a test of that."""
-        return self.found == "after"
-
-    @property
-    def third(self) -> bool:
-        """Whether it belongs to the third set."""
-        return self.found == "third"
-
-    @property
-    def fourth(self) -> bool:
-        """Whether it belongs to the fourth set, which no constant is fitted on."""
-        return self.found == "fourth"
-
-    @property
-    def fifth(self) -> bool:
-        """Whether it belongs to the fifth set."""
-        return self.found == "fifth"
-
-    @property
-    def sixth(self) -> bool:
-        """Whether it belongs to the sixth set, predicted twice before it was looked at."""
-        return self.found == "sixth"
-
-    @property
-    def seventh(self) -> bool:
-        """Whether it belongs to the seventh set, which the interval does not rest on."""
-        return self.found == "seventh"
 
     @property
     def line(self) -> str:

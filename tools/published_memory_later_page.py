@@ -174,13 +174,10 @@ def _medians(found: Sequence[Pair]) -> float:
 
 
 def _first_set(first: Sequence[Pair], now: Sequence[Pair]) -> list[str]:
-    first, now = (
-        [(c, s) for c, s in found if not (c.third or c.fourth or c.fifth or c.sixth or c.seventh)]
-        for found in (first, now)
-    )
-    own, own_now = ([(c, s) for c, s in found if not c.second] for found in (first, now))
+    first, now = ([(c, s) for c, s in found if c.found in ("first", "after")] for found in (first, now))
+    own, own_now = ([(c, s) for c, s in found if c.found != "after"] for found in (first, now))
     counted = [c for c, _ in own]
-    tests = [of(found, lambda c: c.second) for found in (first, now)]
+    tests = [of(found, lambda c: c.found == "after") for found in (first, now)]
     return [
         "## Cases collected afterwards", "",
         TEXT.format(n=len(counted), sources=len({c.source for c in counted})),
@@ -194,7 +191,7 @@ def _first_set(first: Sequence[Pair], now: Sequence[Pair]) -> list[str]:
 
 
 def _third_set(first: Sequence[Pair], now: Sequence[Pair]) -> list[str]:
-    first, now = ([(c, s) for c, s in found if c.third] for found in (first, now))
+    first, now = ([(c, s) for c, s in found if c.found == "third"] for found in (first, now))
     runs = [c for c, _ in first if c.source.startswith(FITCHECK)]
     rows = [*ROWS]
     rows.insert(2, ("of these, without fitcheck", lambda c: c.stated and not c.source.startswith(FITCHECK)))
@@ -224,8 +221,10 @@ FOURTH_ROWS: tuple[tuple[str, Test], ...] = (
 
 
 def _fourth_set(first: Sequence[Pair], now: Sequence[Pair]) -> list[str]:
-    cases = [c for c, _ in first if c.fourth]
-    first, now = ([(c, s) for c, s in found if c.fourth and not s.problem] for found in (first, now))
+    cases = [c for c, _ in first if c.found == "fourth"]
+    first, now = (
+        [(c, s) for c, s in found if c.found == "fourth" and not s.problem] for found in (first, now)
+    )
     return [
         "## A fourth set, that no constant is fitted on", "",
         FOURTH.format(n=len(cases), sources=len({c.source.removesuffix(", reserved") for c in cases})),
@@ -240,7 +239,9 @@ def _fourth_set(first: Sequence[Pair], now: Sequence[Pair]) -> list[str]:
 
 
 def _fifth_set(first: Sequence[Pair], now: Sequence[Pair]) -> list[str]:
-    first, now = ([(c, s) for c, s in found if c.fifth and not s.problem] for found in (first, now))
+    first, now = (
+        [(c, s) for c, s in found if c.found == "fifth" and not s.problem] for found in (first, now)
+    )
     if not first:
         return []
     return [

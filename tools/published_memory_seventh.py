@@ -10,9 +10,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from tools.published_memory_later import Later, blind, inside, later, said_of, stands_in
+from tools.published_memory_later import Later, inside, stands_in
 from tools.published_memory_later_page import FOURTH_ROWS, Pair, Test, cells, of, sources_of
-from tools.published_memory_sixth import again
+from tools.published_memory_sixth import both, middle, now
+
+SEVENTH = "seventh"
 
 HEAD = (
     "| measurements | runs | blind: median error | 90th percentile | within interval of then | "
@@ -37,18 +39,6 @@ config says `use_cache` false, and its run is the one that did not need it); tor
 attention in float32 (`--attention-kernel math`); TRL 0.24 has a profile, which came meanwhile. Llama-3.2-1B's three
 runs, whose script is not in its repository, were typed with one sequence at a time as the 8B's script has it; with
 two the figures would be met within 7% (1.00, 0.93, 0.99)."""
-
-
-def both() -> tuple[list[Pair], list[Pair]]:
-    """The cases with their first predictions, and with the same within the intervals made without them."""
-    first, second = blind(), again()
-    cases = [case for case in later() if case.seventh]
-    return [(c, first[c.number]) for c in cases], [(c, second[c.number]) for c in cases]
-
-
-def now() -> list[Pair]:
-    """The cases as they are predicted now."""
-    return [(case, said_of(case)) for case in later() if case.seventh]
 
 
 def held(found: Sequence[Pair]) -> float:
@@ -79,15 +69,9 @@ def _line(name: str, test: Test, found: Sequence[Sequence[Pair]]) -> list[str]:
     return [f"| {name} | {len(first)} | {cells(first)} | {100 * held(second):.0f}% | {cells(today)} |"]
 
 
-def _middle(found: Sequence[Pair]) -> str:
-    """The median over sources of their median errors."""
-    each = [errors(of(found, test))[0] for _, test in sources_of(found)]
-    return f"{100 * statistics.median(each):.1f}%"
-
-
 def section(changed: str = CHANGED) -> list[str]:
     """The lines of the section."""
-    found = (*both(), now())
+    found = (*both(SEVENTH), now(SEVENTH))
     rows = (*FOURTH_ROWS, *TRAINERS, *sources_of(found[0]))
     return [
         "## A seventh set, predicted blind", "",
@@ -95,6 +79,6 @@ def section(changed: str = CHANGED) -> list[str]:
         HEAD, "|---|" + "---|" * 8,
         *(line for name, test in rows for line in _line(name, test, found)),
         "",
-        f"The median over sources of their median errors: blind {_middle(found[0])}, now {_middle(found[2])}.",
+        f"The median over sources of their median errors: blind {middle(found[0])}, now {middle(found[2])}.",
         "",
     ]  # fmt: skip

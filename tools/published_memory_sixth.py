@@ -17,6 +17,7 @@ from tools.published_memory_later import RUN, Later, Said, as_said, blind, insid
 from tools.published_memory_later_page import FOURTH_ROWS, Test, cells, of, sources_of
 
 AGAIN = "memory_later_again.csv"
+SIXTH = "sixth"
 HEAD = (
     "| measurements | runs | blind: median error | 90th percentile | within interval | blind again, after the fifth "
     "set's mends: median error | 90th percentile | within interval | now: median error | 90th percentile | "
@@ -55,16 +56,16 @@ def again() -> Mapping[int, Said]:
     return as_said(csv.DictReader(io.StringIO(facts.read_data("measured", AGAIN))))
 
 
-def both() -> tuple[list[Pair], list[Pair]]:
-    """The cases with their first and with their second predictions."""
+def both(name: str = SIXTH) -> tuple[list[Pair], list[Pair]]:
+    """A set's cases with their first and with their second predictions."""
     first, second = blind(), again()
-    cases = [case for case in later() if case.sixth]
+    cases = [case for case in later() if case.found == name]
     return [(c, first[c.number]) for c in cases], [(c, second[c.number]) for c in cases]
 
 
-def now() -> list[Pair]:
-    """The cases as they are predicted now."""
-    return [(case, said_of(case)) for case in later() if case.sixth]
+def now(name: str = SIXTH) -> list[Pair]:
+    """A set's cases as they are predicted now."""
+    return [(case, said_of(case)) for case in later() if case.found == name]
 
 
 def _line(name: str, test: Test, found: Sequence[Sequence[Pair]]) -> list[str]:
@@ -74,7 +75,7 @@ def _line(name: str, test: Test, found: Sequence[Sequence[Pair]]) -> list[str]:
     return [f"| {name} | {len(chosen[0])} | {' | '.join(cells(each) for each in chosen)} |"]
 
 
-def _middle(found: Sequence[Pair]) -> str:
+def middle(found: Sequence[Pair]) -> str:
     """The median over sources of their median errors."""
     groups = [of(found, test) for _, test in sources_of(found)]
     errors = [statistics.median(abs(s.predicted / c.measured - 1) for c, s in group) for group in groups]
@@ -94,8 +95,8 @@ def section() -> list[str]:
         *(line for name, test in rows for line in _line(name, test, found)),
         "",
         (
-            f"The median over sources of their median errors: {_middle(found[0])}, again {_middle(found[1])}, now "
-            f"{_middle(found[2])}. Of {len(run[0])} run of which only is known that it did not fit: {sum(run[0])} "
+            f"The median over sources of their median errors: {middle(found[0])}, again {middle(found[1])}, now "
+            f"{middle(found[2])}. Of {len(run[0])} run of which only is known that it did not fit: {sum(run[0])} "
             f"right, again {sum(run[1])}, now {sum(run[2])}."
         ),
         "",

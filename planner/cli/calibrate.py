@@ -61,7 +61,6 @@ def command(as_json: bool, **options: Any) -> None:
     """
     from .. import units
     from ..measuring import calibrate
-    from .plan_page import held_words
 
     found = calibrate(**_given(options))
     if as_json:
@@ -77,7 +76,7 @@ def command(as_json: bool, **options: Any) -> None:
     click.echo(f"measured          {units.duration(measured.measured_s)}")
     click.echo(f"predicted before  {shown(before.seconds, before.low, before.high)}")
     click.echo(f"predicted after   {shown(after.seconds, after.low, after.high)}")
-    click.echo(f"interval of       {held_words(after.grounds)}")
+    click.echo(f"interval of       {after.grounds.said}")
     if found.path:
         number = len(found.calibration.measurements)
         click.echo(f"wrote {found.path}: {number} measurement{'s' if number > 1 else ''}")

@@ -51,6 +51,7 @@ def command(context: click.Context, /, as_json: bool, **options: Any) -> None:
     GPUs on which it fits, and with --gpu and data the time and the cost.
     """
     from ..comparing import compare
+    from ..given import whole_number
 
     ranks, methods = options.pop("ranks"), options.pop("methods")
     if options["config"] is None:
@@ -62,8 +63,9 @@ def command(context: click.Context, /, as_json: bool, **options: Any) -> None:
     else:
         asked = only_given(context, options, run=False)
     model, rank = asked.pop("model"), asked.pop("rank", 32)
+    wanted = whole_number("rank", rank) if ranks is None else ranks
     with reading(asked) as given:
-        found = compare(model, ranks=ranks or rank, methods=methods, **given)
+        found = compare(model, ranks=wanted, methods=methods, **given)
     if as_json:
         print_json(found.to_dict())
         return

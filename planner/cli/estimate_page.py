@@ -12,6 +12,7 @@ from rich.text import Text
 from .. import units
 from ..learning_rate.lookup import LearningRate
 from ..memory.interval_kinds import KIND_WORDS, LENGTH_WORDS, NARROWER
+from ..moments import parts_of
 from ..plan import Plan
 from . import capacity_tables
 from .capacity_tables import titled_table
@@ -162,7 +163,7 @@ def _memory(plan: Plan) -> Table | None:
     table = titled_table(
         "Memory of a GPU", "analytic", f"{setup['precision']}, {setup['optimizer']}{objective}", *columns
     )
-    for part in dict.fromkeys(name for found in columns.values() for name in found["parts"]):
+    for part in parts_of(columns.values()):
         table.add_row(part, *(units.byte_size(found["parts"].get(part, 0)) for found in columns.values()))
     moments = [found["moment"].partition(" ") for found in columns.values()]
     table.add_row("most at", *(phase for phase, _, _ in moments))

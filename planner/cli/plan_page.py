@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -13,9 +12,6 @@ from .. import units
 from ..search.evaluate import Evaluated
 from ..search.result import Found
 from .capacity_tables import regret_text
-
-if TYPE_CHECKING:
-    from ..speed.kinds import Grounds
 
 MOST_NEIGHBOURS = 14
 
@@ -40,13 +36,6 @@ def _interval(low: float, high: float) -> str:
     return f"{units.duration(low)} to {units.duration(high)}"
 
 
-def held_words(grounds: Grounds) -> str:
-    """Whose interval it is and how often such intervals hold."""
-    from ..speed.kinds import KIND_WORDS  # loaded where there is a time
-
-    return f"{KIND_WORDS[grounds.kind]}: it holds {grounds.words}"
-
-
 def _best(found: Found) -> RenderableType:
     best, run = found.best, found.best.run
     table = Table.grid(padding=(0, 2, 0, 0))
@@ -59,7 +48,7 @@ def _best(found: Found) -> RenderableType:
         table.add_row(
             "time", f"{units.duration(best.seconds)} ({_interval(run.low, run.high)}), {run.steps:,} steps"
         )
-        table.add_row("", f"interval of {held_words(run.step.grounds)}")
+        table.add_row("", f"interval of {run.step.grounds.said}")
     if best.cost and best.cost.low is not None and best.cost.high is not None:
         price = best.cost.price
         asked = f"at {money(price.usd_per_gpu_hour)} a GPU and hour"

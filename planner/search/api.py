@@ -12,8 +12,7 @@ from ..adapter.options import spec_of
 from ..adapter.spec import LAYER_SETS, PRESETS
 from ..cost import own_price
 from ..errors import InputError, UnsupportedArchitectureError, hint
-from ..estimator import DEFAULT_SEQ_LEN, load
-from ..given import whole_number
+from ..estimator import load, sequence_length
 from ..learning_rate.factors import Run, at_run
 from ..learning_rate.lookup import LearningRate, look_up
 from ..memory.overhead import said_narrower
@@ -100,12 +99,7 @@ def _job(
 ) -> tuple[Job, str, tuple[Notice, ...]]:
     """The job, the model's name, and what to know of the data."""
     found, arch = load(options["model"])
-    length = options["seq_len"]
-    seq_len = (
-        whole_number("seq-len", length)
-        if length
-        else min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN)
-    )
+    seq_len = sequence_length(arch, options["seq_len"])
     data = data_of(options["model"], options, seq_len)
     if data is None:
         raise InputError(
@@ -135,7 +129,7 @@ def _job(
         calibration=calibration_of(options["calibration"]),
         price=options["price"],
         per_node=options["gpus_per_node"],
-        lengths_open=not length,
+        lengths_open=options["seq_len"] is None,
     )
     return job, found.model_id, data.notices
 

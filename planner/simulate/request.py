@@ -16,8 +16,9 @@ from ..estimator import load, model_of
 from ..memory.scans import UNRULED_SCANS
 from ..pictured import image_notices, pictured
 from ..schema import Architecture, Notice, Source
+from ..trainers import claimed
 from .report import SimulatedStep, SimulatedSteps
-from .setups import setups_of, sources_of
+from .setups import setups_of
 
 METHODS = ("lora", "full", "qlora")
 NEEDED = ("torch", "transformers", "peft")
@@ -83,7 +84,7 @@ def simulate(
     return SimulatedSteps(
         found.model_id, found.origin, arch.model_type, arch.params, spec, steps,
         (*found.notices, *left_out, *_notices(arch, found.config, spec, steps, notes)),
-        (*(("model config", source) for source in found.sources), *_sources(), *sources_of(trainer)),
+        (*(("model config", source) for source in found.sources), *_sources(), *claimed(trainer)),
         round(time.monotonic() - started, 3),
     )  # fmt: skip
 

@@ -8,14 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import InputError
-from ..estimator import DEFAULT_SEQ_LEN
+from ..estimator import sequence_length
 from ..given import whole_number
-from ..pictured import check_length
 from ..ranks import has_experts
 from ..running import setup_from
-from ..schema import Architecture, Notice, Source
+from ..schema import Architecture, Notice
 from ..setup import Setup
-from ..trainers import asked_adapter_dtype, find
+from ..trainers import asked_adapter_dtype
 from .check import check_setup
 
 # Options of a simulation that are fields of a set-up.
@@ -48,10 +47,6 @@ def setups_of(
 
 def setup_of(method: str, options: Mapping[str, Any], arch: Architecture) -> Setup:
     """The set-up of a method, which a simulation can run."""
-    length = options["seq_len"]
-    if length is None:
-        length = min(DEFAULT_SEQ_LEN, arch.max_position or DEFAULT_SEQ_LEN)
-    check_length(arch, length, options["seq_len"] is not None)
     batch, accumulation = (whole_number(name, options[name]) for name in ("batch", "accumulation"))
     asked = {name: options[name] for name in SAID if options[name] is not None}
     if method == "qlora" and options["quantize"] is not None:
@@ -60,24 +55,8 @@ def setup_of(method: str, options: Mapping[str, Any], arch: Architecture) -> Set
     if method != "full" and dtype is not None:
         asked["adapter_dtype"] = dtype
     asked |= {"method": method, "accumulation": accumulation, "batch": batch * accumulation}
-    setup = setup_from(asked, whole_number("seq-len", length), arch.model_type)
+    setup = setup_from(asked, sequence_length(arch, options["seq_len"]), arch.model_type)
     if not has_experts(arch):
         setup = replace(setup, quantize_experts=False)
     check_setup(setup)
     return setup
-
-
-def runs(trainer: str, method: str) -> bool:
-    """Whether a step of a trainer can be simulated."""
-    try:
-        check_setup(setup_from({"trainer": trainer, "method": method}, DEFAULT_SEQ_LEN))
-    except InputError:
-        return False
-    return True
-
-
-def sources_of(trainer: str | None) -> list[tuple[str, Source]]:
-    """Where a trainer's profile comes from."""
-    found = None if trainer is None else find(trainer)
-    claims = () if found is None else found.claims
-    return [(f"trainer {trainer}: {claim.what}", claim.source) for claim in claims]

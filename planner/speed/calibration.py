@@ -10,7 +10,7 @@ and a new set-up of the same trainer and machine deviates by `measured` sqrt(1 /
 `measured` being what first predictions need (tools/speed_calibrated.py), but by no more than where nothing was
 measured. `between` is that of all sources' runs, not of the ends of intervals, which are those of the furthest ones:
 taken for a prior, they believed a slow step whole and a fast one by half (a median error of 9.5% on sources left out
-where this has 8.5%).
+where this has 8.4%).
 """
 
 from __future__ import annotations

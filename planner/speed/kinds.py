@@ -40,6 +40,11 @@ class Grounds:
         """How often such intervals hold, for a table's cell."""
         return held_words(self.held, self.judged)
 
+    @property
+    def said(self) -> str:
+        """Whose interval it is and how often such intervals hold."""
+        return f"{KIND_WORDS[self.kind]}: it holds {self.words}"
+
 
 def held_words(held: float | None, judged: int) -> str:
     """How often intervals hold, in few words."""

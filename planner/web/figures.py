@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import units
+from ..moments import parts_of
 from .answer import Answer, Search
 from .views import METHODS
 
@@ -109,7 +110,7 @@ def memory(answer: Answer) -> Figure | None:
         return None
     names = list(found)
     traces: list[dict[str, Any]] = []
-    for number, part in enumerate(dict.fromkeys(name for each in found.values() for name in each["parts"])):
+    for number, part in enumerate(parts_of(found.values())):
         sizes = [each["parts"].get(part, 0) / GIB for each in found.values()]
         if any(sizes):
             traces.append(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import units
 from ..memory.interval_kinds import KIND_WORDS, NARROWER
+from ..moments import parts_of
 from ..report.numbers import dollars
 from ..speed.kinds import KIND_WORDS as TIMED
 from ..speed.kinds import held_words
@@ -272,7 +273,7 @@ def memory(answer: Answer) -> str:
     shown = {METHODS[name]: value for name, value in found.items() if value}
     if not shown:
         return note("The memory of this model is not estimated: see the notes.", "lp-fair")
-    parts = list(dict.fromkeys(part for each in shown.values() for part in each["parts"]))
+    parts = parts_of(shown.values())
     rows: list[tuple[object, ...]] = [
         (part, *(units.byte_size(each["parts"].get(part, 0)) for each in shown.values())) for part in parts
     ]

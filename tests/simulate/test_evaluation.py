@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from planner.running import running
 from planner.setup import Setup
 from planner.simulate.core import simulate_step
 from planner.simulate.request import METHODS
-from planner.simulate.setups import runs, setups_of
+from planner.simulate.setups import setups_of
 from planner.trainers import names
 from tools.measured_memory import CPU, LORA, allocated, real
 from tools.tiny_models import CONFIGS
@@ -87,8 +88,12 @@ def test_gradients_that_are_kept_wait_beside_every_pass() -> None:
 
 
 def test_most_trainers_can_be_simulated() -> None:
-    able = {method: [name for name in names() if runs(name, method)] for method in METHODS}
-    assert len(able["lora"]) > 20 and {"unsloth", "litgpt"}.isdisjoint(able["lora"])
+    """LoRA of 27 profiles; those with kernels of their own are refused."""
+    able = []
+    for name in names():
+        with suppress(InputError):
+            able += [name for _ in asked("Qwen/Qwen3-0.6B", methods=("lora",), trainer=name)[0]]
+    assert len(able) >= 27 and {"unsloth", "litgpt"}.isdisjoint(able)
 
 
 def test_usual_methods_that_cannot_be_run_are_left_out_and_said() -> None:

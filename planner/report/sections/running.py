@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 
 from ...memory.interval_kinds import KIND_WORDS, NARROWER
+from ...moments import parts_of
 from ...speed.kinds import KIND_WORDS as TIMED
 from ..document import Block, Code, Paragraph, Row, Section, Table, Text, para
 from ..numbers import UNKNOWN, Material
@@ -40,7 +41,7 @@ def _grounds(m: Material, intervals: Sequence[str]) -> list[Row]:
 
 def _memory_table(m: Material) -> Table:
     methods = [(key, label) for key, label in METHODS if m.get(f"memory/{key}/per_gpu_bytes") is not None]
-    parts = list(dict.fromkeys(part for key, _ in methods for part in m.get(f"memory/{key}/parts") or {}))
+    parts = parts_of({"parts": m.get(f"memory/{key}/parts") or {}} for key, _ in methods)
     rows = [
         Row(((part,), *((m.number(f"memory/{key}/parts/{part}", "bytes"),) for key, _ in methods)))
         for part in parts
