@@ -12,7 +12,7 @@ from typing import Any
 import click
 import pytest
 
-from planner import estimate
+from planner import estimate, process
 from planner.cli import main
 from planner.cli.main import COMMANDS, cli
 from planner.cli.options import Count
@@ -252,6 +252,20 @@ def test_the_version(run: Any) -> None:
 def test_a_misspelt_command_names_the_nearest(run: Any) -> None:
     result = run("estmate")
     assert result.code == 2 and "estimate" in result.err
+
+
+def test_a_command_inside_a_program_leaves_its_imports_whole(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a process that is the command's own may import libraries in part: whoever goes on may need the rest."""
+    monkeypatch.setattr(process, "ends_soon", False)
+    cli.get_command(click.Context(cli), "estimate")
+    assert run("estimate", "-m", "gpt2").code == 0 and not process.ends_soon
+    for words, ends in ((["estimate", "-m", "gpt2"], True), (["simulate", "--help"], False)):
+        monkeypatch.setattr(sys, "argv", ["lora-plan", *words])
+        with pytest.raises(SystemExit):
+            main()
+        assert process.ends_soon is ends
 
 
 MAY_BE_NOTHING = {"eval_batch", "lora_dropout", "nats", "prompt_tokens", "success_rate"}

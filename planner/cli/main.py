@@ -53,7 +53,6 @@ class LazyGroup(click.Group):
         """Import the module that holds the command."""
         if name not in COMMANDS:
             return None
-        process.ends_soon = name not in LONG
         module = f".{name}_" if keyword.iskeyword(name) else f".{name}"
         command: click.Command = import_module(module, __package__).command
         return command
@@ -106,13 +105,15 @@ def _leave(code: int) -> None:
 
 
 def main(argv: list[str] | None = None) -> Any:
-    """Run the command line; a PlannerError becomes one line on standard error and exit code 2."""
+    """Run the command line; a PlannerError becomes one line on standard error and exit code 2. Without `argv` the
+    process is the command's own."""
+    process.ends_soon = argv is None and not LONG.issuperset(sys.argv[1:2])
     gc.set_threshold(100_000)  # a short command drops little: looking for it often is a tenth of a cold start
     try:
         return cli.main(args=argv, prog_name="lora-plan", standalone_mode=True)
     except PlannerError as error:
         click.echo(f"Error: {error}", err=True)
-        if argv is None and process.ends_soon and "torch" in sys.modules:
+        if process.ends_soon and "torch" in sys.modules:
             _leave(error.exit_code)
         sys.exit(error.exit_code)
     except BrokenPipeError:
