@@ -181,8 +181,7 @@ def _task(arch: Architecture, config: Mapping[str, Any]) -> str | None:
     name = str(names[0]) if isinstance(names, list) and names else ""
     if name.endswith(("ForCausalLM", "LMHeadModel")):
         return "CAUSAL_LM"
-    encoder_decoder = {"encoder", "decoder"} <= {block.stack for block in arch.blocks}
-    return "SEQ_2_SEQ_LM" if encoder_decoder and name.endswith("ForConditionalGeneration") else None
+    return "SEQ_2_SEQ_LM" if arch.is_encoder_decoder and name.endswith("ForConditionalGeneration") else None
 
 
 def _whole_number(value: float) -> float:

@@ -43,7 +43,7 @@ from .stretch import Held, plus
 from .tape import EXPERT_GRADIENTS, Size
 from .traffic import traffic
 from .traits import UNRULED
-from .two_stacks import course_of_two, has_two
+from .two_stacks import course_of_two
 
 PHASES = ("generation", "evaluation", "forward", "loss", "backward", "optimizer")
 NAMES: dict[str, tuple[MemoryPart, str]] = {
@@ -98,16 +98,16 @@ def _estimate(
 ) -> MemoryEstimate:  # fmt: skip
     pairs = None if setup.method == "full" else adapted
     aside: tuple[Notice, ...] = ()
-    if has_two(arch) and setup.loss != "full":
+    if arch.is_encoder_decoder and setup.loss != "full":
         text = (
             f"An encoder with a decoder computes its own loss, which is counted: {setup.loss} is left aside."
         )
         setup, aside = replace(setup, loss="full"), (Notice("own-loss", text),)
-    if setup.eval_batch and (setup.objective != "sft" or has_two(arch)):
+    if setup.eval_batch and (setup.objective != "sft" or arch.is_encoder_decoder):
         raise InputError(
             "eval-batch", setup.eval_batch, "0 but for supervised training of a decoder or encoder"
         )
-    if setup.objective != "sft" and has_two(arch):
+    if setup.objective != "sft" and arch.is_encoder_decoder:
         raise InputError("objective", setup.objective, "sft for an encoder with a decoder")
     if arch.model_type in UNRULED_SCANS:
         raise UnsupportedArchitectureError(
@@ -175,7 +175,10 @@ def _stage(
     tower, base["pixels"] = _seen(job)
     if vllm := beside(engine(arch, setup)):
         base["vllm"] = vllm
-    going = course_of_two(job, base, stage, unit) if has_two(arch) else course(job, base, stage, unit, tower)
+    if arch.is_encoder_decoder:
+        going = course_of_two(job, base, stage, unit)
+    else:
+        going = course(job, base, stage, unit, tower)
     going.places[:0] = [*before_step(job, base, unit), *evaluated(job, base)]
     update = share(update_bytes(states, setup), of["states"]) + widened_gradients(trained, setup)
     moments = _moments(going)
@@ -220,8 +223,7 @@ def _notices(arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None
             "whole: one micro-step (--accumulation 1) needs less, as does an exchange in each (accelerate's "
             "sync_each_batch)",
         )
-    experts = any(matrix.kind == "experts" for matrix in arch.matrices)
-    if experts and setup.quantize != "none" and not setup.quantize_experts:
+    if arch.has_experts and setup.quantize != "none" and not setup.quantize_experts:
         yield Notice(
             "experts-not-quantised",
             "transformers 5 keeps experts as tensors that bitsandbytes does not quantise: QLoRA counts them in 16 "

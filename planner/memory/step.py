@@ -120,14 +120,8 @@ def spread(setup: Setup) -> dict[str, float]:
 
 def stacks(arch: Architecture) -> list[tuple[str, int, Block]]:
     """All layers between the ends in the order in which they run, each with its stack and block."""
-    found: dict[str, list[tuple[int, Block]]] = {}
-    for block in arch.blocks:
-        if block.stack not in ENDS:
-            found.setdefault(block.stack, []).extend((layer, block) for layer in block.layers)
     return [
-        (name, layer, block)
-        for name, layers in found.items()
-        for layer, block in sorted(layers, key=lambda pair: pair[0])
+        (name, layer, block) for name, layers in arch.stacks if name not in ENDS for layer, block in layers
     ]
 
 

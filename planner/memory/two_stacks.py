@@ -20,14 +20,9 @@ from .traits import kind_of
 Layers = list[tuple[str, Walked]]
 
 
-def has_two(arch: Architecture) -> bool:
-    """Whether a model has an encoder and a decoder that reads it."""
-    return {"encoder", "decoder"} <= {block.stack for block in arch.blocks}
-
-
 def is_known(arch: Architecture) -> bool:
     """Whether the rules of its encoder and decoder stand in the table of traits."""
-    return has_two(arch) and kind_of(arch) in ("t5", "bart", "mbart", "whisper")
+    return arch.is_encoder_decoder and kind_of(arch) in ("t5", "bart", "mbart", "whisper")
 
 
 @dataclass(frozen=True)
