@@ -199,7 +199,7 @@ def lora_config(
     alphas = dict(spec.alpha_pattern)
 
     def alpha(item: Adapted, key: str) -> float:
-        named = pattern_value(alphas, key)  # type: ignore[arg-type]
+        named = pattern_value(alphas, key)
         fused = spec.experts == "peft" and item.matrix.kind == "experts" and not item.pinned
         return named or _whole_number(spec.alpha * (item.pairs[0].rank // spec.rank if fused else 1))
 

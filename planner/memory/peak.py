@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
+from typing import get_args
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
 from ..errors import InputError, UnsupportedArchitectureError
-from ..moments import Item, MemoryEstimate, MemoryPart, Moment
+from ..moments import Item, MemoryEstimate, MemoryPart, Moment, Phase
 from ..schema import Architecture, Notice
 from ..setup import Setup
 from .engine import beside, engine
@@ -45,7 +46,7 @@ from .traffic import traffic
 from .traits import UNRULED
 from .two_stacks import course_of_two
 
-PHASES = ("generation", "evaluation", "forward", "loss", "backward", "optimizer")
+PHASES: tuple[Phase, ...] = get_args(Phase)
 NAMES: dict[str, tuple[MemoryPart, str]] = {
     "weights": ("weights", "base weights"),
     "adapter": ("adapter", "adapter"),
@@ -284,7 +285,7 @@ def _varied(moments: list[Moment], setup: Setup) -> int:
 
 def _moments(going: Course) -> list[Moment]:
     """The highest place of each phase."""
-    best: dict[str, tuple[Size, Place, Held]] = {}
+    best: dict[Phase, tuple[Size, Place, Held]] = {}
     for place in going.places:
         held = plus(place.base, place.highest)
         size = sum(held.values())
@@ -293,6 +294,6 @@ def _moments(going: Course) -> list[Moment]:
     return [_moment(phase, best[phase][1].where, best[phase][2]) for phase in PHASES if phase in best]
 
 
-def _moment(phase: str, where: str, held: Held) -> Moment:
+def _moment(phase: Phase, where: str, held: Held) -> Moment:
     items = [Item(*NAMES[label], number) for label, size in held.items() if (number := round(size)) > 0]
-    return Moment(phase, where, tuple(items))  # type: ignore[arg-type]
+    return Moment(phase, where, tuple(items))

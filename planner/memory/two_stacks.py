@@ -10,7 +10,7 @@ from ..schema import Architecture
 from .bias import Bias
 from .ends import Entry, Exit, enter, fixed_length, has_end_norm, leave
 from .kinds import KEPT, Job, Walked, walk_layer
-from .outside import Outside
+from .outside import Masks, Outside
 from .stages import Stage
 from .step import Course, embeddings_trained, pass_head, signature, spread, stacks, stem_of, table_trained
 from .stretch import Held, Stretch
@@ -44,9 +44,9 @@ class Side:
 def _bias(job: Job, stack: str) -> Outside:
     """What the layers of a stack share of biases by position."""
     setup, run, decoder = job.setup, job.run(), stack == "decoder"
-    masks = "none" if fixed_length(job.arch, "encoder") else "all"
+    masks: Masks = "none" if fixed_length(job.arch, "encoder") else "all"
     if not job.traits.biased:
-        return Outside(masks=masks)  # type: ignore[arg-type]
+        return Outside(masks=masks)
     heads = next(op.n_heads for block in job.arch.blocks for op in block.operations if hasattr(op, "n_heads"))
     pairs: Size = run.length * run.length
     own = Bias(
