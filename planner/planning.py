@@ -153,7 +153,8 @@ def _does_not_fit(
         advice = f"{others[0].text} would ({units.byte_size(others[0].per_gpu_bytes)})."
     elif more:
         advice = f"{advice} {more.text} would ({units.byte_size(more.per_gpu_bytes)} a GPU)."
-    told = Notice("does-not-fit", f"It does not fit: {needed}. {advice}")
+    how = "likely does" if entry["fit"] == "unlikely" else "does"
+    told = Notice("does-not-fit", f"It {how} not fit: {needed}. {advice}")
     return told, [other.to_dict() for other in others]
 
 

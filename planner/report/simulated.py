@@ -44,7 +44,9 @@ def matching(
     method = plan["method"]
     if method not in found:
         there = ", ".join(each for each in METHODS if each in found)
-        raise InputError("simulated", there, f"a simulation of {method}", f"Simulate it with --methods {method}.")
+        raise InputError(
+            "simulated", there, f"a simulation of {method}", f"Simulate it with --methods {method}."
+        )
     step = found[method]
     setup = step.get("setup") or {}
     work = plan["workload"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...moments import FIT_WORDS
 from ..document import Block, Bullets, Paragraph, Row, Run, Section, Strong, Table, Text
 from ..numbers import Material
 from ..wording import clean, name
@@ -101,12 +102,8 @@ def _memory(m: Material) -> Row:
                 ("not known",),
             )
         )
-    fits = {True: "fits the card", False: "does not fit the card", None: "no card was named"}
-    card, high = m.root.get("card/memory_bytes"), m.get(f"{own}/high")
-    narrow = m.get(f"{own}/fits") and card and high and high > card
-    why: list[Run] = [
-        "fits the card, narrowly: its interval reaches beyond" if narrow else fits[m.get(f"{own}/fits")]
-    ]
+    fit = m.get(f"{own}/fit")
+    why: list[Run] = [f"{FIT_WORDS[fit]} the card" if fit else "no card was named"]
     if m.get(f"{own}/low") is not None:
         why += [
             "; from ",

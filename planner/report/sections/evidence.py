@@ -70,7 +70,10 @@ def evidence(root: Material) -> Section:
             (m.number(path, style),),
             (choice.basis(m, section) if m.get(path) is not None else "not known",),
         ]
-        cells += [(root.number(f"{word}/{m.get('method') or 'lora'}/{key}", style) if key else "",) for word in extra]
+        cells += [
+            (root.number(f"{word}/{m.get('method') or 'lora'}/{key}", style) if key else "",)
+            for word in extra
+        ]
         rows.append(Row(tuple(cells)))
     header = ("Quantity", "Estimate", "Evidence", *(word.capitalize() for word in extra))
     kinds = list(dict.fromkeys(str(row.cells[2][0]) for row in rows))

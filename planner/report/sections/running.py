@@ -56,10 +56,7 @@ def _memory_table(m: Material) -> Table:
     if any(m.get(f"memory/{key}/low") is not None for key, _ in methods):
         rows.append(Row((("interval",), *(_ends(m, f"memory/{key}", "bytes") for key, _ in methods))))
         rows += _grounds(m, [f"memory/{key}/interval" for key, _ in methods])
-    fits = {True: "yes", False: "no"}
-    rows.append(
-        Row((("fits the card",), *((fits.get(m.get(f"memory/{key}/fits"), UNKNOWN),) for key, _ in methods)))
-    )
+    rows.append(Row((("fits the card",), *((m.get(f"memory/{key}/fit") or UNKNOWN,) for key, _ in methods))))
     if any(m.get(f"memory/{key}/fewest") is not None for key, _ in methods):
         rows.append(Row((("fewest GPUs, a sequence each",), *(_fewest(m, key) for key, _ in methods))))
     header = ("Bytes of one GPU", *(label for _, label in methods))
