@@ -185,8 +185,8 @@ Of what is stated five lie outside of the new intervals. Chinese-Vicuna's 8-bit 
 3090, whose peak in 16 bits is 71, so that samples may have been shorter than the length to which its script pads, or
 int8 products far quicker than is taken; Baize and Huatuo, in 8 bits on an A100, are at 0.7 to 1.15.
 Float16 under DeepSpeed on a V100 (Xirider) was typed as bf16-master, for which a V100 has no units: with `--precision
-fp16` 0.76 results. GPT-2 in float32 (rasbt), predicted at 2.8 times, ran as TF32, which an option says since (`--tf32`:
-0.77). Furthest the other way lie ZeRO-3 with 256 to 768 tokens a pass (gdGPT, 0.5) and padded batches.
+fp16` 0.76 results. GPT-2 in float32 (rasbt), predicted at 2.8 times, ran as TF32, which an option says since
+(`--tf32`: 0.77). Furthest the other way lie ZeRO-3 with 256 to 768 tokens a pass (gdGPT, 0.5) and padded batches.
 """
 AGAIN = "again"  # predictions of UNSEEN by the program that had learnt from the sets before it
 
