@@ -7,7 +7,6 @@ business of planner/speed. A GPU sends and receives at the same time: a link's r
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from . import facts
@@ -139,8 +138,3 @@ def find(name: str) -> Accelerator:
     except InputError as error:
         remedy = str(error).split(". ", 1)[-1].replace("data/accelerators.toml", "`lora-plan gpus`")
         raise InputError("gpu", name, "a known accelerator", remedy) from None
-
-
-def with_count(machine: Cluster, count: int) -> Cluster:
-    """The same machines with another number of GPUs."""
-    return replace(machine, count=count, per_node=min(GPUS_PER_NODE, count))
