@@ -36,7 +36,7 @@ OF_GRPO = ("vllm_memory", "vllm_sleep", "vllm_gpus", "vllm_tensor_parallel", "me
 ALPHA_RULES = {True: "alpha/sqrt(rank)", False: "alpha/rank"}
 # The options that say how the fine-tune is run; None: as the trainer has it, else the field's own default.
 USUAL: dict[str, Any] = {
-    "precision": None, "autocast": None, "quantize": None, "quantize_experts": None, "optimizer": None,
+    "precision": None, "autocast": None, "tf32": None, "quantize": None, "quantize_experts": None, "optimizer": None,
     "upcast_small": None, "optimizer_in_backward": None, "lora_dropout": None, "lengths_vary": None,
     "attention_kernel": None, "kernels": None, "loss": None, "packing": None, "accumulation": 1,
     "objective": None, "reference": None, "prompt_tokens": None, "generation": None, "group": None,

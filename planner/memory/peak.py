@@ -40,7 +40,7 @@ from .states import (
 )
 from .step import Course, Place, Seen, Stage, course, stages
 from .stretch import Held, plus
-from .tape import EXPERT_GRADIENTS
+from .tape import EXPERT_GRADIENTS, Size
 from .traffic import traffic
 from .traits import UNRULED
 from .two_stacks import course_of_two, has_two
@@ -282,7 +282,7 @@ def _varied(moments: list[Moment], setup: Setup) -> int:
 
 def _moments(going: Course) -> list[Moment]:
     """The highest place of each phase."""
-    best: dict[str, tuple[int, Place, Held]] = {}
+    best: dict[str, tuple[Size, Place, Held]] = {}
     for place in going.places:
         held = plus(place.base, place.highest)
         size = sum(held.values())
