@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from planner import estimate, hardware, plan, report, review
 from planner.cli.main import cli
 from planner.cli.plan_page import target_of
-from planner.moments import FIT_WORDS
+from planner.moments import FIT_WORDS, Fit
 from planner.remedies import typed
 
 QWEN = "Qwen/Qwen3-8B"
@@ -29,7 +29,7 @@ def said(*arguments: str) -> str:
     ("gpu", "batch", "fit"),
     [("a100", 1, "yes"), ("rtx4090", 1, "likely"), ("rtx3080", 1, "no"), ("rtx4090", 24, "unlikely")],
 )
-def test_how_surely_a_run_fits_goes_by_its_interval(gpu: str, batch: int, fit: str) -> None:
+def test_how_surely_a_run_fits_goes_by_its_interval(gpu: str, batch: int, fit: Fit) -> None:
     found = (estimate(QWEN, **{**RUN, "gpu": gpu, "batch": batch}).memory or {})["lora"]
     room = hardware.find(gpu).memory_bytes
     assert room and found["fit"] == fit and found["fits"] == (found["per_gpu_bytes"] <= room)
