@@ -63,7 +63,10 @@ def peak_flops_per_s(accelerator: Accelerator, dtype: str) -> float | None:
 
 def arithmetic_of(accelerator: Accelerator, dtype: str) -> str:
     """The format in which products of `dtype` really run: bfloat16 runs at float32's rate on chips without it, and
-    float32 stays float32 (PyTorch leaves TF32 off for matrix products)."""
+    float32 stays float32 (PyTorch leaves TF32 off for matrix products). TF32 is float32 on chips without it: V100 and
+    T4, where the switch does nothing."""
+    if dtype == "tfloat32" and peak_flops_per_s(accelerator, dtype) is None:
+        return "float32"
     if dtype in ("bfloat16", "float16") and peak_flops_per_s(accelerator, dtype) is None:
         other = "float16" if dtype == "bfloat16" else "bfloat16"
         if dtype == "float16" and peak_flops_per_s(accelerator, other) is not None:

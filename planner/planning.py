@@ -35,7 +35,7 @@ OF_GRPO = ("vllm_memory", "vllm_sleep", "vllm_gpus", "vllm_tensor_parallel", "me
 ALPHA_RULES = {True: "alpha/sqrt(rank)", False: "alpha/rank"}
 # The options that say how the fine-tune is run; None: as the trainer has it, else the field's own default.
 USUAL: dict[str, Any] = {
-    "precision": None, "autocast": None, "quantize": None, "quantize_experts": None, "optimizer": None,
+    "precision": None, "autocast": None, "tf32": None, "quantize": None, "quantize_experts": None, "optimizer": None,
     "upcast_small": None, "optimizer_in_backward": None, "lora_dropout": None, "lengths_vary": None,
     "attention_kernel": None, "kernels": None, "loss": None, "packing": None, "accumulation": 1,
     "objective": None, "reference": None, "prompt_tokens": None, "generation": None, "group": None,
@@ -151,7 +151,8 @@ def _does_not_fit(
         advice = f"{others[0].text} would ({units.byte_size(others[0].per_gpu_bytes)})."
     elif more:
         advice = f"{advice} {more.text} would ({units.byte_size(more.per_gpu_bytes)} a GPU)."
-    told = Notice("does-not-fit", f"It does not fit: {needed}. {advice}")
+    how = "likely does" if entry["fit"] == "unlikely" else "does"
+    told = Notice("does-not-fit", f"It {how} not fit: {needed}. {advice}")
     return told, [other.to_dict() for other in others]
 
 

@@ -53,6 +53,7 @@ STEP: dict[str, tuple[Any, ...]] = {
     "packing": ("padded", "packed"),
     "precision": ("fp32", "bf16-master", "fp16", "autocast"),
     "autocast": (True,),
+    "tf32": (True,),
     "quantize": ("nf4", "nf4-double", "int8"),
     "quantize_experts": (True,),
     "optimizer": ("adamw-8bit", "paged-adamw", "sgd", "adafactor", "muon", "lion"),

@@ -175,7 +175,7 @@ def _checked(t: Training) -> str:
     """The name of the precision, after what cannot be run was refused."""
     if t.task == "rl":
         raise InputError("target", "megatron", "a plan of supervised training", "The nearest is trl-grpo.")
-    refuse(t, {"quantize": "none", "optimizer": "adamw", "offload": "none"}, NAME)
+    refuse(t, {"quantize": "none", "optimizer": "adamw", "offload": "none", "tf32": False}, NAME)
     choose(t, "sharding", {"none": 0, "ddp": 0, "zero1": 1}, NAME)
     choose(t, "checkpointing", {"none": 0, "layer": 1}, NAME)
     choose(t, "packing", {"padded": 0}, NAME)
