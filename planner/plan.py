@@ -234,6 +234,11 @@ class Plan:
     images: dict[str, Any] | None = None
     request: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
+    @property
+    def method(self) -> str:
+        """What time, cost and notes are of: "qlora" where the base is quantised, else "lora"."""
+        return "lora" if self.request.get("quantize") in (None, "none") else "qlora"
+
     def with_grpo(
         self, found: dict[str, Any], notices: tuple[Notice, ...], source: tuple[str, Source]
     ) -> Plan:
@@ -249,6 +254,7 @@ class Plan:
             "model": self.model.to_dict(),
             "adapter": self.adapter.to_dict(),
             "workload": dict(vars(self.workload)),
+            "method": self.method,
             "flops": self.flops.to_dict() if self.flops else None,
             "information": info.to_dict() if info else None,
             "capacity": self.capacity.to_dict(),

@@ -20,7 +20,7 @@ from .pictured import pictured
 from .plan import Plan
 from .preferences import PLAIN_PREFERENCES, of_preferences
 from .schema import Architecture, Notice, Source
-from .setup import Method
+from .setup import METHODS, Method
 from .trainers import USUAL_QLORA, asked_adapter_dtype, claimed, is_usual_qlora, usual
 
 if TYPE_CHECKING:  # loaded where memory is estimated
@@ -31,12 +31,11 @@ if TYPE_CHECKING:  # loaded where memory is estimated
     from .running import Running
     from .setup import Setup
 
-METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
 OF_GRPO = ("vllm_memory", "vllm_sleep", "vllm_gpus", "vllm_tensor_parallel", "mean_completion")
 ALPHA_RULES = {True: "alpha/sqrt(rank)", False: "alpha/rank"}
 # The options that say how the fine-tune is run; None: as the trainer has it, else the field's own default.
 USUAL: dict[str, Any] = {
-    "precision": None, "autocast": None, "quantize": None, "quantize_experts": None, "optimizer": None,
+    "precision": None, "autocast": None, "tf32": None, "quantize": None, "quantize_experts": None, "optimizer": None,
     "upcast_small": None, "optimizer_in_backward": None, "lora_dropout": None, "lengths_vary": None,
     "attention_kernel": None, "kernels": None, "loss": None, "packing": None, "accumulation": 1,
     "objective": None, "reference": None, "prompt_tokens": None, "generation": None, "group": None,
@@ -50,10 +49,9 @@ USUAL: dict[str, Any] = {
 
 def _gap(arch: Architecture) -> str | None:
     """Why the memory of a step is not known, where it is not."""
-    stacks = {block.stack for block in arch.blocks}
     if not arch.blocks:
         return "the order of its operations is not known"
-    if {"encoder", "decoder"} <= stacks:
+    if arch.is_encoder_decoder:
         from .memory.two_stacks import is_known
 
         return None if is_known(arch) else "no rules for its encoder and decoder yet"
@@ -153,7 +151,8 @@ def _does_not_fit(
         advice = f"{others[0].text} would ({units.byte_size(others[0].per_gpu_bytes)})."
     elif more:
         advice = f"{advice} {more.text} would ({units.byte_size(more.per_gpu_bytes)} a GPU)."
-    told = Notice("does-not-fit", f"It does not fit: {needed}. {advice}")
+    how = "likely does" if entry["fit"] == "unlikely" else "does"
+    told = Notice("does-not-fit", f"It {how} not fit: {needed}. {advice}")
     return told, [other.to_dict() for other in others]
 
 

@@ -46,8 +46,9 @@ Deferred = Literal["none", "compute", "float32"]
 OptimizerKernel = Literal["fused", "foreach", "loop"]
 EvalCache = Literal["none", "kept", "widened"]
 
+METHODS: tuple[Method, ...] = get_args(Method)
 CHOICES: dict[str, tuple[str, ...]] = {
-    "method": get_args(Method),
+    "method": METHODS,
     "precision": get_args(Precision),
     "optimizer": get_args(Optimizer),
     "checkpointing": get_args(Checkpointing),
@@ -82,13 +83,13 @@ class Setup:
 
     `precision`: how the weights are held and computed with: "bf16-master" keeps float32 copies of what is trained in
     the optimizer, "autocast" holds float32 and computes in bfloat16. `autocast` runs 16-bit weights under autocast
-    too, as HF's Trainer does with bf16=True. `adapter_dtype` None: float32 under autocast (PEFT casts the adapter
-    so), else that of the weights. `kernels`: whose elementwise code runs, which decides what it saves for the
-    backward pass. `packing`: sequences are "full", or shorter ones are "padded" (attention gets a mask) or "packed"
-    together (documents kept apart by lengths under flash attention, by a mask otherwise). `lengths_vary`: batches
-    differ
-    in length (`seq_len` is the longest), so that the allocator keeps blocks of many sizes. `upcast_small`:
-    norms and what is not quantised in float32, as PEFT's
+    too, as HF's Trainer does with bf16=True. `tf32`: products in float32 run as TF32 where a chip has it, which
+    changes no byte that is held (torch.backends.cuda.matmul.allow_tf32). `adapter_dtype` None: float32 under autocast
+    (PEFT casts the adapter so), else that of the weights. `kernels`: whose elementwise code runs, which decides what
+    it saves for the backward pass. `packing`: sequences are "full", or shorter ones are "padded" (attention gets a
+    mask) or "packed" together (documents kept apart by lengths under flash attention, by a mask otherwise).
+    `lengths_vary`: batches differ in length (`seq_len` is the longest), so that the allocator keeps blocks of many
+    sizes. `upcast_small`: norms and what is not quantised in float32, as PEFT's
     prepare_model_for_kbit_training leaves them; `upcast_norms`: norms alone (TRL's QLoRA before 1.0), which makes
     the stream float32 all the same. `outputs_held`: the training loop keeps the model's output, logits among it,
     until the backward pass has ended; `outputs_widened`: under autocast it is handed float32 copies of 16-bit logits,
@@ -154,6 +155,7 @@ class Setup:
     quantize: Quantize = "none"
     adapter_dtype: Dtype | None = None
     autocast: bool = False
+    tf32: bool = False
     kernels: Kernels = "transformers"
     lora_dropout: float = 0.0
     upcast_small: bool = False
@@ -260,6 +262,11 @@ class Setup:
         return "float16" if self.precision == "fp16" else "bfloat16"
 
     @property
+    def product_format(self) -> str:
+        """The format that matrix products are counted in."""
+        return "tfloat32" if self.tf32 and self.compute_dtype == "float32" else self.compute_dtype
+
+    @property
     def weight_dtype(self) -> Dtype:
         """What base weights are held in where they are not quantised."""
         return "float32" if self.precision in ("fp32", "autocast") else self.compute_dtype
@@ -303,6 +310,8 @@ _OTHER_SPLITS = {
     for word in words.split()
 }  # fmt: skip
 
+_OTHER_FORMATS = {"tf32": "That is --precision fp32 with --tf32."}
+
 
 def _label(name: str) -> str:
     return name.replace("_", "-")
@@ -316,9 +325,8 @@ def _check_choices(setup: Setup) -> None:
         if value is None and name == "adapter_dtype":
             continue
         if value not in choices:
-            remedy = hint(str(value), choices) or (
-                _OTHER_SPLITS.get(str(value), "") if name == "sharding" else ""
-            )
+            beside = {"sharding": _OTHER_SPLITS, "precision": _OTHER_FORMATS}.get(name, {})
+            remedy = beside.get(str(value).lower(), "") or hint(str(value), choices)
             raise InputError(_label(name), value, f"one of {', '.join(choices)}", remedy.strip())
 
 

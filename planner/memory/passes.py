@@ -18,8 +18,8 @@ COPIES = "copies"  # of what is as large as a weight: one that is made whole of 
 class Pass:
     """One run over a tape.
 
-    `sequences`, `length` and `rank` are numbers, or symbols for polynomials; `tokens` is their product on this GPU
-    and `pairs` those of positions with positions. Widths are bytes a value: `compute` of what matrix products make,
+    `sequences` of `length` positions, `tokens` of both on this GPU and `pairs` of positions with positions, parts of
+    one included where a pass is cut. Widths are bytes a value: `compute` of what matrix products make,
     `stream` of the embedding's result, `base` of frozen weights, `trained` of trained ones, `saved` of what is
     trained in full beside an adapter, `norms` of weights that nobody quantises (`wide_norms`: norms' own are
     float32); `half`: 16 bits are float16; `widens`: matrices that the library keeps wide are in float32.
@@ -32,10 +32,10 @@ class Pass:
     """
 
     tape: Tape
-    sequences: Size
-    length: Size
-    tokens: Size
-    pairs: Size
+    sequences: float
+    length: float
+    tokens: float
+    pairs: float
     compute: int
     stream: int
     base: int
@@ -74,11 +74,11 @@ class Pass:
         return self.trained if self.full else self.saved
 
     @property
-    def rows(self) -> Size:
+    def rows(self) -> float:
         """Positions of the residual stream on this GPU."""
         return self.tokens * (1 / self.split) if self.split_stream else self.tokens
 
-    def lower(self, parameters: int, *, trained: bool) -> Buffer:
+    def lower(self, parameters: Size, *, trained: bool) -> Buffer:
         """A weight as autocast lowers it; casts of trained ones are kept until autocast is left."""
         made = self.tape.new(parameters * self.compute, CASTS if trained else None)
         if trained:
