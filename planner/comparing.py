@@ -18,14 +18,12 @@ from .pictured import image_notices
 from .regret import Regret, expected_regret
 from .running import DATA, Data, Running, calibration_of, data_of, running
 from .schema import Notice
-from .setup import Method
+from .setup import METHODS, Method
 from .speed import Calibration
 from .speed.timing import model_flops
 from .tables import frame, rows_of_comparison
 from .trainers import USUAL_QLORA, asked_adapter_dtype, is_usual_qlora
 from .version import __version__
-
-METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
 
 
 @dataclass(frozen=True)
@@ -121,8 +119,7 @@ def _column(
         cost = cost_of(time, asked) if asked else None
     regret = None
     if data and data.loss_tokens and run.setup.method != "full":
-        moe = any(matrix.kind == "experts" for matrix in run.arch.matrices)
-        regret = expected_regret(run.params / data.loss_tokens, moe=moe)
+        regret = expected_regret(run.params / data.loss_tokens, moe=run.arch.has_experts)
     tokens = run.setup.global_batch * run.setup.seq_len
     return Column(
         run,

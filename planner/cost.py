@@ -53,12 +53,11 @@ class GpuPrice:
 
 def own_price(price: object) -> GpuPrice:
     """The user's own price. Raises InputError where it is no price."""
-    number = isinstance(price, (int, float)) and not isinstance(price, bool)
-    if not number or not 0 < float(price) <= DEAREST:  # type: ignore[arg-type]
+    if isinstance(price, bool) or not isinstance(price, (int, float)) or not 0 < price <= DEAREST:
         raise InputError(
             "price", price, f"dollars a GPU and hour, above 0 and at most {DEAREST:g}, such as 2.5"
         )
-    value = float(price)  # type: ignore[arg-type]
+    value = float(price)
     return GpuPrice(value, value, value, "assumed")
 
 

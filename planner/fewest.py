@@ -118,7 +118,7 @@ def fewest_gpus(run: Running, memory_bytes: int, own: MemoryEstimate | None = No
     while gpus * memory_bytes < states:
         gpus *= 2
     least = gpus
-    experts = max((m.experts for m in run.arch.matrices if m.kind == "experts"), default=1)
+    experts = run.arch.n_experts
     while gpus <= MOST_GPUS:
         needed = 0
         for apart in sorted({1, math.gcd(gpus, experts)}):

@@ -22,6 +22,8 @@ MemoryPart = Literal[
 PARTS: tuple[MemoryPart, ...] = get_args(MemoryPart)[:-1]  # of every set-up; `VLLM` where one runs beside
 VLLM: MemoryPart = "vllm"
 Collective = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send", "host_copy"]
+# Of a step, of the completions before it, and of an evaluation between steps.
+Phase = Literal["generation", "evaluation", "forward", "loss", "backward", "optimizer"]
 Fit = Literal["yes", "likely", "unlikely", "no"]
 FIT_WORDS: dict[Fit, str] = {
     "yes": "fits", "likely": "likely fits", "unlikely": "likely does not fit", "no": "does not fit",
@@ -48,7 +50,7 @@ class Moment:
     """One moment of a step ("forward", "loss", "backward", "optimizer" with the layer where there is one), of the
     "generation" of completions before it, or of an "evaluation" between steps."""
 
-    phase: Literal["generation", "evaluation", "forward", "loss", "backward", "optimizer"]
+    phase: Phase
     where: str
     items: tuple[Item, ...]
 

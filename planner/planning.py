@@ -19,7 +19,7 @@ from .pictured import pictured
 from .plan import Plan
 from .preferences import PLAIN_PREFERENCES, of_preferences
 from .schema import Architecture, Notice, Source
-from .setup import Method
+from .setup import METHODS, Method
 from .trainers import USUAL_QLORA, asked_adapter_dtype, claimed, is_usual_qlora, usual
 
 if TYPE_CHECKING:  # loaded where memory is estimated
@@ -30,7 +30,6 @@ if TYPE_CHECKING:  # loaded where memory is estimated
     from .running import Running
     from .setup import Setup
 
-METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
 OF_GRPO = ("vllm_memory", "vllm_sleep", "vllm_gpus", "vllm_tensor_parallel", "mean_completion")
 ALPHA_RULES = {True: "alpha/sqrt(rank)", False: "alpha/rank"}
 # The options that say how the fine-tune is run; None: as the trainer has it, else the field's own default.
@@ -49,10 +48,9 @@ USUAL: dict[str, Any] = {
 
 def _gap(arch: Architecture) -> str | None:
     """Why the memory of a step is not known, where it is not."""
-    stacks = {block.stack for block in arch.blocks}
     if not arch.blocks:
         return "the order of its operations is not known"
-    if {"encoder", "decoder"} <= stacks:
+    if arch.is_encoder_decoder:
         from .memory.two_stacks import is_known
 
         return None if is_known(arch) else "no rules for its encoder and decoder yet"

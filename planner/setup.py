@@ -46,8 +46,9 @@ Deferred = Literal["none", "compute", "float32"]
 OptimizerKernel = Literal["fused", "foreach", "loop"]
 EvalCache = Literal["none", "kept", "widened"]
 
+METHODS: tuple[Method, ...] = get_args(Method)
 CHOICES: dict[str, tuple[str, ...]] = {
-    "method": get_args(Method),
+    "method": METHODS,
     "precision": get_args(Precision),
     "optimizer": get_args(Optimizer),
     "checkpointing": get_args(Checkpointing),

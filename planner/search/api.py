@@ -236,7 +236,7 @@ def plan(
     cells = screen(job, space)
     chooser = Chooser(cells, within.fit)
     best = chooser.best(within)
-    if best is None and (apart := divided(space.layouts, job.experts)):
+    if best is None and (apart := divided(space.layouts, job.arch.n_experts)):
         cells = screen(job, replace(space, layouts=apart))
         chooser = Chooser(cells, within.fit)
         best = chooser.best(within)

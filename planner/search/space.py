@@ -92,16 +92,6 @@ class Job:
         default_factory=dict, compare=False
     )  # fields of the set-up that were said
 
-    @property
-    def experts(self) -> int:
-        """Experts of a layer of the model; 1 where it has none."""
-        return max((matrix.experts for matrix in self.arch.matrices if matrix.kind == "experts"), default=1)
-
-    @property
-    def moe(self) -> bool:
-        """Whether the model routes tokens to experts."""
-        return self.experts > 1
-
 
 @dataclass(frozen=True)
 class Choice:
