@@ -17,6 +17,7 @@ from ..estimator import load, sequence_length
 from ..learning_rate.factors import Run, at_run
 from ..learning_rate.lookup import LearningRate, look_up
 from ..memory.overhead import said_narrower
+from ..pacing import searched_as_full
 from ..running import OF_FILE, SPEC_DEFAULTS, calibration_of, data_of, precision_on
 from ..schema import Notice
 from ..setup import Setup
@@ -132,7 +133,7 @@ def _job(
         per_node=options["gpus_per_node"],
         lengths_open=options["seq_len"] is None,
     )
-    return job, found.model_id, data.notices
+    return job, found.model_id, (*data.notices, *searched_as_full(data.samples, job.setup.packing))
 
 
 def _notices(job: Job, found: Sequence[Evaluated], own: bool) -> Iterator[Notice]:
