@@ -96,6 +96,7 @@ class RunTime:
     step: StepTime
     steps: int | None
     calibrated: bool = False
+    seq_len: int | None = None  # of samples as they are padded, on average; None where sequences are full
 
     def _times(self, seconds: float) -> float | None:
         return None if self.steps is None else self.steps * seconds
@@ -122,6 +123,7 @@ class RunTime:
             "low": self.low,
             "high": self.high,
             "steps": self.steps,
+            "seq_len": self.seq_len,
             "gpu_hours": None if self.seconds is None else self.seconds * self.step.gpus / HOUR_S,
             "step": self.step.to_dict(),
             "interval": self.step.interval(),

@@ -33,6 +33,7 @@ from .pictured import sources as of_images
 from .plan import AdapterSection, CapacitySection, FlopsSection, ModelSection, Plan, Workload
 from .ranks import SUMMARY_SETS, RankPrice
 from .regret import law_for
+from .samples import samples_of
 from .schema import Architecture, Notice, Source
 from .setup import Setup
 from .stored.weights import Stored, stored
@@ -309,11 +310,13 @@ def estimate(
     base = _base(model_of(options), trust_remote_code)
     found, arch, kept = base.found, pictured(base.arch, base.found.config, options), base.kept
     given = read_given(options, found.model_id, found.origin == "local")
+    samples = None if images else samples_of(given)
     work = Workload(
         batch=whole_number("batch", batch),
         seq_len=sequence_length(arch, seq_len), seq_len_given=seq_len is not None,
         epochs=whole_number("epochs", epochs), checkpointing=bool(checkpointing),
         dataset=given.name, total_tokens=given.total_tokens,
+        examples=samples.count if samples else None,
     )  # fmt: skip
     adapted = adapters.adapt(arch, spec)
     whole = trained_whole(arch, spec, adapted)
@@ -338,7 +341,7 @@ def estimate(
     return Plan(
         model=about, adapter=section, workload=work, flops=flops, information=given.info,
         capacity=cap, learning_rate=lr, regret=price,
-        data=given.report,
+        data=given.report, samples=samples,
         warnings=collect(noted, arch, spec, adapted, whole, work, flops, cap, lr, given.fact),
         sources=_sources(found, arch, given, rates), images=images_section(arch, work.seq_len),
     )  # fmt: skip

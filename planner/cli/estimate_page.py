@@ -238,13 +238,15 @@ def _time(plan: Plan) -> Table | None:
     step, run = plan.time["step"], plan.time
     table = titled_table("Time and cost", run["basis"])
     low, middle, high = (units.significant(step[key]) for key in ("low", "seconds", "high"))
-    table.add_row(
-        f"a step of {plan.workload.batch:,} x {plan.workload.seq_len:,} tokens",
-        f"{middle} s ({low} to {high})",
+    length = (
+        f"{plan.workload.seq_len:,} tokens"
+        if run["seq_len"] is None
+        else f"{run['seq_len']:,} tokens on average"
     )
+    table.add_row(f"a step of {plan.workload.batch:,} x {length}", f"{middle} s ({low} to {high})")
     if run["seconds"] is not None:
         low, middle, high = (units.duration(run[key]) for key in ("low", "seconds", "high"))
-        table.add_row(f"{run['steps']:,} steps", f"{middle} ({low} to {high})")
+        table.add_row(units.counted(run["steps"], "step"), f"{middle} ({low} to {high})")
     within = run["interval"]
     table.add_row("interval of", TIMED[within["kind"]])
     table.add_row("it holds", held_words(within["held"], within["judged"]))

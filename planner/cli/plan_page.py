@@ -59,8 +59,8 @@ def _best(found: Found) -> RenderableType:
     if run.low is not None and run.high is not None:
         table.add_row(
             "time",
-            f"{units.duration(best.seconds)} ({_interval(run.low, run.high)}), {run.steps:,} steps of "
-            f"{run.step.tokens:,} tokens",
+            f"{units.duration(best.seconds)} ({_interval(run.low, run.high)}), "
+            f"{units.counted(run.steps or 0, 'step')} of {run.step.tokens:,} tokens",
         )
         table.add_row("", f"interval of {run.step.grounds.said}")
     if best.cost and best.cost.low is not None and best.cost.high is not None:

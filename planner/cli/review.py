@@ -98,7 +98,10 @@ def show(found: Review) -> None:
         _row("Memory", f"{peak} a GPU ({low} to {high}; analytic), {fit}{work.seq_len:,} tokens a sequence")
     if not full and plan.time and plan.time["seconds"] is not None:
         took, low, high = (units.duration(plan.time[key]) for key in ("seconds", "low", "high"))
-        _row("Time", f"{took} ({low} to {high}; {plan.time['basis']}), {plan.time['steps']:,} steps")
+        _row(
+            "Time",
+            f"{took} ({low} to {high}; {plan.time['basis']}), {units.counted(plan.time['steps'], 'step')}",
+        )
     cap = plan.capacity
     if cap.utilisation is not None and not full:
         _row(
