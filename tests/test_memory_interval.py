@@ -75,7 +75,8 @@ def test_a_trainer_is_known_by_a_profile_of_its_own(gpus: int) -> None:
         assert kind_of(memory(trainer=trainer, gpus=gpus).setup) == ("unnamed", "unnamed-several")[gpus - 1]
     for trainer in ("trl", "sfttrainer", "axolotl", "hf-trainer-4.46"):
         assert kind_of(memory(trainer=trainer, gpus=gpus).setup) in NAMED
-    assert all(bool(NARROWER[kind]) == (kind in UNNAMED) and KIND_WORDS[kind] for kind in KINDS)
+    narrower = {*UNNAMED, "shared-open"}
+    assert all(bool(NARROWER[kind]) == (kind in narrower) and KIND_WORDS[kind] for kind in KINDS)
 
 
 def test_naming_the_trainer_narrows_the_interval() -> None:

@@ -11,9 +11,9 @@ from planner.memory.interval_kinds import KINDS
 from tools.interval_fit import Ratio, share_of
 from tools.measured_outliers import why
 from tools.published_memory import Skipped
+from tools.published_memory_eighth import section as eighth
 from tools.published_memory_later import RESTS_ON
 from tools.published_memory_later_page import section
-from tools.published_memory_eighth import section as eighth
 from tools.published_memory_seventh import section as seventh
 from tools.published_memory_sixth import section as sixth
 
