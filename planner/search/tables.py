@@ -9,9 +9,9 @@ from itertools import product
 from .. import adapter as adapters
 from ..adapter import Adapted
 from ..adapter.whole import Whole, trained_whole
+from ..choices import Checkpointing, Quantize
 from ..dataclass import dataclass
 from ..errors import InputError
-from ..setup import Checkpointing, Quantize
 from ..speed import held, trained_params
 from ..speed.step import work_of
 from ..speed.walk import takes_mask

@@ -212,7 +212,8 @@ def test_looser_limits_never_give_a_worse_plan(
     costs, times = (
         sorted(filter(None, map(figure, everything))) for figure in (WORSE["cost"], WORSE["time"])
     )
-    prefer, fit = data.draw(st.sampled_from(list(WORSE))), data.draw(st.sampled_from(["expected", "sure"]))
+    prefer: Any = data.draw(st.sampled_from(list(WORSE)))
+    fit: Any = data.draw(st.sampled_from(["expected", "sure"]))
     budgets, deadlines = (
         sorted(data.draw(st.lists(st.sampled_from(figures), min_size=2, max_size=2)))
         for figures in (costs, times)
