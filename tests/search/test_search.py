@@ -190,7 +190,9 @@ def test_a_limit_that_is_a_plans_own_figure_lets_that_plan_through(
             Limits(deadline_s=full.seconds, prefer="time"),
             Limits(budget_usd=full.usd, prefer="cost"),
             Limits(
-                deadline_s=full.seconds, budget_usd=full.usd, max_regret=full.regret and full.regret.value
+                deadline_s=full.seconds,
+                budget_usd=full.usd,
+                max_regret=full.regret.value if full.regret else None,
             ),
         ):
             best = Chooser(cells).best(limits)
