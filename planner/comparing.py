@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from . import grpo, hardware, units
+from .choices import METHODS, Method
 from .cost import Cost, RunTime, cost_of, list_price, own_price
 from .dataclass import dataclass
 from .errors import InputError, hint
@@ -18,7 +19,6 @@ from .pictured import image_notices
 from .regret import Regret, expected_regret
 from .running import DATA, Data, Running, calibration_of, data_of, running
 from .schema import Notice
-from .setup import METHODS, Method
 from .speed import Calibration
 from .speed.timing import model_flops
 from .tables import frame, rows_of_comparison

@@ -14,13 +14,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from .choices import Checkpointing, Sharding
 from .dataclass import dataclass
 from .errors import InputError
 from .memory import estimate_memory
 from .memory.sharding import gathered
 from .moments import MemoryEstimate, MemoryPart
 from .running import Running
-from .setup import Checkpointing, Setup, Sharding
+from .setup import Setup
 from .trainers import sharded_alone
 
 MOST_GPUS = 4096

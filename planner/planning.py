@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from . import estimator, grpo, units
 from .adapter import adapt
 from .adapter.whole import NOTHING_WHOLE, trained_whole
+from .choices import METHODS, Method
 from .errors import InputError, PlannerError, UnsupportedArchitectureError
 from .given import whole_number
 from .notices import stored_notice
@@ -20,7 +21,6 @@ from .pictured import pictured
 from .plan import Plan
 from .preferences import PLAIN_PREFERENCES, of_preferences
 from .schema import Architecture, Notice, Source
-from .setup import METHODS, Method
 from .trainers import USUAL_QLORA, asked_adapter_dtype, claimed, is_usual_qlora, usual
 
 if TYPE_CHECKING:  # loaded where memory is estimated

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from .choices import Method, Quantize
 from .dataclass import dataclass
 from .hardware import Cluster, pcie_bytes_per_s
 from .memory.cache import cached_width
 from .memory.engine import GRAPHS, PROFILED, profiled_bytes
 from .memory.states import base_weights
 from .schema import Architecture, Basis, Source
-from .setup import Method, Quantize, Setup
+from .setup import Setup
 
 UTILISATION = 0.9  # of a GPU's memory, for weights, adapters and cache; assumed
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # for which vLLM reserves room

@@ -27,11 +27,12 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from ..choices import Method, Quantize
 from ..dataclass import dataclass
 from ..errors import InputError
 from ..objective_rules import SHARES_GPU
 from ..schema import Architecture, Attend, Matrix
-from ..setup import Method, Quantize, Setup
+from ..setup import Setup
 from .cache import LATENT, cached_values
 from .states import base_weights
 

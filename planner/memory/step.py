@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from ..choices import Method
 from ..dataclass import dataclass
 from ..moments import Phase
 from ..schema import Apply, Architecture, Attend, Block
-from ..setup import Method, Setup
+from ..setup import Setup
 from .head import LOGITS, head_stretches, sums_unembedding
 from .kinds import CACHES, Job, Walked, walk_layer
 from .known import maybe_at, remembered

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .. import facts, hardware, units
 from ..adapter.options import spec_of
 from ..adapter.spec import LAYER_SETS, PRESETS
+from ..choices import CHOICES
 from ..cost import own_price
 from ..errors import InputError, UnsupportedArchitectureError, hint
 from ..estimator import load, sequence_length
@@ -19,7 +20,7 @@ from ..memory.overhead import said_narrower
 from ..pacing import searched_as_full
 from ..running import OF_FILE, SPEC_DEFAULTS, calibration_of, data_of, precision_on
 from ..schema import Notice
-from ..setup import CHOICES, Setup
+from ..setup import Setup
 from ..speed import Calibration, time_gap
 from ..trainers import SETUP_FIELDS, USUAL_QLORA, asked_adapter_dtype, filled, is_usual_qlora
 from .evaluate import Evaluated, price_of

@@ -8,11 +8,12 @@ from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..adapter import AdapterSpec
+from ..choices import Checkpointing, Quantize, Sharding
 from ..dataclass import dataclass
 from ..errors import InputError, hint
 from ..hardware import GPUS_PER_NODE
 from ..schema import Architecture
-from ..setup import Checkpointing, Quantize, Setup, Sharding
+from ..setup import Setup
 from ..speed import NOTHING_MEASURED, Calibration
 from ..trainers import PLAIN, filled, unnamed
 
