@@ -60,6 +60,13 @@ class Found:
     learning_rate: LearningRate
     given: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
+    def __repr__(self) -> str:
+        """The best plan in two lines."""
+        best = self.best
+        usd = "" if best.usd is None else f", ${best.usd:,.2f}"
+        size, time = units.byte_size(best.memory.per_gpu_bytes), units.duration(best.seconds)
+        return f"{self.model}: {best.choice.text}\n{size} a GPU, {time}{usd}; best of {self.feasible:,} plans"
+
     def options(self, plan: Evaluated | None = None) -> dict[str, Any]:
         """A plan (the best, where none is named) as options of `estimate` and `export`."""
         choice = (plan or self.best).choice
