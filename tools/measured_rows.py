@@ -188,10 +188,10 @@ EVALUATED = (
     "what the allocator keeps of it beside what training had cached"
 )
 ZERO3_OPEN = (
-    "not explained: {} GB are missing of what the table has for ZeRO-3 without recomputation, as of row {}: about the "
-    "{} GB that its projections take in 16 bits, with which {}; but though the script says mem_efficient_linear=False, "
-    "the config's default stands over it, with which no gathered weight is kept for backward (deepspeed 0.11.1, "
-    "zero/partition_parameters.py, Init.__init__; zero/linear.py)"
+    "not explained: {} GB are missing of what the table has for ZeRO-3 without recomputation, as of row {}: about "
+    "the {} GB that its projections take in 16 bits, with which {}; but though the script says "
+    "mem_efficient_linear=False, the config's default stands over it, with which no gathered weight is kept for "
+    "backward (deepspeed 0.11.1, zero/partition_parameters.py, Init.__init__; zero/linear.py)"
 )
 SEVENTH: dict[int, str] = {
     586: PREPARED, 587: PREPARED, 588: PREPARED,
