@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import adapter as adapters
-from ..adapter import DTYPE_BYTES, Adapted
+from ..adapter import Adapted
 from ..adapter.whole import Whole, trained_whole
-from ..choices import Checkpointing, Quantize
+from ..choices import DTYPE_BYTES, Checkpointing, Quantize
 from ..dataclass import dataclass
 from ..errors import InputError
 from ..memory import estimate_memory
