@@ -22,6 +22,7 @@ from .passes import CASTS, FLOAT32, fsdp_mixed
 from .per_layer import per_layer
 from .products import LowRank
 from .rounds import Round, in_rounds
+from .shared import shared_casts, shared_gradients
 from .sharding import gradients_go
 from .stages import Stage, stages, whole_model
 from .stem import Stem, stem_stretches
@@ -246,6 +247,7 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0, tower: Seen | Non
     going.hold({"temporary": kept})
     if stage.stem:
         going.hold({"activations": _kept_of_stem(job, stem)})
+    going.hold({CASTS: shared_casts(job.arch, job.setup)})
     beside = per_layer(job, stem.trains or job.setup.needs_input_grads)
     going.hold(beside.held)
     going.hold(beside.kept)
@@ -262,6 +264,7 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0, tower: Seen | Non
     if stage.head:
         pass_head(job, going, grad, last.width if last else 0)
     going.hold(beside.gradient)
+    going.hold({"gradients": shared_gradients(job.arch, job.setup)})
     _back(going, stretches, kinds, 1 if job.setup.method != "full" and job.setup.fsdp_units == "pairs" else 2)
     going.hold(beside.kept, -1)
     going.hold(beside.gradient, -1)

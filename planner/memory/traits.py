@@ -183,7 +183,7 @@ TRAITS: dict[str, Traits] = {
         LLAMA, scaled_embedding=True, scaled_residual=True, logits="scaled", eager=True, sink_scales=True
     ),
     "doge": replace(LLAMA, no_flash=True),
-    "zamba2": replace(LLAMA, rotary="none", activation="gelu"),
+    "zamba": replace(LLAMA, rotary="none", activation="gelu"),
     "afmoe": replace(
         LLAMA, norm="rms-late", qk_norm="rms-late", after=True, router="sigmoid", wide_router=True
     ),
@@ -250,6 +250,7 @@ ALIKE = {
     "hy_v3": "deepseek_v3",
     "laguna": "deepseek_v3",
     "kimi_linear": "deepseek_v3",
+    "zamba2": "zamba",
     "modernbert-decoder": "modernbert",
     **dict.fromkeys(
         "roberta xlm-roberta camembert data2vec-text ernie layoutlm roc_bert distilbert electra".split(),
