@@ -181,7 +181,10 @@ def _matrix(made_by: Mapping[int, Operation], value: int) -> int:
 
 
 def from_latent(arch: Architecture, op: Apply, made_by: Mapping[int, Operation]) -> bool:
-    """Whether a projection of attention reads the result of another: a latent, or a norm of it."""
+    """Whether a projection of attention reads the result of another: a latent, or a norm of it; not one that makes
+    Doge's decays of values."""
+    if arch.matrices[op.matrix].leaf == "dt_proj":
+        return False
     made = made_by.get(op.source)
     if isinstance(made, Join) and len(made.sources) == 1:
         made = made_by.get(made.sources[0])
