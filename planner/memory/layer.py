@@ -340,6 +340,8 @@ class Walk(Mixture):
             total = values[op.sources[0]]
             if self.traits.wide_residual:
                 total = cast(total, FLOAT32)
+            if self.traits.weighed_stream:
+                total = weigh(run, total, self.arch.hidden_size)
             if self.traits.routed_norms and len(op.sources) > 2:  # each normed, and their sum
                 parts = [self._after(values[source]) for source in op.sources[1:]]
                 return add(total, self._out(add(*parts)))

@@ -39,7 +39,7 @@ class Traits:
     single head, which no fused kernel takes; `narrow`: its eager softmax runs in the values' type. `router`:
     "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their weights
     stay in float32, and so do the results that they weight; `jitter`: what experts and router read is multiplied by
-    noise; `every_expert`: all experts run on all tokens. `caches`: its decoder fills a cache of keys and
+    noise; `weighed_stream`: sums weigh the stream by a trained vector; `every_expert`: all experts run on all tokens. `caches`: its decoder fills a cache of keys and
     values while it is trained.
     Of towers of images, `pieced`: attention runs apart for each image or window, from pieces of queries, keys and
     values, and joins what comes out; `narrow_stem`: layers read what a convolution makes, in 16 bits under autocast;
@@ -92,6 +92,7 @@ class Traits:
     pieced: bool = False
     narrow_stem: bool = False
     layer_scale: bool = False
+    weighed_stream: bool = False
 
 
 LLAMA = Traits()
@@ -182,7 +183,7 @@ TRAITS: dict[str, Traits] = {
     "granite_swa": replace(
         LLAMA, scaled_embedding=True, scaled_residual=True, logits="scaled", eager=True, sink_scales=True
     ),
-    "doge": replace(LLAMA, no_flash=True),
+    "doge": replace(LLAMA, no_flash=True, weighed_stream=True),
     "zamba": replace(LLAMA, rotary="none", activation="gelu"),
     "afmoe": replace(
         LLAMA, norm="rms-late", qk_norm="rms-late", after=True, router="sigmoid", wide_router=True
