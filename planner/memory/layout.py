@@ -196,7 +196,10 @@ def from_latent(arch: Architecture, op: Apply, made_by: Mapping[int, Operation])
 def _has_qk_norms(arch: Architecture, block: Block) -> bool:
     layer = block.layers[0]
     return any(
-        layer in vector.layers and vector.name.endswith("weight") and any(w in vector.name for w in QK_NORMS)
+        layer in vector.layers
+        and vector.name.endswith("weight")
+        and any(w in vector.name for w in QK_NORMS)
+        and ".indexer." not in vector.name  # of its own keys, which choose positions without gradients
         for vector in arch.vectors
     )
 

@@ -1,4 +1,4 @@
-"""Matrices that several layers share (Zamba's transformers): their gradients are gathered from the last of these
+"""Matrices that several layers share (Zamba's transformers, ALBERT's groups): their gradients are gathered from the last of these
 layers back to the first, and there is one of each throughout."""
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ ENDS = ("embedding", "unembedding")
 
 
 def is_shared(arch: Architecture, matrix: Matrix) -> bool:
-    """Whether a matrix of a layer is one that others of the layers run as well."""
-    return matrix.role not in ENDS and any(
-        m.tied and m.name == matrix.name and m.role not in ENDS for m in arch.matrices
-    )
+    """Whether a matrix of a layer is one that others of the layers run as well: tied, or of layers that run again."""
+    if matrix.role in ENDS or "{}" not in matrix.name:
+        return False
+    again = any(len(set(block.layers)) < len(block.layers) for block in arch.blocks)
+    return again or any(m.tied and m.name == matrix.name for m in arch.matrices)
 
 
 def _stored(arch: Architecture) -> int:

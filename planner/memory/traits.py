@@ -174,6 +174,7 @@ TRAITS: dict[str, Traits] = {
     "deepseek_v32": replace(LLAMA, router="sigmoid", wide_router=True, no_flash=True),
     "qwen3_next": replace(LLAMA, norm="gemma", qk_norm="gemma", rotary="partial", rotary_share=0.25),
     "bert": BERT,
+    "albert": BERT,
     "mpnet": replace(BERT, eager=True, no_flash=True),
     "roformer": replace(BERT, eager=True, no_flash=True, rotary="half"),
     "nomic_bert": replace(BERT, rotary="half", activation="silu"),
@@ -293,6 +294,10 @@ RATES: dict[str, dict[str, tuple[str, float]]] = {
     "bert": {
         "dropout": ("hidden_dropout_prob", 0.1), "dropped_stem": ("hidden_dropout_prob", 0.1),
         "dropped": ("attention_probs_dropout_prob", 0.1),
+    },
+    "albert": {
+        "dropout": ("hidden_dropout_prob", 0.0), "dropped_stem": ("hidden_dropout_prob", 0.0),
+        "dropped": ("attention_probs_dropout_prob", 0.0),
     },
     "biogpt": {
         "dropout": ("hidden_dropout_prob", 0.1), "dropped_stem": ("hidden_dropout_prob", 0.1),
