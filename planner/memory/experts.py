@@ -148,7 +148,7 @@ def folds(run: Pass, arch: Architecture, item: Adapted, weight: Weight) -> bool:
 def folded(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, experts: int = 1) -> Value:
     """PEFT's pair on a bare tensor: W + s B A is formed for all experts and kept, as autocast lowers it, and so is x;
     on the way back the whole tensor's gradient is formed before the pair's."""
-    tape, width = run.tape, run.base
+    tape, width = run.tape, weight.width
     factors = experts * (pair.d_in + pair.d_out) * pair.rank
 
     def fold(g: object) -> Gradients:
