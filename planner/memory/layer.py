@@ -29,13 +29,14 @@ from .attention import Shape, attend
 from .bias import Shared
 from .elementwise import activation, concatenated, drop, gated, norm, rotate, weigh
 from .experts import folded, folds
+from .indexer import choose, chooses
 from .layout import Trained, from_latent, layout, low_ranks, split_sides, uses
 from .mixture import Mixture
 from .outside import ALONE, Outside
 from .passes import FLOAT32, Pass
 from .products import Weight, adapted, linear, part, whole
-from .shared import is_shared
 from .scans import convolve, gated_result, mixer_of, scanned
+from .shared import is_shared
 from .tape import Gradients, Size, Value, add, cast, multiply, piece, scale, unary
 from .traits import Traits
 
@@ -269,6 +270,8 @@ class Walk(Mixture):
 
     def _attend(self, op: Attend) -> Value:
         run, traits = self.run, self.traits
+        if chooses(self.arch, self.block, op):
+            return choose(run, op, run.pairs)
         q, k, v = self._heads(op)
         masked = (run.masked and self.outside.padded(op)) or (
             op.window is not None and op.window <= run.reach

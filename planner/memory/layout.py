@@ -156,7 +156,8 @@ def layout(arch: Architecture, block: Block) -> Layout:
     attends = [op for op in block.operations if isinstance(op, Attend)]
     joins = [op for op in block.operations if isinstance(op, Join)]
     return Layout(
-        streams=frozenset(streams), normed=frozenset(streams | behind), kinds=kinds, ends=_lasting(block), made_by=made_by,
+        streams=frozenset(streams), normed=frozenset(streams | behind), kinds=kinds, ends=_lasting(block),
+        made_by=made_by,
         gates=frozenset(
             op.sources[0]
             for op in joins
@@ -172,7 +173,10 @@ def _behind_attention(arch: Architecture, op: Apply, made: Operation | None) -> 
     """Whether an MLP's matrix reads what attention made, with no sum between (Zamba's shared transformers)."""
     if not isinstance(made, Apply) or arch.matrices[op.matrix].role != "mlp":
         return False
-    return arch.matrices[made.matrix].role == "attention" and arch.matrices[made.matrix].d_out == arch.hidden_size
+    return (
+        arch.matrices[made.matrix].role == "attention"
+        and arch.matrices[made.matrix].d_out == arch.hidden_size
+    )
 
 
 def _matrix(made_by: Mapping[int, Operation], value: int) -> int:

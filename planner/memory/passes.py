@@ -27,7 +27,8 @@ class Pass:
     norms alone. `reach` is the length that windows are compared with. Matrices are `split` over tensor-parallel GPUs,
     and with `split_stream` the hidden states between them by positions; experts over `expert_split`. `int8`:
     quantised weights are multiplied in 8 bits; `bitsandbytes`: it holds them. `casts` are weights that autocast
-    lowered. `again`: a checkpointed layer runs once more. `dropout`: what pairs read is dropped, `dropped`: there is a module for it, whose rate may be 0.
+    lowered; `again`: a checkpointed layer runs once more. `dropout`: what pairs read is dropped, `dropped`: there is
+    a module for it, whose rate may be 0.
     `preference`: the loss is one of preferences; it scores all positions of a sequence but `unscored`.
     """
 

@@ -99,7 +99,9 @@ def lowered(run: Pass, weight: Weight, label: str = "gradients") -> tuple[Buffer
     if not run.autocast or weight.width <= run.compute or weight.unpacked:
         return None, None
     tape, parameters = run.tape, weight.d_in * weight.d_out
-    once = weight.shared and weight.trained and not run.again  # lowered for all layers, and counted with its gradient
+    once = (
+        weight.shared and weight.trained and not run.again
+    )  # lowered for all layers, and counted with its gradient
     low = tape.new(0) if once else run.lower(parameters, trained=weight.trained)
     if not (weight.trained and run.grad):
         return low, None

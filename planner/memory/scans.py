@@ -146,8 +146,8 @@ def _states(run: Pass, mixer: Mixer) -> Buffer:
 
 def _by_heads(run: Pass, mixer: Mixer, u: Value, step: Value, projected: Value) -> Value:
     """Mamba's scan, gated, of one head after another, and their results joined: keeps u and the time step as they
-    are, a copy of the gate with time innermost, the result before the gate and a state every 2,048 positions. A head's
-    gradients are laid into zeros as large as all heads' before the next one's are added to these.
+    are, a copy of the gate with time innermost, the result before the gate and a state every 2,048 positions. The
+    gradients of a head are laid into zeros as large as all heads' before the next one's are added to these.
 
     Neglected: B and C, which are a few thousandths of u."""
     tape, width = run.tape, u.width

@@ -1,5 +1,5 @@
-"""Matrices that several layers share (Zamba's transformers, ALBERT's groups): their gradients are gathered from the last of these
-layers back to the first, and there is one of each throughout."""
+"""Matrices that several layers share (Zamba's transformers, ALBERT's groups): their gradients are gathered from the
+last of these layers back to the first, and there is one of each throughout."""
 
 from __future__ import annotations
 

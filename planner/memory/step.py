@@ -22,8 +22,8 @@ from .passes import CASTS, FLOAT32, fsdp_mixed
 from .per_layer import per_layer
 from .products import LowRank
 from .rounds import Round, in_rounds
-from .shared import shared_casts, shared_gradients
 from .sharding import gradients_go
+from .shared import shared_casts, shared_gradients
 from .stages import Stage, stages, whole_model
 from .stem import Stem, stem_stretches
 from .stretch import Held, Stretch, at_ranks, plus

@@ -39,8 +39,8 @@ class Traits:
     single head, which no fused kernel takes; `narrow`: its eager softmax runs in the values' type. `router`:
     "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their weights
     stay in float32, and so do the results that they weight; `jitter`: what experts and router read is multiplied by
-    noise; `weighed_stream`: sums weigh the stream by a trained vector; `every_expert`: all experts run on all tokens. `caches`: its decoder fills a cache of keys and
-    values while it is trained.
+    noise; `every_expert`: all experts run on all tokens. `weighed_stream`: sums weigh the stream by a trained vector.
+    `caches`: its decoder fills a cache of keys and values while it is trained.
     Of towers of images, `pieced`: attention runs apart for each image or window, from pieces of queries, keys and
     values, and joins what comes out; `narrow_stem`: layers read what a convolution makes, in 16 bits under autocast;
     `layer_scale`: what a layer's parts add is weighed by a trained vector.
@@ -171,10 +171,10 @@ TRAITS: dict[str, Traits] = {
     "minimax_m2": replace(LLAMA, rotary="partial", rotary_share=0.5, router="sigmoid", wide_router=True),
     "deepseek_v2": replace(LLAMA, rotary="complex"),
     "deepseek_v3": replace(LLAMA, router="sigmoid", wide_router=True),
-    "deepseek_v32": replace(LLAMA, router="sigmoid", wide_router=True, no_flash=True),
+    "deepseek_v32": replace(LLAMA, router="sigmoid", wide_router=True, no_flash=True, mask_given=True),
     "qwen3_next": replace(LLAMA, norm="gemma", qk_norm="gemma", rotary="partial", rotary_share=0.25),
     "bert": BERT,
-    "albert": BERT,
+    "albert": replace(BERT, activation="gelu_new"),
     "mpnet": replace(BERT, eager=True, no_flash=True),
     "roformer": replace(BERT, eager=True, no_flash=True, rotary="half"),
     "nomic_bert": replace(BERT, rotary="half", activation="silu"),
@@ -220,7 +220,7 @@ ALIKE = {
     "kimi_k2": "deepseek_v3",
     "kimi_k25": "deepseek_v3",
     "glm4_moe_lite": "deepseek_v3",
-    "glm_moe_dsa": "deepseek_v3",
+    "glm_moe_dsa": "deepseek_v32",
     "solar_open": "glm4_moe",
     "qwen3_5": "qwen3_next",
     "qwen3_5_text": "qwen3_next",
