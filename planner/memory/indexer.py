@@ -1,5 +1,5 @@
-"""The indexer of sparse attention (DeepSeek V3.2, GLM 5): scores of all pairs of positions, outside the graph, of which
-each query keeps its best.
+"""The indexer of sparse attention (DeepSeek V3.2, GLM 5): scores of all pairs of positions, outside the graph, of
+which each query keeps its best.
 
 Source: transformers 5.23, models/deepseek_v32/modeling_deepseek_v32.py (DeepseekV32Indexer.forward).
 """
@@ -20,7 +20,7 @@ def chooses(arch: Architecture, block: Block, op: Attend) -> bool:
 
 def choose(run: Pass, op: Attend, pairs: Size) -> Value:
     """Scores of pairs x heads in float32, queries and keys beside them. The product of several sequences copies the
-    keys for every query first (pairs x width of a head): what is larger than the scores from 64 heads of 128 on.
+    keys for every query first (pairs x width of a head), which is more where a head is wider than heads are many.
     Scaled and floored scores are one more tensor each, of which two are held. What is left is a mask of a byte a pair.
 
     Neglected: the turned queries and keys, and the chosen positions (12 bytes each, no more than the mask's scores).
