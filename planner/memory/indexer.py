@@ -6,7 +6,7 @@ Source: transformers 5.23, models/deepseek_v32/modeling_deepseek_v32.py (Deepsee
 
 from __future__ import annotations
 
-from ..schema import Architecture, Attend, Block
+from ..schema import Apply, Architecture, Attend, Block
 from .layout import layout
 from .passes import FLOAT32, Pass
 from .tape import Size, Value
@@ -15,13 +15,13 @@ from .tape import Size, Value
 def chooses(arch: Architecture, block: Block, op: Attend) -> bool:
     """Whether an attention is an indexer's, whose queries a matrix of that name makes."""
     made = layout(arch, block).made_by.get(op.q)
-    return hasattr(made, "matrix") and ".indexer." in arch.matrices[made.matrix].name
+    return isinstance(made, Apply) and ".indexer." in arch.matrices[made.matrix].name
 
 
 def choose(run: Pass, op: Attend, pairs: Size) -> Value:
     """Scores of pairs x heads in float32, queries and keys beside them. The product of several sequences copies the
     keys for every query first (pairs x width of a head), which is more where a head is wider than heads are many.
-    Scaled and floored scores are one more tensor each, of which two are held. What is left is a mask of a byte a pair.
+    Scaled and floored scores are one more tensor each, of which two are held. A mask of a byte a pair is left.
 
     Neglected: the turned queries and keys, and the chosen positions (12 bytes each, no more than the mask's scores).
     """

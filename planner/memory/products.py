@@ -30,7 +30,7 @@ class Weight:
     width: int = 2
     bias_trained: bool = False
     shared: bool = False
-    copies: int = 0
+    copies: Size = 0
 
 
 @dataclass(frozen=True)
