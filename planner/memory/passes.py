@@ -28,7 +28,7 @@ class Pass:
     library keeps wide are then in float32.
 
     What is trained: `full`: every weight; `norm_biases`: biases of norms alone; `grad`: whether the pass makes
-    gradients at all.
+    gradients at all; `again`: a checkpointed layer runs once more.
 
     Whose code runs: `kernel` attention's, `kernels` elementwise; under `autocast` products choose their type, and
     `casts` are the weights that it lowered. `masked`: attention gets a mask as a tensor. `dropout`: what pairs read
@@ -77,6 +77,7 @@ class Pass:
     norm_biases: bool = False
     bitsandbytes: bool = False
     widens: bool = False
+    again: bool = False
     casts: list[Buffer] = field(default_factory=list)
     before: set[int] = field(default_factory=set)
 
