@@ -46,7 +46,10 @@ def test_an_eighth_set_predicted_blind() -> None:
     after, last = errors(since)
     assert f"{100 * after:.1f}%, {100 * last:.0f}%, {100 * held(since):.0f}%" in row
     open_now = [(c, s) for c, s in today if not c.stated]
-    assert f"of the 17, with one of NeMo 1 too, {100 * errors(open_now)[0]:.1f}%, {100 * held(open_now):.0f}%" in row
+    assert (
+        f"of the 17, with one of NeMo 1 too, {100 * errors(open_now)[0]:.1f}%, {100 * held(open_now):.0f}%"
+        in row
+    )
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     line = next(
         each for each in readme.splitlines() if each.startswith("| the same, predicted blind | seven")

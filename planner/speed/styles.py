@@ -57,7 +57,8 @@ COMPILED = replace(
     adapter_in=Cost(0, 4, 0, 1),
 )
 STYLES = {
-    "transformers": TRANSFORMERS, "litgpt": TRANSFORMERS, "transformer-engine": replace(TRANSFORMERS, norm=FUSED.norm),
+    "transformers": TRANSFORMERS, "litgpt": TRANSFORMERS,
+    "transformer-engine": replace(TRANSFORMERS, norm=FUSED.norm),
     "fused": FUSED, "liger": FUSED, "unsloth": UNSLOTH, "compiled": COMPILED,
 }  # fmt: skip
 # Bytes an element of the logits: cast to float32, shifted copy, log-softmax, its gradient, copy, cast back; in chunks

@@ -111,8 +111,8 @@ def test_a_layer_keeps_what_its_operations_keep(sequences: int) -> None:
 
 
 def test_on_llama_2_13b_a_sequence_takes_what_was_published() -> None:
-    """NVIDIA's table (NeMo's pull request 9340) has 4.55 to 4.75 GB for a sequence of 512 tokens more in a micro-batch;
-    with Megatron-Bridge's fused kernels it would be a quarter less."""
+    """NVIDIA's table (NeMo's pull request 9340) has 4.55 to 4.75 GB for a sequence of 512 tokens more in a
+    micro-batch; with Megatron-Bridge's fused kernels it would be a quarter less."""
     found = []
     for trainer in ("nemo-1", "megatron"):
         given = {"trainer": trainer, "rank": 32, "targets": ALL, "seq_len": 512, "accumulation": 64}
