@@ -7,7 +7,7 @@ from collections.abc import Iterable
 # What values are called by PEFT, transformers, trainers and in speech, without case and punctuation: the choice here.
 _ELSEWHERE = {
     "nf4": "4bit int4 4 fp4 bnb4bit bnb qlora loadin4bit bitsandbytes", "int8": "8bit 8 loadin8bit llmint8 bnb8bit",
-    "fp32": "float32 float full tf32", "bf16": "bfloat16", "fp16": "float16 half", "autocast": "amp mixed",
+    "fp32": "float32 float full", "bf16": "bfloat16", "fp16": "float16 half", "autocast": "amp mixed",
     "layer": "true yes on full block gradient unsloth", "none": "false no off", "layer-offload": "offload cpu",
     "flash": "flashattention flashattention2 flashattention3 fa fa2 fa3 flashattn kernelscommunityflashattn2",
     "sdpa": "xformers memefficient torch", "ddp": "dp dataparallel multigpu distributed", "fsdp": "fullshard fsdp2",

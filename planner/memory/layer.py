@@ -137,10 +137,10 @@ class Walk(Mixture):
             self.kept[op.name] = self.values[op.source]
             return self.values[op.source]
         if isinstance(op, Recall):
-            return self.kept[op.name] if op.name in self.kept else self._absent(op)
+            return self.kept[op.name] if op.name in self.kept else self._absent()
         return self._product(op)
 
-    def _absent(self, op: Recall) -> Value:
+    def _absent(self) -> Value:
         """A value that another layer kept and holds: nothing of this layer's."""
         return self.run.tape.leaf(0, self.run.compute, grad=False)
 
@@ -271,7 +271,7 @@ class Walk(Mixture):
         )
         masked = masked or traits.mask_given
         n_heads, n_kv_heads = self._counts(op)
-        pairs = run.pairs if op.pairs is None else run.sequences * op.pairs
+        pairs: Size = run.pairs if op.pairs is None else run.sequences * op.pairs
         if op.memory and self.outside.rows is not None:
             pairs = run.length * self.outside.rows
         narrow = traits.narrow and not (traits.floored and run.half)

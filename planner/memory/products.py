@@ -234,9 +234,9 @@ def _dora(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, base: 
         size = base.bytes
         base = tape.apply((base,), base.elements, max(base.width, run.norms), (), lambda g: (tape.new(size),))
     del inner
-    share = by_magnitude(run, base, pair.d_out)
+    share = by_magnitude(run, base)
     del base
-    own = scale(by_magnitude(run, up, pair.d_out))
+    own = scale(by_magnitude(run, up))
     del made, weight_there
     return add(share, own)
 
@@ -272,7 +272,7 @@ def _product_again(run: Pass, x: Value, rows: Size, weight: Weight, copy: Buffer
     return tape.apply((value,), rows * weight.d_out, value.width, (copy,), lambda g: (tape.new(size),))
 
 
-def by_magnitude(run: Pass, x: Value, d_out: int) -> Value:
+def by_magnitude(run: Pass, x: Value) -> Value:
     """x times a trained magnitude for each output: keeps x, and makes a full-size product for its gradient, beside
     x's own, which is made in the wider type and then lowered to x's."""
     tape, width = run.tape, max(x.width, run.trained)
@@ -289,8 +289,3 @@ def by_magnitude(run: Pass, x: Value, d_out: int) -> Value:
         return (made,)
 
     return tape.apply((x,), x.elements, width, (x.buffer,), rule, trains=run.grad)
-
-
-def promoted(a: int, b: int) -> int:
-    """The width of a sum of values of two widths."""
-    return FLOAT32 if FLOAT32 in (a, b) else max(a, b)

@@ -82,7 +82,10 @@ def rates(machine: Cluster, work: Work, efficiency: Efficiency, setup: Setup) ->
         "scan": efficiency.scan,
     }
     kinds = {(gemm.kind, gemm.dtype) for gemm in work.gemms}
-    products = {(kind, dtype): matmul_flops_per_s(accelerator, dtype) * share[kind] for kind, dtype in kinds}
+    products = {
+        (kind, dtype): matmul_flops_per_s(accelerator, format_of(kind, dtype, setup)) * share[kind]
+        for kind, dtype in kinds
+    }
     if ("masked", "float32") in products:  # on the ordinary units, which are no slower a clock than an A100's
         products["masked", "float32"] = (
             matmul_flops_per_s(accelerator, "float32") * MASKED * efficiency.attention
@@ -91,6 +94,14 @@ def rates(machine: Cluster, work: Work, efficiency: Efficiency, setup: Setup) ->
     clocks = (accelerator.units or 0) * (accelerator.tensor_clock_hz or 0.0) * reach_of(accelerator.name)
     dequantising = min(moving, clocks * efficiency.dequantise) if clocks else moving
     return Rates(products, moving, dequantising, efficiency.wave * (accelerator.units or 0))
+
+
+def format_of(kind: Kind, dtype: str, setup: Setup) -> str:
+    """The format whose peak a product has: float32 ones run as TF32 where that is switched on, of which programs are
+    taken to reach as much as of 16 bits. PyTorch's memory-efficient attention does not ask for the switch: it splits
+    float32 into three TF32 products (torch, mem_eff_attention/gemm_kernel_utils.h, DefaultGemmType)."""
+    switched = setup.tf32 and dtype == "float32" and kind in ("base", "adapter", "scan")
+    return "tfloat32" if switched else dtype
 
 
 def attention_share(accelerator: Accelerator, efficiency: Efficiency, setup: Setup) -> float:
