@@ -14,6 +14,7 @@ from .adapter.whole import NOTHING_WHOLE, trained_whole
 from .choices import METHODS, Method
 from .errors import InputError, PlannerError, UnsupportedArchitectureError
 from .given import whole_number
+from .notices import stored_notice
 from .objective import changes_step
 from .pacing import optimizer_steps, packed_notice, processed_tokens, timed
 from .pictured import pictured
@@ -99,7 +100,7 @@ def _memory(plan: Plan, run: Running, found: MemoryEstimate, room: int | None) -
     said = {name: value for name, value in found.to_dict(room).items() if name != "moments"}
     if said["interval"] is not None:
         said["interval"]["length"] = _length(plan, run.setup)
-    return {**said, "fewest": least.to_dict() if least else None, "would_fit": None}
+    return {**said, "fewest": least.to_dict() if least else None, "would_fit": None, "would_surely_fit": None}
 
 
 def _length(plan: Plan, setup: Setup) -> str:
@@ -155,6 +156,24 @@ def _does_not_fit(
     return told, [other.to_dict() for other in others]
 
 
+def _not_surely(
+    plan: Plan, run: Running, entry: Mapping[str, Any], room: int, options: Mapping[str, Any]
+) -> tuple[Notice, list[dict[str, Any]]]:
+    """That the run may yet not fit, and with what it does up to the upper end of its interval."""
+    from .memory.interval_kinds import NARROWER
+    from .remedies import remedies
+
+    others = remedies(run, room, _setup_of(plan, run, options), sure=True)
+    text = (
+        f"By its interval it takes up to {units.byte_size(entry['high'])} of a GPU's {units.byte_size(room)}."
+    )
+    if narrower := NARROWER[entry["interval"]["kind"]]:
+        text += f" {narrower[0].upper()}{narrower[1:]} narrows it."
+    if others:
+        text += f" Should it run out of memory: {others[0].text} fits up to the upper end."
+    return Notice("may-not-fit", text), [other.to_dict() for other in others]
+
+
 def _machine(options: Mapping[str, Any]) -> Cluster | None:
     """The machine that the options name; a price or a calibration that is none is refused without one too."""
     if options["price"] is not None:
@@ -201,7 +220,8 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
     machine = _machine(options)
     room = machine.accelerator.memory_bytes if machine else None
     main: Method = "lora" if options["quantize"] in (None, "none") else "qlora"
-    first: list[Notice] = []
+    stored = stored_notice(plan.model.id, plan.model.quantization) if main == "lora" else None
+    first: list[Notice] = [stored] if stored else []
     notices: list[Notice] = []
     memory: dict[str, Any] = {}
     time = cost = None
@@ -216,6 +236,9 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
         if method == main and run and found and room and not found.fits(room):
             told, memory[method]["would_fit"] = _does_not_fit(plan, run, memory[method], room, options)
             first.append(told)
+        elif method == main and run and found and room and found.fit(room) == "likely":
+            told, memory[method]["would_surely_fit"] = _not_surely(plan, run, memory[method], room, options)
+            notices.append(told)
         notices += found.notices if found else ()
         notices += [USUAL_QLORA] if method == main and run and is_usual_qlora(run.setup) else []
         if method == main and run and plan.flops and changes_step(arch, run.setup, run.pairs):
@@ -225,6 +248,12 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
         if method == main and run and found and machine:
             time, cost, more = _timed(plan, run, machine, options)
             notices += more
+    if machine and room is None:
+        name = machine.accelerator.name
+        text = (
+            f"How much memory {name} has differs from machine to machine: whether it fits is for you to say."
+        )
+        notices.append(Notice("gpu-memory-unknown", text))
     plan = grpo.timed(plan) if plan.grpo and time else plan
     asked = memory[main]
     if asked and asked["interval"] and asked["interval"]["length"] == "shorter":
