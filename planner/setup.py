@@ -45,6 +45,8 @@ Offload = Literal["none", "optimizer", "parameters", "all"]
 Deferred = Literal["none", "compute", "float32"]
 OptimizerKernel = Literal["fused", "foreach", "loop"]
 EvalCache = Literal["none", "kept", "widened"]
+Loading = Literal["unknown", "host", "in-turn", "in-turn-ahead", "together", "made-there", "made-there-whole"]
+Placing = Literal["unknown", "whole", "broadcast", "broadcast-kept", "shards"]
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "method": get_args(Method),
@@ -66,6 +68,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "deferred_gradients": get_args(Deferred),
     "optimizer_kernel": get_args(OptimizerKernel),
     "eval_cache": get_args(EvalCache),
+    "loading": get_args(Loading),
+    "placing": get_args(Placing),
 }
 COUNTS = (
     "micro_batch", "seq_len", "accumulation", "gpus", "tensor_parallel", "pipeline_parallel", "expert_parallel",
@@ -122,8 +126,10 @@ class Setup:
     its layer, so that no layer is gathered while another runs; "flat", FSDP 1 with a layer in one flat parameter,
     whose gradient is as large as the layer, frozen or not; "layers", FSDP 2.
     `shard_size` GPUs share one copy under "fsdp-hybrid" (None: all). `offload` keeps states, or also parameters, in
-    host memory. `sequence_parallel` splits sequences (Ulysses, context parallelism). `trainer` names the profile that
-    filled the fields and gives the overheads.
+    host memory. `loading`, `prepared_wide` and `placing` say what comes before the first step (`memory.loading` has
+    what each word means): how the base gets onto a GPU, whether all that is not quantised is float32 for a while, and
+    how parameters are spread over GPUs. `sequence_parallel` splits sequences (Ulysses, context parallelism).
+    `trainer` names the profile that filled the fields and gives the overheads.
     """
 
     method: Method = "lora"
@@ -179,6 +185,9 @@ class Setup:
     sequence_parallel: int = 1
     split_stream: bool = False
     offload: Offload = "none"
+    loading: Loading = "unknown"
+    prepared_wide: bool = False
+    placing: Placing = "unknown"
     trainer: str = "plain"
 
     def __post_init__(self) -> None:
