@@ -148,8 +148,8 @@ def _sizes(arch: Architecture, setup: Setup) -> Iterator[int]:
 
 
 def torchao_bytes(values: int, *, whole: bool) -> int:
-    """Bytes that torchao takes to quantise a matrix of so many `values`, the matrix in 16 bits among them: 68 x values
-    where all are compared at once, else 5 x values + 64 x min(2^20, values).
+    """Bytes that torchao takes to quantise a matrix of so many `values`, the matrix in 16 bits among them: 68 x
+    values where all are compared at once, else 5 x values + 64 x min(2^20, values).
 
     The matrix and its values divided by their blocks' scales, two bytes each, then in pieces a byte for the numbers
     found so far; differences of each value from NF4's 16 numbers and their absolute values (2 x 16 x 2). Neglects
@@ -268,8 +268,8 @@ REMEDIES = {
     "one: 5.4 and later take them in turn, as HF_DEACTIVATE_ASYNC_LOAD=1 makes these do.",
     "made-there-whole": "torchao 0.1 compares a whole matrix with NF4's 16 numbers at once: torchtune 0.2 and later "
     "do so in pieces.",
-    "preparing": "PEFT's prepare_model_for_kbit_training makes float32 copies of embeddings and unembedding: TRL from "
-    "0.25 on widens norms alone.",
+    "preparing": "PEFT's prepare_model_for_kbit_training makes float32 copies of embeddings and unembedding: TRL "
+    "from 0.25 on widens norms alone.",
     "whole": "Without zero.Init DeepSpeed puts the whole model onto every GPU before it is divided: build it under "
     "deepspeed.zero.Init, as transformers does where TrainingArguments with the ZeRO-3 config are made first.",
     "broadcast": "DDP's first broadcast holds two flat copies of 250 MB or of the largest tensor.",

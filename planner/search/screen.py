@@ -25,7 +25,6 @@ from ..memory import estimate_memory
 from ..memory.constants import constants as memory_constants
 from ..memory.overhead import cached, kind_of
 from ..memory.traffic import traffic
-from ..moments import BEFORE
 from ..setup import Checkpointing, Quantize, Setup
 from ..speed import held, trained_params
 from ..speed.communication import gathers, total_s
@@ -277,10 +276,7 @@ def _step_s(
 
 # Memory
 
-
 STEP = ("forward", "loss", "backward", "optimizer")
-HELD = len(STEP) + len(BEFORE)
-GROWING = np.array([1, 1, 1] + [0] * (HELD - 3))  # phases that hold gradients of earlier micro-steps
 
 
 def _sample(job: Job, table: Table, layout: Layout, micro_batch: int) -> Array:
@@ -288,9 +284,10 @@ def _sample(job: Job, table: Table, layout: Layout, micro_batch: int) -> Array:
     setup = setup_of(job, table.quantize, table.checkpointing, layout, micro_batch, 2)
     found = estimate_memory(job.arch, setup, table.pairs, table.whole)
     moments: dict[str, float] = {moment.phase: moment.bytes for moment in found.moments}
-    overhead = float(sum(item.bytes for item in found.overhead))
+    early = found.loading_peak.bytes if found.loading_peak else 0
+    beyond = sum(item.bytes for item in found.overhead)
     kept = cached(setup, found.apart_bytes, found.gathered_bytes, found.varied_bytes)
-    return np.array([*(moments.get(p, 0.0) for p in (*STEP, *BEFORE)), overhead, kept, found.before_bytes])
+    return np.array([*(moments.get(p, 0) for p in STEP), early, beyond, kept, found.before_bytes], float)
 
 
 def _memory(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Array, Array]:
@@ -334,12 +331,12 @@ def _memory(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Arra
             kept = (
                 params * DTYPE_BYTES[setup.trained_dtype] / (setup.shards if setup.gradients_sharded else 1)
             )
-            most = mixed[..., :HELD].max(axis=-1)
-            result[0][numbers, :, place] = most + mixed[..., HELD]
-            least = mixed[..., :HELD] - kept[:, None, None] * GROWING
-            result[1][numbers, :, place] = least.max(axis=-1) + mixed[..., HELD]
-            taken = mixed[..., : len(STEP)].max(axis=-1) + mixed[..., HELD + 1]
-            result[2][numbers, :, place] = np.maximum(np.maximum(taken, mixed[..., HELD + 2]), most) - most
+            most, (beyond, more, before) = mixed[..., :5].max(axis=-1), np.moveaxis(mixed[..., 5:], -1, 0)
+            result[0][numbers, :, place] = most + beyond
+            least = mixed[..., :5] - kept[:, None, None] * np.array([1, 1, 1, 0, 0])
+            result[1][numbers, :, place] = least.max(axis=-1) + beyond
+            taken = np.maximum(mixed[..., :4].max(axis=-1) + more, before)
+            result[2][numbers, :, place] = np.maximum(taken, most) - most
     return result[0], result[1], result[2]
 
 

@@ -98,31 +98,6 @@ def test_the_screen_knows_that_a_trainer_computes_otherwise_under_a_sharding() -
         assert cells.seconds[cell] == pytest.approx(full.seconds, rel=1e-9), full.choice.text
 
 
-@pytest.mark.parametrize("trainer", ["hf-trainer-5.3", "trl-0.24"])
-def test_the_screen_knows_what_is_held_before_the_first_step(trainer: str) -> None:
-    """Loading and preparing as the scalar formulas have them: in what has to fit, and in what the allocator keeps."""
-    said = {"trainer": trainer, "lora_dropout": 0.0}
-    job = job_of("meta-llama/Llama-3.1-8B", setup=Setup(**{**filled(said), "seq_len": 512}), given=said)
-    space = Space(
-        GPUS[:1],
-        layouts((1, 2)),
-        micro_batches=(1, 8),
-        ranks=(4, 64),
-        quantize=("none", "nf4"),
-        batches=(32,),
-    )
-    cells, phases = screen(job, space), set()
-    for cell in np.flatnonzero(np.isfinite(cells.over)):
-        full = evaluate(job, cells.choice(int(cell)))
-        phases.add(full.memory.peak.phase)
-        if full.choice.accumulation > 1:
-            held = (cells.over[cell] + 1) * full.memory_bytes
-            assert held == pytest.approx(full.memory.per_gpu_bytes, rel=0.01), full.choice.text
-            most = (cells.over_high[cell] + 1) * full.memory_bytes
-            assert most == pytest.approx(full.memory.high, rel=0.01), full.choice.text
-    assert phases & {"loading", "preparing"} and "backward" in phases
-
-
 def test_the_screen_knows_that_padded_batches_take_a_mask() -> None:
     """One sequence needs none, several take the kernel that has one: both as the scalar formulas have them."""
     space = Space(
