@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 # What values are called by PEFT, transformers, trainers and in speech, without case and punctuation: the choice here.
 _ELSEWHERE = {
     "nf4": "4bit int4 4 fp4 bnb4bit bnb qlora loadin4bit bitsandbytes", "int8": "8bit 8 loadin8bit llmint8 bnb8bit",
-    "fp32": "float32 float full tf32", "bf16": "bfloat16", "fp16": "float16 half", "autocast": "amp mixed",
+    "fp32": "float32 float full", "bf16": "bfloat16", "fp16": "float16 half", "autocast": "amp mixed",
     "layer": "true yes on full block gradient unsloth", "none": "false no off", "layer-offload": "offload cpu",
     "flash": "flashattention flashattention2 flashattention3 fa fa2 fa3 flashattn kernelscommunityflashattn2",
     "sdpa": "xformers memefficient torch", "ddp": "dp dataparallel multigpu distributed", "fsdp": "fullshard fsdp2",
@@ -35,10 +35,14 @@ def nearest(word: str, choices: Iterable[str], count: int = 3, cutoff: float = 0
     return [by_lower[key] for key in found]
 
 
-def hint(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str:
-    """A sentence that names the choices meant or nearest, or nothing where none is near."""
+def hint(
+    word: str, choices: Iterable[str], cutoff: float = 0.6, called: Mapping[str, str] | None = None
+) -> str:
+    """A sentence that names the choices meant or nearest, or nothing where none is near; `called` has the name that
+    each spelling stands for."""
     choices = list(choices)
     near = _elsewhere(word, choices) or nearest(word, choices, cutoff=cutoff)
+    near = list(dict.fromkeys((called or {}).get(each, each) for each in near))
     return f" Did you mean {' or '.join(near)}?" if near else ""
 
 

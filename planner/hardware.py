@@ -7,7 +7,6 @@ business of planner/speed. A GPU sends and receives at the same time: a link's r
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from . import facts
@@ -64,7 +63,10 @@ def peak_flops_per_s(accelerator: Accelerator, dtype: str) -> float | None:
 
 def arithmetic_of(accelerator: Accelerator, dtype: str) -> str:
     """The format in which products of `dtype` really run: bfloat16 runs at float32's rate on chips without it, and
-    float32 stays float32 (PyTorch leaves TF32 off for matrix products)."""
+    float32 stays float32 (PyTorch leaves TF32 off for matrix products). TF32 is float32 on chips without it: V100 and
+    T4, where the switch does nothing."""
+    if dtype == "tfloat32" and peak_flops_per_s(accelerator, dtype) is None:
+        return "float32"
     if dtype in ("bfloat16", "float16") and peak_flops_per_s(accelerator, dtype) is None:
         other = "float16" if dtype == "bfloat16" else "bfloat16"
         if dtype == "float16" and peak_flops_per_s(accelerator, other) is not None:
@@ -135,9 +137,9 @@ def find(name: str) -> Accelerator:
         return facts.accelerator(name)
     except InputError as error:
         remedy = str(error).split(". ", 1)[-1].replace("data/accelerators.toml", "`lora-plan gpus`")
-        raise InputError("gpu", name, "a known accelerator", remedy) from None
-
-
-def with_count(machine: Cluster, count: int) -> Cluster:
-    """The same machines with another number of GPUs."""
-    return replace(machine, count=count, per_node=min(GPUS_PER_NODE, count))
+        own = (
+            ""
+            if "Did you mean" in remedy
+            else " Take the nearest of its memory and bandwidth, or add it (CONTRIBUTING.md)."
+        )
+        raise InputError("gpu", name, "a known accelerator", f"{remedy}{own}") from None

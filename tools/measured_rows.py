@@ -3,7 +3,7 @@ is far off tomorrow needs words of its own. Nothing is computed from these words
 
 Each says what the trainer's source does, with the file and version, or what the figure's own source leaves open, and
 the bytes that follow. `GIVEN` is by row of data/measured/memory.csv, `COLLECTED` by row of memory_later.csv,
-`SIXTH` and `SEVENTH` by row of it too, of the sets that were collected last."""
+`SIXTH`, `SEVENTH` and `EIGHTH` by row of it too, of the sets that were collected last."""
 
 from __future__ import annotations
 
@@ -164,6 +164,11 @@ EVALUATED = (
     "7 to 10 GB are missing, as of the other models of this source: the evaluation at the Trainer's own batch of 8, "
     "what the allocator keeps of it beside what training had cached"
 )
+GATHERED_HELD = (
+    "the script builds the model under zero.Init with mem_efficient_linear=False (run_pretraining.py), so that "
+    "autograd keeps the gathered weight of each projection, as its transpose, from forward to backward: {} GB of 16 "
+    "bits beside the shards, with which {}"
+)
 SEVENTH: dict[int, str] = {
     590: "512 tokens of prompt were typed, whose length is not said: with 64 tokens 1.13",
     592: "the figure is of two to four samples, whose lengths are not said: with four of 1,024 tokens 1.01",
@@ -171,6 +176,22 @@ SEVENTH: dict[int, str] = {
     603: EVALUATED, 605: EVALUATED,
     607: "not explained: 27 GB of what was reserved on a full card; experts meet batches of many sizes, of which the "
     "allocator keeps blocks, which no option says of experts",
-    613: "not explained: 15 GB are missing of what the table has for ZeRO-3 without recomputation; with sequences of "
-    "2,048 tokens, three at a time, 0.83",
+    613: GATHERED_HELD.format("12.9", "0.95"),
+}  # fmt: skip
+CACHED_UNITS = (
+    "what the allocator is taken to keep of gathered weights was not kept: {} GB are needed of {} reserved, to which "
+    "{} are added"
+)
+EIGHTH: dict[int, str] = {
+    625: "GPT-2 of transformers was typed, whose GELU is seven operations; the script has torch's, one kernel: 0.99",
+    631: CACHED_UNITS.format("22.6", "24.7", "10.9"), 632: CACHED_UNITS.format("29.8", "32.2", "12.1"),
+    638: "not explained: 2.6 GB are missing; the table has the same 7.30 GB with and without its last line",
+    654: "half explained: with embeddings and unembedding in float32, as axolotl makes them before it makes them 16 "
+    "bits again, 0.90; two other cards by axolotl of then are met without",
+    655: "not explained: 12 GB are missing, of a LoRA run of which 512 tokens, as typed, are the cap",
+    659: "the cap of 1,024 tokens was typed, and samples are padded to the longest of their batch: with 192 tokens "
+    "the figure would result",
+    668: "not explained: 8 GB are missing; a sample of preferences packed to 8,192 tokens was typed as two of 4,096, "
+    "with two of 8,192 0.76",
+    674: GATHERED_HELD.format("11.4", "0.91"),
 }  # fmt: skip

@@ -53,6 +53,7 @@ STEP: dict[str, tuple[Any, ...]] = {
     "packing": ("padded", "packed"),
     "precision": ("fp32", "bf16-master", "fp16", "autocast"),
     "autocast": (True,),
+    "tf32": (True,),
     "quantize": ("nf4", "nf4-double", "int8"),
     "quantize_experts": (True,),
     "optimizer": ("adamw-8bit", "paged-adamw", "sgd", "adafactor", "muon", "lion"),
@@ -78,6 +79,15 @@ MACHINE: dict[str, tuple[Any, ...]] = {
     "sequence_parallel": (2,),
     "offload": ("optimizer", "parameters", "all"),
     "price": (2.5,),
+}
+# Asked for together, and seldom: most options above do not go with them.
+OBJECTIVE: dict[str, tuple[Any, ...]] = {
+    "objective": ("dpo", "orpo", "kto", "grpo", "grpo"),
+    "reference": ("none", "base"),
+    "prompt_tokens": (64, 500),
+    "mean_completion": (40, 300),
+    "eval_batch": (4, 8),
+    "images": (1, 3),
 }
 # Options that go with another, and would be an error without it more often than not.
 WITH = {
@@ -105,6 +115,8 @@ def request(chance: random.Random, models: list[str]) -> dict[str, Any]:
                 continue
             if chance.random() < often and not (name in ("episodes", "dataset") and "tokens" in found):
                 found[name] = chance.choice(values)
+    if chance.random() < 0.15:
+        found |= {name: chance.choice(values) for name, values in OBJECTIVE.items() if chance.random() < 0.4}
     if "gpus" in found and chance.random() < 0.8:  # a batch that divides
         found["batch"] = 768
     return found

@@ -160,16 +160,17 @@ QLoRA of Llama 2 on an A100 (optimum-benchmark), DeepSpeed, Megatron and FlagSca
 (FlagPerf), PaddleNLP's and Vertex AI's tables of PEFT, FSDP on 32 H100 (AWS), nanoGPT, and articles, issues and model
 cards of A100, H100, L40S, RTX 3090 and 4090. "Again" are the predictions
 ([kept](../data/measured/speed_unseen_again.csv)) when the fourth set had been learnt from, by whoever had not seen
-these. No rate rests on them, and nothing was mended for them; widths of intervals rest on the first predictions of
+these. No rate rests on them; widths of intervals rest on the first predictions of
 what they state, as on the other sets', since they judged those of the four sets before (82% of their 3 sources were
 held).
 
 {far} lay outside of the first interval and {again} of the second, for reasons that nobody has checked: FSDP over
 machines that also copies what checkpoints keep to the host (AWS), or reads and tokenises data meanwhile (AWS, and
 StarCoder and Llama 2 70B of the articles, whose hours hold validations too); ring attention over a slow network
-(L40S); experts of 4 bits under FSDP, one by one; float32 that ran as TF32; and model cards whose lengths are guessed.
+(L40S); experts of 4 bits under FSDP, one by one; and model cards whose lengths are guessed.
 What is stated of one GPU lies within all intervals: QLoRA of 256 tokens a sequence at 1.0 to 1.7 of what was
-measured, the more the smaller the batch, LoRA at 0.8.
+measured, the more the smaller the batch, LoRA at 0.8. LoRA in float32 (FlagPerf), predicted at 7 times, ran as TF32,
+which NVIDIA's container switches on: `--tf32` says so since.
 """
 SIXTH_TEXT = """\
 {n} steps of {sources} publishers that no other set has ([speed_sixth.csv](../data/measured/speed_sixth.csv)), each
@@ -184,8 +185,8 @@ Of what is stated five lie outside of the new intervals. Chinese-Vicuna's 8-bit 
 3090, whose peak in 16 bits is 71, so that samples may have been shorter than the length to which its script pads, or
 int8 products far quicker than is taken; Baize and Huatuo, in 8 bits on an A100, are at 0.7 to 1.15.
 Float16 under DeepSpeed on a V100 (Xirider) was typed as bf16-master, for which a V100 has no units: with `--precision
-fp16` 0.76 results. GPT-2 in float32 (rasbt) ran on TF32, which no option says. Furthest the other way lie ZeRO-3 with
-256 to 768 tokens a pass (gdGPT, 0.5) and padded batches.
+fp16` 0.76 results. GPT-2 in float32 (rasbt), predicted at 2.8 times, ran as TF32, which an option says since
+(`--tf32`: 0.77). Furthest the other way lie ZeRO-3 with 256 to 768 tokens a pass (gdGPT, 0.5) and padded batches.
 """
 AGAIN = "again"  # predictions of UNSEEN by the program that had learnt from the sets before it
 

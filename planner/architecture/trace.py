@@ -211,12 +211,12 @@ class Layer:
 
     def scan(
         self, left: int, right: int, macs: int, chunk: int, *, power: int = 1, ragged: bool = False,
-        forward: Chunks = "each", left_grad: Chunks = "each", right_grad: Chunks = "each",
+        forward: Chunks = "each", left_grad: Chunks = "each", right_grad: Chunks = "each", apart: int = 1,
     ) -> int:  # fmt: skip
         """A product of two activations, chunk by chunk (see Scan)."""
         out = self._value()
         self._operations.append(
-            Scan(left, right, out, chunk, macs, power, ragged, forward, left_grad, right_grad)
+            Scan(left, right, out, chunk, macs, power, ragged, forward, left_grad, right_grad, apart)
         )
         return out
 

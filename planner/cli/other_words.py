@@ -28,6 +28,7 @@ _WORDS: dict[str, str] = {
     "--quantize nf4-double": "bnb-4bit-use-double-quant double-quant",
     "--precision bf16": "bf16 dtype dtypes torch-dtype compute-dtype mixed-precision",
     "--precision fp16": "fp16",
+    "--tf32": "allow-tf32 float32-matmul-precision matmul-precision",
     "--optimizer": "optim",
     "--attention-kernel flash": "flash-attention flash-attn use-flash-attention attn-implementation",
     "--kernels liger": "use-liger-kernel use-liger liger",

@@ -9,11 +9,22 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import units
+from ..moments import FIT_WORDS
 from ..search.evaluate import Evaluated
 from ..search.result import Found
 from .capacity_tables import regret_text
 
 MOST_NEIGHBOURS = 14
+FIRST = "gpus-tried"  # the notice without which the best plan is not understood
+TARGETS = {
+    "llama-factory": "llamafactory", "axolotl": "axolotl", "torchtune": "torchtune", "unsloth": "unsloth",
+    "megatron": "megatron",
+}  # fmt: skip
+
+
+def target_of(trainer: str | None) -> str:
+    """What `export` calls the trainer of a profile; TRL where it writes no file for it."""
+    return next((target for name, target in TARGETS.items() if (trainer or "").startswith(name)), "trl-sft")
 
 
 def _table(title: str, note: str, *columns: str) -> Table:
@@ -43,10 +54,13 @@ def _best(found: Found) -> RenderableType:
     peak = (
         f"{units.byte_size(best.memory.per_gpu_bytes)} ({ends}) of {units.byte_size(best.memory_bytes)} a GPU"
     )
-    table.add_row("memory", f"{peak}, most at {best.memory.peak.name}")
+    fit = best.memory.fit(best.memory_bytes)
+    table.add_row("memory", f"{f'{FIT_WORDS[fit]}: ' if fit else ''}{peak}, most at {best.memory.peak.name}")
     if run.low is not None and run.high is not None:
         table.add_row(
-            "time", f"{units.duration(best.seconds)} ({_interval(run.low, run.high)}), {run.steps:,} steps"
+            "time",
+            f"{units.duration(best.seconds)} ({_interval(run.low, run.high)}), "
+            f"{units.counted(run.steps or 0, 'step')} of {run.step.tokens:,} tokens",
         )
         table.add_row("", f"interval of {run.step.grounds.said}")
     if best.cost and best.cost.low is not None and best.cost.high is not None:
@@ -101,30 +115,45 @@ def _rejected(found: Found) -> Table:
     return table
 
 
-def show(found: Found, command: str, console: Console | None = None) -> None:
-    """Print the page; `command` is the estimate of the best plan."""
+def _typed(console: Console, what: str, command: str) -> None:
+    """A command line, which is not broken so that it can be copied."""
+    console.print(Text.assemble((f"{what}  ", "bold"), command), soft_wrap=True)
+
+
+def show(found: Found, console: Console | None = None) -> None:
+    """Print the page."""
     console = console or Console(highlight=False, soft_wrap=False)
     tokens = f"{units.count(found.tokens)} tokens"
     console.print(Text.assemble((found.model, "bold cyan"), f"  {tokens}"))
-    console.print(f"{found.feasible:,} of {found.candidates:,} plans keep the limits", "")
+    first = [each for each in found.warnings if each.code == FIRST]
+    said = [
+        f"{found.feasible:,} of {found.candidates:,} plans keep the limits.",
+        *(each.message for each in first),
+    ]
+    console.print(" ".join(said), "")
     console.print(_best(found), "")
-    console.print(Text.assemble(("in full  ", "bold"), command), soft_wrap=True)
-    console.print("a trainer's file: the same with `export TARGET` for `estimate`\n", style="dim")
-    blocks: Iterable[RenderableType] = (
-        _plans("Sure to fit", "the best whose memory fits at its upper end too", [found.sure])
+    _typed(console, "in full", found.command())
+    target = target_of(found.given.get("trainer"))
+    console.print(f"as a trainer's file  the same with `export {target}` for `estimate`\n", style="dim")
+    runner_up = found.alternatives[0] if found.alternatives else None
+    blocks: Iterable[tuple[RenderableType, Evaluated | None]] = (
+        (_plans("Sure to fit", "the best whose memory fits at its upper end too", [found.sure]), found.sure)
         if found.sure
-        else "",
-        _plans("Next best", "other ways", found.alternatives) if found.alternatives else "",
-        _plans("Frontier", "none is quicker, cheaper and better at once", found.frontier),
+        else ("", None),
+        (_plans("Next best", "other ways", found.alternatives) if runner_up else "", runner_up),
+        (_plans("Frontier", "none is quicker, cheaper and better at once", found.frontier), None),
     )
-    for block in blocks:
+    for block, plan in blocks:
         if block:
-            console.print(block, "")
+            console.print(block)
+            if plan:
+                _typed(console, "in full" if plan is found.sure else "the first in full", found.command(plan))
+            console.print("")
     if found.binding:
         console.print(Text("What binds", style="bold"))
         for item in found.binding:
             console.print(Text.assemble((f"{item.limit}  ", "yellow"), item.message))
         console.print("")
     console.print(_rejected(found), "")
-    for notice in found.warnings:
+    for notice in (each for each in found.warnings if each not in first):
         console.print(Text.assemble(("note  ", "yellow"), notice.message))

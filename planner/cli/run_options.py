@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from ..setup import CHOICES, Setup
+from ..choices import CHOICES
+from ..setup import Setup
 from .options import Count, Function, complete
 
 MACHINE = ("gpu", "gpus", "gpus_per_node", "price", "calibration")
@@ -20,8 +21,8 @@ STEP = (
 IMAGES = ("images", "image_size")
 BESIDE = ("eval_batch",)  # what runs between steps
 HELD = (
-    "precision", "autocast", "quantize", "quantize_experts", "upcast_small", "optimizer", "optimizer_in_backward",
-    "lora_dropout", "lengths_vary", "trainer",
+    "precision", "autocast", "tf32", "quantize", "quantize_experts", "upcast_small", "optimizer",
+    "optimizer_in_backward", "lora_dropout", "lengths_vary", "trainer",
 )  # fmt: skip
 SPREAD = (
     "sharding", "shard_size", "tensor_parallel", "pipeline_parallel", "expert_parallel", "sequence_parallel",
@@ -109,6 +110,11 @@ def _others() -> dict[str, dict[str, Any]]:
             "is_flag": True, "default": None,
             "help": "Autocast on 16-bit weights, as HF's Trainer runs them. Default: with nf4 or int8 where no "
             "--trainer is named.",
+        },
+        "tf32": {
+            "is_flag": True, "default": None,
+            "help": "Products in float32 run as TF32 (torch's allow_tf32, tf32 of HF's Trainer), which PyTorch "
+            "leaves off. Default: off, or the trainer's.",
         },
         "optimizer_in_backward": {
             "is_flag": True, "default": None,

@@ -230,7 +230,7 @@ def _precision(t: Training) -> list[Line]:
             "precision", t.setup.precision, f"bf16, fp16 or fp32, which {NAME} can run",
             "The nearest is bf16 with autocast, under which the adapter is held in float32.",
         )  # fmt: skip
-    said = PRECISION[key]
+    said = {**PRECISION[key], **({"tf32": True} if t.setup.tf32 else {})}
     return [Line(name, on, WHY.get(key, "") if n == 0 else "") for n, (name, on) in enumerate(said.items())]
 
 

@@ -108,6 +108,7 @@ def from_axolotl(f: Fields, gpus: int, model_type: Any, read: Any) -> tuple[dict
         "lora_dropout": f.number("lora_dropout", 0.0), "batch": micro * accumulation * gpus,
         "accumulation": accumulation, "gpus": gpus, "epochs": max(1, round(epochs)), "optimizer": optimizer,
         "packing": "packed" if packing else "padded", "precision": precision[0], "autocast": precision[1],
+        "tf32": f.any("tf32") in (True, "auto", "true"),
         "checkpointing": _checkpointing(f), "quantize": _quantize(f), "kernels": _kernels(f),
         "attention_kernel": _attention(f), "seq_len": f.whole("sequence_len", 512), **sharding(f, gpus, read),
         "trust_remote_code": f.flag("trust_remote_code"),

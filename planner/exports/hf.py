@@ -98,12 +98,18 @@ def rate_lines(t: Training) -> list[Line]:
     return lines
 
 
+def tf32_lines(t: Training) -> list[Line]:
+    """TF32, which PyTorch leaves off unless told."""
+    return [Line("tf32", True, "Products in float32 run as TF32.")] if t.setup.tf32 else []
+
+
 def run_lines(t: Training, dtype: str = "dtype") -> list[Line]:
     """Precision, seed, where the result goes."""
     _, bf16, fp16 = precision(t)
     return [
         Line("bf16", bf16, "Autocast to bfloat16." if bf16 else ""),
         Line("fp16", fp16),
+        *tf32_lines(t),
         Line("seed", t.own["seed"]),
         Line("output_dir", t.own["out"]),
     ]

@@ -169,7 +169,7 @@ def _precision(t: Training) -> list[Line]:
         raise InputError(
             "precision", "bf16", f"bf16 with autocast: {NAME} refuses pure bfloat16 under ZeRO-3"
         )
-    return [Line(name, True) for name in PRECISION[key]]
+    return [*(Line(name, True) for name in PRECISION[key]), *hf.tf32_lines(t)]
 
 
 def _checkpointing(t: Training) -> list[Line]:

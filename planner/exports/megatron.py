@@ -75,7 +75,7 @@ def adapter(t: Training) -> tuple[str, list[Line]]:
     targets = list(dict.fromkeys([*(table[name] for name in names), *expert_targets]))
     every = {m.leaf for m in t.arch.matrices if m.role in ("mlp", "shared_expert") and m.kind != "experts"}
     if (expert_targets and every - set(names)) or (
-        every & set(names) and not expert_targets and any(m.kind == "experts" for m in t.arch.matrices)
+        every & set(names) and not expert_targets and t.arch.has_experts
     ):
         raise InputError(
             "layers", ",".join(sorted(every)), f"dense MLPs and experts together: in {NAME} they share their names",
@@ -175,7 +175,7 @@ def _checked(t: Training) -> str:
     """The name of the precision, after what cannot be run was refused."""
     if t.task == "rl":
         raise InputError("target", "megatron", "a plan of supervised training", "The nearest is trl-grpo.")
-    refuse(t, {"quantize": "none", "optimizer": "adamw", "offload": "none"}, NAME)
+    refuse(t, {"quantize": "none", "optimizer": "adamw", "offload": "none", "tf32": False}, NAME)
     choose(t, "sharding", {"none": 0, "ddp": 0, "zero1": 1}, NAME)
     choose(t, "checkpointing", {"none": 0, "layer": 1}, NAME)
     choose(t, "packing", {"padded": 0}, NAME)

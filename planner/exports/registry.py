@@ -42,7 +42,7 @@ class Target:
 
 _HF = {"autocast": True}
 _SERVICE = (
-    "gpu", "gpus", "sharding", "shard_size", "precision", "autocast", "packing", "checkpointing", "kernels",
+    "gpu", "gpus", "sharding", "shard_size", "precision", "autocast", "tf32", "packing", "checkpointing", "kernels",
     "attention_kernel", "loss", "accumulation", "adapter_dtype",
 )  # fmt: skip
 _ALL = (

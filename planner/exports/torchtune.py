@@ -198,7 +198,7 @@ def export(t: Training) -> dict[str, str]:
     refuse(t, dict.fromkeys(ONE_GPU_WORK, 1), NAME)
     choose(t, "kernels", {"transformers": 0, "compiled": 1}, NAME)
     choose(t, "attention_kernel", {"sdpa": 0}, NAME)
-    refuse(t, {"autocast": False}, NAME)
+    refuse(t, {"autocast": False, "tf32": False}, NAME)
     choose(t, "sharding", {"fsdp": 0} if t.setup.gpus > 1 else {"none": 0, "ddp": 0, "fsdp": 0}, NAME)
     choose(t, "offload", {"none": 0, "all": 1} if t.setup.gpus > 1 else {"none": 0}, NAME)
     single = t.setup.gpus == 1

@@ -87,7 +87,7 @@ def _trainer(t: Training) -> list[Line]:
         lines.append(Line("packing_strategy", packing[1]))
     lines += _loss(t)
     half = t.setup.precision
-    lines += [Line("bf16", half == "bf16"), Line("fp16", half == "fp16")]
+    lines += [Line("bf16", half == "bf16"), Line("fp16", half == "fp16"), *hf.tf32_lines(t)]
     why = "The trainer's own word stands before get_peft_model's, until July 2026 and where it is True."
     lines.append(Line("gradient_checkpointing", t.setup.checkpointing != "none", why))
     return [*lines, Line("seed", t.own["seed"]), Line("output_dir", t.own["out"])]

@@ -232,7 +232,7 @@ def gated(run: Pass, gate: Value, up: Value, name: str) -> Value:
     """act(gate) * up: keeps gate for the activation, and both factors. Fused kernels keep gate and up alone."""
     if run.kernels in ("fused", "liger", "unsloth", "compiled"):
         tape, sizes = run.tape, (gate.bytes, up.bytes)
-        fresh = run.kernels == "compiled" or run.kernels == "fused"
+        fresh = run.kernels in ("compiled", "fused")
 
         def rule(g: Buffer) -> Gradients:
             return [tape.new(size) for size in sizes] if fresh else [tape.new(sizes[0]), g]
@@ -257,12 +257,12 @@ def rotate(run: Pass, x: Value, rule: str, share: float = 1.0) -> Value:
     wide = rule.endswith("32") or rule == "complex"
     inner = cast(x, FLOAT32) if wide else x
     if rule.startswith("partial"):
-        turned = _turn(piece(inner, _portion(inner.elements, share)), inner.elements)
+        turned = _turn(piece(inner, _portion(inner.elements, share)))
         rest = piece(inner, inner.elements)
         joined = _join(turned, rest, inner)
         del turned, rest
         return cast(joined, x.width)
-    turned = scale(copy(inner)) if rule == "complex" else _turn(inner, inner.elements)
+    turned = scale(copy(inner)) if rule == "complex" else _turn(inner)
     return cast(turned, x.width)
 
 
@@ -270,7 +270,7 @@ def _portion(elements: Size, share: float) -> Size:
     return elements if share == 1.0 else elements * share
 
 
-def _turn(x: Value, whole: Size) -> Value:
+def _turn(x: Value) -> Value:
     """x cos + rotate_half(x) sin."""
     straight = scale(x)
     crossed = scale(_rotate_half(x))
@@ -302,6 +302,13 @@ def _rotate_half(x: Value) -> Value:
 def _join(turned: Value, rest: Value, whole: Value) -> Value:
     """The turned part and the rest of a head in one tensor: both gradients are views of its gradient."""
     return whole.tape.apply((turned, rest), whole.elements, whole.width, (), lambda g: (g, g))
+
+
+def concatenated(x: Value, beside: Value) -> Value:
+    """Two values side by side in a new tensor, in the wider type; their gradients are views of its gradient."""
+    width = max(x.width, beside.width)
+    x, beside = cast(x, width), cast(beside, width)
+    return x.tape.apply((x, beside), x.elements + beside.elements, width, (), lambda g: (g, g))
 
 
 def drop(run: Pass, x: Value) -> Value:

@@ -9,7 +9,7 @@ from .elementwise import activation, drop, layer_norm, norm
 from .kinds import KEPT, STREAM, Job
 from .passes import Pass
 from .stretch import Held, Stretch, label_kept, plus, stretch
-from .tape import Buffer, Gradients, Value, copy, scale
+from .tape import Buffer, Gradients, Size, Value, copy, scale
 
 EMBED_NORM, POSITIONS = "layernorm_embedding.weight", "embed_positions"
 
@@ -140,7 +140,7 @@ def _listen(job: Job, run: Pass, grad: bool) -> Value:
         parameters = matrix.d_in * matrix.d_out * run.whole
 
         def rule(
-            g: Buffer, sizes: object = sizes, parameters: int = parameters, trains: bool = trains
+            g: Buffer, sizes: Size | None = sizes, parameters: int = parameters, trains: bool = trains
         ) -> Gradients:
             back = tape.new(sizes) if sizes is not None else None
             if trains:

@@ -62,7 +62,7 @@ def evaluated(job: Job, base: Held) -> list[Place]:
     found.append(Place("evaluation", "loss", around, loss.highest))
     if setup.eval_cache == "widened" and setup.autocast and cache:
         vocabulary = setup.eval_batch * setup.seq_len * job.arch.vocab_size
-        out = {"temporary": cache // NARROW * WIDE, "logits": WIDE * vocabulary}
+        out: Held = {"temporary": cache // NARROW * WIDE, "logits": WIDE * vocabulary}
         found.append(Place("evaluation", "outputs", plus(held, {"temporary": cache}), out))
     return found
 

@@ -13,7 +13,7 @@ from .products import Weight, low_rank, lowered
 from .tape import EXPERT_GRADIENTS, Buffer, Gradients, Value, add, cast, multiply, unary
 
 
-def routed(run: Pass, x: Value, logits: Value, experts: int, active: int) -> Value:
+def routed(run: Pass, x: Value, logits: Value, experts: int, active: int, hidden: int) -> Value:
     """Every token for every expert, times its score: 0 but for the chosen `active`. Kept are the repeated tokens, for
     the scores' gradient, and the scores. Elements: tokens x experts x hidden."""
     tape, rows = run.tape, run.tokens * experts
@@ -22,7 +22,7 @@ def routed(run: Pass, x: Value, logits: Value, experts: int, active: int) -> Val
     spread = tape.apply((logits,), logits.elements, logits.width, (places,), lambda g: (tape.new(narrow),))
     scores = cast(unary(cast(spread, FLOAT32), "out"), logits.width)
     size = x.bytes
-    repeated = tape.apply((x,), rows * (x.elements / run.tokens), x.width, (), lambda g: (tape.new(size),))
+    repeated = tape.apply((x,), rows * hidden, x.width, (), lambda g: (tape.new(size),))
     return weigh_rows(run, repeated, scores)
 
 

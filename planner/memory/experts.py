@@ -3,13 +3,15 @@ over all experts, the results weighted, brought back into order and summed."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..adapter import Adapted
 from ..adapter.peft_rules import by_weight
 from ..dataclass import dataclass
 from ..schema import Architecture
 from .elementwise import activation
 from .passes import COPIES, FLOAT32, Pass
-from .products import LowRank, Weight, linear, low_rank
+from .products import LowRank, Weight, low_rank
 from .tape import EXPERT_GRADIENTS, Gradients, Size, Value, add, cast, multiply, piece, scale, unary
 
 INDEX = 8  # bytes of a position
@@ -95,15 +97,8 @@ def _gather(run: Pass, x: Value, rows: Size, hidden: int) -> Value:
 def grouped(run: Pass, x: Value, rows: Size, stack: Stacked) -> Value:
     """A product with every expert's matrix for the rows that chose it."""
     if stack.folded is not None:
-        return _folded(run, x, rows, stack, stack.folded)
-    plain = Weight(
-        stack.weight.d_in,
-        stack.weight.d_out * stack.experts,
-        stack.weight.trained,
-        False,
-        stack.weight.unpacked,
-        stack.weight.width,
-    )
+        return folded(run, x, rows, stack.weight, stack.folded, stack.experts)
+    plain = replace(stack.weight, d_out=stack.weight.d_out * stack.experts, bias=False, bias_trained=False)
     out = _grouped_product(run, x, rows, plain, stack.weight.d_out)
     inner = (
         x if run.autocast or not stack.pairs else cast(x, run.trained)
@@ -116,6 +111,7 @@ def grouped(run: Pass, x: Value, rows: Size, stack: Stacked) -> Value:
 
 
 def _grouped_product(run: Pass, x: Value, rows: Size, weight: Weight, d_out: int) -> Value:
+    """The product itself: keeps its rows where the tensor is trained, and unpacks a quantised one whole."""
     tape, x = run.tape, cast(x, weight.width)
     size_in, needs, trains = x.bytes, x.node is not None, weight.trained and run.grad
     held = tape.new(weight.unpacked, COPIES) if weight.unpacked else None
@@ -133,11 +129,6 @@ def _grouped_product(run: Pass, x: Value, rows: Size, weight: Weight, d_out: int
     return out
 
 
-def _folded(run: Pass, x: Value, rows: Size, stack: Stacked, pair: LowRank) -> Value:
-    """PEFT's pair on the tensor of all experts."""
-    return folded(run, x, rows, stack.weight, pair, stack.experts)
-
-
 def folds(run: Pass, arch: Architecture, item: Adapted, weight: Weight) -> bool:
     """Whether PEFT has this pair on a bare weight, which it folds in for every product."""
     plain = run.kernels == "transformers" and not run.dropout and not weight.unpacked
@@ -146,10 +137,9 @@ def folds(run: Pass, arch: Architecture, item: Adapted, weight: Weight) -> bool:
 
 
 def folded(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, experts: int = 1) -> Value:
-    """PEFT's pair on a bare tensor: W + s B A is formed for all experts and kept, and so is x; on the way back the
-    whole tensor's gradient is formed before the pair's."""
-    tape, width = run.tape, run.base
-    whole = experts * weight.d_in * weight.d_out * width
+    """PEFT's pair on a bare tensor: W + s B A is formed for all experts and kept, as autocast lowers it, and so is x;
+    on the way back the whole tensor's gradient is formed before the pair's."""
+    tape, width = run.tape, weight.width
     factors = experts * (pair.d_in + pair.d_out) * pair.rank
 
     def fold(g: object) -> Gradients:
@@ -158,15 +148,15 @@ def folded(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, exper
         del made
         return ()
 
-    narrow = (
-        tape.new(factors * width) if width != run.trained and run.grad else None
-    )  # the factors cast are kept
+    casts = width != run.trained and run.grad
+    narrow = tape.new(factors * width) if casts else None  # the factors cast are kept
     tensor = tape.apply((), experts * weight.d_in * weight.d_out, width, (narrow,), fold, trains=run.grad)
     del narrow
-    x = (
-        run.cast_in(x) if experts == 1 else cast(x, width)
-    )  # a grouped product takes rows in the weights' type
-    size_in, needs = x.bytes, x.node is not None
+    if experts == 1:
+        x, tensor = run.cast_in(x), run.cast_in(tensor)
+    else:  # a grouped product takes rows in the weights' type
+        x = cast(x, width)
+    size_in, needs, whole = x.bytes, x.node is not None, tensor.bytes
 
     def rule(g: object) -> Gradients:
         return (tape.new(size_in) if needs else None, tape.new(whole))
@@ -180,13 +170,9 @@ def _gate(run: Pass, x: Value, elements: Size, routing: Routing) -> Value:
     gate, up = piece(x, elements), piece(x, elements)
     if routing.interleaved:  # gpt-oss: both clamped, gate * sigmoid(a gate) * (up + 1)
         gate, up = unary(gate, "in"), unary(up, "in")
-        inner = unary(_scaled(gate), "out")
+        inner = unary(unary(gate, ""), "out")
         return multiply(unary(up, ""), multiply(gate, inner))
     return multiply(activation(run, gate, routing.act), up)
-
-
-def _scaled(x: Value) -> Value:
-    return unary(x, "")
 
 
 def weigh_rows(run: Pass, x: Value, weights: Value) -> Value:
@@ -210,8 +196,7 @@ def weigh_rows(run: Pass, x: Value, weights: Value) -> Value:
 def _reorder(run: Pass, x: Value) -> Value:
     """Rows back in the order of tokens: positions are kept, the gradient is laid into zeros."""
     tape, size = run.tape, x.bytes
-    rows = run.tokens * 1
-    positions = tape.new(rows * INDEX)
+    positions = tape.new(run.tokens * INDEX)
     return tape.apply((x,), x.elements, x.width, (positions,), lambda g: (tape.new(size),))
 
 
@@ -224,4 +209,4 @@ def sum_of_experts(run: Pass, x: Value, hidden: int) -> Value:
     return tape.apply((x,), run.tokens * hidden, x.width, (), lambda g: (g,))
 
 
-__all__ = ["INDEX", "Routing", "Stacked", "grouped", "linear", "mix", "sum_of_experts", "weigh_rows"]
+__all__ = ["INDEX", "Routing", "Stacked", "folded", "folds", "grouped", "mix", "sum_of_experts", "weigh_rows"]

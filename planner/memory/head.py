@@ -7,7 +7,7 @@ from .elementwise import drop, norm
 from .log_probs import by_entries, gathered, recomputed, tiled
 from .passes import CASTS, FLOAT32, Pass
 from .products import Weight, adapted, linear, whole
-from .stretch import Stretch, label_kept, plus, stretch
+from .stretch import Held, Stretch, label_kept, plus, stretch
 from .tape import Buffer, Gradients, Size, Value, beside, cast, copy, piece, scale, unary
 from .traits import Traits
 from .unembedding import Head
@@ -120,7 +120,7 @@ def head_stretches(
     if not head.vocab:
         final = inner
     elif loss.startswith(_NONE_HELD):
-        final = _in_pieces(run, inner, head, traits, loss, chunk)
+        final = _in_pieces(run, inner, head, loss, chunk)
     elif run.preference:
         final = gathered(run, unembed(run, inner, head, traits, run.tokens), head.vocab)
     elif loss.startswith("split"):
@@ -146,7 +146,7 @@ def head_stretches(
     del final
     if node is None:
         return forward, None
-    held = {LOGITS: run.tokens * (head.vocab * held_width(run, loss, narrow=traits.narrow_before))}
+    held: Held = {LOGITS: run.tokens * (head.vocab * held_width(run, loss, narrow=traits.narrow_before))}
     if run.outputs_held and head.vocab and not loss.startswith(_NONE_HELD) and bound is None:
         forward.change = plus(forward.change, held)
     begin, first = len(tape.events), len(tape.sizes)
@@ -160,17 +160,15 @@ def head_stretches(
     return forward, backward
 
 
-def _in_pieces(run: Pass, x: Value, head: Head, traits: Traits, loss: str, chunk: int) -> Value:
+def _in_pieces(run: Pass, x: Value, head: Head, loss: str, chunk: int) -> Value:
     """A loss that never has all logits."""
     if loss == "chunked":
-        return _chunked(run, x, head, traits, chunk)
+        return _chunked(run, x, head, chunk)
     if loss == "chunked-vocabulary":
         return by_entries(run, x, head, chunk)
-    return (
-        tiled(run, x, head)
-        if loss == "tiled"
-        else recomputed(run, x, head, chunk, wide=loss.endswith("wide"))
-    )
+    if loss == "tiled":
+        return tiled(run, x, head)
+    return recomputed(run, x, head, chunk, wide=loss.endswith("wide"))
 
 
 def sums_unembedding(setup: Setup) -> bool:
@@ -205,7 +203,7 @@ def _split(run: Pass, x: Value, head: Head, traits: Traits, loss: str, chunk: in
     """
     tape = run.tape
     logits = unembed(run, x, head, traits, run.tokens)
-    rows: Size = min(chunk, run.tokens) if isinstance(run.tokens, int) else chunk
+    rows = min(chunk, run.tokens)
     inner, width = logits.width, FLOAT32 if loss == "split-wide" else logits.width
     piece, cast_too = rows * head.vocab, loss == "split" and run.autocast and inner < FLOAT32
     made = 0 if loss == "split-fused" else width + FLOAT32 * cast_too
@@ -228,12 +226,12 @@ def _label_new(run: Pass, first: int, last: int) -> None:
             labels[index] = LOGITS
 
 
-def _chunked(run: Pass, x: Value, head: Head, traits: Traits, chunk: int) -> Value:
+def _chunked(run: Pass, x: Value, head: Head, chunk: int) -> Value:
     """Unembedding and loss for `chunk` tokens at a time, as Liger's fused kernel has it: the gradient is written
     over the chunk's logits, and those of x, and of the unembedding where it is trained, are made at once and
     kept."""
     tape = run.tape
-    rows: Size = min(chunk, run.tokens) if isinstance(run.tokens, int) else chunk
+    rows = min(chunk, run.tokens)
     gradient = tape.new(x.bytes) if x.node is not None else None
     parameters = head.reads * head.vocab
     weights = None

@@ -27,12 +27,14 @@ TEMPORARY = "temporary"
 
 @dataclass(frozen=True)
 class Manner:
-    """What a tower's code does around its layers. `permuted`: patches are put in the order of windows, and features
-    back; `rotary`: cosines and sines in float32 are held beside them; `positioned`: learned positions are added;
-    `held`: the last layer's result is handed on with the features and held while the text runs; `joined`: features
-    are joined anew from a list of images; `ended`: a norm stands behind the last layer; `classed`: a class token is
-    put before the patches, and a norm behind them; `copied`: pixel values are, to leave padded images out; `placed`:
-    it is patches with their positions that are made to need a gradient."""
+    """What a tower's code does around its layers.
+
+    `permuted`: patches are put in the order of windows, and features back. `rotary`: cosines and sines in float32 are
+    held beside them. `positioned`: learned positions are added. `held`: the last layer's result is handed on with the
+    features and held while the text runs. `joined`: features are joined anew from a list of images. `ended`: a norm
+    stands behind the last layer. `copied`: pixel values are, to leave padded images out. `placed`: it is patches with
+    their positions that are made to need a gradient.
+    """
 
     permuted: bool = False
     rotary: bool = False
@@ -40,7 +42,6 @@ class Manner:
     held: bool = True
     joined: bool = False
     ended: bool = False
-    classed: bool = False
     copied: bool = False
     placed: bool = False
 
@@ -51,7 +52,7 @@ MANNERS = {
     "qwen3_vl_vision": Manner(rotary=True, positioned=True, joined=True),
     "gemma3_vision": Manner(positioned=True, ended=True),
     "idefics3_vision": Manner(positioned=True, ended=True, joined=True, copied=True, placed=True),
-    "clip_vision": Manner(positioned=True, classed=True, joined=True),
+    "clip_vision": Manner(positioned=True, joined=True),
     "internvl_vision": Manner(positioned=True, ended=True),
 }
 
@@ -187,7 +188,7 @@ def tower_of(job: Job, images: Images) -> Tower:
     out, *mergers = (_connected(own, block, number, *found) for block, number in _connectors(images))
     entry, back, during, leaf = _entry(images, run, setup, manner, grad)
     text = job.run()
-    features: Size = images.rows * setup_sequences(job.setup) * (job.arch.hidden_size * text.stream)
+    features: Size = images.rows * job.setup.sequences * (job.arch.hidden_size * text.stream)
     width = layers.kinds[layers.order[-1][1]].width if layers.order else run.stream
     beside: Held = {TEMPORARY: run.rows * (images.tower.hidden_size * width) if manner.held else 0}
     if found[0]:  # kept by the graph already, where the connector keeps what it reads
@@ -197,11 +198,6 @@ def tower_of(job: Job, images: Images) -> Tower:
     return Tower(
         entry, layers, out, tuple(mergers), back, _scatter(job, features, out.grad), during, beside, leaf
     )
-
-
-def setup_sequences(setup: Setup) -> int:
-    """Sequences whose images one GPU runs in a micro-step."""
-    return setup.sequences
 
 
 def _entry(

@@ -24,7 +24,7 @@ from .stretch import Stretch, at_ranks
 # Fields of a set-up that walks see only by what `_choices` adds: how states are spread over GPUs and updated.
 _BESIDE = (
     "optimizer", "optimizer_kernel", "deferred_gradients", "accumulation", "gpus", "sharding", "fsdp_units",
-    "shard_size", "pipeline_parallel", "offload", "trainer", "lengths_vary",
+    "shard_size", "pipeline_parallel", "offload", "trainer", "lengths_vary", "tf32",
     "loading", "prepared_wide", "placing",
 )  # fmt: skip
 _WALKED = attrgetter(*(name for name in Setup.__dataclass_fields__ if name not in _BESIDE))

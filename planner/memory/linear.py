@@ -35,7 +35,7 @@ class Linear:
 
     __radd__ = __add__
 
-    def __mul__(self, times: float) -> Linear:
+    def __mul__(self, times: Linear | float) -> Linear:
         if isinstance(times, Linear):
             raise NotLinearError
         return Linear(self.constant * times, tuple(factor * times for factor in self.factors))
@@ -58,6 +58,9 @@ class Linear:
         raise NotLinearError
 
     __lt__ = __le__ = __gt__ = __ge__ = _compare
+
+    def __round__(self) -> NoReturn:
+        raise NotLinearError
 
     def at(self, ranks: Sequence[int]) -> float:
         """Its value at these ranks."""

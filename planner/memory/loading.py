@@ -33,7 +33,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ..dataclass import dataclass
-from ..moments import BEFORE, MemoryEstimate
+from ..moments import BEFORE, MemoryEstimate, Phase
 from ..schema import Architecture, Matrix, Notice
 from ..setup import Setup
 from .passes import FLOAT32, WIDTHS
@@ -41,6 +41,7 @@ from .sharding import units
 from .stages import Stage, count_layers
 from .states import Weights, base_weights, ceil_div, is_quantised, kept_wide, quantised_bytes, share
 from .step import Place
+from .stretch import Held
 
 IN_PLACE = ("nf4", "nf4-double", "int8")  # formats of bitsandbytes, whose models PEFT prepares
 PUT_THERE = ("in-turn", "in-turn-ahead", "together")  # by transformers, onto the GPU
@@ -86,10 +87,10 @@ def _divided(arch: Architecture, setup: Setup, weights: Weights, stage: Stage, o
     return _whole(arch, setup, weights, stage, own) if whole else _shards(arch, setup, weights, stage, own)
 
 
-def _moment(phase: str, where: str, extra: str, weights: int, own: int, more: int, kept: int = 0) -> Before:
+def _moment(phase: Phase, where: str, extra: str, weights: int, own: int, more: int, kept: int = 0) -> Before:
     """A moment at which `weights` and the adapter's `own` bytes are held, and `more` of what a label of `extra` is;
     the allocator has taken `kept` beyond these."""
-    held = {"weights": weights, "adapter": own, extra: more}
+    held: Held = {"weights": weights, "adapter": own, extra: more}
     return Before((Place(phase, where, held, {}),), weights + own + more + kept)
 
 

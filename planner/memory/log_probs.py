@@ -20,7 +20,7 @@ ROWS_WHILE_FOLDING = 7  # float32 values a row: maxima, sums and the label's log
 FIELDS = 3  # float32 values a row that are handed on: log-probability, entropy, mean logit
 
 
-def labelled(run: Pass) -> Size:
+def labelled(run: Pass) -> float:
     """Positions that predict a label: all but the last of every sequence, or as many as a prompt has."""
     return run.tokens - run.sequences * run.unscored
 
@@ -35,7 +35,7 @@ def tiled(run: Pass, x: Value, head: Head) -> Value:
     """
     tape, rows = run.tape, labelled(run)
     picked = _picked(run, x, rows, head.reads)
-    few: Size = min(rows, TILE_TOKENS) if isinstance(rows, int) else TILE_TOKENS
+    few = min(rows, TILE_TOKENS)
     given, width = x.width, run.compute if run.autocast else x.width
     parameters, trains, whole = head.reads * head.vocab, head.trained and run.grad, run.whole
     kept = [tape.new(rows * size) for size in (FLOAT32, FLOAT32, INDEX)]
@@ -90,7 +90,7 @@ def recomputed(run: Pass, x: Value, head: Head, chunk: int, *, wide: bool) -> Va
     """
     tape, rows = run.tape, labelled(run)
     picked = _picked(run, x, rows, head.reads)
-    few: Size = min(rows, chunk) if isinstance(rows, int) else chunk
+    few = min(rows, chunk)
     size, needs, trains = picked.bytes, x.node is not None, head.trained and run.grad
     parameters, given = head.reads * head.vocab, FLOAT32 if wide else x.width
     width = run.compute if run.autocast else given

@@ -47,7 +47,8 @@ class Mixture(ABC):
     def spread(self, x: Value, logits: Value) -> Value:
         """Tokens for every expert, weighed; the name is bound until the end."""
         experts = next(matrix for matrix in self.arch.matrices if matrix.kind == "experts")
-        self.bound.append(routed(self.run, x, logits, experts.experts, experts.experts_active))
+        known, active, hidden = experts.experts, experts.experts_active, self.arch.hidden_size
+        self.bound.append(routed(self.run, x, logits, known, active, hidden))
         return self.bound[-1]
 
     def shared_with_all(self, op: Join) -> Value:

@@ -29,6 +29,8 @@ class Weight:
     unpacked: int = 0
     width: int = 2
     bias_trained: bool = False
+    shared: bool = False
+    copies: Size = 0
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,13 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
     parameters, shifts = weight.d_in * weight.d_out, weight.bias_trained and run.grad
 
     held_low, narrow = lowered(run, weight)
+    copied = tape.new(parameters * (weight.copies * width)) if weight.copies > 1 else None
 
     def rule(g: Buffer) -> Gradients:
         copied = tape.new(out_size) if clones else None
         gradient = tape.new(parameters * run.compute) if narrow is not None else None
         if trains and narrow is None:
-            tape.gradient(parameters * weight.width)
+            _gradient_of(run, weight)
         if (trains and weight.bias) or shifts:
             tape.gradient(weight.d_out * weight.width)
         again = tape.new(weight.unpacked, COPIES) if weight.unpacked and needs else None
@@ -74,11 +77,20 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
 
     keeps = trains or (run.inputs_kept and weight.unpacked > 0)
     before = run.kept_before(value) if keeps and not trains else None
-    kept = (value.buffer if keeps else None, held_low if needs else None, before)
+    kept = (value.buffer if keeps else None, held_low if needs else None, before, copied if needs else None)
     inputs = (value,) if narrow is None else (value, narrow)
     out = tape.apply(inputs, rows * weight.d_out, width, kept, rule, trains=trains or shifts)
     del held
     return out
+
+
+def _gradient_of(run: Pass, weight: Weight, label: str = "gradients") -> None:
+    """A trained weight's gradient; of one that layers share it is added to a sum that is counted elsewhere."""
+    size = weight.d_in * weight.d_out * weight.width
+    if weight.shared:
+        run.tape.new(size, label)
+    else:
+        run.tape.gradient(size, label)
 
 
 def lowered(run: Pass, weight: Weight, label: str = "gradients") -> tuple[Buffer | None, Value | None]:
@@ -87,12 +99,17 @@ def lowered(run: Pass, weight: Weight, label: str = "gradients") -> tuple[Buffer
     if not run.autocast or weight.width <= run.compute or weight.unpacked:
         return None, None
     tape, parameters = run.tape, weight.d_in * weight.d_out
-    low = run.lower(parameters, trained=weight.trained)
+    once = (
+        weight.shared and weight.trained and not run.again
+    )  # lowered for all layers, and counted with its gradient
+    low = tape.new(0) if once else run.lower(parameters, trained=weight.trained)
     if not (weight.trained and run.grad):
         return low, None
+    if once:
+        return low, tape.apply((), parameters, run.compute, (), lambda g: (), trains=True, out=low)
 
     def widen(g: Buffer) -> Gradients:
-        tape.gradient(parameters * weight.width, label)
+        _gradient_of(run, weight, label)
         return ()
 
     return low, tape.apply((), parameters, run.compute, (), widen, trains=True, out=low)
@@ -234,9 +251,9 @@ def _dora(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, base: 
         size = base.bytes
         base = tape.apply((base,), base.elements, max(base.width, run.norms), (), lambda g: (tape.new(size),))
     del inner
-    share = by_magnitude(run, base, pair.d_out)
+    share = by_magnitude(run, base)
     del base
-    own = scale(by_magnitude(run, up, pair.d_out))
+    own = scale(by_magnitude(run, up))
     del made, weight_there
     return add(share, own)
 
@@ -272,7 +289,7 @@ def _product_again(run: Pass, x: Value, rows: Size, weight: Weight, copy: Buffer
     return tape.apply((value,), rows * weight.d_out, value.width, (copy,), lambda g: (tape.new(size),))
 
 
-def by_magnitude(run: Pass, x: Value, d_out: int) -> Value:
+def by_magnitude(run: Pass, x: Value) -> Value:
     """x times a trained magnitude for each output: keeps x, and makes a full-size product for its gradient, beside
     x's own, which is made in the wider type and then lowered to x's."""
     tape, width = run.tape, max(x.width, run.trained)
@@ -289,8 +306,3 @@ def by_magnitude(run: Pass, x: Value, d_out: int) -> Value:
         return (made,)
 
     return tape.apply((x,), x.elements, width, (x.buffer,), rule, trains=run.grad)
-
-
-def promoted(a: int, b: int) -> int:
-    """The width of a sum of values of two widths."""
-    return FLOAT32 if FLOAT32 in (a, b) else max(a, b)

@@ -52,12 +52,12 @@ def _generation(job: Job, base: Held) -> list[Place]:
         own = replace(job, setup=alone)
         kinds, around = walked_layers(own, False).kinds, plus(stem_of(own).held, {"temporary": masks(own)})
         highest = max((kind.forward.highest for kind in kinds), key=lambda found: sum(found.values()))
-        cached = {CACHES: number * width * cached_values(job.arch, prompt)}
+        cached: Held = {CACHES: number * width * cached_values(job.arch, prompt)}
         places.append(Place("generation", "prompts", plus(plus(held, cached), around), highest))
     whole = number * width * cached_values(job.arch, setup.seq_len)
     joined = number * width * most_copied(job.arch, setup.seq_len, flash=setup.attention_kernel == "flash")
     logits = number * head_of(job).vocab * (width + 2 * FLOAT32)
-    last = {CACHES: whole, "temporary": joined, LOGITS: logits}
+    last: Held = {CACHES: whole, "temporary": joined, LOGITS: logits}
     places.append(Place("generation", "last token", held, last))
     return places
 

@@ -16,7 +16,6 @@ from ..setup import Setup
 from .passes import FLOAT32, WIDTHS
 from .states import is_quantised, quantised_bytes
 
-BUCKET_BYTES = 25 * 2**20  # DistributedDataParallel's buckets
 DEEPSPEED_LIVE = 1_000_000_000  # parameters that stay gathered, DeepSpeed's stage3_max_live_parameters
 DEEPSPEED_SUB_GROUP = 1_000_000_000  # parameters that ZeRO-3 updates at a time, sub_group_size
 DEEPSPEED_BUCKET = 500_000_000  # elements, DeepSpeed's default reduce and all-gather buckets

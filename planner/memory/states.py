@@ -9,9 +9,11 @@ from functools import lru_cache
 
 from ..adapter import Adapted
 from ..adapter.whole import Whole
+from ..choices import Quantize
 from ..dataclass import dataclass
 from ..schema import Architecture, Matrix
-from ..setup import Quantize, Setup
+from ..setup import Setup
+from .buffers import buffer_bytes
 from .passes import FLOAT32, WIDTHS
 from .stages import Stage, count_layers
 
@@ -96,7 +98,7 @@ def base_weights(arch: Architecture, setup: Setup, stored_bytes: int | None = No
     sum."""
     width = WIDTHS[setup.weight_dtype]
     rest = FLOAT32 if setup.upcast_small else width
-    layers = dict.fromkeys(range(max(1, count_layers(arch))), 0)
+    layers = dict.fromkeys(range(max(1, count_layers(arch))), buffer_bytes(arch, setup))
     over = setup.shards if setup.parameters_sharded else 1
     before = behind = undivided = 0
     unpacked: dict[int, int] = {}

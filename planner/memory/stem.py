@@ -32,7 +32,7 @@ def stem_stretches(
     full, whose gradient is as large as the table; where all is trained and the unembedding shares it, a second one
     is added to the first, in place where that is `fresh` and no view, as a loss makes it that runs the unembedding
     itself. `pairs` stand beside a frozen one."""
-    held = {TEMPORARY: run.rows * (arch.hidden_size * run.stream)}
+    held: Held = {TEMPORARY: run.rows * (arch.hidden_size * run.stream)}
     table = next((m for m in arch.matrices if m.role == "embedding"), None)
     if table is None or not (trains or pairs):
         return Stem(held, False)
@@ -72,9 +72,9 @@ def _with_pairs(run: Pass, vocab: int, hidden: int, pairs: tuple[LowRank, ...], 
         if pair.dora:
             _norm_of_table(run, vocab * hidden)
         up = trained_linear(run, _rows_of(run, vocab, pair), run.tokens, pair.rank, hidden)
-        own = scale(by_magnitude(run, up, hidden) if pair.dora else up)
+        own = scale(by_magnitude(run, up) if pair.dora else up)
         del up
-        base = by_magnitude(run, x, hidden) if pair.dora else x
+        base = by_magnitude(run, x) if pair.dora else x
         x = add(base, own)
         del base, own
         x = cast(x, run.stream)

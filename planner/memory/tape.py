@@ -6,17 +6,19 @@ have a size and no contents. What a value's operation keeps for its gradient is 
 pass then follows from the graph, as automatic differentiation does it. A buffer is freed when the last value or
 graph node that holds it goes, by Python's own reference counts, as a tensor is.
 
-Sizes are anything that adds up and takes whole-number factors: numbers for an estimate, or polynomials of
-batch, length and rank (`planner.memory.surface`). Nothing here compares them.
+Sizes are bytes, or sums linear in an adapter's ranks where a walk is to hold for all of them (`linear`). Nothing
+here compares them.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeAlias
 
-Size = Any  # int, or a Polynomial: what adds up and takes whole-number factors
+from .linear import Linear
+
+Size: TypeAlias = "float | Linear"
 Gradients = Sequence["Buffer | None"]
 Backward = Callable[["Buffer"], Gradients]
 EXPERT_GRADIENTS = "expert gradients"  # label of what only GPUs with the same experts share

@@ -30,7 +30,8 @@ def traffic(arch: Architecture, setup: Setup, trained: int, experts: int = 0) ->
 
 
 def _layers(arch: Architecture) -> int:
-    return sum(len(b.layers) for b in arch.blocks if b.stack in ("decoder", "encoder")) // 1
+    """Layers whose units are gathered and reduced."""
+    return sum(len(b.layers) for b in arch.blocks if b.stack in ("decoder", "encoder"))
 
 
 def _states(arch: Architecture, setup: Setup, trained: int) -> Iterator[Traffic]:

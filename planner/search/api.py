@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 from .. import facts, hardware, units
 from ..adapter.options import spec_of
 from ..adapter.spec import LAYER_SETS, PRESETS
+from ..choices import CHOICES
 from ..cost import own_price
 from ..errors import InputError, UnsupportedArchitectureError, hint
 from ..estimator import load, sequence_length
 from ..learning_rate.factors import Run, at_run
 from ..learning_rate.lookup import LearningRate, look_up
 from ..memory.overhead import said_narrower
-from ..running import OF_FILE, SPEC_DEFAULTS, calibration_of, data_of, precision_on
+from ..pacing import searched_as_full
+from ..running import OF_FILE, SPEC_DEFAULTS, calibration_of, data_of
 from ..schema import Notice
-from ..setup import CHOICES, Setup
+from ..setup import Setup
 from ..speed import Calibration, time_gap
 from ..trainers import SETUP_FIELDS, USUAL_QLORA, asked_adapter_dtype, filled, is_usual_qlora
 from .evaluate import Evaluated, price_of
@@ -94,9 +96,7 @@ def _space(options: Mapping[str, Any]) -> Space:
     )  # fmt: skip
 
 
-def _job(
-    options: Mapping[str, Any], setup: Mapping[str, Any], accelerators: Sequence[Accelerator]
-) -> tuple[Job, str, tuple[Notice, ...]]:
+def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str, tuple[Notice, ...]]:
     """The job, the model's name, and what to know of the data."""
     found, arch = load(options["model"])
     seq_len = sequence_length(arch, options["seq_len"])
@@ -109,7 +109,6 @@ def _job(
         own_price(options["price"])
     names = ("alpha", "experts", "adapter_dtype")
     spec = spec_of({**SPEC_DEFAULTS, **{name: options[name] for name in names}, "rank": 1})
-    setup = {**setup, **precision_on(accelerators, setup)}
     held = asked_adapter_dtype(options["adapter_dtype"], setup.get("trainer"))
     setup = {"adapter_dtype": held, **setup}
     for field in setup:
@@ -131,7 +130,7 @@ def _job(
         per_node=options["gpus_per_node"],
         lengths_open=options["seq_len"] is None,
     )
-    return job, found.model_id, data.notices
+    return job, found.model_id, (*data.notices, *searched_as_full(data.samples, job.setup.packing))
 
 
 def _notices(job: Job, found: Sequence[Evaluated], own: bool) -> Iterator[Notice]:
@@ -224,7 +223,7 @@ def plan(
     seconds = None if deadline is None else units.parse_duration("deadline", deadline)
     within = limits(budget, seconds, max_regret, prefer, fit)
     space = _space(options)
-    job, name, of_data = _job(options, setup, space.accelerators)
+    job, name, of_data = _job(options, setup)
     for accelerator in space.accelerators:
         price_of(job, accelerator)
     from .screen import screen  # numpy is loaded here, where it is needed
@@ -235,7 +234,7 @@ def plan(
     cells = screen(job, space)
     chooser = Chooser(cells, within.fit)
     best = chooser.best(within)
-    if best is None and (apart := divided(space.layouts, job.experts)):
+    if best is None and (apart := divided(space.layouts, job.arch.n_experts)):
         cells = screen(job, replace(space, layouts=apart))
         chooser = Chooser(cells, within.fit)
         best = chooser.best(within)
@@ -247,7 +246,7 @@ def plan(
     own = gpu != ANY and _numbers("gpus", gpus) == COUNTS
     return Found(
         model=name, tokens=job.tokens, loss_tokens=job.loss_tokens, limits=within,
-        candidates=len(cells.seconds), feasible=int(chooser.within(within).sum()), best=plans[0],
+        candidates=len(cells.seconds), feasible=chooser.count(within), best=plans[0],
         sure=_sure(cells, within) if plans[0].over_bytes("sure") > 0 else None,
         alternatives=tuple(plans[1:]), frontier=tuple(chooser.full(cell) for cell in front),
         binding=tuple(_binding(chooser, best, within)), rejected=_sorted(_rejected(chooser, best, within)),

@@ -218,7 +218,7 @@ def pace_of(machine: Cluster, setup: Setup, engine: Engine, efficiency: Efficien
     moving = (gpu.bandwidth_bytes_per_s or 0.0) * engine.memory
     clocks = (gpu.units or 0) * (gpu.tensor_clock_hz or 0.0) * reach_of(gpu.name)
     dequantising = min(moving, clocks * efficiency.dequantise) if clocks else moving
-    dtype = "bfloat16" if engine.graphs and setup.compute_dtype == "float32" else setup.compute_dtype
+    dtype = "bfloat16" if engine.graphs and setup.compute_dtype == "float32" else setup.product_format
     call_s, byte_s = reducing(gpu, setup.vllm_tensor_parallel, efficiency)
     return Pace(
         moving, matmul_flops_per_s(gpu, dtype) * reached, dequantising, efficiency.host_s, efficiency.start_s,

@@ -82,7 +82,10 @@ def rates(machine: Cluster, work: Work, efficiency: Efficiency, setup: Setup) ->
         "scan": efficiency.scan,
     }
     kinds = {(gemm.kind, gemm.dtype) for gemm in work.gemms}
-    products = {(kind, dtype): matmul_flops_per_s(accelerator, dtype) * share[kind] for kind, dtype in kinds}
+    products = {
+        (kind, dtype): matmul_flops_per_s(accelerator, format_of(kind, dtype, setup)) * share[kind]
+        for kind, dtype in kinds
+    }
     if ("masked", "float32") in products:  # on the ordinary units, which are no slower a clock than an A100's
         products["masked", "float32"] = (
             matmul_flops_per_s(accelerator, "float32") * MASKED * efficiency.attention
@@ -91,6 +94,14 @@ def rates(machine: Cluster, work: Work, efficiency: Efficiency, setup: Setup) ->
     clocks = (accelerator.units or 0) * (accelerator.tensor_clock_hz or 0.0) * reach_of(accelerator.name)
     dequantising = min(moving, clocks * efficiency.dequantise) if clocks else moving
     return Rates(products, moving, dequantising, efficiency.wave * (accelerator.units or 0))
+
+
+def format_of(kind: Kind, dtype: str, setup: Setup) -> str:
+    """The format whose peak a product has: float32 ones run as TF32 where that is switched on, of which programs are
+    taken to reach as much as of 16 bits. PyTorch's memory-efficient attention does not ask for the switch: it splits
+    float32 into three TF32 products (torch, mem_eff_attention/gemm_kernel_utils.h, DefaultGemmType)."""
+    switched = setup.tf32 and dtype == "float32" and kind in ("base", "adapter", "scan")
+    return "tfloat32" if switched else dtype
 
 
 def attention_share(accelerator: Accelerator, efficiency: Efficiency, setup: Setup) -> float:
@@ -125,6 +136,11 @@ def gemm_s(gemm: Gemm, batch: float, known: Rates) -> float:
     covered = gemm.product.tiled.at(batch) + gemm.product.tile * known.idle_tiles
     arithmetic = covered / known.products[gemm.kind, gemm.dtype]
     return gemm.calls * max(arithmetic, gemm.bytes.at(batch) / known.bytes_per_s)
+
+
+def on_host_s(setup: Setup) -> float:
+    """Seconds a parameter of an optimizer's step on a machine's processors."""
+    return DEEPSPEED_STEP_S if setup.sharding.startswith("zero") else CPU_STEP_S
 
 
 def gather_s(setup: Setup, efficiency: Efficiency) -> float:
@@ -165,8 +181,7 @@ def step_parts(
     moved = work.accumulate_bytes * (micro_steps - 1) + work.optimizer_bytes
     parts["optimizer"] = moved / known.bytes_per_s + work.optimizer_operations * efficiency.start_s
     if setup.offload in ("optimizer", "all"):
-        each = DEEPSPEED_STEP_S if setup.sharding.startswith("zero") else CPU_STEP_S
-        parts["host"] += work.stepped * machine.per_node * each
+        parts["host"] += work.stepped * machine.per_node * on_host_s(setup)
     computing = sum(parts.values())
     parts["bubble"] = computing * (stages - 1) / micro_steps
     moving = total_s(traffic, machine, efficiency.link, efficiency.staged)

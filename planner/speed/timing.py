@@ -11,7 +11,7 @@ from ..adapter.whole import NOTHING_WHOLE, Whole
 from ..dataclass import dataclass
 from ..errors import UnsupportedArchitectureError
 from ..flops import FLOPS_PER_MAC
-from ..hardware import Cluster, arithmetic_of, matmul_flops_per_s, only_float16
+from ..hardware import Cluster, arithmetic_of, matmul_flops_per_s, only_float16, peak_flops_per_s
 from ..memory.traffic import traffic as traffic_of
 from ..moments import Traffic
 from ..objective import step_tally
@@ -109,6 +109,22 @@ def model_flops(
     return float(FLOPS_PER_MAC * macs * setup.accumulation * setup.data_parallel)
 
 
+def _of_float32(setup: Setup, machine: Cluster, parts: dict[str, float], total: float) -> Iterable[Notice]:
+    """What TF32 would do for float32 products, or does not do."""
+    gpu = machine.accelerator
+    wide, narrow = (peak_flops_per_s(gpu, dtype) for dtype in ("float32", "tfloat32"))
+    if setup.tf32 and narrow is None:
+        yield Notice("no-tf32", f"{gpu.name} has no TF32: products in float32 are taken at its float32 rate.")
+    if setup.compute_dtype != "float32" or setup.tf32 or parts["matmul"] < 0.2 * total:
+        return
+    if wide and narrow and narrow > 1.5 * wide:
+        yield Notice(
+            "tf32-off",
+            "Products are in float32, for which PyTorch leaves TF32 off unless told: --tf32 (tf32: true of "
+            f"transformers' Trainer) would make them up to {narrow / wide:.0f} times as fast on {gpu.name}.",
+        )
+
+
 def _notices(setup: Setup, machine: Cluster, parts: dict[str, float], total: float) -> Iterable[Notice]:
     name = machine.accelerator.name
     if (
@@ -120,6 +136,7 @@ def _notices(setup: Setup, machine: Cluster, parts: dict[str, float], total: flo
             f"{name} has no units for {setup.compute_dtype}: products are taken at its float32 rate; "
             "--precision fp16 would use its float16 units.",
         )
+    yield from _of_float32(setup, machine, parts, total)
     if setup.precision == "fp16" and only_float16(machine.accelerator):
         yield Notice(
             "float16-units",
@@ -199,7 +216,7 @@ def step_time(
         parts={name: part * math.exp(shift) for name, part in parts.items()}, tokens=tokens_of(setup),
         gpus=setup.gpus,
         model_flops=model_flops(arch, setup, pairs, whole),
-        peak_flops_per_s=matmul_flops_per_s(machine.accelerator, setup.compute_dtype),
+        peak_flops_per_s=matmul_flops_per_s(machine.accelerator, setup.product_format),
         coverage=spread.coverage,
         grounds=known.grounds[MEASURED if calibration.of(name, setup.trainer) else kind],
         notices=(

@@ -35,6 +35,7 @@ COMMON: dict[str, st.SearchStrategy[Any]] = {
     "kernels": st.sampled_from(["transformers", "liger"]),
     "attention_kernel": st.sampled_from(["sdpa", "flash"]),
     "precision": st.sampled_from(["bf16", "fp32"]),
+    "tf32": st.booleans(),
     "use_rslora": st.booleans(),
     "variant": st.sampled_from(["lora", "dora"]),
     "modules_to_save": st.sampled_from([None, "embed_tokens"]),
