@@ -58,3 +58,4 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "loading": get_args(Loading),
     "placing": get_args(Placing),
 }
+DTYPE_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}  # of a value
