@@ -32,11 +32,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from ..choices import DTYPE_BYTES
 from ..dataclass import dataclass
 from ..moments import BEFORE, MemoryEstimate, Phase
 from ..schema import Architecture, Matrix, Notice
 from ..setup import Setup
-from .passes import FLOAT32, WIDTHS
+from .passes import FLOAT32
 from .sharding import units
 from .stages import Stage, count_layers
 from .states import Weights, base_weights, ceil_div, is_quantised, kept_wide, quantised_bytes, share
@@ -111,7 +112,7 @@ def _loading(arch: Architecture, setup: Setup, weights: Weights, stage: Stage) -
         return _moment("loading", "largest matrix", "unquantised", loaded, 0, more, others)
     if setup.loading == "made-there":
         return _moment("loading", "largest matrix", "unquantised", loaded, 0, torchao_bytes(one, whole=False))
-    width = WIDTHS[setup.weight_dtype]
+    width = DTYPE_BYTES[setup.weight_dtype]
     ahead = unquantised_bytes(arch, setup, stage) // 2 if setup.loading == "in-turn-ahead" else 0
     kept = max(0, ahead - loaded - width * one)
     return _moment("loading", "largest matrix", "unquantised", loaded, 0, width * one, kept)
@@ -191,7 +192,7 @@ def widening_bytes(narrow: list[int]) -> int:
 def narrow_tensors(arch: Architecture, setup: Setup, stage: Stage) -> list[int]:
     """Bytes of the 16-bit tensors of a stage that nothing quantises, in the order of a model's parameters: what
     stands before the layers, layer by layer, what stands behind them. Norms and biases are left out, below 0.1%."""
-    width, last = WIDTHS[setup.weight_dtype], max(1, count_layers(arch))
+    width, last = DTYPE_BYTES[setup.weight_dtype], max(1, count_layers(arch))
     if width == FLOAT32:
         return []
     places: list[tuple[int, int]] = []
@@ -232,7 +233,7 @@ def _broadcast(arch: Architecture, setup: Setup, weights: Weights, stage: Stage,
 
 def largest_tensor(arch: Architecture, setup: Setup) -> int:
     """Bytes of the largest tensor as it is held, at least those of a bucket."""
-    width = FLOAT32 if setup.upcast_small else WIDTHS[setup.weight_dtype]
+    width = FLOAT32 if setup.upcast_small else DTYPE_BYTES[setup.weight_dtype]
     sizes = (
         quantised_bytes(m, setup.quantize) // m.experts
         if is_quantised(m, setup)
@@ -256,7 +257,7 @@ def _shards(arch: Architecture, setup: Setup, weights: Weights, stage: Stage, ow
     """A GPU's shards and the unit that is divided last: under FSDP 1 a unit as it comes and in a flat copy, under
     FSDP 2 and zero.Init a tensor, whole and as it is sent."""
     held = 0 if setup.offload in ("parameters", "all") else share(weights.of(stage), setup.shards)
-    found, wider = units(arch, setup), WIDTHS[setup.weight_dtype] / WIDTHS[setup.compute_dtype]
+    found, wider = units(arch, setup), DTYPE_BYTES[setup.weight_dtype] / DTYPE_BYTES[setup.compute_dtype]
     flat = setup.sharding.startswith("fsdp") and setup.fsdp_units != "layers"
     one = round(max(found.layer, found.outside) * wider) if flat else largest_tensor(arch, setup)
     return _moment("placing", "shards", "undivided", held, own, 2 * one)
