@@ -164,10 +164,11 @@ EVALUATED = (
     "7 to 10 GB are missing, as of the other models of this source: the evaluation at the Trainer's own batch of 8, "
     "what the allocator keeps of it beside what training had cached"
 )
-GATHERED_HELD = (
-    "the script builds the model under zero.Init with mem_efficient_linear=False (run_pretraining.py), so that "
-    "autograd keeps the gathered weight of each projection, as its transpose, from forward to backward: {} GB of 16 "
-    "bits beside the shards, with which {}"
+ZERO3_OPEN = (
+    "not explained: {} GB are missing of what the table has for ZeRO-3 without recomputation, as of row {}: about "
+    "the {} GB that its projections take in 16 bits, with which {}; but though the script says "
+    "mem_efficient_linear=False, the config's default stands over it, with which no gathered weight is kept for "
+    "backward (deepspeed 0.11.1, zero/partition_parameters.py, Init.__init__; zero/linear.py)"
 )
 SEVENTH: dict[int, str] = {
     590: "512 tokens of prompt were typed, whose length is not said: with 64 tokens 1.13",
@@ -176,7 +177,7 @@ SEVENTH: dict[int, str] = {
     603: EVALUATED, 605: EVALUATED,
     607: "not explained: 27 GB of what was reserved on a full card; experts meet batches of many sizes, of which the "
     "allocator keeps blocks, which no option says of experts",
-    613: GATHERED_HELD.format("12.9", "0.95"),
+    613: ZERO3_OPEN.format("15", "674", "12.9", "0.95"),
 }  # fmt: skip
 CACHED_UNITS = (
     "what the allocator is taken to keep of gathered weights was not kept: {} GB are needed of {} reserved, to which "
@@ -193,5 +194,5 @@ EIGHTH: dict[int, str] = {
     "the figure would result",
     668: "not explained: 8 GB are missing; a sample of preferences packed to 8,192 tokens was typed as two of 4,096, "
     "with two of 8,192 0.76",
-    674: GATHERED_HELD.format("11.4", "0.91"),
+    674: ZERO3_OPEN.format("17", "613", "11.4", "0.91"),
 }  # fmt: skip
