@@ -50,6 +50,8 @@ def _memory_table(m: Material) -> Table:
             True,
         )
     )
+    if any(m.get(f"memory/{key}/loading") is not None for key, _ in methods):
+        rows.append(Row((("before the first step",), *(_before(m, key) for key, _ in methods))))
     if any(m.get(f"memory/{key}/low") is not None for key, _ in methods):
         rows.append(Row((("interval",), *(_ends(m, f"memory/{key}", "bytes") for key, _ in methods))))
         rows += _grounds(m, [f"memory/{key}/interval" for key, _ in methods])
@@ -64,6 +66,13 @@ def _memory_table(m: Material) -> Table:
         "l" + "r" * len(methods),
         basis=choice.basis(m, choice.memory(m)),
     )
+
+
+def _before(m: Material, key: str) -> Text:
+    """What is held at the most before the first step; not known of every program."""
+    if m.get(f"memory/{key}/loading") is None:
+        return (UNKNOWN,)
+    return (m.number(f"memory/{key}/loading/per_gpu_bytes", "bytes"),)
 
 
 def _fewest(m: Material, key: str) -> Text:
