@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # loaded where a time is asked for
     from .speed import Calibration, StepTime
 
 UNPACKED = "padded"
+FEW = 10  # steps
 
 
 def optimizer_steps(plan: Plan, batch: int) -> int | None:
@@ -67,15 +68,22 @@ def timed(
     step, setup, own = run.time(calibration), run.setup, bool(calibration.measurements)
     if step is None:
         return None
-    if samples is None or setup.packing != UNPACKED or setup.objective == "grpo":
+    length = padded_length(setup, samples)
+    if length is None or samples is None:
         return run_time(step, tokens, own)
-    length = samples.padded(setup.sequences, setup.seq_len)
-    length = math.ceil(length / setup.sequence_parallel) * setup.sequence_parallel
     shorter = replace(run, setup=replace(setup, seq_len=length)).time(calibration)
     assert shorter is not None
     if samples.lengths is None and setup.sequences > 1:
         shorter = _with_padding(shorter, step)
     return RunTime(shorter, samples.steps(epochs, setup.global_batch), own, length)
+
+
+def padded_length(setup: Setup, samples: Samples | None) -> int | None:
+    """Tokens of a sequence, on average, where samples are padded; None where sequences are full."""
+    if samples is None or setup.packing != UNPACKED or setup.objective == "grpo":
+        return None
+    length = samples.padded(setup.sequences, setup.seq_len)
+    return math.ceil(length / setup.sequence_parallel) * setup.sequence_parallel
 
 
 def _with_padding(mean: StepTime, full: StepTime) -> StepTime:
@@ -100,9 +108,13 @@ def packed_notice(samples: Samples | None, setup: Setup, packing_given: bool, ep
     )
 
 
-def searched_as_full(samples: Samples | None, packing: str | None) -> tuple[Notice, ...]:
-    """That a search over plans counts padded samples as full sequences."""
-    if samples is None or packing != UNPACKED:
+def few_steps(steps: int | None) -> tuple[Notice, ...]:
+    """That a run is over before it has begun."""
+    if steps is None or steps >= FEW:
         return ()
-    text = "Plans are compared with every sequence full: `estimate` has the steps and the time of padded samples."
-    return (Notice("padded-as-full", text),)
+    said = units.counted(steps, "step")
+    return (
+        Notice(
+            "few-steps", f"The whole run is {said}, too few to learn much: smaller batches or more epochs."
+        ),
+    )
