@@ -228,8 +228,8 @@ def _notices(arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None
     if setup.kernels == "unsloth" and setup.loss == "chunked" and ends:
         yield Notice(
             "pairs-passed-over",
-            "Unsloth's fused loss reads the unembedding's weight past an adapter: it trains that weight in full or not "
-            "at all, and no pairs beside it. --layers attention,mlp leaves them out.",
+            "Unsloth's fused loss reads the unembedding's weight past an adapter: it trains that weight in full or "
+            "not at all, and no pairs beside it. --layers attention,mlp leaves them out.",
         )
     if setup.method == "full" and deferred_gradients(1, setup):
         yield Notice(
