@@ -1,4 +1,4 @@
-"""How many bytes of unquantised weights transformers holds at once while bitsandbytes quantises a model, run on a CPU.
+"""How many bytes of unquantised weights transformers holds at once while bitsandbytes quantises a model, on a CPU.
 
     python -m tools.watch_loading    # with bitsandbytes 0.50 beside the transformers that is to be watched
 
