@@ -40,7 +40,7 @@ Quantize = Literal["none", "nf4", "nf4-double", "int8", "fp8"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Kernels = Literal["transformers", "litgpt", "fused", "liger", "unsloth", "compiled"]
 Sharding = Literal["none", "ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp-hybrid"]
-FsdpUnits = Literal["pairs", "flat", "layers"]
+FsdpUnits = Literal["pairs", "flat", "layers", "modules"]
 Offload = Literal["none", "optimizer", "parameters", "all"]
 Deferred = Literal["none", "compute", "float32"]
 OptimizerKernel = Literal["fused", "foreach", "loop"]
@@ -120,7 +120,9 @@ class Setup:
     tensors.
     `fsdp_units`: what FSDP gathers as a unit: "pairs", as PEFT's policy has it, each factor of each pair apart from
     its layer, so that no layer is gathered while another runs; "flat", FSDP 1 with a layer in one flat parameter,
-    whose gradient is as large as the layer, frozen or not; "layers", FSDP 2.
+    whose gradient is as large as the layer, frozen or not; "layers", FSDP 2; "modules", FSDP 1 with every matrix a
+    unit, as a policy by size with a small limit makes it. `gathered_kept`: without checkpointing ZeRO-3's gathered
+    weights stay to the backward pass, as torch's own linear function refers to them.
     `shard_size` GPUs share one copy under "fsdp-hybrid" (None: all). `offload` keeps states, or also parameters, in
     host memory. `sequence_parallel` splits sequences (Ulysses, context parallelism). `trainer` names the profile that
     filled the fields and gives the overheads.
@@ -173,6 +175,7 @@ class Setup:
     gpus: int = 1
     sharding: Sharding = "none"
     fsdp_units: FsdpUnits = "pairs"
+    gathered_kept: bool = False
     shard_size: int | None = None
     tensor_parallel: int = 1
     pipeline_parallel: int = 1

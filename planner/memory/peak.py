@@ -24,6 +24,7 @@ from .sharding import (
     deferred_gradients,
     flat_gradients,
     gathered,
+    kept_whole,
     gradients_leave,
     one_stream,
     widened_gradients,
@@ -175,7 +176,9 @@ def _stage(
     tower, base["pixels"] = _seen(job)
     if vllm := beside(engine(arch, setup)):
         base["vllm"] = vllm
-    going = course_of_two(job, base, stage, unit) if has_two(arch) else course(job, base, stage, unit, tower)
+    kept = kept_whole(arch, setup)
+    passing, live = ({**base, "gathered": kept}, 0) if kept else (base, unit)
+    going = course_of_two(job, passing, stage, live) if has_two(arch) else course(job, passing, stage, live, tower)
     going.places[:0] = [*before_step(job, base, unit), *evaluated(job, base)]
     update = share(update_bytes(states, setup), of["states"]) + widened_gradients(trained, setup)
     moments = _moments(going)
