@@ -69,8 +69,8 @@ LATER_ON = {
         "logits over 152,000 words fill."
     ),
     ("h2oai", "rtx-6000-ada"): (
-        "bitsandbytes of April 2023 in 8 bits; its authors switched 8 bits off because it was so slow. Not "
-        "explained: 13 s a micro-step are five times what their LLaMA 13B takes a weight on an A100 in the same program."
+        "bitsandbytes of April 2023 in 8 bits; its authors switched 8 bits off because it was so slow. Not explained: 13 s "
+        "a micro-step are five times what their LLaMA 13B takes a weight on an A100 in the same program."
     ),
     ("ROCm", "mi300x"): (
         "An early bitsandbytes for ROCm, whose kernels were carried over, and full float32 steps on a PyTorch of "

@@ -29,7 +29,7 @@ from ..setup import Checkpointing, Quantize, Setup
 from ..speed import held, trained_params
 from ..speed.communication import gathers, total_s
 from ..speed.efficiency import Constants, constants
-from ..speed.roofline import copied_s, gather_s, loop_s, rates
+from ..speed.roofline import gather_s, loop_s, rates
 from ..speed.step import step_bytes, work_of
 from ..speed.trained import Held
 from ..speed.walk import takes_mask
@@ -202,8 +202,7 @@ def _moving_s(
         setup = setup_of(job, table.quantize, table.checkpointing, layout, micro_batch, micro_steps)
         experts = round(params * table.apart) if setup.expert_parallel > 1 else 0
         sent = traffic(job.arch, setup, params - experts, round(experts / setup.expert_parallel))
-        passed = copied_s(sent, setup, (gpu.bandwidth_bytes_per_s or 0.0) * known.efficiency.memory)
-        return total_s(sent, machine, known.efficiency.link, known.efficiency.staged) + passed
+        return total_s(sent, machine, known.efficiency.link, known.efficiency.staged)
 
     few, some = seconds(one, 1), seconds(many, 1)
     each_few, each_some = seconds(one, 2) - few, seconds(many, 2) - some
@@ -237,7 +236,8 @@ def _step_s(
             (q, c): setup_of(job, q, c, layout, 1, 1) for q in space.quantize for c in space.checkpointing
         }
         # Tokens go to their experts and back: the only traffic that grows with the micro-batch, and with recompute.
-        sizes, moving = (space.micro_batches if layout.expert_parallel > 1 else (1,)), dict[Any, Array]()
+        sizes = space.micro_batches if layout.expert_parallel > 1 else (1,)
+        moving: dict[Any, Array] = {}
         for table in found:
             key = (table.quantize, *_kept_apart(table, layout))
             if key not in moving:
@@ -261,17 +261,15 @@ def _step_s(
         launched = np.array([t.work.optimizer_operations for t in found])[:, None, None]
         units = np.array([gathers(job.arch, setups[t.quantize, t.checkpointing], t.pairs) for t in found])
         gathering = units[:, None] / len(PHASES) * gather_s(some, efficiency)
-        loop, hosts = loop_s(job.setup.trainer, efficiency), [host + gathering for _, host in phases]
-        micro_s = loop + sum(np.maximum(busy, host) for (busy, _), host in zip(phases, hosts, strict=True))
-        after = (adding * (m - 1) + updating) / bandwidth + launched * efficiency.start_s
-        computing = hiding = micro_s[:, :, None] * m + after
-        if some.sharding == "zero3":
-            free = sum(busy - host for (busy, _), host in zip(phases, hosts, strict=True))
-            hiding = np.maximum(free[:, :, None] * m + after, 0.0)
+        micro_s = loop_s(job.setup.trainer, efficiency) + sum(
+            np.maximum(busy, host + gathering) for busy, host in phases
+        )
+        computing = micro_s[:, :, None] * m + (adding * (m - 1) + updating) / bandwidth
+        computing = computing + launched * efficiency.start_s
         each = [moving[(t.quantize, *_kept_apart(t, layout))] for t in found]
         a, b, c, d = (np.array([row[:, i] for row in each]) for i in range(4))
         sent = (a + b * params[:, None])[..., None] + (c + d * params[:, None])[..., None] * m
-        exposed = sent - efficiency.overlap * np.minimum(hiding, sent)
+        exposed = sent - efficiency.overlap * np.minimum(computing, sent)
         result[:, :, number, :] = computing + exposed
     return result
 

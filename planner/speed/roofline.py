@@ -10,10 +10,6 @@
     phase:        max(sum of its parts + kernels x start, kernels x host + sharded units gathered x unit)
     step:         micro-steps x (forward + backward + loop) + optimizer + pipeline bubble + exposed communication
 
-Under ZeRO-3 communication hides behind what the GPU computes beyond the host's launches: DeepSpeed's host waits once
-more than two gathers or reductions are under way (partitioned_param_coordinator.py, __max_ongoing_fetch_events;
-stage3.py, max_param_reduce_events), so that it cannot launch far ahead.
-
 The shares (matmul, memory, ...) are what programs reach of a peak: constants fitted on published runs and kept in
 data/speed.toml. What is neglected: that kernels overlap on one GPU, the clock's throttling, loading data.
 """
@@ -188,26 +184,9 @@ def step_parts(
         parts["host"] += work.stepped * machine.per_node * each
     computing = sum(parts.values())
     parts["bubble"] = computing * (stages - 1) / micro_steps
-    sent = tuple(traffic)
-    moving = total_s(sent, machine, efficiency.link, efficiency.staged) + copied_s(
-        sent, setup, known.bytes_per_s
-    )
-    if setup.sharding == "zero3":
-        launching = sum(work.operations.values()) * efficiency.host_s + work.gathers * gather
-        computing = max(0.0, computing - parts["host"] - launching * micro_steps / stages)
+    moving = total_s(traffic, machine, efficiency.link, efficiency.staged)
     parts["communication"] = exposed_s(computing, moving, efficiency.overlap)
     return parts
-
-
-def copied_s(traffic: Iterable[Traffic], setup: Setup, bytes_per_s: float) -> float:
-    """Seconds in which DeepSpeed's ZeRO-3 divides gradients in place, read and written, before it reduces them and on
-    the same stream (coalesced_collectives.py, reduce_scatter_coalesced). Neglected, since they depend on its config:
-    copies of gradients smaller than a bucket into it, up to twice as much, and of parameters that a prefetch
-    (stage3_prefetch_bucket_size) gathered together, as much a pass."""
-    if setup.sharding != "zero3":
-        return 0.0
-    reduced = sum(e.bytes for e in traffic if e.group == "shard" and e.collective == "reduce_scatter")
-    return 2.0 * reduced / bytes_per_s
 
 
 def staged_share(parts: dict[str, float], machine: Cluster) -> float:
