@@ -184,8 +184,9 @@ Of what is stated five lie outside of the new intervals. Chinese-Vicuna's 8-bit 
 2.6 times what was measured. Mended since, no rate being fitted on them: int8 units of GeForce cards run at four times
 their 16-bit rate, not at twice, and what undoes the weights' layout waits for integer units, not for memory, so that
 its RTX 4090 is at 1.0 and 1.15 now and its RTX 3090 at 1.5 and 1.8. What is left may be its table's: the RTX 2080 Ti
-in it takes 720 s for 10,000 samples of 256 tokens, for which its units would need 930 at their peaks, so that samples
-were shorter than the length to which the script pads, or cards several. Baize and Huatuo, on an A100, are at 0.7 to 1.2.
+in it takes 720 s for 10,000 samples of 256 tokens, for which its units would need 930 at their peaks, so that
+samples were shorter than the length to which the script pads, or cards several. Baize and Huatuo, on an A100, are at
+0.7 to 1.2.
 Float16 under DeepSpeed on a V100 (Xirider) was typed as bf16-master, for which a V100 has no units: with `--precision
 fp16` 0.76 results. GPT-2 in float32 (rasbt), predicted at 2.8 times, ran as TF32, which an option says since
 (`--tf32`: 0.77). Furthest the other way lie ZeRO-3 with 256 to 768 tokens a pass (gdGPT, 0.5) and padded batches.

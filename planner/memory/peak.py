@@ -24,8 +24,8 @@ from .sharding import (
     deferred_gradients,
     flat_gradients,
     gathered,
-    kept_whole,
     gradients_leave,
+    kept_whole,
     one_stream,
     widened_gradients,
 )
@@ -178,7 +178,11 @@ def _stage(
         base["vllm"] = vllm
     kept = kept_whole(arch, setup)
     passing, live = ({**base, "gathered": kept}, 0) if kept else (base, unit)
-    going = course_of_two(job, passing, stage, live) if has_two(arch) else course(job, passing, stage, live, tower)
+    going = (
+        course_of_two(job, passing, stage, live)
+        if has_two(arch)
+        else course(job, passing, stage, live, tower)
+    )
     going.places[:0] = [*before_step(job, base, unit), *evaluated(job, base)]
     update = share(update_bytes(states, setup), of["states"]) + widened_gradients(trained, setup)
     moments = _moments(going)
