@@ -7,24 +7,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from . import grpo, hardware
-from .cost import Cost, RunTime, cost_of, list_price, own_price, run_time
+from .choices import METHODS, Method
+from .cost import Cost, RunTime, cost_of, list_price, own_price
 from .dataclass import dataclass
 from .errors import InputError, hint
 from .fewest import Fewest, fewest_gpus
 from .given import whole_number
 from .moments import MemoryEstimate
+from .pacing import timed
 from .pictured import image_notices
 from .regret import Regret, expected_regret
 from .running import DATA, Data, Running, calibration_of, data_of, running
 from .schema import Notice
-from .setup import Method
 from .speed import Calibration
 from .speed.timing import model_flops
 from .tables import frame, rows_of_comparison
 from .trainers import USUAL_QLORA, asked_adapter_dtype, is_usual_qlora
 from .version import __version__
-
-METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
 
 
 @dataclass(frozen=True)
@@ -110,17 +109,17 @@ def _column(
     flops = model_flops(run.arch, run.setup, run.pairs, run.whole)
     time = cost = None
     try:
-        step = run.time(calibration) if accelerator is not None else None
+        if accelerator is not None:
+            samples, tokens, epochs = (data.samples, data.tokens, data.epochs) if data else (None, None, 1)
+            time = timed(run, samples, tokens, epochs, calibration)
     except InputError:  # a rate of this GPU that no source states
-        step = None
-    if accelerator is not None and step is not None:
-        time = run_time(step, data.tokens if data else None, bool(calibration.measurements))
+        time = None
+    if accelerator is not None and time is not None:
         asked = own_price(price) if price is not None else list_price(accelerator)
         cost = cost_of(time, asked) if asked else None
     regret = None
     if data and data.loss_tokens and run.setup.method != "full":
-        moe = any(matrix.kind == "experts" for matrix in run.arch.matrices)
-        regret = expected_regret(run.params / data.loss_tokens, moe=moe)
+        regret = expected_regret(run.params / data.loss_tokens, moe=run.arch.has_experts)
     tokens = run.setup.global_batch * run.setup.seq_len
     return Column(
         run,

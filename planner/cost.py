@@ -53,12 +53,11 @@ class GpuPrice:
 
 def own_price(price: object) -> GpuPrice:
     """The user's own price. Raises InputError where it is no price."""
-    number = isinstance(price, (int, float)) and not isinstance(price, bool)
-    if not number or not 0 < float(price) <= DEAREST:  # type: ignore[arg-type]
+    if isinstance(price, bool) or not isinstance(price, (int, float)) or not 0 < price <= DEAREST:
         raise InputError(
             "price", price, f"dollars a GPU and hour, above 0 and at most {DEAREST:g}, such as 2.5"
         )
-    value = float(price)  # type: ignore[arg-type]
+    value = float(price)
     return GpuPrice(value, value, value, "assumed")
 
 
@@ -97,6 +96,7 @@ class RunTime:
     step: StepTime
     steps: int | None
     calibrated: bool = False
+    seq_len: int | None = None  # of samples as they are padded, on average; None where sequences are full
 
     def _times(self, seconds: float) -> float | None:
         return None if self.steps is None else self.steps * seconds
@@ -123,6 +123,7 @@ class RunTime:
             "low": self.low,
             "high": self.high,
             "steps": self.steps,
+            "seq_len": self.seq_len,
             "gpu_hours": None if self.seconds is None else self.seconds * self.step.gpus / HOUR_S,
             "step": self.step.to_dict(),
             "interval": self.step.interval(),

@@ -33,6 +33,7 @@ from .pictured import sources as of_images
 from .plan import AdapterSection, CapacitySection, FlopsSection, ModelSection, Plan, Workload
 from .ranks import SUMMARY_SETS, RankPrice
 from .regret import law_for
+from .samples import samples_of
 from .schema import Architecture, Notice, Source
 from .setup import Setup
 from .stored.weights import Stored, stored
@@ -178,19 +179,27 @@ def _flops_section(
         return None
     step = flop_counts.Step(work.batch, work.seq_len, work.checkpointing)
     lora, full = flop_counts.step_macs(arch, step, adapted, whole), _full_step(arch, step)
-    done_lora, done_full = (flop_counts.FLOPS_PER_MAC * (t.total - t.overcount) for t in (lora, full))
+    even = break_even.break_even_rank(lora, full, spec, adapted)
+    return _counted(lora, full, work.batch, work, break_even.rule_ratio(adapted), even)
+
+
+def _counted(
+    lora: flop_counts.Tally, full: flop_counts.Tally, sequences: int, work: Workload, rule_ratio: float | None,
+    break_even_rank: int | None,
+) -> FlopsSection:  # fmt: skip
+    """The section of a step of so many sequences, from the multiply-adds of both kinds of it."""
+    each = flop_counts.FLOPS_PER_MAC
+    done_lora, done_full = (each * (tally.total - tally.overcount) for tally in (lora, full))
     totals: tuple[int | None, int | None] = (None, None)
     if work.total_tokens is not None:
-        tokens, seen = work.batch * work.seq_len, work.total_tokens * work.epochs
+        tokens, seen = sequences * work.seq_len, work.total_tokens * work.epochs
         totals = (done_full * seen // tokens, done_lora * seen // tokens)
     return FlopsSection(
         full=done_full, lora=done_lora, counted_full=flop_counts.flops(full), counted_lora=flop_counts.flops(lora),
-        masked_full=done_full - flop_counts.FLOPS_PER_MAC * full.hidden,
-        masked_lora=done_lora - flop_counts.FLOPS_PER_MAC * lora.hidden,
-        forward=flop_counts.FLOPS_PER_MAC * lora.forward, attention=flop_counts.FLOPS_PER_MAC * lora.attention,
-        batch=work.batch, seq_len=work.seq_len, rule_ratio=break_even.rule_ratio(adapted),
-        break_even_rank=break_even.break_even_rank(lora, full, spec, adapted),
-        total_full=totals[0], total_lora=totals[1], checkpointing=work.checkpointing,
+        masked_full=done_full - each * full.hidden, masked_lora=done_lora - each * lora.hidden,
+        forward=each * lora.forward, attention=each * lora.attention, batch=sequences, seq_len=work.seq_len,
+        rule_ratio=rule_ratio, break_even_rank=break_even_rank, total_full=totals[0], total_lora=totals[1],
+        checkpointing=work.checkpointing,
     )  # fmt: skip
 
 
@@ -201,23 +210,10 @@ def with_objective(plan: Plan, arch: Architecture, setup: Setup) -> Plan:
     pairs, found, work = adapters.adapt(arch, plan.adapter.spec), plan.flops, plan.workload
     sequences = SEQUENCES.get(setup.objective, 1) * found.batch
     whole = trained_whole(arch, plan.adapter.spec, pairs)
-    lora, full = (
-        step_tally(arch, setup, pairs, whole, sequences),
-        step_tally(arch, setup, None, batch=sequences),
-    )
-    each = flop_counts.FLOPS_PER_MAC
-    done_lora, done_full = (each * (tally.total - tally.overcount) for tally in (lora, full))
-    totals: tuple[int | None, int | None] = (None, None)
-    if work.total_tokens is not None:
-        tokens, seen = sequences * found.seq_len, work.total_tokens * work.epochs
-        totals = (done_full * seen // tokens, done_lora * seen // tokens)
-    more = replace(
-        found, full=done_full, lora=done_lora, counted_full=each * full.total, counted_lora=each * lora.total,
-        masked_full=done_full - each * full.hidden, masked_lora=done_lora - each * lora.hidden,
-        forward=each * lora.forward, attention=each * lora.attention, batch=sequences, total_full=totals[0],
-        total_lora=totals[1],
-    )  # fmt: skip
-    return replace(plan, flops=more)
+    lora = step_tally(arch, setup, pairs, whole, sequences)
+    full = step_tally(arch, setup, None, batch=sequences)
+    section = _counted(lora, full, sequences, work, found.rule_ratio, found.break_even_rank)
+    return replace(plan, flops=section)
 
 
 def _capacity_section(
@@ -271,7 +267,7 @@ def _sources(
     sources.append(("bits per parameter, at most", known["memorisation"].source))
     sources.append(("learning rate", law.source))
     if given.info is not None and given.info.kind == "sft":
-        sources.append(("expected regret", law_for(ranks.has_experts(arch)).source))
+        sources.append(("expected regret", law_for(arch.has_experts).source))
     if given.fact is not None:
         sources.append(("dataset", given.fact.source))
     return tuple(sources)
@@ -314,11 +310,13 @@ def estimate(
     base = _base(model_of(options), trust_remote_code)
     found, arch, kept = base.found, pictured(base.arch, base.found.config, options), base.kept
     given = read_given(options, found.model_id, found.origin == "local")
+    samples = None if images else samples_of(given)
     work = Workload(
         batch=whole_number("batch", batch),
         seq_len=sequence_length(arch, seq_len), seq_len_given=seq_len is not None,
         epochs=whole_number("epochs", epochs), checkpointing=bool(checkpointing),
         dataset=given.name, total_tokens=given.total_tokens,
+        examples=samples.count if samples else None,
     )  # fmt: skip
     adapted = adapters.adapt(arch, spec)
     whole = trained_whole(arch, spec, adapted)
@@ -343,7 +341,7 @@ def estimate(
     return Plan(
         model=about, adapter=section, workload=work, flops=flops, information=given.info,
         capacity=cap, learning_rate=lr, regret=price,
-        data=given.report,
+        data=given.report, samples=samples,
         warnings=collect(noted, arch, spec, adapted, whole, work, flops, cap, lr, given.fact),
         sources=_sources(found, arch, given, rates), images=images_section(arch, work.seq_len),
     )  # fmt: skip

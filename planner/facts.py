@@ -129,7 +129,7 @@ def source_from(table: object, owner: str) -> Source:
     """A complete source, or FactError naming the fact that lacks it."""
     if not isinstance(table, Mapping):
         raise FactError(f"{owner} has no source; give title, url, locator, date and kind.")
-    values = {key: table.get(key) for key in ("title", "url", "locator", "date", "kind")}
+    values: dict[str, Any] = {key: table.get(key) for key in ("title", "url", "locator", "date", "kind")}
     for key, value in values.items():
         if not isinstance(value, str) or not value.strip():
             raise FactError(f"the source of {owner} has no {key}.")
@@ -139,7 +139,7 @@ def source_from(table: object, owner: str) -> Source:
         raise FactError(f"the source of {owner} has kind {kind!r}, expected one of {', '.join(kinds)}.")
     if not re.match(r"\d{4}(-\d\d(-\d\d)?)?$", date):
         raise FactError(f"the source of {owner} is dated {date!r}; write YYYY, YYYY-MM or YYYY-MM-DD.")
-    return Source(**values)  # type: ignore[arg-type]
+    return Source(**values)
 
 
 def _table_of(name: str) -> dict[str, Any]:

@@ -14,13 +14,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from .choices import Checkpointing, Sharding
 from .dataclass import dataclass
 from .errors import InputError
 from .memory import estimate_memory
 from .memory.sharding import gathered
 from .moments import MemoryEstimate, MemoryPart
 from .running import Running
-from .setup import Checkpointing, Setup, Sharding
+from .setup import Setup
 from .trainers import sharded_alone
 
 MOST_GPUS = 4096
@@ -118,7 +119,7 @@ def fewest_gpus(run: Running, memory_bytes: int, own: MemoryEstimate | None = No
     while gpus * memory_bytes < states:
         gpus *= 2
     least = gpus
-    experts = max((m.experts for m in run.arch.matrices if m.kind == "experts"), default=1)
+    experts = run.arch.n_experts
     while gpus <= MOST_GPUS:
         needed = 0
         for apart in sorted({1, math.gcd(gpus, experts)}):

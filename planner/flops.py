@@ -11,10 +11,9 @@ well under 1% of a step at ordinary sizes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Any
 
-from .adapter import Adapted, Pair
+from .adapter import Adapted, Pair, by_matrix
 from .adapter.peft_rules import by_weight
 from .adapter.whole import NOTHING_WHOLE, Whole
 from .dataclass import dataclass
@@ -295,15 +294,6 @@ def _folded(pair: Pair, matrix: Matrix, base: int, tally: Tally) -> None:
     tally.adapter += 3 * product
 
 
-@lru_cache(maxsize=512)
-def _stacks(arch: Architecture) -> tuple[tuple[str, tuple[tuple[int, Block], ...]], ...]:
-    """Stacks in the order in which they run, each with its layers in order."""
-    stacks: dict[str, list[tuple[int, Block]]] = {}
-    for block in arch.blocks:
-        stacks.setdefault(block.stack, []).extend((layer, block) for layer in block.layers)
-    return tuple((name, tuple(sorted(layers, key=lambda pair: pair[0]))) for name, layers in stacks.items())
-
-
 def _embedding(adapted: Iterable[Adapted], positions: int, tally: Tally) -> bool:
     """Add the up-projections of adapted look-up tables (and DoRA's norm, B A over the whole table); whether the
     stream starts with a gradient."""
@@ -373,23 +363,17 @@ def _step(
 ) -> tuple[Tally, bool]:
     """Multiply-adds of a step, and whether the last layer's result needs a gradient."""
     adapted = None if adapted is None else tuple(adapted)
-    trained: dict[int, tuple[Adapted, ...]] | None = None if adapted is None else {}
-    for item in adapted or ():
-        trained = trained or {}
-        trained[item.index] = (*trained.get(item.index, ()), item)
-    names = ("stem", "decoder", "encoder", "head", "memory", "connector", "deepstack", "unused")
-    lengths = dict.fromkeys(names, step.seq_len)
-    fixed = next((b.fixed_length for b in arch.blocks if b.stack == "encoder"), None)
-    lengths["memory"] = fixed or step.seq_len
-    lengths["head"] = step.seq_len if step.scored is None else step.scored
+    trained = None if adapted is None else by_matrix(adapted)
+    lengths = arch.lengths(step.seq_len)
+    if step.scored is not None:
+        lengths["head"] = step.scored
     walk = _Walk(arch, step, trained, lengths, whole)
     total, seen = _images(arch, step, adapted, whole)
     start = trained is None or (step.checkpointing and step.hooked) or whole.embedding or seen
-    if trained is not None:
-        pairs = [item for items in trained.values() for item in items]
-        start = _embedding(pairs, step.batch * step.seq_len, total) or start
+    if adapted is not None:
+        start = _embedding(adapted, step.batch * step.seq_len, total) or start
     stream, memory, previous = start, start, ""
-    for name, layers in _stacks(arch):
+    for name, layers in arch.stacks:
         if previous == "encoder" and name == "decoder":
             memory, stream = stream, start
         previous = name

@@ -22,6 +22,12 @@ MemoryPart = Literal[
 PARTS: tuple[MemoryPart, ...] = get_args(MemoryPart)[:-1]  # of every set-up; `VLLM` where one runs beside
 VLLM: MemoryPart = "vllm"
 Collective = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send", "host_copy"]
+# Of a step, of the completions before it, and of an evaluation between steps.
+Phase = Literal["generation", "evaluation", "forward", "loss", "backward", "optimizer"]
+Fit = Literal["yes", "likely", "unlikely", "no"]
+FIT_WORDS: dict[Fit, str] = {
+    "yes": "fits", "likely": "likely fits", "unlikely": "likely does not fit", "no": "does not fit",
+}  # fmt: skip
 Group = Literal["data", "shard", "replica", "tensor", "pipeline", "expert", "sequence", "host"]
 
 
@@ -44,7 +50,7 @@ class Moment:
     """One moment of a step ("forward", "loss", "backward", "optimizer" with the layer where there is one), of the
     "generation" of completions before it, or of an "evaluation" between steps."""
 
-    phase: Literal["generation", "evaluation", "forward", "loss", "backward", "optimizer"]
+    phase: Phase
     where: str
     items: tuple[Item, ...]
 
@@ -167,6 +173,15 @@ class MemoryEstimate:
         """Whether the peak fits; None where no GPU is named."""
         return None if memory_bytes is None else self.per_gpu_bytes <= memory_bytes
 
+    def fit(self, memory_bytes: int | None) -> Fit | None:
+        """How surely the peak fits: "yes" up to the interval's upper end, "likely" as it is estimated, "unlikely" at
+        the lower end alone, or "no"; None where no GPU is named."""
+        if memory_bytes is None:
+            return None
+        if self.per_gpu_bytes <= memory_bytes:
+            return "yes" if self.high <= memory_bytes else "likely"
+        return "unlikely" if self.low <= memory_bytes else "no"
+
     def to_dict(self, memory_bytes: int | None = None) -> dict[str, Any]:
         """The contract's entry of `memory`."""
         return {
@@ -184,6 +199,7 @@ class MemoryEstimate:
             "host_bytes": self.host_bytes,
             "traffic": [dict(vars(entry)) for entry in self.traffic],
             "fits": self.fits(memory_bytes),
+            "fit": self.fit(memory_bytes),
             "setup": self.setup.to_dict(),
             "basis": self.basis,
         }

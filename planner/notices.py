@@ -93,7 +93,7 @@ def _expert_notices(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Ada
             f"The experts of {arch.model_type} are modules of their own: each has a pair of its own at the full "
             f"rank, as PEFT gives it, also where experts is {spec.experts}.",
         )
-    if spec.experts == "peft" and not experts and any(m.kind == "experts" for m in arch.matrices):
+    if spec.experts == "peft" and not experts and arch.has_experts:
         yield Notice(
             "experts-not-trained",
             f"With these targets PEFT {PEFT_VERSION} trains no expert of this model.",

@@ -99,19 +99,14 @@ def generation(
     made = setup.seq_len - prompt
 
     def forward(length: int, scored: int) -> tuple[int, int, int]:
-        frozen = flops.step_macs(arch, flops.Step(1, length, scored=scored), ())
-        own = flops.step_macs(arch, flops.Step(1, length, scored=scored), pairs, whole).forward
-        seen = flops.step_macs(arch, flops.Step(1, length, scored=scored), (), NOTHING_WHOLE)
-        return own, seen.attention, frozen.hidden
+        step = flops.Step(1, length, scored=scored)
+        frozen = flops.step_macs(arch, step, ())  # whose attention has a forward pass alone
+        return flops.step_macs(arch, step, pairs, whole).forward, frozen.attention, frozen.hidden
 
     first, first_attention, first_hidden = forward(prompt, 1)
     longest, all_attention, hidden = forward(setup.seq_len - 1, made)
-    early = flops.step_macs(arch, flops.Step(1, prompt, scored=1), pairs, whole).forward - first_attention
-    later = (longest - all_attention) - early
+    later = (longest - all_attention) - (first - first_attention)
     attention = (all_attention - hidden) - (first_attention - first_hidden)
     return flops.Tally(
         forward=first + later + attention, attention=first_attention + attention, hidden=first_hidden
     )
-
-
-__all__ = ["changes_step", "generation", "passes", "step_of", "step_tally"]

@@ -13,6 +13,7 @@ from .dataclass import dataclass
 from .information import Information
 from .learning_rate.lookup import LearningRate
 from .ranks import Curve, RankPrice
+from .samples import Samples
 from .schema import Basis, Notice, Source
 from .version import __version__
 
@@ -34,6 +35,7 @@ class Workload:
     checkpointing: bool
     dataset: str | None = None
     total_tokens: int | None = None
+    examples: int | None = None
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,8 @@ class CapacitySection:
 
 @dataclass(frozen=True)
 class Plan:
-    """The whole answer. `request` holds the options that were given, by their names in `estimate`."""
+    """The whole answer. `request` holds the options that were given, by their names in `estimate`;
+    `samples` are those of the data, where they were counted."""
 
     model: ModelSection
     adapter: AdapterSection
@@ -233,6 +236,12 @@ class Plan:
     grpo: dict[str, Any] | None = None
     images: dict[str, Any] | None = None
     request: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    samples: Samples | None = field(default=None, repr=False)
+
+    @property
+    def method(self) -> str:
+        """What time, cost and notes are of: "qlora" where the base is quantised, else "lora"."""
+        return "lora" if self.request.get("quantize") in (None, "none") else "qlora"
 
     def with_grpo(
         self, found: dict[str, Any], notices: tuple[Notice, ...], source: tuple[str, Source]
@@ -249,6 +258,7 @@ class Plan:
             "model": self.model.to_dict(),
             "adapter": self.adapter.to_dict(),
             "workload": dict(vars(self.workload)),
+            "method": self.method,
             "flops": self.flops.to_dict() if self.flops else None,
             "information": info.to_dict() if info else None,
             "capacity": self.capacity.to_dict(),

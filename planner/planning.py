@@ -3,7 +3,6 @@ the cost."""
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 from . import estimator, grpo, units
 from .adapter import adapt
 from .adapter.whole import NOTHING_WHOLE, trained_whole
+from .choices import METHODS, Method
 from .errors import InputError, PlannerError, UnsupportedArchitectureError
 from .given import whole_number
 from .objective import changes_step
-from .objective_rules import SEQUENCES
+from .pacing import optimizer_steps, packed_notice, processed_tokens, timed
 from .pictured import pictured
 from .plan import Plan
 from .preferences import PLAIN_PREFERENCES, of_preferences
 from .schema import Architecture, Notice, Source
-from .setup import Method
 from .trainers import USUAL_QLORA, asked_adapter_dtype, claimed, is_usual_qlora, usual
 
 if TYPE_CHECKING:  # loaded where memory is estimated
@@ -31,7 +30,6 @@ if TYPE_CHECKING:  # loaded where memory is estimated
     from .running import Running
     from .setup import Setup
 
-METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
 OF_GRPO = ("vllm_memory", "vllm_sleep", "vllm_gpus", "vllm_tensor_parallel", "mean_completion")
 ALPHA_RULES = {True: "alpha/sqrt(rank)", False: "alpha/rank"}
 # The options that say how the fine-tune is run; None: as the trainer has it, else the field's own default.
@@ -50,10 +48,9 @@ USUAL: dict[str, Any] = {
 
 def _gap(arch: Architecture) -> str | None:
     """Why the memory of a step is not known, where it is not."""
-    stacks = {block.stack for block in arch.blocks}
     if not arch.blocks:
         return "the order of its operations is not known"
-    if {"encoder", "decoder"} <= stacks:
+    if arch.is_encoder_decoder:
         from .memory.two_stacks import is_known
 
         return None if is_known(arch) else "no rules for its encoder and decoder yet"
@@ -153,7 +150,8 @@ def _does_not_fit(
         advice = f"{others[0].text} would ({units.byte_size(others[0].per_gpu_bytes)})."
     elif more:
         advice = f"{advice} {more.text} would ({units.byte_size(more.per_gpu_bytes)} a GPU)."
-    told = Notice("does-not-fit", f"It does not fit: {needed}. {advice}")
+    how = "likely does" if entry["fit"] == "unlikely" else "does"
+    told = Notice("does-not-fit", f"It {how} not fit: {needed}. {advice}")
     return told, [other.to_dict() for other in others]
 
 
@@ -181,20 +179,21 @@ def _timed(
     plan: Plan, run: Running, machine: Cluster, options: Mapping[str, Any]
 ) -> tuple[RunTime | None, Cost | None, list[Notice]]:
     """Time and cost of the run on the machine, and what to know of them; None where a rate is not known."""
-    from .cost import cost_of, list_price, own_price, run_time
+    from .cost import cost_of, list_price, own_price
     from .running import calibration_of
 
     given = calibration_of(options["calibration"])
     try:
-        step = run.time(given)
+        time = timed(run, plan.samples, processed_tokens(plan), plan.workload.epochs, given)
     except InputError as error:  # a rate of this GPU that no source states
         return None, None, [Notice("no-time", f"Time and cost are not estimated. {error}")]
-    if step is None:
+    if time is None:
         return None, None, []
-    time = run_time(step, processed_tokens(plan), bool(given.measurements))
     price = options["price"]
     asked = own_price(price) if price is not None else list_price(machine.accelerator)
-    return time, cost_of(time, asked) if asked else None, list(step.notices)
+    packed = packed_notice(plan.samples, run.setup, options["packing"] is not None, plan.workload.epochs)
+    notices = [*([packed] if packed else []), *time.step.notices]
+    return time, cost_of(time, asked) if asked else None, notices
 
 
 def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Plan:
@@ -290,26 +289,6 @@ def _with_rate(plan: Plan, batch: int | None) -> Plan:
             (use, rate.context.source if use == of_law[1] else source) for use, source in plan.sources
         )
     return replace(plan, learning_rate=rate, warnings=warnings, sources=sources)
-
-
-def optimizer_steps(plan: Plan, batch: int) -> int | None:
-    """Optimizer steps of the run with `batch` sequences a step: its tokens (or episodes) over those of a step."""
-    info = plan.information
-    if info is None:
-        return None
-    if info.kind == "rl":
-        return max(1, math.ceil(info.units * plan.workload.epochs / batch))
-    tokens, each = processed_tokens(plan), SEQUENCES.get(str(plan.request.get("objective")), 1)
-    return None if tokens is None else max(1, math.ceil(tokens / (each * batch * plan.workload.seq_len)))
-
-
-def processed_tokens(plan: Plan) -> int | None:
-    """Tokens that the run processes; an episode is a sequence."""
-    info, work = plan.information, plan.workload
-    if info is None:
-        return None
-    tokens = work.total_tokens if info.kind != "rl" else info.units * work.seq_len
-    return (tokens or info.units) * work.epochs
 
 
 def estimate(

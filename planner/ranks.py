@@ -21,11 +21,6 @@ SUMMARY_SETS = ("attention", "mlp", "unembedding", "all", adapters.ALL_LINEAR)
 SHOWN = (1, 8, 64, 256)
 
 
-def has_experts(arch: Architecture) -> bool:
-    """Whether the model routes tokens to experts."""
-    return any(matrix.kind == "experts" for matrix in arch.matrices)
-
-
 @dataclass(frozen=True)
 class Point:
     """An adapter of one rank against the data."""
@@ -98,7 +93,7 @@ def curves(
 ) -> tuple[Curve, ...]:
     """Every layer set, under every expert convention where the model has experts. Sets without a matrix are left out,
     as are ranks above the model's width."""
-    moe = has_experts(arch)
+    moe = arch.has_experts
     conventions: Sequence[Any] = get_args(ExpertConvention) if moe else (spec.experts,)
     found = []
     for experts in conventions:
@@ -198,7 +193,7 @@ def rank_price(
 ) -> RankPrice | None:  # fmt: skip
     """The price of the plan's rank; None without supervised data. `params` are the adapter's, `fixed` those of them
     that no rank changes."""
-    moe = has_experts(arch)
+    moe = arch.has_experts
     own = regret_of(params, info, moe)
     if own is None or info is None:
         return None

@@ -26,6 +26,7 @@ from .moments import MemoryEstimate
 from .objective_rules import SHARES_GPU
 from .pictured import OPTIONS as PICTURED
 from .pictured import pictured
+from .samples import Samples, samples_of
 from .schema import Architecture, Notice
 from .setup import Setup, split_batch
 from .trainers import SETUP_FIELDS, filled, sharded_alone, usual
@@ -93,6 +94,8 @@ class Data:
     tokens: int
     loss_tokens: int | None
     notices: tuple[Notice, ...] = ()
+    samples: Samples | None = None
+    epochs: int = 1
 
 
 OF_FILE = ("data", "tokenizer", "format", "loss_on", "split", "columns", "nats", "group_size", "on_progress")
@@ -115,7 +118,13 @@ def data_of(
         return None
     units, kind = given.info.units, given.info.kind
     processed = given.total_tokens if kind != "rl" else units * seq_len
-    return Data((processed or units) * epochs, units if kind == "sft" else None, given.notices)
+    return Data(
+        (processed or units) * epochs,
+        units if kind == "sft" else None,
+        given.notices,
+        None if options.get("images") else samples_of(given),
+        epochs,
+    )
 
 
 def usual_of(objective: str) -> dict[str, Any]:

@@ -343,3 +343,34 @@ class Architecture:
     def params_active(self) -> int:
         """Parameters that one token meets."""
         return sum(m.params_active for m in self.matrices) + sum(v.params for v in self.vectors)
+
+    @cached_property
+    def stacks(self) -> tuple[tuple[str, tuple[tuple[int, Block], ...]], ...]:
+        """Stacks in the order in which they run, each with its layers in order: their numbers and blocks."""
+        found: dict[str, list[tuple[int, Block]]] = {}
+        for block in self.blocks:
+            found.setdefault(block.stack, []).extend((layer, block) for layer in block.layers)
+        return tuple(
+            (name, tuple(sorted(layers, key=lambda pair: pair[0]))) for name, layers in found.items()
+        )
+
+    @cached_property
+    def is_encoder_decoder(self) -> bool:
+        """Whether a decoder reads what an encoder makes."""
+        return {"encoder", "decoder"} <= {block.stack for block in self.blocks}
+
+    @cached_property
+    def n_experts(self) -> int:
+        """Experts of a layer that stand in one tensor; 1 where there are none."""
+        return max((matrix.experts for matrix in self.matrices if matrix.kind == "experts"), default=1)
+
+    @cached_property
+    def has_experts(self) -> bool:
+        """Whether tokens are routed to experts that stand in one tensor."""
+        return any(matrix.kind == "experts" for matrix in self.matrices)
+
+    def lengths(self, seq_len: int) -> dict[str, int]:
+        """Positions by stack, and of the "memory" that a decoder attends to: as many as an encoder has whatever the
+        text, or the sequence's."""
+        fixed = next((block.fixed_length for block in self.blocks if block.stack == "encoder"), None)
+        return {**{name: seq_len for name, _ in self.stacks}, "memory": fixed or seq_len}

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from .choices import Method, Quantize
 from .dataclass import dataclass
 from .hardware import Cluster, pcie_bytes_per_s
 from .memory.cache import cached_width
 from .memory.engine import GRAPHS, PROFILED, profiled_bytes
 from .memory.states import base_weights
 from .schema import Architecture, Basis, Source
-from .setup import Quantize, Setup
+from .setup import Setup
 
 UTILISATION = 0.9  # of a GPU's memory, for weights, adapters and cache; assumed
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # for which vLLM reserves room
@@ -81,8 +82,8 @@ def resident_adapters(
 
 def base_bytes(arch: Architecture, quantize: Quantize = "none") -> int:
     """Bytes of the base in 16 bits, or quantised."""
-    method = "lora" if quantize == "none" else "qlora"
-    weights = base_weights(arch, Setup(method=method, quantize=quantize))  # type: ignore[arg-type]
+    method: Method = "lora" if quantize == "none" else "qlora"
+    weights = base_weights(arch, Setup(method=method, quantize=quantize))
     return sum(weights.layers) + weights.before + weights.behind
 
 

@@ -4,69 +4,40 @@ A `Setup` says what one GPU does in one micro-step (`micro_batch` sequences of `
 GPUs share the work: gpus = data_parallel x tensor_parallel x pipeline_parallel x sequence_parallel. Sharding
 (ZeRO, FSDP) acts over the data-parallel GPUs; expert parallelism spreads experts over them too.
 
-For searches: at fixed choices (every field that is a word, and the counts of GPUs) the bytes of each named item
-of each moment are a polynomial of `micro_batch`, `seq_len` and the rank: of degree 1 in the micro-batch, of
-degree 1 in the rank, and of degree 1 in the length (2 with the eager kernel, whose scores are seq_len^2); the one
-product of micro-batch and rank is the adapter's r-wide activations. Moments keep their names and number, so that
-a few evaluations give all coefficients, and the peak is the largest moment.
+For searches: at fixed choices and counts of GPUs every item of every moment of memory is linear in the micro-batch
+and in the rank, and moments keep their names and number, so that a few evaluations give all coefficients.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any
 
+from .choices import (
+    CHOICES,
+    AttentionKernel,
+    Checkpointing,
+    Deferred,
+    Dtype,
+    EvalCache,
+    FsdpUnits,
+    Generation,
+    Kernels,
+    Loss,
+    Method,
+    Objective,
+    Offload,
+    Optimizer,
+    OptimizerKernel,
+    Packing,
+    Precision,
+    Quantize,
+    Reference,
+    Sharding,
+)
 from .dataclass import dataclass
 from .errors import InputError, hint
 from .objective_rules import COMPARED, NOT_MODELLED, SEQUENCES, VLLM_SHARES, check_objective
 
-Method = Literal["lora", "qlora", "full"]
-Precision = Literal["fp32", "bf16", "bf16-master", "fp16", "autocast"]
-Optimizer = Literal[
-    "adamw", "adamw-8bit", "paged-adamw", "paged-adamw-8bit", "sgd", "sgd-momentum", "adafactor", "lion", "lion-8bit",
-    "muon",
-]  # fmt: skip
-Checkpointing = Literal["none", "layer", "layer-offload"]
-AttentionKernel = Literal["eager", "sdpa", "math", "flash"]
-Packing = Literal["full", "padded", "packed"]
-Loss = Literal[
-    "full", "shifted", "shifted-late", "fused", "shifted-fused", "shifted-late-fused", "shifted-narrow",
-    "wide-fused", "chunked", "chunked-vocabulary", "split", "split-wide", "split-fused", "tiled",
-    "recomputed", "recomputed-wide",
-]  # fmt: skip
-Objective = Literal["sft", "dpo", "orpo", "kto", "grpo"]
-Reference = Literal["base", "precomputed", "none"]
-Generation = Literal["transformers", "server", "colocate", "shared"]
-Quantize = Literal["none", "nf4", "nf4-double", "int8", "fp8"]
-Dtype = Literal["float32", "bfloat16", "float16"]
-Kernels = Literal["transformers", "litgpt", "fused", "liger", "unsloth", "compiled"]
-Sharding = Literal["none", "ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp-hybrid"]
-FsdpUnits = Literal["pairs", "flat", "layers", "modules"]
-Offload = Literal["none", "optimizer", "parameters", "all"]
-Deferred = Literal["none", "compute", "float32"]
-OptimizerKernel = Literal["fused", "foreach", "loop"]
-EvalCache = Literal["none", "kept", "widened"]
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "method": get_args(Method),
-    "precision": get_args(Precision),
-    "optimizer": get_args(Optimizer),
-    "checkpointing": get_args(Checkpointing),
-    "attention_kernel": get_args(AttentionKernel),
-    "packing": get_args(Packing),
-    "loss": get_args(Loss),
-    "objective": get_args(Objective),
-    "reference": get_args(Reference),
-    "generation": get_args(Generation),
-    "quantize": get_args(Quantize),
-    "adapter_dtype": get_args(Dtype),
-    "kernels": get_args(Kernels),
-    "sharding": get_args(Sharding),
-    "fsdp_units": get_args(FsdpUnits),
-    "offload": get_args(Offload),
-    "deferred_gradients": get_args(Deferred),
-    "optimizer_kernel": get_args(OptimizerKernel),
-    "eval_cache": get_args(EvalCache),
-}
 COUNTS = (
     "micro_batch", "seq_len", "accumulation", "gpus", "tensor_parallel", "pipeline_parallel", "expert_parallel",
     "sequence_parallel", "vllm_gpus", "vllm_tensor_parallel",
@@ -78,54 +49,79 @@ SHARDS_OPTIMIZER = ("zero1", *SHARDS_GRADIENTS)
 
 @dataclass(frozen=True)
 class Setup:
-    """How a fine-tune is run.
+    """How a fine-tune is run: words of `choices`, counts and switches, each of one GPU where nothing else is said.
 
-    `precision`: how the weights are held and computed with: "bf16-master" keeps float32 copies of what is trained in
-    the optimizer, "autocast" holds float32 and computes in bfloat16. `autocast` runs 16-bit weights under autocast
-    too, as HF's Trainer does with bf16=True. `tf32`: products in float32 run as TF32 where a chip has it, which
-    changes no byte that is held (torch.backends.cuda.matmul.allow_tf32). `adapter_dtype` None: float32 under autocast
-    (PEFT casts the adapter so), else that of the weights. `kernels`: whose elementwise code runs, which decides what
-    it saves for the backward pass. `packing`: sequences are "full", or shorter ones are "padded" (attention gets a
-    mask) or "packed" together (documents kept apart by lengths under flash attention, by a mask otherwise).
-    `lengths_vary`: batches differ in length (`seq_len` is the longest), so that the allocator keeps blocks of many
-    sizes. `upcast_small`: norms and what is not quantised in float32, as PEFT's
-    prepare_model_for_kbit_training leaves them; `upcast_norms`: norms alone (TRL's QLoRA before 1.0), which makes
-    the stream float32 all the same. `outputs_held`: the training loop keeps the model's output, logits among it,
-    until the backward pass has ended; `outputs_widened`: under autocast it is handed float32 copies of 16-bit logits,
-    as accelerate makes them. `cache_held`: every layer's keys and values are held to the end of the forward
-    pass, in a cache that checkpointing did not switch off (None: where the model's own code of then did so).
-    `quantised_inputs_kept`: products with a quantised matrix keep what they read, as bitsandbytes' 4-bit ones
-    did before 0.43.2. `quantize_experts`: tensors of experts are quantised like Linear modules, which
-    transformers 5 with bitsandbytes leaves in 16 bits. `input_grads`: the embedding's output needs a gradient
-    (HF switches it on with checkpointing); None follows checkpointing. `loss_chunk` tokens go through a chunked
-    loss at a time ("chunked-vocabulary": all tokens, and so many entries of the vocabulary).
-    `objective`: what is learnt from an example: its tokens ("sft"), a preference between two sequences ("dpo",
-    "orpo"), or whether one is wanted ("kto"). `reference` is what DPO and KTO hold it against: the "base", which is
-    the model without its adapter and a copy of it in full fine-tuning, run without gradients in every step, or
-    log-probabilities "precomputed".
-    GRPO ("grpo") learns from completions, all of a sequence but its `prompt_tokens`. `generation`: the trained model
-    makes them ("transformers") or a server on other GPUs. Its reference runs before the step, and is "none" where the
-    divergence has no weight (beta 0). Or a vLLM on the GPUs that train makes them, with a base of its own
-    ("colocate", as TRL's) or with weights that the trainer reads ("shared", as Unsloth's): it takes the share
-    `vllm_memory` of `gpu_bytes` (None: 0.3 as TRL, shared 0.5 as Unsloth), and with `vllm_sleep` gives it back before
-    the step. A server has `vllm_gpus` of the same GPUs; `vllm_tensor_parallel` GPUs run one vLLM together.
-    `mean_completion`: tokens of a completion on average (None: all as long as `seq_len` lets them be).
-    `eval_batch`: sequences that an evaluation between steps takes at a time on each GPU, 0 where there is none;
-    `eval_cache`: its forward pass fills a cache of keys and values, "kept", or "widened" to float32 on the way out.
+    What is trained, and in which types:
+    `method`: an adapter, one on a quantised base, or all weights. `quantize`: how the base is held under "qlora".
+    `quantize_experts`: tensors of experts too, which transformers 5 with bitsandbytes leaves in 16 bits.
+    `precision`: how the weights are held and computed with; "bf16-master" keeps float32 copies of what is trained in
+        the optimizer, "autocast" holds float32 and computes in bfloat16.
+    `autocast`: 16-bit weights run under autocast too, as HF's Trainer does with bf16=True.
+    `tf32`: products in float32 run as TF32 where a chip has it, which changes no byte that is held
+        (torch.backends.cuda.matmul.allow_tf32).
+    `adapter_dtype`: the adapter's; None: float32 under autocast (PEFT casts it so), else that of the weights.
+    `upcast_small`: norms and what is not quantised in float32, as PEFT's prepare_model_for_kbit_training leaves them.
+    `upcast_norms`: norms alone (TRL's QLoRA before 1.0), which makes the stream float32 all the same.
+    `lora_dropout`: the rate of dropout before a pair.
+
+    A micro-step:
+    `micro_batch` sequences of `seq_len` tokens, `accumulation` of them in a step.
+    `packing`: sequences are "full", or shorter ones are "padded" (attention gets a mask) or "packed" together
+        (documents kept apart by lengths under flash attention, by a mask otherwise).
+    `lengths_vary`: batches differ in length (`seq_len` is the longest): the allocator keeps blocks of many sizes.
+    `checkpointing`: layers run again in the backward pass; `reentrant`: by torch's older way.
+    `input_grads`: the embedding's output needs a gradient (HF switches it on with checkpointing); None follows
+        checkpointing.
+    `attention_kernel`: who computes attention; `kernels`: whose elementwise code runs, which decides what it saves
+        for the backward pass.
+    `quantised_inputs_kept`: products with a quantised matrix keep what they read, as bitsandbytes' 4-bit ones did
+        before 0.43.2.
+    `cache_held`: every layer's keys and values are held to the end of the forward pass, in a cache that checkpointing
+        did not switch off; None: where the model's own code of then did so.
+    `loss`: how logits become a loss; `loss_chunk` tokens at a time in a chunked one ("chunked-vocabulary": all
+        tokens, and so many entries of the vocabulary).
+    `outputs_held`: the loop keeps the model's output, logits among it, until the backward pass has ended.
+    `outputs_widened`: under autocast it is handed float32 copies of 16-bit logits, as accelerate makes them.
+
+    What is learnt:
+    `objective`: of an example its tokens ("sft"), a preference between two sequences ("dpo", "orpo"), whether one is
+        wanted ("kto"), or completions of prompts by their rewards ("grpo").
+    `reference`: what it is held against: the "base", which is the model without its adapter and a copy of it in full
+        fine-tuning, run without gradients (GRPO's before the step), log-probabilities "precomputed", or "none" (GRPO
+        with beta 0).
+    `prompt_tokens` of a sequence are its prompt, the rest its completion. `mean_completion`: tokens of a completion
+        on average; None: all as long as `seq_len` lets them be.
+    `generation`: the trained model makes completions ("transformers"), a "server" on other GPUs, or a vLLM on those
+        that train, with a base of its own ("colocate", as TRL's) or with weights that the trainer reads ("shared", as
+        Unsloth's). It takes the share `vllm_memory` of `gpu_bytes` (None: 0.3 as TRL, shared 0.5 as Unsloth), and
+        with `vllm_sleep` gives it back before the step. A server has `vllm_gpus` of the same GPUs;
+        `vllm_tensor_parallel` GPUs run one vLLM together.
+    `eval_batch`: sequences of an evaluation between steps, 0 where there is none. `eval_cache`: its forward pass
+        fills a cache of keys and values, "kept", or "widened" to float32 on the way out.
+
+    Gradients and the optimizer:
+    `optimizer`, and `optimizer_kernel`: how AdamW runs: fused (HF's Trainer), foreach (torch's default on CUDA) or a
+        loop over tensors. `optimizer_in_backward`: it steps as soon as a gradient is there, which then goes.
     `main_grads`: gradients are added up in a buffer of float32 that stands all along, whole on every data-parallel
-    GPU, as Megatron's. `deferred_gradients`: FSDP exchanges none before the last micro-step, so that all are held
-    whole to then, in the type that is computed in or in float32. `gradients_kept`: they are set to zero after a step,
-    not dropped, as torch's zero_grad did before 2.0.
-    `optimizer_kernel`: how AdamW runs: fused (HF's Trainer), foreach (torch's default on CUDA) or a loop over
-    tensors.
+        GPU, as Megatron's.
+    `deferred_gradients`: FSDP exchanges none before the last micro-step, so that all are held whole to then, in the
+        type that is computed in or in float32.
+    `gradients_kept`: they are set to zero after a step, not dropped, as torch's zero_grad did before 2.0.
+
+    Several GPUs:
+    `gpus`, of which `tensor_parallel` share matrices, `pipeline_parallel` layers, `sequence_parallel` sequences
+        (Ulysses, context parallelism) and `expert_parallel` experts. `split_stream`: hidden states between matrices
+        are divided among those that share these (Megatron's sequence parallelism).
+    `sharding`: how states are spread over the others. `shard_size` GPUs share one copy under "fsdp-hybrid" (None:
+        all).
     `fsdp_units`: what FSDP gathers as a unit: "pairs", as PEFT's policy has it, each factor of each pair apart from
-    its layer, so that no layer is gathered while another runs; "flat", FSDP 1 with a layer in one flat parameter,
-    whose gradient is as large as the layer, frozen or not; "layers", FSDP 2; "modules", FSDP 1 with every matrix a
-    unit, as a policy by size with a small limit makes it. `gathered_kept`: without checkpointing ZeRO-3's gathered
-    weights stay to the backward pass, as torch's own linear function refers to them.
-    `shard_size` GPUs share one copy under "fsdp-hybrid" (None: all). `offload` keeps states, or also parameters, in
-    host memory. `sequence_parallel` splits sequences (Ulysses, context parallelism). `trainer` names the profile that
-    filled the fields and gives the overheads.
+        its layer, so that no layer is gathered while another runs; "flat", FSDP 1 with a layer in one flat parameter,
+        whose gradient is as large as the layer, frozen or not; "layers", FSDP 2; "modules", FSDP 1 with every matrix
+        a unit, as a policy by size with a small limit makes it.
+    `gathered_kept`: without checkpointing ZeRO-3's gathered weights stay to the backward pass, as torch's own linear
+        function refers to them.
+    `offload`: states, or also parameters, are in the host's memory.
+    `trainer`: the profile that filled the fields, which gives the overheads.
     """
 
     method: Method = "lora"

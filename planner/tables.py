@@ -8,6 +8,7 @@ from typing import Any
 
 from . import units
 from .errors import InputError, hint
+from .moments import FIT_WORDS
 
 Data = Mapping[str, Any]  # what Plan.to_dict gives
 FRAMES = ("summary", "params", "memory", "layer_sets", "warnings")
@@ -31,7 +32,7 @@ def summary(data: Data) -> Iterator[tuple[str, str, str]]:
         yield "learning rate", f"{rate['value']:.2g}{span}", str(rate["basis"])
     for method, found in (data["memory"] or {}).items():
         if found:
-            fits = {True: ", fits", False: ", does not fit", None: ""}[found.get("fits")]
+            fits = f", {FIT_WORDS[found['fit']]}" if found.get("fit") else ""
             yield f"memory, {method}", f"{units.byte_size(found['per_gpu_bytes'])} a GPU{fits}", "analytic"
     if data["time"] and data["time"]["seconds"] is not None:
         yield "time", units.duration(data["time"]["seconds"]), data["time"]["basis"]

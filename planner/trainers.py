@@ -12,11 +12,12 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
+from .choices import CHOICES
 from .dataclass import dataclass
 from .errors import FactError, InputError, hint
 from .facts import plain, read_data, source_from
 from .schema import Notice, Source
-from .setup import CHOICES, Setup
+from .setup import Setup
 
 PLAIN = "plain"
 ADAPTER_DTYPE = "float32"  # what PEFT makes it on 16-bit weights too (autocast_adapter_dtype)

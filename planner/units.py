@@ -45,6 +45,11 @@ def count(number: float) -> str:
     return f"{number:,.0f}" if float(number).is_integer() else significant(number)
 
 
+def counted(number: int, word: str) -> str:
+    """1 step, 2,347 steps."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
 def significant(number: float, digits: int = 3) -> str:
     """A number with so many significant digits, without an exponent."""
     if number == 0 or not math.isfinite(number):

@@ -20,7 +20,7 @@ MAX_FUNCTION_LINES = 60
 
 # From the bottom up. A module imports from its own layer or from one below it, and no ring of imports is closed.
 LAYERS = (
-    "dataclass errors fact_types objective_rules process schema setup units version",
+    "choices dataclass errors fact_types objective_rules process schema setup units version",
     "moments",
     "facts",
     "trainers",
@@ -28,11 +28,11 @@ LAYERS = (
     "stored",
     "adapter",
     "flops break_even memory capacity hardware information learning_rate objective regret",
-    "speed cost dataset given ranks serving",
+    "speed cost dataset given samples ranks serving",
     "tables plan notices pictured",
     "estimator",
     "running",
-    "search measuring comparing fewest grpo preferences remedies planning",
+    "pacing search measuring comparing fewest grpo preferences remedies planning",
     "commands simulate validate exports",
     "report",
     "__init__",
@@ -306,3 +306,26 @@ def test_no_file_names_a_path_of_this_machine() -> None:
         if word.encode() in path.read_bytes()
     ]
     assert not found
+
+
+# Classes of many fields, and of these the ones whose names say it all.
+DESCRIBED = {
+    ("setup.py", "Setup"): "",
+    ("memory/traits.py", "Traits"): "",
+    ("memory/passes.py", "Pass"): "tape",
+    ("memory/attention.py", "Shape"): "n_heads n_kv_heads d_qk d_v",
+    ("speed/efficiency.py", "Efficiency"): "scan memory overlap",
+}
+
+
+@pytest.mark.parametrize("place", DESCRIBED, ids=lambda place: place[1])
+def test_every_field_is_described(place: tuple[str, str]) -> None:
+    body = parsed(ROOT / "planner" / place[0]).body
+    found = next(node for node in body if isinstance(node, ast.ClassDef) and node.name == place[1])
+    fields = [
+        n.target.id for n in found.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
+    ]
+    text = ast.get_docstring(found) or ""
+    plain = DESCRIBED[place].split()
+    assert len(fields) > 10
+    assert [name for name in fields if f"`{name}`" not in text and name not in plain] == []

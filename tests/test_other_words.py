@@ -6,10 +6,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from planner.choices import CHOICES
 from planner.cli.main import COMMANDS, cli
 from planner.cli.other_words import _WORDS
 from planner.errors import _ELSEWHERE, InputError, hint
-from planner.setup import CHOICES
 from planner.trainers import names
 
 # Options of some commands, for which others have the other name.

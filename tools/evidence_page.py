@@ -60,7 +60,7 @@ def _try(name: str, models: tuple[str, ...], lookup: Kept) -> Row:
     rows = {}
     for seeds in (n for n in SEEDS if n <= max(there, USUAL_SEEDS)):
         setting = Setting(models, seeds)
-        rows[seeds] = Row(setting, judge(claim(name), setting, lookup))  # type: ignore[arg-type]
+        rows[seeds] = Row(setting, judge(claim(name), setting, lookup.record))
         if rows[seeds].complete:
             return rows[seeds]
     return rows[USUAL_SEEDS]

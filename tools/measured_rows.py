@@ -138,8 +138,8 @@ WORKSPACE = (
     "The runs under FSDP had no such block"
 )
 UNITS = (
-    "not explained: 10 GB are missing; the source's two Gemmas, run alike, are at 0.90. Every matrix is a unit of FSDP "
-    "here (size_based, min_num_params 10000), as the profile has it since"
+    "not explained: 10 GB are missing; the source's two Gemmas, run alike, are at 0.90. Every matrix is a unit of "
+    "FSDP here (size_based, min_num_params 10000), as the profile has it since"
 )
 OTHERWISE = (
     "the source contradicts it: its v13, the same set-up a day later, has 18.2 GB, its v15, with flash attention, "

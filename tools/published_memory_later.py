@@ -26,7 +26,6 @@ from planner.errors import PlannerError
 from planner.estimator import load
 from planner.memory.overhead import kind_of, within_kind
 from planner.moments import MemoryEstimate
-from planner.ranks import has_experts
 from planner.running import running
 from planner.setup import SHARDS_PARAMETERS, Setup
 from planner.trainers import PLAIN
@@ -101,7 +100,7 @@ def about(found: str, case: Case, setup: Setup, stands_in: bool = False) -> froz
         f"sequences {'vary' if setup.lengths_vary else setup.packing}",
         "lengths stated" if case.stated else "lengths open",
         "several GPUs" if setup.gpus > 1 else "one GPU",
-        "experts routed" if has_experts(load(model_of(case.model))[1]) else "dense",
+        "experts routed" if load(model_of(case.model))[1].has_experts else "dense",
         "parameters sharded" if setup.sharding in SHARDS_PARAMETERS else "parameters whole",
     ))  # fmt: skip
 

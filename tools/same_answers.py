@@ -80,6 +80,15 @@ MACHINE: dict[str, tuple[Any, ...]] = {
     "offload": ("optimizer", "parameters", "all"),
     "price": (2.5,),
 }
+# Asked for together, and seldom: most options above do not go with them.
+OBJECTIVE: dict[str, tuple[Any, ...]] = {
+    "objective": ("dpo", "orpo", "kto", "grpo", "grpo"),
+    "reference": ("none", "base"),
+    "prompt_tokens": (64, 500),
+    "mean_completion": (40, 300),
+    "eval_batch": (4, 8),
+    "images": (1, 3),
+}
 # Options that go with another, and would be an error without it more often than not.
 WITH = {
     "gpus": ("gpu",),
@@ -106,6 +115,8 @@ def request(chance: random.Random, models: list[str]) -> dict[str, Any]:
                 continue
             if chance.random() < often and not (name in ("episodes", "dataset") and "tokens" in found):
                 found[name] = chance.choice(values)
+    if chance.random() < 0.15:
+        found |= {name: chance.choice(values) for name, values in OBJECTIVE.items() if chance.random() < 0.4}
     if "gpus" in found and chance.random() < 0.8:  # a batch that divides
         found["batch"] = 768
     return found

@@ -5,7 +5,7 @@
 A fenced block after `<!-- output: ARGUMENTS -->` holds what `lora-plan ARGUMENTS` prints at 80 columns.
 docs/cli.md is written whole, from every command's --help, and docs/accuracy.md from the
 table of errors. A table between `<!-- tried: NAME -->` and
-`<!-- end -->` is one of tools/export_tables.py.
+`<!-- end -->` is one of tools/export_tables.py, or the layers of the code.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from unittest import mock
 from click.testing import CliRunner
 
 from planner.cli.main import COMMANDS, cli
-from tools import accuracy_page
-from tools.export_tables import TABLES
+from tools import accuracy_page, code_map
+from tools.export_tables import TABLES as OF_EXPORTS
 
 ROOT = Path(__file__).resolve().parent.parent
+TABLES = {**OF_EXPORTS, "modules": code_map.table}
 BLOCK = re.compile(r"(<!-- output: (?P<arguments>[^\n]*?) -->\n\n?```text\n).*?(```\n)", re.DOTALL)
 
 

@@ -1,6 +1,6 @@
 """What is trained: a spec's choice of matrices and ranks over an inventory, counted as PEFT or Tinker would."""
 
-from .pairs import Adapted, Pair, Slope, adapt, params, select, slope
+from .pairs import Adapted, Pair, Slope, adapt, by_matrix, params, select, slope
 from .spec import (
     ALL_LINEAR,
     DTYPE_BYTES,
@@ -28,6 +28,7 @@ __all__ = [
     "Slope",
     "Variant",
     "adapt",
+    "by_matrix",
     "check_spec",
     "params",
     "select",

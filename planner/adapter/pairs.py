@@ -71,6 +71,14 @@ class Adapted:
         return sum(pair.params for pair in self.pairs) * len(self.layers)
 
 
+def by_matrix(adapted: Iterable[Adapted]) -> dict[int, tuple[Adapted, ...]]:
+    """Adapted matrices by their index in the architecture: several of one where ranks differ between layers."""
+    found: dict[int, tuple[Adapted, ...]] = {}
+    for item in adapted:
+        found[item.index] = (*found.get(item.index, ()), item)
+    return found
+
+
 # The ranks that patterns name: of the whole matrix first, then of each of its logical parts.
 Ranks = tuple["int | None", ...]
 
@@ -162,7 +170,7 @@ def _nothing_chosen(arch: Architecture, spec: AdapterSpec) -> InputError:
     roles = {m.role for m in arch.matrices if adaptable(m) and m.kind != "experts"}
     have = [name for name, wanted in LAYER_SETS.items() if roles.intersection(wanted)]
     remedy = ""
-    if any(m.kind == "experts" for m in arch.matrices) and spec.experts in ("none", "peft"):
+    if arch.has_experts and spec.experts in ("none", "peft"):
         remedy = f"With experts {spec.experts} its experts are not adapted."
     if (
         spec.exclude_modules

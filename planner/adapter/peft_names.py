@@ -8,9 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 from ..errors import InputError
 from ..schema import Matrix
+
+Number = TypeVar("Number", int, float)
 
 _LAYER = re.compile(r".*?\.[^.]*\.(?P<idx>\d+)\.")
 
@@ -76,7 +79,7 @@ def layer_number(key: str, patterns: Sequence[str] = ()) -> int | None:
     return int(found["idx"]) if found else None
 
 
-def pattern_value(patterns: Mapping[str, int], key: str) -> int | None:
+def pattern_value(patterns: Mapping[str, Number], key: str) -> Number | None:
     """What `rank_pattern` says of a path: its first entry that matches the path's end, or None."""
     for pattern, value in patterns.items():
         if compiled("rank-pattern", rf"(.*\.)?({pattern})$").match(key):

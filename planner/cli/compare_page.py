@@ -30,10 +30,14 @@ def _optional(value: float | None, form: Callable[[float], str]) -> str:
 def _fits(column: Column) -> Text:
     if column.memory_bytes is None:
         return Text("")
-    over = column.memory.per_gpu_bytes - column.memory_bytes
+    fit, over = column.memory.fit(column.memory_bytes), column.memory.per_gpu_bytes - column.memory_bytes
     if over <= 0:
-        return Text("yes", style="green")
-    return Text(f"no, over by\n{units.byte_size(over)}", style="red")
+        return Text(str(fit), style="green" if fit == "yes" else "yellow")
+    return Text(f"{fit}, over by\n{units.byte_size(over)}", style="red")
+
+
+def _fewest(column: Column) -> tuple[str, str]:
+    return fewest(column.fewest.to_dict() if column.fewest else None)
 
 
 def _part(part: MemoryPart) -> Callable[[Column], str | Text]:
@@ -41,7 +45,10 @@ def _part(part: MemoryPart) -> Callable[[Column], str | Text]:
 
 
 def _rows(found: Comparison) -> list[tuple[str, Callable[[Column], str | Text]]]:
+    several = any(column.run.setup.gpus > 1 for column in found.columns)
     rows: list[tuple[str, Callable[[Column], str | Text]]] = [
+        *([("sharding", lambda c: str(c.run.setup.sharding))] if several else []),
+        ("checkpointing", lambda c: str(c.run.setup.checkpointing).replace("-", "-\n")),
         ("trained", lambda c: units.count(c.run.params)),
         ("FLOPs a token", lambda c: _optional(c.flops_per_token, units.flops)),
         ("memory of a GPU", lambda c: units.byte_size(c.memory.per_gpu_bytes)),
@@ -56,12 +63,8 @@ def _rows(found: Comparison) -> list[tuple[str, Callable[[Column], str | Text]]]
     rows.append(("most at", lambda c: textwrap.fill(c.memory.peak.name, BREAK)))
     if any(column.memory_bytes for column in found.columns):
         rows.append(("fits", _fits))
-        rows.append(
-            (
-                "fewest GPUs",
-                lambda c: fewest(c.fewest.to_dict() if c.fewest else None).replace(" rec", "\nrec"),
-            )
-        )
+        rows.append(("fewest GPUs", lambda c: _fewest(c)[0]))
+        rows.append(("a sequence each", lambda c: _fewest(c)[1].replace(" ", "\n", 1)))
         rows += _step_rows()
         rows.append(
             ("tokens/s", lambda c: _optional(c.time.step.tokens_per_s if c.time else None, "{:,.0f}".format))

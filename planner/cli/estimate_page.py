@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -12,7 +13,7 @@ from rich.text import Text
 from .. import units
 from ..learning_rate.lookup import LearningRate
 from ..memory.interval_kinds import KIND_WORDS, LENGTH_WORDS, NARROWER
-from ..moments import parts_of
+from ..moments import FIT_WORDS, parts_of
 from ..plan import Plan
 from . import capacity_tables
 from .capacity_tables import titled_table
@@ -26,7 +27,7 @@ def _what(plan: Plan) -> str:
         ", ".join((*(spec.targets or spec.layers or ()), *spec.target_parameters)) or spec.target_regex or ""
     )
     where = "attention, mlp, unembedding" if where == "all" else where
-    kind = "DoRA" if spec.variant == "dora" else "LoRA"
+    kind = "DoRA" if spec.variant == "dora" else "QLoRA" if plan.method == "qlora" else "LoRA"
     experts = f", experts {spec.experts}" if plan.adapter.expert_rank else ""
     more = ""
     if spec.layers_to_transform is not None:
@@ -58,15 +59,45 @@ def _headline(plan: Plan) -> RenderableType:
     facts_line = [f"trains {units.count(adapter.params)} ({units.percent(adapter.params / model.params)})"]
     if plan.flops:
         facts_line.append(f"{units.percent(plan.flops.ratio)} of full fine-tuning's FLOPs")
-    if plan.learning_rate.value is not None:
-        facts_line.append(f"learning rate {units.rate(plan.learning_rate.value)}")
     stored = _stored(plan)
+    answers = ["; ".join(facts_line), *_rate(plan), *_run(plan)]
     return Group(
         Text.assemble((model.id, "bold cyan"), (f"  {model.model_type}, {size}", "")),
         *([Text(stored)] if stored else []),
         Text(_what(plan)),
-        Text("; ".join(facts_line), style="bold"),
+        *(Text(line, style="bold") for line in answers),
     )
+
+
+def _rate(plan: Plan) -> Iterator[str]:
+    """The learning rate, with its interval and for which batch."""
+    lr = plan.learning_rate
+    if lr.value is None:
+        return
+    span = "" if lr.low is None or lr.high is None else f" ({units.rate(lr.low)} to {units.rate(lr.high)})"
+    of = "" if lr.batch is None else f" for a batch of {lr.batch:,.0f}"
+    yield f"learning rate {units.rate(lr.value)}{of}{span}"
+
+
+def _run(plan: Plan) -> Iterator[str]:
+    """On the GPU that was named: whether the run fits, how long it takes and what it costs."""
+    found, named = (plan.memory or {}).get(plan.method), plan.request.get("gpu")
+    if not found or named is None:
+        return
+    if found["fit"] is not None:
+        from .. import hardware  # loaded where a GPU is named
+
+        card, gpus = hardware.find(str(named)), found["setup"]["gpus"]
+        peak, low, high = (units.byte_size(found[key]) for key in ("per_gpu_bytes", "low", "high"))
+        each = f"{gpus:,} x {card.name}: {peak} of {units.byte_size(card.memory_bytes or 0)}"
+        yield f"{FIT_WORDS[found['fit']]} {each}{' each' if gpus > 1 else ''} ({low} to {high})"
+    if plan.time and plan.time["seconds"] is not None:
+        took, low, high = (units.duration(plan.time[key]) for key in ("seconds", "low", "high"))
+        cost = ""
+        if plan.cost and plan.cost["usd"] is not None:
+            usd, low_usd, high_usd = (f"{plan.cost[key]:,.2f}" for key in ("usd", "low", "high"))
+            cost = f"; costs ${usd} ({low_usd} to {high_usd})"
+        yield f"takes {took} ({low} to {high}){cost}"
 
 
 def _adapter(plan: Plan) -> Table:
@@ -181,18 +212,21 @@ def _memory(plan: Plan) -> Table | None:
         table.add_row("narrower by", *narrower)
     table.add_row("tokens", f"{plan.workload.seq_len:,} {LENGTH_WORDS[within[0]['length']]}")
     if next(iter(columns.values()))["fits"] is not None:
-        table.add_row("fits", *("yes" if found["fits"] else "no" for found in columns.values()))
-        table.add_row("fewest GPUs", *(fewest(found["fewest"]) for found in columns.values()))
+        table.add_row("fits", *(found["fit"] for found in columns.values()))
+        least = [fewest(found["fewest"]) for found in columns.values()]
+        table.add_row("fewest GPUs", *(count for count, _ in least))
+        table.add_row("a sequence each", *(how for _, how in least))
     return table
 
 
-def fewest(found: dict[str, Any] | None) -> str:
-    """The fewest GPUs on which a method fits, and how, in a few words."""
+def fewest(found: dict[str, Any] | None) -> tuple[str, str]:
+    """The fewest GPUs on which a method fits, and how: its sharding, layers computed again, GPUs of a sequence."""
     if found is None:
-        return "over 4,096"
-    how = " recomputing" if found["checkpointing"] != "none" else ""
+        return "over 4,096", ""
+    how = [] if found["sharding"] == "none" else [found["sharding"]]
+    how += ["recomputing"] if found["checkpointing"] != "none" else []
     shared = f"\n{found['sequence_parallel']} a sequence" if found["sequence_parallel"] > 1 else ""
-    return f"{found['gpus']:,}{how}{shared}"
+    return f"{found['gpus']:,}", f"{', '.join(how)}{shared}"
 
 
 def _time(plan: Plan) -> Table | None:
@@ -204,13 +238,15 @@ def _time(plan: Plan) -> Table | None:
     step, run = plan.time["step"], plan.time
     table = titled_table("Time and cost", run["basis"])
     low, middle, high = (units.significant(step[key]) for key in ("low", "seconds", "high"))
-    table.add_row(
-        f"a step of {plan.workload.batch:,} x {plan.workload.seq_len:,} tokens",
-        f"{middle} s ({low} to {high})",
+    length = (
+        f"{plan.workload.seq_len:,} tokens"
+        if run["seq_len"] is None
+        else f"{run['seq_len']:,} tokens on average"
     )
+    table.add_row(f"a step of {plan.workload.batch:,} x {length}", f"{middle} s ({low} to {high})")
     if run["seconds"] is not None:
         low, middle, high = (units.duration(run[key]) for key in ("low", "seconds", "high"))
-        table.add_row(f"{run['steps']:,} steps", f"{middle} ({low} to {high})")
+        table.add_row(units.counted(run["steps"], "step"), f"{middle} ({low} to {high})")
     within = run["interval"]
     table.add_row("interval of", TIMED[within["kind"]])
     table.add_row("it holds", held_words(within["held"], within["judged"]))

@@ -9,11 +9,22 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import units
+from ..moments import FIT_WORDS
 from ..search.evaluate import Evaluated
 from ..search.result import Found
 from .capacity_tables import regret_text
 
 MOST_NEIGHBOURS = 14
+FIRST = "gpus-tried"  # the notice without which the best plan is not understood
+TARGETS = {
+    "llama-factory": "llamafactory", "axolotl": "axolotl", "torchtune": "torchtune", "unsloth": "unsloth",
+    "megatron": "megatron",
+}  # fmt: skip
+
+
+def target_of(trainer: str | None) -> str:
+    """What `export` calls the trainer of a profile; TRL where it writes no file for it."""
+    return next((target for name, target in TARGETS.items() if (trainer or "").startswith(name)), "trl-sft")
 
 
 def _table(title: str, note: str, *columns: str) -> Table:
@@ -43,10 +54,13 @@ def _best(found: Found) -> RenderableType:
     peak = (
         f"{units.byte_size(best.memory.per_gpu_bytes)} ({ends}) of {units.byte_size(best.memory_bytes)} a GPU"
     )
-    table.add_row("memory", f"{peak}, most at {best.memory.peak.name}")
+    fit = best.memory.fit(best.memory_bytes)
+    table.add_row("memory", f"{f'{FIT_WORDS[fit]}: ' if fit else ''}{peak}, most at {best.memory.peak.name}")
     if run.low is not None and run.high is not None:
         table.add_row(
-            "time", f"{units.duration(best.seconds)} ({_interval(run.low, run.high)}), {run.steps:,} steps"
+            "time",
+            f"{units.duration(best.seconds)} ({_interval(run.low, run.high)}), "
+            f"{units.counted(run.steps or 0, 'step')} of {run.step.tokens:,} tokens",
         )
         table.add_row("", f"interval of {run.step.grounds.said}")
     if best.cost and best.cost.low is not None and best.cost.high is not None:
@@ -106,10 +120,16 @@ def show(found: Found, command: str, console: Console | None = None) -> None:
     console = console or Console(highlight=False, soft_wrap=False)
     tokens = f"{units.count(found.tokens)} tokens"
     console.print(Text.assemble((found.model, "bold cyan"), f"  {tokens}"))
-    console.print(f"{found.feasible:,} of {found.candidates:,} plans keep the limits", "")
+    first = [each for each in found.warnings if each.code == FIRST]
+    said = [
+        f"{found.feasible:,} of {found.candidates:,} plans keep the limits.",
+        *(each.message for each in first),
+    ]
+    console.print(" ".join(said), "")
     console.print(_best(found), "")
     console.print(Text.assemble(("in full  ", "bold"), command), soft_wrap=True)
-    console.print("a trainer's file: the same with `export TARGET` for `estimate`\n", style="dim")
+    target = target_of(found.given.get("trainer"))
+    console.print(f"as a trainer's file  the same with `export {target}` for `estimate`\n", style="dim")
     blocks: Iterable[RenderableType] = (
         _plans("Sure to fit", "the best whose memory fits at its upper end too", [found.sure])
         if found.sure
@@ -126,5 +146,5 @@ def show(found: Found, command: str, console: Console | None = None) -> None:
             console.print(Text.assemble((f"{item.limit}  ", "yellow"), item.message))
         console.print("")
     console.print(_rejected(found), "")
-    for notice in found.warnings:
+    for notice in (each for each in found.warnings if each not in first):
         console.print(Text.assemble(("note  ", "yellow"), notice.message))

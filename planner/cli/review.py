@@ -12,6 +12,7 @@ from .. import units
 from ..exports.checks import SEVERITIES
 from ..exports.imported import FORMATS
 from ..exports.review import Review, review
+from ..moments import FIT_WORDS
 from .estimate import DATA, data_options
 from .options import Count, SectionedCommand, json_option, print_json
 from .run_options import MACHINE, run_options
@@ -92,14 +93,14 @@ def show(found: Review) -> None:
         _row("Adapter", f"{plan.model.id}: rank {spec.rank}, alpha {spec.alpha:g}, {counted}")
     memory = (plan.memory or {}).get(found.method)
     if memory:
-        size = units.byte_size(memory["per_gpu_bytes"])
-        _row(
-            "Memory", f"{size} a GPU ({memory.get('basis', 'analytic')}), {work.seq_len:,} tokens a sequence"
-        )
+        peak, low, high = (units.byte_size(memory[key]) for key in ("per_gpu_bytes", "low", "high"))
+        fit = f"{FIT_WORDS[memory['fit']]}; " if memory["fit"] else ""
+        _row("Memory", f"{peak} a GPU ({low} to {high}; analytic), {fit}{work.seq_len:,} tokens a sequence")
     if not full and plan.time and plan.time["seconds"] is not None:
+        took, low, high = (units.duration(plan.time[key]) for key in ("seconds", "low", "high"))
         _row(
             "Time",
-            f"{units.duration(plan.time['seconds'])} ({plan.time['basis']}), {plan.time['steps']:,} steps",
+            f"{took} ({low} to {high}; {plan.time['basis']}), {units.counted(plan.time['steps'], 'step')}",
         )
     cap = plan.capacity
     if cap.utilisation is not None and not full:

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from ..setup import CHOICES, Setup
+from ..choices import CHOICES
+from ..setup import Setup
 from .options import Count, Function, complete
 
 MACHINE = ("gpu", "gpus", "gpus_per_node", "price", "calibration")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..setup import CHOICES
+from ..choices import CHOICES
 from ..simulate import simulate
 from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options, library_options
 from .options import Count, Function, SectionedCommand, complete, json_option, print_json

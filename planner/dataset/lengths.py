@@ -47,21 +47,23 @@ def capped(counts: Histogram, seq_len: int | None) -> dict[int, int]:
     return found
 
 
+def expected_longest(counts: Histogram, batch: int) -> float:
+    """The mean length of the longest of `batch` examples drawn at random: sum over n of 1 - F(n)^batch, F the share
+    of examples of at most n tokens."""
+    total, found, seen, before = sum(counts.values()), 0.0, 0, 0
+    for length in sorted(counts):
+        found += (length - before) * (1 - (seen / total) ** batch)
+        seen, before = seen + counts[length], length
+    return found
+
+
 def padding_efficiency(counts: Histogram, batch: int) -> float:
     """Tokens over all places of batches of `batch` examples drawn at random and padded to their longest.
 
-    mean length / E[longest of batch], E = sum over n of 1 - F(n)^batch, F the share of examples of at most n tokens.
-    Neglects that the last batch may be smaller.
+    mean length / E[longest of batch]. Neglects that the last batch may be smaller.
     """
-    total = sum(counts.values())
     tokens = sum(length * count for length, count in counts.items())
-    if not tokens:
-        return 1.0
-    expected, seen, before = 0.0, 0, 0
-    for length in sorted(counts):
-        expected += (length - before) * (1 - (seen / total) ** batch)
-        seen, before = seen + counts[length], length
-    return tokens / total / expected
+    return tokens / sum(counts.values()) / expected_longest(counts, batch) if tokens else 1.0
 
 
 def packed_sequences(counts: Histogram, seq_len: int) -> int:

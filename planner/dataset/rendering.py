@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 
 from .formats import Example, Item, Message, RowError, flattened
 from .template import ChatTemplate, Spans, as_rendered
 
-LossOn = Literal["assistant", "completion", "all"]
 LOSS_ON = ("auto", "assistant", "completion", "all")
 SAID_BESIDE = frozenset(("reasoning_content", "thinking", "reasoning", "tool_calls"))
 SAID = ("reasoning_content", "thinking", "reasoning", "content", "tool_calls")  # as it is read

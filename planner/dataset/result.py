@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..information import Information
 from ..schema import Basis, Notice
 from ..version import __version__
-from .lengths import Percentiles
+from .lengths import Histogram, Percentiles
 from .shape import Shape
 
 SCHEMA = 1
@@ -59,7 +59,7 @@ class DatasetReport:
 
     `sequences` are two for each preference pair, else one an example. `distinct` holds the loss tokens of examples
     that repeat no earlier one; its ends leave near duplicates out or in. `shape` is what a trainer must be told of
-    the rows, where they lie in files.
+    the rows, where they lie in files. `histogram` counts sequences by length, in bytes without a tokenizer.
     """
 
     data: str
@@ -94,6 +94,7 @@ class DatasetReport:
     ways: Mapping[str, Any]
     warnings: tuple[Notice, ...]
     shape: Shape | None = None
+    histogram: Histogram | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON contract, schema 1."""

@@ -104,7 +104,7 @@ def summarise(
         padding_efficiency=lengths.padding_efficiency(at, batch) if counted else None,
         packing_efficiency=lengths.packing_efficiency(sums.lengths, limit) if limit else None,
         packed_sequences=lengths.packed_sequences(sums.lengths, limit) if limit else None,
-        information=found, ways=ways, shape=shape, warnings=tuple(notices),
+        information=found, ways=ways, shape=shape, warnings=tuple(notices), histogram=dict(sums.lengths),
     )  # fmt: skip
 
 

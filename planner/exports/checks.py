@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from .. import facts, units
 from ..adapter.peft_rules import PEFT_VERSION
 from ..dataclass import dataclass
 from ..information import ARTICLE
+from ..moments import FIT_WORDS
 from ..plan import Plan
+from ..remedies import typed
 from ..schema import Architecture, Source
+from ..setup import Setup
 from .trainers import trainer
 from .training import Rate, Training
 
@@ -289,21 +292,36 @@ def does_not_fit(case: Case, method: str, advice: str) -> Iterator[Finding]:
     found = (case.plan.memory or {}).get(method)
     if not found or found.get("fits") is not False:
         return
-    fewest = (found.get("fewest") or {}).get("gpus")
-    several = f"; {fewest} GPUs would do" if fewest and fewest > case.training.setup.gpus else ""
     yield Finding(
         "does-not-fit", "error",
-        f"A GPU needs about {units.byte_size(found['per_gpu_bytes'])}, which does not fit.",
+        f"A GPU needs about {units.byte_size(found['per_gpu_bytes'])}, which {FIT_WORDS[found['fit']]}.",
         f"{case.training.setup.micro_batch} x {case.plan.workload.seq_len:,} tokens in a micro-step; parts: "
         + ", ".join(f"{name} {units.byte_size(size)}" for name, size in found["parts"].items() if size) + ".",
-        f"Fewer sequences a micro-step, --checkpointing, {advice}{several}.", derived("memory (analytic)"),
+        _what_would(found, case.training.setup) or advice, derived("memory (analytic)"),
     )  # fmt: skip
+
+
+def _what_would(found: Mapping[str, Any], setup: Setup) -> str:
+    """The changes with which a run would fit, as `estimate` takes them, or on how many GPUs; "" where none would."""
+    if others := found["would_fit"]:
+        said = []
+        for other in others[:2]:
+            micro = (
+                setup.micro_batch
+                * setup.accumulation
+                // other["options"].get("accumulation", setup.accumulation)
+            )
+            size = units.byte_size(other["per_gpu_bytes"])
+            said.append(f"{typed(other['options'])} ({micro} in a micro-step, {size})")
+        return f"{' or '.join(said)} would fit."
+    fewest = (found.get("fewest") or {}).get("gpus")
+    return f"{fewest} GPUs would hold it." if fewest and fewest > setup.gpus else ""
 
 
 def memory(case: Case) -> Iterator[Finding]:
     """Whether the run fits on the GPU that was named."""
     method = "qlora" if case.training.setup.method == "qlora" else "lora"
-    return does_not_fit(case, method, "or --quantize nf4")
+    return does_not_fit(case, method, "A smaller model, shorter sequences or a larger GPU.")
 
 
 def reinforcement(case: Case) -> Iterator[Finding]:

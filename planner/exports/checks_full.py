@@ -11,7 +11,7 @@ from .checks import Case, Finding, beyond_context, derived, does_not_fit, rate_a
 
 def memory(case: Case) -> Iterator[Finding]:
     """Whether every parameter's weights, gradients and states fit on the GPU that was named."""
-    return does_not_fit(case, "full", "sharded states (--sharding fsdp), or LoRA")
+    return does_not_fit(case, "full", "Sharded states (--sharding fsdp), or LoRA.")
 
 
 def learning_rate(case: Case) -> Iterator[Finding]:

@@ -75,7 +75,7 @@ def adapter(t: Training) -> tuple[str, list[Line]]:
     targets = list(dict.fromkeys([*(table[name] for name in names), *expert_targets]))
     every = {m.leaf for m in t.arch.matrices if m.role in ("mlp", "shared_expert") and m.kind != "experts"}
     if (expert_targets and every - set(names)) or (
-        every & set(names) and not expert_targets and any(m.kind == "experts" for m in t.arch.matrices)
+        every & set(names) and not expert_targets and t.arch.has_experts
     ):
         raise InputError(
             "layers", ",".join(sorted(every)), f"dense MLPs and experts together: in {NAME} they share their names",

@@ -181,8 +181,7 @@ def _task(arch: Architecture, config: Mapping[str, Any]) -> str | None:
     name = str(names[0]) if isinstance(names, list) and names else ""
     if name.endswith(("ForCausalLM", "LMHeadModel")):
         return "CAUSAL_LM"
-    encoder_decoder = {"encoder", "decoder"} <= {block.stack for block in arch.blocks}
-    return "SEQ_2_SEQ_LM" if encoder_decoder and name.endswith("ForConditionalGeneration") else None
+    return "SEQ_2_SEQ_LM" if arch.is_encoder_decoder and name.endswith("ForConditionalGeneration") else None
 
 
 def _whole_number(value: float) -> float:
@@ -200,7 +199,7 @@ def lora_config(
     alphas = dict(spec.alpha_pattern)
 
     def alpha(item: Adapted, key: str) -> float:
-        named = pattern_value(alphas, key)  # type: ignore[arg-type]
+        named = pattern_value(alphas, key)
         fused = spec.experts == "peft" and item.matrix.kind == "experts" and not item.pinned
         return named or _whole_number(spec.alpha * (item.pairs[0].rank // spec.rank if fused else 1))
 

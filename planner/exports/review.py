@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..choices import Method
 from ..dataclass import dataclass
 from ..errors import InputError, PlannerError
 from ..plan import Plan
 from ..schema import Notice
-from ..setup import Method
 from .checks import CHECKS, SEVERITIES, Case, Finding
 from .checks_full import FULL_CHECKS
 from .imported import Imported, Unread, import_config

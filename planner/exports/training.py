@@ -15,8 +15,9 @@ from ..dataclass import dataclass
 from ..errors import InputError, PlannerError, hint
 from ..estimator import load, model_of
 from ..learning_rate.advice import lr as advise
+from ..pacing import optimizer_steps
 from ..plan import Plan
-from ..planning import ALPHA_RULES, USUAL, estimate, optimizer_steps
+from ..planning import ALPHA_RULES, USUAL, estimate
 from ..running import setup_from
 from ..schema import Architecture, Notice
 from ..setup import Setup

@@ -1,1 +1,1 @@
-"""Learning rates: the functional form (law) and looking one up (lookup)."""
+"""Learning rates: a law's form, what it says of a run, fits to sweeps, and the parametrisations of trainers."""

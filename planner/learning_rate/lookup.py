@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ..fact_types import RateContext
 
 DEFAULT_LAW = "lora-plan-2026-11-28b"
-LAW_ALPHA = REFERENCE_ALPHA
 LEVEL = 0.9
 _HALF = 1.6449  # standard deviations on either side of the middle 90% of a normal distribution
 

@@ -13,16 +13,19 @@ from .tape import Buffer, Gradients, Size, Tape, Value, add, beside, cast, copy,
 
 @dataclass(frozen=True)
 class Shape:
-    """Heads and their widths. `masked`: a mask is given as a tensor; `capped` scores pass through tanh (for which
-    transformers 5 has no SDPA); `eager`: the model has no SDPA, `no_flash`: no flash attention; `narrow`: its softmax
-    runs in the values' own type; `dropped`: probabilities pass through dropout; `wide`: queries and keys are
-    multiplied in float32, `wide_bias`: a float32 bias is added to scores; `sinks`: a score for each head stands
-    beside them, and the softmax is told its type, which autocast leaves; `single`: keys of one head that SDPA is not
-    told to share; `pairs`: positions with positions of all sequences; `bias`: one on scores, by position;
-    `sink_scales`: the result is weighted by how much of the scores a head's sink leaves; `decay`: a value for each
-    key of each head, made in the layer, added to its scores; `pieced`: but under flash attention it runs in pieces,
-    whose results are joined, and whose gradients are; `floored`: masked scores are raised to their type's least
-    number."""
+    """Heads and their widths, the `pairs` of positions of all sequences that meet, and what the model's code does.
+
+    Which kernels it has: `eager`: no SDPA; `no_flash`: no flash attention; `single`: keys of one head that SDPA is
+        not told to share; `pieced`: but under flash attention it runs in pieces, whose results are joined, and whose
+        gradients are.
+    Scores: `masked`: a mask is given as a tensor. `capped`: they pass through tanh (for which transformers 5 has no
+        SDPA). `wide`: queries and keys are multiplied in float32. `bias`: one by position is added, `wide_bias`: one
+        in float32. `decay`: a value for each key of each head, made in the layer, is added. `floored`: masked scores
+        are raised to their type's least number.
+    Softmax: `narrow`: it runs in the values' own type. `sinks`: a score for each head stands beside the others, and
+        the softmax is told its type, which autocast leaves. `sink_scales`: the result is weighted by how much of the
+        scores a head's sink leaves. `dropped`: probabilities pass through dropout.
+    """
 
     n_heads: int
     n_kv_heads: int

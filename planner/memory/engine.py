@@ -27,6 +27,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from ..choices import Method, Quantize
 from ..dataclass import dataclass
 from ..errors import InputError
 from ..objective_rules import SHARES_GPU
@@ -99,10 +100,9 @@ def in_four_bits(setup: Setup) -> bool:
 
 def engine_weights(arch: Architecture, setup: Setup) -> int:
     """Bytes of vLLM's base: 16 bits, or bitsandbytes' 4 where it runs beside a trainer whose base is held so."""
-    own = setup.quantize if in_four_bits(setup) else "none"
-    method = "lora" if own == "none" else "qlora"
-    alone = Setup(method=method, quantize=own)  # type: ignore[arg-type]
-    found = base_weights(arch, alone)
+    own: Quantize = setup.quantize if in_four_bits(setup) else "none"
+    method: Method = "lora" if own == "none" else "qlora"
+    found = base_weights(arch, Setup(method=method, quantize=own))
     return sum(found.layers) + found.before + found.behind
 
 

@@ -9,12 +9,14 @@ KINDS = (*NAMED, *UNNAMED, "offloaded")
 
 # In few words, for the cell of a table.
 KIND_WORDS = {
-    "alone-lora": "LoRA, one GPU", "alone": "one GPU", "open": "lengths open", "shared": "several GPUs",
-    "shared-open": "lengths open", "split": "split model", "unnamed": "unknown trainer",
+    "alone-lora": "LoRA, one GPU", "alone": "one GPU", "open": "no length given", "shared": "several GPUs",
+    "shared-open": "no length given", "split": "split model", "unnamed": "unknown trainer",
     "unnamed-several": "unknown trainer", "offloaded": "offloading",
 }  # fmt: skip
 # What makes it narrower, in few words; "" where nothing is known to.
-NARROWER = {kind: "naming --trainer" if kind in UNNAMED else "" for kind in KINDS}
+NARROWER = {
+    **dict.fromkeys(KINDS, ""), **dict.fromkeys(UNNAMED, "naming --trainer"), "shared-open": "giving --seq-len",
+}  # fmt: skip
 
 # What a length is to an estimate (`interval.length`), after the number of tokens.
 LENGTH_WORDS = {

@@ -10,7 +10,7 @@ from dataclasses import field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from ..adapter import Adapted
+from ..adapter import Adapted, by_matrix
 from ..adapter.whole import NOTHING_WHOLE, Whole
 from ..dataclass import dataclass
 from ..schema import Architecture, Block
@@ -42,10 +42,7 @@ class Job:
 
     def __post_init__(self) -> None:
         """Pairs by matrix."""
-        pairs: dict[int, tuple[Adapted, ...]] = {}
-        for item in self.adapted or ():
-            pairs[item.index] = (*pairs.get(item.index, ()), item)
-        self.trained = Trained(pairs, self.whole)
+        self.trained = Trained(by_matrix(self.adapted or ()), self.whole)
         traits: Traits = traits_of(self.arch)
         self.traits = traits if self.setup.drops else undropped(traits, self.arch)
         matrices = (self.arch.matrices[i].d_out * len(layers) for i, layers in self.whole.biases.items())

@@ -10,6 +10,8 @@ from .bias import Bias
 from .passes import Pass
 from .tape import Buffer, Size, Value
 
+Masks = Literal["all", "cross", "none"]  # which attentions a mask of tokens reaches
+
 
 @dataclass(frozen=True)
 class Outside:
@@ -28,7 +30,7 @@ class Outside:
     cross: Bias | None = None
     held: bool = False
     first: bool = False
-    masks: Literal["all", "cross", "none"] = "all"
+    masks: Masks = "all"
     seen: list[int] | None = None
     cached: list[Buffer] | None = None
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import field
 
+from ..choices import AttentionKernel, Kernels
 from ..dataclass import dataclass
-from ..setup import AttentionKernel, Kernels, Setup
+from ..setup import Setup
 from .tape import Buffer, Size, Tape, Value, cast
 
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -18,17 +19,28 @@ COPIES = "copies"  # of what is as large as a weight: one that is made whole of 
 class Pass:
     """One run over a tape.
 
-    `sequences` of `length` positions, `tokens` of both on this GPU and `pairs` of positions with positions, parts of
-    one included where a pass is cut. Widths are bytes a value: `compute` of what matrix products make,
-    `stream` of the embedding's result, `base` of frozen weights, `trained` of trained ones, `saved` of what is
-    trained in full beside an adapter, `norms` of weights that nobody quantises (`wide_norms`: norms' own are
-    float32); `half`: 16 bits are float16; `widens`: matrices that the library keeps wide are in float32.
-    `inputs_kept`: quantised products keep what they read. `full`: every weight is trained; `norm_biases`: biases of
-    norms alone. `reach` is the length that windows are compared with. Matrices are `split` over tensor-parallel GPUs,
-    and with `split_stream` the hidden states between them by positions; experts over `expert_split`. `int8`:
-    quantised weights are multiplied in 8 bits; `bitsandbytes`: it holds them. `casts` are weights that autocast
-    lowered. `dropout`: what pairs read is dropped, `dropped`: there is a module for it, whose rate may be 0.
-    `preference`: the loss is one of preferences; it scores all positions of a sequence but `unscored`.
+    Sizes on this GPU: `sequences` of `length` positions, `tokens` of both and `pairs` of positions with positions,
+    parts of one included where a pass is cut. `reach` is the length that windows are compared with.
+
+    Bytes a value: `compute` of what matrix products make, `stream` of the embedding's result, `base` of frozen
+    weights, `trained` of trained ones, `saved` of what is trained in full beside an adapter, `norms` of weights that
+    nobody quantises (`wide_norms`: norms' own are float32). `half`: 16 bits are float16; `widens`: matrices that the
+    library keeps wide are then in float32.
+
+    What is trained: `full`: every weight; `norm_biases`: biases of norms alone; `grad`: whether the pass makes
+    gradients at all.
+
+    Whose code runs: `kernel` attention's, `kernels` elementwise; under `autocast` products choose their type, and
+    `casts` are the weights that it lowered. `masked`: attention gets a mask as a tensor. `dropout`: what pairs read
+    is dropped; `dropped`: there is a module for it, whose rate may be 0. `int8`: quantised weights are multiplied in
+    8 bits; `bitsandbytes`: it holds them; `inputs_kept`: their products keep what they read, and `before` are the
+    buffers that litgpt's loop was found to hold of the micro-step before.
+
+    The loss: `outputs_held` and `outputs_widened` as the set-up has them. `preference`: it is of preferences, and
+    scores all positions of a sequence but `unscored`.
+
+    Several GPUs: matrices are `split` over tensor-parallel ones, and with `split_stream` the hidden states between
+    them by positions; experts over `expert_split`.
     """
 
     tape: Tape

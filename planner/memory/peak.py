@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
+from typing import get_args
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
 from ..errors import InputError, UnsupportedArchitectureError
-from ..moments import Item, MemoryEstimate, MemoryPart, Moment
+from ..moments import Item, MemoryEstimate, MemoryPart, Moment, Phase
 from ..schema import Architecture, Notice
 from ..setup import Setup
 from .engine import beside, engine
@@ -44,9 +45,9 @@ from .stretch import Held, plus
 from .tape import EXPERT_GRADIENTS, Size
 from .traffic import traffic
 from .traits import UNRULED
-from .two_stacks import course_of_two, has_two
+from .two_stacks import course_of_two
 
-PHASES = ("generation", "evaluation", "forward", "loss", "backward", "optimizer")
+PHASES: tuple[Phase, ...] = get_args(Phase)
 NAMES: dict[str, tuple[MemoryPart, str]] = {
     "weights": ("weights", "base weights"),
     "adapter": ("adapter", "adapter"),
@@ -99,16 +100,16 @@ def _estimate(
 ) -> MemoryEstimate:  # fmt: skip
     pairs = None if setup.method == "full" else adapted
     aside: tuple[Notice, ...] = ()
-    if has_two(arch) and setup.loss != "full":
+    if arch.is_encoder_decoder and setup.loss != "full":
         text = (
             f"An encoder with a decoder computes its own loss, which is counted: {setup.loss} is left aside."
         )
         setup, aside = replace(setup, loss="full"), (Notice("own-loss", text),)
-    if setup.eval_batch and (setup.objective != "sft" or has_two(arch)):
+    if setup.eval_batch and (setup.objective != "sft" or arch.is_encoder_decoder):
         raise InputError(
             "eval-batch", setup.eval_batch, "0 but for supervised training of a decoder or encoder"
         )
-    if setup.objective != "sft" and has_two(arch):
+    if setup.objective != "sft" and arch.is_encoder_decoder:
         raise InputError("objective", setup.objective, "sft for an encoder with a decoder")
     if arch.model_type in UNRULED_SCANS:
         raise UnsupportedArchitectureError(
@@ -178,11 +179,10 @@ def _stage(
         base["vllm"] = vllm
     kept = kept_whole(arch, setup)
     passing, live = ({**base, "gathered": kept}, 0) if kept else (base, unit)
-    going = (
-        course_of_two(job, passing, stage, live)
-        if has_two(arch)
-        else course(job, passing, stage, live, tower)
-    )
+    if arch.is_encoder_decoder:
+        going = course_of_two(job, passing, stage, live)
+    else:
+        going = course(job, passing, stage, live, tower)
     going.places[:0] = [*before_step(job, base, unit), *evaluated(job, base)]
     update = share(update_bytes(states, setup), of["states"]) + widened_gradients(trained, setup)
     moments = _moments(going)
@@ -227,8 +227,7 @@ def _notices(arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None
             "whole: one micro-step (--accumulation 1) needs less, as does an exchange in each (accelerate's "
             "sync_each_batch)",
         )
-    experts = any(matrix.kind == "experts" for matrix in arch.matrices)
-    if experts and setup.quantize != "none" and not setup.quantize_experts:
+    if arch.has_experts and setup.quantize != "none" and not setup.quantize_experts:
         yield Notice(
             "experts-not-quantised",
             "transformers 5 keeps experts as tensors that bitsandbytes does not quantise: QLoRA counts them in 16 "
@@ -289,7 +288,7 @@ def _varied(moments: list[Moment], setup: Setup) -> int:
 
 def _moments(going: Course) -> list[Moment]:
     """The highest place of each phase."""
-    best: dict[str, tuple[Size, Place, Held]] = {}
+    best: dict[Phase, tuple[Size, Place, Held]] = {}
     for place in going.places:
         held = plus(place.base, place.highest)
         size = sum(held.values())
@@ -298,6 +297,6 @@ def _moments(going: Course) -> list[Moment]:
     return [_moment(phase, best[phase][1].where, best[phase][2]) for phase in PHASES if phase in best]
 
 
-def _moment(phase: str, where: str, held: Held) -> Moment:
+def _moment(phase: Phase, where: str, held: Held) -> Moment:
     items = [Item(*NAMES[label], number) for label, size in held.items() if (number := round(size)) > 0]
-    return Moment(phase, where, tuple(items))  # type: ignore[arg-type]
+    return Moment(phase, where, tuple(items))

@@ -9,9 +9,10 @@ from functools import lru_cache
 
 from ..adapter import Adapted
 from ..adapter.whole import Whole
+from ..choices import Quantize
 from ..dataclass import dataclass
 from ..schema import Architecture, Matrix
-from ..setup import Quantize, Setup
+from ..setup import Setup
 from .passes import FLOAT32, WIDTHS
 from .stages import Stage, count_layers
 

@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from ..choices import Method
 from ..dataclass import dataclass
+from ..moments import Phase
 from ..schema import Apply, Architecture, Attend, Block
-from ..setup import Method, Setup
+from ..setup import Setup
 from .head import LOGITS, head_stretches, sums_unembedding
 from .kinds import CACHES, Job, Walked, walk_layer
 from .known import maybe_at, remembered
@@ -34,7 +36,7 @@ from .unembedding import Head
 class Place:
     """A stretch of the step with what is held when it begins."""
 
-    phase: str
+    phase: Phase
     where: str
     base: Held
     highest: Held
@@ -61,12 +63,12 @@ class Course:
         self.unit = unit
         self.steps_inside = steps_inside
 
-    def go(self, phase: str, where: str, part: Stretch, units: int = 0) -> None:
+    def go(self, phase: Phase, where: str, part: Stretch, units: int = 0) -> None:
         """Pass a stretch, with so many units gathered."""
         self._at(phase, where, part, units)
         self.level = plus(self.level, self._left_by(part))
 
-    def go_through(self, phase: str, rounds: Sequence[Sequence[Passed]], units: int = 0) -> None:
+    def go_through(self, phase: Phase, rounds: Sequence[Sequence[Passed]], units: int = 0) -> None:
         """Pass rounds of stretches that are alike. What is held grows evenly from round to round, so that each
         stretch is highest in the first or the last; where it does not add up exactly, every round is passed."""
         if len(rounds) > 2:
@@ -83,7 +85,7 @@ class Course:
             for where, part in each:
                 self.go(phase, where, part, units)
 
-    def _at(self, phase: str, where: str, part: Stretch, units: int) -> None:
+    def _at(self, phase: Phase, where: str, part: Stretch, units: int) -> None:
         held = plus(self.level, {"gathered": self.unit * units}) if self.unit and units else self.level
         self.places.append(Place(phase, where, held, part.highest))
 
@@ -120,14 +122,8 @@ def spread(setup: Setup) -> dict[str, float]:
 
 def stacks(arch: Architecture) -> list[tuple[str, int, Block]]:
     """All layers between the ends in the order in which they run, each with its stack and block."""
-    found: dict[str, list[tuple[int, Block]]] = {}
-    for block in arch.blocks:
-        if block.stack not in ENDS:
-            found.setdefault(block.stack, []).extend((layer, block) for layer in block.layers)
     return [
-        (name, layer, block)
-        for name, layers in found.items()
-        for layer, block in sorted(layers, key=lambda pair: pair[0])
+        (name, layer, block) for name, layers in arch.stacks if name not in ENDS for layer, block in layers
     ]
 
 

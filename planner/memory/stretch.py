@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import field
 
 from ..dataclass import dataclass
@@ -42,7 +42,7 @@ def stretch(tape: Tape, start: int, end: int, *, skip: tuple[int, int] = (0, 0))
     """The events from `start` to `end`; buffers that come between the two positions of `skip` are left out
     (what early-stopped recomputation never reaches)."""
     sizes, events = tape.sizes, tape.events
-    left_out = {e for e in events[skip[0] : skip[1]] if e >= 0} if skip[1] else ()
+    left_out: Collection[int] = {e for e in events[skip[0] : skip[1]] if e >= 0} if skip[1] else ()
     if Linear in map(type, sizes):
         return _over_ranks(tape, start, end, left_out)
     level: Size = 0
@@ -61,7 +61,7 @@ def stretch(tape: Tape, start: int, end: int, *, skip: tuple[int, int] = (0, 0))
     return Stretch(_by_label(tape, start, end, left_out), _by_label(tape, start, at + 1, left_out))
 
 
-def _over_ranks(tape: Tape, start: int, end: int, left_out: object) -> Stretch:
+def _over_ranks(tape: Tape, start: int, end: int, left_out: Collection[int]) -> Stretch:
     """The same where sizes are linear in ranks: the points that are the highest at some ranks."""
     if not all(map(is_exact, tape.sizes)):
         raise NotLinearError
@@ -69,7 +69,7 @@ def _over_ranks(tape: Tape, start: int, end: int, left_out: object) -> Stretch:
     tops = [(start - 1, level)]
     for position in range(start, end):
         event = tape.events[position]
-        if left_out and (event if event >= 0 else ~event) in left_out:  # type: ignore[operator]
+        if left_out and (event if event >= 0 else ~event) in left_out:
             continue
         if event < 0:
             level -= tape.sizes[~event]
@@ -94,13 +94,13 @@ def _at(held: Held, ranks: Sequence[int]) -> Held:
     return {label: size.at(ranks) if type(size) is Linear else size for label, size in held.items()}
 
 
-def _by_label(tape: Tape, start: int, end: int, left_out: object) -> Held:
+def _by_label(tape: Tape, start: int, end: int, left_out: Collection[int]) -> Held:
     """Bytes that came less those that went, by label; what has none is a temporary."""
     found: Held = {}
     sizes, labels = tape.sizes, tape.labels
     for event in tape.events[start:end]:
         index = event if event >= 0 else ~event
-        if left_out and index in left_out:  # type: ignore[operator]
+        if left_out and index in left_out:
             continue
         label = labels[index] or "temporary"
         found[label] = found.get(label, 0) + (sizes[index] if event >= 0 else -sizes[index])

@@ -17,32 +17,40 @@ from ..schema import Architecture
 class Traits:
     """Rules of one model type.
 
-    `norm` and `qk_norm` name norm rules; `before` and `after` say whether a layer's parts are normed on their way in
-    and out. `two_norms`: attention and MLP beside each other have a norm each;
-    `routed_norms`: router and experts have one each, and what MLP and experts add is normed apart and
-    together. `rotary` names the rotation and
-    `rotary_share` the part of a head that it turns. `fused` says how a fused projection is taken apart: "slice" (each
-    piece's gradient is laid into zeros) or "split" (they are joined once). Dropout with a rate above 0: `dropout` of
-    what a layer's parts add to the stream, `dropped` of attention's probabilities, `dropped_inner` of an MLP's inner
-    values, `dropped_stem` of embeddings, `dropped_end` of what a stack hands on. `post`: the sum is normed, not what
-    goes in. `wide_residual`: sums on the stream are made in float32, `wide_logits`: the model's code makes its logits
-    so; `stem_norm`: embeddings are normed. `wide_scores`: queries meet keys in float32, `wide_bias`: scores become
-    float32 by a bias that is. `v_norm`: values are normed like keys, without a weight. `narrow_loss`: logits meet the
-    loss in their own type; `narrow_before`: they did before transformers 4.50; `cached_before`: until then its code
-    filled a cache of keys and values though layers were checkpointed. `biased`: each head adds a bias for every pair
-    of positions. `scaled_embedding`, `scaled_residual`: multipliers on the stream. `logits`: what happens to logits
-    between unembedding and loss ("capped": tanh; "scaled"; "biased": a fixed bias is added). `sink_scales`: a head's
-    sink weights what attention puts out. `floored`: masked scores are raised to their type's least number,
-    and a float16 softmax widens.
-    `eager`: transformers has no SDPA path for it, `no_flash`: no path
-    for flash attention; `mask_given`: SDPA is given a mask even where all tokens are seen, and `ungrouped`: keys of a
-    single head, which no fused kernel takes; `narrow`: its eager softmax runs in the values' type. `router`:
-    "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their weights
-    stay in float32, and so do the results that they weight; `jitter`: what experts and router read is multiplied by
-    noise; `every_expert`: all experts run on all tokens. `caches`: its decoder fills a cache of keys and
-    values while it is trained.
-    Of towers of images, `pieced`: attention runs apart for each image or window, from pieces of queries, keys and
-    values, and joins what comes out; `narrow_stem`: layers read what a convolution makes, in 16 bits under autocast;
+    Norms: `norm` and `qk_norm` name rules of norms; parts of a layer are normed on their way in (`before`), out
+    (`after`), or their sum is (`post`).
+    `two_norms`: attention and MLP beside each other have one each. `routed_norms`: router and experts have one each,
+        and what MLP and experts add is normed apart and together. `v_norm`: values are normed like keys, without a
+        weight. `stem_norm`: embeddings are normed.
+
+    Attention: `rotary` names the rotation, `rotary_share` the part of a head that it turns.
+    `eager`: transformers has no SDPA path for it; `no_flash`: no path for flash attention.
+    `mask_given`: SDPA is given a mask even where all tokens are seen. `ungrouped`: keys of a single head, which no
+        fused kernel takes. `narrow`: the eager softmax runs in the values' type.
+    `wide_scores`: queries meet keys in float32; `wide_bias`: scores become float32 by a bias that is. `capped_scores`
+        pass through tanh. `floored`: masked ones are raised to their type's least number, and a float16 softmax
+        widens. `biased`: each head adds a bias for every pair of positions.
+    `sinks`: a score for each head stands beside the others, and experts' gates are interleaved and clamped (gpt-oss);
+        `sink_scales`: it weights what attention puts out.
+    `caches`: the decoder fills a cache of keys and values while it is trained; `cached_before`: until transformers
+        4.50 though layers were checkpointed.
+
+    MLP and experts: `activation` where the config names none. `fused` says how a fused projection is taken apart:
+    "slice" (each piece's gradient is laid into zeros) or "split" (they are joined once).
+    `router`: "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their
+        weights stay in float32, and so do the results that they weight. `jitter`: what experts and router read is
+        multiplied by noise. `every_expert`: all experts run on all tokens.
+
+    The stream: `scaled_embedding`, `scaled_residual`: multipliers on it. `wide_residual`: its sums are in float32.
+    Dropout with a rate above 0: `dropout` of what a layer's parts add, `dropped` of attention's probabilities,
+        `dropped_inner` of an MLP's inner values, `dropped_stem` of embeddings, `dropped_end` of a stack's result.
+
+    Logits: `logits`, what happens to them before the loss ("capped": tanh; "scaled"; "biased": by a fixed bias).
+    `wide_logits`: the model's code makes them float32.
+    `narrow_loss`: they meet the loss in their own type; `narrow_before`: they did before transformers 4.50.
+
+    Towers of images: `pieced`: attention runs apart for each image or window, from pieces of queries, keys and
+    values, and joins what comes out. `narrow_stem`: layers read what a convolution makes, in 16 bits under autocast.
     `layer_scale`: what a layer's parts add is weighed by a trained vector.
     """
 

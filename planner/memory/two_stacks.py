@@ -10,7 +10,7 @@ from ..schema import Architecture
 from .bias import Bias
 from .ends import Entry, Exit, enter, fixed_length, has_end_norm, leave
 from .kinds import KEPT, Job, Walked, walk_layer
-from .outside import Outside
+from .outside import Masks, Outside
 from .stages import Stage
 from .step import Course, embeddings_trained, pass_head, signature, spread, stacks, stem_of, table_trained
 from .stretch import Held, Stretch
@@ -20,14 +20,9 @@ from .traits import kind_of
 Layers = list[tuple[str, Walked]]
 
 
-def has_two(arch: Architecture) -> bool:
-    """Whether a model has an encoder and a decoder that reads it."""
-    return {"encoder", "decoder"} <= {block.stack for block in arch.blocks}
-
-
 def is_known(arch: Architecture) -> bool:
     """Whether the rules of its encoder and decoder stand in the table of traits."""
-    return has_two(arch) and kind_of(arch) in ("t5", "bart", "mbart", "whisper")
+    return arch.is_encoder_decoder and kind_of(arch) in ("t5", "bart", "mbart", "whisper")
 
 
 @dataclass(frozen=True)
@@ -49,9 +44,9 @@ class Side:
 def _bias(job: Job, stack: str) -> Outside:
     """What the layers of a stack share of biases by position."""
     setup, run, decoder = job.setup, job.run(), stack == "decoder"
-    masks = "none" if fixed_length(job.arch, "encoder") else "all"
+    masks: Masks = "none" if fixed_length(job.arch, "encoder") else "all"
     if not job.traits.biased:
-        return Outside(masks=masks)  # type: ignore[arg-type]
+        return Outside(masks=masks)
     heads = next(op.n_heads for block in job.arch.blocks for op in block.operations if hasattr(op, "n_heads"))
     pairs: Size = run.length * run.length
     own = Bias(

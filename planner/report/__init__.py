@@ -29,10 +29,11 @@ def report(
 
     if sweep is not None or runs is not None:
         _alone(sweep=sweep, runs=runs, model=model, simulated=simulated, against=against or None)
-        if sweep is not None:
-            return make_fit(sweep, output, paper=paper, figures=figures, options=options)
+    if sweep is not None:
+        return make_fit(sweep, output, paper=paper, figures=figures, options=options)
+    if runs is not None:
         _alone(runs=runs, **options)
-        return make_validation(runs, output, paper=paper, figures=figures)  # type: ignore[arg-type]
+        return make_validation(runs, output, paper=paper, figures=figures)
     if model is None and options.get("data") is not None and options.get("adapter") is None:
         return make_dataset(options.pop("data"), output, paper=paper, figures=figures, options=options)
     return make(

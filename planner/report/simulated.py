@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import InputError
 
 _EXPECTED = "the output of `lora-plan simulate --json`"
+METHODS = ("lora", "qlora")
 LARGEST_BYTES = 64 * 2**20
 
 
@@ -28,10 +29,11 @@ def read(simulated: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any
             if isinstance(error, InputError):
                 raise
             raise InputError("simulated", place, f"{_EXPECTED} ({error})") from error
-    lora = found.get("lora") if isinstance(found, dict) else None
-    if not isinstance(lora, Mapping) or not isinstance(found.get("model"), Mapping):
+    entries = found if isinstance(found, dict) else {}
+    steps = {each: dict(entries[each]) for each in METHODS if isinstance(entries.get(each), Mapping)}
+    if not steps or not isinstance(entries.get("model"), Mapping):
         raise InputError("simulated", str(simulated), _EXPECTED)
-    return {"model": dict(found["model"]), "lora": dict(lora)}
+    return {"model": dict(entries["model"]), **steps}
 
 
 def matching(
@@ -39,11 +41,18 @@ def matching(
 ) -> dict[str, Any]:
     """The simulation, refused where it is of another model, adapter or step than the plan."""
     found = read(simulated)
-    setup = found["lora"].get("setup") or {}
+    method = plan["method"]
+    if method not in found:
+        there = ", ".join(each for each in METHODS if each in found)
+        raise InputError(
+            "simulated", there, f"a simulation of {method}", f"Simulate it with --methods {method}."
+        )
+    step = found[method]
+    setup = step.get("setup") or {}
     work = plan["workload"]
     pairs = (
         ("model", found["model"].get("id"), plan["model"]["id"]),
-        ("trained parameters", found["lora"].get("trained_params"), plan["adapter"]["params"]),
+        ("trained parameters", step.get("trained_params"), plan["adapter"]["params"]),
         ("batch", setup.get("micro_batch"), work["batch"]),
         ("seq-len", setup.get("seq_len"), work["seq_len"]),
         ("checkpointing", setup.get("checkpointing", "none") != "none", work["checkpointing"]),

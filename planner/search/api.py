@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 from .. import facts, hardware, units
 from ..adapter.options import spec_of
 from ..adapter.spec import LAYER_SETS, PRESETS
+from ..choices import CHOICES
 from ..cost import own_price
 from ..errors import InputError, UnsupportedArchitectureError, hint
 from ..estimator import load, sequence_length
 from ..learning_rate.factors import Run, at_run
 from ..learning_rate.lookup import LearningRate, look_up
 from ..memory.overhead import said_narrower
+from ..pacing import searched_as_full
 from ..running import OF_FILE, SPEC_DEFAULTS, calibration_of, data_of, precision_on
 from ..schema import Notice
-from ..setup import CHOICES, Setup
+from ..setup import Setup
 from ..speed import Calibration, time_gap
 from ..trainers import SETUP_FIELDS, USUAL_QLORA, asked_adapter_dtype, filled, is_usual_qlora
 from .evaluate import Evaluated, price_of
@@ -131,7 +133,7 @@ def _job(
         per_node=options["gpus_per_node"],
         lengths_open=options["seq_len"] is None,
     )
-    return job, found.model_id, data.notices
+    return job, found.model_id, (*data.notices, *searched_as_full(data.samples, job.setup.packing))
 
 
 def _notices(job: Job, found: Sequence[Evaluated], own: bool) -> Iterator[Notice]:
@@ -235,7 +237,7 @@ def plan(
     cells = screen(job, space)
     chooser = Chooser(cells, within.fit)
     best = chooser.best(within)
-    if best is None and (apart := divided(space.layouts, job.experts)):
+    if best is None and (apart := divided(space.layouts, job.arch.n_experts)):
         cells = screen(job, replace(space, layouts=apart))
         chooser = Chooser(cells, within.fit)
         best = chooser.best(within)

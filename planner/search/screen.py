@@ -19,13 +19,14 @@ import numpy as np
 from .. import adapter as adapters
 from ..adapter import DTYPE_BYTES, Adapted
 from ..adapter.whole import Whole, trained_whole
+from ..choices import Checkpointing, Quantize
 from ..dataclass import dataclass
 from ..errors import InputError
 from ..memory import estimate_memory
 from ..memory.constants import constants as memory_constants
 from ..memory.overhead import kind_of
 from ..memory.traffic import traffic
-from ..setup import Checkpointing, Quantize, Setup
+from ..setup import Setup
 from ..speed import held, trained_params
 from ..speed.communication import gathers, total_s
 from ..speed.efficiency import Constants, constants

@@ -8,11 +8,12 @@ from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..adapter import AdapterSpec
+from ..choices import Checkpointing, Quantize, Sharding
 from ..dataclass import dataclass
 from ..errors import InputError, hint
 from ..hardware import GPUS_PER_NODE
 from ..schema import Architecture
-from ..setup import Checkpointing, Quantize, Setup, Sharding
+from ..setup import Setup
 from ..speed import NOTHING_MEASURED, Calibration
 from ..trainers import PLAIN, filled, unnamed
 
@@ -91,16 +92,6 @@ class Job:
     given: Mapping[str, Any] = field(
         default_factory=dict, compare=False
     )  # fields of the set-up that were said
-
-    @property
-    def experts(self) -> int:
-        """Experts of a layer of the model; 1 where it has none."""
-        return max((matrix.experts for matrix in self.arch.matrices if matrix.kind == "experts"), default=1)
-
-    @property
-    def moe(self) -> bool:
-        """Whether the model routes tokens to experts."""
-        return self.experts > 1
 
 
 @dataclass(frozen=True)

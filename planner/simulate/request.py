@@ -154,7 +154,7 @@ def _notices(
                 "the config's own quantisation is left out: weights are held as asked for",
             )
         )
-    if any(m.kind == "experts" for m in arch.matrices) and spec.experts not in ("peft", "none"):
+    if arch.has_experts and spec.experts not in ("peft", "none"):
         found.append(
             Notice(
                 "expert-pairs",

@@ -10,7 +10,6 @@ from typing import Any
 from ..errors import InputError
 from ..estimator import sequence_length
 from ..given import whole_number
-from ..ranks import has_experts
 from ..running import setup_from
 from ..schema import Architecture, Notice
 from ..setup import Setup
@@ -56,7 +55,7 @@ def setup_of(method: str, options: Mapping[str, Any], arch: Architecture) -> Set
         asked["adapter_dtype"] = dtype
     asked |= {"method": method, "accumulation": accumulation, "batch": batch * accumulation}
     setup = setup_from(asked, sequence_length(arch, options["seq_len"]), arch.model_type)
-    if not has_experts(arch):
+    if not arch.has_experts:
         setup = replace(setup, quantize_experts=False)
     check_setup(setup)
     return setup

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 
-from ..adapter import Adapted
+from ..adapter import Adapted, by_matrix
 from ..adapter.whole import NOTHING_WHOLE, Whole
 from ..objective import passes
 from ..schema import Architecture, Attend, Block, Images, Operation
@@ -17,24 +17,6 @@ from .sums import Sums
 from .trained import held
 from .walk import WIDTH, Walk
 from .work import Gemm, Linear, Product, Sweep, Work
-
-
-def _stacks(arch: Architecture) -> Iterator[tuple[str, list[tuple[int, Block]]]]:
-    """Stacks in the order in which they run, each with its layers in order."""
-    stacks: dict[str, list[tuple[int, Block]]] = {}
-    for block in arch.blocks:
-        stacks.setdefault(block.stack, []).extend((layer, block) for layer in block.layers)
-    for name, layers in stacks.items():
-        yield name, sorted(layers, key=lambda pair: pair[0])
-
-
-def _lengths(arch: Architecture, seq_len: int) -> dict[str, int]:
-    """Positions of each stack."""
-    lengths = dict.fromkeys(
-        ("stem", "decoder", "encoder", "unused", "deepstack", "connector", "head", "memory"), seq_len
-    )
-    fixed = next((block.fixed_length for block in arch.blocks if block.stack == "encoder"), None)
-    return {**lengths, "memory": fixed or seq_len}
 
 
 def _embedding(walk: Walk, pairs: Iterable[Adapted], seq_len: int) -> bool:
@@ -107,7 +89,7 @@ def _without_gradients(walk: Walk, arch: Architecture, setup: Setup, lengths: Ma
     if not number:
         return
     frozen = Walk(arch, replace(setup, checkpointing="none", input_grads=False), {}, NOTHING_WHOLE)
-    for _, layers in _stacks(arch):
+    for _, layers in arch.stacks:
         _stack(frozen, layers, lengths, False, False)
     found = frozen.sums
     walk.sums.add(
@@ -152,15 +134,12 @@ def _see(walk: Walk, images: Images, pairs: tuple[Adapted, ...]) -> bool:
         gpus=walk.setup.gpus // walk.setup.sequence_parallel,
         input_grads=walk.setup.needs_input_grads and images.hooked,
     )  # fmt: skip
-    inside: dict[int, tuple[Adapted, ...]] = {}
-    for item in inner:
-        inside[item.index] = (*inside.get(item.index, ()), item)
-    trained = None if walk.trained is None else inside
+    trained = None if walk.trained is None else by_matrix(inner)
     tower = together(images)
     seen = Walk(tower, setup, trained, whole)
-    lengths = _lengths(tower, images.units * images.length)
+    lengths = tower.lengths(images.units * images.length)
     grad = trained is None or setup.needs_input_grads
-    for _, layers in _stacks(tower):
+    for _, layers in tower.stacks:
         grad = _stack(seen, layers, lengths, grad, False)
     walk.sums.add(seen.sums, 1.0)
     return grad
@@ -174,17 +153,14 @@ def work_of(
     The embedding's output needs a gradient where the set-up says so (HF's Trainer, with checkpointing).
     """
     pairs = () if setup.method == "full" else tuple(adapted)
-    trained: dict[int, tuple[Adapted, ...]] | None = None if setup.method == "full" else {}
-    for item in pairs:
-        trained = trained or {}
-        trained[item.index] = (*trained.get(item.index, ()), item)
-    walk, lengths = Walk(arch, setup, trained, whole), _lengths(arch, setup.seq_len)
+    trained = None if setup.method == "full" else by_matrix(pairs)
+    walk, lengths = Walk(arch, setup, trained, whole), arch.lengths(setup.seq_len)
     _without_gradients(walk, arch, setup, lengths)
     start = trained is None or setup.needs_input_grads or whole.embedding
     start = (_see(walk, arch.images, pairs) if arch.images else False) or start
     start = _embedding(walk, pairs, setup.seq_len) or start
     stream, memory, previous = start, start, ""
-    for name, layers in _stacks(arch):
+    for name, layers in arch.stacks:
         if previous == "encoder" and name == "decoder":
             memory, stream = stream, start
         previous = name

@@ -8,6 +8,8 @@ merges neighbours. What is neglected: reshapes, masks, positions, a few percent 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..dataclass import dataclass
 
 
@@ -45,32 +47,14 @@ TRANSFORMERS = Style(
     adapter_in=Cost(0, 6, 1, 3),
     module=Cost(0, 0, 1, 1),
 )
-FUSED = Style(
-    norm=Cost(4, 8, 1, 2),
-    activation=Cost(6, 10, 1, 1),
-    rotary=Cost(4, 4, 1, 1),
-    residual=Cost(6, 6, 1, 1),
-    adapter=Cost(10, 4, 2, 2),
-    adapter_in=Cost(0, 6, 1, 3),
-    module=Cost(0, 0, 1, 1),
-)
-UNSLOTH = Style(
-    norm=Cost(4, 8, 1, 2),
-    activation=Cost(6, 10, 1, 1),
-    rotary=Cost(4, 4, 1, 1),
-    residual=Cost(6, 6, 1, 1),
-    adapter=Cost(4, 0, 0, 0),
-    adapter_in=Cost(0, 4, 0, 0),
-    module=Cost(0, 0, 1, 1),
-)
-COMPILED = Style(
+FUSED = replace(TRANSFORMERS, norm=Cost(4, 8, 1, 2), activation=Cost(6, 10, 1, 1), rotary=Cost(4, 4, 1, 1))
+UNSLOTH = replace(FUSED, adapter=Cost(4, 0, 0, 0), adapter_in=Cost(0, 4, 0, 0))
+COMPILED = replace(
+    FUSED,
     norm=Cost(4, 8, 1, 1),
-    activation=Cost(6, 10, 1, 1),
-    rotary=Cost(4, 4, 1, 1),
     residual=Cost(2, 2, 0, 0),
     adapter=Cost(6, 2, 1, 1),
     adapter_in=Cost(0, 4, 0, 1),
-    module=Cost(0, 0, 1, 1),
 )
 STYLES = {
     "transformers": TRANSFORMERS, "litgpt": TRANSFORMERS,

@@ -365,10 +365,11 @@ class Walk:
                 for which in (op.forward, op.left_grad, op.right_grad)
             )
         backward = left_macs * left + right_macs * right + (forward if again else 0)
-        for phase, macs in (("forward", forward), ("backward", backward)):
+        each: dict[Phase, float] = {"forward": forward, "backward": backward}
+        for phase, macs in each.items():
             share = Linear(0.0, 2 * macs / self.split / self.setup.sequence_parallel)
-            self.sums.gemm("scan", phase, self.setup.compute_dtype, Matmul(share, Linear(), share))  # type: ignore[arg-type]
-            self.sums.launch(phase, 2)  # type: ignore[arg-type]
+            self.sums.gemm("scan", phase, self.setup.compute_dtype, Matmul(share, Linear(), share))
+            self.sums.launch(phase, 2)
         return left or right
 
     def elementwise(self, block: Block, layer: int, length: int, again: bool) -> None:

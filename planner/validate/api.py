@@ -13,6 +13,7 @@ from ..errors import InputError, hint
 from . import models, tasks
 from .claims import Claim, Judgement, Setting, claims, undecided
 from .executors import NAMES, Executor, executor_of
+from .grid import Lookup
 from .records import RunConfig, RunRecord
 from .report import Found, Report
 from .require import device_of, require
@@ -58,23 +59,23 @@ def setting_of(
     return found
 
 
-class _Kept:
+class _Read:
     """A lookup that remembers which records a claim read."""
 
-    def __init__(self, sweep: Sweep) -> None:
-        self.sweep = sweep
+    def __init__(self, record_of: Lookup) -> None:
+        self.record_of = record_of
         self.read: dict[str, RunRecord] = {}
 
     def __call__(self, config: RunConfig) -> RunRecord | None:
-        record = self.sweep.record(config)
+        record = self.record_of(config)
         if record is not None:
             self.read[record.id] = record
         return record
 
 
-def judge(claim: Claim, setting: Setting, sweep: Sweep) -> Found:
-    """A claim's verdict on the records there are; undecided while runs are missing."""
-    lookup = _Kept(sweep)
+def judge(claim: Claim, setting: Setting, record_of: Lookup) -> Found:
+    """A claim's verdict on the records that `record_of` finds; undecided while runs are missing."""
+    lookup = _Read(record_of)
     missing = claim.needs(setting, lookup)
     judgement: Judgement
     if missing:
@@ -127,7 +128,7 @@ def run_claims(
             complete = False
         finally:
             using.close()
-    found = tuple(judge(claim, setting, sweep) for claim in chosen)
+    found = tuple(judge(claim, setting, sweep.record) for claim in chosen)
     counts = Counter(str(record.status) for record in sweep.known.values())
     return Report(
         setting, sweep.device, found, time.monotonic() - started, os.fspath(out), complete, dict(counts)

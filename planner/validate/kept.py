@@ -91,9 +91,9 @@ def judge_all(records: Mapping[str, RunRecord], setting: Setting) -> tuple[Found
 
 
 def _judge(name: str, settings: Sequence[Setting], kept: Kept) -> Found:
-    found = [judge(claim(name), setting, kept) for setting in settings[:1]]  # type: ignore[arg-type]
+    found = [judge(claim(name), setting, kept.record) for setting in settings[:1]]
     for setting in settings[1:]:
         if not math.isnan(found[-1].judgement.measured.value):
             return found[-1]
-        found.append(judge(claim(name), setting, kept))  # type: ignore[arg-type]
+        found.append(judge(claim(name), setting, kept.record))
     return found[0] if math.isnan(found[-1].judgement.measured.value) else found[-1]

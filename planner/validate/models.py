@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from ..errors import InputError, PlannerError, UnknownModelError, hint
@@ -132,4 +132,4 @@ def prepare(names: Sequence[str], progress: Callable[[str, int, int], None] | No
     """Make the zoo models among these that are not made yet."""
     for name in names:
         if name in zoo.ZOO:
-            zoo.make(name, None if progress is None else lambda n, of, name=name: progress(name, n, of))  # type: ignore[misc]
+            zoo.make(name, None if progress is None else partial(progress, name))

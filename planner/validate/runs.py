@@ -50,7 +50,7 @@ def perform(config: RunConfig, device: str, beat: Beat | None = None) -> RunReco
             status="failed", reason=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
         )
     return RunRecord(
-        config=config, status=outcome.status, reason=outcome.reason, curve=tuple(outcome.curve),  # type: ignore[arg-type]
+        config=config, status=outcome.status, reason=outcome.reason, curve=tuple(outcome.curve),
         evaluations=tuple(outcome.evaluations), norms=outcome.norms, measured=outcome.measured,
         flops=outcome.flops, trainable=outcome.trainable, step_s=outcome.step_s,
         wall_s=time.perf_counter() - started, peak_memory_bytes=outcome.peak_memory_bytes,

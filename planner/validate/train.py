@@ -17,7 +17,7 @@ from . import adapters
 from .batches import Batch, encode_batch, evaluate, loss_of
 from .models import fingerprint, fresh
 from .peak import forget, peak_bytes
-from .records import RunConfig
+from .records import RunConfig, Status
 from .require import require
 from .tasks import Task, task
 
@@ -40,7 +40,7 @@ class OutOfTimeError(Exception):
 class Outcome:
     """What a run yields, before it becomes a record."""
 
-    status: str = "ok"
+    status: Status = "ok"
     reason: str = ""
     curve: list[float] = field(default_factory=list)
     evaluations: list[tuple[int, float]] = field(default_factory=list)

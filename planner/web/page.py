@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from ..adapter import ALL_LINEAR, LAYER_SETS, PRESETS
-from ..setup import CHOICES
+from ..choices import CHOICES
 from ..trainers import names as trainer_names
 from . import figures, plan_views, views
 from .answer import Answer, Search, answer, dataset_names, gpu_names, guarded, model_names, plans

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import units
 from ..memory.interval_kinds import KIND_WORDS, NARROWER
-from ..moments import parts_of
+from ..moments import FIT_WORDS, parts_of
 from ..report.numbers import dollars
 from ..speed.kinds import KIND_WORDS as TIMED
 from ..speed.kinds import held_words
@@ -54,9 +54,8 @@ def _memory_tile(answer: Answer, plan: Mapping[str, Any]) -> str:
     within = f"{between(found['low'], found['high'], units.byte_size)} ({held})"
     if found["fits"] is None or answer.card is None:
         return tile("Memory of a GPU", size, f"{within}; choose a GPU to see whether it fits", found["basis"])
-    sure = found["fits"] and found["high"] <= answer.card
-    sign, tone = ("✓", "lp-good") if sure else ("~", "lp-fair") if found["fits"] else ("✗", "lp-poor")
-    said = "fits" if sure else "fits, barely" if found["fits"] else "does not fit"
+    sign, tone = {"yes": ("✓", "lp-good"), "likely": ("~", "lp-fair")}.get(found["fit"], ("✗", "lp-poor"))
+    said = FIT_WORDS[found["fit"]]
     return tile(
         "Memory of a GPU",
         f"{sign} {size}",
@@ -285,11 +284,12 @@ def memory(answer: Answer) -> str:
     rows.append(("it holds", *(f"{each['held']:.0%} of {each['judged']} sources" for each in within)))
     rows.append(("it rests on", *(f"{each['runs']} figures of {each['sources']} sources" for each in within)))
     if any(NARROWER[each["kind"]] for each in within):
-        words = ("naming the trainer" if NARROWER[each["kind"]] else "" for each in within)
+        words = (NARROWER[each["kind"]].replace("--trainer", "the trainer").replace("--seq-len", "a length")
+                 for each in within)  # fmt: skip
         rows.append(("narrower by", *words))
     if answer.card is not None:
-        signs = {True: "✓ yes", False: "✗ no", None: "—"}
-        rows.append(("fits", *(signs[each["fits"]] for each in shown.values())))
+        signs = {"yes": "✓ yes", "likely": "~ likely", "unlikely": "✗ unlikely", "no": "✗ no", None: "—"}
+        rows.append(("fits", *(signs[each["fit"]] for each in shown.values())))
         rows.append(("fewest GPUs, a sequence each", *(_fewest(each["fewest"]) for each in shown.values())))
     return table("Peak memory of one GPU", ("part", *shown), rows, marked="peak")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from ...dataclass import dataclass
 from ...schema import Kind
@@ -54,8 +54,8 @@ class Style:
     notes: tuple[str, ...] = ()
 
 
-def _base(**options: object) -> dense.Style:
-    return replace(dense.Style(), **options)  # type: ignore[arg-type]
+def _base(**options: Any) -> dense.Style:
+    return replace(dense.Style(), **options)
 
 
 DEEPSEEK_SHARED = Shared("shared_experts", count="n_shared_experts")

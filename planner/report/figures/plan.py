@@ -172,7 +172,7 @@ def learning_rate(root: Material) -> Figure | None:
 def memory(root: Material) -> Figure | None:
     """Memory of one GPU by part, a bar for each method, with the interval."""
     m = root.within("plan/memory")
-    names = {"lora": "this adapter", "qlora": "quantised base", "full": "full fine-tuning"}
+    names = {"lora": "LoRA", "qlora": "QLoRA", "full": "full fine-tuning"}
     methods = [key for key in names if m.get(f"{key}/per_gpu_bytes") is not None]
     if not methods:
         return None

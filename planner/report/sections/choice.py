@@ -42,6 +42,11 @@ def more(m: Material) -> str:
     return ", ".join(found)
 
 
+def memory(m: Material) -> str:
+    """The path of the run's own memory: that of LoRA, or of QLoRA where the base is quantised."""
+    return f"memory/{m.get('method') or 'lora'}"
+
+
 def unit(m: Material) -> str:
     """What information is counted by."""
     return "episode" if m.get("information/kind") == "rl" else "loss token"

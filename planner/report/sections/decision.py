@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...moments import FIT_WORDS
 from ..document import Block, Bullets, Paragraph, Row, Run, Section, Strong, Table, Text
 from ..numbers import Material
 from ..wording import clean, name
@@ -81,7 +82,7 @@ def _batch(m: Material) -> Row:
     return Row((("Batch",), chosen, tuple(why), ("given" if given else "assumed",)))
 
 
-def _held(m: Material, section: str = "memory/lora") -> Sequence[Run]:
+def _held(m: Material, section: str) -> Sequence[Run]:
     """How often intervals like that of a section held sources that they had not met."""
     within = f"{section}/interval"
     if m.get(f"{within}/held") is None:
@@ -91,7 +92,8 @@ def _held(m: Material, section: str = "memory/lora") -> Sequence[Run]:
 
 
 def _memory(m: Material) -> Row:
-    if m.get("memory/lora/per_gpu_bytes") is None:
+    own = choice.memory(m)
+    if m.get(f"{own}/per_gpu_bytes") is None:
         return Row(
             (
                 ("Memory",),
@@ -100,24 +102,20 @@ def _memory(m: Material) -> Row:
                 ("not known",),
             )
         )
-    fits = {True: "fits the card", False: "does not fit the card", None: "no card was named"}
-    card, high = m.root.get("card/memory_bytes"), m.get("memory/lora/high")
-    narrow = m.get("memory/lora/fits") and card and high and high > card
-    why: list[Run] = [
-        "fits the card, narrowly: its interval reaches beyond" if narrow else fits[m.get("memory/lora/fits")]
-    ]
-    if m.get("memory/lora/low") is not None:
+    fit = m.get(f"{own}/fit")
+    why: list[Run] = [f"{FIT_WORDS[fit]} the card" if fit else "no card was named"]
+    if m.get(f"{own}/low") is not None:
         why += [
             "; from ",
-            m.number("memory/lora/low", "bytes"),
+            m.number(f"{own}/low", "bytes"),
             " to ",
-            m.number("memory/lora/high", "bytes"),
-            *_held(m),
+            m.number(f"{own}/high", "bytes"),
+            *_held(m, own),
         ]
     if m.get("memory/full/per_gpu_bytes") is not None:
         why += ["; full fine-tuning ", m.number("memory/full/per_gpu_bytes", "bytes")]
-    chosen = (m.number("memory/lora/per_gpu_bytes", "bytes"), " a GPU")
-    return Row((("Memory",), chosen, tuple(why), (choice.basis(m, "memory/lora"),)))
+    chosen = (m.number(f"{own}/per_gpu_bytes", "bytes"), " a GPU")
+    return Row((("Memory",), chosen, tuple(why), (choice.basis(m, own),)))
 
 
 def _amount(m: Material, label: str, section: str, key: str, style: str, needs: str) -> Row:

@@ -8,14 +8,16 @@ from ..wording import clean
 from . import choice
 from .decision import NOTES_SHOWN
 
-# Quantity, its path and style in the plan, whose evidence it shares, and its path in a simulation or a measurement.
+OWN = "memory/{method}"
+# Quantity, its path and style in the plan, whose evidence it shares, and its path in a simulation or a measurement of
+# the plan's method.
 QUANTITIES = (
     ("Parameters of the model", "model/params", "whole", "model", ""),
     ("Parameters of the adapter", "adapter/params", "whole", "adapter", ""),
-    ("FLOPs of a step", "flops/step/lora", "flops", "flops", "lora/flops"),
-    ("Memory of one GPU", "memory/lora/per_gpu_bytes", "bytes", "memory/lora", ""),
-    ("of this, allocated by torch", "memory/lora/allocated_bytes", "bytes", "memory/lora", "lora/peak_bytes"),
-    ("Seconds of a step", "time/step/seconds", "duration", "time", "lora/step_seconds"),
+    ("FLOPs of a step", "flops/step/lora", "flops", "flops", "flops"),
+    ("Memory of one GPU", f"{OWN}/per_gpu_bytes", "bytes", OWN, ""),
+    ("of this, allocated by torch", f"{OWN}/allocated_bytes", "bytes", OWN, "peak_bytes"),
+    ("Seconds of a step", "time/step/seconds", "duration", "time", "step_seconds"),
     ("Learning rate", "learning_rate/value", "rate", "learning_rate", ""),
     ("Bits in the data", "information/bits", "bits", "information", ""),
     ("Bits that the adapter holds", "capacity/bits", "bits", "capacity", ""),
@@ -60,13 +62,18 @@ def evidence(root: Material) -> Section:
     m = root.within("plan")
     extra = [word for word in ("simulated", "measured") if root.get(word) is not None]
     rows = []
-    for label, path, style, section, key in QUANTITIES:
+    own = choice.memory(m)
+    for label, said, style, shared, key in QUANTITIES:
+        path, section = (each.replace(OWN, own) for each in (said, shared))
         cells: list[Text] = [
             (label,),
             (m.number(path, style),),
             (choice.basis(m, section) if m.get(path) is not None else "not known",),
         ]
-        cells += [(root.number(f"{word}/{key}", style) if key else "",) for word in extra]
+        cells += [
+            (root.number(f"{word}/{m.get('method') or 'lora'}/{key}", style) if key else "",)
+            for word in extra
+        ]
         rows.append(Row(tuple(cells)))
     header = ("Quantity", "Estimate", "Evidence", *(word.capitalize() for word in extra))
     kinds = list(dict.fromkeys(str(row.cells[2][0]) for row in rows))

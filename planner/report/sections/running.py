@@ -13,7 +13,7 @@ from ..numbers import UNKNOWN, Material
 from ..wording import clean
 from . import choice
 
-METHODS = (("lora", "This adapter"), ("qlora", "Quantised base"), ("full", "Full fine-tuning"))
+METHODS = (("lora", "LoRA"), ("qlora", "QLoRA"), ("full", "Full fine-tuning"))
 
 
 def _ends(m: Material, section: str, style: str) -> Text:
@@ -56,10 +56,7 @@ def _memory_table(m: Material) -> Table:
     if any(m.get(f"memory/{key}/low") is not None for key, _ in methods):
         rows.append(Row((("interval",), *(_ends(m, f"memory/{key}", "bytes") for key, _ in methods))))
         rows += _grounds(m, [f"memory/{key}/interval" for key, _ in methods])
-    fits = {True: "yes", False: "no"}
-    rows.append(
-        Row((("fits the card",), *((fits.get(m.get(f"memory/{key}/fits"), UNKNOWN),) for key, _ in methods)))
-    )
+    rows.append(Row((("fits the card",), *((m.get(f"memory/{key}/fit") or UNKNOWN,) for key, _ in methods))))
     if any(m.get(f"memory/{key}/fewest") is not None for key, _ in methods):
         rows.append(Row((("fewest GPUs, a sequence each",), *(_fewest(m, key) for key, _ in methods))))
     header = ("Bytes of one GPU", *(label for _, label in methods))
@@ -68,7 +65,7 @@ def _memory_table(m: Material) -> Table:
         header,
         tuple(rows),
         "l" + "r" * len(methods),
-        basis=choice.basis(m, "memory/lora"),
+        basis=choice.basis(m, choice.memory(m)),
     )
 
 
@@ -108,8 +105,8 @@ def memory(root: Material) -> Section:
         size = root.number("card/memory_bytes", "bytes")
         blocks.append(para("One GPU is a ", clean(str(root.get("card/name"))), " with ", size, "."))
     blocks.append(_memory_table(m))
-    if moment := m.get("memory/lora/moment"):
-        blocks.append(Paragraph((f"This adapter’s peak comes in: {clean(str(moment))}.",), "note"))
+    if moment := m.get(f"{choice.memory(m)}/moment"):
+        blocks.append(Paragraph((f"This plan’s peak comes in: {clean(str(moment))}.",), "note"))
     if (served := _serving(m)) is not None:
         blocks.append(served)
     return Section("Memory", tuple(blocks))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from ..text import passage, stream
 from .base import Example, Task, settings
 
-PRETRAINED = 0
 HELD_OUT = 64
 
 

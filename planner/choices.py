@@ -1,0 +1,56 @@
+"""The words of a set-up: what each choice may be. What a loss keeps is said where it is counted (memory/head.py and
+memory/log_probs.py), what a trainer chooses in data/trainers.toml."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Method = Literal["lora", "qlora", "full"]
+Precision = Literal["fp32", "bf16", "bf16-master", "fp16", "autocast"]
+Optimizer = Literal[
+    "adamw", "adamw-8bit", "paged-adamw", "paged-adamw-8bit", "sgd", "sgd-momentum", "adafactor", "lion", "lion-8bit",
+    "muon",
+]  # fmt: skip
+Checkpointing = Literal["none", "layer", "layer-offload"]
+AttentionKernel = Literal["eager", "sdpa", "math", "flash"]
+Packing = Literal["full", "padded", "packed"]
+Loss = Literal[
+    "full", "shifted", "shifted-late", "fused", "shifted-fused", "shifted-late-fused", "shifted-narrow",
+    "wide-fused", "chunked", "chunked-vocabulary", "split", "split-wide", "split-fused", "tiled",
+    "recomputed", "recomputed-wide",
+]  # fmt: skip
+Objective = Literal["sft", "dpo", "orpo", "kto", "grpo"]
+Reference = Literal["base", "precomputed", "none"]
+Generation = Literal["transformers", "server", "colocate", "shared"]
+Quantize = Literal["none", "nf4", "nf4-double", "int8", "fp8"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+Kernels = Literal["transformers", "litgpt", "fused", "liger", "unsloth", "compiled"]
+Sharding = Literal["none", "ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp-hybrid"]
+FsdpUnits = Literal["pairs", "flat", "layers", "modules"]
+Offload = Literal["none", "optimizer", "parameters", "all"]
+Deferred = Literal["none", "compute", "float32"]
+OptimizerKernel = Literal["fused", "foreach", "loop"]
+EvalCache = Literal["none", "kept", "widened"]
+
+METHODS: tuple[Method, ...] = get_args(Method)
+CHOICES: dict[str, tuple[str, ...]] = {
+    "method": METHODS,
+    "precision": get_args(Precision),
+    "optimizer": get_args(Optimizer),
+    "checkpointing": get_args(Checkpointing),
+    "attention_kernel": get_args(AttentionKernel),
+    "packing": get_args(Packing),
+    "loss": get_args(Loss),
+    "objective": get_args(Objective),
+    "reference": get_args(Reference),
+    "generation": get_args(Generation),
+    "quantize": get_args(Quantize),
+    "adapter_dtype": get_args(Dtype),
+    "kernels": get_args(Kernels),
+    "sharding": get_args(Sharding),
+    "fsdp_units": get_args(FsdpUnits),
+    "offload": get_args(Offload),
+    "deferred_gradients": get_args(Deferred),
+    "optimizer_kernel": get_args(OptimizerKernel),
+    "eval_cache": get_args(EvalCache),
+}

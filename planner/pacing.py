@@ -1,0 +1,108 @@
+"""The steps and the time of a run: full sequences over its tokens, or samples as they are padded.
+
+A step at the mean padded length stands for the mean of steps, which leaves out that attention grows with the square
+of a length (a few per cent where it is a small part of a step).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from . import units
+from .cost import RunTime, run_time
+from .objective_rules import SEQUENCES
+from .samples import Samples
+from .schema import Notice
+from .trainers import usual
+
+if TYPE_CHECKING:  # loaded where a time is asked for
+    from .plan import Plan
+    from .running import Running
+    from .setup import Setup
+    from .speed import Calibration, StepTime
+
+UNPACKED = "padded"
+
+
+def optimizer_steps(plan: Plan, batch: int) -> int | None:
+    """Optimizer steps of the run with `batch` sequences a step: its tokens (or episodes) over those of a step, or its
+    samples where they are padded."""
+    info = plan.information
+    if info is None:
+        return None
+    if info.kind == "rl":
+        return max(1, math.ceil(info.units * plan.workload.epochs / batch))
+    if plan.samples is not None and packing_of(plan.request) == "padded":
+        return plan.samples.steps(plan.workload.epochs, batch)
+    tokens, each = processed_tokens(plan), SEQUENCES.get(str(plan.request.get("objective")), 1)
+    return None if tokens is None else max(1, math.ceil(tokens / (each * batch * plan.workload.seq_len)))
+
+
+def packing_of(request: Mapping[str, Any]) -> str:
+    """How sequences are filled, by what was given or as the objective or the trainer has it."""
+    if request.get("packing") is not None:
+        return str(request["packing"])
+    if request.get("objective") not in (None, "sft"):
+        return "padded"
+    return str(usual(request, "packing") or "full")
+
+
+def processed_tokens(plan: Plan) -> int | None:
+    """Tokens that the run processes; an episode is a sequence."""
+    info, work = plan.information, plan.workload
+    if info is None:
+        return None
+    tokens = work.total_tokens if info.kind != "rl" else info.units * work.seq_len
+    return (tokens or info.units) * work.epochs
+
+
+def timed(
+    run: Running, samples: Samples | None, tokens: int | None, epochs: int, calibration: Calibration
+) -> RunTime | None:
+    """A run's steps and time: of full sequences over `tokens` tokens, or of samples as they are padded. None where
+    the model's operations or the machine are not known; InputError where a rate of the GPU is not."""
+    step, setup, own = run.time(calibration), run.setup, bool(calibration.measurements)
+    if step is None:
+        return None
+    if samples is None or setup.packing != UNPACKED or setup.objective == "grpo":
+        return run_time(step, tokens, own)
+    length = samples.padded(setup.sequences, setup.seq_len)
+    length = math.ceil(length / setup.sequence_parallel) * setup.sequence_parallel
+    shorter = replace(run, setup=replace(setup, seq_len=length)).time(calibration)
+    assert shorter is not None
+    if samples.lengths is None and setup.sequences > 1:
+        shorter = _with_padding(shorter, step)
+    return RunTime(shorter, samples.steps(epochs, setup.global_batch), own, length)
+
+
+def _with_padding(mean: StepTime, full: StepTime) -> StepTime:
+    """A step at the mean length whose interval reaches to where every sequence is padded to the full length."""
+    told = Notice(
+        "padding-not-counted",
+        "Nobody counted this data's lengths: the time is of samples as long as the mean one, without padding; its "
+        "upper end, of all padded to the full length. --data FILE counts them.",
+    )
+    return replace(mean, high=max(mean.high, full.seconds), notices=(*mean.notices, told))
+
+
+def packed_notice(samples: Samples | None, setup: Setup, packing_given: bool, epochs: int) -> Notice | None:
+    """That sequences are taken to be full, where samples are much shorter and nobody said how they are packed."""
+    if samples is None or packing_given or setup.packing != "full" or samples.mean > setup.seq_len / 2:
+        return None
+    steps = units.counted(samples.steps(epochs, setup.global_batch), "step")
+    return Notice(
+        "taken-as-packed",
+        f"Samples are {samples.mean:,.0f} tokens on average and taken to be packed into sequences of "
+        f"{setup.seq_len:,}. Where the trainer does not pack them it is {steps}: --packing padded.",
+    )
+
+
+def searched_as_full(samples: Samples | None, packing: str | None) -> tuple[Notice, ...]:
+    """That a search over plans counts padded samples as full sequences."""
+    if samples is None or packing != UNPACKED:
+        return ()
+    text = "Plans are compared with every sequence full: `estimate` has the steps and the time of padded samples."
+    return (Notice("padded-as-full", text),)

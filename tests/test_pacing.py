@@ -1,0 +1,92 @@
+"""Steps and time of samples that are padded and not packed."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner import compare, estimate, review
+from planner.dataset.lengths import expected_longest, padding_efficiency
+from planner.samples import Samples
+
+QWEN = "Qwen/Qwen3-8B"
+RUN: dict[str, Any] = {"gpu": "rtx4090", "trainer": "unsloth", "quantize": "nf4", "batch": 8, "seq_len": 512}
+
+
+def test_the_longest_of_two_by_hand() -> None:
+    """Of 10 and 30 tokens, equally often: both are short one time in four, 0.25 x 10 + 0.75 x 30 = 25."""
+    assert expected_longest({10: 4, 30: 4}, 2) == 25
+    assert padding_efficiency({10: 4, 30: 4}, 2) == pytest.approx(20 / 25)
+    found = Samples(8, 20.0, {10: 4, 30: 4})
+    assert [found.padded(n, 512) for n in (1, 2, 1000)] == [20, 25, 30]
+    assert found.padded(1000, 24) == 24 and Samples(8, 20.0).padded(4, 512) == 20
+    assert Samples(8, 20.0, {38: 4, 114: 4}, 10 / 38).padded(2, 512) == 25  # counted in bytes
+
+
+@given(
+    counts=st.dictionaries(st.integers(1, 400), st.integers(1, 9), min_size=1, max_size=8),
+    batch=st.integers(1, 6),
+)
+def test_the_longest_as_drawn(counts: dict[int, int], batch: int) -> None:
+    drawn = random.Random(0)
+    population = [length for length, count in counts.items() for _ in range(count)]
+    seen = fmean(max(drawn.choices(population, k=batch)) for _ in range(400))
+    assert expected_longest(counts, batch) == pytest.approx(
+        seen, abs=0.2 * (max(counts) - min(counts)) + 1e-6
+    )
+
+
+def test_samples_that_are_not_packed_make_a_step_for_each_batch_of_them() -> None:
+    """Alpaca's 52,002 samples of 4,804,985 tokens: 6,501 steps of 8, where packed they are 1,174."""
+    padded = estimate(QWEN, dataset="alpaca", packing="padded", **RUN)
+    packed = estimate(QWEN, dataset="alpaca", packing="packed", **RUN)
+    assert padded.time and packed.time
+    assert padded.time["steps"] == 6501 and packed.time["steps"] == 1174
+    assert padded.time["seq_len"] == 92 and packed.time["seq_len"] is None
+    again = estimate(QWEN, dataset="alpaca", packing="padded", **{**RUN, "seq_len": 92})
+    assert again.time
+    assert padded.time["step"]["seconds"] == again.time["step"]["seconds"]
+    longer = estimate(QWEN, dataset="alpaca", packing="padded", **{**RUN, "seq_len": 4096})
+    assert longer.time and longer.time["seconds"] == padded.time["seconds"]
+    assert longer.time["high"] > padded.time["high"]  # where all are padded to 4,096
+    column = compare(QWEN, dataset="alpaca", packing="padded", methods="qlora", **RUN).columns[0]
+    assert column.time and (column.time.steps, column.time.seconds) == (6501, padded.time["seconds"])
+    assert "padding-not-counted" in {each.code for each in padded.warnings}
+    assert (
+        padded.learning_rate.factors
+        == estimate(QWEN, dataset="alpaca", packing="padded", **{**RUN, "seq_len": 92}).learning_rate.factors
+    )  # of as many steps
+
+
+def test_a_files_lengths_say_how_much_is_padding(tmp_path: Path) -> None:
+    rows = [{"text": "word " * (4 if number % 2 else 76)} for number in range(64)]  # 20 and 380 bytes
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = estimate(QWEN, data=tmp_path / "a.jsonl", packing="padded", **RUN)
+    assert found.time and found.workload.examples == 64 and found.time["steps"] == 8
+    longest = 20 * 0.5**8 + 380 * (1 - 0.5**8)
+    assert found.time["seq_len"] == pytest.approx(longest / 3.8, abs=2)
+    assert "padding-not-counted" not in {each.code for each in found.warnings}
+
+
+def test_short_samples_are_said_to_be_taken_as_packed() -> None:
+    def told(**options: Any) -> bool:
+        plan = estimate(QWEN, **{**RUN, "seq_len": None, **options})
+        return "taken-as-packed" in {each.code for each in plan.warnings}
+
+    assert told(dataset="alpaca") and not told(dataset="alpaca", packing="full")
+    assert not told(tokens="5M") and not told(dataset="alpaca", seq_len=128)
+    assert not told(dataset="alpaca", packing="padded")
+
+
+def test_a_config_without_packing_has_its_samples_steps() -> None:
+    config = {"model_name_or_path": QWEN, "dataset_name": "tatsu-lab/alpaca", "use_peft": True, "lora_r": 16,
+              "per_device_train_batch_size": 4, "gradient_accumulation_steps": 4, "learning_rate": 2e-4}  # fmt: skip
+    found = review(config, format="trl-sft", gpu="h100", dataset="alpaca").plan
+    assert found.time and found.time["steps"] == -(-3 * 52002 // 16)  # its Trainer's 3 epochs
