@@ -189,12 +189,12 @@ samples were shorter than the length to which the script pads, or cards several.
 0.7 to 1.2.
 Float16 under DeepSpeed on a V100 (Xirider) was typed as bf16-master, for which a V100 has no units: with `--precision
 fp16` 0.76 results. GPT-2 in float32 (rasbt), predicted at 2.8 times, ran as TF32, which an option says since
-(`--tf32`: 0.77). Furthest the other way lie padded batches and ZeRO-3 with 256 to 768
-tokens a pass (gdGPT, 0.5): whatever the length, 0.41 to 0.47 s of its micro-steps are left beside computing, which is
-what its links (0.16), hooks (0.13), launches (0.06) and passes over gradients (0.02) take one after the other. Nothing
-hides there, as DeepSpeed's host waits once more than two gathers or reductions are under way
-(partitioned_param_coordinator.py, __max_ongoing_fetch_events; stage3.py, __max_param_reduce_events); the formula has
-it hide host time whole and of communication what it does elsewhere.
+(`--tf32`: 0.77). Furthest the other way lie padded batches and ZeRO-3 with 256 to 768 tokens a pass (gdGPT, 0.5):
+whatever the length, 0.41 to 0.47 s of its micro-steps are left beside computing, which is what its links (0.16),
+hooks (0.13), launches (0.06) and passes over gradients (0.02) take one after the other. Nothing hides there, as
+DeepSpeed's host waits once more than two gathers or reductions are under way (partitioned_param_coordinator.py,
+__max_ongoing_fetch_events; stage3.py, __max_param_reduce_events); the formula has it hide host time whole, and of
+communication what it does elsewhere.
 """
 AGAIN = "again"  # predictions of UNSEEN by the program that had learnt from the sets before it
 

@@ -96,7 +96,7 @@ def by_module(setup: Setup) -> bool:
 def end_unit(arch: Architecture, setup: Setup) -> int:
     """Bytes of the unembedding gathered for the loss alone; 0 where a root holds it throughout. Neglected: the
     embedding, whose passes are small."""
-    return units(arch, setup).end if by_module(setup) and sum(gathered(arch, setup)) else 0
+    return units(arch, setup).end if by_module(setup) and any(gathered(arch, setup)) else 0
 
 
 def kept_whole(arch: Architecture, setup: Setup) -> int:
@@ -108,7 +108,7 @@ def kept_whole(arch: Architecture, setup: Setup) -> int:
     if not setup.gathered_kept or setup.sharding != "zero3" or setup.checkpointing != "none":
         return 0
     found = units(arch, setup)
-    return found.total - (found.end if not arch.tied_embeddings else 0) if sum(gathered(arch, setup)) else 0
+    return found.total - (found.end if not arch.tied_embeddings else 0) if any(gathered(arch, setup)) else 0
 
 
 def one_stream(setup: Setup) -> bool:

@@ -316,7 +316,7 @@ def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = Tr
         lambda found, ranks: (at_ranks(found[0], ranks), maybe_at(found[1], ranks)),
     )  # fmt: skip
     live = 2 if setup.sharding == "zero3" else 0  # FSDP's root holds the unembedding throughout
-    own = {"gathered": end_unit(job.arch, setup)}
+    own: Held = {"gathered": end_unit(job.arch, setup)}
     going.hold(own)
     going.go("loss", "", loss, live)
     if setup.reference_inside:

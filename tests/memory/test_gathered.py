@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ def test_gathered_weights_that_stay() -> None:
     kept = replace(ZERO, gathered_kept=True)
     matrices = sum(m.d_in * m.d_out * m.copies for m in ARCH.matrices) * 2
     assert kept_whole(ARCH, kept) == matrices - EMBEDDING
-    others: tuple[dict[str, object], ...] = (
+    others: tuple[dict[str, Any], ...] = (
         {"gathered_kept": False}, {"checkpointing": "layer"}, {"sharding": "zero2"}, {"gpus": 1, "sharding": "none"},
     )  # fmt: skip
     for other in others:
