@@ -5,19 +5,37 @@ from __future__ import annotations
 import inspect
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from .adapter.options import DEFAULTS
 from .planning import USUAL, estimate
 from .setup import Setup
+from .trainers import PLAIN
 
 
+@cache
 def defaults() -> dict[str, Any]:
     """The options of a plan that have a default other than "not given", with it."""
     parameters = inspect.signature(estimate).parameters.values()
     named = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     usual = {name: value for name, value in USUAL.items() if value is not None}
     return {**Setup().to_dict(), **usual, **DEFAULTS, **named, "adapter_dtype": "float32", "epochs": 1}
+
+
+# What a GPU without units for bfloat16, or QLoRA by no program in particular, makes something else of.
+_SAID = frozenset(("precision", "autocast", "upcast_small", "trainer"))
+
+
+def _goes_without_saying(name: str, value: Any, options: Mapping[str, Any]) -> bool:
+    """Whether an option has the value that it has where nobody says it, beside these others: a trainer's profile and
+    an objective fill fields of a set-up in their own way."""
+    if value != defaults().get(name):
+        return False
+    if USUAL.get(name, value) is not None and name != "checkpointing":
+        return True
+    plain = options.get("trainer") in (None, PLAIN) and options.get("objective") in (None, "sft")
+    return plain and name not in _SAID
 
 
 def _flag(name: str, value: Any) -> list[str]:
@@ -28,12 +46,14 @@ def _flag(name: str, value: Any) -> list[str]:
         return [flag, str(value.data)]
     if isinstance(value, bool):
         return [flag] if value else [f"--no-{flag[2:]}"]
+    if hasattr(value, "measurements"):
+        return [flag, "calibration.json"]  # measured in the program: no name says where it came from
     if isinstance(value, Mapping):
         return [flag, ",".join(f"{key}={item}" for key, item in value.items())]
     if isinstance(value, (list, tuple)):
         return [flag, ",".join(map(str, value))]
     if isinstance(value, float):
-        return [flag, f"{value:g}"]
+        return [flag, repr(value).removesuffix(".0")]
     return [flag, str(value)]
 
 
@@ -46,8 +66,7 @@ def command_of(
         words += ["--model", "config.json"]  # given as a mapping: no name says where it came from
     elif model is not None:
         words += ["--model", str(model)]
-    usual = defaults()
     for name, value in options.items():
-        if value is not None and value != usual.get(name):
+        if value is not None and not _goes_without_saying(name, value, options):
             words += _flag(name, value)
     return shlex.join([*words, *more])

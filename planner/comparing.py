@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
-from . import grpo, hardware
+from . import grpo, hardware, units
 from .choices import METHODS, Method
 from .cost import Cost, RunTime, cost_of, list_price, own_price
 from .dataclass import dataclass
@@ -83,6 +83,14 @@ class Comparison:
     columns: tuple[Column, ...]
     data: Data | None
     warnings: tuple[Notice, ...]
+
+    def __repr__(self) -> str:
+        """A line for each way."""
+        return "\n".join(
+            f"{column.label}: {units.byte_size(column.memory.per_gpu_bytes)} a GPU"
+            + (f", {units.duration(column.time.step.seconds)} a step" if column.time else "")
+            for column in self.columns
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of `compare`."""

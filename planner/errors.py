@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 # What values are called by PEFT, transformers, trainers and in speech, without case and punctuation: the choice here.
 _ELSEWHERE = {
@@ -35,10 +35,14 @@ def nearest(word: str, choices: Iterable[str], count: int = 3, cutoff: float = 0
     return [by_lower[key] for key in found]
 
 
-def hint(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str:
-    """A sentence that names the choices meant or nearest, or nothing where none is near."""
+def hint(
+    word: str, choices: Iterable[str], cutoff: float = 0.6, called: Mapping[str, str] | None = None
+) -> str:
+    """A sentence that names the choices meant or nearest, or nothing where none is near; `called` has the name that
+    each spelling stands for."""
     choices = list(choices)
     near = _elsewhere(word, choices) or nearest(word, choices, cutoff=cutoff)
+    near = list(dict.fromkeys((called or {}).get(each, each) for each in near))
     return f" Did you mean {' or '.join(near)}?" if near else ""
 
 

@@ -308,7 +308,7 @@ def accelerator(name: str) -> Accelerator:
 def dataset(name: str) -> DatasetFact:
     """The dataset of this name or alias, whatever its case and punctuation."""
     names = [spelling for fact in datasets() for spelling in (fact.name, *fact.aliases)]
-    fact: DatasetFact = _find("dataset", name, _dataset_table(), names, "data/datasets.toml")
+    fact: DatasetFact = _find("dataset", name, _dataset_table(), names, "`lora-plan datasets`")
     return fact
 
 

@@ -148,4 +148,9 @@ def find(name: str) -> Accelerator:
         return facts.accelerator(name)
     except InputError as error:
         remedy = str(error).split(". ", 1)[-1].replace("data/accelerators.toml", "`lora-plan gpus`")
-        raise InputError("gpu", name, "a known accelerator", remedy) from None
+        own = (
+            ""
+            if "Did you mean" in remedy
+            else " Take the nearest of its memory and bandwidth, or add it (CONTRIBUTING.md)."
+        )
+        raise InputError("gpu", name, "a known accelerator", f"{remedy}{own}") from None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from .adapter import Adapted, AdapterSpec
 from .adapter.peft_rules import (
@@ -16,6 +18,28 @@ from .adapter.whole import Whole
 from .learning_rate.lookup import LearningRate
 from .plan import CapacitySection, FlopsSection, Workload
 from .schema import Architecture, Matrix, Notice
+
+# Methods that keep a base quantised while an adapter trains, and the form that is nearest by bytes of 4 and 8 bits.
+KEPT = {"bitsandbytes", "gptq", "awq", "hqq", "eetq", "aqlm"}
+NEAREST = {4: "nf4", 8: "int8"}
+_NAMED = re.compile(r"(bnb-4bit|bnb-8bit|gptq|awq|hqq|gguf)", re.IGNORECASE)
+
+
+def stored_notice(name: str, quantization: Mapping[str, Any] | None) -> Notice | None:
+    """That a base which is stored quantised is counted in 16 bits, by its config or else by its name."""
+    how = quantization["label"] if quantization and quantization["method"] in KEPT else None
+    bits = quantization["bits"] if quantization else None
+    if quantization is None and (found := _NAMED.search(name)):
+        how, bits = f"{found[1]} by its name", 8 if "8bit" in found[1].lower() else 4
+        if found[1].lower() == "gguf":
+            text = "GGUF files are for inference: trainers load the weights that they were made from, as is counted."
+            return Notice("stored-for-inference", text)
+    if how is None or bits not in NEAREST:
+        return None
+    text = f"The base is stored quantised ({how}); time and what fits are of a base in 16 bits."
+    return Notice(
+        "stored-quantised", f"{text} Loaded as it is stored, it is --quantize {NEAREST[bits]} or near it."
+    )
 
 
 def _route_notices(arch: Architecture) -> Iterator[Notice]:

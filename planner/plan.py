@@ -275,6 +275,12 @@ class Plan:
             "sources": [{"used_for": use, **vars(source)} for use, source in self.sources],
         }
 
+    def __repr__(self) -> str:
+        """The main figures, a line each: the whole of a plan would fill screens."""
+        from .tables import text
+
+        return text(self.to_dict())
+
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         from .tables import html

@@ -14,6 +14,7 @@ from .adapter.whole import NOTHING_WHOLE, trained_whole
 from .choices import METHODS, Method
 from .errors import InputError, PlannerError, UnsupportedArchitectureError
 from .given import whole_number
+from .notices import stored_notice
 from .objective import changes_step
 from .pacing import optimizer_steps, packed_notice, processed_tokens, timed
 from .pictured import pictured
@@ -201,7 +202,8 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
     machine = _machine(options)
     room = machine.accelerator.memory_bytes if machine else None
     main: Method = "lora" if options["quantize"] in (None, "none") else "qlora"
-    first: list[Notice] = []
+    stored = stored_notice(plan.model.id, plan.model.quantization) if main == "lora" else None
+    first: list[Notice] = [stored] if stored else []
     notices: list[Notice] = []
     memory: dict[str, Any] = {}
     time = cost = None
@@ -225,6 +227,12 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
         if method == main and run and found and machine:
             time, cost, more = _timed(plan, run, machine, options)
             notices += more
+    if machine and room is None:
+        name = machine.accelerator.name
+        text = (
+            f"How much memory {name} has differs from machine to machine: whether it fits is for you to say."
+        )
+        notices.append(Notice("gpu-memory-unknown", text))
     plan = grpo.timed(plan) if plan.grpo and time else plan
     asked = memory[main]
     if asked and asked["interval"] and asked["interval"]["length"] == "shorter":

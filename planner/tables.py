@@ -40,6 +40,11 @@ def summary(data: Data) -> Iterator[tuple[str, str, str]]:
         yield "cost", f"{data['cost']['usd']:,.2f} USD", data["cost"]["basis"]
 
 
+def text(data: Data) -> str:
+    """The summary in lines, for an interpreter."""
+    return "\n".join(f"{what}: {value} ({basis})" for what, value, basis in summary(data))
+
+
 def html(data: Data) -> str:
     """The summary and the warnings as HTML; every text is escaped."""
     rows = "".join(

@@ -152,8 +152,9 @@ def find(name: str) -> Trainer | None:
         return None
     found = _by_name().get(plain(name)) if isinstance(name, str) else None
     if found is None:
-        spellings = [PLAIN, *(s for t in trainers() for s in (t.name, *t.aliases))]
-        raise InputError("trainer", name, f"one of {', '.join(names())}", hint(str(name), spellings).strip())
+        spelt = {PLAIN: PLAIN, **{s: t.name for t in trainers() for s in (t.name, *t.aliases)}}
+        near = hint(str(name), spelt, called=spelt).strip()
+        raise InputError("trainer", name, f"one of {', '.join(names())}", near)
     return found
 
 
@@ -194,10 +195,18 @@ def is_usual_qlora(setup: Setup) -> bool:
     return setup.trainer == PLAIN and setup.method == "qlora" and setup.upcast_small and setup.autocast
 
 
+def as_spelt(field: str, value: Any) -> Any:
+    """A choice in our spelling: ADAMW_8bit is adamw-8bit."""
+    if not isinstance(value, str) or field not in CHOICES or value in CHOICES[field]:
+        return value
+    ours = value.lower().replace("_", "-")
+    return ours if ours in CHOICES[field] else value
+
+
 def filled(given: Mapping[str, Any], model_type: str = "") -> dict[str, Any]:
     """Fields of a set-up with those of their trainer's profile for a type of model laid under them; `given` holds
     what a user said (method, sharding, gpus, checkpointing among it). None is not said."""
-    said = {name: value for name, value in given.items() if value is not None and name in SETUP_FIELDS}
+    said = {n: as_spelt(n, v) for n, v in given.items() if v is not None and n in SETUP_FIELDS}
     trainer = find(str(said.get("trainer", PLAIN)))
     if trainer is None:
         said.setdefault("adapter_dtype", ADAPTER_DTYPE)

@@ -79,6 +79,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "Open-Llama 65B": _llama(8192, 80, 64, 22016, 68762),
     "GPT-2 small, untied": _gpt2(768, 12, 12, 1024, 50257, tie_word_embeddings=False),
     "GPT-2 small, untied, 50,304 tokens": _gpt2(768, 12, 12, 1024, 50304, tie_word_embeddings=False),
+    "torchao Llama2-1B": _llama(1536, 24, 24, 6144, 32000),
+    "Llama 3 8B, tied": {
+        **_llama(4096, 32, 32, 14336, 128256), "num_key_value_heads": 8, "tie_word_embeddings": True
+    },
     "GPT-3 125M": _gpt2(768, 12, 12, 2048, 50264),
     "GPT-3 355M": _gpt2(1024, 24, 16, 2048, 50264),
     "GPT-3 760M": _gpt2(1536, 24, 16, 2048, 50264),

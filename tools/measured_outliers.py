@@ -4,7 +4,7 @@ tools/measured_rows.py; what follows is by source, of the set that was collected
 
 from __future__ import annotations
 
-from tools.measured_rows import COLLECTED, GIVEN, SEVENTH, SIXTH
+from tools.measured_rows import COLLECTED, EIGHTH, GIVEN, SEVENTH, SIXTH
 from tools.published_memory import Case
 from tools.published_memory_later import Later
 
@@ -49,6 +49,8 @@ LATER = (("stochasticai/xTuring", "", "full", XTURING),)
 
 def why_later(case: Later) -> str:
     """The reason of a case collected afterwards, or that there is none yet."""
+    if case.found == "eighth":
+        return EIGHTH.get(case.number, NOT_EXPLAINED)
     if case.found == "seventh":
         return SEVENTH.get(case.number, NOT_EXPLAINED)
     if case.found == "sixth":

@@ -3,7 +3,7 @@ is far off tomorrow needs words of its own. Nothing is computed from these words
 
 Each says what the trainer's source does, with the file and version, or what the figure's own source leaves open, and
 the bytes that follow. `GIVEN` is by row of data/measured/memory.csv, `COLLECTED` by row of memory_later.csv,
-`SIXTH` and `SEVENTH` by row of it too, of the sets that were collected last."""
+`SIXTH`, `SEVENTH` and `EIGHTH` by row of it too, of the sets that were collected last."""
 
 from __future__ import annotations
 
@@ -188,4 +188,20 @@ SEVENTH: dict[int, str] = {
     603: EVALUATED, 605: EVALUATED,
     607: "not explained: 27 GB of what was reserved on a full card; experts meet batches of many sizes, of which the "
     "allocator keeps blocks, which no option says of experts",
+}  # fmt: skip
+CACHED_UNITS = (
+    "what the allocator is taken to keep of gathered weights was not kept: {} GB are needed of {} reserved, to which "
+    "{} are added"
+)
+EIGHTH: dict[int, str] = {
+    625: "GPT-2 of transformers was typed, whose GELU is seven operations; the script has torch's, one kernel: 0.99",
+    631: CACHED_UNITS.format("22.6", "24.7", "10.9"), 632: CACHED_UNITS.format("29.8", "32.2", "12.1"),
+    638: "not explained: 2.6 GB are missing; the table has the same 7.30 GB with and without its last line",
+    654: "half explained: with embeddings and unembedding in float32, as axolotl makes them before it makes them 16 "
+    "bits again, 0.90; two other cards by axolotl of then are met without",
+    655: "not explained: 12 GB are missing, of a LoRA run of which 512 tokens, as typed, are the cap",
+    659: "the cap of 1,024 tokens was typed, and samples are padded to the longest of their batch: with 192 tokens "
+    "the figure would result",
+    668: "not explained: 8 GB are missing; a sample of preferences packed to 8,192 tokens was typed as two of 4,096, "
+    "with two of 8,192 0.76",
 }  # fmt: skip

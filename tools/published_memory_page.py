@@ -11,6 +11,7 @@ from planner.memory.interval_kinds import KINDS
 from tools.interval_fit import Ratio, share_of
 from tools.measured_outliers import why
 from tools.published_memory import Skipped
+from tools.published_memory_eighth import section as eighth
 from tools.published_memory_later import RESTS_ON
 from tools.published_memory_later_page import section
 from tools.published_memory_seventh import section as seventh
@@ -281,7 +282,7 @@ def page(
             "sources either way.",
         ),
         *_far(done),
-        *section([*sixth(), *seventh()]),
+        *section([*sixth(), *seventh(), *eighth()]),
         *_assumed(done),
         *_skipped(left),
         *_constants(known),

@@ -20,7 +20,10 @@ Examples:
   lora-plan plan -m Qwen/Qwen3-8B --tokens 5M --gpu rtx4090 --gpus 1 --price 0.35 --json
   lora-plan plan -m meta-llama/Llama-3.2-1B --data train.jsonl --epochs 3 --gpu l4
 """
-FIXED = ("precision", "optimizer", "attention_kernel", "kernels", "loss", "packing")
+FIXED = (
+    "precision", "autocast", "upcast_small", "quantize_experts", "optimizer", "attention_kernel", "kernels", "loss",
+    "packing", "lora_dropout", "lengths_vary", "eval_batch", "offload",
+)  # fmt: skip
 SECTIONS = {
     "What is trained": (
         "model", "dataset", "tokens", "episodes", "success_rate", "epochs", *DATA_FILE, "seq_len",
@@ -107,8 +110,6 @@ def command(as_json: bool, **options: Any) -> None:
     if as_json:
         print_json(found.to_dict())
         return
-    from ..commands import command_of
     from .plan_page import show
 
-    best = found.options()
-    show(found, command_of(best.pop("model"), best, "estimate"))
+    show(found)

@@ -115,8 +115,13 @@ def _rejected(found: Found) -> Table:
     return table
 
 
-def show(found: Found, command: str, console: Console | None = None) -> None:
-    """Print the page; `command` is the estimate of the best plan."""
+def _typed(console: Console, what: str, command: str) -> None:
+    """A command line, which is not broken so that it can be copied."""
+    console.print(Text.assemble((f"{what}  ", "bold"), command), soft_wrap=True)
+
+
+def show(found: Found, console: Console | None = None) -> None:
+    """Print the page."""
     console = console or Console(highlight=False, soft_wrap=False)
     tokens = f"{units.count(found.tokens)} tokens"
     console.print(Text.assemble((found.model, "bold cyan"), f"  {tokens}"))
@@ -127,19 +132,23 @@ def show(found: Found, command: str, console: Console | None = None) -> None:
     ]
     console.print(" ".join(said), "")
     console.print(_best(found), "")
-    console.print(Text.assemble(("in full  ", "bold"), command), soft_wrap=True)
+    _typed(console, "in full", found.command())
     target = target_of(found.given.get("trainer"))
     console.print(f"as a trainer's file  the same with `export {target}` for `estimate`\n", style="dim")
-    blocks: Iterable[RenderableType] = (
-        _plans("Sure to fit", "the best whose memory fits at its upper end too", [found.sure])
+    runner_up = found.alternatives[0] if found.alternatives else None
+    blocks: Iterable[tuple[RenderableType, Evaluated | None]] = (
+        (_plans("Sure to fit", "the best whose memory fits at its upper end too", [found.sure]), found.sure)
         if found.sure
-        else "",
-        _plans("Next best", "other ways", found.alternatives) if found.alternatives else "",
-        _plans("Frontier", "none is quicker, cheaper and better at once", found.frontier),
+        else ("", None),
+        (_plans("Next best", "other ways", found.alternatives) if runner_up else "", runner_up),
+        (_plans("Frontier", "none is quicker, cheaper and better at once", found.frontier), None),
     )
-    for block in blocks:
+    for block, plan in blocks:
         if block:
-            console.print(block, "")
+            console.print(block)
+            if plan:
+                _typed(console, "in full" if plan is found.sure else "the first in full", found.command(plan))
+            console.print("")
     if found.binding:
         console.print(Text("What binds", style="bold"))
         for item in found.binding:

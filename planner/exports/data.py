@@ -68,7 +68,8 @@ def refused(shape: Shape, trainer: str, expected: str, reads: tuple[str, ...] = 
             "data", what, f"examples for supervised training, which an export to {trainer} is of",
             f"The nearest {near[shape.kind]}.",
         )  # fmt: skip
-    what = f"{shape.format} ({', '.join(shape.columns.values())})"
+    columns = ", ".join(shape.columns.values())
+    what = f"{shape.format} ({columns})" if columns else "rows of several formats"
     plain = {"text": "text", "prompt-completion": "messages" if shape.chat else "prompt-completion"}
     if shape.format != "mixed" and plain.get(shape.format, "messages") not in reads:
         return InputError("data", what, f"{expected}: {trainer} reads no other", "The nearest is trl-sft.")

@@ -18,7 +18,7 @@ from ..learning_rate.factors import Run, at_run
 from ..learning_rate.lookup import LearningRate, look_up
 from ..memory.overhead import said_narrower
 from ..pacing import searched_as_full
-from ..running import OF_FILE, SPEC_DEFAULTS, calibration_of, data_of, precision_on
+from ..running import OF_FILE, SPEC_DEFAULTS, calibration_of, data_of
 from ..schema import Notice
 from ..setup import Setup
 from ..speed import Calibration, time_gap
@@ -96,9 +96,7 @@ def _space(options: Mapping[str, Any]) -> Space:
     )  # fmt: skip
 
 
-def _job(
-    options: Mapping[str, Any], setup: Mapping[str, Any], accelerators: Sequence[Accelerator]
-) -> tuple[Job, str, tuple[Notice, ...]]:
+def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str, tuple[Notice, ...]]:
     """The job, the model's name, and what to know of the data."""
     found, arch = load(options["model"])
     seq_len = sequence_length(arch, options["seq_len"])
@@ -111,7 +109,6 @@ def _job(
         own_price(options["price"])
     names = ("alpha", "experts", "adapter_dtype")
     spec = spec_of({**SPEC_DEFAULTS, **{name: options[name] for name in names}, "rank": 1})
-    setup = {**setup, **precision_on(accelerators, setup)}
     held = asked_adapter_dtype(options["adapter_dtype"], setup.get("trainer"))
     setup = {"adapter_dtype": held, **setup}
     for field in setup:
@@ -226,7 +223,7 @@ def plan(
     seconds = None if deadline is None else units.parse_duration("deadline", deadline)
     within = limits(budget, seconds, max_regret, prefer, fit)
     space = _space(options)
-    job, name, of_data = _job(options, setup, space.accelerators)
+    job, name, of_data = _job(options, setup)
     for accelerator in space.accelerators:
         price_of(job, accelerator)
     from .screen import screen  # numpy is loaded here, where it is needed
@@ -249,7 +246,7 @@ def plan(
     own = gpu != ANY and _numbers("gpus", gpus) == COUNTS
     return Found(
         model=name, tokens=job.tokens, loss_tokens=job.loss_tokens, limits=within,
-        candidates=len(cells.seconds), feasible=int(chooser.within(within).sum()), best=plans[0],
+        candidates=len(cells.seconds), feasible=chooser.count(within), best=plans[0],
         sure=_sure(cells, within) if plans[0].over_bytes("sure") > 0 else None,
         alternatives=tuple(plans[1:]), frontier=tuple(chooser.full(cell) for cell in front),
         binding=tuple(_binding(chooser, best, within)), rejected=_sorted(_rejected(chooser, best, within)),

@@ -11,6 +11,7 @@ from .. import units
 from ..dataclass import dataclass
 from ..learning_rate.lookup import LearningRate
 from ..schema import Notice
+from ..speed import Calibration
 from ..tables import frame, rows_of_search
 from ..version import __version__
 from .evaluate import Evaluated
@@ -27,10 +28,6 @@ class Binding:
     without: Evaluated
     message: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"limit": self.limit, "message": self.message, "without": self.without.to_dict()}
-
 
 @dataclass(frozen=True)
 class Rejected:
@@ -40,10 +37,6 @@ class Rejected:
     change: str
     kind: str
     reason: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"change": self.change, "kind": self.kind, "reason": self.reason, "plan": self.plan.to_dict()}
 
 
 @dataclass(frozen=True)
@@ -67,6 +60,13 @@ class Found:
     learning_rate: LearningRate
     given: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
+    def __repr__(self) -> str:
+        """The best plan in two lines."""
+        best = self.best
+        usd = "" if best.usd is None else f", ${best.usd:,.2f}"
+        size, time = units.byte_size(best.memory.per_gpu_bytes), units.duration(best.seconds)
+        return f"{self.model}: {best.choice.text}\n{size} a GPU, {time}{usd}; best of {self.feasible:,} plans"
+
     def options(self, plan: Evaluated | None = None) -> dict[str, Any]:
         """A plan (the best, where none is named) as options of `estimate` and `export`."""
         choice = (plan or self.best).choice
@@ -88,6 +88,17 @@ class Found:
         }
         return {**self.given, **chosen}
 
+    def command(self, plan: Evaluated | None = None, command: str = "estimate") -> str:
+        """The command line of a plan (the best, where none is named), as an estimate or for `export TARGET`."""
+        from ..commands import command_of  # which loads what an estimate does
+
+        options = self.options(plan)
+        return command_of(options.pop("model"), options, command)
+
+    def _said(self, plan: Evaluated) -> dict[str, Any]:
+        """A plan with its command, for JSON."""
+        return {**plan.to_dict(), "command": self.command(plan)}
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON contract of `plan`."""
         return {
@@ -105,14 +116,25 @@ class Found:
             },
             "candidates": self.candidates,
             "feasible": self.feasible,
-            "best": self.best.to_dict(),
+            "best": self._said(self.best),
             "learning_rate": self.learning_rate.to_dict(),
             "options": {name: _plain(value) for name, value in self.options().items()},
-            "sure": self.sure and self.sure.to_dict(),
-            "alternatives": [plan.to_dict() for plan in self.alternatives],
-            "frontier": [plan.to_dict() for plan in self.frontier],
-            "binding": [item.to_dict() for item in self.binding],
-            "rejected": [item.to_dict() for item in self.rejected],
+            "sure": self.sure and self._said(self.sure),
+            "alternatives": list(map(self._said, self.alternatives)),
+            "frontier": list(map(self._said, self.frontier)),
+            "binding": [
+                {"limit": item.limit, "message": item.message, "without": self._said(item.without)}
+                for item in self.binding
+            ],
+            "rejected": [
+                {
+                    "change": item.change,
+                    "kind": item.kind,
+                    "reason": item.reason,
+                    "plan": self._said(item.plan),
+                }
+                for item in self.rejected
+            ],
             "warnings": [dict(vars(notice)) for notice in self.warnings],
         }
 
@@ -123,14 +145,12 @@ class Found:
 
 
 def _plain(value: Any) -> Any:
-    """An option as JSON has it: data that were read by the name of their file."""
-    return (
-        value.data
-        if hasattr(value, "data")
-        else os.fspath(value)
-        if isinstance(value, os.PathLike)
-        else value
-    )
+    """An option as JSON has it: data that were read by the name of their file, measurements as theirs."""
+    if isinstance(value, Calibration):
+        return value.to_dict()
+    if hasattr(value, "data"):
+        return value.data
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def changed(best: Evaluated, other: Evaluated) -> str:

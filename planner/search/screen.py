@@ -1,66 +1,45 @@
 """All plans of a space at once, as arrays: the formulas of planner/speed and planner/memory over many set-ups.
 
 A table is one adapter on one base with or without checkpointing; its work is walked once and is linear in the
-micro-batch. Times are the scalar formula's. Memory is measured with the scalar formula at a few ranks and
-micro-batches and taken as linear between them, in adapter parameters and in micro-batch, moment by moment: exact but
-where a moment changes its place in the model (under 2% off; what is chosen is checked with the scalar formula).
+micro-batch. Times are the scalar formula's; memory is interpolated between points of it (peaks).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import adapter as adapters
-from ..adapter import DTYPE_BYTES, Adapted
-from ..adapter.whole import Whole, trained_whole
-from ..choices import Checkpointing, Quantize
 from ..dataclass import dataclass
-from ..errors import InputError
-from ..memory import estimate_memory
-from ..memory.constants import constants as memory_constants
-from ..memory.overhead import kind_of
 from ..memory.traffic import traffic
 from ..setup import Setup
-from ..speed import held, trained_params
 from ..speed.communication import gathers, total_s
 from ..speed.efficiency import Constants, constants
-from ..speed.roofline import gather_s, loop_s, rates
-from ..speed.step import step_bytes, work_of
+from ..speed.roofline import gather_s, loop_s, on_host_s, rates
+from ..speed.step import step_bytes
 from ..speed.trained import Held
-from ..speed.walk import takes_mask
 from ..speed.work import PHASES, Work
 from .evaluate import machine_of, price_of, regret_of
-from .space import Choice, Job, Layout, Space, alone, families, setup_of
+from .peaks import peaks, upper_ends
+from .space import Choice, Job, Layout, Space, families, setup_of
+from .tables import Table, tables
 
 if TYPE_CHECKING:
     from ..fact_types import Accelerator
 
 Array = Any  # a numpy array
 AXES = ("table", "micro", "layout", "batch", "gpu", "seconds", "usd", "over", "over_high", "regret")
+MOMENTS = ("evaluation", "forward", "loss", "backward", "optimizer")
+WITH_GRADIENTS = (
+    "evaluation",
+    "forward",
+    "loss",
+    "backward",
+)  # those of micro-steps before, where there are any
 TOLERANCE = 0.02  # of a GPU's memory: plans so little over it are checked one by one
-
-
-@dataclass(frozen=True)
-class Table:
-    """An adapter on a base, with its work; `apart` is the share of what it trains that belongs to experts, `padded`
-    the work of several sequences where these take another kernel than one does."""
-
-    rank: int
-    layers: str
-    quantize: Quantize
-    checkpointing: Checkpointing
-    pairs: tuple[Adapted, ...]
-    whole: Whole
-    params: int
-    work: Work
-    apart: float
-    padded: Work | None = None
 
 
 @dataclass(frozen=True)
@@ -91,37 +70,6 @@ class Cells:
             table.quantize, table.checkpointing, space.micro_batches[int(self.micro[cell])],
             space.batches[int(self.batch[cell])],
         )  # fmt: skip
-
-
-def tables(job: Job, space: Space) -> Iterator[Table]:
-    """The adapters and bases of a space whose layouts compute alike; layer sets that a model lacks and ranks larger
-    than every matrix are passed over, unless nothing is left."""
-    missed: InputError | None = None
-    some = False
-    for layers, rank in product(space.layers, space.ranks):
-        spec = replace(job.spec, rank=rank, layers=(layers,), targets=None)
-        try:
-            pairs = adapters.adapt(job.arch, spec)
-        except InputError as error:
-            if error.field not in ("rank", "layers"):
-                raise
-            missed = error
-            continue
-        some = True
-        whole = trained_whole(job.arch, spec, pairs)
-        for quantize, checkpointing in product(space.quantize, space.checkpointing):
-            setup, more = (
-                alone(setup_of(job, quantize, checkpointing, space.layouts[0], size, 1)) for size in (1, 2)
-            )
-            params = trained_params(job.arch, setup, pairs, whole)
-            split = held(job.arch, replace(setup, gpus=2, sharding="ddp", expert_parallel=2), pairs, whole)
-            yield Table(
-                rank, layers, quantize, checkpointing, pairs, whole, params,
-                work_of(job.arch, setup, pairs, whole), 2 * split.experts / params,
-                work_of(job.arch, more, pairs, whole) if takes_mask(more) and not takes_mask(setup) else None,
-            )  # fmt: skip
-    if missed is not None and not some:
-        raise missed
 
 
 # Time
@@ -267,6 +215,10 @@ def _step_s(
         )
         computing = micro_s[:, :, None] * m + (adding * (m - 1) + updating) / bandwidth
         computing = computing + launched * efficiency.start_s
+        if some.offload in ("optimizer", "all"):
+            mine = np.array([t.work.stepped * _left(t, some, per_shard) for t in found])
+            beside = machine_of(job, gpu, layout.gpus).per_node
+            computing = computing + (mine * beside * on_host_s(some))[:, None, None]
         each = [moving[(t.quantize, *_kept_apart(t, layout))] for t in found]
         a, b, c, d = (np.array([row[:, i] for row in each]) for i in range(4))
         sent = (a + b * params[:, None])[..., None] + (c + d * params[:, None])[..., None] * m
@@ -275,106 +227,42 @@ def _step_s(
     return result
 
 
-# Memory
-
-
-def _sample(job: Job, table: Table, layout: Layout, micro_batch: int) -> Array:
-    """Bytes of each phase's moment, of the overhead and of what the allocator keeps, gradients accumulating."""
-    setup = setup_of(job, table.quantize, table.checkpointing, layout, micro_batch, 2)
-    found = estimate_memory(job.arch, setup, table.pairs, table.whole)
-    moments = {moment.phase: float(moment.bytes) for moment in found.moments}
-    overhead = float(sum(item.bytes for item in found.overhead))
-    return np.array(
-        [
-            *(moments.get(p, 0.0) for p in ("forward", "loss", "backward", "optimizer")),
-            overhead,
-            found.cached_bytes,
-        ]
-    )
-
-
-def _memory(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Array, Array]:
-    """Bytes of a GPU, tables x micro-batches x layouts: with micro-steps that accumulate gradients, and at
-    least, in a step of one micro-step, whose gradients come one after another; then what the allocator keeps."""
-    micro = np.array(space.micro_batches, float)
-    picked = sorted({0, len(micro) // 2, len(micro) - 1})
-    result = np.empty((3, len(found), len(micro), len(space.layouts)))
-    groups: dict[tuple[str, str, str], list[int]] = {}
-    for number, table in enumerate(found):
-        groups.setdefault((table.layers, table.quantize, table.checkpointing), []).append(number)
-    for numbers in groups.values():
-        params = np.array([found[n].params for n in numbers], float)
-        ends = sorted({int(np.argmin(params)), int(np.argmax(params))})
-        seen: dict[Layout, int] = {}
-        for place, layout in enumerate(space.layouts):
-            alike = layout if layout.sharding not in ("none", "ddp") else replace(layout, gpus=0)
-            if alike in seen:  # whole copies, however many
-                result[:, numbers, :, place] = result[:, numbers, :, seen[alike]]
-                continue
-            seen[alike] = place
-            corners = np.array(
-                [
-                    [_sample(job, found[numbers[e]], layout, space.micro_batches[b]) for b in picked]
-                    for e in ends
-                ]
-            )
-            along = np.stack(  # ends x micro-batches x figures
-                [
-                    np.stack(
-                        [np.interp(micro, micro[picked], corner[:, f]) for f in range(corners.shape[2])], -1
-                    )
-                    for corner in corners
-                ]
-            )
-            share = np.zeros(len(params))
-            if len(ends) > 1:
-                share = (params - params[ends[0]]) / (params[ends[1]] - params[ends[0]])
-            mixed = along[0] + share[:, None, None] * (along[-1] - along[0])
-            setup = setup_of(job, found[numbers[0]].quantize, "none", layout, 1, 1)
-            kept = (
-                params * DTYPE_BYTES[setup.trained_dtype] / (setup.shards if setup.gradients_sharded else 1)
-            )
-            result[0][numbers, :, place] = mixed[..., :4].max(axis=-1) + mixed[..., 4]
-            least = mixed[..., :4] - kept[:, None, None] * np.array([1, 1, 1, 0])
-            result[1][numbers, :, place] = least.max(axis=-1) + mixed[..., 4]
-            result[2][numbers, :, place] = mixed[..., 5]
-    return result[0], result[1], result[2]
-
-
-def _high(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Array]:
-    """The upper ends of intervals, and the bytes that are added to what is needed before: by table, micro-batch (one
-    for all), layout and batch."""
-    known = memory_constants()
-    by_base = {
-        quantize: [
-            known.of_kind(kind_of(setup_of(job, quantize, "none", layout, 1, 1), job.lengths_open))
-            for layout in space.layouts
-        ]
-        for quantize in space.quantize
-    }
-    ends = [[(each.high, each.extra_bytes) for each in by_base[table.quantize]] for table in found]
-    high, extra = np.moveaxis(np.array(ends), -1, 0)
-    return high[:, None, :, None], extra[:, None, :, None]
-
-
 # All together
 
 
 def screen(job: Job, space: Space) -> Cells:
     """Time, cost, memory and regret of every plan of the space."""
     parts = []
-    for numbers in families(job, space):
-        part = _alike(job, replace(space, layouts=tuple(space.layouts[number] for number in numbers)))
-        parts.append(replace(part, layout=np.array(numbers)[part.layout]))
+    for mine, some in _kinds(job, space.accelerators):
+        gpus = tuple(space.accelerators[number] for number in some)
+        for numbers in families(mine, space):
+            within = tuple(space.layouts[number] for number in numbers)
+            part = _alike(mine, replace(space, accelerators=gpus, layouts=within))
+            parts.append(replace(part, layout=np.array(numbers)[part.layout], gpu=np.array(some)[part.gpu]))
     axes: dict[str, Any] = {field: np.concatenate([getattr(part, field) for part in parts]) for field in AXES}
-    return replace(parts[0], space=space, **axes)
+    return replace(parts[0], job=job, space=space, **axes)
+
+
+def _kinds(job: Job, accelerators: Sequence[Accelerator]) -> list[tuple[Job, list[int]]]:
+    """The job as kinds of GPU run it, with the numbers of those that run it alike."""
+    found: list[tuple[Job, list[int]]] = []
+    for number, accelerator in enumerate(accelerators):
+        mine = job.on(accelerator)
+        for other, numbers in found:
+            if other.setup == mine.setup:
+                numbers.append(number)
+                break
+        else:
+            found.append((mine, [number]))
+    return found
 
 
 def _alike(job: Job, space: Space) -> Cells:
     """`screen` of layouts under which GPUs compute alike."""
     found = tuple(tables(job, space))
     works = [table.work for table in found]
-    packed, memory = _pack(works), _memory(job, space, found)
+    packed = _pack(works)
+    needed, at_least, cached = peaks(job, space, found)
     micro = np.array(space.micro_batches, float)
     gpus = np.array([layout.gpus for layout in space.layouts])
     batches = np.array(space.batches)
@@ -385,7 +273,7 @@ def _alike(job: Job, space: Space) -> Cells:
     seconds, usd = [], []
     over: list[Array] = []
     over_high: list[Array] = []
-    high, extra = _high(job, space, found)
+    high, extra = upper_ends(job, space, found)
     for accelerator in space.accelerators:
         phases = _phases_s(packed, works, job, accelerator, micro)
         if any(table.padded for table in found):
@@ -402,8 +290,8 @@ def _alike(job: Job, space: Space) -> Cells:
         price = price_of(job, accelerator)
         rate = price.usd_per_gpu_hour if price else math.nan
         room = float(accelerator.memory_bytes or 0)
-        held = np.where(steps[None] == 1, memory[1][..., None], memory[0][..., None])
-        most = high * (held + extra) + memory[2][..., None]
+        held = np.where(steps[None] == 1, at_least[..., None], needed[..., None])
+        most = high * (held + extra) + cached[..., None]
         seconds.append(run)
         usd.append(run / 3600 * gpus[None, None, :, None] * rate)
         for shares, taken in ((over, held), (over_high, most)):

@@ -21,6 +21,7 @@ Array = Any  # a numpy array
 SAME_REGRET = 1e-3  # excess loss (as a share of the loss) below which quality counts as equal
 SAME = 1.02  # costs and times so close count as equal
 NO_PRICE = 1e30  # dollars, where none is known: dearer than all, and equal among themselves
+ROUNDED = 1 + 1e-9  # what sums in another order may differ by: who so nearly breaks a limit is tried in full
 MOST_TRIED = 400  # plans checked with the scalar formulas before giving up
 
 
@@ -43,16 +44,30 @@ class Chooser:
         """Whether the plan of a cell, in full, does not fit."""
         return self.full(cell).over_bytes(self.fit) > 0
 
+    def fails(self, cell: int, limits: Limits) -> bool:
+        """Whether the plan of a cell, in full, breaks a limit; what does not fit is struck out."""
+        if self.misses(cell):
+            self.fits[cell] = False
+        return bool(self.full(cell).failures(replace(limits, fit=self.fit)))
+
     def within(self, limits: Limits) -> Array:
-        """Which cells keep the limits, memory among them."""
+        """Which cells keep the limits, memory among them, as far as the screen's figures tell."""
         cells, allowed = self.cells, self.fits.copy()
         if limits.deadline_s is not None:
-            allowed &= cells.seconds <= limits.deadline_s
+            allowed &= cells.seconds <= limits.deadline_s * ROUNDED
         if limits.budget_usd is not None:
-            allowed &= cells.usd <= limits.budget_usd  # false where no price is known
+            allowed &= cells.usd <= limits.budget_usd * ROUNDED  # false where no price is known
         if limits.max_regret is not None:
-            allowed &= cells.regret <= limits.max_regret
+            allowed &= cells.regret <= limits.max_regret * ROUNDED
         return allowed
+
+    def count(self, limits: Limits) -> int:
+        """How many cells keep the limits, by the screen's memory but where it was found out in full."""
+        over = self.cells.over_high if self.fit == "sure" else self.cells.over
+        known = [cell for cell in self._known if self.fits[cell]]
+        kept = self.within(limits) & (over <= 0)
+        kept[known] = [not self.fails(cell, limits) for cell in known]
+        return int(kept.sum())
 
     def order(self, allowed: Array, limits: Limits) -> tuple[Array, list[int]]:
         """The allowed cells, best first, and those that the comparison rests on.
@@ -83,16 +98,17 @@ class Chooser:
         return order, [int(found[place]) for place in anchors] + [int(order[0])]
 
     def first(self, allowed: Array, limits: Limits) -> int | None:
-        """The best of the allowed cells that fits in full."""
+        """The best of the allowed cells that keeps the limits in full."""
+        left = allowed.copy()
         for _ in range(MOST_TRIED):
-            order, anchors = self.order(allowed & self.fits, limits)
+            order, anchors = self.order(left & self.fits, limits)
             if not len(order):
                 return None
-            false = [cell for cell in anchors if self.misses(cell)]
+            false = [cell for cell in anchors if self.fails(cell, limits)]
             if not false:
                 return int(order[0])
             near = [int(cell) for cell in order[:16]]
-            self.fits[[*false, *(cell for cell in near if self.misses(cell))]] = False
+            left[[*false, *(cell for cell in near if self.fails(cell, limits))]] = False
         return None
 
     def best(self, limits: Limits) -> int | None:
@@ -120,16 +136,17 @@ class Chooser:
     def frontier(self, limits: Limits, most: int) -> list[int]:
         """Cells that none within the limits beats in time, cost and regret at once, checked in full, at most so many:
         the ends and cells spread evenly between them by time. Without prices, of time and regret."""
+        left = self.within(limits)
         while True:
-            allowed = np.flatnonzero(self.within(limits))
+            allowed = np.flatnonzero(left & self.fits)
             cells = self.cells
             usd = np.nan_to_num(cells.usd[allowed], nan=NO_PRICE)
             front = allowed[non_dominated(cells.seconds[allowed], usd, cells.regret[allowed])]
             shown = _spread(front, cells, most)
-            false = [cell for cell in shown if self.misses(cell)]
+            false = [cell for cell in shown if self.fails(cell, limits)]
             if not false:
                 return shown
-            self.fits[false] = False
+            left[false] = False
 
 
 def _as_one(values: Array, among: Array, factor: float, more: float = 0.0) -> tuple[Array, int]:

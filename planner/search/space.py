@@ -12,6 +12,7 @@ from ..choices import Checkpointing, Quantize, Sharding
 from ..dataclass import dataclass
 from ..errors import InputError, hint
 from ..hardware import GPUS_PER_NODE
+from ..running import precision_on
 from ..schema import Architecture
 from ..setup import Setup
 from ..speed import NOTHING_MEASURED, Calibration
@@ -92,6 +93,21 @@ class Job:
     given: Mapping[str, Any] = field(
         default_factory=dict, compare=False
     )  # fields of the set-up that were said
+    made: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)  # set-ups, by their choices
+
+    def on(self, accelerator: Accelerator) -> Job:
+        """The job as a kind of GPU runs it: in float16 where it has no units for bfloat16 and nobody said otherwise,
+        as in an estimate."""
+        own = precision_on([accelerator], self.given)
+        if not own:
+            return self
+        key = tuple(own.items())
+        if key not in self.made:
+            given = {**self.given, **own}
+            filled_in = {**filled(given, self.arch.model_type), "seq_len": self.setup.seq_len}
+            self.made[key] = replace(self, setup=Setup(**filled_in), given=given, made={})
+        found: Job = self.made[key]
+        return found
 
 
 @dataclass(frozen=True)
@@ -119,7 +135,12 @@ class Choice:
     def setup(self, job: Job) -> Setup:
         """Its set-up."""
         return setup_of(
-            job, self.quantize, self.checkpointing, self.layout, self.micro_batch, self.accumulation
+            job.on(self.accelerator),
+            self.quantize,
+            self.checkpointing,
+            self.layout,
+            self.micro_batch,
+            self.accumulation,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -156,12 +177,26 @@ def setup_of(
     job: Job, quantize: Quantize, checkpointing: Checkpointing, layout: Layout, micro_batch: int, accumulation: int
 ) -> Setup:  # fmt: skip
     """The job's set-up with these choices, and what its trainer does where they are made."""
+    key = (quantize, checkpointing, layout, micro_batch, accumulation)
+    if key not in job.made:
+        job.made[key] = _setup_of(job, *key)
+    found: Setup = job.made[key]
+    return found
+
+
+def _setup_of(
+    job: Job, quantize: Quantize, checkpointing: Checkpointing, layout: Layout, micro_batch: int, accumulation: int
+) -> Setup:  # fmt: skip
     method = "lora" if quantize == "none" else "qlora"
     values: dict[str, Any] = {
         "method": method, "quantize": quantize, "checkpointing": checkpointing, "gpus": layout.gpus,
         "sharding": layout.sharding, "expert_parallel": layout.expert_parallel,
         "micro_batch": micro_batch, "accumulation": accumulation,
     }  # fmt: skip
+    if layout.sharding == "fsdp-hybrid" and job.given.get("shard_size") is None:
+        values["shard_size"] = math.gcd(
+            layout.gpus, job.per_node
+        )  # a copy for each machine, where they divide
     if job.setup.trainer == PLAIN:
         usual = unnamed({**job.given, **values})
         own = {name: value for name, value in usual.items() if job.given.get(name) is None}

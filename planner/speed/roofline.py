@@ -142,6 +142,11 @@ def gemm_s(gemm: Gemm, batch: float, known: Rates) -> float:
     return gemm.calls * max(arithmetic, gemm.bytes.at(batch) / known.bytes_per_s)
 
 
+def on_host_s(setup: Setup) -> float:
+    """Seconds a parameter of an optimizer's step on a machine's processors."""
+    return DEEPSPEED_STEP_S if setup.sharding.startswith("zero") else CPU_STEP_S
+
+
 def gather_s(setup: Setup, efficiency: Efficiency) -> float:
     """The host's time for gathering one sharded unit, s: a module under ZeRO-3, else an FSDP unit. The GPU works on
     what was launched before meanwhile."""
@@ -180,8 +185,7 @@ def step_parts(
     moved = work.accumulate_bytes * (micro_steps - 1) + work.optimizer_bytes
     parts["optimizer"] = moved / known.bytes_per_s + work.optimizer_operations * efficiency.start_s
     if setup.offload in ("optimizer", "all"):
-        each = DEEPSPEED_STEP_S if setup.sharding.startswith("zero") else CPU_STEP_S
-        parts["host"] += work.stepped * machine.per_node * each
+        parts["host"] += work.stepped * machine.per_node * on_host_s(setup)
     computing = sum(parts.values())
     parts["bubble"] = computing * (stages - 1) / micro_steps
     moving = total_s(traffic, machine, efficiency.link, efficiency.staged)

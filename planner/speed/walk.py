@@ -34,7 +34,7 @@ INT8_BYTES, INT8_KERNELS = 26.0, 15
 # dequantising does, at whose 0.31 TB/s on an A100 69 ps are 22 bytes. By memory alone, as it was taken before, an RTX
 # 3090 would need 157 ps where whole steps take 100 and 125 (Chinese-Vicuna; model card Yoshiii/alpaca), an RTX 4090
 # 146 where one takes 81 (tloen/alpaca-lora, issue 121).
-INT8_WEIGHT_BYTES, INT8_LAYOUT_BYTES, INT8_LAYOUT = 7.0, 22.0, ("hf-trainer-4",)
+INT8_WEIGHT_BYTES, INT8_LAYOUT_BYTES, INT8_LAYOUT = 7.0, 22.0, ("hf-trainer-4", "alpaca-lora-2023")
 # Outputs of a product that a multiprocessor computes at a time, each way: 128 x 128 is the usual tile of the
 # libraries' kernels (NVIDIA, Matrix Multiplication Background User's Guide).
 TILE = 128

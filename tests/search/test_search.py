@@ -1,4 +1,4 @@
-"""The search against brute force with the scalar formulas, and the vectorised screen against them."""
+"""The search against brute force with the scalar formulas."""
 
 from __future__ import annotations
 
@@ -9,36 +9,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from planner import facts, hardware
-from planner.adapter import AdapterSpec
+from planner import facts
 from planner.errors import InputError
-from planner.estimator import load
 from planner.search import plan
 from planner.search.evaluate import Evaluated, evaluate
 from planner.search.screen import TOLERANCE, Cells, screen
 from planner.search.select import SAME, SAME_REGRET, Chooser, non_dominated
-from planner.search.space import Choice, Job, Limits, Space, divided, families, layouts
-from planner.setup import Setup
-from planner.trainers import filled
+from planner.search.space import Choice, Limits, Space, layouts
 from planner.units import parse_duration
 
-GPUS = tuple(hardware.find(name) for name in ("rtx 4090", "a100 80gb", "h100"))
+from .small import GPUS, job_of
+
 SMALL = Space(
     GPUS, layouts((1, 2)), ranks=(4, 64), layers=("mlp", "all"), quantize=("none", "nf4"), micro_batches=(1, 4, 16),
     batches=(16,),
 )  # fmt: skip
-
-
-def job_of(model: str, **change: Any) -> Job:
-    values = {
-        "arch": load(model)[1], "setup": Setup(seq_len=2048), "spec": AdapterSpec(), "tokens": 20_000_000,
-        "loss_tokens": 8_000_000,
-    }  # fmt: skip
-    return Job(**{**values, **change})
 
 
 @pytest.fixture(scope="module")
@@ -58,72 +47,6 @@ def everything(cells: Cells) -> list[Evaluated]:
         if batch % (micro * layout.gpus) == 0:
             found.append(evaluate(cells.job, Choice(gpu, layout, rank, layers, base, again, micro, batch)))
     return found
-
-
-@pytest.mark.parametrize("model", ["meta-llama/Llama-3.1-8B", "Qwen/Qwen3-30B-A3B", "google/gemma-2-2b"])
-def test_the_screen_equals_the_scalar_formulas(model: str) -> None:
-    space = Space(
-        (*GPUS, hardware.find("t4")), layouts((1, 2, 8), ("ddp", "zero2", "fsdp", "zero3")), micro_batches=(1, 2, 8),
-        ranks=(1, 16, 128), quantize=("none", "nf4"), batches=(16, 64),
-    )  # fmt: skip
-    cells = screen(job_of(model), space)
-    possible = np.flatnonzero(np.isfinite(cells.over))
-    for cell in np.random.default_rng(1).choice(possible, 40, replace=False):
-        full = evaluate(cells.job, cells.choice(int(cell)))
-        assert cells.seconds[cell] == pytest.approx(full.seconds, rel=1e-9), full.choice.text
-        assert cells.usd[cell] == pytest.approx(full.usd, rel=1e-9)
-        assert full.regret and cells.regret[cell] == pytest.approx(full.regret.value, rel=1e-12)
-        held = (cells.over[cell] + 1) * full.memory_bytes
-        if full.choice.accumulation > 1:
-            assert held == pytest.approx(full.memory.per_gpu_bytes, rel=0.03), full.choice.text
-        assert held <= 1.03 * full.memory.per_gpu_bytes, full.choice.text
-        most = (cells.over_high[cell] + 1) * full.memory_bytes
-        if full.choice.accumulation > 1:
-            assert most == pytest.approx(full.memory.high, rel=0.03), full.choice.text
-
-
-def test_the_screen_knows_that_a_trainer_computes_otherwise_under_a_sharding() -> None:
-    """transformers' Trainer autocasts, but not under DeepSpeed: each layout by its own work."""
-    said = {"trainer": "hf-trainer"}
-    job = job_of("Qwen/Qwen3-4B", setup=Setup(**{**filled(said), "seq_len": 2048}), given=said)
-    space = Space(
-        GPUS, layouts((1, 2), ("ddp", "zero2", "fsdp")), micro_batches=(1, 8), ranks=(16,), quantize=("none", "nf4"),
-        batches=(16,),
-    )  # fmt: skip
-    assert len(families(job, space)) == 2
-    cells = screen(job, space)
-    assert len(cells.seconds) == 3 * 4 * 2 * len(cells.tables)
-    for cell in np.flatnonzero(np.isfinite(cells.over)):
-        full = evaluate(job, cells.choice(int(cell)))
-        assert cells.seconds[cell] == pytest.approx(full.seconds, rel=1e-9), full.choice.text
-
-
-def test_the_screen_knows_that_padded_batches_take_a_mask() -> None:
-    """One sequence needs none, several take the kernel that has one: both as the scalar formulas have them."""
-    space = Space(
-        GPUS, layouts((1,)), micro_batches=(1, 2, 8), ranks=(16,), quantize=("none", "nf4"), batches=(16,)
-    )
-    job = job_of("meta-llama/Llama-3.1-8B", setup=Setup(seq_len=2048, packing="padded"))
-    cells = screen(job, space)
-    for cell in np.flatnonzero(np.isfinite(cells.over)):
-        full = evaluate(job, cells.choice(int(cell)))
-        assert cells.seconds[cell] == pytest.approx(full.seconds, rel=1e-9), full.choice.text
-
-
-def test_the_screen_of_divided_experts_is_near_the_scalar_formulas() -> None:
-    """Trained parameters of one GPU, of which the communication is a small part, are counted before the division."""
-    apart = divided(layouts((2, 4, 8), ("ddp", "fsdp")), 128)
-    assert {layout.expert_parallel for layout in apart} == {2, 4, 8}
-    space = Space(
-        GPUS, apart, micro_batches=(1, 2, 8), ranks=(1, 16, 128), quantize=("none",), batches=(16, 64)
-    )
-    cells = screen(job_of("Qwen/Qwen3-30B-A3B"), space)
-    for cell in np.random.default_rng(1).choice(np.flatnonzero(np.isfinite(cells.over)), 30, replace=False):
-        full = evaluate(cells.job, cells.choice(int(cell)))
-        assert cells.seconds[cell] == pytest.approx(full.seconds, rel=0.02), full.choice.text
-        if full.choice.accumulation > 1:
-            held = (cells.over[cell] + 1) * full.memory_bytes
-            assert held == pytest.approx(full.memory.per_gpu_bytes, rel=0.03), full.choice.text
 
 
 def test_experts_are_divided_where_nothing_else_fits() -> None:
@@ -255,6 +178,58 @@ def test_what_binds() -> None:
     assert not {"budget", "deadline"} & {item.limit for item in free.binding}
     for item in tight.binding:
         assert item.message
+
+
+def test_a_limit_that_is_a_plans_own_figure_lets_that_plan_through(
+    cells: Cells, everything: list[Evaluated]
+) -> None:
+    """Sums in another order differ in the last digit: what stands at a limit is compared in full."""
+    fitting = [full for full in everything if full.over_bytes() <= 0]
+    for full in fitting[:: len(fitting) // 25]:
+        for limits in (
+            Limits(deadline_s=full.seconds, prefer="time"),
+            Limits(budget_usd=full.usd, prefer="cost"),
+            Limits(
+                deadline_s=full.seconds,
+                budget_usd=full.usd,
+                max_regret=full.regret.value if full.regret else None,
+            ),
+        ):
+            best = Chooser(cells).best(limits)
+            assert best is not None and not evaluate(cells.job, cells.choice(best)).failures(limits)
+
+
+WORSE: dict[str, Any] = {
+    "quality": lambda f: f.regret.value - SAME_REGRET if f.regret else 0.0,
+    "cost": lambda f: f.usd,
+    "time": lambda f: f.seconds,
+}
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_looser_limits_never_give_a_worse_plan(
+    cells: Cells, everything: list[Evaluated], data: st.DataObject
+) -> None:
+    costs, times = (
+        sorted(filter(None, map(figure, everything))) for figure in (WORSE["cost"], WORSE["time"])
+    )
+    prefer: Any = data.draw(st.sampled_from(list(WORSE)))
+    fit: Any = data.draw(st.sampled_from(["expected", "sure"]))
+    budgets, deadlines = (
+        sorted(data.draw(st.lists(st.sampled_from(figures), min_size=2, max_size=2)))
+        for figures in (costs, times)
+    )
+    tight, loose = (
+        Chooser(cells, fit).best(Limits(budget, deadline, None, prefer, fit))
+        for budget, deadline in zip(budgets, deadlines, strict=True)
+    )
+    if tight is None:
+        return
+    assert loose is not None
+    before, after = (evaluate(cells.job, cells.choice(cell)) for cell in (tight, loose))
+    figure = WORSE[prefer]
+    assert figure(after) <= figure(before) + (SAME_REGRET if prefer == "quality" else 0)
 
 
 def test_a_larger_budget_is_never_worse() -> None:

@@ -1,0 +1,105 @@
+"""Memory of all plans of a space at once.
+
+It is computed with the scalar formula at a few ranks and micro-batches and taken as linear between them, in
+adapter parameters and in micro-batch, moment by moment: exact but where a moment changes its place in the model
+(under 2% off), and in a step of one micro-step, of which it is a lower end. What is chosen is checked with the
+scalar formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..memory import estimate_memory
+from ..memory.constants import constants
+from ..memory.overhead import kind_of
+from .space import Job, Layout, Space, setup_of
+from .tables import Table
+
+Array = Any  # a numpy array
+MOMENTS = ("evaluation", "forward", "loss", "backward", "optimizer")
+WITH_GRADIENTS = (
+    "evaluation",
+    "forward",
+    "loss",
+    "backward",
+)  # those of micro-steps before, where there are any
+
+
+def _sample(job: Job, table: Table, layout: Layout, micro_batch: int, micro_steps: int) -> Array:
+    """Bytes of each of MOMENTS, of the overhead, of what the allocator keeps, and of gradients that are held only
+    because there are micro-steps before."""
+    setup = setup_of(job, table.quantize, table.checkpointing, layout, micro_batch, micro_steps)
+    found = estimate_memory(job.arch, setup, table.pairs, table.whole)
+    moments = {str(moment.phase): float(moment.bytes) for moment in found.moments}
+    overhead = float(sum(item.bytes for item in found.overhead))
+    held = sum(
+        i.bytes for m in found.moments if m.phase == "forward" for i in m.items if i.part == "gradients"
+    )
+    kept = 0.0 if setup.main_grads or setup.gradients_kept else float(held)
+    return np.array([*(moments.get(phase, 0.0) for phase in MOMENTS), overhead, found.cached_bytes, kept])
+
+
+def _between(job: Job, space: Space, found: Sequence[Table], layout: Layout, micro_steps: int) -> Array:
+    """Of tables that differ in rank alone, x micro-batches: what is needed, what at least in a step of one
+    micro-step, and what the allocator keeps."""
+    micro = np.array(space.micro_batches, float)
+    picked = sorted({0, len(micro) // 2, len(micro) - 1})
+    params = np.array([table.params for table in found], float)
+    ends = sorted({int(np.argmin(params)), int(np.argmax(params))})
+    along = []  # ends x micro-batches x figures
+    for end in ends:
+        corner = np.array(
+            [_sample(job, found[end], layout, space.micro_batches[at], micro_steps) for at in picked]
+        )
+        along.append(np.stack([np.interp(micro, micro[picked], figure) for figure in corner.T], -1))
+    share = np.zeros(len(params))
+    if len(ends) > 1:
+        share = (params - params[ends[0]]) / (params[ends[1]] - params[ends[0]])
+    mixed = along[0] + share[:, None, None] * (along[-1] - along[0])
+    at, (beyond, cached, kept) = mixed[..., :-3], np.moveaxis(mixed[..., -3:], -1, 0)
+    least = at - kept[..., None] * np.array([moment in WITH_GRADIENTS for moment in MOMENTS])
+    return np.stack([at.max(axis=-1) + beyond, least.max(axis=-1) + beyond, cached])
+
+
+def peaks(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Array, Array]:
+    """Bytes that a GPU needs, tables x micro-batches x layouts: with several micro-steps; at least, in a step of one
+    alone, whose gradients come one after another; then what the allocator keeps beside them."""
+    result = np.empty((3, len(found), len(space.micro_batches), len(space.layouts)))
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for number, table in enumerate(found):
+        groups.setdefault((table.layers, table.quantize, table.checkpointing), []).append(number)
+    apart = job.setup.kernels == "litgpt"  # whose loop holds the last loss, with more of it than gradients
+    for numbers in groups.values():
+        alike = [found[number] for number in numbers]
+        seen: dict[Layout, Array] = {}
+        for place, layout in enumerate(space.layouts):
+            whole = layout.sharding in ("none", "ddp")  # copies, however many
+            key = replace(layout, gpus=0) if whole else layout
+            if key not in seen:
+                seen[key] = _between(job, space, alike, layout, 2)
+                if apart:
+                    seen[key][1] = _between(job, space, alike, layout, 1)[0]
+            for figure, values in enumerate(seen[key]):
+                result[figure][numbers, :, place] = values
+    return result[0], result[1], result[2]
+
+
+def upper_ends(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Array]:
+    """The upper ends of intervals, and the bytes that are added to what is needed before: by table, micro-batch (one
+    for all), layout and batch."""
+    known = constants()
+    by_base = {
+        quantize: [
+            known.of_kind(kind_of(setup_of(job, quantize, "none", layout, 1, 1), job.lengths_open))
+            for layout in space.layouts
+        ]
+        for quantize in space.quantize
+    }
+    ends = [[(each.high, each.extra_bytes) for each in by_base[table.quantize]] for table in found]
+    high, extra = np.moveaxis(np.array(ends), -1, 0)
+    return high[:, None, :, None], extra[:, None, :, None]

@@ -1,0 +1,109 @@
+"""The vectorised screen of a search against the scalar formulas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from planner import hardware
+from planner.search.evaluate import evaluate
+from planner.search.screen import TOLERANCE, screen
+from planner.search.space import Space, divided, families, layouts
+from planner.setup import Setup
+from planner.trainers import filled
+
+from .small import GPUS, job_of
+
+
+@pytest.mark.parametrize("model", ["meta-llama/Llama-3.1-8B", "Qwen/Qwen3-30B-A3B", "google/gemma-2-2b"])
+def test_the_screen_equals_the_scalar_formulas(model: str) -> None:
+    space = Space(
+        (*GPUS, hardware.find("t4")), layouts((1, 2, 8), ("ddp", "zero2", "fsdp", "zero3")), micro_batches=(1, 2, 8),
+        ranks=(1, 16, 128), quantize=("none", "nf4"), batches=(16, 64),
+    )  # fmt: skip
+    cells = screen(job_of(model), space)
+    possible = np.flatnonzero(np.isfinite(cells.over))
+    for cell in np.random.default_rng(1).choice(possible, 40, replace=False):
+        full = evaluate(cells.job, cells.choice(int(cell)))
+        assert cells.seconds[cell] == pytest.approx(full.seconds, rel=1e-9), full.choice.text
+        assert cells.usd[cell] == pytest.approx(full.usd, rel=1e-9)
+        assert full.regret and cells.regret[cell] == pytest.approx(full.regret.value, rel=1e-12)
+        held = (cells.over[cell] + 1) * full.memory_bytes
+        if full.choice.accumulation > 1:
+            assert held == pytest.approx(full.memory.per_gpu_bytes, rel=0.03), full.choice.text
+        assert held <= 1.03 * full.memory.per_gpu_bytes, full.choice.text
+        most = (cells.over_high[cell] + 1) * full.memory_bytes
+        if full.choice.accumulation > 1:
+            assert most == pytest.approx(full.memory.high, rel=0.03), full.choice.text
+
+
+def test_the_screen_knows_that_a_trainer_computes_otherwise_under_a_sharding() -> None:
+    """transformers' Trainer autocasts, but not under DeepSpeed: each layout by its own work."""
+    said = {"trainer": "hf-trainer"}
+    job = job_of("Qwen/Qwen3-4B", setup=Setup(**{**filled(said), "seq_len": 2048}), given=said)
+    space = Space(
+        GPUS, layouts((1, 2), ("ddp", "zero2", "fsdp")), micro_batches=(1, 8), ranks=(16,), quantize=("none", "nf4"),
+        batches=(16,),
+    )  # fmt: skip
+    assert len(families(job, space)) == 2
+    cells = screen(job, space)
+    assert len(cells.seconds) == 3 * 4 * 2 * len(cells.tables)
+    for cell in np.flatnonzero(np.isfinite(cells.over)):
+        full = evaluate(job, cells.choice(int(cell)))
+        assert cells.seconds[cell] == pytest.approx(full.seconds, rel=1e-9), full.choice.text
+
+
+def test_the_screen_knows_that_padded_batches_take_a_mask() -> None:
+    """One sequence needs none, several take the kernel that has one: both as the scalar formulas have them."""
+    space = Space(
+        GPUS, layouts((1,)), micro_batches=(1, 2, 8), ranks=(16,), quantize=("none", "nf4"), batches=(16,)
+    )
+    job = job_of("meta-llama/Llama-3.1-8B", setup=Setup(seq_len=2048, packing="padded"))
+    cells = screen(job, space)
+    for cell in np.flatnonzero(np.isfinite(cells.over)):
+        full = evaluate(job, cells.choice(int(cell)))
+        assert cells.seconds[cell] == pytest.approx(full.seconds, rel=1e-9), full.choice.text
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"offload": "all", "eval_batch": 8}, {"trainer": "litgpt-2024", "packing": "padded"},
+        {"trainer": "hf-trainer", "lengths_vary": True, "offload": "optimizer"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_screen_knows_what_lies_on_the_host_and_what_a_loop_holds(said: dict[str, Any]) -> None:
+    """Of machines with and without units for bfloat16, which run in float16 where nobody says otherwise."""
+    given = {**said, "adapter_dtype": "float32"}
+    job = job_of("Qwen/Qwen3-1.7B", setup=Setup(**{**filled(given), "seq_len": 512}), given=given)
+    space = Space(
+        (GPUS[0], hardware.find("t4")), layouts((1, 4), ("ddp", "zero2", "fsdp-hybrid")), micro_batches=(1, 4),
+        ranks=(4, 64), quantize=("none", "nf4"), batches=(16,),
+    )  # fmt: skip
+    cells, kinds = screen(job, space), set()
+    for cell in np.flatnonzero(np.isfinite(cells.over)):
+        full = evaluate(job, cells.choice(int(cell)))
+        assert cells.seconds[cell] == pytest.approx(full.seconds, rel=1e-9), full.choice.text
+        held = (cells.over[cell] + 1) * full.memory_bytes
+        assert held <= (1 + TOLERANCE) * full.memory.per_gpu_bytes, full.choice.text
+        kinds.add((full.choice.accelerator.name, full.memory.setup.precision))
+    assert kinds == {("RTX 4090", "bf16"), ("T4", "fp16")}
+
+
+def test_the_screen_of_divided_experts_is_near_the_scalar_formulas() -> None:
+    """Trained parameters of one GPU, of which the communication is a small part, are counted before the division."""
+    apart = divided(layouts((2, 4, 8), ("ddp", "fsdp")), 128)
+    assert {layout.expert_parallel for layout in apart} == {2, 4, 8}
+    space = Space(
+        GPUS, apart, micro_batches=(1, 2, 8), ranks=(1, 16, 128), quantize=("none",), batches=(16, 64)
+    )
+    cells = screen(job_of("Qwen/Qwen3-30B-A3B"), space)
+    for cell in np.random.default_rng(1).choice(np.flatnonzero(np.isfinite(cells.over)), 30, replace=False):
+        full = evaluate(cells.job, cells.choice(int(cell)))
+        assert cells.seconds[cell] == pytest.approx(full.seconds, rel=0.02), full.choice.text
+        if full.choice.accumulation > 1:
+            held = (cells.over[cell] + 1) * full.memory_bytes
+            assert held == pytest.approx(full.memory.per_gpu_bytes, rel=0.03), full.choice.text
