@@ -54,3 +54,4 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer_kernel": get_args(OptimizerKernel),
     "eval_cache": get_args(EvalCache),
 }
+DTYPE_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}  # of a value

@@ -100,7 +100,7 @@ def _memory(plan: Plan, run: Running, found: MemoryEstimate, room: int | None) -
     said = {name: value for name, value in found.to_dict(room).items() if name != "moments"}
     if said["interval"] is not None:
         said["interval"]["length"] = _length(plan, run.setup)
-    return {**said, "fewest": least.to_dict() if least else None, "would_fit": None}
+    return {**said, "fewest": least.to_dict() if least else None, "would_fit": None, "would_surely_fit": None}
 
 
 def _length(plan: Plan, setup: Setup) -> str:
@@ -154,6 +154,24 @@ def _does_not_fit(
     how = "likely does" if entry["fit"] == "unlikely" else "does"
     told = Notice("does-not-fit", f"It {how} not fit: {needed}. {advice}")
     return told, [other.to_dict() for other in others]
+
+
+def _not_surely(
+    plan: Plan, run: Running, entry: Mapping[str, Any], room: int, options: Mapping[str, Any]
+) -> tuple[Notice, list[dict[str, Any]]]:
+    """That the run may yet not fit, and with what it does up to the upper end of its interval."""
+    from .memory.interval_kinds import NARROWER
+    from .remedies import remedies
+
+    others = remedies(run, room, _setup_of(plan, run, options), sure=True)
+    text = (
+        f"By its interval it takes up to {units.byte_size(entry['high'])} of a GPU's {units.byte_size(room)}."
+    )
+    if narrower := NARROWER[entry["interval"]["kind"]]:
+        text += f" {narrower[0].upper()}{narrower[1:]} narrows it."
+    if others:
+        text += f" Should it run out of memory: {others[0].text} fits up to the upper end."
+    return Notice("may-not-fit", text), [other.to_dict() for other in others]
 
 
 def _machine(options: Mapping[str, Any]) -> Cluster | None:
@@ -218,6 +236,9 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
         if method == main and run and found and room and not found.fits(room):
             told, memory[method]["would_fit"] = _does_not_fit(plan, run, memory[method], room, options)
             first.append(told)
+        elif method == main and run and found and room and found.fit(room) == "likely":
+            told, memory[method]["would_surely_fit"] = _not_surely(plan, run, memory[method], room, options)
+            notices.append(told)
         notices += found.notices if found else ()
         notices += [USUAL_QLORA] if method == main and run and is_usual_qlora(run.setup) else []
         if method == main and run and plan.flops and changes_step(arch, run.setup, run.pairs):

@@ -206,7 +206,7 @@ class Scan:
 
     A chunk of c positions takes `macs` * c^`power` multiply-adds. `forward`, `left_grad` and `right_grad` say in
     which chunks the product and the gradients of its sides are computed: no gradient reaches the state before
-    the first chunk nor the one after the last.
+    the first chunk nor the one after the last. `apart`: so many heads run one after another.
     """
 
     left: int
@@ -219,6 +219,7 @@ class Scan:
     forward: Chunks = "each"
     left_grad: Chunks = "each"
     right_grad: Chunks = "each"
+    apart: int = 1
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -131,9 +131,10 @@ class Training:
         """Alpha, as a whole number where it is one."""
         return int(self.spec.alpha) if self.spec.alpha == int(self.spec.alpha) else self.spec.alpha
 
-    def peft(self) -> dict[str, Any]:
-        """The LoraConfig that trains what the plan counts. Raises InputError where PEFT has none."""
-        return peft.lora_config(self.arch, self.spec, self.adapted, self.whole, self.config, self.model)
+    def peft(self, has: Iterable[str] = peft.EVERYTHING) -> dict[str, Any]:
+        """The LoraConfig that trains what the plan counts. Raises InputError where PEFT has none, with the nearest by
+        the fields that the trainer `has`."""
+        return peft.lora_config(self.arch, self.spec, self.adapted, self.whole, self.config, self.model, has)
 
     def rate_for(self, alpha: float | None) -> Rate:
         """The law's rate for another alpha at scale alpha / rank (None: for the plan's own), unless one was given."""

@@ -206,7 +206,8 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     if shape.wide_bias:
         weights = _widened(run, weights)
     if shape.bias is None or shape.masked or shape.bias.kind.causal:
-        weights = scale_mask(run, weights, max(weights.width, run.norms) if shape.floored else 0)
+        widens = shape.floored or run.autocast  # by a mask in the hidden states' type
+        weights = scale_mask(run, weights, max(weights.width, run.norms) if widens else 0)
     if shape.floored:
         weights = _floored(run, weights)
     if shape.sinks:  # joined, and less their maximum

@@ -304,6 +304,13 @@ def _join(turned: Value, rest: Value, whole: Value) -> Value:
     return whole.tape.apply((turned, rest), whole.elements, whole.width, (), lambda g: (g, g))
 
 
+def concatenated(x: Value, beside: Value) -> Value:
+    """Two values side by side in a new tensor, in the wider type; their gradients are views of its gradient."""
+    width = max(x.width, beside.width)
+    x, beside = cast(x, width), cast(beside, width)
+    return x.tape.apply((x, beside), x.elements + beside.elements, width, (), lambda g: (g, g))
+
+
 def drop(run: Pass, x: Value) -> Value:
     """Dropout: keeps a mask of one byte a value."""
     tape, size = run.tape, x.bytes

@@ -137,10 +137,9 @@ def folds(run: Pass, arch: Architecture, item: Adapted, weight: Weight) -> bool:
 
 
 def folded(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, experts: int = 1) -> Value:
-    """PEFT's pair on a bare tensor: W + s B A is formed for all experts and kept, and so is x; on the way back the
-    whole tensor's gradient is formed before the pair's."""
-    tape, width = run.tape, run.base
-    whole = experts * weight.d_in * weight.d_out * width
+    """PEFT's pair on a bare tensor: W + s B A is formed for all experts and kept, as autocast lowers it, and so is x;
+    on the way back the whole tensor's gradient is formed before the pair's."""
+    tape, width = run.tape, weight.width
     factors = experts * (pair.d_in + pair.d_out) * pair.rank
 
     def fold(g: object) -> Gradients:
@@ -153,9 +152,11 @@ def folded(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, exper
     narrow = tape.new(factors * width) if casts else None  # the factors cast are kept
     tensor = tape.apply((), experts * weight.d_in * weight.d_out, width, (narrow,), fold, trains=run.grad)
     del narrow
-    # A grouped product takes rows in the weights' type.
-    x = run.cast_in(x) if experts == 1 else cast(x, width)
-    size_in, needs = x.bytes, x.node is not None
+    if experts == 1:
+        x, tensor = run.cast_in(x), run.cast_in(tensor)
+    else:  # a grouped product takes rows in the weights' type
+        x = cast(x, width)
+    size_in, needs, whole = x.bytes, x.node is not None, tensor.bytes
 
     def rule(g: object) -> Gradients:
         return (tape.new(size_in) if needs else None, tape.new(whole))

@@ -137,7 +137,7 @@ def _checkpointed(
     del out
     run.casts.clear()
     again = job.run(length=block.fixed_length, width=width)
-    tape = again.tape
+    tape, again.again = again.tape, True
     x = _stream(job, again, stream_grad, KEPT)
     gradient = [tape.new(size, STREAM)]
     offloaded = job.setup.checkpointing == "layer-offload"

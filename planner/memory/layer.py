@@ -27,14 +27,16 @@ from ..schema import (
 )
 from .attention import Shape, attend
 from .bias import Shared
-from .elementwise import activation, drop, gated, norm, rotate, weigh
+from .elementwise import activation, concatenated, drop, gated, norm, rotate, weigh
 from .experts import folded, folds
+from .indexer import choose, chooses
 from .layout import Trained, from_latent, layout, low_ranks, split_sides, uses
 from .mixture import Mixture
 from .outside import ALONE, Outside
 from .passes import FLOAT32, Pass
 from .products import Weight, adapted, linear, part, whole
 from .scans import convolve, gated_result, mixer_of, scanned
+from .shared import is_shared
 from .tape import Gradients, Size, Value, add, cast, multiply, piece, scale, unary
 from .traits import Traits
 
@@ -157,7 +159,7 @@ class Walk(Mixture):
 
     def _value(self, number: int) -> Value:
         """A value; on the stream, the normed one."""
-        if number in self.plan.streams:
+        if number in self.plan.normed:
             return self._normed(number)
         return self.values[number]
 
@@ -165,13 +167,15 @@ class Walk(Mixture):
 
     def _input(self, op: Apply) -> Value:
         """What a matrix reads: the normed stream, or a value with its activation or its norm."""
-        if op.source in self.plan.streams and self.arch.matrices[op.matrix].leaf not in UNNORMED:
+        if op.source in self.plan.normed and self.arch.matrices[op.matrix].leaf not in UNNORMED:
             role = self.arch.matrices[op.matrix].role
             apart = (self.traits.two_norms and role == "mlp") or (
                 self.traits.routed_norms and role in ("router", "expert")
             )
             return self._normed(op.source, role if apart else "")
         value, made = self.values[op.source], self.plan.made_by.get(op.source)
+        if isinstance(made, Join) and self.plan.kinds[made.out] == "added":
+            made = self.plan.made_by[made.sources[0]]
         if not isinstance(made, Apply):
             gated_one = self.plan.kinds.get(op.source) == "gated"
             return self._dropped(value) if gated_one else value
@@ -216,7 +220,7 @@ class Walk(Mixture):
             return self.meet(op, x)
         if matrix.kind == "convolution" and matrix.d_out != matrix.d_in:
             if self.mixer is not None:
-                return convolve(self.run, x, matrix.d_out, self.mixer.kind)
+                return convolve(self.run, x, matrix.d_out, self.mixer)
             rows = self._rows(op) * matrix.d_out
             if x.elements > rows:  # LFM2's: what one projection made is first gated by another part of it
                 x = multiply(piece(x, rows), piece(x, rows))
@@ -245,7 +249,8 @@ class Walk(Mixture):
         return Weight(
             d_in, d_out, trained, matrix.bias, self.unpacked.get(index, 0) // run.split,
             FLOAT32 if matrix.wide and run.widens else width,
-            self.layer in self.trained.whole.biases.get(index, ()),
+            self.layer in self.trained.whole.biases.get(index, ()), is_shared(self.arch, matrix),
+            run.sequences if self.mixer is not None and self.mixer.apart > 1 and matrix.kind == "parameter" else 0,
         )  # fmt: skip
 
     def _linear(self, op: Apply, x: Value, *, clones: bool) -> Value:
@@ -265,6 +270,8 @@ class Walk(Mixture):
 
     def _attend(self, op: Attend) -> Value:
         run, traits = self.run, self.traits
+        if chooses(self.arch, self.block, op):
+            return choose(run, op, run.pairs)
         q, k, v = self._heads(op)
         masked = (run.masked and self.outside.padded(op)) or (
             op.window is not None and op.window <= run.reach
@@ -336,6 +343,8 @@ class Walk(Mixture):
             total = values[op.sources[0]]
             if self.traits.wide_residual:
                 total = cast(total, FLOAT32)
+            if self.traits.weighed_stream:
+                total = weigh(run, total, self.arch.hidden_size)
             if self.traits.routed_norms and len(op.sources) > 2:  # each normed, and their sum
                 parts = [self._after(values[source]) for source in op.sources[1:]]
                 return add(total, self._out(add(*parts)))
@@ -356,6 +365,11 @@ class Walk(Mixture):
             return self.shared_with_all(op)
         if kind == "sum":
             return self.sum_with_shared(op)
+        if kind == "beside":
+            both = concatenated(*(values[source] for source in op.sources))
+            return norm(run, both, 2 * self.arch.hidden_size, self.traits.norm)
+        if kind == "added":
+            return add(*(values[source] for source in op.sources))
         if kind == "keys":
             return self._keys(op)
         if kind == "output-gate":

@@ -29,8 +29,11 @@ from ..schema import (
 )
 from .products import LowRank
 
-JoinKind = Literal["residual", "gated", "weighted", "sum", "norm", "keys", "output-gate", "mixed"]
+JoinKind = Literal[
+    "residual", "gated", "weighted", "sum", "norm", "keys", "output-gate", "mixed", "beside", "added"
+]
 QK_NORMS = ("q_norm", "k_norm", "query_layernorm", "key_layernorm", "q_layernorm", "k_layernorm")
+ADAPTERS = "adapter_list"  # small matrices of a place beside those that all places share (Zamba 2)
 ROW_PARALLEL = (
     "o_proj", "down_proj", "c_proj", "dense", "fc2", "fc_out", "out_proj", "dense_4h_to_h", "w2", "wo",
 )  # fmt: skip
@@ -38,11 +41,13 @@ ROW_PARALLEL = (
 
 @dataclass(frozen=True)
 class Layout:
-    """A block, read. `ends`: the values that are let go after an operation. `gates` are the gates of gated
+    """A block, read. `normed`: the values that a norm precedes, which are the stream and what attention hands an MLP
+    directly. `ends`: the values that are let go after an operation. `gates` are the gates of gated
     activations, `turned` queries and keys with a projection of their own, `latent_width` the width of a latent that a
     norm follows."""
 
     streams: frozenset[int]
+    normed: frozenset[int]
     kinds: Mapping[int, JoinKind]
     ends: Mapping[int, tuple[int, ...]]
     made_by: Mapping[int, Operation]
@@ -91,11 +96,16 @@ def _kind(
         made = made_by.get(source)
         roles.append(matrices[made.matrix].role if isinstance(made, Apply) else type(made).__name__.lower())
     if op.sources[0] in streams:
-        return "mixed" if "router" in roles or op.sources[-1] == MEMORY else "residual"
+        if op.sources[-1] == MEMORY:
+            return "beside"
+        return "mixed" if "router" in roles else "residual"
     if any(kinds.get(source) == "weighted" for source in op.sources):
         return "sum"  # routed experts' results and what stands beside them
     if len(roles) == 1:
         return "norm"
+    last = made_by.get(op.sources[-1])
+    if isinstance(last, Apply) and ADAPTERS in matrices[last.matrix].name:
+        return "added"
     if roles[0] == roles[1] and roles[0] in ("mlp", "shared_expert"):
         return "gated"
     if roles[0] == "expert":
@@ -138,10 +148,16 @@ def layout(arch: Architecture, block: Block) -> Layout:
         if isinstance(op, Apply) and from_latent(arch, op, made_by):
             latents.append(arch.matrices[op.matrix].d_in)
         made_by[op.out] = op
+    behind = {
+        op.source
+        for op in block.operations
+        if isinstance(op, Apply) and _behind_attention(arch, op, made_by.get(op.source))
+    }
     attends = [op for op in block.operations if isinstance(op, Attend)]
     joins = [op for op in block.operations if isinstance(op, Join)]
     return Layout(
-        streams=frozenset(streams), kinds=kinds, ends=_lasting(block), made_by=made_by,
+        streams=frozenset(streams), normed=frozenset(streams | behind), kinds=kinds, ends=_lasting(block),
+        made_by=made_by,
         gates=frozenset(
             op.sources[0]
             for op in joins
@@ -153,13 +169,26 @@ def layout(arch: Architecture, block: Block) -> Layout:
     )  # fmt: skip
 
 
+def _behind_attention(arch: Architecture, op: Apply, made: Operation | None) -> bool:
+    """Whether an MLP's matrix reads what attention made, with no sum between (Zamba's shared transformers)."""
+    if not isinstance(made, Apply) or arch.matrices[op.matrix].role != "mlp":
+        return False
+    return (
+        arch.matrices[made.matrix].role == "attention"
+        and arch.matrices[made.matrix].d_out == arch.hidden_size
+    )
+
+
 def _matrix(made_by: Mapping[int, Operation], value: int) -> int:
     made = made_by[value]
     return made.matrix if isinstance(made, Apply) else 0
 
 
 def from_latent(arch: Architecture, op: Apply, made_by: Mapping[int, Operation]) -> bool:
-    """Whether a projection of attention reads the result of another: a latent, or a norm of it."""
+    """Whether a projection of attention reads the result of another: a latent, or a norm of it; not one that makes
+    Doge's decays of values."""
+    if arch.matrices[op.matrix].leaf == "dt_proj":
+        return False
     made = made_by.get(op.source)
     if isinstance(made, Join) and len(made.sources) == 1:
         made = made_by.get(made.sources[0])
@@ -171,7 +200,10 @@ def from_latent(arch: Architecture, op: Apply, made_by: Mapping[int, Operation])
 def _has_qk_norms(arch: Architecture, block: Block) -> bool:
     layer = block.layers[0]
     return any(
-        layer in vector.layers and vector.name.endswith("weight") and any(w in vector.name for w in QK_NORMS)
+        layer in vector.layers
+        and vector.name.endswith("weight")
+        and any(w in vector.name for w in QK_NORMS)
+        and ".indexer." not in vector.name  # of its own keys, which choose positions without gradients
         for vector in arch.vectors
     )
 

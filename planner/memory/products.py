@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from ..dataclass import dataclass
 from .elementwise import drop
-from .passes import COPIES, FLOAT32, Pass
+from .passes import COPIES, FLOAT32, HALF, Pass
 from .tape import EXPERT_GRADIENTS, Buffer, Gradients, Size, Value, add, cast, scale
-
-HALF = 2
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,8 @@ class Weight:
     unpacked: int = 0
     width: int = 2
     bias_trained: bool = False
+    shared: bool = False
+    copies: Size = 0
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,13 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
     parameters, shifts = weight.d_in * weight.d_out, weight.bias_trained and run.grad
 
     held_low, narrow = lowered(run, weight)
+    copied = tape.new(parameters * (weight.copies * width)) if weight.copies > 1 else None
 
     def rule(g: Buffer) -> Gradients:
         copied = tape.new(out_size) if clones else None
         gradient = tape.new(parameters * run.compute) if narrow is not None else None
         if trains and narrow is None:
-            tape.gradient(parameters * weight.width)
+            _gradient_of(run, weight)
         if (trains and weight.bias) or shifts:
             tape.gradient(weight.d_out * weight.width)
         again = tape.new(weight.unpacked, COPIES) if weight.unpacked and needs else None
@@ -74,11 +75,20 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
 
     keeps = trains or (run.inputs_kept and weight.unpacked > 0)
     before = run.kept_before(value) if keeps and not trains else None
-    kept = (value.buffer if keeps else None, held_low if needs else None, before)
+    kept = (value.buffer if keeps else None, held_low if needs else None, before, copied if needs else None)
     inputs = (value,) if narrow is None else (value, narrow)
     out = tape.apply(inputs, rows * weight.d_out, width, kept, rule, trains=trains or shifts)
     del held
     return out
+
+
+def _gradient_of(run: Pass, weight: Weight, label: str = "gradients") -> None:
+    """A trained weight's gradient; of one that layers share it is added to a sum that is counted elsewhere."""
+    size = weight.d_in * weight.d_out * weight.width
+    if weight.shared:
+        run.tape.new(size, label)
+    else:
+        run.tape.gradient(size, label)
 
 
 def lowered(run: Pass, weight: Weight, label: str = "gradients") -> tuple[Buffer | None, Value | None]:
@@ -87,12 +97,17 @@ def lowered(run: Pass, weight: Weight, label: str = "gradients") -> tuple[Buffer
     if not run.autocast or weight.width <= run.compute or weight.unpacked:
         return None, None
     tape, parameters = run.tape, weight.d_in * weight.d_out
-    low = run.lower(parameters, trained=weight.trained)
+    once = (
+        weight.shared and weight.trained and not run.again
+    )  # lowered for all layers, and counted with its gradient
+    low = tape.new(0) if once else run.lower(parameters, trained=weight.trained)
     if not (weight.trained and run.grad):
         return low, None
+    if once:
+        return low, tape.apply((), parameters, run.compute, (), lambda g: (), trains=True, out=low)
 
     def widen(g: Buffer) -> Gradients:
-        tape.gradient(parameters * weight.width, label)
+        _gradient_of(run, weight, label)
         return ()
 
     return low, tape.apply((), parameters, run.compute, (), widen, trains=True, out=low)

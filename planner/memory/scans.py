@@ -28,7 +28,8 @@ SCAN_CHUNK = 2048  # positions between the states that selective_scan keeps
 class Mixer:
     """A scan in a block. `inside` are its elementwise operations and products, which one kernel runs at `first`;
     `last` joins its result with the gate. Widths: `inner` of the result, `keys` of queries and of keys, `state`
-    of a row of a state (a head's keys in the delta rule); `groups` share theirs."""
+    of a row of a state (a head's keys in the delta rule); `groups` share theirs. `apart`: so many heads, each with a
+    kernel of its own (Zamba)."""
 
     kind: Literal["selective", "chunked", "delta"]
     inside: frozenset[int]
@@ -43,6 +44,7 @@ class Mixer:
     chunk: int
     keys: int
     normed: bool
+    apart: int = 1
 
 
 @lru_cache(maxsize=512)
@@ -73,6 +75,7 @@ def mixer_of(arch: Architecture, block: Block) -> Mixer | None:
     return Mixer(
         kind, inside, min(inside), last, _apply(block, conv).source, width, inner, heads, state, groups,
         found[0].chunk, (width - inner) // 2, f"{prefix}norm.weight" in {v.name for v in arch.vectors},
+        found[0].apart,
     )  # fmt: skip
 
 
@@ -91,11 +94,11 @@ def _apply(block: Block, number: int) -> Apply:
     return op
 
 
-def convolve(run: Pass, x: Value, width: int, kind: str) -> Value:
-    """A causal depthwise convolution with its activation in one kernel: keeps what it reads, a slice of x, or in the
-    delta rule queries, keys and values of it joined anew."""
+def convolve(run: Pass, x: Value, width: int, mixer: Mixer) -> Value:
+    """A causal depthwise convolution with its activation in one kernel: keeps what it reads, a slice of x, or of it
+    anew queries, keys and values (in the delta rule) or every other row (of heads that run apart)."""
     tape, size = run.tape, run.tokens * (width * x.width)
-    if kind == "delta" and x.elements != run.tokens * width:
+    if (mixer.kind == "delta" or mixer.apart > 1) and x.elements != run.tokens * width:
         x = copy(piece(x, run.tokens * width))
     return tape.apply((x,), run.tokens * width, x.width, (x.buffer,), lambda g: (tape.new(size),))
 
@@ -107,6 +110,8 @@ def scanned(run: Pass, mixer: Mixer, values: Mapping[int, Value], block: Block) 
     convolved = values[op.sources[0]]
     if run.masked and run.sequences != 1:  # padding is set to 0 again
         convolved = scale(convolved)
+    if mixer.apart > 1:
+        return _by_heads(run, mixer, convolved, values[op.sources[-1]], values[mixer.convolution])
     if mixer.kind == "selective":
         return _selective(run, mixer, convolved, values[op.sources[-1]], values[mixer.convolution])
     rule = _delta_rule if mixer.kind == "delta" else _chunked
@@ -120,7 +125,7 @@ def _selective(run: Pass, mixer: Mixer, u: Value, step: Value, projected: Value)
     size, sides = run.tokens * (mixer.inner * width), run.tokens * (2 * mixer.state * width)
     gate = piece(projected, run.tokens * mixer.inner)
     copies = tape.new(size), tape.new(size), tape.new(sides)
-    states = tape.new(run.tokens * (2 * mixer.inner * mixer.state * FLOAT32 / SCAN_CHUNK))
+    states = _states(run, mixer)
     before = tape.new(size)
 
     def rule(g: Buffer) -> Gradients:
@@ -131,6 +136,41 @@ def _selective(run: Pass, mixer: Mixer, u: Value, step: Value, projected: Value)
 
     kept = (*copies, step.buffer, states, before)
     return tape.apply((u, step, gate), run.tokens * mixer.inner, width, kept, rule)
+
+
+def _states(run: Pass, mixer: Mixer) -> Buffer:
+    """Two float32 values for each state of each chunk of 2,048 positions of a sequence, the last one begun."""
+    chunks = -(-run.length // SCAN_CHUNK) * run.sequences
+    return run.tape.new(chunks * (2 * mixer.inner * mixer.state * FLOAT32))
+
+
+def _by_heads(run: Pass, mixer: Mixer, u: Value, step: Value, projected: Value) -> Value:
+    """Mamba's scan, gated, of one head after another, and their results joined: keeps u and the time step as they
+    are, a copy of the gate with time innermost, the result before the gate and a state every 2,048 positions. The
+    gradients of a head are laid into zeros as large as all heads' before the next one's are added to these.
+
+    Neglected: B and C, which are a few thousandths of u."""
+    tape, width = run.tape, u.width
+    size = run.tokens * (mixer.inner * width)
+    gate = piece(projected, run.tokens * mixer.inner)
+    copied, before = tape.new(size), tape.new(size)
+    states = _states(run, mixer)
+    heads = tape.new(size)
+    share = 1 / mixer.apart
+
+    def rule(g: Buffer) -> Gradients:
+        first = [tape.new(size * share) for _ in range(3)]
+        made = [tape.new(size) for _ in first]
+        del first
+        others = [tape.new(size * share) for _ in made]
+        laid = tape.new(size)
+        del others, laid
+        return made
+
+    kept = (u.buffer, step.buffer, copied, before, states)
+    out = tape.apply((u, step, gate), run.tokens * mixer.inner, width, kept, rule)
+    del heads
+    return out
 
 
 def _chunked(run: Pass, mixer: Mixer, x: Value) -> Value:

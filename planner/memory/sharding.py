@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from ..choices import DTYPE_BYTES
 from ..dataclass import dataclass
 from ..schema import Architecture
 from ..setup import Setup
-from .passes import FLOAT32, WIDTHS
+from .passes import FLOAT32
 from .states import is_quantised, quantised_bytes
 
 DEEPSPEED_LIVE = 1_000_000_000  # parameters that stay gathered, DeepSpeed's stage3_max_live_parameters
@@ -40,7 +41,7 @@ def units(arch: Architecture, setup: Setup) -> Units:
 
     Experts count 1 / expert_parallel (nothing where no two GPUs hold the same ones), matrices 1 / tensor_parallel.
     """
-    width = WIDTHS[setup.compute_dtype]
+    width = DTYPE_BYTES[setup.compute_dtype]
     layers: dict[int, int] = {}
     module = outside = end = 0
     for matrix in arch.matrices:
@@ -82,7 +83,7 @@ def gathered(arch: Architecture, setup: Setup) -> tuple[int, int]:
         return 0, 0
     found = units(arch, setup)
     if setup.sharding == "zero3":
-        return max(found.layer, min(found.total, DEEPSPEED_LIVE * WIDTHS[setup.compute_dtype]) // 2), 0
+        return max(found.layer, min(found.total, DEEPSPEED_LIVE * DTYPE_BYTES[setup.compute_dtype]) // 2), 0
     if by_module(setup):
         return found.module, 0
     return found.layer, found.outside
@@ -135,7 +136,7 @@ def deferred_gradients(trained: int, setup: Setup) -> int:
     deferred = setup.deferred_gradients != "none" and setup.accumulation > 1 and not gradients_leave(setup)
     if not deferred or not setup.sharding.startswith("fsdp") or setup.shards == 1:
         return 0
-    return trained * (FLOAT32 if setup.deferred_gradients == "float32" else WIDTHS[setup.compute_dtype])
+    return trained * (FLOAT32 if setup.deferred_gradients == "float32" else DTYPE_BYTES[setup.compute_dtype])
 
 
 def gradients_leave(setup: Setup) -> bool:
@@ -173,5 +174,5 @@ def buckets(trained_bytes: int, setup: Setup) -> int:
     if setup.sharding == "ddp" and setup.data_parallel > 1:
         return trained_bytes
     if setup.sharding in ("zero1", "zero2", "zero3") and setup.data_parallel > 1:
-        return min(trained_bytes, DEEPSPEED_BUCKET * WIDTHS[setup.compute_dtype])
+        return min(trained_bytes, DEEPSPEED_BUCKET * DTYPE_BYTES[setup.compute_dtype])
     return 0

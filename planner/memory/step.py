@@ -25,6 +25,7 @@ from .per_layer import per_layer
 from .products import LowRank
 from .rounds import Round, in_rounds
 from .sharding import end_unit, gradients_go
+from .shared import shared_casts, shared_gradients
 from .stages import Stage, stages, whole_model
 from .stem import Stem, stem_stretches
 from .stretch import Held, Stretch, at_ranks, plus
@@ -242,6 +243,7 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0, tower: Seen | Non
     going.hold({"temporary": kept})
     if stage.stem:
         going.hold({"activations": _kept_of_stem(job, stem)})
+    going.hold({CASTS: shared_casts(job.arch, job.setup)})
     beside = per_layer(job, stem.trains or job.setup.needs_input_grads)
     going.hold(beside.held)
     going.hold(beside.kept)
@@ -258,6 +260,7 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0, tower: Seen | Non
     if stage.head:
         pass_head(job, going, grad, last.width if last else 0)
     going.hold(beside.gradient)
+    going.hold({"gradients": shared_gradients(job.arch, job.setup)})
     _back(going, stretches, kinds, 1 if job.setup.method != "full" and job.setup.fsdp_units == "pairs" else 2)
     going.hold(beside.kept, -1)
     going.hold(beside.gradient, -1)

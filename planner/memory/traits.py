@@ -42,6 +42,7 @@ class Traits:
         multiplied by noise. `every_expert`: all experts run on all tokens.
 
     The stream: `scaled_embedding`, `scaled_residual`: multipliers on it. `wide_residual`: its sums are in float32.
+        `weighed_stream`: they weigh it by a trained vector.
     Dropout with a rate above 0: `dropout` of what a layer's parts add, `dropped` of attention's probabilities,
         `dropped_inner` of an MLP's inner values, `dropped_stem` of embeddings, `dropped_end` of a stack's result.
 
@@ -100,6 +101,7 @@ class Traits:
     pieced: bool = False
     narrow_stem: bool = False
     layer_scale: bool = False
+    weighed_stream: bool = False
 
 
 LLAMA = Traits()
@@ -178,9 +180,10 @@ TRAITS: dict[str, Traits] = {
     "minimax_m2": replace(LLAMA, rotary="partial", rotary_share=0.5, router="sigmoid", wide_router=True),
     "deepseek_v2": replace(LLAMA, rotary="complex"),
     "deepseek_v3": replace(LLAMA, router="sigmoid", wide_router=True),
-    "deepseek_v32": replace(LLAMA, router="sigmoid", wide_router=True, no_flash=True),
+    "deepseek_v32": replace(LLAMA, router="sigmoid", wide_router=True, no_flash=True, mask_given=True),
     "qwen3_next": replace(LLAMA, norm="gemma", qk_norm="gemma", rotary="partial", rotary_share=0.25),
     "bert": BERT,
+    "albert": replace(BERT, activation="gelu_new"),
     "mpnet": replace(BERT, eager=True, no_flash=True),
     "roformer": replace(BERT, eager=True, no_flash=True, rotary="half"),
     "nomic_bert": replace(BERT, rotary="half", activation="silu"),
@@ -190,8 +193,8 @@ TRAITS: dict[str, Traits] = {
     "granite_swa": replace(
         LLAMA, scaled_embedding=True, scaled_residual=True, logits="scaled", eager=True, sink_scales=True
     ),
-    "doge": replace(LLAMA, no_flash=True),
-    "zamba2": replace(LLAMA, rotary="none", activation="gelu"),
+    "doge": replace(LLAMA, no_flash=True, weighed_stream=True),
+    "zamba": replace(LLAMA, rotary="none", activation="gelu"),
     "afmoe": replace(
         LLAMA, norm="rms-late", qk_norm="rms-late", after=True, router="sigmoid", wide_router=True
     ),
@@ -226,7 +229,7 @@ ALIKE = {
     "kimi_k2": "deepseek_v3",
     "kimi_k25": "deepseek_v3",
     "glm4_moe_lite": "deepseek_v3",
-    "glm_moe_dsa": "deepseek_v3",
+    "glm_moe_dsa": "deepseek_v32",
     "solar_open": "glm4_moe",
     "qwen3_5": "qwen3_next",
     "qwen3_5_text": "qwen3_next",
@@ -258,6 +261,7 @@ ALIKE = {
     "hy_v3": "deepseek_v3",
     "laguna": "deepseek_v3",
     "kimi_linear": "deepseek_v3",
+    "zamba2": "zamba",
     "modernbert-decoder": "modernbert",
     **dict.fromkeys(
         "roberta xlm-roberta camembert data2vec-text ernie layoutlm roc_bert distilbert electra".split(),
@@ -299,6 +303,10 @@ RATES: dict[str, dict[str, tuple[str, float]]] = {
     "bert": {
         "dropout": ("hidden_dropout_prob", 0.1), "dropped_stem": ("hidden_dropout_prob", 0.1),
         "dropped": ("attention_probs_dropout_prob", 0.1),
+    },
+    "albert": {
+        "dropout": ("hidden_dropout_prob", 0.0), "dropped_stem": ("hidden_dropout_prob", 0.0),
+        "dropped": ("attention_probs_dropout_prob", 0.0),
     },
     "biogpt": {
         "dropout": ("hidden_dropout_prob", 0.1), "dropped_stem": ("hidden_dropout_prob", 0.1),

@@ -123,6 +123,8 @@ class _Lora4bit(LoraLinear):  # type: ignore[misc]
 
     def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         result = self.base_layer(x, *args, **kwargs)
+        if self.disable_adapters:
+            return result
         if self.clones:
             result = result.clone()
         for name in self.active_adapters:

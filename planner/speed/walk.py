@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from ..adapter import Adapted, Pair
 from ..adapter.whole import Whole
+from ..choices import DTYPE_BYTES
 from ..flops import chunk_sum, compressed_pairs, visible_pairs
 from ..memory.traits import traits_of
 from ..schema import Apply, Architecture, Attend, Block, Join, Keep, Matrix, Product, Recall, Scan
@@ -19,7 +20,6 @@ from .sums import Sums
 from .work import Kind, Linear, Pass, Phase
 from .work import Product as Matmul
 
-WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Bytes a stored weight of a quantised base, read when it is dequantised.
 STORED = {"nf4": 0.5625, "nf4-double": 0.515875, "int8": 1.0, "fp8": 1.0}
 # Bytes an output of a product under LLM.int8() beside the product, and kernels. Bytes: in the paper (arXiv
@@ -99,7 +99,7 @@ class Walk:
         self.arch, self.setup, self.trained, self.whole = arch, setup, trained, whole
         self.style: Style = STYLES[setup.kernels]
         self.traits = traits_of(arch)
-        self.width = WIDTH[setup.compute_dtype]
+        self.width = DTYPE_BYTES[setup.compute_dtype]
         self.wide = wide_between(setup)
         self.stream_scale = 2.0 if setup.upcast_small and self.width == 2 else 1.0
         self.sums = Sums()
@@ -197,7 +197,7 @@ class Walk:
         share = rows.times(experts / n)
         loops = n > 1 and self.setup.kernels in ("transformers", "litgpt")
         dtype = "float32" if self.wide and not self.quantised(matrix) else self.setup.compute_dtype
-        found = tiled(share, matrix.d_in, matrix.d_out / self.split, WIDTH[dtype], 1 if loops else n)
+        found = tiled(share, matrix.d_in, matrix.d_out / self.split, DTYPE_BYTES[dtype], 1 if loops else n)
         self.sums.gemm("base", phase, dtype, found, n)
         self.sums.launch(phase, self.style.module.forward_operations * (4 * n if loops else 1))
 
@@ -265,7 +265,7 @@ class Walk:
     ) -> None:
         """The products with A and B, in the format that the adapter computes in."""
         dtype = self.setup.compute_dtype if self.setup.under_autocast else self.setup.trained_dtype
-        width = WIDTH[dtype]
+        width = DTYPE_BYTES[dtype]
         for factor in (a, b):
             if factor is not None:
                 self.sums.gemm("adapter", phase, dtype, thin(*factor, width))
@@ -329,7 +329,7 @@ class Walk:
             backward += 2 * heads * op.d_qk
         dtype = "float32" if self.wide else self.setup.compute_dtype
         io = (
-            WIDTH[dtype]
+            DTYPE_BYTES[dtype]
             * (length * op.n_heads * (op.d_qk + op.d_v) + 2 * keys * op.n_kv_heads * op.d_qk)
             / self.split
         )

@@ -88,7 +88,7 @@ def mamba(layer: Layer, shape: Mamba, x: int, prefix: str) -> int:
         layer.norm(prefix + "dt_layernorm", rank)
         layer.norm(prefix + "b_layernorm", state)
         layer.norm(prefix + "c_layernorm", state)
-    read = layer.scan(layer.join(x, selected, step), selected, inner * state, 1)
+    read = layer.scan(layer.join(x, selected, step), selected, inner * state, 1, apart=shape.heads)
     return layer.linear(
         prefix + "out_proj", "state_space", inner, h, layer.join(read, x, gate), bias=shape.bias
     )
