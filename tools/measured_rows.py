@@ -176,18 +176,11 @@ PREPARED = (
     "on norms alone become float32): 11.1, 9.9 and 3.8 GB of 13.7, 11.7 and 5.1 are then reserved before any step, "
     "which no moment of an estimate has"
 )
-EVALUATED = (
-    "7 to 10 GB are missing, as of the other models of this source: the evaluation at the Trainer's own batch of 8, "
-    "what the allocator keeps of it beside what training had cached"
-)
 SEVENTH: dict[int, str] = {
     586: PREPARED, 587: PREPARED, 588: PREPARED,
     590: "512 tokens of prompt were typed, whose length is not said: with 64 tokens 1.13",
     592: "the figure is of two to four samples, whose lengths are not said: with four of 1,024 tokens 1.01",
     597: CAPPED.format("the samples' lengths are not said", 344),
-    603: EVALUATED, 605: EVALUATED,
-    607: "not explained: 27 GB of what was reserved on a full card; experts meet batches of many sizes, of which the "
-    "allocator keeps blocks, which no option says of experts",
 }  # fmt: skip
 CACHED_UNITS = (
     "what the allocator is taken to keep of gathered weights was not kept: {} GB are needed of {} reserved, to which "
