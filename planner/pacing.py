@@ -67,15 +67,22 @@ def timed(
     step, setup, own = run.time(calibration), run.setup, bool(calibration.measurements)
     if step is None:
         return None
-    if samples is None or setup.packing != UNPACKED or setup.objective == "grpo":
+    length = padded_length(setup, samples)
+    if length is None or samples is None:
         return run_time(step, tokens, own)
-    length = samples.padded(setup.sequences, setup.seq_len)
-    length = math.ceil(length / setup.sequence_parallel) * setup.sequence_parallel
     shorter = replace(run, setup=replace(setup, seq_len=length)).time(calibration)
     assert shorter is not None
     if samples.lengths is None and setup.sequences > 1:
         shorter = _with_padding(shorter, step)
     return RunTime(shorter, samples.steps(epochs, setup.global_batch), own, length)
+
+
+def padded_length(setup: Setup, samples: Samples | None) -> int | None:
+    """Tokens of a sequence, on average, where samples are padded; None where sequences are full."""
+    if samples is None or setup.packing != UNPACKED or setup.objective == "grpo":
+        return None
+    length = samples.padded(setup.sequences, setup.seq_len)
+    return math.ceil(length / setup.sequence_parallel) * setup.sequence_parallel
 
 
 def _with_padding(mean: StepTime, full: StepTime) -> StepTime:
@@ -98,11 +105,3 @@ def packed_notice(samples: Samples | None, setup: Setup, packing_given: bool, ep
         f"Samples are {samples.mean:,.0f} tokens on average and taken to be packed into sequences of "
         f"{setup.seq_len:,}. Where the trainer does not pack them it is {steps}: --packing padded.",
     )
-
-
-def searched_as_full(samples: Samples | None, packing: str | None) -> tuple[Notice, ...]:
-    """That a search over plans counts padded samples as full sequences."""
-    if samples is None or packing != UNPACKED:
-        return ()
-    text = "Plans are compared with every sequence full: `estimate` has the steps and the time of padded samples."
-    return (Notice("padded-as-full", text),)

@@ -69,9 +69,7 @@ def test_reasons_are_given_for_what_is_far() -> None:
 def test_scripts_after_alpaca_lora() -> None:
     """int8 with fp16 autocast, on an A100: the command had been typed with a later Trainer, of which an evaluation
     fills a cache that accelerate widens; `now` names the profile alone."""
-    kept = "--trainer deepspeed-initialize"
-    assert {c.source for c, _ in first() if c.now == kept} == {"FlagOpen/FlagPerf (others)"}
-    since = {c.number: c for c, _ in first() if c.now not in ("", kept)}
+    since = {c.number: c for c, _ in first() if c.now}
     assert {c.now for c in since.values()} == {"--trainer alpaca-lora-2023"}
     assert {c.source.split("/")[0] for c in since.values()} == {"project-baize", "SCIR-HI"} and len(
         since

@@ -176,11 +176,18 @@ PREPARED = (
     "on norms alone become float32): 11.1, 9.9 and 3.8 GB of 13.7, 11.7 and 5.1 are then reserved before any step, "
     "which no moment of an estimate has"
 )
+ZERO3_OPEN = (
+    "not explained: {} GB are missing of what the table has for ZeRO-3 without recomputation, as of row {}: about "
+    "the {} GB that its projections take in 16 bits, with which {}; but though the script says "
+    "mem_efficient_linear=False, the config's default stands over it, with which no gathered weight is kept for "
+    "backward (deepspeed 0.11.1, zero/partition_parameters.py, Init.__init__; zero/linear.py)"
+)
 SEVENTH: dict[int, str] = {
     586: PREPARED, 587: PREPARED, 588: PREPARED,
     590: "512 tokens of prompt were typed, whose length is not said: with 64 tokens 1.13",
     592: "the figure is of two to four samples, whose lengths are not said: with four of 1,024 tokens 1.01",
     597: CAPPED.format("the samples' lengths are not said", 344),
+    613: ZERO3_OPEN.format("15", "674", "12.9", "0.95"),
 }  # fmt: skip
 CACHED_UNITS = (
     "what the allocator is taken to keep of gathered weights was not kept: {} GB are needed of {} reserved, to which "
@@ -197,4 +204,5 @@ EIGHTH: dict[int, str] = {
     "the figure would result",
     668: "not explained: 8 GB are missing; a sample of preferences packed to 8,192 tokens was typed as two of 4,096, "
     "with two of 8,192 0.76",
+    674: ZERO3_OPEN.format("17", "613", "11.4", "0.91"),
 }  # fmt: skip

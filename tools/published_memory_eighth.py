@@ -29,8 +29,7 @@ What was changed on seeing them, by the code of then:
 CHANGED = """\
 a profile `alpaca-lora-2023` for scripts after alpaca-lora's finetune.py (Baize, Huatuo), for which transformers'
 Trainer up to 4.45 had been typed: their model has `use_cache` False, so that an evaluation fills no cache, and PEFT
-0.3 leaves Llama's embeddings and norms in 16 bits; FlagPerf's ChatGLM3 under ZeRO-3 keeps what it gathered, as its
-Llama 2 does (`deepspeed-initialize`: 0.89, 0.74 before)."""
+0.3 leaves Llama's embeddings and norms in 16 bits."""
 
 
 def seen_before(case: Later) -> bool:

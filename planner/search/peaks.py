@@ -40,8 +40,7 @@ def _sample(job: Job, table: Table, layout: Layout, micro_batch: int, micro_step
     held = sum(
         i.bytes for m in found.moments if m.phase == "forward" for i in m.items if i.part == "gradients"
     )
-    kept = 0.0 if setup.main_grads or setup.gradients_kept else float(held)
-    return np.array([*(moments.get(phase, 0.0) for phase in MOMENTS), overhead, found.cached_bytes, kept])
+    return np.array([*(moments.get(phase, 0.0) for phase in MOMENTS), overhead, found.cached_bytes, held])
 
 
 def _between(job: Job, space: Space, found: Sequence[Table], layout: Layout, micro_steps: int) -> Array:
@@ -73,7 +72,8 @@ def peaks(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Array,
     groups: dict[tuple[str, str, str], list[int]] = {}
     for number, table in enumerate(found):
         groups.setdefault((table.layers, table.quantize, table.checkpointing), []).append(number)
-    apart = job.setup.kernels == "litgpt"  # whose loop holds the last loss, with more of it than gradients
+    # Loops that hold the last loss, which is more than gradients, or these throughout: of one micro-step apart.
+    apart = job.setup.kernels == "litgpt" or job.setup.main_grads or job.setup.gradients_kept
     for numbers in groups.values():
         alike = [found[number] for number in numbers]
         seen: dict[Layout, Array] = {}
