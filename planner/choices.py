@@ -31,6 +31,8 @@ Offload = Literal["none", "optimizer", "parameters", "all"]
 Deferred = Literal["none", "compute", "float32"]
 OptimizerKernel = Literal["fused", "foreach", "loop"]
 EvalCache = Literal["none", "kept", "widened"]
+Loading = Literal["unknown", "host", "in-turn", "in-turn-ahead", "together", "made-there", "made-there-whole"]
+Placing = Literal["unknown", "whole", "broadcast", "broadcast-kept", "shards"]
 
 METHODS: tuple[Method, ...] = get_args(Method)
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -53,5 +55,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "deferred_gradients": get_args(Deferred),
     "optimizer_kernel": get_args(OptimizerKernel),
     "eval_cache": get_args(EvalCache),
+    "loading": get_args(Loading),
+    "placing": get_args(Placing),
 }
 DTYPE_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}  # of a value

@@ -22,6 +22,7 @@ from .choices import (
     FsdpUnits,
     Generation,
     Kernels,
+    Loading,
     Loss,
     Method,
     Objective,
@@ -29,6 +30,7 @@ from .choices import (
     Optimizer,
     OptimizerKernel,
     Packing,
+    Placing,
     Precision,
     Quantize,
     Reference,
@@ -122,6 +124,10 @@ class Setup:
         function refers to them.
     `offload`: states, or also parameters, are in the host's memory.
     `trainer`: the profile that filled the fields, which gives the overheads.
+
+    Before the first step (`memory.loading` has what each word means):
+    `loading`: how the base gets onto a GPU. `prepared_wide`: all that is not quantised is float32 for a while.
+    `placing`: how parameters are spread over GPUs.
     """
 
     method: Method = "lora"
@@ -179,6 +185,9 @@ class Setup:
     sequence_parallel: int = 1
     split_stream: bool = False
     offload: Offload = "none"
+    loading: Loading = "unknown"
+    prepared_wide: bool = False
+    placing: Placing = "unknown"
     trainer: str = "plain"
 
     def __post_init__(self) -> None:

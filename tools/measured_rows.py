@@ -39,16 +39,11 @@ FULL_CARD = (
     "allocated, and nothing in the source says what was"
 )
 CAPPED = "the notebook's cap was typed, and {}: with {} tokens as the longest the figure would result"
-LOADING = (
-    "the peak is that of loading and quantising the base, before any step: 9.13 GB are reserved then, 9.29 in "
-    "training, says torchtune's tutorial"
-)
 A100 = "neither batch nor lengths on the A100 are stated: with 4 to 8 sequences of 2,048 in place of 2 {} GB "
 "are predicted"
 FSDP_1 = (
-    "half explained: with torchtune 0.1's FSDP 1, whose gathered units stay on a stream of their own (the profile "
-    "has FSDP 2), and batches of many lengths {}; of {} GB nothing is known. Length is not it, as was said: "
-    "the recipe cuts samples at 512 tokens (fef3ed10d, torchtune/datasets/_alpaca.py, max_seq_len)"
+    "half explained: of {} GB nothing is known. Length is not it, as was said: the recipe cuts samples at 512 tokens "
+    "(fef3ed10d, torchtune/datasets/_alpaca.py, max_seq_len)"
 )
 COLLECTED: dict[int, str] = {
     14: NO_STATES.format("0.88"),
@@ -68,26 +63,15 @@ COLLECTED: dict[int, str] = {
     48: NO_MEASUREMENT,
     51: "the batch is not stated, and the recipe has changed since: with 3 sequences of 4,096 16.1 GB would be "
     "predicted, with 4 19.9",
-    56: "the peak is that of loading: c11938233 pins transformers 5.3.0, which hands every tensor to threads "
-    "that put it "
-    "on the GPU in 16 bits while they are quantised one by one (core_model_loading.py; 5.4.0 loads in turn, pull "
-    "request 44576, which measured 13.5 GB reserved for Qwen2.5-7B's 14.2 GiB): the weights in 16 bits are 51.0 GiB, "
-    "of which the figure is 0.92",
     65: ALPACA.format(735),
     66: ALPACA.format(167) + " (735 in row 65, of the same samples: what the allocator keeps depends on their order)",
     67: ALPACA.format(463),
     69: "the cap of 2,048 tokens was typed; with 423 tokens as the longest the figure would result",
-    73: "DDP's first broadcast copies all weights into flat buckets of 250 MB (torch/csrc/distributed/c10d/comm.cpp, "
-    "broadcast_coalesced), which the allocator keeps apart until the GPU has caught up: up to 15.2 GB beside the "
-    "15.2 of the weights, with which 31.9 GB would be predicted (1.08); on one GPU the same source has 17.2 GiB",
-    81: LOADING,
     247: "cannot be of the 2 packed sequences of 2,048 that the README states for all rows: a GPU's share of the "
     "weights (26.9 GB), checkpoints of 126 layers (16.9) and what FSDP 2's root gathers, embedding and unembedding "
     "in bfloat16 (8.4), are 52 GB. The recipe of the commit that brought the model (27d103b) has 1 sequence, not "
     "packed: with 512 to 1,024 tokens 43.6 to 46.2 GB are predicted (0.97 to 1.03)",
-    253: LOADING,
-    255: FSDP_1.format("15.2 GB are predicted (0.73)", "5.7"),
-    257: FSDP_1.format("17.9 GB are predicted (0.78)", "5.0"),
+    255: FSDP_1.format("5.7"),
     267: FULL_CARD.format(49),
     268: ALPACA.format(415),
     269: ALPACA.format(447),
@@ -169,13 +153,6 @@ SIXTH: dict[int, str] = {
     566: ONE_BY_ONE.format("33.2", "1.04"), 567: ONE_BY_ONE.format("20.9", "0.74"),
     571: MANY_LENGTHS.format("7,137"), 572: MANY_LENGTHS.format("5,115"),
 }  # fmt: skip
-PREPARED = (
-    "half explained: the figure is the most that was reserved since the process began. The notebook's logged run "
-    "(number 1761318512) is of 24 October 2025, when TRL 0.24 was the newest, which has PEFT make float32 copies of "
-    "embeddings and unembedding, then makes them bfloat16 again (trl/models/utils.py, prepare_peft_model; from 0.25 "
-    "on norms alone become float32): 11.1, 9.9 and 3.8 GB of 13.7, 11.7 and 5.1 are then reserved before any step, "
-    "which no moment of an estimate has"
-)
 ZERO3_OPEN = (
     "not explained: {} GB are missing of what the table has for ZeRO-3 without recomputation, as of row {}: about "
     "the {} GB that its projections take in 16 bits, with which {}; but though the script says "
@@ -183,7 +160,6 @@ ZERO3_OPEN = (
     "backward (deepspeed 0.11.1, zero/partition_parameters.py, Init.__init__; zero/linear.py)"
 )
 SEVENTH: dict[int, str] = {
-    586: PREPARED, 587: PREPARED, 588: PREPARED,
     590: "512 tokens of prompt were typed, whose length is not said: with 64 tokens 1.13",
     592: "the figure is of two to four samples, whose lengths are not said: with four of 1,024 tokens 1.01",
     597: CAPPED.format("the samples' lengths are not said", 344),

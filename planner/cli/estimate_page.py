@@ -196,6 +196,10 @@ def _memory(plan: Plan) -> Table | None:
     )
     for part in parts_of(columns.values()):
         table.add_row(part, *(units.byte_size(found["parts"].get(part, 0)) for found in columns.values()))
+    before = [found["loading"] for found in columns.values()]
+    if any(before):
+        sizes = (units.byte_size(found["per_gpu_bytes"]) if found else "not known" for found in before)
+        table.add_row("before the first step", *sizes)
     moments = [found["moment"].partition(" ") for found in columns.values()]
     table.add_row("most at", *(phase for phase, _, _ in moments))
     table.add_row("", *(place for _, _, place in moments))

@@ -10,13 +10,14 @@ from typing import get_args
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
 from ..errors import InputError, UnsupportedArchitectureError
-from ..moments import Item, MemoryEstimate, MemoryPart, Moment, Phase
+from ..moments import BEFORE, Item, MemoryEstimate, MemoryPart, Moment, Phase
 from ..schema import Architecture, Notice
 from ..setup import Setup
 from .engine import beside, engine
 from .evaluation import evaluated
 from .kinds import Job
-from .overhead import bounds_of, cached, overhead, stated_bytes
+from .loading import before_steps, loading_notices
+from .overhead import beyond_peak, bounds_of, cached, overhead, stated_bytes
 from .passes import FLOAT32
 from .sampling import before_step
 from .scans import UNRULED_SCANS
@@ -66,6 +67,10 @@ NAMES: dict[str, tuple[MemoryPart, str]] = {
     "fixed": ("temporary", "tokens and workspaces"),
     "pixels": ("temporary", "pixel values"),
     "vllm": ("vllm", "vLLM's share of the GPU"),
+    "unquantised": ("temporary", "weights that are being quantised"),
+    "widened": ("temporary", "float32 copies of what is not quantised"),
+    "flat": ("temporary", "flat copies that are sent"),
+    "undivided": ("temporary", "weights that are being divided"),
 }
 WORKSPACE_BYTES = 8_519_680  # torch's cuBLAS workspace: 2 x 4096 KiB and 8 x 16 KiB (32 MiB on Hopper)
 WORKSPACES = 2  # one for the forward pass's thread, one for the backward's
@@ -183,7 +188,8 @@ def _stage(
         going = course_of_two(job, passing, stage, live)
     else:
         going = course(job, passing, stage, live, tower)
-    going.places[:0] = [*before_step(job, base, unit), *evaluated(job, base)]
+    first = before_steps(arch, setup, weights, stage, own)
+    going.places[:0] = [*first.places, *before_step(job, base, unit), *evaluated(job, base)]
     update = share(update_bytes(states, setup), of["states"]) + widened_gradients(trained, setup)
     moments = _moments(going)
     last = {**base, "gathered": 0, "gradients": gradients, "temporary": update}
@@ -191,16 +197,18 @@ def _stage(
     apart = _apart(going, update) + _left_by_another_batch(moments, setup)
     varied = _varied(moments, setup)
     streamed = 0 if one_stream(setup) else unit + outside
-    beyond, more = overhead(setup), cached(setup, apart, streamed, varied)
+    beyond = overhead(setup)
+    more = beyond_peak(moments, cached(setup, apart, streamed, varied), first.reserved)
     top = max(moments, key=lambda moment: moment.bytes)
     needed = top.bytes + sum(item.bytes for item in beyond)
     low, high, within = bounds_of(needed, more, setup, stated=stated_bytes(top))
-    return MemoryEstimate(
+    found = MemoryEstimate(
         setup=setup, moments=tuple(moments), overhead=beyond, low=low, high=high, within=within, cached_bytes=more,
-        apart_bytes=apart, gathered_bytes=streamed, varied_bytes=varied,
+        apart_bytes=apart, gathered_bytes=streamed, varied_bytes=varied, before_bytes=first.reserved,
         traffic=traffic(arch, setup, trained - apart_params, apart_params),
         host_bytes=host + gone, notices=tuple(_notices(arch, setup, pairs)),
     )  # fmt: skip
+    return replace(found, notices=(*found.notices, *loading_notices(found)))
 
 
 def _seen(job: Job) -> tuple[Seen | None, int]:
@@ -269,7 +277,7 @@ def _held(setup: Setup, base: int, own: int, states: int) -> tuple[Held, int]:
 
 def _apart(going: Course, update: int) -> int:
     """Transient bytes of the phases but the largest: of a layer, of the unembedding with the loss, of the update."""
-    places = [p for p in going.places if p.phase not in ("generation", "evaluation")]
+    places = [p for p in going.places if p.phase not in (*BEFORE, "generation", "evaluation")]
     layers = [sum(p.highest.values()) for p in places if "layer" in p.where]
     ends = [sum(p.highest.values()) for p in places if "layer" not in p.where]
     return round(sum(sorted((max(layers, default=0), max(ends, default=0), update))[:-1]))
@@ -290,7 +298,7 @@ def _left_by_another_batch(moments: list[Moment], setup: Setup) -> int:
         )
 
     evaluated = [moment for moment in moments if moment.phase == "evaluation"]
-    trained = [moment for moment in moments if moment.phase not in ("evaluation", "generation")]
+    trained = [moment for moment in moments if moment.phase in ("forward", "loss", "backward", "optimizer")]
     return min(passing(evaluated), passing(trained)) if evaluated else 0
 
 
@@ -299,7 +307,7 @@ def _varied(moments: list[Moment], setup: Setup) -> int:
     activations are none of these: they are many small blocks, of which one serves as well as another (torch's
     allocator, run on many lengths without checkpointing, keeps 0.1 to 0.4 times the activations of Yi-6B beside
     what its logits have, not 3 times them: tools/reserved_by_lengths.py)."""
-    top = max(moments, key=lambda moment: moment.bytes)
+    top = max((m for m in moments if m.phase not in (*BEFORE, "optimizer")), key=lambda moment: moment.bytes)
     names = [NAMES["stream"], NAMES["logits"], NAMES["temporary"]]
     if setup.checkpointing != "none":
         names.append(NAMES["activations"])

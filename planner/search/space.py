@@ -218,7 +218,7 @@ def alone(setup: Setup) -> Setup:
     the rest."""
     return replace(
         setup, gpus=1, sharding="none", expert_parallel=1, shard_size=None, fsdp_units="pairs",
-        deferred_gradients="none",
+        deferred_gradients="none", loading="unknown", prepared_wide=False, placing="unknown",
     )  # fmt: skip
 
 
