@@ -17,7 +17,7 @@ from ..estimator import load, sequence_length
 from ..learning_rate.factors import Run, at_run
 from ..learning_rate.lookup import LearningRate, look_up
 from ..memory.overhead import said_narrower
-from ..pacing import packed_notice
+from ..pacing import few_steps, packed_notice
 from ..running import OF_FILE, SPEC_DEFAULTS, calibration_of, data_of
 from ..schema import Notice
 from ..setup import Setup
@@ -143,6 +143,7 @@ def _notices(job: Job, found: Sequence[Evaluated], own: bool) -> Iterator[Notice
             "gpus-tried",
             f"{', '.join(map(str, COUNTS))} GPUs were tried: --gpus 1 keeps to one.",
         )
+    yield from few_steps(best.run.steps)
     if job.loss_tokens is None:
         yield Notice(
             "regret-unknown",
