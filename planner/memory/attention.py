@@ -91,7 +91,7 @@ def _by_batch(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     that holds queries and keys as they were before they were turned: about one hidden width a token more."""
     if run.sequences == 1:
         return _fused(run, q, k, v, shape, flash=True)
-    return copy(_fused(run, *(copy(each) for each in (q, k, v)), shape, flash=True))
+    return copy(_fused(run, copy(q), copy(k), copy(v), shape, flash=True))
 
 
 def _in_pieces(run: Pass, q: Value, k: Value, v: Value, shape: Shape, eager: bool) -> Value:

@@ -21,7 +21,7 @@ CONFIG: dict[str, Any] = {
 ALL = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
 
 
-class _Norm(torch.autograd.Function):  # type: ignore[misc]
+class _Norm(torch.autograd.Function):
     """Transformer Engine's norm, but for its value a row."""
 
     @staticmethod
@@ -30,7 +30,7 @@ class _Norm(torch.autograd.Function):  # type: ignore[misc]
         return torch.empty_like(x)
 
 
-class _Flash(torch.autograd.Function):  # type: ignore[misc]
+class _Flash(torch.autograd.Function):
     """A flash attention of (batch, length, heads, width)."""
 
     @staticmethod
@@ -40,7 +40,7 @@ class _Flash(torch.autograd.Function):  # type: ignore[misc]
         return out
 
 
-class _Adapted(nn.Module):  # type: ignore[misc]
+class _Adapted(nn.Module):
     """A frozen matrix with its pair beside it."""
 
     def __init__(self, d_in: int, d_out: int) -> None:
