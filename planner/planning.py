@@ -94,9 +94,11 @@ def _runs(
 
 def _memory(plan: Plan, run: Running, found: MemoryEstimate, room: int | None) -> dict[str, Any]:
     """The contract's entry of a method, with the fewest GPUs on which it fits."""
-    from .fewest import fewest_gpus
+    least = None
+    if room:
+        from .fewest import fewest_gpus
 
-    least = fewest_gpus(run, room, found) if room else None
+        least = fewest_gpus(run, room, found)
     said = {name: value for name, value in found.to_dict(room).items() if name != "moments"}
     if said["interval"] is not None:
         said["interval"]["length"] = _length(plan, run.setup)
