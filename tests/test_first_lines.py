@@ -95,3 +95,15 @@ def test_each_trainer_has_its_file() -> None:
     names = {"unsloth-2026-06": "unsloth", "llama-factory": "llamafactory", "llama-recipes-2024": "trl-sft",
              "axolotl-2025": "axolotl", "torchtune": "torchtune", "trl-0.24": "trl-sft", None: "trl-sft"}  # fmt: skip
     assert {name: target_of(name) for name in names} == names
+
+
+def test_the_frontier_on_the_page_leaves_out_what_looks_alike() -> None:
+    """A few thousand tokens: every rank takes the same time and money and loses nothing that could be measured."""
+    found = plan(QWEN, tokens="30k", gpu="rtx4090", gpus=1, trainer="axolotl")
+    page = said(
+        "plan", "-m", QWEN, "--tokens", "30k", "--gpu", "rtx4090", "--gpus", "1", "--trainer", "axolotl"
+    )
+    block = page.partition("Frontier")[2].partition("\n\n")[0]
+    rows = [line for line in block.splitlines() if line.startswith("rank ")]
+    assert len({line.split(" GiB ")[1].strip() for line in rows}) == len(rows) < len(found.frontier)
+    assert f"{len(found.frontier) - len(rows)} alike left out: --json" in block
