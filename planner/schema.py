@@ -71,7 +71,7 @@ class Matrix:
     `parts` are its logical matrices where it is fused. `tied` marks a matrix that shares its storage with
     another one and so adds no parameters. `outer` is the side of an expert that faces the hidden state: the
     input of gate and up, the output of down. `wide` marks a matrix that the library keeps in float32 under float16,
-    and away from quantising loaders.
+    and away from quantising loaders; `shared` one that several layers hold, which these loaders leave out too.
     """
 
     name: str
@@ -87,6 +87,7 @@ class Matrix:
     parts: tuple[Part, ...] = ()
     outer: Literal["in", "out"] = "in"
     wide: bool = False
+    shared: bool = False
 
     @property
     def leaf(self) -> str:

@@ -78,6 +78,7 @@ class Trace:
     def architecture(self, **fields: Any) -> Architecture:
         """The finished inventory; `fields` are Architecture's remaining ones."""
         matrices = []
+        shared = {key[0] for key in self._matrices if key[8] and "{}" in key[0]}
         for key, (_, layers) in self._matrices.items():
             name, role, kind, d_in, d_out, experts, active, bias, tied, parts, outer = key
             matrices.append(
@@ -94,6 +95,7 @@ class Trace:
                     tied,
                     parts,
                     outer,
+                    shared=name in shared,
                 )
             )
         vectors = tuple(Vector(n, size, tuple(sorted(ids))) for (n, size), ids in self._vectors.items())
