@@ -133,6 +133,8 @@ def norm(run: Pass, x: Value, weight: int, rule: str) -> Value:
         return layer_norm(run, x, weight, autocasts=False)
     if rule == "layer32":  # LayerNorm in float32 with casts around it
         return cast(layer_norm(run, cast(x, FLOAT32), weight), x.width)
+    if rule == "rms-bare":  # without a weight
+        return rms_norm(run, x, 0)
     if rule == "python-layer":  # mean and variance in Python: the centred value is kept as well
         return _python_layer_norm(run, x, weight)
     return rms_norm(run, x, weight, rule)

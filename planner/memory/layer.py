@@ -178,6 +178,8 @@ class Walk(Mixture):
             made = self.plan.made_by[made.sources[0]]
         if not isinstance(made, Apply):
             gated_one = self.plan.kinds.get(op.source) == "gated"
+            if self.traits.inner_norms and (gated_one or isinstance(made, Attend)):
+                return norm(self.run, value, self.arch.matrices[op.matrix].d_in, self.traits.norm)
             return self._dropped(value) if gated_one else value
         role = self.arch.matrices[made.matrix].role
         if role in ("mlp", "shared_expert") and self.arch.matrices[op.matrix].role == role:
@@ -317,6 +319,8 @@ class Walk(Mixture):
             return rotate(run, q, "partial", 0.5), k, v
         q = rotate(run, q, traits.rotary, traits.rotary_share)
         k = rotate(run, k, traits.rotary, traits.rotary_share)
+        if traits.norms_turned:
+            q, k = norm(run, q, op.d_qk, traits.qk_norm), norm(run, k, op.d_qk, traits.qk_norm)
         return q, k, v
 
     def _keys(self, op: Join) -> Value:
