@@ -38,7 +38,7 @@ from .products import Weight, adapted, linear, part, whole
 from .scans import convolve, gated_result, mixer_of, scanned
 from .shared import is_shared
 from .tape import Gradients, Size, Value, add, cast, multiply, piece, scale, unary
-from .traits import Traits
+from .traits import Traits, in_scans
 
 UNNORMED = ("per_layer_input_gate",)  # what reads the stream as it is
 
@@ -52,9 +52,10 @@ class Walk(Mixture):
         unpacked: Mapping[int, int], outside: Outside = ALONE,
     ) -> None:  # fmt: skip
         self.arch, self.block, self.layer = arch, block, layer
-        self.run, self.traits, self.trained, self.unpacked = run, traits, trained, unpacked
+        self.run, self.trained, self.unpacked = run, trained, unpacked
         self.plan = layout(arch, block)
         self.mixer = mixer_of(arch, block) if run.split == 1 else None
+        self.traits = in_scans(traits, arch) if self.plan.scans else traits
         self.mixed: Value | None = None
         self.act = arch.activation or traits.activation
         self.outside = outside
@@ -369,9 +370,10 @@ class Walk(Mixture):
             return self.shared_with_all(op)
         if kind == "sum":
             return self.sum_with_shared(op)
-        if kind == "beside":
+        if kind in ("joined", "beside"):
             both = concatenated(*(values[source] for source in op.sources))
-            return norm(run, both, 2 * self.arch.hidden_size, self.traits.norm)
+            normed = 2 * self.arch.hidden_size, self.traits.norm
+            return both if kind == "joined" else norm(run, both, *normed)
         if kind == "added":
             return add(*(values[source] for source in op.sources))
         if kind == "keys":

@@ -369,6 +369,11 @@ def _dropouts(arch: Architecture, kind: str) -> dict[str, bool]:
     return {trait: given.get(name, usual) > 0 for trait, (name, usual) in names.items()}
 
 
+def in_scans(traits: Traits, arch: Architecture) -> Traits:
+    """The traits of layers that scan instead of attending: OLMo Hybrid norms what goes into these."""
+    return replace(traits, before=True, after=False) if arch.model_type == "olmo_hybrid" else traits
+
+
 def kind_of(arch: Architecture) -> str:
     """The model type, of those alike, that has an entry of its own."""
     return ALIKE.get(arch.model_type, arch.model_type)
