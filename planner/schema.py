@@ -263,7 +263,8 @@ class Block:
     workload's sequence length (Whisper's 1500 frames). `open_end` says that the last matrix product is only added
     to the stream: nothing saves its result, so checkpointing does not compute it again. False where a norm or a
     weighting follows it. `features` says that data come in (sound), which need no gradient, and that the result
-    counts as the embedding.
+    counts as the embedding. `clamps`: in float16 its code clamps what it hands on ("end") or every sum on the stream
+    ("sums"), which keeps what it reads.
     """
 
     stack: str
@@ -273,6 +274,7 @@ class Block:
     fixed_length: int | None = None
     open_end: bool = True
     features: bool = False
+    clamps: Literal["none", "end", "sums"] = "none"
 
 
 @dataclass(frozen=True, eq=False)

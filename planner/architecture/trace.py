@@ -120,6 +120,7 @@ class Layer:
         self.memory = MEMORY
         self.open_end = True
         self.features = False
+        self.clamps: Literal["none", "end", "sums"] = "none"
         self._stack = stack
         self._prefix = prefix
         self._fixed_length = fixed_length
@@ -134,7 +135,7 @@ class Layer:
             self.trace.close(
                 Block(
                     self._stack, self.layers, tuple(self._operations), self.stream, self._fixed_length,
-                    self.open_end, self.features,
+                    self.open_end, self.features, self.clamps,
                 )
             )  # fmt: skip
 

@@ -25,7 +25,7 @@ from ..schema import (
     Recall,
     Scan,
 )
-from .attention import Shape, attend
+from .attention import Shape, attend, keys_of_parts
 from .bias import Shared
 from .elementwise import activation, concatenated, drop, gated, norm, rotate, weigh
 from .experts import folded, folds
@@ -37,7 +37,7 @@ from .passes import FLOAT32, Pass
 from .products import Weight, adapted, linear, part, whole
 from .scans import convolve, gated_result, mixer_of, scanned
 from .shared import is_shared
-from .tape import Gradients, Size, Value, add, cast, multiply, piece, scale, unary
+from .tape import Size, Value, add, cast, multiply, piece, scale, unary
 from .traits import Traits, in_scans
 
 UNNORMED = ("per_layer_input_gate",)  # what reads the stream as it is
@@ -98,7 +98,12 @@ class Walk(Mixture):
                 self.values[op.out] = made
             del made
             self._let_go(number)
-        return self.values.pop(self.block.out)
+        return self._clamped(self.values.pop(self.block.out), "end")
+
+    def _clamped(self, value: Value, where: str) -> Value:
+        """A float16 value within its type's range, where the block's code clamps it: what it reads is kept."""
+        clamps = self.block.clamps == where and self.run.half and value.width < FLOAT32
+        return unary(value, "in") if clamps else value
 
     def _let_go(self, number: int) -> None:
         """Forget the values of which this operation was the last use."""
@@ -326,19 +331,9 @@ class Walk(Mixture):
 
     def _keys(self, op: Join) -> Value:
         """Keys of latent attention: each head's plain part and the turned part that all share, in one tensor."""
-        run, tape = self.run, self.run.tape
         core = next(o for o in self.block.operations if isinstance(o, Attend) and o.k == op.out)
-        size = run.tokens * (self._counts(core)[0] * core.d_qk)
-        sources = tuple(self.values[source] for source in op.sources)
-        plain, width = sources[0].bytes, sources[0].width
-
-        def rule(g: object) -> Gradients:
-            again = tape.new(size * width)
-            made = tape.new(plain)
-            del again
-            return (made, tape.new(0))
-
-        return tape.apply(sources, size, width, (), rule)
+        size = self.run.tokens * (self._counts(core)[0] * core.d_qk)
+        return keys_of_parts(tuple(self.values[source] for source in op.sources), size)
 
     # What is joined
 
@@ -354,7 +349,7 @@ class Walk(Mixture):
                 parts = [self._after(values[source]) for source in op.sources[1:]]
                 return add(total, self._out(add(*parts)))
             for source in op.sources[1:]:
-                total = add(total, self._out(values[source]))
+                total = self._clamped(add(total, self._out(values[source])), "sums")
             return norm(run, total, self.arch.hidden_size, self.traits.norm) if self.traits.post else total
         if kind == "gated":
             gate, up = (values[source] for source in op.sources)
@@ -374,10 +369,8 @@ class Walk(Mixture):
             both = concatenated(*(values[source] for source in op.sources))
             normed = 2 * self.arch.hidden_size, self.traits.norm
             return both if kind == "joined" else norm(run, both, *normed)
-        if kind == "added":
-            return add(*(values[source] for source in op.sources))
-        if kind == "keys":
-            return self._keys(op)
+        if kind in ("added", "keys"):
+            return self._keys(op) if kind == "keys" else add(*(values[source] for source in op.sources))
         if kind == "output-gate":
             mixed = values[op.sources[0]]
             if values[op.sources[1]].elements < mixed.elements:  # one weight a head

@@ -30,7 +30,17 @@ from ..schema import (
 from .products import LowRank
 
 JoinKind = Literal[
-    "residual", "gated", "weighted", "sum", "norm", "keys", "output-gate", "mixed", "beside", "added", "joined"
+    "residual",
+    "gated",
+    "weighted",
+    "sum",
+    "norm",
+    "keys",
+    "output-gate",
+    "mixed",
+    "beside",
+    "added",
+    "joined",
 ]
 QK_NORMS = ("q_norm", "k_norm", "query_layernorm", "key_layernorm", "q_layernorm", "k_layernorm")
 ADAPTERS = "adapter_list"  # small matrices of a place beside those that all places share (Zamba 2)

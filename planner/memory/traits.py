@@ -187,7 +187,12 @@ TRAITS: dict[str, Traits] = {
     "qwen3_next": replace(LLAMA, norm="gemma", qk_norm="gemma", rotary="partial", rotary_share=0.25),
     "bert": BERT,
     "nanochat": replace(
-        LLAMA, norm="rms-bare", qk_norm="rms-bare", norms_turned=True, stem_norm=True, activation="relu2",
+        LLAMA,
+        norm="rms-bare",
+        qk_norm="rms-bare",
+        norms_turned=True,
+        stem_norm=True,
+        activation="relu2",
         logits="capped",
     ),
     "bitnet": replace(LLAMA, activation="relu2", inner_norms=True),
