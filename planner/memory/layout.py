@@ -52,9 +52,9 @@ ROW_PARALLEL = (
 @dataclass(frozen=True)
 class Layout:
     """A block, read. `normed`: the values that a norm precedes, which are the stream and what attention hands an MLP
-    directly. `ends`: the values that are let go after an operation. `gates` are the gates of gated
-    activations, `turned` queries and keys with a projection of their own, `scans` whether it scans, `latent_width` the width of a latent that a
-    norm follows."""
+    directly. `ends`: the values that are let go after an operation. `gates` are the gates of gated activations,
+    `turned` queries and keys with a projection of their own, `scans` whether it scans, `latent_width` the width of a
+    latent that a norm follows."""
 
     streams: frozenset[int]
     normed: frozenset[int]

@@ -21,8 +21,8 @@ class Traits:
     (`after`), or their sum is (`post`).
     `two_norms`: attention and MLP beside each other have one each. `routed_norms`: router and experts have one each,
         and what MLP and experts add is normed apart and together. `inner_norms`: what attention and the MLP make is
-        normed before their last product. `norms_turned`: queries and keys are normed when they are turned. `v_norm`: values are normed like keys, without a
-        weight. `stem_norm`: embeddings are normed.
+        normed before their last product. `norms_turned`: queries and keys are normed when they are turned. `v_norm`:
+        values are normed like keys, without a weight. `stem_norm`: embeddings are normed.
 
     Attention: `rotary` names the rotation, `rotary_share` the part of a head that it turns.
     `eager`: transformers has no SDPA path for it; `no_flash`: no path for flash attention.
