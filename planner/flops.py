@@ -11,6 +11,7 @@ well under 1% of a step at ordinary sizes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from .adapter import Adapted, Pair, by_matrix
@@ -356,7 +357,10 @@ def _images(
     pairs = None if adapted is None else in_tower(images, adapted)
     inside = whole_in_tower(images, whole)
     reached = images.hooked or pairs is None or bool(pairs) or bool(inside.matrices or inside.biases)
-    size = Step(step.batch * images.units, images.length, step.checkpointing and reached, images.hooked)
+    size = replace(
+        step, batch=step.batch * images.units, seq_len=images.length, hooked=images.hooked, scored=None,
+        checkpointing=step.checkpointing and reached,
+    )  # fmt: skip
     return _step(images.tower, size, pairs, inside)
 
 
