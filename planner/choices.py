@@ -16,7 +16,7 @@ AttentionKernel = Literal["eager", "sdpa", "math", "flash"]
 Packing = Literal["full", "padded", "packed"]
 Loss = Literal[
     "full", "shifted", "shifted-late", "fused", "shifted-fused", "shifted-late-fused", "shifted-narrow",
-    "wide-fused", "chunked", "chunked-vocabulary", "split", "split-wide", "split-fused", "tiled",
+    "wide", "wide-fused", "chunked", "chunked-vocabulary", "split", "split-wide", "split-fused", "tiled",
     "recomputed", "recomputed-wide",
 ]  # fmt: skip
 Objective = Literal["sft", "dpo", "orpo", "kto", "grpo"]
@@ -24,13 +24,15 @@ Reference = Literal["base", "precomputed", "none"]
 Generation = Literal["transformers", "server", "colocate", "shared"]
 Quantize = Literal["none", "nf4", "nf4-double", "int8", "fp8"]
 Dtype = Literal["float32", "bfloat16", "float16"]
-Kernels = Literal["transformers", "litgpt", "fused", "liger", "unsloth", "compiled"]
+Kernels = Literal["transformers", "litgpt", "fused", "liger", "unsloth", "compiled", "transformer-engine"]
 Sharding = Literal["none", "ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp-hybrid"]
-FsdpUnits = Literal["pairs", "flat", "layers"]
+FsdpUnits = Literal["pairs", "flat", "layers", "modules"]
 Offload = Literal["none", "optimizer", "parameters", "all"]
 Deferred = Literal["none", "compute", "float32"]
 OptimizerKernel = Literal["fused", "foreach", "loop"]
 EvalCache = Literal["none", "kept", "widened"]
+Loading = Literal["unknown", "host", "in-turn", "in-turn-ahead", "together", "made-there", "made-there-whole"]
+Placing = Literal["unknown", "whole", "broadcast", "broadcast-kept", "shards"]
 
 METHODS: tuple[Method, ...] = get_args(Method)
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -53,4 +55,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "deferred_gradients": get_args(Deferred),
     "optimizer_kernel": get_args(OptimizerKernel),
     "eval_cache": get_args(EvalCache),
+    "loading": get_args(Loading),
+    "placing": get_args(Placing),
 }
+DTYPE_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}  # of a value

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from . import adapter as adapters
 from . import break_even, capacity, facts, information, ranks
 from . import flops as flop_counts
-from .adapter import DTYPE_BYTES, Adapted, AdapterSpec
+from .adapter import Adapted, AdapterSpec
 from .adapter.files import base_model, check_weights
 from .adapter.options import spec_of
 from .adapter.peft_rules import peft_line
 from .adapter.whole import Whole, trained_whole
 from .architecture.build import build, build_by_its_code, carries_code
 from .architecture.resolve import ResolvedConfig, resolve
+from .choices import DTYPE_BYTES
 from .dataclass import dataclass
 from .errors import InputError, UnsupportedArchitectureError
 from .given import Given, whole_number

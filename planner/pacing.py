@@ -12,19 +12,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import units
-from .cost import RunTime, run_time
 from .objective_rules import SEQUENCES
 from .samples import Samples
 from .schema import Notice
 from .trainers import usual
 
 if TYPE_CHECKING:  # loaded where a time is asked for
+    from .cost import RunTime
     from .plan import Plan
     from .running import Running
     from .setup import Setup
     from .speed import Calibration, StepTime
 
 UNPACKED = "padded"
+FEW = 10  # steps
 
 
 def optimizer_steps(plan: Plan, batch: int) -> int | None:
@@ -64,18 +65,27 @@ def timed(
 ) -> RunTime | None:
     """A run's steps and time: of full sequences over `tokens` tokens, or of samples as they are padded. None where
     the model's operations or the machine are not known; InputError where a rate of the GPU is not."""
+    from .cost import RunTime, run_time
+
     step, setup, own = run.time(calibration), run.setup, bool(calibration.measurements)
     if step is None:
         return None
-    if samples is None or setup.packing != UNPACKED or setup.objective == "grpo":
+    length = padded_length(setup, samples)
+    if length is None or samples is None:
         return run_time(step, tokens, own)
-    length = samples.padded(setup.sequences, setup.seq_len)
-    length = math.ceil(length / setup.sequence_parallel) * setup.sequence_parallel
     shorter = replace(run, setup=replace(setup, seq_len=length)).time(calibration)
     assert shorter is not None
     if samples.lengths is None and setup.sequences > 1:
         shorter = _with_padding(shorter, step)
     return RunTime(shorter, samples.steps(epochs, setup.global_batch), own, length)
+
+
+def padded_length(setup: Setup, samples: Samples | None) -> int | None:
+    """Tokens of a sequence, on average, where samples are padded; None where sequences are full."""
+    if samples is None or setup.packing != UNPACKED or setup.objective == "grpo":
+        return None
+    length = samples.padded(setup.sequences, setup.seq_len)
+    return math.ceil(length / setup.sequence_parallel) * setup.sequence_parallel
 
 
 def _with_padding(mean: StepTime, full: StepTime) -> StepTime:
@@ -100,9 +110,13 @@ def packed_notice(samples: Samples | None, setup: Setup, packing_given: bool, ep
     )
 
 
-def searched_as_full(samples: Samples | None, packing: str | None) -> tuple[Notice, ...]:
-    """That a search over plans counts padded samples as full sequences."""
-    if samples is None or packing != UNPACKED:
+def few_steps(steps: int | None) -> tuple[Notice, ...]:
+    """That a run is over before it has begun."""
+    if steps is None or steps >= FEW:
         return ()
-    text = "Plans are compared with every sequence full: `estimate` has the steps and the time of padded samples."
-    return (Notice("padded-as-full", text),)
+    said = units.counted(steps, "step")
+    return (
+        Notice(
+            "few-steps", f"The whole run is {said}, too few to learn much: smaller batches or more epochs."
+        ),
+    )

@@ -14,9 +14,10 @@ from .adapter.whole import NOTHING_WHOLE, trained_whole
 from .choices import METHODS, Method
 from .errors import InputError, PlannerError, UnsupportedArchitectureError
 from .given import whole_number
+from .memory import memory_gap
 from .notices import stored_notice
 from .objective import changes_step
-from .pacing import optimizer_steps, packed_notice, processed_tokens, timed
+from .pacing import few_steps, optimizer_steps, packed_notice, processed_tokens, timed
 from .pictured import pictured
 from .plan import Plan
 from .preferences import PLAIN_PREFERENCES, of_preferences
@@ -45,19 +46,6 @@ USUAL: dict[str, Any] = {
     "expert_parallel": 1, "sequence_parallel": 1, "shard_size": None,
     "offload": None, "trainer": None, "price": None, "calibration": None,
 }  # fmt: skip
-
-
-def _gap(arch: Architecture) -> str | None:
-    """Why the memory of a step is not known, where it is not."""
-    if not arch.blocks:
-        return "the order of its operations is not known"
-    if arch.is_encoder_decoder:
-        from .memory.two_stacks import is_known
-
-        return None if is_known(arch) else "no rules for its encoder and decoder yet"
-    if any(block.features or block.fixed_length for block in arch.blocks):
-        return "what comes in is not text"
-    return None
 
 
 def _setup_options(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,13 +82,15 @@ def _runs(
 
 def _memory(plan: Plan, run: Running, found: MemoryEstimate, room: int | None) -> dict[str, Any]:
     """The contract's entry of a method, with the fewest GPUs on which it fits."""
-    from .fewest import fewest_gpus
+    least = None
+    if room:
+        from .fewest import fewest_gpus
 
-    least = fewest_gpus(run, room, found) if room else None
+        least = fewest_gpus(run, room, found)
     said = {name: value for name, value in found.to_dict(room).items() if name != "moments"}
     if said["interval"] is not None:
         said["interval"]["length"] = _length(plan, run.setup)
-    return {**said, "fewest": least.to_dict() if least else None, "would_fit": None}
+    return {**said, "fewest": least.to_dict() if least else None, "would_fit": None, "would_surely_fit": None}
 
 
 def _length(plan: Plan, setup: Setup) -> str:
@@ -156,6 +146,24 @@ def _does_not_fit(
     return told, [other.to_dict() for other in others]
 
 
+def _not_surely(
+    plan: Plan, run: Running, entry: Mapping[str, Any], room: int, options: Mapping[str, Any]
+) -> tuple[Notice, list[dict[str, Any]]]:
+    """That the run may yet not fit, and with what it does up to the upper end of its interval."""
+    from .memory.interval_kinds import NARROWER
+    from .remedies import remedies
+
+    others = remedies(run, room, _setup_of(plan, run, options), sure=True)
+    text = (
+        f"By its interval it takes up to {units.byte_size(entry['high'])} of a GPU's {units.byte_size(room)}."
+    )
+    if narrower := NARROWER[entry["interval"]["kind"]]:
+        text += f" {narrower[0].upper()}{narrower[1:]} narrows it."
+    if others:
+        text += f" Should it run out of memory: {others[0].text} fits up to the upper end."
+    return Notice("may-not-fit", text), [other.to_dict() for other in others]
+
+
 def _machine(options: Mapping[str, Any]) -> Cluster | None:
     """The machine that the options name; a price or a calibration that is none is refused without one too."""
     if options["price"] is not None:
@@ -193,7 +201,7 @@ def _timed(
     price = options["price"]
     asked = own_price(price) if price is not None else list_price(machine.accelerator)
     packed = packed_notice(plan.samples, run.setup, options["packing"] is not None, plan.workload.epochs)
-    notices = [*([packed] if packed else []), *time.step.notices]
+    notices = [*few_steps(time.steps), *([packed] if packed else []), *time.step.notices]
     return time, cost_of(time, asked) if asked else None, notices
 
 
@@ -218,6 +226,9 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
         if method == main and run and found and room and not found.fits(room):
             told, memory[method]["would_fit"] = _does_not_fit(plan, run, memory[method], room, options)
             first.append(told)
+        elif method == main and run and found and room and found.fit(room) == "likely":
+            told, memory[method]["would_surely_fit"] = _not_surely(plan, run, memory[method], room, options)
+            notices.append(told)
         notices += found.notices if found else ()
         notices += [USUAL_QLORA] if method == main and run and is_usual_qlora(run.setup) else []
         if method == main and run and plan.flops and changes_step(arch, run.setup, run.pairs):
@@ -335,7 +346,7 @@ def estimate(
         options.get("trust_remote_code", False),
     )
     arch = pictured(arch, found.config, options)
-    if (reason := _gap(arch)) is not None:
+    if (reason := memory_gap(arch)) is not None:
         notice = Notice(
             "no-memory", f"Memory, time and cost are not estimated for {arch.model_type}: {reason}."
         )

@@ -85,7 +85,9 @@ def _thinner(setup: Setup) -> Iterator[int]:
             yield setup.accumulation * pieces
 
 
-def _tried(run: Running, room: int, changes: Mapping[str, Any], setup_of: SetupOf) -> Remedy | None:
+def _tried(
+    run: Running, room: int, changes: Mapping[str, Any], setup_of: SetupOf, sure: bool
+) -> Remedy | None:
     """These changes with as few micro-steps as will do; None where one sequence at a time is too much."""
     for accumulation in _thinner(run.setup):
         options = dict(changes)
@@ -98,7 +100,7 @@ def _tried(run: Running, room: int, changes: Mapping[str, Any], setup_of: SetupO
             found = changed.memory()
         except InputError:  # what does not go together is no remedy
             return None
-        if found.per_gpu_bytes <= room:
+        if (found.high if sure else found.per_gpu_bytes) <= room:
             return Remedy(options, found.per_gpu_bytes, found.high, _step_s(changed))
     return None
 
@@ -136,10 +138,11 @@ def with_more(
     return Remedy(options, found.per_gpu_bytes, found.high, None) if found.fits(room) else None
 
 
-def remedies(run: Running, room: int, setup_of: SetupOf) -> tuple[Remedy, ...]:
+def remedies(run: Running, room: int, setup_of: SetupOf, sure: bool = False) -> tuple[Remedy, ...]:
     """The least changes with which a run fits into `room` bytes a GPU: none holds another's among its own.
 
-    `setup_of` gives the set-up with options changed. Empty where none of these changes is enough.
+    `setup_of` gives the set-up with options changed; `sure`: up to the interval's upper end. Empty where none of
+    these changes is enough.
     """
     found: list[Remedy] = []
     enough: list[set[str]] = []
@@ -149,7 +152,7 @@ def remedies(run: Running, room: int, setup_of: SetupOf) -> tuple[Remedy, ...]:
             names = {name for name, _ in some}
             if any(fewer <= names for fewer in enough):
                 continue
-            remedy = _tried(run, room, dict(some), setup_of)
+            remedy = _tried(run, room, dict(some), setup_of, sure)
             if remedy is not None:
                 found.append(remedy)
                 enough.append(names)

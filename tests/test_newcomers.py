@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from planner import compare, estimate, plan
-from planner.errors import InputError
+from planner import compare, estimate, hardware, plan
+from planner.errors import ConfigError, InputError
 from planner.notices import stored_notice
 from planner.trainers import names
 
@@ -42,6 +44,13 @@ def test_that_note_goes_where_the_base_is_counted_so() -> None:
     assert "stored-quantised" in codes[0] and "stored-quantised" not in codes[1]
 
 
+def test_pairs_that_a_fused_loss_passes_over_are_said_to_be() -> None:
+    for trainer, told in (("trl", True), ("unsloth", True), ("axolotl", False)):
+        for layers in ("all", "attention,mlp"):
+            codes = {each.code for each in estimate(QWEN, trainer=trainer, layers=layers).warnings}
+            assert ("pairs-passed-over" in codes) == (told and layers == "all")
+
+
 def test_choices_are_taken_as_others_spell_them() -> None:
     ours = estimate(
         QWEN, optimizer="paged-adamw-8bit", precision="bf16-master", gpus=2, sharding="fsdp-hybrid"
@@ -67,6 +76,14 @@ def test_an_unknown_gpu_leaves_a_way() -> None:
         estimate(QWEN, gpu="jetson-orin")
     with pytest.raises(InputError, match=r"Did you mean RTX 4090 "):
         estimate(QWEN, gpu="rtx4909")
+    for word, number, name in (
+        ("8xH100", 8, "H100 SXM 80GB"), ("2 x RTX 3090", 2, "RTX 3090"), ("MI300X x 8", 8, "MI300X"),
+        ("a100:4", 4, "A100 SXM 80GB"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=f"Give --gpu '{name}' --gpus {number}"):
+            estimate(QWEN, gpu=word)
+    for name in ("MI300X", "RX 7900 XTX", "RTX 3080 12GB", "4060 ti"):
+        assert hardware.find(name).memory_bytes
     found = estimate(QWEN, gpu="m3")
     assert "gpu-memory-unknown" in {each.code for each in found.warnings}
 
@@ -76,5 +93,17 @@ def test_an_interpreter_shows_figures_not_fields() -> None:
     assert found.adapter.params == 92_286_976 and "92,286,976 parameters (exact)" in repr(found)
     assert "time: " in repr(found) and len(repr(found)) < 1000
     assert len(repr(compare(QWEN)).splitlines()) == 3
-    best = plan(QWEN, tokens="5M", gpu="h100", gpus=1)
+    best = plan(QWEN, tokens="5M", gpu="h100", gpus=1, ranks=8, layers="mlp")
     assert best.best.choice.text in repr(best) and len(repr(best)) < 300
+
+
+def test_files_of_weights_and_folders_of_adapters_say_what_to_give(tmp_path: Path) -> None:
+    for name, advice in (("a.gguf", "the model that it was made from"), ("a.safetensors", "its folder")):
+        (tmp_path / name).write_bytes(b"GGUF\x03")
+        with pytest.raises(ConfigError, match=f"holds weights.*{advice}"):
+            estimate(tmp_path / name)
+    config = {"peft_type": "LORA", "r": 16, "base_model_name_or_path": QWEN, "target_modules": ["q_proj"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=re.escape(f"--adapter {tmp_path}")):
+        estimate(tmp_path)
+    assert estimate(adapter=tmp_path).adapter.spec.rank == 16

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner import estimate
+from planner import estimate, hardware
 from planner.cli.main import cli
 
 ROOM = {"rtx4090": 24_000_000_000, "h100": 80_000_000_000, "a100-40gb": 40_000_000_000, "t4": 16_000_000_000}
@@ -46,6 +46,22 @@ def test_what_is_said_to_fit_does_as_the_estimate_with_these_options_has_it(**op
         names = set(other["options"]) - {"accumulation"}
         assert not any(fewer <= names for fewer in seen)
         seen.append(names)
+
+
+@pytest.mark.parametrize("options", [
+    {"model": QWEN, "gpu": "rtx4090", "trainer": "unsloth", "batch": 2},
+    {"model": "meta-llama/Llama-3.1-8B", "gpu": "a100-40gb", "trainer": "trl", "batch": 8, "layers": "attention,mlp"},
+    {"model": QWEN, "gpu": "h100", "batch": 2, "checkpointing": "layer"},
+])  # fmt: skip
+def test_what_surely_fits_does_up_to_the_upper_end(options: dict[str, Any]) -> None:
+    found = (estimate(**options).memory or {})["lora"]
+    room = hardware.find(options["gpu"]).memory_bytes or 0
+    others = found["would_surely_fit"]
+    assert (others is None) == (found["fit"] != "likely") and found["fits"] and found["would_fit"] is None
+    for other in others or ():
+        changed = {**options, **other["options"]}
+        again = (estimate(**changed).memory or {})["qlora" if changed.get("quantize") else "lora"]
+        assert again["fit"] == "yes" and again["high"] == other["high"] <= room
 
 
 def test_no_change_is_larger_than_need_be() -> None:

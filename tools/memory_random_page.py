@@ -72,9 +72,9 @@ Of the simulation seed 8 showed that KTO under autocast took weights lowered by 
 gradients, and so made none for them.
 
 What seed 9 showed. TRL's tiled loss copies the unembedding's tiles where their type is not the hidden states', wider
-ones too, and holds two of them at a time (Falcon Mamba, 7 %); pairs that are folded into bare weights beside quantised
-ones are as wide as these (Qwen3-VL in FP8, 17 %); of the simulation, that a reference's pass beside 4-bit weights left
-their adapter on (FLOPs of KTO with DoRA, 24 %).
+ones too, and holds two of them at a time (Falcon Mamba, 7 %); pairs that are folded into bare weights beside
+quantised ones are as wide as these (Qwen3-VL in FP8, 17 %); of the simulation, that a reference's pass beside 4-bit
+weights left their adapter on (FLOPs of KTO with DoRA, 24 %).
 
 Mended before seed 10, by comparing every model type that has a builder, each in three set-ups: Zamba's and Zamba 2's
 shared transformers (12 %), ALBERT (11 %), Doge (7 %), GPT-Neo's masks (3 %), folded pairs under autocast (1.5 %),

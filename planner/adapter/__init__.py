@@ -3,7 +3,6 @@
 from .pairs import Adapted, Pair, Slope, adapt, by_matrix, params, select, slope
 from .spec import (
     ALL_LINEAR,
-    DTYPE_BYTES,
     LAYER_SETS,
     PRESETS,
     AdapterSpec,
@@ -16,7 +15,6 @@ from .spec import (
 
 __all__ = [
     "ALL_LINEAR",
-    "DTYPE_BYTES",
     "LAYER_SETS",
     "PRESETS",
     "Adapted",

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Literal, get_args
 
+from ..choices import DTYPE_BYTES
 from ..dataclass import dataclass
 from ..errors import InputError, hint
 from ..schema import Role
@@ -15,8 +16,6 @@ ExpertConvention = Literal["scaled", "per-expert", "shared-outer", "peft", "none
 Layout = Literal["modules", "tinker"]
 Variant = Literal["lora", "dora"]
 Bias = Literal["none", "all", "lora_only"]
-
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 LAYER_SETS: dict[str, tuple[Role, ...]] = {
     "attention": ("attention", "state_space"),

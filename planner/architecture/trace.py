@@ -7,6 +7,7 @@ the residual stream. Equal matrices of different layers become one `Matrix` with
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Literal
 
 from ..errors import ConfigError
@@ -37,13 +38,13 @@ class Trace:
     """Collects matrices, vectors and blocks of one model."""
 
     def __init__(self) -> None:
-        self._matrices: dict[tuple[Any, ...], tuple[int, list[int]]] = {}
+        self._matrices: dict[Matrix, tuple[int, list[int]]] = {}
         self._vectors: dict[tuple[str, int], list[int]] = {}
         self._blocks: list[Block] = []
 
-    def matrix(self, layers: Iterable[int], *key: Any) -> int:
-        """Note a matrix for these layers and return its index."""
-        index, known = self._matrices.setdefault(key, (len(self._matrices), []))
+    def matrix(self, layers: Iterable[int], matrix: Matrix) -> int:
+        """Note a matrix (without its layers) for these layers and return its index."""
+        index, known = self._matrices.setdefault(matrix, (len(self._matrices), []))
         known.extend(layers)
         return index
 
@@ -53,14 +54,14 @@ class Trace:
 
     def embedding(self, name: str, n: int, d: int, role: Role = "embedding", tied: bool = False) -> None:
         """A look-up table of n rows: it costs no FLOPs, so it stands outside the blocks."""
-        self.matrix((0,), name, role, "embedding", n, d, 1, 1, False, tied, (), "in")
+        self.matrix((0,), Matrix(name, role, "embedding", n, d, tied=tied))
 
     def weight(
         self, name: str, role: Role, d_in: int, d_out: int, *, kind: Kind = "linear", bias: bool = False,
         layers: Iterable[int] = (0,), parts: tuple[Part, ...] = (),
     ) -> None:  # fmt: skip
         """A matrix that a text-only step does not run (a vision tower): it counts, without FLOPs."""
-        self.matrix(layers, name, role, kind, d_in, d_out, 1, 1, bias, False, parts, "in")
+        self.matrix(layers, Matrix(name, role, kind, d_in, d_out, bias=bias, parts=parts))
 
     def layer(
         self, stack: str, layers: Iterable[int], prefix: str = "", fixed_length: int | None = None,
@@ -77,27 +78,11 @@ class Trace:
 
     def architecture(self, **fields: Any) -> Architecture:
         """The finished inventory; `fields` are Architecture's remaining ones."""
-        matrices = []
-        shared = {key[0] for key in self._matrices if key[8] and "{}" in key[0]}
-        for key, (_, layers) in self._matrices.items():
-            name, role, kind, d_in, d_out, experts, active, bias, tied, parts, outer = key
-            matrices.append(
-                Matrix(
-                    name,
-                    role,
-                    kind,
-                    d_in,
-                    d_out,
-                    tuple(sorted(layers)),
-                    experts,
-                    active,
-                    bias,
-                    tied,
-                    parts,
-                    outer,
-                    shared=name in shared,
-                )
-            )
+        shared = {m.name for m in self._matrices if m.tied and "{}" in m.name}
+        matrices = [
+            replace(matrix, layers=tuple(sorted(layers)), shared=matrix.name in shared)
+            for matrix, (_, layers) in self._matrices.items()
+        ]
         vectors = tuple(Vector(n, size, tuple(sorted(ids))) for (n, size), ids in self._vectors.items())
         return Architecture(matrices=tuple(matrices), vectors=vectors, blocks=tuple(self._blocks), **fields)
 
@@ -153,20 +138,10 @@ class Layer:
         """Apply a matrix to `source`; returns the value that comes out."""
         if not 1 <= active <= experts:
             raise ConfigError(f"the config gives {name} {experts} experts of which {active} are active.")
-        index = self.trace.matrix(
-            self._held,
-            self._prefix + name,
-            role,
-            kind,
-            d_in,
-            d_out,
-            experts,
-            active,
-            bias,
-            tied,
-            parts,
-            outer,
+        matrix = Matrix(
+            self._prefix + name, role, kind, d_in, d_out, (0,), experts, active, bias, tied, parts, outer
         )
+        index = self.trace.matrix(self._held, matrix)
         out = self._value()
         self._operations.append(
             Apply(
@@ -178,8 +153,7 @@ class Layer:
 
     def idle(self, name: str, role: Role, d_in: int, d_out: int, *, tied: bool = False) -> None:
         """A matrix of this layer that no step runs: it counts, and may be adapted, without FLOPs."""
-        key = (self._prefix + name, role, "linear", d_in, d_out, 1, 1, False, tied, (), "in")
-        self.trace.matrix(self._held, *key)
+        self.trace.matrix(self._held, Matrix(self._prefix + name, role, "linear", d_in, d_out, tied=tied))
 
     def vector(self, name: str, size: int) -> None:
         """Parameters of this layer that are no matrix."""

@@ -7,7 +7,8 @@ from typing import Any, get_args
 
 import click
 
-from ..adapter import ALL_LINEAR, DTYPE_BYTES, LAYER_SETS, PRESETS, Bias, ExpertConvention, Layout
+from ..adapter import ALL_LINEAR, LAYER_SETS, PRESETS, Bias, ExpertConvention, Layout
+from ..choices import DTYPE_BYTES
 from .options import Function, complete, complete_last, with_options
 
 ADAPTER = (
@@ -99,7 +100,7 @@ _OPTIONS = (
     click.option(
         "--modules-to-save",
         metavar="NAMES",
-        help="Modules trained in full beside the adapter, such as lm_head.",
+        help="Modules trained in full beside the adapter, such as lm_head or the tower of images.",
     ),
     click.option(
         "--bias",

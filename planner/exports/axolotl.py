@@ -65,7 +65,7 @@ def _model(t: Training) -> list[Line]:
 
 
 def _adapter(t: Training) -> list[Line]:
-    config = t.peft()
+    config = t.peft(HAS)
     lora_fields(config, NAME, HAS)
     no_dropout(t, config)
     if t.setup.kernels == "liger":

@@ -63,7 +63,7 @@ def _stage(t: Training, kind: str) -> list[Line]:
 def _adapter(t: Training) -> list[Line]:
     if t.full:
         return _stage(t, "full")
-    config = t.peft()
+    config = t.peft(HAS)
     lora_fields(config, NAME, HAS)
     if t.setup.kernels in ("liger", "unsloth"):
         no_head(

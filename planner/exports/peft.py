@@ -23,13 +23,25 @@ def _by_weight(arch: Architecture, item: Adapted) -> bool:
     return by_weight(arch, item.matrix, materialised=item.pairs[0].materialised)
 
 
-def nearest_experts(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted]) -> str:
-    """The options nearest to a choice of experts that PEFT has no place for, with their count."""
+EVERYTHING = ("target_parameters", "rank_pattern")
+
+
+def nearest_experts(
+    arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted], has: Iterable[str] = EVERYTHING
+) -> str:
+    """The options nearest to a choice of experts that PEFT has no place for, with their count; of a trainer whose
+    config `has` but some fields of LoraConfig, those that it can say."""
+    has = set(has)
+    if "target_parameters" not in has:
+        frozen = replace(spec, experts="none", layout="modules")
+        return (
+            f"The nearest leaves experts frozen, {params(adapt(arch, frozen)):,} parameters: --experts none."
+        )
     names: dict[str, int] = {}
     for item in adapted:
         if item.matrix.kind == "experts":
             names[".".join(item.matrix.name.split(".")[-2:])] = item.pairs[0].rank
-    pinned = tuple(names.items())
+    pinned = tuple(names.items()) if "rank_pattern" in has else ()
     near = replace(
         spec, experts="none", layout="modules", target_parameters=(*spec.target_parameters, *names),
         rank_pattern=(*pinned, *spec.rank_pattern),
@@ -39,14 +51,15 @@ def nearest_experts(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Ada
     except PlannerError:
         return "The nearest is --experts peft."
     sets = f"--layers {','.join(spec.layers)} " if spec.layers else ""
-    ranks = ",".join(f"{name}={rank}" for name, rank in pinned)
+    ranks = f" --rank-pattern {','.join(f'{name}={rank}' for name, rank in pinned)}" if pinned else ""
+    whole = "" if pinned else f" at rank {spec.rank}"
     return (
-        f"The nearest has one pair for gate and up together, {number:,} parameters: {sets}--experts none "
-        f"--target-parameters {','.join(names)} --rank-pattern {ranks}."
+        f"The nearest has one pair for gate and up together{whole}, {number:,} parameters: {sets}--experts none "
+        f"--target-parameters {','.join(names)}{ranks}."
     )
 
 
-def _check(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted]) -> None:
+def _check(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted], has: Iterable[str]) -> None:
     """Raise InputError where PEFT cannot train what was chosen, with the nearest that it can."""
     field = "experts" if any(i.matrix.kind == "experts" and not i.as_peft for i in adapted) else "layout"
     odd = next(
@@ -66,7 +79,7 @@ def _check(arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted]) ->
     if odd is not None:
         raise InputError(
             field, spec.experts, f"what PEFT can train: it has one pair on the whole of {odd.matrix.leaf}",
-            nearest_experts(arch, spec, adapted),
+            nearest_experts(arch, spec, adapted, has),
         )  # fmt: skip
     refused = sorted({item.matrix.leaf for item in adapted} & refused_names(arch))
     if refused:
@@ -190,10 +203,11 @@ def _whole_number(value: float) -> float:
 
 def lora_config(
     arch: Architecture, spec: AdapterSpec, adapted: Sequence[Adapted], whole: Whole, config: Mapping[str, Any],
-    model: str | None,
+    model: str | None, has: Iterable[str] = EVERYTHING,
 ) -> dict[str, Any]:  # fmt: skip
-    """The adapter_config.json that PEFT reads. Raises InputError where PEFT cannot train what was counted."""
-    _check(arch, spec, adapted)
+    """The adapter_config.json that PEFT reads. Raises InputError where PEFT cannot train what was counted, naming the
+    nearest by the fields that its trainer `has`."""
+    _check(arch, spec, adapted, has)
     modules = [item for item in adapted if not _by_weight(arch, item)]
     weights = [item for item in adapted if _by_weight(arch, item)]
     alphas = dict(spec.alpha_pattern)

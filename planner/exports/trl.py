@@ -23,7 +23,7 @@ DEEPSPEED = "deepspeed.json"
 def _adapter(t: Training) -> list[Line]:
     if t.full:
         return [Line("use_peft", False, "All parameters train.")]
-    config = t.peft()
+    config = t.peft(HAS)
     lora_fields(config, "TRL's script", HAS)
     no_head(t, "TRL's loss reads the unembedding's weight directly, so it refuses an adapter there")
     no_dropout(t, config)

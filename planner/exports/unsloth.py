@@ -35,7 +35,7 @@ def _load(t: Training) -> list[Line]:
 
 
 def _adapter(t: Training) -> list[Line]:
-    config = t.peft()
+    config = t.peft(HAS)
     lora_fields(config, NAME, HAS)
     no_head(
         t, f"{NAME}'s fused loss reads the weight past an adapter, so it trains these in full or not at all"

@@ -6,9 +6,9 @@ models/gptj/modeling_gptj.py and models/codegen/modeling_codegen.py (embed_posit
 
 from __future__ import annotations
 
+from ..choices import DTYPE_BYTES
 from ..schema import Architecture, Attend
 from ..setup import Setup
-from .passes import WIDTHS
 
 
 def buffer_bytes(arch: Architecture, setup: Setup) -> int:
@@ -19,5 +19,5 @@ def buffer_bytes(arch: Architecture, setup: Setup) -> int:
         return positions * positions
     if arch.model_type in ("gptj", "codegen"):
         head = next(op.d_qk for block in arch.blocks for op in block.operations if isinstance(op, Attend))
-        return positions * min(64, head) * WIDTHS[setup.weight_dtype]
+        return positions * min(64, head) * DTYPE_BYTES[setup.weight_dtype]
     return 0

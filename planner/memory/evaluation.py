@@ -18,11 +18,9 @@ from dataclasses import replace
 from .cache import cached_values
 from .head import head_stretches
 from .kinds import Job
-from .passes import CASTS
+from .passes import CASTS, FLOAT32, HALF
 from .step import Place, head_of, masks, stem_of, walked_layers
 from .stretch import Held, plus
-
-NARROW, WIDE = 2, 4  # bytes of a 16-bit and of a float32 value
 
 
 def evaluated(job: Job, base: Held) -> list[Place]:
@@ -62,7 +60,7 @@ def evaluated(job: Job, base: Held) -> list[Place]:
     found.append(Place("evaluation", "loss", around, loss.highest))
     if setup.eval_cache == "widened" and setup.autocast and cache:
         vocabulary = setup.eval_batch * setup.seq_len * job.arch.vocab_size
-        out: Held = {"temporary": cache // NARROW * WIDE, "logits": WIDE * vocabulary}
+        out: Held = {"temporary": cache // HALF * FLOAT32, "logits": FLOAT32 * vocabulary}
         found.append(Place("evaluation", "outputs", plus(held, {"temporary": cache}), out))
     return found
 
@@ -73,5 +71,5 @@ def _cache(job: Job) -> int:
     setup = job.setup
     if setup.eval_cache == "none" or not job.arch.use_cache:
         return 0
-    width = WIDE if setup.precision == "fp32" else NARROW
+    width = FLOAT32 if setup.precision == "fp32" else HALF
     return setup.micro_batch * cached_values(job.arch, setup.seq_len) * width

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import field
 
-from ..choices import AttentionKernel, Kernels
+from ..choices import DTYPE_BYTES, AttentionKernel, Kernels
 from ..dataclass import dataclass
 from ..setup import Setup
 from .tape import Buffer, Size, Tape, Value, cast
 
-WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
-FLOAT32, HALF = 4, 2
+FLOAT32, HALF = 4, 2  # bytes of a value in float32 and in 16 bits
 CASTS = "casts"  # the label of weights that autocast lowered
 COPIES = "copies"  # of what is as large as a weight: one that is made whole of its bits, a norm of one
 
@@ -139,13 +138,13 @@ def make_pass(
     if length is not None:
         s, tokens, pairs = length, b * length, b * length * length
     mixed = fsdp_mixed(setup)
-    width = WIDTHS[setup.compute_dtype if mixed else setup.weight_dtype]
+    width = DTYPE_BYTES[setup.compute_dtype if mixed else setup.weight_dtype]
     stream = FLOAT32 if setup.upcast_small else width
     return Pass(
         tape=Tape(merges=merges, accumulates=accumulates), sequences=b, length=s, tokens=tokens, pairs=pairs,
-        compute=WIDTHS[setup.compute_dtype], stream=stream, norms=stream, widens=setup.weight_dtype == "float16",
+        compute=DTYPE_BYTES[setup.compute_dtype], stream=stream, norms=stream, widens=setup.weight_dtype == "float16",
         base=width, half=setup.compute_dtype == "float16",
-        trained=width if mixed else WIDTHS[setup.trained_dtype],
+        trained=width if mixed else DTYPE_BYTES[setup.trained_dtype],
         full=setup.method == "full", autocast=setup.under_autocast and not mixed, kernel=setup.attention_kernel,
         kernels=setup.kernels, dropout=setup.lora_dropout > 0 and setup.drops, dropped=setup.lora_dropout > 0,
         masked=_masked(setup),

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from ..dataclass import dataclass
 from .elementwise import drop
-from .passes import COPIES, FLOAT32, Pass
+from .passes import COPIES, FLOAT32, HALF, Pass
 from .tape import EXPERT_GRADIENTS, Buffer, Gradients, Size, Value, add, cast, scale
-
-HALF = 2
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,11 @@ from .cache import cached_values, most_copied
 from .engine import awake, engine
 from .head import LOGITS
 from .kinds import CACHES, Job
-from .passes import FLOAT32
+from .passes import FLOAT32, HALF
 from .states import base_weights
 from .step import Course, Place, head_of, masks, pass_reference, spread, stem_of, walked_layers
 from .stretch import Held, plus
 from .tape import Size
-
-NARROW = 2
 
 
 def before_step(job: Job, base: Held, unit: Size = 0) -> list[Place]:
@@ -42,7 +40,7 @@ def _generation(job: Job, base: Held) -> list[Place]:
         return [_beside(job, base)]
     number, prompt = setup.micro_batch * setup.accumulation, setup.prompt_tokens
     held = base if setup.main_grads or setup.gradients_kept else {**base, "gradients": 0}
-    width = FLOAT32 if setup.weight_dtype == "float32" else NARROW
+    width = FLOAT32 if setup.weight_dtype == "float32" else HALF
     places = []
     if prompt:
         alone = replace(

@@ -9,18 +9,17 @@ from functools import lru_cache
 
 from ..adapter import Adapted
 from ..adapter.whole import Whole
-from ..choices import Quantize
+from ..choices import DTYPE_BYTES, Quantize
 from ..dataclass import dataclass
 from ..schema import Architecture, Matrix
 from ..setup import Setup
 from .buffers import buffer_bytes
-from .passes import FLOAT32, WIDTHS
+from .passes import FLOAT32, HALF
 from .stages import Stage, count_layers
 
 QUANTILE_BLOCK = 256  # values that share a scale in an 8-bit optimizer's states (bitsandbytes 0.45 and later)
 SMALLEST_8BIT = 4096  # bitsandbytes keeps the states of smaller tensors in float32
 NF4_BLOCK = 64
-HALF = 2
 NESTED_BLOCK = 256
 
 
@@ -97,7 +96,7 @@ def base_weights(arch: Architecture, setup: Setup, stored_bytes: int | None = No
     """The base model in memory, before it is sharded. Tied matrices once; with `upcast_small` what is not quantised
     in float32. Where the set-up quantises none, `stored_bytes` of a base that was published quantised replace the
     sum."""
-    width = WIDTHS[setup.weight_dtype]
+    width = DTYPE_BYTES[setup.weight_dtype]
     rest = FLOAT32 if setup.upcast_small else width
     layers = dict.fromkeys(range(max(1, count_layers(arch))), buffer_bytes(arch, setup))
     over = setup.shards if setup.parameters_sharded else 1
@@ -106,7 +105,7 @@ def base_weights(arch: Architecture, setup: Setup, stored_bytes: int | None = No
     for index, matrix in enumerate(arch.matrices):
         size = _matrix_bytes(matrix, setup, rest)
         if is_quantised(matrix, setup) and not matrix.tied:
-            unpacked[index] = _unpacked(matrix, setup.quantize, WIDTHS[setup.compute_dtype])
+            unpacked[index] = _unpacked(matrix, setup.quantize, DTYPE_BYTES[setup.compute_dtype])
         undivided += size * matrix.copies
         size = ceil_div(size, setup.tensor_parallel)
         if matrix.kind == "experts":
@@ -131,7 +130,7 @@ def base_weights(arch: Architecture, setup: Setup, stored_bytes: int | None = No
     if (
         stored_bytes is not None
         and setup.quantize == "none"
-        and stored_bytes < arch.params * WIDTHS[setup.weight_dtype]
+        and stored_bytes < arch.params * DTYPE_BYTES[setup.weight_dtype]
     ):
         factor = stored_bytes / undivided
         sizes = tuple(round(size * factor) for size in sizes)
@@ -211,8 +210,8 @@ def trained_bytes(tensors: Iterable[Tensor]) -> int:
 def saved_width(setup: Setup) -> int:
     """Bytes a value of what is trained in full: beside an adapter PEFT copies the base's modules as they are."""
     if setup.method == "full":
-        return WIDTHS[setup.trained_dtype]
-    return FLOAT32 if setup.upcast_small else WIDTHS[setup.weight_dtype]
+        return DTYPE_BYTES[setup.trained_dtype]
+    return FLOAT32 if setup.upcast_small else DTYPE_BYTES[setup.weight_dtype]
 
 
 def _in_stage(found: Iterable[Tensor], stage: Stage, layers: int) -> Iterable[Tensor]:
@@ -229,7 +228,7 @@ def _in_stage(found: Iterable[Tensor], stage: Stage, layers: int) -> Iterable[Te
 def _chosen(
     arch: Architecture, setup: Setup, adapted: Iterable[Adapted], whole: Whole, over: int
 ) -> Iterator[Tensor]:
-    width, own = WIDTHS[setup.trained_dtype], saved_width(setup)
+    width, own = DTYPE_BYTES[setup.trained_dtype], saved_width(setup)
     for item in adapted:
         copies, tp = len(item.layers), setup.tensor_parallel
         place = "behind" if item.matrix.role == "unembedding" else "before"
@@ -262,7 +261,7 @@ def _chosen(
 
 
 def _all(arch: Architecture, setup: Setup, over: int) -> Iterator[Tensor]:
-    width = WIDTHS[setup.trained_dtype]
+    width = DTYPE_BYTES[setup.trained_dtype]
     for matrix in arch.matrices:
         experts = of_experts(matrix.experts, setup, over) if matrix.kind == "experts" else 1
         place = "behind" if matrix.role == "unembedding" else "before"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..choices import DTYPE_BYTES
 from ..moments import Collective, Traffic
 from ..schema import Apply, Architecture, Attend
 from ..setup import Setup
-from .passes import WIDTHS
 from .sharding import units
 
 
@@ -38,7 +38,7 @@ def _states(arch: Architecture, setup: Setup, trained: int) -> Iterator[Traffic]
     """Gradients are reduced once a step, by DeepSpeed's ZeRO-2 and 3 in every micro-step, since no GPU holds all of
     them (deepspeed/runtime/zero/stage_1_and_2.py, partition_gradients); sharded parameters are gathered for the
     forward and again for the backward pass of every micro-step, frozen ones too."""
-    width = WIDTHS[setup.trained_dtype]
+    width = DTYPE_BYTES[setup.trained_dtype]
     n, layers = setup.shards, _layers(arch)
     if setup.sharding == "ddp":
         yield Traffic("gradients", "all_reduce", "data", setup.data_parallel, trained * width, 1)
@@ -65,13 +65,13 @@ def reduced_by(setup: Setup) -> Collective:
     """How gradients of sharded states are summed: DeepSpeed's ZeRO-1 and 2 all-reduce whole buckets; each GPU
     keeps its part (deepspeed/runtime/zero/stage_1_and_2.py, allreduce_and_scatter, by the default
     use_multi_rank_bucket_allreduce); ZeRO-3, FSDP and Megatron's distributed optimizer reduce and scatter."""
-    deepspeed = setup.sharding in ("zero1", "zero2") and "megatron" not in setup.trainer
+    deepspeed = setup.sharding in ("zero1", "zero2") and not setup.trainer.endswith(("megatron", "nemo-1"))
     return "all_reduce" if deepspeed else "reduce_scatter"
 
 
 def _apart(setup: Setup, experts: int) -> Iterator[Traffic]:
     """Gradients of experts under expert parallelism, reduced among the GPUs that hold the same ones."""
-    width = WIDTHS[setup.trained_dtype]
+    width = DTYPE_BYTES[setup.trained_dtype]
     if setup.sharding == "ddp":
         same = setup.expert_shards(setup.data_parallel)
         yield Traffic("gradients of experts", "all_reduce", "data", same, experts * width, 1)
@@ -97,7 +97,7 @@ def _tensor(arch: Architecture, setup: Setup) -> Iterator[Traffic]:
         return
     layers = -(-_layers(arch) // setup.pipeline_parallel)
     calls = 2 * layers * passes(setup) * setup.accumulation
-    size = setup.tokens * arch.hidden_size * WIDTHS[setup.compute_dtype]
+    size = setup.tokens * arch.hidden_size * DTYPE_BYTES[setup.compute_dtype]
     yield Traffic("hidden states", "all_reduce", "tensor", setup.tensor_parallel, size * calls, calls)
 
 
@@ -105,7 +105,7 @@ def _pipeline(arch: Architecture, setup: Setup) -> Iterator[Traffic]:
     """Hidden states to the next stage, their gradients back."""
     if setup.pipeline_parallel == 1:
         return
-    size = setup.tokens * arch.hidden_size * WIDTHS[setup.compute_dtype]
+    size = setup.tokens * arch.hidden_size * DTYPE_BYTES[setup.compute_dtype]
     calls = 2 * setup.accumulation
     yield Traffic("hidden states", "send", "pipeline", setup.pipeline_parallel, size * calls, calls)
 
@@ -120,7 +120,9 @@ def _experts(arch: Architecture, setup: Setup) -> Iterator[Traffic]:
             if isinstance(op, Apply) and arch.matrices[op.matrix].kind == "experts":
                 matrix = arch.matrices[op.matrix]
                 if matrix.outer == "out":
-                    sent = setup.tokens * matrix.experts_active * matrix.d_out * WIDTHS[setup.compute_dtype]
+                    sent = (
+                        setup.tokens * matrix.experts_active * matrix.d_out * DTYPE_BYTES[setup.compute_dtype]
+                    )
                     times = 2 * passes(setup) * len(block.layers) * setup.accumulation
                     size, calls = size + sent * times, calls + times
     yield Traffic("tokens to experts", "all_to_all", "expert", setup.expert_parallel, size, calls)
@@ -136,14 +138,14 @@ def _sequence(arch: Architecture, setup: Setup) -> Iterator[Traffic]:
             if isinstance(op, Attend):
                 widths = op.n_heads * (op.d_qk + op.d_v) + op.n_kv_heads * (op.d_qk + op.d_v)
                 times = passes(setup) * len(block.layers) * setup.accumulation
-                size += setup.tokens * widths * WIDTHS[setup.compute_dtype] * times
+                size += setup.tokens * widths * DTYPE_BYTES[setup.compute_dtype] * times
                 calls += 4 * times
     yield Traffic("heads", "all_to_all", "sequence", setup.sequence_parallel, size, calls)
 
 
 def _host(arch: Architecture, setup: Setup, trained: int) -> Iterator[Traffic]:
     """Over the host's bus: offloaded parameters in for each pass, gradients out and updated parameters back."""
-    width = WIDTHS[setup.trained_dtype]
+    width = DTYPE_BYTES[setup.trained_dtype]
     if setup.offload in ("optimizer", "all"):
         share = -(-trained // (setup.shards if setup.states_sharded else 1)) * width
         yield Traffic("gradients and updated parameters", "host_copy", "host", 2, 2 * share, 2)

@@ -17,7 +17,7 @@ from ..estimator import load, sequence_length
 from ..learning_rate.factors import Run, at_run
 from ..learning_rate.lookup import LearningRate, look_up
 from ..memory.overhead import said_narrower
-from ..pacing import searched_as_full
+from ..pacing import few_steps, packed_notice
 from ..running import OF_FILE, SPEC_DEFAULTS, calibration_of, data_of
 from ..schema import Notice
 from ..setup import Setup
@@ -129,8 +129,10 @@ def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str
         price=options["price"],
         per_node=options["gpus_per_node"],
         lengths_open=options["seq_len"] is None,
+        samples=data.samples,
+        epochs=data.epochs,
     )
-    return job, found.model_id, (*data.notices, *searched_as_full(data.samples, job.setup.packing))
+    return job, found.model_id, data.notices
 
 
 def _notices(job: Job, found: Sequence[Evaluated], own: bool) -> Iterator[Notice]:
@@ -141,6 +143,7 @@ def _notices(job: Job, found: Sequence[Evaluated], own: bool) -> Iterator[Notice
             "gpus-tried",
             f"{', '.join(map(str, COUNTS))} GPUs were tried: --gpus 1 keeps to one.",
         )
+    yield from few_steps(best.run.steps)
     if job.loss_tokens is None:
         yield Notice(
             "regret-unknown",
@@ -169,6 +172,10 @@ def _notices(job: Job, found: Sequence[Evaluated], own: bool) -> Iterator[Notice
             "regret-extrapolated",
             "The best plan's parameters per loss token lie outside the range that the law of regret was fitted on.",
         )
+    if packed := packed_notice(
+        job.samples, best.memory.setup, job.given.get("packing") is not None, job.epochs
+    ):
+        yield packed
     if is_usual_qlora(best.memory.setup):
         yield USUAL_QLORA
     yield from best.run.step.notices

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from .. import adapter as adapters
 from ..adapter.whole import trained_whole
-from ..cost import Cost, GpuPrice, RunTime, cost_of, list_price, own_price, run_time
+from ..cost import Cost, GpuPrice, RunTime, cost_of, list_price, own_price
 from ..dataclass import dataclass
+from ..errors import UnsupportedArchitectureError
 from ..hardware import Cluster, cluster
-from ..memory import estimate_memory, with_open_lengths
 from ..moments import MemoryEstimate
+from ..pacing import timed
 from ..regret import Regret, expected_regret
 from ..running import Running
-from ..speed import step_time, trained_params
+from ..speed import time_gap
 from .space import Choice, Fit, Job, Limits
 
 if TYPE_CHECKING:
@@ -116,26 +117,22 @@ def regret_of(job: Job, params: int) -> Regret | None:
 
 
 def as_run(job: Job, choice: Choice) -> Running:
-    """A plan as one run, without its machine."""
+    """A plan as one run on its machine."""
     spec = choice.spec(job)
     pairs = adapters.adapt(job.arch, spec)
     whole = trained_whole(job.arch, spec, pairs)
-    return Running("", job.arch, spec, pairs, whole, choice.setup(job), None, job.lengths_open)
+    machine = machine_of(job, choice.accelerator, choice.layout.gpus)
+    return Running("", job.arch, spec, pairs, whole, choice.setup(job), machine, job.lengths_open)
 
 
 def evaluate(job: Job, choice: Choice) -> Evaluated:
     """Everything about one plan. Raises InputError where its parts do not go together."""
-    spec, setup = choice.spec(job), choice.setup(job)
-    pairs = adapters.adapt(job.arch, spec)
-    whole = trained_whole(job.arch, spec, pairs)
-    memory = estimate_memory(job.arch, setup, pairs, whole)
-    memory = with_open_lengths(memory) if job.lengths_open else memory
-    machine = machine_of(job, choice.accelerator, choice.layout.gpus)
-    step = step_time(job.arch, setup, machine, pairs, whole, calibration=job.calibration)
-    run = run_time(step, job.tokens, bool(job.calibration.measurements))
+    own = as_run(job, choice)
+    run = timed(own, job.samples, job.tokens, job.epochs, job.calibration)
+    if run is None:
+        raise UnsupportedArchitectureError(f"No step time: {time_gap(job.arch, own.whole)}")
     price = price_of(job, choice.accelerator)
-    params = trained_params(job.arch, setup, pairs, whole)
     return Evaluated(
-        choice, params, memory, choice.accelerator.memory_bytes or 0, run, cost_of(run, price) if price else None,
-        regret_of(job, params),
+        choice, own.params, own.memory(), choice.accelerator.memory_bytes or 0, run,
+        cost_of(run, price) if price else None, regret_of(job, own.params),
     )  # fmt: skip

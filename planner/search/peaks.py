@@ -16,12 +16,18 @@ import numpy as np
 
 from ..memory import estimate_memory
 from ..memory.constants import constants
-from ..memory.overhead import kind_of
+from ..memory.overhead import cached, kind_of
 from .space import Job, Layout, Space, setup_of
 from .tables import Table
 
 Array = Any  # a numpy array
-MOMENTS = ("evaluation", "forward", "loss", "backward", "optimizer")
+MOMENTS = (
+    "evaluation",
+    "forward",
+    "loss",
+    "backward",
+    "optimizer",
+)  # then all that comes before the first step
 WITH_GRADIENTS = (
     "evaluation",
     "forward",
@@ -31,8 +37,9 @@ WITH_GRADIENTS = (
 
 
 def _sample(job: Job, table: Table, layout: Layout, micro_batch: int, micro_steps: int) -> Array:
-    """Bytes of each of MOMENTS, of the overhead, of what the allocator keeps, and of gradients that are held only
-    because there are micro-steps before."""
+    """Bytes of each of MOMENTS and before the first step, of the overhead, of what the allocator keeps of a step, of
+    all that it has taken before the first, and of gradients that are held only because there are micro-steps before.
+    """
     setup = setup_of(job, table.quantize, table.checkpointing, layout, micro_batch, micro_steps)
     found = estimate_memory(job.arch, setup, table.pairs, table.whole)
     moments = {str(moment.phase): float(moment.bytes) for moment in found.moments}
@@ -40,8 +47,10 @@ def _sample(job: Job, table: Table, layout: Layout, micro_batch: int, micro_step
     held = sum(
         i.bytes for m in found.moments if m.phase == "forward" for i in m.items if i.part == "gradients"
     )
-    kept = 0.0 if setup.main_grads or setup.gradients_kept else float(held)
-    return np.array([*(moments.get(phase, 0.0) for phase in MOMENTS), overhead, found.cached_bytes, kept])
+    early = float(found.loading_peak.bytes) if found.loading_peak else 0.0
+    more = float(cached(setup, found.apart_bytes, found.gathered_bytes, found.varied_bytes))
+    of_step = (moments.get(phase, 0.0) for phase in MOMENTS)
+    return np.array([*of_step, early, overhead, more, float(found.before_bytes), float(held)])
 
 
 def _between(job: Job, space: Space, found: Sequence[Table], layout: Layout, micro_steps: int) -> Array:
@@ -61,9 +70,11 @@ def _between(job: Job, space: Space, found: Sequence[Table], layout: Layout, mic
     if len(ends) > 1:
         share = (params - params[ends[0]]) / (params[ends[1]] - params[ends[0]])
     mixed = along[0] + share[:, None, None] * (along[-1] - along[0])
-    at, (beyond, cached, kept) = mixed[..., :-3], np.moveaxis(mixed[..., -3:], -1, 0)
-    least = at - kept[..., None] * np.array([moment in WITH_GRADIENTS for moment in MOMENTS])
-    return np.stack([at.max(axis=-1) + beyond, least.max(axis=-1) + beyond, cached])
+    at, (beyond, more, before, kept) = mixed[..., :-4], np.moveaxis(mixed[..., -4:], -1, 0)
+    least = at - kept[..., None] * np.array([moment in WITH_GRADIENTS for moment in (*MOMENTS, "")])
+    most = at.max(axis=-1)
+    taken = np.maximum(np.maximum(at[..., :-1].max(axis=-1) + more, before), most)
+    return np.stack([most + beyond, least.max(axis=-1) + beyond, taken - most])
 
 
 def peaks(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Array, Array]:
@@ -73,7 +84,8 @@ def peaks(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Array,
     groups: dict[tuple[str, str, str], list[int]] = {}
     for number, table in enumerate(found):
         groups.setdefault((table.layers, table.quantize, table.checkpointing), []).append(number)
-    apart = job.setup.kernels == "litgpt"  # whose loop holds the last loss, with more of it than gradients
+    # Loops that hold the last loss, which is more than gradients, or these throughout: of one micro-step apart.
+    apart = job.setup.kernels == "litgpt" or job.setup.main_grads or job.setup.gradients_kept
     for numbers in groups.values():
         alike = [found[number] for number in numbers]
         seen: dict[Layout, Array] = {}

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..dataclass import dataclass
 from ..memory.traffic import traffic
+from ..pacing import padded_length
 from ..setup import Setup
 from ..speed.communication import gathers, total_s
 from ..speed.efficiency import Constants, constants
@@ -227,6 +228,48 @@ def _step_s(
     return result
 
 
+@dataclass(frozen=True)
+class _Timed:
+    """Tables with their work at one length of sequences, packed."""
+
+    tables: Sequence[Table]
+    works: Sequence[Work]
+    packed: _Packed
+    padded: Sequence[Work] | None
+
+
+def _of_length(job: Job, space: Space, found: Sequence[Table], length: int) -> _Timed:
+    """The tables at a length: those that are known where it is the job's own."""
+    own = found if length == job.setup.seq_len else tuple(tables(job.at(length), space))
+    works = [table.work for table in own]
+    padded = [table.padded or table.work for table in own] if any(table.padded for table in own) else None
+    return _Timed(own, works, _pack(works), padded)
+
+
+def _phases_of(own: _Timed, job: Job, gpu: Accelerator, micro: Array) -> list[tuple[Array, Array]]:
+    """`_phases_s`, of several sequences with the kernel that they take."""
+    phases = _phases_s(own.packed, own.works, job, gpu, micro)
+    if own.padded is None:
+        return phases
+    slower = _phases_s(_pack(own.padded), own.padded, job, gpu, micro)
+    return [(np.where(micro > 1, b, a), host) for (a, host), (b, _) in zip(phases, slower, strict=True)]
+
+
+def _lengths(job: Job, space: Space) -> Array:
+    """The length at which the step of each micro-batch is timed: of padded samples that of the longest."""
+    quantize, checkpointing, layout = space.quantize[0], space.checkpointing[0], space.layouts[0]
+    setups = [setup_of(job, quantize, checkpointing, layout, size, 1) for size in space.micro_batches]
+    return np.array([padded_length(setup, job.samples) or setup.seq_len for setup in setups])
+
+
+def _run_steps(job: Job, space: Space, batch: int) -> int:
+    """Optimizer steps of the run: of padded samples by their number."""
+    setup = setup_of(job, space.quantize[0], space.checkpointing[0], space.layouts[0], 1, 1)
+    if job.samples is not None and padded_length(setup, job.samples) is not None:
+        return job.samples.steps(job.epochs, batch)
+    return max(1, math.ceil(job.tokens / (batch * job.setup.seq_len)))
+
+
 # All together
 
 
@@ -260,8 +303,11 @@ def _kinds(job: Job, accelerators: Sequence[Accelerator]) -> list[tuple[Job, lis
 def _alike(job: Job, space: Space) -> Cells:
     """`screen` of layouts under which GPUs compute alike."""
     found = tuple(tables(job, space))
-    works = [table.work for table in found]
-    packed = _pack(works)
+    timed = _lengths(job, space)
+    at = {
+        length: (job.at(length), _of_length(job, space, found, length))
+        for length in sorted(set(timed.tolist()))
+    }
     needed, at_least, cached = peaks(job, space, found)
     micro = np.array(space.micro_batches, float)
     gpus = np.array([layout.gpus for layout in space.layouts])
@@ -269,20 +315,19 @@ def _alike(job: Job, space: Space) -> Cells:
     pieces = micro[:, None, None] * gpus[None, :, None]
     steps = batches[None, None, :] / pieces
     whole = (steps >= 1) & (steps == np.floor(steps))
-    run_steps = np.array([max(1, math.ceil(job.tokens / (b * job.setup.seq_len))) for b in space.batches])
+    run_steps = np.array([_run_steps(job, space, batch) for batch in space.batches])
     seconds, usd = [], []
     over: list[Array] = []
     over_high: list[Array] = []
     high, extra = upper_ends(job, space, found)
     for accelerator in space.accelerators:
-        phases = _phases_s(packed, works, job, accelerator, micro)
-        if any(table.padded for table in found):
-            more = [table.padded or table.work for table in found]
-            slower = _phases_s(_pack(more), more, job, accelerator, micro)
-            phases = [
-                (np.where(micro > 1, b, a), host) for (a, host), (b, _) in zip(phases, slower, strict=True)
-            ]
-        step = _step_s(phases, found, job, space, accelerator, steps)
+        step = np.empty((len(found), *steps.shape))
+        for length, (mine, own) in at.items():
+            some = timed == length
+            seconds_of = _step_s(
+                _phases_of(own, mine, accelerator, micro), own.tables, mine, space, accelerator, steps
+            )
+            step[:, some] = seconds_of[:, some]
         shift = job.calibration.correction(accelerator.name, job.setup.trainer, 0.0, constants().any_spread)[
             0
         ]

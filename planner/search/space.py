@@ -13,6 +13,7 @@ from ..dataclass import dataclass
 from ..errors import InputError, hint
 from ..hardware import GPUS_PER_NODE
 from ..running import precision_on
+from ..samples import Samples
 from ..schema import Architecture
 from ..setup import Setup
 from ..speed import NOTHING_MEASURED, Calibration
@@ -93,7 +94,15 @@ class Job:
     given: Mapping[str, Any] = field(
         default_factory=dict, compare=False
     )  # fields of the set-up that were said
+    samples: Samples | None = None  # where somebody counted them
+    epochs: int = 1
     made: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)  # set-ups, by their choices
+
+    def at(self, seq_len: int) -> Job:
+        """The job with sequences of another length."""
+        if seq_len == self.setup.seq_len:
+            return self
+        return replace(self, setup=replace(self.setup, seq_len=seq_len), made={})
 
     def on(self, accelerator: Accelerator) -> Job:
         """The job as a kind of GPU runs it: in float16 where it has no units for bfloat16 and nobody said otherwise,
@@ -209,7 +218,7 @@ def alone(setup: Setup) -> Setup:
     the rest."""
     return replace(
         setup, gpus=1, sharding="none", expert_parallel=1, shard_size=None, fsdp_units="pairs",
-        deferred_gradients="none",
+        deferred_gradients="none", loading="unknown", prepared_wide=False, placing="unknown",
     )  # fmt: skip
 
 

@@ -40,9 +40,9 @@ QUESTIONS = {torch.Tensor.all: True, torch.all: True, torch.Tensor.any: False, t
 class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
     """Runs a model's calls as CUDA would run them. `autocast` is the type that autocast lowers to, if it is on.
 
-    `pairs` are adapters on tensors of experts by the storage of the tensor. `masked` says that a mask hides
-    some tokens, of sequences of `length`. `compute` is the type of matrix products. `maths`: no fused attention is taken. With `cuda` false it
-    only answers questions about data that are not there.
+    `pairs` are adapters on tensors of experts by the storage of the tensor. `masked` says that a mask hides some
+    tokens, of sequences of `length`. `compute` is the type of matrix products. `maths`: no fused attention is taken.
+    With `cuda` false it only answers questions about data that are not there.
     """
 
     active: ClassVar[CudaKernels | None] = None

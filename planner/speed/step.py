@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from ..adapter import Adapted, by_matrix
 from ..adapter.whole import NOTHING_WHOLE, Whole
+from ..choices import DTYPE_BYTES
 from ..objective import passes
 from ..schema import Architecture, Attend, Block, Images, Operation
 from ..setup import Setup
@@ -15,7 +16,7 @@ from .communication import gathers
 from .styles import optimizer_bytes
 from .sums import Sums
 from .trained import held
-from .walk import WIDTH, Walk
+from .walk import Walk
 from .work import Gemm, Linear, Product, Sweep, Work
 
 
@@ -79,7 +80,7 @@ def step_bytes(setup: Setup) -> float:
         setup.sharding.startswith("zero") and setup.precision != "fp32"
     )
     return optimizer_bytes(
-        setup.optimizer, setup.optimizer_kernel, 4 if masters else WIDTH[setup.trained_dtype]
+        setup.optimizer, setup.optimizer_kernel, 4 if masters else DTYPE_BYTES[setup.trained_dtype]
     )
 
 
@@ -173,5 +174,5 @@ def work_of(
         operations=walk.sums.operations, stepped=states,
         optimizer_bytes=states * step_bytes(setup),
         optimizer_operations=float(20 + matrices // 10),
-        accumulate_bytes=3.0 * WIDTH[setup.trained_dtype] * gradients, gathers=gathers(arch, setup, pairs),
+        accumulate_bytes=3.0 * DTYPE_BYTES[setup.trained_dtype] * gradients, gathers=gathers(arch, setup, pairs),
     )  # fmt: skip

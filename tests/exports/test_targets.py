@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -365,3 +366,20 @@ def test_weights_are_held_as_the_trainer_holds_them(
     way = {"sharding": sharding} if sharding else {}
     found = yaml.safe_load(export(target, **FULL, gpus=gpus, **way).text)
     assert {name: found.get(name) for name in told} == told
+
+
+@pytest.mark.parametrize("target", ["peft", "trl-sft", "axolotl", "unsloth", "llamafactory"])
+def test_the_nearest_choice_of_experts_is_one_that_the_trainer_takes(target: str) -> None:
+    """What the refusal of scaled experts says to type is typed, and has the parameters that it said."""
+    model = "Qwen/Qwen3-30B-A3B"
+    own: dict[str, Any] = {} if target == "peft" else {"dataset": "alpaca"}
+    with pytest.raises(InputError, match="The nearest") as caught:
+        export(target, model, layers="attention,mlp", **own)
+    said = str(caught.value).partition("The nearest")[2].rstrip(".")
+    count = re.findall(r"([\d,]+) parameters", said)[0]
+    words = said.partition("parameters: ")[2].split()
+    names = [word.lstrip("-").replace("-", "_") for word in words[::2]]
+    options: dict[str, Any] = dict(zip(names, words[1::2], strict=True))
+    found = export(target, model, **{"layers": "attention,mlp", **own, **options})
+    assert f"{estimate(model, **{'layers': 'attention,mlp', **options}).adapter.params:,}" == count
+    assert target == "peft" or count in found.text

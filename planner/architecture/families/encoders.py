@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...errors import UnsupportedArchitectureError
-from ...schema import Architecture, Length, Role
+from ...schema import Architecture, Length, Matrix, Role
 from ..fields import Fields
 from ..trace import Layer, Trace
 from .common import Heads, finish, gated_mlp, plain_mlp, unembedding
@@ -87,9 +87,9 @@ def _t5_stack(trace: Trace, cfg: Fields, heads: Heads, stack: str, n_layers: int
     decoder = stack == "decoder"
     block = f"{stack}.block.{{}}.layer."
     buckets = cfg.int("relative_attention_num_buckets", 32)
-    table = (f"{block}0.SelfAttention.relative_attention_bias", "other", "embedding", buckets, heads.n_heads)
+    name = f"{block}0.SelfAttention.relative_attention_bias"
     tables = n_layers if cfg.str("model_type") == "umt5" else 1
-    trace.matrix(range(tables), *table, 1, 1, False, False, (), "in")
+    trace.matrix(range(tables), Matrix(name, "other", "embedding", buckets, heads.n_heads))
     with trace.layer(stack, range(n_layers), block) as layer:
         layer.open_end, layer.clamps = cfg.number("dropout_rate", 0.1) == 0, "sums"
         parts = [("0.", "SelfAttention."), ("1.", "EncDecAttention.")][: 1 + decoder]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
-from ...schema import Architecture, Kind, Part
+from ...schema import Architecture, Kind, Matrix, Part
 from ..trace import Trace
 from .forward import Index, read_blocks
 from .roles import ROUTER, SHARED, Place, Roles
@@ -41,7 +41,7 @@ class Found:
     experts: int = 1
     bias: str | None = None
     parts: tuple[Part, ...] = ()
-    outer: str = "in"
+    outer: Literal["in", "out"] = "in"
 
 
 @dataclass
@@ -207,10 +207,11 @@ def _parameter(
     role = roles.of(place, leaf, found.kind, found.d_out)
     name, _ = split_layer(found.name, lists)
     active = _active(reading, model, place, found)
-    number = reading.trace.matrix(
-        (layer,), name, role, found.kind, found.d_in, found.d_out, found.experts, active, with_bias, not first,
+    matrix = Matrix(
+        name, role, found.kind, found.d_in, found.d_out, (0,), found.experts, active, with_bias, not first,
         found.parts, found.outer,
     )  # fmt: skip
+    number = reading.trace.matrix((layer,), matrix)
     if found.kind != "embedding":
         reading.index.setdefault(id(parameter), []).append((number, layer, id(place.module)))
 
