@@ -20,6 +20,8 @@ GPUS_PER_NODE = 8
 # What a GPU gets of the network where nobody says: one 400 Gbit/s adapter a GPU beside NVLink 4 and newer, 200 Gbit/s
 # beside older ones, as in NVIDIA's DGX H100 and DGX A100; one 100 Gbit/s adapter that the cards of a machine share.
 NETWORK_FAST, NETWORK_A100, NETWORK_CARDS = 50e9, 25e9, 12.5e9
+_COUNT_FIRST = re.compile(r"(\d{1,5})\s*(?:[x×*]|\s)\s*(\D.*|\d{4}.*)", re.IGNORECASE)
+_COUNT_LAST = re.compile(r"(.+?)\s*[x×*:]\s*(\d{1,5})", re.IGNORECASE)
 PCIE_EACH_WAY = {3: 16e9, 4: 32e9, 5: 64e9}  # x16, marketed
 _PEAKS = {
     "float32": "fp32_flops_per_s",
@@ -137,9 +139,23 @@ def find(name: str) -> Accelerator:
         return facts.accelerator(name)
     except InputError as error:
         remedy = str(error).split(". ", 1)[-1].replace("data/accelerators.toml", "`lora-plan gpus`")
-        own = (
-            ""
-            if "Did you mean" in remedy
-            else " Take the nearest of its memory and bandwidth, or add it (CONTRIBUTING.md)."
-        )
+        own = ""
+        if several := _several(name):
+            remedy = f"Give --gpu '{several[1]}' --gpus {several[0]}."
+        elif "Did you mean" not in remedy:
+            own = " Take the nearest of its memory and bandwidth, or add it (CONTRIBUTING.md)."
         raise InputError("gpu", name, "a known accelerator", f"{remedy}{own}") from None
+
+
+def _several(name: object) -> tuple[int, str] | None:
+    """How many of which: 8xH100 and H100 x 8 are 8 of the H100."""
+    if not isinstance(name, str):
+        return None
+    first, last = _COUNT_FIRST.fullmatch(name.strip()), _COUNT_LAST.fullmatch(name.strip())
+    found = (first[1], first[2]) if first else (last[2], last[1]) if last else None
+    if found is None:
+        return None
+    try:
+        return int(found[0]), facts.accelerator(found[1]).name
+    except InputError:
+        return None

@@ -11,12 +11,14 @@
 
 `Setup.placing` says how parameters get to where they are held in training:
 
-    whole             DeepSpeed puts the model whole onto every GPU, and divides it there (ZeRO-3 without zero.Init)
+    whole             the model is whole on every GPU before it is divided: ZeRO-3 without zero.Init, and what
+                      bitsandbytes quantises under transformers 5
     shards            no GPU ever holds more than its shard and the unit that is being divided
     broadcast         DDP sends the first process's parameters in flat buckets, which are used again
     broadcast-kept    so too, but the allocator keeps all buckets apart until the GPU has caught up (torch before 2.8)
 
-What is quantised under ZeRO-3 or FSDP is loaded in ways that differ from version to version: of that nothing is said.
+What is quantised under ZeRO-3 or FSDP is loaded in ways that differ from version to version: nothing is said of it
+but where it is "whole".
 Sources: transformers 5.3.0 and 5.4.0, core_model_loading.py (convert_and_load_state_dict_in_model, spawn_materialize)
 and integrations/bitsandbytes.py (Bnb4bitQuantize); 4.57.1, modeling_utils.py (caching_allocator_warmup) and
 quantizers/base.py (get_accelerator_warm_up_factor); PEFT 0.17.1, utils/other.py (prepare_model_for_kbit_training);
@@ -29,7 +31,7 @@ distributed/fsdp/_init_utils.py (_init_param_handle_from_params).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ..choices import DTYPE_BYTES
@@ -72,17 +74,28 @@ def before_steps(arch: Architecture, setup: Setup, weights: Weights, stage: Stag
         return _divided(arch, setup, weights, stage, own)
     if setup.loading == "unknown":
         return NOTHING
-    found = [_loading(arch, setup, weights, stage)]
-    if _is_prepared(setup):
-        found.append(_preparing(arch, setup, stage))
+    found = _on_one(arch, setup, weights, stage)
     if setup.sharding == "ddp" and setup.data_parallel > 1 and setup.placing.startswith("broadcast"):
         found.append(_broadcast(arch, setup, weights, stage, own))
+    return _together(found)
+
+
+def _on_one(arch: Architecture, setup: Setup, weights: Weights, stage: Stage) -> list[Before]:
+    """Loading, and preparing where there is any, on a GPU that holds all of its stage."""
+    found = [_loading(arch, setup, weights, stage)]
+    return [*found, _preparing(arch, setup, stage)] if _is_prepared(setup) else found
+
+
+def _together(found: Sequence[Before]) -> Before:
     return Before(tuple(p for each in found for p in each.places), max(each.reserved for each in found))
 
 
 def _divided(arch: Architecture, setup: Setup, weights: Weights, stage: Stage, own: int) -> Before:
     """Of parameters that are divided among GPUs."""
-    if setup.quantize != "none" or setup.placing not in ("whole", "shards"):
+    if setup.quantize != "none":
+        known = setup.placing == "whole" and setup.loading in PUT_THERE
+        return _together(_on_one(arch, setup, weights, stage)) if known else NOTHING
+    if setup.placing not in ("whole", "shards"):
         return NOTHING
     whole = setup.placing == "whole" and setup.sharding == "zero3"
     return _whole(arch, setup, weights, stage, own) if whole else _shards(arch, setup, weights, stage, own)
@@ -272,6 +285,9 @@ REMEDIES = {
     "do so in pieces.",
     "preparing": "PEFT's prepare_model_for_kbit_training makes float32 copies of embeddings and unembedding: TRL "
     "from 0.25 on widens norms alone.",
+    "quantised-whole": "transformers 5 puts a base that bitsandbytes quantises whole onto every GPU, under FSDP and "
+    "ZeRO-3 too, unless from_pretrained is given device_map={'': 'cpu'}, which quantises it in the host's memory "
+    "(bitsandbytes 0.46 and later).",
     "whole": "Without zero.Init DeepSpeed puts the whole model onto every GPU before it is divided: build it under "
     "deepspeed.zero.Init, as transformers does where TrainingArguments with the ZeRO-3 config are made first.",
     "broadcast": "DDP's first broadcast holds two flat copies of 250 MB or of the largest tensor.",
@@ -287,9 +303,10 @@ def loading_notices(found: MemoryEstimate) -> Iterator[Notice]:
     if top is None:
         return
     setup = found.setup
-    keys = (setup.placing, "") if top.phase == "placing" else (setup.loading, "loading")
-    why = REMEDIES["preparing"] if top.phase == "preparing" else ""
-    why = why or next((REMEDIES[key] for key in keys if key in REMEDIES), "")
+    key = {"preparing": "preparing", "placing": setup.placing}.get(top.phase, setup.loading)
+    if top.phase != "placing" and setup.parameters_sharded and setup.loading != "together":
+        key = "quantised-whole"
+    why = REMEDIES.get(key, "")
     if found.peak.phase in BEFORE:
         yield Notice("loading-peak", f"Most is held before the first step. {why}".strip())
     elif found.before_bytes >= found.reserved_bytes > 0:

@@ -225,6 +225,12 @@ def _notices(arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None
             "TRL's tiled loss reads the unembedding's weights and passes over pairs beside them: these take memory "
             "and learn nothing. --layers attention,mlp leaves them out.",
         )
+    if setup.kernels == "unsloth" and setup.loss == "chunked" and ends:
+        yield Notice(
+            "pairs-passed-over",
+            "Unsloth's fused loss reads the unembedding's weight past an adapter: it trains that weight in full or "
+            "not at all, and no pairs beside it. --layers attention,mlp leaves them out.",
+        )
     if setup.method == "full" and deferred_gradients(1, setup):
         yield Notice(
             "gradients-wait-whole",

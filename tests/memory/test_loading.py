@@ -225,10 +225,19 @@ def test_without_zero_init_each_gpu_holds_the_whole_model() -> None:
     assert "loading" not in before(parted)
 
 
-def test_what_is_quantised_and_divided_is_not_known() -> None:
+def test_transformers_5_loads_a_quantised_base_whole_on_every_gpu() -> None:
+    """FSDP and ZeRO-3 divide it only then; of other programs it is not known."""
+    alone = memory_of("meta-llama/Llama-3.1-70B", trainer="hf-trainer", quantize="nf4", method="qlora")
     for sharding in ("fsdp", "zero3"):
-        options = {"gpus": 4, "sharding": sharding, "method": "qlora", "quantize": "nf4"}
-        assert memory_of(LLAMA_3, trainer="hf-trainer-5.3", **options).loading_peak is None
+        options = {"gpus": 8, "sharding": sharding, "method": "qlora", "quantize": "nf4"}
+        found = memory_of("meta-llama/Llama-3.1-70B", trainer="hf-trainer", **options)
+        assert found.peak.phase in BEFORE and found.step_bytes < found.peak.bytes / 2
+        assert before(found)["loading"] == before(alone)["loading"] > 35e9
+        assert "device_map" in next(n.message for n in found.notices if n.code == "loading-peak")
+        for other in ("hf-trainer-4.46", "axolotl", "trl-0.24"):
+            assert memory_of(LLAMA_3, trainer=other, **options).loading_peak is None
+    together = memory_of(LLAMA_3, trainer="hf-trainer-5.3", **options)
+    assert before(together)["loading"] == 2 * 8_030_261_248
 
 
 def test_the_allocator_keeps_what_loading_took() -> None:
