@@ -85,8 +85,19 @@ def only_float16(accelerator: Accelerator) -> bool:
     )
 
 
+def int8_ratio(accelerator: Accelerator) -> float:
+    """How many times its 16-bit peak a chip's int8 peak is: 2, and 4 on GeForce cards, whose 16-bit products are
+    slowed where they add up in float32, as in training (RTX 3090: 284 and 71, RTX 4090: 661 and 165 TFLOP/s;
+    NVIDIA's GA102 and Ada whitepapers, appendices). Before capability 7.5 bitsandbytes multiplies in 16 bits."""
+    if accelerator.name.startswith(("V100", "P100")):
+        return 1.0
+    return 4.0 if re.match(r"RTX \d{4}(?! Ada)", accelerator.name) else 2.0
+
+
 def matmul_flops_per_s(accelerator: Accelerator, dtype: str) -> float:
     """The rate at which products of this format could run at best. Raises InputError where it is not known."""
+    if dtype == "int8":
+        return int8_ratio(accelerator) * matmul_flops_per_s(accelerator, "float16")
     peak = peak_flops_per_s(accelerator, arithmetic_of(accelerator, dtype))
     if peak is None:
         remedy = "`lora-plan gpus` shows what is known."

@@ -181,13 +181,21 @@ steps, made the rule of [widths](#widths): **of these first predictions its inte
 everything is stated, {guessed} where something is guessed**. {far} lay outside of the intervals of then. Neither
 rates nor widths rest on them.
 
-Of what is stated five lie outside of the new intervals. Chinese-Vicuna's 8-bit runs (three) are predicted at 1.75 to
-2.6 times what was measured, for reasons not found: its hours, printed in a digit or two, ask 60 TFLOP/s of an RTX
-3090, whose peak in 16 bits is 71, so that samples may have been shorter than the length to which its script pads, or
-int8 products far quicker than is taken; Baize and Huatuo, in 8 bits on an A100, are at 0.7 to 1.15.
+Of what is stated five lie outside of the new intervals. Chinese-Vicuna's 8-bit runs (three) were predicted at 1.75 to
+2.6 times what was measured. Mended since, no rate being fitted on them: int8 units of GeForce cards run at four times
+their 16-bit rate, not at twice, and what undoes the weights' layout waits for integer units, not for memory, so that
+its RTX 4090 is at 1.0 and 1.15 now and its RTX 3090 at 1.5 and 1.8. What is left may be its table's: the RTX 2080 Ti
+in it takes 720 s for 10,000 samples of 256 tokens, for which its units would need 930 at their peaks, so that
+samples were shorter than the length to which the script pads, or cards several. Baize and Huatuo, on an A100, are at
+0.7 to 1.2.
 Float16 under DeepSpeed on a V100 (Xirider) was typed as bf16-master, for which a V100 has no units: with `--precision
 fp16` 0.76 results. GPT-2 in float32 (rasbt), predicted at 2.8 times, ran as TF32, which an option says since
-(`--tf32`: 0.77). Furthest the other way lie ZeRO-3 with 256 to 768 tokens a pass (gdGPT, 0.5) and padded batches.
+(`--tf32`: 0.77). Furthest the other way lie padded batches and ZeRO-3 with 256 to 768 tokens a pass (gdGPT, 0.5):
+whatever the length, 0.41 to 0.47 s of its micro-steps are left beside computing, which is what its links (0.16),
+hooks (0.13), launches (0.06) and passes over gradients (0.02) take one after the other. Nothing hides there, as
+DeepSpeed's host waits once more than two gathers or reductions are under way (partitioned_param_coordinator.py,
+__max_ongoing_fetch_events; stage3.py, __max_param_reduce_events); the formula has it hide host time whole, and of
+communication what it does elsewhere.
 """
 SEVENTH_TEXT = """\
 {n} steps of {sources} publishers ([speed_seventh.csv](../data/measured/speed_seventh.csv)), each set-up and whether

@@ -27,6 +27,7 @@ from .sharding import (
     flat_gradients,
     gathered,
     gradients_leave,
+    kept_whole,
     one_stream,
     widened_gradients,
 )
@@ -181,17 +182,20 @@ def _stage(
     tower, base["pixels"] = _seen(job)
     if vllm := beside(engine(arch, setup)):
         base["vllm"] = vllm
+    kept = kept_whole(arch, setup)
+    passing, live = ({**base, "gathered": kept}, 0) if kept else (base, unit)
     if arch.is_encoder_decoder:
-        going = course_of_two(job, base, stage, unit)
+        going = course_of_two(job, passing, stage, live)
     else:
-        going = course(job, base, stage, unit, tower)
+        going = course(job, passing, stage, live, tower)
     first = before_steps(arch, setup, weights, stage, own)
     going.places[:0] = [*first.places, *before_step(job, base, unit), *evaluated(job, base)]
     update = share(update_bytes(states, setup), of["states"]) + widened_gradients(trained, setup)
     moments = _moments(going)
     last = {**base, "gathered": 0, "gradients": gradients, "temporary": update}
     moments.append(_moment("optimizer", "step", last))
-    apart, varied = _apart(going, update), _varied(moments, setup)
+    apart = _apart(going, update) + _left_by_another_batch(moments, setup)
+    varied = _varied(moments, setup)
     streamed = 0 if one_stream(setup) else unit + outside
     beyond = overhead(setup)
     more = beyond_peak(moments, cached(setup, apart, streamed, varied), first.reserved)
@@ -283,6 +287,25 @@ def _apart(going: Course, update: int) -> int:
     layers = [sum(p.highest.values()) for p in places if "layer" in p.where]
     ends = [sum(p.highest.values()) for p in places if "layer" not in p.where]
     return round(sum(sorted((max(layers, default=0), max(ends, default=0), update))[:-1]))
+
+
+def _left_by_another_batch(moments: list[Moment], setup: Setup) -> int:
+    """Transient bytes of training or of an evaluation, the less of both, where this takes more sequences at a time:
+    its blocks are larger than those that training left in the allocator's cache, which serve it no more than they are
+    given back; smaller ones would be cut from these (c10/cuda/CUDACachingAllocator.cpp, get_free_block,
+    should_split)."""
+    if setup.eval_batch <= setup.sequences:
+        return 0
+
+    def passing(found: list[Moment]) -> int:
+        top = max(found, key=lambda moment: moment.bytes)
+        return sum(
+            item.bytes for item in top.items if item.part not in ("weights", "adapter", "optimizer", "vllm")
+        )
+
+    evaluated = [moment for moment in moments if moment.phase == "evaluation"]
+    trained = [moment for moment in moments if moment.phase in ("forward", "loss", "backward", "optimizer")]
+    return min(passing(evaluated), passing(trained)) if evaluated else 0
 
 
 def _varied(moments: list[Moment], setup: Setup) -> int:

@@ -48,6 +48,9 @@ DEEPSPEED_STEP_S = 46 / 70e9
 # Multiply-adds a clock of an A100's multiprocessor. Kernels without the instructions that came later reach no more:
 # FlashAttention-2 a third of an H100's peak and two thirds of an A100's (arXiv 2407.08608, 2307.08691).
 A100_FMA = 1024
+# What LLM.int8()'s products reach of what 16-bit ones do of theirs: of twice the peak 1.67 times the rate (arXiv
+# 2208.07339, appendix on speed-ups).
+INT8_REACHED = 1.67 / 2
 LOOPS = ("litgpt", "litgpt-2024")  # trainers whose loop was seen to wait between micro-steps
 OF_KIND = {
     "base": "matmul", "adapter": "adapter", "attention": "attention", "masked": "attention", "scan": "scan",
@@ -81,6 +84,7 @@ def rates(machine: Cluster, work: Work, efficiency: Efficiency, setup: Setup) ->
     for kind, dtype in {(gemm.kind, gemm.dtype) for gemm in work.gemms}:
         form = format_of(kind, dtype, setup)
         reached = share[kind] if kind in share else matmul_share(accelerator, form, efficiency)
+        reached *= INT8_REACHED if dtype == "int8" else 1.0
         products[kind, dtype] = matmul_flops_per_s(accelerator, form) * reached
     if ("masked", "float32") in products:  # on the ordinary units, which are no slower a clock than an A100's
         products["masked", "float32"] = (
