@@ -21,8 +21,8 @@ Examples:
   lora-plan plan -m meta-llama/Llama-3.2-1B --data train.jsonl --epochs 3 --gpu l4
 """
 FIXED = (
-    "precision", "autocast", "upcast_small", "quantize_experts", "optimizer", "attention_kernel", "kernels", "loss",
-    "packing", "lora_dropout", "lengths_vary", "eval_batch", "offload",
+    "precision", "autocast", "tf32", "upcast_small", "quantize_experts", "optimizer", "attention_kernel", "kernels",
+    "loss", "packing", "lora_dropout", "lengths_vary", "eval_batch", "offload",
 )  # fmt: skip
 SECTIONS = {
     "What is trained": (

@@ -35,7 +35,8 @@ PARTS = (
     "communication",
 )  # fmt: skip
 THIN = ("host", "communication", "bubble")  # parts that vary most between machines
-NATIVE_ATTENTION = ("nemo-automodel", "megatron")  # trainers whose attention uses the matrix units since H100
+# Trainers whose attention uses the matrix units since H100.
+NATIVE_ATTENTION = ("nemo-automodel", "megatron", "nemo-1")
 # Seconds a parameter of an optimizer's step on a machine's processors: 32 bytes (gradient, float32 parameter and two
 # moments read and written, the 16-bit copy) at 125 GB/s, a third of what two sockets of DDR4-3200 have. Published
 # steps allow from 0.17 ns (torchtune's README, Llama 3.1 70B on 8 A100s) to 2.5 ns (gist of chenyaofo on DeepSpeed).

@@ -74,6 +74,7 @@ SCENARIOS: list[dict[str, Any]] = [
     {"model": "Qwen/Qwen3-8B", "tokens": "2M", "gpu": "h100", "quantize": "nf4", "trainer": "plain", "gpus": (1, 4)},
     {"model": "Qwen/Qwen3-30B-A3B", "episodes": 2000, "gpu": "h100", "gpus": (4, 8), "fit": "sure", "epochs": 2},
     {"model": "Qwen/Qwen3-0.6B", "dataset": "alpaca", "gpu": "l4", "packing": "padded", "epochs": 3},
+    {"model": "gpt2", "tokens": "1M", "gpu": "a100 40gb", "gpus": 1, "precision": "fp32", "tf32": True},
     {"model": "gpt2", "tokens": "2M", "gpu": "l4", "eval_batch": 8, "offload": "optimizer", "lora_dropout": 0.05},
 ]  # fmt: skip
 
