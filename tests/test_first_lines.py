@@ -80,15 +80,20 @@ def test_a_review_says_what_would_fit_and_it_does() -> None:
 
 
 def test_a_plan_says_first_how_many_gpus_were_tried() -> None:
-    lines = said(
-        "plan", "-m", QWEN, "--dataset", "alpaca", "--gpu", "rtx4090", "--trainer", "axolotl"
-    ).splitlines()
-    found = plan(QWEN, dataset="alpaca", gpu="rtx4090", trainer="axolotl")
+    few: dict[str, Any] = {
+        "dataset": "alpaca",
+        "gpu": "rtx4090",
+        "trainer": "axolotl",
+        "ranks": "8",
+        "layers": "mlp",
+    }
+    words = [word for name, value in few.items() for word in (f"--{name}", value)]
+    page, found = said("plan", "-m", QWEN, *words), plan(QWEN, **few)
     tried = [each.message for each in found.warnings if each.code == "gpus-tried"]
     assert (len(tried) == 1) == (found.best.choice.layout.gpus > 1)
-    head = " ".join(" ".join(lines[:4]).split())
+    head = " ".join(" ".join(page.splitlines()[:4]).split())
     assert all(message in head for message in tried)
-    assert "the same with `export axolotl` for `estimate`" in "\n".join(lines)
+    assert "the same with `export axolotl` for `estimate`" in page
 
 
 def test_each_trainer_has_its_file() -> None:

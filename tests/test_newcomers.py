@@ -93,7 +93,7 @@ def test_an_interpreter_shows_figures_not_fields() -> None:
     assert found.adapter.params == 92_286_976 and "92,286,976 parameters (exact)" in repr(found)
     assert "time: " in repr(found) and len(repr(found)) < 1000
     assert len(repr(compare(QWEN)).splitlines()) == 3
-    best = plan(QWEN, tokens="5M", gpu="h100", gpus=1)
+    best = plan(QWEN, tokens="5M", gpu="h100", gpus=1, ranks=8, layers="mlp")
     assert best.best.choice.text in repr(best) and len(repr(best)) < 300
 
 
