@@ -17,7 +17,8 @@ import numpy as np
 from ..memory import estimate_memory
 from ..memory.constants import constants
 from ..memory.overhead import kind_of
-from .space import Job, Layout, Space, setup_of
+from ..objective_rules import SHARES_GPU
+from .space import NO_ENGINE, Job, Layout, Space, setup_of
 from .tables import Table
 
 Array = Any  # a numpy array
@@ -32,8 +33,10 @@ WITH_GRADIENTS = (
 
 def _sample(job: Job, table: Table, layout: Layout, micro_batch: int, micro_steps: int) -> Array:
     """Bytes of each of MOMENTS, of the overhead, of what the allocator keeps, and of gradients that are held only
-    because there are micro-steps before."""
+    because there are micro-steps before; without a vLLM beside."""
     setup = setup_of(job, table.quantize, table.checkpointing, layout, micro_batch, micro_steps)
+    if setup.generation in SHARES_GPU:
+        setup = replace(setup, generation="server", **NO_ENGINE)
     found = estimate_memory(job.arch, setup, table.pairs, table.whole)
     moments = {str(moment.phase): float(moment.bytes) for moment in found.moments}
     overhead = float(sum(item.bytes for item in found.overhead))
