@@ -26,11 +26,13 @@ Quantize = Literal["none", "nf4", "nf4-double", "int8", "fp8"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Kernels = Literal["transformers", "litgpt", "fused", "liger", "unsloth", "compiled"]
 Sharding = Literal["none", "ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp-hybrid"]
-FsdpUnits = Literal["pairs", "flat", "layers"]
+FsdpUnits = Literal["pairs", "flat", "layers", "modules"]
 Offload = Literal["none", "optimizer", "parameters", "all"]
 Deferred = Literal["none", "compute", "float32"]
 OptimizerKernel = Literal["fused", "foreach", "loop"]
 EvalCache = Literal["none", "kept", "widened"]
+Loading = Literal["unknown", "host", "in-turn", "in-turn-ahead", "together", "made-there", "made-there-whole"]
+Placing = Literal["unknown", "whole", "broadcast", "broadcast-kept", "shards"]
 
 METHODS: tuple[Method, ...] = get_args(Method)
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -53,5 +55,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "deferred_gradients": get_args(Deferred),
     "optimizer_kernel": get_args(OptimizerKernel),
     "eval_cache": get_args(EvalCache),
+    "loading": get_args(Loading),
+    "placing": get_args(Placing),
 }
 DTYPE_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}  # of a value

@@ -22,7 +22,7 @@ from .memory.sharding import gathered
 from .moments import MemoryEstimate, MemoryPart
 from .running import Running
 from .setup import Setup
-from .trainers import sharded_alone
+from .trainers import sharded_alone, usual
 
 MOST_GPUS = 4096
 WITHOUT: dict[str, Any] = {
@@ -54,10 +54,12 @@ def _on(run: Running, gpus: int, checkpointing: Checkpointing, experts: int = 1,
     GPUs than these run together."""
     beside = {} if gpus % _together(run) == 0 else WITHOUT
     whole = gpus == 1 and not sharded_alone({"trainer": run.setup.trainer})
+    sharding: Sharding = "none" if whole else "fsdp"
+    said = {"trainer": run.setup.trainer, "method": run.setup.method, "sharding": sharding}
     return replace(
-        run.setup, gpus=gpus, sharding="none" if whole else "fsdp", shard_size=None, tensor_parallel=1,
-        pipeline_parallel=1, expert_parallel=experts, sequence_parallel=sequence, micro_batch=1,
-        checkpointing=checkpointing, **beside,
+        run.setup, gpus=gpus, sharding=sharding, shard_size=None, tensor_parallel=1, pipeline_parallel=1,
+        expert_parallel=experts, sequence_parallel=sequence, micro_batch=1, checkpointing=checkpointing,
+        placing=usual(said, "placing") or "unknown", **beside,
     )  # fmt: skip
 
 

@@ -20,6 +20,8 @@ GPUS_PER_NODE = 8
 # What a GPU gets of the network where nobody says: one 400 Gbit/s adapter a GPU beside NVLink 4 and newer, 200 Gbit/s
 # beside older ones, as in NVIDIA's DGX H100 and DGX A100; one 100 Gbit/s adapter that the cards of a machine share.
 NETWORK_FAST, NETWORK_A100, NETWORK_CARDS = 50e9, 25e9, 12.5e9
+_COUNT_FIRST = re.compile(r"(\d{1,5})\s*(?:[x×*]|\s)\s*(\D.*|\d{4}.*)", re.IGNORECASE)
+_COUNT_LAST = re.compile(r"(.+?)\s*[x×*:]\s*(\d{1,5})", re.IGNORECASE)
 PCIE_EACH_WAY = {3: 16e9, 4: 32e9, 5: 64e9}  # x16, marketed
 _PEAKS = {
     "float32": "fp32_flops_per_s",
@@ -83,8 +85,19 @@ def only_float16(accelerator: Accelerator) -> bool:
     )
 
 
+def int8_ratio(accelerator: Accelerator) -> float:
+    """How many times its 16-bit peak a chip's int8 peak is: 2, and 4 on GeForce cards, whose 16-bit products are
+    slowed where they add up in float32, as in training (RTX 3090: 284 and 71, RTX 4090: 661 and 165 TFLOP/s;
+    NVIDIA's GA102 and Ada whitepapers, appendices). Before capability 7.5 bitsandbytes multiplies in 16 bits."""
+    if accelerator.name.startswith(("V100", "P100")):
+        return 1.0
+    return 4.0 if re.match(r"RTX \d{4}(?! Ada)", accelerator.name) else 2.0
+
+
 def matmul_flops_per_s(accelerator: Accelerator, dtype: str) -> float:
     """The rate at which products of this format could run at best. Raises InputError where it is not known."""
+    if dtype == "int8":
+        return int8_ratio(accelerator) * matmul_flops_per_s(accelerator, "float16")
     peak = peak_flops_per_s(accelerator, arithmetic_of(accelerator, dtype))
     if peak is None:
         remedy = "`lora-plan gpus` shows what is known."
@@ -137,9 +150,23 @@ def find(name: str) -> Accelerator:
         return facts.accelerator(name)
     except InputError as error:
         remedy = str(error).split(". ", 1)[-1].replace("data/accelerators.toml", "`lora-plan gpus`")
-        own = (
-            ""
-            if "Did you mean" in remedy
-            else " Take the nearest of its memory and bandwidth, or add it (CONTRIBUTING.md)."
-        )
+        own = ""
+        if several := _several(name):
+            remedy = f"Give --gpu '{several[1]}' --gpus {several[0]}."
+        elif "Did you mean" not in remedy:
+            own = " Take the nearest of its memory and bandwidth, or add it (CONTRIBUTING.md)."
         raise InputError("gpu", name, "a known accelerator", f"{remedy}{own}") from None
+
+
+def _several(name: object) -> tuple[int, str] | None:
+    """How many of which: 8xH100 and H100 x 8 are 8 of the H100."""
+    if not isinstance(name, str):
+        return None
+    first, last = _COUNT_FIRST.fullmatch(name.strip()), _COUNT_LAST.fullmatch(name.strip())
+    found = (first[1], first[2]) if first else (last[2], last[1]) if last else None
+    if found is None:
+        return None
+    try:
+        return int(found[0]), facts.accelerator(found[1]).name
+    except InputError:
+        return None

@@ -21,9 +21,12 @@ MemoryPart = Literal[
 ]
 PARTS: tuple[MemoryPart, ...] = get_args(MemoryPart)[:-1]  # of every set-up; `VLLM` where one runs beside
 VLLM: MemoryPart = "vllm"
+BEFORE = ("loading", "preparing", "placing")  # phases before the first step
 Collective = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send", "host_copy"]
-# Of a step, of the completions before it, and of an evaluation between steps.
-Phase = Literal["generation", "evaluation", "forward", "loss", "backward", "optimizer"]
+# Before the first step (`BEFORE`), of the completions before a step, of an evaluation between steps, and of a step.
+Phase = Literal[
+    "loading", "preparing", "placing", "generation", "evaluation", "forward", "loss", "backward", "optimizer"
+]  # fmt: skip
 Fit = Literal["yes", "likely", "unlikely", "no"]
 FIT_WORDS: dict[Fit, str] = {
     "yes": "fits", "likely": "likely fits", "unlikely": "likely does not fit", "no": "does not fit",
@@ -48,7 +51,8 @@ class Item:
 @dataclass(frozen=True)
 class Moment:
     """One moment of a step ("forward", "loss", "backward", "optimizer" with the layer where there is one), of the
-    "generation" of completions before it, or of an "evaluation" between steps."""
+    "generation" of completions before it, of an "evaluation" between steps, or of what comes before the first step
+    (`BEFORE`)."""
 
     phase: Phase
     where: str
@@ -109,8 +113,9 @@ class MemoryEstimate:
     """Peak bytes of one GPU with their interval, by which kind's figures it was found (`within`), and the share of
     peaks that it is to hold (`coverage`). `moments` hold what torch allocates; `overhead` comes on top.
     `cached_bytes` are what the allocator keeps for later where there is room. It follows from `apart_bytes`
-    (transient bytes of the phases but the largest), `gathered_bytes` (units gathered whole) and `varied_bytes` (what
-    grows with the length)."""
+    (transient bytes of the phases but the largest), `gathered_bytes` (units gathered whole), `varied_bytes` (what
+    grows with the length), and `before_bytes`: what the allocator has taken before the first step, 0 where it is not
+    known how the program loads."""
 
     setup: Setup
     moments: tuple[Moment, ...]
@@ -125,6 +130,7 @@ class MemoryEstimate:
     apart_bytes: int = 0
     gathered_bytes: int = 0
     varied_bytes: int = 0
+    before_bytes: int = 0
     within: Interval | None = None
     coverage: float = 0.9
 
@@ -132,6 +138,17 @@ class MemoryEstimate:
     def peak(self) -> Moment:
         """The moment at which most is held (the earliest of equals)."""
         return max(self.moments, key=lambda moment: moment.bytes)
+
+    @property
+    def loading_peak(self) -> Moment | None:
+        """The moment before the first step at which most is held; None where nothing is known of loading."""
+        before = [moment for moment in self.moments if moment.phase in BEFORE]
+        return max(before, key=lambda moment: moment.bytes) if before else None
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes that torch's allocator has handed out at the peak of what follows loading."""
+        return max((moment.bytes for moment in self.moments if moment.phase not in BEFORE), default=0)
 
     @property
     def allocated_bytes(self) -> int:
@@ -196,12 +213,26 @@ class MemoryEstimate:
             "moment": self.peak.name,
             "moments": [{"name": m.name, "bytes": m.bytes, "items": _items(m.items)} for m in self.moments],
             "overhead": _items(self.overhead),
+            "loading": self.loading(),
             "host_bytes": self.host_bytes,
             "traffic": [dict(vars(entry)) for entry in self.traffic],
             "fits": self.fits(memory_bytes),
             "fit": self.fit(memory_bytes),
             "setup": self.setup.to_dict(),
             "basis": self.basis,
+        }
+
+    def loading(self) -> dict[str, Any] | None:
+        """What comes before the first step, for JSON."""
+        found = self.loading_peak
+        if found is None:
+            return None
+        beyond = sum(item.bytes for item in self.overhead)
+        return {
+            "moment": found.name,
+            "per_gpu_bytes": found.bytes + beyond,
+            "allocated_bytes": found.bytes,
+            "reserved_bytes": self.before_bytes,
         }
 
     def interval(self) -> dict[str, Any] | None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # loaded where a time is asked for
     from .speed import Calibration, StepTime
 
 UNPACKED = "padded"
+FEW = 10  # steps
 
 
 def optimizer_steps(plan: Plan, batch: int) -> int | None:
@@ -104,4 +105,16 @@ def packed_notice(samples: Samples | None, setup: Setup, packing_given: bool, ep
         "taken-as-packed",
         f"Samples are {samples.mean:,.0f} tokens on average and taken to be packed into sequences of "
         f"{setup.seq_len:,}. Where the trainer does not pack them it is {steps}: --packing padded.",
+    )
+
+
+def few_steps(steps: int | None) -> tuple[Notice, ...]:
+    """That a run is over before it has begun."""
+    if steps is None or steps >= FEW:
+        return ()
+    said = units.counted(steps, "step")
+    return (
+        Notice(
+            "few-steps", f"The whole run is {said}, too few to learn much: smaller batches or more epochs."
+        ),
     )

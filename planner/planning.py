@@ -16,7 +16,7 @@ from .errors import InputError, PlannerError, UnsupportedArchitectureError
 from .given import whole_number
 from .notices import stored_notice
 from .objective import changes_step
-from .pacing import optimizer_steps, packed_notice, processed_tokens, timed
+from .pacing import few_steps, optimizer_steps, packed_notice, processed_tokens, timed
 from .pictured import pictured
 from .plan import Plan
 from .preferences import PLAIN_PREFERENCES, of_preferences
@@ -211,7 +211,7 @@ def _timed(
     price = options["price"]
     asked = own_price(price) if price is not None else list_price(machine.accelerator)
     packed = packed_notice(plan.samples, run.setup, options["packing"] is not None, plan.workload.epochs)
-    notices = [*([packed] if packed else []), *time.step.notices]
+    notices = [*few_steps(time.steps), *([packed] if packed else []), *time.step.notices]
     return time, cost_of(time, asked) if asked else None, notices
 
 

@@ -22,6 +22,7 @@ from .choices import (
     FsdpUnits,
     Generation,
     Kernels,
+    Loading,
     Loss,
     Method,
     Objective,
@@ -29,6 +30,7 @@ from .choices import (
     Optimizer,
     OptimizerKernel,
     Packing,
+    Placing,
     Precision,
     Quantize,
     Reference,
@@ -116,9 +118,16 @@ class Setup:
         all).
     `fsdp_units`: what FSDP gathers as a unit: "pairs", as PEFT's policy has it, each factor of each pair apart from
         its layer, so that no layer is gathered while another runs; "flat", FSDP 1 with a layer in one flat parameter,
-        whose gradient is as large as the layer, frozen or not; "layers", FSDP 2.
+        whose gradient is as large as the layer, frozen or not; "layers", FSDP 2; "modules", FSDP 1 with every matrix
+        a unit, as a policy by size with a small limit makes it.
+    `gathered_kept`: without checkpointing ZeRO-3's gathered weights stay to the backward pass, as torch's own linear
+        function refers to them.
     `offload`: states, or also parameters, are in the host's memory.
     `trainer`: the profile that filled the fields, which gives the overheads.
+
+    Before the first step (`memory.loading` has what each word means):
+    `loading`: how the base gets onto a GPU. `prepared_wide`: all that is not quantised is float32 for a while.
+    `placing`: how parameters are spread over GPUs.
     """
 
     method: Method = "lora"
@@ -168,6 +177,7 @@ class Setup:
     gpus: int = 1
     sharding: Sharding = "none"
     fsdp_units: FsdpUnits = "pairs"
+    gathered_kept: bool = False
     shard_size: int | None = None
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
@@ -175,6 +185,9 @@ class Setup:
     sequence_parallel: int = 1
     split_stream: bool = False
     offload: Offload = "none"
+    loading: Loading = "unknown"
+    prepared_wide: bool = False
+    placing: Placing = "unknown"
     trainer: str = "plain"
 
     def __post_init__(self) -> None:

@@ -30,7 +30,8 @@ USUAL_QLORA = Notice(
 SETUP_FIELDS = tuple(Setup.__dataclass_fields__)
 # When a group of fields applies, in the order in which they are laid over each other.
 GROUPS = (
-    "setup", "lora", "qlora", "full", "fsdp", "zero", "ddp", "alone-full", "fsdp-full", "zero-full", "checkpointed",
+    "setup", "lora", "qlora", "full", "fsdp", "zero", "ddp", "alone-full", "fsdp-full", "zero-full",
+    "fsdp-qlora", "zero-qlora", "checkpointed",
 )  # fmt: skip
 BESIDE = (
     "name", "title", "aliases", "metric", "notes", "claim", "experts_quantised", "sharded_alone", "general",

@@ -62,6 +62,8 @@ def test_every_key_of_the_json_is_documented() -> None:
         "Qwen/Qwen3-8B", objective="grpo", prompt_tokens=256, generation="colocate", gpu="h100"
     ).to_dict()
     found |= {key for key in keys({"grpo": sampled["grpo"]}) if not key.startswith("grpo.flops.")}
+    loaded = keys({"memory": estimate("Qwen/Qwen3-8B", trainer="hf-trainer").memory})
+    found |= {key for key in loaded if key.startswith("memory.lora.loading.")}
     found |= {
         key for key in keys(estimate("google/gemma-3-4b-it", images=1).to_dict()) if key.startswith("images.")
     }

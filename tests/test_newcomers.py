@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from planner import compare, estimate, plan
+from planner import compare, estimate, hardware, plan
 from planner.errors import InputError
 from planner.notices import stored_notice
 from planner.trainers import names
@@ -42,6 +42,13 @@ def test_that_note_goes_where_the_base_is_counted_so() -> None:
     assert "stored-quantised" in codes[0] and "stored-quantised" not in codes[1]
 
 
+def test_pairs_that_a_fused_loss_passes_over_are_said_to_be() -> None:
+    for trainer, told in (("trl", True), ("unsloth", True), ("axolotl", False)):
+        for layers in ("all", "attention,mlp"):
+            codes = {each.code for each in estimate(QWEN, trainer=trainer, layers=layers).warnings}
+            assert ("pairs-passed-over" in codes) == (told and layers == "all")
+
+
 def test_choices_are_taken_as_others_spell_them() -> None:
     ours = estimate(
         QWEN, optimizer="paged-adamw-8bit", precision="bf16-master", gpus=2, sharding="fsdp-hybrid"
@@ -67,6 +74,14 @@ def test_an_unknown_gpu_leaves_a_way() -> None:
         estimate(QWEN, gpu="jetson-orin")
     with pytest.raises(InputError, match=r"Did you mean RTX 4090 "):
         estimate(QWEN, gpu="rtx4909")
+    for word, number, name in (
+        ("8xH100", 8, "H100 SXM 80GB"), ("2 x RTX 3090", 2, "RTX 3090"), ("MI300X x 8", 8, "MI300X"),
+        ("a100:4", 4, "A100 SXM 80GB"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=f"Give --gpu '{name}' --gpus {number}"):
+            estimate(QWEN, gpu=word)
+    for name in ("MI300X", "RX 7900 XTX", "RTX 3080 12GB", "4060 ti"):
+        assert hardware.find(name).memory_bytes
     found = estimate(QWEN, gpu="m3")
     assert "gpu-memory-unknown" in {each.code for each in found.warnings}
 

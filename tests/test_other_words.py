@@ -47,6 +47,9 @@ def test_every_word_leads_to_an_option_and_none_hides_one() -> None:
         ("estimate --method qlora", "QLoRA and full fine-tuning stand side by side"),
         ("estimate --rnk 8", "Did you mean '--rank'?"),
         ("lr --max-steps 100", "It is --steps here."),
+        ("estimate --max-steps 100", "Steps follow from the data"),
+        ("estimate --lr 1e-4", "`lora-plan lr` says which rate"),
+        ("estimate --no-packing", "It is --packing padded here."),
         ("lr --load-in-4bit", "No such option '--load-in-4bit'."),
     ],
 )
@@ -71,7 +74,7 @@ def test_values_called_otherwise_elsewhere_are_choices_here() -> None:
         ("estimate --sharding tp", "That is --tensor-parallel N."),
         ("estimate --attention-kernel flash_attention_2", "Did you mean flash?"),
         ("estimate --layers lm_head", "Did you mean unembedding?"),
-        ("estimate --optimizer paged_adamw_8bit", "Did you mean paged-adamw-8bit"),
+        ("estimate --optimizer paged_adam_8bit", "Did you mean paged-adamw-8bit"),
         (
             "plan --gpu a100 --gpus 8 --tokens 1M --batch 7",
             "found 7, expected a batch that the micro-batches",

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner import compare, estimate, review
+from planner import compare, estimate, export, plan, review
 from planner.dataset.lengths import expected_longest, padding_efficiency
 from planner.samples import Samples
 
@@ -83,6 +83,20 @@ def test_short_samples_are_said_to_be_taken_as_packed() -> None:
     assert told(dataset="alpaca") and not told(dataset="alpaca", packing="full")
     assert not told(tokens="5M") and not told(dataset="alpaca", seq_len=128)
     assert not told(dataset="alpaca", packing="padded")
+
+
+def test_a_run_of_few_steps_is_said_to_be_one(tmp_path: Path) -> None:
+    def told(tokens: str, batch: int) -> list[str]:
+        found = estimate(QWEN, tokens=tokens, **{**RUN, "batch": batch})
+        return [each.message for each in found.warnings if each.code == "few-steps"]
+
+    assert told("4k", 8) == [
+        "The whole run is 1 step, too few to learn much: smaller batches or more epochs."
+    ]
+    assert told("36k", 8) and not told("42k", 8)  # 9 and 11 steps of 4,096 tokens
+    best = plan(QWEN, tokens="30k", gpu="h100", gpus=1)
+    assert "few-steps" in {each.code for each in best.warnings}
+    assert "1 step, too few" in export("trl-sft", QWEN, tokens="30k", layers="attention,mlp").text
 
 
 def test_a_config_without_packing_has_its_samples_steps() -> None:

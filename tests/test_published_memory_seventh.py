@@ -45,7 +45,7 @@ def test_no_interval_rests_on_it() -> None:
 def test_its_commands_were_not_changed_since() -> None:
     """What was typed first stands: what is known since went beside it, into `now`."""
     since = {c.number: c.now for c, _ in both("seventh")[0] if c.now}
-    assert {*since.values()} == {"--trainer trl-0.24", "--attention-kernel math"} and len(since) == 10
+    assert {*since.values()} == {"--trainer trl-0.24", "--attention-kernel math"} and len(since) == 13
     trl = {
         c.options.split(" --precision")[0]
         for c, _ in both("seventh")[0]

@@ -27,7 +27,7 @@ from planner.errors import PlannerError
 from planner.memory import constants as memory_constants
 from planner.memory.constants import Constants
 from planner.memory.interval_kinds import KINDS
-from planner.memory.overhead import bounds_of, cached, kind_of, overhead, within_kind
+from planner.memory.overhead import beyond_peak, bounds_of, cached, kind_of, overhead, within_kind
 from planner.moments import MemoryEstimate
 from planner.running import running
 from tools.interval_chain import chain_table, trainer_table
@@ -87,9 +87,10 @@ class Compared:
 
 def with_constants(found: MemoryEstimate, known: Constants) -> MemoryEstimate:
     """An estimate as other constants make it."""
+    kept = cached(found.setup, found.apart_bytes, found.gathered_bytes, found.varied_bytes, known)
     made = replace(
         found, overhead=overhead(found.setup, known),
-        cached_bytes=cached(found.setup, found.apart_bytes, found.gathered_bytes, found.varied_bytes, known),
+        cached_bytes=beyond_peak(found.moments, kept, found.before_bytes),
     )  # fmt: skip
     if not known.intervals:
         return made

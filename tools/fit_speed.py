@@ -131,6 +131,7 @@ def write(table: Table) -> None:
     lines += ["", "[fitted_on]", f"accelerators = {json.dumps(table.fitted)}"]
     for entry in known:
         lines += ["", "[[reached]]", f'accelerator = "{entry["accelerator"]}"']
+        lines += [f"{name} = {json.dumps(entry[name])}" for name in ("format",) if name in entry]
         lines += [f"share = {entry['share']:.4g}", _shown(entry["source"])]
     TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
     found = {

@@ -24,6 +24,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -67,7 +68,7 @@ class Ratio:
     needed: float = 20e9
     about: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
     def origin(self) -> str:
         """The source, what the driver shows and what torch reserved counted with what it allocated."""
         return self.source.removesuffix(DRIVER).removesuffix(", reserved")

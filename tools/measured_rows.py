@@ -39,20 +39,11 @@ FULL_CARD = (
     "allocated, and nothing in the source says what was"
 )
 CAPPED = "the notebook's cap was typed, and {}: with {} tokens as the longest the figure would result"
-LOADING = (
-    "the peak is that of loading and quantising the base, before any step: 9.13 GB are reserved then, 9.29 in "
-    "training, says torchtune's tutorial"
-)
 A100 = "neither batch nor lengths on the A100 are stated: with 4 to 8 sequences of 2,048 in place of 2 {} GB "
 "are predicted"
-SCRIPT = (
-    "the script trains embeddings, resampler and vision tower in full beside the pairs (finetune.py: tune_vision, "
-    "embed_tokens.weight.requires_grad_), which no option says; with --modules-to-save embed_tokens {}"
-)
 FSDP_1 = (
-    "half explained: with torchtune 0.1's FSDP 1, whose gathered units stay on a stream of their own (the profile "
-    "has FSDP 2), and batches of many lengths {}; of {} GB nothing is known. Length is not it, as was said: "
-    "the recipe cuts samples at 512 tokens (fef3ed10d, torchtune/datasets/_alpaca.py, max_seq_len)"
+    "half explained: of {} GB nothing is known. Length is not it, as was said: the recipe cuts samples at 512 tokens "
+    "(fef3ed10d, torchtune/datasets/_alpaca.py, max_seq_len)"
 )
 COLLECTED: dict[int, str] = {
     14: NO_STATES.format("0.88"),
@@ -72,26 +63,15 @@ COLLECTED: dict[int, str] = {
     48: NO_MEASUREMENT,
     51: "the batch is not stated, and the recipe has changed since: with 3 sequences of 4,096 16.1 GB would be "
     "predicted, with 4 19.9",
-    56: "the peak is that of loading: c11938233 pins transformers 5.3.0, which hands every tensor to threads "
-    "that put it "
-    "on the GPU in 16 bits while they are quantised one by one (core_model_loading.py; 5.4.0 loads in turn, pull "
-    "request 44576, which measured 13.5 GB reserved for Qwen2.5-7B's 14.2 GiB): the weights in 16 bits are 51.0 GiB, "
-    "of which the figure is 0.92",
     65: ALPACA.format(735),
     66: ALPACA.format(167) + " (735 in row 65, of the same samples: what the allocator keeps depends on their order)",
     67: ALPACA.format(463),
     69: "the cap of 2,048 tokens was typed; with 423 tokens as the longest the figure would result",
-    73: "DDP's first broadcast copies all weights into flat buckets of 250 MB (torch/csrc/distributed/c10d/comm.cpp, "
-    "broadcast_coalesced), which the allocator keeps apart until the GPU has caught up: up to 15.2 GB beside the "
-    "15.2 of the weights, with which 31.9 GB would be predicted (1.08); on one GPU the same source has 17.2 GiB",
-    81: LOADING,
     247: "cannot be of the 2 packed sequences of 2,048 that the README states for all rows: a GPU's share of the "
     "weights (26.9 GB), checkpoints of 126 layers (16.9) and what FSDP 2's root gathers, embedding and unembedding "
     "in bfloat16 (8.4), are 52 GB. The recipe of the commit that brought the model (27d103b) has 1 sequence, not "
     "packed: with 512 to 1,024 tokens 43.6 to 46.2 GB are predicted (0.97 to 1.03)",
-    253: LOADING,
-    255: FSDP_1.format("15.2 GB are predicted (0.73)", "5.7"),
-    257: FSDP_1.format("17.9 GB are predicted (0.78)", "5.0"),
+    255: FSDP_1.format("5.7"),
     267: FULL_CARD.format(49),
     268: ALPACA.format(415),
     269: ALPACA.format(447),
@@ -131,8 +111,6 @@ COLLECTED: dict[int, str] = {
     388: CAPPED.format("the samples are not named", 831),
     390: A100.format("16.8 to 27.9"),
     391: A100.format("10.4 to 15.8"),
-    413: SCRIPT.format("0.80"),
-    414: SCRIPT.format("0.82"),
     428: "a list of least sizes, not a measurement",
 }  # fmt: skip
 WORKSPACE = (
@@ -144,9 +122,8 @@ WORKSPACE = (
     "The runs under FSDP had no such block"
 )
 UNITS = (
-    "every module above 10,000 parameters is a unit of FSDP here (size_based, min_num_params 10000), which no option "
-    "says; a layer is taken as one, and embedding and unembedding as held whole throughout. Without these 4.2 GB, "
-    "1.2 of the layer's, and of 13.5 that streams keep all but 1.1 to 5.9, 75 to 80 GB are left (1.06 to 1.13)"
+    "not explained: 10 GB are missing; the source's two Gemmas, run alike, are at 0.90. Every matrix is a unit of "
+    "FSDP here (size_based, min_num_params 10000), as the profile has it since"
 )
 OTHERWISE = (
     "the source contradicts it: its v13, the same set-up a day later, has 18.2 GB, its v15, with flash attention, "
@@ -170,37 +147,23 @@ MANY_LENGTHS = (
     "QLoRA's base takes 11.7 GB less than LoRA's, and its figure is 6 GB higher"
 )
 SIXTH: dict[int, str] = {
-    522: UNITS, 536: WORKSPACE, 537: WORKSPACE,
+    523: UNITS, 536: WORKSPACE, 537: WORKSPACE,
     552: OTHERWISE, 561: WHOLE,
     562: CAPPED.format("Alpaca's samples are shorter", 589),
     566: ONE_BY_ONE.format("33.2", "1.04"), 567: ONE_BY_ONE.format("20.9", "0.74"),
     571: MANY_LENGTHS.format("7,137"), 572: MANY_LENGTHS.format("5,115"),
 }  # fmt: skip
-PREPARED = (
-    "half explained: the figure is the most that was reserved since the process began. The notebook's logged run "
-    "(number 1761318512) is of 24 October 2025, when TRL 0.24 was the newest, which has PEFT make float32 copies of "
-    "embeddings and unembedding, then makes them bfloat16 again (trl/models/utils.py, prepare_peft_model; from 0.25 "
-    "on norms alone become float32): 11.1, 9.9 and 3.8 GB of 13.7, 11.7 and 5.1 are then reserved before any step, "
-    "which no moment of an estimate has"
-)
-EVALUATED = (
-    "7 to 10 GB are missing, as of the other models of this source: the evaluation at the Trainer's own batch of 8, "
-    "what the allocator keeps of it beside what training had cached"
-)
-GATHERED_HELD = (
-    "the script builds the model under zero.Init with mem_efficient_linear=False (run_pretraining.py), so that "
-    "autograd keeps the gathered weight of each projection, as its transpose, from forward to backward: {} GB of 16 "
-    "bits beside the shards, with which {}"
+ZERO3_OPEN = (
+    "not explained: {} GB are missing of what the table has for ZeRO-3 without recomputation, as of row {}: about "
+    "the {} GB that its projections take in 16 bits, with which {}; but though the script says "
+    "mem_efficient_linear=False, the config's default stands over it, with which no gathered weight is kept for "
+    "backward (deepspeed 0.11.1, zero/partition_parameters.py, Init.__init__; zero/linear.py)"
 )
 SEVENTH: dict[int, str] = {
-    586: PREPARED, 587: PREPARED, 588: PREPARED,
     590: "512 tokens of prompt were typed, whose length is not said: with 64 tokens 1.13",
     592: "the figure is of two to four samples, whose lengths are not said: with four of 1,024 tokens 1.01",
     597: CAPPED.format("the samples' lengths are not said", 344),
-    603: EVALUATED, 605: EVALUATED,
-    607: "not explained: 27 GB of what was reserved on a full card; experts meet batches of many sizes, of which the "
-    "allocator keeps blocks, which no option says of experts",
-    613: GATHERED_HELD.format("12.9", "0.95"),
+    613: ZERO3_OPEN.format("15", "674", "12.9", "0.95"),
 }  # fmt: skip
 CACHED_UNITS = (
     "what the allocator is taken to keep of gathered weights was not kept: {} GB are needed of {} reserved, to which "
@@ -217,5 +180,5 @@ EIGHTH: dict[int, str] = {
     "the figure would result",
     668: "not explained: 8 GB are missing; a sample of preferences packed to 8,192 tokens was typed as two of 4,096, "
     "with two of 8,192 0.76",
-    674: GATHERED_HELD.format("11.4", "0.91"),
+    674: ZERO3_OPEN.format("17", "613", "11.4", "0.91"),
 }  # fmt: skip

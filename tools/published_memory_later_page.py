@@ -16,6 +16,7 @@ from tools.published_memory_later import (
     right,
     said_of,
 )
+from tools.published_memory_loading import before_the_first_step
 
 FAR = 0.25
 TEXT = """\
@@ -263,5 +264,5 @@ def section(more: Sequence[str] = ()) -> list[str]:
     first, now = pairs()
     return [
         *_first_set(first, now), *_third_set(first, now), *_fourth_set(first, now), *_fifth_set(first, now),
-        *more, INTERVAL, *_far(now),
+        *more, INTERVAL, *_far(now), *before_the_first_step(first, now),
     ]  # fmt: skip

@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import permutations
 
 import numpy as np
@@ -128,6 +129,13 @@ def _judged(pair: Pair, spread: Spread) -> Result:
     )  # fmt: skip
 
 
+@cache
+def of_firsts() -> tuple[list[Pair], list[Result]]:
+    """The pairs of all first predictions, and how each is judged."""
+    found = pairs_of(grounds_of())
+    return found, judged(found, constants().any_spread)
+
+
 def held_of(found: Sequence[Result]) -> float:
     """The share that is held after a measured step, where sources count the same."""
     return float(np.average([one.held[1] for one in found], weights=[one.weight for one in found]))
@@ -135,18 +143,15 @@ def held_of(found: Sequence[Result]) -> float:
 
 def measured_grounds() -> Grounds:
     """What the interval after a measured step rests on, and how often one of other sources holds a source."""
-    steps = grounds_of()
-    found = pairs_of(steps)
-    held = held_of(judged(found, constants().any_spread))
+    found, results = of_firsts()
+    held = held_of(results)
     runs = {id(pair.other) for pair in found}
     number = len(sources_of(found))
     return Grounds(MEASURED, number, len(runs), number, float(f"{held:.3g}"))
 
 
-def rows_of(name: str, found: Sequence[First]) -> Iterable[str]:
+def rows_of(name: str, pairs: Sequence[Pair], results: Sequence[Result]) -> Iterable[str]:
     """Two rows of the table: before and after a measured step."""
-    pairs = pairs_of(found)
-    results = judged(pairs, constants().any_spread)
     weights = [one.weight for one in results]
     for when, label in enumerate(("before", "with one measured step")):
         errors = [one.error[when] for one in results]
@@ -163,5 +168,6 @@ def rows_of(name: str, found: Sequence[First]) -> Iterable[str]:
 def calibrated(without: Sequence[First]) -> Iterable[str]:
     """What one measured step tells of a source's others."""
     yield CALIBRATED_TEXT
-    yield from rows_of("first predictions", grounds_of())
-    yield from rows_of("left out", without)
+    yield from rows_of("first predictions", *of_firsts())
+    pairs = pairs_of(without)
+    yield from rows_of("left out", pairs, judged(pairs, constants().any_spread))

@@ -12,7 +12,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from planner import facts
@@ -55,7 +55,7 @@ class First:
     trainer: str = ""
     then: Ends = (1.0, 1.0)
 
-    @property
+    @cached_property
     def ratio(self) -> Ratio:
         """As intervals of memory are made of them."""
         return Ratio(self.source, "step", math.exp(self.log), math.exp(self.log))

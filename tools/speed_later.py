@@ -1,9 +1,9 @@
 """Step times that were collected after the constants of speed were fitted: each with the command of a user.
 
-data/measured/speed_later.csv, _latest, _newest, _further, _unseen and _sixth, gathered one after the other, hold what
-is published (seconds of a step, or tokens a second of a GPU) and, as `options`, what follows `lora-plan estimate
---model M` (`compare --methods full` for full fine-tuning). The first predictions are kept in files of the same names
-that end in _blind.
+data/measured/speed_later.csv, _latest, _newest, _further, _unseen, _sixth and _seventh, gathered one after the
+other, hold what is published (seconds of a step, or tokens a second of a GPU) and, as `options`, what follows
+`lora-plan estimate --model M` (`compare --methods full` for full fine-tuning). The first predictions are kept in
+files of the same names that end in _blind.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from tools.speed_runs import Run, prepared
 LATER, LATEST, NEWEST, FURTHER = "speed_later", "speed_latest", "speed_newest", "speed_further"
 UNSEEN = "speed_unseen"
 SIXTH = "speed_sixth"
+SEVENTH = "speed_seventh"
 GATHERED = (
     LATER,
     LATEST,
@@ -171,7 +172,9 @@ def keep(name: str, path: Path) -> None:
 
 def main() -> None:
     """Show every case of a gathering with its prediction; --keep FILE writes the predictions."""
-    name = next((name for name in (SIXTH, UNSEEN, FURTHER, NEWEST, LATEST) if name in sys.argv), LATER)
+    name = next(
+        (name for name in (SEVENTH, SIXTH, UNSEEN, FURTHER, NEWEST, LATEST) if name in sys.argv), LATER
+    )
     if "--keep" in sys.argv:
         keep(name, Path(sys.argv[-1]))
         return

@@ -1,4 +1,4 @@
-"""What single large products reach of an accelerator's 16-bit peak, as published."""
+"""What single large products reach of an accelerator's 16-bit peak, and a T4's in float32, as published."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ _T4 = {
     "title": "About GPU peak performance", "date": "2023-08",
     "url": "https://forums.developer.nvidia.com/t/about-gpu-peak-performance/264462",
     "locator": "24 TFLOP/s of 4096 x 4096 products in float16, capped by power", "kind": "measured",
+}  # fmt: skip
+_T4_FLOAT32 = {
+    "title": "zzc0721/torch-performance-test-data", "date": "2025-10",
+    "url": "https://github.com/zzc0721/torch-performance-test-data/blob/0785868/database.md",
+    "locator": "best float32 product of 1,024 to 10,240 rows on two T4: 4.17 (Colab) and 4.43 TFLOP/s (Kaggle); 4 in "
+    "the README of chsasank/device-benchmarks; the one in the middle",
+    "kind": "measured",
 }  # fmt: skip
 # TFLOP/s reached and the peak in data/accelerators.toml.
 _MEASURED = {
@@ -37,6 +44,8 @@ def reached() -> Iterator[dict[str, Any]]:
     for name, (rate, peak) in _MEASURED.items():
         yield {"accelerator": name, "share": round(rate / peak, 3), "source": _ML}
     yield {"accelerator": "T4", "share": round(24 / 65, 3), "source": _T4}
+    share = round(4.17 / 8.1, 3)
+    yield {"accelerator": "T4", "format": "float32", "share": share, "source": _T4_FLOAT32}
     how = {**_T4, "kind": "assumed", "locator": "the T4's share, for the other card of 70 W"}
     yield {"accelerator": "L4", "share": round(24 / 65, 3), "source": how}
     for name, (watts, peak) in _BY_POWER.items():

@@ -100,7 +100,7 @@ _OPTIONS = (
     click.option(
         "--modules-to-save",
         metavar="NAMES",
-        help="Modules trained in full beside the adapter, such as lm_head.",
+        help="Modules trained in full beside the adapter, such as lm_head or the tower of images.",
     ),
     click.option(
         "--bias",

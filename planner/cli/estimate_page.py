@@ -196,6 +196,10 @@ def _memory(plan: Plan) -> Table | None:
     )
     for part in parts_of(columns.values()):
         table.add_row(part, *(units.byte_size(found["parts"].get(part, 0)) for found in columns.values()))
+    before = [found["loading"] for found in columns.values()]
+    if any(before):
+        sizes = (units.byte_size(found["per_gpu_bytes"]) if found else "not known" for found in before)
+        table.add_row("before the first step", *sizes)
     moments = [found["moment"].partition(" ") for found in columns.values()]
     table.add_row("most at", *(phase for phase, _, _ in moments))
     table.add_row("", *(place for _, _, place in moments))
@@ -315,8 +319,16 @@ def _explain_rate(lr: LearningRate) -> tuple[str, ...]:
     )
 
 
+def _held(within: dict[str, Any], kind: str) -> str:
+    """How often intervals of a kind hold sources that had no part in them."""
+    return (
+        f"Intervals made of all other sources hold {within['held']:.0%} of a source of this kind of set-up "
+        f"({kind}), by {within['judged']} of them."
+    )
+
+
 def _explain_memory(plan: Plan) -> tuple[str, ...]:
-    found = next((part for part in (plan.memory or {}).values() if part), None)
+    found = (plan.memory or {}).get(plan.method)
     if found is None:
         return ()
     within = found["interval"]
@@ -324,9 +336,8 @@ def _explain_memory(plan: Plan) -> tuple[str, ...]:
         (
             "analytic: memory is a sum over what a step holds. Its interval is to hold "
             f"{within['coverage']:.0%} of published peaks of sources that nobody has looked at: it rests on "
-            f"{within['runs']} of {within['sources']} sources as they were predicted first. Of this kind of set-up "
-            f"({within['kind']}) intervals of all other sources hold {within['held']:.0%} of a source, by "
-            f"{within['judged']} sources."
+            f"{within['runs']} figures of {within['sources']} sources as they were predicted first. "
+            f"{_held(within, KIND_WORDS[within['kind']])}"
         ),
     )
 
@@ -334,6 +345,8 @@ def _explain_memory(plan: Plan) -> tuple[str, ...]:
 def _explain_time(plan: Plan) -> tuple[str, ...]:
     if plan.time is None:
         return ()
+    from ..speed.kinds import KIND_WORDS as TIMED  # loaded where there is a time
+
     within = plan.time["interval"]
     if within["held"] is None:
         return ()
@@ -341,9 +354,8 @@ def _explain_time(plan: Plan) -> tuple[str, ...]:
         (
             "fitted: a step's time is a roofline whose rates were fitted on published steps. Its interval is to hold "
             f"{within['coverage']:.0%} of sources that nobody has looked at: it rests on {within['runs']} steps of "
-            f"{within['sources']} sources, as they were predicted first or left out of the fit. Of this kind of "
-            f"set-up ({within['kind']}) intervals of all other sources hold {within['held']:.0%} of a source, by "
-            f"{within['judged']} sources."
+            f"{within['sources']} sources, as they were predicted first or left out of the fit. "
+            f"{_held(within, TIMED[within['kind']])}"
         ),
     )
 

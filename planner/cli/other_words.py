@@ -34,6 +34,7 @@ _WORDS: dict[str, str] = {
     "--kernels liger": "use-liger-kernel use-liger liger",
     "--kernels unsloth": "unsloth use-unsloth",
     "--packing packed": "pack packed sample-packing",
+    "--packing padded": "no-packing no-pack unpacked padding no-sample-packing",
     "--gpus": "num-gpus n-gpus gpu-count devices num-processes nproc-per-node world-size",
     "--gpu": "gpu-type accelerator device hardware",
     "--sharding": "zero-stage deepspeed zero fsdp strategy sharding-strategy",
@@ -54,6 +55,17 @@ _METHOD = (
 )
 
 
+# What a command has no option for, and where it is found.
+_ABSENT = {
+    "lr": "`lora-plan lr` says which rate to take, and `lora-plan review` what it thinks of a config's.",
+    "learning-rate": "`lora-plan lr` says which rate to take, and `lora-plan review` what it thinks of a config's.",
+    **dict.fromkeys(
+        ("steps", "max-steps", "num-steps", "train-steps"),
+        "Steps follow from the data (--dataset, --data or --tokens), --epochs and --batch.",
+    ),
+}
+
+
 def explained(error: click.NoSuchOption) -> click.UsageError:
     """The error with what the option is called here, where the command has it; else as it is."""
     ctx = error.ctx
@@ -66,4 +78,6 @@ def explained(error: click.NoSuchOption) -> click.UsageError:
     for ours, words in _WORDS.items():
         if word in words.split() and ours.split()[0] in known:
             return click.UsageError(f"{error.message} It is {ours} here.", ctx)
+    if word in _ABSENT and "--tokens" in known:
+        return click.UsageError(f"{error.message} {_ABSENT[word]}", ctx)
     return error

@@ -98,6 +98,7 @@ def export(
     `output`, a folder, the files are written there. Raises InputError where the trainer cannot express the plan; the
     message names the nearest that it can.
     """
+    from .registry import profile_of
     from .registry import target as find
     from .training import training_of
 
@@ -116,6 +117,7 @@ def export(
         if (objective := training.setup.objective) not in ("sft", "grpo"):
             wanted = "sft or grpo: what is written is of supervised or reinforcement learning"
             raise InputError("objective", objective, wanted, "PEFT's own file (peft) has no objective.")
+        training = replace(training, profile=profile_of(found.id, training.setup.kernels))
         settled = [f"{name} {training.said[name]}" for name in found.chooses if name in training.said]
         if settled:
             text = f"{found.title} settles these by itself, whatever the plan says: {', '.join(settled)}."

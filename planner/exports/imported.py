@@ -20,6 +20,7 @@ from .from_axolotl import from_axolotl
 from .from_hf import from_llamafactory, from_trl
 from .from_torchtune import from_torchtune
 from .reading import Fields, read_file
+from .registry import profile_of
 from .trainers import trainer
 
 SCHEMA = 1
@@ -40,8 +41,6 @@ MARKS = {
         "per_device_train_batch_size",
     ),
 }  # fmt: skip
-# Whose profile of memory a config is run by. PEFT's file is no trainer's; GRPO's steps have no profile.
-TRAINERS = {"trl-sft": "trl", "axolotl": "axolotl", "llamafactory": "llama-factory", "torchtune": "torchtune"}
 _OWN_FOR_EXPORT = ("full", "lr", "train_data", "seed", "out", "group", "schedule", "warmup", "weight_decay")
 FULL = (
     "The config trains every parameter: its memory is that of full fine-tuning. What an estimate says of an adapter, "
@@ -238,9 +237,7 @@ def _dataset(run: Mapping[str, Any]) -> dict[str, Any]:
 
 def _trainer(kind: str, request: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Notice, ...]]:
     """The profile that a config's own trainer has, and the word about it."""
-    name = TRAINERS.get(kind)
-    if kind == "llamafactory" and request.get("kernels") == "unsloth":
-        name = "unsloth"
+    name = profile_of(kind, request.get("kernels"))
     if name is None:
         return {}, ()
     text = (

@@ -70,6 +70,18 @@ PEFT = Target("peft", "PEFT", ("adapter_config.json",), "json", "peft", "files")
 TARGETS: Mapping[str, Target] = {target.id: target for target in (PEFT, *_ALL)}
 
 
+# Whose profile of memory a file is run by, where it has one; PEFT's is no trainer's, GRPO's steps have none.
+PROFILES: Mapping[str, str] = {
+    "trl-sft": "trl", "axolotl": "axolotl", "llamafactory": "llama-factory", "unsloth": "unsloth",
+    "torchtune": "torchtune", "megatron": "megatron",
+}  # fmt: skip
+
+
+def profile_of(target: str, kernels: str | None) -> str | None:
+    """The profile of the trainer that runs a file; LLaMA-Factory runs Unsloth's code where it is told to."""
+    return "unsloth" if target == "llamafactory" and kernels == "unsloth" else PROFILES.get(target)
+
+
 def target(name: str) -> Target:
     """The target of this name. Raises InputError naming the nearest."""
     if name not in TARGETS:

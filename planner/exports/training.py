@@ -15,13 +15,14 @@ from ..dataclass import dataclass
 from ..errors import InputError, PlannerError, hint
 from ..estimator import load, model_of
 from ..learning_rate.advice import lr as advise
-from ..pacing import optimizer_steps
+from ..memory import estimate_memory
+from ..pacing import few_steps, optimizer_steps
 from ..plan import Plan
 from ..planning import ALPHA_RULES, USUAL, estimate
 from ..running import setup_from
 from ..schema import Architecture, Notice
 from ..setup import Setup
-from ..trainers import PLAIN
+from ..trainers import PLAIN, filled
 from ..version import __version__
 from . import peft
 from .data import shape_for
@@ -36,6 +37,13 @@ OWN: dict[str, Any] = {
     "lr": None, "train_data": None, "seed": 0, "out": "out", "group": 8, "prompt_tokens": 0,
     "schedule": "constant", "warmup": 0, "weight_decay": 0.0, "full": False,
 }  # fmt: skip
+# What a file says of a set-up; whose code runs it says only where that is not the library's own.
+IN_FILES = (
+    "method", "precision", "autocast", "tf32", "quantize", "optimizer", "checkpointing", "micro_batch", "seq_len",
+    "accumulation", "packing", "objective", "reference", "prompt_tokens", "lora_dropout", "gpus", "sharding",
+    "shard_size", "tensor_parallel", "pipeline_parallel", "expert_parallel", "sequence_parallel", "offload",
+)  # fmt: skip
+OWN_CODE = {"kernels": "transformers", "attention_kernel": "sdpa"}
 SCHEDULES = ("constant", "linear", "cosine", "constant_with_warmup")
 
 
@@ -68,6 +76,7 @@ class Training:
     base: Any
     shape: Shape | None = None
     notices: tuple[Notice, ...] = field(default=())
+    profile: str | None = None  # whose code runs the file
 
     @property
     def model(self) -> str | None:
@@ -167,15 +176,24 @@ class Training:
         return f"The data need rank {cap.required_rank} ({cap.basis}); {cap.utilisation:.0%} of the capacity is used."
 
     def memory_text(self) -> str:
-        """Peak memory of a GPU in words, where it is known."""
-        found = (self.plan.memory or {}).get(self.setup.method)
-        if not found:
+        """Peak memory of a GPU in words, as the trainer runs what its file says, where it is known."""
+        if not (self.plan.memory or {}).get(self.setup.method):
             return ""
-        basis = found.get("basis", "analytic")
+        found = estimate_memory(self.arch, self.as_run(), () if self.full else self.adapted, self.whole)
+        low, high = (units.byte_size(end) for end in (found.low, found.high))
         return (
-            f"A GPU needs about {units.byte_size(found['per_gpu_bytes'])} ({basis}): {self.setup.micro_batch} x "
-            f"{self.setup.seq_len:,} tokens in a micro-step."
+            f"A GPU needs about {units.byte_size(found.per_gpu_bytes)} ({low} to {high}; {found.basis}): "
+            f"{self.setup.micro_batch} x {self.setup.seq_len:,} tokens in a micro-step."
         )
+
+    def as_run(self) -> Setup:
+        """The set-up that the trainer makes of its file: what the file says, and the trainer's own for the rest."""
+        setup = self.setup
+        if setup.trainer != PLAIN or self.profile is None:
+            return setup
+        code = {name: getattr(setup, name) for name in OWN_CODE if getattr(setup, name) != OWN_CODE[name]}
+        said = {name: getattr(setup, name) for name in IN_FILES}
+        return Setup(**filled({**said, **code, "trainer": self.profile}, self.arch.model_type))
 
 
 def request_of(model: Any, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -278,6 +296,7 @@ def _notices(t: Training, assumed_batch: bool) -> list[Notice]:
         each = t.setup.micro_batch
         text = f"No batch was given: {t.batch} sequences a step are usual, {each} at a time on each GPU."
         found.append(Notice("batch-assumed", text))
+    found += few_steps(t.steps)
     if t.full and t.setup.precision == "bf16":
         text = "Weights in bfloat16 round small updates away: where float32 has room, it learns more."
         found.append(Notice("bf16-weights", text))

@@ -25,6 +25,7 @@ from .stretch import Stretch, at_ranks
 _BESIDE = (
     "optimizer", "optimizer_kernel", "deferred_gradients", "accumulation", "gpus", "sharding", "fsdp_units",
     "shard_size", "pipeline_parallel", "offload", "trainer", "lengths_vary", "tf32",
+    "gathered_kept", "loading", "prepared_wide", "placing",
 )  # fmt: skip
 _WALKED = attrgetter(*(name for name in Setup.__dataclass_fields__ if name not in _BESIDE))
 _FEW = 3  # ranks that are walked by themselves before symbols are

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
-from ..moments import Interval, Item, MemoryEstimate, Moment
+from ..moments import BEFORE, Interval, Item, MemoryEstimate, Moment
 from ..setup import Setup
 from ..trainers import known as trainer_known
 from .constants import Constants, constants
@@ -31,6 +32,18 @@ def cached(setup: Setup, apart: int, whole_units: int, varied: int, known: Const
     known = known or constants()
     gathered = known.cached_gathered * whole_units if setup.gpus > 1 else 0
     return round(known.cached_apart * apart + gathered + known.cached_varied * varied * setup.lengths_vary)
+
+
+def beyond_peak(moments: Iterable[Moment], step_cached: int, before: int) -> int:
+    """Bytes that the allocator has taken at the most beyond the peak, where the GPU has room: max(peak of the steps +
+    `step_cached`, `before`) - peak, with all that it had taken before the first step.
+
+    Freed blocks serve what is no larger. Neglected: a step's blocks that are larger than every weight (eager scores
+    or logits of long batches) are taken beside those that loading left.
+    """
+    sizes = [(moment.bytes, moment.phase in BEFORE) for moment in moments]
+    steps = max((size for size, early in sizes if not early), default=0)
+    return max(steps + step_cached, before, *(size for size, _ in sizes)) - max(size for size, _ in sizes)
 
 
 def kind_of(setup: Setup, lengths_open: bool = False, named: bool | None = None) -> str:

@@ -10,13 +10,14 @@ from typing import get_args
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
 from ..errors import InputError, UnsupportedArchitectureError
-from ..moments import Item, MemoryEstimate, MemoryPart, Moment, Phase
+from ..moments import BEFORE, Item, MemoryEstimate, MemoryPart, Moment, Phase
 from ..schema import Architecture, Notice
 from ..setup import Setup
 from .engine import beside, engine
 from .evaluation import evaluated
 from .kinds import Job
-from .overhead import bounds_of, cached, overhead, stated_bytes
+from .loading import before_steps, loading_notices
+from .overhead import beyond_peak, bounds_of, cached, overhead, stated_bytes
 from .passes import FLOAT32
 from .sampling import before_step
 from .scans import UNRULED_SCANS
@@ -26,6 +27,7 @@ from .sharding import (
     flat_gradients,
     gathered,
     gradients_leave,
+    kept_whole,
     one_stream,
     widened_gradients,
 )
@@ -65,6 +67,10 @@ NAMES: dict[str, tuple[MemoryPart, str]] = {
     "fixed": ("temporary", "tokens and workspaces"),
     "pixels": ("temporary", "pixel values"),
     "vllm": ("vllm", "vLLM's share of the GPU"),
+    "unquantised": ("temporary", "weights that are being quantised"),
+    "widened": ("temporary", "float32 copies of what is not quantised"),
+    "flat": ("temporary", "flat copies that are sent"),
+    "undivided": ("temporary", "weights that are being divided"),
 }
 WORKSPACE_BYTES = 8_519_680  # torch's cuBLAS workspace: 2 x 4096 KiB and 8 x 16 KiB (32 MiB on Hopper)
 WORKSPACES = 2  # one for the forward pass's thread, one for the backward's
@@ -176,27 +182,33 @@ def _stage(
     tower, base["pixels"] = _seen(job)
     if vllm := beside(engine(arch, setup)):
         base["vllm"] = vllm
+    kept = kept_whole(arch, setup)
+    passing, live = ({**base, "gathered": kept}, 0) if kept else (base, unit)
     if arch.is_encoder_decoder:
-        going = course_of_two(job, base, stage, unit)
+        going = course_of_two(job, passing, stage, live)
     else:
-        going = course(job, base, stage, unit, tower)
-    going.places[:0] = [*before_step(job, base, unit), *evaluated(job, base)]
+        going = course(job, passing, stage, live, tower)
+    first = before_steps(arch, setup, weights, stage, own)
+    going.places[:0] = [*first.places, *before_step(job, base, unit), *evaluated(job, base)]
     update = share(update_bytes(states, setup), of["states"]) + widened_gradients(trained, setup)
     moments = _moments(going)
     last = {**base, "gathered": 0, "gradients": gradients, "temporary": update}
     moments.append(_moment("optimizer", "step", last))
-    apart, varied = _apart(going, update), _varied(moments, setup)
+    apart = _apart(going, update) + _left_by_another_batch(moments, setup)
+    varied = _varied(moments, setup)
     streamed = 0 if one_stream(setup) else unit + outside
-    beyond, more = overhead(setup), cached(setup, apart, streamed, varied)
+    beyond = overhead(setup)
+    more = beyond_peak(moments, cached(setup, apart, streamed, varied), first.reserved)
     top = max(moments, key=lambda moment: moment.bytes)
     needed = top.bytes + sum(item.bytes for item in beyond)
     low, high, within = bounds_of(needed, more, setup, stated=stated_bytes(top))
-    return MemoryEstimate(
+    found = MemoryEstimate(
         setup=setup, moments=tuple(moments), overhead=beyond, low=low, high=high, within=within, cached_bytes=more,
-        apart_bytes=apart, gathered_bytes=streamed, varied_bytes=varied,
+        apart_bytes=apart, gathered_bytes=streamed, varied_bytes=varied, before_bytes=first.reserved,
         traffic=traffic(arch, setup, trained - apart_params, apart_params),
         host_bytes=host + gone, notices=tuple(_notices(arch, setup, pairs)),
     )  # fmt: skip
+    return replace(found, notices=(*found.notices, *loading_notices(found)))
 
 
 def _seen(job: Job) -> tuple[Seen | None, int]:
@@ -216,6 +228,12 @@ def _notices(arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None
             "pairs-passed-over",
             "TRL's tiled loss reads the unembedding's weights and passes over pairs beside them: these take memory "
             "and learn nothing. --layers attention,mlp leaves them out.",
+        )
+    if setup.kernels == "unsloth" and setup.loss == "chunked" and ends:
+        yield Notice(
+            "pairs-passed-over",
+            "Unsloth's fused loss reads the unembedding's weight past an adapter: it trains that weight in full or "
+            "not at all, and no pairs beside it. --layers attention,mlp leaves them out.",
         )
     if setup.method == "full" and deferred_gradients(1, setup):
         yield Notice(
@@ -265,10 +283,29 @@ def _held(setup: Setup, base: int, own: int, states: int) -> tuple[Held, int]:
 
 def _apart(going: Course, update: int) -> int:
     """Transient bytes of the phases but the largest: of a layer, of the unembedding with the loss, of the update."""
-    places = [p for p in going.places if p.phase not in ("generation", "evaluation")]
+    places = [p for p in going.places if p.phase not in (*BEFORE, "generation", "evaluation")]
     layers = [sum(p.highest.values()) for p in places if "layer" in p.where]
     ends = [sum(p.highest.values()) for p in places if "layer" not in p.where]
     return round(sum(sorted((max(layers, default=0), max(ends, default=0), update))[:-1]))
+
+
+def _left_by_another_batch(moments: list[Moment], setup: Setup) -> int:
+    """Transient bytes of training or of an evaluation, the less of both, where this takes more sequences at a time:
+    its blocks are larger than those that training left in the allocator's cache, which serve it no more than they are
+    given back; smaller ones would be cut from these (c10/cuda/CUDACachingAllocator.cpp, get_free_block,
+    should_split)."""
+    if setup.eval_batch <= setup.sequences:
+        return 0
+
+    def passing(found: list[Moment]) -> int:
+        top = max(found, key=lambda moment: moment.bytes)
+        return sum(
+            item.bytes for item in top.items if item.part not in ("weights", "adapter", "optimizer", "vllm")
+        )
+
+    evaluated = [moment for moment in moments if moment.phase == "evaluation"]
+    trained = [moment for moment in moments if moment.phase in ("forward", "loss", "backward", "optimizer")]
+    return min(passing(evaluated), passing(trained)) if evaluated else 0
 
 
 def _varied(moments: list[Moment], setup: Setup) -> int:
@@ -276,7 +313,7 @@ def _varied(moments: list[Moment], setup: Setup) -> int:
     activations are none of these: they are many small blocks, of which one serves as well as another (torch's
     allocator, run on many lengths without checkpointing, keeps 0.1 to 0.4 times the activations of Yi-6B beside
     what its logits have, not 3 times them: tools/reserved_by_lengths.py)."""
-    top = max(moments, key=lambda moment: moment.bytes)
+    top = max((m for m in moments if m.phase not in (*BEFORE, "optimizer")), key=lambda moment: moment.bytes)
     names = [NAMES["stream"], NAMES["logits"], NAMES["temporary"]]
     if setup.checkpointing != "none":
         names.append(NAMES["activations"])

@@ -24,10 +24,13 @@ DEEPSPEED_BUCKET = 500_000_000  # elements, DeepSpeed's default reduce and all-g
 
 @dataclass(frozen=True)
 class Units:
-    """Bytes of the weights as they are gathered: of the largest layer, and of what stands outside of the layers."""
+    """Bytes of the weights as they are gathered: of the largest layer, of its largest matrix, of what stands outside
+    of the layers and of the largest of that."""
 
     layer: int
+    module: int
     outside: int
+    end: int
     total: int
 
 
@@ -40,7 +43,7 @@ def units(arch: Architecture, setup: Setup) -> Units:
     """
     width = DTYPE_BYTES[setup.compute_dtype]
     layers: dict[int, int] = {}
-    outside = 0
+    module = outside = end = 0
     for matrix in arch.matrices:
         if matrix.tied:
             continue
@@ -55,11 +58,12 @@ def units(arch: Architecture, setup: Setup) -> Units:
             continue
         size = on_gpu(size, setup, expert=expert)
         if "{}" in matrix.name:
+            module = max(module, size)
             for layer in matrix.layers:
                 layers[layer] = layers.get(layer, 0) + size
         else:
-            outside += size
-    return Units(max(layers.values(), default=0), outside, sum(layers.values()) + outside)
+            outside, end = outside + size, max(end, size)
+    return Units(max(layers.values(), default=0), module, outside, end, sum(layers.values()) + outside)
 
 
 def on_gpu(size: int, setup: Setup, *, expert: bool) -> int:
@@ -71,6 +75,7 @@ def on_gpu(size: int, setup: Setup, *, expert: bool) -> int:
 def gathered(arch: Architecture, setup: Setup) -> tuple[int, int]:
     """Bytes of whole units beside the shards: of one layer, and of what stays whole throughout the step.
 
+    Where every matrix is a unit, FSDP's root holds norms alone (neglected), and the ends are gathered for their use.
     ZeRO-3 has no root: it gathers module by module, and keeps up to a billion parameters, of which half is counted as
     a layer here, since two are held at a time.
     """
@@ -79,7 +84,32 @@ def gathered(arch: Architecture, setup: Setup) -> tuple[int, int]:
     found = units(arch, setup)
     if setup.sharding == "zero3":
         return max(found.layer, min(found.total, DEEPSPEED_LIVE * DTYPE_BYTES[setup.compute_dtype]) // 2), 0
+    if by_module(setup):
+        return found.module, 0
     return found.layer, found.outside
+
+
+def by_module(setup: Setup) -> bool:
+    """Whether every matrix is a unit of FSDP."""
+    return setup.sharding.startswith("fsdp") and setup.fsdp_units == "modules"
+
+
+def end_unit(arch: Architecture, setup: Setup) -> int:
+    """Bytes of the unembedding gathered for the loss alone; 0 where a root holds it throughout. Neglected: the
+    embedding, whose passes are small."""
+    return units(arch, setup).end if by_module(setup) and any(gathered(arch, setup)) else 0
+
+
+def kept_whole(arch: Architecture, setup: Setup) -> int:
+    """Bytes of gathered weights that stay from the forward to the backward pass under ZeRO-3 without checkpointing: a
+    product's backward node refers to the gathered weight itself (torch's linear saves its transpose), so that freeing
+    the parameter's data frees nothing. DeepSpeed puts a function of its own in place of torch's within zero.Init
+    (partition_parameters.py, mem_efficient_linear; zero/linear.py); a model that is built without, or with
+    mem_efficient_linear off, keeps all but the embedding. Neglected: the forward pass, in which they pile up."""
+    if not setup.gathered_kept or setup.sharding != "zero3" or setup.checkpointing != "none":
+        return 0
+    found = units(arch, setup)
+    return found.total - (found.end if not arch.tied_embeddings else 0) if any(gathered(arch, setup)) else 0
 
 
 def one_stream(setup: Setup) -> bool:

@@ -24,7 +24,7 @@ from .passes import CASTS, FLOAT32, fsdp_mixed
 from .per_layer import per_layer
 from .products import LowRank
 from .rounds import Round, in_rounds
-from .sharding import gradients_go
+from .sharding import end_unit, gradients_go
 from .shared import shared_casts, shared_gradients
 from .stages import Stage, stages, whole_model
 from .stem import Stem, stem_stretches
@@ -319,6 +319,8 @@ def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = Tr
         lambda found, ranks: (at_ranks(found[0], ranks), maybe_at(found[1], ranks)),
     )  # fmt: skip
     live = 2 if setup.sharding == "zero3" else 0  # FSDP's root holds the unembedding throughout
+    own: Held = {"gathered": end_unit(job.arch, setup)}
+    going.hold(own)
     going.go("loss", "", loss, live)
     if setup.reference_inside:
         wide = job.run().tokens * (job.arch.vocab_size * FLOAT32) if setup.loss == "full" else 0
@@ -329,6 +331,7 @@ def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = Tr
     going.let_go(CACHES)
     if back is not None:
         going.go("backward", "unembedding", back, live)
+    going.hold(own, -1)
     found = head_of(job)
     if setup.method == "full" and found.trained and job.arch.tied_embeddings and gradients_go(setup):
         # One gradient of both ends: the unembedding's waits for the embedding's.

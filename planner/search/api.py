@@ -18,7 +18,7 @@ from ..estimator import load, sequence_length
 from ..learning_rate.factors import Run, at_run
 from ..learning_rate.lookup import LearningRate, look_up
 from ..memory.overhead import said_narrower
-from ..pacing import packed_notice
+from ..pacing import few_steps, packed_notice
 from ..preferences import unknown_rate
 from ..running import OF_FILE, SPEC_DEFAULTS, calibration_of, data_of, usual_of
 from ..schema import Notice
@@ -202,6 +202,7 @@ def _notices(job: Job, found: Sequence[Evaluated], own: bool, group: int | None)
             "gpus-tried",
             f"{', '.join(map(str, COUNTS))} GPUs were tried: --gpus 1 keeps to one.",
         )
+    yield from few_steps(best.run.steps)
     if job.loss_tokens is None:
         yield from _of_rewards(job, best)
     if job.setup.objective == "grpo":

@@ -16,13 +16,19 @@ import numpy as np
 
 from ..memory import estimate_memory
 from ..memory.constants import constants
-from ..memory.overhead import kind_of
+from ..memory.overhead import cached, kind_of
 from ..objective_rules import SHARES_GPU
 from .space import NO_ENGINE, Job, Layout, Space, setup_of
 from .tables import Table
 
 Array = Any  # a numpy array
-MOMENTS = ("evaluation", "forward", "loss", "backward", "optimizer")
+MOMENTS = (
+    "evaluation",
+    "forward",
+    "loss",
+    "backward",
+    "optimizer",
+)  # then all that comes before the first step
 WITH_GRADIENTS = (
     "evaluation",
     "forward",
@@ -32,10 +38,12 @@ WITH_GRADIENTS = (
 
 
 def _sample(job: Job, table: Table, layout: Layout, micro_batch: int, micro_steps: int) -> Array:
-    """Bytes of each of MOMENTS, of the overhead, of what the allocator keeps, and of gradients that are held only
-    because there are micro-steps before; without a vLLM beside."""
+    """Bytes of each of MOMENTS and before the first step, of the overhead, of what the allocator keeps of a step, of
+    all that it has taken before the first, and of gradients that are held only because there are micro-steps before;
+    without a vLLM beside."""
     setup = setup_of(job, table.quantize, table.checkpointing, layout, micro_batch, micro_steps)
-    if setup.generation in SHARES_GPU:
+    shared = setup.generation in SHARES_GPU
+    if shared:
         setup = replace(setup, generation="server", **NO_ENGINE)
     found = estimate_memory(job.arch, setup, table.pairs, table.whole)
     moments = {str(moment.phase): float(moment.bytes) for moment in found.moments}
@@ -43,7 +51,11 @@ def _sample(job: Job, table: Table, layout: Layout, micro_batch: int, micro_step
     held = sum(
         i.bytes for m in found.moments if m.phase == "forward" for i in m.items if i.part == "gradients"
     )
-    return np.array([*(moments.get(phase, 0.0) for phase in MOMENTS), overhead, found.cached_bytes, held])
+    # A vLLM is not there yet while the base is loaded: what is added for it later is not for that moment.
+    early = float(found.loading_peak.bytes) if found.loading_peak and not shared else 0.0
+    more = float(cached(setup, found.apart_bytes, found.gathered_bytes, found.varied_bytes))
+    of_step = (moments.get(phase, 0.0) for phase in MOMENTS)
+    return np.array([*of_step, early, overhead, more, float(found.before_bytes), float(held)])
 
 
 def _between(job: Job, space: Space, found: Sequence[Table], layout: Layout, micro_steps: int) -> Array:
@@ -63,9 +75,11 @@ def _between(job: Job, space: Space, found: Sequence[Table], layout: Layout, mic
     if len(ends) > 1:
         share = (params - params[ends[0]]) / (params[ends[1]] - params[ends[0]])
     mixed = along[0] + share[:, None, None] * (along[-1] - along[0])
-    at, (beyond, cached, kept) = mixed[..., :-3], np.moveaxis(mixed[..., -3:], -1, 0)
-    least = at - kept[..., None] * np.array([moment in WITH_GRADIENTS for moment in MOMENTS])
-    return np.stack([at.max(axis=-1) + beyond, least.max(axis=-1) + beyond, cached])
+    at, (beyond, more, before, kept) = mixed[..., :-4], np.moveaxis(mixed[..., -4:], -1, 0)
+    least = at - kept[..., None] * np.array([moment in WITH_GRADIENTS for moment in (*MOMENTS, "")])
+    most = at.max(axis=-1)
+    taken = np.maximum(np.maximum(at[..., :-1].max(axis=-1) + more, before), most)
+    return np.stack([most + beyond, least.max(axis=-1) + beyond, taken - most])
 
 
 def peaks(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Array, Array]:

@@ -273,6 +273,7 @@ def alone(setup: Setup) -> Setup:
         setup, gpus=1, sharding="none", expert_parallel=1, shard_size=None, fsdp_units="pairs",
         deferred_gradients="none", mean_completion=None, **NO_ENGINE,
         generation="server" if setup.generation in SHARES_GPU else setup.generation,
+        loading="unknown", prepared_wide=False, placing="unknown",
     )  # fmt: skip
 
 

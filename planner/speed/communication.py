@@ -109,5 +109,7 @@ def gathers(arch: Architecture, setup: Setup, adapted: Iterable[Adapted]) -> flo
         modules += sum(2 * len(i.layers) * alike(i.matrix, len(i.pairs)) for i in pairs)
         return (2.0 + (setup.checkpointing != "none")) * modules / setup.pipeline_parallel
     factors = sum(2 * len(item.layers) * len(item.pairs) for item in pairs)
+    if setup.fsdp_units == "modules":
+        return 2.0 * (sum(m.copies for m in arch.matrices) + factors) / setup.pipeline_parallel
     wrapped = 0 if setup.trainer in GATHER_BY_LAYER else factors
     return 2.0 * (arch.n_layers + 1 + wrapped) / setup.pipeline_parallel

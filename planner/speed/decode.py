@@ -35,6 +35,7 @@ from ..schema import Architecture, Attend, Basis, Matrix, Source
 from ..setup import Setup
 from .communication import total_s
 from .efficiency import Efficiency, reach_of
+from .roofline import matmul_share
 from .step import work_of
 
 UNREAD = ("vision", "audio", "projector")  # matrices that text does not pass
@@ -228,17 +229,14 @@ class Pace:
 def pace_of(machine: Cluster, setup: Setup, engine: Engine, efficiency: Efficiency) -> Pace:
     """The rates of a machine's GPU under an engine. Raises InputError where the peak is not known."""
     gpu = machine.accelerator
-    reached = (
-        efficiency.matmul_cards if gpu.name.startswith("RTX") else efficiency.matmul * reach_of(gpu.name)
-    )
     moving = (gpu.bandwidth_bytes_per_s or 0.0) * engine.memory
     clocks = (gpu.units or 0) * (gpu.tensor_clock_hz or 0.0) * reach_of(gpu.name)
     dequantising = min(moving, clocks * efficiency.dequantise) if clocks else moving
     dtype = "bfloat16" if engine.graphs and setup.compute_dtype == "float32" else setup.product_format
     call_s, byte_s = reducing(gpu, setup.vllm_tensor_parallel, efficiency)
+    products = matmul_flops_per_s(gpu, dtype) * matmul_share(gpu, dtype, efficiency)
     return Pace(
-        moving, matmul_flops_per_s(gpu, dtype) * reached, dequantising, efficiency.host_s, efficiency.start_s,
-        call_s, byte_s,
+        moving, products, dequantising, efficiency.host_s, efficiency.start_s, call_s, byte_s,
     )  # fmt: skip
 
 

@@ -86,13 +86,15 @@ class Spread:
 class Constants:
     """Everything that data/speed.toml holds. `spreads` and `grounds` are by kind of set-up (`KINDS`), `grounds` of
     what is measured too. `reached`: the share of an accelerator's 16-bit peak that single large products reach,
-    measured, or from the power that it may draw."""
+    measured, or from the power that it may draw; `reached_float32`: of float32's, where that was measured too and is
+    another."""
 
     efficiency: Efficiency
     spreads: Mapping[str, Spread]
     grounds: Mapping[str, Grounds]
     fitted_on: tuple[str, ...]
     reached: Mapping[str, float]
+    reached_float32: Mapping[str, float]
     basis: Mapping[str, Basis]
     sources: tuple[tuple[str, Source], ...]
 
@@ -124,21 +126,25 @@ def parse(table: Mapping[str, Any]) -> Constants:
     efficiency = Efficiency(**{field.name: values[field.name] for field in fields(Efficiency)})
     shared = {field.name: values[field.name] for field in fields(Spread) if field.name not in ENDS}
     spreads, grounds = _intervals(table, shared)
-    reached = {}
+    reached: dict[str, dict[str, float]] = {"": {}, "float32": {}}
     for entry in table.get("reached", ()):
         name, value = str(entry.get("accelerator")), entry.get("share")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
             raise FactError(
                 f"speed.toml: the share that {name} reaches is {value!r}, expected a number up to 1."
             )
-        reached[name] = float(value)
+        if entry.get("format", "") not in reached:
+            raise FactError(f"speed.toml: {name} reaches a share of {entry['format']!r}, expected float32.")
+        reached[entry.get("format", "")][name] = float(value)
         sources.append((name, source_from(entry.get("source"), f"speed.toml: {name}")))
     sources += [
         (each["kind"], source_from(each.get("source"), f"speed.toml: {each['kind']}"))
         for each in table["interval"]
     ]
     fitted_on = tuple(table.get("fitted_on", {}).get("accelerators", ()))
-    return Constants(efficiency, spreads, grounds, fitted_on, reached, basis, tuple(sources))
+    return Constants(
+        efficiency, spreads, grounds, fitted_on, reached[""], reached["float32"], basis, tuple(sources)
+    )
 
 
 def _intervals(
@@ -183,9 +189,13 @@ def evidence_of(accelerator: str) -> Evidence:
     return "known" if family_of(accelerator) in constants().fitted_on else "unseen"
 
 
-def reach_of(accelerator: str) -> float:
-    """The share of its 16-bit peak that an accelerator's best products reach; where nobody measured it, the median
-    of those that were."""
+def reach_of(accelerator: str, product_format: str = "") -> float:
+    """The share of its peak that an accelerator's best products reach: of 16 bits, taken for other formats too but
+    where those of float32 were measured; where nobody measured it, the median of those that were. A T4's power holds
+    its products in float16 down, those in float32 far less."""
+    own = constants().reached_float32
+    if product_format == "float32" and accelerator in own:
+        return own[accelerator]
     known = constants().reached
     return known[accelerator] if accelerator in known else known["others"]
 

@@ -3,6 +3,7 @@ off."""
 
 from __future__ import annotations
 
+from .. import units
 from ..dataclass import dataclass
 from ..hardware import Cluster
 from ..setup import Setup
@@ -48,7 +49,7 @@ class Grounds:
 
 def held_words(held: float | None, judged: int) -> str:
     """How often intervals hold, in few words."""
-    return "not judged" if held is None else f"{held:.0%} of {judged} sources"
+    return "not judged" if held is None else f"{held:.0%} of {units.counted(judged, 'source')}"
 
 
 def kind_of(setup: Setup, machine: Cluster, evidence: str) -> str:

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..dataclass import dataclass
-from ..hardware import Cluster, matmul_flops_per_s
+from ..hardware import Cluster, arithmetic_of, matmul_flops_per_s
 from ..moments import Traffic
 from ..setup import Setup
 from .communication import exposed_s, total_s
@@ -48,6 +48,9 @@ DEEPSPEED_STEP_S = 46 / 70e9
 # Multiply-adds a clock of an A100's multiprocessor. Kernels without the instructions that came later reach no more:
 # FlashAttention-2 a third of an H100's peak and two thirds of an A100's (arXiv 2407.08608, 2307.08691).
 A100_FMA = 1024
+# What LLM.int8()'s products reach of what 16-bit ones do of theirs: of twice the peak 1.67 times the rate (arXiv
+# 2208.07339, appendix on speed-ups).
+INT8_REACHED = 1.67 / 2
 LOOPS = ("litgpt", "litgpt-2024")  # trainers whose loop was seen to wait between micro-steps
 OF_KIND = {
     "base": "matmul", "adapter": "adapter", "attention": "attention", "masked": "attention", "scan": "scan",
@@ -72,20 +75,17 @@ class Rates:
 def rates(machine: Cluster, work: Work, efficiency: Efficiency, setup: Setup) -> Rates:
     """The rates for the products of `work`. Raises InputError where a peak or the bandwidth is not known."""
     accelerator = machine.accelerator
-    card = accelerator.name.startswith("RTX")
-    matmul = efficiency.matmul_cards if card else efficiency.matmul * reach_of(accelerator.name)
     share: dict[Kind, float] = {
-        "base": matmul,
-        "adapter": matmul,
         "attention": attention_share(accelerator, efficiency, setup),
         "masked": MASKED * plain_share(accelerator, efficiency),
         "scan": efficiency.scan,
     }
-    kinds = {(gemm.kind, gemm.dtype) for gemm in work.gemms}
-    products = {
-        (kind, dtype): matmul_flops_per_s(accelerator, format_of(kind, dtype, setup)) * share[kind]
-        for kind, dtype in kinds
-    }
+    products: dict[tuple[Kind, str], float] = {}
+    for kind, dtype in {(gemm.kind, gemm.dtype) for gemm in work.gemms}:
+        form = format_of(kind, dtype, setup)
+        reached = share[kind] if kind in share else matmul_share(accelerator, form, efficiency)
+        reached *= INT8_REACHED if dtype == "int8" else 1.0
+        products[kind, dtype] = matmul_flops_per_s(accelerator, form) * reached
     if ("masked", "float32") in products:  # on the ordinary units, which are no slower a clock than an A100's
         products["masked", "float32"] = (
             matmul_flops_per_s(accelerator, "float32") * MASKED * efficiency.attention
@@ -102,6 +102,14 @@ def format_of(kind: Kind, dtype: str, setup: Setup) -> str:
     float32 into three TF32 products (torch, mem_eff_attention/gemm_kernel_utils.h, DefaultGemmType)."""
     switched = setup.tf32 and dtype == "float32" and kind in ("base", "adapter", "scan")
     return "tfloat32" if switched else dtype
+
+
+def matmul_share(accelerator: Accelerator, form: str, efficiency: Efficiency) -> float:
+    """What products of weights reach of the peak of their format; TF32 is float32 on chips without it."""
+    if accelerator.name.startswith("RTX"):
+        return efficiency.matmul_cards
+    run = arithmetic_of(accelerator, form) if form == "tfloat32" else form
+    return efficiency.matmul * reach_of(accelerator.name, run)
 
 
 def attention_share(accelerator: Accelerator, efficiency: Efficiency, setup: Setup) -> float:

@@ -25,13 +25,16 @@ STORED = {"nf4": 0.5625, "nf4-double": 0.515875, "int8": 1.0, "fp8": 1.0}
 # Bytes an output of a product under LLM.int8() beside the product, and kernels. Bytes: in the paper (arXiv
 # 2208.07339, appendix on speed-ups) a forward product of d x 4d loses 1/0.86 - 1/1.67 = 0.56 of the 16-bit product's
 # time at d = 4096 and 1/0.51 - 1/1.61 = 1.34 at 2048, about 2,400 / d; at an A100's 250 TFLOP/s and 1.35 TB/s that is
-# 2,400 / d x 2d FLOPs = 26 bytes. Kernels: those of bitsandbytes' MatMul8bitLt, counted. Its arithmetic alone takes
-# 1 / 1.67 of the 16-bit product's.
-INT8_BYTES, INT8_KERNELS, INT8_SHARE = 26.0, 15, 0.6
+# 2,400 / d x 2d FLOPs = 26 bytes. Kernels: those of bitsandbytes' MatMul8bitLt, counted.
+INT8_BYTES, INT8_KERNELS = 26.0, 15
 # Bytes a weight before a gradient's product: converted and scaled. Trainers of 2023 ran bitsandbytes that also undid
-# the weights' layout each time: LLaMA 13B on an A100 took 52.3 s a step of 32 micro-steps in 8 bits, 21.8 s in 16
-# (h2oai/h2ogpt, issue 128): 73 ps a weight, at 1.8 TB/s 130 bytes.
-INT8_WEIGHT_BYTES, INT8_LAYOUT_BYTES, INT8_LAYOUT = 7.0, 130.0, ("hf-trainer-4",)
+# the weights' layout each time (0.37 to 0.44, autograd/_functions.py, undo_layout): LLaMA 13B on an A100 took 52.3 s
+# a step of 32 micro-steps in 8 bits, 21.8 s in 16 (h2oai/h2ogpt, issue 128): 73 ps a weight, of which 4 are the
+# conversion. What is left is the work of kernels that find each byte's place: they wait for integer units as
+# dequantising does, at whose 0.31 TB/s on an A100 69 ps are 22 bytes. By memory alone, as it was taken before, an RTX
+# 3090 would need 157 ps where whole steps take 100 and 125 (Chinese-Vicuna; model card Yoshiii/alpaca), an RTX 4090
+# 146 where one takes 81 (tloen/alpaca-lora, issue 121).
+INT8_WEIGHT_BYTES, INT8_LAYOUT_BYTES, INT8_LAYOUT = 7.0, 22.0, ("hf-trainer-4", "alpaca-lora-2023")
 # Outputs of a product that a multiprocessor computes at a time, each way: 128 x 128 is the usual tile of the
 # libraries' kernels (NVIDIA, Matrix Multiplication Background User's Guide).
 TILE = 128
@@ -199,16 +202,14 @@ class Walk:
         self.sums.launch(phase, self.style.module.forward_operations * (4 * n if loops else 1))
 
     def in_int8(self, matrix: Matrix, rows: Linear, experts: int, phase: Phase) -> None:
-        """A forward product of LLM.int8(): positions and columns scaled and rounded, the product in int8 at 1.67
-        times the 16-bit rate, its int32 result scaled back, outlying columns apart in 16 bits and added; the
-        outliers' count comes back to the host each time. Bytes: INT8_BYTES for each output."""
+        """A forward product of LLM.int8(): positions and columns scaled and rounded, the product in int8, its int32
+        result scaled back, outlying columns apart in 16 bits and added; the outliers' count comes back to the host
+        each time. Bytes: INT8_BYTES for each output."""
         n = matrix.experts if matrix.kind == "experts" else 1
         share, d_out = rows.times(experts / n), matrix.d_out / self.split
         whole = tiled(share, matrix.d_in, d_out, self.width)
-        found = Matmul(
-            whole.flops, whole.bytes.times(1 / self.width), whole.tiled.times(INT8_SHARE), whole.tile * INT8_SHARE
-        )  # fmt: skip
-        self.sums.gemm("base", phase, self.setup.compute_dtype, found, n)
+        found = Matmul(whole.flops, whole.bytes.times(1 / self.width), whole.tiled, whole.tile)
+        self.sums.gemm("base", phase, "int8", found, n)
         self.sums.sweep("quantise", phase, share.times(n * d_out * INT8_BYTES))
         self.sums.launch(phase, n * INT8_KERNELS)
 
@@ -222,8 +223,9 @@ class Walk:
         that of the input's gradient alone, whose weights are converted, then scaled."""
         size = matrix.d_in * matrix.d_out * matrix.experts / self.split
         if self.setup.quantize == "int8":
-            each = INT8_LAYOUT_BYTES if self.setup.trainer in INT8_LAYOUT else INT8_WEIGHT_BYTES
-            self.sums.sweep("quantise", "backward", Linear(grad * size * each))
+            self.sums.sweep("quantise", "backward", Linear(grad * size * INT8_WEIGHT_BYTES))
+            if self.setup.trainer in INT8_LAYOUT:
+                self.sums.sweep("dequantise", "backward", Linear(grad * size * INT8_LAYOUT_BYTES))
             self.sums.launch("backward", 2 * grad)
             return
         backward = again + grad

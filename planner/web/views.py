@@ -276,6 +276,10 @@ def memory(answer: Answer) -> str:
     rows: list[tuple[object, ...]] = [
         (part, *(units.byte_size(each["parts"].get(part, 0)) for each in shown.values())) for part in parts
     ]
+    before = [each["loading"] for each in shown.values()]
+    if any(before):
+        sizes = (units.byte_size(each["per_gpu_bytes"]) if each else "not known" for each in before)
+        rows.append(("before the first step", *sizes))
     rows.append(("peak", *(units.byte_size(each["per_gpu_bytes"]) for each in shown.values())))
     rows.append(("from", *(units.byte_size(each["low"]) for each in shown.values())))
     rows.append(("to", *(units.byte_size(each["high"]) for each in shown.values())))

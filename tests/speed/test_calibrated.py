@@ -16,10 +16,11 @@ from tools.speed_calibrated import (
     measured_grounds,
     measured_of,
     needs_of,
+    of_firsts,
     pairs_of,
     rows_of,
 )
-from tools.speed_firsts import First, grounds_of
+from tools.speed_firsts import First
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = constants().any_spread
@@ -55,7 +56,7 @@ def test_needs_and_factor_by_hand() -> None:
 def test_the_page_and_agreement_say_what_it_tells() -> None:
     """Errors after a measured step are less than before, and the words are those of the table."""
     text = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
-    rows = list(rows_of("first predictions", grounds_of()))
+    rows = list(rows_of("first predictions", *of_firsts()))
     assert all(row in text for row in rows)
     (before, at), (after, ends) = (
         (float(cells[4].strip(" %")), cells[6].strip()) for cells in (row.split("|") for row in rows)

@@ -32,9 +32,11 @@ def test_predictions_are_kept_and_said() -> None:
     ):  # fmt: skip
         assert _shown(found, words) in row
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    blind_row = next(line for line in readme.splitlines() if "six sets found later" in line)
-    assert f"and {_shown(stated, '').split(', ')[0]}; " in blind_row
-    assert f"and {_shown(stated, '').split(', ')[1]} within" in blind_row
+    blind_row = next(
+        line for line in readme.splitlines() if "seven sets found later, everything stated: 31" in line
+    )
+    assert f", {_shown(stated, '').split(', ')[0]} and " in blind_row
+    assert f", {_shown(stated, '').split(', ')[1]} and " in blind_row
 
 
 def test_nothing_rests_on_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..document import Text
 from ..numbers import Material
 from ..wording import a_list, name
 
@@ -22,8 +23,14 @@ def layers(m: Material) -> str:
 
 
 def kind(m: Material) -> str:
-    """LoRA or DoRA."""
-    return "DoRA" if m.get("adapter/variant") == "dora" else "LoRA"
+    """LoRA, QLoRA or DoRA."""
+    return "DoRA" if m.get("adapter/variant") == "dora" else "QLoRA" if m.get("method") == "qlora" else "LoRA"
+
+
+def judged(m: Material, within: str) -> Text:
+    """How often intervals like that of a section held sources that they had not met: 97% of 12 sources."""
+    word = " source" if m.get(f"{within}/judged") == 1 else " sources"
+    return (m.number(f"{within}/held", "percent"), " of ", m.number(f"{within}/judged"), word)
 
 
 def more(m: Material) -> str:

@@ -77,6 +77,8 @@ def _batch(m: Material) -> Row:
     )  # fmt: skip
     given = m.get("workload/seq_len_given")
     why: list[Run] = ["as asked for" if given else "length assumed; give yours with --seq-len"]
+    if m.get("time/seq_len") is not None:
+        why += ["; padded, ", m.number("time/seq_len"), " tokens on average"]
     if m.get("workload/checkpointing"):
         why.append("; with gradient checkpointing")
     return Row((("Batch",), chosen, tuple(why), ("given" if given else "assumed",)))
@@ -87,8 +89,7 @@ def _held(m: Material, section: str) -> Sequence[Run]:
     within = f"{section}/interval"
     if m.get(f"{within}/held") is None:
         return ()
-    held = m.number(f"{within}/held", "percent")
-    return " (such intervals hold ", held, " of ", m.number(f"{within}/judged"), " sources)"
+    return (" (such intervals hold ", *choice.judged(m, within), ")")
 
 
 def _memory(m: Material) -> Row:
@@ -123,9 +124,10 @@ def _amount(m: Material, label: str, section: str, key: str, style: str, needs: 
         return Row(((label,), (Strong("not known"),), (needs,), ("not known",)))
     why: Text = ("one run over the data",)
     if m.get(f"{section}/low") is not None:
+        steps = (m.number("time/steps"), " step; " if m.get("time/steps") == 1 else " steps; ")
         why = (
-            "from ", m.number(f"{section}/low", style), " to ", m.number(f"{section}/high", style),
-            *_held(m, section),
+            *(steps if section == "time" else ()), "from ", m.number(f"{section}/low", style), " to ",
+            m.number(f"{section}/high", style), *_held(m, section),
         )  # fmt: skip
     return Row(((label,), (m.number(f"{section}/{key}", style),), why, (choice.basis(m, section),)))
 

@@ -26,10 +26,7 @@ def _ends(m: Material, section: str, style: str) -> Text:
 def _grounds(m: Material, intervals: Sequence[str]) -> list[Row]:
     """What the intervals of memory rest on, and how often such intervals held sources that they had not met."""
     kinds = ((KIND_WORDS.get(m.get(f"{each}/kind"), UNKNOWN),) for each in intervals)
-    held = (
-        (m.number(f"{each}/held", "percent"), " of ", m.number(f"{each}/judged"), " sources")
-        for each in intervals
-    )
+    held = (choice.judged(m, each) for each in intervals)
     rests = (
         (m.number(f"{each}/runs"), " figures of ", m.number(f"{each}/sources"), " sources")
         for each in intervals
@@ -53,6 +50,8 @@ def _memory_table(m: Material) -> Table:
             True,
         )
     )
+    if any(m.get(f"memory/{key}/loading") is not None for key, _ in methods):
+        rows.append(Row((("before the first step",), *(_before(m, key) for key, _ in methods))))
     if any(m.get(f"memory/{key}/low") is not None for key, _ in methods):
         rows.append(Row((("interval",), *(_ends(m, f"memory/{key}", "bytes") for key, _ in methods))))
         rows += _grounds(m, [f"memory/{key}/interval" for key, _ in methods])
@@ -67,6 +66,13 @@ def _memory_table(m: Material) -> Table:
         "l" + "r" * len(methods),
         basis=choice.basis(m, choice.memory(m)),
     )
+
+
+def _before(m: Material, key: str) -> Text:
+    """What is held at the most before the first step; not known of every program."""
+    if m.get(f"memory/{key}/loading") is None:
+        return (UNKNOWN,)
+    return (m.number(f"memory/{key}/loading/per_gpu_bytes", "bytes"),)
 
 
 def _fewest(m: Material, key: str) -> Text:
@@ -103,7 +109,7 @@ def memory(root: Material) -> Section:
     blocks: list[Block] = []
     if root.get("card/memory_bytes") is not None:
         size = root.number("card/memory_bytes", "bytes")
-        blocks.append(para("One GPU is a ", clean(str(root.get("card/name"))), " with ", size, "."))
+        blocks.append(para("A GPU, ", clean(str(root.get("card/name"))), ", has ", size, "."))
     blocks.append(_memory_table(m))
     if moment := m.get(f"{choice.memory(m)}/moment"):
         blocks.append(Paragraph((f"This plan’s peak comes in: {clean(str(moment))}.",), "note"))
@@ -192,7 +198,7 @@ def _time_grounds(m: Material) -> list[Row]:
     """Whose interval the times have, how often such intervals held sources that they had not met, and on what it
     rests."""
     within = "time/interval"
-    held = (m.number(f"{within}/held", "percent"), " of ", m.number(f"{within}/judged"), " sources")
+    held = choice.judged(m, within)
     rests = (m.number(f"{within}/runs"), " steps of ", m.number(f"{within}/sources"), " sources")
     kind = (TIMED.get(m.get(f"{within}/kind"), UNKNOWN),)
     return [

@@ -1,0 +1,72 @@
+"""What is gathered of sharded weights: by matrix, and what stays to the backward pass."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from planner.estimator import load
+from planner.memory import estimate_memory
+from planner.memory.sharding import end_unit, gathered, kept_whole
+from planner.setup import Setup
+from planner.speed.communication import gathers
+from planner.trainers import filled
+
+ARCH = load("huggyllama/llama-7b")[1]
+EMBEDDING, MLP = 32_000 * 4096 * 2, 4096 * 11_008 * 2
+ZERO = Setup(method="full", precision="bf16-master", gpus=8, sharding="zero3", seq_len=1024)
+FSDP = replace(ZERO, sharding="fsdp", fsdp_units="modules", precision="bf16")
+
+
+@pytest.mark.parametrize("shape", [(4, 8), (2, 4, 8)])
+def test_torch_refers_to_the_weight_that_was_there(shape: tuple[int, ...]) -> None:
+    """A gathered weight is freed by giving its parameter other data; the product's node still points at it."""
+    weight, x = torch.nn.Parameter(torch.randn(16, 8)), torch.randn(*shape, requires_grad=True)
+    place, found = weight.data_ptr(), []
+    nodes = [torch.nn.functional.linear(x, weight).grad_fn]
+    weight.data = torch.empty(0)
+    while nodes:
+        if node := nodes.pop():
+            saved = [getattr(node, name) for name in dir(node) if name.startswith("_saved_")]
+            found += [value.data_ptr() for value in saved if isinstance(value, torch.Tensor)]
+            nodes += [other for other, _ in node.next_functions]
+    assert place in found
+
+
+def test_gathered_weights_that_stay() -> None:
+    kept = replace(ZERO, gathered_kept=True)
+    matrices = sum(m.d_in * m.d_out * m.copies for m in ARCH.matrices) * 2
+    assert kept_whole(ARCH, kept) == matrices - EMBEDDING
+    others: tuple[dict[str, Any], ...] = (
+        {"gathered_kept": False}, {"checkpointing": "layer"}, {"sharding": "zero2"}, {"gpus": 1, "sharding": "none"},
+    )  # fmt: skip
+    for other in others:
+        assert kept_whole(ARCH, replace(kept, **other)) == 0
+    more, usual = (estimate_memory(ARCH, setup).per_gpu_bytes for setup in (kept, ZERO))
+    live = 2 * gathered(ARCH, ZERO)[0]
+    assert more - usual == pytest.approx(matrices - EMBEDDING - live, rel=0.01)
+    again = [
+        estimate_memory(ARCH, replace(setup, checkpointing="layer")).per_gpu_bytes for setup in (kept, ZERO)
+    ]
+    assert again[0] == again[1]
+
+
+def test_a_profile_says_so() -> None:
+    assert filled({"trainer": "deepspeed-initialize", "method": "full"})["gathered_kept"]
+    assert "gathered_kept" not in filled({"trainer": "deepspeed", "method": "full"})
+
+
+def test_every_matrix_a_unit() -> None:
+    assert gathered(ARCH, FSDP) == (MLP, 0) and end_unit(ARCH, FSDP) == EMBEDDING
+    layers = replace(FSDP, fsdp_units="flat")
+    layer, root = gathered(ARCH, layers)
+    assert layer == 2 * (4 * 4096**2) + 3 * MLP and root == 2 * EMBEDDING and end_unit(ARCH, layers) == 0
+    for phase, bytes_ in (("backward", 2 * MLP), ("loss", EMBEDDING)):
+        moment = next(m for m in estimate_memory(ARCH, FSDP).moments if m.phase == phase)
+        held = sum(item.bytes for item in moment.items if item.name == "gathered units")
+        assert held == bytes_ or (phase == "backward" and held == EMBEDDING)
+    assert gathers(ARCH, FSDP, ()) == 2 * sum(m.copies for m in ARCH.matrices)
+    assert filled({"trainer": "universal-llm-trainer", "sharding": "fsdp"})["fsdp_units"] == "modules"
