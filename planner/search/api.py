@@ -48,6 +48,7 @@ from .space import (
     plain_engine,
     with_makers,
 )
+from .usable import narrowed, told
 
 if TYPE_CHECKING:
     from ..dataset.result import DatasetReport
@@ -288,7 +289,8 @@ def plan(
     options = {name: value for name, value in locals().items() if name != "setup"}
     seconds = None if deadline is None else units.parse_duration("deadline", deadline)
     within = limits(budget, seconds, max_regret, prefer, fit)
-    space = _space(options)
+    fitting = narrowed(options, setup.get("trainer"))
+    space = _space({**options, **fitting})
     job, name, of_data = _job(options, setup)
     space = _with_makers(job, space, options)
     for accelerator in space.accelerators:
@@ -317,7 +319,8 @@ def plan(
         sure=_sure(cells, within) if plans[0].over_bytes("sure") > 0 else None,
         alternatives=tuple(plans[1:]), frontier=tuple(chooser.full(cell) for cell in front),
         binding=tuple(_binding(chooser, best, within)), rejected=_sorted(_rejected(chooser, best, within)),
-        warnings=(*of_data, *_notices(job, plans, own, group)), learning_rate=_rate(model, job, plans[0]),
+        warnings=(*of_data, *told(fitting, setup.get("trainer")), *_notices(job, plans, own, group)),
+        learning_rate=_rate(model, job, plans[0]),
         given=_held(options, setup),
     )  # fmt: skip
 
