@@ -15,6 +15,7 @@ from .running import Running, calibration_of, running
 from .speed import Calibration, Measurement, StepTime
 from .speed.roofline import THIN
 from .version import __version__
+from .whole_files import put
 
 SPELLINGS = {
     "precision": {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"},
@@ -111,11 +112,8 @@ def _of_record(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def write(path: str | os.PathLike[str], calibration: Calibration) -> None:
     """Write a calibration file, whole or not at all. Raises InputError."""
-    target = Path(path)
-    part = target.with_name(target.name + ".part")
     try:
-        part.write_text(json.dumps(calibration.to_dict(), indent=2) + "\n", encoding="utf-8")
-        part.replace(target)
+        put(path, json.dumps(calibration.to_dict(), indent=2) + "\n")
     except OSError as error:
         raise InputError("out", os.fspath(path), "a file that can be written", f"{error}.") from None
 

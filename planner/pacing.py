@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import units
-from .cost import RunTime, run_time
 from .objective_rules import SEQUENCES
 from .samples import Samples
 from .schema import Notice
 from .trainers import usual
 
 if TYPE_CHECKING:  # loaded where a time is asked for
+    from .cost import RunTime
     from .plan import Plan
     from .running import Running
     from .setup import Setup
@@ -65,6 +65,8 @@ def timed(
 ) -> RunTime | None:
     """A run's steps and time: of full sequences over `tokens` tokens, or of samples as they are padded. None where
     the model's operations or the machine are not known; InputError where a rate of the GPU is not."""
+    from .cost import RunTime, run_time
+
     step, setup, own = run.time(calibration), run.setup, bool(calibration.measurements)
     if step is None:
         return None

@@ -14,6 +14,7 @@ from .adapter.whole import NOTHING_WHOLE, trained_whole
 from .choices import METHODS, Method
 from .errors import InputError, PlannerError, UnsupportedArchitectureError
 from .given import whole_number
+from .memory import memory_gap
 from .notices import stored_notice
 from .objective import changes_step
 from .pacing import few_steps, optimizer_steps, packed_notice, processed_tokens, timed
@@ -45,19 +46,6 @@ USUAL: dict[str, Any] = {
     "expert_parallel": 1, "sequence_parallel": 1, "shard_size": None,
     "offload": None, "trainer": None, "price": None, "calibration": None,
 }  # fmt: skip
-
-
-def _gap(arch: Architecture) -> str | None:
-    """Why the memory of a step is not known, where it is not."""
-    if not arch.blocks:
-        return "the order of its operations is not known"
-    if arch.is_encoder_decoder:
-        from .memory.two_stacks import is_known
-
-        return None if is_known(arch) else "no rules for its encoder and decoder yet"
-    if any(block.features or block.fixed_length for block in arch.blocks):
-        return "what comes in is not text"
-    return None
 
 
 def _setup_options(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,9 +82,11 @@ def _runs(
 
 def _memory(plan: Plan, run: Running, found: MemoryEstimate, room: int | None) -> dict[str, Any]:
     """The contract's entry of a method, with the fewest GPUs on which it fits."""
-    from .fewest import fewest_gpus
+    least = None
+    if room:
+        from .fewest import fewest_gpus
 
-    least = fewest_gpus(run, room, found) if room else None
+        least = fewest_gpus(run, room, found)
     said = {name: value for name, value in found.to_dict(room).items() if name != "moments"}
     if said["interval"] is not None:
         said["interval"]["length"] = _length(plan, run.setup)
@@ -356,7 +346,7 @@ def estimate(
         options.get("trust_remote_code", False),
     )
     arch = pictured(arch, found.config, options)
-    if (reason := _gap(arch)) is not None:
+    if (reason := memory_gap(arch)) is not None:
         notice = Notice(
             "no-memory", f"Memory, time and cost are not estimated for {arch.model_type}: {reason}."
         )

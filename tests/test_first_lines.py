@@ -80,18 +80,35 @@ def test_a_review_says_what_would_fit_and_it_does() -> None:
 
 
 def test_a_plan_says_first_how_many_gpus_were_tried() -> None:
-    lines = said(
-        "plan", "-m", QWEN, "--dataset", "alpaca", "--gpu", "rtx4090", "--trainer", "axolotl"
-    ).splitlines()
-    found = plan(QWEN, dataset="alpaca", gpu="rtx4090", trainer="axolotl")
+    few: dict[str, Any] = {
+        "dataset": "alpaca",
+        "gpu": "rtx4090",
+        "trainer": "axolotl",
+        "ranks": "8",
+        "layers": "mlp",
+    }
+    words = [word for name, value in few.items() for word in (f"--{name}", value)]
+    page, found = said("plan", "-m", QWEN, *words), plan(QWEN, **few)
     tried = [each.message for each in found.warnings if each.code == "gpus-tried"]
     assert (len(tried) == 1) == (found.best.choice.layout.gpus > 1)
-    head = " ".join(" ".join(lines[:4]).split())
+    head = " ".join(" ".join(page.splitlines()[:4]).split())
     assert all(message in head for message in tried)
-    assert "the same with `export axolotl` for `estimate`" in "\n".join(lines)
+    assert "the same with `export axolotl` for `estimate`" in page
 
 
 def test_each_trainer_has_its_file() -> None:
     names = {"unsloth-2026-06": "unsloth", "llama-factory": "llamafactory", "llama-recipes-2024": "trl-sft",
              "axolotl-2025": "axolotl", "torchtune": "torchtune", "trl-0.24": "trl-sft", None: "trl-sft"}  # fmt: skip
     assert {name: target_of(name) for name in names} == names
+
+
+def test_the_frontier_on_the_page_leaves_out_what_looks_alike() -> None:
+    """A few thousand tokens: every rank takes the same time and money and loses nothing that could be measured."""
+    found = plan(QWEN, tokens="30k", gpu="rtx4090", gpus=1, trainer="axolotl")
+    page = said(
+        "plan", "-m", QWEN, "--tokens", "30k", "--gpu", "rtx4090", "--gpus", "1", "--trainer", "axolotl"
+    )
+    block = page.partition("Frontier")[2].partition("\n\n")[0]
+    rows = [line for line in block.splitlines() if line.startswith("rank ")]
+    assert len({line.split(" GiB ")[1].strip() for line in rows}) == len(rows) < len(found.frontier)
+    assert f"{len(found.frontier) - len(rows)} alike left out: --json" in block

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from planner import compare, estimate, hardware, plan
-from planner.errors import InputError
+from planner.errors import ConfigError, InputError
 from planner.notices import stored_notice
 from planner.trainers import names
 
@@ -91,5 +93,17 @@ def test_an_interpreter_shows_figures_not_fields() -> None:
     assert found.adapter.params == 92_286_976 and "92,286,976 parameters (exact)" in repr(found)
     assert "time: " in repr(found) and len(repr(found)) < 1000
     assert len(repr(compare(QWEN)).splitlines()) == 3
-    best = plan(QWEN, tokens="5M", gpu="h100", gpus=1)
+    best = plan(QWEN, tokens="5M", gpu="h100", gpus=1, ranks=8, layers="mlp")
     assert best.best.choice.text in repr(best) and len(repr(best)) < 300
+
+
+def test_files_of_weights_and_folders_of_adapters_say_what_to_give(tmp_path: Path) -> None:
+    for name, advice in (("a.gguf", "the model that it was made from"), ("a.safetensors", "its folder")):
+        (tmp_path / name).write_bytes(b"GGUF\x03")
+        with pytest.raises(ConfigError, match=f"holds weights.*{advice}"):
+            estimate(tmp_path / name)
+    config = {"peft_type": "LORA", "r": 16, "base_model_name_or_path": QWEN, "target_modules": ["q_proj"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=re.escape(f"--adapter {tmp_path}")):
+        estimate(tmp_path)
+    assert estimate(adapter=tmp_path).adapter.spec.rank == 16

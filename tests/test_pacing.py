@@ -94,7 +94,7 @@ def test_a_run_of_few_steps_is_said_to_be_one(tmp_path: Path) -> None:
         "The whole run is 1 step, too few to learn much: smaller batches or more epochs."
     ]
     assert told("36k", 8) and not told("42k", 8)  # 9 and 11 steps of 4,096 tokens
-    best = plan(QWEN, tokens="30k", gpu="h100", gpus=1)
+    best = plan(QWEN, tokens="30k", gpu="h100", gpus=1, ranks=8, layers="mlp")
     assert "few-steps" in {each.code for each in best.warnings}
     assert "1 step, too few" in export("trl-sft", QWEN, tokens="30k", layers="attention,mlp").text
 

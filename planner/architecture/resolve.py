@@ -40,6 +40,14 @@ _COPY_SUFFIX = (
 )
 
 
+_FOLDER = "its folder, where a config.json lies beside it, or the model's name"
+# Endings of files of weights, and what is given instead.
+_WEIGHTS = {
+    ".gguf": "the model that it was made from, which is what trainers load: its name or its config.json",
+    **dict.fromkeys((".safetensors", ".bin", ".pt", ".pth", ".ckpt"), _FOLDER),
+}
+
+
 @dataclass(frozen=True)
 class ResolvedConfig:
     """A model's config and where it came from.
@@ -328,7 +336,7 @@ def _from_path(name: str) -> ResolvedConfig:
         folder, path = path, os.path.join(path, "config.json")
         if not os.path.lexists(path):
             adapter = os.path.exists(os.path.join(folder, "adapter_config.json"))
-            rest = "; it holds an adapter, so give the model that it was made for." if adapter else "."
+            rest = f"; it holds an adapter, which is given as --adapter {folder}." if adapter else "."
             raise ConfigError(f"the folder {folder} has no config.json{rest}")
     config, (folder, file) = read_config(path), os.path.split(path)
     model_id = name if file != "config.json" else folder or "."
@@ -361,6 +369,9 @@ def read_config(path: str) -> dict[str, Any]:
     status = _stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise ConfigError(f"{path} is not a regular file; give a config.json or a folder with one.")
+    ending = os.path.splitext(path)[1].lower()
+    if ending in _WEIGHTS:
+        raise ConfigError(f"{path} holds weights, which no config is read from; give {_WEIGHTS[ending]}.")
     if status.st_size > MAX_CONFIG_BYTES:
         size = f"{status.st_size / 1e6:,.0f} MB"
         raise ConfigError(f"{path} has {size}, so it is not a config; give the config.json beside it.")

@@ -22,8 +22,8 @@ Examples:
   lora-plan plan -m Qwen/Qwen3-4B --objective grpo --episodes 20k --prompt-tokens 200 --mean-completion 300 --gpu h100
 """
 FIXED = (
-    "precision", "autocast", "upcast_small", "quantize_experts", "optimizer", "attention_kernel", "kernels", "loss",
-    "packing", "lora_dropout", "lengths_vary", "eval_batch", "offload",
+    "precision", "autocast", "tf32", "upcast_small", "quantize_experts", "optimizer", "attention_kernel", "kernels",
+    "loss", "packing", "lora_dropout", "lengths_vary", "eval_batch", "offload",
 )  # fmt: skip
 LEARNT = (
     "objective", "reference", "prompt_tokens", "mean_completion", "vllm_memory", "vllm_sleep", "vllm_tensor_parallel",

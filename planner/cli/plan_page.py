@@ -107,6 +107,23 @@ def _plans(title: str, note: str, plans: Sequence[Evaluated]) -> Table:
     return table
 
 
+def _frontier(plans: Sequence[Evaluated]) -> Table:
+    """The frontier; of plans that differ by less than is shown, on as many GPUs of a kind, the best."""
+    shown: dict[tuple[object, ...], Evaluated] = {}
+    for plan in plans:
+        key = (*_row(plan)[2:], plan.choice.accelerator.name, plan.choice.layout.gpus)
+        known = shown.get(key)
+        if known is None or _regret(plan) <= _regret(known):
+            shown[key] = plan
+    left = len(plans) - len(shown)
+    alike = f"; {left} alike left out: --json" if left else ""
+    return _plans("Frontier", f"none is quicker, cheaper and better at once{alike}", list(shown.values()))
+
+
+def _regret(plan: Evaluated) -> float:
+    return plan.regret.value if plan.regret else 0.0
+
+
 def _rejected(found: Found) -> Table:
     """The neighbours: those that break a limit, then those that are worse, other kinds of GPU last."""
     table = _table("Why not", "one change to the best plan", "change", "")
@@ -148,7 +165,7 @@ def show(found: Found, console: Console | None = None) -> None:
         if found.sure
         else ("", None),
         (_plans("Next best", "other ways", found.alternatives) if runner_up else "", runner_up),
-        (_plans("Frontier", "none is quicker, cheaper and better at once", found.frontier), None),
+        (_frontier(found.frontier), None),
     )
     for block, plan in blocks:
         if block:

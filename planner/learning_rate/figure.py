@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
-from .fit import FitResult, fit
+from ..whole_files import put
+from .fit import FitResult
 from .fit.cells import make_cells
 from .fit.curves import Curves, fit_curves
 from .sweep import Sweep, read_sweep
@@ -95,33 +96,15 @@ def render(
     return out.getvalue()
 
 
-def fit_and_render(
-    sweep: str | os.PathLike[str] | pd.DataFrame,
-    *,
-    format: str = "svg",
-    non_finite: str = "error",
-    **options: Any,
-) -> tuple[FitResult, bytes]:
-    """Read a sweep once, fit it (`options` are those of `fit`) and draw it: what a report of a fit is made from."""
-    read = read_sweep(sweep, non_finite=non_finite)
-    result = fit(read, **options)
-    return result, render(result, read, format)
-
-
 def draw(
     result: FitResult, sweep: Sweep | str | os.PathLike[str] | pd.DataFrame, path: str | os.PathLike[str]
 ) -> None:
     """Write the figure of a fit to a sweep as SVG, PDF or PNG, by the file's ending, whole or not at all. Raises
     InputError."""
     data = render(result, sweep, check_figure_path(path))
-    temporary = f"{os.fspath(path)}.part"
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
+        put(path, data)
     except OSError as error:
-        if os.path.exists(temporary):
-            os.remove(temporary)
         raise InputError(
             "figure", os.fspath(path), "a file that can be written", f"{error.strerror}."
         ) from error

@@ -7,6 +7,6 @@ keeps (`elementwise`, `products`, `attention`, `experts`, `head`), and the step 
 """
 
 from .overhead import with_open_lengths
-from .peak import estimate_memory
+from .peak import estimate_memory, memory_gap
 
-__all__ = ["estimate_memory", "with_open_lengths"]
+__all__ = ["estimate_memory", "memory_gap", "with_open_lengths"]

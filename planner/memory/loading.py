@@ -33,6 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from ..choices import DTYPE_BYTES
 from ..dataclass import dataclass
@@ -203,18 +204,27 @@ def widening_bytes(narrow: list[int]) -> int:
 
 
 def narrow_tensors(arch: Architecture, setup: Setup, stage: Stage) -> list[int]:
-    """Bytes of the 16-bit tensors of a stage that nothing quantises, in the order of a model's parameters: what
-    stands before the layers, layer by layer, what stands behind them. Norms and biases are left out, below 0.1%."""
-    width, last = DTYPE_BYTES[setup.weight_dtype], max(1, count_layers(arch))
-    if width == FLOAT32:
-        return []
+    """Bytes of the 16-bit tensors of a stage that nothing quantises, in the order of a model's parameters. Norms and
+    biases are left out, below 0.1%."""
+    width = DTYPE_BYTES[setup.weight_dtype]
+    return [] if width == FLOAT32 else _tensors(arch, setup, stage, width)
+
+
+def _tensors(
+    arch: Architecture, setup: Setup, stage: Stage, width: int, *, quantised: bool = False
+) -> list[int]:
+    """Bytes of the tensors of a stage of `width` bytes a value, or of those that are quantised: what stands before
+    the layers, layer by layer, what stands behind them."""
+    last = max(1, count_layers(arch))
     places: list[tuple[int, int]] = []
     for matrix in arch.matrices:
-        if matrix.tied or is_quantised(matrix, setup) or kept_wide(matrix, setup):
+        if matrix.tied or is_quantised(matrix, setup) != quantised or kept_wide(matrix, setup):
             continue
-        experts = setup.expert_parallel if matrix.kind == "experts" else 1
         size = matrix.d_in * matrix.d_out * matrix.experts * width
-        size = ceil_div(size, setup.tensor_parallel * experts)
+        size = quantised_bytes(matrix, setup.quantize) if quantised else size
+        size = ceil_div(
+            size, setup.tensor_parallel * (setup.expert_parallel if matrix.kind == "experts" else 1)
+        )
         places += [(place, size) for place in _places(matrix, stage, last)]
     return [size for _, size in sorted(places, key=lambda each: each[0])]
 
@@ -235,26 +245,37 @@ def _places(matrix: Matrix, stage: Stage, last: int) -> Iterator[int]:
 
 
 def _broadcast(arch: Architecture, setup: Setup, weights: Weights, stage: Stage, own: int) -> Before:
-    """DDP sends every parameter, frozen ones too, in flat copies of BUCKET_BYTES, or of a tensor that is larger; two
-    are on their way at a time. Before torch 2.8 their blocks wait for the GPU, while the host, which is far ahead,
-    takes new ones: all of them are taken, as large as the parameters, unless there is no room."""
+    """DDP sends every parameter, frozen ones too, in flat copies, two of them on their way at a time. Before torch
+    2.8 their blocks wait for the GPU, while the host, which is far ahead, takes new ones: all of them are taken,
+    about as large as the parameters, unless there is no room."""
     held = weights.of(stage)
-    two = min(held, largest_tensor(arch, setup) + BUCKET_BYTES)
-    kept = held + own - two if setup.placing == "broadcast-kept" else 0
+    width = FLOAT32 if setup.upcast_small else DTYPE_BYTES[setup.weight_dtype]
+    norm = arch.hidden_size * width  # the last one, which makes a bucket with what follows it
+    rest = _tensors(arch, setup, stage, width)
+    flat = flat_copies([*rest[:-1], norm, *rest[-1:]])
+    flat += flat_copies(_tensors(arch, setup, stage, width, quantised=True))
+    two = max((a + b for a, b in pairwise([0, *flat])), default=0)
+    kept = sum(flat) + own - two if setup.placing == "broadcast-kept" else 0
     return _moment("placing", "first broadcast", "flat", held, own, two, max(0, kept))
 
 
+def flat_copies(tensors: Sequence[int]) -> list[int]:
+    """Bytes of the flat copies of tensors of one type: buckets are filled in order until they have BUCKET_BYTES, so
+    that they are larger by up to a tensor; one that is a bucket by itself is sent as it is, 0 here."""
+    found, filled, number = [], 0, 0
+    for size in tensors:
+        filled, number = filled + size, number + 1
+        if filled >= BUCKET_BYTES:
+            found.append(filled if number > 1 else 0)
+            filled = number = 0
+    return [*found, filled] if number > 1 else found
+
+
 def largest_tensor(arch: Architecture, setup: Setup) -> int:
-    """Bytes of the largest tensor as it is held, at least those of a bucket."""
-    width = FLOAT32 if setup.upcast_small else DTYPE_BYTES[setup.weight_dtype]
-    sizes = (
-        quantised_bytes(m, setup.quantize) // m.experts
-        if is_quantised(m, setup)
-        else m.d_in * m.d_out * m.experts * width
-        for m in arch.matrices
-        if not m.tied
-    )
-    return max(BUCKET_BYTES, ceil_div(max(sizes, default=0), setup.tensor_parallel))
+    """Bytes of the largest tensor in the type that it is held in, unquantised."""
+    width = DTYPE_BYTES[setup.weight_dtype]
+    sizes = (m.d_in * m.d_out * m.experts * width for m in arch.matrices if not m.tied)
+    return ceil_div(max(sizes, default=0), setup.tensor_parallel)
 
 
 def _whole(arch: Architecture, setup: Setup, weights: Weights, stage: Stage, own: int) -> Before:
@@ -290,7 +311,7 @@ REMEDIES = {
     "(bitsandbytes 0.46 and later).",
     "whole": "Without zero.Init DeepSpeed puts the whole model onto every GPU before it is divided: build it under "
     "deepspeed.zero.Init, as transformers does where TrainingArguments with the ZeRO-3 config are made first.",
-    "broadcast": "DDP's first broadcast holds two flat copies of 250 MB or of the largest tensor.",
+    "broadcast": "DDP's first broadcast holds two flat copies of about 250 MB.",
     "broadcast-kept": "DDP's first broadcast holds two flat copies, and torch before 2.8 keeps the blocks of all of "
     "them: later versions use them again.",
     "shards": "The unit that is divided last is large beside a GPU's shards: smaller units hold less.",

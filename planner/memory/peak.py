@@ -46,7 +46,7 @@ from .stretch import Held, plus
 from .tape import EXPERT_GRADIENTS, Size
 from .traffic import traffic
 from .traits import UNRULED
-from .two_stacks import course_of_two
+from .two_stacks import course_of_two, is_known
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
 NAMES: dict[str, tuple[MemoryPart, str]] = {
@@ -76,6 +76,17 @@ WORKSPACE_BYTES = 8_519_680  # torch's cuBLAS workspace: 2 x 4096 KiB and 8 x 16
 WORKSPACES = 2  # one for the forward pass's thread, one for the backward's
 ID_BYTES = 8
 SHARED = ("states", "gradients", "parameters")
+
+
+def memory_gap(arch: Architecture) -> str | None:
+    """Why the memory of a step is not known, where it is not."""
+    if not arch.blocks:
+        return "the order of its operations is not known"
+    if arch.is_encoder_decoder:
+        return None if is_known(arch) else "no rules for its encoder and decoder yet"
+    if any(block.features or block.fixed_length for block in arch.blocks):
+        return "what comes in is not text"
+    return None
 
 
 def estimate_memory(

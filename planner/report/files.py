@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import InputError, hint
+from ..whole_files import put
 
 SUFFIXES = {".pdf": "pdf", ".html": "html", ".htm": "html", ".md": "markdown", ".markdown": "markdown"}
 
@@ -35,28 +35,12 @@ def check_target(output: str | os.PathLike[str]) -> None:
 
 
 def write_whole(output: str | os.PathLike[str], content: bytes) -> None:
-    """Write beside the target and rename, so that a full disk or a kill leaves what was there before."""
-    place = os.fspath(output)
+    """Write a report. Raises InputError where it cannot be."""
     try:
-        handle, temporary = tempfile.mkstemp(
-            dir=os.path.dirname(place) or ".", prefix=".report.", suffix=".tmp"
-        )
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(temporary, 0o666 & ~mask)
-            os.replace(temporary, place)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        put(output, content)
     except OSError as error:
-        raise InputError(
-            "output", place, f"a place that can be written ({error.strerror or error})"
-        ) from error
+        place = f"a place that can be written ({error.strerror or error})"
+        raise InputError("output", os.fspath(output), place) from error
 
 
 def check_options(function: Callable[..., Any], options: Mapping[str, Any], expected: str) -> None:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..errors import InputError, PlannerError
+from ..whole_files import put
 
 SCHEMA = 1
 Kind = Literal["sft", "rl", "flops", "kernel"]
@@ -201,19 +201,10 @@ def path_of(folder: str | os.PathLike[str], run_id: str) -> Path:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that it appears whole or not at all. Raises RecordError where the disk or folder refuses."""
-    temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        put(path, text)
     except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
         raise RecordError(
             f"{path.name} cannot be written into {path.parent}: {error.strerror or error}. "
             "Runs finished before are kept; make room and give the same command again."

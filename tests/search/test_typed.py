@@ -77,6 +77,7 @@ SCENARIOS: list[dict[str, Any]] = [
     {"model": "Qwen/Qwen3-4B", "episodes": 9000, "gpu": "h100", "objective": "grpo", "prompt_tokens": 200,
      "mean_completion": 250, "vllm_gpus": (1, 2), "vllm_sleep": True, "group": 4, "gpus": (1, 2), "epochs": 2},
     {"model": "Qwen/Qwen3-4B", "tokens": "1M", "gpu": "h100", "objective": "dpo", "batch": 16, "gpus": (1, 2)},
+    {"model": "gpt2", "tokens": "1M", "gpu": "a100 40gb", "gpus": 1, "precision": "fp32", "tf32": True},
     {"model": "gpt2", "tokens": "2M", "gpu": "l4", "eval_batch": 8, "offload": "optimizer", "lora_dropout": 0.05},
 ]  # fmt: skip
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ... import facts
 from ...errors import InputError
+from ...whole_files import put
 from ..law import REFERENCE_WIDTH
 from ..law_file import law_text
 from .result import FitResult, Regret, SimilarRates
@@ -176,15 +177,11 @@ def check_law_path(path: str | os.PathLike[str]) -> None:
 def write_law(result: FitResult, path: str | os.PathLike[str], sweep: str) -> None:
     """Write a fit as a file for `--law`, whole or not at all. Raises InputError."""
     check_law_path(path)
-    target = Path(path)
-    id = re.sub(r"[^A-Za-z0-9._-]+", "-", target.stem).strip("-") or "law"
+    id = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(path).stem).strip("-") or "law"
     text = law_text(law_of(result, id=id, sweep=sweep))
-    temporary = target.with_name(target.name + ".part")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, target)
+        put(path, text)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise InputError(
             "out", os.fspath(path), "a file that can be written", f"{error.strerror}."
         ) from error
