@@ -16,7 +16,7 @@ AttentionKernel = Literal["eager", "sdpa", "math", "flash"]
 Packing = Literal["full", "padded", "packed"]
 Loss = Literal[
     "full", "shifted", "shifted-late", "fused", "shifted-fused", "shifted-late-fused", "shifted-narrow",
-    "wide-fused", "chunked", "chunked-vocabulary", "split", "split-wide", "split-fused", "tiled",
+    "wide", "wide-fused", "chunked", "chunked-vocabulary", "split", "split-wide", "split-fused", "tiled",
     "recomputed", "recomputed-wide",
 ]  # fmt: skip
 Objective = Literal["sft", "dpo", "orpo", "kto", "grpo"]
@@ -24,7 +24,7 @@ Reference = Literal["base", "precomputed", "none"]
 Generation = Literal["transformers", "server", "colocate", "shared"]
 Quantize = Literal["none", "nf4", "nf4-double", "int8", "fp8"]
 Dtype = Literal["float32", "bfloat16", "float16"]
-Kernels = Literal["transformers", "litgpt", "fused", "liger", "unsloth", "compiled"]
+Kernels = Literal["transformers", "litgpt", "fused", "liger", "unsloth", "compiled", "transformer-engine"]
 Sharding = Literal["none", "ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp-hybrid"]
 FsdpUnits = Literal["pairs", "flat", "layers", "modules"]
 Offload = Literal["none", "optimizer", "parameters", "all"]

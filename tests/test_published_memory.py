@@ -226,9 +226,10 @@ def test_megatron_adds_gradients_up_in_float32() -> None:
     assert parts["optimizer"] == pytest.approx(12 * 8_030_261_248 / 8, rel=0.001)
 
 
-def test_megatrons_own_fused_loss_as_it_is_compiled() -> None:
+@pytest.mark.parametrize(("loss", "forth", "back"), [("wide-fused", 4, 8), ("wide", 8, 4)])
+def test_megatrons_own_losses(loss: str, forth: int, back: int) -> None:
     """Beside 2 bytes a logit of a kernel that works in place: 2 + 4 on the way forth, 4 + 4 + 2 on the way back, as
-    megatron-core's functions under torch.compile allocate them."""
+    megatron-core's functions under torch.compile allocate them; 2 + 4 + 4 and 4 + 2 of its operations of 2024."""
     options = {
         "rank": 8,
         "targets": "q_proj",
@@ -236,11 +237,11 @@ def test_megatrons_own_fused_loss_as_it_is_compiled() -> None:
         "checkpointing": "layer",
         "seq_len": 4096,
     }
-    own, kernel = (running(LLAMA, {**options, "loss": loss}).memory() for loss in ("wide-fused", "fused"))
+    own, kernel = (running(LLAMA, {**options, "loss": each}).memory() for each in (loss, "fused"))
     found = {m.name: m.bytes for m in own.moments}
     beside = {m.name: m.bytes for m in kernel.moments}
-    for moment, more in (("loss", 4), ("backward unembedding", 8)):
-        assert found[moment] - beside[moment] == pytest.approx(more * 4096 * 128256, rel=0.01)
+    for moment, more in (("loss", forth), ("backward unembedding", back)):
+        assert found[moment] - beside[moment] == pytest.approx(more * 4096 * 128256, rel=0.02)
 
 
 def test_gradients_leave_with_what_is_offloaded() -> None:

@@ -29,7 +29,9 @@ What was changed on seeing them, by the code of then:
 CHANGED = """\
 a profile `alpaca-lora-2023` for scripts after alpaca-lora's finetune.py (Baize, Huatuo), for which transformers'
 Trainer up to 4.45 had been typed: their model has `use_cache` False, so that an evaluation fills no cache, and PEFT
-0.3 leaves Llama's embeddings and norms in 16 bits."""
+0.3 leaves Llama's embeddings and norms in 16 bits; a profile `nemo-1` for NeMo 1, for which that of Megatron-Bridge
+had been typed: its Llama has an activation of operations, whose result is kept, Transformer Engine's attention copies
+several sequences to another order and back, and the loss is taken in float32."""
 
 
 def seen_before(case: Later) -> bool:

@@ -68,6 +68,8 @@ def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
         return _math(run, q, k, v, shape)
     if kernel == "flash":  # which takes 16 bits
         q, k, v = (cast(each, min(each.width, HALF)) for each in (q, k, v))
+        if run.kernels == "transformer-engine":
+            return _by_batch(run, q, k, v, shape)
     wide = shape.d_qk > 256 or shape.d_qk != shape.d_v
     flash = kernel == "flash" or (q.width < FLOAT32 and not shape.masked and not wide and shape.bias is None)
     flash = flash and shape.decay is None
@@ -79,6 +81,17 @@ def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     if shape.grouped:
         k, v = _repeated(run, k, shape, shape.d_qk), _repeated(run, v, shape, shape.d_v)
     return _fused(run, q, k, v, shape, flash=False)
+
+
+def _by_batch(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
+    """Transformer Engine's flash attention of what lies as (length, batch, heads), as Megatron has it: of several
+    sequences q, k and v are copied to (batch, length, heads), and the result, which the kernel keeps, back for the
+    projection, which keeps its copy (TransformerEngine 1.6, transformer_engine/pytorch/attention.py,
+    FlashAttention.forward). On Hopper it takes cuDNN's kernel instead, which copies nothing, but of which v is a view
+    that holds queries and keys as they were before they were turned: about one hidden width a token more."""
+    if run.sequences == 1:
+        return _fused(run, q, k, v, shape, flash=True)
+    return copy(_fused(run, copy(q), copy(k), copy(v), shape, flash=True))
 
 
 def _in_pieces(run: Pass, q: Value, k: Value, v: Value, shape: Shape, eager: bool) -> Value:

@@ -129,7 +129,7 @@ def norm(run: Pass, x: Value, weight: int, rule: str) -> Value:
         return x
     if rule == "layer":
         return layer_norm(run, x, weight)
-    if run.kernels in ("fused", "liger", "unsloth", "compiled"):
+    if run.kernels in ("fused", "liger", "unsloth", "compiled", "transformer-engine"):
         return layer_norm(run, x, weight, autocasts=False)
     if rule == "layer32":  # LayerNorm in float32 with casts around it
         return cast(layer_norm(run, cast(x, FLOAT32), weight), x.width)

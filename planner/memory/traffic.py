@@ -65,7 +65,7 @@ def reduced_by(setup: Setup) -> Collective:
     """How gradients of sharded states are summed: DeepSpeed's ZeRO-1 and 2 all-reduce whole buckets; each GPU
     keeps its part (deepspeed/runtime/zero/stage_1_and_2.py, allreduce_and_scatter, by the default
     use_multi_rank_bucket_allreduce); ZeRO-3, FSDP and Megatron's distributed optimizer reduce and scatter."""
-    deepspeed = setup.sharding in ("zero1", "zero2") and "megatron" not in setup.trainer
+    deepspeed = setup.sharding in ("zero1", "zero2") and not setup.trainer.endswith(("megatron", "nemo-1"))
     return "all_reduce" if deepspeed else "reduce_scatter"
 
 

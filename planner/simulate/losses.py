@@ -50,6 +50,25 @@ class _Compiled(torch.autograd.Function):  # type: ignore[misc]
         return found
 
 
+class _Wide(torch.autograd.Function):  # type: ignore[misc]
+    """Megatron's loss of operations: a float32 copy of the logits, and one less their maximum, which becomes the
+    probabilities and on the way back the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Any) -> Any:
+        wide = logits.float()
+        chances = torch.empty_like(wide)
+        del wide
+        ctx.save_for_backward(chances)
+        ctx.given = logits.dtype
+        return logits.new_empty(logits.shape[0], dtype=torch.float32).sum()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        (chances,) = ctx.saved_tensors
+        return torch.empty_like(chances, dtype=ctx.given)
+
+
 class _Chunked(torch.autograd.Function):  # type: ignore[misc]
     """Unembedding and loss together, `chunk` rows at a time; gradients are made in the forward pass."""
 
@@ -173,6 +192,10 @@ def _shifted_late_fused(logits: Any, labels: Any, vocab_size: int, **more: Any) 
     return _shifted_fused(logits, labels, vocab_size, **more)
 
 
+def _wide(logits: Any, labels: Any, vocab_size: int, **_: Any) -> Any:
+    return _Wide.apply(logits.view(-1, logits.shape[-1]))
+
+
 def _wide_fused(logits: Any, labels: Any, vocab_size: int, **_: Any) -> Any:
     return _Compiled.apply(logits.view(-1, logits.shape[-1]))
 
@@ -180,6 +203,7 @@ def _wide_fused(logits: Any, labels: Any, vocab_size: int, **_: Any) -> Any:
 # Losses that take the logits as the model makes them.
 BESIDE_LOGITS = {
     "fused": _fused,
+    "wide": _wide,
     "wide-fused": _wide_fused,
     "shifted-late": _shifted_late,
     "shifted-late-fused": _shifted_late_fused,

@@ -24,7 +24,7 @@ from ..hardware import Cluster, arithmetic_of, matmul_flops_per_s
 from ..moments import Traffic
 from ..setup import Setup
 from .communication import exposed_s, total_s
-from .efficiency import Efficiency, reach_of
+from .efficiency import Efficiency, constants, reach_of
 from .work import PHASES, Gemm, Kind, Phase, Work
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ PARTS = (
     "communication",
 )  # fmt: skip
 THIN = ("host", "communication", "bubble")  # parts that vary most between machines
-NATIVE_ATTENTION = ("nemo-automodel", "megatron")  # trainers whose attention uses the matrix units since H100
+# Trainers whose attention uses the matrix units since H100.
+NATIVE_ATTENTION = ("nemo-automodel", "megatron", "nemo-1")
 # Seconds a parameter of an optimizer's step on a machine's processors: 32 bytes (gradient, float32 parameter and two
 # moments read and written, the 16-bit copy) at 125 GB/s, a third of what two sockets of DDR4-3200 have. Published
 # steps allow from 0.17 ns (torchtune's README, Llama 3.1 70B on 8 A100s) to 2.5 ns (gist of chenyaofo on DeepSpeed).
@@ -105,8 +106,9 @@ def format_of(kind: Kind, dtype: str, setup: Setup) -> str:
 
 
 def matmul_share(accelerator: Accelerator, form: str, efficiency: Efficiency) -> float:
-    """What products of weights reach of the peak of their format; TF32 is float32 on chips without it."""
-    if accelerator.name.startswith("RTX"):
+    """What products of weights reach of the peak of their format; TF32 is float32 on chips without it. Cards whose
+    tensor cores are halved reach nearly all of it; workstation cards, which power holds down, what was measured."""
+    if accelerator.name.startswith("RTX") and accelerator.name not in constants().reached:
         return efficiency.matmul_cards
     run = arithmetic_of(accelerator, form) if form == "tfloat32" else form
     return efficiency.matmul * reach_of(accelerator.name, run)

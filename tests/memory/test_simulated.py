@@ -94,6 +94,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "reentrant": {"checkpointing": "layer", "reentrant": True, "autocast": True, "loss": "chunked"},
     "outputs held": {"outputs_held": True, "loss": "fused"},
     "outputs held, shifted": {"outputs_held": True, "loss": "shifted"},
+    "loss in float32": {"loss": "wide"},
     "outputs widened": {"outputs_widened": True, "autocast": True, "loss": "fused"},
     "outputs widened, shifted": {"outputs_widened": True, "autocast": True, "loss": "shifted"},
     "inputs kept": {**QUANTISED, "quantised_inputs_kept": True},
