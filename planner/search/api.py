@@ -40,6 +40,7 @@ from .space import (
     Job,
     Limits,
     Space,
+    check_engine,
     chosen,
     counted,
     divided,
@@ -140,11 +141,13 @@ def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str
         grpo.check_data(data.info)
         for batch in _numbers("batch", options["batch"]):
             grpo.check_batch(batch, options)
+        check_engine(setup)
     elif options["group"] is not None:
         raise InputError("group", options["group"], "objective grpo beside it")
+    said = plain_engine(setup) if objective == "grpo" else setup
     job = Job(
         arch=arch,
-        setup=Setup(**{**filled(plain_engine(setup), arch.model_type), "seq_len": seq_len}),
+        setup=Setup(**{**filled(said, arch.model_type), "seq_len": seq_len}),
         given=setup,
         spec=spec,
         tokens=data.tokens,

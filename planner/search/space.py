@@ -292,6 +292,12 @@ def plain_engine(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name not in NO_ENGINE}
 
 
+def check_engine(given: Mapping[str, Any]) -> None:
+    """Raise InputError for a share of a GPU that is none, whoever makes completions."""
+    own = {name: given[name] for name in ("vllm_memory", "vllm_sleep") if given.get(name) is not None}
+    Setup(objective="grpo", reference="none", loss="tiled", generation="colocate", **own)
+
+
 def beside(generation: Generation | None) -> tuple[str, ...]:
     """Options of a vLLM that do not go with this one, or without any."""
     if generation in (None, "transformers"):
@@ -316,6 +322,12 @@ def with_makers(
             kept.append(own)
     if missed is not None and not kept:
         raise missed
+    for name in (name for name in NO_ENGINE if job.given.get(name) is not None):
+        if all(name in beside(own.generation) for own in kept):
+            tried = ", ".join(dict.fromkeys(makers))
+            raise missed or InputError(
+                name.replace("_", "-"), job.given[name], "a generation that takes it", f"Tried: {tried}."
+            )
     return tuple(kept)
 
 
