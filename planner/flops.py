@@ -11,6 +11,7 @@ well under 1% of a step at ordinary sizes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from .adapter import Adapted, Pair, by_matrix
@@ -62,7 +63,7 @@ class Step:
     is then made to need a gradient (`hooked`); of how many positions logits are made (None: of all); whether dropout
     stands before pairs (`dropped`); whether PEFT folds pairs into weights that it has by no module (`folded`);
     whether layers that run again go on to a last product that is frozen, which keeps what it reads once it is
-    done (`again_whole`: LLM.int8)."""
+    done (`again_whole`: LLM.int8); whether hidden states are in float16 (`half`), where some code clamps them."""
 
     batch: int
     seq_len: int
@@ -72,6 +73,7 @@ class Step:
     dropped: bool = False
     folded: bool = False
     again_whole: bool = False
+    half: bool = False
 
 
 def visible_pairs(seq_len: int, window: int | None, causal: bool, chunked: bool = False) -> int:
@@ -149,7 +151,8 @@ class _Walk:
                 needs.append(self._product(op, length, needs, tally))
                 tail = tally.forward - before
         if self.step.checkpointing and block.stack in ("decoder", "encoder"):
-            tally.recompute = tally.forward - (tail if block.open_end else 0)
+            open_end = block.open_end and not (self.step.half and block.clamps != "none")
+            tally.recompute = tally.forward - (tail if open_end else 0)
         return tally, needs[block.out]
 
     def _apply(self, op: Apply, layer: int, length: int, grad: bool, tally: Tally) -> tuple[bool, int]:
@@ -354,7 +357,10 @@ def _images(
     pairs = None if adapted is None else in_tower(images, adapted)
     inside = whole_in_tower(images, whole)
     reached = images.hooked or pairs is None or bool(pairs) or bool(inside.matrices or inside.biases)
-    size = Step(step.batch * images.units, images.length, step.checkpointing and reached, images.hooked)
+    size = replace(
+        step, batch=step.batch * images.units, seq_len=images.length, hooked=images.hooked, scored=None,
+        checkpointing=step.checkpointing and reached,
+    )  # fmt: skip
     return _step(images.tower, size, pairs, inside)
 
 

@@ -15,6 +15,7 @@ from . import adapter as adapters
 from . import flops
 from .adapter.whole import trained_whole
 from .errors import InputError
+from .information import Information
 from .memory.engine import engine
 from .objective import generation, passes, step_of
 from .plan import Plan
@@ -57,9 +58,24 @@ def check_given(plan: Plan, batch: int, asked: Mapping[str, Any]) -> None:
         raise InputError(
             "images", plan.images["count"], "none with objective grpo", "They are not modelled in it."
         )
-    info = plan.information
+    check_data(plan.information)
+    check_batch(batch, asked)
+
+
+def check_data(info: Information | None) -> None:
+    """Raise InputError where the data are no episodes."""
     if info is not None and info.kind != "rl":
         raise InputError("objective", "grpo", "--episodes as its data", "Other data have no rewards.")
+
+
+def check_model(arch: Architecture) -> None:
+    """Raise InputError where a model makes no text."""
+    if not any(block.stack == "decoder" for block in arch.blocks):
+        raise InputError("objective", "grpo", "a model that makes text")
+
+
+def check_batch(batch: int, asked: Mapping[str, Any]) -> None:
+    """Raise InputError where a batch is no whole number of groups."""
     group = group_of(asked)
     if batch % group:
         near = max(1, round(batch / group)) * group
@@ -79,8 +95,7 @@ def group_of(asked: Mapping[str, Any]) -> int:
 
 def section(plan: Plan, arch: Architecture, setup: Setup, asked: Mapping[str, Any]) -> Plan:
     """The plan with the contract's `grpo`: sizes of a step and FLOPs of its phases."""
-    if not any(block.stack == "decoder" for block in arch.blocks):
-        raise InputError("objective", "grpo", "a model that makes text")
+    check_model(arch)
     pairs = adapters.adapt(arch, plan.adapter.spec)
     whole = trained_whole(arch, plan.adapter.spec, pairs)
     group, batch = group_of(asked), setup.global_batch
@@ -94,14 +109,26 @@ def section(plan: Plan, arch: Architecture, setup: Setup, asked: Mapping[str, An
         "scoring": base * frozen.total + own * trained.forward,
         "training": trained.total,
     }
-    vllm = engine(arch, setup)
     done = {
-        "group": group, "prompts": batch // group, "prompt_tokens": setup.prompt_tokens,
-        "completion_tokens": setup.seq_len - setup.prompt_tokens, "generation": setup.generation,
-        "reference": setup.reference, "vllm": None if vllm is None else vllm.to_dict(),
+        **_course(arch, setup, group),
         "flops": {name: flops.FLOPS_PER_MAC * batch * macs for name, macs in found.items()},
     }  # fmt: skip
     return plan.with_grpo(done, _notices(setup, done), ("GRPO's defaults and course", SOURCE))
+
+
+def _course(arch: Architecture, setup: Setup, group: int) -> dict[str, Any]:
+    """Sizes of a step and who makes its completions."""
+    vllm = engine(arch, setup)
+    return {
+        "group": group, "prompts": setup.global_batch // group, "prompt_tokens": setup.prompt_tokens,
+        "completion_tokens": setup.seq_len - setup.prompt_tokens, "generation": setup.generation,
+        "reference": setup.reference, "vllm": None if vllm is None else vllm.to_dict(),
+    }  # fmt: skip
+
+
+def notices(arch: Architecture, setup: Setup, asked: Mapping[str, Any]) -> tuple[Notice, ...]:
+    """What to know of a step of this set-up."""
+    return _notices(setup, _course(arch, setup, group_of(asked)))
 
 
 def timed(plan: Plan) -> Plan:

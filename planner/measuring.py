@@ -115,7 +115,7 @@ def write(path: str | os.PathLike[str], calibration: Calibration) -> None:
     try:
         put(path, json.dumps(calibration.to_dict(), indent=2) + "\n")
     except OSError as error:
-        raise InputError("out", os.fspath(path), "a file that can be written", f"{error}.") from None
+        raise InputError("out", os.fspath(path), "a file that can be written", f"{error.strerror}.") from None
 
 
 def calibrate(

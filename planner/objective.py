@@ -42,7 +42,7 @@ def step_of(setup: Setup, adapted: Iterable[Adapted] | None, batch: int = 1) -> 
     """A step of so many sequences as the library runs it: DoRA makes products of the base once more, of what dropout
     leaves, also where trainers of preferences set its rate to 0 (peft 0.21, tuners/lora/layer.py); pairs on modules
     whose names PEFT converts are folded into their weights (lora.ParamWrapper), where these are not quantised and
-    nothing is dropped; LLM.int8 keeps what it reads last."""
+    nothing is dropped; LLM.int8 keeps what it reads last, and so do clamps of hidden states in float16."""
     pairs = [pair for item in adapted or () for pair in item.pairs]
     plain = setup.kernels == "transformers" and setup.quantize == "none" and not setup.lora_dropout
     return flops.Step(
@@ -50,6 +50,7 @@ def step_of(setup: Setup, adapted: Iterable[Adapted] | None, batch: int = 1) -> 
         dropped=setup.lora_dropout > 0 and any(pair.magnitudes for pair in pairs),
         folded=bool(pairs) and plain,
         again_whole=adapted is not None and setup.quantize == "int8" and setup.checkpointing != "none",
+        half=setup.weight_dtype == "float16" and not setup.upcast_small,
     )  # fmt: skip
 
 
@@ -59,7 +60,9 @@ def changes_step(arch: Architecture, setup: Setup, adapted: Iterable[Adapted] | 
     folded = step.folded and any(
         flops.folds(arch, item.matrix, pair) for item in items for pair in item.pairs
     )
-    return setup.objective != "sft" or step.dropped or step.again_whole or step.scored is not None or folded
+    clamps = step.half and any(block.clamps != "none" for block in arch.blocks)
+    other = step.dropped or step.again_whole or step.scored is not None or clamps
+    return setup.objective != "sft" or other or folded
 
 
 def step_tally(

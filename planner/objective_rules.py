@@ -91,7 +91,7 @@ def _check_engine(setup: Any) -> None:
     if (
         isinstance(share, bool)
         or not isinstance(share, (int, float, type(None)))
-        or not 0 < (share or 1) <= 1
+        or not 0 < (1 if share is None else share) <= 1
     ):
         raise InputError("vllm-memory", share, "a share of the GPU's memory, above 0 and at most 1")
     if setup.quantize == "int8":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from .learning_rate.lookup import LearningRate
 from .plan import Plan
 from .schema import Notice
 
@@ -14,12 +15,15 @@ PLAIN_PREFERENCES = Notice(
 )
 
 
+def unknown_rate(rate: LearningRate, objective: str) -> LearningRate:
+    """No learning rate, with the reason."""
+    reason = f"no law and no sweep here is of {objective}"
+    return replace(rate, value=None, low=None, high=None, full_finetune=None, basis=None, reason=reason)
+
+
 def of_preferences(plan: Plan, objective: str) -> Plan:
     """The plan without what was fitted on supervised fine-tuning alone."""
-    reason = f"no law and no sweep here is of {objective}"
-    rate = replace(
-        plan.learning_rate, value=None, low=None, high=None, full_finetune=None, basis=None, reason=reason
-    )
+    rate = unknown_rate(plan.learning_rate, objective)
     text = (
         f"Learning rate and price of a rank were fitted on supervised fine-tuning: neither is given for {objective}. "
         "A bit for each loss token is then an upper bound: a preference alone tells at most one bit."

@@ -21,6 +21,7 @@ from .errors import InputError, hint
 from .estimator import load, sequence_length
 from .given import read as read_given
 from .given import whole_number
+from .information import Information
 from .memory import estimate_memory, with_open_lengths
 from .moments import MemoryEstimate
 from .objective_rules import SHARES_GPU
@@ -96,6 +97,7 @@ class Data:
     notices: tuple[Notice, ...] = ()
     samples: Samples | None = None
     epochs: int = 1
+    info: Information | None = None
 
 
 OF_FILE = ("data", "tokenizer", "format", "loss_on", "split", "columns", "nats", "group_size", "on_progress")
@@ -124,6 +126,7 @@ def data_of(
         given.notices,
         None if options.get("images") else samples_of(given),
         epochs,
+        given.info,
     )
 
 

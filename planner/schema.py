@@ -71,7 +71,7 @@ class Matrix:
     `parts` are its logical matrices where it is fused. `tied` marks a matrix that shares its storage with
     another one and so adds no parameters. `outer` is the side of an expert that faces the hidden state: the
     input of gate and up, the output of down. `wide` marks a matrix that the library keeps in float32 under float16,
-    and away from quantising loaders.
+    and away from quantising loaders; `shared` one that several layers hold, which these loaders leave out too.
     """
 
     name: str
@@ -87,6 +87,7 @@ class Matrix:
     parts: tuple[Part, ...] = ()
     outer: Literal["in", "out"] = "in"
     wide: bool = False
+    shared: bool = False
 
     @property
     def leaf(self) -> str:
@@ -262,7 +263,8 @@ class Block:
     workload's sequence length (Whisper's 1500 frames). `open_end` says that the last matrix product is only added
     to the stream: nothing saves its result, so checkpointing does not compute it again. False where a norm or a
     weighting follows it. `features` says that data come in (sound), which need no gradient, and that the result
-    counts as the embedding.
+    counts as the embedding. `clamps`: in float16 its code clamps what it hands on ("end") or every sum on the stream
+    ("sums"), which keeps what it reads.
     """
 
     stack: str
@@ -272,6 +274,7 @@ class Block:
     fixed_length: int | None = None
     open_end: bool = True
     features: bool = False
+    clamps: Literal["none", "end", "sums"] = "none"
 
 
 @dataclass(frozen=True, eq=False)

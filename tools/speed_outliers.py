@@ -23,11 +23,11 @@ UNIVERSAL = (
     "steps is 40 TFLOP/s of them, where Llama's heads of 128 have 72, and one rate is taken."
 )
 SLOWED = (
-    "Beside the source's own H100 its RTX PRO 6000 makes 0.5 to 0.7 of what is expected of Llama and Phi, alike in "
-    "bfloat16 products and in float32 ones (0.6; QLoRA, whose inputs are float32, in which bitsandbytes then "
-    "computes: 0.46.1, nn/modules.py, set_compute_type): a lower clock rather than a kernel. The card is sold "
-    "at 600 W and, as Max-Q, at 300; which it was is not stated, and of the Max-Q's peaks 0.43 to 0.54 would be "
-    "predicted. "
+    "Beside the source's own H100 its RTX PRO 6000 makes 0.5 to 0.7 of what is expected of Llama and Phi (with "
+    "products at 0.96 of its peak, as they were taken at first), alike in bfloat16 products and in float32 ones "
+    "(0.6; QLoRA, whose inputs are float32, in which bitsandbytes then computes: 0.46.1, nn/modules.py, "
+    "set_compute_type): a lower clock rather than a kernel. The card is sold at 600 W and, as Max-Q, at 300; which "
+    "it was is not stated, and of the Max-Q's peaks 0.43 to 0.54 would be predicted so. "
 )
 # Of steps gathered later, by the start of the source and the GPU.
 LATER_ON = {

@@ -22,6 +22,19 @@ _T4_FLOAT32 = {
     "the README of chsasank/device-benchmarks; the one in the middle",
     "kind": "measured",
 }  # fmt: skip
+# Workstation cards whose tensor cores are not halved, as GeForce's are, so that power holds them down: products in
+# bfloat16, the mean of two cards each. An RTX 6000 Ada has the L40S' chip (269.2 TFLOP/s at 350 W) at 300 W: as many
+# a joule.
+_PRODUCTS = {
+    "title": "zzc0721/torch-performance-test-data",
+    "url": "https://github.com/zzc0721/torch-performance-test-data/blob/0785868/database.md",
+    "date": "2026-04",
+    "kind": "measured",
+}
+_WORKSTATIONS = {
+    "RTX PRO 6000 Blackwell Workstation": ((418.0, 368.4), 503.8, 160),
+    "RTX PRO 6000 Blackwell Server": ((409.4, 417.3), 467.8, 161),
+}
 # TFLOP/s reached and the peak in data/accelerators.toml.
 _MEASURED = {
     "A100 SXM 40GB": (271.2, 312), "A100 SXM 80GB": (271.2, 312), "A100 PCIe 40GB": (252.9, 312),
@@ -55,6 +68,15 @@ def reached() -> Iterator[dict[str, Any]]:
             "locator": f"H100 SXM: 794.5 TFLOP/s at 700 W; at {watts} W as many a joule",
         }
         yield {"accelerator": name, "share": round(min(1.0, watts * _PER_WATT / peak), 3), "source": how}
+    for name, (rates, peak, issue) in _WORKSTATIONS.items():
+        where = (
+            f"best bfloat16 product: {rates[0]:g} TFLOP/s, and {rates[1]:g} in the repository's issue {issue}"
+        )
+        how = {**_PRODUCTS, "locator": where}
+        yield {"accelerator": name, "share": round(sum(rates) / len(rates) / peak, 3), "source": how}
+    where = "L40S, the same chip: 269.2 TFLOP/s at 350 W; at 300 W as many a joule"
+    how = {**_PRODUCTS, "kind": "assumed", "locator": where}
+    yield {"accelerator": "RTX 6000 Ada", "share": round(269.2 * 300 / 350 / 364.2, 3), "source": how}
     how = {
         "title": "pytorch/torchtune README", "url": "https://github.com/pytorch/torchtune", "date": "2024-06",
         "locator": "RTX A6000: all of its peak at 300 W (data/measured/SPEED.md); at 150 W as many FLOPs a joule",

@@ -78,8 +78,10 @@ class Trace:
 
     def architecture(self, **fields: Any) -> Architecture:
         """The finished inventory; `fields` are Architecture's remaining ones."""
+        shared = {m.name for m in self._matrices if m.tied and "{}" in m.name}
         matrices = [
-            replace(matrix, layers=tuple(sorted(layers))) for matrix, (_, layers) in self._matrices.items()
+            replace(matrix, layers=tuple(sorted(layers)), shared=matrix.name in shared)
+            for matrix, (_, layers) in self._matrices.items()
         ]
         vectors = tuple(Vector(n, size, tuple(sorted(ids))) for (n, size), ids in self._vectors.items())
         return Architecture(matrices=tuple(matrices), vectors=vectors, blocks=tuple(self._blocks), **fields)
@@ -103,6 +105,7 @@ class Layer:
         self.memory = MEMORY
         self.open_end = True
         self.features = False
+        self.clamps: Literal["none", "end", "sums"] = "none"
         self._stack = stack
         self._prefix = prefix
         self._fixed_length = fixed_length
@@ -117,7 +120,7 @@ class Layer:
             self.trace.close(
                 Block(
                     self._stack, self.layers, tuple(self._operations), self.stream, self._fixed_length,
-                    self.open_end, self.features,
+                    self.open_end, self.features, self.clamps,
                 )
             )  # fmt: skip
 

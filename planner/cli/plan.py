@@ -19,10 +19,14 @@ Examples:
   lora-plan plan -m meta-llama/Llama-3.1-70B --tokens 20M --gpu a100,h100 --prefer cost --max-regret 0.01
   lora-plan plan -m Qwen/Qwen3-8B --tokens 5M --gpu rtx4090 --gpus 1 --price 0.35 --json
   lora-plan plan -m meta-llama/Llama-3.2-1B --data train.jsonl --epochs 3 --gpu l4
+  lora-plan plan -m Qwen/Qwen3-4B --objective grpo --episodes 20k --prompt-tokens 200 --mean-completion 300 --gpu h100
 """
 FIXED = (
     "precision", "autocast", "tf32", "upcast_small", "quantize_experts", "optimizer", "attention_kernel", "kernels",
     "loss", "packing", "lora_dropout", "lengths_vary", "eval_batch", "offload",
+)  # fmt: skip
+LEARNT = (
+    "objective", "reference", "prompt_tokens", "mean_completion", "vllm_memory", "vllm_sleep", "vllm_tensor_parallel",
 )  # fmt: skip
 SECTIONS = {
     "What is trained": (
@@ -31,8 +35,9 @@ SECTIONS = {
     "Limits": ("budget", "deadline", "max_regret", "prefer", "fit"),
     "Machines": ("gpu", "gpus", "gpus_per_node", "price", "calibration"),
     "What the search tries": (
-        "ranks", "layers", "quantize", "checkpointing", "micro_batch", "batch", "sharding",
+        "ranks", "layers", "quantize", "checkpointing", "micro_batch", "batch", "sharding", "generation", "vllm_gpus",
     ),
+    "What is learnt": (*LEARNT, "group"),
     "Held fixed": ("alpha", "experts", "adapter_dtype", *FIXED, "trainer"),
 }  # fmt: skip
 
@@ -89,6 +94,19 @@ def _gpus() -> list[str]:
 )
 @click.option("--batch", default="32", show_default=True, metavar="SIZES", help="Sequences of a step.")
 @click.option("--sharding", default="ddp,fsdp", show_default=True, metavar="WAYS", help="On several GPUs.")
+@click.option(
+    "--generation", metavar="WAYS",
+    help="grpo: who makes the completions. Default: transformers,colocate,server; shared is Unsloth's.",
+)  # fmt: skip
+@click.option(
+    "--vllm-gpus",
+    default="1",
+    show_default=True,
+    metavar="COUNTS",
+    help="grpo: more GPUs, for a server's vLLM.",
+)
+@click.option("--group", type=Count(), help="grpo: completions of a prompt. Default: 8.")
+@run_options(LEARNT)
 @click.option("--alpha", type=float, default=32.0, show_default=True, help="LoRA alpha.")
 @click.option("--experts", metavar="CONVENTION", default="scaled", show_default=True, help="As in estimate.")
 @click.option(

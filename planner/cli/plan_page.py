@@ -22,8 +22,10 @@ TARGETS = {
 }  # fmt: skip
 
 
-def target_of(trainer: str | None) -> str:
+def target_of(trainer: str | None, objective: str = "sft") -> str:
     """What `export` calls the trainer of a profile; TRL where it writes no file for it."""
+    if objective == "grpo":
+        return "trl-grpo"
     return next((target for name, target in TARGETS.items() if (trainer or "").startswith(name)), "trl-sft")
 
 
@@ -79,6 +81,9 @@ def _best(found: Found) -> RenderableType:
         table.add_row("learning rate", f"{units.rate(rate.value)}{ends}")
     if best.regret:
         table.add_row("expected regret", regret_text(best.regret))
+    if run.step.phases:
+        parts = (f"{name} {units.duration(seconds)}" for name, seconds in run.step.phases.items() if seconds)
+        table.add_row("a step", f"{units.duration(run.step.seconds)}: {', '.join(parts)}")
     mfu = f", {units.percent(run.step.mfu)} of the peak" if run.step.mfu else ""
     table.add_row("speed", f"{run.step.tokens_per_s:,.0f} tokens/s{mfu}")
     table.add_row("adapter", f"{best.params:,} parameters")
@@ -150,8 +155,10 @@ def show(found: Found, console: Console | None = None) -> None:
     console.print(" ".join(said), "")
     console.print(_best(found), "")
     _typed(console, "in full", found.command())
-    target = target_of(found.given.get("trainer"))
-    console.print(f"as a trainer's file  the same with `export {target}` for `estimate`\n", style="dim")
+    objective = str(found.given.get("objective", "sft"))
+    target = target_of(found.given.get("trainer"), objective)
+    told = f"as a trainer's file  the same with `export {target}` for `estimate`"
+    console.print(f"{told}\n" if objective in ("sft", "grpo") else "", style="dim")
     runner_up = found.alternatives[0] if found.alternatives else None
     blocks: Iterable[tuple[RenderableType, Evaluated | None]] = (
         (_plans("Sure to fit", "the best whose memory fits at its upper end too", [found.sure]), found.sure)

@@ -327,3 +327,17 @@ def _softmax(tape: Tape, x: Value, width: int) -> Value:
 def _contiguous(x: Value) -> Value:
     """A copy in another order of dimensions; the gradient is passed on as a view."""
     return x.tape.apply((x,), x.elements, x.width, (), lambda g: (g,))
+
+
+def keys_of_parts(parts: tuple[Value, ...], elements: Size) -> Value:
+    """Keys laid down from a plain part of each head and a turned one that all share, in a new tensor: its gradient is
+    copied, and the plain part's laid into a tensor of that part's size."""
+    tape, plain, width = parts[0].tape, parts[0].bytes, parts[0].width
+
+    def rule(g: Buffer) -> Gradients:
+        again = tape.new(elements * width)
+        made = tape.new(plain)
+        del again
+        return (made, tape.new(0))
+
+    return tape.apply(parts, elements, width, (), rule)

@@ -133,6 +133,8 @@ def norm(run: Pass, x: Value, weight: int, rule: str) -> Value:
         return layer_norm(run, x, weight, autocasts=False)
     if rule == "layer32":  # LayerNorm in float32 with casts around it
         return cast(layer_norm(run, cast(x, FLOAT32), weight), x.width)
+    if rule == "rms-bare":  # without a weight
+        return rms_norm(run, x, 0)
     if rule == "python-layer":  # mean and variance in Python: the centred value is kept as well
         return _python_layer_norm(run, x, weight)
     return rms_norm(run, x, weight, rule)
@@ -304,11 +306,12 @@ def _join(turned: Value, rest: Value, whole: Value) -> Value:
     return whole.tape.apply((turned, rest), whole.elements, whole.width, (), lambda g: (g, g))
 
 
-def concatenated(x: Value, beside: Value) -> Value:
-    """Two values side by side in a new tensor, in the wider type; their gradients are views of its gradient."""
-    width = max(x.width, beside.width)
-    x, beside = cast(x, width), cast(beside, width)
-    return x.tape.apply((x, beside), x.elements + beside.elements, width, (), lambda g: (g, g))
+def concatenated(*parts: Value) -> Value:
+    """Values side by side in a new tensor, in the widest type; their gradients are views of its gradient."""
+    width, tape = max(part.width for part in parts), parts[0].tape
+    wide = [cast(part, width) for part in parts]
+    elements, count = sum((part.elements for part in wide[1:]), wide[0].elements), len(parts)
+    return tape.apply(wide, elements, width, (), lambda g: [g] * count)
 
 
 def drop(run: Pass, x: Value) -> Value:

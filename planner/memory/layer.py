@@ -25,7 +25,7 @@ from ..schema import (
     Recall,
     Scan,
 )
-from .attention import Shape, attend
+from .attention import Shape, attend, keys_of_parts
 from .bias import Shared
 from .elementwise import activation, concatenated, drop, gated, norm, rotate, weigh
 from .experts import folded, folds
@@ -37,8 +37,8 @@ from .passes import FLOAT32, Pass
 from .products import Weight, adapted, linear, part, whole
 from .scans import convolve, gated_result, mixer_of, scanned
 from .shared import is_shared
-from .tape import Gradients, Size, Value, add, cast, multiply, piece, scale, unary
-from .traits import Traits
+from .tape import Size, Value, add, cast, multiply, piece, scale, unary
+from .traits import Traits, in_scans
 
 UNNORMED = ("per_layer_input_gate",)  # what reads the stream as it is
 
@@ -52,9 +52,10 @@ class Walk(Mixture):
         unpacked: Mapping[int, int], outside: Outside = ALONE,
     ) -> None:  # fmt: skip
         self.arch, self.block, self.layer = arch, block, layer
-        self.run, self.traits, self.trained, self.unpacked = run, traits, trained, unpacked
+        self.run, self.trained, self.unpacked = run, trained, unpacked
         self.plan = layout(arch, block)
         self.mixer = mixer_of(arch, block) if run.split == 1 else None
+        self.traits = in_scans(traits, arch) if self.plan.scans else traits
         self.mixed: Value | None = None
         self.act = arch.activation or traits.activation
         self.outside = outside
@@ -97,7 +98,12 @@ class Walk(Mixture):
                 self.values[op.out] = made
             del made
             self._let_go(number)
-        return self.values.pop(self.block.out)
+        return self._clamped(self.values.pop(self.block.out), "end")
+
+    def _clamped(self, value: Value, where: str) -> Value:
+        """A float16 value within its type's range, where the block's code clamps it: what it reads is kept."""
+        clamps = self.block.clamps == where and self.run.half and value.width < FLOAT32
+        return unary(value, "in") if clamps else value
 
     def _let_go(self, number: int) -> None:
         """Forget the values of which this operation was the last use."""
@@ -178,6 +184,8 @@ class Walk(Mixture):
             made = self.plan.made_by[made.sources[0]]
         if not isinstance(made, Apply):
             gated_one = self.plan.kinds.get(op.source) == "gated"
+            if self.traits.inner_norms and (gated_one or isinstance(made, Attend)):
+                return norm(self.run, value, self.arch.matrices[op.matrix].d_in, self.traits.norm)
             return self._dropped(value) if gated_one else value
         role = self.arch.matrices[made.matrix].role
         if role in ("mlp", "shared_expert") and self.arch.matrices[op.matrix].role == role:
@@ -317,23 +325,15 @@ class Walk(Mixture):
             return rotate(run, q, "partial", 0.5), k, v
         q = rotate(run, q, traits.rotary, traits.rotary_share)
         k = rotate(run, k, traits.rotary, traits.rotary_share)
+        if traits.norms_turned:
+            q, k = norm(run, q, op.d_qk, traits.qk_norm), norm(run, k, op.d_qk, traits.qk_norm)
         return q, k, v
 
     def _keys(self, op: Join) -> Value:
         """Keys of latent attention: each head's plain part and the turned part that all share, in one tensor."""
-        run, tape = self.run, self.run.tape
         core = next(o for o in self.block.operations if isinstance(o, Attend) and o.k == op.out)
-        size = run.tokens * (self._counts(core)[0] * core.d_qk)
-        sources = tuple(self.values[source] for source in op.sources)
-        plain, width = sources[0].bytes, sources[0].width
-
-        def rule(g: object) -> Gradients:
-            again = tape.new(size * width)
-            made = tape.new(plain)
-            del again
-            return (made, tape.new(0))
-
-        return tape.apply(sources, size, width, (), rule)
+        size = self.run.tokens * (self._counts(core)[0] * core.d_qk)
+        return keys_of_parts(tuple(self.values[source] for source in op.sources), size)
 
     # What is joined
 
@@ -349,7 +349,7 @@ class Walk(Mixture):
                 parts = [self._after(values[source]) for source in op.sources[1:]]
                 return add(total, self._out(add(*parts)))
             for source in op.sources[1:]:
-                total = add(total, self._out(values[source]))
+                total = self._clamped(add(total, self._out(values[source])), "sums")
             return norm(run, total, self.arch.hidden_size, self.traits.norm) if self.traits.post else total
         if kind == "gated":
             gate, up = (values[source] for source in op.sources)
@@ -365,13 +365,12 @@ class Walk(Mixture):
             return self.shared_with_all(op)
         if kind == "sum":
             return self.sum_with_shared(op)
-        if kind == "beside":
+        if kind in ("joined", "beside"):
             both = concatenated(*(values[source] for source in op.sources))
-            return norm(run, both, 2 * self.arch.hidden_size, self.traits.norm)
-        if kind == "added":
-            return add(*(values[source] for source in op.sources))
-        if kind == "keys":
-            return self._keys(op)
+            normed = 2 * self.arch.hidden_size, self.traits.norm
+            return both if kind == "joined" else norm(run, both, *normed)
+        if kind in ("added", "keys"):
+            return self._keys(op) if kind == "keys" else add(*(values[source] for source in op.sources))
         if kind == "output-gate":
             mixed = values[op.sources[0]]
             if values[op.sources[1]].elements < mixed.elements:  # one weight a head

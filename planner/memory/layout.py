@@ -30,7 +30,17 @@ from ..schema import (
 from .products import LowRank
 
 JoinKind = Literal[
-    "residual", "gated", "weighted", "sum", "norm", "keys", "output-gate", "mixed", "beside", "added"
+    "residual",
+    "gated",
+    "weighted",
+    "sum",
+    "norm",
+    "keys",
+    "output-gate",
+    "mixed",
+    "beside",
+    "added",
+    "joined",
 ]
 QK_NORMS = ("q_norm", "k_norm", "query_layernorm", "key_layernorm", "q_layernorm", "k_layernorm")
 ADAPTERS = "adapter_list"  # small matrices of a place beside those that all places share (Zamba 2)
@@ -42,9 +52,9 @@ ROW_PARALLEL = (
 @dataclass(frozen=True)
 class Layout:
     """A block, read. `normed`: the values that a norm precedes, which are the stream and what attention hands an MLP
-    directly. `ends`: the values that are let go after an operation. `gates` are the gates of gated
-    activations, `turned` queries and keys with a projection of their own, `latent_width` the width of a latent that a
-    norm follows."""
+    directly. `ends`: the values that are let go after an operation. `gates` are the gates of gated activations,
+    `turned` queries and keys with a projection of their own, `scans` whether it scans, `latent_width` the width of a
+    latent that a norm follows."""
 
     streams: frozenset[int]
     normed: frozenset[int]
@@ -56,6 +66,7 @@ class Layout:
     qk_norms: bool
     latent: bool
     latent_width: int
+    scans: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,6 +114,8 @@ def _kind(
         return "sum"  # routed experts' results and what stands beside them
     if len(roles) == 1:
         return "norm"
+    if roles == ["state_space"] * 3:  # queries, keys and values of linear attention, for one convolution
+        return "joined"
     last = made_by.get(op.sources[-1])
     if isinstance(last, Apply) and ADAPTERS in matrices[last.matrix].name:
         return "added"
@@ -165,7 +178,7 @@ def layout(arch: Architecture, block: Block) -> Layout:
         ),
         turned=frozenset(value for op in attends if op.q != op.k for value in (op.q, op.k)),
         qk_norms=_has_qk_norms(arch, block), latent="keys" in kinds.values(),
-        latent_width=latents[0] if latents else 0,
+        latent_width=latents[0] if latents else 0, scans=any(isinstance(op, Scan) for op in block.operations),
     )  # fmt: skip
 
 

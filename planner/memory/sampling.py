@@ -45,7 +45,7 @@ def _generation(job: Job, base: Held) -> list[Place]:
     if prompt:
         alone = replace(
             setup, checkpointing="layer", reentrant=False, input_grads=False, micro_batch=number, accumulation=1,
-            seq_len=prompt, prompt_tokens=0, sequence_parallel=1,
+            seq_len=prompt, prompt_tokens=0, sequence_parallel=1, mean_completion=None,
         )  # fmt: skip
         own = replace(job, setup=alone)
         kinds, around = walked_layers(own, False).kinds, plus(stem_of(own).held, {"temporary": masks(own)})

@@ -12,10 +12,11 @@ ENDS = ("embedding", "unembedding")
 
 def is_shared(arch: Architecture, matrix: Matrix) -> bool:
     """Whether a matrix of a layer is one that others of the layers run as well: tied, or of layers that run again."""
+    if matrix.shared:
+        return True
     if matrix.role in ENDS or "{}" not in matrix.name:
         return False
-    again = any(len(set(block.layers)) < len(block.layers) for block in arch.blocks)
-    return again or any(m.tied and m.name == matrix.name for m in arch.matrices)
+    return any(len(set(block.layers)) < len(block.layers) for block in arch.blocks)
 
 
 def _stored(arch: Architecture) -> int:

@@ -59,8 +59,9 @@ def quantised_bytes(matrix: Matrix, kind: Quantize) -> int:
 
 def is_quantised(matrix: Matrix, setup: Setup) -> bool:
     """Whether a quantising loader takes the matrix: Linear modules inside the layers, and tensors of experts where
-    the set-up says so; embeddings, the unembedding, what is no Linear and what the library keeps wide stay."""
-    if matrix.wide:
+    the set-up says so; embeddings, the unembedding, what is no Linear, what layers share and what the library keeps
+    wide stay."""
+    if matrix.wide or matrix.shared:
         return False
     kinds = ("linear", "conv1d", "experts") if setup.quantize_experts else ("linear", "conv1d")
     return (

@@ -20,8 +20,9 @@ class Traits:
     Norms: `norm` and `qk_norm` name rules of norms; parts of a layer are normed on their way in (`before`), out
     (`after`), or their sum is (`post`).
     `two_norms`: attention and MLP beside each other have one each. `routed_norms`: router and experts have one each,
-        and what MLP and experts add is normed apart and together. `v_norm`: values are normed like keys, without a
-        weight. `stem_norm`: embeddings are normed.
+        and what MLP and experts add is normed apart and together. `inner_norms`: what attention and the MLP make is
+        normed before their last product. `norms_turned`: queries and keys are normed when they are turned. `v_norm`:
+        values are normed like keys, without a weight. `stem_norm`: embeddings are normed.
 
     Attention: `rotary` names the rotation, `rotary_share` the part of a head that it turns.
     `eager`: transformers has no SDPA path for it; `no_flash`: no path for flash attention.
@@ -102,6 +103,8 @@ class Traits:
     narrow_stem: bool = False
     layer_scale: bool = False
     weighed_stream: bool = False
+    norms_turned: bool = False
+    inner_norms: bool = False
 
 
 LLAMA = Traits()
@@ -183,6 +186,16 @@ TRAITS: dict[str, Traits] = {
     "deepseek_v32": replace(LLAMA, router="sigmoid", wide_router=True, no_flash=True, mask_given=True),
     "qwen3_next": replace(LLAMA, norm="gemma", qk_norm="gemma", rotary="partial", rotary_share=0.25),
     "bert": BERT,
+    "nanochat": replace(
+        LLAMA,
+        norm="rms-bare",
+        qk_norm="rms-bare",
+        norms_turned=True,
+        stem_norm=True,
+        activation="relu2",
+        logits="capped",
+    ),
+    "bitnet": replace(LLAMA, activation="relu2", inner_norms=True),
     "albert": replace(BERT, activation="gelu_new"),
     "mpnet": replace(BERT, eager=True, no_flash=True),
     "roformer": replace(BERT, eager=True, no_flash=True, rotary="half"),
@@ -275,8 +288,6 @@ UNRULED = {
     "bigbird_pegasus": "block-sparse attention",
     "trocr": "a decoder of BART's kind alone",
     "ctrl": "attention of its own",
-    "bitnet": "norms inside attention and MLP",
-    "nanochat": "norms of queries and keys without weights",
 }
 
 # Which rate of the config stands for which dropout, with what the library takes where the config names none.
@@ -361,6 +372,11 @@ def _dropouts(arch: Architecture, kind: str) -> dict[str, bool]:
     given = dict(arch.dropouts)
     names = RATES.get(RATES_ALIKE.get(kind, kind), RATES["llama"])
     return {trait: given.get(name, usual) > 0 for trait, (name, usual) in names.items()}
+
+
+def in_scans(traits: Traits, arch: Architecture) -> Traits:
+    """The traits of layers that scan instead of attending: OLMo Hybrid norms what goes into these."""
+    return replace(traits, before=True, after=False) if arch.model_type == "olmo_hybrid" else traits
 
 
 def kind_of(arch: Architecture) -> str:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .. import facts, hardware, units
+from .. import facts, grpo, hardware, units
 from ..adapter.options import spec_of
 from ..adapter.spec import LAYER_SETS, PRESETS
+from ..capacity import BITS_PER_PARAM, capacity_bits
 from ..choices import CHOICES
 from ..cost import own_price
 from ..errors import InputError, UnsupportedArchitectureError, hint
@@ -18,7 +19,8 @@ from ..learning_rate.factors import Run, at_run
 from ..learning_rate.lookup import LearningRate, look_up
 from ..memory.overhead import said_narrower
 from ..pacing import few_steps, packed_notice
-from ..running import OF_FILE, SPEC_DEFAULTS, calibration_of, data_of
+from ..preferences import unknown_rate
+from ..running import OF_FILE, SPEC_DEFAULTS, calibration_of, data_of, usual_of
 from ..schema import Notice
 from ..setup import Setup
 from ..speed import Calibration, time_gap
@@ -30,6 +32,7 @@ from .space import (
     CHECKPOINTING,
     COUNTS,
     LAYERS,
+    MAKERS,
     MICRO_BATCHES,
     QUANTIZE,
     RANKS,
@@ -37,12 +40,16 @@ from .space import (
     Job,
     Limits,
     Space,
+    check_engine,
     chosen,
     counted,
     divided,
     layouts,
     limits,
+    plain_engine,
+    with_makers,
 )
+from .usable import narrowed, told
 
 if TYPE_CHECKING:
     from ..dataset.result import DatasetReport
@@ -51,6 +58,11 @@ if TYPE_CHECKING:
     from .select import Chooser
 
 ANY = "any"
+# Fields of a set-up that a search neither varies nor can hold.
+NOT_SEARCHED = (
+    "tensor_parallel", "pipeline_parallel", "sequence_parallel", "expert_parallel", "accumulation", "method",
+    "optimizer_in_backward", "gpu_bytes",
+)  # fmt: skip
 
 
 def _many(value: Any) -> list[Any]:
@@ -99,7 +111,13 @@ def _space(options: Mapping[str, Any]) -> Space:
 def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str, tuple[Notice, ...]]:
     """The job, the model's name, and what to know of the data."""
     found, arch = load(options["model"])
-    seq_len = sequence_length(arch, options["seq_len"])
+    setup = {name: value for name, value in setup.items() if value is not None}
+    if setup.get("vllm_tensor_parallel") == 1:
+        del setup["vllm_tensor_parallel"]
+    if (objective := str(setup.get("objective", "sft"))) != "sft":
+        setup = {**usual_of(objective), **setup}
+    asked = {"objective": objective, "prompt_tokens": setup.get("prompt_tokens")}
+    seq_len = sequence_length(arch, grpo.length_of(options["seq_len"], asked))
     data = data_of(options["model"], options, seq_len)
     if data is None:
         raise InputError(
@@ -114,28 +132,73 @@ def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str
     for field in setup:
         if field not in SETUP_FIELDS:
             raise InputError(field, setup[field], "a known option", hint(field, SETUP_FIELDS).strip())
-    if setup.get("objective", "sft") != "sft":
+    for field in (name for name in NOT_SEARCHED if setup.get(name) not in (None, 1, False)):
         raise InputError(
-            "objective", setup["objective"], "sft in a search over plans", "estimate counts the others."
+            field.replace("_", "-"), setup[field], "none in a search over plans", "`estimate` takes it."
         )
+    if objective == "grpo":
+        grpo.check_model(arch)
+        grpo.check_data(data.info)
+        for batch in _numbers("batch", options["batch"]):
+            grpo.check_batch(batch, options)
+        check_engine(setup)
+    elif options["group"] is not None:
+        raise InputError("group", options["group"], "objective grpo beside it")
+    said = plain_engine(setup) if objective == "grpo" else setup
     job = Job(
         arch=arch,
-        setup=Setup(**{**filled(setup, arch.model_type), "seq_len": seq_len}),
+        setup=Setup(**{**filled(said, arch.model_type), "seq_len": seq_len}),
         given=setup,
         spec=spec,
         tokens=data.tokens,
-        loss_tokens=data.loss_tokens,
+        loss_tokens=data.loss_tokens if objective == "sft" else None,
         calibration=calibration_of(options["calibration"]),
         price=options["price"],
         per_node=options["gpus_per_node"],
         lengths_open=options["seq_len"] is None,
+        bits=data.info.bits if data.info is not None and data.info.kind == "rl" else None,
         samples=data.samples,
         epochs=data.epochs,
     )
     return job, found.model_id, data.notices
 
 
-def _notices(job: Job, found: Sequence[Evaluated], own: bool) -> Iterator[Notice]:
+def _with_makers(job: Job, space: Space, options: Mapping[str, Any]) -> Space:
+    """The space with who makes completions, for GRPO."""
+    makers, servers = options["generation"], _numbers("vllm-gpus", options["vllm_gpus"])
+    if job.setup.objective != "grpo":
+        for name, value in (("generation", makers), ("vllm-gpus", None if servers == (1,) else servers)):
+            if value is not None:
+                raise InputError(name, options[name.replace("-", "_")], "objective grpo beside it")
+        return space
+    tried = MAKERS if makers is None else chosen("generation", _many(makers), CHOICES["generation"])
+    own = job.on(space.accelerators[0]) if space.accelerators else job
+    return replace(space, layouts=with_makers(own, space.layouts, tried, servers))
+
+
+def _of_rewards(job: Job, best: Evaluated) -> Iterator[Notice]:
+    """What to know where there is no law of regret."""
+    text = (
+        "No expected regret: its law is of supervised data. Ranks are told apart by time and cost alone: --ranks "
+        "says which you want."
+    )
+    if job.setup.objective == "sft" and job.bits is not None:
+        text += (
+            " Rollouts are not in the time, which is that of training on one sequence an episode: --objective grpo "
+            "counts them."
+        )
+    yield Notice("regret-unknown", text)
+    if job.bits is not None:
+        held = capacity_bits(best.params)
+        verdict = "holds" if job.bits <= held else "does not hold"
+        yield Notice(
+            "episodes-hold",
+            f"The data tell at most {units.count(round(job.bits))} bits, which the best plan's adapter {verdict}: "
+            f"{units.count(round(held))} at {BITS_PER_PARAM:g} a parameter.",
+        )
+
+
+def _notices(job: Job, found: Sequence[Evaluated], own: bool, group: int | None) -> Iterator[Notice]:
     """What to know of these plans; `own`: whether the GPUs are named, and the usual numbers of them tried."""
     best = found[0]
     if own and best.choice.layout.gpus > 1:
@@ -145,11 +208,9 @@ def _notices(job: Job, found: Sequence[Evaluated], own: bool) -> Iterator[Notice
         )
     yield from few_steps(best.run.steps)
     if job.loss_tokens is None:
-        yield Notice(
-            "regret-unknown",
-            "No expected regret: its law is of supervised data. Rollouts are not in the time, which is that of "
-            "training on one sequence an episode.",
-        )
+        yield from _of_rewards(job, best)
+    if job.setup.objective == "grpo":
+        yield from grpo.notices(job.arch, best.memory.setup, {"group": group})
     if "attention" in (plan.choice.layers for plan in found):
         yield Notice(
             "regret-of-attention",
@@ -216,21 +277,25 @@ def plan(
     quantize: str | Sequence[str] = QUANTIZE, checkpointing: str | Sequence[str] = CHECKPOINTING,
     sharding: str | Sequence[str] = SHARDINGS, micro_batch: int | str | Sequence[int] = MICRO_BATCHES,
     alpha: float = 32, experts: str = "scaled", adapter_dtype: str = "float32", gpus_per_node: int = 8,
-    alternatives: int = 4, frontier: int = 16, **setup: Any,
+    group: int | None = None, generation: str | Sequence[str] | None = None,
+    vllm_gpus: int | str | Sequence[int] = 1, alternatives: int = 4, frontier: int = 16, **setup: Any,
 ) -> Found:  # fmt: skip
     """The best plan of a LoRA fine-tune within the limits, and what stands around it.
 
     `gpu` is one or more names, or "any" (all with a known price); `gpus` their counts. `budget` is in dollars,
     `deadline` in seconds or as "12h", `max_regret` a share of the loss. `fit` says what has to fit on a GPU: the peak
     that is "expected", or ("sure") the upper end of its interval. `setup` takes the other fields of
-    planner.setup.Setup (precision, optimizer, attention_kernel, kernels, loss, trainer ...), held fixed. Raises
+    planner.setup.Setup (precision, optimizer, attention_kernel, kernels, loss, trainer ...), held fixed. With
+    `objective` "grpo" it also weighs who makes the completions (`generation`) and a server's `vllm_gpus`. Raises
     InputError where an option is bad, or where nothing fits, naming the nearest plan.
     """
     options = {name: value for name, value in locals().items() if name != "setup"}
     seconds = None if deadline is None else units.parse_duration("deadline", deadline)
     within = limits(budget, seconds, max_regret, prefer, fit)
-    space = _space(options)
+    fitting = narrowed(options, setup.get("trainer"))
+    space = _space({**options, **fitting})
     job, name, of_data = _job(options, setup)
+    space = _with_makers(job, space, options)
     for accelerator in space.accelerators:
         price_of(job, accelerator)
     from .screen import screen  # numpy is loaded here, where it is needed
@@ -257,7 +322,8 @@ def plan(
         sure=_sure(cells, within) if plans[0].over_bytes("sure") > 0 else None,
         alternatives=tuple(plans[1:]), frontier=tuple(chooser.full(cell) for cell in front),
         binding=tuple(_binding(chooser, best, within)), rejected=_sorted(_rejected(chooser, best, within)),
-        warnings=(*of_data, *_notices(job, plans, own)), learning_rate=_rate(model, job, plans[0]),
+        warnings=(*of_data, *told(fitting, setup.get("trainer")), *_notices(job, plans, own, group)),
+        learning_rate=_rate(model, job, plans[0]),
         given=_held(options, setup),
     )  # fmt: skip
 
@@ -275,7 +341,10 @@ def _rate(model: str | os.PathLike[str] | Mapping[str, Any], job: Job, best: Eva
         rank=rank,
     )
     run = Run.of(rank, job.spec.alpha, "alpha/rank", best.run.steps, best.choice.batch)
-    return at_run(looked, arch.hidden_size, "sft" if job.loss_tokens is not None else "rl", run)
+    objective = job.setup.objective
+    task = "rl" if objective == "grpo" or job.bits is not None else "sft"
+    rate = at_run(looked, arch.hidden_size, task, run)
+    return rate if objective in ("sft", "grpo") else unknown_rate(rate, objective)
 
 
 def _sure(cells: Cells, within: Limits) -> Evaluated | None:
@@ -291,10 +360,15 @@ def _held(options: Mapping[str, Any], setup: Mapping[str, Any]) -> dict[str, Any
     """What the search held fixed, as options of an estimate."""
     names = (
         "model", "tokens", "dataset", "episodes", "success_rate", "epochs", *OF_FILE[:-1], "seq_len", "alpha",
-        "experts", "adapter_dtype", "gpus_per_node", "price", "calibration",
+        "experts", "adapter_dtype", "gpus_per_node", "price", "calibration", "group",
     )  # fmt: skip
     found = {**{name: options[name] for name in names}, **setup}
-    return {name: value for name, value in found.items() if value not in (None, "float32")}
+    usual = {"vllm_tensor_parallel": 1}
+    return {
+        name: value
+        for name, value in found.items()
+        if value not in (None, "float32") and (name not in usual or value != usual[name])
+    }
 
 
 def _sorted(rejected: Iterable[Rejected]) -> tuple[Rejected, ...]:

@@ -84,6 +84,7 @@ class Evaluated:
                 "step_s": step.seconds,
                 "tokens_per_s": step.tokens_per_s,
                 "mfu": step.mfu,
+                "phases": step.phases and dict(step.phases),
             },
             "cost": cost and {key: cost[key] for key in ("usd", "low", "high")},
             "regret": None

@@ -17,7 +17,8 @@ import numpy as np
 from ..memory import estimate_memory
 from ..memory.constants import constants
 from ..memory.overhead import cached, kind_of
-from .space import Job, Layout, Space, setup_of
+from ..objective_rules import SHARES_GPU
+from .space import NO_ENGINE, Job, Layout, Space, setup_of
 from .tables import Table
 
 Array = Any  # a numpy array
@@ -38,16 +39,20 @@ WITH_GRADIENTS = (
 
 def _sample(job: Job, table: Table, layout: Layout, micro_batch: int, micro_steps: int) -> Array:
     """Bytes of each of MOMENTS and before the first step, of the overhead, of what the allocator keeps of a step, of
-    all that it has taken before the first, and of gradients that are held only because there are micro-steps before.
-    """
+    all that it has taken before the first, and of gradients that are held only because there are micro-steps before;
+    without a vLLM beside."""
     setup = setup_of(job, table.quantize, table.checkpointing, layout, micro_batch, micro_steps)
+    shared = setup.generation in SHARES_GPU
+    if shared:
+        setup = replace(setup, generation="server", **NO_ENGINE)
     found = estimate_memory(job.arch, setup, table.pairs, table.whole)
     moments = {str(moment.phase): float(moment.bytes) for moment in found.moments}
     overhead = float(sum(item.bytes for item in found.overhead))
     held = sum(
         i.bytes for m in found.moments if m.phase == "forward" for i in m.items if i.part == "gradients"
     )
-    early = float(found.loading_peak.bytes) if found.loading_peak else 0.0
+    # A vLLM is not there yet while the base is loaded: what is added for it later is not for that moment.
+    early = float(found.loading_peak.bytes) if found.loading_peak and not shared else 0.0
     more = float(cached(setup, found.apart_bytes, found.gathered_bytes, found.varied_bytes))
     of_step = (moments.get(phase, 0.0) for phase in MOMENTS)
     return np.array([*of_step, early, overhead, more, float(found.before_bytes), float(held)])

@@ -15,7 +15,7 @@ from ..speed import Calibration
 from ..tables import frame, rows_of_search
 from ..version import __version__
 from .evaluate import Evaluated
-from .space import Limits
+from .space import Limits, beside
 
 SCHEMA = 1
 
@@ -80,13 +80,16 @@ class Found:
             "gpu": choice.accelerator.name,
             "gpus": choice.layout.gpus,
             "sharding": choice.layout.sharding,
-            **(
-                {"expert_parallel": choice.layout.expert_parallel}
-                if choice.layout.expert_parallel > 1
-                else {}
-            ),
         }
-        return {**self.given, **chosen}
+        layout = choice.layout
+        if layout.expert_parallel > 1:
+            chosen["expert_parallel"] = layout.expert_parallel
+        if layout.generation is not None:
+            chosen["generation"] = layout.generation
+        if layout.generation == "server":
+            chosen["vllm_gpus"] = layout.vllm_gpus
+        left = beside(layout.generation)
+        return {**{name: value for name, value in self.given.items() if name not in left}, **chosen}
 
     def command(self, plan: Evaluated | None = None, command: str = "estimate") -> str:
         """The command line of a plan (the best, where none is named), as an estimate or for `export TARGET`."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..dataclass import dataclass
 from ..memory.traffic import traffic
+from ..objective_rules import SEQUENCES
 from ..pacing import padded_length
 from ..setup import Setup
 from ..speed.communication import gathers, total_s
@@ -24,8 +25,9 @@ from ..speed.step import step_bytes
 from ..speed.trained import Held
 from ..speed.work import PHASES, Work
 from .evaluate import machine_of, price_of, regret_of
+from .makers import learnt, makers, making_s
 from .peaks import peaks, upper_ends
-from .space import Choice, Job, Layout, Space, families, setup_of
+from .space import Choice, Job, Layout, Space, alone, families, setup_of
 from .tables import Table, tables
 
 if TYPE_CHECKING:
@@ -127,7 +129,9 @@ def _phases_s(
             break
     rate = np.array([known[0].products[key] for key in packed.kinds])[packed.kind]
     bytes_per_s, dequantise_per_s = known[0].bytes_per_s, known[0].dequantise_bytes_per_s
-    at = np.stack([np.ones_like(micro), micro])  # coefficients meet (1, B)
+    at = np.stack(
+        [np.ones_like(micro), micro * SEQUENCES.get(job.setup.objective, 1)]
+    )  # coefficients meet (1, B)
     covered = packed.flops @ at + (packed.tiles * known[0].idle_tiles)[..., None]
     slower = np.maximum(covered / rate[..., None], (packed.bytes @ at) / bytes_per_s)
     seconds = packed.calls[..., None] * slower
@@ -256,10 +260,15 @@ def _phases_of(own: _Timed, job: Job, gpu: Accelerator, micro: Array) -> list[tu
 
 
 def _lengths(job: Job, space: Space) -> Array:
-    """The length at which the step of each micro-batch is timed: of padded samples that of the longest."""
+    """The length at which the step of each micro-batch and batch is timed: of padded samples that of a micro-step's
+    longest, of completions that of a batch's."""
+    if job.setup.objective == "grpo":
+        found = [[learnt(job, space, batch) for batch in space.batches]] * len(space.micro_batches)
+        return np.array(found)
     quantize, checkpointing, layout = space.quantize[0], space.checkpointing[0], space.layouts[0]
     setups = [setup_of(job, quantize, checkpointing, layout, size, 1) for size in space.micro_batches]
-    return np.array([padded_length(setup, job.samples) or setup.seq_len for setup in setups])
+    lengths = [padded_length(setup, job.samples) or setup.seq_len for setup in setups]
+    return np.repeat(np.array(lengths)[:, None], len(space.batches), axis=1)
 
 
 def _run_steps(job: Job, space: Space, batch: int) -> int:
@@ -267,7 +276,8 @@ def _run_steps(job: Job, space: Space, batch: int) -> int:
     setup = setup_of(job, space.quantize[0], space.checkpointing[0], space.layouts[0], 1, 1)
     if job.samples is not None and padded_length(setup, job.samples) is not None:
         return job.samples.steps(job.epochs, batch)
-    return max(1, math.ceil(job.tokens / (batch * job.setup.seq_len)))
+    each = SEQUENCES.get(setup.objective, 1)
+    return max(1, math.ceil(job.tokens / (batch * each * job.setup.seq_len)))
 
 
 # All together
@@ -275,12 +285,13 @@ def _run_steps(job: Job, space: Space, batch: int) -> int:
 
 def screen(job: Job, space: Space) -> Cells:
     """Time, cost, memory and regret of every plan of the space."""
-    parts = []
+    parts: list[Cells] = []
+    known: dict[Any, Any] = {}
     for mine, some in _kinds(job, space.accelerators):
         gpus = tuple(space.accelerators[number] for number in some)
         for numbers in families(mine, space):
             within = tuple(space.layouts[number] for number in numbers)
-            part = _alike(mine, replace(space, accelerators=gpus, layouts=within))
+            part = _alike(mine, replace(space, accelerators=gpus, layouts=within), known)
             parts.append(replace(part, layout=np.array(numbers)[part.layout], gpu=np.array(some)[part.gpu]))
     axes: dict[str, Any] = {field: np.concatenate([getattr(part, field) for part in parts]) for field in AXES}
     return replace(parts[0], job=job, space=space, **axes)
@@ -292,7 +303,7 @@ def _kinds(job: Job, accelerators: Sequence[Accelerator]) -> list[tuple[Job, lis
     for number, accelerator in enumerate(accelerators):
         mine = job.on(accelerator)
         for other, numbers in found:
-            if other.setup == mine.setup:
+            if other.setup == mine.setup and other.room == mine.room:
                 numbers.append(number)
                 break
         else:
@@ -300,15 +311,21 @@ def _kinds(job: Job, accelerators: Sequence[Accelerator]) -> list[tuple[Job, lis
     return found
 
 
-def _alike(job: Job, space: Space) -> Cells:
-    """`screen` of layouts under which GPUs compute alike."""
-    found = tuple(tables(job, space))
+def _alike(job: Job, space: Space, known: dict[Any, Any]) -> Cells:
+    """`screen` of layouts under which GPUs compute alike; `known` holds what GPUs of other memory have made."""
     timed = _lengths(job, space)
-    at = {
-        length: (job.at(length), _of_length(job, space, found, length))
-        for length in sorted(set(timed.tolist()))
-    }
-    needed, at_least, cached = peaks(job, space, found)
+    setups = (
+        setup_of(job, q, c, space.layouts[0], 1, 1) for q in space.quantize for c in space.checkpointing
+    )
+    key = (*map(alone, setups), space.layouts)
+    if key not in known:
+        found = tuple(tables(job, space))
+        lengths = sorted(set(timed.ravel().tolist()))
+        known[key] = (
+            found, {length: (job.at(length), _of_length(job, space, found, length)) for length in lengths},
+            peaks(job, space, found),
+        )  # fmt: skip
+    found, at, (needed, at_least, cached) = known[key]
     micro = np.array(space.micro_batches, float)
     gpus = np.array([layout.gpus for layout in space.layouts])
     batches = np.array(space.batches)
@@ -320,6 +337,7 @@ def _alike(job: Job, space: Space) -> Cells:
     over: list[Array] = []
     over_high: list[Array] = []
     high, extra = upper_ends(job, space, found)
+    paid, completions = np.array([layout.paid for layout in space.layouts]), makers(job, space, found, known)
     for accelerator in space.accelerators:
         step = np.empty((len(found), *steps.shape))
         for length, (mine, own) in at.items():
@@ -327,21 +345,25 @@ def _alike(job: Job, space: Space) -> Cells:
             seconds_of = _step_s(
                 _phases_of(own, mine, accelerator, micro), own.tables, mine, space, accelerator, steps
             )
-            step[:, some] = seconds_of[:, some]
+            np.copyto(step, seconds_of, where=some[None, :, None, :])
         shift = job.calibration.correction(accelerator.name, job.setup.trainer, 0.0, constants().any_spread)[
             0
         ]
-        run = step * math.exp(shift) * run_steps
+        making = making_s(job, space, found, accelerator, known)
+        run = (step * math.exp(shift) + making[:, None]) * run_steps
         price = price_of(job, accelerator)
         rate = price.usd_per_gpu_hour if price else math.nan
         room = float(accelerator.memory_bytes or 0)
         held = np.where(steps[None] == 1, at_least[..., None], needed[..., None])
         most = high * (held + extra) + cached[..., None]
+        if completions is not None:
+            held, most = completions.over(held, most, high, extra)
         seconds.append(run)
-        usd.append(run / 3600 * gpus[None, None, :, None] * rate)
+        usd.append(run / 3600 * paid[None, None, :, None] * rate)
+        together = whole[None] & np.isfinite(run)
         for shares, taken in ((over, held), (over_high, most)):
             share = taken / room - 1 if room else np.full_like(taken, math.inf)
-            shares.append(np.where(whole[None], share, math.inf))
+            shares.append(np.where(together, share, math.inf))
     quality = [regret_of(job, table.params) for table in found]
     regret = np.array([item.value if item else 0.0 for item in quality])
     shape = (len(space.accelerators), *seconds[0].shape)

@@ -15,7 +15,7 @@ from ..fewest import fewest_gpus
 from ..memory.overhead import said_narrower
 from .evaluate import Evaluated, as_run, evaluate
 from .screen import TOLERANCE, Cells
-from .space import Fit, Job, Limits
+from .space import Fit, Job, Layout, Limits
 
 Array = Any  # a numpy array
 SAME_REGRET = 1e-3  # excess loss (as a share of the loss) below which quality counts as equal
@@ -247,7 +247,9 @@ def neighbours(cells: Cells, best: int) -> Iterator[tuple[str, int]]:
 
     steps = [("micro_batch", int(cells.micro[best]) + step) for step in (1, -1)]
     steps += [("batch", int(cells.batch[best]) + step) for step in (1, -1)]
-    steps += [("layout", number) for number in range(len(cells.space.layouts))]
+    layouts = cells.space.layouts
+    own = layouts[int(cells.layout[best])]
+    steps += [("layout", number) for number, other in enumerate(layouts) if _one_step(own, other)]
     steps += [("gpu", number) for number in range(len(cells.space.accelerators))]
     mine = cells.tables[int(cells.table[best])]
     axis_of = {"rank": cells.space.ranks, "layers": cells.space.layers, "quantize": cells.space.quantize}
@@ -267,6 +269,12 @@ def neighbours(cells: Cells, best: int) -> Iterator[tuple[str, int]]:
         cell = beside(axis, value)
         if cell is not None and cell != best and math.isfinite(cells.over[cell]):
             yield axis, cell
+
+
+def _one_step(own: Layout, other: Layout) -> bool:
+    """Whether two layouts differ in the trainer's GPUs or in who makes completions, not in both."""
+    same_gpus = replace(other, generation=own.generation, vllm_gpus=own.vllm_gpus) == own
+    return same_gpus or (other.generation, other.vllm_gpus) == (own.generation, own.vllm_gpus)
 
 
 def _listed(numbers: Iterable[int]) -> str:

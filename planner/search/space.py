@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..adapter import AdapterSpec
-from ..choices import Checkpointing, Quantize, Sharding
+from ..choices import Checkpointing, Generation, Quantize, Sharding
 from ..dataclass import dataclass
 from ..errors import InputError, hint
 from ..hardware import GPUS_PER_NODE
+from ..objective_rules import SHARES_GPU
 from ..running import precision_on
 from ..samples import Samples
 from ..schema import Architecture
@@ -31,17 +33,41 @@ COUNTS = (1, 2, 4, 8)
 SHARDINGS: tuple[Sharding, ...] = ("ddp", "fsdp")
 BATCH = 32  # sequences a step: LoRA loses ground beyond (LoRA Without Regret, 2025)
 
+MAKERS: tuple[Generation, ...] = ("transformers", "colocate", "server")
+NO_ENGINE: dict[str, Any] = {
+    "gpu_bytes": 0, "vllm_memory": None, "vllm_sleep": False, "vllm_gpus": 1, "vllm_tensor_parallel": 1,
+}  # fmt: skip
+
 Prefer = Literal["quality", "cost", "time"]
 Fit = Literal["expected", "sure"]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """GPUs of a plan, how states are spread over them, and how many of them share a mixture's experts."""
+    """GPUs of a plan, how states are spread over them, and how many of them share a mixture's experts. Of GRPO, who
+    makes the completions, and how many more GPUs a server has for it."""
 
     gpus: int
     sharding: Sharding
     expert_parallel: int = 1
+    generation: Generation | None = None
+    vllm_gpus: int = 1
+
+    @property
+    def paid(self) -> int:
+        """GPUs that are paid for."""
+        return self.gpus + (self.vllm_gpus if self.generation == "server" else 0)
+
+    @property
+    def text(self) -> str:
+        """How completions are made, after a comma; "" where there are none."""
+        if self.generation is None:
+            return ""
+        return ", " + {
+            "transformers": "completions by transformers", "colocate": "vLLM beside",
+            "shared": "vLLM sharing the base",
+            "server": f"vLLM on {self.vllm_gpus} more",
+        }[self.generation]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,28 +120,52 @@ class Job:
     given: Mapping[str, Any] = field(
         default_factory=dict, compare=False
     )  # fields of the set-up that were said
+    bits: float | None = None  # that episodes tell; None of other data
     samples: Samples | None = None  # where somebody counted them
     epochs: int = 1
+    room: int = 0  # bytes of a GPU, of which a vLLM beside the trainer takes a share
     made: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)  # set-ups, by their choices
 
     def at(self, seq_len: int) -> Job:
         """The job with sequences of another length."""
         if seq_len == self.setup.seq_len:
             return self
-        return replace(self, setup=replace(self.setup, seq_len=seq_len), made={})
+        given = {**self.given, "mean_completion": None}
+        setup = replace(self.setup, seq_len=seq_len, mean_completion=None)
+        return replace(self, setup=setup, given=given, made={})
 
     def on(self, accelerator: Accelerator) -> Job:
         """The job as a kind of GPU runs it: in float16 where it has no units for bfloat16 and nobody said otherwise,
-        as in an estimate."""
+        as in an estimate; of GRPO with its memory, of which a vLLM takes a share."""
         own = precision_on([accelerator], self.given)
-        if not own:
+        room = (accelerator.memory_bytes or 0) if self.setup.objective == "grpo" else 0
+        if not own and room == self.room:
             return self
-        key = tuple(own.items())
+        key = (tuple(own.items()), room)
         if key not in self.made:
             given = {**self.given, **own}
-            filled_in = {**filled(given, self.arch.model_type), "seq_len": self.setup.seq_len}
-            self.made[key] = replace(self, setup=Setup(**filled_in), given=given, made={})
+            setup = Setup(
+                **{**filled(plain_engine(given), self.arch.model_type), "seq_len": self.setup.seq_len}
+            )
+            self.made[key] = replace(self, setup=setup, given=given, room=room, made={})
         found: Job = self.made[key]
+        return found
+
+    def engine(self, layout: Layout) -> dict[str, Any]:
+        """Fields of who makes completions under a layout: those that go with it."""
+        if layout.generation is None:
+            return {}
+        left = beside(layout.generation)
+        own = {
+            name: value
+            for name in NO_ENGINE
+            if name not in left and (value := self.given.get(name)) is not None
+        }
+        found: dict[str, Any] = {"generation": layout.generation, **NO_ENGINE, **own}
+        if layout.generation in SHARES_GPU:
+            found["gpu_bytes"] = self.room
+        if layout.generation == "server":
+            found["vllm_gpus"] = layout.vllm_gpus
         return found
 
 
@@ -166,6 +216,8 @@ class Choice:
             "micro_batch": self.micro_batch,
             "accumulation": self.accumulation,
             "batch": self.batch,
+            "generation": self.layout.generation,
+            "vllm_gpus": self.layout.vllm_gpus if self.layout.generation == "server" else None,
         }
 
     @property
@@ -175,6 +227,7 @@ class Choice:
         spread = f" {self.layout.sharding}" if self.layout.gpus > 1 else ""
         apart = self.layout.expert_parallel
         spread += f", experts over {apart}" if apart > 1 else ""
+        spread += self.layout.text
         again = "checkpointing" if self.checkpointing != "none" else "no checkpointing"
         return (
             f"rank {self.rank} on {self.layers}, {base}, {self.layout.gpus} x {self.accelerator.name}{spread}, "
@@ -200,7 +253,7 @@ def _setup_of(
     values: dict[str, Any] = {
         "method": method, "quantize": quantize, "checkpointing": checkpointing, "gpus": layout.gpus,
         "sharding": layout.sharding, "expert_parallel": layout.expert_parallel,
-        "micro_batch": micro_batch, "accumulation": accumulation,
+        "micro_batch": micro_batch, "accumulation": accumulation, **job.engine(layout),
     }  # fmt: skip
     if layout.sharding == "fsdp-hybrid" and job.given.get("shard_size") is None:
         values["shard_size"] = math.gcd(
@@ -218,7 +271,9 @@ def alone(setup: Setup) -> Setup:
     the rest."""
     return replace(
         setup, gpus=1, sharding="none", expert_parallel=1, shard_size=None, fsdp_units="pairs",
-        deferred_gradients="none", loading="unknown", prepared_wide=False, placing="unknown",
+        deferred_gradients="none", mean_completion=None, **NO_ENGINE,
+        generation="server" if setup.generation in SHARES_GPU else setup.generation,
+        loading="unknown", prepared_wide=False, placing="unknown",
     )  # fmt: skip
 
 
@@ -230,6 +285,50 @@ def families(job: Job, space: Space) -> tuple[tuple[int, ...], ...]:
         setups = (setup_of(job, q, c, layout, 1, 1) for q in space.quantize for c in space.checkpointing)
         found.setdefault(tuple(map(alone, setups)), []).append(number)
     return tuple(map(tuple, found.values()))
+
+
+def plain_engine(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given, without what a vLLM alone goes by."""
+    return {name: value for name, value in given.items() if name not in NO_ENGINE}
+
+
+def check_engine(given: Mapping[str, Any]) -> None:
+    """Raise InputError for a share of a GPU that is none, whoever makes completions."""
+    own = {name: given[name] for name in ("vllm_memory", "vllm_sleep") if given.get(name) is not None}
+    Setup(objective="grpo", reference="none", loss="tiled", generation="colocate", **own)
+
+
+def beside(generation: Generation | None) -> tuple[str, ...]:
+    """Options of a vLLM that do not go with this one, or without any."""
+    if generation in (None, "transformers"):
+        return tuple(NO_ENGINE) if generation else ()
+    share = ("vllm_memory", "vllm_sleep")
+    return {"server": share, "colocate": (), "shared": ("vllm_tensor_parallel",)}[str(generation)]
+
+
+def with_makers(
+    job: Job, found: Iterable[Layout], makers: Sequence[Generation], servers: Sequence[int]
+) -> tuple[Layout, ...]:
+    """Layouts by who makes completions, those that go together. Raises InputError where none does."""
+    kept, missed = [], None
+    for layout, maker in itertools.product(found, makers):
+        for more in servers if maker == "server" else (1,):
+            own = replace(layout, generation=maker, vllm_gpus=more)
+            try:
+                setup_of(job, "none", "none", own, 1, 1)
+            except InputError as error:
+                missed = error
+                continue
+            kept.append(own)
+    if missed is not None and not kept:
+        raise missed
+    for name in (name for name in NO_ENGINE if job.given.get(name) is not None):
+        if all(name in beside(own.generation) for own in kept):
+            tried = ", ".join(dict.fromkeys(makers))
+            raise missed or InputError(
+                name.replace("_", "-"), job.given[name], "a generation that takes it", f"Tried: {tried}."
+            )
+    return tuple(kept)
 
 
 def layouts(counts: Iterable[int], shardings: Sequence[Sharding] = SHARDINGS) -> tuple[Layout, ...]:

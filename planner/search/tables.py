@@ -57,7 +57,12 @@ def tables(job: Job, space: Space) -> Iterator[Table]:
                 alone(setup_of(job, quantize, checkpointing, space.layouts[0], size, 1)) for size in (1, 2)
             )
             params = trained_params(job.arch, setup, pairs, whole)
-            split = held(job.arch, replace(setup, gpus=2, sharding="ddp", expert_parallel=2), pairs, whole)
+            split = held(
+                job.arch,
+                replace(setup, gpus=2, sharding="ddp", expert_parallel=2, generation="transformers"),
+                pairs,
+                whole,
+            )
             yield Table(
                 rank, layers, quantize, checkpointing, pairs, whole, params,
                 work_of(job.arch, setup, pairs, whole), 2 * split.experts / params,

@@ -30,7 +30,7 @@ FLOAT = frozenset(
 )
 
 # What code asks of data that are not there: whether all of them are as usual, whether any is not. Of a mask of
-# tokens, which alone has two dimensions, not all are where some are hidden.
+# tokens, which has two dimensions, not all are where some are hidden; those of an image's patches always are.
 TOKENS_DIM = 2
 SUMS = ("sum", "prod", "cumsum", "cumprod")
 SOFTMAXES = (functional.softmax, torch.softmax)
@@ -40,9 +40,9 @@ QUESTIONS = {torch.Tensor.all: True, torch.all: True, torch.Tensor.any: False, t
 class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
     """Runs a model's calls as CUDA would run them. `autocast` is the type that autocast lowers to, if it is on.
 
-    `pairs` are adapters on tensors of experts by the storage of the tensor. `masked` says that a mask hides
-    some tokens. `compute` is the type of matrix products. `maths`: no fused attention is taken. With `cuda` false it
-    only answers questions about data that are not there.
+    `pairs` are adapters on tensors of experts by the storage of the tensor. `masked` says that a mask hides some
+    tokens, of sequences of `length`. `compute` is the type of matrix products. `maths`: no fused attention is taken.
+    With `cuda` false it only answers questions about data that are not there.
     """
 
     active: ClassVar[CudaKernels | None] = None
@@ -50,7 +50,7 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
     def __init__(
         self, tracker: Tracker, autocast: Any = None, cuda: bool = True,
         pairs: Mapping[int, ExpertPairs] | None = None, masked: bool = False, compute: Any = torch.bfloat16,
-        maths: bool = False,
+        maths: bool = False, length: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.cuda = cuda
@@ -58,6 +58,7 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
         self.masked = masked
         self.compute = compute
         self.maths = maths
+        self.length = length
         self.tracker = tracker
         self.autocast = autocast
         self.casting = False
@@ -87,7 +88,8 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
         if func is torch._grouped_mm and args[0].device.type == "meta":
             return self._experts(*args, **kwargs)
         if func in QUESTIONS and len(args) == 1 and not kwargs and args[0].device.type == "meta":
-            hides = self.masked and args[0].dim() == TOKENS_DIM and QUESTIONS[func]
+            tokens = args[0].dim() == TOKENS_DIM and args[0].shape[-1] == self.length
+            hides = self.masked and tokens and QUESTIONS[func]
             return torch.tensor(QUESTIONS[func] and not hides)
         if func in (torch.Tensor.__bool__, torch.Tensor.__contains__) and args[0].device.type == "meta":
             return func is torch.Tensor.__bool__ and not self.masked

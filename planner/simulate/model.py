@@ -65,6 +65,8 @@ def make(
         model.requires_grad_(setup.method == "full")
         hold(model, dtype_of(setup.weight_dtype))
         model.config.get_text_config().use_cache = False
+        if hasattr(model.config, "text_config"):  # Idefics 3's code asks the outer one, as trainers set it
+            model.config.use_cache = False
         notes = choose_attention(model, setup)
         if setup.quantize != "none" and _has_own_linear(model):
             notes = (*notes, OWN_LINEAR)

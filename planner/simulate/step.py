@@ -259,7 +259,8 @@ def _kernels(made: Made, setup: Setup, tracker: Tracker, how: Run) -> CudaKernel
     compute = dtype_of(setup.compute_dtype)
     autocast = compute if setup.under_autocast else None
     maths = setup.attention_kernel == "math"
-    return CudaKernels(tracker, autocast, how.cuda, made.pairs, is_masked(setup), compute, maths)
+    masked, length = is_masked(setup), setup.seq_len
+    return CudaKernels(tracker, autocast, how.cuda, made.pairs, masked, compute, maths, length)
 
 
 @contextmanager

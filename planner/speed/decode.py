@@ -117,6 +117,7 @@ class Load:
     dequantised_bytes: float
     kernels: float
     cache_times: float
+    weights: tuple[tuple[float, int, int], ...] = ()
     part: float = 1.0
     cache_part: float = 1.0
     reduces: int = 0
@@ -139,7 +140,13 @@ def weight_bytes(arch: Architecture, setup: Setup, width: int, sequences: float)
     """Bytes of weights that a pass over so many sequences reads: width x d_in x d_out of each matrix that is
     multiplied, as stored where it is quantised, of experts those that are chosen; a tied unembedding too. Norms,
     biases (under 0.1%) and rows of the embedding are neglected."""
-    total = 0.0
+    return read_of(_weights(arch, setup, width), sequences)
+
+
+def _weights(arch: Architecture, setup: Setup, width: int) -> tuple[tuple[float, int, int], ...]:
+    """Bytes that every pass reads of an expert of each matrix, its experts and how many a token takes; of matrices
+    without experts all together, as of one."""
+    always, chosen = 0.0, []
     for matrix in arch.matrices:
         if not _passed(matrix):
             continue
@@ -149,10 +156,18 @@ def weight_bytes(arch: Architecture, setup: Setup, width: int, sequences: float)
             if stored
             else width * matrix.d_in * matrix.d_out
         )
-        total += matrix.copies * distinct(matrix.experts, matrix.experts_active, sequences) * each
+        if matrix.experts > matrix.experts_active:
+            chosen.append((float(matrix.copies * each), matrix.experts, matrix.experts_active))
+        else:
+            always += matrix.copies * matrix.experts * each
     if arch.tied_embeddings and not any(m.role == "unembedding" for m in arch.matrices):
-        total += width * arch.hidden_size * arch.vocab_size
-    return total
+        always += width * arch.hidden_size * arch.vocab_size
+    return ((always, 1, 1), *chosen)
+
+
+def read_of(weights: Iterable[tuple[float, int, int]], sequences: float) -> float:
+    """Bytes that a pass over so many sequences reads of such weights."""
+    return sum(size * distinct(experts, active, sequences) for size, experts, active in weights)
 
 
 @lru_cache(maxsize=128)
@@ -189,10 +204,11 @@ def load_of(arch: Architecture, setup: Setup, pairs: Iterable[Adapted], engine: 
     work = work_of(arch, alone, adapted)
     dequantised = sum(s.bytes.at(1) for s in work.sweeps if s.phase == "forward" and s.what == "dequantise")
     macs = flops.step_macs(arch, flops.Step(1, 1), adapted).forward
+    width = 4 if setup.weight_dtype == "float32" and not engine.graphs else 2
     return Load(
-        arch, setup, 4 if setup.weight_dtype == "float32" and not engine.graphs else 2,
-        float(flops.FLOPS_PER_MAC * macs), dequantised, work.operations["forward"], _times(arch, engine, setup),
-        1 / together, 1 / cache_parts(arch, together), 2 * arch.n_layers if together > 1 else 0,
+        arch, setup, width, float(flops.FLOPS_PER_MAC * macs), dequantised, work.operations["forward"],
+        _times(arch, engine, setup), _weights(arch, setup, width), 1 / together, 1 / cache_parts(arch, together),
+        2 * arch.n_layers if together > 1 else 0,
     )  # fmt: skip
 
 
@@ -246,7 +262,7 @@ def reduces_s(load: Load, pace: Pace, tokens: float) -> float:
 
 def pass_s(load: Load, pace: Pace, engine: Engine, sequences: float, cached: float) -> float:
     """Seconds of a pass over so many sequences that together have `cached` bytes of keys and values."""
-    weights = weight_bytes(load.arch, load.setup, load.width, sequences) / pace.bytes_per_s
+    weights = read_of(load.weights, sequences) / pace.bytes_per_s
     products = load.part * max(weights, sequences * load.token_flops / pace.flops_per_s)
     moved = load.cache_part * load.cache_times * cached / pace.bytes_per_s
     busy = products + moved + load.part * load.dequantised_bytes / pace.dequantise_bytes_per_s

@@ -36,8 +36,8 @@ from .decode import (
     load_of,
     pace_of,
     pass_s,
+    read_of,
     reduces_s,
-    weight_bytes,
 )
 from .efficiency import constants
 from .kinds import GRPO, Grounds
@@ -68,9 +68,8 @@ def making_of(arch: Architecture, setup: Setup, machine: Cluster) -> Making:
     """The completions of the slowest engine of a step: a GPU's own (of GPUs that run one together, all of theirs), or
     a server's share of all. Raises InputError where a server holds not even one."""
     allowed = setup.seq_len - max(1, setup.prompt_tokens)
-    mean = float(min(allowed, setup.mean_completion or allowed))
+    mean, longest = _lengths(setup, setup.global_batch)
     number = setup.micro_batch * setup.accumulation
-    longest = longest_of(setup.global_batch, allowed, mean)
     if setup.generation == "server":
         found = served(arch, setup, machine.accelerator.memory_bytes)
         return Making(found.wanted, found.sequences, allowed, mean, longest)
@@ -78,6 +77,21 @@ def making_of(arch: Architecture, setup: Setup, machine: Cluster) -> Making:
     if own is None:
         return Making(number, number, allowed, mean, longest)
     return Making(own.wanted, own.sequences, allowed, mean, longest)
+
+
+def learnt_tokens(setup: Setup, batch: int) -> int:
+    """Tokens of a sequence as it is learnt from: the prompt, and as many as the longest completion of the batch has
+    where they are padded to it, else as many as one has on average."""
+    prompt = max(1, setup.prompt_tokens)
+    mean, longest = _lengths(setup, batch)
+    return prompt + (longest if setup.packing == "padded" else math.ceil(mean))
+
+
+def _lengths(setup: Setup, batch: int) -> tuple[float, int]:
+    """Tokens of a completion on average, and of the longest of a step."""
+    allowed = setup.seq_len - max(1, setup.prompt_tokens)
+    mean = float(min(allowed, setup.mean_completion or allowed))
+    return mean, longest_of(batch, allowed, mean)
 
 
 def chunks(first: int, last: int) -> Iterator[tuple[float, int]]:
@@ -97,7 +111,7 @@ def prompts_s(
     launches where it launches every kernel."""
     if not prompt or not number:
         return 0.0
-    weights = weight_bytes(load.arch, load.setup, load.width, number * prompt) / pace.bytes_per_s
+    weights = read_of(load.weights, number * prompt) / pace.bytes_per_s
     busy = load.part * max(number * flops_of_prompt / pace.flops_per_s, weights)
     busy += reduces_s(load, pace, number * prompt)
     return busy + engine.pass_s if engine.graphs else max(busy, load.kernels * pace.host_s)
@@ -146,14 +160,22 @@ def handover_s(arch: Architecture, setup: Setup, machine: Cluster, pace: Pace) -
     return found
 
 
+def maker(setup: Setup) -> Engine:
+    """The engine that makes completions."""
+    return Engine(constants().efficiency.memory) if setup.generation == "transformers" else decoding().vllm
+
+
+def made_load(arch: Architecture, setup: Setup, pairs: Iterable[Adapted]) -> Load:
+    """The load of its passes, which batch, layout and GPU do not change."""
+    return load_of(arch, setup, pairs if setup.generation == "transformers" else (), maker(setup))
+
+
 def generation_s(
-    arch: Architecture, setup: Setup, machine: Cluster, pairs: Iterable[Adapted]
+    arch: Architecture, setup: Setup, machine: Cluster, pairs: Iterable[Adapted], load: Load | None = None
 ) -> tuple[float, float]:
-    """Seconds of making a step's completions, and of handing weights over. Raises InputError where a rate is not
-    known."""
-    own = setup.generation == "transformers"
-    engine = Engine(constants().efficiency.memory) if own else decoding().vllm
-    load = load_of(arch, setup, pairs if own else (), engine)
+    """Seconds of making a step's completions, and of handing weights over; `load` is `made_load`, where it is known.
+    Raises InputError where a rate is not known."""
+    engine, load = maker(setup), load or made_load(arch, setup, pairs)
     pace = pace_of(machine, setup, engine, constants().efficiency)
     making, prompt = making_of(arch, setup, machine), max(1, setup.prompt_tokens)
     first = prompts_s(load, pace, engine, making.number, prompt, prompt * load.token_flops)
@@ -169,8 +191,7 @@ def policy_step(
     is not known, UnsupportedArchitectureError where the model's operations are not."""
     pairs, known = tuple(adapted), decoding()
     making = making_of(arch, setup, machine)
-    padded = making.longest if setup.packing == "padded" else math.ceil(making.mean)
-    learnt = replace(setup, seq_len=max(1, setup.prompt_tokens) + padded, mean_completion=None)
+    learnt = replace(setup, seq_len=learnt_tokens(setup, setup.global_batch), mean_completion=None)
     step = step_time(arch, learnt, machine, pairs, whole, calibration=calibration)
     alone = replace(
         learnt,

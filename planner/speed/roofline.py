@@ -24,7 +24,7 @@ from ..hardware import Cluster, arithmetic_of, matmul_flops_per_s
 from ..moments import Traffic
 from ..setup import Setup
 from .communication import exposed_s, total_s
-from .efficiency import Efficiency, reach_of
+from .efficiency import Efficiency, constants, reach_of
 from .work import PHASES, Gemm, Kind, Phase, Work
 
 if TYPE_CHECKING:
@@ -106,8 +106,9 @@ def format_of(kind: Kind, dtype: str, setup: Setup) -> str:
 
 
 def matmul_share(accelerator: Accelerator, form: str, efficiency: Efficiency) -> float:
-    """What products of weights reach of the peak of their format; TF32 is float32 on chips without it."""
-    if accelerator.name.startswith("RTX"):
+    """What products of weights reach of the peak of their format; TF32 is float32 on chips without it. Cards whose
+    tensor cores are halved reach nearly all of it; workstation cards, which power holds down, what was measured."""
+    if accelerator.name.startswith("RTX") and accelerator.name not in constants().reached:
         return efficiency.matmul_cards
     run = arithmetic_of(accelerator, form) if form == "tfloat32" else form
     return efficiency.matmul * reach_of(accelerator.name, run)

@@ -229,7 +229,7 @@ def test_ddp_sends_flat_copies() -> None:
 def test_without_zero_init_each_gpu_holds_the_whole_model() -> None:
     options = {"gpus": 4, "sharding": "zero3", "method": "full", "checkpointing": "layer"}
     parted = memory_of(LLAMA_2, trainer="hf-trainer", **options)
-    whole = running(LLAMA_2, {**options, "seq_len": 64, "trainer": "hf-trainer", "placing": "whole"}).memory()
+    whole = memory_of(LLAMA_2, trainer="deepspeed-loop", **options)
     shard = -(-2 * 32000 * 4096 // 4)
     assert before(whole) == {"placing": 2 * 6_738_415_616 + shard}
     assert before(parted)["placing"] == 2 * 6_738_415_616 // 4 + 2 * 2 * 32000 * 4096
@@ -247,6 +247,11 @@ def test_transformers_5_loads_a_quantised_base_whole_on_every_gpu() -> None:
         assert "device_map" in next(n.message for n in found.notices if n.code == "loading-peak")
         for other in ("hf-trainer-4.46", "axolotl", "trl-0.24"):
             assert memory_of(LLAMA_3, trainer=other, **options).loading_peak is None
+    least = [
+        estimate("meta-llama/Llama-3.1-70B", trainer=trainer, gpu="l4", quantize="nf4").memory
+        for trainer in ("hf-trainer", "hf-trainer-4.46")
+    ]
+    assert [found and bool(found["qlora"]["fewest"]) for found in least] == [False, True]
     together = memory_of(LLAMA_3, trainer="hf-trainer-5.3", **options)
     assert before(together)["loading"] == 2 * 8_030_261_248
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from planner import flops
 from planner.adapter import AdapterSpec, adapt
 from planner.adapter.whole import NOTHING_WHOLE, trained_whole
 from planner.architecture.build import build
 from planner.memory import estimate_memory
 from planner.memory.peak import WORKSPACE_BYTES, WORKSPACES
+from planner.objective import step_tally
 from planner.setup import Setup
 
 pytest.importorskip("torch")
@@ -35,6 +37,11 @@ DEEPSEEK = {
     **EXPERTS, **LATENT, "model_type": "deepseek_v32", "index_n_heads": 4, "index_head_dim": 64, "index_topk": 256,
     "n_routed_experts": 8, "n_shared_experts": 1, "n_group": 2, "topk_group": 1, "first_k_dense_replace": 1,
     "num_key_value_heads": 8,
+}  # fmt: skip
+MBART = {
+    "model_type": "mbart", "d_model": 512, "encoder_layers": 4, "decoder_layers": 4, "encoder_attention_heads": 8,
+    "decoder_attention_heads": 8, "encoder_ffn_dim": 1408, "decoder_ffn_dim": 1408, "dropout": 0.0,
+    "decoder_start_token_id": 1,
 }  # fmt: skip
 ALBERT = {"model_type": "albert", "embedding_size": 128}
 FULL, AUTOCAST = {"method": "full"}, {"precision": "autocast"}
@@ -62,6 +69,14 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {},
     ),
     "deepseek v3.2": ("DeepseekV32ForCausalLM", DEEPSEEK, {}),
+    "nanochat": ("NanoChatForCausalLM", {"model_type": "nanochat"}, AUTOCAST),
+    "bitnet": ("BitNetForCausalLM", {"model_type": "bitnet"}, {}),
+    "olmo hybrid": (
+        "OlmoHybridForCausalLM",
+        {"model_type": "olmo_hybrid", "layer_types": ["linear_attention"] * 3 + ["full_attention"]},
+        {},
+    ),
+    "mbart in float16": ("MBartForConditionalGeneration", MBART, {"precision": "fp16"}),
     "reference beside 4 bits": (
         "LlamaForCausalLM",
         {"model_type": "llama"},
@@ -88,3 +103,20 @@ def test_a_type_of_its_own(case: str) -> None:
     assert ours == pytest.approx(
         simulate_step(config, spec, setup, arch=arch).peak.bytes, rel=WITHIN.get(case, 0.015)
     )
+
+
+def test_a_clamped_encoder_runs_its_last_product_again_in_float16() -> None:
+    """FLOPs of a checkpointed step equal the simulated ones, in float16 and in bfloat16, of which they differ."""
+    from planner.simulate.core import simulate_step
+
+    config = {**USUAL, **MBART, "architectures": ["MBartForConditionalGeneration"]}
+    arch, spec, found = build(config), AdapterSpec(rank=8, layers=("attention",)), set()
+    pairs = adapt(arch, spec)
+    for precision in ("fp16", "bf16"):
+        setup = Setup(
+            method="lora", seq_len=128, checkpointing="layer", attention_kernel="eager", precision=precision
+        )
+        counted = flops.flops(step_tally(arch, setup, pairs, batch=1))
+        assert counted == simulate_step(config, spec, setup, arch=arch).total_flops
+        found.add(counted)
+    assert len(found) == 2

@@ -14,7 +14,7 @@ from planner.search.space import Space, divided, families, layouts
 from planner.setup import Setup
 from planner.trainers import filled
 
-from .small import GPUS, job_of
+from .small import GPUS, job_of, search_of
 
 
 @pytest.mark.parametrize("model", ["meta-llama/Llama-3.1-8B", "Qwen/Qwen3-30B-A3B", "google/gemma-2-2b"])
@@ -109,3 +109,48 @@ def test_the_screen_of_divided_experts_is_near_the_scalar_formulas() -> None:
         if full.choice.accumulation > 1:
             held = (cells.over[cell] + 1) * full.memory_bytes
             assert held == pytest.approx(full.memory.per_gpu_bytes, rel=0.03), full.choice.text
+
+
+OBJECTIVES: list[dict[str, Any]] = [
+    {"prompt_tokens": 100, "mean_completion": 150, "vllm_sleep": True, "generation": "transformers,colocate"},
+    {
+        "reference": "base",
+        "vllm_memory": 0.5,
+        "generation": "server,shared",
+        "vllm_gpus": (1, 2),
+        "gpus": (1,),
+    },
+    {"vllm_tensor_parallel": 2, "generation": "colocate,server", "vllm_gpus": 2, "gpus": (2, 4)},
+    {"objective": "dpo"},
+]
+
+
+@pytest.mark.parametrize("said", OBJECTIVES, ids=str)
+def test_the_screen_of_completions_and_of_preferences_equals_the_scalar_formulas(
+    said: dict[str, Any],
+) -> None:
+    """Time to the digit, and memory as close as that of supervised steps."""
+    own = {
+        "objective": "grpo",
+        "gpu": "rtx 4090,h100",
+        "gpus": (1, 2),
+        "seq_len": 512,
+        "batch": (16,),
+        **said,
+    }
+    own |= {"ranks": (1, 64), "micro_batch": (1, 4), "quantize": "none,nf4", "checkpointing": "layer"}
+    own |= {"tokens": 10**6} if own["objective"] == "dpo" else {"episodes": 5000}
+    job, space = search_of("Qwen/Qwen3-1.7B", own)
+    cells = screen(job, space)
+    possible = np.flatnonzero(np.isfinite(cells.over))
+    assert len(possible) > 20
+    for cell in possible:
+        full = evaluate(job, cells.choice(int(cell)))
+        assert cells.seconds[cell] == pytest.approx(full.seconds, rel=1e-9), full.choice.text
+        assert cells.usd[cell] == pytest.approx(full.usd, rel=1e-9), full.choice.text
+        held = (cells.over[cell] + 1) * full.memory_bytes
+        assert held <= (1 + TOLERANCE) * full.memory.per_gpu_bytes, full.choice.text
+        if full.choice.accumulation > 1:
+            assert held == pytest.approx(full.memory.per_gpu_bytes, rel=0.03), full.choice.text
+            most = (cells.over_high[cell] + 1) * full.memory_bytes
+            assert most == pytest.approx(full.memory.high, rel=0.03), full.choice.text

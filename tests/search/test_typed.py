@@ -74,12 +74,15 @@ SCENARIOS: list[dict[str, Any]] = [
     {"model": "Qwen/Qwen3-8B", "tokens": "2M", "gpu": "h100", "quantize": "nf4", "trainer": "plain", "gpus": (1, 4)},
     {"model": "Qwen/Qwen3-30B-A3B", "episodes": 2000, "gpu": "h100", "gpus": (4, 8), "fit": "sure", "epochs": 2},
     {"model": "Qwen/Qwen3-0.6B", "dataset": "alpaca", "gpu": "l4", "packing": "padded", "epochs": 3},
+    {"model": "Qwen/Qwen3-4B", "episodes": 9000, "gpu": "h100", "objective": "grpo", "prompt_tokens": 200,
+     "mean_completion": 250, "vllm_gpus": (1, 2), "vllm_sleep": True, "group": 4, "gpus": (1, 2), "epochs": 2},
+    {"model": "Qwen/Qwen3-4B", "tokens": "1M", "gpu": "h100", "objective": "dpo", "batch": 16, "gpus": (1, 2)},
     {"model": "gpt2", "tokens": "1M", "gpu": "a100 40gb", "gpus": 1, "precision": "fp32", "tf32": True},
     {"model": "gpt2", "tokens": "2M", "gpu": "l4", "eval_batch": 8, "offload": "optimizer", "lora_dropout": 0.05},
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("options", SCENARIOS, ids=lambda options: str(options["model"]))
+@pytest.mark.parametrize("options", SCENARIOS, ids=lambda o: f"{o['model']} {o.get('objective', '')}")
 def test_every_plan_is_the_estimate_that_its_command_makes(options: dict[str, Any]) -> None:
     found = plan(**{"ranks": (8, 64), **options})
     for each in shown(found):

@@ -80,8 +80,8 @@ def test_set_ups_parse() -> None:
         assert set_up(case).setup.gpus == case.gpus
 
 
-def test_a_t4_in_float32_is_not_held_down() -> None:
-    """Half of float32's peak, as others measured it; a third of float16's; nothing else differs by format."""
+def test_what_products_reach() -> None:
+    """A T4 half of float32's peak as measured, a third of float16's; workstation cards less than GeForce's."""
     assert reach_of("T4", "float32") == pytest.approx(4.17 / 8.1, abs=1e-3)
     assert reach_of("T4", "float16") == reach_of("T4", "bfloat16") == reach_of("T4") == 0.369
     assert reach_of("A100 SXM 80GB", "float32") == reach_of("A100 SXM 80GB")
@@ -92,6 +92,10 @@ def test_a_t4_in_float32_is_not_held_down() -> None:
         assert roofline.matmul_share(t4, form, made) == pytest.approx(made.matmul * reach_of("T4", "float32"))
     assert roofline.matmul_share(v100, "float32", made) == made.matmul * reach_of(v100.name)
     assert roofline.matmul_share(find("rtx-3090"), "float32", made) == made.matmul_cards
+    ada = find("rtx-6000-ada")
+    assert (
+        roofline.matmul_share(ada, "bfloat16", made) == made.matmul * reach_of(ada.name) < made.matmul_cards
+    )
     assert known.reached_float32 == {one["accelerator"]: one["share"] for one in reached() if "format" in one}
 
 

@@ -77,6 +77,8 @@ def _layers(trace: Trace, cfg: Fields, style: Style, heads: Heads, stack: str, a
     prefix, decoder, bias = f"model.{stack}.layers.{{}}.", stack == "decoder", _bias(cfg, style)
     with trace.layer(stack, range(cfg.int(f"{stack}_layers")), prefix) as layer:
         layer.open_end = style.norm_first and cfg.number("dropout", 0.1) == 0
+        if stack == "encoder" and (style.norm_first or cfg.str("model_type") == "m2m_100"):
+            layer.clamps = "end"
         for name in ("self_attn", "encoder_attn")[: 1 + decoder]:
             layer.norm(f"{name}_layer_norm", heads.hidden, True)
             cross = name == "encoder_attn"

@@ -91,7 +91,7 @@ def _t5_stack(trace: Trace, cfg: Fields, heads: Heads, stack: str, n_layers: int
     tables = n_layers if cfg.str("model_type") == "umt5" else 1
     trace.matrix(range(tables), Matrix(name, "other", "embedding", buckets, heads.n_heads))
     with trace.layer(stack, range(n_layers), block) as layer:
-        layer.open_end = cfg.number("dropout_rate", 0.1) == 0
+        layer.open_end, layer.clamps = cfg.number("dropout_rate", 0.1) == 0, "sums"
         parts = [("0.", "SelfAttention."), ("1.", "EncDecAttention.")][: 1 + decoder]
         for number, name in parts:
             layer.norm(f"{number}layer_norm", heads.hidden)
@@ -144,7 +144,7 @@ def _whisper_layers(trace: Trace, cfg: Fields, base: str, stack: str, frames: in
     heads = heads_of(cfg, "d_model", f"{stack}_attention_heads")
     width, numbers = cfg.int(f"{stack}_ffn_dim"), range(cfg.int(f"{stack}_layers"))
     with trace.layer(stack, numbers, f"{base}{stack}.layers.{{}}.", None if decoder else frames) as layer:
-        layer.open_end = cfg.number("dropout", 0.0) == 0
+        layer.open_end, layer.clamps = cfg.number("dropout", 0.0) == 0, "none" if decoder else "end"
         for name in ("self_attn", "encoder_attn")[: 1 + decoder]:
             layer.norm(f"{name}_layer_norm", heads.hidden, True)
             cross = name == "encoder_attn"
