@@ -32,13 +32,14 @@ Trainer up to 4.45 had been typed: their model has `use_cache` False, so that an
 0.3 leaves Llama's embeddings and norms in 16 bits; a profile `nemo-1` for NeMo 1, for which that of Megatron-Bridge
 had been typed: its Llama has an activation of operations, whose result is kept, Transformer Engine's attention copies
 several sequences to another order and back, and the loss is taken in float32.
-Read and not explained in full: Llama 3 8B under Megatron-LM (core_v0.6.0; rows 670 to 673, 0.81 to 0.93, and six more of
-that README's, by hand). By its script, dropout of 0.1 keeps two masks of a byte a hidden value and layer, 2.1 GB over the
-tensor-parallel GPUs, which no option says. By hand, with states, what Transformer Engine keeps and these masks, 7 to
-17 GB are missing on all seven set-ups with tensor parallelism, and -7 to 5 GB on the three without. What tensor parallelism
-gathers and reduces is recorded on NCCL's stream, so that its memory cannot be had again until the GPU has caught up
-with the program (torch before spring 2025, pytorch's pull request 76861 and torchtitan's 737, unless
-TORCH_NCCL_AVOID_RECORD_STREAMS is set, which neither script nor README does): of one micro-batch's forward pass four tensors a layer, 8.6 GB for all 32. How much of it that is depends on time, and no
+Read and not explained in full: Llama 3 8B under Megatron-LM (core_v0.6.0; rows 670 to 673, 0.81 to 0.93, and six
+more of that README's, by hand). By its script, dropout of 0.1 keeps two masks of a byte a hidden value and layer,
+2.1 GB over the tensor-parallel GPUs, which no option says. By hand, with states, what Transformer Engine keeps and
+these masks, 7 to 16 GB are missing on all seven set-ups with tensor parallelism, and -7 to 5 GB on the three
+without. What tensor parallelism gathers and reduces is recorded on NCCL's stream, so that its memory cannot be had
+again until the GPU has caught up with the program (torch before spring 2025, pytorch's pull request 76861 and
+torchtitan's 737, unless TORCH_NCCL_AVOID_RECORD_STREAMS is set, which neither script nor README does): of one
+micro-batch's forward pass four tensors a layer, 8.6 GB for all 32. How much of it that is depends on time, and no
 constant is fitted to it."""
 
 

@@ -135,9 +135,9 @@ def _eight_bits(run: Pass, x: Value, rows: Size, weight: Weight) -> Value:
 def whole(run: Pass, x: Value) -> Value:
     """All positions of a stream that tensor-parallel GPUs hold in parts; its gradient is reduced to the parts.
 
-    A trained matrix keeps all of them here. Transformer Engine and Megatron keep this GPU's part and gather once more
-    on the way back: too high by 2 hidden values a token and layer, less their part of one GPU. On the other hand what is
-    gathered and reduced waits on NCCL's stream, which nothing counts (docs/methods.md).
+    A trained matrix keeps all of them here. Transformer Engine and Megatron keep this GPU's part and gather once
+    more on the way back: too high by two hidden states a layer, less one GPU's part of them. On the other hand what
+    is gathered and reduced waits on NCCL's stream, which nothing counts (docs/methods.md).
     """
     if not run.split_stream:
         return x
