@@ -20,7 +20,7 @@ from .errors import InputError
 from .memory import estimate_memory
 from .memory.sharding import gathered
 from .moments import MemoryEstimate, MemoryPart
-from .running import Running
+from .running import Running, setup_from
 from .setup import Setup
 from .trainers import sharded_alone, usual
 
@@ -50,17 +50,23 @@ class Fewest:
 
 
 def _on(run: Running, gpus: int, checkpointing: Checkpointing, experts: int = 1, sequence: int = 1) -> Setup:
-    """The run's set-up on so many GPUs, one sequence each, or each `sequence` of them; without the vLLM that more
-    GPUs than these run together."""
+    """The run's set-up, as its options make it, on so many GPUs, one sequence each, or each `sequence` of them;
+    without the vLLM that more GPUs than these run together."""
     beside = {} if gpus % _together(run) == 0 else WITHOUT
     whole = gpus == 1 and not sharded_alone({"trainer": run.setup.trainer})
     sharding: Sharding = "none" if whole else "fsdp"
-    said = {"trainer": run.setup.trainer, "method": run.setup.method, "sharding": sharding}
-    return replace(
-        run.setup, gpus=gpus, sharding=sharding, shard_size=None, tensor_parallel=1, pipeline_parallel=1,
-        expert_parallel=experts, sequence_parallel=sequence, micro_batch=1, checkpointing=checkpointing,
-        placing=usual(said, "placing") or "unknown", **beside,
-    )  # fmt: skip
+    changes: dict[str, Any] = {
+        "gpus": gpus, "sharding": sharding, "shard_size": None, "tensor_parallel": 1, "pipeline_parallel": 1,
+        "expert_parallel": experts, "sequence_parallel": sequence, "checkpointing": checkpointing, **beside,
+    }  # fmt: skip
+    if run.given is None:
+        said = {"trainer": run.setup.trainer, "method": run.setup.method, "sharding": sharding}
+        return replace(run.setup, micro_batch=1, placing=usual(said, "placing") or "unknown", **changes)
+    own = {"method": run.setup.method, "accumulation": run.setup.accumulation, "batch": None}
+    options = {name: value for name, value in {**run.given, **changes, **own}.items() if value is not None}
+    if whole:
+        del options["sharding"]
+    return setup_from(options, run.setup.seq_len, run.arch.model_type)
 
 
 def _together(run: Running) -> int:
@@ -100,11 +106,11 @@ def _shared(
 def fewest_gpus(run: Running, memory_bytes: int, own: MemoryEstimate | None = None) -> Fewest | None:
     """The least power of two of GPUs of `memory_bytes` each on which the run fits; None above 4,096.
 
-    Sequences are shared only where no number of GPUs is enough with a whole one each: few trainers can. Starts at the
-    number below which states alone, evenly divided, exceed the memory. Without experts what is not states hardly
-    changes with the number, so that counts on which it could not fit are passed over. Neglects layouts that split
-    single matrices (tensor parallelism), which a model needs whose dense layers exceed a GPU. `own` is the run's
-    memory, where it is known.
+    Sequences are shared only where no number of GPUs is enough with a whole one each: few trainers can. Starts at
+    the number below which states alone, evenly divided, exceed the memory. Without experts what is not states
+    hardly changes with the number, so that counts on which it could not fit are passed over, and tried where more
+    do. Neglects layouts that split single matrices (tensor parallelism), which a model needs whose dense layers
+    exceed a GPU. `own` is the run's memory, where it is known.
     """
     known = {} if own is None else {run.setup: own}
 
@@ -122,17 +128,29 @@ def fewest_gpus(run: Running, memory_bytes: int, own: MemoryEstimate | None = No
         gpus *= 2
     least = gpus
     experts = run.arch.n_experts
-    while gpus <= MOST_GPUS:
+
+    def at(count: int) -> tuple[Fewest | None, int]:
+        """The layout on which it fits on so many, and what it needs there."""
         needed = 0
-        for apart in sorted({1, math.gcd(gpus, experts)}):
-            setup = _on(run, gpus, thrifty, apart)
-            if apart == 1 < experts and states / gpus + sum(gathered(run.arch, setup)) > memory_bytes:
+        for apart in sorted({1, math.gcd(count, experts)}):
+            setup = _on(run, count, thrifty, apart)
+            if apart == 1 < experts and states / count + sum(gathered(run.arch, setup)) > memory_bytes:
                 continue  # with a layer's experts gathered whole it cannot fit
             needed = memory(setup).per_gpu_bytes
             if needed <= memory_bytes:
-                plain = memory(_on(run, gpus, asked, apart)).per_gpu_bytes
+                plain = memory(_on(run, count, asked, apart)).per_gpu_bytes
                 how, needed = (asked, plain) if plain <= memory_bytes else (thrifty, needed)
-                return Fewest(gpus, setup.sharding, how, apart, 1, needed)
+                return Fewest(count, setup.sharding, how, apart, 1, needed), needed
+        return None, needed
+
+    tried = {gpus // 2}
+    while gpus <= MOST_GPUS:
+        tried.add(gpus)
+        found, needed = at(gpus)
+        if found is not None:
+            while gpus // 2 not in tried and (less := at(gpus // 2)[0]) is not None:
+                found, gpus = less, gpus // 2
+            return found
         rest = SAFE * (needed - states / gpus) if gpus > 1 and experts == 1 else 0.0
         gpus *= 2
         while gpus <= MOST_GPUS and states / gpus + rest > memory_bytes:

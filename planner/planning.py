@@ -76,7 +76,7 @@ def _runs(
         full = method == "full"
         yield method, Running(
             plan.model.id, arch, None if full else spec, () if full else pairs, NOTHING_WHOLE if full else whole,
-            setup, machine, not plan.workload.seq_len_given,
+            setup, machine, not plan.workload.seq_len_given, _setup_options(method, options),
         )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,7 @@ class Running:
     setup: Setup
     machine: hardware.Cluster | None
     lengths_open: bool = False  # nobody stated how long sequences are
+    given: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)  # what made the set-up
 
     @property
     def params(self) -> int:
@@ -272,5 +274,5 @@ def running(model: str | os.PathLike[str] | Mapping[str, Any], options: Mapping[
         per_node = whole_number("gpus-per-node", options.get("gpus_per_node", hardware.GPUS_PER_NODE))
         machine = hardware.cluster(hardware.find(options["gpu"]), setup.gpus, per_node=per_node)
     return Running(
-        found.model_id, arch, spec, pairs, whole, setup, machine, options.get("seq_len") is None
+        found.model_id, arch, spec, pairs, whole, setup, machine, options.get("seq_len") is None, options
     )  # fmt: skip

@@ -14,12 +14,13 @@ from click.testing import CliRunner
 from rich.console import Console
 
 import planner
-from planner import units
+from planner import hardware, units
 from planner.cli.compare_page import show
 from planner.cli.main import cli
 from planner.comparing import compare
 from planner.errors import InputError
 from planner.measuring import calibrate
+from planner.running import Running, running
 
 LLAMA = "meta-llama/Llama-3.1-8B"
 STEP: dict[str, Any] = {"gpu": "h100", "rank": 16, "layers": "all-linear", "batch": 8, "seq_len": 2048}
@@ -53,6 +54,31 @@ def test_full_fine_tuning_needs_more_gpus() -> None:
     found = compare("meta-llama/Llama-3.1-70B", gpu="h100", checkpointing=True)
     smallest = {column.method: column.fewest.gpus for column in found.columns if column.fewest}
     assert smallest["qlora"] == 1 < smallest["lora"] < smallest["full"]
+
+
+@pytest.mark.parametrize("trainer", ["torchtune", "trl", "unsloth", "axolotl", None])
+def test_the_fewest_gpus_are_an_estimate_that_fits_and_half_of_them_none(trainer: str | None) -> None:
+    """A layout has the memory that is said where it is typed, with what the trainer does on so many."""
+    room = hardware.find("rtx 4090").memory_bytes or 0
+    options: dict[str, Any] = {
+        "seq_len": 1024,
+        "checkpointing": "layer",
+        **({"trainer": trainer} if trainer else {}),
+    }
+    models = ("Qwen/Qwen3-8B", "Qwen/Qwen2.5-32B-Instruct", "meta-llama/Llama-3.1-70B", "Qwen/Qwen3-30B-A3B")
+    for column in compare(",".join(models), gpu="rtx 4090", **options).columns:
+        least = column.fewest
+        assert least is not None and least.sequence_parallel == 1
+
+        def needed(gpus: int, apart: int, run: Running = column.run) -> int:
+            said = {"method": run.setup.method, "gpus": gpus, "expert_parallel": apart, "gpu": "rtx 4090"}
+            sharded = {} if gpus == 1 else {"sharding": "fsdp"}
+            return running(run.model, {**options, **said, **sharded}).memory().per_gpu_bytes
+
+        assert needed(least.gpus, least.expert_parallel) == least.per_gpu_bytes <= room, column.label
+        if least.gpus > 1:
+            half = least.gpus // 2
+            assert min(needed(half, apart) for apart in {1, math.gcd(half, column.run.arch.n_experts)}) > room
 
 
 def test_models_side_by_side_and_without_a_gpu() -> None:
