@@ -175,11 +175,29 @@ def _left(table: Table, setup: Setup, over: int) -> float:
     return Held(1.0 - experts, experts / setup.expert_parallel).share(setup, over)
 
 
+def _kept(
+    found: Sequence[Table], job: Job, layout: Layout, space: Space
+) -> tuple[Array, Array, Array, Array]:
+    """Of a layout, by table, whatever the GPU: the trained parameters that one holds, bytes moved as gradients are
+    added to those before and as the optimizer steps, and the units that are gathered."""
+    setups = {(q, c): setup_of(job, q, c, layout, 1, 1) for q in space.quantize for c in space.checkpointing}
+    some = next(iter(setups.values()))
+    per_shard = some.shards if some.states_sharded else 1
+    per_gradient = some.shards if some.gradients_sharded else 1
+    own = [setups[t.quantize, t.checkpointing] for t in found]
+    mine = np.array([t.work.stepped * _left(t, some, per_shard) for t in found])
+    adding = np.array([t.work.accumulate_bytes * _left(t, some, per_gradient) for t in found])
+    moved = mine * np.array([step_bytes(setup) for setup in own])
+    units = np.array([gathers(job.arch, setup, t.pairs) for setup, t in zip(own, found, strict=True)])
+    return mine, adding[:, None, None], moved[:, None, None], units
+
+
 def _step_s(
     phases: Sequence[tuple[Array, Array]], found: Sequence[Table], job: Job, space: Space, gpu: Accelerator,
-    steps: Array,
+    steps: Array, kept: Sequence[tuple[Array, Array, Array, Array]],
 ) -> Array:  # fmt: skip
-    """Seconds of an optimizer step: tables x micro-batches x layouts x batches; `steps` are micro-steps of each."""
+    """Seconds of an optimizer step: tables x micro-batches x layouts x batches; `steps` are micro-steps of each, and
+    `kept` what no GPU changes, by layout."""
     known = constants()
     efficiency = known.efficiency
     bandwidth = (gpu.bandwidth_bytes_per_s or 0.0) * efficiency.memory
@@ -197,23 +215,9 @@ def _step_s(
             if key not in moving:
                 moving[key] = np.array([_moving_s(job, layout, gpu, table, known, size) for size in sizes])
         some = next(iter(setups.values()))
-        per_shard = some.shards if some.states_sharded else 1
-        per_gradient = some.shards if some.gradients_sharded else 1
+        mine, adding, updating, units = kept[number]
         m = steps[None, :, number, :]
-        adding, updating = (
-            np.array([size * _left(t, some, over) for t, size in zip(found, sizes, strict=True)])[
-                :, None, None
-            ]
-            for over, sizes in (
-                (per_gradient, [t.work.accumulate_bytes for t in found]),
-                (
-                    per_shard,
-                    [t.work.stepped * step_bytes(setups[t.quantize, t.checkpointing]) for t in found],
-                ),
-            )
-        )
         launched = np.array([t.work.optimizer_operations for t in found])[:, None, None]
-        units = np.array([gathers(job.arch, setups[t.quantize, t.checkpointing], t.pairs) for t in found])
         gathering = units[:, None] / len(PHASES) * gather_s(some, efficiency)
         micro_s = loop_s(job.setup.trainer, efficiency) + sum(
             np.maximum(busy, host + gathering) for busy, host in phases
@@ -221,7 +225,6 @@ def _step_s(
         computing = micro_s[:, :, None] * m + (adding * (m - 1) + updating) / bandwidth
         computing = computing + launched * efficiency.start_s
         if some.offload in ("optimizer", "all"):
-            mine = np.array([t.work.stepped * _left(t, some, per_shard) for t in found])
             beside = machine_of(job, gpu, layout.gpus).per_node
             computing = computing + (mine * beside * on_host_s(some))[:, None, None]
         each = [moving[(t.quantize, *_kept_apart(t, layout))] for t in found]
@@ -240,6 +243,7 @@ class _Timed:
     works: Sequence[Work]
     packed: _Packed
     padded: Sequence[Work] | None
+    kept: Sequence[tuple[Array, Array, Array, Array]]
 
 
 def _of_length(job: Job, space: Space, found: Sequence[Table], length: int) -> _Timed:
@@ -247,7 +251,8 @@ def _of_length(job: Job, space: Space, found: Sequence[Table], length: int) -> _
     own = found if length == job.setup.seq_len else tuple(tables(job.at(length), space))
     works = [table.work for table in own]
     padded = [table.padded or table.work for table in own] if any(table.padded for table in own) else None
-    return _Timed(own, works, _pack(works), padded)
+    kept = [_kept(own, job.at(length), layout, space) for layout in space.layouts]
+    return _Timed(own, works, _pack(works), padded, kept)
 
 
 def _phases_of(own: _Timed, job: Job, gpu: Accelerator, micro: Array) -> list[tuple[Array, Array]]:
@@ -269,6 +274,20 @@ def _lengths(job: Job, space: Space) -> Array:
     setups = [setup_of(job, quantize, checkpointing, layout, size, 1) for size in space.micro_batches]
     lengths = [padded_length(setup, job.samples) or setup.seq_len for setup in setups]
     return np.repeat(np.array(lengths)[:, None], len(space.batches), axis=1)
+
+
+def _steps_s(
+    at: dict[int, tuple[Job, _Timed]], timed: Array, space: Space, gpu: Accelerator, steps: Array
+) -> Array:
+    """Seconds of an optimizer step on a GPU, each micro-batch and batch at its own length of sequences."""
+    micro, parts = np.array(space.micro_batches, float), []
+    for length, (mine, own) in at.items():
+        phases = _phases_of(own, mine, gpu, micro)
+        parts.append((length, _step_s(phases, own.tables, mine, space, gpu, steps, own.kept)))
+    found = parts[0][1]
+    for length, seconds in parts[1:]:
+        np.copyto(found, seconds, where=(timed == length)[None, :, None, :])
+    return found
 
 
 def _run_steps(job: Job, space: Space, batch: int) -> int:
@@ -339,13 +358,7 @@ def _alike(job: Job, space: Space, known: dict[Any, Any]) -> Cells:
     high, extra = upper_ends(job, space, found)
     paid, completions = np.array([layout.paid for layout in space.layouts]), makers(job, space, found, known)
     for accelerator in space.accelerators:
-        step = np.empty((len(found), *steps.shape))
-        for length, (mine, own) in at.items():
-            some = timed == length
-            seconds_of = _step_s(
-                _phases_of(own, mine, accelerator, micro), own.tables, mine, space, accelerator, steps
-            )
-            np.copyto(step, seconds_of, where=some[None, :, None, :])
+        step = _steps_s(at, timed, space, accelerator, steps)
         shift = job.calibration.correction(accelerator.name, job.setup.trainer, 0.0, constants().any_spread)[
             0
         ]
