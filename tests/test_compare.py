@@ -93,7 +93,7 @@ def test_the_fewest_gpus_of_what_steps_in_its_backward_pass_on_one() -> None:
     found = planner.estimate(
         "Qwen/Qwen3-4B", trainer="torchtune", quantize="nf4", checkpointing=True, **options
     )
-    assert found.memory["full"]["fewest"]["gpus"] >= 1
+    assert found.to_dict()["memory"]["full"]["fewest"]["gpus"] >= 1
 
 
 def test_models_side_by_side_and_without_a_gpu() -> None:
