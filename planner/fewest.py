@@ -66,7 +66,11 @@ def _on(run: Running, gpus: int, checkpointing: Checkpointing, experts: int = 1,
     options = {name: value for name, value in {**run.given, **changes, **own}.items() if value is not None}
     if whole:
         del options["sharding"]
-    return setup_from(options, run.setup.seq_len, run.arch.model_type)
+    try:
+        return setup_from(options, run.setup.seq_len, run.arch.model_type)
+    except InputError:  # what its trainer does on so many does not go with the run's micro-steps
+        options["accumulation"] = 1
+        return setup_from(options, run.setup.seq_len, run.arch.model_type)
 
 
 def _together(run: Running) -> int:

@@ -81,6 +81,21 @@ def test_the_fewest_gpus_are_an_estimate_that_fits_and_half_of_them_none(trainer
             assert min(needed(half, apart) for apart in {1, math.gcd(half, column.run.arch.n_experts)}) > room
 
 
+def test_the_fewest_gpus_of_what_steps_in_its_backward_pass_on_one() -> None:
+    """torchtune's full fine-tuning does on one GPU, where a step has one micro-step."""
+    options: dict[str, Any] = {
+        "gpu": "rtx 3090",
+        "gpus": 2,
+        "sharding": "fsdp",
+        "batch": 16,
+        "accumulation": 4,
+    }
+    found = planner.estimate(
+        "Qwen/Qwen3-4B", trainer="torchtune", quantize="nf4", checkpointing=True, **options
+    )
+    assert found.to_dict()["memory"]["full"]["fewest"]["gpus"] >= 1
+
+
 def test_models_side_by_side_and_without_a_gpu() -> None:
     found = compare("Qwen/Qwen3-4B,Qwen/Qwen3-8B", methods="lora")
     assert [c.run.model for c in found.columns] == ["Qwen/Qwen3-4B", "Qwen/Qwen3-8B"]
