@@ -22,7 +22,7 @@ Examples:
   lora-plan plan -m Qwen/Qwen3-4B --objective grpo --episodes 20k --prompt-tokens 200 --mean-completion 300 --gpu h100
 """
 FIXED = (
-    "precision", "autocast", "tf32", "upcast_small", "quantize_experts", "optimizer", "attention_kernel", "kernels",
+    "autocast", "tf32", "upcast_small", "quantize_experts", "optimizer", "attention_kernel", "kernels",
     "loss", "packing", "lora_dropout", "lengths_vary", "eval_batch", "offload",
 )  # fmt: skip
 LEARNT = (
@@ -35,7 +35,8 @@ SECTIONS = {
     "Limits": ("budget", "deadline", "max_regret", "prefer", "fit"),
     "Machines": ("gpu", "gpus", "gpus_per_node", "price", "calibration"),
     "What the search tries": (
-        "ranks", "layers", "quantize", "checkpointing", "micro_batch", "batch", "sharding", "generation", "vllm_gpus",
+        "ranks", "layers", "quantize", "checkpointing", "micro_batch", "batch", "sharding", "precision", "generation",
+        "vllm_gpus",
     ),
     "What is learnt": (*LEARNT, "group"),
     "Held fixed": ("alpha", "experts", "adapter_dtype", *FIXED, "trainer"),
@@ -95,6 +96,10 @@ def _gpus() -> list[str]:
 @click.option("--batch", default="32", show_default=True, metavar="SIZES", help="Sequences of a step.")
 @click.option("--sharding", default="ddp,fsdp", show_default=True, metavar="WAYS", help="On several GPUs.")
 @click.option(
+    "--precision", metavar="NAMES",
+    help="How weights are held and computed with. Default: bf16 alone, or the trainer's.",
+)  # fmt: skip
+@click.option(
     "--generation", metavar="WAYS",
     help="grpo: who makes the completions. Default: transformers,colocate,server; shared is Unsloth's.",
 )  # fmt: skip
@@ -117,9 +122,9 @@ def _gpus() -> list[str]:
 def command(as_json: bool, **options: Any) -> None:
     """The best plan for a model, data, GPUs, a budget and a deadline.
 
-    Weighs rank, layers, quantisation, micro-batch, accumulation, checkpointing, sharding, and the kind and number of
-    GPUs. Prints the best plan, the next best, what binds, why the plans beside it lose, and the frontier of time,
-    cost and expected regret.
+    Weighs rank, layers, quantisation, micro-batch, accumulation, checkpointing, sharding, the kind and number of
+    GPUs, and precision where several are named. Prints the best plan, the next best, what binds, why the plans
+    beside it lose, and the frontier of time, cost and expected regret.
     """
     from ..search import plan
 

@@ -44,6 +44,7 @@ from .space import (
     chosen,
     counted,
     divided,
+    in_precisions,
     layouts,
     limits,
     plain_engine,
@@ -92,12 +93,31 @@ def accelerators(gpu: Any, price: float | None, adapter_dtype: str = "float32") 
     )
 
 
+def _precisions(options: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The precisions that are asked for, each once; Setup says which there are."""
+    asked = options["precision"]
+    found = () if asked is None else tuple(dict.fromkeys(_many(asked)))
+    if asked is not None and not found:
+        chosen("precision", found, CHOICES["precision"])
+    return found
+
+
+def _one_precision(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The precision as a field that is held, where one is asked for."""
+    found = _precisions(options)
+    return {"precision": found[0]} if len(found) == 1 else {}
+
+
 def _space(options: Mapping[str, Any]) -> Space:
     layer_names = (*LAYER_SETS, *PRESETS, "all-linear")
     return Space(
         accelerators=accelerators(options["gpu"], options["price"], options["adapter_dtype"]),
-        layouts=layouts(
-            _numbers("gpus", options["gpus"]), chosen("sharding", _many(options["sharding"]), CHOICES["sharding"])
+        layouts=in_precisions(
+            layouts(
+                _numbers("gpus", options["gpus"]),
+                chosen("sharding", _many(options["sharding"]), CHOICES["sharding"]),
+            ),
+            _precisions(options),
         ),
         ranks=_numbers("ranks", options["ranks"]),
         layers=chosen("layers", _many(options["layers"]), layer_names),
@@ -111,7 +131,7 @@ def _space(options: Mapping[str, Any]) -> Space:
 def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str, tuple[Notice, ...]]:
     """The job, the model's name, and what to know of the data."""
     found, arch = load(options["model"])
-    setup = {name: value for name, value in setup.items() if value is not None}
+    setup = {name: value for name, value in setup.items() if value is not None} | _one_precision(options)
     if setup.get("vllm_tensor_parallel") == 1:
         del setup["vllm_tensor_parallel"]
     if (objective := str(setup.get("objective", "sft"))) != "sft":
@@ -277,15 +297,17 @@ def plan(
     quantize: str | Sequence[str] = QUANTIZE, checkpointing: str | Sequence[str] = CHECKPOINTING,
     sharding: str | Sequence[str] = SHARDINGS, micro_batch: int | str | Sequence[int] = MICRO_BATCHES,
     alpha: float = 32, experts: str = "scaled", adapter_dtype: str = "float32", gpus_per_node: int = 8,
-    group: int | None = None, generation: str | Sequence[str] | None = None,
+    precision: str | Sequence[str] | None = None, group: int | None = None,
+    generation: str | Sequence[str] | None = None,
     vllm_gpus: int | str | Sequence[int] = 1, alternatives: int = 4, frontier: int = 16, **setup: Any,
 ) -> Found:  # fmt: skip
     """The best plan of a LoRA fine-tune within the limits, and what stands around it.
 
     `gpu` is one or more names, or "any" (all with a known price); `gpus` their counts. `budget` is in dollars,
     `deadline` in seconds or as "12h", `max_regret` a share of the loss. `fit` says what has to fit on a GPU: the peak
-    that is "expected", or ("sure") the upper end of its interval. `setup` takes the other fields of
-    planner.setup.Setup (precision, optimizer, attention_kernel, kernels, loss, trainer ...), held fixed. With
+    that is "expected", or ("sure") the upper end of its interval. Of `precision`, one is held, several are weighed;
+    `setup` takes the other fields of planner.setup.Setup (optimizer, attention_kernel, kernels, loss, trainer ...),
+    held fixed. With
     `objective` "grpo" it also weighs who makes the completions (`generation`) and a server's `vllm_gpus`. Raises
     InputError where an option is bad, or where nothing fits, naming the nearest plan.
     """
@@ -362,7 +384,7 @@ def _held(options: Mapping[str, Any], setup: Mapping[str, Any]) -> dict[str, Any
         "model", "tokens", "dataset", "episodes", "success_rate", "epochs", *OF_FILE[:-1], "seq_len", "alpha",
         "experts", "adapter_dtype", "gpus_per_node", "price", "calibration", "group",
     )  # fmt: skip
-    found = {**{name: options[name] for name in names}, **setup}
+    found = {**{name: options[name] for name in names}, **setup, **_one_precision(options)}
     usual = {"vllm_tensor_parallel": 1}
     return {
         name: value

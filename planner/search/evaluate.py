@@ -66,6 +66,7 @@ class Evaluated:
         cost = self.cost.to_dict() if self.cost else None
         return {
             **self.choice.to_dict(),
+            "precision": memory.setup.precision,
             "params": self.params,
             "memory": {
                 "per_gpu_bytes": memory.per_gpu_bytes,

@@ -84,6 +84,8 @@ class Found:
         layout = choice.layout
         if layout.expert_parallel > 1:
             chosen["expert_parallel"] = layout.expert_parallel
+        if layout.precision is not None:
+            chosen["precision"] = layout.precision
         if layout.generation is not None:
             chosen["generation"] = layout.generation
         if layout.generation == "server":

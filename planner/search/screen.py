@@ -310,7 +310,8 @@ def screen(job: Job, space: Space) -> Cells:
         gpus = tuple(space.accelerators[number] for number in some)
         for numbers in families(mine, space):
             within = tuple(space.layouts[number] for number in numbers)
-            part = _alike(mine, replace(space, accelerators=gpus, layouts=within), known)
+            own = mine.computed_in(within[0].precision)
+            part = _alike(own, replace(space, accelerators=gpus, layouts=within), known)
             parts.append(replace(part, layout=np.array(numbers)[part.layout], gpu=np.array(some)[part.gpu]))
     axes: dict[str, Any] = {field: np.concatenate([getattr(part, field) for part in parts]) for field in AXES}
     return replace(parts[0], job=job, space=space, **axes)

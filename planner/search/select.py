@@ -272,9 +272,12 @@ def neighbours(cells: Cells, best: int) -> Iterator[tuple[str, int]]:
 
 
 def _one_step(own: Layout, other: Layout) -> bool:
-    """Whether two layouts differ in the trainer's GPUs or in who makes completions, not in both."""
-    same_gpus = replace(other, generation=own.generation, vllm_gpus=own.vllm_gpus) == own
-    return same_gpus or (other.generation, other.vllm_gpus) == (own.generation, own.vllm_gpus)
+    """Whether two layouts differ in one thing at most: the trainer's GPUs, who makes completions, the precision."""
+    parts = [
+        ((each.gpus, each.sharding, each.expert_parallel), (each.generation, each.vllm_gpus), each.precision)
+        for each in (own, other)
+    ]
+    return [mine == theirs for mine, theirs in zip(*parts, strict=True)].count(False) <= 1
 
 
 def _listed(numbers: Iterable[int]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..adapter import AdapterSpec
-from ..choices import Checkpointing, Generation, Quantize, Sharding
+from ..choices import Checkpointing, Generation, Precision, Quantize, Sharding
 from ..dataclass import dataclass
 from ..errors import InputError, hint
 from ..hardware import GPUS_PER_NODE
@@ -45,13 +45,15 @@ Fit = Literal["expected", "sure"]
 @dataclass(frozen=True)
 class Layout:
     """GPUs of a plan, how states are spread over them, and how many of them share a mixture's experts. Of GRPO, who
-    makes the completions, and how many more GPUs a server has for it."""
+    makes the completions, and how many more GPUs a server has for it. `precision` where somebody names it, else None:
+    the job's."""
 
     gpus: int
     sharding: Sharding
     expert_parallel: int = 1
     generation: Generation | None = None
     vllm_gpus: int = 1
+    precision: Precision | None = None
 
     @property
     def paid(self) -> int:
@@ -60,10 +62,11 @@ class Layout:
 
     @property
     def text(self) -> str:
-        """How completions are made, after a comma; "" where there are none."""
+        """What it computes in and how completions are made, each after a comma, as far as it is said."""
+        form = f", {self.precision}" if self.precision else ""
         if self.generation is None:
-            return ""
-        return ", " + {
+            return form
+        return f"{form}, " + {
             "transformers": "completions by transformers", "colocate": "vLLM beside",
             "shared": "vLLM sharing the base",
             "server": f"vLLM on {self.vllm_gpus} more",
@@ -151,6 +154,19 @@ class Job:
         found: Job = self.made[key]
         return found
 
+    def computed_in(self, precision: Precision | None) -> Job:
+        """The job in a precision that is one of several; itself where None."""
+        if precision is None:
+            return self
+        key = ("precision", precision)
+        if key not in self.made:
+            given = {**self.given, "precision": precision}
+            own = filled(plain_engine(given), self.arch.model_type)
+            setup = Setup(**{**own, "seq_len": self.setup.seq_len})
+            self.made[key] = replace(self, setup=setup, given=given, made={})
+        found: Job = self.made[key]
+        return found
+
     def engine(self, layout: Layout) -> dict[str, Any]:
         """Fields of who makes completions under a layout: those that go with it."""
         if layout.generation is None:
@@ -216,6 +232,7 @@ class Choice:
             "micro_batch": self.micro_batch,
             "accumulation": self.accumulation,
             "batch": self.batch,
+            "precision": self.layout.precision,
             "generation": self.layout.generation,
             "vllm_gpus": self.layout.vllm_gpus if self.layout.generation == "server" else None,
         }
@@ -223,7 +240,8 @@ class Choice:
     @property
     def text(self) -> str:
         """The plan in a line."""
-        base = "16-bit base" if self.quantize == "none" else f"{self.quantize} base"
+        width = 32 if self.layout.precision in ("fp32", "autocast") else 16
+        base = f"{width}-bit base" if self.quantize == "none" else f"{self.quantize} base"
         spread = f" {self.layout.sharding}" if self.layout.gpus > 1 else ""
         apart = self.layout.expert_parallel
         spread += f", experts over {apart}" if apart > 1 else ""
@@ -255,6 +273,8 @@ def _setup_of(
         "sharding": layout.sharding, "expert_parallel": layout.expert_parallel,
         "micro_batch": micro_batch, "accumulation": accumulation, **job.engine(layout),
     }  # fmt: skip
+    if layout.precision is not None:
+        values["precision"] = layout.precision
     if layout.sharding == "fsdp-hybrid" and job.given.get("shard_size") is None:
         values["shard_size"] = math.gcd(
             layout.gpus, job.per_node
@@ -337,6 +357,13 @@ def layouts(counts: Iterable[int], shardings: Sequence[Sharding] = SHARDINGS) ->
     for count in counts:
         found += [Layout(1, "none")] if count == 1 else [Layout(count, sharding) for sharding in shardings]
     return tuple(dict.fromkeys(found))
+
+
+def in_precisions(found: Iterable[Layout], precisions: Sequence[Any]) -> tuple[Layout, ...]:
+    """Layouts in each of the precisions that are named; as they are where none is."""
+    if not precisions:
+        return tuple(found)
+    return tuple(replace(layout, precision=form) for layout in found for form in precisions)
 
 
 def divided(found: Iterable[Layout], experts: int) -> tuple[Layout, ...]:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from planner import hardware
+from planner import hardware, plan
+from planner.errors import InputError
 from planner.search.evaluate import evaluate
 from planner.search.screen import TOLERANCE, screen
 from planner.search.space import Space, divided, families, layouts
@@ -154,3 +155,35 @@ def test_the_screen_of_completions_and_of_preferences_equals_the_scalar_formulas
             assert held == pytest.approx(full.memory.per_gpu_bytes, rel=0.03), full.choice.text
             most = (cells.over_high[cell] + 1) * full.memory_bytes
             assert most == pytest.approx(full.memory.high, rel=0.03), full.choice.text
+
+
+def test_the_screen_of_several_precisions_equals_the_scalar_formulas() -> None:
+    """Each in its own time and memory, 16-bit cards without bfloat16 among them."""
+    own = {
+        "tokens": 10**6, "gpu": "t4,a100 80gb", "gpus": (1, 2), "batch": (16,), "ranks": (4, 64), "seq_len": 512,
+        "micro_batch": (1, 4), "quantize": "none,nf4", "precision": "bf16,fp16,fp32,autocast", "tf32": True,
+    }  # fmt: skip
+    job, space = search_of("Qwen/Qwen3-1.7B", own)
+    cells, kinds = screen(job, space), set()
+    for cell in np.flatnonzero(np.isfinite(cells.over)):
+        full = evaluate(job, cells.choice(int(cell)))
+        assert cells.seconds[cell] == pytest.approx(full.seconds, rel=1e-9), full.choice.text
+        held = (cells.over[cell] + 1) * full.memory_bytes
+        assert held <= (1 + TOLERANCE) * full.memory.per_gpu_bytes, full.choice.text
+        kinds.add(full.memory.setup.precision)
+    assert kinds == {"bf16", "fp16", "fp32", "autocast"}
+
+
+def test_a_precision_is_a_step_from_the_best() -> None:
+    """One is held, several are weighed, and each beside the best is told why it is not."""
+    own: dict[str, Any] = {"tokens": "2M", "gpu": "l4", "gpus": 1, "ranks": 16}
+    several = plan("Qwen/Qwen3-1.7B", precision="bf16,fp32,autocast", **own)
+    best = several.best.choice
+    others = {"bf16", "fp32", "autocast"} - {best.layout.precision}
+    assert {f"precision {name}" for name in others} <= {each.change for each in several.rejected}
+    one = plan("Qwen/Qwen3-1.7B", precision=str(best.layout.precision), **own)
+    assert one.best.seconds == several.best.seconds and one.best.choice == best
+    assert several.to_dict()["best"]["precision"] == best.layout.precision
+    with pytest.raises(InputError) as caught:
+        plan("Qwen/Qwen3-1.7B", precision="bf16,fp23", **own)
+    assert caught.value.field == "precision" and "fp32" in str(caught.value)

@@ -78,6 +78,8 @@ SCENARIOS: list[dict[str, Any]] = [
      "mean_completion": 250, "vllm_gpus": (1, 2), "vllm_sleep": True, "group": 4, "gpus": (1, 2), "epochs": 2},
     {"model": "Qwen/Qwen3-4B", "tokens": "1M", "gpu": "h100", "objective": "dpo", "batch": 16, "gpus": (1, 2)},
     {"model": "gpt2", "tokens": "1M", "gpu": "a100 40gb", "gpus": 1, "precision": "fp32", "tf32": True},
+    {"model": "gpt2", "tokens": "2M", "gpu": "t4,l4", "gpus": (1, 2),
+     "precision": "bf16,fp16,fp32,autocast,bf16-master"},
     {"model": "gpt2", "tokens": "2M", "gpu": "l4", "eval_batch": 8, "offload": "optimizer", "lora_dropout": 0.05},
 ]  # fmt: skip
 
