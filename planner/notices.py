@@ -27,7 +27,7 @@ _NAMED = re.compile(r"(bnb-4bit|bnb-8bit|gptq|awq|hqq|gguf)", re.IGNORECASE)
 
 def stored_notice(name: str, quantization: Mapping[str, Any] | None) -> Notice | None:
     """That a base which is stored quantised is counted in 16 bits, by its config or else by its name."""
-    how = quantization["label"] if quantization and quantization["method"] in KEPT else None
+    how = quantization.get("label") if quantization and quantization["method"] in KEPT else None
     bits = quantization["bits"] if quantization else None
     if quantization is None and (found := _NAMED.search(name)):
         how, bits = f"{found[1]} by its name", 8 if "8bit" in found[1].lower() else 4
