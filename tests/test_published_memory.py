@@ -229,7 +229,8 @@ def test_megatron_adds_gradients_up_in_float32() -> None:
 @pytest.mark.parametrize(("loss", "forth", "back"), [("wide-fused", 4, 8), ("wide", 8, 4)])
 def test_megatrons_own_losses(loss: str, forth: int, back: int) -> None:
     """Beside 2 bytes a logit of a kernel that works in place: 2 + 4 on the way forth, 4 + 4 + 2 on the way back, as
-    megatron-core's functions under torch.compile allocate them; 2 + 4 + 4 and 4 + 2 of its operations of 2024."""
+    megatron-core's functions under torch.compile allocate them; 2 + 4 + 4 and 4 + 2 of its operations of 2024. On the
+    way back the kernel's peak comes later, with the gradient of the hidden states beside, 2 bytes a value."""
     options = {
         "rank": 8,
         "targets": "q_proj",
@@ -240,8 +241,8 @@ def test_megatrons_own_losses(loss: str, forth: int, back: int) -> None:
     own, kernel = (running(LLAMA, {**options, "loss": each}).memory() for each in (loss, "fused"))
     found = {m.name: m.bytes for m in own.moments}
     beside = {m.name: m.bytes for m in kernel.moments}
-    for moment, more in (("loss", forth), ("backward unembedding", back)):
-        assert found[moment] - beside[moment] == pytest.approx(more * 4096 * 128256, rel=0.02)
+    for moment, more, hidden in (("loss", forth, 0), ("backward unembedding", back, 2)):
+        assert found[moment] - beside[moment] == more * 4096 * 128256 - hidden * 4096 * 4096
 
 
 def test_gradients_leave_with_what_is_offloaded() -> None:

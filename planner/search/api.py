@@ -64,6 +64,7 @@ NOT_SEARCHED = (
     "tensor_parallel", "pipeline_parallel", "sequence_parallel", "expert_parallel", "accumulation", "method",
     "optimizer_in_backward", "gpu_bytes",
 )  # fmt: skip
+OTHERWISE = {"method": "--quantize says which.", "gpu_bytes": "It is the GPU's own."}
 
 
 def _many(value: Any) -> list[Any]:
@@ -152,10 +153,10 @@ def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str
     for field in setup:
         if field not in SETUP_FIELDS:
             raise InputError(field, setup[field], "a known option", hint(field, SETUP_FIELDS).strip())
-    for field in (name for name in NOT_SEARCHED if setup.get(name) not in (None, 1, False)):
-        raise InputError(
-            field.replace("_", "-"), setup[field], "none in a search over plans", "`estimate` takes it."
-        )
+    for field in NOT_SEARCHED:
+        if (value := setup.get(field)) is True or value not in (None, 1, False):
+            told = OTHERWISE.get(field, "`estimate` takes it.")
+            raise InputError(field.replace("_", "-"), value, "none in a search over plans", told)
     if objective == "grpo":
         grpo.check_model(arch)
         grpo.check_data(data.info)

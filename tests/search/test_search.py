@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+import planner
 from planner import facts
 from planner.errors import InputError
 from planner.search import plan
@@ -400,3 +401,21 @@ def test_what_no_vllm_holds_is_not_said_of_the_batch(asked: dict[str, Any], fiel
     with pytest.raises(InputError, match=said) as caught:
         plan("meta-llama/Llama-3.1-70B", gpu="rtx 4090", **{**own, **asked})
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("tensor_parallel", 2, "`estimate` takes it"),
+        ("optimizer_in_backward", True, "`estimate` takes it"),
+        ("method", "qlora", "--quantize says which"),
+        ("gpu_bytes", 10**9, "the GPU's own"),
+    ],
+)
+def test_what_a_search_does_not_hold_is_refused_with_where_it_goes(field: str, value: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        plan("gpt2", tokens="1M", gpu="h100", **{field: value})
+    assert caught.value.field == field.replace("_", "-")
+    if "takes" in said:
+        options = {"gpus": 2} if field == "tensor_parallel" else {}
+        assert planner.estimate("gpt2", gpu="h100", **{field: value}, **options).memory
