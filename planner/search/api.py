@@ -78,9 +78,18 @@ def _numbers(name: str, value: Any) -> tuple[int, ...]:
     return counted(name, (units.parse_count(name, item) for item in _many(value)))
 
 
+def _at_least_none(**counts: Any) -> None:
+    """Raise InputError for a count of plans to show that is none."""
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise InputError(name, value, "a whole number of at least 0")
+
+
 def accelerators(gpu: Any, price: float | None, adapter_dtype: str = "float32") -> tuple[Accelerator, ...]:
     """The accelerators of these names; "any": all whose memory, price and speed are known, the adapter type's too."""
     names = _many(gpu)
+    if not names:
+        raise InputError("gpu", "", "one or more accelerators, or any")
     if [str(name).lower() for name in names] != [ANY]:
         return tuple(dict.fromkeys(hardware.find(name) for name in names))
     return tuple(
@@ -315,6 +324,7 @@ def plan(
     options = {name: value for name, value in locals().items() if name != "setup"}
     seconds = None if deadline is None else units.parse_duration("deadline", deadline)
     within = limits(budget, seconds, max_regret, prefer, fit)
+    _at_least_none(alternatives=alternatives, frontier=frontier)
     fitting = narrowed(options, setup.get("trainer"))
     space = _space({**options, **fitting})
     job, name, of_data = _job(options, setup)

@@ -158,12 +158,13 @@ def _as_one(values: Array, among: Array, factor: float, more: float = 0.0) -> tu
 
 
 def _spread(front: Array, cells: Cells, most: int) -> list[int]:
-    """At most so many cells of a front by time: the quickest, the cheapest, the best, and some between."""
+    """At most so many cells of a front by time: the quickest, the cheapest, the best, the slowest, some between."""
     front = front[np.argsort(cells.seconds[front], kind="stable")]
     if len(front) <= most:
         return [int(cell) for cell in front]
     usd = np.nan_to_num(cells.usd[front], nan=math.inf)
-    kept = {0, len(front) - 1, int(np.argmin(usd)), int(np.argmin(cells.regret[front]))}
+    ends = dict.fromkeys((0, int(np.argmin(usd)), int(np.argmin(cells.regret[front])), len(front) - 1))
+    kept = set(list(ends)[:most])
     kept |= {round(step) for step in np.linspace(0, len(front) - 1, most - len(kept))}
     return [int(front[place]) for place in sorted(kept)]
 

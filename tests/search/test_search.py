@@ -419,3 +419,20 @@ def test_what_a_search_does_not_hold_is_refused_with_where_it_goes(field: str, v
     if "takes" in said:
         options = {"gpus": 2} if field == "tensor_parallel" else {}
         assert planner.estimate("gpt2", gpu="h100", **{field: value}, **options).memory
+
+
+def test_as_many_plans_are_shown_as_are_asked_for() -> None:
+    own: dict[str, Any] = {"tokens": "1M", "gpu": "l4", "gpus": 1}
+    whole = plan("gpt2", **own, frontier=1000).frontier
+    assert len(whole) > 5
+    for count in (0, 1, 2, 3, 4, 5):
+        found = plan("gpt2", **own, frontier=count, alternatives=count)
+        assert min(count, 2) <= len(found.frontier) <= count and len(found.alternatives) <= count
+        assert {each.choice for each in found.frontier} <= {each.choice for each in whole}
+    for name, value in (("frontier", -1), ("alternatives", True), ("frontier", 1.5)):
+        with pytest.raises(InputError, match="at least 0") as caught:
+            plan("gpt2", **own, **{name: value})
+        assert caught.value.field == name
+    for none in ("", [], " , "):
+        with pytest.raises(InputError, match="one or more accelerators"):
+            plan("gpt2", **{**own, "gpu": none})
