@@ -429,10 +429,12 @@ def test_as_many_plans_are_shown_as_are_asked_for() -> None:
         found = plan("gpt2", **own, frontier=count, alternatives=count)
         assert min(count, 2) <= len(found.frontier) <= count and len(found.alternatives) <= count
         assert {each.choice for each in found.frontier} <= {each.choice for each in whole}
-    for name, value in (("frontier", -1), ("alternatives", True), ("frontier", 1.5)):
+    refused: list[tuple[str, Any]] = [("frontier", -1), ("alternatives", True), ("frontier", 1.5)]
+    for name, value in refused:
         with pytest.raises(InputError, match="at least 0") as caught:
-            plan("gpt2", **own, **{name: value})
+            plan("gpt2", **{**own, name: value})
         assert caught.value.field == name
-    for none in ("", [], " , "):
+    nothing: tuple[Any, ...] = ("", [], " , ")
+    for none in nothing:
         with pytest.raises(InputError, match="one or more accelerators"):
             plan("gpt2", **{**own, "gpu": none})
