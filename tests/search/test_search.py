@@ -417,8 +417,8 @@ def test_what_a_search_does_not_hold_is_refused_with_where_it_goes(field: str, v
         plan("gpt2", tokens="1M", gpu="h100", **{field: value})
     assert caught.value.field == field.replace("_", "-")
     if "takes" in said:
-        options = {"gpus": 2} if field == "tensor_parallel" else {}
-        assert planner.estimate("gpt2", gpu="h100", **{field: value}, **options).memory
+        options: dict[str, Any] = {field: value, **({"gpus": 2} if field == "tensor_parallel" else {})}
+        assert planner.estimate("gpt2", gpu="h100", **options).memory
 
 
 def test_as_many_plans_are_shown_as_are_asked_for() -> None:
