@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-import planner
 from planner import facts
 from planner.errors import InputError
 from planner.search import plan
@@ -378,63 +377,3 @@ def test_more_gpus_that_would_do_are_said_as_they_are_typed(model: str, gpu: str
     gpus = int(typed[1])
     several = {**options, "batch": int(typed[2] or batch)}
     assert plan(model, **{**several, "gpus": gpus}).best.choice.layout.gpus == gpus
-
-
-@pytest.mark.parametrize(
-    ("asked", "field", "said"),
-    [
-        ({"generation": "colocate"}, "vllm-memory", "it would take"),
-        ({"generation": "server"}, "vllm-tensor-parallel", "One completion needs"),
-        ({"generation": "colocate", "batch": 8, "gpus": 16}, "batch", "The nearest is 16"),
-    ],
-    ids=str,
-)
-def test_what_no_vllm_holds_is_not_said_of_the_batch(asked: dict[str, Any], field: str, said: str) -> None:
-    """70B on cards of 24 GB: not the batch keeps plans out but the engine, which says what it needs."""
-    own: dict[str, Any] = {
-        "objective": "grpo",
-        "episodes": 20_000,
-        "prompt_tokens": 200,
-        "gpus": (4, 8),
-        "ranks": 8,
-    }
-    with pytest.raises(InputError, match=said) as caught:
-        plan("meta-llama/Llama-3.1-70B", gpu="rtx 4090", **{**own, **asked})
-    assert caught.value.field == field
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "said"),
-    [
-        ("tensor_parallel", 2, "`estimate` takes it"),
-        ("optimizer_in_backward", True, "`estimate` takes it"),
-        ("method", "qlora", "--quantize says which"),
-        ("gpu_bytes", 10**9, "the GPU's own"),
-    ],
-)
-def test_what_a_search_does_not_hold_is_refused_with_where_it_goes(field: str, value: Any, said: str) -> None:
-    with pytest.raises(InputError, match=said) as caught:
-        plan("gpt2", tokens="1M", gpu="h100", **{field: value})
-    assert caught.value.field == field.replace("_", "-")
-    if "takes" in said:
-        options: dict[str, Any] = {field: value, **({"gpus": 2} if field == "tensor_parallel" else {})}
-        assert planner.estimate("gpt2", gpu="h100", **options).memory
-
-
-def test_as_many_plans_are_shown_as_are_asked_for() -> None:
-    own: dict[str, Any] = {"tokens": "1M", "gpu": "l4", "gpus": 1}
-    whole = plan("gpt2", **own, frontier=1000).frontier
-    assert len(whole) > 5
-    for count in (0, 1, 2, 3, 4, 5):
-        found = plan("gpt2", **own, frontier=count, alternatives=count)
-        assert min(count, 2) <= len(found.frontier) <= count and len(found.alternatives) <= count
-        assert {each.choice for each in found.frontier} <= {each.choice for each in whole}
-    refused: list[tuple[str, Any]] = [("frontier", -1), ("alternatives", True), ("frontier", 1.5)]
-    for name, value in refused:
-        with pytest.raises(InputError, match="at least 0") as caught:
-            plan("gpt2", **{**own, name: value})
-        assert caught.value.field == name
-    nothing: tuple[Any, ...] = ("", [], " , ")
-    for none in nothing:
-        with pytest.raises(InputError, match="one or more accelerators"):
-            plan("gpt2", **{**own, "gpu": none})
