@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from . import grpo, hardware, units
@@ -14,7 +14,7 @@ from .errors import InputError, hint
 from .fewest import Fewest, fewest_gpus
 from .given import whole_number
 from .moments import MemoryEstimate
-from .pacing import timed
+from .pacing import few_steps, packed_notice, timed
 from .pictured import image_notices
 from .regret import Regret, expected_regret
 from .running import DATA, Data, Running, calibration_of, data_of, running
@@ -176,6 +176,15 @@ def _runs(
                 yield running(model, {**_options(method, options), "rank": rank})
 
 
+def _of_steps(columns: Iterable[Column], data: Data, packing_given: bool) -> Iterator[Notice]:
+    """What to know of how many steps the data make, as an estimate says it."""
+    for column in columns:
+        if column.time is not None:
+            yield from few_steps(column.time.steps)
+            if packed := packed_notice(data.samples, column.run.setup, packing_given, data.epochs):
+                yield packed
+
+
 def compare(
     model: str | os.PathLike[str] | Mapping[str, Any] | Sequence[str], *,
     ranks: int | str | Sequence[int] = 32, methods: str | Sequence[str] = METHODS,
@@ -208,6 +217,8 @@ def compare(
     notices += [
         notice for c in columns for notice in (*c.memory.notices, *(c.time.step.notices if c.time else ()))
     ]
+    if data:
+        notices += _of_steps(columns, data, options.get("packing") is not None)
     if any(is_usual_qlora(run.setup) for run in runs):
         notices.append(USUAL_QLORA)
     return Comparison(columns, data, tuple(dict.fromkeys(notices)))

@@ -22,7 +22,8 @@ from .schema import Architecture, Matrix, Notice
 # Methods that keep a base quantised while an adapter trains, and the form that is nearest by bytes of 4 and 8 bits.
 KEPT = {"bitsandbytes", "gptq", "awq", "hqq", "eetq", "aqlm"}
 NEAREST = {4: "nf4", 8: "int8"}
-_NAMED = re.compile(r"(bnb-4bit|bnb-8bit|gptq|awq|hqq|gguf)", re.IGNORECASE)
+_NAMED = re.compile(r"(?<![a-z])(bnb-4bit|bnb-8bit|gptq|awq|hqq|gguf)(?![a-z])", re.IGNORECASE)
+_BITS = re.compile(r"(?<![a-z])(?:int|w)([48])(?!\d)|(?<!\d)([48])-?bit", re.IGNORECASE)
 
 
 def stored_notice(name: str, quantization: Mapping[str, Any] | None) -> Notice | None:
@@ -30,7 +31,8 @@ def stored_notice(name: str, quantization: Mapping[str, Any] | None) -> Notice |
     how = quantization.get("label") if quantization and quantization["method"] in KEPT else None
     bits = quantization["bits"] if quantization else None
     if quantization is None and (found := _NAMED.search(name)):
-        how, bits = f"{found[1]} by its name", 8 if "8bit" in found[1].lower() else 4
+        width = _BITS.search(name)
+        how, bits = f"{found[1]} by its name", int(width[1] or width[2]) if width else 4
         if found[1].lower() == "gguf":
             text = "GGUF files are for inference: trainers load the weights that they were made from, as is counted."
             return Notice("stored-for-inference", text)

@@ -96,6 +96,17 @@ def test_a_plan_says_first_how_many_gpus_were_tried() -> None:
     assert "the same with `export axolotl` for `estimate`" in page
 
 
+def test_a_plan_says_where_its_file_would_be_refused(tmp_path: Path) -> None:
+    """Pairs on experts at scaled ranks, which PEFT has not; and of data in a file, which is not read again
+    (forty answers of a byte, one of them distinct: no token that carries loss, and no regret)."""
+    few = ("--gpu", "h100", "--gpus", "1", "--ranks", "8", "--layers", "mlp", "--trainer", "trl")
+    page = " ".join(said("plan", "-m", "Qwen/Qwen3-30B-A3B", "--tokens", "5M", *few).split())
+    assert "`export trl-sft` refuses it: experts: found 'scaled'" in page and "the same with" not in page
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 40)
+    page = said("plan", "-m", QWEN, "--data", str(tmp_path / "a.jsonl"), "--epochs", "2", *few)
+    assert "the same with `export trl-sft` for `estimate`" in page
+
+
 def test_each_trainer_has_its_file() -> None:
     names = {"unsloth-2026-06": "unsloth", "llama-factory": "llamafactory", "llama-recipes-2024": "trl-sft",
              "axolotl-2025": "axolotl", "torchtune": "torchtune", "trl-0.24": "trl-sft", None: "trl-sft"}  # fmt: skip

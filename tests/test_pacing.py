@@ -85,6 +85,17 @@ def test_short_samples_are_said_to_be_taken_as_packed() -> None:
     assert not told(dataset="alpaca", packing="padded")
 
 
+def test_a_comparison_says_of_its_steps_what_an_estimate_does() -> None:
+    def told(**options: Any) -> set[str]:
+        of_steps = {"taken-as-packed", "few-steps"}
+        found = compare(QWEN, methods="lora,qlora", gpu="h100", batch=8, **options).warnings
+        assert len({each.message for each in found}) == len(found)
+        return of_steps & {each.code for each in found}
+
+    assert told(dataset="alpaca") == {"taken-as-packed"} and told(dataset="alpaca", packing="full") == set()
+    assert told(tokens="36k", seq_len=512) == {"few-steps"} and told(tokens="42k", seq_len=512) == set()
+
+
 def test_a_run_of_few_steps_is_said_to_be_one(tmp_path: Path) -> None:
     def told(tokens: str, batch: int) -> list[str]:
         found = estimate(QWEN, tokens=tokens, **{**RUN, "batch": batch})

@@ -9,7 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import units
+from ..errors import InputError
 from ..moments import FIT_WORDS
+from ..running import OF_FILE
 from ..search.evaluate import Evaluated
 from ..search.result import Found
 from .capacity_tables import regret_text
@@ -142,6 +144,24 @@ def _typed(console: Console, what: str, command: str) -> None:
     console.print(Text.assemble((f"{what}  ", "bold"), command), soft_wrap=True)
 
 
+def _as_file(found: Found) -> str:
+    """How the best plan becomes a trainer's file, or why it does not; data that were read are not read again."""
+    objective = str(found.given.get("objective", "sft"))
+    if objective not in ("sft", "grpo"):
+        return ""
+    from ..exports import export
+
+    target, options = target_of(found.given.get("trainer"), objective), found.options()
+    if options.get("data") is not None:
+        options = {name: value for name, value in options.items() if name not in (*OF_FILE, "epochs")}
+        options["tokens"] = found.tokens
+    try:
+        export(target, **options)
+    except InputError as error:
+        return f"as a trainer's file  `export {target}` refuses it: {error}\n"
+    return f"as a trainer's file  the same with `export {target}` for `estimate`\n"
+
+
 def show(found: Found, console: Console | None = None) -> None:
     """Print the page."""
     console = console or Console(highlight=False, soft_wrap=False)
@@ -155,10 +175,7 @@ def show(found: Found, console: Console | None = None) -> None:
     console.print(" ".join(said), "")
     console.print(_best(found), "")
     _typed(console, "in full", found.command())
-    objective = str(found.given.get("objective", "sft"))
-    target = target_of(found.given.get("trainer"), objective)
-    told = f"as a trainer's file  the same with `export {target}` for `estimate`"
-    console.print(f"{told}\n" if objective in ("sft", "grpo") else "", style="dim")
+    console.print(_as_file(found), style="dim")
     runner_up = found.alternatives[0] if found.alternatives else None
     blocks: Iterable[tuple[RenderableType, Evaluated | None]] = (
         (_plans("Sure to fit", "the best whose memory fits at its upper end too", [found.sure]), found.sure)

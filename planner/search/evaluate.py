@@ -110,11 +110,9 @@ def machine_of(job: Job, accelerator: Accelerator, gpus: int) -> Cluster:
 
 
 def regret_of(job: Job, params: int) -> Regret | None:
-    """Expected excess loss of an adapter of this size; None where the data's loss tokens are not known."""
+    """Expected excess loss of an adapter of this size; None where the data's loss tokens are not known, or none."""
     return (
-        None
-        if job.loss_tokens is None
-        else expected_regret(params / job.loss_tokens, moe=job.arch.has_experts)
+        None if not job.loss_tokens else expected_regret(params / job.loss_tokens, moe=job.arch.has_experts)
     )
 
 

@@ -308,11 +308,32 @@ def _more(job: Job, nearest: Evaluated) -> str:
     return f" --gpus {found.gpus}{more} would do ({units.byte_size(found.per_gpu_bytes)} a GPU)."
 
 
+def _refused(chooser: Chooser) -> InputError | None:
+    """Why plans whose batches divide are none all the same: in the words of one on the largest GPUs, of a base in the
+    fewest bits; None where no batch divides."""
+    cells, space = chooser.cells, chooser.cells.space
+    pieces = np.array([layout.gpus for layout in space.layouts])[cells.layout]
+    pieces = pieces * np.array(space.micro_batches)[cells.micro]
+    divide = np.flatnonzero(np.array(space.batches)[cells.batch] % pieces == 0)
+    if not len(divide):
+        return None
+    rooms = np.array([gpu.memory_bytes or 0 for gpu in space.accelerators])
+    fewer = np.array([table.quantize != "none" for table in cells.tables])[cells.table]
+    nearest = divide[np.lexsort((pieces[divide], fewer[divide], rooms[cells.gpu][divide]))[-1]]
+    try:
+        chooser.full(int(nearest))
+    except InputError as error:
+        return error
+    return None
+
+
 def nothing_fits(chooser: Chooser, limits: Limits) -> InputError:
     """Why no plan keeps the limits: the first limit without which there is one, and the nearest plan."""
     cells = chooser.cells
     possible = np.isfinite(cells.over)
     if not possible.any():
+        if apart := _refused(chooser):
+            return apart
         batches = cells.space.batches
         gpus = sorted({layout.gpus for layout in cells.space.layouts})
         unit = min(gpus) * min(cells.space.micro_batches)

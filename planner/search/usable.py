@@ -1,7 +1,7 @@
 """What a named trainer can run of the values that a search tries where nobody says which.
 
 Facts are those of planner/exports, which writes each trainer's file, with their sources there; tests export what a
-search finds for each.
+search finds for each of a dense model. Experts are held as they are asked for, which a file may not have.
 """
 
 from __future__ import annotations

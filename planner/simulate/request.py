@@ -65,7 +65,7 @@ def simulate(
         raise InputError("trust-remote-code", True, "nothing: a simulation runs transformers' own code only")
     found, arch = load(model_of(options))
     arch = pictured(arch, found.config, options)
-    setups, left_out = setups_of(chosen, options, arch, named=methods is not None)
+    setups, left_out = setups_of(chosen, options, arch, named=methods is not None, spec=spec)
     _installed()
     checks.check(found.config)
     tell = progress or (lambda _: None)

@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..adapter import AdapterSpec, adapt
+from ..adapter.peft_rules import PEFT_VERSION, by_weight
 from ..errors import InputError
 from ..estimator import sequence_length
 from ..given import whole_number
+from ..memory.states import is_quantised
 from ..running import setup_from
 from ..schema import Architecture, Notice
 from ..setup import Setup
@@ -24,7 +27,12 @@ SAID = (
 
 
 def setups_of(
-    methods: Sequence[str], options: Mapping[str, Any], arch: Architecture, *, named: bool
+    methods: Sequence[str],
+    options: Mapping[str, Any],
+    arch: Architecture,
+    *,
+    named: bool,
+    spec: AdapterSpec | None = None,
 ) -> tuple[list[Setup], list[Notice]]:
     """The set-up of each method. Where methods were not `named`, those that cannot be run are left out, and said.
 
@@ -34,7 +42,10 @@ def setups_of(
     refused: list[tuple[str, InputError]] = []
     for method in methods:
         try:
-            found.append(setup_of(method, options, arch))
+            setup = setup_of(method, options, arch)
+            if spec is not None:
+                check_pairs(spec, setup, arch)
+            found.append(setup)
         except InputError as error:
             if named:
                 raise
@@ -42,6 +53,27 @@ def setups_of(
     if not found:
         raise refused[0][1]
     return found, [Notice("method-not-simulated", f"{method} is left out: {why}") for method, why in refused]
+
+
+def check_pairs(spec: AdapterSpec, setup: Setup, arch: Architecture) -> None:
+    """Raise InputError where PEFT reaches a quantised matrix as a bare parameter alone: the pair's product is added
+    to the weight, which a packed one cannot be (peft 0.21, lora/layer.py, ParamWrapper; torch refuses it)."""
+    if setup.method != "qlora":
+        return
+    packed = [
+        item
+        for item in adapt(arch, spec)
+        if item.matrix.kind != "experts"
+        and is_quantised(item.matrix, setup)
+        and by_weight(arch, item.matrix, materialised=item.pairs[0].materialised)
+    ]
+    if packed:
+        leaves = ",".join(sorted({item.matrix.leaf for item in packed}))
+        raise InputError(
+            "layers", leaves, "modules",
+            f"PEFT {PEFT_VERSION} reaches these of {arch.model_type} as bare parameters alone, which cannot be "
+            f"adapted where they are quantised: --exclude-modules {leaves}.",
+        )  # fmt: skip
 
 
 def setup_of(method: str, options: Mapping[str, Any], arch: Architecture) -> Setup:

@@ -377,3 +377,26 @@ def test_more_gpus_that_would_do_are_said_as_they_are_typed(model: str, gpu: str
     gpus = int(typed[1])
     several = {**options, "batch": int(typed[2] or batch)}
     assert plan(model, **{**several, "gpus": gpus}).best.choice.layout.gpus == gpus
+
+
+@pytest.mark.parametrize(
+    ("asked", "field", "said"),
+    [
+        ({"generation": "colocate"}, "vllm-memory", "it would take"),
+        ({"generation": "server"}, "vllm-tensor-parallel", "One completion needs"),
+        ({"generation": "colocate", "batch": 8, "gpus": 16}, "batch", "The nearest is 16"),
+    ],
+    ids=str,
+)
+def test_what_no_vllm_holds_is_not_said_of_the_batch(asked: dict[str, Any], field: str, said: str) -> None:
+    """70B on cards of 24 GB: not the batch keeps plans out but the engine, which says what it needs."""
+    own: dict[str, Any] = {
+        "objective": "grpo",
+        "episodes": 20_000,
+        "prompt_tokens": 200,
+        "gpus": (4, 8),
+        "ranks": 8,
+    }
+    with pytest.raises(InputError, match=said) as caught:
+        plan("meta-llama/Llama-3.1-70B", gpu="rtx 4090", **{**own, **asked})
+    assert caught.value.field == field
