@@ -57,6 +57,10 @@ class Cluster:
         return min(self.link_bytes_per_s, self.network_bytes_per_s * self.per_node)
 
 
+# Chips whose products are no faster in int8 than in 16 bits.
+SAME_IN_INT8 = ("V100", "P100", "MI210", "MI250", "RX 7900", "Radeon PRO W7")
+
+
 def peak_flops_per_s(accelerator: Accelerator, dtype: str) -> float | None:
     """The dense peak of matrix products in this format, FLOP/s; None where no source states it."""
     found: float | None = getattr(accelerator, _PEAKS[dtype])
@@ -88,9 +92,14 @@ def only_float16(accelerator: Accelerator) -> bool:
 def int8_ratio(accelerator: Accelerator) -> float:
     """How many times its 16-bit peak a chip's int8 peak is: 2, and 4 on GeForce cards, whose 16-bit products are
     slowed where they add up in float32, as in training (RTX 3090: 284 and 71, RTX 4090: 661 and 165 TFLOP/s;
-    NVIDIA's GA102 and Ada whitepapers, appendices). Before capability 7.5 bitsandbytes multiplies in 16 bits."""
-    if accelerator.name.startswith(("V100", "P100")):
+    NVIDIA's GA102 and Ada whitepapers, appendices). 1 on AMD's CDNA 2 and RDNA 3 (MI250X: 383 of both, CDNA 2
+    whitepaper; RX 7900: 512 operations a clock of both, RDNA 3 ISA, WMMA), and a fifteenth on Blackwell Ultra, which
+    has next to no int8 units (165 of GB300's 2,500 TFLOP/s, 150 of B300's 2,250: verda.com,
+    "GB300 NVL72 architecture"). Before capability 7.5 bitsandbytes multiplies in 16 bits."""
+    if accelerator.name.startswith(SAME_IN_INT8):
         return 1.0
+    if accelerator.name.startswith(("B300", "GB300")):
+        return 1 / 15
     return 4.0 if re.match(r"RTX \d{4}(?! Ada)", accelerator.name) else 2.0
 
 

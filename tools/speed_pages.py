@@ -219,14 +219,16 @@ unknown: 0.5): an eighth of each product a GPU waits for launches.
 Inside, but more than 1.5 times off where everything is stated, all in the wide intervals: ZeRO-3 over 16 machines
 of four V100 each (0.4, runs of two steps); fully sharded pretraining in JAX over eight RTX 6000 Ada that reach each
 other through PCIe (0.3: 1.2 of 25 seconds are predicted as communication, and products at 350 of 364 TFLOP/s);
-Llama 2 7B in 8 bits on an A100 (0.3: bitsandbytes of 2023 undid its layout of the weights in every backward pass,
-which no option says); GPT-J on eight Gaudi 2 (0.5); Falcon 7B over two machines of A100s with checkpoints copied to
+Llama 2 7B in 8 bits on an A100 (0.3, with the layout of the weights that bitsandbytes of 2023 undid in every backward
+pass counted; the rest is not explained); GPT-J on eight Gaudi 2
+(0.5); Falcon 7B over two machines of A100s with checkpoints copied to
 the host (0.65); TeleChat's 12B under ZeRO-3 at 1,024 tokens (0.66, where 2,048 and 4,096 are at 0.86 and 0.88). Why
 these lie there was not looked into further. **Mended since**, too: workstation cards were taken to reach 0.96 of
 their peak, as GeForce cards do, whose tensor cores are halved; others' single products
 (zzc0721/torch-performance-test-data) reach 0.78 and 0.88 of it on RTX PRO 6000s and 0.74 on an L40S, the RTX 6000
 Ada's chip at more power. So the 0.3 of JAX is 0.46, Exxact's 0.8 is 0.9, and the fourth gathering's 0.38 to 0.50 on
-such cards are 0.44 to 0.59. RTX A6000s, where 0.79 was measured but torchtune's steps imply all of it, are as they
+such cards are 0.44 to 0.59. Other workstation cards of these generations, which nobody measured, take the median of
+the table. RTX A6000s, where 0.79 was measured but torchtune's steps imply all of it, are as they
 were.
 """
 AGAIN = "again"  # predictions of UNSEEN by the program that had learnt from the sets before it

@@ -24,7 +24,7 @@ from ..hardware import Cluster, arithmetic_of, matmul_flops_per_s
 from ..moments import Traffic
 from ..setup import Setup
 from .communication import exposed_s, total_s
-from .efficiency import Efficiency, constants, reach_of
+from .efficiency import Efficiency, reach_of
 from .work import PHASES, Gemm, Kind, Phase, Work
 
 if TYPE_CHECKING:
@@ -105,10 +105,16 @@ def format_of(kind: Kind, dtype: str, setup: Setup) -> str:
     return "tfloat32" if switched else dtype
 
 
+def is_workstation(name: str) -> bool:
+    """Whether a card is a workstation's of the Ada generation or later, whose tensor cores are whole."""
+    return name.startswith("RTX PRO") or name.endswith(" Ada")
+
+
 def matmul_share(accelerator: Accelerator, form: str, efficiency: Efficiency) -> float:
     """What products of weights reach of the peak of their format; TF32 is float32 on chips without it. Cards whose
-    tensor cores are halved reach nearly all of it; workstation cards, which power holds down, what was measured."""
-    if accelerator.name.startswith("RTX") and accelerator.name not in constants().reached:
+    tensor cores are halved reach nearly all of it, and so do the RTX A ones on which constants were fitted;
+    workstation cards since, which power holds down, what was measured, or what is usual."""
+    if accelerator.name.startswith("RTX") and not is_workstation(accelerator.name):
         return efficiency.matmul_cards
     run = arithmetic_of(accelerator, form) if form == "tfloat32" else form
     return efficiency.matmul * reach_of(accelerator.name, run)

@@ -55,7 +55,8 @@ def test_gathered_weights_that_stay() -> None:
 
 
 def test_a_profile_says_so() -> None:
-    assert filled({"trainer": "deepspeed-initialize", "method": "full"})["gathered_kept"]
+    made = filled({"trainer": "deepspeed-initialize", "method": "full", "sharding": "zero3"})
+    assert made["gathered_kept"] and made["placing"] == "whole" and made["trainer"] == "deepspeed-loop"
     assert "gathered_kept" not in filled({"trainer": "deepspeed", "method": "full"})
 
 

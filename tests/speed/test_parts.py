@@ -164,7 +164,10 @@ def test_eight_bits_are_a_path_of_their_own() -> None:
     old = work_of(ARCH, replace(eight, trainer="hf-trainer-4"), pairs)
     undone = {(s.what, s.phase): s.bytes for s in old.sweeps}["dequantise", "backward"].fixed
     assert undone == pytest.approx(sweeps["quantise", "backward"].fixed * 22 / 7)
-    for gpu, faster in (("a100-80gb", 1.67), ("l40s", 1.67), ("rtx-6000-ada", 1.67), ("rtx-3090", 3.34)):
+    for gpu, faster in (
+        ("a100-80gb", 1.67), ("l40s", 1.67), ("rtx-6000-ada", 1.67), ("rtx-3090", 3.34), ("mi250x", 0.835),
+        ("b300", 0.835 * 150 / 2250),
+    ):  # fmt: skip
         known = rates(hardware.cluster(hardware.find(gpu)), found, constants().efficiency, eight).products
         half = rates(hardware.cluster(hardware.find(gpu)), sixteen, constants().efficiency, eight).products[
             "base", "bfloat16"

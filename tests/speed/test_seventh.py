@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from planner.hardware import find
+from planner.hardware import find, matmul_flops_per_s
 from planner.speed import roofline
 from planner.speed.efficiency import constants, reach_of
 from tools.speed_firsts import SETS
@@ -95,6 +95,13 @@ def test_what_products_reach() -> None:
     ada = find("rtx-6000-ada")
     assert (
         roofline.matmul_share(ada, "bfloat16", made) == made.matmul * reach_of(ada.name) < made.matmul_cards
+    )
+    smaller, larger = (
+        roofline.matmul_share(card, "bfloat16", made) * matmul_flops_per_s(card, "bfloat16")
+        for card in (find("rtx-5000-ada"), ada)
+    )
+    assert (
+        smaller < larger and roofline.matmul_share(find("rtx-a6000"), "bfloat16", made) == made.matmul_cards
     )
     assert known.reached_float32 == {one["accelerator"]: one["share"] for one in reached() if "format" in one}
 
