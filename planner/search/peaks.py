@@ -2,8 +2,8 @@
 
 It is computed with the scalar formula at a few ranks and micro-batches and taken as linear between them, in
 adapter parameters and in micro-batch, moment by moment: exact but where a moment changes its place in the model
-(of 1,320 plans of eleven searches 10% too low to 4% too high), and in a step of one micro-step, of which it is a lower
-end. What is chosen is checked with the scalar formula.
+(of 1,320 plans of eleven searches 10% too low to 4% too high), and in a step of one micro-step, of which it is a
+lower end. What is chosen is checked with the scalar formula.
 """
 
 from __future__ import annotations
