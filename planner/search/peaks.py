@@ -22,19 +22,9 @@ from .space import NO_ENGINE, Job, Layout, Space, setup_of
 from .tables import Table
 
 Array = Any  # a numpy array
-MOMENTS = (
-    "evaluation",
-    "forward",
-    "loss",
-    "backward",
-    "optimizer",
-)  # then all that comes before the first step
-WITH_GRADIENTS = (
-    "evaluation",
-    "forward",
-    "loss",
-    "backward",
-)  # those of micro-steps before, where there are any
+# Then all that comes before the first step.
+MOMENTS = ("evaluation", "forward", "loss", "backward", "optimizer")
+WITH_GRADIENTS = MOMENTS[:-1]  # those of micro-steps before, where there are any
 
 
 def _sample(job: Job, table: Table, layout: Layout, micro_batch: int, micro_steps: int) -> Array:

@@ -35,13 +35,6 @@ if TYPE_CHECKING:
 
 Array = Any  # a numpy array
 AXES = ("table", "micro", "layout", "batch", "gpu", "seconds", "usd", "over", "over_high", "regret")
-MOMENTS = ("evaluation", "forward", "loss", "backward", "optimizer")
-WITH_GRADIENTS = (
-    "evaluation",
-    "forward",
-    "loss",
-    "backward",
-)  # those of micro-steps before, where there are any
 TOLERANCE = 0.02  # of a GPU's memory: plans so little over it are checked one by one
 
 
