@@ -9,13 +9,25 @@ import pytest
 
 from planner import hardware, plan
 from planner.errors import InputError
-from planner.search.evaluate import evaluate
+from planner.search.evaluate import Evaluated, evaluate
 from planner.search.screen import TOLERANCE, screen
-from planner.search.space import Space, divided, families, layouts
+from planner.search.space import Job, Space, divided, families, layouts
 from planner.setup import Setup
 from planner.trainers import filled
 
 from .small import GPUS, job_of, search_of
+
+
+def every_plan(job: Job, space: Space) -> list[Evaluated]:
+    """All plans of a space in full, whose time the screen has to the digit, and no more memory than is theirs."""
+    cells, found = screen(job, space), []
+    for cell in np.flatnonzero(np.isfinite(cells.over)):
+        full = evaluate(job, cells.choice(int(cell)))
+        assert cells.seconds[cell] == pytest.approx(full.seconds, rel=1e-9), full.choice.text
+        held = (cells.over[cell] + 1) * full.memory_bytes
+        assert held <= (1 + TOLERANCE) * full.memory.per_gpu_bytes, full.choice.text
+        found.append(full)
+    return found
 
 
 @pytest.mark.parametrize("model", ["meta-llama/Llama-3.1-8B", "Qwen/Qwen3-30B-A3B", "google/gemma-2-2b"])
@@ -85,13 +97,7 @@ def test_the_screen_knows_what_lies_on_the_host_and_what_a_loop_holds(said: dict
         (GPUS[0], hardware.find("t4")), layouts((1, 4), ("ddp", "zero2", "fsdp-hybrid")), micro_batches=(1, 4),
         ranks=(4, 64), quantize=("none", "nf4"), batches=(16,),
     )  # fmt: skip
-    cells, kinds = screen(job, space), set()
-    for cell in np.flatnonzero(np.isfinite(cells.over)):
-        full = evaluate(job, cells.choice(int(cell)))
-        assert cells.seconds[cell] == pytest.approx(full.seconds, rel=1e-9), full.choice.text
-        held = (cells.over[cell] + 1) * full.memory_bytes
-        assert held <= (1 + TOLERANCE) * full.memory.per_gpu_bytes, full.choice.text
-        kinds.add((full.choice.accelerator.name, full.memory.setup.precision))
+    kinds = {(full.choice.accelerator.name, full.memory.setup.precision) for full in every_plan(job, space)}
     asked = said.get("precision")
     assert kinds == {("RTX 4090", asked or "bf16"), ("T4", asked or "fp16")}
 
@@ -164,13 +170,7 @@ def test_the_screen_of_several_precisions_equals_the_scalar_formulas() -> None:
         "micro_batch": (1, 4), "quantize": "none,nf4", "precision": "bf16,fp16,fp32,autocast", "tf32": True,
     }  # fmt: skip
     job, space = search_of("Qwen/Qwen3-1.7B", own)
-    cells, kinds = screen(job, space), set()
-    for cell in np.flatnonzero(np.isfinite(cells.over)):
-        full = evaluate(job, cells.choice(int(cell)))
-        assert cells.seconds[cell] == pytest.approx(full.seconds, rel=1e-9), full.choice.text
-        held = (cells.over[cell] + 1) * full.memory_bytes
-        assert held <= (1 + TOLERANCE) * full.memory.per_gpu_bytes, full.choice.text
-        kinds.add(full.memory.setup.precision)
+    kinds = {full.memory.setup.precision for full in every_plan(job, space)}
     assert kinds == {"bf16", "fp16", "fp32", "autocast"}
 
 

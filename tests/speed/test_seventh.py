@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -11,49 +9,25 @@ from planner.hardware import find, matmul_flops_per_s
 from planner.speed import roofline
 from planner.speed.efficiency import constants, reach_of
 from tools.speed_firsts import SETS
-from tools.speed_later import GATHERED, SEVENTH, SIXTH, UNSEEN, Later, blind, later, said_of, set_up
+from tools.speed_later import GATHERED, SEVENTH, SIXTH, UNSEEN, blind, later, said_of, set_up
 from tools.speed_reach import reached
 from tools.speed_widths import by_shipped, held_said
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def _shown(cases: list[Later], words: str) -> str:
-    said = [blind(SEVENTH)[case.number] for case in cases]
-    return f"{words}{np.median([one.error for one in said]):.1%}, {np.mean([one.inside for one in said]):.0%}"
-
-
-def _row() -> str:
-    text = (ROOT / "docs" / "agreement.md").read_text(encoding="utf-8")
-    return next(line for line in text.splitlines() if "#a-seventh-gathering" in line)
+from .gathered import ROOT, agreement, check_tables
 
 
 def test_predictions_are_kept_and_said() -> None:
-    cases = later(SEVENTH)
-    first = blind(SEVENTH)
-    assert set(first) == {case.number for case in cases} and not any(said.problem for said in first.values())
-    assert (len(cases), len({case.source for case in cases})) == (68, 30)
-    stated, rest = [c for c in cases if c.stated], [c for c in cases if not c.stated]
-    adapters, full = [c for c in stated if c.method != "full"], [c for c in stated if c.method == "full"]
-    assert (len(stated), len(adapters), len(rest)) == (28, 8, 40)
-    row = _row()
-    for found, words in (
-        (stated, "blind: median error "), (adapters, "LoRA and QLoRA "), (full, "full "), (rest, "not stated "),
-    ):  # fmt: skip
-        assert _shown(found, words) in row
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    blind_row = next(
-        line for line in readme.splitlines() if "seven sets found later, everything stated: 31" in line
-    )
-    assert f"and {_shown(stated, '').split(', ')[0]}; " in blind_row
-    assert f"and {_shown(stated, '').split(', ')[1]} within" in blind_row
+    assert (len(later(SEVENTH)), len({case.source for case in later(SEVENTH)})) == (68, 30)
+    blind_row, said = check_tables(SEVENTH, "seventh", (28, 8, 40))
+    assert f"and {said.split(', ')[0]}; " in blind_row
+    assert f"and {said.split(', ')[1]} within" in blind_row
 
 
 def test_what_it_is_since_is_said() -> None:
     for adapters, words in ((False, "mended since: "), (True, "(LoRA and QLoRA ")):
         now = [said_of(c) for c in later(SEVENTH) if c.stated and (c.method != "full" or not adapters)]
         shown = f"{np.median([one.error for one in now]):.1%}, {np.mean([one.inside for one in now]):.0%}"
-        assert f"{words}{shown}" in _row().split("float32 on a T4")[1]
+        assert f"{words}{shown}" in agreement("seventh").split("float32 on a T4")[1]
 
 
 def test_nothing_rests_on_it() -> None:
@@ -70,7 +44,7 @@ def test_nothing_rests_on_it() -> None:
 
 def test_what_the_widths_hold_of_it_is_said() -> None:
     known, guessed = held_said(by_shipped(SEVENTH)), held_said(by_shipped(SEVENTH, False))
-    assert f"{known}, guessed {guessed}" in _row()
+    assert f"{known}, guessed {guessed}" in agreement("seventh")
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert known.replace(" sources and", " and").replace(" steps", "") in readme
 
