@@ -27,8 +27,9 @@ from planner.estimator import load
 from planner.search import plan
 from planner.search.api import accelerators
 from planner.search.evaluate import evaluate
+from planner.search.layout import layouts
 from planner.search.screen import screen
-from planner.search.space import COUNTS, Job, Space, layouts
+from planner.search.space import COUNTS, Job, Space
 from planner.setup import Setup
 
 MODELS = ("meta-llama/Llama-3.1-8B", "Qwen/Qwen3-30B-A3B")

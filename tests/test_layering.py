@@ -50,7 +50,8 @@ ALLOWED = {
     "accelerate": HEAVY,
     "filelock": "validate",
     "ray": "validate.executors.cluster",
-    "numpy": f"{TABLES} {HEAVY} search.screen search.peaks search.makers search.select learning_rate.figure",
+    "numpy": f"{TABLES} {HEAVY} search.screen search.peaks search.makers search.moving "
+    "search.select search.widening learning_rate.figure",
     "scipy": TABLES,
     "pandas": f"{TABLES} tables learning_rate.figure",
     "matplotlib": "report learning_rate.figure",

@@ -23,10 +23,14 @@ Examples:
 """
 FIXED = (
     "autocast", "tf32", "upcast_small", "quantize_experts", "optimizer", "attention_kernel", "kernels",
-    "loss", "packing", "lora_dropout", "lengths_vary", "eval_batch", "offload",
+    "loss", "packing", "lora_dropout", "lengths_vary", "eval_batch",
 )  # fmt: skip
 LEARNT = (
     "objective", "reference", "prompt_tokens", "mean_completion", "vllm_memory", "vllm_sleep", "vllm_tensor_parallel",
+)  # fmt: skip
+SPREAD = (
+    "sharding", "shard_size", "tensor_parallel", "pipeline_parallel", "expert_parallel", "sequence_parallel",
+    "offload",
 )  # fmt: skip
 SECTIONS = {
     "What is trained": (
@@ -35,7 +39,7 @@ SECTIONS = {
     "Limits": ("budget", "deadline", "max_regret", "prefer", "fit"),
     "Machines": ("gpu", "gpus", "gpus_per_node", "price", "calibration"),
     "What the search tries": (
-        "ranks", "layers", "quantize", "checkpointing", "micro_batch", "batch", "sharding", "precision", "generation",
+        "ranks", "layers", "quantize", "checkpointing", "micro_batch", "batch", *SPREAD, "precision", "generation",
         "vllm_gpus",
     ),
     "What is learnt": (*LEARNT, "group"),
@@ -96,6 +100,31 @@ def _gpus() -> list[str]:
 @click.option("--batch", default="32", show_default=True, metavar="SIZES", help="Sequences of a step.")
 @click.option("--sharding", default="ddp,fsdp", show_default=True, metavar="WAYS", help="On several GPUs.")
 @click.option(
+    "--shard-size", metavar="SIZES",
+    help="GPUs that share one copy under fsdp-hybrid. Default: those of a machine.",
+)  # fmt: skip
+@click.option(
+    "--tensor-parallel", default="1", show_default=True, metavar="COUNTS",
+    help="GPUs that share every matrix, which Megatron and few others do with adapters.",
+)  # fmt: skip
+@click.option(
+    "--pipeline-parallel", default="1", show_default=True, metavar="COUNTS",
+    help="GPUs that share the layers, which Megatron and few others do with adapters.",
+)  # fmt: skip
+@click.option(
+    "--expert-parallel", metavar="COUNTS",
+    help="GPUs that share a mixture's experts. Default: 1, and where nothing fits as many as can.",
+)  # fmt: skip
+@click.option(
+    "--sequence-parallel", metavar="COUNTS",
+    help="GPUs that share every sequence. Default: 1, and where nothing fits as many as go with it.",
+)  # fmt: skip
+@click.option(
+    "--offload", metavar="WAYS",
+    help="What is kept in the host's memory: none, optimizer, parameters, all. Default: none; where nothing fits, "
+    "whether all would do is said.",
+)  # fmt: skip
+@click.option(
     "--precision", metavar="NAMES",
     help="How weights are held and computed with. Default: bf16 alone, or the trainer's.",
 )  # fmt: skip
@@ -123,8 +152,9 @@ def command(as_json: bool, **options: Any) -> None:
     """The best plan for a model, data, GPUs, a budget and a deadline.
 
     Weighs rank, layers, quantisation, micro-batch, accumulation, checkpointing, sharding, the kind and number of
-    GPUs, and precision where several are named. Prints the best plan, the next best, what binds, why the plans
-    beside it lose, and the frontier of time, cost and expected regret.
+    GPUs, and where several are named precision, what is offloaded, and how many GPUs share matrices, layers, experts
+    and sequences (counts that do not go with the GPUs or the model are left out). Prints the best plan, the next
+    best, what binds, why the plans beside it lose, and the frontier of time, cost and expected regret.
     """
     from ..search import plan
 

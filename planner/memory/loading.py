@@ -76,7 +76,8 @@ def before_steps(arch: Architecture, setup: Setup, weights: Weights, stage: Stag
     if setup.loading == "unknown":
         return NOTHING
     found = _on_one(arch, setup, weights, stage)
-    if setup.sharding == "ddp" and setup.data_parallel > 1 and setup.placing.startswith("broadcast"):
+    several = setup.data_parallel * setup.sequence_parallel > 1
+    if setup.sharding == "ddp" and several and setup.placing.startswith("broadcast"):
         found.append(_broadcast(arch, setup, weights, stage, own))
     return _together(found)
 

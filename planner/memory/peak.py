@@ -104,6 +104,13 @@ def estimate_memory(
     return _estimate(arch, setup, tuple(adapted or ()), whole, stored_bytes, merges)
 
 
+def estimate_stages(
+    arch: Architecture, setup: Setup, adapted: Iterable[Adapted] | None = None, whole: Whole = NOTHING_WHOLE
+) -> tuple[MemoryEstimate, ...]:
+    """Of a GPU of each stage of a pipeline that can hold most; `estimate_memory` is that of the one which does."""
+    return _stages(arch, setup, tuple(adapted or ()), whole, None, False)
+
+
 @lru_cache(maxsize=256)
 def _of_full(arch: Architecture, setup: Setup, stored_bytes: int | None, merges: bool) -> MemoryEstimate:
     """Of full fine-tuning, which no choice of an adapter changes."""
@@ -114,6 +121,14 @@ def _estimate(
     arch: Architecture, setup: Setup, adapted: tuple[Adapted, ...], whole: Whole, stored_bytes: int | None,
     merges: bool,
 ) -> MemoryEstimate:  # fmt: skip
+    found = _stages(arch, setup, adapted, whole, stored_bytes, merges)
+    return max(found, key=lambda each: each.per_gpu_bytes)
+
+
+def _stages(
+    arch: Architecture, setup: Setup, adapted: tuple[Adapted, ...], whole: Whole, stored_bytes: int | None,
+    merges: bool,
+) -> tuple[MemoryEstimate, ...]:  # fmt: skip
     pairs = None if setup.method == "full" else adapted
     aside: tuple[Notice, ...] = ()
     if arch.is_encoder_decoder and setup.loss != "full":
@@ -146,8 +161,7 @@ def _estimate(
         raise UnsupportedArchitectureError(
             f"the memory of {arch.model_type} is not known: its layers join values in a way that no rule covers."
         ) from error
-    most = max(found, key=lambda each: each.per_gpu_bytes)
-    return replace(most, notices=(*aside, *most.notices)) if aside else most
+    return tuple(replace(each, notices=(*aside, *each.notices)) if aside else each for each in found)
 
 
 @lru_cache(maxsize=64)

@@ -171,8 +171,9 @@ def buckets(trained_bytes: int, setup: Setup) -> int:
     ZeRO reduces through one of at most half a billion values. A buffer of gradients is reduced in place."""
     if setup.main_grads:
         return 0
-    if setup.sharding == "ddp" and setup.data_parallel > 1:
+    several = setup.data_parallel * setup.sequence_parallel > 1
+    if setup.sharding == "ddp" and several:
         return trained_bytes
-    if setup.sharding in ("zero1", "zero2", "zero3") and setup.data_parallel > 1:
+    if setup.sharding in ("zero1", "zero2", "zero3") and several:
         return min(trained_bytes, DEEPSPEED_BUCKET * DTYPE_BYTES[setup.compute_dtype])
     return 0

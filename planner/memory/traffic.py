@@ -35,13 +35,15 @@ def _layers(arch: Architecture) -> int:
 
 
 def _states(arch: Architecture, setup: Setup, trained: int) -> Iterator[Traffic]:
-    """Gradients are reduced once a step, by DeepSpeed's ZeRO-2 and 3 in every micro-step, since no GPU holds all of
+    """Gradients are summed over all GPUs that hold the same layers, those that share a sequence among them: once a
+    step, by DeepSpeed's ZeRO-2 and 3 in every micro-step, since no GPU holds all of
     them (deepspeed/runtime/zero/stage_1_and_2.py, partition_gradients); sharded parameters are gathered for the
     forward and again for the backward pass of every micro-step, frozen ones too."""
     width = DTYPE_BYTES[setup.trained_dtype]
     n, layers = setup.shards, _layers(arch)
-    if setup.sharding == "ddp":
-        yield Traffic("gradients", "all_reduce", "data", setup.data_parallel, trained * width, 1)
+    spread = setup.data_parallel * setup.sequence_parallel
+    if setup.sharding in ("none", "ddp"):
+        yield Traffic("gradients", "all_reduce", "data", spread, trained * width, 1)
     if setup.states_sharded:
         times = reductions(setup)
         yield Traffic("gradients", reduced_by(setup), "shard", n, trained * width * times, layers * times)
@@ -52,8 +54,7 @@ def _states(arch: Architecture, setup: Setup, trained: int) -> Iterator[Traffic]
         size = (2 * (whole.total - whole.outside) + whole.outside) * setup.accumulation
         yield Traffic("parameters", "all_gather", "shard", n, size, 2 * layers * setup.accumulation)
     if setup.sharding == "fsdp-hybrid":
-        replicas = setup.data_parallel * setup.sequence_parallel // n
-        yield Traffic("gradients", "all_reduce", "replica", replicas, -(-trained * width // n), layers)
+        yield Traffic("gradients", "all_reduce", "replica", spread // n, -(-trained * width // n), layers)
 
 
 def reductions(setup: Setup) -> int:
@@ -72,8 +73,8 @@ def reduced_by(setup: Setup) -> Collective:
 def _apart(setup: Setup, experts: int) -> Iterator[Traffic]:
     """Gradients of experts under expert parallelism, reduced among the GPUs that hold the same ones."""
     width = DTYPE_BYTES[setup.trained_dtype]
-    if setup.sharding == "ddp":
-        same = setup.expert_shards(setup.data_parallel)
+    if setup.sharding in ("none", "ddp"):
+        same = setup.expert_shards(setup.data_parallel * setup.sequence_parallel)
         yield Traffic("gradients of experts", "all_reduce", "data", same, experts * width, 1)
     elif setup.states_sharded:
         same = setup.expert_shards(setup.shards)

@@ -26,6 +26,7 @@ from ..setup import Setup
 from ..speed import Calibration, time_gap
 from ..trainers import SETUP_FIELDS, USUAL_QLORA, asked_adapter_dtype, filled, is_usual_qlora
 from .evaluate import Evaluated, price_of
+from .layout import SHARDINGS, WAYS, in_precisions, layouts, spread
 from .result import Binding, Found, Rejected, changed, why
 from .space import (
     BATCH,
@@ -36,21 +37,17 @@ from .space import (
     MICRO_BATCHES,
     QUANTIZE,
     RANKS,
-    SHARDINGS,
     Job,
     Limits,
     Space,
     check_engine,
     chosen,
     counted,
-    divided,
-    in_precisions,
-    layouts,
     limits,
     plain_engine,
     with_makers,
 )
-from .usable import narrowed, told
+from .usable import narrowed, open_to, told, widened
 
 if TYPE_CHECKING:
     from ..dataset.result import DatasetReport
@@ -60,10 +57,7 @@ if TYPE_CHECKING:
 
 ANY = "any"
 # Fields of a set-up that a search neither varies nor can hold.
-NOT_SEARCHED = (
-    "tensor_parallel", "pipeline_parallel", "sequence_parallel", "expert_parallel", "accumulation", "method",
-    "optimizer_in_backward", "gpu_bytes",
-)  # fmt: skip
+NOT_SEARCHED = ("accumulation", "method", "optimizer_in_backward", "gpu_bytes")
 OTHERWISE = {"method": "--quantize says which.", "gpu_bytes": "It is the GPU's own."}
 
 
@@ -193,6 +187,17 @@ def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str
     return job, found.model_id, data.notices
 
 
+def _shared_out(job: Job, space: Space, options: Mapping[str, Any]) -> Space:
+    """The space with every way that is asked for in which GPUs share experts, matrices, layers and sequences."""
+    counts = {
+        name: (1,) if options[name] is None else _numbers(name.replace("_", "-"), options[name])
+        for name in ("expert_parallel", *WAYS)
+    }
+    sizes = () if options["shard_size"] is None else _numbers("shard-size", options["shard_size"])
+    offload = chosen("offload", _many(options["offload"] or "none"), CHOICES["offload"])
+    return replace(space, layouts=spread(job.arch, job.setup, space.layouts, counts, offload, sizes))
+
+
 def _with_makers(job: Job, space: Space, options: Mapping[str, Any]) -> Space:
     """The space with who makes completions, for GRPO."""
     makers, servers = options["generation"], _numbers("vllm-gpus", options["vllm_gpus"])
@@ -245,12 +250,6 @@ def _notices(job: Job, found: Sequence[Evaluated], own: bool, group: int | None)
         yield Notice(
             "regret-of-attention",
             "The law of regret was fitted on adapters of all layers; attention alone lags behind it.",
-        )
-    if best.choice.layout.expert_parallel > 1:
-        yield Notice(
-            "experts-divided",
-            "No plan fits in which every GPU gathers all experts of a layer. The plans shown divide the experts over "
-            "GPUs (expert parallelism), which Megatron-Bridge, NeMo and few others do.",
         )
     if best.over_bytes("sure") > 0:
         yield Notice(
@@ -306,6 +305,10 @@ def plan(
     ranks: int | str | Sequence[int] = RANKS, layers: str | Sequence[str] = LAYERS,
     quantize: str | Sequence[str] = QUANTIZE, checkpointing: str | Sequence[str] = CHECKPOINTING,
     sharding: str | Sequence[str] = SHARDINGS, micro_batch: int | str | Sequence[int] = MICRO_BATCHES,
+    tensor_parallel: int | str | Sequence[int] = 1, pipeline_parallel: int | str | Sequence[int] = 1,
+    sequence_parallel: int | str | Sequence[int] | None = None,
+    expert_parallel: int | str | Sequence[int] | None = None, offload: str | Sequence[str] | None = None,
+    shard_size: int | str | Sequence[int] | None = None,
     alpha: float = 32, experts: str = "scaled", adapter_dtype: str = "float32", gpus_per_node: int = 8,
     precision: str | Sequence[str] | None = None, group: int | None = None,
     generation: str | Sequence[str] | None = None,
@@ -328,23 +331,16 @@ def plan(
     fitting = narrowed(options, setup.get("trainer"))
     space = _space({**options, **fitting})
     job, name, of_data = _job(options, setup)
-    space = _with_makers(job, space, options)
+    space = _with_makers(job, _shared_out(job, space, options), options)
     for accelerator in space.accelerators:
         price_of(job, accelerator)
-    from .screen import screen  # numpy is loaded here, where it is needed
-    from .select import Chooser, nothing_fits
+    from .widening import best_of  # numpy is loaded here, where it is needed
 
     if gap := time_gap(job.arch):
         raise UnsupportedArchitectureError(f"No step time: {gap}")
-    cells = screen(job, space)
-    chooser = Chooser(cells, within.fit)
-    best = chooser.best(within)
-    if best is None and (apart := divided(space.layouts, job.arch.n_experts)):
-        cells = screen(job, replace(space, layouts=apart))
-        chooser = Chooser(cells, within.fit)
-        best = chooser.best(within)
-    if best is None:
-        raise nothing_fits(chooser, within)
+    free = open_to(options, setup.get("trainer"))
+    chooser, best = best_of(job, space, within, free)
+    cells = chooser.cells
     others = chooser.next_best(best, within, alternatives)
     front = chooser.frontier(within, frontier)
     plans = [chooser.full(cell) for cell in (best, *others)]
@@ -355,7 +351,10 @@ def plan(
         sure=_sure(cells, within) if plans[0].over_bytes("sure") > 0 else None,
         alternatives=tuple(plans[1:]), frontier=tuple(chooser.full(cell) for cell in front),
         binding=tuple(_binding(chooser, best, within)), rejected=_sorted(_rejected(chooser, best, within)),
-        warnings=(*of_data, *told(fitting, setup.get("trainer")), *_notices(job, plans, own, group)),
+        warnings=(
+            *of_data, *told(fitting, setup.get("trainer")), *widened(plans[0].choice.layout, free),
+            *_notices(job, plans, own, group),
+        ),
         learning_rate=_rate(model, job, plans[0]),
         given=_held(options, setup),
     )  # fmt: skip

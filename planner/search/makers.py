@@ -21,7 +21,8 @@ from ..objective_rules import SHARES_GPU
 from ..speed.decode import Load
 from ..speed.policy import generation_s, learnt_tokens, made_load
 from .evaluate import machine_of
-from .space import Job, Layout, Space, setup_of
+from .layout import Layout
+from .space import Job, Space, setup_of
 from .tables import Table
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def makers(job: Job, space: Space, found: Sequence[Table], known: dict[Any, Any]
             share = (params - params[ends[0]]) / (params[ends[1]] - params[ends[0]])
         for place, at in itertools.product(range(len(space.layouts)), range(len(space.batches))):
             layout, batch = space.layouts[place], space.batches[at]
-            if batch % layout.gpus == 0:
+            if batch % layout.data_parallel == 0:
                 low, high = (
                     _remembered(job, found[numbers[end]], layout, batch, known) for end in (ends[0], ends[-1])
                 )
@@ -93,7 +94,7 @@ def _remembered(
 def _making(job: Job, table: Table, layout: Layout, batch: int) -> tuple[float, float, float, float]:
     """The moment of making completions, what of it is taken by definition, what a vLLM keeps beside a step, and what
     the allocator keeps."""
-    setup = setup_of(job, table.quantize, table.checkpointing, layout, 1, batch // layout.gpus)
+    setup = setup_of(job, table.quantize, table.checkpointing, layout, 1, batch // layout.data_parallel)
     try:
         found = estimate_memory(job.arch, setup, table.pairs, table.whole)
     except InputError:  # what holds not even one completion
@@ -116,10 +117,18 @@ def making_s(
     known: dict[tuple[Any, ...], float] = {}
     for number, layout, at in itertools.product(range(len(found)), space.layouts, range(len(space.batches))):
         table, batch, place = found[number], space.batches[at], space.layouts.index(layout)
-        if batch % layout.gpus:
+        if batch % layout.data_parallel:
             continue
         own = (table.rank, table.layers) if layout.generation == "transformers" else ()
-        key = (layout.generation, layout.vllm_gpus, layout.gpus, batch, table.quantize, own)
+        key = (
+            layout.generation,
+            layout.vllm_gpus,
+            layout.gpus,
+            layout.data_parallel,
+            batch,
+            table.quantize,
+            own,
+        )
         if key not in known:
             known[key] = _making_s(job, table, layout, batch, gpu, loads)
         result[number, place, at] = known[key]
@@ -129,7 +138,7 @@ def making_s(
 def _making_s(
     job: Job, table: Table, layout: Layout, batch: int, gpu: Accelerator, loads: dict[tuple[Any, ...], Load]
 ) -> float:
-    setup = setup_of(job, table.quantize, table.checkpointing, layout, 1, batch // layout.gpus)
+    setup = setup_of(job, table.quantize, table.checkpointing, layout, 1, batch // layout.data_parallel)
     own = (table.rank, table.layers) if layout.generation == "transformers" else ()
     key = ("load", layout.generation, setup.precision, table.quantize, own)
     if key not in loads:

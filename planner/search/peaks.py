@@ -8,17 +8,20 @@ lower end. What is chosen is checked with the scalar formula.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ..memory import estimate_memory
 from ..memory.constants import constants
 from ..memory.overhead import cached, kind_of
+from ..memory.peak import estimate_stages
+from ..moments import MemoryEstimate
 from ..objective_rules import SHARES_GPU
-from .space import NO_ENGINE, Job, Layout, Space, setup_of
+from ..setup import Setup
+from .layout import NOT_SHARDED, Layout
+from .space import NO_ENGINE, Job, Space, setup_of
 from .tables import Table
 
 Array = Any  # a numpy array
@@ -28,14 +31,19 @@ WITH_GRADIENTS = MOMENTS[:-1]  # those of micro-steps before, where there are an
 
 
 def _sample(job: Job, table: Table, layout: Layout, micro_batch: int, micro_steps: int) -> Array:
-    """Bytes of each of MOMENTS and before the first step, of the overhead, of what the allocator keeps of a step, of
-    all that it has taken before the first, and of gradients that are held only because there are micro-steps before;
-    without a vLLM beside."""
+    """`_figures` of each stage of the pipeline (one where there is none), without a vLLM beside."""
     setup = setup_of(job, table.quantize, table.checkpointing, layout, micro_batch, micro_steps)
     shared = setup.generation in SHARES_GPU
     if shared:
         setup = replace(setup, generation="server", **NO_ENGINE)
-    found = estimate_memory(job.arch, setup, table.pairs, table.whole)
+    stages = estimate_stages(job.arch, setup, table.pairs, table.whole)
+    return np.stack([_figures(found, setup, shared) for found in stages])
+
+
+def _figures(found: MemoryEstimate, setup: Setup, shared: bool) -> Array:
+    """Bytes of each of MOMENTS and before the first step, of the overhead, of what the allocator keeps of a step, of
+    all that it has taken before the first, and of gradients that are held only because there are micro-steps
+    before."""
     moments = {str(moment.phase): float(moment.bytes) for moment in found.moments}
     overhead = float(sum(item.bytes for item in found.overhead))
     held = sum(
@@ -55,27 +63,38 @@ def _between(job: Job, space: Space, found: Sequence[Table], layout: Layout, mic
     picked = sorted({0, len(micro) // 2, len(micro) - 1})
     params = np.array([table.params for table in found], float)
     ends = sorted({int(np.argmin(params)), int(np.argmax(params))})
-    along = []  # ends x micro-batches x figures
+    along = []  # ends x micro-batches x stages x figures
     for end in ends:
         corner = np.array(
             [_sample(job, found[end], layout, space.micro_batches[at], micro_steps) for at in picked]
         )
-        along.append(np.stack([np.interp(micro, micro[picked], figure) for figure in corner.T], -1))
+        flat = corner.reshape(len(picked), -1).T
+        lines = np.stack([np.interp(micro, micro[picked], figure) for figure in flat], -1)
+        along.append(lines.reshape(len(micro), *corner.shape[1:]))
     share = np.zeros(len(params))
     if len(ends) > 1:
         share = (params - params[ends[0]]) / (params[ends[1]] - params[ends[0]])
-    mixed = along[0] + share[:, None, None] * (along[-1] - along[0])
+    mixed = along[0] + share[:, None, None, None] * (along[-1] - along[0])
     at, (beyond, more, before, kept) = mixed[..., :-4], np.moveaxis(mixed[..., -4:], -1, 0)
     least = at - kept[..., None] * np.array([moment in WITH_GRADIENTS for moment in (*MOMENTS, "")])
     most = at.max(axis=-1)
     taken = np.maximum(np.maximum(at[..., :-1].max(axis=-1) + more, before), most)
-    return np.stack([most + beyond, least.max(axis=-1) + beyond, taken - most])
+    return _of_stages(np.stack([most + beyond, least.max(axis=-1) + beyond, taken - most]))
 
 
-def peaks(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Array, Array]:
-    """Bytes that a GPU needs, tables x micro-batches x layouts: with several micro-steps; at least, in a step of one
-    alone, whose gradients come one after another; then what the allocator keeps beside them."""
-    result = np.empty((3, len(found), len(space.micro_batches), len(space.layouts)))
+def _of_stages(figures: Array) -> Array:
+    """The figures of the stage of a pipeline that needs most: (needed, at least, cached) x ... x stages."""
+    needed, least, cached = figures
+    top = needed.argmax(axis=-1)[..., None]
+    return np.stack([needed.max(axis=-1), least.max(axis=-1), np.take_along_axis(cached, top, -1)[..., 0]])
+
+
+def peaks(job: Job, space: Space, found: Sequence[Table], steps: Array) -> tuple[Array, Array]:
+    """Bytes that a GPU needs, and that the allocator keeps beside them: tables x micro-batches x layouts x batches;
+    `steps` are micro-steps of each. In a step of one alone, whose gradients come one after another, at least so
+    much."""
+    shape = (len(found), *steps.shape)
+    held, kept = np.empty(shape), np.empty(shape)
     groups: dict[tuple[str, str, str], list[int]] = {}
     for number, table in enumerate(found):
         groups.setdefault((table.layers, table.quantize, table.checkpointing), []).append(number)
@@ -83,17 +102,29 @@ def peaks(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Array,
     apart = job.setup.kernels == "litgpt" or job.setup.main_grads or job.setup.gradients_kept
     for numbers in groups.values():
         alike = [found[number] for number in numbers]
-        seen: dict[Layout, Array] = {}
+        seen: dict[tuple[Layout, int], Array] = {}
         for place, layout in enumerate(space.layouts):
-            whole = layout.sharding in ("none", "ddp")  # copies, however many
+            whole = layout.sharding in NOT_SHARDED  # copies, however many
             key = replace(layout, gpus=0) if whole else layout
-            if key not in seen:
-                seen[key] = _between(job, space, alike, layout, 2)
-                if apart:
-                    seen[key][1] = _between(job, space, alike, layout, 1)[0]
-            for figure, values in enumerate(seen[key]):
-                result[figure][numbers, :, place] = values
-    return result[0], result[1], result[2]
+            for flight, mine in _flights(layout, steps[:, place], apart):
+                if (key, flight) not in seen:
+                    seen[key, flight] = _between(job, space, alike, layout, flight)
+                needed, least, cached = seen[key, flight][..., None]
+                alone = steps[:, place] == 1
+                if flight > 1:
+                    needed = np.where(alone, least, needed)
+                for into, figure in ((held, needed), (kept, cached)):
+                    into[numbers, :, place] = np.where(mine, figure, into[numbers, :, place])
+    return held, kept
+
+
+def _flights(layout: Layout, steps: Array, apart: bool) -> Iterator[tuple[int, Array]]:
+    """Numbers of micro-steps that stand for all, with where they do: two for several without a pipeline, in which as
+    many are in flight as it has stages, if there are so many. One stands for itself where it is told `apart`."""
+    stages = layout.pipeline_parallel
+    standing = np.clip(np.floor(steps), 1 if apart or stages > 1 else 2, max(2, stages))
+    for flight in np.unique(standing):
+        yield int(flight), standing == flight
 
 
 def upper_ends(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Array]:

@@ -78,19 +78,9 @@ class Found:
             "checkpointing": choice.checkpointing,
             "accumulation": choice.accumulation,
             "gpu": choice.accelerator.name,
-            "gpus": choice.layout.gpus,
-            "sharding": choice.layout.sharding,
+            **choice.layout.chosen,
         }
-        layout = choice.layout
-        if layout.expert_parallel > 1:
-            chosen["expert_parallel"] = layout.expert_parallel
-        if layout.precision is not None:
-            chosen["precision"] = layout.precision
-        if layout.generation is not None:
-            chosen["generation"] = layout.generation
-        if layout.generation == "server":
-            chosen["vllm_gpus"] = layout.vllm_gpus
-        left = beside(layout.generation)
+        left = beside(choice.layout.generation)
         return {**{name: value for name, value in self.given.items() if name not in left}, **chosen}
 
     def command(self, plan: Evaluated | None = None, command: str = "estimate") -> str:

@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..dataclass import dataclass
-from ..memory.traffic import traffic
 from ..objective_rules import SEQUENCES
 from ..pacing import padded_length
 from ..setup import Setup
-from ..speed.communication import gathers, total_s
-from ..speed.efficiency import Constants, constants
+from ..speed.communication import gathers
+from ..speed.efficiency import constants
 from ..speed.roofline import gather_s, loop_s, on_host_s, rates
 from ..speed.step import step_bytes
 from ..speed.trained import Held
 from ..speed.work import PHASES, Work
 from .evaluate import machine_of, price_of, regret_of
+from .layout import Layout
 from .makers import learnt, makers, making_s
+from .moving import Probes, moving_s, probes
 from .peaks import peaks, upper_ends
-from .space import Choice, Job, Layout, Space, alone, families, setup_of
+from .space import Choice, Job, Space, alone, families, setup_of
 from .tables import Table, tables
 
 if TYPE_CHECKING:
@@ -138,93 +139,62 @@ def _phases_s(
     return found
 
 
-def _moving_s(
-    job: Job, layout: Layout, gpu: Accelerator, table: Table, known: Constants, micro_batch: int
-) -> Array:
-    """Seconds of communication of a step as a + b P + (c + d P) m, for P trained parameters and m micro-steps."""
-    machine = machine_of(job, gpu, layout.gpus)
-    one, many = 10**6, 10**9 + 10**6  # never none, for which nothing is sent at all
-
-    def seconds(params: int, micro_steps: int) -> float:
-        setup = setup_of(job, table.quantize, table.checkpointing, layout, micro_batch, micro_steps)
-        experts = round(params * table.apart) if setup.expert_parallel > 1 else 0
-        sent = traffic(job.arch, setup, params - experts, round(experts / setup.expert_parallel))
-        return total_s(sent, machine, known.efficiency.link, known.efficiency.staged)
-
-    few, some = seconds(one, 1), seconds(many, 1)
-    each_few, each_some = seconds(one, 2) - few, seconds(many, 2) - some
-    b, d = ((some - each_some) - (few - each_few)) / (many - one), (each_some - each_few) / (many - one)
-    return np.array([few - each_few - b * one, b, each_few - d * one, d])
-
-
-def _kept_apart(table: Table, layout: Layout) -> tuple[Any, ...]:
-    """What traffic depends on beside the base's form: under expert parallelism on recompute and on the experts."""
-    return (table.checkpointing, table.apart) if layout.expert_parallel > 1 else ()
-
-
 def _left(table: Table, setup: Setup, over: int) -> float:
     """The share of what is trained that one GPU holds where it is sharded over so many."""
     experts = table.apart if setup.expert_parallel > 1 else 0.0
     return Held(1.0 - experts, experts / setup.expert_parallel).share(setup, over)
 
 
-def _kept(
-    found: Sequence[Table], job: Job, layout: Layout, space: Space
-) -> tuple[Array, Array, Array, Array]:
+@dataclass(frozen=True)
+class _Kept:
     """Of a layout, by table, whatever the GPU: the trained parameters that one holds, bytes moved as gradients are
-    added to those before and as the optimizer steps, and the units that are gathered."""
+    added to those before and as the optimizer steps, the units that are gathered, and what is sent."""
+
+    mine: Array
+    adding: Array
+    updating: Array
+    units: Array
+    sent: dict[tuple[Any, ...], Probes]
+
+
+def _kept(found: Sequence[Table], job: Job, layout: Layout, space: Space) -> _Kept:
     setups = {(q, c): setup_of(job, q, c, layout, 1, 1) for q in space.quantize for c in space.checkpointing}
-    some = next(iter(setups.values()))
+    some, stages = next(iter(setups.values())), layout.pipeline_parallel
     per_shard = some.shards if some.states_sharded else 1
     per_gradient = some.shards if some.gradients_sharded else 1
     own = [setups[t.quantize, t.checkpointing] for t in found]
-    mine = np.array([t.work.stepped * _left(t, some, per_shard) for t in found])
-    adding = np.array([t.work.accumulate_bytes * _left(t, some, per_gradient) for t in found])
+    mine = np.array([t.work.stepped / stages * _left(t, some, per_shard) for t in found])
+    adding = np.array([t.work.accumulate_bytes / stages * _left(t, some, per_gradient) for t in found])
     moved = mine * np.array([step_bytes(setup) for setup in own])
     units = np.array([gathers(job.arch, setup, t.pairs) for setup, t in zip(own, found, strict=True)])
-    return mine, adding[:, None, None], moved[:, None, None], units
+    return _Kept(mine, adding[:, None, None], moved[:, None, None], units, probes(job, layout, found))
 
 
 def _step_s(
     phases: Sequence[tuple[Array, Array]], found: Sequence[Table], job: Job, space: Space, gpu: Accelerator,
-    steps: Array, kept: Sequence[tuple[Array, Array, Array, Array]],
+    steps: Array, kept: Sequence[_Kept],
 ) -> Array:  # fmt: skip
     """Seconds of an optimizer step: tables x micro-batches x layouts x batches; `steps` are micro-steps of each, and
     `kept` what no GPU changes, by layout."""
-    known = constants()
-    efficiency = known.efficiency
+    efficiency = constants().efficiency
     bandwidth = (gpu.bandwidth_bytes_per_s or 0.0) * efficiency.memory
-    result = np.empty((len(found), len(space.micro_batches), len(space.layouts), len(space.batches)))
-    params = np.array([table.params for table in found], float)
-    for number, layout in enumerate(space.layouts):
-        setups = {
-            (q, c): setup_of(job, q, c, layout, 1, 1) for q in space.quantize for c in space.checkpointing
-        }
-        # Tokens go to their experts and back: the only traffic that grows with the micro-batch, and with recompute.
-        sizes = space.micro_batches if layout.expert_parallel > 1 else (1,)
-        moving: dict[Any, Array] = {}
-        for table in found:
-            key = (table.quantize, *_kept_apart(table, layout))
-            if key not in moving:
-                moving[key] = np.array([_moving_s(job, layout, gpu, table, known, size) for size in sizes])
-        some = next(iter(setups.values()))
-        mine, adding, updating, units = kept[number]
-        m = steps[None, :, number, :]
-        launched = np.array([t.work.optimizer_operations for t in found])[:, None, None]
-        gathering = units[:, None] / len(PHASES) * gather_s(some, efficiency)
-        micro_s = loop_s(job.setup.trainer, efficiency) + sum(
-            np.maximum(busy, host + gathering) for busy, host in phases
-        )
-        computing = micro_s[:, :, None] * m + (adding * (m - 1) + updating) / bandwidth
+    micro = np.array(space.micro_batches, float)
+    result = np.empty((len(found), len(micro), len(space.layouts), len(space.batches)))
+    launched = np.array([t.work.optimizer_operations for t in found])[:, None, None]
+    for number, (layout, own) in enumerate(zip(space.layouts, kept, strict=True)):
+        some = setup_of(job, space.quantize[0], space.checkpointing[0], layout, 1, 1)
+        m, stages = steps[None, :, number, :], layout.pipeline_parallel
+        gathering = own.units[:, None] / len(PHASES) * gather_s(some, efficiency)
+        passes = sum(np.maximum(busy, host + gathering) for busy, host in phases)
+        micro_s = loop_s(job.setup.trainer, efficiency) + passes / stages
+        computing = micro_s[:, :, None] * m + (own.adding * (m - 1) + own.updating) / bandwidth
         computing = computing + launched * efficiency.start_s
         if some.offload in ("optimizer", "all"):
             beside = machine_of(job, gpu, layout.gpus).per_node
-            computing = computing + (mine * beside * on_host_s(some))[:, None, None]
-        each = [moving[(t.quantize, *_kept_apart(t, layout))] for t in found]
-        a, b, c, d = (np.array([row[:, i] for row in each]) for i in range(4))
-        sent = (a + b * params[:, None])[..., None] + (c + d * params[:, None])[..., None] * m
+            computing = computing + (own.mine * beside * on_host_s(some))[:, None, None]
+        sent = moving_s(own.sent, job, layout, found, gpu, efficiency, micro, steps[:, number, :])
         exposed = sent - efficiency.overlap * np.minimum(computing, sent)
-        result[:, :, number, :] = computing + exposed
+        result[:, :, number, :] = computing * (1 + (stages - 1) / m) + exposed
     return result
 
 
@@ -236,7 +206,7 @@ class _Timed:
     works: Sequence[Work]
     packed: _Packed
     padded: Sequence[Work] | None
-    kept: Sequence[tuple[Array, Array, Array, Array]]
+    kept: Sequence[_Kept]
 
 
 def _of_length(job: Job, space: Space, found: Sequence[Table], length: int) -> _Timed:
@@ -327,6 +297,10 @@ def _kinds(job: Job, accelerators: Sequence[Accelerator]) -> list[tuple[Job, lis
 def _alike(job: Job, space: Space, known: dict[Any, Any]) -> Cells:
     """`screen` of layouts under which GPUs compute alike; `known` holds what GPUs of other memory have made."""
     timed = _lengths(job, space)
+    micro, batches = np.array(space.micro_batches, float), np.array(space.batches)
+    copies = np.array([layout.data_parallel for layout in space.layouts])
+    steps = batches[None, None, :] / (micro[:, None, None] * copies[None, :, None])
+    whole = (steps >= 1) & (steps == np.floor(steps))
     setups = (
         setup_of(job, q, c, space.layouts[0], 1, 1) for q in space.quantize for c in space.checkpointing
     )
@@ -336,15 +310,9 @@ def _alike(job: Job, space: Space, known: dict[Any, Any]) -> Cells:
         lengths = sorted(set(timed.ravel().tolist()))
         known[key] = (
             found, {length: (job.at(length), _of_length(job, space, found, length)) for length in lengths},
-            peaks(job, space, found),
+            peaks(job, space, found, steps),
         )  # fmt: skip
-    found, at, (needed, at_least, cached) = known[key]
-    micro = np.array(space.micro_batches, float)
-    gpus = np.array([layout.gpus for layout in space.layouts])
-    batches = np.array(space.batches)
-    pieces = micro[:, None, None] * gpus[None, :, None]
-    steps = batches[None, None, :] / pieces
-    whole = (steps >= 1) & (steps == np.floor(steps))
+    found, at, (held, cached) = known[key]
     run_steps = np.array([_run_steps(job, space, batch) for batch in space.batches])
     seconds, usd = [], []
     over: list[Array] = []
@@ -361,14 +329,13 @@ def _alike(job: Job, space: Space, known: dict[Any, Any]) -> Cells:
         price = price_of(job, accelerator)
         rate = price.usd_per_gpu_hour if price else math.nan
         room = float(accelerator.memory_bytes or 0)
-        held = np.where(steps[None] == 1, at_least[..., None], needed[..., None])
-        most = high * (held + extra) + cached[..., None]
+        needed, most = held, high * (held + extra) + cached
         if completions is not None:
-            held, most = completions.over(held, most, high, extra)
+            needed, most = completions.over(needed, most, high, extra)
         seconds.append(run)
         usd.append(run / 3600 * paid[None, None, :, None] * rate)
         together = whole[None] & np.isfinite(run)
-        for shares, taken in ((over, held), (over_high, most)):
+        for shares, taken in ((over, needed), (over_high, most)):
             share = taken / room - 1 if room else np.full_like(taken, math.inf)
             shares.append(np.where(together, share, math.inf))
     quality = [regret_of(job, table.params) for table in found]

@@ -14,8 +14,9 @@ from ..errors import InputError
 from ..fewest import fewest_gpus
 from ..memory.overhead import said_narrower
 from .evaluate import Evaluated, as_run, evaluate
+from .layout import WAYS, Layout, goes
 from .screen import TOLERANCE, Cells
-from .space import Fit, Job, Layout, Limits
+from .space import Fit, Job, Limits
 
 Array = Any  # a numpy array
 SAME_REGRET = 1e-3  # excess loss (as a share of the loss) below which quality counts as equal
@@ -31,8 +32,13 @@ class Chooser:
     def __init__(self, cells: Cells, fit: Fit = "expected") -> None:
         self.cells = cells
         self.fit: Fit = fit
-        self.fits = (cells.over_high if fit == "sure" else cells.over) <= TOLERANCE
+        self.fits = self.missing <= TOLERANCE
         self._known: dict[int, Evaluated] = {}
+
+    @property
+    def missing(self) -> Array:
+        """What is over of a GPU's memory in each cell, as a share."""
+        return self.cells.over_high if self.fit == "sure" else self.cells.over
 
     def full(self, cell: int) -> Evaluated:
         """The plan of a cell in full."""
@@ -63,9 +69,8 @@ class Chooser:
 
     def count(self, limits: Limits) -> int:
         """How many cells keep the limits, by the screen's memory but where it was found out in full."""
-        over = self.cells.over_high if self.fit == "sure" else self.cells.over
         known = [cell for cell in self._known if self.fits[cell]]
-        kept = self.within(limits) & (over <= 0)
+        kept = self.within(limits) & (self.missing <= 0)
         kept[known] = [not self.fails(cell, limits) for cell in known]
         return int(kept.sum())
 
@@ -273,12 +278,16 @@ def neighbours(cells: Cells, best: int) -> Iterator[tuple[str, int]]:
 
 
 def _one_step(own: Layout, other: Layout) -> bool:
-    """Whether two layouts differ in one thing at most: the trainer's GPUs, who makes completions, the precision."""
-    parts = [
-        ((each.gpus, each.sharding, each.expert_parallel), (each.generation, each.vllm_gpus), each.precision)
-        for each in (own, other)
-    ]
-    return [mine == theirs for mine, theirs in zip(*parts, strict=True)].count(False) <= 1
+    """Whether two layouts differ in one thing at most: the trainer's GPUs with their sharding, how many of them share
+    experts, matrices, layers or sequences (with which nothing may be left to shard), what is offloaded, who makes
+    completions, the precision."""
+    ways = ("expert_parallel", *WAYS, "offload", "precision")
+    differs = sum(getattr(own, way) != getattr(other, way) for way in ways)
+    differs += (own.generation, own.vllm_gpus) != (other.generation, other.vllm_gpus)
+    spread = own.sharding != other.sharding or own.shard_size != other.shard_size
+    if differs and "none" in (own.sharding, other.sharding):
+        spread = False
+    return int(differs) + (spread or own.gpus != other.gpus) <= 1
 
 
 def _listed(numbers: Iterable[int]) -> str:
@@ -299,12 +308,18 @@ def _beyond(name: str, value: float, least: float, nearest: str) -> InputError:
     return InputError(name, found, f"at least {wanted}", f"Nothing fits: the nearest is {nearest}.{alone}")
 
 
-def _more(job: Job, nearest: Evaluated) -> str:
-    """How many of its GPUs would do for the nearest plan, as they are typed."""
+def _more(job: Job, nearest: Evaluated, shares: bool) -> str:
+    """How many of its GPUs would do for the nearest plan, as they are typed; `shares`: where sequences may be shared
+    without being asked for."""
     found = fewest_gpus(as_run(job, nearest.choice), nearest.memory_bytes)
-    if found is None or found.gpus <= nearest.choice.layout.gpus or found.sequence_parallel > 1:
+    if found is None or found.gpus <= nearest.choice.layout.gpus:
         return ""
-    batch = -(-nearest.choice.batch // found.gpus) * found.gpus
+    apart = Layout(
+        found.gpus, found.sharding, found.expert_parallel, sequence_parallel=found.sequence_parallel
+    )
+    if found.sequence_parallel > 1 and not (shares and goes(job.arch, job.setup, apart)):
+        return ""
+    batch = -(-nearest.choice.batch // apart.data_parallel) * apart.data_parallel
     more = f" --batch {batch}" if batch != nearest.choice.batch else ""
     return f" --gpus {found.gpus}{more} would do ({units.byte_size(found.per_gpu_bytes)} a GPU)."
 
@@ -313,7 +328,7 @@ def _refused(chooser: Chooser) -> InputError | None:
     """Why plans whose batches divide are none all the same: in the words of one on the largest GPUs, of a base in the
     fewest bits; None where no batch divides."""
     cells, space = chooser.cells, chooser.cells.space
-    pieces = np.array([layout.gpus for layout in space.layouts])[cells.layout]
+    pieces = np.array([layout.data_parallel for layout in space.layouts])[cells.layout]
     pieces = pieces * np.array(space.micro_batches)[cells.micro]
     divide = np.flatnonzero(np.array(space.batches)[cells.batch] % pieces == 0)
     if not len(divide):
@@ -328,8 +343,9 @@ def _refused(chooser: Chooser) -> InputError | None:
     return None
 
 
-def nothing_fits(chooser: Chooser, limits: Limits) -> InputError:
-    """Why no plan keeps the limits: the first limit without which there is one, and the nearest plan."""
+def nothing_fits(chooser: Chooser, limits: Limits, told: str = "", shares: bool = False) -> InputError:
+    """Why no plan keeps the limits: the first limit without which there is one, and the nearest plan; `told` is what
+    else would fit where memory is short, `shares` whether more GPUs may share sequences."""
     cells = chooser.cells
     possible = np.isfinite(cells.over)
     if not possible.any():
@@ -337,20 +353,20 @@ def nothing_fits(chooser: Chooser, limits: Limits) -> InputError:
             return apart
         batches = cells.space.batches
         gpus = sorted({layout.gpus for layout in cells.space.layouts})
-        unit = min(gpus) * min(cells.space.micro_batches)
+        copies = min(layout.data_parallel for layout in cells.space.layouts)
+        unit = copies * min(cells.space.micro_batches)
         near = max(unit, round(batches[0] / unit) * unit)
         return InputError(
             "batch", batches[0] if len(batches) == 1 else batches, "a batch that the micro-batches and GPUs divide",
             f"Micro-batches {_listed(cells.space.micro_batches)}; GPUs {_listed(gpus)}. The nearest is {near}.",
         )  # fmt: skip
     if not chooser.fits.any():
-        over = np.where(possible, cells.over_high if chooser.fit == "sure" else cells.over, math.inf)
-        least = chooser.full(int(np.argmin(over)))
+        least = chooser.full(int(np.argmin(chooser.missing)))
         need, have = (least.over_bytes(chooser.fit) + least.memory_bytes) / 2**30, least.memory_bytes / 2**30
         return InputError(
             "gpu", least.choice.accelerator.name, "GPUs with enough memory",
             f"Nothing fits: the nearest is {least.choice.text}, which needs {need:.1f} GiB of {have:.1f} GiB."
-            + (said_narrower(least.memory) if chooser.fit == "sure" else _more(cells.job, least)),
+            + (said_narrower(least.memory) if chooser.fit == "sure" else _more(cells.job, least, shares)) + told,
         )  # fmt: skip
     given: list[tuple[str, float | None, Array]] = [
         ("budget", limits.budget_usd, cells.usd),

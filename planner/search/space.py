@@ -9,7 +9,7 @@ from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..adapter import AdapterSpec
-from ..choices import Checkpointing, Generation, Precision, Quantize, Sharding
+from ..choices import Checkpointing, Generation, Precision, Quantize
 from ..dataclass import dataclass
 from ..errors import InputError, hint
 from ..hardware import GPUS_PER_NODE
@@ -20,6 +20,7 @@ from ..schema import Architecture
 from ..setup import Setup
 from ..speed import NOTHING_MEASURED, Calibration
 from ..trainers import PLAIN, filled, unnamed
+from .layout import WAYS, Layout
 
 if TYPE_CHECKING:
     from ..fact_types import Accelerator
@@ -30,7 +31,6 @@ QUANTIZE: tuple[Quantize, ...] = ("none", "nf4", "nf4-double")
 CHECKPOINTING: tuple[Checkpointing, ...] = ("none", "layer")
 MICRO_BATCHES = (1, 2, 4, 8, 16, 32, 64)
 COUNTS = (1, 2, 4, 8)
-SHARDINGS: tuple[Sharding, ...] = ("ddp", "fsdp")
 BATCH = 32  # sequences a step: LoRA loses ground beyond (LoRA Without Regret, 2025)
 
 MAKERS: tuple[Generation, ...] = ("transformers", "colocate", "server")
@@ -40,37 +40,6 @@ NO_ENGINE: dict[str, Any] = {
 
 Prefer = Literal["quality", "cost", "time"]
 Fit = Literal["expected", "sure"]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """GPUs of a plan, how states are spread over them, and how many of them share a mixture's experts. Of GRPO, who
-    makes the completions, and how many more GPUs a server has for it. `precision` where somebody names it, else None:
-    the job's."""
-
-    gpus: int
-    sharding: Sharding
-    expert_parallel: int = 1
-    generation: Generation | None = None
-    vllm_gpus: int = 1
-    precision: Precision | None = None
-
-    @property
-    def paid(self) -> int:
-        """GPUs that are paid for."""
-        return self.gpus + (self.vllm_gpus if self.generation == "server" else 0)
-
-    @property
-    def text(self) -> str:
-        """What it computes in and how completions are made, each after a comma, as far as it is said."""
-        form = f", {self.precision}" if self.precision else ""
-        if self.generation is None:
-            return form
-        return f"{form}, " + {
-            "transformers": "completions by transformers", "colocate": "vLLM beside",
-            "shared": "vLLM sharing the base",
-            "server": f"vLLM on {self.vllm_gpus} more",
-        }[self.generation]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -201,7 +170,7 @@ class Choice:
     @property
     def accumulation(self) -> int:
         """Micro-steps of a step."""
-        return self.batch // (self.micro_batch * self.layout.gpus)
+        return self.batch // (self.micro_batch * self.layout.data_parallel)
 
     def spec(self, job: Job) -> AdapterSpec:
         """Its adapter; alpha stays as the job has it."""
@@ -225,6 +194,7 @@ class Choice:
             "gpus": self.layout.gpus,
             "sharding": self.layout.sharding,
             "expert_parallel": self.layout.expert_parallel,
+            **{name: getattr(self.layout, name) for name in (*WAYS, "offload", "shard_size")},
             "rank": self.rank,
             "layers": self.layers,
             "quantize": self.quantize,
@@ -242,10 +212,7 @@ class Choice:
         """The plan in a line."""
         width = 32 if self.layout.precision in ("fp32", "autocast") else 16
         base = f"{width}-bit base" if self.quantize == "none" else f"{self.quantize} base"
-        spread = f" {self.layout.sharding}" if self.layout.gpus > 1 else ""
-        apart = self.layout.expert_parallel
-        spread += f", experts over {apart}" if apart > 1 else ""
-        spread += self.layout.text
+        spread = self.layout.spread + self.layout.text
         again = "checkpointing" if self.checkpointing != "none" else "no checkpointing"
         return (
             f"rank {self.rank} on {self.layers}, {base}, {self.layout.gpus} x {self.accelerator.name}{spread}, "
@@ -269,16 +236,14 @@ def _setup_of(
 ) -> Setup:  # fmt: skip
     method = "lora" if quantize == "none" else "qlora"
     values: dict[str, Any] = {
-        "method": method, "quantize": quantize, "checkpointing": checkpointing, "gpus": layout.gpus,
-        "sharding": layout.sharding, "expert_parallel": layout.expert_parallel,
+        "method": method, "quantize": quantize, "checkpointing": checkpointing, **layout.fields,
         "micro_batch": micro_batch, "accumulation": accumulation, **job.engine(layout),
     }  # fmt: skip
     if layout.precision is not None:
         values["precision"] = layout.precision
-    if layout.sharding == "fsdp-hybrid" and job.given.get("shard_size") is None:
-        values["shard_size"] = math.gcd(
-            layout.gpus, job.per_node
-        )  # a copy for each machine, where they divide
+    if layout.sharding == "fsdp-hybrid":  # a copy for each machine, where they divide
+        spread = layout.data_parallel * layout.sequence_parallel
+        values["shard_size"] = layout.shard_size or math.gcd(spread, job.per_node)
     if job.setup.trainer == PLAIN:
         usual = unnamed({**job.given, **values})
         own = {name: value for name, value in usual.items() if job.given.get(name) is None}
@@ -287,10 +252,11 @@ def _setup_of(
 
 
 def alone(setup: Setup) -> Setup:
-    """A set-up by itself, without the layout and what only moves or holds by it: what a GPU computes follows from
-    the rest."""
+    """A set-up by itself, without the layout and what only moves or holds by it, but for the GPUs that share matrices
+    and sequences: what a GPU computes follows from the rest."""
     return replace(
-        setup, gpus=1, sharding="none", expert_parallel=1, shard_size=None, fsdp_units="pairs",
+        setup, gpus=setup.tensor_parallel * setup.sequence_parallel, pipeline_parallel=1, sharding="none",
+        expert_parallel=1, shard_size=None, offload="none", fsdp_units="pairs",
         deferred_gradients="none", mean_completion=None, **NO_ENGINE,
         generation="server" if setup.generation in SHARES_GPU else setup.generation,
         loading="unknown", prepared_wide=False, placing="unknown",
@@ -349,31 +315,6 @@ def with_makers(
                 name.replace("_", "-"), job.given[name], "a generation that takes it", f"Tried: {tried}."
             )
     return tuple(kept)
-
-
-def layouts(counts: Iterable[int], shardings: Sequence[Sharding] = SHARDINGS) -> tuple[Layout, ...]:
-    """One GPU by itself, and every sharding of more."""
-    found = []
-    for count in counts:
-        found += [Layout(1, "none")] if count == 1 else [Layout(count, sharding) for sharding in shardings]
-    return tuple(dict.fromkeys(found))
-
-
-def in_precisions(found: Iterable[Layout], precisions: Sequence[Any]) -> tuple[Layout, ...]:
-    """Layouts in each of the precisions that are named; as they are where none is."""
-    if not precisions:
-        return tuple(found)
-    return tuple(replace(layout, precision=form) for layout in found for form in precisions)
-
-
-def divided(found: Iterable[Layout], experts: int) -> tuple[Layout, ...]:
-    """Layouts that shard parameters, with a mixture's experts over as many GPUs as can be."""
-    apart = (
-        replace(layout, expert_parallel=math.gcd(layout.gpus, experts))
-        for layout in found
-        if layout.sharding in ("fsdp", "zero3")
-    )
-    return tuple(layout for layout in apart if layout.expert_parallel > 1)
 
 
 def chosen(name: str, values: Iterable[Any], known: Sequence[Any]) -> tuple[Any, ...]:

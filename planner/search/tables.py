@@ -59,13 +59,15 @@ def tables(job: Job, space: Space) -> Iterator[Table]:
             params = trained_params(job.arch, setup, pairs, whole)
             split = held(
                 job.arch,
-                replace(setup, gpus=2, sharding="ddp", expert_parallel=2, generation="transformers"),
+                replace(
+                    setup, gpus=2 * setup.gpus, sharding="ddp", expert_parallel=2, generation="transformers"
+                ),
                 pairs,
                 whole,
             )
             yield Table(
                 rank, layers, quantize, checkpointing, pairs, whole, params,
-                work_of(job.arch, setup, pairs, whole), 2 * split.experts / params,
+                work_of(job.arch, setup, pairs, whole), 2 * setup.tensor_parallel * split.experts / params,
                 work_of(job.arch, more, pairs, whole) if takes_mask(more) and not takes_mask(setup) else None,
             )  # fmt: skip
     if missed is not None and not some:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..dataclass import dataclass
 from ..schema import Notice
-from .space import LAYERS, QUANTIZE, SHARDINGS
+from .layout import SHARDINGS, Layout
+from .space import LAYERS, QUANTIZE
 
 INSIDE = ("mlp", "all-linear")  # layer sets without the unembedding
 USUAL: dict[str, tuple[str, ...]] = {"layers": LAYERS, "quantize": QUANTIZE, "sharding": SHARDINGS}
@@ -21,6 +23,46 @@ RUNS: dict[str, dict[str, tuple[str, ...]]] = {
     "torchtune": {"layers": ("all-linear",), "quantize": ("none", "nf4"), "sharding": ("fsdp",)},
     "megatron": {"layers": INSIDE, "quantize": ("none",), "sharding": ("ddp", "zero1")},
 }
+
+# Trainers whose recipes for adapters share no sequence, and those whose exported file has nothing to offload.
+WHOLE_SEQUENCES = ("unsloth", "torchtune")
+ON_GPU = ("unsloth", "megatron")
+
+
+@dataclass(frozen=True)
+class Open:
+    """What nobody said and the trainer can do, so that it is tried where nothing fits: GPUs that share experts, and
+    that share every sequence; `offload` is only said to be of help."""
+
+    experts: bool = True
+    sequences: bool = True
+    offload: bool = True
+
+
+def open_to(options: Mapping[str, Any], trainer: str | None) -> Open:
+    """What is open to a search beside what is asked for."""
+    name = (trainer or "").lower()
+    return Open(
+        experts=options["expert_parallel"] is None,
+        sequences=options["sequence_parallel"] is None and not name.startswith(WHOLE_SEQUENCES),
+        offload=options["offload"] is None and not name.startswith(ON_GPU),
+    )
+
+
+def widened(best: Layout, free: Open) -> Iterator[Notice]:
+    """That the best plan is of those that are tried only where nothing else fits."""
+    if free.experts and best.expert_parallel > 1:
+        yield Notice(
+            "experts-divided",
+            "No plan fits in which every GPU gathers all experts of a layer. The plans shown divide the experts over "
+            "GPUs (expert parallelism), which Megatron-Bridge, NeMo and few others do.",
+        )
+    if free.sequences and best.sequence_parallel > 1:
+        yield Notice(
+            "sequences-shared",
+            "No plan fits in which a GPU holds whole sequences. The plans shown share every sequence among GPUs "
+            "(Ulysses or context parallelism), which accelerate, Axolotl, Megatron-Bridge and few others do.",
+        )
 
 
 def _typed(value: Any) -> tuple[str, ...]:

@@ -87,7 +87,8 @@ def exposed_s(computing: float, communicating: float, overlap: float) -> float:
 
 
 def gathers(arch: Architecture, setup: Setup, adapted: Iterable[Adapted]) -> float:
-    """Units that a micro-step gathers, each costing the host time beside the bytes: forward and backward.
+    """Units of the whole model that a micro-step gathers, each costing the host time beside the bytes: forward and
+    backward.
 
     FSDP gathers layers (and each factor of each pair where PEFT's policy wraps them). DeepSpeed's ZeRO-3 puts hooks
     around every module that has parameters, each expert's matrices and factors apart where the library runs them one
@@ -107,9 +108,9 @@ def gathers(arch: Architecture, setup: Setup, adapted: Iterable[Adapted]) -> flo
 
         modules = sum(m.copies * alike(m, 1) for m in arch.matrices)
         modules += sum(2 * len(i.layers) * alike(i.matrix, len(i.pairs)) for i in pairs)
-        return (2.0 + (setup.checkpointing != "none")) * modules / setup.pipeline_parallel
+        return (2.0 + (setup.checkpointing != "none")) * modules
     factors = sum(2 * len(item.layers) * len(item.pairs) for item in pairs)
     if setup.fsdp_units == "modules":
-        return 2.0 * (sum(m.copies for m in arch.matrices) + factors) / setup.pipeline_parallel
+        return 2.0 * (sum(m.copies for m in arch.matrices) + factors)
     wrapped = 0 if setup.trainer in GATHER_BY_LAYER else factors
-    return 2.0 * (arch.n_layers + 1 + wrapped) / setup.pipeline_parallel
+    return 2.0 * (arch.n_layers + 1 + wrapped)

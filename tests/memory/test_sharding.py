@@ -141,6 +141,15 @@ def test_sequence_parallel_splits_activations() -> None:
     assert kept[0] / kept[1] == pytest.approx(4, rel=0.02)
 
 
+def test_gpus_that_share_a_sequence_reduce_gradients_through_buckets() -> None:
+    """DDP's are as large as the gradients, whether its GPUs share one sequence or have one each."""
+    for sequence in (1, 2, 4):
+        found = run_of(gpus=4, batch=4 // sequence, sequence_parallel=sequence, sharding="ddp").memory()
+        last = next(moment for moment in found.moments if moment.phase == "optimizer")
+        sizes = {item.name: item.bytes for item in last.items}
+        assert sizes["gradient buckets"] == 4 * ADAPTER
+
+
 def held_at(found: MemoryEstimate, part: str) -> int:
     """Bytes of a part at the end of the forward pass."""
     return next(m for m in found.moments if m.phase == "forward").parts()[part]  # type: ignore[index]

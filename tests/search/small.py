@@ -30,4 +30,4 @@ def search_of(model: str, options: dict[str, Any]) -> tuple[Job, Space]:
     asked = {**usual, **{name: value for name, value in options.items() if name in usual}, "model": model}
     setup = {name: value for name, value in options.items() if name not in usual}
     job, _, _ = api._job(asked, setup)
-    return job, api._with_makers(job, api._space(asked), asked)
+    return job, api._with_makers(job, api._shared_out(job, api._space(asked), asked), asked)

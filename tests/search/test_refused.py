@@ -37,7 +37,7 @@ def test_what_no_vllm_holds_is_not_said_of_the_batch(asked: dict[str, Any], fiel
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("tensor_parallel", 2, "`estimate` takes it"),
+        ("accumulation", 2, "`estimate` takes it"),
         ("optimizer_in_backward", True, "`estimate` takes it"),
         ("method", "qlora", "--quantize says which"),
         ("gpu_bytes", 10**9, "the GPU's own"),
@@ -48,8 +48,7 @@ def test_what_a_search_does_not_hold_is_refused_with_where_it_goes(field: str, v
         plan("gpt2", tokens="1M", gpu="h100", **{field: value})
     assert caught.value.field == field.replace("_", "-")
     if "takes" in said:
-        options: dict[str, Any] = {field: value, **({"gpus": 2} if field == "tensor_parallel" else {})}
-        assert planner.estimate("gpt2", gpu="h100", **options).memory
+        assert planner.estimate("gpt2", gpu="h100", **{field: value}).memory
 
 
 def test_as_many_plans_are_shown_as_are_asked_for() -> None:

@@ -9,8 +9,9 @@ from planner import hardware
 from planner.adapter import AdapterSpec
 from planner.estimator import load
 from planner.search.evaluate import evaluate
+from planner.search.layout import layouts
 from planner.search.screen import screen
-from planner.search.space import Job, Space, layouts
+from planner.search.space import Job, Space
 from planner.setup import Setup
 from planner.trainers import filled
 

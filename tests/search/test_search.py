@@ -17,9 +17,10 @@ from planner import facts
 from planner.errors import InputError
 from planner.search import plan
 from planner.search.evaluate import Evaluated, evaluate
+from planner.search.layout import layouts
 from planner.search.screen import TOLERANCE, Cells, screen
 from planner.search.select import SAME, SAME_REGRET, Chooser, non_dominated
-from planner.search.space import Choice, Limits, Space, layouts
+from planner.search.space import Choice, Limits, Space
 from planner.units import parse_duration
 
 from .small import GPUS, job_of

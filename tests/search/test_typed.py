@@ -81,6 +81,13 @@ SCENARIOS: list[dict[str, Any]] = [
     {"model": "gpt2", "tokens": "2M", "gpu": "t4,l4", "gpus": (1, 2),
      "precision": "bf16,fp16,fp32,autocast,bf16-master"},
     {"model": "gpt2", "tokens": "2M", "gpu": "l4", "eval_batch": 8, "offload": "optimizer", "lora_dropout": 0.05},
+    {"model": "Qwen/Qwen3-8B", "tokens": "2M", "gpu": "h100", "gpus": (4, 8), "tensor_parallel": "1,2,4",
+     "pipeline_parallel": (1, 2), "sequence_parallel": (1, 2, 4), "offload": "none,optimizer,all", "prefer": "time"},
+    {"model": "Qwen/Qwen3-8B", "tokens": "2M", "gpu": "h100", "gpus": 8, "trainer": "megatron",
+     "tensor_parallel": (2, 8), "pipeline_parallel": 1, "sequence_parallel": (1, 2, 4)},
+    {"model": "Qwen/Qwen3-30B-A3B", "tokens": "2M", "gpu": "h100", "gpus": 16, "sharding": "fsdp-hybrid,zero1",
+     "shard_size": (2, 4), "expert_parallel": (1, 2), "sequence_parallel": (1, 2), "micro_batch": 1},
+    {"model": "meta-llama/Llama-3.1-70B", "tokens": "10M", "gpu": "h100", "gpus": 8, "seq_len": 65536},
 ]  # fmt: skip
 
 
@@ -111,6 +118,10 @@ options = st.fixed_dictionaries(
         "adapter_dtype": st.sampled_from(["float32", "bfloat16"]),
         "packing": st.sampled_from(["full", "packed", "padded"]),
         "sharding": st.sampled_from(["zero2", "zero3", "ddp,fsdp-hybrid"]),
+        "tensor_parallel": st.sampled_from([2, (1, 4)]),
+        "pipeline_parallel": st.sampled_from([2, (1, 2)]),
+        "sequence_parallel": st.sampled_from([2, (1, 8), "1,2,7"]),
+        "offload": st.sampled_from(["optimizer", "none,all"]),
     },
 )
 

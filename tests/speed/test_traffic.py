@@ -79,3 +79,36 @@ def test_tokens_to_experts_by_hand() -> None:
     setup = Setup(method="full", seq_len=1024, gpus=8, sharding="ddp", expert_parallel=8)
     sent = next(t for t in traffic_of(arch, setup, 0) if t.collective == "all_to_all")
     assert (sent.bytes, sent.calls) == (1024 * 8 * 2048 * 2 * 2 * 2 * 48, 2 * 2 * 48)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "sequence", "sharding", "group"),
+    [
+        (8, 8, "ddp", 8),
+        (8, 4, "ddp", 8),
+        (8, 8, "none", 8),
+        (8, 8, "zero2", 8),
+        (4, 1, "ddp", 4),
+        (1, 1, "none", 0),
+    ],
+)
+def test_gpus_that_share_sequences_sum_gradients(gpus: int, sequence: int, sharding: str, group: int) -> None:
+    """Each has seen a part of the tokens, so that a gradient is the sum over all of them, whoever holds states."""
+    setup = Setup(gpus=gpus, sequence_parallel=sequence, sharding=sharding)  # type: ignore[arg-type]
+    found = {entry.what: entry.group_size for entry in traffic_of(ARCH, setup, 10**6)}
+    assert found.get("gradients", 0) == group
+
+
+def test_a_stage_of_a_pipeline_gathers_its_own_units() -> None:
+    """The host's time for gathering is a pipeline's whole, of which a stage has its part once: as of a busy phase."""
+    machine = replace(H100, count=8, per_node=8)
+    units = {
+        stages: work_of(
+            ARCH, Setup(gpus=8, sharding="zero3", pipeline_parallel=stages, method="full")
+        ).gathers
+        for stages in (1, 2, 4)
+    }
+    assert units[1] == units[2] == units[4] > 0
+    setup = Setup(gpus=8, sharding="zero3", method="full", seq_len=16)  # so short that the host is waited for
+    hosts = [step_time(ARCH, replace(setup, pipeline_parallel=n), machine).parts["host"] for n in (1, 2, 4)]
+    assert hosts[0] == pytest.approx(2 * hosts[1]) == pytest.approx(4 * hosts[2])

@@ -1,0 +1,72 @@
+"""The search itself, and what it tries where nothing fits: experts divided, then every sequence shared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from .. import units
+from ..errors import InputError
+from .layout import Layout, divided, shared
+from .screen import screen
+from .select import Chooser, nothing_fits
+from .space import Job, Limits, Space
+from .usable import Open
+
+Tried = Callable[[tuple[Layout, ...]], Chooser]
+
+
+def best_of(job: Job, space: Space, within: Limits, open_: Open) -> tuple[Chooser, int]:
+    """The plans of the space and the best of them; where none keeps the limits, those of wider spaces. Raises
+    InputError, naming the nearest of all that were tried."""
+
+    def tried(layouts: tuple[Layout, ...]) -> Chooser:
+        return Chooser(screen(job, replace(space, layouts=layouts)), within.fit)
+
+    seen: list[Chooser] = []
+    for layouts in _wider(job, space, open_, seen):
+        seen.append(tried(layouts))
+        best = seen[-1].best(within)
+        if best is not None:
+            return seen[-1], best
+    raise _nothing(seen, within, open_, tried)
+
+
+def _wider(job: Job, space: Space, open_: Open, seen: list[Chooser]) -> Iterator[tuple[Layout, ...]]:
+    """The layouts that are asked for, those with experts divided, and where none of all these fits on a GPU, both
+    with sequences shared."""
+    yield space.layouts
+    apart = divided(space.layouts, job.arch.n_experts) if open_.experts else ()
+    if apart:
+        yield apart
+    if not open_.sequences or any(each.fits.any() for each in seen) or not _possible(seen[0]):
+        return
+    if found := shared(job.arch, job.setup, (*space.layouts, *apart)):
+        yield found
+
+
+def _possible(chooser: Chooser) -> bool:
+    """Whether there is a plan whose parts go together, fit or not."""
+    return bool(np.isfinite(chooser.cells.over).any())
+
+
+def _nothing(seen: list[Chooser], within: Limits, open_: Open, tried: Tried) -> InputError:
+    """Why no plan keeps the limits: by the last plans among which some fit, else by those of which one is nearest to
+    fitting; and what would fit where weights and states lie in the host's memory."""
+    fitting = [each for each in seen if each.fits.any()]
+    if fitting or not _possible(seen[0]):
+        return nothing_fits((fitting or seen)[-1 if fitting else 0], within)
+    told = _offloaded(seen, within, tried) if open_.offload else ""
+    return nothing_fits(min(seen, key=lambda each: float(each.missing.min())), within, told, open_.sequences)
+
+
+def _offloaded(seen: list[Chooser], within: Limits, tried: Tried) -> str:
+    """What would fit with weights and states in the host's memory, as it is typed."""
+    layouts = dict.fromkeys(replace(own, offload="all") for each in seen for own in each.cells.space.layouts)
+    away = tried(tuple(layouts))
+    if (best := away.best(within)) is None:
+        return ""
+    plan = away.full(best)
+    return f" --offload all would do, in {units.duration(plan.seconds)}: {plan.choice.text}."
