@@ -63,7 +63,9 @@ class Step:
     is then made to need a gradient (`hooked`); of how many positions logits are made (None: of all); whether dropout
     stands before pairs (`dropped`); whether PEFT folds pairs into weights that it has by no module (`folded`);
     whether layers that run again go on to a last product that is frozen, which keeps what it reads once it is
-    done (`again_whole`: LLM.int8); whether hidden states are in float16 (`half`), where some code clamps them."""
+    done (`again_whole`: LLM.int8); whether hidden states are in float16 (`half`), where some code clamps them;
+    whether a flash kernel is told where pieces of a sequence end (`ends_known`), and how many equal `pieces` it then
+    has."""
 
     batch: int
     seq_len: int
@@ -74,6 +76,8 @@ class Step:
     folded: bool = False
     again_whole: bool = False
     half: bool = False
+    ends_known: bool = False
+    pieces: int = 1
 
 
 def visible_pairs(seq_len: int, window: int | None, causal: bool, chunked: bool = False) -> int:
@@ -197,7 +201,7 @@ class _Walk:
 
     def _attend(self, op: Attend, length: int, needs: list[bool], tally: Tally) -> bool:
         keys = self.lengths["memory"] if op.memory else length // op.compress
-        pairs, hidden = op.pairs or length * keys, 0
+        pairs, hidden = op.pairs or length // self.step.pieces * keys, 0
         if op.compress > 1:
             hidden = pairs - compressed_pairs(length, op.compress)
         elif not op.memory and not op.pairs:
@@ -357,9 +361,11 @@ def _images(
     pairs = None if adapted is None else in_tower(images, adapted)
     inside = whole_in_tower(images, whole)
     reached = images.hooked or pairs is None or bool(pairs) or bool(inside.matrices or inside.biases)
+    units = step.batch * images.units
+    joined = units if images.merged else 1
     size = replace(
-        step, batch=step.batch * images.units, seq_len=images.length, hooked=images.hooked, scored=None,
-        checkpointing=step.checkpointing and reached,
+        step, batch=units // joined, seq_len=images.length * joined, hooked=images.hooked, scored=None,
+        checkpointing=step.checkpointing and reached, pieces=joined if step.ends_known else 1,
     )  # fmt: skip
     return _step(images.tower, size, pairs, inside)
 

@@ -51,6 +51,7 @@ def step_of(setup: Setup, adapted: Iterable[Adapted] | None, batch: int = 1) -> 
         folded=bool(pairs) and plain,
         again_whole=adapted is not None and setup.quantize == "int8" and setup.checkpointing != "none",
         half=setup.weight_dtype == "float16" and not setup.upcast_small,
+        ends_known=setup.attention_kernel == "flash",
     )  # fmt: skip
 
 
@@ -61,7 +62,8 @@ def changes_step(arch: Architecture, setup: Setup, adapted: Iterable[Adapted] | 
         flops.folds(arch, item.matrix, pair) for item in items for pair in item.pairs
     )
     clamps = step.half and any(block.clamps != "none" for block in arch.blocks)
-    other = step.dropped or step.again_whole or step.scored is not None or clamps
+    apart = step.ends_known and arch.images is not None and arch.images.merged
+    other = step.dropped or step.again_whole or step.scored is not None or clamps or apart
     return setup.objective != "sft" or other or folded
 
 

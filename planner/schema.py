@@ -288,6 +288,8 @@ class Images:
     that of a sequence's pixel values, `grid` the patches of an image by frames, height and width where the model is
     told them. `hooked`: with checkpointing, transformers makes the tower's patches need a gradient as it does the
     embedding's tokens. `masked`: attention is given a mask because image tokens see each other.
+    `merged`: all units of a micro-batch pass the tower as one sequence, in which a mask keeps them apart unless a
+    flash kernel takes their lengths.
     """
 
     count: int
@@ -304,6 +306,7 @@ class Images:
     hooked: bool
     masked: bool
     sources: tuple[Source, ...]
+    merged: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from planner.setup import Setup
 from planner.simulate.core import simulate_step
 from planner.simulate.timeline import PARTS
 
-from .pictured_models import IDEFICS3, INTERNVL, SMOLVLM
+from .pictured_models import IDEFICS3, INTERNVL, PIXTRAL, SMOLVLM
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "images.md"
 BEGIN, END = "<!-- compared: begin -->", "<!-- compared: end -->"
@@ -35,8 +35,8 @@ TRAINED: dict[str, tuple[str, AdapterSpec | None]] = {
     "LoRA": ("lora", TEXT), "LoRA, tower too": ("lora", TOWER), "QLoRA": ("qlora", TEXT), "full": ("full", None),
 }  # fmt: skip
 HOW = (("bf16", "sdpa"), ("autocast", "sdpa"))
-# Model, images a sequence and their size.
-MODELS: tuple[tuple[str, str | dict[str, Any], int, str | None], ...] = (
+Model = tuple[str, str | dict[str, Any], int, str | None]  # with images a sequence and their size
+MODELS: tuple[Model, ...] = (
     ("Qwen/Qwen2-VL-2B-Instruct", "Qwen/Qwen2-VL-2B-Instruct", 2, "1280x720"),
     ("Qwen/Qwen2.5-VL-7B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct", 3, "1000x1400"),
     ("Qwen/Qwen3-VL-4B-Instruct", "Qwen/Qwen3-VL-4B-Instruct", 1, "1280x720"),
@@ -45,6 +45,8 @@ MODELS: tuple[tuple[str, str | dict[str, Any], int, str | None], ...] = (
     ("Idefics 3, as 8B", IDEFICS3, 1, "800x600"),
     ("SmolVLM, as 256M", SMOLVLM, 1, "1600x1000"),
     ("InternVL3, as 1B", INTERNVL, 1, "1200x800"),
+    ("mistralai/Ministral-3-3B-Base-2512", "mistralai/Ministral-3-3B-Base-2512", 2, "1280x720"),
+    ("Pixtral, as 12B", PIXTRAL, 1, "900x1200"),
 )
 
 
@@ -78,9 +80,9 @@ def _loaded(name: str) -> tuple[Any, Architecture]:
     return found.config, arch
 
 
-def points() -> Iterator[Point]:
+def points(models: Sequence[Model] = MODELS) -> Iterator[Point]:
     """Every point; FLOPs are compared under eager attention, of which nothing runs again unseen."""
-    for name, given, count, size in MODELS:
+    for name, given, count, size in models:
         config, arch = _model(given, count, size)
         assert arch.images
         length = -(-arch.images.tokens // 512) * 512 + 512

@@ -30,6 +30,17 @@ INTERNVL: dict[str, Any] = {
                     "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151674,
                     "max_position_embeddings": 32768, "tie_word_embeddings": True},
 }  # fmt: skip
+PIXTRAL: dict[str, Any] = {
+    "model_type": "llava", "architectures": ["LlavaForConditionalGeneration"], "vision_feature_layer": -1,
+    "vision_feature_select_strategy": "full", "image_token_index": 10,
+    "vision_config": {"model_type": "pixtral", "hidden_size": 1024, "intermediate_size": 4096,
+                      "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 1024, "patch_size": 16,
+                      "hidden_act": "silu"},
+    "text_config": {"model_type": "mistral", "hidden_size": 5120, "intermediate_size": 14336, "num_hidden_layers": 40,
+                    "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 131072,
+                    "max_position_embeddings": 1024000, "sliding_window": None},
+}  # fmt: skip
 PICTURED: dict[str, dict[str, Any]] = {
     "Idefics 3, as 8B": IDEFICS3, "SmolVLM, as 256M": SMOLVLM, "InternVL3, as 1B": INTERNVL,
+    "Pixtral, as 12B": PIXTRAL,
 }  # fmt: skip

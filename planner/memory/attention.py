@@ -18,7 +18,8 @@ class Shape:
     Which kernels it has: `eager`: no SDPA; `no_flash`: no flash attention; `single`: keys of one head that SDPA is
         not told to share; `pieced`: but under flash attention it runs in pieces, whose results are joined, and whose
         gradients are.
-    Scores: `masked`: a mask is given as a tensor. `capped`: they pass through tanh (for which transformers 5 has no
+    Scores: `masked`: a mask is given as a tensor; `mask_width`: bytes a value of one that all layers share and that
+        is added as it is, 0 of truth values. `capped`: they pass through tanh (for which transformers 5 has no
         SDPA). `wide`: queries and keys are multiplied in float32. `bias`: one by position is added, `wide_bias`: one
         in float32. `decay`: a value for each key of each head, made in the layer, is added. `floored`: masked scores
         are raised to their type's least number.
@@ -47,6 +48,7 @@ class Shape:
     decay: Value | None = None
     pieced: bool = False
     floored: bool = False
+    mask_width: int = 0
 
     @property
     def grouped(self) -> bool:
@@ -184,7 +186,15 @@ def _mask(run: Pass, shape: Shape, width: int) -> Value | None:
         return _decays(run, shape.decay, shape)
     if shape.bias is not None:
         return cast(as_mask(run, shape.bias, shape.pairs, masked=shape.masked), width)
-    return run.tape.leaf(shape.pairs, width, grad=False) if shape.masked else None
+    if not shape.masked:
+        return None
+    shared = mask_as_given(run.length, shape.mask_width, width)
+    return run.tape.leaf(0 if shared else shape.pairs, width, grad=False)
+
+
+def mask_as_given(length: float, given: int, width: int) -> bool:
+    """Whether the kernel takes a mask of `given` bytes a value as it is: in the values' type, rows of 16 n bytes."""
+    return given == width and length * width % 16 == 0
 
 
 def _decays(run: Pass, decay: Value, shape: Shape) -> Value:

@@ -12,10 +12,11 @@ from dataclasses import replace
 
 from ..adapter.tower import in_tower, whole_in_tower
 from ..dataclass import dataclass
-from ..schema import Apply, Block, Images, Matrix
+from ..schema import Apply, Attend, Block, Images, Matrix
 from ..setup import Setup
 from .kinds import KEPT, STREAM, Job, Walked, walk_layer
 from .known import maybe_at, remembered
+from .merged import entry_of
 from .passes import FLOAT32, Pass
 from .rounds import in_rounds
 from .step import Course, Layers, walked_layers
@@ -54,6 +55,7 @@ MANNERS = {
     "idefics3_vision": Manner(positioned=True, ended=True, joined=True, copied=True, placed=True),
     "clip_vision": Manner(positioned=True, joined=True),
     "internvl_vision": Manner(positioned=True, ended=True),
+    "pixtral_vision": Manner(rotary=True, joined=True),
 }
 
 
@@ -127,8 +129,10 @@ def pixel_bytes(images: Images, setup: Setup) -> int:
 def _setup_of(images: Images, setup: Setup) -> Setup:
     """The set-up as the tower sees it: its units as sequences, nothing hidden, no split of sequences."""
     dropout = setup.lora_dropout if setup.objective == "sft" else 0.0
+    units = setup.sequences * images.units
+    joined = units if images.merged else 1
     return replace(
-        setup, micro_batch=setup.sequences * images.units, seq_len=images.length, packing="full", objective="sft",
+        setup, micro_batch=units // joined, seq_len=images.length * joined, packing="full", objective="sft",
         loss="full", lora_dropout=dropout, sequence_parallel=1, gpus=setup.gpus // setup.sequence_parallel,
         input_grads=setup.needs_input_grads and images.hooked, cache_held=False,
     )  # fmt: skip
@@ -186,7 +190,15 @@ def tower_of(job: Job, images: Images) -> Tower:
     last = layers.kinds[layers.order[-1][1]] if layers.order else None
     found = (last.grad, last.width) if last else (grad, 0)
     out, *mergers = (_connected(own, block, number, *found) for block, number in _connectors(images))
-    entry, back, during, leaf = _entry(images, run, setup, manner, grad)
+    pixels = pixel_bytes(images, job.setup)
+    if images.merged:
+        heads = next(op.d_qk for op in _block(images, "encoder").operations if isinstance(op, Attend))
+        low = 0 if run.stream == FLOAT32 else pixels * (run.stream / FLOAT32)
+        reached = any(kind.grad for kind in layers.kinds)
+        first = entry_of(own, low, heads, grad, reached, _patches(images).params)
+        entry, back, during, leaf = first.forward, first.back, first.during, first.leaf
+    else:
+        entry, back, during, leaf = _entry(images, run, setup, manner, grad, pixels)
     text = job.run()
     features: Size = images.rows * job.setup.sequences * (job.arch.hidden_size * text.stream)
     width = layers.kinds[layers.order[-1][1]].width if layers.order else run.stream
@@ -201,7 +213,7 @@ def tower_of(job: Job, images: Images) -> Tower:
 
 
 def _entry(
-    images: Images, run: Pass, setup: Setup, manner: Manner, grad: bool
+    images: Images, run: Pass, setup: Setup, manner: Manner, grad: bool, pixels: int
 ) -> tuple[Stretch, Stretch, Held, Held]:
     """From pixels to the first layer, and back: pixels in the weights' type, patches, positions."""
     patches, width = (
@@ -209,7 +221,6 @@ def _entry(
         run.compute if run.autocast and not manner.positioned else run.stream,
     )
     one: Size = run.rows * (patches * width)
-    pixels = pixel_bytes(images, setup) // images.units
     lowered = 0 if run.stream == FLOAT32 and not manner.copied else pixels * (run.stream / FLOAT32)
     heads = next(op for op in _block(images, "encoder").operations if hasattr(op, "d_qk"))
     turned = 2 * FLOAT32 * run.rows * heads.d_qk if manner.rotary else 0

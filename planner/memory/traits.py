@@ -26,8 +26,9 @@ class Traits:
 
     Attention: `rotary` names the rotation, `rotary_share` the part of a head that it turns.
     `eager`: transformers has no SDPA path for it; `no_flash`: no path for flash attention.
-    `mask_given`: SDPA is given a mask even where all tokens are seen. `ungrouped`: keys of a single head, which no
-        fused kernel takes. `narrow`: the eager softmax runs in the values' type.
+    `mask_given`: SDPA is given a mask even where all tokens are seen; `mask_shared`: one in the hidden states' type,
+        made once and added to scores. `ungrouped`: keys of a single head, which no fused kernel takes. `narrow`: the
+        eager softmax runs in the values' type.
     `wide_scores`: queries meet keys in float32; `wide_bias`: scores become float32 by a bias that is. `capped_scores`
         pass through tanh. `floored`: masked ones are raised to their type's least number, and a float16 softmax
         widens. `biased`: each head adds a bias for every pair of positions.
@@ -92,6 +93,7 @@ class Traits:
     eager: bool = False
     no_flash: bool = False
     mask_given: bool = False
+    mask_shared: bool = False
     ungrouped: bool = False
     narrow: bool = False
     router: Literal["softmax", "sigmoid", "chosen"] = "softmax"
@@ -220,6 +222,7 @@ TRAITS: dict[str, Traits] = {
         LEGACY, rotary="half32", activation="quick_gelu", pieced=True, narrow_stem=True
     ),
     "qwen3_vl_vision": replace(LEGACY, rotary="half32", activation="gelu_pytorch_tanh", pieced=True),
+    "pixtral_vision": replace(LLAMA, mask_given=True, mask_shared=True),
     "qwen2_5_vl_vision": replace(LLAMA, rotary="half32", pieced=True, narrow_stem=True),
 }
 ALIKE = {

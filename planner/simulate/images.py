@@ -31,6 +31,9 @@ def image_inputs(model: Any, images: Images, setup: Setup, ids: Any) -> dict[str
         ids[:, : images.rows] = config.image_token_id
         if images.masked:
             found["token_type_ids"][:, : images.rows] = 1
+    if images.merged:
+        # On the host, whose numbers decide shapes.
+        found["image_sizes"] = torch.tensor([list(images.pixel_shape[2:])] * (images.count * n))
     if images.grid is not None:
         at = "cpu" if device.type == "meta" else device
         found["image_grid_thw"] = torch.tensor([images.grid] * (images.count * n), device=at)
@@ -42,7 +45,7 @@ def image_inputs(model: Any, images: Images, setup: Setup, ids: Any) -> dict[str
 def towers_whole(found: list[Stack], images: Images | None) -> list[Stack]:
     """The stacks, a tower's whole where an inner layer's result is taken by its number, which one that is left out
     would shift."""
-    if images is None or all(block.stack != "unused" for block in images.tower.blocks):
+    if images is None or not (images.merged or any(block.stack == "unused" for block in images.tower.blocks)):
         return found
     paths = {m.name.partition(".{}")[0] for m in images.tower.matrices if ".{}" in m.name}
     return [
@@ -89,12 +92,14 @@ class Places(TorchFunctionMode):  # type: ignore[misc]
     def __init__(self, images: Images, setup: Setup) -> None:
         super().__init__()
         self.units, self.rows, self.sequences = images.units, images.rows, setup.sequences
+        # What a sum over rows of numbers is asked for: an image's features, or a sample's images.
+        self.listed = images.rows // images.count if images.merged else images.units
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
             args = (args[0], self._places(args[1]), *args[2:])
         elif func is torch.Tensor.tolist and args[0].device.type == "meta":
-            return [self.units] * len(args[0])
+            return [self.listed] * len(args[0])
         elif func in (torch.Tensor.__mul__, torch.Tensor.mul) and args[0].device.type == "meta":
             args = (args[0], _moved(args[1]))  # weights of positions
         return func(*args, **(kwargs or {}))

@@ -104,14 +104,14 @@ def _without_gradients(walk: Walk, arch: Architecture, setup: Setup, lengths: Ma
 
 
 @lru_cache(maxsize=64)
-def together(images: Images) -> Architecture:
+def together(images: Images, meeting: int = 1) -> Architecture:
     """The tower with all units of a sequence as one of units x length positions, of which each meets those of its
-    unit."""
+    unit, or of so many `meeting` ones."""
 
     def joined(op: Operation) -> Operation:
         if not isinstance(op, Attend):
             return op
-        return replace(op, pairs=images.units * (op.pairs or images.length**2))
+        return replace(op, pairs=images.units * (op.pairs or images.length**2) * meeting)
 
     blocks = (
         replace(
@@ -136,7 +136,8 @@ def _see(walk: Walk, images: Images, pairs: tuple[Adapted, ...]) -> bool:
         input_grads=walk.setup.needs_input_grads and images.hooked,
     )  # fmt: skip
     trained = None if walk.trained is None else by_matrix(inner)
-    tower = together(images)
+    alone = setup.attention_kernel == "flash" or not images.merged
+    tower = together(images, 1 if alone else images.units * setup.sequences)
     seen = Walk(tower, setup, trained, whole)
     lengths = tower.lengths(images.units * images.length)
     grad = trained is None or setup.needs_input_grads

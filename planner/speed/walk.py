@@ -315,7 +315,9 @@ class Walk:
         """Scores and values; a fused kernel skips what the mask hides and computes the scores again backward."""
         q, k, v = needs[op.q], needs[op.k], needs[op.v]
         keys = memory if op.memory else length // op.compress
-        eager, masked = self.setup.attention_kernel in ("eager", "math"), takes_mask(self.setup)
+        kernel = self.setup.attention_kernel
+        eager, masked = kernel in ("eager", "math"), takes_mask(self.setup)
+        masked = masked or (self.traits.mask_shared and kernel == "sdpa")
         pairs = float(op.pairs or length * keys)
         if not eager and op.compress > 1:
             pairs = float(compressed_pairs(length, op.compress))

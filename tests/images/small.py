@@ -55,6 +55,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "internvl", "InternVL", "qwen2",
         {**SQUARE, "image_size": [64, 64], "patch_size": [8, 8], "attention_bias": True, "use_qk_norm": False},
     ),
+    "mistral3": _model(
+        "mistral3", "Mistral3", "mistral", {**SQUARE, "model_type": "pixtral", "image_size": 96},
+        spatial_merge_size=2, vision_feature_layer=-1,
+    ),
+    "pixtral": _model(
+        "llava", "Llava", "mistral", {**SQUARE, "model_type": "pixtral", "image_size": 64},
+        vision_feature_layer=-1, vision_feature_select_strategy="full",
+    ),
 }  # fmt: skip
 for kind in ("qwen3_vl", "qwen3_vl_moe"):
     CONFIGS[kind]["text_config"].update(

@@ -91,3 +91,32 @@ def test_a_frozen_tower_leaves_nothing_behind() -> None:
         alone = flops.step_macs(replace(arch, images=None), size, pairs)
         assert (whole.backward > alone.backward) == through
         assert whole.forward > alone.forward
+
+
+@pytest.mark.parametrize("kind", ["mistral3", "pixtral"])
+def test_images_that_pass_as_one_sequence_meet_each_other_unless_lengths_are_known(kind: str) -> None:
+    """Scores and values by hand: of n images of p patches n p^2 pairs meet under a flash kernel, (n p)^2 otherwise,
+    in each of the 3 layers of width 64; a text's adapter leaves the tower without a backward pass."""
+    arch = with_some(kind)
+    assert arch.images and arch.images.merged
+    n, p, pairs = 2 * arch.images.units, arch.images.length, adapt(arch, LORA)
+    found = [
+        flops.step_macs(arch, flops.Step(2, LENGTH, ends_known=known), pairs).attention
+        for known in (False, True)
+    ]
+    assert found[0] - found[1] == 3 * 2 * 64 * (n * n - n) * p * p
+    for kernel, macs in (("sdpa", found[0]), ("flash", found[1])):
+        setup = _setup("text", "none", attention_kernel=kernel, precision="bf16")
+        work = work_of(arch, setup, pairs)
+        ahead = sum(
+            g.calls * g.flops.at(2)
+            for g in work.gemms
+            if g.phase == "forward" and g.kind in ("attention", "masked")
+        )
+        assert macs and ahead
+        tower = ahead - sum(
+            g.calls * g.flops.at(2)
+            for g in work_of(replace(arch, images=None), setup, pairs).gemms
+            if g.phase == "forward" and g.kind in ("attention", "masked")
+        )
+        assert tower == 2 * 3 * 2 * 64 * p * p * (n if kernel == "flash" else n * n)

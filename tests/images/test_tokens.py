@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner import compare, estimate
-from planner.architecture.images.resizing import canvas, tiles, windows, within_pixels
+from planner.architecture.images.resizing import canvas, tiles, windows, within_pixels, within_sides
 from planner.errors import InputError, UnsupportedArchitectureError
 from planner.estimator import load
 
@@ -23,8 +24,13 @@ SIDES = st.integers(20, 4000)
 def test_sizes_are_those_of_the_processors(height: int, width: int) -> None:
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
     from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+    from transformers.models.pixtral.image_processing_pil_pixtral import get_resize_output_image_size
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+    blank = np.broadcast_to(np.zeros((1, 1, 3)), (height, width, 3))
+    assert get_resize_output_image_size(blank, 1540, 28, "channels_last") == within_sides(
+        height, width, 1540, 28
+    )
     qwen = Qwen2VLImageProcessorPil(size={"shortest_edge": 3136, "longest_edge": 12_845_056})
     high, wide = within_pixels(height, width, 28, 3136, 12_845_056)
     assert qwen.get_number_of_image_patches(height, width, {}) == high // 14 * (wide // 14)
@@ -42,6 +48,7 @@ def test_processors_make_so_many_pixel_values() -> None:
     from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
     from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+    from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     made = {
@@ -51,6 +58,10 @@ def test_processors_make_so_many_pixel_values() -> None:
             size={"longest_edge": 256}, max_image_size={"longest_edge": 64}
         ),
         "internvl": GotOcr2ImageProcessorPil(size={"height": 64, "width": 64}, crop_to_patches=True),
+        "mistral3": PixtralImageProcessorPil(
+            size={"longest_edge": 96}, patch_size={"height": 16, "width": 16}
+        ),
+        "pixtral": PixtralImageProcessorPil(size={"longest_edge": 64}, patch_size={"height": 8, "width": 8}),
     }
     for kind, processor in made.items():
         images = with_some(kind, 1, None if kind == "gemma3" else "150x90").images
@@ -76,6 +87,8 @@ KNOWN = (
     ("Qwen/Qwen3-VL-4B-Instruct", "1280x704", 40 * 22 + 2),
     ("google/gemma-3-4b-it", None, 256 + 4),
     ("llava-hf/llava-1.5-7b-hf", None, 24 * 24),
+    # 2000 x 1000 is brought to 1540 x 770, 55 x 28 pieces of 28 pixels; a mark behind each of the 28 rows.
+    ("mistralai/Ministral-3-3B-Base-2512", "2000x1000", 28 * (55 + 1)),
 )
 
 

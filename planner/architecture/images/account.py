@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import InputError, UnsupportedArchitectureError
 from ...schema import Architecture, Images
 from ..fields import Fields
-from . import qwen, square
+from . import pixtral, qwen, square
 from .draft import Builder, Draft
 
 # `True`: the images' size decides how many tokens they take; the config alone does for the others.
@@ -25,6 +25,8 @@ BUILDERS: dict[str, tuple[Builder, bool]] = {
     "smolvlm": (square.idefics3, True),
     "llava": (square.llava, False),
     "internvl": (square.internvl, True),
+    "mistral3": (pixtral.mistral3, True),
+    "pixtral": (pixtral.llava, True),
 }
 MOST_IMAGES, MOST_SIDE = 10_000, 100_000
 _known: dict[tuple[int, int, tuple[int, int] | None], tuple[Architecture, Architecture]] = {}
@@ -34,6 +36,13 @@ _MOST_KNOWN = 64
 def known_types() -> tuple[str, ...]:
     """Model types whose images have an account."""
     return tuple(sorted(BUILDERS))
+
+
+def _kind(model_type: str, config: Mapping[str, Any]) -> str:
+    """The entry of a config: LLaVA's classes around Pixtral's tower have one of their own."""
+    tower = config.get("vision_config")
+    around = isinstance(tower, Mapping) and tower.get("model_type") == "pixtral"
+    return "pixtral" if model_type == "llava" and around else model_type
 
 
 def _size(given: object) -> tuple[int, int] | None:
@@ -66,7 +75,7 @@ def with_images(
     key = id(arch), count, pixels
     if key in _known and _known[key][0] is arch:
         return _known[key][1]
-    build, by_size = BUILDERS[arch.model_type]
+    build, by_size = BUILDERS[_kind(arch.model_type, config)]
     if by_size and pixels is None:
         raise InputError(
             "image-size",
@@ -98,5 +107,5 @@ def _images(arch: Architecture, draft: Draft, count: int, size: tuple[int, int] 
     return Images(
         count, width, height, draft.tokens * count, draft.rows * count, tower, indices,
         draft.units * count, draft.length, (first * count, *rest), draft.grid, draft.hooked, draft.masked,
-        draft.sources,
+        draft.sources, draft.merged,
     )  # fmt: skip

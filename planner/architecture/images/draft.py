@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from ...dataclass import dataclass
@@ -34,6 +35,11 @@ class Draft:
     grid: tuple[int, int, int] | None = None
     hooked: bool = True
     masked: bool = False
+    merged: bool = False
+
+    def with_sources(self, *more: Source) -> Draft:
+        """The same with these behind its sources."""
+        return replace(self, sources=(*self.sources, *more))
 
 
 Builder = Callable[[Fields, int, "tuple[int, int] | None"], Draft]

@@ -30,6 +30,22 @@ def within_pixels(height: int, width: int, factor: int, least: int, most: int) -
     return found[0], found[1]
 
 
+def within_sides(height: int, width: int, longest: int, factor: int) -> tuple[int, int]:
+    """The size of an image whose sides are brought to at most `longest` pixels, their ratio kept, and then up to the
+    next multiple of `factor`:
+
+        beta = max(h, w) / longest;  above 1: floor(side / beta);  then ceil(side / factor) factor.
+
+    Exact. Source: transformers 5.23, models/pixtral/image_processing_pixtral.py, get_resize_output_image_size.
+    """
+    beta = max(height / longest, width / longest)
+    sides = [math.floor(side / beta) if beta > 1 else side for side in (height, width)]
+    high, wide = (((side - 1) // factor + 1) * factor for side in sides)
+    if high < 1 or wide < 1:
+        raise InputError("image-size", f"{width}x{height}", "a shorter side of a pixel or more once resized")
+    return high, wide
+
+
 def windows(height: int, width: int, side: int) -> tuple[int, ...]:
     """Cells of each window of `side` x `side` that a grid of height x width cells is cut into, from its upper left
     corner: those at the right and lower edge hold fewer. Exact. Source: transformers 5.23, vision_utils.py,
