@@ -22,7 +22,7 @@ from .schema import Notice
 from .speed import Calibration
 from .speed.timing import model_flops
 from .tables import frame, rows_of_comparison
-from .trainers import USUAL_QLORA, asked_adapter_dtype, is_usual_qlora
+from .trainers import asked_adapter_dtype, to_say
 from .version import __version__
 
 
@@ -219,6 +219,5 @@ def compare(
     ]
     if data:
         notices += _of_steps(columns, data, options.get("packing") is not None)
-    if any(is_usual_qlora(run.setup) for run in runs):
-        notices.append(USUAL_QLORA)
+    notices += [notice for run in runs for notice in to_say(run.setup)]
     return Comparison(columns, data, tuple(dict.fromkeys(notices)))

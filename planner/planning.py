@@ -22,7 +22,7 @@ from .pictured import pictured
 from .plan import Plan
 from .preferences import PLAIN_PREFERENCES, of_preferences
 from .schema import Architecture, Notice, Source
-from .trainers import USUAL_QLORA, asked_adapter_dtype, claimed, is_usual_qlora, usual
+from .trainers import asked_adapter_dtype, claimed, to_say, usual
 
 if TYPE_CHECKING:  # loaded where memory is estimated
     from .cost import Cost, RunTime
@@ -230,7 +230,7 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
             told, memory[method]["would_surely_fit"] = _not_surely(plan, run, memory[method], room, options)
             notices.append(told)
         notices += found.notices if found else ()
-        notices += [USUAL_QLORA] if method == main and run and is_usual_qlora(run.setup) else []
+        notices += to_say(run.setup) if method == main and run else ()
         if method == main and run and plan.flops and changes_step(arch, run.setup, run.pairs):
             plan = estimator.with_objective(plan, arch, run.setup)
             if run.setup.objective == "grpo":

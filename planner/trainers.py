@@ -7,7 +7,8 @@ with checkpointing. What a user gives stands before what a profile says. `plain`
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from types import MappingProxyType
 from typing import Any
@@ -34,8 +35,9 @@ GROUPS = (
     "fsdp-qlora", "zero-qlora", "checkpointed",
 )  # fmt: skip
 BESIDE = (
-    "name", "title", "aliases", "metric", "notes", "claim", "experts_quantised", "sharded_alone", "general",
+    "name", "title", "aliases", "metric", "notes", "claim", "experts_quantised", "sharded_alone", "general", "like",
 )  # fmt: skip
+INHERITED = ("experts_quantised", "sharded_alone")
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Trainer:
     (allocated, reserved, device), where it has some; QLoRA quantises the experts of `experts_quantised`, model types.
     `sharded_alone`: its sharding holds on one GPU too, whose units are still gathered in what is computed in.
     `general`: of a sort of programs, such as loops of one's own, and not of one whose code was read.
+    `like`: the profile that holds but for what this one says; `own` are the claims that are its own.
     """
 
     name: str
@@ -65,6 +68,13 @@ class Trainer:
     experts_quantised: tuple[str, ...] = ()
     sharded_alone: bool = False
     general: bool = False
+    like: str = ""
+    own: int = 0
+
+    @property
+    def differs(self) -> tuple[str, ...]:
+        """What its own claims say where it is like another."""
+        return tuple(claim.what for claim in self.claims[: self.own])
 
     def fields(self, method: str, sharding: str, checkpointing: str) -> dict[str, Any]:
         """The fields that apply to a method under a sharding."""
@@ -89,37 +99,61 @@ def _check(values: Mapping[str, Any], owner: str) -> None:
             raise FactError(f"{owner}: {name} = {value!r} is no field of a set-up, or no choice of it.")
 
 
+def _claims(raw: Mapping[str, Any], owner: str) -> tuple[Claim, ...]:
+    return tuple(
+        Claim(tuple(claim["fields"]), str(claim["what"]), source_from(claim.get("source"), owner))
+        for claim in raw.get("claim", ())
+    )
+
+
+def _own(raw: Mapping[str, Any]) -> Trainer:
+    """The profile of a table's entry by itself; a field that no Setup has, or one without a source, is refused."""
+    owner = f"trainers.toml: {raw.get('name', '?')}"
+    groups = {name: MappingProxyType(dict(raw[name])) for name in GROUPS if name in raw}
+    odd = sorted(set(raw) - {*GROUPS, *BESIDE})
+    if odd:
+        raise FactError(f"{owner}: {', '.join(odd)} not known.")
+    for group, values in groups.items():
+        _check(values, f"{owner}, {group}")
+    claims = _claims(raw, owner)
+    said = {name for claim in claims for name in claim.fields}
+    models = tuple(raw.get("experts_quantised", ()))
+    used = {name for values in groups.values() for name in values} | (
+        {"quantize_experts"} if models else set()
+    )
+    unsaid = sorted(used - said)
+    if unsaid or not claims:
+        raise FactError(f"{owner}: {', '.join(unsaid) or 'a profile'} without a source.")
+    return Trainer(
+        raw["name"], raw["title"], MappingProxyType(groups), claims, tuple(raw.get("aliases", ())),
+        raw.get("metric", ""), raw.get("notes", ""), models, bool(raw.get("sharded_alone")),
+        bool(raw.get("general")), str(raw.get("like", "")), len(claims),
+    )  # fmt: skip
+
+
+def _over(own: Trainer, base: Trainer) -> Trainer:
+    """A profile with that which it is like under it: its own values stand before the other's in each group, and the
+    other's claims hold but where its own speak of all their fields."""
+    groups = {
+        name: MappingProxyType({**base.groups.get(name, {}), **own.groups.get(name, {})})
+        for name in GROUPS
+        if name in base.groups or name in own.groups
+    }
+    said = {name for claim in own.claims for name in claim.fields}
+    kept = tuple(claim for claim in base.claims if set(claim.fields) - said)
+    found = {name: getattr(own, name) or getattr(base, name) for name in INHERITED}
+    return replace(own, groups=MappingProxyType(groups), claims=(*own.claims, *kept), **found)
+
+
 def parse(table: Mapping[str, Any]) -> tuple[Trainer, ...]:
-    """The profiles of a table; a field that no Setup has, or a profile without sources, is refused."""
-    found = []
+    """The profiles of a table, each after the one that it is like; see `_own` for what is refused."""
+    found: dict[str, Trainer] = {}
     for raw in table.get("trainer", ()):
-        owner = f"trainers.toml: {raw.get('name', '?')}"
-        groups = {name: MappingProxyType(dict(raw[name])) for name in GROUPS if name in raw}
-        odd = sorted(set(raw) - {*GROUPS, *BESIDE})
-        if odd:
-            raise FactError(f"{owner}: {', '.join(odd)} not known.")
-        for group, values in groups.items():
-            _check(values, f"{owner}, {group}")
-        claims = tuple(
-            Claim(tuple(claim["fields"]), str(claim["what"]), source_from(claim.get("source"), owner))
-            for claim in raw.get("claim", ())
-        )
-        said = {name for claim in claims for name in claim.fields}
-        models = tuple(raw.get("experts_quantised", ()))
-        used = {name for values in groups.values() for name in values} | (
-            {"quantize_experts"} if models else set()
-        )
-        unsaid = sorted(used - said)
-        if unsaid:
-            raise FactError(f"{owner}: {', '.join(unsaid)} without a source.")
-        found.append(
-            Trainer(
-                raw["name"], raw["title"], MappingProxyType(groups), claims, tuple(raw.get("aliases", ())),
-                raw.get("metric", ""), raw.get("notes", ""), models, bool(raw.get("sharded_alone")),
-                bool(raw.get("general")),
-            )
-        )  # fmt: skip
-    return tuple(found)
+        own = _own(raw)
+        if own.like and own.like not in found:
+            raise FactError(f"trainers.toml: {own.name}: like {own.like!r}, which no profile before it is.")
+        found[own.name] = _over(own, found[own.like]) if own.like else own
+    return tuple(found.values())
 
 
 @cache
@@ -137,26 +171,64 @@ def trainers() -> tuple[Trainer, ...]:
     return parse(_table())
 
 
+@cache
+def _named(name: str) -> Trainer:
+    """One profile, read with those that it is like and no other: all take 8 ms."""
+    wanted = lineage(name)
+    return parse({"trainer": [raw for raw in _table()["trainer"] if raw["name"] in wanted]})[-1]
+
+
 def names() -> list[str]:
     """Names of all profiles, `plain` first, without what they hold."""
     return [PLAIN, *(str(raw["name"]) for raw in _table()["trainer"])]
 
 
 @cache
-def _by_name() -> Mapping[str, Trainer]:
-    return {plain(name): t for t in trainers() for name in (t.name, *t.aliases)}
+def _spelt() -> Mapping[str, str]:
+    """Names and aliases, as they may be spelt, of every profile."""
+    return {
+        plain(n): str(raw["name"])
+        for raw in _table()["trainer"]
+        for n in (raw["name"], *raw.get("aliases", ()))
+    }
 
 
 def find(name: str) -> Trainer | None:
     """The profile of a name or alias, None for `plain`. Raises InputError naming the nearest."""
     if name == PLAIN:
         return None
-    found = _by_name().get(plain(name)) if isinstance(name, str) else None
+    found = _spelt().get(plain(name)) if isinstance(name, str) else None
     if found is None:
         spelt = {PLAIN: PLAIN, **{s: t.name for t in trainers() for s in (t.name, *t.aliases)}}
         near = hint(str(name), spelt, called=spelt).strip()
         raise InputError("trainer", name, f"one of {', '.join(names())}", near)
-    return found
+    return _named(found)
+
+
+@cache
+def lineage(name: str) -> tuple[str, ...]:
+    """A profile's name and those that it is like, nearest first."""
+    if name == PLAIN:
+        return (name,)
+    found = [name]
+    by_name = {str(raw["name"]): str(raw.get("like", "")) for raw in _table()["trainer"]}
+    while like := by_name.get(found[-1], ""):
+        found.append(like)
+    return tuple(found)
+
+
+def one_of(name: str, programs: Iterable[str]) -> bool:
+    """Whether a profile is one of these programs, or like one."""
+    return any(each in programs for each in lineage(name))
+
+
+def likeness(name: str) -> Notice | None:
+    """What is said of a set-up's trainer whose profile is another's but for what its own code says."""
+    found = None if name == PLAIN else find(name)
+    if found is None or not found.like:
+        return None
+    text = f"{found.title}: taken as the profile {found.like}, but that {'; '.join(found.differs)}."
+    return Notice("trainer-like", text)
 
 
 def known(name: str) -> bool:
@@ -194,6 +266,14 @@ def unnamed(given: Mapping[str, Any]) -> dict[str, Any]:
 def is_usual_qlora(setup: Setup) -> bool:
     """Whether a set-up is QLoRA with what `unnamed` takes, by no program in particular."""
     return setup.trainer == PLAIN and setup.method == "qlora" and setup.upcast_small and setup.autocast
+
+
+def to_say(setup: Setup) -> tuple[Notice, ...]:
+    """What is to be said of how a set-up's trainer was read: that none was named, or that it is like another."""
+    if is_usual_qlora(setup):
+        return (USUAL_QLORA,)
+    found = likeness(setup.trainer)
+    return () if found is None else (found,)
 
 
 def as_spelt(field: str, value: Any) -> Any:

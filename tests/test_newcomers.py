@@ -68,7 +68,7 @@ def test_choices_are_taken_as_others_spell_them() -> None:
 
 
 def test_a_suggested_trainer_is_one_of_those_that_are_listed() -> None:
-    for word in ("unsloth-qlora", "llama_factry", "axolotl-2024", "trl-9", "unsloth-colab"):
+    for word in ("unsloth-qlora", "llama_factry", "axolotl-20204", "trl-9", "unsloth-colab"):
         with pytest.raises(InputError) as caught:
             estimate(QWEN, trainer=word)
         suggested = re.findall(r"[\w.-]+", str(caught.value).partition("Did you mean ")[2].rstrip("?"))

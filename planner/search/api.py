@@ -24,7 +24,7 @@ from ..running import OF_FILE, SPEC_DEFAULTS, calibration_of, data_of, usual_of
 from ..schema import Notice
 from ..setup import Setup
 from ..speed import Calibration, time_gap
-from ..trainers import SETUP_FIELDS, USUAL_QLORA, asked_adapter_dtype, filled, is_usual_qlora
+from ..trainers import SETUP_FIELDS, asked_adapter_dtype, filled, to_say
 from .evaluate import Evaluated, price_of
 from .layout import SHARDINGS, WAYS, in_precisions, layouts, spread
 from .result import Binding, Found, Rejected, changed, why
@@ -266,8 +266,7 @@ def _notices(job: Job, found: Sequence[Evaluated], own: bool, group: int | None)
         job.samples, best.memory.setup, job.given.get("packing") is not None, job.epochs
     ):
         yield packed
-    if is_usual_qlora(best.memory.setup):
-        yield USUAL_QLORA
+    yield from to_say(best.memory.setup)
     yield from best.run.step.notices
 
 

@@ -14,6 +14,7 @@ from ..hardware import Cluster, pcie_bytes_per_s
 from ..moments import Traffic
 from ..schema import Architecture, Matrix
 from ..setup import Setup
+from ..trainers import one_of
 
 # What starting a ring costs and each of its steps, s: by NVLink, PCIe and a network, as NCCL's own model has them
 # for large messages (NVIDIA/nccl, src/graph/tuning.cc: baseLat and hwLat, ring, protocol Simple).
@@ -95,7 +96,7 @@ def gathers(arch: Architecture, setup: Setup, adapted: Iterable[Adapted]) -> flo
     after another, and they run in every pass: forward, again where layers are computed again, and backward
     (deepspeed/runtime/zero/parameter_offload.py; what a hook finds at hand costs it less, which is neglected).
     """
-    if not setup.parameters_sharded or setup.shards < 2 or setup.trainer in GATHER_AHEAD:
+    if not setup.parameters_sharded or setup.shards < 2 or one_of(setup.trainer, GATHER_AHEAD):
         return 0.0
     pairs = () if setup.method == "full" else tuple(adapted)
     if setup.sharding == "zero3":
@@ -112,5 +113,5 @@ def gathers(arch: Architecture, setup: Setup, adapted: Iterable[Adapted]) -> flo
     factors = sum(2 * len(item.layers) * len(item.pairs) for item in pairs)
     if setup.fsdp_units == "modules":
         return 2.0 * (sum(m.copies for m in arch.matrices) + factors)
-    wrapped = 0 if setup.trainer in GATHER_BY_LAYER else factors
+    wrapped = 0 if one_of(setup.trainer, GATHER_BY_LAYER) else factors
     return 2.0 * (arch.n_layers + 1 + wrapped)

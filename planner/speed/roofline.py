@@ -23,6 +23,7 @@ from ..dataclass import dataclass
 from ..hardware import Cluster, arithmetic_of, matmul_flops_per_s
 from ..moments import Traffic
 from ..setup import Setup
+from ..trainers import one_of
 from .communication import exposed_s, total_s
 from .efficiency import Efficiency, reach_of
 from .work import PHASES, Gemm, Kind, Phase, Work
@@ -125,7 +126,7 @@ def attention_share(accelerator: Accelerator, efficiency: Efficiency, setup: Set
 
     PyTorch's own attention (sdpa) runs cuDNN's kernels on H100 and newer since 2.5, flash attention 2 has none.
     """
-    if newer(accelerator) and (setup.trainer in NATIVE_ATTENTION or setup.attention_kernel == "sdpa"):
+    if newer(accelerator) and (one_of(setup.trainer, NATIVE_ATTENTION) or setup.attention_kernel == "sdpa"):
         return efficiency.attention_native
     return plain_share(accelerator, efficiency)
 
@@ -144,7 +145,7 @@ def plain_share(accelerator: Accelerator, efficiency: Efficiency) -> float:
 
 def loop_s(trainer: str, efficiency: Efficiency) -> float:
     """What a trainer's loop adds to each micro-step, s."""
-    return efficiency.iteration_s if trainer in LOOPS else 0.0
+    return efficiency.iteration_s if one_of(trainer, LOOPS) else 0.0
 
 
 def gemm_s(gemm: Gemm, batch: float, known: Rates) -> float:

@@ -15,6 +15,7 @@ from ..flops import chunk_sum, compressed_pairs, visible_pairs
 from ..memory.traits import traits_of
 from ..schema import Apply, Architecture, Attend, Block, Join, Keep, Matrix, Product, Recall, Scan
 from ..setup import Setup
+from ..trainers import one_of
 from .styles import CAPPED_SCORES, CAST, EAGER_SCORES, LOSS, SORTED, STYLES, Cost, Style
 from .sums import Sums
 from .work import Kind, Linear, Pass, Phase
@@ -224,7 +225,7 @@ class Walk:
         size = matrix.d_in * matrix.d_out * matrix.experts / self.split
         if self.setup.quantize == "int8":
             self.sums.sweep("quantise", "backward", Linear(grad * size * INT8_WEIGHT_BYTES))
-            if self.setup.trainer in INT8_LAYOUT:
+            if one_of(self.setup.trainer, INT8_LAYOUT):
                 self.sums.sweep("dequantise", "backward", Linear(grad * size * INT8_LAYOUT_BYTES))
             self.sums.launch("backward", 2 * grad)
             return

@@ -1,0 +1,165 @@
+"""Profiles that are another's but for what their own code says: how they are read, and what they take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from planner import compare, estimate
+from planner.errors import FactError
+from planner.running import running
+from planner.speed.communication import GATHER_BY_LAYER
+from planner.speed.roofline import LOOPS
+from planner.trainers import filled, find, likeness, lineage, one_of, parse, trainers
+
+LLAMA, PARAMS = "meta-llama/Llama-3.1-8B", 8_030_261_248
+SMALL: dict[str, Any] = {
+    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 256, "intermediate_size": 704,
+    "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 8, "vocab_size": 8192,
+    "tie_word_embeddings": False, "max_position_embeddings": 2048, "torch_dtype": "bfloat16",
+}  # fmt: skip
+SOURCE = {"title": "a", "url": "https://a.b/c", "locator": "d", "date": "2026", "kind": "documentation"}
+
+
+def _claim(*fields: str, what: str = "x") -> dict[str, Any]:
+    return {"fields": list(fields), "what": what, "source": SOURCE}
+
+
+BASE: dict[str, Any] = {
+    "name": "base", "title": "Base", "metric": "reserved", "general": True,
+    "setup": {"loss": "full", "autocast": True}, "qlora": {"upcast_small": True},
+    "claim": [_claim("loss", "autocast", what="both"), _claim("upcast_small", what="small")],
+}  # fmt: skip
+
+
+def test_what_a_profile_does_not_say_is_as_in_the_one_it_is_like() -> None:
+    own = {
+        "name": "own", "title": "Own", "like": "base", "setup": {"loss": "shifted"},
+        "claim": [_claim("loss", what="shifts")],
+    }  # fmt: skip
+    found = parse({"trainer": [BASE, own]})[1]
+    assert dict(found.groups["setup"]) == {"loss": "shifted", "autocast": True}
+    assert dict(found.groups["qlora"]) == {"upcast_small": True}
+    assert [claim.what for claim in found.claims] == ["shifts", "both", "small"]
+    assert found.differs == ("shifts",)
+    assert (found.metric, found.general) == ("", False)  # its figures, and whose code was read, are its own
+
+
+def test_a_claim_of_the_other_is_dropped_where_ones_own_speak_of_all_its_fields() -> None:
+    own = {
+        "name": "own", "title": "Own", "like": "base", "qlora": {"upcast_small": False},
+        "claim": [_claim("upcast_small", what="nothing is widened")],
+    }  # fmt: skip
+    found = parse({"trainer": [BASE, own]})[1]
+    assert [claim.what for claim in found.claims] == ["nothing is widened", "both"]
+    assert found.groups["qlora"]["upcast_small"] is False
+
+
+@pytest.mark.parametrize(
+    ("own", "says"),
+    [
+        ({"like": "nobody", "claim": [_claim("loss")]}, "like 'nobody', which no profile before it is"),
+        ({"like": "base"}, "a profile without a source"),
+        ({"like": "base", "setup": {"loss": "full"}, "claim": [_claim("autocast")]}, "loss without a source"),
+    ],
+)
+def test_a_likeness_without_ground_is_refused(own: dict[str, Any], says: str) -> None:
+    with pytest.raises(FactError, match=says):
+        parse({"trainer": [BASE, {"name": "own", "title": "Own", **own}]})
+
+
+def test_every_name_and_alias_is_one_profiles() -> None:
+    spelt = [name for t in trainers() for name in (t.name, *t.aliases)]
+    assert len(spelt) == len(set(spelt)) > 120
+    assert {t.like for t in trainers()} - {""} <= {t.name for t in trainers()}
+
+
+def test_that_a_profile_is_anothers_is_said_where_it_is_used() -> None:
+    plan = estimate(LLAMA, trainer="vicuna", gpu="h100", seq_len=512)
+    told = [notice.message for notice in plan.warnings if notice.code == "trainer-like"]
+    assert len(told) == 1 and "taken as the profile hf-trainer-2023, but that the model is loaded" in told[0]
+    assert any("fastchat/train/train_lora.py" in source.locator for _, source in plan.sources)
+    assert likeness("hf-trainer") is likeness("plain") is None
+    both = compare(LLAMA, methods="lora,full", trainer="fastchat")
+    assert [notice.code for notice in both.warnings].count("trainer-like") == 1
+
+
+def test_what_is_known_of_a_programs_speed_holds_for_those_like_it() -> None:
+    assert lineage("lit-llama") == ("lit-llama", "litgpt-2024")
+    assert one_of("lit-llama", LOOPS) and one_of("lit-llama", GATHER_BY_LAYER)
+    assert not one_of("fastchat", GATHER_BY_LAYER) and lineage("plain") == ("plain",)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "kernel", "forward", "backward"),
+    [
+        ("hf-trainer-2023", "eager", 100_689_912, 100_620_296),
+        ("hf-trainer-4", "eager", 100_689_912, 100_620_296),
+        ("hf-trainer-4", "sdpa", 75_589_624, 75_520_008),
+        ("hf-trainer-4.53", "eager", 92_334_104, 100_714_504),
+    ],
+)
+def test_a_step_of_transformers_of_then(trainer: str, kernel: str, forward: int, backward: int) -> None:
+    """The most bytes of storages alive beside the weights in a step of a small Llama in bfloat16, as LlamaForCausalLM
+    of transformers 4.31.0, 4.40.2 and 4.53.3 runs it under torch 2.13 on a CPU (2 x 256 tokens, without autocast)."""
+    options = {
+        "trainer": trainer, "method": "full", "autocast": False, "attention_kernel": kernel, "batch": 2,
+        "seq_len": 256, "cache_held": False,
+    }  # fmt: skip
+    moments = running(SMALL, options).memory().moments
+    found = {
+        phase: max(m.parts()["activations"] + m.parts()["logits"] for m in moments if m.phase == phase)
+        for phase in ("loss", "backward")
+    }
+    assert found["loss"] == pytest.approx(forward, rel=0.001)
+    assert found["backward"] == pytest.approx(backward, rel=0.001)
+
+
+def _states(trainer: str, **options: Any) -> int:
+    """Bytes of weights, gradients and states when the optimizer steps."""
+    moments = (
+        running(LLAMA, {"trainer": trainer, "method": "full", "seq_len": 16, **options}).memory().moments
+    )
+    parts = next(m for m in moments if m.phase == "optimizer").parts()
+    return sum(parts[name] for name in ("weights", "gradients", "optimizer"))
+
+
+def test_full_fine_tuning_in_float32_takes_four_times_four_bytes() -> None:
+    """Stanford Alpaca's README counts it so; LLaMA-Factory's table has 120 GB of 7B, and 60 with pure_bf16."""
+    for trainer in ("stanford-alpaca", "fastchat", "llama-factory", "llama-factory-2023"):
+        assert _states(trainer) == pytest.approx(16 * PARAMS, rel=0.001)
+    assert _states("llama-factory-0.8", precision="bf16") == pytest.approx(8 * PARAMS, rel=0.001)
+    zero = _states("llama-factory", gpus=8, sharding="zero3", batch=8)
+    assert zero == pytest.approx(16 * PARAMS / 8, rel=0.01)  # 2 + 2 + 12 bytes
+
+
+def test_accelerate_makes_what_fsdp_shards_float32() -> None:
+    """What is trained, since 0.30; a frozen base and DDP's weights stay in 16 bits."""
+    eight: dict[str, Any] = {"gpus": 8, "batch": 8}
+    for trainer in ("hf-trainer", "hf-trainer-4", "trl", "trl-0.21", "ms-swift"):
+        assert _states(trainer, sharding="fsdp", **eight) == pytest.approx(2 * PARAMS, rel=0.01)
+        assert _states(trainer) == pytest.approx(8 * PARAMS, rel=0.001)
+        assert filled({"trainer": trainer, "method": "lora", "sharding": "fsdp"}).get("precision") is None
+    assert _states("hf-trainer-2023", sharding="fsdp", **eight) == pytest.approx(PARAMS, rel=0.01)
+    assert _states("axolotl", sharding="fsdp", **eight) == pytest.approx(PARAMS, rel=0.01)
+
+
+def test_fastchat_loads_its_base_in_float32() -> None:
+    """But 4-bit ones, and under DeepSpeed, whose engine makes them 16 bits."""
+    found = [
+        running(LLAMA, {"trainer": "fastchat", "rank": 8, "targets": "q_proj", "seq_len": 16, **options})
+        for options in ({}, {"gpus": 8, "batch": 8, "sharding": "zero2"}, {"method": "qlora"})
+    ]
+    weights = [each.memory().peak.parts()["weights"] for each in found]
+    assert weights[0] == pytest.approx(4 * PARAMS, rel=0.001)
+    assert weights[1] == pytest.approx(2 * PARAMS, rel=0.001)
+    assert weights[2] < 0.8 * PARAMS
+    assert find("vicuna") is find("fastchat")
+
+
+def test_mistral_finetune_keeps_float32_copies_of_a_16_bit_adapter() -> None:
+    options = {"trainer": "mistral-finetune", "rank": 8, "targets": "q_proj", "seq_len": 16}
+    pairs = 32 * 8 * (4096 + 4096)
+    parts = running(LLAMA, options).memory().moments[-1].parts()
+    assert (parts["adapter"], parts["optimizer"]) == (2 * pairs, 12 * pairs)
