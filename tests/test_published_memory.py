@@ -265,7 +265,8 @@ def test_full_fine_tuning_under_deepspeed_has_float32_masters() -> None:
     found = running(LLAMA, {**options, "sharding": "zero3"}).memory().peak.parts()
     held = found["weights"] + found["optimizer"]
     assert abs(held / (14 * 8_030_261_248 / 4) - 1) < 0.01
-    assert running(LLAMA, {**options, "sharding": "fsdp"}).setup.precision == "bf16"
+    # under FSDP accelerate has made them float32 since 0.30, and computes in 16 bits
+    assert running(LLAMA, {**options, "sharding": "fsdp"}).setup.precision == "autocast"
 
 
 def test_packed_samples_have_one_length() -> None:
