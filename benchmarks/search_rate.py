@@ -1,7 +1,7 @@
 """How many plans a second the search weighs: every plan of the space with memory, time, cost and expected regret.
 
 The ratio is to the scalar formulas (the ones that an estimate uses), timed in the same run on plans of the same
-space.
+space. `wide` is a space whose GPUs share matrices, layers and sequences too, with states offloaded or not.
 `search_s` is a whole `planner.plan`: the screen, the choice, checks in full, the frontier, what binds and the
 neighbours. The target is at least 100,000 plans a second on 2 cores.
 
@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -23,11 +24,12 @@ from machine import about_this_machine, write_record
 
 from planner import PlannerError
 from planner.adapter import AdapterSpec
+from planner.choices import Offload
 from planner.estimator import load
 from planner.search import plan
 from planner.search.api import accelerators
 from planner.search.evaluate import evaluate
-from planner.search.layout import layouts
+from planner.search.layout import layouts, spread
 from planner.search.screen import screen
 from planner.search.space import COUNTS, Job, Space
 from planner.setup import Setup
@@ -36,13 +38,35 @@ MODELS = ("meta-llama/Llama-3.1-8B", "Qwen/Qwen3-30B-A3B")
 SCALAR = 40
 RANKS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 BATCHES = (8, 16, 32, 64)
+# GPUs that share matrices, layers and sequences, of which those that go together are tried.
+SHARED = {"tensor_parallel": (1, 2, 4), "pipeline_parallel": (1, 2, 4), "sequence_parallel": (1, 2, 4, 8)}
+OFFLOAD: tuple[Offload, ...] = ("none", "optimizer")
 
 
-def measure(model: str, blocks: int) -> dict[str, object]:
+def measure_wide(model: str) -> dict[str, Any]:
+    """Plans a second of a space whose GPUs share matrices, layers and sequences too."""
+    job = job_of(model)
+    wide = spread(job.arch, job.setup, layouts(COUNTS), SHARED, OFFLOAD, ())
+    space = Space(accelerators("any", None), wide, batches=(16, 64))
+    started, cpu = time.perf_counter(), time.process_time()
+    screen(job, space)
+    return {
+        "layouts": len(wide),
+        "space": space.size,
+        "plans_per_s": space.size / (time.perf_counter() - started),
+        "plans_per_cpu_s": space.size / (time.process_time() - cpu),
+    }
+
+
+def job_of(model: str) -> Job:
+    """A run of 50 million tokens."""
+    return Job(load(model)[1], Setup(seq_len=2048), AdapterSpec(), tokens=50_000_000, loss_tokens=20_000_000)
+
+
+def measure(model: str, blocks: int) -> dict[str, Any]:
     """Plans a second by the screen and by the scalar formulas, and seconds of a whole search."""
     gpus = accelerators("any", None)
-    space = Space(gpus, layouts(COUNTS), ranks=RANKS, batches=BATCHES)
-    job = Job(load(model)[1], Setup(seq_len=2048), AdapterSpec(), tokens=50_000_000, loss_tokens=20_000_000)
+    space, job = Space(gpus, layouts(COUNTS), ranks=RANKS, batches=BATCHES), job_of(model)
     screened, scalar, searches = [], [], []
     pick = random.Random(0)
     cells = screen(job, space)
@@ -71,6 +95,7 @@ def measure(model: str, blocks: int) -> dict[str, object]:
         "ratio": rate / base,
         "search_s": statistics.median(searches),
         "n": blocks,
+        "wide": measure_wide(model),
     }
 
 
@@ -94,9 +119,15 @@ def main() -> None:
             f"{result['space']:,}, {result['ratio']:,.0f} times the scalar formulas; a search in "
             f"{result['search_s']:.2f} s"
         )
+        wide = result["wide"]
+        print(
+            f"  {wide['layouts']} layouts: {wide['plans_per_s']:,.0f} plans/s ({wide['plans_per_cpu_s']:,.0f} a "
+            f"CPU second) of {wide['space']:,}"
+        )
     if args.out:
         write_record(args.out, {"machine": about_this_machine(), "results": results})
-    if args.check and any(float(str(result["plans_per_s"])) < args.check for result in results):
+    slowest = min(each["plans_per_s"] for result in results for each in (result, result["wide"]))
+    if args.check and slowest < args.check:
         sys.exit(1)
 
 
