@@ -309,8 +309,7 @@ def _beyond(name: str, value: float, least: float, nearest: str) -> InputError:
 
 
 def _more(job: Job, nearest: Evaluated, shares: bool) -> str:
-    """How many of its GPUs would do for the nearest plan, as they are typed; `shares`: where sequences may be shared
-    without being asked for."""
+    """How many of its GPUs would do for the nearest plan, as they are typed; `shares`: sequences may be shared."""
     found = fewest_gpus(as_run(job, nearest.choice), nearest.memory_bytes)
     if found is None or found.gpus <= nearest.choice.layout.gpus:
         return ""
@@ -321,6 +320,7 @@ def _more(job: Job, nearest: Evaluated, shares: bool) -> str:
         return ""
     batch = -(-nearest.choice.batch // apart.data_parallel) * apart.data_parallel
     more = f" --batch {batch}" if batch != nearest.choice.batch else ""
+    more += f" --sequence-parallel {apart.sequence_parallel}" if apart.sequence_parallel > 1 else ""
     return f" --gpus {found.gpus}{more} would do ({units.byte_size(found.per_gpu_bytes)} a GPU)."
 
 

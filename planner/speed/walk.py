@@ -334,7 +334,7 @@ class Walk:
         io = (
             DTYPE_BYTES[dtype]
             * (length * op.n_heads * (op.d_qk + op.d_v) + 2 * keys * op.n_kv_heads * op.d_qk)
-            / self.split
+            / (self.split * self.setup.sequence_parallel)
         )
         kind: Kind = "base" if eager else "masked" if masked or dtype == "float32" else "attention"
         self.kernel(kind, "forward", dtype, forward * pairs, io)

@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import units
 from ..report.numbers import dollars
+from ..search.layout import WAYS, Layout
 from .answer import Answer, Search
 from .downloads import DOCUMENTS, exports
 from .markup import link, note, table, text
@@ -16,7 +17,11 @@ from .views import between, time_held
 def _setting(plan: Mapping[str, Any]) -> str:
     base = "16-bit base" if plan["quantize"] == "none" else f"{plan['quantize']} base"
     kept = "no checkpointing" if plan["checkpointing"] == "none" else "checkpointing"
-    spread = f"{plan['gpus']} GPU" if plan["gpus"] == 1 else f"{plan['gpus']} GPUs, {plan['sharding']}"
+    how = {
+        name: plan[name] for name in ("gpus", "sharding", "expert_parallel", *WAYS, "offload", "shard_size")
+    }
+    shared = Layout(**how).spread.strip(" ,")
+    spread = units.counted(plan["gpus"], "GPU") + (f", {shared}" if shared else "")
     step = f"{plan['micro_batch']} x {plan['accumulation']}"
     return f"rank {plan['rank']} on {plan['layers']}, {base}, {spread}, {step}, {kept}"
 

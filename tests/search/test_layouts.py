@@ -4,6 +4,7 @@ screen of them against the scalar formulas."""
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,14 @@ from hypothesis import strategies as st
 
 from planner import hardware
 from planner.errors import InputError
+from planner.schema import Attend
 from planner.search import plan
 from planner.search.evaluate import Evaluated, evaluate
-from planner.search.layout import Layout, layouts, spread
+from planner.search.layout import Layout, layouts, shared, spread
 from planner.search.screen import TOLERANCE, screen
 from planner.search.select import Chooser
 from planner.search.space import Limits, Space
+from planner.setup import Setup
 
 from .small import GPUS, job_of, search_of
 
@@ -52,7 +55,7 @@ def some_of(values: Any) -> Any:
     return st.sets(st.sampled_from(values), min_size=1).map(lambda found: tuple(sorted(found)))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     model=st.sampled_from(MODELS), gpus=st.sampled_from([(2, 4), (8,), (16,)]), tensor=some_of([1, 2, 4]),
     pipeline=some_of([1, 2, 4, 8]), sequence=some_of([1, 2, 4, 8]), experts=some_of([1, 2, 4]),
@@ -69,8 +72,10 @@ def test_the_screen_equals_the_scalar_formulas(
         found = spread(job.arch, job.setup, layouts(gpus, shardings), counts, offload, ())
     except InputError:  # no count that goes with these GPUs
         return
+    some = np.random.default_rng(seed).permutation(len(found))[:8]
+    tried = tuple(found[number] for number in some)
     space = Space(
-        (GPUS[2], hardware.find("rtx 4090")), found, micro_batches=(1, 4), ranks=(4, 64), quantize=("none", "nf4"),
+        (GPUS[2], hardware.find("rtx 4090")), tried, micro_batches=(1, 4), ranks=(4, 64), quantize=("none", "nf4"),
         batches=(16, 64),
     )  # fmt: skip
     for full, held, high in compared(model, space, 25, seed):
@@ -160,6 +165,36 @@ def test_the_nearest_is_of_all_that_was_tried() -> None:
         plan(LLAMA, **short)
     away = plan(LLAMA, **short, offload="all").best
     assert away.choice.layout.offload == "all" and away.choice.text in str(told.value)
+
+
+def test_more_gpus_that_would_share_sequences_do() -> None:
+    """As they are typed."""
+    options: dict[str, Any] = {**LONG, "seq_len": 524288, "gpus": 8, "batch": 8, "ranks": 8}
+    with pytest.raises(InputError) as told:
+        plan("meta-llama/Llama-3.1-70B", **options)
+    typed = re.search(r"--gpus (\d+) --sequence-parallel (\d+) would do", str(told.value))
+    assert typed
+    gpus, sequence = int(typed[1]), int(typed[2])
+    found = plan("meta-llama/Llama-3.1-70B", **{**options, "gpus": gpus, "sequence_parallel": sequence})
+    assert found.best.choice.layout.gpus == gpus > 8
+    assert found.best.choice.layout.sequence_parallel == sequence > 1
+
+
+@given(
+    st.sampled_from([2, 4, 6, 8, 12, 16, 32]), st.sampled_from(SHARDED), st.sampled_from([1000, 1024, 4096, 4095]),
+    st.sampled_from(MODELS),
+)  # fmt: skip
+def test_shared_sequences_are_whole_parts(gpus: int, shardings: Any, seq_len: int, model: str) -> None:
+    job = job_of(model, setup=Setup(seq_len=seq_len))
+    heads = {op.n_heads for block in job.arch.blocks for op in block.operations if isinstance(op, Attend)}
+    found = shared(job.arch, job.setup, layouts((gpus,), shardings))
+    counts = [2**power for power in range(1, 6)]
+    expected = {
+        n for n in counts if gpus % n == 0 and seq_len % n == 0 and all(each % n == 0 for each in heads)
+    }
+    assert {own.sequence_parallel for own in found} == expected
+    assert len(found) == len(expected) * len(shardings)
+    assert all(own.data_parallel * own.sequence_parallel == gpus for own in found)
 
 
 @pytest.mark.parametrize(
