@@ -34,6 +34,7 @@ EvalCache = Literal["none", "kept", "widened"]
 Loading = Literal["unknown", "host", "in-turn", "in-turn-ahead", "together", "made-there", "made-there-whole"]
 Placing = Literal["unknown", "whole", "broadcast", "broadcast-kept", "shards"]
 
+PEAK_OF = ("allocated", "reserved", "device")  # what a measured peak may be of
 METHODS: tuple[Method, ...] = get_args(Method)
 CHOICES: dict[str, tuple[str, ...]] = {
     "method": METHODS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 from . import grpo, hardware, units
@@ -111,6 +112,7 @@ class Comparison:
 def _column(
     run: Running, data: Data | None, price: float | None, calibration: Calibration, gpu: bool
 ) -> Column:
+    run = replace(run, peaks=calibration.peaks)
     memory = run.memory()
     accelerator = run.machine.accelerator if run.machine and gpu else None
     room = accelerator.memory_bytes if accelerator else None
@@ -217,6 +219,8 @@ def compare(
     notices += [
         notice for c in columns for notice in (*c.memory.notices, *(c.time.step.notices if c.time else ()))
     ]
+    told = [c for c in columns if c.memory.corrected] or columns[:1]
+    notices += [notice for c in told for notice in c.run.peak_notices()]
     if data:
         notices += _of_steps(columns, data, options.get("packing") is not None)
     notices += [notice for run in runs for notice in to_say(run.setup)]

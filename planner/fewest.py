@@ -120,7 +120,7 @@ def fewest_gpus(run: Running, memory_bytes: int, own: MemoryEstimate | None = No
 
     def memory(setup: Setup) -> MemoryEstimate:
         if setup not in known:
-            known[setup] = estimate_memory(run.arch, setup, run.pairs, run.whole)
+            known[setup] = run.corrected(estimate_memory(run.arch, setup, run.pairs, run.whole))
         return known[setup]
 
     asked = run.setup.checkpointing

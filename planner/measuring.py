@@ -1,17 +1,22 @@
-"""`planner.calibrate`: one measured step of one's own against the formula, kept in a small file."""
+"""`planner.calibrate`: a measured step or peak of one's own against the formula, kept in a small file."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .measured_peak import Run, described, outside_notices
+from .measured_peak import peak_of as measured_peak_of
+from .memory.calibration import Peak
+from .moments import MemoryEstimate
 from .running import Running, calibration_of, running
+from .schema import Notice
 from .speed import Calibration, Measurement, StepTime
 from .speed.roofline import THIN
 from .version import __version__
@@ -29,6 +34,7 @@ NAMES = {
     "step_time": ("step_time_s", "step_s", "step_time"),
     "tokens_per_s": ("tokens_per_s",),
 }
+PEAKS = {"max_memory_allocated": "allocated", "max_memory_reserved": "reserved"}
 OPTIONS = (
     "rank", "alpha", "layers", "targets", "experts", "batch", "seq_len", "accumulation", "gpus", "method",
     "precision", "quantize", "checkpointing", "optimizer", "attention_kernel", "kernels", "loss", "packing",
@@ -38,36 +44,54 @@ OPTIONS = (
 
 @dataclass(frozen=True)
 class Calibrated:
-    """The calibration with its newest measurement, and the step that was measured as predicted before and after."""
+    """The calibration with its newest measurements: of a step, which is predicted before and after, and of a peak, of
+    whose set-up the memory is; None of what was not measured."""
 
     calibration: Calibration
-    measurement: Measurement
-    before: StepTime
-    after: StepTime
+    measurement: Measurement | None
+    before: StepTime | None
+    after: StepTime | None
     path: str | None = None
+    peak: Peak | None = None
+    memory_before: MemoryEstimate | None = None
+    memory_after: MemoryEstimate | None = None
+    notices: tuple[Notice, ...] = ()
+
+    @property
+    def factor(self) -> float | None:
+        """Seconds after over seconds before."""
+        return self.after.seconds / self.before.seconds if self.before and self.after else None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of `calibrate`."""
-
-        def step(time: StepTime) -> dict[str, Any]:
-            return {
-                "seconds": time.seconds,
-                "low": time.low,
-                "high": time.high,
-                "interval": time.interval(),
-            }
-
         return {
             "schema": 1,
             "version": __version__,
-            "measurement": dict(vars(self.measurement)),
-            "before": step(self.before),
-            "after": step(self.after),
-            "factor": self.after.seconds / self.before.seconds,
+            "measurement": dict(vars(self.measurement)) if self.measurement else None,
+            "before": _step(self.before),
+            "after": _step(self.after),
+            "factor": self.factor,
             "measurements": len(self.calibration.measurements),
+            "peak": dict(vars(self.peak)) if self.peak else None,
+            "memory_before": _memory(self.memory_before),
+            "memory_after": _memory(self.memory_after),
+            "peaks": len(self.calibration.peaks),
             "path": self.path,
-            "warnings": [dict(vars(notice)) for notice in self.after.notices],
+            "warnings": [dict(vars(notice)) for notice in self.notices],
         }
+
+
+def _step(time: StepTime | None) -> dict[str, Any] | None:
+    if time is None:
+        return None
+    return {"seconds": time.seconds, "low": time.low, "high": time.high, "interval": time.interval()}
+
+
+def _memory(found: MemoryEstimate | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    said = found.to_dict()
+    return {name: said[name] for name in ("per_gpu_bytes", "low", "high", "interval", "corrected")}
 
 
 def _seconds(asked: Running, step_time: Any, tokens_per_s: Any) -> float:
@@ -104,10 +128,22 @@ def _of_record(path: str | os.PathLike[str]) -> dict[str, Any]:
                     found.setdefault(name, place[spelling])
     if "step_time" in found:
         found.pop("tokens_per_s", None)
+    found |= _peak_of_record(places)
     for name, others in SPELLINGS.items():
         if isinstance(found.get(name), str):
             found[name] = others.get(found[name], found[name])
     return found
+
+
+def _peak_of_record(places: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The peak in a record, with what was measured: torch's figures by their names, and `peak_memory_bytes` of
+    `lora-plan validate`, which is what torch allocated where an accelerator ran (on a CPU the process's size)."""
+    on_gpu = any(place.get("accelerator") for place in places)
+    for name, of in (*PEAKS.items(), *([("peak_memory_bytes", "allocated")] if on_gpu else [])):
+        for place in places:
+            if place.get(name) is not None:
+                return {"peak": place[name], "peak_of": of}
+    return {}
 
 
 def write(path: str | os.PathLike[str], calibration: Calibration) -> None:
@@ -122,45 +158,74 @@ def calibrate(
     model: str | os.PathLike[str] | Mapping[str, Any] | None = None, *, gpu: str | None = None,
     step_time: float | None = None, tokens_per_s: float | None = None,
     record: str | os.PathLike[str] | None = None, add_to: str | os.PathLike[str] | Calibration | None = None,
-    out: str | os.PathLike[str] | None = None, **options: Any,
+    out: str | os.PathLike[str] | None = None, peak: int | float | str | None = None, peak_of: str | None = None,
+    **options: Any,
 ) -> Calibrated:  # fmt: skip
-    """Learn from a measured step how fast one's trainer and machine are.
+    """Learn from a measured step how fast one's trainer and machine are, and from a measured peak what of its memory
+    was not predicted.
 
-    `step_time` is an optimizer step's seconds, accumulation included; `tokens_per_s` those of all GPUs. `record` is a
-    run's record, whose fields the other options override. `options` are those of an estimate and the fields of Setup.
-    `add_to` is an earlier calibration, `out` where to write the new one. Raises InputError.
+    `step_time` is an optimizer step's seconds, accumulation included; `tokens_per_s` those of all GPUs. `peak` is
+    that of one GPU, in bytes or such as 21.4GiB, `peak_of` what was measured. `record` is a run's record, whose
+    fields the other options override. `options` are those of an estimate and the fields of Setup. `add_to` is an
+    earlier calibration, `out` where to write the new one. Raises InputError.
     """
     given = {"model": model, "gpu": gpu, "step_time": step_time, "tokens_per_s": tokens_per_s}
     values = {**(_of_record(record) if record is not None else {}), **options}
+    if peak is not None or peak_of is not None:
+        values |= {"peak": peak, "peak_of": peak_of}
     values |= {name: value for name, value in given.items() if value is not None}
     if step_time is not None or tokens_per_s is not None:
         values |= {"step_time": step_time, "tokens_per_s": tokens_per_s}
     seconds, rate = values.pop("step_time", None), values.pop("tokens_per_s", None)
+    size, what = values.pop("peak", None), values.pop("peak_of", None)
     named = values.pop("model", None)
     if named is None:
         raise InputError("model", None, "the model that was trained")
-    if values.get("gpu") is None:
-        raise InputError("gpu", None, "the GPU on which the step was measured")
+    if size is None and what is not None:
+        raise InputError("peak", None, "the peak that was measured, beside peak-of")
     asked = running(named, values)
     if asked.setup.objective == "grpo":
         raise InputError(
             "objective", "grpo", "another objective", "Only the training in its step is calibrated."
         )
-    before = asked.time()
-    machine = asked.machine
-    if before is None or machine is None:
-        raise InputError("gpu", values["gpu"], "the GPU on which the step was measured")
-    measured = _seconds(asked, seconds, rate)
-    setup = asked.setup
-    new = Measurement(
-        gpu=machine.accelerator.name, trainer=setup.trainer, log_ratio=math.log(measured / before.seconds),
-        thin_share=sum(before.parts[name] for name in THIN) / before.seconds, measured_s=measured,
-        predicted_s=before.seconds,
-        description=f"{asked.model}, {setup.method}, {setup.gpus} x {setup.accumulation} x {setup.micro_batch} x "
-        f"{setup.seq_len} tokens",
-    )  # fmt: skip
-    calibration = Calibration((*calibration_of(add_to).measurements, new))
-    after = asked.time(calibration) or before
+    found = Calibrated(calibration_of(add_to), None, None, None, None if out is None else os.fspath(out))
+    if size is None or seconds is not None or rate is not None:
+        found = _with_step(found, asked, seconds, rate)
+    if size is not None:
+        found = _with_peak(found, asked, size, what, lambda changes: running(named, {**values, **changes}))
     if out is not None:
-        write(out, calibration)
-    return Calibrated(calibration, new, before, after, None if out is None else os.fspath(out))
+        write(out, found.calibration)
+    return found
+
+
+def _with_step(found: Calibrated, asked: Running, seconds: Any, rate: Any) -> Calibrated:
+    """The calibration with a measured step."""
+    machine = asked.machine
+    if machine is None:
+        raise InputError("gpu", None, "the GPU on which the step was measured")
+    before = asked.time()
+    if before is None:
+        raise InputError("model", asked.model, "a model whose step time is estimated")
+    measured = _seconds(asked, seconds, rate)
+    new = Measurement(
+        gpu=machine.accelerator.name, trainer=asked.setup.trainer, log_ratio=math.log(measured / before.seconds),
+        thin_share=sum(before.parts[name] for name in THIN) / before.seconds, measured_s=measured,
+        predicted_s=before.seconds, description=described(asked),
+    )  # fmt: skip
+    mine = replace(found.calibration, measurements=(*found.calibration.measurements, new))
+    after = asked.time(mine) or before
+    return replace(
+        found, calibration=mine, measurement=new, before=before, after=after, notices=after.notices
+    )
+
+
+def _with_peak(found: Calibrated, asked: Running, size: Any, what: Any, run_of: Run) -> Calibrated:
+    """The calibration with a measured peak."""
+    before = asked.memory()
+    new = measured_peak_of(asked, before, size, what)
+    mine = replace(found.calibration, peaks=(*found.calibration.peaks, new))
+    after = replace(asked, peaks=mine.peaks).memory()
+    notices = (*found.notices, *outside_notices(new, asked, run_of))
+    return replace(
+        found, calibration=mine, peak=new, memory_before=before, memory_after=after, notices=notices
+    )

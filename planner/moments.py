@@ -109,13 +109,22 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class Corrected:
+    """How measured peaks of one's own correct an estimate: what of a step does not follow from the set-up is taken
+    `factor` times, by so many `peaks`."""
+
+    factor: float
+    peaks: int
+
+
+@dataclass(frozen=True)
 class MemoryEstimate:
     """Peak bytes of one GPU with their interval, by which kind's figures it was found (`within`), and the share of
     peaks that it is to hold (`coverage`). `moments` hold what torch allocates; `overhead` comes on top.
     `cached_bytes` are what the allocator keeps for later where there is room. It follows from `apart_bytes`
     (transient bytes of the phases but the largest), `gathered_bytes` (units gathered whole), `varied_bytes` (what
     grows with the length), and `before_bytes`: what the allocator has taken before the first step, 0 where it is not
-    known how the program loads."""
+    known how the program loads. `corrected`: how measured peaks of one's own changed it, None where none did."""
 
     setup: Setup
     moments: tuple[Moment, ...]
@@ -133,6 +142,7 @@ class MemoryEstimate:
     before_bytes: int = 0
     within: Interval | None = None
     coverage: float = 0.9
+    corrected: Corrected | None = None
 
     @cached_property
     def peak(self) -> Moment:
@@ -206,6 +216,7 @@ class MemoryEstimate:
             "low": self.low,
             "high": self.high,
             "interval": self.interval(),
+            "corrected": dict(vars(self.corrected)) if self.corrected else None,
             "allocated_bytes": self.allocated_bytes,
             "reserved_bytes": self.reserved_bytes,
             "device_bytes": self.device_bytes,

@@ -65,6 +65,7 @@ def _runs(
     spec = plan.adapter.spec
     pairs = adapt(arch, spec)
     whole = trained_whole(arch, spec, pairs)
+    peaks = options["calibration"].peaks if options["calibration"] else ()
     for method in METHODS:
         try:
             setup = setup_from(_setup_options(method, options), plan.workload.seq_len, arch.model_type)
@@ -76,7 +77,7 @@ def _runs(
         full = method == "full"
         yield method, Running(
             plan.model.id, arch, None if full else spec, () if full else pairs, NOTHING_WHOLE if full else whole,
-            setup, machine, not plan.workload.seq_len_given, _setup_options(method, options),
+            setup, machine, not plan.workload.seq_len_given, _setup_options(method, options), peaks,
         )  # fmt: skip
 
 
@@ -165,15 +166,11 @@ def _not_surely(
 
 
 def _machine(options: Mapping[str, Any]) -> Cluster | None:
-    """The machine that the options name; a price or a calibration that is none is refused without one too."""
+    """The machine that the options name; a price that is none is refused without one too."""
     if options["price"] is not None:
         from .cost import own_price
 
         own_price(options["price"])
-    if options["calibration"] is not None:
-        from .running import calibration_of
-
-        calibration_of(options["calibration"])
     if options["gpu"] is None:
         return None
     from . import hardware
@@ -191,7 +188,7 @@ def _timed(
     from .cost import cost_of, list_price, own_price
     from .running import calibration_of
 
-    given = calibration_of(options["calibration"])
+    given = calibration_of(options["calibration"])  # none is no correction
     try:
         time = timed(run, plan.samples, processed_tokens(plan), plan.workload.epochs, given)
     except InputError as error:  # a rate of this GPU that no source states
@@ -207,6 +204,10 @@ def _timed(
 
 def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Plan:
     """The plan with memory, time, cost and serving."""
+    if options["calibration"] is not None:
+        from .running import calibration_of
+
+        options = {**options, "calibration": calibration_of(options["calibration"])}
     machine = _machine(options)
     room = machine.accelerator.memory_bytes if machine else None
     main: Method = "lora" if options["quantize"] in (None, "none") else "qlora"
@@ -230,7 +231,7 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
             told, memory[method]["would_surely_fit"] = _not_surely(plan, run, memory[method], room, options)
             notices.append(told)
         notices += found.notices if found else ()
-        notices += to_say(run.setup) if method == main and run else ()
+        notices += (*to_say(run.setup), *run.peak_notices()) if method == main and run else ()
         if method == main and run and plan.flops and changes_step(arch, run.setup, run.pairs):
             plan = estimator.with_objective(plan, arch, run.setup)
             if run.setup.objective == "grpo":

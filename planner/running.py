@@ -35,6 +35,7 @@ from .trainers import SETUP_FIELDS, filled, sharded_alone, usual
 
 if TYPE_CHECKING:  # loaded where a time is asked for
     from .fact_types import Accelerator
+    from .memory.calibration import Peak
     from .speed import Calibration, StepTime
 
 SPEC_DEFAULTS: dict[str, Any] = {
@@ -59,6 +60,7 @@ class Running:
     machine: hardware.Cluster | None
     lengths_open: bool = False  # nobody stated how long sequences are
     given: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)  # what made the set-up
+    peaks: tuple[Peak, ...] = ()  # measured ones, which correct its memory where they tell of it
 
     @property
     def params(self) -> int:
@@ -70,7 +72,23 @@ class Running:
     def memory(self) -> MemoryEstimate:
         """Peak memory of one GPU."""
         found = estimate_memory(self.arch, self.setup, self.pairs, self.whole)
-        return with_open_lengths(found) if self.lengths_open else found
+        return self.corrected(with_open_lengths(found) if self.lengths_open else found)
+
+    def corrected(self, found: MemoryEstimate) -> MemoryEstimate:
+        """An estimate of the model as the measured peaks correct it."""
+        if not self.peaks:
+            return found
+        from .memory.calibration import corrected
+
+        return corrected(found, self.arch, self.peaks)
+
+    def peak_notices(self) -> tuple[Notice, ...]:
+        """What to say of measured peaks: that none tells of this run, or that one lay far off."""
+        if not self.peaks:
+            return ()
+        from .memory.calibration import peak_notices
+
+        return peak_notices(self.peaks, self.arch, self.setup)
 
     def time(self, calibration: Calibration | None = None) -> StepTime | None:
         """Seconds of a step; None without a machine, and where the model's operations are not known."""

@@ -10,6 +10,11 @@ from .errors import InputError
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
 _COUNT = re.compile(r"\s*(\d[\d_,]*(?:\.\d+)?(?:e\+?\d{1,3})?)\s*([kmbgt]?)\s*", re.IGNORECASE)
 _LARGEST = 2**63 - 1
+_BYTE_UNITS = {
+    "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+    "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
+}  # fmt: skip
+_BYTES = re.compile(r"\s*(\d+(?:\.\d+)?(?:e\+?\d{1,2})?)\s*([kmgt]i?b|b|)\s*", re.IGNORECASE)
 
 
 def parse_count(field: str, value: object) -> int:
@@ -35,6 +40,21 @@ def parse_count(field: str, value: object) -> int:
     if not 0 <= number <= _LARGEST:
         raise InputError(field, value, "a whole number from 0 to 9.2e18")
     return int(number)
+
+
+def parse_bytes(field: str, value: object) -> int:
+    """Bytes above 0, also written 21.4GiB, 23GB or 21913MiB: as many as the unit says, 2^30 or 10^9. Raises
+    InputError."""
+    expected = "bytes above 0, such as 21.4GiB, 23GB or 21913MiB"
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise InputError(field, value, expected)
+    match = _BYTES.fullmatch(str(value))
+    if not match:
+        raise InputError(field, value, expected)
+    number = float(match[1]) * _BYTE_UNITS[match[2].lower()]
+    if not 1 <= number <= _LARGEST:
+        raise InputError(field, value, expected)
+    return round(number)
 
 
 def count(number: float) -> str:

@@ -139,10 +139,11 @@ def test_compare_on_the_command_line() -> None:
 def test_a_measured_step_moves_later_estimates(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     first = calibrate(LLAMA, tokens_per_s=6000, out=path, **STEP)
+    assert first.before and first.after and first.measurement
     assert first.before.seconds < first.after.seconds < first.measurement.measured_s
     assert first.measurement.measured_s == pytest.approx(8 * 2048 / 6000)
     second = calibrate(LLAMA, step_time=first.measurement.measured_s, add_to=path, out=path, **STEP)
-    assert len(second.calibration.measurements) == 2
+    assert len(second.calibration.measurements) == 2 and second.after
     assert second.after.high / second.after.low < first.after.high / first.after.low
     plain = compare(LLAMA, methods="lora", **{k: v for k, v in STEP.items() if k != "rank"}).columns[0]
     mine = compare(LLAMA, methods="lora", calibration=path, **{k: v for k, v in STEP.items() if k != "rank"})
@@ -162,10 +163,12 @@ def test_a_record_of_a_run(tmp_path: Path) -> None:
     }  # fmt: skip
     path = tmp_path / "run.json"
     path.write_text(json.dumps(record), encoding="utf-8")
-    found = calibrate(record=path)
+    found, other = calibrate(record=path), calibrate(LLAMA, step_time=1.0, **STEP)
+    assert found.measurement and found.before and other.before
     assert found.measurement.gpu == "H100 SXM 80GB" and found.measurement.measured_s == 2.5
-    assert found.before.seconds == calibrate(LLAMA, step_time=1.0, **STEP).before.seconds
-    assert calibrate(record=path, tokens_per_s=8 * 2048).measurement.measured_s == pytest.approx(1.0)
+    assert found.before.seconds == other.before.seconds
+    typed = calibrate(record=path, tokens_per_s=8 * 2048).measurement
+    assert typed and typed.measured_s == pytest.approx(1.0)
     for text in ("", "[]", "{"):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(InputError, match="record|model"):

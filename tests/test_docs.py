@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from planner import estimate
+from planner import calibrate, estimate
 from planner.adapter import ALL_LINEAR, LAYER_SETS, PRESETS
 from planner.cli.main import COMMANDS
 from tools import write_docs
@@ -64,6 +64,9 @@ def test_every_key_of_the_json_is_documented() -> None:
     found |= {key for key in keys({"grpo": sampled["grpo"]}) if not key.startswith("grpo.flops.")}
     loaded = keys({"memory": estimate("Qwen/Qwen3-8B", trainer="hf-trainer").memory})
     found |= {key for key in loaded if key.startswith("memory.lora.loading.")}
+    peak = calibrate("Qwen/Qwen3-8B", peak="60GiB", peak_of="allocated").calibration
+    corrected = keys({"memory": estimate("Qwen/Qwen3-8B", calibration=peak).memory})
+    found |= {key for key in corrected if key.startswith("memory.lora.corrected.")}
     found |= {
         key for key in keys(estimate("google/gemma-3-4b-it", images=1).to_dict()) if key.startswith("images.")
     }

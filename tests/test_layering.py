@@ -32,7 +32,7 @@ LAYERS = (
     "tables plan notices pictured",
     "estimator",
     "running",
-    "pacing search measuring comparing fewest grpo preferences remedies planning commands",
+    "pacing search measuring measured_peak comparing fewest grpo preferences remedies planning commands",
     "simulate validate exports",
     "report",
     "__init__",

@@ -131,7 +131,8 @@ def test_a_record_feeds_dataset_calibrate_and_the_tables(tmp_path: Path) -> None
         versions={"torch": "2.13.0"},
     )  # fmt: skip
     found = calibrate(record=_record(tmp_path, on_gpu))
-    assert found.measurement.measured_s == 1.25
+    assert found.measurement and found.measurement.measured_s == 1.25
+    assert found.peak and (found.peak.measured_bytes, found.peak.of) == (3 * 2**30, "allocated")
     [row] = csv.DictReader(io.StringIO(memory_csv(tmp_path)))
     assert (row["peak_memory_gb"], row["gpu_type"], row["step_time_s"]) == ("3.0", "h100", "1.25")
     other = sweep_row(replace(on_gpu, config=config.but(variant="dora")))

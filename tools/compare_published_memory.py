@@ -40,6 +40,7 @@ from tools.interval_fit import (
     intervals_of,
     share_of,
 )
+from tools.memory_calibrated import measured_interval
 from tools.published_memory import DRIVER, Case, Skipped, cases, model_of
 from tools.published_memory_later import RESTS_ON, about, first_ratios, inside, said_of
 from tools.published_memory_page import page
@@ -242,7 +243,11 @@ def write(known: Constants, number: int) -> None:
             else f"fitted on {number} published measurements: docs/memory-published.md"
         )
         table["constant"].append(
-            {"name": name, "value": float(f"{value:.4g}"), "source": _source(name, locator)}
+            {
+                "name": name,
+                "value": float(f"{value:.4g}"),
+                "source": dict(INTERVALS) if name == "measured_share" else _source(name, locator),
+            }
         )
     table["interval"] = [{**asdict(each), "source": dict(INTERVALS)} for each in known.intervals]
     for kind, entries in table.items():
@@ -313,7 +318,9 @@ def main() -> None:
     blind = [each for _, each in first_ratios()]
     if "--fit" in sys.argv:
         chosen = [(c, f) for c, f in pairs if c.fitted]
-        write(replace(fit(chosen), intervals=intervals_of(blind)), len(chosen))
+        share, after = measured_interval()
+        intervals = (*intervals_of(blind), after)
+        write(replace(fit(chosen), measured_share=share, intervals=intervals), len(chosen))
         # What was estimated by the constants before is remembered here and there: the page is a new process's.
         subprocess.run([sys.executable, "-m", "tools.compare_published_memory"], check=True)
         return

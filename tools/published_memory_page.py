@@ -10,6 +10,7 @@ from planner.memory.constants import Constants
 from planner.memory.interval_kinds import KINDS
 from tools.interval_fit import Ratio, share_of
 from tools.measured_outliers import why
+from tools.memory_calibrated_page import measured_section
 from tools.published_memory import Skipped
 from tools.published_memory_eighth import section as eighth
 from tools.published_memory_later import RESTS_ON
@@ -287,5 +288,6 @@ def page(
         *_skipped(left),
         *_constants(known),
         *_kinds(*judged, known, order),
+        *measured_section(),
     ]  # fmt: skip
     return "\n".join(lines).rstrip() + "\n"

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..memory.interval_kinds import KIND_WORDS
 from .adapter_options import ADAPTER, PEFT, adapter_options
 from .options import SectionedCommand, json_option, print_json
 from .run_options import HELD, IMAGES, SPREAD, STEP, run_options
+
+if TYPE_CHECKING:  # loaded where a calibration is made
+    from ..measuring import Calibrated
+    from ..moments import MemoryEstimate
+    from ..speed import StepTime
 
 EPILOG = """\b
 Examples:
   lora-plan calibrate -m meta-llama/Llama-3.1-8B --gpu h100 --layers all-linear --rank 16 --batch 8 \\
       --seq-len 4096 --checkpointing layer --tokens-per-s 9000 -o mine.json
   lora-plan calibrate --record run.json --add-to mine.json -o mine.json
+  lora-plan calibrate -m meta-llama/Llama-3.1-8B --layers all-linear --rank 16 --batch 8 --seq-len 4096 \\
+      --checkpointing layer --peak 31.7GiB --peak-of allocated -o mine.json
   lora-plan plan -m meta-llama/Llama-3.1-8B --tokens 50M --gpu h100 --calibration mine.json
 """
 MACHINE = ("gpu", "gpus", "gpus_per_node")
 SECTIONS = {
-    "What was measured": ("record", "step_time", "tokens_per_s", "add_to", "out"),
+    "What was measured": ("record", "step_time", "tokens_per_s", "peak", "peak_of", "add_to", "out"),
     "On what": MACHINE,
     "Model and adapter": ADAPTER,
     "More of PEFT's LoraConfig": PEFT,
@@ -44,6 +53,12 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 )
 @click.option("--step-time", type=float, metavar="SECONDS", help="Seconds of an optimizer step.")
 @click.option("--tokens-per-s", type=float, metavar="RATE", help="Tokens a second of all GPUs instead.")
+@click.option("--peak", metavar="SIZE", help="The highest memory of a GPU: 31.7GiB, 34GB, 32461MiB or bytes.")
+@click.option(
+    "--peak-of", metavar="WHAT",
+    help="What --peak is: allocated (torch.cuda.max_memory_allocated), reserved (max_memory_reserved) or device "
+    "(nvidia-smi).",
+)  # fmt: skip
 @click.option("--add-to", type=click.Path(), metavar="FILE", help="An earlier calibration to add to.")
 @click.option("-o", "--out", type=click.Path(), metavar="FILE", help="Where to write the calibration.")
 @run_options(MACHINE)
@@ -54,10 +69,11 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 @run_options((*STEP, *IMAGES, *HELD, *SPREAD))
 @json_option
 def command(as_json: bool, **options: Any) -> None:
-    """Learn from a measured step how fast your trainer and machine are.
+    """Learn from a measured step how fast your trainer and machine are, and from a measured peak what they hold.
 
     Compares the step's time with the formula's and narrows the interval of every estimate for the same trainer
-    and GPU that is given the file with --calibration.
+    and GPU that is given the file with --calibration. A peak of memory corrects and narrows that of the same model,
+    trainer, method, sharding and loss, on one GPU or on several; either may be given alone.
     """
     from .. import units
     from ..measuring import calibrate
@@ -66,19 +82,61 @@ def command(as_json: bool, **options: Any) -> None:
     if as_json:
         print_json(found.to_dict())
         return
-    before, after, measured = found.before, found.after, found.measurement
-
-    def shown(seconds: float, low: float, high: float) -> str:
-        return f"{units.duration(seconds)} ({units.duration(low)} to {units.duration(high)})"
-
-    click.echo(measured.description)
-    click.echo(f"{measured.trainer} on {measured.gpu}")
-    click.echo(f"measured          {units.duration(measured.measured_s)}")
-    click.echo(f"predicted before  {shown(before.seconds, before.low, before.high)}")
-    click.echo(f"predicted after   {shown(after.seconds, after.low, after.high)}")
-    click.echo(f"interval of       {after.grounds.said}")
+    for line in (*_step_lines(found), *_peak_lines(found)):
+        click.echo(line)
     if found.path:
-        number = len(found.calibration.measurements)
-        click.echo(f"wrote {found.path}: {number} measurement{'s' if number > 1 else ''}")
-    for notice in after.notices:
+        steps, peaks = len(found.calibration.measurements), len(found.calibration.peaks)
+        said = [
+            units.counted(number, word)
+            for number, word in ((steps, "measurement"), (peaks, "measured peak"))
+            if number
+        ]
+        click.echo(f"wrote {found.path}: {' and '.join(said)}")
+    for notice in found.notices:
         click.echo(f"note  {notice.message}")
+
+
+def _step_lines(found: Calibrated) -> Iterator[str]:
+    """The step as it was measured, and as it is predicted before and after."""
+    from .. import units
+
+    before, after, measured = found.before, found.after, found.measurement
+    if before is None or after is None or measured is None:
+        return
+
+    def shown(step: StepTime) -> str:
+        return f"{units.duration(step.seconds)} ({units.duration(step.low)} to {units.duration(step.high)})"
+
+    yield measured.description
+    yield f"{measured.trainer} on {measured.gpu}"
+    yield f"measured          {units.duration(measured.measured_s)}"
+    yield f"predicted before  {shown(before)}"
+    yield f"predicted after   {shown(after)}"
+    yield f"interval of       {after.grounds.said}"
+
+
+def _peak_lines(found: Calibrated) -> Iterator[str]:
+    """The peak as it was measured, and the memory of its set-up before and after."""
+    from .. import units
+
+    peak, before, after = found.peak, found.memory_before, found.memory_after
+    if peak is None or before is None or after is None:
+        return
+
+    def shown(memory: MemoryEstimate) -> str:
+        return (
+            f"{units.byte_size(memory.per_gpu_bytes)} "
+            f"({units.byte_size(memory.low)} to {units.byte_size(memory.high)})"
+        )
+
+    if found.measurement is None:
+        yield peak.description
+    predicted = f"predicted {units.byte_size(peak.predicted_bytes)}"
+    yield f"measured          {units.byte_size(peak.measured_bytes)} {peak.of}, {predicted}"
+    yield f"memory before     {shown(before)}"
+    yield f"memory after      {shown(after)}"
+    if after.corrected:
+        yield f"                  {after.corrected.factor:.3g} times what does not follow from the set-up"
+    if within := after.within:
+        held = f"{within.held:.0%} of {units.counted(within.judged, 'source')}"
+        yield f"interval of       {KIND_WORDS[within.kind]}: it holds {held}"

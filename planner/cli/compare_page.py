@@ -13,7 +13,7 @@ from rich.text import Text
 from .. import units
 from ..comparing import Column, Comparison
 from ..moments import PARTS, VLLM, MemoryPart
-from .estimate_page import fewest
+from .memory_words import fewest
 from .plan_page import money
 
 if TYPE_CHECKING:
@@ -36,6 +36,18 @@ def _fits(column: Column) -> Text:
     return Text(f"{fit}, over by\n{units.byte_size(over)}", style="red")
 
 
+def _corrected(column: Column) -> str:
+    """How measured peaks correct a column's memory."""
+    found = column.memory.corrected
+    return f"rest x {found.factor:.3g}" if found else ""
+
+
+def _held(column: Column) -> str:
+    """How often intervals like that of a column's memory hold sources that had no part in them."""
+    within = column.memory.within
+    return f"{within.held:.0%} of {within.judged}\nsources" if within else ""
+
+
 def _fewest(column: Column) -> tuple[str, str]:
     return fewest(column.fewest.to_dict() if column.fewest else None)
 
@@ -55,6 +67,8 @@ def _rows(found: Comparison) -> list[tuple[str, Callable[[Column], str | Text]]]
         ("  from", lambda c: units.byte_size(c.memory.low)),
         ("  to", lambda c: units.byte_size(c.memory.high)),
     ]
+    if any(column.memory.corrected for column in found.columns):
+        rows += [("  measured peaks", _corrected), ("  it holds", _held)]
     rows += [
         (f"  {part}", _part(part))
         for part in (*PARTS, VLLM)

@@ -17,6 +17,7 @@ from ..moments import FIT_WORDS, parts_of
 from ..plan import Plan
 from . import capacity_tables
 from .capacity_tables import titled_table
+from .memory_words import fewest, memory_of
 
 WIDE = 100
 
@@ -191,9 +192,9 @@ def _memory(plan: Plan) -> Table | None:
     columns = {name: part for name, part in plan.memory.items() if part is not None}
     setup = next(iter(columns.values()))["setup"]
     objective = "" if setup["objective"] == "sft" else f", {setup['objective']}"
-    table = titled_table(
-        "Memory of a GPU", "analytic", f"{setup['precision']}, {setup['optimizer']}{objective}", *columns
-    )
+    basis = "fitted" if any(found["corrected"] for found in columns.values()) else "analytic"
+    how = f"{setup['precision']}, {setup['optimizer']}{objective}"
+    table = titled_table("Memory of a GPU", basis, how, *columns)
     for part in parts_of(columns.values()):
         table.add_row(part, *(units.byte_size(found["parts"].get(part, 0)) for found in columns.values()))
     before = [found["loading"] for found in columns.values()]
@@ -211,6 +212,8 @@ def _memory(plan: Plan) -> Table | None:
     within = [found["interval"] for found in columns.values()]
     table.add_row("interval of", *(KIND_WORDS[each["kind"]] for each in within))
     table.add_row("it holds", *(f"{each['held']:.0%} of {each['judged']} sources" for each in within))
+    if any(corrected := [found["corrected"] for found in columns.values()]):
+        table.add_row("what a step adds", *(f"x {each['factor']:.3g}" if each else "" for each in corrected))
     narrower = [NARROWER[each["kind"]] for each in within]
     if any(narrower):
         table.add_row("narrower by", *narrower)
@@ -221,16 +224,6 @@ def _memory(plan: Plan) -> Table | None:
         table.add_row("fewest GPUs", *(count for count, _ in least))
         table.add_row("a sequence each", *(how for _, how in least))
     return table
-
-
-def fewest(found: dict[str, Any] | None) -> tuple[str, str]:
-    """The fewest GPUs on which a method fits, and how: its sharding, layers computed again, GPUs of a sequence."""
-    if found is None:
-        return "over 4,096", ""
-    how = [] if found["sharding"] == "none" else [found["sharding"]]
-    how += ["recomputing"] if found["checkpointing"] != "none" else []
-    shared = f"\n{found['sequence_parallel']} a sequence" if found["sequence_parallel"] > 1 else ""
-    return f"{found['gpus']:,}", f"{', '.join(how)}{shared}"
 
 
 def _time(plan: Plan) -> Table | None:
@@ -334,7 +327,7 @@ def _explain_memory(plan: Plan) -> tuple[str, ...]:
     within = found["interval"]
     return (
         (
-            "analytic: memory is a sum over what a step holds. Its interval is to hold "
+            f"{memory_of(found['corrected'])} Its interval is to hold "
             f"{within['coverage']:.0%} of published peaks of sources that nobody has looked at: it rests on "
             f"{within['runs']} figures of {within['sources']} sources as they were predicted first. "
             f"{_held(within, KIND_WORDS[within['kind']])}"

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from .. import units
 from ..errors import InputError
+from ..memory.interval_kinds import KIND_WORDS
 from ..moments import FIT_WORDS
 from ..running import OF_FILE
 from ..search.evaluate import Evaluated
@@ -60,6 +61,10 @@ def _best(found: Found) -> RenderableType:
     )
     fit = best.memory.fit(best.memory_bytes)
     table.add_row("memory", f"{f'{FIT_WORDS[fit]}: ' if fit else ''}{peak}, most at {best.memory.peak.name}")
+    if (found_peak := best.memory.corrected) and (within := best.memory.within):
+        held = f"{within.held:.0%} of {units.counted(within.judged, 'source')}"
+        by = f"{units.counted(found_peak.peaks, 'measured peak')}, of a step's rest x {found_peak.factor:.3g}"
+        table.add_row("", f"by {by}; interval of {KIND_WORDS[within.kind]}: it holds {held}")
     if run.low is not None and run.high is not None:
         table.add_row(
             "time",

@@ -14,7 +14,7 @@ from ..errors import FactError
 from ..facts import read_data, source_from
 from ..moments import Interval
 from ..schema import Source
-from .interval_kinds import KINDS
+from .interval_kinds import KINDS, MEASURED
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Constants:
     """`context_bytes`: CUDA's context and the libraries' kernels on a GPU; `communication_bytes`: NCCL's channels and
     buffers, where GPUs talk to each other. Of what the caching allocator keeps where there is room: `cached_apart` of
     the transient bytes of the phases but the largest, `cached_gathered` of gathered units, `cached_varied` of what
-    grows with the length where lengths vary. `intervals`, one of each kind (`KINDS`), are to hold the share
-    `coverage` of measured peaks."""
+    grows with the length where lengths vary. `intervals`, one of each kind (`KINDS`) and one after a measured peak,
+    are to hold the share `coverage` of measured peaks. `measured_share` of what a measured peak says is believed."""
 
     context_bytes: float
     communication_bytes: float
@@ -31,6 +31,7 @@ class Constants:
     cached_gathered: float
     cached_varied: float
     coverage: float
+    measured_share: float = 1.0
     intervals: tuple[Interval, ...] = ()
 
     def of_kind(self, kind: str) -> Interval:
@@ -57,8 +58,9 @@ def parse(table: Mapping[str, Any]) -> tuple[Constants, tuple[tuple[str, Source]
     if odd:
         raise FactError(f"memory.toml: {', '.join(odd)} missing or not known.")
     intervals = tuple(_interval(entry) for entry in table.get("interval", ()))
-    if sorted(each.kind for each in intervals) != sorted(KINDS):
-        raise FactError(f"memory.toml: expected one interval of each kind: {', '.join(KINDS)}.")
+    kinds = (*KINDS, MEASURED)
+    if sorted(each.kind for each in intervals) != sorted(kinds):
+        raise FactError(f"memory.toml: expected one interval of each kind: {', '.join(kinds)}.")
     sources += [
         (str(entry["kind"]), source_from(entry.get("source"), f"memory.toml: {entry['kind']}"))
         for entry in table["interval"]

@@ -6,16 +6,18 @@ from __future__ import annotations
 NAMED = ("alone-lora", "alone", "open", "shared", "shared-open", "split")
 UNNAMED = ("unnamed", "unnamed-several")
 KINDS = (*NAMED, *UNNAMED, "offloaded")
+MEASURED = "measured"  # the interval after a measured peak of one's own, whatever its kind
 
 # In few words, for the cell of a table.
 KIND_WORDS = {
     "alone-lora": "LoRA, one GPU", "alone": "one GPU", "open": "no length given", "shared": "several GPUs",
     "shared-open": "no length given", "split": "split model", "unnamed": "unknown trainer",
-    "unnamed-several": "unknown trainer", "offloaded": "offloading",
+    "unnamed-several": "unknown trainer", "offloaded": "offloading", "measured": "measured peak",
 }  # fmt: skip
 # What makes it narrower, in few words; "" where nothing is known to.
 NARROWER = {
-    **dict.fromkeys(KINDS, ""), **dict.fromkeys(UNNAMED, "naming --trainer"), "shared-open": "giving --seq-len",
+    **dict.fromkeys((*KINDS, MEASURED), ""), **dict.fromkeys(UNNAMED, "naming --trainer"),
+    "shared-open": "giving --seq-len",
 }  # fmt: skip
 
 # What a length is to an estimate (`interval.length`), after the number of tokens.

@@ -300,6 +300,7 @@ def _shards(arch: Architecture, setup: Setup, weights: Weights, stage: Stage, ow
 
 # What to do about it
 
+LOADING_CODES = ("loading-peak", "loading-kept")
 REMEDIES = {
     "together": "transformers 5.0 to 5.3 put all weights onto the GPU in 16 bits while they are quantised one by "
     "one: 5.4 and later take them in turn, as HF_DEACTIVATE_ASYNC_LOAD=1 makes these do.",
@@ -330,9 +331,9 @@ def loading_notices(found: MemoryEstimate) -> Iterator[Notice]:
         key = "quantised-whole"
     why = REMEDIES.get(key, "")
     if found.peak.phase in BEFORE:
-        yield Notice("loading-peak", f"Most is held before the first step. {why}".strip())
+        yield Notice(LOADING_CODES[0], f"Most is held before the first step. {why}".strip())
     elif found.before_bytes >= found.reserved_bytes > 0:
         yield Notice(
-            "loading-kept",
+            LOADING_CODES[1],
             f"What nvidia-smi shows was taken before the first step, and stays with torch's allocator. {why}".strip(),
         )

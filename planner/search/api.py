@@ -17,6 +17,7 @@ from ..errors import InputError, UnsupportedArchitectureError, hint
 from ..estimator import load, sequence_length
 from ..learning_rate.factors import Run, at_run
 from ..learning_rate.lookup import LearningRate, look_up
+from ..memory.calibration import peak_notices
 from ..memory.overhead import said_narrower
 from ..pacing import few_steps, packed_notice
 from ..preferences import unknown_rate
@@ -267,6 +268,7 @@ def _notices(job: Job, found: Sequence[Evaluated], own: bool, group: int | None)
     ):
         yield packed
     yield from to_say(best.memory.setup)
+    yield from peak_notices(job.calibration.peaks, job.arch, best.memory.setup)
     yield from best.run.step.notices
 
 

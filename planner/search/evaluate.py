@@ -73,6 +73,7 @@ class Evaluated:
                 "low": memory.low,
                 "high": memory.high,
                 "interval": memory.interval(),
+                "corrected": dict(vars(memory.corrected)) if memory.corrected else None,
                 "limit_bytes": self.memory_bytes,
                 "moment": memory.peak.name,
             },
@@ -122,7 +123,10 @@ def as_run(job: Job, choice: Choice) -> Running:
     pairs = adapters.adapt(job.arch, spec)
     whole = trained_whole(job.arch, spec, pairs)
     machine = machine_of(job, choice.accelerator, choice.layout.gpus)
-    return Running("", job.arch, spec, pairs, whole, choice.setup(job), machine, job.lengths_open)
+    return Running(
+        "", job.arch, spec, pairs, whole, choice.setup(job), machine, job.lengths_open,
+        peaks=job.calibration.peaks,
+    )  # fmt: skip
 
 
 def evaluate(job: Job, choice: Choice) -> Evaluated:

@@ -14,10 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from ..choices import Quantize
+from ..memory.calibration import corrected, telling
 from ..memory.constants import constants
+from ..memory.interval_kinds import MEASURED
 from ..memory.overhead import cached, kind_of
 from ..memory.peak import estimate_stages
-from ..moments import MemoryEstimate
+from ..moments import Interval, MemoryEstimate
 from ..objective_rules import SHARES_GPU
 from ..setup import Setup
 from .layout import NOT_SHARDED, Layout
@@ -37,7 +40,8 @@ def _sample(job: Job, table: Table, layout: Layout, micro_batch: int, micro_step
     if shared:
         setup = replace(setup, generation="server", **NO_ENGINE)
     stages = estimate_stages(job.arch, setup, table.pairs, table.whole)
-    return np.stack([_figures(found, setup, shared) for found in stages])
+    peaks = job.calibration.peaks
+    return np.stack([_figures(corrected(found, job.arch, peaks), setup, shared) for found in stages])
 
 
 def _figures(found: MemoryEstimate, setup: Setup, shared: bool) -> Array:
@@ -130,13 +134,14 @@ def _flights(layout: Layout, steps: Array, apart: bool) -> Iterator[tuple[int, A
 def upper_ends(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Array]:
     """The upper ends of intervals, and the bytes that are added to what is needed before: by table, micro-batch (one
     for all), layout and batch."""
-    known = constants()
+
+    def interval(quantize: Quantize, layout: Layout) -> Interval:
+        setup = setup_of(job, quantize, "none", layout, 1, 1)
+        measured = telling(job.calibration.peaks, job.arch, setup)
+        return constants().of_kind(MEASURED if measured else kind_of(setup, job.lengths_open))
+
     by_base = {
-        quantize: [
-            known.of_kind(kind_of(setup_of(job, quantize, "none", layout, 1, 1), job.lengths_open))
-            for layout in space.layouts
-        ]
-        for quantize in space.quantize
+        quantize: [interval(quantize, layout) for layout in space.layouts] for quantize in space.quantize
     }
     ends = [[(each.high, each.extra_bytes) for each in by_base[table.quantize]] for table in found]
     high, extra = np.moveaxis(np.array(ends), -1, 0)

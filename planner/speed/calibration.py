@@ -23,6 +23,7 @@ from typing import Any
 
 from ..dataclass import dataclass
 from ..errors import InputError
+from ..memory.calibration import Peak, peak_from
 from ..schema import Notice
 from .efficiency import Spread
 
@@ -45,9 +46,10 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Measurements of one's own; empty, nothing changes."""
+    """Measurements of one's own, of steps and of peaks of memory; empty, nothing changes."""
 
     measurements: tuple[Measurement, ...] = ()
+    peaks: tuple[Peak, ...] = ()
 
     def of(self, gpu: str, trainer: str) -> tuple[Measurement, ...]:
         """Those of this accelerator and trainer."""
@@ -95,7 +97,8 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """The calibration file."""
-        return {"lora_plan_calibration": FORMAT, "measurements": [dict(vars(m)) for m in self.measurements]}
+        found = {"lora_plan_calibration": FORMAT, "measurements": [dict(vars(m)) for m in self.measurements]}
+        return {**found, "peaks": [dict(vars(peak)) for peak in self.peaks]} if self.peaks else found
 
 
 NOTHING_MEASURED = Calibration()
@@ -129,7 +132,8 @@ def read(path: str | os.PathLike[str]) -> Calibration:
         ) from None
     if not isinstance(raw, Mapping) or raw.get("lora_plan_calibration") != FORMAT:
         raise InputError("calibration", shown, "a file written by `lora-plan calibrate`")
-    entries = raw.get("measurements")
-    if not isinstance(entries, list):
-        raise InputError("calibration", shown, "a list of measurements")
-    return Calibration(tuple(_measurement(entry, shown) for entry in entries))
+    entries, peaks = raw.get("measurements"), raw.get("peaks", [])  # files of before have no peaks
+    if not isinstance(entries, list) or not isinstance(peaks, list):
+        raise InputError("calibration", shown, "a list of measurements, and one of peaks where there are any")
+    measured = tuple(_measurement(entry, shown) for entry in entries)
+    return Calibration(measured, tuple(peak_from(entry, shown) for entry in peaks))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from ...memory.interval_kinds import KIND_WORDS, NARROWER
+from ...memory.interval_kinds import KIND_WORDS, MEASURED, NARROWER
 from ...moments import parts_of
 from ...speed.kinds import KIND_WORDS as TIMED
 from ..document import Block, Code, Paragraph, Row, Section, Table, Text, para
@@ -32,8 +32,18 @@ def _grounds(m: Material, intervals: Sequence[str]) -> list[Row]:
         for each in intervals
     )
     rows = [Row((("interval of",), *kinds)), Row((("it holds",), *held)), Row((("it rests on",), *rests))]
+    if any(m.get(f"{each}/kind") == MEASURED for each in intervals):
+        rows.append(
+            Row((("what a step adds, by measured peaks",), *(_corrected(m, each) for each in intervals)))
+        )
     narrower = [NARROWER.get(m.get(f"{each}/kind"), "") for each in intervals]
     return [*rows, Row((("narrower by",), *((each,) for each in narrower)))] if any(narrower) else rows
+
+
+def _corrected(m: Material, interval: str) -> Text:
+    """How measured peaks correct memory: gradients, activations, logits and buffers are taken so many times."""
+    factor = f"{interval.removesuffix('interval')}corrected/factor"
+    return (m.number(factor, "times"),) if m.get(factor) is not None else ("",)
 
 
 def _memory_table(m: Material) -> Table:

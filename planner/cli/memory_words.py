@@ -1,0 +1,29 @@
+"""Words on memory that several pages say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .. import units
+
+
+def fewest(found: dict[str, Any] | None) -> tuple[str, str]:
+    """The fewest GPUs on which a method fits, and how: its sharding, layers computed again, GPUs of a sequence."""
+    if found is None:
+        return "over 4,096", ""
+    how = [] if found["sharding"] == "none" else [found["sharding"]]
+    how += ["recomputing"] if found["checkpointing"] != "none" else []
+    shared = f"\n{found['sequence_parallel']} a sequence" if found["sequence_parallel"] > 1 else ""
+    return f"{found['gpus']:,}", f"{', '.join(how)}{shared}"
+
+
+def memory_of(corrected: Mapping[str, Any] | None) -> str:
+    """The sentence on what memory is made of, and how measured peaks correct it."""
+    if corrected is None:
+        return "analytic: memory is a sum over what a step holds."
+    return (
+        "fitted: memory is a sum over what a step holds, of which gradients, activations, logits and buffers are "
+        f"taken {corrected['factor']:.3g} times, by {units.counted(corrected['peaks'], 'measured peak')} of your own "
+        "of this model and trainer."
+    )
