@@ -219,7 +219,7 @@ class _Walk:
         return scores or v
 
     def _product(self, op: Product, length: int, needs: list[bool], tally: Tally) -> bool:
-        left, right = needs[op.left], needs[op.right]
+        left, right = needs[op.left], needs[op.right] and not op.one_sided
         macs = self.step.batch * length * op.macs_per_position
         tally.forward += macs
         tally.backward += macs * (left + right)

@@ -189,12 +189,14 @@ class Attend:
 
 @dataclass(frozen=True)
 class Product:
-    """A product of two activations other than attention, `macs_per_position` multiply-adds per position."""
+    """A product of two activations other than attention, `macs_per_position` multiply-adds per position. `one_sided`:
+    what stands right is made of positions, and needs no gradient."""
 
     left: int
     right: int
     out: int
     macs_per_position: int
+    one_sided: bool = False
 
 
 # "pairs" is every chunk's state with every other's and the initial one: (n + 1)^2 products for n chunks.
@@ -287,9 +289,9 @@ class Images:
     positions, in blocks "stem", "encoder", "unused" (layers that run for nothing) and "connector". `pixel_shape` is
     that of a sequence's pixel values, `grid` the patches of an image by frames, height and width where the model is
     told them. `hooked`: with checkpointing, transformers makes the tower's patches need a gradient as it does the
-    embedding's tokens. `masked`: attention is given a mask because image tokens see each other.
-    `merged`: all units of a micro-batch pass the tower as one sequence, in which a mask keeps them apart unless a
-    flash kernel takes their lengths.
+    embedding's tokens. `masked`: attention is given a mask because image tokens see each other,
+    `masked_windows`: in windows alone. `merged`: all units of a micro-batch pass the tower as one sequence, in which
+    a mask keeps them apart unless a flash kernel takes their lengths.
     """
 
     count: int
@@ -307,6 +309,7 @@ class Images:
     masked: bool
     sources: tuple[Source, ...]
     merged: bool = False
+    masked_windows: bool = False
 
 
 @dataclass(frozen=True, eq=False)

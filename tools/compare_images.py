@@ -1,12 +1,13 @@
 """docs/images.md: steps with images, in closed form beside the simulated ones (FLOPs, memory), model by model.
 
-python -m tools.compare_images
+python -m tools.compare_images [first|later]
 """
 
 from __future__ import annotations
 
 import itertools
 import statistics
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from planner.simulate.timeline import PARTS
 from .pictured_models import IDEFICS3, INTERNVL, PIXTRAL, SMOLVLM
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "images.md"
-BEGIN, END = "<!-- compared: begin -->", "<!-- compared: end -->"
+MARKS = {"first": "compared", "later": "compared later"}  # of the page's tables
 STATES = 4  # weights, adapter, gradients, optimizer: the first of the parts
 TEXT = AdapterSpec(rank=16, layers=("attention", "mlp"))
 TOWER = AdapterSpec(rank=16, layers=("all-linear",))
@@ -45,7 +46,11 @@ MODELS: tuple[Model, ...] = (
     ("Idefics 3, as 8B", IDEFICS3, 1, "800x600"),
     ("SmolVLM, as 256M", SMOLVLM, 1, "1600x1000"),
     ("InternVL3, as 1B", INTERNVL, 1, "1200x800"),
+)
+LATER: tuple[Model, ...] = (
     ("mistralai/Ministral-3-3B-Base-2512", "mistralai/Ministral-3-3B-Base-2512", 2, "1280x720"),
+    ("google/gemma-4-E4B-it", "google/gemma-4-E4B-it", 2, "1280x720"),
+    ("google/gemma-4-31B-it", "google/gemma-4-31B-it", 4, "800x600"),
     ("Pixtral, as 12B", PIXTRAL, 1, "900x1200"),
 )
 
@@ -80,7 +85,7 @@ def _loaded(name: str) -> tuple[Any, Architecture]:
     return found.config, arch
 
 
-def points(models: Sequence[Model] = MODELS) -> Iterator[Point]:
+def points(models: Sequence[Model]) -> Iterator[Point]:
     """Every point; FLOPs are compared under eager attention, of which nothing runs again unseen."""
     for name, given, count, size in models:
         config, arch = _model(given, count, size)
@@ -151,11 +156,15 @@ def table(found: list[Point]) -> str:
 
 
 def main() -> None:
-    """Write the table into the page."""
-    found = table(list(points()))
-    text = PAGE.read_text(encoding="utf-8")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n{found}\n{END}{after}", encoding="utf-8")
+    """Write the tables into the page, or one of them."""
+    for name, models in (("first", MODELS), ("later", LATER)):
+        if name not in (sys.argv[1:] or MARKS):
+            continue
+        found = table(list(points(models)))
+        begin, end = (f"<!-- {MARKS[name]}: {where} -->" for where in ("begin", "end"))
+        text = PAGE.read_text(encoding="utf-8")
+        before, after = text.split(begin)[0], text.split(end)[1]
+        PAGE.write_text(f"{before}{begin}\n{found}\n{end}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -180,10 +180,10 @@ class Layer:
         )  # fmt: skip
         return out
 
-    def product(self, left: int, right: int, macs_per_position: int) -> int:
+    def product(self, left: int, right: int, macs_per_position: int, *, one_sided: bool = False) -> int:
         """A product of two activations, as in a state-space or linear-attention core."""
         out = self._value()
-        self._operations.append(Product(left, right, out, macs_per_position))
+        self._operations.append(Product(left, right, out, macs_per_position, one_sided))
         return out
 
     def scan(

@@ -8,7 +8,7 @@ a gradient of theirs needs.
 from __future__ import annotations
 
 from .passes import FLOAT32, Pass
-from .tape import Buffer, Gradients, Size, Value, add, cast, copy, multiply, piece, scale, unary
+from .tape import Buffer, Gradients, Size, Value, add, cast, copy, multiply, piece, scale, unary, view
 
 
 def rms_norm(run: Pass, x: Value, weight: int, rule: str = "rms", given: int = 0) -> Value:
@@ -250,12 +250,18 @@ def rotate(run: Pass, x: Value, rule: str, share: float = 1.0) -> Value:
     """Rotary positions on queries or keys: x cos + rotate_half(x) sin. Nothing of x is kept (cos and sin are).
 
     Rules: "half" turns all of a head, "partial" a share of it and joins the rest, "half32" and "partial32" in
-    float32, "complex" by complex products in float32 (DeepSeek V2, Llama 4), "none" not at all.
+    float32, "complex" by complex products in float32 (DeepSeek V2, Llama 4), "axial" each half by itself,
+    "none" not at all.
     """
     if rule == "none":
         return x
     if run.kernels in ("fused", "liger", "unsloth", "compiled"):
         return unary(x, "")
+    if rule == "axial":  # rows and columns by half a head each, which one split takes apart
+        tape, size = x.tape, x.bytes
+        split = tape.apply((x,), x.elements, x.width, (), lambda g: (tape.new(size),), out=x.buffer)
+        halves = (_turn(view(split, x.elements * 0.5)) for _ in range(2))
+        return concatenated(*halves)
     wide = rule.endswith("32") or rule == "complex"
     inner = cast(x, FLOAT32) if wide else x
     if rule.startswith("partial"):

@@ -18,6 +18,7 @@ from .kinds import KEPT, STREAM, Job, Walked, walk_layer
 from .known import maybe_at, remembered
 from .merged import entry_of
 from .passes import FLOAT32, Pass
+from .pooled import first_needs, patches_of, pooler_of
 from .rounds import in_rounds
 from .step import Course, Layers, walked_layers
 from .stretch import Held, Stretch, at_ranks
@@ -34,7 +35,7 @@ class Manner:
     held beside them. `positioned`: learned positions are added. `held`: the last layer's result is handed on with the
     features and held while the text runs. `joined`: features are joined anew from a list of images. `ended`: a norm
     stands behind the last layer. `copied`: pixel values are, to leave padded images out. `placed`: it is patches with
-    their positions that are made to need a gradient.
+    their positions that are made to need a gradient. `pooled`: squares of patches are averaged behind the layers.
     """
 
     permuted: bool = False
@@ -45,6 +46,7 @@ class Manner:
     ended: bool = False
     copied: bool = False
     placed: bool = False
+    pooled: bool = False
 
 
 MANNERS = {
@@ -55,6 +57,10 @@ MANNERS = {
     "idefics3_vision": Manner(positioned=True, ended=True, joined=True, copied=True, placed=True),
     "clip_vision": Manner(positioned=True, joined=True),
     "internvl_vision": Manner(positioned=True, ended=True),
+    **dict.fromkeys(
+        (f"gemma4_vision{clips}{pads}" for clips in ("", "_clipped") for pads in ("", "_padded")),
+        Manner(held=False, joined=True, pooled=True),
+    ),
     "pixtral_vision": Manner(rotary=True, joined=True),
 }
 
@@ -186,12 +192,22 @@ def tower_of(job: Job, images: Images) -> Tower:
     own, manner = _job_of(job, images), MANNERS[images.tower.model_type]
     run, setup = own.run(), own.setup
     grad = setup.method == "full" or setup.needs_input_grads
+    if manner.pooled:
+        grad = first_needs(own)
     layers = walked_layers(own, grad)
     last = layers.kinds[layers.order[-1][1]] if layers.order else None
-    found = (last.grad, last.width) if last else (grad, 0)
+    ended = found = (last.grad, last.width) if last else (grad, 0)
+    pooler = (
+        pooler_of(own, images, last.grad if last else grad, found[1] or run.stream) if manner.pooled else None
+    )
+    if pooler:
+        found = (pooler.grad, pooler.width)
     out, *mergers = (_connected(own, block, number, *found) for block, number in _connectors(images))
     pixels = pixel_bytes(images, job.setup)
-    if images.merged:
+    if manner.pooled:
+        first = patches_of(own, pixels, any(kind.grad for kind in layers.kinds))
+        entry, back, during, leaf = first.forward, first.back, first.during, first.leaf
+    elif images.merged:
         heads = next(op.d_qk for op in _block(images, "encoder").operations if isinstance(op, Attend))
         low = 0 if run.stream == FLOAT32 else pixels * (run.stream / FLOAT32)
         reached = any(kind.grad for kind in layers.kinds)
@@ -203,13 +219,12 @@ def tower_of(job: Job, images: Images) -> Tower:
     features: Size = images.rows * job.setup.sequences * (job.arch.hidden_size * text.stream)
     width = layers.kinds[layers.order[-1][1]].width if layers.order else run.stream
     beside: Held = {TEMPORARY: run.rows * (images.tower.hidden_size * width) if manner.held else 0}
-    if found[0]:  # kept by the graph already, where the connector keeps what it reads
+    if ended[0]:  # kept by the graph already, where the connector keeps what it reads
         beside = {}
     results = (1 + manner.joined) * (1 + len(mergers))
+    inner = (*mergers, pooler) if pooler else tuple(mergers)
     beside = {TEMPORARY: beside.get(TEMPORARY, 0) + features * results}
-    return Tower(
-        entry, layers, out, tuple(mergers), back, _scatter(job, features, out.grad), during, beside, leaf
-    )
+    return Tower(entry, layers, out, inner, back, _scatter(job, features, out.grad), during, beside, leaf)
 
 
 def _entry(

@@ -40,6 +40,7 @@ from .shared import is_shared
 from .tape import Size, Value, add, cast, multiply, piece, scale, unary
 from .traits import Traits, in_scans
 
+CLIPPED = ".linear"  # a Linear inside a module that clamps what goes in and what comes out
 UNNORMED = ("per_layer_input_gate",)  # what reads the stream as it is
 
 
@@ -235,7 +236,10 @@ class Walk(Mixture):
             return unary(x, "in")  # one filter a channel: keeps what it reads
         if matrix.role == "router" and self.traits.router == "sigmoid":
             x = cast(x, FLOAT32)
-        out = self._linear(op, x, clones=op.out in self.plan.turned)
+        clips = self.traits.clipped and matrix.name.endswith(CLIPPED)
+        out = self._linear(op, unary(x, "in", 1) if clips else x, clones=op.out in self.plan.turned)
+        if clips:
+            out = unary(out, "in", 1)
         if matrix.role == "router":
             self.logits = out
         if op.forward_only:
@@ -284,7 +288,7 @@ class Walk(Mixture):
         masked = (run.masked and self.outside.padded(op)) or (
             op.window is not None and op.window <= run.reach
         )
-        masked = masked or traits.mask_given
+        masked = masked or traits.mask_given or (traits.windows_masked and op.window is not None)
         n_heads, n_kv_heads = self._counts(op)
         pairs: Size = run.pairs if op.pairs is None else run.sequences * op.pairs
         if op.memory and self.outside.rows is not None:

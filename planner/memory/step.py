@@ -43,7 +43,7 @@ class Place:
     highest: Held
 
 
-ENDS = ("head", "stem", "unused", "deepstack", "connector")
+ENDS = ("head", "stem", "unused", "deepstack", "pooler", "connector")
 POSITIONS = ("wpe", "embed_positions", "position_embeddings")  # tables of learned positions
 Passed = tuple[str, Stretch]  # where, and what is passed
 
@@ -194,10 +194,12 @@ def masks(job: Job) -> Size:
     eager = run.kernel == "eager" or job.traits.eager
     given = run.masked or job.traits.mask_given
     windows = {op.window for block in job.arch.blocks for op in block.operations if isinstance(op, Attend)}
-    needed = [w for w in windows if eager or given or (w is not None and w <= run.reach)]
-    one = setup.seq_len * setup.seq_len * (run.compute if eager else 1)
-    each = run.masked or eager or (job.arch.images is not None and given)
-    return len(needed) * one * (setup.sequences if each else 1)
+    one, total = setup.seq_len * setup.seq_len * (run.compute if eager else 1), 0
+    for window in windows:
+        seen = job.arch.images is not None and (given or (job.traits.windows_masked and window is not None))
+        if eager or given or seen or (window is not None and window <= run.reach):
+            total += one * (setup.sequences if run.masked or eager or seen else 1)
+    return total
 
 
 class Seen(Protocol):

@@ -54,7 +54,8 @@ class Traits:
 
     Towers of images: `pieced`: attention runs apart for each image or window, from pieces of queries, keys and
     values, and joins what comes out. `narrow_stem`: layers read what a convolution makes, in 16 bits under autocast.
-    `layer_scale`: what a layer's parts add is weighed by a trained vector.
+    `layer_scale`: what a layer's parts add is weighed by a trained vector. `clipped`: what goes into matrices and
+        comes out is clamped. `windows_masked` (of the text): layers with windows are given a mask for each sequence.
     """
 
     norm: str = "rms"
@@ -104,6 +105,8 @@ class Traits:
     pieced: bool = False
     narrow_stem: bool = False
     layer_scale: bool = False
+    clipped: bool = False
+    windows_masked: bool = False
     weighed_stream: bool = False
     norms_turned: bool = False
     inner_norms: bool = False
@@ -114,6 +117,7 @@ GEMMA = Traits(norm="gemma", qk_norm="gemma", activation="gelu_pytorch_tanh", sc
 LEGACY = Traits(norm="layer", qk_norm="layer", rotary="none", activation="gelu")
 BERT = replace(LEGACY, before=False, post=True, stem_norm=True, narrow_loss=True, narrow=True)
 PRENORMED_BERT = replace(LEGACY, narrow_loss=True, narrow=True)
+GEMMA4 = replace(GEMMA, after=True, v_norm=True, rotary="axial")
 SIGLIP = replace(LEGACY, activation="gelu_pytorch_tanh")
 BART = replace(LEGACY, narrow_loss=True, narrow=True, logits="biased", scaled_embedding=True)
 
@@ -222,6 +226,10 @@ TRAITS: dict[str, Traits] = {
         LEGACY, rotary="half32", activation="quick_gelu", pieced=True, narrow_stem=True
     ),
     "qwen3_vl_vision": replace(LEGACY, rotary="half32", activation="gelu_pytorch_tanh", pieced=True),
+    "gemma4_vision": GEMMA4,
+    "gemma4_vision_padded": replace(GEMMA4, mask_given=True),
+    "gemma4_vision_clipped": replace(GEMMA4, clipped=True),
+    "gemma4_vision_clipped_padded": replace(GEMMA4, clipped=True, mask_given=True),
     "pixtral_vision": replace(LLAMA, mask_given=True, mask_shared=True),
     "qwen2_5_vl_vision": replace(LLAMA, rotary="half32", pieced=True, narrow_stem=True),
 }
@@ -398,8 +406,9 @@ def traits_of(arch: Architecture) -> Traits:
         found = replace(found, logits="plain")
     if found.capped_scores and "attn_logit_softcapping" in arch.uncapped:
         found = replace(found, capped_scores=False)
-    if arch.images is not None and arch.images.masked:
-        found = replace(found, mask_given=True)
+    if arch.images is not None:
+        masked, windows = arch.images.masked, arch.images.masked_windows
+        found = replace(found, mask_given=masked or found.mask_given, windows_masked=windows)
     if kind == "hyperclovax" and not any("post_norm" in vector.name for vector in arch.vectors):
         found = replace(found, after=False)
     return found

@@ -25,12 +25,17 @@ def image_inputs(model: Any, images: Images, setup: Setup, ids: Any) -> dict[str
     first, *rest = images.pixel_shape
     shape = (n, first, *rest) if config.model_type in NESTED else (first * n, *rest)
     found = {"pixel_values": torch.ones(shape, device=device)}
-    if images.masked:
-        found["token_type_ids"] = torch.zeros_like(ids)
+    named = (
+        "token_type_ids" if images.masked else "mm_token_type_ids" if config.model_type == "gemma4" else None
+    )
+    if named:
+        found[named] = torch.zeros_like(ids)
     if device.type != "meta":
         ids[:, : images.rows] = config.image_token_id
-        if images.masked:
-            found["token_type_ids"][:, : images.rows] = 1
+        if named:
+            found[named][:, : images.rows] = 1
+    if config.model_type == "gemma4":
+        found["image_position_ids"] = _positions(images, config.vision_config, n, device)
     if images.merged:
         # On the host, whose numbers decide shapes.
         found["image_sizes"] = torch.tensor([list(images.pixel_shape[2:])] * (images.count * n))
@@ -40,6 +45,16 @@ def image_inputs(model: Any, images: Images, setup: Setup, ids: Any) -> dict[str
         # In training the model finds them from tokens; of these there are none, or not in the order of a text.
         found["position_ids"] = torch.zeros((3, n, setup.seq_len), dtype=torch.long, device=device)
     return found
+
+
+def _positions(images: Images, vision: Any, sequences: int, device: Any) -> Any:
+    """Column and row of every patch of Gemma 4's images, of one row of squares that are pooled; -1 of padded ones."""
+    length, rows = images.length, images.rows // images.count
+    found = torch.full((images.count * sequences, length, 2), -1)
+    side = vision.pooling_kernel_size
+    at = torch.arange(rows * side**2)
+    found[:, : len(at), 0], found[:, : len(at), 1] = at // side, at % side
+    return found.to(device)
 
 
 def towers_whole(found: list[Stack], images: Images | None) -> list[Stack]:
@@ -92,14 +107,19 @@ class Places(TorchFunctionMode):  # type: ignore[misc]
     def __init__(self, images: Images, setup: Setup) -> None:
         super().__init__()
         self.units, self.rows, self.sequences = images.units, images.rows, setup.sequences
-        # What a sum over rows of numbers is asked for: an image's features, or a sample's images.
-        self.listed = images.rows // images.count if images.merged else images.units
+        kind = images.tower.model_type
+        self.padded = images.length if kind.endswith("_padded") else None
+        # What code asks for as a list: features of each image, or images of each sample.
+        each = images.merged or kind.startswith("gemma4")
+        self.listed = images.rows // images.count if each else images.units
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
             args = (args[0], self._places(args[1]), *args[2:])
         elif func is torch.Tensor.tolist and args[0].device.type == "meta":
             return [self.listed] * len(args[0])
+        elif func is torch.Tensor.all and args[0].shape[1:] == (self.padded,) and not kwargs:
+            return torch.tensor(False)  # some of an image's patches are padded
         elif func in (torch.Tensor.__mul__, torch.Tensor.mul) and args[0].device.type == "meta":
             args = (args[0], _moved(args[1]))  # weights of positions
         return func(*args, **(kwargs or {}))

@@ -362,6 +362,7 @@ class Walk:
         left, right = needs[op.left], needs[op.right]
         if isinstance(op, Product):
             forward = left_macs = right_macs = float(length * op.macs_per_position)
+            right = right and not op.one_sided
         else:
             forward, left_macs, right_macs = (
                 float(op.macs * chunk_sum(op, length, which))

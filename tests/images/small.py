@@ -48,6 +48,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
                                             "vision_use_head": False},
         mm_tokens_per_image=16,
     ),
+    "gemma4": _model(
+        "gemma4", "Gemma4", "gemma4_text", {
+            **SQUARE, "model_type": "gemma4_vision", "num_key_value_heads": 4, "head_dim": 16, "patch_size": 4,
+            "position_embedding_size": 256, "use_clipped_linears": True, "standardize": True,
+        },
+        vision_soft_tokens_per_image=70, audio_config=None,
+    ),
     "idefics3": _model("idefics3", "Idefics3", "llama", {**SQUARE, "image_size": 64}, scale_factor=2),
     "smolvlm": _model("smolvlm", "SmolVLM", "llama", {**SQUARE, "image_size": 32}, scale_factor=2),
     "llava": _model("llava", "Llava", "llama", {**SQUARE, "model_type": "clip_vision_model", "image_size": 64}),
@@ -64,6 +71,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
         vision_feature_layer=-1, vision_feature_select_strategy="full",
     ),
 }  # fmt: skip
+CONFIGS["gemma4"]["text_config"].update(
+    head_dim=16, global_head_dim=16, hidden_size_per_layer_input=8, vocab_size_per_layer_input=320,
+    sliding_window=64, num_kv_shared_layers=0, use_bidirectional_attention="vision",
+    layer_types=["sliding_attention", "full_attention"],
+)  # fmt: skip
 for kind in ("qwen3_vl", "qwen3_vl_moe"):
     CONFIGS[kind]["text_config"].update(
         head_dim=16, rope_scaling={"rope_type": "default", "mrope_section": [2, 3, 3]}

@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner import compare, estimate
-from planner.architecture.images.resizing import canvas, tiles, windows, within_pixels, within_sides
+from planner.architecture.images.resizing import (
+    canvas,
+    most_patches,
+    tiles,
+    windows,
+    within_pixels,
+    within_sides,
+)
 from planner.errors import InputError, UnsupportedArchitectureError
 from planner.estimator import load
 
@@ -22,11 +29,15 @@ SIDES = st.integers(20, 4000)
 @settings(max_examples=60)
 @given(SIDES, SIDES)
 def test_sizes_are_those_of_the_processors(height: int, width: int) -> None:
+    from transformers.models.gemma4.image_processing_pil_gemma4 import get_aspect_ratio_preserving_size
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
     from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
     from transformers.models.pixtral.image_processing_pil_pixtral import get_resize_output_image_size
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+    assert get_aspect_ratio_preserving_size(height, width, 16, 2520, 3) == most_patches(
+        height, width, 16, 2520, 3
+    )
     blank = np.broadcast_to(np.zeros((1, 1, 3)), (height, width, 3))
     assert get_resize_output_image_size(blank, 1540, 28, "channels_last") == within_sides(
         height, width, 1540, 28
@@ -46,6 +57,7 @@ def test_processors_make_so_many_pixel_values() -> None:
     """Of synthetic images, really processed."""
     from PIL import Image
     from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+    from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
     from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
     from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
@@ -53,6 +65,7 @@ def test_processors_make_so_many_pixel_values() -> None:
 
     made = {
         "qwen2_5_vl": Qwen2VLImageProcessorPil(),
+        "gemma4": Gemma4ImageProcessorPil(max_soft_tokens=70, patch_size=4),
         "gemma3": Gemma3ImageProcessorPil(size={"height": 64, "width": 64}),
         "idefics3": Idefics3ImageProcessorPil(
             size={"longest_edge": 256}, max_image_size={"longest_edge": 64}
@@ -87,6 +100,8 @@ KNOWN = (
     ("Qwen/Qwen3-VL-4B-Instruct", "1280x704", 40 * 22 + 2),
     ("google/gemma-3-4b-it", None, 256 + 4),
     ("llava-hf/llava-1.5-7b-hf", None, 24 * 24),
+    # 1280 x 720 times sqrt(2520 256 / (1280 720)) is 1070 x 602: 22 x 12 squares of 48 pixels.
+    ("google/gemma-4-31B-it", "1280x720", 22 * 12 + 2),
     # 2000 x 1000 is brought to 1540 x 770, 55 x 28 pieces of 28 pixels; a mark behind each of the 28 rows.
     ("mistralai/Ministral-3-3B-Base-2512", "2000x1000", 28 * (55 + 1)),
 )

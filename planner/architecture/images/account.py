@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import InputError, UnsupportedArchitectureError
 from ...schema import Architecture, Images
 from ..fields import Fields
-from . import pixtral, qwen, square
+from . import gemma4, pixtral, qwen, square
 from .draft import Builder, Draft
 
 # `True`: the images' size decides how many tokens they take; the config alone does for the others.
@@ -21,6 +21,7 @@ BUILDERS: dict[str, tuple[Builder, bool]] = {
     "qwen3_5": (qwen.qwen3_vl, True),
     "qwen3_5_moe": (qwen.qwen3_vl, True),
     "gemma3": (square.gemma3, False),
+    "gemma4": (gemma4.gemma4, True),
     "idefics3": (square.idefics3, True),
     "smolvlm": (square.idefics3, True),
     "llava": (square.llava, False),
@@ -107,5 +108,5 @@ def _images(arch: Architecture, draft: Draft, count: int, size: tuple[int, int] 
     return Images(
         count, width, height, draft.tokens * count, draft.rows * count, tower, indices,
         draft.units * count, draft.length, (first * count, *rest), draft.grid, draft.hooked, draft.masked,
-        draft.sources, draft.merged,
+        draft.sources, draft.merged, draft.masked_windows,
     )  # fmt: skip

@@ -36,6 +36,7 @@ class Draft:
     hooked: bool = True
     masked: bool = False
     merged: bool = False
+    masked_windows: bool = False
 
     def with_sources(self, *more: Source) -> Draft:
         """The same with these behind its sources."""

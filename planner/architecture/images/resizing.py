@@ -46,6 +46,28 @@ def within_sides(height: int, width: int, longest: int, factor: int) -> tuple[in
     return high, wide
 
 
+def most_patches(height: int, width: int, patch: int, most: int, pool: int) -> tuple[int, int]:
+    """The largest size near a shape of at most `most` patches, and of whole squares of `pool` by `pool`:
+
+        floor(side sqrt(most patch^2 / (h w)) / (pool patch)) (pool patch), the other side by their ratio where one
+        would be 0.
+
+    Exact. Raises InputError where a side is that much longer. Source: transformers 5.23,
+    models/gemma4/image_processing_gemma4.py, get_aspect_ratio_preserving_size.
+    """
+    step = pool * patch
+    factor = math.sqrt(most * patch**2 / (height * width))
+    high, wide = (math.floor(factor * side / step) * step for side in (height, width))
+    longest = most // pool**2 * step
+    if high == 0:
+        high, wide = step, min(width // height * step, longest)
+    elif wide == 0:
+        high, wide = min(height // width * step, longest), step
+    if high * wide > most * patch**2 or not high * wide:
+        raise InputError("image-size", f"{width}x{height}", f"a shape that holds squares of {step} pixels")
+    return high, wide
+
+
 def windows(height: int, width: int, side: int) -> tuple[int, ...]:
     """Cells of each window of `side` x `side` that a grid of height x width cells is cut into, from its upper left
     corner: those at the right and lower edge hold fewer. Exact. Source: transformers 5.23, vision_utils.py,
