@@ -1,7 +1,7 @@
 """Step times that were collected after the constants of speed were fitted: each with the command of a user.
 
-data/measured/speed_later.csv, _latest, _newest, _further, _unseen, _sixth and _seventh, gathered one after the
-other, hold what is published (seconds of a step, or tokens a second of a GPU) and, as `options`, what follows
+data/measured/speed_later.csv, _latest, _newest, _further, _unseen, _sixth, _seventh and _eighth, gathered one after
+the other, hold what is published (seconds of a step, or tokens a second of a GPU) and, as `options`, what follows
 `lora-plan estimate --model M` (`compare --methods full` for full fine-tuning). The first predictions are kept in
 files of the same names that end in _blind.
 """
@@ -33,6 +33,7 @@ LATER, LATEST, NEWEST, FURTHER = "speed_later", "speed_latest", "speed_newest", 
 UNSEEN = "speed_unseen"
 SIXTH = "speed_sixth"
 SEVENTH = "speed_seventh"
+EIGHTH = "speed_eighth"
 GATHERED = (
     LATER,
     LATEST,
@@ -173,7 +174,7 @@ def keep(name: str, path: Path) -> None:
 def main() -> None:
     """Show every case of a gathering with its prediction; --keep FILE writes the predictions."""
     name = next(
-        (name for name in (SEVENTH, SIXTH, UNSEEN, FURTHER, NEWEST, LATEST) if name in sys.argv), LATER
+        (name for name in (EIGHTH, SEVENTH, SIXTH, UNSEEN, FURTHER, NEWEST, LATEST) if name in sys.argv), LATER
     )
     if "--keep" in sys.argv:
         keep(name, Path(sys.argv[-1]))
