@@ -174,7 +174,8 @@ def keep(name: str, path: Path) -> None:
 def main() -> None:
     """Show every case of a gathering with its prediction; --keep FILE writes the predictions."""
     name = next(
-        (name for name in (EIGHTH, SEVENTH, SIXTH, UNSEEN, FURTHER, NEWEST, LATEST) if name in sys.argv), LATER
+        (name for name in (EIGHTH, SEVENTH, SIXTH, UNSEEN, FURTHER, NEWEST, LATEST) if name in sys.argv),
+        LATER,
     )
     if "--keep" in sys.argv:
         keep(name, Path(sys.argv[-1]))

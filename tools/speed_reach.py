@@ -35,6 +35,14 @@ _WORKSTATIONS = {
     "RTX PRO 6000 Blackwell Workstation": ((418.0, 368.4), 503.8, 160),
     "RTX PRO 6000 Blackwell Server": ((409.4, 417.3), 467.8, 161),
 }
+# Laptops' GeForce cards, whose listed clock is that of the least power a maker may give them: products in bfloat16
+# that owners sent in, and the peak in data/accelerators.toml. Left out: one whose float16 and bfloat16 differ by two
+# fifths (RTX 4070 Laptop), and chips that the table lacks.
+_LAPTOPS = {
+    "RTX 3060 Laptop": ((25.85,), 21.9), "RTX 3070 Laptop": ((33.14,), 31.9), "RTX 4060 Laptop": ((30.87,), 23.2),
+    "RTX 4080 Laptop": ((49.11,), 49.4), "RTX 5070 Ti Laptop": ((59.21,), 34.1), "RTX 5080 Laptop": ((77.11,), 46.1),
+    "RTX 5090 Laptop": ((97.13, 83.78), 63.6),
+}  # fmt: skip
 # TFLOP/s reached and the peak in data/accelerators.toml.
 _MEASURED = {
     "A100 SXM 40GB": (271.2, 312), "A100 SXM 80GB": (271.2, 312), "A100 PCIe 40GB": (252.9, 312),
@@ -74,6 +82,16 @@ def reached() -> Iterator[dict[str, Any]]:
         )
         how = {**_PRODUCTS, "locator": where}
         yield {"accelerator": name, "share": round(sum(rates) / len(rates) / peak, 3), "source": how}
+    for name, (rates, peak) in _LAPTOPS.items():
+        told = " and ".join(f"{rate:g}" for rate in rates)
+        how = {
+            **_PRODUCTS,
+            "url": "https://github.com/zzc0721/torch-performance-test-data/blob/9d82827/database.md",
+            "locator": f"best bfloat16 product of a laptop's: {told} TFLOP/s, above the peak at its listed clock",
+        }
+        yield {
+            "accelerator": name, "format": "clock", "share": round(sum(rates) / len(rates) / peak, 3), "source": how,
+        }  # fmt: skip
     where = "L40S, the same chip: 269.2 TFLOP/s at 350 W; at 300 W as many a joule"
     how = {**_PRODUCTS, "kind": "assumed", "locator": where}
     yield {"accelerator": "RTX 6000 Ada", "share": round(269.2 * 300 / 350 / 364.2, 3), "source": how}

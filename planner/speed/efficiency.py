@@ -87,7 +87,7 @@ class Constants:
     """Everything that data/speed.toml holds. `spreads` and `grounds` are by kind of set-up (`KINDS`), `grounds` of
     what is measured too. `reached`: the share of an accelerator's 16-bit peak that single large products reach,
     measured, or from the power that it may draw; `reached_float32`: of float32's, where that was measured too and is
-    another."""
+    another. `clocks`: a laptop's products against the peak at its listed clock."""
 
     efficiency: Efficiency
     spreads: Mapping[str, Spread]
@@ -95,6 +95,7 @@ class Constants:
     fitted_on: tuple[str, ...]
     reached: Mapping[str, float]
     reached_float32: Mapping[str, float]
+    clocks: Mapping[str, float]
     basis: Mapping[str, Basis]
     sources: tuple[tuple[str, Source], ...]
 
@@ -126,16 +127,17 @@ def parse(table: Mapping[str, Any]) -> Constants:
     efficiency = Efficiency(**{field.name: values[field.name] for field in fields(Efficiency)})
     shared = {field.name: values[field.name] for field in fields(Spread) if field.name not in ENDS}
     spreads, grounds = _intervals(table, shared)
-    reached: dict[str, dict[str, float]] = {"": {}, "float32": {}}
+    reached: dict[str, dict[str, float]] = {"": {}, "float32": {}, "clock": {}}
     for entry in table.get("reached", ()):
-        name, value = str(entry.get("accelerator")), entry.get("share")
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+        name, value, form = str(entry.get("accelerator")), entry.get("share"), entry.get("format", "")
+        if form not in reached:
+            raise FactError(f"speed.toml: {name} reaches a share of {form!r}, expected float32 or clock.")
+        most = 2 if form == "clock" else 1
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= most:
             raise FactError(
-                f"speed.toml: the share that {name} reaches is {value!r}, expected a number up to 1."
+                f"speed.toml: the share that {name} reaches is {value!r}, expected a number up to {most}."
             )
-        if entry.get("format", "") not in reached:
-            raise FactError(f"speed.toml: {name} reaches a share of {entry['format']!r}, expected float32.")
-        reached[entry.get("format", "")][name] = float(value)
+        reached[form][name] = float(value)
         sources.append((name, source_from(entry.get("source"), f"speed.toml: {name}")))
     sources += [
         (each["kind"], source_from(each.get("source"), f"speed.toml: {each['kind']}"))
@@ -143,7 +145,15 @@ def parse(table: Mapping[str, Any]) -> Constants:
     ]
     fitted_on = tuple(table.get("fitted_on", {}).get("accelerators", ()))
     return Constants(
-        efficiency, spreads, grounds, fitted_on, reached[""], reached["float32"], basis, tuple(sources)
+        efficiency,
+        spreads,
+        grounds,
+        fitted_on,
+        reached[""],
+        reached["float32"],
+        reached["clock"],
+        basis,
+        tuple(sources),
     )
 
 
@@ -187,6 +197,11 @@ def family_of(accelerator: str) -> str:
 def evidence_of(accelerator: str) -> Evidence:
     """Whether the constants know an accelerator."""
     return "known" if family_of(accelerator) in constants().fitted_on else "unseen"
+
+
+def clock_of(accelerator: str) -> float:
+    """How much faster than at its listed clock a laptop's card runs, by what its products reach; 1 for others."""
+    return constants().clocks.get(accelerator, 1.0)
 
 
 def reach_of(accelerator: str, product_format: str = "") -> float:

@@ -25,7 +25,7 @@ from ..moments import Traffic
 from ..setup import Setup
 from ..trainers import one_of
 from .communication import exposed_s, total_s
-from .efficiency import Efficiency, reach_of
+from .efficiency import Efficiency, clock_of, reach_of
 from .work import PHASES, Gemm, Kind, Phase, Work
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def rates(machine: Cluster, work: Work, efficiency: Efficiency, setup: Setup) ->
         )
     moving = (accelerator.bandwidth_bytes_per_s or 0.0) * efficiency.memory
     clocks = (accelerator.units or 0) * (accelerator.tensor_clock_hz or 0.0) * reach_of(accelerator.name)
+    clocks *= clock_of(accelerator.name)
     dequantising = min(moving, clocks * efficiency.dequantise) if clocks else moving
     return Rates(products, moving, dequantising, efficiency.wave * (accelerator.units or 0))
 
@@ -113,10 +114,11 @@ def is_workstation(name: str) -> bool:
 
 def matmul_share(accelerator: Accelerator, form: str, efficiency: Efficiency) -> float:
     """What products of weights reach of the peak of their format; TF32 is float32 on chips without it. Cards whose
-    tensor cores are halved reach nearly all of it, and so do the RTX A ones on which constants were fitted;
-    workstation cards since, which power holds down, what was measured, or what is usual."""
+    tensor cores are halved reach nearly all of it (of laptops' what was measured, at clocks above those listed), and
+    so do the RTX A ones on which constants were fitted; workstation cards since, which power holds down, what was
+    measured, or what is usual."""
     if accelerator.name.startswith("RTX") and not is_workstation(accelerator.name):
-        return efficiency.matmul_cards
+        return efficiency.matmul_cards * clock_of(accelerator.name)
     run = arithmetic_of(accelerator, form) if form == "tfloat32" else form
     return efficiency.matmul * reach_of(accelerator.name, run)
 

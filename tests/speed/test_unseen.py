@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tools.speed_gathered_page import AGAIN
 from tools.speed_later import GATHERED, UNSEEN, Later, Said, blind, later, said_of, set_up
-from tools.speed_pages import AGAIN
 
 ROOT = Path(__file__).resolve().parents[2]
 
