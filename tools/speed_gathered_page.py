@@ -161,16 +161,17 @@ stays as it was. Neither rates nor widths rest on them.
 
 Why what is stated and more than a quarter off lies there. **Qwen3.6-35B-A3B on four H800** (1.8 to 2.8 times, three
 of its five outside): 15 of 20 predicted seconds are the host's, which starts the products of 256 experts one after
-another. It does so here, though transformers 5 groups them by itself (integrations/moe.py): 64 samples over and over
-take 7.1 s where the same tokens of others take 10.3, so only experts that are chosen run. But an expert takes 83
-microseconds a pass, not 121. **Llama 3 8B over two and four RTX PRO 6000** of a rented machine (0.5 to 0.65; 0.8 with
-16 sequences a GPU): 47 GB/s through PCIe 5 were taken, a part of them hidden; what its steps take beyond the same
-source's on one GPU is 20 to 22 GB/s, alike in DDP and FSDP, and nothing hidden. **A T4 under float16** (0.4 to 0.5,
-0.7 with PyTorch's attention, and 0.98 once compiled): layers of the repository's own, whose scores go through a mask
-and a softmax written out, and float32 weights that autocast casts in every pass. **TinyLlama with 512 tokens a
-micro-step on Colab's A100** (0.4): 56 ms are predicted, nearly half of them the host's, and 130 measured, starting
-within; not explained further. **LLM.int8 of March 2023** on an RTX 4090 (0.36), as others of that time. **An RTX 5080
-of a laptop** (1.27): its listed clock makes 46 TFLOP/s, where another's products reach 77. **Mended since**: laptops'
+another. That it did so here, though transformers 5 groups them by itself (integrations/moe.py; which version it was
+is not told), is what its own steps point to: 64 samples over and over take 7.1 s where as many tokens of others
+take 10.3, as a loop over experts that are chosen would. An expert then takes 83 microseconds a pass, not 121.
+**Llama 3 8B over two and four RTX PRO 6000** of a rented machine (0.5 to 0.65; 0.8 with 16 sequences a GPU): 47
+GB/s through PCIe 5 were taken, a part of them hidden; what its steps take beyond the same source's on one GPU is 20
+to 22 GB/s, alike in DDP and FSDP, and nothing hidden. **A T4 under float16** (0.4 to 0.5, 0.7 with PyTorch's
+attention, and 0.98 once compiled): layers of the repository's own, whose scores go through a mask and a softmax
+written out, and float32 weights that autocast casts in every pass. **TinyLlama with 512 tokens a micro-step on
+Colab's A100** (0.4): 56 ms are predicted, nearly half of them the host's, and 130 measured, starting within; not
+explained further. **LLM.int8 of March 2023** on an RTX 4090 (0.36), as others of that time. **An RTX 5080 of a
+laptop** (1.27): its listed clock makes 46 TFLOP/s, where another's products reach 77. **Mended since**: laptops'
 cards run at what their owners measured (zzc0721/torch-performance-test-data, seven of them, 0.99 to 1.74 times the
 peak at the listed clock, which is that of the least power a maker may give them): 0.97.
 

@@ -31,14 +31,14 @@ _PRODUCTS = {
     "date": "2026-04",
     "kind": "measured",
 }
-_WORKSTATIONS = {
+_WORKSTATIONS: dict[str, tuple[tuple[float, ...], float, int]] = {
     "RTX PRO 6000 Blackwell Workstation": ((418.0, 368.4), 503.8, 160),
     "RTX PRO 6000 Blackwell Server": ((409.4, 417.3), 467.8, 161),
 }
 # Laptops' GeForce cards, whose listed clock is that of the least power a maker may give them: products in bfloat16
 # that owners sent in, and the peak in data/accelerators.toml. Left out: one whose float16 and bfloat16 differ by two
 # fifths (RTX 4070 Laptop), and chips that the table lacks.
-_LAPTOPS = {
+_LAPTOPS: dict[str, tuple[tuple[float, ...], float]] = {
     "RTX 3060 Laptop": ((25.85,), 21.9), "RTX 3070 Laptop": ((33.14,), 31.9), "RTX 4060 Laptop": ((30.87,), 23.2),
     "RTX 4080 Laptop": ((49.11,), 49.4), "RTX 5070 Ti Laptop": ((59.21,), 34.1), "RTX 5080 Laptop": ((77.11,), 46.1),
     "RTX 5090 Laptop": ((97.13, 83.78), 63.6),
