@@ -18,6 +18,8 @@ Examples:
   lora-plan plan -m Qwen/Qwen3-32B --dataset tulu-3-sft-mixture --gpu h100 --gpus 1,2,4,8
   lora-plan plan -m meta-llama/Llama-3.1-70B --tokens 20M --gpu a100,h100 --prefer cost --max-regret 0.01
   lora-plan plan -m Qwen/Qwen3-8B --tokens 5M --gpu rtx4090 --gpus 1 --price 0.35 --json
+  lora-plan plan -m meta-llama/Llama-3.3-70B-Instruct --tokens 50M --gpu h100 --gpus 8,16 --seq-len 65536
+  lora-plan plan -m Qwen/Qwen3-32B --tokens 20M --gpu h100 --gpus 8 --tensor-parallel 1,2,4 --pipeline-parallel 1,2
   lora-plan plan -m meta-llama/Llama-3.2-1B --data train.jsonl --epochs 3 --gpu l4
   lora-plan plan -m Qwen/Qwen3-4B --objective grpo --episodes 20k --prompt-tokens 200 --mean-completion 300 --gpu h100
 """

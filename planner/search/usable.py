@@ -61,7 +61,8 @@ def widened(best: Layout, free: Open) -> Iterator[Notice]:
         yield Notice(
             "sequences-shared",
             "No plan fits in which a GPU holds whole sequences. The plans shown share every sequence among GPUs "
-            "(Ulysses or context parallelism), which accelerate, Axolotl, Megatron-Bridge and few others do.",
+            "(Ulysses or context parallelism), which accelerate, Axolotl, ms-swift, Megatron-Bridge and few others "
+            "do.",
         )
 
 
