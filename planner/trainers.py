@@ -231,6 +231,12 @@ def likeness(name: str) -> Notice | None:
     return Notice("trainer-like", text)
 
 
+def noted(name: str) -> Notice | None:
+    """What a profile notes: what else its program may do, and which option or profile says so."""
+    found = None if name == PLAIN else find(name)
+    return Notice("trainer-noted", f"{found.title}: {found.notes}") if found and found.notes else None
+
+
 def known(name: str) -> bool:
     """Whether a set-up's trainer is one program, by a profile of its own: not `plain`, nor a sort of programs."""
     return name != PLAIN and any(
@@ -269,11 +275,11 @@ def is_usual_qlora(setup: Setup) -> bool:
 
 
 def to_say(setup: Setup) -> tuple[Notice, ...]:
-    """What is to be said of how a set-up's trainer was read: that none was named, or that it is like another."""
+    """What is to be said of how a set-up's trainer was read: that none was named, that it is like another, and
+    what its profile notes."""
     if is_usual_qlora(setup):
         return (USUAL_QLORA,)
-    found = likeness(setup.trainer)
-    return () if found is None else (found,)
+    return tuple(notice for notice in (likeness(setup.trainer), noted(setup.trainer)) if notice)
 
 
 def as_spelt(field: str, value: Any) -> Any:

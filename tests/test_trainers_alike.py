@@ -11,7 +11,7 @@ from planner.errors import FactError
 from planner.running import running
 from planner.speed.communication import GATHER_BY_LAYER
 from planner.speed.roofline import LOOPS
-from planner.trainers import filled, find, likeness, lineage, one_of, parse, trainers
+from planner.trainers import filled, find, likeness, lineage, noted, one_of, parse, trainers
 
 LLAMA, PARAMS = "meta-llama/Llama-3.1-8B", 8_030_261_248
 SMALL: dict[str, Any] = {
@@ -83,6 +83,18 @@ def test_that_a_profile_is_anothers_is_said_where_it_is_used() -> None:
     assert likeness("hf-trainer") is likeness("plain") is None
     both = compare(LLAMA, methods="lora,full", trainer="fastchat")
     assert [notice.code for notice in both.warnings].count("trainer-like") == 1
+
+
+def test_what_a_profile_notes_is_said() -> None:
+    codes = [
+        [notice.code for notice in estimate(LLAMA, trainer=trainer, seq_len=64).warnings]
+        for trainer in ("llama-factory", "fastchat", "trl")
+    ]
+    assert [("trainer-noted" in each, "trainer-like" in each) for each in codes] == [
+        (True, False), (True, True), (False, False),
+    ]  # fmt: skip
+    found = noted("fastchat")
+    assert found is not None and "--attention-kernel eager" in found.message and noted("plain") is None
 
 
 def test_what_is_known_of_a_programs_speed_holds_for_those_like_it() -> None:
