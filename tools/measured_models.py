@@ -96,6 +96,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "Tele-AI/telechat-7B": _llama(4096, 30, 32, 12288, 160256),
     "Tele-AI/TeleChat-12B": _llama(5120, 38, 32, 12288, 120000),
     "Baichuan2 13B as Llama": _llama(5120, 40, 40, 13696, 125696),
+    **{f"Llama 2 13B of {layers} layers": _llama(5120, layers, 40, 13824, 32000) for layers in (4, 10, 20)},
+    "Deep One 1.7B, as Llama": _llama(2048, 32, 16, 5376, 32000),
+    "Qwen3 8B of 3 layers, 512 wide": {
+        **_llama(512, 3, 32, 12288, 151936), "model_type": "qwen3", "num_key_value_heads": 8, "head_dim": 128,
+        "tie_word_embeddings": False,
+    },
     "open_lm_160m": _llama(768, 12, 12, 2048, 50432),
     "open_lm_410m": _llama(1024, 24, 16, 2816, 50432),
     "open_lm_830m": _llama(1536, 24, 16, 4096, 50432),
