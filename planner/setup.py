@@ -72,12 +72,11 @@ class Setup:
         (documents kept apart by lengths under flash attention, by a mask otherwise).
     `lengths_vary`: batches differ in length (`seq_len` is the longest): the allocator keeps blocks of many sizes.
     `checkpointing`: layers run again in the backward pass; `reentrant`: by torch's older way.
-    `input_grads`: the embedding's output needs a gradient (HF switches it on with checkpointing); None follows
-        checkpointing.
-    `attention_kernel`: who computes attention; `kernels`: whose elementwise code runs, which decides what it saves
-        for the backward pass.
+    `input_grads`: the embedding's output needs a gradient, as HF has it with checkpointing; None follows that.
+    `attention_kernel`: who computes attention; `kernels`: whose elementwise code runs, which decides what is kept.
     `quantised_inputs_kept`: products with a quantised matrix keep what they read, as bitsandbytes' 4-bit ones did
-        before 0.43.2.
+        before 0.43.2; `before_held`: to the end of the next forward pass, as the loop holds its last loss.
+    `fused_heads`: heads are made as one, of which values stay a view; grouped ones are copied for every query's head.
     `cache_held`: every layer's keys and values are held to the end of the forward pass, in a cache that checkpointing
         did not switch off; None: where the model's own code of then did so.
     `loss`: how logits become a loss; `loss_chunk` tokens at a time in a chunked one ("chunked-vocabulary": all
@@ -168,6 +167,8 @@ class Setup:
     outputs_widened: bool = False
     cache_held: bool | None = None
     quantised_inputs_kept: bool = False
+    before_held: bool = False
+    fused_heads: bool = False
     input_grads: bool | None = None
     optimizer_kernel: OptimizerKernel = "fused"
     optimizer_in_backward: bool = False

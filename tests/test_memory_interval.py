@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import random
@@ -23,6 +25,7 @@ from planner.memory.interval_kinds import KIND_WORDS, KINDS, NAMED, NARROWER, UN
 from planner.memory.overhead import kind_of
 from planner.moments import MemoryEstimate
 from planner.running import running
+from planner.trainers import known
 from tools.compare_published_memory import judge, shipped
 from tools.interval_chain import CANDIDATES, in_order, score_of, share
 from tools.interval_fit import (
@@ -38,6 +41,7 @@ from tools.interval_fit import (
 )
 from tools.memory_calibrated import measured_interval
 from tools.published_memory_later import RESTS_ON, estimate_of, first_ratios, stands_in
+from tools.published_memory_told import SETS
 
 ROOT = Path(__file__).resolve().parents[1]
 LLAMA = "meta-llama/Llama-3.1-8B"
@@ -93,15 +97,16 @@ def test_stand_ins_are_judged_as_unknown_trainers() -> None:
     """Each line of the table is of figures that were predicted by the profile that it names, and counts as unknown;
     the others by their profile. A profile that has come since makes today's kind a known one."""
     near = {}
-    for each, ratio in first_ratios((*RESTS_ON, "seventh", "eighth")):
+    for each, ratio in first_ratios((*RESTS_ON, "seventh", *SETS)):
         if stands_in(each, now=False):
             near[each.source.removesuffix(", reserved")] = each
             assert "trainer near" in ratio.about and ratio.kind in (*UNNAMED, "offloaded")
         named = each.options.partition("--trainer ")[2].split(" ")[0]
-        own = named not in ("", "hf-loop", "deepspeed") and not stands_in(each, now=False)
+        own = known(named) and not stands_in(each, now=False)
         assert ratio.kind == "offloaded" or (ratio.kind in NAMED) == own
-    lines = (ROOT / "data" / "measured" / "memory_stand_ins.csv").read_text(encoding="utf-8").splitlines()
-    assert len(near) == len(lines) - 1 == 21
+    text = (ROOT / "data" / "measured" / "memory_stand_ins.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert set(near) == {row["source"] for row in rows} and len(rows) == 26
     since = estimate_of(near["PrimeIntellect-ai/prime-rl"]).within
     assert since and since.kind in NAMED
     still = estimate_of(near["huggingface/peft, pull requests"]).within

@@ -59,7 +59,7 @@ def test_told_the_same_is_told_no_trainer() -> None:
         case = Case("", 0, "A", "", {}, each.metric, each.measured, each.stated)
         assert alike(each) == predicted(case, running(each.model, each.options).memory())
     litgpt = next(each for each in found if each.case.startswith("judged 11 "))
-    assert litgpt.options["trainer"] == "litgpt-2024"
+    assert litgpt.options["trainer"] == "lit-gpt-2023"
     assert alike(litgpt) != litgpt.ours
 
 

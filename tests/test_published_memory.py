@@ -26,7 +26,7 @@ from tools.compare_published_memory import (
     with_constants,
 )
 from tools.measured_outliers import NOT_EXPLAINED, why, why_later
-from tools.measured_rows import COLLECTED, GIVEN
+from tools.measured_rows import COLLECTED, GIVEN, OF_SETS
 from tools.published_memory import cases
 from tools.published_memory_later import Later, Said, inside
 from tools.published_memory_later_page import pairs as later_pairs
@@ -179,7 +179,7 @@ def test_a_fourth_set_that_no_constant_is_fitted_on(collected: tuple[Pairs, Pair
 
 def test_litgpts_llama_2_collected_after_its_rules(collected: tuple[Pairs, Pairs]) -> None:
     after = [(c, s) for c, s in collected[1] if c.found == "after"]
-    assert len(after) == 11 and max(_errors(after)) <= 0.08  # seen by no rule
+    assert len(after) == 11 and max(_errors(after)) <= 0.05  # seen by no rule
 
 
 def test_a_loop_without_a_trainer_to_a_hundredth(collected: tuple[Pairs, Pairs]) -> None:
@@ -191,11 +191,7 @@ def test_a_loop_without_a_trainer_to_a_hundredth(collected: tuple[Pairs, Pairs])
 def test_far_ones_collected_afterwards_have_a_reason(collected: tuple[Pairs, Pairs]) -> None:
     far = [c for c, s in collected[1] if c.measured and abs(s.predicted / c.measured - 1) > 0.25]
     assert [c.number for c in far if c.metric not in ("fits", "oom") and why_later(c) == NOT_EXPLAINED] == []
-    older = {
-        c.number
-        for c in far
-        if c.metric not in ("fits", "oom") and c.found not in ("fifth", "sixth", "seventh", "eighth")
-    }
+    older = {c.number for c in far if c.metric not in ("fits", "oom") and c.found not in ("fifth", *OF_SETS)}
     assert older == set(COLLECTED)  # each in words of its own, and no words for a row that is near
 
 

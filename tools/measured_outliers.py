@@ -4,7 +4,7 @@ tools/measured_rows.py; what follows is by source, of the set that was collected
 
 from __future__ import annotations
 
-from tools.measured_rows import COLLECTED, EIGHTH, GIVEN, SEVENTH, SIXTH
+from tools.measured_rows import COLLECTED, GIVEN, OF_SETS
 from tools.published_memory import Case
 from tools.published_memory_later import Later
 
@@ -49,12 +49,8 @@ LATER = (("stochasticai/xTuring", "", "full", XTURING),)
 
 def why_later(case: Later) -> str:
     """The reason of a case collected afterwards, or that there is none yet."""
-    if case.found == "eighth":
-        return EIGHTH.get(case.number, NOT_EXPLAINED)
-    if case.found == "seventh":
-        return SEVENTH.get(case.number, NOT_EXPLAINED)
-    if case.found == "sixth":
-        return SIXTH.get(case.number, NOT_EXPLAINED)
+    if case.found in OF_SETS:
+        return OF_SETS[case.found].get(case.number, NOT_EXPLAINED)
     if case.number in COLLECTED:
         return COLLECTED[case.number]
     for part, reason in BY_ADDRESS:

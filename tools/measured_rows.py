@@ -3,7 +3,7 @@ is far off tomorrow needs words of its own. Nothing is computed from these words
 
 Each says what the trainer's source does, with the file and version, or what the figure's own source leaves open, and
 the bytes that follow. `GIVEN` is by row of data/measured/memory.csv, `COLLECTED` by row of memory_later.csv,
-`SIXTH`, `SEVENTH` and `EIGHTH` by row of it too, of the sets that were collected last."""
+`OF_SETS` by row of it too, of the sets that were collected last."""
 
 from __future__ import annotations
 
@@ -183,3 +183,27 @@ EIGHTH: dict[int, str] = {
     "with two of 8,192 0.76",
     674: ZERO3_OPEN.format("17", "613", "11.4", "0.91"),
 }  # fmt: skip
+CUT = "lengths are cut at 2,048 and not stated: with {} tokens as the longest the figure would result"
+BERT = (
+    "128 tokens were typed; batches are padded to their longest, which is not said: with 38 the figure would result, "
+    "which few pairs of sentences have, so that it is not explained in full"
+)
+NINTH: dict[int, str] = {
+    690: "half explained: 14 GB are missing, of which 4.8 are the norms' results, gathered from the tensor-parallel "
+    "GPUs, that the A of a pair keeps (Megatron-Bridge's pull request 4581 frees them: 4.7 GB less)",
+    708: "the table calls its figure an average over the run; the same run has a peak of 46.7 GB in the project's "
+    "later table, 1.17",
+    718: "what is reserved after an epoch of batches of many lengths, which are not stated; what is allocated is met "
+    "(row 717, 1.00)",
+    719: CUT.format(444), 720: CUT.format(789), 721: CUT.format(928), 722: CUT.format(458),
+    723: "not explained: lengths are cut at 2,048 and not stated, but of 18 GB the base takes 15.4, so that 73 "
+    "tokens alone would give the figure",
+    729: "not explained: 4.6 GB are missing of about 16; Alpaca's longest was typed, with 2,227 tokens the figure "
+    "would result",
+    732: "half explained: 3.0 GB are missing, 1.8 of them allocated (row 731). By its code of then the last layer is "
+    "not recomputed, and pieces of the loss go through torch.func.grad_and_value, which makes a graph of the "
+    "gradient, so that nothing of a piece is freed until its end, and returns its logits, which stay beside the next "
+    "(626bfffa5, model/dense/dense.py, loss/chunk_loss.py)",
+    733: BERT, 734: BERT,
+}  # fmt: skip
+OF_SETS = {"sixth": SIXTH, "seventh": SEVENTH, "eighth": EIGHTH, "ninth": NINTH}

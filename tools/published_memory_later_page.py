@@ -68,8 +68,8 @@ unembedding to float32, `trl-1.14` and `trl`, with the losses `recomputed-wide`,
 a 4-bit base whatever its arguments say, and `qlora-2023` for scripts after qlora.py.
 """
 INTERVAL = """\
-The interval of today ([how often it holds](#how-often-the-interval-holds)) rests on these cases, the seventh and the
-eighth set's apart, as they were predicted **first**, each judged by the others: so it says how far off a trainer is
+The interval of today ([how often it holds](#how-often-the-interval-holds)) rests on these cases, the seventh and
+later sets' apart, as they were predicted **first**, each judged by the others: so it says how far off a trainer is
 that nobody has looked at.
 """
 HEAD = (

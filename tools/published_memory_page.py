@@ -12,11 +12,12 @@ from tools.interval_fit import Ratio, share_of
 from tools.measured_outliers import why
 from tools.memory_calibrated_page import measured_section
 from tools.published_memory import Skipped
-from tools.published_memory_eighth import section as eighth
 from tools.published_memory_later import RESTS_ON
 from tools.published_memory_later_page import section
 from tools.published_memory_seventh import section as seventh
 from tools.published_memory_sixth import section as sixth
+from tools.published_memory_told import SETS
+from tools.published_memory_told import section as told
 
 if TYPE_CHECKING:
     from tools.compare_published_memory import Compared
@@ -283,7 +284,7 @@ def page(
             "sources either way.",
         ),
         *_far(done),
-        *section([*sixth(), *seventh(), *eighth()]),
+        *section([*sixth(), *seventh(), *(line for name in SETS for line in told(name))]),
         *_assumed(done),
         *_skipped(left),
         *_constants(known),

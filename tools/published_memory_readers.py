@@ -105,7 +105,7 @@ def litgpt(raw: Row) -> Read:
         raise NotCoveredError("the number of GPUs is ambiguous in the source")
     kind = "gemma" if "gemma" in raw["model"] else "mistral" if "mistral" in raw["model"] else "neox"
     form = raw["weights_dtype"]
-    options = {**_run(raw), "trainer": "litgpt-2024"}
+    options = {**_run(raw), "trainer": "litgpt-2024" if "config_hub" in raw["source"] else "lit-gpt-2023"}
     if "phi" in raw["model"]:
         targets = "q_proj,v_proj"
     elif "head" in raw["targets"]:

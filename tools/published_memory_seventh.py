@@ -7,9 +7,11 @@ into a row of it. The intervals do not rest on it.
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Sequence
 
+from planner.trainers import known
 from tools.published_memory_later import Later, inside, stands_in
 from tools.published_memory_later_page import FOURTH_ROWS, Pair, Test, cells, of, sources_of
 from tools.published_memory_sixth import both, middle, now
@@ -62,7 +64,7 @@ TRAINERS: tuple[tuple[str, Test], ...] = (
 
 
 def _general(case: Later) -> bool:
-    return any(f"--trainer {name} " in f"{case.options} " for name in ("hf-loop", "deepspeed", "plain"))
+    return not all(map(known, re.findall(r"--trainer (\S+)", case.options)))
 
 
 def _line(name: str, test: Test, found: Sequence[Sequence[Pair]]) -> list[str]:

@@ -59,6 +59,10 @@ class Shape:
 def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     """softmax(q k) v in the layout (batch, length, heads): flash where the setup's kernel is flash or SDPA can
     take it (16 bits, at most 256 a head, no mask), memory-efficient attention where SDPA cannot, or eager."""
+    if run.fused_heads and shape.grouped:
+        k = _repeated(run, k, shape, shape.d_qk, copies=True)
+        v = _repeated(run, v, shape, shape.d_v, copies=True)
+        shape = replace(shape, n_kv_heads=shape.n_heads)
     if run.autocast and run.kernel != "eager" and not shape.eager:
         q, k, v = run.cast_in(q), run.cast_in(k), run.cast_in(v)
     kernel = "sdpa" if run.kernel == "flash" and shape.no_flash else run.kernel
@@ -337,6 +341,11 @@ def _softmax(tape: Tape, x: Value, width: int) -> Value:
 def _contiguous(x: Value) -> Value:
     """A copy in another order of dimensions; the gradient is passed on as a view."""
     return x.tape.apply((x,), x.elements, x.width, (), lambda g: (g,))
+
+
+def beside_heads(v: Value, q: Value, k: Value) -> Value:
+    """Values as a view of what queries and keys were made with: whoever keeps them keeps these as they were made."""
+    return v.tape.apply((v,), v.elements, v.width, (q.buffer, k.buffer), lambda g: (g,), out=v.buffer)
 
 
 def keys_of_parts(parts: tuple[Value, ...], elements: Size) -> Value:

@@ -25,7 +25,7 @@ from ..schema import (
     Recall,
     Scan,
 )
-from .attention import Shape, attend, keys_of_parts
+from .attention import Shape, attend, beside_heads, keys_of_parts
 from .bias import Shared
 from .elementwise import activation, concatenated, drop, gated, norm, rotate, weigh
 from .experts import folded, folds
@@ -321,6 +321,8 @@ class Walk(Mixture):
             q, k, v = self._value(op.q), self._value(op.k), self._value(op.v)
         if q.elements > run.tokens * widths[0]:  # queries with a gate beside them
             q = piece(q, run.tokens * widths[0])
+        if run.fused_heads and op.q != op.k and n_heads == n_kv_heads:
+            v = beside_heads(v, q, k)
         if self.plan.qk_norms:
             q, k = norm(run, q, op.d_qk, traits.qk_norm), norm(run, k, op.d_qk, traits.qk_norm)
         if traits.v_norm:

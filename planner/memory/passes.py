@@ -33,7 +33,8 @@ class Pass:
     `casts` are the weights that it lowered. `masked`: attention gets a mask as a tensor. `dropout`: what pairs read
     is dropped; `dropped`: there is a module for it, whose rate may be 0. `int8`: quantised weights are multiplied in
     8 bits; `bitsandbytes`: it holds them; `inputs_kept`: their products keep what they read, and `before` are the
-    buffers that litgpt's loop was found to hold of the micro-step before.
+    buffers that litgpt's loop was found to hold of the micro-step before, with `before_held`. This and `fused_heads`
+    as the set-up has them.
 
     The loss: `outputs_held` and `outputs_widened` as the set-up has them. `preference`: it is of preferences, and
     scores all positions of a sequence but `unscored`.
@@ -70,6 +71,8 @@ class Pass:
     outputs_widened: bool = False
     saved: int = FLOAT32
     inputs_kept: bool = False
+    before_held: bool = False
+    fused_heads: bool = False
     norms: int = 2
     wide_norms: bool = False
     half: bool = False
@@ -101,7 +104,7 @@ class Pass:
         """What quantised products kept of a value in the micro-step before: litgpt's loop holds the last loss until
         it has the next, and with it what bitsandbytes did not save as autograd's. Once for a value that several read.
         """
-        if self.kernels != "litgpt" or value.buffer.index in self.before:
+        if not self.before_held or value.buffer.index in self.before:
             return None
         self.before.add(value.buffer.index)
         return self.tape.new(value.bytes)
@@ -156,4 +159,5 @@ def make_pass(
         unscored=max(1, setup.prompt_tokens),
         outputs_widened=setup.outputs_widened and setup.under_autocast,
         saved=width if mixed or not setup.upcast_small else FLOAT32, inputs_kept=setup.quantised_inputs_kept,
+        before_held=setup.before_held, fused_heads=setup.fused_heads,
     )  # fmt: skip

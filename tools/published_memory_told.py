@@ -1,0 +1,143 @@
+"""Sets of published memory whose set-ups are told, from the eighth on: tables, plots and logs of trainers.
+
+Each was predicted once, blind, by the program as it stood (data/measured/memory_later_blind.csv), after every command
+had been read a second time against its source. The intervals do not rest on them. A further set costs a line of
+`SETS`, and one of tests/test_published_memory_told.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tools.published_memory_later import Later, blind, later
+from tools.published_memory_later_page import FOURTH_ROWS, HEAD, Pair, Test, cells, of, sources_of
+from tools.published_memory_seventh import TRAINERS
+from tools.published_memory_sixth import middle, now
+
+
+@dataclass(frozen=True)
+class Gathering:
+    """A set: its name with its article, the commit that predicted it, what is said of how its figures were read, and
+    what was changed when its predictions had been seen."""
+
+    title: str
+    commit: str
+    aside: str
+    changed: str
+
+
+TEXT = """\
+{n} figures of {sources} sources, sought as the given table's are: tables, plots and logs that libraries, trainers'
+guides, benchmark folders, pull requests and model cards print beside the command or config that made them. No page
+that another set has was taken; {again} figures are of publishers that another set has, from other pages. At most six
+of a project were taken, spread over its variants. Commands, and whether batch, lengths and checkpointing follow from
+text or script, were written from the sources alone, read once more against them, and kept; then they were predicted
+once, **blind**, by the program and the intervals of {commit}. No interval and no constant rests on them. Of {unnamed}
+sources the GPU is not known{aside}. Which profiles are stand-ins was
+told from titles and versions, after the predictions had been compared.
+What was changed on seeing them, by the code of then:
+{changed}
+"""
+EIGHTH = """\
+a profile `alpaca-lora-2023` for scripts after alpaca-lora's finetune.py (Baize, Huatuo), for which transformers'
+Trainer up to 4.45 had been typed: their model has `use_cache` False, so that an evaluation fills no cache, and PEFT
+0.3 leaves Llama's embeddings and norms in 16 bits; a profile `nemo-1` for NeMo 1, for which that of Megatron-Bridge
+had been typed: its Llama has an activation of operations, whose result is kept, Transformer Engine's attention copies
+several sequences to another order and back, and the loss is taken in float32.
+Read and not explained in full: Llama 3 8B under Megatron-LM (core_v0.6.0; rows 670 to 673, 0.81 to 0.93, and six
+more of that README's, by hand). By its script, dropout of 0.1 keeps two masks of a byte a hidden value and layer,
+2.1 GB over the tensor-parallel GPUs, which no option says. By hand, with states, what Transformer Engine keeps and
+these masks, 7 to 16 GB are missing on all seven set-ups with tensor parallelism, and -7 to 5 GB on the three
+without. What tensor parallelism gathers and reduces is recorded on NCCL's stream, so that its memory cannot be had
+again until the GPU has caught up with the program (torch before spring 2025, pytorch's pull request 76861 and
+torchtitan's 737, unless TORCH_NCCL_AVOID_RECORD_STREAMS is set, which neither script nor README does): of one
+micro-batch's forward pass four tensors a layer, 8.6 GB for all 32. How much of it that is depends on time, and no
+constant is fitted to it.
+"""
+NINTH = """\
+one product makes litgpt's queries, keys and values, of which values stay a view, so that queries and keys as they
+were made stand beside the turned ones; grouped keys and values are copied for every head (profiles `litgpt`,
+`litgpt-2024`, `lit-gpt-2023`, and under `--kernels compiled` too, by what torch's partitioner keeps of that code):
+Thunder's six figures were 0.88 to 0.92 and are 0.93 to 0.97, litgpt's two of TinyLlama 0.91 and 0.92 and are 0.96
+and 0.98. A profile `lit-gpt-2023` apart from `litgpt-2024`: its first micro-step has the longest sample, so that
+none as long was before it (Llama 2's QLoRA runs of three sets and tables, 1.07 to 1.16, are 0.98 to 1.09). A
+profile `fms-acceleration-peft`, whose own preparation of a 4-bit base leaves PEFT's cast to float32 out: 1.25,
+1.54 and 2.09 are 0.90, 1.08 and 1.40. Before torch 2 zero_grad filled gradients with zeros, which then stand in
+the forward pass too (profiles `lightning-1`, 0.85 is 0.99, and `hf-loop-2023`, a loop of one's own that does not
+prepare a quantised base: what is allocated, 0.78, 0.87 and 1.59, is 0.90, 0.94 and 1.00; the 0.5 GB of DDP's
+buckets on a single GPU are not counted).
+Read and not explained: Llama 3.1 8B under ZeRO-2 with Liger's kernels and without recomputation (row 689, 0.83, 15
+GB missing, where the same run without Liger has 0.96), and at 32,768 tokens under ZeRO-3 (row 685, 0.87); one of
+six pipelines of Qwen3 0.6B (row 692, 0.78, 3 GB); a float32 model that steps in the backward pass (row 701, 1.18);
+xtuner 1 (rows 731 and 732, half). Lengths that are cut and not stated are the reason of most that is far:
+ms-swift's six scripts.
+"""
+SETS = {
+    "eighth": Gathering(
+        "An eighth", "229d4c8", ", and the bars of LinkedIn's plot are read to a pixel", EIGHTH.rstrip("\n")
+    ),
+    "ninth": Gathering(
+        "A ninth", "89aee55",
+        "; three readings were corrected, and the errors of their first predictions with them "
+        "(instructGPT2's script prints what is reserved and what is allocated as one sum)",
+        NINTH.rstrip("\n"),
+    ),
+}  # fmt: skip
+
+
+def seen_before(case: Later) -> bool:
+    """Whether its publisher has a page in an earlier set."""
+    return re.search(r"(^|; )again[;,]", case.notes) is not None
+
+
+def named(case: Later) -> bool:
+    """Whether the command names a profile."""
+    return "--trainer " in case.options
+
+
+OWN, OTHER = (test for _, test in TRAINERS)
+ROWS: tuple[tuple[str, Test], ...] = (
+    ("LoRA, stated or not", lambda c: c.method == "lora"),
+    ("QLoRA, stated or not", lambda c: c.method == "qlora"),
+    ("publishers of earlier sets", seen_before),
+    ("the trainer's own profile", lambda c: named(c) and OWN(c)),
+    ("a stand-in, or a profile of a sort of programs", lambda c: named(c) and OTHER(c)),
+    ("no profile", lambda c: not named(c)),
+)
+
+
+def first(name: str) -> list[Pair]:
+    """A set's cases with their first predictions."""
+    said = blind()
+    return [(case, said[case.number]) for case in later() if case.found == name]
+
+
+def _line(name: str, test: Test, found: Sequence[Sequence[Pair]]) -> list[str]:
+    chosen = [of(each, test) for each in found]
+    return [f"| {name} | {len(chosen[0])} | {' | '.join(map(cells, chosen))} |"] if chosen[0] else []
+
+
+def section(name: str) -> list[str]:
+    """The lines of a set's section."""
+    gathering = SETS[name]
+    found = (first(name), now(name))
+    cases = [case for case, _ in found[0]]
+    text = TEXT.format(
+        n=len(cases),
+        sources=len({case.source for case in cases}),
+        again=sum(map(seen_before, cases)),
+        unnamed=len({case.source for case in cases if not case.gpu}),
+        commit=gathering.commit,
+        aside=gathering.aside,
+        changed=gathering.changed,
+    )
+    return [
+        f"## {gathering.title} set, predicted blind", "", text,
+        HEAD, "|---|" + "---|" * 7,
+        *(line for row, test in (*FOURTH_ROWS, *ROWS, *sources_of(found[0])) for line in _line(row, test, found)),
+        "",
+        f"The median over sources of their median errors: blind {middle(found[0])}, now {middle(found[1])}.",
+        "",
+    ]  # fmt: skip
