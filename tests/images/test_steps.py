@@ -25,7 +25,11 @@ EVERYWHERE = AdapterSpec(rank=4, layers=("all-linear",))
 TRAINED = {"text": LORA, "tower": EVERYWHERE, "all": None}
 LENGTH = 832
 WHOLE = ("qwen2_5_vl", "llava")
-MEASURED = (("qwen2_5_vl", "layer", EVERYWHERE), ("gemma3", "none", LORA), ("idefics3", "none", EVERYWHERE))
+MEASURED = (
+    ("qwen2_5_vl", "layer", EVERYWHERE), ("gemma3", "none", LORA), ("idefics3", "none", EVERYWHERE),
+    ("mistral3", "layer", EVERYWHERE), ("mistral3", "none", EVERYWHERE), ("pixtral", "none", LORA),
+    ("gemma4", "layer", EVERYWHERE), ("gemma4", "none", EVERYWHERE),
+)  # fmt: skip
 
 
 def _setup(trained: str, checkpointing: str, **more: object) -> Setup:
