@@ -7,6 +7,7 @@ from .kinds import KEPT, STREAM, Job, Walked
 from .layer import Walk
 from .merged import Entry
 from .passes import FLOAT32
+from .step import first_width
 from .stretch import Held, Stretch, label_kept, plus, stretch
 from .tape import Size, add, cast, scale, unary
 
@@ -28,7 +29,7 @@ def patches_of(job: Job, pixels: Size, reached: bool) -> Entry:
     """From pixels to the first layer: pixels shifted in float32 and lowered, their projection, positions by column
     and by row added. The first layer's input stays while the tower runs, as do cosines, sines and a mask of padded
     positions. Neglected: the table of positions' gradient in full fine-tuning."""
-    run, op = job.run(), _stem(job)
+    run, op = job.run(width=first_width(job)), _stem(job)
     stem = next(block for block in job.arch.blocks if block.stack == "stem")
     tape, hidden, values = run.tape, job.arch.hidden_size, job.arch.matrices[op.matrix].d_in
     shifted = [tape.new(pixels), tape.new(pixels)]
@@ -39,8 +40,8 @@ def patches_of(job: Job, pixels: Size, reached: bool) -> Entry:
     patches = walk._linear(op, x, clones=False)
     del x
     one: Size = run.rows * (hidden * run.stream)
-    places = [tape.new(one) for _ in range(3)]  # of columns, of rows, their sum
-    position = tape.leaf(run.rows * hidden, run.stream, grad=False)
+    places = [tape.new(run.rows * (hidden * run.norms)) for _ in range(3)]  # of columns, of rows, their sum
+    position = tape.leaf(run.rows * hidden, run.norms, grad=False)
     del places
     out = add(patches, position)
     del patches, position
@@ -58,7 +59,7 @@ def patches_of(job: Job, pixels: Size, reached: bool) -> Entry:
         back = stretch(tape, start, len(tape.events))
     core = next(o for b in job.arch.blocks for o in b.operations if isinstance(o, Attend))
     turned = run.rows * (2 * core.d_qk * run.stream)
-    mask = run.pairs if job.traits.mask_given else 0
+    mask = run.pairs if job.traits.mask_given and run.kernel != "flash" else 0
     mask *= run.compute if run.kernel == "eager" else 1
     again = reached and job.setup.checkpointing != "none"
     held: Held = {"temporary": one * (not reached) + turned * (not reached) + mask * (not again)}

@@ -178,7 +178,10 @@ def walked_layers(job: Job, grad: bool) -> Layers:
 
 def first_width(job: Job) -> int:
     """Bytes a value of what comes into the first layer; 0 for the embedding's own. Under autocast a norm widens
-    it, and a convolution that makes patches narrows them where nothing is added."""
+    it, and a convolution that makes patches narrows them where nothing is added; a projection of patches that is held
+    in whole numbers leaves them in float32, as the pixels are."""
+    if job.traits.wide_stem and 0 in job.unpacked and job.setup.quantize != "fp8":  # the tower's first matrix
+        return FLOAT32
     if job.traits.narrow_stem and job.run().autocast:
         return job.run().compute
     return FLOAT32 if job.traits.stem_norm and job.run().autocast else 0

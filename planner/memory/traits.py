@@ -53,7 +53,8 @@ class Traits:
     `narrow_loss`: they meet the loss in their own type; `narrow_before`: they did before transformers 4.50.
 
     Towers of images: `pieced`: attention runs apart for each image or window, from pieces of queries, keys and
-    values, and joins what comes out. `narrow_stem`: layers read what a convolution makes, in 16 bits under autocast.
+    values, and joins what comes out. `narrow_stem`: layers read what a convolution makes, in 16 bits under autocast;
+    `wide_stem`: what a projection makes of pixels in float32, unless its weights are of a floating type.
     `layer_scale`: what a layer's parts add is weighed by a trained vector. `clipped`: what goes into matrices and
         comes out is clamped. `windows_masked` (of the text): layers with windows are given a mask for each sequence.
     """
@@ -104,6 +105,7 @@ class Traits:
     caches: bool = False
     pieced: bool = False
     narrow_stem: bool = False
+    wide_stem: bool = False
     layer_scale: bool = False
     clipped: bool = False
     windows_masked: bool = False
@@ -117,7 +119,7 @@ GEMMA = Traits(norm="gemma", qk_norm="gemma", activation="gelu_pytorch_tanh", sc
 LEGACY = Traits(norm="layer", qk_norm="layer", rotary="none", activation="gelu")
 BERT = replace(LEGACY, before=False, post=True, stem_norm=True, narrow_loss=True, narrow=True)
 PRENORMED_BERT = replace(LEGACY, narrow_loss=True, narrow=True)
-GEMMA4 = replace(GEMMA, after=True, v_norm=True, rotary="axial")
+GEMMA4 = replace(GEMMA, after=True, v_norm=True, rotary="axial", wide_stem=True)
 SIGLIP = replace(LEGACY, activation="gelu_pytorch_tanh")
 BART = replace(LEGACY, narrow_loss=True, narrow=True, logits="biased", scaled_embedding=True)
 
@@ -398,17 +400,15 @@ def kind_of(arch: Architecture) -> str:
 def traits_of(arch: Architecture) -> Traits:
     """The traits of an architecture's model type, with the dropouts that its config switches on."""
     kind = kind_of(arch)
-    on: dict[str, Any] = dict(_dropouts(arch, kind))
-    found = replace(TRAITS.get(kind, LLAMA), **on)
+    found = replace(TRAITS.get(kind, LLAMA), **dict[str, Any](_dropouts(arch, kind)))
     if found.norm == "layer" and found.narrow_loss and _is_causal(arch):
         found = replace(found, narrow_loss=False)
     if found.logits == "capped" and "final_logit_softcapping" in arch.uncapped:
         found = replace(found, logits="plain")
     if found.capped_scores and "attn_logit_softcapping" in arch.uncapped:
         found = replace(found, capped_scores=False)
-    if arch.images is not None:
-        masked, windows = arch.images.masked, arch.images.masked_windows
-        found = replace(found, mask_given=masked or found.mask_given, windows_masked=windows)
+    if (seen := arch.images) is not None:
+        found = replace(found, mask_given=seen.masked or found.mask_given, windows_masked=seen.masked_windows)
     if kind == "hyperclovax" and not any("post_norm" in vector.name for vector in arch.vectors):
         found = replace(found, after=False)
     return found
