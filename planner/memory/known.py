@@ -25,11 +25,12 @@ from .stretch import Stretch, at_ranks
 _BESIDE = (
     "optimizer", "optimizer_kernel", "deferred_gradients", "accumulation", "gpus", "sharding", "fsdp_units",
     "shard_size", "pipeline_parallel", "offload", "trainer", "lengths_vary", "tf32",
-    "gathered_kept", "loading", "prepared_wide", "placing",
+    "gathered_kept", "loading", "prepared_wide", "placing", "generation", "vllm_memory", "vllm_sleep", "gpu_bytes",
+    "vllm_gpus", "vllm_tensor_parallel", "mean_completion",
 )  # fmt: skip
 _WALKED = attrgetter(*(name for name in Setup.__dataclass_fields__ if name not in _BESIDE))
 _FEW = 3  # ranks that are walked by themselves before symbols are
-_MOST = 256
+_MOST = 1024
 Found = TypeVar("Found")
 
 

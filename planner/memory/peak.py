@@ -202,7 +202,7 @@ def _stage(
     unit, outside = gathered(arch, setup)
     base["gathered"] = outside
     base["buckets"] = buckets(size, setup)
-    base["fixed"] = 3 * ID_BYTES * setup.tokens + WORKSPACES * WORKSPACE_BYTES
+    base["fixed"] = token_bytes(setup) + WORKSPACES * WORKSPACE_BYTES
     job = Job(arch, setup, pairs, whole, merges=merges, unpacked=weights.unpacked)
     tower, base["pixels"] = _seen(job)
     if vllm := beside(engine(arch, setup)):
@@ -220,7 +220,7 @@ def _stage(
     last = {**base, "gathered": 0, "gradients": gradients, "temporary": update}
     moments.append(_moment("optimizer", "step", last))
     apart = _apart(going, update) + _left_by_another_batch(moments, setup)
-    varied = _varied(moments, setup)
+    varied = varied_bytes(moments, setup)
     streamed = 0 if one_stream(setup) else unit + outside
     beyond = overhead(setup)
     more = beyond_peak(moments, cached(setup, apart, streamed, varied), first.reserved)
@@ -234,6 +234,11 @@ def _stage(
         host_bytes=host + gone, notices=tuple(_notices(arch, setup, pairs)),
     )  # fmt: skip
     return replace(found, notices=(*found.notices, *loading_notices(found)))
+
+
+def token_bytes(setup: Setup) -> int:
+    """Bytes of a micro-step's tokens as they come in: their numbers, the mask and the labels."""
+    return 3 * ID_BYTES * setup.tokens
 
 
 def _seen(job: Job) -> tuple[Seen | None, int]:
@@ -333,7 +338,7 @@ def _left_by_another_batch(moments: list[Moment], setup: Setup) -> int:
     return min(passing(evaluated), passing(trained)) if evaluated else 0
 
 
-def _varied(moments: list[Moment], setup: Setup) -> int:
+def varied_bytes(moments: list[Moment], setup: Setup) -> int:
     """Bytes at the peak that grow with the length and whose blocks another length seldom takes. Without checkpointing
     activations are none of these: they are many small blocks, of which one serves as well as another (torch's
     allocator, run on many lengths without checkpointing, keeps 0.1 to 0.4 times the activations of Yi-6B beside

@@ -1,7 +1,7 @@
 """Completions of GRPO over all plans of a space: the memory and the time that making them takes.
 
-Both are the scalar formulas', called once for every kind of plan that differs in them: by GPU, layout, batch and
-base, and by adapter where the trainer's own model makes completions.
+Both are the scalar formulas', called for every kind of plan that differs in them: by GPU, layout, batch and base,
+and at a few ranks where the trainer's own model makes completions (peaks.over_ranks).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,13 +17,17 @@ import numpy as np
 from ..dataclass import dataclass
 from ..errors import InputError
 from ..memory import estimate_memory
-from ..memory.overhead import stated_bytes
-from ..objective_rules import SHARES_GPU
+from ..memory.engine import awake, engine
+from ..memory.engine import beside as engine_beside
+from ..memory.overhead import cached, stated_bytes
+from ..memory.peak import token_bytes, varied_bytes
+from ..setup import Setup
 from ..speed.decode import Load
 from ..speed.policy import generation_s, learnt_tokens, made_load
 from .evaluate import machine_of
 from .layout import Layout
-from .space import Job, Space, setup_of
+from .peaks import over_ranks
+from .space import Job, Space, alone, setup_of
 from .tables import Table
 
 if TYPE_CHECKING:
@@ -33,77 +38,86 @@ Array = Any  # a numpy array
 
 @dataclass(frozen=True)
 class Makers:
-    """Of GRPO, tables x layouts x batches: `moment` is what is needed while completions are made and `stated` what of
-    it is taken by definition; `beside` is what a vLLM keeps while the trainer steps, `cached` what the allocator does
-    where completions take most. Infinite where a vLLM holds not even one completion."""
+    """Of GRPO, tables x micro-batches x layouts x batches: `moment` is what is needed while completions are made and
+    `stated` what of it is taken by definition; `beside` is what a vLLM keeps while the trainer steps, `varied` what
+    the allocator keeps of completions whose lengths vary. Infinite where a vLLM holds not even one completion."""
 
     moment: Array
     stated: Array
     beside: Array
-    cached: Array
+    varied: Array
 
-    def over(self, held: Array, most: Array, high: Array, extra: Array) -> tuple[Array, Array]:
-        """What is needed and its upper end, with completions: the higher of the step's, beside which a vLLM keeps its
+    def over(self, held: Array, kept: Array, plain: Array, high: Array, extra: Array) -> tuple[Array, Array]:
+        """What is needed and its upper end, with completions, of what a step holds, what the allocator keeps beside
+        and what it keeps of a step whose lengths are alike: the higher of the step's, beside which a vLLM keeps its
         part, and that of making them. No error is on what is taken by definition."""
-        figures = (self.moment, self.stated, self.beside, self.cached)
-        moment, stated, beside, cached = (figure[:, None] for figure in figures)
-        making = high * (moment - stated + extra) + cached + stated
-        return np.maximum(held + beside, moment), np.where(held + beside >= moment, most + beside, making)
+        step = held + self.beside
+        making = high * (self.moment - self.stated + extra) + self.stated + plain + self.varied
+        of_step = high * (held + extra) + kept + self.beside
+        return np.maximum(step, self.moment), np.where(step >= self.moment, of_step, making)
 
 
 def makers(job: Job, space: Space, found: Sequence[Table], known: dict[Any, Any]) -> Makers | None:
-    """Memory that completions take; None where there are none. Computed at the ranks' ends, linear between them;
-    `known` holds what does not hang on a GPU's memory."""
+    """Memory that completions take; None where there are none. `known` holds what does not hang on a GPU's memory."""
     if job.setup.objective != "grpo":
         return None
-    groups: dict[tuple[str, str], list[int]] = {}
-    for number, table in enumerate(found):  # completions are made without recompute
-        groups.setdefault((table.layers, table.quantize), []).append(number)
-    result = np.zeros((4, len(found), len(space.layouts), len(space.batches)))
-    for numbers in groups.values():
-        params = np.array([found[number].params for number in numbers], float)
-        ends = sorted({int(np.argmin(params)), int(np.argmax(params))})
-        share = np.zeros(len(params))
-        if len(ends) > 1:
-            share = (params - params[ends[0]]) / (params[ends[1]] - params[ends[0]])
+    shape = (len(found), len(space.micro_batches), len(space.layouts), len(space.batches))
+    moment, stated, beside, varied = (np.zeros(shape) for _ in range(4))
+    micro = np.array(space.micro_batches)[:, None] - 1
+    for numbers in _alike(found).values():
+        tables = [found[number] for number in numbers]
         for place, at in itertools.product(range(len(space.layouts)), range(len(space.batches))):
             layout, batch = space.layouts[place], space.batches[at]
-            if batch % layout.data_parallel == 0:
-                low, high = (
-                    _remembered(job, found[numbers[end]], layout, batch, known) for end in (ends[0], ends[-1])
-                )
-                for figure in range(4):
-                    rise = high[figure] - low[figure] if math.isfinite(high[figure]) else 0.0
-                    result[figure][numbers, place, at] = low[figure] + share * rise
-    return Makers(*result)
+            if batch % layout.data_parallel or layout.generation == "server":
+                continue
+            own = _remembered(job, tables, layout, batch, known)
+            try:
+                vllm = engine(job.arch, _setup(job, tables[0], layout, batch))
+            except InputError:  # what holds not even one completion
+                moment[numbers, :, place, at] = beside[numbers, :, place, at] = math.inf
+                continue
+            one = setup_of(job, tables[0].quantize, tables[0].checkpointing, layout, 1, 1)
+            moment[numbers, :, place, at] = own[:, 0, None] + awake(vllm) + (micro * token_bytes(one)).T
+            varied[numbers, :, place, at] = own[:, 1, None]
+            stated[numbers, :, place, at], beside[numbers, :, place, at] = awake(vllm), engine_beside(vllm)
+    return Makers(moment, stated, beside, varied)
+
+
+def _alike(found: Sequence[Table]) -> dict[tuple[str, str], list[int]]:
+    """Numbers of tables by layers and base: completions are made without recompute."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for number, table in enumerate(found):
+        groups.setdefault((table.layers, table.quantize), []).append(number)
+    return groups
+
+
+def _setup(job: Job, table: Table, layout: Layout, batch: int) -> Setup:
+    """The set-up of a batch in micro-steps of one sequence."""
+    return setup_of(job, table.quantize, table.checkpointing, layout, 1, batch // layout.data_parallel)
 
 
 def _remembered(
-    job: Job, table: Table, layout: Layout, batch: int, known: dict[Any, Any]
-) -> tuple[float, float, float, float]:
-    """`_making`, once for GPUs of every memory where no vLLM takes a share of it."""
-    if layout.generation in SHARES_GPU:
-        return _making(job, table, layout, batch)
-    key = ("making", job.setup.precision, table.rank, table.layers, table.quantize, layout, batch)
+    job: Job, tables: Sequence[Table], layout: Layout, batch: int, known: dict[Any, Any]
+) -> Array:
+    """`_making` of tables that differ in rank and recompute, once for GPUs of every memory, and where a vLLM makes
+    the completions for every batch of several micro-steps."""
+    setup = _setup(job, tables[0], layout, batch)
+    number = setup.accumulation if layout.generation == "transformers" else min(2, setup.accumulation)
+    key = ("making", job.setup.precision, tables[0].layers, tables[0].quantize, layout, number)
     if key not in known:
-        known[key] = _making(job, table, layout, batch)
-    found: tuple[float, float, float, float] = known[key]
+        known[key] = over_ranks(tables, lambda table: np.array(_making(job, table, layout, batch)))
+    found: Array = known[key]
     return found
 
 
-def _making(job: Job, table: Table, layout: Layout, batch: int) -> tuple[float, float, float, float]:
-    """The moment of making completions, what of it is taken by definition, what a vLLM keeps beside a step, and what
-    the allocator keeps."""
-    setup = setup_of(job, table.quantize, table.checkpointing, layout, 1, batch // layout.data_parallel)
-    try:
-        found = estimate_memory(job.arch, setup, table.pairs, table.whole)
-    except InputError:  # what holds not even one completion
-        return math.inf, 0.0, math.inf, 0.0
-    stated = {moment.phase: stated_bytes(moment) for moment in found.moments}
-    making = next((moment.bytes for moment in found.moments if moment.phase == "generation"), 0)
-    overhead = sum(item.bytes for item in found.overhead)
-    by_definition = float(stated.get("generation", 0)), float(stated["forward"])
-    return float(making + overhead), *by_definition, float(found.cached_bytes)
+def _making(job: Job, table: Table, layout: Layout, batch: int) -> tuple[float, float]:
+    """What is needed while completions are made with one sequence a micro-step, without a vLLM's share, and what the
+    allocator keeps where their lengths vary."""
+    setup = replace(_setup(job, table, layout, batch), gpu_bytes=0)
+    found = estimate_memory(job.arch, setup, table.pairs, table.whole)
+    moment = next(moment for moment in found.moments if moment.phase == "generation")
+    needed = moment.bytes + sum(item.bytes for item in found.overhead) - stated_bytes(moment)
+    return float(needed), float(cached(setup, 0, 0, varied_bytes([moment], setup)))
 
 
 def making_s(
@@ -114,39 +128,48 @@ def making_s(
     result = np.zeros((len(found), len(space.layouts), len(space.batches)))
     if job.setup.objective != "grpo":
         return result
-    known: dict[tuple[Any, ...], float] = {}
-    for number, layout, at in itertools.product(range(len(found)), space.layouts, range(len(space.batches))):
-        table, batch, place = found[number], space.batches[at], space.layouts.index(layout)
-        if batch % layout.data_parallel:
-            continue
-        own = (table.rank, table.layers) if layout.generation == "transformers" else ()
-        key = (
-            layout.generation,
-            layout.vllm_gpus,
-            layout.gpus,
-            layout.data_parallel,
-            batch,
-            table.quantize,
-            own,
-        )
-        if key not in known:
-            known[key] = _making_s(job, table, layout, batch, gpu, loads)
-        result[number, place, at] = known[key]
+    known: dict[tuple[Any, ...], Any] = {}
+    for (layers, quantize), numbers in _alike(found).items():
+        tables = [found[number] for number in numbers]
+        for place, at in itertools.product(range(len(space.layouts)), range(len(space.batches))):
+            layout, batch = space.layouts[place], space.batches[at]
+            if batch % layout.data_parallel:
+                continue
+            by_trainer = layout.generation == "transformers"
+            key = (
+                layout.generation, layout.vllm_gpus, layout.gpus, layout.data_parallel, batch, quantize,
+                layers if by_trainer else "",
+            )  # fmt: skip
+            if key not in known:
+                known[key] = _seconds(job, tables if by_trainer else tables[:1], layout, batch, gpu, loads)
+            result[numbers, place, at] = known[key]
     return result
+
+
+def _seconds(
+    job: Job, tables: Sequence[Table], layout: Layout, batch: int, gpu: Accelerator,
+    loads: dict[tuple[Any, ...], Load],
+) -> Array | float:  # fmt: skip
+    """`_making_s` of each table, or of one for all. A step's passes are sums of what is the largest of several lines
+    in the FLOPs of a token, which are linear in ranks."""
+    try:
+        return over_ranks(
+            tables, lambda table: np.array(_making_s(job, table, layout, batch, gpu, loads)), 1e-12
+        )
+    except InputError:
+        return math.inf
 
 
 def _making_s(
     job: Job, table: Table, layout: Layout, batch: int, gpu: Accelerator, loads: dict[tuple[Any, ...], Load]
 ) -> float:
-    setup = setup_of(job, table.quantize, table.checkpointing, layout, 1, batch // layout.data_parallel)
+    setup = _setup(job, table, layout, batch)
     own = (table.rank, table.layers) if layout.generation == "transformers" else ()
-    key = ("load", layout.generation, setup.precision, table.quantize, own)
+    plain = alone(setup_of(job, table.quantize, "none", layout, 1, 1))
+    key = ("load", layout.generation, plain, own)
     if key not in loads:
         loads[key] = made_load(job.arch, setup, table.pairs)
-    try:
-        return sum(generation_s(job.arch, setup, machine_of(job, gpu, layout.gpus), table.pairs, loads[key]))
-    except InputError:
-        return math.inf
+    return sum(generation_s(job.arch, setup, machine_of(job, gpu, layout.gpus), table.pairs, loads[key]))
 
 
 def learnt(job: Job, space: Space, batch: int) -> int:

@@ -1,15 +1,17 @@
 """Memory of all plans of a space at once.
 
-It is computed with the scalar formula at a few ranks and micro-batches and taken as linear between them, in
-adapter parameters and in micro-batch, moment by moment: exact but where a moment changes its place in the model
-(of 1,320 plans of eleven searches 10% too low to 4% too high), and in a step of one micro-step, of which it is a
-lower end. What is chosen is checked with the scalar formula.
+It is computed with the scalar formula for every layout and micro-batch whose parts go together, with one micro-step
+and with several, at the ends of the ranks and at ranks between them until these lie on straight lines, moment by
+moment. Sizes of a step are sums linear in ranks and a moment is the largest of several such sums, which is a straight
+line where a point between two lies on the line through them; to the byte but for what is rounded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,105 +32,119 @@ from .tables import Table
 Array = Any  # a numpy array
 # Then all that comes before the first step.
 MOMENTS = ("evaluation", "forward", "loss", "backward", "optimizer")
-WITH_GRADIENTS = MOMENTS[:-1]  # those of micro-steps before, where there are any
+EARLY = len(MOMENTS)
+ROUNDED = 64.0  # bytes that a point may lie beside a line by what is rounded
 
 
-def _sample(job: Job, table: Table, layout: Layout, micro_batch: int, micro_steps: int) -> Array:
-    """`_figures` of each stage of the pipeline (one where there is none), without a vLLM beside."""
+def _sample(job: Job, layout: Layout, micro_batch: int, micro_steps: int, table: Table) -> Array:
+    """`_figures` of each stage of the pipeline (one where there is none), without the making of completions."""
     setup = setup_of(job, table.quantize, table.checkpointing, layout, micro_batch, micro_steps)
-    shared = setup.generation in SHARES_GPU
-    if shared:
+    if setup.objective == "grpo":
         setup = replace(setup, generation="server", **NO_ENGINE)
     stages = estimate_stages(job.arch, setup, table.pairs, table.whole)
     peaks = job.calibration.peaks
-    return np.stack([_figures(corrected(found, job.arch, peaks), setup, shared) for found in stages])
+    return np.stack([_figures(corrected(found, job.arch, peaks), setup) for found in stages])
 
 
-def _figures(found: MemoryEstimate, setup: Setup, shared: bool) -> Array:
+def _figures(found: MemoryEstimate, setup: Setup) -> Array:
     """Bytes of each of MOMENTS and before the first step, of the overhead, of what the allocator keeps of a step, of
-    all that it has taken before the first, and of gradients that are held only because there are micro-steps
-    before."""
+    that without what varying lengths leave, and of all that it has taken before the first."""
     moments = {str(moment.phase): float(moment.bytes) for moment in found.moments}
     overhead = float(sum(item.bytes for item in found.overhead))
-    held = sum(
-        i.bytes for m in found.moments if m.phase == "forward" for i in m.items if i.part == "gradients"
-    )
-    # A vLLM is not there yet while the base is loaded: what is added for it later is not for that moment.
-    early = float(found.loading_peak.bytes) if found.loading_peak and not shared else 0.0
+    early = float(found.loading_peak.bytes) if found.loading_peak else 0.0
     more = float(cached(setup, found.apart_bytes, found.gathered_bytes, found.varied_bytes))
     of_step = (moments.get(phase, 0.0) for phase in MOMENTS)
-    return np.array([*of_step, early, overhead, more, float(found.before_bytes), float(held)])
+    plain = float(cached(setup, found.apart_bytes, found.gathered_bytes, 0))
+    return np.array([*of_step, early, overhead, more, plain, float(found.before_bytes)])
 
 
-def _between(job: Job, space: Space, found: Sequence[Table], layout: Layout, micro_steps: int) -> Array:
-    """Of tables that differ in rank alone, x micro-batches: what is needed, what at least in a step of one
-    micro-step, and what the allocator keeps."""
-    micro = np.array(space.micro_batches, float)
-    picked = sorted({0, len(micro) // 2, len(micro) - 1})
-    params = np.array([table.params for table in found], float)
-    ends = sorted({int(np.argmin(params)), int(np.argmax(params))})
-    along = []  # ends x micro-batches x stages x figures
-    for end in ends:
-        corner = np.array(
-            [_sample(job, found[end], layout, space.micro_batches[at], micro_steps) for at in picked]
-        )
-        flat = corner.reshape(len(picked), -1).T
-        lines = np.stack([np.interp(micro, micro[picked], figure) for figure in flat], -1)
-        along.append(lines.reshape(len(micro), *corner.shape[1:]))
-    share = np.zeros(len(params))
-    if len(ends) > 1:
-        share = (params - params[ends[0]]) / (params[ends[1]] - params[ends[0]])
-    mixed = along[0] + share[:, None, None, None] * (along[-1] - along[0])
-    at, (beyond, more, before, kept) = mixed[..., :-4], np.moveaxis(mixed[..., -4:], -1, 0)
-    least = at - kept[..., None] * np.array([moment in WITH_GRADIENTS for moment in (*MOMENTS, "")])
+def over_ranks(found: Sequence[Table], sample: Callable[[Table], Array], rounded: float = ROUNDED) -> Array:
+    """The figures of tables that differ in rank alone, or in what changes no figure: sampled at both ends and between
+    them, and taken from the line through two neighbours where a sample between these lies on it."""
+    order = sorted(range(len(found)), key=lambda number: found[number].params)
+    params = [float(found[number].params) for number in order]
+    known: dict[int, Array] = {}
+
+    def at(place: int) -> Array:
+        if place not in known:
+            known[place] = sample(found[order[place]])
+        return known[place]
+
+    def line(low: int, high: int, place: int) -> Array:
+        rise = params[high] - params[low]
+        share = (params[place] - params[low]) / rise if rise else 0.0
+        return at(low) + share * (at(high) - at(low))
+
+    open_ = [(0, len(order) - 1)]
+    while open_:
+        low, high = open_.pop()
+        at(low), at(high)
+        if high - low < 2:
+            continue
+        middle = (low + high) // 2
+        halves = ((low, middle), (middle, high))
+        if not np.allclose(at(middle), line(low, high, middle), rtol=1e-12, atol=rounded):
+            open_ += halves
+            continue
+        for start, end in halves:
+            known.update({place: line(start, end, place) for place in range(start + 1, end)})
+    result = np.empty((len(order), *known[0].shape))
+    for place, number in enumerate(order):
+        result[number] = known[place]
+    return result
+
+
+def _needed(figures: Array, early: bool) -> Array:
+    """Of figures by stage: what the stage of a pipeline that needs most needs, what the allocator keeps beside, and
+    what it keeps of a step whose lengths are all alike; `early`: whether what comes before the first step counts."""
+    at, (beyond, more, plain, before) = figures[..., :-4].copy(), np.moveaxis(figures[..., -4:], -1, 0)
+    if not early:
+        at[..., EARLY] = 0.0
     most = at.max(axis=-1)
-    taken = np.maximum(np.maximum(at[..., :-1].max(axis=-1) + more, before), most)
-    return _of_stages(np.stack([most + beyond, least.max(axis=-1) + beyond, taken - most]))
-
-
-def _of_stages(figures: Array) -> Array:
-    """The figures of the stage of a pipeline that needs most: (needed, at least, cached) x ... x stages."""
-    needed, least, cached = figures
+    taken = np.maximum(np.maximum(at[..., :EARLY].max(axis=-1) + more, before), most)
+    needed, kept = most + beyond, taken - most
     top = needed.argmax(axis=-1)[..., None]
-    return np.stack([needed.max(axis=-1), least.max(axis=-1), np.take_along_axis(cached, top, -1)[..., 0]])
+    return np.stack([np.take_along_axis(figure, top, -1)[..., 0] for figure in (needed, kept, plain)])
 
 
-def peaks(job: Job, space: Space, found: Sequence[Table], steps: Array) -> tuple[Array, Array]:
-    """Bytes that a GPU needs, and that the allocator keeps beside them: tables x micro-batches x layouts x batches;
-    `steps` are micro-steps of each. In a step of one alone, whose gradients come one after another, at least so
-    much."""
+def _one_for(layout: Layout) -> Layout:
+    """One layout that stands for all whose steps take the same memory: copies, however many, and whoever makes
+    completions."""
+    if layout.sharding in NOT_SHARDED:
+        layout = replace(layout, gpus=0)
+    if layout.generation is not None:
+        layout = replace(layout, generation="server", vllm_gpus=1)
+    return layout
+
+
+def peaks(
+    job: Job, space: Space, found: Sequence[Table], steps: Array, known: dict[Any, Any]
+) -> tuple[Array, Array, Array]:
+    """Bytes that a GPU needs, that the allocator keeps beside them, and that it keeps of a step whose lengths are
+    alike, whatever is needed besides: tables x micro-batches x layouts x batches; `steps` are micro-steps of each.
+    Infinite where the parts do not go together. `known` holds samples that others of the same job have made."""
     shape = (len(found), *steps.shape)
-    held, kept = np.empty(shape), np.empty(shape)
+    held, kept, plain = np.full(shape, math.inf), np.zeros(shape), np.zeros(shape)
     groups: dict[tuple[str, str, str], list[int]] = {}
     for number, table in enumerate(found):
         groups.setdefault((table.layers, table.quantize, table.checkpointing), []).append(number)
-    # Loops that hold the last loss, which is more than gradients, or these throughout: of one micro-step apart.
-    apart = job.setup.kernels == "litgpt" or job.setup.main_grads or job.setup.gradients_kept
-    for numbers in groups.values():
+    together = np.argwhere((steps >= 1) & (steps == np.floor(steps)))
+    for group, numbers in groups.items():
         alike = [found[number] for number in numbers]
-        seen: dict[tuple[Layout, int], Array] = {}
-        for place, layout in enumerate(space.layouts):
-            whole = layout.sharding in NOT_SHARDED  # copies, however many
-            key = replace(layout, gpus=0) if whole else layout
-            for flight, mine in _flights(layout, steps[:, place], apart):
-                if (key, flight) not in seen:
-                    seen[key, flight] = _between(job, space, alike, layout, flight)
-                needed, least, cached = seen[key, flight][..., None]
-                alone = steps[:, place] == 1
-                if flight > 1:
-                    needed = np.where(alone, least, needed)
-                for into, figure in ((held, needed), (kept, cached)):
-                    into[numbers, :, place] = np.where(mine, figure, into[numbers, :, place])
-    return held, kept
-
-
-def _flights(layout: Layout, steps: Array, apart: bool) -> Iterator[tuple[int, Array]]:
-    """Numbers of micro-steps that stand for all, with where they do: two for several without a pipeline, in which as
-    many are in flight as it has stages, if there are so many. One stands for itself where it is told `apart`."""
-    stages = layout.pipeline_parallel
-    standing = np.clip(np.floor(steps), 1 if apart or stages > 1 else 2, max(2, stages))
-    for flight in np.unique(standing):
-        yield int(flight), standing == flight
+        seen: dict[tuple[Layout, int, int], Array] = known.setdefault(("peaks", job.setup, group), {})
+        for micro, place, batch in together:
+            layout = space.layouts[place]
+            # Two micro-steps stand for several; as many as a pipeline has stages are in flight.
+            flight = min(int(steps[micro, place, batch]), max(2, layout.pipeline_parallel))
+            key = _one_for(layout), int(micro), flight
+            if key not in seen:
+                size = space.micro_batches[micro]
+                seen[key] = over_ranks(alike, partial(_sample, job, layout, size, flight))
+            # A vLLM is not there yet while the base is loaded: what is added for it later is not for that moment.
+            own = _needed(seen[key], layout.generation not in SHARES_GPU)
+            for into, figure in zip((held, kept, plain), own, strict=True):
+                into[numbers, micro, place, batch] = figure
+    return held, kept, plain
 
 
 def upper_ends(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Array]:

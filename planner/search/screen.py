@@ -1,7 +1,7 @@
 """All plans of a space at once, as arrays: the formulas of planner/speed and planner/memory over many set-ups.
 
 A table is one adapter on one base with or without checkpointing; its work is walked once and is linear in the
-micro-batch. Times are the scalar formula's; memory is interpolated between points of it (peaks).
+micro-batch and in the rank (mixed). Times are the scalar formula's; memory is taken between points of it (peaks).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ..speed.work import PHASES, Work
 from .evaluate import machine_of, price_of, regret_of
 from .layout import Layout
 from .makers import learnt, makers, making_s
+from .mixed import Mixed
 from .moving import Probes, moving_s, probes
 from .peaks import peaks, upper_ends
 from .space import Choice, Job, Space, alone, families, setup_of
@@ -88,7 +89,27 @@ class _Packed:
     operations: Array
 
 
-def _pack(works: Sequence[Work]) -> _Packed:
+def _pack(works: Sequence[Mixed]) -> _Packed:
+    walked = {id(work): work for each in works for _, work in each.parts}
+    place = {own: number for number, own in enumerate(walked)}
+    shares = np.zeros((len(works), len(walked)))
+    for number, each in enumerate(works):
+        for weight, work in each.parts:
+            shares[number, place[id(work)]] = weight
+    alike = [place[id(each.some)] for each in works]  # kernels are those of any of its parts
+    own = _walked(list(walked.values()))
+
+    def summed(values: Array) -> Array:
+        return np.tensordot(shares, values, 1)
+
+    return _Packed(
+        own.kinds, own.kind[alike], own.calls[alike], summed(own.flops), summed(own.tiles), summed(own.bytes),
+        own.phase[alike], summed(own.sweeps), summed(own.dequantise), summed(own.operations),
+    )  # fmt: skip
+
+
+def _walked(works: Sequence[Work]) -> _Packed:
+    """`_pack` of works as they were walked."""
     kinds = sorted({(gemm.kind, gemm.dtype) for work in works for gemm in work.gemms})
     width = max(len(work.gemms) for work in works)
     shape = (len(works), width)
@@ -112,15 +133,15 @@ def _pack(works: Sequence[Work]) -> _Packed:
 
 
 def _phases_s(
-    packed: _Packed, works: Sequence[Work], job: Job, gpu: Accelerator, micro: Array
+    packed: _Packed, works: Sequence[Mixed], job: Job, gpu: Accelerator, micro: Array
 ) -> list[tuple[Array, Array]]:
     """Seconds of a micro-step's forward and backward, tables x micro-batches, on the GPU and of the host."""
     efficiency = constants().efficiency
-    known = [rates(machine_of(job, gpu, 1), work, efficiency, job.setup) for work in works[:1]]
-    for work in works:  # formats differ between tables at most by the adapter's
-        known[0].products.update(rates(machine_of(job, gpu, 1), work, efficiency, job.setup).products)
+    known = [rates(machine_of(job, gpu, 1), each.some, efficiency, job.setup) for each in works[:1]]
+    for each in works:  # formats differ between tables at most by the adapter's
         if len(known[0].products) == len(packed.kinds):
             break
+        known[0].products.update(rates(machine_of(job, gpu, 1), each.some, efficiency, job.setup).products)
     rate = np.array([known[0].products[key] for key in packed.kinds])[packed.kind]
     bytes_per_s, dequantise_per_s = known[0].bytes_per_s, known[0].dequantise_bytes_per_s
     at = np.stack(
@@ -203,9 +224,9 @@ class _Timed:
     """Tables with their work at one length of sequences, packed."""
 
     tables: Sequence[Table]
-    works: Sequence[Work]
+    works: Sequence[Mixed]
     packed: _Packed
-    padded: Sequence[Work] | None
+    padded: Sequence[Mixed] | None
     kept: Sequence[_Kept]
 
 
@@ -310,9 +331,9 @@ def _alike(job: Job, space: Space, known: dict[Any, Any]) -> Cells:
         lengths = sorted(set(timed.ravel().tolist()))
         known[key] = (
             found, {length: (job.at(length), _of_length(job, space, found, length)) for length in lengths},
-            peaks(job, space, found, steps),
+            peaks(job, space, found, steps, known),
         )  # fmt: skip
-    found, at, (held, cached) = known[key]
+    found, at, (held, cached, plain) = known[key]
     run_steps = np.array([_run_steps(job, space, batch) for batch in space.batches])
     seconds, usd = [], []
     over: list[Array] = []
@@ -331,7 +352,7 @@ def _alike(job: Job, space: Space, known: dict[Any, Any]) -> Cells:
         room = float(accelerator.memory_bytes or 0)
         needed, most = held, high * (held + extra) + cached
         if completions is not None:
-            needed, most = completions.over(needed, most, high, extra)
+            needed, most = completions.over(held, cached, plain, high, extra)
         seconds.append(run)
         usd.append(run / 3600 * paid[None, None, :, None] * rate)
         together = whole[None] & np.isfinite(run)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 from .. import adapter as adapters
 from ..adapter import Adapted
@@ -15,7 +16,7 @@ from ..errors import InputError
 from ..speed import held, trained_params
 from ..speed.step import work_of
 from ..speed.walk import takes_mask
-from ..speed.work import Work
+from .mixed import Mixed, mixed, weights
 from .space import Job, Space, alone, setup_of
 
 
@@ -31,9 +32,9 @@ class Table:
     pairs: tuple[Adapted, ...]
     whole: Whole
     params: int
-    work: Work
+    work: Mixed
     apart: float
-    padded: Work | None = None
+    padded: Mixed | None = None
 
 
 def tables(job: Job, space: Space) -> Iterator[Table]:
@@ -41,34 +42,44 @@ def tables(job: Job, space: Space) -> Iterator[Table]:
     than every matrix are passed over, unless nothing is left."""
     missed: InputError | None = None
     some = False
-    for layers, rank in product(space.layers, space.ranks):
-        spec = replace(job.spec, rank=rank, layers=(layers,), targets=None)
-        try:
-            pairs = adapters.adapt(job.arch, spec)
-        except InputError as error:
-            if error.field not in ("rank", "layers"):
-                raise
-            missed = error
-            continue
-        some = True
-        whole = trained_whole(job.arch, spec, pairs)
-        for quantize, checkpointing in product(space.quantize, space.checkpointing):
-            setup, more = (
-                alone(setup_of(job, quantize, checkpointing, space.layouts[0], size, 1)) for size in (1, 2)
-            )
-            params = trained_params(job.arch, setup, pairs, whole)
-            split = held(
-                job.arch,
-                replace(
-                    setup, gpus=2 * setup.gpus, sharding="ddp", expert_parallel=2, generation="transformers"
-                ),
-                pairs,
-                whole,
-            )
-            yield Table(
-                rank, layers, quantize, checkpointing, pairs, whole, params,
-                work_of(job.arch, setup, pairs, whole), 2 * setup.tensor_parallel * split.experts / params,
-                work_of(job.arch, more, pairs, whole) if takes_mask(more) and not takes_mask(setup) else None,
-            )  # fmt: skip
+    for layers in space.layers:
+        own: list[tuple[int, tuple[Adapted, ...], Whole]] = []
+        for rank in space.ranks:
+            spec = replace(job.spec, rank=rank, layers=(layers,), targets=None)
+            try:
+                pairs = adapters.adapt(job.arch, spec)
+            except InputError as error:
+                if error.field not in ("rank", "layers"):
+                    raise
+                missed = error
+                continue
+            own.append((rank, pairs, trained_whole(job.arch, spec, pairs)))
+        if own:
+            some = True
+            shares = weights([pairs for _, pairs, _ in own])
+            for quantize, checkpointing in product(space.quantize, space.checkpointing):
+                yield from _of_base(job, space, layers, own, shares, quantize, checkpointing)
     if missed is not None and not some:
         raise missed
+
+
+def _of_base(
+    job: Job, space: Space, layers: str, own: Sequence[tuple[int, tuple[Adapted, ...], Whole]], shares: Any,
+    quantize: Quantize, checkpointing: Checkpointing,
+) -> Iterator[Table]:  # fmt: skip
+    """Adapters of one layer set on one base."""
+    setup, more = (
+        alone(setup_of(job, quantize, checkpointing, space.layouts[0], size, 1)) for size in (1, 2)
+    )
+    works = mixed(shares, lambda number: work_of(job.arch, setup, *own[number][1:]))
+    padded: list[Mixed] | list[None] = [None] * len(own)
+    if takes_mask(more) and not takes_mask(setup):
+        padded = mixed(shares, lambda number: work_of(job.arch, more, *own[number][1:]))
+    divided = replace(
+        setup, gpus=2 * setup.gpus, sharding="ddp", expert_parallel=2, generation="transformers"
+    )
+    for (rank, pairs, whole), work, several in zip(own, works, padded, strict=True):
+        params = trained_params(job.arch, setup, pairs, whole)
+        split = held(job.arch, divided, pairs, whole)
+        apart = 2 * setup.tensor_parallel * split.experts / params
+        yield Table(rank, layers, quantize, checkpointing, pairs, whole, params, work, apart, several)

@@ -12,7 +12,7 @@ from planner import hardware, plan
 from planner.errors import InputError
 from planner.search.evaluate import Evaluated, evaluate
 from planner.search.layout import divided, layouts
-from planner.search.screen import TOLERANCE, screen
+from planner.search.screen import screen
 from planner.search.space import Job, Space, families
 from planner.setup import Setup
 from planner.trainers import filled
@@ -21,13 +21,13 @@ from .small import GPUS, job_of, search_of
 
 
 def every_plan(job: Job, space: Space) -> list[Evaluated]:
-    """All plans of a space in full, whose time the screen has to the digit, and no more memory than is theirs."""
+    """All plans of a space in full, whose time and memory the screen has to the digit."""
     cells, found = screen(job, space), []
     for cell in np.flatnonzero(np.isfinite(cells.over)):
         full = evaluate(job, cells.choice(int(cell)))
         assert cells.seconds[cell] == pytest.approx(full.seconds, rel=1e-9), full.choice.text
         held = (cells.over[cell] + 1) * full.memory_bytes
-        assert held <= (1 + TOLERANCE) * full.memory.per_gpu_bytes, full.choice.text
+        assert held == pytest.approx(full.memory.per_gpu_bytes, rel=1e-8), full.choice.text
         found.append(full)
     return found
 
@@ -46,12 +46,9 @@ def test_the_screen_equals_the_scalar_formulas(model: str) -> None:
         assert cells.usd[cell] == pytest.approx(full.usd, rel=1e-9)
         assert full.regret and cells.regret[cell] == pytest.approx(full.regret.value, rel=1e-12)
         held = (cells.over[cell] + 1) * full.memory_bytes
-        if full.choice.accumulation > 1:
-            assert held == pytest.approx(full.memory.per_gpu_bytes, rel=0.03), full.choice.text
-        assert held <= 1.03 * full.memory.per_gpu_bytes, full.choice.text
+        assert held == pytest.approx(full.memory.per_gpu_bytes, rel=1e-8), full.choice.text
         most = (cells.over_high[cell] + 1) * full.memory_bytes
-        if full.choice.accumulation > 1:
-            assert most == pytest.approx(full.memory.high, rel=0.03), full.choice.text
+        assert most == pytest.approx(full.memory.high, rel=1e-8), full.choice.text
 
 
 def test_the_screen_knows_that_a_trainer_computes_otherwise_under_a_sharding() -> None:
@@ -117,9 +114,8 @@ def test_the_screen_of_divided_experts_equals_the_scalar_formulas() -> None:
     for cell in np.random.default_rng(1).choice(np.flatnonzero(np.isfinite(cells.over)), 30, replace=False):
         full = evaluate(cells.job, cells.choice(int(cell)))
         assert cells.seconds[cell] == pytest.approx(full.seconds, rel=1e-9), full.choice.text
-        if full.choice.accumulation > 1:
-            held = (cells.over[cell] + 1) * full.memory_bytes
-            assert held == pytest.approx(full.memory.per_gpu_bytes, rel=0.03), full.choice.text
+        held = (cells.over[cell] + 1) * full.memory_bytes
+        assert held == pytest.approx(full.memory.per_gpu_bytes, rel=1e-8), full.choice.text
 
 
 OBJECTIVES: list[dict[str, Any]] = [
@@ -131,6 +127,7 @@ OBJECTIVES: list[dict[str, Any]] = [
         "vllm_gpus": (1, 2),
         "gpus": (1,),
     },
+    {"lengths_vary": True, "vllm_memory": 0.4, "generation": "transformers,colocate"},
     {"vllm_tensor_parallel": 2, "generation": "colocate,server", "vllm_gpus": 2, "gpus": (2, 4)},
     {"objective": "dpo"},
 ]
@@ -140,7 +137,7 @@ OBJECTIVES: list[dict[str, Any]] = [
 def test_the_screen_of_completions_and_of_preferences_equals_the_scalar_formulas(
     said: dict[str, Any],
 ) -> None:
-    """Time to the digit, and memory as close as that of supervised steps."""
+    """Time and memory to the digit."""
     own = {
         "objective": "grpo",
         "gpu": "rtx 4090,h100",
@@ -160,11 +157,9 @@ def test_the_screen_of_completions_and_of_preferences_equals_the_scalar_formulas
         assert cells.seconds[cell] == pytest.approx(full.seconds, rel=1e-9), full.choice.text
         assert cells.usd[cell] == pytest.approx(full.usd, rel=1e-9), full.choice.text
         held = (cells.over[cell] + 1) * full.memory_bytes
-        assert held <= (1 + TOLERANCE) * full.memory.per_gpu_bytes, full.choice.text
-        if full.choice.accumulation > 1:
-            assert held == pytest.approx(full.memory.per_gpu_bytes, rel=0.03), full.choice.text
-            most = (cells.over_high[cell] + 1) * full.memory_bytes
-            assert most == pytest.approx(full.memory.high, rel=0.03), full.choice.text
+        assert held == pytest.approx(full.memory.per_gpu_bytes, rel=1e-8), full.choice.text
+        most = (cells.over_high[cell] + 1) * full.memory_bytes
+        assert most == pytest.approx(full.memory.high, rel=1e-8), full.choice.text
 
 
 def test_the_screen_of_several_precisions_equals_the_scalar_formulas() -> None:

@@ -36,9 +36,8 @@ def test_the_screen_knows_what_is_held_before_the_first_step(trainer: str) -> No
     for cell in np.flatnonzero(np.isfinite(cells.over)):
         full = evaluate(job, cells.choice(int(cell)))
         phases.add(full.memory.peak.phase)
-        if full.choice.accumulation > 1:
-            held = (cells.over[cell] + 1) * full.memory_bytes
-            assert held == pytest.approx(full.memory.per_gpu_bytes, rel=0.01), full.choice.text
-            most = (cells.over_high[cell] + 1) * full.memory_bytes
-            assert most == pytest.approx(full.memory.high, rel=0.01), full.choice.text
+        held = (cells.over[cell] + 1) * full.memory_bytes
+        assert held == pytest.approx(full.memory.per_gpu_bytes, rel=1e-8), full.choice.text
+        most = (cells.over_high[cell] + 1) * full.memory_bytes
+        assert most == pytest.approx(full.memory.high, rel=1e-8), full.choice.text
     assert phases & {"loading", "preparing"} and "backward" in phases
