@@ -17,6 +17,7 @@ import numpy as np
 from ..dataclass import dataclass
 from ..errors import InputError
 from ..memory import estimate_memory
+from ..memory.calibration import corrected
 from ..memory.engine import awake, engine
 from ..memory.engine import beside as engine_beside
 from ..memory.overhead import cached, stated_bytes
@@ -115,6 +116,7 @@ def _making(job: Job, table: Table, layout: Layout, batch: int) -> tuple[float, 
     allocator keeps where their lengths vary."""
     setup = replace(_setup(job, table, layout, batch), gpu_bytes=0)
     found = estimate_memory(job.arch, setup, table.pairs, table.whole)
+    found = corrected(found, job.arch, job.calibration.peaks)
     moment = next(moment for moment in found.moments if moment.phase == "generation")
     needed = moment.bytes + sum(item.bytes for item in found.overhead) - stated_bytes(moment)
     return float(needed), float(cached(setup, 0, 0, varied_bytes([moment], setup)))
