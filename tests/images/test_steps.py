@@ -84,6 +84,21 @@ def test_memory_in_closed_form_is_what_a_simulated_step_takes(kind: str) -> None
     assert found - WORKSPACES * WORKSPACE_BYTES == pytest.approx(seen, rel=0.02)
 
 
+def test_gemma_4_s_tower_beside_a_quantised_base_is_float32() -> None:
+    """Its code leaves pixels as wide as they are where the first matrix holds whole numbers."""
+    arch, taken = with_some("gemma4"), {}
+    for kind in ("lora", "qlora"):
+        setup = Setup(
+            method=kind, quantize="nf4" if kind == "qlora" else "none", attention_kernel="sdpa", precision="bf16",
+            micro_batch=2, seq_len=LENGTH,
+        )  # fmt: skip
+        seen = simulate_step(CONFIGS["gemma4"], EVERYWHERE, setup, arch=arch, block_bytes=1).peak.bytes
+        found = max(m.bytes for m in estimate_memory(arch, setup, adapt(arch, EVERYWHERE)).moments)
+        taken[kind] = found - WORKSPACES * WORKSPACE_BYTES
+        assert taken[kind] == pytest.approx(seen, rel=0.02)
+    assert taken["qlora"] > 1.2 * taken["lora"]
+
+
 def test_a_frozen_tower_leaves_nothing_behind() -> None:
     """Only with checkpointing do gradients pass a tower in which nothing is trained."""
     arch = with_some("qwen2_5_vl")
