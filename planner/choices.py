@@ -19,6 +19,8 @@ Loss = Literal[
     "wide", "wide-fused", "chunked", "chunked-vocabulary", "split", "split-wide", "split-fused", "tiled",
     "recomputed", "recomputed-wide",
 ]  # fmt: skip
+# Losses that read the unembedding's weight past its module, and so past pairs on it.
+PAST_PAIRS = ("chunked", "chunked-vocabulary", "tiled", "recomputed", "recomputed-wide")
 Objective = Literal["sft", "dpo", "orpo", "kto", "grpo"]
 Reference = Literal["base", "precomputed", "none"]
 Generation = Literal["transformers", "server", "colocate", "shared"]

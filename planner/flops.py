@@ -65,7 +65,8 @@ class Step:
     whether layers that run again go on to a last product that is frozen, which keeps what it reads once it is
     done (`again_whole`: LLM.int8); whether hidden states are in float16 (`half`), where some code clamps them;
     whether a flash kernel is told where pieces of a sequence end (`ends_known`), and how many equal `pieces` it then
-    has."""
+    has. Of the loss: whether it makes logits again on the way back (`logits_again`), passes over pairs on the
+    unembedding (`past_pairs`), and makes that one's gradient also where it is frozen (`frozen_gradient`)."""
 
     batch: int
     seq_len: int
@@ -78,6 +79,9 @@ class Step:
     half: bool = False
     ends_known: bool = False
     pieces: int = 1
+    logits_again: bool = False
+    past_pairs: bool = False
+    frozen_gradient: bool = False
 
 
 def visible_pairs(seq_len: int, window: int | None, causal: bool, chunked: bool = False) -> int:
@@ -170,12 +174,18 @@ class _Walk:
         tally.forward += base
         if op.forward_only or length < op.gradient_from:
             return False, self._unreached(op, layer, positions, base, tally)
-        if self.trained is None or layer in self.whole.matrices.get(op.matrix, ()):
+        last = matrix.role == "unembedding"
+        whole = self.trained is None or layer in self.whole.matrices.get(op.matrix, ())
+        if last and (grad or whole):
+            tally.recompute += base * self.step.logits_again
+            tally.backward += base * (self.step.frozen_gradient and not whole)
+        if whole:
             tally.backward += base * op.groups + (base if grad else 0)
             tally.overcount += base * (op.groups - 1)
             return True, base
         tally.backward += base if grad else 0
-        adapted = None if op.bypassed else self._adapted(op.matrix, layer)
+        past = op.bypassed or (last and self.step.past_pairs)
+        adapted = None if past else self._adapted(op.matrix, layer)
         grad_out = grad or layer in self.whole.biases.get(op.matrix, ())
         if adapted is None:
             return grad_out, 0 if self.step.again_whole and matrix.kind in ("linear", "conv1d") else base

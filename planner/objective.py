@@ -1,10 +1,12 @@
 """What an objective adds to a step's FLOPs: more sequences an example, and forward passes without gradients.
 
-DPO runs the base once over what it trains on, KTO the trained model over other answers and the base over both
-(trl 1.16, trainer/dpo_trainer.py and kto_trainer.py: _compute_loss). GRPO makes its completions first, runs the base
+DPO runs the base once over what it trains on, KTO the trained model over other answers and the base over both (trl
+1.16, trainer/dpo_trainer.py and kto_trainer.py: _compute_loss). GRPO makes its completions first, runs the base
 where the divergence has a weight, and the trained model once more where another engine made them (trl 1.16,
-trainer/grpo_trainer.py: _generate_and_score_completions); it scores completions alone. Neglects what TRL's tiled loss
-computes again.
+trainer/grpo_trainer.py: _generate_and_score_completions); it scores completions alone. Losses that never hold all
+logits make them again on the way back (trl 1.16, kernels/chunked_logprob.py, ChunkedLogProbFunction.backward; 1.12
+and 1.14, trainer/sft_trainer.py, checkpointed chunks; PrimeIntellect-ai/prime-rl b798a90d,
+_ChunkedLogProbEntropyFn, which makes the unembedding's gradient besides).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from dataclasses import replace
 from . import flops
 from .adapter import Adapted
 from .adapter.whole import NOTHING_WHOLE, Whole
+from .choices import PAST_PAIRS
 from .schema import Architecture
 from .setup import Setup
 
@@ -23,6 +26,9 @@ WITHOUT_GRADIENTS = {
     "kto": (2, 1),
     "grpo": (1, 0),
 }  # passes of the base, and of what is trained
+BY_ENTRIES = "chunked-vocabulary"  # makes the unembedding's gradient also where it is frozen
+LABELLED = ("tiled", "recomputed", "recomputed-wide")  # losses of positions that predict a label alone
+LOGITS_AGAIN = (*LABELLED, BY_ENTRIES)
 
 
 def passes(objective: str, reference: str, generation: str = "transformers") -> tuple[int, int]:
@@ -35,7 +41,7 @@ def passes(objective: str, reference: str, generation: str = "transformers") -> 
 
 def scored_of(setup: Setup) -> int | None:
     """Positions of a sequence that logits are made of; None: all. TRL's loss leaves out the first, and prompts."""
-    return setup.seq_len - max(1, setup.prompt_tokens) if setup.loss == "tiled" else None
+    return setup.seq_len - max(1, setup.prompt_tokens) if setup.loss in LABELLED else None
 
 
 def step_of(setup: Setup, adapted: Iterable[Adapted] | None, batch: int = 1) -> flops.Step:
@@ -52,6 +58,8 @@ def step_of(setup: Setup, adapted: Iterable[Adapted] | None, batch: int = 1) -> 
         again_whole=adapted is not None and setup.quantize == "int8" and setup.checkpointing != "none",
         half=setup.weight_dtype == "float16" and not setup.upcast_small,
         ends_known=setup.attention_kernel == "flash",
+        logits_again=setup.loss in LOGITS_AGAIN, past_pairs=setup.loss in PAST_PAIRS,
+        frozen_gradient=setup.loss == BY_ENTRIES,
     )  # fmt: skip
 
 
@@ -63,7 +71,11 @@ def changes_step(arch: Architecture, setup: Setup, adapted: Iterable[Adapted] | 
     )
     clamps = step.half and any(block.clamps != "none" for block in arch.blocks)
     apart = step.ends_known and arch.images is not None and arch.images.merged
-    other = step.dropped or step.again_whole or step.scored is not None or clamps or apart
+    other = (
+        step.dropped or step.again_whole or step.scored is not None or clamps or apart or step.logits_again
+    )
+    if step.past_pairs and any(item.matrix.role == "unembedding" for item in items):
+        return True
     return setup.objective != "sft" or other or folded
 
 

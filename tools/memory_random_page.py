@@ -39,9 +39,9 @@ was run once when what seeds 6 and 7 had shown was mended, seed 9 once after tha
 again, and seed 10 when its points and what a look at every model type had shown were mended.
 
 FLOPs stand beside the peak: the closed form against what the simulated step counts by operator, both under eager
-attention (a fused kernel makes scores twice) and without the tiles of logits that TRL's loss makes twice. `equal` are
-points where both agree to the last FLOP. When first compared, DoRA behind dropout lacked the base's second product
-(up to half of a step), folded pairs and LLM.int8's recompute a few per cent; all of them are counted now.
+attention (a fused kernel makes scores twice). `equal` are points where both agree to the last FLOP. When first
+compared, DoRA behind dropout lacked the base's second product (up to half of a step), folded pairs and LLM.int8's
+recompute a few per cent; all of them are counted now.
 
 {table}"""
 CAUSES = """

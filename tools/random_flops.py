@@ -1,8 +1,7 @@
 """FLOPs of a random point's step: in closed form, and as the simulation counts them by operator.
 
 Both under eager attention, since a fused kernel makes scores twice; with checkpointing that stops where the last
-kept value is made; and of one forward and backward pass. What TRL's tiled loss makes again on the way back is taken
-off the simulation's count, since the closed form names it as neglected.
+kept value is made; and of one forward and backward pass.
 """
 
 from __future__ import annotations
@@ -14,10 +13,7 @@ from planner import flops
 from planner.adapter import adapt
 from planner.adapter.whole import NOTHING_WHOLE, trained_whole
 from planner.errors import PlannerError
-from planner.memory.kinds import Job
-from planner.memory.step import head_of
 from planner.objective import step_of, step_tally
-from planner.schema import Architecture
 from planner.setup import Setup
 
 from .memory_grid import Point
@@ -52,16 +48,7 @@ def simulated_flops(point: Point) -> int | None:
         found = simulate_step(config, point.spec, setup, arch=arch)
     except PlannerError:
         return None
-    return found.total_flops - _made_again(arch, setup)
-
-
-def _made_again(arch: Architecture, setup: Setup) -> int:
-    """FLOPs of tiles of logits that are made once more on the way back."""
-    if setup.loss != "tiled":
-        return 0
-    head = head_of(Job(arch, setup, ()))
-    rows = setup.sequences * (setup.seq_len - max(1, setup.prompt_tokens))
-    return flops.FLOPS_PER_MAC * rows * head.reads * head.vocab
+    return found.total_flops
 
 
 def errors(rows: Iterable[Drawn]) -> list[tuple[Drawn, float]]:

@@ -18,6 +18,7 @@ from .evaluation import evaluated
 from .kinds import Job
 from .loading import before_steps, loading_notices
 from .overhead import beyond_peak, bounds_of, cached, overhead, stated_bytes
+from .passed_over import passed_over
 from .passes import FLOAT32
 from .sampling import before_step
 from .scans import UNRULED_SCANS
@@ -252,19 +253,7 @@ def _seen(job: Job) -> tuple[Seen | None, int]:
 
 def _notices(arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None) -> Iterator[Notice]:
     """What a reader of the figures should know."""
-    ends = [item.matrix.role for item in pairs or () if item.matrix.role == "unembedding"]
-    if setup.loss == "tiled" and ends:
-        yield Notice(
-            "pairs-passed-over",
-            "TRL's tiled loss reads the unembedding's weights and passes over pairs beside them: these take memory "
-            "and learn nothing. --layers attention,mlp leaves them out.",
-        )
-    if setup.kernels == "unsloth" and setup.loss == "chunked" and ends:
-        yield Notice(
-            "pairs-passed-over",
-            "Unsloth's fused loss reads the unembedding's weight past an adapter: it trains that weight in full or "
-            "not at all, and no pairs beside it. --layers attention,mlp leaves them out.",
-        )
+    yield from passed_over(setup, pairs)
     if setup.method == "full" and deferred_gradients(1, setup):
         yield Notice(
             "gradients-wait-whole",

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..choices import PAST_PAIRS
 from ..errors import InputError
 from ..setup import Setup
-from .pieces import BY_ENTRIES, BY_PIECES, RECOMPUTED, by_pieces
+from .pieces import BY_PIECES, by_pieces
 
 
 class _Fused(torch.autograd.Function):  # type: ignore[misc]
@@ -113,10 +114,6 @@ class _Through(nn.Module):  # type: ignore[misc]
         return hidden
 
 
-WITHOUT_IT = "Or leave it without: --layers attention,mlp."
-NEEDS_WEIGHT = ("chunked", BY_ENTRIES, *RECOMPUTED)  # read the unembedding's weight, not the module
-
-
 def choose_loss(model: Any, setup: Setup, *, narrow_before: bool = False) -> None:
     """Give a causal language model the loss asked for. `narrow_before`: before transformers 4.50 this model's code
     left its logits in their own type. Raises InputError where it cannot take it."""
@@ -137,8 +134,8 @@ def choose_loss(model: Any, setup: Setup, *, narrow_before: bool = False) -> Non
             head.register_forward_hook(_widen(model.config.get_text_config()))
         model.loss_function = _shifted_fused if setup.loss.endswith("fused") else _shifted
         return
-    if setup.loss in NEEDS_WEIGHT and not isinstance(head, nn.Linear):
-        raise InputError("loss", setup.loss, "full or fused where the unembedding has an adapter", WITHOUT_IT)
+    if setup.loss in PAST_PAIRS:
+        _check_linear(head, setup.loss)
     model.set_output_embeddings(_Through(head))
     if getattr(model.config, "final_logit_softcapping", None):
         model.config.final_logit_softcapping = None  # the loss's own, piece by piece
@@ -220,10 +217,16 @@ def check_by_chances(model: Any, setup: Setup) -> None:
     if getattr(model.config, "is_encoder_decoder", False):
         name, value = ("loss", "tiled") if setup.objective == "sft" else ("objective", setup.objective)
         raise InputError(name, value, "another for an encoder with a decoder")
-    head = model.get_output_embeddings()
-    if setup.loss == "tiled" and not isinstance(head, nn.Linear):
-        expected = "full where the unembedding has an adapter, or is no Linear module"
-        raise InputError("loss", "tiled", expected, WITHOUT_IT)
+    if setup.loss == "tiled":
+        _check_linear(model.get_output_embeddings(), "tiled")
+
+
+def _check_linear(head: Any, loss: str) -> None:
+    """Raise InputError where a loss finds no weight of a Linear module; pairs beside that are passed over."""
+    if not isinstance(getattr(head, "base_layer", head), nn.Linear):
+        raise InputError(
+            "loss", loss, "full where the unembedding is trained as a copy, or is no Linear module"
+        )
 
 
 def without_dropout(model: Any) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata, util
 from typing import Any
 
-from ..adapter import AdapterSpec
+from ..adapter import AdapterSpec, adapt
 from ..adapter.options import names, spec_of
 from ..architecture.meta import checks
 from ..errors import InputError, MissingDependencyError, hint
 from ..estimator import load, model_of
+from ..memory.passed_over import passed_over
 from ..memory.scans import UNRULED_SCANS
 from ..pictured import image_notices, pictured
 from ..schema import Architecture, Notice, Source
@@ -123,6 +124,13 @@ def _notices(
         )
     ]
     found += [Notice("simulated-otherwise", note) for note in dict.fromkeys(notes)]
+    pairs = adapt(arch, spec)
+    found += dict.fromkeys(
+        note
+        for step in steps.values()
+        if step.setup.method != "full"
+        for note in passed_over(step.setup, pairs)
+    )
     found += image_notices(arch, next(iter(steps.values())).setup.seq_len, None)
     length = max(step.setup.seq_len for step in steps.values())
     if arch.max_position and length > arch.max_position:
