@@ -130,7 +130,7 @@ def head_stretches(
     if head.d_in:
         made = Weight(head.hidden, head.d_in, run.full, width=run.whole if run.full else run.norms)
         inner = linear(run, inner, run.tokens, made)
-    start, bound = len(tape.sizes), None
+    start, bound, width = len(tape.sizes), None, held_width(run, loss, narrow=traits.narrow_before)
     if not head.vocab:
         final = inner
     elif loss.startswith(_NONE_HELD):
@@ -148,6 +148,7 @@ def head_stretches(
         final = cross_entropy(run, logits, loss, narrow=narrow)
         if run.outputs_widened and logits.width < FLOAT32:
             tape.new(logits.elements * FLOAT32)  # beside them, until the caller has taken the loss
+        width = FLOAT32 if run.outputs_widened else logits.width
         bound = logits.buffer if run.outputs_held and _in_loss(run, loss) else None
         del logits
     del inner
@@ -160,7 +161,7 @@ def head_stretches(
     del final
     if node is None:
         return forward, None
-    held: Held = {LOGITS: run.tokens * (head.vocab * held_width(run, loss, narrow=traits.narrow_before))}
+    held: Held = {LOGITS: run.tokens * (head.vocab * width)}
     if run.outputs_held and head.vocab and not loss.startswith(_NONE_HELD) and bound is None:
         forward.change = plus(forward.change, held)
     begin, first = len(tape.events), len(tape.sizes)

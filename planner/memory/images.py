@@ -163,6 +163,12 @@ def _patches(images: Images) -> Matrix:
     return images.tower.matrices[op.matrix]
 
 
+def _trains_patches(own: Job, images: Images) -> bool:
+    """Whether what makes patches has something to train, so that the first layer's input needs a gradient."""
+    makers = {op.matrix for op in _block(images, "stem").operations if isinstance(op, Apply)}
+    return not makers.isdisjoint((*own.trained.pairs, *own.whole.biases, *own.whole.matrices))
+
+
 def _exit_at(found: Walked, ranks: Sequence[int]) -> Walked:
     return found._replace(forward=at_ranks(found.forward, ranks), backward=maybe_at(found.backward, ranks))
 
@@ -191,7 +197,7 @@ def tower_of(job: Job, images: Images) -> Tower:
     """The tower, walked for a micro-step."""
     own, manner = _job_of(job, images), MANNERS[images.tower.model_type]
     run, setup = own.run(), own.setup
-    grad = setup.method == "full" or setup.needs_input_grads
+    grad = setup.method == "full" or setup.needs_input_grads or _trains_patches(own, images)
     if manner.pooled:
         grad = first_needs(own)
     layers = walked_layers(own, grad)

@@ -191,6 +191,7 @@ TRAITS: dict[str, Traits] = {
     "minimax_m2": replace(LLAMA, rotary="partial", rotary_share=0.5, router="sigmoid", wide_router=True),
     "deepseek_v2": replace(LLAMA, rotary="complex"),
     "deepseek_v3": replace(LLAMA, router="sigmoid", wide_router=True),
+    "deepseek_v4": replace(LLAMA, eager=True, no_flash=True),
     "deepseek_v32": replace(LLAMA, router="sigmoid", wide_router=True, no_flash=True, mask_given=True),
     "qwen3_next": replace(LLAMA, norm="gemma", qk_norm="gemma", rotary="partial", rotary_share=0.25),
     "bert": BERT,
