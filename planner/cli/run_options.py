@@ -20,6 +20,7 @@ STEP = (
 )  # fmt: skip
 IMAGES = ("images", "image_size")
 BESIDE = ("eval_batch",)  # what runs between steps
+BEFORE = ("loading", "placing")  # what comes before the first
 HELD = (
     "precision", "autocast", "tf32", "quantize", "quantize_experts", "upcast_small", "optimizer",
     "optimizer_in_backward", "lora_dropout", "lengths_vary", "trainer",
@@ -42,6 +43,11 @@ _WORDS = {
     "optimizer": "The optimizer",
     "sharding": "How states are spread",
     "offload": "What is kept in the host's memory",
+    "loading": "How the base gets onto a GPU, which may take more than a step. host: moved as it is held; in-turn: "
+    "tensor by tensor, quantised as it comes (transformers 5.4; 4.57: in-turn-ahead); together: all in 16 bits first "
+    "(5.0 to 5.3); made-there: on the GPU, as torchao does",
+    "placing": "How parameters are spread over GPUs. whole: each has the whole model before it is divided (ZeRO-3 "
+    "without zero.Init); shards: never more than its part; broadcast: DDP's, from the first",
 }
 _HELP = {
     "seq_len": "Tokens a sequence; of samples that are not packed the longest, not a trainer's cap. "
@@ -187,6 +193,8 @@ def _option(name: str) -> Callable[[Function], Function]:
     if name in others:
         return click.option(flag, **others[name])
     usual = f"Default: {getattr(Setup, name)}, or the trainer's."
+    if name in BEFORE:
+        usual = "Default: the trainer's; without one not known, and left out."
     return click.option(
         flag, metavar="NAME", shell_complete=complete(lambda: CHOICES[name]),
         help=f"{_WORDS[name]}: {', '.join(CHOICES[name])}. {usual}",

@@ -123,6 +123,7 @@ GEMMA4 = replace(GEMMA, after=True, v_norm=True, rotary="axial", wide_stem=True)
 SIGLIP = replace(LEGACY, activation="gelu_pytorch_tanh")
 BART = replace(LEGACY, narrow_loss=True, narrow=True, logits="biased", scaled_embedding=True)
 
+BARE = replace(LLAMA, norm="rms-bare", qk_norm="rms-bare", norms_turned=True, stem_norm=True)
 TRAITS: dict[str, Traits] = {
     "gemma": GEMMA,
     "gemma2": replace(GEMMA, after=True, logits="capped", capped_scores=True, eager=True),
@@ -195,15 +196,7 @@ TRAITS: dict[str, Traits] = {
     "deepseek_v32": replace(LLAMA, router="sigmoid", wide_router=True, no_flash=True, mask_given=True),
     "qwen3_next": replace(LLAMA, norm="gemma", qk_norm="gemma", rotary="partial", rotary_share=0.25),
     "bert": BERT,
-    "nanochat": replace(
-        LLAMA,
-        norm="rms-bare",
-        qk_norm="rms-bare",
-        norms_turned=True,
-        stem_norm=True,
-        activation="relu2",
-        logits="capped",
-    ),
+    "nanochat": replace(BARE, activation="relu2", logits="capped"),
     "bitnet": replace(LLAMA, activation="relu2", inner_norms=True),
     "albert": replace(BERT, activation="gelu_new"),
     "mpnet": replace(BERT, eager=True, no_flash=True),
