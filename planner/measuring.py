@@ -15,16 +15,21 @@ from .measured_peak import Run, described, outside_notices
 from .measured_peak import peak_of as measured_peak_of
 from .memory.calibration import Peak
 from .moments import MemoryEstimate
-from .running import Running, calibration_of, running
+from .pictured import OPTIONS as PICTURED
+from .running import SPEC_DEFAULTS, Running, calibration_of, running
 from .schema import Notice
 from .speed import Calibration, Measurement, StepTime
 from .speed.roofline import THIN
+from .trainers import SETUP_FIELDS
 from .version import __version__
 from .whole_files import put
 
 SPELLINGS = {
     "precision": {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"},
     "optimizer": {"adam": "adamw", "adamw_torch": "adamw"},
+    "variant": dict.fromkeys(
+        ("plain", "loraplus", "rslora", "pissa"), "lora"
+    ),  # of `validate`: a step is the same
 }
 # What a record of a run may call the options of a calibration, at its top or in one of these parts.
 PARTS = ("config", "configuration", "setup", "hardware", "measured")
@@ -35,11 +40,7 @@ NAMES = {
     "tokens_per_s": ("tokens_per_s",),
 }
 PEAKS = {"max_memory_allocated": "allocated", "max_memory_reserved": "reserved"}
-OPTIONS = (
-    "rank", "alpha", "layers", "targets", "experts", "batch", "seq_len", "accumulation", "gpus", "method",
-    "precision", "quantize", "checkpointing", "optimizer", "attention_kernel", "kernels", "loss", "packing",
-    "sharding", "trainer", "tensor_parallel", "lora_dropout", "autocast", "adapter_dtype",
-)  # fmt: skip
+OPTIONS = tuple(dict.fromkeys((*SPEC_DEFAULTS, *PICTURED, "batch", "gpus_per_node", *SETUP_FIELDS)))
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,23 @@ def write(path: str | os.PathLike[str], calibration: Calibration) -> None:
         raise InputError("out", os.fspath(path), "a file that can be written", f"{error.strerror}.") from None
 
 
+def _measured(
+    recorded: dict[str, Any], step_time: Any, tokens_per_s: Any, peak: Any, peak_of: Any
+) -> tuple[Any, Any, Any, Any]:
+    """What was measured, taken out of a record where it was not typed: of a step its time or its rate, of a peak its
+    size and what it is of, which alone says of a recorded size what that is."""
+    seconds, rate, size, of = (
+        recorded.pop(name, None) for name in ("step_time", "tokens_per_s", "peak", "peak_of")
+    )
+    if step_time is not None or tokens_per_s is not None:
+        seconds, rate = step_time, tokens_per_s
+    if peak is not None or peak_of is not None:
+        size, of = size if peak is None else peak, peak_of
+    if size is None and of is not None:
+        raise InputError("peak", None, "the peak that was measured, beside peak-of")
+    return seconds, rate, size, of
+
+
 def calibrate(
     model: str | os.PathLike[str] | Mapping[str, Any] | None = None, *, gpu: str | None = None,
     step_time: float | None = None, tokens_per_s: float | None = None,
@@ -169,20 +187,12 @@ def calibrate(
     fields the other options override. `options` are those of an estimate and the fields of Setup. `add_to` is an
     earlier calibration, `out` where to write the new one. Raises InputError.
     """
-    given = {"model": model, "gpu": gpu, "step_time": step_time, "tokens_per_s": tokens_per_s}
-    values = {**(_of_record(record) if record is not None else {}), **options}
-    if peak is not None or peak_of is not None:
-        values |= {"peak": peak, "peak_of": peak_of}
-    values |= {name: value for name, value in given.items() if value is not None}
-    if step_time is not None or tokens_per_s is not None:
-        values |= {"step_time": step_time, "tokens_per_s": tokens_per_s}
-    seconds, rate = values.pop("step_time", None), values.pop("tokens_per_s", None)
-    size, what = values.pop("peak", None), values.pop("peak_of", None)
+    values = _of_record(record) if record is not None else {}
+    seconds, rate, size, of = _measured(values, step_time, tokens_per_s, peak, peak_of)
+    values |= options | {name: value for name, value in (("model", model), ("gpu", gpu)) if value is not None}
     named = values.pop("model", None)
     if named is None:
         raise InputError("model", None, "the model that was trained")
-    if size is None and what is not None:
-        raise InputError("peak", None, "the peak that was measured, beside peak-of")
     asked = running(named, values)
     if asked.setup.objective == "grpo":
         raise InputError(
@@ -192,7 +202,7 @@ def calibrate(
     if size is None or seconds is not None or rate is not None:
         found = _with_step(found, asked, seconds, rate)
     if size is not None:
-        found = _with_peak(found, asked, size, what, lambda changes: running(named, {**values, **changes}))
+        found = _with_peak(found, asked, size, of, lambda changes: running(named, {**values, **changes}))
     if out is not None:
         write(out, found.calibration)
     return found

@@ -26,6 +26,7 @@ from planner.moments import MemoryEstimate
 from planner.running import running
 from planner.speed import Calibration
 from planner.speed.calibration import read
+from planner.validate.adapters import VARIANTS
 
 LLAMA = "meta-llama/Llama-3.2-1B"
 RUN: dict[str, Any] = {"rank": 16, "layers": "all-linear", "batch": 8, "seq_len": 2048}
@@ -278,6 +279,78 @@ def test_records_give_their_peak(tmp_path: Path) -> None:
     assert typed and (typed.of, typed.measured_bytes) == ("device", 14 * GIB)
     with pytest.raises(InputError, match="peak-of"):
         calibrate(record=path, peak="14GiB")
+    shown = calibrate(record=path, peak_of="device").peak  # the record's, which was read elsewhere
+    assert shown and (shown.of, shown.measured_bytes) == ("device", 13 * GIB)
+
+
+@pytest.mark.parametrize(
+    "also",
+    [
+        {"objective": "dpo"}, {"variant": "dora"}, {"eval_batch": 16}, {"sequence_parallel": 2, "gpus": 2},
+        {"exclude_modules": "down_proj"}, {"pipeline_parallel": 2, "gpus": 2},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_record_is_read_as_the_same_options_are(tmp_path: Path, also: dict[str, Any]) -> None:
+    """Whatever of a set-up it says; of offloading no peak tells, also where a record says so."""
+    path = tmp_path / "run.json"
+    options = {"model": LLAMA, **RUN, **also}
+
+    def put(**more: Any) -> None:
+        path.write_text(json.dumps({"config": {**options, **more}, "max_memory_allocated": 30 * GIB}))
+
+    put()
+    found, typed = calibrate(record=path), calibrate(peak=30 * GIB, peak_of="allocated", **options)
+    assert found.memory_before == typed.memory_before != memory()
+    put(offload="optimizer")
+    with pytest.raises(InputError, match="offload"):
+        calibrate(record=path)
+
+
+def test_variants_of_a_record(tmp_path: Path) -> None:
+    """A step of those that `validate` trains is LoRA's but DoRA's; of another nothing is known."""
+    path = tmp_path / "run.json"
+    for variant in (*VARIANTS, "vera"):
+        record = {"model": LLAMA, **RUN, "variant": variant, "max_memory_allocated": 30 * GIB}
+        path.write_text(json.dumps(record))
+        if variant == "vera":
+            with pytest.raises(InputError, match="variant"):
+                calibrate(record=path)
+        else:
+            assert (calibrate(record=path).memory_before == memory()) == (variant != "dora")
+
+
+def test_an_evaluation_may_have_the_peak() -> None:
+    """Which the command takes as `estimate` does, and how the base is loaded."""
+    words = [
+        "calibrate",
+        "-m",
+        LLAMA,
+        "--rank",
+        "16",
+        "--layers",
+        "all-linear",
+        "--batch",
+        "8",
+        "--eval-batch",
+        "64",
+    ]
+    words += [
+        "--loading",
+        "host",
+        "--placing",
+        "broadcast",
+        "--peak",
+        "60GiB",
+        "--peak-of",
+        "allocated",
+        "--json",
+    ]
+    found = CliRunner().invoke(cli, words)
+    assert found.exit_code == 0, found.output
+    evaluated = memory(eval_batch=64)
+    assert evaluated.peak.phase == "evaluation"
+    assert json.loads(found.stdout)["peak"]["predicted_bytes"] == evaluated.allocated_bytes
 
 
 def test_the_pages_say_it(tmp_path: Path) -> None:

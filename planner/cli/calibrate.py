@@ -10,7 +10,7 @@ import click
 from ..memory.interval_kinds import KIND_WORDS
 from .adapter_options import ADAPTER, PEFT, adapter_options
 from .options import SectionedCommand, json_option, print_json
-from .run_options import HELD, IMAGES, SPREAD, STEP, run_options
+from .run_options import BEFORE, BESIDE, HELD, IMAGES, SPREAD, STEP, run_options
 
 if TYPE_CHECKING:  # loaded where a calibration is made
     from ..measuring import Calibrated
@@ -32,7 +32,7 @@ SECTIONS = {
     "On what": MACHINE,
     "Model and adapter": ADAPTER,
     "More of PEFT's LoraConfig": PEFT,
-    "Step": ("method", *STEP, *IMAGES),
+    "Step": ("method", *STEP, *BESIDE, *BEFORE, *IMAGES),
     "What is held and how": (*HELD, *SPREAD),
 }
 
@@ -66,7 +66,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 @click.option(
     "--method", metavar="NAME", help="lora, qlora or full. Default: qlora with --quantize, else lora."
 )
-@run_options((*STEP, *IMAGES, *HELD, *SPREAD))
+@run_options((*STEP, *BESIDE, *BEFORE, *IMAGES, *HELD, *SPREAD))
 @json_option
 def command(as_json: bool, **options: Any) -> None:
     """Learn from a measured step how fast your trainer and machine are, and from a measured peak what they hold.

@@ -43,12 +43,28 @@ _WORDS = {
     "optimizer": "The optimizer",
     "sharding": "How states are spread",
     "offload": "What is kept in the host's memory",
-    "loading": "How the base gets onto a GPU, which may take more than a step. host: moved as it is held; in-turn: "
-    "tensor by tensor, quantised as it comes (transformers 5.4; 4.57: in-turn-ahead); together: all in 16 bits first "
-    "(5.0 to 5.3); made-there: on the GPU, as torchao does",
-    "placing": "How parameters are spread over GPUs. whole: each has the whole model before it is divided (ZeRO-3 "
-    "without zero.Init); shards: never more than its part; broadcast: DDP's, from the first",
 }
+# How each word of what comes before the first step is meant: host (moved as it is held), ...
+_EACH = {
+    "loading": (
+        "How the base gets onto a GPU, which may take more than a step",
+        {
+            "host": "moved as it is held", "in-turn": "tensor by tensor, quantised as it comes: transformers 5.4",
+            "in-turn-ahead": "so too behind a block of half of what is not quantised: 4.57",
+            "together": "all in 16 bits first: 5.0 to 5.3",
+            "made-there": "quantised on the GPU in pieces, by torchao",
+            "made-there-whole": "so too in whole matrices: torchao 0.1", "unknown": "left out",
+        },
+    ),
+    "placing": (
+        "How parameters are spread over GPUs",
+        {
+            "whole": "each has the whole model before it is divided: ZeRO-3 without zero.Init",
+            "shards": "never more than a part and the unit that is divided", "broadcast": "DDP's, from the first GPU",
+            "broadcast-kept": "so too, whose buckets stay: torch before 2.8", "unknown": "left out",
+        },
+    ),
+}  # fmt: skip
 _HELP = {
     "seq_len": "Tokens a sequence; of samples that are not packed the longest, not a trainer's cap. "
     "Default: 2048, or the model's context if shorter.",
@@ -192,12 +208,15 @@ def _option(name: str) -> Callable[[Function], Function]:
         return _checkpointing
     if name in others:
         return click.option(flag, **others[name])
-    usual = f"Default: {getattr(Setup, name)}, or the trainer's."
-    if name in BEFORE:
-        usual = "Default: the trainer's; without one not known, and left out."
+    if name in _EACH:
+        what, meant = _EACH[name]
+        words = "; ".join(f"{word} ({how})" for word, how in meant.items())
+        usual = "Default: the trainer's; without one unknown."
+    else:
+        what, words = _WORDS[name], ", ".join(CHOICES[name])
+        usual = f"Default: {getattr(Setup, name)}, or the trainer's."
     return click.option(
-        flag, metavar="NAME", shell_complete=complete(lambda: CHOICES[name]),
-        help=f"{_WORDS[name]}: {', '.join(CHOICES[name])}. {usual}",
+        flag, metavar="NAME", shell_complete=complete(lambda: CHOICES[name]), help=f"{what}: {words}. {usual}"
     )  # fmt: skip
 
 

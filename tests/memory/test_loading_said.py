@@ -6,11 +6,14 @@ import json
 from typing import Any
 
 import pytest
+from click import Context
 from click.testing import CliRunner
 
 from planner import estimate
+from planner.choices import CHOICES
 from planner.cli import main
 from planner.cli.main import cli
+from planner.cli.run_options import _EACH
 
 LLAMA_8B, VALUES = "meta-llama/Llama-3.1-8B", 8_030_261_248  # parameters, as the model's card counts them
 
@@ -50,6 +53,19 @@ def test_the_command_line_says_it_too() -> None:
         ["compare", "-m", LLAMA_8B, "--gpus", "4", "--sharding", "zero3", "--placing", "whole", "--json"],
     )
     assert placed.exit_code == 0, placed.output
+
+
+def test_the_help_says_what_each_word_means() -> None:
+    for name, (_, meant) in _EACH.items():
+        assert set(meant) == set(CHOICES[name])
+        assert all(f"{word} (" in " ".join(said(name).split()) for word in meant)
+
+
+def said(name: str) -> str:
+    """The help of an option of `estimate`."""
+    command = cli.get_command(Context(cli), "estimate")
+    assert command
+    return next(str(getattr(each, "help", "")) for each in command.params if each.name == name)
 
 
 def test_a_word_that_is_none_is_told_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
