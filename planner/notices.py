@@ -23,25 +23,27 @@ from .schema import Architecture, Matrix, Notice
 KEPT = {"bitsandbytes", "gptq", "awq", "hqq", "eetq", "aqlm"}
 NEAREST = {4: "nf4", 8: "int8"}
 _NAMED = re.compile(r"(?<![a-z])(bnb-4bit|bnb-8bit|gptq|awq|hqq|gguf)(?![a-z])", re.IGNORECASE)
-_BITS = re.compile(r"(?<![a-z])(?:int|w)([48])(?!\d)|(?<!\d)([48])-?bit", re.IGNORECASE)
+_BITS = re.compile(r"(?<![a-z])(?:int|w)([2-8])(?!\d)|(?<!\d)([2-8])-?bit", re.IGNORECASE)
 
 
 def stored_notice(name: str, quantization: Mapping[str, Any] | None) -> Notice | None:
-    """That a base which is stored quantised is counted in 16 bits, by its config or else by its name."""
+    """That a base which is stored quantised is counted in 16 bits, by its config or else by its name; of one in other
+    than 4 or 8 bits no form is near."""
     how = quantization.get("label") if quantization and quantization["method"] in KEPT else None
     bits = quantization["bits"] if quantization else None
     if quantization is None and (found := _NAMED.search(name)):
         width = _BITS.search(name)
         how, bits = f"{found[1]} by its name", int(width[1] or width[2]) if width else 4
+        how += "" if width else ", 4 bits assumed"
         if found[1].lower() == "gguf":
             text = "GGUF files are for inference: trainers load the weights that they were made from, as is counted."
             return Notice("stored-for-inference", text)
-    if how is None or bits not in NEAREST:
+    if how is None:
         return None
     text = f"The base is stored quantised ({how}); time and what fits are of a base in 16 bits."
-    return Notice(
-        "stored-quantised", f"{text} Loaded as it is stored, it is --quantize {NEAREST[bits]} or near it."
-    )
+    if bits in NEAREST:
+        text += f" Loaded as it is stored, it is --quantize {NEAREST[bits]} or near it."
+    return Notice("stored-quantised", text)
 
 
 def _route_notices(arch: Architecture) -> Iterator[Notice]:

@@ -11,6 +11,7 @@ import pytest
 
 from planner import calibrate, estimate
 from planner.adapter import ALL_LINEAR, LAYER_SETS, PRESETS
+from planner.choices import CHOICES
 from planner.cli.main import COMMANDS
 from tools import write_docs
 
@@ -102,6 +103,13 @@ def test_layer_sets_are_named_in_the_methods() -> None:
 
 def _figures(text: str) -> set[str]:
     return set(re.findall(r"\d+(?:,\d{3})*(?:\.\d+)?%?", re.sub(r"\]\([^)]*\)", "", text)))
+
+
+def test_every_word_of_loss_is_explained() -> None:
+    text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    section = text.partition("### The words of `--loss`")[2].partition("\n### ")[0]
+    first = "".join(re.findall(r"^\|([^|]*)\|", section, flags=re.MULTILINE))
+    assert set(re.findall(r"`([a-z-]+)`", first)) == {*CHOICES["loss"], "--loss"}
 
 
 def test_the_short_table_says_what_the_full_one_says() -> None:

@@ -27,6 +27,9 @@ QWEN = "Qwen/Qwen3-8B"
         ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int8", None, "stored-quantised", "--quantize int8"),
         ("a/b_AWQ_8bit", None, "stored-quantised", "--quantize int8"),
         ("a/b-w4a16-gptq", None, "stored-quantised", "--quantize nf4"),
+        ("a/b-GPTQ", None, "stored-quantised", "GPTQ by its name, 4 bits assumed"),
+        ("a/b-GPTQ-3bit", None, "stored-quantised", "(GPTQ by its name); time and what fits are of a base in 16 bits"),
+        ("./b", {"method": "gptq", "bits": 3, "label": "GPTQ 3 bits"}, "stored-quantised", "(GPTQ 3 bits); time"),
         ("a/hawquest-8b", None, None, ""),
         ("a/b-GGUF", None, "stored-for-inference", "inference"),
         ("openai/gpt-oss-20b", {"method": "mxfp4", "bits": 4, "label": "MXFP4 experts"}, None, ""),
@@ -40,6 +43,11 @@ def test_a_base_that_is_stored_quantised_is_said_to_be(
     found = stored_notice(name, quantization)
     assert (found.code if found else None) == code
     assert found is None or advice in found.message
+
+
+def test_no_form_is_near_three_bits() -> None:
+    found = stored_notice("a/b-GPTQ-3bit", None)
+    assert found is not None and "--quantize" not in found.message
 
 
 def test_that_note_goes_where_the_base_is_counted_so() -> None:

@@ -32,7 +32,7 @@ SPREAD = (
 _WORDS = {
     "attention_kernel": "How attention runs",
     "kernels": "Whose elementwise code runs",
-    "loss": "How the loss is computed",
+    "loss": "How the loss is computed, and so what of the logits is held (each word: docs/methods.md)",
     "objective": "What is learnt; a batch of dpo or orpo is pairs",
     "reference": "What dpo and kto (base) and grpo (none) compare with",
     "generation": "grpo: who makes the completions: the model itself, vLLM on other GPUs (server) or beside the "

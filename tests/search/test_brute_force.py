@@ -82,9 +82,9 @@ def best_of_all(found: Sequence[Evaluated], prefer: str, fit: Any) -> tuple[floa
     return min(fitting, key=lambda each: (each[0], each[2], each[1]))
 
 
-def compared(model: str, options: dict[str, Any], most: int = 10**6) -> tuple[int, int]:
-    """How many candidates there are, and how many of them lie within 3% of what a GPU holds, where the plan is the
-    best of all or nothing fits."""
+def compared(model: str, options: dict[str, Any]) -> int:
+    """How many of all candidates fit; the plan is the best of these, and where there is none nothing is found but
+    with a mixture's experts divided, which is tried then."""
     job, space = search_of(model, options)
     cells = screen(job, space)
     numbers = np.flatnonzero(np.isfinite(cells.over))
@@ -94,19 +94,16 @@ def compared(model: str, options: dict[str, Any], most: int = 10**6) -> tuple[in
     try:
         found = plan(model, **options, **closed, alternatives=0, frontier=0).best
     except InputError:
-        assert best is None or job.arch.n_experts, (model, options)
-        return len(everything), 0
-    if best is not None:
-        mine = (
-            found.regret.value if found.regret else 0.0,
-            1e30 if found.usd is None else found.usd,
-            found.seconds,
-        )
-        assert mine == pytest.approx(best, rel=1e-9), (model, options, found.choice.text)
-    return len(everything), sum(abs(p.over_bytes(options["fit"])) < 0.03 * p.memory_bytes for p in everything)
+        assert best is None, (model, options)
+        return 0
+    if best is None:
+        assert found.choice.layout.expert_parallel > 1, (model, options, found.choice.text)
+        return 0
+    mine = (found.regret.value if found.regret else 0.0, 1e30 if found.usd is None else found.usd, found.seconds)
+    assert mine == pytest.approx(best, rel=1e-9), (model, options, found.choice.text)
+    return sum(not plan.failures(Limits(fit=options["fit"])) for plan in everything)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3, 5, 8, 13])
+@pytest.mark.parametrize("seed", [1, 2, 3, 5, 7, 8, 12, 13, 16, 24])
 def test_the_plan_is_the_best_of_all_candidates(seed: int) -> None:
-    model, options = drawn(seed)
-    assert compared(model, options)[0] > 0
+    compared(*drawn(seed))
