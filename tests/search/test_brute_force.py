@@ -99,7 +99,11 @@ def compared(model: str, options: dict[str, Any]) -> int:
     if best is None:
         assert found.choice.layout.expert_parallel > 1, (model, options, found.choice.text)
         return 0
-    mine = (found.regret.value if found.regret else 0.0, 1e30 if found.usd is None else found.usd, found.seconds)
+    mine = (
+        found.regret.value if found.regret else 0.0,
+        1e30 if found.usd is None else found.usd,
+        found.seconds,
+    )
     assert mine == pytest.approx(best, rel=1e-9), (model, options, found.choice.text)
     return sum(not plan.failures(Limits(fit=options["fit"])) for plan in everything)
 

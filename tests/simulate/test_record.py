@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import re
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from tools.memory_page import MEDIAN, MOST, quantile
 from tools.memory_random import random_points
 from tools.memory_rows import Row
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
     "SmolLM2-135M", "Qwen2.5-0.5B", "gpt2-medium", "bloom-560m", "mamba-130m", "granite-3.1-1b", "LFM2-350M",
     "gemma-3-1b",
@@ -56,7 +59,7 @@ def test_estimates_are_as_near_as_promised() -> None:
 
 
 def test_random_points_are_as_near_as_promised() -> None:
-    """Every fourth point of both seeds."""
+    """Every fourth point of all seeds."""
     rows = [each for each in compare_random_memory.read() if each.row.simulated_bytes][::4]
     errors = sorted(abs(each.error) for each in compare_random_memory.compared(rows))
     assert quantile(errors, 0.5) <= MEDIAN / 2
@@ -71,6 +74,29 @@ def test_random_points_that_ran_keep_their_first_error() -> None:
         blind = [each.first_error for each in rows if each.seed == seed and each.row.simulated_bytes]
         assert len(blind) >= number
         assert None not in blind
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_the_readme_says_how_the_last_draws_went(number: int) -> None:
+    """Its row's figures of seeds 8, 9 and on, each as it was run first."""
+    line = next(
+        each
+        for each in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+        if "random set-ups" in each
+    )
+    rows = [each for each in compare_random_memory.read() if each.seed == 8 + number]
+    found = [abs(each.first_error) for each in rows if each.first_error is not None]
+    counted = [each.first_flops for each in rows if each.first_flops is not None]
+    draws, told = line.split("|")[2:4]
+    medians, tails, most, equal = re.split("95th percentile|most|FLOPs", told)
+    assert int(re.findall(r"\d+", draws)[number]) == len(found)
+    for part, share, unit in ((medians, 0.5, 0.005), (tails, 0.95, 0.05), (most, 1.0, 0.5)):
+        said = float(re.findall(r"([\d.]+)%", part)[number])
+        assert said == pytest.approx(100 * quantile(found, share), abs=unit)
+    assert re.findall(r"(\d+) of (\d+)", equal)[number] == (
+        str(sum(not e for e in counted)),
+        str(len(counted)),
+    )
 
 
 def test_flops_of_random_points_are_those_of_the_simulation() -> None:
