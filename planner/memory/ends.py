@@ -6,7 +6,7 @@ from __future__ import annotations
 from ..dataclass import dataclass
 from ..schema import Apply, Architecture
 from .elementwise import activation, drop, layer_norm, norm
-from .kinds import KEPT, STREAM, Job
+from .kinds import KEPT, STREAM, Job, handed_on
 from .passes import Pass
 from .stretch import Held, Stretch, label_kept, plus, stretch
 from .tape import Buffer, Gradients, Size, Value, copy, scale
@@ -168,10 +168,7 @@ def leave(job: Job, stack: str, grad: bool, width: int) -> Exit:
         y = drop(run, y)
     del x
     size, node, made = y.bytes, y.node, y.width
-    label_kept(tape, KEPT)
-    tape.labels[y.buffer.index] = STREAM
-    forward = stretch(tape, 0, len(tape.events))
-    forward.change = plus(forward.change, {STREAM: size}, -1)
+    forward = handed_on(tape, y)
     del y
     if node is None:
         return Exit(forward, None, False, made)

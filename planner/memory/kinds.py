@@ -21,7 +21,7 @@ from .outside import ALONE, Outside
 from .passes import CASTS, Pass, make_pass
 from .sharding import gradients_go
 from .stretch import Stretch, label_kept, plus, stretch
-from .tape import Buffer, Size, Value
+from .tape import Buffer, Size, Tape, Value
 from .traits import Traits, traits_of, undropped
 
 KEPT = "activations"
@@ -72,6 +72,16 @@ class Walked(NamedTuple):
     grad: bool
     width: int
     keeps_memory: bool = False
+
+
+def handed_on(tape: Tape, out: Value) -> Stretch:
+    """The forward pass up to here, of a stretch that ends with `out`: what else is alive and has no part of memory
+    yet stays for the backward pass; `out` is the stream's, which whoever reads it counts."""
+    label_kept(tape, KEPT)
+    tape.labels[out.buffer.index] = STREAM
+    forward = stretch(tape, 0, len(tape.events))
+    forward.change = plus(forward.change, {STREAM: out.bytes}, -1)
+    return forward
 
 
 def walk_layer(

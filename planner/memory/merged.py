@@ -6,9 +6,9 @@ from __future__ import annotations
 from ..dataclass import dataclass
 from .attention import mask_as_given
 from .elementwise import norm
-from .kinds import KEPT, STREAM, Job
+from .kinds import KEPT, STREAM, Job, handed_on
 from .passes import Pass
-from .stretch import Held, Stretch, label_kept, plus, stretch
+from .stretch import Held, Stretch, plus, stretch
 from .tape import Size
 
 POSITION_BYTES = 2 * 8  # row and column of a patch
@@ -36,11 +36,8 @@ def entry_of(job: Job, lowered: Size, d_head: int, grad: bool, reached: bool, pa
     x = tape.leaf(run.rows * hidden, width, grad=grad)
     out = norm(run, x, hidden, job.traits.norm)
     del x
-    label_kept(tape, KEPT)
-    tape.labels[out.buffer.index] = STREAM
     size, node = out.bytes, out.node
-    forward = stretch(tape, 0, len(tape.events))
-    forward.change = plus(forward.change, {STREAM: size}, -1)
+    forward = handed_on(tape, out)
     forward.highest = plus(forward.highest, {"temporary": lowered + one})
     back = Stretch()
     start = len(tape.events)

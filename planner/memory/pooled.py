@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ..schema import Apply, Attend, Images, Product
-from .kinds import KEPT, STREAM, Job, Walked
+from .kinds import KEPT, STREAM, Job, Walked, handed_on
 from .layer import Walk
 from .merged import Entry
 from .passes import FLOAT32
 from .step import first_width
-from .stretch import Held, Stretch, label_kept, plus, stretch
+from .stretch import Held, Stretch, stretch
 from .tape import Size, add, cast, scale, unary
 
 INDEX_BYTES = 8
@@ -46,10 +46,7 @@ def patches_of(job: Job, pixels: Size, reached: bool) -> Entry:
     out = add(patches, position)
     del patches, position
     size, node = out.bytes, out.node
-    label_kept(tape, KEPT)
-    tape.labels[out.buffer.index] = STREAM
-    forward = stretch(tape, 0, len(tape.events))
-    forward.change = plus(forward.change, {STREAM: size}, -1)
+    forward = handed_on(tape, out)
     start = len(tape.events)
     del out
     back = Stretch()
@@ -94,10 +91,7 @@ def pooler_of(job: Job, images: Images, grad: bool, width: int) -> Walked:
     out = cast(tape.apply((scaled,), kept, FLOAT32, (), lambda g: (tape.new(whole),)), width)
     del scaled
     size, node, made = out.bytes, out.node, out.width
-    label_kept(tape, KEPT)
-    tape.labels[out.buffer.index] = STREAM
-    forward = stretch(tape, 0, len(tape.events))
-    forward.change = plus(forward.change, {STREAM: size}, -1)
+    forward = handed_on(tape, out)
     start = len(tape.events)
     del out
     if node is None:
