@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from . import estimator
 from .adapter.options import DEFAULTS
 from .planning import USUAL, estimate
 from .setup import Setup
@@ -38,9 +39,27 @@ def _goes_without_saying(name: str, value: Any, options: Mapping[str, Any]) -> b
     return plain and name not in _SAID
 
 
+# Flags that are off where they are not said, and have no form for that.
+_ONLY_ON = frozenset(("trust_remote_code", "use_rslora"))
+_OF_SEARCH = frozenset(
+    ("budget", "deadline", "max_regret", "prefer", "fit", "ranks", "micro_batch", "alternatives", "frontier")
+)
+# What changes no file of an export, and is no option of it.
+_NOT_EXPORTED = frozenset(("eval_batch", "loading", "placing"))
+
+
+@cache
+def _typed() -> frozenset[str]:
+    """Options that the command line has, by their names: what an estimate takes, but for what only programs say."""
+    taken = {*inspect.signature(estimator.estimate).parameters, *inspect.signature(estimate).parameters}
+    return frozenset((taken | {*USUAL, *DEFAULTS, "variant"}) - {"on_progress", "options", "model"})
+
+
 def _flag(name: str, value: Any) -> list[str]:
     if name == "variant":
         return ["--dora"] if value == "dora" else []
+    if name in _ONLY_ON and value is False:
+        return []
     flag = f"--{name.replace('_', '-')}"
     if name == "data" and hasattr(value, "data"):  # what `planner.dataset` has read
         return [flag, str(value.data)]
@@ -60,13 +79,23 @@ def _flag(name: str, value: Any) -> list[str]:
 def command_of(
     model: object, options: Mapping[str, Any], command: str = "report", more: Sequence[str] = ()
 ) -> str:
-    """The command line that makes this plan again: the model, and every option that is not at its default."""
+    """The command line that makes this plan again: the model, and every option that is not at its default. What only
+    programs can say stands behind it as a comment."""
     words = ["lora-plan", *command.split()]
     if isinstance(model, Mapping):
         words += ["--model", "config.json"]  # given as a mapping: no name says where it came from
     elif model is not None:
         words += ["--model", str(model)]
+    known = _typed() | (_OF_SEARCH if words[1] == "plan" else frozenset())
+    untyped = []
     for name, value in options.items():
-        if value is not None and not _goes_without_saying(name, value, options):
+        if value is None or _goes_without_saying(name, value, options):
+            continue
+        if words[1] == "export" and name in _NOT_EXPORTED:
+            continue
+        if name in known:
             words += _flag(name, value)
-    return shlex.join([*words, *more])
+        else:
+            untyped.append(f"{name}={value!r}")
+    line = shlex.join([*words, *more])
+    return f"{line}  # without {', '.join(untyped)}, which only Python takes" if untyped else line

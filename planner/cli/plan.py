@@ -69,7 +69,12 @@ def _gpus() -> list[str]:
 @click.option("--seq-len", type=Count(), help="Tokens a sequence. Default: 2048, or the context if shorter.")
 @click.option("--budget", type=float, metavar="USD", help="Dollars that the run may cost.")
 @click.option("--deadline", metavar="TIME", help="Time that the run may take: 45m, 12h, 2d.")
-@click.option("--max-regret", type=float, metavar="SHARE", help="Excess loss allowed: 0.01 is 1%.")
+@click.option(
+    "--max-regret",
+    type=float,
+    metavar="SHARE",
+    help="Excess loss allowed: 0.01 is 1%. Of tokens that carry loss alone.",
+)
 @click.option(
     "--prefer", default="quality", show_default=True, metavar="WHAT",
     help="quality (least expected regret, then cost, then time), cost or time.",

@@ -207,7 +207,10 @@ def _option(name: str) -> Callable[[Function], Function]:
     if name == "checkpointing":
         return _checkpointing
     if name in others:
-        return click.option(flag, **others[name])
+        words = (
+            f"{flag}/--no-{flag[2:]}" if others[name].get("is_flag") else flag
+        )  # off differs from not said
+        return click.option(words, **others[name])
     if name in _EACH:
         what, meant = _EACH[name]
         words = "; ".join(f"{word} ({how})" for word, how in meant.items())

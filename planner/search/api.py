@@ -42,6 +42,7 @@ from .space import (
     Limits,
     Space,
     check_engine,
+    check_regret,
     chosen,
     counted,
     limits,
@@ -332,6 +333,7 @@ def plan(
     fitting = narrowed(options, setup.get("trainer"))
     space = _space({**options, **fitting})
     job, name, of_data = _job(options, setup)
+    check_regret(job, within)
     space = _with_makers(job, _shared_out(job, space, options), options)
     for accelerator in space.accelerators:
         price_of(job, accelerator)

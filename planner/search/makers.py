@@ -48,14 +48,17 @@ class Makers:
     beside: Array
     varied: Array
 
-    def over(self, held: Array, kept: Array, plain: Array, high: Array, extra: Array) -> tuple[Array, Array]:
-        """What is needed and its upper end, with completions, of what a step holds, what the allocator keeps beside
-        and what it keeps of a step whose lengths are alike: the higher of the step's, beside which a vLLM keeps its
-        part, and that of making them. No error is on what is taken by definition."""
-        step = held + self.beside
+    def needed(self, held: Array) -> Array:
+        """What is needed with completions, of what a step holds: the higher of the step's, beside which a vLLM keeps
+        its part, and that of making them."""
+        return np.maximum(held + self.beside, self.moment)
+
+    def over(self, held: Array, kept: Array, plain: Array, high: Array, extra: Array) -> Array:
+        """The upper end of what is needed, of what a step holds, what the allocator keeps beside and what it keeps of
+        a step whose lengths are alike. No error is on what is taken by definition."""
         making = high * (self.moment - self.stated + extra) + self.stated + plain + self.varied
         of_step = high * (held + extra) + kept + self.beside
-        return np.maximum(step, self.moment), np.where(step >= self.moment, of_step, making)
+        return np.where(held + self.beside >= self.moment, of_step, making)
 
 
 def makers(job: Job, space: Space, found: Sequence[Table], known: dict[Any, Any]) -> Makers | None:

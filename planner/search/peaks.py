@@ -96,10 +96,11 @@ def over_ranks(found: Sequence[Table], sample: Callable[[Table], Array], rounded
 
 def _needed(figures: Array, early: bool) -> Array:
     """Of figures by stage: what the stage of a pipeline that needs most needs, what the allocator keeps beside, and
-    what it keeps of a step whose lengths are all alike; `early`: whether what comes before the first step counts."""
+    what it keeps of a step whose lengths are all alike; `early`: whether what comes before the first step counts, and
+    what the allocator had taken by then."""
     at, (beyond, more, plain, before) = figures[..., :-4].copy(), np.moveaxis(figures[..., -4:], -1, 0)
     if not early:
-        at[..., EARLY] = 0.0
+        at[..., EARLY], before = 0.0, np.zeros_like(before)
     most = at.max(axis=-1)
     taken = np.maximum(np.maximum(at[..., :EARLY].max(axis=-1) + more, before), most)
     needed, kept = most + beyond, taken - most
@@ -147,18 +148,25 @@ def peaks(
     return held, kept, plain
 
 
-def upper_ends(job: Job, space: Space, found: Sequence[Table]) -> tuple[Array, Array]:
-    """The upper ends of intervals, and the bytes that are added to what is needed before: by table, micro-batch (one
-    for all), layout and batch."""
+def upper_ends(job: Job, space: Space, found: Sequence[Table]) -> tuple[tuple[Array, Array], ...]:
+    """The upper ends of intervals, each with the bytes that are added to what is needed before: by table, micro-batch
+    (one for all), layout and batch. The lowest holds: after a measured peak of those of such peaks and of the
+    set-up's own kind, as `memory.calibration.scaled` has it."""
 
-    def interval(quantize: Quantize, layout: Layout) -> Interval:
+    def intervals(quantize: Quantize, layout: Layout) -> tuple[Interval, Interval]:
         setup = setup_of(job, quantize, "none", layout, 1, 1)
+        own = constants().of_kind(kind_of(setup, job.lengths_open))
         measured = telling(job.calibration.peaks, job.arch, setup)
-        return constants().of_kind(MEASURED if measured else kind_of(setup, job.lengths_open))
+        return own, constants().of_kind(MEASURED) if measured else own
 
     by_base = {
-        quantize: [interval(quantize, layout) for layout in space.layouts] for quantize in space.quantize
+        quantize: [intervals(quantize, layout) for layout in space.layouts] for quantize in space.quantize
     }
-    ends = [[(each.high, each.extra_bytes) for each in by_base[table.quantize]] for table in found]
-    high, extra = np.moveaxis(np.array(ends), -1, 0)
-    return high[:, None, :, None], extra[:, None, :, None]
+    ends = np.array(
+        [
+            [[(end.high, end.extra_bytes) for end in both] for both in by_base[table.quantize]]
+            for table in found
+        ]
+    )
+    numbers = range(2 if job.calibration.peaks else 1)
+    return tuple((ends[:, None, :, None, n, 0], ends[:, None, :, None, n, 1]) for n in numbers)

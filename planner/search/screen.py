@@ -338,7 +338,7 @@ def _alike(job: Job, space: Space, known: dict[Any, Any]) -> Cells:
     seconds, usd = [], []
     over: list[Array] = []
     over_high: list[Array] = []
-    high, extra = upper_ends(job, space, found)
+    ends = upper_ends(job, space, found)
     paid, completions = np.array([layout.paid for layout in space.layouts]), makers(job, space, found, known)
     for accelerator in space.accelerators:
         step = _steps_s(at, timed, space, accelerator, steps)
@@ -350,9 +350,15 @@ def _alike(job: Job, space: Space, known: dict[Any, Any]) -> Cells:
         price = price_of(job, accelerator)
         rate = price.usd_per_gpu_hour if price else math.nan
         room = float(accelerator.memory_bytes or 0)
-        needed, most = held, high * (held + extra) + cached
-        if completions is not None:
-            needed, most = completions.over(held, cached, plain, high, extra)
+        needed = held if completions is None else completions.needed(held)
+        most = np.minimum.reduce(
+            [
+                high * (held + extra) + cached
+                if completions is None
+                else completions.over(held, cached, plain, high, extra)
+                for high, extra in ends
+            ]
+        )
         seconds.append(run)
         usd.append(run / 3600 * paid[None, None, :, None] * rate)
         together = whole[None] & np.isfinite(run)

@@ -353,3 +353,13 @@ def limits(
     preferred = chosen("prefer", (prefer,), get_args(Prefer))[0]
     fitting = chosen("fit", (fit,), get_args(Fit))[0]
     return Limits(budget, deadline, max_regret, preferred, fitting)
+
+
+def check_regret(job: Job, limits: Limits) -> None:
+    """Raise InputError where expected regret is limited and no law tells it of the data."""
+    if limits.max_regret is not None and not job.loss_tokens:
+        raise InputError(
+            "max-regret", limits.max_regret, "data of tokens that carry loss: --tokens, --dataset or a file of them",
+            "The law of excess loss is of supervised data; no sweep says what too small a rank costs with rewards or "
+            "preferences. Leave it out, and say with --ranks which ranks you want.",
+        )  # fmt: skip

@@ -51,6 +51,20 @@ def test_what_a_search_does_not_hold_is_refused_with_where_it_goes(field: str, v
         assert planner.estimate("gpt2", gpu="h100", **{field: value}).memory
 
 
+@pytest.mark.parametrize(
+    "of",
+    [{"episodes": 5000}, {"episodes": 5000, "objective": "grpo"}, {"tokens": 10**6, "objective": "dpo"}],
+    ids=str,
+)
+def test_regret_that_no_law_tells_is_not_limited(of: dict[str, Any]) -> None:
+    """Every rank would keep such a limit: it is refused, and with tokens that carry loss it binds."""
+    with pytest.raises(InputError, match="supervised data") as caught:
+        plan("gpt2", gpu="l4", gpus=1, max_regret=0.01, **of)
+    assert caught.value.field == "max-regret"
+    found = plan("gpt2", gpu="l4", gpus=1, max_regret=0.01, tokens=10**6)
+    assert found.best.regret and found.best.regret.value <= 0.01
+
+
 def test_as_many_plans_are_shown_as_are_asked_for() -> None:
     own: dict[str, Any] = {"tokens": "1M", "gpu": "l4", "gpus": 1}
     whole = plan("gpt2", **own, frontier=1000).frontier
