@@ -8,8 +8,9 @@ line where a point between two lies on the line through them; to the byte but fo
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -28,11 +29,15 @@ from ..setup import Setup
 from .layout import NOT_SHARDED, Layout
 from .space import NO_ENGINE, Job, Space, setup_of
 from .tables import Table
+from .workers import done
 
 Array = Any  # a numpy array
+Group = tuple[str, str, str]  # of tables: layers, base and recompute
+Key = tuple[Layout, int, int]  # of a sample: layout, micro-batch, micro-steps
 # Then all that comes before the first step.
 MOMENTS = ("evaluation", "forward", "loss", "backward", "optimizer")
 EARLY = len(MOMENTS)
+BESIDE_RANK = 1e-6  # of a rank or a parameter: how far a line may pass it by what is rounded
 ROUNDED = 64.0  # bytes that a point may lie beside a line by what is rounded
 
 
@@ -58,9 +63,26 @@ def _figures(found: MemoryEstimate, setup: Setup) -> Array:
     return np.array([*of_step, early, overhead, more, plain, float(found.before_bytes)])
 
 
+def stretches(found: Sequence[Table]) -> list[tuple[int, int]]:
+    """First and last places of stretches of tables, in the order of their parameters, in which the ranks of all pairs
+    grow evenly with these: those of experts may stay at 1 while the others' grow."""
+    ranks = [[table.params, *(pair.rank for item in table.pairs for pair in item.pairs)] for table in found]
+    if len(set(map(len, ranks))) > 1:  # they differ in more than ranks
+        return [(0, len(found) - 1)]
+    points, ends = np.array(ranks, float), [0]
+    for place in range(2, len(points)):
+        own = points[ends[-1] : place + 1] - points[ends[-1]]
+        rise = own[-1, 0]
+        shares = own[:, :1] / rise if rise else np.zeros((len(own), 1))
+        if np.abs(own - shares * own[-1]).max() > BESIDE_RANK:
+            ends.append(place - 1)
+    return list(itertools.pairwise([*ends, len(points) - 1])) or [(0, 0)]
+
+
 def over_ranks(found: Sequence[Table], sample: Callable[[Table], Array], rounded: float = ROUNDED) -> Array:
-    """The figures of tables that differ in rank alone, or in what changes no figure: sampled at both ends and between
-    them, and taken from the line through two neighbours where a sample between these lies on it."""
+    """The figures of tables that differ in rank alone, or in what changes no figure: sampled at both ends of
+    each of their `stretches` and between them, and taken from the line through two neighbours where a sample between
+    these lies on it."""
     order = sorted(range(len(found)), key=lambda number: found[number].params)
     params = [float(found[number].params) for number in order]
     known: dict[int, Array] = {}
@@ -75,7 +97,7 @@ def over_ranks(found: Sequence[Table], sample: Callable[[Table], Array], rounded
         share = (params[place] - params[low]) / rise if rise else 0.0
         return at(low) + share * (at(high) - at(low))
 
-    open_ = [(0, len(order) - 1)]
+    open_ = stretches([found[number] for number in order])
     while open_:
         low, high = open_.pop()
         at(low), at(high)
@@ -118,6 +140,40 @@ def _one_for(layout: Layout) -> Layout:
     return layout
 
 
+def _sample_of(space: Space, at: tuple[int, ...], micro_steps: int) -> Key:
+    """The sample that stands for a micro-batch, layout and batch: two micro-steps stand for several; as many as a
+    pipeline has stages are in flight."""
+    layout = space.layouts[at[1]]
+    return _one_for(layout), space.micro_batches[at[0]], min(micro_steps, max(2, layout.pipeline_parallel))
+
+
+def _sampled(
+    job: Job, space: Space, found: Sequence[Table], groups: Mapping[Group, Sequence[int]],
+    samples: Mapping[tuple[int, ...], Key], known: dict[Any, Any],
+) -> dict[Group, dict[Key, Array]]:  # fmt: skip
+    """The figures of every sample, of each group of tables; those that `known` lacks are made and added to it."""
+    seen: dict[Group, dict[Key, Array]] = {
+        group: known.setdefault(("peaks", job.setup, group), {}) for group in groups
+    }
+    real = {key: space.layouts[at[1]] for at, key in samples.items()}
+    open_ = [(group, key) for group in groups for key in real if key not in seen[group]]
+    alike = {group: [found[number] for number in numbers] for group, numbers in groups.items()}
+
+    def task(number: int) -> Array:
+        group, key = open_[number]
+        return over_ranks(alike[group], partial(_sample, job, real[key], *key[1:]))
+
+    kinds = [(group, key[1], *_walked(real[key])) for group, key in open_]
+    for (group, key), figures in zip(open_, done(task, kinds), strict=True):
+        seen[group][key] = figures
+    return seen
+
+
+def _walked(layout: Layout) -> tuple[int, int, int]:
+    """What of a layout changes the operations of a step, for which layers are walked."""
+    return layout.tensor_parallel, layout.sequence_parallel, layout.expert_parallel
+
+
 def peaks(
     job: Job, space: Space, found: Sequence[Table], steps: Array, known: dict[Any, Any]
 ) -> tuple[Array, Array, Array]:
@@ -126,25 +182,20 @@ def peaks(
     Infinite where the parts do not go together. `known` holds samples that others of the same job have made."""
     shape = (len(found), *steps.shape)
     held, kept, plain = np.full(shape, math.inf), np.zeros(shape), np.zeros(shape)
-    groups: dict[tuple[str, str, str], list[int]] = {}
+    together = [tuple(map(int, at)) for at in np.argwhere((steps >= 1) & (steps == np.floor(steps)))]
+    samples = {at: _sample_of(space, at, int(steps[at])) for at in together}
+    own: dict[Group, list[int]] = {}
     for number, table in enumerate(found):
-        groups.setdefault((table.layers, table.quantize, table.checkpointing), []).append(number)
-    together = np.argwhere((steps >= 1) & (steps == np.floor(steps)))
-    for group, numbers in groups.items():
-        alike = [found[number] for number in numbers]
-        seen: dict[tuple[Layout, int, int], Array] = known.setdefault(("peaks", job.setup, group), {})
-        for micro, place, batch in together:
-            layout = space.layouts[place]
-            # Two micro-steps stand for several; as many as a pipeline has stages are in flight.
-            flight = min(int(steps[micro, place, batch]), max(2, layout.pipeline_parallel))
-            key = _one_for(layout), int(micro), flight
-            if key not in seen:
-                size = space.micro_batches[micro]
-                seen[key] = over_ranks(alike, partial(_sample, job, layout, size, flight))
+        own.setdefault((table.layers, table.quantize, table.checkpointing), []).append(number)
+    for group, seen in _sampled(job, space, found, own, samples, known).items():
+        figures: dict[tuple[Any, bool], Array] = {}
+        for at, key in samples.items():
             # A vLLM is not there yet while the base is loaded: what is added for it later is not for that moment.
-            own = _needed(seen[key], layout.generation not in SHARES_GPU)
-            for into, figure in zip((held, kept, plain), own, strict=True):
-                into[numbers, micro, place, batch] = figure
+            early = space.layouts[at[1]].generation not in SHARES_GPU
+            if (key, early) not in figures:
+                figures[key, early] = _needed(seen[key], early)
+            for into, figure in zip((held, kept, plain), figures[key, early], strict=True):
+                into[own[group], *at] = figure
     return held, kept, plain
 
 

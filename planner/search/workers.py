@@ -1,0 +1,92 @@
+"""Work that is shared among the cores of this machine: processes that are forked, each with a part of it.
+
+Forked processes have everything that is loaded and computed, so that a part costs some hundredths of a second beside
+its work. Where a system has no safe fork (Windows, macOS), one core, or threads run besides (a web server's), the work
+is done here, one part after another; the results are the same.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+Result = TypeVar("Result")
+ENOUGH = 150  # tasks of some milliseconds each that are worth a process
+MOST = 8
+
+
+def cores() -> int:
+    """Processes that work side by side here."""
+    if sys.platform != "linux" or threading.active_count() > 1:
+        return 1
+    return min(MOST, len(os.sched_getaffinity(0)))
+
+
+def parts_of(kinds: Sequence[Hashable], count: int) -> list[list[int]]:
+    """The numbers of tasks in so many parts of about as many each; those of one kind, which share what they compute,
+    stay together."""
+    by_kind: dict[Hashable, list[int]] = {}
+    for number, kind in enumerate(kinds):
+        by_kind.setdefault(kind, []).append(number)
+    parts: list[list[int]] = [[] for _ in range(count)]
+    for own in sorted(by_kind.values(), key=len, reverse=True):
+        min(parts, key=len).extend(own)
+    return [part for part in parts if part]
+
+
+def done(
+    task: Callable[[int], Result], kinds: Sequence[Hashable], *, enough: int = ENOUGH
+) -> list[Result]:
+    """`task(number)` for each number below len(kinds). What a task raises is raised here."""
+    count = min(cores(), len(kinds) // enough)
+    if count < 2:
+        return [task(number) for number in range(len(kinds))]
+    from multiprocessing import get_context  # loaded where there is work for several
+
+    context = get_context("fork")
+    mine, *others = parts_of(kinds, count)
+    found: dict[int, Result] = {}
+    running = []
+    for part in others:
+        here, there = context.Pipe(duplex=False)
+        process = context.Process(target=_answer, args=(there, task, part), daemon=True)
+        with warnings.catch_warnings():  # threads of numpy's BLAS, which is ready for a fork
+            warnings.simplefilter("ignore", DeprecationWarning)
+            process.start()
+        there.close()
+        running.append((process, here, part))
+    try:
+        found.update((number, task(number)) for number in mine)
+        for process, here, part in running:
+            found.update(zip(part, _told(here), strict=True))
+            process.join()
+    finally:
+        for process, here, _ in running:
+            here.close()
+            process.terminate()
+    return [found[number] for number in range(len(kinds))]
+
+
+def _answer(there: Connection, task: Callable[[int], Any], part: Sequence[int]) -> None:
+    """In a process of its own: do a part and send what came of it."""
+    try:
+        told: Any = [task(number) for number in part]
+    except Exception as error:
+        told = error
+    there.send(told)
+    there.close()
+
+
+def _told(here: Connection) -> list[Any]:
+    """What a process sends; what it raised is raised."""
+    told = here.recv()
+    if isinstance(told, Exception):
+        raise told
+    return list(told)
