@@ -59,10 +59,15 @@ class InputError(PlannerError, ValueError):
         self.field = field
         self.found = found
         self.expected = expected
+        self.remedy = remedy
         shown = repr(found)
         if len(shown) > 80:
             shown = f"{shown[:38]}...{shown[-39:]}"  # of a path, the end tells more than the start
         super().__init__(f"{field}: found {shown}, expected {expected}.{' ' + remedy if remedy else ''}")
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[object, ...]]:
+        """Its own arguments, for a process that hands it on: an exception has its message alone."""
+        return type(self), (self.field, self.found, self.expected, self.remedy)
 
 
 class ConfigError(PlannerError, ValueError):

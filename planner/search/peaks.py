@@ -195,7 +195,7 @@ def peaks(
             if (key, early) not in figures:
                 figures[key, early] = _needed(seen[key], early)
             for into, figure in zip((held, kept, plain), figures[key, early], strict=True):
-                into[own[group], *at] = figure
+                into[(own[group], *at)] = figure
     return held, kept, plain
 
 

@@ -1,8 +1,8 @@
 """Work that is shared among the cores of this machine: processes that are forked, each with a part of it.
 
-Forked processes have everything that is loaded and computed, so that a part costs some hundredths of a second beside
-its work. Where a system has no safe fork (Windows, macOS), one core, or threads run besides (a web server's), the work
-is done here, one part after another; the results are the same.
+Forked processes have everything that is loaded and computed, so that a part costs some hundredths of a second
+beside its work. Where a system has no safe fork (Windows, macOS), one core, or threads run besides (a web server's),
+the work is done here, one part after another; the results are the same.
 """
 
 from __future__ import annotations
@@ -41,9 +41,7 @@ def parts_of(kinds: Sequence[Hashable], count: int) -> list[list[int]]:
     return [part for part in parts if part]
 
 
-def done(
-    task: Callable[[int], Result], kinds: Sequence[Hashable], *, enough: int = ENOUGH
-) -> list[Result]:
+def done(task: Callable[[int], Result], kinds: Sequence[Hashable], *, enough: int = ENOUGH) -> list[Result]:
     """`task(number)` for each number below len(kinds). What a task raises is raised here."""
     count = min(cores(), len(kinds) // enough)
     if count < 2:
