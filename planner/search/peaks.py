@@ -194,8 +194,9 @@ def peaks(
             early = space.layouts[at[1]].generation not in SHARES_GPU
             if (key, early) not in figures:
                 figures[key, early] = _needed(seen[key], early)
+            cells: tuple[Any, ...] = (own[group], *at)
             for into, figure in zip((held, kept, plain), figures[key, early], strict=True):
-                into[(own[group], *at)] = figure
+                into[cells] = figure
     return held, kept, plain
 
 
