@@ -86,6 +86,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         **_llama(4096, 32, 32, 14336, 128256), "num_key_value_heads": 8, "tie_word_embeddings": True
     },
     "GPT-3 125M": _gpt2(768, 12, 12, 2048, 50264),
+    "GPT of 6.7B with 32,768 positions": _gpt2(4096, 32, 32, 32768, 50304),
     "GPT-3 355M": _gpt2(1024, 24, 16, 2048, 50264),
     "GPT-3 760M": _gpt2(1536, 24, 16, 2048, 50264),
     "GPT-3 1.3B": _gpt2(2048, 24, 16, 2048, 50264),
