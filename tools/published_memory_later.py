@@ -63,6 +63,11 @@ class Later:
     found: str = "first"
 
     @property
+    def words(self) -> str:
+        """The options of today: `now` stands over those of the first prediction, or in their place behind "="."""
+        return self.now[1:] if self.now.startswith("=") else f"{self.options} {self.now}"
+
+    @property
     def line(self) -> str:
         """The command."""
         return f"lora-plan estimate --model {self.model} {self.options}"
@@ -79,7 +84,7 @@ def stands_in(case: Later, now: bool = True) -> bool:
     program's own where its title, as it was when the command was written, names the program whose code makes the
     step, and a version of the source's lies in the range that the title states; a version that is not known is taken
     to lie there. Judged by the source and the title alone, before errors were looked at."""
-    words = f"{case.options} {case.now}" if now else case.options
+    words = case.words if now else case.options
     named = re.findall(r"--trainer (\S+)", words)[-1:]
     source = case.source.removesuffix(", reserved")
     return any((source, model, name) in _stand_ins() for name in named for model in ("", case.model))
@@ -135,8 +140,8 @@ def later() -> list[Later]:
 
 def options_of(case: Later) -> dict[str, Any]:
     """The options of the command, as the command line reads them; `now` stands over those of the first prediction,
-    where a profile of the version that was measured has come since."""
-    words = [*shlex.split(case.options), *shlex.split(case.now)]
+    where a profile of the version that was measured has come since, or an option was misread."""
+    words = shlex.split(case.words)
     context = command.make_context("estimate", ["--model", case.model, *words], **CONTEXT_SETTINGS)
     found = given(context, dict(context.params))
     found.pop("model")
