@@ -11,7 +11,7 @@ from .config_option import config_option, only_given
 from .estimate import DATA, DATA_FILE, data_file_options, data_options
 from .options import SectionedCommand, json_option, print_json
 from .progress import reading
-from .run_options import BEFORE, BESIDE, HELD, IMAGES, MACHINE, SPREAD, STEP, run_options
+from .run_options import BEFORE, BESIDE, HELD, IMAGES, MACHINE, SPREAD, STEP, UNITS, run_options
 
 EPILOG = """\b
 Examples:
@@ -27,7 +27,7 @@ SECTIONS = {
     "Data": (*DATA, *DATA_FILE),
     "Machines": MACHINE,
     "Step": (*STEP, *BESIDE, *BEFORE, *IMAGES),
-    "What is held and how": (*HELD, *SPREAD),
+    "What is held and how": (*HELD, *SPREAD, *UNITS),
 }
 
 
@@ -41,7 +41,7 @@ SECTIONS = {
 @data_options
 @data_file_options
 @run_options(MACHINE)
-@run_options((*STEP, *BESIDE, *BEFORE, *IMAGES, *HELD, *SPREAD))
+@run_options((*STEP, *BESIDE, *BEFORE, *IMAGES, *HELD, *SPREAD, *UNITS))
 @json_option
 @click.pass_context
 def command(context: click.Context, /, as_json: bool, **options: Any) -> None:

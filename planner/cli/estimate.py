@@ -12,7 +12,7 @@ from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options, library_o
 from .config_option import config_option, only_given
 from .options import Count, Function, SectionedCommand, complete, json_option, print_json, with_options
 from .progress import reading
-from .run_options import BEFORE, BESIDE, HELD, IMAGES, MACHINE, SPREAD, STEP, run_options
+from .run_options import BEFORE, BESIDE, HELD, IMAGES, MACHINE, SPREAD, STEP, UNITS, run_options
 
 EPILOG = """\b
 Examples:
@@ -125,7 +125,7 @@ SECTIONS = {
     "Data": (*DATA, *DATA_FILE, "bits_per_param", "curves"),
     "Machines": MACHINE,
     "Step": (*STEP, "group", *BESIDE, *BEFORE, *IMAGES),
-    "What is held and how": (*HELD, *SPREAD),
+    "What is held and how": (*HELD, *SPREAD, *UNITS),
     "Learning rate": RATE,
 }
 
@@ -139,7 +139,7 @@ SECTIONS = {
 @rate_options
 @run_options(MACHINE)
 @click.option("--group", type=Count(), help="grpo: completions of a prompt. Default: 8.")
-@run_options((*STEP, *BESIDE, *BEFORE, *IMAGES, *HELD, *SPREAD))
+@run_options((*STEP, *BESIDE, *BEFORE, *IMAGES, *HELD, *SPREAD, *UNITS))
 @click.option("--explain", is_flag=True, help="Say where each number comes from.")
 @json_option
 @click.pass_context

@@ -29,6 +29,7 @@ SPREAD = (
     "sharding", "shard_size", "tensor_parallel", "pipeline_parallel", "expert_parallel", "sequence_parallel",
     "offload",
 )  # fmt: skip
+UNITS = ("fsdp_units",)
 _WORDS = {
     "attention_kernel": "How attention runs",
     "kernels": "Whose elementwise code runs",
@@ -43,6 +44,8 @@ _WORDS = {
     "optimizer": "The optimizer",
     "sharding": "How states are spread",
     "offload": "What is kept in the host's memory",
+    "fsdp_units": "What FSDP gathers as a unit. pairs: PEFT's policy; flat: FSDP 1 by layers, whose frozen weights "
+    "get gradients too; layers: FSDP 2; modules: by size, every matrix",
 }
 # How each word of what comes before the first step is meant: host (moved as it is held), ...
 _EACH = {
@@ -126,7 +129,8 @@ def _others() -> dict[str, dict[str, Any]]:
         },
         "lengths_vary": {
             "is_flag": True, "default": None,
-            "help": "Batches of many lengths, --seq-len the longest: torch's allocator keeps blocks of each.",
+            "help": "Batches of many lengths, --seq-len the longest: torch's allocator keeps blocks of each. Not "
+            "where every batch has a sample as long as the cap.",
         },
         "autocast": {
             "is_flag": True, "default": None,

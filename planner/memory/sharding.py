@@ -120,12 +120,13 @@ def one_stream(setup: Setup) -> bool:
 
 def flat_gradients(arch: Architecture, setup: Setup) -> int:
     """Bytes of gradients that FSDP 1 makes for frozen weights in one flat parameter with trained ones: sharded, or
-    whole while micro-steps accumulate, since nothing is reduced before the last."""
+    whole while micro-steps accumulate where nothing is reduced before the last (no_sync)."""
     flat = setup.sharding.startswith("fsdp") and setup.fsdp_units == "flat" and setup.method != "full"
     if not flat or setup.shards == 1:
         return 0
     total = units(arch, setup).total
-    return total if setup.accumulation > 1 else -(-total // setup.shards)
+    whole = setup.accumulation > 1 and setup.deferred_gradients != "none"
+    return total if whole else -(-total // setup.shards)
 
 
 def deferred_gradients(trained: int, setup: Setup) -> int:
