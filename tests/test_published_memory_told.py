@@ -12,8 +12,8 @@ from tools.measured_rows import OF_SETS
 from tools.published_memory_later import RESTS_ON, RUN, Later, inside, later, said_of
 from tools.published_memory_later_page import Pair
 from tools.published_memory_seventh import errors, held
-from tools.published_memory_sixth import now
-from tools.published_memory_told import OTHER, OWN, SETS, first, named, seen_before
+from tools.published_memory_told import OTHER, OWN, SETS, first, meant, named, seen_before
+from tools.published_memory_told import since as now
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,7 +28,11 @@ class Counts(NamedTuple):
     again: int
 
 
-COUNTS = {"eighth": Counts(55, 21, 38, 13, 18), "ninth": Counts(57, 15, 39, 10, 21)}
+COUNTS = {
+    "eighth": Counts(55, 21, 38, 13, 18),
+    "ninth": Counts(57, 15, 39, 10, 21),
+    "tenth": Counts(46, 13, 43, 12, 21),
+}
 each_set = pytest.mark.parametrize("name", SETS)
 
 
@@ -106,7 +110,7 @@ SINCE = ("alpaca-lora-2023", "nemo-1", "fms-acceleration-peft", "lightning-1", "
 
 def test_profiles_written_since() -> None:
     assert [len(_since(trainer)) for trainer in SINCE] == [4, 6, 3, 1, 6, 5]
-    assert len([c for name in SETS for c, _ in first(name) if c.now]) == 25
+    assert len([c for name in SETS for c, _ in first(name) if c.now]) == 44
 
 
 def test_scripts_after_alpaca_lora() -> None:
@@ -142,3 +146,27 @@ def test_one_product_for_queries_keys_and_values() -> None:
     and keys as they were made. Thunder's benchmark had been 0.88 to 0.92 of what was measured."""
     for case in (c for c, _ in first("ninth") if "litgpt" in c.options and c.stated):
         assert 0.94 <= said_of(case).predicted / case.measured <= 1
+
+
+def test_misread_options_changed_nothing_else() -> None:
+    """What was predicted twice by the same program differs where Liger's loss or lengths that vary were typed."""
+    said = {case.number: s.predicted for case, s in first("tenth")}
+    other = [case for case, s in meant("tenth") if s.predicted != said[case.number]]
+    assert len(other) == 13
+    misread = ("--loss fused", "--lengths-vary")
+    typed = {case.number for case, _ in first("tenth") if any(word in case.options for word in misread)}
+    assert {case.number for case in other} == typed
+
+
+def test_units_kernels_and_a_single_key_head() -> None:
+    """FSDP 1 by whole layers makes gradients of frozen weights; axolotl's functions of a product and its pairs keep
+    what Unsloth's keep; a single key head beside all queries goes to no fused kernel."""
+    kinds = {
+        "brucechen": (" --checkpointing", 0.95, 1),
+        "axolotl": ("", 1, 1.16),
+        "Lightning": ("", 0.99, 1),
+    }
+    for start, (word, low, high) in kinds.items():
+        own = [c for c, _ in first("tenth") if c.source.startswith(start) and word in c.words]
+        ratios = [said_of(c).predicted / c.measured for c in own]
+        assert ratios and low <= min(ratios) <= max(ratios) <= high

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from planner import estimate
 from planner.estimator import load
 from planner.memory import estimate_memory
-from planner.memory.sharding import end_unit, gathered, kept_whole
+from planner.memory.sharding import end_unit, flat_gradients, gathered, kept_whole
 from planner.setup import Setup
 from planner.speed.communication import gathers
 from planner.trainers import filled
@@ -71,3 +72,28 @@ def test_every_matrix_a_unit() -> None:
         assert held == bytes_ or (phase == "backward" and held == EMBEDDING)
     assert gathers(ARCH, FSDP, ()) == 2 * sum(m.copies for m in ARCH.matrices)
     assert filled({"trainer": "universal-llm-trainer", "sharding": "fsdp"})["fsdp_units"] == "modules"
+
+
+def test_frozen_weights_in_one_flat_parameter_get_gradients() -> None:
+    """A shard of all of 6,738,415,616 parameters' (as the model's card counts them, its norms neglected), or whole
+    where none are exchanged before the last micro-step; none where frozen weights are units apart."""
+    lora = replace(FSDP, method="lora", fsdp_units="flat", accumulation=4)
+    values = 6_738_415_616 - (2 * 32 + 1) * 4096
+    assert flat_gradients(ARCH, lora) == 2 * values // 8
+    assert flat_gradients(ARCH, replace(lora, deferred_gradients="compute")) == 2 * values
+    assert flat_gradients(ARCH, replace(lora, fsdp_units="pairs")) == 0
+    assert flat_gradients(ARCH, replace(lora, method="full")) == 0
+
+
+def test_a_user_can_say_what_fsdp_gathers() -> None:
+    """Whole layers in flat parameters keep, between micro-steps, a shard of gradients as large as the weights'."""
+    options: dict[str, Any] = {
+        "gpus": 8, "sharding": "fsdp", "rank": 1, "layers": "attention", "seq_len": 128, "batch": 32,
+        "accumulation": 4,
+    }  # fmt: skip
+    flat, layers = (
+        estimate("huggyllama/llama-7b", fsdp_units=units, **options).to_dict()["memory"]["lora"]["parts"]
+        for units in ("flat", "layers")
+    )
+    shard = 2 * (6_738_415_616 - (2 * 32 + 1) * 4096) // 8
+    assert flat["gradients"] - layers["gradients"] == shard
