@@ -87,7 +87,8 @@ def step_tally(
     without gradients, and generation; logits of completions alone where these are scored. `plain`: without what is
     done again. `adapted` None is full fine-tuning."""
     pairs = None if adapted is None else tuple(adapted)
-    total, step = flops.Tally(), flops.Step(batch, setup.seq_len, scored=scored_of(setup))
+    known = setup.attention_kernel == "flash"
+    total, step = flops.Tally(), flops.Step(batch, setup.seq_len, scored=scored_of(setup), ends_known=known)
     total.add(flops.step_macs(arch, step if plain else step_of(setup, pairs, batch), pairs, whole))
     base, own = passes(setup.objective, setup.reference, setup.generation)
     frozen = flops.step_macs(arch, step, ())

@@ -192,7 +192,8 @@ def _memory(plan: Plan) -> Table | None:
     columns = {name: part for name, part in plan.memory.items() if part is not None}
     setup = next(iter(columns.values()))["setup"]
     objective = "" if setup["objective"] == "sft" else f", {setup['objective']}"
-    basis = "fitted" if any(found["corrected"] for found in columns.values()) else "analytic"
+    bases = ["fitted" if found["corrected"] else "analytic" for found in columns.values()]
+    basis = " and ".join(dict.fromkeys(bases))
     how = f"{setup['precision']}, {setup['optimizer']}{objective}"
     table = titled_table("Memory of a GPU", basis, how, *columns)
     for part in parts_of(columns.values()):

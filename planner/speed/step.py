@@ -90,6 +90,8 @@ def _without_gradients(walk: Walk, arch: Architecture, setup: Setup, lengths: Ma
     if not number:
         return
     frozen = Walk(arch, replace(setup, checkpointing="none", input_grads=False), {}, NOTHING_WHOLE)
+    if arch.images is not None:
+        _see(frozen, arch.images, ())
     for _, layers in arch.stacks:
         _stack(frozen, layers, lengths, False, False)
     found = frozen.sums

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
@@ -12,6 +13,7 @@ from planner.adapter import AdapterSpec, adapt
 from planner.architecture.images import known_types
 from planner.memory import estimate_memory
 from planner.memory.peak import WORKSPACE_BYTES, WORKSPACES
+from planner.objective import step_tally
 from planner.setup import Setup
 from planner.simulate.core import simulate_step
 from planner.speed.step import work_of
@@ -139,3 +141,28 @@ def test_images_that_pass_as_one_sequence_meet_each_other_unless_lengths_are_kno
             if g.phase == "forward" and g.kind in ("attention", "masked")
         )
         assert tower == 2 * 3 * 2 * 64 * p * p * (n if kernel == "flash" else n * n)
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "flash"])
+@pytest.mark.parametrize("kind", ["mistral3", "qwen2_5_vl"])
+def test_a_reference_sees_the_images_too(kind: str, kernel: Any) -> None:
+    """What the base's pass adds to a step of DPO: FLOPs of a frozen forward pass, the tower's among them, and of time
+    the tower's own products."""
+    arch = with_some(kind)
+    pairs = adapt(arch, LORA)
+    counted, timed = {}, {}
+    for reference in ("base", "precomputed"):
+        setup = Setup(
+            objective="dpo", reference=reference, seq_len=LENGTH, attention_kernel=kernel, precision="bf16",
+            packing="padded",
+        )  # fmt: skip
+        counted[reference] = step_tally(arch, setup, pairs, batch=2).forward
+        timed[reference] = [
+            sum(g.calls * g.flops.at(2) for g in work_of(each, setup, pairs).gemms if g.phase == "forward")
+            for each in (arch, replace(arch, images=None))
+        ]
+    size = flops.Step(2, LENGTH, ends_known=kernel == "flash")
+    whole, text = (flops.step_macs(each, size, ()).forward for each in (arch, replace(arch, images=None)))
+    assert counted["base"] - counted["precomputed"] == whole
+    seen, unseen = (base - without for base, without in zip(timed["base"], timed["precomputed"], strict=True))
+    assert seen - unseen == 2 * (whole - text)
