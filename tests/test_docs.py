@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from planner import calibrate, estimate
 from planner.adapter import ALL_LINEAR, LAYER_SETS, PRESETS
 from planner.choices import CHOICES
 from planner.cli.main import COMMANDS
+from planner.memory.loading import LOADING_CODES
 from tools import write_docs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,6 +84,28 @@ def test_every_key_of_the_json_is_documented() -> None:
     free += ("memory.lora.would_fit.options.", "memory.qlora", "memory.full")
     assert {key for key in found if not key.startswith(free)} - documented == set()
     assert documented - found == set()
+
+
+def _codes() -> Iterator[ast.expr]:
+    """The first argument of every Notice that the program makes."""
+    for path in (ROOT / "planner").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Notice":
+                yield node.args[0]
+
+
+def test_every_code_of_a_warning_is_documented() -> None:
+    """And none that there is not; a code that is put together stands by all that it can be."""
+    text = (ROOT / "docs" / "json-warnings.md").read_text(encoding="utf-8")
+    cells = "".join(re.findall(r"^\|([^|]*)\|", text, flags=re.MULTILINE))
+    documented = re.findall(r"`([a-z0-9-]+)`", cells)
+    made = {code.value for code in _codes() if isinstance(code, ast.Constant)} | set(LOADING_CODES)
+    assert all(isinstance(code, (ast.Constant, ast.JoinedStr, ast.Subscript)) for code in _codes())
+    joined = {ast.unparse(code) for code in _codes() if isinstance(code, ast.JoinedStr)}
+    assert joined == {"f'learning-rate-{code}'"}
+    made |= {f"learning-rate-{code}" for code in ("rank", "width", "batch", "steps")}
+    assert len(documented) == len(set(documented))
+    assert set(documented) == made
 
 
 def test_the_json_example_is_real() -> None:

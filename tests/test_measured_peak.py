@@ -372,7 +372,9 @@ def test_the_pages_say_it(tmp_path: Path) -> None:
     assert (
         f"what a step adds x {factor}" in page and "by 1 measured peak of your own" in page and held in page
     )
-    assert "Memory of a GPU fitted and analytic" in page  # of LoRA, and of the methods that it does not tell of
+    assert (
+        "Memory of a GPU fitted and analytic" in page
+    )  # of LoRA, and of the methods that it does not tell of
     assert f"rest x {factor}" in run("compare", *options[:2], *options[4:], "--calibration", str(path))
     plan = run(
         "plan", "-m", LLAMA, "--tokens", "5M", "--gpu", "h100", "--gpus", "1", "--quantize", "none", "--seq-len",
