@@ -3,8 +3,8 @@
 The ratio is to the scalar formulas (the ones that an estimate uses), timed in the same run on plans of the same
 space. `wide` is a space whose GPUs share matrices, layers and sequences too, with states offloaded or not; `grpo` is
 GRPO by every maker of completions, at the ranks and the batch that a search tries by itself; `one_gpu` is what a
-search tries by itself of one kind of GPU, a small space whose preparation is a large part. CPU seconds are those of
-all processes.
+search tries by itself of one kind of GPU, a small space whose preparation is a large part; `grpo_one_gpu` is GRPO on
+it. CPU seconds are those of all processes.
 `search_s` is a whole `planner.plan`: the screen, the choice, checks in full, the frontier, what binds and the
 neighbours. The target is at least 100,000 plans a second on 2 cores.
 
@@ -47,7 +47,7 @@ RANKS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 BATCHES = (8, 16, 32, 64)
 # GPUs that share matrices, layers and sequences, of which those that go together are tried.
 SHARED = {"tensor_parallel": (1, 2, 4), "pipeline_parallel": (1, 2, 4), "sequence_parallel": (1, 2, 4, 8)}
-MORE = ("wide", "grpo", "one_gpu")
+MORE = ("wide", "grpo", "one_gpu", "grpo_one_gpu")
 HELD = ("wide", "grpo")  # to the target, beside the usual space
 OFFLOAD: tuple[Offload, ...] = ("none", "optimizer")
 
@@ -59,12 +59,12 @@ def measure_wide(model: str) -> dict[str, Any]:
     return measure_once(job, Space(accelerators("any", None), wide, batches=(16, 64)))
 
 
-def measure_grpo(model: str) -> dict[str, Any]:
-    """Plans a second of a space of GRPO."""
+def measure_grpo(model: str, gpu: str = "any") -> dict[str, Any]:
+    """Plans a second of a space of GRPO, on every kind of GPU or on one."""
     said: dict[str, Any] = {"objective": "grpo", "reference": "none", "loss": "tiled"}
     setup = Setup(**said, seq_len=2048, prompt_tokens=256, mean_completion=800)
     job = Job(load(model)[1], setup, AdapterSpec(), tokens=50_000_000, loss_tokens=None, given=said)
-    gpus = accelerators("any", None)
+    gpus = accelerators(gpu, None)
     own = with_makers(job.on(gpus[0]), layouts(COUNTS), MAKERS, (1,))
     return measure_once(job, Space(gpus, own))
 
@@ -132,6 +132,7 @@ def measure(model: str, blocks: int) -> dict[str, Any]:
         "wide": measure_wide(model),
         "grpo": measure_grpo(model),
         "one_gpu": measure_one_gpu(model),
+        "grpo_one_gpu": measure_grpo(model, "h100"),
     }
 
 

@@ -37,7 +37,7 @@ Key = tuple[Layout, int, int]  # of a sample: layout, micro-batch, micro-steps
 # Then all that comes before the first step.
 MOMENTS = ("evaluation", "forward", "loss", "backward", "optimizer")
 EARLY = len(MOMENTS)
-BESIDE_RANK = 1e-6  # of a rank or a parameter: how far a line may pass it by what is rounded
+BESIDE_RANK = 1e-6  # how far a line may pass a rank by what is rounded
 ROUNDED = 64.0  # bytes that a point may lie beside a line by what is rounded
 
 
@@ -74,30 +74,30 @@ def stretches(found: Sequence[Table]) -> list[tuple[int, int]]:
         own = points[ends[-1] : place + 1] - points[ends[-1]]
         rise = own[-1, 0]
         shares = own[:, :1] / rise if rise else np.zeros((len(own), 1))
-        if np.abs(own - shares * own[-1]).max() > BESIDE_RANK:
+        if np.abs(own[:, 1:] - shares * own[-1, 1:]).max(initial=0.0) > BESIDE_RANK:
             ends.append(place - 1)
     return list(itertools.pairwise([*ends, len(points) - 1])) or [(0, 0)]
 
 
 def over_ranks(found: Sequence[Table], sample: Callable[[Table], Array], rounded: float = ROUNDED) -> Array:
-    """The figures of tables that differ in rank alone, or in what changes no figure: sampled at both ends of
-    each of their `stretches` and between them, and taken from the line through two neighbours where a sample between
-    these lies on it."""
-    order = sorted(range(len(found)), key=lambda number: found[number].params)
-    params = [float(found[number].params) for number in order]
+    """The figures of tables that differ in rank alone, or in what changes no figure: of those with as many
+    parameters, which have the same adapter, one is taken. Sampled at both ends of each of their `stretches` and
+    between them, and taken from the line through two neighbours where a sample between these lies on it: of what is
+    the largest of several lines that proves all between, given three different points."""
+    own = {table.params: table for table in found}
+    params = sorted(own)
     known: dict[int, Array] = {}
 
     def at(place: int) -> Array:
         if place not in known:
-            known[place] = sample(found[order[place]])
+            known[place] = sample(own[params[place]])
         return known[place]
 
     def line(low: int, high: int, place: int) -> Array:
-        rise = params[high] - params[low]
-        share = (params[place] - params[low]) / rise if rise else 0.0
+        share = (params[place] - params[low]) / (params[high] - params[low])
         return at(low) + share * (at(high) - at(low))
 
-    open_ = stretches([found[number] for number in order])
+    open_ = stretches([own[number] for number in params])
     while open_:
         low, high = open_.pop()
         at(low), at(high)
@@ -110,10 +110,8 @@ def over_ranks(found: Sequence[Table], sample: Callable[[Table], Array], rounded
             continue
         for start, end in halves:
             known.update({place: line(start, end, place) for place in range(start + 1, end)})
-    result = np.empty((len(order), *known[0].shape))
-    for place, number in enumerate(order):
-        result[number] = known[place]
-    return result
+    places = {number: place for place, number in enumerate(params)}
+    return np.stack([known[places[table.params]] for table in found])
 
 
 def _needed(figures: Array, early: bool) -> Array:

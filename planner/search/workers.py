@@ -2,7 +2,8 @@
 
 Forked processes have everything that is loaded and computed, so that a part costs some hundredths of a second
 beside its work. Where a system has no safe fork (Windows, macOS), one core, or threads run besides (a web server's),
-the work is done here, one part after another; the results are the same.
+the work is done here, one part after another; so it is in a process of a pool, and where no process can be had or
+one is ended from outside. The results are the same.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ def cores() -> int:
     """Processes that work side by side here."""
     if sys.platform != "linux" or threading.active_count() > 1:
         return 1
+    among = sys.modules.get("multiprocessing.process")  # loaded in any process that it started
+    if among and among.current_process().daemon:  # a pool's, which may have no processes of its own
+        return 1
     return min(MOST, len(os.sched_getaffinity(0)))
 
 
@@ -46,30 +50,42 @@ def done(task: Callable[[int], Result], kinds: Sequence[Hashable], *, enough: in
     count = min(cores(), len(kinds) // enough)
     if count < 2:
         return [task(number) for number in range(len(kinds))]
+    mine, *others = parts_of(kinds, count)
+    running = [(part, _started(task, part)) for part in others]
+    found: dict[int, Result] = {}
+    try:
+        found.update((number, task(number)) for number in mine)
+        for part, own in running:
+            told = _told(own[1]) if own else None
+            found.update(zip(part, [task(number) for number in part] if told is None else told, strict=True))
+    finally:
+        for process, here in (own for _, own in running if own):
+            here.close()
+            process.terminate()
+            process.join()
+    return [found[number] for number in range(len(kinds))]
+
+
+def _started(task: Callable[[int], Any], part: Sequence[int]) -> tuple[Any, Connection] | None:
+    """A process that does a part, and where it tells of it; None where the system refuses one."""
     from multiprocessing import get_context  # loaded where there is work for several
 
     context = get_context("fork")
-    mine, *others = parts_of(kinds, count)
-    found: dict[int, Result] = {}
-    running = []
-    for part in others:
+    try:
         here, there = context.Pipe(duplex=False)
-        process = context.Process(target=_answer, args=(there, task, part), daemon=True)
+    except OSError:  # too many files are open
+        return None
+    process = context.Process(target=_answer, args=(there, task, part), daemon=True)
+    try:
         with warnings.catch_warnings():  # threads of numpy's BLAS, which is ready for a fork
             warnings.simplefilter("ignore", DeprecationWarning)
             process.start()
-        there.close()
-        running.append((process, here, part))
-    try:
-        found.update((number, task(number)) for number in mine)
-        for process, here, part in running:
-            found.update(zip(part, _told(here), strict=True))
-            process.join()
+    except OSError:  # a limit of processes or of memory
+        here.close()
+        return None
     finally:
-        for process, here, _ in running:
-            here.close()
-            process.terminate()
-    return [found[number] for number in range(len(kinds))]
+        there.close()
+    return process, here
 
 
 def _answer(there: Connection, task: Callable[[int], Any], part: Sequence[int]) -> None:
@@ -82,9 +98,12 @@ def _answer(there: Connection, task: Callable[[int], Any], part: Sequence[int]) 
     there.close()
 
 
-def _told(here: Connection) -> list[Any]:
-    """What a process sends; what it raised is raised."""
-    told = here.recv()
+def _told(here: Connection) -> list[Any] | None:
+    """What a process sends; what it raised is raised. None where it was ended before it had sent all."""
+    try:
+        told = here.recv()
+    except (EOFError, OSError):
+        return None
     if isinstance(told, Exception):
         raise told
     return list(told)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import sys
 import threading
 
@@ -56,6 +58,40 @@ def test_beside_threads_all_is_done_here(monkeypatch: pytest.MonkeyPatch) -> Non
     finally:
         waiting.set()
         thread.join()
+
+
+@forked
+def test_what_a_process_that_was_ended_leaves_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "cores", lambda: 2)
+    here = os.getpid()
+
+    def task(number: int) -> int:
+        if os.getpid() != here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+    assert workers.done(task, [0, 1] * 10, enough=10) == list(range(20))
+
+
+@forked
+def test_where_no_process_can_be_had_all_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "cores", lambda: 2)
+
+    def refused() -> int:
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", refused)
+    assert workers.done(lambda number: os.getpid(), [0, 1] * 4, enough=2) == [os.getpid()] * 8
+
+
+def _in_a_pool(number: int) -> tuple[int, list[int]]:
+    return workers.cores(), workers.done(lambda each: each * number, [0, 1] * 4, enough=1)
+
+
+@forked
+def test_a_process_of_a_pool_starts_none() -> None:
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(_in_a_pool, (3,)) == (1, [3 * each for each in range(8)])
 
 
 def test_parts_keep_kinds_together_and_hold_about_as_much_each() -> None:
