@@ -44,7 +44,7 @@ _ONLY_ON = frozenset(("trust_remote_code", "use_rslora"))
 _OF_SEARCH = frozenset(
     ("budget", "deadline", "max_regret", "prefer", "fit", "ranks", "micro_batch", "alternatives", "frontier")
 )
-# What changes no file of an export, and is no option of it.
+# What changes no file of an export.
 _NOT_EXPORTED = frozenset(("eval_batch", "loading", "placing"))
 
 

@@ -15,6 +15,7 @@ from .errors import InputError, hint
 from .fewest import Fewest, fewest_gpus
 from .given import whole_number
 from .moments import MemoryEstimate
+from .notices import beyond_context
 from .pacing import few_steps, packed_notice, timed
 from .pictured import image_notices
 from .regret import Regret, expected_regret
@@ -205,6 +206,7 @@ def compare(
         own_price(price)
     if options.get("gpu") is not None:
         hardware.find(options["gpu"])
+    whole_number("gpus-per-node", options.get("gpus_per_node", 8))
     of_grpo = {"objective": options.get("objective"), "prompt_tokens": options.get("prompt_tokens")}
     options["seq_len"] = grpo.length_of(options.get("seq_len"), of_grpo)
     runs = list(_runs(models, wanted, picked, options))
@@ -215,6 +217,7 @@ def compare(
         text = f"The data are counted with the tokenizer of the first model, {runs[0].model}."
         notices.append(Notice("data-of-first", text))
     for run in {id(run.arch): run for run in runs}.values():
+        notices += beyond_context(run.arch, run.setup.seq_len)
         notices += image_notices(run.arch, run.setup.seq_len, data.tokens if data else None)
     notices += [
         notice for c in columns for notice in (*c.memory.notices, *(c.time.step.notices if c.time else ()))

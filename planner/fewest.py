@@ -43,6 +43,8 @@ class Fewest:
     expert_parallel: int
     sequence_parallel: int
     per_gpu_bytes: int
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -108,13 +110,26 @@ def _shared(
 
 
 def fewest_gpus(run: Running, memory_bytes: int, own: MemoryEstimate | None = None) -> Fewest | None:
+    """The fewest GPUs on which the run fits, by the layouts that are tried or by its own: no more than it has where
+    it fits there. `own` is its memory, where that is known."""
+    found = _tried(run, memory_bytes, own)
+    if own is None or not own.fits(memory_bytes) or (found is not None and found.gpus <= run.setup.gpus):
+        return found
+    s = run.setup
+    return Fewest(
+        s.gpus, s.sharding, s.checkpointing, s.expert_parallel, s.sequence_parallel, own.per_gpu_bytes,
+        s.tensor_parallel, s.pipeline_parallel,
+    )  # fmt: skip
+
+
+def _tried(run: Running, memory_bytes: int, own: MemoryEstimate | None) -> Fewest | None:
     """The least power of two of GPUs of `memory_bytes` each on which the run fits; None above 4,096.
 
     Sequences are shared only where no number of GPUs is enough with a whole one each: few trainers can. Starts at
     the number below which states alone, evenly divided, exceed the memory. Without experts what is not states
     hardly changes with the number, so that counts on which it could not fit are passed over, and tried where more
     do. Neglects layouts that split single matrices (tensor parallelism), which a model needs whose dense layers
-    exceed a GPU. `own` is the run's memory, where it is known.
+    exceed a GPU.
     """
     known = {} if own is None else {run.setup: own}
 

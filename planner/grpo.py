@@ -62,6 +62,16 @@ def check_given(plan: Plan, batch: int, asked: Mapping[str, Any]) -> None:
     check_batch(batch, asked)
 
 
+def one_group(asked: Mapping[str, Any], size: Any) -> Any:
+    """Completions of a prompt as the run and its data say them, which is one number. Raises InputError for two."""
+    group = asked["group"]
+    if asked.get("objective") != "grpo" or size is None:
+        return group
+    if group is not None and parse_count("group", group) != parse_count("group-size", size):
+        raise InputError("group-size", size, f"the {group} of group", "Both are completions of a prompt.")
+    return size
+
+
 def check_data(info: Information | None) -> None:
     """Raise InputError where the data are no episodes."""
     if info is not None and info.kind != "rl":

@@ -56,9 +56,13 @@ def described(asked: Running) -> str:
 
 
 def outside_notices(peak: Peak, asked: Running, run_of: Run) -> tuple[Notice, ...]:
-    """What to say of a peak outside of the interval that it had, with the options that would have it to `CLOSE`, one
-    changed at a time; of what torch allocates alone, in whose figure nothing is fitted. `run_of` is the run with
-    options changed."""
+    """What to say of a peak above what the GPU has, or outside of the interval that it had: there with the options
+    that would have it to `CLOSE`, one changed at a time, of what torch allocates alone, in whose figure nothing is
+    fitted. `run_of` is the run with options changed."""
+    room = asked.machine.accelerator.memory_bytes if asked.machine else None
+    if room is not None and peak.measured_bytes > room:
+        text = f"{units.byte_size(peak.measured_bytes)} are more than the {units.byte_size(room)} of the GPU named."
+        return (Notice("peak-over-gpu", f"{text} What was measured ran on another, or over several."),)
     if not peak.outside:
         return ()
     text = (

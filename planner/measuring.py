@@ -15,6 +15,7 @@ from .measured_peak import Run, described, outside_notices
 from .measured_peak import peak_of as measured_peak_of
 from .memory.calibration import Peak
 from .moments import MemoryEstimate
+from .notices import beyond_context
 from .pictured import OPTIONS as PICTURED
 from .running import SPEC_DEFAULTS, Running, calibration_of, running
 from .schema import Notice
@@ -198,7 +199,9 @@ def calibrate(
         raise InputError(
             "objective", "grpo", "another objective", "Only the training in its step is calibrated."
         )
-    found = Calibrated(calibration_of(add_to), None, None, None, None if out is None else os.fspath(out))
+    place = None if out is None else os.fspath(out)
+    first = beyond_context(asked.arch, asked.setup.seq_len)
+    found = Calibrated(calibration_of(add_to), None, None, None, place, notices=first)
     if size is None or seconds is not None or rate is not None:
         found = _with_step(found, asked, seconds, rate)
     if size is not None:
@@ -225,7 +228,12 @@ def _with_step(found: Calibrated, asked: Running, seconds: Any, rate: Any) -> Ca
     mine = replace(found.calibration, measurements=(*found.calibration.measurements, new))
     after = asked.time(mine) or before
     return replace(
-        found, calibration=mine, measurement=new, before=before, after=after, notices=after.notices
+        found,
+        calibration=mine,
+        measurement=new,
+        before=before,
+        after=after,
+        notices=(*found.notices, *after.notices),
     )
 
 

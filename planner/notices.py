@@ -155,14 +155,18 @@ def _whole_notices(arch: Architecture, spec: AdapterSpec, whole: Whole) -> Itera
         )
 
 
+def beyond_context(arch: Architecture, seq_len: int) -> tuple[Notice, ...]:
+    """That sequences are longer than the model has positions for."""
+    if not arch.max_position or seq_len <= arch.max_position:
+        return ()
+    text = f"Sequences of {seq_len:,} tokens exceed the model's {arch.max_position:,} positions."
+    return (Notice("beyond-context", text),)
+
+
 def _workload_notices(
     arch: Architecture, work: Workload, flops: FlopsSection | None, whole: Whole
 ) -> Iterator[Notice]:
-    if arch.max_position and work.seq_len > arch.max_position:
-        yield Notice(
-            "beyond-context",
-            f"Sequences of {work.seq_len:,} tokens exceed the model's {arch.max_position:,} positions.",
-        )
+    yield from beyond_context(arch, work.seq_len)
     if flops is None:
         yield Notice(
             "flops-unavailable", arch.flops_gap or whole.gap or "This architecture has no FLOP formula."

@@ -49,7 +49,9 @@ def _check_completions(setup: Any) -> None:
         if setup.generation != "transformers":
             raise InputError("generation", setup.generation, "objective grpo beside it")
         _check_engine(setup)
-        if setup.reference == "none" and setup.objective != "sft":
+        if setup.objective not in COMPARED and setup.reference != "base":
+            raise InputError("reference", setup.reference, "objective dpo, kto or grpo beside it")
+        if setup.reference == "none":
             raise InputError("reference", "none", f"base or precomputed with objective {setup.objective}")
         return
     if prompt >= length:

@@ -3,6 +3,7 @@ the cost."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -326,6 +327,8 @@ def estimate(
     """
     request = _given(dict(locals()))
     asked = {name: options.pop(name, usual) for name, usual in USUAL.items()}
+    asked["group"] = grpo.one_group(asked, options.get("group_size"))
+    whole_number("gpus-per-node", asked["gpus_per_node"])
     typed, seq_len = seq_len is not None, grpo.length_of(seq_len, asked)
     sequences = _one_each(asked) if batch is None else batch
     how = _checkpointing(checkpointing, asked)
@@ -364,15 +367,17 @@ def estimate(
 
 def _one_each(asked: Mapping[str, Any]) -> int:
     """The batch where none is given: a sequence for each data-parallel GPU and micro-step; of GRPO
-    as many as TRL has."""
-    each = grpo.DEVICE_BATCH if asked["objective"] == "grpo" else 1
+    as many as TRL has, and whole groups."""
+    if asked["objective"] == "grpo":
+        alone = _one_each({**asked, "objective": None})
+        return math.lcm(grpo.DEVICE_BATCH * alone, grpo.group_of(asked))
     if asked["gpus"] == asked["accumulation"] == 1:
-        return each
+        return 1
     from .running import setup_from
 
     length = whole_number("sequence-parallel", asked["sequence_parallel"])  # one that these GPUs can share
     unsaid = dict.fromkeys(("quantize", "objective", "reference", "generation", "prompt_tokens", *OF_GRPO))
-    return each * setup_from(_setup_options("lora", {**asked, **unsaid}), length).global_batch
+    return setup_from(_setup_options("lora", {**asked, **unsaid}), length).global_batch
 
 
 def _checkpointing(given: bool | str | None, asked: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from ..errors import InputError
 from .files import read_spec
-from .spec import AdapterSpec, check_spec
+from .spec import ALL_LINEAR, AdapterSpec, check_spec
 
 Number = TypeVar("Number", int, float)
 
@@ -98,6 +98,8 @@ def spec_of(options: Mapping[str, Any]) -> AdapterSpec:
         return spec if dtype == "float32" else replace(spec, dtype=dtype)
     layers = names("layers", options["layers"])
     targets, regex = _names_or_regex("targets", options["targets"])
+    if targets == (ALL_LINEAR,) and layers is None:  # PEFT's own spelling of target_modules
+        targets, layers, options = None, targets, {**options, "targets": None}
     given = [name for name, value in (("layers", layers), ("targets", options["targets"]),
                                       ("target-regex", options["target_regex"])) if value]  # fmt: skip
     if len(given) > 1:

@@ -83,7 +83,7 @@ def check_spec(spec: AdapterSpec) -> None:
         ("experts", spec.experts, get_args(ExpertConvention)),
         ("layout", spec.layout, get_args(Layout)),
         ("variant", spec.variant, get_args(Variant)),
-        ("adapter dtype", spec.dtype, tuple(DTYPE_BYTES)),
+        ("adapter-dtype", spec.dtype, tuple(DTYPE_BYTES)),
         ("bias", spec.bias, get_args(Bias)),
     ):
         if value not in choices:

@@ -268,7 +268,7 @@ def _grpo(plan: Plan) -> Table | None:
         table.add_row("of it cache", units.byte_size(vllm["cache_bytes"]))
         table.add_row("at a time", f"{vllm['sequences']:,} of {vllm['wanted']:,}")
     for name, done in found["flops"].items():
-        table.add_row(f"FLOPs, {name}", f"{done:.3g}")
+        table.add_row(f"FLOPs, {name}", units.flops(done))
     for name, seconds in ((plan.time or {"step": {}})["step"].get("phases") or {}).items():
         table.add_row(f"{name}, s", units.significant(seconds))
     return table

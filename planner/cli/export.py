@@ -14,7 +14,7 @@ from .config_option import config_option, only_given
 from .estimate import DATA, DATA_FILE, RATE, data_file_options, data_options, rate_options
 from .options import Count, SectionedCommand, json_option, print_json
 from .progress import reading
-from .run_options import HELD, MACHINE, SPREAD, STEP, run_options
+from .run_options import BEFORE, BESIDE, HELD, MACHINE, SPREAD, STEP, run_options
 
 EPILOG = """\b
 Examples:
@@ -42,7 +42,7 @@ SECTIONS = {
     "Data": (*DATA, *DATA_FILE, "train_data"),
     "Run": ("full", "lr", *RATE, *(name for name in OWN if name not in ("full", "lr", "train_data"))),
     "Machines": MACHINE,
-    "Step": STEP,
+    "Step": (*STEP, *BESIDE, *BEFORE),
     "What is held and how": (*HELD, *SPREAD),
 }
 
@@ -69,7 +69,7 @@ SECTIONS = {
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the run.")
 @click.option("--out", metavar="DIR", default="out", show_default=True, help="Where the trainer writes.")
 @click.option("--group", type=Count(), default=8, show_default=True, help="GRPO: completions of a prompt.")
-@run_options((*STEP, *HELD, *SPREAD, *MACHINE))
+@run_options((*STEP, *BESIDE, *BEFORE, *HELD, *SPREAD, *MACHINE))
 @click.option(
     "-o",
     "--output",

@@ -7,13 +7,17 @@ from typing import Any
 
 from .. import units
 
+SPLIT = {"tensor": "tensor_parallel", "pipeline": "pipeline_parallel"}
+
 
 def fewest(found: dict[str, Any] | None) -> tuple[str, str]:
-    """The fewest GPUs on which a method fits, and how: its sharding, layers computed again, GPUs of a sequence."""
+    """The fewest GPUs on which a method fits, and how: its sharding, layers computed again, GPUs of a sequence
+    or of every matrix and stages, where the run's own layout is the least."""
     if found is None:
         return "over 4,096", ""
     how = [] if found["sharding"] == "none" else [found["sharding"]]
     how += ["recomputing"] if found["checkpointing"] != "none" else []
+    how += [f"{name} {found[key]}" for name, key in SPLIT.items() if found[key] > 1]
     shared = f"\n{found['sequence_parallel']} a sequence" if found["sequence_parallel"] > 1 else ""
     return f"{found['gpus']:,}", f"{', '.join(how)}{shared}"
 

@@ -16,6 +16,7 @@ from ..errors import InputError, PlannerError, hint
 from ..estimator import load, model_of
 from ..learning_rate.advice import lr as advise
 from ..memory import estimate_memory
+from ..notices import beyond_context
 from ..pacing import few_steps, optimizer_steps
 from ..plan import Plan
 from ..planning import ALPHA_RULES, USUAL, estimate
@@ -296,7 +297,10 @@ def _notices(t: Training, assumed_batch: bool) -> list[Notice]:
         each = t.setup.micro_batch
         text = f"No batch was given: {t.batch} sequences a step are usual, {each} at a time on each GPU."
         found.append(Notice("batch-assumed", text))
-    found += few_steps(t.steps)
+    found += [*beyond_context(t.arch, t.setup.seq_len), *few_steps(t.steps)]
+    if t.setup.eval_batch:
+        text = f"No evaluation is written: its data, how often, and {t.setup.eval_batch} sequences at a time on a GPU"
+        found.append(Notice("no-evaluation", f"{text} are yours to add."))
     if t.full and t.setup.precision == "bf16":
         text = "Weights in bfloat16 round small updates away: where float32 has room, it learns more."
         found.append(Notice("bf16-weights", text))

@@ -129,9 +129,9 @@ def figures(found: MemoryEstimate, of: str, room: int | None) -> tuple[int, int]
 
 
 def ends_of(found: MemoryEstimate, of: str) -> tuple[int, int]:
-    """The ends of an estimate's interval as what was measured has them."""
+    """The ends of an estimate's interval as what was measured has them, none below nothing."""
     beyond = 0 if of == "device" else sum(item.bytes for item in found.overhead)
-    return found.low - beyond, found.high - beyond
+    return max(0, found.low - beyond), found.high - beyond
 
 
 def _scaled(moment: Moment, factor: float) -> Moment:

@@ -19,6 +19,7 @@ from ..learning_rate.factors import Run, at_run
 from ..learning_rate.lookup import LearningRate, look_up
 from ..memory.calibration import peak_notices
 from ..memory.overhead import said_narrower
+from ..notices import beyond_context
 from ..pacing import few_steps, packed_notice
 from ..preferences import unknown_rate
 from ..running import OF_FILE, SPEC_DEFAULTS, calibration_of, data_of, usual_of
@@ -243,6 +244,7 @@ def _notices(job: Job, found: Sequence[Evaluated], own: bool, group: int | None)
             "gpus-tried",
             f"{', '.join(map(str, COUNTS))} GPUs were tried: --gpus 1 keeps to one.",
         )
+    yield from beyond_context(job.arch, job.setup.seq_len)
     yield from few_steps(best.run.steps)
     if job.loss_tokens is None:
         yield from _of_rewards(job, best)
@@ -327,6 +329,7 @@ def plan(
     InputError where an option is bad, or where nothing fits, naming the nearest plan.
     """
     options = {name: value for name, value in locals().items() if name != "setup"}
+    options["group"] = group = grpo.one_group({**setup, "group": group}, group_size)
     seconds = None if deadline is None else units.parse_duration("deadline", deadline)
     within = limits(budget, seconds, max_regret, prefer, fit)
     _at_least_none(alternatives=alternatives, frontier=frontier)
