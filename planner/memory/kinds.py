@@ -31,7 +31,7 @@ CACHES = "caches"  # the label of keys and values that a cache alone still holds
 
 @dataclass
 class Job:
-    """What is run: a model, what is trained of it, and how."""
+    """What is run: a model, what is trained of it, and how; `ranks_follow`: it will be run at other ranks too."""
 
     arch: Architecture
     setup: Setup
@@ -39,6 +39,7 @@ class Job:
     whole: Whole = NOTHING_WHOLE
     merges: bool = False
     unpacked: Mapping[int, int] = field(default_factory=dict)
+    ranks_follow: bool = False
 
     def __post_init__(self) -> None:
         """Pairs by matrix."""

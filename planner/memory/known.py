@@ -1,7 +1,7 @@
 """Walks that are remembered: a model, a set-up and an adapter's shape are walked a few times, whatever the ranks.
 
 The sizes of a walk are linear in the adapter's ranks (`linear`), and nothing else of it depends on them. A kind of
-step whose ranks change is therefore walked once more with symbols for ranks, and from then on only evaluated. Where
+step whose ranks change, or will, is therefore walked with symbols for ranks, and from then on only evaluated. Where
 sizes are no whole parts of a byte (matrices split over three GPUs), every new rank is walked.
 """
 
@@ -29,7 +29,7 @@ _BESIDE = (
     "vllm_gpus", "vllm_tensor_parallel", "mean_completion",
 )  # fmt: skip
 _WALKED = attrgetter(*(name for name in Setup.__dataclass_fields__ if name not in _BESIDE))
-_FEW = 3  # ranks that are walked by themselves before symbols are
+_FEW = 3  # ranks that are walked by themselves before symbols are, which takes twice as long
 _MOST = 1024
 Found = TypeVar("Found")
 
@@ -79,7 +79,8 @@ def remembered(
     if ranks in walks.by_ranks:
         found: Found = walks.by_ranks[ranks]
         return found
-    if ranks and walks.linear and walks.symbolic is None and len(walks.by_ranks) >= _FEW:
+    few = 0 if job.ranks_follow else _FEW
+    if ranks and walks.linear and walks.symbolic is None and len(walks.by_ranks) >= few:
         try:
             walks.symbolic = walk(_with_symbols(job, ranks))
         except NotLinearError:

@@ -7,7 +7,7 @@ where that is tried, a walk has to be made for each rank.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import mul
+from operator import add, mul
 from typing import NoReturn
 
 EXACT_PARTS = 1024  # of a byte: floats of so many parts and below LARGEST add up exactly
@@ -29,8 +29,7 @@ class Linear:
 
     def __add__(self, other: Linear | float) -> Linear:
         if isinstance(other, Linear):
-            factors = tuple(a + b for a, b in zip(self.factors, other.factors, strict=True))
-            return Linear(self.constant + other.constant, factors)
+            return Linear(self.constant + other.constant, tuple(map(add, self.factors, other.factors)))
         return Linear(self.constant + other, self.factors)
 
     __radd__ = __add__
@@ -66,11 +65,10 @@ class Linear:
         """Its value at these ranks."""
         return sum(map(mul, self.factors, ranks), self.constant)
 
-    def never_above(self, other: Linear) -> bool:
-        """Whether it is at most `other` at all ranks of at least 0."""
-        return self.constant <= other.constant and all(
-            a <= b for a, b in zip(self.factors, other.factors, strict=True)
-        )
+    @property
+    def row(self) -> tuple[float, ...]:
+        """The constant and the factors."""
+        return (self.constant, *self.factors)
 
 
 def is_exact(size: Linear | float) -> bool:

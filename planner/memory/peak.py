@@ -109,8 +109,9 @@ def estimate_memory(
 def estimate_stages(
     arch: Architecture, setup: Setup, adapted: Iterable[Adapted] | None = None, whole: Whole = NOTHING_WHOLE
 ) -> tuple[MemoryEstimate, ...]:
-    """Of a GPU of each stage of a pipeline that can hold most; `estimate_memory` is that of the one which does."""
-    return _stages(arch, setup, tuple(adapted or ()), whole, None, False)
+    """Of a GPU of each stage of a pipeline that can hold most; `estimate_memory` is that of the one which does. It is
+    made for other ranks to follow."""
+    return _stages(arch, setup, tuple(adapted or ()), whole, None, False, ranks_follow=True)
 
 
 @lru_cache(maxsize=256)
@@ -129,7 +130,7 @@ def _estimate(
 
 def _stages(
     arch: Architecture, setup: Setup, adapted: tuple[Adapted, ...], whole: Whole, stored_bytes: int | None,
-    merges: bool,
+    merges: bool, *, ranks_follow: bool = False,
 ) -> tuple[MemoryEstimate, ...]:  # fmt: skip
     pairs = None if setup.method == "full" else adapted
     aside: tuple[Notice, ...] = ()
@@ -161,7 +162,8 @@ def _stages(
     weights = base_weights(arch, setup, stored_bytes)
     try:
         found = [
-            _stage(arch, setup, pairs, whole, weights, stage, merges=merges) for stage in stages(arch, setup)
+            _stage(arch, setup, pairs, whole, weights, stage, merges=merges, ranks_follow=ranks_follow)
+            for stage in stages(arch, setup)
         ]
     except (KeyError, IndexError, StopIteration, ZeroDivisionError) as error:  # a value that no rule has made
         raise UnsupportedArchitectureError(
@@ -182,7 +184,7 @@ def untied(arch: Architecture) -> Architecture:
 
 def _stage(
     arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None, whole: Whole, weights: Weights,
-    stage: Stage, *, merges: bool,
+    stage: Stage, *, merges: bool, ranks_follow: bool = False,
 ) -> MemoryEstimate:  # fmt: skip
     """The estimate of a GPU of one stage of the pipeline."""
     known: dict[int, tuple[Tensor, ...]] = {}
@@ -209,7 +211,7 @@ def _stage(
     base["gathered"] = outside
     base["buckets"] = buckets(size, setup)
     base["fixed"] = token_bytes(setup) + WORKSPACES * WORKSPACE_BYTES
-    job = Job(arch, setup, pairs, whole, merges=merges, unpacked=weights.unpacked)
+    job = Job(arch, setup, pairs, whole, merges=merges, unpacked=weights.unpacked, ranks_follow=ranks_follow)
     tower, base["pixels"] = _seen(job)
     if vllm := beside(engine(arch, setup)):
         base["vllm"] = vllm

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import field
+from operator import add, le, neg
 
 from ..dataclass import dataclass
 from .linear import Linear, NotLinearError, is_exact
 from .tape import Size, Tape
 
 Held = dict[str, Size]  # bytes by label
+Row = tuple[float, ...]  # of a size that is linear in ranks: its constant and its factors
 
 
 class Peaks(Held):
@@ -65,21 +67,31 @@ def _over_ranks(tape: Tape, start: int, end: int, left_out: Collection[int]) -> 
     """The same where sizes are linear in ranks: the points that are the highest at some ranks."""
     if not all(map(is_exact, tape.sizes)):
         raise NotLinearError
-    level = Linear(0, next(len(size.factors) * (0,) for size in tape.sizes if isinstance(size, Linear)))
-    tops = [(start - 1, level)]
-    for position in range(start, end):
-        event = tape.events[position]
-        if left_out and (event if event >= 0 else ~event) in left_out:
+    count = next(len(size.factors) for size in tape.sizes if isinstance(size, Linear))
+    rows = [size.row if isinstance(size, Linear) else (size, *count * (0,)) for size in tape.sizes]
+    level: Row = (count + 1) * (0,)
+    held: dict[str, Row] = {}
+    tops: list[tuple[Row, dict[str, Row]]] = [(level, {})]
+    for event in tape.events[start:end]:
+        index = event if event >= 0 else ~event
+        if left_out and index in left_out:
             continue
+        row, label = rows[index], tape.labels[index] or "temporary"
         if event < 0:
-            level -= tape.sizes[~event]
-            continue
-        level += tape.sizes[event]
-        if not any(level.never_above(top) for _, top in tops):
-            tops = [(at, top) for at, top in tops if not top.never_above(level)]
-            tops.append((position, level))
-    highest = Peaks([_by_label(tape, start, at + 1, left_out) for at, _ in tops])
-    return Stretch(_by_label(tape, start, end, left_out), highest)
+            row = tuple(map(neg, row))
+        level = tuple(map(add, level, row))
+        held[label] = tuple(map(add, held[label], row)) if label in held else row
+        if event >= 0 and not any(all(map(le, level, top)) for top, _ in tops):
+            tops = [(top, then) for top, then in tops if not all(map(le, top, level))]
+            tops.append((level, dict(held)))
+    return Stretch(_sizes(held), Peaks([_sizes(then) for _, then in tops]))
+
+
+def _sizes(held: dict[str, Row]) -> Held:
+    """Rows of constants and factors as sizes, those of nothing left out."""
+    return {
+        label: Linear(row[0], row[1:]) if any(row[1:]) else row[0] for label, row in held.items() if any(row)
+    }
 
 
 def at_ranks(part: Stretch, ranks: Sequence[int]) -> Stretch:
