@@ -22,6 +22,7 @@ from .memory.sharding import gathered
 from .moments import MemoryEstimate, MemoryPart
 from .running import Running, setup_from
 from .setup import Setup
+from .sharing import most_sequence
 from .trainers import sharded_alone, usual
 
 MOST_GPUS = 4096
@@ -96,7 +97,7 @@ def _shared(
 
     gpus = max(2, gpus)
     while gpus <= MOST_GPUS:
-        sequence = math.gcd(gpus, run.setup.seq_len)
+        sequence = most_sequence(run.arch, gpus, run.setup.seq_len)
         try:
             found = fits(gpus, thrifty, sequence) if sequence > 1 else None
         except InputError:  # what does not go with shared sequences

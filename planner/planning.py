@@ -62,6 +62,7 @@ def _runs(
 ) -> Iterator[tuple[Method, Running | None]]:
     """The run of each method; None for one that cannot be run so, unless it is the one asked for (`main`)."""
     from .running import Running, setup_from
+    from .sharing import check_shares
 
     spec = plan.adapter.spec
     pairs = adapt(arch, spec)
@@ -70,6 +71,7 @@ def _runs(
     for method in METHODS:
         try:
             setup = setup_from(_setup_options(method, options), plan.workload.seq_len, arch.model_type)
+            check_shares(arch, setup)
         except InputError:
             if method == main:
                 raise

@@ -31,6 +31,7 @@ from .pictured import pictured
 from .samples import Samples, samples_of
 from .schema import Architecture, Notice
 from .setup import Setup, split_batch
+from .sharing import check_shares
 from .trainers import SETUP_FIELDS, filled, sharded_alone, usual
 
 if TYPE_CHECKING:  # loaded where a time is asked for
@@ -279,6 +280,7 @@ def running(model: str | os.PathLike[str] | Mapping[str, Any], options: Mapping[
     arch = pictured(arch, found.config, options)
     seq_len = sequence_length(arch, options.get("seq_len"))
     setup = setup_from(options, seq_len, arch.model_type)
+    check_shares(arch, setup)
     spec: AdapterSpec | None = None
     pairs: tuple[Adapted, ...] = ()
     whole = NOTHING_WHOLE

@@ -27,7 +27,7 @@ LAYERS = (
     "architecture",
     "stored",
     "adapter",
-    "flops break_even memory capacity hardware information learning_rate objective regret",
+    "flops break_even memory capacity hardware information learning_rate objective regret sharing",
     "speed cost dataset given samples ranks serving",
     "tables plan notices pictured",
     "estimator",

@@ -11,9 +11,9 @@ from typing import Any
 from ..choices import Generation, Offload, Precision, Sharding
 from ..dataclass import dataclass
 from ..errors import InputError
-from ..memory.stages import count_layers
-from ..schema import Architecture, Attend
+from ..schema import Architecture
 from ..setup import Setup
+from ..sharing import check_model
 
 SHARDINGS: tuple[Sharding, ...] = ("ddp", "fsdp")
 OFFLOADED: dict[str, str] = {
@@ -123,40 +123,6 @@ def divided(found: Iterable[Layout], experts: int) -> tuple[Layout, ...]:
 # Matrices, layers and sequences
 
 
-def _divisor(number: int, wanted: int) -> str:
-    near = min((d for d in range(1, number + 1) if number % d == 0), key=lambda d: (abs(d - wanted), d))
-    return f"The nearest is {near}."
-
-
-def check_model(arch: Architecture, layout: Layout) -> None:
-    """Raise InputError for a layout that a model's heads or layers do not go with.
-
-    Attention is split by heads: these must divide over the GPUs that share matrices (Megatron-LM,
-    megatron/core/transformer/transformer_config.py, which also wants groups of keys and values to be a multiple or a
-    divisor) and over those that share a sequence by Ulysses (accelerate's guide to sequence parallelism: attention
-    heads have to be divisible by the GPUs; ring attention has no such rule). Stages of a pipeline are of equal length
-    (Megatron-LM, the same file, without its options for uneven ones).
-    """
-    attends = [op for block in arch.blocks for op in block.operations if isinstance(op, Attend)]
-    heads = math.gcd(*(op.n_heads for op in attends)) if attends else 0
-    for name in ("tensor_parallel", "sequence_parallel"):
-        count = getattr(layout, name)
-        if heads % count:
-            raise InputError(
-                name.replace("_", "-"), count, f"a divisor of the {heads} attention heads", _divisor(heads, count)
-            )  # fmt: skip
-    groups = {op.n_kv_heads for op in attends}
-    over = layout.tensor_parallel
-    if any(group % over and over % group for group in groups):
-        said = " and ".join(map(str, sorted(groups)))
-        raise InputError("tensor-parallel", over, f"a multiple or divisor of the {said} key and value heads")
-    layers, stages = count_layers(arch), layout.pipeline_parallel
-    if layers % stages:
-        raise InputError(
-            "pipeline-parallel", stages, f"a divisor of the {layers} layers", _divisor(layers, stages)
-        )
-
-
 def _sized(layout: Layout, sizes: Sequence[int]) -> Iterator[Layout]:
     """A hybrid layout with each size of a group, others as they are."""
     if layout.sharding != "fsdp-hybrid" or not sizes:
@@ -201,13 +167,6 @@ def spread(
 def check_layout(arch: Architecture, setup: Setup, layout: Layout) -> None:
     """Raise InputError for a layout whose parts do not go together, with a model or with the rest of a set-up."""
     replace(setup, **layout.fields, shard_size=layout.shard_size)
-    if (
-        layout.expert_parallel > 1
-        and math.gcd(layout.expert_parallel, arch.n_experts) < layout.expert_parallel
-    ):
-        raise InputError(
-            "expert-parallel", layout.expert_parallel, f"a divisor of the {arch.n_experts} experts"
-        )
     check_model(arch, layout)
 
 
