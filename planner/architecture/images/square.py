@@ -128,10 +128,10 @@ def llava(config: Fields, hidden: int, size: tuple[int, int] | None) -> Draft:
     cfg = Fields({**(usual if not config.has("vision_config") else {}), **cfg.data}, cfg.path)
     d = cfg.int("hidden_size", 768)
     heads, depth = split(cfg, "num_attention_heads", d, 12), cfg.int("num_hidden_layers", 12)
-    taken = config.int("vision_feature_layer", -2, minimum=-depth - 1)
+    taken = config.int("vision_feature_layer", -2, minimum=-depth)
     used = taken if taken >= 0 else depth + 1 + taken
-    if used > depth:
-        raise config.fail("vision_feature_layer", f"a layer of {depth}")
+    if not 1 <= used <= depth:
+        raise config.fail("vision_feature_layer", f"1 to {depth}, or -{depth} to -1: the result of a layer")
     pixels, side = _side(cfg, 224, 32)
     channels, width = cfg.int("num_channels", 3), cfg.int("intermediate_size", 3072)
     trace, place = Trace(), f"{TOWER}encoder.layers.{{}}."
