@@ -60,7 +60,7 @@ def test_a_count_that_does_not_divide_is_one_error(model: str, options: dict[str
 
 def test_what_is_between_a_perceptron_s_products_divides() -> None:
     """12 heads and 8,960 values between a perceptron's products, a 12th of which is none: 4 goes, 12 does not."""
-    options = {"seq_len": 512, "rank": 8}
+    options: dict[str, Any] = {"seq_len": 512, "rank": 8}
     model = "Qwen/Qwen2.5-1.5B"
     assert planner.estimate(model, gpus=4, tensor_parallel=4, **options).memory
     with pytest.raises(InputError, match="divisor of the 8960 intermediate values of a token. .* 4"):
