@@ -45,7 +45,7 @@ _OF_SEARCH = frozenset(
     ("budget", "deadline", "max_regret", "prefer", "fit", "ranks", "micro_batch", "alternatives", "frontier")
 )
 # What changes no file of an export.
-_NOT_EXPORTED = frozenset(("eval_batch", "loading", "placing"))
+_NOT_EXPORTED = frozenset(("eval_batch", "loading", "placing", "host_memory"))
 
 
 @cache

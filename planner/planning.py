@@ -15,6 +15,7 @@ from .adapter.whole import NOTHING_WHOLE, trained_whole
 from .choices import METHODS, Method
 from .errors import InputError, PlannerError, UnsupportedArchitectureError
 from .given import whole_number
+from .host import Host, host_of
 from .memory import memory_gap
 from .notices import stored_notice
 from .objective import changes_step
@@ -45,7 +46,7 @@ USUAL: dict[str, Any] = {
     "mean_completion": None, "eval_batch": None, "loading": None, "placing": None, "fsdp_units": None,
     "gpu": None, "gpus": 1, "gpus_per_node": 8, "sharding": None, "tensor_parallel": 1, "pipeline_parallel": 1,
     "expert_parallel": 1, "sequence_parallel": 1, "shard_size": None,
-    "offload": None, "trainer": None, "price": None, "calibration": None,
+    "offload": None, "host_memory": None, "trainer": None, "price": None, "calibration": None,
 }  # fmt: skip
 
 
@@ -84,7 +85,7 @@ def _runs(
         )  # fmt: skip
 
 
-def _memory(plan: Plan, run: Running, found: MemoryEstimate, room: int | None) -> dict[str, Any]:
+def _memory(plan: Plan, run: Running, found: MemoryEstimate, room: int | None, host: Host) -> dict[str, Any]:
     """The contract's entry of a method, with the fewest GPUs on which it fits."""
     least = None
     if room:
@@ -94,7 +95,8 @@ def _memory(plan: Plan, run: Running, found: MemoryEstimate, room: int | None) -
     said = {name: value for name, value in found.to_dict(room).items() if name != "moments"}
     if said["interval"] is not None:
         said["interval"]["length"] = _length(plan, run.setup)
-    return {**said, "fewest": least.to_dict() if least else None, "would_fit": None, "would_surely_fit": None}
+    more = {"would_fit": None, "would_surely_fit": None, "host": host.to_dict()}
+    return {**said, "fewest": least.to_dict() if least else None, **more}
 
 
 def _length(plan: Plan, setup: Setup) -> str:
@@ -226,7 +228,10 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
             if method == main:
                 raise
             found = None
-        memory[method] = _memory(plan, run, found, room) if run and found else None
+        host = host_of(found, options) if found else None
+        memory[method] = _memory(plan, run, found, room, host) if run and found and host else None
+        if method == main and host and host.notice:
+            (first if host.fits is False else notices).append(host.notice)
         if method == main and run and found and room and not found.fits(room):
             told, memory[method]["would_fit"] = _does_not_fit(plan, run, memory[method], room, options)
             first.append(told)

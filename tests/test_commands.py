@@ -21,7 +21,7 @@ FLAGS = (
     "autocast", "tf32", "quantize_experts", "upcast_small", "optimizer_in_backward", "lengths_vary", "vllm_sleep",
 )  # fmt: skip
 NUMBERS = ("lora_dropout", "vllm_memory", "price")
-NAMES = ("gpu", "trainer", "calibration")
+NAMES = ("gpu", "trainer", "calibration", "host_memory")
 # Names of options of `estimate` with values that are no default: words are not checked where they are parsed.
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     **{name: st.booleans() for name in FLAGS},

@@ -29,7 +29,7 @@ LAYERS = (
     "adapter",
     "flops break_even memory capacity hardware information learning_rate objective regret sharing",
     "speed cost dataset given samples ranks serving",
-    "tables plan notices pictured",
+    "tables plan notices pictured host",
     "estimator",
     "running",
     "pacing search measuring measured_peak comparing fewest grpo preferences remedies planning commands",

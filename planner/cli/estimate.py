@@ -12,7 +12,7 @@ from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options, library_o
 from .config_option import config_option, only_given
 from .options import Count, Function, SectionedCommand, complete, json_option, print_json, with_options
 from .progress import reading
-from .run_options import BEFORE, BESIDE, HELD, IMAGES, MACHINE, SPREAD, STEP, UNITS, run_options
+from .run_options import BEFORE, BESIDE, HELD, HOST, IMAGES, MACHINE, SPREAD, STEP, UNITS, run_options
 
 EPILOG = """\b
 Examples:
@@ -123,7 +123,7 @@ SECTIONS = {
     "Model and adapter": (*MODEL_AND_ADAPTER, "config"),
     "More of PEFT's LoraConfig": PEFT,
     "Data": (*DATA, *DATA_FILE, "bits_per_param", "curves"),
-    "Machines": MACHINE,
+    "Machines": (*MACHINE, *HOST),
     "Step": (*STEP, "group", *BESIDE, *BEFORE, *IMAGES),
     "What is held and how": (*HELD, *SPREAD, *UNITS),
     "Learning rate": RATE,
@@ -137,7 +137,7 @@ SECTIONS = {
 @data_file_options
 @_capacity_options
 @rate_options
-@run_options(MACHINE)
+@run_options((*MACHINE, *HOST))
 @click.option("--group", type=Count(), help="grpo: completions of a prompt. Default: 8.")
 @run_options((*STEP, *BESIDE, *BEFORE, *IMAGES, *HELD, *SPREAD, *UNITS))
 @click.option("--explain", is_flag=True, help="Say where each number comes from.")

@@ -219,6 +219,11 @@ def _memory(plan: Plan) -> Table | None:
     if any(narrower):
         table.add_row("narrower by", *narrower)
     table.add_row("tokens", f"{plan.workload.seq_len:,} {LENGTH_WORDS[within[0]['length']]}")
+    if any(found["host_bytes"] for found in columns.values()):
+        hosts = [found["host"] for found in columns.values()]
+        table.add_row("on the host, a machine", *(units.byte_size(each["node_bytes"]) for each in hosts))
+        if hosts[0]["memory_bytes"] is not None:
+            table.add_row("fits there", *("yes" if each["fits"] else "no" for each in hosts))
     if next(iter(columns.values()))["fits"] is not None:
         table.add_row("fits", *(found["fit"] for found in columns.values()))
         least = [fewest(found["fewest"]) for found in columns.values()]

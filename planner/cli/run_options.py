@@ -18,6 +18,7 @@ STEP = (
     "objective", "reference", "prompt_tokens", "generation", "vllm_memory",
     "vllm_sleep", "vllm_gpus", "vllm_tensor_parallel", "mean_completion", "packing",
 )  # fmt: skip
+HOST = ("host_memory",)  # what a machine has beside its GPUs
 IMAGES = ("images", "image_size")
 BESIDE = ("eval_batch",)  # what runs between steps
 BEFORE = ("loading", "placing")  # what comes before the first
@@ -167,6 +168,11 @@ def _others() -> dict[str, dict[str, Any]]:
             "Leave it out where none of these is yours: memory's interval is then the wider one of unknown trainers.",
         },
         "gpu": {"metavar": "NAME", "shell_complete": complete(gpu_names), "help": "The accelerator."},
+        "host_memory": {
+            "metavar": "SIZE",
+            "help": "Memory of a machine's host, such as 512GiB, which what is offloaded has to fit in. Default: not "
+            "known.",
+        },
         "price": {"type": float, "metavar": "USD", "help": "Your price of a GPU and hour."},
         "calibration": {"type": click.Path(), "metavar": "FILE", "help": "From `lora-plan calibrate`."},
         "sharding": {
