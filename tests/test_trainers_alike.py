@@ -97,6 +97,26 @@ def test_what_a_profile_notes_is_said() -> None:
     assert found is not None and "--attention-kernel eager" in found.message and noted("plain") is None
 
 
+def test_a_name_without_a_version_says_which_it_means() -> None:
+    """Where there are profiles of other versions: in its title, and noted of those whose versions differ most."""
+    by_name = {each.name: each for each in trainers()}
+    bare = [
+        name
+        for name in by_name
+        if any(other.startswith(f"{name}-") and any(map(str.isdigit, other)) for other in by_name)
+    ]
+    assert {"unsloth", "llama-factory", "trl", "hf-trainer", "axolotl", "litgpt", "torchtune"} <= set(bare)
+    for name in bare:
+        assert any(map(str.isdigit, by_name[name].title)), name
+    for name, version, other in (
+        ("unsloth", "2026", "unsloth-2025"), ("llama-factory", "0.9.0", "llama-factory-0.9.4"),
+    ):  # fmt: skip
+        told = [
+            n.message for n in estimate(LLAMA, trainer=name, seq_len=64).warnings if n.code == "trainer-noted"
+        ]
+        assert len(told) == 1 and version in told[0] and other in told[0]
+
+
 def test_what_is_known_of_a_programs_speed_holds_for_those_like_it() -> None:
     assert lineage("lit-llama") == ("lit-llama", "litgpt-2024")
     assert one_of("lit-llama", LOOPS) and one_of("lit-llama", GATHER_BY_LAYER)
