@@ -18,6 +18,7 @@ from tools.memory_calibrated import (
     CHOSEN,
     FORMS,
     NOTHING,
+    SINCE,
     Figure,
     Form,
     Judged,
@@ -28,7 +29,7 @@ from tools.memory_calibrated import (
     same_model,
 )
 from tools.memory_calibrated_page import _held_rows
-from tools.published_memory_later import later
+from tools.published_memory_later import RESTS_ON, later
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,6 +52,12 @@ def test_what_ships_is_what_first_predictions_give() -> None:
     known = constants()
     assert (known.measured_share, known.of_kind(MEASURED)) == (share, found)
     assert found.held >= known.coverage and float(np.mean(same_model().held())) >= known.coverage
+
+
+def test_the_sets_since_are_all_that_the_interval_does_not_rest_on() -> None:
+    """But for what was collected after the first set's rules had been mended."""
+    assert {*RESTS_ON, *SINCE, "after"} == {case.found for case in later()}
+    assert not set(RESTS_ON) & set(SINCE)
 
 
 @pytest.mark.parametrize("metric", ["allocated", "reserved", "device"])
