@@ -249,9 +249,7 @@ def _with_run(plan: Plan, arch: Architecture, options: Mapping[str, Any]) -> Pla
             notices += more
     if machine and room is None:
         name = machine.accelerator.name
-        text = (
-            f"How much memory {name} has differs from machine to machine: whether it fits is for you to say."
-        )
+        text = f"How much memory {name} has differs by machine: whether it fits is for you to say."
         notices.append(Notice("gpu-memory-unknown", text))
     plan = grpo.timed(plan) if plan.grpo and time else plan
     asked = memory[main]

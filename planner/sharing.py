@@ -52,7 +52,9 @@ def check_model(arch: Architecture, shares: Shares) -> None:
         _check("pipeline-parallel", shares.pipeline_parallel, iter([(count_layers(arch), "layers", False)]))
     if shares.expert_parallel > 1:
         if not arch.has_experts:
-            raise InputError("expert-parallel", shares.expert_parallel, "1: this model has no experts")
+            raise InputError(
+                "expert-parallel", shares.expert_parallel, "1 for a model without stacked experts"
+            )
         _check("expert-parallel", shares.expert_parallel, iter([(arch.n_experts, "experts", False)]))
 
 

@@ -42,7 +42,7 @@ def test_what_goes_with_nothing_is_refused(options: dict[str, Any], field: str) 
 
 def test_experts_divide_over_their_gpus() -> None:
     """Qwen2 57B has 64 experts (its model card): three GPUs cannot share them evenly, four can."""
-    with pytest.raises(InputError, match="expert-parallel: found 3, expected a divisor of its 64 experts"):
+    with pytest.raises(InputError, match="expert-parallel: found 3, expected a divisor of the 64 experts"):
         estimate(MIXED, gpu="h100", gpus=6, sharding="fsdp", expert_parallel=3)
     assert estimate(MIXED, gpu="h100", gpus=8, sharding="fsdp", expert_parallel=4).memory
 

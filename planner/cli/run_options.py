@@ -115,6 +115,12 @@ def trainer_names() -> list[str]:
     return names()
 
 
+_HOST_MEMORY = {
+    "metavar": "SIZE",
+    "help": "Memory of a machine's host, such as 512GiB, which what is offloaded has to fit in. Default: not known.",
+}
+
+
 @cache
 def _others() -> dict[str, dict[str, Any]]:
     """Options that are neither counts nor choices."""
@@ -168,11 +174,7 @@ def _others() -> dict[str, dict[str, Any]]:
             "Leave it out where none of these is yours: memory's interval is then the wider one of unknown trainers.",
         },
         "gpu": {"metavar": "NAME", "shell_complete": complete(gpu_names), "help": "The accelerator."},
-        "host_memory": {
-            "metavar": "SIZE",
-            "help": "Memory of a machine's host, such as 512GiB, which what is offloaded has to fit in. Default: not "
-            "known.",
-        },
+        "host_memory": _HOST_MEMORY,
         "price": {"type": float, "metavar": "USD", "help": "Your price of a GPU and hour."},
         "calibration": {"type": click.Path(), "metavar": "FILE", "help": "From `lora-plan calibrate`."},
         "sharding": {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -143,10 +142,6 @@ def _stages(
         raise InputError(
             "eval-batch", setup.eval_batch, "0 but for supervised training of a decoder or encoder"
         )
-    if math.gcd(setup.expert_parallel, arch.n_experts) < setup.expert_parallel:
-        several = f"a divisor of its {arch.n_experts} experts"
-        expected = several if arch.has_experts else "1 for a model without stacked experts"
-        raise InputError("expert-parallel", setup.expert_parallel, expected)
     if setup.objective != "sft" and arch.is_encoder_decoder:
         raise InputError("objective", setup.objective, "sft for an encoder with a decoder")
     if arch.model_type in UNRULED_SCANS:
