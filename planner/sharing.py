@@ -41,15 +41,20 @@ def check_model(arch: Architecture, shares: Shares) -> None:
     transformer_config.py) and over those that share a sequence, which are counted as Ulysses exchanges them
     (deepspeed/runtime/sequence_parallel/ulysses_sp.py, __init__). Of keys' and values' heads both want a multiple
     or a divisor: fewer heads than GPUs are there several times. Megatron divides what is between the two products of
-    a perceptron evenly (tensor_parallel/layers.py, `divide`); the hidden states are whole on each GPU. Stages of a
-    pipeline have equally many layers (without Megatron's options for uneven ones), and GPUs equally many experts
-    (megatron/core/transformer/moe/moe_layer.py, BaseMoELayer).
+    a perceptron evenly (tensor_parallel/layers.py, `divide`); the hidden states are whole on each GPU. GPUs have
+    equally many experts (megatron/core/transformer/moe/moe_layer.py, BaseMoELayer). Stages of a pipeline may differ
+    by a layer (deepspeed/runtime/utils.py, partition_uniform; Megatron wants options for it), but each has one.
     """
     for name, count in (("tensor", shares.tensor_parallel), ("sequence", shares.sequence_parallel)):
         if count > 1:
             _check(f"{name}-parallel", count, _heads(arch, name == "tensor"))
-    if shares.pipeline_parallel > 1:
-        _check("pipeline-parallel", shares.pipeline_parallel, iter([(count_layers(arch), "layers", False)]))
+    if shares.pipeline_parallel > (layers := count_layers(arch)):
+        raise InputError(
+            "pipeline-parallel",
+            shares.pipeline_parallel,
+            f"at most the {layers} layers",
+            f"The nearest is {layers}.",
+        )
     if shares.expert_parallel > 1:
         if not arch.has_experts:
             raise InputError(
