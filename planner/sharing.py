@@ -63,6 +63,11 @@ def check_model(arch: Architecture, shares: Shares) -> None:
         _check("expert-parallel", shares.expert_parallel, iter([(arch.n_experts, "experts", False)]))
 
 
+def check_equal_stages(arch: Architecture, count: int) -> None:
+    """Raise InputError for stages that would not all have as many layers: a search keeps to those that have."""
+    _check("pipeline-parallel", count, iter([(count_layers(arch), "layers", False)]))
+
+
 def check_engine(arch: Architecture, together: int) -> None:
     """Raise InputError where a model does not go with the GPUs that run one vLLM together: it divides heads and what
     is between the products of a perceptron, and copies heads of keys and values where there are fewer than GPUs

@@ -11,10 +11,9 @@ from typing import Any
 from ..choices import Generation, Offload, Precision, Sharding
 from ..dataclass import dataclass
 from ..errors import InputError
-from ..memory.stages import count_layers
 from ..schema import Architecture
 from ..setup import Setup
-from ..sharing import check_model
+from ..sharing import check_equal_stages, check_model
 
 SHARDINGS: tuple[Sharding, ...] = ("ddp", "fsdp")
 OFFLOADED: dict[str, str] = {
@@ -169,11 +168,7 @@ def check_layout(arch: Architecture, setup: Setup, layout: Layout) -> None:
     """Raise InputError for a layout whose parts do not go together, with a model or with the rest of a set-up."""
     replace(setup, **layout.fields, shard_size=layout.shard_size)
     check_model(arch, layout)
-    if (layers := count_layers(arch)) % layout.pipeline_parallel:
-        raise InputError(
-            "pipeline-parallel", layout.pipeline_parallel, f"in a search a divisor of the {layers} layers",
-            "`estimate` takes stages that differ by a layer.",
-        )  # fmt: skip
+    check_equal_stages(arch, layout.pipeline_parallel)
 
 
 def goes(arch: Architecture, setup: Setup, layout: Layout) -> bool:
