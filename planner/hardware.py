@@ -59,6 +59,8 @@ class Cluster:
 
 # Chips whose products are no faster in int8 than in 16 bits.
 SAME_IN_INT8 = ("V100", "P100", "MI210", "MI250", "RX 7900", "Radeon PRO W7")
+# Of whose products in int8 no source states a rate.
+UNKNOWN_IN_INT8 = ("Apple", "Gaudi", "TPU")
 
 
 def peak_flops_per_s(accelerator: Accelerator, dtype: str) -> float | None:
@@ -103,8 +105,17 @@ def int8_ratio(accelerator: Accelerator) -> float:
     return 4.0 if re.match(r"RTX \d{4}(?! Ada)", accelerator.name) else 2.0
 
 
+def knows_int8(accelerator: Accelerator) -> bool:
+    """Whether the rate of products in int8 is known."""
+    return not accelerator.name.startswith(UNKNOWN_IN_INT8)
+
+
 def matmul_flops_per_s(accelerator: Accelerator, dtype: str) -> float:
     """The rate at which products of this format could run at best. Raises InputError where it is not known."""
+    if dtype == "int8" and not knows_int8(accelerator):
+        raise InputError(
+            "gpu", accelerator.name, "an accelerator whose int8 rate is known", "--quantize nf4 needs none."
+        )
     if dtype == "int8":
         return int8_ratio(accelerator) * matmul_flops_per_s(accelerator, "float16")
     peak = peak_flops_per_s(accelerator, arithmetic_of(accelerator, dtype))

@@ -82,8 +82,11 @@ def _at_least_none(**counts: Any) -> None:
             raise InputError(name, value, "a whole number of at least 0")
 
 
-def accelerators(gpu: Any, price: float | None, adapter_dtype: str = "float32") -> tuple[Accelerator, ...]:
-    """The accelerators of these names; "any": all whose memory, price and speed are known, the adapter type's too."""
+def accelerators(
+    gpu: Any, price: float | None, adapter_dtype: str = "float32", quantize: Any = ()
+) -> tuple[Accelerator, ...]:
+    """The accelerators of these names; "any": all whose memory, price and speed are known, the adapter type's too,
+    and that in int8 where such a base is tried."""
     names = _many(gpu)
     if not names:
         raise InputError("gpu", "", "one or more accelerators, or any")
@@ -96,6 +99,7 @@ def accelerators(gpu: Any, price: float | None, adapter_dtype: str = "float32") 
         and fact.bandwidth_bytes_per_s
         and (fact.bf16_dense_flops_per_s or fact.fp16_dense_flops_per_s)
         and (fact.fp32_flops_per_s or adapter_dtype != "float32")
+        and ("int8" not in _many(quantize) or hardware.knows_int8(fact))
         and (price is not None or facts.prices_of(fact.name, "on-demand"))
     )
 
@@ -118,7 +122,7 @@ def _one_precision(options: Mapping[str, Any]) -> dict[str, Any]:
 def _space(options: Mapping[str, Any]) -> Space:
     layer_names = (*LAYER_SETS, *PRESETS, "all-linear")
     return Space(
-        accelerators=accelerators(options["gpu"], options["price"], options["adapter_dtype"]),
+        accelerators=accelerators(*(options[n] for n in ("gpu", "price", "adapter_dtype", "quantize"))),
         layouts=in_precisions(
             layouts(
                 _numbers("gpus", options["gpus"]),

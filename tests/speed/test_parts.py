@@ -9,10 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from planner import facts, hardware
+from planner import estimate, facts, hardware
 from planner.adapter import AdapterSpec, adapt
 from planner.estimator import load
 from planner.schema import Attend
+from planner.search.api import accelerators
 from planner.setup import Setup
 from planner.speed import step_time
 from planner.speed.communication import gathers
@@ -247,3 +248,15 @@ def test_offloading_adds_what_deepspeed_measured() -> None:
     )  # 8 a step
     kept, away = (step_time(arch, replace(setup, offload=o), two).seconds for o in ("none", "optimizer"))
     assert away - kept == pytest.approx(1.125, rel=0.15)
+
+
+@pytest.mark.parametrize("gpu", ["gaudi 3", "TPU v5e"])
+def test_a_rate_in_int8_that_no_source_states_is_not_guessed(gpu: str) -> None:
+    """There is no time, which is said, and no cost; memory stays; a search over any GPU leaves such out."""
+    found = estimate("meta-llama/Llama-3.1-8B", quantize="int8", gpu=gpu)
+    assert found.time is None and found.cost is None and found.memory and found.memory["qlora"]
+    assert any("int8 rate" in note.message for note in found.warnings if note.code == "no-time")
+    assert estimate("meta-llama/Llama-3.1-8B", quantize="nf4", gpu=gpu).time is not None
+    every = {each.name for each in accelerators("any", 1.0, "bfloat16")}
+    fewer = {each.name for each in accelerators("any", 1.0, "bfloat16", "none,int8")}
+    assert hardware.find(gpu).name in every - fewer
