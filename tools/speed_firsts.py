@@ -21,7 +21,19 @@ from planner.speed.kinds import PLACES, kind_of
 from planner.speed.roofline import staged_share, thin_share
 from tools.interval_fit import Ratio
 from tools.speed_fit import LeftOut
-from tools.speed_later import FURTHER, LATER, LATEST, NEWEST, UNSEEN, blind, later, set_up
+from tools.speed_later import (
+    EIGHTH,
+    FURTHER,
+    LATER,
+    LATEST,
+    NEWEST,
+    SEVENTH,
+    SIXTH,
+    UNSEEN,
+    blind,
+    later,
+    set_up,
+)
 
 SETS = (
     LATER,
@@ -29,7 +41,11 @@ SETS = (
     NEWEST,
     FURTHER,
     UNSEEN,
+    SIXTH,
+    SEVENTH,
+    EIGHTH,
 )  # in the order in which they came; what comes after judges them
+FIVE = SETS[:5]  # on which widths rested until the ninth set
 TABLE = "table"
 KEPT = "speed_left_out"
 COLUMNS = ("source", "gpu", "trainer", "place", "evidence", "kind", "lora", "log", "thin", "staged")
