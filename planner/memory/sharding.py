@@ -15,7 +15,7 @@ from ..dataclass import dataclass
 from ..schema import Architecture
 from ..setup import Setup
 from .passes import FLOAT32
-from .states import is_quantised, quantised_bytes
+from .states import is_quantised, on_one, quantised_bytes
 
 DEEPSPEED_LIVE = 1_000_000_000  # parameters that stay gathered, DeepSpeed's stage3_max_live_parameters
 DEEPSPEED_SUB_GROUP = 1_000_000_000  # parameters that ZeRO-3 updates at a time, sub_group_size
@@ -56,7 +56,9 @@ def units(arch: Architecture, setup: Setup) -> Units:
         expert = matrix.kind == "experts"
         if expert and 1 < setup.expert_parallel >= setup.shards:
             continue
-        size = on_gpu(size, setup, expert=expert)
+        size = on_one(size, matrix, setup)
+        if expert:
+            size = -(-size // setup.expert_parallel)
         if "{}" in matrix.name:
             module = max(module, size)
             for layer in matrix.layers:
@@ -64,12 +66,6 @@ def units(arch: Architecture, setup: Setup) -> Units:
         else:
             outside, end = outside + size, max(end, size)
     return Units(max(layers.values(), default=0), module, outside, end, sum(layers.values()) + outside)
-
-
-def on_gpu(size: int, setup: Setup, *, expert: bool) -> int:
-    """A layer's bytes as tensor and expert parallelism leave them on one GPU."""
-    split = setup.tensor_parallel * (setup.expert_parallel if expert else 1)
-    return -(-size // split)
 
 
 def gathered(arch: Architecture, setup: Setup) -> tuple[int, int]:

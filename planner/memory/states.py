@@ -8,12 +8,14 @@ from dataclasses import replace
 from functools import lru_cache
 
 from ..adapter import Adapted
+from ..adapter.pairs import Pair
 from ..adapter.whole import Whole
 from ..choices import DTYPE_BYTES, Quantize
 from ..dataclass import dataclass
 from ..schema import Architecture, Matrix
 from ..setup import Setup
 from .buffers import buffer_bytes
+from .layout import split_sides
 from .passes import FLOAT32, HALF
 from .stages import Stage, count_layers
 
@@ -21,6 +23,7 @@ QUANTILE_BLOCK = 256  # values that share a scale in an 8-bit optimizer's states
 SMALLEST_8BIT = 4096  # bitsandbytes keeps the states of smaller tensors in float32
 NF4_BLOCK = 64
 NESTED_BLOCK = 256
+BOTH_FACTORS = ("megatron", "nemo-1")  # trainers that divide both factors of a pair over tensor-parallel GPUs
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -107,7 +110,7 @@ def base_weights(arch: Architecture, setup: Setup, stored_bytes: int | None = No
         if is_quantised(matrix, setup) and not matrix.tied:
             unpacked[index] = _unpacked(matrix, setup.quantize, DTYPE_BYTES[setup.compute_dtype])
         undivided += size * matrix.copies
-        size = ceil_div(size, setup.tensor_parallel)
+        size = on_one(size, matrix, setup)
         if matrix.kind == "experts":
             size = of_experts(size, setup, over)
         if "{}" in matrix.name:
@@ -136,6 +139,12 @@ def base_weights(arch: Architecture, setup: Setup, stored_bytes: int | None = No
         sizes = tuple(round(size * factor) for size in sizes)
         before, behind = round(before * factor), round(behind * factor)
     return Weights(sizes, before, behind, unpacked)
+
+
+def on_one(size: int, matrix: Matrix, setup: Setup) -> int:
+    """What a tensor-parallel GPU has of a matrix that takes `size`: all of a router, and of what makes a latent."""
+    d_in, d_out = split_sides(matrix, setup.tensor_parallel)
+    return ceil_div(size * d_in * d_out, matrix.d_in * matrix.d_out)
 
 
 def _matrix_bytes(matrix: Matrix, setup: Setup, rest: int) -> int:
@@ -238,16 +247,18 @@ def _chosen(
                 pair.rank * (of_experts(n, setup, over) if experts and n > 1 else n)
                 for n in (pair.n_in, pair.n_out)
             )
+            d_in, d_out = pair_sides(pair, item.matrix, setup)
             stacked, split = experts and not pair.materialised, experts and setup.expert_parallel > 1
             yield Tensor(
-                a, pair.d_in, copies, stacked=stacked, place=place, width=width, apart=split and pair.n_in > 1
+                a, d_in, copies, stacked=stacked, place=place, width=width, apart=split and pair.n_in > 1
             )  # fmt: skip
             yield Tensor(
-                ceil_div(pair.d_out, tp), b, copies, stacked=stacked, place=place, width=width,
+                d_out, b, copies, stacked=stacked, place=place, width=width,
                 apart=split and pair.n_out > 1,
             )  # fmt: skip
             if pair.magnitudes:
-                yield Tensor(1, ceil_div(pair.magnitudes, tp), copies, place=place, width=width)
+                size = ceil_div(pair.magnitudes * split_sides(item.matrix, tp)[1], item.matrix.d_out)
+                yield Tensor(1, size, copies, place=place, width=width)
     counted = 0
     for index, layers in whole.matrices.items():
         matrix = arch.matrices[index]
@@ -260,6 +271,18 @@ def _chosen(
         yield Tensor(1, whole.params - counted, 1, width=own)
 
 
+def pair_sides(pair: Pair, matrix: Matrix, setup: Setup) -> tuple[int, int]:
+    """The inputs and outputs of a pair's factors on one tensor-parallel GPU: A is divided with a matrix that is divided
+    by inputs, B with one that is divided by outputs, and the other factor is whole (peft 0.21, tuners/lora/model.py,
+    add_lora_tp_hooks_dtensor; tp_layer.py, LoraParallelLinear). Megatron-Bridge and NeMo divide both, the other one by
+    its rank or its outputs (067f987df, src/megatron/bridge/peft/utils.py, ParallelLinearAdapter)."""
+    tp = setup.tensor_parallel
+    if setup.trainer in BOTH_FACTORS:
+        return ceil_div(pair.d_in, tp), ceil_div(pair.d_out, tp)
+    d_in, d_out = split_sides(matrix, tp)
+    return ceil_div(pair.d_in * d_in, matrix.d_in), ceil_div(pair.d_out * d_out, matrix.d_out)
+
+
 def _all(arch: Architecture, setup: Setup, over: int) -> Iterator[Tensor]:
     width = DTYPE_BYTES[setup.trained_dtype]
     for matrix in arch.matrices:
@@ -267,10 +290,7 @@ def _all(arch: Architecture, setup: Setup, over: int) -> Iterator[Tensor]:
         place = "behind" if matrix.role == "unembedding" else "before"
         if not matrix.tied:
             ends = matrix.role in ("embedding", "unembedding")
-            columns, stacked = (
-                ceil_div(matrix.d_in * experts, setup.tensor_parallel),
-                matrix.kind == "experts",
-            )
+            columns, stacked = on_one(matrix.d_in * experts, matrix, setup), matrix.kind == "experts"
             own, apart = FLOAT32 if kept_wide(matrix, setup) else width, stacked and setup.expert_parallel > 1
             yield Tensor(matrix.d_out, columns, matrix.copies, ends, stacked, place, own, apart)
         if matrix.bias:

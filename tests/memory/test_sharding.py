@@ -69,6 +69,25 @@ def test_tensor_parallel_splits_matrices_and_copies_norms() -> None:
     assert (entry.collective, entry.calls, entry.bytes) == ("all_reduce", 128, 128 * 512 * 4096 * 2)
 
 
+def test_a_pair_is_divided_with_its_matrix() -> None:
+    """B of what is divided by outputs, A of what is divided by inputs; Megatron-Bridge divides both."""
+    d, kv, mlp = 4096, 1024, 14_336
+    divided = d + 2 * kv + 2 * mlp + d + mlp  # B of q, k, v, gate, up; A of o, down
+    whole = 5 * d + 2 * d  # A of those, B of these
+    found = run_of(gpus=4, tensor_parallel=4, layers="all-linear", rank=16).memory()
+    assert held(found, "adapter") == 32 * 16 * 4 * (divided // 4 + whole)
+    found = run_of(gpus=4, tensor_parallel=4, layers="all-linear", rank=16, trainer="megatron").memory()
+    assert held(found, "adapter") == 32 * 16 * 2 * (divided + whole) // 4  # in bfloat16
+
+
+def test_a_router_stands_whole_on_tensor_parallel_gpus() -> None:
+    found = run_of(MOE, gpus=2, tensor_parallel=2).memory()
+    arch = run_of(MOE).arch
+    routers = 48 * 2048 * 128
+    vectors = sum(vector.params for vector in arch.vectors)
+    assert held(found, "weights") == 2 * ((arch.params - routers - vectors) // 2 + routers + vectors)
+
+
 def test_pipeline_parallel_splits_layers() -> None:
     found = run_of(gpus=4, pipeline_parallel=4).memory()
     ends = 128_256 * 4096
