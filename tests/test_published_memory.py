@@ -382,7 +382,8 @@ def test_flat_parameters_have_gradients_of_frozen_weights() -> None:
     options = {"rank": 8, "trainer": "litgpt", "gpus": 2, "batch": 8, "accumulation": 4, "sharding": "fsdp"}
     flat = running(LLAMA, options).memory()
     layers = running(LLAMA, {**options, "fsdp_units": "layers"}).memory()
-    assert flat.allocated_bytes - layers.allocated_bytes > 8e9 * 2 * 0.9
+    # 32 layers of Llama 3.1 8B in 16 bits; nothing is trained of the embedding, the unembedding and the last norm.
+    assert flat.allocated_bytes - layers.allocated_bytes > 2 * 32 * 218_112_000
 
 
 def test_the_table_states_the_figures(done: list[Compared]) -> None:

@@ -67,6 +67,9 @@ COLLECTED: dict[int, str] = {
     66: ALPACA.format(167) + " (735 in row 65, of the same samples: what the allocator keeps depends on their order)",
     67: ALPACA.format(463),
     69: "the cap of 2,048 tokens was typed; with 423 tokens as the longest the figure would result",
+    246: "explained: the recipe makes embedding and unembedding units of their own (0031bfb, "
+    "recipes/configs/llama3_1/70B_full.yaml, custom_sharded_layers), and takes unpacked samples of Alpaca; the "
+    "formula has the two in FSDP 2's root, which holds them and their gradients whole to the end (4.2 and 2.1 GB)",
     247: "cannot be of the 2 packed sequences of 2,048 that the README states for all rows: a GPU's share of the "
     "weights (26.9 GB), checkpoints of 126 layers (16.9) and what FSDP 2's root gathers, embedding and unembedding "
     "in bfloat16 (8.4), are 52 GB. The recipe of the commit that brought the model (27d103b) has 1 sequence, not "

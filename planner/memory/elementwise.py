@@ -81,7 +81,7 @@ def _t5_norm(run: Pass, x: Value, weight: int) -> Value:
 def weigh(run: Pass, x: Value, weight: int) -> Value:
     """x * w; a trained w keeps x, and its gradient passes through a full-size product."""
     tape, size = run.tape, x.bytes
-    trains = run.full and run.grad
+    trains = (run.full or run.flat) and run.grad
 
     def rule(g: Buffer) -> Gradients:
         made = tape.new(size) if x_needs else None
@@ -111,7 +111,7 @@ def _by_wide(x: Value) -> Value:
 def layer_norm(run: Pass, x: Value, weight: int, *, autocasts: bool = True) -> Value:
     """The fused LayerNorm: keeps x; under autocast torch's own makes float32, which kernels of others do not."""
     tape, size = run.tape, x.bytes
-    trains = (run.full or run.norm_biases) and run.grad and weight > 0
+    trains = (run.full or run.norm_biases or run.flat) and run.grad and weight > 0
     x_in = cast(x, FLOAT32) if run.autocast and autocasts else x
 
     def rule(g: Buffer) -> Gradients:

@@ -19,7 +19,7 @@ from .layer import Walk
 from .layout import Trained, shape_of
 from .outside import ALONE, Outside
 from .passes import CASTS, Pass, make_pass
-from .sharding import gradients_go
+from .sharding import gradients_go, in_flat_units
 from .stretch import Stretch, label_kept, plus, stretch
 from .tape import Buffer, Size, Tape, Value
 from .traits import Traits, traits_of, undropped
@@ -130,6 +130,7 @@ def _stream(job: Job, run: Pass, grad: bool, label: str | None = None) -> Value:
 
 
 def _forward(job: Job, block: Block, layer: int, run: Pass, x: Value, outside: Outside) -> Value:
+    run.flat = in_flat_units(job.setup)
     return Walk(job.arch, block, layer, run, job.traits, job.trained, job.unpacked, outside).forward(x)
 
 

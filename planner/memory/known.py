@@ -18,7 +18,7 @@ from ..setup import Setup
 from .kinds import Job, retains_inputs
 from .linear import NotLinearError, symbols
 from .passes import fsdp_mixed
-from .sharding import gradients_go
+from .sharding import gradients_go, in_flat_units
 from .stretch import Stretch, at_ranks
 
 # Fields of a set-up that walks see only by what `_choices` adds: how states are spread over GPUs and updated.
@@ -36,7 +36,8 @@ Found = TypeVar("Found")
 
 def _choices(setup: Setup) -> tuple[Any, ...]:
     """Everything of a set-up that a walk depends on."""
-    return *_WALKED(setup), gradients_go(setup), fsdp_mixed(setup), retains_inputs(setup)
+    units = gradients_go(setup), in_flat_units(setup)
+    return *_WALKED(setup), *units, fsdp_mixed(setup), retains_inputs(setup)
 
 
 def _with_symbols(job: Job, ranks: Sequence[int]) -> Job:

@@ -26,7 +26,8 @@ class Pass:
     nobody quantises (`wide_norms`: norms' own are float32). `half`: 16 bits are float16; `widens`: matrices that the
     library keeps wide are then in float32.
 
-    What is trained: `full`: every weight; `norm_biases`: biases of norms alone; `grad`: whether the pass makes
+    What is trained: `full`: every weight; `norm_biases`: biases of norms alone; `flat`: frozen weights have gradients
+    too, which are counted with their unit; `grad`: whether the pass makes
     gradients at all; `again`: a checkpointed layer runs once more.
 
     Whose code runs: `kernel` attention's, `kernels` elementwise; under `autocast` products choose their type, and
@@ -77,6 +78,7 @@ class Pass:
     wide_norms: bool = False
     half: bool = False
     norm_biases: bool = False
+    flat: bool = False
     bitsandbytes: bool = False
     widens: bool = False
     again: bool = False

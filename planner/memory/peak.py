@@ -30,6 +30,7 @@ from .sharding import (
     gradients_leave,
     kept_whole,
     one_stream,
+    pairs_gathered,
     widened_gradients,
 )
 from .states import (
@@ -203,6 +204,7 @@ def _stage(
     if setup.accumulation > 1 or setup.main_grads or setup.gradients_kept:
         base["gradients"] = max(gradients, deferred_gradients(trained, setup))
     unit, outside = gathered(arch, setup)
+    unit += pairs_gathered(setup, pairs) if unit else 0
     base["gathered"] = outside
     base["buckets"] = buckets(size, setup)
     base["fixed"] = token_bytes(setup) + WORKSPACES * WORKSPACE_BYTES

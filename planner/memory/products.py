@@ -73,11 +73,12 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
         del copied, again
         return made, gradient
 
-    keeps = trains or (run.inputs_kept and weight.unpacked > 0)
+    flat = run.flat and run.grad
+    keeps = trains or flat or (run.inputs_kept and weight.unpacked > 0)
     before = run.kept_before(value) if keeps and not trains else None
     kept = (value.buffer if keeps else None, held_low if needs else None, before, copied if needs else None)
     inputs = (value,) if narrow is None else (value, narrow)
-    out = tape.apply(inputs, rows * weight.d_out, width, kept, rule, trains=trains or shifts)
+    out = tape.apply(inputs, rows * weight.d_out, width, kept, rule, trains=trains or shifts or flat)
     del held
     return out
 

@@ -13,7 +13,7 @@ from .head import LOGITS
 from .kinds import CACHES, Job
 from .passes import FLOAT32, HALF
 from .states import base_weights
-from .step import Course, Place, head_of, masks, pass_reference, spread, stem_of, walked_layers
+from .step import Course, Place, head_of, masks, pass_reference, stem_of, walked_layers
 from .stretch import Held, plus
 from .tape import Size
 
@@ -23,7 +23,7 @@ def before_step(job: Job, base: Held, unit: Size = 0) -> list[Place]:
     objectives."""
     if job.setup.objective != "grpo":
         return []
-    going = Course(base, spread(job.setup), unit)
+    going = Course(base, job, unit)
     going.places += _generation(job, base)
     if job.setup.runs_reference:
         pass_reference(job, going, 2 if job.setup.sharding == "zero3" else 0)

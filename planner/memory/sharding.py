@@ -8,14 +8,17 @@ root does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
+from ..adapter import Adapted
 from ..choices import DTYPE_BYTES
 from ..dataclass import dataclass
 from ..schema import Architecture
 from ..setup import Setup
-from .passes import FLOAT32
-from .states import is_quantised, on_one, quantised_bytes
+from .passes import FLOAT32, fsdp_mixed
+from .states import is_quantised, on_one, pair_sides, quantised_bytes
+from .tape import EXPERT_GRADIENTS
 
 DEEPSPEED_LIVE = 1_000_000_000  # parameters that stay gathered, DeepSpeed's stage3_max_live_parameters
 DEEPSPEED_SUB_GROUP = 1_000_000_000  # parameters that ZeRO-3 updates at a time, sub_group_size
@@ -114,13 +117,22 @@ def one_stream(setup: Setup) -> bool:
     return setup.sharding.startswith("fsdp") and setup.fsdp_units == "layers"
 
 
+def in_flat_units(setup: Setup) -> bool:
+    """Whether frozen weights stand in one flat parameter of FSDP 1 with trained ones. Its views all need gradients,
+    so that a layer keeps what frozen weights' gradients take, and makes them (torch 2.13,
+    distributed/fsdp/_flat_param.py, _use_unsharded_views)."""
+    flat = setup.sharding.startswith("fsdp") and setup.fsdp_units == "flat"
+    return flat and setup.method != "full" and setup.shards > 1
+
+
 def flat_gradients(arch: Architecture, setup: Setup) -> int:
     """Bytes of gradients that FSDP 1 makes for frozen weights in one flat parameter with trained ones: sharded, or
-    whole while micro-steps accumulate where nothing is reduced before the last (no_sync)."""
-    flat = setup.sharding.startswith("fsdp") and setup.fsdp_units == "flat" and setup.method != "full"
-    if not flat or setup.shards == 1:
+    whole while micro-steps accumulate where nothing is reduced before the last (no_sync). None for the root, in which
+    nothing is trained (neglected: pairs on the unembedding)."""
+    if not in_flat_units(setup):
         return 0
-    total = units(arch, setup).total
+    found = units(arch, setup)
+    total = found.total - found.outside
     whole = setup.accumulation > 1 and setup.deferred_gradients != "none"
     return total if whole else -(-total // setup.shards)
 
@@ -145,10 +157,101 @@ def gradients_leave(setup: Setup) -> bool:
     return setup.sharding.startswith("zero") and setup.offload in ("optimizer", "all")
 
 
-def gradients_go(setup: Setup) -> bool:
-    """Whether a gradient goes as soon as it is made: added to what is held, used, or offloaded."""
+def reduced_by_layer(setup: Setup) -> bool:
+    """Whether FSDP reduces a layer's gradients when the layer has ended, up to where they are whole, in every
+    micro-step that it exchanges any."""
+    waits = setup.deferred_gradients != "none" and setup.accumulation > 1
+    return setup.sharding.startswith("fsdp") and setup.shards > 1 and not waits
+
+
+def _gradients_used(setup: Setup) -> bool:
+    """Whether gradients are added to what is held, used, or offloaded, as soon as that can be."""
     added = setup.accumulation > 1 or setup.main_grads or setup.gradients_kept
     return added or setup.optimizer_in_backward or gradients_leave(setup)
+
+
+def gradients_go(setup: Setup) -> bool:
+    """Whether a gradient goes as soon as it is made."""
+    return _gradients_used(setup) and not reduced_by_layer(setup)
+
+
+def gradients_leave_layer(setup: Setup) -> bool:
+    """Whether a layer's gradients are gone when its backward pass has ended: those that go at once, and FSDP's, which
+    are whole up to there."""
+    return setup.optimizer_in_backward or (_gradients_used(setup) and reduced_by_layer(setup))
+
+
+def spread(setup: Setup) -> dict[str, float]:
+    """Over how many GPUs the gradients that the backward pass leaves are spread, in the width in which it
+    makes them, by their label."""
+    if not setup.gradients_sharded:
+        return {"gradients": 1, EXPERT_GRADIENTS: 1}
+    wider = 2 if fsdp_mixed(setup) and setup.method == "full" else 1
+    return {
+        "gradients": setup.shards / wider,
+        EXPERT_GRADIENTS: setup.expert_shards(setup.shards) / wider,
+    }
+
+
+def copied_out(setup: Setup) -> bool:
+    """Whether three layers' weights are held for a moment in the forward pass: FSDP 2 copies what it has gathered to
+    where the parameters are, while what the layer before was gathered in is still referred to (torch 2.13,
+    _fully_shard/_fsdp_param_group.py, wait_for_unshard: by `prev_all_gather_state`)."""
+    return one_stream(setup)
+
+
+def joined_gradients(setup: Setup) -> bool:
+    """Whether a unit's gradients are copied into one: FSDP 1's flat parameter, of which all others are views (torch's
+    split, whose gradient concatenates those of its pieces). Neglected: units of single matrices."""
+    whole = setup.method == "full" or setup.fsdp_units == "flat"
+    return (
+        setup.sharding.startswith("fsdp")
+        and setup.fsdp_units in ("pairs", "flat")
+        and setup.shards > 1
+        and whole
+    )
+
+
+def root_waits(setup: Setup) -> bool:
+    """Whether the gradients of what stands outside of the layers are whole to the end of the backward pass: FSDP
+    reduces a unit's when all of them are there, and the embedding is the last."""
+    return reduced_by_layer(setup) and not by_module(setup) and not setup.optimizer_in_backward
+
+
+def reduce_buffer(arch: Architecture, setup: Setup, pairs: Sequence[Adapted] | None) -> int:
+    """Bytes in which FSDP 2 reduces a layer's gradients, which are held until the next layer's are (torch 2.13,
+    _fully_shard/_fsdp_param_group.py, post_backward: reduce_scatter_max_input_buffers)."""
+    if not one_stream(setup) or not reduced_by_layer(setup):
+        return 0
+    if setup.method == "full":
+        values = units(arch, setup).layer // DTYPE_BYTES[setup.compute_dtype]
+        width = DTYPE_BYTES[setup.compute_dtype if fsdp_mixed(setup) else setup.trained_dtype]
+    else:
+        values, width = pairs_of_layer(setup, pairs or ()), DTYPE_BYTES[setup.trained_dtype]
+    return values * (FLOAT32 if setup.deferred_gradients == "float32" else width)
+
+
+def pairs_of_layer(setup: Setup, pairs: Sequence[Adapted]) -> int:
+    """Parameters of the pairs of the layer that has most, as tensor parallelism leaves them."""
+    layers: dict[int, int] = {}
+    for item in pairs:
+        if "{}" in item.matrix.name:
+            own = 0
+            for pair in item.pairs:
+                d_in, d_out = pair_sides(pair, item.matrix, setup)
+                own += pair.rank * (pair.n_in * d_in + pair.n_out * d_out)
+            for layer in item.layers:
+                layers[layer] = layers.get(layer, 0) + own
+    return max(layers.values(), default=0)
+
+
+def pairs_gathered(setup: Setup, pairs: Sequence[Adapted] | None) -> int:
+    """Bytes of a layer's pairs in its unit, beside the weights: nothing where each factor is a unit of its own."""
+    inside = setup.sharding.startswith("fsdp") and setup.fsdp_units in ("layers", "flat")
+    if not inside or setup.shards == 1 or setup.method == "full":
+        return 0
+    width = DTYPE_BYTES[setup.compute_dtype if fsdp_mixed(setup) else setup.trained_dtype]
+    return pairs_of_layer(setup, pairs or ()) * width
 
 
 def widened_gradients(trained: int, setup: Setup) -> int:

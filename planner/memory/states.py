@@ -272,10 +272,11 @@ def _chosen(
 
 
 def pair_sides(pair: Pair, matrix: Matrix, setup: Setup) -> tuple[int, int]:
-    """The inputs and outputs of a pair's factors on one tensor-parallel GPU: A is divided with a matrix that is divided
-    by inputs, B with one that is divided by outputs, and the other factor is whole (peft 0.21, tuners/lora/model.py,
-    add_lora_tp_hooks_dtensor; tp_layer.py, LoraParallelLinear). Megatron-Bridge and NeMo divide both, the other one by
-    its rank or its outputs (067f987df, src/megatron/bridge/peft/utils.py, ParallelLinearAdapter)."""
+    """The inputs and outputs of a pair's factors on one tensor-parallel GPU: A is divided with a matrix that is
+    divided by inputs, B with one that is divided by outputs, and the other factor is whole (peft 0.21,
+    tuners/lora/model.py, add_lora_tp_hooks_dtensor; tp_layer.py, LoraParallelLinear). Megatron-Bridge and NeMo divide
+    both, the other one by its rank or its outputs (067f987df, src/megatron/bridge/peft/utils.py,
+    ParallelLinearAdapter)."""
     tp = setup.tensor_parallel
     if setup.trainer in BOTH_FACTORS:
         return ceil_div(pair.d_in, tp), ceil_div(pair.d_out, tp)

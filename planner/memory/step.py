@@ -6,21 +6,19 @@ of each stretch above what is held when it begins.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from ..choices import Method
 from ..dataclass import dataclass
-from ..moments import Phase
 from ..schema import Apply, Architecture, Attend, Block
-from ..setup import Setup
+from .course import Course, Passed, Place
 from .head import LOGITS, head_stretches, sums_unembedding
 from .kinds import CACHES, Job, Walked, walk_layer
 from .known import maybe_at, remembered
 from .layout import low_ranks
-from .linear import is_exact
-from .passes import CASTS, FLOAT32, fsdp_mixed
+from .passes import CASTS, FLOAT32
 from .per_layer import per_layer
 from .products import LowRank
 from .rounds import Round, in_rounds
@@ -28,97 +26,12 @@ from .sharding import end_unit, gradients_go
 from .shared import shared_casts, shared_gradients
 from .stages import Stage, stages, whole_model
 from .stem import Stem, stem_stretches
-from .stretch import Held, Stretch, at_ranks, plus
-from .tape import EXPERT_GRADIENTS, Size
+from .stretch import Held, at_ranks, plus
+from .tape import Size
 from .unembedding import Head
-
-
-@dataclass(frozen=True)
-class Place:
-    """A stretch of the step with what is held when it begins."""
-
-    phase: Phase
-    where: str
-    base: Held
-    highest: Held
-
 
 ENDS = ("head", "stem", "unused", "deepstack", "pooler", "connector")
 POSITIONS = ("wpe", "embed_positions", "position_embeddings")  # tables of learned positions
-Passed = tuple[str, Stretch]  # where, and what is passed
-
-
-class Course:
-    """The step as it goes: `level` is what is held, `places` the stretches that were passed.
-
-    Gradients that a stretch leaves are `spread` over so many GPUs, by their label. While a layer runs, its
-    gathered weights and those of the next one (`unit` bytes each) are held too.
-    """
-
-    def __init__(
-        self, base: Held, spread: Mapping[str, float] | None = None, unit: Size = 0, *, steps_inside: bool = False
-    ) -> None:  # fmt: skip
-        self.level = base
-        self.places: list[Place] = []
-        self.spread = spread or {}
-        self.unit = unit
-        self.steps_inside = steps_inside
-
-    def go(self, phase: Phase, where: str, part: Stretch, units: int = 0) -> None:
-        """Pass a stretch, with so many units gathered."""
-        self._at(phase, where, part, units)
-        self.level = plus(self.level, self._left_by(part))
-
-    def go_through(self, phase: Phase, rounds: Sequence[Sequence[Passed]], units: int = 0) -> None:
-        """Pass rounds of stretches that are alike. What is held grows evenly from round to round, so that each
-        stretch is highest in the first or the last; where it does not add up exactly, every round is passed."""
-        if len(rounds) > 2:
-            change: Held = {}
-            for _, part in rounds[0]:
-                change = plus(change, self._left_by(part))
-            sizes = (*change.values(), *self.level.values())
-            if float not in map(type, sizes) or all(map(is_exact, sizes)):
-                for where, part in rounds[0]:
-                    self.go(phase, where, part, units)
-                self.level = plus(self.level, change, len(rounds) - 2)
-                rounds = rounds[-1:]
-        for each in rounds:
-            for where, part in each:
-                self.go(phase, where, part, units)
-
-    def _at(self, phase: Phase, where: str, part: Stretch, units: int) -> None:
-        held = plus(self.level, {"gathered": self.unit * units}) if self.unit and units else self.level
-        self.places.append(Place(phase, where, held, part.highest))
-
-    def _left_by(self, part: Stretch) -> Held:
-        """What a stretch leaves on this GPU."""
-        change = part.change
-        for label, spread in self.spread.items():
-            if self.steps_inside and label in change:  # the optimizer has taken and freed them
-                change = {**change, label: 0}
-            elif spread != 1 and label in change:
-                change = {**change, label: change[label] * (1 / spread)}
-        return change
-
-    def let_go(self, label: str) -> None:
-        """Hold no more of this kind."""
-        self.level = {name: size for name, size in self.level.items() if name != label}
-
-    def hold(self, more: Held, times: int = 1) -> None:
-        """Hold something more from here on; less with `times` -1."""
-        self.level = plus(self.level, more, times)
-
-
-def spread(setup: Setup) -> dict[str, float]:
-    """Over how many GPUs the gradients that the backward pass leaves are spread, in the width in which it
-    makes them, by their label."""
-    if not setup.gradients_sharded:
-        return {"gradients": 1, EXPERT_GRADIENTS: 1}
-    wider = 2 if fsdp_mixed(setup) and setup.method == "full" else 1
-    return {
-        "gradients": setup.shards / wider,
-        EXPERT_GRADIENTS: setup.expert_shards(setup.shards) / wider,
-    }
 
 
 def stacks(arch: Architecture) -> list[tuple[str, int, Block]]:
@@ -235,7 +148,7 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0, tower: Seen | Non
     last = kinds[layers.order[-1][1]] if layers.order else None
     grad = last.grad if last else stem.trains
     stretches = in_rounds(layers.order[stage.first : stage.end])
-    going = Course(base, spread(job.setup), unit, steps_inside=job.setup.optimizer_in_backward)
+    going = Course(base, job, unit)
     if stage.in_flight > 1:
         for _, kind in layers.order[stage.first : stage.end]:
             going.hold(kinds[kind].forward.change, stage.in_flight - 1)
@@ -272,7 +185,8 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0, tower: Seen | Non
     if tower:
         tower.see_back(going)
     if stem.trains and stage.stem:
-        going.go("backward", "embedding", stem.backward)
+        going.go_whole("backward", "embedding", stem.backward)
+    going.end()
     return going
 
 
@@ -335,7 +249,7 @@ def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = Tr
     going.let_go(CASTS)
     going.let_go(CACHES)
     if back is not None:
-        going.go("backward", "unembedding", back, live)
+        going.go_whole("backward", "unembedding", back, live)
     going.hold(own, -1)
     found = head_of(job)
     if setup.method == "full" and found.trained and job.arch.tied_embeddings and gradients_go(setup):

@@ -12,7 +12,7 @@ from .ends import Entry, Exit, enter, fixed_length, has_end_norm, leave
 from .kinds import KEPT, Job, Walked, walk_layer
 from .outside import Masks, Outside
 from .stages import Stage
-from .step import Course, embeddings_trained, pass_head, signature, spread, stacks, stem_of, table_trained
+from .step import Course, embeddings_trained, pass_head, signature, stacks, stem_of, table_trained
 from .stretch import Held, Stretch
 from .tape import Size
 from .traits import kind_of
@@ -105,7 +105,7 @@ def course_of_two(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
         encoder.layers[stage.first : stage.end],
         decoder.layers[max(0, stage.first - count) : max(0, stage.end - count)],
     )
-    going = Course(base, spread(job.setup), unit, steps_inside=job.setup.optimizer_in_backward)
+    going = Course(base, job, unit)
     for _ in range(stage.in_flight - 1):
         for _, walked in (*mine[0], *mine[1]):
             going.hold(walked.forward.change)
@@ -198,4 +198,4 @@ def _table(going: Course, side: Side, job: Job) -> None:
         part = Stretch({}, part.highest)
     elif tied:  # the sum of two is there, to which this one is added in place
         part = Stretch(part.change, {**part.highest, "gradients": part.highest["gradients"] * 0.5})
-    going.go("backward", f"{side.name} table", part)
+    going.go_whole("backward", f"{side.name} table", part)
