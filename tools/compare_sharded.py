@@ -44,8 +44,8 @@ base weights with the adapter, gradients and optimizer states; *held*, what stan
 gathered weights and buckets among it; *peak*, the most that both passes hold beside weights and states. *Long*: 2
 sequences of 32 tokens, of which activations take most; *short*: 1 of 4, of which weights and their buffers do.
 States are those of the process that holds most. But for DDP what passes hold was measured in a further run, of the
-first process beside torch's fake group, since gloo's threads let go of what they have sent when they come to it: its peaks are up
-to 15% higher.
+first process beside torch's fake group, since gloo's threads let go of what they have sent when they come to it: its
+peaks are up to 15% higher.
 
 {summary}
 

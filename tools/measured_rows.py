@@ -223,7 +223,7 @@ MEGATRON_DEEPSPEED = (
     "bytes a hidden value and layer, of which Megatron's code keeps 34, so that sequences may have been shorter"
 )
 TENTH: dict[int, str] = {
-    746: DELTA.format("0.84"), 747: DELTA.format("0.82"),
+    747: DELTA.format("0.82"),
     758: "not explained: 11 GB are missing of the run with LoRA, which has 6 GB more than full fine-tuning (row 757, "
     "1.04): what the issue asks about",
     761: "not explained: 7 GB are missing, twice the float32 logits; autocast is the profile's, and the command "
