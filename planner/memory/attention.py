@@ -153,8 +153,9 @@ def _repeated(run: Pass, x: Value, shape: Shape, d_head: int, *, copies: bool = 
 def _fused(run: Pass, q: Value, k: Value, v: Value, shape: Shape, *, flash: bool) -> Value:
     """A fused kernel: keeps q, k, v, its result and the log-sum-exp of each row in float32.
 
-    Backward: the gradients of q, k and v, one float32 value a row, under flash a float32 accumulator as large as q's
-    elements and, with grouped heads, keys' and values' gradients for every query head before they are summed.
+    Backward: the gradients of q, k and v, one float32 value a row, a float32 accumulator as large as q's elements in
+    whole tiles (of the memory-efficient kernel since it splits keys: kernel_backward.h, kNeedsAccumGradQ) and, under
+    flash with grouped heads, keys' and values' gradients for every query head before they are summed.
     """
     tape, heads = run.tape, run.tokens * shape.n_heads
     out = tape.new(heads * (shape.d_v * v.width))
@@ -162,10 +163,11 @@ def _fused(run: Pass, q: Value, k: Value, v: Value, shape: Shape, *, flash: bool
     mask = None if flash else _mask(run, shape, v.width)
     sizes = (q.bytes, k.bytes, v.bytes)
     width = v.width
+    accumulated = heads * (_tiled(run, shape, flash=flash) * FLOAT32)
 
     def rule(g: Buffer) -> Gradients:
         delta = tape.new(heads * FLOAT32)
-        rows = tape.new(heads * (shape.d_qk * FLOAT32)) if flash else None
+        rows = tape.new(accumulated)
         dq, dk, dv = (tape.new(size) for size in sizes)
         spread = None
         if flash and shape.grouped:
@@ -184,16 +186,32 @@ def _fused(run: Pass, q: Value, k: Value, v: Value, shape: Shape, *, flash: bool
     return tape.apply(inputs, heads * shape.d_v, width, kept, rule, out=out)
 
 
+def _tiled(run: Pass, shape: Shape, *, flash: bool) -> float:
+    """Values a query that its gradient's accumulator has: widths in tiles of 32 (64 above 128, and of the
+    memory-efficient kernel), with a share of the rows that fill the last tile of a sequence (128 or 64)."""
+    wide, high = (32 if shape.d_qk <= 128 else 64, 128) if flash else (64, 64)
+    length = max(1, round(run.length))
+    return -(-shape.d_qk // wide) * wide * (-(-length // high) * high / length)
+
+
 def _mask(run: Pass, shape: Shape, width: int) -> Value | None:
-    """The additive mask that memory-efficient attention gets, in the type of the values; None where it needs none."""
+    """The additive mask that memory-efficient attention gets, in the type of the values, its rows padded to 16 bytes
+    by a copy; None where it needs none."""
     if shape.decay is not None:
         return _decays(run, shape.decay, shape)
     if shape.bias is not None:
         return cast(as_mask(run, shape.bias, shape.pairs, masked=shape.masked), width)
     if not shape.masked:
         return None
-    shared = mask_as_given(run.length, shape.mask_width, width)
-    return run.tape.leaf(0 if shared else shape.pairs, width, grad=False)
+    if mask_as_given(run.length, shape.mask_width, width):
+        return run.tape.leaf(0, width, grad=False)
+    given = run.tape.leaf(0 if shape.mask_width == width else shape.pairs, width, grad=False)
+    length, step = max(1, round(run.length)), 16 // width
+    if length % step == 0:
+        return given
+    padded = run.tape.leaf(shape.pairs * (-(-length // step) * step / length), width, grad=False)
+    del given
+    return padded
 
 
 def mask_as_given(length: float, given: int, width: int) -> bool:

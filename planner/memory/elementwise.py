@@ -177,7 +177,7 @@ def activation(run: Pass, x: Value, name: str) -> Value:
         return _gelu_in_python(run, x)
     if name in ("relu", "relu2"):
         y = unary(x, "out")
-        return unary(y, "in") if name == "relu2" else y
+        return unary(y, "in", 2) if name == "relu2" else y  # 2 y times the gradient, y copied and doubled first
     if name == "quick_gelu":
         return multiply(x, unary(scale(x), "out"))
     if name == "xielu" and run.kernels != "fused":  # its authors' CUDA kernel keeps its input alone

@@ -99,7 +99,8 @@ class Tape:
 
     def backward(self, root: Node, gradient: list[Buffer]) -> dict[Node, Buffer]:
         """Run the backward pass from a node; returns the gradients of leaves. Nodes run latest first. The gradient
-        that comes in is taken out of its list, so that nobody else holds it."""
+        that comes in is taken out of its list, so that nobody else holds it. What a node was given and kept is let go
+        before what it makes meets other gradients (torch/csrc/autograd/engine.cpp, evaluate_function)."""
         waiting: dict[Node, Buffer] = {root: gradient.pop()}
         leaves: dict[Node, Buffer] = {}
         heap: list[tuple[int, Node]] = [(-root.turn, root)]
@@ -109,8 +110,12 @@ class Tape:
             if node.rule is None:
                 leaves[node] = given
                 continue
-            made = node.rule(given)
-            for edge, grad in zip(node.edges, made, strict=False):
+            made, edges = list(node.rule(given)), node.edges
+            del given
+            node.release()
+            del node
+            for place, edge in enumerate(edges[: len(made)]):
+                grad, made[place] = made[place], None
                 if edge is None or grad is None or edge.sink:
                     continue
                 if edge not in waiting:
@@ -118,8 +123,7 @@ class Tape:
                     heapq.heappush(heap, (-edge.turn, edge))
                 elif self.merges or waiting[edge].viewed:
                     waiting[edge] = self.new(self.sizes[grad.index])
-            node.release()
-            del made, given, node
+            del edges
             grad = None
         return leaves
 

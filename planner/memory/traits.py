@@ -205,6 +205,7 @@ TRAITS: dict[str, Traits] = {
     "modernbert": replace(LEGACY, rotary="half32", stem_norm=True),
     "mllama": replace(LLAMA, no_flash=True),
     "helium": replace(LLAMA, norm="rms-late"),
+    "nemotron_h": replace(LLAMA, norm="rms-late"),
     "granite_swa": replace(
         LLAMA, scaled_embedding=True, scaled_residual=True, logits="scaled", eager=True, sink_scales=True
     ),
