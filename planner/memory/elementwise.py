@@ -25,7 +25,7 @@ def rms_norm(run: Pass, x: Value, weight: int, rule: str = "rms", given: int = 0
     if rule == "rms":
         inner = cast(normed, given or x.width)
         if run.wide_norms and weight and inner.width < FLOAT32:
-            return _by_wide(inner)
+            return by_wide(inner)
         return weigh(run, inner, weight) if weight else inner
     return cast(weigh(run, normed, weight) if weight else normed, x.width)
 
@@ -95,7 +95,7 @@ def weigh(run: Pass, x: Value, weight: int) -> Value:
     return tape.apply((x,), x.elements, x.width, (x.buffer if trains else None,), rule, trains=trains)
 
 
-def _by_wide(x: Value) -> Value:
+def by_wide(x: Value) -> Value:
     """x times a frozen float32 weight, which makes a float32 result; the way back is lowered to x's type."""
     tape, wide, size = x.tape, x.elements * FLOAT32, x.bytes
 
@@ -177,7 +177,9 @@ def activation(run: Pass, x: Value, name: str) -> Value:
         return _gelu_in_python(run, x)
     if name in ("relu", "relu2"):
         y = unary(x, "out")
-        return unary(y, "in", 2) if name == "relu2" else y  # 2 y times the gradient, y copied and doubled first
+        return (
+            unary(y, "in", 2) if name == "relu2" else y
+        )  # 2 y times the gradient, y copied and doubled first
     if name == "quick_gelu":
         return multiply(x, unary(scale(x), "out"))
     if name == "xielu" and run.kernels != "fused":  # its authors' CUDA kernel keeps its input alone

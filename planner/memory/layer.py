@@ -176,9 +176,8 @@ class Walk(Mixture):
         """What a matrix reads: the normed stream, or a value with its activation or its norm."""
         if op.source in self.plan.normed and self.arch.matrices[op.matrix].leaf not in UNNORMED:
             role = self.arch.matrices[op.matrix].role
-            apart = (self.traits.two_norms and role == "mlp") or (
-                self.traits.routed_norms and role in ("router", "expert")
-            )
+            routed = self.traits.routed_norms and role in ("router", "expert")
+            apart = routed or (self.traits.two_norms and role == "mlp") or role in self.traits.multiplied
             return self._normed(op.source, role if apart else "")
         value, made = self.values[op.source], self.plan.made_by.get(op.source)
         if isinstance(made, Join) and self.plan.kinds[made.out] == "added":
@@ -212,7 +211,9 @@ class Walk(Mixture):
     def _normed(self, number: int, apart: str = "") -> Value:
         """The normed stream, made once for all that read it but for a role that has a norm of its own (`apart`)."""
         key = number, apart
-        if key not in self.normed:
+        if key not in self.normed and apart and apart in self.traits.multiplied:
+            self.normed[key] = scale(self._normed(number))
+        elif key not in self.normed:
             rule = self.traits.norm if self.traits.before else "none"
             x = self.values[number]
             if self.traits.wide_residual:

@@ -9,13 +9,14 @@ fused kernels that take the projections in (they keep less, and pass by adapters
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Literal
 
 from ..dataclass import dataclass
 from ..schema import Apply, Architecture, Block, Join, Scan
-from .elementwise import norm, rms_norm
+from .elementwise import by_wide, norm, rms_norm
+from .layout import uses
 from .passes import FLOAT32, Pass
 from .tape import Buffer, Gradients, Value, cast, copy, multiply, piece, scale, unary
 
@@ -114,8 +115,10 @@ def scanned(run: Pass, mixer: Mixer, values: Mapping[int, Value], block: Block) 
         return _by_heads(run, mixer, convolved, values[op.sources[-1]], values[mixer.convolution])
     if mixer.kind == "selective":
         return _selective(run, mixer, convolved, values[op.sources[-1]], values[mixer.convolution])
-    rule = _delta_rule if mixer.kind == "delta" else _chunked
-    return rule(run, mixer, convolved)
+    if mixer.kind == "delta":
+        strengths = dict.fromkeys((op.sources[-1], uses(block.operations[mixer.first + 1])[-1]))
+        return _delta_rule(run, mixer, convolved, [values[number] for number in strengths])
+    return _chunked(run, mixer, convolved)
 
 
 def _selective(run: Pass, mixer: Mixer, u: Value, step: Value, projected: Value) -> Value:
@@ -199,11 +202,11 @@ def _chunked(run: Pass, mixer: Mixer, x: Value) -> Value:
     return tape.apply((x,), tokens * mixer.inner, width, (x.buffer, sums, out), rule, out=out)
 
 
-def _delta_rule(run: Pass, mixer: Mixer, qkv: Value) -> Value:
-    """The gated delta rule: keeps normed queries and keys, values, a float32 sum and a write strength a head and
-    position, and of each position its row of the chunk's triangle. Forward and backward hold two products of the
-    triangle, a state (keys x values) a chunk and new values; the backward pass also the gradients of states and
-    values, and three of keys."""
+def _delta_rule(run: Pass, mixer: Mixer, qkv: Value, strengths: Sequence[Value]) -> Value:
+    """The gated delta rule of queries, keys and values with write strengths and decays: keeps normed queries and
+    keys, values, a float32 sum and a write strength a head and position, and of each position its row of the chunk's
+    triangle. Forward and backward hold two products of the triangle, a state (keys x values) a chunk and new values;
+    the backward pass also the gradients of states and values, and three of keys."""
     tape, tokens, width = run.tape, run.tokens, qkv.width
     values, keys = tokens * (mixer.inner * width), tokens * (mixer.heads * mixer.state * width)
     states = tokens * (mixer.inner * mixer.state * width / mixer.chunk)
@@ -215,6 +218,7 @@ def _delta_rule(run: Pass, mixer: Mixer, qkv: Value) -> Value:
         tape.new(tokens * (mixer.heads * (FLOAT32 + width))),
     ]
     kept.append(tape.new(tokens * (mixer.heads * mixer.chunk * width)))
+    sides = [each.bytes if each.node else None for each in strengths]
     held = [tape.new(each) for each in (keys, values, states, values)]
     out = tape.new(values)
     del held
@@ -225,9 +229,9 @@ def _delta_rule(run: Pass, mixer: Mixer, qkv: Value) -> Value:
         del again
         whole = tape.new(tokens * (mixer.convolved * width))
         del made
-        return (whole,)
+        return (whole, *(None if size is None else tape.new(size) for size in sides))
 
-    return tape.apply((qkv,), tokens * mixer.inner, width, tuple(kept), rule, out=out)
+    return tape.apply((qkv, *strengths), tokens * mixer.inner, width, tuple(kept), rule, out=out)
 
 
 def gated_result(run: Pass, mixer: Mixer, out: Value, source: Value) -> Value:
@@ -239,7 +243,10 @@ def gated_result(run: Pass, mixer: Mixer, out: Value, source: Value) -> Value:
     gate = piece(source, out.elements) if source.elements != out.elements else source
     if mixer.kind == "delta":
         head = mixer.inner // mixer.heads
-        normed = norm(run, out, head, "rms")
+        wide = width < run.norms and not run.full
+        normed = by_wide(norm(run, out, 0, "rms")) if wide else norm(run, out, head, "rms")
+        if run.full:
+            normed = cast(normed, max(width, run.norms))
         return cast(multiply(normed, unary(cast(gate, FLOAT32), "in")), width)
     if not mixer.normed:
         return multiply(out, unary(gate, "in"))

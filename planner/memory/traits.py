@@ -44,7 +44,8 @@ class Traits:
         multiplied by noise. `every_expert`: all experts run on all tokens.
 
     The stream: `scaled_embedding`, `scaled_residual`: multipliers on it. `wide_residual`: its sums are in float32.
-        `weighed_stream`: they weigh it by a trained vector.
+        `weighed_stream`: they weigh it by a trained vector. `multiplied`: roles whose matrices read the normed
+        stream times a number, each role anew.
     Dropout with a rate above 0: `dropout` of what a layer's parts add, `dropped` of attention's probabilities,
         `dropped_inner` of an MLP's inner values, `dropped_stem` of embeddings, `dropped_end` of a stack's result.
 
@@ -112,6 +113,7 @@ class Traits:
     weighed_stream: bool = False
     norms_turned: bool = False
     inner_norms: bool = False
+    multiplied: tuple[str, ...] = ()
 
 
 LLAMA = Traits()
@@ -205,6 +207,7 @@ TRAITS: dict[str, Traits] = {
     "modernbert": replace(LEGACY, rotary="half32", stem_norm=True),
     "mllama": replace(LLAMA, no_flash=True),
     "helium": replace(LLAMA, norm="rms-late"),
+    "falcon_h1": replace(LLAMA, multiplied=("attention", "state_space")),
     "nemotron_h": replace(LLAMA, norm="rms-late"),
     "granite_swa": replace(
         LLAMA, scaled_embedding=True, scaled_residual=True, logits="scaled", eager=True, sink_scales=True
