@@ -151,7 +151,7 @@ class Walk(Mixture):
 
     def _absent(self) -> Value:
         """A value that another layer kept and holds: nothing of this layer's."""
-        return self.run.tape.leaf(0, self.run.compute, grad=False)
+        return self.run.tape.leaf(0, self.run.compute if self.run.autocast else self.run.stream, grad=False)
 
     def _product(self, op: Product | Scan) -> Value:
         """A product of two activations in a scan: keeps both sides, which are kept once however often they are
