@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from planner import flops
 from planner.adapter import AdapterSpec, adapt
-from planner.architecture.images import known_types
+from planner.architecture.build import build
+from planner.architecture.images import known_types, with_images
 from planner.memory import estimate_memory
 from planner.memory.peak import WORKSPACE_BYTES, WORKSPACES
 from planner.objective import step_tally
@@ -99,6 +100,17 @@ def test_gemma_4_s_tower_beside_a_quantised_base_is_float32() -> None:
         taken[kind] = found - WORKSPACES * WORKSPACE_BYTES
         assert taken[kind] == pytest.approx(seen, rel=0.02)
     assert taken["qlora"] > 1.2 * taken["lora"]
+
+
+def test_masks_whose_rows_are_no_multiple_of_16_bytes_are_copied() -> None:
+    """70 soft tokens of 9 patches: 630 float32 values a row, which the memory-efficient kernel gets as 632."""
+    config = {**CONFIGS["gemma4"], "vision_soft_tokens_per_image": 70}
+    arch = with_images(build(config), config, 4, "768x768")
+    setup = Setup(method="qlora", quantize="nf4", attention_kernel="sdpa", precision="bf16", seq_len=LENGTH)
+    assert arch.images and arch.images.length == 630
+    seen = simulate_step(config, LORA, setup, arch=arch, block_bytes=1).peak.bytes
+    found = max(m.bytes for m in estimate_memory(arch, setup, adapt(arch, LORA)).moments)
+    assert found - WORKSPACES * WORKSPACE_BYTES == pytest.approx(seen, rel=0.03)
 
 
 def test_a_frozen_tower_leaves_nothing_behind() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from planner.memory.overhead import within_kind
 from tools import compare_random_memory, random_flops
 from tools.compare_memory import RECORD, analytic, compared, key, read, simulated
 from tools.memory_grid import grid
@@ -110,3 +111,32 @@ def test_flops_of_random_points_are_those_of_the_simulation() -> None:
 def test_a_seed_draws_the_same_points_at_every_call() -> None:
     assert random_points(2, 20) == random_points(2, 20)
     assert random_points(2, 5) != random_points(3, 5)
+
+
+MENDED = ("persimmon", "Nemotron-H-47B", "Olmo-Hybrid", "gemma-4-E4B", "Falcon-H1-0.5B")
+
+
+@pytest.mark.parametrize("name", MENDED)
+def test_what_seeds_11_to_14_showed_stays_mended(name: str) -> None:
+    """Points that were 3 to 13 % off when first run."""
+    rows = [each for each in compare_random_memory.read() if each.seed >= 11 and name in each.row.point.model]
+    worst = max((each for each in rows if each.first_error), key=lambda each: abs(each.first_error or 0))
+    assert abs(worst.first_error or 0) > 0.03
+    assert abs(compare_random_memory.compared([worst])[0].error) < 0.005
+
+
+def test_the_interval_holds_the_simulated_peak_of_images_and_preferences() -> None:
+    """Of a named trainer's narrow kind too, which no measurement of these was among."""
+    seen = 0
+    for each in compare_random_memory.read():
+        options = each.row.point.options
+        if each.row.simulated_bytes and (
+            options.get("images") or options.get("objective") in ("dpo", "kto", "orpo")
+        ):
+            found, peak = analytic(each.row.point)
+            needed = each.row.simulated_bytes + found.per_gpu_bytes - peak
+            narrow = within_kind(found, "alone")
+            assert found.low <= needed <= found.high
+            assert narrow.low <= needed <= narrow.high
+            seen += 1
+    assert seen > 300
