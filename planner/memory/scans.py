@@ -243,8 +243,8 @@ def gated_result(run: Pass, mixer: Mixer, out: Value, source: Value) -> Value:
     gate = piece(source, out.elements) if source.elements != out.elements else source
     if mixer.kind == "delta":
         head = mixer.inner // mixer.heads
-        wide = width < run.norms and not run.full
-        normed = by_wide(norm(run, out, 0, "rms")) if wide else norm(run, out, head, "rms")
+        widens = width < run.norms and not run.full
+        normed = by_wide(norm(run, out, 0, "rms")) if widens else norm(run, out, head, "rms")
         if run.full:
             normed = cast(normed, max(width, run.norms))
         return cast(multiply(normed, unary(cast(gate, FLOAT32), "in")), width)
