@@ -210,11 +210,10 @@ class Walk(Mixture):
 
     def _normed(self, number: int, apart: str = "") -> Value:
         """The normed stream, made once for all that read it but for a role that has a norm of its own (`apart`)."""
-        key = number, apart
-        if key not in self.normed and apart and apart in self.traits.multiplied:
+        key, rule = (number, apart), self.traits.norm if self.traits.before else "none"
+        if key not in self.normed and apart in self.traits.multiplied:
             self.normed[key] = scale(self._normed(number))
         elif key not in self.normed:
-            rule = self.traits.norm if self.traits.before else "none"
             x = self.values[number]
             if self.traits.wide_residual:
                 x = cast(x, self.run.norms)

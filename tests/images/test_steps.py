@@ -113,6 +113,15 @@ def test_masks_whose_rows_are_no_multiple_of_16_bytes_are_copied() -> None:
     assert found - WORKSPACES * WORKSPACE_BYTES == pytest.approx(seen, rel=0.03)
 
 
+def test_a_reference_computed_before_asks_nothing_of_a_tower() -> None:
+    """The tower is walked as if supervised, whatever the text compares."""
+    arch = with_some("qwen2_5_vl")
+    setup = _setup("text", "none", objective="dpo", reference="precomputed", packing="padded")
+    seen = simulate_step(CONFIGS["qwen2_5_vl"], LORA, setup, arch=arch, block_bytes=1).peak.bytes
+    found = max(m.bytes for m in estimate_memory(arch, setup, adapt(arch, LORA)).moments)
+    assert found - WORKSPACES * WORKSPACE_BYTES == pytest.approx(seen, rel=0.03)
+
+
 def test_a_frozen_tower_leaves_nothing_behind() -> None:
     """Only with checkpointing do gradients pass a tower in which nothing is trained."""
     arch = with_some("qwen2_5_vl")
