@@ -139,8 +139,9 @@ def _setup_of(images: Images, setup: Setup) -> Setup:
     joined = units if images.merged else 1
     return replace(
         setup, micro_batch=units // joined, seq_len=images.length * joined, packing="full", objective="sft",
-        reference="base", loss="full", lora_dropout=dropout, sequence_parallel=1, gpus=setup.gpus // setup.sequence_parallel,
-        input_grads=setup.needs_input_grads and images.hooked, cache_held=False,
+        reference="base", loss="full", lora_dropout=dropout, sequence_parallel=1,
+        gpus=setup.gpus // setup.sequence_parallel, input_grads=setup.needs_input_grads and images.hooked,
+        cache_held=False,
     )  # fmt: skip
 
 
