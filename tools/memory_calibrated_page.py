@@ -44,8 +44,8 @@ estimate of the same command stand for them.
 AFTER_FORMS = """
 The first row's interval is made of the same figures in the same way, without a correction. A ratio tells more than
 a difference in bytes, and more where what follows from the set-up alone is left out of it: {sources} sources can
-hardly tell the last three apart, and the one that had the least score when it was chosen stays. A ratio is not believed whole: what one run
-has of its own, others do not.
+hardly tell the last three apart, and the one that had the least score when it was chosen stays.
+A ratio is not believed whole: what one run has of its own, others do not.
 
 What a peak tells of others of its source, by what these have in common with it, with that correction:
 
