@@ -117,7 +117,7 @@ def measure(model: str, blocks: int) -> dict[str, Any]:
             evaluate(job, choice)
         scalar.append(len(choices) / (time.perf_counter() - started))
         started = time.perf_counter()
-        plan(model, tokens=50_000_000, budget=100)
+        plan(model, tokens=50_000_000, budget=1000)
         searches.append(time.perf_counter() - started)
     rate, base = statistics.median(wall for wall, _ in screened), statistics.median(scalar)
     return {
@@ -136,6 +136,22 @@ def measure(model: str, blocks: int) -> dict[str, Any]:
     }
 
 
+def show(result: dict[str, Any]) -> None:
+    """Print what was measured of a model."""
+    print(
+        f"{result['model']}: {result['plans_per_s']:,.0f} plans/s ({result['plans_per_cpu_s']:,.0f} a "
+        f"CPU second) of "
+        f"{result['space']:,}, {result['ratio']:,.0f} times the scalar formulas; a search in "
+        f"{result['search_s']:.2f} s"
+    )
+    for name in MORE:
+        own = result[name]
+        print(
+            f"  {name}, {own['layouts']} layouts: {own['plans_per_s']:,.0f} plans/s "
+            f"({own['plans_per_cpu_s']:,.0f} a CPU second) of {own['space']:,}, in {own['seconds']:.1f} s"
+        )
+
+
 def main() -> None:
     """Measure each model; exit 1 where one is under the target."""
     parser = argparse.ArgumentParser(
@@ -145,23 +161,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--check", type=float)
     args = parser.parse_args()
-    try:
-        results = [measure(model, args.blocks) for model in MODELS]
-    except PlannerError as error:
-        sys.exit(f"Error: {error}")
-    for result in results:
-        print(
-            f"{result['model']}: {result['plans_per_s']:,.0f} plans/s ({result['plans_per_cpu_s']:,.0f} a "
-            f"CPU second) of "
-            f"{result['space']:,}, {result['ratio']:,.0f} times the scalar formulas; a search in "
-            f"{result['search_s']:.2f} s"
-        )
-        for name in MORE:
-            own = result[name]
-            print(
-                f"  {name}, {own['layouts']} layouts: {own['plans_per_s']:,.0f} plans/s "
-                f"({own['plans_per_cpu_s']:,.0f} a CPU second) of {own['space']:,}, in {own['seconds']:.1f} s"
-            )
+    results = []
+    for model in MODELS:
+        try:
+            results.append(measure(model, args.blocks))
+        except PlannerError as error:
+            sys.exit(f"Error: {error}")
+        show(results[-1])
     if args.out:
         write_record(args.out, {"machine": about_this_machine(), "results": results})
     slowest = min(
