@@ -71,7 +71,7 @@ class Course:
 
     def _join(self, where: str, part: Stretch, units: int) -> None:
         """A layer's gradients beside the copy that joins them, those of frozen weights in its flat parameter among
-        them. Neglected: that they grow as the layer goes."""
+        them (what `part` has not of these, as of biases, all at once)."""
         own: Size = sum(part.change.get(label, 0) for label in GRADIENTS)
         size = self.unit if self.flat else own
         self._at(

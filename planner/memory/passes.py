@@ -27,7 +27,7 @@ class Pass:
     library keeps wide are then in float32.
 
     What is trained: `full`: every weight; `norm_biases`: biases of norms alone; `flat`: frozen weights have gradients
-    too, which are counted with their unit; `grad`: whether the pass makes
+    too, as those of one flat parameter; `grad`: whether the pass makes
     gradients at all; `again`: a checkpointed layer runs once more.
 
     Whose code runs: `kernel` attention's, `kernels` elementwise; under `autocast` products choose their type, and

@@ -55,6 +55,7 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
     size_in = rows * (weight.d_in * value.width)
     width = run.compute if run.autocast and not weight.unpacked else x.width
     out_size = rows * (weight.d_out * width)
+    flat = run.flat and run.grad
     needs, trains = value.node is not None, weight.trained and run.grad
     parameters, shifts = weight.d_in * weight.d_out, weight.bias_trained and run.grad
 
@@ -64,7 +65,7 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
     def rule(g: Buffer) -> Gradients:
         copied = tape.new(out_size) if clones else None
         gradient = tape.new(parameters * run.compute) if narrow is not None else None
-        if trains and narrow is None:
+        if (trains or (flat and not weight.unpacked)) and narrow is None:
             _gradient_of(run, weight)
         if (trains and weight.bias) or shifts:
             tape.gradient(weight.d_out * weight.width)
@@ -73,7 +74,6 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
         del copied, again
         return made, gradient
 
-    flat = run.flat and run.grad
     keeps = trains or flat or (run.inputs_kept and weight.unpacked > 0)
     before = run.kept_before(value) if keeps and not trains else None
     kept = (value.buffer if keeps else None, held_low if needs else None, before, copied if needs else None)
