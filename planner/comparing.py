@@ -14,6 +14,7 @@ from .dataclass import dataclass
 from .errors import InputError, hint
 from .fewest import Fewest, fewest_gpus
 from .given import whole_number
+from .host import Host, host_of
 from .moments import MemoryEstimate
 from .notices import beyond_context
 from .pacing import few_steps, packed_notice, timed
@@ -21,7 +22,7 @@ from .pictured import image_notices
 from .regret import Regret, expected_regret
 from .running import DATA, Data, Running, calibration_of, data_of, running
 from .schema import Notice
-from .speed import Calibration
+from .speed import Calibration, time_gap
 from .speed.timing import model_flops
 from .tables import frame, rows_of_comparison
 from .trainers import asked_adapter_dtype, to_say
@@ -31,16 +32,19 @@ from .version import __version__
 @dataclass(frozen=True)
 class Column:
     """One way to fine-tune with its figures; None where what they need was not given. `fewest` is the
-    least power of two of these GPUs on which it fits, a sequence each."""
+    least power of two of these GPUs on which it fits, a sequence each; `untimed` says why a GPU is named and no time
+    is known."""
 
     run: Running
     memory: MemoryEstimate
     memory_bytes: int | None
+    host: Host
     fewest: Fewest | None
     flops_per_token: float | None
     time: RunTime | None
     cost: Cost | None
     regret: Regret | None
+    untimed: str | None = None
 
     @property
     def method(self) -> Method:
@@ -67,7 +71,7 @@ class Column:
             "rank": self.rank,
             "params": self.run.params,
             "flops_per_token": self.flops_per_token,
-            "memory": self.memory.to_dict(self.memory_bytes),
+            "memory": {**self.memory.to_dict(self.memory_bytes), "host": self.host.to_dict()},
             "smallest_gpus": self.fewest.gpus if self.fewest else None,
             "fewest": self.fewest.to_dict() if self.fewest else None,
             "time": self.time.to_dict() if self.time else None,
@@ -110,38 +114,36 @@ class Comparison:
         return frame(self.to_dict(), table, rows_of_comparison)
 
 
-def _column(
-    run: Running, data: Data | None, price: float | None, calibration: Calibration, gpu: bool
-) -> Column:
+def _column(run: Running, data: Data | None, calibration: Calibration, asked: Mapping[str, Any]) -> Column:
+    """One way's figures; `asked`: the options of its machine."""
     run = replace(run, peaks=calibration.peaks)
     memory = run.memory()
-    accelerator = run.machine.accelerator if run.machine and gpu else None
+    accelerator = run.machine.accelerator if run.machine and asked["gpu"] is not None else None
     room = accelerator.memory_bytes if accelerator else None
     flops = model_flops(run.arch, run.setup, run.pairs, run.whole)
-    time = cost = None
-    try:
-        if accelerator is not None:
-            samples, tokens, epochs = (data.samples, data.tokens, data.epochs) if data else (None, None, 1)
-            time = timed(run, samples, tokens, epochs, calibration)
-    except InputError:  # a rate of this GPU that no source states
-        time = None
+    time, untimed = _time(run, data, calibration) if accelerator is not None else (None, None)
+    cost = None
     if accelerator is not None and time is not None:
-        asked = own_price(price) if price is not None else list_price(accelerator)
-        cost = cost_of(time, asked) if asked else None
+        price = own_price(asked["price"]) if asked["price"] is not None else list_price(accelerator)
+        cost = cost_of(time, price) if price else None
     regret = None
     if data and data.loss_tokens and run.setup.method != "full":
         regret = expected_regret(run.params / data.loss_tokens, moe=run.arch.has_experts)
     tokens = run.setup.global_batch * run.setup.seq_len
     return Column(
-        run,
-        memory,
-        room,
-        fewest_gpus(run, room, memory) if room else None,
-        None if flops is None else flops / tokens,
-        time,
-        cost,
-        regret,
-    )
+        run, memory, room, host_of(memory, asked), fewest_gpus(run, room, memory) if room else None,
+        None if flops is None else flops / tokens, time, cost, regret, untimed,
+    )  # fmt: skip
+
+
+def _time(run: Running, data: Data | None, calibration: Calibration) -> tuple[RunTime | None, str | None]:
+    """The run's time, or why there is none: a rate of the GPU that no source states, or operations not known."""
+    samples, tokens, epochs = (data.samples, data.tokens, data.epochs) if data else (None, None, 1)
+    try:
+        time = timed(run, samples, tokens, epochs, calibration)
+    except InputError as error:
+        return None, str(error)
+    return time, None if time else time_gap(run.arch, run.whole)
 
 
 def _names(field: str, value: Any, known: Sequence[str] | None = None) -> list[Any]:
@@ -188,15 +190,36 @@ def _of_steps(columns: Iterable[Column], data: Data, packing_given: bool) -> Ite
                 yield packed
 
 
+def _of_host(columns: Sequence[Column]) -> Iterator[Notice]:
+    """Ways that take more of the host's memory than a machine has, or, where nobody said how much that is, the way
+    that takes most."""
+    said = [(column, notice) for column in columns if (notice := column.host.notice)]
+    most = max(said, key=lambda each: each[0].host.node_bytes, default=None)
+    for column, notice in said if most and most[0].host.fits is False else [most] if most else []:
+        told = ", which takes most there" if column.host.fits is None and len(said) > 1 else ""
+        yield Notice(notice.code, f"{column.label}{told}: {notice.message}")
+
+
+def _untimed(columns: Iterable[Column]) -> Iterator[Notice]:
+    """Why ways have neither time nor cost, those with one reason together."""
+    ways: dict[str, list[str]] = {}
+    for column in columns:
+        if column.untimed is not None:
+            ways.setdefault(column.untimed, []).append(column.label)
+    for reason, labels in ways.items():
+        yield Notice("no-time", f"{', '.join(labels)}: time and cost are not estimated. {reason}")
+
+
 def compare(
     model: str | os.PathLike[str] | Mapping[str, Any] | Sequence[str], *,
     ranks: int | str | Sequence[int] = 32, methods: str | Sequence[str] = METHODS,
-    price: float | None = None, calibration: str | os.PathLike[str] | Calibration | None = None, **options: Any,
+    price: float | None = None, calibration: str | os.PathLike[str] | Calibration | None = None,
+    host_memory: int | str | None = None, **options: Any,
 ) -> Comparison:  # fmt: skip
     """Methods, models and ranks side by side: parameters, FLOPs, memory by part, time, cost and expected regret.
 
     `options` are those of an estimate (`data` to read a file among them) and the fields of Setup, `gpu` and `gpus`
-    too. Raises InputError.
+    too; `host_memory` is what a machine's host has for what is offloaded. Raises InputError.
     """
     models = [model] if isinstance(model, Mapping) else _names("model", model)
     picked = _names("methods", methods, get_args(Method))
@@ -206,13 +229,17 @@ def compare(
         own_price(price)
     if options.get("gpu") is not None:
         hardware.find(options["gpu"])
-    whole_number("gpus-per-node", options.get("gpus_per_node", 8))
+    asked = {
+        "gpu": options.get("gpu"), "price": price, "host_memory": host_memory,
+        "gpus_per_node": whole_number("gpus-per-node", options.get("gpus_per_node", hardware.GPUS_PER_NODE)),
+    }  # fmt: skip
     of_grpo = {"objective": options.get("objective"), "prompt_tokens": options.get("prompt_tokens")}
     options["seq_len"] = grpo.length_of(options.get("seq_len"), of_grpo)
     runs = list(_runs(models, wanted, picked, options))
     data = data_of(models[0], options, runs[0].setup.seq_len)
-    columns = tuple(_column(run, data, price, given, options.get("gpu") is not None) for run in runs)
+    columns = tuple(_column(run, data, given, asked) for run in runs)
     notices = [*data.notices] if data else []
+    notices += [*_of_host(columns), *_untimed(columns)]
     if len(models) > 1 and options.get("data") is not None:
         text = f"The data are counted with the tokenizer of the first model, {runs[0].model}."
         notices.append(Notice("data-of-first", text))

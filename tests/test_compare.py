@@ -239,3 +239,28 @@ def test_a_page_of_many_columns_cuts_nothing(width: int) -> None:
     figures = [figure for line in shown for figure in re.findall(r"[\d.,]+ [MB]", line)]
     assert figures == [units.count(column.run.params) for column in found.columns]
     assert "…" not in "".join(lines) and max(map(len, lines)) <= width
+
+
+def test_a_way_without_a_time_says_why() -> None:
+    """No source states a float32 rate of Google's chips: an adapter in float32 has no time there, full fine-tuning
+    in 16 bits has."""
+    found = planner.compare("Qwen/Qwen3-8B", gpu="tpu-v5e", methods="lora,full")
+    lora, full = found.columns
+    assert lora.time is None and lora.untimed and full.time and full.untimed is None
+    said = [notice.message for notice in found.warnings if notice.code == "no-time"]
+    assert len(said) == 1 and "lora r32" in said[0] and "float32 rate" in said[0] and "full" not in said[0]
+    assert not [n for n in planner.compare("Qwen/Qwen3-8B", methods="lora").warnings if n.code == "no-time"]
+
+
+def test_the_host_of_every_way() -> None:
+    """AdamW's two states of a full fine-tune are in the type of its weights; an estimate says the same of LoRA."""
+    options = {"offload": "optimizer", "gpu": "h100"}
+    lora, full = planner.compare("Qwen/Qwen3-8B", methods="lora,full", **options).columns
+    assert full.run.setup.precision == "bf16" and full.host.node_bytes == 2 * 2 * full.run.params
+    plan = planner.estimate("Qwen/Qwen3-8B", **options)
+    assert plan.memory and plan.memory["lora"] and plan.memory["lora"]["host"] == lora.host.to_dict()
+    short = planner.compare("Qwen/Qwen3-8B", methods="lora,full", **options, host_memory=lora.host.node_bytes)
+    assert [c.host.fits for c in short.columns] == [True, False]
+    said = [n for n in short.warnings if n.code.startswith("host-memory")]
+    assert [n.code for n in said] == ["host-memory-short"] and "full" in said[0].message
+    assert short.to_dict()["columns"][1]["memory"]["host"]["fits"] is False

@@ -11,7 +11,7 @@ from .config_option import config_option, only_given
 from .estimate import DATA, DATA_FILE, data_file_options, data_options
 from .options import SectionedCommand, json_option, print_json
 from .progress import reading
-from .run_options import BEFORE, BESIDE, HELD, IMAGES, MACHINE, SPREAD, STEP, UNITS, run_options
+from .run_options import BEFORE, BESIDE, HELD, HOST, IMAGES, MACHINE, SPREAD, STEP, UNITS, run_options
 
 EPILOG = """\b
 Examples:
@@ -25,7 +25,7 @@ SECTIONS = {
     "Adapter": tuple(name for name in ADAPTER if name not in ("model", "rank")),
     "More of PEFT's LoraConfig": PEFT,
     "Data": (*DATA, *DATA_FILE),
-    "Machines": MACHINE,
+    "Machines": (*MACHINE, *HOST),
     "Step": (*STEP, *BESIDE, *BEFORE, *IMAGES),
     "What is held and how": (*HELD, *SPREAD, *UNITS),
 }
@@ -40,7 +40,7 @@ SECTIONS = {
 @config_option
 @data_options
 @data_file_options
-@run_options(MACHINE)
+@run_options((*MACHINE, *HOST))
 @run_options((*STEP, *BESIDE, *BEFORE, *IMAGES, *HELD, *SPREAD, *UNITS))
 @json_option
 @click.pass_context

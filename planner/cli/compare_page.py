@@ -74,6 +74,10 @@ def _rows(found: Comparison) -> list[tuple[str, Callable[[Column], str | Text]]]
         for part in (*PARTS, VLLM)
         if any(c.memory.parts().get(part) for c in found.columns)
     ]
+    if any(column.host.node_bytes for column in found.columns):
+        rows.append(("on the host, a machine", lambda c: units.byte_size(c.host.node_bytes)))
+        if found.columns[0].host.memory_bytes is not None:
+            rows.append(("fits there", lambda c: "yes" if c.host.fits else "no"))
     rows.append(("most at", lambda c: textwrap.fill(c.memory.peak.name, BREAK)))
     if any(column.memory_bytes for column in found.columns):
         rows.append(("fits", _fits))

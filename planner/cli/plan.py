@@ -10,7 +10,7 @@ from .adapter_options import _models
 from .estimate import DATA_FILE, _datasets, data_file_options
 from .options import Count, SectionedCommand, complete, json_option, print_json
 from .progress import reading
-from .run_options import gpu_names, run_options
+from .run_options import HOST, gpu_names, run_options
 
 EPILOG = """\b
 Examples:
@@ -39,7 +39,7 @@ SECTIONS = {
         "model", "dataset", "tokens", "episodes", "success_rate", "epochs", *DATA_FILE, "seq_len",
     ),
     "Limits": ("budget", "deadline", "max_regret", "prefer", "fit"),
-    "Machines": ("gpu", "gpus", "gpus_per_node", "price", "calibration"),
+    "Machines": ("gpu", "gpus", "gpus_per_node", *HOST, "price", "calibration"),
     "What the search tries": (
         "ranks", "layers", "quantize", "checkpointing", "micro_batch", "batch", *SPREAD, "precision", "generation",
         "vllm_gpus",
@@ -89,6 +89,7 @@ def _gpus() -> list[str]:
 )  # fmt: skip
 @click.option("--gpus", default="1,2,4,8", show_default=True, metavar="COUNTS", help="Numbers of GPUs.")
 @click.option("--gpus-per-node", type=Count(), default=8, show_default=True, help="GPUs in a machine.")
+@run_options(HOST)
 @click.option("--price", type=float, metavar="USD", help="Your price of a GPU and hour, for every GPU.")
 @click.option("--calibration", type=click.Path(), metavar="FILE", help="A file from `lora-plan calibrate`.")
 @click.option(

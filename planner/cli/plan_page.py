@@ -65,6 +65,10 @@ def _best(found: Found) -> RenderableType:
         held = f"{within.held:.0%} of {units.counted(within.judged, 'source')}"
         by = f"{units.counted(found_peak.peaks, 'measured peak')}, of a step's rest x {found_peak.factor:.3g}"
         table.add_row("", f"by {by}; interval of {KIND_WORDS[within.kind]}: it holds {held}")
+    if best.host.node_bytes:
+        room = found.limits.host_bytes
+        of = "" if room is None else f" of {units.byte_size(room)}"
+        table.add_row("host's memory", f"{units.byte_size(best.host.node_bytes)}{of} a machine")
     if run.low is not None and run.high is not None:
         table.add_row(
             "time",

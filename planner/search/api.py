@@ -29,7 +29,7 @@ from ..speed import Calibration, time_gap
 from ..trainers import SETUP_FIELDS, asked_adapter_dtype, filled, to_say
 from .evaluate import Evaluated, price_of
 from .layout import SHARDINGS, WAYS, in_precisions, layouts, spread
-from .result import Binding, Found, Rejected, changed, why
+from .result import WITHOUT, Binding, Found, Rejected, changed, why
 from .space import (
     BATCH,
     CHECKPOINTING,
@@ -42,6 +42,7 @@ from .space import (
     Job,
     Limits,
     Space,
+    at_least_none,
     check_engine,
     check_regret,
     chosen,
@@ -73,13 +74,6 @@ def _many(value: Any) -> list[Any]:
 
 def _numbers(name: str, value: Any) -> tuple[int, ...]:
     return counted(name, (units.parse_count(name, item) for item in _many(value)))
-
-
-def _at_least_none(**counts: Any) -> None:
-    """Raise InputError for a count of plans to show that is none."""
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise InputError(name, value, "a whole number of at least 0")
 
 
 def accelerators(
@@ -240,9 +234,13 @@ def _of_rewards(job: Job, best: Evaluated) -> Iterator[Notice]:
         )
 
 
-def _notices(job: Job, found: Sequence[Evaluated], own: bool, group: int | None) -> Iterator[Notice]:
+def _notices(
+    job: Job, found: Sequence[Evaluated], own: bool, group: int | None, within: Limits
+) -> Iterator[Notice]:
     """What to know of these plans; `own`: whether the GPUs are named, and the usual numbers of them tried."""
     best = found[0]
+    if said := replace(best.host, memory_bytes=within.host_bytes).notice:
+        yield said
     if own and best.choice.layout.gpus > 1:
         yield Notice(
             "gpus-tried",
@@ -293,8 +291,7 @@ def _binding(chooser: Chooser, best: int, within: Limits) -> Iterator[Binding]:
 
     for limit, plan in binding(chooser, best, within):
         gain = why(plan, chooser.full(best), Limits(prefer=within.prefer))[1]
-        said = {"memory": "With more memory", "regret": "Without the limit on regret"}
-        start = said.get(limit, f"Without the {limit}")
+        start = WITHOUT.get(limit, f"Without the {limit}")
         yield Binding(limit, plan, f"{start}: {plan.choice.text}; the best plan is {gain}.")
 
 
@@ -308,7 +305,7 @@ def plan(
     group_size: int | None = None, on_progress: Callable[[int, int, int], None] | None = None,
     seq_len: int | None = None, batch: int | str | Sequence[int] = BATCH, budget: float | None = None,
     deadline: float | str | None = None, max_regret: float | None = None, prefer: str = "quality",
-    fit: str = "expected", price: float | None = None,
+    fit: str = "expected", price: float | None = None, host_memory: int | str | None = None,
     calibration: str | os.PathLike[str] | Calibration | None = None,
     ranks: int | str | Sequence[int] = RANKS, layers: str | Sequence[str] = LAYERS,
     quantize: str | Sequence[str] = QUANTIZE, checkpointing: str | Sequence[str] = CHECKPOINTING,
@@ -326,17 +323,17 @@ def plan(
 
     `gpu` is one or more names, or "any" (all with a known price); `gpus` their counts. `budget` is in dollars,
     `deadline` in seconds or as "12h", `max_regret` a share of the loss. `fit` says what has to fit on a GPU: the peak
-    that is "expected", or ("sure") the upper end of its interval. Of `precision`, one is held, several are weighed;
-    `setup` takes the other fields of planner.setup.Setup (optimizer, attention_kernel, kernels, loss, trainer ...),
-    held fixed. With
+    that is "expected", or ("sure") the upper end of its interval, and `host_memory` what a machine's host has for
+    what is offloaded: bytes or such as 512GiB. Of `precision`, one is held, several are weighed; `setup` takes the
+    other fields of planner.setup.Setup (optimizer, attention_kernel, kernels, loss, trainer ...), held fixed. With
     `objective` "grpo" it also weighs who makes the completions (`generation`) and a server's `vllm_gpus`. Raises
     InputError where an option is bad, or where nothing fits, naming the nearest plan.
     """
     options = {name: value for name, value in locals().items() if name != "setup"}
     options["group"] = group = grpo.one_group({**setup, "group": group}, group_size)
     seconds = None if deadline is None else units.parse_duration("deadline", deadline)
-    within = limits(budget, seconds, max_regret, prefer, fit)
-    _at_least_none(alternatives=alternatives, frontier=frontier)
+    within = limits(budget, seconds, max_regret, prefer, fit, host_memory)
+    at_least_none(alternatives=alternatives, frontier=frontier)
     fitting = narrowed(options, setup.get("trainer"))
     space = _space({**options, **fitting})
     job, name, of_data = _job(options, setup)
@@ -363,7 +360,7 @@ def plan(
         binding=tuple(_binding(chooser, best, within)), rejected=_sorted(_rejected(chooser, best, within)),
         warnings=(
             *of_data, *told(fitting, setup.get("trainer")), *widened(plans[0].choice.layout, free),
-            *_notices(job, plans, own, group),
+            *_notices(job, plans, own, group, within),
         ),
         learning_rate=_rate(model, job, plans[0]),
         given=_held(options, setup),
@@ -402,7 +399,7 @@ def _held(options: Mapping[str, Any], setup: Mapping[str, Any]) -> dict[str, Any
     """What the search held fixed, as options of an estimate."""
     names = (
         "model", "tokens", "dataset", "episodes", "success_rate", "epochs", *OF_FILE[:-1], "seq_len", "alpha",
-        "experts", "adapter_dtype", "gpus_per_node", "price", "calibration", "group",
+        "experts", "adapter_dtype", "gpus_per_node", "host_memory", "price", "calibration", "group",
     )  # fmt: skip
     found = {**{name: options[name] for name in names}, **setup, **_one_precision(options)}
     usual = {"vllm_tensor_parallel": 1}
@@ -415,5 +412,5 @@ def _held(options: Mapping[str, Any], setup: Mapping[str, Any]) -> dict[str, Any
 
 def _sorted(rejected: Iterable[Rejected]) -> tuple[Rejected, ...]:
     """What breaks a limit first, in the order of the limits."""
-    order = ("memory", "deadline", "budget", "regret", "worse")
+    order = ("memory", "host-memory", "deadline", "budget", "regret", "worse")
     return tuple(sorted(rejected, key=lambda item: order.index(item.kind)))

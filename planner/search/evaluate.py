@@ -10,6 +10,7 @@ from ..cost import Cost, GpuPrice, RunTime, cost_of, list_price, own_price
 from ..dataclass import dataclass
 from ..errors import UnsupportedArchitectureError
 from ..hardware import Cluster, cluster
+from ..host import Host, host_of
 from ..moments import MemoryEstimate
 from ..pacing import timed
 from ..regret import Regret, expected_regret
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A plan with its figures. `memory_bytes` is what a GPU has."""
+    """A plan with its figures. `memory_bytes` is what a GPU has, `host` what lies in a machine's host memory."""
 
     choice: Choice
     params: int
     memory: MemoryEstimate
     memory_bytes: int
+    host: Host
     run: RunTime
     cost: Cost | None
     regret: Regret | None
@@ -49,7 +51,7 @@ class Evaluated:
         return self.cost.usd if self.cost else None
 
     def failures(self, limits: Limits) -> tuple[str, ...]:
-        """Which limits it breaks: memory, deadline, budget, regret."""
+        """Which limits it breaks: memory, host-memory, deadline, budget, regret."""
         late = limits.deadline_s is not None and self.seconds > limits.deadline_s
         dear = limits.budget_usd is not None and (self.usd is None or self.usd > limits.budget_usd)
         poor = (
@@ -57,7 +59,13 @@ class Evaluated:
             and self.regret is not None
             and self.regret.value > limits.max_regret
         )
-        broken = {"memory": self.over_bytes(limits.fit) > 0, "deadline": late, "budget": dear, "regret": poor}
+        broken = {
+            "memory": self.over_bytes(limits.fit) > 0,
+            "host-memory": limits.host_bytes is not None and self.host.node_bytes > limits.host_bytes,
+            "deadline": late,
+            "budget": dear,
+            "regret": poor,
+        }
         return tuple(name for name, is_broken in broken.items() if is_broken)
 
     def to_dict(self) -> dict[str, Any]:
@@ -75,6 +83,7 @@ class Evaluated:
                 "interval": memory.interval(),
                 "corrected": dict(vars(memory.corrected)) if memory.corrected else None,
                 "limit_bytes": self.memory_bytes,
+                "host_bytes": self.host.node_bytes,
                 "moment": memory.peak.name,
             },
             "time": {
@@ -110,6 +119,11 @@ def machine_of(job: Job, accelerator: Accelerator, gpus: int) -> Cluster:
     return cluster(accelerator, gpus, per_node=job.per_node)
 
 
+def host_on(job: Job, memory: MemoryEstimate) -> Host:
+    """What of a plan lies in the host's memory of a machine."""
+    return host_of(memory, {"host_memory": None, "gpus_per_node": job.per_node})
+
+
 def regret_of(job: Job, params: int) -> Regret | None:
     """Expected excess loss of an adapter of this size; None where the data's loss tokens are not known, or none."""
     return (
@@ -136,7 +150,8 @@ def evaluate(job: Job, choice: Choice) -> Evaluated:
     if run is None:
         raise UnsupportedArchitectureError(f"No step time: {time_gap(job.arch, own.whole)}")
     price = price_of(job, choice.accelerator)
+    memory = own.memory()
     return Evaluated(
-        choice, own.params, own.memory(), choice.accelerator.memory_bytes or 0, run,
+        choice, own.params, memory, choice.accelerator.memory_bytes or 0, host_on(job, memory), run,
         cost_of(run, price) if price else None, regret_of(job, own.params),
     )  # fmt: skip

@@ -18,6 +18,11 @@ from .evaluate import Evaluated
 from .space import Limits, beside
 
 SCHEMA = 1
+WITHOUT = {
+    "memory": "With more memory",
+    "host-memory": "With more of the host's memory",
+    "regret": "Without the limit on regret",
+}  # how what binds begins; else "Without the budget"
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,8 @@ class Binding:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A plan one step from the best, and why it loses. `kind`: memory, deadline, budget, regret or worse."""
+    """A plan one step from the best, and why it loses. `kind`: memory, host-memory, deadline, budget, regret or
+    worse."""
 
     plan: Evaluated
     change: str
@@ -108,6 +114,7 @@ class Found:
                 "max_regret": self.limits.max_regret,
                 "prefer": self.limits.prefer,
                 "fit": self.limits.fit,
+                "host_memory_bytes": self.limits.host_bytes,
             },
             "candidates": self.candidates,
             "feasible": self.feasible,
@@ -163,6 +170,9 @@ def why(best: Evaluated, other: Evaluated, limits: Limits) -> tuple[str, str]:
     broken = other.failures(limits)
     if "memory" in broken:
         return "memory", f"{units.byte_size(other.over_bytes(limits.fit))} over"
+    if "host-memory" in broken:
+        over = other.host.node_bytes - (limits.host_bytes or 0)
+        return "host-memory", f"{units.byte_size(over)} of the host's memory over"
     if "deadline" in broken:
         return "deadline", f"{units.duration(other.seconds - (limits.deadline_s or 0))} late"
     if "budget" in broken:

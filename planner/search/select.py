@@ -65,6 +65,8 @@ class Chooser:
             allowed &= cells.usd <= limits.budget_usd * ROUNDED  # false where no price is known
         if limits.max_regret is not None:
             allowed &= cells.regret <= limits.max_regret * ROUNDED
+        if limits.host_bytes is not None:
+            allowed &= cells.host <= limits.host_bytes * ROUNDED
         return allowed
 
     def count(self, limits: Limits) -> int:
@@ -210,6 +212,7 @@ RELAXED: dict[str, Callable[[Limits], Limits]] = {
     "budget": lambda limits: replace(limits, budget_usd=None),
     "deadline": lambda limits: replace(limits, deadline_s=None),
     "regret": lambda limits: replace(limits, max_regret=None),
+    "host-memory": lambda limits: replace(limits, host_bytes=None),
 }
 
 
@@ -222,7 +225,10 @@ def better(chooser: Chooser, one: int, other: int, limits: Limits) -> bool:
 
 def binding(chooser: Chooser, best: int, limits: Limits) -> Iterator[tuple[str, Evaluated]]:
     """Each limit without which a better plan would be open, with that plan; memory last."""
-    given = {"budget": limits.budget_usd, "deadline": limits.deadline_s, "regret": limits.max_regret}
+    given = {
+        "budget": limits.budget_usd, "deadline": limits.deadline_s, "regret": limits.max_regret,
+        "host-memory": limits.host_bytes,
+    }  # fmt: skip
     for name, relax in RELAXED.items():
         if given[name] is not None:
             freed = chooser.best(relax(limits))
@@ -301,6 +307,8 @@ def _beyond(name: str, value: float, least: float, nearest: str) -> InputError:
         wanted = f"{math.ceil(least)} s ({units.duration(least)})"
     elif name == "budget":
         found, wanted = value, f"{math.ceil(least * 100) / 100:.2f} USD"
+    elif name == "host-memory":
+        found, wanted = units.byte_size(value), f"{math.ceil(least / 2**30 * 10) / 10:.1f}GiB"
     else:
         step = 10.0 ** (math.floor(math.log10(least)) - 2)
         found, wanted = value, f"{math.ceil(least / step) * step:.3g}"
@@ -372,6 +380,7 @@ def nothing_fits(chooser: Chooser, limits: Limits, told: str = "", shares: bool 
         ("budget", limits.budget_usd, cells.usd),
         ("deadline", limits.deadline_s, cells.seconds),
         ("max-regret", limits.max_regret, cells.regret),
+        *([("host-memory", limits.host_bytes, cells.host)] if limits.host_bytes is not None else []),
     ]
     for name, value, figure in given:
         if value is None:

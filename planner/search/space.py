@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from .. import units
 from ..adapter import AdapterSpec
 from ..choices import Checkpointing, Generation, Precision, Quantize
 from ..dataclass import dataclass
@@ -65,13 +66,15 @@ class Space:
 @dataclass(frozen=True)
 class Limits:
     """What a plan may cost and take, and the excess loss that it may have; None: no limit. `fit`: whether the peak
-    that is expected has to fit on a GPU, or the upper end of its interval too."""
+    that is expected has to fit on a GPU, or the upper end of its interval too; `host_bytes`: what a machine's host
+    has for what is kept there."""
 
     budget_usd: float | None = None
     deadline_s: float | None = None
     max_regret: float | None = None
     prefer: Prefer = "quality"
     fit: Fit = "expected"
+    host_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -342,17 +345,26 @@ def counted(name: str, values: Iterable[Any]) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
+def at_least_none(**counts: Any) -> None:
+    """Raise InputError for a count of plans to show that is none."""
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise InputError(name, value, "a whole number of at least 0")
+
+
 def limits(
-    budget: float | None, deadline: float | None, max_regret: float | None, prefer: str, fit: str = "expected"
-) -> Limits:
-    """Checked limits; `deadline` in seconds. Raises InputError."""
+    budget: float | None, deadline: float | None, max_regret: float | None, prefer: str, fit: str = "expected",
+    host_memory: Any = None,
+) -> Limits:  # fmt: skip
+    """Checked limits; `deadline` in seconds, `host_memory` in bytes or such as 512GiB. Raises InputError."""
     for name, value in (("budget", budget), ("deadline", deadline), ("max-regret", max_regret)):
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if value is not None and (not number or not 0 < value < math.inf):
             raise InputError(name, value, "a number above 0")
     preferred = chosen("prefer", (prefer,), get_args(Prefer))[0]
     fitting = chosen("fit", (fit,), get_args(Fit))[0]
-    return Limits(budget, deadline, max_regret, preferred, fitting)
+    host = None if host_memory is None else units.parse_bytes("host-memory", host_memory)
+    return Limits(budget, deadline, max_regret, preferred, fitting, host)
 
 
 def check_regret(job: Job, limits: Limits) -> None:

@@ -1,0 +1,60 @@
+"""What plans keep in the host's memory of a machine, of all of a space at once.
+
+It is computed with the scalar formula for every kind of GPU and layout that keeps something there, at the ranks that
+`over_ranks` asks for, and with one micro-batch: states, weights and gradients are as many whatever that is (of a
+pipeline those of the stage that needs most with it).
+"""
+
+from __future__ import annotations
+
+import itertools
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..memory.peak import estimate_memory
+from .evaluate import host_on
+from .peaks import over_ranks
+from .space import Job, setup_of
+from .tables import Table
+
+if TYPE_CHECKING:
+    from ..setup import Setup
+    from .screen import Cells
+
+Array = Any  # a numpy array
+
+
+def host_bytes(cells: Cells) -> Array:
+    """Bytes of a machine's host memory that the plan of each cell takes; 0 where its parts do not go together."""
+    space, own = cells.space, np.isfinite(cells.over)
+    found = np.zeros((len(space.accelerators), len(cells.tables), len(space.layouts)))
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for number, table in enumerate(cells.tables):
+        groups.setdefault((table.layers, table.quantize, table.checkpointing), []).append(number)
+    for gpu, layout, numbers in itertools.product(
+        range(len(space.accelerators)), range(len(space.layouts)), groups.values()
+    ):
+        mine = own & (cells.gpu == gpu) & (cells.layout == layout) & np.isin(cells.table, numbers)
+        if not mine.any():
+            continue
+        choice = cells.choice(int(np.flatnonzero(mine)[0]))
+        job = cells.job.on(choice.accelerator)
+        setup = setup_of(
+            job, choice.quantize, choice.checkpointing, choice.layout, choice.micro_batch, choice.accumulation
+        )
+        if keeps(setup):
+            tables = [cells.tables[number] for number in numbers]
+            found[gpu, numbers, layout] = over_ranks(tables, partial(_bytes, job, setup))
+    return found[cells.gpu, cells.table, cells.layout]
+
+
+def keeps(setup: Setup) -> bool:
+    """Whether anything lies in the host's memory."""
+    return setup.offload != "none" or setup.optimizer.startswith("paged")
+
+
+def _bytes(job: Job, setup: Setup, table: Table) -> Array:
+    memory = estimate_memory(job.arch, setup, table.pairs, table.whole)
+    return np.array(float(host_on(job, memory).node_bytes))
