@@ -35,7 +35,8 @@ GROUPS = (
     "fsdp-qlora", "zero-qlora", "checkpointed",
 )  # fmt: skip
 BESIDE = (
-    "name", "title", "aliases", "metric", "notes", "claim", "experts_quantised", "sharded_alone", "general", "like",
+    "name", "title", "aliases", "metric", "notes", "advice", "claim", "experts_quantised", "sharded_alone", "general",
+    "like",
 )  # fmt: skip
 INHERITED = ("experts_quantised", "sharded_alone")
 
@@ -56,6 +57,8 @@ class Trainer:
     `sharded_alone`: its sharding holds on one GPU too, whose units are still gathered in what is computed in.
     `general`: of a sort of programs, such as loops of one's own, and not of one whose code was read.
     `like`: the profile that holds but for what this one says; `own` are the claims that are its own.
+    `notes` are of this very profile, which versions it is of among them; `advice` is what else its program may do and
+    which option says so, and holds for those like it that have no other (an empty one takes it back).
     """
 
     name: str
@@ -70,6 +73,7 @@ class Trainer:
     general: bool = False
     like: str = ""
     own: int = 0
+    advice: str | None = None
 
     @property
     def differs(self) -> tuple[str, ...]:
@@ -127,7 +131,7 @@ def _own(raw: Mapping[str, Any]) -> Trainer:
     return Trainer(
         raw["name"], raw["title"], MappingProxyType(groups), claims, tuple(raw.get("aliases", ())),
         raw.get("metric", ""), raw.get("notes", ""), models, bool(raw.get("sharded_alone")),
-        bool(raw.get("general")), str(raw.get("like", "")), len(claims),
+        bool(raw.get("general")), str(raw.get("like", "")), len(claims), raw.get("advice"),
     )  # fmt: skip
 
 
@@ -142,6 +146,7 @@ def _over(own: Trainer, base: Trainer) -> Trainer:
     said = {name for claim in own.claims for name in claim.fields}
     kept = tuple(claim for claim in base.claims if set(claim.fields) - said)
     found = {name: getattr(own, name) or getattr(base, name) for name in INHERITED}
+    found["advice"] = base.advice if own.advice is None else own.advice
     return replace(own, groups=MappingProxyType(groups), claims=(*own.claims, *kept), **found)
 
 
@@ -234,7 +239,8 @@ def likeness(name: str) -> Notice | None:
 def noted(name: str) -> Notice | None:
     """What a profile notes: what else its program may do, and which option or profile says so."""
     found = None if name == PLAIN else find(name)
-    return Notice("trainer-noted", f"{found.title}: {found.notes}") if found and found.notes else None
+    said = " ".join(text for text in (found.notes, found.advice) if text) if found else ""
+    return Notice("trainer-noted", f"{found.title}: {said}") if found and said else None
 
 
 def known(name: str) -> bool:

@@ -226,3 +226,35 @@ def test_readmes_of_chatglm(model: str, trainer: str, tokens: int, published: in
     found = running(model, options).memory()
     assert found.low < published * 2**20 < found.high
     assert found.per_gpu_bytes == pytest.approx(published * 2**20, rel=0.08)
+
+
+def test_advice_holds_for_those_like_it_and_notes_do_not() -> None:
+    """Which versions a profile is of is its own; what an option makes of its program holds for its kin."""
+    base = {**BASE, "notes": "Before 1.0: other.", "advice": "With its flag: --tf32."}
+    like = {"title": "Own", "like": "base", "claim": [_claim("loss")]}
+    found = parse(
+        {"trainer": [base, {"name": "as", **like}, {"name": "own", "advice": "Not so.", **like},
+                     {"name": "none", "advice": "", **like}]}
+    )  # fmt: skip
+    assert [t.notes for t in found] == ["Before 1.0: other.", "", "", ""]
+    assert [t.advice for t in found] == ["With its flag: --tf32.", "With its flag: --tf32.", "Not so.", ""]
+
+
+def test_what_is_noted_of_kin() -> None:
+    def said(name: str) -> str:
+        notice = noted(name)
+        return notice.message if notice else ""
+
+    bf16 = "With pure_bf16: --precision bf16."
+    for name in ("llama-factory", "llama-factory-0.8", "llama-factory-0.9.2", "llama-factory-0.9.4"):
+        assert said(name).count(bf16) == 1, name
+    assert bf16 not in said("llama-factory-2023") and "--flash_attn" in said("llama-factory-2023")
+    assert "Not the newest" not in said("llama-factory-0.9.4")
+    assert "--zero_stage 2" in said("openrlhf-0.6")
+    assert said("hf-trainer-2024").count("accelerate before 0.30") == 1
+    assert "accelerate" not in said("hf-trainer-2023") and "accelerate" in said("lmflow")
+
+
+def test_a_note_that_names_an_option_stands_as_advice_where_others_are_like_its_profile() -> None:
+    kin = {t.like for t in trainers()}
+    assert [t.name for t in trainers() if t.name in kin and "--" in t.notes] == []
