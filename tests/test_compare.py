@@ -254,7 +254,7 @@ def test_a_way_without_a_time_says_why() -> None:
 
 def test_the_host_of_every_way() -> None:
     """AdamW's two states of a full fine-tune are in the type of its weights; an estimate says the same of LoRA."""
-    options = {"offload": "optimizer", "gpu": "h100"}
+    options: dict[str, Any] = {"offload": "optimizer", "gpu": "h100"}
     lora, full = planner.compare("Qwen/Qwen3-8B", methods="lora,full", **options).columns
     assert full.run.setup.precision == "bf16" and full.host.node_bytes == 2 * 2 * full.run.params
     plan = planner.estimate("Qwen/Qwen3-8B", **options)
