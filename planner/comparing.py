@@ -197,7 +197,7 @@ def _of_host(columns: Sequence[Column]) -> Iterator[Notice]:
     most = max(said, key=lambda each: each[0].host.node_bytes, default=None)
     for column, notice in said if most and most[0].host.fits is False else [most] if most else []:
         told = ", which takes most there" if column.host.fits is None and len(said) > 1 else ""
-        yield Notice(notice.code, f"{column.label}{told}: {notice.message}")
+        yield replace(notice, message=f"{column.label}{told}: {notice.message}")
 
 
 def _untimed(columns: Iterable[Column]) -> Iterator[Notice]:

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import itertools
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..memory.peak import estimate_memory
+from ..setup import Setup
 from .evaluate import host_on
 from .peaks import over_ranks
+from .screen import Cells
 from .space import Job, setup_of
 from .tables import Table
-
-if TYPE_CHECKING:
-    from ..setup import Setup
-    from .screen import Cells
 
 Array = Any  # a numpy array
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +24,6 @@ from ..speed.step import step_bytes
 from ..speed.trained import Held
 from ..speed.work import PHASES, Work
 from .evaluate import machine_of, price_of, regret_of
-from .hosted import host_bytes
 from .layout import Layout
 from .makers import learnt, makers, making_s
 from .mixed import Mixed
@@ -61,11 +59,6 @@ class Cells:
     over: Array
     over_high: Array
     regret: Array
-
-    @cached_property
-    def host(self) -> Array:
-        """Bytes of a machine's host memory that each takes."""
-        return host_bytes(self)
 
     def choice(self, cell: int) -> Choice:
         """The plan of a cell."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from ..errors import InputError
 from ..fewest import fewest_gpus
 from ..memory.overhead import said_narrower
 from .evaluate import Evaluated, as_run, evaluate
+from .hosted import host_bytes
 from .layout import WAYS, Layout, goes
 from .screen import TOLERANCE, Cells
 from .space import Fit, Job, Limits
@@ -39,6 +42,11 @@ class Chooser:
     def missing(self) -> Array:
         """What is over of a GPU's memory in each cell, as a share."""
         return self.cells.over_high if self.fit == "sure" else self.cells.over
+
+    @cached_property
+    def host(self) -> Array:
+        """Bytes of a machine's host memory that the plan of each cell takes."""
+        return host_bytes(self.cells)
 
     def full(self, cell: int) -> Evaluated:
         """The plan of a cell in full."""
@@ -66,7 +74,7 @@ class Chooser:
         if limits.max_regret is not None:
             allowed &= cells.regret <= limits.max_regret * ROUNDED
         if limits.host_bytes is not None:
-            allowed &= cells.host <= limits.host_bytes * ROUNDED
+            allowed &= self.host <= limits.host_bytes * ROUNDED
         return allowed
 
     def count(self, limits: Limits) -> int:
@@ -234,7 +242,7 @@ def binding(chooser: Chooser, best: int, limits: Limits) -> Iterator[tuple[str, 
             freed = chooser.best(relax(limits))
             if freed is not None and freed != best and better(chooser, freed, best, relax(limits)):
                 yield name, chooser.full(freed)
-    roomy = Chooser(chooser.cells, chooser.fit)
+    roomy = copy(chooser)
     roomy.fits = np.isfinite(chooser.cells.over)
     order = roomy.order(roomy.within(limits), limits)[0]
     if len(order) and int(order[0]) != best and better(roomy, int(order[0]), best, limits):
@@ -380,7 +388,7 @@ def nothing_fits(chooser: Chooser, limits: Limits, told: str = "", shares: bool 
         ("budget", limits.budget_usd, cells.usd),
         ("deadline", limits.deadline_s, cells.seconds),
         ("max-regret", limits.max_regret, cells.regret),
-        *([("host-memory", limits.host_bytes, cells.host)] if limits.host_bytes is not None else []),
+        *([("host-memory", limits.host_bytes, chooser.host)] if limits.host_bytes is not None else []),
     ]
     for name, value, figure in given:
         if value is None:

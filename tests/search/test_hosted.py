@@ -13,6 +13,7 @@ from planner.cli.main import cli
 from planner.errors import InputError
 from planner.estimator import load
 from planner.search.screen import screen
+from planner.search.select import Chooser
 from planner.search.space import Limits
 
 from .small import search_of
@@ -38,11 +39,9 @@ def test_bytes_by_hand() -> None:
 def test_every_cell_takes_what_its_plan_in_full_does(more: dict[str, Any]) -> None:
     options = {**ASKED, "ranks": (1, 2, 8, 16, 64), "sharding": "ddp,fsdp,zero3", "layers": "mlp,all", **more}
     cells = screen(*search_of(QWEN, {**options, "offload": "none,optimizer,parameters,all"}))
-    from planner.search.select import Chooser
-
     chooser = Chooser(cells)
     for cell in np.flatnonzero(np.isfinite(cells.over))[::7]:
-        assert cells.host[cell] == pytest.approx(chooser.full(int(cell)).host.node_bytes, abs=64), cell
+        assert chooser.host[cell] == pytest.approx(chooser.full(int(cell)).host.node_bytes, abs=64), cell
 
 
 def test_a_limit_leaves_out_what_needs_more_and_binds() -> None:
