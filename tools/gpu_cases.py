@@ -20,7 +20,8 @@ FAMILIES = (
     "bigscience/bloom-1b1", "facebook/opt-1.3b", "bigcode/starcoder2-3b", "HuggingFaceTB/SmolLM3-3B",
     "LiquidAI/LFM2-1.2B", "microsoft/phi-2", "google/gemma-7b", "THUDM/glm-4-9b", "tiiuae/falcon-7b",
     "stabilityai/stablelm-2-1_6b", "Qwen/Qwen2.5-3B", "internlm/internlm2_5-7b",
-    "CohereLabs/c4ai-command-r7b-12-2024", "google/gemma-4-E2B-it", "openai-community/gpt2-large", "arcee-ai/AFM-4.5B",
+    "CohereLabs/c4ai-command-r7b-12-2024", "google/gemma-4-E2B-it", "openai-community/gpt2-large",
+    "arcee-ai/AFM-4.5B",
 )  # fmt: skip
 MIXTURES = ("allenai/OLMoE-1B-7B-0924", "Qwen/Qwen1.5-MoE-A2.7B", "deepseek-ai/DeepSeek-V2-Lite",
             "ibm-granite/granite-3.1-3b-a800m-instruct", "openai/gpt-oss-20b", "Qwen/Qwen3-30B-A3B")  # fmt: skip
