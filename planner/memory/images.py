@@ -7,7 +7,6 @@ nothing needs a gradient it leaves its result alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from ..adapter.tower import in_tower, whole_in_tower
@@ -16,12 +15,13 @@ from ..schema import Apply, Attend, Block, Images, Matrix
 from ..setup import Setup
 from .kinds import KEPT, STREAM, Job, Walked, walk_layer
 from .known import maybe_at, remembered
+from .linear import Values
 from .merged import entry_of
 from .passes import FLOAT32, Pass
 from .pooled import first_needs, patches_of, pooler_of
 from .rounds import in_rounds
 from .step import Course, Layers, walked_layers
-from .stretch import Held, Stretch, at_ranks
+from .stretch import Held, Stretch, at_values
 from .tape import Size
 
 TEMPORARY = "temporary"
@@ -170,8 +170,8 @@ def _trains_patches(own: Job, images: Images) -> bool:
     return not makers.isdisjoint((*own.trained.pairs, *own.whole.biases, *own.whole.matrices))
 
 
-def _exit_at(found: Walked, ranks: Sequence[int]) -> Walked:
-    return found._replace(forward=at_ranks(found.forward, ranks), backward=maybe_at(found.backward, ranks))
+def _exit_at(found: Walked, values: Values) -> Walked:
+    return found._replace(forward=at_values(found.forward, values), backward=maybe_at(found.backward, values))
 
 
 def _connectors(images: Images) -> list[tuple[Block, int]]:

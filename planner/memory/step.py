@@ -18,6 +18,7 @@ from .head import LOGITS, head_stretches, sums_unembedding
 from .kinds import CACHES, Job, Walked, walk_layer
 from .known import maybe_at, remembered
 from .layout import low_ranks
+from .linear import Values
 from .passes import CASTS, FLOAT32
 from .per_layer import per_layer
 from .products import LowRank
@@ -26,7 +27,7 @@ from .sharding import end_unit, gradients_go
 from .shared import shared_casts, shared_gradients
 from .stages import Stage, stages, whole_model
 from .stem import Stem, stem_stretches
-from .stretch import Held, at_ranks, plus
+from .stretch import Held, at_values, plus
 from .tape import Size
 from .unembedding import Head
 
@@ -60,10 +61,10 @@ class Layers:
     order: tuple[tuple[str, int], ...]
     kinds: tuple[Walked, ...]
 
-    def at(self, ranks: Sequence[int]) -> Layers:
-        """The same at these ranks."""
+    def at(self, values: Values) -> Layers:
+        """The same at these values of symbols."""
         kinds = tuple(
-            each._replace(forward=at_ranks(each.forward, ranks), backward=maybe_at(each.backward, ranks))
+            each._replace(forward=at_values(each.forward, values), backward=maybe_at(each.backward, values))
             for each in self.kinds
         )
         return Layers(self.order, kinds)
@@ -235,7 +236,7 @@ def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = Tr
         lambda own: head_stretches(
             own.run(width=width), replace(head_of(own), normed=normed), own.traits, setup.loss, setup.loss_chunk, grad
         ),
-        lambda found, ranks: (at_ranks(found[0], ranks), maybe_at(found[1], ranks)),
+        lambda found, values: (at_values(found[0], values), maybe_at(found[1], values)),
     )  # fmt: skip
     live = 2 if setup.sharding == "zero3" else 0  # FSDP's root holds the unembedding throughout
     own: Held = {"gathered": end_unit(job.arch, setup)}
@@ -276,7 +277,7 @@ def pass_reference(job: Job, going: Course, live: int) -> None:
         lambda own: head_stretches(
             own.run(grad=False, width=width), head_of(own), own.traits, setup.loss, setup.loss_chunk, False
         ),
-        lambda found, ranks: (at_ranks(found[0], ranks), None),
+        lambda found, values: (at_values(found[0], values), None),
     )  # fmt: skip
     going.go("loss", "reference", loss, live)
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import field
+from itertools import zip_longest
 from operator import add, le, neg
 
 from ..dataclass import dataclass
-from .linear import Linear, NotLinearError, is_exact
+from .linear import Linear, More, NotLinearError, Values, is_exact
 from .tape import Size, Tape
 
 Held = dict[str, Size]  # bytes by label
-Row = tuple[float, ...]  # of a size that is linear in ranks: its constant and its factors
+Row = tuple[float, ...]  # of a size that is linear in symbols: its constant and its factors
 
 
 class Peaks(Held):
@@ -64,10 +65,11 @@ def stretch(tape: Tape, start: int, end: int, *, skip: tuple[int, int] = (0, 0))
 
 
 def _over_ranks(tape: Tape, start: int, end: int, left_out: Collection[int]) -> Stretch:
-    """The same where sizes are linear in ranks: the points that are the highest at some ranks."""
+    """The same where sizes are linear in symbols: the points that are the highest at some of their values."""
     if not all(map(is_exact, tape.sizes)):
         raise NotLinearError
-    count = next(len(size.factors) for size in tape.sizes if isinstance(size, Linear))
+    some = next(size for size in tape.sizes if isinstance(size, Linear))
+    count, mixed = len(some.factors), some.mixed
     rows = [size.row if isinstance(size, Linear) else (size, *count * (0,)) for size in tape.sizes]
     level: Row = (count + 1) * (0,)
     held: dict[str, Row] = {}
@@ -84,26 +86,50 @@ def _over_ranks(tape: Tape, start: int, end: int, left_out: Collection[int]) -> 
         if event >= 0 and not any(all(map(le, level, top)) for top, _ in tops):
             tops = [(top, then) for top, then in tops if not all(map(le, top, level))]
             tops.append((level, dict(held)))
-    return Stretch(_sizes(held), Peaks([_sizes(then) for _, then in tops]))
+    return Stretch(_sizes(held, mixed), Peaks([_sizes(then, mixed) for _, then in tops]))
 
 
-def _sizes(held: dict[str, Row]) -> Held:
+def _sizes(held: dict[str, Row], mixed: bool) -> Held:
     """Rows of constants and factors as sizes, those of nothing left out."""
     return {
-        label: Linear(row[0], row[1:]) if any(row[1:]) else row[0] for label, row in held.items() if any(row)
+        label: Linear(row[0], row[1:], mixed) if any(row[1:]) else row[0]
+        for label, row in held.items()
+        if any(row)
     }
 
 
-def at_ranks(part: Stretch, ranks: Sequence[int]) -> Stretch:
-    """A stretch over symbols at these ranks."""
-    change, highest = _at(part.change, ranks), part.highest
+def at_values(part: Stretch, values: Values) -> Stretch:
+    """A stretch over symbols at these ranks, or over ranks at this micro-batch."""
+    change, highest = _at(part.change, values), part.highest
     if isinstance(highest, Peaks):
-        highest = max((_at(each, ranks) for each in highest.each), key=lambda held: sum(held.values()))
+        each = [_at(then, values) for then in highest.each]
+        highest = Peaks(_highest(each)) if isinstance(values, More) else max(each, key=_total)
     return Stretch(change, highest)
 
 
-def _at(held: Held, ranks: Sequence[int]) -> Held:
-    return {label: size.at(ranks) if type(size) is Linear else size for label, size in held.items()}
+def _at(held: Held, values: Values) -> Held:
+    return {label: size.at(values) if type(size) is Linear else size for label, size in held.items()}
+
+
+def _total(held: Held) -> Size:
+    return sum(held.values())
+
+
+def _highest(each: list[Held]) -> list[Held]:
+    """Those of points, in order of time, that are the highest at some ranks."""
+    tops: list[tuple[Row, Held]] = []
+    for held in each:
+        total = _total(held)
+        row = total.row if isinstance(total, Linear) else (total,)
+        if not any(_within(row, top) for top, _ in tops):
+            tops = [(top, then) for top, then in tops if not _within(top, row)]
+            tops.append((row, held))
+    return [held for _, held in tops]
+
+
+def _within(low: Row, high: Row) -> bool:
+    """Whether no coefficient is above the other's; what has none has 0."""
+    return all(a <= b for a, b in zip_longest(low, high, fillvalue=0))
 
 
 def _by_label(tape: Tape, start: int, end: int, left_out: Collection[int]) -> Held:

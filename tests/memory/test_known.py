@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 import random
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from planner.errors import PlannerError
 from planner.memory import kinds, known, peak, sharding, states, step
 from planner.memory.linear import Linear, NotLinearError, is_exact, symbols
-from planner.memory.stretch import Peaks, Stretch, at_ranks, stretch
+from planner.memory.stretch import Peaks, Stretch, at_values, stretch
 from planner.memory.tape import Tape
 from planner.moments import MemoryEstimate
 from planner.running import running
@@ -112,7 +113,7 @@ def test_the_highest_point_over_ranks_is_that_of_each(
     once = walk(symbol)
     assert isinstance(once.highest, Peaks)
     for rank in ranks:
-        found, expected = at_ranks(once, [rank]), walk(rank)
+        found, expected = at_values(once, [rank]), walk(rank)
         assert found.change == expected.change
         assert found.highest == expected.highest
 
@@ -127,3 +128,43 @@ def test_linear_sizes_refuse_what_is_not_linear() -> None:
         with pytest.raises(NotLinearError):
             attempt(one, other)
     assert not Linear(0, (0, 0))
+
+
+BATCHES = (1, 2, 3, 5, 8, 64)
+OBJECTIVES: tuple[dict[str, Any], ...] = (
+    {}, {}, {"objective": "dpo", "reference": "none"}, {"objective": "grpo", "reference": "none", "loss": "tiled"},
+)  # fmt: skip
+
+
+def stages_of(model: str, options: dict[str, Any], follow: bool) -> Any:
+    """The estimates of a pipeline's stages, as a search asks for them (`follow`) or walked at this rank and batch."""
+    own = running(model, options)
+    try:
+        return peak._stages(own.arch, own.setup, own.pairs, own.whole, None, False, ranks_follow=follow)
+    except PlannerError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_walked_for_every_micro_batch_is_what_each_is(seed: int) -> None:
+    """Walks with numbers alone against those with symbols for ranks and the micro-batch, byte for byte."""
+    chance, judged, mixed = random.Random(seed), 0, 0
+    for _ in range(10):
+        model, choices = chance.choice(MODELS), chance.choice(OBJECTIVES)
+        options = {name: chance.choice(values) for name, values in CHOICES.items() if chance.random() < 0.15}
+        options = {"seq_len": 96, **choices, **options, "accumulation": 1}
+        copies = options.get("gpus", 1) // options.get("tensor_parallel", 1) or 1
+        for batch, rank in itertools.product(BATCHES, (1, 57)):
+            own = {**options, "rank": rank, "batch": batch * copies}
+            try:
+                running(model, own)
+            except PlannerError:
+                break
+            forget()
+            fresh = stages_of(model, own, follow=False)
+            forget()
+            assert stages_of(model, own, follow=True) == fresh, (model, own)
+            judged += not isinstance(fresh, str)
+            mixed += batch > 1 and known._walks.cache_info().currsize >= 4  # of this micro-batch and of any
+    assert judged > 20
+    assert mixed > 10
