@@ -87,6 +87,19 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "GPT-3 125M": _gpt2(768, 12, 12, 2048, 50264),
     "GPT of 6.7B with 32,768 positions": _gpt2(4096, 32, 32, 32768, 50304),
+    "GPT-2 1.2B of 1,024 tokens": _gpt2(1536, 40, 16, 1024, 50304),
+    "GPT-2 8.3B of 1,024 tokens": _gpt2(3072, 72, 32, 1024, 50304),
+    "GPT-2 22B of 2,048 tokens": _gpt2(6144, 48, 64, 2048, 51200),
+    "GPT of 12 layers, 512 wide": _gpt2(512, 12, 8, 1024, 50304),
+    # A GPT of Megatron's with grouped keys and values: as StarCoder 2, which turns them in place of learnt positions.
+    "Megatron 7B, as StarCoder 2": {
+        **_llama(4096, 32, 32, 16384, 131200), "model_type": "starcoder2", "num_key_value_heads": 8,
+        "hidden_act": "gelu_pytorch_tanh", "use_bias": True, "tie_word_embeddings": False,
+    },
+    "distilbert/distilbert-base-uncased": {
+        "model_type": "distilbert", "dim": 768, "hidden_dim": 3072, "n_layers": 6, "n_heads": 12,
+        "vocab_size": 30522, "max_position_embeddings": 512, "activation": "gelu", "tie_weights_": True,
+    },
     "GPT-3 355M": _gpt2(1024, 24, 16, 2048, 50264),
     "GPT-3 760M": _gpt2(1536, 24, 16, 2048, 50264),
     "GPT-3 1.3B": _gpt2(2048, 24, 16, 2048, 50264),
