@@ -1,9 +1,9 @@
 """Step times that were collected after the constants of speed were fitted: each with the command of a user.
 
-data/measured/speed_later.csv, _latest, _newest, _further, _unseen, _sixth, _seventh, _eighth and _ninth, gathered
-one after the other, hold what is published (seconds of a step, or tokens a second of a GPU) and, as `options`, what
-follows `lora-plan estimate --model M` (`compare --methods full` for full fine-tuning). The first predictions are kept
-in files of the same names that end in _blind.
+data/measured/speed_later.csv, _latest, _newest, _further, _unseen, _sixth, _seventh, _eighth, _ninth and
+_tenth, gathered one after the other, hold what is published (seconds of a step, or tokens a second of a GPU) and, as
+`options`, what follows `lora-plan estimate --model M` (`compare --methods full` for full fine-tuning). The first
+predictions are kept in files of the same names that end in _blind.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ SIXTH = "speed_sixth"
 SEVENTH = "speed_seventh"
 EIGHTH = "speed_eighth"
 NINTH = "speed_ninth"
+TENTH = "speed_tenth"
 GATHERED = (
     LATER,
     LATEST,
@@ -177,7 +178,7 @@ def main() -> None:
     name = next(
         (
             name
-            for name in (NINTH, EIGHTH, SEVENTH, SIXTH, UNSEEN, FURTHER, NEWEST, LATEST)
+            for name in (TENTH, NINTH, EIGHTH, SEVENTH, SIXTH, UNSEEN, FURTHER, NEWEST, LATEST)
             if name in sys.argv
         ),
         LATER,
