@@ -53,6 +53,17 @@ class Accelerator:
 
 
 @dataclass(frozen=True)
+class Int8Rate:
+    """How many times its dense 16-bit rate an int8 rate is, of chips whose names begin so."""
+
+    id: str
+    chips: tuple[str, ...]
+    times_16bit: float
+    what: str
+    source: Source
+
+
+@dataclass(frozen=True)
 class Price:
     """What one accelerator costs per hour at one provider on one date. `kind` is on-demand or spot."""
 

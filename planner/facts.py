@@ -22,7 +22,16 @@ from .schema import Source, SourceKind
 if TYPE_CHECKING:  # imported where they are used: each is a share of a cold start
     from pathlib import Path
 
-    from .fact_types import Accelerator, CapacityFact, Convention, DatasetFact, Price, RateContext, RegretFact
+    from .fact_types import (
+        Accelerator,
+        CapacityFact,
+        Convention,
+        DatasetFact,
+        Int8Rate,
+        Price,
+        RateContext,
+        RegretFact,
+    )
 
 _NO_NUMBERS: Mapping[str, float] = MappingProxyType({})
 
@@ -182,6 +191,14 @@ def accelerators() -> tuple[Accelerator, ...]:
     from .fact_types import Accelerator
 
     return _entries("accelerators.toml", "accelerator", Accelerator, "name")
+
+
+@cache
+def int8_rates() -> tuple[Int8Rate, ...]:
+    """Every entry of int8.toml; the first that names a chip holds."""
+    from .fact_types import Int8Rate
+
+    return _entries("int8.toml", "rate", Int8Rate, "id")
 
 
 @cache

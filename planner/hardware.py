@@ -57,12 +57,6 @@ class Cluster:
         return min(self.link_bytes_per_s, self.network_bytes_per_s * self.per_node)
 
 
-# Chips whose products are no faster in int8 than in 16 bits.
-SAME_IN_INT8 = ("V100", "P100", "MI210", "MI250", "RX 7900", "Radeon PRO W7")
-# Of whose products in int8 no source states a rate.
-UNKNOWN_IN_INT8 = ("Apple", "Gaudi", "TPU")
-
-
 def peak_flops_per_s(accelerator: Accelerator, dtype: str) -> float | None:
     """The dense peak of matrix products in this format, FLOP/s; None where no source states it."""
     found: float | None = getattr(accelerator, _PEAKS[dtype])
@@ -91,33 +85,29 @@ def only_float16(accelerator: Accelerator) -> bool:
     )
 
 
-def int8_ratio(accelerator: Accelerator) -> float:
-    """How many times its 16-bit peak a chip's int8 peak is: 2, and 4 on GeForce cards, whose 16-bit products are
-    slowed where they add up in float32, as in training (RTX 3090: 284 and 71, RTX 4090: 661 and 165 TFLOP/s;
-    NVIDIA's GA102 and Ada whitepapers, appendices). 1 on AMD's CDNA 2 and RDNA 3 (MI250X: 383 of both, CDNA 2
-    whitepaper; RX 7900: 512 operations a clock of both, RDNA 3 ISA, WMMA), and a fifteenth on Blackwell Ultra, which
-    has next to no int8 units (165 of GB300's 2,500 TFLOP/s, 150 of B300's 2,250: verda.com,
-    "GB300 NVL72 architecture"). Before capability 7.5 bitsandbytes multiplies in 16 bits."""
-    if accelerator.name.startswith(SAME_IN_INT8):
-        return 1.0
-    if accelerator.name.startswith(("B300", "GB300")):
-        return 1 / 15
-    return 4.0 if re.match(r"RTX \d{4}(?! Ada)", accelerator.name) else 2.0
+def int8_ratio(accelerator: Accelerator) -> float | None:
+    """How many times its 16-bit rate a chip's int8 rate is (data/int8.toml); None where no source states it."""
+    found = (fact for fact in facts.int8_rates() if accelerator.name.startswith(fact.chips))
+    first = next(found, None)
+    return None if first is None else first.times_16bit
 
 
 def knows_int8(accelerator: Accelerator) -> bool:
     """Whether the rate of products in int8 is known."""
-    return not accelerator.name.startswith(UNKNOWN_IN_INT8)
+    return int8_ratio(accelerator) is not None
 
 
 def matmul_flops_per_s(accelerator: Accelerator, dtype: str) -> float:
     """The rate at which products of this format could run at best. Raises InputError where it is not known."""
-    if dtype == "int8" and not knows_int8(accelerator):
-        raise InputError(
-            "gpu", accelerator.name, "an accelerator whose int8 rate is known", "--quantize nf4 needs none."
-        )
     if dtype == "int8":
-        return int8_ratio(accelerator) * matmul_flops_per_s(accelerator, "float16")
+        if (ratio := int8_ratio(accelerator)) is None:
+            raise InputError(
+                "gpu",
+                accelerator.name,
+                "an accelerator whose int8 rate is known",
+                "--quantize nf4 needs none.",
+            )
+        return ratio * matmul_flops_per_s(accelerator, "float16")
     peak = peak_flops_per_s(accelerator, arithmetic_of(accelerator, dtype))
     if peak is None:
         remedy = "`lora-plan gpus` shows what is known."

@@ -60,7 +60,13 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     "(nvidia-smi).",
 )  # fmt: skip
 @click.option("--add-to", type=click.Path(), metavar="FILE", help="An earlier calibration to add to.")
-@click.option("-o", "--out", type=click.Path(), metavar="FILE", help="Where to write the calibration.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(),
+    metavar="FILE",
+    help="Where to write the calibration, which is not kept without.",
+)
 @run_options(MACHINE)
 @adapter_options
 @click.option(
@@ -84,14 +90,18 @@ def command(as_json: bool, **options: Any) -> None:
         return
     for line in (*_step_lines(found), *_peak_lines(found)):
         click.echo(line)
+    steps, peaks = len(found.calibration.measurements), len(found.calibration.peaks)
+    held = [
+        units.counted(number, word)
+        for number, word in ((steps, "measurement"), (peaks, "measured peak"))
+        if number
+    ]
     if found.path:
-        steps, peaks = len(found.calibration.measurements), len(found.calibration.peaks)
-        said = [
-            units.counted(number, word)
-            for number, word in ((steps, "measurement"), (peaks, "measured peak"))
-            if number
-        ]
-        click.echo(f"wrote {found.path}: {' and '.join(said)}")
+        click.echo(f"wrote {found.path}: {' and '.join(held)}")
+    else:
+        click.echo(
+            f"not kept: {' and '.join(held)}; -o FILE keeps that, for --calibration FILE and --add-to FILE"
+        )
     for notice in found.notices:
         click.echo(f"note  {notice.message}")
 

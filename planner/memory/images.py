@@ -18,7 +18,7 @@ from .known import maybe_at, remembered
 from .linear import Values
 from .merged import entry_of
 from .passes import FLOAT32, Pass
-from .pooled import first_needs, patches_of, pooler_of
+from .pooled import patches_of, pooler_of
 from .rounds import in_rounds
 from .step import Course, Layers, walked_layers
 from .stretch import Held, Stretch, at_values
@@ -164,12 +164,6 @@ def _patches(images: Images) -> Matrix:
     return images.tower.matrices[op.matrix]
 
 
-def _trains_patches(own: Job, images: Images) -> bool:
-    """Whether what makes patches has something to train, so that the first layer's input needs a gradient."""
-    makers = {op.matrix for op in _block(images, "stem").operations if isinstance(op, Apply)}
-    return not makers.isdisjoint((*own.trained.pairs, *own.whole.biases, *own.whole.matrices))
-
-
 def _exit_at(found: Walked, values: Values) -> Walked:
     return found._replace(forward=at_values(found.forward, values), backward=maybe_at(found.backward, values))
 
@@ -198,9 +192,8 @@ def tower_of(job: Job, images: Images) -> Tower:
     """The tower, walked for a micro-step."""
     own, manner = _job_of(job, images), MANNERS[images.tower.model_type]
     run, setup = own.run(), own.setup
-    grad = setup.method == "full" or setup.needs_input_grads or _trains_patches(own, images)
-    if manner.pooled:
-        grad = first_needs(own)
+    grad = setup.method == "full" or own.trained.any_in(_block(images, "stem"))
+    grad = grad or (setup.needs_input_grads and not manner.pooled)
     layers = walked_layers(own, grad)
     last = layers.kinds[layers.order[-1][1]] if layers.order else None
     ended = found = (last.grad, last.width) if last else (grad, 0)

@@ -80,6 +80,11 @@ class Trained:
         """The pairs on a matrix in a layer."""
         return next((item for item in self.pairs.get(index, ()) if layer in item.layers), None)
 
+    def any_in(self, block: Block) -> bool:
+        """Whether a block's matrices have something to train: pairs, biases, or themselves."""
+        makers = {op.matrix for op in block.operations if isinstance(op, Apply)}
+        return not makers.isdisjoint((*self.pairs, *self.whole.biases, *self.whole.matrices))
+
 
 def uses(op: Operation) -> tuple[int, ...]:
     """The values that an operation reads."""

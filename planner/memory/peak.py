@@ -78,6 +78,8 @@ WORKSPACE_BYTES = 8_519_680  # torch's cuBLAS workspace: 2 x 4096 KiB and 8 x 16
 WORKSPACES = 2  # one for the forward pass's thread, one for the backward's
 ID_BYTES = 8
 SHARED = ("states", "gradients", "parameters")
+# What a walk meets where a model that was read from its library's code joins values as no rule has it.
+UNRULED_VALUES = (KeyError, IndexError, StopIteration, ZeroDivisionError, AssertionError)
 
 
 def memory_gap(arch: Architecture) -> str | None:
@@ -161,7 +163,9 @@ def _stages(
             _stage(arch, setup, pairs, whole, weights, stage, merges=merges, ranks_follow=ranks_follow)
             for stage in stages(arch, setup)
         ]
-    except (KeyError, IndexError, StopIteration, ZeroDivisionError) as error:  # a value that no rule has made
+    except UNRULED_VALUES as error:
+        if arch.built_by is None:  # a builder lays down nothing without a rule: this is a fault of ours
+            raise
         raise UnsupportedArchitectureError(
             f"the memory of {arch.model_type} is not known: its layers join values in a way that no rule covers."
         ) from error

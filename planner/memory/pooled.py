@@ -19,12 +19,6 @@ def _stem(job: Job) -> Apply:
     return next(op for op in stem.operations if isinstance(op, Apply))
 
 
-def first_needs(job: Job) -> bool:
-    """Whether patches need a gradient: where their projection is trained, or has pairs."""
-    op = _stem(job)
-    return job.setup.method == "full" or job.trained.of(op.matrix, 0) is not None or 0 in job.whole.matrices
-
-
 def patches_of(job: Job, pixels: Size, reached: bool) -> Entry:
     """From pixels to the first layer: pixels shifted in float32 and lowered, their projection, positions by column
     and by row added. The first layer's input stays while the tower runs, as do cosines, sines and a mask of padded

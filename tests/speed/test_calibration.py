@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from planner import hardware
 from planner.adapter import AdapterSpec, adapt
+from planner.cli.main import cli
 from planner.errors import InputError
 from planner.estimator import load
 from planner.setup import Setup
@@ -141,3 +143,12 @@ def test_an_odd_calibration_file_is_refused(text: str, tmp_path: Path) -> None:
         read(path)
     with pytest.raises(InputError, match="calibration"):
         read(tmp_path / "none.json")
+
+
+def test_the_command_says_what_is_not_kept_and_what_keeps_it(tmp_path: Path) -> None:
+    asked = ["calibrate", "-m", "gpt2", "--peak", "3GiB", "--peak-of", "allocated"]
+    last = CliRunner().invoke(cli, asked).output
+    assert "not kept: 1 measured peak; -o FILE keeps that" in last
+    path = tmp_path / "mine.json"
+    kept = CliRunner().invoke(cli, [*asked, "-o", str(path)]).output
+    assert "not kept" not in kept and f"wrote {path}" in kept.replace("\n", "")
