@@ -16,7 +16,8 @@ _ELSEWHERE = {
     "all-linear": "linear alllinear", "adamw": "adam adamwtorch adamwtorchfused adamwfused",
     "adamw-8bit": "adam8bit adamwbnb8bit 8bit", "sgd-momentum": "momentum",
     "hf-trainer": "huggingface hf transformers",
-    "trl": "sfttrainer trlsft", "megatron": "megatronlm nemo megatronbridge", "nemo-automodel": "automodel nemo2",
+    "trl": "sfttrainer trlsft", "megatron": "megatronlm nemo megatronbridge", "nemo-automodel": "automodel",
+    "nemo-2": "nemo2 nemo20",
 }  # fmt: skip
 
 

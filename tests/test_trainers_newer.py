@@ -1,0 +1,76 @@
+"""Profiles read from newer programs: what they hold, by arithmetic on what their code says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from planner import estimate
+from planner.adapter import AdapterSpec, adapt
+from planner.estimator import load
+from planner.running import running
+from planner.trainers import find
+
+LLAMA = "meta-llama/Llama-3.1-8B"
+ARCH = load(LLAMA)[1]
+RUN: dict[str, Any] = {"rank": 8, "layers": "all-linear", "seq_len": 512, "checkpointing": "layer"}
+PAIRS = sum(item.params for item in adapt(ARCH, AdapterSpec(8, layers=("all-linear",))))
+
+
+def parts(trainer: str, method: str = "lora", **more: Any) -> dict[str, int]:
+    memory = running(LLAMA, {**RUN, "trainer": trainer, "method": method, **more}).memory()
+    step = next(moment for moment in memory.moments if moment.phase == "optimizer")
+    return {str(part): size for part, size in step.parts().items()}
+
+
+@pytest.mark.parametrize(
+    ("trainer", "base", "own", "states"),
+    [
+        ("llama-factory-0.9.5", 2, 4, 8),  # float32 pairs beside a 16-bit base
+        ("nemo-2", 2, 2, 4 + 8),  # pairs in 16 bits, with float32 masters and two states
+        ("ludwig", 4, 4, 8),  # all in float32
+        ("llm-foundry-hf", 4, 4, 8),
+    ],
+)
+def test_bytes_that_lora_holds(trainer: str, base: int, own: int, states: int) -> None:
+    found = parts(trainer)
+    assert found["weights"] == base * ARCH.params
+    assert found["adapter"] == own * PAIRS
+    assert found["optimizer"] == pytest.approx(states * PAIRS, rel=1e-3)
+
+
+def test_nemo_adds_gradients_up_in_a_float32_buffer_of_all_pairs() -> None:
+    assert parts("nemo-2")["gradients"] == 4 * PAIRS
+    assert running(LLAMA, {**RUN, "trainer": "nemo2.4"}).setup.loss == "wide"
+    assert running(LLAMA, {**RUN, "trainer": "nemo-2", "method": "full"}).setup.loss == "wide-fused"
+
+
+def test_what_is_not_quantised() -> None:
+    """Embeddings and unembedding (not tied) stay in 16 bits in LLaMA-Factory, and are float32 in Ludwig, which calls
+    PEFT's preparation; norms likewise."""
+    kept = sum(m.params for m in ARCH.matrices if m.role in ("embedding", "unembedding"))
+    kept += sum(v.params for v in ARCH.vectors)
+    narrow, wide = parts("llama-factory-0.9.5", "qlora")["weights"], parts("ludwig", "qlora")["weights"]
+    assert wide - narrow == 2 * kept
+
+
+def test_evaluations_of_llama_factory() -> None:
+    """use_cache is False of a model that is trained from 0.9.3 on, before where layers are computed again."""
+    for trainer, checkpointing, cache in (
+        ("llama-factory-0.9.5", "none", "none"), ("llama-factory-0.9.4", "none", "none"),
+        ("llama-factory-0.9.4", "layer", "none"), ("llama-factory-0.9.2", "layer", "none"),
+        ("llama-factory-0.9.2", "none", "kept"),
+    ):  # fmt: skip
+        setup = running(LLAMA, {**RUN, "trainer": trainer, "checkpointing": checkpointing}).setup
+        assert setup.eval_cache == cache, (trainer, checkpointing)
+
+
+def test_what_is_left_out_is_said() -> None:
+    said = " ".join(
+        w.message for w in estimate(LLAMA, trainer="ludwig").warnings if w.code == "trainer-noted"
+    )
+    assert "Probabilities of every token" in said and "not counted" in said
+    found = find("llama-factory-0.9.5")
+    assert found is not None and found.like == "hf-trainer"
+    assert "llama-factory-0.9.5" in (find("llama-factory") or found).notes
