@@ -178,7 +178,8 @@ def parse_entry(kind: type[Any], raw: Mapping[str, Any], owner: str) -> Any:
         raise FactError(f"{owner}: {error}.") from error
 
 
-def _entries(name: str, key: str, kind: type[Any], label: str) -> tuple[Any, ...]:
+def entries(name: str, key: str, kind: type[Any], label: str) -> tuple[Any, ...]:
+    """The entries of a TOML table, each checked."""
     raw = _table_of(name).get(key)
     if not isinstance(raw, list):
         raise FactError(f"{name} has no [[{key}]].")
@@ -190,15 +191,7 @@ def accelerators() -> tuple[Accelerator, ...]:
     """Every accelerator of accelerators.toml."""
     from .fact_types import Accelerator
 
-    return _entries("accelerators.toml", "accelerator", Accelerator, "name")
-
-
-@cache
-def int8_rates() -> tuple[Int8Rate, ...]:
-    """Every entry of int8.toml; the first that names a chip holds."""
-    from .fact_types import Int8Rate
-
-    return _entries("int8.toml", "rate", Int8Rate, "id")
+    return entries("accelerators.toml", "accelerator", Accelerator, "name")
 
 
 @cache
@@ -206,7 +199,7 @@ def prices() -> tuple[Price, ...]:
     """Every price of prices.toml."""
     from .fact_types import Price
 
-    return _entries("prices.toml", "price", Price, "accelerator")
+    return entries("prices.toml", "price", Price, "accelerator")
 
 
 @cache
@@ -214,7 +207,7 @@ def datasets() -> tuple[DatasetFact, ...]:
     """Every dataset of datasets.toml; one without a figure is refused."""
     from .fact_types import DatasetFact, DatasetKind, FactBasis
 
-    found: tuple[DatasetFact, ...] = _entries("datasets.toml", "dataset", DatasetFact, "name")
+    found: tuple[DatasetFact, ...] = entries("datasets.toml", "dataset", DatasetFact, "name")
     for fact in found:
         if fact.kind not in get_args(DatasetKind) or fact.basis not in get_args(FactBasis):
             raise FactError(f"datasets.toml: {fact.name} has kind {fact.kind!r} and basis {fact.basis!r}.")
@@ -227,7 +220,7 @@ def datasets() -> tuple[DatasetFact, ...]:
 @cache
 def laws() -> tuple[LawFact, ...]:
     """Every law of laws.toml."""
-    found: tuple[LawFact, ...] = _entries("laws.toml", "law", LawFact, "id")
+    found: tuple[LawFact, ...] = entries("laws.toml", "law", LawFact, "id")
     for fact in found:
         if (fact.status == "complete") != (fact.base is not None):
             raise FactError(f"laws.toml: {fact.id} is {fact.status} but its base is {fact.base}.")
@@ -239,7 +232,7 @@ def capacities() -> Mapping[str, CapacityFact]:
     """Bits per parameter by id, from capacity.toml."""
     from .fact_types import CapacityFact
 
-    found = _entries("capacity.toml", "capacity", CapacityFact, "id")
+    found = entries("capacity.toml", "capacity", CapacityFact, "id")
     return MappingProxyType({fact.id: fact for fact in found})
 
 
@@ -248,7 +241,7 @@ def regret_laws() -> tuple[RegretFact, ...]:
     """Every law of regret.toml: dense models first, then mixtures of experts."""
     from .fact_types import RegretFact
 
-    return _entries("regret.toml", "law", RegretFact, "id")
+    return entries("regret.toml", "law", RegretFact, "id")
 
 
 @cache
@@ -256,7 +249,7 @@ def rate_contexts() -> Mapping[str, RateContext]:
     """What moves a learning rate away from the laws' set-up, by id, from rate_contexts.toml."""
     from .fact_types import RateContext
 
-    found = _entries("rate_contexts.toml", "context", RateContext, "id")
+    found = entries("rate_contexts.toml", "context", RateContext, "id")
     for fact in found:
         if not fact.low <= fact.value <= fact.high:
             raise FactError(
@@ -270,7 +263,7 @@ def conventions() -> tuple[Convention, ...]:
     """The parametrisations of LoRA that trainers use, from conventions.toml."""
     from .fact_types import Convention
 
-    return _entries("conventions.toml", "convention", Convention, "id")
+    return entries("conventions.toml", "convention", Convention, "id")
 
 
 # Looking up

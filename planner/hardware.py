@@ -7,6 +7,7 @@ business of planner/speed. A GPU sends and receives at the same time: a link's r
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import TYPE_CHECKING
 
 from . import facts
@@ -14,7 +15,7 @@ from .dataclass import dataclass
 from .errors import InputError
 
 if TYPE_CHECKING:  # its classes are a share of a cold start
-    from .fact_types import Accelerator
+    from .fact_types import Accelerator, Int8Rate
 
 GPUS_PER_NODE = 8
 # What a GPU gets of the network where nobody says: one 400 Gbit/s adapter a GPU beside NVLink 4 and newer, 200 Gbit/s
@@ -85,9 +86,17 @@ def only_float16(accelerator: Accelerator) -> bool:
     )
 
 
+@cache
+def int8_rates() -> tuple[Int8Rate, ...]:
+    """Every entry of data/int8.toml; the first that names a chip holds."""
+    from .fact_types import Int8Rate
+
+    return facts.entries("int8.toml", "rate", Int8Rate, "id")
+
+
 def int8_ratio(accelerator: Accelerator) -> float | None:
     """How many times its 16-bit rate a chip's int8 rate is (data/int8.toml); None where no source states it."""
-    found = (fact for fact in facts.int8_rates() if accelerator.name.startswith(fact.chips))
+    found = (fact for fact in int8_rates() if accelerator.name.startswith(fact.chips))
     first = next(found, None)
     return None if first is None else first.times_16bit
 

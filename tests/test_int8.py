@@ -21,11 +21,11 @@ def test_rates_are_the_makers(gpu: str, tera: float) -> None:
 
 def test_every_entry_names_a_chip_and_every_card_of_the_two_makers_is_named() -> None:
     first = {
-        a.name: next((r.id for r in facts.int8_rates() if a.name.startswith(r.chips)), None)
+        a.name: next((r.id for r in hardware.int8_rates() if a.name.startswith(r.chips)), None)
         for a in facts.accelerators()
     }
-    assert {r.id for r in facts.int8_rates()} == set(first.values()) - {None}
-    for rate in facts.int8_rates():
+    assert {r.id for r in hardware.int8_rates()} == set(first.values()) - {None}
+    for rate in hardware.int8_rates():
         for chip in rate.chips:
             assert any(name.startswith(chip) for name in first), chip
     unnamed = {facts.accelerator(name).vendor for name, own in first.items() if own is None}
