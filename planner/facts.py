@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # imported where they are used: each is a share of a cold sta
         CapacityFact,
         Convention,
         DatasetFact,
-        Int8Rate,
         Price,
         RateContext,
         RegretFact,
