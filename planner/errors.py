@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping
 _ELSEWHERE = {
     "nf4": "4bit int4 4 fp4 bnb4bit bnb qlora loadin4bit bitsandbytes", "int8": "8bit 8 loadin8bit llmint8 bnb8bit",
     "fp32": "float32 float full", "bf16": "bfloat16", "fp16": "float16 half", "autocast": "amp mixed",
-    "layer": "true yes on full block gradient unsloth", "none": "false no off", "layer-offload": "offload cpu",
+    "layer": "true yes on full block gradient unsloth", "none": "false no off",
+    "layer-offload": "offload cpu", "all": "cpu everything",
+    "time": "speed fast fastest quick", "cost": "price cheap cheapest money usd", "quality": "loss best regret",
     "flash": "flashattention flashattention2 flashattention3 fa fa2 fa3 flashattn kernelscommunityflashattn2",
     "sdpa": "xformers memefficient torch", "ddp": "dp dataparallel multigpu distributed", "fsdp": "fullshard fsdp2",
     "zero3": "deepspeed stage3", "zero2": "stage2 gradop shardgradop", "zero1": "stage1",
@@ -65,6 +67,11 @@ class InputError(PlannerError, ValueError):
         if len(shown) > 80:
             shown = f"{shown[:38]}...{shown[-39:]}"  # of a path, the end tells more than the start
         super().__init__(f"{field}: found {shown}, expected {expected}.{' ' + remedy if remedy else ''}")
+
+    @property
+    def args_after_field(self) -> tuple[object, str, str]:
+        """What it says but for the field, for whoever knows it by another name."""
+        return self.found, self.expected, self.remedy
 
     def __reduce__(self) -> tuple[type[InputError], tuple[object, ...]]:
         """Its own arguments, for a process that hands it on: an exception has its message alone."""

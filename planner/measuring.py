@@ -100,10 +100,10 @@ def _seconds(asked: Running, step_time: Any, tokens_per_s: Any) -> float:
     """The measured seconds of a step, given as such or as tokens a second over all GPUs."""
     given = {"step-time": step_time, "tokens-per-s": tokens_per_s}
     named = [name for name, value in given.items() if value is not None]
-    if len(named) != 1:
-        raise InputError(
-            named[-1] if named else "step-time", step_time, "one of step-time (seconds) and tokens-per-s"
-        )
+    if not named:
+        raise InputError("step-time", None, "one of step-time (seconds) and tokens-per-s")
+    if len(named) > 1:
+        raise InputError(named[1], given[named[1]], f"nothing beside {named[0]}", "Give one of them.")
     value = given[named[0]]
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise InputError(named[0], value, "a number above 0")
@@ -201,7 +201,7 @@ def calibrate(
         )
     place = None if out is None else os.fspath(out)
     first = beyond_context(asked.arch, asked.setup.seq_len)
-    found = Calibrated(calibration_of(add_to), None, None, None, place, notices=first)
+    found = Calibrated(_earlier(add_to), None, None, None, place, notices=first)
     if size is None or seconds is not None or rate is not None:
         found = _with_step(found, asked, seconds, rate)
     if size is not None:
@@ -209,6 +209,14 @@ def calibrate(
     if out is not None:
         write(out, found.calibration)
     return found
+
+
+def _earlier(add_to: str | os.PathLike[str] | Calibration | None) -> Calibration:
+    """The calibration that is added to."""
+    try:
+        return calibration_of(add_to)
+    except InputError as error:
+        raise InputError("add-to", *error.args_after_field) from None
 
 
 def _with_step(found: Calibrated, asked: Running, seconds: Any, rate: Any) -> Calibrated:

@@ -206,7 +206,10 @@ def find(name: str) -> Trainer | None:
     if found is None:
         spelt = {PLAIN: PLAIN, **{s: t.name for t in trainers() for s in (t.name, *t.aliases)}}
         near = hint(str(name), spelt, called=spelt).strip()
-        raise InputError("trainer", name, f"one of {', '.join(names())}", near)
+        some = (
+            f"plain or one of {len(names()) - 1} profiles, which --help lists: hf-trainer, trl, unsloth ..."
+        )
+        raise InputError("trainer", name, some, near)
     return _named(found)
 
 

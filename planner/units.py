@@ -52,6 +52,8 @@ def parse_bytes(field: str, value: object) -> int:
     if not match:
         raise InputError(field, value, expected)
     number = float(match[1]) * _BYTE_UNITS[match[2].lower()]
+    if isinstance(value, str) and not match[2] and 0 < number < 2**20:  # typed without its unit
+        raise InputError(field, value, expected, f"Did you mean {value.strip()}GiB?")
     if not 1 <= number <= _LARGEST:
         raise InputError(field, value, expected)
     return round(number)

@@ -9,7 +9,7 @@ import click
 
 from ..adapter import ALL_LINEAR, LAYER_SETS, PRESETS, Bias, ExpertConvention, Layout
 from ..choices import DTYPE_BYTES
-from .options import Function, complete, complete_last, with_options
+from .options import Count, Function, Number, complete, complete_last, with_options
 
 ADAPTER = (
     "model", "rank", "alpha", "layers", "targets", "experts", "layout", "dora", "adapter_dtype",
@@ -40,9 +40,13 @@ _OPTIONS = (
         is_flag=True,
         help="Run the code that the model's repository carries, where nothing else knows its architecture.",
     ),
-    click.option("-r", "--rank", type=int, default=32, show_default=True, help="LoRA rank."),
+    click.option("-r", "--rank", type=Count(), default=32, show_default=True, help="LoRA rank."),
     click.option(
-        "--alpha", type=float, default=32.0, show_default=True, help="LoRA alpha; the scale is alpha / rank."
+        "--alpha",
+        type=Number(),
+        default=32.0,
+        show_default=True,
+        help="LoRA alpha; the scale is alpha / rank.",
     ),
     click.option(
         "--layers",

@@ -9,7 +9,7 @@ import click
 
 from ..memory.interval_kinds import KIND_WORDS
 from .adapter_options import ADAPTER, PEFT, adapter_options
-from .options import SectionedCommand, json_option, print_json
+from .options import Number, SectionedCommand, json_option, print_json
 from .run_options import BEFORE, BESIDE, HELD, IMAGES, SPREAD, STEP, run_options
 
 if TYPE_CHECKING:  # loaded where a calibration is made
@@ -51,8 +51,8 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 @click.option(
     "--record", type=click.Path(), metavar="FILE", help="A run's record in JSON; options override it."
 )
-@click.option("--step-time", type=float, metavar="SECONDS", help="Seconds of an optimizer step.")
-@click.option("--tokens-per-s", type=float, metavar="RATE", help="Tokens a second of all GPUs instead.")
+@click.option("--step-time", type=Number(), metavar="SECONDS", help="Seconds of an optimizer step.")
+@click.option("--tokens-per-s", type=Number(), metavar="RATE", help="Tokens a second of all GPUs instead.")
 @click.option("--peak", metavar="SIZE", help="The highest memory of a GPU: 31.7GiB, 34GB, 32461MiB or bytes.")
 @click.option(
     "--peak-of", metavar="WHAT",

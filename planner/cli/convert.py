@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..learning_rate.parametrisation import INITS, SCALINGS, Conversion, convert, to_rows
-from .options import Count, SectionedCommand, complete, json_option, print_json
+from .options import Count, Number, SectionedCommand, complete, json_option, print_json
 
 EPILOG = """\b
 Examples:
@@ -43,15 +43,15 @@ CONVENTIONS = (
 @click.option(
     "--to", "target", metavar="NAME", required=True, shell_complete=complete(_names), help="The wanted convention."
 )  # fmt: skip
-@click.option("--lr", type=float, required=True, help="Learning rate (of A, where B has its own).")
+@click.option("--lr", type=Number(), required=True, help="Learning rate (of A, where B has its own).")
 @click.option("-r", "--rank", type=Count(), help="Rank. Default: the convention's.")
-@click.option("--alpha", type=float, help="Alpha. Default: the convention's.")
-@click.option("--lr-ratio", type=float, help="LR_B / LR_A. Default: the convention's (LoRA+ 16).")
+@click.option("--alpha", type=Number(), help="Alpha. Default: the convention's.")
+@click.option("--lr-ratio", type=Number(), help="LR_B / LR_A. Default: the convention's (LoRA+ 16).")
 @click.option("--scaling", type=click.Choice(SCALINGS), help="Instead of the convention's.")
 @click.option("--init", type=click.Choice(INITS), help="Instead of the convention's.")
-@click.option("--init-gain", type=float, default=1.0, show_default=True, help="Factor on that draw of A.")
-@click.option("--eps", type=float, help="Adam's epsilon. Default: the convention's.")
-@click.option("--weight-decay", type=float, default=0.0, show_default=True, help="Decoupled, as in AdamW.")
+@click.option("--init-gain", type=Number(), default=1.0, show_default=True, help="Factor on that draw of A.")
+@click.option("--eps", type=Number(), help="Adam's epsilon. Default: the convention's.")
+@click.option("--weight-decay", type=Number(), default=0.0, show_default=True, help="Decoupled, as in AdamW.")
 @click.option(
     "--d-in", type=Count(), default=4096, show_default=True, help="Inputs of the matrix, for A's spread."
 )

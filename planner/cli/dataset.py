@@ -14,7 +14,7 @@ import click
 
 from ..dataset import dataset
 from ..errors import InputError
-from .options import Count, SectionedCommand, complete, json_option, print_json
+from .options import Count, Number, SectionedCommand, complete, json_option, print_json
 from .progress import Bar
 
 EPILOG = """\b
@@ -99,11 +99,13 @@ def _lines_into(file: IO[str] | None) -> Callable[[Any], None] | None:
     "--near-duplicates/--no-near-duplicates", default=True, show_default=True, help="Look for them."
 )
 @click.option("--compress/--no-compress", default=True, show_default=True, help="Compress the learned text.")
-@click.option("--loss", type=float, metavar="NATS", help="The model's log loss per token in the first epoch.")
+@click.option(
+    "--loss", type=Number(), metavar="NATS", help="The model's log loss per token in the first epoch."
+)
 @click.option("--run", metavar="FILE", help="A run record to take that loss from.")
 @click.option("--group-size", type=Count(), help="Episodes sampled from each prompt of an RL set.")
 @click.option(
-    "--success-rate", type=float, help="Share of them with reward 1. Default: the data's pass_rate."
+    "--success-rate", type=Number(), help="Share of them with reward 1. Default: the data's pass_rate."
 )
 @click.option(
     "--broken-out", metavar="FILE", help="Write every broken row's place and reason, as JSON lines."

@@ -10,7 +10,16 @@ import click
 from ..planning import estimate
 from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options, library_options
 from .config_option import config_option, only_given
-from .options import Count, Function, SectionedCommand, complete, json_option, print_json, with_options
+from .options import (
+    Count,
+    Function,
+    Number,
+    SectionedCommand,
+    complete,
+    json_option,
+    print_json,
+    with_options,
+)
 from .progress import reading
 from .run_options import BEFORE, BESIDE, HELD, HOST, IMAGES, MACHINE, SPREAD, STEP, UNITS, run_options
 
@@ -48,7 +57,7 @@ _DATA_OPTIONS = (
     click.option("--tokens", type=Count(), help="Tokens that carry loss, for example 300M."),
     click.option("--episodes", type=Count(), help="Episodes of a reinforcement-learning run."),
     click.option(
-        "--success-rate", type=float, help="Share of episodes with reward 1, for H(p) bits an episode."
+        "--success-rate", type=Number(), help="Share of episodes with reward 1, for H(p) bits an episode."
     ),
     click.option("--epochs", type=Count(), default=1, show_default=True, help="Passes over the data."),
 )
@@ -79,14 +88,16 @@ _FILE_OPTIONS = (
     ),
     click.option(
         "--nats",
-        type=float,
+        type=Number(),
         metavar="LOSS",
         help="The model's log loss per token in the first epoch, for its bits.",
     ),
     click.option("--group-size", type=Count(), help="Episodes sampled from each prompt."),
 )
 _CAPACITY_OPTIONS = (
-    click.option("--bits-per-param", type=float, help="What a parameter holds. Default: 2, and up to 3.6."),
+    click.option(
+        "--bits-per-param", type=Number(), help="What a parameter holds. Default: 2, and up to 3.6."
+    ),
     click.option("--curves", is_flag=True, help="Every rank, for every layer set and expert convention."),
 )
 

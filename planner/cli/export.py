@@ -12,7 +12,7 @@ from ..exports.training import SCHEDULES
 from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options
 from .config_option import config_option, only_given
 from .estimate import DATA, DATA_FILE, RATE, data_file_options, data_options, rate_options
-from .options import Count, SectionedCommand, json_option, print_json
+from .options import Count, Number, SectionedCommand, json_option, print_json
 from .progress import reading
 from .run_options import BEFORE, BESIDE, HELD, MACHINE, SPREAD, STEP, run_options
 
@@ -59,13 +59,13 @@ SECTIONS = {
 @click.option(
     "--full", is_flag=True, help="All parameters train, and no adapter: TRL, Axolotl, LLaMA-Factory."
 )
-@click.option("--lr", type=float, help="Learning rate. Default: the law's, for this batch and alpha.")
+@click.option("--lr", type=Number(), help="Learning rate. Default: the law's, for this batch and alpha.")
 @rate_options
 @click.option(
     "--schedule", metavar="NAME", help=f"How the rate moves: {', '.join(SCHEDULES)}. Default: constant."
 )
-@click.option("--warmup", type=float, help="Steps of warm-up, or below 1 their share. Default: 0.")
-@click.option("--weight-decay", type=float, help="Default: 0.")
+@click.option("--warmup", type=Number(), help="Steps of warm-up, or below 1 their share. Default: 0.")
+@click.option("--weight-decay", type=Number(), help="Default: 0.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the run.")
 @click.option("--out", metavar="DIR", default="out", show_default=True, help="Where the trainer writes.")
 @click.option("--group", type=Count(), default=8, show_default=True, help="GRPO: completions of a prompt.")

@@ -9,7 +9,7 @@ import click
 
 from ..learning_rate.advice import METHODS, TASKS, Advice, lr
 from .adapter_options import _models
-from .options import Count, SectionedCommand, complete, json_option, print_json
+from .options import Count, Number, SectionedCommand, complete, json_option, print_json
 
 EPILOG = """\b
 Examples:
@@ -42,7 +42,7 @@ def _laws() -> Iterable[str]:
 @click.option("--family", metavar="NAME", help="The model's family, where its name does not say it.")
 @click.option("--hidden-size", type=Count(), help="The width; with --family it stands for a model.")
 @click.option("-r", "--rank", type=Count(), default=32, show_default=True, help="LoRA rank.")
-@click.option("--alpha", type=float, default=32.0, show_default=True, help="LoRA alpha.")
+@click.option("--alpha", type=Number(), default=32.0, show_default=True, help="LoRA alpha.")
 @click.option(
     "--scaling",
     type=click.Choice(["alpha/rank", "alpha/sqrt(rank)", "none"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -28,11 +29,33 @@ class Count(click.ParamType[int]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Parse, or fail naming the option."""
-        label = param.opts[0] if param else "value"
+        label = param.opts[-1] if param else "value"
         try:
             return parse_count(label, value)
         except InputError as error:
             raise click.UsageError(str(error), ctx) from error
+
+
+class Number(click.ParamType[float]):
+    """A number; where a sign of money, of a share or of thousands stands beside it, the one meant is named."""
+
+    name = "float"
+    beside = re.compile(
+        r"\s*(?:usd|[$\u20ac\u00a3])?\s*(-?\d+(?:[.,]\d+)?)\s*(usd|[$\u20ac\u00a3]|%|k|)\s*", re.IGNORECASE
+    )
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse, or fail naming the option and the number that is nearest."""
+        label = param.opts[-1] if param else "value"
+        try:
+            return float(value)
+        except ValueError:
+            match = self.beside.fullmatch(str(value))
+        near = ""
+        if match:
+            times = {"%": 0.01, "k": 1000.0}.get(match[2].lower(), 1.0)
+            near = f"Did you mean {float(match[1].replace(',', '.')) * times:g}?"
+        raise click.UsageError(str(InputError(label, value, "a number", near)), ctx)
 
 
 class SectionedCommand(click.Command):

@@ -8,7 +8,7 @@ import click
 
 from .adapter_options import _models
 from .estimate import DATA_FILE, _datasets, data_file_options
-from .options import Count, SectionedCommand, complete, json_option, print_json
+from .options import Count, Number, SectionedCommand, complete, json_option, print_json
 from .progress import reading
 from .run_options import HOST, gpu_names, run_options
 
@@ -63,15 +63,15 @@ def _gpus() -> list[str]:
 )
 @click.option("--tokens", type=Count(), help="Tokens that carry loss, for example 300M.")
 @click.option("--episodes", type=Count(), help="Episodes of a reinforcement-learning run, a sequence each.")
-@click.option("--success-rate", type=float, help="Share of episodes with reward 1.")
+@click.option("--success-rate", type=Number(), help="Share of episodes with reward 1.")
 @click.option("--epochs", type=Count(), default=1, show_default=True, help="Passes over the data.")
 @data_file_options
 @click.option("--seq-len", type=Count(), help="Tokens a sequence. Default: 2048, or the context if shorter.")
-@click.option("--budget", type=float, metavar="USD", help="Dollars that the run may cost.")
+@click.option("--budget", type=Number(), metavar="USD", help="Dollars that the run may cost.")
 @click.option("--deadline", metavar="TIME", help="Time that the run may take: 45m, 12h, 2d.")
 @click.option(
     "--max-regret",
-    type=float,
+    type=Number(),
     metavar="SHARE",
     help="Excess loss allowed: 0.01 is 1%. Of tokens that carry loss alone.",
 )
@@ -90,7 +90,7 @@ def _gpus() -> list[str]:
 @click.option("--gpus", default="1,2,4,8", show_default=True, metavar="COUNTS", help="Numbers of GPUs.")
 @click.option("--gpus-per-node", type=Count(), default=8, show_default=True, help="GPUs in a machine.")
 @run_options(HOST)
-@click.option("--price", type=float, metavar="USD", help="Your price of a GPU and hour, for every GPU.")
+@click.option("--price", type=Number(), metavar="USD", help="Your price of a GPU and hour, for every GPU.")
 @click.option("--calibration", type=click.Path(), metavar="FILE", help="A file from `lora-plan calibrate`.")
 @click.option(
     "--ranks", default="1,2,4,8,16,32,64,128,256", show_default=True, metavar="RANKS", help="Ranks."
@@ -149,7 +149,7 @@ def _gpus() -> list[str]:
 )
 @click.option("--group", type=Count(), help="grpo: completions of a prompt. Default: 8.")
 @run_options(LEARNT)
-@click.option("--alpha", type=float, default=32.0, show_default=True, help="LoRA alpha.")
+@click.option("--alpha", type=Number(), default=32.0, show_default=True, help="LoRA alpha.")
 @click.option("--experts", metavar="CONVENTION", default="scaled", show_default=True, help="As in estimate.")
 @click.option(
     "--adapter-dtype", metavar="DTYPE", default="float32", show_default=True, help="As in estimate."

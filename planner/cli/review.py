@@ -14,7 +14,7 @@ from ..exports.imported import FORMATS
 from ..exports.review import Review, review
 from ..moments import FIT_WORDS
 from .estimate import DATA, data_options
-from .options import Count, SectionedCommand, json_option, print_json
+from .options import Count, Number, SectionedCommand, json_option, print_json
 from .run_options import MACHINE, run_options
 
 EPILOG = """\b
@@ -36,7 +36,7 @@ WIDTH = 100
     "--format", metavar="NAME", help=f"Whose file it is: {', '.join(FORMATS)}. Default: seen from it."
 )
 @click.option("-m", "--model", metavar="NAME|PATH", help="The model, where the file names none or another.")
-@click.option("--lr", type=float, help="Learning rate, where the file has none.")
+@click.option("--lr", type=Number(), help="Learning rate, where the file has none.")
 @click.option(
     "--fail-on",
     type=click.Choice(SEVERITIES),

@@ -10,7 +10,7 @@ import click
 
 from ..choices import CHOICES
 from ..setup import Setup
-from .options import Count, Function, complete
+from .options import Count, Function, Number, complete
 
 MACHINE = ("gpu", "gpus", "gpus_per_node", "price", "calibration")
 STEP = (
@@ -154,7 +154,7 @@ def _others() -> dict[str, dict[str, Any]]:
             "help": "Each weight is updated as soon as its gradient is there, which is then freed; one micro-step.",
         },
         "vllm_memory": {
-            "type": float, "metavar": "SHARE",
+            "type": Number(), "metavar": "SHARE",
             "help": "grpo: of the GPU, for a vLLM beside the trainer. Default: 0.3, shared 0.5.",
         },
         "vllm_sleep": {
@@ -167,7 +167,7 @@ def _others() -> dict[str, dict[str, Any]]:
         "image_size": {
             "metavar": "WxH", "help": "Their pixels, where the model takes them as large as they are.",
         },
-        "lora_dropout": {"type": float, "help": "Dropout before the pairs. Default: 0, or the trainer's."},
+        "lora_dropout": {"type": Number(), "help": "Dropout before the pairs. Default: 0, or the trainer's."},
         "trainer": {
             "metavar": "NAME", "shell_complete": complete(trainer_names),
             "help": f"Whose code runs, which fills the options that are not given: {', '.join(trainer_names())}. "
@@ -175,7 +175,7 @@ def _others() -> dict[str, dict[str, Any]]:
         },
         "gpu": {"metavar": "NAME", "shell_complete": complete(gpu_names), "help": "The accelerator."},
         "host_memory": _HOST_MEMORY,
-        "price": {"type": float, "metavar": "USD", "help": "Your price of a GPU and hour."},
+        "price": {"type": Number(), "metavar": "USD", "help": "Your price of a GPU and hour."},
         "calibration": {"type": click.Path(), "metavar": "FILE", "help": "From `lora-plan calibrate`."},
         "sharding": {
             "metavar": "NAME",

@@ -405,9 +405,15 @@ def nothing_fits(chooser: Chooser, limits: Limits, told: str = "", shares: bool 
         return InputError(
             "budget", limits.budget_usd, "a price beside it", f"{names} has none: give --price."
         )
-    return InputError(
-        "budget", limits.budget_usd, "limits that go together",
-        f"No plan keeps the budget and the deadline of {units.duration(limits.deadline_s)} at once: relax both."
-        if limits.deadline_s is not None
-        else "No plan keeps the limits at once.",
-    )  # fmt: skip
+    kept = [(name, value) for name, value, _ in given if value is not None]
+    together = " and ".join(_limit_text(name, value) for name, value in kept)
+    return InputError(*kept[0], "limits that go together", f"No plan keeps {together} at once: relax one.")
+
+
+def _limit_text(name: str, value: float) -> str:
+    """A limit in a sentence."""
+    if name == "budget":
+        return f"a budget of {value:,.2f} USD"
+    if name == "deadline":
+        return f"a deadline of {units.duration(value)}"
+    return f"a regret of {value:g}" if name == "max-regret" else f"{units.byte_size(value)} of host memory"

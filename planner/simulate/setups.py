@@ -9,6 +9,7 @@ from typing import Any
 
 from ..adapter import AdapterSpec, adapt
 from ..adapter.peft_rules import PEFT_VERSION, by_weight
+from ..choices import CHOICES
 from ..errors import InputError
 from ..estimator import sequence_length
 from ..given import whole_number
@@ -16,7 +17,7 @@ from ..memory.states import is_quantised
 from ..running import setup_from
 from ..schema import Architecture, Notice
 from ..setup import Setup
-from ..trainers import asked_adapter_dtype
+from ..trainers import as_spelt, asked_adapter_dtype
 from .check import check_setup
 
 # Options of a simulation that are fields of a set-up.
@@ -47,12 +48,17 @@ def setups_of(
                 check_pairs(spec, setup, arch)
             found.append(setup)
         except InputError as error:
-            if named:
+            if named or (error.field == "quantize" and not _is_choice("quantize", options)):
                 raise
             refused.append((method, error))
     if not found:
         raise refused[0][1]
     return found, [Notice("method-not-simulated", f"{method} is left out: {why}") for method, why in refused]
+
+
+def _is_choice(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether an option is not given, or a word that some method could take."""
+    return options[name] is None or as_spelt(name, options[name]) in CHOICES[name]
 
 
 def check_pairs(spec: AdapterSpec, setup: Setup, arch: Architecture) -> None:
