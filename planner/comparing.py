@@ -238,20 +238,30 @@ def compare(
     runs = list(_runs(models, wanted, picked, options))
     data = data_of(models[0], options, runs[0].setup.seq_len)
     columns = tuple(_column(run, data, given, asked) for run in runs)
-    notices = [*data.notices] if data else []
-    notices += [*_of_host(columns), *_untimed(columns)]
-    if len(models) > 1 and options.get("data") is not None:
-        text = f"The data are counted with the tokenizer of the first model, {runs[0].model}."
-        notices.append(Notice("data-of-first", text))
-    for run in {id(run.arch): run for run in runs}.values():
-        notices += beyond_context(run.arch, run.setup.seq_len)
-        notices += image_notices(run.arch, run.setup.seq_len, data.tokens if data else None)
-    notices += [
-        notice for c in columns for notice in (*c.memory.notices, *(c.time.step.notices if c.time else ()))
-    ]
-    told = [c for c in columns if c.memory.corrected] or columns[:1]
-    notices += [notice for c in told for notice in c.run.peak_notices()]
-    if data:
-        notices += _of_steps(columns, data, options.get("packing") is not None)
-    notices += [notice for run in runs for notice in to_say(run.setup)]
+    of_first = len(models) > 1 and options.get("data") is not None
+    notices = _notices(columns, data, of_first, options.get("packing") is not None)
     return Comparison(columns, data, tuple(dict.fromkeys(notices)))
+
+
+def _notices(
+    columns: Sequence[Column], data: Data | None, of_first: bool, packing_given: bool
+) -> Iterator[Notice]:
+    """What to know of these ways; `of_first`: the data were counted for the first of several models."""
+    yield from data.notices if data else ()
+    yield from _of_host(columns)
+    yield from _untimed(columns)
+    if of_first:
+        text = f"The data are counted with the tokenizer of the first model, {columns[0].run.model}."
+        yield Notice("data-of-first", text)
+    for run in {id(column.run.arch): column.run for column in columns}.values():
+        yield from beyond_context(run.arch, run.setup.seq_len)
+        yield from image_notices(run.arch, run.setup.seq_len, data.tokens if data else None)
+    for column in columns:
+        yield from column.memory.notices
+        yield from column.time.step.notices if column.time else ()
+    for column in [c for c in columns if c.memory.corrected] or columns[:1]:
+        yield from column.run.peak_notices()
+    if data:
+        yield from _of_steps(columns, data, packing_given)
+    for column in columns:
+        yield from to_say(column.run.setup)

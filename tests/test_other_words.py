@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import click
 import pytest
 from click.testing import CliRunner
@@ -10,6 +12,7 @@ from planner.choices import CHOICES
 from planner.cli.main import COMMANDS, cli
 from planner.cli.other_words import _WORDS
 from planner.errors import _ELSEWHERE, InputError, hint
+from planner.search.space import Prefer
 from planner.trainers import names
 
 # Options of some commands, for which others have the other name.
@@ -60,9 +63,10 @@ def test_the_error_says_what_it_is_called_here(typed: str, said: str) -> None:
 
 def test_values_called_otherwise_elsewhere_are_choices_here() -> None:
     layers = {"attention", "mlp", "unembedding", "all-linear"}
-    known = set(names()) | layers | {str(choice) for choices in CHOICES.values() for choice in choices}
+    preferred = get_args(Prefer)  # of a search
+    known = {*names(), *layers, *preferred} | {str(each) for choices in CHOICES.values() for each in choices}
     assert set(_ELSEWHERE) <= known
-    for choices in (*CHOICES.values(), tuple(names()), tuple(layers)):  # one meaning a field
+    for choices in (*CHOICES.values(), tuple(names()), tuple(layers), preferred):  # one meaning a field
         words = [word for choice in choices for word in _ELSEWHERE.get(str(choice), "").split()]
         assert len(words) == len(set(words)), choices
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata, util
 from typing import Any
 
@@ -114,63 +114,49 @@ def _installed() -> None:
 def _notices(
     arch: Architecture, config: Mapping[str, Any], spec: AdapterSpec, steps: Mapping[str, SimulatedStep],
     notes: Sequence[str],
-) -> list[Notice]:  # fmt: skip
+) -> Iterator[Notice]:  # fmt: skip
     """What a reader of the figures should know."""
-    found = [
-        Notice(
-            "overhead-not-simulated",
-            "the CUDA context, cuBLAS workspaces and what the allocator keeps unused come on top "
-            "(0.5 to 2 GiB, and fragmentation)",
-        )
-    ]
-    found += [Notice("simulated-otherwise", note) for note in dict.fromkeys(notes)]
-    pairs = adapt(arch, spec)
-    found += dict.fromkeys(
-        note
-        for step in steps.values()
-        if step.setup.method != "full"
-        for note in passed_over(step.setup, pairs)
+    yield Notice(
+        "overhead-not-simulated",
+        "the CUDA context, cuBLAS workspaces and what the allocator keeps unused come on top "
+        "(0.5 to 2 GiB, and fragmentation)",
     )
-    found += image_notices(arch, next(iter(steps.values())).setup.seq_len, None)
+    yield from (Notice("simulated-otherwise", note) for note in dict.fromkeys(notes))
+    pairs = adapt(arch, spec)
+    adapted = [step for step in steps.values() if step.setup.method != "full"]
+    yield from dict.fromkeys(note for step in adapted for note in passed_over(step.setup, pairs))
+    yield from image_notices(arch, next(iter(steps.values())).setup.seq_len, None)
     length = max(step.setup.seq_len for step in steps.values())
     if arch.max_position and length > arch.max_position:
-        found.append(
-            Notice("long-sequence", f"{length:,} tokens are more than the model's {arch.max_position:,}")
+        yield Notice("long-sequence", f"{length:,} tokens are more than the model's {arch.max_position:,}")
+    yield from _of_scans(arch)
+    if config.get("quantization_config"):
+        text = "the config's own quantisation is left out: weights are held as asked for"
+        yield Notice("weights-unquantised", text)
+    if arch.has_experts and spec.experts not in ("peft", "none"):
+        yield Notice(
+            "expert-pairs",
+            f"experts {spec.experts}: PEFT has no place for these pairs; they run beside transformers' grouped "
+            "product",
         )
+
+
+def _of_scans(arch: Architecture) -> Iterator[Notice]:
+    """What runs in the place of kernels of state-space and linear-attention layers."""
     if any(matrix.role == "state_space" for matrix in arch.matrices):
-        found.append(
-            Notice(
-                "scan-kernels",
-                "state-space and linear-attention layers run stand-ins for the kernels of scan and convolution "
-                "(mamba-ssm, causal-conv1d, flash-linear-attention), written from what those kernels keep, and not "
-                "measured; transformers' reference code, where they are not installed, keeps several times more. The "
-                "fused kernels that take Mamba's projections in are not simulated: they keep less",
-            )
+        yield Notice(
+            "scan-kernels",
+            "state-space and linear-attention layers run stand-ins for the kernels of scan and convolution "
+            "(mamba-ssm, causal-conv1d, flash-linear-attention), written from what those kernels keep, and not "
+            "measured; transformers' reference code, where they are not installed, keeps several times more. The "
+            "fused kernels that take Mamba's projections in are not simulated: they keep less",
         )
     if arch.model_type in UNRULED_SCANS:
-        found.append(
-            Notice(
-                "reference-scan",
-                f"the scan of {arch.model_type} runs transformers' reference code, which keeps several times more "
-                "than its kernel (flash-linear-attention): no stand-in is written for it; an estimate leaves it out",
-            )
+        yield Notice(
+            "reference-scan",
+            f"the scan of {arch.model_type} runs transformers' reference code, which keeps several times more "
+            "than its kernel (flash-linear-attention): no stand-in is written for it; an estimate leaves it out",
         )
-    if config.get("quantization_config"):
-        found.append(
-            Notice(
-                "weights-unquantised",
-                "the config's own quantisation is left out: weights are held as asked for",
-            )
-        )
-    if arch.has_experts and spec.experts not in ("peft", "none"):
-        found.append(
-            Notice(
-                "expert-pairs",
-                f"experts {spec.experts}: PEFT has no place for these pairs; they run beside transformers' grouped "
-                "product",
-            )
-        )
-    return found
 
 
 def _sources() -> list[tuple[str, Source]]:
