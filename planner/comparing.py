@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from . import grpo, hardware, units
 from .choices import METHODS, Method
-from .cost import Cost, RunTime, cost_of, list_price, own_price
+from .cost import Cost, RunTime, cost_of, own_price, price_of
 from .dataclass import dataclass
 from .errors import InputError, hint
 from .fewest import Fewest, fewest_gpus
@@ -33,7 +33,7 @@ from .version import __version__
 class Column:
     """One way to fine-tune with its figures; None where what they need was not given. `fewest` is the
     least power of two of these GPUs on which it fits, a sequence each; `untimed` says why a GPU is named and no time
-    is known."""
+    is known, `unpriced` that its price is not."""
 
     run: Running
     memory: MemoryEstimate
@@ -45,6 +45,7 @@ class Column:
     cost: Cost | None
     regret: Regret | None
     untimed: str | None = None
+    unpriced: tuple[Notice, ...] = ()
 
     @property
     def method(self) -> Method:
@@ -122,17 +123,15 @@ def _column(run: Running, data: Data | None, calibration: Calibration, asked: Ma
     room = accelerator.memory_bytes if accelerator else None
     flops = model_flops(run.arch, run.setup, run.pairs, run.whole)
     time, untimed = _time(run, data, calibration) if accelerator is not None else (None, None)
-    cost = None
-    if accelerator is not None and time is not None:
-        price = own_price(asked["price"]) if asked["price"] is not None else list_price(accelerator)
-        cost = cost_of(time, price) if price else None
+    price, unpriced = price_of(accelerator, asked["price"]) if accelerator and time else (None, ())
     regret = None
     if data and data.loss_tokens and run.setup.method != "full":
         regret = expected_regret(run.params / data.loss_tokens, moe=run.arch.has_experts)
     tokens = run.setup.global_batch * run.setup.seq_len
     return Column(
         run, memory, room, host_of(memory, asked), fewest_gpus(run, room, memory) if room else None,
-        None if flops is None else flops / tokens, time, cost, regret, untimed,
+        None if flops is None else flops / tokens, time, cost_of(time, price) if time and price else None, regret,
+        untimed, unpriced if time and time.steps is not None else (),
     )  # fmt: skip
 
 
@@ -259,6 +258,7 @@ def _notices(
     for column in columns:
         yield from column.memory.notices
         yield from column.time.step.notices if column.time else ()
+        yield from column.unpriced
     for column in [c for c in columns if c.memory.corrected] or columns[:1]:
         yield from column.run.peak_notices()
     if data:

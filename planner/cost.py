@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from . import facts
 from .dataclass import dataclass
 from .errors import InputError
-from .schema import Basis, Source
+from .schema import Basis, Notice, Source
 from .speed import StepTime
 
 if TYPE_CHECKING:
@@ -86,6 +86,15 @@ def list_price(accelerator: Accelerator, kind: str = "on-demand") -> GpuPrice | 
     return GpuPrice(
         _median(asked), min(asked), max(asked), "measured", len(found), (dates[0], dates[-1]), sources
     )
+
+
+def price_of(accelerator: Accelerator, own: object = None) -> tuple[GpuPrice | None, tuple[Notice, ...]]:
+    """The user's own price, else the list's; where there is none, what to say of it. Raises InputError."""
+    found = list_price(accelerator) if own is None else own_price(own)
+    if found is not None:
+        return found, ()
+    text = f"No price of {accelerator.name} is listed, so that there is no cost: --price says yours."
+    return None, (Notice("no-price", text),)
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,7 @@ def _timed(
     plan: Plan, run: Running, machine: Cluster, options: Mapping[str, Any]
 ) -> tuple[RunTime | None, Cost | None, list[Notice]]:
     """Time and cost of the run on the machine, and what to know of them; None where a rate is not known."""
-    from .cost import cost_of, list_price, own_price
+    from .cost import cost_of, price_of
     from .running import calibration_of
 
     given = calibration_of(options["calibration"])  # none is no correction
@@ -200,10 +200,10 @@ def _timed(
         return None, None, [Notice("no-time", f"Time and cost are not estimated. {error}")]
     if time is None:
         return None, None, []
-    price = options["price"]
-    asked = own_price(price) if price is not None else list_price(machine.accelerator)
+    asked, unpriced = price_of(machine.accelerator, options["price"])
     packed = packed_notice(plan.samples, run.setup, options["packing"] is not None, plan.workload.epochs)
-    notices = [*few_steps(time.steps), *([packed] if packed else []), *time.step.notices]
+    unpriced = unpriced if time.steps is not None else ()
+    notices = [*few_steps(time.steps), *([packed] if packed else []), *time.step.notices, *unpriced]
     return time, cost_of(time, asked) if asked else None, notices
 
 

@@ -267,3 +267,17 @@ def test_the_host_of_every_way() -> None:
     said = [n for n in short.warnings if n.code.startswith("host-memory")]
     assert [n.code for n in said] == ["host-memory-short"] and "full" in said[0].message
     assert short.to_dict()["columns"][1]["memory"]["host"]["fits"] is False
+
+
+def test_a_gpu_without_a_price_says_so_where_there_would_be_a_cost() -> None:
+    options: dict[str, Any] = {"gpu": "gaudi-2", "adapter_dtype": "bfloat16"}
+
+    def said(found: Any) -> list[str]:
+        return [n.message for n in found.warnings if n.code == "no-price"]
+
+    priced, free = planner.compare("gpt2", tokens="5M", **options), planner.compare("gpt2", **options)
+    assert priced.columns[0].time and priced.columns[0].cost is None
+    assert len(said(priced)) == 1 and "--price" in said(priced)[0] and not said(free)
+    assert not said(planner.compare("gpt2", tokens="5M", price=1.0, **options))
+    assert len(said(planner.estimate("gpt2", tokens="5M", **options))) == 1
+    assert not said(planner.estimate("gpt2", **options))
