@@ -19,7 +19,7 @@ from .evaluate import Evaluated, as_run, evaluate
 from .hosted import host_bytes
 from .layout import WAYS, Layout, goes
 from .screen import TOLERANCE, Cells
-from .space import Fit, Job, Limits
+from .space import Fit, Job, Limits, limit_text
 
 Array = Any  # a numpy array
 SAME_REGRET = 1e-3  # excess loss (as a share of the loss) below which quality counts as equal
@@ -406,14 +406,5 @@ def nothing_fits(chooser: Chooser, limits: Limits, told: str = "", shares: bool 
             "budget", limits.budget_usd, "a price beside it", f"{names} has none: give --price."
         )
     kept = [(name, value) for name, value, _ in given if value is not None]
-    together = " and ".join(_limit_text(name, value) for name, value in kept)
+    together = " and ".join(limit_text(name, value) for name, value in kept)
     return InputError(*kept[0], "limits that go together", f"No plan keeps {together} at once: relax one.")
-
-
-def _limit_text(name: str, value: float) -> str:
-    """A limit in a sentence."""
-    if name == "budget":
-        return f"a budget of {value:,.2f} USD"
-    if name == "deadline":
-        return f"a deadline of {units.duration(value)}"
-    return f"a regret of {value:g}" if name == "max-regret" else f"{units.byte_size(value)} of host memory"

@@ -367,6 +367,15 @@ def limits(
     return Limits(budget, deadline, max_regret, preferred, fitting, host)
 
 
+def limit_text(name: str, value: float) -> str:
+    """A limit in a sentence."""
+    if name == "budget":
+        return f"a budget of {value:,.2f} USD"
+    if name == "deadline":
+        return f"a deadline of {units.duration(value)}"
+    return f"a regret of {value:g}" if name == "max-regret" else f"{units.byte_size(value)} of host memory"
+
+
 def check_regret(job: Job, limits: Limits) -> None:
     """Raise InputError where expected regret is limited and no law tells it of the data."""
     if limits.max_regret is not None and not job.loss_tokens:
