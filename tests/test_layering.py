@@ -50,7 +50,7 @@ ALLOWED = {
     "accelerate": HEAVY,
     "filelock": "validate",
     "ray": "validate.executors.cluster",
-    "numpy": f"{TABLES} {HEAVY} search.screen search.peaks search.makers search.moving search.mixed "
+    "numpy": f"{TABLES} {HEAVY} search.screen search.peaks search.points search.makers search.moving search.mixed "
     "search.select search.hosted search.widening learning_rate.figure",
     "scipy": TABLES,
     "pandas": f"{TABLES} tables learning_rate.figure",

@@ -50,8 +50,11 @@ class Course:
         self.spread = spread(setup)
         self.unit = unit
         self.drops, self.goes = gradients_leave_layer(setup), gradients_go(setup)
-        self.copied_out = unit > 0 and copied_out(setup)
-        self.buffer = reduce_buffer(job.arch, setup, job.adapted) if unit else 0
+        self.copied_out = bool(unit) and copied_out(setup)
+        self.buffer: Size = 0
+        if unit:
+            given = None if job.points is None else job.points.buffer
+            self.buffer = reduce_buffer(job.arch, setup, job.adapted) if given is None else given
         self.joins = joined_gradients(setup) if unit else False
         self.flat = bool(unit) and in_flat_units(setup)
         self.waits = bool(unit) and root_waits(setup)

@@ -17,6 +17,7 @@ from ..schema import Architecture, Block
 from ..setup import Setup
 from .layer import Walk
 from .layout import Trained, shape_of
+from .linear import Joined
 from .outside import ALONE, Outside
 from .passes import CASTS, Pass, make_pass
 from .sharding import gradients_go, in_flat_units
@@ -31,7 +32,8 @@ CACHES = "caches"  # the label of keys and values that a cache alone still holds
 
 @dataclass
 class Job:
-    """What is run: a model, what is trained of it, and how; `ranks_follow`: it will be run at other ranks too."""
+    """What is run: a model, what is trained of it, and how; `ranks_follow`: it will be run at other ranks too;
+    `points`: the many at which it is run at once, with pairs of any of them."""
 
     arch: Architecture
     setup: Setup
@@ -40,6 +42,7 @@ class Job:
     merges: bool = False
     unpacked: Mapping[int, int] = field(default_factory=dict)
     ranks_follow: bool = False
+    points: Joined | None = None
 
     def __post_init__(self) -> None:
         """Pairs by matrix."""

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from ..dataclass import dataclass
 from ..setup import Setup
 from .kinds import Job, retains_inputs
-from .linear import More, NotLinearError, Values, symbols
+from .linear import Joined, More, NotLinearError, Points, Values, symbols
 from .passes import fsdp_mixed
 from .sharding import gradients_go, in_flat_units
 from .stretch import Stretch, at_values
@@ -32,6 +32,7 @@ _BESIDE = (
 )  # fmt: skip
 _WALKED = [name for name in Setup.__dataclass_fields__ if name not in (*_BESIDE, "micro_batch")]
 _OF_ANY_BATCH, _BATCH = attrgetter(*_WALKED), "micro_batch"
+SEVERAL = 2  # sequences, from which on a micro-batch is a symbol
 _FEW = 3  # ranks that are walked by themselves before symbols are, which takes twice as long
 _MOST = 1024
 Found = TypeVar("Found")
@@ -43,19 +44,25 @@ def _choices(setup: Setup) -> tuple[Any, ...]:
     return *_OF_ANY_BATCH(setup), *units, fsdp_mixed(setup), retains_inputs(setup)
 
 
-def _with_symbols(job: Job, ranks: Sequence[int], *, mixed: bool = False) -> Job:
-    """The job with a symbol for each rank, and with `mixed` for the micro-batch."""
-    found = symbols(len(ranks), mixed=mixed)
+def _with_symbols(job: Job, ranks: Sequence[int], least: int = 0) -> Job:
+    """The job with a symbol for each rank, and for the micro-batch where that is one of `least` and more."""
+    found = symbols(len(ranks), mixed=least > 0)
     named: dict[int, Any] = dict(zip(ranks, found, strict=False))
     adapted = tuple(
         replace(item, pairs=tuple(replace(pair, rank=named[pair.rank]) for pair in item.pairs))
         for item in job.adapted or ()
     )
     setup = job.setup
-    if mixed:  # past what a set-up checks of the numbers that it is made of
-        setup = object.__new__(Setup)
-        vars(setup).update({**vars(job.setup), _BATCH: 1 + found[-1]})
+    if least:
+        setup = with_batch(setup, least - 1 + found[-1])
     return replace(job, adapted=adapted, setup=setup)
+
+
+def with_batch(setup: Setup, micro_batch: Any) -> Setup:
+    """A set-up with what stands for micro-batches, past what is checked of numbers."""
+    found = object.__new__(Setup)
+    vars(found).update({**vars(setup), _BATCH: micro_batch})
+    return found
 
 
 @dataclass
@@ -72,11 +79,8 @@ def _walks(*key: Any) -> _Walks:
     return _Walks()
 
 
-def remembered(
-    job: Job, what: tuple[Any, ...], walk: Callable[[Job], Found], at: Callable[[Found, Values], Found]
-) -> Found:
-    """`walk(job)`, made anew only where it has to be. `what` says which walk of the job it is; `at` evaluates one
-    that was made with symbols."""
+def _key(job: Job, what: tuple[Any, ...]) -> tuple[tuple[int, ...], tuple[Any, ...]]:
+    """The ranks of a job, and everything else that a walk of it depends on but for the micro-batch."""
     shape, ranks = job.shape
     whole = (
         tuple(job.whole.matrices.items()),
@@ -84,7 +88,19 @@ def remembered(
         tuple(job.whole.biases.items()),
         job.norm_biases,
     )
-    key = job.arch, _choices(job.setup), job.merges, shape, whole, what
+    return ranks, (job.arch, _choices(job.setup), job.merges, shape, whole, what)
+
+
+def remembered(
+    job: Job, what: tuple[Any, ...], walk: Callable[[Job], Found], at: Callable[[Found, Values], Found]
+) -> Found:
+    """`walk(job)`, made anew only where it has to be. `what` says which walk of the job it is; `at` evaluates one
+    that was made with symbols."""
+    if job.points is not None:
+        each = [at(_at_points(own, points, what, walk), points) for own, points in job.points.parts]
+        together: Found = joined(job.points, each)
+        return together
+    ranks, key = _key(job, what)
     walks = _walks(job.setup.micro_batch, *key)
     if ranks in walks.by_ranks:
         found: Found = walks.by_ranks[ranks]
@@ -108,22 +124,66 @@ def _of_any_batch(
 ) -> Found | None:  # fmt: skip
     """The walk with symbols for ranks; where these will change, from one with a symbol for micro-batches of several
     sequences too. None where sizes are not linear."""
-    more = More(job.setup.micro_batch - 1)
-    if job.ranks_follow and more:
-        walks = _walks(None, *key)
-        if walks.linear and walks.symbolic is None:
-            walks.symbolic = _symbolic(job, ranks, walk, mixed=True)
-            walks.linear = walks.symbolic is not None
-        if walks.linear:
-            return at(walks.symbolic, more)
+    more = More(job.setup.micro_batch - SEVERAL + 1)
+    if job.ranks_follow and more > 0:
+        found = _walked(job, ranks, key, walk, SEVERAL)
+        if found is not None:
+            return at(found, more)
     return _symbolic(job, ranks, walk)
 
 
-def _symbolic(
-    job: Job, ranks: Sequence[int], walk: Callable[[Job], Found], *, mixed: bool = False
+def _walked(
+    job: Job, ranks: Sequence[int], key: tuple[Any, ...], walk: Callable[[Job], Found], least: int
 ) -> Found | None:
+    """The walk with symbols for ranks and micro-batches of so many sequences and more; None where there is none."""
+    walks = _walks((least,), *key)
+    if walks.linear and walks.symbolic is None:
+        walks.symbolic = _symbolic(job, ranks, walk, least)
+        walks.linear = walks.symbolic is not None
+    found: Found | None = walks.symbolic
+    return found
+
+
+def _at_points(job: Job, points: Points, what: tuple[Any, ...], walk: Callable[[Job], Found]) -> Found:
+    """The walk with symbols for all points of a job. Raises NotLinearError where there is none."""
+    ranks, key = _key(job, what)
+    if not points.alike:
+        found = _walked(job, ranks, key, walk, points.least)
+    else:
+        walks = _walks(points.least, *key)
+        if walks.linear and walks.symbolic is None:
+            walks.symbolic = _symbolic(replace(job, setup=with_batch(job.setup, points.least)), ranks, walk)
+            walks.linear = walks.symbolic is not None
+        found = walks.symbolic
+    if found is None:
+        raise NotLinearError
+    return found
+
+
+def joined(points: Joined, each: Sequence[Any]) -> Any:
+    """Walks at the points of several jobs as one: their stretches joined, all else alike. Raises NotLinearError."""
+    first = each[0]
+    if len(each) == 1:
+        return first
+    if isinstance(first, Stretch) and all(isinstance(one, Stretch) for one in each):
+        return points.stretch(each)
+    if isinstance(first, tuple) and all(isinstance(one, tuple) and len(one) == len(first) for one in each):
+        made = [joined(points, one) for one in zip(*each, strict=True)]
+        return type(first)(*made) if hasattr(first, "_fields") else tuple(made)
+    if hasattr(first, "kinds"):
+        return replace(
+            first,
+            order=joined(points, [one.order for one in each]),
+            kinds=joined(points, [one.kinds for one in each]),
+        )
+    if any(type(one) is not type(first) or one != first for one in each):
+        raise NotLinearError
+    return first
+
+
+def _symbolic(job: Job, ranks: Sequence[int], walk: Callable[[Job], Found], least: int = 0) -> Found | None:
     try:
-        return walk(_with_symbols(job, ranks, mixed=mixed))
+        return walk(_with_symbols(job, ranks, least))
     except NotLinearError:
         return None
 

@@ -1,7 +1,7 @@
 """Sizes that are linear in ranks: what a walk makes of pairs whose ranks are symbols.
 
 A walk over such pairs gives every size as c0 + c1 r1 + c2 r2 ..., once for all ranks. Where the micro-batch is a
-symbol too, `more` sequences beside the first one, every size is (c0 + c1 r1 + ...) + more x (d0 + d1 r1 + ...).
+symbol too, `more` sequences beside so many, every size is (c0 + c1 r1 + ...) + more x (d0 + d1 r1 + ...).
 Ranks and `more` are at least 1. What is compared has to come out alike at all of these: else a walk has to be made
 for each.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import add, mul
-from typing import NoReturn
+from typing import Any, NoReturn
 
 EXACT_PARTS = 1024  # of a byte: floats of so many parts and below LARGEST add up exactly
 LARGEST = 2.0**43
@@ -21,10 +21,33 @@ class NotLinearError(Exception):
 
 
 class More(int):
-    """Sequences of a micro-batch beside the first one, in whose place a symbol stood."""
+    """Sequences of a micro-batch beside the fewest less one, in whose place a symbol stood."""
 
 
-Values = Sequence[int] | More  # what is put in the place of symbols
+class Points:
+    """Many ranks and micro-batches at once, whose sizes are arrays (planner.search.points): of one adapter's shape,
+    with micro-batches that are `alike`, or all of `least` sequences and more."""
+
+    alike: bool
+    least: int
+
+    def stretch(self, part: Any) -> Any:
+        """A stretch over symbols at every point."""
+        raise NotImplementedError
+
+
+class Joined:
+    """Points of several jobs, whose steps go alike, one after another. `buffer`: what FSDP 2 reduces gradients in."""
+
+    buffer: Any
+    parts: Sequence[tuple[Any, Points]]
+
+    def stretch(self, each: Sequence[Any]) -> Any:
+        """The stretches of the parts as one."""
+        raise NotImplementedError
+
+
+Values = Sequence[int] | More | Points  # what is put in the place of symbols
 
 
 class Linear:
@@ -117,7 +140,7 @@ class Linear:
     __hash__ = __round__ = __int__ = __float__ = __index__ = _refuse
     __mod__ = __rmod__ = __truediv__ = __rtruediv__ = __rfloordiv__ = __pow__ = __abs__ = _refuse
 
-    def at(self, values: Values) -> Linear | float:
+    def at(self, values: Sequence[int] | More) -> Linear | float:
         """Its value at these ranks, or what it is in ranks at this micro-batch."""
         if isinstance(values, More):
             place = len(self.factors) // 2

@@ -9,6 +9,7 @@ from typing import get_args
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
+from ..dataclass import dataclass
 from ..errors import InputError, UnsupportedArchitectureError
 from ..moments import BEFORE, Item, MemoryEstimate, MemoryPart, Moment, Phase
 from ..schema import Architecture, Notice
@@ -91,6 +92,11 @@ def memory_gap(arch: Architecture) -> str | None:
     if any(block.features or block.fixed_length for block in arch.blocks):
         return "what comes in is not text"
     return None
+
+
+def memory_is_ruled(arch: Architecture) -> bool:
+    """Whether no kind of layer of it is known to have no rule."""
+    return arch.model_type not in UNRULED and arch.model_type not in UNRULED_SCANS
 
 
 def estimate_memory(
@@ -182,11 +188,35 @@ def untied(arch: Architecture) -> Architecture:
     return replace(arch, matrices=matrices, tied_embeddings=False)
 
 
-def _stage(
-    arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None, whole: Whole, weights: Weights,
-    stage: Stage, *, merges: bool, ranks_follow: bool = False,
-) -> MemoryEstimate:  # fmt: skip
-    """The estimate of a GPU of one stage of the pipeline."""
+@dataclass(frozen=True)
+class Throughout:
+    """What a GPU of a stage holds throughout a step (`base`), and what is gathered around that: a `unit`, `outside`
+    of the layers, in the passes (`passing`, `live`). `own` are the adapter's bytes, `update` and `gradients` what the
+    optimizer's step takes, `trained` parameters, `apart` those of experts that others do not hold, `host` bytes in
+    the host's memory."""
+
+    base: Held
+    unit: int
+    outside: int
+    passing: Held
+    live: int
+    own: int
+    update: int
+    gradients: int
+    trained: int
+    apart: int
+    host: int
+
+    @property
+    def last(self) -> Held:
+        """What is held as the optimizer steps."""
+        return {**self.base, "gathered": 0, "gradients": self.gradients, "temporary": self.update}
+
+
+def throughout(
+    arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None, whole: Whole, weights: Weights, stage: Stage
+) -> Throughout:  # fmt: skip
+    """What a GPU of a stage holds, whatever passes; gradients among it where they stay between micro-steps."""
     known: dict[int, tuple[Tensor, ...]] = {}
 
     def tensors(over: int) -> tuple[Tensor, ...]:
@@ -196,7 +226,6 @@ def _stage(
         return known[over]
 
     trained, size = sum(t.size * t.copies for t in tensors(1)), trained_bytes(tensors(1))
-    apart_params = sum(t.size * t.copies for t in tensors(1) if t.apart)
     of, states = {what: _over(setup, what) for what in SHARED}, tensors(_over(setup, "states"))
     made = share(trained_bytes(tensors(of["gradients"])), of["gradients"])
     gradients, gone = _gradients(setup, made, trained)
@@ -211,26 +240,38 @@ def _stage(
     unit += pairs_gathered(setup, pairs) if unit else 0
     base["gathered"] = outside
     base["buckets"] = buckets(size, setup)
-    base["fixed"] = token_bytes(setup) + WORKSPACES * WORKSPACE_BYTES
-    job = Job(arch, setup, pairs, whole, merges=merges, unpacked=weights.unpacked, ranks_follow=ranks_follow)
-    tower, base["pixels"] = _seen(job)
+    base["fixed"], base["pixels"] = fixed_bytes(setup), 0
     if vllm := beside(engine(arch, setup)):
         base["vllm"] = vllm
     kept = kept_whole(arch, setup)
     passing, live = ({**base, "gathered": kept}, 0) if kept else (base, unit)
-    if arch.is_encoder_decoder:
-        going = course_of_two(job, passing, stage, live)
-    else:
-        going = course(job, passing, stage, live, tower)
-    first = before_steps(arch, setup, weights, stage, own)
-    going.places[:0] = [*first.places, *before_step(job, base, unit), *evaluated(job, base)]
     update = share(update_bytes(states, setup), of["states"]) + widened_gradients(trained, setup)
+    apart = sum(t.size * t.copies for t in tensors(1) if t.apart)
+    return Throughout(
+        base, unit, outside, passing, live, own, update, gradients, trained, apart, host + gone
+    )  # fmt: skip
+
+
+def _stage(
+    arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None, whole: Whole, weights: Weights,
+    stage: Stage, *, merges: bool, ranks_follow: bool = False,
+) -> MemoryEstimate:  # fmt: skip
+    """The estimate of a GPU of one stage of the pipeline."""
+    job = Job(arch, setup, pairs, whole, merges=merges, unpacked=weights.unpacked, ranks_follow=ranks_follow)
+    held = throughout(arch, setup, pairs, whole, weights, stage)
+    tower, pixels = _seen(job)
+    base, passing = {**held.base, "pixels": pixels}, {**held.passing, "pixels": pixels}
+    if arch.is_encoder_decoder:
+        going = course_of_two(job, passing, stage, held.live)
+    else:
+        going = course(job, passing, stage, held.live, tower)
+    first = before_steps(arch, setup, weights, stage, held.own)
+    going.places[:0] = [*first.places, *before_step(job, base, held.unit), *evaluated(job, base)]
     moments = _moments(going)
-    last = {**base, "gathered": 0, "gradients": gradients, "temporary": update}
-    moments.append(_moment("optimizer", "step", last))
-    apart = _apart(going, update) + _left_by_another_batch(moments, setup)
+    moments.append(_moment("optimizer", "step", {**held.last, "pixels": pixels}))
+    apart = _apart(going, held.update) + _left_by_another_batch(moments, setup)
     varied = varied_bytes(moments, setup)
-    streamed = 0 if one_stream(setup) else unit + outside
+    streamed = 0 if one_stream(setup) else held.unit + held.outside
     beyond = overhead(setup)
     more = beyond_peak(moments, cached(setup, apart, streamed, varied), first.reserved)
     top = max(moments, key=lambda moment: moment.bytes)
@@ -239,10 +280,15 @@ def _stage(
     found = MemoryEstimate(
         setup=setup, moments=tuple(moments), overhead=beyond, low=low, high=high, within=within, cached_bytes=more,
         apart_bytes=apart, gathered_bytes=streamed, varied_bytes=varied, before_bytes=first.reserved,
-        traffic=traffic(arch, setup, trained - apart_params, apart_params),
-        host_bytes=host + gone, notices=tuple(_notices(arch, setup, pairs)),
+        traffic=traffic(arch, setup, held.trained - held.apart, held.apart),
+        host_bytes=held.host, notices=tuple(_notices(arch, setup, pairs)),
     )  # fmt: skip
     return replace(found, notices=(*found.notices, *loading_notices(found)))
+
+
+def fixed_bytes(setup: Setup) -> int:
+    """Bytes of a micro-step's tokens and of workspaces."""
+    return token_bytes(setup) + WORKSPACES * WORKSPACE_BYTES
 
 
 def token_bytes(setup: Setup) -> int:

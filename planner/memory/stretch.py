@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import field
 from itertools import zip_longest
 from operator import add, le, neg
 
 from ..dataclass import dataclass
-from .linear import Linear, More, NotLinearError, Values, is_exact
+from .linear import Linear, More, NotLinearError, Points, Values, is_exact
 from .tape import Size, Tape
 
 Held = dict[str, Size]  # bytes by label
@@ -99,7 +99,10 @@ def _sizes(held: dict[str, Row], mixed: bool) -> Held:
 
 
 def at_values(part: Stretch, values: Values) -> Stretch:
-    """A stretch over symbols at these ranks, or over ranks at this micro-batch."""
+    """A stretch over symbols at these ranks, at many points, or over ranks at this micro-batch."""
+    if isinstance(values, Points):
+        found: Stretch = values.stretch(part)
+        return found
     change, highest = _at(part.change, values), part.highest
     if isinstance(highest, Peaks):
         each = [_at(then, values) for then in highest.each]
@@ -107,7 +110,7 @@ def at_values(part: Stretch, values: Values) -> Stretch:
     return Stretch(change, highest)
 
 
-def _at(held: Held, values: Values) -> Held:
+def _at(held: Held, values: Sequence[int] | More) -> Held:
     return {label: size.at(values) if type(size) is Linear else size for label, size in held.items()}
 
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import field, replace
 from typing import Any
 
 import numpy as np
 
 from ..choices import Quantize
+from ..dataclass import dataclass
 from ..memory.calibration import corrected, telling
 from ..memory.constants import constants
 from ..memory.interval_kinds import MEASURED
@@ -27,6 +27,7 @@ from ..moments import Interval, MemoryEstimate
 from ..objective_rules import SHARES_GPU
 from ..setup import Setup
 from .layout import NOT_SHARDED, Layout
+from .points import Asked, figures
 from .space import NO_ENGINE, Job, Space, setup_of
 from .tables import Table
 from .workers import done
@@ -38,17 +39,67 @@ Key = tuple[Layout, int, int]  # of a sample: layout, micro-batch, micro-steps
 MOMENTS = ("evaluation", "forward", "loss", "backward", "optimizer")
 EARLY = len(MOMENTS)
 BESIDE_RANK = 1e-6  # how far a line may pass a rank by what is rounded
+ENOUGH = 8  # samples of several groups and micro-batches that are worth a process
 ROUNDED = 64.0  # bytes that a point may lie beside a line by what is rounded
 
 
-def _sample(job: Job, layout: Layout, micro_batch: int, micro_steps: int, table: Table) -> Array:
-    """`_figures` of each stage of the pipeline (one where there is none), without the making of completions."""
-    setup = setup_of(job, table.quantize, table.checkpointing, layout, micro_batch, micro_steps)
-    if setup.objective == "grpo":
-        setup = replace(setup, generation="server", **NO_ENGINE)
-    stages = estimate_stages(job.arch, setup, table.pairs, table.whole)
-    peaks = job.calibration.peaks
-    return np.stack([_figures(corrected(found, job.arch, peaks), setup) for found in stages])
+@dataclass(frozen=True)
+class _Samples:
+    """`_figures` of tables of one group with several micro-batches, micro-batches x stages of the pipeline (one where
+    there is none), without the making of completions; `known` by parameters, where they were made with others."""
+
+    job: Job
+    setups: Sequence[Setup]
+    tables: Sequence[Table]
+    known: dict[int, Array] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, job: Job, layout: Layout, batches: Sequence[int], micro_steps: int, found: Sequence[Table]
+    ) -> _Samples:
+        """Those of a group under a layout."""
+        some = found[0]
+        setups = (
+            setup_of(job, some.quantize, some.checkpointing, layout, size, micro_steps) for size in batches
+        )
+        own = (
+            replace(setup, generation="server", **NO_ENGINE) if setup.objective == "grpo" else setup
+            for setup in setups
+        )
+        return cls(job, tuple(own), found)
+
+    @property
+    def sure(self) -> Asked:
+        """What is surely asked for: tables at both ends of each of their stretches, and between them."""
+        own = {table.params: table for table in self.tables}
+        in_order = [own[number] for number in sorted(own)]
+        places = {place for low, high in stretches(in_order) for place in (low, (low + high) // 2, high)}
+        return Asked(self.setups, [in_order[place] for place in sorted(places)])
+
+    def __call__(self, table: Table) -> Array:
+        if table.params not in self.known:
+            at_once([(self, Asked(self.setups, [table]))])
+        if table.params not in self.known:
+            self.known[table.params] = np.stack([self._alone(setup, table) for setup in self.setups])
+        return self.known[table.params]
+
+    def _alone(self, setup: Setup, table: Table) -> Array:
+        stages = estimate_stages(self.job.arch, setup, table.pairs, table.whole)
+        peaks = self.job.calibration.peaks
+        return np.stack([_figures(corrected(found, self.job.arch, peaks), setup) for found in stages])
+
+
+def at_once(asked: Sequence[tuple[_Samples, Asked]]) -> None:
+    """Make samples of several groups together, as far as they can be. Measured peaks correct an estimate by its
+    items, one by one."""
+    job = asked[0][0].job
+    found = None if job.calibration.peaks else figures(job.arch, [each for _, each in asked])
+    if found is None and len(asked) > 1 and not job.calibration.peaks:
+        for one in asked:
+            at_once([one])
+        return
+    for (samples, each), made in zip(asked, found or (), strict=False):
+        samples.known.update(zip((table.params for table in each.tables), made, strict=True))
 
 
 def _figures(found: MemoryEstimate, setup: Setup) -> Array:
@@ -154,16 +205,26 @@ def _sampled(
         group: known.setdefault(("peaks", job.setup, group), {}) for group in groups
     }
     real = {key: space.layouts[at[1]] for at, key in samples.items()}
-    open_ = [(group, key) for group in groups for key in real if key not in seen[group]]
+    together: dict[Any, dict[Group, list[Key]]] = {}  # those that differ in a group or a micro-batch alone
+    for group, key in itertools.product(groups, real):
+        if key not in seen[group]:
+            kind = group[1].startswith("nf4"), group[1:] if not group[1].startswith("nf4") else group[2]
+            together.setdefault((key[0], key[2], kind), {}).setdefault(group, []).append(key)
+    open_ = list(together.values())
     alike = {group: [found[number] for number in numbers] for group, numbers in groups.items()}
 
-    def task(number: int) -> Array:
-        group, key = open_[number]
-        return over_ranks(alike[group], partial(_sample, job, real[key], *key[1:]))
+    def task(number: int) -> dict[Group, Array]:
+        own = {
+            group: _Samples.of(job, real[keys[0]], [batch for _, batch, _ in keys], keys[0][2], alike[group])
+            for group, keys in open_[number].items()
+        }
+        at_once([(samples, samples.sure) for samples in own.values()])
+        return {group: over_ranks(alike[group], samples) for group, samples in own.items()}
 
-    kinds = [(group, key[1], *_walked(real[key])) for group, key in open_]
-    for (group, key), figures in zip(open_, done(task, kinds), strict=True):
-        seen[group][key] = figures
+    kinds = [(*(group[1:] for group in own), *_walked(real[next(iter(own.values()))[0]])) for own in open_]
+    for own, made in zip(open_, done(task, kinds, enough=ENOUGH), strict=True):
+        for group, keys in own.items():
+            seen[group].update(zip(keys, np.moveaxis(made[group], 1, 0), strict=True))
     return seen
 
 
@@ -186,14 +247,14 @@ def peaks(
     for number, table in enumerate(found):
         own.setdefault((table.layers, table.quantize, table.checkpointing), []).append(number)
     for group, seen in _sampled(job, space, found, own, samples, known).items():
-        figures: dict[tuple[Any, bool], Array] = {}
+        needed: dict[tuple[Any, bool], Array] = {}
         for at, key in samples.items():
             # A vLLM is not there yet while the base is loaded: what is added for it later is not for that moment.
             early = space.layouts[at[1]].generation not in SHARES_GPU
-            if (key, early) not in figures:
-                figures[key, early] = _needed(seen[key], early)
+            if (key, early) not in needed:
+                needed[key, early] = _needed(seen[key], early)
             cells: tuple[Any, ...] = (own[group], *at)
-            for into, figure in zip((held, kept, plain), figures[key, early], strict=True):
+            for into, figure in zip((held, kept, plain), needed[key, early], strict=True):
                 into[cells] = figure
     return held, kept, plain
 

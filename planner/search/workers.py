@@ -13,12 +13,19 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Hashable, Sequence
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 Result = TypeVar("Result")
+GROUP = "/sys/fs/cgroup"
+QUOTAS = (
+    (f"{GROUP}/cpu.max",),
+    (f"{GROUP}/cpu/cpu.cfs_quota_us", f"{GROUP}/cpu/cpu.cfs_period_us"),
+)
 ENOUGH = 150  # tasks of some milliseconds each that are worth a process
 MOST = 8
 
@@ -30,7 +37,25 @@ def cores() -> int:
     among = sys.modules.get("multiprocessing.process")  # loaded in any process that it started
     if among and among.current_process().daemon:  # a pool's, which may have no processes of its own
         return 1
-    return min(MOST, len(os.sched_getaffinity(0)))
+    return min(MOST, len(os.sched_getaffinity(0)), _quota())
+
+
+@cache
+def _quota() -> int:
+    """Whole CPUs that a container may use at a time, at least one; MOST where nothing limits it.
+
+    cgroup v2 has "quota period" or "max period" in cpu.max, cgroup v1 each in a file of its own, -1 for no quota
+    (kernel.org, admin-guide/cgroup-v2: cpu.max; scheduler/sched-bwc). Neglected: limits of groups above the one that
+    is mounted here.
+    """
+    for names in QUOTAS:
+        try:
+            words = " ".join(Path(name).read_text(encoding="ascii") for name in names).split()
+        except OSError:  # another version's, or none
+            continue
+        if len(words) == 2 and all(word.isdigit() for word in words) and int(words[1]):
+            return max(1, int(words[0]) // int(words[1]))
+    return MOST
 
 
 def parts_of(kinds: Sequence[Hashable], count: int) -> list[list[int]]:

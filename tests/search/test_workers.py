@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,8 +112,36 @@ def test_a_screen_is_the_same_on_one_core_and_on_several(model: str, monkeypatch
     monkeypatch.setattr(workers, "cores", lambda: 1)
     alone = screen(job_of(model), space)
     monkeypatch.setattr(workers, "cores", lambda: 2)
-    monkeypatch.setattr(workers, "done", lambda task, kinds, real=workers.done: real(task, kinds, enough=4))
+    monkeypatch.setattr(
+        workers, "done", lambda task, kinds, enough=0, real=workers.done: real(task, kinds, enough=4)
+    )
     monkeypatch.setattr("planner.search.peaks.done", workers.done)
     together = screen(job_of(model), space)
     for name in ("seconds", "usd", "over", "over_high", "regret"):
         assert np.array_equal(getattr(alone, name), getattr(together, name), equal_nan=True), name
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        (("150000 100000",), 1),
+        (("50000 100000",), 1),
+        (("400000 100000",), 4),
+        (("max 100000",), workers.MOST),
+        (("300000", "100000"), 3),
+        (("-1", "100000"), workers.MOST),
+        ((), workers.MOST),
+    ],
+)
+def test_a_containers_quota_counts(
+    files: tuple[str, ...], cpus: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [str(tmp_path / str(number)) for number in range(max(1, len(files)))]
+    for name, text in zip(names, files, strict=False):
+        Path(name).write_text(f"{text}\n", encoding="ascii")
+    monkeypatch.setattr(workers, "QUOTAS", (("nowhere",), tuple(names)))
+    workers._quota.cache_clear()
+    try:
+        assert workers._quota() == cpus
+    finally:
+        workers._quota.cache_clear()

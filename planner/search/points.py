@@ -1,0 +1,345 @@
+"""Memory at many ranks and micro-batches of one layout at once: the formulas of planner/memory over arrays.
+
+A step's course only adds what its stretches hold, and a stretch is known with symbols for ranks and the micro-batch
+(`memory.linear`). So the course is run once with a size for every point in the place of each number, and the highest
+of its places is taken at each point by itself. All sizes are whole parts of a byte, which add up exactly in whatever
+order. Where something compares sizes, or is no such part, `figures` has nothing, and each point is computed alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from ..dataclass import dataclass
+from ..memory.constants import constants
+from ..memory.kinds import Job
+from ..memory.known import SEVERAL, with_batch
+from ..memory.layout import shape_of
+from ..memory.linear import Joined, Linear, NotLinearError
+from ..memory.linear import Points as AtPoints
+from ..memory.loading import before_steps
+from ..memory.overhead import overhead
+from ..memory.peak import Throughout, fixed_bytes, memory_is_ruled, throughout
+from ..memory.per_layer import PROJECTION
+from ..memory.sharding import one_stream, reduce_buffer, spread
+from ..memory.stages import Stage, stages
+from ..memory.states import base_weights
+from ..memory.step import Place, course
+from ..memory.stretch import Held, Peaks, Stretch
+from ..schema import Architecture
+from ..setup import Setup
+from .tables import Table
+
+Array = Any  # a numpy array
+# Sequences from which on micro-batches are a symbol, each of fewer by itself; the next where one is of no use.
+CUTS: tuple[tuple[int, ...], ...] = ((SEVERAL,), (4,), ())
+FIGURES = 10
+EARLY = 5  # place of a figure, behind the moments of a step
+PASSES = ("forward", "loss", "backward")
+VARIED = ("stream", "logits", "temporary")  # labels of what grows with the length
+
+
+class Sizes(np.ndarray):
+    """A size at every point. It is something where it is at any of them; none is compared."""
+
+    def __bool__(self) -> bool:
+        return bool(self.view(np.ndarray).any())
+
+    def _refuse(self, _: object) -> Any:
+        raise NotLinearError
+
+    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = _refuse
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        raise NotLinearError
+
+
+def sizes(values: Any) -> Sizes:
+    """Numbers as sizes."""
+    return np.asarray(values, float).view(Sizes)
+
+
+class Points(AtPoints):
+    """Ranks of several adapters of one shape, with several micro-batches each."""
+
+    def __init__(self, ranks: Sequence[Sequence[int]], batches: Sequence[int], least: int) -> None:
+        self.alike, self.least = len(batches) == 1, batches[0] if len(batches) == 1 else least
+        own = np.repeat(np.array(ranks, float).T, len(batches), axis=1)  # a row for each rank
+        more = np.tile(np.array(batches, float) - (least - 1), len(ranks))[None]
+        self.values = np.concatenate([np.ones_like(more), own, *([] if self.alike else [more, more * own])])
+
+    def stretch(self, part: Stretch) -> Stretch:
+        """A stretch at every point."""
+        highest = part.highest.each if isinstance(part.highest, Peaks) else [part.highest]
+        return Stretch(self._held([part.change]), self._held(highest))
+
+    def _held(self, each: Sequence[Held]) -> Held:
+        """Of what is held at some moments that which is most at each point, by label."""
+        labels = list(dict.fromkeys(label for held in each for label in held))
+        if not labels:
+            return {}
+        rows = np.zeros((len(each), len(labels), len(self.values)))
+        for number, held in enumerate(each):
+            for label, size in held.items():
+                row = size.row if isinstance(size, Linear) else (size,)
+                rows[number, labels.index(label), : len(row)] = row
+        found = _most(rows @ self.values)
+        return {label: own.view(Sizes) for label, own in zip(labels, found, strict=True)}
+
+
+class _Together(Joined):
+    """Points of adapters and micro-batches one after another, each adapter's with all micro-batches of its part."""
+
+    def __init__(self, parts: Sequence[_Part]) -> None:
+        self.parts = [(part.job, Points(part.ranks, part.batches, part.least)) for part in parts]
+        self.each = [len(part.batches) for part in parts for _ in part.held]
+        self.ends = np.cumsum([0, *(len(part.batches) * len(part.held) for part in parts)])
+        self.count = int(self.ends[-1])
+        self.batch = sizes([size for part in parts for _ in part.held for size in part.batches])
+        self.buffer = self.of([own for part in parts for own in part.buffers])
+
+    def of(self, by_adapter: Sequence[int]) -> Any:
+        """Numbers by adapter at every point; one where they are all alike."""
+        alike = len(set(by_adapter)) == 1
+        return by_adapter[0] if alike else sizes(np.repeat(by_adapter, self.each))
+
+    def held(self, each: Sequence[Mapping[str, Any]]) -> Held:
+        """What is held by adapter at every point."""
+        return {label: self.of([held[label] for held in each]) for label in each[0]}
+
+    def stretch(self, each: Sequence[Stretch]) -> Stretch:
+        """The stretches of the parts as one."""
+        return Stretch(
+            self._beside([one.change for one in each]), self._beside([one.highest for one in each])
+        )
+
+    def _beside(self, each: Sequence[Held]) -> Held:
+        found: dict[str, Any] = {}
+        for label in dict.fromkeys(label for held in each for label in held):
+            found[label] = sizes(np.zeros(self.count))
+            for held, start, end in zip(each, self.ends, self.ends[1:], strict=False):
+                found[label][start:end] = held.get(label, 0)
+        return found
+
+
+def _most(held: Array) -> Array:
+    """Of bytes by moment, label and point those of the moment that holds most at each point, the first of equals."""
+    if len(held) == 1:
+        return held[0]
+    return held[held.sum(axis=1).argmax(axis=0), :, np.arange(held.shape[2])].T
+
+
+def _rounded(places: Sequence[Held], count: int) -> tuple[list[str], Array]:
+    """Labels, and whole bytes of each at every point where most is held (`memory.peak`'s moments)."""
+    labels = list(dict.fromkeys(label for held in places for label in held))
+    if not labels:
+        return labels, np.zeros((0, count))
+    filled = np.zeros((len(places), len(labels), count))
+    for number, held in enumerate(places):
+        for label, size in held.items():
+            filled[number, labels.index(label)] += size
+    return labels, np.maximum(np.rint(_most(filled)), 0)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Figures that are asked for: of adapters on one base, with set-ups that differ in their micro-batch alone."""
+
+    setups: Sequence[Setup]
+    tables: Sequence[Table]
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """The micro-batches."""
+        return tuple(setup.micro_batch for setup in self.setups)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Adapters of one shape with some micro-batches of `least` sequences and more: by adapter what is `held`
+    throughout, the ranks, what FSDP reduces in, and where their figures go, `place` by adapter and micro-batch."""
+
+    job: Job
+    batches: tuple[int, ...]
+    least: int
+    held: Sequence[Throughout]
+    ranks: Sequence[Sequence[int]]
+    buffers: Sequence[int]
+    place: tuple[int, tuple[int, ...], tuple[int, ...]]
+
+
+def figures(arch: Architecture, asked: Sequence[Asked]) -> list[Array] | None:
+    """`peaks._figures`, tables x set-ups x stages, of each that is asked for; their set-ups differ in the micro-batch
+    and in how weights are quantised. None where some of it cannot be had at once."""
+    setup = asked[0].setups[0]
+    if not all(_regular(arch, each.setups[0], each.tables[0]) for each in asked):
+        return None
+    if len(asked) > 1 and any(
+        matrix.leaf == PROJECTION for matrix in arch.matrices
+    ):  # pairs on it change the step
+        return None
+    found = []
+    for stage in stages(arch, setup):
+        made = _of_stage(arch, asked, stage)
+        if made is None:
+            return None
+        found.append(made)
+    return [np.stack([made[number] for made in found], axis=2) for number in range(len(asked))]
+
+
+def _of_stage(arch: Architecture, asked: Sequence[Asked], stage: Stage) -> list[Array] | None:
+    """Figures by table and set-up: of few and many sequences at once, else of each micro-batch."""
+    found = [np.zeros((len(each.tables), len(each.setups), FIGURES)) for each in asked]
+    held = [
+        [
+            throughout(arch, each.setups[0], t.pairs, t.whole, base_weights(arch, each.setups[0]), stage)
+            for t in each.tables
+        ]
+        for each in asked
+    ]
+    for cuts in CUTS[asked[0].setups[0].loss.startswith("tiled") :]:  # of two sequences tiles are seldom full
+        parts = [
+            part
+            for number, each in enumerate(asked)
+            for part in _parts(arch, each, number, held[number], cuts)
+        ]
+        try:
+            made = _at_all(parts, stage)
+        except NotLinearError:
+            continue
+        for part, own in zip(parts, made, strict=True):
+            number, tables, batches = part.place
+            found[number][np.ix_(tables, batches)] = own
+        for into, each, own_held in zip(found, asked, held, strict=True):
+            _with_what_comes_before(arch, into, each, own_held, stage)
+        return found
+    return None
+
+
+def _parts(
+    arch: Architecture, asked: Asked, number: int, held: Sequence[Throughout], cuts: Sequence[int]
+) -> Iterator[_Part]:
+    """Tables of one shape with micro-batches between two cuts; those below the first cut each by itself."""
+    shapes: dict[Any, list[int]] = {}
+    for place, table in enumerate(asked.tables):
+        shapes.setdefault(shape_of(table.pairs)[0], []).append(place)
+    batches: dict[int, list[int]] = {}
+    for place, size in enumerate(asked.batches):
+        batches.setdefault(max((cut for cut in cuts if cut <= size), default=-size), []).append(place)
+    setup = asked.setups[0]
+    for tables, (least, sizes_) in product(shapes.values(), batches.items()):
+        some = asked.tables[tables[0]]
+        yield _Part(
+            Job(arch, setup, some.pairs, some.whole, unpacked=base_weights(arch, setup).unpacked, ranks_follow=True),
+            tuple(asked.batches[place] for place in sizes_), max(1, least),
+            [held[place] for place in tables], [shape_of(asked.tables[place].pairs)[1] for place in tables],
+            [reduce_buffer(arch, setup, asked.tables[place].pairs) for place in tables],
+            (number, tuple(tables), tuple(sizes_)),
+        )  # fmt: skip
+
+
+def _regular(arch: Architecture, setup: Setup, some: Table) -> bool:
+    """Whether a set-up has only what is summed over arrays: one stack of text, nothing run before or between steps,
+    nothing trained at the embedding, and shares that are powers of two."""
+    plain = not (arch.is_encoder_decoder or arch.images or setup.eval_batch or setup.runs_reference)
+    halves = all(float(over).hex().startswith("0x1.0000000000000p") for over in spread(setup).values())
+    made = setup.objective != "grpo" or setup.generation == "server"
+    embedded = any(item.matrix.role == "embedding" for item in some.pairs) or some.whole.embedding
+    known = setup.kernels != "litgpt" and setup.method != "full" and memory_is_ruled(arch)
+    return plain and halves and made and known and not embedded
+
+
+def _at_all(parts: Sequence[_Part], stage: Stage) -> list[Array]:
+    """Figures of each part by table and micro-batch, nothing being known of what comes before the first step. Raises
+    NotLinearError."""
+    points, first = _Together(parts), parts[0].job
+    many = with_batch(first.setup, points.batch)
+    held = [each for part in parts for each in part.held]
+    fixed: Held = {"fixed": fixed_bytes(many)}
+    passing, last = (
+        {**points.held(own), **fixed}
+        for own in ([each.passing for each in held], [each.last for each in held])
+    )
+    going = course(
+        replace(first, setup=many, points=points), passing, stage, points.of([each.live for each in held])
+    )
+    found = [_rounded(_of_phase(going.places, phase), points.count) for phase in PASSES]
+    found.append(_rounded([last], points.count))
+    columns = _figures(first.setup, points, held, going.places, found)
+    made = np.stack([np.broadcast_to(each, points.count) for each in columns], axis=-1)
+    return [
+        made[start:end].reshape(len(part.held), len(part.batches), FIGURES)
+        for part, start, end in zip(parts, points.ends, points.ends[1:], strict=False)
+    ]
+
+
+def _with_what_comes_before(
+    arch: Architecture, found: Array, asked: Asked, held: Sequence[Throughout], stage: Stage
+) -> None:
+    """Put in bytes of the highest moment before the first step, and of all that is taken until then."""
+    setup = asked.setups[0]
+    for own, each in zip(found, held, strict=True):
+        before = before_steps(arch, setup, base_weights(arch, setup), stage, each.own)
+        own[:, EARLY] = max((sum(place.base.values()) for place in before.places), default=0)
+        own[:, -1] = before.reserved
+
+
+def _of_phase(places: Sequence[Place], phase: str) -> list[Held]:
+    found = []
+    for place in places:
+        if place.phase == phase:
+            held = dict(place.base)
+            for label, size in place.highest.items():
+                held[label] = held[label] + size if label in held else size
+            found.append(held)
+    return found
+
+
+def _figures(
+    setup: Setup, points: _Together, held: Sequence[Throughout], places: Sequence[Place],
+    found: Sequence[tuple[list[str], Array]],
+) -> list[Any]:  # fmt: skip
+    """As `peaks._figures` has them, from whole bytes by label of the passes and the optimizer's step."""
+    moments = np.stack([own.sum(axis=0) for _, own in found])
+    apart = _apart(places, points.of([each.update for each in held]), points.count)
+    varied = _varied(setup, found[:-1], moments[:-1])
+    streamed = points.of([0 if one_stream(setup) else each.unit + each.outside for each in held])
+    beyond = sum(item.bytes for item in overhead(setup))
+    kept = (_cached(setup, apart, streamed, each) for each in (varied, 0))
+    return [0, *moments, 0, beyond, *kept, 0]
+
+
+def _apart(places: Sequence[Place], update: Any, count: int) -> Array:
+    """`memory.peak`'s transient bytes of the phases but the largest."""
+    kinds: list[Array] = []
+    for inside in (True, False):
+        own = [place.highest for place in places if ("layer" in place.where) == inside]
+        totals = [np.zeros(count), *(np.asarray(sum(held.values()), float) for held in own if held)]
+        kinds.append(np.maximum.reduce([np.broadcast_to(total, count) for total in totals]))
+    kinds.append(np.broadcast_to(np.asarray(update, float), count))
+    return np.rint(np.sort(np.stack(kinds), axis=0)[:-1].sum(axis=0))
+
+
+def _varied(setup: Setup, found: Sequence[tuple[list[str], Array]], moments: Array) -> Array:
+    """`memory.peak.varied_bytes` at every point."""
+    names = [*VARIED, "activations"] if setup.checkpointing != "none" else VARIED
+    own = [
+        np.sum(
+            [held[labels.index(name)] for name in names if name in labels] or [np.zeros(moments.shape[1])],
+            axis=0,
+        )
+        for labels, held in found
+    ]
+    return np.stack(own)[moments.argmax(axis=0), np.arange(moments.shape[1])]
+
+
+def _cached(setup: Setup, apart: Array, streamed: Any, varied: Any) -> Array:
+    """`memory.overhead.cached` at every point."""
+    known = constants()
+    gathered = known.cached_gathered * np.asarray(streamed, float) if setup.gpus > 1 else 0
+    return np.rint(known.cached_apart * apart + gathered + known.cached_varied * varied * setup.lengths_vary)
