@@ -123,7 +123,8 @@ def count_flops(model: Any, inputs: Mapping[str, Any]) -> int:
 
 
 def token_inputs(config: Mapping[str, Any], batch: int, seq_len: int) -> dict[str, Any]:
-    """Random tokens with labels; for a model of sound, random features and the labels of its decoder."""
+    """Random tokens with labels; for a model of sound, random features and the labels of its decoder; for a
+    classifier of sequences, a class of two each."""
     import torch
 
     vocab = config.get("vocab_size") or config["text_config"]["vocab_size"]
@@ -131,6 +132,8 @@ def token_inputs(config: Mapping[str, Any], batch: int, seq_len: int) -> dict[st
     if "num_mel_bins" in config:
         shape = (batch, config["num_mel_bins"], 2 * config["max_source_positions"])
         return {"input_features": torch.randn(shape), "labels": ids}
+    if str(config.get("architectures", [""])[0]).endswith("ForSequenceClassification"):
+        return {"input_ids": ids, "labels": torch.randint(0, 2, (batch,))}
     return {"input_ids": ids, "labels": ids.clone()}
 
 

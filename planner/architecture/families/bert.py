@@ -115,6 +115,14 @@ STYLES: dict[str, Style] = {
 }  # fmt: skip
 STYLES |= dict.fromkeys(("xlm-roberta", "camembert"), STYLES["roberta"])
 
+# Matrices of a classifier of sequences, which only the first token passes: one from the hidden width to itself, and
+# one to the classes.
+CLASSIFIERS: dict[str, tuple[str, str]] = {
+    "bert": ("bert.pooler.dense", "classifier"),
+    "distilbert": ("pre_classifier", "classifier"),
+    **dict.fromkeys(("roberta", "xlm-roberta", "camembert", "electra"), ("classifier.dense", "classifier.out_proj")),
+}
+CLASSIFIES = "ForSequenceClassification"
 HEADED = ("ForMaskedLM", "ForCausalLM", "BertLMHeadModel", "BertGenerationDecoder")
 
 
@@ -128,10 +136,28 @@ def is_headed(cfg: Fields, style: Style) -> bool:
         return True
     if style.pooler and str(names[0]).endswith("Model") and not str(names[0]).endswith("LMHeadModel"):
         return False
-    known = ", ".join(("ForMaskedLM", "ForCausalLM", *(("Model",) if style.pooler else ())))
+    bare = ("Model",) if style.pooler else ()
+    classes = (CLASSIFIES,) if cfg.str("model_type") in CLASSIFIERS else ()
+    known = ", ".join(("ForMaskedLM", "ForCausalLM", *bare, *classes))
     raise UnsupportedArchitectureError(
         f"{str(names[0])[:80]} has no builder in this version: known for this type are classes ending in {known}."
     )
+
+
+def is_classifier(cfg: Fields) -> bool:
+    """Whether the class named in `architectures` puts one of a few classes on a sequence."""
+    names = cfg.list("architectures", [])
+    return bool(names) and str(names[0]).endswith(CLASSIFIES) and cfg.str("model_type") in CLASSIFIERS
+
+
+def _classify(trace: Trace, cfg: Fields, hidden: int) -> None:
+    """A classifier's two matrices, for one token of a sequence. Its logits, of a few bytes, are left out of memory."""
+    named = cfg.data.get("id2label")
+    classes = len(named) if isinstance(named, dict) and named else cfg.int("num_labels", 2)
+    first, last = CLASSIFIERS[cfg.str("model_type")]
+    with trace.layer("head", (0,)) as head:
+        x = head.linear(first, "other", hidden, hidden, head.stream, bias=True, extra=1, times=0)
+        head.linear(last, "other", hidden, classes, x, bias=True, extra=1, times=0)
 
 
 def _width(cfg: Fields, rule: tuple[str, int | None] | tuple[str, int] | None, hidden: int) -> int:
@@ -232,9 +258,10 @@ def unembed(head: Layer, names: Head, hidden: int, width: int, vocab: int, tied:
 def build(cfg: Fields) -> Architecture:
     """A model of one of the families in STYLES."""
     style, trace = STYLES[cfg.str("model_type")], Trace()
-    headed = is_headed(cfg, style)
+    classifies = is_classifier(cfg)
+    headed = not classifies and is_headed(cfg, style)
     heads = heads_of(cfg, style.fields[0], style.fields[2])
-    base, vocab = style.base if headed else "", cfg.int("vocab_size")
+    base, vocab = style.base if headed or classifies else "", cfg.int("vocab_size")
     tied = bool(cfg.bool("tie_word_embeddings", True)) and not style.never_tied
     width = _embeddings(trace, cfg, style, heads, base)
     _layers(trace, cfg, style, heads, base)
@@ -255,9 +282,11 @@ def build(cfg: Fields) -> Architecture:
                     forward_only=True,
                 )
             unembed(head, style.head, heads.hidden, out, vocab, tied)
+    elif classifies:
+        _classify(trace, cfg, heads.hidden)
     else:
         trace.weight("pooler.dense", "other", heads.hidden, heads.hidden, bias=True)
     return finish(
         trace, cfg, n_layers=cfg.int(style.fields[1]), hidden=heads.hidden, vocab=vocab, tied=tied,
-        flops_gap=None if headed else NO_LOSS,
+        flops_gap=None if headed or classifies else NO_LOSS,
     )  # fmt: skip
