@@ -222,11 +222,14 @@ def test_megatron_adds_gradients_up_in_float32() -> None:
     assert parts["optimizer"] == pytest.approx(12 * 8_030_261_248 / 8, rel=0.001)
 
 
-@pytest.mark.parametrize(("loss", "forth", "back"), [("wide-fused", 4, 8), ("wide", 8, 4)])
+@pytest.mark.parametrize(
+    ("loss", "forth", "back"), [("wide-fused", 4, 8), ("wide", 8, 4), ("wide-in-place", 4, 4)]
+)
 def test_megatrons_own_losses(loss: str, forth: int, back: int) -> None:
     """Beside 2 bytes a logit of a kernel that works in place: 2 + 4 on the way forth, 4 + 4 + 2 on the way back, as
-    megatron-core's functions under torch.compile allocate them; 2 + 4 + 4 and 4 + 2 of its operations of 2024. On the
-    way back the kernel's peak comes later, with the gradient of the hidden states beside, 2 bytes a value."""
+    megatron-core's functions under torch.compile allocate them; 2 + 4 + 4 and 4 + 2 of its operations of 2024, 2 + 4
+    and 4 + 2 of those of 2026. On the way back the kernel's peak comes later, with the gradient of the hidden states
+    beside, 2 bytes a value."""
     options = {
         "rank": 8,
         "targets": "q_proj",

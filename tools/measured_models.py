@@ -97,11 +97,19 @@ CONFIGS: dict[str, dict[str, Any]] = {
     # A GPT of Megatron's with grouped keys and values: as StarCoder 2, which turns them in place of learnt positions.
     "Megatron 7B, as StarCoder 2": {
         **_llama(4096, 32, 32, 16384, 131200), "model_type": "starcoder2", "num_key_value_heads": 8,
-        "hidden_act": "gelu_pytorch_tanh", "use_bias": True, "tie_word_embeddings": False,
+        "hidden_act": "gelu_pytorch_tanh", "use_bias": True, "tie_word_embeddings": False, "residual_dropout": 0.1,
+        "attention_dropout": 0.1,
     },
     "distilbert/distilbert-base-uncased": {
         "model_type": "distilbert", "dim": 768, "hidden_dim": 3072, "n_layers": 6, "n_heads": 12,
         "vocab_size": 30522, "max_position_embeddings": 512, "activation": "gelu", "tie_weights_": True,
+        "architectures": ["DistilBertForSequenceClassification"],
+    },
+    # One of the catalogue's that ran as a classifier of sequences, without an unembedding.
+    "google-bert/bert-base-uncased": {
+        "model_type": "bert", "architectures": ["BertForSequenceClassification"], "hidden_size": 768,
+        "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072, "vocab_size": 30522,
+        "max_position_embeddings": 512,
     },
     "GPT-3 355M": _gpt2(1024, 24, 16, 2048, 50264),
     "GPT-3 760M": _gpt2(1536, 24, 16, 2048, 50264),

@@ -27,14 +27,16 @@ def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) 
     the chosen entries and that of the logits, both of full size in float32. "shifted": the same behind a copy,
     which transformers made before 4.50 ("shifted-late": from 4.46 on, where the loss makes the float32 copy and
     the model's forward pass still holds the 16-bit logits; "shifted-narrow": without the cast). "...fused": one
-    kernel over the logits, which writes the gradient in their place; "wide" is Megatron's of 2024, "wide-fused" its
-    later one, compiled. `narrow`: there is no cast to float32.
+    kernel over the logits, which writes the gradient in their place; "wide" is Megatron's of 2024, "wide-in-place"
+    its later one of operations, "wide-fused" its compiled one. `narrow`: there is no cast to float32.
     """
     tape = run.tape
     if loss == "fused":
         return _in_place(logits)
     if loss == "wide":
         return _in_wide(logits)
+    if loss == "wide-in-place":
+        return _in_wide(logits, copies=1)
     if loss == "wide-fused":
         return _compiled(logits)
     wide = logits if narrow else cast(logits, FLOAT32)
@@ -61,13 +63,15 @@ def _lowered(logits: Value) -> Value:
     return tape.apply((wide,), 0, FLOAT32, (wide.buffer,), lambda g: (tape.new(made),))
 
 
-def _in_wide(logits: Value) -> Value:
+def _in_wide(logits: Value, copies: int = 2) -> Value:
     """Megatron's loss of operations: a float32 copy of the logits, and one less their maximum, in which exponentials
     and probabilities are made (kept). Beside the logits that is 2 + 4 + 4 bytes each in 16 bits. On the way back the
     gradient is made in the probabilities and cast: 4 + 2 (Megatron-LM core_v0.6.0 and core_v0.7.0,
-    megatron/core/tensor_parallel/cross_entropy.py, _VocabParallelCrossEntropy, on `logits.float()`)."""
+    megatron/core/tensor_parallel/cross_entropy.py, _VocabParallelCrossEntropy, on `logits.float()`). With one of the
+    `copies` alone the maximum is taken off in place, 2 + 4 (d98e8a64dd of 2026, the same file,
+    calculate_predicted_logits)."""
     tape, size, narrow = logits.tape, logits.elements * FLOAT32, logits.bytes
-    wide = tape.new(size)
+    wide = tape.new(size * (copies - 1))
     found = tape.apply((logits,), 0, FLOAT32, (tape.new(size),), lambda g: (tape.new(narrow),))
     del wide
     return found

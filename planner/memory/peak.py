@@ -161,7 +161,7 @@ def _stages(
         raise UnsupportedArchitectureError(
             f"the memory of {arch.model_type} is not known: no rule covers {UNRULED[arch.model_type]}."
         )
-    if setup.kernels == "litgpt":
+    if setup.kernels == "litgpt" or setup.pipeline_parallel > 1:
         arch = untied(arch)
     weights = base_weights(arch, setup, stored_bytes)
     try:
@@ -181,7 +181,10 @@ def _stages(
 @lru_cache(maxsize=64)
 def untied(arch: Architecture) -> Architecture:
     """A model whose unembedding stands beside its embedding though they are one elsewhere: litgpt's conversion writes
-    the tied tensor twice (litgpt/scripts/convert_hf_checkpoint.py), and its model ties nothing."""
+    the tied tensor twice (litgpt/scripts/convert_hf_checkpoint.py), and its model ties nothing. Of a pipeline the
+    first stage and the last each hold the tied tensor, with gradients that they add up and states of their own
+    (Megatron-LM d98e8a64dd, megatron/core/models/common/language_module/language_module.py,
+    setup_embeddings_and_output_layer; DeepSpeed edaa72212, deepspeed/runtime/pipe/module.py, TiedLayerSpec)."""
     if not arch.tied_embeddings:
         return arch
     matrices = tuple(replace(matrix, tied=False) if matrix.tied else matrix for matrix in arch.matrices)

@@ -70,6 +70,16 @@ class _Wide(torch.autograd.Function):  # type: ignore[misc]
         return torch.empty_like(chances, dtype=ctx.given)
 
 
+class _WideInPlace(_Wide):
+    """Megatron's later one, which makes probabilities in the float32 copy."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Any) -> Any:
+        ctx.save_for_backward(logits.float())
+        ctx.given = logits.dtype
+        return logits.new_empty(logits.shape[0], dtype=torch.float32).sum()
+
+
 class _Chunked(torch.autograd.Function):  # type: ignore[misc]
     """Unembedding and loss together, `chunk` rows at a time; gradients are made in the forward pass."""
 
@@ -193,6 +203,10 @@ def _wide(logits: Any, labels: Any, vocab_size: int, **_: Any) -> Any:
     return _Wide.apply(logits.view(-1, logits.shape[-1]))
 
 
+def _wide_in_place(logits: Any, labels: Any, vocab_size: int, **_: Any) -> Any:
+    return _WideInPlace.apply(logits.view(-1, logits.shape[-1]))
+
+
 def _wide_fused(logits: Any, labels: Any, vocab_size: int, **_: Any) -> Any:
     return _Compiled.apply(logits.view(-1, logits.shape[-1]))
 
@@ -201,6 +215,7 @@ def _wide_fused(logits: Any, labels: Any, vocab_size: int, **_: Any) -> Any:
 BESIDE_LOGITS = {
     "fused": _fused,
     "wide": _wide,
+    "wide-in-place": _wide_in_place,
     "wide-fused": _wide_fused,
     "shifted-late": _shifted_late,
     "shifted-late-fused": _shifted_late_fused,

@@ -65,11 +65,12 @@ STYLES = {
 # without the copies; fused kernels read 16-bit logits and write their gradient in place. "wide" reads and writes
 # float32: a cast, the maximum, what is left, exponentials, their sum, quotients; the gradient in place, and its cast.
 _FULL, _CHUNKED, _FUSED = Cost(22, 26, 6, 6), Cost(14, 18, 5, 5), Cost(4, 4, 2, 0)
+_WIDE = Cost(38, 14, 6, 3)
 LOSS = {
     "full": _FULL, "shifted": _FULL, "shifted-late": _FULL, "shifted-narrow": _FULL, "chunked": _CHUNKED,
     "chunked-vocabulary": _CHUNKED, "split": _CHUNKED,
     "split-wide": _CHUNKED, "split-fused": _FUSED, "fused": _FUSED, "shifted-fused": _FUSED,
-    "shifted-late-fused": _FUSED, "wide": Cost(38, 14, 6, 3), "wide-fused": _FUSED, "tiled": _FUSED,
+    "shifted-late-fused": _FUSED, "wide": _WIDE, "wide-in-place": _WIDE, "wide-fused": _FUSED, "tiled": _FUSED,
     "recomputed": _CHUNKED, "recomputed-wide": _CHUNKED,
 }  # fmt: skip
 # A cast between float32 and 16 bits, each way once forward and once backward.

@@ -94,6 +94,17 @@ def test_pipeline_parallel_splits_layers() -> None:
     assert held(found, "weights") in (2 * (8 * LAYER + ends), 2 * (8 * LAYER + ends + 4096))
 
 
+def test_the_last_stage_holds_tied_embeddings_too() -> None:
+    """Qwen3 0.6B in full over two GPUs: one has the unembedding with its gradients and states, the other the same
+    tensor as embedding, and neither less than half of the layers beside it."""
+    model = "Qwen/Qwen3-0.6B"
+    arch, found = run_of(model).arch, run_of(model, gpus=2, pipeline_parallel=2, method="full").memory()
+    assert arch.tied_embeddings
+    tied = 151_936 * 1024
+    half = (arch.params - tied - 1024) // 2  # without the last norm
+    assert held(found, "weights") // 2 in (half + tied, half + tied + 1024)
+
+
 def test_expert_parallel_splits_experts() -> None:
     alone = run_of(MOE, experts="per-expert", gpus=8, batch=8, sharding="ddp").memory()
     split = run_of(MOE, experts="per-expert", gpus=8, batch=8, sharding="ddp", expert_parallel=8).memory()

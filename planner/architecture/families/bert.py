@@ -120,7 +120,9 @@ STYLES |= dict.fromkeys(("xlm-roberta", "camembert"), STYLES["roberta"])
 CLASSIFIERS: dict[str, tuple[str, str]] = {
     "bert": ("bert.pooler.dense", "classifier"),
     "distilbert": ("pre_classifier", "classifier"),
-    **dict.fromkeys(("roberta", "xlm-roberta", "camembert", "electra"), ("classifier.dense", "classifier.out_proj")),
+    **dict.fromkeys(
+        ("roberta", "xlm-roberta", "camembert", "electra"), ("classifier.dense", "classifier.out_proj")
+    ),
 }
 CLASSIFIES = "ForSequenceClassification"
 HEADED = ("ForMaskedLM", "ForCausalLM", "BertLMHeadModel", "BertGenerationDecoder")
@@ -151,7 +153,7 @@ def is_classifier(cfg: Fields) -> bool:
 
 
 def _classify(trace: Trace, cfg: Fields, hidden: int) -> None:
-    """A classifier's two matrices, for one token of a sequence. Its logits, of a few bytes, are left out of memory."""
+    """A classifier's two matrices, for one token of a sequence. Its logits, a few bytes, are left out of memory."""
     named = cfg.data.get("id2label")
     classes = len(named) if isinstance(named, dict) and named else cfg.int("num_labels", 2)
     first, last = CLASSIFIERS[cfg.str("model_type")]
