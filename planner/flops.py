@@ -62,11 +62,10 @@ class Step:
     """The size of a step: sequences, positions a sequence, whether layers are checkpointed, and whether what comes in
     is then made to need a gradient (`hooked`); of how many positions logits are made (None: of all); whether dropout
     stands before pairs (`dropped`); whether PEFT folds pairs into weights that it has by no module (`folded`);
-    whether layers that run again go on to a last product that is frozen, which keeps what it reads once it is
-    done (`again_whole`: LLM.int8); whether hidden states are in float16 (`half`), where some code clamps them;
-    whether a flash kernel is told where pieces of a sequence end (`ends_known`), and how many equal `pieces` it then
-    has. Of the loss: whether it makes logits again on the way back (`logits_again`), passes over pairs on the
-    unembedding (`past_pairs`), and makes that one's gradient also where it is frozen (`frozen_gradient`)."""
+    whether hidden states are in float16 (`half`), where some code clamps them; whether a flash kernel is told where
+    pieces of a sequence end (`ends_known`), and how many equal `pieces` it then has. Of the loss: whether it makes
+    logits again on the way back (`logits_again`), passes over pairs on the unembedding (`past_pairs`), and makes that
+    one's gradient also where it is frozen (`frozen_gradient`)."""
 
     batch: int
     seq_len: int
@@ -75,7 +74,6 @@ class Step:
     scored: int | None = None
     dropped: bool = False
     folded: bool = False
-    again_whole: bool = False
     half: bool = False
     ends_known: bool = False
     pieces: int = 1
@@ -188,7 +186,7 @@ class _Walk:
         adapted = None if past else self._adapted(op.matrix, layer)
         grad_out = grad or layer in self.whole.biases.get(op.matrix, ())
         if adapted is None:
-            return grad_out, 0 if self.step.again_whole and matrix.kind in ("linear", "conv1d") else base
+            return grad_out, base
         again = base if self.step.dropped else 0
         for pair in adapted.pairs:
             if self.step.folded and folds(self.arch, matrix, pair):

@@ -48,14 +48,13 @@ def step_of(setup: Setup, adapted: Iterable[Adapted] | None, batch: int = 1) -> 
     """A step of so many sequences as the library runs it: DoRA makes products of the base once more, of what dropout
     leaves, also where trainers of preferences set its rate to 0 (peft 0.21, tuners/lora/layer.py); pairs on modules
     whose names PEFT converts are folded into their weights (lora.ParamWrapper), where these are not quantised and
-    nothing is dropped; LLM.int8 keeps what it reads last, and so do clamps of hidden states in float16."""
+    nothing is dropped; clamps of hidden states in float16 keep what they read last."""
     pairs = [pair for item in adapted or () for pair in item.pairs]
     plain = setup.kernels == "transformers" and setup.quantize == "none" and not setup.lora_dropout
     return flops.Step(
         batch, setup.seq_len, setup.checkpointing != "none", scored=scored_of(setup),
         dropped=setup.lora_dropout > 0 and any(pair.magnitudes for pair in pairs),
         folded=bool(pairs) and plain,
-        again_whole=adapted is not None and setup.quantize == "int8" and setup.checkpointing != "none",
         half=setup.weight_dtype == "float16" and not setup.upcast_small,
         ends_known=setup.attention_kernel == "flash",
         logits_again=setup.loss in LOGITS_AGAIN, past_pairs=setup.loss in PAST_PAIRS,
@@ -71,9 +70,7 @@ def changes_step(arch: Architecture, setup: Setup, adapted: Iterable[Adapted] | 
     )
     clamps = step.half and any(block.clamps != "none" for block in arch.blocks)
     apart = step.ends_known and arch.images is not None and arch.images.merged
-    other = (
-        step.dropped or step.again_whole or step.scored is not None or clamps or apart or step.logits_again
-    )
+    other = step.dropped or step.scored is not None or clamps or apart or step.logits_again
     if step.past_pairs and any(item.matrix.role == "unembedding" for item in items):
         return True
     return setup.objective != "sft" or other or folded

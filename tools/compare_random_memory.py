@@ -44,7 +44,7 @@ def read(path: Path = RECORD) -> list[Drawn]:
                 Point(row["family"], row["model"], row["options"], row["changes"]), row.get("peak_bytes"),
                 row.get("moments", {}), row.get("parts", {}), row.get("moment", ""), row.get("reason", ""),
             ),
-            row["first"], row.get("flops"), row.get("first_flops"),
+            row["first"], row.get("flops"), row.get("first_flops"), row.get("stale", False),
         )
         for row in json.loads(path.read_text(encoding="utf-8"))["rows"]
     ]  # fmt: skip
@@ -79,7 +79,7 @@ def again(each: Drawn) -> Drawn:
     """A point simulated again."""
     found = run(each.seed, each.row.point)
     first = found.first_flops if each.flops is None else each.first_flops
-    return replace(found, first_error=each.first_error, first_flops=first)
+    return replace(found, first_error=each.first_error, first_flops=first, stale=False)
 
 
 def compared(rows: Iterable[Drawn]) -> list[Compared]:

@@ -58,13 +58,14 @@ class Compared:
 class Drawn:
     """A point of a seed with its simulated row, and the error when it was first run (None where it was refused).
     `flops`: FLOPs of its step as simulated, `first_flops` the error of the closed form when they were first compared
-    (None where there is none)."""
+    (None where there is none). `stale`: what a simulation does has changed since, and it was not run again."""
 
     seed: int
     row: Row
     first_error: float | None
     flops: int | None = None
     first_flops: float | None = None
+    stale: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The row of the record."""
@@ -75,4 +76,5 @@ class Drawn:
             "first": self.first_error,
             "flops": self.flops,
             "first_flops": self.first_flops,
+            **({"stale": True} if self.stale else {}),
         }

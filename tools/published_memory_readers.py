@@ -151,8 +151,9 @@ def torchtune(raw: Row) -> Read:
 
 
 def fsdp_qlora(raw: Row) -> Read:
-    """Answer.AI's fsdp_qlora: dummy data of exactly the length on two GPUs."""
-    options = {**_adapter(raw), **_run(raw), "trainer": "fsdp-qlora"}
+    """Answer.AI's fsdp_qlora: dummy data of exactly the length on two GPUs, with --reentrant_checkpointing, which
+    its README asks for beside bitsandbytes (benchmarks_03_2024.md, the command that is its template)."""
+    options = {**_adapter(raw), **_run(raw), "trainer": "fsdp-qlora", "reentrant": True}
     options["sharding"] = "ddp" if "NO_SHARD" in raw["sharding"] else "fsdp"
     if "offload" in raw["sharding"]:
         options["offload"] = "all"

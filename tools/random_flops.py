@@ -55,7 +55,7 @@ def errors(rows: Iterable[Drawn]) -> list[tuple[Drawn, float]]:
     """Today's error of every row that has both counts."""
     found = []
     for each in rows:
-        if each.flops:
+        if each.flops and not each.stale:
             own = analytic_flops(each.row.point)
             if own is not None:
                 found.append((each, own / each.flops - 1))

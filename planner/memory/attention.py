@@ -25,7 +25,8 @@ class Shape:
         are raised to their type's least number.
     Softmax: `narrow`: it runs in the values' own type. `sinks`: a score for each head stands beside the others, and
         the softmax is told its type, which autocast leaves. `sink_scales`: the result is weighted by how much of the
-        scores a head's sink leaves. `dropped`: probabilities pass through dropout.
+        scores a head's sink leaves. `dropped`: probabilities pass through dropout. `handed`: the layer hands them
+        on; `named`: scores have a name of their own until the softmax of their sum with a mask is done.
     """
 
     n_heads: int
@@ -49,6 +50,8 @@ class Shape:
     pieced: bool = False
     floored: bool = False
     mask_width: int = 0
+    handed: bool = False
+    named: bool = False
 
     @property
     def grouped(self) -> bool:
@@ -250,6 +253,7 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
         weights = add(weights, _decays(run, shape.decay, shape))
     if shape.wide_bias:
         weights = _widened(run, weights)
+    scores = weights.buffer if shape.named else None
     if shape.bias is None or shape.masked or shape.bias.kind.causal:
         widens = shape.floored or run.autocast  # by a mask in the hidden states' type
         weights = scale_mask(run, weights, max(weights.width, run.norms) if widens else 0)
@@ -269,11 +273,13 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     bound = (
         (weights, chances) if shape.sinks else None
     )  # names of their own in gpt-oss's code, until it returns
-    del chances, weights  # whose name is bound until the softmax and its cast are done
+    del chances, weights, scores  # whose name is bound until the softmax and its cast are done
     if shape.dropped and run.grad:
         dropped = drop(run, narrow)
         narrow = dropped
         del dropped
+    if shape.handed:
+        run.handed.append(narrow)
     mixed = _batched(run, narrow, v, run.tokens * (shape.n_heads * shape.d_v))
     del bound
     if share is not None:

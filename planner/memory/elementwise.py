@@ -198,11 +198,12 @@ def _gelu_in_python(run: Pass, x: Value) -> Value:
 
 
 def _xielu(run: Pass, x: Value) -> Value:
-    """where(x > 0, a x^2 + b x, (expm1(min(x, e)) - x) a' + b x) with trained a and a', whose type widens x's.
+    """where(x > 0, a x^2 + b x, (expm1(min(x, e)) - x) a' + b x) with trained a and a', whose type widens x's
+    (softplus, which autocast makes float32).
 
     Keeps the mask (a byte a value), x, a x and expm1; where a is trained the difference too.
     """
-    tape, wide = x.tape, max(x.width, run.stream)
+    tape, wide = x.tape, FLOAT32 if run.autocast else max(x.width, run.stream)
     mask = tape.new(x.elements)
     square = multiply(_by_number(run, x, wide), x)
     positive = add(square, scale(x))

@@ -109,8 +109,8 @@ def unembed(run: Pass, x: Value, head: Head, traits: Traits, rows: Size) -> Valu
         return cast(logits, FLOAT32)
     if traits.logits == "scaled":
         return scale(logits)
-    if traits.logits == "biased":  # by a buffer in the weights' type, which widens what autocast lowered
-        return cast(logits, run.norms) if run.norms > logits.width else copy(logits)
+    if traits.logits == "biased":  # by a buffer as the weights were loaded: what widens parameters leaves it
+        return cast(logits, run.base) if run.base > logits.width else copy(logits)
     if traits.logits == "capped":
         logits = scale(logits)
         logits = unary(logits, "out")

@@ -22,7 +22,7 @@ from .outside import ALONE, Outside
 from .passes import CASTS, Pass, make_pass
 from .sharding import gradients_go, in_flat_units
 from .stretch import Stretch, label_kept, plus, stretch
-from .tape import Buffer, Size, Tape, Value
+from .tape import Buffer, Node, Size, Tape, Value
 from .traits import Traits, traits_of, undropped
 
 KEPT = "activations"
@@ -68,14 +68,16 @@ class Job:
 
 
 class Walked(NamedTuple):
-    """A layer's forward and backward stretch, whether its result needs a gradient, the width of that in bytes, and
-    whether its graph keeps what it reads of an encoder."""
+    """A layer's forward and backward stretch, whether its result needs a gradient, the width of that in bytes,
+    whether its graph keeps what it reads of an encoder, and bytes that it hands on beside its result and that nothing
+    keeps."""
 
     forward: Stretch
     backward: Stretch | None
     grad: bool
     width: int
     keeps_memory: bool = False
+    handed: Size = 0
 
 
 def handed_on(tape: Tape, out: Value) -> Stretch:
@@ -107,6 +109,7 @@ def walk_layer(
     around = replace(outside, seen=seen, cached=cached if caches else None)
     out = _forward(job, block, layer, run, _stream(job, run, stream_grad), around)
     run.casts.clear()
+    handed = _let_go(run)
     label_kept(tape, KEPT, CASTS)
     size, node, made = out.bytes, out.node, out.width
     if tape.labels[out.buffer.index] == KEPT:
@@ -121,11 +124,18 @@ def walk_layer(
     keeps = any(~index not in tape.events[:ended] for index in seen)
     del out
     if node is None:
-        return Walked(forward, None, False, made)
+        return Walked(forward, None, False, made, handed=handed)
     start = len(tape.events)
     tape.backward(node, [tape.new(size, STREAM)]).clear()
     del node
     return Walked(forward, stretch(tape, start, len(tape.events)), True, made, keeps)
+
+
+def _let_go(run: Pass) -> Size:
+    """Bytes of what a layer hands on beside its result, which from here on the pass does not hold."""
+    handed: Size = sum(value.bytes for value in run.handed)
+    run.handed.clear()
+    return handed
 
 
 def _stream(job: Job, run: Pass, grad: bool, label: str | None = None) -> Value:
@@ -142,16 +152,18 @@ def _checkpointed(
 ) -> Walked:
     """A layer that keeps its input alone. Its backward stretch runs it again, up to the last thing that is kept,
     while the gradient of its result waits; reentrant checkpointing runs it whole and holds its result and that
-    gradient."""
+    gradient, and makes zeros as that of what else it hands on (torch's functions in Python are given one for each
+    result, torch/csrc/autograd/python_function.cpp, PyNode::apply)."""
     run = job.run(grad=False, length=block.fixed_length, width=width)
+    run.reads_all = stream_grad and not job.setup.reentrant
     cached: list[Buffer] = []
     around = replace(outside, first=False, cached=cached if holds_cache(job) else None)
     out = _forward(job, block, layer, run, _stream(job, run, False), around)
     forward = stretch(run.tape, 0, len(run.tape.events))
-    size, casts = out.bytes, forward.change.get(CASTS, 0)
+    size, casts, handed = out.bytes, forward.change.get(CASTS, 0), _let_go(run)
     if job.setup.reentrant and not stream_grad:  # a function without gradients, whatever is trained inside
         forward.change = {CASTS: casts}
-        return Walked(forward, None, False, out.width)
+        return Walked(forward, None, False, out.width, handed=handed)
     del out
     run.casts.clear()
     again = job.run(length=block.fixed_length, width=width)
@@ -162,24 +174,32 @@ def _checkpointed(
     out = _forward(job, block, layer, again, x, replace(outside, held=offloaded))
     node, made = out.node, out.width
     kept = {} if offloaded else {KEPT: x.bytes}
+    inside = {b.index for b in again.read} - ({x.buffer.index} if kept else set())
+    read: Size = 0 if job.setup.reentrant else sum(tape.sizes[index] for index in inside)
     cache: Size = sum(run.tape.sizes[index] for index in {buffer.index for buffer in cached})
-    forward.change = {**(kept if node is not None else {}), CASTS: casts, CACHES: cache}
+    forward.change = {**(plus(kept, {KEPT: read}) if node is not None else {}), CASTS: casts, CACHES: cache}
     again.casts.clear()
     if node is None:
-        return Walked(forward, None, False, made)
+        return Walked(forward, None, False, made, handed=handed)
     label_kept(tape, KEPT)
+    zeros: dict[Node, Buffer] = {}
     if job.setup.reentrant:
-        skip, held_back = (0, 0), (out, gradient[0])
+        zeros = {v.node: tape.new(v.bytes, viewed=True) for v in again.handed if v.node is not None}
+        skip, held_back = (0, 0), (out, gradient[0], *again.handed, *again.read)
     else:
         skip, held_back = (tape.last_kept, len(tape.events)), None
+    again.handed.clear()
+    again.read.clear()
     del out
-    tape.backward(node, gradient).clear()
-    del node, held_back, x
+    tape.backward(node, gradient, zeros).clear()
+    del node, held_back, x, zeros
     backward = stretch(tape, 0, len(tape.events), skip=skip)
     change = plus(backward.change, kept, -1)
     if retains_inputs(job.setup):
         change = plus(plus(change, kept), {STREAM: size})
-    return Walked(forward, Stretch(change, plus(backward.highest, kept, -1)), True, made, not offloaded)
+    return Walked(
+        forward, Stretch(change, plus(backward.highest, kept, -1)), True, made, not offloaded, handed
+    )
 
 
 def holds_cache(job: Job) -> bool:

@@ -299,7 +299,7 @@ class Walk(Mixture):
             narrow, traits.dropped, traits.wide_scores, traits.wide_bias, traits.sinks,
             traits.ungrouped and n_kv_heads == 1, self.biases[op.memory], traits.sink_scales,
             None if op.bias is None else self.values[op.bias], traits.pieced,
-            traits.floored, run.stream if traits.mask_shared else 0,
+            traits.floored, run.stream if traits.mask_shared else 0, traits.handed, traits.named,
         )  # fmt: skip
         for number, value in ((op.q, q), (op.k, k), (op.v, v)):
             self.values[number] = value

@@ -31,11 +31,13 @@ class Pass:
     gradients at all; `again`: a checkpointed layer runs once more.
 
     Whose code runs: `kernel` attention's, `kernels` elementwise; under `autocast` products choose their type, and
-    `casts` are the weights that it lowered. `masked`: attention gets a mask as a tensor. `dropout`: what pairs read
-    is dropped; `dropped`: there is a module for it, whose rate may be 0. `int8`: quantised weights are multiplied in
-    8 bits; `bitsandbytes`: it holds them; `inputs_kept`: their products keep what they read, and `before` are the
-    buffers that litgpt's loop was found to hold of the micro-step before, with `before_held`. This and `fused_heads`
-    as the set-up has them.
+    `casts` are the weights that it lowered. `handed`: what a layer hands on beside its result. `masked`: attention
+    gets a mask as a tensor. `dropout`: what pairs read is dropped; `dropped`: there is a module for it, whose rate
+    may be 0. `int8`: quantised weights are multiplied in 8 bits; `bitsandbytes`: it holds them; `inputs_kept`: their
+    products keep what they `read`, which stays until the graph goes (`reads_all`: also where the pass makes no
+    gradients, but the library's makes a graph that a checkpoint empties of all else); `before` are the buffers that
+    litgpt's loop was found to hold of the micro-step before, with `before_held`. This and `fused_heads` as the set-up
+    has them.
 
     The loss: `outputs_held` and `outputs_widened` as the set-up has them. `preference`: it is of preferences, and
     scores all positions of a sequence but `unscored`.
@@ -83,6 +85,9 @@ class Pass:
     widens: bool = False
     again: bool = False
     casts: list[Buffer] = field(default_factory=list)
+    handed: list[Value] = field(default_factory=list)
+    read: list[Buffer] = field(default_factory=list)
+    reads_all: bool = False
     before: set[int] = field(default_factory=set)
 
     @property
@@ -101,6 +106,11 @@ class Pass:
         if trained:
             self.casts.append(made)
         return made
+
+    def hold(self, value: Value) -> None:
+        """Hold what a product with a quantised weight reads as bitsandbytes does: as an attribute of its node."""
+        if self.reads_all or (self.grad and value.node is not None):
+            self.read.append(value.buffer)
 
     def kept_before(self, value: Value) -> Buffer | None:
         """What quantised products kept of a value in the micro-step before: litgpt's loop holds the last loss until

@@ -74,8 +74,10 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
         del copied, again
         return made, gradient
 
-    keeps = trains or flat or (run.inputs_kept and weight.unpacked > 0)
-    before = run.kept_before(value) if keeps and not trains else None
+    keeps, holds = trains or flat, run.inputs_kept and weight.unpacked > 0
+    if holds:
+        run.hold(value)
+    before = run.kept_before(value) if holds and not trains else None
     kept = (value.buffer if keeps else None, held_low if needs else None, before, copied if needs else None)
     inputs = (value,) if narrow is None else (value, narrow)
     out = tape.apply(inputs, rows * weight.d_out, width, kept, rule, trains=trains or shifts or flat)
@@ -115,8 +117,8 @@ def lowered(run: Pass, weight: Weight, label: str = "gradients") -> tuple[Buffer
 
 
 def _eight_bits(run: Pass, x: Value, rows: Size, weight: Weight) -> Value:
-    """LLM.int8(): keeps x, though no weight gradient is asked for; holds x in 8 bits, the product in 32 and then in
-    16, and makes the weight whole in x's type on the way back."""
+    """LLM.int8(): holds x until the graph goes, though no weight gradient is asked for; has x in 8 bits, the product
+    in 32 and then in 16, and makes the weight whole in x's type on the way back."""
     tape, size, whole_weight = run.tape, x.bytes, weight.d_in * weight.d_out * x.width
     rounded, product = tape.new(rows * weight.d_in), tape.new(rows * (weight.d_out * FLOAT32))
     narrow = tape.new(rows * (weight.d_out * HALF))
@@ -128,7 +130,8 @@ def _eight_bits(run: Pass, x: Value, rows: Size, weight: Weight) -> Value:
         return (made,)
 
     shifts = weight.bias_trained and run.grad
-    out = tape.apply((x,), rows * weight.d_out, x.width, (x.buffer,), rule, trains=shifts)
+    run.hold(x)
+    out = tape.apply((x,), rows * weight.d_out, x.width, (), rule, trains=shifts)
     del rounded, product, narrow
     return out
 

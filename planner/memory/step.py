@@ -18,7 +18,7 @@ from .head import LOGITS, head_stretches, sums_unembedding
 from .kinds import CACHES, Job, Walked, walk_layer
 from .known import maybe_at, remembered
 from .layout import low_ranks
-from .linear import Values
+from .linear import Linear, Values
 from .passes import CASTS, FLOAT32
 from .per_layer import per_layer
 from .products import LowRank
@@ -61,10 +61,22 @@ class Layers:
     order: tuple[tuple[str, int], ...]
     kinds: tuple[Walked, ...]
 
+    @property
+    def handed(self) -> Size:
+        """Bytes that one layer hands on beside its result and that the model's loop holds while the next one runs:
+        of those whose graph is kept none. Neglects that the first layer finds none, and layers without a graph
+        before others with one."""
+        kept = any(each.backward is not None and not each.handed for each in self.kinds)
+        return 0 if kept else max((each.handed for each in self.kinds), default=0)
+
     def at(self, values: Values) -> Layers:
         """The same at these values of symbols."""
         kinds = tuple(
-            each._replace(forward=at_values(each.forward, values), backward=maybe_at(each.backward, values))
+            each._replace(
+                forward=at_values(each.forward, values),
+                backward=maybe_at(each.backward, values),
+                handed=each.handed.at(values) if isinstance(each.handed, Linear) else each.handed,
+            )
             for each in self.kinds
         )
         return Layers(self.order, kinds)
@@ -166,11 +178,13 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0, tower: Seen | Non
     beside = per_layer(job, stem.trains or job.setup.needs_input_grads)
     going.hold(beside.held)
     going.hold(beside.kept)
+    handed = {"temporary": layers.handed}
+    going.hold(handed)
     for rounds in stretches:
         going.go_through(
             "forward", [[(where, kinds[kind].forward) for where, kind in each] for each in rounds], 2
         )
-    going.hold(stem.held, -1)
+    going.hold(plus(stem.held, handed), -1)
     going.hold(beside.held, -1)
     if tower:
         going.hold(tower.beside, -1)
@@ -264,13 +278,14 @@ def pass_reference(job: Job, going: Course, live: int) -> None:
     setup = replace(job.setup, checkpointing="none", input_grads=False, method=method)
     alone = Job(job.arch, setup, (), merges=job.merges, unpacked=job.unpacked)
     stem, layers, kept = stem_of(alone), walked_layers(alone, False), {"temporary": masks(alone)}
-    going.hold(plus(stem.held, kept))
+    during = plus(plus(stem.held, kept), {"temporary": layers.handed})
+    going.hold(during)
     for rounds in in_rounds(layers.order):
         passed = [
             [(f"reference {where}", layers.kinds[kind].forward) for where, kind in each] for each in rounds
         ]
         going.go_through("forward", passed, 2)
-    going.hold(plus(stem.held, kept), -1)
+    going.hold(during, -1)
     width = layers.kinds[layers.order[-1][1]].width if layers.order else 0
     loss, _ = remembered(
         alone, ("head", False, width, True),

@@ -13,7 +13,7 @@ here compares them.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from .linear import Linear
@@ -97,13 +97,17 @@ class Tape:
             self.last_kept = before
         return Value(buffer, elements, width, node)
 
-    def backward(self, root: Node, gradient: list[Buffer]) -> dict[Node, Buffer]:
-        """Run the backward pass from a node; returns the gradients of leaves. Nodes run latest first. The gradient
-        that comes in is taken out of its list, so that nobody else holds it. What a node was given and kept is let go
-        before what it makes meets other gradients (torch/csrc/autograd/engine.cpp, evaluate_function)."""
-        waiting: dict[Node, Buffer] = {root: gradient.pop()}
+    def backward(
+        self, root: Node, gradient: list[Buffer], others: Mapping[Node, Buffer] | None = None
+    ) -> dict[Node, Buffer]:
+        """Run the backward pass from a node, and from `others` with their gradients; returns the gradients of leaves.
+        Nodes run latest first. The gradient that comes in is taken out of its list, so that nobody else holds it.
+        What a node was given and kept is let go before what it makes meets other gradients
+        (torch/csrc/autograd/engine.cpp, evaluate_function)."""
+        waiting: dict[Node, Buffer] = {root: gradient.pop(), **(others or {})}
         leaves: dict[Node, Buffer] = {}
-        heap: list[tuple[int, Node]] = [(-root.turn, root)]
+        heap: list[tuple[int, Node]] = [(-node.turn, node) for node in waiting]
+        heapq.heapify(heap)
         while heap:
             node = heapq.heappop(heap)[1]
             given = waiting.pop(node)

@@ -34,6 +34,7 @@ class Traits:
         widens. `biased`: each head adds a bias for every pair of positions.
     `sinks`: a score for each head stands beside the others, and experts' gates are interleaved and clamped (gpt-oss);
         `sink_scales`: it weights what attention puts out.
+    `handed`: layers hand on eager attention's probabilities; `named`: scores keep a name until these are made.
     `caches`: the decoder fills a cache of keys and values while it is trained; `cached_before`: until transformers
         4.50 though layers were checkpointed.
 
@@ -93,6 +94,8 @@ class Traits:
     floored: bool = False
     sinks: bool = False
     sink_scales: bool = False
+    handed: bool = False
+    named: bool = False
     eager: bool = False
     no_flash: bool = False
     mask_given: bool = False
@@ -122,6 +125,9 @@ LEGACY = Traits(norm="layer", qk_norm="layer", rotary="none", activation="gelu")
 BERT = replace(LEGACY, before=False, post=True, stem_norm=True, narrow_loss=True, narrow=True)
 PRENORMED_BERT = replace(LEGACY, narrow_loss=True, narrow=True)
 GEMMA4 = replace(GEMMA, after=True, v_norm=True, rotary="axial", wide_stem=True)
+T5 = replace(LLAMA, norm="t5", rotary="none", activation="relu", narrow_loss=True, biased=True, no_flash=True)
+T5 = replace(T5, narrow=True, caches=True)
+HANDING = replace(LEGACY, handed=True)
 SIGLIP = replace(LEGACY, activation="gelu_pytorch_tanh")
 BART = replace(LEGACY, narrow_loss=True, narrow=True, logits="biased", scaled_embedding=True)
 
@@ -146,34 +152,24 @@ TRAITS: dict[str, Traits] = {
     "cohere": replace(LLAMA, norm="python-layer", qk_norm="python-layer", rotary="half32", logits="scaled"),
     "stablelm": replace(LEGACY, rotary="partial", rotary_share=0.25, activation="silu"),
     "gpt2": replace(LEGACY, narrow_before=True, activation="gelu_new", narrow=True),
-    "t5": replace(
-        LLAMA,
-        norm="t5",
-        rotary="none",
-        activation="relu",
-        narrow_loss=True,
-        biased=True,
-        no_flash=True,
-        narrow=True,
-        caches=True,
-    ),
+    "t5": T5,
     "bart": replace(BART, before=False, post=True),
     "mbart": BART,
     "mvp": replace(BART, before=False, post=True, eager=True, no_flash=True),
     "whisper": replace(BART, logits="plain", scaled_embedding=False),
     "gptj": replace(
-        LEGACY, rotary="partial", rotary_share=0.25, activation="gelu_new", eager=True, wide_scores=True
+        HANDING, rotary="partial", rotary_share=0.25, activation="gelu_new", eager=True, wide_scores=True
     ),
     "gpt_neox": replace(LEGACY, narrow_before=True, rotary="partial", rotary_share=0.25, two_norms=True),
     "opt": replace(LEGACY, narrow_before=True, activation="relu"),
     "bloom": replace(
-        LEGACY, stem_norm=True, narrow_before=True, activation="bloom", eager=True, no_flash=True
+        HANDING, stem_norm=True, narrow_before=True, activation="bloom", eager=True, no_flash=True
     ),
     "falcon": replace(
-        LEGACY, narrow_before=True, rotary="half", narrow=True, mask_given=True, ungrouped=True
+        HANDING, narrow_before=True, rotary="half", narrow=True, mask_given=True, ungrouped=True, named=True
     ),
-    "mpt": replace(LEGACY, narrow_before=True, eager=True, no_flash=True, wide_bias=True),
-    "gpt_neo": replace(LEGACY, activation="gelu_new", eager=True, no_flash=True, wide_scores=True),
+    "mpt": replace(HANDING, narrow_before=True, eager=True, no_flash=True, wide_bias=True),
+    "gpt_neo": replace(HANDING, activation="gelu_new", eager=True, no_flash=True, wide_scores=True),
     "gpt_neox_japanese": replace(LEGACY, rotary="partial", eager=True, no_flash=True, narrow=True),
     "persimmon": replace(LEGACY, rotary="partial", rotary_share=0.5, activation="relu2"),
     "jais2": replace(LEGACY, rotary="half", activation="relu2"),
@@ -201,6 +197,7 @@ TRAITS: dict[str, Traits] = {
     "nanochat": replace(BARE, activation="relu2", logits="capped"),
     "bitnet": replace(LLAMA, activation="relu2", inner_norms=True),
     "albert": replace(BERT, activation="gelu_new"),
+    "layoutlm": replace(BERT, narrow=False),
     "mpnet": replace(BERT, eager=True, no_flash=True),
     "roformer": replace(BERT, eager=True, no_flash=True, rotary="half"),
     "nomic_bert": replace(BERT, rotary="half", activation="silu"),
@@ -217,7 +214,9 @@ TRAITS: dict[str, Traits] = {
     "afmoe": replace(
         LLAMA, norm="rms-late", qk_norm="rms-late", after=True, router="sigmoid", wide_router=True
     ),
-    "llama4_text": replace(LLAMA, no_flash=True, rotary="complex", router="sigmoid", every_expert=True),
+    "llama4_text": replace(
+        LLAMA, no_flash=True, narrow=True, rotary="complex", router="sigmoid", every_expert=True
+    ),
     "gemma3_vision": SIGLIP,
     "idefics3_vision": SIGLIP,
     "clip_vision": replace(SIGLIP, activation="quick_gelu"),
@@ -288,7 +287,7 @@ ALIKE = {
     "zamba2": "zamba",
     "modernbert-decoder": "modernbert",
     **dict.fromkeys(
-        "roberta xlm-roberta camembert data2vec-text ernie layoutlm roc_bert distilbert electra".split(),
+        "roberta xlm-roberta camembert data2vec-text ernie roc_bert distilbert electra".split(),
         "bert",
     ),
 }

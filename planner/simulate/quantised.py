@@ -3,7 +3,9 @@
 Weights of 4 bits are packed in bytes, with a scale for each 64 of them; forward and backward dequantise the whole
 weight into a temporary of the compute type, as bitsandbytes' MatMul4Bit does, and keep neither it nor the input.
 LLM.int8() keeps its input, holds it in 8 bits and the product in 32 while it multiplies, and dequantises for the
-backward pass alone. Sources: bitsandbytes 0.49, autograd/_functions.py, nn/modules.py; peft 0.21, lora/bnb.py.
+backward pass alone. What is kept of inputs is an attribute of the node in the graph, not what autograd saves: it
+stays until the graph goes, and no checkpoint and no hook on saved tensors sees it. Sources: bitsandbytes 0.43.1, 0.49
+and 0.50.2, autograd/_functions.py (`ctx.tensors`), nn/modules.py; peft 0.21, lora/bnb.py.
 """
 
 from __future__ import annotations
@@ -86,8 +88,7 @@ class _Dequantised(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, x: Any, layer: QuantisedLinear) -> Any:
         ctx.layer = layer
-        if layer.keeps:
-            ctx.save_for_backward(x)
+        ctx.tensors = x if layer.keeps and ctx.needs_input_grad[0] else None
         bias = None if layer.bias is None else layer.bias.to(x.dtype)
         return functional.linear(x, layer.dequantised(x.dtype), bias)
 
@@ -101,8 +102,8 @@ class _Int8(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def forward(ctx: Any, x: Any, layer: QuantisedLinear) -> Any:
-        ctx.layer = layer
-        ctx.save_for_backward(x)
+        ctx.layer, ctx.given = layer, x.dtype
+        ctx.tensors = x if ctx.needs_input_grad[0] else None
         rows = x.reshape(-1, layer.in_features)
         quantised = torch.empty_like(rows, dtype=torch.int8)
         product = torch.ops.aten._int_mm(quantised, layer.weight.t())
@@ -111,8 +112,7 @@ class _Int8(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def backward(ctx: Any, grad: Any) -> Any:
-        (x,) = ctx.saved_tensors
-        return torch.matmul(grad.to(x.dtype), ctx.layer.dequantised(x.dtype)), None
+        return torch.matmul(grad.to(ctx.given), ctx.layer.dequantised(ctx.given)), None
 
 
 class _Lora4bit(LoraLinear):  # type: ignore[misc]

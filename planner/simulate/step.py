@@ -231,7 +231,8 @@ def run(
                 del outputs
         tracker.label_alive()
         loss.backward()
-        del loss
+        tracker.enter(Place("backward", "end"))
+        del loss  # and the graph with what its nodes hold
     return tracker.recording
 
 

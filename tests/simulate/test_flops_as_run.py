@@ -25,7 +25,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     # PEFT turns names of modules of this type into parameters, into which it folds pairs.
     "folded": (DEEPSEEK, {}, {}),
     "folded and run again": (DEEPSEEK, {}, {"checkpointing": "layer"}),
-    # bitsandbytes' 8-bit product keeps what it reads when it is done.
+    # What bitsandbytes' products keep is no part of a checkpoint, which stops before a last one.
     "int8": (LLAMA, {"layers": ("attention",)}, {"quantize": "int8", "checkpointing": "layer"}),
 }  # fmt: skip
 

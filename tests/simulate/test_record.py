@@ -132,7 +132,7 @@ def test_the_interval_holds_the_simulated_peak_of_images_and_preferences() -> No
     seen = 0
     for each in compare_random_memory.read():
         options = each.row.point.options
-        if each.row.simulated_bytes and (
+        if (each.row.simulated_bytes and not each.stale) and (
             options.get("images") or options.get("objective") in ("dpo", "kto", "orpo")
         ):
             found, peak = analytic(each.row.point)
