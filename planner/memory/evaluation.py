@@ -41,7 +41,7 @@ def evaluated(job: Job, base: Held) -> list[Place]:
         around, {"temporary": -cache // max(1, job.arch.n_layers)}
     )  # the last layer's are in its own walk
     layers = walked_layers(own, False)
-    below = plus(below, {"temporary": layers.handed})
+    below = plus(below, layers.handed)
     # Autocast keeps lowered copies of trained weights to the end of the pass, also where nothing asks for gradients.
     casts = [each.forward.change.get(CASTS, 0) for each in layers.kinds]
     lowered = sum(casts[kind] for _, kind in layers.order)

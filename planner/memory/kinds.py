@@ -27,6 +27,7 @@ from .traits import Traits, traits_of, undropped
 
 KEPT = "activations"
 STREAM = "stream"
+NOTHING = Stretch()
 CACHES = "caches"  # the label of keys and values that a cache alone still holds
 
 
@@ -77,7 +78,7 @@ class Walked(NamedTuple):
     grad: bool
     width: int
     keeps_memory: bool = False
-    handed: Size = 0
+    handed: Stretch = NOTHING
 
 
 def handed_on(tape: Tape, out: Value) -> Stretch:
@@ -131,11 +132,13 @@ def walk_layer(
     return Walked(forward, stretch(tape, start, len(tape.events)), True, made, keeps)
 
 
-def _let_go(run: Pass) -> Size:
+def _let_go(run: Pass) -> Stretch:
     """Bytes of what a layer hands on beside its result, which from here on the pass does not hold."""
+    if not run.handed:
+        return NOTHING
     handed: Size = sum(value.bytes for value in run.handed)
     run.handed.clear()
-    return handed
+    return Stretch({"temporary": handed})
 
 
 def _stream(job: Job, run: Pass, grad: bool, label: str | None = None) -> Value:

@@ -18,7 +18,7 @@ from .head import LOGITS, head_stretches, sums_unembedding
 from .kinds import CACHES, Job, Walked, walk_layer
 from .known import maybe_at, remembered
 from .layout import low_ranks
-from .linear import Linear, Values
+from .linear import Values
 from .passes import CASTS, FLOAT32
 from .per_layer import per_layer
 from .products import LowRank
@@ -62,12 +62,13 @@ class Layers:
     kinds: tuple[Walked, ...]
 
     @property
-    def handed(self) -> Size:
+    def handed(self) -> Held:
         """Bytes that one layer hands on beside its result and that the model's loop holds while the next one runs:
         of those whose graph is kept none. Neglects that the first layer finds none, and layers without a graph
         before others with one."""
-        kept = any(each.backward is not None and not each.handed for each in self.kinds)
-        return 0 if kept else max((each.handed for each in self.kinds), default=0)
+        kept = any(each.backward is not None and not each.handed.change for each in self.kinds)
+        found = [] if kept else [each.handed.change for each in self.kinds if each.handed.change]
+        return found[0] if found else {}
 
     def at(self, values: Values) -> Layers:
         """The same at these values of symbols."""
@@ -75,7 +76,7 @@ class Layers:
             each._replace(
                 forward=at_values(each.forward, values),
                 backward=maybe_at(each.backward, values),
-                handed=each.handed.at(values) if isinstance(each.handed, Linear) else each.handed,
+                handed=at_values(each.handed, values) if each.handed.change else each.handed,
             )
             for each in self.kinds
         )
@@ -178,7 +179,7 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0, tower: Seen | Non
     beside = per_layer(job, stem.trains or job.setup.needs_input_grads)
     going.hold(beside.held)
     going.hold(beside.kept)
-    handed = {"temporary": layers.handed}
+    handed = layers.handed
     going.hold(handed)
     for rounds in stretches:
         going.go_through(
@@ -278,7 +279,7 @@ def pass_reference(job: Job, going: Course, live: int) -> None:
     setup = replace(job.setup, checkpointing="none", input_grads=False, method=method)
     alone = Job(job.arch, setup, (), merges=job.merges, unpacked=job.unpacked)
     stem, layers, kept = stem_of(alone), walked_layers(alone, False), {"temporary": masks(alone)}
-    during = plus(plus(stem.held, kept), {"temporary": layers.handed})
+    during = plus(plus(stem.held, kept), layers.handed)
     going.hold(during)
     for rounds in in_rounds(layers.order):
         passed = [
