@@ -48,7 +48,7 @@ def check_model(arch: Architecture, shares: Shares) -> None:
     for name, count in (("tensor", shares.tensor_parallel), ("sequence", shares.sequence_parallel)):
         if count > 1:
             _check(f"{name}-parallel", count, _heads(arch, name == "tensor"))
-    if shares.pipeline_parallel > (layers := count_layers(arch)):
+    if shares.pipeline_parallel > (layers := max(1, count_layers(arch))):
         raise InputError(
             "pipeline-parallel",
             shares.pipeline_parallel,
@@ -78,11 +78,7 @@ def check_engine(arch: Architecture, together: int) -> None:
 
 def check_shares(arch: Architecture, setup: Setup) -> None:
     """Raise InputError for counts of a set-up that a model does not go with, those of GRPO's vLLM too."""
-    if (
-        max(setup.tensor_parallel, setup.pipeline_parallel, setup.sequence_parallel, setup.expert_parallel)
-        > 1
-    ):
-        check_model(arch, setup)
+    check_model(arch, setup)
     if setup.objective == "grpo" and setup.generation != "transformers":
         check_engine(arch, setup.vllm_tensor_parallel)
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from .sharded_cases import Case, cases
 from .sharded_expected import expected
+from .sharded_stages import section, staged
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / "data" / "measured" / "sharded.json"
@@ -32,7 +33,7 @@ STATES = ("weights", "gradients", "optimizer")
 WAYS = {
     "alone": "one process", "ddp": "DDP", "zero1": "ZeRO-1 (ZeroRedundancyOptimizer)",
     "fsdp2": "FSDP 2 (fully_shard)",
-    "fsdp1": "FSDP 1, a layer flat", "tensor": "tensor parallelism (DTensor)",
+    "fsdp1": "FSDP 1, a layer flat", "peft1": "FSDP 1, PEFT's units", "tensor": "tensor parallelism (DTensor)",
 }  # fmt: skip
 HEAD = """# Memory of several GPUs: estimated against steps of several processes
 
@@ -53,6 +54,8 @@ What is left, and who is right:
 
 - **Norms** are parts of FSDP's units that the estimate neglects: up to 0.5% of a unit here, a thousandth of that in a
   model of 8 B. FSDP 1 pads its flat parameters, and keeps gradients of frozen norms.
+- **A second layer on the way forward** is gathered by FSDP 1 where a GPU runs behind the CPU (`limit_all_gathers`),
+  and is estimated; a CPU gathers one at a time, so that PEFT's units take up to 4% less here.
 - **The embedding's gradient** under DTensor's tensor parallelism is whole on every process, though the embedding is
   divided (full fine-tuning; `RowwiseParallel` on `torch.nn.Embedding`): the table times 1 - 1/n more than is
   estimated. That is DTensor's; Megatron and transformers' own plan have a divided one.
@@ -63,7 +66,8 @@ What is left, and who is right:
 - **ZeRO-1** of torch gives each process whole tensors; DeepSpeed divides the flat sum, as is estimated.
 
 Nothing of this is about kernels of a GPU, NCCL's buffers or the caching allocator, for which see
-[published](memory-published.md). DeepSpeed, pipelines, sequence and expert parallelism are not in this comparison.
+[published](memory-published.md). DeepSpeed, sequence and expert parallelism are not in this comparison; pipelines are
+[at its end](#stages-of-a-pipeline).
 
 | model | step | way | processes, layout | states, KB | off by | held, KB | error | peak, KB | error |
 |---|---|---|---|---|---|---|---|---|---|
@@ -149,6 +153,23 @@ def run(record: dict[str, Any]) -> dict[str, Any]:
             record["rows"][case.name] = {"ranks": found, "one": one[0]}
             print(case.name, file=sys.stderr)
             save(record)
+    return run_stages(record)
+
+
+def run_stages(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with the stages that it lacks."""
+    from .sharded_stages import measured
+
+    known = record.setdefault("stages", {})
+    for case in staged():
+        if case.name not in known:
+            found = measured(case)
+            errors = [rank["error"] for rank in found if "error" in rank]
+            if errors:
+                raise SystemExit(f"{case.name}:\n{errors[0]}")
+            known[case.name] = found
+            print(case.name, file=sys.stderr)
+            save(record)
     return record
 
 
@@ -207,7 +228,7 @@ def page(record: dict[str, Any]) -> str:
             for kind in sorted({*sent, *said}):
                 got, own = sent.get(kind, 0) / 1e3, said.get(kind, 0) / 1e3
                 text += f"{words(row.case)} {kind} | {got:.1f} | {own:.1f} |\n"
-    return text
+    return text + section(record)
 
 
 def main() -> None:

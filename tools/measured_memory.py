@@ -69,7 +69,7 @@ def real(config: dict[str, Any], spec: AdapterSpec, setup: Setup, arch: Architec
 def step(made: Made, setup: Setup) -> Callable[[], None]:
     """A forward and backward pass, as a training loop runs it."""
     data = inputs(made.model, setup, "cpu", made.images)
-    _checkpoint(made, setup)
+    checkpointed(made, setup)
 
     def once() -> None:
         batch = {name: tensor.clone() for name, tensor in data.items()}
@@ -79,7 +79,8 @@ def step(made: Made, setup: Setup) -> Callable[[], None]:
     return once
 
 
-def _checkpoint(made: Made, setup: Setup) -> None:
+def checkpointed(made: Made, setup: Setup) -> None:
+    """Have layers run again where the set-up says so."""
     if setup.checkpointing != "none":
         made.model._set_gradient_checkpointing(
             enable=True,
@@ -121,7 +122,7 @@ def taken(config: dict[str, Any], setup: Setup, spec: AdapterSpec = LORA) -> int
 def measured(made: Made, setup: Setup) -> tuple[int, int]:
     """Bytes that a forward pass leaves for its backward pass, and the most that both hold, what comes in left out."""
     batch = inputs(made.model, setup, "cpu", made.images)
-    _checkpoint(made, setup)
+    checkpointed(made, setup)
     losses: list[Any] = []
     forward, held = allocated(lambda: losses.append(made.model(**batch).loss))
     backward, _ = allocated(lambda: losses.pop().backward())

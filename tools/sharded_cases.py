@@ -53,13 +53,19 @@ class Case:
         """Micro-batches of a step."""
         return int(self.layout.get("accumulation", 1))
 
+    @property
+    def waits(self) -> bool:
+        """Whether nothing is exchanged before the last micro-step."""
+        return "deferred_gradients" in self.layout
+
     def run(self) -> Running:
         """What the planner is asked for: this layout."""
         return self._running(gpus=self.world, **self.layout)
 
     def alone(self) -> Running:
         """The same model and method on one device, of which the layout is made."""
-        return self._running(gpus=1)
+        again = {name: self.layout[name] for name in ("checkpointing", "reentrant") if name in self.layout}
+        return self._running(gpus=1, **again)
 
     def _running(self, **options: Any) -> Running:
         groups = 1
@@ -91,7 +97,14 @@ def cases() -> Iterator[Case]:
             for way, world, layout in (*_sharded(), *(_divided() if model == "llama" else ())):
                 if way == "fsdp1" and (method, precision) == ("lora", "bf16"):
                     continue
-                few = way != "fsdp1" and "shard_size" not in layout and "accumulation" not in layout
+                if way == "peft1" and (method, precision) != ("lora", "fp32"):
+                    continue
+                if layout.keys() & {"checkpointing", "deferred_gradients"} and precision != "fp32":
+                    continue
+                few = (
+                    way not in ("fsdp1", "peft1")
+                    and not {"shard_size", "accumulation", "checkpointing"} & layout.keys()
+                )
                 if model != "llama" and not (few and (method, precision) == METHODS[0]):
                     continue
                 for shape in (LONG, SHORT) if precision == "fp32" else (LONG,):
@@ -109,6 +122,14 @@ def _sharded() -> Iterator[Found]:
         yield "fsdp1", world, {"sharding": "fsdp", "fsdp_units": "flat"}
     yield "fsdp2", 4, {"sharding": "fsdp-hybrid", "shard_size": 2, **layers}
     yield "fsdp2", 2, {"sharding": "fsdp", **layers, "accumulation": 2}
+    waits = {"accumulation": 2, "deferred_gradients": "compute"}
+    yield "fsdp2", 2, {"sharding": "fsdp", **layers, **waits}
+    yield "fsdp1", 2, {"sharding": "fsdp", "fsdp_units": "flat", **waits}
+    pairs = {"sharding": "fsdp", "fsdp_units": "pairs"}
+    yield "peft1", 2, pairs
+    yield "peft1", 2, {**pairs, **waits}
+    yield "peft1", 2, {**pairs, "checkpointing": "layer"}
+    yield "fsdp2", 2, {"sharding": "fsdp", **layers, "checkpointing": "layer"}
 
 
 def _divided() -> Iterator[Found]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,13 @@ ROWS = ("o_proj", "down_proj")
 @dataclass
 class Spread:
     """A model as it was spread: `forward` gives a micro-batch's loss, `optimizer` steps, `around` is entered round a
-    step."""
+    step, `alone` round a micro-step that exchanges no gradients."""
 
     model: Any
     forward: Callable[[torch.Tensor], Any]
     optimizer: Any
     around: Callable[[], Any] = nullcontext
+    alone: Callable[[], Any] = nullcontext
 
 
 def trained(model: Any) -> list[Any]:
@@ -86,7 +87,15 @@ def fully_sharded(model: Any, case: Case) -> Spread:
     for layer in layers_of(model):
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
-    return Spread(model, _plain_loss(model), _adamw(model))
+    return Spread(model, _plain_loss(model), _adamw(model), alone=lambda: _unexchanged(model))
+
+
+@contextmanager
+def _unexchanged(model: Any) -> Iterator[None]:
+    """As accelerate's no_sync has it of FSDP 2."""
+    model.set_requires_gradient_sync(False)
+    yield
+    model.set_requires_gradient_sync(True)
 
 
 def flat_sharded(model: Any, case: Case) -> Spread:
@@ -100,7 +109,20 @@ def flat_sharded(model: Any, case: Case) -> Spread:
     made = FullyShardedDataParallel(
         model, auto_wrap_policy=policy, use_orig_params=True, device_id=torch.device("cpu")
     )
-    return Spread(made, _plain_loss(made), _adamw(made))
+    return Spread(made, _plain_loss(made), _adamw(made), alone=made.no_sync)
+
+
+def pairs_apart(model: Any, case: Case) -> Spread:
+    """FSDP 1 by PEFT's own policy, as transformers' Trainer hands it to accelerate: every layer a unit, and in it
+    every factor of a pair one of its own."""
+    from peft.utils.other import fsdp_auto_wrap_policy
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    made = FullyShardedDataParallel(
+        model, auto_wrap_policy=fsdp_auto_wrap_policy(model), use_orig_params=False,
+        device_id=torch.device("cpu"),
+    )  # fmt: skip
+    return Spread(made, _plain_loss(made), _adamw(made), alone=made.no_sync)
 
 
 def tensor_parallel(model: Any, case: Case) -> Spread:
@@ -173,5 +195,5 @@ def tensor_plan(model: Any, parts: bool) -> dict[str, Any]:
 
 WAYS: dict[str, Callable[[Any, Case], Spread]] = {
     "alone": alone, "ddp": data_parallel, "zero1": zero_one, "fsdp2": fully_sharded, "fsdp1": flat_sharded,
-    "tensor": tensor_parallel,
+    "peft1": pairs_apart, "tensor": tensor_parallel,
 }  # fmt: skip

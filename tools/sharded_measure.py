@@ -15,6 +15,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from contextlib import nullcontext
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import torch
 import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .measured_memory import LORA, allocated, real
+from .measured_memory import LORA, allocated, checkpointed, real
 from .sharded_cases import CONFIGS, Case, cases
 from .sharded_layouts import Spread, spread, trained
 
@@ -96,17 +97,16 @@ def ids(case: Case) -> torch.Tensor:
 
 def step_of(made: Spread, case: Case) -> None:
     """A whole step, up to the optimizer's."""
-    for _ in range(case.micro_steps):
-        with made.around():
+    for number in range(case.micro_steps):
+        waits = case.waits and number < case.micro_steps - 1
+        with made.around(), made.alone() if waits else nullcontext():
             made.forward(ids(case)).backward()
 
 
 def measure(case: Case) -> Record:
     """The figures of this process."""
     torch.manual_seed(0)
-    setup = case.alone().setup
-    model = real(CONFIGS[case.model], LORA, setup).model
-    made = spread(model, case)
+    made = spread(_prepared(case), case)
     calls = Calls()
     with calls:
         step_of(made, case)
@@ -116,25 +116,34 @@ def measure(case: Case) -> Record:
     found: Record = {
         "weights": nbytes(frozen), "trained": nbytes(own),
         "gradients": storages(p.grad for p in own if p.grad is not None),
-        "optimizer": _states(made.optimizer),
+        "optimizer": states_of(made.optimizer),
         "sent": sorted([*what, times] for what, times in calls.found.items()),
     }  # fmt: skip
-    if (
-        case.micro_steps == 1
-    ):  # else the micro-step measured is the second, which adds to the first's gradients
+    if case.micro_steps == 1 or case.waits:  # else the one measured adds to the gradients of the one before
         made.optimizer.zero_grad()
     return {**found, **_passes(made, case)}
 
 
+def _prepared(case: Case) -> Any:
+    """The model of a case, whose layers are run again where it says so."""
+    setup = case.alone().setup
+    made = real(CONFIGS[case.model], LORA, setup)
+    checkpointed(made, setup)
+    return made.model.train()
+
+
 def _passes(made: Spread, case: Case) -> Record:
     """What a forward pass leaves for its backward pass, and the most that both hold, gradients of the micro-step
-    before among it."""
+    before among it. Where these wait it is the most of the whole step: they go in its last micro-step, and the
+    profiler hears nothing of what goes that it has not heard of coming."""
     batch, before = ids(case), storages(p.grad for p in trained(made.model) if p.grad is not None)
     losses: list[Any] = []
+    # First, as what the profiler has heard of coming must not go later; so the gradients stay.
+    whole = allocated(lambda: step_of(made, case))[0] if case.waits else 0
     with made.around():
         forward, held = allocated(lambda: _settled(losses, made.forward(batch)))
         backward, _ = allocated(lambda: losses.pop().backward())
-    return {"held": held, "top": before + max(forward, held + backward)}
+    return {"held": held, "top": whole or before + max(forward, held + backward)}
 
 
 def _settled(losses: list[Any], loss: Any) -> None:
@@ -143,7 +152,8 @@ def _settled(losses: list[Any], loss: Any) -> None:
     time.sleep(SETTLES_S)
 
 
-def _states(optimizer: Any) -> int:
+def states_of(optimizer: Any) -> int:
+    """Bytes of an optimizer's states but for their counts of steps."""
     optimizer = getattr(optimizer, "optim", optimizer)
     return nbytes(
         value

@@ -12,6 +12,7 @@ from .sharding import (
     copied_out,
     gradients_go,
     gradients_leave_layer,
+    handed_over,
     in_flat_units,
     joined_gradients,
     reduce_buffer,
@@ -59,11 +60,17 @@ class Course:
         self.flat = bool(unit) and in_flat_units(setup)
         self.waits = bool(unit) and root_waits(setup)
         self.waiting: Held = {}
+        self.hands_over = bool(unit) and handed_over(setup)
+        self.back = False  # whether a layer has run back
 
     def go(self, phase: Phase, where: str, part: Stretch, units: int = 0) -> None:
         """Pass a stretch, with so many units gathered."""
         if self.copied_out and units and phase == "forward":
             self._at(phase, where, NOTHING, units + 1)
+        if self.hands_over and units and phase == "backward":
+            if self.back:
+                self._at(phase, where, NOTHING, units + 1)
+            self.back = True
         self._at(phase, where, part, units)
         if self.joins and units and phase == "backward":
             self._join(where, part, units)

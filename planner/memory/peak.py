@@ -230,15 +230,15 @@ def throughout(
 
     trained, size = sum(t.size * t.copies for t in tensors(1)), trained_bytes(tensors(1))
     of, states = {what: _over(setup, what) for what in SHARED}, tensors(_over(setup, "states"))
-    made = share(trained_bytes(tensors(of["gradients"])), of["gradients"])
+    frozen = flat_gradients(arch, setup)
+    made = share(trained_bytes(tensors(of["gradients"])) + frozen, of["gradients"])
     gradients, gone = _gradients(setup, made, trained)
     own = 0 if setup.method == "full" else share(trained_bytes(tensors(of["parameters"])), of["parameters"])
     held = share(optimizer_bytes(states, setup), of["states"])
     copies = 2 if setup.copies_base else 1
     base, host = _held(setup, copies * share(weights.of(stage), of["parameters"]), own, held)
-    gradients += flat_gradients(arch, setup)
     if setup.accumulation > 1 or setup.main_grads or setup.gradients_kept:
-        base["gradients"] = max(gradients, deferred_gradients(trained, setup))
+        base["gradients"] = max(gradients, deferred_gradients(trained, setup, frozen))
     unit, outside = gathered(arch, setup)
     unit += pairs_gathered(setup, pairs) if unit else 0
     base["gathered"] = outside

@@ -111,6 +111,13 @@ def kept_whole(arch: Architecture, setup: Setup) -> int:
     return found.total - (found.end if not arch.tied_embeddings else 0) if any(gathered(arch, setup)) else 0
 
 
+def handed_over(setup: Setup) -> bool:
+    """Whether no layer is gathered while another runs back, but for a moment between the two: where pairs are units
+    of their own, FSDP 1 gathers ahead of each unit the one that ran before it, so the layer before only ahead of this
+    layer's first pair, which is the last to run back (torch 2.13, fsdp/_runtime_utils.py, _pre_backward_hook)."""
+    return setup.method != "full" and setup.fsdp_units == "pairs"
+
+
 def one_stream(setup: Setup) -> bool:
     """Whether gathered units leave nothing behind on a stream of their own: FSDP 2 frees them without recordStream
     (torch.distributed.fsdp.fully_shard's documentation: lower and deterministic memory)."""
@@ -126,26 +133,30 @@ def in_flat_units(setup: Setup) -> bool:
 
 
 def flat_gradients(arch: Architecture, setup: Setup) -> int:
-    """Bytes of gradients that FSDP 1 makes for frozen weights in one flat parameter with trained ones: sharded, or
-    whole while micro-steps accumulate where nothing is reduced before the last (no_sync). None for the root, in which
-    nothing is trained (neglected: pairs on the unembedding)."""
+    """Bytes of gradients that FSDP 1 makes for frozen weights in one flat parameter with trained ones, whole. None
+    for the root, in which nothing is trained (neglected: pairs on the unembedding)."""
     if not in_flat_units(setup):
         return 0
     found = units(arch, setup)
-    total = found.total - found.outside
-    whole = setup.accumulation > 1 and setup.deferred_gradients != "none"
-    return total if whole else -(-total // setup.shards)
+    return found.total - found.outside
 
 
-def deferred_gradients(trained: int, setup: Setup) -> int:
-    """Bytes of the gradients of `trained` parameters where FSDP exchanges none before the last micro-step: whole, in
-    the type that is computed in (torch.distributed.fsdp, no_sync: more memory, as gradients are not sharded) or that
-    they are reduced in (_fully_shard/_fsdp_param.py, to_accumulated_grad_if_needed). None where they are offloaded,
-    with which FSDP 1 refuses it."""
-    deferred = setup.deferred_gradients != "none" and setup.accumulation > 1 and not gradients_leave(setup)
-    if not deferred or not setup.sharding.startswith("fsdp") or setup.shards == 1:
+def exchange_waits(setup: Setup) -> bool:
+    """Whether FSDP exchanges no gradients before the last micro-step."""
+    waits = setup.deferred_gradients != "none" and setup.accumulation > 1
+    return waits and setup.sharding.startswith("fsdp") and setup.shards > 1
+
+
+def deferred_gradients(trained: int, setup: Setup, frozen: int = 0) -> int:
+    """Bytes of the gradients of `trained` parameters, and `frozen` bytes of those of others, where FSDP exchanges
+    none before the last micro-step: whole, in the type that is computed in (torch.distributed.fsdp, no_sync: more
+    memory, as gradients are not sharded) or that they are reduced in (_fully_shard/_fsdp_param.py,
+    to_accumulated_grad_if_needed). Where they are offloaded that is after the exchange (no_sync: inside it they are
+    not)."""
+    if not exchange_waits(setup):
         return 0
-    return trained * (FLOAT32 if setup.deferred_gradients == "float32" else DTYPE_BYTES[setup.compute_dtype])
+    width = FLOAT32 if setup.deferred_gradients == "float32" else DTYPE_BYTES[setup.compute_dtype]
+    return trained * width + frozen
 
 
 def gradients_leave(setup: Setup) -> bool:
@@ -160,8 +171,12 @@ def gradients_leave(setup: Setup) -> bool:
 def reduced_by_layer(setup: Setup) -> bool:
     """Whether FSDP reduces a layer's gradients when the layer has ended, up to where they are whole, in every
     micro-step that it exchanges any."""
-    waits = setup.deferred_gradients != "none" and setup.accumulation > 1
-    return setup.sharding.startswith("fsdp") and setup.shards > 1 and not waits
+    return setup.sharding.startswith("fsdp") and setup.shards > 1 and not exchange_waits(setup)
+
+
+def _whole_by_layer(setup: Setup) -> bool:
+    """Whether a layer's gradients are whole up to where the layer has ended: to be reduced then, or joined to one."""
+    return reduced_by_layer(setup) or joined_gradients(setup)
 
 
 def _gradients_used(setup: Setup) -> bool:
@@ -172,13 +187,13 @@ def _gradients_used(setup: Setup) -> bool:
 
 def gradients_go(setup: Setup) -> bool:
     """Whether a gradient goes as soon as it is made."""
-    return _gradients_used(setup) and not reduced_by_layer(setup)
+    return _gradients_used(setup) and not _whole_by_layer(setup)
 
 
 def gradients_leave_layer(setup: Setup) -> bool:
     """Whether a layer's gradients are gone when its backward pass has ended: those that go at once, and FSDP's, which
     are whole up to there."""
-    return setup.optimizer_in_backward or (_gradients_used(setup) and reduced_by_layer(setup))
+    return setup.optimizer_in_backward or (_gradients_used(setup) and _whole_by_layer(setup))
 
 
 def spread(setup: Setup) -> dict[str, float]:
@@ -214,8 +229,8 @@ def joined_gradients(setup: Setup) -> bool:
 
 def root_waits(setup: Setup) -> bool:
     """Whether the gradients of what stands outside of the layers are whole to the end of the backward pass: FSDP
-    reduces a unit's when all of them are there, and the embedding is the last."""
-    return reduced_by_layer(setup) and not by_module(setup) and not setup.optimizer_in_backward
+    reduces or joins a unit's when all of them are there, and the embedding is the last."""
+    return _whole_by_layer(setup) and not by_module(setup) and not setup.optimizer_in_backward
 
 
 def reduce_buffer(arch: Architecture, setup: Setup, pairs: Sequence[Adapted] | None) -> int:

@@ -143,7 +143,9 @@ def base_weights(arch: Architecture, setup: Setup, stored_bytes: int | None = No
 
 def on_one(size: int, matrix: Matrix, setup: Setup) -> int:
     """What a tensor-parallel GPU has of a matrix that takes `size`: all of a router, and of what makes a latent."""
-    if setup.tensor_parallel == 1 or not matrix.d_in * matrix.d_out:
+    if (
+        setup.tensor_parallel == 1 or not matrix.d_in * matrix.d_out
+    ):  # of a matrix of nothing no share is defined
         return size
     d_in, d_out = split_sides(matrix, setup.tensor_parallel)
     return ceil_div(size * d_in * d_out, matrix.d_in * matrix.d_out)

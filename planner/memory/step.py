@@ -23,7 +23,7 @@ from .passes import CASTS, FLOAT32
 from .per_layer import per_layer
 from .products import LowRank
 from .rounds import Round, in_rounds
-from .sharding import end_unit, gradients_go
+from .sharding import end_unit, gradients_go, handed_over
 from .shared import shared_casts, shared_gradients
 from .stages import Stage, stages, whole_model
 from .stem import Stem, stem_stretches
@@ -195,7 +195,7 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0, tower: Seen | Non
         pass_head(job, going, grad, last.width if last else 0)
     going.hold(beside.gradient)
     going.hold({"gradients": shared_gradients(job.arch, job.setup)})
-    _back(going, stretches, kinds, 1 if job.setup.method != "full" and job.setup.fsdp_units == "pairs" else 2)
+    _back(going, stretches, kinds, 1 if handed_over(job.setup) else 2)
     going.hold(beside.kept, -1)
     going.hold(beside.gradient, -1)
     if tower:

@@ -19,7 +19,7 @@ from planner.objective import generation
 from planner.setup import Setup
 from planner.simulate.core import simulate_step
 from tests.simulate.test_preferences import folding
-from tools.measured_memory import LORA, STEP, _checkpoint, allocated, real, simulated
+from tools.measured_memory import LORA, STEP, allocated, checkpointed, real, simulated
 from tools.tiny_models import CONFIGS
 
 LLAMA = CONFIGS["llama"]
@@ -68,7 +68,7 @@ def measured(setup: Setup, utils: Any) -> tuple[int, int]:
         batch[f"{name}_ids"] = torch.ones(setup.micro_batch, size, dtype=torch.long)
         batch[f"{name}_mask"] = torch.ones(setup.micro_batch, size, dtype=torch.long)
     batch["advantages"] = torch.zeros(setup.micro_batch)
-    _checkpoint(made, setup)
+    checkpointed(made, setup)
     own, losses = trainer(model), []
     forward, held = allocated(lambda: losses.append(GRPOTrainer._compute_loss(own, model, batch)))
     backward, _ = allocated(lambda: losses.pop().backward())

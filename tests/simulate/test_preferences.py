@@ -15,7 +15,7 @@ from planner import estimate
 from planner.errors import InputError
 from planner.setup import Setup
 from planner.simulate.core import Simulation, simulate_step
-from tools.measured_memory import LORA, STEP, _checkpoint, allocated, real, simulated
+from tools.measured_memory import LORA, STEP, allocated, checkpointed, real, simulated
 from tools.tiny_models import CONFIGS
 
 LLAMA = CONFIGS["llama"]
@@ -68,7 +68,7 @@ def measured(setup: Setup, utils: Any) -> tuple[int, int]:
     }
     if setup.reference == "precomputed":
         batch |= {f"ref_{name}_logps": torch.zeros(setup.micro_batch) for name in ("chosen", "rejected")}
-    _checkpoint(made, setup)
+    checkpointed(made, setup)
     own, losses = trainer(model, reference, setup.reference == "precomputed"), []
     forward, held = allocated(lambda: losses.append(DPOTrainer._compute_loss(own, model, batch, False)))
     backward, _ = allocated(lambda: losses.pop().backward())
