@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..dataclass import dataclass
+from ..setup import Setup
+from ..trainers import PLAIN
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ LOSS = {
     "shifted-late-fused": _FUSED, "wide": _WIDE, "wide-in-place": _WIDE, "wide-fused": _FUSED, "tiled": _FUSED,
     "recomputed": _CHUNKED, "recomputed-wide": _CHUNKED,
 }  # fmt: skip
+# Of a loss that is compiled with the model: Inductor reads 16-bit logits for their maximum and their sum, keeps no
+# float32 ones and no log-softmax, and writes the gradient from the logits again (its kernels for cross_entropy under
+# autocast, triton_red_fused__log_softmax__to_copy); since PyTorch 2.5 the gradient of the picked ones is no tensor
+# (config.py, optimize_scatter_upon_const_tensor; before, written in float32 and read twice).
+COMPILED_LOSS = Cost(4, 4, 2, 2)
 # A cast between float32 and 16 bits, each way once forward and once backward.
 CAST = Cost(6, 6, 1, 1)
 # Bytes an element of eager scores: written, scaled, masked, softmax in float32, cast, read; and back.
@@ -86,6 +93,18 @@ SORTED = Cost(8, 8, 3, 3)
 # of them once an operation: 2 for the decay, 3 and 5 for the moments, 2 + 2 + 2 for the root, 4 for the update.
 FUSED_ADAMW, FOREACH_ADAMW = 7.0, 20.0
 PASSES = {"sgd": 3.0, "sgd-momentum": 6.0, "adafactor": 10.0, "lion": 9.0, "muon": 15.0}
+
+
+def compiles_loss(setup: Setup) -> bool:
+    """Whether the loss is compiled with the model, as where its forward pass computes it (transformers, nanoGPT) or
+    the trainer compiles it too (torchtune, torchtitan). A loop of no profile is taken to compute its own outside, as
+    rasbt/LLMs-from-scratch does."""
+    return setup.kernels == "compiled" and setup.trainer != PLAIN
+
+
+def loss_cost(loss: str, compiled: bool) -> Cost:
+    """What a loss moves for an element of the logits, whether or not it is compiled with the model."""
+    return COMPILED_LOSS if compiled and LOSS[loss] != _FUSED else LOSS[loss]
 
 
 def optimizer_bytes(optimizer: str, kernel: str, width: int) -> float:

@@ -16,7 +16,7 @@ from ..memory.traits import traits_of
 from ..schema import Apply, Architecture, Attend, Block, Join, Keep, Matrix, Product, Recall, Scan
 from ..setup import Setup
 from ..trainers import one_of
-from .styles import CAPPED_SCORES, CAST, EAGER_SCORES, LOSS, SORTED, STYLES, Cost, Style
+from .styles import CAPPED_SCORES, CAST, EAGER_SCORES, SORTED, STYLES, Cost, Style, compiles_loss, loss_cost
 from .sums import Sums
 from .work import Kind, Linear, Pass, Phase
 from .work import Product as Matmul
@@ -389,7 +389,8 @@ class Walk:
                     if matrix.kind == "experts":
                         self.passes("residual", SORTED, length * hidden * matrix.experts_active, 1.0, again)
                 if matrix.role == "unembedding":
-                    self.passes("loss", LOSS[self.setup.loss], length * matrix.d_out / self.split)
+                    cost = loss_cost(self.setup.loss, compiles_loss(self.setup))
+                    self.passes("loss", cost, length * matrix.d_out / self.split)
         if inner:
             self.passes("activation", self.style.activation, length * inner / self.split, 1.0, again)
         if block.stack in LAYERS:

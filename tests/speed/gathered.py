@@ -34,7 +34,7 @@ def check_tables(name: str, link: str, counts: tuple[int, int, int]) -> tuple[st
     for found, words in (
         (stated, "blind: median error "), (adapters, "LoRA and QLoRA "), (full, "full "), (rest, "not stated "),
     ):  # fmt: skip
-        assert shown(name, found, words) in agreement(link)
+        assert not found or shown(name, found, words) in agreement(link)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    row = next(line for line in readme.splitlines() if "nine sets found later, everything stated: 31" in line)
+    row = next(line for line in readme.splitlines() if "ten sets found later, everything stated: 31" in line)
     return row, shown(name, stated, "")

@@ -20,7 +20,16 @@ from planner.speed.communication import gathers
 from planner.speed.efficiency import constants
 from planner.speed.roofline import CPU_STEP_S, DEEPSPEED_STEP_S, MASKED, Rates, attention_share, gemm_s, rates
 from planner.speed.step import step_bytes, work_of
-from planner.speed.styles import CAPPED_SCORES, CAST, EAGER_SCORES, optimizer_bytes
+from planner.speed.styles import (
+    CAPPED_SCORES,
+    CAST,
+    COMPILED_LOSS,
+    EAGER_SCORES,
+    LOSS,
+    compiles_loss,
+    loss_cost,
+    optimizer_bytes,
+)
 from planner.speed.walk import takes_mask, thin, tiled, wide_between
 from planner.speed.work import Gemm, Linear
 
@@ -49,6 +58,16 @@ def test_a_product_waits_for_its_last_wave() -> None:
     assert gemm_s(Gemm("base", "forward", "bfloat16", 1.0, product), 1, slow) == pytest.approx(
         2 * (256 * 768 + 768 * 256 + 256 * 256) / 1e9
     )
+
+
+def test_a_compiled_loss_moves_logits_once() -> None:
+    """Read for the maximum and the sum, read and written for the gradient; a loop's own loss is not compiled."""
+    assert loss_cost("full", True) == loss_cost("chunked", True) == COMPILED_LOSS
+    assert (COMPILED_LOSS.forward_bytes, COMPILED_LOSS.backward_bytes) == (2 + 2, 2 + 2)
+    assert loss_cost("full", False) == LOSS["full"] and loss_cost("fused", True) == LOSS["fused"]
+    loop = Setup(seq_len=512, kernels="compiled", trainer="hf-loop")
+    assert compiles_loss(loop) and not compiles_loss(replace(loop, trainer="plain"))
+    assert not compiles_loss(replace(loop, kernels="fused"))
 
 
 def test_an_optimizer_moves_what_its_kernel_does() -> None:
