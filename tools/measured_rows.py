@@ -89,8 +89,6 @@ COLLECTED: dict[int, str] = {
     294: "no peak of a step: the figure falls from 22.5 to 19.4 GB where GPUs and each one's sequences double; "
     "it is that "
     "of weights, sharded gradients and a constant",
-    302: "the batch is not stated, and the recipe has changed since: with 10 sequences of 512 a GPU the figure would "
-    "result",
     305: "not explained: 20.2 GB are missing, and more: the recipe (05b398a07) runs alpaca_2k_test unpadded, whose "
     "samples are far shorter than the 4,096 tokens taken. What an earlier text had, a scan without kernels, "
     "it is not: the model's own code stops without those of mamba-ssm, which the recipe's requirements name. Two "
