@@ -8,7 +8,8 @@ from ..choices import DTYPE_BYTES
 from ..moments import Collective, Traffic
 from ..schema import Apply, Architecture, Attend
 from ..setup import Setup
-from .sharding import units
+from .passes import fsdp_mixed
+from .sharding import DEEPSPEED_LIVE, by_module, flat_gradients, reduced_by_layer, units
 
 
 def traffic(arch: Architecture, setup: Setup, trained: int, experts: int = 0) -> tuple[Traffic, ...]:
@@ -35,31 +36,73 @@ def _layers(arch: Architecture) -> int:
 
 
 def _states(arch: Architecture, setup: Setup, trained: int) -> Iterator[Traffic]:
-    """Gradients are summed over all GPUs that hold the same layers, those that share a sequence among them: once a
-    step, by DeepSpeed's ZeRO-2 and 3 in every micro-step, since no GPU holds all of
-    them (deepspeed/runtime/zero/stage_1_and_2.py, partition_gradients); sharded parameters are gathered for the
-    forward and again for the backward pass of every micro-step, frozen ones too."""
+    """Gradients are summed over all GPUs that hold the same layers, those that share a sequence among them, as often
+    as `reductions` says; sharded parameters are gathered for the passes of every micro-step, frozen ones too."""
     width = DTYPE_BYTES[setup.trained_dtype]
     n, layers = setup.shards, _layers(arch)
     spread = setup.data_parallel * setup.sequence_parallel
     if setup.sharding in ("none", "ddp"):
         yield Traffic("gradients", "all_reduce", "data", spread, trained * width, 1)
+    times = reductions(setup)
+    frozen = flat_gradients(arch, setup)
     if setup.states_sharded:
-        times = reductions(setup)
-        yield Traffic("gradients", reduced_by(setup), "shard", n, trained * width * times, layers * times)
+        size = trained * width + frozen
+        yield Traffic("gradients", reduced_by(setup), "shard", n, size * times, layers * times)
     if setup.sharding in ("zero1", "zero2"):
         yield Traffic("updated parameters", "all_gather", "shard", n, trained * width, 1)
     if setup.parameters_sharded:
-        whole = units(arch, setup)
-        size = (2 * (whole.total - whole.outside) + whole.outside) * setup.accumulation
+        beside = 0 if setup.method == "full" else trained
+        size = (_base_gathered(arch, setup) + beside * _pair_gathers(arch, setup)) * setup.accumulation
         yield Traffic("parameters", "all_gather", "shard", n, size, 2 * layers * setup.accumulation)
     if setup.sharding == "fsdp-hybrid":
-        yield Traffic("gradients", "all_reduce", "replica", spread // n, -(-trained * width // n), layers)
+        size = -(-(trained * width + frozen) // n)
+        yield Traffic("gradients", "all_reduce", "replica", spread // n, size * times, layers * times)
+
+
+def _base_gathered(arch: Architecture, setup: Setup) -> int:
+    """Bytes of the base that a micro-step gathers: for the forward and again for the backward pass, but what FSDP's
+    root holds once, and what ZeRO-3 keeps. That gathers an embedding that is not trained for the forward pass alone."""
+    found = units(arch, setup)
+    if setup.sharding != "zero3":
+        return 2 * found.total - (0 if by_module(setup) else found.outside)
+    again = _again_under_zero3(arch, setup)
+    return found.total + again - min(_kept_under_zero3(setup), again)
+
+
+def _again_under_zero3(arch: Architecture, setup: Setup) -> int:
+    """Bytes of the base that the backward pass reads."""
+    found = units(arch, setup)
+    return found.total - (found.end if setup.method != "full" and not arch.tied_embeddings else 0)
+
+
+def _kept_under_zero3(setup: Setup) -> int:
+    """Bytes that ZeRO-3 keeps from the forward to the backward pass: what is used again before a billion parameters
+    have been, which the last half of a billion are (deepspeed/runtime/zero/partitioned_param_coordinator.py,
+    __params_to_release; neglected: what it gathers ahead)."""
+    return DEEPSPEED_LIVE // 2 * DTYPE_BYTES[setup.compute_dtype]
+
+
+def _pair_gathers(arch: Architecture, setup: Setup) -> int:
+    """Bytes that a micro-step gathers of each value of a pair: for both passes, and where factors are units of their
+    own once more for a layer that is run again.
+
+    Neglected, for which it is too high: that a layer that is run again stops before its last factor where that is not
+    reentrant, that FSDP's root gathers pairs on the ends once, and that ZeRO-3 gathers factors of at most 100,000
+    values once a step (param_persistence_threshold).
+    """
+    width = DTYPE_BYTES[setup.compute_dtype if fsdp_mixed(setup) else setup.trained_dtype]
+    if setup.sharding == "zero3":
+        return width * (1 if _kept_under_zero3(setup) >= _again_under_zero3(arch, setup) else 2)
+    apart = setup.fsdp_units in ("pairs", "modules")
+    return width * (3 if apart and setup.checkpointing != "none" else 2)
 
 
 def reductions(setup: Setup) -> int:
-    """How often sharded gradients are reduced in a step."""
-    return setup.accumulation if setup.sharding in ("zero2", "zero3") else 1
+    """How often sharded gradients are reduced in a step: in every micro-step by DeepSpeed's ZeRO-2 and 3, since no GPU
+    holds all of them (deepspeed/runtime/zero/stage_1_and_2.py, partition_gradients), and by FSDP unless it exchanges
+    none before the last (torch.distributed.fsdp, no_sync; set_requires_gradient_sync of FSDP 2)."""
+    each = setup.sharding in ("zero2", "zero3") or reduced_by_layer(setup)
+    return setup.accumulation if each else 1
 
 
 def reduced_by(setup: Setup) -> Collective:

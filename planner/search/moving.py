@@ -42,9 +42,10 @@ class Probes:
 
 
 def kept_apart(table: Table, layout: Layout) -> tuple[Any, ...]:
-    """What traffic depends on beside the numbers: the base's form, recompute where activations are sent, and whether
-    all that is trained belongs to experts, so that one part of it moves."""
-    sends = layout.expert_parallel * layout.tensor_parallel * layout.sequence_parallel > 1
+    """What traffic depends on beside the numbers: the base's form, recompute where activations are sent or pairs are
+    gathered apart, and whether all that is trained belongs to experts, so that one part of it moves."""
+    inside = layout.expert_parallel * layout.tensor_parallel * layout.sequence_parallel > 1
+    sends = inside or layout.sharding.startswith("fsdp")
     alone = layout.expert_parallel > 1 and _only_experts(table)
     return (table.quantize, table.checkpointing, alone) if sends else (table.quantize,)
 

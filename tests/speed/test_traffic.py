@@ -13,6 +13,7 @@ from planner.setup import Setup
 from planner.speed import step_time
 from planner.speed.step import work_of
 from planner.speed.trained import held
+from tools.sharded_cases import Case
 
 ARCH = load("meta-llama/Llama-3.2-1B")[1]
 H100 = hardware.cluster(hardware.find("h100"))
@@ -97,6 +98,35 @@ def test_gpus_that_share_sequences_sum_gradients(gpus: int, sequence: int, shard
     setup = Setup(gpus=gpus, sequence_parallel=sequence, sharding=sharding)  # type: ignore[arg-type]
     found = {entry.what: entry.group_size for entry in traffic_of(ARCH, setup, 10**6)}
     assert found.get("gradients", 0) == group
+
+
+@pytest.mark.parametrize(
+    ("method", "live", "accumulation", "gathered", "reduced", "within"),
+    [
+        ("full", 0, 1, 1_905_152, 952_576, 0.003),
+        ("full", 120_000, 1, 1_658_880, 952_576, 0.005),
+        ("full", 120_000, 2, 3_317_760, 1_905_152, 0.005),
+        ("lora", 0, 1, 2_101_504, 155_648, 0.02),
+        ("lora", 0, 2, 4_203_008, 311_296, 0.02),
+        ("lora", 10**9, 1, 1_108_224, 155_648, 0.003),
+        ("lora", 10**9, 2, 2_216_448, 311_296, 0.003),
+    ],
+)
+def test_zero_3_gathers_as_deepspeed_does(
+    monkeypatch: pytest.MonkeyPatch, method: str, live: int, accumulation: int, gathered: int, reduced: int,
+    within: float,
+) -> None:  # fmt: skip
+    """Bytes that DeepSpeed 0.19.8 asked of torch's fake group in a step (on a CPU, two processes, every parameter
+    partitioned, max_reuse_distance as `live`; its dispatched collectives counted), of the small Llama of
+    tools/sharded_cases.py. Norms are neglected, and that the first layer's q, k and v run back without their weights.
+    """
+    monkeypatch.setattr("planner.memory.traffic.DEEPSPEED_LIVE", live)
+    layout = {"sharding": "zero3", "accumulation": accumulation}
+    run = Case("llama", method, "fp32", "zero3", 2, layout).run()
+    trained = (952_576 if method == "full" else 155_648) // 4
+    found = {entry.collective: entry.bytes for entry in traffic_of(run.arch, run.setup, trained)}
+    assert found["all_gather"] == pytest.approx(gathered, rel=within)
+    assert found["reduce_scatter"] == pytest.approx(reduced, rel=0.003)
 
 
 def test_a_stage_of_a_pipeline_gathers_its_own_units() -> None:
