@@ -161,8 +161,7 @@ def _stages(
         raise UnsupportedArchitectureError(
             f"the memory of {arch.model_type} is not known: no rule covers {UNRULED[arch.model_type]}."
         )
-    if setup.kernels == "litgpt" or setup.pipeline_parallel > 1:
-        arch = untied(arch)
+    arch = as_run(arch, setup)
     weights = base_weights(arch, setup, stored_bytes)
     try:
         found = [
@@ -176,6 +175,11 @@ def _stages(
             f"the memory of {arch.model_type} is not known: its layers join values in a way that no rule covers."
         ) from error
     return tuple(replace(each, notices=(*aside, *each.notices)) if aside else each for each in found)
+
+
+def as_run(arch: Architecture, setup: Setup) -> Architecture:
+    """A model as its trainer lays it out: litgpt and the stages of a pipeline tie nothing."""
+    return untied(arch) if setup.kernels == "litgpt" or setup.pipeline_parallel > 1 else arch
 
 
 @lru_cache(maxsize=64)

@@ -24,7 +24,7 @@ from ..memory.linear import Joined, Linear, NotLinearError
 from ..memory.linear import Points as AtPoints
 from ..memory.loading import before_steps
 from ..memory.overhead import overhead
-from ..memory.peak import Throughout, fixed_bytes, memory_is_ruled, throughout
+from ..memory.peak import Throughout, as_run, fixed_bytes, memory_is_ruled, throughout
 from ..memory.per_layer import PROJECTION
 from ..memory.sharding import one_stream, reduce_buffer, spread
 from ..memory.stages import Stage, stages
@@ -177,6 +177,7 @@ def figures(arch: Architecture, asked: Sequence[Asked]) -> list[Array] | None:
     """`peaks._figures`, tables x set-ups x stages, of each that is asked for; their set-ups differ in the micro-batch
     and in how weights are quantised. None where some of it cannot be had at once."""
     setup = asked[0].setups[0]
+    arch = as_run(arch, setup)
     if not all(_regular(arch, each.setups[0], each.tables[0]) for each in asked):
         return None
     if len(asked) > 1 and any(
