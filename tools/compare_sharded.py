@@ -79,8 +79,9 @@ Bytes of an optimizer step by collective, counted at torch's dispatcher (of what
 reduced what goes in), and as estimated. Under tensor parallelism each product of transformers' code reduces the
 gradient of its input by itself (q, k, v, gate and up: five a layer), and PEFT's pairs sum narrow values; the estimate
 has the two sums a layer and pass that Megatron and torchtitan need, and leaves the embedding's and the unembedding's
-out, one each in a step. The bytes are a lower bound there. FSDP gathers pairs beside the weights, those that are units
-of their own once more where layers are run again, and reduces gradients in every micro-step unless that is deferred.
+out, one each in a step. The bytes are a lower bound there. FSDP gathers pairs beside the weights, those that are
+units of their own once more where layers are run again, and reduces gradients in every micro-step unless that is
+deferred.
 
 | model | step | way | processes, layout | collective | measured, KB | estimated, KB |
 |---|---|---|---|---|---|---|

@@ -11,6 +11,8 @@ from ..setup import Setup
 from .passes import fsdp_mixed
 from .sharding import DEEPSPEED_LIVE, by_module, flat_gradients, reduced_by_layer, units
 
+ON_MEGATRON = ("megatron", "megatron-lm", "ms-swift-megatron", "nemo-1", "nemo-2")  # by their names in trainers.toml
+
 
 def traffic(arch: Architecture, setup: Setup, trained: int, experts: int = 0) -> tuple[Traffic, ...]:
     """Every collective of an optimizer step; `trained` is the number of trained parameters on one GPU, `experts` that
@@ -61,7 +63,8 @@ def _states(arch: Architecture, setup: Setup, trained: int) -> Iterator[Traffic]
 
 def _base_gathered(arch: Architecture, setup: Setup) -> int:
     """Bytes of the base that a micro-step gathers: for the forward and again for the backward pass, but what FSDP's
-    root holds once, and what ZeRO-3 keeps. That gathers an embedding that is not trained for the forward pass alone."""
+    root holds once, and what ZeRO-3 keeps. That gathers an embedding that is not trained for the forward pass
+    alone."""
     found = units(arch, setup)
     if setup.sharding != "zero3":
         return 2 * found.total - (0 if by_module(setup) else found.outside)
@@ -98,9 +101,9 @@ def _pair_gathers(arch: Architecture, setup: Setup) -> int:
 
 
 def reductions(setup: Setup) -> int:
-    """How often sharded gradients are reduced in a step: in every micro-step by DeepSpeed's ZeRO-2 and 3, since no GPU
-    holds all of them (deepspeed/runtime/zero/stage_1_and_2.py, partition_gradients), and by FSDP unless it exchanges
-    none before the last (torch.distributed.fsdp, no_sync; set_requires_gradient_sync of FSDP 2)."""
+    """How often sharded gradients are reduced in a step: in every micro-step by DeepSpeed's ZeRO-2 and 3, since no
+    GPU holds all of them (deepspeed/runtime/zero/stage_1_and_2.py, partition_gradients), and by FSDP unless it
+    exchanges none before the last (torch.distributed.fsdp, no_sync; set_requires_gradient_sync of FSDP 2)."""
     each = setup.sharding in ("zero2", "zero3") or reduced_by_layer(setup)
     return setup.accumulation if each else 1
 
@@ -109,7 +112,7 @@ def reduced_by(setup: Setup) -> Collective:
     """How gradients of sharded states are summed: DeepSpeed's ZeRO-1 and 2 all-reduce whole buckets; each GPU
     keeps its part (deepspeed/runtime/zero/stage_1_and_2.py, allreduce_and_scatter, by the default
     use_multi_rank_bucket_allreduce); ZeRO-3, FSDP and Megatron's distributed optimizer reduce and scatter."""
-    deepspeed = setup.sharding in ("zero1", "zero2") and not setup.trainer.endswith(("megatron", "nemo-1"))
+    deepspeed = setup.sharding in ("zero1", "zero2") and setup.trainer not in ON_MEGATRON
     return "all_reduce" if deepspeed else "reduce_scatter"
 
 

@@ -9,6 +9,7 @@ import pytest
 from planner import hardware
 from planner.estimator import load
 from planner.memory.traffic import traffic as traffic_of
+from planner.running import running
 from planner.setup import Setup
 from planner.speed import step_time
 from planner.speed.step import work_of
@@ -142,3 +143,15 @@ def test_a_stage_of_a_pipeline_gathers_its_own_units() -> None:
     setup = Setup(gpus=8, sharding="zero3", method="full", seq_len=16)  # so short that the host is waited for
     hosts = [step_time(ARCH, replace(setup, pipeline_parallel=n), machine).parts["host"] for n in (1, 2, 4)]
     assert hosts[0] == pytest.approx(2 * hosts[1]) == pytest.approx(4 * hosts[2])
+
+
+def test_programs_on_megatron_core_reduce_and_scatter_what_deepspeed_reduces_whole() -> None:
+    """megatron/core/distributed/param_and_grad_buffer.py: with the distributed optimizer, reduce_scatter."""
+    for trainer, collective in (
+        ("hf-trainer", "all_reduce"), ("megatron", "reduce_scatter"), ("megatron-lm", "reduce_scatter"),
+        ("ms-swift-megatron", "reduce_scatter"), ("nemo-1", "reduce_scatter"), ("nemo-2", "reduce_scatter"),
+    ):  # fmt: skip
+        setup = running("meta-llama/Llama-3.2-1B", {"trainer": trainer, "gpus": 8, "sharding": "zero1"}).setup
+        assert setup.trainer == trainer
+        found = {entry.what: entry.collective for entry in traffic_of(ARCH, setup, 1000)}
+        assert found["gradients"] == collective, trainer
