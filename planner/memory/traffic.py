@@ -11,7 +11,13 @@ from ..setup import Setup
 from .passes import fsdp_mixed
 from .sharding import DEEPSPEED_LIVE, by_module, flat_gradients, reduced_by_layer, units
 
-ON_MEGATRON = ("megatron", "megatron-lm", "ms-swift-megatron", "nemo-1", "nemo-2")  # by their names in trainers.toml
+ON_MEGATRON = (
+    "megatron",
+    "megatron-lm",
+    "ms-swift-megatron",
+    "nemo-1",
+    "nemo-2",
+)  # by their names in trainers.toml
 
 
 def traffic(arch: Architecture, setup: Setup, trained: int, experts: int = 0) -> tuple[Traffic, ...]:

@@ -192,6 +192,8 @@ def _lfm2_width(cfg: Fields) -> int:
     if "block_ffn_dim_multiplier" not in cfg.data or cfg.has("block_ffn_dim_multiplier"):
         multiple = cfg.int("block_multiple_of", 256)
         width = int(-(-int(cfg.number("block_ffn_dim_multiplier", 1.0) * width) // multiple) * multiple)
+        if width < 1:
+            raise cfg.fail("block_ffn_dim_multiplier", "a number above 0")
     return width
 
 
