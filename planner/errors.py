@@ -19,7 +19,9 @@ _ELSEWHERE = {
     "adamw-8bit": "adam8bit adamwbnb8bit 8bit", "sgd-momentum": "momentum",
     "hf-trainer": "huggingface hf transformers",
     "trl": "sfttrainer trlsft", "megatron": "megatronlm nemo megatronbridge", "nemo-automodel": "automodel",
-    "nemo-2": "nemo2 nemo20",
+    "nemo-2": "nemo2 nemo20", "chunked": "liger ligerloss unsloth flce linearcrossentropy fusedlinearcrossentropy "
+    "ligerfusedlinearcrossentropy cce cutcrossentropy", "split": "litgpt", "split-wide": "torchtune",
+    "wide": "megatron", "tiled": "trl chunkednll",
 }  # fmt: skip
 
 

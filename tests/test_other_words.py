@@ -79,6 +79,7 @@ def test_values_called_otherwise_elsewhere_are_choices_here() -> None:
         ("estimate --attention-kernel flash_attention_2", "Did you mean flash?"),
         ("estimate --layers lm_head", "Did you mean unembedding?"),
         ("estimate --optimizer paged_adam_8bit", "Did you mean paged-adamw-8bit"),
+        ("estimate --loss liger", "Did you mean chunked?"),
         (
             "plan --gpu a100 --gpus 8 --tokens 1M --batch 7",
             "found 7, expected a batch that the micro-batches",
