@@ -2,14 +2,14 @@
 
 The sizes of a walk are linear in the adapter's ranks (`linear`), and nothing else of it depends on them. A kind of
 step whose ranks change, or will, is therefore walked with symbols for ranks, and from then on only evaluated. Where
-ranks will change micro-batches do too: there is one walk with a symbol for them, of two sequences and more (a single
-one takes other kernels). Where sizes are no whole parts of a byte (matrices split over three GPUs), every new rank is
-walked, and where micro-batches are compared with something, every one.
+ranks will change micro-batches do too: there is one walk with a symbol for them, of two sequences and more where a
+single one takes other kernels. Where sizes are no whole parts of a byte (matrices split over three GPUs), every new
+rank is walked, and where micro-batches are compared with something else, every one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field, replace
 from functools import lru_cache
 from operator import attrgetter
@@ -32,8 +32,10 @@ _BESIDE = (
 )  # fmt: skip
 _WALKED = [name for name in Setup.__dataclass_fields__ if name not in (*_BESIDE, "micro_batch")]
 _OF_ANY_BATCH, _BATCH = attrgetter(*_WALKED), "micro_batch"
-SEVERAL = 2  # sequences, from which on a micro-batch is a symbol
+# Sequences from which on a micro-batch is a symbol: a single one may take other kernels, few rows make no full tile.
+LEAST = (1, 2, 4, 8)
 _FEW = 3  # ranks that are walked by themselves before symbols are, which takes twice as long
+_CHECKPOINTING = _WALKED.index("checkpointing")
 _MOST = 1024
 Found = TypeVar("Found")
 
@@ -79,28 +81,36 @@ def _walks(*key: Any) -> _Walks:
     return _Walks()
 
 
-def _key(job: Job, what: tuple[Any, ...]) -> tuple[tuple[int, ...], tuple[Any, ...]]:
-    """The ranks of a job, and everything else that a walk of it depends on but for the micro-batch."""
+def _key(job: Job, what: tuple[Any, ...], of: int | None) -> tuple[tuple[int, ...], tuple[Any, ...]]:
+    """The ranks of a job, and everything else that a walk of it depends on but for the micro-batch; of one matrix
+    outside of the layers (`of`, -1: of none) neither other matrices' pairs nor checkpointing."""
     shape, ranks = job.shape
+    choices: tuple[Any, ...] = _choices(job.setup)
+    if of is not None:
+        shape = len(ranks), tuple(item for item in shape if item[0] == of)
+        choices = tuple(value for place, value in enumerate(choices) if place != _CHECKPOINTING)
     whole = (
         tuple(job.whole.matrices.items()),
         job.whole.embedding,
         tuple(job.whole.biases.items()),
         job.norm_biases,
     )
-    return ranks, (job.arch, _choices(job.setup), job.merges, shape, whole, what)
+    return ranks, (job.arch, choices, job.merges, shape, whole, what)
 
 
 def remembered(
-    job: Job, what: tuple[Any, ...], walk: Callable[[Job], Found], at: Callable[[Found, Values], Found]
-) -> Found:
+    job: Job, what: tuple[Any, ...], walk: Callable[[Job], Found], at: Callable[[Found, Values], Found],
+    of: int | None = None,
+) -> Found:  # fmt: skip
     """`walk(job)`, made anew only where it has to be. `what` says which walk of the job it is; `at` evaluates one
-    that was made with symbols."""
+    that was made with symbols; `of` is the one matrix that it meets where it is no layer's, -1 for none."""
     if job.points is not None:
-        each = [at(_at_points(own, points, what, walk), points) for own, points in job.points.parts]
-        together: Found = joined(job.points, each)
+        each = [
+            one for own, points in job.points.parts for one in _at_points(own, points, what, walk, at, of)
+        ]
+        together: Found = joined(job.points, [places for places, _ in each], [one for _, one in each])
         return together
-    ranks, key = _key(job, what)
+    ranks, key = _key(job, what, of)
     walks = _walks(job.setup.micro_batch, *key)
     if ranks in walks.by_ranks:
         found: Found = walks.by_ranks[ranks]
@@ -122,12 +132,11 @@ def _of_any_batch(
     job: Job, ranks: Sequence[int], key: tuple[Any, ...], walk: Callable[[Job], Found],
     at: Callable[[Found, Values], Found],
 ) -> Found | None:  # fmt: skip
-    """The walk with symbols for ranks; where these will change, from one with a symbol for micro-batches of several
-    sequences too. None where sizes are not linear."""
-    more = More(job.setup.micro_batch - SEVERAL + 1)
-    if job.ranks_follow and more > 0:
-        found = _walked(job, ranks, key, walk, SEVERAL)
-        if found is not None:
+    """The walk with symbols for ranks; where these will change, from one with a symbol for micro-batches too. None
+    where sizes are not linear."""
+    for least in LEAST if job.ranks_follow else ():
+        more = More(job.setup.micro_batch - least + 1)
+        if more > 0 and (found := _walked(job, ranks, key, walk, least)) is not None:
             return at(found, more)
     return _symbolic(job, ranks, walk)
 
@@ -144,37 +153,58 @@ def _walked(
     return found
 
 
-def _at_points(job: Job, points: Points, what: tuple[Any, ...], walk: Callable[[Job], Found]) -> Found:
-    """The walk with symbols for all points of a job. Raises NotLinearError where there is none."""
-    ranks, key = _key(job, what)
-    if not points.alike:
-        found = _walked(job, ranks, key, walk, points.least)
-    else:
-        walks = _walks(points.least, *key)
-        if walks.linear and walks.symbolic is None:
-            walks.symbolic = _symbolic(replace(job, setup=with_batch(job.setup, points.least)), ranks, walk)
-            walks.linear = walks.symbolic is not None
-        found = walks.symbolic
-    if found is None:
-        raise NotLinearError
+def _at_points(
+    job: Job, points: Points, what: tuple[Any, ...], walk: Callable[[Job], Found],
+    at: Callable[[Found, Values], Found], of: int | None,
+) -> Iterator[tuple[Any, Found]]:  # fmt: skip
+    """The walk at all points of a job, with the places of these: of all micro-batches at once, or where that compares
+    them with something, of those of more sequences, the others each alone. Raises NotLinearError where sizes are not
+    linear in ranks."""
+    ranks, key = _key(job, what, of)
+    left = points.batches
+    for least in LEAST:
+        more = tuple(size for size in left if size >= least)
+        found = _walked(job, ranks, key, walk, least) if more else None
+        if found is not None:
+            some = points.of(more, least)
+            yield some.places, at(found, some)
+            left = tuple(size for size in left if size < least)
+            break
+    for size in left:
+        found = _alone(job, ranks, key, walk, size)
+        if found is None:
+            raise NotLinearError
+        some = points.of((size,), 0)
+        yield some.places, at(found, some)
+
+
+def _alone(
+    job: Job, ranks: Sequence[int], key: tuple[Any, ...], walk: Callable[[Job], Found], batch: int
+) -> Found | None:
+    """The walk with symbols for ranks at one micro-batch; None where there is none."""
+    walks = _walks(batch, *key)
+    if walks.linear and walks.symbolic is None:
+        walks.symbolic = _symbolic(replace(job, setup=with_batch(job.setup, batch)), ranks, walk)
+        walks.linear = walks.symbolic is not None
+    found: Found | None = walks.symbolic
     return found
 
 
-def joined(points: Joined, each: Sequence[Any]) -> Any:
-    """Walks at the points of several jobs as one: their stretches joined, all else alike. Raises NotLinearError."""
+def joined(points: Joined, places: Sequence[Any], each: Sequence[Any]) -> Any:
+    """Walks at places of many points as one: their stretches joined, all else alike. Raises NotLinearError."""
     first = each[0]
     if len(each) == 1:
         return first
     if isinstance(first, Stretch) and all(isinstance(one, Stretch) for one in each):
-        return points.stretch(each)
+        return points.stretch(places, each)
     if isinstance(first, tuple) and all(isinstance(one, tuple) and len(one) == len(first) for one in each):
-        made = [joined(points, one) for one in zip(*each, strict=True)]
+        made = [joined(points, places, one) for one in zip(*each, strict=True)]
         return type(first)(*made) if hasattr(first, "_fields") else tuple(made)
     if hasattr(first, "kinds"):
         return replace(
             first,
-            order=joined(points, [one.order for one in each]),
-            kinds=joined(points, [one.kinds for one in each]),
+            order=joined(points, places, [one.order for one in each]),
+            kinds=joined(points, places, [one.kinds for one in each]),
         )
     if any(type(one) is not type(first) or one != first for one in each):
         raise NotLinearError

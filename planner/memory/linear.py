@@ -24,30 +24,38 @@ class More(int):
     """Sequences of a micro-batch beside the fewest less one, in whose place a symbol stood."""
 
 
-class Points:
-    """Many ranks and micro-batches at once, whose sizes are arrays (planner.search.points): of one adapter's shape,
-    with micro-batches that are `alike`, or all of `least` sequences and more."""
+class AtPoints:
+    """Some of the points, whose sizes are arrays (planner.search.points), and their `places` among all."""
 
-    alike: bool
-    least: int
+    places: Any
 
     def stretch(self, part: Any) -> Any:
         """A stretch over symbols at every point."""
         raise NotImplementedError
 
 
+class Points:
+    """Ranks of one adapter's shape, each with all of these micro-batches."""
+
+    batches: tuple[int, ...]
+
+    def of(self, batches: tuple[int, ...], least: int) -> AtPoints:
+        """Those of some micro-batches, of a walk for so many sequences and more; for one alone where that is 0."""
+        raise NotImplementedError
+
+
 class Joined:
-    """Points of several jobs, whose steps go alike, one after another. `buffer`: what FSDP 2 reduces gradients in."""
+    """Points of several jobs, whose steps go alike. `buffer`: what FSDP 2 reduces gradients in."""
 
     buffer: Any
     parts: Sequence[tuple[Any, Points]]
 
-    def stretch(self, each: Sequence[Any]) -> Any:
-        """The stretches of the parts as one."""
+    def stretch(self, places: Sequence[Any], each: Sequence[Any]) -> Any:
+        """Stretches at some of the places each as one."""
         raise NotImplementedError
 
 
-Values = Sequence[int] | More | Points  # what is put in the place of symbols
+Values = Sequence[int] | More | AtPoints  # what is put in the place of symbols
 
 
 class Linear:

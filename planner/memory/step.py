@@ -252,6 +252,7 @@ def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = Tr
             own.run(width=width), replace(head_of(own), normed=normed), own.traits, setup.loss, setup.loss_chunk, grad
         ),
         lambda found, values: (at_values(found[0], values), maybe_at(found[1], values)),
+        head_matrix(job.arch),
     )  # fmt: skip
     live = 2 if setup.sharding == "zero3" else 0  # FSDP's root holds the unembedding throughout
     own: Held = {"gathered": end_unit(job.arch, setup)}
@@ -293,7 +294,7 @@ def pass_reference(job: Job, going: Course, live: int) -> None:
         lambda own: head_stretches(
             own.run(grad=False, width=width), head_of(own), own.traits, setup.loss, setup.loss_chunk, False
         ),
-        lambda found, values: (at_values(found[0], values), None),
+        lambda found, values: (at_values(found[0], values), None), head_matrix(alone.arch),
     )  # fmt: skip
     going.go("loss", "reference", loss, live)
 
@@ -322,20 +323,27 @@ def embeddings_trained(job: Job) -> bool:
     return table_trained(job) or bool(table_pairs(job))
 
 
-def head_of(job: Job) -> Head:
-    """The unembedding of a model, split over tensor-parallel GPUs by the vocabulary."""
-    arch, split = job.arch, job.setup.tensor_parallel
+def head_matrix(arch: Architecture) -> int:
+    """The number of the matrix that makes logits; -1 where none does."""
     for block in arch.blocks:
         for op in block.operations if block.stack == "head" else ():
             if isinstance(op, Apply) and arch.matrices[op.matrix].role == "unembedding":
-                matrix, item = arch.matrices[op.matrix], job.trained.of(op.matrix, 0)
-                return Head(
-                    arch.hidden_size, -(-matrix.d_out // split),
-                    op.matrix in job.whole.matrices or job.setup.method == "full",
-                    low_ranks(item) if item else (), job.unpacked.get(op.matrix, 0),
-                    d_in=0 if matrix.d_in == arch.hidden_size else matrix.d_in,
-                )  # fmt: skip
-    return Head(arch.hidden_size, 0)
+                return op.matrix
+    return -1
+
+
+def head_of(job: Job) -> Head:
+    """The unembedding of a model, split over tensor-parallel GPUs by the vocabulary."""
+    arch, split, index = job.arch, job.setup.tensor_parallel, head_matrix(job.arch)
+    if index < 0:
+        return Head(arch.hidden_size, 0)
+    matrix, item = arch.matrices[index], job.trained.of(index, 0)
+    return Head(
+        arch.hidden_size, -(-matrix.d_out // split),
+        index in job.whole.matrices or job.setup.method == "full",
+        low_ranks(item) if item else (), job.unpacked.get(index, 0),
+        d_in=0 if matrix.d_in == arch.hidden_size else matrix.d_in,
+    )  # fmt: skip
 
 
 __all__ = ["Course", "Place", "Stage", "course", "stages", "whole_model"]

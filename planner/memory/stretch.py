@@ -8,7 +8,7 @@ from itertools import zip_longest
 from operator import add, le, neg
 
 from ..dataclass import dataclass
-from .linear import Linear, More, NotLinearError, Points, Values, is_exact
+from .linear import AtPoints, Linear, More, NotLinearError, Values, is_exact
 from .tape import Size, Tape
 
 Held = dict[str, Size]  # bytes by label
@@ -100,7 +100,7 @@ def _sizes(held: dict[str, Row], mixed: bool) -> Held:
 
 def at_values(part: Stretch, values: Values) -> Stretch:
     """A stretch over symbols at these ranks, at many points, or over ranks at this micro-batch."""
-    if isinstance(values, Points):
+    if isinstance(values, AtPoints):
         found: Stretch = values.stretch(part)
         return found
     change, highest = _at(part.change, values), part.highest

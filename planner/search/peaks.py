@@ -77,8 +77,9 @@ class _Samples:
         return Asked(self.setups, [in_order[place] for place in sorted(places)])
 
     def __call__(self, table: Table) -> Array:
-        if table.params not in self.known:
-            at_once([(self, Asked(self.setups, [table]))])
+        if table.params not in self.known:  # between two that lie on no line, as others may
+            own = {each.params: each for each in self.tables if each.params not in self.known}
+            at_once([(self, Asked(self.setups, list(own.values())))])
         if table.params not in self.known:
             self.known[table.params] = np.stack([self._alone(setup, table) for setup in self.setups])
         return self.known[table.params]

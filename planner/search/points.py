@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,9 @@ import numpy as np
 from ..dataclass import dataclass
 from ..memory.constants import constants
 from ..memory.kinds import Job
-from ..memory.known import SEVERAL, with_batch
+from ..memory.known import with_batch
 from ..memory.layout import shape_of
-from ..memory.linear import Joined, Linear, NotLinearError
-from ..memory.linear import Points as AtPoints
+from ..memory.linear import AtPoints, Joined, Linear, NotLinearError, Points
 from ..memory.loading import before_steps
 from ..memory.overhead import overhead
 from ..memory.peak import Throughout, as_run, fixed_bytes, memory_is_ruled, throughout
@@ -36,8 +34,6 @@ from ..setup import Setup
 from .tables import Table
 
 Array = Any  # a numpy array
-# Sequences from which on micro-batches are a symbol, each of fewer by itself; the next where one is of no use.
-CUTS: tuple[tuple[int, ...], ...] = ((SEVERAL,), (4,), ())
 FIGURES = 10
 EARLY = 5  # place of a figure, behind the moments of a step
 PASSES = ("forward", "loss", "backward")
@@ -64,14 +60,11 @@ def sizes(values: Any) -> Sizes:
     return np.asarray(values, float).view(Sizes)
 
 
-class Points(AtPoints):
-    """Ranks of several adapters of one shape, with several micro-batches each."""
+class _At(AtPoints):
+    """Points at which a walk is evaluated: symbols in `values`, a row for each."""
 
-    def __init__(self, ranks: Sequence[Sequence[int]], batches: Sequence[int], least: int) -> None:
-        self.alike, self.least = len(batches) == 1, batches[0] if len(batches) == 1 else least
-        own = np.repeat(np.array(ranks, float).T, len(batches), axis=1)  # a row for each rank
-        more = np.tile(np.array(batches, float) - (least - 1), len(ranks))[None]
-        self.values = np.concatenate([np.ones_like(more), own, *([] if self.alike else [more, more * own])])
+    def __init__(self, values: Array, places: Array) -> None:
+        self.values, self.places = values, places
 
     def stretch(self, part: Stretch) -> Stretch:
         """A stretch at every point."""
@@ -92,13 +85,36 @@ class Points(AtPoints):
         return {label: own.view(Sizes) for label, own in zip(labels, found, strict=True)}
 
 
+class _Points(Points):
+    """Adapters of one shape with all micro-batches each, from place `first` on."""
+
+    def __init__(self, ranks: Sequence[Sequence[int]], batches: tuple[int, ...], first: int) -> None:
+        self.ranks, self.batches, self.first = np.array(ranks, float), batches, first
+        self._known: dict[Any, _At] = {}
+
+    def of(self, batches: tuple[int, ...], least: int) -> _At:
+        """Those of some micro-batches, of a walk for so many sequences and more; for one alone where that is 0."""
+        if (batches, least) not in self._known:
+            count = len(self.ranks)
+            own = np.repeat(self.ranks.T, len(batches), axis=1)  # a row for each rank
+            more = np.tile(np.array(batches, float) - (least - 1), count)[None]
+            values = np.concatenate([np.ones_like(more), own, *([more, more * own] if least else [])])
+            at = np.array([self.batches.index(size) for size in batches])
+            places = (np.arange(count)[:, None] * len(self.batches) + at).ravel() + self.first
+            self._known[batches, least] = _At(values, places)
+        return self._known[batches, least]
+
+
 class _Together(Joined):
     """Points of adapters and micro-batches one after another, each adapter's with all micro-batches of its part."""
 
     def __init__(self, parts: Sequence[_Part]) -> None:
-        self.parts = [(part.job, Points(part.ranks, part.batches, part.least)) for part in parts]
         self.each = [len(part.batches) for part in parts for _ in part.held]
         self.ends = np.cumsum([0, *(len(part.batches) * len(part.held) for part in parts)])
+        self.parts = [
+            (part.job, _Points(part.ranks, part.batches, int(first)))
+            for part, first in zip(parts, self.ends, strict=False)
+        ]
         self.count = int(self.ends[-1])
         self.batch = sizes([size for part in parts for _ in part.held for size in part.batches])
         self.buffer = self.of([own for part in parts for own in part.buffers])
@@ -112,18 +128,17 @@ class _Together(Joined):
         """What is held by adapter at every point."""
         return {label: self.of([held[label] for held in each]) for label in each[0]}
 
-    def stretch(self, each: Sequence[Stretch]) -> Stretch:
-        """The stretches of the parts as one."""
-        return Stretch(
-            self._beside([one.change for one in each]), self._beside([one.highest for one in each])
-        )
+    def stretch(self, places: Sequence[Array], each: Sequence[Stretch]) -> Stretch:
+        """Stretches at some of the places each as one."""
+        changes, highest = ([one.change for one in each], [one.highest for one in each])
+        return Stretch(self._beside(places, changes), self._beside(places, highest))
 
-    def _beside(self, each: Sequence[Held]) -> Held:
+    def _beside(self, places: Sequence[Array], each: Sequence[Held]) -> Held:
         found: dict[str, Any] = {}
         for label in dict.fromkeys(label for held in each for label in held):
             found[label] = sizes(np.zeros(self.count))
-            for held, start, end in zip(each, self.ends, self.ends[1:], strict=False):
-                found[label][start:end] = held.get(label, 0)
+            for held, own in zip(each, places, strict=True):
+                found[label][own] = held.get(label, 0)
         return found
 
 
@@ -161,16 +176,15 @@ class Asked:
 
 @dataclass(frozen=True)
 class _Part:
-    """Adapters of one shape with some micro-batches of `least` sequences and more: by adapter what is `held`
-    throughout, the ranks, what FSDP reduces in, and where their figures go, `place` by adapter and micro-batch."""
+    """Adapters of one shape with micro-batches: by adapter what is `held` throughout, the ranks and what FSDP reduces
+    in; `place` is where their figures go, by question and adapter."""
 
     job: Job
     batches: tuple[int, ...]
-    least: int
     held: Sequence[Throughout]
     ranks: Sequence[Sequence[int]]
     buffers: Sequence[int]
-    place: tuple[int, tuple[int, ...], tuple[int, ...]]
+    place: tuple[int, tuple[int, ...]]
 
 
 def figures(arch: Architecture, asked: Sequence[Asked]) -> list[Array] | None:
@@ -194,7 +208,7 @@ def figures(arch: Architecture, asked: Sequence[Asked]) -> list[Array] | None:
 
 
 def _of_stage(arch: Architecture, asked: Sequence[Asked], stage: Stage) -> list[Array] | None:
-    """Figures by table and set-up: of few and many sequences at once, else of each micro-batch."""
+    """Figures by table and set-up."""
     found = [np.zeros((len(each.tables), len(each.setups), FIGURES)) for each in asked]
     held = [
         [
@@ -203,44 +217,32 @@ def _of_stage(arch: Architecture, asked: Sequence[Asked], stage: Stage) -> list[
         ]
         for each in asked
     ]
-    for cuts in CUTS[asked[0].setups[0].loss.startswith("tiled") :]:  # of two sequences tiles are seldom full
-        parts = [
-            part
-            for number, each in enumerate(asked)
-            for part in _parts(arch, each, number, held[number], cuts)
-        ]
-        try:
-            made = _at_all(parts, stage)
-        except NotLinearError:
-            continue
-        for part, own in zip(parts, made, strict=True):
-            number, tables, batches = part.place
-            found[number][np.ix_(tables, batches)] = own
-        for into, each, own_held in zip(found, asked, held, strict=True):
-            _with_what_comes_before(arch, into, each, own_held, stage)
-        return found
-    return None
+    parts = [part for number, each in enumerate(asked) for part in _parts(arch, each, number, held[number])]
+    try:
+        made = _at_all(parts, stage)
+    except NotLinearError:
+        return None
+    for part, own in zip(parts, made, strict=True):
+        number, tables = part.place
+        found[number][list(tables)] = own
+    for into, each, own_held in zip(found, asked, held, strict=True):
+        _with_what_comes_before(arch, into, each, own_held, stage)
+    return found
 
 
-def _parts(
-    arch: Architecture, asked: Asked, number: int, held: Sequence[Throughout], cuts: Sequence[int]
-) -> Iterator[_Part]:
-    """Tables of one shape with micro-batches between two cuts; those below the first cut each by itself."""
+def _parts(arch: Architecture, asked: Asked, number: int, held: Sequence[Throughout]) -> Iterator[_Part]:
+    """Tables of one shape each."""
     shapes: dict[Any, list[int]] = {}
     for place, table in enumerate(asked.tables):
         shapes.setdefault(shape_of(table.pairs)[0], []).append(place)
-    batches: dict[int, list[int]] = {}
-    for place, size in enumerate(asked.batches):
-        batches.setdefault(max((cut for cut in cuts if cut <= size), default=-size), []).append(place)
     setup = asked.setups[0]
-    for tables, (least, sizes_) in product(shapes.values(), batches.items()):
+    for tables in shapes.values():
         some = asked.tables[tables[0]]
         yield _Part(
             Job(arch, setup, some.pairs, some.whole, unpacked=base_weights(arch, setup).unpacked, ranks_follow=True),
-            tuple(asked.batches[place] for place in sizes_), max(1, least),
-            [held[place] for place in tables], [shape_of(asked.tables[place].pairs)[1] for place in tables],
-            [reduce_buffer(arch, setup, asked.tables[place].pairs) for place in tables],
-            (number, tuple(tables), tuple(sizes_)),
+            asked.batches, [held[place] for place in tables],
+            [shape_of(asked.tables[place].pairs)[1] for place in tables],
+            [reduce_buffer(arch, setup, asked.tables[place].pairs) for place in tables], (number, tuple(tables)),
         )  # fmt: skip
 
 
