@@ -61,8 +61,10 @@ def measure_wide(model: str) -> dict[str, Any]:
 
 def measure_grpo(model: str, gpu: str = "any") -> dict[str, Any]:
     """Plans a second of a space of GRPO, on every kind of GPU or on one."""
-    said: dict[str, Any] = {"objective": "grpo", "reference": "none", "loss": "tiled"}
-    setup = Setup(**said, seq_len=2048, prompt_tokens=256, mean_completion=800)
+    said: dict[str, Any] = {
+        "objective": "grpo", "reference": "none", "loss": "tiled", "prompt_tokens": 256, "mean_completion": 800,
+    }  # fmt: skip
+    setup = Setup(**said, seq_len=2048)
     job = Job(load(model)[1], setup, AdapterSpec(), tokens=50_000_000, loss_tokens=None, given=said)
     gpus = accelerators(gpu, None)
     own = with_makers(job.on(gpus[0]), layouts(COUNTS), MAKERS, (1,))

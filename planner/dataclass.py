@@ -2,8 +2,8 @@
 
 The standard library compiles six methods for each frozen class, which was a third of a cold start. Here a class
 compiles `__init__` alone, when its first object is made; the other methods are functions over its fields that all
-classes share. `fields`, `replace` and `is_dataclass` of the standard library work on these classes too. Keyword-only
-and init-only fields are not supported.
+classes share. `fields`, `replace` and `is_dataclass` of the standard library work on these classes too; the `replace`
+here is the quicker. Keyword-only and init-only fields are not supported.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dataclasses import dataclass as dataclass
+    from dataclasses import replace as replace
 else:
 
     def dataclass(
@@ -22,6 +23,12 @@ else:
     ) -> type | Callable[[type], type]:
         """Add what a dataclass has, by the rules of dataclasses.dataclass with these options."""
         return _made(cls, frozen, eq) if cls is not None else lambda each: _made(each, frozen, eq)
+
+    def replace(this: object, /, **changes: Any) -> object:
+        """As dataclasses.replace, of a class of this module: what is no field of it (cached) is left behind."""
+        fields = type(this).__dataclass_fields__
+        own = {name: value for name, value in vars(this).items() if name in fields}
+        return type(this)(**{**own, **changes})
 
 
 def _made(cls: type, frozen: bool, eq: bool) -> type:

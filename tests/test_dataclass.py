@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from planner import fact_types, facts, moments, schema, setup
 from planner.adapter import pairs, spec
-from planner.dataclass import dataclass
+from planner.dataclass import dataclass, replace
 
 Decorator = Callable[..., Any]
 
@@ -105,6 +105,10 @@ def test_frozen_objects_behave_as_the_standard_ones(a: int, b: str, c: list[int]
     assert one == OURS["Frozen"](a, b, tuple(c), {}, 2)  # e is not compared
     assert one != other  # another class, as there
     assert repr(dataclasses.replace(one, a=7)) == repr(dataclasses.replace(other, a=7))
+    assert replace(one, a=7) == dataclasses.replace(one, a=7)
+    assert replace(one, a=7).twice == 14  # what was cached is left behind
+    with pytest.raises(TypeError):
+        replace(one, z=1)
     assert outcome(hash, one) == outcome(hash, other) == "TypeError"  # it holds a dict
     assert copy.deepcopy(one) == one
 

@@ -80,7 +80,7 @@ class Linear:
     def __mul__(self, times: Linear | float) -> Linear:
         if isinstance(times, Linear):
             return self._product(times)
-        return Linear(self.constant * times, tuple(factor * times for factor in self.factors), self.mixed)
+        return Linear(self.constant * times, tuple([factor * times for factor in self.factors]), self.mixed)
 
     __rmul__ = __mul__
 
@@ -166,7 +166,9 @@ class Linear:
 
 def is_exact(size: Linear | float) -> bool:
     """Whether sums of such sizes come out to the last bit in whatever order they are added."""
-    parts = (size.constant, *size.factors) if isinstance(size, Linear) else (size,)
+    if type(size) is int:
+        return True
+    parts = size.row if isinstance(size, Linear) else (size,)
     return all(
         isinstance(each, int) or (abs(each) < LARGEST and (each * EXACT_PARTS).is_integer()) for each in parts
     )

@@ -274,7 +274,7 @@ def _stage(
         going = course(job, passing, stage, held.live, tower)
     first = before_steps(arch, setup, weights, stage, held.own)
     going.places[:0] = [*first.places, *before_step(job, base, held.unit), *evaluated(job, base)]
-    moments = _moments(going)
+    moments = highest(going.places)
     moments.append(_moment("optimizer", "step", {**held.last, "pixels": pixels}))
     apart = _apart(going, held.update) + _left_by_another_batch(moments, setup)
     varied = varied_bytes(moments, setup)
@@ -400,10 +400,10 @@ def varied_bytes(moments: list[Moment], setup: Setup) -> int:
     return sum(item.bytes for item in top.items if (item.part, item.name) in names)
 
 
-def _moments(going: Course) -> list[Moment]:
+def highest(places: Iterable[Place]) -> list[Moment]:
     """The highest place of each phase."""
     best: dict[Phase, tuple[Size, Place, Held]] = {}
-    for place in going.places:
+    for place in places:
         held = plus(place.base, place.highest)
         size = sum(held.values())
         if place.phase not in best or size > best[place.phase][0]:

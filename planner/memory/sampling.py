@@ -24,13 +24,13 @@ def before_step(job: Job, base: Held, unit: Size = 0) -> list[Place]:
     if job.setup.objective != "grpo":
         return []
     going = Course(base, job, unit)
-    going.places += _generation(job, base)
+    going.places += generation(job, base)
     if job.setup.runs_reference:
         pass_reference(job, going, 2 if job.setup.sharding == "zero3" else 0)
     return going.places
 
 
-def _generation(job: Job, base: Held) -> list[Place]:
+def generation(job: Job, base: Held) -> list[Place]:
     """The places of generation that may hold most, of all completions of a step at once (TRL's steps_per_generation
     is the accumulation): a layer over the prompts, and the last token. Gradients are gone by then."""
     setup = job.setup

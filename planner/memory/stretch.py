@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import field
 from itertools import zip_longest
-from operator import add, le, neg
+from operator import add, le, sub
+from typing import Any
 
 from ..dataclass import dataclass
 from .linear import AtPoints, Linear, More, NotLinearError, Values, is_exact
@@ -25,10 +26,12 @@ class Peaks(Held):
 
 @dataclass
 class Stretch:
-    """`change` from beginning to end and the `highest` point above the beginning, both by label."""
+    """`change` from beginning to end and the `highest` point above the beginning, both by label; `arrays` is both as
+    who evaluates a finished one at many points has them."""
 
     change: Held = field(default_factory=dict)
     highest: Held = field(default_factory=dict)
+    arrays: Any = field(default=None, compare=False, repr=False)
 
 
 def plus(a: Held, b: Held, sign: int = 1) -> Held:
@@ -66,27 +69,77 @@ def stretch(tape: Tape, start: int, end: int, *, skip: tuple[int, int] = (0, 0))
 
 def _over_ranks(tape: Tape, start: int, end: int, left_out: Collection[int]) -> Stretch:
     """The same where sizes are linear in symbols: the points that are the highest at some of their values."""
-    if not all(map(is_exact, tape.sizes)):
+    rows = _rows(tape)
+    marks = [*_tops(tape, rows, start, end, left_out), end]
+    *tops, last = _held_at(tape, rows, start, marks, left_out)
+    mixed = next(size.mixed for size in tape.sizes if isinstance(size, Linear))
+    return Stretch(_sizes(last, mixed), Peaks([_sizes(then, mixed) for then in tops]))
+
+
+def _rows(tape: Tape) -> list[Row]:
+    """The rows of a tape's sizes, those made anew that are not there yet. Raises NotLinearError where sums of them do
+    not add up exactly."""
+    more = tape.sizes[len(tape.rows) :]
+    if not all(map(is_exact, more)):
         raise NotLinearError
-    some = next(size for size in tape.sizes if isinstance(size, Linear))
-    count, mixed = len(some.factors), some.mixed
-    rows = [size.row if isinstance(size, Linear) else (size, *count * (0,)) for size in tape.sizes]
-    level: Row = (count + 1) * (0,)
-    held: dict[str, Row] = {}
-    tops: list[tuple[Row, dict[str, Row]]] = [(level, {})]
-    for event in tape.events[start:end]:
+    count = next(len(size.factors) for size in tape.sizes if isinstance(size, Linear))
+    none = count * (0,)
+    tape.rows += [size.row if isinstance(size, Linear) else (size, *none) for size in more]
+    return tape.rows
+
+
+def _tops(tape: Tape, rows: list[Row], start: int, end: int, left_out: Collection[int]) -> list[int]:
+    """The positions before which it is highest at some values of the symbols, in order of time: ends of rises that no
+    other is above, whatever the values."""
+    level = len(rows[0]) * (0,)
+    tops: list[tuple[Row, int]] = [(level, start)]
+
+    def ended(at: int) -> None:
+        if not any(all(map(le, level, top)) for top, _ in tops):
+            tops[:] = [(top, place) for top, place in tops if not all(map(le, top, level))]
+            tops.append((level, at))
+
+    rising = False
+    for position in range(start, end):
+        event = tape.events[position]
         index = event if event >= 0 else ~event
         if left_out and index in left_out:
             continue
-        row, label = rows[index], tape.labels[index] or "temporary"
-        if event < 0:
-            row = tuple(map(neg, row))
-        level = tuple(map(add, level, row))
-        held[label] = tuple(map(add, held[label], row)) if label in held else row
-        if event >= 0 and not any(all(map(le, level, top)) for top, _ in tops):
-            tops = [(top, then) for top, then in tops if not all(map(le, top, level))]
-            tops.append((level, dict(held)))
-    return Stretch(_sizes(held, mixed), Peaks([_sizes(then, mixed) for _, then in tops]))
+        row = rows[index]
+        if rising and (event < 0 or min(row) < 0):
+            ended(position)
+        level = tuple(map(add if event >= 0 else sub, level, row))
+        rising = event >= 0
+    if rising:
+        ended(end)
+    return [place for _, place in tops]
+
+
+def _held_at(
+    tape: Tape, rows: list[Row], start: int, marks: Sequence[int], left_out: Collection[int]
+) -> list[dict[str, Row]]:
+    """What is held before each of some positions, in order, by label."""
+    found: list[dict[str, Row]] = []
+    there: dict[int, int] = {}  # 1 for what came, -1 for what went of what was there before
+    labels: dict[str, None] = {}
+    position = start
+    for mark in marks:
+        for event in tape.events[position:mark]:
+            index = event if event >= 0 else ~event
+            if left_out and index in left_out:
+                continue
+            labels.setdefault(tape.labels[index] or "temporary")
+            if event < 0 and index in there:
+                del there[index]
+            else:
+                there[index] = 1 if event >= 0 else -1
+        position = mark
+        held: dict[str, Row] = dict.fromkeys(labels, len(rows[0]) * (0,))
+        for index, sign in there.items():
+            label = tape.labels[index] or "temporary"
+            held[label] = tuple(map(add if sign > 0 else sub, held[label], rows[index]))
+        found.append(held)
+    return found
 
 
 def _sizes(held: dict[str, Row], mixed: bool) -> Held:

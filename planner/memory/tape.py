@@ -29,7 +29,8 @@ class Tape:
 
     `labels` says which part of memory a buffer belongs to, None where what becomes of it decides. `merges`
     says that two gradients of one value are added into a new buffer (as under a dispatch mode) and not in place.
-    `last_kept` is the number of events when something was last kept for the backward pass.
+    `last_kept` is the number of events when something was last kept for the backward pass, `rows` are sizes over
+    symbols as `stretch` adds them up.
     """
 
     __slots__ = (
@@ -39,6 +40,7 @@ class Tape:
         "last_kept",
         "merges",
         "ready",
+        "rows",
         "sizes",
         "trained",
         "turn",
@@ -47,6 +49,7 @@ class Tape:
     def __init__(self, *, merges: bool = False, accumulates: bool = False) -> None:
         self.events: list[int] = []
         self.sizes: list[Size] = []
+        self.rows: list[tuple[float, ...]] = []
         self.labels: list[str | None] = []
         self.trained: list[Buffer] = []
         self.merges = merges

@@ -7,6 +7,7 @@ table take the default, Llama's; `tools/compare_memory.py` compares every entry 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Literal
 
 from ..dataclass import dataclass
@@ -394,6 +395,7 @@ def kind_of(arch: Architecture) -> str:
     return ALIKE.get(arch.model_type, arch.model_type)
 
 
+@lru_cache(maxsize=64)
 def traits_of(arch: Architecture) -> Traits:
     """The traits of an architecture's model type, with the dropouts that its config switches on."""
     kind = kind_of(arch)

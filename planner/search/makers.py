@@ -9,18 +9,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..dataclass import dataclass
+from ..dataclass import dataclass, replace
 from ..errors import InputError
 from ..memory import estimate_memory
 from ..memory.calibration import corrected
 from ..memory.engine import awake, engine
 from ..memory.engine import beside as engine_beside
-from ..memory.overhead import cached, stated_bytes
+from ..memory.making import making_moment
+from ..memory.overhead import cached, overhead, stated_bytes
 from ..memory.peak import token_bytes, varied_bytes
 from ..setup import Setup
 from ..speed.decode import Load
@@ -28,7 +28,7 @@ from ..speed.policy import generation_s, learnt_tokens, made_load
 from .evaluate import machine_of
 from .layout import Layout
 from .peaks import over_ranks
-from .space import Job, Space, alone, setup_of
+from .space import Job, Space, alone_of, setup_of
 from .tables import Table
 
 if TYPE_CHECKING:
@@ -118,10 +118,17 @@ def _making(job: Job, table: Table, layout: Layout, batch: int) -> tuple[float, 
     """What is needed while completions are made with one sequence a micro-step, without a vLLM's share, and what the
     allocator keeps where their lengths vary."""
     setup = replace(_setup(job, table, layout, batch), gpu_bytes=0)
-    found = estimate_memory(job.arch, setup, table.pairs, table.whole)
-    found = corrected(found, job.arch, job.calibration.peaks)
-    moment = next(moment for moment in found.moments if moment.phase == "generation")
-    needed = moment.bytes + sum(item.bytes for item in found.overhead) - stated_bytes(moment)
+    moment = None
+    if not job.calibration.peaks:  # they correct a whole estimate
+        moment = making_moment(job.arch, setup, table.pairs, table.whole)
+    if moment is None:
+        found = estimate_memory(job.arch, setup, table.pairs, table.whole)
+        found = corrected(found, job.arch, job.calibration.peaks)
+        moment = next(moment for moment in found.moments if moment.phase == "generation")
+        beyond = found.overhead
+    else:
+        beyond = overhead(setup)
+    needed = moment.bytes + sum(item.bytes for item in beyond) - stated_bytes(moment)
     return float(needed), float(cached(setup, 0, 0, varied_bytes([moment], setup)))
 
 
@@ -170,7 +177,7 @@ def _making_s(
 ) -> float:
     setup = _setup(job, table, layout, batch)
     own = (table.rank, table.layers) if layout.generation == "transformers" else ()
-    plain = alone(setup_of(job, table.quantize, "none", layout, 1, 1))
+    plain = alone_of(job, table.quantize, "none", layout)
     key = ("load", layout.generation, plain, own)
     if key not in loads:
         loads[key] = made_load(job.arch, setup, table.pairs)

@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ class _Samples:
         """What is surely asked for: tables at both ends of each of their stretches, and between them."""
         own = {table.params: table for table in self.tables}
         in_order = [own[number] for number in sorted(own)]
-        places = {place for low, high in stretches(in_order) for place in (low, (low + high) // 2, high)}
+        places = {place for low, high in stretches(*in_order) for place in (low, (low + high) // 2, high)}
         return Asked(self.setups, [in_order[place] for place in sorted(places)])
 
     def __call__(self, table: Table) -> Array:
@@ -115,12 +116,13 @@ def _figures(found: MemoryEstimate, setup: Setup) -> Array:
     return np.array([*of_step, early, overhead, more, plain, float(found.before_bytes)])
 
 
-def stretches(found: Sequence[Table]) -> list[tuple[int, int]]:
+@lru_cache(maxsize=64)
+def stretches(*found: Table) -> tuple[tuple[int, int], ...]:
     """First and last places of stretches of tables, in the order of their parameters, in which the ranks of all pairs
     grow evenly with these: those of experts may stay at 1 while the others' grow."""
     ranks = [[table.params, *(pair.rank for item in table.pairs for pair in item.pairs)] for table in found]
     if len(set(map(len, ranks))) > 1:  # they differ in more than ranks
-        return [(0, len(found) - 1)]
+        return ((0, len(found) - 1),)
     points, ends = np.array(ranks, float), [0]
     for place in range(2, len(points)):
         own = points[ends[-1] : place + 1] - points[ends[-1]]
@@ -128,7 +130,7 @@ def stretches(found: Sequence[Table]) -> list[tuple[int, int]]:
         shares = own[:, :1] / rise if rise else np.zeros((len(own), 1))
         if np.abs(own[:, 1:] - shares * own[-1, 1:]).max(initial=0.0) > BESIDE_RANK:
             ends.append(place - 1)
-    return list(itertools.pairwise([*ends, len(points) - 1])) or [(0, 0)]
+    return tuple(itertools.pairwise([*ends, len(points) - 1])) or ((0, 0),)
 
 
 def over_ranks(found: Sequence[Table], sample: Callable[[Table], Array], rounded: float = ROUNDED) -> Array:
@@ -149,7 +151,7 @@ def over_ranks(found: Sequence[Table], sample: Callable[[Table], Array], rounded
         share = (params[place] - params[low]) / (params[high] - params[low])
         return at(low) + share * (at(high) - at(low))
 
-    open_ = stretches([own[number] for number in params])
+    open_ = list(stretches(*(own[number] for number in params)))
     while open_:
         low, high = open_.pop()
         at(low), at(high)

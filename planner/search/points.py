@@ -68,21 +68,30 @@ class _At(AtPoints):
 
     def stretch(self, part: Stretch) -> Stretch:
         """A stretch at every point."""
-        highest = part.highest.each if isinstance(part.highest, Peaks) else [part.highest]
-        return Stretch(self._held([part.change]), self._held(highest))
+        if part.arrays is None:
+            highest = part.highest.each if isinstance(part.highest, Peaks) else [part.highest]
+            part.arrays = _rows_of([part.change]), _rows_of(highest)
+        return Stretch(*(self._held(*each) for each in part.arrays))
 
-    def _held(self, each: Sequence[Held]) -> Held:
+    def _held(self, labels: Sequence[str], rows: Array) -> Held:
         """Of what is held at some moments that which is most at each point, by label."""
-        labels = list(dict.fromkeys(label for held in each for label in held))
         if not labels:
             return {}
-        rows = np.zeros((len(each), len(labels), len(self.values)))
-        for number, held in enumerate(each):
-            for label, size in held.items():
-                row = size.row if isinstance(size, Linear) else (size,)
-                rows[number, labels.index(label), : len(row)] = row
-        found = _most(rows @ self.values)
+        width = rows.shape[2]  # 1 where none is over symbols
+        found = _most(rows @ self.values[:width])
         return {label: own.view(Sizes) for label, own in zip(labels, found, strict=True)}
+
+
+def _rows_of(each: Sequence[Held]) -> tuple[list[str], Array]:
+    """Labels, and the rows of sizes by moment and label."""
+    labels = list(dict.fromkeys(label for held in each for label in held))
+    sizes_ = [(number, label, size) for number, held in enumerate(each) for label, size in held.items()]
+    width = max((len(size.row) for _, _, size in sizes_ if isinstance(size, Linear)), default=1)
+    rows = np.zeros((len(each), len(labels), width))
+    for number, label, size in sizes_:
+        row = size.row if isinstance(size, Linear) else (size,)
+        rows[number, labels.index(label), : len(row)] = row
+    return labels, rows
 
 
 class _Points(Points):

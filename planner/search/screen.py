@@ -29,7 +29,7 @@ from .makers import learnt, makers, making_s
 from .mixed import Mixed
 from .moving import Probes, moving_s, probes
 from .peaks import peaks, upper_ends
-from .space import Choice, Job, Space, alone, families, setup_of
+from .space import Choice, Job, Space, alone_of, families, setup_of
 from .tables import Table, tables
 
 if TYPE_CHECKING:
@@ -322,10 +322,8 @@ def _alike(job: Job, space: Space, known: dict[Any, Any]) -> Cells:
     copies = np.array([layout.data_parallel for layout in space.layouts])
     steps = batches[None, None, :] / (micro[:, None, None] * copies[None, :, None])
     whole = (steps >= 1) & (steps == np.floor(steps))
-    setups = (
-        setup_of(job, q, c, space.layouts[0], 1, 1) for q in space.quantize for c in space.checkpointing
-    )
-    key = (*map(alone, setups), space.layouts)
+    setups = (alone_of(job, q, c, space.layouts[0]) for q in space.quantize for c in space.checkpointing)
+    key = (*setups, space.layouts)
     if key not in known:
         found = tuple(tables(job, space))
         lengths = sorted(set(timed.ravel().tolist()))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .. import units
 from ..adapter import AdapterSpec
 from ..choices import Checkpointing, Generation, Precision, Quantize
-from ..dataclass import dataclass
+from ..dataclass import dataclass, replace
 from ..errors import InputError, hint
 from ..hardware import GPUS_PER_NODE
 from ..objective_rules import SHARES_GPU
@@ -116,21 +116,21 @@ class Job:
         room = (accelerator.memory_bytes or 0) if self.setup.objective == "grpo" else 0
         if not own and room == self.room:
             return self
-        key = (tuple(own.items()), room)
+        key = tuple(own.items())
         if key not in self.made:
             given = {**self.given, **own}
             setup = Setup(
                 **{**filled(plain_engine(given), self.arch.model_type), "seq_len": self.setup.seq_len}
             )
-            self.made[key] = replace(self, setup=setup, given=given, room=room, made={})
+            self.made[key] = replace(self, setup=setup, given=given, made={})
         found: Job = self.made[key]
-        return found
+        return found if found.room == room else replace(found, room=room)  # what was made is of any room
 
     def computed_in(self, precision: Precision | None) -> Job:
         """The job in a precision that is one of several; itself where None."""
         if precision is None:
             return self
-        key = ("precision", precision)
+        key = ("precision", precision, self.room)
         if key not in self.made:
             given = {**self.given, "precision": precision}
             own = filled(plain_engine(given), self.arch.model_type)
@@ -227,9 +227,10 @@ def setup_of(
     job: Job, quantize: Quantize, checkpointing: Checkpointing, layout: Layout, micro_batch: int, accumulation: int
 ) -> Setup:  # fmt: skip
     """The job's set-up with these choices, and what its trainer does where they are made."""
-    key = (quantize, checkpointing, layout, micro_batch, accumulation)
+    choices = (quantize, checkpointing, layout, micro_batch, accumulation)
+    key = (choices, job.room if layout.generation in SHARES_GPU else 0)
     if key not in job.made:
-        job.made[key] = _setup_of(job, *key)
+        job.made[key] = _setup_of(job, *choices)
     found: Setup = job.made[key]
     return found
 
@@ -266,14 +267,29 @@ def alone(setup: Setup) -> Setup:
     )  # fmt: skip
 
 
+def alone_of(
+    job: Job, quantize: Quantize, checkpointing: Checkpointing, layout: Layout, micro_batch: int = 1
+) -> Setup:
+    """`alone` of a set-up with one micro-step, made once for GPUs of every memory."""
+    key = ("alone", quantize, checkpointing, layout, micro_batch)
+    if key not in job.made:
+        job.made[key] = alone(setup_of(job, quantize, checkpointing, layout, micro_batch, 1))
+    found: Setup = job.made[key]
+    return found
+
+
 def families(job: Job, space: Space) -> tuple[tuple[int, ...], ...]:
     """Numbers of a space's layouts, those together under which GPUs compute alike: a trainer's autocast, say, may
     hang on the sharding."""
-    found: dict[Any, list[int]] = {}
-    for number, layout in enumerate(space.layouts):
-        setups = (setup_of(job, q, c, layout, 1, 1) for q in space.quantize for c in space.checkpointing)
-        found.setdefault(tuple(map(alone, setups)), []).append(number)
-    return tuple(map(tuple, found.values()))
+    key = ("families", space.layouts, space.quantize, space.checkpointing)
+    if key not in job.made:
+        found: dict[Any, list[int]] = {}
+        for number, layout in enumerate(space.layouts):
+            setups = (alone_of(job, q, c, layout) for q in space.quantize for c in space.checkpointing)
+            found.setdefault(tuple(setups), []).append(number)
+        job.made[key] = tuple(map(tuple, found.values()))
+    numbers: tuple[tuple[int, ...], ...] = job.made[key]
+    return numbers
 
 
 def plain_engine(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -11,19 +10,19 @@ from .. import adapter as adapters
 from ..adapter import Adapted
 from ..adapter.whole import Whole, trained_whole
 from ..choices import Checkpointing, Quantize
-from ..dataclass import dataclass
+from ..dataclass import dataclass, replace
 from ..errors import InputError
 from ..speed import held, trained_params
 from ..speed.step import work_of
 from ..speed.walk import takes_mask
 from .mixed import Mixed, mixed, weights
-from .space import Job, Space, alone, setup_of
+from .space import Job, Space, alone_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
-    """An adapter on a base, with its work; `apart` is the share of what it trains that belongs to experts, `padded`
-    the work of several sequences where these take another kernel than one does."""
+    """An adapter on a base, with its work, equal to itself alone; `apart` is the share of what it trains that belongs
+    to experts, `padded` the work of several sequences where these take another kernel than one does."""
 
     rank: int
     layers: str
@@ -68,9 +67,7 @@ def _of_base(
     quantize: Quantize, checkpointing: Checkpointing,
 ) -> Iterator[Table]:  # fmt: skip
     """Adapters of one layer set on one base."""
-    setup, more = (
-        alone(setup_of(job, quantize, checkpointing, space.layouts[0], size, 1)) for size in (1, 2)
-    )
+    setup, more = (alone_of(job, quantize, checkpointing, space.layouts[0], size) for size in (1, 2))
     works = mixed(shares, lambda number: work_of(job.arch, setup, *own[number][1:]))
     padded: list[Mixed] | list[None] = [None] * len(own)
     if takes_mask(more) and not takes_mask(setup):

@@ -10,11 +10,13 @@ import pytest
 
 from planner.errors import PlannerError
 from planner.memory.linear import NotLinearError
-from planner.memory.peak import estimate_stages
+from planner.memory.making import making_moment
+from planner.memory.peak import estimate_memory, estimate_stages
 from planner.search import peaks, points
 from planner.search.layout import Layout, layouts
 from planner.search.space import Job
 from planner.search.tables import Table, tables
+from planner.setup import Setup
 
 from .small import search_of
 
@@ -80,6 +82,30 @@ def test_many_at_once_are_what_each_is(seed: int) -> None:
                     np.testing.assert_array_equal(own[table, batch], expected, err_msg=f"{setup} {some.rank}")
                     judged += 1
     assert judged > 40
+
+
+MAKING: tuple[dict[str, Any], ...] = (
+    {"generation": "transformers"}, {"generation": "transformers", "sharding": "zero3", "gpus": 4},
+    {"generation": "transformers", "prompt_tokens": 0, "precision": "autocast"},
+    {"generation": "colocate", "vllm_memory": 0.4, "gpu_bytes": 10**12},
+    {"generation": "colocate", "vllm_memory": 0.4, "gpu_bytes": 10**12, "sharding": "zero3", "gpus": 4},
+    {"generation": "shared", "vllm_memory": 0.4, "gpu_bytes": 10**12, "vllm_sleep": True},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("said", MAKING)
+@pytest.mark.parametrize("model", MODELS)
+def test_what_is_held_while_completions_are_made_is_the_estimates(model: str, said: dict[str, Any]) -> None:
+    own = {"prompt_tokens": 32, **GRPO, **said}
+    job, space = search_of(model, {"tokens": 10**7, "seq_len": 96, "gpu": "h100", "ranks": RANKS})
+    tried = [table for table in tables(job, space) if table.checkpointing == "none"]
+    for number, table in enumerate(tried):
+        method = "lora" if table.quantize == "none" else "qlora"
+        values = {"method": method, "quantize": table.quantize, "seq_len": 96, **own}
+        setup = Setup(**values, micro_batch=1 + number % 3, accumulation=2)
+        found = estimate_memory(job.arch, setup, table.pairs, table.whole)
+        expected = next(moment for moment in found.moments if moment.phase == "generation")
+        assert making_moment(job.arch, setup, table.pairs, table.whole) == expected
 
 
 def test_sizes_are_not_compared() -> None:
