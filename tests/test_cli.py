@@ -261,7 +261,7 @@ def test_a_command_inside_a_program_leaves_its_imports_whole(
     monkeypatch.setattr(process, "ends_soon", False)
     cli.get_command(click.Context(cli), "estimate")
     assert run("estimate", "-m", "gpt2").code == 0 and not process.ends_soon
-    for words, ends in ((["estimate", "-m", "gpt2"], True), (["simulate", "--help"], False)):
+    for words, ends in ((["estimate", "-m", "gpt2"], True), (["validate", "--help"], False)):
         monkeypatch.setattr(sys, "argv", ["lora-plan", *words])
         with pytest.raises(SystemExit):
             main()

@@ -38,6 +38,25 @@ print(torch._dynamo.__file__ is not None, callable(torch._dynamo.optimize), scip
 print(isinstance(torch.zeros(1), sharding_utils.DTensor), isinstance(Shard(0), sharding_utils.Shard))
 from transformers.loss.loss_for_object_detection import linear_sum_assignment
 print([list(map(int, side)) for side in linear_sum_assignment([[4, 1], [2, 3]])])
+from torch.fx.experimental.symbolic_shapes import ShapeEnv, guard_or_false
+import sympy
+print(torch._dynamo.config is sys.modules["torch._dynamo.config"], guard_or_false(True), sympy.Symbol("x"))
+print(type(ShapeEnv()).__module__)
+"""
+ALONE = """
+import sys
+from planner import process
+from planner.architecture.meta.lighter import LeftOut, lighter_import, put_back
+process.ends_soon = True
+with lighter_import():
+    import torch, transformers.modeling_utils
+    alone = torch._dynamo.config
+    print(type(sys.modules["torch._dynamo"]) is LeftOut, "torch._dynamo.symbolic_convert" in sys.modules)
+    tensors = torch.distributed.tensor
+    put_back()
+    print(type(tensors) is LeftOut, isinstance(torch.zeros(1), torch.distributed.tensor.DTensor))
+    import torch._dynamo
+    print(torch._dynamo.config is alone, torch._dynamo.config.cache_size_limit)
 """
 
 
@@ -49,7 +68,66 @@ def test_a_shorter_import_reads_and_refuses_the_same() -> None:
 @compared
 def test_what_was_left_out_is_there_when_it_is_used() -> None:
     run = subprocess.run([sys.executable, "-c", AFTERWARDS], capture_output=True, text=True, check=True)
-    assert run.stdout.split("\n")[:4] == ["False False", "True True True", "False True", "[[0, 1], [1, 0]]"]
+    assert run.stdout.split("\n")[:6] == [
+        "False False", "True True True", "False True", "[[0, 1], [1, 0]]", "True True x",
+        "torch.fx.experimental.symbolic_shapes",
+    ]  # fmt: skip
+
+
+@compared
+def test_a_module_of_a_package_that_is_left_out_comes_in_alone() -> None:
+    run = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, check=True)
+    assert run.stdout.split("\n")[:3] == ["True False", "True False", "True 8"]
+
+
+PLAIN: list[Any] = [True, False, 0, 1, 7, (), [2, 3], (2, 3), (2, 4), (2, 3, 4)]
+
+
+@compared
+@pytest.mark.parametrize(
+    "name",
+    [name for name, here in lighter.LEFT_OUT[lighter.SHAPES].items() if isinstance(here, lighter.Told)],
+)
+def test_of_plain_numbers_is_told_what_torch_tells(name: str) -> None:
+    """Each function that is answered here, of every one and two values, and what it refuses; tensors apart."""
+    import torch
+    from torch.fx.experimental import symbolic_shapes
+
+    here, real = lighter.LEFT_OUT[lighter.SHAPES][name], getattr(symbolic_shapes, name)
+    assert here._real._real() is real
+    told = 0
+    for values in [(torch.zeros(2, 3),), *((a,) for a in PLAIN), *((a, b) for a in PLAIN for b in PLAIN)]:
+        try:
+            expected = real(*values)
+        except Exception as error:
+            with pytest.raises(type(error)):
+                here(*values)
+            continue
+        found = here(*values)
+        assert found == expected and type(found) is type(expected), values
+        told += here._plain(*values) if len(values) == 1 or name.startswith("sym_") else 0
+    assert told
+
+
+def test_a_step_that_brings_in_what_was_left_out_is_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As often as something more comes in; not where everything had come in before, as in a program."""
+    monkeypatch.setattr(lighter, "LEFT_OUT", {"no_such_a": {}, "no_such_b": {}})
+    names = iter(("no_such_a", "no_such_b"))
+    calls = []
+
+    def step() -> int:
+        calls.append(1)
+        if (name := next(names, None)) is not None:
+            monkeypatch.setitem(sys.modules, name, sys)
+        return len(calls)
+
+    monkeypatch.setattr(lighter.State, "in_short", True)
+    assert lighter.undisturbed(step) == 3
+    assert lighter.undisturbed(step) == 4
+    monkeypatch.setattr(lighter.State, "in_short", False)
+    monkeypatch.delitem(sys.modules, "no_such_a")
+    names = iter(("no_such_a",))
+    assert lighter.undisturbed(step) == 5
 
 
 def test_the_list_of_files_is_that_of_the_library() -> None:

@@ -36,8 +36,8 @@ COMMANDS = {
     "datasets": "List the datasets whose size is known.",
     "completion": "Print the shell completion script.",
 }
-# Commands that train, run models' steps or stay.
-LONG = frozenset(("simulate", "validate", "web"))
+# Commands that train or stay.
+LONG = frozenset(("validate", "web"))
 # Whoever makes a command's context without the group's gives it these too: click keeps a command's help option.
 CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 

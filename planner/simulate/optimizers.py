@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 from ..setup import Setup
@@ -64,10 +62,30 @@ class _Lion(torch.optim.Optimizer):  # type: ignore[misc]
         state["momentum"].lerp_(parameter.grad, 0.01)
 
 
+class _OnCpu(torch.Tensor):  # type: ignore[misc]
+    """A tensor that says it is the CPU's and holds nothing: torch's fused kernels take none of the meta device."""
+
+    @staticmethod
+    def __new__(cls, shape: Any, dtype: Any) -> Any:
+        return torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device="cpu")
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Another like it, or nothing where an operator works in place."""
+        if func in (torch.ops.aten.zeros_like.default, torch.ops.aten.empty_like.default):
+            return cls(args[0].shape, (kwargs or {}).get("dtype") or args[0].dtype)
+        return NotImplemented if func._schema.returns else None
+
+
+def _by_muon(parameter: Any, end: bool) -> bool:
+    """Muon is for matrices, but for the tables at both ends, as its authors use it."""
+    return parameter.dim() == 2 and not end
+
+
 def _muon(parameters: Sequence[Any], setup: Setup) -> list[Any]:
-    """Muon for matrices, AdamW for the rest and for the tables at both ends, as its authors use it."""
-    matrices = [p for p in parameters if p.dim() == 2 and not getattr(p, "is_end", False)]
-    rest = [p for p in parameters if p.dim() != 2 or getattr(p, "is_end", False)]
+    """Muon where it is used, and AdamW for the rest."""
+    matrices = [p for p in parameters if _by_muon(p, p.is_end)]
+    rest = [p for p in parameters if not _by_muon(p, p.is_end)]
     found = [torch.optim.Muon(matrices, lr=1e-4)] if matrices else []
     return [*found, *_adamw(rest, setup)] if rest else found
 
@@ -112,15 +130,16 @@ def optimizer_step(
     if setup.optimizer.startswith("paged"):
         return 0, 0
     name = setup.optimizer
-    # The fused kernel takes no tensors of the meta device; fake ones of the CPU's are slower for all others.
     fused = name in ("adamw", "muon") and setup.optimizer_kernel == "fused"
-    device, mode = ("cpu", FakeTensorMode()) if fused else ("meta", nullcontext())
     masters = setup.precision == "bf16-master"
-    with uncollected(), mode, _AnyNumber():
-        held = [_like(p, torch.float32 if masters else p.dtype, device) for p in parameters]
-        for parameter, like in zip(parameters, held, strict=True):
-            like.is_end = any(parameter is end for end in ends)
-        tracker = Tracker(block_bytes, device)
+    with uncollected(), _AnyNumber():
+        held = []
+        for parameter in parameters:
+            end = any(parameter is each for each in ends)
+            dtype = torch.float32 if masters else parameter.dtype
+            held.append(_like(parameter, dtype, fused and not (name == "muon" and _by_muon(parameter, end))))
+            held[-1].is_end = end
+        tracker = Tracker(block_bytes, *(("meta", "cpu") if fused else ("meta",)))
         tracker.ignore((*held, *(t.grad for t in held)))
         optimizers = MAKERS[name](held, setup)
         with tracker:
@@ -138,10 +157,11 @@ def optimizer_step(
     return state + copies, extra
 
 
-def _like(parameter: Any, dtype: Any, device: str) -> Any:
+def _like(parameter: Any, dtype: Any, on_cpu: bool) -> Any:
     """A parameter of this shape with a gradient."""
-    found = torch.empty(parameter.shape, dtype=dtype, device=device).requires_grad_()
-    found.grad = torch.empty_like(found)
+    shape = parameter.shape
+    found = _OnCpu(shape, dtype) if on_cpu else torch.empty(shape, dtype=dtype, device="meta")
+    found.requires_grad_().grad = torch.empty_like(found)
     return found
 
 

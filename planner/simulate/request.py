@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib import metadata, util
 from typing import Any
 
 from ..adapter import AdapterSpec, adapt
 from ..adapter.options import names, spec_of
 from ..architecture.meta import checks
+from ..architecture.meta.lighter import lighter_import, undisturbed
 from ..errors import InputError, MissingDependencyError, hint
 from ..estimator import load, model_of
 from ..memory.passed_over import passed_over
 from ..memory.scans import UNRULED_SCANS
 from ..pictured import image_notices, pictured
 from ..schema import Architecture, Notice, Source
+from ..setup import Setup
 from ..trainers import claimed
 from .report import SimulatedStep, SimulatedSteps
 from .setups import setups_of
@@ -71,17 +74,7 @@ def simulate(
     checks.check(found.config)
     tell = progress or (lambda _: None)
     tell("loading torch and transformers")
-    from .core import simulate_step
-
-    steps: dict[str, SimulatedStep] = {}
-    notes: list[str] = []
-    for setup in setups:
-        tell(f"running {NAMES[setup.method]}")
-        result = simulate_step(found.config, spec, setup, arch=arch, whole=whole)
-        steps[setup.method] = SimulatedStep(
-            setup, result.peak, result.moments, result.flops, result.trained, result.layers_run, result.layers
-        )
-        notes += result.notes
+    steps, notes = _run(setups, found.config, spec, arch, whole, tell)
     return SimulatedSteps(
         found.model_id, found.origin, arch.model_type, arch.params, spec, steps,
         (*found.notices, *left_out, *_notices(arch, found.config, spec, steps, notes)),
@@ -91,6 +84,26 @@ def simulate(
 
 
 NAMES = {"lora": "LoRA", "full": "full fine-tuning", "qlora": "QLoRA"}
+
+
+def _run(
+    setups: Sequence[Setup], config: Mapping[str, Any], spec: AdapterSpec, arch: Architecture, whole: bool,
+    tell: Progress,
+) -> tuple[dict[str, SimulatedStep], list[str]]:  # fmt: skip
+    """The step of every set-up, by method, and what ran otherwise than asked for."""
+    steps: dict[str, SimulatedStep] = {}
+    notes: list[str] = []
+    with lighter_import():
+        from .core import simulate_step
+
+        for setup in setups:
+            tell(f"running {NAMES[setup.method]}")
+            result = undisturbed(partial(simulate_step, config, spec, setup, arch=arch, whole=whole))
+            steps[setup.method] = SimulatedStep(
+                setup, result.peak, result.moments, result.flops, result.trained, result.layers_run, result.layers
+            )  # fmt: skip
+            notes += result.notes
+    return steps, notes
 
 
 def _methods(given: str | Sequence[str] | None) -> tuple[str, ...]:

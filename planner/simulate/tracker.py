@@ -51,9 +51,9 @@ class Tracker(TorchDispatchMode):  # type: ignore[misc]
     that of the forward in which the running autograd node was made, which its sequence number tells.
     """
 
-    def __init__(self, block_bytes: int = 1, device: str = "meta") -> None:
+    def __init__(self, block_bytes: int = 1, *devices: str) -> None:
         super().__init__()
-        self.device = device
+        self.devices = devices or ("meta",)
         self.recording = Recording()
         self.block_bytes = block_bytes
         self._alive: dict[int, tuple[weakref.ref[Any], int]] = {}
@@ -106,7 +106,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[misc]
 
     def see(self, tensor: Any) -> int | None:
         """Record a tensor's storage where it is new; its block's number, or None where it is ignored."""
-        if tensor.device.type != self.device:
+        if tensor.device.type not in self.devices:
             return None
         storage = tensor.untyped_storage()
         key = storage._cdata
@@ -199,7 +199,17 @@ def _owners(tensor: Any) -> tuple[int, int]:
 
 
 def _dense(tensor: Any) -> bool:
-    return bool(torch._prims_common.is_non_overlapping_and_dense_or_false(tensor))
+    """Whether a tensor's values lie side by side in some order of its sides."""
+    if tensor.layout is not torch.strided:
+        return False
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size == 1:
+            continue
+        if stride != expected and tensor.numel() > 1:
+            return False
+        expected *= size
+    return True
 
 
 @cache

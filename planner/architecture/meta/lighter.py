@@ -1,8 +1,8 @@
-"""A shorter import of transformers, for a command that builds a model on the meta device and ends.
+"""A shorter import of transformers, for a command that works with models on the meta device and ends.
 
-What only compiling and training on many GPUs need (torch's compiler, its sharded tensors and checkpoints, scipy's
-optimisers) is left out of the import, and one list of files is made once instead of twice. What is left out stands as
-objects that import the real thing when they are used; any other use of such a module imports the real one at once.
+What only compiling and training on many GPUs need (torch's compiler, its sharded tensors and checkpoints, shapes that
+are symbols, scipy's optimisers) is left out, and one list of files is made once instead of twice. What is left out
+stands as objects that import the real thing when they are used; any other use of such a module imports the real one.
 Only for the versions on which this was compared with the ordinary import, model by model; others come in as usual.
 """
 
@@ -17,7 +17,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from operator import attrgetter
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from ... import process
 from .installed import installed
@@ -25,6 +25,7 @@ from .installed import installed
 # Beginnings of the versions that tools/compare_lighter_import.py compared.
 COMPARED = {"transformers": "5.23.", "torch": "2.13."}
 LISTS_FILES = "transformers.utils.import_utils"
+Result = TypeVar("Result")
 
 
 def _mark(function: Any = None, *_: object, **__: object) -> Any:
@@ -62,6 +63,10 @@ class Later:
         module = sys.modules.get(self._module)
         return module is not None and type(module) is not LeftOut and isinstance(value, self._real())
 
+    def __subclasscheck__(self, kind: type) -> bool:
+        """Whether a class is derived of the real one."""
+        return issubclass(kind, self._real())
+
     def __mro_entries__(self, bases: tuple[object, ...]) -> tuple[Any, ...]:
         """The real class, to be a base of another."""
         return (self._real(),)
@@ -73,16 +78,64 @@ class Later:
     __ror__ = __or__
 
 
+class Told:
+    """Stands for a function of shapes that may be symbols: answered here where they are plain numbers, which
+    is what the real one does of those, and else by the real one."""
+
+    def __init__(self, name: str, plain: Callable[..., bool], answer: Callable[..., Any]) -> None:
+        self._real, self._plain, self._answer = Later(SHAPES, attrgetter(name)), plain, answer
+
+    def __call__(self, *values: Any, **more: Any) -> Any:
+        """What the real one gives."""
+        return self._answer(*values) if not more and self._plain(*values) else self._real(*values, **more)
+
+
+def _truths(*values: Any) -> bool:
+    return all(type(value) is bool for value in values)
+
+
+def _number(value: Any) -> bool:
+    return type(value) is int
+
+
+def _settled(tensor: Any) -> bool:
+    """Whether this is a tensor all of whose sides are numbers."""
+    return getattr(tensor, "_has_symbolic_sizes_strides", None) is False
+
+
+def _no_symbols(_: Any) -> Any:
+    return import_module("torch.utils._ordered_set").OrderedSet()
+
+
+def _whole(*values: Any) -> bool:
+    """Whether these are numbers, or lists of numbers."""
+    return all(
+        type(value) is int
+        or (isinstance(value, (list, tuple)) and all(type(entry) is int for entry in value))
+        for value in values
+    )
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether both are numbers, or both lists of them."""
+    return _whole(a, b) and isinstance(a, int) == isinstance(b, int)
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
 def _later(module: str, names: str, *, give_later: bool = False) -> dict[str, Any]:
     return {name: Later(module, attrgetter(name), gives_later=give_later) for name in names.split()}
 
 
 TENSOR, FSDP, STORAGE = "torch.distributed.tensor", "torch.distributed.fsdp", "torch.distributed.checkpoint"
+SHAPES = "torch.fx.experimental.symbolic_shapes"
 TRACING = "torch._dynamo._trace_wrapped_higher_order_op"
-# What transformers takes from the modules at its import, by module, outer modules first.
+# What is taken from the modules, by transformers at its import and by torch at work, by module, outer modules first.
 LEFT_OUT: Mapping[str, Mapping[str, Any]] = {
     "torch._dynamo": dict.fromkeys(
-        ("disable", "allow_in_graph", "assume_constant_result", "mark_static_address"), _mark
+        ("disable", "allow_in_graph", "assume_constant_result", "mark_static_address", "graph_break"), _mark
     ),
     TRACING: _later(TRACING, "TransformGetItemToIndex"),
     TENSOR: {
@@ -99,8 +152,36 @@ LEFT_OUT: Mapping[str, Mapping[str, Any]] = {
     f"{STORAGE}.hf_storage": _later(
         f"{STORAGE}.hf_storage", "HuggingFaceStorageReader HuggingFaceStorageWriter"
     ),
+    SHAPES: {
+        **{
+            name: Told(name, _truths, _itself)
+            for name in (
+                "expect_true",
+                "guard_bool",
+                "guard_or_false",
+                "guard_or_true",
+                "guard_size_oblivious",
+                "statically_known_true",
+            )
+        },
+        "guard_int": Told("guard_int", _number, _itself),
+        "sym_and": Told("sym_and", _truths, lambda *values: all(values)),
+        "sym_or": Told("sym_or", _truths, lambda *values: any(values)),
+        "sym_eq": Told("sym_eq", _alike, lambda a, b: a == b if isinstance(a, int) else [*a] == [*b]),
+        "is_nested_int": Told("is_nested_int", _number, lambda value: False),
+        "free_unbacked_symbols": Told("free_unbacked_symbols", _settled, _no_symbols),
+        **_later(
+            SHAPES, "has_guarding_hint guarding_hint_or_throw constrain_range _constrain_range_for_size"
+        ),
+    },
+    "sympy": _later("sympy", "Basic"),
+    "torch.utils._sympy.functions": _later("torch.utils._sympy.functions", "Max"),
     "scipy.optimize": _later("scipy.optimize", "linear_sum_assignment"),
 }
+
+
+# Modules of packages that are left out which need nothing of them, and come in alone.
+ALONE = ("torch._dynamo.config",)
 
 
 class LeftOut(ModuleType):
@@ -110,6 +191,8 @@ class LeftOut(ModuleType):
         """What it stands for, or the real module's where something else is asked for."""
         if name in LEFT_OUT[self.__name__]:
             return LEFT_OUT[self.__name__][name]
+        if f"{self.__name__}.{name}" in ALONE:
+            return import_module(f"{self.__name__}.{name}")
         if name.startswith("__"):
             raise AttributeError(name)
         put_back()
@@ -128,6 +211,10 @@ class Finder(MetaPathFinder, Loader):
         """The spec of a module that this module stands for."""
         if fullname in LEFT_OUT:
             return ModuleSpec(fullname, self, is_package=True)
+        if fullname in ALONE:
+            outer = fullname.rpartition(".")[0]
+            package = PathFinder.find_spec(outer, sys.modules[outer.rpartition(".")[0]].__path__)
+            return PathFinder.find_spec(fullname, package and package.submodule_search_locations)
         if fullname.rpartition(".")[0] in LEFT_OUT:
             put_back()
             outer = import_module(fullname.rpartition(".")[0])
@@ -161,27 +248,49 @@ def list_files_once(module: ModuleType) -> None:
 
 
 def put_back() -> None:
-    """Take every module that stands for another out of the way, so that the next import finds the real one."""
+    """Take every module that stands for another out of the way, so that the next import finds the real one. As an
+    attribute of its package it stays until then: whoever reads it there has not imported it."""
     sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, Finder)]
     for name in LEFT_OUT:
         if isinstance(sys.modules.get(name), LeftOut):
             del sys.modules[name]
-        outer, _, inner = name.rpartition(".")
-        if isinstance(vars(sys.modules.get(outer, sys)).get(inner), LeftOut):
-            delattr(sys.modules[outer], inner)
+
+
+class State:
+    """Whether something was left out in this process."""
+
+    in_short = False
 
 
 @contextmanager
 def lighter_import() -> Iterator[None]:
     """Import transformers without what is left out, where that is safe."""
-    if not process.ends_soon or "transformers" in sys.modules or not compared():
+    whole = "transformers" in sys.modules and not State.in_short
+    if not process.ends_soon or whole or not compared():
         yield
         return
+    State.in_short = True
     sys.meta_path.insert(0, Finder())
     try:
         yield
     finally:
         put_back()
+
+
+def undisturbed(step: Callable[[], Result]) -> Result:
+    """What a step gives, done again where it brought in what was left out: a module may keep an exception of its
+    import, and with it the frames of the step and all that they hold."""
+    before = _came_in()
+    found = step()
+    while State.in_short and _came_in() != before:
+        before = _came_in()
+        found = step()
+    return found
+
+
+def _came_in() -> int:
+    """How many of the modules that are left out are there after all."""
+    return sum(name in sys.modules and not isinstance(sys.modules[name], LeftOut) for name in LEFT_OUT)
 
 
 def compared() -> bool:

@@ -1,0 +1,85 @@
+"""A simulation in a process of its own, which imports in short, against one in this process, which does not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from planner.architecture.meta import lighter
+from planner.setup import Setup
+from planner.simulate import simulate
+from planner.simulate.optimizers import optimizer_step
+from planner.simulate.tracker import _dense
+
+CODE = """
+import sys
+from planner.cli import main
+try:
+    main()
+finally:
+    heavy = {"sympy.core", "torch._dynamo.convert_frame", "scipy.linalg", "torch.distributed.tensor._api"}
+    print(sorted(heavy.intersection(sys.modules)), file=sys.stderr)
+"""
+MODEL = "HuggingFaceTB/SmolLM2-135M"
+
+
+@pytest.mark.skipif(not lighter.compared(), reason="versions that were not compared")
+@pytest.mark.parametrize(
+    "words", [{"methods": "lora", "checkpointing": True}, {"methods": "full", "batch": 2}]
+)
+def test_a_command_prints_what_a_program_finds(words: dict[str, Any]) -> None:
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in words.items() if value is not True]
+    given += ["--checkpointing"] * ("checkpointing" in words)
+    command = [sys.executable, "-c", CODE, "simulate", "-m", MODEL, *given, "--json"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stderr == "[]\n"
+    printed, found = json.loads(run.stdout), json.loads(json.dumps(simulate(MODEL, **words).to_dict()))
+    for each in (printed, found):
+        del each["seconds"]
+    assert printed == found
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "bf16-master", "fp32"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_fused_states_are_those_of_torch_s_fake_tensors(optimizer: str, dtype: Any) -> None:
+    """Tensors that say they are the CPU's against torch's own fake ones, through the same optimizers."""
+    kind = torch.float32 if dtype == "fp32" else torch.bfloat16
+    shapes = [(300, 70), (70,), (50, 300), (4, 3, 5)]
+    parameters = [torch.nn.Parameter(torch.empty(shape, dtype=kind, device="meta")) for shape in shapes]
+    table = parameters[2]
+    setup = Setup(optimizer=optimizer, precision=dtype, optimizer_kernel="fused")  # type: ignore[arg-type]
+    found, _ = optimizer_step(parameters, setup, 512, [table])
+    matrices = [parameters[0]] if optimizer == "muon" else []
+    with FakeTensorMode():
+        held = torch.float32 if dtype == "bf16-master" else kind
+        like = {p: torch.empty(p.shape, dtype=held, device="cpu").requires_grad_() for p in parameters}
+        for each in like.values():
+            each.grad = torch.empty_like(each)
+        rest = [like[p] for p in parameters if not any(p is m for m in matrices)]
+        optimizers = [torch.optim.AdamW(rest, fused=True)]
+        optimizers += [torch.optim.Muon([like[p] for p in matrices])] if matrices else []
+        state = 0
+        for each in optimizers:
+            each.step()
+            for values in each.state.values():
+                state += sum(-(-t.numel() * t.element_size() // 512) * 512 for t in values.values())
+    copies = sum(p.numel() * 4 for p in parameters) if dtype == "bf16-master" else 0
+    assert found == state + copies
+
+
+def test_dense_is_what_torch_calls_so() -> None:
+    base = torch.empty(2, 3, 4, device="meta")
+    tensors = [
+        base, base.mT, base.permute(2, 0, 1), base[:, 1], base[:1], base[:, :, ::2], base.expand(2, 3, 4), base[:0],
+        base[:1].expand(5, 3, 4), base.sum(), base[0, 0], base[0, 0, ::2], base.view(2, 3, 4, 1).expand(2, 3, 4, 5),
+        torch.empty(1, 1, device="meta").expand(4, 1), torch.empty(5, 1, device="meta")[::2],
+    ]  # fmt: skip
+    torch_says = torch._prims_common.is_non_overlapping_and_dense_or_false
+    assert [_dense(each) for each in tensors] == [torch_says(each) for each in tensors]
+    assert {_dense(each) for each in tensors} == {True, False}
