@@ -13,7 +13,7 @@ import torch
 from ..adapter import Adapted, AdapterSpec, adapt
 from ..adapter.whole import trained_whole
 from ..architecture.build import build
-from ..architecture.meta.model import build_model, quietly
+from ..architecture.meta.model import build_model, no_init, quietly
 from ..exports.peft import lora_config
 from ..memory.traits import LLAMA, TRAITS
 from ..schema import Architecture, Images
@@ -200,7 +200,7 @@ def _adapted(
         own = []
     fields = lora_config(arch, spec, adapted, trained_whole(arch, spec, adapted), config, None)
     fields.update(lora_dropout=setup.lora_dropout, init_lora_weights=False, task_type=None)
-    with torch.device("meta"):
+    with torch.device("meta"), no_init():
         found = get_peft_model(model, LoraConfig(**fields))
     pairs = attach(found, own, dtype, "base_model.model.")
     for name, parameter in found.named_parameters():  # modules trained in full keep the base's type

@@ -212,9 +212,9 @@ class Finder(MetaPathFinder, Loader):
         if fullname in LEFT_OUT:
             return ModuleSpec(fullname, self, is_package=True)
         if fullname in ALONE:
-            outer = fullname.rpartition(".")[0]
-            package = PathFinder.find_spec(outer, sys.modules[outer.rpartition(".")[0]].__path__)
-            return PathFinder.find_spec(fullname, package and package.submodule_search_locations)
+            name = fullname.rpartition(".")[0]
+            package = PathFinder.find_spec(name, sys.modules[name.rpartition(".")[0]].__path__)
+            return PathFinder.find_spec(fullname, package.submodule_search_locations) if package else None
         if fullname.rpartition(".")[0] in LEFT_OUT:
             put_back()
             outer = import_module(fullname.rpartition(".")[0])

@@ -91,7 +91,7 @@ def _build(model_type: str, config: Mapping[str, Any], most_alike: int | None) -
         made = AutoConfig.for_model(model_type, **fields)
     read = _text_alone(made, config.get("architectures"))
     cls = model_class(model_type, read, config.get("architectures"))
-    with watched(), torch.device("meta"), _no_init(), _bounded(most_alike):
+    with watched(), torch.device("meta"), no_init(), _bounded(most_alike):
         model = cls._from_config(read, attn_implementation="eager")
         model.tie_weights()
     return model
@@ -111,7 +111,7 @@ def _text_alone(config: Any, architectures: object) -> Any:
     return text if isinstance(text, wanted) else config
 
 
-def _no_init() -> Any:
+def no_init() -> Any:
     """No initialisation of weights that are not there, where this transformers can leave it out."""
     try:
         from transformers.initialization import no_init_weights
