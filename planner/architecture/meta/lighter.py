@@ -94,6 +94,10 @@ def _truths(*values: Any) -> bool:
     return all(type(value) is bool for value in values)
 
 
+def _truth(*values: Any) -> bool:
+    return len(values) == 1 and type(values[0]) is bool
+
+
 def _number(value: Any) -> bool:
     return type(value) is int
 
@@ -154,7 +158,7 @@ LEFT_OUT: Mapping[str, Mapping[str, Any]] = {
     ),
     SHAPES: {
         **{
-            name: Told(name, _truths, _itself)
+            name: Told(name, _truth, _itself)
             for name in (
                 "expect_true",
                 "guard_bool",
