@@ -111,6 +111,16 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072, "vocab_size": 30522,
         "max_position_embeddings": 512,
     },
+    "FacebookAI/roberta-base": {
+        "model_type": "roberta", "architectures": ["RobertaForSequenceClassification"], "hidden_size": 768,
+        "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072, "vocab_size": 50265,
+        "max_position_embeddings": 514, "type_vocab_size": 1,
+    },
+    # Under a head of its own with a few classes, which is left out.
+    "Llama 3.2 1B without an unembedding": {
+        **_llama(2048, 16, 32, 8192, 128256), "num_key_value_heads": 8, "head_dim": 64,
+        "architectures": ["LlamaModel"], "tie_word_embeddings": True,
+    },
     "GPT-3 355M": _gpt2(1024, 24, 16, 2048, 50264),
     "GPT-3 760M": _gpt2(1536, 24, 16, 2048, 50264),
     "GPT-3 1.3B": _gpt2(2048, 24, 16, 2048, 50264),
