@@ -179,7 +179,7 @@ def test_trl_0_24_widens_embeddings_for_a_while() -> None:
     held = loaded_bytes(arch, found.setup, whole_model(arch))
     assert moment.bytes == held + 3 * table and found.before_bytes == held + 4 * table
     assert found.reserved_bytes >= found.before_bytes
-    later = memory_of("Qwen/Qwen3-8B", trainer="trl-0.26", **options)
+    later = memory_of("Qwen/Qwen3-8B", trainer="trl-0.25", **options)
     assert "preparing" not in before(later) and later.peak.bytes < found.peak.bytes
 
 
