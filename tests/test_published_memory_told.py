@@ -33,6 +33,7 @@ COUNTS = {
     "ninth": Counts(57, 15, 39, 10, 21),
     "tenth": Counts(46, 13, 43, 12, 21),
     "eleventh": Counts(43, 15, 29, 10, 18),
+    "twelfth": Counts(40, 13, 29, 11, 12),
 }
 each_set = pytest.mark.parametrize("name", SETS)
 
