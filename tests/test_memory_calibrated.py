@@ -133,6 +133,6 @@ def test_the_page_says_how_often_it_holds() -> None:
     methods = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
     assert f"Their interval is {found.low:.2f} to {found.high:.2f} times" in methods
     assert f"{found.held:.0%} of {found.judged} sources" in methods.replace("\n", " ")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("\n", " ")
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     ends = f"{found.low:.2f} to {found.high:.2f} and {found.extra_bytes / 1e9:g} GB"
     assert f"{ends} (held: {found.held:.0%} of {found.judged} sources" in readme

@@ -248,12 +248,12 @@ ELEVENTH: dict[int, str] = {
     823: SELECTED.format(107, "0.94"), 824: SELECTED.format(56, "0.90"), 825: SELECTED.format(13, "0.93"),
 }  # fmt: skip
 NOT_RECOMPUTED = (
-    "not explained: the script switches recomputation on, but the figure, about {} GB of a tool that is not named, is "
-    "that of a run without, with which {}"
+    "not explained: the script switches recomputation on, but the figure, about {} GB of a tool that is not named, "
+    "is that of a run without, with which {}"
 )
 TWELFTH: dict[int, str] = {
-    838: "not explained: 0.5 GB are missing, as much as five times the logits in 16 bits; Fabric makes them float32 in "
-    "mixed precision, with which it is still 0.60",
+    838: "not explained: 0.5 GB are missing, five times the logits in 16 bits; Fabric makes them float32 in mixed "
+    "precision, with which it is still 0.60",
     841: "what is quantised how is not said, and 0.8 GB are taken for CUDA's context, as of all programs",
     842: NOT_RECOMPUTED.format(20, "0.91"), 843: NOT_RECOMPUTED.format(12, "0.84"),
     865: "lengths are guessed to vary up to 220 tokens; with one length 0.98",
