@@ -7,7 +7,7 @@ micro-batch and in the rank (mixed). Times are the scalar formula's; memory is t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +31,14 @@ from .moving import Probes, moving_s, probes
 from .peaks import peaks, upper_ends
 from .space import Choice, Job, Space, alone_of, families, setup_of
 from .tables import Table, tables
+from .workers import done
 
 if TYPE_CHECKING:
     from ..fact_types import Accelerator
 
 Array = Any  # a numpy array
 AXES = ("table", "micro", "layout", "batch", "gpu", "seconds", "usd", "over", "over_high", "regret")
+ROOMS = 8  # parts that differ in the GPUs' memory alone, which are worth a process
 TOLERANCE = 0.02  # of a GPU's memory: plans so little over it are checked one by one
 
 
@@ -230,9 +232,8 @@ class _Timed:
     kept: Sequence[_Kept]
 
 
-def _of_length(job: Job, space: Space, found: Sequence[Table], length: int) -> _Timed:
-    """The tables at a length: those that are known where it is the job's own."""
-    own = found if length == job.setup.seq_len else tuple(tables(job.at(length), space))
+def _of_length(job: Job, space: Space, own: Sequence[Table], length: int) -> _Timed:
+    """The tables of a length."""
     works = [table.work for table in own]
     padded = [table.padded or table.work for table in own] if any(table.padded for table in own) else None
     kept = [_kept(own, job.at(length), layout, space) for layout in space.layouts]
@@ -288,17 +289,42 @@ def _run_steps(job: Job, space: Space, batch: int) -> int:
 
 def screen(job: Job, space: Space) -> Cells:
     """Time, cost, memory and regret of every plan of the space."""
-    parts: list[Cells] = []
     known: dict[Any, Any] = {}
+    parts = list(_parts(job, space))
+    alike = [_alike(part, known) for part in parts]
+    kinds = [*map(id, alike)]
+    made = done(lambda number: _figures(parts[number], alike[number], known), kinds, enough=ROOMS)
+    axes: dict[str, list[Array]] = {name: [] for name in AXES}
+    for part, own, figures in zip(parts, alike, made, strict=True):
+        gpu, table, micro, layout, batch = (axis.ravel() for axis in np.indices(figures[0].shape))
+        quality = [regret_of(part.job, each.params) for each in own.tables]
+        regret = np.array([item.value if item else 0.0 for item in quality])
+        numbers = (table, micro, np.array(part.layouts)[layout], batch, np.array(part.gpus)[gpu])
+        for name, axis in zip(
+            AXES, (*numbers, *(each.ravel() for each in figures), regret[table]), strict=True
+        ):
+            axes[name].append(axis)
+    found: dict[str, Any] = {name: np.concatenate(each) for name, each in axes.items()}
+    return Cells(job, space, alike[0].tables, **found)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """GPUs that run a job alike with layouts under which they compute alike, with the numbers of both."""
+
+    job: Job
+    space: Space
+    layouts: tuple[int, ...]
+    gpus: tuple[int, ...]
+
+
+def _parts(job: Job, space: Space) -> Iterator[_Part]:
     for mine, some in _kinds(job, space.accelerators):
         gpus = tuple(space.accelerators[number] for number in some)
         for numbers in families(mine, space):
             within = tuple(space.layouts[number] for number in numbers)
             own = mine.computed_in(within[0].precision)
-            part = _alike(own, replace(space, accelerators=gpus, layouts=within), known)
-            parts.append(replace(part, layout=np.array(numbers)[part.layout], gpu=np.array(some)[part.gpu]))
-    axes: dict[str, Any] = {field: np.concatenate([getattr(part, field) for part in parts]) for field in AXES}
-    return replace(parts[0], job=job, space=space, **axes)
+            yield _Part(own, replace(space, accelerators=gpus, layouts=within), numbers, tuple(some))
 
 
 def _kinds(job: Job, accelerators: Sequence[Accelerator]) -> list[tuple[Job, list[int]]]:
@@ -315,36 +341,56 @@ def _kinds(job: Job, accelerators: Sequence[Accelerator]) -> list[tuple[Job, lis
     return found
 
 
-def _alike(job: Job, space: Space, known: dict[Any, Any]) -> Cells:
-    """`screen` of layouts under which GPUs compute alike; `known` holds what GPUs of other memory have made."""
-    timed = _lengths(job, space)
-    micro, batches = np.array(space.micro_batches, float), np.array(space.batches)
-    copies = np.array([layout.data_parallel for layout in space.layouts])
-    steps = batches[None, None, :] / (micro[:, None, None] * copies[None, :, None])
-    whole = (steps >= 1) & (steps == np.floor(steps))
+@dataclass(frozen=True)
+class _Alike:
+    """What parts have that differ in the GPUs' memory alone: the length at which a step is timed, its micro-steps,
+    tables, these by length, and `peaks`."""
+
+    timed: Array
+    steps: Array
+    tables: tuple[Table, ...]
+    at: dict[int, tuple[Job, _Timed]]
+    peaks: tuple[Array, Array, Array]
+
+
+def _alike(part: _Part, known: dict[Any, Any]) -> _Alike:
+    """What is `known` of a part, or made of it."""
+    job, space = part.job, part.space
     setups = (alone_of(job, q, c, space.layouts[0]) for q in space.quantize for c in space.checkpointing)
     key = (*setups, space.layouts)
     if key not in known:
-        found = tuple(tables(job, space))
-        lengths = sorted(set(timed.ravel().tolist()))
-        known[key] = (
-            found, {length: (job.at(length), _of_length(job, space, found, length)) for length in lengths},
-            peaks(job, space, found, steps, known),
-        )  # fmt: skip
-    found, at, (held, cached, plain) = known[key]
+        timed = _lengths(job, space)
+        micro, batches = np.array(space.micro_batches, float), np.array(space.batches)
+        copies = np.array([layout.data_parallel for layout in space.layouts])
+        steps = batches[None, None, :] / (micro[:, None, None] * copies[None, :, None])
+        lengths = sorted({job.setup.seq_len, *timed.ravel().tolist()})
+        made = done(lambda number: tuple(tables(job.at(lengths[number]), space)), lengths, enough=1)
+        found = made[lengths.index(job.setup.seq_len)]
+        at = {
+            length: (job.at(length), _of_length(job, space, own, length))
+            for length, own in zip(lengths, made, strict=True)
+            if (timed == length).any()
+        }
+        known[key] = _Alike(timed, steps, found, at, peaks(job, space, found, steps, known))
+    alike: _Alike = known[key]
+    return alike
+
+
+def _figures(part: _Part, own: _Alike, known: dict[Any, Any]) -> tuple[Array, ...]:
+    """Seconds, dollars, and memory over what a GPU has, as expected and at the upper end: GPUs x tables x
+    micro-batches x layouts x batches. `known` holds what GPUs of other memory have made."""
+    job, space = part.job, part.space
+    held, cached, plain = own.peaks
+    whole = (own.steps >= 1) & (own.steps == np.floor(own.steps))
     run_steps = np.array([_run_steps(job, space, batch) for batch in space.batches])
-    seconds, usd = [], []
-    over: list[Array] = []
-    over_high: list[Array] = []
-    ends = upper_ends(job, space, found)
-    paid, completions = np.array([layout.paid for layout in space.layouts]), makers(job, space, found, known)
+    ends, paid = upper_ends(job, space, own.tables), np.array([layout.paid for layout in space.layouts])
+    completions = makers(job, space, own.tables, known)
+    found: list[tuple[Array, ...]] = []
     for accelerator in space.accelerators:
-        step = _steps_s(at, timed, space, accelerator, steps)
-        shift = job.calibration.correction(accelerator.name, job.setup.trainer, 0.0, constants().any_spread)[
-            0
-        ]
-        making = making_s(job, space, found, accelerator, known)
-        run = (step * math.exp(shift) + making[:, None]) * run_steps
+        step = _steps_s(own.at, own.timed, space, accelerator, own.steps)
+        told = job.calibration.correction(accelerator.name, job.setup.trainer, 0.0, constants().any_spread)
+        making = making_s(job, space, own.tables, accelerator, known)
+        run = (step * math.exp(told[0]) + making[:, None]) * run_steps
         price = price_of(job, accelerator)
         rate = price.usd_per_gpu_hour if price else math.nan
         room = float(accelerator.memory_bytes or 0)
@@ -357,17 +403,8 @@ def _alike(job: Job, space: Space, known: dict[Any, Any]) -> Cells:
                 for high, extra in ends
             ]
         )
-        seconds.append(run)
-        usd.append(run / 3600 * paid[None, None, :, None] * rate)
         together = whole[None] & np.isfinite(run)
-        for shares, taken in ((over, needed), (over_high, most)):
-            share = taken / room - 1 if room else np.full_like(taken, math.inf)
-            shares.append(np.where(together, share, math.inf))
-    quality = [regret_of(job, table.params) for table in found]
-    regret = np.array([item.value if item else 0.0 for item in quality])
-    shape = (len(space.accelerators), *seconds[0].shape)
-    gpu, table, at_micro, layout, batch = (axis.ravel() for axis in np.indices(shape))
-    return Cells(
-        job, space, found, table, at_micro, layout, batch, gpu, np.stack(seconds).ravel(), np.stack(usd).ravel(),
-        np.stack(over).ravel(), np.stack(over_high).ravel(), regret[table],
-    )  # fmt: skip
+        shares = (taken / room - 1 if room else np.full_like(taken, math.inf) for taken in (needed, most))
+        over, over_high = (np.where(together, share, math.inf) for share in shares)
+        found.append((run, run / 3600 * paid[None, None, :, None] * rate, over, over_high))
+    return tuple(np.stack(each) for each in zip(*found, strict=True))

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import lru_cache
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
@@ -119,14 +120,22 @@ def prompts_s(
 
 def _tail_s(load: Load, pace: Pace, engine: Engine, number: float, setup: Setup, making: Making) -> float:
     """Seconds of the passes of `number` completions that begin together and wait for the longest."""
-    prompt = max(1, setup.prompt_tokens)
-    total = 0.0
+    pieces = _tail(load.arch, load.width, engine.graphs, number, max(1, setup.prompt_tokens), making)
+    return sum(passes * pass_s(load, pace, engine, active, cached) for passes, active, cached in pieces)
+
+
+@lru_cache(maxsize=256)
+def _tail(
+    arch: Architecture, width: int, ends: bool, number: float, prompt: int, making: Making
+) -> tuple[tuple[int, float, float], ...]:
+    """Passes of a tail in pieces, each with the sequences that go on and the bytes that they have cached; `ends`:
+    whether one that has ended leaves."""
+    found = []
     for token, passes in chunks(1, max(1, making.longest - 1)):
-        share = going_on(token, making.allowed, making.mean) if engine.graphs else 1.0
+        share = going_on(token, making.allowed, making.mean) if ends else 1.0
         active = max(1.0, number * share)
-        cached = active * cache_bytes(load.arch, round(prompt + token), load.width)
-        total += passes * pass_s(load, pace, engine, active, cached)
-    return total
+        found.append((passes, active, active * cache_bytes(arch, round(prompt + token), width)))
+    return tuple(found)
 
 
 def passes_s(load: Load, pace: Pace, engine: Engine, setup: Setup, making: Making) -> float:
