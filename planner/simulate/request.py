@@ -11,7 +11,7 @@ from typing import Any
 
 from ..adapter import AdapterSpec, adapt
 from ..adapter.options import names, spec_of
-from ..architecture.meta import checks
+from ..architecture.meta import checks, nothing_collected
 from ..architecture.meta.lighter import lighter_import, undisturbed
 from ..errors import InputError, MissingDependencyError, hint
 from ..estimator import load, model_of
@@ -93,7 +93,7 @@ def _run(
     """The step of every set-up, by method, and what ran otherwise than asked for."""
     steps: dict[str, SimulatedStep] = {}
     notes: list[str] = []
-    with lighter_import():
+    with nothing_collected(), lighter_import():
         from .core import simulate_step
 
         for setup in setups:

@@ -60,14 +60,14 @@ def require(config: Mapping[str, Any]) -> None:
 def _build(config: Mapping[str, Any]) -> Architecture:
     from .lighter import lighter_import
 
-    with _nothing_collected(), lighter_import():
+    with nothing_collected(), lighter_import():
         from .many import read_any
 
         return read_any(config, f"transformers {transformers_version()}")
 
 
 @contextmanager
-def _nothing_collected() -> Iterator[None]:
+def nothing_collected() -> Iterator[None]:
     """Without Python's collector of cycles, which takes a fifth of importing torch and transformers, all of whose
     objects stay; and a model has a bounded number of modules and operations."""
     import gc

@@ -135,13 +135,11 @@ def _later(module: str, names: str, *, give_later: bool = False) -> dict[str, An
 
 TENSOR, FSDP, STORAGE = "torch.distributed.tensor", "torch.distributed.fsdp", "torch.distributed.checkpoint"
 SHAPES = "torch.fx.experimental.symbolic_shapes"
-TRACING = "torch._dynamo._trace_wrapped_higher_order_op"
 # What is taken from the modules, by transformers at its import and by torch at work, by module, outer modules first.
 LEFT_OUT: Mapping[str, Mapping[str, Any]] = {
     "torch._dynamo": dict.fromkeys(
         ("disable", "allow_in_graph", "assume_constant_result", "mark_static_address", "graph_break"), _mark
     ),
-    TRACING: _later(TRACING, "TransformGetItemToIndex"),
     TENSOR: {
         **_later(TENSOR, "DTensor distribute_tensor"),
         **_later(TENSOR, "Shard Replicate Partial", give_later=True),
@@ -185,7 +183,7 @@ LEFT_OUT: Mapping[str, Mapping[str, Any]] = {
 
 
 # Modules of packages that are left out which need nothing of them, and come in alone.
-ALONE = ("torch._dynamo.config",)
+ALONE = ("torch._dynamo.config", "torch._dynamo._trace_wrapped_higher_order_op")
 
 
 class LeftOut(ModuleType):
