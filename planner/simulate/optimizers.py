@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -77,16 +79,27 @@ class _OnCpu(torch.Tensor):  # type: ignore[misc]
         return NotImplemented if func._schema.returns else None
 
 
-def _by_muon(parameter: Any, end: bool) -> bool:
+def _by_muon(parameter: Any, ends: Sequence[Any]) -> bool:
     """Muon is for matrices, but for the tables at both ends, as its authors use it."""
-    return parameter.dim() == 2 and not end
+    return parameter.dim() == 2 and not any(parameter is end for end in ends)
+
+
+def _kind(parameter: Any) -> tuple[Any, Any]:
+    return tuple(parameter.shape), parameter.dtype
+
+
+def _neighbours(matrices: Sequence[Any]) -> list[Any]:
+    """Every two neighbours of different kinds or places once, for one matrix alone that one: Muon takes one after the
+    other, all alike, and what it takes beside its states depends on no more than the matrix and the one before."""
+    found = {(_kind(a), _kind(b)): (a, b) for a, b in pairwise(matrices)}
+    return [each for pair in found.values() for each in pair] or list(matrices)
 
 
 def _muon(parameters: Sequence[Any], setup: Setup) -> list[Any]:
-    """Muon where it is used, and AdamW for the rest."""
-    matrices = [p for p in parameters if _by_muon(p, p.is_end)]
-    rest = [p for p in parameters if not _by_muon(p, p.is_end)]
-    found = [torch.optim.Muon(matrices, lr=1e-4)] if matrices else []
+    """Muon where it is used, two at a time, and AdamW for the rest."""
+    matrices, rest = ([p for p in parameters if p.by_muon is each] for each in (True, False))
+    groups = [{"params": matrices[i : i + 2]} for i in range(0, len(matrices), 2)]
+    found = [torch.optim.Muon(groups, lr=1e-4)] if matrices else []
     return [*found, *_adamw(rest, setup)] if rest else found
 
 
@@ -129,19 +142,20 @@ def optimizer_step(
     """
     if setup.optimizer.startswith("paged"):
         return 0, 0
-    name = setup.optimizer
-    fused = name in ("adamw", "muon") and setup.optimizer_kernel == "fused"
+    fused = setup.optimizer in ("adamw", "muon") and setup.optimizer_kernel == "fused"
     masters = setup.precision == "bf16-master"
+    matrices = [p for p in parameters if setup.optimizer == "muon" and _by_muon(p, ends)]
+    by_muon = set(map(id, matrices))
+    run = [*(p for p in parameters if id(p) not in by_muon), *_neighbours(matrices)]
     with uncollected(), _AnyNumber():
         held = []
-        for parameter in parameters:
-            end = any(parameter is each for each in ends)
-            dtype = torch.float32 if masters else parameter.dtype
-            held.append(_like(parameter, dtype, fused and not (name == "muon" and _by_muon(parameter, end))))
-            held[-1].is_end = end
+        for parameter in run:
+            muon = id(parameter) in by_muon
+            held.append(_like(parameter, torch.float32 if masters else parameter.dtype, fused and not muon))
+            held[-1].by_muon = muon
         tracker = Tracker(block_bytes, *(("meta", "cpu") if fused else ("meta",)))
         tracker.ignore((*held, *(t.grad for t in held)))
-        optimizers = MAKERS[name](held, setup)
+        optimizers = MAKERS[setup.optimizer](held, setup)
         with tracker:
             tracker.enter(PLACE)
             for optimizer in optimizers:
@@ -151,10 +165,26 @@ def optimizer_step(
                 optimizer.step()
     events = tracker.recording.events
     state = _bytes(tracker.recording, events[:before])
+    if matrices:
+        state += _of_others(
+            matrices, run, dict(zip(map(_kind, run), held, strict=True)), optimizers[0], block_bytes
+        )
     later = Recording(tracker.recording.blocks, events[before:], [(0, PLACE)])
     extra = sum(stretches(later, {})[0].here.highest)
-    copies = sum(t.numel() * t.element_size() for t in held) if masters else 0
+    copies = sum(4 * p.numel() for p in parameters) if masters else 0
     return state + copies, extra
+
+
+def _of_others(
+    matrices: Sequence[Any], run: Sequence[Any], like: Mapping[Any, Any], optimizer: Any, block_bytes: int
+) -> int:
+    """Bytes of the states of matrices that did not run, less those of what ran more often than it is there."""
+    number = Counter(map(_kind, matrices))
+    number.subtract(Counter(map(_kind, run[-len(_neighbours(matrices)) :])))
+    return sum(
+        times * -(-tensor.numel() * tensor.element_size() // block_bytes) * block_bytes
+        for kind, times in number.items() for tensor in optimizer.state[like[kind]].values()
+    )  # fmt: skip
 
 
 def _like(parameter: Any, dtype: Any, on_cpu: bool) -> Any:

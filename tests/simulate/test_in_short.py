@@ -14,8 +14,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from planner.architecture.meta import lighter
 from planner.setup import Setup
 from planner.simulate import simulate
-from planner.simulate.optimizers import optimizer_step
-from planner.simulate.tracker import _dense
+from planner.simulate.optimizers import PLACE, optimizer_step
+from planner.simulate.timeline import Recording, stretches
+from planner.simulate.tracker import Tracker, _dense
 
 CODE = """
 import sys
@@ -50,27 +51,34 @@ def test_a_command_prints_what_a_program_finds(words: dict[str, Any]) -> None:
 def test_fused_states_are_those_of_torch_s_fake_tensors(optimizer: str, dtype: Any) -> None:
     """Tensors that say they are the CPU's against torch's own fake ones, through the same optimizers."""
     kind = torch.float32 if dtype == "fp32" else torch.bfloat16
-    shapes = [(300, 70), (70,), (50, 300), (4, 3, 5)]
+    shapes = [(300, 70), (70,), (50, 300), (4, 3, 5), *3 * [(64, 16), (16, 64)], (64, 16), (8, 200), (16, 64)]
     parameters = [torch.nn.Parameter(torch.empty(shape, dtype=kind, device="meta")) for shape in shapes]
     table = parameters[2]
     setup = Setup(optimizer=optimizer, precision=dtype, optimizer_kernel="fused")  # type: ignore[arg-type]
-    found, _ = optimizer_step(parameters, setup, 512, [table])
-    matrices = [parameters[0]] if optimizer == "muon" else []
+    matrices = [p for p in parameters if p.dim() == 2 and p is not table] if optimizer == "muon" else []
     with FakeTensorMode():
         held = torch.float32 if dtype == "bf16-master" else kind
         like = {p: torch.empty(p.shape, dtype=held, device="cpu").requires_grad_() for p in parameters}
         for each in like.values():
             each.grad = torch.empty_like(each)
+        tracker = Tracker(512, "cpu")
+        tracker.ignore((*like.values(), *(each.grad for each in like.values())))
         rest = [like[p] for p in parameters if not any(p is m for m in matrices)]
-        optimizers = [torch.optim.AdamW(rest, fused=True)]
-        optimizers += [torch.optim.Muon([like[p] for p in matrices])] if matrices else []
-        state = 0
-        for each in optimizers:
-            each.step()
-            for values in each.state.values():
-                state += sum(-(-t.numel() * t.element_size() // 512) * 512 for t in values.values())
+        optimizers = [torch.optim.Muon([like[p] for p in matrices])] if matrices else []
+        optimizers.append(torch.optim.AdamW(rest, fused=True))
+        with tracker:
+            tracker.enter(PLACE)
+            for each in (*optimizers, *optimizers):
+                if each is optimizers[0] and each.state:
+                    first = len(tracker.recording.events)
+                each.step()
+        states = (values for each in optimizers for values in each.state.values())
+        state = sum(-(-t.numel() * t.element_size() // 512) * 512 for s in states for t in s.values())
+    later = Recording(tracker.recording.blocks, tracker.recording.events[first:], [(0, PLACE)])
     copies = sum(p.numel() * 4 for p in parameters) if dtype == "bf16-master" else 0
-    assert found == state + copies
+    extra = sum(stretches(later, {})[0].here.highest)
+    assert optimizer_step(parameters, setup, 512, [table]) == (state + copies, extra)
+    assert (extra > 0) is bool(matrices)
 
 
 def test_dense_is_what_torch_calls_so() -> None:
