@@ -12,6 +12,26 @@ warnings.filterwarnings("ignore")
 
 # Model types whose checkpoints load under another class of transformers.
 AS_TYPE = {"kimi_k2": "deepseek_v3"}
+LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+# Jamba's kinds of layers come round after eight, the longest round of the catalogue's; all layers of every model are
+# in the totals that tests/test_catalogue.py compares.
+ENOUGH_LAYERS = 9
+
+
+def shorter(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config of fewer layers, its lists of one entry for each layer cut."""
+    layers = next((config[name] for name in LAYERS if name in config), 0)
+    made: dict[str, Any] = {}
+    for name, value in config.items():
+        if name in LAYERS:
+            made[name] = min(value, ENOUGH_LAYERS)
+        elif isinstance(value, Mapping):
+            made[name] = shorter(value)
+        elif isinstance(value, list) and len(value) == layers:
+            made[name] = value[:ENOUGH_LAYERS]
+        else:
+            made[name] = value
+    return made
 
 
 def transformers_config(config: Mapping[str, Any]) -> Any:

@@ -86,6 +86,10 @@ COMPARED = {t: name for t, name in first_of_each_type().items() if t not in NOT_
 @pytest.mark.parametrize("model_type", COMPARED)
 def test_builder_and_meta_agree_matrix_by_matrix(model_type: str) -> None:
     config = json.loads(facts.model_config_path(COMPARED[model_type]).read_text(encoding="utf-8"))
+    if (
+        model_type != "glm4v"
+    ):  # of which transformers takes no number of layers from where the hub's config has it
+        config = oracle.shorter(config)
     ours, read = build_natively(config), read_without_cache(config)
     assert table(ours) == table(read)
     assert ours.params == read.params and ours.params_active == read.params_active
