@@ -71,8 +71,13 @@ def published(which: str) -> Floats:
     return np.array(rates)
 
 
-def rules() -> Iterator[tuple[str, Floats, str]]:
+@cache
+def rules() -> tuple[tuple[str, Floats, str], ...]:
     """Each rule with its log rates and what they rest on."""
+    return tuple(_rules())
+
+
+def _rules() -> Iterator[tuple[str, Floats, str]]:
     quadratic = data()
     linear = plain(quadratic.cells, "log-linear")
     n = quadratic.cells.n

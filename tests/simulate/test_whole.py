@@ -21,6 +21,11 @@ SETUPS = {
     "full checkpointed": replace(FULL, checkpointing="layer", accumulation=2),
 }
 
+# The other two tell a stack's kinds of layers apart; this one shows its phases on one stack of each sort.
+BETWEEN = {
+    (name, "lora checkpointed") for name in CONFIGS if name not in ("llama", "qwen3_moe", "t5 two stacks")
+}
+
 
 def pair(config: dict[str, Any], setup: Setup, spec: AdapterSpec = LORA) -> tuple[Simulation, Simulation]:
     """The simulation from a few layers, and from all."""
@@ -35,10 +40,12 @@ def equal(some: Simulation, every: Simulation) -> None:
     assert some.flops == every.flops
 
 
-@pytest.mark.parametrize("setup", SETUPS.values(), ids=SETUPS)
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_a_few_layers_tell_the_whole(config: dict[str, Any], setup: Setup) -> None:
-    some, every = pair(config, setup)
+@pytest.mark.parametrize(
+    ("config", "setup"),
+    [(name, setup) for name in CONFIGS for setup in SETUPS if (name, setup) not in BETWEEN],
+)
+def test_a_few_layers_tell_the_whole(config: str, setup: str) -> None:
+    some, every = pair(CONFIGS[config], SETUPS[setup])
     assert some.layers_run < some.layers
     equal(some, every)
 
