@@ -10,9 +10,12 @@ from ..schema import Architecture
 from .bias import Bias
 from .ends import Entry, Exit, enter, fixed_length, has_end_norm, leave
 from .kinds import KEPT, Job, Walked, walk_layer
+from .known import remembered
 from .outside import Masks, Outside
+from .passes import Pass
 from .stages import Stage
 from .step import Course, embeddings_trained, pass_head, signature, stacks, stem_of, table_trained
+from .step import Layers as Walks
 from .stretch import Held, Stretch
 from .tape import Size
 from .traits import kind_of
@@ -62,37 +65,56 @@ def _bias(job: Job, stack: str) -> Outside:
     return Outside(own=own, cross=cross, masks="cross" if decoder else "all")
 
 
-def _walk(job: Job, stack: str, outside: Outside, grad: bool) -> Layers:
+def _walk(job: Job, stack: str, outside: Outside, grad: bool) -> Walks:
     """A stack's layers, each kind walked once."""
-    known: dict[object, Walked] = {}
-    found: Layers = []
+    known: dict[object, int] = {}
+    kinds: list[Walked] = []
+    order: list[tuple[str, int]] = []
     width = 0
     for name, layer, block in stacks(job.arch):
         if name != stack:
             continue
-        first = not found and outside.own is not None and job.setup.checkpointing != "none"
+        first = not order and outside.own is not None and job.setup.checkpointing != "none"
         key = id(block), signature(job, layer), grad, width, first
         if key not in known:  # checkpointed, the first layer makes its biases anew
-            known[key] = walk_layer(job, block, layer, grad, width, replace(outside, first=first))
-        grad, width = known[key].grad, known[key].width
-        found.append((f"{name} layer {layer}", known[key]))
-    return found
+            known[key] = len(kinds)
+            kinds.append(walk_layer(job, block, layer, grad, width, replace(outside, first=first)))
+        grad, width = kinds[known[key]].grad, kinds[known[key]].width
+        order.append((f"{name} layer {layer}", known[key]))
+    return Walks(tuple(order), tuple(kinds))
+
+
+def _layers(job: Job, stack: str, outside: Outside, grad: bool) -> Layers:
+    """A stack's layers in their order, from walks that are remembered; of `outside` all but what the encoder hands on
+    follows from the job."""
+
+    def walk(own: Job) -> Walks:
+        rows = None if outside.rows is None else _encoder_run(own).tokens
+        return _walk(own, stack, replace(outside, rows=rows), grad)
+
+    what = ("stack", stack, grad, outside.width, outside.grad)
+    found = remembered(job, what, walk, Walks.at)
+    return [(where, found.kinds[kind]) for where, kind in found.order]
+
+
+def _encoder_run(job: Job) -> Pass:
+    """A pass of the encoder's length."""
+    return job.run(length=fixed_length(job.arch, "encoder"))
 
 
 def _sides(job: Job) -> tuple[Side, Side]:
     """Encoder and decoder."""
     trains = embeddings_trained(job)
     grad = trains or job.setup.needs_input_grads
-    run = job.run(length=fixed_length(job.arch, "encoder"))
     entry, outside = enter(job, "encoder", grad, trains), _bias(job, "encoder")
-    layers = _walk(job, "encoder", outside, grad)
+    layers = _layers(job, "encoder", outside, grad)
     last = layers[-1][1]
     end = leave(job, "encoder", last.grad, last.width)
     encoder = Side("encoder", entry, layers, end, outside)
-    outside = replace(_bias(job, "decoder"), rows=run.tokens, width=end.width, grad=end.grad)
+    outside = replace(_bias(job, "decoder"), rows=_encoder_run(job).tokens, width=end.width, grad=end.grad)
     entry = enter(job, "decoder", grad, trains)
     return encoder, Side(
-        "decoder", entry, _walk(job, "decoder", outside, grad), Exit(None, None, False, 0), outside
+        "decoder", entry, _layers(job, "decoder", outside, grad), Exit(None, None, False, 0), outside
     )
 
 

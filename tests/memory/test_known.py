@@ -23,6 +23,7 @@ from planner.running import running
 MODELS = (
     "meta-llama/Llama-3.2-1B", "Qwen/Qwen3-30B-A3B", "openai-community/gpt2", "Qwen/Qwen3-Next-80B-A3B-Instruct",
 )  # fmt: skip
+OF_TWO_STACKS = ("openai/whisper-small", "google/flan-t5-base")
 CHOICES: dict[str, tuple[Any, ...]] = {
     "checkpointing": ("layer", "layer-offload"),
     "attention_kernel": ("eager", "flash"),
@@ -70,7 +71,7 @@ def test_what_is_remembered_is_what_would_be_found(seed: int) -> None:
     for _ in range(8):
         options = {name: chance.choice(values) for name, values in CHOICES.items() if chance.random() < 0.15}
         options = {"batch": 12, "seq_len": 256, **options}
-        model = chance.choice(MODELS)
+        model = chance.choice((*MODELS, *OF_TWO_STACKS))
         requests += [(model, {**options, "rank": rank}) for rank in (8, 9, 31, 64, 1, 8, 57)]
         requests += [(model, {**options, "method": "full", "variant": "lora", "quantize": "none"})]
     chance.shuffle(requests)
@@ -151,7 +152,7 @@ def test_what_is_walked_for_every_micro_batch_is_what_each_is(seed: int) -> None
     """Walks with numbers alone against those with symbols for ranks and the micro-batch, byte for byte."""
     chance, judged, mixed = random.Random(seed), 0, 0
     for _ in range(10):
-        model, choices = chance.choice(MODELS), chance.choice(OBJECTIVES)
+        model, choices = chance.choice((*MODELS, *OF_TWO_STACKS)), chance.choice(OBJECTIVES)
         options = {name: chance.choice(values) for name, values in CHOICES.items() if chance.random() < 0.15}
         options = {"seq_len": 96, **choices, **options, "accumulation": 1}
         copies = options.get("gpus", 1) // options.get("tensor_parallel", 1) or 1
