@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,20 +33,45 @@ finally:
 MODEL = "HuggingFaceTB/SmolLM2-135M"
 
 
-@pytest.mark.skipif(not lighter.compared(), reason="versions that were not compared")
-@pytest.mark.parametrize(
-    "words", [{"methods": "lora", "checkpointing": True}, {"methods": "full", "batch": 2}]
-)
-def test_a_command_prints_what_a_program_finds(words: dict[str, Any]) -> None:
-    given = [f"--{name.replace('_', '-')}={value}" for name, value in words.items() if value is not True]
-    given += ["--checkpointing"] * ("checkpointing" in words)
-    command = [sys.executable, "-c", CODE, "simulate", "-m", MODEL, *given, "--json"]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
+HELIUM = {
+    "model_type": "helium", "architectures": ["HeliumForCausalLM"], "hidden_size": 64, "intermediate_size": 128,
+    "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 320,
+}  # fmt: skip
+compared = pytest.mark.skipif(not lighter.compared(), reason="versions that were not compared")
+
+
+def printed(model: str, words: Sequence[str], cache: Path) -> dict[str, Any]:
+    """What the command prints of a model, in a process that keeps nothing of what is left out."""
+    command = [sys.executable, "-c", CODE, "simulate", "-m", model, "--methods=lora", *words, "--json"]
+    env = {**os.environ, "LORA_PLAN_CACHE": str(cache)}
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     assert run.stderr == "[]\n"
-    printed, found = json.loads(run.stdout), json.loads(json.dumps(simulate(MODEL, **words).to_dict()))
-    for each in (printed, found):
-        del each["seconds"]
-    assert printed == found
+    found: dict[str, Any] = json.loads(run.stdout)
+    return {**found, "seconds": 0}
+
+
+def found(model: str, **words: Any) -> dict[str, Any]:
+    """The same in this process, which imports as usual."""
+    found: dict[str, Any] = json.loads(json.dumps(simulate(model, methods="lora", **words).to_dict()))
+    return {**found, "seconds": 0}
+
+
+@compared
+@pytest.mark.parametrize(
+    ("words", "given"), [(["--checkpointing"], {"checkpointing": True}), (["--batch=2"], {"batch": 2})]
+)
+def test_a_command_prints_what_a_program_finds(
+    words: list[str], given: dict[str, Any], tmp_path: Path
+) -> None:
+    assert printed(MODEL, words, tmp_path) == found(MODEL, **given)
+
+
+@compared
+def test_so_it_does_of_a_model_that_is_read_off_transformers_first(tmp_path: Path) -> None:
+    """Which imports in short once for the inventory and once more for the step."""
+    (tmp_path / "config.json").write_text(json.dumps(HELIUM))
+    model = str(tmp_path)
+    assert printed(model, ["--seq-len=32"], tmp_path / "cache") == found(model, seq_len=32)
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "bf16-master", "fp32"])
