@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from hypothesis import settings
 from hypothesis import strategies as st
+
+
+def examples(usual: int) -> settings:
+    """So many examples in a usual run, and as many times more in a thorough one as its profile has; for checks that
+    run a step or two each."""
+    return settings(max_examples=max(1, usual * settings().max_examples // 6))
 
 
 @st.composite

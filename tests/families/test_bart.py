@@ -13,6 +13,7 @@ from planner.architecture.families.bart import STYLES
 from planner.errors import UnsupportedArchitectureError
 
 from ..family_checks import check_flops, check_inventory
+from ..strategies import examples
 
 ALONE = {
     "bart": "BartForCausalLM", "mvp": "MvpForCausalLM", "plbart": "PLBartForCausalLM", "mbart": "MBartForCausalLM",
@@ -76,7 +77,7 @@ def test_inventory(model_type: str, architecture: str) -> None:
 
 @pytest.mark.parametrize(("model_type", "architecture"), CASES)
 def test_flops(model_type: str, architecture: str) -> None:
-    @settings(max_examples=4)
+    @examples(3)
     @given(
         configs(model_type, architecture), st.integers(1, 3), st.integers(3, 9), st.sampled_from(TARGETS),
         st.booleans(),

@@ -13,6 +13,7 @@ from planner.architecture.families.bert import STYLES
 from planner.errors import ConfigError, UnsupportedArchitectureError
 
 from ..family_checks import check_flops, check_inventory
+from ..strategies import examples
 
 CLASSES = {
     "bert": ("BertForMaskedLM", "BertLMHeadModel", "BertModel", "BertForSequenceClassification"),
@@ -115,7 +116,7 @@ def test_inventory(model_type: str, architecture: str) -> None:
 
 @pytest.mark.parametrize(("model_type", "architecture"), LOSS)
 def test_flops(model_type: str, architecture: str) -> None:
-    @settings(max_examples=6 if model_type in OFTEN else 3)
+    @examples(4 if model_type in OFTEN else 3)
     @given(
         configs(model_type, architecture), st.integers(1, 3), st.integers(3, 9),
         st.sampled_from(targets(model_type)), st.booleans(),

@@ -13,6 +13,7 @@ from planner.errors import ConfigError
 from planner.flops import Step, step_macs
 
 from ..family_checks import check_flops, check_inventory
+from ..strategies import examples
 
 CLASSES = {
     "t5": ("T5ForConditionalGeneration", "T5EncoderModel"),
@@ -92,6 +93,7 @@ def test_inventory(model_type: str, which: int) -> None:
 
 @pytest.mark.parametrize("model_type", sorted(CLASSES))
 def test_flops(model_type: str) -> None:
+    @examples(4)
     @given(
         configs(model_type), st.integers(1, 3), st.integers(3, 9), st.sampled_from(TARGETS[model_type]),
         st.booleans(),

@@ -14,6 +14,7 @@ from planner.architecture.families.legacy import STYLES
 from planner.errors import ConfigError
 
 from ..family_checks import check_flops, check_inventory
+from ..strategies import examples
 
 CLASSES = {
     "gpt2": "GPT2LMHeadModel", "gptj": "GPTJForCausalLM", "gpt_neox": "GPTNeoXForCausalLM",
@@ -122,6 +123,7 @@ def test_flops(model_type: str) -> None:
     attention, output = ATTENTION[model_type], [style.output.rsplit(".", 1)[-1]]
     targets = ["all-linear", attention, output, [head], [table, *attention]]
 
+    @examples(4)
     @given(configs(model_type), st.integers(1, 3), st.integers(3, 9), st.sampled_from(targets), st.booleans())
     def check(config: dict[str, Any], batch: int, seq_len: int, target: Any, checkpointing: bool) -> None:
         checkpointing = checkpointing and model_type not in NO_CHECKPOINTS

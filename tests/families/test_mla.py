@@ -14,7 +14,7 @@ from planner.errors import ConfigError
 from planner.flops import compressed_pairs
 
 from ..family_checks import check_flops, check_inventory
-from ..strategies import decoder_config
+from ..strategies import decoder_config, examples
 
 CLASSES = {
     "deepseek_v2": "DeepseekV2ForCausalLM", "deepseek_v3": "DeepseekV3ForCausalLM",
@@ -77,7 +77,7 @@ def test_inventory(model_type: str) -> None:
 
 @pytest.mark.parametrize("model_type", sorted(CLASSES))
 def test_flops(model_type: str) -> None:
-    @settings(max_examples=6)
+    @examples(4)
     @given(
         configs(model_type),
         st.integers(1, 3),
@@ -126,7 +126,7 @@ def test_inventory_of_deepseek_v4(config: dict[str, Any]) -> None:
     check_inventory(config)
 
 
-@settings(max_examples=12)
+@examples(8)
 @given(v4_configs(), st.integers(1, 3), st.integers(3, 9), st.sampled_from(V4_TARGETS), st.booleans())
 def test_flops_of_deepseek_v4(
     config: dict[str, Any], batch: int, seq_len: int, target: Any, checkpointing: bool

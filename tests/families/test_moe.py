@@ -14,7 +14,7 @@ from planner.architecture.families.moe import STYLES
 from planner.errors import ConfigError, InputError
 
 from ..family_checks import check_flops, check_inventory
-from ..strategies import decoder_config
+from ..strategies import decoder_config, examples
 from .random_configs import CONFIGS
 
 CLASSES = {
@@ -180,7 +180,7 @@ def has_experts(config: dict[str, Any]) -> bool:
 
 @pytest.mark.parametrize("model_type", sorted(CLASSES))
 def test_flops(model_type: str) -> None:
-    @settings(max_examples=5)
+    @examples(4)
     @given(
         configs(model_type),
         st.integers(1, 3),

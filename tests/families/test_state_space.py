@@ -15,7 +15,7 @@ from planner.errors import ConfigError
 from planner.flops import Step, step_macs
 
 from ..family_checks import check_flops, check_inventory
-from ..strategies import decoder_config
+from ..strategies import decoder_config, examples
 from .random_configs import CONFIGS
 
 CLASSES = {
@@ -194,7 +194,7 @@ def test_inventory(model_type: str) -> None:
 @pytest.mark.parametrize("model_type", sorted(CLASSES))
 def test_flops(model_type: str) -> None:
     # Lengths below the convolution's kernel, within a chunk and over several.
-    @settings(max_examples=5)
+    @examples(4)
     @given(
         configs(model_type), st.integers(1, 2), st.sampled_from([2, 5, 12, 23]),
         st.sampled_from(TARGETS[model_type]), st.booleans(),
