@@ -45,7 +45,8 @@ def check_flops(
         assert flops(step_macs(arch, step, None)) == oracle.count_flops(base, inputs), f"full ({config})"
     for wanted in targets:
         base.zero_grad(set_to_none=True)
-        model = oracle.with_lora(copy.deepcopy(base), rank, wanted, use_dora=variant == "dora")
+        own = base if len(targets) == 1 else copy.deepcopy(base)
+        model = oracle.with_lora(own, rank, wanted, use_dora=variant == "dora")
         adapted = adapt(arch, _spec(wanted, rank, "peft" if variant == "lora" else "none", variant))
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         assert params(adapted) == trainable, f"{wanted} parameters ({config})"

@@ -209,6 +209,17 @@ def test_flops(model_type: str) -> None:
     check()
 
 
+@pytest.mark.parametrize("seq_len", [1, 3])
+def test_mamba_2_trains_without_a_cache(seq_len: int) -> None:
+    """So that nothing fills a sequence that is shorter than the convolution's kernel."""
+    config = {
+        "model_type": "mamba2", "architectures": ["Mamba2ForCausalLM"], "hidden_size": 8, "num_hidden_layers": 1,
+        "num_heads": 4, "head_dim": 4, "expand": 2, "n_groups": 1, "state_size": 2, "conv_kernel": 4,
+        "chunk_size": 3, "vocab_size": 20, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    }  # fmt: skip
+    check_flops(config, 2, seq_len, targets=[["in_proj"]])
+
+
 NEMOTRON = {
     "model_type": "nemotron_h", "architectures": ["NemotronHForCausalLM"], "head_dim": 128, "n_groups": 8,
     "mamba_head_dim": 64, "ssm_state_size": 128, "num_key_value_heads": 2, "vocab_size": 131072,

@@ -34,7 +34,7 @@ def mamba2_decoder(trace: Trace, cfg: Fields) -> int:
         raise cfg.fail("num_heads", f"heads of head_dim that fill expand * hidden_size ({inner})")
     shape = check_groups(cfg, Mamba2(
         hidden, n_heads, d_head, cfg.int("n_groups", 8), cfg.int("state_size", 128), cfg.int("conv_kernel", 4),
-        cfg.int("chunk_size", 256), bias, bias, flag(cfg, "use_conv_bias", True),
+        cfg.int("chunk_size", 256), bias, bias, flag(cfg, "use_conv_bias", True), cached=False,
     ), "num_heads")  # fmt: skip
     trace.embedding("backbone.embeddings", cfg.int("vocab_size"), hidden)
     with trace.layer("decoder", range(n_layers), "backbone.layers.{}.") as layer:

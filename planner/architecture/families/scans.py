@@ -109,6 +109,7 @@ class Mamba2:
     out_bias: bool = False
     conv_bias: bool = True
     norm: bool = True
+    cached: bool = True
 
     @property
     def inner(self) -> int:
@@ -138,7 +139,9 @@ def mamba2(layer: Layer, shape: Mamba2, x: int, prefix: str) -> int:
         layer.vector(prefix + name, shape.heads)
     if shape.norm:
         layer.norm(prefix + "norm", inner)
-    c = causal_convolution(layer, prefix + "conv1d", inner + selected, shape.kernel, u, bias=shape.conv_bias)
+    c = causal_convolution(
+        layer, prefix + "conv1d", inner + selected, shape.kernel, u, bias=shape.conv_bias, cached=shape.cached
+    )
     chunk, stepped = shape.chunk, layer.join(c, u)
     scores = layer.scan(c, c, shape.heads * shape.state, chunk, power=2)
     within = layer.scan(layer.join(scores, u), stepped, inner, chunk, power=2)
