@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 warnings.filterwarnings("ignore")
@@ -134,7 +134,12 @@ def cpu_model(config: Mapping[str, Any]) -> Any:
 
 
 def count_flops(model: Any, inputs: Mapping[str, Any]) -> int:
-    """FLOPs of a forward and backward by the formulas of torch's counter, operator by operator.
+    """FLOPs of a forward and backward, as torch's counter counts them."""
+    return flops_of(lambda: model(**inputs).loss.backward())
+
+
+def flops_of(step: Callable[[], object]) -> int:
+    """FLOPs of a step by the formulas of torch's counter, operator by operator.
 
     `FlopCounterMode` adds them up by module and tries to decompose every operator, which takes three times as long
     and changes no sum where gradients are wanted: tests/families/test_counting.py compares the two.
@@ -154,7 +159,7 @@ def count_flops(model: Any, inputs: Mapping[str, Any]) -> int:
             return out
 
     with Counter():
-        model(**inputs).loss.backward()
+        step()
     return counted
 
 

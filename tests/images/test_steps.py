@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from torch.utils.flop_counter import FlopCounterMode
 
 from planner import flops
 from planner.adapter import AdapterSpec, adapt
@@ -20,6 +19,7 @@ from planner.simulate.core import simulate_step
 from planner.speed.step import work_of
 from tools.measured_memory import measure, real, step
 
+from .. import oracle
 from .small import CONFIGS, with_some
 
 LORA = AdapterSpec(rank=4, layers=("attention", "mlp"))
@@ -65,10 +65,9 @@ def test_flops_equal_those_of_the_model_s_own_code(kind: str) -> None:
 def test_flops_equal_those_of_a_real_step(kind: str) -> None:
     arch, setup = with_some(kind, 1), _setup("tower", "none")
     once = step(real(CONFIGS[kind], EVERYWHERE, setup, arch), setup)
-    with FlopCounterMode(display=False) as counter:
-        once()
+    counted = oracle.flops_of(once)
     found = flops.flops(flops.step_macs(arch, flops.Step(2, LENGTH), adapt(arch, EVERYWHERE)))
-    assert found == counter.get_total_flops()
+    assert found == counted
 
 
 @pytest.mark.parametrize(("kind", "checkpointing", "spec"), MEASURED)
