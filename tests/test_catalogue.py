@@ -75,7 +75,9 @@ def test_every_supported_model_estimates() -> None:
 
 @pytest.mark.parametrize("model", [m for m in facts.model_ids() if m not in SUPPORTED])
 def test_the_others_say_what_is_missing(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without torch; with it those that transformers knows are read off its build."""
+    """Without torch; with it those that transformers knows are read off its build, as a test before may have done."""
+    monkeypatch.setattr("planner.estimator._known", {})
+    monkeypatch.setattr("planner.estimator._last", [])
     monkeypatch.setattr("planner.architecture.meta.util.find_spec", lambda name: None)
     monkeypatch.setenv("LORA_PLAN_CACHE", "/nonexistent/cache")
     refused = (UnsupportedArchitectureError, MissingDependencyError)
