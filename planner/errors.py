@@ -21,7 +21,6 @@ _ELSEWHERE = {
     "trl": "sfttrainer trlsft", "megatron": "megatronlm nemo megatronbridge", "nemo-automodel": "automodel",
     "nemo-2": "nemo2 nemo20", "chunked": "liger ligerloss unsloth flce linearcrossentropy fusedlinearcrossentropy "
     "ligerfusedlinearcrossentropy cce cutcrossentropy", "split": "litgpt", "split-wide": "torchtune",
-    "wide": "megatron", "tiled": "trl chunkednll",
 }  # fmt: skip
 
 

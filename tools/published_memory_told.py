@@ -121,7 +121,7 @@ Read and not explained: a LoRA of Pythia 70M in 16-mixed under lit-gpt of 2023 (
 makes the logits float32 again; LLaMA 7B in int8 by a script of March 2023 (rows 842 and 843, 0.45 and 0.68 of "about
 20 and 12 GB", of a tool that is not named), whose figures are those of a run that recomputes nothing, 0.91 and
 0.84, though it switches recomputation on. GPT-2 medium in float16 under an autocast of bfloat16 (rows 826 to 828,
-0.91) holds casts of all frozen weights, 0.7 GB, which no option says.
+0.91, 1.1 GB) would hold casts of all frozen weights, 0.7 GB by hand, which no option says.
 """
 SETS = {
     "eighth": Gathering(
