@@ -3,3 +3,5 @@
 # Whether it ends after one answer, works with models on the meta device at most, and compiles and trains nothing: it
 # may then import without what only the rest of such packages needs.
 ends_soon = False
+# Processor time that was spent on this process's answer before it was forked off, in seconds.
+spent_before_s = 0.0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -19,13 +21,36 @@ PARTS = {
     "activations": "activations", "logits": "logits and loss", "temporary": "temporary",
 }  # fmt: skip
 MOST_OPERATORS = 5
+ENOUGH_S = 1.0  # for a thread to end that has been told to
+
+
+class Doing:
+    """What is being done, on standard error beside something that turns."""
+
+    def __init__(self, status: Status, among: frozenset[threading.Thread]) -> None:
+        self.status, self.among = status, among
+
+    def __call__(self, what: str) -> None:
+        """Show this from now on."""
+        self.status.update(what)
+        self.status.start()
+
+    def pause(self) -> None:
+        """Until something is told next, without the thread that turns it."""
+        self.status.stop()
+        for thread in set(threading.enumerate()) - self.among:
+            thread.join(ENOUGH_S)
 
 
 @contextmanager
 def watched() -> Iterator[Callable[[str], None]]:
     """Takes what is being done, and shows it on standard error where that is a terminal."""
-    with Console(stderr=True).status("reading the model", spinner="dots") as status:
-        yield lambda what: status.update(what)
+    console, among = Console(stderr=True), frozenset(threading.enumerate())
+    if not console.is_terminal:
+        yield lambda what: None
+        return
+    with console.status("reading the model", spinner="dots") as status:
+        yield Doing(status, among)
 
 
 def _table(title: str, steps: SimulatedSteps) -> Table:

@@ -27,11 +27,11 @@ from ..memory.peak import estimate_stages
 from ..moments import Interval, MemoryEstimate
 from ..objective_rules import SHARES_GPU
 from ..setup import Setup
+from ..workers import done
 from .layout import NOT_SHARDED, Layout
 from .points import Asked, figures
 from .space import NO_ENGINE, Job, Space, setup_of
 from .tables import Table
-from .workers import done
 
 Array = Any  # a numpy array
 Group = tuple[str, str, str]  # of tables: layers, base and recompute

@@ -23,6 +23,7 @@ from ..speed.roofline import gather_s, loop_s, on_host_s, rates
 from ..speed.step import step_bytes
 from ..speed.trained import Held
 from ..speed.work import PHASES, Work
+from ..workers import done
 from .evaluate import machine_of, price_of, regret_of
 from .layout import Layout
 from .makers import learnt, makers, making_s
@@ -31,7 +32,6 @@ from .moving import Probes, moving_s, probes
 from .peaks import peaks, upper_ends
 from .space import Choice, Job, Space, alone_of, families, setup_of
 from .tables import Table, tables
-from .workers import done
 
 if TYPE_CHECKING:
     from ..fact_types import Accelerator

@@ -12,7 +12,7 @@ from ..setup import Setup
 from .check import check_setup, clear_errors
 from .images import towers_whole
 from .layers import Stack, everyone, stacks
-from .model import Made, make
+from .model import Made, load_libraries, make
 from .optimizers import optimizer_step
 from .step import BLOCK_BYTES, PLAIN, Run, evaluate, run
 from .timeline import (
@@ -57,6 +57,13 @@ class Simulation:
     def total_flops(self) -> int:
         """FLOPs of forward and backward, as torch's counter counts them."""
         return sum(sum(by_operator.values()) for by_operator in self.flops.values())
+
+
+def prepare(config: Mapping[str, Any], setup: Setup) -> None:
+    """Import what the steps need; raises what `simulate_step` of this set-up does before it has a model."""
+    check_setup(setup)
+    with clear_errors(str(config.get("model_type"))):
+        load_libraries(config)
 
 
 def simulate_step(

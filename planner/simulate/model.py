@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ import torch
 from ..adapter import Adapted, AdapterSpec, adapt
 from ..adapter.whole import trained_whole
 from ..architecture.build import build
-from ..architecture.meta.model import build_model, no_init, quietly
+from ..architecture.meta.model import build_model, load_classes, no_init, quietly
 from ..exports.peft import lora_config
 from ..memory.traits import LLAMA, TRAITS
 from ..schema import Architecture, Images
@@ -57,7 +58,7 @@ def make(
 
     Raises ConfigError where transformers or PEFT cannot build it, InputError for a choice that PEFT cannot train.
     """
-    named = {**config, "model_type": AS_TYPE.get(str(config.get("model_type")), config.get("model_type"))}
+    named = as_transformers_names(config)
     with _buffers_in(dtype_of(setup.weight_dtype)):
         model = build_model(named)
     pairs: dict[int, ExpertPairs] = {}
@@ -84,6 +85,17 @@ def make(
     if images:
         tell_layers_apart(model)
     return Made(model.train(), pairs, notes, images)
+
+
+def as_transformers_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config under the model type that transformers has it by."""
+    return {**config, "model_type": AS_TYPE.get(str(config.get("model_type")), config.get("model_type"))}
+
+
+def load_libraries(config: Mapping[str, Any]) -> None:
+    """Import the model's code and PEFT, which any method needs. Raises what `make` does of such a config."""
+    load_classes(as_transformers_names(config))
+    import_module("peft")
 
 
 @contextmanager

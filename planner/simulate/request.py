@@ -21,6 +21,7 @@ from ..pictured import image_notices, pictured
 from ..schema import Architecture, Notice, Source
 from ..setup import Setup
 from ..trainers import claimed
+from .apart import each
 from .report import SimulatedStep, SimulatedSteps
 from .setups import setups_of
 
@@ -83,27 +84,26 @@ def simulate(
     )  # fmt: skip
 
 
-NAMES = {"lora": "LoRA", "full": "full fine-tuning", "qlora": "QLoRA"}
-
-
 def _run(
     setups: Sequence[Setup], config: Mapping[str, Any], spec: AdapterSpec, arch: Architecture, whole: bool,
     tell: Progress,
 ) -> tuple[dict[str, SimulatedStep], list[str]]:  # fmt: skip
     """The step of every set-up, by method, and what ran otherwise than asked for."""
-    steps: dict[str, SimulatedStep] = {}
-    notes: list[str] = []
     with nothing_collected(), lighter_import():
-        from .core import simulate_step
+        from .core import Simulation, prepare, simulate_step
 
-        for setup in setups:
-            tell(f"running {NAMES[setup.method]}")
-            result = undisturbed(partial(simulate_step, config, spec, setup, arch=arch, whole=whole))
-            steps[setup.method] = SimulatedStep(
-                setup, result.peak, result.moments, result.flops, result.trained, result.layers_run, result.layers
-            )  # fmt: skip
-            notes += result.notes
-    return steps, notes
+        def run(setup: Setup) -> Simulation:
+            return undisturbed(partial(simulate_step, config, spec, setup, arch=arch, whole=whole))
+
+        prepare(config, setups[0])
+        results = each(run, setups, tell)
+    steps: dict[str, SimulatedStep] = {
+        setup.method: SimulatedStep(
+            setup, result.peak, result.moments, result.flops, result.trained, result.layers_run, result.layers
+        )
+        for setup, result in zip(setups, results, strict=True)
+    }
+    return steps, [note for result in results for note in result.notes]
 
 
 def _methods(given: str | Sequence[str] | None) -> tuple[str, ...]:

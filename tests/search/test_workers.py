@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from planner import workers
 from planner.errors import InputError
-from planner.search import workers
 from planner.search.api import accelerators
 from planner.search.layout import layouts
 from planner.search.screen import screen

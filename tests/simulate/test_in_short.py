@@ -52,7 +52,7 @@ def printed(model: str, words: Sequence[str], cache: Path) -> dict[str, Any]:
 
 def found(model: str, **words: Any) -> dict[str, Any]:
     """The same in this process, which imports as usual."""
-    found: dict[str, Any] = json.loads(json.dumps(simulate(model, methods="lora", **words).to_dict()))
+    found: dict[str, Any] = json.loads(json.dumps(simulate(model, **{"methods": "lora", **words}).to_dict()))
     return {**found, "seconds": 0}
 
 
@@ -64,6 +64,13 @@ def test_a_command_prints_what_a_program_finds(
     words: list[str], given: dict[str, Any], tmp_path: Path
 ) -> None:
     assert printed(MODEL, words, tmp_path) == found(MODEL, **given)
+
+
+@compared
+def test_so_it_does_of_three_methods_side_by_side(tmp_path: Path) -> None:
+    assert printed(MODEL, ["--methods=lora,full,qlora", "--seq-len=256"], tmp_path) == found(
+        MODEL, methods=("lora", "full", "qlora"), seq_len=256
+    )
 
 
 @compared

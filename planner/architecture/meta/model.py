@@ -31,6 +31,19 @@ def build_model(config: Mapping[str, Any], most_alike: int | None = None) -> Any
 
     Raises TooManyModulesError at MOST_MODULES, and where `most_alike` is given at more experts in a module than that.
     """
+    with _clearly(config) as model_type:
+        return _build(model_type, config, most_alike)
+
+
+def load_classes(config: Mapping[str, Any]) -> None:
+    """Import the code that builds the model, and refuse what `build_model` refuses of its config."""
+    with _clearly(config) as model_type:
+        _read(model_type, config)
+
+
+@contextlib.contextmanager
+def _clearly(config: Mapping[str, Any]) -> Iterator[str]:
+    """The model type of a config that transformers knows; what goes wrong with it is told in one line."""
     model_type = config.get("model_type")
     with quietly():
         from transformers import __version__
@@ -41,7 +54,7 @@ def build_model(config: Mapping[str, Any], most_alike: int | None = None) -> Any
                 unknown(model_type, CONFIG_MAPPING, f"transformers {__version__}")
             )
         try:
-            return _build(model_type, config, most_alike)
+            yield model_type
         except (ConfigError, UnsupportedArchitectureError):
             raise
         except TooMuchError as error:
@@ -81,8 +94,8 @@ def model_class(model_type: str, config: Any, architectures: object) -> Any:
     )
 
 
-def _build(model_type: str, config: Mapping[str, Any], most_alike: int | None) -> Any:
-    import torch
+def _read(model_type: str, config: Mapping[str, Any]) -> tuple[Any, Any]:
+    """transformers' object of a config, and the class of its model."""
     from transformers import AutoConfig
 
     fields = cleaned(config)
@@ -90,7 +103,13 @@ def _build(model_type: str, config: Mapping[str, Any], most_alike: int | None) -
     with watched():
         made = AutoConfig.for_model(model_type, **fields)
     read = _text_alone(made, config.get("architectures"))
-    cls = model_class(model_type, read, config.get("architectures"))
+    return read, model_class(model_type, read, config.get("architectures"))
+
+
+def _build(model_type: str, config: Mapping[str, Any], most_alike: int | None) -> Any:
+    import torch
+
+    read, cls = _read(model_type, config)
     with watched(), torch.device("meta"), no_init(), _bounded(most_alike):
         model = cls._from_config(read, attn_implementation="eager")
         model.tie_weights()

@@ -35,7 +35,8 @@ class Progress:
 @contextmanager
 def watched() -> Iterator[None]:
     """Raise TooMuchError where what is done inside takes too long or too much memory."""
-    allowed = min(max(SHARE_OF_BEFORE * time.process_time(), LEAST_S), MOST_S)
+    before = process.spent_before_s + time.process_time()
+    allowed = min(max(SHARE_OF_BEFORE * before, LEAST_S), MOST_S)
     done, builder = threading.Event(), threading.get_ident()
     watcher = threading.Thread(target=_watch, args=(done, builder, allowed), daemon=True)
     watcher.start()
