@@ -50,6 +50,7 @@ SHARED = {"tensor_parallel": (1, 2, 4), "pipeline_parallel": (1, 2, 4), "sequenc
 MORE = ("wide", "grpo", "one_gpu", "grpo_one_gpu")
 HELD = ("wide", "grpo")  # to the target, beside the usual space
 OFFLOAD: tuple[Offload, ...] = ("none", "optimizer")
+HELD_AS: dict[str, Any] = {"adapter_dtype": "float32"}  # what `plan` holds where nobody says otherwise
 
 
 def measure_wide(model: str) -> dict[str, Any]:
@@ -62,7 +63,8 @@ def measure_wide(model: str) -> dict[str, Any]:
 def measure_grpo(model: str, gpu: str = "any") -> dict[str, Any]:
     """Plans a second of a space of GRPO, on every kind of GPU or on one."""
     said: dict[str, Any] = {
-        "objective": "grpo", "reference": "none", "loss": "tiled", "prompt_tokens": 256, "mean_completion": 800,
+        **HELD_AS, "objective": "grpo", "reference": "none", "loss": "tiled", "prompt_tokens": 256,
+        "mean_completion": 800,
     }  # fmt: skip
     setup = Setup(**said, seq_len=2048)
     job = Job(load(model)[1], setup, AdapterSpec(), tokens=50_000_000, loss_tokens=None, given=said)
@@ -98,7 +100,8 @@ def measure_once(job: Job, space: Space) -> dict[str, Any]:
 
 def job_of(model: str) -> Job:
     """A run of 50 million tokens."""
-    return Job(load(model)[1], Setup(seq_len=2048), AdapterSpec(), tokens=50_000_000, loss_tokens=20_000_000)
+    setup = Setup(**HELD_AS, seq_len=2048)
+    return Job(load(model)[1], setup, AdapterSpec(), tokens=50_000_000, loss_tokens=20_000_000, given=HELD_AS)
 
 
 def measure(model: str, blocks: int) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Whether another checkout gives the same answers to the last digit, for changes that are to be faster and no more.
 
     python tools/same_answers.py CHECKOUT [--requests 600] [--seed 0]
+    python tools/same_answers.py CHECKOUT --search [--requests 60] [--seed 0]
 
 Both answer the same random requests (model, adapter, data, set-up, machine), errors among them, each in one process
 whose caches fill as they do in a service, this one twice and in another order the second time. Every difference is
-shown by its request and the first key that differs.
+shown by its request and the first key that differs. `--search` asks for searches over plans in place of estimates.
 """
 
 from __future__ import annotations
@@ -97,6 +98,37 @@ WITH = {
         ("gpus",),
     ),
 }
+# What a search is asked for, of all of which most options are left out. One kind of GPU or two, seldom every kind.
+SEARCH: dict[str, tuple[Any, ...]] = {
+    "gpu": ("h100", "a100-80gb,t4", "rtx 4090,l4", "v100-32gb", "h100,b200", "any"),
+    "gpus": (1, 8, "1,2", "4,8,16", 3),
+    "batch": (8, 16, "8,64", 24),
+    "seq_len": (512, 8192, 65536),
+    "budget": (5, 100, 2000),
+    "deadline": ("30m", "12h"),
+    "max_regret": (0.002, 0.01),
+    "prefer": ("cost", "time"),
+    "fit": ("sure",),
+    "ranks": (16, "1,32,96", "8,256"),
+    "layers": ("attention", "all", "all-linear"),
+    "quantize": ("none", "int8", "nf4,none"),
+    "micro_batch": ("1,2", 3),
+    "sharding": ("ddp,zero2,zero3", "fsdp", "fsdp-hybrid"),
+    "tensor_parallel": ("1,2",),
+    "pipeline_parallel": ("1,2",),
+    "sequence_parallel": ("1,2",),
+    "expert_parallel": ("1,2,4",),
+    "offload": ("none,optimizer", "all"),
+    "host_memory": ("64GiB",),
+    "precision": ("bf16", "fp16", "bf16,fp16", "autocast"),
+    "adapter_dtype": ("bfloat16", "float16"),
+    "attention_kernel": ("eager",),
+    "experts": ("per-expert", "shared-outer"),
+    "trainer": ("trl", "unsloth", "torchtune", "axolotl", "deepspeed", "megatron"),
+    "optimizer": ("adamw-8bit", "muon", "paged-adamw"),
+    "price": (2.5,),
+}
+SEARCHED = {"sft": 0.6, "grpo": 0.3, "dpo": 0.1}  # objectives, and how often
 # Models that are asked about most, so that later requests meet what earlier ones left in the caches.
 OFTEN = (
     "meta-llama/Llama-3.1-8B", "moonshotai/Kimi-K2-Instruct", "Qwen/Qwen3-30B-A3B", "google/gemma-3-27b-it",
@@ -122,12 +154,31 @@ def request(chance: random.Random, models: list[str]) -> dict[str, Any]:
     return found
 
 
+def search_request(chance: random.Random, models: list[str]) -> dict[str, Any]:
+    """One random search."""
+    found: dict[str, Any] = {"model": chance.choice(OFTEN if chance.random() < 0.7 else models)}
+    share = chance.choice((0.05, 0.15))
+    found |= {"tokens": chance.choice((1_000_000, "50M", "3B")), "gpu": chance.choice(SEARCH["gpu"])}
+    found |= {
+        name: chance.choice(values)
+        for name, values in SEARCH.items()
+        if chance.random() < share and name != "gpu"
+    }
+    objective = chance.choices(list(SEARCHED), list(SEARCHED.values()))[0]
+    if objective != "sft":
+        found["objective"] = objective
+    if objective == "grpo":
+        del found["tokens"]
+        found |= {"episodes": 320_000, "prompt_tokens": 200, "mean_completion": 300}
+    return found
+
+
 ANSWER = """
 import json, sys
-from planner import PlannerError, estimate
+from planner import PlannerError, ASKED
 for line in sys.stdin:
     try:
-        found = estimate(**json.loads(line)).to_dict()
+        found = ASKED(**json.loads(line)).to_dict()
     except PlannerError as error:
         found = {"error": type(error).__name__, "message": str(error)}
     print(json.dumps(found), flush=True)
@@ -178,21 +229,24 @@ def main() -> int:
     parser.add_argument("checkout", type=Path, help="the other checkout, or its `git archive`")
     parser.add_argument("--requests", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--search", action="store_true")
     options = parser.parse_args()
     chance = random.Random(options.seed)
     models: list[str] = run(options.checkout, MODELS)[0]
-    requests = [request(chance, models) for _ in range(options.requests)]
+    one, asks = (search_request, "plan") if options.search else (request, "estimate")
+    requests = [one(chance, models) for _ in range(options.requests)]
+    answer = ANSWER.replace("ASKED", asks)
 
     def here(asked: list[dict[str, Any]]) -> list[Any]:
-        return run(ROOT, ANSWER, "".join(f"{json.dumps(each)}\n" for each in asked))
+        return run(ROOT, answer, "".join(f"{json.dumps(each)}\n" for each in asked))
 
     def backwards(asked: list[dict[str, Any]]) -> list[Any]:
         return here(asked[::-1])[::-1]
 
-    expected = run(options.checkout, ANSWER, "".join(f"{json.dumps(each)}\n" for each in requests))
+    expected = run(options.checkout, answer, "".join(f"{json.dumps(each)}\n" for each in requests))
     wrong = compared(requests, here, expected) + compared(requests, backwards, expected)
-    plans = sum("error" not in answer for answer in expected)
-    fitted = sum(any((answer.get("memory") or {}).values()) for answer in expected)
+    plans = sum("error" not in found for found in expected)
+    fitted = sum(any((found.get("memory") or found.get("best") or {}).values()) for found in expected)
     print(f"{len(requests)} requests: {plans} plans, {fitted} with memory, the rest errors; {wrong} differ")
     return 1 if wrong else 0
 

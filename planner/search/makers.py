@@ -61,8 +61,11 @@ class Makers:
         return np.where(held + self.beside >= self.moment, of_step, making)
 
 
-def makers(job: Job, space: Space, found: Sequence[Table], known: dict[Any, Any]) -> Makers | None:
-    """Memory that completions take; None where there are none. `known` holds what does not hang on a GPU's memory."""
+def makers(
+    job: Job, counted: Job, space: Space, found: Sequence[Table], known: dict[Any, Any]
+) -> Makers | None:
+    """Memory that completions take; None where there are none. `known` holds what does not hang on a GPU's memory,
+    which is that of the job that is `counted`."""
     if job.setup.objective != "grpo":
         return None
     shape = (len(found), len(space.micro_batches), len(space.layouts), len(space.batches))
@@ -74,7 +77,7 @@ def makers(job: Job, space: Space, found: Sequence[Table], known: dict[Any, Any]
             layout, batch = space.layouts[place], space.batches[at]
             if batch % layout.data_parallel or layout.generation == "server":
                 continue
-            own = _remembered(job, tables, layout, batch, known)
+            own = _remembered(counted, tables, layout, batch, known)
             try:
                 vllm = engine(job.arch, _setup(job, tables[0], layout, batch))
             except InputError:  # what holds not even one completion

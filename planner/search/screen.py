@@ -32,6 +32,7 @@ from .moving import Probes, moving_s, probes
 from .peaks import peaks, upper_ends
 from .space import Choice, Job, Space, alone_of, families, setup_of
 from .tables import Table, tables
+from .twins import in_float16, twin_of
 
 if TYPE_CHECKING:
     from ..fact_types import Accelerator
@@ -291,7 +292,8 @@ def screen(job: Job, space: Space) -> Cells:
     """Time, cost, memory and regret of every plan of the space."""
     known: dict[Any, Any] = {}
     parts = list(_parts(job, space))
-    alike = [_alike(part, known) for part in parts]
+    usual = any(part.job.setup == job.setup for part in parts)
+    alike = [_alike(part, known, job if usual else part.job) for part in parts]
     kinds = [*map(id, alike)]
     made = done(lambda number: _figures(parts[number], alike[number], known), kinds, enough=ROOMS)
     axes: dict[str, list[Array]] = {name: [] for name in AXES}
@@ -344,8 +346,9 @@ def _kinds(job: Job, accelerators: Sequence[Accelerator]) -> list[tuple[Job, lis
 @dataclass(frozen=True)
 class _Alike:
     """What parts have that differ in the GPUs' memory alone: the length at which a step is timed, its micro-steps,
-    tables, these by length, and `peaks`."""
+    tables, these by length, and `peaks`; `counted` is the job whose memory is theirs too."""
 
+    counted: Job
     timed: Array
     steps: Array
     tables: tuple[Table, ...]
@@ -353,27 +356,41 @@ class _Alike:
     peaks: tuple[Array, Array, Array]
 
 
-def _alike(part: _Part, known: dict[Any, Any]) -> _Alike:
-    """What is `known` of a part, or made of it."""
+def _alike(part: _Part, known: dict[Any, Any], base: Job) -> _Alike:
+    """What is `known` of a part, or made of it; `base` is the job of the most usual GPUs."""
     job, space = part.job, part.space
     setups = (alone_of(job, q, c, space.layouts[0]) for q in space.quantize for c in space.checkpointing)
     key = (*setups, space.layouts)
     if key not in known:
+        counted = twin_of(job, base, space)
         timed = _lengths(job, space)
         micro, batches = np.array(space.micro_batches, float), np.array(space.batches)
         copies = np.array([layout.data_parallel for layout in space.layouts])
         steps = batches[None, None, :] / (micro[:, None, None] * copies[None, :, None])
         lengths = sorted({job.setup.seq_len, *timed.ravel().tolist()})
-        made = done(lambda number: tuple(tables(job.at(lengths[number]), space)), lengths, enough=1)
+        made = _tables_of(job, counted, space, lengths, known)
         found = made[lengths.index(job.setup.seq_len)]
         at = {
             length: (job.at(length), _of_length(job, space, own, length))
             for length, own in zip(lengths, made, strict=True)
             if (timed == length).any()
         }
-        known[key] = _Alike(timed, steps, found, at, peaks(job, space, found, steps, known))
+        held = peaks(counted, space, found, steps, known)
+        known[key] = _Alike(counted, timed, steps, found, at, held)
     alike: _Alike = known[key]
     return alike
+
+
+def _tables_of(
+    job: Job, counted: Job, space: Space, lengths: Sequence[int], known: dict[Any, Any]
+) -> list[tuple[Table, ...]]:
+    """Tables at each length, in the job's type, from those of the job that is `counted`."""
+    setups = (alone_of(counted, q, c, space.layouts[0]) for q in space.quantize for c in space.checkpointing)
+    key = ("tables", *setups, *lengths)
+    if key not in known:
+        known[key] = done(lambda number: tuple(tables(counted.at(lengths[number]), space)), lengths, enough=1)
+    found: list[tuple[Table, ...]] = known[key]
+    return found if counted is job else [in_float16(own) for own in found]
 
 
 def _figures(part: _Part, own: _Alike, known: dict[Any, Any]) -> tuple[Array, ...]:
@@ -384,7 +401,7 @@ def _figures(part: _Part, own: _Alike, known: dict[Any, Any]) -> tuple[Array, ..
     whole = (own.steps >= 1) & (own.steps == np.floor(own.steps))
     run_steps = np.array([_run_steps(job, space, batch) for batch in space.batches])
     ends, paid = upper_ends(job, space, own.tables), np.array([layout.paid for layout in space.layouts])
-    completions = makers(job, space, own.tables, known)
+    completions = makers(job, own.counted, space, own.tables, known)
     found: list[tuple[Array, ...]] = []
     for accelerator in space.accelerators:
         step = _steps_s(own.at, own.timed, space, accelerator, own.steps)
