@@ -190,7 +190,13 @@ def run(checkout: Path, code: str, lines: str = "") -> list[Any]:
     """What the code prints in a checkout, a line of JSON each."""
     env = {**os.environ, "PYTHONPATH": str(checkout), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", code], input=lines, capture_output=True, text=True, env=env, check=False
+        [sys.executable, "-c", code],
+        input=lines,
+        capture_output=True,
+        text=True,
+        env=env,
+        check=False,
+        cwd=checkout,  # which -c imports from first
     )
     if done.returncode:
         raise SystemExit(f"{checkout}: {done.stderr.strip()}")

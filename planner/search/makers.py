@@ -25,6 +25,7 @@ from ..memory.peak import token_bytes, varied_bytes
 from ..setup import Setup
 from ..speed.decode import Load
 from ..speed.policy import generation_s, learnt_tokens, made_load
+from ..workers import done
 from .evaluate import machine_of
 from .layout import Layout
 from .peaks import over_ranks
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from ..fact_types import Accelerator
 
 Array = Any  # a numpy array
+FEW = 4  # layouts of which what completions take is worth a process
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ class Makers:
 def makers(
     job: Job, counted: Job, space: Space, found: Sequence[Table], known: dict[Any, Any]
 ) -> Makers | None:
-    """Memory that completions take; None where there are none. `known` holds what does not hang on a GPU's memory,
-    which is that of the job that is `counted`."""
+    """Memory that completions take; None where there are none. `known` has what does not hang on a GPU's memory, of
+    the job that is `counted` (`make_ready`)."""
     if job.setup.objective != "grpo":
         return None
     shape = (len(found), len(space.micro_batches), len(space.layouts), len(space.batches))
@@ -77,7 +79,7 @@ def makers(
             layout, batch = space.layouts[place], space.batches[at]
             if batch % layout.data_parallel or layout.generation == "server":
                 continue
-            own = _remembered(counted, tables, layout, batch, known)
+            own = known[_making_key(counted, tables[0], layout, batch)]
             try:
                 vllm = engine(job.arch, _setup(job, tables[0], layout, batch))
             except InputError:  # what holds not even one completion
@@ -103,18 +105,35 @@ def _setup(job: Job, table: Table, layout: Layout, batch: int) -> Setup:
     return setup_of(job, table.quantize, table.checkpointing, layout, 1, batch // layout.data_parallel)
 
 
-def _remembered(
-    job: Job, tables: Sequence[Table], layout: Layout, batch: int, known: dict[Any, Any]
-) -> Array:
-    """`_making` of tables that differ in rank and recompute, once for GPUs of every memory, and where a vLLM makes
-    the completions for every batch of several micro-steps."""
-    setup = _setup(job, tables[0], layout, batch)
-    number = setup.accumulation if layout.generation == "transformers" else min(2, setup.accumulation)
-    key = ("making", job.setup.precision, tables[0].layers, tables[0].quantize, layout, number)
-    if key not in known:
-        known[key] = over_ranks(tables, lambda table: np.array(_making(job, table, layout, batch)))
-    found: Array = known[key]
-    return found
+def make_ready(job: Job, space: Space, found: Sequence[Table], known: dict[Any, Any]) -> None:
+    """Put what completions take into `known`, for every layout and batch, shared among the cores."""
+    if job.setup.objective != "grpo":
+        return
+    wanted: dict[Any, tuple[Sequence[Table], Layout, int]] = {}
+    for numbers in _alike(found).values():
+        own = [found[number] for number in numbers]
+        for layout, batch in itertools.product(space.layouts, space.batches):
+            if batch % layout.data_parallel == 0 and layout.generation != "server":
+                key = _making_key(job, own[0], layout, batch)
+                if key not in known:
+                    wanted.setdefault(key, (own, layout, batch))
+
+    def task(number: int) -> Array:
+        own, layout, batch = wanted[open_[number]]
+        return over_ranks(own, lambda table: np.array(_making(job, table, layout, batch)))
+
+    open_ = list(wanted)
+    kinds = [(own[0].layers, own[0].quantize) for own, _, _ in wanted.values()]
+    known.update(zip(open_, done(task, kinds, enough=FEW), strict=True))
+
+
+def _making_key(job: Job, some: Table, layout: Layout, batch: int) -> tuple[Any, ...]:
+    """What the memory of making completions hangs on, of tables that differ in rank and recompute: no GPU's memory,
+    and where a vLLM makes them not how many micro-steps there are of several."""
+    number = batch // layout.data_parallel
+    if layout.generation != "transformers":
+        number = min(2, number)
+    return "making", job.setup.precision, some.layers, some.quantize, layout, number
 
 
 def _making(job: Job, table: Table, layout: Layout, batch: int) -> tuple[float, float]:
@@ -179,12 +198,22 @@ def _making_s(
     job: Job, table: Table, layout: Layout, batch: int, gpu: Accelerator, loads: dict[tuple[Any, ...], Load]
 ) -> float:
     setup = _setup(job, table, layout, batch)
+    load = _load(job, table, layout, setup, loads)
+    return sum(generation_s(job.arch, setup, machine_of(job, gpu, layout.gpus), table.pairs, load))
+
+
+def _load(job: Job, table: Table, layout: Layout, setup: Setup, loads: dict[tuple[Any, ...], Load]) -> Load:
+    """The load of the passes of one adapter on one base, by layout found at once."""
     own = (table.rank, table.layers) if layout.generation == "transformers" else ()
-    plain = alone_of(job, table.quantize, "none", layout)
-    key = ("load", layout.generation, plain, own)
-    if key not in loads:
-        loads[key] = made_load(job.arch, setup, table.pairs)
-    return sum(generation_s(job.arch, setup, machine_of(job, gpu, layout.gpus), table.pairs, loads[key]))
+    short = ("load", layout, table.quantize, own)
+    if short not in job.made:
+        plain = alone_of(job, table.quantize, "none", layout)
+        key = ("load", layout.generation, plain, own)
+        if key not in loads:
+            loads[key] = made_load(job.arch, setup, table.pairs)
+        job.made[short] = loads[key]
+    found: Load = job.made[short]
+    return found
 
 
 def learnt(job: Job, space: Space, batch: int) -> int:

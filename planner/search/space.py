@@ -105,9 +105,17 @@ class Job:
         """The job with sequences of another length."""
         if seq_len == self.setup.seq_len:
             return self
-        given = {**self.given, "mean_completion": None}
-        setup = replace(self.setup, seq_len=seq_len, mean_completion=None)
-        return replace(self, setup=setup, given=given, made={})
+        key = ("length", seq_len)
+        if key not in self.made:
+            given = {**self.given, "mean_completion": None}
+            setup = replace(self.setup, seq_len=seq_len, mean_completion=None)
+            self.made[key] = replace(self, setup=setup, given=given, made={})
+        found: Job = self.made[key]
+        return found._with_room_of(self.room)
+
+    def _with_room_of(self, room: int) -> Job:
+        """The same on a GPU of so many bytes: what was made is of any."""
+        return self if self.room == room else replace(self, room=room)
 
     def on(self, accelerator: Accelerator) -> Job:
         """The job as a kind of GPU runs it: in float16 where it has no units for bfloat16 and nobody said otherwise,
@@ -124,7 +132,7 @@ class Job:
             )
             self.made[key] = replace(self, setup=setup, given=given, made={})
         found: Job = self.made[key]
-        return found if found.room == room else replace(found, room=room)  # what was made is of any room
+        return found._with_room_of(room)
 
     def computed_in(self, precision: Precision | None) -> Job:
         """The job in a precision that is one of several; itself where None."""

@@ -260,9 +260,12 @@ def reduces_s(load: Load, pace: Pace, tokens: float) -> float:
     return load.reduces * each
 
 
-def pass_s(load: Load, pace: Pace, engine: Engine, sequences: float, cached: float) -> float:
-    """Seconds of a pass over so many sequences that together have `cached` bytes of keys and values."""
-    weights = read_of(load.weights, sequences) / pace.bytes_per_s
+def pass_s(
+    load: Load, pace: Pace, engine: Engine, sequences: float, cached: float, read: float | None = None
+) -> float:
+    """Seconds of a pass over so many sequences that together have `cached` bytes of keys and values; `read` are the
+    bytes of weights that it reads, where they are known."""
+    weights = (read_of(load.weights, sequences) if read is None else read) / pace.bytes_per_s
     products = load.part * max(weights, sequences * load.token_flops / pace.flops_per_s)
     moved = load.cache_part * load.cache_times * cached / pace.bytes_per_s
     busy = products + moved + load.part * load.dequantised_bytes / pace.dequantise_bytes_per_s

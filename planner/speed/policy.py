@@ -120,21 +120,26 @@ def prompts_s(
 
 def _tail_s(load: Load, pace: Pace, engine: Engine, number: float, setup: Setup, making: Making) -> float:
     """Seconds of the passes of `number` completions that begin together and wait for the longest."""
-    pieces = _tail(load.arch, load.width, engine.graphs, number, max(1, setup.prompt_tokens), making)
-    return sum(passes * pass_s(load, pace, engine, active, cached) for passes, active, cached in pieces)
+    prompt = max(1, setup.prompt_tokens)
+    pieces = _tail(load.arch, load.width, load.weights, engine.graphs, number, prompt, making)
+    return sum(
+        passes * pass_s(load, pace, engine, active, cached, read) for passes, active, cached, read in pieces
+    )
 
 
 @lru_cache(maxsize=256)
 def _tail(
-    arch: Architecture, width: int, ends: bool, number: float, prompt: int, making: Making
-) -> tuple[tuple[int, float, float], ...]:
-    """Passes of a tail in pieces, each with the sequences that go on and the bytes that they have cached; `ends`:
-    whether one that has ended leaves."""
+    arch: Architecture, width: int, weights: tuple[tuple[float, int, int], ...], ends: bool, number: float,
+    prompt: int, making: Making,
+) -> tuple[tuple[int, float, float, float], ...]:  # fmt: skip
+    """Passes of a tail in pieces, each with the sequences that go on, the bytes that they have cached and those of
+    weights that it reads; `ends`: whether one that has ended leaves."""
     found = []
     for token, passes in chunks(1, max(1, making.longest - 1)):
         share = going_on(token, making.allowed, making.mean) if ends else 1.0
         active = max(1.0, number * share)
-        found.append((passes, active, active * cache_bytes(arch, round(prompt + token), width)))
+        cached = active * cache_bytes(arch, round(prompt + token), width)
+        found.append((passes, active, cached, read_of(weights, active)))
     return tuple(found)
 
 

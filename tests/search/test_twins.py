@@ -15,7 +15,7 @@ from planner.errors import PlannerError
 from planner.estimator import load
 from planner.hardware import find
 from planner.memory import estimate_memory
-from planner.search import screen as screens
+from planner.search import parts
 from planner.search.layout import Layout
 from planner.search.screen import AXES, screen
 from planner.search.space import Job, Space, with_makers
@@ -33,9 +33,9 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 
 def _space(job: Job, objective: str) -> Space:
     gpus = tuple(map(find, GPUS))
-    found = LAYOUTS[:3] if objective == "grpo" else LAYOUTS
+    found: tuple[Layout, ...] = LAYOUTS
     if objective == "grpo":
-        found = with_makers(job.on(gpus[0]), found, ("transformers", "colocate"), (1,))
+        found = with_makers(job.on(gpus[0]), LAYOUTS[:3], ("transformers", "colocate"), (1,))
     return Space(gpus, found, ranks=(1, 16, 64), micro_batches=(1, 2, 8), batches=(8, 16))
 
 
@@ -57,10 +57,10 @@ def test_every_figure_is_that_of_each_by_itself(
         joined.append(own.setup.precision == "fp16" and twin_of(own, base, space) is base)
         return twin_of(own, base, space)
 
-    monkeypatch.setattr(screens, "twin_of", seen)
+    monkeypatch.setattr(parts, "twin_of", seen)
     together = screen(job, _space(job, objective))
     assert any(joined)
-    monkeypatch.setattr(screens, "twin_of", lambda own, base, space: own)
+    monkeypatch.setattr(parts, "twin_of", lambda own, base, space: own)
     apart = screen(_job(model, OBJECTIVES[objective]), _space(job, objective))
     for name in AXES:
         assert np.array_equal(getattr(together, name), getattr(apart, name), equal_nan=True), name

@@ -1,0 +1,137 @@
+"""What plans of a space have in common: GPUs that run a job alike, with layouts under which they compute alike.
+
+What these take of memory and what work they do is made once, whatever GPUs differ in besides, and shared among the
+cores of this machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..dataclass import dataclass
+from ..setup import Setup
+from ..workers import done
+from .makers import make_ready
+from .peaks import peaks
+from .space import Job, Space, alone_of, families
+from .tables import Table, tables
+from .times import Timed, kept_of, lengths_of, of_length
+from .twins import in_float16, twin_of
+
+if TYPE_CHECKING:
+    from ..fact_types import Accelerator
+
+Array = Any  # a numpy array
+Known = dict[Any, Any]  # what parts share, by what it hangs on
+
+
+@dataclass(frozen=True)
+class Part:
+    """GPUs that run a job alike with layouts under which they compute alike, with the numbers of both."""
+
+    job: Job
+    space: Space
+    layouts: tuple[int, ...]
+    gpus: tuple[int, ...]
+
+
+def _parts(job: Job, space: Space) -> Iterator[Part]:
+    for mine, some in _kinds(job, space.accelerators):
+        gpus = tuple(space.accelerators[number] for number in some)
+        for numbers in families(mine, space):
+            within = tuple(space.layouts[number] for number in numbers)
+            own = mine.computed_in(within[0].precision)
+            yield Part(own, replace(space, accelerators=gpus, layouts=within), numbers, tuple(some))
+
+
+def _kinds(job: Job, accelerators: Sequence[Accelerator]) -> list[tuple[Job, list[int]]]:
+    """The job as kinds of GPU run it, with the numbers of those that run it alike."""
+    found: list[tuple[Job, list[int]]] = []
+    for number, accelerator in enumerate(accelerators):
+        mine = job.on(accelerator)
+        for other, numbers in found:
+            if other.setup == mine.setup and other.room == mine.room:
+                numbers.append(number)
+                break
+        else:
+            found.append((mine, [number]))
+    return found
+
+
+@dataclass(frozen=True)
+class Alike:
+    """What parts have that differ in the GPUs' memory alone: the length at which a step is timed, its micro-steps,
+    tables, these by length, and `peaks`; `counted` is the job whose memory is theirs too."""
+
+    counted: Job
+    timed: Array
+    steps: Array
+    tables: tuple[Table, ...]
+    at: dict[int, tuple[Job, Timed]]
+    peaks: tuple[Array, Array, Array]
+
+
+def in_common(job: Job, space: Space, known: Known) -> list[tuple[Part, Alike]]:
+    """The parts of a space, each with what it shares with others."""
+    parts = list(_parts(job, space))
+    usual = any(part.job.setup == job.setup for part in parts)
+    counted = [twin_of(part.job, job, part.space) if usual else part.job for part in parts]
+    _make_tables(parts, counted, known)
+    return [(part, _alike(part, own, known)) for part, own in zip(parts, counted, strict=True)]
+
+
+def _setups(job: Job, space: Space) -> tuple[Setup, ...]:
+    """The set-ups of one GPU by itself, of every base."""
+    return tuple(alone_of(job, q, c, space.layouts[0]) for q in space.quantize for c in space.checkpointing)
+
+
+def _make_tables(parts: Sequence[Part], counted: Sequence[Job], known: Known) -> None:
+    """Tables of all parts at the lengths at which they are timed."""
+    wanted: dict[Any, tuple[Job, Space]] = {}
+    for part, own in zip(parts, counted, strict=True):
+        for length in np.unique(lengths_of(part.job, part.space)).tolist():
+            wanted.setdefault(_key(own, part.space, length), (own.at(length), part.space))
+    open_ = list(wanted)
+    known.update(zip(open_, done(lambda n: tuple(tables(*wanted[open_[n]])), open_, enough=1), strict=True))
+
+
+def _key(counted: Job, space: Space, length: int) -> tuple[Any, ...]:
+    return "tables", *_setups(counted, space), length
+
+
+def _alike(part: Part, counted: Job, known: Known) -> Alike:
+    """What is `known` of a part, or made of it, in the job's type from that of the job that is `counted`."""
+    job, space = part.job, part.space
+    key = (*_setups(job, space), space.layouts)
+    if key not in known:
+        timed = lengths_of(job, space)
+        micro, batches = np.array(space.micro_batches, float), np.array(space.batches)
+        copies = np.array([layout.data_parallel for layout in space.layouts])
+        steps = batches[None, None, :] / (micro[:, None, None] * copies[None, :, None])
+        lengths = np.unique(timed).tolist()
+        made: list[tuple[Table, ...]] = [known[_key(counted, space, length)] for length in lengths]
+        kept = [_kept(own, counted, length, space, known) for own, length in zip(made, lengths, strict=True)]
+        held = peaks(counted, space, made[0], steps, known)
+        make_ready(counted, space, made[0], known)
+        if counted is not job:
+            made = [in_float16(own) for own in made]
+        at = {
+            length: (job.at(length), of_length(own, beside))
+            for length, own, beside in zip(lengths, made, kept, strict=True)
+        }
+        known[key] = Alike(counted, timed, steps, made[0], at, held)
+    alike: Alike = known[key]
+    return alike
+
+
+def _kept(own: Sequence[Table], counted: Job, length: int, space: Space, known: Known) -> list[Any]:
+    """What no GPU changes of each layout, at one length."""
+    key = ("kept", *_setups(counted, space), space.layouts, length)
+    if key not in known:
+        known[key] = [kept_of(own, counted.at(length), layout, space) for layout in space.layouts]
+    found: list[Any] = known[key]
+    return found
