@@ -168,10 +168,12 @@ def is_exact(size: Linear | float) -> bool:
     """Whether sums of such sizes come out to the last bit in whatever order they are added."""
     if type(size) is int:
         return True
-    parts = size.row if isinstance(size, Linear) else (size,)
-    return all(
-        isinstance(each, int) or (abs(each) < LARGEST and (each * EXACT_PARTS).is_integer()) for each in parts
-    )
+    for each in size.row if isinstance(size, Linear) else (size,):
+        if type(each) is not int and not (
+            isinstance(each, int) or (abs(each) < LARGEST and (each * EXACT_PARTS).is_integer())
+        ):
+            return False
+    return True
 
 
 def symbols(count: int, *, mixed: bool = False) -> list[Linear]:

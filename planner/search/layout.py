@@ -41,6 +41,17 @@ class Layout:
     offload: Offload = "none"
     shard_size: int | None = None
 
+    def __hash__(self) -> int:
+        """That of its fields, which is asked for often, worked out once."""
+        known: int | None = vars(self).get("_hash")
+        if known is None:
+            known = vars(self)["_hash"] = hash(tuple(vars(self).values()))
+        return known
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Its fields: hashes of words differ between processes."""
+        return {name: value for name, value in vars(self).items() if name != "_hash"}
+
     @property
     def paid(self) -> int:
         """GPUs that are paid for."""

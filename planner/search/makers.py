@@ -28,7 +28,7 @@ from ..speed.policy import generation_s, learnt_tokens, made_load
 from ..workers import done
 from .evaluate import machine_of
 from .layout import Layout
-from .peaks import over_ranks
+from .peaks import over_ranks, sure
 from .space import Job, Space, alone_of, setup_of
 from .tables import Table
 
@@ -72,24 +72,35 @@ def makers(
         return None
     shape = (len(found), len(space.micro_batches), len(space.layouts), len(space.batches))
     moment, stated, beside, varied = (np.zeros(shape) for _ in range(4))
-    micro = np.array(space.micro_batches)[:, None] - 1
-    for numbers in _alike(found).values():
-        tables = [found[number] for number in numbers]
-        for place, at in itertools.product(range(len(space.layouts)), range(len(space.batches))):
-            layout, batch = space.layouts[place], space.batches[at]
-            if batch % layout.data_parallel or layout.generation == "server":
-                continue
-            own = known[_making_key(counted, tables[0], layout, batch)]
-            try:
-                vllm = engine(job.arch, _setup(job, tables[0], layout, batch))
-            except InputError:  # what holds not even one completion
+    micro, groups = np.array(space.micro_batches)[:, None] - 1, _alike(found)
+    for place, at in itertools.product(range(len(space.layouts)), range(len(space.batches))):
+        layout, batch = space.layouts[place], space.batches[at]
+        if batch % layout.data_parallel or layout.generation == "server":
+            continue
+        shares: dict[str, tuple[float, float] | None] = {}
+        for (_, quantize), numbers in groups.items():
+            some = found[numbers[0]]
+            if quantize not in shares:
+                shares[quantize] = _share(job, some, layout, batch)
+            if (share := shares[quantize]) is None:
                 moment[numbers, :, place, at] = beside[numbers, :, place, at] = math.inf
                 continue
-            one = setup_of(job, tables[0].quantize, tables[0].checkpointing, layout, 1, 1)
-            moment[numbers, :, place, at] = own[:, 0, None] + awake(vllm) + (micro * token_bytes(one)).T
+            own = known[_making_key(counted, some, layout, batch)]
+            one = setup_of(job, some.quantize, some.checkpointing, layout, 1, 1)
+            moment[numbers, :, place, at] = own[:, 0, None] + share[0] + (micro * token_bytes(one)).T
             varied[numbers, :, place, at] = own[:, 1, None]
-            stated[numbers, :, place, at], beside[numbers, :, place, at] = awake(vllm), engine_beside(vllm)
+            stated[numbers, :, place, at], beside[numbers, :, place, at] = share
     return Makers(moment, stated, beside, varied)
+
+
+def _share(job: Job, some: Table, layout: Layout, batch: int) -> tuple[float, float] | None:
+    """What a vLLM takes while it makes completions, and beside the trainer's step; None where it holds not even
+    one."""
+    try:
+        vllm = engine(job.arch, _setup(job, some, layout, batch))
+    except InputError:
+        return None
+    return awake(vllm), engine_beside(vllm)
 
 
 def _alike(found: Sequence[Table]) -> dict[tuple[str, str], list[int]]:
@@ -106,9 +117,37 @@ def _setup(job: Job, table: Table, layout: Layout, batch: int) -> Setup:
 
 
 def make_ready(job: Job, space: Space, found: Sequence[Table], known: dict[Any, Any]) -> None:
-    """Put what completions take into `known`, for every layout and batch, shared among the cores."""
-    if job.setup.objective != "grpo":
-        return
+    """Put what completions take into `known` for every layout and batch, and the loads of their passes for the
+    adapters that are surely asked for, shared among the cores."""
+    if job.setup.objective == "grpo":
+        _make_memory(job, space, found, known)
+        _make_loads(job, space, found, known)
+
+
+def _make_loads(job: Job, space: Space, found: Sequence[Table], known: dict[Any, Any]) -> None:
+    wanted: dict[Any, tuple[Table, Layout, int]] = {}
+    for numbers in _alike(found).values():
+        own = [found[number] for number in numbers]
+        for layout, batch in itertools.product(space.layouts, space.batches):
+            if batch % layout.data_parallel == 0:
+                for table in sure(own) if layout.generation == "transformers" else own[:1]:
+                    wanted.setdefault(_load_key(job, table, layout), (table, layout, batch))
+
+    def task(number: int) -> Load:
+        table, layout, batch = wanted[open_[number]]
+        return made_load(job.arch, _setup(job, table, layout, batch), table.pairs)
+
+    open_ = [key for key in wanted if key not in known]
+    kinds = [(wanted[key][0].layers, wanted[key][0].quantize) for key in open_]
+    known.update(zip(open_, done(task, kinds, enough=FEW), strict=True))
+
+
+def _load_key(job: Job, table: Table, layout: Layout) -> tuple[Any, ...]:
+    own = (table.rank, table.layers) if layout.generation == "transformers" else ()
+    return "load", layout.generation, alone_of(job, table.quantize, "none", layout), own
+
+
+def _make_memory(job: Job, space: Space, found: Sequence[Table], known: dict[Any, Any]) -> None:
     wanted: dict[Any, tuple[Sequence[Table], Layout, int]] = {}
     for numbers in _alike(found).values():
         own = [found[number] for number in numbers]
@@ -204,11 +243,9 @@ def _making_s(
 
 def _load(job: Job, table: Table, layout: Layout, setup: Setup, loads: dict[tuple[Any, ...], Load]) -> Load:
     """The load of the passes of one adapter on one base, by layout found at once."""
-    own = (table.rank, table.layers) if layout.generation == "transformers" else ()
-    short = ("load", layout, table.quantize, own)
+    short = ("load", layout, table.quantize, table.rank, table.layers)
     if short not in job.made:
-        plain = alone_of(job, table.quantize, "none", layout)
-        key = ("load", layout.generation, plain, own)
+        key = _load_key(job, table, layout)
         if key not in loads:
             loads[key] = made_load(job.arch, setup, table.pairs)
         job.made[short] = loads[key]

@@ -54,6 +54,32 @@ def _only_experts(table: Table) -> bool:
     return table.apart > 1 - 1e-9
 
 
+@dataclass(frozen=True)
+class Sending:
+    """What is sent under a layout, each kind once: which is each table's (`which`), what a GPU has of what is trained
+    beside experts (`shared`) and of theirs (`experts`)."""
+
+    layout: Layout
+    kinds: dict[tuple[Any, ...], Probes]
+    which: Array
+    shared: Array
+    experts: Array
+
+    @classmethod
+    def of(cls, job: Job, layout: Layout, found: Sequence[Table]) -> Sending:
+        """That of tables."""
+        kinds = probes(job, layout, found)
+        places = {key: number for number, key in enumerate(kinds)}
+        parts = layout.expert_parallel
+        apart = np.array([table.apart if parts > 1 else 0.0 for table in found])
+        params = np.array([table.params for table in found], float)
+        params = params / (layout.tensor_parallel * layout.pipeline_parallel)
+        return cls(
+            layout, kinds, np.array([places[kept_apart(table, layout)] for table in found]),
+            params * np.where(apart > 1 - 1e-9, 0.0, 1 - apart), params * apart / parts,
+        )  # fmt: skip
+
+
 def probes(job: Job, layout: Layout, found: Sequence[Table]) -> dict[tuple[Any, ...], Probes]:
     """What is sent under a layout, by `kept_apart` of each table."""
     made: dict[tuple[Any, ...], Probes] = {}
@@ -104,22 +130,16 @@ def _coefficients(
 
 
 def moving_s(
-    own: dict[tuple[Any, ...], Probes], job: Job, layout: Layout, found: Sequence[Table], gpu: Accelerator,
-    known: Efficiency, micro: Array, steps: Array,
-) -> Array:  # fmt: skip
+    own: Sending, job: Job, gpu: Accelerator, known: Efficiency, micro: Array, steps: Array
+) -> Array:
     """Seconds of communication of a step: tables x micro-batches x batches; `steps` are micro-steps of each."""
-    by_key = {key: _coefficients(each, job, layout, gpu, known, key[-1] is True) for key, each in own.items()}
-    rows = np.array([by_key[kept_apart(table, layout)] for table in found])
-    split = layout.tensor_parallel * layout.pipeline_parallel
-    parts = layout.expert_parallel
-    apart = np.array([table.apart if parts > 1 else 0.0 for table in found])
-    params = np.array([table.params for table in found], float) / split
+    kinds = [
+        _coefficients(each, job, own.layout, gpu, known, key[-1] is True) for key, each in own.kinds.items()
+    ]
+    rows = np.array(kinds)[own.which]
     m = steps[None]
     sent = rows[:, 0, None, None] + (rows[:, 1, None] + rows[:, 2, None] * (micro - 1))[..., None] * m
-    for line, mine in (
-        (rows[:, 3:7], params * np.where(apart > 1 - 1e-9, 0.0, 1 - apart)),
-        (rows[:, 7:], params * apart / parts),
-    ):
+    for line, mine in ((rows[:, 3:7], own.shared), (rows[:, 7:], own.experts)):
         a, b, c, d = line.T
         some = mine > 0
         fixed, each = np.where(some, a + b * mine, 0.0), np.where(some, c + d * mine, 0.0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field, replace
 from functools import lru_cache
 from typing import Any
@@ -71,11 +71,8 @@ class _Samples:
 
     @property
     def sure(self) -> Asked:
-        """What is surely asked for: tables at both ends of each of their stretches, and between them."""
-        own = {table.params: table for table in self.tables}
-        in_order = [own[number] for number in sorted(own)]
-        places = {place for low, high in stretches(*in_order) for place in (low, (low + high) // 2, high)}
-        return Asked(self.setups, [in_order[place] for place in sorted(places)])
+        """What is surely asked for."""
+        return Asked(self.setups, sure(self.tables))
 
     def __call__(self, table: Table) -> Array:
         if table.params not in self.known:  # between two that lie on no line, as others may
@@ -133,6 +130,15 @@ def stretches(*found: Table) -> tuple[tuple[int, int], ...]:
     return tuple(itertools.pairwise([*ends, len(points) - 1])) or ((0, 0),)
 
 
+def sure(found: Sequence[Table]) -> list[Table]:
+    """Of tables that differ in rank alone those that `over_ranks` surely asks for: at both ends of each of their
+    stretches, and between them."""
+    own = {table.params: table for table in found}
+    in_order = [own[number] for number in sorted(own)]
+    places = {place for low, high in stretches(*in_order) for place in (low, (low + high) // 2, high)}
+    return [in_order[place] for place in sorted(places)]
+
+
 def over_ranks(found: Sequence[Table], sample: Callable[[Table], Array], rounded: float = ROUNDED) -> Array:
     """The figures of tables that differ in rank alone, or in what changes no figure: of those with as many
     parameters, which have the same adapter, one is taken. Sampled at both ends of each of their `stretches` and
@@ -159,13 +165,20 @@ def over_ranks(found: Sequence[Table], sample: Callable[[Table], Array], rounded
             continue
         middle = (low + high) // 2
         halves = ((low, middle), (middle, high))
-        if not np.allclose(at(middle), line(low, high, middle), rtol=1e-12, atol=rounded):
+        if not _close(at(middle), line(low, high, middle), rounded):
             open_ += halves
             continue
         for start, end in halves:
             known.update({place: line(start, end, place) for place in range(start + 1, end)})
     places = {number: place for place, number in enumerate(params)}
     return np.stack([known[places[table.params]] for table in found])
+
+
+def _close(one: Array, other: Array, rounded: float) -> bool:
+    """numpy's allclose, which is slow where all is finite and near."""
+    off = np.abs(one - other)
+    near = (off <= rounded + 1e-12 * np.abs(other)) & (off < math.inf)
+    return bool(near.all()) or bool(np.allclose(one, other, rtol=1e-12, atol=rounded))
 
 
 def _needed(figures: Array, early: bool) -> Array:
@@ -249,17 +262,27 @@ def peaks(
     own: dict[Group, list[int]] = {}
     for number, table in enumerate(found):
         own.setdefault((table.layers, table.quantize, table.checkpointing), []).append(number)
+    # A vLLM is not there yet while the base is loaded: what is added for it later is not for that moment.
+    early = {at: space.layouts[at[1]].generation not in SHARES_GPU for at in samples}
     for group, seen in _sampled(job, space, found, own, samples, known).items():
-        needed: dict[tuple[Any, bool], Array] = {}
+        needed = _needed_of(seen, {(key, early[at]) for at, key in samples.items()})
         for at, key in samples.items():
-            # A vLLM is not there yet while the base is loaded: what is added for it later is not for that moment.
-            early = space.layouts[at[1]].generation not in SHARES_GPU
-            if (key, early) not in needed:
-                needed[key, early] = _needed(seen[key], early)
             cells: tuple[Any, ...] = (own[group], *at)
-            for into, figure in zip((held, kept, plain), needed[key, early], strict=True):
+            for into, figure in zip((held, kept, plain), needed[key, early[at]], strict=True):
                 into[cells] = figure
     return held, kept, plain
+
+
+def _needed_of(seen: Mapping[Key, Array], asked: Iterable[tuple[Key, bool]]) -> dict[tuple[Key, bool], Array]:
+    """`_needed` of samples, those of as many stages together."""
+    together: dict[Any, list[Key]] = {}
+    for key, early in asked:
+        together.setdefault((seen[key].shape, early), []).append(key)
+    found: dict[tuple[Key, bool], Array] = {}
+    for (_, early), keys in together.items():
+        made = np.moveaxis(_needed(np.stack([seen[key] for key in keys]), early), 1, 0)
+        found.update(zip([(key, early) for key in keys], made, strict=True))
+    return found
 
 
 def upper_ends(job: Job, space: Space, found: Sequence[Table]) -> tuple[tuple[Array, Array], ...]:
@@ -273,14 +296,8 @@ def upper_ends(job: Job, space: Space, found: Sequence[Table]) -> tuple[tuple[Ar
         measured = telling(job.calibration.peaks, job.arch, setup)
         return own, constants().of_kind(MEASURED) if measured else own
 
-    by_base = {
-        quantize: [intervals(quantize, layout) for layout in space.layouts] for quantize in space.quantize
-    }
-    ends = np.array(
-        [
-            [[(end.high, end.extra_bytes) for end in both] for both in by_base[table.quantize]]
-            for table in found
-        ]
-    )
+    by_base = [[intervals(quantize, layout) for layout in space.layouts] for quantize in space.quantize]
+    own = np.array([[[(end.high, end.extra_bytes) for end in both] for both in base] for base in by_base])
+    ends = own[[space.quantize.index(table.quantize) for table in found]]
     numbers = range(2 if job.calibration.peaks else 1)
     return tuple((ends[:, None, :, None, n, 0], ends[:, None, :, None, n, 1]) for n in numbers)

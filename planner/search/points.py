@@ -219,12 +219,10 @@ def figures(arch: Architecture, asked: Sequence[Asked]) -> list[Array] | None:
 def _of_stage(arch: Architecture, asked: Sequence[Asked], stage: Stage) -> list[Array] | None:
     """Figures by table and set-up."""
     found = [np.zeros((len(each.tables), len(each.setups), FIGURES)) for each in asked]
+    weights = [base_weights(arch, each.setups[0]) for each in asked]
     held = [
-        [
-            throughout(arch, each.setups[0], t.pairs, t.whole, base_weights(arch, each.setups[0]), stage)
-            for t in each.tables
-        ]
-        for each in asked
+        [throughout(arch, each.setups[0], t.pairs, t.whole, own, stage) for t in each.tables]
+        for each, own in zip(asked, weights, strict=True)
     ]
     parts = [part for number, each in enumerate(asked) for part in _parts(arch, each, number, held[number])]
     try:
@@ -295,8 +293,9 @@ def _with_what_comes_before(
 ) -> None:
     """Put in bytes of the highest moment before the first step, and of all that is taken until then."""
     setup = asked.setups[0]
+    weights = base_weights(arch, setup)
     for own, each in zip(found, held, strict=True):
-        before = before_steps(arch, setup, base_weights(arch, setup), stage, each.own)
+        before = before_steps(arch, setup, weights, stage, each.own)
         own[:, EARLY] = max((sum(place.base.values()) for place in before.places), default=0)
         own[:, -1] = before.reserved
 

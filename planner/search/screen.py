@@ -7,6 +7,7 @@ taken between points of it (peaks).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -62,9 +63,7 @@ def screen(job: Job, space: Space) -> Cells:
     """Time, cost, memory and regret of every plan of the space."""
     known: Known = {}
     parts = in_common(job, space, known)
-    # GPUs of the rarer type are few: what only they need is made in one process.
-    kinds = [number if own.counted is part.job else id(own) for number, (part, own) in enumerate(parts)]
-    made = done(lambda number: _figures(*parts[number], known), kinds, enough=ROOMS)
+    made = _dealt_out(parts, known)
     axes: dict[str, list[Array]] = {name: [] for name in AXES}
     for (part, own), figures in zip(parts, made, strict=True):
         gpu, table, micro, layout, batch = (axis.ravel() for axis in np.indices(figures[0].shape))
@@ -77,6 +76,17 @@ def screen(job: Job, space: Space) -> Cells:
             axes[name].append(axis)
     found: dict[str, Any] = {name: np.concatenate(each) for name, each in axes.items()}
     return Cells(job, space, parts[0][1].tables, **found)
+
+
+def _dealt_out(parts: Sequence[tuple[Part, Alike]], known: Known) -> list[tuple[Array, ...]]:
+    """`_figures` of all parts. Layouts that compute alike, and so take as long, are dealt out evenly; GPUs of the
+    rarer type are few: what only they need is made in one process."""
+    order = sorted(range(len(parts)), key=lambda number: parts[number][0].layouts)
+    dealt = [(number, *parts[number]) for number in order]
+    kinds = [number if own.counted is part.job else id(own) for number, part, own in dealt]
+    made = done(lambda place: _figures(*dealt[place][1:], known), kinds, enough=ROOMS)
+    found = dict(zip(order, made, strict=True))
+    return [found[number] for number in range(len(parts))]
 
 
 def _figures(part: Part, own: Alike, known: Known) -> tuple[Array, ...]:

@@ -26,7 +26,7 @@ from .evaluate import machine_of
 from .layout import Layout
 from .makers import learnt
 from .mixed import Mixed
-from .moving import Probes, moving_s, probes
+from .moving import Sending, moving_s
 from .space import Job, Space, setup_of
 from .tables import Table
 
@@ -138,7 +138,7 @@ class Kept:
     adding: Array
     updating: Array
     units: Array
-    sent: dict[tuple[Any, ...], Probes]
+    sent: Sending
 
 
 def kept_of(found: Sequence[Table], job: Job, layout: Layout, space: Space) -> Kept:
@@ -152,7 +152,7 @@ def kept_of(found: Sequence[Table], job: Job, layout: Layout, space: Space) -> K
     adding = np.array([t.work.accumulate_bytes / stages * _left(t, some, per_gradient) for t in found])
     moved = mine * np.array([step_bytes(setup) for setup in own])
     units = np.array([gathers(job.arch, setup, t.pairs) for setup, t in zip(own, found, strict=True)])
-    return Kept(mine, adding[:, None, None], moved[:, None, None], units, probes(job, layout, found))
+    return Kept(mine, adding[:, None, None], moved[:, None, None], units, Sending.of(job, layout, found))
 
 
 def _step_s(
@@ -177,7 +177,7 @@ def _step_s(
         if some.offload in ("optimizer", "all"):
             beside = machine_of(job, gpu, layout.gpus).per_node
             computing = computing + (own.mine * beside * on_host_s(some))[:, None, None]
-        sent = moving_s(own.sent, job, layout, found, gpu, efficiency, micro, steps[:, number, :])
+        sent = moving_s(own.sent, job, gpu, efficiency, micro, steps[:, number, :])
         exposed = sent - efficiency.overlap * np.minimum(computing, sent)
         result[:, :, number, :] = computing * (1 + (stages - 1) / m) + exposed
     return result

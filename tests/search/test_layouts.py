@@ -3,8 +3,11 @@ screen of them against the scalar formulas."""
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
 import re
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -228,3 +231,11 @@ def test_what_does_not_go_together_is_left_out() -> None:
                      (16, 1, 2, 1)}  # fmt: skip
     alone = {own.sharding for own in space.layouts if own.data_parallel * own.sequence_parallel == 1}
     assert alone == {"none"}
+
+
+def test_a_layout_keeps_no_hash_beyond_its_process() -> None:
+    """Words hash otherwise in another process: a layout that was asked for its hash goes there without it."""
+    own, other = Layout(8, "fsdp", offload="optimizer"), Layout(8, "fsdp", offload="optimizer")
+    assert hash(own) == hash(other) == hash(copy.copy(own))
+    assert hash(own) != hash(replace(own, gpus=4))
+    assert len(vars(pickle.loads(pickle.dumps(own)))) == len(fields(Layout))

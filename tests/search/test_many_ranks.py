@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from planner.search.evaluate import evaluate
+from planner.search.peaks import _close
 from planner.search.screen import screen
 
 from .small import search_of
@@ -36,3 +37,11 @@ def test_every_rank_of_a_long_list_equals_the_scalar_formulas(model: str, said: 
         assert cells.seconds[cell] == pytest.approx(full.seconds, rel=1e-9), full.choice.text
         held = (cells.over[cell] + 1) * full.memory_bytes
         assert held == pytest.approx(full.memory.per_gpu_bytes, rel=1e-8), full.choice.text
+
+
+@pytest.mark.parametrize("off", [0.0, 32.0, 63.9, 64.1, 1e6, np.inf, np.nan])
+@pytest.mark.parametrize("size", [0.0, 1.0, -3e9, 7e12, 1e15, np.inf])
+def test_near_is_as_numpy_has_it(size: float, off: float) -> None:
+    one, other = np.array([1.0, size]), np.array([1.0, size + off])
+    """Rounded figures that may lie beside a line, infinite ones among them."""
+    assert _close(one, other, 64.0) == np.allclose(one, other, rtol=1e-12, atol=64.0)
