@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..dataclass import dataclass
 from ..moments import Phase
+from ..setup import Setup
 from .kinds import Job
 from .linear import is_exact
 from .sharding import (
@@ -15,6 +16,7 @@ from .sharding import (
     handed_over,
     in_flat_units,
     joined_gradients,
+    one_stream,
     reduce_buffer,
     root_waits,
     spread,
@@ -37,6 +39,14 @@ class Place:
     highest: Held
 
 
+def ways(setup: Setup) -> tuple[bool, ...]:
+    """How a course goes under a set-up."""
+    return (
+        gradients_leave_layer(setup), gradients_go(setup), copied_out(setup), joined_gradients(setup),
+        in_flat_units(setup), root_waits(setup), handed_over(setup), one_stream(setup),
+    )  # fmt: skip
+
+
 class Course:
     """The step as it goes: `level` is what is held, `places` the stretches that were passed.
 
@@ -48,7 +58,7 @@ class Course:
         setup = job.setup
         self.level = base
         self.places: list[Place] = []
-        self.spread = spread(setup)
+        self.spread = spread(setup) if job.points is None else job.points.spread
         self.unit = unit
         self.drops, self.goes = gradients_leave_layer(setup), gradients_go(setup)
         self.copied_out = bool(unit) and copied_out(setup)
@@ -140,7 +150,7 @@ class Course:
         for label, over in self.spread.items():
             if self.drops and label in change:  # taken and freed, or added to what is held
                 change = {**change, label: 0}
-            elif over != 1 and label in change:
+            elif label in change and not (isinstance(over, (int, float)) and over == 1):
                 change = {**change, label: change[label] * (1 / over)}
         return change
 

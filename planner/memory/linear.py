@@ -8,7 +8,7 @@ for each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import add, mul
 from typing import Any, NoReturn
 
@@ -45,9 +45,11 @@ class Points:
 
 
 class Joined:
-    """Points of several jobs, whose steps go alike. `buffer`: what FSDP 2 reduces gradients in."""
+    """Points of several jobs, whose steps go alike. `buffer`: what FSDP 2 reduces gradients in; `spread`: over how
+    many GPUs gradients are."""
 
     buffer: Any
+    spread: Mapping[str, Any]
     parts: Sequence[tuple[Any, Points]]
 
     def stretch(self, places: Sequence[Any], each: Sequence[Any]) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..choices import Quantize
+from ..choices import Checkpointing, Quantize
 from ..dataclass import dataclass
 from ..memory.calibration import corrected, telling
 from ..memory.constants import constants
@@ -29,12 +29,12 @@ from ..objective_rules import SHARES_GPU
 from ..setup import Setup
 from ..workers import done
 from .layout import NOT_SHARDED, Layout
-from .points import Asked, figures
+from .points import Asked, figures, passing
 from .space import NO_ENGINE, Job, Space, setup_of
 from .tables import Table
 
 Array = Any  # a numpy array
-Group = tuple[str, str, str]  # of tables: layers, base and recompute
+Group = tuple[str, Quantize, Checkpointing]  # of tables: layers, base and recompute
 Key = tuple[Layout, int, int]  # of a sample: layout, micro-batch, micro-steps
 # Then all that comes before the first step.
 MOMENTS = ("evaluation", "forward", "loss", "backward", "optimizer")
@@ -221,27 +221,45 @@ def _sampled(
         group: known.setdefault(("peaks", job.setup, group), {}) for group in groups
     }
     real = {key: space.layouts[at[1]] for at, key in samples.items()}
-    together: dict[Any, dict[Group, list[Key]]] = {}  # those that differ in a group or a micro-batch alone
-    for group, key in itertools.product(groups, real):
-        if key not in seen[group]:
-            kind = group[1].startswith("nf4"), group[1:] if not group[1].startswith("nf4") else group[2]
-            together.setdefault((key[0], key[2], kind), {}).setdefault(group, []).append(key)
-    open_ = list(together.values())
     alike = {group: [found[number] for number in numbers] for group, numbers in groups.items()}
+    open_ = _together(job, real, seen)
 
-    def task(number: int) -> dict[Group, Array]:
+    def task(number: int) -> dict[Any, Array]:
         own = {
-            group: _Samples.of(job, real[keys[0]], [batch for _, batch, _ in keys], keys[0][2], alike[group])
-            for group, keys in open_[number].items()
+            (group, layout): _Samples.of(
+                job, real[keys[0]], [batch for _, batch, _ in keys], keys[0][2], alike[group]
+            )
+            for (group, layout), keys in open_[number].items()
         }
         at_once([(samples, samples.sure) for samples in own.values()])
-        return {group: over_ranks(alike[group], samples) for group, samples in own.items()}
+        return {each: over_ranks(alike[each[0]], samples) for each, samples in own.items()}
 
-    kinds = [(*(group[1:] for group in own), *_walked(real[next(iter(own.values()))[0]])) for own in open_]
+    kinds = [(*(group[1:] for group, _ in own), *_walked(next(iter(own))[1])) for own in open_]
     for own, made in zip(open_, done(task, kinds, enough=ENOUGH), strict=True):
-        for group, keys in own.items():
-            seen[group].update(zip(keys, np.moveaxis(made[group], 1, 0), strict=True))
+        for (group, layout), keys in own.items():
+            seen[group].update(zip(keys, np.moveaxis(made[group, layout], 1, 0), strict=True))
     return seen
+
+
+def _together(
+    job: Job, real: Mapping[Key, Layout], seen: Mapping[Group, Mapping[Key, Array]]
+) -> list[dict[tuple[Group, Layout], list[Key]]]:
+    """Samples that are not there yet, those together that differ in what is added up alone: in a group's adapters, in
+    the micro-batch, in the number of GPUs."""
+    found: dict[Any, dict[tuple[Group, Layout], list[Key]]] = {}
+    ways: dict[Any, Any] = {}
+    for group, key in itertools.product(seen, real):
+        if key in seen[group]:
+            continue
+        layout, batch, micro_steps = key
+        own = (group[1:], layout, micro_steps)
+        if own not in ways:
+            setup = setup_of(job, group[1], group[2], real[key], batch, micro_steps)
+            ways[own] = replace(layout, gpus=0, shard_size=None), passing(job.arch, setup)
+        quantised = group[1].startswith("nf4")
+        kind = (*ways[own], micro_steps, quantised, group[2] if quantised else group[1:])
+        found.setdefault(kind, {}).setdefault((group, layout), []).append(key)
+    return list(found.values())
 
 
 def _walked(layout: Layout) -> tuple[int, int, int]:

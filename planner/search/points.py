@@ -16,6 +16,7 @@ import numpy as np
 
 from ..dataclass import dataclass
 from ..memory.constants import constants
+from ..memory.course import ways
 from ..memory.kinds import Job
 from ..memory.known import with_batch
 from ..memory.layout import shape_of
@@ -24,7 +25,7 @@ from ..memory.loading import before_steps
 from ..memory.overhead import overhead
 from ..memory.peak import Throughout, as_run, fixed_bytes, memory_is_ruled, throughout
 from ..memory.per_layer import PROJECTION
-from ..memory.sharding import one_stream, reduce_buffer, spread
+from ..memory.sharding import end_unit, gathered, one_stream, reduce_buffer, spread
 from ..memory.stages import Stage, stages
 from ..memory.states import base_weights
 from ..memory.step import Place, course
@@ -127,8 +128,10 @@ class _Together(Joined):
         self.count = int(self.ends[-1])
         self.batch = sizes([size for part in parts for _ in part.held for size in part.batches])
         self.buffer = self.of([own for part in parts for own in part.buffers])
+        over = [spread(part.job.setup) for part in parts for _ in part.held]
+        self.spread = {label: self.of([own[label] for own in over]) for label in over[0]}
 
-    def of(self, by_adapter: Sequence[int]) -> Any:
+    def of(self, by_adapter: Sequence[float]) -> Any:
         """Numbers by adapter at every point; one where they are all alike."""
         alike = len(set(by_adapter)) == 1
         return by_adapter[0] if alike else sizes(np.repeat(by_adapter, self.each))
@@ -170,6 +173,13 @@ def _rounded(places: Sequence[Held], count: int) -> tuple[list[str], Array]:
     return labels, np.maximum(np.rint(_most(filled)), 0)
 
 
+def passing(arch: Architecture, setup: Setup) -> tuple[Any, ...]:
+    """What a step's course takes from a set-up beside what is held, gathered and spread over GPUs."""
+    arch = as_run(arch, setup)
+    beyond = tuple(item.bytes for item in overhead(setup))
+    return *ways(setup), setup.gpus > 1, end_unit(arch, setup), any(gathered(arch, setup)), beyond
+
+
 @dataclass(frozen=True)
 class Asked:
     """Figures that are asked for: of adapters on one base, with set-ups that differ in their micro-batch alone."""
@@ -197,8 +207,9 @@ class _Part:
 
 
 def figures(arch: Architecture, asked: Sequence[Asked]) -> list[Array] | None:
-    """`peaks._figures`, tables x set-ups x stages, of each that is asked for; their set-ups differ in the micro-batch
-    and in how weights are quantised. None where some of it cannot be had at once."""
+    """`peaks._figures`, tables x set-ups x stages, of each that is asked for; their set-ups differ in the
+    micro-batch, in how weights are quantised and in the number of GPUs whose steps are `passing` alike. None where
+    some of it cannot be had at once."""
     setup = asked[0].setups[0]
     arch = as_run(arch, setup)
     if not all(_regular(arch, each.setups[0], each.tables[0]) for each in asked):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Any
 
@@ -13,7 +14,7 @@ from planner.memory.linear import NotLinearError
 from planner.memory.making import making_moment
 from planner.memory.peak import estimate_memory, estimate_stages
 from planner.search import peaks, points
-from planner.search.layout import Layout, layouts
+from planner.search.layout import Layout, check_layout, layouts
 from planner.search.space import Job
 from planner.search.tables import Table, tables
 from planner.setup import Setup
@@ -115,3 +116,43 @@ def test_sizes_are_not_compared() -> None:
             compare()
     assert some
     assert not points.sizes([0, 0])
+
+
+WIDE: dict[str, dict[str, Any]] = {
+    "copies": {}, "matrices": {"tensor_parallel": 2}, "layers": {"pipeline_parallel": 2},
+    "sequences": {"sequence_parallel": 2}, "experts": {"expert_parallel": 2},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WIDE)
+@pytest.mark.parametrize("model", MODELS[:2])
+def test_numbers_of_gpus_at_once_are_what_each_is(model: str, way: str) -> None:
+    """Layouts of 4 to 32 GPUs whose courses are alike in one, each with its own micro-batches, by every sharding."""
+    job, space = search_of(model, {"tokens": 10**7, "seq_len": 96, "gpu": "h100", "ranks": (1, 16, 256)})
+    found = [table for table in tables(job, space) if table.quantize == "nf4"]
+    judged = 0
+    for sharding in ("zero1", "zero2", "zero3", "fsdp"):
+        for checkpointing, micro_steps in itertools.product(("none", "layer"), (1, 2)):
+            own = [table for table in found if table.checkpointing == checkpointing]
+            groups: dict[Any, list[points.Asked]] = {}
+            for number, gpus in enumerate((4, 8, 32)):
+                try:
+                    layout = Layout(gpus, sharding, **WIDE[way])
+                    check_layout(job.arch, job.setup, layout)
+                except PlannerError:
+                    continue
+                sizes = (1, 2, 8)[number:]
+                for layers in space.layers:
+                    alike = [table for table in own if table.layers == layers]
+                    one = points.Asked(
+                        peaks._Samples.of(job, layout, sizes, micro_steps, alike).setups, alike
+                    )
+                    groups.setdefault(points.passing(job.arch, one.setups[0]), []).append(one)
+            for asked in groups.values():
+                made = points.figures(job.arch, asked)
+                for each, together in zip(asked, made or (), strict=True):
+                    alone = points.figures(job.arch, [each])
+                    assert alone is not None
+                    np.testing.assert_array_equal(together, alone[0])
+                    judged += len(asked) > 2
+    assert judged or (way, model) == ("experts", MODELS[0])
