@@ -10,23 +10,18 @@ from typing import TYPE_CHECKING, Any
 from .. import facts, grpo, hardware, units
 from ..adapter.options import spec_of
 from ..adapter.spec import LAYER_SETS, PRESETS
-from ..capacity import BITS_PER_PARAM, capacity_bits
 from ..choices import CHOICES
 from ..cost import own_price
 from ..errors import InputError, UnsupportedArchitectureError, hint
 from ..estimator import load, sequence_length
 from ..learning_rate.factors import Run, at_run
 from ..learning_rate.lookup import LearningRate, look_up
-from ..memory.calibration import peak_notices
-from ..memory.overhead import said_narrower
-from ..notices import beyond_context
-from ..pacing import few_steps, packed_notice
 from ..preferences import unknown_rate
 from ..running import OF_FILE, SPEC_DEFAULTS, calibration_of, data_of, usual_of
 from ..schema import Notice
 from ..setup import Setup
 from ..speed import Calibration, time_gap
-from ..trainers import SETUP_FIELDS, asked_adapter_dtype, filled, to_say
+from ..trainers import SETUP_FIELDS, asked_adapter_dtype, filled
 from .evaluate import Evaluated, price_of
 from .layout import SHARDINGS, WAYS, in_precisions, layouts, spread
 from .result import WITHOUT, Binding, Found, Rejected, changed, why
@@ -51,6 +46,7 @@ from .space import (
     plain_engine,
     with_makers,
 )
+from .telling import notices
 from .usable import narrowed, open_to, told, widened
 
 if TYPE_CHECKING:
@@ -212,71 +208,6 @@ def _with_makers(job: Job, space: Space, options: Mapping[str, Any]) -> Space:
     return replace(space, layouts=with_makers(own, space.layouts, tried, servers))
 
 
-def _of_rewards(job: Job, best: Evaluated) -> Iterator[Notice]:
-    """What to know where there is no law of regret."""
-    text = (
-        "No expected regret: its law is of supervised data. Ranks are told apart by time and cost alone: --ranks "
-        "says which you want."
-    )
-    if job.setup.objective == "sft" and job.bits is not None:
-        text += (
-            " Rollouts are not in the time, which is that of training on one sequence an episode: --objective grpo "
-            "counts them."
-        )
-    yield Notice("regret-unknown", text)
-    if job.bits is not None:
-        held = capacity_bits(best.params)
-        verdict = "holds" if job.bits <= held else "does not hold"
-        yield Notice(
-            "episodes-hold",
-            f"The data tell at most {units.count(round(job.bits))} bits, which the best plan's adapter {verdict}: "
-            f"{units.count(round(held))} at {BITS_PER_PARAM:g} a parameter.",
-        )
-
-
-def _notices(
-    job: Job, found: Sequence[Evaluated], own: bool, group: int | None, within: Limits
-) -> Iterator[Notice]:
-    """What to know of these plans; `own`: whether the GPUs are named, and the usual numbers of them tried."""
-    best = found[0]
-    if said := replace(best.host, memory_bytes=within.host_bytes).notice:
-        yield said
-    if own and best.choice.layout.gpus > 1:
-        yield Notice(
-            "gpus-tried",
-            f"{', '.join(map(str, COUNTS))} GPUs were tried: --gpus 1 keeps to one.",
-        )
-    yield from beyond_context(job.arch, job.setup.seq_len)
-    yield from few_steps(best.run.steps)
-    if job.loss_tokens is None:
-        yield from _of_rewards(job, best)
-    if job.setup.objective == "grpo":
-        yield from grpo.notices(job.arch, best.memory.setup, {"group": group})
-    if "attention" in (plan.choice.layers for plan in found):
-        yield Notice(
-            "regret-of-attention",
-            "The law of regret was fitted on adapters of all layers; attention alone lags behind it.",
-        )
-    if best.over_bytes("sure") > 0:
-        yield Notice(
-            "memory-tight",
-            f"The upper end of the memory's interval, {units.byte_size(best.memory.high)}, is more than the GPU has. "
-            f"--fit sure keeps to plans whose upper end fits too.{said_narrower(best.memory)}",
-        )
-    if best.regret is not None and best.regret.extrapolated:
-        yield Notice(
-            "regret-extrapolated",
-            "The best plan's parameters per loss token lie outside the range that the law of regret was fitted on.",
-        )
-    if packed := packed_notice(
-        job.samples, best.memory.setup, job.given.get("packing") is not None, job.epochs
-    ):
-        yield packed
-    yield from to_say(best.memory.setup)
-    yield from peak_notices(job.calibration.peaks, job.arch, best.memory.setup)
-    yield from best.run.step.notices
-
-
 def _rejected(chooser: Chooser, best: int, within: Limits) -> Iterator[Rejected]:
     from .select import neighbours
 
@@ -347,23 +278,30 @@ def plan(
         raise UnsupportedArchitectureError(f"No step time: {gap}")
     free = open_to(options, setup.get("trainer"))
     chooser, best = best_of(job, space, within, free)
-    cells = chooser.cells
-    others = chooser.next_best(best, within, alternatives)
+    plans = [chooser.full(cell) for cell in (best, *chooser.next_best(best, within, alternatives))]
     front = chooser.frontier(within, frontier)
-    plans = [chooser.full(cell) for cell in (best, *others)]
     own = gpu != ANY and _numbers("gpus", gpus) == COUNTS
+    warnings = (
+        *of_data, *told(fitting, setup.get("trainer")), *widened(plans[0].choice.layout, free),
+        *notices(job, plans, own, group, within),
+    )  # fmt: skip
+    return _found(chooser, best, within, plans, front, warnings, name, model, _held(options, setup))
+
+
+def _found(
+    chooser: Chooser, best: int, within: Limits, plans: Sequence[Evaluated], front: Iterable[int],
+    warnings: tuple[Notice, ...], name: str, model: str | os.PathLike[str] | Mapping[str, Any],
+    given: Mapping[str, Any],
+) -> Found:  # fmt: skip
+    """The answer: the best of `plans` and the next best, with what stands around them."""
+    job, cells = chooser.cells.job, chooser.cells
     return Found(
         model=name, tokens=job.tokens, loss_tokens=job.loss_tokens, limits=within,
         candidates=len(cells.seconds), feasible=chooser.count(within), best=plans[0],
         sure=_sure(cells, within) if plans[0].over_bytes("sure") > 0 else None,
         alternatives=tuple(plans[1:]), frontier=tuple(chooser.full(cell) for cell in front),
         binding=tuple(_binding(chooser, best, within)), rejected=_sorted(_rejected(chooser, best, within)),
-        warnings=(
-            *of_data, *told(fitting, setup.get("trainer")), *widened(plans[0].choice.layout, free),
-            *_notices(job, plans, own, group, within),
-        ),
-        learning_rate=_rate(model, job, plans[0]),
-        given=_held(options, setup),
+        warnings=warnings, learning_rate=_rate(model, job, plans[0]), given=given,
     )  # fmt: skip
 
 
