@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..adapter import Adapted, by_matrix
 from ..adapter.whole import NOTHING_WHOLE, Whole
@@ -16,7 +16,7 @@ from ..dataclass import dataclass
 from ..schema import Architecture, Block
 from ..setup import Setup
 from .layer import Walk
-from .layout import Trained, shape_of
+from .layout import Shape, Trained, shape_of
 from .linear import Joined
 from .outside import ALONE, Outside
 from .passes import CASTS, Pass, make_pass
@@ -34,7 +34,8 @@ CACHES = "caches"  # the label of keys and values that a cache alone still holds
 @dataclass
 class Job:
     """What is run: a model, what is trained of it, and how; `ranks_follow`: it will be run at other ranks too;
-    `points`: the many at which it is run at once, with pairs of any of them."""
+    `points`: the many at which it is run at once, with pairs of any of them; `shaped`: their `shape`, where it is
+    known."""
 
     arch: Architecture
     setup: Setup
@@ -44,6 +45,7 @@ class Job:
     unpacked: Mapping[int, int] = field(default_factory=dict)
     ranks_follow: bool = False
     points: Joined | None = None
+    shaped: tuple[Shape, tuple[int, ...]] | None = None
 
     def __post_init__(self) -> None:
         """Pairs by matrix."""
@@ -54,9 +56,9 @@ class Job:
         self.norm_biases = self.whole.bias > 0 and self.whole.bias > sum(matrices)
 
     @cached_property
-    def shape(self) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+    def shape(self) -> tuple[Shape, tuple[int, ...]]:
         """The adapter without its ranks, and these."""
-        return shape_of(self.adapted or ())
+        return shape_of(self.adapted or ()) if self.shaped is None else self.shaped
 
     def run(self, *, grad: bool = True, length: int | None = None, width: int = 0) -> Pass:
         """A pass on a new tape; `length` replaces the workload's, `width` the hidden states' bytes a value."""

@@ -57,7 +57,7 @@ def _with_symbols(job: Job, ranks: Sequence[int], least: int = 0) -> Job:
     setup = job.setup
     if least:
         setup = with_batch(setup, least - 1 + found[-1])
-    return replace(job, adapted=adapted, setup=setup)
+    return replace(job, adapted=adapted, setup=setup, shaped=None)
 
 
 def with_batch(setup: Setup, micro_batch: Any) -> Setup:
@@ -84,6 +84,7 @@ def _walks(*key: Any) -> _Walks:
 def _key(job: Job, what: tuple[Any, ...], of: int | None) -> tuple[tuple[int, ...], tuple[Any, ...]]:
     """The ranks of a job, and everything else that a walk of it depends on but for the micro-batch; of one matrix
     outside of the layers (`of`, -1: of none) neither other matrices' pairs nor checkpointing."""
+    shape: tuple[Any, ...]
     shape, ranks = job.shape
     choices: tuple[Any, ...] = _choices(job.setup)
     if of is not None:

@@ -229,10 +229,25 @@ def _has_qk_norms(arch: Architecture, block: Block) -> bool:
 _BESIDE_RANK = attrgetter(*(name for name in Pair.__dataclass_fields__ if name != "rank"))
 
 
-def shape_of(adapted: Sequence[Adapted]) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+class Shape(tuple[Any, ...]):
+    """Adapted matrices without their ranks, as a key that is hashed once."""
+
+    def __hash__(self) -> int:
+        """That of its parts."""
+        known: int | None = vars(self).get("hashed")
+        if known is None:
+            known = vars(self)["hashed"] = super().__hash__()
+        return known
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Its parts: hashes of words differ between processes."""
+        return Shape, (tuple(self),)
+
+
+def shape_of(adapted: Sequence[Adapted]) -> tuple[Shape, tuple[int, ...]]:
     """Adapted matrices without their ranks, a number for each distinct one in their place; and the ranks."""
     numbers: dict[int, int] = {}
-    shape = tuple(
+    shape = Shape(
         (
             item.index,
             item.layers,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
-from typing import get_args
+from typing import Any, get_args
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
@@ -39,6 +39,7 @@ from .states import (
     Weights,
     base_weights,
     optimizer_bytes,
+    seen_by_tensors,
     share,
     trained_bytes,
     trained_tensors,
@@ -221,22 +222,25 @@ class Throughout:
 
 
 def throughout(
-    arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None, whole: Whole, weights: Weights, stage: Stage
+    arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None, whole: Whole, weights: Weights, stage: Stage,
+    *, known: dict[Any, Any] | None = None,
 ) -> Throughout:  # fmt: skip
-    """What a GPU of a stage holds, whatever passes; gradients among it where they stay between micro-steps."""
-    known: dict[int, tuple[Tensor, ...]] = {}
+    """What a GPU of a stage holds, whatever passes; gradients among it where they stay between micro-steps. `known`
+    has tensors of the same adapter."""
+    made: dict[Any, tuple[Tensor, ...]] = {} if known is None else known
+    told = seen_by_tensors(setup), stage
 
     def tensors(over: int) -> tuple[Tensor, ...]:
         over = over if setup.expert_parallel > 1 else 1
-        if over not in known:
-            known[over] = trained_tensors(arch, setup, pairs, whole, stage, over)
-        return known[over]
+        if (over, told) not in made:
+            made[over, told] = trained_tensors(arch, setup, pairs, whole, stage, over)
+        return made[over, told]
 
     trained, size = sum(t.size * t.copies for t in tensors(1)), trained_bytes(tensors(1))
     of, states = {what: _over(setup, what) for what in SHARED}, tensors(_over(setup, "states"))
     frozen = flat_gradients(arch, setup)
-    made = share(trained_bytes(tensors(of["gradients"])) + frozen, of["gradients"])
-    gradients, gone = _gradients(setup, made, trained)
+    left = share(trained_bytes(tensors(of["gradients"])) + frozen, of["gradients"])
+    gradients, gone = _gradients(setup, left, trained)
     own = 0 if setup.method == "full" else share(trained_bytes(tensors(of["parameters"])), of["parameters"])
     held = share(optimizer_bytes(states, setup), of["states"])
     copies = 2 if setup.copies_base else 1

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 from ..adapter import Adapted
 from ..adapter.pairs import Pair
@@ -215,6 +216,13 @@ def trained_tensors(
     return tuple(_in_stage(found, stage, count_layers(arch)))
 
 
+def seen_by_tensors(setup: Setup) -> tuple[Any, ...]:
+    """Everything of a set-up that the `trained_tensors` of an adapter depend on, beside over how many GPUs they are
+    divided."""
+    split = setup.tensor_parallel, setup.expert_parallel
+    return *split, setup.trained_dtype, saved_width(setup), setup.trainer
+
+
 def trained_bytes(tensors: Iterable[Tensor]) -> int:
     """Bytes of trained parameters, and of their gradients."""
     return sum(t.size * t.copies * t.width for t in tensors)
@@ -378,9 +386,9 @@ def update_bytes(tensors: tuple[Tensor, ...], setup: Setup) -> int:
     """
     wide = setup.precision == "bf16-master"
     tensors = tuple(replace(t, width=FLOAT32) for t in tensors) if wide else tensors
-    largest = max((t.size * t.width for t in tensors), default=0)
     if setup.optimizer == "adamw":
         return _adamw_update(tensors, setup)
+    largest = max((t.size * t.width for t in tensors), default=0)
     if setup.optimizer == "muon":
         own = max((_muon_update(t) for t in tensors if _by_muon(t)), default=0)
         return max(own, _adamw_update([t for t in tensors if not _by_muon(t)], setup))
@@ -389,9 +397,11 @@ def update_bytes(tensors: tuple[Tensor, ...], setup: Setup) -> int:
 
 def _adamw_update(tensors: Sequence[Tensor], setup: Setup) -> int:
     """AdamW over these tensors, by its kernel."""
+    if setup.optimizer_kernel == "fused":
+        return 0
     largest = max((t.size * t.width for t in tensors), default=0)
     total = sum(t.size * t.copies * t.width for t in tensors)
-    return {"fused": 0, "foreach": total, "loop": 2 * largest}[setup.optimizer_kernel]
+    return {"foreach": total, "loop": 2 * largest}[setup.optimizer_kernel]
 
 
 def _muon_update(tensor: Tensor) -> int:

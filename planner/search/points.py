@@ -19,7 +19,7 @@ from ..memory.constants import constants
 from ..memory.course import ways
 from ..memory.kinds import Job
 from ..memory.known import with_batch
-from ..memory.layout import shape_of
+from ..memory.layout import Shape, shape_of
 from ..memory.linear import AtPoints, Joined, Linear, NotLinearError, Points
 from ..memory.loading import before_steps
 from ..memory.overhead import overhead
@@ -232,7 +232,7 @@ def _of_stage(arch: Architecture, asked: Sequence[Asked], stage: Stage) -> list[
     found = [np.zeros((len(each.tables), len(each.setups), FIGURES)) for each in asked]
     weights = [base_weights(arch, each.setups[0]) for each in asked]
     held = [
-        [throughout(arch, each.setups[0], t.pairs, t.whole, own, stage) for t in each.tables]
+        [throughout(arch, each.setups[0], t.pairs, t.whole, own, stage, known=t.made) for t in each.tables]
         for each, own in zip(asked, weights, strict=True)
     ]
     parts = [part for number, each in enumerate(asked) for part in _parts(arch, each, number, held[number])]
@@ -252,16 +252,27 @@ def _parts(arch: Architecture, asked: Asked, number: int, held: Sequence[Through
     """Tables of one shape each."""
     shapes: dict[Any, list[int]] = {}
     for place, table in enumerate(asked.tables):
-        shapes.setdefault(shape_of(table.pairs)[0], []).append(place)
+        shapes.setdefault(_shape(table)[0], []).append(place)
     setup = asked.setups[0]
     for tables in shapes.values():
         some = asked.tables[tables[0]]
+        job = Job(
+            arch, setup, some.pairs, some.whole, unpacked=base_weights(arch, setup).unpacked, ranks_follow=True,
+            shaped=_shape(some),
+        )  # fmt: skip
         yield _Part(
-            Job(arch, setup, some.pairs, some.whole, unpacked=base_weights(arch, setup).unpacked, ranks_follow=True),
-            asked.batches, [held[place] for place in tables],
-            [shape_of(asked.tables[place].pairs)[1] for place in tables],
+            job, asked.batches, [held[place] for place in tables],
+            [_shape(asked.tables[place])[1] for place in tables],
             [reduce_buffer(arch, setup, asked.tables[place].pairs) for place in tables], (number, tuple(tables)),
         )  # fmt: skip
+
+
+def _shape(table: Table) -> tuple[Shape, tuple[int, ...]]:
+    """The shape of an adapter, and its ranks."""
+    if "shape" not in table.made:
+        table.made["shape"] = shape_of(table.pairs)
+    found: tuple[Shape, tuple[int, ...]] = table.made["shape"]
+    return found
 
 
 def _regular(arch: Architecture, setup: Setup, some: Table) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import field
 from itertools import product
 from typing import Any
 
@@ -18,11 +19,14 @@ from ..speed.walk import takes_mask
 from .mixed import Mixed, mixed, weights
 from .space import Job, Space, alone_of
 
+Own = tuple[int, tuple[Adapted, ...], Whole, dict[Any, Any]]  # an adapter, and what is made of it
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
     """An adapter on a base, with its work, equal to itself alone; `apart` is the share of what it trains that belongs
-    to experts, `padded` the work of several sequences where these take another kernel than one does."""
+    to experts, `padded` the work of several sequences where these take another kernel than one does. What was
+    `made` of its adapter is of every base."""
 
     rank: int
     layers: str
@@ -34,6 +38,7 @@ class Table:
     work: Mixed
     apart: float
     padded: Mixed | None = None
+    made: dict[Any, Any] = field(default_factory=dict, repr=False)
 
 
 def tables(job: Job, space: Space) -> Iterator[Table]:
@@ -42,7 +47,7 @@ def tables(job: Job, space: Space) -> Iterator[Table]:
     missed: InputError | None = None
     some = False
     for layers in space.layers:
-        own: list[tuple[int, tuple[Adapted, ...], Whole]] = []
+        own: list[Own] = []
         for rank in space.ranks:
             spec = replace(job.spec, rank=rank, layers=(layers,), targets=None)
             try:
@@ -52,10 +57,10 @@ def tables(job: Job, space: Space) -> Iterator[Table]:
                     raise
                 missed = error
                 continue
-            own.append((rank, pairs, trained_whole(job.arch, spec, pairs)))
+            own.append((rank, pairs, trained_whole(job.arch, spec, pairs), {}))
         if own:
             some = True
-            shares = weights([pairs for _, pairs, _ in own])
+            shares = weights([pairs for _, pairs, _, _ in own])
             for quantize, checkpointing in product(space.quantize, space.checkpointing):
                 yield from _of_base(job, space, layers, own, shares, quantize, checkpointing)
     if missed is not None and not some:
@@ -63,20 +68,20 @@ def tables(job: Job, space: Space) -> Iterator[Table]:
 
 
 def _of_base(
-    job: Job, space: Space, layers: str, own: Sequence[tuple[int, tuple[Adapted, ...], Whole]], shares: Any,
+    job: Job, space: Space, layers: str, own: Sequence[Own], shares: Any,
     quantize: Quantize, checkpointing: Checkpointing,
 ) -> Iterator[Table]:  # fmt: skip
     """Adapters of one layer set on one base."""
     setup, more = (alone_of(job, quantize, checkpointing, space.layouts[0], size) for size in (1, 2))
-    works = mixed(shares, lambda number: work_of(job.arch, setup, *own[number][1:]))
+    works = mixed(shares, lambda number: work_of(job.arch, setup, *own[number][1:3]))
     padded: list[Mixed] | list[None] = [None] * len(own)
     if takes_mask(more) and not takes_mask(setup):
-        padded = mixed(shares, lambda number: work_of(job.arch, more, *own[number][1:]))
+        padded = mixed(shares, lambda number: work_of(job.arch, more, *own[number][1:3]))
     divided = replace(
         setup, gpus=2 * setup.gpus, sharding="ddp", expert_parallel=2, generation="transformers"
     )
-    for (rank, pairs, whole), work, several in zip(own, works, padded, strict=True):
+    for (rank, pairs, whole, made), work, several in zip(own, works, padded, strict=True):
         params = trained_params(job.arch, setup, pairs, whole)
         split = held(job.arch, divided, pairs, whole)
         apart = 2 * setup.tensor_parallel * split.experts / params
-        yield Table(rank, layers, quantize, checkpointing, pairs, whole, params, work, apart, several)
+        yield Table(rank, layers, quantize, checkpointing, pairs, whole, params, work, apart, several, made)
