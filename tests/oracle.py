@@ -150,6 +150,12 @@ def flops_of(step: Callable[[], object]) -> int:
     counted = 0
 
     class Counter(TorchDispatchMode):
+        @classmethod
+        def _should_skip_dynamo(cls) -> bool:
+            return (
+                False  # nothing is compiled here, and to keep the compiler out takes as long as an operation
+            )
+
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             nonlocal counted
             out = func(*args, **(kwargs or {}))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import multiprocessing
 import os
 import re
 import subprocess
@@ -20,6 +22,7 @@ from hypothesis import strategies as st
 from planner import PlannerError, estimate, facts
 from planner.architecture import cache, meta
 from planner.architecture.build import BUILDERS, build, build_natively
+from planner.cli.main import main
 from planner.errors import ConfigError, MissingDependencyError, UnsupportedArchitectureError
 from planner.schema import Architecture
 
@@ -119,10 +122,15 @@ def default_config(model_type: str) -> dict[str, Any]:
     return found
 
 
+@functools.cache
+def built(model_type: str) -> Architecture:
+    """A default model of a type, built once for all tests."""
+    return build(default_config(model_type))
+
+
 @pytest.mark.parametrize("model_type", [t for t in SAMPLE if t not in BUILDERS])
 def test_every_parameter_of_a_default_model_is_counted_once(model_type: str) -> None:
-    config = default_config(model_type)
-    arch, model = build(config), oracle.meta_model(config)
+    arch, model = built(model_type), oracle.meta_model(default_config(model_type))
     assert arch.params == oracle.params(model)
     assert arch.params_active <= arch.params
     linear = {name for name, m in model.named_modules() if type(m).__name__ in ("Linear", "Conv1D")}
@@ -167,7 +175,7 @@ def covered() -> dict[tuple[str, str], list[str]]:
 @pytest.mark.parametrize("model_type", SAMPLE)
 def test_the_coverage_page_says_what_the_program_counts(model_type: str) -> None:
     _, _, route, params, equal, _, _, flops = covered()[model_type, SAMPLE[model_type]]
-    arch = build(default_config(model_type))
+    arch = built(model_type)
     assert equal == "equal" and params == f"{arch.params:,}"
     assert route == ("builder" if arch.built_by is None else "meta")
     assert flops == ("none" if arch.flops_gap else "exact")
@@ -322,19 +330,28 @@ print(*({"torch", "transformers"} & set(sys.modules)))
 """
 
 
-def child(folder: Path) -> subprocess.Popen[str]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), cache.VARIABLE: str(folder)}
-    command = [sys.executable, "-c", CHILD, json.dumps(HELIUM)]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def tell(start: Any, answers: Any) -> None:
+    start.wait(120)
+    answers.put(estimate(HELIUM).model.params)
 
 
 def test_processes_at_once_agree_and_a_second_call_imports_nothing_heavy(own_cache: Path) -> None:
-    at_once = [child(own_cache) for _ in range(2)]
-    answers = {run.communicate(timeout=120)[0].splitlines()[0] for run in at_once}
-    assert answers == {str(build(HELIUM).params)}
+    """The first are copies of this process where the system makes such, which need not import torch again."""
+    forks = "fork" in multiprocessing.get_all_start_methods()
+    context: Any = multiprocessing.get_context("fork" if forks else "spawn")
+    start, answers = context.Barrier(2), context.Queue()
+    at_once = [context.Process(target=tell, args=(start, answers), daemon=True) for _ in range(2)]
+    for run in at_once:
+        run.start()
+    found = {answers.get(timeout=120) for _ in at_once}
+    for run in at_once:
+        run.join(120)
     assert [path.suffix for path in files(own_cache)] == [".json"]
-    out, err = child(own_cache).communicate(timeout=120)
-    assert out.splitlines()[1] == "", err
+    assert found == {build(HELIUM).params}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), cache.VARIABLE: str(own_cache)}
+    command = [sys.executable, "-c", CHILD, json.dumps(HELIUM)]
+    later = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=True)
+    assert later.stdout.splitlines() == [str(build(HELIUM).params), ""], later.stderr
 
 
 def test_the_cache_lies_where_the_platform_keeps_caches(
@@ -393,21 +410,24 @@ def with_code(folder: Path, marker: Path) -> Path:
     return folder
 
 
-def lora_plan(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "home")}
-    command = [sys.executable, "-m", "planner", "estimate", "--json", *arguments]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+def test_code_of_a_repository_is_run_where_the_user_says_so_and_only_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import dynamic_module_utils
 
-
-def test_code_of_a_repository_is_run_where_the_user_says_so_and_only_there(tmp_path: Path) -> None:
+    # Where transformers copies code to and imports it from.
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
     marker = tmp_path / "ran"
-    folder = with_code(tmp_path / "odd", marker)
-    refused = lora_plan(tmp_path, "--model", str(folder))
-    assert refused.returncode == 2 and "--trust-remote-code" in refused.stderr and not marker.exists()
-    done = lora_plan(
-        tmp_path, "--model", str(folder), "--trust-remote-code", "--layers", "all-linear", "--rank", "2"
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    command = ["estimate", "--json", "--model", str(with_code(tmp_path / "odd", marker))]
+    with pytest.raises(SystemExit) as refused:
+        main(command)
+    assert refused.value.code == 2 and "--trust-remote-code" in capsys.readouterr().err
+    assert not marker.exists()
+    with pytest.raises(SystemExit) as done:
+        main([*command, "--trust-remote-code", "--layers", "all-linear", "--rank", "2"])
+    printed = capsys.readouterr()
+    assert done.value.code == 0, printed.err
+    found = json.loads(printed.out)
     assert marker.exists() and found["model"]["params"] == 2 * 12 * 30 + 12 * 12 + 12
     assert found["adapter"]["params"] == 2 * (12 + 12)

@@ -14,7 +14,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
@@ -76,13 +76,19 @@ def cli_reference() -> str:
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def pages() -> Iterator[tuple[Path, str]]:
-    """Each page with the text that it should have."""
-    yield ROOT / "docs" / "cli.md", cli_reference()
-    yield ROOT / "docs" / "accuracy.md", accuracy_page.page()
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
-        if path.name not in ("cli.md", "accuracy.md"):
-            yield path, with_outputs(path.read_text(encoding="utf-8"))
+WHOLE: dict[str, Callable[[], str]] = {"cli.md": cli_reference, "accuracy.md": accuracy_page.page}
+
+
+def paths() -> list[Path]:
+    """The README and every page."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def text_of(path: Path) -> str:
+    """The text that a page should have."""
+    if path.name in WHOLE:
+        return WHOLE[path.name]()
+    return with_outputs(path.read_text(encoding="utf-8"))
 
 
 def main() -> int:
@@ -95,8 +101,9 @@ def main() -> int:
     )
     check = parser.parse_args().check
     stale = []
-    for path, text in pages():
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
+    for path in paths():
+        text = text_of(path)
+        if path.read_text(encoding="utf-8") != text:
             stale.append(path)
             if not check:
                 path.write_text(text, encoding="utf-8")

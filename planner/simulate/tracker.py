@@ -44,7 +44,15 @@ FLOPS: dict[Any, Callable[..., int]] = {
 SOFTMAX_BACK = torch.ops.aten._softmax_backward_data.default
 
 
-class Tracker(TorchDispatchMode):  # type: ignore[misc]
+class Uncompiled(TorchDispatchMode):  # type: ignore[misc]
+    """A mode that torch need not keep its compiler out of at every operation: nothing is compiled here."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+class Tracker(Uncompiled):
     """Records a step. Storages known before it starts are given to `ignore`; they are counted elsewhere.
 
     A storage is known by weak reference, so that watching it does not keep it. In the backward pass the place is
@@ -220,7 +228,7 @@ def sole_owner() -> tuple[int, int] | None:
         return None
     found: list[tuple[int, int]] = []
 
-    class Look(TorchDispatchMode):  # type: ignore[misc]
+    class Look(Uncompiled):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if func is torch.ops.aten.add.Tensor:
                 found.append(_owners(args[0]))
