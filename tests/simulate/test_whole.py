@@ -6,9 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from planner.adapter import AdapterSpec
 from planner.setup import Setup
+from planner.simulate import tracker
 from planner.simulate.core import Simulation, simulate_step
 
 from .small import CONFIGS, LORA
@@ -65,6 +67,45 @@ def test_a_few_layers_tell_the_whole(config: str, setup: str) -> None:
 )
 def test_so_it_does_for_every_choice(setup: Setup) -> None:
     equal(*pair(CONFIGS["llama"], setup))
+
+
+def found_every_time(operation: Any, args: Any, kwargs: Any) -> Any:
+    """What torch itself makes of an operation."""
+    return operation(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("config", "setup"),
+    [
+        ("qwen3_moe", SETUPS["full checkpointed"]),
+        ("llama", replace(BASE, method="qlora", quantize="nf4-double", lora_dropout=0.1, packing="padded")),
+        ("t5 two stacks", replace(FULL, precision="autocast")),
+        ("jamba mamba and attention", SETUPS["lora checkpointed"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_results_whose_form_is_known_are_those_that_torch_finds(
+    config: str, setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = None if setup.method == "full" else LORA
+    simulate_step(CONFIGS[config], spec, setup)
+    assert tracker._known
+    known = simulate_step(CONFIGS[config], spec, setup)
+    monkeypatch.setattr(tracker, "result", found_every_time)
+    equal(known, simulate_step(CONFIGS[config], spec, setup))
+
+
+def test_a_result_that_shares_memory_or_holds_values_is_not_remembered() -> None:
+    base, real = torch.empty(2, 3, 4, device="meta"), torch.ones(3)
+    for _ in range(2):
+        view = tracker.result(torch.ops.aten._unsafe_view.default, (base, [6, 4]), {})
+        assert view.untyped_storage()._cdata == base.untyped_storage()._cdata
+        assert tracker.result(torch.ops.aten.add.Tensor, (real, real), {}).tolist() == [2, 2, 2]
+        tilted = tracker.result(torch.ops.aten.mul.Tensor, (base.mT, 2), {})
+        assert tilted.stride() == base.mT.stride() and tilted.dtype == torch.float32
+        whole = tracker.result(torch.ops.aten.eq.Scalar, (base, 1), {})
+        assert whole.dtype == torch.bool
+        assert tracker.result(torch.ops.aten.sum.default, (whole,), {}).dtype == torch.int64
 
 
 def test_layers_with_adapters_of_their_own_are_kinds_of_their_own() -> None:
