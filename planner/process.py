@@ -5,3 +5,5 @@
 ends_soon = False
 # Processor time that was spent on this process's answer before it was forked off, in seconds.
 spent_before_s = 0.0
+# Whether it is to end without the interpreter's tidying up: libraries are being loaded by a thread.
+leaves_at_once = False

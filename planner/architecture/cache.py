@@ -65,21 +65,32 @@ def _sha256(data: bytes) -> str:
 def load(name: str) -> schema.Architecture | None:
     """What is kept under this name, or None where nothing is or it cannot be read."""
     try:
-        with open(_path(name), encoding="utf-8") as file:
-            data = json.load(file)
-        if data["key"] != name:
-            return None
-        found = _decode(data["architecture"])
-    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        found = _decode((read(name) or {})["architecture"])
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         return None
     return found if isinstance(found, schema.Architecture) else None
 
 
+def read(name: str) -> dict[str, Any] | None:
+    """What `write` put under this name, or None where nothing is or it cannot be read."""
+    try:
+        with open(_path(name), encoding="utf-8") as file:
+            data = json.load(file)
+    except (OSError, ValueError, RecursionError):
+        return None
+    return data if isinstance(data, dict) and data.get("key") == name else None
+
+
 def store(name: str, architecture: schema.Architecture) -> None:
+    """Keep it, as `write` does."""
+    write(name, {"architecture": encoded(architecture)})
+
+
+def write(name: str, content: Mapping[str, Any]) -> None:
     """Keep it; where that fails (a full disk, a folder of someone else's) nothing happens."""
     import tempfile
 
-    text = json.dumps({"key": name, "architecture": encoded(architecture)}, separators=(",", ":"))
+    text = json.dumps({"key": name, **content}, separators=(",", ":"))
     temporary = None
     try:
         os.makedirs(folder(), exist_ok=True)

@@ -98,10 +98,18 @@ def cli() -> None:
 
 
 def _leave(code: int) -> None:
-    """End the process without taking apart thousands of modules one by one, a fifteenth of such a command."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _leave_if_heavy(code: object) -> None:
+    """End the command's process, where it has imported torch, without taking apart thousands of modules one by one, a
+    thirtieth of such a command."""
+    if not process.ends_soon or not (process.leaves_at_once or "torch" in sys.modules):
+        return
+    if code is None or isinstance(code, int):
+        _leave(code or 0)
 
 
 def main(argv: list[str] | None = None) -> Any:
@@ -110,11 +118,14 @@ def main(argv: list[str] | None = None) -> Any:
     process.ends_soon = argv is None and not LONG.issuperset(sys.argv[1:2])
     gc.set_threshold(100_000)  # a short command drops little: looking for it often is a tenth of a cold start
     try:
-        return cli.main(args=argv, prog_name="lora-plan", standalone_mode=True)
+        try:
+            return cli.main(args=argv, prog_name="lora-plan", standalone_mode=True)
+        except SystemExit as end:
+            _leave_if_heavy(end.code)
+            raise
     except PlannerError as error:
         click.echo(f"Error: {error}", err=True)
-        if process.ends_soon and "torch" in sys.modules:
-            _leave(error.exit_code)
+        _leave_if_heavy(error.exit_code)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of a pipe (head, less) left; say nothing more, and let no flush at exit complain.

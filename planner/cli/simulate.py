@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from ..choices import CHOICES
-from ..simulate import simulate
 from .adapter_options import MODEL_AND_ADAPTER, PEFT, adapter_options, library_options
 from .options import Count, Function, SectionedCommand, complete, json_option, print_json
 from .run_options import BESIDE, IMAGES, run_options
@@ -103,6 +102,10 @@ def command(as_json: bool, **options: Any) -> None:
     by part, when it is reached, and FLOPs. Needs torch: pip install "lora-plan[validate]".
     """
     given = library_options(options)
+    from ..architecture.meta import ahead
+
+    ahead.begin()
+    from ..simulate import simulate
     from .simulate_page import show, watched
 
     with watched() as progress:

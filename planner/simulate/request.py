@@ -6,12 +6,12 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from importlib import metadata, util
+from importlib import import_module, metadata, util
 from typing import Any
 
 from ..adapter import AdapterSpec, adapt
 from ..adapter.options import names, spec_of
-from ..architecture.meta import checks, nothing_collected
+from ..architecture.meta import ahead, checks, nothing_collected
 from ..architecture.meta.lighter import lighter_import, undisturbed
 from ..errors import InputError, MissingDependencyError, hint
 from ..estimator import load, model_of
@@ -22,6 +22,7 @@ from ..schema import Architecture, Notice, Source
 from ..setup import Setup
 from ..trainers import claimed
 from .apart import each
+from .check import clear_errors
 from .report import SimulatedStep, SimulatedSteps
 from .setups import setups_of
 
@@ -90,12 +91,15 @@ def _run(
 ) -> tuple[dict[str, SimulatedStep], list[str]]:  # fmt: skip
     """The step of every set-up, by method, and what ran otherwise than asked for."""
     with nothing_collected(), lighter_import():
+        with clear_errors(str(config.get("model_type"))):
+            import_module("transformers")  # which does not import torch, and leaves time to load its library
         from .core import Simulation, prepare, simulate_step
 
         def run(setup: Setup) -> Simulation:
             return undisturbed(partial(simulate_step, config, spec, setup, arch=arch, whole=whole))
 
         prepare(config, setups[0])
+        ahead.wait()
         results = each(run, setups, tell)
     steps: dict[str, SimulatedStep] = {
         setup.method: SimulatedStep(

@@ -8,7 +8,7 @@ Only for the versions on which this was compared with the ordinary import, model
 
 from __future__ import annotations
 
-import functools
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from ... import process
 from .installed import installed
+from .listed import kept
 
 # Beginnings of the versions that tools/compare_lighter_import.py compared.
 COMPARED = {"transformers": "5.23.", "torch": "2.13."}
@@ -238,13 +239,15 @@ class Finder(MetaPathFinder, Loader):
 
 
 def list_files_once(module: ModuleType) -> None:
-    """Let it keep every list of a folder's names (it keeps 128, fewer than there are models, and asks twice), and
-    look for a file's list of names, the last there, from its end."""
+    """Let it keep every list of a folder's names (it keeps 128, fewer than there are models, and asks twice), that of
+    all models on disk, and look for a file's list of names, the last there, from its end."""
     lister, names = (
         getattr(module, name, None) for name in ("create_import_structure_from_path", "fetch__all__")
     )
     if (listing := getattr(lister, "__wrapped__", None)) is not None:
-        module.create_import_structure_from_path = functools.cache(listing)  # type: ignore[attr-defined]
+        models = os.path.join(os.path.dirname(os.path.dirname(str(module.__file__))), "models")
+        keeping = kept(listing, models, installed("transformers"))
+        module.create_import_structure_from_path = keeping  # type: ignore[attr-defined]
     if names is not None:
         module.fetch__all__ = lambda text: names(text[max(text.rfind("\n__all__"), 0) :])  # type: ignore[attr-defined]
 
