@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +38,7 @@ def installation(folder: Path, version: str = "5.23.0") -> Path:
     """A folder of models beside a package manager's record."""
     models = folder / "transformers" / "models"
     (models / "a").mkdir(parents=True)
+    (models / "__init__.py").touch()
     record = folder / f"transformers-{version}.dist-info" / "RECORD"
     record.parent.mkdir()
     record.write_text("files")
@@ -48,21 +52,23 @@ def test_a_kept_list_is_the_library_s(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
     models = str(installation(tmp_path))
-    theirs = import_utils.create_import_structure_from_path.__wrapped__
-    whole = theirs(os.path.join(os.path.dirname(transformers.__file__), "models"))
+    real = os.path.join(os.path.dirname(transformers.__file__), "models")
+    theirs = import_utils.define_import_structure.__wrapped__
     asked: list[Any] = []
 
-    def listing(path: Any) -> Any:
+    def listing(path: Any, prefix: str | None = None) -> Any:
         asked.append(path)
-        return whole
+        return theirs(real, prefix) if path == models else "of another folder"
 
-    first, again = (listed.kept(listing, models, "5.23.0") for _ in range(2))
-    assert first(models) is whole and asked == [models]
-    found = again(Path(models))
-    assert found == whole and list(found) == list(whole) and len(found) > 300 and asked == [models]
-    (Path(models) / "__init__.py").touch()  # another folder than the one that was listed
-    assert again(f"{models}/__init__.py") is found
-    assert listed.kept(listing, models, "5.23.0")(models) is whole and len(asked) == 2
+    whole, inside = theirs(real), theirs(real, "models")
+    for _ in range(2):  # what it lists, and what is on disk
+        found = listed.kept(listing, models, "5.23.0")
+        assert found(Path(models), prefix="models") == inside
+        assert found(f"{models}/__init__.py") == found(models) == whole and found(models) is not found(models)
+        assert [*map(list, found(models).values())] == [*map(list, whole.values())]
+        assert found(f"{models}/a") == "of another folder"
+    assert asked == [models, f"{models}/a", f"{models}/a"]
+    assert len(whole[frozenset({"torch"})]) > 300
 
 
 def test_a_list_is_kept_for_what_a_package_manager_installed(
@@ -74,7 +80,8 @@ def test_a_list_is_kept_for_what_a_package_manager_installed(
     lists = iter(range(10))
 
     def asked(version: str = "5.23.0") -> Any:
-        return listed.kept(lambda path: {f"{next(lists)}": {"a"}}, str(models), version)(str(models))
+        found = listed.kept(lambda path: {frozenset(): {f"{next(lists)}": {"a"}}}, str(models), version)
+        return found(str(models))[frozenset()]
 
     assert asked() == {"0": {"a"}} and asked() == {"0": {"a"}}
     assert asked("5.24.0") == {"1": {"a"}} and asked("5.24.0") == {"2": {"a"}}
@@ -114,3 +121,20 @@ def test_a_simulation_ends_with_its_code(words: list[str], code: int) -> None:
     command = [sys.executable, "-m", "planner", "simulate", *words]
     run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     assert run.returncode == code and (run.stdout if code == 0 else run.stderr)
+
+
+@pytest.mark.parametrize("pattern", [r"^model\.(?P<g0>layers)\.(?!\w)", "a|(b)"])
+def test_a_pattern_that_is_compiled_later_finds_the_same(pattern: str) -> None:
+    later, now = copy.deepcopy(lighter.LaterPattern(pattern)), re.compile(pattern)
+    for text in ("model.layers.", "model.layers.x", "xab", ""):
+        found, expected = later.search(text), now.search(text)
+        assert (found and (found.span(), found.lastgroup)) == (
+            expected and (expected.span(), expected.lastgroup)
+        )
+    assert later.sub("-", "xab") == now.sub("-", "xab") and later.groups == now.groups
+
+
+def test_a_caller_is_named_as_inspect_names_it() -> None:
+    here, theirs = sys._getframe(), inspect.getframeinfo(sys._getframe())
+    assert lighter._module_of(here) is inspect.getmodule(here) is sys.modules[__name__]
+    assert lighter._place_of(1) == f"{theirs.filename}:{theirs.lineno + 2}"

@@ -103,12 +103,11 @@ def _leave(code: int) -> None:
     os._exit(code)
 
 
-def _leave_if_heavy(code: object) -> None:
+def _leave_if_heavy(code: object, had_torch: bool) -> None:
     """End the command's process, where it has imported torch, without taking apart thousands of modules one by one, a
-    thirtieth of such a command."""
-    if not process.ends_soon or not (process.leaves_at_once or "torch" in sys.modules):
-        return
-    if code is None or isinstance(code, int):
+    thirtieth of such a command. A program that had torch before goes on."""
+    heavy = process.leaves_at_once or ("torch" in sys.modules and not had_torch)
+    if process.ends_soon and heavy and (code is None or isinstance(code, int)):
         _leave(code or 0)
 
 
@@ -116,16 +115,17 @@ def main(argv: list[str] | None = None) -> Any:
     """Run the command line; a PlannerError becomes one line on standard error and exit code 2. Without `argv` the
     process is the command's own."""
     process.ends_soon = argv is None and not LONG.issuperset(sys.argv[1:2])
+    had_torch = "torch" in sys.modules
     gc.set_threshold(100_000)  # a short command drops little: looking for it often is a tenth of a cold start
     try:
         try:
             return cli.main(args=argv, prog_name="lora-plan", standalone_mode=True)
         except SystemExit as end:
-            _leave_if_heavy(end.code)
+            _leave_if_heavy(end.code, had_torch)
             raise
     except PlannerError as error:
         click.echo(f"Error: {error}", err=True)
-        _leave_if_heavy(error.exit_code)
+        _leave_if_heavy(error.exit_code, had_torch)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of a pipe (head, less) left; say nothing more, and let no flush at exit complain.

@@ -8,7 +8,9 @@ Only for the versions on which this was compared with the ordinary import, model
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from operator import attrgetter
-from types import ModuleType
+from types import FrameType, ModuleType, SimpleNamespace
 from typing import Any, TypeVar
 
 from ... import process
@@ -206,7 +208,7 @@ class Finder(MetaPathFinder, Loader):
     """Finds the modules that are left out, and the one that lists files."""
 
     def __init__(self) -> None:
-        self.ordinary: Any = None
+        self.ordinary: dict[str, Any] = {}
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -222,34 +224,85 @@ class Finder(MetaPathFinder, Loader):
             put_back()
             outer = import_module(fullname.rpartition(".")[0])
             return PathFinder.find_spec(fullname, outer.__path__)
-        if fullname == LISTS_FILES and (found := PathFinder.find_spec(fullname, path)) is not None:
-            self.ordinary, found.loader = found.loader, self
+        if fullname in SHORTENED and (found := PathFinder.find_spec(fullname, path)) is not None:
+            self.ordinary[fullname], found.loader = found.loader, self
             return found
         return None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """An empty module."""
-        return LeftOut(spec.name) if spec.name in LEFT_OUT else None
+        if spec.name not in LEFT_OUT:
+            return None
+        module = LeftOut(spec.name)
+        vars(module).update(LEFT_OUT[spec.name])  # found faster than by __getattr__: torch asks 30,000 times
+        return module
 
     def exec_module(self, module: ModuleType) -> None:
         """Nothing for a module that is left out."""
-        if module.__name__ == LISTS_FILES:
-            self.ordinary.exec_module(module)
-            list_files_once(module)
+        if module.__name__ in SHORTENED:
+            self.ordinary[module.__name__].exec_module(module)
+            SHORTENED[module.__name__](module)
 
 
 def list_files_once(module: ModuleType) -> None:
     """Let it keep every list of a folder's names (it keeps 128, fewer than there are models, and asks twice), that of
     all models on disk, and look for a file's list of names, the last there, from its end."""
-    lister, names = (
-        getattr(module, name, None) for name in ("create_import_structure_from_path", "fetch__all__")
+    lister, names, define = (
+        getattr(module, name, None)
+        for name in ("create_import_structure_from_path", "fetch__all__", "define_import_structure")
     )
     if (listing := getattr(lister, "__wrapped__", None)) is not None:
+        module.create_import_structure_from_path = functools.cache(listing)  # type: ignore[attr-defined]
+    if define is not None:
         models = os.path.join(os.path.dirname(os.path.dirname(str(module.__file__))), "models")
-        keeping = kept(listing, models, installed("transformers"))
-        module.create_import_structure_from_path = keeping  # type: ignore[attr-defined]
+        module.define_import_structure = kept(define, models, installed("transformers"))  # type: ignore[attr-defined]
     if names is not None:
         module.fetch__all__ = lambda text: names(text[max(text.rfind("\n__all__"), 0) :])  # type: ignore[attr-defined]
+
+
+def name_callers(module: ModuleType) -> None:
+    """Let torch's registrations of operators take their caller from its frame. inspect goes through the files of all
+    modules for it."""
+    if module.__name__ == "torch.library":
+        module.inspect = SimpleNamespace(getmodule=_module_of)  # type: ignore[attr-defined]
+    else:
+        module.get_source = _place_of  # type: ignore[attr-defined]
+
+
+def _module_of(frame: FrameType) -> ModuleType | None:
+    return sys.modules.get(frame.f_globals["__name__"])
+
+
+def _place_of(level: int) -> str:
+    """The file and line of a caller so many levels up."""
+    frame = sys._getframe(level)
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+class LaterPattern:
+    """Stands for a regular expression, compiled when it is used."""
+
+    def __init__(self, *given: Any) -> None:
+        self._given = given
+
+    def __getattr__(self, name: str) -> Any:
+        """What the expression has."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(re.compile(*self._given), name)
+
+
+def compile_later(module: ModuleType) -> None:
+    """Let transformers make its rules for checkpoints of all models, of which PEFT asks for those of one, without
+    compiling the thousand expressions of the others."""
+    module.re = SimpleNamespace(**{**vars(re), "compile": LaterPattern})  # type: ignore[attr-defined]
+
+
+# Modules that are changed a little once they are imported.
+SHORTENED: Mapping[str, Callable[[ModuleType], None]] = {
+    LISTS_FILES: list_files_once, "torch.library": name_callers, "torch._library.utils": name_callers,
+    "transformers.core_model_loading": compile_later,
+}  # fmt: skip
 
 
 def put_back() -> None:

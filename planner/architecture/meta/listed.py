@@ -10,36 +10,45 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import cache
 
-FORMAT = 1
-Listing = Callable[[Any], Any]
+FORMAT = 2
+Listing = Callable[..., Any]
 
 
 def kept(listing: Listing, models: str, version: str) -> Listing:
-    """`listing` of a path, which keeps every list, and that of the folder of all models on disk."""
-    listing = functools.cache(listing)
+    """transformers' `define_import_structure`, which keeps on disk what it gives of the folder of all models."""
     name = _name(models, version)
     if name is None:
         return listing
 
     @functools.cache
     def all_models() -> Any:
-        found = _decoded(cache.read(name))
-        if found is None:
-            found = listing(models)
-            cache.write(name, {"list": encoded(found)})
-        return found
+        data = cache.read(name)
+        if _decoded(data) is None:
+            data = {"list": encoded(listing(models))}
+            cache.write(name, data)
+        return data
 
-    def listed(path: Any) -> Any:
+    def listed(path: Any, prefix: str | None = None) -> Any:
         text = os.fspath(path)
-        folder = os.path.dirname(text) if os.path.isfile(text) else text
-        return all_models() if folder == models else listing(text)
+        if (os.path.dirname(text) if os.path.isfile(text) else text) != models:
+            return listing(path, prefix)
+        found = _decoded(all_models())
+        return found if prefix is None else _below(prefix, found)
 
     return listed
+
+
+def _below(prefix: str, found: Mapping[Any, Mapping[str, Any]]) -> dict[Any, dict[str, Any]]:
+    """The same list with the modules' names inside a package, as transformers makes it."""
+    return {
+        needs: {f"{prefix}.{name}": names for name, names in modules.items()}
+        for needs, modules in found.items()
+    }
 
 
 def _name(models: str, version: str) -> str | None:
