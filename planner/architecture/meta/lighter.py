@@ -28,6 +28,8 @@ from .listed import kept
 # Beginnings of the versions that tools/compare_lighter_import.py compared.
 COMPARED = {"transformers": "5.23.", "torch": "2.13."}
 LISTS_FILES = "transformers.utils.import_utils"
+OF_TORCH = "library"
+REGISTERS = f"torch.{OF_TORCH}"
 Result = TypeVar("Result")
 
 
@@ -263,7 +265,7 @@ def list_files_once(module: ModuleType) -> None:
 def name_callers(module: ModuleType) -> None:
     """Let torch's registrations of operators take their caller from its frame. inspect goes through the files of all
     modules for it."""
-    if module.__name__ == "torch.library":
+    if module.__name__ == REGISTERS:
         module.inspect = SimpleNamespace(getmodule=_module_of)  # type: ignore[attr-defined]
     else:
         module.get_source = _place_of  # type: ignore[attr-defined]
@@ -300,7 +302,7 @@ def compile_later(module: ModuleType) -> None:
 
 # Modules that are changed a little once they are imported.
 SHORTENED: Mapping[str, Callable[[ModuleType], None]] = {
-    LISTS_FILES: list_files_once, "torch.library": name_callers, "torch._library.utils": name_callers,
+    LISTS_FILES: list_files_once, REGISTERS: name_callers, "torch._library.utils": name_callers,
     "transformers.core_model_loading": compile_later,
 }  # fmt: skip
 
