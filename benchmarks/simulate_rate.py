@@ -1,9 +1,10 @@
 """How long cold `lora-plan simulate` takes, of three methods, against importing what it runs.
 
 That is torch, transformers and peft. All run in new processes, in turn, round after round, so that a busy machine
-slows all alike; the ratios of medians are what to compare, of wall time and of processor time. A simulation leaves
-out what it does not need of these libraries, so that a ratio may be below 1. Targets on 2 cores: 8 s for
-Llama-3.1-8B, 30 s for a mixture of a trillion parameters.
+slows all alike; the ratios of medians are what to compare, of wall time and of processor time, which is that of all
+processes of a simulation: methods run side by side where there are cores. A simulation leaves out what it does not
+need of these libraries, so that a ratio may be below 1. Targets on 2 cores: 8 s for Llama-3.1-8B, 30 s for a mixture
+of a trillion parameters.
 
     python benchmarks/simulate_rate.py [--rounds 5] [--out record.json] [--check 1.5]
 """
