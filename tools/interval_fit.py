@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.memory.interval_kinds import KINDS, NAMED, UNNAMED
 from planner.moments import Interval
@@ -147,7 +148,7 @@ def weights_of(found: Sequence[Ratio]) -> list[float]:
     return [1 / counts[each.origin] for each in found]
 
 
-def quantile(values: Sequence[float], weights: Sequence[float], share: float) -> float:
+def quantile(values: Sequence[float] | NDArray[np.float64], weights: Sequence[float], share: float) -> float:
     """The least value that a share of the weight does not pass."""
     order = np.argsort(values)
     reached = np.cumsum(np.array(weights)[order]) / np.sum(weights)

@@ -82,30 +82,33 @@ def place_of(gpus: int, per_node: int) -> str:
     return PLACES[0] if gpus == 1 else PLACES[1] if gpus <= per_node else PLACES[2]
 
 
-@cache
 def firsts(names: tuple[str, ...] = SETS) -> tuple[First, ...]:
     """Every first prediction of sets, by default those that widths rest on; shares of host time are those of today's
     estimate."""
+    return tuple(each for name in names for each in _firsts_of(name))
+
+
+@cache
+def _firsts_of(name: str) -> tuple[First, ...]:
     result = []
-    for name in names:
-        said = blind(name)
-        for case in later(name):
-            one = said[case.number]
-            if one.problem:
-                continue
-            made = set_up(case)
-            step, machine = made.time(), made.machine
-            assert step is not None
-            assert machine is not None
-            result.append(
-                First(
-                    case.source, name, math.log(one.measured / one.seconds), case.stated,
-                    kind_of(made.setup, machine, case.evidence), place_of(case.gpus, machine.per_node), case.evidence,
-                    thin_share(step.parts), staged_share(step.parts, machine), case.method != "full",
-                    machine.accelerator.name, made.setup.trainer,
-                    (math.log(one.seconds / one.low), math.log(one.high / one.seconds)),
-                )
-            )  # fmt: skip
+    said = blind(name)
+    for case in later(name):
+        one = said[case.number]
+        if one.problem:
+            continue
+        made = set_up(case)
+        step, machine = made.time(), made.machine
+        assert step is not None
+        assert machine is not None
+        result.append(
+            First(
+                case.source, name, math.log(one.measured / one.seconds), case.stated,
+                kind_of(made.setup, machine, case.evidence), place_of(case.gpus, machine.per_node), case.evidence,
+                thin_share(step.parts), staged_share(step.parts, machine), case.method != "full",
+                machine.accelerator.name, made.setup.trainer,
+                (math.log(one.seconds / one.low), math.log(one.high / one.seconds)),
+            )
+        )  # fmt: skip
     return tuple(result)
 
 

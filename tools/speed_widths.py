@@ -16,8 +16,13 @@ shape taken from the same sources follows the furthest one, which is then not he
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
 
 from planner.speed.efficiency import Spread, constants
 from planner.speed.kinds import KINDS, PLACES, RARE, Grounds
@@ -33,7 +38,6 @@ from tools.interval_fit import (
     score,
     shape_of,
     sources_of,
-    weights_of,
     width_of,
 )
 from tools.speed_firsts import FIVE, SETS, First, firsts, grounds_of, left_out_firsts
@@ -42,6 +46,7 @@ from tools.speed_fit import halves
 SLOW = 1.25  # how many times as far as below the interval reaches above, in deviations beside noise
 LEAST = 0.01  # of a deviation
 ALL = "all"
+Floats = NDArray[np.float64]
 Kind = Callable[[First], str]
 
 
@@ -102,19 +107,21 @@ CANDIDATES: Mapping[str, Recipe] = {
 THEN = Recipe(slow=7.0)  # what was chosen when five sets were known
 
 
-def need_of(each: First, shared: Spread, slow: float) -> float:
-    """The deviation below that just holds a step."""
-    side = math.sqrt(max(0.0, (each.log / shared.z) ** 2 - shared.noise(each.thin, each.staged)))
-    return side / slow if each.log > 0 else side
+def needs_of(found: Sequence[First], shared: Spread, slow: float) -> Floats:
+    """The deviation below that just holds each step."""
+    log, thin, staged = np.array([(each.log, each.thin, each.staged) for each in found]).T
+    noise = shared.within**2 + (shared.thin * thin) ** 2 + (shared.staged_spread * staged) ** 2
+    side: Floats = np.sqrt(np.maximum(0.0, (log / shared.z) ** 2 - noise))
+    return np.where(log > 0, side / slow, side)
 
 
 def side_of(found: Sequence[First], shared: Spread, slow: float) -> float:
     """The deviation below that the conformal share of sources keeps. With fewer than nine of them the largest, moved
     out as in tools/interval_fit.py."""
-    ratios = [each.ratio for each in found]
-    number = len(sources_of(ratios))
-    needs = [need_of(each, shared, slow) for each in found]
-    most = quantile(needs, weights_of(ratios), conformal(number))
+    counts = Counter(each.source for each in found)
+    number = len(counts)
+    weights = [1 / counts[each.source] for each in found]
+    most = quantile(needs_of(found, shared, slow), weights, conformal(number))
     return max(LEAST, most * max(1.0, -math.log(1 - COVERAGE) / math.log(number + 1)))
 
 
@@ -148,7 +155,7 @@ def pool_of(found: Sequence[First], kind: str, recipe: Recipe = CHOSEN) -> list[
     kinds = recipe.kinds
     test = kinds.of if kinds.pool is None or kind in kinds.rare else kinds.pool
     own = [each for each in found if test(each) == kind]
-    return own if len(sources_of(each.ratio for each in own)) >= FEWEST else list(found)
+    return own if len({each.source for each in own}) >= FEWEST else list(found)
 
 
 def rule_of(found: Sequence[First], shared: Spread, recipe: Recipe = CHOSEN) -> dict[str, Spread]:
@@ -181,34 +188,36 @@ def as_then(each: First) -> Judged:
     return Judged(each.ratio, each.found, below + above, max(0.0, -each.log - below, each.log - above))
 
 
-Pairs = list[tuple[First, Judged]]
+Pairs = Sequence[tuple[First, Judged]]
 
 
+@cache
 def in_order(recipe: Recipe = CHOSEN, stated: bool = True) -> Pairs:
     """Every first prediction of all sets but the first, by intervals of the sets before its own and, where the recipe
     has it, the first table."""
     known = list(left_out_firsts()) if recipe.table else []
-    result: Pairs = []
+    result: list[tuple[First, Judged]] = []
     for name in SETS:
         own = [each for each in firsts() if each.found == name]
         if name != SETS[0]:
             rule = rule_of(of_recipe(known, recipe), constants().any_spread, recipe)
             result += [(each, judged(each, rule, recipe)) for each in own if each.stated is stated]
         known += own
-    return result
+    return tuple(result)
 
 
+@cache
 def without_own(recipe: Recipe = CHOSEN, stated: bool = True, names: tuple[str, ...] = SETS) -> Pairs:
     """Every first prediction and the first table's steps, each by intervals of all other sources."""
     first = [each for each in firsts() if each.found in names]
     every = [*first, *(left_out_firsts() if recipe.table else ())]
-    result: Pairs = []
+    result: list[tuple[First, Judged]] = []
     for source in sources_of(each.ratio for each in every if each.stated is stated):
         rest = [each for each in every if each.source != source]
         rule = rule_of(of_recipe(rest, recipe), constants().any_spread, recipe)
         own = [each for each in every if each.source == source and each.stated is stated]
         result += [(each, judged(each, rule, recipe)) for each in own]
-    return result
+    return tuple(result)
 
 
 def with_shape_of_all(names: tuple[str, ...]) -> float:
@@ -230,16 +239,22 @@ def by_shipped(name: str, stated: bool = True) -> Pairs:
     return [(each, judged(each, spreads)) for each in firsts((name,)) if each.stated is stated]
 
 
+@cache
+def _rule_of_five() -> Mapping[str, Spread]:
+    known = of_recipe([*firsts(FIVE), *left_out_firsts()], THEN)
+    return rule_of(known, constants().any_spread, THEN)
+
+
 def by_then(name: str, stated: bool = True) -> Pairs:
     """The first predictions of a set under the intervals that shipped until the ninth set, made of five."""
-    known = of_recipe([*firsts(FIVE), *left_out_firsts()], THEN)
-    rule = rule_of(known, constants().any_spread, THEN)
+    rule = _rule_of_five()
     return [(each, judged(each, rule, THEN)) for each in firsts((name,)) if each.stated is stated]
 
 
 def sets_left_out(names: tuple[str, ...], recipe: Recipe = CHOSEN) -> Pairs:
     """The first predictions of what sets state, each set under intervals of all other sets and the first table."""
-    every, result = tuple(dict.fromkeys((*SETS, *names))), []
+    every = tuple(dict.fromkeys((*SETS, *names)))
+    result: list[tuple[First, Judged]] = []
     for name in names:
         rest = [*firsts(tuple(each for each in every if each != name)), *left_out_firsts()]
         rule = rule_of(of_recipe(rest, recipe), constants().any_spread, recipe)
