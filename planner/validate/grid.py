@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from .records import RunConfig, RunRecord
 from .statistics import Optimum, optimum
@@ -21,6 +22,11 @@ LOWEST, HIGHEST = -10, 10
 def rate(k: int) -> float:
     """0.001 x 2^k."""
     return BASE * 2.0**k
+
+
+@lru_cache(maxsize=4096)  # a judgement asks for the same ones many times, and each knows its id from the first on
+def _config(base: RunConfig, k: int, seed: int) -> RunConfig:
+    return base.but(lr=rate(k), seed=seed)
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Cell:
 
     def config(self, k: int, seed: int) -> RunConfig:
         """The configuration at the k-th rate."""
-        return self.base.but(lr=rate(k), seed=seed)
+        return _config(self.base, k, seed)
 
     def points(self, lookup: Lookup, seed: int) -> dict[int, RunRecord]:
         """The finished runs of a seed by k."""

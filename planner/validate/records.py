@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -81,7 +81,8 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON writes it."""
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        found = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in found.items()}
 
     @cached_property
     def id(self) -> str:
