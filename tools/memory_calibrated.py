@@ -155,6 +155,7 @@ class Judged:
     def __init__(self, pairs: Sequence[Pair], form: Form) -> None:
         self.pairs, self.form = pairs, form
         self.origin = np.array([pair.other.ratio.origin for pair in pairs])
+        self.codes = np.unique(self.origin, return_inverse=True)[1]
         self.known: dict[tuple[float, float], tuple[Array, Array, Array]] = {}
 
     @cached_property
@@ -187,7 +188,7 @@ class Judged:
         weights = self.weights[among]
         shape = [max(LEAST, quantile(side, weights, TAIL)) for side in (below, above)]
         scores = np.maximum(np.maximum(below / shape[0], above / shape[1]), 0.0)
-        number = len(set(self.origin[among].tolist()))
+        number = np.count_nonzero(np.bincount(self.codes[among]))
         most = quantile(scores, weights, conformal(number, LEVEL))
         width = max(LEAST, most * max(1.0, -math.log(1 - LEVEL) / math.log(number + 1)))
         return Made(share, extra, width * shape[0], width * shape[1])

@@ -141,16 +141,24 @@ def later() -> list[Later]:
 def options_of(case: Later) -> dict[str, Any]:
     """The options of the command, as the command line reads them; `now` stands over those of the first prediction,
     where a profile of the version that was measured has come since, or an option was misread."""
-    words = shlex.split(case.words)
-    context = command.make_context("estimate", ["--model", case.model, *words], **CONTEXT_SETTINGS)
+    return _options(case.model, case.method, case.words)
+
+
+def _options(model: str, method: str, words: str) -> dict[str, Any]:
+    context = command.make_context("estimate", ["--model", model, *shlex.split(words)], **CONTEXT_SETTINGS)
     found = given(context, dict(context.params))
     found.pop("model")
-    return {**found, "method": case.method}
+    return {**found, "method": method}
+
+
+@cache  # tables and tests ask for the same ones
+def _estimated(model: str, method: str, words: str) -> MemoryEstimate:
+    return running(CONFIGS.get(model) or NAMES.get(model, model), _options(model, method, words)).memory()
 
 
 def estimate_of(case: Later) -> MemoryEstimate:
     """The estimate of a case. Raises PlannerError."""
-    found = running(CONFIGS.get(case.model) or NAMES.get(case.model, case.model), options_of(case)).memory()
+    found = _estimated(case.model, case.method, case.words)
     named = trainer_known(found.setup.trainer) and not stands_in(case)
     return within_kind(found, kind_of(found.setup, not case.stated, named))
 
