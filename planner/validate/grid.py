@@ -24,8 +24,9 @@ def rate(k: int) -> float:
     return BASE * 2.0**k
 
 
-@lru_cache(maxsize=4096)  # a judgement asks for the same ones many times, and each knows its id from the first on
+@lru_cache(maxsize=4096)
 def _config(base: RunConfig, k: int, seed: int) -> RunConfig:
+    # A judgement asks for the same ones many times, and each knows its id from the first time on.
     return base.but(lr=rate(k), seed=seed)
 
 
