@@ -105,11 +105,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "vocab_size": 30522, "max_position_embeddings": 512, "activation": "gelu", "tie_weights_": True,
         "architectures": ["DistilBertForSequenceClassification"],
     },
-    # One of the catalogue's that ran as a classifier of sequences, without an unembedding.
+    "LGAI-EXAONE/EXAONE-3.5-7.8B-Instruct": {**_llama(4096, 32, 32, 14336, 102400), "num_key_value_heads": 8},
+    # Two of the catalogue's that ran as classifiers of sequences, without an unembedding.
     "google-bert/bert-base-uncased": {
         "model_type": "bert", "architectures": ["BertForSequenceClassification"], "hidden_size": 768,
         "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072, "vocab_size": 30522,
         "max_position_embeddings": 512,
+    },
+    "google-bert/bert-large-uncased": {
+        "model_type": "bert", "architectures": ["BertForSequenceClassification"], "hidden_size": 1024,
+        "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096, "vocab_size": 30522,
+        "max_position_embeddings": 512, "type_vocab_size": 2,
     },
     "FacebookAI/roberta-base": {
         "model_type": "roberta", "architectures": ["RobertaForSequenceClassification"], "hidden_size": 768,

@@ -1,7 +1,8 @@
 """Step times that were collected after the constants of speed were fitted: each with the command of a user.
 
-data/measured/speed_later.csv, _latest, _newest, _further, _unseen, _sixth, _seventh, _eighth, _ninth and
-_tenth, gathered one after the other, hold what is published (seconds of a step, or tokens a second of a GPU) and, as
+data/measured/speed_later.csv, _latest, _newest, _further, _unseen, _sixth, _seventh, _eighth, _ninth,
+_tenth and _eleventh, gathered one after the other, hold what is published (seconds of a step, or tokens a second of a
+GPU) and, as
 `options`, what follows `lora-plan estimate --model M` (`compare --methods full` for full fine-tuning). The first
 predictions are kept in files of the same names that end in _blind.
 """
@@ -36,6 +37,7 @@ SEVENTH = "speed_seventh"
 EIGHTH = "speed_eighth"
 NINTH = "speed_ninth"
 TENTH = "speed_tenth"
+ELEVENTH = "speed_eleventh"
 GATHERED = (
     LATER,
     LATEST,
@@ -178,7 +180,7 @@ def main() -> None:
     name = next(
         (
             name
-            for name in (TENTH, NINTH, EIGHTH, SEVENTH, SIXTH, UNSEEN, FURTHER, NEWEST, LATEST)
+            for name in (ELEVENTH, TENTH, NINTH, EIGHTH, SEVENTH, SIXTH, UNSEEN, FURTHER, NEWEST, LATEST)
             if name in sys.argv
         ),
         LATER,
