@@ -35,6 +35,7 @@ COUNTS = {
     "tenth": Counts(46, 13, 43, 12, 21),
     "eleventh": Counts(43, 15, 29, 10, 18),
     "twelfth": Counts(40, 13, 29, 11, 12),
+    "thirteenth": Counts(34, 14, 21, 8, 0),
 }
 each_set = pytest.mark.parametrize("name", SETS)
 

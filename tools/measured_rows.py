@@ -258,7 +258,23 @@ TWELFTH: dict[int, str] = {
     842: NOT_RECOMPUTED.format(20, "0.91"), 843: NOT_RECOMPUTED.format(12, "0.84"),
     865: "lengths are guessed to vary up to 220 tokens; with one length 0.98",
 }  # fmt: skip
+DEQUANTISED = (
+    "bitsandbytes before 0.50 keeps every expert in 16 bits too from the first backward pass on, 12.9 GB, which the "
+    "estimate names and does not count: with them {}"
+)
+LENGTH = "float32 scores of every pair of positions, whose number is guessed (310 tokens): with 512 tokens {}"
+THIRTEENTH: dict[int, str] = {
+    870: "--loss full was typed for Unsloth's DPO, whose log-softmax keeps nothing beside the logits: without them "
+    "0.72; lengths are guessed too",
+    871: LENGTH.format("1.13"),
+    872: "attention's kernel and lengths are guessed, and what the card held before: with SDPA 1.30",
+    873: LENGTH.format("1.04"),
+    889: DEQUANTISED.format("1.00"), 890: DEQUANTISED.format("1.02"), 891: DEQUANTISED.format("1.00"),
+    893: "what FSDP's flat parameters leave in the allocator's cache beside everything offloaded is taken too high: of "
+    "what is allocated 1.08 (row 892), with a unit of parameters for each layer's tensors 0.83",
+    899: "lengths and checkpointing are guessed: with an evaluation of one sequence at a time 1.11",
+}  # fmt: skip
 OF_SETS = {
     "sixth": SIXTH, "seventh": SEVENTH, "eighth": EIGHTH, "ninth": NINTH, "tenth": TENTH, "eleventh": ELEVENTH,
-    "twelfth": TWELFTH,
+    "twelfth": TWELFTH, "thirteenth": THIRTEENTH,
 }  # fmt: skip

@@ -28,7 +28,8 @@ from tools.published_memory_later import RESTS_ON, Later, blind, estimate_of, fi
 
 SHARES = tuple(round(0.05 * step, 2) for step in range(8, 21))
 EXTRAS = (0.0, 1e9, 2e9, 3e9)
-SINCE = ("seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth")  # sets that no interval rests on
+# Sets that no interval rests on.
+SINCE = ("seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth", "thirteenth")
 Array = Any
 
 

@@ -14,6 +14,7 @@ from ..errors import InputError, UnsupportedArchitectureError
 from ..moments import BEFORE, Item, MemoryEstimate, MemoryPart, Moment, Phase
 from ..schema import Architecture, Notice
 from ..setup import Setup
+from .cached_experts import cached_experts
 from .engine import beside, engine
 from .evaluation import evaluated
 from .kinds import Job
@@ -319,6 +320,7 @@ def _seen(job: Job) -> tuple[Seen | None, int]:
 def _notices(arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None) -> Iterator[Notice]:
     """What a reader of the figures should know."""
     yield from passed_over(setup, pairs)
+    yield from cached_experts(arch, setup)
     if setup.method == "full" and deferred_gradients(1, setup):
         yield Notice(
             "gradients-wait-whole",

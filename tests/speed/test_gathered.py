@@ -9,7 +9,7 @@ import pytest
 
 from tools.speed_firsts import FIVE, SETS, firsts
 from tools.speed_gathered_page import SECTIONS
-from tools.speed_later import EIGHTH, GATHERED, NINTH, SEVENTH, SIXTH, TENTH, UNSEEN, later, set_up
+from tools.speed_later import EIGHTH, ELEVENTH, GATHERED, NINTH, SEVENTH, SIXTH, TENTH, UNSEEN, later, set_up
 from tools.speed_widths import by_shipped, by_then, held_said, sets_left_out, share_of
 
 from .gathered import ROOT, agreement, check_tables
@@ -38,6 +38,7 @@ CASES = (
     Case(EIGHTH, 55, 16, (49, 21, 6), again=2),
     Case(NINTH, 27, 14, (20, 12, 7)),
     Case(TENTH, 48, 14, (22, 0, 26)),
+    Case(ELEVENTH, 36, 17, (18, 10, 18)),
 )
 OF_THE_RULE = CASES[:4]  # what was known when the rule of widths was made again
 EACH = pytest.mark.parametrize("case", CASES, ids=lambda case: case.link)
@@ -56,7 +57,7 @@ def test_predictions_are_kept_and_said(case: Case) -> None:
 
 @EACH
 def test_nothing_rests_on_it(case: Case) -> None:
-    """No rate, no width of then, which it judges, and of the ninth and tenth none of now. Other pages of a
+    """No rate, no width of then, which it judges, and of the ninth to the eleventh none of now. Other pages of a
     publisher are marked, and at most a third."""
     cases = later(case.name)
     before = [each.name for each in SECTIONS[: [each.name for each in SECTIONS].index(case.name)]]
@@ -66,7 +67,7 @@ def test_nothing_rests_on_it(case: Case) -> None:
     again = [one for one in cases if one.notes.startswith("again:")]
     assert all(one in again for one in cases if one.source in {each.source for each in known})
     assert len(again) == case.again <= len(cases) / 3
-    assert case.name not in (*GATHERED, *FIVE) and not {NINTH, TENTH} & {*SETS}
+    assert case.name not in (*GATHERED, *FIVE) and not {NINTH, TENTH, ELEVENTH} & {*SETS}
 
 
 @EACH
@@ -89,10 +90,11 @@ def test_what_they_hold_together_is_said() -> None:
         assert held_said(found) in agreement(cases[-1].link)
 
 
-def test_the_tenth_judges_what_ships() -> None:
+@pytest.mark.parametrize("name", [TENTH, ELEVENTH])
+def test_it_judges_what_ships(name: str) -> None:
     """As often as is stated where all is, which is said."""
-    found, guessed = by_shipped(TENTH), by_shipped(TENTH, False)
-    words = agreement("tenth").rpartition("in which they have no part")[2]
+    found, guessed = by_shipped(name), by_shipped(name, False)
+    words = agreement(name.removeprefix("speed_")).rpartition("in which they have no part")[2]
     assert share_of(found) >= 0.9 and held_said(found) in words and held_said(guessed) in words
 
 
