@@ -270,8 +270,8 @@ THIRTEENTH: dict[int, str] = {
     872: "attention's kernel and lengths are guessed, and what the card held before: with SDPA 1.30",
     873: LENGTH.format("1.04"),
     889: DEQUANTISED.format("1.00"), 890: DEQUANTISED.format("1.02"), 891: DEQUANTISED.format("1.00"),
-    893: "what FSDP's flat parameters leave in the allocator's cache beside everything offloaded is taken too high: of "
-    "what is allocated 1.08 (row 892), with a unit of parameters for each layer's tensors 0.83",
+    893: "what FSDP's flat parameters leave in the allocator's cache beside everything offloaded is taken too high: "
+    "of what is allocated 1.08 (row 892), with a unit of parameters for each layer's tensors 0.83",
     899: "lengths and checkpointing are guessed: with an evaluation of one sequence at a time 1.11",
 }  # fmt: skip
 OF_SETS = {

@@ -130,8 +130,8 @@ runs again stops early, so that from the first backward pass on all 16 layers' e
 which the two allocated figures are 1.00. The estimate names this now (`experts-dequantised-for-good`) and does not
 count it, since 0.50 and later do not. DeepSpeed's Ulysses with masters in bfloat16, of which a shard's copy is not
 counted, lies at 0.79 to 0.92 (rows 877 to 880).
-Read and not explained: TinyLlama under the Hugging Face Trainer (rows 883 and 884, 0.76, 1.9 GiB, nearly a second copy
-of the model in a process that runs several methods), Mistral 7B with LoRA and no checkpointing (row 866, 0.78, where
+Read and not explained: TinyLlama under the Hugging Face Trainer (rows 883 and 884, 0.76, 1.9 GiB, nearly a second
+copy of the model in a process that runs several methods), Mistral 7B with LoRA and no checkpointing (row 866, 0.78, where
 its two runs in 4 bits are 1.02 and 0.92).
 """
 SETS = {
@@ -157,7 +157,7 @@ SETS = {
     ),
     "thirteenth": Gathering(
         "A thirteenth", "ef8afa9e",
-        ". The commands were typed twice, as before, and their differences settled before any was predicted; seven of "
+        ". The commands were typed twice, as before, and their differences settled before any was predicted; some of "
         "the figures are of the same runs as steps of [the eleventh gathering](speed.md#an-eleventh-gathering)",
         THIRTEENTH.rstrip("\n"),
     ),
