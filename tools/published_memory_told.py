@@ -131,8 +131,8 @@ which the two allocated figures are 1.00. The estimate names this now (`experts-
 count it, since 0.50 and later do not. DeepSpeed's Ulysses with masters in bfloat16, of which a shard's copy is not
 counted, lies at 0.79 to 0.92 (rows 877 to 880).
 Read and not explained: TinyLlama under the Hugging Face Trainer (rows 883 and 884, 0.76, 1.9 GiB, nearly a second
-copy of the model in a process that runs several methods), Mistral 7B with LoRA and no checkpointing (row 866, 0.78, where
-its two runs in 4 bits are 1.02 and 0.92).
+copy of the model in a process that runs several methods), Mistral 7B with LoRA and no checkpointing (row
+866, 0.78, where its two runs in 4 bits are 1.02 and 0.92).
 """
 SETS = {
     "eighth": Gathering(
