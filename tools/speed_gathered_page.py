@@ -243,7 +243,9 @@ ELEVENTH_TEXT = """\
 gathered with [the thirteenth set of memory](memory-published.md#a-thirteenth-set-predicted-blind). Commands were
 typed twice, by two readers who did not see each other's nor the figures, and their differences settled from the
 sources; then they were predicted once ([kept](../data/measured/speed_eleventh_blind.csv)) by the program of ef8afa9e.
-**Of these first predictions the intervals that ship, in which they have no part, hold {stated} where everything is stated,
+
+**Of these first predictions the intervals that ship, in which they have no part,
+hold {stated} where everything is stated,
 {guessed} where something is guessed** (those of five sets {then} and {then_guessed}); {far} lie outside of those that
 shipped then. Nothing was changed after them.
 
