@@ -189,7 +189,7 @@ class Judged:
         weights = self.weights[among]
         shape = [max(LEAST, quantile(side, weights, TAIL)) for side in (below, above)]
         scores = np.maximum(np.maximum(below / shape[0], above / shape[1]), 0.0)
-        number = np.count_nonzero(np.bincount(self.codes[among]))
+        number = int(np.count_nonzero(np.bincount(self.codes[among])))
         most = quantile(scores, weights, conformal(number, LEVEL))
         width = max(LEAST, most * max(1.0, -math.log(1 - LEVEL) / math.log(number + 1)))
         return Made(share, extra, width * shape[0], width * shape[1])

@@ -27,12 +27,12 @@ def _left(always: bool, reentrant: bool) -> int:
             return packed.detach().float()
 
     def more(*_: Any) -> None:
-        parametrize._cache_enabled += 1  # type: ignore[attr-defined]
+        parametrize._cache_enabled += 1
 
     def less(*_: Any) -> None:
-        parametrize._cache_enabled -= 1  # type: ignore[attr-defined]
-        if not parametrize._cache_enabled:  # type: ignore[attr-defined]
-            parametrize._cache = {}  # type: ignore[attr-defined]
+        parametrize._cache_enabled -= 1
+        if not parametrize._cache_enabled:
+            parametrize._cache = {}
 
     layers = [torch.nn.Linear(4, 4, bias=False) for _ in range(2)]
     for layer in layers:
@@ -40,15 +40,15 @@ def _left(always: bool, reentrant: bool) -> int:
         parametrize.register_parametrization(layer, "weight", Wide(), unsafe=True)
         layer.register_forward_pre_hook(more)
         layer.register_forward_hook(less, always_call=always)
-    before = parametrize._cache_enabled, parametrize._cache  # type: ignore[attr-defined]
+    before = parametrize._cache_enabled, parametrize._cache
     try:
         hidden = torch.ones(1, 4, requires_grad=True)
         for layer in layers:
             hidden = checkpoint(layer, hidden, use_reentrant=reentrant)
         hidden.square().sum().backward()
-        return len(parametrize._cache)  # type: ignore[attr-defined]
+        return len(parametrize._cache)
     finally:
-        parametrize._cache_enabled, parametrize._cache = before  # type: ignore[attr-defined]
+        parametrize._cache_enabled, parametrize._cache = before
 
 
 def test_torch_stops_a_layer_before_its_hook() -> None:
