@@ -1,4 +1,4 @@
-"""What to say where bitsandbytes dequantises tensors of experts by a parametrisation, which until 0.50 it cached.
+"""What to say of tensors of experts under bitsandbytes, which dequantises them by a parametrisation, until 0.50 cached.
 
 Sources: bitsandbytes 0.49.2 and 0.50.0, nn/parametrize.py (_register_parametrization_hooks: the hook that empties the
 cache runs always from 0.50 on); torch 2.13, nn/utils/parametrize.py (_cache_enabled); utils/checkpoint.py (a layer
@@ -27,8 +27,15 @@ def cached_experts_bytes(arch: Architecture, setup: Setup) -> int:
     return sum(HALF * each.d_in * each.d_out * each.experts * each.copies for each in tensors)
 
 
-def cached_experts(arch: Architecture, setup: Setup) -> Iterator[Notice]:
-    """That a version of bitsandbytes keeps experts dequantised, which is not counted."""
+def quantised_experts(arch: Architecture, setup: Setup) -> Iterator[Notice]:
+    """That bitsandbytes quantises no tensors of experts by itself, and that a version of it that does keeps them
+    dequantised, which is not counted."""
+    if arch.has_experts and setup.quantize != "none" and not setup.quantize_experts:
+        yield Notice(
+            "experts-not-quantised",
+            "transformers 5 keeps experts as tensors that bitsandbytes does not quantise: QLoRA counts them in 16 "
+            "bits (--quantize-experts counts them quantised, for trainers that do)",
+        )
     size = cached_experts_bytes(arch, setup)
     if size:
         yield Notice(

@@ -14,7 +14,7 @@ from ..errors import InputError, UnsupportedArchitectureError
 from ..moments import BEFORE, Item, MemoryEstimate, MemoryPart, Moment, Phase
 from ..schema import Architecture, Notice
 from ..setup import Setup
-from .cached_experts import cached_experts
+from .cached_experts import quantised_experts
 from .engine import beside, engine
 from .evaluation import evaluated
 from .kinds import Job
@@ -320,19 +320,13 @@ def _seen(job: Job) -> tuple[Seen | None, int]:
 def _notices(arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None) -> Iterator[Notice]:
     """What a reader of the figures should know."""
     yield from passed_over(setup, pairs)
-    yield from cached_experts(arch, setup)
+    yield from quantised_experts(arch, setup)
     if setup.method == "full" and deferred_gradients(1, setup):
         yield Notice(
             "gradients-wait-whole",
             "In full fine-tuning FSDP exchanges gradients in the last micro-step alone, and each GPU holds them "
             "whole: one micro-step (--accumulation 1) needs less, as does an exchange in each (accelerate's "
             "sync_each_batch)",
-        )
-    if arch.has_experts and setup.quantize != "none" and not setup.quantize_experts:
-        yield Notice(
-            "experts-not-quantised",
-            "transformers 5 keeps experts as tensors that bitsandbytes does not quantise: QLoRA counts them in 16 "
-            "bits (--quantize-experts counts them quantised, for trainers that do)",
         )
 
 
