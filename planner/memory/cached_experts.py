@@ -1,4 +1,4 @@
-"""What to say of tensors of experts under bitsandbytes, which dequantises them by a parametrisation, until 0.50 cached.
+"""What to say of tensors of experts under bitsandbytes, which dequantises them by a parametrisation, and cached them.
 
 Sources: bitsandbytes 0.49.2 and 0.50.0, nn/parametrize.py (_register_parametrization_hooks: the hook that empties the
 cache runs always from 0.50 on); torch 2.13, nn/utils/parametrize.py (_cache_enabled); utils/checkpoint.py (a layer
