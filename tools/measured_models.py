@@ -112,7 +112,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072, "vocab_size": 30522,
         "max_position_embeddings": 512,
     },
-    "google-bert/bert-large-uncased": {
+    "google-bert/bert-large-uncased as a classifier": {
         "model_type": "bert", "architectures": ["BertForSequenceClassification"], "hidden_size": 1024,
         "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096, "vocab_size": 30522,
         "max_position_embeddings": 512, "type_vocab_size": 2,
