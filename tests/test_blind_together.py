@@ -1,4 +1,4 @@
-"""README's three lines of first predictions, each made of all that were kept."""
+"""README's three lines of first predictions, each made of all that were kept, and the tables of sets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.blind_together import LINES, memory, seconds
+from tools.blind_together import LINES, PAGE, memory, seconds, tables, with_tables
 
 ROOT = Path(__file__).parents[1]
 BLIND = sorted((ROOT / "data" / "measured").glob("speed_*_blind.csv"))
@@ -20,6 +20,17 @@ def test_what_is_said(name: str) -> None:
     row = f"| {name} | {LINES[name]()} |"
     for page in ("README.md", "docs/agreement.md"):
         assert row in (ROOT / page).read_text(encoding="utf-8").splitlines(), page
+
+
+def test_a_line_of_every_set() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert with_tables(text) == text
+    numbers = [line.split(" | ")[1] for line in tables().splitlines() if line.endswith("% |")]
+    together = (memory(), seconds())
+    sets = [int(line.split(" sources in ")[1].split()[0]) for line in together]
+    assert len(numbers) == sum(sets)
+    assert sum(map(int, numbers[: sets[0]])) == int(together[0].split()[0])
+    assert sum(map(int, numbers[sets[0] :])) == int(together[1].split()[0])
 
 
 def _rows(name: str) -> list[dict[str, str]]:
