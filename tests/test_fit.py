@@ -88,7 +88,7 @@ def test_ninety_percent_intervals_hold_nine_in_ten(law: Planted) -> None:
         form = fit_form(data, parse_form(f"method+{ARTICLE}"), pooling=0.01)
         model = data.features.model
         interval = bootstrap(data.problem(form.design, form.pooling), form.theta, model, 150, seed)
-        terms = terms_of(data, form, interval, model, 150, seed)
+        terms = terms_of(data, form, interval, model, 150, seed, lacking=False)
         found = {name: one for name, one in terms.items() if isinstance(one, Estimate)}
         by_family = terms["model_pow"]
         assert isinstance(by_family, Mapping)

@@ -86,8 +86,10 @@ def terms_of(
     draws: int,
     seed: int,
     level: float = LEVEL,
+    *,
+    lacking: bool = True,
 ) -> dict[str, Estimate | Mapping[str, Estimate] | None]:
-    """Every constant of the law; those that the form lacks from the form with that term added."""
+    """Every constant of the law; those that the form lacks, if wanted, from the form with that term added."""
     f = data.features
     free = interval
     if interval is not None and unit is not None and fit.design.pooled.any():
@@ -97,7 +99,7 @@ def terms_of(
     lora, full = bool(f.lora.any()), bool((~f.lora).any())
 
     def wider(term: str) -> Coefficients | None:
-        if not can_tell(term, f):
+        if not (lacking and can_tell(term, f)):
             return None
         found = extended(data, fit, term, unit, min(draws, 400), seed, level)
         return found if any(c.startswith(EXPONENTS.get(term, term)) for c in found.columns) else None
