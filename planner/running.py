@@ -70,9 +70,9 @@ class Running:
 
         return trained_params(self.arch, self.setup, self.pairs, self.whole)
 
-    def memory(self) -> MemoryEstimate:
-        """Peak memory of one GPU."""
-        found = estimate_memory(self.arch, self.setup, self.pairs, self.whole)
+    def memory(self, *, ranks_follow: bool = False) -> MemoryEstimate:
+        """Peak memory of one GPU; `ranks_follow`: that at other ranks is asked for too."""
+        found = estimate_memory(self.arch, self.setup, self.pairs, self.whole, ranks_follow=ranks_follow)
         return self.corrected(with_open_lengths(found) if self.lengths_open else found)
 
     def corrected(self, found: MemoryEstimate) -> MemoryEstimate:

@@ -103,17 +103,18 @@ def memory_is_ruled(arch: Architecture) -> bool:
 
 def estimate_memory(
     arch: Architecture, setup: Setup, adapted: Iterable[Adapted] | None = None, whole: Whole = NOTHING_WHOLE, *,
-    stored_bytes: int | None = None, merges: bool = False,
+    stored_bytes: int | None = None, merges: bool = False, ranks_follow: bool = False,
 ) -> MemoryEstimate:  # fmt: skip
     """Peak bytes of one GPU for `setup`; `adapted` are the adapter's matrices, left out for full fine-tuning.
 
     `stored_bytes` are those of a base that is quantised as it was published, where the set-up quantises none.
-    `merges` counts gradients that meet as summed into a new tensor, as they are under a dispatch mode. Raises
+    `merges` counts gradients that meet as summed into a new tensor, as they are under a dispatch mode;
+    `ranks_follow` says that other ranks will be asked for. Raises
     UnsupportedArchitectureError where a layer joins its values in a way that no rule covers.
     """
     if setup.method == "full" and whole is NOTHING_WHOLE:
         return _of_full(arch, setup, stored_bytes, merges)
-    return _estimate(arch, setup, tuple(adapted or ()), whole, stored_bytes, merges)
+    return _estimate(arch, setup, tuple(adapted or ()), whole, stored_bytes, merges, ranks_follow)
 
 
 def estimate_stages(
@@ -132,9 +133,9 @@ def _of_full(arch: Architecture, setup: Setup, stored_bytes: int | None, merges:
 
 def _estimate(
     arch: Architecture, setup: Setup, adapted: tuple[Adapted, ...], whole: Whole, stored_bytes: int | None,
-    merges: bool,
+    merges: bool, ranks_follow: bool = False,
 ) -> MemoryEstimate:  # fmt: skip
-    found = _stages(arch, setup, adapted, whole, stored_bytes, merges)
+    found = _stages(arch, setup, adapted, whole, stored_bytes, merges, ranks_follow=ranks_follow)
     return max(found, key=lambda each: each.per_gpu_bytes)
 
 

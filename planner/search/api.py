@@ -52,7 +52,6 @@ from .usable import narrowed, open_to, told, widened
 if TYPE_CHECKING:
     from ..dataset.result import DatasetReport
     from ..fact_types import Accelerator
-    from .screen import Cells
     from .select import Chooser
 
 ANY = "any"
@@ -298,7 +297,7 @@ def _found(
     return Found(
         model=name, tokens=job.tokens, loss_tokens=job.loss_tokens, limits=within,
         candidates=len(cells.seconds), feasible=chooser.count(within), best=plans[0],
-        sure=_sure(cells, within) if plans[0].over_bytes("sure") > 0 else None,
+        sure=_sure(chooser, within) if plans[0].over_bytes("sure") > 0 else None,
         alternatives=tuple(plans[1:]), frontier=tuple(chooser.full(cell) for cell in front),
         binding=tuple(_binding(chooser, best, within)), rejected=_sorted(_rejected(chooser, best, within)),
         warnings=warnings, learning_rate=_rate(model, job, plans[0]), given=given,
@@ -324,13 +323,11 @@ def _rate(model: str | os.PathLike[str] | Mapping[str, Any], job: Job, best: Eva
     return rate if objective in ("sft", "grpo") else unknown_rate(rate, objective)
 
 
-def _sure(cells: Cells, within: Limits) -> Evaluated | None:
+def _sure(chooser: Chooser, within: Limits) -> Evaluated | None:
     """The best plan of which the upper end of the memory's interval fits too."""
-    from .select import Chooser
-
-    chooser = Chooser(cells, "sure")
-    best = chooser.best(within)
-    return None if best is None else chooser.full(best)
+    surely = chooser.surely()
+    best = surely.best(within)
+    return None if best is None else surely.full(best)
 
 
 def _held(options: Mapping[str, Any], setup: Mapping[str, Any]) -> dict[str, Any]:

@@ -143,14 +143,15 @@ def as_run(job: Job, choice: Choice) -> Running:
     )  # fmt: skip
 
 
-def evaluate(job: Job, choice: Choice) -> Evaluated:
-    """Everything about one plan. Raises InputError where its parts do not go together."""
+def evaluate(job: Job, choice: Choice, *, as_screened: bool = False) -> Evaluated:
+    """Everything about one plan; `as_screened`: its memory by walks with symbols, which a screen has made. Raises
+    InputError where its parts do not go together."""
     own = as_run(job, choice)
     run = timed(own, job.samples, job.tokens, job.epochs, job.calibration)
     if run is None:
         raise UnsupportedArchitectureError(f"No step time: {time_gap(job.arch, own.whole)}")
     price = price_of(job, choice.accelerator)
-    memory = own.memory()
+    memory = own.memory(ranks_follow=as_screened)
     return Evaluated(
         choice, own.params, memory, choice.accelerator.memory_bytes or 0, host_on(job, memory), run,
         cost_of(run, price) if price else None, regret_of(job, own.params),

@@ -26,7 +26,7 @@ from .times import run_steps, steps_s
 Array = Any  # a numpy array
 AXES = ("table", "micro", "layout", "batch", "gpu", "seconds", "usd", "over", "over_high", "regret")
 ROOMS = 8  # parts that differ in the GPUs' memory alone, which are worth a process
-TOLERANCE = 0.02  # of a GPU's memory: plans so little over it are checked one by one
+TOLERANCE = 1e-6  # of a GPU's memory: plans so near to it are checked one by one
 
 
 @dataclass(frozen=True)

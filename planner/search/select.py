@@ -32,11 +32,13 @@ MOST_TRIED = 400  # plans checked with the scalar formulas before giving up
 class Chooser:
     """The cells of a search with the plans already checked in full. A cell found not to fit is struck out."""
 
-    def __init__(self, cells: Cells, fit: Fit = "expected") -> None:
+    def __init__(
+        self, cells: Cells, fit: Fit = "expected", known: dict[int, Evaluated] | None = None
+    ) -> None:
         self.cells = cells
         self.fit: Fit = fit
         self.fits = self.missing <= TOLERANCE
-        self._known: dict[int, Evaluated] = {}
+        self._known: dict[int, Evaluated] = {} if known is None else known
 
     @property
     def missing(self) -> Array:
@@ -51,8 +53,12 @@ class Chooser:
     def full(self, cell: int) -> Evaluated:
         """The plan of a cell in full."""
         if cell not in self._known:
-            self._known[cell] = evaluate(self.cells.job, self.cells.choice(cell))
+            self._known[cell] = evaluate(self.cells.job, self.cells.choice(cell), as_screened=True)
         return self._known[cell]
+
+    def surely(self) -> Chooser:
+        """The same plans where the upper end of the memory's interval has to fit."""
+        return Chooser(self.cells, "sure", self._known)
 
     def misses(self, cell: int) -> bool:
         """Whether the plan of a cell, in full, does not fit."""
@@ -63,6 +69,15 @@ class Chooser:
         if self.misses(cell):
             self.fits[cell] = False
         return bool(self.full(cell).failures(replace(limits, fit=self.fit)))
+
+    def keeps(self, cell: int, limits: Limits) -> bool:
+        """Whether a cell keeps the limits by more than what sums in another order may differ by."""
+        cells = self.cells
+        given = (
+            (limits.deadline_s, cells.seconds), (limits.budget_usd, cells.usd), (limits.max_regret, cells.regret)
+        )  # fmt: skip
+        kept = all(most is None or figures[cell] * ROUNDED < most for most, figures in given)
+        return bool(kept and self.missing[cell] < -TOLERANCE) and limits.host_bytes is None
 
     def within(self, limits: Limits) -> Array:
         """Which cells keep the limits, memory among them, as far as the screen's figures tell."""
@@ -119,9 +134,11 @@ class Chooser:
             order, anchors = self.order(left & self.fits, limits)
             if not len(order):
                 return None
-            false = [cell for cell in anchors if self.fails(cell, limits)]
+            *others, best = anchors  # what others tell of limits is enough, but the best is shown
+            false = [cell for cell in others if not self.keeps(cell, limits) and self.fails(cell, limits)]
+            false += [best] if self.fails(best, limits) else []
             if not false:
-                return int(order[0])
+                return best
             near = [int(cell) for cell in order[:16]]
             left[[*false, *(cell for cell in near if self.fails(cell, limits))]] = False
         return None
