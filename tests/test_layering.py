@@ -51,7 +51,7 @@ ALLOWED = {
     "filelock": "validate",
     "ray": "validate.executors.cluster",
     "numpy": f"{TABLES} {HEAVY} search.screen search.peaks search.points search.makers search.moving search.mixed "
-    "search.select search.hosted search.widening search.times search.parts learning_rate.figure",
+    "search.select search.refused search.hosted search.widening search.times search.parts learning_rate.figure",
     "scipy": TABLES,
     "pandas": f"{TABLES} tables learning_rate.figure",
     "matplotlib": "report learning_rate.figure",

@@ -10,8 +10,9 @@ import numpy as np
 from .. import units
 from ..errors import InputError
 from .layout import Layout, divided, shared
+from .refused import nothing_fits
 from .screen import screen
-from .select import Chooser, nothing_fits
+from .select import Chooser
 from .space import Job, Limits, Space
 from .usable import Open
 
