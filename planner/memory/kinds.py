@@ -35,7 +35,7 @@ CACHES = "caches"  # the label of keys and values that a cache alone still holds
 class Job:
     """What is run: a model, what is trained of it, and how; `ranks_follow`: it will be run at other ranks too;
     `points`: the many at which it is run at once, with pairs of any of them; `shaped`: their `shape`, where it is
-    known."""
+    known; `either`: layers are walked for gradients that wait and for such that go as they come."""
 
     arch: Architecture
     setup: Setup
@@ -46,6 +46,7 @@ class Job:
     ranks_follow: bool = False
     points: Joined | None = None
     shaped: tuple[Shape, tuple[int, ...]] | None = None
+    either: bool = False
 
     def __post_init__(self) -> None:
         """Pairs by matrix."""
@@ -62,7 +63,7 @@ class Job:
 
     def run(self, *, grad: bool = True, length: int | None = None, width: int = 0) -> Pass:
         """A pass on a new tape; `length` replaces the workload's, `width` the hidden states' bytes a value."""
-        gone = gradients_go(self.setup)
+        gone = self.either or gradients_go(self.setup)
         found = make_pass(self.setup, merges=self.merges, accumulates=gone, length=length)
         found.grad, found.norm_biases = grad, self.norm_biases
         if width:
@@ -72,8 +73,8 @@ class Job:
 
 class Walked(NamedTuple):
     """A layer's forward and backward stretch, whether its result needs a gradient, the width of that in bytes,
-    whether its graph keeps what it reads of an encoder, and bytes that it hands on beside its result and that nothing
-    keeps."""
+    whether its graph keeps what it reads of an encoder, bytes that it hands on beside its result and that nothing
+    keeps, and of a walk for `either` the backward stretch whose gradients wait."""
 
     forward: Stretch
     backward: Stretch | None
@@ -81,6 +82,7 @@ class Walked(NamedTuple):
     width: int
     keeps_memory: bool = False
     handed: Stretch = NOTHING
+    waiting: Stretch | None = None
 
 
 def handed_on(tape: Tape, out: Value) -> Stretch:
@@ -131,7 +133,9 @@ def walk_layer(
     start = len(tape.events)
     tape.backward(node, [tape.new(size, STREAM)]).clear()
     del node
-    return Walked(forward, stretch(tape, start, len(tape.events)), True, made, keeps)
+    ended = len(tape.events)
+    waiting = stretch(tape, start, ended, waits=True) if job.either else None
+    return Walked(forward, stretch(tape, start, ended), True, made, keeps, waiting=waiting)
 
 
 def _let_go(run: Pass) -> Stretch:
@@ -198,13 +202,17 @@ def _checkpointed(
     del out
     tape.backward(node, gradient, zeros).clear()
     del node, held_back, x, zeros
-    backward = stretch(tape, 0, len(tape.events), skip=skip)
-    change = plus(backward.change, kept, -1)
-    if retains_inputs(job.setup):
-        change = plus(plus(change, kept), {STREAM: size})
-    return Walked(
-        forward, Stretch(change, plus(backward.highest, kept, -1)), True, made, not offloaded, handed
-    )
+    ended, left = len(tape.events), {STREAM: size} if retains_inputs(job.setup) else None
+
+    def back(waits: bool) -> Stretch:
+        found = stretch(tape, 0, ended, skip=skip, waits=waits)
+        change = plus(found.change, kept, -1)
+        if left:
+            change = plus(plus(change, kept), left)
+        return Stretch(change, plus(found.highest, kept, -1))
+
+    waiting = back(True) if job.either else None
+    return Walked(forward, back(False), True, made, not offloaded, handed, waiting)
 
 
 def holds_cache(job: Job) -> bool:

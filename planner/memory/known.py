@@ -9,7 +9,7 @@ rank is walked, and where micro-batches are compared with something else, every 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from functools import lru_cache
 from operator import attrgetter
@@ -21,6 +21,7 @@ from .kinds import Job, retains_inputs
 from .linear import Joined, More, NotLinearError, Points, Values, symbols
 from .passes import fsdp_mixed
 from .sharding import gradients_go, in_flat_units
+from .states import scale_bytes
 from .stretch import Stretch, at_values
 
 # Fields of a set-up that walks see only by what `_choices` adds: how states are spread over GPUs and updated.
@@ -35,21 +36,37 @@ _OF_ANY_BATCH, _BATCH = attrgetter(*_WALKED), "micro_batch"
 # Sequences from which on a micro-batch is a symbol: a single one may take other kernels, few rows make no full tile.
 LEAST = (1, 2, 4, 8)
 _FEW = 3  # ranks that are walked by themselves before symbols are, which takes twice as long
-_CHECKPOINTING = _WALKED.index("checkpointing")
+_CHECKPOINTING, _QUANTIZE = (_WALKED.index(name) for name in ("checkpointing", "quantize"))
+# How often the scales of weights in NF4 count among what is unpacked, and once more: a symbol is at least 1.
+_SCALES = {"nf4": 1, "nf4-double": 2}
 _MOST = 1024
 Found = TypeVar("Found")
 
 
 def _choices(setup: Setup) -> tuple[Any, ...]:
-    """Everything of a set-up that a walk depends on, but for the micro-batch."""
-    units = gradients_go(setup), in_flat_units(setup)
-    return *_OF_ANY_BATCH(setup), *units, fsdp_mixed(setup), retains_inputs(setup)
+    """Everything of a set-up that a walk depends on, but for the micro-batch and for scales in NF4; last whether
+    gradients go."""
+    own = list(_OF_ANY_BATCH(setup))
+    if own[_QUANTIZE] in _SCALES:
+        own[_QUANTIZE] = "nf4"
+    return *own, in_flat_units(setup), fsdp_mixed(setup), retains_inputs(setup), gradients_go(setup)
+
+
+def scales(setup: Setup) -> tuple[int, ...]:
+    """The value of the symbol that stands for the scales of unpacked weights; none where these are not in NF4."""
+    return (_SCALES[setup.quantize],) if setup.quantize in _SCALES else ()
 
 
 def _with_symbols(job: Job, ranks: Sequence[int], least: int = 0) -> Job:
-    """The job with a symbol for each rank, and for the micro-batch where that is one of `least` and more."""
-    found = symbols(len(ranks), mixed=least > 0)
+    """The job with a symbol for each rank, for scales of weights in NF4, and for the micro-batch where that is one of
+    `least` and more."""
+    level = scales(job.setup)
+    found = symbols(len(ranks) + len(level), mixed=least > 0)
     named: dict[int, Any] = dict(zip(ranks, found, strict=False))
+    unpacked: Mapping[int, Any] = job.unpacked
+    if level:
+        more = found[len(ranks)] - level[0]
+        unpacked = {i: size + more * scale_bytes(job.arch.matrices[i]) for i, size in job.unpacked.items()}
     adapted = tuple(
         replace(item, pairs=tuple(replace(pair, rank=named[pair.rank]) for pair in item.pairs))
         for item in job.adapted or ()
@@ -57,7 +74,7 @@ def _with_symbols(job: Job, ranks: Sequence[int], least: int = 0) -> Job:
     setup = job.setup
     if least:
         setup = with_batch(setup, least - 1 + found[-1])
-    return replace(job, adapted=adapted, setup=setup, shaped=None)
+    return replace(job, adapted=adapted, setup=setup, shaped=None, unpacked=unpacked)
 
 
 def with_batch(setup: Setup, micro_batch: Any) -> Setup:
@@ -69,7 +86,7 @@ def with_batch(setup: Setup, micro_batch: Any) -> Setup:
 
 @dataclass
 class _Walks:
-    """What was found of one kind of step, by ranks; `symbolic` where it was walked with symbols."""
+    """What was found of one kind of step, by ranks and scales; `symbolic` where it was walked with symbols."""
 
     by_ranks: dict[tuple[int, ...], Any] = field(default_factory=dict)
     symbolic: Any = None
@@ -99,65 +116,81 @@ def _key(job: Job, what: tuple[Any, ...], of: int | None) -> tuple[tuple[int, ..
     return ranks, (job.arch, choices, job.merges, shape, whole, what)
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of walk: how a job is walked, `at` values of symbols; `either` parts a walk for `Job.either` into that
+    with gradients that wait and that with such that go, None where each is walked by itself."""
+
+    walk: Callable[[Job], Any]
+    at: Callable[[Any, Values], Any]
+    either: Callable[[Any], tuple[Any, Any]] | None
+
+
 def remembered(
     job: Job, what: tuple[Any, ...], walk: Callable[[Job], Found], at: Callable[[Found, Values], Found],
-    of: int | None = None,
+    of: int | None = None, either: Callable[[Found], tuple[Found, Found]] | None = None,
 ) -> Found:  # fmt: skip
     """`walk(job)`, made anew only where it has to be. `what` says which walk of the job it is; `at` evaluates one
-    that was made with symbols; `of` is the one matrix that it meets where it is no layer's, -1 for none."""
+    that was made with symbols; `of` is the one matrix that it meets where it is no layer's, -1 for none; `either`
+    parts a walk of gradients that wait and go."""
+    kind = _Kind(walk, at, either)
     if job.points is not None:
-        each = [
-            one for own, points in job.points.parts for one in _at_points(own, points, what, walk, at, of)
-        ]
+        each = [one for own, points in job.points.parts for one in _at_points(own, points, what, kind, of)]
         together: Found = joined(job.points, [places for places, _ in each], [one for _, one in each])
         return together
     ranks, key = _key(job, what, of)
     walks = _walks(job.setup.micro_batch, *key)
-    if ranks in walks.by_ranks:
-        found: Found = walks.by_ranks[ranks]
+    values = *ranks, *scales(job.setup)
+    if values in walks.by_ranks:
+        found: Found = walks.by_ranks[values]
         return found
     few = 0 if job.ranks_follow else _FEW
     if ranks and walks.linear and walks.symbolic is None and len(walks.by_ranks) >= few:
-        walks.symbolic = _of_any_batch(job, ranks, key, walk, at)
+        walks.symbolic = _of_any_batch(job, ranks, key, kind)
         walks.linear = walks.symbolic is not None
     if walks.symbolic is not None:
-        return at(walks.symbolic, ranks)
+        return at(walks.symbolic, values)
     if len(walks.by_ranks) > _FEW:
         walks.by_ranks.pop(next(iter(walks.by_ranks)))
-    walks.by_ranks[ranks] = walk(job)
-    found = walks.by_ranks[ranks]
+    walks.by_ranks[values] = walk(job)
+    found = walks.by_ranks[values]
     return found
 
 
-def _of_any_batch(
-    job: Job, ranks: Sequence[int], key: tuple[Any, ...], walk: Callable[[Job], Found],
-    at: Callable[[Found, Values], Found],
-) -> Found | None:  # fmt: skip
+def _of_any_batch(job: Job, ranks: Sequence[int], key: tuple[Any, ...], kind: _Kind) -> Any:
     """The walk with symbols for ranks; where these will change, from one with a symbol for micro-batches too. None
     where sizes are not linear."""
     for least in LEAST if job.ranks_follow else ():
         more = More(job.setup.micro_batch - least + 1)
-        if more > 0 and (found := _walked(job, ranks, key, walk, least)) is not None:
-            return at(found, more)
-    return _symbolic(job, ranks, walk)
+        if more > 0 and (found := _walked(job, ranks, key, kind, least)) is not None:
+            return kind.at(found, more)
+    return _symbolic(job, ranks, kind.walk)
 
 
-def _walked(
-    job: Job, ranks: Sequence[int], key: tuple[Any, ...], walk: Callable[[Job], Found], least: int
-) -> Found | None:
+def _walked(job: Job, ranks: Sequence[int], key: tuple[Any, ...], kind: _Kind, least: int) -> Any:
     """The walk with symbols for ranks and micro-batches of so many sequences and more; None where there is none."""
-    walks = _walks((least,), *key)
+    return _made_once((least,), job, ranks, key, kind, least)
+
+
+def _made_once(
+    of: Any, job: Job, ranks: Sequence[int], key: tuple[Any, ...], kind: _Kind, least: int = 0
+) -> Any:
+    """The walk with symbols of some micro-batches, of gradients that wait and of such that go made together."""
+    goes = False
+    if kind.either is not None:
+        (arch, (*choices, goes), *more) = key
+        key, job = (arch, tuple(choices), *more), replace(job, either=True)
+    walks = _walks(of, *key)
     if walks.linear and walks.symbolic is None:
-        walks.symbolic = _symbolic(job, ranks, walk, least)
-        walks.linear = walks.symbolic is not None
-    found: Found | None = walks.symbolic
-    return found
+        found = _symbolic(job, ranks, kind.walk, least)
+        walks.linear = found is not None
+        walks.symbolic = kind.either(found) if kind.either and walks.linear else found
+    return walks.symbolic[goes] if kind.either and walks.linear else walks.symbolic
 
 
 def _at_points(
-    job: Job, points: Points, what: tuple[Any, ...], walk: Callable[[Job], Found],
-    at: Callable[[Found, Values], Found], of: int | None,
-) -> Iterator[tuple[Any, Found]]:  # fmt: skip
+    job: Job, points: Points, what: tuple[Any, ...], kind: _Kind, of: int | None
+) -> Iterator[tuple[Any, Any]]:
     """The walk at all points of a job, with the places of these: of all micro-batches at once, or where that compares
     them with something, of those of more sequences, the others each alone. Raises NotLinearError where sizes are not
     linear in ranks."""
@@ -165,30 +198,18 @@ def _at_points(
     left = points.batches
     for least in LEAST:
         more = tuple(size for size in left if size >= least)
-        found = _walked(job, ranks, key, walk, least) if more else None
+        found = _walked(job, ranks, key, kind, least) if more else None
         if found is not None:
             some = points.of(more, least)
-            yield some.places, at(found, some)
+            yield some.places, kind.at(found, some)
             left = tuple(size for size in left if size < least)
             break
     for size in left:
-        found = _alone(job, ranks, key, walk, size)
+        found = _made_once(size, replace(job, setup=with_batch(job.setup, size)), ranks, key, kind)
         if found is None:
             raise NotLinearError
         some = points.of((size,), 0)
-        yield some.places, at(found, some)
-
-
-def _alone(
-    job: Job, ranks: Sequence[int], key: tuple[Any, ...], walk: Callable[[Job], Found], batch: int
-) -> Found | None:
-    """The walk with symbols for ranks at one micro-batch; None where there is none."""
-    walks = _walks(batch, *key)
-    if walks.linear and walks.symbolic is None:
-        walks.symbolic = _symbolic(replace(job, setup=with_batch(job.setup, batch)), ranks, walk)
-        walks.linear = walks.symbolic is not None
-    found: Found | None = walks.symbolic
-    return found
+        yield some.places, kind.at(found, some)
 
 
 def joined(points: Joined, places: Sequence[Any], each: Sequence[Any]) -> Any:

@@ -35,20 +35,11 @@ from .sharding import (
     pairs_gathered,
     widened_gradients,
 )
-from .states import (
-    Tensor,
-    Weights,
-    base_weights,
-    optimizer_bytes,
-    seen_by_tensors,
-    share,
-    trained_bytes,
-    trained_tensors,
-    update_bytes,
-)
+from .states import Weights, base_weights, seen_by_tensors, share, trained_tensors
 from .step import Course, Place, Seen, Stage, course, stages
 from .stretch import Held, plus
 from .tape import EXPERT_GRADIENTS, Size
+from .totals import Totals, seen_by_totals, totals
 from .traffic import traffic
 from .traits import UNRULED
 from .two_stacks import course_of_two, is_known
@@ -228,23 +219,23 @@ def throughout(
     *, known: dict[Any, Any] | None = None,
 ) -> Throughout:  # fmt: skip
     """What a GPU of a stage holds, whatever passes; gradients among it where they stay between micro-steps. `known`
-    has tensors of the same adapter."""
-    made: dict[Any, tuple[Tensor, ...]] = {} if known is None else known
-    told = seen_by_tensors(setup), stage
+    has totals of the same adapter."""
+    made: dict[Any, dict[int, Totals]] = {} if known is None else known
+    mine = made.setdefault((seen_by_tensors(setup), seen_by_totals(setup), stage), {})
 
-    def tensors(over: int) -> tuple[Tensor, ...]:
+    def sums(over: int) -> Totals:
         over = over if setup.expert_parallel > 1 else 1
-        if (over, told) not in made:
-            made[over, told] = trained_tensors(arch, setup, pairs, whole, stage, over)
-        return made[over, told]
+        if over not in mine:
+            mine[over] = totals(trained_tensors(arch, setup, pairs, whole, stage, over), setup)
+        return mine[over]
 
-    trained, size = sum(t.size * t.copies for t in tensors(1)), trained_bytes(tensors(1))
-    of, states = {what: _over(setup, what) for what in SHARED}, tensors(_over(setup, "states"))
+    trained, size = sums(1).count, sums(1).bytes
+    of, states = {what: _over(setup, what) for what in SHARED}, sums(_over(setup, "states"))
     frozen = flat_gradients(arch, setup)
-    left = share(trained_bytes(tensors(of["gradients"])) + frozen, of["gradients"])
+    left = share(sums(of["gradients"]).bytes + frozen, of["gradients"])
     gradients, gone = _gradients(setup, left, trained)
-    own = 0 if setup.method == "full" else share(trained_bytes(tensors(of["parameters"])), of["parameters"])
-    held = share(optimizer_bytes(states, setup), of["states"])
+    own = 0 if setup.method == "full" else share(sums(of["parameters"]).bytes, of["parameters"])
+    held = share(states.states, of["states"])
     copies = 2 if setup.copies_base else 1
     base, host = _held(setup, copies * share(weights.of(stage), of["parameters"]), own, held)
     if setup.accumulation > 1 or setup.main_grads or setup.gradients_kept:
@@ -258,10 +249,9 @@ def throughout(
         base["vllm"] = vllm
     kept = kept_whole(arch, setup)
     passing, live = ({**base, "gathered": kept}, 0) if kept else (base, unit)
-    update = share(update_bytes(states, setup), of["states"]) + widened_gradients(trained, setup)
-    apart = sum(t.size * t.copies for t in tensors(1) if t.apart)
+    update = share(states.update, of["states"]) + widened_gradients(trained, setup)
     return Throughout(
-        base, unit, outside, passing, live, own, update, gradients, trained, apart, host + gone
+        base, unit, outside, passing, live, own, update, gradients, trained, sums(1).apart, host + gone
     )  # fmt: skip
 
 

@@ -167,8 +167,12 @@ def _matrix_bytes(matrix: Matrix, setup: Setup, rest: int) -> int:
 def _unpacked(matrix: Matrix, kind: Quantize, compute: int) -> int:
     """Bytes of a matrix made whole for a product, with the scales of doubly quantised ones. Of experts, one at
     a time."""
-    n = matrix.d_in * matrix.d_out
-    return n * compute + (4 * ceil_div(n, NF4_BLOCK) if kind == "nf4-double" else 0)
+    return matrix.d_in * matrix.d_out * compute + (scale_bytes(matrix) if kind == "nf4-double" else 0)
+
+
+def scale_bytes(matrix: Matrix) -> int:
+    """Bytes of a doubly quantised matrix's scales in float32."""
+    return 4 * ceil_div(matrix.d_in * matrix.d_out, NF4_BLOCK)
 
 
 def of_experts(size: int, setup: Setup, over: int) -> int:

@@ -70,6 +70,12 @@ class Layers:
         found = [] if kept else [each.handed.change for each in self.kinds if each.handed.change]
         return found[0] if found else {}
 
+    def of_either(self) -> tuple[Layers, Layers]:
+        """Of a walk for `either` that with gradients that wait, and that with such that go."""
+        waiting = tuple(each._replace(backward=each.waiting, waiting=None) for each in self.kinds)
+        going = tuple(each._replace(waiting=None) for each in self.kinds)
+        return Layers(self.order, waiting), Layers(self.order, going)
+
     def at(self, values: Values) -> Layers:
         """The same at these values of symbols."""
         kinds = tuple(
@@ -100,7 +106,9 @@ def _walk_layers(job: Job, grad: bool) -> Layers:
 
 def walked_layers(job: Job, grad: bool) -> Layers:
     """Every layer's stretches, each kind walked once; `grad` says whether the embedding's result needs a gradient."""
-    return remembered(job, ("layers", grad), lambda own: _walk_layers(own, grad), Layers.at)
+    return remembered(
+        job, ("layers", grad), lambda own: _walk_layers(own, grad), Layers.at, either=Layers.of_either
+    )
 
 
 def first_width(job: Job) -> int:

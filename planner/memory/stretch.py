@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import field
 from itertools import zip_longest
-from operator import add, le, sub
+from operator import le
 from typing import Any
 
 from ..dataclass import dataclass
-from .linear import AtPoints, Linear, More, NotLinearError, Values, is_exact
+from .linear import EXACT_PARTS, AtPoints, Linear, More, NotLinearError, Values, is_exact
 from .tape import Size, Tape
 
 Held = dict[str, Size]  # bytes by label
 Row = tuple[float, ...]  # of a size that is linear in symbols: its constant and its factors
+LANE = 96  # bits of a number among several that are packed into one
+HALF_LANE, FULL_LANE = 1 << (LANE - 1), (1 << LANE) - 1
+MOST = 2.0**64  # bytes: of so many a million still add up within half a lane
 
 
 class Peaks(Held):
@@ -44,111 +47,136 @@ def plus(a: Held, b: Held, sign: int = 1) -> Held:
     return total
 
 
-def stretch(tape: Tape, start: int, end: int, *, skip: tuple[int, int] = (0, 0)) -> Stretch:
+def stretch(
+    tape: Tape, start: int, end: int, *, skip: tuple[int, int] = (0, 0), waits: bool = False
+) -> Stretch:
     """The events from `start` to `end`; buffers that come between the two positions of `skip` are left out
-    (what early-stopped recomputation never reaches)."""
-    sizes, events = tape.sizes, tape.events
-    left_out: Collection[int] = {e for e in events[skip[0] : skip[1]] if e >= 0} if skip[1] else ()
+    (what early-stopped recomputation never reaches). `waits`: gradients that the tape lets go stay."""
+    events = _events(tape, start, end, skip, waits)
+    sizes = tape.sizes
     if Linear in map(type, sizes):
-        return _over_ranks(tape, start, end, left_out)
+        return _over_ranks(tape, events)
     level: Size = 0
     top: Size = 0
-    at = start - 1
-    for position in range(start, end):
-        event = events[position]
+    at = -1
+    for position, event in enumerate(events):
         if event >= 0:
-            if left_out and event in left_out:
-                continue
             level += sizes[event]
             if level > top:
                 top, at = level, position
-        elif not left_out or ~event not in left_out:
+        else:
             level -= sizes[~event]
-    return Stretch(_by_label(tape, start, end, left_out), _by_label(tape, start, at + 1, left_out))
+    return Stretch(_by_label(tape, events), _by_label(tape, events[: at + 1]))
 
 
-def _over_ranks(tape: Tape, start: int, end: int, left_out: Collection[int]) -> Stretch:
+def _events(tape: Tape, start: int, end: int, skip: tuple[int, int], waits: bool) -> list[int]:
+    """What comes (a buffer's number) and goes (its complement)."""
+    events = tape.events[start:end]
+    out = {event for event in tape.events[skip[0] : skip[1]] if event >= 0} if skip[1] else set()
+    out |= {~event for event in out}
+    if waits:
+        out |= {~index for index in tape.let_go}
+    return [event for event in events if event not in out] if out else events
+
+
+def _over_ranks(tape: Tape, events: list[int]) -> Stretch:
     """The same where sizes are linear in symbols: the points that are the highest at some of their values."""
-    rows = _rows(tape)
-    marks = [*_tops(tape, rows, start, end, left_out), end]
-    *tops, last = _held_at(tape, rows, start, marks, left_out)
-    mixed = next(size.mixed for size in tape.sizes if isinstance(size, Linear))
-    return Stretch(_sizes(last, mixed), Peaks([_sizes(then, mixed) for then in tops]))
+    some = next(size for size in tape.sizes if isinstance(size, Linear))
+    width = 1 + len(some.factors)
+    packed = _packed(tape)
+    marks = [*_tops(packed, events, width), len(events)]
+    *tops, last = (_sizes(held, width, some.mixed) for held in _held_at(tape, packed, events, marks))
+    return Stretch(last, Peaks(tops))
 
 
-def _rows(tape: Tape) -> list[Row]:
-    """The rows of a tape's sizes, those made anew that are not there yet. Raises NotLinearError where sums of them do
-    not add up exactly."""
-    more = tape.sizes[len(tape.rows) :]
+def _packed(tape: Tape) -> list[int]:
+    """A tape's sizes, each as one whole number in which its constant and its factors have LANE bits each: numbers
+    that are added up many times are one addition each. Raises NotLinearError where sums of them do not add up
+    exactly."""
+    more = tape.sizes[len(tape.packed) :]
     if not all(map(is_exact, more)):
         raise NotLinearError
-    count = next(len(size.factors) for size in tape.sizes if isinstance(size, Linear))
-    none = count * (0,)
-    tape.rows += [size.row if isinstance(size, Linear) else (size, *none) for size in more]
-    return tape.rows
+    tape.packed += [packed(size.row) if isinstance(size, Linear) else packed((size,)) for size in more]
+    return tape.packed
 
 
-def _tops(tape: Tape, rows: list[Row], start: int, end: int, left_out: Collection[int]) -> list[int]:
+def packed(row: Row) -> int:
+    """A row as one number, in parts of a byte. Raises NotLinearError where it is so large that sums of many might not
+    stay apart."""
+    found = 0
+    for place, each in enumerate(row):
+        if each:
+            if not -MOST < each < MOST:
+                raise NotLinearError
+            found += int(each * EXACT_PARTS) << (LANE * place)
+    return found
+
+
+def unpacked(number: int, width: int) -> Row:
+    """The row of so many places that a number, or a sum of them, is made of: its lowest LANE bits with their sign,
+    and so on; whole bytes as such."""
+    row = []
+    for _ in range(width):
+        low = ((number + HALF_LANE) & FULL_LANE) - HALF_LANE
+        row.append(low // EXACT_PARTS if low % EXACT_PARTS == 0 else low / EXACT_PARTS)
+        number = (number - low) >> LANE
+    return tuple(row)
+
+
+def _tops(packed: list[int], events: list[int], width: int) -> list[int]:
     """The positions before which it is highest at some values of the symbols, in order of time: ends of rises that no
     other is above, whatever the values."""
-    level = len(rows[0]) * (0,)
-    tops: list[tuple[Row, int]] = [(level, start)]
+    tops: list[tuple[Row, int]] = [(width * (0,), 0)]
 
-    def ended(at: int) -> None:
-        if not any(all(map(le, level, top)) for top, _ in tops):
-            tops[:] = [(top, place) for top, place in tops if not all(map(le, top, level))]
-            tops.append((level, at))
+    def ended(level: int, at: int) -> None:
+        row = unpacked(level, width)
+        if not any(all(map(le, row, top)) for top, _ in tops):
+            tops[:] = [(top, place) for top, place in tops if not all(map(le, top, row))]
+            tops.append((row, at))
 
-    rising = False
-    for position in range(start, end):
-        event = tape.events[position]
-        index = event if event >= 0 else ~event
-        if left_out and index in left_out:
-            continue
-        row = rows[index]
-        if rising and (event < 0 or min(row) < 0):
-            ended(position)
-        level = tuple(map(add if event >= 0 else sub, level, row))
-        rising = event >= 0
+    falling = {index for index in {*events} if index >= 0 and min(unpacked(packed[index], width)) < 0}
+    level, rising = 0, False
+    for position, event in enumerate(events):
+        if event >= 0:
+            if rising and event in falling:
+                ended(level, position)
+            level += packed[event]
+            rising = True
+        else:
+            if rising:
+                ended(level, position)
+            level -= packed[~event]
+            rising = False
     if rising:
-        ended(end)
+        ended(level, len(events))
     return [place for _, place in tops]
 
 
 def _held_at(
-    tape: Tape, rows: list[Row], start: int, marks: Sequence[int], left_out: Collection[int]
-) -> list[dict[str, Row]]:
+    tape: Tape, packed: list[int], events: list[int], marks: Sequence[int]
+) -> Iterator[dict[str, int]]:
     """What is held before each of some positions, in order, by label."""
-    found: list[dict[str, Row]] = []
-    there: dict[int, int] = {}  # 1 for what came, -1 for what went of what was there before
-    labels: dict[str, None] = {}
-    position = start
+    labels, held, position = tape.labels, dict[str, int](), 0
     for mark in marks:
-        for event in tape.events[position:mark]:
-            index = event if event >= 0 else ~event
-            if left_out and index in left_out:
-                continue
-            labels.setdefault(tape.labels[index] or "temporary")
-            if event < 0 and index in there:
-                del there[index]
+        for event in events[position:mark]:
+            if event >= 0:
+                label = labels[event] or "temporary"
+                held[label] = held.get(label, 0) + packed[event]
             else:
-                there[index] = 1 if event >= 0 else -1
+                label = labels[~event] or "temporary"
+                held[label] = held.get(label, 0) - packed[~event]
         position = mark
-        held: dict[str, Row] = dict.fromkeys(labels, len(rows[0]) * (0,))
-        for index, sign in there.items():
-            label = tape.labels[index] or "temporary"
-            held[label] = tuple(map(add if sign > 0 else sub, held[label], rows[index]))
-        found.append(held)
+        yield held
+
+
+def _sizes(held: dict[str, int], width: int, mixed: bool) -> Held:
+    """Packed sums as sizes, those of nothing left out."""
+    found: Held = {}
+    for label, number in held.items():
+        if number:
+            constant, *factors = unpacked(number, width)
+            found[label] = Linear(constant, tuple(factors), mixed) if any(factors) else constant
     return found
-
-
-def _sizes(held: dict[str, Row], mixed: bool) -> Held:
-    """Rows of constants and factors as sizes, those of nothing left out."""
-    return {
-        label: Linear(row[0], row[1:], mixed) if any(row[1:]) else row[0]
-        for label, row in held.items()
-        if any(row)
-    }
 
 
 def at_values(part: Stretch, values: Values) -> Stretch:
@@ -188,14 +216,12 @@ def _within(low: Row, high: Row) -> bool:
     return all(a <= b for a, b in zip_longest(low, high, fillvalue=0))
 
 
-def _by_label(tape: Tape, start: int, end: int, left_out: Collection[int]) -> Held:
+def _by_label(tape: Tape, events: list[int]) -> Held:
     """Bytes that came less those that went, by label; what has none is a temporary."""
     found: Held = {}
     sizes, labels = tape.sizes, tape.labels
-    for event in tape.events[start:end]:
+    for event in events:
         index = event if event >= 0 else ~event
-        if left_out and index in left_out:
-            continue
         label = labels[index] or "temporary"
         found[label] = found.get(label, 0) + (sizes[index] if event >= 0 else -sizes[index])
     return {label: size for label, size in found.items() if size}

@@ -29,8 +29,8 @@ class Tape:
 
     `labels` says which part of memory a buffer belongs to, None where what becomes of it decides. `merges`
     says that two gradients of one value are added into a new buffer (as under a dispatch mode) and not in place.
-    `last_kept` is the number of events when something was last kept for the backward pass, `rows` are sizes over
-    symbols as `stretch` adds them up.
+    `last_kept` is the number of events when something was last kept for the backward pass, `let_go` are gradients
+    that went as they came, `packed` sizes over symbols as `stretch` adds them up.
     """
 
     __slots__ = (
@@ -38,9 +38,10 @@ class Tape:
         "events",
         "labels",
         "last_kept",
+        "let_go",
         "merges",
+        "packed",
         "ready",
-        "rows",
         "sizes",
         "trained",
         "turn",
@@ -49,9 +50,10 @@ class Tape:
     def __init__(self, *, merges: bool = False, accumulates: bool = False) -> None:
         self.events: list[int] = []
         self.sizes: list[Size] = []
-        self.rows: list[tuple[float, ...]] = []
+        self.packed: list[int] = []
         self.labels: list[str | None] = []
         self.trained: list[Buffer] = []
+        self.let_go: list[int] = []
         self.merges = merges
         self.accumulates = accumulates
         self.last_kept = 0
@@ -80,7 +82,9 @@ class Tape:
         """A trained weight's gradient: kept from here on; where micro-steps accumulate, it was there already and
         this one is added to it, and where the optimizer steps at once, it is used up."""
         made = self.new(size, label)
-        if not self.accumulates:
+        if self.accumulates:
+            self.let_go.append(made.index)
+        else:
             self.trained.append(made)
 
     def apply(

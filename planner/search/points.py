@@ -18,7 +18,7 @@ from ..dataclass import dataclass
 from ..memory.constants import constants
 from ..memory.course import ways
 from ..memory.kinds import Job
-from ..memory.known import with_batch
+from ..memory.known import scales, with_batch
 from ..memory.layout import Shape, shape_of
 from ..memory.linear import AtPoints, Joined, Linear, NotLinearError, Points
 from ..memory.loading import before_steps
@@ -262,7 +262,7 @@ def _parts(arch: Architecture, asked: Asked, number: int, held: Sequence[Through
         )  # fmt: skip
         yield _Part(
             job, asked.batches, [held[place] for place in tables],
-            [_shape(asked.tables[place])[1] for place in tables],
+            [(*_shape(asked.tables[place])[1], *scales(setup)) for place in tables],
             [reduce_buffer(arch, setup, asked.tables[place].pairs) for place in tables], (number, tuple(tables)),
         )  # fmt: skip
 

@@ -6,7 +6,7 @@ sequence length, so that a search evaluates many batches at once from one walk o
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ..dataclass import dataclass
 
@@ -21,8 +21,7 @@ Pass = Literal[
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Linear:
+class Linear(NamedTuple):
     """fixed + sequence * B."""
 
     fixed: float = 0.0
@@ -41,8 +40,7 @@ class Linear:
         return Linear(self.fixed * factor, self.sequence * factor)
 
 
-@dataclass(frozen=True)
-class Product:
+class Product(NamedTuple):
     """A matrix product (or attention kernel): FLOPs, bytes, and the FLOPs of the whole tiles that cover its output.
 
     `tile` is FLOPs of one tile: a product runs in waves of as many tiles as the chip has multiprocessors, and of the
