@@ -258,6 +258,27 @@ def shape_of(adapted: Sequence[Adapted]) -> tuple[Shape, tuple[int, ...]]:
     return shape, tuple(numbers)
 
 
+Shaped = tuple[Shape, tuple[int, ...]]
+
+
+def shapes_of(adapters: Sequence[tuple[Adapted, ...]]) -> list[tuple[Shaped, tuple[Adapted, ...]]]:
+    """`shape_of` each adapter, with one of that shape in which every number is another rank. Where they differ in
+    ranks alone all have one shape: ranks that are alike in some of them, as those of experts at 1, have a number each
+    where they are not in others."""
+    each = [[pair.rank for item in own for pair in item.pairs] for own in adapters]
+    alone = [(shape_of(own), own) for own in adapters]
+    if (
+        len({tuple((i.index, i.layers, tuple(map(_BESIDE_RANK, i.pairs))) for i in own) for own in adapters})
+        > 1
+    ):
+        return alone
+    together = list(dict.fromkeys(zip(*each, strict=True)))  # ranks of one number, by adapter
+    for (shape, ranks), own in alone:
+        if len(ranks) == len(together):
+            return [((shape, by_adapter), own) for by_adapter in zip(*together, strict=True)]
+    return alone
+
+
 # Tensor parallelism
 
 

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from ..adapter import Adapted
 from ..dataclass import dataclass
 from ..memory.constants import constants
 from ..memory.course import ways
 from ..memory.kinds import Job
 from ..memory.known import scales, with_batch
-from ..memory.layout import Shape, shape_of
+from ..memory.layout import Shaped, shape_of
 from ..memory.linear import AtPoints, Joined, Linear, NotLinearError, Points
 from ..memory.loading import before_steps
 from ..memory.overhead import overhead
@@ -252,26 +253,26 @@ def _parts(arch: Architecture, asked: Asked, number: int, held: Sequence[Through
     """Tables of one shape each."""
     shapes: dict[Any, list[int]] = {}
     for place, table in enumerate(asked.tables):
-        shapes.setdefault(_shape(table)[0], []).append(place)
+        shapes.setdefault(_shape(table)[0][0], []).append(place)
     setup = asked.setups[0]
     for tables in shapes.values():
-        some = asked.tables[tables[0]]
+        (shape, _), pairs = _shape(asked.tables[tables[0]])
         job = Job(
-            arch, setup, some.pairs, some.whole, unpacked=base_weights(arch, setup).unpacked, ranks_follow=True,
-            shaped=_shape(some),
+            arch, setup, pairs, asked.tables[tables[0]].whole, unpacked=base_weights(arch, setup).unpacked,
+            ranks_follow=True, shaped=(shape, shape_of(pairs)[1]),
         )  # fmt: skip
         yield _Part(
             job, asked.batches, [held[place] for place in tables],
-            [(*_shape(asked.tables[place])[1], *scales(setup)) for place in tables],
+            [(*_shape(asked.tables[place])[0][1], *scales(setup)) for place in tables],
             [reduce_buffer(arch, setup, asked.tables[place].pairs) for place in tables], (number, tuple(tables)),
         )  # fmt: skip
 
 
-def _shape(table: Table) -> tuple[Shape, tuple[int, ...]]:
-    """The shape of an adapter, and its ranks."""
+def _shape(table: Table) -> tuple[Shaped, tuple[Adapted, ...]]:
+    """The shape of an adapter and its ranks, with one of that shape whose ranks differ (`shapes_of`)."""
     if "shape" not in table.made:
-        table.made["shape"] = shape_of(table.pairs)
-    found: tuple[Shape, tuple[int, ...]] = table.made["shape"]
+        table.made["shape"] = (shape_of(table.pairs), table.pairs)
+    found: tuple[Shaped, tuple[Adapted, ...]] = table.made["shape"]
     return found
 
 

@@ -13,6 +13,7 @@ from ..adapter.whole import Whole, trained_whole
 from ..choices import Checkpointing, Quantize
 from ..dataclass import dataclass, replace
 from ..errors import InputError
+from ..memory.layout import shapes_of
 from ..speed import held, trained_params
 from ..speed.step import work_of
 from ..speed.walk import takes_mask
@@ -60,7 +61,10 @@ def tables(job: Job, space: Space) -> Iterator[Table]:
             own.append((rank, pairs, trained_whole(job.arch, spec, pairs), {}))
         if own:
             some = True
-            shares = weights([pairs for _, pairs, _, _ in own])
+            adapters_ = [pairs for _, pairs, _, _ in own]
+            shares = weights(adapters_)
+            for (_, _, _, made), shape in zip(own, shapes_of(adapters_), strict=True):
+                made["shape"] = shape
             for quantize, checkpointing in product(space.quantize, space.checkpointing):
                 yield from _of_base(job, space, layers, own, shares, quantize, checkpointing)
     if missed is not None and not some:
