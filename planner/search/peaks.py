@@ -36,6 +36,7 @@ from .tables import Table
 Array = Any  # a numpy array
 Group = tuple[str, Quantize, Checkpointing]  # of tables: layers, base and recompute
 Key = tuple[Layout, int, int]  # of a sample: layout, micro-batch, micro-steps
+Sampled = tuple[Group, Layout, int]  # samples of all micro-batches: tables, layout, micro-steps
 # Then all that comes before the first step.
 MOMENTS = ("evaluation", "forward", "loss", "backward", "optimizer")
 EARLY = len(MOMENTS)
@@ -74,10 +75,28 @@ class _Samples:
         """What is surely asked for."""
         return Asked(self.setups, sure(self.tables))
 
+    @property
+    def left(self) -> Asked:
+        """What is not known."""
+        own = {each.params: each for each in self.tables if each.params not in self.known}
+        return Asked(self.setups, list(own.values()))
+
+    def bends(self) -> bool:
+        """Whether more is asked for than what surely is, which is known."""
+        own = {table.params: table for table in self.tables}
+        params = sorted(own)
+        for low, high in stretches(*(own[number] for number in params)):
+            ends, middle = (params[low], params[high]), params[(low + high) // 2]
+            if high - low > 1 and self.known.keys() >= {*ends, middle}:
+                one, other = (self.known[number] for number in ends)
+                share = (middle - ends[0]) / (ends[1] - ends[0])
+                if not _close(self.known[middle], one + share * (other - one), ROUNDED):
+                    return bool(self.left.tables)
+        return False
+
     def __call__(self, table: Table) -> Array:
         if table.params not in self.known:  # between two that lie on no line, as others may
-            own = {each.params: each for each in self.tables if each.params not in self.known}
-            at_once([(self, Asked(self.setups, list(own.values())))])
+            at_once([(self, self.left)])
         if table.params not in self.known:
             self.known[table.params] = np.stack([self._alone(setup, table) for setup in self.setups])
         return self.known[table.params]
@@ -226,27 +245,29 @@ def _sampled(
 
     def task(number: int) -> dict[Any, Array]:
         own = {
-            (group, layout): _Samples.of(
-                job, real[keys[0]], [batch for _, batch, _ in keys], keys[0][2], alike[group]
+            (group, layout, steps): _Samples.of(
+                job, real[keys[0]], [batch for _, batch, _ in keys], steps, alike[group]
             )
-            for (group, layout), keys in open_[number].items()
+            for (group, layout, steps), keys in open_[number].items()
         }
         at_once([(samples, samples.sure) for samples in own.values()])
+        if more := [(samples, samples.left) for samples in own.values() if samples.bends()]:
+            at_once(more)
         return {each: over_ranks(alike[each[0]], samples) for each, samples in own.items()}
 
-    kinds = [(*(group[1:] for group, _ in own), *_walked(next(iter(own))[1])) for own in open_]
+    kinds = [(*(group[1:] for group, *_ in own), *_walked(next(iter(own))[1])) for own in open_]
     for own, made in zip(open_, done(task, kinds, enough=ENOUGH), strict=True):
-        for (group, layout), keys in own.items():
-            seen[group].update(zip(keys, np.moveaxis(made[group, layout], 1, 0), strict=True))
+        for each, keys in own.items():
+            seen[each[0]].update(zip(keys, np.moveaxis(made[each], 1, 0), strict=True))
     return seen
 
 
 def _together(
     job: Job, real: Mapping[Key, Layout], seen: Mapping[Group, Mapping[Key, Array]]
-) -> list[dict[tuple[Group, Layout], list[Key]]]:
+) -> list[dict[Sampled, list[Key]]]:
     """Samples that are not there yet, those together that differ in what is added up alone: in a group's adapters, in
-    the micro-batch, in the number of GPUs."""
-    found: dict[Any, dict[tuple[Group, Layout], list[Key]]] = {}
+    the micro-batch and in micro-steps (but of a pipeline, which has as many in flight), in the number of GPUs."""
+    found: dict[Any, dict[Sampled, list[Key]]] = {}
     ways: dict[Any, Any] = {}
     for group, key in itertools.product(seen, real):
         if key in seen[group]:
@@ -255,10 +276,13 @@ def _together(
         own = (group[1:], layout, micro_steps)
         if own not in ways:
             setup = setup_of(job, group[1], group[2], real[key], batch, micro_steps)
-            ways[own] = replace(layout, gpus=0, shard_size=None), passing(job.arch, setup)
+            sharding = "ddp" if layout.sharding in NOT_SHARDED else layout.sharding
+            alike = replace(layout, gpus=0, shard_size=None, sharding=sharding)
+            flight = micro_steps if layout.pipeline_parallel > 1 else 0
+            ways[own] = alike, passing(job.arch, setup), flight
         quantised = group[1].startswith("nf4")
-        kind = (*ways[own], micro_steps, quantised, group[2] if quantised else group[1:])
-        found.setdefault(kind, {}).setdefault((group, layout), []).append(key)
+        kind = (*ways[own], quantised, group[2] if quantised else group[1:])
+        found.setdefault(kind, {}).setdefault((group, layout, micro_steps), []).append(key)
     return list(found.values())
 
 

@@ -26,7 +26,7 @@ from ..memory.loading import before_steps
 from ..memory.overhead import overhead
 from ..memory.peak import Throughout, as_run, fixed_bytes, memory_is_ruled, throughout
 from ..memory.per_layer import PROJECTION
-from ..memory.sharding import end_unit, gathered, one_stream, reduce_buffer, spread
+from ..memory.sharding import end_unit, gathered, in_flat_units, one_stream, reduce_buffer, spread
 from ..memory.stages import Stage, stages
 from ..memory.states import base_weights
 from ..memory.step import Place, course
@@ -129,7 +129,8 @@ class _Together(Joined):
         self.count = int(self.ends[-1])
         self.batch = sizes([size for part in parts for _ in part.held for size in part.batches])
         self.buffer = self.of([own for part in parts for own in part.buffers])
-        over = [spread(part.job.setup) for part in parts for _ in part.held]
+        self.setups = [part.job.setup for part in parts for _ in part.held]
+        over = list(map(spread, self.setups))
         self.spread = {label: self.of([own[label] for own in over]) for label in over[0]}
 
     def of(self, by_adapter: Sequence[float]) -> Any:
@@ -139,7 +140,8 @@ class _Together(Joined):
 
     def held(self, each: Sequence[Mapping[str, Any]]) -> Held:
         """What is held by adapter at every point."""
-        return {label: self.of([held[label] for held in each]) for label in each[0]}
+        labels = dict.fromkeys(label for held in each for label in held)
+        return {label: self.of([held.get(label, 0) for held in each]) for label in labels}
 
     def stretch(self, places: Sequence[Array], each: Sequence[Stretch]) -> Stretch:
         """Stretches at some of the places each as one."""
@@ -175,10 +177,11 @@ def _rounded(places: Sequence[Held], count: int) -> tuple[list[str], Array]:
 
 
 def passing(arch: Architecture, setup: Setup) -> tuple[Any, ...]:
-    """What a step's course takes from a set-up beside what is held, gathered and spread over GPUs."""
+    """What a step's course takes from a set-up beside what is held, gathered and spread over GPUs. Whether gradients
+    go at once is each walk's own, but in flat units."""
     arch = as_run(arch, setup)
-    beyond = tuple(item.bytes for item in overhead(setup))
-    return *ways(setup), setup.gpus > 1, end_unit(arch, setup), any(gathered(arch, setup)), beyond
+    leave, go, *others = ways(setup)
+    return leave, go and in_flat_units(setup), *others, end_unit(arch, setup), any(gathered(arch, setup))
 
 
 @dataclass(frozen=True)
@@ -209,8 +212,8 @@ class _Part:
 
 def figures(arch: Architecture, asked: Sequence[Asked]) -> list[Array] | None:
     """`peaks._figures`, tables x set-ups x stages, of each that is asked for; their set-ups differ in the
-    micro-batch, in how weights are quantised and in the number of GPUs whose steps are `passing` alike. None where
-    some of it cannot be had at once."""
+    micro-batch, in micro-steps, in how weights are quantised and in the number of GPUs whose steps are `passing`
+    alike. None where some of it cannot be had at once."""
     setup = asked[0].setups[0]
     arch = as_run(arch, setup)
     if not all(_regular(arch, each.setups[0], each.tables[0]) for each in asked):
@@ -342,8 +345,13 @@ def _figures(
     moments = np.stack([own.sum(axis=0) for _, own in found])
     apart = _apart(places, points.of([each.update for each in held]), points.count)
     varied = _varied(setup, found[:-1], moments[:-1])
-    streamed = points.of([0 if one_stream(setup) else each.unit + each.outside for each in held])
-    beyond = sum(item.bytes for item in overhead(setup))
+    streamed = points.of(
+        [
+            each.unit + each.outside if own.gpus > 1 and not one_stream(own) else 0
+            for own, each in zip(points.setups, held, strict=True)
+        ]
+    )
+    beyond = points.of([sum(item.bytes for item in overhead(own)) for own in points.setups])
     kept = (_cached(setup, apart, streamed, each) for each in (varied, 0))
     return [0, *moments, 0, beyond, *kept, 0]
 
@@ -375,5 +383,5 @@ def _varied(setup: Setup, found: Sequence[tuple[list[str], Array]], moments: Arr
 def _cached(setup: Setup, apart: Array, streamed: Any, varied: Any) -> Array:
     """`memory.overhead.cached` at every point."""
     known = constants()
-    gathered = known.cached_gathered * np.asarray(streamed, float) if setup.gpus > 1 else 0
+    gathered = known.cached_gathered * np.asarray(streamed, float)
     return np.rint(known.cached_apart * apart + gathered + known.cached_varied * varied * setup.lengths_vary)
