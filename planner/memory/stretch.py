@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import field
 from itertools import zip_longest
 from operator import le
@@ -84,7 +84,7 @@ def _over_ranks(tape: Tape, events: list[int]) -> Stretch:
     some = next(size for size in tape.sizes if isinstance(size, Linear))
     width = 1 + len(some.factors)
     packed = _packed(tape)
-    marks = [*_tops(packed, events, width), len(events)]
+    marks = [*_tops(packed, tape.falling, events, width), len(events)]
     *tops, last = (_sizes(held, width, some.mixed) for held in _held_at(tape, packed, events, marks))
     return Stretch(last, Peaks(tops))
 
@@ -93,10 +93,14 @@ def _packed(tape: Tape) -> list[int]:
     """A tape's sizes, each as one whole number in which its constant and its factors have LANE bits each: numbers
     that are added up many times are one addition each. Raises NotLinearError where sums of them do not add up
     exactly."""
-    more = tape.sizes[len(tape.packed) :]
-    if not all(map(is_exact, more)):
-        raise NotLinearError
-    tape.packed += [packed(size.row) if isinstance(size, Linear) else packed((size,)) for size in more]
+    start = len(tape.packed)
+    for number, size in enumerate(tape.sizes[start:], start):
+        row = size.row if isinstance(size, Linear) else (size,)
+        if not is_exact(size):
+            raise NotLinearError
+        if min(row) < 0:
+            tape.falling.add(number)
+        tape.packed.append(packed(row))
     return tape.packed
 
 
@@ -115,17 +119,17 @@ def packed(row: Row) -> int:
 def unpacked(number: int, width: int) -> Row:
     """The row of so many places that a number, or a sum of them, is made of: its lowest LANE bits with their sign,
     and so on; whole bytes as such."""
-    row = []
-    for _ in range(width):
+    row: list[float] = []
+    while number and len(row) < width:
         low = ((number + HALF_LANE) & FULL_LANE) - HALF_LANE
         row.append(low // EXACT_PARTS if low % EXACT_PARTS == 0 else low / EXACT_PARTS)
         number = (number - low) >> LANE
-    return tuple(row)
+    return (*row, *(width - len(row)) * (0,))
 
 
-def _tops(packed: list[int], events: list[int], width: int) -> list[int]:
+def _tops(packed: list[int], falling: Collection[int], events: list[int], width: int) -> list[int]:
     """The positions before which it is highest at some values of the symbols, in order of time: ends of rises that no
-    other is above, whatever the values."""
+    other is above, whatever the values. What comes of `falling` size is none."""
     tops: list[tuple[Row, int]] = [(width * (0,), 0)]
 
     def ended(level: int, at: int) -> None:
@@ -134,7 +138,6 @@ def _tops(packed: list[int], events: list[int], width: int) -> list[int]:
             tops[:] = [(top, place) for top, place in tops if not all(map(le, top, row))]
             tops.append((row, at))
 
-    falling = {index for index in {*events} if index >= 0 and min(unpacked(packed[index], width)) < 0}
     level, rising = 0, False
     for position, event in enumerate(events):
         if event >= 0:

@@ -30,12 +30,14 @@ class Tape:
     `labels` says which part of memory a buffer belongs to, None where what becomes of it decides. `merges`
     says that two gradients of one value are added into a new buffer (as under a dispatch mode) and not in place.
     `last_kept` is the number of events when something was last kept for the backward pass, `let_go` are gradients
-    that went as they came, `packed` sizes over symbols as `stretch` adds them up.
+    that went as they came, `packed` sizes over symbols as `stretch` adds them up, with the numbers of those that have a
+    coefficient below 0 in `falling`.
     """
 
     __slots__ = (
         "accumulates",
         "events",
+        "falling",
         "labels",
         "last_kept",
         "let_go",
@@ -51,6 +53,7 @@ class Tape:
         self.events: list[int] = []
         self.sizes: list[Size] = []
         self.packed: list[int] = []
+        self.falling: set[int] = set()
         self.labels: list[str | None] = []
         self.trained: list[Buffer] = []
         self.let_go: list[int] = []

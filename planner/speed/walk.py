@@ -7,6 +7,7 @@ to that count (a test compares the two); here each product keeps its own size, b
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 from ..adapter import Adapted, Pair
 from ..adapter.whole import Whole
@@ -50,12 +51,14 @@ def _product(m: Linear, k: float, n: float, width: float, out: float) -> tuple[L
     return m.times(2 * k * n), m.times(k * width + n * out).plus(Linear(k * n * width))
 
 
+@lru_cache(maxsize=4096)
 def thin(m: Linear, k: float, n: float, width: float) -> Matmul:
     """A low-rank product: bound by memory, so that tiles do not count."""
     flops, moved = _product(m, k, n, width, width)
     return Matmul(flops, moved, flops)
 
 
+@lru_cache(maxsize=4096)
 def tiled(m: Linear, k: float, n: float, width: float, together: float = 1.0) -> Matmul:
     """A product whose kernel covers m x n outputs with whole square tiles of TILE, exactly for one sequence and on
     average for more:
