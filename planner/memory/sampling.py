@@ -6,7 +6,9 @@ Source: trl 1.16, trl/trainer/grpo_trainer.py (_generate_and_score_completions, 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
+from ..setup import Setup
 from .cache import cached_values, most_copied
 from .engine import awake, engine
 from .head import LOGITS
@@ -43,11 +45,7 @@ def generation(job: Job, base: Held) -> list[Place]:
     width = FLOAT32 if setup.weight_dtype == "float32" else HALF
     places = []
     if prompt:
-        alone = replace(
-            setup, checkpointing="layer", reentrant=False, input_grads=False, micro_batch=number, accumulation=1,
-            seq_len=prompt, prompt_tokens=0, sequence_parallel=1, mean_completion=None,
-        )  # fmt: skip
-        own = replace(job, setup=alone)
+        own = replace(job, setup=_over_prompts(setup))
         kinds, around = walked_layers(own, False).kinds, plus(stem_of(own).held, {"temporary": masks(own)})
         highest = max((kind.forward.highest for kind in kinds), key=lambda found: sum(found.values()))
         cached: Held = {CACHES: number * width * cached_values(job.arch, prompt)}
@@ -58,6 +56,16 @@ def generation(job: Job, base: Held) -> list[Place]:
     last: Held = {CACHES: whole, "temporary": joined, LOGITS: logits}
     places.append(Place("generation", "last token", held, last))
     return places
+
+
+@lru_cache(maxsize=512)
+def _over_prompts(setup: Setup) -> Setup:
+    """A pass over the prompts of all completions of a step."""
+    return replace(
+        setup, checkpointing="layer", reentrant=False, input_grads=False,
+        micro_batch=setup.micro_batch * setup.accumulation, accumulation=1, seq_len=setup.prompt_tokens,
+        prompt_tokens=0, sequence_parallel=1, mean_completion=None,
+    )  # fmt: skip
 
 
 def _beside(job: Job, base: Held) -> Place:

@@ -30,8 +30,8 @@ class Tape:
     `labels` says which part of memory a buffer belongs to, None where what becomes of it decides. `merges`
     says that two gradients of one value are added into a new buffer (as under a dispatch mode) and not in place.
     `last_kept` is the number of events when something was last kept for the backward pass, `let_go` are gradients
-    that went as they came, `packed` sizes over symbols as `stretch` adds them up, with the numbers of those that have a
-    coefficient below 0 in `falling`.
+    that went as they came, `packed` sizes over symbols as `stretch` adds them up; `falling` are the numbers of those
+    that have a coefficient below 0.
     """
 
     __slots__ = (

@@ -159,7 +159,8 @@ def _make_memory(job: Job, space: Space, found: Sequence[Table], known: dict[Any
 
     def task(number: int) -> Array:
         own, layout, batch = wanted[open_[number]]
-        return over_ranks(own, lambda table: np.array(_making(job, table, layout, batch)))
+        setup = replace(_setup(job, own[-1], layout, batch), gpu_bytes=0)  # as the last of equal adapters
+        return over_ranks(own, lambda table: np.array(_making(job, table, setup)))
 
     open_ = list(wanted)
     kinds = [(own[0].layers, own[0].quantize) for own, _, _ in wanted.values()]
@@ -175,10 +176,9 @@ def _making_key(job: Job, some: Table, layout: Layout, batch: int) -> tuple[Any,
     return "making", job.setup.precision, some.layers, some.quantize, layout, number
 
 
-def _making(job: Job, table: Table, layout: Layout, batch: int) -> tuple[float, float]:
+def _making(job: Job, table: Table, setup: Setup) -> tuple[float, float]:
     """What is needed while completions are made with one sequence a micro-step, without a vLLM's share, and what the
     allocator keeps where their lengths vary."""
-    setup = replace(_setup(job, table, layout, batch), gpu_bytes=0)
     moment = None
     if not job.calibration.peaks:  # they correct a whole estimate
         moment = making_moment(job.arch, setup, table.pairs, table.whole)
