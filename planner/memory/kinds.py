@@ -6,13 +6,13 @@ With checkpointing a layer keeps its input alone, and its backward stretch begin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import field
 from functools import cached_property
 from typing import NamedTuple
 
 from ..adapter import Adapted, by_matrix
 from ..adapter.whole import NOTHING_WHOLE, Whole
-from ..dataclass import dataclass
+from ..dataclass import dataclass, replace
 from ..schema import Architecture, Block
 from ..setup import Setup
 from .layer import Walk

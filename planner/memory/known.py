@@ -10,12 +10,12 @@ rank is walked, and where micro-batches are compared with something else, every 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from ..dataclass import dataclass
+from ..dataclass import dataclass, replace
 from ..setup import Setup
 from .kinds import Job, retains_inputs
 from .linear import Joined, More, NotLinearError, Points, Values, symbols

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, get_args
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
-from ..dataclass import dataclass
+from ..dataclass import dataclass, replace
 from ..errors import InputError, UnsupportedArchitectureError
 from ..moments import BEFORE, Item, MemoryEstimate, MemoryPart, Moment, Phase
 from ..schema import Architecture, Notice

@@ -5,9 +5,9 @@ Source: trl 1.16, trl/trainer/grpo_trainer.py (_generate_and_score_completions, 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 
+from ..dataclass import replace
 from ..setup import Setup
 from .cache import cached_values, most_copied
 from .engine import awake, engine

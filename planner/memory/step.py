@@ -7,11 +7,10 @@ of each stretch above what is held when it begins.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Protocol
 
 from ..choices import Method
-from ..dataclass import dataclass
+from ..dataclass import dataclass, replace
 from ..schema import Apply, Architecture, Attend, Block
 from .course import Course, Passed, Place
 from .head import LOGITS, head_stretches, sums_unembedding

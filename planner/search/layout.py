@@ -5,11 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from ..choices import Generation, Offload, Precision, Sharding
-from ..dataclass import dataclass
+from ..dataclass import dataclass, replace
 from ..errors import InputError
 from ..schema import Architecture
 from ..setup import Setup

@@ -7,12 +7,11 @@ cores of this machine.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..dataclass import dataclass
+from ..dataclass import dataclass, replace
 from ..setup import Setup
 from ..workers import done
 from .makers import make_ready

@@ -11,14 +11,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from ..choices import Checkpointing, Quantize
-from ..dataclass import dataclass
+from ..dataclass import dataclass, replace
 from ..memory.calibration import corrected, telling
 from ..memory.constants import constants
 from ..memory.interval_kinds import MEASURED

@@ -9,13 +9,12 @@ order. Where something compares sizes, or is no such part, `figures` has nothing
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..adapter import Adapted
-from ..dataclass import dataclass
+from ..dataclass import dataclass, replace
 from ..memory.constants import constants
 from ..memory.course import ways
 from ..memory.kinds import Job

@@ -17,12 +17,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import cache, lru_cache
 
 from .. import flops
 from ..adapter import Adapted
-from ..dataclass import dataclass
+from ..dataclass import dataclass, replace
 from ..errors import FactError
 from ..fact_types import Accelerator
 from ..facts import read_data, source_from

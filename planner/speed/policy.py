@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from functools import lru_cache
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
-from ..dataclass import dataclass
+from ..dataclass import dataclass, replace
 from ..hardware import Cluster, pcie_bytes_per_s
 from ..memory.engine import engine as beside
 from ..memory.engine import engine_weights, served
