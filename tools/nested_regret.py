@@ -11,6 +11,7 @@ left out is then scored at that rule's rates. tools/write_regret.py puts the fig
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -24,7 +25,7 @@ from planner.learning_rate.fit.curves import INTERPOLATIONS
 from planner.learning_rate.fit.forms import candidates, form_name, make_design
 from planner.learning_rate.fit.losses import Losses
 from planner.learning_rate.fit.similar import REACHES, SHARES
-from planner.learning_rate.fit.solve import fit_all, leave_out, refit
+from planner.learning_rate.fit.solve import fit_each, leave_out, refit_each
 from planner.learning_rate.sweep import read_sweep
 from tools.regret_rows import plain
 
@@ -47,22 +48,29 @@ def both(data: Data, x: Floats) -> Floats:
     return np.asarray(np.mean([data.regret(x, kind) for kind in INTERPOLATIONS], axis=0))
 
 
-def _formula(data: Data, terms: tuple[str, ...], pooling: float) -> Rule:
-    """A formula, fitted by the interpolation of `data`."""
+def _formulas(data: Data, terms: tuple[str, ...], poolings: Sequence[float]) -> list[Rule]:
+    """A formula with each strength of pooling, fitted by the interpolation of `data`, side by side."""
     design, _ = make_design(terms, data.features)
-    problem, model = data.problem(design, pooling), data.features.model
+    problem, penalties, model = (
+        data.problem(design, 0.0),
+        data.penalties(design, poolings),
+        data.features.model,
+    )
     n = int(model.max()) + 1
-    theta = fit_all(problem).theta[0]
+    theta = fit_each(problem, penalties).theta
     away = leave_out(model)
-    held = (design.matrix * refit(problem, away, near=theta).theta[model]).sum(axis=1)
+    held = (design.matrix * refit_each(problem, penalties, theta, away)[:, model]).sum(axis=-1)
     outer, inner = np.triu_indices(n, k=1)
-    found = refit(problem, away[outer] * away[inner], near=theta).theta
-    regret = both(data, found @ design.matrix.T)
-    others = np.zeros(n)
-    for one, two in ((outer, inner), (inner, outer)):
-        np.add.at(others, one, (regret * (model[None] == two[:, None])).sum(axis=1))
+    refitted = refit_each(problem, penalties, theta, away[outer] * away[inner])
     kind = f"formula, {data.interpolation}" if terms else "constant"
-    return Rule(kind, f"{form_name(terms)}, pooling {pooling:g}", held, others)
+    rules = []
+    for pooling, left_out, found in zip(poolings, held, refitted, strict=True):
+        regret = both(data, found @ design.matrix.T)
+        others = np.zeros(n)
+        for one, two in ((outer, inner), (inner, outer)):
+            np.add.at(others, one, (regret * (model[None] == two[:, None])).sum(axis=1))
+        rules.append(Rule(kind, f"{form_name(terms)}, pooling {pooling:g}", left_out, others))
+    return rules
 
 
 def _similar(data: Data, losses: Losses, option: tuple[float, float, float]) -> Rule:
@@ -90,7 +98,7 @@ def rules() -> tuple[Data, tuple[Rule, ...]]:
         data = plain(cells, kind)
         for terms in candidates(data.features):
             pooled = make_design(terms, data.features)[0].pooled.any()
-            found += [_formula(data, terms, one) for one in (POOLINGS if pooled else (0.0,))]
+            found += _formulas(data, terms, POOLINGS if pooled else (0.0,))
     data = plain(cells, "quadratic")
     losses = Losses.of(data)
     found += [_similar(data, losses, (s, r, h)) for s in STRAIGHTS for r in REACHES for h in SHARES]
