@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from planner import PlannerError, estimate, facts
 from planner.architecture import cache, meta
 from planner.architecture.build import BUILDERS, build, build_natively
+from planner.architecture.meta import recorder
 from planner.errors import ConfigError, MissingDependencyError, UnsupportedArchitectureError
 from planner.schema import Architecture
 
@@ -156,6 +157,16 @@ def test_random_small_models_equal_the_library(
     arch, model = read_without_cache(config), oracle.meta_model(config)
     assert oracle.our_inventory(arch) == oracle.their_inventory(model)
     assert arch.params == oracle.params(model) and arch.tied_embeddings == tied
+
+
+@pytest.mark.parametrize("model_type", ["helium", "longcat_flash", "deberta-v2", "blip-2"])
+def test_forms_that_are_remembered_are_those_that_torch_finds(
+    model_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = default_config(model_type)
+    known = read_without_cache(config)
+    monkeypatch.setattr(recorder, "result", lambda func, args, kwargs: func(*args, **kwargs))
+    assert same(known, read_without_cache(config))
 
 
 COVERAGE = ROOT / "docs" / "coverage.md"

@@ -16,6 +16,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from ..architecture.meta.shapes import result
 from .timeline import ACTIVATIONS, Block, Place, Recording
 
 _sequence: Callable[[], int] = torch._C._autograd._get_sequence_nr
@@ -42,74 +43,6 @@ FLOPS: dict[Any, Callable[..., int]] = {
 
 
 SOFTMAX_BACK = torch.ops.aten._softmax_backward_data.default
-
-
-Form = tuple[Any, ...]
-_MOST_KNOWN = 20_000
-_known: dict[Form, tuple[bool, tuple[Form, ...]] | None] = {}
-
-
-class _UncertainError(Exception):
-    """Of these arguments a result is not remembered."""
-
-
-def _form(value: Any) -> Any:
-    """What an argument tells of a result's form: of a tensor that holds nothing all but which one it is."""
-    kind = type(value)
-    if kind is torch.Tensor or kind is torch.nn.Parameter:
-        if not value.is_meta or value.layout is not torch.strided:
-            raise _UncertainError
-        return value.shape, value.stride(), value.dtype
-    if kind is list or kind is tuple:
-        return kind, *map(_form, value)
-    if isinstance(value, (torch.Tensor, dict)):
-        raise _UncertainError
-    return kind, value
-
-
-def result(func: Any, args: Any, kwargs: Any) -> Any:
-    """What an operation gives. On the meta device its form follows from the arguments' forms, and torch takes ten
-    times as long to find it as to make it: it is found once, where all that comes out is memory of its own."""
-    if func.namespace != "aten" or func._schema.is_mutable:
-        return func(*args, **kwargs)
-    try:
-        key = func, torch.get_default_dtype(), *map(_form, args), *((n, _form(v)) for n, v in kwargs.items())
-    except _UncertainError:
-        return func(*args, **kwargs)
-    if key not in _known:
-        out = func(*args, **kwargs)
-        if len(_known) >= _MOST_KNOWN:
-            _known.clear()
-        _known[key] = _fresh(out, (*args, *kwargs.values()))
-        return out
-    known = _known[key]
-    if known is None:
-        return func(*args, **kwargs)
-    single, forms = known
-    made = [torch.empty_strided(size, stride, dtype=dtype, device="meta") for size, stride, dtype in forms]
-    return made[0] if single else tuple(made)
-
-
-def _fresh(out: Any, given: tuple[Any, ...]) -> tuple[bool, tuple[Form, ...]] | None:
-    """The forms of an operation's results, and whether it is one alone; None where one of them is no tensor, shares
-    memory or leaves some of its own unused."""
-    single = type(out) is torch.Tensor
-    found = (out,) if single else out if type(out) is tuple else ()
-    inner = [each for value in given for each in (value if isinstance(value, (list, tuple)) else (value,))]
-    taken = {each.untyped_storage()._cdata for each in inner if isinstance(each, torch.Tensor)}
-    if not found or not taken:
-        return None
-    for each in found:
-        if type(each) is not torch.Tensor or not each.is_meta or each.layout is not torch.strided:
-            return None
-        storage = each.untyped_storage()
-        like = torch.empty_strided(each.shape, each.stride(), dtype=each.dtype, device="meta")
-        if storage._cdata in taken or storage.nbytes() != like.untyped_storage().nbytes():
-            return None
-        if each.storage_offset():
-            return None
-        taken.add(storage._cdata)
-    return single, tuple((each.shape, each.stride(), each.dtype) for each in found)
 
 
 class Uncompiled(TorchDispatchMode):  # type: ignore[misc]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from planner.adapter import AdapterSpec
+from planner.architecture.meta import shapes
 from planner.setup import Setup
 from planner.simulate import tracker
 from planner.simulate.core import Simulation, simulate_step
@@ -89,7 +90,7 @@ def test_results_whose_form_is_known_are_those_that_torch_finds(
 ) -> None:
     spec = None if setup.method == "full" else LORA
     simulate_step(CONFIGS[config], spec, setup)
-    assert tracker._known
+    assert shapes._known
     known = simulate_step(CONFIGS[config], spec, setup)
     monkeypatch.setattr(tracker, "result", found_every_time)
     equal(known, simulate_step(CONFIGS[config], spec, setup))
@@ -98,14 +99,14 @@ def test_results_whose_form_is_known_are_those_that_torch_finds(
 def test_a_result_that_shares_memory_or_holds_values_is_not_remembered() -> None:
     base, real = torch.empty(2, 3, 4, device="meta"), torch.ones(3)
     for _ in range(2):
-        view = tracker.result(torch.ops.aten._unsafe_view.default, (base, [6, 4]), {})
+        view = shapes.result(torch.ops.aten._unsafe_view.default, (base, [6, 4]), {})
         assert view.untyped_storage()._cdata == base.untyped_storage()._cdata
-        assert tracker.result(torch.ops.aten.add.Tensor, (real, real), {}).tolist() == [2, 2, 2]
-        tilted = tracker.result(torch.ops.aten.mul.Tensor, (base.mT, 2), {})
+        assert shapes.result(torch.ops.aten.add.Tensor, (real, real), {}).tolist() == [2, 2, 2]
+        tilted = shapes.result(torch.ops.aten.mul.Tensor, (base.mT, 2), {})
         assert tilted.stride() == base.mT.stride() and tilted.dtype == torch.float32
-        whole = tracker.result(torch.ops.aten.eq.Scalar, (base, 1), {})
+        whole = shapes.result(torch.ops.aten.eq.Scalar, (base, 1), {})
         assert whole.dtype == torch.bool
-        assert tracker.result(torch.ops.aten.sum.default, (whole,), {}).dtype == torch.int64
+        assert shapes.result(torch.ops.aten.sum.default, (whole,), {}).dtype == torch.int64
 
 
 def test_layers_with_adapters_of_their_own_are_kinds_of_their_own() -> None:

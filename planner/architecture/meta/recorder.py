@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-from .shapes import run
+from .shapes import result
 
 PRODUCTS = frozenset(("mm", "addmm", "bmm", "baddbmm", "convolution"))
 FUSED = tuple(
@@ -180,7 +180,7 @@ def dispatch_mode(recording: Recording) -> Any:
             recording.operations += 1
             if recording.operations > MOST_OPERATIONS:
                 raise NotCountedError(f"its forward pass takes more than {MOST_OPERATIONS:,} operations")
-            out = run(func, args, kwargs or {})
+            out = result(func, args, kwargs or {})
             note(recording, name, args, kwargs or {}, out, torch.is_grad_enabled())
             return out
 
@@ -211,7 +211,7 @@ def sizes_mode(sizes: Sizes) -> Any:
             sizes.left -= 1
             if sizes.left < 0:
                 raise NotCountedError("it runs more operations on longer sequences")
-            out = run(func, args, kwargs or {})
+            out = result(func, args, kwargs or {})
             name = func.overloadpacket.__name__
             if name in PRODUCTS:
                 left, right = args[1:3] if name in ("addmm", "baddbmm") else args[:2]
