@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from ..dataclass import dataclass, replace
 from ..setup import Setup
 from .kinds import Job, retains_inputs
-from .linear import Joined, More, NotLinearError, Points, Values, symbols
+from .linear import AtPoints, Joined, More, NotLinearError, Points, Values, symbols
 from .passes import fsdp_mixed
 from .sharding import gradients_go, in_flat_units
 from .states import scale_bytes
@@ -135,8 +135,13 @@ def remembered(
     parts a walk of gradients that wait and go."""
     kind = _Kind(walk, at, either)
     if job.points is not None:
-        each = [one for own, points in job.points.parts for one in _at_points(own, points, what, kind, of)]
-        together: Found = joined(job.points, [places for places, _ in each], [one for _, one in each])
+        alike: dict[int, tuple[Any, list[AtPoints]]] = {}  # points of one walk
+        for own, points in job.points.parts:
+            for some, once in _at_points(own, points, what, kind, of):
+                alike.setdefault(id(once), (once, []))[1].append(some)
+        each = [(once, some.beside(others)) for once, (some, *others) in alike.values()]
+        made = [at(once, some) for once, some in each]
+        together: Found = joined(job.points, [some.places for _, some in each], made)
         return together
     ranks, key = _key(job, what, of)
     walks = _walks(job.setup.micro_batch, *key)
@@ -190,26 +195,24 @@ def _made_once(
 
 def _at_points(
     job: Job, points: Points, what: tuple[Any, ...], kind: _Kind, of: int | None
-) -> Iterator[tuple[Any, Any]]:
-    """The walk at all points of a job, with the places of these: of all micro-batches at once, or where that compares
-    them with something, of those of more sequences, the others each alone. Raises NotLinearError where sizes are not
-    linear in ranks."""
+) -> Iterator[tuple[AtPoints, Any]]:
+    """All points of a job with the walk that is to be evaluated there: of all micro-batches at once, or where that
+    compares them with something, of those of more sequences, the others each alone. Raises NotLinearError where sizes
+    are not linear in ranks."""
     ranks, key = _key(job, what, of)
     left = points.batches
     for least in LEAST:
         more = tuple(size for size in left if size >= least)
         found = _walked(job, ranks, key, kind, least) if more else None
         if found is not None:
-            some = points.of(more, least)
-            yield some.places, kind.at(found, some)
+            yield points.of(more, least), found
             left = tuple(size for size in left if size < least)
             break
     for size in left:
         found = _made_once(size, replace(job, setup=with_batch(job.setup, size)), ranks, key, kind)
         if found is None:
             raise NotLinearError
-        some = points.of((size,), 0)
-        yield some.places, kind.at(found, some)
+        yield points.of((size,), 0), found
 
 
 def joined(points: Joined, places: Sequence[Any], each: Sequence[Any]) -> Any:

@@ -29,6 +29,10 @@ class AtPoints:
 
     places: Any
 
+    def beside(self, others: Sequence[Any]) -> AtPoints:
+        """These and others of the same symbols."""
+        raise NotImplementedError
+
     def stretch(self, part: Any) -> Any:
         """A stretch over symbols at every point."""
         raise NotImplementedError

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import field
 from itertools import zip_longest
-from operator import le
 from typing import Any
 
 from ..dataclass import dataclass
@@ -16,7 +15,7 @@ Held = dict[str, Size]  # bytes by label
 Row = tuple[float, ...]  # of a size that is linear in symbols: its constant and its factors
 LANE = 96  # bits of a number among several that are packed into one
 HALF_LANE, FULL_LANE = 1 << (LANE - 1), (1 << LANE) - 1
-MOST = 2.0**64  # bytes: of so many a million still add up within half a lane
+MOST = 2.0**64  # bytes: of so many a hundred thousand still add up within a quarter of a lane
 
 
 class Peaks(Held):
@@ -130,13 +129,16 @@ def unpacked(number: int, width: int) -> Row:
 def _tops(packed: list[int], falling: Collection[int], events: list[int], width: int) -> list[int]:
     """The positions before which it is highest at some values of the symbols, in order of time: ends of rises that no
     other is above, whatever the values. What comes of `falling` size is none."""
-    tops: list[tuple[Row, int]] = [(width * (0,), 0)]
+    guards = sum(HALF_LANE << (LANE * place) for place in range(width))
+    raised = guards >> 1  # what makes every coefficient one above 0, below its guard
+    tops = [(raised, 0)]
 
     def ended(level: int, at: int) -> None:
-        row = unpacked(level, width)
-        if not any(all(map(le, row, top)) for top, _ in tops):
-            tops[:] = [(top, place) for top, place in tops if not all(map(le, top, row))]
-            tops.append((row, at))
+        """Each difference of coefficients takes the guard above it where it is below 0."""
+        new = level + raised
+        if not any(((top | guards) - new) & guards == guards for top, _ in tops):
+            tops[:] = [(top, place) for top, place in tops if ((new | guards) - top) & guards != guards]
+            tops.append((new, at))
 
     level, rising = 0, False
     for position, event in enumerate(events):

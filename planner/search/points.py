@@ -67,6 +67,13 @@ class _At(AtPoints):
     def __init__(self, values: Array, places: Array) -> None:
         self.values, self.places = values, places
 
+    def beside(self, others: Sequence[_At]) -> _At:
+        """These and others of the same symbols."""
+        if not others:
+            return self
+        values, places = zip(*((own.values, own.places) for own in (self, *others)), strict=True)
+        return _At(np.concatenate(values, axis=1), np.concatenate(places))
+
     def stretch(self, part: Stretch) -> Stretch:
         """A stretch at every point."""
         if part.arrays is None:

@@ -7,6 +7,8 @@ from dataclasses import field
 from ..dataclass import dataclass
 from .work import Kind, Linear, Pass, Phase, Product
 
+NOTHING = Linear()
+
 
 @dataclass
 class Sums:
@@ -24,8 +26,10 @@ class Sums:
 
     def sweep(self, what: Pass, phase: Phase, moved: Linear) -> None:
         """Add memory-bound bytes."""
-        key = (what, phase)
-        self.sweeps[key] = self.sweeps.get(key, Linear()).plus(moved.times(self.times))
+        key, times, before = (what, phase), self.times, self.sweeps.get((what, phase), NOTHING)
+        self.sweeps[key] = Linear(
+            before.fixed + moved.fixed * times, before.sequence + moved.sequence * times
+        )
 
     def launch(self, phase: Phase, operations: float) -> None:
         """Add kernels that the host launches."""
@@ -36,6 +40,6 @@ class Sums:
         for key, calls in other.gemms.items():
             self.gemms[key] = self.gemms.get(key, 0.0) + calls * times
         for what, moved in other.sweeps.items():
-            self.sweeps[what] = self.sweeps.get(what, Linear()).plus(moved.times(times))
+            self.sweeps[what] = self.sweeps.get(what, NOTHING).plus(moved.times(times))
         for phase, operations in other.operations.items():
             self.operations[phase] += operations * times
