@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from .. import facts
 from ..errors import ConfigError, hint
 
 
+@cache
+def _table() -> Mapping[str, Any]:
+    """The rules: some 20 kB."""
+    found: Mapping[str, Any] = json.loads(facts.read_data("compiled", "words.json"))
+    return found
+
+
 def check(config: Mapping[str, Any]) -> None:
     """Raise ConfigError for a word that transformers refuses in a config of this type."""
-    table = json.loads(facts.read_data("compiled", "words.json"))
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         return
-    for path, word, (what, allowed) in _found(config, model_type, "", table):
+    for path, word, (what, allowed) in _found(config, model_type, "", _table()):
         if isinstance(word, int):
             raise ConfigError(f"config field {path}: found a list of {word} items, expected {what}.")
         if word not in allowed:
