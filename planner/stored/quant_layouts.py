@@ -154,7 +154,7 @@ class Names:
         if not self.compressed:
             if any(name[-length:] in ends for name in names for length, ends in self.ends.items()):
                 return True
-            if any(start in self.plain for name in names for start in _beginnings(name)):
+            if self.plain and not all(self.plain.isdisjoint(_beginnings(name)) for name in names):
                 return True
         return any(self._expression(text, names) for text in self.expressions)
 
@@ -168,11 +168,11 @@ class Names:
         return any(pattern.match(name) for name in names)
 
 
-def _beginnings(name: str) -> Iterator[str]:
+@lru_cache(maxsize=16384)
+def _beginnings(name: str) -> tuple[str, ...]:
     """A path and the paths above it."""
-    while name:
-        yield name
-        name = name.rpartition(".")[0]
+    parts = name.split(".")
+    return tuple(start for end in range(len(parts), 0, -1) if (start := ".".join(parts[:end])))
 
 
 def is_linear(matrix: Matrix) -> bool:
