@@ -25,15 +25,13 @@ from planner.validate.records import RecordError, RunConfig, RunRecord
 from planner.validate.sweep import Clock, Sweep
 from planner.validate.tables import sweep_csv, write_sweep
 
-CONFIGS = [
-    RunConfig(lr=1e-3 * 2**k, rank=rank, seed=seed) for k in range(4) for rank in (1, 4) for seed in (0, 1)
-]
+from .pretended import CONFIGS, pretend
 
 # A driver whose runs take 20 ms and follow from their configuration; each start of a run is noted in a log.
 DRIVER = """
 import os, sys, time
 sys.path[:0] = [{tests!r}]
-from test_sweep_survives import CONFIGS, pretend
+from pretended import CONFIGS, pretend
 from planner.validate.sweep import Sweep
 
 def run(config, device, beat):
@@ -43,16 +41,6 @@ def run(config, device, beat):
 
 Sweep({folder!r}, "cpu", run=run).run(CONFIGS)
 """
-
-
-def pretend(config: RunConfig, device: str, beat: Callable[[int], None]) -> RunRecord:
-    """A run that takes a moment."""
-    for step in range(4):
-        time.sleep(0.005)
-        beat(step)
-    return RunRecord(
-        config, "ok", curve=(config.lr, config.rank / 7), evaluations=((4, config.lr + config.seed),)
-    )
 
 
 def start(folder: Path, log: Path) -> subprocess.Popen[bytes]:
@@ -126,7 +114,7 @@ FULL = """
 import sys
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
-from test_sweep_survives import CONFIGS, pretend
+from pretended import CONFIGS, pretend
 from planner.validate import records
 from planner.validate.sweep import Sweep
 
