@@ -50,7 +50,8 @@ def memory() -> str:
 def seconds() -> str:
     """Of steps with everything stated, the same."""
     first = [(c, steps.blind(s.name)[c.number]) for s in SECTIONS for c in steps.later(s.name) if c.stated]
-    newest = [(c, s) for c, s in first if c in _judging()]
+    judging = set(_judging())
+    newest = [(c, s) for c, s in first if c in judging]
     middle, lately = (statistics.median(s.error for _, s in each) for each in (first, newest))
     held, since = (statistics.mean(s.inside for _, s in each) for each in (first, newest))
     return (

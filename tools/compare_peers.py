@@ -18,6 +18,7 @@ import statistics
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +91,10 @@ def _of_later() -> Iterator[Published]:
         )
 
 
-def published() -> list[Published]:
+@cache
+def published() -> tuple[Published, ...]:
     """Every figure."""
-    return [*_of_table(), *_of_later()]
+    return (*_of_table(), *_of_later())
 
 
 def _number(config: Mapping[str, Any], *names: str) -> int | None:

@@ -127,15 +127,20 @@ class Said:
 
 def later() -> list[Later]:
     """Every case."""
+    return list(_later())
+
+
+@cache
+def _later() -> tuple[Later, ...]:
     rows = csv.DictReader(io.StringIO(facts.read_data("measured", "memory_later.csv")))
-    return [
+    return tuple(
         Later(
             number, row["source"], row["url"], row["model"], row["method"], row["metric"],
             float(row["measured"] or 0) * UNITS[row["unit"]], row["stated"] == "yes", row["gpu"], row["options"],
             row["notes"], row["now"], row["set"],
         )
         for number, row in enumerate(rows, start=2)
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
 def options_of(case: Later) -> dict[str, Any]:
@@ -145,10 +150,15 @@ def options_of(case: Later) -> dict[str, Any]:
 
 
 def _options(model: str, method: str, words: str) -> dict[str, Any]:
+    return {**_read(model, words), "method": method}
+
+
+@cache
+def _read(model: str, words: str) -> Mapping[str, Any]:
     context = command.make_context("estimate", ["--model", model, *shlex.split(words)], **CONTEXT_SETTINGS)
     found = given(context, dict(context.params))
     found.pop("model")
-    return {**found, "method": method}
+    return found
 
 
 @cache  # tables and tests ask for the same ones
@@ -241,6 +251,7 @@ def right(case: Later, said: Said) -> bool:
     return (said.predicted <= said.room) == (case.metric == "fits")
 
 
+@cache
 def blind() -> Mapping[int, Said]:
     """The first predictions."""
     return as_said(csv.DictReader(io.StringIO(facts.read_data("measured", BLIND))))

@@ -15,6 +15,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +97,19 @@ class Said:
 
 def later(name: str = LATER) -> list[Later]:
     """Every case of a gathering."""
+    return list(_later(name))
+
+
+@cache
+def _later(name: str) -> tuple[Later, ...]:
     rows = csv.DictReader(io.StringIO(facts.read_data("measured", f"{name}.csv")))
-    return [
+    return tuple(
         Later(
             number, row["source"], row["url"], row["model"], row["method"], row["gpu"], int(row["gpus"]),
             float(row["measured"]), row["what"], row["stated"] == "yes", row["options"], row["notes"],
         )
         for number, row in enumerate(rows, start=2)
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
 def options_of(case: Later) -> dict[str, Any]:
@@ -117,11 +123,13 @@ def options_of(case: Later) -> dict[str, Any]:
     }
 
 
+@cache  # tables and tests ask for the same ones
 def set_up(case: Later) -> Running:
     """The model, what is trained and how. Raises PlannerError."""
     return running(CONFIGS.get(case.model) or NAMES.get(case.model, case.model), options_of(case))
 
 
+@cache
 def time_of(case: Later) -> StepTime:
     """The predicted step. Raises PlannerError."""
     found = set_up(case).time()
@@ -153,6 +161,7 @@ def said_of(case: Later) -> Said:
     return Said(found.seconds, found.low, found.high, case.seconds(found.tokens))
 
 
+@cache
 def blind(name: str = LATER, kept: str = "blind") -> Mapping[int, Said]:
     """The first predictions of a gathering, or others that were kept."""
     rows = csv.DictReader(io.StringIO(facts.read_data("measured", f"{name}_{kept}.csv")))
