@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..adapter import Adapted
 from ..adapter.whole import Whole
 from ..moments import Moment
@@ -15,14 +17,18 @@ from .states import base_weights
 
 
 def making_moment(
-    arch: Architecture, setup: Setup, adapted: tuple[Adapted, ...], whole: Whole
+    arch: Architecture,
+    setup: Setup,
+    adapted: tuple[Adapted, ...],
+    whole: Whole,
+    known: dict[Any, Any] | None = None,
 ) -> Moment | None:
     """The moment `generation` of `estimate_memory`, for other ranks and batches to follow; None where it has to be
-    taken of the whole estimate: of images, a pipeline, an encoder with a decoder."""
+    taken of the whole estimate: of images, a pipeline, an encoder with a decoder. `known` is `throughout`'s."""
     if arch.images is not None or arch.is_encoder_decoder or setup.pipeline_parallel > 1:
         return None
     arch = as_run(arch, setup)
     weights = base_weights(arch, setup)
     job = Job(arch, setup, adapted, whole, unpacked=weights.unpacked, ranks_follow=True)
-    base = throughout(arch, setup, adapted, whole, weights, whole_model(arch)).base
+    base = throughout(arch, setup, adapted, whole, weights, whole_model(arch), known=known).base
     return highest(generation(job, base))[0]

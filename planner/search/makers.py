@@ -181,7 +181,7 @@ def _making(job: Job, table: Table, setup: Setup) -> tuple[float, float]:
     allocator keeps where their lengths vary."""
     moment = None
     if not job.calibration.peaks:  # they correct a whole estimate
-        moment = making_moment(job.arch, setup, table.pairs, table.whole)
+        moment = making_moment(job.arch, setup, table.pairs, table.whole, table.made)
     if moment is None:
         found = estimate_memory(job.arch, setup, table.pairs, table.whole)
         found = corrected(found, job.arch, job.calibration.peaks)
