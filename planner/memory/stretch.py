@@ -94,6 +94,9 @@ def _packed(tape: Tape) -> list[int]:
     exactly."""
     start = len(tape.packed)
     for number, size in enumerate(tape.sizes[start:], start):
+        if type(size) is int and 0 <= size < MOST:  # most are
+            tape.packed.append(size * EXACT_PARTS)
+            continue
         row = size.row if isinstance(size, Linear) else (size,)
         if not is_exact(size):
             raise NotLinearError

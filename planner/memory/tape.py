@@ -99,10 +99,10 @@ class Tape:
         result's buffer where it is not a new one (a view)."""
         before = len(self.events)
         buffer = out if out is not None else self.new(elements * width, label)
-        if not trains and all(value.node is None for value in inputs):
+        edges = tuple([value.node for value in inputs])
+        if not trains and edges.count(None) == len(edges):
             return Value(buffer, elements, width, None)
-        edges = tuple(value.node for value in inputs)
-        node = Node(self, edges, tuple(b for b in kept if b is not None), rule)
+        node = Node(self, edges, tuple([b for b in kept if b is not None]), rule)
         if kept:  # what an operation reads is kept before it makes its result
             self.last_kept = before
         return Value(buffer, elements, width, node)

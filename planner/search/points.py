@@ -27,7 +27,7 @@ from ..memory.peak import Throughout, as_run, fixed_bytes, memory_is_ruled, thro
 from ..memory.per_layer import PROJECTION
 from ..memory.sharding import end_unit, gathered, in_flat_units, one_stream, reduce_buffer, spread
 from ..memory.stages import Stage, stages
-from ..memory.states import base_weights
+from ..memory.states import Weights, base_weights
 from ..memory.step import Place, course
 from ..memory.stretch import Held, Peaks, Stretch
 from ..schema import Architecture
@@ -245,7 +245,11 @@ def _of_stage(arch: Architecture, asked: Sequence[Asked], stage: Stage) -> list[
         [throughout(arch, each.setups[0], t.pairs, t.whole, own, stage, known=t.made) for t in each.tables]
         for each, own in zip(asked, weights, strict=True)
     ]
-    parts = [part for number, each in enumerate(asked) for part in _parts(arch, each, number, held[number])]
+    parts = [
+        part
+        for number, each in enumerate(asked)
+        for part in _parts(arch, each, number, held[number], weights[number])
+    ]
     try:
         made = _at_all(parts, stage)
     except NotLinearError:
@@ -253,12 +257,14 @@ def _of_stage(arch: Architecture, asked: Sequence[Asked], stage: Stage) -> list[
     for part, own in zip(parts, made, strict=True):
         number, tables = part.place
         found[number][list(tables)] = own
-    for into, each, own_held in zip(found, asked, held, strict=True):
-        _with_what_comes_before(arch, into, each, own_held, stage)
+    for into, each, own_held, bases in zip(found, asked, held, weights, strict=True):
+        _with_what_comes_before(arch, into, each, own_held, bases, stage)
     return found
 
 
-def _parts(arch: Architecture, asked: Asked, number: int, held: Sequence[Throughout]) -> Iterator[_Part]:
+def _parts(
+    arch: Architecture, asked: Asked, number: int, held: Sequence[Throughout], weights: Weights
+) -> Iterator[_Part]:
     """Tables of one shape each."""
     shapes: dict[Any, list[int]] = {}
     for place, table in enumerate(asked.tables):
@@ -267,7 +273,7 @@ def _parts(arch: Architecture, asked: Asked, number: int, held: Sequence[Through
     for tables in shapes.values():
         (shape, _), pairs = _shape(asked.tables[tables[0]])
         job = Job(
-            arch, setup, pairs, asked.tables[tables[0]].whole, unpacked=base_weights(arch, setup).unpacked,
+            arch, setup, pairs, asked.tables[tables[0]].whole, unpacked=weights.unpacked,
             ranks_follow=True, shaped=(shape, shape_of(pairs)[1]),
         )  # fmt: skip
         yield _Part(
@@ -321,11 +327,10 @@ def _at_all(parts: Sequence[_Part], stage: Stage) -> list[Array]:
 
 
 def _with_what_comes_before(
-    arch: Architecture, found: Array, asked: Asked, held: Sequence[Throughout], stage: Stage
+    arch: Architecture, found: Array, asked: Asked, held: Sequence[Throughout], weights: Weights, stage: Stage
 ) -> None:
     """Put in bytes of the highest moment before the first step, and of all that is taken until then."""
     setup = asked.setups[0]
-    weights = base_weights(arch, setup)
     for own, each in zip(found, held, strict=True):
         before = before_steps(arch, setup, weights, stage, each.own)
         own[:, EARLY] = max((sum(place.base.values()) for place in before.places), default=0)
