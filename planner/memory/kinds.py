@@ -35,7 +35,8 @@ CACHES = "caches"  # the label of keys and values that a cache alone still holds
 class Job:
     """What is run: a model, what is trained of it, and how; `ranks_follow`: it will be run at other ranks too;
     `points`: the many at which it is run at once, with pairs of any of them; `shaped`: their `shape`, where it is
-    known; `either`: layers are walked for gradients that wait and for such that go as they come."""
+    known; `either`: layers are walked for gradients that wait and for such that go as they come;
+    `highest_alone`: of layers that are checkpointed nothing is asked for but the highest point forward."""
 
     arch: Architecture
     setup: Setup
@@ -47,6 +48,7 @@ class Job:
     points: Joined | None = None
     shaped: tuple[Shape, tuple[int, ...]] | None = None
     either: bool = False
+    highest_alone: bool = False
 
     def __post_init__(self) -> None:
         """Pairs by matrix."""
@@ -188,8 +190,8 @@ def _checkpointed(
     cache: Size = sum(run.tape.sizes[index] for index in {buffer.index for buffer in cached})
     forward.change = {**(plus(kept, {KEPT: read}) if node is not None else {}), CASTS: casts, CACHES: cache}
     again.casts.clear()
-    if node is None:
-        return Walked(forward, None, False, made, handed=handed)
+    if node is None or job.highest_alone:
+        return Walked(forward, None, node is not None, made, handed=handed)
     label_kept(tape, KEPT)
     zeros: dict[Node, Buffer] = {}
     if job.setup.reentrant:

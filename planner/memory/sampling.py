@@ -45,7 +45,7 @@ def generation(job: Job, base: Held) -> list[Place]:
     width = FLOAT32 if setup.weight_dtype == "float32" else HALF
     places = []
     if prompt:
-        own = replace(job, setup=_over_prompts(setup))
+        own = replace(job, setup=_over_prompts(setup), highest_alone=True)
         kinds, around = walked_layers(own, False).kinds, plus(stem_of(own).held, {"temporary": masks(own)})
         highest = max((kind.forward.highest for kind in kinds), key=lambda found: sum(found.values()))
         cached: Held = {CACHES: number * width * cached_values(job.arch, prompt)}

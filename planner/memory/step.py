@@ -106,8 +106,9 @@ def _walk_layers(job: Job, grad: bool) -> Layers:
 def walked_layers(job: Job, grad: bool) -> Layers:
     """Every layer's stretches, each kind walked once; `grad` says whether the embedding's result needs a gradient."""
     return remembered(
-        job, ("layers", grad), lambda own: _walk_layers(own, grad), Layers.at, either=Layers.of_either
-    )
+        job, ("layers", grad, job.highest_alone), lambda own: _walk_layers(own, grad), Layers.at,
+        either=Layers.of_either,
+    )  # fmt: skip
 
 
 def first_width(job: Job) -> int:
