@@ -152,9 +152,12 @@ def loop_s(trainer: str, efficiency: Efficiency) -> float:
 
 def gemm_s(gemm: Gemm, batch: float, known: Rates) -> float:
     """Seconds of all calls of a product."""
-    covered = gemm.product.tiled.at(batch) + gemm.product.tile * known.idle_tiles
+    product = gemm.product
+    tiled, moved = product.tiled, product.bytes  # read out here: a fit of constants asks a million times
+    covered = tiled.fixed + tiled.sequence * batch + product.tile * known.idle_tiles
     arithmetic = covered / known.products[gemm.kind, gemm.dtype]
-    return gemm.calls * max(arithmetic, gemm.bytes.at(batch) / known.bytes_per_s)
+    moving = (moved.fixed + moved.sequence * batch) / known.bytes_per_s
+    return gemm.calls * (moving if moving > arithmetic else arithmetic)
 
 
 def on_host_s(setup: Setup) -> float:
@@ -174,9 +177,8 @@ def _phase(
     """Seconds by part of a phase of one micro-step; `gather` is the host's time for a sharded unit."""
     parts = dict.fromkeys(PARTS, 0.0)
     parts["memory_bound"] = work.operations[phase] * efficiency.start_s
-    for gemm in work.gemms:
-        if gemm.phase == phase:
-            parts[OF_KIND[gemm.kind]] += gemm_s(gemm, batch, known)
+    for gemm in work.of_phase[phase]:
+        parts[OF_KIND[gemm.kind]] += gemm_s(gemm, batch, known)
     for sweep in work.sweeps:
         if sweep.phase == phase and sweep.what == "dequantise":
             parts["dequantise"] += sweep.bytes.at(batch) / known.dequantise_bytes_per_s
@@ -194,8 +196,10 @@ def step_parts(
     known = rates(machine, work, efficiency, setup)
     micro_steps, stages = setup.accumulation, setup.pipeline_parallel
     gather = gather_s(setup, efficiency)
-    phases = [_phase(work, phase, setup.sequences, known, efficiency, gather) for phase in PHASES]
-    parts = {name: sum(phase[name] for phase in phases) * micro_steps / stages for name in PARTS}
+    forward, backward = (
+        _phase(work, phase, setup.sequences, known, efficiency, gather) for phase in PHASES
+    )
+    parts = {name: (forward[name] + backward[name]) * micro_steps / stages for name in PARTS}
     parts["host"] += loop_s(setup.trainer, efficiency) * micro_steps
     moved = work.accumulate_bytes * (micro_steps - 1) + work.optimizer_bytes
     parts["optimizer"] = moved / known.bytes_per_s + work.optimizer_operations * efficiency.start_s

@@ -6,6 +6,7 @@ sequence length, so that a search evaluates many batches at once from one walk o
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 from ..dataclass import dataclass
@@ -100,6 +101,11 @@ class Work:
     optimizer_operations: float
     accumulate_bytes: float
     gathers: float
+
+    @cached_property
+    def of_phase(self) -> dict[Phase, tuple[Gemm, ...]]:
+        """The products by phase."""
+        return {phase: tuple(gemm for gemm in self.gemms if gemm.phase == phase) for phase in PHASES}
 
     def flops(self, batch: int) -> float:
         """FLOPs of a micro-step."""
