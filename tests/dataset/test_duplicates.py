@@ -12,6 +12,7 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
 
 from planner import dataset
 from planner.dataset import duplicates, lengths
@@ -77,21 +78,16 @@ def test_near_duplicates_are_found_and_others_are_not(tmp_path: Path) -> None:
     assert without.distinct.value > found.distinct.value
 
 
-def exact_resemblances(texts: list[bytes]) -> list[float]:
+def exact_resemblances(texts: list[bytes]) -> Any:
     """Of each text with the earlier one that it resembles most, over all pairs."""
-    seen: dict[bytes, list[int]] = {}
-    sizes: list[int] = []
-    found = []
-    for number, text in enumerate(texts):
-        own = {text[i : i + 8] for i in range(len(text) - 7)}
-        shared: dict[int, int] = {}
-        for stretch in own:
-            for other in seen.setdefault(stretch, []):
-                shared[other] = shared.get(other, 0) + 1
-            seen[stretch].append(number)
-        found.append(max((n / (len(own) + sizes[j] - n) for j, n in shared.items()), default=0.0))
-        sizes.append(len(own))
-    return found
+    stretches = [{text[i : i + 8] for i in range(len(text) - 7)} for text in texts]
+    number: dict[bytes, int] = {}
+    columns = [number.setdefault(stretch, len(number)) for own in stretches for stretch in own]
+    sizes = np.array([len(own) for own in stretches])
+    rows = np.repeat(np.arange(len(texts)), sizes)
+    has = csr_matrix((np.ones(len(rows), dtype=np.int64), (rows, columns)))
+    shared = (has @ has.T).toarray()  # how many stretches two texts have in common
+    return np.tril(shared / (sizes[:, None] + sizes - shared), -1).max(axis=1)
 
 
 @pytest.mark.parametrize("said", [11, 18])
@@ -109,7 +105,7 @@ def test_many_short_rows_that_are_alike(said: int) -> None:
             text = [opening, *chance.choices(pool, k=said)]
         texts.append(" ".join(text).encode())
     texts = list(dict.fromkeys(texts))
-    exact = np.array(exact_resemblances(texts))
+    exact = exact_resemblances(texts)
     with duplicates.Register() as register:
         register.add([duplicates.text_hash(t) for t in texts], [1] * len(texts), texts)
         near = register._near(np.zeros(len(texts), dtype=bool))
