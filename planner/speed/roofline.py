@@ -196,9 +196,7 @@ def step_parts(
     known = rates(machine, work, efficiency, setup)
     micro_steps, stages = setup.accumulation, setup.pipeline_parallel
     gather = gather_s(setup, efficiency)
-    forward, backward = (
-        _phase(work, phase, setup.sequences, known, efficiency, gather) for phase in PHASES
-    )
+    forward, backward = (_phase(work, phase, setup.sequences, known, efficiency, gather) for phase in PHASES)
     parts = {name: (forward[name] + backward[name]) * micro_steps / stages for name in PARTS}
     parts["host"] += loop_s(setup.trainer, efficiency) * micro_steps
     moved = work.accumulate_bytes * (micro_steps - 1) + work.optimizer_bytes
