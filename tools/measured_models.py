@@ -105,6 +105,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "vocab_size": 30522, "max_position_embeddings": 512, "activation": "gelu", "tie_weights_": True,
         "architectures": ["DistilBertForSequenceClassification"],
     },
+    "bastile/Qwen3-8B-14336": {
+        "model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "vocab_size": 151936, "hidden_size": 4096,
+        "intermediate_size": 14336, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8,
+        "head_dim": 128, "max_position_embeddings": 40960, "tie_word_embeddings": False,
+    },
     "LGAI-EXAONE/EXAONE-3.5-7.8B-Instruct": {**_llama(4096, 32, 32, 14336, 102400), "num_key_value_heads": 8},
     # Two of the catalogue's that ran as classifiers of sequences, without an unembedding.
     "google-bert/bert-base-uncased": {
