@@ -11,7 +11,7 @@ Optimizer = Literal[
     "adamw", "adamw-8bit", "paged-adamw", "paged-adamw-8bit", "sgd", "sgd-momentum", "adafactor", "lion", "lion-8bit",
     "muon",
 ]  # fmt: skip
-Checkpointing = Literal["none", "layer", "layer-offload"]
+Checkpointing = Literal["none", "layer", "layer-offload", "selective"]
 AttentionKernel = Literal["eager", "sdpa", "math", "flash"]
 Packing = Literal["full", "padded", "packed"]
 Loss = Literal[

@@ -60,12 +60,12 @@ class Tally:
 @dataclass(frozen=True)
 class Step:
     """The size of a step: sequences, positions a sequence, whether layers are checkpointed, and whether what comes in
-    is then made to need a gradient (`hooked`); of how many positions logits are made (None: of all); whether dropout
-    stands before pairs (`dropped`); whether PEFT folds pairs into weights that it has by no module (`folded`);
-    whether hidden states are in float16 (`half`), where some code clamps them; whether a flash kernel is told where
-    pieces of a sequence end (`ends_known`), and how many equal `pieces` it then has. Of the loss: whether it makes
-    logits again on the way back (`logits_again`), passes over pairs on the unembedding (`past_pairs`), and makes that
-    one's gradient also where it is frozen (`frozen_gradient`)."""
+    is then made to need a gradient (`hooked`), or results of attention and every second product are kept
+    (`selective`); of how many positions logits are made (None: of all); whether dropout stands before pairs
+    (`dropped`); whether PEFT folds pairs into weights that it has by no module (`folded`); whether hidden states are
+    in float16 (`half`), where some code clamps them; whether a flash kernel is told where pieces of a sequence end
+    (`ends_known`), and how many equal `pieces` it then has. Of the loss: whether it makes logits again backward
+    (`logits_again`), passes over pairs on the unembedding (`past_pairs`), makes its gradient (`frozen_gradient`)."""
 
     batch: int
     seq_len: int
@@ -80,6 +80,7 @@ class Step:
     logits_again: bool = False
     past_pairs: bool = False
     frozen_gradient: bool = False
+    selective: bool = False
 
 
 def visible_pairs(seq_len: int, window: int | None, causal: bool, chunked: bool = False) -> int:
@@ -117,6 +118,7 @@ class _Walk:
         self.trained = trained
         self.lengths = lengths
         self.kept: dict[str, bool] = {}
+        self.products, self.chosen, self.chose = 0, 0, False
         self.whole = whole
         self.uniform = (trained is None or all(_in_all_layers(items) for items in trained.values())) and all(
             set(self.matrices[index].layers) <= layers
@@ -136,7 +138,7 @@ class _Walk:
         tally = Tally()
         needs = [stream_grad, memory_grad]
         length = block.fixed_length or self.lengths[block.stack]
-        tail = 0
+        tail = self.products = self.chosen = 0
         for op in block.operations:
             if isinstance(op, Apply):
                 grad, tail = self._apply(op, layer, length, needs[op.source], tally)
@@ -158,8 +160,16 @@ class _Walk:
                 tail = tally.forward - before
         if self.step.checkpointing and block.stack in ("decoder", "encoder"):
             open_end = block.open_end and not (self.step.half and block.clamps != "none")
-            tally.recompute = tally.forward - (tail if open_end else 0)
+            tally.recompute = tally.forward - self.chosen - (tail if open_end and not self.chose else 0)
         return tally, needs[block.out]
+
+    def _chooses(self, *products: int, biased: bool = False) -> None:
+        """Count products by aten's mm: selective checkpointing keeps a layer's first and every second one after it,
+        and what has a bias (addmm)."""
+        for macs in products if self.step.selective else ():
+            self.products += not biased
+            self.chose = biased or self.products % 2 == 1
+            self.chosen += macs * self.chose
 
     def _apply(self, op: Apply, layer: int, length: int, grad: bool, tally: Tally) -> tuple[bool, int]:
         """Whether the result needs a gradient, and the work of the last product in it."""
@@ -170,6 +180,8 @@ class _Walk:
         experts = matrix.experts if op.all_experts else matrix.experts_active
         base = positions * matrix.d_in * matrix.d_out * experts
         tally.forward += base
+        if matrix.kind in ("linear", "conv1d") and matrix.role != "router":
+            self._chooses(base, biased=matrix.bias)
         if op.forward_only or length < op.gradient_from:
             return False, self._unreached(op, layer, positions, base, tally)
         last = matrix.role == "unembedding"
@@ -193,6 +205,7 @@ class _Walk:
                 _folded(pair, matrix, base, tally)
             else:
                 base = _lora(pair, matrix, positions, grad, tally, again)
+                self._chooses(positions * pair.rank * pair.d_in * pair.uses_in, base)
         return True, base
 
     def _unreached(self, op: Apply, layer: int, positions: int, base: int, tally: Tally) -> int:
@@ -219,7 +232,8 @@ class _Walk:
         scores = q or k or (op.bias is not None and needs[op.bias])
         forward = scale * (op.d_qk + op.d_v)
         backward = scale * (op.d_qk * (q + k) + op.d_v * (scores + v))
-        again = forward if self.step.checkpointing else 0
+        again = forward if self.step.checkpointing and not self.step.selective else 0
+        self.chosen += forward * pairs if self.step.selective else 0
         tally.forward += forward * pairs
         tally.backward += backward * pairs
         tally.attention += (forward + backward + again) * pairs

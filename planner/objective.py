@@ -58,7 +58,7 @@ def step_of(setup: Setup, adapted: Iterable[Adapted] | None, batch: int = 1) -> 
         half=setup.weight_dtype == "float16" and not setup.upcast_small,
         ends_known=setup.attention_kernel == "flash",
         logits_again=setup.loss in LOGITS_AGAIN, past_pairs=setup.loss in PAST_PAIRS,
-        frozen_gradient=setup.loss == BY_ENTRIES,
+        frozen_gradient=setup.loss == BY_ENTRIES, selective=setup.checkpointing == "selective",
     )  # fmt: skip
 
 
@@ -71,6 +71,7 @@ def changes_step(arch: Architecture, setup: Setup, adapted: Iterable[Adapted] | 
     clamps = step.half and any(block.clamps != "none" for block in arch.blocks)
     apart = step.ends_known and arch.images is not None and arch.images.merged
     other = step.dropped or step.scored is not None or clamps or apart or step.logits_again
+    other = other or step.selective
     if step.past_pairs and any(item.matrix.role == "unembedding" for item in items):
         return True
     return setup.objective != "sft" or other or folded

@@ -72,7 +72,7 @@ def _runs(
     for method in METHODS:
         try:
             setup = setup_from(_setup_options(method, options), plan.workload.seq_len, arch.model_type)
-            check_shares(arch, setup)
+            check_shares(arch, setup, () if method == "full" else pairs)
         except InputError:
             if method == main:
                 raise

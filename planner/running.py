@@ -30,6 +30,7 @@ from .pictured import OPTIONS as PICTURED
 from .pictured import pictured
 from .samples import Samples, samples_of
 from .schema import Architecture, Notice
+from .selective import check_selective
 from .setup import Setup, split_batch
 from .sharing import check_shares
 from .trainers import SETUP_FIELDS, filled, sharded_alone, usual
@@ -289,6 +290,7 @@ def running(model: str | os.PathLike[str] | Mapping[str, Any], options: Mapping[
         spec = spec_of({**SPEC_DEFAULTS, **given})
         pairs = adapters.adapt(arch, spec)
         whole = trained_whole(arch, spec, pairs)
+    check_selective(arch, setup, pairs)
     machine = None
     if options.get("gpu") is not None:
         per_node = whole_number("gpus-per-node", options.get("gpus_per_node", hardware.GPUS_PER_NODE))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from .adapter import Adapted
 from .errors import InputError
 from .memory.stages import count_layers
 from .schema import Architecture, Attend
+from .selective import check_selective
 from .setup import Setup
 
 PERCEPTRON = ("mlp", "expert", "shared_expert")
@@ -76,9 +78,11 @@ def check_engine(arch: Architecture, together: int) -> None:
         _check("vllm-tensor-parallel", together, _heads(arch, True))
 
 
-def check_shares(arch: Architecture, setup: Setup) -> None:
-    """Raise InputError for counts of a set-up that a model does not go with, those of GRPO's vLLM too."""
+def check_shares(arch: Architecture, setup: Setup, pairs: Iterable[Adapted] = ()) -> None:
+    """Raise InputError for counts of a set-up that a model does not go with, those of GRPO's vLLM too, and where
+    selective checkpointing goes with neither."""
     check_model(arch, setup)
+    check_selective(arch, setup, pairs)
     if setup.objective == "grpo" and setup.generation != "transformers":
         check_engine(arch, setup.vllm_tensor_parallel)
 

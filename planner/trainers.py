@@ -317,6 +317,8 @@ def filled(given: Mapping[str, Any], model_type: str = "") -> dict[str, Any]:
     found = {**trainer.fields(method, sharding, str(asked)), **experts, **said}
     if found.get("packing") == "packed" and "lengths_vary" not in said:
         found.pop("lengths_vary", None)  # packed sequences have one length
+    if found.get("checkpointing") == "selective" and "reentrant" not in said:
+        found.pop("reentrant", None)  # it is of torch's newer way
     if found.get("precision") == "fp32" and "autocast" not in said:
         found.pop("autocast", None)  # it is 16 bits that a trainer's autocast is for
     return found

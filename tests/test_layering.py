@@ -27,7 +27,7 @@ LAYERS = (
     "architecture",
     "stored",
     "adapter",
-    "flops break_even memory capacity hardware information learning_rate objective regret sharing",
+    "flops break_even memory capacity hardware information learning_rate objective regret selective sharing",
     "speed cost dataset given samples ranks serving",
     "tables plan notices pictured host",
     "estimator",

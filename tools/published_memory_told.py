@@ -99,8 +99,8 @@ they are. A profile `deepspeed-init` for a loop whose model is made under zero.I
 Read and not explained: 0.9 and 3.4 GB are missing of DeepSpeed-Chat's two logs (rows 795 and 796), and 2 to 9 GB of
 GPT-2 under Megatron-LM (rows 782 to 786 and 788), the more the larger the micro-batch, so that a run of 16 samples
 that did not fit is said to fit. torchtitan's selective checkpointing keeps the results of attention and of every
-second product, which no option says: Llama 3 8B on eight GPUs (rows 821 and 822) is met only because the loss was
-compiled too and held no float32 logits, 10 GB, and the two faults are of a size.
+second product, for which layers had been typed: since `--checkpointing selective` says it, five figures (rows 821
+to 825, 0.37 to 1.03) are 0.91 to 1.13, two of them with the loss that is compiled too and holds no float32 logits.
 """
 MISREAD = """\
 Two options of thirteen commands had been misread: Liger's fused linear cross-entropy is `--loss chunked`,
@@ -134,6 +134,15 @@ Read and not explained: TinyLlama under the Hugging Face Trainer (rows 883 and 8
 copy of the model in a process that runs several methods), Mistral 7B with LoRA and no checkpointing (row
 866, 0.78, where its two runs in 4 bits are 1.02 and 0.92).
 """
+FOURTEENTH = """\
+torchtitan's selective checkpointing, for which layers were typed, has an option now (`--checkpointing selective`), by
+torchtitan's policy alone and held to torch's own runs of it: Llama 3 8B on GB200, B200, H200 and H100 (rows 915 to
+918, 0.53 to 0.59) is 0.94 to 0.98. Qwen3 30B-A3B (rows 919 and 920, 0.45 and 0.50) is 0.90 with it: the document says
+full, a version of the same repository selective. GPT-OSS under torchtitan runs FlexAttention, which has to be said
+(`--attention-kernel flash`): by the profile's own kernel, eager as in transformers, it would be six times too high.
+Read and not explained: LoRA of Llama 3 8B by xtuner with ZeRO-3, everything offloaded and sequences over four GPUs
+(row 913, 0.73, 2.1 GB), and TinyLlama by litgpt of April 2024 (row 914, 0.40).
+"""
 SETS = {
     "eighth": Gathering(
         "An eighth", "229d4c8", ", and the bars of LinkedIn's plot are read to a pixel", EIGHTH.rstrip("\n")
@@ -160,6 +169,11 @@ SETS = {
         ". The commands were typed twice, as before, and their differences settled before any was predicted; some of "
         "the figures are of the same runs as steps of [the eleventh gathering](speed.md#an-eleventh-gathering)",
         THIRTEENTH.rstrip("\n"),
+    ),
+    "fourteenth": Gathering(
+        "A fourteenth", "ead5327e",
+        ". The commands were typed twice, as before, and their differences settled before any was predicted",
+        FOURTEENTH.rstrip("\n"),
     ),
 }  # fmt: skip
 

@@ -98,6 +98,7 @@ def export(
     `output`, a folder, the files are written there. Raises InputError where the trainer cannot express the plan; the
     message names the nearest that it can.
     """
+    from ..selective import SELECTIVE
     from .registry import profile_of
     from .registry import target as find
     from .training import training_of
@@ -117,6 +118,9 @@ def export(
         if (objective := training.setup.objective) not in ("sft", "grpo"):
             wanted = "sft or grpo: what is written is of supervised or reinforcement learning"
             raise InputError("objective", objective, wanted, "PEFT's own file (peft) has no objective.")
+        if training.setup.checkpointing == SELECTIVE:
+            others = f"none or layer: {found.title} has no such policy"
+            raise InputError("checkpointing", SELECTIVE, others, "The nearest is layer.")
         training = replace(training, profile=profile_of(found.id, training.setup.kernels))
         settled = [f"{name} {training.said[name]}" for name in found.chooses if name in training.said]
         if settled:

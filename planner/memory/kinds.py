@@ -21,7 +21,7 @@ from .linear import Joined
 from .outside import ALONE, Outside
 from .passes import CASTS, Pass, make_pass
 from .sharding import gradients_go, in_flat_units
-from .stretch import Stretch, label_kept, plus, stretch
+from .stretch import Held, Stretch, label_kept, plus, stretch
 from .tape import Buffer, Node, Size, Tape, Value
 from .traits import Traits, traits_of, undropped
 
@@ -164,31 +164,37 @@ def _checkpointed(
     """A layer that keeps its input alone. Its backward stretch runs it again, up to the last thing that is kept,
     while the gradient of its result waits; reentrant checkpointing runs it whole and holds its result and that
     gradient, and makes zeros as that of what else it hands on (torch's functions in Python are given one for each
-    result, torch/csrc/autograd/python_function.cpp, PyNode::apply)."""
+    result, torch/csrc/autograd/python_function.cpp, PyNode::apply). Selective checkpointing keeps some results too
+    (`Pass.made`): each goes where the second run has used it, what that does not reach at the end."""
     run = job.run(grad=False, length=block.fixed_length, width=width)
+    run.selects = job.setup.checkpointing == "selective"
     run.reads_all = stream_grad and not job.setup.reentrant
     cached: list[Buffer] = []
     around = replace(outside, first=False, cached=cached if holds_cache(job) else None)
     out = _forward(job, block, layer, run, _stream(job, run, False), around)
     forward = stretch(run.tape, 0, len(run.tape.events))
     size, casts, handed = out.bytes, forward.change.get(CASTS, 0), _let_go(run)
+    run.results.clear()
     if job.setup.reentrant and not stream_grad:  # a function without gradients, whatever is trained inside
         forward.change = {CASTS: casts}
         return Walked(forward, None, False, out.width, handed=handed)
     del out
     run.casts.clear()
     again = job.run(length=block.fixed_length, width=width)
-    tape, again.again = again.tape, True
+    tape, again.again, again.selects = again.tape, True, run.selects
     x = _stream(job, again, stream_grad, KEPT)
     gradient = [tape.new(size, STREAM)]
     offloaded = job.setup.checkpointing == "layer-offload"
     out = _forward(job, block, layer, again, x, replace(outside, held=offloaded))
     node, made = out.node, out.width
-    kept = {} if offloaded else {KEPT: x.bytes}
+    kept: Held = {} if offloaded else {KEPT: x.bytes}
+    chosen: Size = sum(result.size for result in again.results)
+    unused: Size = sum(result.size for result in again.results if result.made > tape.last_kept)
     inside = {b.index for b in again.read} - ({x.buffer.index} if kept else set())
     read: Size = 0 if job.setup.reentrant else sum(tape.sizes[index] for index in inside)
     cache: Size = sum(run.tape.sizes[index] for index in {buffer.index for buffer in cached})
-    forward.change = {**(plus(kept, {KEPT: read}) if node is not None else {}), CASTS: casts, CACHES: cache}
+    stays = plus(kept, {KEPT: read + chosen})
+    forward.change = {**(stays if node is not None else {}), CASTS: casts, CACHES: cache}
     again.casts.clear()
     if node is None or job.highest_alone:
         return Walked(forward, None, node is not None, made, handed=handed)
@@ -208,10 +214,10 @@ def _checkpointed(
 
     def back(waits: bool) -> Stretch:
         found = stretch(tape, 0, ended, skip=skip, waits=waits)
-        change = plus(found.change, kept, -1)
+        change = plus(found.change, plus(kept, {KEPT: chosen}), -1)
         if left:
             change = plus(plus(change, kept), left)
-        return Stretch(change, plus(found.highest, kept, -1))
+        return Stretch(change, plus(found.highest, plus(kept, {KEPT: chosen - unused}), -1))
 
     waiting = back(True) if job.either else None
     return Walked(forward, back(False), True, made, not offloaded, handed, waiting)

@@ -123,8 +123,7 @@ class Walk(Mixture):
             self.values[op.out] = gated_result(self.run, mixer, mixed, self.values[uses(op)[-1]])
 
     def _memory(self, x: Value) -> Value:
-        """What layers attend to from outside: an encoder's output, or the embedding's where there is none, held
-        elsewhere and without bytes."""
+        """What layers attend to from outside, held elsewhere: an encoder's output, else the embedding's."""
         tape, outside = self.run.tape, self.outside
         rows = self.run.tokens if outside.rows is None else outside.rows
         elements, width = rows * self.arch.hidden_size, outside.width or x.width
@@ -263,6 +262,7 @@ class Walk(Mixture):
             FLOAT32 if matrix.wide and run.widens else width,
             self.layer in self.trained.whole.biases.get(index, ()), is_shared(self.arch, matrix),
             run.sequences if self.mixer is not None and self.mixer.apart > 1 and matrix.kind == "parameter" else 0,
+            matrix.role == "router",
         )  # fmt: skip
 
     def _linear(self, op: Apply, x: Value, *, clones: bool) -> Value:

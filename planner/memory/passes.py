@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
+from typing import NamedTuple
 
 from ..choices import DTYPE_BYTES, AttentionKernel, Kernels
 from ..dataclass import dataclass
@@ -12,6 +13,15 @@ from .tape import Buffer, Size, Tape, Value, cast
 FLOAT32, HALF = 4, 2  # bytes of a value in float32 and in 16 bits
 CASTS = "casts"  # the label of weights that autocast lowered
 COPIES = "copies"  # of what is as large as a weight: one that is made whole of its bits, a norm of one
+
+
+class Result(NamedTuple):
+    """What selective checkpointing keeps of a layer: bytes, how many events of the tape came before, and the buffer
+    that holds them in the first run."""
+
+    size: Size
+    made: int
+    buffer: Buffer | None
 
 
 @dataclass
@@ -25,6 +35,8 @@ class Pass:
     weights, `trained` of trained ones, `saved` of what is trained in full beside an adapter, `norms` of weights that
     nobody quantises (`wide_norms`: norms' own are float32). `half`: 16 bits are float16; `widens`: matrices that the
     library keeps wide are then in float32.
+
+    `selects`: selective checkpointing runs, `products` so far are counted, and `results` kept.
 
     What is trained: `full`: every weight; `norm_biases`: biases of norms alone; `flat`: frozen weights have gradients
     too, as those of one flat parameter; `grad`: whether the pass makes
@@ -89,6 +101,18 @@ class Pass:
     read: list[Buffer] = field(default_factory=list)
     reads_all: bool = False
     before: set[int] = field(default_factory=set)
+    selects: bool = False
+    products: int = 0
+    results: list[Result] = field(default_factory=list)
+
+    def made(self, buffer: Buffer, size: Size, *, counted: bool = True) -> None:
+        """Note a result where selective checkpointing keeps it: of every second product that is `counted`, the first
+        among them, and of all else. A pass without gradients holds it itself."""
+        if not self.selects:
+            return
+        self.products += counted
+        if not counted or self.products % 2:
+            self.results.append(Result(size, len(self.tape.events), None if self.grad else buffer))
 
     @property
     def whole(self) -> int:

@@ -18,7 +18,7 @@ class Weight:
     """A matrix as a product meets it. `trained`: its gradient is made; `bias` likewise a gradient, which is made too
     where the bias alone is trained (`bias_trained`). `unpacked` bytes
     stand beside the product while it runs, for a weight that is held quantised; the others are `width` bytes a
-    value."""
+    value. A router `routes`."""
 
     d_in: int
     d_out: int
@@ -29,6 +29,7 @@ class Weight:
     bias_trained: bool = False
     shared: bool = False
     copies: Size = 0
+    routes: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
     kept = (value.buffer if keeps else None, held_low if needs else None, before, copied if needs else None)
     inputs = (value,) if narrow is None else (value, narrow)
     out = tape.apply(inputs, rows * weight.d_out, width, kept, rule, trains=trains or shifts or flat)
+    if not weight.routes:
+        run.made(out.buffer, out_size, counted=not weight.bias)
     del held
     return out
 
@@ -235,7 +238,9 @@ def trained_linear(
         return (tape.new(size_in, viewed=True) if needs else None,)
 
     kept = (None if again else value.buffer, lowered if needs else None) if run.grad else ()
-    return tape.apply((value,), rows * d_out, width, kept, rule, trains=run.grad)
+    out = tape.apply((value,), rows * d_out, width, kept, rule, trains=run.grad)
+    run.made(out.buffer, out.bytes)
+    return out
 
 
 def _dora(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, base: Value) -> Value:

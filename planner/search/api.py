@@ -19,6 +19,7 @@ from ..learning_rate.lookup import LearningRate, look_up
 from ..preferences import unknown_rate
 from ..running import OF_FILE, SPEC_DEFAULTS, calibration_of, data_of, usual_of
 from ..schema import Notice
+from ..selective import SELECTIVE
 from ..setup import Setup
 from ..speed import Calibration, time_gap
 from ..trainers import SETUP_FIELDS, asked_adapter_dtype, filled
@@ -55,6 +56,9 @@ if TYPE_CHECKING:
     from .select import Chooser
 
 ANY = "any"
+RECOMPUTED = tuple(
+    way for way in CHOICES["checkpointing"] if way != SELECTIVE
+)  # that is not on a quantised base
 # Fields of a set-up that a search neither varies nor can hold.
 NOT_SEARCHED = ("accumulation", "method", "optimizer_in_backward", "gpu_bytes")
 OTHERWISE = {"method": "--quantize says which.", "gpu_bytes": "It is the GPU's own."}
@@ -122,7 +126,7 @@ def _space(options: Mapping[str, Any]) -> Space:
         ranks=_numbers("ranks", options["ranks"]),
         layers=chosen("layers", _many(options["layers"]), layer_names),
         quantize=chosen("quantize", _many(options["quantize"]), CHOICES["quantize"]),
-        checkpointing=chosen("checkpointing", _many(options["checkpointing"]), CHOICES["checkpointing"]),
+        checkpointing=chosen("checkpointing", _many(options["checkpointing"]), RECOMPUTED),
         micro_batches=_numbers("micro-batch", options["micro_batch"]),
         batches=_numbers("batch", options["batch"]),
     )  # fmt: skip

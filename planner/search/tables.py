@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..memory.layout import shapes_of
 from ..speed import held, trained_params
 from ..speed.step import work_of
-from ..speed.walk import takes_mask
+from ..speed.styles import takes_mask
 from .mixed import Mixed, mixed, weights
 from .space import Job, Space, alone_of
 

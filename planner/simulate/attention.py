@@ -7,6 +7,8 @@ flash_attn/flash_api.cpp}.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +17,35 @@ from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
 
 HALVES = (torch.float16, torch.bfloat16)
 FLASH_MOST = 256  # widest head of the flash kernel
+
+
+class Results:
+    """Whether the results of fused attention are being made, which a policy of checkpointing may look for, and
+    whether they were kept of a first run, so that the second one computes nothing."""
+
+    made = False
+    kept = False
+
+    @contextmanager
+    def making(self) -> Iterator[None]:
+        """While they are made."""
+        self.made = True
+        try:
+            yield
+        finally:
+            self.made = False
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """While a layer runs again of which they were kept."""
+        self.kept = True
+        try:
+            yield
+        finally:
+            self.kept = False
+
+
+RESULTS = Results()
 
 
 class Counter(Protocol):
@@ -36,13 +67,16 @@ class _Attention(torch.autograd.Function):  # type: ignore[misc]
         ctx: Any, kernel: str, tracker: Counter, q: Any, k: Any, v: Any, bias: Any, lengths: Any
     ) -> Any:  # fmt: skip
         batch, heads, length, _ = q.shape
-        out = q.new_empty(batch, length, heads, v.shape[-1]).transpose(1, 2)
         rows = length if kernel == "flash" else -(-length // 32) * 32
-        log_sums = q.new_empty(batch, heads, rows, dtype=torch.float32)
+        with RESULTS.making():
+            out = q.new_empty(batch, length, heads, v.shape[-1])
+            log_sums = q.new_empty(batch, heads, rows, dtype=torch.float32)
+        out = out.transpose(1, 2)
         ctx.save_for_backward(q, k, v, out, log_sums, bias)
         ctx.kernel, ctx.tracker, ctx.lengths = kernel, tracker, lengths
         flops = _in_pieces(sdpa_flop_count(q.shape, _wide(k, heads), _wide(v, heads)), length, lengths)
-        tracker.add_flops(f"_scaled_dot_product_{kernel}_attention", int(flops))
+        if not RESULTS.kept:
+            tracker.add_flops(f"_scaled_dot_product_{kernel}_attention", int(flops))
         return out
 
     @staticmethod

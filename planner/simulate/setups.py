@@ -16,6 +16,7 @@ from ..given import whole_number
 from ..memory.states import is_quantised
 from ..running import setup_from
 from ..schema import Architecture, Notice
+from ..selective import SELECTIVE, check_selective
 from ..setup import Setup
 from ..trainers import as_spelt, asked_adapter_dtype
 from .check import check_setup
@@ -95,5 +96,11 @@ def setup_of(method: str, options: Mapping[str, Any], arch: Architecture) -> Set
     setup = setup_from(asked, sequence_length(arch, options["seq_len"]), arch.model_type)
     if not arch.has_experts:
         setup = replace(setup, quantize_experts=False)
+    elif setup.checkpointing == SELECTIVE:
+        raise InputError(
+            "checkpointing", SELECTIVE, "none, layer or layer-offload for a mixture of experts",
+            "Its router is not told apart in a simulation; `estimate` takes it.",
+        )  # fmt: skip
     check_setup(setup)
+    check_selective(arch, setup)
     return setup

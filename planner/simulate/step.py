@@ -14,7 +14,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from ..schema import Images
+from ..selective import SELECTIVE
 from ..setup import Setup
+from .attention import RESULTS
+from .choosing import contexts
 from .images import given, image_inputs
 from .kernels import CudaKernels
 from .layers import Stack
@@ -128,8 +131,10 @@ def _enter(tracker: Tracker, place: Place) -> Any:
 
 def checkpointed(model: Any, tracker: Tracker, kernels: CudaKernels, setup: Setup) -> None:
     """Switch on checkpointing of layers as transformers does, reentrant or not, seen by the tracker; with offload,
-    what a layer needs to run again waits in host memory."""
+    what a layer needs to run again waits in host memory; selective, some results are kept (planner/selective.py)."""
     offload, reentrant = setup.checkpointing == "layer-offload", setup.reentrant
+    selective = setup.checkpointing == SELECTIVE
+    beside = {"context_fn": contexts} if selective else {}
 
     def run(function: Any, *args: Any, **kwargs: Any) -> Any:
         place: Place | None = None
@@ -140,12 +145,13 @@ def checkpointed(model: Any, tracker: Tracker, kernels: CudaKernels, setup: Setu
                 place = tracker.place
                 with kernels.ungraded() if reentrant else nullcontext():
                     return function(*inner, **more)
-            with tracker.recompute(), kernels, kernels.forward():
+            chosen = RESULTS.again() if selective else nullcontext()
+            with tracker.recompute(), kernels, kernels.forward(), chosen:
                 tracker.enter(place)
                 return function(*inner, **more)
 
         with saved_tensors_hooks(_away, _back) if offload else nullcontext():
-            return checkpoint(watch, *args, use_reentrant=reentrant, **kwargs)
+            return checkpoint(watch, *args, use_reentrant=reentrant, **beside, **kwargs)
 
     model._set_gradient_checkpointing(enable=True, gradient_checkpointing_func=run)
 

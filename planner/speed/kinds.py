@@ -7,7 +7,7 @@ from .. import units
 from ..dataclass import dataclass
 from ..hardware import Cluster
 from ..setup import Setup
-from .walk import takes_mask
+from .styles import takes_mask
 
 PLACES = ("one", "several", "machines")  # usual set-ups, by where their GPUs are
 RARE = ("unseen", "offloaded", "padded", "small")  # harder to predict, wherever their GPUs are

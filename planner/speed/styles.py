@@ -8,11 +8,15 @@ merges neighbours. What is neglected: reshapes, masks, positions, a few percent 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from ..dataclass import dataclass
+from ..schema import Architecture, Attend, Block
 from ..setup import Setup
 from ..trainers import PLAIN
+
+LAYERS = ("decoder", "encoder")
 
 
 @dataclass(frozen=True)
@@ -116,3 +120,39 @@ def optimizer_bytes(optimizer: str, kernel: str, width: int) -> float:
         return 3.0 * width + 2.0
     passes = (FUSED_ADAMW if kernel == "fused" else FOREACH_ADAMW) if name == "adamw" else PASSES[name]
     return passes * width
+
+
+def takes_mask(setup: Setup) -> bool:
+    """Whether PyTorch's own attention gets a mask of its own for every sequence, as transformers hands it one where
+    sequences of a batch are padded (masking_utils; before, AttentionMaskConverter._ignore_causal_mask_sdpa). Its fast
+    kernels take none (torch, sdp_utils.cpp, check_for_attn_mask): the memory-efficient one runs, over all pairs.
+    Neglected: cuDNN's, which takes one, comes first on H100 and B200 where cuDNN is newer than 9.15."""
+    return setup.packing == "padded" and setup.attention_kernel == "sdpa" and setup.sequences > 1
+
+
+def wide_between(setup: Setup) -> bool:
+    """Whether everything but the quantised products is float32: PEFT's prepare_model_for_kbit_training makes what is
+    not quantised so, without autocast the stream with it, and bitsandbytes' Linear4bit casts its input to what it
+    computes in and its output back (nn/modules.py). Attention in float32 has the memory-efficient kernel alone."""
+    kept = setup.upcast_small and setup.quantize != "none" and not setup.under_autocast
+    return kept and setup.compute_dtype != "float32"
+
+
+def norms(arch: Architecture, block: Block, layer: int) -> Iterator[int]:
+    """Elements a position of each norm of a layer; those on heads count every head."""
+    heads = next((op for op in block.operations if isinstance(op, Attend)), None)
+    stacks = {b.stack for b in arch.blocks}
+    both = "encoder" in stacks and "decoder" in stacks
+    for vector in arch.vectors:
+        inside = "{}" in vector.name
+        if "norm" not in vector.name or not vector.name.endswith("weight") or layer not in vector.layers:
+            continue
+        if inside != (block.stack in LAYERS) or (not inside and block.stack != "head"):
+            continue
+        if both and inside and block.stack not in vector.name:
+            continue
+        leaf = vector.name.rsplit(".", 2)[-2]
+        per_head = heads is not None and vector.size == heads.d_qk and leaf[:1] in "qk"
+        yield vector.size * (
+            (heads.n_heads if leaf[0] == "q" else heads.n_kv_heads) if heads and per_head else 1
+        )

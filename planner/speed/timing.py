@@ -22,8 +22,8 @@ from .efficiency import Efficiency, constants, evidence_of
 from .kinds import MEASURED, Grounds, kind_of
 from .roofline import staged_share, step_parts, thin_share
 from .step import work_of
+from .styles import wide_between
 from .trained import held
-from .walk import wide_between
 
 
 @dataclass(frozen=True)

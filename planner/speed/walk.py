@@ -6,7 +6,7 @@ to that count (a test compares the two); here each product keeps its own size, b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 
 from ..adapter import Adapted, Pair
@@ -17,7 +17,21 @@ from ..memory.traits import traits_of
 from ..schema import Apply, Architecture, Attend, Block, Join, Keep, Matrix, Product, Recall, Scan
 from ..setup import Setup
 from ..trainers import one_of
-from .styles import CAPPED_SCORES, CAST, EAGER_SCORES, SORTED, STYLES, Cost, Style, compiles_loss, loss_cost
+from .styles import (
+    CAPPED_SCORES,
+    CAST,
+    EAGER_SCORES,
+    LAYERS,
+    SORTED,
+    STYLES,
+    Cost,
+    Style,
+    compiles_loss,
+    loss_cost,
+    norms,
+    takes_mask,
+    wide_between,
+)
 from .sums import Sums
 from .work import Kind, Linear, Pass, Phase
 from .work import Product as Matmul
@@ -43,7 +57,6 @@ TILE = 128
 # What filling a tile's pipeline, four stages of 64 deep, and writing its outputs cost, as so many of the sum's terms.
 FILL = 256
 MLP_ROLES = ("mlp", "expert", "shared_expert")
-LAYERS = ("decoder", "encoder")
 
 
 def _product(m: Linear, k: float, n: float, width: float, out: float) -> tuple[Linear, Linear]:
@@ -74,22 +87,6 @@ def tiled(m: Linear, k: float, n: float, width: float, together: float = 1.0) ->
     return Matmul(flops, moved, covered, 2 * (k + FILL) * TILE**2 / together)
 
 
-def takes_mask(setup: Setup) -> bool:
-    """Whether PyTorch's own attention gets a mask of its own for every sequence, as transformers hands it one where
-    sequences of a batch are padded (masking_utils; before, AttentionMaskConverter._ignore_causal_mask_sdpa). Its fast
-    kernels take none (torch, sdp_utils.cpp, check_for_attn_mask): the memory-efficient one runs, over all pairs.
-    Neglected: cuDNN's, which takes one, comes first on H100 and B200 where cuDNN is newer than 9.15."""
-    return setup.packing == "padded" and setup.attention_kernel == "sdpa" and setup.sequences > 1
-
-
-def wide_between(setup: Setup) -> bool:
-    """Whether everything but the quantised products is float32: PEFT's prepare_model_for_kbit_training makes what is
-    not quantised so, without autocast the stream with it, and bitsandbytes' Linear4bit casts its input to what it
-    computes in and its output back (nn/modules.py). Attention in float32 has the memory-efficient kernel alone."""
-    kept = setup.upcast_small and setup.quantize != "none" and not setup.under_autocast
-    return kept and setup.compute_dtype != "float32"
-
-
 class Walk:
     """Gathers the work of the blocks of a model."""
 
@@ -109,6 +106,7 @@ class Walk:
         self.sums = Sums()
         self.split = setup.tensor_parallel
         self.recompute = setup.checkpointing != "none"
+        self.selective, self.products = setup.checkpointing == "selective", 0
         self.kept: dict[str, bool] = {}
         pieces = [item for items in (trained or {}).values() for item in items]
         self.uniform = all(item.layers == item.matrix.layers for item in pieces) and not (
@@ -139,7 +137,7 @@ class Walk:
 
     def block(self, block: Block, layer: int, length: int, memory: int, needs: list[bool]) -> bool:
         """Add one layer; whether its output needs a gradient."""
-        again = self.recompute and block.stack in LAYERS
+        again, self.products = self.recompute and block.stack in LAYERS, 0
         last = len(block.operations) - 1
         while last >= 0 and not isinstance(block.operations[last], (Apply, Product)):
             last -= 1
@@ -174,7 +172,9 @@ class Walk:
         full = self.trained is None or layer in self.whole.matrices.get(op.matrix, ())
         frozen = not full or stopped
         item = None if op.bypassed else self.adapted(op.matrix, layer)
-        base_again = again and (kept or (item is not None and not full))
+        counted = matrix.kind in ("linear", "conv1d") and matrix.role != "router"
+        chosen = counted and self.chooses(matrix.bias)
+        base_again = again and not chosen and (kept or (item is not None and not full))
         ahead = (
             self.in_int8 if frozen and self.quantised(matrix) and self.setup.quantize == "int8" else self.base
         )
@@ -193,6 +193,11 @@ class Walk:
             self.pairs(item, rows, grad, again, kept, stopped)
             return not stopped
         return not stopped and (full or grad or layer in self.whole.biases.get(op.matrix, ()))
+
+    def chooses(self, biased: bool = False) -> bool:
+        """Whether selective checkpointing keeps the result of the next product, as flops has it."""
+        self.products += not biased
+        return self.selective and (biased or self.products % 2 == 1)
 
     def base(self, matrix: Matrix, rows: Linear, experts: int, phase: Phase) -> None:
         """A product with the base matrix, each expert's apart; kernels of a library's own launch them as one. Where
@@ -251,8 +256,9 @@ class Walk:
             a = (down, float(pair.d_in), float(pair.rank))
             b = (up, float(pair.rank), float(pair.d_out))
             self.low_rank("forward", a, b)
+            chosen = self.chooses(), self.chooses()
             if again:
-                self.low_rank("backward", a, None if skipped else b)
+                self.low_rank("backward", None if chosen[0] else a, None if skipped or chosen[1] else b)
             if not stopped:
                 self.low_rank("backward", a if grad else None, b)
                 self.low_rank("backward", a, b)
@@ -341,7 +347,7 @@ class Walk:
         )
         kind: Kind = "base" if eager else "masked" if masked or dtype == "float32" else "attention"
         self.kernel(kind, "forward", dtype, forward * pairs, io)
-        if again:
+        if again and not self.selective:
             self.kernel(kind, "backward", dtype, forward * pairs, io)
         if grad:
             self.kernel(kind, "backward", dtype, backward * pairs, 2 * io)
@@ -382,7 +388,7 @@ class Walk:
     def elementwise(self, block: Block, layer: int, length: int, again: bool) -> None:
         """Norms, activations and residual additions of a layer."""
         hidden, inner = self.arch.hidden_size, 0
-        for size in _norms(self.arch, block, layer):
+        for size in norms(self.arch, block, layer):
             self.passes("norm", self.style.norm, length * size, 1.0, again)
         for op in block.operations:
             if isinstance(op, Apply):
@@ -398,23 +404,3 @@ class Walk:
             self.passes("activation", self.style.activation, length * inner / self.split, 1.0, again)
         if block.stack in LAYERS:
             self.passes("residual", self.style.residual, 2 * length * hidden, 2.0, again)
-
-
-def _norms(arch: Architecture, block: Block, layer: int) -> Iterator[int]:
-    """Elements a position of each norm of a layer; those on heads count every head."""
-    heads = next((op for op in block.operations if isinstance(op, Attend)), None)
-    stacks = {b.stack for b in arch.blocks}
-    both = "encoder" in stacks and "decoder" in stacks
-    for vector in arch.vectors:
-        inside = "{}" in vector.name
-        if "norm" not in vector.name or not vector.name.endswith("weight") or layer not in vector.layers:
-            continue
-        if inside != (block.stack in LAYERS) or (not inside and block.stack != "head"):
-            continue
-        if both and inside and block.stack not in vector.name:
-            continue
-        leaf = vector.name.rsplit(".", 2)[-2]
-        per_head = heads is not None and vector.size == heads.d_qk and leaf[:1] in "qk"
-        yield vector.size * (
-            (heads.n_heads if leaf[0] == "q" else heads.n_kv_heads) if heads and per_head else 1
-        )

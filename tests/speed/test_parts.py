@@ -29,8 +29,10 @@ from planner.speed.styles import (
     compiles_loss,
     loss_cost,
     optimizer_bytes,
+    takes_mask,
+    wide_between,
 )
-from planner.speed.walk import takes_mask, thin, tiled, wide_between
+from planner.speed.walk import thin, tiled
 from planner.speed.work import Gemm, Linear
 
 ARCH = load("meta-llama/Llama-3.1-8B")[1]
