@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from .adapter import Adapted
 from .errors import InputError
 from .memory.traits import traits_of
-from .schema import Architecture, Product, Scan
+from .schema import Architecture, Attend, Product, Scan
 from .setup import Setup
 
 SELECTIVE = "selective"
@@ -41,6 +41,10 @@ def check_selective(arch: Architecture, setup: Setup, pairs: Iterable[Adapted] =
         raise _refused("but for layers of attention and perceptrons alone")
     if any(pair.magnitudes or pair.materialised for item in pairs for pair in item.pairs):
         raise _refused("but for pairs of LoRA that are products with what comes in")
+    attends = [op for block in blocks for op in block.operations if isinstance(op, Attend)]
+    wide = setup.attention_kernel == "sdpa" and setup.compute_dtype == "float32"
+    if wide and any(op.n_kv_heads < op.n_heads for op in attends):  # no fused kernel takes these
+        raise _refused("where heads share keys and products are in float32")
     if setup.attention_kernel != "flash" and traits_of(arch).eager:
         raise InputError(
             "attention-kernel", setup.attention_kernel, "flash under selective checkpointing for this model",

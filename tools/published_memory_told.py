@@ -172,7 +172,8 @@ SETS = {
     ),
     "fourteenth": Gathering(
         "A fourteenth", "ead5327e",
-        ". The commands were typed twice, as before, and their differences settled before any was predicted",
+        ". The commands were typed twice, as before, and their differences settled before any was predicted; the "
+        "second reader had a list of the points of which the first was unsure",
         FOURTEENTH.rstrip("\n"),
     ),
 }  # fmt: skip

@@ -15,6 +15,7 @@ from ..dataclass import dataclass
 from ..errors import InputError, hint
 from ..estimator import load, model_of
 from ..schema import Notice
+from ..selective import SELECTIVE
 from . import peft
 from .files import write
 
@@ -98,7 +99,6 @@ def export(
     `output`, a folder, the files are written there. Raises InputError where the trainer cannot express the plan; the
     message names the nearest that it can.
     """
-    from ..selective import SELECTIVE
     from .registry import profile_of
     from .registry import target as find
     from .training import training_of

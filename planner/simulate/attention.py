@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch.nn import functional
@@ -27,22 +27,13 @@ class Results:
     kept = False
 
     @contextmanager
-    def making(self) -> Iterator[None]:
-        """While they are made."""
-        self.made = True
+    def are(self, what: Literal["made", "kept"]) -> Iterator[None]:
+        """While they are made, or a layer runs again of which they were kept."""
+        setattr(self, what, True)
         try:
             yield
         finally:
-            self.made = False
-
-    @contextmanager
-    def again(self) -> Iterator[None]:
-        """While a layer runs again of which they were kept."""
-        self.kept = True
-        try:
-            yield
-        finally:
-            self.kept = False
+            setattr(self, what, False)
 
 
 RESULTS = Results()
@@ -68,7 +59,7 @@ class _Attention(torch.autograd.Function):  # type: ignore[misc]
     ) -> Any:  # fmt: skip
         batch, heads, length, _ = q.shape
         rows = length if kernel == "flash" else -(-length // 32) * 32
-        with RESULTS.making():
+        with RESULTS.are("made"):
             out = q.new_empty(batch, length, heads, v.shape[-1])
             log_sums = q.new_empty(batch, heads, rows, dtype=torch.float32)
         out = out.transpose(1, 2)

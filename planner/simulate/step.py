@@ -145,7 +145,7 @@ def checkpointed(model: Any, tracker: Tracker, kernels: CudaKernels, setup: Setu
                 place = tracker.place
                 with kernels.ungraded() if reentrant else nullcontext():
                     return function(*inner, **more)
-            chosen = RESULTS.again() if selective else nullcontext()
+            chosen = RESULTS.are("kept") if selective else nullcontext()
             with tracker.recompute(), kernels, kernels.forward(), chosen:
                 tracker.enter(place)
                 return function(*inner, **more)

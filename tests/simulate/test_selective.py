@@ -116,6 +116,7 @@ def test_between_all_and_nothing() -> None:
     [
         ({"method": "qlora", "quantize": "nf4"}, "on a quantised base"),
         ({"method": "lora", "attention_kernel": "eager"}, "with attention-kernel eager"),
+        ({"method": "full", "attention_kernel": "sdpa", "precision": "fp32"}, "share keys"),
         ({"method": "lora", "variant": "dora"}, "pairs of LoRA"),
         ({"method": "lora", "reentrant": True}, "reentrant"),
         ({"method": "full", "gpus": 2, "tensor_parallel": 2}, "split over GPUs"),
