@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # loaded where a time is asked for
     from .fact_types import Accelerator
     from .memory.calibration import Peak
     from .speed import Calibration, StepTime
+    from .speed.timing import Counted
 
 SPEC_DEFAULTS: dict[str, Any] = {
     "rank": 32, "alpha": 32, "layers": None, "targets": None, "experts": "scaled", "layout": None, "variant": "lora",
@@ -63,6 +64,8 @@ class Running:
     lengths_open: bool = False  # nobody stated how long sequences are
     given: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)  # what made the set-up
     peaks: tuple[Peak, ...] = ()  # measured ones, which correct its memory where they tell of it
+    # Of steps with these pairs, by set-up.
+    counted: dict[Setup, Counted] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def params(self) -> int:
@@ -104,10 +107,13 @@ class Running:
         if self.setup.objective == "grpo":
             from .speed.policy import policy_step
 
-            return policy_step(
-                self.arch, self.setup, self.machine, self.pairs, self.whole, calibration=calibration
-            )
-        return step_time(self.arch, self.setup, self.machine, self.pairs, self.whole, calibration=calibration)
+            seconds_of = policy_step
+        else:
+            seconds_of = step_time
+        return seconds_of(
+            self.arch, self.setup, self.machine, self.pairs, self.whole, calibration=calibration,
+            known=self.counted,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .. import adapter as adapters
 from ..adapter.whole import trained_whole
 from ..cost import Cost, GpuPrice, RunTime, cost_of, list_price, own_price
-from ..dataclass import dataclass
+from ..dataclass import dataclass, replace
 from ..errors import UnsupportedArchitectureError
 from ..hardware import Cluster, cluster
 from ..host import Host, host_of
@@ -15,6 +15,7 @@ from ..moments import MemoryEstimate
 from ..pacing import timed
 from ..regret import Regret, expected_regret
 from ..running import Running
+from ..setup import Setup
 from ..speed import time_gap
 from .space import Choice, Fit, Job, Limits
 
@@ -132,15 +133,32 @@ def regret_of(job: Job, params: int) -> Regret | None:
 
 
 def as_run(job: Job, choice: Choice) -> Running:
-    """A plan as one run on its machine."""
-    spec = choice.spec(job)
-    pairs = adapters.adapt(job.arch, spec)
-    whole = trained_whole(job.arch, spec, pairs)
-    machine = machine_of(job, choice.accelerator, choice.layout.gpus)
-    return Running(
-        "", job.arch, spec, pairs, whole, choice.setup(job), machine, job.lengths_open,
-        peaks=job.calibration.peaks,
-    )  # fmt: skip
+    """A plan as one run on its machine. What is counted of its step serves the same plan on other GPUs."""
+    setup = choice.setup(job)
+    key = _key("run", choice, setup)
+    if key not in job.made:
+        spec = choice.spec(job)
+        pairs = adapters.adapt(job.arch, spec)
+        job.made[key] = Running(
+            "", job.arch, spec, pairs, trained_whole(job.arch, spec, pairs), setup, None, job.lengths_open,
+            peaks=job.calibration.peaks,
+        )  # fmt: skip
+    own: Running = job.made[key]
+    return replace(own, machine=machine_of(job, choice.accelerator, choice.layout.gpus))
+
+
+def _key(what: str, choice: Choice, setup: Setup) -> tuple[Any, ...]:
+    """A plan whatever GPUs it runs on, but for what their kind changes of its set-up."""
+    return what, setup, choice.rank, choice.layers
+
+
+def _memory(job: Job, choice: Choice, own: Running, as_screened: bool) -> MemoryEstimate:
+    """The memory of a plan, once for all GPUs."""
+    key = (*_key("memory", choice, own.setup), as_screened)
+    if key not in job.made:
+        job.made[key] = own.memory(ranks_follow=as_screened)
+    found: MemoryEstimate = job.made[key]
+    return found
 
 
 def evaluate(job: Job, choice: Choice, *, as_screened: bool = False) -> Evaluated:
@@ -151,7 +169,7 @@ def evaluate(job: Job, choice: Choice, *, as_screened: bool = False) -> Evaluate
     if run is None:
         raise UnsupportedArchitectureError(f"No step time: {time_gap(job.arch, own.whole)}")
     price = price_of(job, choice.accelerator)
-    memory = own.memory(ranks_follow=as_screened)
+    memory = _memory(job, choice, own, as_screened)
     return Evaluated(
         choice, own.params, memory, choice.accelerator.memory_bytes or 0, host_on(job, memory), run,
         cost_of(run, price) if price else None, regret_of(job, own.params),

@@ -71,8 +71,8 @@ def weights(adapters: Sequence[Pairs]) -> Array:
     count = len(adapters)
     if len(set(map(_shape, adapters))) > 1:
         return np.eye(count)
-    ranks = [[float(pair.rank) for item in pairs for pair in item.pairs] + [1.0] for pairs in adapters]
-    points = np.unique(np.array(ranks), axis=1)
+    ranks = ([float(pair.rank) for item in pairs for pair in item.pairs] + [1.0] for pairs in adapters)
+    points = np.array(sorted(set(zip(*ranks, strict=True)))).T  # each pair's ranks over the adapters, once
     basis = list(dict.fromkeys((0, count - 1)))
     result = np.zeros((count, count))
     for number in range(count):

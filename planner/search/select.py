@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
@@ -23,6 +23,7 @@ SAME = 1.02  # costs and times so close count as equal
 NO_PRICE = 1e30  # dollars, where none is known: dearer than all, and equal among themselves
 ROUNDED = 1 + 1e-9  # what sums in another order may differ by: who so nearly breaks a limit is tried in full
 MOST_TRIED = 400  # plans checked with the scalar formulas before giving up
+NEAR = 16  # of the best plans, those that are checked at once where one of them does not keep the limits
 
 
 class Chooser:
@@ -96,7 +97,7 @@ class Chooser:
         return int(kept.sum())
 
     def order(self, allowed: Array, limits: Limits) -> tuple[Array, list[int]]:
-        """The allowed cells, best first, and those that the comparison rests on.
+        """The best NEAR of the allowed cells, best first, and those that the comparison rests on.
 
         By quality: least regret (what no sweep could tell from the least counts as equal), then least cost, then
         least time (2% counts as equal in both), and of equal plans the one with less regret. By cost and by time:
@@ -120,7 +121,7 @@ class Chooser:
             cost, second = _as_one(usd, tier == tier[anchor], SAME)
             time, third = _as_one(seconds, (tier == tier[anchor]) & (cost == cost[second]), SAME)
             keys, anchors = (usd, seconds, regret, time, cost, tier), [anchor, second, third]
-        order = found[np.lexsort(keys)]
+        order = found[first_of(keys, NEAR)]
         return order, [int(found[place]) for place in anchors] + [int(order[0])]
 
     def first(self, allowed: Array, limits: Limits) -> int | None:
@@ -135,7 +136,7 @@ class Chooser:
             false += [best] if self.fails(best, limits) else []
             if not false:
                 return best
-            near = [int(cell) for cell in order[:16]]
+            near = [int(cell) for cell in order]
             left[[*false, *(cell for cell in near if self.fails(cell, limits))]] = False
         return None
 
@@ -183,6 +184,21 @@ def _as_one(values: Array, among: Array, factor: float, more: float = 0.0) -> tu
     place = int(np.argmin(np.where(among, values, math.inf)))
     least = float(values[place])
     return np.where(values <= least * factor + more, least, values), place
+
+
+def first_of(keys: Sequence[Array], count: int) -> Array:
+    """`np.lexsort(keys)[:count]`, without sorting all: each key in turn, the last one first, leaves open which come
+    first only of those that it puts on a par with the last of so many."""
+    ahead, open_ = np.empty(0, int), np.arange(len(keys[-1]))
+    for key in reversed(keys):
+        left = count - len(ahead)
+        if len(open_) <= left:
+            break
+        own = key[open_]
+        least = np.partition(own, left - 1)[left - 1]
+        ahead, open_ = np.concatenate([ahead, open_[own < least]]), open_[own == least]
+    found = np.sort(np.concatenate([ahead, open_[: count - len(ahead)]]))
+    return found[np.lexsort([key[found] for key in keys])]
 
 
 def _spread(front: Array, cells: Cells, most: int) -> list[int]:

@@ -42,7 +42,7 @@ from .decode import (
 from .efficiency import constants
 from .kinds import GRPO, Grounds
 from .lengths import going_on, longest_of
-from .timing import StepTime, step_time, tokens_of
+from .timing import Counted, StepTime, step_time, tokens_of
 
 CHUNKS = 24  # of a completion's tokens, within which a pass is taken at its middle
 COPIES = (
@@ -198,14 +198,15 @@ def generation_s(
 def policy_step(
     arch: Architecture, setup: Setup, machine: Cluster, adapted: Iterable[Adapted] = (),
     whole: Whole = NOTHING_WHOLE, *, calibration: Calibration = NOTHING_MEASURED,
+    known: dict[Setup, Counted] | None = None,
 ) -> StepTime:  # fmt: skip
     """Seconds of a whole step of GRPO with its phases; a server's GPUs are among those that are paid for. The
-    interval is that of published steps; without a mean length the seconds are assumed. Raises InputError where a rate
-    is not known, UnsupportedArchitectureError where the model's operations are not."""
-    pairs, known = tuple(adapted), decoding()
+    interval is that of published steps; without a mean length the seconds are assumed. `known` as for `step_time`.
+    Raises InputError where a rate is not known, UnsupportedArchitectureError where the model's operations are not."""
+    pairs, facts = tuple(adapted), decoding()
     making = making_of(arch, setup, machine)
     learnt = replace(setup, seq_len=learnt_tokens(setup, setup.global_batch), mean_completion=None)
-    step = step_time(arch, learnt, machine, pairs, whole, calibration=calibration)
+    step = step_time(arch, learnt, machine, pairs, whole, calibration=calibration, known=known)
     alone = replace(
         learnt,
         reference="none",
@@ -215,18 +216,18 @@ def policy_step(
         vllm_gpus=1,
         vllm_tensor_parallel=1,
     )
-    training = step_time(arch, alone, machine, pairs, whole, calibration=calibration).seconds
+    training = step_time(arch, alone, machine, pairs, whole, calibration=calibration, known=known).seconds
     making_s, handing_s = generation_s(arch, setup, machine, pairs)
     seconds = step.seconds + making_s + handing_s
     phases = {
         "generation": making_s, "handover": handing_s, "scoring": step.seconds - training, "training": training,
     }  # fmt: skip
     return replace(
-        step, seconds=seconds, low=known.low * seconds, high=known.high * seconds, coverage=known.coverage,
+        step, seconds=seconds, low=facts.low * seconds, high=facts.high * seconds, coverage=facts.coverage,
         parts={**step.parts, "generation": making_s, "handover": handing_s}, tokens=tokens_of(setup), phases=phases,
-        grounds=Grounds(GRPO, known.sources, known.steps, known.judged, known.held),
+        grounds=Grounds(GRPO, facts.sources, facts.steps, facts.judged, facts.held),
         gpus=setup.gpus + (setup.vllm_gpus if setup.generation == "server" else 0),
-        model_flops=None, basis="assumed" if setup.mean_completion is None else known.basis,
+        model_flops=None, basis="assumed" if setup.mean_completion is None else facts.basis,
         notices=(*step.notices, *_notices(setup, making)),
     )  # fmt: skip
 

@@ -24,6 +24,7 @@ from .roofline import staged_share, step_parts, thin_share
 from .step import work_of
 from .styles import wide_between
 from .trained import held
+from .work import Work
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,33 @@ def model_flops(
     return float(FLOPS_PER_MAC * macs * setup.accumulation * setup.data_parallel)
 
 
+@dataclass(frozen=True)
+class Counted:
+    """What a step does, whatever machine it runs on: the work of a micro-step, what GPUs send each other, and
+    `model_flops`."""
+
+    work: Work
+    traffic: tuple[Traffic, ...]
+    model_flops: float | None
+
+
+def counted(
+    arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...], whole: Whole, known: dict[Setup, Counted] | None
+) -> Counted:  # fmt: skip
+    """What a step does. `known` holds what was counted of other set-ups with these pairs, and is added to."""
+    if known is not None and setup in known:
+        return known[setup]
+    mine = held(arch, setup, pairs, whole)
+    found = Counted(
+        work_of(arch, setup, pairs, whole),
+        tuple(traffic_of(arch, setup, math.ceil(mine.shared), math.ceil(mine.experts))),
+        model_flops(arch, setup, pairs, whole),
+    )
+    if known is not None:
+        known[setup] = found
+    return found
+
+
 def _of_float32(setup: Setup, machine: Cluster, parts: dict[str, float], total: float) -> Iterable[Notice]:
     """What TF32 would do for float32 products, or does not do."""
     gpu = machine.accelerator
@@ -186,27 +214,23 @@ def _notices(setup: Setup, machine: Cluster, parts: dict[str, float], total: flo
 def step_time(
     arch: Architecture, setup: Setup, machine: Cluster, adapted: Iterable[Adapted] = (),
     whole: Whole = NOTHING_WHOLE, *,
-    traffic: Iterable[Traffic] | None = None, calibration: Calibration = NOTHING_MEASURED,
-    efficiency: Efficiency | None = None,
+    calibration: Calibration = NOTHING_MEASURED, efficiency: Efficiency | None = None,
+    known: dict[Setup, Counted] | None = None,
 ) -> StepTime:  # fmt: skip
     """Seconds of an optimizer step of `setup` on `machine`.
 
-    `traffic` is what GPUs send each other (by default as planner/memory counts it). The interval holds a share
-    `coverage` of measured set-ups; a calibration moves and narrows it. Raises InputError where a rate is not known,
+    The interval holds a share `coverage` of measured set-ups; a calibration moves and narrows it. `known` is what was
+    `counted` before of this model and these pairs. Raises InputError where a rate is not known,
     UnsupportedArchitectureError where the model's operations are not.
     """
     if gap := time_gap(arch, whole):
         raise UnsupportedArchitectureError(f"No step time: {gap}")
-    pairs, known = tuple(adapted), constants()
-    if traffic is None:
-        mine = held(arch, setup, pairs, whole)
-        traffic = traffic_of(arch, setup, math.ceil(mine.shared), math.ceil(mine.experts))
-    work = work_of(arch, setup, pairs, whole)
-    parts = step_parts(work, setup, machine, traffic, efficiency or known.efficiency)
+    facts, done = constants(), counted(arch, setup, tuple(adapted), whole, known)
+    parts = step_parts(done.work, setup, machine, done.traffic, efficiency or facts.efficiency)
     total = sum(parts.values())
     name = machine.accelerator.name
     kind = kind_of(setup, machine, evidence_of(name))
-    spread = known.spreads[kind]
+    spread = facts.spreads[kind]
     shift, below, above = calibration.correction(
         name, setup.trainer, thin_share(parts), spread, staged_share(parts, machine)
     )
@@ -214,11 +238,10 @@ def step_time(
     return StepTime(
         seconds=seconds, low=seconds * math.exp(-spread.z * below), high=seconds * math.exp(spread.z * above),
         parts={name: part * math.exp(shift) for name, part in parts.items()}, tokens=tokens_of(setup),
-        gpus=setup.gpus,
-        model_flops=model_flops(arch, setup, pairs, whole),
+        gpus=setup.gpus, model_flops=done.model_flops,
         peak_flops_per_s=matmul_flops_per_s(machine.accelerator, setup.product_format),
         coverage=spread.coverage,
-        grounds=known.grounds[MEASURED if calibration.of(name, setup.trainer) else kind],
+        grounds=facts.grounds[MEASURED if calibration.of(name, setup.trainer) else kind],
         notices=(
             *_notices(setup, machine, parts, total),
             *calibration.notices(name, setup.trainer),

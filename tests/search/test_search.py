@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from planner import facts
+from planner import facts, hardware
 from planner.errors import InputError
 from planner.search import plan
 from planner.search.evaluate import Evaluated, evaluate
 from planner.search.layout import layouts
 from planner.search.screen import TOLERANCE, Cells, screen
-from planner.search.select import SAME, SAME_REGRET, Chooser, non_dominated
+from planner.search.select import SAME, SAME_REGRET, Chooser, first_of, non_dominated
 from planner.search.space import Choice, Limits, Space
 from planner.units import parse_duration
 
@@ -138,6 +138,27 @@ def test_non_dominated_points_by_brute_force(points: Any) -> None:
     }  # fmt: skip
     assert kept == brute
     assert len(kept) == len(non_dominated(*points.T))
+
+
+@given(
+    arrays(float, st.tuples(st.integers(1, 60), st.just(4)), elements=st.integers(0, 3).map(float)),
+    st.integers(1, 20),
+)
+def test_the_first_of_many_are_those_of_a_whole_order(points: Any, count: int) -> None:
+    assert list(first_of(points.T, count)) == list(np.lexsort(points.T)[:count])
+
+
+def test_a_plan_on_other_gpus_is_evaluated_as_one_alone() -> None:
+    """What is counted of it serves all GPUs but those that run it in float16."""
+    gpus = (*GPUS, hardware.find("t4"))
+    space = Space(gpus, layouts((1, 2)), ranks=(8,), micro_batches=(4,), quantize=("none", "nf4"))
+    seen = screen(job_of("Qwen/Qwen3-4B"), space)
+    possible = np.flatnonzero(np.isfinite(seen.over))
+    assert len(possible) > 40
+    for cell in possible:
+        choice = seen.choice(int(cell))
+        alone = evaluate(job_of("Qwen/Qwen3-4B"), choice)
+        assert evaluate(seen.job, choice) == alone, choice.text
 
 
 def test_alternatives_are_other_ways_and_worse() -> None:
