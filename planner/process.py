@@ -7,3 +7,5 @@ ends_soon = False
 spent_before_s = 0.0
 # Whether it is to end without the interpreter's tidying up: libraries are being loaded by a thread.
 leaves_at_once = False
+# Whether it was forked to do a part of another one's work, and so forks none itself.
+works_for_another = False

@@ -9,16 +9,17 @@ one is ended from outside. The results are the same.
 from __future__ import annotations
 
 import os
+import pickle
+import signal
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Hashable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
+from . import process
 
 Result = TypeVar("Result")
 GROUP = "/sys/fs/cgroup"
@@ -32,7 +33,7 @@ MOST = 8
 
 def cores() -> int:
     """Processes that work side by side here."""
-    if sys.platform != "linux" or threading.active_count() > 1:
+    if sys.platform != "linux" or threading.active_count() > 1 or process.works_for_another:
         return 1
     among = sys.modules.get("multiprocessing.process")  # loaded in any process that it started
     if among and among.current_process().daemon:  # a pool's, which may have no processes of its own
@@ -81,54 +82,73 @@ def done(task: Callable[[int], Result], kinds: Sequence[Hashable], *, enough: in
     try:
         found.update((number, task(number)) for number in mine)
         for part, own in running:
-            told = _told(own[1]) if own else None
+            told = own.told() if own else None
             found.update(zip(part, [task(number) for number in part] if told is None else told, strict=True))
     finally:
-        for process, here in (own for _, own in running if own):
-            here.close()
-            process.terminate()
-            process.join()
+        for _, own in running:
+            if own:
+                own.end()
     return [found[number] for number in range(len(kinds))]
 
 
-def _started(task: Callable[[int], Any], part: Sequence[int]) -> tuple[Any, Connection] | None:
-    """A process that does a part, and where it tells of it; None where the system refuses one."""
-    from multiprocessing import get_context  # loaded where there is work for several
+class _Process:
+    """A forked process, by its id, and the end of a pipe at which it is heard."""
 
-    context = get_context("fork")
+    def __init__(self, pid: int, here: int) -> None:
+        self.pid, self.here = pid, here
+        self.ended = False
+
+    def told(self) -> list[Any] | None:
+        """What it sends; what it raised is raised. None where it was ended before it had sent all."""
+        with open(self.here, "rb", closefd=False) as pipe:
+            sent = pipe.read()
+        self.ended = True
+        if os.waitpid(self.pid, 0)[1]:
+            return None
+        told = pickle.loads(sent)
+        if isinstance(told, Exception):
+            raise told
+        return list(told)
+
+    def end(self) -> None:
+        """See to it that nothing is left of it."""
+        os.close(self.here)
+        if not self.ended:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+
+
+def _started(task: Callable[[int], Any], part: Sequence[int]) -> _Process | None:
+    """A process that does a part; None where the system refuses one."""
     try:
-        here, there = context.Pipe(duplex=False)
+        here, there = os.pipe()
     except OSError:  # too many files are open
         return None
-    process = context.Process(target=_answer, args=(there, task, part), daemon=True)
     try:
         with warnings.catch_warnings():  # threads of numpy's BLAS, which is ready for a fork
             warnings.simplefilter("ignore", DeprecationWarning)
-            process.start()
+            pid = os.fork()
     except OSError:  # a limit of processes or of memory
-        here.close()
+        os.close(here)
+        os.close(there)
         return None
+    if pid:
+        os.close(there)
+        return _Process(pid, here)
+    failed = True
+    try:
+        process.works_for_another = True
+        _answer(there, task, part)
+        failed = False
     finally:
-        there.close()
-    return process, here
+        os._exit(failed)  # past what the process that it was forked from does when it ends
 
 
-def _answer(there: Connection, task: Callable[[int], Any], part: Sequence[int]) -> None:
+def _answer(there: int, task: Callable[[int], Any], part: Sequence[int]) -> None:
     """In a process of its own: do a part and send what came of it."""
     try:
         told: Any = [task(number) for number in part]
     except Exception as error:
         told = error
-    there.send(told)
-    there.close()
-
-
-def _told(here: Connection) -> list[Any] | None:
-    """What a process sends; what it raised is raised. None where it was ended before it had sent all."""
-    try:
-        told = here.recv()
-    except (EOFError, OSError):
-        return None
-    if isinstance(told, Exception):
-        raise told
-    return list(told)
+    with open(there, "wb") as pipe:
+        pickle.dump(told, pipe, pickle.HIGHEST_PROTOCOL)
