@@ -18,7 +18,7 @@ from ..pacing import padded_length
 from ..setup import Setup
 from ..speed.communication import gathers
 from ..speed.efficiency import constants
-from ..speed.roofline import gather_s, loop_s, on_host_s, rates
+from ..speed.roofline import gather_s, loop_s, on_host_s, rates_of
 from ..speed.step import step_bytes
 from ..speed.trained import Held
 from ..speed.work import PHASES, Work
@@ -95,22 +95,16 @@ def _walked(works: Sequence[Work]) -> _Packed:
     return _Packed(kinds, kind, calls, flops, tiles, moved, phase, sweeps, dequantise, operations)
 
 
-def _phases_s(
-    packed: _Packed, works: Sequence[Mixed], job: Job, gpu: Accelerator, micro: Array
-) -> list[tuple[Array, Array]]:
+def _phases_s(packed: _Packed, job: Job, gpu: Accelerator, micro: Array) -> list[tuple[Array, Array]]:
     """Seconds of a micro-step's forward and backward, tables x micro-batches, on the GPU and of the host."""
     efficiency = constants().efficiency
-    known = [rates(machine_of(job, gpu, 1), each.some, efficiency, job.setup) for each in works[:1]]
-    for each in works:  # formats differ between tables at most by the adapter's
-        if len(known[0].products) == len(packed.kinds):
-            break
-        known[0].products.update(rates(machine_of(job, gpu, 1), each.some, efficiency, job.setup).products)
-    rate = np.array([known[0].products[key] for key in packed.kinds])[packed.kind]
-    bytes_per_s, dequantise_per_s = known[0].bytes_per_s, known[0].dequantise_bytes_per_s
+    known = rates_of(packed.kinds, gpu, efficiency, job.setup)
+    rate = np.array([known.products[key] for key in packed.kinds])[packed.kind]
+    bytes_per_s, dequantise_per_s = known.bytes_per_s, known.dequantise_bytes_per_s
     at = np.stack(
         [np.ones_like(micro), micro * SEQUENCES.get(job.setup.objective, 1)]
     )  # coefficients meet (1, B)
-    covered = packed.flops @ at + (packed.tiles * known[0].idle_tiles)[..., None]
+    covered = packed.flops @ at + (packed.tiles * known.idle_tiles)[..., None]
     slower = np.maximum(covered / rate[..., None], (packed.bytes @ at) / bytes_per_s)
     seconds = packed.calls[..., None] * slower
     found = []
@@ -156,17 +150,15 @@ def kept_of(found: Sequence[Table], job: Job, layout: Layout, space: Space) -> K
 
 
 def _step_s(
-    phases: Sequence[tuple[Array, Array]], found: Sequence[Table], job: Job, space: Space, gpu: Accelerator,
-    steps: Array, kept: Sequence[Kept],
+    phases: Sequence[tuple[Array, Array]], timed: Timed, job: Job, space: Space, gpu: Accelerator, steps: Array
 ) -> Array:  # fmt: skip
-    """Seconds of an optimizer step: tables x micro-batches x layouts x batches; `steps` are micro-steps of each, and
-    `kept` what no GPU changes, by layout."""
+    """Seconds of an optimizer step: tables x micro-batches x layouts x batches; `steps` are micro-steps of each."""
     efficiency = constants().efficiency
     bandwidth = (gpu.bandwidth_bytes_per_s or 0.0) * efficiency.memory
     micro = np.array(space.micro_batches, float)
-    result = np.empty((len(found), len(micro), len(space.layouts), len(space.batches)))
-    launched = np.array([t.work.optimizer_operations for t in found])[:, None, None]
-    for number, (layout, own) in enumerate(zip(space.layouts, kept, strict=True)):
+    result = np.empty((len(timed.tables), len(micro), len(space.layouts), len(space.batches)))
+    launched = timed.launched[:, None, None]
+    for number, (layout, own) in enumerate(zip(space.layouts, timed.kept, strict=True)):
         some = setup_of(job, space.quantize[0], space.checkpointing[0], layout, 1, 1)
         m, stages = steps[None, :, number, :], layout.pipeline_parallel
         gathering = own.units[:, None] / len(PHASES) * gather_s(some, efficiency)
@@ -185,28 +177,30 @@ def _step_s(
 
 @dataclass(frozen=True)
 class Timed:
-    """Tables with their work at one length of sequences, packed."""
+    """Tables with their work at one length of sequences, packed: that of one sequence, and of several where these
+    take another kernel; kernels that the optimizer `launched`."""
 
     tables: Sequence[Table]
-    works: Sequence[Mixed]
     packed: _Packed
-    padded: Sequence[Mixed] | None
+    padded: _Packed | None
+    launched: Array
     kept: Sequence[Kept]
 
 
 def of_length(found: Sequence[Table], kept: Sequence[Kept]) -> Timed:
     """The tables of a length, and what is kept of them by layout."""
-    works = [table.work for table in found]
     padded = [table.padded or table.work for table in found] if any(table.padded for table in found) else None
-    return Timed(found, works, _pack(works), padded, kept)
+    launched = np.array([table.work.optimizer_operations for table in found])
+    packed = _pack([table.work for table in found])
+    return Timed(found, packed, _pack(padded) if padded else None, launched, kept)
 
 
 def _phases_of(own: Timed, job: Job, gpu: Accelerator, micro: Array) -> list[tuple[Array, Array]]:
     """`_phases_s`, of several sequences with the kernel that they take."""
-    phases = _phases_s(own.packed, own.works, job, gpu, micro)
+    phases = _phases_s(own.packed, job, gpu, micro)
     if own.padded is None:
         return phases
-    slower = _phases_s(_pack(own.padded), own.padded, job, gpu, micro)
+    slower = _phases_s(own.padded, job, gpu, micro)
     return [(np.where(micro > 1, b, a), host) for (a, host), (b, _) in zip(phases, slower, strict=True)]
 
 
@@ -229,7 +223,7 @@ def steps_s(
     micro, parts = np.array(space.micro_batches, float), []
     for length, (mine, own) in at.items():
         phases = _phases_of(own, mine, gpu, micro)
-        parts.append((length, _step_s(phases, own.tables, mine, space, gpu, steps, own.kept)))
+        parts.append((length, _step_s(phases, own, mine, space, gpu, steps)))
     found = parts[0][1]
     for length, seconds in parts[1:]:
         np.copyto(found, seconds, where=(timed == length)[None, :, None, :])

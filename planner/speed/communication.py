@@ -68,13 +68,30 @@ def call_s(entry: Traffic, machine: Cluster) -> float:
 def collective_s(entry: Traffic, machine: Cluster, link: float, staged: float | None = None) -> float:
     """Seconds of all calls of a collective in an optimizer step, at a share `link` of the links' rates; `staged` of a
     machine's own where its cards send through the host's memory."""
-    if entry.group_size < 2 and entry.group != "host":
+    if stays(entry):
         return 0.0
-    moved = entry.bytes * ring_share(entry.collective, entry.group_size)
+    rate, each_s = pace_of(entry, machine, link, staged)
+    return sent_bytes(entry) / rate + entry.calls * each_s
+
+
+def stays(entry: Traffic) -> bool:
+    """Whether nothing leaves the GPU."""
+    return entry.group_size < 2 and entry.group != "host"
+
+
+def sent_bytes(entry: Traffic) -> float:
+    """Bytes that a GPU sends."""
+    return entry.bytes * ring_share(entry.collective, entry.group_size)
+
+
+def pace_of(
+    entry: Traffic, machine: Cluster, link: float, staged: float | None = None
+) -> tuple[float, float]:
+    """Bytes a second of a collective, and seconds of each call beside them: neither hangs on how much is sent."""
     rate = rate_of(entry, machine) * link
     if staged is not None and machine.staged and entry.group != "host":
         rate = min(rate, machine.link_bytes_per_s * staged)
-    return moved / rate + entry.calls * call_s(entry, machine)
+    return rate, call_s(entry, machine)
 
 
 def total_s(traffic: Iterable[Traffic], machine: Cluster, link: float, staged: float | None = None) -> float:

@@ -76,14 +76,20 @@ class Rates:
 
 def rates(machine: Cluster, work: Work, efficiency: Efficiency, setup: Setup) -> Rates:
     """The rates for the products of `work`. Raises InputError where a peak or the bandwidth is not known."""
-    accelerator = machine.accelerator
+    return rates_of({(gemm.kind, gemm.dtype) for gemm in work.gemms}, machine.accelerator, efficiency, setup)
+
+
+def rates_of(
+    kinds: Iterable[tuple[Kind, str]], accelerator: Accelerator, efficiency: Efficiency, setup: Setup
+) -> Rates:
+    """The rates for products of these kinds and formats."""
     share: dict[Kind, float] = {
         "attention": attention_share(accelerator, efficiency, setup),
         "masked": MASKED * plain_share(accelerator, efficiency),
         "scan": efficiency.scan,
     }
     products: dict[tuple[Kind, str], float] = {}
-    for kind, dtype in {(gemm.kind, gemm.dtype) for gemm in work.gemms}:
+    for kind, dtype in kinds:
         form = format_of(kind, dtype, setup)
         reached = share[kind] if kind in share else matmul_share(accelerator, form, efficiency)
         reached *= INT8_REACHED if dtype == "int8" else 1.0
