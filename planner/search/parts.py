@@ -89,12 +89,12 @@ def _setups(job: Job, space: Space) -> tuple[Setup, ...]:
 
 
 def _make_tables(parts: Sequence[Part], counted: Sequence[Job], known: Known) -> None:
-    """Tables of all parts at the lengths at which they are timed."""
+    """Tables of all parts at the lengths at which they are timed, those that are not there yet."""
     wanted: dict[Any, tuple[Job, Space]] = {}
     for part, own in zip(parts, counted, strict=True):
         for length in _each(lengths_of(part.job, part.space)):
             wanted.setdefault(_key(own, part.space, length), (own.at(length), part.space))
-    open_ = list(wanted)
+    open_ = [key for key in wanted if key not in known]
     known.update(zip(open_, done(lambda n: tuple(tables(*wanted[open_[n]])), open_, enough=1), strict=True))
 
 

@@ -59,9 +59,10 @@ class Cells:
         )  # fmt: skip
 
 
-def screen(job: Job, space: Space) -> Cells:
-    """Time, cost, memory and regret of every plan of the space."""
-    known: Known = {}
+def screen(job: Job, space: Space, known: Known | None = None) -> Cells:
+    """Time, cost, memory and regret of every plan of the space. `known` is what screens of the same job found, of
+    spaces that differ in their layouts alone; this one's is added to it."""
+    known = {} if known is None else known
     parts = in_common(job, space, known)
     made = _dealt_out(parts, known)
     axes: dict[str, list[Array]] = {name: [] for name in AXES}

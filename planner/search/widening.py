@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +24,10 @@ def best_of(job: Job, space: Space, within: Limits, open_: Open) -> tuple[Choose
     """The plans of the space and the best of them; where none keeps the limits, those of wider spaces. Raises
     InputError, naming the nearest of all that were tried."""
 
+    known: dict[Any, Any] = {}
+
     def tried(layouts: tuple[Layout, ...]) -> Chooser:
-        return Chooser(screen(job, replace(space, layouts=layouts)), within.fit)
+        return Chooser(screen(job, replace(space, layouts=layouts), known), within.fit)
 
     seen: list[Chooser] = []
     for layouts in _wider(job, space, open_, seen):

@@ -11,7 +11,7 @@ import pytest
 from planner import hardware, plan
 from planner.errors import InputError
 from planner.search.evaluate import Evaluated, evaluate
-from planner.search.layout import divided, layouts
+from planner.search.layout import divided, layouts, shared
 from planner.search.screen import screen
 from planner.search.space import Job, Space, families
 from planner.setup import Setup
@@ -186,3 +186,16 @@ def test_a_precision_is_a_step_from_the_best() -> None:
     with pytest.raises(InputError) as caught:
         plan("Qwen/Qwen3-1.7B", precision="bf16,fp23", **own)
     assert caught.value.field == "precision" and "fp32" in str(caught.value)
+
+
+@pytest.mark.parametrize("model", ["Qwen/Qwen3-30B-A3B", "meta-llama/Llama-3.1-8B"])
+def test_a_wider_space_is_screened_alike_with_what_the_first_one_found(model: str) -> None:
+    job, known = job_of(model), dict[Any, Any]()
+    first = Space(GPUS, layouts((1, 2, 4)), ranks=(1, 8, 64), micro_batches=(1, 4))
+    screen(job, first, known)
+    wider = (*divided(first.layouts, job.arch.n_experts), *shared(job.arch, job.setup, first.layouts))
+    for layouts_ in (wider, tuple(replace(own, offload="all") for own in first.layouts)):
+        space = replace(first, layouts=layouts_)
+        again, alone = screen(job, space, known), screen(job_of(model), space)
+        for name in ("seconds", "usd", "over", "over_high", "regret"):
+            assert np.array_equal(getattr(again, name), getattr(alone, name), equal_nan=True), name
