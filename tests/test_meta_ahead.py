@@ -89,7 +89,9 @@ def test_a_list_is_kept_for_what_a_package_manager_installed(
     (tmp_path / "transformers-5.23.0.dist-info" / "RECORD").write_text("other files")
     assert asked() == {"3": {"a"}} and asked() == {"3": {"a"}}
     [path] = {*(tmp_path / "cache").iterdir()} - {before}
-    for n, spoilt in enumerate(("", "[]", f'{{"key": "{path.stem}", "list": [[1]]}}', f'{{"key": "{path.stem}"}}'), 4):
+    for n, spoilt in enumerate(
+        ("", "[]", f'{{"key": "{path.stem}", "list": [[1]]}}', f'{{"key": "{path.stem}"}}'), 4
+    ):
         path.write_text(spoilt)
         assert asked() == asked() == {f"{n}": {"a"}}
 
