@@ -89,8 +89,9 @@ def step_tally(
     total, step = flops.Tally(), flops.Step(batch, setup.seq_len, scored=scored_of(setup), ends_known=known)
     total.add(flops.step_macs(arch, step if plain else step_of(setup, pairs, batch), pairs, whole))
     base, own = passes(setup.objective, setup.reference, setup.generation)
-    frozen = flops.step_macs(arch, step, ())
-    total.add(frozen, base)
+    if base or own:
+        frozen = flops.step_macs(arch, step, ())
+        total.add(frozen, base)
     if own:
         again = step if plain else replace(step_of(setup, pairs, batch), checkpointing=False)
         forward = flops.step_macs(arch, again, pairs, whole).forward

@@ -301,6 +301,8 @@ def peaks(
     held, kept, plain = np.full(shape, math.inf), np.zeros(shape), np.zeros(shape)
     together = [tuple(map(int, at)) for at in np.argwhere((steps >= 1) & (steps == np.floor(steps)))]
     samples = {at: _sample_of(space, at, int(steps[at])) for at in together}
+    if not together:
+        return held, kept, plain
     own: dict[Group, list[int]] = {}
     for number, table in enumerate(found):
         own.setdefault((table.layers, table.quantize, table.checkpointing), []).append(number)
@@ -308,10 +310,9 @@ def peaks(
     early = {at: space.layouts[at[1]].generation not in SHARES_GPU for at in samples}
     for group, seen in _sampled(job, space, found, own, samples, known).items():
         needed = _needed_of(seen, {(key, early[at]) for at, key in samples.items()})
-        for at, key in samples.items():
-            cells: tuple[Any, ...] = (own[group], *at)
-            for into, figure in zip((held, kept, plain), needed[key, early[at]], strict=True):
-                into[cells] = figure
+        made = np.stack([needed[key, early[at]] for at, key in samples.items()], axis=-1)
+        for into, figure in zip((held, kept, plain), made, strict=True):
+            into[(np.array(own[group])[:, None], *np.array(together).T)] = figure
     return held, kept, plain
 
 
