@@ -51,11 +51,12 @@ def model_class(config: Mapping[str, Any]) -> Any:
 
 
 def meta_model(config: Mapping[str, Any], **options: Any) -> Any:
-    """The model without storage."""
+    """The model without storage, whose weights are given no first values, as they have no place for them."""
     import torch
+    from transformers.initialization import no_init_weights
 
     cfg = transformers_config(config)
-    with torch.device("meta"):
+    with torch.device("meta"), no_init_weights():
         model = model_class(config)._from_config(cfg, **options)
         model.tie_weights()
     return model
@@ -142,12 +143,17 @@ def flops_of(step: Callable[[], object]) -> int:
     """FLOPs of a step by the formulas of torch's counter, operator by operator.
 
     `FlopCounterMode` adds them up by module and tries to decompose every operator, which takes three times as long
-    and changes no sum where gradients are wanted: tests/families/test_counting.py compares the two.
+    and changes no sum where gradients are wanted: tests/families/test_counting.py compares the two. Formulas are
+    asked without torch's wrapper, which looks for tensors in nested arguments, where matrix products have none.
     """
+    import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils.flop_counter import flop_registry
 
     counted = 0
+
+    def shape(value: Any) -> Any:
+        return value.shape if isinstance(value, torch.Tensor) else value
 
     class Counter(TorchDispatchMode):
         @classmethod
@@ -161,7 +167,11 @@ def flops_of(step: Callable[[], object]) -> int:
             out = func(*args, **(kwargs or {}))
             formula = flop_registry.get(func._overloadpacket)
             if formula is not None:
-                counted += int(formula(*args, **(kwargs or {}), out_val=out))
+                bare = getattr(formula, "__wrapped__", None)
+                if bare and not kwargs and isinstance(out, torch.Tensor):
+                    counted += int(bare(*map(shape, args), out_shape=out.shape))
+                else:
+                    counted += int(formula(*args, **(kwargs or {}), out_val=out))
             return out
 
     with Counter():
