@@ -281,7 +281,8 @@ def page(
         *_table(
             "Each source with constants fitted on all others", alone,
             "How far a trainer that the constants have never seen may be off. Profiles are read from the trainers' "
-            "sources either way.",
+            "sources either way. What varying lengths leave in the allocator's cache is a constant that ms-swift's "
+            "figures alone determine: without them it is whatever the fit to the others ends at.",
         ),
         *_far(done),
         *section([*sixth(), *seventh(), *(line for name in SETS for line in told(name))]),

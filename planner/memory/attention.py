@@ -163,8 +163,8 @@ def _fused(run: Pass, q: Value, k: Value, v: Value, shape: Shape, *, flash: bool
     tape, heads = run.tape, run.tokens * shape.n_heads
     out = tape.new(heads * (shape.d_v * v.width))
     sums = tape.new(heads * FLOAT32)
-    run.made(out, heads * (shape.d_v * v.width), counted=False)
-    run.made(sums, heads * FLOAT32, counted=False)
+    run.made(out, counted=False)
+    run.made(sums, counted=False)
     mask = None if flash else _mask(run, shape, v.width)
     sizes = (q.bytes, k.bytes, v.bytes)
     width = v.width

@@ -8,7 +8,21 @@ a gradient of theirs needs.
 from __future__ import annotations
 
 from .passes import FLOAT32, Pass
-from .tape import Buffer, Gradients, Size, Value, add, cast, copy, multiply, piece, scale, unary, view
+from .tape import (
+    Buffer,
+    Gradients,
+    Size,
+    Value,
+    add,
+    by_tensor,
+    cast,
+    copy,
+    multiply,
+    piece,
+    scale,
+    unary,
+    view,
+)
 
 
 def rms_norm(run: Pass, x: Value, weight: int, rule: str = "rms", given: int = 0) -> Value:
@@ -211,8 +225,10 @@ def _xielu(run: Pass, x: Value) -> Value:
     least = unary(x, "in")
     difference = add(unary(cast(least, FLOAT32) if run.autocast else least, "out"), unary(x, ""))
     del least
-    negative = add(_by_number(run, difference, max(wide, difference.width)), scale(x))
+    weighed = _by_number(run, difference, max(wide, difference.width))
     del difference
+    negative = add(weighed, scale(x))
+    del weighed
     sizes, width = (positive.bytes, negative.bytes), max(positive.width, negative.width)
     return tape.apply(
         (positive, negative), x.elements, width, (mask,), lambda g: [tape.new(size) for size in sizes]
@@ -273,7 +289,7 @@ def rotate(run: Pass, x: Value, rule: str, share: float = 1.0) -> Value:
         joined = _join(turned, rest, inner)
         del turned, rest
         return cast(joined, x.width)
-    turned = scale(copy(inner)) if rule == "complex" else _turn(inner)
+    turned = by_tensor(copy(inner)) if rule == "complex" else _turn(inner)
     return cast(turned, x.width)
 
 
@@ -283,8 +299,8 @@ def _portion(elements: Size, share: float) -> Size:
 
 def _turn(x: Value) -> Value:
     """x cos + rotate_half(x) sin."""
-    straight = scale(x)
-    crossed = scale(_rotate_half(x))
+    straight = by_tensor(x)
+    crossed = by_tensor(_rotate_half(x))
     return add(straight, crossed)
 
 

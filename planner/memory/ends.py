@@ -9,7 +9,7 @@ from .elementwise import activation, drop, layer_norm, norm
 from .kinds import KEPT, STREAM, Job, handed_on
 from .passes import Pass
 from .stretch import Held, Stretch, label_kept, plus, stretch
-from .tape import Buffer, Gradients, Size, Value, copy, scale
+from .tape import Buffer, Gradients, Size, Value, by_tensor, copy
 
 EMBED_NORM, POSITIONS = "layernorm_embedding.weight", "embed_positions"
 
@@ -63,7 +63,7 @@ def enter(job: Job, stack: str, grad: bool, trains: bool) -> Entry:
         x = _listen(job, run, grad)
     else:
         x = tape.leaf(run.rows * hidden, run.norms, grad=grad)
-        x = scale(x) if traits.scaled_embedding else x
+        x = by_tensor(x) if traits.scaled_embedding else x
     first, held = x, {"temporary": x.bytes}
     places = None
     if _positioned(arch, stack):

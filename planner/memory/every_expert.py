@@ -7,10 +7,10 @@ Source: transformers 5.23, models/llama4/modeling_llama4.py (Llama4TextMoe, Llam
 from __future__ import annotations
 
 from .elementwise import activation
-from .experts import INDEX, Stacked, folded, sum_of_experts, weigh_rows
+from .experts import INDEX, Stacked, folded, sum_of_experts, weigh_rows, with_pairs
 from .passes import FLOAT32, Pass
-from .products import Weight, low_rank, lowered
-from .tape import EXPERT_GRADIENTS, Buffer, Gradients, Value, add, cast, multiply, unary
+from .products import Weight, lowered
+from .tape import EXPERT_GRADIENTS, Buffer, Gradients, Value, cast, multiply, unary
 
 
 def routed(run: Pass, x: Value, logits: Value, experts: int, active: int, hidden: int) -> Value:
@@ -47,10 +47,7 @@ def product(run: Pass, x: Value, stack: Stacked, experts: int) -> Value:
     inputs = (x_in,) if narrow is None else (x_in, narrow)
     kept = (x_in.buffer if trains else None, held if needs else None)
     out = tape.apply(inputs, rows * own.d_out, width, kept, rule, trains=trains)
-    for pair in stack.pairs:
-        inner = x if run.autocast else cast(x, run.trained)
-        out = cast(add(out, low_rank(run, inner, rows, pair, copies=stack.experts, drops=False)), out.width)
-    return out
+    return with_pairs(run, x, rows, stack, out)
 
 
 def gated_halves(run: Pass, x: Value, act: str) -> Value:

@@ -9,10 +9,22 @@ from ..adapter import Adapted
 from ..adapter.peft_rules import by_weight
 from ..dataclass import dataclass
 from ..schema import Architecture
-from .elementwise import activation
+from .elementwise import activation, concatenated
 from .passes import COPIES, FLOAT32, Pass
-from .products import LowRank, Weight, low_rank
-from .tape import EXPERT_GRADIENTS, Gradients, Size, Value, add, cast, multiply, piece, scale, unary
+from .products import LowRank, Weight, trained_linear
+from .tape import (
+    EXPERT_GRADIENTS,
+    Buffer,
+    Gradients,
+    Size,
+    Value,
+    add,
+    by_tensor,
+    cast,
+    multiply,
+    piece,
+    unary,
+)
 
 INDEX = 8  # bytes of a position
 
@@ -53,11 +65,12 @@ def mix(
     """The weighted sum of the chosen experts' results."""
     tape, rows = run.tape, run.tokens * routing.active
     if routing.jitter and run.grad:
-        x = scale(scale(x, tape.new(x.bytes)), tape.new(x.bytes))
+        x = by_tensor(by_tensor(x, tape.new(x.bytes)), tape.new(x.bytes))
     weights = _weights(run, logits, routing)
     hidden = outer.weight.d_out
     order = tape.new(rows * INDEX)
     chosen = _gather(run, x, rows, hidden)
+    biases = _biases(run, rows, inner[0])
     made = tuple(grouped(run, chosen, rows, stack) for stack in inner)
     width = outer.weight.d_in
     if len(made) == 1 and inner[0].weight.d_out == 2 * width:
@@ -67,11 +80,20 @@ def mix(
     else:
         values = multiply(activation(run, made[0], routing.act), made[1])
     del made
+    biases = _biases(run, rows, outer)
     results = grouped(run, values, rows, outer)
+    del values
     weighted = weigh_rows(run, results, weights)
     ordered = _reorder(run, weighted)
-    del order
+    del order, biases
     return cast(sum_of_experts(run, ordered, hidden), x.width)
+
+
+def _biases(run: Pass, rows: Size, stack: Stacked) -> Buffer | None:
+    """Each row's bias, which has a name until the next product's are chosen (transformers 5.23,
+    integrations/moe.py, grouped_mm_experts_forward)."""
+    weight = stack.weight
+    return run.tape.new(rows * (weight.d_out * weight.width)) if weight.bias else None
 
 
 def _weights(run: Pass, logits: Value, routing: Routing) -> Value:
@@ -100,14 +122,25 @@ def grouped(run: Pass, x: Value, rows: Size, stack: Stacked) -> Value:
         return folded(run, x, rows, stack.weight, stack.folded, stack.experts)
     plain = replace(stack.weight, d_out=stack.weight.d_out * stack.experts, bias=False, bias_trained=False)
     out = _grouped_product(run, x, rows, plain, stack.weight.d_out)
-    inner = (
-        x if run.autocast or not stack.pairs else cast(x, run.trained)
-    )  # one copy for all pairs of the tensor
-    for pair in stack.pairs:
-        total = add(out, low_rank(run, inner, rows, pair, copies=stack.experts, drops=False))
-        out = cast(total, out.width)
-        del total
-    return out
+    return with_pairs(run, x, rows, stack, out)
+
+
+def with_pairs(run: Pass, x: Value, rows: Size, stack: Stacked, out: Value) -> Value:
+    """A product of experts with their pairs' added: s B A x of each pair, every row with the factors of its expert,
+    side by side, in the product's type; one copy of the rows serves all. No trainer has such pairs: this is how
+    planner/simulate/experts.py runs them."""
+    if not stack.pairs:
+        return out
+    inner = x if run.autocast else cast(x, run.trained)
+    made = [
+        trained_linear(
+            run, trained_linear(run, inner, rows, pair.d_in, pair.rank, stack.experts if pair.own_in else 1),
+            rows, pair.rank, pair.d_out, stack.experts if pair.own_out else 1,
+        )
+        for pair in stack.pairs
+    ]  # fmt: skip
+    both = made[0] if len(made) == 1 else concatenated(*made)
+    return add(out, cast(both, out.width))
 
 
 def _grouped_product(run: Pass, x: Value, rows: Size, weight: Weight, d_out: int) -> Value:
@@ -176,21 +209,19 @@ def _gate(run: Pass, x: Value, elements: Size, routing: Routing) -> Value:
 
 
 def weigh_rows(run: Pass, x: Value, weights: Value) -> Value:
-    """Rows times their weights: keeps the rows, because the weights have a gradient."""
+    """Rows times their weights: keeps the rows, because the weights have a gradient. Both gradients are made in the
+    wider type, as large as the rows, before either is lowered or summed."""
     tape = run.tape
     width = max(x.width, weights.width)
-    size_x, full, small = x.bytes, x.elements * width, weights.bytes
-    needs = x.node is not None
+    full = x.elements * width
+    needs = [each.node is not None for each in (x, weights)]
 
     def rule(g: object) -> Gradients:
-        made = tape.new(size_x) if needs else None
-        product = tape.new(full)
-        share = tape.new(small)
-        del product
-        return made, share
+        return [tape.new(full) if each else None for each in needs]
 
-    kept = (x.buffer if weights.node is not None else None, weights.buffer)
-    return tape.apply((x, weights), x.elements, width, kept, rule)
+    kept = (x.buffer if needs[1] else None, weights.buffer if needs[0] else None)
+    lowered = (x.bytes if x.width < width else None, weights.bytes)
+    return tape.apply((x, weights), x.elements, width, kept, rule, lowered=lowered)
 
 
 def _reorder(run: Pass, x: Value) -> Value:
@@ -201,12 +232,11 @@ def _reorder(run: Pass, x: Value) -> Value:
 
 
 def sum_of_experts(run: Pass, x: Value, hidden: int) -> Value:
-    """The sum over a token's experts; its gradient is spread as a view. Autocast sums to float32, whose gradient is
-    made in x's type."""
+    """The sum over a token's experts; its gradient is spread, which only a copy can look at by rows, in x's type.
+    Autocast sums to float32."""
     tape, size = run.tape, x.bytes
-    if run.autocast and x.width < FLOAT32:
-        return tape.apply((x,), run.tokens * hidden, FLOAT32, (), lambda g: (tape.new(size),))
-    return tape.apply((x,), run.tokens * hidden, x.width, (), lambda g: (g,))
+    width = FLOAT32 if run.autocast else x.width
+    return tape.apply((x,), run.tokens * hidden, width, (), lambda g: (tape.new(size),))
 
 
 __all__ = ["INDEX", "Routing", "Stacked", "folded", "folds", "grouped", "mix", "sum_of_experts", "weigh_rows"]

@@ -158,14 +158,22 @@ def _forward(job: Job, block: Block, layer: int, run: Pass, x: Value, outside: O
     return Walk(job.arch, block, layer, run, job.traits, job.trained, job.unpacked, outside).forward(x)
 
 
-def _checkpointed(
+class _FirstRun(NamedTuple):
+    """A checkpointed layer's first run: its forward stretch, its result's bytes and width, what autocast lowered,
+    what is handed on and cached, and what selective checkpointing keeps."""
+
+    forward: Stretch
+    size: Size
+    width: int
+    casts: Size
+    handed: Stretch
+    cache: Size
+    chosen: tuple[Size, ...]
+
+
+def _first_run(
     job: Job, block: Block, layer: int, stream_grad: bool, width: int, outside: Outside
-) -> Walked:
-    """A layer that keeps its input alone. Its backward stretch runs it again, up to the last thing that is kept,
-    while the gradient of its result waits; reentrant checkpointing runs it whole and holds its result and that
-    gradient, and makes zeros as that of what else it hands on (torch's functions in Python are given one for each
-    result, torch/csrc/autograd/python_function.cpp, PyNode::apply). Selective checkpointing keeps some results too
-    (`Pass.made`): each goes where the second run has used it, what that does not reach at the end."""
+) -> _FirstRun:
     run = job.run(grad=False, length=block.fixed_length, width=width)
     run.selects = job.setup.checkpointing == "selective"
     run.reads_all = stream_grad and not job.setup.reentrant
@@ -173,31 +181,44 @@ def _checkpointed(
     around = replace(outside, first=False, cached=cached if holds_cache(job) else None)
     out = _forward(job, block, layer, run, _stream(job, run, False), around)
     forward = stretch(run.tape, 0, len(run.tape.events))
-    size, casts, handed = out.bytes, forward.change.get(CASTS, 0), _let_go(run)
-    run.results.clear()
+    cache: Size = sum(run.tape.sizes[index] for index in {buffer.index for buffer in cached})
+    chosen = tuple([run.tape.sizes[index] for index in run.results])
+    return _FirstRun(forward, out.bytes, out.width, forward.change.get(CASTS, 0), _let_go(run), cache, chosen)
+
+
+def _checkpointed(
+    job: Job, block: Block, layer: int, stream_grad: bool, width: int, outside: Outside
+) -> Walked:
+    """A layer that keeps its input alone. Its backward stretch begins with the last operations' gradients, as far as
+    they ask for nothing that was kept; then it runs the layer again, up to the last thing that is, while those wait.
+    Reentrant checkpointing runs it whole and holds its result and that gradient, and makes zeros as that of what else
+    it hands on (torch's functions in Python are given one for each result, torch/csrc/autograd/python_function.cpp,
+    PyNode::apply). Selective checkpointing keeps some results too (`Pass.made`): the second run takes each where it
+    comes to it, and what it does not reach goes at the end."""
+    first = _first_run(job, block, layer, stream_grad, width, outside)
+    forward, handed = first.forward, first.handed
     if job.setup.reentrant and not stream_grad:  # a function without gradients, whatever is trained inside
-        forward.change = {CASTS: casts}
-        return Walked(forward, None, False, out.width, handed=handed)
-    del out
-    run.casts.clear()
+        forward.change = {CASTS: first.casts}
+        return Walked(forward, None, False, first.width, handed=handed)
     again = job.run(length=block.fixed_length, width=width)
-    tape, again.again, again.selects = again.tape, True, run.selects
+    tape, again.again, again.selects = again.tape, True, job.setup.checkpointing == "selective"
+    tape.unpacks = not job.setup.reentrant
+    asides = [tape.aside(each, KEPT) for each in first.chosen]
+    gradient = [tape.new(first.size, STREAM)]
     x = _stream(job, again, stream_grad, KEPT)
-    gradient = [tape.new(size, STREAM)]
     offloaded = job.setup.checkpointing == "layer-offload"
     out = _forward(job, block, layer, again, x, replace(outside, held=offloaded))
     node, made = out.node, out.width
     kept: Held = {} if offloaded else {KEPT: x.bytes}
-    chosen: Size = sum(result.size for result in again.results)
-    unused: Size = sum(result.size for result in again.results if result.made > tape.last_kept)
     inside = {b.index for b in again.read} - ({x.buffer.index} if kept else set())
     read: Size = 0 if job.setup.reentrant else sum(tape.sizes[index] for index in inside)
-    cache: Size = sum(run.tape.sizes[index] for index in {buffer.index for buffer in cached})
-    stays = plus(kept, {KEPT: read + chosen})
-    forward.change = {**(stays if node is not None else {}), CASTS: casts, CACHES: cache}
+    kept = plus(kept, {KEPT: sum(first.chosen)}) if first.chosen else kept
+    stays = plus(kept, {KEPT: read})
+    forward.change = {**(stays if node is not None else {}), CASTS: first.casts, CACHES: first.cache}
     again.casts.clear()
     if node is None or job.highest_alone:
         return Walked(forward, None, node is not None, made, handed=handed)
+    unused = [each for each, result in zip(asides, again.results, strict=True) if not tape.use(each, result)]
     label_kept(tape, KEPT)
     zeros: dict[Node, Buffer] = {}
     if job.setup.reentrant:
@@ -208,16 +229,19 @@ def _checkpointed(
     again.handed.clear()
     again.read.clear()
     del out
+    turned = len(tape.events)
     tape.backward(node, gradient, zeros).clear()
+    asked = 0 if job.setup.reentrant else tape.first_asked or 0
     del node, held_back, x, zeros
-    ended, left = len(tape.events), {STREAM: size} if retains_inputs(job.setup) else None
+    tape.events += [~each for each in unused]
+    ended, left = len(tape.events), {STREAM: first.size} if retains_inputs(job.setup) else None
 
     def back(waits: bool) -> Stretch:
-        found = stretch(tape, 0, ended, skip=skip, waits=waits)
-        change = plus(found.change, plus(kept, {KEPT: chosen}), -1)
+        found = stretch(tape, 0, ended, skip=skip, first=(1 + len(asides), turned, asked), waits=waits)
+        change = plus(found.change, kept, -1)
         if left:
             change = plus(plus(change, kept), left)
-        return Stretch(change, plus(found.highest, plus(kept, {KEPT: chosen - unused}), -1))
+        return Stretch(change, plus(found.highest, kept, -1))
 
     waiting = back(True) if job.either else None
     return Walked(forward, back(False), True, made, not offloaded, handed, waiting)

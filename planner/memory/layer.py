@@ -25,26 +25,25 @@ from ..schema import (
     Recall,
     Scan,
 )
-from .attention import Shape, attend, beside_heads, keys_of_parts
+from .attention import Shape, attend, beside_heads
 from .bias import Shared
-from .elementwise import activation, concatenated, drop, gated, norm, rotate, weigh
+from .elementwise import activation, drop, gated, norm, rotate
 from .experts import folded, folds
 from .indexer import choose, chooses
+from .joins import UNNORMED, Joins
 from .layout import Trained, from_latent, layout, low_ranks, split_sides, uses
-from .mixture import Mixture
 from .outside import ALONE, Outside
 from .passes import FLOAT32, Pass
-from .products import Weight, adapted, linear, part, whole
+from .products import Weight, adapted, linear, whole
 from .scans import convolve, gated_result, mixer_of, scanned
 from .shared import is_shared
-from .tape import Size, Value, add, cast, multiply, piece, scale, unary
+from .tape import Size, Value, cast, multiply, piece, scale, unary
 from .traits import Traits, in_scans
 
 CLIPPED = ".linear"  # a Linear inside a module that clamps what goes in and what comes out
-UNNORMED = ("per_layer_input_gate",)  # what reads the stream as it is
 
 
-class Walk(Mixture):
+class Walk(Joins):
     """One layer being run. `values` holds what is alive, by the block's numbers; `normed` the normed stream;
     `kept` what earlier layers kept for later ones."""
 
@@ -58,6 +57,7 @@ class Walk(Mixture):
         self.mixer = mixer_of(arch, block) if run.split == 1 else None
         self.traits = in_scans(traits, arch) if self.plan.scans else traits
         self.mixed: Value | None = None
+        self.number = 0  # of the operation that runs
         self.act = arch.activation or traits.activation
         self.outside = outside
         self.kept: dict[str, Value] = {}
@@ -88,6 +88,7 @@ class Walk(Mixture):
             held = outside.held or (outside.first and memory)
             self.biases[memory] = bias.shared(self.run, held=held) if bias else None
         for number, op in enumerate(self.block.operations):
+            self.number = number
             if self.mixer is not None and number in self.mixer.inside:
                 self._scan(number, op)
                 self._let_go(number)
@@ -99,12 +100,7 @@ class Walk(Mixture):
                 self.values[op.out] = made
             del made
             self._let_go(number)
-        return self._clamped(self.values.pop(self.block.out), "end")
-
-    def _clamped(self, value: Value, where: str) -> Value:
-        """A float16 value within its type's range, where the block's code clamps it: what it reads is kept."""
-        clamps = self.block.clamps == where and self.run.half and value.width < FLOAT32
-        return unary(value, "in") if clamps else value
+        return self.clamped(self.values.pop(self.block.out), "end")
 
     def _let_go(self, number: int) -> None:
         """Forget the values of which this operation was the last use."""
@@ -140,7 +136,7 @@ class Walk(Mixture):
         if isinstance(op, Attend):
             return self._attend(op)
         if isinstance(op, Join):
-            return self._join(op)
+            return self.join(op)
         if isinstance(op, Keep):
             self.kept[op.name] = self.values[op.source]
             return self.values[op.source]
@@ -155,7 +151,7 @@ class Walk(Mixture):
     def _product(self, op: Product | Scan) -> Value:
         """A product of two activations in a scan: keeps both sides, which are kept once however often they are
         used."""
-        left, right = self._value(op.left), self._value(op.right)
+        left, right = self.value(op.left), self.value(op.right)
         larger = left if left.elements >= right.elements else right
         tape, sizes = self.run.tape, (left.bytes, right.bytes)
         return tape.apply(
@@ -163,7 +159,7 @@ class Walk(Mixture):
             lambda g: [tape.new(size) for size in sizes],
         )  # fmt: skip
 
-    def _value(self, number: int) -> Value:
+    def value(self, number: int) -> Value:
         """A value; on the stream, the normed one."""
         if number in self.plan.normed:
             return self._normed(number)
@@ -188,7 +184,10 @@ class Walk(Mixture):
             return self._dropped(value) if gated_one else value
         role = self.arch.matrices[made.matrix].role
         if role in ("mlp", "shared_expert") and self.arch.matrices[op.matrix].role == role:
-            return self._dropped(self._activated(made, value))
+            if op.source in self.plan.ends.get(self.number, ()):  # what is activated has no name of its own
+                del self.values[op.source]
+            value = self._activated(made, value)
+            return self._dropped(value)
         if from_latent(self.arch, op, self.plan.made_by):
             width = self.arch.matrices[op.matrix].d_in
             return norm(self.run, piece(value, self.run.tokens * width), width, self.traits.norm)
@@ -216,6 +215,8 @@ class Walk(Mixture):
             x = self.values[number]
             if self.traits.wide_residual:
                 x = cast(x, self.run.norms)
+            if apart and self.traits.two_norms:  # attention has read its own
+                self.normed.pop((number, ""), None)
             self.normed[key] = whole(self.run, norm(self.run, x, self.arch.hidden_size, rule))
         return self.normed[key]
 
@@ -233,7 +234,7 @@ class Walk(Mixture):
             if x.elements > rows:  # LFM2's: what one projection made is first gated by another part of it
                 x = multiply(piece(x, rows), piece(x, rows))
             return unary(x, "in")  # one filter a channel: keeps what it reads
-        if matrix.role == "router" and self.traits.router == "sigmoid":
+        if matrix.role == "router" and self.traits.float_router:
             x = cast(x, FLOAT32)
         clips = self.traits.clipped and matrix.name.endswith(CLIPPED)
         out = self._linear(op, unary(x, "in", 1) if clips else x, clones=op.out in self.plan.turned)
@@ -262,7 +263,7 @@ class Walk(Mixture):
             FLOAT32 if matrix.wide and run.widens else width,
             self.layer in self.trained.whole.biases.get(index, ()), is_shared(self.arch, matrix),
             run.sequences if self.mixer is not None and self.mixer.apart > 1 and matrix.kind == "parameter" else 0,
-            matrix.role == "router",
+            matrix.role == "router", self.traits.flat and matrix.role == "mlp",
         )  # fmt: skip
 
     def _linear(self, op: Apply, x: Value, *, clones: bool) -> Value:
@@ -289,7 +290,7 @@ class Walk(Mixture):
             op.window is not None and op.window <= run.reach
         )
         masked = masked or traits.mask_given or (traits.windows_masked and op.window is not None)
-        n_heads, n_kv_heads = self._counts(op)
+        n_heads, n_kv_heads = self.counts(op)
         pairs: Size = run.pairs if op.pairs is None else run.sequences * op.pairs
         if op.memory and self.outside.rows is not None:
             pairs = run.length * self.outside.rows
@@ -306,19 +307,19 @@ class Walk(Mixture):
         self.outside.keep(run, k, v)
         return attend(run, q, k, v, shape)
 
-    def _counts(self, op: Attend) -> tuple[int, int]:
+    def counts(self, op: Attend) -> tuple[int, int]:
         """Heads, and those of keys and values, on one of the GPUs that share them."""
         return -(-op.n_heads // self.run.split), -(-op.n_kv_heads // self.run.split)
 
     def _heads(self, op: Attend) -> tuple[Value, Value, Value]:
         """Queries, keys and values, normed and turned."""
         run, traits = self.run, self.traits
-        n_heads, n_kv_heads = self._counts(op)
+        n_heads, n_kv_heads = self.counts(op)
         widths = (n_heads * op.d_qk, n_kv_heads * op.d_qk, n_kv_heads * op.d_v)
         if op.q == op.k:
             q, k, v = (piece(self.values[op.q], run.tokens * width) for width in widths)
         else:
-            q, k, v = self._value(op.q), self._value(op.k), self._value(op.v)
+            q, k, v = self.value(op.q), self.value(op.k), self.value(op.v)
         if q.elements > run.tokens * widths[0]:  # queries with a gate beside them
             q = piece(q, run.tokens * widths[0])
         if run.fused_heads and op.q != op.k and n_heads == n_kv_heads:
@@ -334,87 +335,3 @@ class Walk(Mixture):
         if traits.norms_turned:
             q, k = norm(run, q, op.d_qk, traits.qk_norm), norm(run, k, op.d_qk, traits.qk_norm)
         return q, k, v
-
-    def _keys(self, op: Join) -> Value:
-        """Keys of latent attention: each head's plain part and the turned part that all share, in one tensor."""
-        core = next(o for o in self.block.operations if isinstance(o, Attend) and o.k == op.out)
-        size = self.run.tokens * (self._counts(core)[0] * core.d_qk)
-        return keys_of_parts(tuple(self.values[source] for source in op.sources), size)
-
-    # What is joined
-
-    def _join(self, op: Join) -> Value:
-        kind, run, values = self.plan.kinds[op.out], self.run, self.values
-        if kind == "residual":
-            total = values[op.sources[0]]
-            if self.traits.wide_residual:
-                total = cast(total, FLOAT32)
-            if self.traits.weighed_stream:
-                total = weigh(run, total, self.arch.hidden_size)
-            if self.traits.routed_norms and len(op.sources) > 2:  # each normed, and their sum
-                parts = [self._after(values[source]) for source in op.sources[1:]]
-                return add(total, self._out(add(*parts)))
-            for source in op.sources[1:]:
-                total = self._clamped(add(total, self._out(values[source])), "sums")
-            return norm(run, total, self.arch.hidden_size, self.traits.norm) if self.traits.post else total
-        if kind == "gated":
-            gate, up = (values[source] for source in op.sources)
-            if op.sources[0] not in self.plan.gates:  # of experts: run where they are weighted
-                return gate
-            return multiply(gate, up) if self.python else gated(run, gate, up, self.act)
-        if kind == "norm":
-            width = self.plan.latent_width or self.arch.hidden_size
-            return norm(run, values[op.sources[0]], width, self.traits.norm)
-        if kind == "weighted" and self.waiting:
-            return self.experts(op)
-        if kind == "weighted" and self.traits.every_expert:
-            return self.shared_with_all(op)
-        if kind == "sum":
-            return self.sum_with_shared(op)
-        if kind in ("joined", "beside"):
-            both = concatenated(*(values[source] for source in op.sources))
-            normed = 2 * self.arch.hidden_size, self.traits.norm
-            return both if kind == "joined" else norm(run, both, *normed)
-        if kind in ("added", "keys"):
-            return self._keys(op) if kind == "keys" else add(*(values[source] for source in op.sources))
-        if kind == "output-gate":
-            mixed = values[op.sources[0]]
-            if values[op.sources[1]].elements < mixed.elements:  # one weight a head
-                return self._mixed(op)
-            return multiply(mixed, unary(piece(self._value(op.sources[1]), mixed.elements), "out"))
-        if self.traits.every_expert and self.logits is not None and op.sources[0] in self.plan.streams:
-            return self.spread(self._value(op.sources[0]), self.values[op.sources[1]])
-        return self._mixed(op)
-
-    def _mixed(self, op: Join) -> Value:
-        """Anything else elementwise: keeps what it reads."""
-        sources = [self._value(source) for source in op.sources]
-        made = self.plan.made_by.get(op.sources[0])
-        if isinstance(made, Apply) and self.arch.matrices[made.matrix].leaf in UNNORMED:
-            sources[0] = activation(self.run, sources[0], self.act)
-        if isinstance(made, Apply) and self.arch.matrices[made.matrix].kind == "convolution":
-            return multiply(sources[0], piece(sources[1], sources[0].elements))
-        largest = max(sources, key=lambda value: value.elements)
-        tape, sizes = self.run.tape, [value.bytes for value in sources]
-        return tape.apply(
-            sources, largest.elements, largest.width, [value.buffer for value in sources],
-            lambda g: [tape.new(size) for size in sizes],
-        )  # fmt: skip
-
-    def _out(self, value: Value) -> Value:
-        """A part's result on its way to the stream."""
-        run, traits = self.run, self.traits
-        own = part(run, value)
-        if traits.after:
-            own = self._after(own)
-        if traits.layer_scale:
-            own = weigh(run, own, self.arch.hidden_size)
-        if traits.scaled_residual:
-            own = scale(own)
-        if traits.dropout and run.grad:
-            own = drop(run, own)
-        return own
-
-    def _after(self, value: Value) -> Value:
-        """A part's result with the norm behind it."""
-        return norm(self.run, value, self.arch.hidden_size, self.traits.norm)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import NamedTuple
 
 from ..choices import DTYPE_BYTES, AttentionKernel, Kernels
 from ..dataclass import dataclass
@@ -13,15 +12,6 @@ from .tape import Buffer, Size, Tape, Value, cast
 FLOAT32, HALF = 4, 2  # bytes of a value in float32 and in 16 bits
 CASTS = "casts"  # the label of weights that autocast lowered
 COPIES = "copies"  # of what is as large as a weight: one that is made whole of its bits, a norm of one
-
-
-class Result(NamedTuple):
-    """What selective checkpointing keeps of a layer: bytes, how many events of the tape came before, and the buffer
-    that holds them in the first run."""
-
-    size: Size
-    made: int
-    buffer: Buffer | None
 
 
 @dataclass
@@ -36,7 +26,8 @@ class Pass:
     nobody quantises (`wide_norms`: norms' own are float32). `half`: 16 bits are float16; `widens`: matrices that the
     library keeps wide are then in float32.
 
-    `selects`: selective checkpointing runs, `products` so far are counted, and `results` kept.
+    `selects`: selective checkpointing runs, `products` so far are counted, and the `results` that it keeps, by their
+    buffers' numbers; a pass without gradients holds these itself (`selected`).
 
     What is trained: `full`: every weight; `norm_biases`: biases of norms alone; `flat`: frozen weights have gradients
     too, as those of one flat parameter; `grad`: whether the pass makes
@@ -103,16 +94,19 @@ class Pass:
     before: set[int] = field(default_factory=set)
     selects: bool = False
     products: int = 0
-    results: list[Result] = field(default_factory=list)
+    results: list[int] = field(default_factory=list)
+    selected: list[Buffer] = field(default_factory=list)
 
-    def made(self, buffer: Buffer, size: Size, *, counted: bool = True) -> None:
+    def made(self, buffer: Buffer, *, counted: bool = True) -> None:
         """Note a result where selective checkpointing keeps it: of every second product that is `counted`, the first
-        among them, and of all else. A pass without gradients holds it itself."""
+        among them, and of all else."""
         if not self.selects:
             return
         self.products += counted
         if not counted or self.products % 2:
-            self.results.append(Result(size, len(self.tape.events), None if self.grad else buffer))
+            self.results.append(buffer.index)
+            if not self.grad:
+                self.selected.append(buffer)
 
     @property
     def whole(self) -> int:

@@ -18,7 +18,7 @@ class Weight:
     """A matrix as a product meets it. `trained`: its gradient is made; `bias` likewise a gradient, which is made too
     where the bias alone is trained (`bias_trained`). `unpacked` bytes
     stand beside the product while it runs, for a weight that is held quantised; the others are `width` bytes a
-    value. A router `routes`."""
+    value. A router `routes`. `flat`: it reads a matrix of rows, of which gradients are no views."""
 
     d_in: int
     d_out: int
@@ -30,6 +30,7 @@ class Weight:
     shared: bool = False
     copies: Size = 0
     routes: bool = False
+    flat: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
         if (trains and weight.bias) or shifts:
             tape.gradient(weight.d_out * weight.width)
         again = tape.new(weight.unpacked, COPIES) if weight.unpacked and needs else None
-        made = tape.new(size_in, viewed=True) if needs else None
+        made = tape.new(size_in, viewed=not weight.flat) if needs else None
         del copied, again
         return made, gradient
 
@@ -81,9 +82,12 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
     before = run.kept_before(value) if holds and not trains else None
     kept = (value.buffer if keeps else None, held_low if needs else None, before, copied if needs else None)
     inputs = (value,) if narrow is None else (value, narrow)
-    out = tape.apply(inputs, rows * weight.d_out, width, kept, rule, trains=trains or shifts or flat)
+    out = tape.apply(
+        inputs, rows * weight.d_out, width, kept, rule, trains=trains or shifts or flat,
+        hidden=weight.unpacked > 0,
+    )  # fmt: skip
     if not weight.routes:
-        run.made(out.buffer, out_size, counted=not weight.bias)
+        run.made(out.buffer, counted=not weight.bias)
     del held
     return out
 
@@ -171,7 +175,7 @@ def adapted(
     for pair in pairs:
         x_in = x if _as_it_is(run, weight) else cast(x, run.trained)
         added = (
-            low_rank(run, x_in, rows, pair, again=again)
+            low_rank(run, x_in, rows, pair, again=again, flat=weight.flat)
             if not pair.dora
             else _dora(run, x_in, rows, weight, pair, base)
         )
@@ -209,20 +213,20 @@ def _add_cloning(base: Value, added: Value) -> Value:
 
 
 def low_rank(
-    run: Pass, x: Value, rows: Size, pair: LowRank, copies: int = 1, *, again: bool = False, drops: bool = True
+    run: Pass, x: Value, rows: Size, pair: LowRank, *, again: bool = False, flat: bool = False
 ) -> Value:  # fmt: skip
-    """s B A dropout(x); `copies` pairs share the rows (one for each expert, which has no dropout)."""
-    inner = drop(run, x) if run.dropout and run.grad and drops else x
-    down = trained_linear(run, inner, rows, pair.d_in, pair.rank, copies if pair.own_in else 1, again=again)
-    up = trained_linear(run, down, rows, pair.rank, pair.d_out, copies if pair.own_out else 1)
-    return scale(up)
+    """s B A dropout(x)."""
+    inner = drop(run, x) if run.dropout and run.grad else x
+    down = trained_linear(run, inner, rows, pair.d_in, pair.rank, again=again, flat=flat)
+    return scale(trained_linear(run, down, rows, pair.rank, pair.d_out))
 
 
 def trained_linear(
-    run: Pass, x: Value, rows: Size, d_in: Size, d_out: Size, copies: int = 1, *, again: bool = False
-) -> Value:
+    run: Pass, x: Value, rows: Size, d_in: Size, d_out: Size, copies: int = 1, *, again: bool = False,
+    flat: bool = False,
+) -> Value:  # fmt: skip
     """A trained matrix of an adapter (`copies`: one for each expert): keeps its input, makes its own gradient and
-    then the input's. `again`: the input is not kept but made once more."""
+    then the input's. `again`: the input is not kept but made once more. `flat`: as a weight's."""
     tape = run.tape
     value = run.cast_in(x)
     width = run.compute if run.autocast else value.width
@@ -235,11 +239,11 @@ def trained_linear(
         narrow = tape.new(parameters * width) if lowers else None
         tape.gradient(parameters * run.trained, "gradients" if copies == 1 else EXPERT_GRADIENTS)
         del narrow, made
-        return (tape.new(size_in, viewed=True) if needs else None,)
+        return (tape.new(size_in, viewed=not flat) if needs else None,)
 
     kept = (None if again else value.buffer, lowered if needs else None) if run.grad else ()
     out = tape.apply((value,), rows * d_out, width, kept, rule, trains=run.grad)
-    run.made(out.buffer, out.bytes)
+    run.made(out.buffer)
     return out
 
 

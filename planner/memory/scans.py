@@ -18,7 +18,7 @@ from ..schema import Apply, Architecture, Block, Join, Scan
 from .elementwise import by_wide, norm, rms_norm
 from .layout import uses
 from .passes import FLOAT32, Pass
-from .tape import Buffer, Gradients, Value, cast, copy, multiply, piece, scale, unary
+from .tape import Buffer, Gradients, Value, by_tensor, cast, copy, multiply, piece, unary
 
 # Types whose scan's kernel has no rule here: Kimi Delta Attention's (chunk_kda), with a decay for every channel.
 UNRULED_SCANS = frozenset({"kimi_linear"})
@@ -110,7 +110,7 @@ def scanned(run: Pass, mixer: Mixer, values: Mapping[int, Value], block: Block) 
     assert isinstance(op, Join)
     convolved = values[op.sources[0]]
     if run.masked and run.sequences != 1:  # padding is set to 0 again
-        convolved = scale(convolved)
+        convolved = by_tensor(convolved)
     if mixer.apart > 1:
         return _by_heads(run, mixer, convolved, values[op.sources[-1]], values[mixer.convolution])
     if mixer.kind == "selective":

@@ -31,7 +31,8 @@ from .tape import Size
 from .unembedding import Head
 
 ENDS = ("head", "stem", "unused", "deepstack", "pooler", "connector")
-POSITIONS = ("wpe", "embed_positions", "position_embeddings")  # tables of learned positions
+# tables of learned positions, and of kinds of tokens
+POSITIONS = ("wpe", "embed_positions", "position_embeddings", "token_type_embeddings")
 
 
 def stacks(arch: Architecture) -> list[tuple[str, int, Block]]:
@@ -127,7 +128,7 @@ def masks(job: Job) -> Size:
     positions; of each sequence where tokens are hidden. Eager attention adds them to its scores, in their type and
     for every sequence; to SDPA it gives truth values, where it gives any."""
     setup, run = job.setup, job.run()
-    if run.kernel == "flash" and not job.traits.eager and not job.traits.no_flash:
+    if run.kernel == "flash" and not job.traits.no_flash:
         return 0
     eager = run.kernel == "eager" or job.traits.eager
     given = run.masked or job.traits.mask_given
@@ -176,7 +177,8 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0, tower: Seen | Non
             going.hold(kinds[kind].forward.change, stage.in_flight - 1)
     if stem.forward is not None and stage.stem:
         going.go("forward", "embedding", stem.forward)
-    going.hold(stem.held)
+    named = _named_of_stem(job, stem)
+    going.hold(named)
     if tower:
         tower.see(going)
     kept = masks(job)
@@ -193,7 +195,7 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0, tower: Seen | Non
         going.go_through(
             "forward", [[(where, kinds[kind].forward) for where, kind in each] for each in rounds], 2
         )
-    going.hold(plus(stem.held, handed), -1)
+    going.hold(plus(named, handed), -1)
     going.hold(beside.held, -1)
     if tower:
         going.hold(tower.beside, -1)
@@ -232,6 +234,23 @@ def _back(going: Course, stretches: Sequence[Sequence[Round]], kinds: Sequence[W
         going.go("backward", *last[-1], 1)
 
 
+def _named_of_stem(job: Job, stem: Stem) -> Held:
+    """What has a name while layers run forward: the embedding's result, unless a checkpoint keeps it as the first
+    layer's input."""
+    keeps = job.setup.checkpointing in ("layer", "selective")
+    return {**stem.held, "temporary": 0} if keeps and not _altered(job) else stem.held
+
+
+def _placed(arch: Architecture) -> bool:
+    """Whether rows of another table are added to the embedding's."""
+    return any(m.role == "other" and m.name.endswith(POSITIONS) for m in arch.matrices)
+
+
+def _altered(job: Job) -> bool:
+    """Whether something is done to the embedding's result before the first layer."""
+    return _placed(job.arch) or job.traits.stem_norm or job.traits.dropped_stem or job.arch.images is not None
+
+
 def _kept_of_stem(job: Job, stem: Stem) -> Size:
     """Bytes that stay of the way from the embedding to the first layer where its result needs a gradient: that result
     itself as a leaf whose gradient is asked for, unless it is what the first layer keeps; what a norm reads; the mask
@@ -239,14 +258,16 @@ def _kept_of_stem(job: Job, stem: Stem) -> Size:
     setup, traits, one = job.setup, job.traits, stem.held["temporary"]
     if not (stem.trains or setup.needs_input_grads):
         return 0
-    placed = any(m.role == "other" and m.name.endswith(POSITIONS) for m in job.arch.matrices)
-    altered = placed or traits.stem_norm or traits.dropped_stem or job.arch.images is not None
+    placed = _placed(job.arch)
+    altered = _altered(job) or traits.scaled_outside
     leaf = not stem.trains and (altered or setup.checkpointing == "layer-offload")
     kept: Size = one if leaf else 0
-    if traits.stem_norm and (placed or stem.trains):
+    run = job.run()
+    if traits.stem_norm and traits.norm == "rms-bare" and run.stream < FLOAT32:  # which keeps a wide copy
+        kept = kept + run.rows * job.arch.hidden_size * FLOAT32
+    elif traits.stem_norm and (placed or stem.trains):
         kept = kept + one
     if traits.dropped_stem:
-        run = job.run()
         kept = kept + run.rows * job.arch.hidden_size
     return kept
 

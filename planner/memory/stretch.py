@@ -47,11 +47,13 @@ def plus(a: Held, b: Held, sign: int = 1) -> Held:
 
 
 def stretch(
-    tape: Tape, start: int, end: int, *, skip: tuple[int, int] = (0, 0), waits: bool = False
-) -> Stretch:
+    tape: Tape, start: int, end: int, *, skip: tuple[int, int] = (0, 0), first: tuple[int, int, int] = (0, 0, 0),
+    waits: bool = False,
+) -> Stretch:  # fmt: skip
     """The events from `start` to `end`; buffers that come between the two positions of `skip` are left out
-    (what early-stopped recomputation never reaches). `waits`: gradients that the tape lets go stay."""
-    events = _events(tape, start, end, skip, waits)
+    (what early-stopped recomputation never reaches), and events between the last two positions of `first` come at
+    the first one. `waits`: gradients that the tape lets go stay."""
+    events = _events(tape, start, end, skip, first, waits)
     sizes = tape.sizes
     if Linear in map(type, sizes):
         return _over_ranks(tape, events)
@@ -68,9 +70,14 @@ def stretch(
     return Stretch(_by_label(tape, events), _by_label(tape, events[: at + 1]))
 
 
-def _events(tape: Tape, start: int, end: int, skip: tuple[int, int], waits: bool) -> list[int]:
+def _events(
+    tape: Tape, start: int, end: int, skip: tuple[int, int], first: tuple[int, int, int], waits: bool
+) -> list[int]:
     """What comes (a buffer's number) and goes (its complement)."""
+    at, low, high = first
     events = tape.events[start:end]
+    if high:
+        events = tape.events[start:at] + tape.events[low:high] + tape.events[at:low] + tape.events[high:end]
     out = {event for event in tape.events[skip[0] : skip[1]] if event >= 0} if skip[1] else set()
     out |= {~event for event in out}
     if waits:

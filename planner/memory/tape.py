@@ -29,15 +29,18 @@ class Tape:
 
     `labels` says which part of memory a buffer belongs to, None where what becomes of it decides. `merges`
     says that two gradients of one value are added into a new buffer (as under a dispatch mode) and not in place.
-    `last_kept` is the number of events when something was last kept for the backward pass, `let_go` are gradients
-    that went as they came, `packed` sizes over symbols as `stretch` adds them up; `falling` are the numbers of those
-    that have a coefficient below 0.
+    `last_kept` is the number of events when something was last kept for the backward pass, `first_asked` that when it
+    first asked for something kept, `let_go` are gradients that went as they came, `packed` sizes over symbols as
+    `stretch` adds them up; `falling` are the numbers of those that have a coefficient below 0. `unpacks`: what was
+    kept is unpacked for its node alone, as a checkpoint's second run hands it over, and so goes before the node's
+    gradients are lowered.
     """
 
     __slots__ = (
         "accumulates",
         "events",
         "falling",
+        "first_asked",
         "labels",
         "last_kept",
         "let_go",
@@ -47,6 +50,7 @@ class Tape:
         "sizes",
         "trained",
         "turn",
+        "unpacks",
     )
 
     def __init__(self, *, merges: bool = False, accumulates: bool = False) -> None:
@@ -60,7 +64,9 @@ class Tape:
         self.merges = merges
         self.accumulates = accumulates
         self.last_kept = 0
+        self.first_asked: int | None = None
         self.turn = 0
+        self.unpacks = False
         self.ready: list[tuple[int, Node]] = []
 
     def new(self, size: Size, label: str | None = None, *, viewed: bool = False) -> Buffer:
@@ -70,6 +76,25 @@ class Tape:
         self.labels.append(label)
         self.events.append(index)
         return Buffer(self, index, viewed)
+
+    def aside(self, size: Size, label: str) -> int:
+        """The number of so many bytes that lie there from here on and that no value has: whoever asked says when
+        they go."""
+        index = len(self.sizes)
+        self.sizes.append(size)
+        self.labels.append(label)
+        self.events.append(index)
+        return index
+
+    def use(self, aside: int, made: int) -> bool:
+        """Say that what lies `aside` is what buffer `made` stands for from its making on. Whether that is before
+        anything was last kept; else nothing is said."""
+        at = self.events.index(made)
+        if at >= self.last_kept:
+            return False
+        self.events.insert(at, ~aside)
+        self.last_kept += 1
+        return True
 
     def leaf(self, elements: Size, width: int, *, grad: bool, label: str | None = None) -> Value:
         """A value that comes from outside: a layer's input, a table's rows."""
@@ -92,18 +117,23 @@ class Tape:
 
     def apply(
         self, inputs: Sequence[Value], elements: Size, width: int, kept: Sequence[Buffer | None], rule: Backward,
-        *, trains: bool = False, out: Buffer | None = None, label: str | None = None,
+        *, trains: bool = False, out: Buffer | None = None, label: str | None = None, hidden: bool = False,
+        lowered: Sequence[Size | None] = (),
     ) -> Value:  # fmt: skip
-        """The result of an operation. `kept` are the buffers that its gradient needs, `rule` makes the gradients
+        """The result of an operation. `kept` are the buffers that its gradient needs (None for a tensor that is held
+        anyway, nothing at all where it needs none), `rule` makes the gradients
         of the inputs out of that of the result; `trains` where a weight of its own has a gradient. `out` is the
-        result's buffer where it is not a new one (a view)."""
+        result's buffer where it is not a new one (a view). What is kept may be `hidden`: as an attribute that
+        automatic differentiation, and so a checkpoint, does not know of. `lowered` are the sizes that gradients take
+        when all are made, in their inputs' types and shapes (torch/csrc/autograd/engine.cpp, validate_outputs)."""
         before = len(self.events)
         buffer = out if out is not None else self.new(elements * width, label)
         edges = tuple([value.node for value in inputs])
         if not trains and edges.count(None) == len(edges):
             return Value(buffer, elements, width, None)
-        node = Node(self, edges, tuple([b for b in kept if b is not None]), rule)
-        if kept:  # what an operation reads is kept before it makes its result
+        asks = bool(kept) and not hidden
+        node = Node(self, edges, tuple([b for b in kept if b is not None]), rule, asks=asks, lowered=lowered)
+        if asks:  # what an operation reads is kept before it makes its result
             self.last_kept = before
         return Value(buffer, elements, width, node)
 
@@ -124,7 +154,14 @@ class Tape:
             if node.rule is None:
                 leaves[node] = given
                 continue
+            if node.asks and self.first_asked is None:
+                self.first_asked = len(self.events)
             made, edges = list(node.rule(given)), node.edges
+            if self.unpacks:
+                node.kept = ()
+            for place, size in enumerate(node.lowered):
+                if size is not None and made[place] is not None:
+                    made[place] = self.new(size)
             del given
             node.release()
             del node
@@ -158,15 +195,17 @@ class Buffer:
 
 
 class Node:
-    """An operation in the graph, which holds what its gradient needs until it has run. What reaches a `sink` is let
-    go at once."""
+    """An operation in the graph, which holds what its gradient needs until it has run, and then `asks` automatic
+    differentiation for it; then its gradients are `lowered`. What reaches a `sink` is let go at once."""
 
-    __slots__ = ("edges", "kept", "rule", "sink", "turn")
+    __slots__ = ("asks", "edges", "kept", "lowered", "rule", "sink", "turn")
 
     def __init__(
         self, tape: Tape, edges: tuple[Node | None, ...], kept: tuple[Buffer, ...], rule: Backward | None, *,
-        sink: bool = False,
+        sink: bool = False, asks: bool = False, lowered: Sequence[Size | None] = (),
     ) -> None:  # fmt: skip
+        self.asks = asks
+        self.lowered = lowered
         self.sink = sink
         self.edges = edges
         self.kept = kept
@@ -245,20 +284,23 @@ def multiply(a: Value, b: Value) -> Value:
     tape, width = a.tape, max(a.width, b.width)
     kept = (b.buffer if a.node else None, a.buffer if b.node else None)
     whole = a.elements * width
-    sizes = tuple((each.bytes, each.width == width) if each.node else None for each in (a, b))
+    needs = [each.node is not None for each in (a, b)]
+    lowered = [each.bytes if each.width < width else None for each in (a, b)]
 
     def rule(g: Buffer) -> Gradients:
-        made: list[Buffer | None] = [None if each is None else tape.new(whole) for each in sizes]
-        for place, each in enumerate(sizes):
-            if each is not None and not each[1]:
-                made[place] = tape.new(each[0])
-        return made
+        return [tape.new(whole) if needed else None for needed in needs]
 
-    return tape.apply((a, b), a.elements, width, kept, rule)
+    return tape.apply((a, b), a.elements, width, kept, rule, lowered=lowered)
 
 
-def scale(a: Value, kept: Buffer | None = None) -> Value:
-    """a times something that needs no gradient: a number, a frozen weight, a small `kept` tensor."""
+def scale(a: Value) -> Value:
+    """a times a number, which automatic differentiation keeps as such and not as a tensor."""
+    tape, size = a.tape, a.bytes
+    return tape.apply((a,), a.elements, a.width, (), lambda g: (tape.new(size),))
+
+
+def by_tensor(a: Value, kept: Buffer | None = None) -> Value:
+    """a times a tensor that needs no gradient: one that is held anyway, or a `kept` one."""
     tape, size = a.tape, a.bytes
     return tape.apply((a,), a.elements, a.width, (kept,), lambda g: (tape.new(size),))
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from ..dataclass import dataclass
 from ..schema import Architecture
+from .dropouts import switched_on
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,16 @@ class Traits:
     MLP and experts: `activation` where the config names none. `fused` says how a fused projection is taken apart:
     "slice" (each piece's gradient is laid into zeros) or "split" (they are joined once).
     `router`: "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their
-        weights stay in float32, and so do the results that they weight. `jitter`: what experts and router read is
+        weights stay in float32, and so do the results that they weight. `float_router`: it reads the stream in
+        float32. `jitter`: what experts and router read is
         multiplied by noise. `every_expert`: all experts run on all tokens.
 
-    The stream: `scaled_embedding`, `scaled_residual`: multipliers on it. `wide_residual`: its sums are in float32.
+    Names: what attention adds has one until the layer ends (`attention_named`, "made" or "dropped": with its
+        dropout), and so has the normed stream that it read (`norm_named`).
+    The stream: `scaled_embedding`, `scaled_residual`: multipliers on it; `scaled_outside`: the first is none of the
+        embedding module's, whose result a hook makes a leaf. `wide_residual`: its sums are in float32.
         `weighed_stream`: they weigh it by a trained vector. `multiplied`: roles whose matrices read the normed
-        stream times a number, each role anew.
+        stream times a number, each role anew. `flat`: an MLP reads positions as rows of a matrix.
     Dropout with a rate above 0: `dropout` of what a layer's parts add, `dropped` of attention's probabilities,
         `dropped_inner` of an MLP's inner values, `dropped_stem` of embeddings, `dropped_end` of a stack's result.
 
@@ -105,6 +110,7 @@ class Traits:
     narrow: bool = False
     router: Literal["softmax", "sigmoid", "chosen"] = "softmax"
     wide_router: bool = False
+    float_router: bool = False
     jitter: bool = False
     every_expert: bool = False
     caches: bool = False
@@ -117,10 +123,15 @@ class Traits:
     weighed_stream: bool = False
     norms_turned: bool = False
     inner_norms: bool = False
+    attention_named: Literal["", "made", "dropped"] = ""
+    norm_named: bool = False
+    scaled_outside: bool = False
+    flat: bool = False
     multiplied: tuple[str, ...] = ()
 
 
 LLAMA = Traits()
+GRANITE = Traits(scaled_embedding=True, scaled_outside=True, scaled_residual=True, logits="scaled")
 GEMMA = Traits(norm="gemma", qk_norm="gemma", activation="gelu_pytorch_tanh", scaled_embedding=True)
 LEGACY = Traits(norm="layer", qk_norm="layer", rotary="none", activation="gelu")
 BERT = replace(LEGACY, before=False, post=True, stem_norm=True, narrow_loss=True, narrow=True)
@@ -140,7 +151,7 @@ TRAITS: dict[str, Traits] = {
     "gemma3_text": replace(GEMMA, after=True),
     "gemma4_text": replace(GEMMA, after=True, logits="capped", v_norm=True, routed_norms=True),
     "phi3": replace(LLAMA, rotary="partial", fused="slice"),
-    "granite": replace(LLAMA, scaled_embedding=True, scaled_residual=True, logits="scaled"),
+    "granite": GRANITE,
     "olmo": replace(LLAMA, norm="layer32", rotary="half32"),
     "olmo2": replace(LLAMA, norm="rms-late", qk_norm="rms-late", before=False, after=True, rotary="half32"),
     "exaone4": replace(LLAMA, before=False, after=True),
@@ -151,8 +162,17 @@ TRAITS: dict[str, Traits] = {
     "apertus": replace(LLAMA, activation="xielu"),
     "starcoder2": replace(LEGACY, rotary="half", activation="gelu_pytorch_tanh"),
     "cohere": replace(LLAMA, norm="python-layer", qk_norm="python-layer", rotary="half32", logits="scaled"),
-    "stablelm": replace(LEGACY, rotary="partial", rotary_share=0.25, activation="silu"),
-    "gpt2": replace(LEGACY, narrow_before=True, activation="gelu_new", narrow=True),
+    "stablelm": replace(
+        LEGACY,
+        rotary="partial",
+        rotary_share=0.25,
+        activation="silu",
+        attention_named="made",
+        norm_named=True,
+    ),
+    "gpt2": replace(
+        LEGACY, narrow_before=True, activation="gelu_new", narrow=True, attention_named="dropped"
+    ),
     "t5": T5,
     "bart": replace(BART, before=False, post=True),
     "mbart": BART,
@@ -162,7 +182,7 @@ TRAITS: dict[str, Traits] = {
         HANDING, rotary="partial", rotary_share=0.25, activation="gelu_new", eager=True, wide_scores=True
     ),
     "gpt_neox": replace(LEGACY, narrow_before=True, rotary="partial", rotary_share=0.25, two_norms=True),
-    "opt": replace(LEGACY, narrow_before=True, activation="relu"),
+    "opt": replace(LEGACY, narrow_before=True, activation="relu", flat=True),
     "bloom": replace(
         HANDING, stem_norm=True, narrow_before=True, activation="bloom", eager=True, no_flash=True
     ),
@@ -176,23 +196,38 @@ TRAITS: dict[str, Traits] = {
     "jais2": replace(LEGACY, rotary="half", activation="relu2"),
     "biogpt": replace(LEGACY, scaled_embedding=True, narrow=True),
     "xglm": replace(LEGACY, scaled_embedding=True, eager=True, no_flash=True, narrow=True, floored=True),
-    "hyperclovax": replace(LLAMA, scaled_embedding=True, scaled_residual=True, logits="scaled", after=True),
+    "hyperclovax": replace(GRANITE, after=True),
     "megatron-bert": replace(PRENORMED_BERT, eager=True, no_flash=True),
     "roberta-prelayernorm": PRENORMED_BERT,
-    "gpt_bigcode": replace(LEGACY, narrow_before=True, cached_before=True, activation="gelu_pytorch_tanh"),
+    "gpt_bigcode": replace(
+        LEGACY,
+        narrow_before=True,
+        cached_before=True,
+        activation="gelu_pytorch_tanh",
+        attention_named="dropped",
+    ),
     "phi": replace(LEGACY, rotary="partial", rotary_share=0.5, activation="gelu_new"),
     "mamba": replace(LLAMA, wide_residual=True, wide_logits=True),
     "phimoe": replace(LLAMA, norm="layer", jitter=True),
     "mixtral": replace(LLAMA, wide_router=True),
     "dbrx": replace(LEGACY, rotary="half", activation="silu"),
     "gpt_oss": replace(LLAMA, norm="rms-late", sinks=True, eager=True, narrow=True, router="chosen"),
-    "granitemoe": replace(LLAMA, scaled_embedding=True, scaled_residual=True, logits="scaled"),
-    "glm4_moe": replace(LLAMA, rotary="partial", rotary_share=0.5, router="sigmoid", wide_router=True),
+    "granitemoe": GRANITE,
+    "glm4_moe": replace(
+        LLAMA, rotary="partial", rotary_share=0.5, router="sigmoid", float_router=True, wide_router=True
+    ),
     "minimax_m2": replace(LLAMA, rotary="partial", rotary_share=0.5, router="sigmoid", wide_router=True),
-    "deepseek_v2": replace(LLAMA, rotary="complex"),
-    "deepseek_v3": replace(LLAMA, router="sigmoid", wide_router=True),
+    "deepseek_v2": replace(LLAMA, rotary="complex", float_router=True),
+    "ernie4_5_moe": replace(LLAMA, float_router=True),
+    "mimo_v2_flash": replace(
+        LLAMA, rotary="partial", rotary_share=0.334, router="sigmoid", float_router=True, wide_router=True
+    ),
+    "deepseek_v3": replace(LLAMA, router="sigmoid", float_router=True, wide_router=True),
+    "laguna": replace(LLAMA, router="sigmoid", wide_router=True),
     "deepseek_v4": replace(LLAMA, eager=True, no_flash=True),
-    "deepseek_v32": replace(LLAMA, router="sigmoid", wide_router=True, no_flash=True, mask_given=True),
+    "deepseek_v32": replace(
+        LLAMA, router="sigmoid", float_router=True, wide_router=True, no_flash=True, mask_given=True
+    ),
     "qwen3_next": replace(LLAMA, norm="gemma", qk_norm="gemma", rotary="partial", rotary_share=0.25),
     "bert": BERT,
     "nanochat": replace(BARE, activation="relu2", logits="capped"),
@@ -201,15 +236,13 @@ TRAITS: dict[str, Traits] = {
     "layoutlm": replace(BERT, narrow=False),
     "mpnet": replace(BERT, eager=True, no_flash=True),
     "roformer": replace(BERT, eager=True, no_flash=True, rotary="half"),
-    "nomic_bert": replace(BERT, rotary="half", activation="silu"),
-    "modernbert": replace(LEGACY, rotary="half32", stem_norm=True),
+    "nomic_bert": replace(BERT, rotary="half", activation="silu", attention_named="made"),
+    "modernbert": replace(LEGACY, rotary="half32", stem_norm=True, attention_named="made"),
     "mllama": replace(LLAMA, no_flash=True),
     "helium": replace(LLAMA, norm="rms-late"),
     "falcon_h1": replace(LLAMA, multiplied=("attention", "state_space")),
     "nemotron_h": replace(LLAMA, norm="rms-late"),
-    "granite_swa": replace(
-        LLAMA, scaled_embedding=True, scaled_residual=True, logits="scaled", eager=True, sink_scales=True
-    ),
+    "granite_swa": replace(GRANITE, eager=True, sink_scales=True),
     "doge": replace(LLAMA, no_flash=True, weighed_stream=True),
     "zamba": replace(LLAMA, rotary="none", activation="gelu"),
     "afmoe": replace(
@@ -283,7 +316,6 @@ ALIKE = {
     "dots1": "deepseek_v3",
     "exaone_moe": "deepseek_v3",
     "hy_v3": "deepseek_v3",
-    "laguna": "deepseek_v3",
     "kimi_linear": "deepseek_v3",
     "zamba2": "zamba",
     "modernbert-decoder": "modernbert",
@@ -300,66 +332,6 @@ UNRULED = {
     "trocr": "a decoder of BART's kind alone",
     "ctrl": "attention of its own",
 }
-
-# Which rate of the config stands for which dropout, with what the library takes where the config names none.
-ONE_RATE = ("dropout_rate", 0.1)
-RATES: dict[str, dict[str, tuple[str, float]]] = {
-    "t5": dict.fromkeys(("dropout", "dropped", "dropped_inner", "dropped_stem", "dropped_end"), ONE_RATE),
-    "bart": {
-        "dropout": ("dropout", 0.1), "dropped_stem": ("dropout", 0.1), "dropped": ("attention_dropout", 0.0),
-        "dropped_inner": ("activation_dropout", 0.0),
-    },
-    "whisper": {
-        "dropout": ("dropout", 0.0), "dropped_stem": ("dropout", 0.0), "dropped": ("attention_dropout", 0.0),
-        "dropped_inner": ("activation_dropout", 0.0),
-    },
-    "gpt2": {"dropout": ("resid_pdrop", 0.1), "dropped": ("attn_pdrop", 0.1), "dropped_stem": ("embd_pdrop", 0.1)},
-    "opt": {"dropout": ("dropout", 0.1), "dropped": ("attention_dropout", 0.0)},
-    "gptj": {"dropout": ("resid_pdrop", 0.0), "dropped": ("attn_pdrop", 0.0), "dropped_stem": ("embd_pdrop", 0.0)},
-    "gpt_neox": {"dropout": ("hidden_dropout", 0.0), "dropped": ("attention_dropout", 0.0)},
-    "phi": {
-        "dropout": ("resid_pdrop", 0.0), "dropped": ("attention_dropout", 0.0), "dropped_stem": ("embd_pdrop", 0.0),
-    },
-    "starcoder2": {"dropout": ("residual_dropout", 0.0), "dropped": ("attention_dropout", 0.0)},
-    "seed_oss": {"dropout": ("residual_dropout", 0.1), "dropped": ("attention_dropout", 0.1)},
-    "bert": {
-        "dropout": ("hidden_dropout_prob", 0.1), "dropped_stem": ("hidden_dropout_prob", 0.1),
-        "dropped": ("attention_probs_dropout_prob", 0.1),
-    },
-    "albert": {
-        "dropout": ("hidden_dropout_prob", 0.0), "dropped_stem": ("hidden_dropout_prob", 0.0),
-        "dropped": ("attention_probs_dropout_prob", 0.0),
-    },
-    "biogpt": {
-        "dropout": ("hidden_dropout_prob", 0.1), "dropped_stem": ("hidden_dropout_prob", 0.1),
-        "dropped": ("attention_probs_dropout_prob", 0.1), "dropped_inner": ("activation_dropout", 0.0),
-    },
-    "gpt_neo": {
-        "dropout": ("resid_dropout", 0.0), "dropped": ("attention_dropout", 0.0),
-        "dropped_stem": ("embed_dropout", 0.0),
-    },
-    "xglm": {
-        "dropout": ("dropout", 0.1), "dropped_stem": ("dropout", 0.1), "dropped": ("attention_dropout", 0.1),
-        "dropped_inner": ("activation_dropout", 0.0),
-    },
-    "gpt_neox_japanese": {"dropout": ("hidden_dropout", 0.0), "dropped": ("attention_dropout", 0.1)},
-    "emu3_text_model": dict.fromkeys(("dropout", "dropped"), ("attention_dropout", 0.1)),
-    "llama": {"dropped": ("attention_dropout", 0.0)},
-}  # fmt: skip
-RATES_ALIKE = {
-    "mbart": "bart",
-    "mvp": "bart",
-    "gpt_bigcode": "gpt2",
-    "falcon": "gpt_neox",
-    "bloom": "gpt_neox",
-    "phi3": "phi",
-    "roformer": "bert",
-    "megatron-bert": "bert",
-    "roberta-prelayernorm": "bert",
-    "mpnet": "bert",
-    "nomic_bert": "bert",
-}
-
 
 # Dropout that trainers of preferences switch off is what is a module. Kinds whose attention asks one for its rate,
 # and kinds that drop what their layers add by a function, which stays.
@@ -378,13 +350,6 @@ def undropped(traits: Traits, arch: Architecture) -> Traits:
     return replace(found, dropout=False, dropped_inner=False, dropped_stem=False, dropped_end=False)
 
 
-def _dropouts(arch: Architecture, kind: str) -> dict[str, bool]:
-    """Which dropouts of a model have a rate above 0."""
-    given = dict(arch.dropouts)
-    names = RATES.get(RATES_ALIKE.get(kind, kind), RATES["llama"])
-    return {trait: given.get(name, usual) > 0 for trait, (name, usual) in names.items()}
-
-
 def in_scans(traits: Traits, arch: Architecture) -> Traits:
     """The traits of layers that scan instead of attending: OLMo Hybrid norms what goes into these."""
     return replace(traits, before=True, after=False) if arch.model_type == "olmo_hybrid" else traits
@@ -399,7 +364,7 @@ def kind_of(arch: Architecture) -> str:
 def traits_of(arch: Architecture) -> Traits:
     """The traits of an architecture's model type, with the dropouts that its config switches on."""
     kind = kind_of(arch)
-    found = replace(TRAITS.get(kind, LLAMA), **dict[str, Any](_dropouts(arch, kind)))
+    found = replace(TRAITS.get(kind, LLAMA), **dict[str, Any](switched_on(arch, kind)))
     if found.norm == "layer" and found.narrow_loss and _is_causal(arch):
         found = replace(found, narrow_loss=False)
     if found.logits == "capped" and "final_logit_softcapping" in arch.uncapped:
