@@ -70,18 +70,17 @@ class _Sums:
         mine = [self.losses.family == g for g in range(len(self.counts))]
         return np.stack([near[:, m] @ regret[m] / n for m, n in zip(mine, self.counts, strict=True)])
 
-    def rates(self, sums: Floats, own: float, without: tuple[int, ...] = ()) -> Floats:
-        """The log rates at the targets from all families but some."""
+    def apart(self, sums: Floats, without: tuple[int, ...] = ()) -> tuple[Floats, float]:
+        """From all families but some: the best log rates at the targets, and the best for all ranks."""
         keep = [g for g in range(len(self.counts)) if g not in without]
         at = self.losses.at
         alike = float(at[np.argmin(self.all_ranks[keep].sum(axis=0))])
-        return np.asarray(own * at[np.argmin(sums[keep].sum(axis=0), axis=1)] + (1 - own) * alike)
+        return np.asarray(at[np.argmin(sums[keep].sum(axis=0), axis=1)]), alike
 
-
-def _excess(data: Data, rates: Floats, family: int) -> float:
-    """The mean regret of a family's cells at these log rates (of all cells), by the mean of both readings."""
-    mine = data.features.family == family
-    return float(np.mean([data.regret(rates, kind)[mine].mean() for kind in INTERPOLATIONS]))
+    def rates(self, sums: Floats, own: float, without: tuple[int, ...] = ()) -> Floats:
+        """The log rates at the targets from all families but some."""
+        best, alike = self.apart(sums, without)
+        return np.asarray(own * best + (1 - own) * alike)
 
 
 def _worst(regret: Floats, constant: Floats) -> Option:
@@ -90,18 +89,23 @@ def _worst(regret: Floats, constant: Floats) -> Option:
 
 
 def _scores(data: Data, sums: _Sums) -> Floats:
-    """The regret of each option on family h without h and g (options x g x h; g = h leaves one family out)."""
-    n = len(sums.counts)
+    """The regret of each option on family h without h and g (options x g x h; g = h leaves one family out): the mean
+    over its cells and over both readings. Options that differ in `own` alone have the same rates to draw together."""
+    n, mine = len(sums.counts), [data.features.family == h for h in range(len(sums.counts))]
     found = np.zeros((len(OPTIONS), n, n))
-    for number, option in enumerate(OPTIONS):
-        each = sums.by_family(option.straight, option.reach)
-        for h in range(n):
-            mine = data.features.family == h
-            for g in range(n):
-                rates = np.full(data.cells.n, float(data.cells.x.mean()))
-                rates[mine] = sums.rates(each[:, mine], option.own, (g, h))
-                found[number, g, h] = _excess(data, rates, h)
-    return found
+    best, alike = np.zeros((2, n, data.cells.n))  # of each cell, without its family and g
+    for straight, reach in dict.fromkeys((one.straight, one.reach) for one in OPTIONS):
+        each = sums.by_family(straight, reach)
+        for h, g in product(range(n), range(n)):
+            best[g, mine[h]], alike[g, mine[h]] = sums.apart(each[:, mine[h]], (g, h))
+        for number, option in enumerate(OPTIONS):
+            if (option.straight, option.reach) == (straight, reach):
+                x = option.own * best + (1 - option.own) * alike
+                for kind in INTERPOLATIONS:
+                    regret = data.regret(x, kind)
+                    for h in range(n):  # the cells last and together, as a sum of one family's alone adds them
+                        found[number, :, h] += np.ascontiguousarray(regret[:, mine[h]]).mean(axis=1)
+    return found / len(INTERPOLATIONS)
 
 
 def population(data: Data, losses: Losses, log_rank: Floats) -> Population:
