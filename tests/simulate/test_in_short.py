@@ -22,11 +22,17 @@ from planner.simulate.timeline import Recording, stretches
 from planner.simulate.tracker import Tracker, _dense
 
 CODE = """
-import sys
+import json, sys
 from planner.cli import main
 sys.modules["planner.cli.main"]._leave = sys.exit  # so that what is loaded can be looked at
 try:
-    main()
+    for words in json.loads(sys.argv.pop()):
+        sys.argv[1:] = words
+        try:
+            main()
+        except SystemExit as end:
+            assert not end.code, end.code
+        print(chr(30))
 finally:
     heavy = {"sympy.core", "torch._dynamo.convert_frame", "scipy.linalg", "torch.distributed.tensor._api"}
     print(sorted(heavy.intersection(sys.modules)), file=sys.stderr)
@@ -41,14 +47,27 @@ HELIUM = {
 compared = pytest.mark.skipif(not lighter.compared(), reason="versions that were not compared")
 
 
-def printed(model: str, words: Sequence[str], cache: Path) -> dict[str, Any]:
-    """What the command prints of a model, in a process that keeps nothing of what is left out."""
-    command = [sys.executable, "-c", CODE, "simulate", "-m", model, "--methods=lora", *words, "--json"]
+# Of one model, run one after the other in one process, whose imports are made once.
+TOGETHER: dict[str, tuple[list[str], dict[str, Any]]] = {
+    "checkpointed": (["--checkpointing"], {"checkpointing": True}),
+    "two sequences": (["--batch=2"], {"batch": 2}),
+    "three methods": (
+        ["--methods=lora,full,qlora", "--seq-len=256"],
+        {"methods": ("lora", "full", "qlora"), "seq_len": 256},
+    ),
+}
+
+
+def printed(model: str, each: Sequence[Sequence[str]], cache: Path) -> list[dict[str, Any]]:
+    """What commands print of a model, in a process that keeps nothing of what is left out."""
+    lines = [["simulate", "-m", model, "--methods=lora", *words, "--json"] for words in each]
     env = {**os.environ, "LORA_PLAN_CACHE": str(cache)}
+    command = [sys.executable, "-c", CODE, json.dumps(lines)]
     run = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     assert run.stderr == "[]\n"
-    found: dict[str, Any] = json.loads(run.stdout)
-    return {**found, "seconds": 0}
+    texts = run.stdout.split(chr(30))[:-1]
+    assert len(texts) == len(each)
+    return [{**json.loads(text), "seconds": 0} for text in texts]
 
 
 def found(model: str, **words: Any) -> dict[str, Any]:
@@ -57,21 +76,17 @@ def found(model: str, **words: Any) -> dict[str, Any]:
     return {**found, "seconds": 0}
 
 
-@compared
-@pytest.mark.parametrize(
-    ("words", "given"), [(["--checkpointing"], {"checkpointing": True}), (["--batch=2"], {"batch": 2})]
-)
-def test_a_command_prints_what_a_program_finds(
-    words: list[str], given: dict[str, Any], tmp_path: Path
-) -> None:
-    assert printed(MODEL, words, tmp_path) == found(MODEL, **given)
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What the commands of TOGETHER print."""
+    each = [words for words, _ in TOGETHER.values()]
+    return dict(zip(TOGETHER, printed(MODEL, each, tmp_path_factory.mktemp("cache")), strict=True))
 
 
 @compared
-def test_so_it_does_of_three_methods_side_by_side(tmp_path: Path) -> None:
-    assert printed(MODEL, ["--methods=lora,full,qlora", "--seq-len=256"], tmp_path) == found(
-        MODEL, methods=("lora", "full", "qlora"), seq_len=256
-    )
+@pytest.mark.parametrize("name", TOGETHER)
+def test_a_command_prints_what_a_program_finds(name: str, together: dict[str, dict[str, Any]]) -> None:
+    assert together[name] == found(MODEL, **TOGETHER[name][1])
 
 
 @compared
@@ -79,7 +94,7 @@ def test_so_it_does_of_a_model_that_is_read_off_transformers_first(tmp_path: Pat
     """Which imports in short once for the inventory and once more for the step."""
     (tmp_path / "config.json").write_text(json.dumps(HELIUM))
     model = str(tmp_path)
-    assert printed(model, ["--seq-len=32"], tmp_path / "cache") == found(model, seq_len=32)
+    assert printed(model, [["--seq-len=32"]], tmp_path / "cache") == [found(model, seq_len=32)]
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "bf16-master", "fp32"])
