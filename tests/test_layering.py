@@ -244,7 +244,9 @@ PLANS = (
             id="json",
         ),
         # One after the other in one process, which none of them may bring to load what is heavy.
-        pytest.param("".join(THROUGH_CLI.format(model=MODEL, more=more) for more in PLANS), LIGHT, id="pages"),
+        pytest.param(
+            "".join(THROUGH_CLI.format(model=MODEL, more=more) for more in PLANS), LIGHT, id="pages"
+        ),
     ],
 )
 def test_a_plan_loads_no_heavy_package(code: str, forbidden: set[str]) -> None:

@@ -103,7 +103,7 @@ def _scores(data: Data, sums: _Sums) -> Floats:
                 x = option.own * best + (1 - option.own) * alike
                 for kind in INTERPOLATIONS:
                     regret = data.regret(x, kind)
-                    for h in range(n):  # the cells last and together, as a sum of one family's alone adds them
+                    for h in range(n):  # summed with the cells together, as those of one family alone are
                         found[number, :, h] += np.ascontiguousarray(regret[:, mine[h]]).mean(axis=1)
     return found / len(INTERPOLATIONS)
 
