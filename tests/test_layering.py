@@ -218,7 +218,7 @@ except SystemExit as end:
 
 
 LIGHT = NEVER | {"huggingface_hub"}
-PLANS = (
+PLANS: tuple[list[str], ...] = (
     [],
     ["--gpu", "h100", "--tokens", "10M", "--json"],
     ["--gpu", "l4", "--gpus", "2", "--batch", "2", "--dataset", "no-robots"],  # it does not fit
