@@ -84,17 +84,23 @@ def step_bytes(setup: Setup) -> float:
     )
 
 
-def _without_gradients(walk: Walk, arch: Architecture, setup: Setup, lengths: Mapping[str, int]) -> None:
+@lru_cache(maxsize=64)
+def _frozen(arch: Architecture, setup: Setup) -> Sums:
+    """A pass of the model alone, whatever is trained beside it."""
+    walk, lengths = Walk(arch, setup, {}, NOTHING_WHOLE), arch.lengths(setup.seq_len)
+    if arch.images is not None:
+        _see(walk, arch.images, ())
+    for _, layers in arch.stacks:
+        _stack(walk, layers, lengths, False, False)
+    return walk.sums
+
+
+def _without_gradients(walk: Walk, arch: Architecture, setup: Setup) -> None:
     """Add the forward passes that an objective makes without gradients, those of the trained model as the base's."""
     number = sum(passes(setup.objective, setup.reference, setup.generation))
     if not number:
         return
-    frozen = Walk(arch, replace(setup, checkpointing="none", input_grads=False), {}, NOTHING_WHOLE)
-    if arch.images is not None:
-        _see(frozen, arch.images, ())
-    for _, layers in arch.stacks:
-        _stack(frozen, layers, lengths, False, False)
-    found = frozen.sums
+    found = _frozen(arch, replace(setup, checkpointing="none", input_grads=False))
     walk.sums.add(
         Sums(
             {key: calls for key, calls in found.gemms.items() if key[1] == "forward"},
@@ -159,7 +165,7 @@ def work_of(
     pairs = () if setup.method == "full" else tuple(adapted)
     trained = None if setup.method == "full" else by_matrix(pairs)
     walk, lengths = Walk(arch, setup, trained, whole), arch.lengths(setup.seq_len)
-    _without_gradients(walk, arch, setup, lengths)
+    _without_gradients(walk, arch, setup)
     start = trained is None or setup.needs_input_grads or whole.embedding
     start = (_see(walk, arch.images, pairs) if arch.images else False) or start
     start = _embedding(walk, pairs, setup.seq_len) or start

@@ -113,7 +113,7 @@ def model_flops(
 @dataclass(frozen=True)
 class Counted:
     """What a step does, whatever machine it runs on: the work of a micro-step, what GPUs send each other, and
-    `model_flops`."""
+    `model_flops`; of GRPO none, which are no measure of a step that makes completions too."""
 
     work: Work
     traffic: tuple[Traffic, ...]
@@ -130,7 +130,7 @@ def counted(
     found = Counted(
         work_of(arch, setup, pairs, whole),
         tuple(traffic_of(arch, setup, math.ceil(mine.shared), math.ceil(mine.experts))),
-        model_flops(arch, setup, pairs, whole),
+        None if setup.objective == "grpo" else model_flops(arch, setup, pairs, whole),
     )
     if known is not None:
         known[setup] = found
