@@ -226,11 +226,9 @@ def joined(points: Joined, places: Sequence[Any], each: Sequence[Any]) -> Any:
         made = [joined(points, places, one) for one in zip(*each, strict=True)]
         return type(first)(*made) if hasattr(first, "_fields") else tuple(made)
     if hasattr(first, "kinds"):
-        return replace(
-            first,
-            order=joined(points, places, [one.order for one in each]),
-            kinds=joined(points, places, [one.kinds for one in each]),
-        )
+        if any(one.order != first.order for one in each):
+            raise NotLinearError
+        return replace(first, kinds=joined(points, places, [one.kinds for one in each]))
     if any(type(one) is not type(first) or one != first for one in each):
         raise NotLinearError
     return first
