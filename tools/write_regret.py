@@ -21,11 +21,11 @@ import numpy as np
 from planner import facts
 from planner.learning_rate.fit import FitResult, fit
 from planner.learning_rate.fit.cells import Floats, make_cells
-from planner.learning_rate.fit.compare import Data, fit_form
+from planner.learning_rate.fit.compare import Data, FormFit, fit_form
 from planner.learning_rate.fit.curves import INTERPOLATIONS, Interpolation, fit_curves, make_curves
 from planner.learning_rate.fit.forms import parse_form
 from planner.learning_rate.fit.losses import Losses
-from planner.learning_rate.fit.similar import similar
+from planner.learning_rate.fit.similar import Similar, similar
 from planner.learning_rate.lookup import look_up
 from planner.learning_rate.sweep import read_sweep
 
@@ -50,6 +50,21 @@ def shipped() -> FitResult:
 def data() -> Data:
     """The shipped sweep made ready."""
     return plain(make_cells(read_sweep(SWEEP)), "quadratic")
+
+
+@cache
+def by_form(form: str, kind: Interpolation = "quadratic") -> FormFit:
+    """A form fitted to the shipped sweep by one reading; without terms the best constant."""
+    terms = parse_form(form) if form else ()
+    return fit_form(data() if kind == "quadratic" else plain(data().cells, kind), terms)
+
+
+@cache
+def ours() -> Similar:
+    """The rates of similar sweeps."""
+    found = similar(data())
+    assert found is not None
+    return found
 
 
 def published(which: str) -> Floats:
@@ -78,13 +93,9 @@ def rules() -> tuple[tuple[str, Floats, str], ...]:
 
 
 def _rules() -> Iterator[tuple[str, Floats, str]]:
-    quadratic = data()
-    linear = plain(quadratic.cells, "log-linear")
-    n = quadratic.cells.n
-    table = quadratic.cells.table
-    alike = similar(quadratic)
-    assert alike is not None
-    yield "**ours**: the rates of similar sweeps", alike.left_out, "left out"
+    n = data().cells.n
+    table = data().cells.table
+    yield "**ours**: the rates of similar sweeps", ours().left_out, "left out"
     yield (
         "the best of all rules, chosen without the model as well",
         nested_regret.nested()[0],
@@ -92,21 +103,21 @@ def _rules() -> Iterator[tuple[str, Floats, str]]:
     )
     yield (
         "family and a rank that levels off (our law before)",
-        fit_form(quadratic, parse_form("family+rank_sat")).left_out,
+        by_form("family+rank_sat").left_out,
         "left out",
     )
     yield (
         "family and a power of the rank",
-        fit_form(quadratic, parse_form("family+rank")).left_out,
+        by_form("family+rank").left_out,
         "left out",
     )
     yield (
         "a rank that levels off, no family",
-        fit_form(quadratic, parse_form("rank_sat")).left_out,
+        by_form("rank_sat").left_out,
         "left out",
     )
-    yield "best constant", fit_form(quadratic, ()).left_out, "left out"
-    yield "best constant, fitted log-linearly", fit_form(linear, ()).left_out, "left out"
+    yield "best constant", by_form("").left_out, "left out"
+    yield "best constant, fitted log-linearly", by_form("", "log-linear").left_out, "left out"
     yield "constant 3e-4, a rate of the grid", np.full(n, np.log(3e-4)), "as it is"
     width = table["hidden_size"].to_numpy(dtype=float)
     rank = table["rank"].to_numpy(dtype=float)
@@ -129,20 +140,16 @@ def older_population() -> Floats:
 
 def families_left_out() -> list[str]:
     """Rules for a family that was not seen: each family's rates come from the others."""
-    quadratic = data()
-    linear = plain(quadratic.cells, "log-linear")
-    alike = similar(quadratic)
-    assert alike is not None
     found = {
-        "**ours**: population of the shipped law": alike.family_out,
+        "**ours**: population of the shipped law": ours().family_out,
         "population of lora-plan-2026-11-28, constants set by hand": older_population(),
-        "family and a rank that levels off": fit_form(quadratic, parse_form("family+rank_sat")).family_out,
-        "a rank that levels off, no family": fit_form(quadratic, parse_form("rank_sat")).family_out,
-        "best constant": fit_form(quadratic, ()).family_out,
-        "best constant, fitted log-linearly": fit_form(linear, ()).family_out,
+        "family and a rank that levels off": by_form("family+rank_sat").family_out,
+        "a rank that levels off, no family": by_form("rank_sat").family_out,
+        "best constant": by_form("").family_out,
+        "best constant, fitted log-linearly": by_form("", "log-linear").family_out,
     }
-    everything = np.ones(quadratic.cells.n, dtype=bool)
-    return HEAD + [row(quadratic, name, x, "family left out", everything) for name, x in found.items()]
+    everything = np.ones(data().cells.n, dtype=bool)
+    return HEAD + [row(data(), name, x, "family left out", everything) for name, x in found.items()]
 
 
 def interpolation_errors(kind: Interpolation, *, shared: bool = False) -> Floats:

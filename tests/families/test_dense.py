@@ -75,7 +75,7 @@ def test_flops(model_type: str) -> None:
     attention = [fused] if fused else ["q_proj", "v_proj"]
     targets = ["all-linear", attention, ["o_proj"], ["lm_head"], ["embed_tokens", *attention]]
 
-    @examples(4)
+    @examples(3)
     @given(configs(model_type), st.integers(1, 3), st.integers(3, 9), st.sampled_from(targets), st.booleans())
     def check(config: dict[str, Any], batch: int, seq_len: int, target: Any, checkpointing: bool) -> None:
         check_flops(config, batch, seq_len, targets=[target], checkpointing=checkpointing)

@@ -180,7 +180,7 @@ def has_experts(config: dict[str, Any]) -> bool:
 
 @pytest.mark.parametrize("model_type", sorted(CLASSES))
 def test_flops(model_type: str) -> None:
-    @examples(4)
+    @examples(3)
     @given(
         configs(model_type),
         st.integers(1, 3),
