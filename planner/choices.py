@@ -29,6 +29,7 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 Kernels = Literal["transformers", "litgpt", "fused", "liger", "unsloth", "compiled", "transformer-engine"]
 Sharding = Literal["none", "ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp-hybrid"]
 FsdpUnits = Literal["pairs", "flat", "layers", "modules"]
+ReduceBuckets = Literal["fitted", "one", "two"]
 Offload = Literal["none", "optimizer", "parameters", "all"]
 Deferred = Literal["none", "compute", "float32"]
 OptimizerKernel = Literal["fused", "foreach", "loop"]
@@ -54,6 +55,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "kernels": get_args(Kernels),
     "sharding": get_args(Sharding),
     "fsdp_units": get_args(FsdpUnits),
+    "reduce_buckets": get_args(ReduceBuckets),
     "offload": get_args(Offload),
     "deferred_gradients": get_args(Deferred),
     "optimizer_kernel": get_args(OptimizerKernel),

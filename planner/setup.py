@@ -33,9 +33,10 @@ from .choices import (
     Placing,
     Precision,
     Quantize,
+    ReduceBuckets,
     Reference,
     Sharding,
-)
+)  # fmt: skip
 from .dataclass import dataclass
 from .errors import InputError, hint
 from .objective_rules import COMPARED, NOT_MODELLED, SEQUENCES, VLLM_SHARES, check_objective
@@ -59,8 +60,7 @@ class Setup:
     `precision`: how the weights are held and computed with; "bf16-master" keeps float32 copies of what is trained in
         the optimizer, "autocast" holds float32 and computes in bfloat16.
     `autocast`: 16-bit weights run under autocast too, as HF's Trainer does with bf16=True.
-    `tf32`: products in float32 run as TF32 where a chip has it, which changes no byte that is held
-        (torch.backends.cuda.matmul.allow_tf32).
+    `tf32`: float32 products run as TF32 where a chip has it (torch.backends.cuda.matmul.allow_tf32): no byte changes.
     `adapter_dtype`: the adapter's; None: float32 under autocast (PEFT casts it so), else that of the weights.
     `upcast_small`: norms and what is not quantised in float32, as PEFT's prepare_model_for_kbit_training leaves them.
     `upcast_norms`: norms alone (TRL's QLoRA before 1.0), which makes the stream float32 all the same.
@@ -103,8 +103,7 @@ class Setup:
     Gradients and the optimizer:
     `optimizer`, and `optimizer_kernel`: how AdamW runs: fused (HF's Trainer), foreach (torch's default on CUDA) or a
         loop over tensors. `optimizer_in_backward`: it steps as soon as a gradient is there, which then goes.
-    `main_grads`: gradients are added up in a buffer of float32 that stands all along, whole on every data-parallel
-        GPU, as Megatron's.
+    `main_grads`: gradients are added up in a float32 buffer that stands all along, whole on each GPU, as Megatron's.
     `deferred_gradients`: FSDP exchanges none before the last micro-step, so that all are held whole to then, in the
         type that is computed in or in float32.
     `gradients_kept`: they are set to zero after a step, not dropped, as torch's zero_grad did before 2.0.
@@ -113,14 +112,14 @@ class Setup:
     `gpus`, of which `tensor_parallel` share matrices, `pipeline_parallel` layers, `sequence_parallel` sequences
         (Ulysses, context parallelism) and `expert_parallel` experts. `split_stream`: hidden states between matrices
         are divided among those that share these (Megatron's sequence parallelism).
-    `sharding`: how states are spread over the others. `shard_size` GPUs share one copy under "fsdp-hybrid" (None:
-        all).
+    `sharding`: how states are spread over the others. `shard_size` GPUs share a copy under "fsdp-hybrid" (None: all).
     `fsdp_units`: what FSDP gathers as a unit: "pairs", as PEFT's policy has it, each factor of each pair apart from
         its layer, so that no layer is gathered while another runs; "flat", FSDP 1 with a layer in one flat parameter,
         whose gradient is as large as the layer, frozen or not; "layers", FSDP 2; "modules", FSDP 1 with every matrix
         a unit, as a policy by size with a small limit makes it.
-    `gathered_kept`: without checkpointing ZeRO-3's gathered weights stay to the backward pass, as torch's own linear
-        function refers to them.
+    `gathered_kept`: without checkpointing ZeRO-3's gathered weights stay for the way back, as by torch's Linear.
+    `reduce_buckets`: through what ZeRO reduces gradients: "fitted", as large as they are at the most; "one", of
+        DeepSpeed's default size, however few parameters are trained; "two", under ZeRO-1 and 2 with overlap_comm.
     `offload`: states, or also parameters, are in the host's memory.
     `trainer`: the profile that filled the fields, which gives the overheads.
 
@@ -179,6 +178,7 @@ class Setup:
     sharding: Sharding = "none"
     fsdp_units: FsdpUnits = "pairs"
     gathered_kept: bool = False
+    reduce_buckets: ReduceBuckets = "fitted"
     shard_size: int | None = None
     tensor_parallel: int = 1
     pipeline_parallel: int = 1

@@ -105,8 +105,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "vocab_size": 30522, "max_position_embeddings": 512, "activation": "gelu", "tie_weights_": True,
         "architectures": ["DistilBertForSequenceClassification"],
     },
-    "mikustojk/LLaMA2-215M": {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 6144, "hidden_size": 1024, "intermediate_size": 2752, "num_hidden_layers": 18, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 64, "max_position_embeddings": 512, "rms_norm_eps": 1e-05, "hidden_act": "silu", "tie_word_embeddings": True, "torch_dtype": "float32"},
-    "deepaksatna/TinyGPT-A": {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": 32000, "n_embd": 1024, "n_head": 16, "n_layer": 16, "n_positions": 2048, "n_ctx": 2048, "activation_function": "gelu", "embd_pdrop": 0.1, "attn_pdrop": 0.1, "resid_pdrop": 0.1, "tie_word_embeddings": True, "torch_dtype": "float32"},
+    "mikustojk/LLaMA2-215M": {
+        **_llama(1024, 18, 16, 2752, 6144), "num_key_value_heads": 8, "max_position_embeddings": 512,
+        "tie_word_embeddings": True,
+    },
+    "deepaksatna/TinyGPT-A": {
+        **_gpt2(1024, 16, 16, 2048, 32000), "activation_function": "gelu",
+    },
     "bastile/Qwen3-8B-14336": {
         "model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "vocab_size": 151936, "hidden_size": 4096,
         "intermediate_size": 14336, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8,

@@ -278,7 +278,18 @@ FOURTEENTH: dict[int, str] = {
     "litgpt's default is bfloat16; neither the kind of memory nor the machine is told",
     927: "attention alone was typed as adapted; with the experts too, as one of two readers had it, 0.79",
 }  # fmt: skip
+FUSED = (
+    "the loss: ten bytes a logit by the profile; by one kernel over the logits (--loss fused), for which what was "
+    "measured has room, {}, and {} of what is allocated (segments are expandable)"
+)
+FIFTEENTH: dict[int, str] = {
+    935: "not explained: 7.9 GB are missing of GRPO by Unsloth on an AMD card, of a version that is not told; it may "
+    "raise a GPU's batch to the group's size",
+    946: "FSDP's policy by size has the whole model as one unit, which no option says: its float32 weights, their "
+    "gradients and the flat copies of both, 0.94 GB each, would be 3.8 GB of the 3.6 that are missing",
+    956: FUSED.format("1.37", "1.08"), 957: FUSED.format("1.44", "1.11"),
+}  # fmt: skip
 OF_SETS = {
     "sixth": SIXTH, "seventh": SEVENTH, "eighth": EIGHTH, "ninth": NINTH, "tenth": TENTH, "eleventh": ELEVENTH,
-    "twelfth": TWELFTH, "thirteenth": THIRTEENTH, "fourteenth": FOURTEENTH,
+    "twelfth": TWELFTH, "thirteenth": THIRTEENTH, "fourteenth": FOURTEENTH, "fifteenth": FIFTEENTH,
 }  # fmt: skip

@@ -29,7 +29,17 @@ from tools.published_memory_later import RESTS_ON, Later, blind, estimate_of, fi
 SHARES = tuple(round(0.05 * step, 2) for step in range(8, 21))
 EXTRAS = (0.0, 1e9, 2e9, 3e9)
 # Sets that no interval rests on.
-SINCE = ("seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth", "thirteenth", "fourteenth")
+SINCE = (
+    "seventh",
+    "eighth",
+    "ninth",
+    "tenth",
+    "eleventh",
+    "twelfth",
+    "thirteenth",
+    "fourteenth",
+    "fifteenth",
+)
 Array = Any
 
 

@@ -30,7 +30,7 @@ SPREAD = (
     "sharding", "shard_size", "tensor_parallel", "pipeline_parallel", "expert_parallel", "sequence_parallel",
     "offload",
 )  # fmt: skip
-UNITS = ("fsdp_units",)
+UNITS = ("fsdp_units", "reduce_buckets")
 _WORDS = {
     "attention_kernel": "How attention runs",
     "kernels": "Whose elementwise code runs",
@@ -47,6 +47,8 @@ _WORDS = {
     "offload": "What is kept in the host's memory",
     "fsdp_units": "What FSDP gathers as a unit. pairs: PEFT's policy; flat: FSDP 1 by layers, whose frozen weights "
     "get gradients too; layers: FSDP 2; modules: by size, every matrix",
+    "reduce_buckets": "Through what DeepSpeed's ZeRO reduces gradients. fitted: no more than they take; one: its "
+    "reduce_bucket_size of half a billion values, 1 GB; two: so with overlap_comm, under ZeRO-1 and 2",
 }
 # How each word of what comes before the first step is meant: host (moved as it is held), ...
 _EACH = {

@@ -28,8 +28,8 @@ from .stretch import Stretch, at_values
 _BESIDE = (
     "optimizer", "optimizer_kernel", "deferred_gradients", "accumulation", "gpus", "sharding", "fsdp_units",
     "shard_size", "pipeline_parallel", "offload", "trainer", "lengths_vary", "tf32",
-    "gathered_kept", "loading", "prepared_wide", "placing", "generation", "vllm_memory", "vllm_sleep", "gpu_bytes",
-    "vllm_gpus", "vllm_tensor_parallel", "mean_completion",
+    "gathered_kept", "reduce_buckets", "loading", "prepared_wide", "placing", "generation", "vllm_memory",
+    "vllm_sleep", "gpu_bytes", "vllm_gpus", "vllm_tensor_parallel", "mean_completion",
 )  # fmt: skip
 _WALKED = [name for name in Setup.__dataclass_fields__ if name not in (*_BESIDE, "micro_batch")]
 _OF_ANY_BATCH, _BATCH = attrgetter(*_WALKED), "micro_batch"

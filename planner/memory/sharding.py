@@ -283,12 +283,16 @@ def widened_gradients(trained: int, setup: Setup) -> int:
 
 def buckets(trained_bytes: int, setup: Setup) -> int:
     """Buffers through which gradients are reduced: DDP keeps them beside the gradients, as large as all of these;
-    ZeRO reduces through one of at most half a billion values. A buffer of gradients is reduced in place."""
+    ZeRO reduces through one of half a billion values (DeepSpeed's default reduce_bucket_size; on a single GPU too:
+    deepspeed/runtime/zero/stage_1_and_2.py, setup_buckets), two of ZeRO-1 and 2 by overlap_comm, or, where a trainer
+    asks for less, one of at most that. A buffer of gradients is reduced in place."""
     if setup.main_grads:
         return 0
     several = setup.data_parallel * setup.sequence_parallel > 1
     if setup.sharding == "ddp" and several:
         return trained_bytes
-    if setup.sharding in ("zero1", "zero2", "zero3") and several:
-        return min(trained_bytes, DEEPSPEED_BUCKET * DTYPE_BYTES[setup.compute_dtype])
+    whole, made = DEEPSPEED_BUCKET * DTYPE_BYTES[setup.compute_dtype], setup.reduce_buckets != "fitted"
+    if setup.sharding in ("zero1", "zero2", "zero3") and (several or made):
+        twice = setup.reduce_buckets == "two" and setup.sharding != "zero3"
+        return whole * (1 + twice) if made else min(trained_bytes, whole)
     return 0

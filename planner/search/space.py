@@ -269,6 +269,7 @@ def alone(setup: Setup) -> Setup:
     return replace(
         setup, gpus=setup.tensor_parallel * setup.sequence_parallel, pipeline_parallel=1, sharding="none",
         expert_parallel=1, shard_size=None, offload="none", fsdp_units="pairs",
+        reduce_buckets="fitted",
         deferred_gradients="none", mean_completion=None, **NO_ENGINE,
         generation="server" if setup.generation in SHARES_GPU else setup.generation,
         loading="unknown", prepared_wide=False, placing="unknown",

@@ -11,7 +11,7 @@ import torch
 from planner import estimate
 from planner.estimator import load
 from planner.memory import estimate_memory
-from planner.memory.sharding import end_unit, flat_gradients, gathered, kept_whole
+from planner.memory.sharding import buckets, end_unit, flat_gradients, gathered, kept_whole
 from planner.setup import Setup
 from planner.speed.communication import gathers
 from planner.trainers import filled
@@ -53,6 +53,16 @@ def test_gathered_weights_that_stay() -> None:
         estimate_memory(ARCH, replace(setup, checkpointing="layer")).per_gpu_bytes for setup in (kept, ZERO)
     ]
     assert again[0] == again[1]
+
+
+def test_a_buffer_of_gradients_that_is_made_whole() -> None:
+    """Half a billion values by DeepSpeed's default, though pairs are a few million; on a single GPU too."""
+    small = replace(ZERO, sharding="zero2")
+    assert buckets(8 * 10**6, small) == 8 * 10**6
+    for setup, two in ((small, 2), (replace(small, gpus=1), 2), (replace(small, sharding="zero3"), 1)):
+        assert buckets(8 * 10**6, replace(setup, reduce_buckets="one")) == 10**9
+        assert buckets(8 * 10**6, replace(setup, reduce_buckets="two")) == two * 10**9
+    assert buckets(8 * 10**6, replace(small, sharding="none", gpus=1, reduce_buckets="two")) == 0
 
 
 def test_a_profile_says_so() -> None:
