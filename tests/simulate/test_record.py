@@ -71,7 +71,9 @@ def test_random_points_are_as_near_as_promised() -> None:
 def test_random_points_that_ran_keep_their_first_error() -> None:
     rows = compare_random_memory.read()
     assert {each.seed for each in rows} == {*range(1, 15), 23}
-    fewest = {**dict.fromkeys((2, 3, 4, 5, 6, 7, 8), 80), 9: 73, 10: 76, 11: 79, 12: 81, 13: 79, 14: 82, 23: 48}
+    fewest = {
+        **dict.fromkeys((2, 3, 4, 5, 6, 7, 8), 80), 9: 73, 10: 76, 11: 79, 12: 81, 13: 79, 14: 82, 23: 48,
+    }  # fmt: skip
     for seed, number in fewest.items():  # kept as they were when nobody had looked at them
         blind = [each.first_error for each in rows if each.seed == seed and each.row.simulated_bytes]
         assert len(blind) >= number
