@@ -116,7 +116,7 @@ class Setup:
     `fsdp_units`: what FSDP gathers as a unit: "pairs", as PEFT's policy has it, each factor of each pair apart from
         its layer, so that no layer is gathered while another runs; "flat", FSDP 1 with a layer in one flat parameter,
         whose gradient is as large as the layer, frozen or not; "layers", FSDP 2; "modules", FSDP 1 with every matrix
-        a unit, as a policy by size with a small limit makes it.
+        a unit, as a policy by size with a small limit makes it; "whole", without a policy, with the model as one.
     `gathered_kept`: without checkpointing ZeRO-3's gathered weights stay for the way back, as by torch's Linear.
     `reduce_buckets`: through what ZeRO reduces gradients: "fitted", as large as they are at the most; "one", of
         DeepSpeed's default size, however few parameters are trained; "two", under ZeRO-1 and 2 with overlap_comm.

@@ -33,7 +33,8 @@ STATES = ("weights", "gradients", "optimizer")
 WAYS = {
     "alone": "one process", "ddp": "DDP", "zero1": "ZeRO-1 (ZeroRedundancyOptimizer)",
     "fsdp2": "FSDP 2 (fully_shard)",
-    "fsdp1": "FSDP 1, a layer flat", "peft1": "FSDP 1, PEFT's units", "tensor": "tensor parallelism (DTensor)",
+    "fsdp1": "FSDP 1, a layer flat", "whole1": "FSDP 1, all in one",
+    "peft1": "FSDP 1, PEFT's units", "tensor": "tensor parallelism (DTensor)",
 }  # fmt: skip
 HEAD = """# Memory of several GPUs: estimated against steps of several processes
 

@@ -285,8 +285,8 @@ FUSED = (
 FIFTEENTH: dict[int, str] = {
     935: "not explained: 7.9 GB are missing of GRPO by Unsloth on an AMD card, of a version that is not told; it may "
     "raise a GPU's batch to the group's size",
-    946: "FSDP's policy by size has the whole model as one unit, which no option says: its float32 weights, their "
-    "gradients and the flat copies of both, 0.94 GB each, would be 3.8 GB of the 3.6 that are missing",
+    946: "autocast over FSDP without its mixed precision, which no option says: one unit of float32, and what a "
+    "pass under autocast keeps; the run by DDP, that so computes, holds 1.43 GB more, as buckets and states would be",
     956: FUSED.format("1.37", "1.08"), 957: FUSED.format("1.44", "1.11"),
 }  # fmt: skip
 OF_SETS = {

@@ -148,7 +148,9 @@ DeepSpeed's buffer of gradients has its default size, half a billion values, how
 one where the config sets overlap_comm (`--reduce-buckets`: one by the profile `deepspeed-loop`, two by these
 configs): ZeRO-2 of two small models (rows 937, 939 and 947, 0.71, 0.72 and 0.86) is 0.99, ZeRO-3 (row 948) 0.98,
 where 0.93 was. Nothing else was changed.
-Read and not mended: one unit of the whole model under FSDP 1 (row 946, 0.71), which no option says. Qwen3.5 27B by
+FSDP 1's one unit of the whole model (row 946, 0.71) is an option too (`--fsdp-units whole`, 0.75), held to torch's
+own runs of it; that run's loop has autocast over float32 units, which is taken as FSDP's mixed precision.
+Read and not mended: Qwen3.5 27B by
 ms-swift on Megatron at 128K and 262K tokens (rows 956 and 957, 2.4 and 2.6): the profile's loss takes ten bytes a
 logit, what was measured has room for three. DPO by TRL 0.12 on a laptop (rows 941 and 943): of what is allocated 1.07
 and 1.08, of what is reserved 1.2. GRPO by TRL 0.24 on an AMD card (rows 932 to 934, 0.78 to 0.93, lengths open) and

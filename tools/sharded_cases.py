@@ -95,14 +95,14 @@ def cases() -> Iterator[Case]:
     for model in CONFIGS:
         for method, precision in METHODS:
             for way, world, layout in (*_sharded(), *(_divided() if model == "llama" else ())):
-                if way == "fsdp1" and (method, precision) == ("lora", "bf16"):
+                if way in ("fsdp1", "whole1") and (method, precision) == ("lora", "bf16"):
                     continue
                 if way == "peft1" and (method, precision) != ("lora", "fp32"):
                     continue
                 if layout.keys() & {"checkpointing", "deferred_gradients"} and precision != "fp32":
                     continue
                 few = (
-                    way not in ("fsdp1", "peft1")
+                    way not in ("fsdp1", "whole1", "peft1")
                     and not {"shard_size", "accumulation", "checkpointing"} & layout.keys()
                 )
                 if model != "llama" and not (few and (method, precision) == METHODS[0]):
@@ -125,6 +125,12 @@ def _sharded() -> Iterator[Found]:
     waits = {"accumulation": 2, "deferred_gradients": "compute"}
     yield "fsdp2", 2, {"sharding": "fsdp", **layers, **waits}
     yield "fsdp1", 2, {"sharding": "fsdp", "fsdp_units": "flat", **waits}
+    whole = {"sharding": "fsdp", "fsdp_units": "whole"}
+    yield "whole1", 2, whole
+    yield "whole1", 4, whole
+    yield "whole1", 2, {**whole, "accumulation": 2}
+    yield "whole1", 2, {**whole, **waits}
+    yield "whole1", 2, {**whole, "checkpointing": "layer"}
     pairs = {"sharding": "fsdp", "fsdp_units": "pairs"}
     yield "peft1", 2, pairs
     yield "peft1", 2, {**pairs, **waits}

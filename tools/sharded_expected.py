@@ -7,7 +7,7 @@ from typing import Any
 
 from planner.memory import estimate_memory
 from planner.memory.kinds import Job
-from planner.memory.sharding import buckets, gathered
+from planner.memory.sharding import buckets, gathered, pairs_in_one
 from planner.memory.stages import whole_model
 from planner.memory.states import base_weights, trained_bytes, trained_tensors
 from planner.memory.step import course
@@ -40,8 +40,10 @@ def held(case: Case) -> int:
     job = Job(arch, setup, pairs, run.whole, unpacked=base_weights(arch, setup).unpacked)
     going = course(job, {}, stage)
     begun = next(place.base for place in going.places if place.phase == "backward")
-    own = trained_bytes(trained_tensors(arch, setup, pairs, run.whole, stage))
-    return round(sum(begun.values())) + gathered(arch, setup)[1] + buckets(own, setup)
+    tensors = trained_tensors(arch, setup, pairs, run.whole, stage)
+    own, count = trained_bytes(tensors), sum(each.size * each.copies for each in tensors)
+    root = gathered(arch, setup)[1] + pairs_in_one(count, setup)
+    return round(sum(begun.values())) + root + buckets(own, setup)
 
 
 def top(found: MemoryEstimate) -> int:

@@ -112,6 +112,14 @@ def flat_sharded(model: Any, case: Case) -> Spread:
     return Spread(made, _plain_loss(made), _adamw(made), alone=made.no_sync)
 
 
+def whole_sharded(model: Any, case: Case) -> Spread:
+    """FSDP 1 without a policy: the whole model one flat parameter."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    made = FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu"))
+    return Spread(made, _plain_loss(made), _adamw(made), alone=made.no_sync)
+
+
 def pairs_apart(model: Any, case: Case) -> Spread:
     """FSDP 1 by PEFT's own policy, as transformers' Trainer hands it to accelerate: every layer a unit, and in it
     every factor of a pair one of its own."""
@@ -195,5 +203,5 @@ def tensor_plan(model: Any, parts: bool) -> dict[str, Any]:
 
 WAYS: dict[str, Callable[[Any, Case], Spread]] = {
     "alone": alone, "ddp": data_parallel, "zero1": zero_one, "fsdp2": fully_sharded, "fsdp1": flat_sharded,
-    "peft1": pairs_apart, "tensor": tensor_parallel,
+    "whole1": whole_sharded, "peft1": pairs_apart, "tensor": tensor_parallel,
 }  # fmt: skip

@@ -15,6 +15,7 @@ from .sharding import (
     gradients_leave_layer,
     handed_over,
     in_flat_units,
+    in_one,
     joined_gradients,
     one_stream,
     reduce_buffer,
@@ -43,7 +44,7 @@ def ways(setup: Setup) -> tuple[bool, ...]:
     """How a course goes under a set-up."""
     return (
         gradients_leave_layer(setup), gradients_go(setup), copied_out(setup), joined_gradients(setup),
-        in_flat_units(setup), root_waits(setup), handed_over(setup), one_stream(setup),
+        in_flat_units(setup), root_waits(setup), handed_over(setup), one_stream(setup), in_one(setup),
     )  # fmt: skip
 
 
@@ -68,13 +69,18 @@ class Course:
             self.buffer = reduce_buffer(job.arch, setup, job.adapted) if given is None else given
         self.joins = joined_gradients(setup) if unit else False
         self.flat = bool(unit) and in_flat_units(setup)
-        self.waits = bool(unit) and root_waits(setup)
+        self.one = in_one(setup) and setup.shards > 1
+        self.waits = (bool(unit) or self.one) and root_waits(setup)
         self.waiting: Held = {}
         self.hands_over = bool(unit) and handed_over(setup)
         self.back = False  # whether a layer has run back
 
     def go(self, phase: Phase, where: str, part: Stretch, units: int = 0) -> None:
-        """Pass a stretch, with so many units gathered."""
+        """Pass a stretch, with so many units gathered; where the model is one unit, nothing of it is reduced before
+        the end."""
+        if self.one and phase == "backward":
+            self.go_whole(phase, where, part)
+            return
         if self.copied_out and units and phase == "forward":
             self._at(phase, where, NOTHING, units + 1)
         if self.hands_over and units and phase == "backward":
@@ -108,9 +114,13 @@ class Course:
             self.go(phase, where, part, units)
             return
         self._at(phase, where, part, units)
-        self.level = plus(self.level, part.change)
-        own = {label: part.change[label] for label in GRADIENTS if label in part.change}
-        self.waiting = plus(self.waiting, own)
+        self._wait(part.change)
+
+    def _wait(self, change: Held, times: int = 1) -> None:
+        """Hold what stretches leave, of which gradients wait for the end."""
+        self.level = plus(self.level, change, times)
+        own = {label: change[label] for label in GRADIENTS if label in change}
+        self.waiting = plus(self.waiting, own, times)
 
     def end(self) -> None:
         """The root's gradients are copied, to be reduced; FSDP 2 has let its weights go before."""
@@ -125,13 +135,17 @@ class Course:
         stretch is highest in the first or the last; where it does not add up exactly, every round is passed."""
         if len(rounds) > 2:
             change: Held = {}
+            together = self.one and phase == "backward"
             for _, part in rounds[0]:
-                change = plus(change, self._left_by(part, phase, units))
+                change = plus(change, part.change if together else self._left_by(part, phase, units))
             sizes = (*change.values(), *self.level.values())
             if float not in map(type, sizes) or all(map(is_exact, sizes)):
                 for where, part in rounds[0]:
                     self.go(phase, where, part, units)
-                self.level = plus(self.level, change, len(rounds) - 2)
+                if together:
+                    self._wait(change, len(rounds) - 2)
+                else:
+                    self.level = plus(self.level, change, len(rounds) - 2)
                 rounds = rounds[-1:]
         for each in rounds:
             for where, part in each:

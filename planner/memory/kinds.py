@@ -20,7 +20,7 @@ from .layout import Shape, Trained, shape_of
 from .linear import Joined
 from .outside import ALONE, Outside
 from .passes import CASTS, Pass, make_pass
-from .sharding import gradients_go, in_flat_units
+from .sharding import gradients_go, in_flat_units, in_one
 from .stretch import Held, Stretch, label_kept, plus, stretch
 from .tape import Buffer, Node, Size, Tape, Value
 from .traits import Traits, traits_of, undropped
@@ -68,6 +68,7 @@ class Job:
         gone = self.either or gradients_go(self.setup)
         found = make_pass(self.setup, merges=self.merges, accumulates=gone, length=length)
         found.grad, found.norm_biases = grad, self.norm_biases
+        found.flat = in_flat_units(self.setup) and in_one(self.setup)
         if width:
             found.stream = width
         return found

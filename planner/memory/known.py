@@ -20,7 +20,7 @@ from ..setup import Setup
 from .kinds import Job, retains_inputs
 from .linear import AtPoints, Joined, More, NotLinearError, Points, Values, symbols
 from .passes import fsdp_mixed
-from .sharding import gradients_go, in_flat_units
+from .sharding import gradients_go, in_flat_units, in_one
 from .states import scale_bytes
 from .stretch import Stretch, at_values
 
@@ -49,7 +49,8 @@ def _choices(setup: Setup) -> tuple[Any, ...]:
     own = list(_OF_ANY_BATCH(setup))
     if own[_QUANTIZE] in _SCALES:
         own[_QUANTIZE] = "nf4"
-    return *own, in_flat_units(setup), fsdp_mixed(setup), retains_inputs(setup), gradients_go(setup)
+    flat = in_flat_units(setup)
+    return *own, flat, flat and in_one(setup), fsdp_mixed(setup), retains_inputs(setup), gradients_go(setup)
 
 
 def scales(setup: Setup) -> tuple[int, ...]:

@@ -32,6 +32,7 @@ from .sharding import (
     kept_whole,
     one_stream,
     pairs_gathered,
+    pairs_in_one,
     widened_gradients,
 )
 from .states import Weights, base_weights, seen_by_tensors, share, trained_tensors
@@ -241,7 +242,7 @@ def throughout(
         base["gradients"] = max(gradients, deferred_gradients(trained, setup, frozen))
     unit, outside = gathered(arch, setup)
     unit += pairs_gathered(setup, pairs) if unit else 0
-    base["gathered"] = outside
+    base["gathered"] = outside + pairs_in_one(trained, setup)
     base["buckets"] = buckets(size, setup)
     base["fixed"], base["pixels"] = fixed_bytes(setup), 0
     if vllm := beside(engine(arch, setup)):

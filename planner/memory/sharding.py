@@ -74,7 +74,8 @@ def units(arch: Architecture, setup: Setup) -> Units:
 def gathered(arch: Architecture, setup: Setup) -> tuple[int, int]:
     """Bytes of whole units beside the shards: of one layer, and of what stays whole throughout the step.
 
-    Where every matrix is a unit, FSDP's root holds norms alone (neglected), and the ends are gathered for their use.
+    Where every matrix is a unit, FSDP's root holds norms alone (neglected), and the ends are gathered for their use;
+    where the model is one unit, all of it is the root's.
     ZeRO-3 has no root: it gathers module by module, and keeps up to a billion parameters, of which half is counted as
     a layer here, since two are held at a time.
     """
@@ -85,7 +86,13 @@ def gathered(arch: Architecture, setup: Setup) -> tuple[int, int]:
         return max(found.layer, min(found.total, DEEPSPEED_LIVE * DTYPE_BYTES[setup.compute_dtype]) // 2), 0
     if by_module(setup):
         return found.module, 0
-    return found.layer, found.outside
+    return (0, found.total) if in_one(setup) else (found.layer, found.outside)
+
+
+def in_one(setup: Setup) -> bool:
+    """Whether the whole model is one flat parameter of FSDP 1, as it is without a policy: its root, which stays
+    gathered through both passes (torch 2.13, fsdp/_runtime_utils.py, _post_forward_reshard)."""
+    return setup.sharding.startswith("fsdp") and setup.fsdp_units == "whole"
 
 
 def by_module(setup: Setup) -> bool:
@@ -128,17 +135,17 @@ def in_flat_units(setup: Setup) -> bool:
     """Whether frozen weights stand in one flat parameter of FSDP 1 with trained ones. Its views all need gradients,
     so that a layer keeps what frozen weights' gradients take, and makes them (torch 2.13,
     distributed/fsdp/_flat_param.py, _use_unsharded_views)."""
-    flat = setup.sharding.startswith("fsdp") and setup.fsdp_units == "flat"
+    flat = setup.sharding.startswith("fsdp") and setup.fsdp_units in ("flat", "whole")
     return flat and setup.method != "full" and setup.shards > 1
 
 
 def flat_gradients(arch: Architecture, setup: Setup) -> int:
     """Bytes of gradients that FSDP 1 makes for frozen weights in one flat parameter with trained ones, whole. None
-    for the root, in which nothing is trained (neglected: pairs on the unembedding)."""
+    for the root, in which nothing is trained (neglected: pairs on the unembedding), unless it is the whole model."""
     if not in_flat_units(setup):
         return 0
     found = units(arch, setup)
-    return found.total - found.outside
+    return found.total - (0 if in_one(setup) else found.outside)
 
 
 def exchange_waits(setup: Setup) -> bool:
@@ -218,10 +225,10 @@ def copied_out(setup: Setup) -> bool:
 def joined_gradients(setup: Setup) -> bool:
     """Whether a unit's gradients are copied into one: FSDP 1's flat parameter, of which all others are views (torch's
     split, whose gradient concatenates those of its pieces). Neglected: units of single matrices."""
-    whole = setup.method == "full" or setup.fsdp_units == "flat"
+    whole = setup.method == "full" or setup.fsdp_units in ("flat", "whole")
     return (
         setup.sharding.startswith("fsdp")
-        and setup.fsdp_units in ("pairs", "flat")
+        and setup.fsdp_units in ("pairs", "flat", "whole")
         and setup.shards > 1
         and whole
     )
@@ -229,7 +236,8 @@ def joined_gradients(setup: Setup) -> bool:
 
 def root_waits(setup: Setup) -> bool:
     """Whether the gradients of what stands outside of the layers are whole to the end of the backward pass: FSDP
-    reduces or joins a unit's when all of them are there, and the embedding is the last."""
+    reduces or joins a unit's when all of them are there, and the embedding is the last. Where the model is one unit
+    so are those of all layers."""
     return _whole_by_layer(setup) and not by_module(setup) and not setup.optimizer_in_backward
 
 
@@ -267,6 +275,13 @@ def pairs_gathered(setup: Setup, pairs: Sequence[Adapted] | None) -> int:
         return 0
     width = DTYPE_BYTES[setup.compute_dtype if fsdp_mixed(setup) else setup.trained_dtype]
     return pairs_of_layer(setup, pairs or ()) * width
+
+
+def pairs_in_one(trained: int, setup: Setup) -> int:
+    """Bytes of all `trained` parameters of pairs in the unit that the whole model is."""
+    if not in_one(setup) or setup.shards == 1 or setup.method == "full":
+        return 0
+    return trained * DTYPE_BYTES[setup.compute_dtype if fsdp_mixed(setup) else setup.trained_dtype]
 
 
 def widened_gradients(trained: int, setup: Setup) -> int:

@@ -38,7 +38,7 @@ def stem_stretches(
         return Stem(held, False)
     if not trains:
         return _with_pairs(run, table.d_in, table.d_out, pairs, held)
-    size, tied = table.d_in * table.d_out * run.whole, arch.tied_embeddings and run.full
+    size, tied = table.d_in * table.d_out * run.whole, arch.tied_embeddings and (run.full or run.flat)
     kept = size * (1 - tied - run.tape.accumulates)  # a tied one's other share is held, or goes, with it
     lowered = run.autocast and run.whole > run.compute
     # With the unembedding's in a new tensor where that is a view, which one that autocast widened is not.

@@ -22,7 +22,7 @@ from .passes import CASTS, FLOAT32
 from .per_layer import per_layer
 from .products import LowRank
 from .rounds import Round, in_rounds
-from .sharding import end_unit, gradients_go, handed_over
+from .sharding import end_unit, gradients_go, handed_over, in_flat_units, in_one
 from .shared import shared_casts, shared_gradients
 from .stages import Stage, stages, whole_model
 from .stem import Stem, stem_stretches
@@ -335,8 +335,9 @@ def stem_of(job: Job) -> Stem:
 
 
 def table_trained(job: Job) -> bool:
-    """Whether the token table is trained in full."""
-    return job.setup.method == "full" or job.whole.embedding
+    """Whether the token table is trained in full, or has a gradient with all else of one flat parameter."""
+    together = in_flat_units(job.setup) and in_one(job.setup)
+    return job.setup.method == "full" or job.whole.embedding or together
 
 
 def table_pairs(job: Job) -> tuple[LowRank, ...]:

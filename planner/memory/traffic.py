@@ -9,7 +9,7 @@ from ..moments import Collective, Traffic
 from ..schema import Apply, Architecture, Attend
 from ..setup import Setup
 from .passes import fsdp_mixed
-from .sharding import DEEPSPEED_LIVE, by_module, flat_gradients, reduced_by_layer, units
+from .sharding import DEEPSPEED_LIVE, by_module, flat_gradients, in_one, reduced_by_layer, units
 
 ON_MEGATRON = (
     "megatron",
@@ -38,16 +38,18 @@ def traffic(arch: Architecture, setup: Setup, trained: int, experts: int = 0) ->
     )
 
 
-def _layers(arch: Architecture) -> int:
-    """Layers whose units are gathered and reduced."""
-    return sum(len(b.layers) for b in arch.blocks if b.stack in ("decoder", "encoder"))
+def _layers(arch: Architecture, setup: Setup) -> int:
+    """Layers whose units are gathered and reduced; one where the model is one unit."""
+    return (
+        1 if in_one(setup) else sum(len(b.layers) for b in arch.blocks if b.stack in ("decoder", "encoder"))
+    )
 
 
 def _states(arch: Architecture, setup: Setup, trained: int) -> Iterator[Traffic]:
     """Gradients are summed over all GPUs that hold the same layers, those that share a sequence among them, as often
     as `reductions` says; sharded parameters are gathered for the passes of every micro-step, frozen ones too."""
     width = DTYPE_BYTES[setup.trained_dtype]
-    n, layers = setup.shards, _layers(arch)
+    n, layers = setup.shards, _layers(arch, setup)
     spread = setup.data_parallel * setup.sequence_parallel
     if setup.sharding in ("none", "ddp"):
         yield Traffic("gradients", "all_reduce", "data", spread, trained * width, 1)
@@ -73,7 +75,8 @@ def _base_gathered(arch: Architecture, setup: Setup) -> int:
     alone."""
     found = units(arch, setup)
     if setup.sharding != "zero3":
-        return 2 * found.total - (0 if by_module(setup) else found.outside)
+        root = found.total if in_one(setup) else found.outside
+        return 2 * found.total - (0 if by_module(setup) else root)
     again = _again_under_zero3(arch, setup)
     return found.total + again - min(_kept_under_zero3(setup), again)
 
@@ -102,6 +105,8 @@ def _pair_gathers(arch: Architecture, setup: Setup) -> int:
     width = DTYPE_BYTES[setup.compute_dtype if fsdp_mixed(setup) else setup.trained_dtype]
     if setup.sharding == "zero3":
         return width * (1 if _kept_under_zero3(setup) >= _again_under_zero3(arch, setup) else 2)
+    if in_one(setup):
+        return width
     apart = setup.fsdp_units in ("pairs", "modules")
     return width * (3 if apart and setup.checkpointing != "none" else 2)
 
@@ -148,7 +153,7 @@ def _tensor(arch: Architecture, setup: Setup) -> Iterator[Traffic]:
     """Two sums a layer in each pass, over the tokens' hidden states."""
     if setup.tensor_parallel == 1:
         return
-    layers = -(-_layers(arch) // setup.pipeline_parallel)
+    layers = -(-_layers(arch, setup) // setup.pipeline_parallel)
     calls = 2 * layers * passes(setup) * setup.accumulation
     size = setup.tokens * arch.hidden_size * DTYPE_BYTES[setup.compute_dtype]
     yield Traffic("hidden states", "all_reduce", "tensor", setup.tensor_parallel, size * calls, calls)
@@ -204,4 +209,6 @@ def _host(arch: Architecture, setup: Setup, trained: int) -> Iterator[Traffic]:
         yield Traffic("gradients and updated parameters", "host_copy", "host", 2, 2 * share, 2)
     if setup.offload in ("parameters", "all"):
         size = -(-units(arch, setup).total // (setup.shards if setup.parameters_sharded else 1))
-        yield Traffic("parameters", "host_copy", "host", 2, 2 * size * setup.accumulation, 2 * _layers(arch))
+        yield Traffic(
+            "parameters", "host_copy", "host", 2, 2 * size * setup.accumulation, 2 * _layers(arch, setup)
+        )

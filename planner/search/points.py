@@ -25,7 +25,7 @@ from ..memory.loading import before_steps
 from ..memory.overhead import overhead
 from ..memory.peak import Throughout, as_run, fixed_bytes, memory_is_ruled, throughout
 from ..memory.per_layer import PROJECTION
-from ..memory.sharding import end_unit, gathered, in_flat_units, one_stream, reduce_buffer, spread
+from ..memory.sharding import end_unit, gathered, in_flat_units, in_one, one_stream, reduce_buffer, spread
 from ..memory.stages import Stage, stages
 from ..memory.states import Weights, base_weights
 from ..memory.step import Place, course
@@ -299,7 +299,7 @@ def _regular(arch: Architecture, setup: Setup, some: Table) -> bool:
     made = setup.objective != "grpo" or setup.generation == "server"
     embedded = any(item.matrix.role == "embedding" for item in some.pairs) or some.whole.embedding
     known = setup.kernels != "litgpt" and setup.method != "full" and memory_is_ruled(arch)
-    return plain and halves and made and known and not embedded
+    return plain and halves and made and known and not (embedded or in_one(setup))
 
 
 def _at_all(parts: Sequence[_Part], stage: Stage) -> list[Array]:

@@ -128,6 +128,8 @@ def gathers(arch: Architecture, setup: Setup, adapted: Iterable[Adapted]) -> flo
         modules += sum(2 * len(i.layers) * alike(i.matrix, len(i.pairs)) for i in pairs)
         return (2.0 + (setup.checkpointing != "none")) * modules
     factors = sum(2 * len(item.layers) * len(item.pairs) for item in pairs)
+    if setup.fsdp_units == "whole":  # the root, gathered for both passes
+        return 1.0
     if setup.fsdp_units == "modules":
         return 2.0 * (sum(m.copies for m in arch.matrices) + factors)
     wrapped = 0 if one_of(setup.trainer, GATHER_BY_LAYER) else factors

@@ -107,3 +107,20 @@ def test_a_user_can_say_what_fsdp_gathers() -> None:
     )
     weights = 2 * (6_738_415_616 - (2 * 32 + 1) * 4096 - 2 * 32_000 * 4096)
     assert flat["gradients"] - layers["gradients"] == pytest.approx(weights / 8 + weights / 32, rel=1e-3)
+
+
+def test_a_model_as_one_unit_ends_with_its_weights_gradients_and_a_copy_of_these() -> None:
+    """6,738,415,616 parameters in 16 bits (norms neglected), whole: gathered throughout, and when all gradients are
+    there these and the one that joins them, whatever is trained; LoRA's pairs beside."""
+    weights = 2 * (6_738_415_616 - (2 * 32 + 1) * 4096)
+    whole = replace(FSDP, fsdp_units="whole")
+    assert gathered(ARCH, whole) == (0, weights) and gathers(ARCH, whole, ()) == 1
+    last = [m for m in estimate_memory(ARCH, whole).moments if m.phase == "backward"]
+    root = max(last, key=lambda m: m.parts()["gradients"])
+    named = {item.name: item.bytes for item in root.items}
+    assert named["gathered units"] == weights
+    assert named["gradients"] == named["gradient buckets"] == pytest.approx(weights, rel=1e-4)
+    lora = replace(whole, method="lora")
+    assert (
+        flat_gradients(ARCH, lora) == weights and flat_gradients(ARCH, replace(lora, fsdp_units="pairs")) == 0
+    )

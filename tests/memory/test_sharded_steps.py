@@ -20,6 +20,8 @@ RUN_HERE = (
     "llama lora fp32 fsdp1 x4 sharding=fsdp fsdp_units=flat short",
     "llama full fp32 fsdp1 x2 sharding=fsdp fsdp_units=flat short",
     "llama full fp32 fsdp1 x2 sharding=fsdp fsdp_units=flat accumulation=2 deferred_gradients=compute short",
+    "llama lora fp32 whole1 x2 sharding=fsdp fsdp_units=whole short",
+    "llama full fp32 whole1 x2 sharding=fsdp fsdp_units=whole short",
     "llama lora fp32 peft1 x2 sharding=fsdp fsdp_units=pairs checkpointing=layer short",
     "llama lora fp32 tensor x4 tensor_parallel=4 long",
 )
@@ -28,7 +30,7 @@ RUN_HERE = (
 # on the way forward, which a GPU does (limit_all_gathers); bfloat16 on a CPU takes work space.
 WITHIN = {
     "alone": (0.0, 0.026, 0.022), "ddp": (0.0, 0.017, 0.015), "zero1": (0.001, 0.017, 0.015),
-    "fsdp2": (0.0, 0.016, 0.018), "fsdp1": (0.051, 0.004, 0.018),
+    "fsdp2": (0.0, 0.016, 0.018), "fsdp1": (0.051, 0.004, 0.018), "whole1": (0.178, 0.006, 0.003),
     "peft1": (0.0, 0.011, 0.043), "tensor": (0.204, 0.018, 0.056),
 }  # fmt: skip
 
