@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..adapter import Adapted, by_matrix
 from ..adapter.whole import NOTHING_WHOLE, Whole
@@ -36,7 +36,8 @@ class Job:
     """What is run: a model, what is trained of it, and how; `ranks_follow`: it will be run at other ranks too;
     `points`: the many at which it is run at once, with pairs of any of them; `shaped`: their `shape`, where it is
     known; `either`: layers are walked for gradients that wait and for such that go as they come;
-    `highest_alone`: of layers that are checkpointed nothing is asked for but the highest point forward."""
+    `highest_alone`: of layers that are checkpointed nothing is asked for but the highest point forward; `plain`:
+    walks of layers without experts of this job where experts are divided otherwise, which are added to."""
 
     arch: Architecture
     setup: Setup
@@ -49,6 +50,7 @@ class Job:
     shaped: tuple[Shape, tuple[int, ...]] | None = None
     either: bool = False
     highest_alone: bool = False
+    plain: dict[Any, Any] | None = None
 
     def __post_init__(self) -> None:
         """Pairs by matrix."""

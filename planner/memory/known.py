@@ -36,7 +36,10 @@ _OF_ANY_BATCH, _BATCH = attrgetter(*_WALKED), "micro_batch"
 # Sequences from which on a micro-batch is a symbol: a single one may take other kernels, few rows make no full tile.
 LEAST = (1, 2, 4, 8)
 _FEW = 3  # ranks that are walked by themselves before symbols are, which takes twice as long
-_CHECKPOINTING, _QUANTIZE = (_WALKED.index(name) for name in ("checkpointing", "quantize"))
+_QUANTIZE = _WALKED.index("quantize")
+# What changes layers alone.
+_EXPERTS = _WALKED.index("expert_parallel")
+_IN_LAYERS = [_WALKED.index("checkpointing"), _EXPERTS]
 # How often the scales of weights in NF4 count among what is unpacked, and once more: a symbol is at least 1.
 _SCALES = {"nf4": 1, "nf4-double": 2}
 _MOST = 1024
@@ -99,15 +102,21 @@ def _walks(*key: Any) -> _Walks:
     return _Walks()
 
 
+@lru_cache(maxsize=_MOST)
+def _without_experts(*key: Any) -> dict[Any, Any]:
+    """What was walked of layers without experts, however these are divided elsewhere."""
+    return {}
+
+
 def _key(job: Job, what: tuple[Any, ...], of: int | None) -> tuple[tuple[int, ...], tuple[Any, ...]]:
     """The ranks of a job, and everything else that a walk of it depends on but for the micro-batch; of one matrix
-    outside of the layers (`of`, -1: of none) neither other matrices' pairs nor checkpointing."""
+    outside of the layers (`of`, -1: of none) neither other matrices' pairs nor what changes layers alone."""
     shape: tuple[Any, ...]
     shape, ranks = job.shape
     choices: tuple[Any, ...] = _choices(job.setup)
     if of is not None:
         shape = len(ranks), tuple(item for item in shape if item[0] == of)
-        choices = tuple(value for place, value in enumerate(choices) if place != _CHECKPOINTING)
+        choices = tuple(value for place, value in enumerate(choices) if place not in _IN_LAYERS)
     whole = (
         tuple(job.whole.matrices.items()),
         job.whole.embedding,
@@ -185,7 +194,8 @@ def _made_once(
     goes = False
     if kind.either is not None:
         (arch, (*choices, goes), *more) = key
-        key, job = (arch, tuple(choices), *more), replace(job, either=True)
+        plain = _without_experts(of, arch, (*choices[:_EXPERTS], *choices[_EXPERTS + 1 :]), *more)
+        key, job = (arch, tuple(choices), *more), replace(job, either=True, plain=plain)
     walks = _walks(of, *key)
     if walks.linear and walks.symbolic is None:
         found = _symbolic(job, ranks, kind.walk, least)

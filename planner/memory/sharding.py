@@ -8,14 +8,14 @@ root does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Hashable, Sequence
 
 from ..adapter import Adapted
 from ..choices import DTYPE_BYTES
 from ..dataclass import dataclass
 from ..schema import Architecture
 from ..setup import Setup
+from .once import once
 from .passes import FLOAT32, fsdp_mixed
 from .states import is_quantised, on_one, pair_sides, quantised_bytes
 from .tape import EXPERT_GRADIENTS
@@ -37,7 +37,13 @@ class Units:
     total: int
 
 
-@lru_cache(maxsize=256)
+def _read_of_units(arch: Architecture, setup: Setup) -> tuple[Hashable, ...]:
+    apart = setup.expert_parallel >= setup.shards
+    split = setup.tensor_parallel, setup.expert_parallel
+    return arch, setup.compute_dtype, setup.quantize, setup.quantize_experts, *split, apart
+
+
+@once(_read_of_units)
 def units(arch: Architecture, setup: Setup) -> Units:
     """The units of a model in the type that they are gathered in: quantised as they are, the rest in the
     compute type.

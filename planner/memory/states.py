@@ -3,9 +3,8 @@ optimizer states."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 from ..adapter import Adapted
@@ -17,6 +16,7 @@ from ..schema import Architecture, Matrix
 from ..setup import Setup
 from .buffers import buffer_bytes
 from .layout import split_sides
+from .once import once
 from .passes import FLOAT32, HALF
 from .stages import Stage, count_layers
 
@@ -95,7 +95,13 @@ class Weights:
         return sum(self.layers[stage.first : stage.end]) + ends
 
 
-@lru_cache(maxsize=256)
+def _read_of_base(arch: Architecture, setup: Setup, stored: int | None = None) -> tuple[Hashable, ...]:
+    over = setup.shards if setup.parameters_sharded and setup.expert_parallel > 1 else 1
+    held = setup.weight_dtype, setup.compute_dtype, setup.upcast_small, setup.quantize, setup.quantize_experts
+    return arch, stored, *held, setup.tensor_parallel, setup.expert_parallel, over
+
+
+@once(_read_of_base)
 def base_weights(arch: Architecture, setup: Setup, stored_bytes: int | None = None) -> Weights:
     """The base model in memory, before it is sharded. Tied matrices once; with `upcast_small` what is not quantised
     in float32. Where the set-up quantises none, `stored_bytes` of a base that was published quantised replace the

@@ -98,10 +98,23 @@ def _walk_layers(job: Job, grad: bool) -> Layers:
         key = id(block), signature(job, layer), grad, width
         if key not in known:
             known[key] = len(kinds)
-            kinds.append(walk_layer(job, block, layer, grad, width))
+            kinds.append(_walked(job, block, layer, key))
         grad, width = kinds[known[key]].grad, kinds[known[key]].width
         order.append((f"{name} layer {layer}", known[key]))
     return Layers(tuple(order), tuple(kinds))
+
+
+def _walked(job: Job, block: Block, layer: int, key: tuple[Any, ...]) -> Walked:
+    """A layer's stretches; `key` says what kind it is, last whether its input needs a gradient and how wide it is."""
+    experts = any(
+        isinstance(op, Apply) and job.arch.matrices[op.matrix].kind == "experts" for op in block.operations
+    )
+    if experts or job.plain is None:
+        return walk_layer(job, block, layer, *key[-2:])
+    if key not in job.plain:
+        job.plain[key] = walk_layer(job, block, layer, *key[-2:])
+    found: Walked = job.plain[key]
+    return found
 
 
 def walked_layers(job: Job, grad: bool) -> Layers:

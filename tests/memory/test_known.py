@@ -49,7 +49,13 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 def forget() -> None:
     """Nothing is remembered."""
-    for remembered in (known._walks, peak._of_full, states.base_weights, sharding.units):
+    for remembered in (
+        known._walks,
+        peak._of_full,
+        known._without_experts,
+        states.base_weights,
+        sharding.units,
+    ):
         remembered.cache_clear()
 
 
