@@ -15,10 +15,10 @@ from ..dataclass import dataclass, replace
 from ..setup import Setup
 from ..workers import done
 from .makers import make_ready
-from .peaks import peaks
+from .peaks import Sampling, peaks, sample
 from .space import Job, Space, alone_of, families
 from .tables import Table, tables
-from .times import Timed, kept_of, lengths_of, of_length
+from .times import Kept, Timed, kept_of, lengths_of, of_length
 from .twins import in_float16, twin_of
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Array = Any  # a numpy array
 Known = dict[Any, Any]  # what parts share, by what it hangs on
+LAYOUTS = 12  # of which what is sent is worth a process
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,26 @@ def in_common(job: Job, space: Space, known: Known) -> list[tuple[Part, Alike]]:
     usual = any(part.job.setup == job.setup for part in parts)
     counted = [twin_of(part.job, job, part.space) if usual else part.job for part in parts]
     _make_tables(parts, counted, known)
-    return [(part, _alike(part, own, known)) for part, own in zip(parts, counted, strict=True)]
+    asked = [_asked(part, own, known) for part, own in zip(parts, counted, strict=True)]
+    own = {_whole(each): each for each in asked}  # of twins once
+    sample(list(own.values()))
+    _keep(list(own.values()), known)
+    return [(part, _alike(part, own[_whole(each)], known)) for part, each in zip(parts, asked, strict=True)]
+
+
+def _asked(part: Part, counted: Job, known: Known) -> Sampling:
+    """The memory that is asked for of a part."""
+    space = part.space
+    micro, batches = np.array(space.micro_batches, float), np.array(space.batches)
+    copies = np.array([layout.data_parallel for layout in space.layouts])
+    steps = batches[None, None, :] / (micro[:, None, None] * copies[None, :, None])
+    made: tuple[Table, ...] = known[_key(counted, space, _each(lengths_of(part.job, space))[0])]
+    return Sampling(counted, space, made, steps, known)
+
+
+def _whole(asked: Sampling) -> tuple[Any, ...]:
+    """What sets it apart from what is asked for of other parts."""
+    return *_setups(asked.job, asked.space), asked.space.layouts
 
 
 def _setups(job: Job, space: Space) -> tuple[Setup, ...]:
@@ -107,19 +127,16 @@ def _key(counted: Job, space: Space, length: int) -> tuple[Any, ...]:
     return "tables", *_setups(counted, space), length
 
 
-def _alike(part: Part, counted: Job, known: Known) -> Alike:
-    """What is `known` of a part, or made of it, in the job's type from that of the job that is `counted`."""
-    job, space = part.job, part.space
+def _alike(part: Part, asked: Sampling, known: Known) -> Alike:
+    """What is `known` of a part, or made of it, in the job's type from that of the job that was counted."""
+    job, space, counted = part.job, part.space, asked.job
     key = (*_setups(job, space), space.layouts)
     if key not in known:
         timed = lengths_of(job, space)
-        micro, batches = np.array(space.micro_batches, float), np.array(space.batches)
-        copies = np.array([layout.data_parallel for layout in space.layouts])
-        steps = batches[None, None, :] / (micro[:, None, None] * copies[None, :, None])
         lengths = _each(timed)
         made: list[tuple[Table, ...]] = [known[_key(counted, space, length)] for length in lengths]
-        kept = [_kept(own, counted, length, space, known) for own, length in zip(made, lengths, strict=True)]
-        held = peaks(counted, space, made[0], steps, known)
+        kept = [known[_kept_key(asked, length)] for length in lengths]
+        held = peaks(asked)
         make_ready(counted, space, made[0], known)
         if counted is not job:
             made = [in_float16(own) for own in made]
@@ -127,15 +144,28 @@ def _alike(part: Part, counted: Job, known: Known) -> Alike:
             length: (job.at(length), of_length(own, beside))
             for length, own, beside in zip(lengths, made, kept, strict=True)
         }
-        known[key] = Alike(counted, timed, steps, made[0], at, held)
+        known[key] = Alike(counted, timed, asked.steps, made[0], at, held)
     alike: Alike = known[key]
     return alike
 
 
-def _kept(own: Sequence[Table], counted: Job, length: int, space: Space, known: Known) -> list[Any]:
-    """What no GPU changes of each layout, at one length."""
-    key = ("kept", *_setups(counted, space), space.layouts, length)
-    if key not in known:
-        known[key] = [kept_of(own, counted.at(length), layout, space) for layout in space.layouts]
-    found: list[Any] = known[key]
-    return found
+def _kept_key(asked: Sampling, length: int) -> tuple[Any, ...]:
+    return "kept", *_whole(asked), length
+
+
+def _keep(asked: Sequence[Sampling], known: Known) -> None:
+    """What no GPU changes of each layout, at each length, where that is not there yet."""
+    open_ = [
+        (own, length, layout)
+        for own in asked
+        for length in _each(lengths_of(own.job, own.space))
+        if _kept_key(own, length) not in known
+        for layout in own.space.layouts
+    ]
+
+    def task(number: int) -> Kept:
+        own, length, layout = open_[number]
+        return kept_of(known[_key(own.job, own.space, length)], own.job.at(length), layout, own.space)
+
+    for (own, length, _), made in zip(open_, done(task, range(len(open_)), enough=LAYOUTS), strict=True):
+        known.setdefault(_kept_key(own, length), []).append(made)

@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -194,10 +194,11 @@ def over_ranks(found: Sequence[Table], sample: Callable[[Table], Array], rounded
 
 
 def _close(one: Array, other: Array, rounded: float) -> bool:
-    """numpy's allclose, which is slow where all is finite and near."""
+    """numpy's allclose, which is slow and needed only where something is not finite."""
     off = np.abs(one - other)
-    near = (off <= rounded + 1e-12 * np.abs(other)) & (off < math.inf)
-    return bool(near.all()) or bool(np.allclose(one, other, rtol=1e-12, atol=rounded))
+    if np.isfinite(off).all():
+        return bool((off <= rounded + 1e-12 * np.abs(other)).all())
+    return bool(np.allclose(one, other, rtol=1e-12, atol=rounded))
 
 
 def _needed(figures: Array, early: bool) -> Array:
@@ -231,42 +232,74 @@ def _sample_of(space: Space, at: tuple[int, ...], micro_steps: int) -> Key:
     return _one_for(layout), space.micro_batches[at[0]], min(micro_steps, max(2, layout.pipeline_parallel))
 
 
-def _sampled(
-    job: Job, space: Space, found: Sequence[Table], groups: Mapping[Group, Sequence[int]],
-    samples: Mapping[tuple[int, ...], Key], known: dict[Any, Any],
-) -> dict[Group, dict[Key, Array]]:  # fmt: skip
-    """The figures of every sample, of each group of tables; those that `known` lacks are made and added to it."""
-    seen: dict[Group, dict[Key, Array]] = {
-        group: known.setdefault(("peaks", job.setup, group), {}) for group in groups
-    }
-    real = {key: space.layouts[at[1]] for at, key in samples.items()}
-    alike = {group: [found[number] for number in numbers] for group, numbers in groups.items()}
-    open_ = _together(job, real, seen)
+@dataclass(frozen=True, eq=False)
+class Sampling:
+    """What is asked for: the memory of a job's tables under every layout of a space; `steps` are micro-steps by
+    micro-batch, layout and batch. `known` holds samples that others of the same job have made."""
 
-    def task(number: int) -> dict[Any, Array]:
+    job: Job
+    space: Space
+    found: Sequence[Table]
+    steps: Array
+    known: dict[Any, Any]
+
+    @cached_property
+    def samples(self) -> dict[tuple[int, ...], Key]:
+        """The sample of each micro-batch, layout and batch that go together."""
+        whole = (self.steps >= 1) & (self.steps == np.floor(self.steps))
+        together = (tuple(map(int, at)) for at in np.argwhere(whole))
+        return {at: _sample_of(self.space, at, int(self.steps[at])) for at in together}
+
+    @cached_property
+    def groups(self) -> dict[Group, list[int]]:
+        """Numbers of tables by group."""
+        own: dict[Group, list[int]] = {}
+        for number, table in enumerate(self.found):
+            own.setdefault((table.layers, table.quantize, table.checkpointing), []).append(number)
+        return own
+
+    @cached_property
+    def seen(self) -> dict[Group, dict[Key, Array]]:
+        """The figures of samples that were made, of each group of tables."""
+        return {group: self.known.setdefault(("peaks", self.job.setup, group), {}) for group in self.groups}
+
+    def left(self) -> list[dict[Sampled, list[Key]]]:
+        """Samples that are not there yet, those in one that are made at once."""
+        real = {key: self.space.layouts[at[1]] for at, key in self.samples.items()}
+        return _together(self.job, real, self.seen)
+
+    def made(self, asked: Mapping[Sampled, Sequence[Key]]) -> dict[Sampled, Array]:
+        """The figures of samples that can be made at once, tables x micro-batches x stages."""
+        real = {key: self.space.layouts[at[1]] for at, key in self.samples.items()}
+        alike = {group: [self.found[number] for number in self.groups[group]] for group, *_ in asked}
         own = {
             (group, layout, steps): _Samples.of(
-                job, real[keys[0]], [batch for _, batch, _ in keys], steps, alike[group]
+                self.job, real[keys[0]], [batch for _, batch, _ in keys], steps, alike[group]
             )
-            for (group, layout, steps), keys in open_[number].items()
+            for (group, layout, steps), keys in asked.items()
         }
         at_once([(samples, samples.sure) for samples in own.values()])
         if more := [(samples, samples.left) for samples in own.values() if samples.bends()]:
             at_once(more)
         return {each: over_ranks(alike[each[0]], samples) for each, samples in own.items()}
 
-    kinds = [(*(group[1:] for group, *_ in own), *_walked(next(iter(own))[1])) for own in open_]
-    for own, made in zip(open_, done(task, kinds, enough=ENOUGH), strict=True):
-        for each, keys in own.items():
-            seen[each[0]].update(zip(keys, np.moveaxis(made[each], 1, 0), strict=True))
-    return seen
+
+def sample(asked: Sequence[Sampling]) -> None:
+    """Make the samples that are not there yet, all of them shared among the cores of this machine."""
+    open_ = [(own, each) for own in asked for each in own.left()]
+    kinds = [(*(group[1:] for group, *_ in each), *_walked(next(iter(each))[1])) for _, each in open_]
+    made = done(lambda number: open_[number][0].made(open_[number][1]), kinds, enough=ENOUGH)
+    for (own, each), figures_ in zip(open_, made, strict=True):
+        for place, keys in each.items():
+            own.seen[place[0]].update(zip(keys, np.moveaxis(figures_[place], 1, 0), strict=True))
 
 
 def _together(
     job: Job, real: Mapping[Key, Layout], seen: Mapping[Group, Mapping[Key, Array]]
 ) -> list[dict[Sampled, list[Key]]]:
     """Samples that are not there yet, those together that differ in what is added up alone: in a group's adapters, in
-    the micro-batch and in micro-steps (but of a pipeline, which has as many in flight), in the number of GPUs."""
+    the micro-batch and in micro-steps (but of a pipeline, which has as many in flight), in the number of GPUs and of
+    those that share experts."""
     found: dict[Any, dict[Sampled, list[Key]]] = {}
     ways: dict[Any, Any] = {}
     for group, key in itertools.product(seen, real):
@@ -277,7 +310,8 @@ def _together(
         if own not in ways:
             setup = setup_of(job, group[1], group[2], real[key], batch, micro_steps)
             sharding = "ddp" if layout.sharding in NOT_SHARDED else layout.sharding
-            alike = replace(layout, gpus=0, shard_size=None, sharding=sharding)
+            apart = 1 if layout.pipeline_parallel == 1 else layout.expert_parallel
+            alike = replace(layout, gpus=0, shard_size=None, sharding=sharding, expert_parallel=apart)
             flight = micro_steps if layout.pipeline_parallel > 1 else 0
             ways[own] = alike, passing(job.arch, setup), flight
         quantised = group[1].startswith("nf4")
@@ -286,33 +320,28 @@ def _together(
     return list(found.values())
 
 
-def _walked(layout: Layout) -> tuple[int, int, int]:
-    """What of a layout changes the operations of a step, for which layers are walked."""
-    return layout.tensor_parallel, layout.sequence_parallel, layout.expert_parallel
+def _walked(layout: Layout) -> tuple[int, int]:
+    """What of a layout changes the operations of a step, for which layers are walked, beside how experts are
+    divided."""
+    return layout.tensor_parallel, layout.sequence_parallel
 
 
-def peaks(
-    job: Job, space: Space, found: Sequence[Table], steps: Array, known: dict[Any, Any]
-) -> tuple[Array, Array, Array]:
+def peaks(asked: Sampling) -> tuple[Array, Array, Array]:
     """Bytes that a GPU needs, that the allocator keeps beside them, and that it keeps of a step whose lengths are
-    alike, whatever is needed besides: tables x micro-batches x layouts x batches; `steps` are micro-steps of each.
-    Infinite where the parts do not go together. `known` holds samples that others of the same job have made."""
-    shape = (len(found), *steps.shape)
+    alike, whatever is needed besides: tables x micro-batches x layouts x batches. Infinite where the parts do not go
+    together. The samples are made where `sample` has not."""
+    sample([asked])
+    shape = (len(asked.found), *asked.steps.shape)
     held, kept, plain = np.full(shape, math.inf), np.zeros(shape), np.zeros(shape)
-    together = [tuple(map(int, at)) for at in np.argwhere((steps >= 1) & (steps == np.floor(steps)))]
-    samples = {at: _sample_of(space, at, int(steps[at])) for at in together}
-    if not together:
+    if not asked.samples:
         return held, kept, plain
-    own: dict[Group, list[int]] = {}
-    for number, table in enumerate(found):
-        own.setdefault((table.layers, table.quantize, table.checkpointing), []).append(number)
     # A vLLM is not there yet while the base is loaded: what is added for it later is not for that moment.
-    early = {at: space.layouts[at[1]].generation not in SHARES_GPU for at in samples}
-    for group, seen in _sampled(job, space, found, own, samples, known).items():
-        needed = _needed_of(seen, {(key, early[at]) for at, key in samples.items()})
-        made = np.stack([needed[key, early[at]] for at, key in samples.items()], axis=-1)
+    early = {at: asked.space.layouts[at[1]].generation not in SHARES_GPU for at in asked.samples}
+    for group, seen in asked.seen.items():
+        needed = _needed_of(seen, {(key, early[at]) for at, key in asked.samples.items()})
+        made = np.stack([needed[key, early[at]] for at, key in asked.samples.items()], axis=-1)
         for into, figure in zip((held, kept, plain), made, strict=True):
-            into[(np.array(own[group])[:, None], *np.array(together).T)] = figure
+            into[(np.array(asked.groups[group])[:, None], *np.array(list(asked.samples)).T)] = figure
     return held, kept, plain
 
 
