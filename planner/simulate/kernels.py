@@ -35,6 +35,11 @@ TOKENS_DIM = 2
 SUMS = ("sum", "prod", "cumsum", "cumprod")
 SOFTMAXES = (functional.softmax, torch.softmax)
 QUESTIONS = {torch.Tensor.all: True, torch.all: True, torch.Tensor.any: False, torch.any: False}
+# What has a rule here. All else, most of it the reading of a tensor's shape, runs as it is but for autocast.
+RULED = frozenset((
+    *SOFTMAXES, *QUESTIONS, functional.scaled_dot_product_attention, functional.dropout, torch._grouped_mm,
+    torch.Tensor.__bool__, torch.Tensor.__contains__,
+))  # fmt: skip
 
 
 class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
@@ -67,6 +72,8 @@ class CudaKernels(TorchFunctionMode):  # type: ignore[misc]
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func not in RULED and not self.casting:
+            return func(*args, **kwargs)
         # Rotations switch autocast off, by a way that the meta device does not have; they alone ask for no gradient.
         widens = self.cuda and func in SOFTMAXES and self._widens(args[0], kwargs)
         if self.casting and not widens and (torch.is_grad_enabled() or not self.asks):

@@ -42,7 +42,20 @@ FLOPS: dict[Any, Callable[..., int]] = {
 }  # fmt: skip
 
 
+# Formulas by the ids of operations that ran, kept beside them: torch works out an operation's hash in Python.
+_formulas: dict[int, tuple[Any, Callable[..., int] | None]] = {}
+
+
+def _formula(func: Any) -> Callable[..., int] | None:
+    """What counts an operation's FLOPs, where something does."""
+    number = id(func)
+    if number not in _formulas:
+        _formulas[number] = func, FLOPS.get(func._overloadpacket)
+    return _formulas[number][1]
+
+
 SOFTMAX_BACK = torch.ops.aten._softmax_backward_data.default
+ADD = torch.ops.aten.add.Tensor
 
 
 class Uncompiled(TorchDispatchMode):  # type: ignore[misc]
@@ -171,15 +184,15 @@ class Tracker(Uncompiled):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         self._follow()
-        if func is torch.ops.aten.add.Tensor and not kwargs and self._meet_in_place(*args):
+        if func is ADD and not kwargs and self._meet_in_place(*args):
             return torch.ops.aten.add_.Tensor(*args)
         beside = torch.empty_like(args[1]) if self.cuda and func is SOFTMAX_BACK else None
         if beside is not None:  # gradient times result, which CUDA makes first
             self.see(beside)
         out = result(func, args, kwargs)
-        packet = func._overloadpacket
-        if packet in FLOPS:
-            self.add_flops(packet.__name__, int(FLOPS[packet](*args, **kwargs, out_val=out)))
+        formula = _formula(func)
+        if formula is not None:
+            self.add_flops(func._overloadpacket.__name__, int(formula(*args, **kwargs, out_val=out)))
         if isinstance(out, torch.Tensor):
             self.see(out)
         elif isinstance(out, (tuple, list)):

@@ -8,8 +8,14 @@ from types import ModuleType
 from typing import Any
 
 Form = tuple[Any, ...]
+_Found = tuple[bool, tuple[Form, ...]] | None
 _MOST_KNOWN = 20_000
-_known: dict[Form, tuple[bool, tuple[Form, ...]] | None] = {}
+_known: dict[Form, _Found] = {}
+_NEW = False, ()  # of these forms nothing was found yet
+# Operations by their ids, and whether results of theirs are remembered: torch works out an operation's hash and its
+# schema in Python every time it is asked.
+_operations: dict[int, tuple[Any, bool]] = {}
+_PLAIN = frozenset((int, float, bool, str, type(None)))
 
 
 class _UncertainError(Exception):
@@ -19,6 +25,8 @@ class _UncertainError(Exception):
 def _form(value: Any, torch: ModuleType) -> Any:
     """What an argument tells of a result's form: of a tensor that holds nothing all but which one it is."""
     kind = type(value)
+    if kind in _PLAIN:
+        return kind, value
     if kind is torch.Tensor or kind is torch.nn.Parameter:
         if not value.is_meta or value.layout is not torch.strided:
             raise _UncertainError
@@ -35,30 +43,36 @@ def result(func: Any, args: Any, kwargs: Any) -> Any:
     times as long to find it as to make it: it is found once, where all that comes out is memory of its own."""
     import torch
 
-    if func.namespace != "aten" or func._schema.is_mutable:
+    number = id(func)
+    if number not in _operations:  # which keeps the operation, and so its id
+        _operations[number] = func, func.namespace == "aten" and not func._schema.is_mutable
+    if not _operations[number][1]:
         return func(*args, **kwargs)
     try:
         key = (
-            func, torch.get_default_dtype(), *(_form(v, torch) for v in args),
-            *((name, _form(v, torch)) for name, v in kwargs.items()),
+            number, torch.get_default_dtype(), *[_form(v, torch) for v in args],
+            *[(name, _form(v, torch)) for name, v in kwargs.items()],
         )  # fmt: skip
     except _UncertainError:
         return func(*args, **kwargs)
-    if key not in _known:
+    known = _known.get(key, _NEW)
+    if known is _NEW:
         out = func(*args, **kwargs)
         if len(_known) >= _MOST_KNOWN:
             _known.clear()
         _known[key] = _fresh(out, (*args, *kwargs.values()))
         return out
-    known = _known[key]
     if known is None:
         return func(*args, **kwargs)
     single, forms = known
+    if single:
+        size, stride, dtype = forms[0]
+        return torch.empty_strided(size, stride, dtype=dtype, device="meta")
     made = [torch.empty_strided(size, stride, dtype=dtype, device="meta") for size, stride, dtype in forms]
-    return made[0] if single else tuple(made)
+    return tuple(made)
 
 
-def _fresh(out: Any, given: tuple[Any, ...]) -> tuple[bool, tuple[Form, ...]] | None:
+def _fresh(out: Any, given: tuple[Any, ...]) -> _Found:
     """The forms of an operation's results, and whether it is one alone; None where one of them is no tensor, shares
     memory or leaves some of its own unused."""
     import torch
