@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import random
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,29 +26,18 @@ from planner.validate.records import RecordError, RunConfig, RunRecord
 from planner.validate.sweep import Clock, Sweep
 from planner.validate.tables import sweep_csv, write_sweep
 
-from .pretended import CONFIGS, pretend
+from .pretended import CONFIGS, drive, pretend
 
-# A driver whose runs take 20 ms and follow from their configuration; each start of a run is noted in a log.
-DRIVER = """
-import os, sys, time
-sys.path[:0] = [{tests!r}]
-from pretended import CONFIGS, pretend
-from planner.validate.sweep import Sweep
-
-def run(config, device, beat):
-    with open({log!r}, "a") as file:
-        file.write(f"{{os.getpid()}} {{config.id}}\\n")
-    return pretend(config, device, beat)
-
-Sweep({folder!r}, "cpu", run=run).run(CONFIGS)
-"""
+# Drivers of a sweep are forked from a process that has imported what they run, and nothing else.
+APART = multiprocessing.get_context("forkserver")
+APART.set_forkserver_preload(["tests.pretended"])
 
 
-def start(folder: Path, log: Path) -> subprocess.Popen[bytes]:
+def start(folder: Path, log: Path) -> ForkServerProcess:
     """A driver in a process of its own."""
-    code = DRIVER.format(tests=str(Path(__file__).parent), log=str(log), folder=str(folder))
-    root = str(Path(__file__).resolve().parent.parent)
-    return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": root})
+    driver = APART.Process(target=drive, args=(str(folder), str(log)))
+    driver.start()
+    return driver
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -70,17 +60,19 @@ def test_killed_ten_times_it_ends_with_the_same_records(tmp_path: Path, alone: d
     while killed < 10:
         driver = start(folder, log)
         lines = len(log.read_text().splitlines()) if log.exists() else 0
-        while driver.poll() is None and (len(log.read_text().splitlines()) if log.exists() else 0) <= lines:
+        while driver.is_alive() and (len(log.read_text().splitlines()) if log.exists() else 0) <= lines:
             time.sleep(0.002)
         time.sleep(rng.random() * 0.04)
-        if driver.poll() is None:
-            driver.send_signal(signal.SIGKILL)
+        if driver.is_alive():
+            driver.kill()
             killed += 1
-        driver.wait()
-        if driver.returncode == 0:
+        driver.join()
+        if driver.exitcode == 0:
             break
     assert killed >= 5
-    assert start(folder, log).wait() == 0
+    last = start(folder, log)
+    last.join()
+    assert last.exitcode == 0
     assert results(folder) == alone
     # Nothing finished is run twice: at most one start more a kill.
     assert len(log.read_text().splitlines()) <= len(CONFIGS) + killed
@@ -89,7 +81,9 @@ def test_killed_ten_times_it_ends_with_the_same_records(tmp_path: Path, alone: d
 def test_two_drivers_share_a_folder(tmp_path: Path, alone: dict[str, Any]) -> None:
     folder, log = tmp_path / "runs", tmp_path / "log"
     drivers = [start(folder, log) for _ in range(2)]
-    assert [driver.wait() for driver in drivers] == [0, 0]
+    for driver in drivers:
+        driver.join()
+    assert [driver.exitcode for driver in drivers] == [0, 0]
     assert results(folder) == alone
     started = [line.split()[1] for line in log.read_text().splitlines()]
     assert sorted(started) == sorted(config.id for config in CONFIGS)
