@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import pytest
@@ -23,12 +24,24 @@ compared = pytest.mark.skipif(not lighter.compared(), reason="versions that were
 CONFIGS: list[dict[str, Any]] = [
     {"model_type": "helium"}, {"model_type": "helium", "hidden_size": -1}, {"model_type": "fnet"},
 ]  # fmt: skip
+# One import in short, forked where it stands: one process looks at what comes in alone, the other goes on without.
 AFTERWARDS = """
-import sys
+import os, sys
 from planner import process
-from planner.architecture.meta.lighter import lighter_import
+from planner.architecture.meta.lighter import LeftOut, lighter_import, put_back
 process.ends_soon = True
 with lighter_import():
+    import torch, transformers.modeling_utils
+    if not (child := os.fork()):
+        alone = torch._dynamo.config
+        print(type(sys.modules["torch._dynamo"]) is LeftOut, "torch._dynamo.symbolic_convert" in sys.modules)
+        tensors = torch.distributed.tensor
+        put_back()
+        print(type(tensors) is LeftOut, isinstance(torch.zeros(1), torch.distributed.tensor.DTensor))
+        import torch._dynamo
+        print(torch._dynamo.config is alone, torch._dynamo.config.cache_size_limit, flush=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
     import transformers.models.helium.modeling_helium
 print("scipy.optimize" in sys.modules, "torch._dynamo.symbolic_convert" in sys.modules)
 import torch, torch._dynamo, scipy.optimize
@@ -43,21 +56,13 @@ import sympy
 print(torch._dynamo.config is sys.modules["torch._dynamo.config"], guard_or_false(True), sympy.Symbol("x"))
 print(type(ShapeEnv()).__module__)
 """
-ALONE = """
-import sys
-from planner import process
-from planner.architecture.meta.lighter import LeftOut, lighter_import, put_back
-process.ends_soon = True
-with lighter_import():
-    import torch, transformers.modeling_utils
-    alone = torch._dynamo.config
-    print(type(sys.modules["torch._dynamo"]) is LeftOut, "torch._dynamo.symbolic_convert" in sys.modules)
-    tensors = torch.distributed.tensor
-    put_back()
-    print(type(tensors) is LeftOut, isinstance(torch.zeros(1), torch.distributed.tensor.DTensor))
-    import torch._dynamo
-    print(torch._dynamo.config is alone, torch._dynamo.config.cache_size_limit)
-"""
+
+
+@cache
+def afterwards() -> list[str]:
+    """What both processes print."""
+    run = subprocess.run([sys.executable, "-c", AFTERWARDS], capture_output=True, text=True, check=True)
+    return run.stdout.split("\n")
 
 
 @compared
@@ -66,18 +71,16 @@ def test_a_shorter_import_reads_and_refuses_the_same() -> None:
 
 
 @compared
-def test_what_was_left_out_is_there_when_it_is_used() -> None:
-    run = subprocess.run([sys.executable, "-c", AFTERWARDS], capture_output=True, text=True, check=True)
-    assert run.stdout.split("\n")[:6] == [
-        "False False", "True True True", "False True", "[[0, 1], [1, 0]]", "True True x",
-        "torch.fx.experimental.symbolic_shapes",
-    ]  # fmt: skip
+def test_a_module_of_a_package_that_is_left_out_comes_in_alone() -> None:
+    assert afterwards()[:3] == ["True False", "True False", "True 8"]
 
 
 @compared
-def test_a_module_of_a_package_that_is_left_out_comes_in_alone() -> None:
-    run = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, check=True)
-    assert run.stdout.split("\n")[:3] == ["True False", "True False", "True 8"]
+def test_what_was_left_out_is_there_when_it_is_used() -> None:
+    assert afterwards()[3:9] == [
+        "False False", "True True True", "False True", "[[0, 1], [1, 0]]", "True True x",
+        "torch.fx.experimental.symbolic_shapes",
+    ]  # fmt: skip
 
 
 PLAIN: list[Any] = [True, False, 0, 1, 7, (), [2, 3], (2, 3), (2, 4), (2, 3, 4)]
