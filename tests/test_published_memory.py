@@ -280,12 +280,13 @@ def test_every_field_of_a_profile_has_a_source() -> None:
         assert all(claim.source.url.startswith("https://") for claim in trainer.claims)
 
 
-@pytest.mark.parametrize("name", [name for name in names() if name not in ("plain", "megatron")])
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
-def test_every_profile_can_be_run(name: str, method: str) -> None:
-    found = running(LLAMA, {"trainer": name, "method": method, "rank": 8}).memory()
-    assert found.setup.trainer == name
-    assert found.low < found.per_gpu_bytes <= found.high
+def test_every_profile_can_be_run(method: str) -> None:
+    for name in names():
+        if name not in ("plain", "megatron"):
+            found = running(LLAMA, {"trainer": name, "method": method, "rank": 8}).memory()
+            assert found.setup.trainer == name
+            assert found.low < found.per_gpu_bytes <= found.high, name
 
 
 def test_what_is_said_stands_before_the_profile() -> None:
