@@ -46,10 +46,9 @@ def _kill_when_half_done(cluster: Any, node: Any, folder: Path, noted: dict[str,
 
     noted["busy"] = False
     while not noted["busy"] and done() < len(CONFIGS) - 1:  # between two runs a node is free for a moment
-        time.sleep(0.05)
-        if done() >= len(CONFIGS) // 4:  # before, nobody need ask: an answer takes milliseconds
-            free = ray._private.state.available_resources_per_node().get(node.node_id, {})
-            noted["busy"] = free.get("CPU", 0) == 0
+        time.sleep(0.02)
+        free = ray._private.state.available_resources_per_node().get(node.node_id, {})
+        noted["busy"] = done() >= len(CONFIGS) // 4 and free.get("CPU", 0) == 0
     cluster.remove_node(node, allow_graceful=False)
     noted["done"] = done()
 

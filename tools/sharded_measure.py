@@ -184,9 +184,8 @@ def _process(rank: int, case: Case, store: str, out: str, fake: bool) -> None:
 
 def measured(case: Case, *, fake: bool = False) -> list[Record]:
     """The figures of every process, of the first alone where the others are `fake`."""
-    # Here, once for all processes.
-    import peft.utils.transformers_weight_conversion  # noqa: F401
-    import transformers.models.llama.modeling_llama  # noqa: F401
+    import peft  # noqa: F401
+    import transformers  # noqa: F401
 
     context = get_context("fork")
     with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ import torch
 from planner.adapter import AdapterSpec
 from planner.architecture.meta import shapes
 from planner.setup import Setup
-from planner.simulate import tracker
+from planner.simulate import core, tracker
 from planner.simulate.core import Simulation, simulate_step
 from planner.simulate.model import make
 
@@ -35,7 +35,7 @@ def pair(config: dict[str, Any], setup: Setup, spec: AdapterSpec = LORA) -> tupl
     """The simulation from a few layers, and from all, of one model, in which a step leaves nothing."""
     made = make(config, spec, setup)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("planner.simulate.core.make", lambda *_: made)
+        patch.setattr(core, "make", lambda *_: made)
         some, every = (simulate_step(config, spec, setup, whole=whole) for whole in (False, True))
     assert every.layers_run == every.layers
     return some, every
