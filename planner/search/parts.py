@@ -75,27 +75,28 @@ class Alike:
     peaks: tuple[Array, Array, Array]
 
 
-def in_common(job: Job, space: Space, known: Known) -> list[tuple[Part, Alike]]:
-    """The parts of a space, each with what it shares with others."""
+def in_common(job: Job, space: Space, known: Known, room: float) -> list[tuple[Part, Alike]]:
+    """The parts of a space, each with what it shares with others. Of plans that hold more than `room` bytes whatever
+    they compute no more is asked for."""
     parts = list(_parts(job, space))
     usual = any(part.job.setup == job.setup for part in parts)
     counted = [twin_of(part.job, job, part.space) if usual else part.job for part in parts]
     _make_tables(parts, counted, known)
-    asked = [_asked(part, own, known) for part, own in zip(parts, counted, strict=True)]
+    asked = [_asked(part, own, known, room) for part, own in zip(parts, counted, strict=True)]
     own = {_whole(each): each for each in asked}  # of twins once
     sample(list(own.values()))
     _keep(list(own.values()), known)
     return [(part, _alike(part, own[_whole(each)], known)) for part, each in zip(parts, asked, strict=True)]
 
 
-def _asked(part: Part, counted: Job, known: Known) -> Sampling:
+def _asked(part: Part, counted: Job, known: Known, room: float) -> Sampling:
     """The memory that is asked for of a part."""
     space = part.space
     micro, batches = np.array(space.micro_batches, float), np.array(space.batches)
     copies = np.array([layout.data_parallel for layout in space.layouts])
     steps = batches[None, None, :] / (micro[:, None, None] * copies[None, :, None])
     made: tuple[Table, ...] = known[_key(counted, space, _each(lengths_of(part.job, space))[0])]
-    return Sampling(counted, space, made, steps, known)
+    return Sampling(counted, space, made, steps, known, room)
 
 
 def _whole(asked: Sampling) -> tuple[Any, ...]:
@@ -130,7 +131,7 @@ def _key(counted: Job, space: Space, length: int) -> tuple[Any, ...]:
 def _alike(part: Part, asked: Sampling, known: Known) -> Alike:
     """What is `known` of a part, or made of it, in the job's type from that of the job that was counted."""
     job, space, counted = part.job, part.space, asked.job
-    key = (*_setups(job, space), space.layouts)
+    key = (*_setups(job, space), space.layouts, asked.room)
     if key not in known:
         timed = lengths_of(job, space)
         lengths = _each(timed)

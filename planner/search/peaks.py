@@ -23,7 +23,9 @@ from ..memory.calibration import corrected, telling
 from ..memory.constants import constants
 from ..memory.interval_kinds import MEASURED
 from ..memory.overhead import cached, kind_of
-from ..memory.peak import estimate_stages
+from ..memory.peak import as_run, estimate_stages, throughout
+from ..memory.stages import stages
+from ..memory.states import base_weights
 from ..moments import Interval, MemoryEstimate
 from ..objective_rules import SHARES_GPU
 from ..setup import Setup
@@ -40,6 +42,7 @@ Sampled = tuple[Group, Layout, int]  # samples of all micro-batches: tables, lay
 # Then all that comes before the first step.
 MOMENTS = ("evaluation", "forward", "loss", "backward", "optimizer")
 EARLY = len(MOMENTS)
+HELD = ("weights", "adapter", "optimizer", "gathered")  # labels of what stays through the passes of a step
 BESIDE_RANK = 1e-6  # how far a line may pass a rank by what is rounded
 ENOUGH = 8  # samples of several groups and micro-batches that are worth a process
 ROUNDED = 64.0  # bytes that a point may lie beside a line by what is rounded
@@ -235,13 +238,15 @@ def _sample_of(space: Space, at: tuple[int, ...], micro_steps: int) -> Key:
 @dataclass(frozen=True, eq=False)
 class Sampling:
     """What is asked for: the memory of a job's tables under every layout of a space; `steps` are micro-steps by
-    micro-batch, layout and batch. `known` holds samples that others of the same job have made."""
+    micro-batch, layout and batch. `known` holds samples that others of the same job have made. Where more than `room`
+    bytes are held throughout, these alone are asked for."""
 
     job: Job
     space: Space
     found: Sequence[Table]
     steps: Array
     known: dict[Any, Any]
+    room: float = math.inf
 
     @cached_property
     def samples(self) -> dict[tuple[int, ...], Key]:
@@ -263,14 +268,37 @@ class Sampling:
         """The figures of samples that were made, of each group of tables."""
         return {group: self.known.setdefault(("peaks", self.job.setup, group), {}) for group in self.groups}
 
+    @cached_property
+    def real(self) -> dict[Key, Layout]:
+        """A layout of each sample."""
+        return {key: self.space.layouts[at[1]] for at, key in self.samples.items()}
+
+    @cached_property
+    def beyond(self) -> dict[tuple[Group, Layout], float]:
+        """Bytes that are held throughout, by group and layout, where that is more than there is room for. None is
+        looked for where completions or measured peaks have a say in what is needed."""
+        if self.room == math.inf or self.job.setup.objective == "grpo" or self.job.calibration.peaks:
+            return {}
+        layouts = {key[0]: layout for key, layout in self.real.items()}
+        found: dict[tuple[Group, Layout], float] = {}
+        for group, numbers in self.groups.items():
+            least = min((self.found[number] for number in numbers), key=lambda table: table.params)
+            found.update(
+                {(group, key): _throughout(self.job, group, own, least) for key, own in layouts.items()}
+            )
+        return {place: held for place, held in found.items() if held > self.room}
+
     def left(self) -> list[dict[Sampled, list[Key]]]:
         """Samples that are not there yet, those in one that are made at once."""
-        real = {key: self.space.layouts[at[1]] for at, key in self.samples.items()}
-        return _together(self.job, real, self.seen)
+        asked = {
+            group: [k for k in self.real if k not in seen and (group, k[0]) not in self.beyond]
+            for group, seen in self.seen.items()
+        }
+        return _together(self.job, self.real, asked)
 
     def made(self, asked: Mapping[Sampled, Sequence[Key]]) -> dict[Sampled, Array]:
         """The figures of samples that can be made at once, tables x micro-batches x stages."""
-        real = {key: self.space.layouts[at[1]] for at, key in self.samples.items()}
+        real = self.real
         alike = {group: [self.found[number] for number in self.groups[group]] for group, *_ in asked}
         own = {
             (group, layout, steps): _Samples.of(
@@ -284,6 +312,19 @@ class Sampling:
         return {each: over_ranks(alike[each[0]], samples) for each, samples in own.items()}
 
 
+def _throughout(job: Job, group: Group, layout: Layout, least: Table) -> float:
+    """Bytes that a GPU of the stage that has most holds of the weights, the adapter and its states through the passes
+    of a step, with one gathered layer; `least`: the smallest adapter."""
+    setup = setup_of(job, group[1], group[2], layout, 1, 1)
+    arch = as_run(job.arch, setup)
+    own, most = base_weights(arch, setup), 0.0
+    for stage in stages(arch, setup):
+        held = throughout(arch, setup, least.pairs, least.whole, own, stage, known=least.made)
+        passing: Mapping[str, Any] = held.passing  # no symbols are among these
+        most = max(most, held.live + sum(passing[label] for label in HELD))
+    return most
+
+
 def sample(asked: Sequence[Sampling]) -> None:
     """Make the samples that are not there yet, all of them shared among the cores of this machine."""
     open_ = [(own, each) for own in asked for each in own.left()]
@@ -295,16 +336,14 @@ def sample(asked: Sequence[Sampling]) -> None:
 
 
 def _together(
-    job: Job, real: Mapping[Key, Layout], seen: Mapping[Group, Mapping[Key, Array]]
+    job: Job, real: Mapping[Key, Layout], asked: Mapping[Group, Sequence[Key]]
 ) -> list[dict[Sampled, list[Key]]]:
-    """Samples that are not there yet, those together that differ in what is added up alone: in a group's adapters, in
+    """Samples that are asked for, those together that differ in what is added up alone: in a group's adapters, in
     the micro-batch and in micro-steps (but of a pipeline, which has as many in flight), in the number of GPUs and of
     those that share experts."""
     found: dict[Any, dict[Sampled, list[Key]]] = {}
     ways: dict[Any, Any] = {}
-    for group, key in itertools.product(seen, real):
-        if key in seen[group]:
-            continue
+    for group, key in ((group, key) for group, keys in asked.items() for key in keys):
         layout, batch, micro_steps = key
         own = (group[1:], layout, micro_steps)
         if own not in ways:
@@ -329,7 +368,7 @@ def _walked(layout: Layout) -> tuple[int, int]:
 def peaks(asked: Sampling) -> tuple[Array, Array, Array]:
     """Bytes that a GPU needs, that the allocator keeps beside them, and that it keeps of a step whose lengths are
     alike, whatever is needed besides: tables x micro-batches x layouts x batches. Infinite where the parts do not go
-    together. The samples are made where `sample` has not."""
+    together; at least so much where that is `beyond` the room. The samples are made where `sample` has not."""
     sample([asked])
     shape = (len(asked.found), *asked.steps.shape)
     held, kept, plain = np.full(shape, math.inf), np.zeros(shape), np.zeros(shape)
@@ -338,7 +377,11 @@ def peaks(asked: Sampling) -> tuple[Array, Array, Array]:
     # A vLLM is not there yet while the base is loaded: what is added for it later is not for that moment.
     early = {at: asked.space.layouts[at[1]].generation not in SHARES_GPU for at in asked.samples}
     for group, seen in asked.seen.items():
-        needed = _needed_of(seen, {(key, early[at]) for at, key in asked.samples.items()})
+        needed = _needed_of(seen, {(key, early[at]) for at, key in asked.samples.items() if key in seen})
+        for at, key in asked.samples.items():
+            if key not in seen:
+                bound = np.array([[asked.beyond[group, key[0]]], [0.0], [0.0]])
+                needed[key, early[at]] = np.repeat(bound, len(asked.groups[group]), axis=1)
         made = np.stack([needed[key, early[at]] for at, key in asked.samples.items()], axis=-1)
         for into, figure in zip((held, kept, plain), made, strict=True):
             into[(np.array(asked.groups[group])[:, None], *np.array(list(asked.samples)).T)] = figure

@@ -59,11 +59,13 @@ class Cells:
         )  # fmt: skip
 
 
-def screen(job: Job, space: Space, known: Known | None = None) -> Cells:
+def screen(job: Job, space: Space, known: Known | None = None, short: bool = False) -> Cells:
     """Time, cost, memory and regret of every plan of the space. `known` is what screens of the same job found, of
-    spaces that differ in their layouts alone; this one's is added to it."""
+    spaces that differ in their layouts alone; this one's is added to it. `short`: of a plan that fits on none of the
+    GPUs by what it holds throughout, memory is that alone."""
     known = {} if known is None else known
-    parts = in_common(job, space, known)
+    largest = max((gpu.memory_bytes or 0 for gpu in space.accelerators), default=0)
+    parts = in_common(job, space, known, largest * (1 + 2 * TOLERANCE) if short else math.inf)
     made = _dealt_out(parts, known)
     axes: dict[str, list[Array]] = {name: [] for name in AXES}
     for (part, own), figures in zip(parts, made, strict=True):

@@ -17,7 +17,8 @@ from .select import Chooser
 from .space import Job, Limits, Space
 from .usable import Open
 
-Tried = Callable[[tuple[Layout, ...]], Chooser]
+Tried = Callable[..., Chooser]  # of layouts, and of whether `short` screens do
+FEW = 4  # layouts of which the nearest plan is looked for first
 
 
 def best_of(job: Job, space: Space, within: Limits, open_: Open) -> tuple[Chooser, int]:
@@ -26,8 +27,8 @@ def best_of(job: Job, space: Space, within: Limits, open_: Open) -> tuple[Choose
 
     known: dict[Any, Any] = {}
 
-    def tried(layouts: tuple[Layout, ...]) -> Chooser:
-        return Chooser(screen(job, replace(space, layouts=layouts), known), within.fit)
+    def tried(layouts: tuple[Layout, ...], short: bool = True) -> Chooser:
+        return Chooser(screen(job, replace(space, layouts=layouts), known, short), within.fit)
 
     seen: list[Chooser] = []
     for layouts in _wider(job, space, open_, seen):
@@ -63,7 +64,26 @@ def _nothing(seen: list[Chooser], within: Limits, open_: Open, tried: Tried) -> 
     if fitting or not _possible(seen[0]):
         return nothing_fits((fitting or seen)[-1 if fitting else 0], within)
     told = _offloaded(seen, within, tried) if open_.offload else ""
-    return nothing_fits(min(seen, key=lambda each: float(each.missing.min())), within, told, open_.sequences)
+    nearest = min(_in_full(seen, tried), key=lambda each: float(each.missing.min()))
+    return nothing_fits(nearest, within, told, open_.sequences)
+
+
+def _in_full(seen: list[Chooser], tried: Tried) -> list[Chooser]:
+    """Those of the plans among which the nearest to fitting is, with all that they need: of plans that cannot fit a
+    short screen has what they need at least."""
+    least = []
+    for each in seen:
+        least.append(np.full(len(each.cells.space.layouts), np.inf))
+        np.minimum.at(least[-1], each.cells.layout, each.missing)
+    every = [(float(value), own) for each, by in zip(seen, least, strict=True)
+             for value, own in zip(by, each.cells.space.layouts, strict=True)]  # fmt: skip
+    first = sorted(every, key=lambda pair: pair[0])[:FEW]
+    most = float(tried(tuple(dict.fromkeys(own for _, own in first)), short=False).missing.min())
+    open_ = [
+        tuple(own for value, own in zip(by, each.cells.space.layouts, strict=True) if value <= most)
+        for each, by in zip(seen, least, strict=True)
+    ]
+    return [tried(layouts, short=False) for layouts in open_ if layouts]
 
 
 def _offloaded(seen: list[Chooser], within: Limits, tried: Tried) -> str:
