@@ -86,7 +86,10 @@ def in_common(job: Job, space: Space, known: Known, room: float) -> list[tuple[P
     own = {_whole(each): each for each in asked}  # of twins once
     sample(list(own.values()))
     _keep(list(own.values()), known)
-    return [(part, _alike(part, own[_whole(each)], known)) for part, each in zip(parts, asked, strict=True)]
+    return [
+        (part, _alike(part, each.job, own[_whole(each)], known))
+        for part, each in zip(parts, asked, strict=True)
+    ]
 
 
 def _asked(part: Part, counted: Job, known: Known, room: float) -> Sampling:
@@ -128,9 +131,9 @@ def _key(counted: Job, space: Space, length: int) -> tuple[Any, ...]:
     return "tables", *_setups(counted, space), length
 
 
-def _alike(part: Part, asked: Sampling, known: Known) -> Alike:
-    """What is `known` of a part, or made of it, in the job's type from that of the job that was counted."""
-    job, space, counted = part.job, part.space, asked.job
+def _alike(part: Part, counted: Job, asked: Sampling, known: Known) -> Alike:
+    """What is `known` of a part, or made of it, in the job's type from that of the job that is `counted`."""
+    job, space = part.job, part.space
     key = (*_setups(job, space), space.layouts, asked.room)
     if key not in known:
         timed = lengths_of(job, space)
