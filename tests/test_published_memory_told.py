@@ -183,8 +183,8 @@ def test_pipelines_classifiers_and_a_loss_in_place() -> None:
     unembedding; Megatron-LM's loss works in place on float32 logits."""
     for name, start, low, high in (
         ("eleventh", "NVIDIA/Megatron-LM", 0.9, 1.0),
-        ("eleventh", "DevKumar005", 0.98, 1.01),
-        ("eleventh", "ASB1127", 1.0, 1.03),
+        ("eleventh", "DevKumar005", 0.97, 1.0),
+        ("eleventh", "ASB1127", 0.99, 1.01),
         ("ninth", "Jack31098", 1.0, 1.11),
     ):
         ratios = [said_of(c).predicted / c.measured for c, _ in first(name) if c.source.startswith(start)]

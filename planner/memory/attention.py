@@ -19,7 +19,8 @@ class Shape:
         not told to share; `pieced`: but under flash attention it runs in pieces, whose results are joined, and whose
         gradients are.
     Scores: `masked`: a mask is given as a tensor; `mask_width`: bytes a value of one that all layers share and that
-        is added as it is, 0 of truth values. `capped`: they pass through tanh (for which transformers 5 has no
+        is added as it is, 0 of truth values. `open`: all see all, and no mask is added.
+        `capped`: they pass through tanh (for which transformers 5 has no
         SDPA). `wide`: queries and keys are multiplied in float32. `bias`: one by position is added, `wide_bias`: one
         in float32. `decay`: a value for each key of each head, made in the layer, is added. `floored`: masked scores
         are raised to their type's least number.
@@ -52,6 +53,7 @@ class Shape:
     mask_width: int = 0
     handed: bool = False
     named: bool = False
+    open: bool = False
 
     @property
     def grouped(self) -> bool:
@@ -256,7 +258,7 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     if shape.wide_bias:
         weights = _widened(run, weights)
     scores = weights.buffer if shape.named else None
-    if shape.bias is None or shape.masked or shape.bias.kind.causal:
+    if not shape.open and (shape.bias is None or shape.masked or shape.bias.kind.causal):
         widens = shape.floored or run.autocast  # by a mask in the hidden states' type
         weights = scale_mask(run, weights, max(weights.width, run.norms) if widens else 0)
     if shape.floored:

@@ -29,6 +29,9 @@ RATES: dict[str, dict[str, tuple[str, float]]] = {
         "dropout": ("hidden_dropout_prob", 0.1), "dropped_stem": ("hidden_dropout_prob", 0.1),
         "dropped": ("attention_probs_dropout_prob", 0.1),
     },
+    "distilbert": {
+        "dropout": ("dropout", 0.1), "dropped_stem": ("dropout", 0.1), "dropped": ("attention_dropout", 0.1),
+    },
     "albert": {
         "dropout": ("hidden_dropout_prob", 0.0), "dropped_stem": ("hidden_dropout_prob", 0.0),
         "dropped": ("attention_probs_dropout_prob", 0.0),
@@ -61,6 +64,7 @@ RATES_ALIKE = {
     "roberta-prelayernorm": "bert",
     "mpnet": "bert",
     "nomic_bert": "bert",
+    "layoutlm": "bert",
 }
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from ..setup import Setup
-from .elementwise import drop, norm
+from .elementwise import activation, drop, layer_norm, norm
 from .log_probs import by_entries, gathered, recomputed, tiled
 from .passes import CASTS, FLOAT32, Pass
 from .products import Weight, adapted, linear, whole
 from .stretch import Held, Stretch, label_kept, plus, stretch
 from .tape import Buffer, Gradients, Size, Value, beside, cast, copy, piece, scale, unary
 from .traits import Traits
-from .unembedding import Head
+from .unembedding import Dense, Head
 
 LOGITS = "logits"
 _NONE_HELD = (
@@ -125,13 +125,15 @@ def head_stretches(
     norm's part."""
     tape = run.tape
     x = tape.leaf(run.rows * head.hidden, run.stream, grad=x_grad)
-    normed = norm(run, x, head.hidden, traits.norm if head.normed else "none")
+    normed = norm(run, x, head.hidden, traits.norm if head.normed and not traits.post else "none")
     if traits.dropped_end:
         normed = drop(run, normed)
     del x
     inner = whole(run, normed)
     del normed
-    if head.d_in:
+    if head.dense:
+        inner = _transformed(run, inner, head, head.dense)
+    elif head.d_in:
         made = Weight(head.hidden, head.d_in, run.full, width=run.whole if run.full else run.norms)
         inner = linear(run, inner, run.tokens, made)
     start, bound, width = len(tape.sizes), None, held_width(run, loss, narrow=traits.narrow_before)
@@ -177,6 +179,14 @@ def head_stretches(
     backward = stretch(tape, begin, len(tape.events))
     del bound
     return forward, backward
+
+
+def _transformed(run: Pass, x: Value, head: Head, dense: Dense) -> Value:
+    """What BERT's kind unembeds: the hidden states through a matrix, an activation and a norm."""
+    width = run.whole if dense.trained else run.base if dense.unpacked else run.saved
+    weight = Weight(head.hidden, head.reads, dense.trained, True, dense.unpacked, width)
+    made = activation(run, adapted(run, x, run.tokens, weight, dense.pairs), dense.activation)
+    return layer_norm(run, made, head.reads)
 
 
 def _in_pieces(run: Pass, x: Value, head: Head, loss: str, chunk: int) -> Value:

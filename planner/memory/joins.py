@@ -56,7 +56,7 @@ class Joins(Mixture):
                 parts = [self._after(values[source]) for source in op.sources[1:]]
                 return add(total, self._out(add(*parts)))
             for source in op.sources[1:]:
-                own = self._out(values[source])
+                own = self._out(values[source], drops=not self._of_attention(source))
                 self._name(source, values[source], own)
                 total = self.clamped(add(total, own), "sums")
                 del own
@@ -105,8 +105,13 @@ class Joins(Mixture):
             lambda g: [tape.new(size) for size in sizes],
         )  # fmt: skip
 
-    def _out(self, value: Value) -> Value:
-        """A part's result on its way to the stream."""
+    def _of_attention(self, source: int) -> bool:
+        """Whether attention's last product made a value."""
+        op = self.plan.made_by.get(source)
+        return isinstance(op, Apply) and self.arch.matrices[op.matrix].role == "attention"
+
+    def _out(self, value: Value, *, drops: bool = True) -> Value:
+        """A part's result on its way to the stream; `drops` where it is not attention's."""
         run, traits = self.run, self.traits
         own = part(run, value)
         if traits.after:
@@ -115,14 +120,14 @@ class Joins(Mixture):
             own = weigh(run, own, self.arch.hidden_size)
         if traits.scaled_residual:
             own = scale(own)
-        if traits.dropout and run.grad:
+        if traits.dropout and run.grad and (drops or not traits.dropped_by_mlp):
             own = drop(run, own)
         return own
 
     def _name(self, source: int, made: Value, dropped: Value) -> None:
         """Hold until the layer ends what its code gives a name of its own: attention's result, and what it read."""
-        traits, op = self.traits, self.plan.made_by.get(source)
-        if not isinstance(op, Apply) or self.arch.matrices[op.matrix].role != "attention":
+        traits = self.traits
+        if not self._of_attention(source):
             return
         if traits.attention_named:
             self.bound.append(dropped if traits.attention_named == "dropped" else made)

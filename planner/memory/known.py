@@ -108,14 +108,16 @@ def _without_experts(*key: Any) -> dict[Any, Any]:
     return {}
 
 
-def _key(job: Job, what: tuple[Any, ...], of: int | None) -> tuple[tuple[int, ...], tuple[Any, ...]]:
-    """The ranks of a job, and everything else that a walk of it depends on but for the micro-batch; of one matrix
-    outside of the layers (`of`, -1: of none) neither other matrices' pairs nor what changes layers alone."""
+def _key(
+    job: Job, what: tuple[Any, ...], of: tuple[int, ...] | None
+) -> tuple[tuple[int, ...], tuple[Any, ...]]:
+    """The ranks of a job, and everything else that a walk of it depends on but for the micro-batch; of matrices
+    outside of the layers (`of`) neither other matrices' pairs nor what changes layers alone."""
     shape: tuple[Any, ...]
     shape, ranks = job.shape
     choices: tuple[Any, ...] = _choices(job.setup)
     if of is not None:
-        shape = len(ranks), tuple(item for item in shape if item[0] == of)
+        shape = len(ranks), tuple(item for item in shape if item[0] in of)
         choices = tuple(value for place, value in enumerate(choices) if place not in _IN_LAYERS)
     whole = (
         tuple(job.whole.matrices.items()),
@@ -138,10 +140,10 @@ class _Kind:
 
 def remembered(
     job: Job, what: tuple[Any, ...], walk: Callable[[Job], Found], at: Callable[[Found, Values], Found],
-    of: int | None = None, either: Callable[[Found], tuple[Found, Found]] | None = None,
+    of: tuple[int, ...] | None = None, either: Callable[[Found], tuple[Found, Found]] | None = None,
 ) -> Found:  # fmt: skip
     """`walk(job)`, made anew only where it has to be. `what` says which walk of the job it is; `at` evaluates one
-    that was made with symbols; `of` is the one matrix that it meets where it is no layer's, -1 for none; `either`
+    that was made with symbols; `of` are the matrices that it meets where they are no layer's; `either`
     parts a walk of gradients that wait and go."""
     kind = _Kind(walk, at, either)
     if job.points is not None:
@@ -205,7 +207,7 @@ def _made_once(
 
 
 def _at_points(
-    job: Job, points: Points, what: tuple[Any, ...], kind: _Kind, of: int | None
+    job: Job, points: Points, what: tuple[Any, ...], kind: _Kind, of: tuple[int, ...] | None
 ) -> Iterator[tuple[AtPoints, Any]]:
     """All points of a job with the walk that is to be evaluated there: of all micro-batches at once, or where that
     compares them with something, of those of more sequences, the others each alone. Raises NotLinearError where sizes

@@ -128,7 +128,8 @@ class Walk(Joins):
         buffer = tape.new(elements * width if outside.held else 0)
         if outside.seen is not None:
             outside.seen.append(buffer.index)
-        return Value(buffer, elements, width, tape.sink() if outside.grad and self.run.grad else None)
+        node = tape.sink(gathers=outside.last) if outside.grad and self.run.grad else None
+        return Value(buffer, elements, width, node)
 
     def _run(self, op: Operation) -> Value:
         if isinstance(op, Apply):
@@ -301,6 +302,7 @@ class Walk(Joins):
             traits.ungrouped and n_kv_heads == 1, self.biases[op.memory], traits.sink_scales,
             None if op.bias is None else self.values[op.bias], traits.pieced,
             traits.floored, run.stream if traits.mask_shared else 0, traits.handed, traits.named,
+            not (op.causal or masked or traits.eager),
         )  # fmt: skip
         for number, value in ((op.q, q), (op.k, k), (op.v, v)):
             self.values[number] = value

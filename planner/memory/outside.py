@@ -16,12 +16,11 @@ Masks = Literal["all", "cross", "none"]  # which attentions a mask of tokens rea
 @dataclass(frozen=True)
 class Outside:
     """`rows` positions of an encoder's output, `width` bytes a value; None: there is none. `grad`: it needs a
-    gradient. `own` and `cross` are the biases of a layer's attention to itself and to the encoder. `held`: the layer
-    holds all of these itself, as one that brings them back from the host; `first`: it runs
-    again, and makes `cross` beside the one that the others read. `masks`: which attentions a
-    mask of tokens reaches. `seen` takes
-    the numbers of the buffers that stand for the encoder's output, `cached` keys and values that a cache holds until
-    the forward pass has ended."""
+    gradient, which the `last` layer makes first. `own` and `cross` are the biases of a layer's attention to itself
+    and to the encoder. `held`: the layer holds all of these itself, as one that brings them back from the host;
+    `first`: it runs again, and makes `cross` beside the one that the others read. `masks`: which attentions a mask of
+    tokens reaches. `seen` takes the numbers of the buffers that stand for the encoder's output, `cached` keys and
+    values that a cache holds until the forward pass has ended."""
 
     rows: Size | None = None
     width: int = 0
@@ -30,6 +29,7 @@ class Outside:
     cross: Bias | None = None
     held: bool = False
     first: bool = False
+    last: bool = False
     masks: Masks = "all"
     seen: list[int] | None = None
     cached: list[Buffer] | None = None

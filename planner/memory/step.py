@@ -28,7 +28,7 @@ from .stages import Stage, stages, whole_model
 from .stem import Stem, stem_stretches
 from .stretch import Held, at_values, plus
 from .tape import Size
-from .unembedding import Head
+from .unembedding import Dense, Head
 
 ENDS = ("head", "stem", "unused", "deepstack", "pooler", "connector")
 # tables of learned positions, and of kinds of tokens
@@ -139,13 +139,15 @@ def first_width(job: Job) -> int:
 def masks(job: Job) -> Size:
     """Bytes of the masks of tokens that a model makes before its layers: one for each window, of every pair of
     positions; of each sequence where tokens are hidden. Eager attention adds them to its scores, in their type and
-    for every sequence; to SDPA it gives truth values, where it gives any."""
+    for every sequence; to SDPA it gives truth values, where it gives any. Where all tokens see all it makes none
+    (transformers 5.23, masking_utils.py, create_bidirectional_mask), or but one of a value a token."""
     setup, run = job.setup, job.run()
     if run.kernel == "flash" and not job.traits.no_flash:
         return 0
     eager = run.kernel == "eager" or job.traits.eager
     given = run.masked or job.traits.mask_given
-    windows = {op.window for block in job.arch.blocks for op in block.operations if isinstance(op, Attend)}
+    own = [op for block in job.arch.blocks for op in block.operations if isinstance(op, Attend)]
+    windows = {op.window for op in own if op.causal or op.window is not None or given}
     one, total = setup.seq_len * setup.seq_len * (run.compute if eager else 1), 0
     for window in windows:
         seen = job.arch.images is not None and (given or (job.traits.windows_masked and window is not None))
@@ -294,7 +296,7 @@ def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = Tr
             own.run(width=width), replace(head_of(own), normed=normed), own.traits, setup.loss, setup.loss_chunk, grad
         ),
         lambda found, values: (at_values(found[0], values), maybe_at(found[1], values)),
-        head_matrix(job.arch),
+        head_matrices(job.arch),
     )  # fmt: skip
     live = 2 if setup.sharding == "zero3" else 0  # FSDP's root holds the unembedding throughout
     own: Held = {"gathered": end_unit(job.arch, setup)}
@@ -336,7 +338,7 @@ def pass_reference(job: Job, going: Course, live: int) -> None:
         lambda own: head_stretches(
             own.run(grad=False, width=width), head_of(own), own.traits, setup.loss, setup.loss_chunk, False
         ),
-        lambda found, values: (at_values(found[0], values), None), head_matrix(alone.arch),
+        lambda found, values: (at_values(found[0], values), None), head_matrices(alone.arch),
     )  # fmt: skip
     going.go("loss", "reference", loss, live)
 
@@ -366,26 +368,46 @@ def embeddings_trained(job: Job) -> bool:
     return table_trained(job) or bool(table_pairs(job))
 
 
-def head_matrix(arch: Architecture) -> int:
-    """The number of the matrix that makes logits; -1 where none does."""
+def head_matrices(arch: Architecture) -> tuple[int, ...]:
+    """The number of the matrix that makes logits, and before it that of one whose result it reads; none where nothing
+    makes them."""
     for block in arch.blocks:
-        for op in block.operations if block.stack == "head" else ():
-            if isinstance(op, Apply) and arch.matrices[op.matrix].role == "unembedding":
-                return op.matrix
-    return -1
+        made = {op.out: op for op in block.operations if isinstance(op, Apply) and block.stack == "head"}
+        for op in made.values():
+            if arch.matrices[op.matrix].role == "unembedding":
+                before = made.get(op.source)
+                return (before.matrix, op.matrix) if before else (op.matrix,)
+    return ()
 
 
 def head_of(job: Job) -> Head:
     """The unembedding of a model, split over tensor-parallel GPUs by the vocabulary."""
-    arch, split, index = job.arch, job.setup.tensor_parallel, head_matrix(job.arch)
+    arch, split = job.arch, job.setup.tensor_parallel
+    *before, index = head_matrices(arch) or (-1,)
     if index < 0:
         return Head(arch.hidden_size, 0)
     matrix, item = arch.matrices[index], job.trained.of(index, 0)
     return Head(
-        arch.hidden_size, -(-matrix.d_out // split),
-        index in job.whole.matrices or job.setup.method == "full",
-        low_ranks(item) if item else (), job.unpacked.get(index, 0),
-        d_in=0 if matrix.d_in == arch.hidden_size else matrix.d_in,
+        arch.hidden_size, -(-matrix.d_out // split), _is_trained(job, index), low_ranks(item) if item else (),
+        job.unpacked.get(index, 0), d_in=0 if matrix.d_in == arch.hidden_size else matrix.d_in,
+        dense=_dense(job, before[0]) if before else None,
+    )  # fmt: skip
+
+
+def _is_trained(job: Job, index: int) -> bool:
+    return index in job.whole.matrices or job.setup.method == "full"
+
+
+def _dense(job: Job, index: int) -> Dense | None:
+    """A matrix before the unembedding, where a norm of its own follows it."""
+    base = job.arch.matrices[index].name.rpartition(".")[0]
+    names = [v.name.removesuffix(".weight") for v in job.arch.vectors if v.name.endswith("orm.weight")]
+    if base not in [name.rpartition(".")[0] for name in names]:
+        return None
+    item = job.trained.of(index, 0)
+    return Dense(
+        job.arch.activation or job.traits.activation, _is_trained(job, index), low_ranks(item) if item else (),
+        job.unpacked.get(index, 0),
     )  # fmt: skip
 
 

@@ -101,10 +101,10 @@ class Tape:
         node = Node(self, (), (), None) if grad else None
         return Value(self.new(elements * width, label), elements, width, node)
 
-    def sink(self) -> Node:
+    def sink(self, *, gathers: bool = False) -> Node:
         """A value from outside that many layers read: its gradients are added to one that is held elsewhere as soon
-        as they are made."""
-        return Node(self, (), (), None, sink=True)
+        as they are made; where it `gathers`, to the first of them, which stays."""
+        return Node(self, (), (), None, sink=True, gathers=gathers)
 
     def gradient(self, size: Size, label: str = "gradients") -> None:
         """A trained weight's gradient: kept from here on; where micro-steps accumulate, it was there already and
@@ -167,7 +167,12 @@ class Tape:
             del node
             for place, edge in enumerate(edges[: len(made)]):
                 grad, made[place] = made[place], None
-                if edge is None or grad is None or edge.sink:
+                if edge is None or grad is None:
+                    continue
+                if edge.sink:
+                    if edge.gathers:
+                        self.labels[grad.index], edge.gathers = "stream", False
+                        self.trained.append(grad)
                     continue
                 if edge not in waiting:
                     waiting[edge] = grad
@@ -196,15 +201,17 @@ class Buffer:
 
 class Node:
     """An operation in the graph, which holds what its gradient needs until it has run, and then `asks` automatic
-    differentiation for it; then its gradients are `lowered`. What reaches a `sink` is let go at once."""
+    differentiation for it; then its gradients are `lowered`. What reaches a `sink` is let go at once, but
+    for the first where it `gathers`."""
 
-    __slots__ = ("asks", "edges", "kept", "lowered", "rule", "sink", "turn")
+    __slots__ = ("asks", "edges", "gathers", "kept", "lowered", "rule", "sink", "turn")
 
     def __init__(
         self, tape: Tape, edges: tuple[Node | None, ...], kept: tuple[Buffer, ...], rule: Backward | None, *,
-        sink: bool = False, asks: bool = False, lowered: Sequence[Size | None] = (),
+        sink: bool = False, asks: bool = False, lowered: Sequence[Size | None] = (), gathers: bool = False,
     ) -> None:  # fmt: skip
         self.asks = asks
+        self.gathers = gathers
         self.lowered = lowered
         self.sink = sink
         self.edges = edges

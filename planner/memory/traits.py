@@ -53,8 +53,9 @@ class Traits:
         embedding module's, whose result a hook makes a leaf. `wide_residual`: its sums are in float32.
         `weighed_stream`: they weigh it by a trained vector. `multiplied`: roles whose matrices read the normed
         stream times a number, each role anew. `flat`: an MLP reads positions as rows of a matrix.
-    Dropout with a rate above 0: `dropout` of what a layer's parts add, `dropped` of attention's probabilities,
-        `dropped_inner` of an MLP's inner values, `dropped_stem` of embeddings, `dropped_end` of a stack's result.
+    Dropout with a rate above 0: `dropout` of what a layer's parts add (`dropped_by_mlp`: of the MLP alone), `dropped`
+        of attention's probabilities, `dropped_inner` of an MLP's inner values, `dropped_stem` of embeddings,
+        `dropped_end` of a stack's result.
 
     Logits: `logits`, what happens to them before the loss ("capped": tanh; "scaled"; "biased": by a fixed bias).
     `wide_logits`: the model's code makes them float32.
@@ -82,6 +83,7 @@ class Traits:
     dropped_inner: bool = False
     dropped_stem: bool = False
     dropped_end: bool = False
+    dropped_by_mlp: bool = False
     post: bool = False
     wide_residual: bool = False
     wide_logits: bool = False
@@ -197,7 +199,7 @@ TRAITS: dict[str, Traits] = {
     "biogpt": replace(LEGACY, scaled_embedding=True, narrow=True),
     "xglm": replace(LEGACY, scaled_embedding=True, eager=True, no_flash=True, narrow=True, floored=True),
     "hyperclovax": replace(GRANITE, after=True),
-    "megatron-bert": replace(PRENORMED_BERT, eager=True, no_flash=True),
+    "megatron-bert": replace(PRENORMED_BERT, eager=True, no_flash=True, handed=True),
     "roberta-prelayernorm": PRENORMED_BERT,
     "gpt_bigcode": replace(
         LEGACY,
@@ -234,8 +236,9 @@ TRAITS: dict[str, Traits] = {
     "bitnet": replace(LLAMA, activation="relu2", inner_norms=True),
     "albert": replace(BERT, activation="gelu_new"),
     "layoutlm": replace(BERT, narrow=False),
-    "mpnet": replace(BERT, eager=True, no_flash=True),
-    "roformer": replace(BERT, eager=True, no_flash=True, rotary="half"),
+    "mpnet": replace(BERT, eager=True, no_flash=True, handed=True),
+    "roformer": replace(BERT, eager=True, no_flash=True, handed=True, rotary="half"),
+    "distilbert": replace(BERT, dropped_by_mlp=True),
     "nomic_bert": replace(BERT, rotary="half", activation="silu", attention_named="made"),
     "modernbert": replace(LEGACY, rotary="half32", stem_norm=True, attention_named="made"),
     "mllama": replace(LLAMA, no_flash=True),
@@ -320,7 +323,7 @@ ALIKE = {
     "zamba2": "zamba",
     "modernbert-decoder": "modernbert",
     **dict.fromkeys(
-        "roberta xlm-roberta camembert data2vec-text ernie roc_bert distilbert electra".split(),
+        "roberta xlm-roberta camembert data2vec-text ernie roc_bert electra".split(),
         "bert",
     ),
 }
@@ -336,7 +339,8 @@ UNRULED = {
 # Dropout that trainers of preferences switch off is what is a module. Kinds whose attention asks one for its rate,
 # and kinds that drop what their layers add by a function, which stays.
 ATTENTION_BY_MODULE = frozenset(
-    "bert roberta-prelayernorm megatron-bert mpnet roformer gpt2 gptj gpt_neo bloom falcon gpt_neox_japanese".split()
+    "bert distilbert roberta-prelayernorm megatron-bert mpnet roformer gpt2 gptj gpt_neo bloom falcon "
+    "gpt_neox_japanese".split()
 )
 BY_FUNCTION = frozenset("opt biogpt xglm bloom falcon seed_oss starcoder2 gpt_neox_japanese".split())
 

@@ -71,14 +71,14 @@ def _walk(job: Job, stack: str, outside: Outside, grad: bool) -> Walks:
     kinds: list[Walked] = []
     order: list[tuple[str, int]] = []
     width = 0
-    for name, layer, block in stacks(job.arch):
-        if name != stack:
-            continue
+    own = [each for each in stacks(job.arch) if each[0] == stack]
+    for number, (name, layer, block) in enumerate(own, 1):
         first = not order and outside.own is not None and job.setup.checkpointing != "none"
-        key = id(block), signature(job, layer), grad, width, first
+        last = number == len(own) and outside.grad
+        key = id(block), signature(job, layer), grad, width, first, last
         if key not in known:  # checkpointed, the first layer makes its biases anew
             known[key] = len(kinds)
-            kinds.append(walk_layer(job, block, layer, grad, width, replace(outside, first=first)))
+            kinds.append(walk_layer(job, block, layer, grad, width, replace(outside, first=first, last=last)))
         grad, width = kinds[known[key]].grad, kinds[known[key]].width
         order.append((f"{name} layer {layer}", known[key]))
     return Walks(tuple(order), tuple(kinds))
@@ -136,15 +136,22 @@ def course_of_two(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
     keeps = any(walked.keeps_memory for _, walked in decoder.layers)
     _forward(going, encoder, mine[0], job)
     going.hold({KEPT if keeps else "temporary": memory})
+    mask = _causal_mask(job)
+    going.hold(mask)
     _forward(going, decoder, mine[1], job)
+    if job.setup.checkpointing == "none":
+        going.hold(mask, -1)
     if stage.head:
         last = decoder.layers[-1][1]
         pass_head(job, going, last.grad, last.width, has_end_norm(job.arch, "decoder"))
     if not keeps:
         going.hold({"temporary": memory}, -1)
     shared = {"stream": memory} if encoder.exit.grad else {}
-    going.hold(shared)
+    if decoder.layers[-1:] != mine[1][-1:]:  # a later stage has made its gradient
+        going.hold(shared)
     _backward(going, decoder, mine[1], job)
+    if job.setup.checkpointing != "none":  # layers keep what they are called with
+        going.hold(mask, -1)
     _table(going, decoder, job)
     if keeps:
         going.hold({KEPT: memory}, -1)
@@ -155,6 +162,14 @@ def course_of_two(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
     if stage.stem:
         _table(going, encoder, job)
     return going
+
+
+def _causal_mask(job: Job) -> Held:
+    """Bytes of the mask that eager attention of a decoder without biases adds to its scores, for every sequence."""
+    setup = job.setup
+    if job.traits.biased or not (setup.attention_kernel == "eager" or job.traits.eager):
+        return {}
+    return {"temporary": setup.sequences * setup.seq_len**2 * job.run().norms}
 
 
 def _biases(side: Side) -> list[Bias]:

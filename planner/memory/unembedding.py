@@ -7,9 +7,21 @@ from .products import LowRank
 
 
 @dataclass(frozen=True)
+class Dense:
+    """A matrix before the unembedding with an activation and a norm behind it, as BERT's kind has it: what is trained
+    of it, its pairs, and the bytes that a quantised one is unpacked to."""
+
+    activation: str
+    trained: bool = False
+    pairs: tuple[LowRank, ...] = ()
+    unpacked: int = 0
+
+
+@dataclass(frozen=True)
 class Head:
     """The unembedding: its widths, what is trained of it, and its pairs. `vocab` 0: a model without one. `normed`: a
-    norm stands before it. `d_in`: what it reads, where a matrix makes that of the hidden states; 0: these."""
+    norm stands before it. `d_in`: what it reads, where a matrix makes that of the hidden states; 0: these. `dense`:
+    that matrix, where a norm follows it."""
 
     hidden: int
     vocab: int
@@ -18,6 +30,7 @@ class Head:
     unpacked: int = 0
     normed: bool = True
     d_in: int = 0
+    dense: Dense | None = None
 
     @property
     def reads(self) -> int:

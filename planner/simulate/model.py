@@ -78,6 +78,7 @@ def make(
             check_by_chances(base, setup)
         if not setup.drops:
             without_dropout(model)
+        _every_layer(base)
         choose_loss(base, setup, narrow_before=TRAITS.get(str(named["model_type"]), LLAMA).narrow_before)
         if setup.needs_input_grads:
             model.enable_input_require_grads()
@@ -85,6 +86,13 @@ def make(
     if images:
         tell_layers_apart(model)
     return Made(model.train(), pairs, notes, images)
+
+
+def _every_layer(model: Any) -> None:
+    """No layer is left out by LayerDrop, which draws them anew in each step."""
+    for module in model.modules():
+        if getattr(module, "layerdrop", 0):
+            module.layerdrop = 0.0
 
 
 def as_transformers_names(config: Mapping[str, Any]) -> dict[str, Any]:
