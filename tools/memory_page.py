@@ -37,7 +37,8 @@ left out on both sides; they keep less.
 
 The error is that of the peak that torch allocates, |analytic / simulated - 1|. Of what comes on top of weights,
 adapter, gradients and optimizer states (activations, logits, temporary buffers) it is shown too: `beyond states`, the
-same difference over the simulated bytes of those parts.
+same difference over the simulated bytes of those parts. Every model type, at a size where a layer makes the peak:
+[memory-types.md](memory-types.md).
 """
 
 
