@@ -132,7 +132,9 @@ def _math(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
         run = replace(run, autocast=False)
     tape, copies = run.tape, run.sequences != 1 or not shape.single
     q, k = scale(cast(q, FLOAT32)), scale(_repeated(run, cast(k, FLOAT32), shape, shape.d_qk, copies=copies))
-    wide_v = _repeated(run, cast(v, FLOAT32), shape, shape.d_v, copies=copies)
+    wide_v = cast(v, FLOAT32)
+    if not shape.single:  # whose values the second product spreads by itself
+        wide_v = _repeated(run, wide_v, shape, shape.d_v, copies=copies)
     scores = scale_mask(run, _batched(run, q, k, shape.pairs * shape.n_heads))
     if shape.masked:
         scores = scale_mask(run, scores)
@@ -140,6 +142,8 @@ def _math(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     del scores
     if shape.dropped and run.grad:
         chances = drop(run, chances)
+    if shape.single:
+        wide_v = _repeated(run, wide_v, shape, shape.d_v, copies=copies)
     mixed = _batched(run, chances, wide_v, run.tokens * (shape.n_heads * shape.d_v))
     return cast(_contiguous(mixed), v.width)
 
@@ -240,11 +244,10 @@ def _decays(run: Pass, decay: Value, shape: Shape) -> Value:
 
 def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     """Scores, softmax in float32 and their cast, each a matrix of all pairs of positions for every head."""
-    q, k, v = (
-        copy(q),
-        _repeated(run, k, shape, shape.d_qk, copies=run.sequences != 1),
-        _repeated(run, v, shape, shape.d_v, copies=run.sequences != 1),
-    )
+    copies = run.sequences != 1
+    q, k = copy(q), _repeated(run, k, shape, shape.d_qk, copies=copies)
+    if not shape.single:  # whose values the second product spreads by itself
+        v = _repeated(run, v, shape, shape.d_v, copies=copies)
     pairs, width = shape.pairs * shape.n_heads, v.width
     if shape.wide:
         q, k = cast(q, FLOAT32), cast(k, FLOAT32)
@@ -284,6 +287,8 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
         del dropped
     if shape.handed:
         run.handed.append(narrow)
+    if shape.single:
+        v = _repeated(run, v, shape, shape.d_v, copies=copies)
     mixed = _batched(run, narrow, v, run.tokens * (shape.n_heads * shape.d_v))
     del bound
     if share is not None:

@@ -56,6 +56,7 @@ RATES_ALIKE = {
     "mbart": "bart",
     "mvp": "bart",
     "gpt_bigcode": "gpt2",
+    "openai-gpt": "gpt2",
     "falcon": "gpt_neox",
     "bloom": "gpt_neox",
     "phi3": "phi",

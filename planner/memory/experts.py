@@ -132,6 +132,8 @@ def with_pairs(run: Pass, x: Value, rows: Size, stack: Stacked, out: Value) -> V
     if not stack.pairs:
         return out
     inner = x if run.autocast else cast(x, run.trained)
+    if x.width == run.trained:  # autocast knows no grouped product, and leaves float32 rows as they are
+        run = replace(run, autocast=False)
     made = [
         trained_linear(
             run, trained_linear(run, inner, rows, pair.d_in, pair.rank, stack.experts if pair.own_in else 1),

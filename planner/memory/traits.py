@@ -175,6 +175,9 @@ TRAITS: dict[str, Traits] = {
     "gpt2": replace(
         LEGACY, narrow_before=True, activation="gelu_new", narrow=True, attention_named="dropped"
     ),
+    "openai-gpt": replace(
+        LEGACY, before=False, post=True, activation="gelu_new", narrow=True, eager=True, no_flash=True
+    ),
     "t5": T5,
     "bart": replace(BART, before=False, post=True),
     "mbart": BART,
@@ -219,7 +222,7 @@ TRAITS: dict[str, Traits] = {
         LLAMA, rotary="partial", rotary_share=0.5, router="sigmoid", float_router=True, wide_router=True
     ),
     "minimax_m2": replace(LLAMA, rotary="partial", rotary_share=0.5, router="sigmoid", wide_router=True),
-    "deepseek_v2": replace(LLAMA, rotary="complex", float_router=True),
+    "deepseek_v2": replace(LLAMA, rotary="complex", float_router=True, wide_router=True),
     "ernie4_5_moe": replace(LLAMA, float_router=True),
     "mimo_v2_flash": replace(
         LLAMA, rotary="partial", rotary_share=0.334, router="sigmoid", float_router=True, wide_router=True

@@ -13,7 +13,7 @@ from tools.memory_page import quantile
 from tools.memory_types import SETUPS, types
 from tools.memory_types_page import PAGE, SHOWN, cells
 
-MEDIAN, TAIL, MOST = 0.001, 0.05, 0.7  # what errors keep below: the middle, 95 of 100, all
+MEDIAN, TAIL, MOST = 0.001, 0.03, 0.2  # what errors keep below: the middle, 95 of 100, all
 EVERY = 29  # of so many types one is estimated anew
 
 
@@ -59,9 +59,11 @@ def test_errors_keep_their_bounds() -> None:
     assert max(errors) <= MOST
 
 
-# Types and set-ups that rules were mended for; they were 1 to 4 per cent off.
+# Types and set-ups that rules were mended for; they were 1 to 66 per cent off.
 MENDED = (
     ("bert", "LoRA, all kept"), ("bert", "LoRA, eager"), ("distilbert", "LoRA, all kept"), ("layoutlm", "full"),
+    ("qwen3_moe", "LoRA, autocast"), ("deepseek_v2", "LoRA"), ("falcon", "LoRA, eager"),
+    ("openai-gpt", "LoRA, all kept"),
     ("bart", "LoRA"), ("plbart", "LoRA, eager"), ("mvp", "LoRA"),
 )  # fmt: skip
 
@@ -70,7 +72,7 @@ MENDED = (
 def test_what_was_mended_stays_so(kind: str, name: str) -> None:
     each = next(each for each in read() if each.name == kind)
     row = next(row for row in each.rows if row.point.model == name)
-    assert analytic(row.point)[1] == pytest.approx(row.simulated_bytes, rel=0.004)
+    assert analytic(row.point)[1] == pytest.approx(row.simulated_bytes, rel=0.005)
 
 
 def test_agreement_says_what_the_page_does() -> None:
