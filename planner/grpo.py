@@ -17,7 +17,7 @@ from .adapter.whole import trained_whole
 from .errors import InputError
 from .information import Information
 from .memory.engine import engine
-from .objective import generation, passes, step_of
+from .objective import generation, passes, scored_of, step_of
 from .plan import Plan
 from .schema import Architecture, Notice, Source
 from .setup import Setup
@@ -109,11 +109,10 @@ def section(plan: Plan, arch: Architecture, setup: Setup, asked: Mapping[str, An
     pairs = adapters.adapt(arch, plan.adapter.spec)
     whole = trained_whole(arch, plan.adapter.spec, pairs)
     group, batch = group_of(asked), setup.global_batch
-    scored = setup.seq_len - max(1, setup.prompt_tokens)
     step = step_of(setup, pairs)
     trained = flops.step_macs(arch, step, pairs, whole)
     base, own = passes("grpo", setup.reference, setup.generation)
-    frozen = flops.step_macs(arch, flops.Step(1, setup.seq_len, scored=scored), ())
+    frozen = flops.step_macs(arch, flops.Step(1, setup.seq_len, scored=scored_of(setup)), ())
     found = {
         "generation": generation(arch, setup, pairs, whole).total,
         "scoring": base * frozen.total + own * trained.forward,

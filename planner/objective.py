@@ -40,8 +40,12 @@ def passes(objective: str, reference: str, generation: str = "transformers") -> 
 
 
 def scored_of(setup: Setup) -> int | None:
-    """Positions of a sequence that logits are made of; None: all. TRL's loss leaves out the first, and prompts."""
-    return setup.seq_len - max(1, setup.prompt_tokens) if setup.loss in LABELLED else None
+    """Positions of a sequence that logits are made of; None: all. TRL's loss leaves out the first, and prompts; of all
+    logits of completions it leaves out the last one's, once they are made."""
+    whole = setup.objective == "grpo" and setup.loss not in LABELLED
+    if setup.loss not in LABELLED and not whole:
+        return None
+    return setup.seq_len - max(1, setup.prompt_tokens) + whole
 
 
 def step_of(setup: Setup, adapted: Iterable[Adapted] | None, batch: int = 1) -> flops.Step:

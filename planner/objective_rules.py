@@ -11,6 +11,7 @@ SEQUENCES: dict[str, int] = {"dpo": 2, "orpo": 2}
 COMPARED = ("dpo", "kto")  # objectives that hold what is trained against a reference inside the step
 # Of preferences a loss keeps each label's log-probability: of logits in tiles, or of all of them in float32.
 OF_PREFERENCES = ("tiled", "full")
+OF_COMPLETIONS = ("tiled", "fused", "full")  # of all their logits, by one kernel or operation by operation
 # The share of a GPU that a vLLM beside the trainer takes where nobody says: vllm_gpu_memory_utilization of TRL 1.16
 # (trainer/grpo_config.py), gpu_memory_utilization of Unsloth's FastLanguageModel.from_pretrained (models/loader.py).
 VLLM_SHARES = {"colocate": 0.3, "shared": 0.5}
@@ -18,16 +19,23 @@ SHARES_GPU = tuple(VLLM_SHARES)
 NOT_MODELLED = ("reward", "ppo", "rloo", "simpo", "cpo", "ipo")  # objectives that are known, not modelled
 
 
+def _listed(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
 def check_objective(setup: Any) -> None:
     """Raise InputError for what an objective excludes, naming the field."""
     _check_completions(setup)
     if setup.objective == "sft":
         return
-    if setup.loss not in OF_PREFERENCES:
-        raise InputError(
-            "loss", setup.loss, f"{' or '.join(OF_PREFERENCES)} with objective {setup.objective}",
-            "Tiled is TRL's from 1.16 on, full that of LLaMA-Factory.",
-        )  # fmt: skip
+    known = OF_COMPLETIONS if setup.objective == "grpo" else OF_PREFERENCES
+    if setup.loss not in known:
+        told = (
+            "Tiled is TRL's from 1.15 on, fused that of 1.14, full that before."
+            if setup.objective == "grpo"
+            else "Tiled is TRL's from 1.16 on, full that of LLaMA-Factory."
+        )
+        raise InputError("loss", setup.loss, f"{_listed(known)} with objective {setup.objective}", told)
     if setup.objective == "orpo" and setup.loss == "tiled":
         raise InputError("loss", "tiled", "full with objective orpo", "Its tokens' own loss wants logits.")
     for name in ("pipeline_parallel", "sequence_parallel"):
@@ -56,8 +64,6 @@ def _check_completions(setup: Any) -> None:
         return
     if prompt >= length:
         raise InputError("prompt-tokens", prompt, f"fewer than the {length} tokens of a sequence")
-    if setup.loss != "tiled":
-        raise InputError("loss", setup.loss, "tiled with objective grpo", "It is TRL's from 1.16 on.")
     if setup.reference == "precomputed":
         raise InputError("reference", "precomputed", "none or base with objective grpo")
     _check_engine(setup)

@@ -33,7 +33,7 @@ from .schema import Architecture, Notice
 from .selective import check_selective
 from .setup import Setup, split_batch
 from .sharing import check_shares
-from .trainers import SETUP_FIELDS, filled, sharded_alone, usual
+from .trainers import SETUP_FIELDS, filled, for_completions, sharded_alone, usual
 
 if TYPE_CHECKING:  # loaded where a time is asked for
     from .fact_types import Accelerator
@@ -158,16 +158,16 @@ def data_of(
     )
 
 
-def usual_of(objective: str) -> dict[str, Any]:
+def usual_of(objective: str, trainer: str | None = None) -> dict[str, Any]:
     """How preferences are trained where nothing else is said: sequences padded to the longest, with TRL's loss, or
-    for ORPO LLaMA-Factory's; GRPO has no reference (TRL's beta is 0)."""
-    own = {"reference": "none"} if objective == "grpo" else {}
+    for ORPO LLaMA-Factory's; GRPO has no reference (TRL's beta is 0), and the loss of its trainer's version."""
+    own = {"reference": "none", **for_completions(trainer)} if objective == "grpo" else {}
     return {
-        **own,
         "loss": "full" if objective == "orpo" else "tiled",
         "packing": "padded",
         "outputs_held": False,
         "outputs_widened": False,
+        **own,
     }
 
 
@@ -251,7 +251,7 @@ def _setup_from(given: tuple[tuple[str, type, Any], ...], seq_len: int, model_ty
     if copies > 1:
         values.setdefault("sharding", usual(values, "sharding") or ("fsdp" if method == "full" else "ddp"))
     if values.get("objective", "sft") != "sft":
-        values = {**usual_of(str(values["objective"])), **values}
+        values = {**usual_of(str(values["objective"]), values.get("trainer")), **values}
     values = filled(values, model_type)
     if method == "qlora":
         values.setdefault("quantize", "nf4")

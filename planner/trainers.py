@@ -32,7 +32,7 @@ SETUP_FIELDS = tuple(Setup.__dataclass_fields__)
 # When a group of fields applies, in the order in which they are laid over each other.
 GROUPS = (
     "setup", "lora", "qlora", "full", "fsdp", "zero", "ddp", "alone-full", "fsdp-full", "zero-full",
-    "fsdp-qlora", "zero-qlora", "checkpointed",
+    "fsdp-qlora", "zero-qlora", "checkpointed", "grpo",
 )  # fmt: skip
 BESIDE = (
     "name", "title", "aliases", "metric", "notes", "advice", "claim", "experts_quantised", "sharded_alone", "general",
@@ -52,7 +52,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Trainer:
-    """A profile. `groups` holds fields of Setup by when they apply; `metric` is what its own figures of memory are
+    """A profile. `groups` holds fields of Setup by when they apply (those of "grpo" by `for_completions`); `metric` is what its own figures of memory are
     (allocated, reserved, device), where it has some; QLoRA quantises the experts of `experts_quantised`, model types.
     `sharded_alone`: its sharding holds on one GPU too, whose units are still gathered in what is computed in.
     `general`: of a sort of programs, such as loops of one's own, and not of one whose code was read.
@@ -322,6 +322,12 @@ def filled(given: Mapping[str, Any], model_type: str = "") -> dict[str, Any]:
     if found.get("precision") == "fp32" and "autocast" not in said:
         found.pop("autocast", None)  # it is 16 bits that a trainer's autocast is for
     return found
+
+
+def for_completions(name: str | None) -> Mapping[str, Any]:
+    """Fields of a set-up that learns from completions, by the trainer of that name; empty where it says nothing."""
+    trainer = find(name or PLAIN)
+    return {} if trainer is None else trainer.groups.get("grpo", {})
 
 
 def sharded_alone(given: Mapping[str, Any]) -> bool:

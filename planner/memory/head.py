@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..setup import Setup
 from .elementwise import activation, drop, layer_norm, norm
-from .log_probs import by_entries, gathered, recomputed, tiled
+from .log_probs import by_entries, by_sequence, completions, gathered, labelled, recomputed, tiled
 from .passes import CASTS, FLOAT32, Pass
 from .products import Weight, adapted, linear, whole
 from .stretch import Held, Stretch, label_kept, plus, stretch
@@ -141,6 +141,11 @@ def head_stretches(
         final = inner
     elif loss.startswith(_NONE_HELD):
         final = _in_pieces(run, inner, head, loss, chunk)
+    elif run.sampled:
+        inner, rows = completions(run, inner, head.reads), labelled(run) + run.sequences
+        final = by_sequence(
+            run, unembed(run, inner, head, traits, rows), head.vocab, fused=loss == "fused"
+        )
     elif run.preference:
         final = gathered(run, unembed(run, inner, head, traits, run.tokens), head.vocab)
     elif loss.startswith("split"):

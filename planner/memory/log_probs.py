@@ -5,18 +5,22 @@ Sources: trl 1.16, trl/kernels/chunked_logprob.py (ChunkedLogProbFunction) and t
 (add_fused_lm_head); PrimeIntellect-ai/prime-rl b798a90d, src/prime_rl/trainer/models/layers/lm_head.py
 (_ChunkedLogProbEntropyFn); trl 1.12 and 1.14, trl/trainer/sft_trainer.py (_chunk, _chunked_cross_entropy_loss);
 LLaMA-Factory 0.9, src/llamafactory/train/trainer_utils.py (get_batch_logps) and train/dpo/trainer.py
-(concatenated_forward); pytorch v2.13, aten/src/ATen/native/cuda/SoftMax.cu (host_softmax).
+(concatenated_forward); pytorch v2.13, aten/src/ATen/native/cuda/SoftMax.cu (host_softmax); of completions, trl 0.16
+to 1.13, trl/trainer/grpo_trainer.py (_get_per_token_logps) and trl/trainer/utils.py (selective_log_softmax,
+entropy_from_logits), trl 1.14, trl/kernels/logprob_entropy.py (_LogProbEntropyFunction); pytorch v2.13,
+torch/csrc/autograd/FunctionsManual.cpp (logsumexp_backward).
 """
 
 from __future__ import annotations
 
 from .passes import FLOAT32, Pass
-from .tape import Buffer, Gradients, Size, Value, beside, cast
+from .tape import Buffer, Gradients, Size, Value, beside, cast, piece, scale
 from .unembedding import Head
 
 TILE_TOKENS, TILE_ENTRIES = 4096, 32768  # TOKEN_CHUNK_SIZE, _CHUNKED_LOGPROB_CHUNK_SIZE
 INDEX, TRUTH = 8, 1
 ROWS_WHILE_FOLDING = 7  # float32 values a row: maxima, sums and the label's logit
+ENTROPY_ROWS = 128  # entropy_from_logits, chunk_size
 FIELDS = 3  # float32 values a row that are handed on: log-probability, entropy, mean logit
 
 
@@ -183,3 +187,59 @@ def gathered(run: Pass, logits: Value, vocab: int) -> Value:
     chances = tape.new(size)
     del copied
     return tape.apply((part,), 0, FLOAT32, (chances, tape.new(rows * INDEX)), beside(tape, size, size))
+
+
+def completions(run: Pass, x: Value, hidden: int) -> Value:
+    """The positions whose logits are of completions, and the one before each: a slice of the hidden states, which a
+    product copies where it is of several sequences."""
+    rows = labelled(run) + run.sequences
+    cut = piece(x, rows * hidden)
+    if run.sequences == 1:
+        return cut
+    size = cut.bytes
+    return cut.tape.apply((cut,), cut.elements, cut.width, (), lambda g: (cut.tape.new(size),))
+
+
+def by_sequence(run: Pass, logits: Value, vocab: int, *, fused: bool) -> Value:
+    """Log-probabilities of completions' labels, of all their logits: TRL's GRPO before 1.15.
+
+    Under autocast accelerate makes the logits float32. All but the last are divided by the temperature into a new
+    tensor, which a sequence at a time is folded: of float32 each label's logit less the log of the sum of
+    exponentials, which both keep that tensor; of 16 bits by log_softmax, whose results are kept. On the way back the
+    gradients of all sequences are made one by one (of float32 beside two such tensors) and joined to one: three
+    times the logits, 12 bytes each in float32, of one sequence 16. `fused`: one kernel (1.14) that keeps the logits
+    as they came and makes their gradient in a new tensor. Neglects a few numbers a row, and that TRL before 1.8 lets
+    the undivided logits go before the entropies, which counts where fewer than some 400 positions are scored.
+    """
+    tape, entries = run.tape, labelled(run) * vocab
+    one, few = (run.length - run.unscored) * vocab, min(labelled(run), ENTROPY_ROWS) * vocab
+    logits = cast(logits, FLOAT32) if run.autocast else logits
+    width, size = logits.width, entries * logits.width
+    part = piece(piece(logits, entries), entries)
+    if fused:
+        return tape.apply((part,), 0, FLOAT32, (part.buffer,), lambda g: (tape.new(size),))
+    cooled, wide = scale(part), width == FLOAT32
+    chosen = cooled
+
+    def laid(g: Buffer) -> Gradients:
+        zeros = tape.new(size)  # each label's, in zeros, is added to the others
+        del zeros
+        return (g,)
+
+    if wide:
+        chosen = tape.apply((cooled,), entries, width, (cooled.buffer,), laid, out=cooled.buffer)
+    joined = tape.apply((chosen,), entries, width, (), lambda g: (tape.new(size),), out=cooled.buffer)
+
+    def rule(g: Buffer) -> Gradients:
+        made = tape.new(size)
+        work = tape.new(2 * one * width if wide else one * width)
+        del work
+        return (made,)
+
+    folding = tape.new(one * width) if wide else None
+    del folding
+    kept = None if wide else tape.new(size)
+    found = tape.apply((joined,), 0, FLOAT32, (kept,), rule)
+    work = tape.new(few * (3 * width))  # entropies, which nobody learns from
+    del work
+    return found

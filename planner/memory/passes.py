@@ -43,7 +43,7 @@ class Pass:
     has them.
 
     The loss: `outputs_held` and `outputs_widened` as the set-up has them. `preference`: it is of preferences, and
-    scores all positions of a sequence but `unscored`.
+    scores all positions of a sequence but `unscored`; `sampled`: it is of completions (GRPO).
 
     Several GPUs: matrices are `split` over tensor-parallel ones, and with `split_stream` the hidden states between
     them by positions; experts over `expert_split`.
@@ -74,6 +74,7 @@ class Pass:
     outputs_held: bool = False
     preference: bool = False
     unscored: int = 1
+    sampled: bool = False
     outputs_widened: bool = False
     saved: int = FLOAT32
     inputs_kept: bool = False
@@ -186,7 +187,7 @@ def make_pass(
         wide_norms=setup.upcast_norms and stream < FLOAT32,
         split=setup.tensor_parallel, split_stream=setup.split_stream and setup.tensor_parallel > 1,
         expert_split=setup.expert_parallel, outputs_held=setup.outputs_held, preference=setup.objective != "sft",
-        unscored=max(1, setup.prompt_tokens),
+        unscored=max(1, setup.prompt_tokens), sampled=setup.objective == "grpo",
         outputs_widened=setup.outputs_widened and setup.under_autocast,
         saved=width if mixed or not setup.upcast_small else FLOAT32, inputs_kept=setup.quantised_inputs_kept,
         before_held=setup.before_held, fused_heads=setup.fused_heads,

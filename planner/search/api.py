@@ -139,7 +139,7 @@ def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str
     if setup.get("vllm_tensor_parallel") == 1:
         del setup["vllm_tensor_parallel"]
     if (objective := str(setup.get("objective", "sft"))) != "sft":
-        setup = {**usual_of(objective), **setup}
+        setup = {**usual_of(objective, setup.get("trainer")), **setup}
     asked = {"objective": objective, "prompt_tokens": setup.get("prompt_tokens")}
     seq_len = sequence_length(arch, grpo.length_of(options["seq_len"], asked))
     data = data_of(options["model"], options, seq_len)

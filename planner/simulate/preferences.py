@@ -2,7 +2,8 @@
 
 TRL 1.16 runs the model without its unembedding, picks the positions that carry a label and projects them in tiles; a
 kernel folds each tile into sums where it lies. LLaMA-Factory casts all logits to float32 and takes each label's entry
-of their log-softmax. Both run the reference after the trained model, without gradients, by switching the adapter off;
+of their log-softmax. TRL's GRPO before 1.15 makes all logits of completions, and before 1.14 folds them a sequence at
+a time. All run the reference after the trained model, without gradients, by switching the adapter off;
 they switch dropout off too. Sources: trl 1.16, kernels/chunked_logprob.py, trainer/{utils.py, dpo_trainer.py,
 kto_trainer.py}; LLaMA-Factory 0.9, train/trainer_utils.py, train/dpo/trainer.py; pytorch v2.13,
 aten/src/ATen/native/cuda/SoftMax.cu.
@@ -24,6 +25,7 @@ from .timeline import Place
 from .tracker import Tracker
 
 TILE_TOKENS, TILE_ENTRIES = 4096, 32768
+ENTROPY_ROWS = 128
 FOLDED = 7  # float32 values a row while tiles are folded
 
 
@@ -70,6 +72,42 @@ def _tiles(hidden: Any, weight: Any, compute: Any, tracker: Tracker) -> Iterator
             del tile, part
 
 
+class _Fused(torch.autograd.Function):  # type: ignore[misc]
+    """Each label's log-probability by one kernel, which keeps the logits and makes their gradient in a new tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Any) -> Any:
+        ctx.save_for_backward(logits)
+        return logits.new_empty(logits.shape[:-1], dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        return torch.empty_like(ctx.saved_tensors[0], memory_format=torch.contiguous_format)
+
+
+class _Taken(torch.autograd.Function):  # type: ignore[misc]
+    """Each label's logit, whose gradient is laid into zeros where they lie: torch's own makes a second such tensor of
+    tensors without values (pytorch v2.13, torch/csrc/autograd/FunctionsManual.cpp, gather_backward)."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Any, labels: Any) -> Any:
+        ctx.save_for_backward(logits, labels)
+        return torch.gather(logits, 2, labels.unsqueeze(2)).squeeze(2)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> tuple[Any, None]:
+        logits, labels = ctx.saved_tensors
+        return torch.zeros_like(logits).scatter_add_(2, labels.unsqueeze(2), grad.unsqueeze(2)), None
+
+
+def _log_sum(rows: Any) -> Any:
+    """The log of the sum of a row's exponentials: the kernels make these in a tensor of their own (pytorch v2.13,
+    aten/src/ATen/native/ReduceOps.cpp, logsumexp_out_impl)."""
+    held = torch.empty_like(rows)
+    del held
+    return torch.logsumexp(rows, -1)
+
+
 def _log_softmax(rows: Any) -> Any:
     """CUDA's, which copies rows that do not lie together."""
     copied = rows.contiguous()
@@ -112,7 +150,9 @@ class Preferences:
 
     def _chances(self, batch: dict[str, Any]) -> tuple[Any, ...]:
         """Log-probabilities of all labels, and what the loss holds beside them."""
-        return self._tiled(batch) if self.setup.loss == "tiled" else self._gathered(batch)
+        if self.setup.loss == "tiled":
+            return self._tiled(batch)
+        return self._by_sequence(batch) if self.setup.objective == "grpo" else self._gathered(batch)
 
     def _tiled(self, batch: dict[str, Any]) -> tuple[Any, ...]:
         found = self.base.base_model(**batch)
@@ -144,6 +184,29 @@ class Preferences:
         labels = batch["input_ids"][:, 1:].clone()
         taken = torch.gather(_log_softmax(logits[:, :-1]), 2, labels.unsqueeze(2)).squeeze(2)
         return taken, logits
+
+    def _by_sequence(self, batch: dict[str, Any]) -> tuple[Any, ...]:
+        scored = self.setup.seq_len - max(1, self.setup.prompt_tokens)
+        made = self.base(**batch, logits_to_keep=scored + 1).logits
+        made = made.to(torch.float32) if self.kernels.autocast else made
+        labels = batch["input_ids"][:, -scored:]
+        part = made[:, :-1][:, -scored:]
+        if self.setup.loss == "fused":
+            return (_Fused.apply(part),)
+        cooled = part / 1.0
+        if cooled.dtype == torch.float32:
+            chosen = _Taken.apply(cooled, labels)
+            found = chosen - torch.stack([_log_sum(one) for one in cooled])
+        else:
+            pairs = zip(cooled, labels, strict=True)
+            found = torch.stack([_log_softmax(one).gather(1, own.unsqueeze(1)).squeeze(1) for one, own in pairs])
+        with torch.no_grad():
+            for few in cooled.reshape(-1, cooled.shape[-1]).split(ENTROPY_ROWS):
+                chances = torch.log_softmax(few, -1)
+                (torch.exp(chances) * chances).sum(-1)
+                del chances
+        del made
+        return (found,)
 
     @contextmanager
     def _as_reference(self) -> Iterator[None]:

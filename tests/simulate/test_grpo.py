@@ -13,9 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from planner import adapter, estimate, flops
 from planner.architecture.build import build
+from planner.choices import Loss, Precision
 from planner.errors import InputError
 from planner.memory import estimate_memory
-from planner.objective import generation
+from planner.objective import generation, step_of
+from planner.running import running
 from planner.setup import Setup
 from planner.simulate.core import simulate_step
 from tests.simulate.test_preferences import folding
@@ -102,6 +104,73 @@ def test_an_estimate_says_what_a_simulation_says(name: str) -> None:
     assert found.allocated_bytes - fixed == pytest.approx(ran.peak.bytes, rel=0.01)
 
 
+def measured_of_all(setup: Setup) -> tuple[int, int]:
+    """The same of what TRL did before 1.15: all logits of completions, held by the model's output and divided by the
+    temperature, folded by TRL's own functions as they still run where no kernel of its can."""
+    utils = pytest.importorskip("trl.trainer.utils")
+    made = real(LLAMA, LORA, setup)
+    model, scored = made.model.train(), setup.seq_len - setup.prompt_tokens
+    checkpointed(made, setup)
+    ids, losses = torch.ones(setup.micro_batch, setup.seq_len, dtype=torch.long), []
+
+    def forward() -> Any:
+        outputs = model(input_ids=ids, attention_mask=torch.ones_like(ids), logits_to_keep=scored + 1)
+        logits = outputs.logits[:, :-1, :][:, -scored:, :] / 0.9
+        found = utils.selective_log_softmax(logits, ids[:, -scored:])
+        with torch.no_grad():
+            utils.entropy_from_logits(logits)
+        return found.sum()
+
+    before, held = allocated(lambda: losses.append(forward()))
+    backward, _ = allocated(lambda: losses.pop().backward())
+    return held, max(before, held + backward)
+
+
+OF_ALL = {
+    "lora": replace(GRPO, loss="full"),
+    "one sequence": replace(GRPO, loss="full", micro_batch=1, seq_len=300, prompt_tokens=12),
+    "checkpointed": replace(GRPO, loss="full", checkpointing="layer"),
+    "full": replace(GRPO, loss="full", method="full"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(OF_ALL))
+def test_all_logits_take_what_trls_functions_take_of_them(name: str) -> None:
+    """Estimated, simulated and measured, in float32 on the CPU."""
+    setup = OF_ALL[name]
+    held, top = measured_of_all(setup)
+    assert simulated(LLAMA, setup) == (pytest.approx(held, rel=0.01), pytest.approx(top, rel=0.01))
+    pairs = None if setup.method == "full" else adapter.adapt(build(LLAMA), LORA)
+    found = estimate_memory(build(LLAMA), replace(setup, generation="server"), pairs)
+    ran = simulate_step(LLAMA, None if pairs is None else LORA, setup, block_bytes=1)
+    assert found.allocated_bytes - 3 * 8 * setup.tokens - 2 * 8_519_680 == pytest.approx(ran.peak.bytes, rel=0.01)
+    assert flops_of(setup) == ran.total_flops
+
+
+def flops_of(setup: Setup) -> int:
+    """FLOPs of the training step by the formulas."""
+    pairs = None if setup.method == "full" else adapter.adapt(build(LLAMA), LORA)
+    step = step_of(setup, pairs, setup.micro_batch)
+    return flops.FLOPS_PER_MAC * flops.step_macs(build(LLAMA), step, pairs).total
+
+
+@pytest.mark.parametrize("loss", ["full", "fused"])
+@pytest.mark.parametrize("precision", ["bf16", "autocast"])
+def test_all_logits_in_16_bits_and_under_autocast(loss: Loss, precision: Precision) -> None:
+    setup = replace(GRPO, loss=loss, precision=precision, generation="server", attention_kernel="sdpa")
+    found = estimate_memory(build(LLAMA), setup, adapter.adapt(build(LLAMA), LORA))
+    ran = simulate_step(LLAMA, LORA, setup, block_bytes=1)
+    assert found.allocated_bytes - 3 * 8 * setup.tokens - 2 * 8_519_680 == pytest.approx(ran.peak.bytes, rel=0.01)
+
+
+def test_a_version_of_trl_brings_its_loss() -> None:
+    for name, loss in (("trl-0.21", "full"), ("trl-1.6", "full"), ("trl-1.14", "fused"), ("trl", "tiled")):
+        made = running(LLAMA, {"objective": "grpo", "trainer": name, "batch": 4, "seq_len": 96})
+        assert made.setup.loss == loss, name
+    said = running(LLAMA, {"objective": "grpo", "trainer": "trl-1.6", "loss": "tiled", "batch": 4, "seq_len": 96})
+    assert said.setup.loss == "tiled"
+
+
 def test_an_estimate_counts_every_pass_of_a_step() -> None:
     """Against the simulation, to the last FLOP: each tile of logits is made twice."""
     options: dict[str, Any] = {
@@ -177,7 +246,7 @@ def test_generation_is_counted_as_torch_counts_it(prompt: int) -> None:
 
 
 EXCLUDED: tuple[tuple[dict[str, Any], str], ...] = (
-    ({"objective": "grpo", "loss": "full"}, "tiled with objective grpo"),
+    ({"objective": "grpo", "loss": "shifted"}, "tiled, fused or full with objective grpo"),
     ({"objective": "grpo", "loss": "tiled", "reference": "precomputed"}, "none or base"),
     ({"objective": "grpo", "loss": "tiled", "prompt_tokens": 2048}, "fewer than the 2048 tokens"),
     ({"objective": "grpo", "loss": "tiled", "packing": "packed"}, "full or padded"),
