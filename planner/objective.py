@@ -40,8 +40,8 @@ def passes(objective: str, reference: str, generation: str = "transformers") -> 
 
 
 def scored_of(setup: Setup) -> int | None:
-    """Positions of a sequence that logits are made of; None: all. TRL's loss leaves out the first, and prompts; of all
-    logits of completions it leaves out the last one's, once they are made."""
+    """Positions of a sequence that logits are made of; None: all. TRL's loss leaves out the first, and prompts; of
+    all logits of completions it leaves out the last one's, once they are made."""
     whole = setup.objective == "grpo" and setup.loss not in LABELLED
     if setup.loss not in LABELLED and not whole:
         return None

@@ -40,13 +40,13 @@ ALPHA_RULES = {True: "alpha/sqrt(rank)", False: "alpha/rank"}
 USUAL: dict[str, Any] = {
     "precision": None, "autocast": None, "tf32": None, "quantize": None, "quantize_experts": None, "optimizer": None,
     "upcast_small": None, "optimizer_in_backward": None, "lora_dropout": None, "lengths_vary": None,
-    "attention_kernel": None, "kernels": None, "loss": None, "packing": None, "accumulation": 1,
+    "attention_kernel": None, "kernels": None, "loss": None, "packing": None, "accumulation": 1, "calibration": None,
     "objective": None, "reference": None, "prompt_tokens": None, "generation": None, "group": None,
     "vllm_memory": None, "vllm_sleep": None, "vllm_gpus": None, "vllm_tensor_parallel": None,
     "mean_completion": None, "eval_batch": None, "loading": None, "placing": None, "fsdp_units": None,
     "gpu": None, "gpus": 1, "gpus_per_node": 8, "sharding": None, "tensor_parallel": 1, "pipeline_parallel": 1,
     "expert_parallel": 1, "sequence_parallel": 1, "shard_size": None, "reduce_buckets": None,
-    "offload": None, "host_memory": None, "trainer": None, "price": None, "calibration": None,
+    "offload": None, "host_memory": None, "trainer": None, "price": None, "expandable_segments": None,
 }  # fmt: skip
 
 

@@ -71,6 +71,7 @@ class Setup:
     `packing`: sequences are "full", or shorter ones are "padded" (attention gets a mask) or "packed" together
         (documents kept apart by lengths under flash attention, by a mask otherwise).
     `lengths_vary`: batches differ in length (`seq_len` is the longest): the allocator keeps blocks of many sizes.
+    `expandable_segments`: one that maps memory where it is wanted does not (PYTORCH_ALLOC_CONF).
     `checkpointing`: layers run again in the backward pass; `reentrant`: by torch's older way.
     `input_grads`: the embedding's output needs a gradient, as HF has it with checkpointing; None follows that.
     `attention_kernel`: who computes attention; `kernels`: whose elementwise code runs, which decides what is kept.
@@ -104,8 +105,7 @@ class Setup:
     `optimizer`, and `optimizer_kernel`: how AdamW runs: fused (HF's Trainer), foreach (torch's default on CUDA) or a
         loop over tensors. `optimizer_in_backward`: it steps as soon as a gradient is there, which then goes.
     `main_grads`: gradients are added up in a float32 buffer that stands all along, whole on each GPU, as Megatron's.
-    `deferred_gradients`: FSDP exchanges none before the last micro-step, so that all are held whole to then, in the
-        type that is computed in or in float32.
+    `deferred_gradients`: FSDP exchanges none before the last micro-step: held whole, as computed or in float32.
     `gradients_kept`: they are set to zero after a step, not dropped, as torch's zero_grad did before 2.0.
 
     Several GPUs:
@@ -120,8 +120,7 @@ class Setup:
     `gathered_kept`: without checkpointing ZeRO-3's gathered weights stay for the way back, as by torch's Linear.
     `reduce_buckets`: through what ZeRO reduces gradients: "fitted", as large as they are at the most; "one", of
         DeepSpeed's default size, however few parameters are trained; "two", under ZeRO-1 and 2 with overlap_comm.
-    `offload`: states, or also parameters, are in the host's memory.
-    `trainer`: the profile that filled the fields, which gives the overheads.
+    `offload`: states, or also parameters, are in the host's memory. `trainer`: the profile that filled the fields.
 
     Before the first step (`memory.loading` has what each word means):
     `loading`: how the base gets onto a GPU. `prepared_wide`: all that is not quantised is float32 for a while.
@@ -139,6 +138,7 @@ class Setup:
     accumulation: int = 1
     packing: Packing = "full"
     lengths_vary: bool = False
+    expandable_segments: bool = False
     loss: Loss = "full"
     loss_chunk: int = 4096
     objective: Objective = "sft"

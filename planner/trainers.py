@@ -52,8 +52,9 @@ class Claim:
 
 @dataclass(frozen=True)
 class Trainer:
-    """A profile. `groups` holds fields of Setup by when they apply (those of "grpo" by `for_completions`); `metric` is what its own figures of memory are
-    (allocated, reserved, device), where it has some; QLoRA quantises the experts of `experts_quantised`, model types.
+    """A profile. `groups` holds fields of Setup by when they apply, those of "grpo" by `for_completions`; `metric` is
+    what its own figures of memory are (allocated, reserved, device), where it has some; QLoRA quantises the experts
+    of `experts_quantised`, model types.
     `sharded_alone`: its sharding holds on one GPU too, whose units are still gathered in what is computed in.
     `general`: of a sort of programs, such as loops of one's own, and not of one whose code was read.
     `like`: the profile that holds but for what this one says; `own` are the claims that are its own.

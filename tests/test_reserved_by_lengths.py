@@ -8,6 +8,7 @@ from planner.errors import InputError
 from planner.running import running
 from planner.simulate.core import simulate_step
 from planner.simulate.timeline import PARTS
+from planner.trainers import filled
 from tools.caching_allocator import MIB, CachingAllocator, OutOfMemoryError
 from tools.reserved_by_lengths import LEAST, LONG, Step, lengths, record, reserved
 
@@ -111,6 +112,9 @@ def test_an_option_says_that_lengths_vary() -> None:
     varied = running("01-ai/Yi-6B-Chat", {**options, "lengths_vary": True}).memory()
     assert varied.allocated_bytes == same.allocated_bytes
     assert varied.reserved_bytes > same.reserved_bytes
+    mapped = running("01-ai/Yi-6B-Chat", {**options, "lengths_vary": True, "expandable_segments": True}).memory()
+    assert mapped.reserved_bytes == same.reserved_bytes
+    assert filled({"trainer": "unsloth-2025"})["expandable_segments"]
     assert varied.within is not None
     assert varied.within.kind == "unnamed"
     known = (

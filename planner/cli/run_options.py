@@ -24,7 +24,7 @@ BESIDE = ("eval_batch",)  # what runs between steps
 BEFORE = ("loading", "placing")  # what comes before the first
 HELD = (
     "precision", "autocast", "tf32", "quantize", "quantize_experts", "upcast_small", "optimizer",
-    "optimizer_in_backward", "lora_dropout", "lengths_vary", "trainer",
+    "optimizer_in_backward", "lora_dropout", "lengths_vary", "expandable_segments", "trainer",
 )  # fmt: skip
 SPREAD = (
     "sharding", "shard_size", "tensor_parallel", "pipeline_parallel", "expert_parallel", "sequence_parallel",
@@ -141,6 +141,11 @@ def _others() -> dict[str, dict[str, Any]]:
             "is_flag": True, "default": None,
             "help": "Batches of many lengths, --seq-len the longest: torch's allocator keeps blocks of each. Not "
             "where every batch has a sample as long as the cap.",
+        },
+        "expandable_segments": {
+            "is_flag": True, "default": None,
+            "help": "PYTORCH_ALLOC_CONF=expandable_segments:True: batches of many lengths leave no blocks of each. "
+            "Default: off, or the trainer's.",
         },
         "autocast": {
             "is_flag": True, "default": None,

@@ -143,9 +143,7 @@ def head_stretches(
         final = _in_pieces(run, inner, head, loss, chunk)
     elif run.sampled:
         inner, rows = completions(run, inner, head.reads), labelled(run) + run.sequences
-        final = by_sequence(
-            run, unembed(run, inner, head, traits, rows), head.vocab, fused=loss == "fused"
-        )
+        final = by_sequence(run, unembed(run, inner, head, traits, rows), head.vocab, fused=loss == "fused")
     elif run.preference:
         final = gathered(run, unembed(run, inner, head, traits, run.tokens), head.vocab)
     elif loss.startswith("split"):

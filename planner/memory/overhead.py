@@ -27,11 +27,13 @@ def cached(setup: Setup, apart: int, whole_units: int, varied: int, known: Const
     Blocks that served one phase of the step (layers, the unembedding with its loss, the update) seldom serve another,
     so that much of the smaller phases' transient bytes (`apart`) comes on top; blocks of gathered units live on a
     stream of their own. Where lengths vary, blocks of one length seldom serve another: much of what grows with the
-    length (`varied`) is held several times over.
+    length (`varied`) is held several times over, but in expandable segments, which map memory where it is wanted
+    (pytorch v2.13, docs/source/notes/cuda.rst, expandable_segments).
     """
     known = known or constants()
     gathered = known.cached_gathered * whole_units if setup.gpus > 1 else 0
-    return round(known.cached_apart * apart + gathered + known.cached_varied * varied * setup.lengths_vary)
+    fixed = setup.lengths_vary and not setup.expandable_segments
+    return round(known.cached_apart * apart + gathered + known.cached_varied * varied * fixed)
 
 
 def beyond_peak(moments: Iterable[Moment], step_cached: int, before: int) -> int:

@@ -395,4 +395,5 @@ def _cached(setup: Setup, apart: Array, streamed: Any, varied: Any) -> Array:
     """`memory.overhead.cached` at every point."""
     known = constants()
     gathered = known.cached_gathered * np.asarray(streamed, float)
-    return np.rint(known.cached_apart * apart + gathered + known.cached_varied * varied * setup.lengths_vary)
+    fixed = setup.lengths_vary and not setup.expandable_segments
+    return np.rint(known.cached_apart * apart + gathered + known.cached_varied * varied * fixed)

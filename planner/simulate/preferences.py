@@ -199,7 +199,9 @@ class Preferences:
             found = chosen - torch.stack([_log_sum(one) for one in cooled])
         else:
             pairs = zip(cooled, labels, strict=True)
-            found = torch.stack([_log_softmax(one).gather(1, own.unsqueeze(1)).squeeze(1) for one, own in pairs])
+            found = torch.stack(
+                [_log_softmax(one).gather(1, own.unsqueeze(1)).squeeze(1) for one, own in pairs]
+            )
         with torch.no_grad():
             for few in cooled.reshape(-1, cooled.shape[-1]).split(ENTROPY_ROWS):
                 chances = torch.log_softmax(few, -1)

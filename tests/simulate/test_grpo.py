@@ -143,7 +143,9 @@ def test_all_logits_take_what_trls_functions_take_of_them(name: str) -> None:
     pairs = None if setup.method == "full" else adapter.adapt(build(LLAMA), LORA)
     found = estimate_memory(build(LLAMA), replace(setup, generation="server"), pairs)
     ran = simulate_step(LLAMA, None if pairs is None else LORA, setup, block_bytes=1)
-    assert found.allocated_bytes - 3 * 8 * setup.tokens - 2 * 8_519_680 == pytest.approx(ran.peak.bytes, rel=0.01)
+    assert found.allocated_bytes - 3 * 8 * setup.tokens - 2 * 8_519_680 == pytest.approx(
+        ran.peak.bytes, rel=0.01
+    )
     assert flops_of(setup) == ran.total_flops
 
 
@@ -160,14 +162,18 @@ def test_all_logits_in_16_bits_and_under_autocast(loss: Loss, precision: Precisi
     setup = replace(GRPO, loss=loss, precision=precision, generation="server", attention_kernel="sdpa")
     found = estimate_memory(build(LLAMA), setup, adapter.adapt(build(LLAMA), LORA))
     ran = simulate_step(LLAMA, LORA, setup, block_bytes=1)
-    assert found.allocated_bytes - 3 * 8 * setup.tokens - 2 * 8_519_680 == pytest.approx(ran.peak.bytes, rel=0.01)
+    assert found.allocated_bytes - 3 * 8 * setup.tokens - 2 * 8_519_680 == pytest.approx(
+        ran.peak.bytes, rel=0.01
+    )
 
 
 def test_a_version_of_trl_brings_its_loss() -> None:
     for name, loss in (("trl-0.21", "full"), ("trl-1.6", "full"), ("trl-1.14", "fused"), ("trl", "tiled")):
         made = running(LLAMA, {"objective": "grpo", "trainer": name, "batch": 4, "seq_len": 96})
         assert made.setup.loss == loss, name
-    said = running(LLAMA, {"objective": "grpo", "trainer": "trl-1.6", "loss": "tiled", "batch": 4, "seq_len": 96})
+    said = running(
+        LLAMA, {"objective": "grpo", "trainer": "trl-1.6", "loss": "tiled", "batch": 4, "seq_len": 96}
+    )
     assert said.setup.loss == "tiled"
 
 
