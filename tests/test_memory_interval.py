@@ -106,7 +106,7 @@ def test_stand_ins_are_judged_as_unknown_trainers() -> None:
         assert ratio.kind == "offloaded" or (ratio.kind in NAMED) == own
     text = (ROOT / "data" / "measured" / "memory_stand_ins.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(io.StringIO(text)))
-    assert set(near) == {row["source"] for row in rows} and len(rows) == 40
+    assert set(near) == {row["source"] for row in rows} and len(rows) == 41
     since = estimate_of(near["PrimeIntellect-ai/prime-rl"]).within
     assert since and since.kind in NAMED
     still = estimate_of(near["huggingface/peft, pull requests"]).within

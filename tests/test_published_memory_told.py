@@ -38,6 +38,7 @@ COUNTS = {
     "thirteenth": Counts(34, 14, 21, 8, 0),
     "fourteenth": Counts(28, 10, 16, 6, 8),
     "fifteenth": Counts(31, 11, 23, 9, 0),
+    "sixteenth": Counts(27, 12, 19, 8, 0),
 }
 each_set = pytest.mark.parametrize("name", SETS)
 

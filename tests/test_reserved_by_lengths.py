@@ -112,7 +112,9 @@ def test_an_option_says_that_lengths_vary() -> None:
     varied = running("01-ai/Yi-6B-Chat", {**options, "lengths_vary": True}).memory()
     assert varied.allocated_bytes == same.allocated_bytes
     assert varied.reserved_bytes > same.reserved_bytes
-    mapped = running("01-ai/Yi-6B-Chat", {**options, "lengths_vary": True, "expandable_segments": True}).memory()
+    mapped = running(
+        "01-ai/Yi-6B-Chat", {**options, "lengths_vary": True, "expandable_segments": True}
+    ).memory()
     assert mapped.reserved_bytes == same.reserved_bytes
     assert filled({"trainer": "unsloth-2025"})["expandable_segments"]
     assert varied.within is not None

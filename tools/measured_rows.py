@@ -267,7 +267,8 @@ THIRTEENTH: dict[int, str] = {
     889: DEQUANTISED.format("1.00"), 890: DEQUANTISED.format("1.02"), 891: DEQUANTISED.format("1.00"),
     893: "what FSDP's flat parameters leave in the allocator's cache beside everything offloaded is taken too high: "
     "of what is allocated 1.08 (row 892), with a unit of parameters for each layer's tensors 0.83",
-    899: "lengths and checkpointing are guessed: with an evaluation of one sequence at a time 1.11",
+    869: "not explained: 13 GB of 38 sequences at a time, which blocks of many lengths would be, though Unsloth sets "
+    "expandable segments",
 }  # fmt: skip
 FEW_LENGTHS = "--lengths-vary was typed; there are nine samples, of which each batch has two: without it 0.87"
 FOURTEENTH: dict[int, str] = {
@@ -289,7 +290,14 @@ FIFTEENTH: dict[int, str] = {
     "pass under autocast keeps; the run by DDP, that so computes, holds 1.43 GB more, as buckets and states would be",
     956: FUSED.format("1.37", "1.08"), 957: FUSED.format("1.44", "1.11"),
 }  # fmt: skip
+CONTEXT = "keys and values of all GPUs, which accelerate's context parallelism gathers, and their gradients"
+SIXTEENTH: dict[int, str] = {
+    980: CONTEXT, 981: CONTEXT,
+    983: "what was offloaded is not told: states in the host's memory would be 45 GB less",
+    984: "micro-batch, recomputation and optimizer are cut off in what could be read",
+}  # fmt: skip
 OF_SETS = {
     "sixth": SIXTH, "seventh": SEVENTH, "eighth": EIGHTH, "ninth": NINTH, "tenth": TENTH, "eleventh": ELEVENTH,
     "twelfth": TWELFTH, "thirteenth": THIRTEENTH, "fourteenth": FOURTEENTH, "fifteenth": FIFTEENTH,
+    "sixteenth": SIXTEENTH,
 }  # fmt: skip

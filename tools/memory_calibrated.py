@@ -39,6 +39,7 @@ SINCE = (
     "thirteenth",
     "fourteenth",
     "fifteenth",
+    "sixteenth",
 )
 Array = Any
 

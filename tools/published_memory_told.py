@@ -156,6 +156,20 @@ logit, what was measured has room for three. DPO by TRL 0.12 on a laptop (rows 9
 and 1.08, of what is reserved 1.2. GRPO by TRL 0.24 on an AMD card (rows 932 to 934, 0.78 to 0.93, lengths open) and
 by Unsloth (row 935, 0.47).
 """
+SIXTEENTH = """\
+torchtitan's tensor parallelism divides what stands between matrices (`--split-stream`, by the profile since): Qwen3
+32B on 32 and 64 GPUs (rows 972 and 973, 1.89 and 2.24) is 0.91 and 0.90, a row of the fourth set (347) 0.82, which
+was 0.90: of the divided logits the loss holds one more copy than is counted. GRPO of TRL before 1.15 makes all logits
+of completions (`--loss full`, of 1.14 `fused`, each by its version's profile): QLoRA of four Qwen models (rows 967 to
+970, 0.32 to 0.79) is 0.92 to 1.01, two of three rows of the fifteenth set (932 to 934, 0.78 to 0.93) 0.99 and 1.00.
+Unsloth sets torch's expandable segments, which keep no blocks of many lengths (`--expandable-segments`, by the
+profiles of 2025 and 2026): Llama 3.2 of 1B and 3B (rows 977 to 979, 1.96 to 2.61) are 1.07 to 1.15; others of earlier
+sets are lower for it, of which one (row 869) had 1.10 and has 0.48, unexplained.
+Read and not mended: DeepSpeed's pipeline with bfloat16 (rows 964 and 966, 0.83 and 0.75), whose loss copies the
+logits three times; a million tokens by accelerate's context parallelism (rows 980 and 981, 0.73 and 0.64, 7.5 GB
+missing of both), which by default gathers keys and values of all GPUs, 4.3 GB and their gradients, where a ring is
+estimated.
+"""
 SETS = {
     "eighth": Gathering(
         "An eighth", "229d4c8", ", and the bars of LinkedIn's plot are read to a pixel", EIGHTH.rstrip("\n")
@@ -194,6 +208,12 @@ SETS = {
         ". The commands were typed by two readers apart, of whom the second had no list of doubtful points, and "
         "their differences settled before any was predicted or its figure looked at",
         FIFTEENTH.rstrip("\n"),
+    ),
+    "sixteenth": Gathering(
+        "A sixteenth", "4954cd4e",
+        ". The commands were typed by two readers apart, who differed in two things, settled before any was "
+        "predicted or its figure looked at",
+        SIXTEENTH.rstrip("\n"),
     ),
 }  # fmt: skip
 
