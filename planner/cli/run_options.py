@@ -125,42 +125,56 @@ _HOST_MEMORY = {
 
 
 @cache
-def _others() -> dict[str, dict[str, Any]]:
-    """Options that are neither counts nor choices."""
+def _switches() -> dict[str, dict[str, Any]]:
+    """Options that are on, off or as the trainer has it."""
     return {
         "quantize_experts": {
-            "is_flag": True, "default": None,
+            "is_flag": True,
+            "default": None,
             "help": "Experts quantised too, which transformers 5 with bitsandbytes does not do.",
         },
         "upcast_small": {
-            "is_flag": True, "default": None,
+            "is_flag": True,
+            "default": None,
             "help": "QLoRA: what is not quantised in float32, as PEFT's prepare_model_for_kbit_training leaves it. "
             "Default: so with nf4 or int8 where no --trainer is named.",
         },
         "lengths_vary": {
-            "is_flag": True, "default": None,
+            "is_flag": True,
+            "default": None,
             "help": "Batches of many lengths, --seq-len the longest: torch's allocator keeps blocks of each. Not "
             "where every batch has a sample as long as the cap.",
         },
         "expandable_segments": {
-            "is_flag": True, "default": None,
+            "is_flag": True,
+            "default": None,
             "help": "PYTORCH_ALLOC_CONF=expandable_segments:True: batches of many lengths leave no blocks of each. "
             "Default: off, or the trainer's.",
         },
         "autocast": {
-            "is_flag": True, "default": None,
+            "is_flag": True,
+            "default": None,
             "help": "Autocast on 16-bit weights, as HF's Trainer runs them. Default: with nf4 or int8 where no "
             "--trainer is named.",
         },
         "tf32": {
-            "is_flag": True, "default": None,
+            "is_flag": True,
+            "default": None,
             "help": "Products in float32 run as TF32 (torch's allow_tf32, tf32 of HF's Trainer), which PyTorch "
             "leaves off. Default: off, or the trainer's.",
         },
         "optimizer_in_backward": {
-            "is_flag": True, "default": None,
+            "is_flag": True,
+            "default": None,
             "help": "Each weight is updated as soon as its gradient is there, which is then freed; one micro-step.",
         },
+    }
+
+
+def _others() -> dict[str, dict[str, Any]]:
+    """Options that are neither counts nor choices."""
+    return {
+        **_switches(),
         "vllm_memory": {
             "type": Number(), "metavar": "SHARE",
             "help": "grpo: of the GPU, for a vLLM beside the trainer. Default: 0.3, shared 0.5.",

@@ -141,11 +141,8 @@ def head_stretches(
         final = inner
     elif loss.startswith(_NONE_HELD):
         final = _in_pieces(run, inner, head, loss, chunk)
-    elif run.sampled:
-        inner, rows = completions(run, inner, head.reads), labelled(run) + run.sequences
-        final = by_sequence(run, unembed(run, inner, head, traits, rows), head.vocab, fused=loss == "fused")
     elif run.preference:
-        final = gathered(run, unembed(run, inner, head, traits, run.tokens), head.vocab)
+        final = _of_chances(run, inner, head, traits, loss)
     elif loss.startswith("split"):
         final = _split(run, inner, head, traits, loss, chunk)
     else:
@@ -190,6 +187,14 @@ def _transformed(run: Pass, x: Value, head: Head, dense: Dense) -> Value:
     weight = Weight(head.hidden, head.reads, dense.trained, True, dense.unpacked, width)
     made = activation(run, adapted(run, x, run.tokens, weight, dense.pairs), dense.activation)
     return layer_norm(run, made, head.reads)
+
+
+def _of_chances(run: Pass, x: Value, head: Head, traits: Traits, loss: str) -> Value:
+    """A loss of log-probabilities that has all logits: of completions, or of whole sequences."""
+    if not run.sampled:
+        return gathered(run, unembed(run, x, head, traits, run.tokens), head.vocab)
+    x, rows = completions(run, x, head.reads), labelled(run) + run.sequences
+    return by_sequence(run, unembed(run, x, head, traits, rows), head.vocab, fused=loss == "fused")
 
 
 def _in_pieces(run: Pass, x: Value, head: Head, loss: str, chunk: int) -> Value:
