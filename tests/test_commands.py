@@ -44,9 +44,11 @@ def parsed(line: str) -> dict[str, Any]:
     """The options of a printed line as the command line reads them."""
     words = shlex.split(line, comments=True)
     assert words[0] == "lora-plan"
-    command = cli.get_command(click.Context(cli), words[1])
+    # A command keeps the help option of its first context.
+    program = click.Context(cli, **cli.context_settings)
+    command = cli.get_command(program, words[1])
     assert command
-    return command.make_context(words[1], words[2:]).params
+    return command.make_context(words[1], words[2:], parent=program).params
 
 
 @settings(max_examples=25, deadline=None)
