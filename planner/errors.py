@@ -30,12 +30,18 @@ def _elsewhere(word: str, choices: Iterable[str]) -> list[str]:
     return [choice for choice in choices if plain in _ELSEWHERE.get(choice, "").split()]
 
 
+LOOK_ALIKE = str.maketrans("oil", "011")
+
+
 def nearest(word: str, choices: Iterable[str], count: int = 3, cutoff: float = 0.6) -> list[str]:
-    """The choices spelled most like `word`, best first, compared without case."""
+    """The choices spelled most like `word`, best first, compared without case; where none is, letters that look like
+    digits beside a digit are taken for these."""
     import difflib  # a tenth of a cold start, and needed only where something is misspelt
 
     by_lower = {choice.lower(): choice for choice in choices}
-    found = difflib.get_close_matches(word.lower(), list(by_lower), n=count, cutoff=cutoff)
+    typed, found = word.lower(), list[str]()
+    for spelt in (typed, typed.translate(LOOK_ALIKE)) if any(map(str.isdigit, typed)) else (typed,):
+        found = found or difflib.get_close_matches(spelt, list(by_lower), n=count, cutoff=cutoff)
     return [by_lower[key] for key in found]
 
 

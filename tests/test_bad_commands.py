@@ -54,6 +54,7 @@ def said(command: str, options: str) -> str:
         ("estimate", "--trainer huggingface", "trainer: found 'huggingface'", "mean hf-trainer"),
         ("estimate", "--host-memory 512 --offload all", "host-memory: found '512'", "Did you mean 512GiB?"),
         ("estimate", "--gpu h1000", "gpu: found 'h1000', expected a known accelerator", "H100"),
+        ("estimate", "--gpu h1oo", "gpu: found 'h1oo', expected a known accelerator", "H100"),
         ("estimate", "--gpu h100 --gpus 8 --batch 3", "batch: found 3, expected a multiple of 8", "nearest is 8"),
         ("estimate", "--lora-dropout lots", "--lora-dropout: found 'lots', expected a number", ""),
         ("compare", "--methods lora,qlorra", "methods: found 'qlorra', expected one of lora", "mean qlora"),

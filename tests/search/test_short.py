@@ -45,7 +45,7 @@ def test_what_is_not_looked_into_needs_more_than_is_said(model: str, said: dict[
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("moonshotai/Kimi-K2-Instruct", {"gpu": "h100", "gpus": (4, 8)}),
+        ("moonshotai/Kimi-K2-Instruct", {"gpu": "h100", "gpus": 8}),
         ("moonshotai/Kimi-K2-Instruct", {"gpu": "h100,a100 80gb", "gpus": (1, 2), "fit": "sure"}),
         ("meta-llama/Llama-3.3-70B-Instruct", {"gpu": "t4,l4", "gpus": (1, 2), "budget": 100}),
         ("Qwen/Qwen3-30B-A3B", {"gpu": "rtx 3060 12gb", "gpus": 1, "trainer": "trl"}),

@@ -45,14 +45,17 @@ def draw_grid(
     }  # fmt: skip
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
-        FigureCanvasSVG(figure)
+        canvas = FigureCanvasSVG(figure)
         panels = figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared).ravel().tolist()
         paint(panels)
         for axes in panels:
             if not axes.has_data():
                 axes.set_axis_off()
         stream = io.StringIO()
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        for patch in (figure.patch, *(axes.patch for axes in panels)):
+            patch.set(facecolor="none", edgecolor="none")
+        # Not by savefig, which draws everything twice.
+        canvas.print_svg(stream, metadata={"Date": None, "Creator": None})
     svg = stream.getvalue()
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)
     svg = re.sub(r"'?STIXGeneral'?", f"'{SHOWN}', Georgia, serif", svg)
