@@ -38,18 +38,21 @@ def traffic(arch: Architecture, setup: Setup, trained: int, experts: int = 0) ->
     )
 
 
-def _layers(arch: Architecture, setup: Setup) -> int:
-    """Layers whose units are gathered and reduced; one where the model is one unit."""
-    return (
-        1 if in_one(setup) else sum(len(b.layers) for b in arch.blocks if b.stack in ("decoder", "encoder"))
-    )
+def _layers(arch: Architecture) -> int:
+    """Layers of the text."""
+    return sum(len(b.layers) for b in arch.blocks if b.stack in ("decoder", "encoder"))
+
+
+def _units(arch: Architecture, setup: Setup) -> int:
+    """Units that are gathered and reduced: layers, or the one that the whole model is."""
+    return 1 if in_one(setup) else _layers(arch)
 
 
 def _states(arch: Architecture, setup: Setup, trained: int) -> Iterator[Traffic]:
     """Gradients are summed over all GPUs that hold the same layers, those that share a sequence among them, as often
     as `reductions` says; sharded parameters are gathered for the passes of every micro-step, frozen ones too."""
     width = DTYPE_BYTES[setup.trained_dtype]
-    n, layers = setup.shards, _layers(arch, setup)
+    n, layers = setup.shards, _units(arch, setup)
     spread = setup.data_parallel * setup.sequence_parallel
     if setup.sharding in ("none", "ddp"):
         yield Traffic("gradients", "all_reduce", "data", spread, trained * width, 1)
@@ -153,7 +156,7 @@ def _tensor(arch: Architecture, setup: Setup) -> Iterator[Traffic]:
     """Two sums a layer in each pass, over the tokens' hidden states."""
     if setup.tensor_parallel == 1:
         return
-    layers = -(-_layers(arch, setup) // setup.pipeline_parallel)
+    layers = -(-_layers(arch) // setup.pipeline_parallel)
     calls = 2 * layers * passes(setup) * setup.accumulation
     size = setup.tokens * arch.hidden_size * DTYPE_BYTES[setup.compute_dtype]
     yield Traffic("hidden states", "all_reduce", "tensor", setup.tensor_parallel, size * calls, calls)
@@ -210,5 +213,5 @@ def _host(arch: Architecture, setup: Setup, trained: int) -> Iterator[Traffic]:
     if setup.offload in ("parameters", "all"):
         size = -(-units(arch, setup).total // (setup.shards if setup.parameters_sharded else 1))
         yield Traffic(
-            "parameters", "host_copy", "host", 2, 2 * size * setup.accumulation, 2 * _layers(arch, setup)
+            "parameters", "host_copy", "host", 2, 2 * size * setup.accumulation, 2 * _units(arch, setup)
         )

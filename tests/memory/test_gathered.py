@@ -109,6 +109,13 @@ def test_a_user_can_say_what_fsdp_gathers() -> None:
     assert flat["gradients"] - layers["gradients"] == pytest.approx(weights / 8 + weights / 32, rel=1e-3)
 
 
+def sent_of(setup: Setup) -> list[tuple[int, int]]:
+    """Bytes and calls among GPUs that share matrices."""
+    found = [each for each in estimate_memory(ARCH, setup).traffic if each.group == "tensor"]
+    assert found
+    return [(each.bytes, each.calls) for each in found]
+
+
 def test_a_model_as_one_unit_ends_with_its_weights_gradients_and_a_copy_of_these() -> None:
     """6,738,415,616 parameters in 16 bits (norms neglected), whole: gathered throughout, and when all gradients are
     there these and the one that joins them, whatever is trained; LoRA's pairs beside."""
@@ -120,6 +127,9 @@ def test_a_model_as_one_unit_ends_with_its_weights_gradients_and_a_copy_of_these
     named = {item.name: item.bytes for item in root.items}
     assert named["gathered units"] == weights
     assert named["gradients"] == named["gradient buckets"] == pytest.approx(weights, rel=1e-4)
+    # Shared matrices are summed in every layer all the same.
+    both = replace(whole, gpus=16, tensor_parallel=2)
+    assert sent_of(both) == sent_of(replace(both, fsdp_units="flat"))
     lora = replace(whole, method="lora")
     assert (
         flat_gradients(ARCH, lora) == weights and flat_gradients(ARCH, replace(lora, fsdp_units="pairs")) == 0
