@@ -123,7 +123,7 @@ def _setup_of(plan: Plan, run: Running, options: Mapping[str, Any]) -> SetupOf:
     from .running import setup_from
 
     def setup_of(changes: Mapping[str, Any]) -> Setup:
-        method: Method = "qlora" if "quantize" in changes or run.setup.method == "qlora" else "lora"
+        method: Method = "lora" if changes.get("quantize", run.setup.quantize) == "none" else "qlora"
         said = _setup_options(method, {**options, **changes})
         return setup_from(said, plan.workload.seq_len, run.arch.model_type)
 

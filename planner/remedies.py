@@ -2,7 +2,8 @@
 as they are.
 
 Tried are fewer sequences at a time (`accumulation`: the step stays the same), layers computed again in the backward
-pass, a loss that does not hold all logits, and a base in four bits. Every answer is a whole estimate.
+pass, a loss that does not hold all logits, and a base in four bits, or in 16 where its experts would be float32.
+Every answer is a whole estimate.
 """
 
 from __future__ import annotations
@@ -73,9 +74,17 @@ def _open(run: Running) -> tuple[tuple[str, Any], ...]:
         "vllm_sleep": setup.generation in SHARES_GPU and not setup.vllm_sleep,
         "loss": setup.loss in ("full", "shifted") and not head,
         "checkpointing": setup.checkpointing == "none",
-        "quantize": setup.quantize == "none" and setup.method == "lora",
+        "quantize": (setup.quantize == "none" and setup.method == "lora") or _widened(run),
     }
-    return tuple((name, share if name == "vllm_memory" else value) for name, value in CHANGES if new[name])
+    other = {"vllm_memory": share} | ({"quantize": "none"} if _widened(run) else {})
+    return tuple((name, other.get(name, value)) for name, value in CHANGES if new[name])
+
+
+def _widened(run: Running) -> bool:
+    """Whether a quantised base has experts that are not quantised but in float32, and so takes more than 16."""
+    setup = run.setup
+    unquantised = run.arch.has_experts and not setup.quantize_experts
+    return setup.method == "qlora" and unquantised and setup.upcast_small and setup.weight_dtype != "float32"
 
 
 def _thinner(setup: Setup) -> Iterator[int]:

@@ -56,7 +56,7 @@ class Setup:
 
     What is trained, and in which types:
     `method`: an adapter, one on a quantised base, or all weights. `quantize`: how the base is held under "qlora".
-    `quantize_experts`: tensors of experts too, which transformers 5 with bitsandbytes leaves in 16 bits.
+    `quantize_experts`: tensors of experts too, which transformers 5 with bitsandbytes does not quantise.
     `precision`: how the weights are held and computed with; "bf16-master" keeps float32 copies of what is trained in
         the optimizer, "autocast" holds float32 and computes in bfloat16.
     `autocast`: 16-bit weights run under autocast too, as HF's Trainer does with bf16=True.

@@ -300,21 +300,27 @@ def as_spelt(field: str, value: Any) -> Any:
     return ours if ours in CHOICES[field] else value
 
 
+def _experts_too(said: Mapping[str, Any], trainer: Trainer | None, model_type: str) -> dict[str, Any]:
+    """That tensors of experts are quantised, where a trainer does it for a type of model, or by FP8: transformers 5
+    puts its FP8Experts in their place (integrations/finegrained_fp8.py: replace_with_fp8_linear)."""
+    by_trainer = trainer is not None and model_type in trainer.experts_quantised
+    quantised = by_trainer or said.get("quantize") == "fp8"
+    return {"quantize_experts": True} if said.get("method") == "qlora" and quantised else {}
+
+
 def filled(given: Mapping[str, Any], model_type: str = "") -> dict[str, Any]:
     """Fields of a set-up with those of their trainer's profile for a type of model laid under them; `given` holds
     what a user said (method, sharding, gpus, checkpointing among it). None is not said."""
     said = {n: as_spelt(n, v) for n, v in given.items() if v is not None and n in SETUP_FIELDS}
     trainer = find(str(said.get("trainer", PLAIN)))
+    experts = _experts_too(said, trainer, model_type)
     if trainer is None:
         said.setdefault("adapter_dtype", ADAPTER_DTYPE)
-        return {**unnamed(said), **said}
+        return {**unnamed(said), **experts, **said}
     said["trainer"] = trainer.name
     method = str(said.get("method", "lora"))
     sharding = str(said.get("sharding", "none"))
     asked = said.get("checkpointing", trainer.fields(method, sharding, "none").get("checkpointing", "none"))
-    experts = (
-        {"quantize_experts": True} if method == "qlora" and model_type in trainer.experts_quantised else {}
-    )
     found = {**trainer.fields(method, sharding, str(asked)), **experts, **said}
     if found.get("packing") == "packed" and "lengths_vary" not in said:
         found.pop("lengths_vary", None)  # packed sequences have one length

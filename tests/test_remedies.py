@@ -17,10 +17,14 @@ ROOM = {"rtx4090": 24_000_000_000, "h100": 80_000_000_000, "a100-40gb": 40_000_0
 QWEN = "Qwen/Qwen3-8B"
 
 
+def column(options: dict[str, Any]) -> str:
+    return "lora" if options.get("quantize", "none") == "none" else "qlora"
+
+
 def told(options: dict[str, Any]) -> tuple[list[dict[str, Any]] | None, bool, int]:
     """The remedies of an estimate, whether it fits, and its peak."""
     found = estimate(**options).memory or {}
-    main = found["qlora" if options.get("quantize") else "lora"]
+    main = found[column(options)]
     return main["would_fit"], main["fits"], main["per_gpu_bytes"]
 
 
@@ -39,7 +43,7 @@ def test_what_is_said_to_fit_does_as_the_estimate_with_these_options_has_it(**op
     for other in others or ():
         changed = {**options, **other["options"]}
         plan = estimate(**changed)
-        again = (plan.memory or {})["qlora" if changed.get("quantize") else "lora"]
+        again = (plan.memory or {})[column(changed)]
         assert again["fits"] and again["per_gpu_bytes"] == other["per_gpu_bytes"]
         assert plan.time and plan.time["step"]["seconds"] == pytest.approx(other["step_s"])
         assert plan.workload.batch == options["batch"]
@@ -90,6 +94,13 @@ def test_an_adapted_unembedding_has_no_fused_loss() -> None:
         options = {"model": "meta-llama/Llama-3.2-1B", "gpu": "rtx4090", "seq_len": 16384, "layers": layers}
         others = told(options)[0] or []
         assert any("loss" in other["options"] for other in others) == said, layers
+
+
+def test_experts_that_preparing_widens_are_better_not_quantised() -> None:
+    others, fits, peak = told({
+        "model": "Qwen/Qwen3-30B-A3B", "gpu": "h100", "batch": 1, "checkpointing": "layer", "quantize": "nf4",
+    })  # fmt: skip
+    assert not fits and peak > 80e9 and others and others[0]["options"] == {"quantize": "none"}
 
 
 def test_where_nothing_helps_it_says_so() -> None:

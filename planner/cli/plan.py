@@ -77,7 +77,8 @@ def _gpus() -> list[str]:
 )
 @click.option(
     "--prefer", default="quality", show_default=True, metavar="WHAT",
-    help="quality (least expected regret, then cost, then time), cost or time.",
+    help="quality (least expected regret, where 0.1% of the loss counts as equal, then cost, then time), cost "
+    "or time.",
 )  # fmt: skip
 @click.option(
     "--fit", default="expected", show_default=True, metavar="WHAT",

@@ -131,7 +131,8 @@ def _switches() -> dict[str, dict[str, Any]]:
         "quantize_experts": {
             "is_flag": True,
             "default": None,
-            "help": "Experts quantised too, which transformers 5 with bitsandbytes does not do.",
+            "help": "Experts quantised too, which transformers 5 with bitsandbytes does not do. "
+            "Default: so with fp8, or as the trainer has it.",
         },
         "upcast_small": {
             "is_flag": True,

@@ -31,10 +31,15 @@ def quantised_experts(arch: Architecture, setup: Setup) -> Iterator[Notice]:
     """That bitsandbytes quantises no tensors of experts by itself, and that a version of it that does keeps them
     dequantised, which is not counted."""
     if arch.has_experts and setup.quantize != "none" and not setup.quantize_experts:
+        held = (
+            "32 bits, as PEFT's prepare_model_for_kbit_training then makes them (--no-upcast-small: in 16)"
+            if setup.upcast_small
+            else "32 bits" if setup.weight_dtype == "float32" else "16 bits"
+        )  # fmt: skip
         yield Notice(
             "experts-not-quantised",
-            "transformers 5 keeps experts as tensors that bitsandbytes does not quantise: QLoRA counts them in 16 "
-            "bits (--quantize-experts counts them quantised, for trainers that do)",
+            "transformers 5 keeps experts as tensors that bitsandbytes does not quantise: QLoRA counts them in "
+            f"{held}; --quantize-experts counts them quantised, for trainers that do",
         )
     size = cached_experts_bytes(arch, setup)
     if size:

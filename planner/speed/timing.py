@@ -175,7 +175,8 @@ def _notices(setup: Setup, machine: Cluster, parts: dict[str, float], total: flo
         yield Notice(
             "adapter-in-float32",
             "The adapter is in float32 on 16-bit weights without autocast, as PEFT makes it: its products and the "
-            f"casts around them are slow. --adapter-dtype {setup.compute_dtype} or --autocast avoids it.",
+            "casts around them are slow, and float32 copies of what they read are kept. "
+            f"--adapter-dtype {setup.compute_dtype} or --autocast avoids it.",
         )
     if wide_between(setup):
         yield Notice(

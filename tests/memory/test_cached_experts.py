@@ -87,3 +87,17 @@ def test_of_no_quantised_experts_nothing() -> None:
     assert cached_experts_bytes(made.arch, made.setup) == ROUTED
     assert cached_experts_bytes(made.arch, replace(made.setup, reentrant=True)) == 0
     assert cached_experts_bytes(made.arch, replace(made.setup, method="lora", quantize="none")) == 0
+
+
+def test_in_how_many_bits_experts_are_that_nobody_quantises() -> None:
+    def said(**options: Any) -> tuple[int, str]:
+        made = running(OLMOE, {"method": "qlora", **options})
+        told = {notice.code: notice.message for notice in made.memory().notices}
+        return made.memory().parts()["weights"], told.get("experts-not-quantised", "")
+
+    wide, told = said()
+    narrow, other = said(upcast_small=False)
+    assert "in 32 bits, as PEFT's" in told and "in 16 bits;" in other
+    assert ROUTED < wide - narrow < 1.1 * ROUTED  # two bytes more for each of them, and for what is no expert
+    halved, silent = said(quantize="fp8")  # transformers makes them FP8Experts
+    assert not silent and 0.9 * ROUTED / 2 < narrow - halved < ROUTED / 2 + 2 * 2**28
