@@ -17,7 +17,7 @@ Packing = Literal["full", "padded", "packed"]
 Loss = Literal[
     "full", "shifted", "shifted-late", "fused", "shifted-fused", "shifted-late-fused", "shifted-narrow",
     "wide", "wide-in-place", "wide-fused", "chunked", "chunked-vocabulary", "split", "split-wide", "split-fused",
-    "tiled", "recomputed", "recomputed-wide",
+    "tiled", "recomputed", "recomputed-wide", "by-sequence",
 ]  # fmt: skip
 # Losses that read the unembedding's weight past its module, and so past pairs on it.
 PAST_PAIRS = ("chunked", "chunked-vocabulary", "tiled", "recomputed", "recomputed-wide")

@@ -9,9 +9,14 @@ from .errors import InputError
 # Sequences that an example of the batch is, for the objectives that see more than one.
 SEQUENCES: dict[str, int] = {"dpo": 2, "orpo": 2}
 COMPARED = ("dpo", "kto")  # objectives that hold what is trained against a reference inside the step
-# Of preferences a loss keeps each label's log-probability: of logits in tiles, or of all of them in float32.
-OF_PREFERENCES = ("tiled", "full")
-OF_COMPLETIONS = ("tiled", "fused", "full")  # of all their logits, by one kernel or operation by operation
+# Of preferences a loss keeps each label's log-probability: of logits in tiles, or of all of them, by one kernel, a
+# sequence at a time, or together in float32.
+OF_PREFERENCES = ("tiled", "fused", "by-sequence", "full")
+OF_COMPLETIONS = (
+    "tiled",
+    "fused",
+    "by-sequence",
+)  # of all their logits, by one kernel or operation by operation
 # The share of a GPU that a vLLM beside the trainer takes where nobody says: vllm_gpu_memory_utilization of TRL 1.16
 # (trainer/grpo_config.py), gpu_memory_utilization of Unsloth's FastLanguageModel.from_pretrained (models/loader.py).
 VLLM_SHARES = {"colocate": 0.3, "shared": 0.5}
@@ -27,17 +32,20 @@ def check_objective(setup: Any) -> None:
     """Raise InputError for what an objective excludes, naming the field."""
     _check_completions(setup)
     if setup.objective == "sft":
+        if setup.loss == "by-sequence":
+            raise InputError(
+                "loss", setup.loss, "another with objective sft", "It is of preferences and GRPO."
+            )
         return
     known = OF_COMPLETIONS if setup.objective == "grpo" else OF_PREFERENCES
     if setup.loss not in known:
         told = (
-            "Tiled is TRL's from 1.15 on, fused that of 1.14, full that before."
-            if setup.objective == "grpo"
-            else "Tiled is TRL's from 1.16 on, full that of LLaMA-Factory."
+            "Tiled is TRL's from 1.15 on, fused that of 1.14, by-sequence that before"
+            f"{'' if setup.objective == 'grpo' else ', full that of LLaMA-Factory'}."
         )
         raise InputError("loss", setup.loss, f"{_listed(known)} with objective {setup.objective}", told)
-    if setup.objective == "orpo" and setup.loss == "tiled":
-        raise InputError("loss", "tiled", "full with objective orpo", "Its tokens' own loss wants logits.")
+    if setup.objective == "orpo" and setup.loss != "full":
+        raise InputError("loss", setup.loss, "full with objective orpo", "Its tokens' own loss wants logits.")
     for name in ("pipeline_parallel", "sequence_parallel"):
         if getattr(setup, name) > 1:
             label = name.replace("_", "-")

@@ -33,7 +33,7 @@ from .schema import Architecture, Notice
 from .selective import check_selective
 from .setup import Setup, split_batch
 from .sharing import check_shares
-from .trainers import SETUP_FIELDS, filled, for_completions, sharded_alone, usual
+from .trainers import SETUP_FIELDS, filled, for_objective, sharded_alone, usual
 
 if TYPE_CHECKING:  # loaded where a time is asked for
     from .fact_types import Accelerator
@@ -160,14 +160,15 @@ def data_of(
 
 def usual_of(objective: str, trainer: str | None = None) -> dict[str, Any]:
     """How preferences are trained where nothing else is said: sequences padded to the longest, with TRL's loss, or
-    for ORPO LLaMA-Factory's; GRPO has no reference (TRL's beta is 0), and the loss of its trainer's version."""
-    own = {"reference": "none", **for_completions(trainer)} if objective == "grpo" else {}
+    for ORPO LLaMA-Factory's, and else that of its trainer's version; GRPO has no reference (TRL's beta is 0)."""
+    own = {"reference": "none"} if objective == "grpo" else {}
     return {
         "loss": "full" if objective == "orpo" else "tiled",
         "packing": "padded",
         "outputs_held": False,
         "outputs_widened": False,
         **own,
+        **for_objective(objective, trainer),
     }
 
 

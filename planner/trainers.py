@@ -32,7 +32,7 @@ SETUP_FIELDS = tuple(Setup.__dataclass_fields__)
 # When a group of fields applies, in the order in which they are laid over each other.
 GROUPS = (
     "setup", "lora", "qlora", "full", "fsdp", "zero", "ddp", "alone-full", "fsdp-full", "zero-full",
-    "fsdp-qlora", "zero-qlora", "checkpointed", "grpo",
+    "fsdp-qlora", "zero-qlora", "checkpointed", "grpo", "preferences",
 )  # fmt: skip
 BESIDE = (
     "name", "title", "aliases", "metric", "notes", "advice", "claim", "experts_quantised", "sharded_alone", "general",
@@ -52,7 +52,8 @@ class Claim:
 
 @dataclass(frozen=True)
 class Trainer:
-    """A profile. `groups` holds fields of Setup by when they apply, those of "grpo" by `for_completions`; `metric` is
+    """A profile. `groups` holds fields of Setup by when they apply, those of "grpo" and "preferences" by
+    `for_objective`; `metric` is
     what its own figures of memory are (allocated, reserved, device), where it has some; QLoRA quantises the experts
     of `experts_quantised`, model types.
     `sharded_alone`: its sharding holds on one GPU too, whose units are still gathered in what is computed in.
@@ -331,10 +332,12 @@ def filled(given: Mapping[str, Any], model_type: str = "") -> dict[str, Any]:
     return found
 
 
-def for_completions(name: str | None) -> Mapping[str, Any]:
-    """Fields of a set-up that learns from completions, by the trainer of that name; empty where it says nothing."""
+def for_objective(objective: str, name: str | None) -> Mapping[str, Any]:
+    """Fields of a set-up that learns from completions, or from pairs and answers that were judged, by the trainer of
+    that name; empty where it says nothing."""
     trainer = find(name or PLAIN)
-    return {} if trainer is None else trainer.groups.get("grpo", {})
+    group = "grpo" if objective == "grpo" else "preferences"
+    return {} if trainer is None or objective == "orpo" else trainer.groups.get(group, {})
 
 
 def sharded_alone(given: Mapping[str, Any]) -> bool:

@@ -191,9 +191,11 @@ def _transformed(run: Pass, x: Value, head: Head, dense: Dense) -> Value:
 
 def _of_chances(run: Pass, x: Value, head: Head, traits: Traits, loss: str) -> Value:
     """A loss of log-probabilities that has all logits: of completions, or of whole sequences."""
-    if not run.sampled:
+    if loss == "full":
         return gathered(run, unembed(run, x, head, traits, run.tokens), head.vocab)
-    x, rows = completions(run, x, head.reads), labelled(run) + run.sequences
+    rows = run.tokens
+    if run.sampled:
+        x, rows = completions(run, x, head.reads), labelled(run) + run.sequences
     return by_sequence(run, unembed(run, x, head, traits, rows), head.vocab, fused=loss == "fused")
 
 

@@ -13,6 +13,7 @@ torch/csrc/autograd/FunctionsManual.cpp (logsumexp_backward).
 
 from __future__ import annotations
 
+from ..setup import Setup
 from .passes import FLOAT32, Pass
 from .tape import Buffer, Gradients, Size, Value, beside, cast, piece, scale
 from .unembedding import Head
@@ -201,24 +202,28 @@ def completions(run: Pass, x: Value, hidden: int) -> Value:
 
 
 def by_sequence(run: Pass, logits: Value, vocab: int, *, fused: bool) -> Value:
-    """Log-probabilities of completions' labels, of all their logits: TRL's GRPO before 1.15.
+    """Log-probabilities of labels, of all logits of completions or of pairs: TRL before 1.15.
 
-    Under autocast accelerate makes the logits float32. All but the last are divided by the temperature into a new
-    tensor, which a sequence at a time is folded: of float32 each label's logit less the log of the sum of
-    exponentials, which both keep that tensor; of 16 bits by log_softmax, whose results are kept. On the way back the
-    gradients of all sequences are made one by one (of float32 beside two such tensors) and joined to one: three
-    times the logits, 12 bytes each in float32, of one sequence 16. `fused`: one kernel (1.14) that keeps the logits
-    as they came and makes their gradient in a new tensor. Neglects a few numbers a row, and that TRL before 1.8 lets
-    the undivided logits go before the entropies, which counts where fewer than some 400 positions are scored.
+    Under autocast accelerate makes the logits float32. All but the last of each sequence, which GRPO divides by the
+    temperature into a new tensor, are folded a sequence at a time: of float32 each label's logit less the log of the
+    sum of exponentials, which both keep that tensor; of 16 bits by log_softmax, whose results are kept. On the way
+    back the gradients of all sequences are made one by one (of float32 beside two such tensors) and joined to one:
+    three times the logits, 12 bytes each in float32, of one sequence 16. `fused`: one kernel (1.14) that keeps the
+    logits as they came and makes their gradient in a new tensor. Neglects a few numbers a row, that TRL before 1.8
+    lets the undivided logits go before GRPO's entropies, which counts where fewer than some 400 positions are scored,
+    and that TRL before 0.27 folds the last position of pairs too.
     """
     tape, entries = run.tape, labelled(run) * vocab
     one, few = (run.length - run.unscored) * vocab, min(labelled(run), ENTROPY_ROWS) * vocab
     logits = cast(logits, FLOAT32) if run.autocast else logits
     width, size = logits.width, entries * logits.width
-    part = piece(piece(logits, entries), entries)
+    part = piece(logits, entries)
+    part = (
+        piece(part, entries) if run.sampled else part
+    )  # without the last position, and then without the prompt
     if fused:
         return tape.apply((part,), 0, FLOAT32, (part.buffer,), lambda g: (tape.new(size),))
-    cooled, wide = scale(part), width == FLOAT32
+    cooled, wide = scale(part) if run.sampled else part, width == FLOAT32
     chosen = cooled
 
     def laid(g: Buffer) -> Gradients:
@@ -240,6 +245,24 @@ def by_sequence(run: Pass, logits: Value, vocab: int, *, fused: bool) -> Value:
     del folding
     kept = None if wide else tape.new(size)
     found = tape.apply((joined,), 0, FLOAT32, (kept,), rule)
-    work = tape.new(few * (3 * width))  # entropies, which nobody learns from
+    work = tape.new(few * (3 * width) if run.sampled else 0)  # entropies, which nobody learns from
     del work
     return found
+
+
+def of_pairs(run: Pass, setup: Setup, vocab: int, *, widened: bool) -> tuple[Size, Size]:
+    """Bytes of logits that a loss of preferences has beside what it keeps: those with a name while a reference runs
+    (LLaMA-Factory's float32 ones, and 16-bit ones that TRL folds a sequence at a time; what one kernel or a float32
+    sum folds is kept itself), and what TRL before 1.15 has besides when it logs what it made: the reference's logits,
+    and a copy of all but the last positions, of which entropies are taken (before 0.27 of half of them, as where one
+    kernel has made the entropies). `widened`: the model makes its logits float32."""
+    if setup.loss == "full":
+        return run.tokens * (vocab * FLOAT32), 0
+    if setup.loss not in ("by-sequence", "fused"):
+        return 0, 0
+    rows, fused, wide = labelled(run), setup.loss == "fused", run.autocast or widened
+    width = vocab * (FLOAT32 if wide else run.norms)
+    named = 0 if fused or width == vocab * FLOAT32 else run.tokens * width
+    copied = rows / 2 if fused else rows + 3 * min(rows, ENTROPY_ROWS)
+    compared = run.tokens if setup.reference_inside else 0
+    return named, (compared + copied) * width

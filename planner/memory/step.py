@@ -11,13 +11,15 @@ from typing import Any, Protocol
 
 from ..choices import Method
 from ..dataclass import dataclass, replace
+from ..objective_rules import COMPARED
 from ..schema import Apply, Architecture, Attend, Block
-from .course import Course, Passed, Place
+from .course import NOTHING, Course, Passed, Place
 from .head import LOGITS, head_stretches, sums_unembedding
 from .kinds import CACHES, Job, Walked, walk_layer
 from .known import maybe_at, remembered
 from .layout import low_ranks
 from .linear import Values
+from .log_probs import of_pairs
 from .passes import CASTS, FLOAT32
 from .per_layer import per_layer
 from .products import LowRank
@@ -302,11 +304,14 @@ def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = Tr
     own: Held = {"gathered": end_unit(job.arch, setup)}
     going.hold(own)
     going.go("loss", "", loss, live)
-    if setup.reference_inside:
-        wide = job.run().tokens * (job.arch.vocab_size * FLOAT32) if setup.loss == "full" else 0
-        going.hold({LOGITS: wide})  # by a name in the loss
-        pass_reference(job, going, live)
-        going.hold({LOGITS: wide}, -1)
+    if setup.objective in COMPARED:
+        named, logged = of_pairs(job.run(), setup, job.arch.vocab_size, widened=job.traits.wide_logits)
+        going.hold({LOGITS: named})
+        if setup.reference_inside:
+            pass_reference(job, going, live)
+        going.hold({LOGITS: logged})
+        going.go("loss", "", NOTHING, live)
+        going.hold({LOGITS: named + logged}, -1)
     going.let_go(CASTS)
     going.let_go(CACHES)
     if back is not None:

@@ -2,8 +2,8 @@
 
 TRL 1.16 runs the model without its unembedding, picks the positions that carry a label and projects them in tiles; a
 kernel folds each tile into sums where it lies. LLaMA-Factory casts all logits to float32 and takes each label's entry
-of their log-softmax. TRL's GRPO before 1.15 makes all logits of completions, and before 1.14 folds them a sequence at
-a time. All run the reference after the trained model, without gradients, by switching the adapter off;
+of their log-softmax. TRL before 1.15 makes all logits, of completions or of pairs, and before 1.14 folds them a
+sequence at a time. All run the reference after the trained model, without gradients, by switching the adapter off;
 they switch dropout off too. Sources: trl 1.16, kernels/chunked_logprob.py, trainer/{utils.py, dpo_trainer.py,
 kto_trainer.py}; LLaMA-Factory 0.9, train/trainer_utils.py, train/dpo/trainer.py; pytorch v2.13,
 aten/src/ATen/native/cuda/SoftMax.cu.
@@ -116,6 +116,14 @@ def _log_softmax(rows: Any) -> Any:
     return found
 
 
+def _entropies(logits: Any) -> None:
+    """Entropies of a few rows at a time, which nobody learns from."""
+    for few in logits.reshape(-1, logits.shape[-1]).split(ENTROPY_ROWS):
+        chances = torch.log_softmax(few, -1)
+        (torch.exp(chances) * chances).sum(-1)
+        del chances
+
+
 def _placed(rows: Any, size: Any) -> Any:
     """Numbers of the rows that were scored, at the ends of their sequences."""
     laid = rows.view(size[0], -1)
@@ -143,16 +151,30 @@ class Preferences:
             with torch.no_grad(), self._as_reference(), self.kernels.ungraded():
                 if self.setup.objective == "kto":
                     self._chances(given)
-                compared = self._chances(given)[0].sum(1)
-            return (chances.sum(1) - compared).sum()
+                compared, *beside = self._chances(given)
+            self._log(others)
+            del others, beside
+            return (chances.sum(1) - compared.sum(1)).sum()
+        self._log(others)
         del others
         return chances.sum()
+
+    def _log(self, held: list[Any]) -> None:
+        """What TRL before 1.15 logs of pairs, while the reference's output has a name too: entropies of all but the
+        last positions, which are copied to lie together, or where one kernel made these, means of half the logits."""
+        if self.setup.objective == "grpo" or self.setup.loss not in ("by-sequence", "fused"):
+            return
+        part = held[0].detach()[:, :-1]
+        if self.setup.loss == "fused":
+            part[: (part.shape[0] + 1) // 2].clone()
+            return
+        _entropies(part)
 
     def _chances(self, batch: dict[str, Any]) -> tuple[Any, ...]:
         """Log-probabilities of all labels, and what the loss holds beside them."""
         if self.setup.loss == "tiled":
             return self._tiled(batch)
-        return self._by_sequence(batch) if self.setup.objective == "grpo" else self._gathered(batch)
+        return self._gathered(batch) if self.setup.loss == "full" else self._by_sequence(batch)
 
     def _tiled(self, batch: dict[str, Any]) -> tuple[Any, ...]:
         found = self.base.base_model(**batch)
@@ -186,14 +208,18 @@ class Preferences:
         return taken, logits
 
     def _by_sequence(self, batch: dict[str, Any]) -> tuple[Any, ...]:
-        scored = self.setup.seq_len - max(1, self.setup.prompt_tokens)
-        made = self.base(**batch, logits_to_keep=scored + 1).logits
+        scored, sampled = (
+            self.setup.seq_len - max(1, self.setup.prompt_tokens),
+            self.setup.objective == "grpo",
+        )
+        made = self.base(**batch, **({"logits_to_keep": scored + 1} if sampled else {})).logits
         made = made.to(torch.float32) if self.kernels.autocast else made
         labels = batch["input_ids"][:, -scored:]
-        part = made[:, :-1][:, -scored:]
+        part = made[:, :-1]
+        part = part[:, -scored:] if sampled else part
         if self.setup.loss == "fused":
-            return (_Fused.apply(part),)
-        cooled = part / 1.0
+            return _Fused.apply(part), made
+        cooled = part / 1.0 if sampled else part
         if cooled.dtype == torch.float32:
             chosen = _Taken.apply(cooled, labels)
             found = chosen - torch.stack([_log_sum(one) for one in cooled])
@@ -202,13 +228,9 @@ class Preferences:
             found = torch.stack(
                 [_log_softmax(one).gather(1, own.unsqueeze(1)).squeeze(1) for one, own in pairs]
             )
-        with torch.no_grad():
-            for few in cooled.reshape(-1, cooled.shape[-1]).split(ENTROPY_ROWS):
-                chances = torch.log_softmax(few, -1)
-                (torch.exp(chances) * chances).sum(-1)
-                del chances
-        del made
-        return (found,)
+        if sampled:
+            _entropies(cooled.detach())
+        return (found,) if sampled else (found, made)  # held by a name while a reference runs
 
     @contextmanager
     def _as_reference(self) -> Iterator[None]:

@@ -127,10 +127,10 @@ def measured_of_all(setup: Setup) -> tuple[int, int]:
 
 
 OF_ALL = {
-    "lora": replace(GRPO, loss="full"),
-    "one sequence": replace(GRPO, loss="full", micro_batch=1, seq_len=300, prompt_tokens=12),
-    "checkpointed": replace(GRPO, loss="full", checkpointing="layer"),
-    "full": replace(GRPO, loss="full", method="full"),
+    "lora": replace(GRPO, loss="by-sequence"),
+    "one sequence": replace(GRPO, loss="by-sequence", micro_batch=1, seq_len=300, prompt_tokens=12),
+    "checkpointed": replace(GRPO, loss="by-sequence", checkpointing="layer"),
+    "full": replace(GRPO, loss="by-sequence", method="full"),
 }
 
 
@@ -156,7 +156,7 @@ def flops_of(setup: Setup) -> int:
     return flops.FLOPS_PER_MAC * flops.step_macs(build(LLAMA), step, pairs).total
 
 
-@pytest.mark.parametrize("loss", ["full", "fused"])
+@pytest.mark.parametrize("loss", ["by-sequence", "fused"])
 @pytest.mark.parametrize("precision", ["bf16", "autocast"])
 def test_all_logits_in_16_bits_and_under_autocast(loss: Loss, precision: Precision) -> None:
     setup = replace(GRPO, loss=loss, precision=precision, generation="server", attention_kernel="sdpa")
@@ -168,7 +168,12 @@ def test_all_logits_in_16_bits_and_under_autocast(loss: Loss, precision: Precisi
 
 
 def test_a_version_of_trl_brings_its_loss() -> None:
-    for name, loss in (("trl-0.21", "full"), ("trl-1.6", "full"), ("trl-1.14", "fused"), ("trl", "tiled")):
+    for name, loss in (
+        ("trl-0.21", "by-sequence"),
+        ("trl-1.6", "by-sequence"),
+        ("trl-1.14", "fused"),
+        ("trl", "tiled"),
+    ):
         made = running(LLAMA, {"objective": "grpo", "trainer": name, "batch": 4, "seq_len": 96})
         assert made.setup.loss == loss, name
     said = running(
@@ -252,7 +257,7 @@ def test_generation_is_counted_as_torch_counts_it(prompt: int) -> None:
 
 
 EXCLUDED: tuple[tuple[dict[str, Any], str], ...] = (
-    ({"objective": "grpo", "loss": "shifted"}, "tiled, fused or full with objective grpo"),
+    ({"objective": "grpo", "loss": "shifted"}, "tiled, fused or by-sequence with objective grpo"),
     ({"objective": "grpo", "loss": "tiled", "reference": "precomputed"}, "none or base"),
     ({"objective": "grpo", "loss": "tiled", "prompt_tokens": 2048}, "fewer than the 2048 tokens"),
     ({"objective": "grpo", "loss": "tiled", "packing": "packed"}, "full or padded"),

@@ -11,8 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from planner import estimate
+from planner import adapter, estimate
+from planner.architecture.build import build
+from planner.choices import Loss, Objective, Precision
 from planner.errors import InputError
+from planner.memory import estimate_memory
+from planner.running import running
 from planner.setup import Setup
 from planner.simulate.core import Simulation, simulate_step
 from tools.measured_memory import LORA, STEP, allocated, checkpointed, real, simulated
@@ -92,6 +96,79 @@ def test_trls_own_loss_takes_what_was_simulated(name: str, folding: Any) -> None
     assert like_top == pytest.approx(top, rel=0.01)
 
 
+def measured_of_all(setup: Setup) -> tuple[int, int]:
+    """The same of what TRL did before 1.14: all logits, which the output and a slice of it hold while the reference
+    runs and entropies are logged, folded by TRL's own function."""
+    utils = pytest.importorskip("trl.trainer.utils")
+    fold = utils.selective_log_softmax
+    made = real(LLAMA, LORA, setup)
+    model = made.model.train()
+    checkpointed(made, setup)
+    ids, losses = torch.ones(setup.sequences, setup.seq_len, dtype=torch.long), []
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    def forward() -> Any:
+        outputs = model(**given)
+        logits = outputs.logits[..., :-1, :]
+        chances = fold(logits, ids[:, 1:]).sum(1)
+        compared, beside = chances.detach(), None
+        if setup.reference == "base":
+            if setup.checkpointing != "none":
+                model.gradient_checkpointing_disable()
+            with torch.no_grad(), model.disable_adapter():
+                beside = model(**given)
+                compared = fold(beside.logits[..., :-1, :], ids[:, 1:]).sum(1)
+            checkpointed(made, setup)
+        utils.entropy_from_logits(logits.detach())
+        del beside
+        return (chances - compared).sum()
+
+    before, held = allocated(lambda: losses.append(forward()))
+    backward, _ = allocated(lambda: losses.pop().backward())
+    return held, max(before, held + backward)
+
+
+@pytest.mark.parametrize("name", ["base", "precomputed", "checkpointed"])
+def test_all_logits_of_pairs_take_what_trls_function_takes_of_them(name: str) -> None:
+    """Estimated, simulated and measured, in float32 on the CPU."""
+    setup = replace(SETUPS[name], loss="by-sequence", seq_len=96)
+    held, top = measured_of_all(setup)
+    assert simulated(LLAMA, setup) == (pytest.approx(held, rel=0.01), pytest.approx(top, rel=0.01))
+    assert estimated(setup) == pytest.approx(
+        simulate_step(LLAMA, LORA, setup, block_bytes=1).peak.bytes, rel=0.01
+    )
+
+
+@pytest.mark.parametrize("objective", ["dpo", "kto"])
+@pytest.mark.parametrize("loss", ["by-sequence", "fused"])
+@pytest.mark.parametrize("precision", ["bf16", "autocast"])
+def test_all_logits_of_pairs_in_16_bits_and_under_autocast(
+    loss: Loss, precision: Precision, objective: Objective
+) -> None:
+    setup = replace(
+        DPO, loss=loss, precision=precision, objective=objective, seq_len=96, attention_kernel="sdpa"
+    )
+    ran = simulate_step(LLAMA, LORA, setup, block_bytes=1).peak.bytes
+    assert estimated(setup) == pytest.approx(ran, rel=0.01)
+
+
+def estimated(setup: Setup) -> float:
+    """The peak of an estimate without ids and the two workspaces of cuBLAS, as a simulation counts it."""
+    found = estimate_memory(build(LLAMA), setup, adapter.adapt(build(LLAMA), LORA))
+    return found.allocated_bytes - 3 * 8 * setup.tokens - 2 * 8_519_680
+
+
+def test_a_version_of_trl_brings_its_loss_of_pairs() -> None:
+    for name, loss in (
+        ("trl-0.9", "full"),
+        ("trl-0.21", "by-sequence"),
+        ("trl-1.14", "fused"),
+        ("trl", "tiled"),
+    ):
+        made = running(LLAMA, {"objective": "dpo", "trainer": name, "batch": 4, "seq_len": 96})
+        assert made.setup.loss == loss, name
+
+
 def run(**fields: Any) -> Simulation:
     spec = None if fields.get("method") == "full" else LORA
     return simulate_step(LLAMA, spec, replace(Setup(seq_len=64, micro_batch=2), **fields), block_bytes=1)
@@ -115,8 +192,10 @@ def test_a_copy_stands_beside_what_is_trained_in_full() -> None:
 
 
 def test_what_preferences_exclude_is_refused() -> None:
-    with pytest.raises(InputError, match=r"tiled or full with objective dpo"):
-        Setup(objective="dpo", loss="fused")
+    with pytest.raises(InputError, match="tiled, fused, by-sequence or full with objective dpo"):
+        Setup(objective="dpo", loss="shifted")
+    with pytest.raises(InputError, match="another with objective sft"):
+        Setup(loss="by-sequence")
     with pytest.raises(InputError, match="not modelled"):
         Setup(objective="ppo")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="full or padded"):
