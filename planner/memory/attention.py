@@ -173,28 +173,33 @@ def _fused(run: Pass, q: Value, k: Value, v: Value, shape: Shape, *, flash: bool
     run.made(sums, counted=False)
     mask = None if flash else _mask(run, shape, v.width)
     sizes = (q.bytes, k.bytes, v.bytes)
-    width = v.width
+    width = v.width  # what a gradient's rule names must not be the shape, which holds a bias
+    for_heads = [heads * (each * width) for each in (shape.d_qk, shape.d_v) if flash and shape.grouped]
     accumulated = heads * (_tiled(run, shape, flash=flash) * FLOAT32)
 
     def rule(g: Buffer) -> Gradients:
         delta = tape.new(heads * FLOAT32)
         rows = tape.new(accumulated)
         dq, dk, dv = (tape.new(size) for size in sizes)
-        spread = None
-        if flash and shape.grouped:
-            spread = tape.new(heads * (shape.d_qk * width)), tape.new(heads * (shape.d_v * width))
+        spread = [tape.new(size) for size in for_heads]
         del delta, rows, spread
-        if mask_node is None:
-            return dq, dk, dv
-        d_mask = tape.new(shape.pairs * (shape.n_heads * width))  # of every sequence, and then their sum
-        if mask_size != shape.pairs * (shape.n_heads * width):
-            d_mask = tape.new(mask_size)
-        return dq, dk, dv, d_mask
+        return (dq, dk, dv) if mask_node is None else (dq, dk, dv, tape.new(of_mask))
 
-    mask_node, mask_size = (None, 0) if mask is None else (mask.node, mask.bytes)
+    of_mask: Size = shape.pairs * (shape.n_heads * width)
+    if mask is not None and mask.node is not None and mask.bytes != of_mask:
+        mask = _spread(mask, of_mask)
+    mask_node = None if mask is None else mask.node
     kept = (q.buffer, k.buffer, v.buffer, out, sums, mask.buffer if mask else None)
     inputs = (q, k, v) if mask is None else (q, k, v, mask)
     return tape.apply(inputs, heads * shape.d_v, width, kept, rule, out=out)
+
+
+def _spread(mask: Value, size: Size) -> Value:
+    """One mask seen as `size` bytes, one for each sequence, whose gradients are summed once attention's are made."""
+    tape, one = mask.tape, mask.bytes
+    return tape.apply(
+        (mask,), size * (1 / mask.width), mask.width, (), lambda g: (tape.new(one),), out=mask.buffer
+    )
 
 
 def _tiled(run: Pass, shape: Shape, *, flash: bool) -> float:
@@ -211,7 +216,7 @@ def _mask(run: Pass, shape: Shape, width: int) -> Value | None:
     if shape.decay is not None:
         return _decays(run, shape.decay, shape)
     if shape.bias is not None:
-        return cast(as_mask(run, shape.bias, shape.pairs, masked=shape.masked), width)
+        return as_mask(run, shape.bias, shape.pairs, width, masked=shape.masked)
     if not shape.masked:
         return None
     if mask_as_given(run.length, shape.mask_width, width):

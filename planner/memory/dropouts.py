@@ -53,6 +53,7 @@ RATES: dict[str, dict[str, tuple[str, float]]] = {
     "llama": {"dropped": ("attention_dropout", 0.0)},
 }  # fmt: skip
 RATES_ALIKE = {
+    "umt5": "t5",
     "mbart": "bart",
     "mvp": "bart",
     "gpt_bigcode": "gpt2",

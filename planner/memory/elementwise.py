@@ -74,9 +74,9 @@ def _t5_norm(run: Pass, x: Value, weight: int) -> Value:
     del squares
 
     def through_mean(g: Buffer) -> Gradients:
-        spread, doubled = tape.new(size), tape.new(size)
+        spread, halves, doubled = tape.new(size), tape.new(size), tape.new(size)
         made = tape.new(size)
-        del spread, doubled
+        del spread, halves, doubled
         return (made,)
 
     def through_quotient(g: Buffer) -> Gradients:
@@ -340,7 +340,7 @@ def concatenated(*parts: Value) -> Value:
 
 
 def drop(run: Pass, x: Value) -> Value:
-    """Dropout: keeps a mask of one byte a value."""
+    """Dropout: keeps a mask of one byte a value, which it makes with its result."""
     tape, size = run.tape, x.bytes
-    mask = tape.new(x.elements)
-    return tape.apply((x,), x.elements, x.width, (mask,), lambda g: (tape.new(size),))
+    mask, out = tape.new(x.elements), tape.new(size)
+    return tape.apply((x,), x.elements, x.width, (mask,), lambda g: (tape.new(size),), out=out)

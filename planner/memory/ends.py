@@ -17,12 +17,13 @@ EMBED_NORM, POSITIONS = "layernorm_embedding.weight", "embed_positions"
 @dataclass(frozen=True)
 class Entry:
     """What a stack's variables hold of its beginning until it is left (of it, what is `kept` stays longer), and the
-    way there and back."""
+    way there and back. `leaf`: bytes of what was looked up where its gradient is asked for, and stays."""
 
     held: Held
     kept: Held
     forward: Stretch
     backward: Stretch | None
+    leaf: Size = 0
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,14 @@ def enter(job: Job, stack: str, grad: bool, trains: bool) -> Entry:
     leaf = grad and not trains and x.buffer is not first.buffer
     kept: Held = {KEPT: first.bytes} if leaf else {}
     held = plus(held, {"temporary": kept[KEPT]}, -1) if kept else held
+    asked = first.bytes if grad and not trains else 0
     del x, first, places
     if node is None:
         return Entry(held, kept, forward, None)
     start = len(tape.events)
     tape.backward(node, [tape.new(size, STREAM)]).clear()
     del node
-    return Entry(held, kept, forward, stretch(tape, start, len(tape.events)))
+    return Entry(held, kept, forward, stretch(tape, start, len(tape.events)), asked)
 
 
 def _positioned(arch: Architecture, stack: str) -> bool:

@@ -63,7 +63,7 @@ class Walk(Joins):
         self.kept: dict[str, Value] = {}
         super().__init__()
         self.normed: dict[tuple[int, str], Value] = {}
-        self.biases: dict[bool, Shared | None] = {False: None, True: None}
+        self.biases: list[Shared] = []  # which have a name until the layer ends
         self.joined = run.kernels == "unsloth" and not run.dropout and self._adapts_mlp()
         self.python = run.kernels in ("transformers", "litgpt") or (
             run.kernels == "unsloth" and not self.joined
@@ -83,10 +83,6 @@ class Walk(Joins):
         """The layer's result."""
         self.values[STREAM] = x
         self.values[MEMORY] = self._memory(x)
-        outside = self.outside
-        for memory, bias in ((False, outside.own), (True, outside.cross)):
-            held = outside.held or (outside.first and memory)
-            self.biases[memory] = bias.shared(self.run, held=held) if bias else None
         for number, op in enumerate(self.block.operations):
             self.number = number
             if self.mixer is not None and number in self.mixer.inside:
@@ -182,17 +178,24 @@ class Walk(Joins):
             gated_one = self.plan.kinds.get(op.source) == "gated"
             if self.traits.inner_norms and (gated_one or isinstance(made, Attend)):
                 return norm(self.run, value, self.arch.matrices[op.matrix].d_in, self.traits.norm)
-            return self._dropped(value) if gated_one else value
+            if not gated_one:
+                return value
+            self._unname(op.source)
+            return self._dropped(value)
         role = self.arch.matrices[made.matrix].role
         if role in ("mlp", "shared_expert") and self.arch.matrices[op.matrix].role == role:
-            if op.source in self.plan.ends.get(self.number, ()):  # what is activated has no name of its own
-                del self.values[op.source]
+            self._unname(op.source)
             value = self._activated(made, value)
             return self._dropped(value)
         if from_latent(self.arch, op, self.plan.made_by):
             width = self.arch.matrices[op.matrix].d_in
             return norm(self.run, piece(value, self.run.tokens * width), width, self.traits.norm)
         return value
+
+    def _unname(self, source: int) -> None:
+        """Forget what is read for the last time before it is activated or dropped: it has no name of its own."""
+        if source in self.plan.ends.get(self.number, ()):
+            del self.values[source]
 
     def _dropped(self, value: Value) -> Value:
         """An MLP's inner values with their dropout."""
@@ -237,6 +240,8 @@ class Walk(Joins):
             return unary(x, "in")  # one filter a channel: keeps what it reads
         if matrix.role == "router" and self.traits.float_router:
             x = cast(x, FLOAT32)
+        if matrix.wide:  # its code casts to the weight's type, whatever autocast does next
+            x = cast(x, self.weight(op.matrix).width)
         clips = self.traits.clipped and matrix.name.endswith(CLIPPED)
         out = self._linear(op, unary(x, "in", 1) if clips else x, clones=op.out in self.plan.turned)
         if clips:
@@ -269,8 +274,6 @@ class Walk(Joins):
 
     def _linear(self, op: Apply, x: Value, *, clones: bool) -> Value:
         rows, weight, matrix = self._rows(op), self.weight(op.matrix), self.arch.matrices[op.matrix]
-        if matrix.wide:  # its code casts to the weight's type, whatever autocast does next
-            x = cast(x, weight.width)
         item = self.trained.of(op.matrix, self.layer if op.layer is None else op.layer)
         if item is None:
             return linear(self.run, x, rows, weight, clones=clones)
@@ -299,7 +302,7 @@ class Walk(Joins):
         shape = Shape(
             n_heads, n_kv_heads, op.d_qk, op.d_v, pairs, masked, traits.capped_scores, traits.eager, traits.no_flash,
             narrow, traits.dropped, traits.wide_scores, traits.wide_bias, traits.sinks,
-            traits.ungrouped and n_kv_heads == 1, self.biases[op.memory], traits.sink_scales,
+            traits.ungrouped and n_kv_heads == 1, self._bias(op), traits.sink_scales,
             None if op.bias is None else self.values[op.bias], traits.pieced,
             traits.floored, run.stream if traits.mask_shared else 0, traits.handed, traits.named,
             not (op.causal or masked or traits.eager),
@@ -308,6 +311,16 @@ class Walk(Joins):
             self.values[number] = value
         self.outside.keep(run, k, v)
         return attend(run, q, k, v, shape)
+
+    def _bias(self, op: Attend) -> Shared | None:
+        """The bias that attention's scores get: the stack's, or one that this layer makes."""
+        outside, run = self.outside, self.run
+        bias = outside.cross if op.memory else outside.own
+        if bias is None or bias.apart:
+            return bias.made(run) if bias else None
+        made = bias.made(run) if outside.first else bias.shared(run, held=outside.held, last=outside.last)
+        self.biases.append(made)
+        return made
 
     def counts(self, op: Attend) -> tuple[int, int]:
         """Heads, and those of keys and values, on one of the GPUs that share them."""

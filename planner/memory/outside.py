@@ -18,9 +18,9 @@ class Outside:
     """`rows` positions of an encoder's output, `width` bytes a value; None: there is none. `grad`: it needs a
     gradient, which the `last` layer makes first. `own` and `cross` are the biases of a layer's attention to itself
     and to the encoder. `held`: the layer holds all of these itself, as one that brings them back from the host;
-    `first`: it runs again, and makes `cross` beside the one that the others read. `masks`: which attentions a mask of
-    tokens reaches. `seen` takes the numbers of the buffers that stand for the encoder's output, `cached` keys and
-    values that a cache holds until the forward pass has ended."""
+    `first`: it runs again, and makes `own` and `cross` beside those that the others read. `masks`: which attentions a
+    mask of tokens reaches. `seen` takes the numbers of the buffers that stand for the encoder's output, `cached` keys
+    and values that a cache holds until the forward pass has ended."""
 
     rows: Size | None = None
     width: int = 0

@@ -34,6 +34,7 @@ class Traits:
     `wide_scores`: queries meet keys in float32; `wide_bias`: scores become float32 by a bias that is. `capped_scores`
         pass through tanh. `floored`: masked ones are raised to their type's least number, and a float16 softmax
         widens. `biased`: each head adds a bias for every pair of positions.
+    `biases_apart`: each layer makes these anew.
     `sinks`: a score for each head stands beside the others, and experts' gates are interleaved and clamped (gpt-oss);
         `sink_scales`: it weights what attention puts out.
     `handed`: layers hand on eager attention's probabilities; `named`: scores keep a name until these are made.
@@ -95,6 +96,7 @@ class Traits:
     narrow_before: bool = False
     cached_before: bool = False
     biased: bool = False
+    biases_apart: bool = False
     scaled_embedding: bool = False
     scaled_residual: bool = False
     logits: Literal["plain", "capped", "scaled", "biased"] = "plain"
@@ -179,6 +181,7 @@ TRAITS: dict[str, Traits] = {
         LEGACY, before=False, post=True, activation="gelu_new", narrow=True, eager=True, no_flash=True
     ),
     "t5": T5,
+    "umt5": replace(T5, biases_apart=True),
     "bart": replace(BART, before=False, post=True),
     "mbart": BART,
     "mvp": replace(BART, before=False, post=True, eager=True, no_flash=True),
@@ -312,7 +315,6 @@ ALIKE = {
     "glm4v_moe": "glm4_moe",
     "axk1": "deepseek_v3",
     "mistral4": "deepseek_v3",
-    "umt5": "t5",
     "fuyu": "persimmon",
     "mllama_text_model": "mllama",
     "rembert": "mpnet",

@@ -12,7 +12,7 @@ from .ends import Entry, Exit, enter, fixed_length, has_end_norm, leave
 from .kinds import KEPT, Job, Walked, walk_layer
 from .known import remembered
 from .outside import Masks, Outside
-from .passes import Pass
+from .passes import FLOAT32, Pass
 from .stages import Stage
 from .step import Course, embeddings_trained, pass_head, signature, stacks, stem_of, table_trained
 from .step import Layers as Walks
@@ -25,7 +25,7 @@ Layers = list[tuple[str, Walked]]
 
 def is_known(arch: Architecture) -> bool:
     """Whether the rules of its encoder and decoder stand in the table of traits."""
-    return arch.is_encoder_decoder and kind_of(arch) in ("t5", "bart", "mbart", "whisper")
+    return arch.is_encoder_decoder and kind_of(arch) in ("t5", "umt5", "bart", "mbart", "whisper")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def _bias(job: Job, stack: str) -> Outside:
     if not job.traits.biased:
         return Outside(masks=masks)
     heads = next(op.n_heads for block in job.arch.blocks for op in block.operations if hasattr(op, "n_heads"))
-    pairs: Size = run.length * run.length
+    pairs, apart = run.length * run.length, job.traits.biases_apart
     own = Bias(
         heads,
         pairs,
@@ -59,9 +59,13 @@ def _bias(job: Job, stack: str) -> Outside:
         turned=True,
         causal=decoder,
         grad=setup.method == "full",
+        apart=apart,
     )
-    width = run.compute if run.autocast and setup.quantize == "none" else run.norms
-    cross = Bias(heads, pairs, width, grad=setup.checkpointing != "none") if decoder else None
+    normed = FLOAT32 if run.wide_norms else run.norms  # queries' type where products keep what they read
+    width = run.compute if run.autocast and setup.quantize == "none" else normed
+    asked = setup.checkpointing != "none" and not apart
+    lowers = run.autocast and setup.attention_kernel != "eager"
+    cross = Bias(heads, pairs, width, grad=asked, apart=apart, once=lowers) if decoder else None
     return Outside(own=own, cross=cross, masks="cross" if decoder else "all")
 
 
@@ -73,8 +77,9 @@ def _walk(job: Job, stack: str, outside: Outside, grad: bool) -> Walks:
     width = 0
     own = [each for each in stacks(job.arch) if each[0] == stack]
     for number, (name, layer, block) in enumerate(own, 1):
-        first = not order and outside.own is not None and job.setup.checkpointing != "none"
-        last = number == len(own) and outside.grad
+        shares = [bias for bias in (outside.own, outside.cross) if bias and not bias.apart]
+        first = not order and bool(shares) and job.setup.checkpointing != "none"
+        last = number == len(own) and (outside.grad or any(bias.grad for bias in shares))
         key = id(block), signature(job, layer), grad, width, first, last
         if key not in known:  # checkpointed, the first layer makes its biases anew
             known[key] = len(kinds)
@@ -139,7 +144,7 @@ def course_of_two(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
     mask = _causal_mask(job)
     going.hold(mask)
     _forward(going, decoder, mine[1], job)
-    if job.setup.checkpointing == "none":
+    if job.setup.checkpointing in ("none", "layer-offload"):
         going.hold(mask, -1)
     if stage.head:
         last = decoder.layers[-1][1]
@@ -149,6 +154,8 @@ def course_of_two(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
     shared = {"stream": memory} if encoder.exit.grad else {}
     if decoder.layers[-1:] != mine[1][-1:]:  # a later stage has made its gradient
         going.hold(shared)
+    if job.setup.checkpointing == "layer-offload":  # which every layer brings back
+        going.hold(mask)
     _backward(going, decoder, mine[1], job)
     if job.setup.checkpointing != "none":  # layers keep what they are called with
         going.hold(mask, -1)
@@ -165,16 +172,16 @@ def course_of_two(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
 
 
 def _causal_mask(job: Job) -> Held:
-    """Bytes of the mask that eager attention of a decoder without biases adds to its scores, for every sequence."""
+    """Bytes of the mask that eager attention of a decoder adds to its scores, for every sequence."""
     setup = job.setup
-    if job.traits.biased or not (setup.attention_kernel == "eager" or job.traits.eager):
+    if not (setup.attention_kernel == "eager" or job.traits.eager):
         return {}
     return {"temporary": setup.sequences * setup.seq_len**2 * job.run().norms}
 
 
 def _biases(side: Side) -> list[Bias]:
     """Biases that the layers of a stack share."""
-    return [bias for bias in (side.outside.own, side.outside.cross) if bias]
+    return [bias for bias in (side.outside.own, side.outside.cross) if bias and not bias.apart]
 
 
 def _kept_biases(side: Side, job: Job, *, looked_up: bool = False) -> Size:
@@ -211,19 +218,28 @@ def _forward(going: Course, side: Side, layers: Layers, job: Job) -> None:
 
 
 def _backward(going: Course, side: Side, layers: Layers, job: Job) -> None:
-    """The layers of a stack backwards, while the gradients of shared biases are gathered."""
+    """The layers of a stack backwards. Gradients of shared biases are gathered from the last layer on. The first
+    layer keeps none of the biases that it made, so that checkpoints of the others hold them the longest."""
     found = [bias for bias in _biases(side) if bias.grad]
-    gathered: Held = {"temporary": sum(bias.bytes for bias in found)}
-    looked_up: Held = {"temporary": sum(bias.bytes for bias in found if bias.turned)}
-    going.hold(gathered)
+    looked_up: Held = {"stream": sum(bias.bytes for bias in found if bias.turned)}
+    gathered: Size = sum(bias.gathered(job.run()) for bias in found)
+    if side.layers[-1:] != layers[-1:]:  # a later stage has made the gradients
+        going.hold({"stream": gathered})
+    kept: Held = {KEPT: _kept_biases(side, job, looked_up=True)}
+    early = job.setup.checkpointing == "layer" and layers[:1] == side.layers[:1]
     passed = [(where, each.backward) for where, each in layers if each.backward is not None]
     ahead = 1 if job.setup.method != "full" and job.setup.fsdp_units == "pairs" else 2
     for number, (where, part) in reversed(list(enumerate(passed))):
+        if early and not number:
+            going.hold(kept, -1)
         going.go("backward", where, part, ahead if number else 1)
+    going.hold({"stream": sum(bias.bytes for bias in found) - gathered})
     going.hold(looked_up, -1)  # zeros with their gradient stay to the end
-    going.hold({KEPT: _kept_biases(side, job, looked_up=True)}, -1)
+    if not early:
+        going.hold(kept, -1)
     if side.entry.backward is not None:
         going.go("backward", f"{side.name} embedding", side.entry.backward)
+        going.hold({"stream": side.entry.leaf})
 
 
 def _table(going: Course, side: Side, job: Job) -> None:

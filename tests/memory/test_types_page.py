@@ -65,6 +65,7 @@ MENDED = (
     ("qwen3_moe", "LoRA, autocast"), ("deepseek_v2", "LoRA"), ("falcon", "LoRA, eager"),
     ("openai-gpt", "LoRA, all kept"),
     ("bart", "LoRA"), ("plbart", "LoRA, eager"), ("mvp", "LoRA"),
+    ("t5", "full"), ("t5", "LoRA, eager"), ("mt5", "LoRA, autocast"), ("umt5", "LoRA, all kept"), ("umt5", "QLoRA"),
 )  # fmt: skip
 
 
