@@ -80,8 +80,8 @@ class Setup:
     `fused_heads`: heads are made as one, of which values stay a view; grouped ones are copied for every query's head.
     `cache_held`: every layer's keys and values are held to the end of the forward pass, in a cache that checkpointing
         did not switch off; None: where the model's own code of then did so.
-    `loss`: how logits become a loss; `loss_chunk` tokens at a time in a chunked one ("chunked-vocabulary": all
-        tokens, and so many entries of the vocabulary).
+    `loss`: how logits become a loss; `loss_chunk` tokens at a time in a chunked one ("split": positions of
+        every sequence; "chunked-vocabulary": all tokens, and so many entries of the vocabulary).
     `outputs_held`: the loop keeps the model's output, logits among it, until the backward pass has ended.
     `outputs_widened`: under autocast it is handed float32 copies of 16-bit logits, as accelerate makes them.
 

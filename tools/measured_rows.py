@@ -203,8 +203,6 @@ NINTH: dict[int, str] = {
     719: CUT.format(444), 720: CUT.format(789), 721: CUT.format(928), 722: CUT.format(458),
     723: "not explained: lengths are cut at 2,048 and not stated, but of 18 GB the base takes 15.4, so that 73 "
     "tokens alone would give the figure",
-    729: "not explained: 4.6 GB are missing of about 16; Alpaca's longest was typed, with 2,227 tokens the figure "
-    "would result",
     732: "half explained: 3.0 GB are missing, 1.8 of them allocated (row 731). By its code of then the last layer is "
     "not recomputed, and pieces of the loss go through torch.func.grad_and_value, which makes a graph of the "
     "gradient, so that nothing of a piece is freed until its end, and returns its logits, which stay beside the next "
@@ -249,10 +247,13 @@ NOT_RECOMPUTED = (
     "not explained: the script switches recomputation on, but the figure, about {} GB of a tool that is not named, "
     "is that of a run without, with which {}"
 )
+QUANTISED_MIXED = (
+    "what is quantised how is not said; mixed precision was typed, with which litgpt refuses bitsandbytes "
+    "(finetune/lora.py): in float16 alone {}"
+)
 TWELFTH: dict[int, str] = {
-    838: "not explained: 0.5 GB are missing, five times the logits in 16 bits; Fabric makes them float32 in mixed "
-    "precision, with which it is still 0.60",
-    841: "what is quantised how is not said, and 0.8 GB are taken for CUDA's context, as of all programs",
+    839: "0.8 GB are taken for CUDA's context, as of all programs, and 0.3 held beside what is allocated (row 838)",
+    840: QUANTISED_MIXED.format("0.61"), 841: QUANTISED_MIXED.format("1.38"),
     842: NOT_RECOMPUTED.format(20, "0.91"), 843: NOT_RECOMPUTED.format(12, "0.84"),
     865: "lengths are guessed to vary up to 220 tokens; with one length 0.98",
 }  # fmt: skip

@@ -116,12 +116,14 @@ TWELFTH = """\
 TRL 0.26's SFTTrainer does not prepare a quantised base, as 0.25 did, for which `trl-0.26` had been written: that
 profile is `trl-0.25` now, and another has the name (rows 864 and 865: 1.30 and 1.75 are 1.07 and 1.53, with a length
 that is guessed). In lit-gpt of 2023 the longest sample comes first, so that its blocks hold every later one:
-`--lengths-vary` does not belong to it, as its profile now says (rows 839 and 841, 1.93 and 3.23, are 1.07 and 1.76).
-Read and not explained: a LoRA of Pythia 70M in 16-mixed under lit-gpt of 2023 (row 838, 0.66, 0.5 GB), where Fabric
-makes the logits float32 again; LLaMA 7B in int8 by a script of March 2023 (rows 842 and 843, 0.45 and 0.68 of "about
-20 and 12 GB", of a tool that is not named), whose figures are those of a run that recomputes nothing, 0.91 and
-0.84, though it switches recomputation on. GPT-2 medium in float16 under an autocast of bfloat16 (rows 826 to 828,
-0.91, 1.1 GB) would hold casts of all frozen weights, 0.7 GB by hand, which no option says.
+`--lengths-vary` does not belong to it, as its profile now says (rows 839 and 841, 1.93 and 3.23, were 1.07 and 1.76).
+Its LoRA of Pythia 70M in 16-mixed (row 838, 0.66) keeps a copy in 16 bits of the frozen unembedding with each of nine
+pieces of its loss, since autocast remembers those of trained weights alone: 0.46 GB, with which it is 0.96. Three
+more of the source, further since (rows 839 to 841, 1.32 to 2.18), are of another context and of a base that is
+quantised in a way that is not said. Read and not explained: LLaMA 7B in int8 by a script of March 2023 (rows 842 and
+843, 0.45 and 0.68 of "about 20 and 12 GB", of a tool that is not named), whose figures are those of a run that
+recomputes nothing, 0.91 and 0.84, though it switches recomputation on. GPT-2 medium in float16 under an autocast of
+bfloat16 (rows 826 to 828, 0.91, 1.1 GB) would hold casts of all frozen weights, 0.7 GB by hand, which no option says.
 """
 THIRTEENTH = """\
 OLMoE whose experts axolotl quantises in July 2026 (rows 889 to 891, 0.29 to 0.34) holds them dequantised as well:

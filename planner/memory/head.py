@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ..setup import Setup
 from .elementwise import activation, drop, layer_norm, norm
 from .log_probs import by_entries, by_sequence, completions, gathered, labelled, recomputed, tiled
@@ -213,7 +215,9 @@ def _in_pieces(run: Pass, x: Value, head: Head, loss: str, chunk: int) -> Value:
 def sums_unembedding(setup: Setup) -> bool:
     """Whether the unembedding's gradient is a tensor of its own when its way back ends: where the loss makes it, or
     where several pieces of tokens have been summed."""
-    if setup.loss.startswith(("split", "recomputed")):
+    if setup.loss.startswith("split"):
+        return setup.seq_len // setup.sequence_parallel > setup.loss_chunk
+    if setup.loss.startswith("recomputed"):
         return setup.tokens > setup.loss_chunk
     return setup.loss in ("chunked", "tiled", "chunked-vocabulary")
 
@@ -232,30 +236,65 @@ def held_width(run: Pass, loss: str, *, narrow: bool = False) -> int:
 
 
 def _split(run: Pass, x: Value, head: Head, traits: Traits, loss: str, chunk: int) -> Value:
-    """Logits of all tokens in pieces of `chunk` tokens, each with a loss of its own, so that on the way back no
-    gradient is larger than a piece.
+    """Logits of all tokens in pieces of `chunk` positions of every sequence, each with a loss of its own, so that on
+    the way back no gradient is larger than a piece.
 
     "split" takes log-softmax in the logits' own type (litgpt), which autocast follows with a float32 copy,
     "split-wide" in float32 (torchtune), and both keep what they make; "split-fused" is the latter compiled, which
     keeps the logits alone and makes their gradient at once (2 bytes a logit in 16 bits: torch 2.13's compiler on a
-    CPU, by its allocations). Without gradients a piece keeps none of it.
+    CPU, by its allocations). Without gradients a piece keeps none of it. The last piece is taken to be as large as
+    the others.
     """
-    tape = run.tape
-    logits = unembed(run, x, head, traits, run.tokens)
-    rows = min(chunk, run.tokens)
+    tape, rows = run.tape, min(chunk, run.length) * run.sequences
+    rest = run.tokens - rows
+    before = _earlier(run, x, head, traits, rest, rows) if rest else None
+    some = x if before is None else _last(x, rows * head.reads, before[1])
+    logits = unembed(run, some, head, traits, rows)
     inner, width = logits.width, FLOAT32 if loss == "split-wide" else logits.width
-    piece, cast_too = rows * head.vocab, loss == "split" and run.autocast and inner < FLOAT32
+    size, cast_too = logits.elements, loss == "split" and run.autocast and inner < FLOAT32
     made = 0 if loss == "split-fused" else width + FLOAT32 * cast_too
-    kept = logits.buffer if not made else tape.new((logits.elements if run.grad else piece) * made)
-    work = tape.new(piece * (width if loss == "split-wide" else 0))
+    kept = [logits.buffer] if not made else [tape.new(size * made)]
+    if before and run.grad:
+        kept += [before[0]] if not made else [tape.new(rest * (head.vocab * made))]
+    work = tape.new(size * (width if loss == "split-wide" and inner < width else 0))
     del work
 
     def rule(g: Buffer) -> Gradients:
-        held = tape.new(piece * (inner if loss == "split-fused" else 2 * width))
+        held = tape.new(size * (inner if loss == "split-fused" else 2 * width))
         del held
         return (tape.new(0),)
 
-    return tape.apply((logits,), 0, FLOAT32, (kept,), rule)
+    return tape.apply((logits,), 0, FLOAT32, kept, rule)
+
+
+def _earlier(
+    run: Pass, x: Value, head: Head, traits: Traits, rest: float, rows: float
+) -> tuple[Buffer, Buffer]:
+    """Logits of the tokens before the last piece, and what else is kept of making them: so many times what a token
+    leaves on the tape, and of each piece what does not depend on its tokens (a frozen weight that autocast lowers
+    every time). What is made on the way and goes again is of one piece, as in the last."""
+    one, two = (_left_by(run, x, head, traits, tokens) for tokens in (1, 2))
+    by_token, pieces = two[1] - one[1], math.ceil(rest / rows)
+    return run.tape.new(one[0] * rest), run.tape.new(by_token * rest + (one[1] - by_token) * pieces)
+
+
+def _left_by(run: Pass, x: Value, head: Head, traits: Traits, tokens: int) -> tuple[Size, Size]:
+    """Bytes of the logits of so many tokens, and of what else stays once these are made."""
+    tape, first, casts = run.tape, len(run.tape.sizes), len(run.casts)
+    made = unembed(run, piece(x, tokens * head.reads), head, traits, tokens)
+    del run.casts[casts:]  # of what is trained, which is lowered once
+    left = {event for event in tape.events if event >= first}
+    left -= {~event for event in tape.events if event < 0}
+    others: Size = 0
+    for index in sorted(left - {made.buffer.index}):
+        others += tape.sizes[index]
+    return made.bytes, others
+
+
+def _last(x: Value, elements: Size, others: Buffer) -> Value:
+    """The last piece of x; what the earlier ones keep stays until its gradient is there."""
+    tape, size = x.tape, x.bytes
+    return tape.apply((x,), elements, x.width, (others,), lambda g: (tape.new(size),), out=x.buffer)
 
 
 def _label_new(run: Pass, first: int, last: int) -> None:

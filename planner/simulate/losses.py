@@ -147,10 +147,11 @@ def choose_loss(model: Any, setup: Setup, *, narrow_before: bool = False) -> Non
     if setup.loss in PAST_PAIRS:
         _check_linear(head, setup.loss)
     model.set_output_embeddings(_Through(head))
-    if getattr(model.config, "final_logit_softcapping", None):
+    most = getattr(model.config, "final_logit_softcapping", None)
+    if most:
         model.config.final_logit_softcapping = None  # the loss's own, piece by piece
     if setup.loss in BY_PIECES:
-        model.loss_function = by_pieces(setup.loss, head, setup.loss_chunk)
+        model.loss_function = by_pieces(setup.loss, head, setup.loss_chunk, most)
         return
 
     def chunked(logits: Any, labels: Any, *_: Any, **__: Any) -> Any:

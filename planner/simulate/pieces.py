@@ -39,14 +39,20 @@ class _Kept(torch.autograd.Function):  # type: ignore[misc]
         return torch.empty_like(logits), None
 
 
-def split(kind: str, head: Any, hidden: Any, labels: Any, rows: int) -> Any:
-    """Logits of all tokens in pieces of `rows` tokens, each with a loss of its own: "split" in the logits' own type,
-    "split-wide" in float32, "split-fused" that compiled."""
-    pieces = [head(piece) for piece in hidden.split(rows)]
+def split(kind: str, head: Any, hidden: Any, labels: Any, positions: int, most: float | None = None) -> Any:
+    """Logits of all tokens in pieces of so many `positions` of every sequence, each with a loss of its own: "split"
+    in the logits' own type, "split-wide" in float32, "split-fused" that compiled. Where a model bounds them by
+    `most`, each piece is."""
+    pieces = [_bounded(head(piece), most) for piece in hidden.split(positions, dim=1)]
     losses = [
-        _loss_of_piece(kind, logits, some) for logits, some in zip(pieces, labels.split(rows), strict=True)
+        _loss_of_piece(kind, logits.flatten(0, 1), some.reshape(-1))
+        for logits, some in zip(pieces, labels.split(positions, dim=1), strict=True)
     ]
     return torch.stack(losses).sum()
+
+
+def _bounded(logits: Any, most: float | None) -> Any:
+    return torch.tanh(logits / most) * most if most else logits
 
 
 def _loss_of_piece(kind: str, logits: Any, labels: Any) -> Any:
@@ -141,8 +147,9 @@ def by_entries(head: Any, hidden: Any, labels: Any, entries: int) -> Any:
     return _ByEntries.apply(hidden.to(compute), head.weight.to(compute), labels, entries)
 
 
-def by_pieces(kind: str, head: Any, chunk: int) -> Callable[..., Any]:
-    """A loss in the place of a model's own, of hidden states instead of logits."""
+def by_pieces(kind: str, head: Any, chunk: int, most: float | None = None) -> Callable[..., Any]:
+    """A loss in the place of a model's own, of hidden states instead of logits, which the model bounds by `most`: as
+    litgpt's pieces are; what makes a piece's logits again is not."""
 
     def loss(logits: Any, labels: Any, *_: Any, **__: Any) -> Any:
         width = logits.shape[-1]  # of hidden states, by the name that models call them by
@@ -151,9 +158,8 @@ def by_pieces(kind: str, head: Any, chunk: int) -> Callable[..., Any]:
             order = torch.empty(rows.shape[0], dtype=torch.long, device=rows.device)
             rows = rows[order]
             return recomputed(kind, head, rows, some[order], chunk)
-        rows, some = logits.reshape(-1, width), labels.reshape(-1)
         if kind == BY_ENTRIES:
-            return by_entries(head, rows, some, chunk)
-        return split(kind, head, rows, some, chunk)
+            return by_entries(head, logits.reshape(-1, width), labels.reshape(-1), chunk)
+        return split(kind, head, logits, labels, chunk, most)
 
     return loss

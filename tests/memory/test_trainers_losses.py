@@ -116,3 +116,44 @@ def test_the_end_of_a_step(trainer: str, loss_of: Callable[[Tensor], Held], opti
     found = running(LLAMA, {"trainer": trainer, "rank": 8, **usual, **options}).memory()
     ends = [m for m in found.moments if m.phase == "loss" or m.where == "unembedding"]
     assert max(m.parts()["logits"] for m in ends) == pytest.approx(_most(loss_of), rel=0.015)
+
+
+def _most_in_pieces(positions: int, *, wide: bool, bounded: bool, rank: int = 8) -> int:
+    """Of an unembedding with a pair and its loss, each for so many positions of every sequence at a time."""
+    rows = torch.empty(BATCH, LENGTH, HIDDEN, dtype=torch.bfloat16, device="meta", requires_grad=True)
+    weights = torch.empty(VOCABULARY, HIDDEN, dtype=torch.bfloat16, device="meta")
+    down, up = (
+        torch.empty(*shape, dtype=torch.bfloat16, device="meta", requires_grad=True)
+        for shape in ((HIDDEN, rank), (rank, VOCABULARY))
+    )
+    with _Watch() as watch:
+        pieces = []
+        for some in rows.split(positions, dim=1):
+            logits = some @ weights.t() + (some @ down @ up) * 2.0
+            pieces.append(torch.tanh(logits / 30.0) * 30.0 if bounded else logits)
+            del logits
+        flat = [each.flatten(0, 1) for each in pieces]
+        losses = [cross_entropy(each.float() if wide else each, _labels(1, len(each))) for each in flat]
+        torch.stack(losses).sum()
+    return int(watch.most)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "positions", "wide", "model"),
+    [
+        ("litgpt", 128, False, LLAMA),
+        ("torchtune", 512, True, LLAMA),
+        ("litgpt", 128, False, "google/gemma-2-9b"),
+    ],
+)
+def test_pairs_on_an_unembedding_of_pieces_are_of_a_piece_too(
+    trainer: str, positions: int, wide: bool, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounded = model != LLAMA
+    if bounded:
+        monkeypatch.setitem(globals(), "HIDDEN", 3584)
+        monkeypatch.setitem(globals(), "VOCABULARY", 256000)
+    options = {"trainer": trainer, "rank": 8, "batch": BATCH, "seq_len": LENGTH, "checkpointing": "layer"}
+    found = running(model, {**options, "layers": "unembedding", "adapter_dtype": "bfloat16"}).memory()
+    most = max(m.parts()["logits"] for m in found.moments if m.phase == "loss")
+    assert most == pytest.approx(_most_in_pieces(positions, wide=wide, bounded=bounded), rel=0.02)
