@@ -8,7 +8,7 @@ from ..dataclass import dataclass
 from .bias import Shared, added, as_mask
 from .elementwise import drop
 from .passes import FLOAT32, HALF, Pass
-from .tape import Buffer, Gradients, Size, Tape, Value, add, beside, cast, copy, scale, unary, view
+from .tape import Buffer, Gradients, Size, Tape, Value, add, beside, cast, copy, piece, scale, unary, view
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Shape:
     Softmax: `narrow`: it runs in the values' own type. `sinks`: a score for each head stands beside the others, and
         the softmax is told its type, which autocast leaves. `sink_scales`: the result is weighted by how much of the
         scores a head's sink leaves. `dropped`: probabilities pass through dropout. `handed`: the layer hands them
-        on; `named`: scores have a name of their own until the softmax of their sum with a mask is done.
+        on; `named`: scores have a name of their own until the softmax of their sum with a mask is done;
+        `scores_named`: what goes into the softmax has one until attention is done.
     """
 
     n_heads: int
@@ -54,6 +55,7 @@ class Shape:
     handed: bool = False
     named: bool = False
     open: bool = False
+    scores_named: bool = False
 
     @property
     def grouped(self) -> bool:
@@ -140,7 +142,7 @@ def _math(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
         scores = scale_mask(run, scores)
     chances = _softmax(tape, scores, FLOAT32)
     del scores
-    if shape.dropped and run.grad:
+    if shape.dropped and run.drops:
         chances = drop(run, chances)
     if shape.single:
         wide_v = _repeated(run, wide_v, shape, shape.d_v, copies=copies)
@@ -251,12 +253,19 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     """Scores, softmax in float32 and their cast, each a matrix of all pairs of positions for every head."""
     copies = run.sequences != 1
     q, k = copy(q), _repeated(run, k, shape, shape.d_qk, copies=copies)
-    if not shape.single:  # whose values the second product spreads by itself
+    spread = shape.grouped and not shape.single  # else the second product copies values by itself
+    if spread:
         v = _repeated(run, v, shape, shape.d_v, copies=copies)
+    elif not shape.grouped and v.elements != run.tokens * (shape.n_heads * shape.d_v):
+        v = piece(v, run.tokens * (shape.n_heads * shape.d_v))
     pairs, width = shape.pairs * shape.n_heads, v.width
     if shape.wide:
         q, k = cast(q, FLOAT32), cast(k, FLOAT32)
-    weights = scale(_batched(run, q, k, pairs))
+    weights = _batched(run, q, k, pairs)
+    del q
+    if not spread:
+        del k
+    weights = scale(weights)
     if shape.capped:
         weights = scale(unary(scale(weights), "out"))
     if shape.bias is not None:
@@ -282,18 +291,17 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     chances = _softmax(run.tape, wide, weights.width if narrows else FLOAT32)
     del wide
     narrow = cast(chances, width)
-    bound = (
-        (weights, chances) if shape.sinks else None
-    )  # names of their own in gpt-oss's code, until it returns
+    # What has a name of its own until the code returns: gpt-oss's scores and probabilities, RoFormer's scores.
+    bound = (weights, chances) if shape.sinks else (weights,) if shape.scores_named else None
     del chances, weights, scores  # whose name is bound until the softmax and its cast are done
-    if shape.dropped and run.grad:
+    if shape.dropped and run.drops:
         dropped = drop(run, narrow)
         narrow = dropped
         del dropped
     if shape.handed:
         run.handed.append(narrow)
-    if shape.single:
-        v = _repeated(run, v, shape, shape.d_v, copies=copies)
+    if not spread:
+        v = _repeated(run, v, shape, shape.d_v, copies=copies) if shape.grouped else copy(v)
     mixed = _batched(run, narrow, v, run.tokens * (shape.n_heads * shape.d_v))
     del bound
     if share is not None:

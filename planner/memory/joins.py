@@ -120,7 +120,7 @@ class Joins(Mixture):
             own = weigh(run, own, self.arch.hidden_size)
         if traits.scaled_residual:
             own = scale(own)
-        if traits.dropout and run.grad and (drops or not traits.dropped_by_mlp):
+        if traits.dropout and run.drops and (drops or not traits.dropped_by_mlp):
             own = drop(run, own)
         return own
 

@@ -178,7 +178,7 @@ def _first_run(
     job: Job, block: Block, layer: int, stream_grad: bool, width: int, outside: Outside
 ) -> _FirstRun:
     run = job.run(grad=False, length=block.fixed_length, width=width)
-    run.selects = job.setup.checkpointing == "selective"
+    run.first, run.selects = True, job.setup.checkpointing == "selective"
     run.reads_all = stream_grad and not job.setup.reentrant
     cached: list[Buffer] = []
     around = replace(outside, first=False, cached=cached if holds_cache(job) else None)

@@ -58,6 +58,8 @@ class Walk(Joins):
         self.traits = in_scans(traits, arch) if self.plan.scans else traits
         self.mixed: Value | None = None
         self.number = 0  # of the operation that runs
+        self.width_in = run.stream  # bytes a value of the normed stream
+        self.beside: dict[int, list[Value]] = {}  # what has a name of its own as long as a value has
         self.act = arch.activation or traits.activation
         self.outside = outside
         self.kept: dict[str, Value] = {}
@@ -102,6 +104,7 @@ class Walk(Joins):
         """Forget the values of which this operation was the last use."""
         for value in self.plan.ends.get(number, ()):
             self.values.pop(value, None)
+            self.beside.pop(value, None)
             self.normed = {key: kept for key, kept in self.normed.items() if key[0] != value or key[1]}
 
     def _scan(self, number: int, op: Operation) -> None:
@@ -110,9 +113,13 @@ class Walk(Joins):
         assert mixer is not None
         if number == mixer.first:
             self.mixed = scanned(self.run, mixer, self.values, self.block)
+            convolved = next(iter(uses(op)))
+            self.beside[self.block.operations[mixer.last].out] = [self.values[convolved]]
         if number == mixer.last and self.mixed is not None:
             mixed, self.mixed = self.mixed, None
-            self.values[op.out] = gated_result(self.run, mixer, mixed, self.values[uses(op)[-1]])
+            mixed = gated_result(self.run, mixer, mixed, self.values[uses(op)[-1]])
+            self.beside[op.out].append(mixed)
+            self.values[op.out] = cast(mixed, self.width_in)  # as the mixer's input was
 
     def _memory(self, x: Value) -> Value:
         """What layers attend to from outside, held elsewhere: an encoder's output, else the embedding's."""
@@ -199,7 +206,7 @@ class Walk(Joins):
 
     def _dropped(self, value: Value) -> Value:
         """An MLP's inner values with their dropout."""
-        return drop(self.run, value) if self.traits.dropped_inner and self.run.grad else value
+        return drop(self.run, value) if self.traits.dropped_inner and self.run.drops else value
 
     def _activated(self, made: Apply, value: Value) -> Value:
         if not self.arch.matrices[made.matrix].parts:
@@ -222,6 +229,7 @@ class Walk(Joins):
             if apart and self.traits.two_norms:  # attention has read its own
                 self.normed.pop((number, ""), None)
             self.normed[key] = whole(self.run, norm(self.run, x, self.arch.hidden_size, rule))
+        self.width_in = self.normed[key].width
         return self.normed[key]
 
     # Matrices
@@ -305,7 +313,7 @@ class Walk(Joins):
             traits.ungrouped and n_kv_heads == 1, self._bias(op), traits.sink_scales,
             None if op.bias is None else self.values[op.bias], traits.pieced,
             traits.floored, run.stream if traits.mask_shared else 0, traits.handed, traits.named,
-            not (op.causal or masked or traits.eager),
+            not (op.causal or masked or traits.eager), traits.scores_named,
         )  # fmt: skip
         for number, value in ((op.q, q), (op.k, k), (op.v, v)):
             self.values[number] = value

@@ -31,7 +31,8 @@ class Pass:
 
     What is trained: `full`: every weight; `norm_biases`: biases of norms alone; `flat`: frozen weights have gradients
     too, as those of one flat parameter; `grad`: whether the pass makes
-    gradients at all; `again`: a checkpointed layer runs once more.
+    gradients at all; `first`: a checkpointed layer runs for the first time, and drops as if it did; `again`: it
+    runs once more.
 
     Whose code runs: `kernel` attention's, `kernels` elementwise; under `autocast` products choose their type, and
     `casts` are the weights that it lowered. `handed`: what a layer hands on beside its result. `masked`: attention
@@ -87,6 +88,7 @@ class Pass:
     flat: bool = False
     bitsandbytes: bool = False
     widens: bool = False
+    first: bool = False
     again: bool = False
     casts: list[Buffer] = field(default_factory=list)
     handed: list[Value] = field(default_factory=list)
@@ -108,6 +110,11 @@ class Pass:
             self.results.append(buffer.index)
             if not self.grad:
                 self.selected.append(buffer)
+
+    @property
+    def drops(self) -> bool:
+        """Whether dropout is on."""
+        return self.grad or self.first
 
     @property
     def whole(self) -> int:

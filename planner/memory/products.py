@@ -216,7 +216,7 @@ def low_rank(
     run: Pass, x: Value, rows: Size, pair: LowRank, *, again: bool = False, flat: bool = False
 ) -> Value:  # fmt: skip
     """s B A dropout(x)."""
-    inner = drop(run, x) if run.dropout and run.grad else x
+    inner = drop(run, x) if run.dropout and run.drops else x
     down = trained_linear(run, inner, rows, pair.d_in, pair.rank, again=again, flat=flat)
     return scale(trained_linear(run, down, rows, pair.rank, pair.d_out))
 
@@ -256,7 +256,7 @@ def _dora(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, base: 
     is outside the graph. A bias is taken off W x before.
     """
     tape = run.tape
-    inner = drop(run, x) if run.dropout and run.grad else x
+    inner = drop(run, x) if run.dropout and run.drops else x
     made, weight_there = _for_norm(run, x, weight, pair)
     down = trained_linear(run, inner, rows, pair.d_in, pair.rank)
     up = trained_linear(run, down, rows, pair.rank, pair.d_out)

@@ -33,8 +33,7 @@ from .tape import Size
 from .unembedding import Dense, Head
 
 ENDS = ("head", "stem", "unused", "deepstack", "pooler", "connector")
-# tables of learned positions, and of kinds of tokens
-POSITIONS = ("wpe", "embed_positions", "position_embeddings", "token_type_embeddings")
+POSITIONS = ("wpe", "embed_positions", "position_embeddings", "token_type_embeddings")  # and kinds of tokens
 
 
 def stacks(arch: Architecture) -> list[tuple[str, int, Block]]:
@@ -254,8 +253,11 @@ def _back(going: Course, stretches: Sequence[Sequence[Round]], kinds: Sequence[W
 def _named_of_stem(job: Job, stem: Stem) -> Held:
     """What has a name while layers run forward: the embedding's result, unless a checkpoint keeps it as the first
     layer's input."""
-    keeps = job.setup.checkpointing in ("layer", "selective")
-    return {**stem.held, "temporary": 0} if keeps and not _altered(job) else stem.held
+    setup = job.setup
+    graph = stem.trains or setup.needs_input_grads or not setup.reentrant  # else a checkpoint keeps nothing
+    same = job.traits.stem_module or not _altered(job)
+    keeps = graph and same and setup.checkpointing in ("layer", "selective")
+    return {**stem.held, "temporary": 0} if keeps else stem.held
 
 
 def _placed(arch: Architecture) -> bool:
@@ -362,9 +364,8 @@ def table_trained(job: Job) -> bool:
 
 def table_pairs(job: Job) -> tuple[LowRank, ...]:
     """Pairs beside the token table."""
-    found = [
-        items for index, items in job.trained.pairs.items() if job.arch.matrices[index].role == "embedding"
-    ]
+    every, matrices = job.trained.pairs.items(), job.arch.matrices
+    found = [items for index, items in every if matrices[index].role == "embedding"]
     return tuple(pair for items in found for item in items for pair in low_ranks(item))
 
 

@@ -24,7 +24,8 @@ class Traits:
     `two_norms`: attention and MLP beside each other have one each. `routed_norms`: router and experts have one each,
         and what MLP and experts add is normed apart and together. `inner_norms`: what attention and the MLP make is
         normed before their last product. `norms_turned`: queries and keys are normed when they are turned. `v_norm`:
-        values are normed like keys, without a weight. `stem_norm`: embeddings are normed.
+        values are normed like keys, without a weight. `stem_norm`: embeddings are normed; `stem_module`: they are
+        looked up, added and normed in a module of their own, of which only the result has a name.
 
     Attention: `rotary` names the rotation, `rotary_share` the part of a head that it turns.
     `eager`: transformers has no SDPA path for it; `no_flash`: no path for flash attention.
@@ -37,7 +38,8 @@ class Traits:
     `biases_apart`: each layer makes these anew.
     `sinks`: a score for each head stands beside the others, and experts' gates are interleaved and clamped (gpt-oss);
         `sink_scales`: it weights what attention puts out.
-    `handed`: layers hand on eager attention's probabilities; `named`: scores keep a name until these are made.
+    `handed`: layers hand on eager attention's probabilities; `named`: scores keep a name until these are made,
+        `scores_named`: until attention is done.
     `caches`: the decoder fills a cache of keys and values while it is trained; `cached_before`: until transformers
         4.50 though layers were checkpointed.
 
@@ -89,6 +91,7 @@ class Traits:
     wide_residual: bool = False
     wide_logits: bool = False
     stem_norm: bool = False
+    stem_module: bool = False
     wide_scores: bool = False
     wide_bias: bool = False
     v_norm: bool = False
@@ -106,6 +109,7 @@ class Traits:
     sink_scales: bool = False
     handed: bool = False
     named: bool = False
+    scores_named: bool = False
     eager: bool = False
     no_flash: bool = False
     mask_given: bool = False
@@ -138,8 +142,8 @@ LLAMA = Traits()
 GRANITE = Traits(scaled_embedding=True, scaled_outside=True, scaled_residual=True, logits="scaled")
 GEMMA = Traits(norm="gemma", qk_norm="gemma", activation="gelu_pytorch_tanh", scaled_embedding=True)
 LEGACY = Traits(norm="layer", qk_norm="layer", rotary="none", activation="gelu")
-BERT = replace(LEGACY, before=False, post=True, stem_norm=True, narrow_loss=True, narrow=True)
-PRENORMED_BERT = replace(LEGACY, narrow_loss=True, narrow=True)
+PRENORMED_BERT = replace(LEGACY, narrow_loss=True, narrow=True, stem_module=True)
+BERT = replace(PRENORMED_BERT, before=False, post=True, stem_norm=True)
 GEMMA4 = replace(GEMMA, after=True, v_norm=True, rotary="axial", wide_stem=True)
 T5 = replace(LLAMA, norm="t5", rotary="none", activation="relu", narrow_loss=True, biased=True, no_flash=True)
 T5 = replace(T5, narrow=True, caches=True)
@@ -205,7 +209,7 @@ TRAITS: dict[str, Traits] = {
     "biogpt": replace(LEGACY, scaled_embedding=True, narrow=True),
     "xglm": replace(LEGACY, scaled_embedding=True, eager=True, no_flash=True, narrow=True, floored=True),
     "hyperclovax": replace(GRANITE, after=True),
-    "megatron-bert": replace(PRENORMED_BERT, eager=True, no_flash=True, handed=True),
+    "megatron-bert": replace(PRENORMED_BERT, eager=True, no_flash=True, handed=True, scores_named=True),
     "roberta-prelayernorm": PRENORMED_BERT,
     "gpt_bigcode": replace(
         LEGACY,
@@ -242,8 +246,8 @@ TRAITS: dict[str, Traits] = {
     "bitnet": replace(LLAMA, activation="relu2", inner_norms=True),
     "albert": replace(BERT, activation="gelu_new"),
     "layoutlm": replace(BERT, narrow=False),
-    "mpnet": replace(BERT, eager=True, no_flash=True, handed=True),
-    "roformer": replace(BERT, eager=True, no_flash=True, handed=True, rotary="half"),
+    "mpnet": replace(BERT, eager=True, no_flash=True, handed=True, scores_named=True),
+    "roformer": replace(BERT, eager=True, no_flash=True, handed=True, scores_named=True, rotary="half"),
     "distilbert": replace(BERT, dropped_by_mlp=True),
     "nomic_bert": replace(BERT, rotary="half", activation="silu", attention_named="made"),
     "modernbert": replace(LEGACY, rotary="half32", stem_norm=True, attention_named="made"),

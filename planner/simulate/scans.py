@@ -46,14 +46,15 @@ class _Kernel(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        """A gradient for each input that asks for one."""
+        """A gradient for each input that asks for one; what was kept has a name until all are made."""
         ctx.count(ctx.flops)
-        held = ctx.later(ctx.saved_tensors)
+        saved = ctx.saved_tensors
+        held = ctx.later(saved)
         made = [
             torch.empty(like[0], dtype=like[1], device=like[2]) if like and need else None
             for like, need in zip(ctx.like, ctx.needs_input_grad[3:], strict=True)
         ]
-        del held
+        del held, saved
         return None, None, None, *made
 
 
