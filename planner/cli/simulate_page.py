@@ -111,7 +111,9 @@ def show(found: SimulatedSteps, console: Console | None = None) -> None:
     first = next(iter(found.steps.values())).setup
     size = f"{found.model_type}, {units.count(found.params)} parameters"
     console.print(Text.assemble((found.model_id, "bold cyan"), f"  {size}"))
-    step = f"a step of {first.micro_batch} x {first.seq_len:,} tokens, {first.precision}, {first.optimizer}"
+    parts = [first.accumulation] if first.accumulation > 1 else []
+    sizes = " x ".join(f"{each:,}" for each in (*parts, first.micro_batch, first.seq_len))
+    step = f"a step of {sizes} tokens, {first.precision}, {first.optimizer}"
     if first.checkpointing != "none":
         step += ", layers checkpointed"
     if first.trainer != PLAIN:

@@ -56,7 +56,7 @@ class SimulatedStep:
 
     @property
     def flops(self) -> int:
-        """FLOPs of forward and backward."""
+        """FLOPs of forward and backward, of all micro-steps."""
         return sum(sum(by_operator.values()) for by_operator in self.flops_by_operator.values())
 
     def to_dict(self) -> dict[str, Any]:

@@ -103,11 +103,22 @@ def _run(
         results = each(run, setups, tell)
     steps: dict[str, SimulatedStep] = {
         setup.method: SimulatedStep(
-            setup, result.peak, result.moments, result.flops, result.trained, result.layers_run, result.layers
+            setup,
+            result.peak,
+            result.moments,
+            _of_a_step(result.flops, setup.accumulation),
+            result.trained,
+            result.layers_run,
+            result.layers,
         )
         for setup, result in zip(setups, results, strict=True)
     }
     return steps, [note for result in results for note in result.notes]
+
+
+def _of_a_step(flops: Mapping[str, Mapping[str, int]], micro_steps: int) -> dict[str, dict[str, int]]:
+    """FLOPs by phase and operator of a step of so many micro-steps, of which one was run."""
+    return {phase: {name: micro_steps * n for name, n in found.items()} for phase, found in flops.items()}
 
 
 def _methods(given: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -80,3 +80,9 @@ def test_entries_of_the_vocabulary_make_the_frozen_unembeddings_gradient() -> No
         for loss in ("chunked-vocabulary", "full")
     ]
     assert counted[0].total_flops - counted[1].total_flops == 2 * 2 * (2 * LENGTH * 64 * 320)
+
+
+def test_a_step_has_the_flops_of_all_its_micro_steps() -> None:
+    ran = simulate(LLAMA, methods="lora", batch=2, accumulation=3, **WHERE).steps["lora"]
+    found = estimate(LLAMA, batch=6, accumulation=3, **WHERE).flops
+    assert found is not None and ran.flops == found.counted_lora
