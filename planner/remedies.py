@@ -32,6 +32,7 @@ LAYOUT = (
     "gpus", "sharding", "tensor_parallel", "pipeline_parallel", "expert_parallel", "sequence_parallel",
     "checkpointing",
 )  # fmt: skip
+SHARED = ("sequence_parallel", "expert_parallel")
 SetupOf = Callable[[Mapping[str, Any]], Setup]
 
 
@@ -126,10 +127,10 @@ def with_more(
     run: Running, room: int, setup_of: SetupOf, least: Mapping[str, Any], batch: int | None
 ) -> Remedy | None:
     """The options of the `least` layout that fits (`fewest_gpus`) where its GPUs are more than the run's, or where
-    sequences are shared among the run's own; None where it is neither, or would not fit as it is typed. A step keeps
-    its sequences, or gets the next more that so many GPUs can share."""
+    sequences or experts are shared among the run's own; None where it is none of these, or would not fit as it is
+    typed. A step keeps its sequences, or gets the next more that so many GPUs can share."""
     setup = run.setup
-    if least["gpus"] <= setup.gpus and least["sequence_parallel"] <= setup.sequence_parallel:
+    if least["gpus"] <= setup.gpus and all(least[name] <= getattr(setup, name) for name in SHARED):
         return None
     gpus = max(least["gpus"], setup.gpus)
     wanted = {**least, "gpus": gpus, "tensor_parallel": 1, "pipeline_parallel": 1}

@@ -138,6 +138,23 @@ def test_more_gpus_that_are_said_to_do_do_as_typed(**options: Any) -> None:
     assert again.workload.batch >= plan.workload.batch
 
 
+def test_experts_are_shared_by_the_gpus_there_are_where_that_is_enough() -> None:
+    options = {
+        "model": "moonshotai/Kimi-K2-Instruct", "gpu": "h100", "gpus": 64, "batch": 64, "checkpointing": "layer",
+        "sharding": "fsdp", "layers": "attention",
+    }  # fmt: skip
+    plan = estimate(**options)
+    told = next(notice.message for notice in plan.warnings if notice.code == "does-not-fit")
+    assert "--expert-parallel 32 would" in told
+    assert (estimate(**options, expert_parallel=32).memory or {})["lora"]["fits"]
+    page = CliRunner().invoke(cli, ["estimate", *_typed(options)]).output
+    assert "32 share the experts" in page
+
+
+def _typed(options: dict[str, Any]) -> list[str]:
+    return [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
 def test_sequences_that_no_gpu_can_hold_are_shared() -> None:
     options: dict[str, Any] = {
         "model": "meta-llama/Llama-3.1-8B", "gpu": "h100", "seq_len": 128_000, "checkpointing": "layer",

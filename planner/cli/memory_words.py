@@ -8,18 +8,19 @@ from typing import Any
 from .. import units
 
 SPLIT = {"tensor": "tensor_parallel", "pipeline": "pipeline_parallel"}
+SHARED = {"a sequence": "sequence_parallel", "share the experts": "expert_parallel"}
 
 
 def fewest(found: dict[str, Any] | None) -> tuple[str, str]:
-    """The fewest GPUs on which a method fits, and how: its sharding, layers computed again, GPUs of a sequence
-    or of every matrix and stages, where the run's own layout is the least."""
+    """The fewest GPUs on which a method fits, and how: its sharding, layers computed again, GPUs of a sequence and
+    those over which experts are spread, or of every matrix and stages, where the run's own layout is the least."""
     if found is None:
         return "over 4,096", ""
     how = [] if found["sharding"] == "none" else [found["sharding"]]
     how += ["recomputing"] if found["checkpointing"] != "none" else []
     how += [f"{name} {found[key]}" for name, key in SPLIT.items() if found[key] > 1]
-    shared = f"\n{found['sequence_parallel']} a sequence" if found["sequence_parallel"] > 1 else ""
-    return f"{found['gpus']:,}", f"{', '.join(how)}{shared}"
+    shared = [f"{found[key]} {what}" for what, key in SHARED.items() if found[key] > 1]
+    return f"{found['gpus']:,}", "\n".join([", ".join(how), *shared])
 
 
 def memory_of(corrected: Mapping[str, Any] | None) -> str:

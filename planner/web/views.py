@@ -263,6 +263,7 @@ def _fewest(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return "over 4,096"
     shared = f", {found['sequence_parallel']} a sequence" if found["sequence_parallel"] > 1 else ""
+    shared += f", {found['expert_parallel']} share the experts" if found["expert_parallel"] > 1 else ""
     return f"{found['gpus']:,}{' recomputing' if found['checkpointing'] != 'none' else ''}{shared}"
 
 
