@@ -139,7 +139,7 @@ def test_more_gpus_that_are_said_to_do_do_as_typed(**options: Any) -> None:
 
 
 def test_experts_are_shared_by_the_gpus_there_are_where_that_is_enough() -> None:
-    options = {
+    options: dict[str, Any] = {
         "model": "moonshotai/Kimi-K2-Instruct", "gpu": "h100", "gpus": 64, "batch": 64, "checkpointing": "layer",
         "sharding": "fsdp", "layers": "attention",
     }  # fmt: skip

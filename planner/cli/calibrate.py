@@ -23,7 +23,7 @@ Examples:
       --seq-len 4096 --checkpointing layer --tokens-per-s 9000 -o mine.json
   lora-plan calibrate --record run.json --add-to mine.json -o mine.json
   lora-plan calibrate -m meta-llama/Llama-3.1-8B --layers all-linear --rank 16 --batch 8 --seq-len 4096 \\
-      --checkpointing layer --peak 31.7GiB --peak-of allocated -o mine.json
+      --checkpointing layer --peak 68.3GiB --peak-of allocated -o mine.json
   lora-plan plan -m meta-llama/Llama-3.1-8B --tokens 50M --gpu h100 --calibration mine.json
 """
 MACHINE = ("gpu", "gpus", "gpus_per_node")
@@ -53,7 +53,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 )
 @click.option("--step-time", type=Number(), metavar="SECONDS", help="Seconds of an optimizer step.")
 @click.option("--tokens-per-s", type=Number(), metavar="RATE", help="Tokens a second of all GPUs instead.")
-@click.option("--peak", metavar="SIZE", help="The highest memory of a GPU: 31.7GiB, 34GB, 32461MiB or bytes.")
+@click.option("--peak", metavar="SIZE", help="The highest memory of a GPU: 68.3GiB, 34GB, 32461MiB or bytes.")
 @click.option(
     "--peak-of", metavar="WHAT",
     help="What --peak is: allocated (torch.cuda.max_memory_allocated), reserved (max_memory_reserved) or device "
