@@ -256,7 +256,7 @@ def _setup_from(given: tuple[tuple[str, type, Any], ...], seq_len: int, model_ty
     values = filled(values, model_type)
     if method == "qlora":
         values.setdefault("quantize", "nf4")
-    if copies == 1 and "sharding" not in options and not sharded_alone(values):
+    if copies == 1 and options.get("sharding") is None and not sharded_alone(values):
         values.pop("sharding", None)
     if values.get("sharding") == "fsdp-hybrid" and values.get("shard_size") is None:
         spread = copies * whole_number("sequence-parallel", values.get("sequence_parallel", 1))

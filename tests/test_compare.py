@@ -21,6 +21,7 @@ from planner.comparing import compare
 from planner.errors import InputError
 from planner.measuring import calibrate
 from planner.running import Running, running
+from planner.trainers import names, usual
 
 LLAMA = "meta-llama/Llama-3.1-8B"
 STEP: dict[str, Any] = {"gpu": "h100", "rank": 16, "layers": "all-linear", "batch": 8, "seq_len": 2048}
@@ -96,6 +97,17 @@ def test_the_fewest_gpus_of_what_steps_in_its_backward_pass_on_one() -> None:
         "Qwen/Qwen3-4B", trainer="torchtune", quantize="nf4", checkpointing=True, **options
     )
     assert found.to_dict()["memory"]["full"]["fewest"]["gpus"] >= 1
+
+
+@pytest.mark.parametrize("trainer", [name for name in names() if usual({"trainer": name}, "sharding")])
+def test_a_column_on_one_gpu_is_the_estimate_of_its_method(trainer: str) -> None:
+    """What a trainer does on several GPUs alone is left out by both."""
+    options: dict[str, Any] = {"gpu": "h100", "seq_len": 256, "trainer": trainer}
+    alone = planner.estimate("Qwen/Qwen2.5-0.5B", **options).memory or {}
+    for column in compare(
+        "Qwen/Qwen2.5-0.5B", **options, sharding=None
+    ).columns:  # None: as the command line says it
+        assert column.run.memory().per_gpu_bytes == alone[column.method]["per_gpu_bytes"]
 
 
 def test_models_side_by_side_and_without_a_gpu() -> None:
