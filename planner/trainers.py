@@ -327,6 +327,10 @@ def filled(given: Mapping[str, Any], model_type: str = "") -> dict[str, Any]:
         found.pop("lengths_vary", None)  # packed sequences have one length
     if found.get("checkpointing") == "selective" and "reentrant" not in said:
         found.pop("reentrant", None)  # it is of torch's newer way
+    if said.get("placing") == "whole" and method != "qlora" and "gathered_kept" not in said:
+        found["gathered_kept"] = (
+            True  # made outside of zero.Init, which alone replaces torch's linear function
+        )
     if found.get("precision") == "fp32" and "autocast" not in said:
         found.pop("autocast", None)  # it is 16 bits that a trainer's autocast is for
     return found

@@ -257,3 +257,30 @@ def test_mixed_precision_of_fsdp_copies_nothing_for_an_adapter() -> None:
     mixed = running(LLAMA, options).memory()
     held = [m.peak.parts()["activations"] for m in (wide, mixed)]
     assert held[0] > 1.3 * held[1]
+
+
+def test_a_model_made_outside_zero_init_keeps_what_is_gathered() -> None:
+    """Its linear layers are torch's, whose way back refers to the gathered weights: 16 bits of all of them but the
+    embedding, where nothing is run again."""
+
+    def gathered(**options: Any) -> float:
+        asked = {"method": "full", "trainer": "hf-trainer-2024", "sharding": "zero3", "gpus": 8, "batch": 8}
+        items = running(LLAMA, {**asked, "seq_len": 2048, **options}).memory().peak.items
+        return sum(item.bytes for item in items if item.name == "gathered units")
+
+    assert gathered(placing="whole") == pytest.approx(2 * (PARAMS - 4096 * 128256), rel=1e-3)
+    assert gathered(placing="whole", checkpointing="layer") == gathered(checkpointing="layer") < 3e9
+
+
+def test_segments_are_expandable_where_the_allocator_reads_that_they_are() -> None:
+    names = {"unsloth": True, "unsloth-2025-11": False, "unsloth-2025": True, "unsloth-2024": True}
+    for name, expands in names.items():
+        setup = running(LLAMA, {"method": "qlora", "trainer": name, "lengths_vary": True}).setup
+        assert setup.expandable_segments is expands, name
+
+
+def test_adam_is_fused_by_itself_on_torch_2_8() -> None:
+    kernels = [
+        running(LLAMA, {"trainer": name}).setup.optimizer_kernel for name in ("trl-0.21", "trl-0.21-fused")
+    ]
+    assert kernels == ["foreach", "fused"]

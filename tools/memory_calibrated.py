@@ -40,6 +40,7 @@ SINCE = (
     "fourteenth",
     "fifteenth",
     "sixteenth",
+    "seventeenth",
 )
 Array = Any
 
