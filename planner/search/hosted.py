@@ -7,7 +7,6 @@ pipeline those of the stage that needs most with it).
 
 from __future__ import annotations
 
-import itertools
 from functools import partial
 from typing import Any
 
@@ -26,25 +25,30 @@ Array = Any  # a numpy array
 
 def host_bytes(cells: Cells) -> Array:
     """Bytes of a machine's host memory that the plan of each cell takes; 0 where its parts do not go together."""
-    space, own = cells.space, np.isfinite(cells.over)
+    space = cells.space
     found = np.zeros((len(space.accelerators), len(cells.tables), len(space.layouts)))
     groups: dict[tuple[Any, ...], list[int]] = {}
     for number, table in enumerate(cells.tables):
         groups.setdefault((table.layers, table.quantize, table.checkpointing), []).append(number)
-    for gpu, layout, numbers in itertools.product(
-        range(len(space.accelerators)), range(len(space.layouts)), groups.values()
-    ):
-        mine = own & (cells.gpu == gpu) & (cells.layout == layout) & np.isin(cells.table, numbers)
-        if not mine.any():
-            continue
-        choice = cells.choice(int(np.flatnonzero(mine)[0]))
+    alike, group_of = list(groups.values()), np.empty(len(cells.tables), np.intp)
+    for number, numbers in enumerate(alike):
+        group_of[numbers] = number
+    own = np.flatnonzero(np.isfinite(cells.over))
+    kinds = (cells.gpu[own] * len(space.layouts) + cells.layout[own]) * len(alike) + group_of[
+        cells.table[own]
+    ]
+    for cell in own[np.unique(kinds, return_index=True)[1]]:  # one of every GPU, layout and group
+        choice = cells.choice(int(cell))
         job = cells.job.on(choice.accelerator)
         setup = setup_of(
             job, choice.quantize, choice.checkpointing, choice.layout, choice.micro_batch, choice.accumulation
         )
         if keeps(setup):
+            numbers = alike[group_of[cells.table[cell]]]
             tables = [cells.tables[number] for number in numbers]
-            found[gpu, numbers, layout] = over_ranks(tables, partial(_bytes, job, setup))
+            found[cells.gpu[cell], numbers, cells.layout[cell]] = over_ranks(
+                tables, partial(_bytes, job, setup)
+            )
     return found[cells.gpu, cells.table, cells.layout]
 
 
