@@ -47,6 +47,8 @@ def said(command: str, options: str) -> str:
          "a deadline of 1.00 s and a regret of 1e-09"),
         ("plan", "--ranks 0,8", "ranks: found 0, expected a whole number of at least 1", ""),
         ("plan", "--layers attn,mpl", "layers: found 'attn', expected one of", "mean attention?"),
+        ("estimate", "--layers unembedding --layers-to-transform 0", "layers: found 'unembedding'",
+         "that is left: attention, mlp. What is excluded"),
         ("estimate", "--rank ∞", "--rank: found '∞', expected a whole number", ""),
         ("estimate", "--gpu h100 --price 2$", "--price: found '2$', expected a number", "Did you mean 2?"),
         ("estimate", "--offload cpu", "offload: found 'cpu', expected one of none, optimizer", "mean all?"),

@@ -7,6 +7,7 @@ differs between tools is which matrices get a pair and how experts share them, s
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
@@ -169,7 +170,8 @@ def _nothing_chosen(arch: Architecture, spec: AdapterSpec) -> InputError:
         field, found = "target-regex", (spec.target_regex,)
     roles = {m.role for m in arch.matrices if adaptable(m) and m.kind != "experts"}
     have = [name for name, wanted in LAYER_SETS.items() if roles.intersection(wanted)]
-    remedy = ""
+    outside = " outside experts" if arch.has_experts else ""
+    remedy, has = "", f"something that {arch.model_type} has{outside}"
     if arch.has_experts and spec.experts in ("none", "peft"):
         remedy = f"With experts {spec.experts} its experts are not adapted."
     if (
@@ -179,12 +181,10 @@ def _nothing_chosen(arch: Architecture, spec: AdapterSpec) -> InputError:
         or spec.layers_to_transform is not None
     ):
         remedy = "What is excluded, trained in full or in other layers gets no adapter."
-    return InputError(
-        field,
-        ",".join(found),
-        f"something that {arch.model_type} has outside experts: {', '.join(have)}",
-        remedy,
-    )
+        if field == "layers":
+            have = [name for name in have if select(arch, replace(spec, layers=(name,)))]
+            has = f"something of {arch.model_type} that is left"
+    return InputError(field, ",".join(found), f"{has}: {', '.join(have) or 'nothing is'}", remedy)
 
 
 def _keys(item: Adapted) -> Iterator[str]:
