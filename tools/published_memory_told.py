@@ -182,8 +182,9 @@ torch 2.9.1's c10/cuda/CUDAAllocatorConfig.h), so that blocks of many lengths ar
 of that sort (1001, 0.47) is 1.01, and one of the sixteenth set that says torch 2.9.1 (row 979, 1.15) is 2.61. Of
 2024 it asks for them in a way that is read: four rows of the eleventh set (800 to 803, 0.83 to 1.55) are 0.81 to
 1.02.
-Read and not mended: a 4-bit base that is prepared before TRL 0.21 prepares it again (row 993, 1.12); DPO of lengths
-that were guessed (row 1005, 0.72; with the cap of 1,024 tokens 0.86).
+Read and not mended: a 4-bit model with pairs that TRL 0.21 prepares a second time, which freezes them (row 993,
+1.12): without their gradients and states 0.94. DPO of lengths that were guessed (row 1005, 0.72; with the cap of
+1,024 tokens 0.86).
 """
 SETS = {
     "eighth": Gathering(
