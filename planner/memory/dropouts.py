@@ -64,6 +64,7 @@ RATES_ALIKE = {
     "roformer": "bert",
     "megatron-bert": "bert",
     "roberta-prelayernorm": "bert",
+    "xlm-roberta-xl": "bert",
     "mpnet": "bert",
     "nomic_bert": "bert",
     "layoutlm": "bert",

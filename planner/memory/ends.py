@@ -121,7 +121,7 @@ def _plus(run: Pass, x: Value, places: Buffer, trains: bool) -> Value:
 
 def _listen(job: Job, run: Pass, grad: bool) -> Value:
     """Sound: two convolutions with an activation behind each, the second of which halves the positions. Only what the
-    first one makes needs a gradient where nothing is trained."""
+    first one makes needs a gradient where nothing is trained; a frozen convolution keeps what it reads too."""
     tape, arch = run.tape, job.arch
     made = [
         op
@@ -137,7 +137,7 @@ def _listen(job: Job, run: Pass, grad: bool) -> Value:
         matrix = arch.matrices[op.matrix]
         rows = rows * (1 / op.per)
         trains = run.full
-        kept = (x.buffer if x is not None and trains else None,)
+        kept = (x.buffer if x is not None and (trains or x.node is not None) else None,)
         sizes = None if x is None or x.node is None else x.bytes
         parameters = matrix.d_in * matrix.d_out * run.whole
 

@@ -177,7 +177,10 @@ class Walk(Joins):
             role = self.arch.matrices[op.matrix].role
             routed = self.traits.routed_norms and role in ("router", "expert")
             apart = routed or (self.traits.two_norms and role == "mlp") or role in self.traits.multiplied
-            return self._normed(op.source, role if apart else "")
+            found = self._normed(op.source, role if apart else "")
+            if self.traits.mlp_inline and role == "mlp":
+                self.normed.pop((op.source, ""), None)
+            return found
         value, made = self.values[op.source], self.plan.made_by.get(op.source)
         if isinstance(made, Join) and self.plan.kinds[made.out] == "added":
             made = self.plan.made_by[made.sources[0]]

@@ -51,7 +51,8 @@ class Traits:
         multiplied by noise. `every_expert`: all experts run on all tokens.
 
     Names: what attention adds has one until the layer ends (`attention_named`, "made" or "dropped": with its
-        dropout), and so has the normed stream that it read (`norm_named`).
+        dropout), and so has the normed stream that it read (`norm_named`). `mlp_inline`: an MLP is no module, whose
+        result takes the name of what it read.
     The stream: `scaled_embedding`, `scaled_residual`: multipliers on it; `scaled_outside`: the first is none of the
         embedding module's, whose result a hook makes a leaf. `wide_residual`: its sums are in float32.
         `weighed_stream`: they weigh it by a trained vector. `multiplied`: roles whose matrices read the normed
@@ -133,6 +134,7 @@ class Traits:
     inner_norms: bool = False
     attention_named: Literal["", "made", "dropped"] = ""
     norm_named: bool = False
+    mlp_inline: bool = False
     scaled_outside: bool = False
     flat: bool = False
     multiplied: tuple[str, ...] = ()
@@ -149,7 +151,7 @@ T5 = replace(LLAMA, norm="t5", rotary="none", activation="relu", narrow_loss=Tru
 T5 = replace(T5, narrow=True, caches=True)
 HANDING = replace(LEGACY, handed=True)
 SIGLIP = replace(LEGACY, activation="gelu_pytorch_tanh")
-BART = replace(LEGACY, narrow_loss=True, narrow=True, logits="biased", scaled_embedding=True)
+BART = replace(LEGACY, narrow_loss=True, narrow=True, logits="biased", scaled_embedding=True, mlp_inline=True)
 
 BARE = replace(LLAMA, norm="rms-bare", qk_norm="rms-bare", norms_turned=True, stem_norm=True)
 TRAITS: dict[str, Traits] = {
@@ -194,7 +196,7 @@ TRAITS: dict[str, Traits] = {
         HANDING, rotary="partial", rotary_share=0.25, activation="gelu_new", eager=True, wide_scores=True
     ),
     "gpt_neox": replace(LEGACY, narrow_before=True, rotary="partial", rotary_share=0.25, two_norms=True),
-    "opt": replace(LEGACY, narrow_before=True, activation="relu", flat=True),
+    "opt": replace(LEGACY, narrow_before=True, activation="relu", flat=True, mlp_inline=True),
     "bloom": replace(
         HANDING, stem_norm=True, narrow_before=True, activation="bloom", eager=True, no_flash=True
     ),
@@ -206,11 +208,14 @@ TRAITS: dict[str, Traits] = {
     "gpt_neox_japanese": replace(LEGACY, rotary="partial", eager=True, no_flash=True, narrow=True),
     "persimmon": replace(LEGACY, rotary="partial", rotary_share=0.5, activation="relu2"),
     "jais2": replace(LEGACY, rotary="half", activation="relu2"),
-    "biogpt": replace(LEGACY, scaled_embedding=True, narrow=True),
-    "xglm": replace(LEGACY, scaled_embedding=True, eager=True, no_flash=True, narrow=True, floored=True),
+    "biogpt": replace(LEGACY, scaled_embedding=True, narrow=True, mlp_inline=True),
+    "xglm": replace(
+        LEGACY, scaled_embedding=True, eager=True, no_flash=True, narrow=True, floored=True, mlp_inline=True
+    ),
     "hyperclovax": replace(GRANITE, after=True),
     "megatron-bert": replace(PRENORMED_BERT, eager=True, no_flash=True, handed=True, scores_named=True),
-    "roberta-prelayernorm": PRENORMED_BERT,
+    "roberta-prelayernorm": replace(PRENORMED_BERT, mlp_inline=True, stem_norm=True),
+    "xlm-roberta-xl": replace(PRENORMED_BERT, mlp_inline=True),
     "gpt_bigcode": replace(
         LEGACY,
         narrow_before=True,
@@ -287,6 +292,7 @@ ALIKE = {
     "codegen": "gptj",
     "bert-generation": "bert",
     "falcon_mamba": "mamba",
+    "mamba2": "mamba",
     "plbart": "bart",
     "marian": "bart",
     "blenderbot-small": "bart",
@@ -322,7 +328,6 @@ ALIKE = {
     "fuyu": "persimmon",
     "mllama_text_model": "mllama",
     "rembert": "mpnet",
-    "xlm-roberta-xl": "roberta-prelayernorm",
     "cohere_compass_text": "cohere",
     "cohere2_moe": "cohere",
     "dots1": "deepseek_v3",
@@ -348,7 +353,7 @@ UNRULED = {
 # Dropout that trainers of preferences switch off is what is a module. Kinds whose attention asks one for its rate,
 # and kinds that drop what their layers add by a function, which stays.
 ATTENTION_BY_MODULE = frozenset(
-    "bert distilbert roberta-prelayernorm megatron-bert mpnet roformer gpt2 gptj gpt_neo bloom falcon "
+    "bert distilbert roberta-prelayernorm xlm-roberta-xl megatron-bert mpnet roformer gpt2 gptj gpt_neo bloom falcon "
     "gpt_neox_japanese".split()
 )
 BY_FUNCTION = frozenset("opt biogpt xglm bloom falcon seed_oss starcoder2 gpt_neox_japanese".split())

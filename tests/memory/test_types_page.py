@@ -67,6 +67,7 @@ MENDED = (
     ("bart", "LoRA"), ("plbart", "LoRA, eager"), ("mvp", "LoRA"),
     ("t5", "full"), ("t5", "LoRA, eager"), ("mt5", "LoRA, autocast"), ("umt5", "LoRA, all kept"), ("umt5", "QLoRA"),
     ("roformer", "full"), ("megatron-bert", "QLoRA"), ("mamba", "full"), ("mamba", "LoRA, autocast"),
+    ("opt", "LoRA, autocast"), ("biogpt", "LoRA, autocast"), ("roberta-prelayernorm", "LoRA"), ("mamba2", "QLoRA"),
 )  # fmt: skip
 
 
