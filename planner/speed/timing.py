@@ -18,7 +18,7 @@ from ..objective import step_tally
 from ..schema import Architecture, Basis, Notice
 from ..setup import Setup
 from .calibration import NOTHING_MEASURED, Calibration
-from .efficiency import Efficiency, constants, evidence_of
+from .efficiency import Efficiency, clock_of, constants, evidence_of
 from .kinds import MEASURED, Grounds, kind_of
 from .roofline import staged_share, step_parts, thin_share
 from .step import work_of
@@ -54,7 +54,8 @@ class StepTime:
 
     @property
     def mfu(self) -> float | None:
-        """Model FLOPs utilisation: the model's FLOPs over what the GPUs could do at their peaks."""
+        """Model FLOPs utilisation: the model's FLOPs over what the GPUs could do at their peaks, of laptops at the
+        clock at which they were seen to run."""
         if self.model_flops is None:
             return None
         return self.model_flops / self.seconds / self.gpus / self.peak_flops_per_s
@@ -240,7 +241,7 @@ def step_time(
         seconds=seconds, low=seconds * math.exp(-spread.z * below), high=seconds * math.exp(spread.z * above),
         parts={name: part * math.exp(shift) for name, part in parts.items()}, tokens=tokens_of(setup),
         gpus=setup.gpus, model_flops=done.model_flops,
-        peak_flops_per_s=matmul_flops_per_s(machine.accelerator, setup.product_format),
+        peak_flops_per_s=matmul_flops_per_s(machine.accelerator, setup.product_format) * clock_of(name),
         coverage=spread.coverage,
         grounds=facts.grounds[MEASURED if calibration.of(name, setup.trainer) else kind],
         notices=(

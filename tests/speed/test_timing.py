@@ -200,6 +200,16 @@ def test_parts_add_up_and_throughput_follows() -> None:
     assert step.mfu is not None and 0.05 < step.mfu < 0.8
 
 
+def test_no_gpu_does_more_than_its_peak() -> None:
+    """Nor a laptop's, whose clock is above the listed one."""
+    setup = Setup(micro_batch=8, seq_len=2048, adapter_dtype="bfloat16")
+    found = []
+    for name in (*constants().clocks, "H100", "RTX 4090", "L4"):
+        step = step_time(ARCH, setup, replace(H100, accelerator=hardware.find(name)), PAIRS)
+        found.append(step.mfu or 0)
+    assert len(found) > 5 and 0.1 < min(found) and max(found) < constants().efficiency.matmul_cards
+
+
 @given(st.integers(1, 8), st.integers(64, 4096), st.integers(1, 8))
 def test_more_tokens_take_no_less_time(batch: int, length: int, accumulation: int) -> None:
     setup = Setup(micro_batch=batch, seq_len=length, accumulation=accumulation)
