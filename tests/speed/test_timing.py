@@ -202,12 +202,12 @@ def test_parts_add_up_and_throughput_follows() -> None:
 
 def test_no_gpu_does_more_than_its_peak() -> None:
     """Nor a laptop's, whose clock is above the listed one."""
-    setup = Setup(micro_batch=8, seq_len=2048, adapter_dtype="bfloat16")
-    found = []
+    arch = load("meta-llama/Llama-3.1-8B")[1]
+    setup, pairs, found = Setup(micro_batch=4, adapter_dtype="bfloat16"), adapt(arch, AdapterSpec(16)), []
     for name in (*constants().clocks, "H100", "RTX 4090", "L4"):
-        step = step_time(ARCH, setup, replace(H100, accelerator=hardware.find(name)), PAIRS)
+        step = step_time(arch, setup, replace(H100, accelerator=hardware.find(name)), pairs)
         found.append(step.mfu or 0)
-    assert len(found) > 5 and 0.1 < min(found) and max(found) < constants().efficiency.matmul_cards
+    assert len(found) > 5 and min(found) > 0.1 and max(found) < constants().efficiency.matmul_cards
 
 
 @given(st.integers(1, 8), st.integers(64, 4096), st.integers(1, 8))
