@@ -99,7 +99,8 @@ def command(as_json: bool, **options: Any) -> None:
 
     The model's own code, PEFT's adapter and torch's backward pass run on tensors without values, so that a model of
     any size is done in seconds on a laptop: LoRA, full fine-tuning and QLoRA side by side, the peak of their memory
-    by part, when it is reached, and FLOPs. Needs torch: pip install "lora-plan[validate]".
+    by part, when it is reached, and FLOPs: those of fused attention with the scores that its backward pass makes
+    again, which estimate leaves out. Needs torch: pip install "lora-plan[validate]".
     """
     given = library_options(options)
     from ..architecture.meta import ahead
