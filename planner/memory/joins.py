@@ -105,10 +105,10 @@ class Joins(Mixture):
             lambda g: [tape.new(size) for size in sizes],
         )  # fmt: skip
 
-    def _of_attention(self, source: int) -> bool:
-        """Whether attention's last product made a value."""
+    def _of_attention(self, source: int, *others: str) -> bool:
+        """Whether attention's last product made a value, or that of a part of another role."""
         op = self.plan.made_by.get(source)
-        return isinstance(op, Apply) and self.arch.matrices[op.matrix].role == "attention"
+        return isinstance(op, Apply) and self.arch.matrices[op.matrix].role in ("attention", *others)
 
     def _out(self, value: Value, *, drops: bool = True) -> Value:
         """A part's result on its way to the stream; `drops` where it is not attention's."""
@@ -127,7 +127,7 @@ class Joins(Mixture):
     def _name(self, source: int, made: Value, dropped: Value) -> None:
         """Hold until the layer ends what its code gives a name of its own: attention's result, and what it read."""
         traits = self.traits
-        if not self._of_attention(source):
+        if not self._of_attention(source, "state_space"):
             return
         if traits.attention_named:
             self.bound.append(dropped if traits.attention_named == "dropped" else made)

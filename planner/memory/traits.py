@@ -240,7 +240,8 @@ TRAITS: dict[str, Traits] = {
         LLAMA, rotary="partial", rotary_share=0.334, router="sigmoid", float_router=True, wide_router=True
     ),
     "deepseek_v3": replace(LLAMA, router="sigmoid", float_router=True, wide_router=True),
-    "laguna": replace(LLAMA, router="sigmoid", wide_router=True),
+    "laguna": replace(LLAMA, router="sigmoid"),
+    "mistral4": LLAMA,
     "deepseek_v4": replace(LLAMA, eager=True, no_flash=True),
     "deepseek_v32": replace(
         LLAMA, router="sigmoid", float_router=True, wide_router=True, no_flash=True, mask_given=True
@@ -258,7 +259,9 @@ TRAITS: dict[str, Traits] = {
     "modernbert": replace(LEGACY, rotary="half32", stem_norm=True, attention_named="made"),
     "mllama": replace(LLAMA, no_flash=True),
     "helium": replace(LLAMA, norm="rms-late"),
-    "falcon_h1": replace(LLAMA, multiplied=("attention", "state_space")),
+    "falcon_h1": replace(
+        LLAMA, multiplied=("attention", "state_space"), scaled_residual=True, attention_named="dropped"
+    ),
     "nemotron_h": replace(LLAMA, norm="rms-late"),
     "granite_swa": replace(GRANITE, eager=True, sink_scales=True),
     "doge": replace(LLAMA, no_flash=True, weighed_stream=True),
@@ -324,7 +327,6 @@ ALIKE = {
     "glm46v": "glm4",
     "glm4v_moe": "glm4_moe",
     "axk1": "deepseek_v3",
-    "mistral4": "deepseek_v3",
     "fuyu": "persimmon",
     "mllama_text_model": "mllama",
     "rembert": "mpnet",
