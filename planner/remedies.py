@@ -9,7 +9,7 @@ Every answer is a whole estimate.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -22,6 +22,7 @@ from .running import Running
 from .setup import Setup
 
 MOST = 4
+LARGEST_PRIME = 1_000_000
 # From the change that costs least to the one that costs most: time, then digits of the base. vLLM's share becomes
 # what holds all completions of a step.
 CHANGES: tuple[tuple[str, Any], ...] = (
@@ -88,31 +89,48 @@ def _widened(run: Running) -> bool:
     return setup.method == "qlora" and unquantised and setup.upcast_small and setup.weight_dtype != "float32"
 
 
-def _thinner(setup: Setup) -> Iterator[int]:
-    """Micro-steps of a step, from as many as there are to one sequence at a time."""
-    for pieces in range(1, setup.micro_batch + 1):
-        if setup.micro_batch % pieces == 0:
-            yield setup.accumulation * pieces
+def _thinner(setup: Setup) -> list[int]:
+    """Micro-steps of a step, from as many as there are to one sequence at a time; of counts of sequences with prime
+    factors above a million, those are not split."""
+    pieces, left, prime = [1], setup.micro_batch, 2
+    while left > 1:
+        if prime * prime > left or prime > LARGEST_PRIME:
+            prime = left
+        own, power = pieces, 1
+        while left % prime == 0:
+            left, power = left // prime, power * prime
+            pieces = pieces + [power * each for each in own]
+        prime += 1
+    return [setup.accumulation * each for each in sorted(pieces)]
 
 
 def _tried(
     run: Running, room: int, changes: Mapping[str, Any], setup_of: SetupOf, sure: bool
 ) -> Remedy | None:
-    """These changes with as few micro-steps as will do; None where one sequence at a time is too much."""
-    for accumulation in _thinner(run.setup):
-        options = dict(changes)
-        if accumulation != run.setup.accumulation:
-            options["accumulation"] = accumulation
-        if not options:
-            continue
-        try:
-            changed = replace(run, setup=setup_of(options))
-            found = changed.memory()
-        except InputError:  # what does not go together is no remedy
-            return None
-        if (found.high if sure else found.per_gpu_bytes) <= room:
-            return Remedy(options, found.per_gpu_bytes, found.high, _step_s(changed))
-    return None
+    """These changes with as few micro-steps as will do; None where one sequence at a time is too much. Fewer
+    sequences at a time are taken never to need more, but where micro-steps become several."""
+
+    def made(accumulation: int) -> Remedy | None:
+        more = {} if accumulation == run.setup.accumulation else {"accumulation": accumulation}
+        options = {**changes, **more}
+        changed = replace(run, setup=setup_of(options))
+        found = changed.memory()
+        fits = (found.high if sure else found.per_gpu_bytes) <= room
+        return Remedy(options, found.per_gpu_bytes, found.high, _step_s(changed)) if fits else None
+
+    own, *more = _thinner(run.setup)
+    try:
+        found = made(own) if changes else None
+        if found is not None or not more:
+            return found
+        found, low, high = made(more[-1]), 0, len(more) - 1
+        while found is not None and low < high:
+            middle = (low + high) // 2
+            less = made(more[middle])
+            found, low, high = (found, middle + 1, high) if less is None else (less, low, middle)
+        return found
+    except InputError:  # what does not go together is no remedy
+        return None
 
 
 def _step_s(run: Running) -> float | None:

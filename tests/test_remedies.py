@@ -10,8 +10,9 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner import estimate, hardware
+from planner import estimate, hardware, remedies
 from planner.cli.main import cli
+from planner.setup import Setup
 
 ROOM = {"rtx4090": 24_000_000_000, "h100": 80_000_000_000, "a100-40gb": 40_000_000_000, "t4": 16_000_000_000}
 QWEN = "Qwen/Qwen3-8B"
@@ -101,6 +102,14 @@ def test_experts_that_preparing_widens_are_better_not_quantised() -> None:
         "model": "Qwen/Qwen3-30B-A3B", "gpu": "h100", "batch": 1, "checkpointing": "layer", "quantize": "nf4",
     })  # fmt: skip
     assert not fits and peak > 80e9 and others and others[0]["options"] == {"quantize": "none"}
+
+
+def test_any_number_of_sequences_is_thinned_in_no_time() -> None:
+    for number in (1, 2, 12, 97, 120, 4096, 99991):
+        steps = remedies._thinner(Setup(micro_batch=number, accumulation=3))
+        assert steps == [3 * each for each in range(1, number + 1) if number % each == 0]
+    others, fits, _ = told({"model": "Qwen/Qwen2.5-0.5B", "gpu": "h100", "seq_len": 128, "batch": 10**15})
+    assert not fits and others and others[0]["options"]["accumulation"] > 10**12
 
 
 def test_where_nothing_helps_it_says_so() -> None:
