@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from planner import estimate, hardware, remedies
 from planner.cli.main import cli
+from planner.running import running
 from planner.setup import Setup
 
 ROOM = {"rtx4090": 24_000_000_000, "h100": 80_000_000_000, "a100-40gb": 40_000_000_000, "t4": 16_000_000_000}
@@ -177,3 +178,11 @@ def test_sequences_that_no_gpu_can_hold_are_shared() -> None:
         assert (again.memory or {})["lora"]["fits"] == fits
     odd = estimate(**{**options, "seq_len": 128_001})
     assert (odd.memory or {})["lora"]["fewest"] is None
+
+
+def test_a_loss_of_preferences_is_not_changed_for_one_of_tokens() -> None:
+    """`fused` is one kernel over logits in supervised training, and TRL 1.14's of log-probabilities in DPO."""
+    for objective, trainer in (("sft", "hf-trainer"), ("dpo", "llama-factory")):
+        run = running(QWEN, {"trainer": trainer, "objective": objective, "layers": "attention,mlp"})
+        assert run.setup.loss == "full"
+        assert ("loss" in dict(remedies._open(run))) is (objective == "sft")
