@@ -174,7 +174,7 @@ estimated.
 """
 SEVENTEENTH = """\
 A model that is made outside of zero.Init keeps all that ZeRO-3 gathers for the way back where nothing is run again:
-the option for it (`--placing whole`) said so of loading alone. Llama 3 8B on 8 GPUs (row 988, 0.67) is 0.98 since.
+the option for it (`--placing whole`) said so of loading alone. Llama 3 8B on 8 GPUs (row 988, 0.67) is 0.92 since.
 AdamW is fused by itself on torch 2.8 with transformers from 4.55 on, for which TRL 0.16 to 0.21 had no profile
 (`trl-0.21-fused`): Qwen3 4B in full (row 990, 1.16) is 1.00. On torch 2.9 Unsloth of November 2025 to July 2026
 asks for expandable segments by a variable that torch's allocator reads from 2.10 on alone (its own commit 046af8af;
