@@ -38,7 +38,8 @@ outputs widened by accelerate. It was run once too, by the equations that seed 6
 was run once when what seeds 6 and 7 had shown was mended, seed 9 once after that, before anything was changed
 again, and seed 10 when its points and what a look at every model type had shown were mended. Seeds 11 and 12 were run
 once, when what is named below was mended, seeds 13 and 14 after that, before anything was changed again. Seed 23
-was run once when the types that run by default had been looked at where a layer makes the peak (small vocabularies).
+was run once when the types that run by default had been looked at where a layer makes the peak (small vocabularies),
+seed 31 once after that.
 
 {stale} points of quantised products that hold what they read, under checkpoints (below), have not been simulated
 again since that was mended in the simulation: `today` leaves them out.
