@@ -284,3 +284,30 @@ def test_adam_is_fused_by_itself_on_torch_2_8() -> None:
         running(LLAMA, {"trainer": name}).setup.optimizer_kernel for name in ("trl-0.21", "trl-0.21-fused")
     ]
     assert kernels == ["foreach", "fused"]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "loss", "reference"),
+    [
+        ("trl-0.13", "by-sequence", "base"),  # of 0.14 and 0.15, whose beta is 0.04
+        ("trl-0.21", "by-sequence", "none"),
+        ("ms-swift", "by-sequence", "base"),
+        ("ms-swift-3.2", "by-sequence", "base"),
+        ("axolotl", "by-sequence", "none"),
+        ("axolotl-lora-kernels", "by-sequence", "none"),
+        ("hf-trainer", "tiled", "none"),  # who names no trainer of completions gets the newest TRL's
+    ],
+)
+def test_completions_are_scored_as_the_trainers_own_code_does(
+    trainer: str, loss: str, reference: str
+) -> None:
+    setup = running(LLAMA, {"objective": "grpo", "method": "lora", "trainer": trainer}).setup
+    assert (setup.loss, setup.reference) == (loss, reference)
+
+
+def test_pairs_of_ms_swift_up_to_3_4_have_the_log_softmax_of_all_logits() -> None:
+    asked = {"objective": "dpo", "method": "lora", "seq_len": 1024, "batch": 1}
+    found = {n: running(LLAMA, {**asked, "trainer": n}).memory() for n in ("ms-swift-3.2", "ms-swift-3")}
+    assert [m.setup.loss for m in found.values()] == ["full", "by-sequence"]
+    older, newer = (m.peak.parts()["logits"] for m in found.values())
+    assert older > newer + 4 * 1024 * 128256

@@ -211,7 +211,7 @@ def by_sequence(run: Pass, logits: Value, vocab: int, *, fused: bool) -> Value:
     three times the logits, 12 bytes each in float32, of one sequence 16. `fused`: one kernel (1.14) that keeps the
     logits as they came and makes their gradient in a new tensor. Neglects a few numbers a row, that TRL before 1.8
     lets the undivided logits go before GRPO's entropies, which counts where fewer than some 400 positions are scored,
-    and that TRL before 0.27 folds the last position of pairs too.
+    that TRL before 0.16 divided none, and that TRL before 0.27 folds the last position of pairs too.
     """
     tape, entries = run.tape, labelled(run) * vocab
     one, few = (run.length - run.unscored) * vocab, min(labelled(run), ENTROPY_ROWS) * vocab
