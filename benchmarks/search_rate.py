@@ -48,7 +48,6 @@ MODELS = (
     "moonshotai/Kimi-K2-Instruct",
 )  # fmt: skip
 SCALAR = 40
-RANKS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 BATCHES = (8, 16, 32, 64)
 # GPUs that share matrices, layers and sequences, of which those that go together are tried.
 SHARED = {"tensor_parallel": (1, 2, 4), "pipeline_parallel": (1, 2, 4), "sequence_parallel": (1, 2, 4, 8)}
@@ -156,7 +155,7 @@ def job_of(model: str) -> Job:
 def measure(model: str, blocks: int) -> dict[str, Any]:
     """Plans a second by the screen and by the scalar formulas, and seconds of a whole search."""
     gpus = accelerators("any", None)
-    space, job = Space(gpus, layouts(COUNTS), ranks=RANKS, batches=BATCHES), job_of(model)
+    space, job = Space(gpus, layouts(COUNTS), batches=BATCHES), job_of(model)
     screened, scalar, searches = [], [], []
     pick = random.Random(0)
     cells = screen(job, space)

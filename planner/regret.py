@@ -77,6 +77,13 @@ def expected_regret(params_per_loss_token: float, *, moe: bool = False) -> Regre
     )  # fmt: skip
 
 
+def least_seen(*, moe: bool = False) -> float:
+    """Excess loss at the most parameters per loss token of the sweep that the law was fitted on, as a fraction of the
+    loss: of larger adapters no difference was ever seen."""
+    law = law_for(moe)
+    return power_law(law.ratio_high, law.coefficient_percent / 100, law.exponent)
+
+
 def departure(params: int, *, moe: bool = False) -> Departure:
     """Loss tokens at which the law's excess rises above the noise: params / x*, x* = (c / noise) ** (1 / a).
 

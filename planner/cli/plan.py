@@ -94,8 +94,9 @@ def _gpus() -> list[str]:
 @click.option("--price", type=Number(), metavar="USD", help="Your price of a GPU and hour, for every GPU.")
 @click.option("--calibration", type=click.Path(), metavar="FILE", help="A file from `lora-plan calibrate`.")
 @click.option(
-    "--ranks", default="1,2,4,8,16,32,64,128,256", show_default=True, metavar="RANKS", help="Ranks."
-)
+    "--ranks", default="1,2,4,8,16,24,32,48,64,96,128,192,256,384,512", show_default=True, metavar="RANKS",
+    help="Ranks.",
+)  # fmt: skip
 @click.option("--layers", default="mlp,all", show_default=True, metavar="SETS", help="Layer sets.")
 @click.option("--quantize", default="none,nf4,nf4-double", show_default=True, metavar="FORMS", help="Bases.")
 @click.option("--checkpointing", default="none,layer", show_default=True, metavar="WAYS", help="Recompute.")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..regret import least_seen
 from .evaluate import Evaluated, evaluate
 from .hosted import host_bytes
 from .layout import WAYS, Layout
@@ -99,9 +100,9 @@ class Chooser:
     def order(self, allowed: Array, limits: Limits) -> tuple[Array, list[int]]:
         """The best NEAR of the allowed cells, best first, and those that the comparison rests on.
 
-        By quality: least regret (what no sweep could tell from the least counts as equal), then least cost, then
-        least time (2% counts as equal in both), and of equal plans the one with less regret. By cost and by time:
-        that alone, ties by the other and by regret.
+        By quality: least regret (what no sweep could tell from the least counts as equal, and so does all that is
+        below the least that was seen), then least cost, then least time (2% counts as equal in both), and of equal
+        plans the one with less regret. By cost and by time: that alone, ties by the other and by regret.
         """
         found = np.flatnonzero(allowed)
         if not len(found):
@@ -117,10 +118,11 @@ class Chooser:
             keys = (regret, usd, seconds)
         else:
             every = np.ones(len(found), bool)
-            tier, anchor = _as_one(regret, every, 1.0, SAME_REGRET)
+            seen = np.maximum(regret, least_seen(moe=cells.job.arch.has_experts))
+            tier, anchor = _as_one(seen, every, 1.0, SAME_REGRET)
             cost, second = _as_one(usd, tier == tier[anchor], SAME)
             time, third = _as_one(seconds, (tier == tier[anchor]) & (cost == cost[second]), SAME)
-            keys, anchors = (usd, seconds, regret, time, cost, tier), [anchor, second, third]
+            keys, anchors = (usd, seconds, seen, time, cost, tier), [anchor, second, third]
         order = found[first_of(keys, NEAR)]
         return order, [int(found[place]) for place in anchors] + [int(order[0])]
 

@@ -26,7 +26,9 @@ from .layout import WAYS, Layout
 if TYPE_CHECKING:
     from ..fact_types import Accelerator
 
-RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+# Powers of two up to the highest rank of the article's sweeps, and from 16 on the halves between: a rank costs a
+# search little, and the least that is enough is told more closely.
+RANKS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 LAYERS = ("mlp", "all")  # attention alone lags MLPs at the same size (LoRA Without Regret, 2025)
 QUANTIZE: tuple[Quantize, ...] = ("none", "nf4", "nf4-double")
 CHECKPOINTING: tuple[Checkpointing, ...] = ("none", "layer")

@@ -87,10 +87,11 @@ def _in_full(seen: list[Chooser], tried: Tried) -> list[Chooser]:
 
 
 def _offloaded(seen: list[Chooser], within: Limits, tried: Tried) -> str:
-    """What would fit with weights and states in the host's memory, as it is typed."""
-    layouts = dict.fromkeys(replace(own, offload="all") for each in seen for own in each.cells.space.layouts)
-    away = tried(tuple(layouts))
-    if (best := away.best(within)) is None:
-        return ""
-    plan = away.full(best)
-    return f" --offload all would do, in {units.duration(plan.seconds)}: {plan.choice.text}."
+    """What would fit with weights and states in the host's memory, as it is typed: of the layouts in the order in
+    which they were tried, those that are asked for first."""
+    for each in seen:
+        away = tried(tuple(dict.fromkeys(replace(own, offload="all") for own in each.cells.space.layouts)))
+        if (best := away.best(within)) is not None:
+            plan = away.full(best)
+            return f" --offload all would do, in {units.duration(plan.seconds)}: {plan.choice.text}."
+    return ""

@@ -25,6 +25,7 @@ from planner.units import parse_duration
 
 from .small import GPUS, job_of
 
+SEEN = 0.00581 * 6.14**-0.895  # the law of dense models at the most parameters a token that its sweep had
 SMALL = Space(
     GPUS, layouts((1, 2)), ranks=(4, 64), layers=("mlp", "all"), quantize=("none", "nf4"), micro_batches=(1, 4, 16),
     batches=(16,),
@@ -98,7 +99,7 @@ def test_the_best_is_that_of_brute_force(cells: Cells, everything: list[Evaluate
     elif limits.prefer == "time":
         assert found.seconds == min(full.seconds for full in allowed)
     else:
-        regret = [full.regret.value if full.regret else 0.0 for full in allowed]
+        regret = [max(full.regret.value, SEEN) if full.regret else SEEN for full in allowed]
         good = [f for f, value in zip(allowed, regret, strict=True) if value <= min(regret) + SAME_REGRET]
         cheapest = min(full.usd or math.inf for full in good)
         cheap = [full for full in good if full.usd and full.usd <= SAME * cheapest]
@@ -222,7 +223,7 @@ def test_a_limit_that_is_a_plans_own_figure_lets_that_plan_through(
 
 
 WORSE: dict[str, Any] = {
-    "quality": lambda f: f.regret.value - SAME_REGRET if f.regret else 0.0,
+    "quality": lambda f: max(f.regret.value, SEEN) - SAME_REGRET if f.regret else 0.0,
     "cost": lambda f: f.usd,
     "time": lambda f: f.seconds,
 }
@@ -262,6 +263,14 @@ def test_a_larger_budget_is_never_worse() -> None:
         assert found.best.usd and found.best.usd <= budget and found.best.regret
         regrets.append(found.best.regret.value)
     assert all(late <= early + SAME_REGRET for early, late in itertools.pairwise(regrets))
+
+
+def test_what_was_never_seen_of_larger_adapters_does_not_count() -> None:
+    """Of the ranks beyond the law's sweep the least is as good as any, if no dearer; with more data they count."""
+    options: dict[str, Any] = {"gpu": "h100", "gpus": 1, "layers": "mlp", "quantize": "none"}
+    few, many = (plan("meta-llama/Llama-3.2-1B", tokens=n, **options).best for n in ("1M", "1B"))
+    assert few.regret and few.regret.value <= SEEN + SAME_REGRET and few.choice.rank < 64
+    assert many.regret and many.regret.value > SEEN and many.choice.rank == 512
 
 
 def test_the_surest_plan_is_the_best_of_a_search_for_sure_ones() -> None:
