@@ -26,7 +26,9 @@ Reference = Literal["base", "precomputed", "none"]
 Generation = Literal["transformers", "server", "colocate", "shared"]
 Quantize = Literal["none", "nf4", "nf4-double", "int8", "fp8"]
 Dtype = Literal["float32", "bfloat16", "float16"]
-Kernels = Literal["transformers", "litgpt", "fused", "liger", "unsloth", "compiled", "transformer-engine"]
+Kernels = Literal[
+    "transformers", "litgpt", "fused", "liger", "unsloth", "pairs", "compiled", "transformer-engine",
+]  # fmt: skip
 Sharding = Literal["none", "ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp-hybrid"]
 FsdpUnits = Literal["pairs", "flat", "layers", "modules", "whole"]
 ReduceBuckets = Literal["fitted", "one", "two"]

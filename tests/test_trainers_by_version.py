@@ -311,3 +311,55 @@ def test_pairs_of_ms_swift_up_to_3_4_have_the_log_softmax_of_all_logits() -> Non
     assert [m.setup.loss for m in found.values()] == ["full", "by-sequence"]
     older, newer = (m.peak.parts()["logits"] for m in found.values())
     assert older > newer + 4 * 1024 * 128256
+
+
+def test_axolotl_runs_pairs_in_functions_of_its_own() -> None:
+    """By hand, of Llama 3.1 8B in bytes a token and layer: two float32 copies for norms and what these make, queries,
+    keys, values, what attention makes with its float32 sums, and the MLP's gate and up; nothing of a pair's."""
+    options = {
+        "method": "lora",
+        "rank": 16,
+        "layers": "all-linear",
+        "seq_len": 2048,
+        "attention_kernel": "flash",
+    }
+    options |= {"checkpointing": "none", "loss": "chunked", "trainer": "axolotl"}
+    found = running(LLAMA, options).memory()
+    hidden, keys, inner = 4096, 1024, 14336
+    kept = 2 * (4 + 2) * hidden + 2 * (2 * hidden + 2 * keys) + 4 * 32 + 2 * 2 * inner
+    forward = next(m for m in found.moments if m.phase == "forward")
+    assert found.setup.kernels == "pairs"
+    assert forward.parts()["activations"] == pytest.approx(32 * 2048 * kept, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "asked", "kernels"),
+    [
+        ("axolotl", {}, "pairs"),
+        ("axolotl", {"objective": "dpo"}, "transformers"),
+        ("axolotl", {"objective": "grpo"}, "transformers"),
+        ("axolotl", {"method": "full"}, "transformers"),
+        ("axolotl-0.12", {"method": "qlora"}, "pairs"),
+        ("axolotl-0.13", {"method": "qlora"}, "pairs"),
+        ("axolotl-0.9", {}, "transformers"),
+        ("axolotl-lora-kernels", {}, "unsloth"),
+    ],
+)
+def test_when_axolotl_does(trainer: str, asked: dict[str, Any], kernels: str) -> None:
+    assert running(LLAMA, {"method": "lora", "trainer": trainer, **asked}).setup.kernels == kernels
+
+
+def test_with_dropout_or_in_8_bits_pairs_run_as_pefts() -> None:
+    options = {
+        "rank": 16,
+        "layers": "all-linear",
+        "seq_len": 2048,
+        "checkpointing": "none",
+        "trainer": "axolotl",
+    }
+    for asked in ({"method": "lora", "lora_dropout": 0.05}, {"method": "qlora", "quantize": "int8"}):
+        held = [
+            running(LLAMA, {**options, **asked, "kernels": kernels}).memory().allocated_bytes
+            for kernels in ("pairs", "transformers")
+        ]
+        assert held[0] == held[1]

@@ -33,6 +33,7 @@ _WORDS: dict[str, str] = {
     "--attention-kernel flash": "flash-attention flash-attn use-flash-attention attn-implementation",
     "--kernels liger": "use-liger-kernel use-liger liger",
     "--kernels unsloth": "unsloth use-unsloth",
+    "--kernels pairs": "lora-mlp-kernel lora-qkv-kernel lora-o-kernel",
     "--packing packed": "pack packed sample-packing",
     "--packing padded": "no-packing no-pack unpacked padding no-sample-packing",
     "--gpus": "num-gpus n-gpus gpu-count devices num-processes nproc-per-node world-size",

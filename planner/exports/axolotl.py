@@ -186,10 +186,17 @@ def _checkpointing(t: Training) -> list[Line]:
     return lines
 
 
+def _pairs(t: Training, on: bool) -> list[Line]:
+    """Functions of pairs, which Axolotl switches on by itself, where a plan says whether they run."""
+    if t.full or "kernels" not in t.said:
+        return []
+    return [Line(f"lora_{name}_kernel", on) for name in ("mlp", "qkv", "o")]
+
+
 def _step(t: Training) -> list[Line]:
     s = t.setup
     why = hf.batch_lines(t)[0].why
-    kernels = choose(t, "kernels", {"transformers": [], "liger": [
+    kernels = choose(t, "kernels", {"transformers": _pairs(t, False), "pairs": _pairs(t, True), "liger": [
         Line("plugins", [LIGER]), Line("liger_rope", True), Line("liger_rms_norm", True),
         Line("liger_glu_activation", True), Line("liger_fused_linear_cross_entropy", True),
     ], "compiled": [Line("torch_compile", True)]}, NAME)  # fmt: skip

@@ -62,14 +62,19 @@ def _checkpointing(f: Fields) -> str:
     return "layer-offload" if offload or str(value).startswith("offload") else "layer"
 
 
-def _kernels(f: Fields) -> str:
+def _kernels(f: Fields) -> str | None:
+    """Whose code runs; None where Axolotl decides (check_auto_enable_lora_kernels)."""
     liger = [name for name in f.data if name.startswith("liger_")]
     for name in liger:
         f.any(name)
     plugins = f.names("plugins") or []
     if any("liger" in name.lower() for name in plugins) and liger:
         return "liger"
-    return "compiled" if f.flag("torch_compile") else "transformers"
+    if f.flag("torch_compile"):
+        return "compiled"
+    asked = [f.any(name) for name in ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel")]
+    asked = [value for value in asked if value is not None]
+    return ("pairs" if any(asked) else "transformers") if asked else None
 
 
 def _data(f: Fields) -> str | None:

@@ -187,7 +187,7 @@ def activation(run: Pass, x: Value, name: str) -> Value:
     """An activation by its name in the config."""
     if name == "bloom":  # a function of its own that keeps its input
         return unary(x, "in", 3)
-    if name in ("gelu_new", "gelu_fast") and run.kernels == "transformers":
+    if name in ("gelu_new", "gelu_fast") and run.kernels in ("transformers", "pairs"):
         return _gelu_in_python(run, x)
     if name in ("relu", "relu2"):
         y = unary(x, "out")
@@ -251,7 +251,7 @@ def _by_number(run: Pass, x: Value, width: int) -> Value:
 
 def gated(run: Pass, gate: Value, up: Value, name: str) -> Value:
     """act(gate) * up: keeps gate for the activation, and both factors. Fused kernels keep gate and up alone."""
-    if run.kernels in ("fused", "liger", "unsloth", "compiled"):
+    if run.kernels in ("fused", "liger", "unsloth", "pairs", "compiled"):
         tape, sizes = run.tape, (gate.bytes, up.bytes)
         fresh = run.kernels in ("compiled", "fused")
 

@@ -166,7 +166,7 @@ def _grouped_product(run: Pass, x: Value, rows: Size, weight: Weight, d_out: int
 
 def folds(run: Pass, arch: Architecture, item: Adapted, weight: Weight) -> bool:
     """Whether PEFT has this pair on a bare weight, which it folds in for every product."""
-    plain = run.kernels == "transformers" and not run.dropout and not weight.unpacked
+    plain = run.kernels in ("transformers", "pairs") and not run.dropout and not weight.unpacked
     pair = item.pairs[0]
     return plain and not pair.magnitudes and by_weight(arch, item.matrix, materialised=pair.materialised)
 

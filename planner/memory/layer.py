@@ -66,9 +66,9 @@ class Walk(Joins):
         super().__init__()
         self.normed: dict[tuple[int, str], Value] = {}
         self.biases: list[Shared] = []  # which have a name until the layer ends
-        self.joined = run.kernels == "unsloth" and not run.dropout and self._adapts_mlp()
+        self.joined = run.joins_pairs and self._adapts_mlp()
         self.python = run.kernels in ("transformers", "litgpt") or (
-            run.kernels == "unsloth" and not self.joined
+            run.kernels in ("unsloth", "pairs") and not self.joined
         )
 
     def _adapts_mlp(self) -> bool:

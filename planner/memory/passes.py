@@ -112,6 +112,12 @@ class Pass:
                 self.selected.append(buffer)
 
     @property
+    def joins_pairs(self) -> bool:
+        """Whether matrices run with their pairs in functions of their own (unsloth/kernels/fast_lora.py, and after it
+        axolotl 0.10, src/axolotl/kernels/lora.py, which are not taken to drop anything, nor for a base in 8 bits)."""
+        return not self.dropout and (self.kernels == "unsloth" or (self.kernels == "pairs" and not self.int8))
+
+    @property
     def drops(self) -> bool:
         """Whether dropout is on."""
         return self.grad or self.first

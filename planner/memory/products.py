@@ -168,8 +168,8 @@ def adapted(
     run: Pass, x: Value, rows: Size, weight: Weight, pairs: tuple[LowRank, ...], *, clones: bool = False,
     again: bool = False,
 ) -> Value:  # fmt: skip
-    """A Linear with its adapter, as PEFT adds it: W x + s B A dropout(x), x cast to the adapter's dtype. Unsloth's
-    kernels take x as it is where there is no dropout; `again`: they make it a second time instead of keeping it."""
+    """A Linear with its adapter, as PEFT adds it: W x + s B A dropout(x), x cast to the adapter's dtype. Functions
+    of pairs take x as it is; `again`: they make it a second time instead of keeping it."""
     base = linear(run, x, rows, weight, clones=clones and not pairs)
     width = base.width
     for pair in pairs:
@@ -184,14 +184,14 @@ def adapted(
         total = add(base, added) if not clones else _add_cloning(base, added)
         base = total
         del added, total, x_in
-    return base if _as_it_is(run, weight) and run.kernels != "unsloth" else cast(base, width)
+    return base if _as_it_is(run, weight) and not run.joins_pairs else cast(base, width)
 
 
 def _as_it_is(run: Pass, weight: Weight) -> bool:
     """Whether a pair's product takes x as it is: Unsloth's without dropout, and PEFT's beside bitsandbytes' weights
     under autocast, which it leaves to choose the type."""
-    if run.kernels == "unsloth":
-        return not run.dropout
+    if run.joins_pairs or run.kernels == "unsloth":
+        return run.joins_pairs
     return run.autocast and run.bitsandbytes and weight.unpacked > 0
 
 

@@ -117,7 +117,7 @@ def gathers(arch: Architecture, setup: Setup, adapted: Iterable[Adapted]) -> flo
         return 0.0
     pairs = () if setup.method == "full" else tuple(adapted)
     if setup.sharding == "zero3":
-        loops = setup.kernels in ("transformers", "litgpt")
+        loops = setup.kernels in ("transformers", "litgpt", "pairs")
 
         def alike(matrix: Matrix, pieces: int) -> int:
             """Modules of a matrix, or of `pieces` pairs on it, in a layer: of each expert and of its parts apart."""

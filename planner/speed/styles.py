@@ -66,6 +66,9 @@ STYLES = {
     "transformers": TRANSFORMERS, "litgpt": TRANSFORMERS,
     "transformer-engine": replace(TRANSFORMERS, norm=FUSED.norm),
     "fused": FUSED, "liger": FUSED, "unsloth": UNSLOTH, "compiled": COMPILED,
+    "pairs": replace(
+        TRANSFORMERS, activation=FUSED.activation, adapter=UNSLOTH.adapter, adapter_in=UNSLOTH.adapter_in
+    ),
 }  # fmt: skip
 # Bytes an element of the logits: cast to float32, shifted copy, log-softmax, its gradient, copy, cast back; in chunks
 # without the copies; fused kernels read 16-bit logits and write their gradient in place. "wide" reads and writes

@@ -204,7 +204,7 @@ class Walk:
         GPUs share the experts, each has fewer products of more positions: neglected."""
         n = matrix.experts if matrix.kind == "experts" else 1
         share = rows.times(experts / n)
-        loops = n > 1 and self.setup.kernels in ("transformers", "litgpt")
+        loops = n > 1 and self.setup.kernels in ("transformers", "litgpt", "pairs")
         dtype = "float32" if self.wide and not self.quantised(matrix) else self.setup.compute_dtype
         found = tiled(share, matrix.d_in, matrix.d_out / self.split, DTYPE_BYTES[dtype], 1 if loops else n)
         self.sums.gemm("base", phase, dtype, found, n)
