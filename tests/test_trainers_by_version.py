@@ -11,6 +11,7 @@ from planner.fewest import fewest_gpus
 from planner.memory.sharding import deferred_gradients
 from planner.running import running
 from planner.setup import Setup
+from planner.speed.styles import STYLES, style_of
 from planner.trainers import filled, parse
 from tools.measured_models import CONFIGS
 
@@ -363,3 +364,5 @@ def test_with_dropout_or_in_8_bits_pairs_run_as_pefts() -> None:
             for kernels in ("pairs", "transformers")
         ]
         assert held[0] == held[1]
+        setup = running(LLAMA, {**options, **asked}).setup
+        assert setup.kernels == "pairs" and style_of(setup) == STYLES["transformers"]

@@ -102,6 +102,13 @@ FUSED_ADAMW, FOREACH_ADAMW = 7.0, 20.0
 PASSES = {"sgd": 3.0, "sgd-momentum": 6.0, "adafactor": 10.0, "lion": 9.0, "muon": 15.0}
 
 
+def style_of(setup: Setup) -> Style:
+    """The costs of a set-up's elementwise code; functions of pairs run without dropout and not in 8 bits."""
+    if setup.kernels == "pairs" and (setup.lora_dropout or setup.quantize == "int8"):
+        return TRANSFORMERS
+    return STYLES[setup.kernels]
+
+
 def compiles_loss(setup: Setup) -> bool:
     """Whether the loss is compiled with the model, as where its forward pass computes it (transformers, nanoGPT) or
     the trainer compiles it too (torchtune, torchtitan). A loop of no profile is taken to compute its own outside, as

@@ -23,12 +23,12 @@ from .styles import (
     EAGER_SCORES,
     LAYERS,
     SORTED,
-    STYLES,
     Cost,
     Style,
     compiles_loss,
     loss_cost,
     norms,
+    style_of,
     takes_mask,
     wide_between,
 )
@@ -98,7 +98,7 @@ class Walk:
         whole: Whole,
     ) -> None:
         self.arch, self.setup, self.trained, self.whole = arch, setup, trained, whole
-        self.style: Style = STYLES[setup.kernels]
+        self.style: Style = style_of(setup)
         self.traits = traits_of(arch)
         self.width = DTYPE_BYTES[setup.compute_dtype]
         self.wide = wide_between(setup)
