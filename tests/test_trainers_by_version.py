@@ -275,6 +275,7 @@ def test_a_model_made_outside_zero_init_keeps_what_is_gathered() -> None:
 
 def test_segments_are_expandable_where_the_allocator_reads_that_they_are() -> None:
     names = {"unsloth": True, "unsloth-2025-11": False, "unsloth-2025": True, "unsloth-2024": True}
+    names["unsloth-2025-09"] = True
     for name, expands in names.items():
         setup = running(LLAMA, {"method": "qlora", "trainer": name, "lengths_vary": True}).setup
         assert setup.expandable_segments is expands, name
@@ -366,3 +367,24 @@ def test_with_dropout_or_in_8_bits_pairs_run_as_pefts() -> None:
         assert held[0] == held[1]
         setup = running(LLAMA, {**options, **asked}).setup
         assert setup.kernels == "pairs" and style_of(setup) == STYLES["transformers"]
+
+
+def test_how_much_of_its_logits_unsloth_holds_by_version() -> None:
+    """2 bytes a logit of a chunk: none, 2 GiB of float32 ones at most, all that free memory takes, and 4 GiB."""
+    options = {"method": "qlora", "rank": 8, "targets": "q_proj", "seq_len": 32768}
+    tokens = {"unsloth-2025": 1, "unsloth-2025-09": 4096, "unsloth-2025-11": 32768, "unsloth": 8192}
+    for name, rows in tokens.items():
+        memory = running(LLAMA, {**options, "trainer": name}).memory()
+        loss = next(m for m in memory.moments if m.phase == "loss")
+        hidden = 2 * 32768 * 4096  # the gradient of the hidden states
+        assert loss.parts()["logits"] == pytest.approx(2 * rows * 128256 + hidden, rel=0.04), name
+
+
+def test_unsloth_makes_all_logits_of_pairs() -> None:
+    for name, loss in {
+        "unsloth": "by-sequence",
+        "unsloth-2025": "by-sequence",
+        "unsloth-2024": "full",
+    }.items():
+        asked = {"method": "qlora", "objective": "dpo", "trainer": name}
+        assert running(LLAMA, asked).setup.loss == loss

@@ -264,8 +264,6 @@ DEQUANTISED = (
 )
 LENGTH = "float32 scores of every pair of positions, whose number is guessed (310 tokens): with 512 tokens {}"
 THIRTEENTH: dict[int, str] = {
-    870: "--loss full was typed for Unsloth's DPO, whose log-softmax keeps nothing beside the logits: without them "
-    "0.72; lengths are guessed too",
     871: LENGTH.format("1.13"),
     872: "attention's kernel and lengths are guessed, and what the card held before: with SDPA 1.30",
     873: LENGTH.format("1.04"),
