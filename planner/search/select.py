@@ -122,7 +122,7 @@ class Chooser:
             tier, anchor = _as_one(seen, every, 1.0, SAME_REGRET)
             cost, second = _as_one(usd, tier == tier[anchor], SAME)
             time, third = _as_one(seconds, (tier == tier[anchor]) & (cost == cost[second]), SAME)
-            keys, anchors = (usd, seconds, seen, time, cost, tier), [anchor, second, third]
+            keys, anchors = (usd, seconds, regret, time, cost, tier), [anchor, second, third]
         order = found[first_of(keys, NEAR)]
         return order, [int(found[place]) for place in anchors] + [int(order[0])]
 

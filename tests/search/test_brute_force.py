@@ -81,7 +81,7 @@ def best_of_all(found: Sequence[Evaluated], prefer: str, fit: Any, seen: float) 
     for figure in (1, 2):
         near = min(each[figure] for each in fitting) * 1.02
         fitting = [each for each in fitting if each[figure] <= near]
-    return min(fitting, key=lambda each: (max(each[0], seen), each[2], each[1]))
+    return min(fitting, key=lambda each: (each[0], each[2], each[1]))
 
 
 def compared(model: str, options: dict[str, Any]) -> int:
