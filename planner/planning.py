@@ -45,7 +45,7 @@ USUAL: dict[str, Any] = {
     "vllm_memory": None, "vllm_sleep": None, "vllm_gpus": None, "vllm_tensor_parallel": None,
     "mean_completion": None, "eval_batch": None, "loading": None, "placing": None, "fsdp_units": None,
     "gpu": None, "gpus": 1, "gpus_per_node": 8, "sharding": None, "tensor_parallel": 1, "pipeline_parallel": 1,
-    "expert_parallel": 1, "sequence_parallel": 1, "shard_size": None, "reduce_buckets": None,
+    "expert_parallel": 1, "sequence_parallel": 1, "shard_size": None, "reduce_buckets": None, "gradients_late": None,
     "offload": None, "host_memory": None, "trainer": None, "price": None, "expandable_segments": None,
 }  # fmt: skip
 

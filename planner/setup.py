@@ -63,8 +63,7 @@ class Setup:
     `tf32`: float32 products run as TF32 where a chip has it (torch.backends.cuda.matmul.allow_tf32): no byte changes.
     `adapter_dtype`: the adapter's; None: float32 under autocast (PEFT casts it so), else that of the weights.
     `upcast_small`: norms and what is not quantised in float32, as PEFT's prepare_model_for_kbit_training leaves them.
-    `upcast_norms`: norms alone (TRL's QLoRA before 1.0), which makes the stream float32 all the same.
-    `lora_dropout`: the rate of dropout before a pair.
+    `upcast_norms`: norms alone (TRL's before 1.0), which makes the stream float32. `lora_dropout`: a pair's.
 
     A micro-step:
     `micro_batch` sequences of `seq_len` tokens, `accumulation` of them in a step.
@@ -88,9 +87,8 @@ class Setup:
     What is learnt:
     `objective`: of an example its tokens ("sft"), a preference between two sequences ("dpo", "orpo"), whether one is
         wanted ("kto"), or completions of prompts by their rewards ("grpo").
-    `reference`: what it is held against: the "base", which is the model without its adapter and a copy of it in full
-        fine-tuning, run without gradients (GRPO's before the step), log-probabilities "precomputed", or "none" (GRPO
-        with beta 0).
+    `reference`: what it is held against: the "base" (the model without its adapter, in full fine-tuning a copy), run
+        without gradients (GRPO's before the step), log-probabilities "precomputed", or "none" (GRPO with beta 0).
     `prompt_tokens` of a sequence are its prompt, the rest its completion. `mean_completion`: tokens of a completion
         on average; None: all as long as `seq_len` lets them be.
     `generation`: the trained model makes completions ("transformers"), a "server" on other GPUs, or a vLLM on those
@@ -107,6 +105,7 @@ class Setup:
     `main_grads`: gradients are added up in a float32 buffer that stands all along, whole on each GPU, as Megatron's.
     `deferred_gradients`: FSDP exchanges none before the last micro-step: held whole, as computed or in float32.
     `gradients_kept`: they are set to zero after a step, not dropped, as torch's zero_grad did before 2.0.
+    `gradients_late`: they are dropped behind the next forward pass alone, where zero_grad stands before backward().
 
     Several GPUs:
     `gpus`, of which `tensor_parallel` share matrices, `pipeline_parallel` layers, `sequence_parallel` sequences
@@ -123,8 +122,8 @@ class Setup:
     `offload`: states, or also parameters, are in the host's memory. `trainer`: the profile that filled the fields.
 
     Before the first step (`memory.loading` has what each word means):
-    `loading`: how the base gets onto a GPU. `prepared_wide`: all that is not quantised is float32 for a while.
-    `placing`: how parameters are spread over GPUs.
+    `loading`: how the base gets onto a GPU, `placing`: how parameters are spread over several; `prepared_wide`: all
+        that is not quantised is float32 for a while.
     """
 
     method: Method = "lora"
@@ -174,6 +173,7 @@ class Setup:
     main_grads: bool = False
     deferred_gradients: Deferred = "none"
     gradients_kept: bool = False
+    gradients_late: bool = False
     gpus: int = 1
     sharding: Sharding = "none"
     fsdp_units: FsdpUnits = "pairs"

@@ -74,3 +74,40 @@ def test_what_is_left_out_is_said() -> None:
     found = find("llama-factory-0.9.5")
     assert found is not None and found.like == "hf-trainer"
     assert "llama-factory-0.9.5" in (find("llama-factory") or found).notes
+
+
+def test_gradients_that_are_dropped_behind_the_next_forward_pass() -> None:
+    """Of full fine-tuning in float32, 4 bytes a parameter more in the forward pass, the loss and an evaluation, none
+    in the backward pass; with micro-steps they stand all along anyway."""
+    asked: dict[str, Any] = {"method": "full", "trainer": "lightning", "seq_len": 256, "eval_batch": 1}
+    late, soon = (running(LLAMA, {**asked, "gradients_late": on}).memory() for on in (None, False))
+    assert late.setup.gradients_late and not soon.setup.gradients_late
+    for one, other in zip(late.moments, soon.moments, strict=True):
+        more = 4 * ARCH.params if one.phase in ("forward", "loss", "evaluation") else 0
+        sizes = [sum(each.parts().values()) for each in (one, other)]
+        assert sizes[0] - sizes[1] == pytest.approx(more, rel=1e-3), one.phase
+    steps = [
+        running(LLAMA, {**asked, "gradients_late": on, "batch": 2, "accumulation": 2}).memory()
+        for on in (True, False)
+    ]
+    assert steps[0].allocated_bytes == steps[1].allocated_bytes
+    sharded = {"method": "full", "trainer": "lightning", "gpus": 2, "batch": 2, "sharding": "zero2"}
+    assert not running(LLAMA, sharded).setup.gradients_late  # DeepSpeed's engine drops them itself
+
+
+@pytest.mark.parametrize(
+    ("trainer", "base", "own"), [("llama-cookbook", 2, 4), ("lightning", 4, 4), ("accelerate-loop", 2, 4)]
+)
+def test_bytes_that_loops_hold(trainer: str, base: int, own: int) -> None:
+    found = parts(trainer)
+    assert (found["weights"], found["adapter"]) == (base * ARCH.params, own * PAIRS)
+
+
+def test_accelerate_widens_what_a_model_returns() -> None:
+    """A loop with a name for its output holds float32 copies of 16-bit logits to the end of the backward pass."""
+    plain, wide = (
+        running(LLAMA, {**RUN, "method": "lora", "autocast": True, "trainer": name}).memory()
+        for name in ("hf-loop", "accelerate-loop")
+    )
+    logits = [each.peak.parts()["logits"] for each in (plain, wide)]
+    assert logits[1] - logits[0] == pytest.approx(2 * 512 * ARCH.vocab_size, rel=0.02)

@@ -25,7 +25,7 @@ Examples:
 """
 FIXED = (
     "autocast", "tf32", "upcast_small", "quantize_experts", "optimizer", "attention_kernel", "kernels",
-    "loss", "packing", "lora_dropout", "lengths_vary", "expandable_segments", "eval_batch",
+    "loss", "packing", "lora_dropout", "lengths_vary", "expandable_segments", "eval_batch", "gradients_late",
 )  # fmt: skip
 LEARNT = (
     "objective", "reference", "prompt_tokens", "mean_completion", "vllm_memory", "vllm_sleep", "vllm_tensor_parallel",

@@ -24,7 +24,7 @@ BESIDE = ("eval_batch",)  # what runs between steps
 BEFORE = ("loading", "placing")  # what comes before the first
 HELD = (
     "precision", "autocast", "tf32", "quantize", "quantize_experts", "upcast_small", "optimizer",
-    "optimizer_in_backward", "lora_dropout", "lengths_vary", "expandable_segments", "trainer",
+    "optimizer_in_backward", "lora_dropout", "lengths_vary", "expandable_segments", "gradients_late", "trainer",
 )  # fmt: skip
 SPREAD = (
     "sharding", "shard_size", "tensor_parallel", "pipeline_parallel", "expert_parallel", "sequence_parallel",
@@ -151,6 +151,12 @@ def _switches() -> dict[str, dict[str, Any]]:
             "default": None,
             "help": "PYTORCH_ALLOC_CONF=expandable_segments:True: batches of many lengths leave no blocks of each. "
             "Default: off, or the trainer's.",
+        },
+        "gradients_late": {
+            "is_flag": True,
+            "default": None,
+            "help": "zero_grad() stands between the forward pass and backward(), so that a step's gradients are held "
+            "through the next forward pass. Default: off, or the trainer's.",
         },
         "autocast": {
             "is_flag": True,

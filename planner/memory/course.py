@@ -74,6 +74,7 @@ class Course:
         self.waiting: Held = {}
         self.hands_over = bool(unit) and handed_over(setup)
         self.back = False  # whether a layer has run back
+        self.late = setup.gradients_late and setup.accumulation == 1  # of the step before, and not gone yet
 
     def go(self, phase: Phase, where: str, part: Stretch, units: int = 0) -> None:
         """Pass a stretch, with so many units gathered; where the model is one unit, nothing of it is reduced before
@@ -152,6 +153,9 @@ class Course:
                 self.go(phase, where, part, units)
 
     def _at(self, phase: Phase, where: str, part: Stretch, units: int) -> None:
+        if self.late and phase == "backward":
+            self.let_go("gradients")
+            self.late = False
         held = plus(self.level, {"gathered": self.unit * units}) if self.unit and units else self.level
         self.places.append(Place(phase, where, held, part.highest))
 

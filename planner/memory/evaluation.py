@@ -34,7 +34,8 @@ def evaluated(job: Job, base: Held) -> list[Place]:
         input_grads=False, outputs_held=False,
     )  # fmt: skip
     own = replace(job, setup=alone)
-    held = base if setup.main_grads or setup.gradients_kept else {**base, "gradients": 0}
+    stand = setup.main_grads or setup.gradients_kept or setup.gradients_late
+    held = base if stand else {**base, "gradients": 0}
     cache = _cache(own)
     around = plus(held, plus(stem_of(own).held, {"temporary": masks(own) + cache}))
     below = plus(

@@ -238,7 +238,7 @@ def throughout(
     held = share(states.states, of["states"])
     copies = 2 if setup.copies_base else 1
     base, host = _held(setup, copies * share(weights.of(stage), of["parameters"]), own, held)
-    if setup.accumulation > 1 or setup.main_grads or setup.gradients_kept:
+    if setup.accumulation > 1 or setup.main_grads or setup.gradients_kept or setup.gradients_late:
         base["gradients"] = max(gradients, deferred_gradients(trained, setup, frozen))
     unit, outside = gathered(arch, setup)
     unit += pairs_gathered(setup, pairs) if unit else 0

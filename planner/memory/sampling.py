@@ -41,7 +41,8 @@ def generation(job: Job, base: Held) -> list[Place]:
     if setup.generation != "transformers":
         return [_beside(job, base)]
     number, prompt = setup.micro_batch * setup.accumulation, setup.prompt_tokens
-    held = base if setup.main_grads or setup.gradients_kept else {**base, "gradients": 0}
+    stand = setup.main_grads or setup.gradients_kept or setup.gradients_late
+    held = base if stand else {**base, "gradients": 0}
     width = FLOAT32 if setup.weight_dtype == "float32" else HALF
     places = []
     if prompt:
@@ -72,7 +73,7 @@ def _beside(job: Job, base: Held) -> Place:
     """The GPU while vLLM makes completions: what is held throughout but gradients, and vLLM. Under ZeRO-3 TRL gathers
     the whole model to merge the adapter and to copy it over (vllm_generation.py, sync_weights)."""
     setup = job.setup
-    kept = setup.main_grads or setup.gradients_kept
+    kept = setup.main_grads or setup.gradients_kept or setup.gradients_late
     held = {**base, "vllm": awake(engine(job.arch, setup)), **({} if kept else {"gradients": 0})}
     if setup.sharding == "zero3" and setup.method != "full":
         found = base_weights(job.arch, setup)

@@ -14,6 +14,7 @@ from ..trainers import PLAIN
 ONLY = {
     "kernels": "transformers", "gpus": 1, "sharding": "none", "tensor_parallel": 1, "pipeline_parallel": 1,
     "expert_parallel": 1, "sequence_parallel": 1, "offload": "none", "quantize_experts": False, "main_grads": False,
+    "gradients_late": False,
 }  # fmt: skip
 
 
