@@ -237,34 +237,55 @@ def held_width(run: Pass, loss: str, *, narrow: bool = False) -> int:
 
 def _split(run: Pass, x: Value, head: Head, traits: Traits, loss: str, chunk: int) -> Value:
     """Logits of all tokens in pieces of `chunk` positions of every sequence, each with a loss of its own, so that on
-    the way back no gradient is larger than a piece.
+    the way back no more is made beside what is kept than a piece's.
 
     "split" takes log-softmax in the logits' own type (litgpt), which autocast follows with a float32 copy,
     "split-wide" in float32 (torchtune), and both keep what they make; "split-fused" is the latter compiled, which
     keeps the logits alone and makes their gradient at once (2 bytes a logit in 16 bits: torch 2.13's compiler on a
-    CPU, by its allocations). Without gradients a piece keeps none of it. The last piece is taken to be as large as
-    the others.
+    CPU, by its allocations). Without gradients a piece keeps none of it. All logits are there before the first loss,
+    and on the way back all their gradients before the first product's; the last piece may be a short one.
     """
-    tape, rows = run.tape, min(chunk, run.length) * run.sequences
-    rest = run.tokens - rows
-    before = _earlier(run, x, head, traits, rest, rows) if rest else None
-    some = x if before is None else _last(x, rows * head.reads, before[1])
-    logits = unembed(run, some, head, traits, rows)
+    tape, waiting = run.tape, list[Buffer]()
+    longest = min(chunk, run.length)
+    last, rows = (run.length % longest or longest) * run.sequences, longest * run.sequences
+    rest, some, before = run.tokens - last, x, None
+    if rest:
+        before, others = _earlier(run, x, head, traits, rest, rows)
+        some = _last(run, x, head, last * head.reads, others, waiting)
+    logits = unembed(run, some, head, traits, last)
     inner, width = logits.width, FLOAT32 if loss == "split-wide" else logits.width
-    size, cast_too = logits.elements, loss == "split" and run.autocast and inner < FLOAT32
+    size, one, others_size = logits.elements, rows * head.vocab, rest * head.vocab
+    cast_too = loss == "split" and run.autocast and inner < FLOAT32
     made = 0 if loss == "split-fused" else width + FLOAT32 * cast_too
+    aside = width if loss == "split-wide" and inner < width else 0
+    earlier: list[Buffer] = []
+    if before:
+        made_first = [before] if not made else [tape.new((others_size if run.grad else one) * made)]
+        work = tape.new(one * aside)
+        del work
+        earlier = made_first if run.grad else earlier
+        del made_first
     kept = [logits.buffer] if not made else [tape.new(size * made)]
-    if before and run.grad:
-        kept += [before[0]] if not made else [tape.new(rest * (head.vocab * made))]
-    work = tape.new(size * (width if loss == "split-wide" and inner < width else 0))
-    del work
+    work = tape.new(size * aside)
+    del work, before
+    beside_one = inner if loss == "split-fused" else 2 * width
 
     def rule(g: Buffer) -> Gradients:
-        held = tape.new(size * (inner if loss == "split-fused" else 2 * width))
-        del held
-        return (tape.new(0),)
+        found = _gradient_of_pieces(run, kept, size * beside_one, size * inner)
+        if rest:
+            first = _gradient_of_pieces(run, earlier, one * beside_one, one * inner)
+            waiting.extend((tape.new((others_size - one) * inner), first))
+        return (found,)
 
-    return tape.apply((logits,), 0, FLOAT32, kept, rule)
+    return tape.apply((logits,), 0, FLOAT32, (None,), rule)
+
+
+def _gradient_of_pieces(run: Pass, kept: list[Buffer], work: Size, size: Size) -> Buffer:
+    """The gradient of pieces' logits in the place of what was kept of them, each made beside so much `work`."""
+    held = run.tape.new(work)
+    del held
+    kept.clear()
+    return run.tape.new(size)
 
 
 def _earlier(
@@ -272,29 +293,48 @@ def _earlier(
 ) -> tuple[Buffer, Buffer]:
     """Logits of the tokens before the last piece, and what else is kept of making them: so many times what a token
     leaves on the tape, and of each piece what does not depend on its tokens (a frozen weight that autocast lowers
-    every time). What is made on the way and goes again is of one piece, as in the last."""
+    every time)."""
     one, two = (_left_by(run, x, head, traits, tokens) for tokens in (1, 2))
     by_token, pieces = two[1] - one[1], math.ceil(rest / rows)
-    return run.tape.new(one[0] * rest), run.tape.new(by_token * rest + (one[1] - by_token) * pieces)
+    kept = by_token * rest + (one[1] - by_token) * pieces
+    before = run.tape.new((one[0] + by_token) * (rest - rows))
+    _left_by(run, x, head, traits, rows)  # what comes and goes where a whole piece is made beside these
+    del before
+    return run.tape.new(one[0] * rest), run.tape.new(kept)
 
 
-def _left_by(run: Pass, x: Value, head: Head, traits: Traits, tokens: int) -> tuple[Size, Size]:
-    """Bytes of the logits of so many tokens, and of what else stays once these are made."""
+def _left_by(run: Pass, x: Value, head: Head, traits: Traits, tokens: float) -> tuple[Size, Size]:
+    """Bytes of the logits of so many tokens, and of what else stays once these are made, but what autocast lowers of
+    what is trained: that it lowers once."""
     tape, first, casts = run.tape, len(run.tape.sizes), len(run.casts)
     made = unembed(run, piece(x, tokens * head.reads), head, traits, tokens)
-    del run.casts[casts:]  # of what is trained, which is lowered once
+    del run.casts[casts:]
     left = {event for event in tape.events if event >= first}
     left -= {~event for event in tape.events if event < 0}
     others: Size = 0
     for index in sorted(left - {made.buffer.index}):
-        others += tape.sizes[index]
+        if tape.labels[index] != CASTS:
+            others += tape.sizes[index]
     return made.bytes, others
 
 
-def _last(x: Value, elements: Size, others: Buffer) -> Value:
-    """The last piece of x; what the earlier ones keep stays until its gradient is there."""
-    tape, size = x.tape, x.bytes
-    return tape.apply((x,), elements, x.width, (others,), lambda g: (tape.new(size),), out=x.buffer)
+def _last(run: Pass, x: Value, head: Head, elements: Size, others: Buffer, waiting: list[Buffer]) -> Value:
+    """The last piece of x; what the earlier ones keep stays until its gradient is there, and so do the gradients of
+    their logits that are `waiting`. Beside these a trained weight's second gradient is made, and is added to the
+    first in a new tensor, since that is a view; others are added in place."""
+    tape, size, trains = run.tape, x.bytes, head.trained and run.grad
+    width = run.compute if run.autocast and run.whole > run.compute else run.whole
+    weight = head.reads * head.vocab * width if trains else 0
+
+    def rule(g: Buffer) -> Gradients:
+        made, second = tape.new(size), tape.new(weight)
+        waiting.pop()
+        total = tape.new(weight)
+        del second, total
+        waiting.clear()
+        return (made,)
+
+    return tape.apply((x,), elements, x.width, (others,), rule, trains=trains, out=x.buffer)
 
 
 def _label_new(run: Pass, first: int, last: int) -> None:
