@@ -167,8 +167,9 @@ class Apply:
 class Attend:
     """Scores (q times k) and values (probabilities times v); no weights of its own. A `chunked` window does not
     slide: positions attend within chunks of that size. With `compress` each key stands for so many positions, and
-    a rest that does not fill one has none. `bias` is a value that is added to the scores. `pairs` of positions meet
-    where these attend in pieces of a length of their own, as an image's windows; None: all of them."""
+    a rest that does not fill one has none. `bias` is a value that is added to the scores, by which each position
+    keeps `chosen` others where that is given. `pairs` of positions meet where these attend in pieces of a length of
+    their own, as an image's windows; None: all of them."""
 
     q: int
     k: int
@@ -185,6 +186,7 @@ class Attend:
     compress: int = 1
     bias: int | None = None
     pairs: int | None = None
+    chosen: int | None = None
 
 
 @dataclass(frozen=True)

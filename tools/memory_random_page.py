@@ -123,6 +123,12 @@ What a look at seed 21 showed, which stands in no record (39 points that ran; 95
 float32, and with them what they multiply (8 %). Left of it: images of Qwen2.5-VL under autocast beside float16 in 4
 bits (9 %).
 
+What seed 31 showed, mended since: of long sequences Doge's queries meet so many keys, which a tensor of ones picks
+out (29 %); biases of convolutions that are trained alone have what follows kept (Granite 4.0 H, 10 %); MiMo-V2-Flash
+has no SDPA, and sinks in layers with windows alone (7 %); of images, DoRA on positions keeps rows, a trained bias has
+the pixels kept, and what dropout left of what DoRA reads has a name until its module is left (SmolVLM, 4 %); what
+Falcon-H1 projects for its scan is multiplied by a buffer as wide as the weights were loaded (2 %).
+
 What is known to remain: Zamba beside DoRA with checkpoints (5 %), LayoutLM (9 % with eager attention), Nemotron 3's
 experts in a latent space (3 %), DoRA beside 8 bits (Qwen3-VL) and Whisper with checkpointing offloaded (2 % each).
 

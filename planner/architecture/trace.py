@@ -168,14 +168,14 @@ class Layer:
     def attend(
         self, q: int, k: int, v: int, *, n_heads: int, n_kv_heads: int, d_qk: int, d_v: int,
         window: int | None = None, causal: bool = True, memory: bool = False, chunked: bool = False,
-        compress: int = 1, bias: int | None = None, pairs: int | None = None,
+        compress: int = 1, bias: int | None = None, pairs: int | None = None, chosen: int | None = None,
     ) -> int:  # fmt: skip
         """Scores and values; with `memory` the keys come from the encoder's output."""
         out = self._value()
         self._operations.append(
             Attend(
                 q, k, v, out, n_heads, n_kv_heads, d_qk, d_v, window, causal, memory, chunked, compress, bias,
-                pairs,
+                pairs, chosen,
             )
         )  # fmt: skip
         return out

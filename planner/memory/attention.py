@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ..dataclass import dataclass
 from .bias import Shared, added, as_mask
+from .decays import decays
 from .elementwise import drop
 from .passes import FLOAT32, HALF, Pass
 from .tape import Buffer, Gradients, Size, Tape, Value, add, beside, cast, copy, piece, scale, unary, view
@@ -22,10 +23,11 @@ class Shape:
         is added as it is, 0 of truth values. `open`: all see all, and no mask is added.
         `capped`: they pass through tanh (for which transformers 5 has no
         SDPA). `wide`: queries and keys are multiplied in float32. `bias`: one by position is added, `wide_bias`: one
-        in float32. `decay`: a value for each key of each head, made in the layer, is added. `floored`: masked scores
-        are raised to their type's least number.
+        in float32. `decay`: a value for each key of each head, made in the layer, is added, by which each query
+        meets `chosen` keys where there are more. `floored`: masked scores are raised to their type's least number.
     Softmax: `narrow`: it runs in the values' own type. `sinks`: a score for each head stands beside the others, and
-        the softmax is told its type, which autocast leaves. `sink_scales`: the result is weighted by how much of the
+        the softmax is told its type, which autocast leaves; so it is of `lessened` scores, which are made less their
+        maximum (and have a sink or not). `sink_scales`: the result is weighted by how much of the
         scores a head's sink leaves. `dropped`: probabilities pass through dropout. `handed`: the layer hands them
         on; `named`: scores have a name of their own until the softmax of their sum with a mask is done;
         `scores_named`: what goes into the softmax has one until attention is done.
@@ -56,6 +58,8 @@ class Shape:
     named: bool = False
     open: bool = False
     scores_named: bool = False
+    lessened: bool = False
+    chosen: int = 0
 
     @property
     def grouped(self) -> bool:
@@ -216,7 +220,8 @@ def _mask(run: Pass, shape: Shape, width: int) -> Value | None:
     """The additive mask that memory-efficient attention gets, in the type of the values, its rows padded to 16 bytes
     by a copy; None where it needs none."""
     if shape.decay is not None:
-        return _decays(run, shape.decay, shape)
+        heads = shape.n_heads, shape.n_kv_heads
+        return cast(decays(run, shape.decay, shape.pairs, heads, shape.chosen), width)
     if shape.bias is not None:
         return as_mask(run, shape.bias, shape.pairs, width, masked=shape.masked)
     if not shape.masked:
@@ -235,18 +240,6 @@ def _mask(run: Pass, shape: Shape, width: int) -> Value | None:
 def mask_as_given(length: float, given: int, width: int) -> bool:
     """Whether the kernel takes a mask of `given` bytes a value as it is: in the values' type, rows of 16 n bytes."""
     return given == width and length * width % 16 == 0
-
-
-def _decays(run: Pass, decay: Value, shape: Shape) -> Value:
-    """Decays spread over queries and masked, with the mask kept, then copied for every query head."""
-    tape, each = run.tape, shape.pairs * (shape.n_kv_heads * decay.width)
-    mask = tape.new(shape.pairs)
-    spread = tape.apply(
-        (decay,), shape.pairs * shape.n_kv_heads, decay.width, (mask,), lambda g: (tape.new(each),)
-    )
-    if not shape.grouped:
-        return spread
-    return tape.apply((spread,), shape.pairs * shape.n_heads, decay.width, (), lambda g: (tape.new(each),))
 
 
 def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
@@ -271,7 +264,8 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     if shape.bias is not None:
         weights = added(run, weights, shape.bias)
     if shape.decay is not None:
-        weights = add(weights, _decays(run, shape.decay, shape))
+        heads = shape.n_heads, shape.n_kv_heads
+        weights = add(weights, decays(run, shape.decay, shape.pairs, heads, shape.chosen))
     if shape.wide_bias:
         weights = _widened(run, weights)
     scores = weights.buffer if shape.named else None
@@ -280,10 +274,12 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
         weights = scale_mask(run, weights, max(weights.width, run.norms) if widens else 0)
     if shape.floored:
         weights = _floored(run, weights)
-    if shape.sinks:  # joined, and less their maximum
-        weights = scale_mask(run, copy(weights))
+    if shape.sinks and shape.lessened:
+        weights = copy(weights)
+    if shape.sinks or shape.lessened:  # joined, and less their maximum
+        weights = scale_mask(run, weights if shape.lessened else copy(weights))
     share = _left_by_sink(run, weights, shape) if shape.sink_scales else None
-    narrows = shape.narrow and (shape.sinks or not run.autocast)
+    narrows = shape.narrow and (shape.sinks or shape.lessened or not run.autocast)
     at_once = narrows or (
         run.half and weights.width < FLOAT32
     )  # from float16 CUDA's softmax widens by itself
@@ -291,8 +287,7 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     chances = _softmax(run.tape, wide, weights.width if narrows else FLOAT32)
     del wide
     narrow = cast(chances, width)
-    # What has a name of its own until the code returns: gpt-oss's scores and probabilities, RoFormer's scores.
-    bound = (weights, chances) if shape.sinks else (weights,) if shape.scores_named else None
+    bound = _bound(shape, weights, chances)
     del chances, weights, scores  # whose name is bound until the softmax and its cast are done
     if shape.dropped and run.drops:
         dropped = drop(run, narrow)
@@ -307,6 +302,13 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     if share is not None:
         mixed = _scaled_by(run, mixed, share)
     return view(_contiguous(mixed), clones=False)
+
+
+def _bound(shape: Shape, weights: Value, chances: Value) -> tuple[Value, ...]:
+    """What has a name of its own until the code returns: gpt-oss's scores and probabilities, RoFormer's scores."""
+    if shape.sinks and not shape.lessened:
+        return weights, chances
+    return (weights,) if shape.scores_named else ()
 
 
 def _floored(run: Pass, weights: Value) -> Value:

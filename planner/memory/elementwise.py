@@ -122,6 +122,15 @@ def by_wide(x: Value) -> Value:
     return tape.apply((x,), x.elements, FLOAT32, (), rule)
 
 
+def by_buffer(run: Pass, x: Value) -> Value:
+    """x times a buffer, which is as wide as the weights were loaded, and so may be wider than what autocast made."""
+    width = max(x.width, run.base)
+    wide, size = x.elements * width, x.bytes
+    lowered = (size if x.width < width else None,)
+    tape = run.tape
+    return tape.apply((x,), x.elements, width, (None,), lambda g: [tape.new(wide)], lowered=lowered)
+
+
 def layer_norm(run: Pass, x: Value, weight: int, *, autocasts: bool = True) -> Value:
     """The fused LayerNorm: keeps x; under autocast torch's own makes float32, which kernels of others do not."""
     tape, size = run.tape, x.bytes

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..adapter import Adapted
 from ..adapter.tower import in_tower, whole_in_tower
 from ..dataclass import dataclass
 from ..schema import Apply, Attend, Block, Images, Matrix
@@ -21,7 +22,7 @@ from .passes import FLOAT32, Pass
 from .pooled import patches_of, pooler_of
 from .rounds import in_rounds
 from .step import Course, Layers, walked_layers
-from .stretch import Held, Stretch, at_values
+from .stretch import Held, Stretch, at_values, plus
 from .tape import Size
 
 TEMPORARY = "temporary"
@@ -193,7 +194,8 @@ def tower_of(job: Job, images: Images) -> Tower:
     own, manner = _job_of(job, images), MANNERS[images.tower.model_type]
     run, setup = own.run(), own.setup
     grad = setup.method == "full" or own.trained.any_in(_block(images, "stem"))
-    grad = grad or (setup.needs_input_grads and not manner.pooled)
+    placed = _on_positions(job, images)
+    grad = grad or (setup.needs_input_grads and not manner.pooled) or placed is not None
     layers = walked_layers(own, grad)
     last = layers.kinds[layers.order[-1][1]] if layers.order else None
     ended = found = (last.grad, last.width) if last else (grad, 0)
@@ -215,6 +217,9 @@ def tower_of(job: Job, images: Images) -> Tower:
         entry, back, during, leaf = first.forward, first.back, first.during, first.leaf
     else:
         entry, back, during, leaf = _entry(images, run, setup, manner, grad, pixels)
+        if setup.method != "full" and grad:
+            kept = _kept_by_patches(own, images, run, pixels, during[TEMPORARY], placed)
+            leaf = plus(leaf, {KEPT: kept})
     text = job.run()
     features: Size = images.rows * job.setup.sequences * (job.arch.hidden_size * text.stream)
     width = layers.kinds[layers.order[-1][1]].width if layers.order else run.stream
@@ -250,6 +255,27 @@ def _entry(
     conv = _patches(images)
     made = conv.params * run.whole
     return forward, Stretch({"gradients": made}, {"gradients": made, STREAM: one * 2}), during, leaf
+
+
+def _on_positions(job: Job, images: Images) -> Adapted | None:
+    """The pairs on a tower's table of positions."""
+    home = _patches(images).name.rpartition(".")[0]
+    found = (each for each in job.adapted or () if each.matrix.kind == "embedding")
+    return next((each for each in found if each.matrix.name.startswith(f"{home}.")), None)
+
+
+def _kept_by_patches(
+    own: Job, images: Images, run: Pass, pixels: Size, lowered: Size, placed: Adapted | None
+) -> Size:
+    """Bytes that stay where patches are made by what is trained: the convolution's pixels (which its way back asks
+    for though a bias alone is trained), and DoRA's rows of positions with what its pair made."""
+    kept: Size = 0
+    if own.trained.any_in(_block(images, "stem")):
+        kept = lowered or (pixels * (run.compute / FLOAT32) if run.autocast else 0)
+    if placed is not None and placed.pairs[0].magnitudes:
+        wide = run.compute if run.autocast else max(run.stream, run.trained)
+        kept = kept + run.rows * (images.tower.hidden_size * (run.stream + wide))
+    return kept
 
 
 def _scatter(job: Job, features: Size, grad: bool) -> Stretch:

@@ -27,7 +27,7 @@ from ..schema import (
 )
 from .attention import Shape, attend, beside_heads
 from .bias import Shared
-from .elementwise import activation, drop, gated, norm, rotate
+from .elementwise import activation, by_buffer, drop, gated, norm, rotate
 from .experts import folded, folds
 from .indexer import choose, chooses
 from .joins import UNNORMED, Joins
@@ -35,7 +35,7 @@ from .layout import Trained, from_latent, layout, low_ranks, split_sides, uses
 from .outside import ALONE, Outside
 from .passes import FLOAT32, Pass
 from .products import Weight, adapted, linear, whole
-from .scans import convolve, gated_result, mixer_of, scanned
+from .scans import by_filters, convolve, gated_result, mixer_of, scanned
 from .shared import is_shared
 from .tape import Size, Value, cast, multiply, piece, scale, unary
 from .traits import Traits, in_scans
@@ -105,7 +105,10 @@ class Walk(Joins):
         for value in self.plan.ends.get(number, ()):
             self.values.pop(value, None)
             self.beside.pop(value, None)
-            self.normed = {key: kept for key, kept in self.normed.items() if key[0] != value or key[1]}
+            again = self.traits.multiplied  # whose numbers' products go with the calls that they are given to
+            self.normed = {
+                k: v for k, v in self.normed.items() if k[0] != value or (k[1] and k[1] not in again)
+            }
 
     def _scan(self, number: int, op: Operation) -> None:
         """An operation inside a scan: the kernel runs at the first, the gate at the last, nothing between."""
@@ -244,11 +247,11 @@ class Walk(Joins):
             return self.meet(op, x)
         if matrix.kind == "convolution" and matrix.d_out != matrix.d_in:
             if self.mixer is not None:
-                return convolve(self.run, x, matrix.d_out, self.mixer)
+                return convolve(self.run, x, self.weight(op.matrix), self.mixer)
             rows = self._rows(op) * matrix.d_out
             if x.elements > rows:  # LFM2's: what one projection made is first gated by another part of it
                 x = multiply(piece(x, rows), piece(x, rows))
-            return unary(x, "in")  # one filter a channel: keeps what it reads
+            return by_filters(self.run, x, x.elements, self.weight(op.matrix))
         if matrix.role == "router" and self.traits.float_router:
             x = cast(x, FLOAT32)
         if matrix.wide:  # its code casts to the weight's type, whatever autocast does next
@@ -257,6 +260,12 @@ class Walk(Joins):
         out = self._linear(op, unary(x, "in", 1) if clips else x, clones=op.out in self.plan.turned)
         if clips:
             out = unary(out, "in", 1)
+        if (
+            matrix.role == "state_space"
+            and matrix.role in self.traits.multiplied
+            and op.source in self.plan.normed
+        ):
+            out = by_buffer(self.run, out)
         if matrix.role == "router":
             self.logits = out
         if op.forward_only:
@@ -312,11 +321,12 @@ class Walk(Joins):
         narrow = traits.narrow and not (traits.floored and run.half)
         shape = Shape(
             n_heads, n_kv_heads, op.d_qk, op.d_v, pairs, masked, traits.capped_scores, traits.eager, traits.no_flash,
-            narrow, traits.dropped, traits.wide_scores, traits.wide_bias, traits.sinks,
+            narrow, traits.dropped, traits.wide_scores, traits.wide_bias,
+            traits.sinks or (traits.lessened and op.window is not None),
             traits.ungrouped and n_kv_heads == 1, self._bias(op), traits.sink_scales,
             None if op.bias is None else self.values[op.bias], traits.pieced,
             traits.floored, run.stream if traits.mask_shared else 0, traits.handed, traits.named,
-            not (op.causal or masked or traits.eager), traits.scores_named,
+            not (op.causal or masked or traits.eager), traits.scores_named, traits.lessened, op.chosen or 0,
         )  # fmt: skip
         for number, value in ((op.q, q), (op.k, k), (op.v, v)):
             self.values[number] = value

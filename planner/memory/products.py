@@ -266,11 +266,10 @@ def _dora(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, base: 
     elif weight.bias:
         size = base.bytes
         base = tape.apply((base,), base.elements, max(base.width, run.norms), (), lambda g: (tape.new(size),))
-    del inner
     share = by_magnitude(run, base)
     del base
     own = scale(by_magnitude(run, up))
-    del made, weight_there
+    del made, weight_there, inner  # what dropout left has a name until the module is left
     return add(share, own)
 
 

@@ -18,7 +18,8 @@ from ..schema import Apply, Architecture, Block, Join, Scan
 from .elementwise import by_wide, norm, rms_norm
 from .layout import uses
 from .passes import FLOAT32, Pass
-from .tape import Buffer, Gradients, Value, by_tensor, cast, copy, multiply, piece, unary
+from .products import Weight
+from .tape import Buffer, Gradients, Size, Value, by_tensor, cast, copy, multiply, piece, unary
 
 # Types whose scan's kernel has no rule here: Kimi Delta Attention's (chunk_kda), with a decay for every channel.
 UNRULED_SCANS = frozenset({"kimi_linear"})
@@ -95,13 +96,28 @@ def _apply(block: Block, number: int) -> Apply:
     return op
 
 
-def convolve(run: Pass, x: Value, width: int, mixer: Mixer) -> Value:
+def convolve(run: Pass, x: Value, weight: Weight, mixer: Mixer) -> Value:
     """A causal depthwise convolution with its activation in one kernel: keeps what it reads, a slice of x, or of it
     anew queries, keys and values (in the delta rule) or every other row (of heads that run apart)."""
-    tape, size = run.tape, run.tokens * (width * x.width)
+    width = weight.d_out
     if (mixer.kind == "delta" or mixer.apart > 1) and x.elements != run.tokens * width:
         x = copy(piece(x, run.tokens * width))
-    return tape.apply((x,), run.tokens * width, x.width, (x.buffer,), lambda g: (tape.new(size),))
+    return by_filters(run, x, run.tokens * width, weight)
+
+
+def by_filters(run: Pass, x: Value, elements: Size, weight: Weight) -> Value:
+    """One filter a channel: keeps what it reads. Of what is trained the bias alone has a gradient that is counted:
+    filters are a few thousandths of a layer."""
+    tape, size, shifts = run.tape, elements * x.width, weight.bias_trained and run.grad
+    needs = x.node is not None
+
+    def rule(g: Buffer) -> Gradients:
+        made = tape.new(size) if needs else None
+        if shifts:
+            tape.gradient(weight.d_out * weight.width)
+        return (made,)
+
+    return tape.apply((x,), elements, x.width, (x.buffer,), rule, trains=shifts)
 
 
 def scanned(run: Pass, mixer: Mixer, values: Mapping[int, Value], block: Block) -> Value:

@@ -37,7 +37,8 @@ class Traits:
         widens. `biased`: each head adds a bias for every pair of positions.
     `biases_apart`: each layer makes these anew.
     `sinks`: a score for each head stands beside the others, and experts' gates are interleaved and clamped (gpt-oss);
-        `sink_scales`: it weights what attention puts out.
+        `sink_scales`: it weights what attention puts out. `lessened`: scores are made less their maximum, and those
+        of windows have such a sink beside them.
     `handed`: layers hand on eager attention's probabilities; `named`: scores keep a name until these are made,
         `scores_named`: until attention is done.
     `caches`: the decoder fills a cache of keys and values while it is trained; `cached_before`: until transformers
@@ -56,7 +57,8 @@ class Traits:
     The stream: `scaled_embedding`, `scaled_residual`: multipliers on it; `scaled_outside`: the first is none of the
         embedding module's, whose result a hook makes a leaf. `wide_residual`: its sums are in float32.
         `weighed_stream`: they weigh it by a trained vector. `multiplied`: roles whose matrices read the normed
-        stream times a number, each role anew. `flat`: an MLP reads positions as rows of a matrix.
+        stream times a number, each role anew (and what scans read of these by a buffer). `flat`: an
+        MLP reads positions as rows of a matrix.
     Dropout with a rate above 0: `dropout` of what a layer's parts add (`dropped_by_mlp`: of the MLP alone), `dropped`
         of attention's probabilities, `dropped_inner` of an MLP's inner values, `dropped_stem` of embeddings,
         `dropped_end` of a stack's result.
@@ -108,6 +110,7 @@ class Traits:
     floored: bool = False
     sinks: bool = False
     sink_scales: bool = False
+    lessened: bool = False
     handed: bool = False
     named: bool = False
     scores_named: bool = False
@@ -154,6 +157,9 @@ SIGLIP = replace(LEGACY, activation="gelu_pytorch_tanh")
 BART = replace(LEGACY, narrow_loss=True, narrow=True, logits="biased", scaled_embedding=True, mlp_inline=True)
 
 BARE = replace(LLAMA, norm="rms-bare", qk_norm="rms-bare", norms_turned=True, stem_norm=True)
+GLM4_MOE = replace(
+    LLAMA, rotary="partial", rotary_share=0.5, router="sigmoid", float_router=True, wide_router=True
+)
 TRAITS: dict[str, Traits] = {
     "gemma": GEMMA,
     "gemma2": replace(GEMMA, after=True, logits="capped", capped_scores=True, eager=True),
@@ -230,15 +236,11 @@ TRAITS: dict[str, Traits] = {
     "dbrx": replace(LEGACY, rotary="half", activation="silu"),
     "gpt_oss": replace(LLAMA, norm="rms-late", sinks=True, eager=True, narrow=True, router="chosen"),
     "granitemoe": GRANITE,
-    "glm4_moe": replace(
-        LLAMA, rotary="partial", rotary_share=0.5, router="sigmoid", float_router=True, wide_router=True
-    ),
+    "glm4_moe": GLM4_MOE,
     "minimax_m2": replace(LLAMA, rotary="partial", rotary_share=0.5, router="sigmoid", wide_router=True),
     "deepseek_v2": replace(LLAMA, rotary="complex", float_router=True, wide_router=True),
     "ernie4_5_moe": replace(LLAMA, float_router=True),
-    "mimo_v2_flash": replace(
-        LLAMA, rotary="partial", rotary_share=0.334, router="sigmoid", float_router=True, wide_router=True
-    ),
+    "mimo_v2_flash": replace(GLM4_MOE, rotary_share=0.334, eager=True, narrow=True, lessened=True),
     "deepseek_v3": replace(LLAMA, router="sigmoid", float_router=True, wide_router=True),
     "laguna": replace(LLAMA, router="sigmoid"),
     "mistral4": LLAMA,

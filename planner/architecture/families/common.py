@@ -57,11 +57,11 @@ def grouped_attention(
     layer: Layer, heads: Heads, x: int, *, prefix: str = "self_attn.", qkv_bias: bool = False,
     o_bias: bool = False, fused: str | None = None, window: int | None = None, causal: bool = True,
     names: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj"), role: Role = "attention",
-    gate: str | None = None, per_head: bool = False, decay: str | None = None,
+    gate: str | None = None, per_head: bool = False, decay: str | None = None, chosen: int | None = None,
 ) -> int:  # fmt: skip
     """Attention with grouped keys and values over `x`; `fused` names one matrix that makes all three. `gate` names a
     projection of `x` that weights what comes out, `per_head` with one weight a head; `decay` one of the values to a
-    number a head that is added to the scores."""
+    number a head that is added to the scores, by which each position keeps `chosen` others."""
     if fused:
         parts = tuple(
             Part(name, heads.hidden, width)
@@ -80,7 +80,7 @@ def grouped_attention(
         bias = layer.linear(prefix + decay, role, heads.kv, heads.n_kv_heads, v, bias=qkv_bias)
     mixed = layer.attend(
         q, k, v, n_heads=heads.n_heads, n_kv_heads=heads.n_kv_heads, d_qk=heads.d_head, d_v=heads.d_head,
-        window=window, causal=causal, bias=bias,
+        window=window, causal=causal, bias=bias, chosen=chosen,
     )  # fmt: skip
     if gate:
         width = heads.n_heads if per_head else heads.q

@@ -101,7 +101,7 @@ def attention(layer: Layer, cfg: Fields, style: Style, heads: Heads, x: int, win
     return grouped_attention(
         layer, heads, x, qkv_bias=_flag(cfg, style.qkv_bias), o_bias=_flag(cfg, style.o_bias),
         fused=style.fused_qkv, window=window, causal=style.causal, gate=style.gate, per_head=per_head,
-        decay=style.decay,
+        decay=style.decay, chosen=cfg.int("keep_window_size", 2048) if style.decay else None,
     )  # fmt: skip
 
 
