@@ -10,8 +10,8 @@ from .errors import InputError
 SEQUENCES: dict[str, int] = {"dpo": 2, "orpo": 2}
 COMPARED = ("dpo", "kto")  # objectives that hold what is trained against a reference inside the step
 # Of preferences a loss keeps each label's log-probability: of logits in tiles, or of all of them, by one kernel, a
-# sequence at a time, or together in float32.
-OF_PREFERENCES = ("tiled", "fused", "by-sequence", "full")
+# sequence at a time, or together in float32; or it is Megatron's, which hands on each token's loss.
+OF_PREFERENCES = ("tiled", "fused", "by-sequence", "full", "wide-fused")
 OF_COMPLETIONS = (
     "tiled",
     "fused",
@@ -39,9 +39,10 @@ def check_objective(setup: Any) -> None:
         return
     known = OF_COMPLETIONS if setup.objective == "grpo" else OF_PREFERENCES
     if setup.loss not in known:
+        others = ", full that of LLaMA-Factory, wide-fused Megatron-Core's"
         told = (
             "Tiled is TRL's from 1.15 on, fused that of 1.14, by-sequence that before"
-            f"{'' if setup.objective == 'grpo' else ', full that of LLaMA-Factory'}."
+            f"{'' if setup.objective == 'grpo' else others}."
         )
         raise InputError("loss", setup.loss, f"{_listed(known)} with objective {setup.objective}", told)
     if setup.objective == "orpo" and setup.loss != "full":

@@ -8,6 +8,7 @@ import pytest
 
 from planner import estimate
 from planner.adapter import AdapterSpec, adapt
+from planner.errors import InputError
 from planner.estimator import load
 from planner.running import running
 from planner.trainers import find
@@ -111,3 +112,33 @@ def test_accelerate_widens_what_a_model_returns() -> None:
     )
     logits = [each.peak.parts()["logits"] for each in (plain, wide)]
     assert logits[1] - logits[0] == pytest.approx(2 * 512 * ARCH.vocab_size, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "loss", "reference"),
+    [
+        ("torchtune", "full", "base"),
+        ("torchtune-0.2", "full", "base"),
+        ("openrlhf", "full", "base"),
+        ("xtuner", "full", "base"),
+        ("ms-swift-2024", "full", "base"),
+        ("ms-swift-megatron", "wide-fused", "base"),
+        ("llama-factory-0.9.5", "full", "base"),
+        ("open-instruct", "fused", "precomputed"),
+        ("open-instruct-2024", "full", "precomputed"),
+    ],
+)
+def test_pairs_are_scored_as_the_trainers_own_code_does(trainer: str, loss: str, reference: str) -> None:
+    setup = running(LLAMA, {"objective": "dpo", "method": "lora", "trainer": trainer}).setup
+    assert (setup.loss, setup.reference) == (loss, reference)
+
+
+def test_pairs_by_megatrons_loss_of_each_token() -> None:
+    """2 bytes a logit and probabilities, 4; on the way back their gradient, 4, and its cast, 2: of two sequences."""
+    asked: dict[str, Any] = {"objective": "dpo", "method": "lora", "seq_len": 512, "precision": "bf16"}
+    found = running(LLAMA, {**asked, "loss": "wide-fused"}).memory()
+    logits = 2 * 512 * ARCH.vocab_size
+    back = next(m for m in found.moments if (m.phase, m.where) == ("backward", "unembedding"))
+    assert back.parts()["logits"] == pytest.approx((4 + 4 + 2) * logits, rel=0.02)
+    with pytest.raises(InputError, match="wide-fused"):
+        running(LLAMA, {**asked, "objective": "grpo", "loss": "wide-fused"})

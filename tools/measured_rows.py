@@ -185,8 +185,6 @@ EIGHTH: dict[int, str] = {
     667: "every position is taken to carry a label; ms-swift makes logits from the first label on, and what share "
     "of the 8,192 tokens that is, the data's own turns, is not told",
     669: "lengths are capped at 2,048 and not told: with 530 tokens as the longest the figure would result",
-    668: "not explained: 8 GB are missing; a sample of preferences packed to 8,192 tokens was typed as two of 4,096, "
-    "with two of 8,192 0.76",
     674: ZERO3_OPEN.format("17", "613", "11.4", "0.91"),
 }  # fmt: skip
 CUT = "lengths are cut at 2,048 and not stated: with {} tokens as the longest the figure would result"

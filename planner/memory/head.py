@@ -195,6 +195,8 @@ def _of_chances(run: Pass, x: Value, head: Head, traits: Traits, loss: str) -> V
     """A loss of log-probabilities that has all logits: of completions, or of whole sequences."""
     if loss == "full":
         return gathered(run, unembed(run, x, head, traits, run.tokens), head.vocab)
+    if loss == "wide-fused":
+        return cross_entropy(run, unembed(run, x, head, traits, run.tokens), loss)
     rows = run.tokens
     if run.sampled:
         x, rows = completions(run, x, head.reads), labelled(run) + run.sequences

@@ -35,6 +35,8 @@ def check_setup(setup: Setup) -> None:
                 found,
                 f"{only}: a step is simulated on one GPU, with transformers' kernels",
             )
+    if setup.loss == "wide-fused" and setup.objective != "sft":
+        raise InputError("loss", setup.loss, f"another with objective {setup.objective} in a simulation")
     if setup.cache_held:
         raise InputError("cache-held", True, "none: a step is simulated without a cache")
     if setup.eval_batch and setup.objective != "sft":
