@@ -11,7 +11,7 @@ from ..dataclass import dataclass
 from ..schema import Architecture
 from .elementwise import activation, concatenated
 from .passes import COPIES, FLOAT32, Pass
-from .products import LowRank, Weight, trained_linear
+from .products import LowRank, Weight, for_pairs, trained_linear
 from .tape import (
     EXPERT_GRADIENTS,
     Buffer,
@@ -23,6 +23,7 @@ from .tape import (
     cast,
     multiply,
     piece,
+    scale,
     unary,
 )
 
@@ -131,7 +132,7 @@ def with_pairs(run: Pass, x: Value, rows: Size, stack: Stacked, out: Value) -> V
     planner/simulate/experts.py runs them."""
     if not stack.pairs:
         return out
-    inner = x if run.autocast else cast(x, run.trained)
+    inner, meets = x if run.autocast else for_pairs(run, x), run.apart and not run.autocast
     if x.width == run.trained:  # autocast knows no grouped product, and leaves float32 rows as they are
         run = replace(run, autocast=False)
     made = [
@@ -142,7 +143,7 @@ def with_pairs(run: Pass, x: Value, rows: Size, stack: Stacked, out: Value) -> V
         for pair in stack.pairs
     ]  # fmt: skip
     both = made[0] if len(made) == 1 else concatenated(*made)
-    return add(out, cast(both, out.width))
+    return add(out, scale(both) if meets and both.width == out.width else cast(both, out.width))
 
 
 def _grouped_product(run: Pass, x: Value, rows: Size, weight: Weight, d_out: int) -> Value:
@@ -183,7 +184,7 @@ def folded(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, exper
         del made
         return ()
 
-    casts = width != run.trained and run.grad
+    casts = (width != run.trained or run.apart) and run.grad
     narrow = tape.new(factors * width) if casts else None  # the factors cast are kept
     tensor = tape.apply((), experts * weight.d_in * weight.d_out, width, (narrow,), fold, trains=run.grad)
     del narrow

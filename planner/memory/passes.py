@@ -24,7 +24,8 @@ class Pass:
     Bytes a value: `compute` of what matrix products make, `stream` of the embedding's result, `base` of frozen
     weights, `trained` of trained ones, `saved` of what is trained in full beside an adapter, `norms` of weights that
     nobody quantises (`wide_norms`: norms' own are float32). `half`: 16 bits are float16; `widens`: matrices that the
-    library keeps wide are then in float32.
+    library keeps wide are then in float32. `apart`: an adapter's 16 bits are of the other kind, so that what they
+    meet is copied, and sums and products with them are float32.
 
     `selects`: selective checkpointing runs, `products` so far are counted, and the `results` that it keeps, by their
     buffers' numbers; a pass without gradients holds these itself (`selected`).
@@ -95,6 +96,7 @@ class Pass:
     read: list[Buffer] = field(default_factory=list)
     reads_all: bool = False
     before: set[int] = field(default_factory=set)
+    apart: bool = False
     selects: bool = False
     products: int = 0
     results: list[int] = field(default_factory=list)
@@ -177,6 +179,12 @@ def fsdp_mixed(setup: Setup) -> bool:
     return setup.precision == "autocast" and setup.sharding in ("fsdp", "fsdp-hybrid")
 
 
+def _apart(setup: Setup) -> bool:
+    """Whether an adapter is in 16 bits of the other kind than those that are computed in."""
+    kinds = {setup.trained_dtype, setup.compute_dtype}
+    return setup.method != "full" and not fsdp_mixed(setup) and kinds == {"float16", "bfloat16"}
+
+
 def make_pass(
     setup: Setup, *, merges: bool = False, accumulates: bool = False, length: int | None = None
 ) -> Pass:
@@ -203,5 +211,5 @@ def make_pass(
         unscored=max(1, setup.prompt_tokens), sampled=setup.objective == "grpo",
         outputs_widened=setup.outputs_widened and setup.under_autocast,
         saved=width if mixed or not setup.upcast_small else FLOAT32, inputs_kept=setup.quantised_inputs_kept,
-        before_held=setup.before_held, fused_heads=setup.fused_heads,
+        before_held=setup.before_held, fused_heads=setup.fused_heads, apart=_apart(setup),
     )  # fmt: skip

@@ -173,15 +173,18 @@ def adapted(
     base = linear(run, x, rows, weight, clones=clones and not pairs)
     width = base.width
     for pair in pairs:
-        x_in = x if _as_it_is(run, weight) else cast(x, run.trained)
+        x_in = x if _as_it_is(run, weight) else for_pairs(run, x)
         added = (
-            low_rank(run, x_in, rows, pair, again=again, flat=weight.flat)
+            low_rank(run, x_in, rows, pair, weight, again=again)
             if not pair.dora
             else _dora(run, x_in, rows, weight, pair, base)
         )
         if run.kernels == "litgpt" and pair.heads and run.grad:  # its index_copy keeps what it lays down
             added = _laid_down(added)
-        total = add(base, added) if not clones else _add_cloning(base, added)
+        met = meeting(run, base, added)
+        if met and run.bitsandbytes and weight.unpacked:  # PEFT casts what is added, not the sum
+            met, added = 0, scale(added)
+        total = add(base, added, width=met) if not clones else _add_cloning(base, added, met)
         base = total
         del added, total, x_in
     return base if _as_it_is(run, weight) and not run.joins_pairs else cast(base, width)
@@ -195,13 +198,34 @@ def _as_it_is(run: Pass, weight: Weight) -> bool:
     return run.autocast and run.bitsandbytes and weight.unpacked > 0
 
 
+def for_pairs(run: Pass, x: Value) -> Value:
+    """x in an adapter's type: a copy too where that is the other kind of 16 bits."""
+    return scale(x) if run.apart and x.width == HALF else cast(x, run.trained)
+
+
+def _for_product(run: Pass, x: Value, weight: Weight) -> Value:
+    """What a pair reads, as a product takes it: autocast copies the other kind of 16 bits."""
+    return scale(x) if _reads_apart(run, weight) and run.autocast and x.width == HALF else x
+
+
+def _reads_apart(run: Pass, weight: Weight) -> bool:
+    """Whether what a matrix's pairs read is in 16 bits of the other kind than what the matrix reads."""
+    return run.apart and not _as_it_is(run, weight)
+
+
+def meeting(run: Pass, base: Value, added: Value) -> int:
+    """Bytes a value of the sum where a pair's result meets the base's in 16 bits of the other kind, else 0."""
+    both = base.width == added.width == HALF
+    return FLOAT32 if run.apart and not run.autocast and both else 0
+
+
 def _laid_down(x: Value) -> Value:
     """x put into zeros at its rows of a fused matrix: x itself is kept."""
     tape, size = x.tape, x.bytes
     return tape.apply((x,), x.elements, x.width, (x.buffer,), lambda g: (tape.new(size),))
 
 
-def _add_cloning(base: Value, added: Value) -> Value:
+def _add_cloning(base: Value, added: Value, width: int = 0) -> Value:
     """base + added, whose gradient comes in another order of dimensions and is copied once."""
     tape, size = base.tape, base.bytes
 
@@ -209,15 +233,16 @@ def _add_cloning(base: Value, added: Value) -> Value:
         made = tape.new(size)
         return made, made
 
-    return tape.apply((base, added), base.elements, max(base.width, added.width), (), rule)
+    return tape.apply((base, added), base.elements, width or max(base.width, added.width), (), rule)
 
 
 def low_rank(
-    run: Pass, x: Value, rows: Size, pair: LowRank, *, again: bool = False, flat: bool = False
+    run: Pass, x: Value, rows: Size, pair: LowRank, weight: Weight, *, again: bool = False
 ) -> Value:  # fmt: skip
     """s B A dropout(x)."""
     inner = drop(run, x) if run.dropout and run.drops else x
-    down = trained_linear(run, inner, rows, pair.d_in, pair.rank, again=again, flat=flat)
+    inner = _for_product(run, inner, weight)
+    down = trained_linear(run, inner, rows, pair.d_in, pair.rank, again=again, flat=weight.flat)
     return scale(trained_linear(run, down, rows, pair.rank, pair.d_out))
 
 
@@ -231,8 +256,10 @@ def trained_linear(
     value = run.cast_in(x)
     width = run.compute if run.autocast else value.width
     size_in, parameters = rows * d_in * width, d_in * d_out * copies
-    needs, lowers = value.node is not None, width < run.trained
-    lowered = run.lower(parameters, trained=True) if lowers else None
+    needs, lowers = value.node is not None, width < run.trained or (run.apart and run.autocast)
+    lowered = (
+        run.lower(parameters, trained=not run.apart) if lowers else None
+    )  # autocast holds float32's alone
 
     def rule(g: Buffer) -> Gradients:
         made = tape.new(size_in) if again else None
@@ -258,7 +285,7 @@ def _dora(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, base: 
     tape = run.tape
     inner = drop(run, x) if run.dropout and run.drops else x
     made, weight_there = _for_norm(run, x, weight, pair)
-    down = trained_linear(run, inner, rows, pair.d_in, pair.rank)
+    down = trained_linear(run, _for_product(run, inner, weight), rows, pair.d_in, pair.rank)
     up = trained_linear(run, down, rows, pair.rank, pair.d_out)
     del down
     if run.dropped:
@@ -266,9 +293,9 @@ def _dora(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, base: 
     elif weight.bias:
         size = base.bytes
         base = tape.apply((base,), base.elements, max(base.width, run.norms), (), lambda g: (tape.new(size),))
-    share = by_magnitude(run, base)
+    share = by_magnitude(run, base, meets=run.autocast or not run.dropped)
     del base
-    own = scale(by_magnitude(run, up))
+    own = scale(by_magnitude(run, up, meets=run.autocast))
     del made, weight_there, inner  # what dropout left has a name until the module is left
     return add(share, own)
 
@@ -277,16 +304,17 @@ def _for_norm(run: Pass, x: Value, weight: Weight, pair: LowRank) -> tuple[list[
     """What a norm of W + s B A leaves until the module is left: B A with what its own graph keeps, and W in x's type
     where it is a copy (the second of the pair, None where it is the weight itself)."""
     tape, parameters = run.tape, weight.d_in * weight.d_out
-    compute = run.compute if run.autocast else x.width
+    compute, apart = run.compute if run.autocast else x.width, _reads_apart(run, weight)
+    lowers = compute != x.width or (apart and run.autocast)
     eye = tape.new(weight.d_in * (weight.d_in * x.width), COPIES)
-    if compute != x.width:
+    if lowers:
         eye = tape.new(weight.d_in * (weight.d_in * compute), COPIES)
     down = tape.new(weight.d_in * pair.rank * compute, COPIES)
     product = tape.new(parameters * compute, COPIES)
-    if compute != x.width:
+    if lowers:
         product = tape.new(parameters * x.width, COPIES)
     copy = tape.new(weight.unpacked, COPIES) if weight.unpacked else None
-    if (run.compute if weight.unpacked else weight.width) != x.width:
+    if apart or (run.compute if weight.unpacked else weight.width) != x.width:
         copy = tape.new(parameters * x.width, COPIES)
     scaled = tape.new(parameters * x.width, COPIES)
     total = tape.new(parameters * x.width, COPIES)
@@ -297,17 +325,17 @@ def _for_norm(run: Pass, x: Value, weight: Weight, pair: LowRank) -> tuple[list[
 def _product_again(run: Pass, x: Value, rows: Size, weight: Weight, copy: Buffer | None) -> Value:
     """W x with W in x's type, lowered once more under autocast, which is kept for x's gradient."""
     tape = run.tape
-    value = run.cast_in(x)
-    if run.autocast and run.compute != x.width:
+    value = _for_product(run, run.cast_in(x), weight)
+    if run.autocast and (run.compute != x.width or _reads_apart(run, weight)):
         copy = tape.new(weight.d_in * weight.d_out * run.compute, COPIES)
     size = rows * (weight.d_in * value.width)
     return tape.apply((value,), rows * weight.d_out, value.width, (copy,), lambda g: (tape.new(size),))
 
 
-def by_magnitude(run: Pass, x: Value) -> Value:
+def by_magnitude(run: Pass, x: Value, *, meets: bool = True) -> Value:
     """x times a trained magnitude for each output: keeps x, and makes a full-size product for its gradient, beside
-    x's own, which is made in the wider type and then lowered to x's."""
-    tape, width = run.tape, max(x.width, run.trained)
+    x's own, which is made in the wider type and then lowered to x's. `meets`: x is not in the adapter's own type."""
+    tape, width = run.tape, FLOAT32 if run.apart and meets else max(x.width, run.trained)
     size = x.elements * width
     size_x = size if x.width == width else x.bytes
     needs = x.node is not None

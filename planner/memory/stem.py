@@ -6,8 +6,8 @@ from dataclasses import field
 
 from ..dataclass import dataclass
 from ..schema import Architecture, Matrix
-from .passes import Pass
-from .products import LowRank, by_magnitude, trained_linear
+from .passes import FLOAT32, Pass
+from .products import LowRank, by_magnitude, meeting, trained_linear
 from .stretch import Held, Stretch, label_kept, plus, stretch
 from .tape import Buffer, Gradients, Value, add, cast, scale
 
@@ -72,10 +72,10 @@ def _with_pairs(run: Pass, vocab: int, hidden: int, pairs: tuple[LowRank, ...], 
         if pair.dora:
             _norm_of_table(run, vocab * hidden)
         up = trained_linear(run, _rows_of(run, vocab, pair), run.tokens, pair.rank, hidden)
-        own = scale(by_magnitude(run, up) if pair.dora else up)
+        own = scale(by_magnitude(run, up, meets=run.autocast) if pair.dora else up)
         del up
         base = by_magnitude(run, x) if pair.dora else x
-        x = add(base, own)
+        x = add(base, own, width=meeting(run, base, own))
         del base, own
         x = cast(x, run.stream)
     label_kept(tape, KEPT)
@@ -107,5 +107,6 @@ def _rows_of(run: Pass, vocab: int, pair: LowRank) -> Value:
 def _norm_of_table(run: Pass, parameters: int) -> None:
     """What the norm of W + s A B holds on its way: A B, that times s, and the sum, all as large as the table."""
     width = run.compute if run.autocast else run.trained
-    made = [run.tape.new(parameters * each) for each in (width, width, max(width, run.norms))]
+    summed = FLOAT32 if run.apart and not run.autocast else max(width, run.norms)
+    made = [run.tape.new(parameters * each) for each in (width, width, summed)]
     del made

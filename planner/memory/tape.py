@@ -268,11 +268,11 @@ def beside(tape: Tape, scratch: Size, made: Size) -> Backward:
     return rule
 
 
-def add(a: Value, b: Value) -> Value:
-    """a + b: keeps nothing; one gradient serves both."""
-    width = max(a.width, b.width)
+def add(a: Value, b: Value, *, width: int = 0) -> Value:
+    """a + b, in the wider type or in one of another `width`: keeps nothing; one gradient serves both."""
+    width = width or max(a.width, b.width)
     tape = a.tape
-    if a.width == b.width:
+    if a.width == b.width == width:
         return tape.apply((a, b), a.elements, width, (), lambda g: (g, g))
     sizes = a.bytes, b.bytes
 
