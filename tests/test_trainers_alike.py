@@ -88,7 +88,7 @@ def test_that_a_profile_is_anothers_is_said_where_it_is_used() -> None:
 def test_what_a_profile_notes_is_said() -> None:
     codes = [
         [notice.code for notice in estimate(LLAMA, trainer=trainer, seq_len=64).warnings]
-        for trainer in ("llama-factory", "fastchat", "trl")
+        for trainer in ("llama-factory", "fastchat", "hf-trainer")
     ]
     assert [("trainer-noted" in each, "trainer-like" in each) for each in codes] == [
         (True, False), (True, True), (False, False),

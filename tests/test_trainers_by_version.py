@@ -12,7 +12,7 @@ from planner.memory.sharding import deferred_gradients
 from planner.running import running
 from planner.setup import Setup
 from planner.speed.styles import STYLES, style_of
-from planner.trainers import filled, parse
+from planner.trainers import filled, find, parse
 from tools.measured_models import CONFIGS
 
 LLAMA, EXPERTS = "meta-llama/Llama-3.1-8B", "openai/gpt-oss-20b"
@@ -388,3 +388,9 @@ def test_unsloth_makes_all_logits_of_pairs() -> None:
     }.items():
         asked = {"method": "qlora", "objective": "dpo", "trainer": name}
         assert running(LLAMA, asked).setup.loss == loss
+
+
+def test_that_trl_loads_a_named_model_in_float32_is_said() -> None:
+    """create_model_from_path has dtype float32 from 0.27 on, auto in 0.26; before, transformers 4 decided."""
+    told = {n: "--precision autocast" in str(find(n)) for n in ("trl", "trl-1.6", "trl-0.26", "trl-0.9")}
+    assert told == {"trl": True, "trl-1.6": True, "trl-0.26": False, "trl-0.9": True}
