@@ -31,7 +31,7 @@ USUAL_QLORA = Notice(
 SETUP_FIELDS = tuple(Setup.__dataclass_fields__)
 # When a group of fields applies, in the order in which they are laid over each other.
 GROUPS = (
-    "setup", "lora", "qlora", "full", "fsdp", "zero", "ddp", "alone-full", "fsdp-full", "zero-full",
+    "setup", "lora", "qlora", "full", "fsdp", "zero", "zero3", "ddp", "alone-full", "fsdp-full", "zero-full",
     "fsdp-qlora", "zero-qlora", "checkpointed", "grpo", "preferences",
 )  # fmt: skip
 BESIDE = (
@@ -85,7 +85,7 @@ class Trainer:
     def fields(self, method: str, sharding: str, checkpointing: str) -> dict[str, Any]:
         """The fields that apply to a method under a sharding."""
         family = _family(sharding)
-        names = ["setup", method, family, f"{'alone' if family == 'none' else family}-{method}"]
+        names = ["setup", method, family, sharding, f"{'alone' if family == 'none' else family}-{method}"]
         if checkpointing != "none":
             names.append("checkpointed")
         found: dict[str, Any] = {}

@@ -142,3 +142,27 @@ def test_pairs_by_megatrons_loss_of_each_token() -> None:
     assert back.parts()["logits"] == pytest.approx((4 + 4 + 2) * logits, rel=0.02)
     with pytest.raises(InputError, match="wide-fused"):
         running(LLAMA, {**asked, "objective": "grpo", "loss": "wide-fused"})
+
+
+@pytest.mark.parametrize(
+    ("trainer", "zero2", "zero3"),
+    [
+        ("trl", 1, 1),  # accelerate's plugin leaves DeepSpeed's default of half a billion values
+        ("alignment-handbook", 1, 1),
+        ("accelerate-loop", 1, 1),
+        ("axolotl", 2, 0),  # overlap_comm, and ZeRO-3's are auto: a hidden width squared
+        ("axolotl-0.4", 2, 0),
+        ("llama-factory", 2, 0),
+        ("llama-factory-0.9.4", 1, 0),
+        ("llama-factory-0.9.5", 1, 0),
+        ("xtuner", 2, 1),
+        ("openrlhf-0.6", 1, 1),
+        ("deepspeed-chat", 1, 1),
+    ],
+)
+def test_buffers_of_deepspeed_by_the_configs_that_trainers_ship(trainer: str, zero2: int, zero3: int) -> None:
+    for sharding, buffers in (("zero2", zero2), ("zero3", zero3)):
+        asked = {**RUN, "method": "lora", "trainer": trainer, "gpus": 4, "batch": 4, "sharding": sharding}
+        items = running(LLAMA, asked).memory().peak.items
+        held = sum(item.bytes for item in items if item.name == "gradient buckets")
+        assert held == (buffers * 2 * 500_000_000 or pytest.approx(2 * PAIRS, rel=1)), sharding

@@ -275,7 +275,6 @@ FEW_LENGTHS = "--lengths-vary was typed; there are nine samples, of which each b
 FOURTEENTH: dict[int, str] = {
     906: "the cap of 16,384 tokens was typed for lengths that are not said; at their mean, 2,816, 0.88",
     907: FEW_LENGTHS, 908: FEW_LENGTHS,
-    913: "not explained: 2.1 GB are missing of a run of which everything waits in the host's memory",
     914: "not explained: 4.5 GB are missing, as much as float32 weights under autocast would take (0.97), where "
     "litgpt's default is bfloat16; neither the kind of memory nor the machine is told",
     927: "attention alone was typed as adapted; with the experts too, as one of two readers had it, 0.79",
