@@ -133,7 +133,7 @@ def with_pairs(run: Pass, x: Value, rows: Size, stack: Stacked, out: Value) -> V
     if not stack.pairs:
         return out
     inner, meets = x if run.autocast else for_pairs(run, x), run.apart and not run.autocast
-    if x.width == run.trained:  # autocast knows no grouped product, and leaves float32 rows as they are
+    if x.width >= run.trained:  # autocast knows no grouped product, and leaves float32 rows as they are
         run = replace(run, autocast=False)
     made = [
         trained_linear(

@@ -167,8 +167,8 @@ def _back(form: Any) -> Any:
 
 
 def inputs(model: Any, setup: Setup, device: str = "meta", images: Images | None = None) -> dict[str, Any]:
-    """Tokens and their labels, and a mask where shorter sequences are padded or packed; for a model of sound,
-    features and the labels of its decoder; the images of every sequence."""
+    """Tokens and their labels, or one of every sequence for a classifier, and a mask where shorter sequences are
+    padded or packed; for a model of sound, features and the labels of its decoder; the images of every sequence."""
     config = model.config
     shape = setup.sequences, setup.seq_len
     ids = torch.zeros(shape, dtype=torch.long, device=device)
@@ -177,12 +177,23 @@ def inputs(model: Any, setup: Setup, device: str = "meta", images: Images | None
         dtype = next(model.parameters()).dtype
         features = torch.zeros(setup.micro_batch, config.num_mel_bins, frames, dtype=dtype, device=device)
         return {"input_features": features, "labels": ids}
-    found = {"input_ids": ids, "labels": ids.clone()}
+    found = {"input_ids": ids, "labels": _of_sequences(ids, config) if _classifies(model) else ids.clone()}
     if getattr(config, "is_encoder_decoder", False):
         found["decoder_input_ids"] = ids.clone()
     if is_masked(setup):
         found["attention_mask"] = torch.ones(shape, dtype=torch.long, device=device)
     return found if images is None else {**found, **image_inputs(model, images, setup, ids)}
+
+
+def _classifies(model: Any) -> bool:
+    """Whether a model, or that which PEFT holds, classifies sequences."""
+    base = getattr(model, "get_base_model", lambda: model)()
+    return type(base).__name__.endswith("ForSequenceClassification")
+
+
+def _of_sequences(ids: Any, config: Any) -> Any:
+    """A label of every sequence: a class, or a number where there is one output alone."""
+    return ids.new_zeros(ids.shape[0], dtype=torch.long if config.num_labels > 1 else torch.float32)
 
 
 @contextmanager
