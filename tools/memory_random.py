@@ -23,6 +23,7 @@ from planner.errors import PlannerError
 from planner.estimator import load
 
 from .memory_grid import CHOICES, CONFIGS, DEFAULTS, NO_FLASH, UNQUANTISED, WITHOUT, Point, default_config
+from .memory_random_rarer import CLASSES, CLASSIFIED_SHARE, RARER, rarer
 from .memory_random_wider import PICTURED_SHARE, WIDER, widened
 from .pictured_models import PICTURED
 
@@ -115,8 +116,9 @@ def _by_type() -> dict[str, list[str]]:
 def random_points(seed: int, number: int) -> list[Point]:
     """So many points of a seed, the same at every call."""
     if seed >= WIDER:
-        settled = seed > WIDER
-        return [_wider_point(random.Random(f"{seed} {index}"), settled=settled) for index in range(number)]
+        settled, rare = seed > WIDER, seed >= RARER
+        sources = [random.Random(f"{seed} {index}") for index in range(number)]
+        return [_wider_point(each, settled=settled, rare=rare) for each in sources]
     draw = _wide if seed >= WIDE else _point
     return [draw(random.Random(f"{seed} {index}")) for index in range(number)]
 
@@ -166,14 +168,17 @@ def _wide_point(
     return point
 
 
-def _wider_point(source: random.Random, *, settled: bool) -> Point:
+def _wider_point(source: random.Random, *, settled: bool, rare: bool = False) -> Point:
     """A wide point with more drawn on top; every fifth is of a model whose images have an account."""
     by_type, pool = (_pictured(), PICTURED) if source.random() < PICTURED_SHARE else (_wide_by_type(), {})
+    if rare and source.random() < CLASSIFIED_SHARE:
+        by_type = {kind: names for kind, names in _wide_by_type().items() if kind in CLASSES}
     point = _wide_point(source, by_type, {**wide_catalogue(), **pool})
     config = PICTURED.get(point.model) or wide_catalogue()[point.model]
     kind = config["model_type"]
     own_loss = kind not in known_types() and has_own_loss(config)
-    return widened(source, point, own_loss=own_loss, settled=settled)
+    found = widened(source, point, own_loss=own_loss, settled=settled)
+    return rarer(source, found, own_loss=own_loss) if rare else found
 
 
 @cache
