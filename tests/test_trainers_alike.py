@@ -258,3 +258,27 @@ def test_what_is_noted_of_kin() -> None:
 def test_a_note_that_names_an_option_stands_as_advice_where_others_are_like_its_profile() -> None:
     kin = {t.like for t in trainers()}
     assert [t.name for t in trainers() if t.name in kin and "--" in t.notes] == []
+
+
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [
+        ("trl-0.15", "trl-0.13"),
+        ("trl-0.20", "trl-0.21"),
+        ("trl-1.0", "trl-1.6"),
+        ("trl-1.16", "trl"),
+        ("transformers-4.37", "hf-trainer-2024"),
+        ("transformers-4.49", "hf-trainer-4.46"),
+        ("transformers-5.2", "hf-trainer-5.3"),
+        ("transformers-5.12", "hf-trainer"),
+        ("ms-swift-3.9", "ms-swift-3"),
+        ("torchtune-0.5", "torchtune"),
+        ("axolotl-0.16", "axolotl"),
+        ("llama-factory-0.5", "llama-factory-0.8"),
+        ("verl", "verl-sft-0.9"),
+        ("verl-0.5", "verl-sft"),
+    ],
+)
+def test_versions_have_the_profile_that_they_lie_in(version: str, name: str) -> None:
+    found = find(version)
+    assert found is not None and found.name == name

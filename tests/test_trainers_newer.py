@@ -166,3 +166,15 @@ def test_buffers_of_deepspeed_by_the_configs_that_trainers_ship(trainer: str, ze
         items = running(LLAMA, asked).memory().peak.items
         held = sum(item.bytes for item in items if item.name == "gradient buckets")
         assert held == (buffers * 2 * 500_000_000 or pytest.approx(2 * PAIRS, rel=1)), sharding
+
+
+def test_verl_joins_samples_and_writes_gradients_over_logits_since_its_engines() -> None:
+    found = {
+        n: running(LLAMA, {"method": "full", "trainer": n, "seq_len": 1024}).setup
+        for n in ("verl-0.6", "verl")
+    }
+    assert [(s.packing, s.loss) for s in found.values()] == [
+        ("padded", "shifted-narrow"),
+        ("packed", "fused"),
+    ]
+    assert {s.precision for s in found.values()} == {"autocast"}
