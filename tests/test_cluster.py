@@ -22,7 +22,7 @@ from planner.validate.sweep import Clock, Sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = RunConfig(model="nano", rank=2, steps=40, batch=8, seq_len=32, evaluate_at=(40,))
-CONFIGS = [BASE.but(lr=1e-3 * 2**k, seed=seed) for k in range(6) for seed in (0, 1)]
+CONFIGS = [BASE.but(lr=1e-3 * 2**k, seed=seed) for k in range(4) for seed in (0, 1)]
 NODE: dict[str, Any] = {
     "num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False, "include_log_monitor": False,
     "no_monitor": True,
