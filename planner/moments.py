@@ -210,7 +210,8 @@ class MemoryEstimate:
         return "unlikely" if self.low <= memory_bytes else "no"
 
     def to_dict(self, memory_bytes: int | None = None) -> dict[str, Any]:
-        """The contract's entry of `memory`."""
+        """The contract's entry of `memory`, on a GPU of so many bytes."""
+        reserved = self.reserved_within(memory_bytes)
         return {
             "per_gpu_bytes": self.per_gpu_bytes,
             "low": self.low,
@@ -218,8 +219,8 @@ class MemoryEstimate:
             "interval": self.interval(),
             "corrected": dict(vars(self.corrected)) if self.corrected else None,
             "allocated_bytes": self.allocated_bytes,
-            "reserved_bytes": self.reserved_bytes,
-            "device_bytes": self.device_bytes,
+            "reserved_bytes": reserved,
+            "device_bytes": reserved + sum(item.bytes for item in self.overhead),
             "parts": self.parts(),
             "moment": self.peak.name,
             "moments": [{"name": m.name, "bytes": m.bytes, "items": _items(m.items)} for m in self.moments],

@@ -40,6 +40,7 @@ COUNTS = {
     "fifteenth": Counts(31, 11, 23, 9, 0),
     "sixteenth": Counts(27, 12, 19, 8, 0),
     "seventeenth": Counts(24, 10, 16, 6, 0),
+    "eighteenth": Counts(48, 10, 33, 7, 0),
 }
 each_set = pytest.mark.parametrize("name", SETS)
 

@@ -41,6 +41,7 @@ SINCE = (
     "fifteenth",
     "sixteenth",
     "seventeenth",
+    "eighteenth",
 )
 Array = Any
 

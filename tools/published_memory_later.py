@@ -220,7 +220,10 @@ def said_of(case: Later) -> Said:
     except PlannerError as error:
         return Said(0, 0, 0, 0, 0, str(error).split(". ")[0])
     gpu = options_of(case).get("gpu") or case.gpu
-    room = hardware.find(gpu).memory_bytes if case.metric in RUN or case.gpu == "A10G" else None
+    try:
+        room = hardware.find(gpu).memory_bytes
+    except PlannerError:
+        room = None
     beyond = sum(item.bytes for item in found.overhead)
     predicted = _predicted(case.metric, found, room, beyond)
     needed, cached = found.per_gpu_bytes, found.cached_bytes

@@ -10,14 +10,14 @@ MEASURED = "measured"  # the interval after a measured peak of one's own, whatev
 
 # In few words, for the cell of a table.
 KIND_WORDS = {
-    "alone-lora": "LoRA, one GPU", "alone": "one GPU", "open": "no length given", "shared": "several GPUs",
-    "shared-open": "no length given", "split": "split model", "unnamed": "unknown trainer",
+    "alone-lora": "LoRA, one GPU", "alone": "one GPU", "open": "lengths open", "shared": "several GPUs",
+    "shared-open": "lengths open", "split": "split model", "unnamed": "unknown trainer",
     "unnamed-several": "unknown trainer", "offloaded": "offloading", "measured": "measured peak",
 }  # fmt: skip
 # What makes it narrower, in few words; "" where nothing is known to.
 NARROWER = {
     **dict.fromkeys((*KINDS, MEASURED), ""), **dict.fromkeys(UNNAMED, "naming --trainer"),
-    "shared-open": "giving --seq-len",
+    "shared-open": "lengths all alike",
 }  # fmt: skip
 
 # What a length is to an estimate (`interval.length`), after the number of tokens.

@@ -33,6 +33,7 @@ from .sharding import (
     one_stream,
     pairs_gathered,
     pairs_in_one,
+    stepped_at_once,
     widened_gradients,
 )
 from .states import Weights, base_weights, seen_by_tensors, share, trained_tensors
@@ -249,7 +250,7 @@ def throughout(
         base["vllm"] = vllm
     kept = kept_whole(arch, setup)
     passing, live = ({**base, "gathered": kept}, 0) if kept else (base, unit)
-    update = share(states.update, of["states"]) + widened_gradients(trained, setup)
+    update = stepped_at_once(share(states.update, of["states"]), setup) + widened_gradients(trained, setup)
     return Throughout(
         base, unit, outside, passing, live, own, update, gradients, trained, sums(1).apart, host + gone
     )  # fmt: skip

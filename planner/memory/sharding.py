@@ -302,6 +302,14 @@ def widened_gradients(trained: int, setup: Setup) -> int:
     return FLOAT32 * (min(own, DEEPSPEED_SUB_GROUP) if setup.sharding == "zero3" else own)
 
 
+def stepped_at_once(update: int, setup: Setup) -> int:
+    """Of bytes that an optimizer's step takes beside its states those that it takes at a time: ZeRO-3 steps one
+    sub-group of at most a billion float32 parameters after another (deepspeed/runtime/zero/stage3.py,
+    _optimizer_step). Neglected: of DeepSpeed's flat sub-groups a loop over tensors holds a whole one."""
+    at_once = FLOAT32 * DEEPSPEED_SUB_GROUP
+    return min(update, at_once) if setup.sharding == "zero3" else update
+
+
 def buckets(trained_bytes: int, setup: Setup) -> int:
     """Buffers through which gradients are reduced: DDP keeps them beside the gradients, as large as all of these;
     ZeRO reduces through one of half a billion values (DeepSpeed's default reduce_bucket_size; on a single GPU too:

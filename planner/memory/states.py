@@ -3,7 +3,7 @@ optimizer states."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,11 +17,9 @@ from ..setup import Setup
 from .buffers import buffer_bytes
 from .layout import split_sides
 from .once import once
-from .passes import FLOAT32, HALF
+from .passes import FLOAT32
 from .stages import Stage, count_layers
 
-QUANTILE_BLOCK = 256  # values that share a scale in an 8-bit optimizer's states (bitsandbytes 0.45 and later)
-SMALLEST_8BIT = 4096  # bitsandbytes keeps the states of smaller tensors in float32
 NF4_BLOCK = 64
 NESTED_BLOCK = 256
 BOTH_FACTORS = ("megatron", "nemo-1")  # trainers that divide both factors of a pair over tensor-parallel GPUs
@@ -320,101 +318,3 @@ def _all(arch: Architecture, setup: Setup, over: int) -> Iterator[Tensor]:
             yield Tensor(1, matrix.d_out * matrix.experts, matrix.copies, place=place, width=width)
     for vector in arch.vectors:
         yield Tensor(1, vector.size, len(vector.layers), place="behind", width=width)
-
-
-# Optimizer states: bytes that one tensor's take, from its shape and the width of its parameters
-
-
-def _eight_bit(states: int) -> Callable[[Tensor, int], int]:
-    def rule(tensor: Tensor, width: int) -> int:
-        if tensor.size < SMALLEST_8BIT:
-            return states * FLOAT32 * tensor.size
-        return states * (tensor.size + FLOAT32 * ceil_div(tensor.size, QUANTILE_BLOCK))
-
-    return rule
-
-
-def _adafactor(tensor: Tensor, width: int) -> int:
-    """A row and a column of the second moment; a vector's is kept whole."""
-    if tensor.rows == 1:
-        return tensor.size * width
-    return (tensor.rows + tensor.columns) * width
-
-
-def _by_muon(tensor: Tensor) -> bool:
-    """Whether Muon takes a tensor: matrices, and neither tables nor what has a third dimension."""
-    return tensor.rows > 1 and not tensor.embedding and not tensor.stacked
-
-
-def _muon(tensor: Tensor, width: int) -> int:
-    """One momentum for matrices, AdamW's two states for the rest."""
-    return tensor.size * width * (1 if _by_muon(tensor) else 2)
-
-
-def _full_states(states: int) -> Callable[[Tensor, int], int]:
-    def rule(tensor: Tensor, width: int) -> int:
-        return states * width * tensor.size
-
-    return rule
-
-
-def _paged_adamw(tensor: Tensor, width: int) -> int:
-    """bitsandbytes' two states are float32 whatever the parameter is (optim/optimizer.py, init_state)."""
-    return 2 * FLOAT32 * tensor.size
-
-
-STATES: dict[str, Callable[[Tensor, int], int]] = {
-    "adamw": _full_states(2),
-    "paged-adamw": _paged_adamw,
-    "adamw-8bit": _eight_bit(2),
-    "paged-adamw-8bit": _eight_bit(2),
-    "sgd": _full_states(0),
-    "sgd-momentum": _full_states(1),
-    "adafactor": _adafactor,
-    "lion": _full_states(1),
-    "lion-8bit": _eight_bit(1),
-    "muon": _muon,
-}
-
-
-def optimizer_bytes(tensors: Iterable[Tensor], setup: Setup) -> int:
-    """Bytes of the optimizer's states, and of float32 masters under "bf16-master" (their states then are float32)."""
-    masters = setup.precision == "bf16-master"
-    rule = STATES[setup.optimizer]
-    return sum(
-        (rule(t, FLOAT32 if masters else t.width) + (FLOAT32 * t.size if masters else 0)) * t.copies
-        for t in tensors
-    )
-
-
-def update_bytes(tensors: tuple[Tensor, ...], setup: Setup) -> int:
-    """Temporary bytes of the optimizer's step.
-
-    A fused kernel takes none, nor do bitsandbytes' optimizers (optim/optimizer.py, update_step). AdamW over lists of
-    tensors ("foreach", torch's default on CUDA) holds the root of every second moment at once; a loop over tensors
-    holds a few copies of the largest. Muon leaves to AdamW what is no matrix.
-    """
-    wide = setup.precision == "bf16-master"
-    tensors = tuple(replace(t, width=FLOAT32) for t in tensors) if wide else tensors
-    if setup.optimizer == "adamw":
-        return _adamw_update(tensors, setup)
-    largest = max((t.size * t.width for t in tensors), default=0)
-    if setup.optimizer == "muon":
-        own = max((_muon_update(t) for t in tensors if _by_muon(t)), default=0)
-        return max(own, _adamw_update([t for t in tensors if not _by_muon(t)], setup))
-    return largest if setup.optimizer in ("adafactor", "lion") else 0
-
-
-def _adamw_update(tensors: Sequence[Tensor], setup: Setup) -> int:
-    """AdamW over these tensors, by its kernel."""
-    if setup.optimizer_kernel == "fused":
-        return 0
-    largest = max((t.size * t.width for t in tensors), default=0)
-    total = sum(t.size * t.copies * t.width for t in tensors)
-    return {"foreach": total, "loop": 2 * largest}[setup.optimizer_kernel]
-
-
-def _muon_update(tensor: Tensor) -> int:
-    """One matrix's orthogonalisation: the update, two copies of it in bfloat16, and two products of its smaller
-    side."""
-    return tensor.size * (tensor.width + 2 * HALF) + 2 * HALF * min(tensor.rows, tensor.columns) ** 2

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..dataclass import dataclass
 from ..setup import Setup
-from .states import Tensor, optimizer_bytes, trained_bytes, update_bytes
+from .optimizers import optimizer_bytes, update_bytes
+from .states import Tensor, trained_bytes
 
 
 @dataclass(frozen=True)

@@ -117,13 +117,19 @@ def _adamw(parameters: Sequence[Any], setup: Setup) -> list[Any]:
     return [torch.optim.AdamW(parameters, lr=1e-4, fused=kernel == "fused", foreach=kernel == "foreach")]
 
 
-# AdamW (beside Muon too) as the set-up says, the others as torch chooses for CUDA (foreach), Adafactor in a loop as
-# HF's is.
+def _adafactor(parameters: Sequence[Any]) -> Any:
+    """As HF's Trainer makes it (trainer.py, get_optimizer_cls_and_kwargs)."""
+    from transformers.optimization import Adafactor
+
+    return Adafactor(parameters, lr=1e-4, scale_parameter=False, relative_step=False)
+
+
+# AdamW (beside Muon too) as the set-up says, the others as torch chooses for CUDA (foreach), Adafactor in a loop.
 MAKERS: dict[str, Callable[[Sequence[Any], Setup], list[Any]]] = {
     "adamw": _adamw,
     "sgd": lambda p, _: [torch.optim.SGD(p, lr=1e-4, foreach=True)],
     "sgd-momentum": lambda p, _: [torch.optim.SGD(p, lr=1e-4, momentum=0.9, foreach=True)],
-    "adafactor": lambda p, _: [torch.optim.Adafactor(p, lr=1e-4, foreach=False)],
+    "adafactor": lambda p, _: [_adafactor(p)],
     "lion": lambda p, _: [_Lion(p)],
     "adamw-8bit": lambda p, _: [_EightBit(p, 2)],
     "lion-8bit": lambda p, _: [_EightBit(p, 1)],

@@ -14,7 +14,8 @@ pytest.importorskip("torch")
 USUAL: dict[str, Any] = {
     "precision": "bf16", "autocast": False, "optimizer": "adamw", "optimizer_kernel": "fused",
     "checkpointing": "none", "attention_kernel": "sdpa", "packing": "full", "loss": "full", "accumulation": 1,
-    "quantize": "none", "upcast_small": False, "lora_dropout": 0.0, "adapter_dtype": None, "micro_batch": 8, "seq_len": 512,
+    "quantize": "none", "upcast_small": False, "lora_dropout": 0.0, "adapter_dtype": None,
+    "micro_batch": 8, "seq_len": 512,
 }  # fmt: skip
 PAIRS = {"method": "lora", "rank": 8, "layers": "all-linear", "experts": "none"}
 
