@@ -42,7 +42,7 @@ USUAL: dict[str, Any] = {
     "upcast_small": None, "optimizer_in_backward": None, "lora_dropout": None, "lengths_vary": None,
     "attention_kernel": None, "kernels": None, "loss": None, "packing": None, "accumulation": 1, "calibration": None,
     "objective": None, "reference": None, "prompt_tokens": None, "generation": None, "group": None,
-    "vllm_memory": None, "vllm_sleep": None, "vllm_gpus": None, "vllm_tensor_parallel": None,
+    "vllm_memory": None, "vllm_sleep": None, "vllm_gpus": None, "vllm_tensor_parallel": None, "prepared_wide": None,
     "mean_completion": None, "eval_batch": None, "loading": None, "placing": None, "fsdp_units": None,
     "gpu": None, "gpus": 1, "gpus_per_node": 8, "sharding": None, "tensor_parallel": 1, "pipeline_parallel": 1,
     "expert_parallel": 1, "sequence_parallel": 1, "shard_size": None, "reduce_buckets": None, "gradients_late": None,

@@ -177,8 +177,6 @@ EIGHTH: dict[int, str] = {
     631: CACHED_UNITS.format("22.6", "24.7", "10.9"), 632: CACHED_UNITS.format("29.8", "32.2", "12.1"),
     638: "norms, attention and perceptrons are checkpointed each by itself (36044ad3, components/distributed/"
     "activation_checkpointing.py), so that a layer keeps four hidden states, 3.2 GB more, and runs less at once",
-    654: "half explained: with embeddings and unembedding in float32, as axolotl makes them before it makes them 16 "
-    "bits again, 0.90; two other cards by axolotl of then are met without",
     655: "not explained: 12 GB are missing, of a LoRA run of which 512 tokens, as typed, are the cap",
     659: "the cap of 1,024 tokens was typed, and samples are padded to the longest of their batch: with 192 tokens "
     "the figure would result",

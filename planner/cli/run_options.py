@@ -21,7 +21,7 @@ STEP = (
 HOST = ("host_memory",)  # what a machine has beside its GPUs
 IMAGES = ("images", "image_size")
 BESIDE = ("eval_batch",)  # what runs between steps
-BEFORE = ("loading", "placing")  # what comes before the first
+BEFORE = ("loading", "placing", "prepared_wide")  # what comes before the first
 HELD = (
     "precision", "autocast", "tf32", "quantize", "quantize_experts", "upcast_small", "optimizer",
     "optimizer_in_backward", "lora_dropout", "lengths_vary", "expandable_segments", "gradients_late", "trainer",
@@ -157,6 +157,12 @@ def _switches() -> dict[str, dict[str, Any]]:
             "default": None,
             "help": "zero_grad() stands between the forward pass and backward(), so that a step's gradients are held "
             "through the next forward pass. Default: off, or the trainer's.",
+        },
+        "prepared_wide": {
+            "is_flag": True,
+            "default": None,
+            "help": "QLoRA: before the first step all that is not quantised is float32 for a while, beside what it "
+            "was. Default: off, or the trainer's.",
         },
         "autocast": {
             "is_flag": True,
