@@ -26,7 +26,10 @@ def plain(setup: Setup) -> Setup:
 
 
 def analytic_flops(point: Point) -> int | None:
-    """FLOPs in closed form; None where no exact formula exists."""
+    """FLOPs in closed form; None where no exact formula exists, and for selective checkpoints, which are modelled for
+    fused kernels alone (tests/simulate/test_selective.py compares these)."""
+    if point.options["checkpointing"] == "selective":
+        return None
     _, arch = point.loaded
     setup, spec = plain(point.setup), point.spec
     pairs = None if spec is None else adapt(arch, spec)

@@ -2,7 +2,7 @@
 
 transformers' Trainer takes 8 sequences at a time where nothing else is said, however few a training step takes, and
 all their logits where the loss makes them. Without compute_metrics it keeps the loss alone (prediction_loss_only);
-with it logits wait beside the model until the evaluation has ended, which is not counted, nor is a tower of images.
+with it logits wait beside the model until the evaluation has ended, which is not counted. Nothing is dropped.
 Checkpointing switches the cache of keys and values off in training alone, so that transformers 4 fills it here unless
 a model's config says otherwise (`eval_cache`). Up to 4.45 it comes out as tuples, of which accelerate makes float32
 copies under autocast as it does of logits: 6 bytes a value.
@@ -31,13 +31,15 @@ def evaluated(job: Job, base: Held) -> list[Place]:
         return []
     alone = replace(
         setup, micro_batch=setup.eval_batch, eval_batch=0, accumulation=1, checkpointing="layer", reentrant=True,
-        input_grads=False, outputs_held=False,
+        input_grads=False, outputs_held=False, lora_dropout=0.0,
     )  # fmt: skip
-    own = replace(job, setup=alone)
+    own = replace(job, setup=alone, evaluates=True)
     stand = setup.main_grads or setup.gradients_kept or setup.gradients_late
     held = base if stand else {**base, "gradients": 0}
     cache = _cache(own)
-    around = plus(held, plus(stem_of(own).held, {"temporary": masks(own) + cache}))
+    pictured, pixels, features = _tower(own, held)
+    held = plus(held, pixels)
+    around = plus(plus(held, features), plus(stem_of(own).held, {"temporary": masks(own) + cache}))
     below = plus(
         around, {"temporary": -cache // max(1, job.arch.n_layers)}
     )  # the last layer's are in its own walk
@@ -55,16 +57,33 @@ def evaluated(job: Job, base: Held) -> list[Place]:
         )
         for kind, where in {kind: where for where, kind in layers.order}.items()
     ]
-    around = plus(around, {CASTS: lowered})
     width = layers.kinds[layers.order[-1][1]].width if layers.order else 0
     run = own.run(grad=False, width=width)
     loss, _ = head_stretches(run, head_of(own), own.traits, alone.loss, alone.loss_chunk, False)
-    found.append(Place("evaluation", "loss", around, loss.highest))
+    found.append(Place("evaluation", "loss", plus(held, {"temporary": cache, CASTS: lowered}), loss.highest))
     if setup.eval_cache == "widened" and setup.autocast and cache:
         vocabulary = setup.eval_batch * setup.seq_len * job.arch.vocab_size
         out: Held = {"temporary": cache // HALF * FLOAT32, "logits": FLOAT32 * vocabulary}
         found.append(Place("evaluation", "outputs", plus(held, {"temporary": cache}), out))
-    return found
+    return pictured + found
+
+
+def _tower(own: Job, held: Held) -> tuple[list[Place], Held, Held]:
+    """The places of a tower that images pass first, pixels, which the batch holds, and what the text's layers run
+    beside."""
+    images = own.arch.images
+    if images is None:
+        return [], {}, {}
+    from .images import pixel_bytes, tower_of  # loaded where there are images
+
+    tower = tower_of(own, images)
+    pixels: Held = {"temporary": pixel_bytes(images, own.setup)}
+    base = plus(plus(held, pixels), tower.during)
+    parts = [(f"tower {where}", tower.layers.kinds[kind].forward) for where, kind in tower.layers.order]
+    parts += [("tower: connector", each.forward) for each in (*tower.mergers, tower.exit)]
+    once = {id(part): Place("evaluation", where, base, part.highest) for where, part in parts}
+    entry = Place("evaluation", "tower: patches", plus(held, pixels), tower.entry.highest)
+    return [entry, *once.values()], pixels, tower.beside
 
 
 def _cache(job: Job) -> int:

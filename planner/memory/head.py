@@ -146,7 +146,7 @@ def head_stretches(
     elif run.preference:
         final = _of_chances(run, inner, head, traits, loss)
     elif loss.startswith("split"):
-        final = _split(run, inner, head, traits, loss, chunk)
+        final, bound = _split(run, inner, head, traits, loss, chunk)
     else:
         logits = unembed(run, inner, head, traits, run.tokens)
         narrow = traits.narrow_loss or (traits.narrow_before and loss.startswith("shifted"))
@@ -157,7 +157,7 @@ def head_stretches(
         if run.outputs_widened and logits.width < FLOAT32:
             tape.new(logits.elements * FLOAT32)  # beside them, until the caller has taken the loss
         width = FLOAT32 if run.outputs_widened else logits.width
-        bound = logits.buffer if run.outputs_held and _in_loss(run, loss) else None
+        bound = [logits.buffer] if run.outputs_held and _in_loss(run, loss) else None
         del logits
     del inner
     run.casts.clear()
@@ -237,7 +237,9 @@ def held_width(run: Pass, loss: str, *, narrow: bool = False) -> int:
     return run.compute if run.autocast else run.norms
 
 
-def _split(run: Pass, x: Value, head: Head, traits: Traits, loss: str, chunk: int) -> Value:
+def _split(
+    run: Pass, x: Value, head: Head, traits: Traits, loss: str, chunk: int
+) -> tuple[Value, list[Buffer] | None]:
     """Logits of all tokens in pieces of `chunk` positions of every sequence, each with a loss of its own, so that on
     the way back no more is made beside what is kept than a piece's.
 
@@ -245,7 +247,8 @@ def _split(run: Pass, x: Value, head: Head, traits: Traits, loss: str, chunk: in
     "split-wide" in float32 (torchtune), and both keep what they make; "split-fused" is the latter compiled, which
     keeps the logits alone and makes their gradient at once (2 bytes a logit in 16 bits: torch 2.13's compiler on a
     CPU, by its allocations). Without gradients a piece keeps none of it. All logits are there before the first loss,
-    and on the way back all their gradients before the first product's; the last piece may be a short one.
+    and on the way back all their gradients before the first product's; the last piece may be a short one. With the
+    loss come the logits that are kept and that a loop has a name for.
     """
     tape, waiting = run.tape, list[Buffer]()
     longest = min(chunk, run.length)
@@ -269,6 +272,7 @@ def _split(run: Pass, x: Value, head: Head, traits: Traits, loss: str, chunk: in
         del made_first
     kept = [logits.buffer] if not made else [tape.new(size * made)]
     work = tape.new(size * aside)
+    named = [logits.buffer, *([before] if before else [])] if run.outputs_held and not made else None
     del work, before
     beside_one = inner if loss == "split-fused" else 2 * width
 
@@ -279,7 +283,7 @@ def _split(run: Pass, x: Value, head: Head, traits: Traits, loss: str, chunk: in
             waiting.extend((tape.new((others_size - one) * inner), first))
         return (found,)
 
-    return tape.apply((logits,), 0, FLOAT32, (None,), rule)
+    return tape.apply((logits,), 0, FLOAT32, (None,), rule), named
 
 
 def _gradient_of_pieces(run: Pass, kept: list[Buffer], work: Size, size: Size) -> Buffer:

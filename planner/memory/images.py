@@ -151,7 +151,13 @@ def _job_of(job: Job, images: Images) -> Job:
     unpacked = {own: job.unpacked[i] for own, i in enumerate(images.indices) if i in job.unpacked}
     setup = _setup_of(images, job.setup)
     return Job(
-        images.tower, setup, adapted, whole_in_tower(images, job.whole), merges=job.merges, unpacked=unpacked
+        images.tower,
+        setup,
+        adapted,
+        whole_in_tower(images, job.whole),
+        merges=job.merges,
+        unpacked=unpacked,
+        evaluates=job.evaluates,
     )
 
 
@@ -184,7 +190,7 @@ def _connectors(images: Images) -> list[tuple[Block, int]]:
 def _connected(own: Job, block: Block, number: int, grad: bool, width: int) -> Walked:
     """A connector, walked."""
     return remembered(
-        own, ("connector", block, number, grad, width),
+        own, ("connector", block, number, grad, width, own.evaluates),
         lambda each: walk_layer(each, block, number, grad, width), _exit_at,
     )  # fmt: skip
 

@@ -23,7 +23,7 @@ from .passes import CASTS, Pass, make_pass
 from .sharding import gradients_go, in_flat_units, in_one
 from .stretch import Held, Stretch, label_kept, plus, stretch
 from .tape import Buffer, Node, Size, Tape, Value
-from .traits import Traits, traits_of, undropped
+from .traits import Traits, traits_of, undropped, without_dropout
 
 KEPT = "activations"
 STREAM = "stream"
@@ -36,8 +36,9 @@ class Job:
     """What is run: a model, what is trained of it, and how; `ranks_follow`: it will be run at other ranks too;
     `points`: the many at which it is run at once, with pairs of any of them; `shaped`: their `shape`, where it is
     known; `either`: layers are walked for gradients that wait and for such that go as they come;
-    `highest_alone`: of layers that are checkpointed nothing is asked for but the highest point forward; `plain`:
-    walks of layers without experts of this job where experts are divided otherwise, which are added to."""
+    `highest_alone`: of layers that are checkpointed nothing is asked for but the highest point forward;
+    `evaluates`: nothing is dropped; `plain`: walks of layers without experts of this job where experts are divided
+    otherwise, which are added to."""
 
     arch: Architecture
     setup: Setup
@@ -50,6 +51,7 @@ class Job:
     shaped: tuple[Shape, tuple[int, ...]] | None = None
     either: bool = False
     highest_alone: bool = False
+    evaluates: bool = False
     plain: dict[Any, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -57,6 +59,8 @@ class Job:
         self.trained = Trained(by_matrix(self.adapted or ()), self.whole)
         traits: Traits = traits_of(self.arch)
         self.traits = traits if self.setup.drops else undropped(traits, self.arch)
+        if self.evaluates:
+            self.traits = without_dropout(self.traits)
         matrices = (self.arch.matrices[i].d_out * len(layers) for i, layers in self.whole.biases.items())
         self.norm_biases = self.whole.bias > 0 and self.whole.bias > sum(matrices)
 

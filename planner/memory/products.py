@@ -296,8 +296,9 @@ def _dora(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, base: 
     share = by_magnitude(run, base, meets=run.autocast or not run.dropped)
     del base
     own = scale(by_magnitude(run, up, meets=run.autocast))
-    del made, weight_there, inner  # what dropout left has a name until the module is left
-    return add(share, own)
+    total = add(share, own)
+    del made, weight_there, inner  # which have names until the module is left
+    return total
 
 
 def _for_norm(run: Pass, x: Value, weight: Weight, pair: LowRank) -> tuple[list[Buffer], Buffer | None]:

@@ -6,14 +6,14 @@ of each stretch above what is held when it begins.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 from ..choices import Method
 from ..dataclass import dataclass, replace
 from ..objective_rules import COMPARED
 from ..schema import Apply, Architecture, Attend, Block
-from .course import NOTHING, Course, Passed, Place
+from .back import back_through
+from .course import NOTHING, Course, Place
 from .head import LOGITS, head_stretches, sums_unembedding
 from .kinds import CACHES, Job, Walked, walk_layer
 from .known import maybe_at, remembered
@@ -23,7 +23,7 @@ from .log_probs import of_pairs
 from .passes import CASTS, FLOAT32
 from .per_layer import per_layer
 from .products import LowRank
-from .rounds import Round, in_rounds
+from .rounds import in_rounds
 from .sharding import end_unit, gradients_go, handed_over, in_flat_units, in_one
 from .shared import shared_casts, shared_gradients
 from .stages import Stage, stages, whole_model
@@ -121,7 +121,7 @@ def _walked(job: Job, block: Block, layer: int, key: tuple[Any, ...]) -> Walked:
 def walked_layers(job: Job, grad: bool) -> Layers:
     """Every layer's stretches, each kind walked once; `grad` says whether the embedding's result needs a gradient."""
     return remembered(
-        job, ("layers", grad, job.highest_alone), lambda own: _walk_layers(own, grad), Layers.at,
+        job, ("layers", grad, job.highest_alone, job.evaluates), lambda own: _walk_layers(own, grad), Layers.at,
         either=Layers.of_either,
     )  # fmt: skip
 
@@ -219,9 +219,8 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0, tower: Seen | Non
         going.hold({"temporary": kept}, -1)
     if stage.head:
         pass_head(job, going, grad, last.width if last else 0)
-    going.hold(beside.gradient)
     going.hold({"gradients": shared_gradients(job.arch, job.setup)})
-    _back(going, stretches, kinds, 1 if handed_over(job.setup) else 2)
+    back_through(going, stretches, kinds, 1 if handed_over(job.setup) else 2, beside.gradient)
     going.hold(beside.kept, -1)
     going.hold(beside.gradient, -1)
     if tower:
@@ -230,24 +229,6 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0, tower: Seen | Non
         going.go_whole("backward", "embedding", stem.backward)
     going.end()
     return going
-
-
-def _back(going: Course, stretches: Sequence[Sequence[Round]], kinds: Sequence[Walked], ahead: int) -> None:
-    """The backward pass of the layers, last to first; nothing is gathered ahead of the first."""
-    passed: list[list[list[Passed]]] = []
-    for rounds in stretches:
-        each = [
-            [(where, part) for where, kind in one if (part := kinds[kind][1]) is not None] for one in rounds
-        ]
-        if each[0]:
-            passed.append([one[::-1] for one in each[::-1]])
-    for rounds_back in passed[:0:-1]:
-        going.go_through("backward", rounds_back, ahead)
-    for *others, last in passed[:1]:
-        going.go_through("backward", others, ahead)
-        for where, part in last[:-1]:
-            going.go("backward", where, part, ahead)
-        going.go("backward", *last[-1], 1)
 
 
 def _named_of_stem(job: Job, stem: Stem) -> Held:

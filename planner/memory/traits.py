@@ -363,13 +363,20 @@ ATTENTION_BY_MODULE = frozenset(
 BY_FUNCTION = frozenset("opt biogpt xglm bloom falcon seed_oss starcoder2 gpt_neox_japanese".split())
 
 
+def without_dropout(traits: Traits) -> Traits:
+    """Of an evaluation."""
+    return replace(
+        traits, dropout=False, dropped=False, dropped_inner=False, dropped_stem=False, dropped_end=False
+    )
+
+
 def undropped(traits: Traits, arch: Architecture) -> Traits:
     """Without the dropouts that are modules of their own (trl 1.16, trainer/utils.py, disable_dropout_in_model)."""
     kind = kind_of(arch)
     found = replace(traits, dropped=False) if kind in ATTENTION_BY_MODULE else traits
     if kind in BY_FUNCTION:
         return found
-    return replace(found, dropout=False, dropped_inner=False, dropped_stem=False, dropped_end=False)
+    return replace(without_dropout(found), dropped=found.dropped)
 
 
 def in_scans(traits: Traits, arch: Architecture) -> Traits:

@@ -151,7 +151,7 @@ def choose_loss(model: Any, setup: Setup, *, narrow_before: bool = False) -> Non
     if most:
         model.config.final_logit_softcapping = None  # the loss's own, piece by piece
     if setup.loss in BY_PIECES:
-        model.loss_function = by_pieces(setup.loss, head, setup.loss_chunk, most)
+        model.loss_function = by_pieces(setup.loss, head, setup.loss_chunk, most, holds=setup.outputs_held)
         return
 
     def chunked(logits: Any, labels: Any, *_: Any, **__: Any) -> Any:

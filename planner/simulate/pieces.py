@@ -39,15 +39,20 @@ class _Kept(torch.autograd.Function):  # type: ignore[misc]
         return torch.empty_like(logits), None
 
 
-def split(kind: str, head: Any, hidden: Any, labels: Any, positions: int, most: float | None = None) -> Any:
+def split(
+    kind: str, head: Any, hidden: Any, labels: Any, positions: int, most: float | None = None,
+    held: list[Any] | None = None,
+) -> Any:  # fmt: skip
     """Logits of all tokens in pieces of so many `positions` of every sequence, each with a loss of its own: "split"
     in the logits' own type, "split-wide" in float32, "split-fused" that compiled. Where a model bounds them by
-    `most`, each piece is."""
+    `most`, each piece is. They are `held` where the loop has a name for what the model returned."""
     pieces = [_bounded(head(piece), most) for piece in hidden.split(positions, dim=1)]
     losses = [
         _loss_of_piece(kind, logits.flatten(0, 1), some.reshape(-1))
         for logits, some in zip(pieces, labels.split(positions, dim=1), strict=True)
     ]
+    if held is not None:
+        held.extend(pieces)
     return torch.stack(losses).sum()
 
 
@@ -147,9 +152,20 @@ def by_entries(head: Any, hidden: Any, labels: Any, entries: int) -> Any:
     return _ByEntries.apply(hidden.to(compute), head.weight.to(compute), labels, entries)
 
 
-def by_pieces(kind: str, head: Any, chunk: int, most: float | None = None) -> Callable[..., Any]:
+def let_pieces_go(model: Any) -> None:
+    """Forget the pieces of logits that a loop had a name for."""
+    held = getattr(getattr(model, "loss_function", None), "held", None)
+    if held is not None:
+        held.clear()
+
+
+def by_pieces(
+    kind: str, head: Any, chunk: int, most: float | None = None, *, holds: bool = False
+) -> Callable[..., Any]:  # fmt: skip
     """A loss in the place of a model's own, of hidden states instead of logits, which the model bounds by `most`: as
     litgpt's pieces are; what makes a piece's logits again is not."""
+
+    held: list[Any] | None = [] if holds else None
 
     def loss(logits: Any, labels: Any, *_: Any, **__: Any) -> Any:
         width = logits.shape[-1]  # of hidden states, by the name that models call them by
@@ -160,6 +176,7 @@ def by_pieces(kind: str, head: Any, chunk: int, most: float | None = None) -> Ca
             return recomputed(kind, head, rows, some[order], chunk)
         if kind == BY_ENTRIES:
             return by_entries(head, logits.reshape(-1, width), labels.reshape(-1), chunk)
-        return split(kind, head, logits, labels, chunk, most)
+        return split(kind, head, logits, labels, chunk, most, held)
 
+    loss.held = held  # type: ignore[attr-defined]
     return loss

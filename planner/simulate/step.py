@@ -23,6 +23,7 @@ from .kernels import CudaKernels
 from .layers import Stack
 from .losses import by_chances
 from .model import Made, dtype_of
+from .pieces import let_pieces_go
 from .preferences import Preferences
 from .scans import scan_kernels
 from .timeline import GRADIENTS, Place, Recording
@@ -250,6 +251,7 @@ def run(
         loss.backward()
         tracker.enter(Place("backward", "end"))
         del loss  # and the graph with what its nodes hold
+        let_pieces_go(model)
     return tracker.recording
 
 
@@ -265,6 +267,7 @@ def evaluate(made: Made, setup: Setup, stacks: list[Stack], tracker: Tracker, ho
                 if setup.outputs_widened and kernels.autocast is not None and outputs is not None:
                     outputs.logits = outputs.logits.float()
                 del outputs
+                let_pieces_go(model)
             del loss
     finally:
         model.train()

@@ -29,6 +29,8 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "trained, a weight lowered once": {**FULL, "loss": "split", "loss_chunk": 128, "precision": "autocast"},
     "trained, gradients of pieces": {**FULL, "loss": "split-fused", "loss_chunk": 128},
+    "pieces that the loop holds": {**PAIRS, "loss": "split", "loss_chunk": 384, "outputs_held": True},
+    "the same where they are kept": {**PAIRS, "loss": "split-fused", "loss_chunk": 384, "outputs_held": True},
 }  # fmt: skip
 
 

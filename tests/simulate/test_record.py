@@ -121,13 +121,13 @@ def test_a_seed_draws_the_same_points_at_every_call() -> None:
 
 MENDED = (
     "persimmon", "Nemotron-H-47B", "Olmo-Hybrid", "gemma-4-E4B", "Falcon-H1-0.5B", "doge", "granite-4.0-h-small",
-    "MiMo-V2-Flash", "SmolVLM",
+    "MiMo-V2-Flash", "SmolVLM", "gemma-3-12b-it", "gemma-3-1b-pt",
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MENDED)
 def test_what_seeds_from_11_on_showed_stays_mended(name: str) -> None:
-    """Points that were 3 to 29 % off when first run."""
+    """Points that were 3 to 66 % off when first run."""
     rows = [each for each in compare_random_memory.read() if each.seed >= 11 and name in each.row.point.model]
     worst = max((each for each in rows if each.first_error), key=lambda each: abs(each.first_error or 0))
     assert abs(worst.first_error or 0) > 0.03
