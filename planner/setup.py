@@ -94,8 +94,7 @@ class Setup:
     `generation`: the trained model makes completions ("transformers"), a "server" on other GPUs, or a vLLM on those
         that train, with a base of its own ("colocate", as TRL's) or with weights that the trainer reads ("shared", as
         Unsloth's). It takes the share `vllm_memory` of `gpu_bytes` (None: 0.3 as TRL, shared 0.5 as Unsloth), and
-        with `vllm_sleep` gives it back before the step. A server has `vllm_gpus` of the same GPUs;
-        `vllm_tensor_parallel` GPUs run one vLLM together.
+        with `vllm_sleep` gives it back before the step. A server has `vllm_gpus`, `vllm_tensor_parallel` a vLLM.
     `eval_batch`: sequences of an evaluation between steps, 0 where there is none. `eval_cache`: its forward pass
         fills a cache of keys and values, "kept", or "widened" to float32 on the way out.
 
@@ -109,8 +108,8 @@ class Setup:
 
     Several GPUs:
     `gpus`, of which `tensor_parallel` share matrices, `pipeline_parallel` layers, `sequence_parallel` sequences
-        (Ulysses, context parallelism) and `expert_parallel` experts. `split_stream`: hidden states between matrices
-        are divided among those that share these (Megatron's sequence parallelism).
+        (Ulysses; `keys_gathered`: each holds all keys and values, as under torch's) and `expert_parallel` experts.
+        `split_stream`: hidden states between matrices are divided among those that share these (Megatron's).
     `sharding`: how states are spread over the others. `shard_size` GPUs share a copy under "fsdp-hybrid" (None: all).
     `fsdp_units`: what FSDP gathers as a unit: "pairs", as PEFT's policy has it, each factor of each pair apart from
         its layer, so that no layer is gathered while another runs; "flat", FSDP 1 with a layer in one flat parameter,
@@ -185,6 +184,7 @@ class Setup:
     expert_parallel: int = 1
     sequence_parallel: int = 1
     split_stream: bool = False
+    keys_gathered: bool = False
     offload: Offload = "none"
     loading: Loading = "unknown"
     prepared_wide: bool = False

@@ -194,3 +194,26 @@ def test_axolotl_makes_what_is_not_quantised_float32_for_a_while() -> None:
                 LLAMA, {**asked, "trainer": trainer, "gpus": 2, "batch": 2, "sharding": sharding}
             )
             assert not spread.setup.prepared_wide
+
+
+def test_accelerates_context_parallelism_gathers_keys_and_values() -> None:
+    """On a layer's way back keys and values of all eight GPUs and this one's joined, 9, and float32 sums of the three
+    gradients and those of keys and values on their way round. Without, the peak of a layer is another moment."""
+    asked: dict[str, Any] = {"method": "full", "trainer": "trl", "gpus": 8, "batch": 1, "seq_len": 262144}
+    asked |= {"attention_kernel": "sdpa", "sharding": "fsdp", "fsdp_units": "layers", "packing": "full"}
+    own = 262144 // 8
+    of_keys, of_queries = 2 * 1024 * own, 2048 * own  # eight heads of keys, 16 of queries
+    held = {}
+    for gathers in (True, False):
+        more = {**asked, "sequence_parallel": 8, "keys_gathered": gathers}
+        found = running("Qwen/Qwen3-0.6B", more).memory()
+        back = [m for m in found.moments if m.phase == "backward" and m.where.startswith("decoder layer")]
+        held[gathers] = max(sum(m.parts().values()) for m in back)
+    added = 9 * 2 * of_keys + 4 * (of_queries + 3 * of_keys)
+    assert 0.7 * added < held[True] - held[False] < added
+    for trainer, sharding, gathers in (
+        ("trl", "fsdp", True), ("hf-trainer-4.57", "fsdp", True), ("trl-1.6", "fsdp", True),
+        ("accelerate-loop", "fsdp", True), ("trl", "zero3", False), ("axolotl", "fsdp", False),
+    ):  # fmt: skip
+        plain = {**RUN, "method": "lora", "trainer": trainer, "gpus": 4, "batch": 4, "sharding": sharding}
+        assert running(LLAMA, plain).setup.keys_gathered == gathers, (trainer, sharding)

@@ -286,11 +286,9 @@ FIFTEENTH: dict[int, str] = {
     "pass under autocast keeps; the run by DDP, that so computes, holds 1.43 GB more, as buckets and states would be",
     956: FUSED.format("1.37", "1.08"), 957: FUSED.format("1.44", "1.11"),
 }  # fmt: skip
-CONTEXT = "keys and values of all GPUs, which accelerate's context parallelism gathers, and their gradients"
 SIXTEENTH: dict[int, str] = {
     979: "the cap of 2,048 tokens was typed, which 1,600 samples need not reach, and what many lengths leave in the "
     "allocator's cache is taken at its usual share: without any of that 1.15",
-    980: CONTEXT, 981: CONTEXT,
     983: "what was offloaded is not told: states in the host's memory would be 45 GB less",
     984: "micro-batch, recomputation and optimizer are cut off in what could be read",
 }  # fmt: skip

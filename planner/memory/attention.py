@@ -9,6 +9,7 @@ from .bias import Shared, added, as_mask
 from .decays import decays
 from .elementwise import drop
 from .passes import FLOAT32, HALF, Pass
+from .ring import gathered
 from .tape import Buffer, Gradients, Size, Tape, Value, add, beside, cast, copy, piece, scale, unary, view
 
 
@@ -179,16 +180,20 @@ def _fused(run: Pass, q: Value, k: Value, v: Value, shape: Shape, *, flash: bool
     run.made(sums, counted=False)
     mask = None if flash else _mask(run, shape, v.width)
     sizes = (q.bytes, k.bytes, v.bytes)
+    there, back = gathered(run, q, k, v, heads * shape.d_v)
+    around = [tape.new(each) for each in there]
+    del around
     width = v.width  # what a gradient's rule names must not be the shape, which holds a bias
     for_heads = [heads * (each * width) for each in (shape.d_qk, shape.d_v) if flash and shape.grouped]
     accumulated = heads * (_tiled(run, shape, flash=flash) * FLOAT32)
 
     def rule(g: Buffer) -> Gradients:
+        around = [tape.new(each) for each in back]
         delta = tape.new(heads * FLOAT32)
         rows = tape.new(accumulated)
         dq, dk, dv = (tape.new(size) for size in sizes)
         spread = [tape.new(size) for size in for_heads]
-        del delta, rows, spread
+        del delta, rows, spread, around
         return (dq, dk, dv) if mask_node is None else (dq, dk, dv, tape.new(of_mask))
 
     of_mask: Size = shape.pairs * (shape.n_heads * width)

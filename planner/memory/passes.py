@@ -48,7 +48,7 @@ class Pass:
     scores all positions of a sequence but `unscored`; `sampled`: it is of completions (GRPO).
 
     Several GPUs: matrices are `split` over tensor-parallel ones, and with `split_stream` the hidden states between
-    them by positions; experts over `expert_split`.
+    them by positions; experts over `expert_split`. Keys and values of `ring` GPUs are gathered for attention.
     """
 
     tape: Tape
@@ -71,6 +71,7 @@ class Pass:
     reach: int
     split: int = 1
     split_stream: bool = False
+    ring: int = 1
     expert_split: int = 1
     grad: bool = True
     outputs_held: bool = False
@@ -204,7 +205,7 @@ def make_pass(
         kernels=setup.kernels, dropout=setup.lora_dropout > 0 and setup.drops, dropped=setup.lora_dropout > 0,
         masked=_masked(setup),
         int8=setup.quantize == "int8", bitsandbytes=setup.quantize in ("nf4", "nf4-double", "int8"),
-        reach=setup.seq_len,
+        reach=setup.seq_len, ring=setup.sequence_parallel if setup.keys_gathered else 1,
         wide_norms=setup.upcast_norms and stream < FLOAT32,
         split=setup.tensor_parallel, split_stream=setup.split_stream and setup.tensor_parallel > 1,
         expert_split=setup.expert_parallel, outputs_held=setup.outputs_held, preference=setup.objective != "sft",
