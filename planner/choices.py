@@ -16,8 +16,8 @@ AttentionKernel = Literal["eager", "sdpa", "math", "flash"]
 Packing = Literal["full", "padded", "packed"]
 Loss = Literal[
     "full", "shifted", "shifted-late", "fused", "shifted-fused", "shifted-late-fused", "shifted-narrow",
-    "wide", "wide-in-place", "wide-fused", "chunked", "chunked-vocabulary", "split", "split-wide", "split-fused",
-    "tiled", "recomputed", "recomputed-wide", "by-sequence",
+    "scaled-fused", "wide", "wide-in-place", "wide-fused", "chunked", "chunked-vocabulary", "split", "split-wide",
+    "split-fused", "tiled", "recomputed", "recomputed-wide", "by-sequence",
 ]  # fmt: skip
 # Losses that read the unembedding's weight past its module, and so past pairs on it.
 PAST_PAIRS = ("chunked", "chunked-vocabulary", "tiled", "recomputed", "recomputed-wide")

@@ -171,13 +171,20 @@ def test_buffers_of_deepspeed_by_the_configs_that_trainers_ship(trainer: str, ze
 def test_verl_joins_samples_and_writes_gradients_over_logits_since_its_engines() -> None:
     found = {
         n: running(LLAMA, {"method": "full", "trainer": n, "seq_len": 1024}).setup
-        for n in ("verl-0.6", "verl")
+        for n in ("verl-0.6", "verl-0.8", "verl")
     }
     assert [(s.packing, s.loss) for s in found.values()] == [
         ("padded", "shifted-narrow"),
         ("packed", "fused"),
+        ("packed", "scaled-fused"),
     ]
     assert {s.precision for s in found.values()} == {"autocast"}
+    own, kernel = (
+        running(LLAMA, {**RUN, "method": "lora", "seq_len": 4096, "loss": loss}).memory()
+        for loss in ("scaled-fused", "fused")
+    )
+    more = own.moments[1].bytes - kernel.moments[1].bytes  # of the loss, beside what the model made
+    assert (own.moments[1].phase, more) == ("loss", 2 * 4096 * ARCH.vocab_size)
 
 
 def test_axolotl_makes_what_is_not_quantised_float32_for_a_while() -> None:

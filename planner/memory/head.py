@@ -29,12 +29,15 @@ def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) 
     the chosen entries and that of the logits, both of full size in float32. "shifted": the same behind a copy,
     which transformers made before 4.50 ("shifted-late": from 4.46 on, where the loss makes the float32 copy and
     the model's forward pass still holds the 16-bit logits; "shifted-narrow": without the cast). "...fused": one
-    kernel over the logits, which writes the gradient in their place; "wide" is Megatron's of 2024, "wide-in-place"
-    its later one of operations, "wide-fused" its compiled one. `narrow`: there is no cast to float32.
+    kernel over the logits, which writes the gradient in their place ("scaled-fused": behind their division by a
+    temperature); "wide" is Megatron's of 2024, "wide-in-place" its later one of operations, "wide-fused" its
+    compiled one. `narrow`: there is no cast to float32.
     """
     tape = run.tape
     if loss == "fused":
         return _in_place(logits)
+    if loss == "scaled-fused":
+        return _in_place(scale(logits))
     if loss == "wide":
         return _in_wide(logits)
     if loss == "wide-in-place":

@@ -175,6 +175,11 @@ def _fused(logits: Any, labels: Any, vocab_size: int, **_: Any) -> Any:
     return _Fused.apply(logits.view(-1, logits.shape[-1]), labels)
 
 
+def _scaled_fused(logits: Any, labels: Any, vocab_size: int, **more: Any) -> Any:
+    """The same of logits that were divided by a temperature into a new tensor."""
+    return _fused(logits / torch.ones_like(logits[..., :1]), labels, vocab_size, **more)
+
+
 def _shifted(logits: Any, labels: Any, vocab_size: int, **_: Any) -> Any:
     """The loss of transformers before 4.50, which copied all positions but the last. Most models made their logits
     float32 before."""
@@ -215,6 +220,7 @@ def _wide_fused(logits: Any, labels: Any, vocab_size: int, **_: Any) -> Any:
 # Losses that take the logits as the model makes them.
 BESIDE_LOGITS = {
     "fused": _fused,
+    "scaled-fused": _scaled_fused,
     "wide": _wide,
     "wide-in-place": _wide_in_place,
     "wide-fused": _wide_fused,

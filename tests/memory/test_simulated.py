@@ -95,6 +95,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "outputs held": {"outputs_held": True, "loss": "fused"},
     "outputs held, shifted": {"outputs_held": True, "loss": "shifted"},
     "loss in float32": {"loss": "wide"},
+    "logits divided": {"loss": "scaled-fused"},
     "loss in float32, in place": {"loss": "wide-in-place"},
     "outputs widened": {"outputs_widened": True, "autocast": True, "loss": "fused"},
     "outputs widened, shifted": {"outputs_widened": True, "autocast": True, "loss": "shifted"},
