@@ -1,11 +1,11 @@
 """FLOPs of a training step, with what is frozen left out: the one home of "2 FLOPs per multiply-add".
 
-The count walks the operations of each block as automatic differentiation would: a product costs its forward,
-and in the backward pass once more for every side whose gradient is needed. It counts what
-torch.utils.flop_counter.FlopCounterMode counts (matrix products, convolutions and attention; the causal half
-is not skipped), and equals it to the last FLOP for every family whose architecture has no `flops_gap`.
-Elementwise work (norms, activations, softmax, rotations, the optimizer) is neglected, by that counter as here:
-well under 1% of a step at ordinary sizes.
+The count walks the operations of each block as automatic differentiation would: a product costs its forward, and in
+the backward pass once more for every side whose gradient is needed. It counts what
+torch.utils.flop_counter.FlopCounterMode counts (matrix products, convolutions and attention; the causal half is not
+skipped), and equals it to the last FLOP for every family whose architecture has no `flops_gap`. Elementwise work
+(norms, activations, softmax, rotations, the optimizer) is neglected, by that counter as here: well under 1% of a
+step at ordinary sizes.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ class Tally:
 
 @dataclass(frozen=True)
 class Step:
-    """The size of a step: sequences, positions a sequence, whether layers are checkpointed, and whether what comes in
-    is then made to need a gradient (`hooked`), or results of attention and every second product are kept
-    (`selective`); of how many positions logits are made (None: of all); whether dropout stands before pairs
-    (`dropped`); whether PEFT folds pairs into weights that it has by no module (`folded`); whether hidden states are
-    in float16 (`half`), where some code clamps them; whether a flash kernel is told where pieces of a sequence end
-    (`ends_known`), and how many equal `pieces` it then has. Of the loss: whether it makes logits again backward
-    (`logits_again`), passes over pairs on the unembedding (`past_pairs`), makes its gradient (`frozen_gradient`)."""
+    """The size of a step: sequences, positions a sequence; whether layers are checkpointed, and what comes in then
+    needs a gradient (`hooked`), or results of attention and every second product are kept (`selective`); of how many
+    positions logits are made (None: of all); whether dropout stands before pairs (`dropped`), PEFT folds pairs into
+    weights that it has by no module (`folded`), of a `packed` base a router's alone, hidden states are in float16
+    (`half`), where some code clamps them, a flash kernel is told where pieces of a sequence end (`ends_known`), and
+    how many equal `pieces` it has; of the loss, whether it makes logits again (`logits_again`), passes pairs over
+    (`past_pairs`), makes its gradient (`frozen_gradient`)."""
 
     batch: int
     seq_len: int
@@ -74,6 +74,7 @@ class Step:
     scored: int | None = None
     dropped: bool = False
     folded: bool = False
+    packed: bool = False
     half: bool = False
     ends_known: bool = False
     pieces: int = 1
@@ -201,7 +202,7 @@ class _Walk:
             return grad_out, base
         again = base if self.step.dropped else 0
         for pair in adapted.pairs:
-            if self.step.folded and folds(self.arch, matrix, pair):
+            if self.step.folded and folds(self.arch, matrix, pair, packed=self.step.packed):
                 _folded(pair, matrix, base, tally)
             else:
                 base = _lora(pair, matrix, positions, grad, tally, again)
@@ -309,10 +310,10 @@ def _lora(pair: Pair, matrix: Matrix, positions: int, grad: bool, tally: Tally, 
     return last
 
 
-def folds(arch: Architecture, matrix: Matrix, pair: Pair) -> bool:
-    """Whether PEFT has this pair on the bare weight of a module, which it folds in for every product."""
-    plain = matrix.kind != "experts" and not pair.magnitudes and not pair.materialised
-    return plain and by_weight(arch, matrix, materialised=False)
+def folds(arch: Architecture, matrix: Matrix, pair: Pair, *, packed: bool = False) -> bool:
+    """Whether PEFT has this pair on a bare weight, which it folds in; of a `packed` base on a router's alone."""
+    plain = matrix.kind != "experts" and not pair.magnitudes and not (packed and matrix.role != "router")
+    return plain and not pair.materialised and by_weight(arch, matrix, materialised=False)
 
 
 def _folded(pair: Pair, matrix: Matrix, base: int, tally: Tally) -> None:
@@ -406,11 +407,10 @@ def _step(
     start = trained is None or (step.checkpointing and step.hooked) or whole.embedding or seen
     if adapted is not None:
         start = _embedding(adapted, step.batch * step.seq_len, total) or start
-    stream, memory, previous = start, start, ""
-    for name, layers in arch.stacks:
-        if previous == "encoder" and name == "decoder":
+    stream = memory = start
+    for number, (name, layers) in enumerate(arch.stacks):
+        if name == "decoder" and number and arch.stacks[number - 1][0] == "encoder":
             memory, stream = stream, start
-        previous = name
         stream = _stack(walk, layers, stream, memory, total)
     return total, stream
 

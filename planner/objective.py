@@ -54,11 +54,11 @@ def step_of(setup: Setup, adapted: Iterable[Adapted] | None, batch: int = 1) -> 
     whose names PEFT converts are folded into their weights (lora.ParamWrapper), where these are not quantised and
     nothing is dropped; clamps of hidden states in float16 keep what they read last."""
     pairs = [pair for item in adapted or () for pair in item.pairs]
-    plain = setup.kernels == "transformers" and setup.quantize == "none" and not setup.lora_dropout
+    plain = setup.kernels == "transformers" and not setup.lora_dropout
     return flops.Step(
         batch, setup.seq_len, setup.checkpointing != "none", scored=scored_of(setup),
         dropped=setup.lora_dropout > 0 and any(pair.magnitudes for pair in pairs),
-        folded=bool(pairs) and plain,
+        folded=bool(pairs) and plain, packed=setup.quantize != "none",
         half=setup.weight_dtype == "float16" and not setup.upcast_small,
         ends_known=setup.attention_kernel == "flash",
         logits_again=setup.loss in LOGITS_AGAIN, past_pairs=setup.loss in PAST_PAIRS,
@@ -70,7 +70,7 @@ def changes_step(arch: Architecture, setup: Setup, adapted: Iterable[Adapted] | 
     """Whether a step has other FLOPs than a plain one."""
     step, items = step_of(setup, adapted), tuple(adapted or ())
     folded = step.folded and any(
-        flops.folds(arch, item.matrix, pair) for item in items for pair in item.pairs
+        flops.folds(arch, item.matrix, pair, packed=step.packed) for item in items for pair in item.pairs
     )
     clamps = step.half and any(block.clamps != "none" for block in arch.blocks)
     apart = step.ends_known and arch.images is not None and arch.images.merged

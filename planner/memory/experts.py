@@ -28,6 +28,7 @@ from .tape import (
 )
 
 INDEX = 8  # bytes of a position
+FP8_BUDGET = 2**30  # bytes of experts that transformers makes whole at once
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,29 @@ def grouped(run: Pass, x: Value, rows: Size, stack: Stacked) -> Value:
     """A product with every expert's matrix for the rows that chose it."""
     if stack.folded is not None:
         return folded(run, x, rows, stack.weight, stack.folded, stack.experts)
+    if stack.weight.unpacked and not run.bitsandbytes:
+        return with_pairs(run, x, rows, stack, _in_fp8(run, x, rows, stack))
     plain = replace(stack.weight, d_out=stack.weight.d_out * stack.experts, bias=False, bias_trained=False)
     out = _grouped_product(run, x, rows, plain, stack.weight.d_out)
     return with_pairs(run, x, rows, stack, out)
+
+
+def _in_fp8(run: Pass, x: Value, rows: Size, stack: Stacked) -> Value:
+    """A product with experts in FP8: the kernel reads rows and packed weights; on the way back experts are made whole
+    again, as many at a time as take 1 GiB, into zeros where these are not all of them (transformers 5.23,
+    integrations/finegrained_fp8.py, FP8GroupedMatmulFunction)."""
+    tape, weight, size_in = run.tape, stack.weight, x.bytes
+    one = weight.d_in * weight.d_out * x.width
+    some = min(stack.experts, max(1, FP8_BUDGET // one))
+
+    def rule(g: object) -> Gradients:
+        made = tape.new(size_in) if some < stack.experts else None
+        whole = tape.new(one * some, COPIES)
+        own = tape.new(size_in * (some / stack.experts))
+        del whole
+        return (own if made is None else made,)
+
+    return tape.apply((x,), rows * weight.d_out, x.width, (None,), rule)
 
 
 def with_pairs(run: Pass, x: Value, rows: Size, stack: Stacked, out: Value) -> Value:

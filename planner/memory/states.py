@@ -22,6 +22,7 @@ from .stages import Stage, count_layers
 
 NF4_BLOCK = 64
 NESTED_BLOCK = 256
+FP8_BLOCK = 128  # inputs, and outputs, of an expert that share a scale
 BOTH_FACTORS = ("megatron", "nemo-1")  # trainers that divide both factors of a pair over tensor-parallel GPUs
 
 
@@ -54,6 +55,8 @@ def quantised_bytes(matrix: Matrix, kind: Quantize) -> int:
     n = matrix.d_in * matrix.d_out
     if kind.startswith("nf4"):
         one = nf4_bytes(n, double=kind == "nf4-double")
+    elif kind == "fp8" and matrix.kind == "experts":  # transformers' FP8Experts
+        one = n + FLOAT32 * ceil_div(matrix.d_in, FP8_BLOCK) * ceil_div(matrix.d_out, FP8_BLOCK)
     else:
         one = int8_bytes(matrix.d_in, matrix.d_out)
     return one * matrix.experts

@@ -13,7 +13,7 @@ from ..trainers import PLAIN
 # What a set-up may say of which a simulation knows one value only.
 ONLY = {
     "kernels": "transformers", "gpus": 1, "sharding": "none", "tensor_parallel": 1, "pipeline_parallel": 1,
-    "expert_parallel": 1, "sequence_parallel": 1, "offload": "none", "quantize_experts": False, "main_grads": False,
+    "expert_parallel": 1, "sequence_parallel": 1, "offload": "none", "main_grads": False,
     "gradients_late": False,
 }  # fmt: skip
 
@@ -37,6 +37,10 @@ def check_setup(setup: Setup) -> None:
             )
     if setup.loss == "wide-fused" and setup.objective != "sft":
         raise InputError("loss", setup.loss, f"another with objective {setup.objective} in a simulation")
+    if setup.quantize_experts and setup.quantize != "fp8":
+        raise InputError(
+            "quantize-experts", True, "False: of experts transformers 5 quantises those in FP8 alone",
+        )  # fmt: skip
     if setup.cache_held:
         raise InputError("cache-held", True, "none: a step is simulated without a cache")
     if setup.eval_batch and setup.objective != "sft":

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..setup import Setup
+from .fp8_experts import quantise_experts
 
 BLOCK = 64  # weights that share a scale
 NESTED = 256  # scales that share a scale, doubly quantised
@@ -171,6 +172,8 @@ def quantise(model: Any, setup: Setup) -> None:
             d_in, d_out, module.bias, setup.quantize, compute, keeps=setup.quantised_inputs_kept
         )
         model.set_submodule(name, made)
+    if setup.quantize_experts:
+        quantise_experts(model)
 
 
 def adapt_quantised(model: Any, setup: Setup) -> None:

@@ -96,11 +96,6 @@ def setup_of(method: str, options: Mapping[str, Any], arch: Architecture) -> Set
     setup = setup_from(asked, sequence_length(arch, options["seq_len"]), arch.model_type)
     if not arch.has_experts:
         setup = replace(setup, quantize_experts=False)
-    elif setup.quantize == "fp8" and setup.quantize_experts:
-        raise InputError(
-            "quantize", "fp8", "nf4, nf4-double or int8 for a mixture of experts",
-            "Experts in FP8 are not simulated; `estimate` takes them.",
-        )  # fmt: skip
     elif setup.checkpointing == SELECTIVE:
         raise InputError(
             "checkpointing", SELECTIVE, "none, layer or layer-offload for a mixture of experts",
