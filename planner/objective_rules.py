@@ -12,11 +12,9 @@ COMPARED = ("dpo", "kto")  # objectives that hold what is trained against a refe
 # Of preferences a loss keeps each label's log-probability: of logits in tiles, or of all of them, by one kernel, a
 # sequence at a time, or together in float32; or it is Megatron's, which hands on each token's loss.
 OF_PREFERENCES = ("tiled", "fused", "by-sequence", "full", "wide-fused")
-OF_COMPLETIONS = (
-    "tiled",
-    "fused",
-    "by-sequence",
-)  # of all their logits, by one kernel or operation by operation
+# Of completions: of their logits in tiles, of all of theirs by one kernel or operation by operation, or of those of
+# prompts too, divided and by one kernel that works in place (verl).
+OF_COMPLETIONS = ("tiled", "fused", "by-sequence", "scaled-fused")
 # The share of a GPU that a vLLM beside the trainer takes where nobody says: vllm_gpu_memory_utilization of TRL 1.16
 # (trainer/grpo_config.py), gpu_memory_utilization of Unsloth's FastLanguageModel.from_pretrained (models/loader.py).
 VLLM_SHARES = {"colocate": 0.3, "shared": 0.5}
@@ -40,10 +38,9 @@ def check_objective(setup: Any) -> None:
     known = OF_COMPLETIONS if setup.objective == "grpo" else OF_PREFERENCES
     if setup.loss not in known:
         others = ", full that of LLaMA-Factory, wide-fused Megatron-Core's"
-        told = (
-            "Tiled is TRL's from 1.15 on, fused that of 1.14, by-sequence that before"
-            f"{'' if setup.objective == 'grpo' else others}."
-        )
+        if setup.objective == "grpo":
+            others = ", scaled-fused verl's"
+        told = f"Tiled is TRL's from 1.15 on, fused that of 1.14, by-sequence that before{others}."
         raise InputError("loss", setup.loss, f"{_listed(known)} with objective {setup.objective}", told)
     if setup.objective == "orpo" and setup.loss != "full":
         raise InputError("loss", setup.loss, "full with objective orpo", "Its tokens' own loss wants logits.")

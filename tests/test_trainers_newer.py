@@ -187,6 +187,15 @@ def test_verl_joins_samples_and_writes_gradients_over_logits_since_its_engines()
     assert (own.moments[1].phase, more) == ("loss", 2 * 4096 * ARCH.vocab_size)
 
 
+def test_verls_grpo_has_logits_of_prompts_and_completions_twice() -> None:
+    """16-bit logits of every token and what they are divided into, 4 bytes a logit in the loss."""
+    asked: dict[str, Any] = {"objective": "grpo", "method": "full", "seq_len": 4096, "prompt_tokens": 1024}
+    found = running(LLAMA, {**asked, "trainer": "verl", "gpus": 8, "batch": 8, "sharding": "fsdp"})
+    assert (found.setup.loss, found.setup.reference) == ("scaled-fused", "none")
+    loss = next(m for m in found.memory().moments if m.phase == "loss")
+    assert loss.parts()["logits"] == pytest.approx(4 * 4096 * ARCH.vocab_size, rel=0.02)
+
+
 def test_axolotl_makes_what_is_not_quantised_float32_for_a_while() -> None:
     """Embeddings and unembedding of 16 bits beside their float32 copies before the first step, but not where FSDP or
     ZeRO-3 divides them (a published figure of a small run: 0.60 of it without, 0.86 with)."""

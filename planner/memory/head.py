@@ -198,7 +198,7 @@ def _of_chances(run: Pass, x: Value, head: Head, traits: Traits, loss: str) -> V
     """A loss of log-probabilities that has all logits: of completions, or of whole sequences."""
     if loss == "full":
         return gathered(run, unembed(run, x, head, traits, run.tokens), head.vocab)
-    if loss == "wide-fused":
+    if loss in ("wide-fused", "scaled-fused"):
         return cross_entropy(run, unembed(run, x, head, traits, run.tokens), loss)
     rows = run.tokens
     if run.sampled:

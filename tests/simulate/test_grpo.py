@@ -257,7 +257,10 @@ def test_generation_is_counted_as_torch_counts_it(prompt: int) -> None:
 
 
 EXCLUDED: tuple[tuple[dict[str, Any], str], ...] = (
-    ({"objective": "grpo", "loss": "shifted"}, "tiled, fused or by-sequence with objective grpo"),
+    (
+        {"objective": "grpo", "loss": "shifted"},
+        "tiled, fused, by-sequence or scaled-fused with objective grpo",
+    ),
     ({"objective": "grpo", "loss": "tiled", "reference": "precomputed"}, "none or base"),
     ({"objective": "grpo", "loss": "tiled", "prompt_tokens": 2048}, "fewer than the 2048 tokens"),
     ({"objective": "grpo", "loss": "tiled", "packing": "packed"}, "full or padded"),
