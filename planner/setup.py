@@ -14,6 +14,7 @@ from typing import Any
 
 from .choices import (
     CHOICES,
+    COUNTS,
     AttentionKernel,
     Checkpointing,
     Deferred,
@@ -41,10 +42,6 @@ from .dataclass import dataclass
 from .errors import InputError, hint
 from .objective_rules import COMPARED, NOT_MODELLED, SEQUENCES, VLLM_SHARES, check_objective
 
-COUNTS = (
-    "micro_batch", "seq_len", "accumulation", "gpus", "tensor_parallel", "pipeline_parallel", "expert_parallel",
-    "sequence_parallel", "vllm_gpus", "vllm_tensor_parallel",
-)  # fmt: skip
 SHARDS_PARAMETERS = ("zero3", "fsdp", "fsdp-hybrid")
 SHARDS_GRADIENTS = ("zero2", *SHARDS_PARAMETERS)
 SHARDS_OPTIMIZER = ("zero1", *SHARDS_GRADIENTS)
@@ -76,6 +73,7 @@ class Setup:
     `attention_kernel`: who computes attention; `kernels`: whose elementwise code runs, which decides what is kept.
     `quantised_inputs_kept`: products with a quantised matrix keep what they read, as bitsandbytes' 4-bit ones did
         before 0.43.2; `before_held`: to the end of the next forward pass, as the loop holds its last loss.
+    `squares_kept`: RMSNorm keeps the squares of what it reads, as torch's mean did before 2.2.
     `fused_heads`: heads are made as one, of which values stay a view; grouped ones are copied for every query's head.
     `cache_held`: every layer's keys and values are held to the end of the forward pass, in a cache that checkpointing
         did not switch off; None: where the model's own code of then did so.
@@ -96,7 +94,7 @@ class Setup:
         Unsloth's). It takes the share `vllm_memory` of `gpu_bytes` (None: 0.3 as TRL, shared 0.5 as Unsloth), and
         with `vllm_sleep` gives it back before the step. A server has `vllm_gpus`, `vllm_tensor_parallel` a vLLM.
     `eval_batch`: sequences of an evaluation between steps, 0 where there is none. `eval_cache`: its forward pass
-        fills a cache of keys and values, "kept", or "widened" to float32 on the way out.
+        (and a step's, where no layers run again) fills a cache, "kept", or "widened" to float32 on the way out.
 
     Gradients and the optimizer:
     `optimizer`, and `optimizer_kernel`: how AdamW runs: fused (HF's Trainer), foreach (torch's default on CUDA) or a
@@ -166,6 +164,7 @@ class Setup:
     quantised_inputs_kept: bool = False
     before_held: bool = False
     fused_heads: bool = False
+    squares_kept: bool = False
     input_grads: bool | None = None
     optimizer_kernel: OptimizerKernel = "fused"
     optimizer_in_backward: bool = False

@@ -10,6 +10,9 @@ integrations/sdpa_attention.py (repeat_kv).
 from __future__ import annotations
 
 from ..schema import Apply, Architecture, Attend, Block, Operation, Recall
+from ..setup import Setup
+from .passes import FLOAT32
+from .tape import Size
 
 LATENT = ("kv_a_proj_with_mqa",)
 
@@ -61,3 +64,20 @@ def _copied(arch: Architecture, block: Block, length: int, flash: bool) -> int:
     shared = [op.n_heads // op.n_kv_heads for op in block.operations if isinstance(op, Attend)]
     width, times = cached_width(arch, block), max(shared, default=1)
     return _kept(block, length) * (width * times if times > 1 and not flash else -(-width // 2))
+
+
+def widened_cache(arch: Architecture, setup: Setup) -> Size:
+    """Bytes of the float32 copies that accelerate makes under autocast of the keys and values that a training pass
+    returns: transformers up to 4.45 fills a cache in training too, unless checkpointing or a config says otherwise,
+    and hands it out as tuples (`eval_cache` "widened"). They wait beside what the way back keeps until the caller has
+    taken the loss.
+
+    sequences x values that a sequence caches x 4. Neglects the 16-bit values themselves where heads are shared and
+    attention takes copies for every query's head. Source: transformers 4.45.2, modeling_llama.py (use_cache,
+    to_legacy_cache); accelerate 0.34.2, utils/operations.py (convert_to_fp32).
+    """
+    fills = setup.checkpointing == "none" and arch.use_cache and setup.cache_held is not False
+    copied = setup.eval_cache == "widened" and setup.outputs_widened and setup.under_autocast
+    if not (fills and copied and setup.loss.startswith("shifted") and setup.objective == "sft"):
+        return 0
+    return setup.micro_batch * cached_values(arch, setup.seq_len) * FLOAT32

@@ -35,7 +35,7 @@ def rms_norm(run: Pass, x: Value, weight: int, rule: str = "rms", given: int = 0
     """
     if rule == "t5":
         return _t5_norm(run, x, weight)
-    normed = _over_root_mean_square(cast(x, FLOAT32))
+    normed = _over_root_mean_square(cast(x, FLOAT32), run.squares_kept)
     if rule == "rms":
         inner = cast(normed, given or x.width)
         if run.wide_norms and weight and inner.width < FLOAT32:
@@ -44,10 +44,12 @@ def rms_norm(run: Pass, x: Value, weight: int, rule: str = "rms", given: int = 0
     return cast(weigh(run, normed, weight) if weight else normed, x.width)
 
 
-def _over_root_mean_square(x: Value) -> Value:
-    """x * rsqrt(mean(x^2)): x is kept once for both of its uses; the mean's way back makes three full-size values."""
+def _over_root_mean_square(x: Value, squares_kept: bool) -> Value:
+    """x * rsqrt(mean(x^2)): x is kept once for both of its uses; the mean's way back makes three full-size values. It
+    keeps what it reads where `squares_kept`."""
     tape, size = x.tape, x.bytes
     squares = tape.new(size)
+    kept = squares if squares_kept else None
     del squares
 
     def through_mean(g: Buffer) -> Gradients:
@@ -61,7 +63,8 @@ def _over_root_mean_square(x: Value) -> Value:
         del product
         return direct, tape.new(0)
 
-    root = tape.apply((x,), 0, FLOAT32, (x.buffer,), through_mean)
+    root = tape.apply((x,), 0, FLOAT32, (x.buffer, kept), through_mean)
+    del kept
     return tape.apply((x, root), x.elements, FLOAT32, (x.buffer,), through_product)
 
 
@@ -71,6 +74,7 @@ def _t5_norm(run: Pass, x: Value, weight: int) -> Value:
     tape, wide = run.tape, cast(x, FLOAT32)
     size, own = wide.bytes, x.bytes
     squares = tape.new(size)
+    kept = squares if run.squares_kept else None
     del squares
 
     def through_mean(g: Buffer) -> Gradients:
@@ -86,8 +90,8 @@ def _t5_norm(run: Pass, x: Value, weight: int) -> Value:
             direct = tape.new(own)
         return direct, tape.new(0)
 
-    root = tape.apply((wide,), 0, FLOAT32, (wide.buffer,), through_mean)
-    del wide
+    root = tape.apply((wide,), 0, FLOAT32, (wide.buffer, kept), through_mean)
+    del wide, kept
     normed = tape.apply((x, root), x.elements, FLOAT32, (x.buffer,), through_quotient)
     return weigh(run, cast(normed, FLOAT32 if run.wide_norms else run.norms), weight)
 

@@ -41,8 +41,8 @@ class Pass:
     may be 0. `int8`: quantised weights are multiplied in 8 bits; `bitsandbytes`: it holds them; `inputs_kept`: their
     products keep what they `read`, which stays until the graph goes (`reads_all`: also where the pass makes no
     gradients, but the library's makes a graph that a checkpoint empties of all else); `before` are the buffers that
-    litgpt's loop was found to hold of the micro-step before, with `before_held`. This and `fused_heads` as the set-up
-    has them.
+    litgpt's loop was found to hold of the micro-step before, with `before_held`. This, `fused_heads` and
+    `squares_kept` as the set-up has them.
 
     The loss: `outputs_held` and `outputs_widened` as the set-up has them. `preference`: it is of preferences, and
     scores all positions of a sequence but `unscored`; `sampled`: it is of completions (GRPO).
@@ -83,6 +83,7 @@ class Pass:
     inputs_kept: bool = False
     before_held: bool = False
     fused_heads: bool = False
+    squares_kept: bool = False
     norms: int = 2
     wide_norms: bool = False
     half: bool = False
@@ -213,4 +214,5 @@ def make_pass(
         outputs_widened=setup.outputs_widened and setup.under_autocast,
         saved=width if mixed or not setup.upcast_small else FLOAT32, inputs_kept=setup.quantised_inputs_kept,
         before_held=setup.before_held, fused_heads=setup.fused_heads, apart=_apart(setup),
+        squares_kept=setup.squares_kept,
     )  # fmt: skip

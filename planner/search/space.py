@@ -275,6 +275,7 @@ def alone(setup: Setup) -> Setup:
         deferred_gradients="none", mean_completion=None, **NO_ENGINE,
         generation="server" if setup.generation in SHARES_GPU else setup.generation,
         loading="unknown", prepared_wide=False, placing="unknown",
+        keys_gathered=setup.keys_gathered and setup.sequence_parallel > 1,
     )  # fmt: skip
 
 

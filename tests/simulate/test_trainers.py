@@ -17,7 +17,7 @@ from planner.simulate.setups import SAID, setup_of
 MODEL = "Qwen/Qwen3-0.6B"
 # Every profile whose code a simulation can run, but those that differ from one of these by more GPUs alone.
 RUN = (
-    "axolotl", "fsdp-qlora", "hf-trainer", "hf-trainer-4", "llama-factory", "llama-recipes-2024", "ms-swift",
+    "axolotl-0.9", "fsdp-qlora", "hf-trainer", "hf-trainer-4", "llama-factory", "llama-recipes-2024", "ms-swift",
     "peft-comparison", "qwen-finetune", "trl", "trl-0.7", "xtuner",
 )  # fmt: skip
 
