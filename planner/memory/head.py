@@ -147,13 +147,14 @@ def head_stretches(
     elif loss.startswith(_NONE_HELD):
         final = _in_pieces(run, inner, head, loss, chunk)
     elif run.preference:
-        final = _of_chances(run, inner, head, traits, loss)
+        given, inner = [inner], tape.leaf(0, FLOAT32, grad=False)  # the model's code alone has a name for it
+        final = _of_chances(run, given, head, traits, loss)
     elif loss.startswith("split"):
         final, bound = _split(run, inner, head, traits, loss, chunk)
     else:
         logits = unembed(run, inner, head, traits, run.tokens)
-        narrow = traits.narrow_loss or (traits.narrow_before and loss.startswith("shifted"))
-        narrow = narrow or loss == "shifted-narrow"
+        narrow = traits.narrow_loss or loss == "shifted-narrow"
+        narrow = narrow or (traits.narrow_before and loss.startswith("shifted"))
         if loss in ("shifted", "shifted-fused") and not narrow:
             logits = cast(logits, FLOAT32)  # the model's own, which holds no other from here on
         final = cross_entropy(run, logits, loss, narrow=narrow)
@@ -194,16 +195,17 @@ def _transformed(run: Pass, x: Value, head: Head, dense: Dense) -> Value:
     return layer_norm(run, made, head.reads)
 
 
-def _of_chances(run: Pass, x: Value, head: Head, traits: Traits, loss: str) -> Value:
-    """A loss of log-probabilities that has all logits: of completions, or of whole sequences."""
+def _of_chances(run: Pass, given: list[Value], head: Head, traits: Traits, loss: str) -> Value:
+    """A loss of log-probabilities that has all logits: of completions, or of whole sequences. Trainers make it of
+    what a model has returned, whose hidden states are gone by then: they are taken out of `given`."""
     if loss == "full":
-        return gathered(run, unembed(run, x, head, traits, run.tokens), head.vocab)
+        return gathered(run, unembed(run, given.pop(), head, traits, run.tokens), head.vocab)
     if loss in ("wide-fused", "scaled-fused"):
-        return cross_entropy(run, unembed(run, x, head, traits, run.tokens), loss)
+        return cross_entropy(run, unembed(run, given.pop(), head, traits, run.tokens), loss)
     rows = run.tokens
     if run.sampled:
-        x, rows = completions(run, x, head.reads), labelled(run) + run.sequences
-    return by_sequence(run, unembed(run, x, head, traits, rows), head.vocab, fused=loss == "fused")
+        given, rows = [completions(run, given.pop(), head.reads)], labelled(run) + run.sequences
+    return by_sequence(run, unembed(run, given.pop(), head, traits, rows), head.vocab, fused=loss == "fused")
 
 
 def _in_pieces(run: Pass, x: Value, head: Head, loss: str, chunk: int) -> Value:

@@ -402,6 +402,8 @@ def traits_of(arch: Architecture) -> Traits:
         found = replace(found, capped_scores=False)
     if (seen := arch.images) is not None:
         found = replace(found, mask_given=seen.masked or found.mask_given, windows_masked=seen.masked_windows)
+    if kind == "falcon" and any("ln_mlp" in vector.name for vector in arch.vectors):  # from 40B on
+        found = replace(found, two_norms=True)
     if kind == "hyperclovax" and not any("post_norm" in vector.name for vector in arch.vectors):
         found = replace(found, after=False)
     return found

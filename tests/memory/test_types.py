@@ -54,6 +54,11 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "zamba2, all": ("Zamba2ForCausalLM", ZAMBA2, FULL),
     "doge": ("DogeForCausalLM", {"model_type": "doge"}, {}),
     "doge, all": ("DogeForCausalLM", {"model_type": "doge"}, FULL),
+    "falcon of two norms": (
+        "FalconForCausalLM",
+        {"model_type": "falcon", "new_decoder_architecture": True, "num_kv_heads": 4},
+        {},
+    ),
     "granite with windows": ("GraniteSWAForCausalLM", {"model_type": "granite_swa"}, AUTOCAST),
     "gpt-oss": ("GptOssForCausalLM", {"model_type": "gpt_oss", **EXPERTS, "head_dim": 64}, AUTOCAST),
     "ernie with experts": (
