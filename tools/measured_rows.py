@@ -156,17 +156,10 @@ SIXTH: dict[int, str] = {
     566: ONE_BY_ONE.format("33.2", "1.04"), 567: ONE_BY_ONE.format("20.9", "0.74"),
     572: MANY_LENGTHS.format("5,115"),
 }  # fmt: skip
-ZERO3_OPEN = (
-    "not explained: {} GB are missing of what the table has for ZeRO-3 without recomputation, as of row {}: about "
-    "the {} GB that its projections take in 16 bits, with which {}; but though the script says "
-    "mem_efficient_linear=False, the config's default stands over it, with which no gathered weight is kept for "
-    "backward (deepspeed 0.11.1, zero/partition_parameters.py, Init.__init__; zero/linear.py)"
-)
 SEVENTH: dict[int, str] = {
     590: "512 tokens of prompt were typed, whose length is not said: with 64 tokens 1.13",
     592: "the figure is of two to four samples, whose lengths are not said: with four of 1,024 tokens 1.01",
     597: CAPPED.format("the samples' lengths are not said", 344),
-    613: ZERO3_OPEN.format("15", "674", "12.9", "0.95"),
 }  # fmt: skip
 CACHED_UNITS = (
     "what the allocator is taken to keep of gathered weights was not kept: {} GB are needed of {} reserved, to which "
@@ -183,7 +176,6 @@ EIGHTH: dict[int, str] = {
     667: "every position is taken to carry a label; ms-swift makes logits from the first label on, and what share "
     "of the 8,192 tokens that is, the data's own turns, is not told",
     669: "lengths are capped at 2,048 and not told: with 530 tokens as the longest the figure would result",
-    674: ZERO3_OPEN.format("17", "613", "11.4", "0.91"),
 }  # fmt: skip
 CUT = "lengths are cut at 2,048 and not stated: with {} tokens as the longest the figure would result"
 BERT = (
