@@ -185,7 +185,8 @@ accelerate makes float32 copies of it: LoRA with FlashAttention (rows 1044 to 10
 0.89 to 0.92 of Llama 2 since. What Llama still lacks is, to 4 MB of 45 and 76 GB, the squares that torch's mean kept
 before 2.2 in every RMSNorm (this run had torch 2.1): so have the profiles of 2023 it since, by which LoRA of Llama 2
 without checkpointing in the seventh set (rows 614 and 615, 0.98 and 0.93) is 1.00 and 0.99, and under DeepSpeed 0.11
-(`deepspeed-2023`; rows 611 to 613 and 674, 0.74 to 0.83) 0.80 to 0.92.
+(`deepspeed-2023`; rows 611 to 613 and 674, 0.74 to 0.83) 0.80 to 0.92. With both, LoRA of OpenLLaMA 7B by TRL of 2023
+in the fifth set (rows 482 to 485, 0.89 to 0.95) is 0.96 to 1.01.
 Read and not explained: LoRA and QLoRA of Qwen2.5 14B (rows 1012 and 1014, 0.92 and 0.89): the same 3.4 GB of 4,096
 tokens, 5.4 bytes a logit.
 """
