@@ -11,7 +11,10 @@ from __future__ import annotations
 
 from ..schema import Apply, Architecture, Attend, Block, Operation, Recall
 from ..setup import Setup
+from .head import LOGITS, held_width
+from .kinds import Job
 from .passes import FLOAT32
+from .stretch import Held
 from .tape import Size
 
 LATENT = ("kv_a_proj_with_mqa",)
@@ -66,18 +69,31 @@ def _copied(arch: Architecture, block: Block, length: int, flash: bool) -> int:
     return _kept(block, length) * (width * times if times > 1 and not flash else -(-width // 2))
 
 
-def widened_cache(arch: Architecture, setup: Setup) -> Size:
-    """Bytes of the float32 copies that accelerate makes under autocast of the keys and values that a training pass
-    returns: transformers up to 4.45 fills a cache in training too, unless checkpointing or a config says otherwise,
-    and hands it out as tuples (`eval_cache` "widened"). They wait beside what the way back keeps until the caller has
-    taken the loss.
+def widens_cache(setup: Setup) -> bool:
+    """Whether accelerate makes float32 copies of the keys and values that a model hands out: as tuples, up to
+    transformers 4.45, and under autocast."""
+    return setup.eval_cache == "widened" and setup.outputs_widened and setup.under_autocast
 
-    sequences x values that a sequence caches x 4. Neglects the 16-bit values themselves where heads are shared and
-    attention takes copies for every query's head. Source: transformers 4.45.2, modeling_llama.py (use_cache,
-    to_legacy_cache); accelerate 0.34.2, utils/operations.py (convert_to_fp32).
+
+def passed_out(arch: Architecture, setup: Setup) -> Size:
+    """Values of the cache that a training pass hands out and accelerate widens: transformers fills one in training
+    too, unless checkpointing or a config says otherwise. sequences x values that a sequence caches.
+
+    Neglects that GPUs may share heads, layers or sequences, which no trainer of then did. Source: transformers
+    4.45.2, modeling_llama.py (use_cache, to_legacy_cache); accelerate 0.34.2, utils/operations.py (convert_to_fp32).
     """
     fills = setup.checkpointing == "none" and arch.use_cache and setup.cache_held is not False
-    copied = setup.eval_cache == "widened" and setup.outputs_widened and setup.under_autocast
-    if not (fills and copied and setup.loss.startswith("shifted") and setup.objective == "sft"):
+    if not (fills and widens_cache(setup) and setup.loss.startswith("shifted") and setup.objective == "sft"):
         return 0
-    return setup.micro_batch * cached_values(arch, setup.seq_len) * FLOAT32
+    return setup.micro_batch * cached_values(arch, setup.seq_len)
+
+
+def widened_outputs(job: Job, values: Size) -> Held:
+    """Bytes that stand once a model has handed out so many cached values: float32 copies of them, and its logits in
+    float32, beside the 16-bit ones where the model's code left them so. They wait beside what the way back keeps
+    until the caller has taken the loss. Neglects the 16-bit values where heads are shared and attention takes copies
+    for every query's head."""
+    run = job.run()
+    own = held_width(run, job.setup.loss, narrow=job.traits.narrow_before)
+    widths = FLOAT32 + (own if own < FLOAT32 else 0)
+    return {"temporary": values * FLOAT32, LOGITS: run.tokens * (job.arch.vocab_size * widths)}

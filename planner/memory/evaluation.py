@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .cache import cached_values
+from .cache import cached_values, widened_outputs, widens_cache
 from .head import head_stretches
 from .kinds import Job
 from .passes import CASTS, FLOAT32, HALF
@@ -61,9 +61,8 @@ def evaluated(job: Job, base: Held) -> list[Place]:
     run = own.run(grad=False, width=width)
     loss, _ = head_stretches(run, head_of(own), own.traits, alone.loss, alone.loss_chunk, False)
     found.append(Place("evaluation", "loss", plus(held, {"temporary": cache, CASTS: lowered}), loss.highest))
-    if setup.eval_cache == "widened" and setup.autocast and cache:
-        vocabulary = setup.eval_batch * setup.seq_len * job.arch.vocab_size
-        out: Held = {"temporary": cache // HALF * FLOAT32, "logits": FLOAT32 * vocabulary}
+    if cache and widens_cache(setup):
+        out = widened_outputs(own, cache // HALF)
         found.append(Place("evaluation", "outputs", plus(held, {"temporary": cache}), out))
     return pictured + found
 

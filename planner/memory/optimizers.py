@@ -107,7 +107,8 @@ def _adamw_update(tensors: Sequence[Tensor], setup: Setup) -> int:
 def _adafactor_update(tensors: Sequence[Tensor]) -> int:
     """transformers' Adafactor (optimization.py, step), one tensor after another: the square of its gradient and the
     update, in float32; of a narrower one its gradient and weights in float32 too. The update of the one before goes
-    when there is a new one; before the ends of the model those are of norms."""
+    when there is a new one; before the ends of the model those are of norms. torch's own, which a torchtune recipe
+    may ask for, takes one copy of the largest matrix, for which this is up to eight times too much."""
     most, before = 0, 0
     for tensor in tensors:
         own = FLOAT32 * tensor.size

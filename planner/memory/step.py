@@ -13,15 +13,15 @@ from ..dataclass import dataclass, replace
 from ..objective_rules import COMPARED
 from ..schema import Apply, Architecture, Attend, Block
 from .back import back_through
-from .cache import widened_cache
+from .cache import passed_out, widened_outputs
 from .course import NOTHING, Course, Place
-from .head import LOGITS, head_stretches, held_width, sums_unembedding
+from .head import LOGITS, head_stretches, sums_unembedding
 from .kinds import CACHES, Job, Walked, walk_layer
 from .known import maybe_at, remembered
 from .layout import low_ranks
 from .linear import Values
 from .log_probs import of_pairs
-from .passes import CASTS, FLOAT32, HALF
+from .passes import CASTS, FLOAT32
 from .per_layer import per_layer
 from .products import LowRank
 from .rounds import in_rounds
@@ -288,13 +288,8 @@ def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = Tr
     own: Held = {"gathered": end_unit(job.arch, setup)}
     going.hold(own)
     going.go("loss", "", loss, live)
-    if cache := widened_cache(job.arch, setup):
-        own_width = (
-            0 if held_width(job.run(), setup.loss, narrow=job.traits.narrow_before) == FLOAT32 else HALF
-        )
-        returned: Held = {
-            "temporary": cache, LOGITS: job.run().tokens * (job.arch.vocab_size * (FLOAT32 + own_width)),
-        }  # fmt: skip
+    if values := passed_out(job.arch, setup):
+        returned = widened_outputs(job, values)
         going.hold(returned)
         going.go("loss", "outputs", NOTHING, live)
         going.hold(returned, -1)

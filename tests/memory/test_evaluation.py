@@ -130,3 +130,18 @@ def test_adapters_wait_without_their_gradients() -> None:
     found = estimate_memory(arch, Setup(method="lora", accumulation=4, eval_batch=2, seq_len=64), pairs)
     parts = next(moment for moment in found.moments if moment.phase == "evaluation").parts()
     assert parts["gradients"] == 0 and parts["optimizer"] > 0
+
+
+@pytest.mark.parametrize("precision", ["bf16", "autocast"])
+def test_a_cache_comes_out_in_float32_wherever_autocast_lowers(precision: str) -> None:
+    """Six bytes of each of 8 x 512 tokens' 2 x 4,096 values in 32 layers of Llama 2, and float32 logits; before
+    transformers 4.31 nothing is widened."""
+    run: dict[str, Any] = {"method": "lora", "precision": precision, "eval_batch": 8, "seq_len": 512}
+    run |= {"checkpointing": "layer"}
+    model, tokens = "meta-llama/Llama-2-7b-hf", 8 * 512
+    moments = running(model, {**run, "trainer": "hf-trainer-4"}).memory().moments
+    outputs = next(moment for moment in moments if moment.name == "evaluation outputs").parts()
+    assert outputs["temporary"] == pytest.approx(tokens * 32 * 2 * 4096 * 6, rel=0.005)
+    assert outputs["logits"] == tokens * 32_000 * 4
+    before = running(model, {**run, "trainer": "stanford-alpaca"}).memory().moments
+    assert "evaluation outputs" not in {moment.name for moment in before}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tools.compare_memory import analytic, simulated
+from tests.near import is_near
 from tools.memory_grid import Point
 
 pytest.importorskip("torch")
@@ -26,6 +26,4 @@ def test_a_step_of_a_classifier(options: dict[str, Any], labels: int) -> None:
     """One label is a number to come near to, several are classes."""
     changes = {"architectures": ["RobertaForSequenceClassification"], "num_labels": labels}
     point = Point("roberta", "FacebookAI/roberta-base", {**USUAL, **options}, changes)
-    row = simulated(point)
-    assert row.simulated_bytes, row.reason
-    assert analytic(point)[1] == pytest.approx(row.simulated_bytes, rel=0.006)
+    assert is_near(point, 0.006)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tools.compare_memory import analytic, simulated
+from tests.near import is_near
+from tools.compare_memory import simulated
 from tools.memory_grid import Point
 from tools.random_flops import analytic_flops, simulated_flops
 
@@ -37,9 +38,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 def test_peak_and_flops_are_those_of_the_simulation(case: str) -> None:
     model, options = CASES[case]
     point = Point("experts", model, {**USUAL, **options})
-    row = simulated(point)
-    assert row.simulated_bytes, row.reason
-    assert analytic(point)[1] == pytest.approx(row.simulated_bytes, rel=0.001)
+    assert is_near(point, 0.001)
     assert analytic_flops(point) == simulated_flops(point)
 
 
