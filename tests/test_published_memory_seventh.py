@@ -40,8 +40,11 @@ def test_no_interval_rests_on_it() -> None:
 def test_its_commands_were_not_changed_since() -> None:
     """What was typed first stands: what is known since went beside it, into `now`."""
     since = {c.number: c.now for c, _ in both("seventh")[0] if c.now}
-    now_typed = {"--trainer trl-0.24", "--attention-kernel math", "--trainer deepspeed-2023"}
-    assert {*since.values()} == now_typed and len(since) == 16
+    now_typed = {
+        "--trainer trl-0.24", "--attention-kernel math", "--trainer deepspeed-2023",
+        "--trainer unsloth-2026-08",
+    }  # fmt: skip
+    assert {*since.values()} == now_typed and len(since) == 19
     trl = {
         c.options.split(" --precision")[0]
         for c, _ in both("seventh")[0]

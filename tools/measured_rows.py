@@ -100,6 +100,9 @@ COLLECTED: dict[int, str] = {
     "no checkpointing",
     310: "lengths are not stated: 64 tokens are taken of short tweets; with 23 the figure would result",
     311: "lengths are not stated: 64 tokens are taken of short tweets; with 175 the figure would result",
+    366: "half explained: its 4-bit checkpoint (unsloth-bnb-4bit) leaves some layers in 16 bits, and 0.4 GB more "
+    "than that and the pairs are reserved before the first step (1.457 GiB), as much as a second table of "
+    "embeddings; micro-batches may have at most 1,024 tokens, of which Unsloth 2025.4 makes logits",
     367: CAPPED.format("Alpaca's samples are shorter", 879),
     370: CAPPED.format("Alpaca's samples are shorter", 599),
     371: CAPPED.format("Alpaca's samples are shorter", "1,246"),
@@ -272,8 +275,9 @@ FUSED = (
     "measured has room, {}, and {} of what is allocated (segments are expandable)"
 )
 FIFTEENTH: dict[int, str] = {
-    935: "not explained: 7.9 GB are missing of GRPO by Unsloth on an AMD card, of a version that is not told; it may "
-    "raise a GPU's batch to the group's size",
+    935: "half explained: 7.9 GB are missing of GRPO by Unsloth on an AMD card, of a version that is not told; it "
+    "raises a GPU's batch to the group's size, and takes log-probabilities of as many sequences at once as 80% of "
+    "the free memory hold, by its own count (unsloth_zoo 2026.9.5, rl_replacements.py, autotune_batch_and_chunks)",
     946: "autocast over FSDP without its mixed precision, which no option says: one unit of float32, and what a "
     "pass under autocast keeps; the run by DDP, that so computes, holds 1.43 GB more, as buckets and states would be",
     956: FUSED.format("1.37", "1.08"), 957: FUSED.format("1.44", "1.11"),

@@ -224,7 +224,7 @@ def llama_factory(raw: Row) -> Read:
     """LLaMA-Factory's wiki: QLoRA of Llama-2-7B at growing lengths, figures rounded to whole GB."""
     fused = "unsloth" in raw["attention_impl"]
     options = {
-        **_adapter(raw, "all-linear"), **_run(raw), "trainer": "unsloth" if fused else "llama-factory",
+        **_adapter(raw, "all-linear"), **_run(raw), "trainer": "unsloth-2024" if fused else "llama-factory",
         "attention_kernel": "flash", "optimizer": "adamw", "method": "qlora", "quantize": "nf4",
     }  # fmt: skip
     if fused:
@@ -266,7 +266,7 @@ def unsloth_capacity(raw: Row) -> Read:
     """Unsloth's table of the longest context that fits a GPU: QLoRA of Llama-3.1-8B, rank 32."""
     fused = raw["attention_impl"].startswith("unsloth")
     options = {
-        **_adapter(raw), **_run(raw), "trainer": "unsloth" if fused else "hf-trainer-4.46", "method": "qlora",
+        **_adapter(raw), **_run(raw), "trainer": "unsloth-2025" if fused else "hf-trainer-4.46", "method": "qlora",
         "attention_kernel": "flash", "checkpointing": "layer-offload" if fused else "layer", "quantize": "nf4",
         "optimizer": "adamw-8bit",
     }  # fmt: skip
