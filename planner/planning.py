@@ -39,14 +39,14 @@ ALPHA_RULES = {True: "alpha/sqrt(rank)", False: "alpha/rank"}
 # The options that say how the fine-tune is run; None: as the trainer has it, else the field's own default.
 USUAL: dict[str, Any] = {
     "precision": None, "autocast": None, "tf32": None, "quantize": None, "quantize_experts": None, "optimizer": None,
-    "upcast_small": None, "optimizer_in_backward": None, "lora_dropout": None, "lengths_vary": None,
+    "upcast_small": None, "optimizer_in_backward": None, "lora_dropout": None, "lengths_vary": None, "price": None,
     "attention_kernel": None, "kernels": None, "loss": None, "packing": None, "accumulation": 1, "calibration": None,
     "objective": None, "reference": None, "prompt_tokens": None, "generation": None, "group": None,
-    "vllm_memory": None, "vllm_sleep": None, "vllm_gpus": None, "vllm_tensor_parallel": None, "prepared_wide": None,
-    "mean_completion": None, "eval_batch": None, "loading": None, "placing": None, "fsdp_units": None,
-    "gpu": None, "gpus": 1, "gpus_per_node": 8, "sharding": None, "tensor_parallel": 1, "pipeline_parallel": 1,
-    "expert_parallel": 1, "sequence_parallel": 1, "shard_size": None, "reduce_buckets": None, "gradients_late": None,
-    "offload": None, "host_memory": None, "trainer": None, "price": None, "expandable_segments": None,
+    "fsdp_units": None, "vllm_memory": None, "vllm_sleep": None, "vllm_gpus": None, "vllm_tensor_parallel": None,
+    "frozen_towers": None, "prepared_wide": None, "mean_completion": None, "eval_batch": None, "loading": None,
+    "placing": None, "gpu": None, "gpus": 1, "gpus_per_node": 8, "sharding": None, "tensor_parallel": 1,
+    "pipeline_parallel": 1, "expert_parallel": 1, "sequence_parallel": 1, "shard_size": None, "reduce_buckets": None,
+    "gradients_late": None, "offload": None, "host_memory": None, "trainer": None, "expandable_segments": None,
 }  # fmt: skip
 
 

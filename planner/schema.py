@@ -30,6 +30,7 @@ Role = Literal[
     "other",
 ]
 Kind = Literal["linear", "conv1d", "parameter", "experts", "embedding", "convolution"]
+OF_TOWERS: tuple[Role, ...] = ("vision", "audio", "projector")  # what text does not pass
 
 
 @dataclass(frozen=True)
@@ -314,6 +315,11 @@ class Images:
     masked_windows: bool = False
 
 
+def _outermost(name: str) -> str:
+    """The first part of a module's path, behind the model's own."""
+    return name.removeprefix("model.").partition(".")[0]
+
+
 @dataclass(frozen=True, eq=False)
 class Architecture:
     """A model as an inventory. `flops_gap` says why no exact FLOP count exists, where none does. `built_by` names the
@@ -355,6 +361,22 @@ class Architecture:
     def params_active(self) -> int:
         """Parameters that one token meets."""
         return sum(m.params_active for m in self.matrices) + sum(v.params for v in self.vectors)
+
+    @cached_property
+    def towers(self) -> frozenset[str]:
+        """The modules that hold towers of images and sounds and their projectors alone, by their first names."""
+        inside = {_outermost(m.name) for m in self.matrices if m.role in OF_TOWERS}
+        return frozenset(inside - {_outermost(m.name) for m in self.matrices if m.role not in OF_TOWERS})
+
+    def in_towers(self, part: Matrix | Vector) -> bool:
+        """Whether a matrix or a vector is of a tower or its projector."""
+        return _outermost(part.name) in self.towers
+
+    @cached_property
+    def tower_params(self) -> int:
+        """Parameters of towers and projectors."""
+        parts: tuple[Matrix | Vector, ...] = (*self.matrices, *self.vectors)
+        return sum(part.params for part in parts if self.in_towers(part))
 
     @cached_property
     def stacks(self) -> tuple[tuple[str, tuple[tuple[int, Block], ...]], ...]:

@@ -55,19 +55,19 @@ class Setup:
     `method`: an adapter, one on a quantised base, or all weights. `quantize`: how the base is held under "qlora".
     `quantize_experts`: tensors of experts too, which transformers 5 with bitsandbytes does not quantise.
     `precision`: how the weights are held and computed with; "bf16-master" keeps float32 copies of what is trained in
-        the optimizer, "autocast" holds float32 and computes in bfloat16.
-    `autocast`: 16-bit weights run under autocast too, as HF's Trainer does with bf16=True.
+        the optimizer, "autocast" holds float32 and computes in bfloat16. `autocast`: 16-bit weights run under it too.
     `tf32`: float32 products run as TF32 where a chip has it (torch.backends.cuda.matmul.allow_tf32): no byte changes.
     `adapter_dtype`: the adapter's; None: float32 under autocast (PEFT casts it so), else that of the weights.
     `upcast_small`: norms and what is not quantised in float32, as PEFT's prepare_model_for_kbit_training leaves them.
     `upcast_norms`: norms alone (TRL's before 1.0), which makes the stream float32. `lora_dropout`: a pair's.
+    `frozen_towers`: full fine-tuning leaves those of images and sounds, and their projectors, as they are.
 
     A micro-step:
-    `micro_batch` sequences of `seq_len` tokens, `accumulation` of them in a step.
-    `packing`: sequences are "full", or shorter ones are "padded" (attention gets a mask) or "packed" together
-        (documents kept apart by lengths under flash attention, by a mask otherwise).
-    `lengths_vary`: batches differ in length (`seq_len` is the longest): the allocator keeps blocks of many sizes.
-    `expandable_segments`: one that maps memory where it is wanted does not (PYTORCH_ALLOC_CONF).
+    `micro_batch` sequences of `seq_len` tokens, `accumulation` of them in a step. `packing`: they are "full", or
+        shorter ones are "padded" (attention gets a mask) or "packed" together (documents
+        kept apart by lengths under flash attention, by a mask otherwise).
+    `lengths_vary`: batches differ in length (`seq_len` is the longest): the allocator keeps blocks of many sizes, but
+        for `expandable_segments`, mapped where they are wanted (PYTORCH_ALLOC_CONF).
     `checkpointing`: layers run again in the backward pass; `reentrant`: by torch's older way.
     `input_grads`: the embedding's output needs a gradient, as HF has it with checkpointing; None follows that.
     `attention_kernel`: who computes attention; `kernels`: whose elementwise code runs, which decides what is kept.
@@ -158,6 +158,7 @@ class Setup:
     upcast_small: bool = False
     quantize_experts: bool = False
     upcast_norms: bool = False
+    frozen_towers: bool = False
     outputs_held: bool = False
     outputs_widened: bool = False
     cache_held: bool | None = None

@@ -24,7 +24,8 @@ BESIDE = ("eval_batch",)  # what runs between steps
 BEFORE = ("loading", "placing", "prepared_wide")  # what comes before the first
 HELD = (
     "precision", "autocast", "tf32", "quantize", "quantize_experts", "upcast_small", "optimizer",
-    "optimizer_in_backward", "lora_dropout", "lengths_vary", "expandable_segments", "gradients_late", "trainer",
+    "optimizer_in_backward", "lora_dropout", "lengths_vary", "expandable_segments", "gradients_late", "frozen_towers",
+    "trainer",
 )  # fmt: skip
 SPREAD = (
     "sharding", "shard_size", "tensor_parallel", "pipeline_parallel", "expert_parallel", "sequence_parallel",
@@ -158,11 +159,15 @@ def _switches() -> dict[str, dict[str, Any]]:
             "help": "zero_grad() stands between the forward pass and backward(), so that a step's gradients are held "
             "through the next forward pass. Default: off, or the trainer's.",
         },
+        "frozen_towers": {
+            "is_flag": True,
+            "default": None,
+            "help": "Full fine-tuning leaves towers of images and sounds alone. Default: off, or the trainer's.",
+        },
         "prepared_wide": {
             "is_flag": True,
             "default": None,
-            "help": "QLoRA: before the first step all that is not quantised is float32 for a while, beside what it "
-            "was. Default: off, or the trainer's.",
+            "help": "QLoRA: the rest of the base is float32 before the first step. Default: off, or the trainer's.",
         },
         "autocast": {
             "is_flag": True,

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from ..adapter import Adapted
 from ..adapter.tower import in_tower, whole_in_tower
+from ..choices import Precision
 from ..dataclass import dataclass
 from ..schema import Apply, Attend, Block, Images, Matrix
 from ..setup import Setup
@@ -21,6 +22,7 @@ from .merged import entry_of
 from .passes import FLOAT32, Pass
 from .pooled import patches_of, pooler_of
 from .rounds import in_rounds
+from .states import leaves_towers
 from .step import Course, Layers, walked_layers
 from .stretch import Held, Stretch, at_values, plus
 from .tape import Size
@@ -138,6 +140,9 @@ def _setup_of(images: Images, setup: Setup) -> Setup:
     dropout = setup.lora_dropout if setup.objective == "sft" else 0.0
     units = setup.sequences * images.units
     joined = units if images.merged else 1
+    if leaves_towers(setup):  # it runs as one that pairs on the text leave alone
+        held: Precision = "bf16" if setup.precision == "autocast" else setup.precision
+        setup = replace(setup, method="lora", precision=held, autocast=setup.under_autocast)
     return replace(
         setup, micro_batch=units // joined, seq_len=images.length * joined, packing="full", objective="sft",
         reference="base", loss="full", lora_dropout=dropout, sequence_parallel=1,
@@ -147,7 +152,8 @@ def _setup_of(images: Images, setup: Setup) -> Setup:
 
 
 def _job_of(job: Job, images: Images) -> Job:
-    adapted = None if job.adapted is None else in_tower(images, job.adapted)
+    pairs = () if leaves_towers(job.setup) else job.adapted
+    adapted = None if pairs is None else in_tower(images, pairs)
     unpacked = {own: job.unpacked[i] for own, i in enumerate(images.indices) if i in job.unpacked}
     setup = _setup_of(images, job.setup)
     return Job(

@@ -36,7 +36,7 @@ from .sharding import (
     stepped_at_once,
     widened_gradients,
 )
-from .states import Weights, base_weights, seen_by_tensors, share, trained_tensors
+from .states import Weights, base_weights, leaves_towers, seen_by_tensors, share, trained_tensors
 from .step import Course, Place, Seen, Stage, course, stages
 from .stretch import Held, plus
 from .tape import EXPERT_GRADIENTS, Size
@@ -313,6 +313,12 @@ def _notices(arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None
     """What a reader of the figures should know."""
     yield from passed_over(setup, pairs)
     yield from quantised_experts(arch, setup)
+    if leaves_towers(setup) and arch.tower_params:
+        yield Notice(
+            "towers-left",
+            f"Towers of images and sounds and projectors, {arch.tower_params / 1e6:,.0f} M parameters, are not "
+            "trained: neither gradients nor states of them are held. FLOPs and time have them trained.",
+        )
     if setup.method == "full" and deferred_gradients(1, setup):
         yield Notice(
             "gradients-wait-whole",

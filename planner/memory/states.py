@@ -79,6 +79,11 @@ def kept_wide(matrix: Matrix, setup: Setup) -> bool:
     return matrix.wide and setup.weight_dtype == "float16"
 
 
+def leaves_towers(setup: Setup) -> bool:
+    """Whether full fine-tuning trains no tower of images or sounds."""
+    return setup.method == "full" and setup.frozen_towers
+
+
 @dataclass(frozen=True)
 class Weights:
     """Base weights on one GPU: bytes of the layers, by number, and of what stands before and behind them.
@@ -99,7 +104,7 @@ class Weights:
 def _read_of_base(arch: Architecture, setup: Setup, stored: int | None = None) -> tuple[Hashable, ...]:
     over = setup.shards if setup.parameters_sharded and setup.expert_parallel > 1 else 1
     held = setup.weight_dtype, setup.compute_dtype, setup.upcast_small, setup.quantize, setup.quantize_experts
-    return arch, stored, *held, setup.tensor_parallel, setup.expert_parallel, over
+    return arch, stored, leaves_towers(setup), *held, setup.tensor_parallel, setup.expert_parallel, over
 
 
 @once(_read_of_base)
@@ -109,12 +114,13 @@ def base_weights(arch: Architecture, setup: Setup, stored_bytes: int | None = No
     sum."""
     width = DTYPE_BYTES[setup.weight_dtype]
     rest = FLOAT32 if setup.upcast_small else width
+    low = DTYPE_BYTES[setup.compute_dtype] if leaves_towers(setup) else rest  # the rest is widened
     layers = dict.fromkeys(range(max(1, count_layers(arch))), buffer_bytes(arch, setup))
     over = setup.shards if setup.parameters_sharded else 1
     before = behind = undivided = 0
     unpacked: dict[int, int] = {}
     for index, matrix in enumerate(arch.matrices):
-        size = _matrix_bytes(matrix, setup, rest)
+        size = _matrix_bytes(matrix, setup, low if arch.in_towers(matrix) else rest)
         if is_quantised(matrix, setup) and not matrix.tied:
             unpacked[index] = _unpacked(matrix, setup.quantize, DTYPE_BYTES[setup.compute_dtype])
         undivided += size * matrix.copies
@@ -129,12 +135,13 @@ def base_weights(arch: Architecture, setup: Setup, stored_bytes: int | None = No
         else:
             before += size * matrix.copies
     for vector in arch.vectors:
-        undivided += vector.params * rest
+        one = low if arch.in_towers(vector) else rest
+        undivided += vector.params * one
         if "{}" in vector.name:
             for layer in vector.layers:
-                layers[layer] = layers.get(layer, 0) + vector.size * rest
+                layers[layer] = layers.get(layer, 0) + vector.size * one
         else:
-            behind += vector.params * rest
+            behind += vector.params * one
     last = max(1, count_layers(arch))  # beyond it: a tower's layers, which stand before the text model's
     sizes = tuple(layers[number] for number in range(last))
     before += sum(size for number, size in layers.items() if number >= last)
@@ -308,8 +315,10 @@ def pair_sides(pair: Pair, matrix: Matrix, setup: Setup) -> tuple[int, int]:
 
 
 def _all(arch: Architecture, setup: Setup, over: int) -> Iterator[Tensor]:
-    width = DTYPE_BYTES[setup.trained_dtype]
+    width, left = DTYPE_BYTES[setup.trained_dtype], leaves_towers(setup)
     for matrix in arch.matrices:
+        if left and arch.in_towers(matrix):
+            continue
         experts = of_experts(matrix.experts, setup, over) if matrix.kind == "experts" else 1
         place = "behind" if matrix.role == "unembedding" else "before"
         if not matrix.tied:
@@ -320,4 +329,5 @@ def _all(arch: Architecture, setup: Setup, over: int) -> Iterator[Tensor]:
         if matrix.bias:
             yield Tensor(1, matrix.d_out * matrix.experts, matrix.copies, place=place, width=width)
     for vector in arch.vectors:
-        yield Tensor(1, vector.size, len(vector.layers), place="behind", width=width)
+        if not (left and arch.in_towers(vector)):
+            yield Tensor(1, vector.size, len(vector.layers), place="behind", width=width)

@@ -65,6 +65,8 @@ def make(
     with quietly():
         model.requires_grad_(setup.method == "full")
         hold(model, dtype_of(setup.weight_dtype))
+        if setup.method == "full" and setup.frozen_towers:
+            _freeze_towers(model, setup)
         model.config.get_text_config().use_cache = False
         if hasattr(model.config, "text_config"):  # Idefics 3's code asks the outer one, as trainers set it
             model.config.use_cache = False
@@ -86,6 +88,16 @@ def make(
     if images:
         tell_layers_apart(model)
     return Made(model.train(), pairs, notes, images)
+
+
+def _freeze_towers(model: Any, setup: Setup) -> None:
+    """Nothing but the text model and the unembedding is trained, or made float32 where only what is trained is."""
+    trained = {id(p) for p in model.get_decoder().parameters()}
+    trained |= {id(p) for p in model.get_output_embeddings().parameters()}
+    for parameter in model.parameters():
+        if id(parameter) not in trained:
+            parameter.requires_grad_(False)
+            parameter.data = parameter.data.to(dtype_of(setup.compute_dtype))
 
 
 def _every_layer(model: Any) -> None:

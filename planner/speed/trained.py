@@ -27,7 +27,9 @@ class Held:
 
 def trained_params(arch: Architecture, setup: Setup, adapted: Iterable[Adapted], whole: Whole) -> int:
     """Parameters that a step updates, on all GPUs together."""
-    return arch.params if setup.method == "full" else sum(item.params for item in adapted) + whole.params
+    if setup.method == "full":
+        return arch.params - (arch.tower_params if setup.frozen_towers else 0)
+    return sum(item.params for item in adapted) + whole.params
 
 
 def held(arch: Architecture, setup: Setup, adapted: Iterable[Adapted], whole: Whole = NOTHING_WHOLE) -> Held:

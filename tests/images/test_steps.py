@@ -14,6 +14,7 @@ from planner.architecture.images import known_types, with_images
 from planner.memory import estimate_memory
 from planner.memory.peak import WORKSPACE_BYTES, WORKSPACES
 from planner.objective import step_tally
+from planner.running import running
 from planner.setup import Setup
 from planner.simulate.core import simulate_step
 from planner.speed.step import work_of
@@ -84,6 +85,31 @@ def test_memory_in_closed_form_is_what_a_simulated_step_takes(kind: str) -> None
     seen = simulate_step(CONFIGS[kind], EVERYWHERE, setup, arch=arch, block_bytes=1).peak.bytes
     found = max(m.bytes for m in estimate_memory(arch, setup, adapt(arch, EVERYWHERE)).moments)
     assert found - WORKSPACES * WORKSPACE_BYTES == pytest.approx(seen, rel=0.02)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_full_fine_tuning_that_leaves_towers_as_they_are(kind: str) -> None:
+    """LLaMA-Factory's and ms-swift's, of transformers' own classes with the text model's parameters trained alone."""
+    arch = with_some(kind)
+    for checkpointing in ("none", "layer"):
+        given = {"attention_kernel": "sdpa", "precision": "bf16", "autocast": True, "frozen_towers": True}
+        setup = _setup("all", checkpointing, **given)
+        seen = simulate_step(CONFIGS[kind], None, setup, arch=arch, block_bytes=1).peak.bytes
+        found = max(m.bytes for m in estimate_memory(arch, setup).moments)
+        assert found - WORKSPACES * WORKSPACE_BYTES == pytest.approx(seen, rel=0.03)
+
+
+def test_what_is_not_trained_stays_in_16_bits_under_autocast() -> None:
+    """Of Qwen2.5-VL 7B 676,550,144 of 8,292,166,656 parameters are the tower's: 2 bytes each, and 16 of the rest."""
+    memory = running(
+        "Qwen/Qwen2.5-VL-7B-Instruct", {"method": "full", "trainer": "llama-factory-0.9.5"}
+    ).memory()
+    held = next(m for m in memory.moments if m.phase == "optimizer").parts()
+    tower, all_of_it = 676_550_144, 8_292_166_656
+    assert held["weights"] == pytest.approx(4 * (all_of_it - tower) + 2 * tower, rel=1e-4)
+    assert held["gradients"] == pytest.approx(4 * (all_of_it - tower), rel=1e-4)
+    assert held["optimizer"] == pytest.approx(8 * (all_of_it - tower), rel=1e-4)
+    assert "towers-left" in {notice.code for notice in memory.notices}
 
 
 def test_gemma_4_s_tower_beside_a_quantised_base_is_float32() -> None:
