@@ -3,6 +3,7 @@
     python -m tools.compare_types                  simulate what the record lacks, write record and page
     python -m tools.compare_types --fresh          simulate every type again: some ten minutes on two cores
     python -m tools.compare_types --page           compute the estimates anew beside the record, in seconds
+    python -m tools.compare_types --again A,B      simulate these types again, write record and page
     python -m tools.compare_types --only WORD      simulate types with this word again, print, and write nothing
 
 The record (data/measured/memory_types.json) keeps every type's config, what its steps took, and why others do not
@@ -118,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run, write, and print the worst."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--fresh", action="store_true", help="simulate every type again")
+    parser.add_argument("--again", default="", metavar="TYPES", help="simulate these types again")
     parser.add_argument("--page", action="store_true", help="only write the page, from the record")
     parser.add_argument("--only", default="", metavar="WORD", help="types with this word; writes nothing")
     parser.add_argument("--worst", type=int, default=0, metavar="N", help="print the N worst rows")
@@ -128,7 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif options.page:
         found = list(known.values())
     else:
-        lacking = [kind for kind in types() if options.fresh or kind not in known]
+        again = options.again.split(",")
+        lacking = [kind for kind in types() if options.fresh or kind not in known or kind in again]
         known.update(zip(lacking, run_all(lacking), strict=True))
         found = [known[kind] for kind in types()]
         write(found)

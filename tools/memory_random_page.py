@@ -142,8 +142,15 @@ Mended with them, of what had been left of earlier seeds: a loss of preferences 
 the model returned, whose hidden states are gone by then (0.3 to 1.3 % of 25 points), and Falcon from 40B on keeps
 what both norms of a layer make (2 %).
 
-What is known to remain: Zamba beside DoRA with checkpoints (5 %), LayoutLM (9 % with eager attention), Nemotron 3's
-experts in a latent space (3 %), DoRA beside 8 bits (Qwen3-VL) and Whisper with checkpointing offloaded (2 % each).
+Mended after it, of what had been known to remain and by a look at every model type: a matrix between the embedding
+and the layers (RoCBert, ELECTRA, RemBERT, OPT-350m) keeps rows of its own width; Zamba's layers keep a copy of the
+embedding's result and, under checkpoints, what a second checkpoint inside of them is called with (beside DoRA 5 %),
+and scans of heads what B and C are parts of; FalconMamba norms these in float32; flash attention of values narrower
+than queries pads and cuts them; Nemotron-H squares a ReLU, as does Nemotron, whose norm is LayerNorm; keys and
+queries whose norm has a float32 weight are float32 under autocast.
+
+What is known to remain: LayoutLM (9 % with eager attention), Nemotron 3's experts in a latent space (3 %), DoRA
+beside 8 bits (Qwen3-VL) and Whisper with checkpointing offloaded (2 % each).
 
 """
 

@@ -48,12 +48,23 @@ SETUPS: dict[str, dict[str, Any]] = {
     "LoRA, eager": {**_LORA, "attention_kernel": "eager"},
     "QLoRA": {**_LORA, "method": "qlora", "quantize": "nf4"},
 }
-# What a class leaves out, or fills in with what is no model, as rednote-hilab/dots.llm1.base, LiquidAI/LFM2-8B-A1B
-# and CohereLabs/aya-vision-8b have it.
+# What a class leaves out, or fills in with what is no model, as rednote-hilab/dots.llm1.base, LiquidAI/LFM2-8B-A1B,
+# CohereLabs/aya-vision-8b, tencent/Hunyuan-1.8B-Instruct, mistralai/Ministral-8B-Instruct-2410,
+# nvidia/Minitron-4B-Base and openai/whisper-tiny have it; two hybrid layers for Zamba, which
+# ties the second to the first.
 GIVEN: dict[str, dict[str, Any]] = {
     "dots1": {
         "n_routed_experts": 128, "num_experts_per_tok": 6, "n_shared_experts": 2, "moe_intermediate_size": 1408,
         "first_k_dense_replace": 1, "num_hidden_layers": 62,
+    },
+    "hunyuan_v1_dense": {"head_dim": 128},
+    "hunyuan_v1_moe": {"head_dim": 128},
+    "ministral": {"head_dim": 128},
+    "nemotron": {"num_key_value_heads": 8, "head_dim": 128},
+    "whisper": {"architectures": ["WhisperForConditionalGeneration"]},
+    "zamba": {
+        "num_hidden_layers": 4, "layers_block_type": ["mamba", "hybrid"] * 2, "attn_layer_period": 2,
+        "attn_layer_offset": 1,
     },
     "lfm2_moe": {"layer_types": ["conv", "conv", "full_attention", "conv"], "num_hidden_layers": 4},
     "aya_vision": {"vision_config": {"model_type": "siglip_vision_model", "hidden_size": 1152,
@@ -131,6 +142,10 @@ def _cut(part: dict[str, Any]) -> None:
     for name, value in part.items():
         if name in COUNTS and isinstance(value, int):
             part[name] = min(value, layers)
+        elif name == "hybrid_layer_ids":  # Zamba 2's, for each of which every shared layer has small matrices
+            part[name] = [layer for layer in value if layer < layers]
+        elif name == "per_layer_config" and isinstance(value, dict):
+            part[name] = {layer: own for layer, own in value.items() if int(layer) < layers}
         elif name == "attention_types":  # GPT-Neo's: kinds, and how often they follow one another
             part[name] = [[kinds, layers // len(kinds)] for kinds, _ in value]
         elif isinstance(value, list) and len(value) in had:  # an entry a layer

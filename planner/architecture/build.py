@@ -156,7 +156,7 @@ def _activation(config: Mapping[str, Any]) -> str | None:
     """The name of the activation function, of the text part where a config has one."""
     text = config.get("text_config")
     for part in (text if isinstance(text, Mapping) else {}, config):
-        for key in ("hidden_activation", "hidden_act", "activation_function"):
+        for key in ("hidden_activation", "hidden_act", "activation_function", "mlp_hidden_act"):
             if isinstance(part.get(key), str):
                 return str(part[key])
     return None

@@ -10,7 +10,8 @@ from .decays import decays
 from .elementwise import drop
 from .passes import FLOAT32, HALF, Pass
 from .ring import gathered
-from .tape import Buffer, Gradients, Size, Tape, Value, add, beside, cast, copy, piece, scale, unary, view
+from .scores import batched, contiguous, floored, scale_mask, scaled_by, softmax, widened
+from .tape import Buffer, Gradients, Size, Value, add, cast, copy, piece, scale, unary, view
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Shape:
         maximum (and have a sink or not). `sink_scales`: the result is weighted by how much of the
         scores a head's sink leaves. `dropped`: probabilities pass through dropout. `handed`: the layer hands them
         on; `named`: scores have a name of their own until the softmax of their sum with a mask is done;
-        `scores_named`: what goes into the softmax has one until attention is done.
+        `scores_named`: what goes into the softmax has one until attention is done (and the scores have where they are
+        `named`); `scores_stay`: until the product behind it is.
     """
 
     n_heads: int
@@ -59,6 +61,7 @@ class Shape:
     named: bool = False
     open: bool = False
     scores_named: bool = False
+    scores_stay: bool = False
     lessened: bool = False
     chosen: int = 0
 
@@ -86,6 +89,8 @@ def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
         return _math(run, q, k, v, shape)
     if kernel == "flash":  # which takes 16 bits
         q, k, v = (cast(each, min(each.width, HALF)) for each in (q, k, v))
+        if shape.d_v < shape.d_qk:
+            return _widened_values(run, q, k, v, shape)
         if run.kernels == "transformer-engine":
             return _by_batch(run, q, k, v, shape)
     wide = shape.d_qk > 256 or shape.d_qk != shape.d_v
@@ -99,6 +104,17 @@ def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     if shape.grouped:
         k, v = _repeated(run, k, shape, shape.d_qk), _repeated(run, v, shape, shape.d_v)
     return _fused(run, q, k, v, shape, flash=False)
+
+
+def _widened_values(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
+    """Flash attention of values that are narrower than queries: padded to their width, and cut from what comes out,
+    by a copy (transformers 5.23, integrations/flash_attention.py, flash_attention_forward)."""
+    tape, size = run.tape, v.bytes
+    padded = run.tokens * (shape.n_kv_heads * shape.d_qk)
+    wide = tape.apply((v,), padded, v.width, (), lambda g: (tape.new(size),))
+    del v
+    out = _fused(run, q, k, wide, replace(shape, d_v=shape.d_qk), flash=True)
+    return copy(piece(out, run.tokens * (shape.n_heads * shape.d_v)))
 
 
 def _by_batch(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
@@ -142,17 +158,17 @@ def _math(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     wide_v = cast(v, FLOAT32)
     if not shape.single:  # whose values the second product spreads by itself
         wide_v = _repeated(run, wide_v, shape, shape.d_v, copies=copies)
-    scores = scale_mask(run, _batched(run, q, k, shape.pairs * shape.n_heads))
+    scores = scale_mask(run, batched(run, q, k, shape.pairs * shape.n_heads))
     if shape.masked:
         scores = scale_mask(run, scores)
-    chances = _softmax(tape, scores, FLOAT32)
+    chances = softmax(tape, scores, FLOAT32)
     del scores
     if shape.dropped and run.drops:
         chances = drop(run, chances)
     if shape.single:
         wide_v = _repeated(run, wide_v, shape, shape.d_v, copies=copies)
-    mixed = _batched(run, chances, wide_v, run.tokens * (shape.n_heads * shape.d_v))
-    return cast(_contiguous(mixed), v.width)
+    mixed = batched(run, chances, wide_v, run.tokens * (shape.n_heads * shape.d_v))
+    return cast(contiguous(mixed), v.width)
 
 
 def _repeated(run: Pass, x: Value, shape: Shape, d_head: int, *, copies: bool = False) -> Value:
@@ -226,7 +242,9 @@ def _mask(run: Pass, shape: Shape, width: int) -> Value | None:
     by a copy; None where it needs none."""
     if shape.decay is not None:
         heads = shape.n_heads, shape.n_kv_heads
-        return cast(decays(run, shape.decay, shape.pairs, heads, shape.chosen), width)
+        found = decays(run, shape.decay, shape.pairs, heads, shape.chosen)
+        run.named.append(found)
+        return cast(found, width)
     if shape.bias is not None:
         return as_mask(run, shape.bias, shape.pairs, width, masked=shape.masked)
     if not shape.masked:
@@ -259,7 +277,7 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     pairs, width = shape.pairs * shape.n_heads, v.width
     if shape.wide:
         q, k = cast(q, FLOAT32), cast(k, FLOAT32)
-    weights = _batched(run, q, k, pairs)
+    weights = batched(run, q, k, pairs)
     del q
     if not spread:
         del k
@@ -272,13 +290,13 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
         heads = shape.n_heads, shape.n_kv_heads
         weights = add(weights, decays(run, shape.decay, shape.pairs, heads, shape.chosen))
     if shape.wide_bias:
-        weights = _widened(run, weights)
+        weights = widened(run, weights)
     scores = weights.buffer if shape.named else None
     if not shape.open and (shape.bias is None or shape.masked or shape.bias.kind.causal):
         widens = shape.floored or run.autocast  # by a mask in the hidden states' type
         weights = scale_mask(run, weights, max(weights.width, run.norms) if widens else 0)
     if shape.floored:
-        weights = _floored(run, weights)
+        weights = floored(run, weights)
     if shape.sinks and shape.lessened:
         weights = copy(weights)
     if shape.sinks or shape.lessened:  # joined, and less their maximum
@@ -289,10 +307,10 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
         run.half and weights.width < FLOAT32
     )  # from float16 CUDA's softmax widens by itself
     wide = weights if at_once else cast(weights, FLOAT32)
-    chances = _softmax(run.tape, wide, weights.width if narrows else FLOAT32)
+    chances = softmax(run.tape, wide, weights.width if narrows else FLOAT32)
     del wide
     narrow = cast(chances, width)
-    bound = _bound(shape, weights, chances)
+    bound = _bound(run, shape, weights, chances, scores)
     del chances, weights, scores  # whose name is bound until the softmax and its cast are done
     if shape.dropped and run.drops:
         dropped = drop(run, narrow)
@@ -302,32 +320,23 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
         run.handed.append(narrow)
     if not spread:
         v = _repeated(run, v, shape, shape.d_v, copies=copies) if shape.grouped else copy(v)
-    mixed = _batched(run, narrow, v, run.tokens * (shape.n_heads * shape.d_v))
+    mixed = batched(run, narrow, v, run.tokens * (shape.n_heads * shape.d_v))
     del bound
     if share is not None:
-        mixed = _scaled_by(run, mixed, share)
-    return view(_contiguous(mixed), clones=False)
+        mixed = scaled_by(run, mixed, share)
+    return view(contiguous(mixed), clones=False)
 
 
-def _bound(shape: Shape, weights: Value, chances: Value) -> tuple[Value, ...]:
-    """What has a name of its own until the code returns: gpt-oss's scores and probabilities, RoFormer's scores."""
+def _bound(
+    run: Pass, shape: Shape, weights: Value, chances: Value, scores: Buffer | None
+) -> tuple[Value | Buffer | None, ...]:
+    """What has a name of its own until the code returns: gpt-oss's scores and probabilities, RoFormer's scores, those
+    of GPT-NeoX Japanese before and behind their mask; MPNet's stay until the product behind attention is done."""
     if shape.sinks and not shape.lessened:
         return weights, chances
-    return (weights,) if shape.scores_named else ()
-
-
-def _floored(run: Pass, weights: Value) -> Value:
-    """max(masked scores, least): keeps the scores; on the way back one tensor of their size and a byte a score stand
-    beside the gradient."""
-    tape, size, flags = run.tape, weights.bytes, weights.elements
-
-    def rule(g: Buffer) -> Gradients:
-        half, below = tape.new(size), tape.new(flags)
-        made = tape.new(size)
-        del half, below
-        return (made,)
-
-    return tape.apply((weights,), weights.elements, weights.width, (weights.buffer,), rule)
+    if shape.scores_stay:
+        run.named.append(weights)
+    return (weights, scores) if shape.scores_named else ()
 
 
 def _left_by_sink(run: Pass, weights: Value, shape: Shape) -> Value:
@@ -343,57 +352,6 @@ def _left_by_sink(run: Pass, weights: Value, shape: Shape) -> Value:
 
     sums = tape.apply((weights,), rows, weights.width, (weights.buffer,), rule)
     return unary(cast(sums, FLOAT32), "out")
-
-
-def _scaled_by(run: Pass, x: Value, share: Value) -> Value:
-    """Rows times their share: keeps both."""
-    tape, size, small = run.tape, x.bytes, share.bytes
-
-    def rule(g: Buffer) -> Gradients:
-        made, product = tape.new(size), tape.new(size)
-        narrow = tape.new(small)
-        del product
-        return made, narrow
-
-    return tape.apply((x, share), x.elements, x.width, (x.buffer, share.buffer), rule)
-
-
-def _widened(run: Pass, weights: Value) -> Value:
-    """Scores plus a float32 bias: a new float32 tensor, whose gradient is lowered to the scores' type."""
-    tape, size, narrow = run.tape, weights.bytes, weights.width < FLOAT32
-    return tape.apply((weights,), weights.elements, FLOAT32, (), lambda g: (tape.new(size) if narrow else g,))
-
-
-def scale_mask(run: Pass, weights: Value, width: int = 0) -> Value:
-    """Scores plus the causal mask: a new tensor, `width` bytes a value (0: as before), its gradient passed on."""
-    tape, size = run.tape, weights.bytes
-    same = width in (0, weights.width)
-    return tape.apply(
-        (weights,), weights.elements, width or weights.width, (), lambda g: (g if same else tape.new(size),)
-    )
-
-
-def _batched(run: Pass, a: Value, b: Value, elements: Size) -> Value:
-    """A product of two activations: keeps both sides."""
-    tape, a, b = run.tape, run.cast_in(a), run.cast_in(b)
-    sizes, width = (a.bytes, b.bytes), max(a.width, b.width)
-    return tape.apply(
-        (a, b), elements, width, (a.buffer if b.node else None, b.buffer if a.node else None),
-        lambda g: [tape.new(size) for size in sizes],
-    )  # fmt: skip
-
-
-def _softmax(tape: Tape, x: Value, width: int) -> Value:
-    """Keeps its result, `width` bytes a value; on the way back CUDA multiplies gradient and result into a tensor of
-    its own before it makes x's gradient (aten/src/ATen/native/cuda/SoftMax.cu, softmax_backward_cuda_out)."""
-    size, product = x.bytes, x.elements * width
-    out = tape.new(product)
-    return tape.apply((x,), x.elements, width, (out,), beside(tape, product, size), out=out)
-
-
-def _contiguous(x: Value) -> Value:
-    """A copy in another order of dimensions; the gradient is passed on as a view."""
-    return x.tape.apply((x,), x.elements, x.width, (), lambda g: (g,))
 
 
 def beside_heads(v: Value, q: Value, k: Value) -> Value:

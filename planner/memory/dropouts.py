@@ -66,6 +66,7 @@ RATES_ALIKE = {
     "roberta-prelayernorm": "bert",
     "xlm-roberta-xl": "bert",
     "mpnet": "bert",
+    "rembert": "bert",
     "nomic_bert": "bert",
     "layoutlm": "bert",
 }

@@ -40,7 +40,7 @@ def rms_norm(run: Pass, x: Value, weight: int, rule: str = "rms", given: int = 0
         inner = cast(normed, given or x.width)
         if run.wide_norms and weight and inner.width < FLOAT32:
             return by_wide(inner)
-        return weigh(run, inner, weight) if weight else inner
+        return weigh(run, inner, weight, max(inner.width, run.norms)) if weight else inner
     return cast(weigh(run, normed, weight) if weight else normed, x.width)
 
 
@@ -96,21 +96,25 @@ def _t5_norm(run: Pass, x: Value, weight: int) -> Value:
     return weigh(run, cast(normed, FLOAT32 if run.wide_norms else run.norms), weight)
 
 
-def weigh(run: Pass, x: Value, weight: int) -> Value:
-    """x * w; a trained w keeps x, and its gradient passes through a full-size product."""
-    tape, size = run.tape, x.bytes
+def weigh(run: Pass, x: Value, weight: int, width: int = 0) -> Value:
+    """x * w; a trained w keeps x, and its gradient passes through a full-size product. The result is `width` bytes a
+    value, x's where that is 0: where w is wider, gradients are made so and x's is lowered."""
+    width = width or x.width
+    tape, size, wide = run.tape, x.bytes, x.elements * width
     trains = (run.full or run.flat) and run.grad
 
     def rule(g: Buffer) -> Gradients:
-        made = tape.new(size) if x_needs else None
+        made = tape.new(wide) if x_needs else None
         if trains:
-            product = tape.new(size)
+            product = tape.new(wide)
             tape.gradient(weight * run.trained)
             del product
+        if made is not None and narrow:
+            made = tape.new(size)
         return (made,)
 
-    x_needs = x.node is not None
-    return tape.apply((x,), x.elements, x.width, (x.buffer if trains else None,), rule, trains=trains)
+    x_needs, narrow = x.node is not None, x.width < width
+    return tape.apply((x,), x.elements, width, (x.buffer if trains else None,), rule, trains=trains)
 
 
 def by_wide(x: Value) -> Value:

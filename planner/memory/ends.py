@@ -56,7 +56,7 @@ def enter(job: Job, stack: str, grad: bool, trains: bool) -> Entry:
     """From a stack's tokens to its first layer: look-up, scale, positions, norm and dropout, as far as it has them.
 
     `grad`: what is looked up needs a gradient; `trains`: its tables do. The variable with what was looked up stays,
-    that with the positions too."""
+    that with the positions too. BlenderbotSmall's decoder norms before it adds them."""
     run, arch, traits = job.run(length=fixed_length(arch=job.arch, stack=stack)), job.arch, job.traits
     tape, hidden = run.tape, arch.hidden_size
     sounds = [block for block in arch.blocks if block.stack == "stem"]
@@ -67,12 +67,15 @@ def enter(job: Job, stack: str, grad: bool, trains: bool) -> Entry:
         x = by_tensor(x) if traits.scaled_embedding else x
     first, held = x, {"temporary": x.bytes}
     places = None
+    norms_first = arch.model_type == "blenderbot-small" and stack == "decoder"
+    if norms_first:
+        x = layer_norm(run, x, hidden)
     if _positioned(arch, stack):
         alone = stack == "decoder" or sounds
         places = tape.new((run.length if alone else run.rows) * (hidden * run.norms))
         held["temporary"] += tape.sizes[places.index]
         x = _plus(run, x, places, trains)
-    if _has(arch, stack, EMBED_NORM):
+    if _has(arch, stack, EMBED_NORM) and not norms_first:
         x = layer_norm(run, x, hidden)
     if traits.dropped_stem:
         x = drop(run, x)
@@ -87,7 +90,7 @@ def enter(job: Job, stack: str, grad: bool, trains: bool) -> Entry:
         forward.change = plus(forward.change, {STREAM: x.bytes}, -1)
     node, size = x.node, x.bytes
     leaf = grad and not trains and x.buffer is not first.buffer
-    kept: Held = {KEPT: first.bytes} if leaf else {}
+    kept: Held = {KEPT: first.bytes} if leaf or (grad and norms_first) else {}
     held = plus(held, {"temporary": kept[KEPT]}, -1) if kept else held
     asked = first.bytes if grad and not trains else 0
     del x, first, places

@@ -109,6 +109,8 @@ def unembed(run: Pass, x: Value, head: Head, traits: Traits, rows: Size) -> Valu
     """Logits of so many rows, with what the family does to them."""
     width = run.whole if head.trained else run.norms
     weight = Weight(head.reads, head.vocab, head.trained, unpacked=head.unpacked, width=width)
+    if traits.wide_logits:  # of the stream in the weight's type
+        x = cast(x, width)
     logits = adapted(run, x, rows, weight, head.pairs)
     if traits.wide_logits:
         return cast(logits, FLOAT32)

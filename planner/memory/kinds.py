@@ -167,7 +167,7 @@ def _forward(job: Job, block: Block, layer: int, run: Pass, x: Value, outside: O
 
 class _FirstRun(NamedTuple):
     """A checkpointed layer's first run: its forward stretch, its result's bytes and width, what autocast lowered,
-    what is handed on and cached, and what selective checkpointing keeps."""
+    what is handed on and cached, what selective checkpointing keeps, and bytes that a checkpoint inside holds."""
 
     forward: Stretch
     size: Size
@@ -176,6 +176,7 @@ class _FirstRun(NamedTuple):
     handed: Stretch
     cache: Size
     chosen: tuple[Size, ...]
+    inside: Size = 0
 
 
 def _first_run(
@@ -190,7 +191,11 @@ def _first_run(
     forward = stretch(run.tape, 0, len(run.tape.events))
     cache: Size = sum(run.tape.sizes[index] for index in {buffer.index for buffer in cached})
     chosen = tuple([run.tape.sizes[index] for index in run.results])
-    return _FirstRun(forward, out.bytes, out.width, forward.change.get(CASTS, 0), _let_go(run), cache, chosen)
+    casts, inside = forward.change.get(CASTS, 0), sum([run.tape.sizes[index] for index in run.inside])
+    return _FirstRun(
+        forward, out.bytes, out.width, casts, _let_go(run), cache, chosen,
+        0 if job.setup.reentrant else inside,
+    )  # fmt: skip
 
 
 def _checkpointed(
@@ -211,6 +216,7 @@ def _checkpointed(
     tape, again.again, again.selects = again.tape, True, job.setup.checkpointing == "selective"
     tape.unpacks = not job.setup.reentrant
     asides = [tape.aside(each, KEPT) for each in first.chosen]
+    nested = [tape.aside(first.inside, KEPT)] if first.inside else []
     gradient = [tape.new(first.size, STREAM)]
     x = _stream(job, again, stream_grad, KEPT)
     offloaded = job.setup.checkpointing == "layer-offload"
@@ -219,7 +225,8 @@ def _checkpointed(
     kept: Held = {} if offloaded else {KEPT: x.bytes}
     inside = {b.index for b in again.read} - ({x.buffer.index} if kept else set())
     read: Size = 0 if job.setup.reentrant else sum(tape.sizes[index] for index in inside)
-    kept = plus(kept, {KEPT: sum(first.chosen)}) if first.chosen else kept
+    beside = sum(first.chosen) + first.inside
+    kept = plus(kept, {KEPT: beside}) if asides or nested else kept
     stays = plus(kept, {KEPT: read})
     forward.change = {**(stays if node is not None else {}), CASTS: first.casts, CACHES: first.cache}
     again.casts.clear()
@@ -240,11 +247,12 @@ def _checkpointed(
     tape.backward(node, gradient, zeros).clear()
     asked = 0 if job.setup.reentrant else tape.first_asked or 0
     del node, held_back, x, zeros
-    tape.events += [~each for each in unused]
+    tape.events += [~each for each in (*unused, *nested)]
     ended, left = len(tape.events), {STREAM: first.size} if retains_inputs(job.setup) else None
 
     def back(waits: bool) -> Stretch:
-        found = stretch(tape, 0, ended, skip=skip, first=(1 + len(asides), turned, asked), waits=waits)
+        begun = 1 + len(asides) + len(nested)
+        found = stretch(tape, 0, ended, skip=skip, first=(begun, turned, asked), waits=waits)
         change = plus(found.change, kept, -1)
         if left:
             change = plus(plus(change, kept), left)

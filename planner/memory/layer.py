@@ -9,7 +9,7 @@ more.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..schema import (
     MEMORY,
@@ -31,14 +31,14 @@ from .elementwise import activation, by_buffer, drop, gated, norm, rotate
 from .experts import folded, folds
 from .indexer import choose, chooses
 from .joins import UNNORMED, Joins
-from .layout import Trained, from_latent, layout, low_ranks, split_sides, uses
+from .layout import Trained, from_latent, layout, low_ranks, reads_copy, split_sides, uses
 from .outside import ALONE, Outside
 from .passes import FLOAT32, Pass
 from .products import Weight, adapted, linear, whole
-from .scans import by_filters, convolve, gated_result, mixer_of, scanned
+from .scans import by_filters, convolve, gated_result, mixer_of, read_turned, scanned
 from .shared import is_shared
 from .tape import Size, Value, cast, multiply, piece, scale, unary
-from .traits import Traits, in_scans
+from .traits import NESTED, Traits, in_scans
 
 CLIPPED = ".linear"  # a Linear inside a module that clamps what goes in and what comes out
 
@@ -55,6 +55,7 @@ class Walk(Joins):
         self.run, self.trained, self.unpacked = run, trained, unpacked
         self.plan = layout(arch, block)
         self.mixer = mixer_of(arch, block) if run.split == 1 else None
+        self.turned = read_turned(self.mixer, block) if run.sequences != 1 else -1
         self.traits = in_scans(traits, arch) if self.plan.scans else traits
         self.mixed: Value | None = None
         self.number = 0  # of the operation that runs
@@ -85,7 +86,7 @@ class Walk(Joins):
         """The layer's result."""
         self.values[STREAM] = x
         self.values[MEMORY] = self._memory(x)
-        for number, op in enumerate(self.block.operations):
+        for number, op in enumerate(self._in_order()):
             self.number = number
             if self.mixer is not None and number in self.mixer.inside:
                 self._scan(number, op)
@@ -93,6 +94,7 @@ class Walk(Joins):
                 continue
             made = self._run(op)
             if self.python and op.out in self.plan.gates:
+                made = scale(made) if self.traits.late_gate else made
                 self.values[op.out] = activation(self.run, made, self.act)
             else:
                 self.values[op.out] = made
@@ -100,9 +102,22 @@ class Walk(Joins):
             self._let_go(number)
         return self.clamped(self.values.pop(self.block.out), "end")
 
+    def _in_order(self) -> Sequence[Operation]:
+        """The block's operations, a gate behind what it gates where the model's code has it so."""
+        found = list(self.block.operations)
+        for number, op in enumerate(self.block.operations[:-1]):
+            if self.traits.late_gate and op.out in self.plan.gates:
+                found[number], found[number + 1] = found[number + 1], found[number]
+        return found
+
     def _let_go(self, number: int) -> None:
         """Forget the values of which this operation was the last use."""
         for value in self.plan.ends.get(number, ()):
+            if (
+                self.mixer is not None and number < self.mixer.first
+            ):  # whoever calls a scan names what it reads
+                made = self.block.operations[self.mixer.last].out
+                self.beside[made] = [v for (source, _), v in self.normed.items() if source == value]
             self.values.pop(value, None)
             self.beside.pop(value, None)
             again = self.traits.multiplied  # whose numbers' products go with the calls that they are given to
@@ -117,11 +132,12 @@ class Walk(Joins):
         if number == mixer.first:
             self.mixed = scanned(self.run, mixer, self.values, self.block)
             convolved = next(iter(uses(op)))
-            self.beside[self.block.operations[mixer.last].out] = [self.values[convolved]]
+            self.beside.setdefault(self.block.operations[mixer.last].out, []).append(self.values[convolved])
         if number == mixer.last and self.mixed is not None:
             mixed, self.mixed = self.mixed, None
             mixed = gated_result(self.run, mixer, mixed, self.values[uses(op)[-1]])
-            self.beside[op.out].append(mixed)
+            self.beside[op.out] += [mixed, *self.run.named]
+            self.run.named = []
             self.values[op.out] = cast(mixed, self.width_in)  # as the mixer's input was
 
     def _memory(self, x: Value) -> Value:
@@ -130,7 +146,8 @@ class Walk(Joins):
         rows = self.run.tokens if outside.rows is None else outside.rows
         elements, width = rows * self.arch.hidden_size, outside.width or x.width
         if outside.rows is None:
-            return Value(tape.new(0), elements, width, tape.leaf(0, width, grad=x.node is not None).node)
+            held = elements * width if outside.held and reads_copy(self.block) else 0
+            return Value(tape.new(held), elements, width, tape.leaf(0, width, grad=x.node is not None).node)
         buffer = tape.new(elements * width if outside.held else 0)
         if outside.seen is not None:
             outside.seen.append(buffer.index)
@@ -185,6 +202,8 @@ class Walk(Joins):
                 self.normed.pop((op.source, ""), None)
             return found
         value, made = self.values[op.source], self.plan.made_by.get(op.source)
+        if self._nests(op):
+            return value
         if isinstance(made, Join) and self.plan.kinds[made.out] == "added":
             made = self.plan.made_by[made.sources[0]]
         if not isinstance(made, Apply):
@@ -204,6 +223,10 @@ class Walk(Joins):
             width = self.arch.matrices[op.matrix].d_in
             return norm(self.run, piece(value, self.run.tokens * width), width, self.traits.norm)
         return value
+
+    def _nests(self, op: Apply) -> bool:
+        """Whether a matrix makes what a checkpoint inside of the layer holds, of what an MLP has made."""
+        return self.traits.nested and self.arch.matrices[op.matrix].leaf == NESTED
 
     def _unname(self, source: int) -> None:
         """Forget what is read for the last time before it is activated or dropped: it has no name of its own."""
@@ -268,6 +291,8 @@ class Walk(Joins):
             out = by_buffer(self.run, out)
         if matrix.role == "router":
             self.logits = out
+        if self._nests(op):
+            self.run.inside.append(out.buffer.index)
         if op.forward_only:
             out.node = None
         return out
@@ -289,7 +314,7 @@ class Walk(Joins):
             FLOAT32 if matrix.wide and run.widens else width,
             self.layer in self.trained.whole.biases.get(index, ()), is_shared(self.arch, matrix),
             run.sequences if self.mixer is not None and self.mixer.apart > 1 and matrix.kind == "parameter" else 0,
-            matrix.role == "router", self.traits.flat and matrix.role == "mlp",
+            matrix.role == "router", self.traits.flat and matrix.role == "mlp", index == self.turned,
         )  # fmt: skip
 
     def _linear(self, op: Apply, x: Value, *, clones: bool) -> Value:
@@ -326,12 +351,15 @@ class Walk(Joins):
             traits.ungrouped and n_kv_heads == 1, self._bias(op), traits.sink_scales,
             None if op.bias is None else self.values[op.bias], traits.pieced,
             traits.floored, run.stream if traits.mask_shared else 0, traits.handed, traits.named,
-            not (op.causal or masked or traits.eager), traits.scores_named, traits.lessened, op.chosen or 0,
+            not (op.causal or masked or traits.eager), traits.scores_named, traits.scores_stay, traits.lessened,
+            op.chosen or 0,
         )  # fmt: skip
         for number, value in ((op.q, q), (op.k, k), (op.v, v)):
             self.values[number] = value
         self.outside.keep(run, k, v)
-        return attend(run, q, k, v, shape)
+        mixed = attend(run, q, k, v, shape)
+        self.beside[op.out], run.named = run.named, []
+        return mixed
 
     def _bias(self, op: Attend) -> Shared | None:
         """The bias that attention's scores get: the stack's, or one that this layer makes."""

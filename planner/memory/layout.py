@@ -99,6 +99,11 @@ def uses(op: Operation) -> tuple[int, ...]:
     return (op.source,) if isinstance(op, Keep) else ()
 
 
+def reads_copy(block: Block) -> bool:
+    """Whether a layer reads the embedding's result beside its input."""
+    return any(isinstance(op, Join) and MEMORY in op.sources for op in block.operations)
+
+
 def _kind(
     op: Join,
     made_by: Mapping[int, Operation],

@@ -1,12 +1,16 @@
-"""Embeddings for each layer (Gemma 4's small models): made before the layers, read by all of them.
+"""Embeddings for each layer (Gemma 4's small models): made before the layers, read by all of them; and a copy of the
+embedding's result that some layers read beside their input (Zamba's).
 
-Source: transformers 5.23, models/gemma4/modeling_gemma4.py (Gemma4TextModel.project_per_layer_inputs).
+Source: transformers 5.23, models/gemma4/modeling_gemma4.py (Gemma4TextModel.project_per_layer_inputs),
+models/zamba2/modeling_zamba2.py (Zamba2Model.forward).
 """
 
 from __future__ import annotations
 
 from ..dataclass import dataclass
+from ..schema import Architecture
 from .kinds import KEPT, STREAM, Job
+from .layout import reads_copy
 from .passes import FLOAT32
 from .stretch import Held
 
@@ -29,6 +33,8 @@ NOTHING = PerLayer({}, {}, {})
 def per_layer(job: Job, grad: bool) -> PerLayer:
     """tokens x layers x width: the sum of rows and a normed projection of the embedding. Its norm keeps what it reads
     in float32, and with a trained weight what it makes. `grad`: the embedding's result needs a gradient."""
+    if copied(job.arch):
+        return _copied(job, grad)
     index = next((i for i, m in enumerate(job.arch.matrices) if m.leaf == PROJECTION), None)
     if index is None:
         return NOTHING
@@ -41,3 +47,18 @@ def per_layer(job: Job, grad: bool) -> PerLayer:
         return PerLayer({STREAM: made - kept}, {KEPT: kept}, {})
     normed = values * (FLOAT32 * (2 if run.full else 1))
     return PerLayer({}, {KEPT: kept + normed}, {STREAM: made})
+
+
+def copied(arch: Architecture) -> bool:
+    """Whether layers read the embedding's result beside their input."""
+    return not arch.is_encoder_decoder and any(map(reads_copy, arch.blocks))
+
+
+def _copied(job: Job, grad: bool) -> PerLayer:
+    """A copy, which checkpointed layers keep; its gradient is a view of that of both that the last layer joins."""
+    run, setup = job.run(), job.setup
+    one = run.rows * (job.arch.hidden_size * run.stream)
+    gradient: Held = {STREAM: 2 * one} if grad else {}
+    if setup.checkpointing in ("layer", "selective") and (grad or not setup.reentrant):
+        return PerLayer({}, {KEPT: one}, gradient)
+    return PerLayer({"temporary": one}, {}, gradient)

@@ -6,8 +6,8 @@ from ..schema import Apply, Attend, Images, Product
 from .kinds import KEPT, STREAM, Job, Walked, handed_on
 from .layer import Walk
 from .merged import Entry
+from .opening import first_width
 from .passes import FLOAT32
-from .step import first_width
 from .stretch import Held, Stretch, stretch
 from .tape import Size, add, cast, scale, unary
 

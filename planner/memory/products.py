@@ -10,7 +10,7 @@ from __future__ import annotations
 from ..dataclass import dataclass
 from .elementwise import drop
 from .passes import COPIES, FLOAT32, HALF, Pass
-from .tape import EXPERT_GRADIENTS, Buffer, Gradients, Size, Value, add, cast, scale
+from .tape import EXPERT_GRADIENTS, Buffer, Gradients, Size, Value, add, cast, copy, scale
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Weight:
     """A matrix as a product meets it. `trained`: its gradient is made; `bias` likewise a gradient, which is made too
     where the bias alone is trained (`bias_trained`). `unpacked` bytes
     stand beside the product while it runs, for a weight that is held quantised; the others are `width` bytes a
-    value. A router `routes`. `flat`: it reads a matrix of rows, of which gradients are no views."""
+    value. A router `routes`. `flat`: it reads a matrix of rows, of which gradients are no views. `turned`: what it
+    reads lies in another order of dimensions, so that a product of several sequences keeps a copy."""
 
     d_in: int
     d_out: int
@@ -31,6 +32,7 @@ class Weight:
     copies: Size = 0
     routes: bool = False
     flat: bool = False
+    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
         return _eight_bits(run, x, rows, weight)
     tape = run.tape
     value = cast(x, run.compute) if run.autocast or weight.unpacked else x
+    if weight.turned and weight.trained and run.grad:
+        value = copy(value)
     held = tape.new(weight.unpacked, COPIES) if weight.unpacked else None
     size_in = rows * (weight.d_in * value.width)
     width = run.compute if run.autocast and not weight.unpacked else x.width
@@ -242,18 +246,21 @@ def low_rank(
     """s B A dropout(x)."""
     inner = drop(run, x) if run.dropout and run.drops else x
     inner = _for_product(run, inner, weight)
-    down = trained_linear(run, inner, rows, pair.d_in, pair.rank, again=again, flat=weight.flat)
+    down = trained_linear(
+        run, inner, rows, pair.d_in, pair.rank, again=again, flat=weight.flat, turned=weight.turned
+    )
     return scale(trained_linear(run, down, rows, pair.rank, pair.d_out))
 
 
 def trained_linear(
     run: Pass, x: Value, rows: Size, d_in: Size, d_out: Size, copies: int = 1, *, again: bool = False,
-    flat: bool = False,
+    flat: bool = False, turned: bool = False,
 ) -> Value:  # fmt: skip
     """A trained matrix of an adapter (`copies`: one for each expert): keeps its input, makes its own gradient and
-    then the input's. `again`: the input is not kept but made once more. `flat`: as a weight's."""
+    then the input's. `again`: the input is not kept but made once more. `flat` and `turned` as a weight's."""
     tape = run.tape
     value = run.cast_in(x)
+    value = copy(value) if turned else value
     width = run.compute if run.autocast else value.width
     size_in, parameters = rows * d_in * width, d_in * d_out * copies
     needs, lowers = value.node is not None, width < run.trained or (run.apart and run.autocast)
@@ -285,7 +292,9 @@ def _dora(run: Pass, x: Value, rows: Size, weight: Weight, pair: LowRank, base: 
     tape = run.tape
     inner = drop(run, x) if run.dropout and run.drops else x
     made, weight_there = _for_norm(run, x, weight, pair)
-    down = trained_linear(run, _for_product(run, inner, weight), rows, pair.d_in, pair.rank)
+    down = trained_linear(
+        run, _for_product(run, inner, weight), rows, pair.d_in, pair.rank, turned=weight.turned
+    )
     up = trained_linear(run, down, rows, pair.rank, pair.d_out)
     del down
     if run.dropped:

@@ -3,8 +3,8 @@ hold while they run.
 
 The kernels are those that transformers calls where they are installed: causal_conv1d_fn, selective_scan_fn (Mamba),
 mamba_chunk_scan_combined (Mamba 2) and chunk_gated_delta_rule. Sizes a position follow from the block's widths.
-Neglected: the padding of a last chunk (less than a chunk's part of a sequence), norms of Jamba's time steps, and the
-fused kernels that take the projections in (they keep less, and pass by adapters).
+Neglected: the padding of a last chunk (less than a chunk's part of a sequence), and the fused kernels that take
+the projections in (they keep less, and pass by adapters).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from .tape import Buffer, Gradients, Size, Value, by_tensor, cast, copy, multipl
 
 # Types whose scan's kernel has no rule here: Kimi Delta Attention's (chunk_kda), with a decay for every channel.
 UNRULED_SCANS = frozenset({"kimi_linear"})
+SIDES_NORMED = ("jamba", "falcon_mamba")  # types that norm what makes time steps, B and C, in float32
 SCAN_CHUNK = 2048  # positions between the states that selective_scan keeps
 
 
@@ -31,7 +32,7 @@ class Mixer:
     """A scan in a block. `inside` are its elementwise operations and products, which one kernel runs at `first`;
     `last` joins its result with the gate. Widths: `inner` of the result, `keys` of queries and of keys, `state`
     of a row of a state (a head's keys in the delta rule); `groups` share theirs. `apart`: so many heads, each with a
-    kernel of its own (Zamba)."""
+    kernel of its own (Zamba). `sides_normed`: what makes time steps, B and C is normed in float32."""
 
     kind: Literal["selective", "chunked", "delta"]
     inside: frozenset[int]
@@ -47,6 +48,7 @@ class Mixer:
     keys: int
     normed: bool
     apart: int = 1
+    sides_normed: bool = False
 
 
 @lru_cache(maxsize=512)
@@ -77,8 +79,17 @@ def mixer_of(arch: Architecture, block: Block) -> Mixer | None:
     return Mixer(
         kind, inside, min(inside), last, _apply(block, conv).source, width, inner, heads, state, groups,
         found[0].chunk, (width - inner) // 2, f"{prefix}norm.weight" in {v.name for v in arch.vectors},
-        found[0].apart,
+        found[0].apart, arch.model_type in SIDES_NORMED,
     )  # fmt: skip
+
+
+def read_turned(mixer: Mixer | None, block: Block) -> int:
+    """The number of the matrix that reads what a scan makes with time innermost; -1 where none does."""
+    if mixer is None or mixer.kind != "selective":
+        return -1
+    made = block.operations[mixer.last].out
+    found = [op.matrix for op in block.operations if isinstance(op, Apply) and op.source == made]
+    return found[0] if found else -1
 
 
 def _latest(arch: Architecture, block: Block, before: int) -> int | None:
@@ -127,19 +138,23 @@ def scanned(run: Pass, mixer: Mixer, values: Mapping[int, Value], block: Block) 
     convolved = values[op.sources[0]]
     if run.masked and run.sequences != 1:  # padding is set to 0 again
         convolved = by_tensor(convolved)
+    scan = next(each for each in block.operations[mixer.first :] if isinstance(each, Scan))
     if mixer.apart > 1:
-        return _by_heads(run, mixer, convolved, values[op.sources[-1]], values[mixer.convolution])
+        sides = values[scan.right]
+        return _by_heads(run, mixer, convolved, values[op.sources[-1]], values[mixer.convolution], sides)
     if mixer.kind == "selective":
-        return _selective(run, mixer, convolved, values[op.sources[-1]], values[mixer.convolution])
+        sides = values[scan.right]
+        return _selective(run, mixer, convolved, values[op.sources[-1]], values[mixer.convolution], sides)
     if mixer.kind == "delta":
         strengths = dict.fromkeys((op.sources[-1], uses(block.operations[mixer.first + 1])[-1]))
         return _delta_rule(run, mixer, convolved, [values[number] for number in strengths])
     return _chunked(run, mixer, convolved)
 
 
-def _selective(run: Pass, mixer: Mixer, u: Value, step: Value, projected: Value) -> Value:
+def _selective(run: Pass, mixer: Mixer, u: Value, step: Value, projected: Value, from_u: Value) -> Value:
     """Mamba's scan, gated: keeps u and the gate with time innermost (copies), the time step, the result before the
-    gate, B and C, and a state (two float32 values) every 2,048 positions. Sizes are positions x inner."""
+    gate, B and C, and a state (two float32 values) every 2,048 positions. Sizes are positions x inner. Norms of what
+    was projected `from_u` keep it in float32."""
     tape, width = run.tape, u.width
     size, sides = run.tokens * (mixer.inner * width), run.tokens * (2 * mixer.state * width)
     gate = piece(projected, run.tokens * mixer.inner)
@@ -153,8 +168,14 @@ def _selective(run: Pass, mixer: Mixer, u: Value, step: Value, projected: Value)
         del wide
         return made
 
-    kept = (*copies, step.buffer, states, before)
+    normed = tape.new(from_u.elements * (FLOAT32 * mixer.sides_normed))
+    kept = (*copies, step.buffer, states, before, normed, _rates(run, mixer))
     return tape.apply((u, step, gate), run.tokens * mixer.inner, width, kept, rule)
+
+
+def _rates(run: Pass, mixer: Mixer) -> Buffer:
+    """A, which is made of its logarithm in float32."""
+    return run.tape.new(mixer.inner * (mixer.state * FLOAT32))
 
 
 def _states(run: Pass, mixer: Mixer) -> Buffer:
@@ -163,18 +184,17 @@ def _states(run: Pass, mixer: Mixer) -> Buffer:
     return run.tape.new(chunks * (2 * mixer.inner * mixer.state * FLOAT32))
 
 
-def _by_heads(run: Pass, mixer: Mixer, u: Value, step: Value, projected: Value) -> Value:
-    """Mamba's scan, gated, of one head after another, and their results joined: keeps u and the time step as they
-    are, a copy of the gate with time innermost, the result before the gate and a state every 2,048 positions. The
-    gradients of a head are laid into zeros as large as all heads' before the next one's are added to these.
-
-    Neglected: B and C, which are a few thousandths of u."""
+def _by_heads(run: Pass, mixer: Mixer, u: Value, step: Value, projected: Value, sides: Value) -> Value:
+    """Mamba's scan, gated, of one head after another, and their results joined: keeps u, the time step and what B and
+    C are parts of (`sides`) as they are, a copy of the gate with time innermost, the result before the gate and a
+    state every 2,048 positions. The gradients of a head are laid into zeros as large as all heads' before the next
+    one's are added to these."""
     tape, width = run.tape, u.width
     size = run.tokens * (mixer.inner * width)
     gate = piece(projected, run.tokens * mixer.inner)
     copied, before = tape.new(size), tape.new(size)
     states = _states(run, mixer)
-    heads = tape.new(size)
+    run.named.append(tape.leaf(size, 1, grad=False))  # a list of the heads' results
     share = 1 / mixer.apart
 
     def rule(g: Buffer) -> Gradients:
@@ -186,10 +206,9 @@ def _by_heads(run: Pass, mixer: Mixer, u: Value, step: Value, projected: Value) 
         del others, laid
         return made
 
-    kept = (u.buffer, step.buffer, copied, before, states)
-    out = tape.apply((u, step, gate), run.tokens * mixer.inner, width, kept, rule)
-    del heads
-    return out
+    others = tape.new(sides.bytes * (mixer.apart - 1))
+    kept = (u.buffer, step.buffer, copied, before, states, sides.buffer, others, _rates(run, mixer))
+    return tape.apply((u, step, gate), run.tokens * mixer.inner, width, kept, rule)
 
 
 def _chunked(run: Pass, mixer: Mixer, x: Value) -> Value:

@@ -12,17 +12,19 @@ from ..choices import Method
 from ..dataclass import dataclass, replace
 from ..objective_rules import COMPARED
 from ..schema import Apply, Architecture, Attend, Block
+from ..setup import Setup
 from .back import back_through
 from .cache import passed_out, widened_outputs
 from .course import NOTHING, Course, Place
 from .head import LOGITS, head_stretches, sums_unembedding
 from .kinds import CACHES, Job, Walked, walk_layer
 from .known import maybe_at, remembered
-from .layout import low_ranks
+from .layout import low_ranks, reads_copy
 from .linear import Values
 from .log_probs import of_pairs
-from .passes import CASTS, FLOAT32
-from .per_layer import per_layer
+from .opening import first_width, open_stem
+from .passes import CASTS, Pass
+from .per_layer import copied, per_layer
 from .products import LowRank
 from .rounds import in_rounds
 from .sharding import end_unit, gradients_go, handed_over, in_flat_units, in_one
@@ -33,8 +35,8 @@ from .stretch import Held, at_values, plus
 from .tape import Size
 from .unembedding import Dense, Head
 
+POSITION_BIAS = "relative_attention_bias"
 ENDS = ("head", "stem", "unused", "deepstack", "pooler", "connector")
-POSITIONS = ("wpe", "embed_positions", "position_embeddings", "token_type_embeddings")  # and kinds of tokens
 
 
 def stacks(arch: Architecture) -> list[tuple[str, int, Block]]:
@@ -127,23 +129,19 @@ def walked_layers(job: Job, grad: bool) -> Layers:
     )  # fmt: skip
 
 
-def first_width(job: Job) -> int:
-    """Bytes a value of what comes into the first layer; 0 for the embedding's own. Under autocast a norm widens
-    it, and a convolution that makes patches narrows them where nothing is added; a projection of patches that is held
-    in whole numbers leaves them in float32, as the pixels are."""
-    if job.traits.wide_stem and 0 in job.unpacked and job.setup.quantize != "fp8":  # the tower's first matrix
-        return FLOAT32
-    if job.traits.narrow_stem and job.run().autocast:
-        return job.run().compute
-    return FLOAT32 if job.traits.stem_norm and job.run().autocast else 0
-
-
 def masks(job: Job) -> Size:
     """Bytes of the masks of tokens that a model makes before its layers: one for each window, of every pair of
     positions; of each sequence where tokens are hidden. Eager attention adds them to its scores, in their type and
     for every sequence; to SDPA it gives truth values, where it gives any. Where all tokens see all it makes none
-    (transformers 5.23, masking_utils.py, create_bidirectional_mask), or but one of a value a token."""
+    (transformers 5.23, masking_utils.py, create_bidirectional_mask), or but one of a value a token. Beside them
+    MPNet's biases by position, which are there for every sequence while layers run."""
     setup, run = job.setup, job.run()
+    found = () if job.arch.is_encoder_decoder else job.arch.matrices
+    biases: Size = sum(m.d_out * run.norms for m in found if m.leaf == POSITION_BIAS)
+    return biases * run.pairs + _masks(job, setup, run)
+
+
+def _masks(job: Job, setup: Setup, run: Pass) -> Size:
     if run.kernel == "flash" and not job.traits.no_flash:
         return 0
     eager = run.kernel == "eager" or job.traits.eager
@@ -156,6 +154,13 @@ def masks(job: Job) -> Size:
         if eager or given or seen or (window is not None and window <= run.reach):
             total += one * (setup.sequences if run.masked or eager or seen else 1)
     return total
+
+
+def adders(arch: Architecture) -> frozenset[str]:
+    """The layers that read a copy of the embedding's result, whose gradient and those of the matrices that they share
+    are added up; none where there is no copy."""
+    found = stacks(arch) if copied(arch) else []
+    return frozenset(f"{name} layer {layer}" for name, layer, block in found if reads_copy(block))
 
 
 class Seen(Protocol):
@@ -183,7 +188,8 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0, tower: Seen | Non
     stem = stem_of(job)
     tower = tower if stage.stem else None
     seen = tower is not None and tower.grad
-    layers = walked_layers(job, stem.trains or job.setup.needs_input_grads or seen)
+    opening = open_stem(job, stem)
+    layers = walked_layers(job, opening.grad or seen)
     kinds = layers.kinds
     last = kinds[layers.order[-1][1]] if layers.order else None
     grad = last.grad if last else stem.trains
@@ -194,14 +200,15 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0, tower: Seen | Non
             going.hold(kinds[kind].forward.change, stage.in_flight - 1)
     if stem.forward is not None and stage.stem:
         going.go("forward", "embedding", stem.forward)
-    named = _named_of_stem(job, stem)
-    going.hold(named)
+    if opening.forward is not None and stage.stem:
+        going.go("forward", "embedding", opening.forward)
+    going.hold(opening.named)
     if tower:
         tower.see(going)
     kept = masks(job)
     going.hold({"temporary": kept})
     if stage.stem:
-        going.hold({"activations": _kept_of_stem(job, stem)})
+        going.hold({"activations": opening.kept})
     going.hold({CASTS: shared_casts(job.arch, job.setup)})
     beside = per_layer(job, stem.trains or job.setup.needs_input_grads)
     going.hold(beside.held)
@@ -212,7 +219,7 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0, tower: Seen | Non
         going.go_through(
             "forward", [[(where, kinds[kind].forward) for where, kind in each] for each in rounds], 2
         )
-    going.hold(plus(named, handed), -1)
+    going.hold(plus(opening.named, handed), -1)
     going.hold(beside.held, -1)
     if tower:
         going.hold(tower.beside, -1)
@@ -220,57 +227,19 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0, tower: Seen | Non
         going.hold({"temporary": kept}, -1)
     if stage.head:
         pass_head(job, going, grad, last.width if last else 0)
-    going.hold({"gradients": shared_gradients(job.arch, job.setup)})
-    back_through(going, stretches, kinds, 1 if handed_over(job.setup) else 2, beside.gradient)
+    shared = shared_gradients(job.arch, job.setup)
+    added = plus(beside.gradient, {"gradients": shared}) if shared else beside.gradient
+    back_through(going, stretches, kinds, 1 if handed_over(job.setup) else 2, added, adders(job.arch))
     going.hold(beside.kept, -1)
     going.hold(beside.gradient, -1)
     if tower:
         tower.see_back(going)
+    if opening.backward is not None and stage.stem:
+        going.go_whole("backward", "embedding", opening.backward)
     if stem.trains and stage.stem:
         going.go_whole("backward", "embedding", stem.backward)
     going.end()
     return going
-
-
-def _named_of_stem(job: Job, stem: Stem) -> Held:
-    """What has a name while layers run forward: the embedding's result, unless a checkpoint keeps it as the first
-    layer's input."""
-    setup = job.setup
-    graph = stem.trains or setup.needs_input_grads or not setup.reentrant  # else a checkpoint keeps nothing
-    same = job.traits.stem_module or not _altered(job)
-    keeps = graph and same and setup.checkpointing in ("layer", "selective")
-    return {**stem.held, "temporary": 0} if keeps else stem.held
-
-
-def _placed(arch: Architecture) -> bool:
-    """Whether rows of another table are added to the embedding's."""
-    return any(m.role == "other" and m.name.endswith(POSITIONS) for m in arch.matrices)
-
-
-def _altered(job: Job) -> bool:
-    """Whether something is done to the embedding's result before the first layer."""
-    return _placed(job.arch) or job.traits.stem_norm or job.traits.dropped_stem or job.arch.images is not None
-
-
-def _kept_of_stem(job: Job, stem: Stem) -> Size:
-    """Bytes that stay of the way from the embedding to the first layer where its result needs a gradient: that result
-    itself as a leaf whose gradient is asked for, unless it is what the first layer keeps; what a norm reads; the mask
-    of dropout."""
-    setup, traits, one = job.setup, job.traits, stem.held["temporary"]
-    if not (stem.trains or setup.needs_input_grads):
-        return 0
-    placed = _placed(job.arch)
-    altered = _altered(job) or traits.scaled_outside
-    leaf = not stem.trains and (altered or setup.checkpointing == "layer-offload")
-    kept: Size = one if leaf else 0
-    run = job.run()
-    if traits.stem_norm and traits.norm == "rms-bare" and run.stream < FLOAT32:  # which keeps a wide copy
-        kept = kept + run.rows * job.arch.hidden_size * FLOAT32
-    elif traits.stem_norm and (placed or stem.trains):
-        kept = kept + one
-    if traits.dropped_stem:
-        kept = kept + run.rows * job.arch.hidden_size
-    return kept
 
 
 def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = True) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from ..dataclass import dataclass
 from ..schema import Architecture
+from .alike import ALIKE
 from .dropouts import switched_on
 
 
@@ -40,11 +41,13 @@ class Traits:
         `sink_scales`: it weights what attention puts out. `lessened`: scores are made less their maximum, and those
         of windows have such a sink beside them.
     `handed`: layers hand on eager attention's probabilities; `named`: scores keep a name until these are made,
-        `scores_named`: until attention is done.
+        `scores_named`: until attention is done, and where they are `named` too the former as well; `scores_stay`:
+        until its last product is.
     `caches`: the decoder fills a cache of keys and values while it is trained; `cached_before`: until transformers
         4.50 though layers were checkpointed.
 
-    MLP and experts: `activation` where the config names none. `fused` says how a fused projection is taken apart:
+    MLP and experts: `activation` where the config names none. `late_gate`: a gate is made behind what it gates, and
+        multiplied by a number. `fused` says how a fused projection is taken apart:
     "slice" (each piece's gradient is laid into zeros) or "split" (they are joined once).
     `router`: "softmax" or "sigmoid" scores of all experts, or a softmax over the "chosen" alone; `wide_router`: their
         weights stay in float32, and so do the results that they weight. `float_router`: it reads the stream in
@@ -54,6 +57,8 @@ class Traits:
     Names: what attention adds has one until the layer ends (`attention_named`, "made" or "dropped": with its
         dropout), and so has the normed stream that it read (`norm_named`). `mlp_inline`: an MLP is no module, whose
         result takes the name of what it read.
+    `nested`: a part of a layer is checkpointed once more inside of it, by a call that holds what the layer's matrix
+        of the name NESTED made for it.
     The stream: `scaled_embedding`, `scaled_residual`: multipliers on it; `scaled_outside`: the first is none of the
         embedding module's, whose result a hook makes a leaf. `wide_residual`: its sums are in float32.
         `weighed_stream`: they weigh it by a trained vector. `multiplied`: roles whose matrices read the normed
@@ -83,6 +88,7 @@ class Traits:
     rotary: str = "half"
     rotary_share: float = 1.0
     activation: str = "silu"
+    late_gate: bool = False
     fused: Literal["slice", "split"] = "split"
     dropout: bool = False
     dropped: bool = False
@@ -114,6 +120,7 @@ class Traits:
     handed: bool = False
     named: bool = False
     scores_named: bool = False
+    scores_stay: bool = False
     eager: bool = False
     no_flash: bool = False
     mask_given: bool = False
@@ -140,9 +147,11 @@ class Traits:
     mlp_inline: bool = False
     scaled_outside: bool = False
     flat: bool = False
+    nested: bool = False
     multiplied: tuple[str, ...] = ()
 
 
+NESTED = "linear"
 LLAMA = Traits()
 GRANITE = Traits(scaled_embedding=True, scaled_outside=True, scaled_residual=True, logits="scaled")
 GEMMA = Traits(norm="gemma", qk_norm="gemma", activation="gelu_pytorch_tanh", scaled_embedding=True)
@@ -168,6 +177,7 @@ TRAITS: dict[str, Traits] = {
     "gemma4_text": replace(GEMMA, after=True, logits="capped", v_norm=True, routed_norms=True),
     "phi3": replace(LLAMA, rotary="partial", fused="slice"),
     "granite": GRANITE,
+    "minicpm3": replace(LLAMA, scaled_embedding=True, scaled_residual=True),
     "olmo": replace(LLAMA, norm="layer32", rotary="half32"),
     "olmo2": replace(LLAMA, norm="rms-late", qk_norm="rms-late", before=False, after=True, rotary="half32"),
     "exaone4": replace(LLAMA, before=False, after=True),
@@ -211,7 +221,9 @@ TRAITS: dict[str, Traits] = {
     ),
     "mpt": replace(HANDING, narrow_before=True, eager=True, no_flash=True, wide_bias=True),
     "gpt_neo": replace(HANDING, activation="gelu_new", eager=True, no_flash=True, wide_scores=True),
-    "gpt_neox_japanese": replace(LEGACY, rotary="partial", eager=True, no_flash=True, narrow=True),
+    "gpt_neox_japanese": replace(
+        LEGACY, rotary="partial", eager=True, no_flash=True, narrow=True, named=True, scores_named=True
+    ),
     "persimmon": replace(LEGACY, rotary="partial", rotary_share=0.5, activation="relu2"),
     "jais2": replace(LEGACY, rotary="half", activation="relu2"),
     "biogpt": replace(LEGACY, scaled_embedding=True, narrow=True, mlp_inline=True),
@@ -254,7 +266,8 @@ TRAITS: dict[str, Traits] = {
     "bitnet": replace(LLAMA, activation="relu2", inner_norms=True),
     "albert": replace(BERT, activation="gelu_new"),
     "layoutlm": replace(BERT, narrow=False),
-    "mpnet": replace(BERT, eager=True, no_flash=True, handed=True, scores_named=True),
+    "mpnet": replace(BERT, eager=True, no_flash=True, handed=True, scores_stay=True),
+    "rembert": replace(BERT, eager=True, no_flash=True, handed=True, scores_named=True),
     "roformer": replace(BERT, eager=True, no_flash=True, handed=True, scores_named=True, rotary="half"),
     "distilbert": replace(BERT, dropped_by_mlp=True),
     "nomic_bert": replace(BERT, rotary="half", activation="silu", attention_named="made"),
@@ -262,12 +275,19 @@ TRAITS: dict[str, Traits] = {
     "mllama": replace(LLAMA, no_flash=True),
     "helium": replace(LLAMA, norm="rms-late"),
     "falcon_h1": replace(
-        LLAMA, multiplied=("attention", "state_space"), scaled_residual=True, attention_named="dropped"
+        LLAMA,
+        multiplied=("attention", "state_space"),
+        scaled_residual=True,
+        attention_named="dropped",
+        scaled_embedding=True,
+        scaled_outside=True,
+        late_gate=True,
     ),
+    "nemotron": replace(LEGACY, rotary="partial", rotary_share=0.5, activation="relu2"),
     "nemotron_h": replace(LLAMA, norm="rms-late"),
     "granite_swa": replace(GRANITE, eager=True, sink_scales=True),
     "doge": replace(LLAMA, no_flash=True, weighed_stream=True),
-    "zamba": replace(LLAMA, rotary="none", activation="gelu"),
+    "zamba": replace(LLAMA, rotary="none", activation="gelu", nested=True),
     "afmoe": replace(
         LLAMA, norm="rms-late", qk_norm="rms-late", after=True, router="sigmoid", wide_router=True
     ),
@@ -289,64 +309,6 @@ TRAITS: dict[str, Traits] = {
     "pixtral_vision": replace(LLAMA, mask_given=True, mask_shared=True),
     "qwen2_5_vl_vision": replace(LLAMA, rotary="half32", pieced=True, narrow_stem=True),
 }
-ALIKE = {
-    "olmo3": "olmo2",
-    "olmo_hybrid": "olmo2",
-    "mt5": "t5",
-    "gpt-sw3": "gpt2",
-    "codegen": "gptj",
-    "bert-generation": "bert",
-    "falcon_mamba": "mamba",
-    "mamba2": "mamba",
-    "plbart": "bart",
-    "marian": "bart",
-    "blenderbot-small": "bart",
-    "pegasus": "mbart",
-    "blenderbot": "mbart",
-    "m2m_100": "whisper",
-    "gemma3": "gemma3_text",
-    "gemma4": "gemma4_text",
-    "cohere2": "cohere",
-    "kimi_k2": "deepseek_v3",
-    "kimi_k25": "deepseek_v3",
-    "glm4_moe_lite": "deepseek_v3",
-    "glm_moe_dsa": "deepseek_v32",
-    "solar_open": "glm4_moe",
-    "qwen3_5": "qwen3_next",
-    "qwen3_5_text": "qwen3_next",
-    "qwen3_5_moe": "qwen3_next",
-    "qwen3_5_moe_text": "qwen3_next",
-    "llama4": "llama4_text",
-    "chatglm": "glm",
-    "granitemoehybrid": "granitemoe",
-    "granitemoeshared": "granitemoe",
-    "granitemoe_swa": "granite_swa",
-    "flex_olmo": "olmo2",
-    "paligemma": "gemma",
-    "aya_vision": "cohere",
-    "cohere2_vision": "cohere",
-    "glm4v": "glm4",
-    "glm46v": "glm4",
-    "glm4v_moe": "glm4_moe",
-    "axk1": "deepseek_v3",
-    "fuyu": "persimmon",
-    "mllama_text_model": "mllama",
-    "rembert": "mpnet",
-    "cohere_compass_text": "cohere",
-    "cohere2_moe": "cohere",
-    "dots1": "deepseek_v3",
-    "exaone_moe": "deepseek_v3",
-    "hy_v3": "deepseek_v3",
-    "kimi_linear": "deepseek_v3",
-    "zamba2": "zamba",
-    "modernbert-decoder": "modernbert",
-    **dict.fromkeys(
-        "roberta xlm-roberta camembert data2vec-text ernie roc_bert electra".split(),
-        "bert",
-    ),
-}
-
-
 # Types whose layers hold what no rule covers, with what that is.
 UNRULED = {
     "bigbird_pegasus": "block-sparse attention",
@@ -357,8 +319,8 @@ UNRULED = {
 # Dropout that trainers of preferences switch off is what is a module. Kinds whose attention asks one for its rate,
 # and kinds that drop what their layers add by a function, which stays.
 ATTENTION_BY_MODULE = frozenset(
-    "bert distilbert roberta-prelayernorm xlm-roberta-xl megatron-bert mpnet roformer gpt2 gptj gpt_neo bloom falcon "
-    "gpt_neox_japanese".split()
+    "bert distilbert roberta-prelayernorm xlm-roberta-xl megatron-bert mpnet rembert roformer gpt2 gptj gpt_neo "
+    "bloom falcon gpt_neox_japanese".split()
 )
 BY_FUNCTION = frozenset("opt biogpt xglm bloom falcon seed_oss starcoder2 gpt_neox_japanese".split())
 

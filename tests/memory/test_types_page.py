@@ -68,7 +68,10 @@ MENDED = (
     ("t5", "full"), ("t5", "LoRA, eager"), ("mt5", "LoRA, autocast"), ("umt5", "LoRA, all kept"), ("umt5", "QLoRA"),
     ("roformer", "full"), ("megatron-bert", "QLoRA"), ("mamba", "full"), ("mamba", "LoRA, autocast"),
     ("opt", "LoRA, autocast"), ("biogpt", "LoRA, autocast"), ("roberta-prelayernorm", "LoRA"), ("mamba2", "QLoRA"),
-    ("laguna", "LoRA, all kept"), ("mistral4", "LoRA"),
+    ("laguna", "LoRA, all kept"), ("mistral4", "LoRA"), ("roc_bert", "QLoRA"), ("electra", "LoRA, autocast"),
+    ("rembert", "LoRA"), ("minicpm3", "LoRA, flash"), ("doge", "LoRA, autocast"), ("falcon_h1", "QLoRA"),
+    ("nemotron", "QLoRA"), ("nemotron_h", "LoRA, all kept"), ("zamba2", "full"), ("falcon_mamba", "LoRA, all kept"),
+    ("mpnet", "LoRA, all kept"), ("blenderbot-small", "LoRA, autocast"), ("exaone4", "LoRA, autocast"),
 )  # fmt: skip
 
 
