@@ -68,7 +68,8 @@ class Setup:
         kept apart by lengths under flash attention, by a mask otherwise).
     `lengths_vary`: batches differ in length (`seq_len` is the longest): the allocator keeps blocks of many sizes, but
         for `expandable_segments`, mapped where they are wanted (PYTORCH_ALLOC_CONF).
-    `checkpointing`: layers run again in the backward pass; `reentrant`: by torch's older way.
+    `checkpointing`: layers run again in the backward pass; `reentrant`: by torch's older way; `offload_buffers`: as
+        many hidden states as stand on the GPU all along for what is brought back (Unsloth's).
     `input_grads`: the embedding's output needs a gradient, as HF has it with checkpointing; None follows that.
     `attention_kernel`: who computes attention; `kernels`: whose elementwise code runs, which decides what is kept.
     `quantised_inputs_kept`: products with a quantised matrix keep what they read, as bitsandbytes' 4-bit ones did
@@ -128,6 +129,7 @@ class Setup:
     optimizer: Optimizer = "adamw"
     checkpointing: Checkpointing = "none"
     reentrant: bool = False
+    offload_buffers: int = 0
     attention_kernel: AttentionKernel = "sdpa"
     micro_batch: int = 1
     seq_len: int = 2048
@@ -386,13 +388,10 @@ def _check_together(setup: Setup) -> None:
     if setup.method == "qlora" and setup.quantize == "none":
         raise InputError("quantize", "none", "nf4, nf4-double, int8 or fp8 for qlora", "Or take method lora.")
     if setup.method == "full" and setup.quantize != "none":
-        raise InputError(
-            "quantize", setup.quantize, "none for full fine-tuning: quantised weights are frozen"
-        )
+        raise InputError("quantize", setup.quantize, "none for full fine-tuning: what is quantised is frozen")
     if setup.gpus > 1 and setup.data_parallel > 1 and setup.sharding == "none":
-        raise InputError(
-            "sharding", "none", f"ddp, zero1, zero2, zero3, fsdp or fsdp-hybrid on {setup.gpus} GPUs"
-        )
+        known = "ddp, zero1, zero2, zero3, fsdp or fsdp-hybrid"
+        raise InputError("sharding", "none", f"{known} on {setup.gpus} GPUs")
     if setup.autocast and setup.precision == "fp32":
         raise InputError("autocast", True, "a 16-bit precision, or precision autocast for float32 weights")
     if setup.optimizer_in_backward and setup.accumulation > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from planner import estimate
 from planner.adapter import AdapterSpec, adapt
 from planner.errors import InputError
 from planner.estimator import load
+from planner.memory import estimate_memory
 from planner.running import running
 from planner.trainers import find
 
@@ -233,3 +235,19 @@ def test_accelerates_context_parallelism_gathers_keys_and_values() -> None:
     ):  # fmt: skip
         plain = {**RUN, "method": "lora", "trainer": trainer, "gpus": 4, "batch": 4, "sharding": sharding}
         assert running(LLAMA, plain).setup.keys_gathered == gathers, (trainer, sharding)
+
+
+def test_unsloth_s_buffers_for_what_comes_back() -> None:
+    """32,768 tokens of 4,096 values in 16 bits are 256 MiB: at the loss two buffers and the last layer's input, which
+    stays (one buffer before May 2026); while a layer runs again it has one of the buffers."""
+    options = {"method": "qlora", "rank": 8, "seq_len": 32768, "trainer": "unsloth"}
+    run = running(LLAMA, options)
+    for buffers, at_loss, at_layer in ((2, 3, 1), (1, 2, 0)):
+        with_them = estimate_memory(run.arch, replace(run.setup, offload_buffers=buffers), run.pairs)
+        without = estimate_memory(run.arch, replace(run.setup, offload_buffers=0), run.pairs)
+        pairs = zip(with_them.moments, without.moments, strict=True)
+        more = {a.phase: a.bytes - b.bytes for a, b in pairs if a.where == b.where}
+        assert more["loss"] == at_loss * 2**28 and more["backward"] == at_layer * 2**28
+    names = {"unsloth": 2, "unsloth-2026-08": 2, "unsloth-2025-09": 1, "unsloth-2025": 1, "unsloth-2024": 0}
+    asked = {"method": "qlora", "rank": 8}
+    assert {n: running(LLAMA, {**asked, "trainer": n}).setup.offload_buffers for n in names} == names

@@ -182,6 +182,16 @@ class Seen(Protocol):
         """Pass it backward."""
 
 
+def _away(job: Job) -> Held:
+    """A hidden state where offloaded ones come back through buffers that stay: until the way back begins there is one
+    for each of these and that of the last layer, which is not offloaded; then the layer that runs again has one."""
+    setup = job.setup
+    if not setup.offload_buffers or setup.checkpointing != "layer-offload":
+        return {}
+    run = job.run()
+    return {"activations": run.rows * (job.arch.hidden_size * run.stream)}
+
+
 def course(job: Job, base: Held, stage: Stage, unit: Size = 0, tower: Seen | None = None) -> Course:
     """The forward and backward pass of one micro-step of a stage over what is held throughout (`base`); `unit` is
     what a gathered layer takes, 0 where none is. Images pass their `tower` first."""
@@ -195,6 +205,8 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0, tower: Seen | Non
     grad = last.grad if last else stem.trains
     stretches = in_rounds(layers.order[stage.first : stage.end])
     going = Course(base, job, unit)
+    away = _away(job)
+    going.hold(away, (job.setup.offload_buffers + 1) * bool(away))
     if stage.in_flight > 1:
         for _, kind in layers.order[stage.first : stage.end]:
             going.hold(kinds[kind].forward.change, stage.in_flight - 1)
@@ -227,6 +239,7 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0, tower: Seen | Non
         going.hold({"temporary": kept}, -1)
     if stage.head:
         pass_head(job, going, grad, last.width if last else 0)
+    going.hold(away, -2)
     shared = shared_gradients(job.arch, job.setup)
     added = plus(beside.gradient, {"gradients": shared}) if shared else beside.gradient
     back_through(going, stretches, kinds, 1 if handed_over(job.setup) else 2, added, adders(job.arch))
