@@ -329,7 +329,7 @@ def _embedding(adapted: Iterable[Adapted], positions: int, tally: Tally) -> bool
     stream starts with a gradient."""
     found = False
     for item in adapted:
-        if item.matrix.kind == "embedding" and item.matrix.role not in ("vision", "audio"):
+        if item.matrix.kind == "embedding" and item.matrix.runs:
             found = True
             for pair in item.pairs:
                 up = positions * pair.rank * pair.d_out

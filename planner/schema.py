@@ -96,6 +96,12 @@ class Matrix:
         return self.name.rsplit(".", 1)[-1]
 
     @property
+    def runs(self) -> bool:
+        """Whether tokens pass the module of this name: where encoder and decoder share a table they pass modules of
+        the stacks' own (transformers' T5Stack, BartEncoder and their kin), so that pairs beside it meet nothing."""
+        return self.leaf != "shared" and self.role not in ("vision", "audio")
+
+    @property
     def copies(self) -> int:
         """How many layers hold this matrix."""
         return len(self.layers)

@@ -21,13 +21,15 @@ class Shape:
     Which kernels it has: `eager`: no SDPA; `no_flash`: no flash attention; `single`: keys of one head that SDPA is
         not told to share; `pieced`: but under flash attention it runs in pieces, whose results are joined, and whose
         gradients are.
+    Keys: of so many `rows` of another stack, None: of the queries' own positions.
     Scores: `masked`: a mask is given as a tensor; `mask_width`: bytes a value of one that all layers share and that
         is added as it is, 0 of truth values. `open`: all see all, and no mask is added.
         `capped`: they pass through tanh (for which transformers 5 has no
         SDPA). `wide`: queries and keys are multiplied in float32. `bias`: one by position is added, `wide_bias`: one
         in float32. `decay`: a value for each key of each head, made in the layer, is added, by which each query
         meets `chosen` keys where there are more. `floored`: masked scores are raised to their type's least number.
-    Softmax: `narrow`: it runs in the values' own type. `sinks`: a score for each head stands beside the others, and
+    Softmax: `narrow`: it runs in the values' own type, in float32 under autocast, whose result is `lowered`, or
+        dropped and handed on as it is. `sinks`: a score for each head stands beside the others, and
         the softmax is told its type, which autocast leaves; so it is of `lessened` scores, which are made less their
         maximum (and have a sink or not). `sink_scales`: the result is weighted by how much of the
         scores a head's sink leaves. `dropped`: probabilities pass through dropout. `handed`: the layer hands them
@@ -64,6 +66,8 @@ class Shape:
     scores_stay: bool = False
     lessened: bool = False
     chosen: int = 0
+    rows: Size | None = None
+    lowered: bool = False
 
     @property
     def grouped(self) -> bool:
@@ -171,6 +175,11 @@ def _math(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     return cast(contiguous(mixed), v.width)
 
 
+def _keys(run: Pass, shape: Shape) -> Size:
+    """Positions of keys and values."""
+    return run.tokens if shape.rows is None else shape.rows
+
+
 def _repeated(run: Pass, x: Value, shape: Shape, d_head: int, *, copies: bool = False) -> Value:
     """Keys or values copied for every query head; the gradient is summed over the copies. A single head is not copied
     but looked at several times, unless a product `copies` what does not lie as it needs it, as with several
@@ -178,7 +187,12 @@ def _repeated(run: Pass, x: Value, shape: Shape, d_head: int, *, copies: bool = 
     tape, size = run.tape, x.bytes
     single = x.buffer if shape.n_kv_heads == 1 and not copies else None
     return tape.apply(
-        (x,), run.tokens * (shape.n_heads * d_head), x.width, (), lambda g: (tape.new(size),), out=single
+        (x,),
+        _keys(run, shape) * (shape.n_heads * d_head),
+        x.width,
+        (),
+        lambda g: (tape.new(size),),
+        out=single,
     )
 
 
@@ -272,8 +286,8 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     spread = shape.grouped and not shape.single  # else the second product copies values by itself
     if spread:
         v = _repeated(run, v, shape, shape.d_v, copies=copies)
-    elif not shape.grouped and v.elements != run.tokens * (shape.n_heads * shape.d_v):
-        v = piece(v, run.tokens * (shape.n_heads * shape.d_v))
+    elif not shape.grouped and v.elements != _keys(run, shape) * (shape.n_heads * shape.d_v):
+        v = piece(v, _keys(run, shape) * (shape.n_heads * shape.d_v))
     pairs, width = shape.pairs * shape.n_heads, v.width
     if shape.wide:
         q, k = cast(q, FLOAT32), cast(k, FLOAT32)
@@ -309,13 +323,13 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     wide = weights if at_once else cast(weights, FLOAT32)
     chances = softmax(run.tape, wide, weights.width if narrows else FLOAT32)
     del wide
-    narrow = cast(chances, width)
+    narrow = chances if _left_wide(shape) else cast(chances, width)
     bound = _bound(run, shape, weights, chances, scores)
     del chances, weights, scores  # whose name is bound until the softmax and its cast are done
     if shape.dropped and run.drops:
-        dropped = drop(run, narrow)
-        narrow = dropped
-        del dropped
+        narrow = drop(run, narrow)
+    if _left_wide(shape) and narrow.width > width:
+        run.returned.append(narrow)
     if shape.handed:
         run.handed.append(narrow)
     if not spread:
@@ -325,6 +339,11 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     if share is not None:
         mixed = scaled_by(run, mixed, share)
     return view(contiguous(mixed), clones=False)
+
+
+def _left_wide(shape: Shape) -> bool:
+    """Whether what the softmax makes is dropped and handed on as it is, and autocast alone lowers it."""
+    return shape.narrow and not (shape.sinks or shape.lessened or shape.lowered)
 
 
 def _bound(

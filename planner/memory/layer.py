@@ -351,14 +351,18 @@ class Walk(Joins):
             traits.ungrouped and n_kv_heads == 1, self._bias(op), traits.sink_scales,
             None if op.bias is None else self.values[op.bias], traits.pieced,
             traits.floored, run.stream if traits.mask_shared else 0, traits.handed, traits.named,
-            not (op.causal or masked or traits.eager), traits.scores_named, traits.scores_stay, traits.lessened,
-            op.chosen or 0,
+            not (op.causal or masked), traits.scores_named, traits.scores_stay, traits.lessened,
+            op.chosen or 0, self.outside.rows if op.memory else None, traits.lowered,
         )  # fmt: skip
         for number, value in ((op.q, q), (op.k, k), (op.v, v)):
             self.values[number] = value
         self.outside.keep(run, k, v)
         mixed = attend(run, q, k, v, shape)
-        self.beside[op.out], run.named = run.named, []
+        if traits.mlp_inline:  # the layer's own code, until it ends
+            self.bound += run.returned
+        else:
+            run.named += run.returned
+        self.beside[op.out], run.named, run.returned = run.named, [], []
         return mixed
 
     def _bias(self, op: Attend) -> Shared | None:

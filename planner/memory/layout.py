@@ -122,6 +122,8 @@ def _kind(
         return "mixed" if "router" in roles else "residual"
     if any(kinds.get(source) == "weighted" for source in op.sources):
         return "sum"  # routed experts' results and what stands beside them
+    if any(_widens(made_by.get(source), kinds) for source in op.sources):
+        return "added"
     if len(roles) == 1:
         return "norm"
     if roles == ["state_space"] * 3:  # queries, keys and values of linear attention, for one convolution
@@ -136,6 +138,11 @@ def _kind(
     if roles[0] == "attend":
         return "output-gate"
     return "keys" if set(roles) == {"attention"} and op.out in keys else "mixed"
+
+
+def _widens(op: Operation | None, kinds: Mapping[int, JoinKind]) -> bool:
+    """Whether a matrix reads what routed experts make, as out of a latent space (Nemotron 3)."""
+    return isinstance(op, Apply) and kinds.get(op.source) == "weighted"
 
 
 def _lasting(block: Block) -> dict[int, tuple[int, ...]]:

@@ -37,9 +37,9 @@ class Pass:
 
     Whose code runs: `kernel` attention's, `kernels` elementwise; under `autocast` products choose their type, and
     `casts` are the weights that it lowered. `handed`: what a layer hands on beside its result; `named`: what
-    attention's code has names for until the product behind it is done; `inside`: numbers of buffers that a checkpoint
-    inside of a checkpointed layer holds. `masked`: attention
-    gets a mask as a tensor. `dropout`: what pairs read is dropped; `dropped`: there is a module for it, whose rate
+    attention's code has names for until the product behind it is done, `returned` what the layer's has; `inside`:
+    numbers of buffers that a checkpoint inside of a checkpointed layer holds. `masked`: attention gets a mask as a
+    tensor. `dropout`: what pairs read is dropped; `dropped`: there is a module for it, whose rate
     may be 0. `int8`: quantised weights are multiplied in 8 bits; `bitsandbytes`: it holds them; `inputs_kept`: their
     products keep what they `read`, which stays until the graph goes (`reads_all`: also where the pass makes no
     gradients, but the library's makes a graph that a checkpoint empties of all else); `before` are the buffers that
@@ -98,6 +98,7 @@ class Pass:
     casts: list[Buffer] = field(default_factory=list)
     handed: list[Value] = field(default_factory=list)
     named: list[Value] = field(default_factory=list)
+    returned: list[Value] = field(default_factory=list)
     inside: list[int] = field(default_factory=list)
     read: list[Buffer] = field(default_factory=list)
     reads_all: bool = False

@@ -316,11 +316,12 @@ def _for_norm(run: Pass, x: Value, weight: Weight, pair: LowRank) -> tuple[list[
     tape, parameters = run.tape, weight.d_in * weight.d_out
     compute, apart = run.compute if run.autocast else x.width, _reads_apart(run, weight)
     lowers = compute != x.width or (apart and run.autocast)
-    eye = tape.new(weight.d_in * (weight.d_in * x.width), COPIES)
+    named = eye = tape.new(weight.d_in * (weight.d_in * x.width), COPIES)
     if lowers:
         eye = tape.new(weight.d_in * (weight.d_in * compute), COPIES)
     down = tape.new(weight.d_in * pair.rank * compute, COPIES)
     product = tape.new(parameters * compute, COPIES)
+    del named  # the identity, until its product with both is made
     if lowers:
         product = tape.new(parameters * x.width, COPIES)
     copy = tape.new(weight.unpacked, COPIES) if weight.unpacked else None

@@ -332,9 +332,9 @@ def table_trained(job: Job) -> bool:
 
 
 def table_pairs(job: Job) -> tuple[LowRank, ...]:
-    """Pairs beside the token table."""
+    """Pairs beside the token table, where its module runs."""
     every, matrices = job.trained.pairs.items(), job.arch.matrices
-    found = [items for index, items in every if matrices[index].role == "embedding"]
+    found = [items for index, items in every if matrices[index].role == "embedding" and matrices[index].runs]
     return tuple(pair for items in found for item in items for pair in low_ranks(item))
 
 

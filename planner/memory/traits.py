@@ -32,7 +32,7 @@ class Traits:
     `eager`: transformers has no SDPA path for it; `no_flash`: no path for flash attention.
     `mask_given`: SDPA is given a mask even where all tokens are seen; `mask_shared`: one in the hidden states' type,
         made once and added to scores. `ungrouped`: keys of a single head, which no fused kernel takes. `narrow`: the
-        eager softmax runs in the values' type.
+        eager softmax runs in the values' type, and what autocast makes of it is `lowered` before it is dropped.
     `wide_scores`: queries meet keys in float32; `wide_bias`: scores become float32 by a bias that is. `capped_scores`
         pass through tanh. `floored`: masked ones are raised to their type's least number, and a float16 softmax
         widens. `biased`: each head adds a bias for every pair of positions.
@@ -127,6 +127,7 @@ class Traits:
     mask_shared: bool = False
     ungrouped: bool = False
     narrow: bool = False
+    lowered: bool = False
     router: Literal["softmax", "sigmoid", "chosen"] = "softmax"
     wide_router: bool = False
     float_router: bool = False
@@ -197,7 +198,12 @@ TRAITS: dict[str, Traits] = {
         norm_named=True,
     ),
     "gpt2": replace(
-        LEGACY, narrow_before=True, activation="gelu_new", narrow=True, attention_named="dropped"
+        LEGACY,
+        narrow_before=True,
+        activation="gelu_new",
+        narrow=True,
+        attention_named="dropped",
+        lowered=True,
     ),
     "openai-gpt": replace(
         LEGACY, before=False, post=True, activation="gelu_new", narrow=True, eager=True, no_flash=True
@@ -217,12 +223,26 @@ TRAITS: dict[str, Traits] = {
         HANDING, stem_norm=True, narrow_before=True, activation="bloom", eager=True, no_flash=True
     ),
     "falcon": replace(
-        HANDING, narrow_before=True, rotary="half", narrow=True, mask_given=True, ungrouped=True, named=True
+        HANDING,
+        narrow_before=True,
+        rotary="half",
+        narrow=True,
+        mask_given=True,
+        ungrouped=True,
+        named=True,
+        lowered=True,
     ),
     "mpt": replace(HANDING, narrow_before=True, eager=True, no_flash=True, wide_bias=True),
     "gpt_neo": replace(HANDING, activation="gelu_new", eager=True, no_flash=True, wide_scores=True),
     "gpt_neox_japanese": replace(
-        LEGACY, rotary="partial", eager=True, no_flash=True, narrow=True, named=True, scores_named=True
+        LEGACY,
+        rotary="partial",
+        eager=True,
+        no_flash=True,
+        narrow=True,
+        named=True,
+        scores_named=True,
+        lowered=True,
     ),
     "persimmon": replace(LEGACY, rotary="partial", rotary_share=0.5, activation="relu2"),
     "jais2": replace(LEGACY, rotary="half", activation="relu2"),

@@ -192,7 +192,7 @@ def _kept_biases(side: Side, job: Job, *, looked_up: bool = False) -> Size:
     if setup.checkpointing == "layer-offload":  # a leaf whose gradient is asked for stays
         return sum(bias.bytes for bias in found if bias.grad and not bias.turned)
     total: Size = 0 if setup.checkpointing == "layer" else sum(bias.kept for bias in found)
-    fused = setup.attention_kernel != "eager" and side.grad and setup.packing == "full"
+    fused = setup.attention_kernel != "eager" and side.grad and not job.run().masked
     for bias in found:
         if setup.checkpointing == "layer" or (fused and not bias.turned):
             total = total + bias.bytes

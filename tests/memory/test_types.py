@@ -43,6 +43,17 @@ MBART = {
     "decoder_attention_heads": 8, "encoder_ffn_dim": 1408, "decoder_ffn_dim": 1408, "dropout": 0.0,
     "decoder_start_token_id": 1,
 }  # fmt: skip
+NEMOTRON_3 = {
+    **EXPERTS, "model_type": "nemotron_h", "moe_latent_size": 256, "n_routed_experts": 8, "n_shared_experts": 1,
+    "moe_shared_expert_intermediate_size": 512, "layers_block_type": ["moe", "full_attention"] * 2,
+    "num_hidden_layers": 4, "n_group": 1, "topk_group": 1,
+}  # fmt: skip
+BIOGPT = {"model_type": "biogpt", "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+WHISPER = {
+    **MBART, "model_type": "whisper", "max_source_positions": 1500, "max_target_positions": 512, "num_mel_bins": 80,
+    "num_key_value_heads": 8,
+    "tie_word_embeddings": True,
+}  # fmt: skip
 ALBERT = {"model_type": "albert", "embedding_size": 128}
 FULL, AUTOCAST = {"method": "full"}, {"precision": "autocast"}
 WITHIN = {"zamba, all": 0.04, "deepseek v3.2": 0.025}  # peaks that small tensors make; others within 1.5%
@@ -80,6 +91,20 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         "OlmoHybridForCausalLM",
         {"model_type": "olmo_hybrid", "layer_types": ["linear_attention"] * 3 + ["full_attention"]},
         {},
+    ),
+    "a matrix before the layers": ("RoCBertForMaskedLM", {"model_type": "roc_bert"}, {"checkpointing": "layer"}),
+    "values padded for flash": (
+        "MiniCPM3ForCausalLM",
+        {"model_type": "minicpm3", **LATENT, "num_key_value_heads": 8},
+        {"attention_kernel": "flash", "checkpointing": "layer"},
+    ),
+    "nemotron 3": ("NemotronHForCausalLM", NEMOTRON_3, {"checkpointing": "none"}),
+    "zamba, checkpoints inside": ("ZambaForCausalLM", ZAMBA, {"checkpointing": "layer"}),
+    "biogpt, dropped in float32": (
+        "BioGptForCausalLM", BIOGPT, {"attention_kernel": "eager", "precision": "autocast", "checkpointing": "layer"},
+    ),
+    "whisper, keys of another length": (
+        "WhisperForConditionalGeneration", WHISPER, {**FULL, "attention_kernel": "eager", "checkpointing": "none"},
     ),
     "mbart in float16": ("MBartForConditionalGeneration", MBART, {"precision": "fp16"}),
     "reference beside 4 bits": (
@@ -125,3 +150,29 @@ def test_a_clamped_encoder_runs_its_last_product_again_in_float16() -> None:
         assert counted == simulate_step(config, spec, setup, arch=arch).total_flops
         found.add(counted)
     assert len(found) == 2
+
+
+def test_pairs_beside_a_table_that_two_stacks_share_meet_nothing() -> None:
+    """transformers' stacks look tokens up by modules of their own: the first layers' inputs need no gradient, and no
+    FLOP is of the pair."""
+    from planner.simulate.core import simulate_step
+
+    config = {
+        **USUAL,
+        **MBART,
+        "tie_word_embeddings": True,
+        "architectures": ["MBartForConditionalGeneration"],
+    }
+    arch = build(config)
+    setup = Setup(method="lora", micro_batch=2, seq_len=256, attention_kernel="eager")
+    found = []
+    for layers in (("mlp",), ("mlp", "embedding")):
+        spec = AdapterSpec(rank=8, layers=layers)
+        pairs, simulated = adapt(arch, spec), simulate_step(config, spec, setup, arch=arch)
+        found.append(flops.flops(step_tally(arch, setup, pairs, batch=2)))
+        assert found[-1] == simulated.total_flops
+        ours = (
+            estimate_memory(arch, setup, pairs, NOTHING_WHOLE).allocated_bytes - WORKSPACES * WORKSPACE_BYTES
+        )
+        assert ours == pytest.approx(simulated.peak.bytes, rel=0.005)
+    assert found[0] == found[1]
