@@ -11,7 +11,8 @@ SEQUENCES: dict[str, int] = {"dpo": 2, "orpo": 2}
 COMPARED = ("dpo", "kto")  # objectives that hold what is trained against a reference inside the step
 # Of preferences a loss keeps each label's log-probability: of logits in tiles, or of all of them, by one kernel, a
 # sequence at a time, or together in float32; or it is Megatron's, which hands on each token's loss.
-OF_PREFERENCES = ("tiled", "fused", "by-sequence", "full", "wide-fused")
+OF_PREFERENCES = ("tiled", "fused", "by-sequence", "by-sequence-copied", "full", "full-freed", "wide-fused")
+OF_THESE_ALONE = ("by-sequence", "by-sequence-copied", "full-freed")
 # Of completions: of their logits in tiles, of all of theirs by one kernel or operation by operation, or of those of
 # prompts too, divided and by one kernel that works in place (verl).
 OF_COMPLETIONS = ("tiled", "fused", "by-sequence", "scaled-fused")
@@ -30,7 +31,7 @@ def check_objective(setup: Any) -> None:
     """Raise InputError for what an objective excludes, naming the field."""
     _check_completions(setup)
     if setup.objective == "sft":
-        if setup.loss == "by-sequence":
+        if setup.loss in OF_THESE_ALONE:
             raise InputError(
                 "loss", setup.loss, "another with objective sft", "It is of preferences and GRPO."
             )
@@ -40,7 +41,8 @@ def check_objective(setup: Any) -> None:
         others = ", full that of LLaMA-Factory, wide-fused Megatron-Core's"
         if setup.objective == "grpo":
             others = ", scaled-fused verl's"
-        told = f"Tiled is TRL's from 1.15 on, fused that of 1.14, by-sequence that before{others}."
+        before = "by-sequence that before (-copied: 0.29 to 1.5)"
+        told = f"Tiled is TRL's from 1.15 on, fused that of 1.14, {before}{others}."
         raise InputError("loss", setup.loss, f"{_listed(known)} with objective {setup.objective}", told)
     if setup.objective == "orpo" and setup.loss != "full":
         raise InputError("loss", setup.loss, "full with objective orpo", "Its tokens' own loss wants logits.")

@@ -32,7 +32,7 @@ SETUP_FIELDS = tuple(Setup.__dataclass_fields__)
 # When a group of fields applies, in the order in which they are laid over each other.
 GROUPS = (
     "setup", "lora", "qlora", "full", "fsdp", "zero", "zero3", "ddp", "alone-full", "fsdp-full", "zero-full",
-    "fsdp-qlora", "zero-qlora", "checkpointed", "grpo", "preferences",
+    "fsdp-qlora", "zero-qlora", "checkpointed", "grpo", "preferences", "kto",
 )  # fmt: skip
 BESIDE = (
     "name", "title", "aliases", "metric", "notes", "advice", "claim", "experts_quantised", "sharded_alone", "general",
@@ -340,8 +340,10 @@ def for_objective(objective: str, name: str | None) -> Mapping[str, Any]:
     """Fields of a set-up that learns from completions, or from pairs and answers that were judged, by the trainer of
     that name; empty where it says nothing."""
     trainer = find(name or PLAIN)
-    group = "grpo" if objective == "grpo" else "preferences"
-    return {} if trainer is None or objective == "orpo" else trainer.groups.get(group, {})
+    if trainer is None or objective == "orpo":
+        return {}
+    found = trainer.groups.get("grpo" if objective == "grpo" else "preferences", {})
+    return {**found, **trainer.groups.get("kto", {})} if objective == "kto" else found
 
 
 def sharded_alone(given: Mapping[str, Any]) -> bool:

@@ -291,7 +291,7 @@ def test_adam_is_fused_by_itself_on_torch_2_8() -> None:
 @pytest.mark.parametrize(
     ("trainer", "loss", "reference"),
     [
-        ("trl-0.13", "by-sequence", "base"),  # of 0.14 and 0.15, whose beta is 0.04
+        ("trl-0.15", "by-sequence", "base"),  # of 0.14 and 0.15, whose beta is 0.04
         ("trl-0.21", "by-sequence", "none"),
         ("ms-swift", "by-sequence", "base"),
         ("ms-swift-3.2", "by-sequence", "base"),

@@ -288,9 +288,7 @@ SIXTEENTH: dict[int, str] = {
     983: "what was offloaded is not told: states in the host's memory would be 45 GB less",
     984: "micro-batch, recomputation and optimizer are cut off in what could be read",
 }  # fmt: skip
-SEVENTEENTH: dict[int, str] = {
-    1005: "lengths of pairs were guessed as 600 tokens; with the cap of 1,024 0.86",
-}  # fmt: skip
+SEVENTEENTH: dict[int, str] = {}
 STEPPED = (
     "as much as weights, gradients, states and the logits that are held come to in the optimizer's step, {} GB; with "
     "gradients that stay a step has 2.08 GiB more on its way, by the repository's own other probe too"

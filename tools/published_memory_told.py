@@ -154,8 +154,9 @@ FSDP 1's one unit of the whole model (row 946, 0.71) is an option too (`--fsdp-u
 own runs of it; that run's loop has autocast over float32 units, which is taken as FSDP's mixed precision.
 Read and not mended: Qwen3.5 27B by
 ms-swift on Megatron at 128K and 262K tokens (rows 956 and 957, 2.4 and 2.6): the profile's loss takes ten bytes a
-logit, what was measured has room for three. DPO by TRL 0.12 on a laptop (rows 941 and 943): of what is allocated 1.07
-and 1.08, of what is reserved 1.2. GRPO by TRL 0.24 on an AMD card (rows 932 to 934, 0.78 to 0.93, lengths open) and
+logit, what was measured has room for three. DPO by TRL 0.12 on a laptop (rows 940 to 943), 1.07
+to 1.23, is 0.99 to 1.06 since: that version lets go of its logits before the reference runs (`full-freed`). GRPO by
+TRL 0.24 on an AMD card (rows 932 to 934, 0.78 to 0.93, lengths open) and
 by Unsloth (row 935, 0.47).
 """
 SIXTEENTH = """\
@@ -201,8 +202,8 @@ of that sort (1001, 0.47) is 1.01, and one of the sixteenth set that says torch 
 2024 it asks for them in a way that is read: four rows of the eleventh set (800 to 803, 0.83 to 1.55) are 0.81 to
 1.02.
 Read and not mended: a 4-bit model with pairs that TRL 0.21 prepares a second time, which freezes them (row 993,
-1.12): without their gradients and states 0.94. DPO of lengths that were guessed (row 1005, 0.72; with the cap of
-1,024 tokens 0.86).
+1.12): without their gradients and states 0.94. DPO of lengths that were guessed (row 1005, 0.72; by its own
+version of TRL, which copies logits, 0.78, and with the cap of 1,024 tokens 0.96).
 """
 SETS = {
     "eighth": Gathering(

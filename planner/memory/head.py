@@ -200,7 +200,7 @@ def _transformed(run: Pass, x: Value, head: Head, dense: Dense) -> Value:
 def _of_chances(run: Pass, given: list[Value], head: Head, traits: Traits, loss: str) -> Value:
     """A loss of log-probabilities that has all logits: of completions, or of whole sequences. Trainers make it of
     what a model has returned, whose hidden states are gone by then: they are taken out of `given`."""
-    if loss == "full":
+    if loss.startswith("full"):
         return gathered(run, unembed(run, given.pop(), head, traits, run.tokens), head.vocab)
     if loss in ("wide-fused", "scaled-fused"):
         return cross_entropy(run, unembed(run, given.pop(), head, traits, run.tokens), loss)

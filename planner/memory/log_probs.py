@@ -255,14 +255,20 @@ def of_pairs(run: Pass, setup: Setup, vocab: int, *, widened: bool) -> tuple[Siz
     (LLaMA-Factory's float32 ones, and 16-bit ones that TRL folds a sequence at a time; what one kernel or a float32
     sum folds is kept itself), and what TRL before 1.15 has besides when it logs what it made: the reference's logits,
     and a copy of all but the last positions, of which entropies are taken (before 0.27 of half of them, as where one
-    kernel has made the entropies). `widened`: the model makes its logits float32."""
+    kernel has made the entropies). From 0.29 to 1.5 log-probabilities were of a copy of all but the last positions,
+    of both models ("copied"); 0.12 and 0.13 let go of all logits before the reference ran ("full-freed"). `widened`:
+    the model makes its logits float32."""
     if setup.loss == "full":
         return run.tokens * (vocab * FLOAT32), 0
-    if setup.loss not in ("by-sequence", "fused"):
+    if setup.loss not in ("by-sequence", "by-sequence-copied", "fused"):
         return 0, 0
     rows, fused, wide = labelled(run), setup.loss == "fused", run.autocast or widened
     width = vocab * (FLOAT32 if wide else run.norms)
     named = 0 if fused or width == vocab * FLOAT32 else run.tokens * width
-    copied = rows / 2 if fused else rows + 3 * min(rows, ENTROPY_ROWS)
     compared = run.tokens if setup.reference_inside else 0
+    if setup.loss == "by-sequence-copied":
+        beside = run.tokens if width == vocab * FLOAT32 else run.tokens + rows
+        both = run.tokens + rows if setup.reference_inside else 0
+        return beside * width, (both + 3 * min(rows, ENTROPY_ROWS)) * width
+    copied = rows / 2 if fused else rows + 3 * min(rows, ENTROPY_ROWS)
     return named, (compared + copied) * width

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..choices import PAST_PAIRS
 from ..errors import InputError
+from ..objective_rules import OF_THESE_ALONE
 from ..setup import Setup
 from .pieces import BY_PIECES, by_pieces
 
@@ -127,7 +128,7 @@ class _Through(nn.Module):  # type: ignore[misc]
 def choose_loss(model: Any, setup: Setup, *, narrow_before: bool = False) -> None:
     """Give a causal language model the loss asked for. `narrow_before`: before transformers 4.50 this model's code
     left its logits in their own type. Raises InputError where it cannot take it."""
-    if setup.loss in ("full", "tiled", "by-sequence"):
+    if setup.loss in ("full", "tiled", *OF_THESE_ALONE):
         return
     if getattr(model.config, "is_encoder_decoder", False):
         raise InputError("loss", setup.loss, "full: an encoder with a decoder computes its own loss")

@@ -162,9 +162,11 @@ class Preferences:
     def _log(self, held: list[Any]) -> None:
         """What TRL before 1.15 logs of pairs, while the reference's output has a name too: entropies of all but the
         last positions, which are copied to lie together, or where one kernel made these, means of half the logits."""
-        if self.setup.objective == "grpo" or self.setup.loss not in ("by-sequence", "fused"):
+        loss = self.setup.loss
+        if self.setup.objective == "grpo" or not (loss.startswith("by-sequence") or loss == "fused"):
             return
-        part = held[0].detach()[:, :-1]
+        part = held[0].detach()
+        part = part if loss == "by-sequence-copied" else part[:, :-1]
         if self.setup.loss == "fused":
             part[: (part.shape[0] + 1) // 2].clone()
             return
@@ -174,7 +176,7 @@ class Preferences:
         """Log-probabilities of all labels, and what the loss holds beside them."""
         if self.setup.loss == "tiled":
             return self._tiled(batch)
-        return self._gathered(batch) if self.setup.loss == "full" else self._by_sequence(batch)
+        return self._gathered(batch) if self.setup.loss.startswith("full") else self._by_sequence(batch)
 
     def _tiled(self, batch: dict[str, Any]) -> tuple[Any, ...]:
         found = self.base.base_model(**batch)
@@ -205,7 +207,7 @@ class Preferences:
         logits = self.base(**batch).logits.to(torch.float32)
         labels = batch["input_ids"][:, 1:].clone()
         taken = torch.gather(_log_softmax(logits[:, :-1]), 2, labels.unsqueeze(2)).squeeze(2)
-        return taken, logits
+        return (taken, logits) if self.setup.loss == "full" else (taken,)
 
     def _by_sequence(self, batch: dict[str, Any]) -> tuple[Any, ...]:
         scored, sampled = (
@@ -216,6 +218,7 @@ class Preferences:
         made = made.to(torch.float32) if self.kernels.autocast else made
         labels = batch["input_ids"][:, -scored:]
         part = made[:, :-1]
+        part = part.contiguous() if self.setup.loss == "by-sequence-copied" else part
         part = part[:, -scored:] if sampled else part
         if self.setup.loss == "fused":
             return _Fused.apply(part), made
@@ -230,6 +233,8 @@ class Preferences:
             )
         if sampled:
             _entropies(cooled.detach())
+        if self.setup.loss == "by-sequence-copied":
+            return found, part, made
         return (found,) if sampled else (found, made)  # held by a name while a reference runs
 
     @contextmanager

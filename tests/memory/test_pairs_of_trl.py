@@ -1,0 +1,59 @@
+"""DPO and KTO by TRL's versions, against what their own trainers allocated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from planner.adapter import AdapterSpec, adapt
+from planner.architecture.build import build
+from planner.memory import estimate_memory
+from planner.memory.peak import WORKSPACE_BYTES, WORKSPACES
+from planner.running import running
+from planner.setup import Setup
+from planner.simulate.core import simulate_step
+
+VOCAB = 50_000
+TINY: dict[str, Any] = {
+    "model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "vocab_size": VOCAB, "hidden_size": 64,
+    "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+    "tie_word_embeddings": False, "max_position_embeddings": 512,
+}  # fmt: skip
+# Bytes a logit at the most beyond what is held throughout, by torch's profiler, of DPOTrainer and KTOTrainer on a
+# CPU with bf16=True: two prompts of 128 tokens with answers of 128, padded, LoRA, transformers of then.
+RUN: dict[str, dict[str, float]] = {
+    "trl-0.13": {"dpo": 16.04, "kto": 23.95}, "trl-0.15": {"dpo": 12.08, "kto": 20.01},
+    "trl-0.24": {"dpo": 12.08, "kto": 16.02}, "trl-1.5": {"dpo": 17.49, "kto": 16.02},
+    "trl-1.12": {"dpo": 13.52, "kto": 15.02},
+}  # fmt: skip
+# What is known to be missing: other answers' logits of KTO before 0.15, and entropies that 0.24 does not take.
+APART = {("trl-0.13", "kto"): 0.18, ("trl-0.15", "dpo"): 0.13, ("trl-0.24", "dpo"): 0.13, ("trl-0.24", "kto"): 0.08,
+         ("trl-1.5", "kto"): 0.08}  # fmt: skip
+
+
+@pytest.mark.parametrize("trainer", RUN)
+@pytest.mark.parametrize("objective", ["dpo", "kto"])
+def test_what_its_own_trainers_allocated(trainer: str, objective: str) -> None:
+    options = {
+        "trainer": trainer, "method": "lora", "precision": "bf16", "objective": objective, "batch": 2, "seq_len": 256,
+        "rank": 4, "targets": "q_proj,v_proj", "checkpointing": "none", "packing": "padded",
+    }  # fmt: skip
+    logits = 2 * 256 * VOCAB * (2 if objective == "dpo" else 1)
+    moments = running(TINY, options).memory().moments
+    held = max(moment.parts()["logits"] + moment.parts()["activations"] for moment in moments) / logits
+    assert held == pytest.approx(RUN[trainer][objective], rel=APART.get((trainer, objective), 0.02))
+
+
+@pytest.mark.parametrize("loss", ["full-freed", "by-sequence-copied"])
+@pytest.mark.parametrize("reference", ["base", "precomputed"])
+@pytest.mark.parametrize("autocast", [True, False])
+def test_a_simulated_step_takes_as_much(loss: str, reference: str, autocast: bool) -> None:
+    spec, arch = AdapterSpec(rank=4, layers=("attention",)), build(TINY)
+    setup = Setup(
+        precision="bf16", autocast=autocast, outputs_widened=autocast, attention_kernel="sdpa", micro_batch=2,
+        seq_len=256, objective="dpo", loss=loss, reference=reference, packing="padded",  # type: ignore[arg-type]
+    )  # fmt: skip
+    seen = simulate_step(TINY, spec, setup, block_bytes=1).peak.bytes
+    found = max(moment.bytes for moment in estimate_memory(arch, setup, adapt(arch, spec)).moments)
+    assert found - WORKSPACES * WORKSPACE_BYTES == pytest.approx(seen, rel=0.002)
