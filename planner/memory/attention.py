@@ -83,6 +83,10 @@ def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
         v = _repeated(run, v, shape, shape.d_v, copies=True)
         shape = replace(shape, n_kv_heads=shape.n_heads)
     if run.autocast and run.kernel != "eager" and not shape.eager:
+        if v.width > run.compute and v.elements != _keys(run, shape) * (shape.n_kv_heads * shape.d_v):
+            v = piece(
+                v, _keys(run, shape) * (shape.n_kv_heads * shape.d_v)
+            )  # of what made keys' plain parts too
         q, k, v = run.cast_in(q), run.cast_in(k), run.cast_in(v)
     kernel = "sdpa" if run.kernel == "flash" and shape.no_flash else run.kernel
     if shape.pieced and kernel != "flash":

@@ -76,6 +76,11 @@ def _in_wide(logits: Value, copies: int = 2) -> Value:
     `copies` alone the maximum is taken off in place, 2 + 4 (d98e8a64dd of 2026, the same file,
     calculate_predicted_logits)."""
     tape, size, narrow = logits.tape, logits.elements * FLOAT32, logits.bytes
+    if logits.width == FLOAT32:  # which is its own float32 copy, and so its gradient
+        if copies == 1:
+            return _in_place(logits)
+        kept = tape.new(size)
+        return tape.apply((logits,), 0, FLOAT32, (kept,), lambda g: (kept,))
     wide = tape.new(size * (copies - 1))
     found = tape.apply((logits,), 0, FLOAT32, (tape.new(size),), lambda g: (tape.new(narrow),))
     del wide
@@ -138,7 +143,8 @@ def head_stretches(
     del x
     inner = whole(run, normed)
     del normed
-    if head.dense:
+    named = None if run.preference else inner  # by the model's code, until it returns
+    if head.dense and loss != "tiled":  # which meets the hidden states with the unembedding itself
         inner = _transformed(run, inner, head, head.dense)
     elif head.d_in:
         made = Weight(head.hidden, head.d_in, run.full, width=run.whole if run.full else run.norms)
@@ -155,6 +161,7 @@ def head_stretches(
         final, bound = _split(run, inner, head, traits, loss, chunk)
     else:
         logits = unembed(run, inner, head, traits, run.tokens)
+        inner = named or inner  # what was made of the hidden states for the product alone
         narrow = traits.narrow_loss or loss == "shifted-narrow"
         narrow = narrow or (traits.narrow_before and loss.startswith("shifted"))
         if loss in ("shifted", "shifted-fused") and not narrow:
@@ -165,12 +172,14 @@ def head_stretches(
         width = FLOAT32 if run.outputs_widened else logits.width
         bound = [logits.buffer] if run.outputs_held and _in_loss(run, loss) else None
         del logits
-    del inner
+    del inner, named
     run.casts.clear()
     _label_new(run, start, len(tape.sizes))
     label_kept(tape, "activations")
     label_kept(tape, LOGITS, CASTS)  # a lowered unembedding waits for the hidden states' gradient
     forward = stretch(tape, 0, len(tape.events))
+    if not head.vocab:  # one token of a sample alone is read of it
+        forward.change = {}
     node = final.node
     del final
     if node is None:

@@ -139,13 +139,18 @@ def course_of_two(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
     rows, width = decoder.outside.rows, decoder.outside.width
     memory: Size = (rows or 0) * (job.arch.hidden_size * width)
     keeps = any(walked.keeps_memory for _, walked in decoder.layers)
+    masks = _masks(job, "encoder"), _masks(job, "decoder")
+    late = job.setup.checkpointing in (
+        "none",
+        "layer-offload",
+    )  # layers do not keep what they are called with
+    going.hold(masks[0])
     _forward(going, encoder, mine[0], job)
+    going.hold(masks[0], -1 if late else 0)
     going.hold({KEPT if keeps else "temporary": memory})
-    mask = _causal_mask(job)
-    going.hold(mask)
+    going.hold(masks[1])
     _forward(going, decoder, mine[1], job)
-    if job.setup.checkpointing in ("none", "layer-offload"):
-        going.hold(mask, -1)
+    going.hold(masks[1], -1 if late else 0)
     if stage.head:
         last = decoder.layers[-1][1]
         pass_head(job, going, last.grad, last.width, has_end_norm(job.arch, "decoder"))
@@ -154,29 +159,37 @@ def course_of_two(job: Job, base: Held, stage: Stage, unit: Size = 0) -> Course:
     shared = {"stream": memory} if encoder.exit.grad else {}
     if decoder.layers[-1:] != mine[1][-1:]:  # a later stage has made its gradient
         going.hold(shared)
-    if job.setup.checkpointing == "layer-offload":  # which every layer brings back
-        going.hold(mask)
+    brought = job.setup.checkpointing == "layer-offload"  # by every layer
+    going.hold(masks[1], 1 if brought else 0)
     _backward(going, decoder, mine[1], job)
-    if job.setup.checkpointing != "none":  # layers keep what they are called with
-        going.hold(mask, -1)
+    going.hold(masks[1], -1 if job.setup.checkpointing != "none" else 0)
     _table(going, decoder, job)
     if keeps:
         going.hold({KEPT: memory}, -1)
     going.hold(shared, -1)
     if encoder.exit.backward is not None:
         going.go("backward", "encoder end", encoder.exit.backward)
+    going.hold(masks[0], 1 if brought else 0)
     _backward(going, encoder, mine[0], job)
+    going.hold(masks[0], -1 if job.setup.checkpointing != "none" else 0)
     if stage.stem:
         _table(going, encoder, job)
     return going
 
 
-def _causal_mask(job: Job) -> Held:
-    """Bytes of the mask that eager attention of a decoder adds to its scores, for every sequence."""
-    setup = job.setup
-    if not (setup.attention_kernel == "eager" or job.traits.eager):
+def _masks(job: Job, stack: str) -> Held:
+    """Bytes of the masks that a stack's layers are called with, for every sequence: eager attention adds its own to
+    scores, a decoder's to see no later positions always; fused kernels are given truth values. Padding hides tokens
+    of the encoder, from its own layers and from the decoder's."""
+    setup, run = job.setup, job.run()
+    if setup.attention_kernel == "flash" and not job.traits.no_flash:
         return {}
-    return {"temporary": setup.sequences * setup.seq_len**2 * job.run().norms}
+    eager = setup.attention_kernel == "eager" or job.traits.eager
+    pairs = setup.sequences * setup.seq_len**2
+    causal = pairs * run.norms if eager and stack == "decoder" else 0
+    hidden = run.masked and fixed_length(job.arch, "encoder") is None
+    found = causal + (pairs * (run.norms if eager else 1) if hidden else 0)
+    return {"temporary": found} if found else {}
 
 
 def _biases(side: Side) -> list[Bias]:

@@ -98,6 +98,21 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"model_type": "minicpm3", **LATENT, "num_key_value_heads": 8},
         {"attention_kernel": "flash", "checkpointing": "layer"},
     ),
+    "values of a latent under autocast": (
+        "YoutuForCausalLM",
+        {"model_type": "youtu", **LATENT, "num_key_value_heads": 8},
+        {"precision": "autocast"},
+    ),
+    "t5, masks under checkpoints": (
+        "T5ForConditionalGeneration",
+        {"model_type": "t5", "d_model": 512, "d_ff": 1408, "d_kv": 64, "num_layers": 4, "num_heads": 8},
+        {"packing": "padded", "checkpointing": "layer", "micro_batch": 8},
+    ),
+    "a head that tiles pass by": (
+        "RobertaForCausalLM",
+        {"model_type": "roberta", "is_decoder": True},
+        {"objective": "grpo", "generation": "server", "loss": "tiled", "reference": "none", "prompt_tokens": 128},
+    ),
     "nemotron 3": ("NemotronHForCausalLM", NEMOTRON_3, {"checkpointing": "none"}),
     "zamba, checkpoints inside": ("ZambaForCausalLM", ZAMBA, {"checkpointing": "layer"}),
     "biogpt, dropped in float32": (
