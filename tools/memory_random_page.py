@@ -154,10 +154,10 @@ out of Nemotron 3's latent space is added, not kept (3 %); the identity of DoRA'
 autocast, where BERT's and BART's kin drop probabilities in float32 (BioGPT, 4 %).
 
 What seed 53 showed, mended since: Megatron's loss of logits that are float32 already makes one copy less (13 %); a
-classifier of sequences keeps no hidden states (2 %); while logits are scored what BERT's kin made for the product
-alone is gone, and the last layer's result is not (an evaluation, 1 %). Beside it: T5's layers keep masks of padding
-under checkpoints (2 %), values of a latent are lowered without what keys were made of (Youtu, 2 %), TRL's tiled loss
-passes by a head's dense matrix (1 %).
+classifier of sequences keeps hidden states only where a trained matrix reads one of them (2 %); while logits are
+scored what BERT's kin made for the product alone is gone, and the last layer's result is not (an evaluation, 1 %).
+Beside it: T5's layers keep masks of padding under checkpoints (2 %), values of a latent are lowered without what keys
+were made of (Youtu, 2 %), TRL's tiled loss passes by a head's dense matrix (1 %).
 
 What is known to remain: T5 with reentrant checkpoints that are offloaded, under autocast (3 %), Zamba where a head's
 width contradicts the others of its config (3 %) and with checkpointing offloaded (2 %), Apertus beside 4 bits with

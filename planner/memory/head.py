@@ -10,7 +10,7 @@ from .log_probs import by_entries, by_sequence, completions, gathered, labelled,
 from .passes import CASTS, FLOAT32, Pass
 from .products import Weight, adapted, linear, whole
 from .stretch import Held, Stretch, label_kept, plus, stretch
-from .tape import Buffer, Gradients, Size, Value, beside, cast, copy, piece, scale, unary
+from .tape import Buffer, Gradients, Node, Size, Value, beside, cast, copy, piece, scale, unary
 from .traits import Traits
 from .unembedding import Dense, Head
 
@@ -144,11 +144,7 @@ def head_stretches(
     inner = whole(run, normed)
     del normed
     named = None if run.preference else inner  # by the model's code, until it returns
-    if head.dense and loss != "tiled":  # which meets the hidden states with the unembedding itself
-        inner = _transformed(run, inner, head, head.dense)
-    elif head.d_in:
-        made = Weight(head.hidden, head.d_in, run.full, width=run.whole if run.full else run.norms)
-        inner = linear(run, inner, run.tokens, made)
+    inner = _read(run, inner, head, loss)
     start, bound, width = len(tape.sizes), None, held_width(run, loss, narrow=traits.narrow_before)
     if not head.vocab:
         final = inner
@@ -178,8 +174,8 @@ def head_stretches(
     label_kept(tape, "activations")
     label_kept(tape, LOGITS, CASTS)  # a lowered unembedding waits for the hidden states' gradient
     forward = stretch(tape, 0, len(tape.events))
-    if not head.vocab:  # one token of a sample alone is read of it
-        forward.change = {}
+    if not head.vocab and not head.keeps:
+        forward.change = plus(forward.change, {"activations": final.bytes}, -1)
     node = final.node
     del final
     if node is None:
@@ -187,15 +183,32 @@ def head_stretches(
     held: Held = {LOGITS: run.tokens * (head.vocab * width)}
     if run.outputs_held and head.vocab and not loss.startswith(_NONE_HELD) and bound is None:
         forward.change = plus(forward.change, held)
-    begin, first = len(tape.events), len(tape.sizes)
-    gradient = [tape.new(0)]
-    leaves = tape.backward(node, gradient)
-    _label_new(run, first, len(tape.sizes))
+    nodes = [node]
     del node
-    leaves.clear()
-    backward = stretch(tape, begin, len(tape.events))
+    backward = _way_back(run, nodes)
     del bound
     return forward, backward
+
+
+def _way_back(run: Pass, nodes: list[Node]) -> Stretch:
+    """From the loss to the last layer's result."""
+    tape = run.tape
+    begin, first = len(tape.events), len(tape.sizes)
+    leaves = tape.backward(nodes.pop(), [tape.new(0)])
+    _label_new(run, first, len(tape.sizes))
+    leaves.clear()
+    return stretch(tape, begin, len(tape.events))
+
+
+def _read(run: Pass, x: Value, head: Head, loss: str) -> Value:
+    """What the unembedding reads, where a matrix makes that of the hidden states; TRL's tiled loss meets these with
+    the unembedding itself."""
+    if head.dense:
+        return x if loss == "tiled" else _transformed(run, x, head, head.dense)
+    if not head.d_in:
+        return x
+    made = Weight(head.hidden, head.d_in, run.full, width=run.whole if run.full else run.norms)
+    return linear(run, x, run.tokens, made)
 
 
 def _transformed(run: Pass, x: Value, head: Head, dense: Dense) -> Value:

@@ -360,13 +360,26 @@ def head_of(job: Job) -> Head:
     arch, split = job.arch, job.setup.tensor_parallel
     *before, index = head_matrices(arch) or (-1,)
     if index < 0:
-        return Head(arch.hidden_size, 0)
+        return Head(arch.hidden_size, 0, keeps=_keeps_tokens(job))
     matrix, item = arch.matrices[index], job.trained.of(index, 0)
     return Head(
         arch.hidden_size, -(-matrix.d_out // split), _is_trained(job, index), low_ranks(item) if item else (),
         job.unpacked.get(index, 0), d_in=0 if matrix.d_in == arch.hidden_size else matrix.d_in,
         dense=_dense(job, before[0]) if before else None,
     )  # fmt: skip
+
+
+def _keeps_tokens(job: Job) -> bool:
+    """Whether all hidden states stay though a classifier of sequences reads one token of them: where a trained matrix
+    meets that as a view, and not dropped before, as RoBERTa's kind does. PEFT trains each whose name ends with
+    "classifier"."""
+    if not str(job.arch.class_name).endswith("ForSequenceClassification"):
+        return True
+    for index, matrix in enumerate(job.arch.matrices):
+        if matrix.name.endswith(("pooler.dense", "pre_classifier")):
+            by_pairs = job.trained.of(index, 0) is not None or matrix.leaf.endswith("classifier")
+            return by_pairs or _is_trained(job, index)
+    return False
 
 
 def _is_trained(job: Job, index: int) -> bool:

@@ -21,7 +21,8 @@ class Dense:
 class Head:
     """The unembedding: its widths, what is trained of it, and its pairs. `vocab` 0: a model without one. `normed`: a
     norm stands before it. `d_in`: what it reads, where a matrix makes that of the hidden states; 0: these. `dense`:
-    that matrix, where a norm follows it."""
+    that matrix, where a norm follows it. `keeps`: of a model without an unembedding, whether its hidden states
+    stay."""
 
     hidden: int
     vocab: int
@@ -31,6 +32,7 @@ class Head:
     normed: bool = True
     d_in: int = 0
     dense: Dense | None = None
+    keeps: bool = True
 
     @property
     def reads(self) -> int:
