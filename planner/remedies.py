@@ -74,7 +74,7 @@ def _open(run: Running) -> tuple[tuple[str, Any], ...]:
         "eval_batch": setup.eval_batch > 1,
         "vllm_memory": share < setup.vllm_share,
         "vllm_sleep": setup.generation in SHARES_GPU and not setup.vllm_sleep,
-        "loss": setup.objective == "sft" and setup.loss in ("full", "shifted") and not head,
+        "loss": setup.objective == "sft" and setup.loss in ("full", "full-copied", "shifted") and not head,
         "checkpointing": setup.checkpointing == "none",
         "quantize": (setup.quantize == "none" and setup.method == "lora") or _widened(run),
     }

@@ -287,7 +287,8 @@ def test_a_note_that_names_an_option_stands_as_advice_where_others_are_like_its_
     [
         ("trl-0.15", "trl-0.15"),
         ("trl-0.20", "trl-0.21"),
-        ("trl-1.0", "trl-1.5"),
+        ("trl-1.0", "trl-1.2"),
+        ("trl-1.4", "trl-1.5"),
         ("trl-1.16", "trl"),
         ("transformers-4.37", "hf-trainer-2024"),
         ("transformers-4.49", "hf-trainer-4.46"),

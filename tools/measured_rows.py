@@ -247,6 +247,7 @@ TWELFTH: dict[int, str] = {
     839: "0.8 GB are taken for CUDA's context, as of all programs, and 0.3 held beside what is allocated (row 838)",
     840: QUANTISED_MIXED.format("0.61"), 841: QUANTISED_MIXED.format("1.38"),
     842: NOT_RECOMPUTED.format(20, "0.91"), 843: NOT_RECOMPUTED.format(12, "0.84"),
+    850: "the cap of 512 tokens was typed; with 196 tokens as the longest the figure would result",
     865: "lengths are guessed to vary up to 220 tokens; with one length 0.98",
 }  # fmt: skip
 DEQUANTISED = (

@@ -272,3 +272,12 @@ def of_pairs(run: Pass, setup: Setup, vocab: int, *, widened: bool) -> tuple[Siz
         return beside * width, (both + 3 * min(rows, ENTROPY_ROWS)) * width
     copied = rows / 2 if fused else rows + 3 * min(rows, ENTROPY_ROWS)
     return named, (compared + copied) * width
+
+
+def logged_copies(run: Pass, vocab: int, *, widened: bool) -> Size:
+    """Bytes of logits beside what their loss keeps while TRL from 1.3 to 1.5 logs entropies and accuracies: the
+    model's output, and two copies of all but the last positions, the first of which has its name until the second is
+    made; of a single sequence there is nothing to copy."""
+    width = vocab * (FLOAT32 if run.autocast or widened else run.norms)
+    rows = run.tokens - run.sequences if run.sequences > 1 else 0
+    return (run.tokens + 2 * rows) * width

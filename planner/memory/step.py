@@ -21,7 +21,7 @@ from .kinds import CACHES, Job, Walked, walk_layer
 from .known import maybe_at, remembered
 from .layout import low_ranks, reads_copy
 from .linear import Values
-from .log_probs import of_pairs
+from .log_probs import logged_copies, of_pairs
 from .opening import first_width, open_stem
 from .passes import CASTS, Pass
 from .per_layer import copied, per_layer
@@ -283,6 +283,11 @@ def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = Tr
         going.hold({LOGITS: logged})
         going.go("loss", "", NOTHING, live)
         going.hold({LOGITS: named + logged}, -1)
+    elif setup.loss == "full-copied":
+        copies: Held = {LOGITS: logged_copies(job.run(), job.arch.vocab_size, widened=job.traits.wide_logits)}
+        going.hold(copies)
+        going.go("loss", "", NOTHING, live)
+        going.hold(copies, -1)
     going.let_go(CASTS)
     going.let_go(CACHES)
     if back is not None:

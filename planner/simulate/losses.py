@@ -128,7 +128,12 @@ class _Through(nn.Module):  # type: ignore[misc]
 def choose_loss(model: Any, setup: Setup, *, narrow_before: bool = False) -> None:
     """Give a causal language model the loss asked for. `narrow_before`: before transformers 4.50 this model's code
     left its logits in their own type. Raises InputError where it cannot take it."""
-    if setup.loss in ("full", "tiled", *OF_THESE_ALONE):
+    if setup.loss in (
+        "full",
+        "full-copied",
+        "tiled",
+        *OF_THESE_ALONE,
+    ):  # what is logged of logits is left out
         return
     if getattr(model.config, "is_encoder_decoder", False):
         raise InputError("loss", setup.loss, "full: an encoder with a decoder computes its own loss")
