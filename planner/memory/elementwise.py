@@ -240,7 +240,7 @@ def _xielu(run: Pass, x: Value) -> Value:
     positive = add(square, scale(x))
     del square
     least = unary(x, "in")
-    difference = add(unary(cast(least, FLOAT32) if run.autocast else least, "out"), unary(x, ""))
+    difference = add(unary(cast(least, FLOAT32) if run.autocast else least, "out", 1), unary(x, ""))
     del least
     weighed = _by_number(run, difference, max(wide, difference.width))
     del difference

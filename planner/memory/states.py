@@ -14,7 +14,7 @@ from ..choices import DTYPE_BYTES, Quantize
 from ..dataclass import dataclass
 from ..schema import Architecture, Matrix
 from ..setup import Setup
-from .buffers import buffer_bytes
+from .buffers import buffer_bytes, table_bytes
 from .layout import split_sides
 from .once import once
 from .passes import FLOAT32
@@ -117,7 +117,7 @@ def base_weights(arch: Architecture, setup: Setup, stored_bytes: int | None = No
     low = DTYPE_BYTES[setup.compute_dtype] if leaves_towers(setup) else rest  # the rest is widened
     layers = dict.fromkeys(range(max(1, count_layers(arch))), buffer_bytes(arch, setup))
     over = setup.shards if setup.parameters_sharded else 1
-    before = behind = undivided = 0
+    before, behind, undivided = table_bytes(arch, setup), 0, 0
     unpacked: dict[int, int] = {}
     for index, matrix in enumerate(arch.matrices):
         size = _matrix_bytes(matrix, setup, low if arch.in_towers(matrix) else rest)

@@ -148,7 +148,10 @@ def _masks(job: Job, setup: Setup, run: Pass) -> Size:
     given = run.masked or job.traits.mask_given
     own = [op for block in job.arch.blocks for op in block.operations if isinstance(op, Attend)]
     windows = {op.window for op in own if op.causal or op.window is not None or given}
-    one, total = setup.seq_len * setup.seq_len * (run.compute if eager else 1), 0
+    if job.traits.windows_inside:
+        windows = {None}
+    width = run.stream if eager and not job.traits.truth_masks else 1
+    one, total = setup.seq_len * setup.seq_len * width, 0
     for window in windows:
         seen = job.arch.images is not None and (given or (job.traits.windows_masked and window is not None))
         if eager or given or seen or (window is not None and window <= run.reach):

@@ -37,6 +37,7 @@ class Traits:
         pass through tanh. `floored`: masked ones are raised to their type's least number, and a float16 softmax
         widens. `biased`: each head adds a bias for every pair of positions.
     `biases_apart`: each layer makes these anew.
+    `windows_inside`: layers cut windows themselves, and are given the one mask; `truth_masks`: of truth values.
     `sinks`: a score for each head stands beside the others, and experts' gates are interleaved and clamped (gpt-oss);
         `sink_scales`: it weights what attention puts out. `lessened`: scores are made less their maximum, and those
         of windows have such a sink beside them.
@@ -140,6 +141,8 @@ class Traits:
     layer_scale: bool = False
     clipped: bool = False
     windows_masked: bool = False
+    windows_inside: bool = False
+    truth_masks: bool = False
     weighed_stream: bool = False
     norms_turned: bool = False
     inner_norms: bool = False
@@ -232,8 +235,10 @@ TRAITS: dict[str, Traits] = {
         named=True,
         lowered=True,
     ),
-    "mpt": replace(HANDING, narrow_before=True, eager=True, no_flash=True, wide_bias=True),
-    "gpt_neo": replace(HANDING, activation="gelu_new", eager=True, no_flash=True, wide_scores=True),
+    "mpt": replace(HANDING, narrow_before=True, eager=True, no_flash=True, wide_bias=True, truth_masks=True),
+    "gpt_neo": replace(
+        HANDING, activation="gelu_new", eager=True, no_flash=True, wide_scores=True, windows_inside=True
+    ),
     "gpt_neox_japanese": replace(
         LEGACY,
         rotary="partial",

@@ -113,6 +113,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"model_type": "roberta", "is_decoder": True},
         {"objective": "grpo", "generation": "server", "loss": "tiled", "reference": "none", "prompt_tokens": 128},
     ),
+    "apertus": ("ApertusForCausalLM", {"model_type": "apertus"}, {**AUTOCAST, "checkpointing": "layer"}),
     "nemotron 3": ("NemotronHForCausalLM", NEMOTRON_3, {"checkpointing": "none"}),
     "zamba, checkpoints inside": ("ZambaForCausalLM", ZAMBA, {"checkpointing": "layer"}),
     "biogpt, dropped in float32": (
