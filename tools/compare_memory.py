@@ -50,14 +50,15 @@ def analytic(point: Point) -> tuple[MemoryEstimate, int]:
     return found, found.allocated_bytes - WORKSPACES * WORKSPACE_BYTES
 
 
-def simulated(point: Point, *, as_asked: bool = False) -> Row:
-    """The point's step on fake tensors; `as_asked`: refused where another kernel had to run than it names."""
+def simulated(point: Point, *, as_asked: bool = False, reserve: bool = False) -> Row:
+    """The point's step on fake tensors; `as_asked`: refused where another kernel had to run than it names; `reserve`:
+    with what the allocator reserves."""
     from planner.simulate.core import simulate_step
     from planner.simulate.report import moment_name
 
     config, arch = point.loaded
     try:
-        result = simulate_step(config, point.spec, point.setup, arch=arch)
+        result = simulate_step(config, point.spec, point.setup, arch=arch, reserve=reserve)
     except PlannerError as error:
         return Row(point, None, {}, {}, "", str(error).splitlines()[0])
     otherwise = [note for note in result.notes if "it ran" in note]
@@ -65,7 +66,7 @@ def simulated(point: Point, *, as_asked: bool = False) -> Row:
         return Row(point, None, {}, {}, "", otherwise[0])
     return Row(
         point, result.peak.bytes, {phase: peak.bytes for phase, peak in result.moments.items()}, result.parts,
-        moment_name(result.peak),
+        moment_name(result.peak), "", result.reserved_bytes,
     )  # fmt: skip
 
 
@@ -77,6 +78,7 @@ def read() -> list[Row]:
         Row(
             Point(row["family"], row["model"], row["options"]), row.get("peak_bytes"), row.get("moments", {}),
             row.get("parts", {}), row.get("moment", ""), row.get("reason", ""),
+            row.get("reserved_bytes"),
         )
         for row in json.loads(RECORD.read_text(encoding="utf-8"))["rows"]
     ]  # fmt: skip
@@ -113,7 +115,7 @@ def collect(points: Sequence[Point], known: Iterable[Row], tell: Callable[[str],
         name = key(point)
         if name not in kept:
             started = time.monotonic()
-            kept[name] = simulated(point)
+            kept[name] = simulated(point, reserve=True)
             row = kept[name]
             size = f"{row.simulated_bytes / 2**30:.2f} GiB" if row.simulated_bytes else row.reason[:100]
             tell(
@@ -153,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keys = {key(point) for point in points}
     rows = [row for row in read() if key(row.point) in keys]
     if options.only and not options.page:
-        rows = [simulated(point) for point in points]
+        rows = [simulated(point, reserve=True) for point in points]
     elif not options.page:
         rows = collect(points, [] if options.fresh else rows, lambda line: print(line, file=sys.stderr))
     found = compared(rows)

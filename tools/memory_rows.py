@@ -14,7 +14,8 @@ HELD = ("weights", "adapter", "gradients", "optimizer")
 
 @dataclass(frozen=True)
 class Row:
-    """A point with its simulated peak (None where the libraries cannot run it, for the reason given)."""
+    """A point with its simulated peak (None where the libraries cannot run it, for the reason given), and what torch's
+    allocator reserves (None where that was not asked for)."""
 
     point: Point
     simulated_bytes: int | None
@@ -22,6 +23,7 @@ class Row:
     parts: dict[str, int]
     moment: str
     reason: str = ""
+    reserved_bytes: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The row of the record."""
@@ -30,7 +32,7 @@ class Row:
             return {**found, "reason": self.reason}
         return {
             **found, "peak_bytes": self.simulated_bytes, "moment": self.moment, "moments": self.moments,
-            "parts": self.parts,
+            "parts": self.parts, **({"reserved_bytes": self.reserved_bytes} if self.reserved_bytes else {}),
         }  # fmt: skip
 
 

@@ -28,7 +28,7 @@ from planner.simulate.layers import everyone, stacks
 from planner.simulate.model import make
 from planner.simulate.step import run
 from planner.simulate.tracker import Tracker
-from tools.caching_allocator import Block, CachingAllocator
+from planner.simulate.allocator import Block, CachingAllocator
 from tools.published_memory import Case, cases, model_of
 
 MEAN, SPREAD, LEAST = 3234.4, 2547.5, 91

@@ -68,6 +68,9 @@ def _memory(found: SimulatedSteps) -> Table:
     for part, name in PARTS.items():
         table.add_row(name, *(units.byte_size(step.parts[part]) for step in steps))
     table.add_row("peak", *(units.byte_size(step.peak_bytes) for step in steps), style="bold")
+    if any(step.reserved_bytes is not None for step in steps):
+        sizes = (step.reserved_bytes for step in steps)
+        table.add_row("reserved", *("" if size is None else units.byte_size(size) for size in sizes))
     table.add_row("reached in", *(step.moment.partition(" ")[0] for step in steps))
     table.add_row("", *(step.moment.partition(" ")[2] for step in steps))
     return table

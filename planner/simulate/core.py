@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..adapter import AdapterSpec
+from ..memory.peak import WORKSPACE_BYTES, WORKSPACES
 from ..schema import Architecture
 from ..setup import Setup
 from .check import check_setup, clear_errors
 from .images import towers_whole
 from .layers import Stack, everyone, stacks
 from .model import Made, load_libraries, make
-from .optimizers import optimizer_step
+from .optimizers import Update, optimizer_step
+from .requests import Unrolled
+from .reserving import Requests, reserved_bytes
 from .step import BLOCK_BYTES, PLAIN, Run, evaluate, run
 from .timeline import (
     GRADIENTS,
@@ -21,6 +24,7 @@ from .timeline import (
     IrregularError,
     Peak,
     Place,
+    Recording,
     multiplicity,
     peaks,
     stretches,
@@ -38,7 +42,7 @@ TRANSIENT = slice(PARTS.index("activations"), None)
 @dataclass(frozen=True)
 class Simulation:
     """A simulated step: its peak, the peak of each phase, FLOPs by phase and operator, how many layers ran of how
-    many, parameters trained, and what to note."""
+    many, parameters trained, what to note, and what the allocator reserves where that was asked for."""
 
     peak: Peak
     moments: dict[str, Peak]
@@ -47,6 +51,7 @@ class Simulation:
     layers: int
     trained: int
     notes: tuple[str, ...] = ()
+    reserved_bytes: int | None = None
 
     @property
     def parts(self) -> dict[str, int]:
@@ -68,11 +73,12 @@ def prepare(config: Mapping[str, Any], setup: Setup) -> None:
 
 def simulate_step(
     config: Mapping[str, Any], spec: AdapterSpec | None, setup: Setup, *, whole: bool = False,
-    block_bytes: int = BLOCK_BYTES, how: Run = PLAIN, arch: Architecture | None = None,
+    block_bytes: int = BLOCK_BYTES, how: Run = PLAIN, arch: Architecture | None = None, reserve: bool = False,
 ) -> Simulation:  # fmt: skip
     """Run a step on the meta device, once as it begins and with what a later one finds: the optimizer's states.
 
-    `whole` runs every layer instead of a few that stand for all; `arch` is the config's inventory where it is known.
+    `whole` runs every layer instead of a few that stand for all; `arch` is the config's inventory where it is known;
+    `reserve`: with what torch's allocator reserves for it (reserving.py).
     Raises ConfigError where transformers or PEFT cannot run it, InputError for what is not simulated.
     """
     check_setup(setup)
@@ -82,8 +88,8 @@ def simulate_step(
     start = _held(made.model, setup, block_bytes)
     if setup.copies_base:
         start[WEIGHTS] *= 2
-    state, extra = optimizer_step(trained, setup, block_bytes, _ends(made.model))
-    start[OPTIMIZER] += state
+    updated = optimizer_step(trained, setup, block_bytes, _ends(made.model))
+    start[OPTIMIZER] += updated.state_bytes
     gradients = 0 if setup.optimizer_in_backward else _sum(trained, block_bytes)
     waiting = list(start)
     if setup.accumulation > 1 or setup.gradients_kept:
@@ -93,20 +99,22 @@ def simulate_step(
     found = towers_whole(stacks(made.model), made.images)
     if whole:
         found = [everyone(stack.path, stack.length) for stack in found]
+    bytes_of = (start, waiting)
     try:
-        moments, flops = _step(made, setup, found, start, block_bytes, how)
-        moments |= _evaluation(made, setup, found, waiting, block_bytes, how)
+        passed = _passes(made, setup, found, bytes_of, block_bytes, how)
     except IrregularError:
         found = [everyone(stack.path, stack.length) for stack in found]
-        moments, flops = _step(made, setup, found, start, block_bytes, how)
-        moments |= _evaluation(made, setup, found, waiting, block_bytes, how)
+        passed = _passes(made, setup, found, bytes_of, block_bytes, how)
     update = list(start)
     update[GRADIENTS] = gradients
-    update[TEMPORARY] += extra
-    moments["optimizer"] = Peak(Place("optimizer", "step"), tuple(update))
+    update[TEMPORARY] += updated.extra_bytes
+    moments = passed.moments | {"optimizer": Peak(Place("optimizer", "step"), tuple(update))}
     peak = max(moments.values(), key=lambda each: each.bytes)
     ran, layers = sum(len(stack.chosen) for stack in found), sum(stack.length for stack in found)
-    return Simulation(peak, moments, flops, ran, layers, sum(p.numel() for p in trained), made.notes)
+    reserved = _reserved(made, setup, found, passed, updated) if reserve else None
+    return Simulation(
+        peak, moments, passed.flops, ran, layers, sum(p.numel() for p in trained), made.notes, reserved
+    )
 
 
 def _ends(model: Any) -> list[Any]:
@@ -126,40 +134,69 @@ def _sum(tensors: Sequence[Any], block_bytes: int) -> int:
 def _held(model: Any, setup: Setup, block_bytes: int) -> list[int]:
     """Bytes by part that a model holds throughout: weights (with buffers) and the adapter."""
     held = [0] * len(PARTS)
-    seen: set[int] = set()
-    for tensor in (*model.parameters(), *model.buffers()):
-        storage = tensor.untyped_storage()
-        if storage._cdata in seen:
-            continue
-        seen.add(storage._cdata)
-        part = ADAPTER if tensor.requires_grad and setup.method != "full" else WEIGHTS
+    for storage, trained in _storages(model):
+        part = ADAPTER if trained and setup.method != "full" else WEIGHTS
         held[part] += _round(storage.nbytes(), block_bytes)
     return held
 
 
-def _step(
-    made: Made, setup: Setup, found: list[Stack], start: Sequence[int], block_bytes: int, how: Run
-) -> tuple[dict[str, Peak], dict[str, dict[str, int]]]:
+def _storages(model: Any) -> list[tuple[Any, bool]]:
+    """The memory of a model's parameters and buffers, each once, and whether the first of its tensors is trained."""
+    found: dict[int, tuple[Any, bool]] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        storage = tensor.untyped_storage()
+        found.setdefault(storage._cdata, (storage, tensor.requires_grad))
+    return list(found.values())
+
+
+@dataclass(frozen=True)
+class _Passed:
+    """The passes of a step and of an evaluation: the highest points of each, FLOPs of the step, and recordings."""
+
+    moments: dict[str, Peak]
+    flops: dict[str, dict[str, int]]
+    step: Recording
+    evaluation: Recording | None
+
+
+def _passes(
+    made: Made, setup: Setup, found: list[Stack], bytes_of: tuple[Sequence[int], Sequence[int]],
+    block_bytes: int, how: Run,
+) -> _Passed:  # fmt: skip
+    """A step, beginning with the first bytes by part, and an evaluation where the set-up names a batch for it: beside
+    the second, which wait from step to step, without gradients."""
+    start, waiting = bytes_of
     with clear_errors(made.model.config.model_type):
         recording = run(made, setup, found, Tracker(block_bytes), how)
+    asked = replace(recording, events=list(recording.events))  # with gradients until the update is done
     made.model.zero_grad(set_to_none=True)
     times = multiplicity(found)
     moments, end = peaks(start, unroll(stretches(recording, times), found))
     if any(end[TRANSIENT]) and not all(stack.whole for stack in found):
         raise IrregularError(f"a step leaves {end[TRANSIENT]} bytes behind")
-    return moments, unroll_flops(recording.flops, times)
-
-
-def _evaluation(
-    made: Made, setup: Setup, found: list[Stack], start: Sequence[int], block_bytes: int, how: Run
-) -> dict[str, Peak]:
-    """The highest point of an evaluation, where the set-up names a batch for it: beside what waits from step to
-    step, without gradients."""
+    flops = unroll_flops(recording.flops, times)
     if not setup.eval_batch:
-        return {}
+        return _Passed(moments, flops, asked, None)
     alone = replace(setup, micro_batch=setup.eval_batch, accumulation=1, gradients_kept=False, eval_batch=0)
     with clear_errors(made.model.config.model_type):
-        recording = evaluate(made, alone, found, Tracker(block_bytes), how)
-    passed, _ = peaks(start, unroll(stretches(recording, multiplicity(found)), found))
+        evaluated = evaluate(made, alone, found, Tracker(block_bytes), how)
+    passed, _ = peaks(waiting, unroll(stretches(evaluated, times), found))
     highest = max(passed.values(), key=lambda each: each.bytes)
-    return {"evaluation": replace(highest, place=highest.place._replace(phase="evaluation"))}
+    moments["evaluation"] = replace(highest, place=highest.place._replace(phase="evaluation"))
+    return _Passed(moments, flops, asked, evaluated)
+
+
+def _reserved(made: Made, setup: Setup, found: list[Stack], passed: _Passed, update: Update) -> int | None:
+    """What the allocator reserves for the run; None where its requests cannot be told from the layers that ran."""
+    weights = [storage.nbytes() for storage, _ in _storages(made.model)] * (2 if setup.copies_base else 1)
+    trained = [p.numel() * p.element_size() for p in made.model.parameters() if p.requires_grad]
+    finds = setup.accumulation > 1 or setup.gradients_kept
+    try:
+        requests = Requests(
+            (*weights, *[WORKSPACE_BYTES] * WORKSPACES),
+            tuple(trained) if finds else (), setup.gradients_kept, tuple(Unrolled(passed.step, found)), update,
+            tuple(Unrolled(passed.evaluation, found)) if passed.evaluation else (), setup.expandable_segments,
+        )  # fmt: skip
+    except IrregularError:
+        return None
+    return reserved_bytes(requests)

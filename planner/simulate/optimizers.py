@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 
+from ..dataclass import dataclass
 from ..setup import Setup
+from .requests import Request
 from .step import uncollected
-from .timeline import Place, Recording, stretches
+from .timeline import Block, Place, Recording, stretches
 from .tracker import Tracker
 
 PLACE = Place("optimizer", "step")
@@ -137,17 +139,28 @@ MAKERS: dict[str, Callable[[Sequence[Any], Setup], list[Any]]] = {
 }
 
 
-def optimizer_step(
-    parameters: Sequence[Any], setup: Setup, block_bytes: int, ends: Sequence[Any] = ()
-) -> tuple[int, int]:
-    """Bytes of the states that the optimizer keeps, and the most that a later step takes beyond them.
+@dataclass(frozen=True)
+class Update:
+    """The optimizer's step: bytes of the states that it keeps and the most that a later step takes beyond them; the
+    requests of its `first` step and of a `later` one, and the `apart` bytes of what it holds beside, each: float32
+    copies, and the states of matrices that did not run."""
+
+    state_bytes: int
+    extra_bytes: int
+    first: tuple[Request, ...] = ()
+    later: tuple[Request, ...] = ()
+    apart: tuple[int, ...] = ()
+
+
+def optimizer_step(parameters: Sequence[Any], setup: Setup, block_bytes: int, ends: Sequence[Any] = ()) -> Update:
+    """The update of trained parameters, as a first and as a later step make it.
 
     `ends` are the weights of embedding and unembedding. Parameters and gradients are counted elsewhere. Under
     "bf16-master" states are those of float32 copies, which count too (a fused kernel reads 16-bit gradients). Paged
     states lie in host memory and count nothing, and bitsandbytes' kernels update in place.
     """
     if setup.optimizer.startswith("paged"):
-        return 0, 0
+        return Update(0, 0)
     fused = setup.optimizer in ("adamw", "muon") and setup.optimizer_kernel == "fused"
     masters = setup.precision == "bf16-master"
     matrices = [p for p in parameters if setup.optimizer == "muon" and _by_muon(p, ends)]
@@ -169,28 +182,36 @@ def optimizer_step(
             before = len(tracker.recording.events)
             for optimizer in optimizers:
                 optimizer.step()
-    events = tracker.recording.events
-    state = _bytes(tracker.recording, events[:before])
-    if matrices:
-        state += _of_others(
-            matrices, run, dict(zip(map(_kind, run), held, strict=True)), optimizers[0], block_bytes
-        )
-    later = Recording(tracker.recording.blocks, events[before:], [(0, PLACE)])
-    extra = sum(stretches(later, {})[0].here.highest)
-    copies = sum(4 * p.numel() for p in parameters) if masters else 0
-    return state + copies, extra
+    blocks, events = tracker.recording.blocks, tuple(tracker.recording.events)
+    like = dict(zip(map(_kind, run), held, strict=True))
+    others = _of_others(matrices, run, like, optimizers[0], block_bytes) if matrices else []
+    later = Recording(blocks, list(events[before:]), [(0, PLACE)])
+    copies = [4 * p.numel() for p in parameters] if masters else []
+    return Update(
+        _bytes(tracker.recording, events[:before]) + sum(others) + sum(copies),
+        sum(stretches(later, {})[0].here.highest),
+        tuple(_requests(blocks, events[:before])), tuple(_requests(blocks, events[before:])),
+        (*copies, *(each for each in others if each > 0)),
+    )  # fmt: skip
+
+
+def _requests(blocks: Sequence[Block], events: Sequence[int]) -> Iterator[Request]:
+    """Events as requests."""
+    for event in events:
+        yield ("optimizer", abs(event)), blocks[event - 1].bytes if event > 0 else 0
 
 
 def _of_others(
     matrices: Sequence[Any], run: Sequence[Any], like: Mapping[Any, Any], optimizer: Any, block_bytes: int
-) -> int:
-    """Bytes of the states of matrices that did not run, less those of what ran more often than it is there."""
+) -> list[int]:
+    """Bytes of each state of the matrices that did not run; negative where more ran than are there."""
     number = Counter(map(_kind, matrices))
     number.subtract(Counter(map(_kind, run[-len(_neighbours(matrices)) :])))
-    return sum(
-        times * -(-tensor.numel() * tensor.element_size() // block_bytes) * block_bytes
+    return [
+        (1 if times > 0 else -1) * -(-tensor.numel() * tensor.element_size() // block_bytes) * block_bytes
         for kind, times in number.items() for tensor in optimizer.state[like[kind]].values()
-    )  # fmt: skip
+        for _ in range(abs(times))
+    ]  # fmt: skip
 
 
 def _like(parameter: Any, dtype: Any, on_cpu: bool) -> Any:

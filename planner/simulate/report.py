@@ -29,7 +29,8 @@ def moment_name(peak: Peak) -> str:
 class SimulatedStep:
     """A step by one method. `moments` are the peaks of forward, loss, backward, optimizer, and of an evaluation where
     there is one; `flops_by_operator` those of forward and backward by phase and torch's operator; `layers_run` of
-    `layers` were run."""
+    `layers` were run; `reserved_bytes` is what torch.cuda.max_memory_reserved would show where the card has room, of
+    steps as long as this one, or None where that is not told."""
 
     setup: Setup
     peak: Peak
@@ -38,6 +39,7 @@ class SimulatedStep:
     trained: int
     layers_run: int
     layers: int
+    reserved_bytes: int | None = None
 
     @property
     def peak_bytes(self) -> int:
@@ -63,6 +65,7 @@ class SimulatedStep:
         """The contract's entry of a method."""
         return {
             "peak_bytes": self.peak_bytes,
+            "reserved_bytes": self.reserved_bytes,
             "parts": self.parts,
             "moment": self.moment,
             "moments": {

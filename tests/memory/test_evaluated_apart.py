@@ -8,7 +8,7 @@ from planner.estimator import load
 from planner.memory import estimate_memory
 from planner.memory.constants import constants
 from planner.setup import Setup
-from tools.caching_allocator import MIB, CachingAllocator
+from planner.simulate.allocator import MIB, CachingAllocator
 from tools.published_memory_later import later, said_of
 
 ARCH = load("meta-llama/Llama-3.2-1B")[1]

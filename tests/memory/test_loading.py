@@ -27,7 +27,7 @@ from planner.moments import BEFORE, Item, MemoryEstimate, Moment
 from planner.running import running
 from planner.setup import Setup
 from planner.trainers import trainers
-from tools.caching_allocator import CachingAllocator
+from planner.simulate.allocator import CachingAllocator
 
 LLAMA_2, LLAMA_3 = "meta-llama/Llama-2-7b-hf", "meta-llama/Llama-3.1-8B"
 TINY = {

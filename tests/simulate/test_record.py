@@ -35,8 +35,9 @@ def _small() -> list[Row]:
 
 @pytest.mark.parametrize("row", _small(), ids=lambda row: f"{row.point.model} {row.point.method}")
 def test_a_recorded_step_is_simulated_and_estimated_again(row: Row) -> None:
-    again = simulated(row.point)
+    again = simulated(row.point, reserve=True)
     assert again.simulated_bytes == pytest.approx(row.simulated_bytes, rel=1e-3)
+    assert again.reserved_bytes == pytest.approx(row.reserved_bytes, rel=1e-3)
     assert analytic(row.point)[1] == pytest.approx(again.simulated_bytes, rel=MOST)
 
 

@@ -36,14 +36,18 @@ def pair(config: dict[str, Any], setup: Setup, spec: AdapterSpec = LORA) -> tupl
     made = make(config, spec, setup)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(core, "make", lambda *_: made)
-        some, every = (simulate_step(config, spec, setup, whole=whole) for whole in (False, True))
+        some, every = (
+            simulate_step(config, spec, setup, whole=whole, reserve=True) for whole in (False, True)
+        )
     assert every.layers_run == every.layers
     return some, every
 
 
 def equal(some: Simulation, every: Simulation) -> None:
-    """Every phase's peak to the byte, part by part, at the same layer; FLOPs of every operator."""
+    """Every phase's peak to the byte, part by part, at the same layer; what the allocator reserves; FLOPs of every
+    operator."""
     assert some.moments == every.moments
+    assert some.reserved_bytes == every.reserved_bytes
     assert some.flops == every.flops
 
 

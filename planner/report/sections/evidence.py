@@ -17,6 +17,7 @@ QUANTITIES = (
     ("FLOPs of a step", "flops/step/lora", "flops", "flops", "flops"),
     ("Memory of one GPU", f"{OWN}/per_gpu_bytes", "bytes", OWN, ""),
     ("of this, allocated by torch", f"{OWN}/allocated_bytes", "bytes", OWN, "peak_bytes"),
+    ("and reserved by it", f"{OWN}/reserved_bytes", "bytes", OWN, "reserved_bytes"),
     ("Seconds of a step", "time/step/seconds", "duration", "time", "step_seconds"),
     ("Learning rate", "learning_rate/value", "rate", "learning_rate", ""),
     ("Bits in the data", "information/bits", "bits", "information", ""),

@@ -1,10 +1,9 @@
-"""torch's caching allocator of CUDA memory as it stood in torch 2.1, for one stream and with its defaults: what it
-reserves of a card for a sequence of requests.
+"""torch's caching allocator of CUDA memory for one stream: what it reserves of a card for a sequence of requests.
 
 Source: pytorch v2.1, c10/cuda/CUDACachingAllocator.cpp (round_size, get_allocation_size, get_free_block,
-should_split, free_block, release_cached_blocks) and its constants kMinBlockSize, kSmallSize, kSmallBuffer,
-kLargeBuffer, kMinLargeAlloc, kRoundLarge. Neglects garbage collection and expandable segments, which are off by
-default.
+should_split, free_block, release_cached_blocks, try_allocate_expandable_block, map_block) and its constants
+kMinBlockSize, kSmallSize, kSmallBuffer, kLargeBuffer, kMinLargeAlloc, kRoundLarge. Neglects garbage collection, which
+is off by default.
 """
 
 from __future__ import annotations
@@ -42,11 +41,14 @@ def up(number: int, to: int) -> int:
 
 
 class CachingAllocator:
-    """Requests are served from the smallest free block that holds them; where none does, a new segment is reserved.
-    A block is split where enough is left over; freed neighbours join. Bytes."""
+    """Requests are served from the smallest free block that holds them; where none does, a new segment is reserved,
+    or, of `expandable` segments, the one of these sizes grows by pages of a segment's size, from its end where that is
+    free. A block is split where enough is left over; freed neighbours join. Bytes."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, expandable: bool = False) -> None:
         self.room = room
+        self.expandable = expandable
+        self._ends: dict[bool, Block] = {}
         self.reserved = self.most_reserved = self.allocated = self.most_allocated = 0
         self._free: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
         self._at: dict[int, Block] = {}
@@ -56,21 +58,29 @@ class CachingAllocator:
         """Memory for a request. Raises OutOfMemoryError."""
         size = up(max(size, 1), LEAST)
         small = size <= SMALL
-        pool = self._free[small]
-        index = bisect_left(pool, (size, -1))
-        fits = index < len(pool)
-        block = self._at[pool.pop(index)[1]] if fits else self._segment(size, small)
+        block = self._fitting(size, small) or (self._grow if self.expandable else self._segment)(size, small)
         left = block.bytes - size
-        if left >= LEAST if small else left > SMALL:
+        if left >= LEAST if small or self.expandable else left > SMALL:
             rest = Block(left, block.place + size, small, block, block.after)
             if block.after:
                 block.after.before = rest
             block.after, block.bytes = rest, size
+            self._ends_at(block, rest)
             self._hand_back(rest)
         block.free = False
         self.allocated += block.bytes
         self.most_allocated = max(self.most_allocated, self.allocated)
         return block
+
+    def _fitting(self, size: int, small: bool) -> Block | None:
+        """The smallest free block that holds a request, of which one that can grow counts as the largest."""
+        pool = self._free[small]
+        index = bisect_left(pool, (size, -1))
+        if index == len(pool):
+            return None
+        if index + 1 < len(pool) and self._at[pool[index][1]] is self._ends.get(small):
+            index += 1
+        return self._at[pool.pop(index)[1]]
 
     def give(self, block: Block) -> None:
         """A block is free again, and joins free neighbours."""
@@ -86,8 +96,8 @@ class CachingAllocator:
         self._forget(first)
         return self._joined(first, second)
 
-    @staticmethod
-    def _joined(first: Block, second: Block) -> Block:
+    def _joined(self, first: Block, second: Block) -> Block:
+        self._ends_at(second, first)
         first.bytes += second.bytes
         first.after = second.after
         if second.after:
@@ -115,6 +125,30 @@ class CachingAllocator:
         self.reserved += whole
         self.most_reserved = max(self.most_reserved, self.reserved)
         return block
+
+    def _grow(self, size: int, small: bool) -> Block:
+        """The segment of these sizes with as many pages more as a request needs, behind its last block."""
+        end = self._ends.get(small)
+        found = end.bytes if end and end.free else 0
+        more = up(size - found, SMALL_SEGMENT if small else LARGE_SEGMENT)
+        if self.reserved + more > self.room:
+            raise OutOfMemoryError(f"{self.reserved + more} bytes of {self.room}")
+        self.reserved += more
+        self.most_reserved = max(self.most_reserved, self.reserved)
+        if end and end.free:
+            self._forget(end)
+            end.bytes += more
+            return end
+        place = end.place + end.bytes if end else 2**62 * small
+        block = self._ends[small] = Block(more, place, small, end)
+        if end:
+            end.after = block
+        return block
+
+    def _ends_at(self, was: Block, now: Block) -> None:
+        """The last block of a segment that grows is another, where it `was` this one."""
+        if self._ends.get(was.small) is was:
+            self._ends[was.small] = now
 
     def _release(self) -> None:
         """Give segments of which nothing is used back to the card."""

@@ -1,0 +1,94 @@
+"""What torch's allocator reserves for a step: its requests, in their order, given to a model of the allocator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..dataclass import dataclass
+from .allocator import Block, CachingAllocator
+from .optimizers import Update
+from .requests import Name, Request
+
+ROOM = 2**60  # bytes: a card with room for everything
+STEPS = 3  # the first, that makes the optimizer's states, one that finds them, and one that finds what that left
+
+
+@dataclass(frozen=True)
+class Requests:
+    """What a run asks the allocator for, bytes each: `weights` of base and adapter and what else stays, the
+    `gradients` where a step finds them (`kept` from step to step), and the requests of a micro-step, of the update,
+    and of an evaluation."""
+
+    weights: tuple[int, ...]
+    gradients: tuple[int, ...]
+    kept: bool
+    step: tuple[Request, ...]
+    update: Update
+    evaluation: tuple[Request, ...] = ()
+    expandable: bool = False
+
+
+class _Card:
+    """An allocator, and the blocks that it gave out by their names."""
+
+    def __init__(self, expandable: bool) -> None:
+        self.allocator = CachingAllocator(ROOM, expandable=expandable)
+        self.at: dict[Name, Block] = {}
+
+    def take(self, sizes: Iterable[int]) -> list[Block]:
+        """A block of each size."""
+        return [self.allocator.take(size) for size in sizes]
+
+    def give(self, blocks: Iterable[Block]) -> None:
+        """These blocks are free."""
+        for block in blocks:
+            self.allocator.give(block)
+
+    def play(self, requests: Sequence[Request]) -> None:
+        """Requests as they come. Where one leaves a block in the place of an earlier one (a state made anew), it goes
+        by that one's name from then on, so that the same requests can come again."""
+        take, give, at = self.allocator.take, self.allocator.give, self.at
+        came: dict[Name, None] = {}
+        went: list[Name] = []
+        for name, size in requests:
+            if size:
+                at[name] = take(size)
+                came[name] = None
+            else:
+                give(at.pop(name))
+                if name in came:
+                    del came[name]
+                else:
+                    went.append(name)
+        at |= {old: at.pop(new) for old, new in zip(went, came, strict=False)}
+
+    def left(self, before: set[Name]) -> list[Block]:
+        """Blocks that came since and are still there, which are no longer known by name."""
+        return [self.at.pop(name) for name in list(self.at) if name not in before]
+
+
+def reserved_bytes(found: Requests) -> int:
+    """The most that torch.cuda.max_memory_reserved would show: of the weights and STEPS steps, each micro-step
+    followed by the update and the gradients' end, and an evaluation behind them.
+
+    Neglects what loading the model left free, cuBLAS' workspaces, and that a card may be full. Source:
+    planner/simulate/allocator.py.
+    """
+    card = _Card(found.expandable)
+    card.take((*found.weights, *found.update.apart))
+    gradients: list[Block] = []
+    for number in range(STEPS):
+        gradients = gradients or card.take(found.gradients)
+        before = set(card.at)
+        card.play(found.step)
+        made = card.left(before)
+        card.play(found.update.later if number else found.update.first)
+        card.give(made)
+        if not found.kept:
+            card.give(gradients)
+            gradients = []
+    if found.evaluation:
+        before = set(card.at)
+        card.play(found.evaluation)
+        card.give(card.left(before))
+    return card.allocator.most_reserved
