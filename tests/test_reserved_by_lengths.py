@@ -6,10 +6,10 @@ import pytest
 
 from planner.errors import InputError
 from planner.running import running
+from planner.simulate.allocator import MIB, CachingAllocator, OutOfMemoryError
 from planner.simulate.core import simulate_step
 from planner.simulate.timeline import PARTS
 from planner.trainers import filled
-from planner.simulate.allocator import MIB, CachingAllocator, OutOfMemoryError
 from tools.reserved_by_lengths import LEAST, LONG, Step, lengths, record, reserved
 
 ROOM = 2**40

@@ -4,7 +4,8 @@
     python -m tools.compare_published_memory --fit    # constants and intervals first: all of data/memory.toml
     python -m tools.compare_published_memory --judge sixth  # how often a set that nothing rests on is held
 
-Constants are fitted on half of the groups of runs (source, model, method), chosen by a hash, and judged on the rest.
+Constants are fitted on half of the groups of runs (source, model, method), chosen by a hash, and judged on the rest;
+what lengths that vary leave in the cache also on later sets but the newest.
 They matter for reserved and driver's figures alone; allocated memory has none. Intervals rest on first predictions
 (tools/interval_fit.py).
 """
@@ -42,19 +43,29 @@ from tools.interval_fit import (
 )
 from tools.memory_calibrated import measured_interval
 from tools.published_memory import DRIVER, Case, Skipped, cases, model_of
-from tools.published_memory_later import RESTS_ON, about, first_ratios, inside, said_of
+from tools.published_memory_later import (
+    RESTS_ON,
+    about,
+    as_case,
+    estimate_of,
+    first_ratios,
+    inside,
+    later,
+    said_of,
+)
 from tools.published_memory_page import page
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "data" / "memory.toml"
 PAGE = ROOT / "docs" / "memory-published.md"
-DATE = "2026-11-29"
+DATE = "2026-11-30"
 INTERVALS = {
     "title": "tools/compare_published_memory.py --fit on data/measured/memory_later_blind.csv, by hierarchical "
     "conformal prediction", "url": "https://arxiv.org/abs/2306.06342",
     "locator": "first predictions of published measurements: docs/memory-published.md", "date": DATE,
     "kind": "derived",
 }  # fmt: skip
+NEWEST = "nineteenth"  # the set that judges what the others' lengths teach
 CHOICES = ("coverage",)
 STEPS = {"maxiter": 400, "xatol": 1e-3}
 FITTED = {
@@ -192,6 +203,24 @@ def fit(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> Constants:
     return at(best.x)
 
 
+def of_many_lengths() -> list[tuple[Case, MemoryEstimate]]:
+    """Figures of reserved memory that came later, of one GPU and of sequences whose lengths vary, everything stated,
+    up to the set that was found last: `cached_varied` would rest on one source without them. That set judges it."""
+    found = []
+    for each in later():
+        if each.metric == "reserved" and each.stated and each.found != NEWEST and each.gpu:
+            made = estimate_of(each)
+            alone = made.setup.gpus == 1 and not made.setup.expandable_segments
+            if alone and made.setup.lengths_vary:
+                found.append((replace(as_case(each), gpu=each.gpu), made))
+    return found
+
+
+def taught(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> list[tuple[Case, MemoryEstimate]]:
+    """What constants are fitted on: half of the groups of runs, and lengths that vary of later sets."""
+    return [*((c, f) for c, f in pairs if c.fitted), *of_many_lengths()]
+
+
 def others(pairs: Sequence[tuple[Case, MemoryEstimate]], source: str) -> list[tuple[Case, MemoryEstimate]]:
     """The pairs that do not come from a source."""
     name = source.removesuffix(DRIVER)
@@ -202,7 +231,7 @@ def met_first(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> list[Ratio]:
     """How the first table's measurements lie to estimates by constants fitted on other sources; profiles of trainers
     had been read beside them, so that no interval rests on them."""
     met = []
-    fitted = [(c, f) for c, f in pairs if c.fitted]
+    fitted = taught(pairs)
     for source in sorted({case.source for case, _ in pairs}):
         without = fit(others(fitted, source))
         met += [ratio(c, with_constants(f, without)) for c, f in pairs if c.source == source]
@@ -221,7 +250,7 @@ def ratio(case: Case, found: MemoryEstimate) -> Ratio:
 
 def _source(name: str, locator: str) -> dict[str, str]:
     return {
-        "title": "tools/compare_published_memory.py --fit on data/measured/memory.csv",
+        "title": "tools/compare_published_memory.py --fit on data/measured/memory.csv and memory_later.csv",
         "url": "https://github.com/foundation-model-stack/fms-acceleration", "locator": locator, "date": DATE,
         "kind": "assumed" if name in CHOICES else "derived",
     }  # fmt: skip
@@ -268,7 +297,7 @@ def left_out(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> list[Compared]:
     """Every source with constants fitted on all others, within the interval that ships."""
     result, intervals = [], memory_constants.constants().intervals
     for source in sorted({case.source for case, _ in pairs}):
-        known = replace(fit(others(pairs, source)), intervals=intervals)
+        known = replace(fit(others([*pairs, *of_many_lengths()], source)), intervals=intervals)
         result += [compared(c, with_constants(f, known)) for c, f in pairs if c.source == source]
     return result
 
@@ -317,7 +346,7 @@ def main() -> None:
     pairs, more = estimates(every)
     blind = [each for _, each in first_ratios()]
     if "--fit" in sys.argv:
-        chosen = [(c, f) for c, f in pairs if c.fitted]
+        chosen = taught(pairs)
         share, after = measured_interval()
         intervals = (*intervals_of(blind), after)
         write(replace(fit(chosen), measured_share=share, intervals=intervals), len(chosen))

@@ -5,8 +5,8 @@
 
 Cases are the published figures of reserved memory of one GPU with everything stated, where all sequences are as long:
 of what others measured those that `lora-plan simulate` can run. The points of the grid are those of
-tools/compare_memory.py. Nothing is fitted for a simulation; the estimate's constants are (data/memory.toml), on some of
-the published figures.
+tools/compare_memory.py. Nothing is fitted for a simulation; the estimate's constants are (data/memory.toml), on some
+of the published figures.
 """
 
 from __future__ import annotations
@@ -141,12 +141,12 @@ def figures(found: Sequence[float]) -> str:
 
 HEAD = """# Memory: what the allocator reserves
 
-Written by `python -m tools.compare_reserved`, which runs what it compares; `--page` computes the estimates anew beside
-the records, in seconds. torch's allocator keeps what was freed, and what it keeps seldom fits what is wanted next, so
-that `torch.cuda.max_memory_reserved` is more than what is allocated. `lora-plan estimate` says how much by a rule with
-a fitted constant ([methods](methods.md)); `lora-plan simulate` gives the step's requests, in their order, to a model of
-the allocator that was written from its source (`planner/simulate/allocator.py`), with nothing fitted: weights, three
-steps with their updates, and an evaluation where there is one.
+Written by `python -m tools.compare_reserved`, which runs what it compares; `--page` computes the estimates anew
+beside the records, in seconds. torch's allocator keeps what was freed, and what it keeps seldom fits what is wanted
+next, so that `torch.cuda.max_memory_reserved` is more than what is allocated. `lora-plan estimate` says how much by a
+rule with a fitted constant ([methods](methods.md)); `lora-plan simulate` gives the step's requests, in their order,
+to a model of the allocator that was written from its source (`planner/simulate/allocator.py`), with nothing fitted:
+weights, three steps with their updates, and an evaluation where there is one.
 
 Layers of one kind are run once or twice, and their requests repeated for the others: in 123 small set-ups of 41 model
 types this reserves what the whole run does, to the byte (`tests/simulate/test_whole.py` holds it so).
@@ -154,9 +154,9 @@ types this reserves what the whole run does, to the byte (`tests/simulate/test_w
 ## Against published measurements
 
 Figures of `max_memory_reserved` (or what a program reports of it) of one GPU, everything stated, all sequences of one
-length. Where lengths vary, what is reserved depends on the order in which they come
-([methods](methods.md)), and neither is in this table. {refused} more figures are of programs with kernels or a
-placement of their own, which a simulation refuses.
+length. Where lengths vary, what is reserved depends on the order in which they come ([methods](methods.md)), and
+none of that is in this table. {refused} more figures are of programs with kernels or a placement of their own, which
+a simulation refuses.
 
 | source | figures | simulated: median error | 90th percentile | most | estimated: median error | 90th | most |
 |---|---|---|---|---|---|---|---|
@@ -164,8 +164,8 @@ placement of their own, which a simulation refuses.
 GRID = """
 ## The estimate against the simulation
 
-The {n} points of [memory.md](memory.md), of any model and set-up, of which no constant was fitted: the estimate's rule
-against the simulated requests.
+The {n} points of [memory.md](memory.md), of any model and set-up, on which no constant was fitted: the estimate's
+rule against the simulated requests.
 
 | of | points | median error | 90th percentile | most | estimated / simulated, median |
 |---|---|---|---|---|---|
@@ -174,8 +174,9 @@ TAIL = """
 Most of the largest differences are small models with large vocabularies, where blocks of logits in 16 and in 32 bits
 follow each other and none fits the next: the estimate is too low there.
 
-What is neglected: what loading a model left in the cache; streams beside the first (CPU offload, gathered parameters);
-that a card may be full, so that the allocator gives back what it cached.
+What is neglected: what loading a model left in the cache; streams beside the first (CPU offload, gathered
+parameters); what trainers work out of the logits beside the loss (accuracy, entropy); that a card may be full, so
+that the allocator gives back what it cached.
 """
 
 

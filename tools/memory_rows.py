@@ -14,8 +14,8 @@ HELD = ("weights", "adapter", "gradients", "optimizer")
 
 @dataclass(frozen=True)
 class Row:
-    """A point with its simulated peak (None where the libraries cannot run it, for the reason given), and what torch's
-    allocator reserves (None where that was not asked for)."""
+    """A point with its simulated peak (None where the libraries cannot run it, for the reason given), and what
+    torch's allocator reserves (None where that was not asked for)."""
 
     point: Point
     simulated_bytes: int | None

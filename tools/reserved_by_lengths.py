@@ -3,6 +3,7 @@
     python -m tools.reserved_by_lengths 287            # a row of data/measured/memory.csv: ms-swift's benchmark
     python -m tools.reserved_by_lengths 277 --orders 20
     python -m tools.reserved_by_lengths 287 --no-checkpointing --seq-len 2048
+    python -m tools.reserved_by_lengths --shapes Qwen/Qwen3-1.7B --seq-len 512   # by how lengths are spread
 
 A micro-step is run on fake tensors at two lengths, all layers; every block grows in a straight line between. Its
 requests then go to the allocator for one sample after another. Lengths are drawn from a gamma distribution with the
@@ -24,17 +25,18 @@ import numpy as np
 from planner.estimator import load
 from planner.running import running
 from planner.setup import Setup
+from planner.simulate.allocator import Block, CachingAllocator
 from planner.simulate.layers import everyone, stacks
 from planner.simulate.model import make
 from planner.simulate.step import run
 from planner.simulate.tracker import Tracker
-from planner.simulate.allocator import Block, CachingAllocator
 from tools.published_memory import Case, cases, model_of
 
 MEAN, SPREAD, LEAST = 3234.4, 2547.5, 91
 SAMPLES, SAMPLES_LONG, LONG = 4959, 1000, 2048
 ROOM = 84_200_000_000  # of an A100 with 80 GiB, less CUDA's context
 AT = (1024, 3072)
+SHAPED = 300  # samples of a spread
 # ChatGLM3's code is its own: as Llama of the same shapes, whose blocks are as large (with its own code, run apart,
 # 20.88 GB are allocated at the most, and 20.70 so).
 AS_LLAMA = {
@@ -113,14 +115,46 @@ def reserved(step: Step, order: Sequence[int], room: int = ROOM) -> tuple[int, i
     return allocator.most_allocated, allocator.most_reserved
 
 
+def shapes(number: int, most: int, seed: int) -> dict[str, list[int]]:
+    """Lengths of samples up to `most` as data have them: evenly spread, most of them short and one the longest, and
+    cut at it, where 29% are as long."""
+    draw = np.random.default_rng(seed)
+    short = np.minimum(1, draw.gamma(1.5, 0.12, number))
+    short[draw.integers(number)] = 1
+    spread = {
+        "even": draw.uniform(0.05, 1, number), "mostly short": short,
+        "cut": np.minimum(1, draw.gamma(2, 0.4, number)),
+    }  # fmt: skip
+    return {name: [max(16, int(most * share)) for share in found] for name, found in spread.items()}
+
+
+def by_shape(model: str, most: int, orders: int) -> None:
+    """Show what lengths of each spread leave reserved beyond what one length does, of LoRA without checkpointing and
+    with all logits at once, over what of the peak grows with the length: `cached_varied` as the allocator makes it."""
+    global AT
+    AT = most // 2, most
+    options = {"method": "lora", "trainer": "trl-0.21", "checkpointing": "none", "seq_len": most}
+    found = running(model, {**options, "packing": "padded", "lengths_vary": True})
+    step = record(load(model)[0].config, found.spec, found.setup, found.arch)
+    varied, plain = found.memory().varied_bytes, reserved(step, [most] * 3)[1]
+    for name in shapes(1, most, 0):
+        more = [reserved(step, shapes(SHAPED, most, seed)[name])[1] - plain for seed in range(orders)]
+        low, high = min(more) / varied, max(more) / varied
+        print(f"{name:12} {median(more) / varied:.2f} ({low:.2f} to {high:.2f}) of {varied / 1e9:.2f} GB")
+
+
 def main() -> None:
     """Show a row's figure among those of many orders."""
     read = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    read.add_argument("row", type=int)
+    read.add_argument("row", type=int, nargs="?")
+    read.add_argument("--shapes", metavar="MODEL", help="instead of a row: by how lengths are spread")
     read.add_argument("--orders", type=int, default=10)
     read.add_argument("--no-checkpointing", action="store_true", help="as if nothing ran again")
     read.add_argument("--seq-len", type=int, help="another greatest length")
     given = read.parse_args()
+    if given.shapes:
+        by_shape(given.shapes, given.seq_len or LONG, given.orders)
+        return
     case = next(each for each in cases()[0] if each.row == given.row and each.metric == "reserved")
     changed: dict[str, object] = {"checkpointing": "none"} if given.no_checkpointing else {}
     case = replace(case, options={**case.options, **changed})

@@ -9,8 +9,9 @@ from ..adapter.whole import Whole
 from ..moments import Moment
 from ..schema import Architecture
 from ..setup import Setup
+from .highest import highest
 from .kinds import Job
-from .peak import as_run, highest, throughout
+from .peak import as_run, throughout
 from .sampling import generation
 from .stages import whole_model
 from .states import base_weights

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import Any, get_args
+from typing import Any
 
 from ..adapter import Adapted
 from ..adapter.whole import NOTHING_WHOLE, Whole
 from ..dataclass import dataclass, replace
 from ..errors import InputError, UnsupportedArchitectureError
-from ..moments import BEFORE, Item, MemoryEstimate, MemoryPart, Moment, Phase
+from ..moments import MemoryEstimate
 from ..schema import Architecture, Notice
 from ..setup import Setup
 from .cached_experts import quantised_experts
+from .caching import apart_bytes, left_by_another_batch, varied_bytes
 from .engine import beside, engine
 from .evaluation import evaluated
+from .highest import as_moment, highest
 from .kinds import Job
 from .loading import before_steps, loading_notices
 from .overhead import beyond_peak, bounds_of, cached, overhead, stated_bytes
@@ -37,38 +39,13 @@ from .sharding import (
     widened_gradients,
 )
 from .states import Weights, base_weights, leaves_towers, seen_by_tensors, share, trained_tensors
-from .step import Course, Place, Seen, Stage, course, stages
-from .stretch import Held, plus
-from .tape import EXPERT_GRADIENTS, Size
+from .step import Seen, Stage, course, stages
+from .stretch import Held
 from .totals import Totals, seen_by_totals, totals
 from .traffic import traffic
 from .traits import UNRULED
 from .two_stacks import course_of_two, is_known
 
-PHASES: tuple[Phase, ...] = get_args(Phase)
-NAMES: dict[str, tuple[MemoryPart, str]] = {
-    "weights": ("weights", "base weights"),
-    "adapter": ("adapter", "adapter"),
-    "gradients": ("gradients", "gradients"),
-    EXPERT_GRADIENTS: ("gradients", "gradients of experts"),
-    "optimizer": ("optimizer", "optimizer states"),
-    "activations": ("activations", "kept for the backward pass"),
-    "stream": ("activations", "hidden states on their way"),
-    "logits": ("logits", "logits and loss"),
-    "temporary": ("temporary", "temporary buffers"),
-    "casts": ("temporary", "weights lowered by autocast"),
-    "copies": ("temporary", "copies of weights"),
-    "caches": ("temporary", "keys and values that a cache holds"),
-    "gathered": ("temporary", "gathered units"),
-    "buckets": ("temporary", "gradient buckets"),
-    "fixed": ("temporary", "tokens and workspaces"),
-    "pixels": ("temporary", "pixel values"),
-    "vllm": ("vllm", "vLLM's share of the GPU"),
-    "unquantised": ("temporary", "weights that are being quantised"),
-    "widened": ("temporary", "float32 copies of what is not quantised"),
-    "flat": ("temporary", "flat copies that are sent"),
-    "undivided": ("temporary", "weights that are being divided"),
-}
 WORKSPACE_BYTES = 8_519_680  # torch's cuBLAS workspace: 2 x 4096 KiB and 8 x 16 KiB (32 MiB on Hopper)
 WORKSPACES = 2  # one for the forward pass's thread, one for the backward's
 ID_BYTES = 8
@@ -272,8 +249,8 @@ def _stage(
     first = before_steps(arch, setup, weights, stage, held.own)
     going.places[:0] = [*first.places, *before_step(job, base, held.unit), *evaluated(job, base)]
     moments = highest(going.places)
-    moments.append(_moment("optimizer", "step", {**held.last, "pixels": pixels}))
-    apart = _apart(going, held.update) + _left_by_another_batch(moments, setup)
+    moments.append(as_moment("optimizer", "step", {**held.last, "pixels": pixels}))
+    apart = apart_bytes(going, held.update) + left_by_another_batch(moments, setup)
     varied = varied_bytes(moments, setup)
     streamed = 0 if one_stream(setup) else held.unit + held.outside
     beyond = overhead(setup)
@@ -357,58 +334,3 @@ def _held(setup: Setup, base: int, own: int, states: int) -> tuple[Held, int]:
     if setup.offload in ("optimizer", "all") or setup.optimizer.startswith("paged"):
         states, host = 0, host + states
     return {"weights": base, "adapter": own, "optimizer": states}, host
-
-
-def _apart(going: Course, update: int) -> int:
-    """Transient bytes of the phases but the largest: of a layer, of the unembedding with the loss, of the update."""
-    places = [p for p in going.places if p.phase not in (*BEFORE, "generation", "evaluation")]
-    layers = [sum(p.highest.values()) for p in places if "layer" in p.where]
-    ends = [sum(p.highest.values()) for p in places if "layer" not in p.where]
-    return round(sum(sorted((max(layers, default=0), max(ends, default=0), update))[:-1]))
-
-
-def _left_by_another_batch(moments: list[Moment], setup: Setup) -> int:
-    """Transient bytes of training or of an evaluation, the less of both, where this takes more sequences at a time:
-    its blocks are larger than those that training left in the allocator's cache, which serve it no more than they are
-    given back; smaller ones would be cut from these (c10/cuda/CUDACachingAllocator.cpp, get_free_block,
-    should_split)."""
-    if setup.eval_batch <= setup.sequences:
-        return 0
-
-    def passing(found: list[Moment]) -> int:
-        top = max(found, key=lambda moment: moment.bytes)
-        return sum(
-            item.bytes for item in top.items if item.part not in ("weights", "adapter", "optimizer", "vllm")
-        )
-
-    evaluated = [moment for moment in moments if moment.phase == "evaluation"]
-    trained = [moment for moment in moments if moment.phase in ("forward", "loss", "backward", "optimizer")]
-    return min(passing(evaluated), passing(trained)) if evaluated else 0
-
-
-def varied_bytes(moments: list[Moment], setup: Setup) -> int:
-    """Bytes at the peak that grow with the length and whose blocks another length seldom takes. Without checkpointing
-    activations are none of these: they are many small blocks, of which one serves as well as another (torch's
-    allocator, run on many lengths without checkpointing, keeps 0.1 to 0.4 times the activations of Yi-6B beside
-    what its logits have, not 3 times them: tools/reserved_by_lengths.py)."""
-    top = max((m for m in moments if m.phase not in (*BEFORE, "optimizer")), key=lambda moment: moment.bytes)
-    names = [NAMES["stream"], NAMES["logits"], NAMES["temporary"]]
-    if setup.checkpointing != "none":
-        names.append(NAMES["activations"])
-    return sum(item.bytes for item in top.items if (item.part, item.name) in names)
-
-
-def highest(places: Iterable[Place]) -> list[Moment]:
-    """The highest place of each phase."""
-    best: dict[Phase, tuple[Size, Place, Held]] = {}
-    for place in places:
-        held = plus(place.base, place.highest)
-        size = sum(held.values())
-        if place.phase not in best or size > best[place.phase][0]:
-            best[place.phase] = size, place, held
-    return [_moment(phase, best[phase][1].where, best[phase][2]) for phase in PHASES if phase in best]
-
-
-def _moment(phase: Phase, where: str, held: Held) -> Moment:
-    items = [Item(*NAMES[label], number) for label, size in held.items() if (number := round(size)) > 0]
-    return Moment(phase, where, tuple(items))

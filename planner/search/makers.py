@@ -16,12 +16,13 @@ import numpy as np
 from ..dataclass import dataclass, replace
 from ..errors import InputError
 from ..memory import estimate_memory
+from ..memory.caching import varied_bytes
 from ..memory.calibration import corrected
 from ..memory.engine import awake, engine
 from ..memory.engine import beside as engine_beside
 from ..memory.making import making_moment
 from ..memory.overhead import cached, overhead, stated_bytes
-from ..memory.peak import token_bytes, varied_bytes
+from ..memory.peak import token_bytes
 from ..setup import Setup
 from ..speed.decode import Load
 from ..speed.policy import generation_s, learnt_tokens, made_load

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..adapter import Adapted
 from ..dataclass import dataclass, replace
+from ..memory.caching import grows
 from ..memory.constants import constants
 from ..memory.course import ways
 from ..memory.kinds import Job
@@ -38,7 +39,6 @@ Array = Any  # a numpy array
 FIGURES = 10
 EARLY = 5  # place of a figure, behind the moments of a step
 PASSES = ("forward", "loss", "backward")
-VARIED = ("stream", "logits", "temporary")  # labels of what grows with the length
 
 
 class Sizes(np.ndarray):
@@ -379,8 +379,8 @@ def _apart(places: Sequence[Place], update: Any, count: int) -> Array:
 
 
 def _varied(setup: Setup, found: Sequence[tuple[list[str], Array]], moments: Array) -> Array:
-    """`memory.peak.varied_bytes` at every point."""
-    names = [*VARIED, "activations"] if setup.checkpointing != "none" else VARIED
+    """`memory.caching.varied_bytes` at every point."""
+    names = grows(setup)
     own = [
         np.sum(
             [held[labels.index(name)] for name in names if name in labels] or [np.zeros(moments.shape[1])],

@@ -42,8 +42,8 @@ def up(number: int, to: int) -> int:
 
 class CachingAllocator:
     """Requests are served from the smallest free block that holds them; where none does, a new segment is reserved,
-    or, of `expandable` segments, the one of these sizes grows by pages of a segment's size, from its end where that is
-    free. A block is split where enough is left over; freed neighbours join. Bytes."""
+    or, of `expandable` segments, the one of these sizes grows by pages of a segment's size, behind its last block.
+    A block is split where enough is left over; freed neighbours join. Bytes."""
 
     def __init__(self, room: int, expandable: bool = False) -> None:
         self.room = room

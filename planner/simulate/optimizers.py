@@ -152,7 +152,9 @@ class Update:
     apart: tuple[int, ...] = ()
 
 
-def optimizer_step(parameters: Sequence[Any], setup: Setup, block_bytes: int, ends: Sequence[Any] = ()) -> Update:
+def optimizer_step(
+    parameters: Sequence[Any], setup: Setup, block_bytes: int, ends: Sequence[Any] = ()
+) -> Update:
     """The update of trained parameters, as a first and as a later step make it.
 
     `ends` are the weights of embedding and unembedding. Parameters and gradients are counted elsewhere. Under

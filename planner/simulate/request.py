@@ -96,7 +96,9 @@ def _run(
         from .core import Simulation, prepare, simulate_step
 
         def run(setup: Setup) -> Simulation:
-            return undisturbed(partial(simulate_step, config, spec, setup, arch=arch, whole=whole, reserve=True))
+            return undisturbed(
+                partial(simulate_step, config, spec, setup, arch=arch, whole=whole, reserve=True)
+            )
 
         prepare(config, setups[0])
         ahead.wait()
@@ -150,9 +152,13 @@ def _notices(
         "the CUDA context comes on top (0.3 to 0.8 GiB), to the peak cuBLAS' workspaces too (17 MB)",
     )
     if any(step.reserved_bytes is None for step in steps.values()):
-        yield Notice("reserved-not-simulated", "what the allocator reserves cannot be told from the layers that ran")
+        yield Notice(
+            "reserved-not-simulated", "what the allocator reserves cannot be told from the layers that ran"
+        )
     if any(step.setup.lengths_vary for step in steps.values()):
-        text = "reserved is of steps of one length; where lengths vary the allocator takes up to twice as much"
+        text = (
+            "reserved is of steps of one length; where lengths vary the allocator takes up to twice as much"
+        )
         yield Notice("reserved-of-one-length", text)
     yield from (Notice("simulated-otherwise", note) for note in dict.fromkeys(notes))
     pairs = adapt(arch, spec)

@@ -30,7 +30,7 @@ class _Cut:
 
 @dataclass(frozen=True)
 class _Birth:
-    """Where a block came: the turn, the place, and the how manyth of that layer, or of what is outside, in the turn."""
+    """Where a block came: the turn, the place, and the how manyth of that layer, or outside of all, in the turn."""
 
     turn: int
     place: Place

@@ -10,7 +10,9 @@ from .optimizers import Update
 from .requests import Name, Request
 
 ROOM = 2**60  # bytes: a card with room for everything
-STEPS = 3  # the first, that makes the optimizer's states, one that finds them, and one that finds what that left
+STEPS = (
+    3  # the first, that makes the optimizer's states, one that finds them, and one that finds what that left
+)
 
 
 @dataclass(frozen=True)

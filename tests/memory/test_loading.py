@@ -26,8 +26,8 @@ from planner.memory.states import base_weights
 from planner.moments import BEFORE, Item, MemoryEstimate, Moment
 from planner.running import running
 from planner.setup import Setup
-from planner.trainers import trainers
 from planner.simulate.allocator import CachingAllocator
+from planner.trainers import trainers
 
 LLAMA_2, LLAMA_3 = "meta-llama/Llama-2-7b-hf", "meta-llama/Llama-3.1-8B"
 TINY = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -45,8 +46,8 @@ def test_a_block_that_grew_leaves_its_old_segment_free() -> None:
 
 
 def test_states_are_made_while_gradients_wait() -> None:
-    """Gradients of 50 MiB come in the step and go after the update, whose first makes states of 100 MiB and whose later
-    ones take 50 MiB for a while: those lie beside the gradients. Float32 copies of 100 MiB stay from the start."""
+    """Gradients of 50 MiB come in the step and go after the update, of which the first makes states of 100 MiB and
+    later ones take 50 MiB for a while: those lie beside the gradients. Float32 copies of 100 MiB stay from the start."""
     update = Update(
         0, 0, ((("states", 1), 100 * MIB),),
         ((("beside", 1), 50 * MIB), (("beside", 1), 0)), (100 * MIB,),
@@ -71,7 +72,7 @@ def test_an_evaluation_comes_behind_the_steps() -> None:
 
 
 def test_a_segment_that_grows_takes_pages_behind_its_last_block() -> None:
-    """12 MiB take a page of 20; 30 more need 22 beyond the 8 that are left: two pages. Freed, the two join, and 60 MiB
+    """12 MiB take a page of 20; 30 more need 22 beyond the 8 that are left: two pages. Freed, both join, and 60 MiB
     fill all. Small requests have a segment of their own, in pages of 2 MiB."""
     card = CachingAllocator(2**40, expandable=True)
     first = card.take(12 * MIB)
@@ -103,7 +104,7 @@ def test_whatever_comes_and_goes(sized: list[tuple[int, int]], expandable: bool)
         held.append(card.take(size))
         assert card.reserved >= card.allocated >= sum(block.bytes for block in held) >= size
         spans = sorted((block.place, block.place + block.bytes) for block in held)
-        assert all(end <= start for (_, end), (start, _) in zip(spans, spans[1:], strict=False))
+        assert all(end <= start for (_, end), (start, _) in pairwise(spans))
         if gone < len(held):
             card.give(held.pop(gone))
     for block in held:
@@ -124,7 +125,7 @@ def test_reserved_is_no_less_than_the_peak_and_an_evaluation_adds_to_it(kind: st
     assert plain.peak.bytes <= plain.reserved_bytes < evaluated.reserved_bytes
     grown = simulate_step(CONFIGS[kind], LORA, replace(BASE, expandable_segments=True), reserve=True)
     assert grown.reserved_bytes is not None
-    assert plain.peak.bytes <= grown.reserved_bytes < plain.reserved_bytes
+    assert plain.peak.bytes <= grown.reserved_bytes <= plain.reserved_bytes
 
 
 def test_what_cannot_be_told_is_none_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
