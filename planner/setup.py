@@ -74,8 +74,9 @@ class Setup:
     `attention_kernel`: who computes attention; `kernels`: whose elementwise code runs, which decides what is kept.
     `quantised_inputs_kept`: products with a quantised matrix keep what they read, as bitsandbytes' 4-bit ones did
         before 0.43.2; `before_held`: to the end of the next forward pass, as the loop holds its last loss.
-    `squares_kept`: RMSNorm keeps the squares of what it reads, as torch's mean did before 2.2.
-    `fused_heads`: heads are made as one, of which values stay a view; grouped ones are copied for every query's head.
+    `squares_kept`: RMSNorm keeps the squares of what it reads, as torch's mean did before 2.2. `copy_shared`: all
+        products make a quantised matrix whole in one buffer (Unsloth's). `fused_heads`: heads are made as one, of
+        which values stay a view; grouped ones are copied for every query's head.
     `cache_held`: every layer's keys and values are held to the end of the forward pass, in a cache that checkpointing
         did not switch off; None: where the model's own code of then did so.
     `loss`: how logits become a loss; `loss_chunk` tokens at a time in a chunked one ("split": positions of
@@ -168,6 +169,7 @@ class Setup:
     before_held: bool = False
     fused_heads: bool = False
     squares_kept: bool = False
+    copy_shared: bool = False
     input_grads: bool | None = None
     optimizer_kernel: OptimizerKernel = "fused"
     optimizer_in_backward: bool = False

@@ -301,6 +301,10 @@ def as_spelt(field: str, value: Any) -> Any:
     return ours if ours in CHOICES[field] else value
 
 
+# Types whose layers Unsloth runs by functions of its own (unsloth/models/loader.py, dispatch_model).
+COPY_SHARED = frozenset(("llama", "mistral", "gemma", "gemma2", "qwen2", "qwen3"))
+
+
 def _experts_too(said: Mapping[str, Any], trainer: Trainer | None, model_type: str) -> dict[str, Any]:
     """That tensors of experts are quantised, where a trainer does it for a type of model, or by FP8: transformers 5
     puts its FP8Experts in their place (integrations/finegrained_fp8.py: replace_with_fp8_linear)."""
@@ -331,6 +335,8 @@ def filled(given: Mapping[str, Any], model_type: str = "") -> dict[str, Any]:
         found["gathered_kept"] = (
             True  # made outside of zero.Init, which alone replaces torch's linear function
         )
+    if model_type not in COPY_SHARED:
+        found.pop("copy_shared", None)
     if found.get("precision") == "fp32" and "autocast" not in said:
         found.pop("autocast", None)  # it is 16 bits that a trainer's autocast is for
     return found

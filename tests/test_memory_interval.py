@@ -25,7 +25,7 @@ from planner.memory.interval_kinds import KIND_WORDS, KINDS, NAMED, NARROWER, UN
 from planner.memory.overhead import kind_of
 from planner.moments import MemoryEstimate
 from planner.running import running
-from planner.trainers import known
+from planner.trainers import find, known
 from tools.compare_published_memory import judge, shipped
 from tools.interval_chain import CANDIDATES, in_order, score_of, share
 from tools.interval_fit import (
@@ -102,11 +102,12 @@ def test_stand_ins_are_judged_as_unknown_trainers() -> None:
             near[each.source.removesuffix(", reserved")] = each
             assert "trainer near" in ratio.about and ratio.kind in (*UNNAMED, "offloaded")
         named = each.options.partition("--trainer ")[2].split(" ")[0]
-        own = known(named) and not stands_in(each, now=False)
+        profile = find(named) if named else None
+        own = profile is not None and known(profile.name) and not stands_in(each, now=False)
         assert ratio.kind == "offloaded" or (ratio.kind in NAMED) == own
     text = (ROOT / "data" / "measured" / "memory_stand_ins.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(io.StringIO(text)))
-    assert set(near) == {row["source"] for row in rows} and len(rows) == 41
+    assert set(near) == {row["source"] for row in rows} and len(rows) == 42
     since = estimate_of(near["PrimeIntellect-ai/prime-rl"]).within
     assert since and since.kind in NAMED
     still = estimate_of(near["huggingface/peft, pull requests"]).within

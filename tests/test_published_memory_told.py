@@ -41,6 +41,7 @@ COUNTS = {
     "sixteenth": Counts(27, 12, 19, 8, 0),
     "seventeenth": Counts(24, 10, 16, 6, 0),
     "eighteenth": Counts(48, 10, 33, 7, 0),
+    "nineteenth": Counts(44, 13, 35, 12, 0),
 }
 each_set = pytest.mark.parametrize("name", SETS)
 

@@ -42,6 +42,7 @@ SINCE = (
     "sixteenth",
     "seventeenth",
     "eighteenth",
+    "nineteenth",
 )
 Array = Any
 

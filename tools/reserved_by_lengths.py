@@ -130,7 +130,7 @@ def shapes(number: int, most: int, seed: int) -> dict[str, list[int]]:
 
 def by_shape(model: str, most: int, orders: int) -> None:
     """Show what lengths of each spread leave reserved beyond what one length does, of LoRA without checkpointing and
-    with all logits at once, over what of the peak grows with the length: `cached_varied` as the allocator makes it."""
+    with all logits at once, over what of the peak grows with the length: `cached_varied` as the allocator has it."""
     global AT
     AT = most // 2, most
     options = {"method": "lora", "trainer": "trl-0.21", "checkpointing": "none", "seq_len": most}

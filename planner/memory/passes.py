@@ -44,7 +44,7 @@ class Pass:
     products keep what they `read`, which stays until the graph goes (`reads_all`: also where the pass makes no
     gradients, but the library's makes a graph that a checkpoint empties of all else); `before` are the buffers that
     litgpt's loop was found to hold of the micro-step before, with `before_held`. This, `fused_heads` and
-    `squares_kept` as the set-up has them.
+    `squares_kept` and `copy_shared` as the set-up has them.
 
     The loss: `outputs_held` and `outputs_widened` as the set-up has them. `preference`: it is of preferences, and
     scores all positions of a sequence but `unscored`; `sampled`: it is of completions (GRPO).
@@ -86,6 +86,7 @@ class Pass:
     before_held: bool = False
     fused_heads: bool = False
     squares_kept: bool = False
+    copy_shared: bool = False
     norms: int = 2
     wide_norms: bool = False
     half: bool = False
@@ -219,5 +220,5 @@ def make_pass(
         outputs_widened=setup.outputs_widened and setup.under_autocast,
         saved=width if mixed or not setup.upcast_small else FLOAT32, inputs_kept=setup.quantised_inputs_kept,
         before_held=setup.before_held, fused_heads=setup.fused_heads, apart=_apart(setup),
-        squares_kept=setup.squares_kept,
+        squares_kept=setup.squares_kept, copy_shared=setup.copy_shared,
     )  # fmt: skip

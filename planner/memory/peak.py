@@ -223,6 +223,8 @@ def throughout(
     base["gathered"] = outside + pairs_in_one(trained, setup)
     base["buckets"] = buckets(size, setup)
     base["fixed"], base["pixels"] = fixed_bytes(setup), 0
+    if setup.copy_shared and not setup.lora_dropout:
+        base["copies"] = max(weights.unpacked.values(), default=0)
     if vllm := beside(engine(arch, setup)):
         base["vllm"] = vllm
     kept = kept_whole(arch, setup)

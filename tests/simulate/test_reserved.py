@@ -47,7 +47,8 @@ def test_a_block_that_grew_leaves_its_old_segment_free() -> None:
 
 def test_states_are_made_while_gradients_wait() -> None:
     """Gradients of 50 MiB come in the step and go after the update, of which the first makes states of 100 MiB and
-    later ones take 50 MiB for a while: those lie beside the gradients. Float32 copies of 100 MiB stay from the start."""
+    later ones take 50 MiB for a while: those lie beside the gradients. Float32 copies of 100 MiB stay from the
+    start."""
     update = Update(
         0, 0, ((("states", 1), 100 * MIB),),
         ((("beside", 1), 50 * MIB), (("beside", 1), 0)), (100 * MIB,),
