@@ -64,8 +64,7 @@ class Setup:
 
     A micro-step:
     `micro_batch` sequences of `seq_len` tokens, `accumulation` of them in a step. `packing`: they are "full", or
-        shorter ones are "padded" (attention gets a mask) or "packed" together (documents
-        kept apart by lengths under flash attention, by a mask otherwise).
+        shorter ones are "padded" (with a mask) or "packed" (documents apart by lengths under flash, else by a mask).
     `lengths_vary`: batches differ in length (`seq_len` is the longest): the allocator keeps blocks of many sizes, but
         for `expandable_segments`, mapped where they are wanted (PYTORCH_ALLOC_CONF).
     `checkpointing`: layers run again in the backward pass; `reentrant`: by torch's older way; `offload_buffers`: as
