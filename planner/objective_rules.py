@@ -12,10 +12,10 @@ COMPARED = ("dpo", "kto")  # objectives that hold what is trained against a refe
 # Of preferences a loss keeps each label's log-probability: of logits in tiles, or of all of them, by one kernel, a
 # sequence at a time, or together in float32; or it is Megatron's, which hands on each token's loss.
 OF_PREFERENCES = ("tiled", "fused", "by-sequence", "by-sequence-copied", "full", "full-freed", "wide-fused")
-OF_THESE_ALONE = ("by-sequence", "by-sequence-copied", "full-freed")
+OF_THESE_ALONE = ("by-sequence", "by-sequence-copied", "by-sequence-in-place", "full-freed")
 # Of completions: of their logits in tiles, of all of theirs by one kernel or operation by operation, or of those of
 # prompts too, divided and by one kernel that works in place (verl).
-OF_COMPLETIONS = ("tiled", "fused", "by-sequence", "scaled-fused")
+OF_COMPLETIONS = ("tiled", "fused", "by-sequence", "by-sequence-in-place", "scaled-fused")
 # The share of a GPU that a vLLM beside the trainer takes where nobody says: vllm_gpu_memory_utilization of TRL 1.16
 # (trainer/grpo_config.py), gpu_memory_utilization of Unsloth's FastLanguageModel.from_pretrained (models/loader.py).
 VLLM_SHARES = {"colocate": 0.3, "shared": 0.5}

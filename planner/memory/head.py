@@ -229,7 +229,7 @@ def _of_chances(run: Pass, given: list[Value], head: Head, traits: Traits, loss:
     rows = run.tokens
     if run.sampled:
         given, rows = [completions(run, given.pop(), head.reads)], labelled(run) + run.sequences
-    return by_sequence(run, unembed(run, given.pop(), head, traits, rows), head.vocab, fused=loss == "fused")
+    return by_sequence(run, unembed(run, given.pop(), head, traits, rows), head.vocab, loss)
 
 
 def _in_pieces(run: Pass, x: Value, head: Head, loss: str, chunk: int) -> Value:

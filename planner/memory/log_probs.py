@@ -201,29 +201,46 @@ def completions(run: Pass, x: Value, hidden: int) -> Value:
     return cut.tape.apply((cut,), cut.elements, cut.width, (), lambda g: (cut.tape.new(size),))
 
 
-def by_sequence(run: Pass, logits: Value, vocab: int, *, fused: bool) -> Value:
+def _divided_in_place(run: Pass, logits: Value, size: Size) -> Value:
+    """Logits of which a slice of `size` bytes is divided in place (torch's CopySlices)."""
+    tape, whole = run.tape, logits.bytes
+
+    def rule(g: Buffer) -> Gradients:
+        made = tape.new(whole)
+        both = tape.new(size), tape.new(size)
+        del both
+        return (made,)
+
+    return tape.apply((logits,), logits.elements, logits.width, (), rule, out=logits.buffer)
+
+
+def by_sequence(run: Pass, logits: Value, vocab: int, loss: str) -> Value:
     """Log-probabilities of labels, of all logits of completions or of pairs: TRL before 1.15.
 
     Under autocast accelerate makes the logits float32. All but the last of each sequence, which GRPO divides by the
     temperature into a new tensor, are folded a sequence at a time: of float32 each label's logit less the log of the
     sum of exponentials, which both keep that tensor; of 16 bits by log_softmax, whose results are kept. On the way
     back the gradients of all sequences are made one by one (of float32 beside two such tensors) and joined to one:
-    three times the logits, 12 bytes each in float32, of one sequence 16. `fused`: one kernel (1.14) that keeps the
-    logits as they came and makes their gradient in a new tensor. Neglects a few numbers a row, that TRL before 1.8
-    lets the undivided logits go before GRPO's entropies, which counts where fewer than some 400 positions are scored,
-    that TRL before 0.16 divided none, and that TRL before 0.27 folds the last position of pairs too.
+    three times the logits, 12 bytes each in float32, of one sequence 16. "fused": one kernel (1.14)
+    that keeps the logits as they came and makes their gradient in a new tensor; "...in-place" (GRPO from 1.0 to 1.9):
+    a slice of the logits is divided in place. Neglects a few numbers a row, that TRL before 1.8 lets the undivided
+    logits go before GRPO's entropies, which counts where fewer than some 400 positions are scored, that TRL before
+    0.16 divided none, and that TRL before 0.27 folds the last position of pairs too.
     """
     tape, entries = run.tape, labelled(run) * vocab
     one, few = (run.length - run.unscored) * vocab, min(labelled(run), ENTROPY_ROWS) * vocab
     logits = cast(logits, FLOAT32) if run.autocast else logits
     width, size = logits.width, entries * logits.width
+    in_place = loss.endswith("in-place")
+    if in_place:
+        logits = _divided_in_place(run, logits, size)
     part = piece(logits, entries)
     part = (
         piece(part, entries) if run.sampled else part
     )  # without the last position, and then without the prompt
-    if fused:
+    if loss == "fused":
         return tape.apply((part,), 0, FLOAT32, (part.buffer,), lambda g: (tape.new(size),))
-    cooled, wide = scale(part) if run.sampled else part, width == FLOAT32
+    cooled, wide = scale(part) if run.sampled and not in_place else part, width == FLOAT32
     chosen = cooled
 
     def laid(g: Buffer) -> Gradients:

@@ -222,7 +222,9 @@ class Preferences:
         part = part[:, -scored:] if sampled else part
         if self.setup.loss == "fused":
             return _Fused.apply(part), made
-        cooled = part / 1.0 if sampled else part
+        cooled = part / 1.0 if sampled and self.setup.loss != "by-sequence-in-place" else part
+        if self.setup.loss == "by-sequence-in-place":
+            cooled.div_(1.0)
         if cooled.dtype == torch.float32:
             chosen = _Taken.apply(cooled, labels)
             found = chosen - torch.stack([_log_sum(one) for one in cooled])

@@ -81,7 +81,7 @@ LOSS = {
     "split-wide": _CHUNKED, "split-fused": _FUSED, "fused": _FUSED, "scaled-fused": _FUSED, "shifted-fused": _FUSED,
     "shifted-late-fused": _FUSED, "wide": _WIDE, "wide-in-place": _WIDE, "wide-fused": _FUSED, "tiled": _FUSED,
     "recomputed": _CHUNKED, "recomputed-wide": _CHUNKED, "by-sequence": _CHUNKED,
-    "by-sequence-copied": _CHUNKED, "full-freed": _FULL, "full-copied": _FULL,
+    "by-sequence-copied": _CHUNKED, "by-sequence-in-place": _CHUNKED, "full-freed": _FULL, "full-copied": _FULL,
 }  # fmt: skip
 # Of a loss that is compiled with the model: Inductor reads 16-bit logits for their maximum and their sum, keeps no
 # float32 ones and no log-softmax, and writes the gradient from the logits again (its kernels for cross_entropy under

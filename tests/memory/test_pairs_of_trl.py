@@ -63,6 +63,33 @@ def test_what_sfttrainer_allocated(trainer: str) -> None:
     )
 
 
+# GRPOTrainer's, of eight prompts of 64 tokens with completions of 64, which models of transformers made.
+OF_COMPLETIONS = {"trl-0.21": 12.17, "trl-1.2": 16.28, "trl-1.5": 16.28, "trl-1.12": 12.16}
+SAMPLED = {"objective": "grpo", "seq_len": 128, "prompt_tokens": 64, "packing": "padded"}
+
+
+@pytest.mark.parametrize("trainer", OF_COMPLETIONS)
+def test_what_grpotrainer_allocated(trainer: str) -> None:
+    options = {
+        "trainer": trainer, "method": "lora", "precision": "bf16", "batch": 8, "rank": 4, "targets": "q_proj,v_proj",
+        "checkpointing": "none", "generation": "transformers", **SAMPLED,
+    }  # fmt: skip
+    moments = running(TINY, options).memory().moments
+    held = max(moment.parts()["logits"] + moment.parts()["activations"] for moment in moments)
+    assert held / (8 * 64 * VOCAB) == pytest.approx(OF_COMPLETIONS[trainer], rel=0.02)
+
+
+def test_a_slice_divided_in_place_as_it_is_simulated() -> None:
+    spec, arch = AdapterSpec(rank=4, layers=("attention",)), build(TINY)
+    setup = Setup(
+        precision="bf16", autocast=True, outputs_widened=True, attention_kernel="sdpa", micro_batch=8,
+        reference="none", loss="by-sequence-in-place", **SAMPLED,  # type: ignore[arg-type]
+    )  # fmt: skip
+    seen = simulate_step(TINY, spec, setup, block_bytes=1).peak.bytes
+    found = max(moment.bytes for moment in estimate_memory(arch, setup, adapt(arch, spec)).moments)
+    assert found - WORKSPACES * WORKSPACE_BYTES == pytest.approx(seen, rel=0.01)
+
+
 @pytest.mark.parametrize("loss", ["full-freed", "by-sequence-copied"])
 @pytest.mark.parametrize("reference", ["base", "precomputed"])
 @pytest.mark.parametrize("autocast", [True, False])

@@ -195,7 +195,9 @@ def test_a_copy_stands_beside_what_is_trained_in_full() -> None:
 
 
 def test_what_preferences_exclude_is_refused() -> None:
-    with pytest.raises(InputError, match="tiled, fused, by-sequence, full or wide-fused with objective dpo"):
+    with pytest.raises(
+        InputError, match="by-sequence-copied, full, full-freed or wide-fused with objective dpo"
+    ):
         Setup(objective="dpo", loss="shifted")
     with pytest.raises(InputError, match="another with objective sft"):
         Setup(loss="by-sequence")
