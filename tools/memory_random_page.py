@@ -157,11 +157,13 @@ What seed 53 showed, mended since: Megatron's loss of logits that are float32 al
 classifier of sequences keeps hidden states only where a trained matrix reads one of them (2 %); while logits are
 scored what BERT's kin made for the product alone is gone, and the last layer's result is not (an evaluation, 1 %).
 Beside it: T5's layers keep masks of padding under checkpoints (2 %), values of a latent are lowered without what keys
-were made of (Youtu, 2 %), TRL's tiled loss passes by a head's dense matrix (1 %).
+were made of (Youtu, 2 %), TRL's tiled loss passes by a head's dense matrix (1 %), masks of eager attention are as
+wide as the weights under autocast, Apertus' activation makes a copy more on its way back (2 %), StarCoder, M2M100 and
+XGLM hold tables, ModernBERT and XLM-RoBERTa XL drop what attention adds (1 %).
 
 What is known to remain: T5 with reentrant checkpoints that are offloaded, under autocast (3 %), Zamba where a head's
-width contradicts the others of its config (3 %) and with checkpointing offloaded (2 %), Apertus beside 4 bits with
-float32 norms (2 %).
+width contradicts the others of its config (3 %) and with checkpointing offloaded (2 %); of the simulation, that
+Granite's logits are widened before they are scaled under the older losses (1 %).
 
 """
 

@@ -49,6 +49,10 @@ RATES: dict[str, dict[str, tuple[str, float]]] = {
         "dropped_inner": ("activation_dropout", 0.0),
     },
     "gpt_neox_japanese": {"dropout": ("hidden_dropout", 0.0), "dropped": ("attention_dropout", 0.1)},
+    "modernbert": {
+        "dropout": ("attention_dropout", 0.0), "dropped": ("attention_dropout", 0.0),
+        "dropped_stem": ("embedding_dropout", 0.0),
+    },
     "emu3_text_model": dict.fromkeys(("dropout", "dropped"), ("attention_dropout", 0.1)),
     "llama": {"dropped": ("attention_dropout", 0.0)},
 }  # fmt: skip

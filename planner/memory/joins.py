@@ -120,7 +120,8 @@ class Joins(Mixture):
             own = weigh(run, own, self.arch.hidden_size)
         if traits.scaled_residual:
             own = scale(own)
-        if traits.dropout and run.drops and (drops or not traits.dropped_by_mlp):
+        unless = traits.dropped_by_attention if drops else traits.dropped_by_mlp
+        if traits.dropout and run.drops and not unless:
             own = drop(run, own)
         return own
 

@@ -238,7 +238,8 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0, tower: Seen | Non
     going.hold(beside.held, -1)
     if tower:
         going.hold(tower.beside, -1)
-    if job.setup.checkpointing == "none":  # checkpointed layers keep what they are called with
+    graph = any(each.grad for each in kinds)
+    if job.setup.checkpointing == "none" or not graph:  # else layers keep what they are called with
         going.hold({"temporary": kept}, -1)
     if stage.head:
         pass_head(job, going, grad, last.width if last else 0)

@@ -65,7 +65,8 @@ class Traits:
         `weighed_stream`: they weigh it by a trained vector. `multiplied`: roles whose matrices read the normed
         stream times a number, each role anew (and what scans read of these by a buffer). `flat`: an
         MLP reads positions as rows of a matrix.
-    Dropout with a rate above 0: `dropout` of what a layer's parts add (`dropped_by_mlp`: of the MLP alone), `dropped`
+    Dropout with a rate above 0: `dropout` of what a layer's parts add (`dropped_by_mlp`: of the MLP
+        alone, `dropped_by_attention`: of attention), `dropped`
         of attention's probabilities, `dropped_inner` of an MLP's inner values, `dropped_stem` of embeddings,
         `dropped_end` of a stack's result.
 
@@ -97,6 +98,7 @@ class Traits:
     dropped_stem: bool = False
     dropped_end: bool = False
     dropped_by_mlp: bool = False
+    dropped_by_attention: bool = False
     post: bool = False
     wide_residual: bool = False
     wide_logits: bool = False
@@ -258,7 +260,7 @@ TRAITS: dict[str, Traits] = {
     "hyperclovax": replace(GRANITE, after=True),
     "megatron-bert": replace(PRENORMED_BERT, eager=True, no_flash=True, handed=True, scores_named=True),
     "roberta-prelayernorm": replace(PRENORMED_BERT, mlp_inline=True, stem_norm=True),
-    "xlm-roberta-xl": replace(PRENORMED_BERT, mlp_inline=True),
+    "xlm-roberta-xl": replace(PRENORMED_BERT, mlp_inline=True, dropped_by_attention=True),
     "gpt_bigcode": replace(
         LEGACY,
         narrow_before=True,
@@ -296,7 +298,9 @@ TRAITS: dict[str, Traits] = {
     "roformer": replace(BERT, eager=True, no_flash=True, handed=True, scores_named=True, rotary="half"),
     "distilbert": replace(BERT, dropped_by_mlp=True),
     "nomic_bert": replace(BERT, rotary="half", activation="silu", attention_named="made"),
-    "modernbert": replace(LEGACY, rotary="half32", stem_norm=True, attention_named="made"),
+    "modernbert": replace(
+        LEGACY, rotary="half32", stem_norm=True, attention_named="made", dropped_by_attention=True
+    ),
     "mllama": replace(LLAMA, no_flash=True),
     "helium": replace(LLAMA, norm="rms-late"),
     "falcon_h1": replace(

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from planner.adapter import AdapterSpec, adapt
 from planner.architecture.build import build
 from planner.memory.buffers import table_bytes
 from planner.memory.kinds import Job
-from planner.memory.step import masks
+from planner.memory.step import course, masks, whole_model
 from planner.memory.two_stacks import _masks
 from planner.setup import Setup
 
@@ -86,3 +87,15 @@ def test_tables_beside_the_weights() -> None:
     assert table_bytes(build(starcoder), setup) == 128 * 128  # which positions see which, a byte each
     assert table_bytes(build(xglm), setup) == (128 + 2) * 64 * 2
     assert table_bytes(build(LLAMA), setup) == 0
+
+
+@pytest.mark.parametrize(("reentrant", "held"), [(True, 0), (False, 1)])
+def test_checkpoints_without_a_graph_keep_no_mask(reentrant: bool, held: int) -> None:
+    """Reentrant checkpoints whose input needs no gradient run nothing again, and keep nothing for it."""
+    job = _job(LLAMA, checkpointing="layer", reentrant=reentrant, input_grads=False, precision="autocast")
+    pairs = adapt(job.arch, AdapterSpec(rank=4, layers=("unembedding",)))
+    if not reentrant:
+        pairs = adapt(job.arch, AdapterSpec(rank=4, layers=("attention",)))
+    going = course(Job(job.arch, job.setup, pairs), {}, whole_model(job.arch))
+    loss = next(place for place in going.places if place.phase == "loss")
+    assert (loss.base.get("temporary", 0) >= PAIRS * 4) == bool(held)
