@@ -35,7 +35,6 @@ from tools.published_memory import Case, cases, model_of
 MEAN, SPREAD, LEAST = 3234.4, 2547.5, 91
 SAMPLES, SAMPLES_LONG, LONG = 4959, 1000, 2048
 ROOM = 84_200_000_000  # of an A100 with 80 GiB, less CUDA's context
-AT = (1024, 3072)
 SHAPED = 300  # samples of a spread
 # ChatGLM3's code is its own: as Llama of the same shapes, whose blocks are as large (with its own code, run apart,
 # 20.88 GB are allocated at the most, and 20.70 so).
@@ -68,11 +67,13 @@ def step_of(case: Case) -> Step:
     return record(config, found.spec, found.setup, found.arch)
 
 
-def record(config: object, spec: object, setup: Setup, arch: object) -> Step:
-    """Requests of a micro-step at two lengths, and the straight lines between them."""
+def record(
+    config: object, spec: object, setup: Setup, arch: object, at: tuple[int, int] = (1024, 3072)
+) -> Step:
+    """Requests of a micro-step `at` two lengths, and the straight lines between them."""
     made = None
     records = []
-    for length in AT:
+    for length in at:
         one = replace(setup, seq_len=length)
         made = make(config, spec, one, arch)  # type: ignore[arg-type]
         every = [everyone(stack.path, stack.length) for stack in stacks(made.model)]
@@ -83,8 +84,8 @@ def record(config: object, spec: object, setup: Setup, arch: object) -> Step:
         raise SystemExit("The two lengths make different requests: there are no straight lines between them.")
     lines = []
     for a, b in zip(first.blocks, second.blocks, strict=True):
-        slope = (b.bytes - a.bytes) / (AT[1] - AT[0])
-        lines.append((a.bytes - slope * AT[0], slope))
+        slope = (b.bytes - a.bytes) / (at[1] - at[0])
+        lines.append((a.bytes - slope * at[0], slope))
     weights = tuple(p.numel() * p.element_size() for p in made.model.parameters())
     return Step(weights, tuple(lines), tuple(first.events))
 
@@ -131,11 +132,9 @@ def shapes(number: int, most: int, seed: int) -> dict[str, list[int]]:
 def by_shape(model: str, most: int, orders: int) -> None:
     """Show what lengths of each spread leave reserved beyond what one length does, of LoRA without checkpointing and
     with all logits at once, over what of the peak grows with the length: `cached_varied` as the allocator has it."""
-    global AT
-    AT = most // 2, most
     options = {"method": "lora", "trainer": "trl-0.21", "checkpointing": "none", "seq_len": most}
     found = running(model, {**options, "packing": "padded", "lengths_vary": True})
-    step = record(load(model)[0].config, found.spec, found.setup, found.arch)
+    step = record(load(model)[0].config, found.spec, found.setup, found.arch, (most // 2, most))
     varied, plain = found.memory().varied_bytes, reserved(step, [most] * 3)[1]
     for name in shapes(1, most, 0):
         more = [reserved(step, shapes(SHAPED, most, seed)[name])[1] - plain for seed in range(orders)]
