@@ -35,10 +35,10 @@ GROUPS = (
     "fsdp-qlora", "zero-qlora", "checkpointed", "grpo", "preferences", "kto",
 )  # fmt: skip
 BESIDE = (
-    "name", "title", "aliases", "metric", "notes", "advice", "claim", "experts_quantised", "sharded_alone", "general",
-    "like",
+    "name", "title", "aliases", "metric", "notes", "advice", "claim", "experts_quantised", "own_functions",
+    "sharded_alone", "general", "like",
 )  # fmt: skip
-INHERITED = ("experts_quantised", "sharded_alone")
+INHERITED = ("experts_quantised", "own_functions", "sharded_alone")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Trainer:
     """A profile. `groups` holds fields of Setup by when they apply, those of "grpo" and "preferences" by
     `for_objective`; `metric` is
     what its own figures of memory are (allocated, reserved, device), where it has some; QLoRA quantises the experts
-    of `experts_quantised`, model types.
+    of `experts_quantised`, model types; those of `own_functions` are run by functions of its own, whose quantised
+    matrices are made whole in one buffer.
     `sharded_alone`: its sharding holds on one GPU too, whose units are still gathered in what is computed in.
     `general`: of a sort of programs, such as loops of one's own, and not of one whose code was read.
     `like`: the profile that holds but for what this one says; `own` are the claims that are its own.
@@ -71,6 +72,7 @@ class Trainer:
     metric: str = ""
     notes: str = ""
     experts_quantised: tuple[str, ...] = ()
+    own_functions: tuple[str, ...] = ()
     sharded_alone: bool = False
     general: bool = False
     like: str = ""
@@ -123,16 +125,15 @@ def _own(raw: Mapping[str, Any]) -> Trainer:
         _check(values, f"{owner}, {group}")
     claims = _claims(raw, owner)
     said = {name for claim in claims for name in claim.fields}
-    models = tuple(raw.get("experts_quantised", ()))
-    used = {name for values in groups.values() for name in values} | (
-        {"quantize_experts"} if models else set()
-    )
+    models, functions = (tuple(raw.get(name, ())) for name in ("experts_quantised", "own_functions"))
+    used = {name for values in groups.values() for name in values}
+    used |= {name for name, types in (("quantize_experts", models), ("copy_shared", functions)) if types}
     unsaid = sorted(used - said)
     if unsaid or not claims:
         raise FactError(f"{owner}: {', '.join(unsaid) or 'a profile'} without a source.")
     return Trainer(
         raw["name"], raw["title"], MappingProxyType(groups), claims, tuple(raw.get("aliases", ())),
-        raw.get("metric", ""), raw.get("notes", ""), models, bool(raw.get("sharded_alone")),
+        raw.get("metric", ""), raw.get("notes", ""), models, functions, bool(raw.get("sharded_alone")),
         bool(raw.get("general")), str(raw.get("like", "")), len(claims), raw.get("advice"),
     )  # fmt: skip
 
@@ -301,10 +302,6 @@ def as_spelt(field: str, value: Any) -> Any:
     return ours if ours in CHOICES[field] else value
 
 
-# Types whose layers Unsloth runs by functions of its own (unsloth/models/loader.py, dispatch_model).
-COPY_SHARED = frozenset(("llama", "mistral", "gemma", "gemma2", "qwen2", "qwen3"))
-
-
 def _experts_too(said: Mapping[str, Any], trainer: Trainer | None, model_type: str) -> dict[str, Any]:
     """That tensors of experts are quantised, where a trainer does it for a type of model, or by FP8: transformers 5
     puts its FP8Experts in their place (integrations/finegrained_fp8.py: replace_with_fp8_linear)."""
@@ -326,7 +323,8 @@ def filled(given: Mapping[str, Any], model_type: str = "") -> dict[str, Any]:
     method = str(said.get("method", "lora"))
     sharding = str(said.get("sharding", "none"))
     asked = said.get("checkpointing", trainer.fields(method, sharding, "none").get("checkpointing", "none"))
-    found = {**trainer.fields(method, sharding, str(asked)), **experts, **said}
+    shared = {"copy_shared": True} if model_type in trainer.own_functions else {}
+    found = {**trainer.fields(method, sharding, str(asked)), **experts, **shared, **said}
     if found.get("packing") == "packed" and "lengths_vary" not in said:
         found.pop("lengths_vary", None)  # packed sequences have one length
     if found.get("checkpointing") == "selective" and "reentrant" not in said:
@@ -335,8 +333,6 @@ def filled(given: Mapping[str, Any], model_type: str = "") -> dict[str, Any]:
         found["gathered_kept"] = (
             True  # made outside of zero.Init, which alone replaces torch's linear function
         )
-    if model_type not in COPY_SHARED:
-        found.pop("copy_shared", None)
     if found.get("precision") == "fp32" and "autocast" not in said:
         found.pop("autocast", None)  # it is 16 bits that a trainer's autocast is for
     return found

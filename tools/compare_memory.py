@@ -31,7 +31,7 @@ from planner.moments import MemoryEstimate
 
 from .memory_grid import Point, grid
 from .memory_page import summary, worst, write_page
-from .memory_rows import Compared, Row
+from .memory_rows import Compared, Row, write_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / "data" / "measured" / "memory_simulated.json"
@@ -97,9 +97,7 @@ def header(command: str) -> dict[str, Any]:
 
 def write(rows: Iterable[Row]) -> None:
     """Write the record, a row a line."""
-    lines = ",\n".join(json.dumps(row.to_dict(), sort_keys=True) for row in rows)
-    text = json.dumps(header("python -m tools.compare_memory"), indent=1)[:-2]
-    RECORD.write_text(f'{text},\n "rows": [\n{lines}\n ]\n}}\n', encoding="utf-8")
+    write_rows(RECORD, header("python -m tools.compare_memory"), (row.to_dict() for row in rows))
 
 
 def compared(rows: Iterable[Row]) -> list[Compared]:

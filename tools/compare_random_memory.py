@@ -27,7 +27,7 @@ from .memory_grid import Point
 from .memory_page import summary, worst
 from .memory_random import random_points
 from .memory_random_page import today, write_page
-from .memory_rows import Compared, Drawn, Row
+from .memory_rows import Compared, Drawn, Row, write_rows
 from .random_flops import analytic_flops, far, of_flops, simulated_flops
 
 RECORD = ROOT / "data" / "measured" / "memory_random.json"
@@ -52,9 +52,7 @@ def read(path: Path = RECORD) -> list[Drawn]:
 
 def write(rows: Iterable[Drawn], path: Path = RECORD) -> None:
     """Write the record, a row a line."""
-    lines = ",\n".join(json.dumps(row.to_dict(), sort_keys=True) for row in rows)
-    text = json.dumps(header("python -m tools.compare_random_memory"), indent=1)[:-2]
-    path.write_text(f'{text},\n "rows": [\n{lines}\n ]\n}}\n', encoding="utf-8")
+    write_rows(path, header("python -m tools.compare_random_memory"), (row.to_dict() for row in rows))
 
 
 def run(seed: int, point: Point) -> Drawn:

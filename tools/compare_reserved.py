@@ -26,6 +26,7 @@ from planner.running import Running, running
 
 from . import compare_memory
 from .memory_page import quantile
+from .memory_rows import write_rows
 from .published_memory import cases as first_cases
 from .published_memory import model_of
 from .published_memory_later import later, options_of
@@ -125,8 +126,7 @@ def write(rows: Iterable[dict[str, Any]]) -> None:
         **compare_memory.header("python -m tools.compare_reserved"),
         "what": "what torch's allocator reserves in published runs, simulated (planner simulate), in bytes",
     }
-    lines = ",\n".join(json.dumps(row, sort_keys=True) for row in rows)
-    RECORD.write_text(f'{json.dumps(head, indent=1)[:-2]},\n "rows": [\n{lines}\n ]\n}}\n', encoding="utf-8")
+    write_rows(RECORD, head, rows)
 
 
 def errors(pairs: Iterable[tuple[float, float]]) -> list[float]:
@@ -148,8 +148,8 @@ rule with a fitted constant ([methods](methods.md)); `lora-plan simulate` gives 
 to a model of the allocator that was written from its source (`planner/simulate/allocator.py`), with nothing fitted:
 weights, three steps with their updates, and an evaluation where there is one.
 
-Layers of one kind are run once or twice, and their requests repeated for the others: in 123 small set-ups of 41 model
-types this reserves what the whole run does, to the byte (`tests/simulate/test_whole.py` holds it so).
+Layers of one kind are run once or twice, and their requests repeated for the others: of ten kinds of models this
+reserves what the whole run does, to the byte (`tests/simulate/test_whole.py`).
 
 ## Against published measurements
 

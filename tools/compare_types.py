@@ -25,7 +25,7 @@ from planner.workers import done
 
 from .compare_memory import ROOT, analytic, header, simulated
 from .memory_page import summary
-from .memory_rows import Compared, Row
+from .memory_rows import Compared, Row, write_rows
 from .memory_types import SETUPS, Cut, config_of, options_of, points, types
 from .memory_types_page import line_of, write_page
 
@@ -73,9 +73,8 @@ def _type(told: Mapping[str, Any]) -> Type:
 
 def write(found: Iterable[Type]) -> None:
     """Write the record, a type a line."""
-    lines = ",\n".join(json.dumps(each.to_dict(), sort_keys=True) for each in found)
-    text = json.dumps(header("python -m tools.compare_types --fresh"), indent=1)[:-2]
-    RECORD.write_text(f'{text},\n "types": [\n{lines}\n ]\n}}\n', encoding="utf-8")
+    head = header("python -m tools.compare_types --fresh")
+    write_rows(RECORD, head, (each.to_dict() for each in found), "types")
 
 
 def run(kind: str) -> Type:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from planner.moments import MemoryEstimate
 
 from .memory_grid import Point
+
+
+def write_rows(
+    path: Path, head: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], name: str = "rows"
+) -> None:
+    """A record: what it is, and its rows, each on a line of its own."""
+    lines = ",\n".join(json.dumps(row, sort_keys=True) for row in rows)
+    path.write_text(f'{json.dumps(head, indent=1)[:-2]},\n "{name}": [\n{lines}\n ]\n}}\n', encoding="utf-8")
+
 
 HELD = ("weights", "adapter", "gradients", "optimizer")
 

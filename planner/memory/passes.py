@@ -44,7 +44,7 @@ class Pass:
     products keep what they `read`, which stays until the graph goes (`reads_all`: also where the pass makes no
     gradients, but the library's makes a graph that a checkpoint empties of all else); `before` are the buffers that
     litgpt's loop was found to hold of the micro-step before, with `before_held`. This, `fused_heads` and
-    `squares_kept` and `copy_shared` as the set-up has them.
+    `squares_kept` as the set-up has it; `copy_shared`: quantised matrices are made whole in one buffer.
 
     The loss: `outputs_held` and `outputs_widened` as the set-up has them. `preference`: it is of preferences, and
     scores all positions of a sequence but `unscored`; `sampled`: it is of completions (GRPO).
@@ -193,6 +193,12 @@ def _apart(setup: Setup) -> bool:
     return setup.method != "full" and not fsdp_mixed(setup) and kinds == {"float16", "bfloat16"}
 
 
+def shares_copy(setup: Setup) -> bool:
+    """Whether products make quantised matrices whole in one buffer that stays: Unsloth's functions, which drop
+    nothing."""
+    return setup.copy_shared and setup.kernels == "unsloth" and not setup.lora_dropout
+
+
 def make_pass(
     setup: Setup, *, merges: bool = False, accumulates: bool = False, length: int | None = None
 ) -> Pass:
@@ -220,5 +226,5 @@ def make_pass(
         outputs_widened=setup.outputs_widened and setup.under_autocast,
         saved=width if mixed or not setup.upcast_small else FLOAT32, inputs_kept=setup.quantised_inputs_kept,
         before_held=setup.before_held, fused_heads=setup.fused_heads, apart=_apart(setup),
-        squares_kept=setup.squares_kept, copy_shared=setup.copy_shared,
+        squares_kept=setup.squares_kept, copy_shared=shares_copy(setup),
     )  # fmt: skip

@@ -22,7 +22,7 @@ from .kinds import Job
 from .loading import before_steps, loading_notices
 from .overhead import beyond_peak, bounds_of, cached, overhead, stated_bytes
 from .passed_over import passed_over
-from .passes import FLOAT32
+from .passes import FLOAT32, shares_copy
 from .sampling import before_step
 from .scans import UNRULED_SCANS
 from .sharding import (
@@ -223,7 +223,7 @@ def throughout(
     base["gathered"] = outside + pairs_in_one(trained, setup)
     base["buckets"] = buckets(size, setup)
     base["fixed"], base["pixels"] = fixed_bytes(setup), 0
-    if setup.copy_shared and not setup.lora_dropout:
+    if shares_copy(setup):
         base["copies"] = max(weights.unpacked.values(), default=0)
     if vllm := beside(engine(arch, setup)):
         base["vllm"] = vllm

@@ -57,8 +57,7 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
     value = cast(x, run.compute) if run.autocast or weight.unpacked else x
     if weight.turned and weight.trained and run.grad:
         value = copy(value)
-    shared = run.copy_shared and run.joins_pairs
-    held = tape.new(weight.unpacked, COPIES) if weight.unpacked and not shared else None
+    held = tape.new(weight.unpacked, COPIES) if weight.unpacked and not run.copy_shared else None
     size_in = rows * (weight.d_in * value.width)
     width = run.compute if run.autocast and not weight.unpacked else x.width
     out_size = rows * (weight.d_out * width)

@@ -15,7 +15,9 @@ from ..architecture.meta import ahead, checks, nothing_collected
 from ..architecture.meta.lighter import lighter_import, undisturbed
 from ..errors import InputError, MissingDependencyError, hint
 from ..estimator import load, model_of
+from ..memory.constants import constants
 from ..memory.passed_over import passed_over
+from ..memory.peak import WORKSPACE_BYTES, WORKSPACES
 from ..memory.scans import UNRULED_SCANS
 from ..pictured import image_notices, pictured
 from ..schema import Architecture, Notice, Source
@@ -149,16 +151,15 @@ def _notices(
     """What a reader of the figures should know."""
     yield Notice(
         "overhead-not-simulated",
-        "the CUDA context comes on top (0.3 to 0.8 GiB), to the peak cuBLAS' workspaces too (17 MB)",
+        f"the CUDA context comes on top ({constants().context_bytes / 1e9:.1f} GB as an estimate has it), to the "
+        f"peak cuBLAS' workspaces too ({WORKSPACES * WORKSPACE_BYTES / 1e6:.0f} MB)",
     )
     if any(step.reserved_bytes is None for step in steps.values()):
         yield Notice(
             "reserved-not-simulated", "what the allocator reserves cannot be told from the layers that ran"
         )
     if any(step.setup.lengths_vary for step in steps.values()):
-        text = (
-            "reserved is of steps of one length; where lengths vary the allocator takes up to twice as much"
-        )
+        text = "reserved is of steps of one length; where lengths vary the allocator takes more"
         yield Notice("reserved-of-one-length", text)
     yield from (Notice("simulated-otherwise", note) for note in dict.fromkeys(notes))
     pairs = adapt(arch, spec)

@@ -7,13 +7,13 @@ neighbour made frees that of its own neighbour wherever it is repeated.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import field
 from typing import Any
 
 from ..dataclass import dataclass
 from .layers import Stack
-from .timeline import IrregularError, Place, Recording
+from .timeline import IrregularError, Place, Recording, last_readers
 
 Name = tuple[Any, ...]
 Request = tuple[Name, int]  # bytes that come, or 0 where they go
@@ -152,12 +152,3 @@ def _maker(stack: Stack, layer: int, made: int) -> int:
     if stack.times[shown] == stack.times[made] == 1:
         return next(each for each, ran in stack.model_of.items() if ran == made)
     return layer + stack.chosen.index(made) - stack.chosen.index(shown)
-
-
-def last_readers(stack: Stack, backward: bool) -> Mapping[int, int]:
-    """For each layer that ran, the last layer to come of those of its kind: it frees what all of them read."""
-    found = {}
-    for ran in stack.chosen:
-        like = [other for other, shown in stack.model_of.items() if shown == stack.same[ran]]
-        found[ran] = min(like) if backward else max(like)
-    return found

@@ -73,7 +73,7 @@ def reserved_bytes(found: Requests) -> int:
     """The most that torch.cuda.max_memory_reserved would show: of the weights and STEPS steps, each micro-step
     followed by the update and the gradients' end, and an evaluation behind them.
 
-    Neglects what loading the model left free, cuBLAS' workspaces, and that a card may be full. Source:
+    Neglects what loading the model left free, other streams, and that a card may be full. Source:
     planner/simulate/allocator.py.
     """
     card = _Card(found.expandable)

@@ -155,6 +155,15 @@ def unroll(found: Sequence[Stretch], stacks: Iterable[Stack]) -> Iterator[tuple[
         index = end
 
 
+def last_readers(stack: Stack, backward: bool) -> dict[int, int]:
+    """For each layer that ran, the last of its kind to come: it frees what all of them read."""
+    found = {}
+    for ran in stack.chosen:
+        like = [other for other, shown in stack.model_of.items() if shown == stack.same[ran]]
+        found[ran] = min(like) if backward else max(like)
+    return found
+
+
 def _unroll(found: Sequence[Stretch], stack: Stack) -> Iterator[tuple[Place, Level]]:
     """The layers of one stack in one pass."""
     ran = {item.place.layer: item for item in found}
@@ -165,12 +174,8 @@ def _unroll(found: Sequence[Stretch], stack: Stack) -> Iterator[tuple[Place, Lev
     order = [item.place.layer for item in found]
     if order != sorted(stack.chosen, reverse=backward):
         raise IrregularError(f"layers {stack.chosen} of {stack.path} ran in the order {order}")
-    # The last reader of a tensor is the last layer of its kind that comes up.
-    last = {}
-    for layer, item in ran.items():
-        if item.once:
-            like = [other for other, shown in stack.model_of.items() if shown == stack.same[layer]]
-            last[min(like) if backward else max(like)] = item.here
+    ends = last_readers(stack, backward)
+    last = {ends[layer]: item.here for layer, item in ran.items() if item.once}
     for layer in sorted(stack.model_of, reverse=backward):
         item = ran[stack.model_of[layer]]
         yield item.place._replace(layer=layer), last.get(layer, item.usual)

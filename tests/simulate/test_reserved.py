@@ -18,7 +18,7 @@ from planner.simulate.optimizers import Update
 from planner.simulate.requests import Unrolled
 from planner.simulate.reserving import Requests, reserved_bytes
 from planner.simulate.timeline import IrregularError
-from tools.compare_reserved import cases, simulated
+from tools.compare_reserved import PAGE, cases, page, simulated
 
 from .small import CONFIGS, LORA
 
@@ -155,3 +155,24 @@ def test_published_runs(source: str) -> None:
         errors.append(abs(found / case.measured - 1))
     assert len(errors) >= 4
     assert max(errors) < 0.065 and sorted(errors)[len(errors) // 2] < 0.02
+
+
+def test_the_page_and_the_texts_are_of_the_records() -> None:
+    """Run `python -m tools.compare_reserved --page` where this fails: the page, and what README.md and
+    docs/agreement.md say of all figures and of the grid."""
+    text = page()
+    assert PAGE.read_text(encoding="utf-8") == text
+    figures, points = (
+        next(line for line in text.splitlines() if line.startswith(start)).split(" | ")
+        for start in ("| **all, of ", "| all |")
+    )
+    sources = figures[0].split("of ")[1].split(" ")[0]
+    root = PAGE.parent.parent
+    for name in ("README.md", "docs/agreement.md"):
+        row = next(
+            line for line in (root / name).read_text(encoding="utf-8").splitlines()
+            if line.startswith("| memory that torch's allocator reserves, simulated |")
+        )  # fmt: skip
+        assert f"{figures[1]} published figures of " in row and f"{sources} sources" in row
+        assert f"median error {figures[2]}" in row and f"the estimate's rule {figures[5]}" in row
+    assert f"at {points[1]} points {points[2]}, {points[3]}, {points[4]}" in row
