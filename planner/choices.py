@@ -70,5 +70,5 @@ DTYPE_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}  # of 
 # Fields of a set-up that are counts.
 COUNTS = (
     "micro_batch", "seq_len", "accumulation", "gpus", "tensor_parallel", "pipeline_parallel", "expert_parallel",
-    "sequence_parallel", "vllm_gpus", "vllm_tensor_parallel",
+    "sequence_parallel", "vllm_gpus", "vllm_tensor_parallel", "workspace_bytes",
 )  # fmt: skip

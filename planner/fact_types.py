@@ -64,6 +64,17 @@ class Int8Rate:
 
 
 @dataclass(frozen=True)
+class Workspace:
+    """What torch allocates for a thread's matrix products to work in, on chips whose names begin so."""
+
+    id: str
+    chips: tuple[str, ...]
+    bytes: int
+    what: str
+    source: Source
+
+
+@dataclass(frozen=True)
 class Price:
     """What one accelerator costs per hour at one provider on one date. `kind` is on-demand or spot."""
 

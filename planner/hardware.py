@@ -15,7 +15,7 @@ from .dataclass import dataclass
 from .errors import InputError
 
 if TYPE_CHECKING:  # its classes are a share of a cold start
-    from .fact_types import Accelerator, Int8Rate
+    from .fact_types import Accelerator, Int8Rate, Workspace
 
 GPUS_PER_NODE = 8
 # What a GPU gets of the network where nobody says: one 400 Gbit/s adapter a GPU beside NVLink 4 and newer, 200 Gbit/s
@@ -104,6 +104,22 @@ def int8_ratio(accelerator: Accelerator) -> float | None:
 def knows_int8(accelerator: Accelerator) -> bool:
     """Whether the rate of products in int8 is known."""
     return int8_ratio(accelerator) is not None
+
+
+@cache
+def workspaces() -> tuple[Workspace, ...]:
+    """Every entry of data/workspaces.toml; the first that names a chip holds."""
+    from .fact_types import Workspace
+
+    return facts.entries("workspaces.toml", "workspace", Workspace, "id")
+
+
+def workspace_bytes(name: str) -> int | None:
+    """What torch allocates for each thread's matrix products to work in on a chip by its name (an accelerator's, or
+    one that begins as such do); None: as much as usual."""
+    found = (fact for fact in workspaces() if name.startswith(fact.chips))
+    first = next(found, None)
+    return None if first is None else first.bytes
 
 
 def matmul_flops_per_s(accelerator: Accelerator, dtype: str) -> float:

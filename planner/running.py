@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -191,12 +191,15 @@ def _again(values: Mapping[str, Any], otherwise: str) -> str:
 _OF_SETUP = {*SETUP_FIELDS, "batch", "gpus_per_node"}
 
 
-def precision_on(gpus: Iterable[Accelerator], options: Mapping[str, Any]) -> dict[str, Any]:
-    """`precision` fp16 where nobody gave one, the trainer's is bf16, and none of these GPUs has units for bfloat16:
-    empty otherwise."""
-    if options.get("precision") is not None or not all(map(hardware.only_float16, gpus)):
-        return {}
-    return {"precision": "fp16"} if usual(options, "precision") in (None, "bf16") else {}
+def fields_on(gpu: Accelerator, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a set-up as a kind of GPU has them where nobody gave one: `precision` fp16 where the trainer's is
+    bf16, for which the GPU has no units, and `workspace_bytes` that are not the usual ones."""
+    found: dict[str, Any] = {}
+    if options.get("precision") is None and hardware.only_float16(gpu):
+        found = {"precision": "fp16"} if usual(options, "precision") in (None, "bf16") else {}
+    if options.get("workspace_bytes") is None and (own := hardware.workspace_bytes(gpu.name)):
+        found["workspace_bytes"] = own
+    return found
 
 
 def setup_from(options: Mapping[str, Any], seq_len: int, model_type: str = "") -> Setup:
@@ -205,10 +208,10 @@ def setup_from(options: Mapping[str, Any], seq_len: int, model_type: str = "") -
 
     `method` follows `quantize` where it is not given, `checkpointing` may be a flag, and several GPUs shard by
     DDP (full fine-tuning by FSDP) where neither `sharding` nor the trainer says otherwise. Fields that are not given
-    are those of the trainer's profile, else Setup's; on a `gpu` without units for bfloat16 that is float16.
+    are those of the trainer's profile, else Setup's, and of a `gpu` as `fields_on` has them.
     """
     if isinstance(gpu := options.get("gpu"), str):
-        options = {**options, **precision_on([hardware.find(gpu)], options)}
+        options = {**options, **fields_on(hardware.find(gpu), options)}
     if options.get("generation") in SHARES_GPU:
         options = {**options, "gpu_bytes": _memory_of(options.get("gpu"))}
     given = tuple((name, type(value), value) for name, value in options.items() if name in _OF_SETUP)

@@ -118,6 +118,7 @@ class Setup:
     `reduce_buckets`: through what ZeRO reduces gradients: "fitted", as large as they are at the most; "one", of
         DeepSpeed's default size, however few parameters are trained; "two", under ZeRO-1 and 2 with overlap_comm.
     `offload`: states, or also parameters, are in the host's memory. `trainer`: the profile that filled the fields.
+    `workspace_bytes`: what a thread's products work in, by the kind of GPU (`hardware.workspace_bytes`).
 
     Before the first step (`memory.loading` has what each word means):
     `loading`: how the base gets onto a GPU, `placing`: how parameters are spread over several; `prepared_wide`: all
@@ -193,6 +194,7 @@ class Setup:
     prepared_wide: bool = False
     placing: Placing = "unknown"
     trainer: str = "plain"
+    workspace_bytes: int = 8_519_680
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run, naming the field and what would do."""
@@ -333,9 +335,7 @@ def _check_choices(setup: Setup) -> None:
         value = getattr(setup, name)
         if name == "objective" and value in NOT_MODELLED:
             raise InputError("objective", value, f"one of {', '.join(choices)}", "It is not modelled.")
-        if value is None and name == "adapter_dtype":
-            continue
-        if value not in choices:
+        if value not in choices and not (value is None and name == "adapter_dtype"):
             beside = {"sharding": _OTHER_SPLITS, "precision": _OTHER_FORMATS}.get(name, {})
             remedy = beside.get(str(value).lower(), "") or hint(str(value), choices)
             raise InputError(_label(name), value, f"one of {', '.join(choices)}", remedy.strip())
@@ -373,8 +373,7 @@ def _check_groups(setup: Setup) -> None:
             "sequence-parallel", setup.sequence_parallel, f"a divisor of the {setup.seq_len} tokens of a sequence",
             f"The nearest is {_nearest_divisor(setup.seq_len, setup.sequence_parallel)}.",
         )  # fmt: skip
-    if setup.shard_size is not None:
-        size = setup.shard_size
+    if (size := setup.shard_size) is not None:
         if setup.sharding != "fsdp-hybrid":
             raise InputError("shard-size", size, "sharding fsdp-hybrid beside it")
         if isinstance(size, bool) or not isinstance(size, int) or size < 1 or spread % size:

@@ -42,7 +42,7 @@ from tools.interval_fit import (
     share_of,
 )
 from tools.memory_calibrated import measured_interval
-from tools.published_memory import DRIVER, Case, Skipped, cases, model_of
+from tools.published_memory import DRIVER, Case, Skipped, cases, model_of, workspaces_of
 from tools.published_memory_later import (
     RESTS_ON,
     about,
@@ -135,7 +135,7 @@ def estimates(found: Iterable[Case]) -> tuple[list[tuple[Case, MemoryEstimate]],
     known, left = [], []
     for case in found:
         try:
-            made = running(model_of(case.model), case.options).memory()
+            made = running(model_of(case.model), {**case.options, **workspaces_of(case.gpu)}).memory()
             known.append((case, within_kind(made, kind_of(made.setup, not case.stated))))
         except PlannerError as error:
             left.append(Skipped(case.source, case.row, case.model, str(error).split(". ")[0]))

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from planner import facts
+from planner import facts, hardware
 from tools.measured_models import CONFIGS, NAMES
 from tools.published_memory_readers import GIB, READERS, NotCoveredError, Row
 
@@ -73,6 +73,12 @@ class Skipped:
     row: int
     model: str
     why: str
+
+
+def workspaces_of(gpu: str) -> dict[str, int]:
+    """The field that a GPU of this name changes in a set-up, whoever names it; its type is what the row says."""
+    found = hardware.workspace_bytes(gpu.removeprefix("NVIDIA "))
+    return {} if found is None else {"workspace_bytes": found}
 
 
 def _table(name: str) -> list[Row]:

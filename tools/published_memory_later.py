@@ -32,7 +32,7 @@ from planner.trainers import PLAIN
 from planner.trainers import known as trainer_known
 from tools.interval_fit import Ratio
 from tools.measured_models import CONFIGS, NAMES
-from tools.published_memory import Case, model_of
+from tools.published_memory import Case, model_of, workspaces_of
 from tools.published_memory_readers import GIB
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -162,13 +162,14 @@ def _read(model: str, words: str) -> Mapping[str, Any]:
 
 
 @cache  # tables and tests ask for the same ones
-def _estimated(model: str, method: str, words: str) -> MemoryEstimate:
-    return running(CONFIGS.get(model) or NAMES.get(model, model), _options(model, method, words)).memory()
+def _estimated(model: str, method: str, words: str, gpu: str) -> MemoryEstimate:
+    options = {**_options(model, method, words), **workspaces_of(gpu)}
+    return running(CONFIGS.get(model) or NAMES.get(model, model), options).memory()
 
 
 def estimate_of(case: Later) -> MemoryEstimate:
     """The estimate of a case. Raises PlannerError."""
-    found = _estimated(case.model, case.method, case.words)
+    found = _estimated(case.model, case.method, case.words, case.gpu)
     named = trainer_known(found.setup.trainer) and not stands_in(case)
     return within_kind(found, kind_of(found.setup, not case.stated, named))
 

@@ -28,7 +28,7 @@ from .stretch import Stretch, at_values
 _BESIDE = (
     "optimizer", "optimizer_kernel", "deferred_gradients", "accumulation", "gpus", "sharding", "fsdp_units",
     "shard_size", "pipeline_parallel", "offload", "trainer", "lengths_vary", "expandable_segments", "tf32",
-    "gradients_late",
+    "gradients_late", "workspace_bytes",
     "gathered_kept", "reduce_buckets", "loading", "prepared_wide", "placing", "generation", "vllm_memory",
     "vllm_sleep", "gpu_bytes", "vllm_gpus", "vllm_tensor_parallel", "mean_completion",
 )  # fmt: skip

@@ -46,7 +46,9 @@ from .traffic import traffic
 from .traits import UNRULED
 from .two_stacks import course_of_two, is_known
 
-WORKSPACE_BYTES = 8_519_680  # torch's cuBLAS workspace: 2 x 4096 KiB and 8 x 16 KiB (32 MiB on Hopper)
+WORKSPACE_BYTES = (
+    Setup.workspace_bytes
+)  # torch's cuBLAS workspace where nobody names a GPU: 2 x 4 MiB and 8 x 16 KiB
 WORKSPACES = 2  # one for the forward pass's thread, one for the backward's
 ID_BYTES = 8
 SHARED = ("states", "gradients", "parameters")
@@ -271,7 +273,7 @@ def _stage(
 
 def fixed_bytes(setup: Setup) -> int:
     """Bytes of a micro-step's tokens and of workspaces."""
-    return token_bytes(setup) + WORKSPACES * WORKSPACE_BYTES
+    return token_bytes(setup) + WORKSPACES * setup.workspace_bytes
 
 
 def token_bytes(setup: Setup) -> int:

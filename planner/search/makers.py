@@ -32,6 +32,7 @@ from .layout import Layout
 from .peaks import over_ranks, sure
 from .space import Job, Space, alone_of, setup_of
 from .tables import Table
+from .twins import workspaces_beyond
 
 if TYPE_CHECKING:
     from ..fact_types import Accelerator
@@ -73,6 +74,7 @@ def makers(
         return None
     shape = (len(found), len(space.micro_batches), len(space.layouts), len(space.batches))
     moment, stated, beside, varied = (np.zeros(shape) for _ in range(4))
+    more = workspaces_beyond(job, counted)
     micro, groups = np.array(space.micro_batches)[:, None] - 1, _alike(found)
     for place, at in itertools.product(range(len(space.layouts)), range(len(space.batches))):
         layout, batch = space.layouts[place], space.batches[at]
@@ -88,7 +90,7 @@ def makers(
                 continue
             own = known[_making_key(counted, some, layout, batch)]
             one = setup_of(job, some.quantize, some.checkpointing, layout, 1, 1)
-            moment[numbers, :, place, at] = own[:, 0, None] + share[0] + (micro * token_bytes(one)).T
+            moment[numbers, :, place, at] = own[:, 0, None] + share[0] + more + (micro * token_bytes(one)).T
             varied[numbers, :, place, at] = own[:, 1, None]
             stated[numbers, :, place, at], beside[numbers, :, place, at] = share
     return Makers(moment, stated, beside, varied)
@@ -174,7 +176,15 @@ def _making_key(job: Job, some: Table, layout: Layout, batch: int) -> tuple[Any,
     number = batch // layout.data_parallel
     if layout.generation != "transformers":
         number = min(2, number)
-    return "making", job.setup.precision, some.layers, some.quantize, layout, number
+    return (
+        "making",
+        job.setup.precision,
+        job.setup.workspace_bytes,
+        some.layers,
+        some.quantize,
+        layout,
+        number,
+    )
 
 
 def _making(job: Job, table: Table, setup: Setup) -> tuple[float, float]:

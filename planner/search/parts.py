@@ -19,7 +19,7 @@ from .peaks import Sampling, peaks, sample
 from .space import Job, Space, alone_of, families
 from .tables import Table, tables
 from .times import Kept, Timed, kept_of, lengths_of, of_length
-from .twins import in_float16, twin_of
+from .twins import in_float16, twin_of, workspaces_beyond
 
 if TYPE_CHECKING:
     from ..fact_types import Accelerator
@@ -79,8 +79,8 @@ def in_common(job: Job, space: Space, known: Known, room: float) -> list[tuple[P
     """The parts of a space, each with what it shares with others. Of plans that hold more than `room` bytes whatever
     they compute no more is asked for."""
     parts = list(_parts(job, space))
-    usual = any(part.job.setup == job.setup for part in parts)
-    counted = [twin_of(part.job, job, part.space) if usual else part.job for part in parts]
+    base = _base(job, parts)
+    counted = [part.job if base is None else twin_of(part.job, base, part.space) for part in parts]
     _make_tables(parts, counted, known)
     asked = [_asked(part, own, known, room) for part, own in zip(parts, counted, strict=True)]
     own = {_whole(each): each for each in asked}  # of twins once
@@ -90,6 +90,14 @@ def in_common(job: Job, space: Space, known: Known, room: float) -> list[tuple[P
         (part, _alike(part, each.job, own[_whole(each)], known))
         for part, each in zip(parts, asked, strict=True)
     ]
+
+
+def _base(job: Job, parts: Sequence[Part]) -> Job | None:
+    """One that runs in the type that is asked for, on a GPU of no memory yet, whose memory others may share: the job
+    itself where some GPU runs it so; None where all run in another type."""
+    alike = (part.job for part in parts if part.job.setup.precision == job.setup.precision)
+    found = min(alike, key=lambda own: own.setup != job.setup, default=None)
+    return found and replace(found, room=job.room)
 
 
 def _asked(part: Part, counted: Job, known: Known, room: float) -> Sampling:
@@ -140,9 +148,9 @@ def _alike(part: Part, counted: Job, asked: Sampling, known: Known) -> Alike:
         lengths = _each(timed)
         made: list[tuple[Table, ...]] = [known[_key(counted, space, length)] for length in lengths]
         kept = [known[_kept_key(asked, length)] for length in lengths]
-        held = peaks(asked)
+        held = peaks(asked, workspaces_beyond(job, counted))
         make_ready(counted, space, made[0], known)
-        if counted is not job:
+        if counted.setup.precision != job.setup.precision:
             made = [in_float16(own) for own in made]
         at = {
             length: (job.at(length), of_length(own, beside))

@@ -39,6 +39,7 @@ Array = Any  # a numpy array
 Group = tuple[str, Quantize, Checkpointing]  # of tables: layers, base and recompute
 Key = tuple[Layout, int, int]  # of a sample: layout, micro-batch, micro-steps
 Sampled = tuple[Group, Layout, int]  # samples of all micro-batches: tables, layout, micro-steps
+Early = tuple[Key, bool]  # whether what comes before the first step counts
 # Then all that comes before the first step.
 MOMENTS = ("evaluation", "forward", "loss", "backward", "optimizer")
 EARLY = len(MOMENTS)
@@ -204,11 +205,12 @@ def _close(one: Array, other: Array, rounded: float) -> bool:
     return bool(np.allclose(one, other, rtol=1e-12, atol=rounded))
 
 
-def _needed(figures: Array, early: bool) -> Array:
+def _needed(figures: Array, early: bool, through: int) -> Array:
     """Of figures by stage: what the stage of a pipeline that needs most needs, what the allocator keeps beside, and
     what it keeps of a step whose lengths are all alike; `early`: whether what comes before the first step counts, and
-    what the allocator had taken by then."""
+    what the allocator had taken by then; `through`: bytes that are held besides all through the steps."""
     at, (beyond, more, plain, before) = figures[..., :-4].copy(), np.moveaxis(figures[..., -4:], -1, 0)
+    at[..., :EARLY] += through
     if not early:
         at[..., EARLY], before = 0.0, np.zeros_like(before)
     most = at.max(axis=-1)
@@ -365,10 +367,10 @@ def _walked(layout: Layout) -> tuple[int, int]:
     return layout.tensor_parallel, layout.sequence_parallel
 
 
-def peaks(asked: Sampling) -> tuple[Array, Array, Array]:
+def peaks(asked: Sampling, through: int = 0) -> tuple[Array, Array, Array]:
     """Bytes that a GPU needs, that the allocator keeps beside them, and that it keeps of a step whose lengths are
     alike, whatever is needed besides: tables x micro-batches x layouts x batches. Infinite where the parts do not go
-    together; at least so much where that is `beyond` the room. The samples are made where `sample` has not."""
+    together; at least so much where that is `beyond` the room. `through` more stands all through the steps."""
     sample([asked])
     shape = (len(asked.found), *asked.steps.shape)
     held, kept, plain = np.full(shape, math.inf), np.zeros(shape), np.zeros(shape)
@@ -377,7 +379,8 @@ def peaks(asked: Sampling) -> tuple[Array, Array, Array]:
     # A vLLM is not there yet while the base is loaded: what is added for it later is not for that moment.
     early = {at: asked.space.layouts[at[1]].generation not in SHARES_GPU for at in asked.samples}
     for group, seen in asked.seen.items():
-        needed = _needed_of(seen, {(key, early[at]) for at, key in asked.samples.items() if key in seen})
+        own = {(key, early[at]) for at, key in asked.samples.items() if key in seen}
+        needed = _needed_of(seen, own, through)
         for at, key in asked.samples.items():
             if key not in seen:
                 bound = np.array([[asked.beyond[group, key[0]]], [0.0], [0.0]])
@@ -388,14 +391,14 @@ def peaks(asked: Sampling) -> tuple[Array, Array, Array]:
     return held, kept, plain
 
 
-def _needed_of(seen: Mapping[Key, Array], asked: Iterable[tuple[Key, bool]]) -> dict[tuple[Key, bool], Array]:
+def _needed_of(seen: Mapping[Key, Array], asked: Iterable[Early], through: int) -> dict[Early, Array]:
     """`_needed` of samples, those of as many stages together."""
     together: dict[Any, list[Key]] = {}
     for key, early in asked:
         together.setdefault((seen[key].shape, early), []).append(key)
-    found: dict[tuple[Key, bool], Array] = {}
+    found: dict[Early, Array] = {}
     for (_, early), keys in together.items():
-        made = np.moveaxis(_needed(np.stack([seen[key] for key in keys]), early), 1, 0)
+        made = np.moveaxis(_needed(np.stack([seen[key] for key in keys]), early, through), 1, 0)
         found.update(zip([(key, early) for key in keys], made, strict=True))
     return found
 

@@ -15,7 +15,7 @@ from ..dataclass import dataclass, replace
 from ..errors import InputError, hint
 from ..hardware import GPUS_PER_NODE
 from ..objective_rules import SHARES_GPU
-from ..running import precision_on
+from ..running import fields_on
 from ..samples import Samples
 from ..schema import Architecture
 from ..setup import Setup
@@ -120,9 +120,9 @@ class Job:
         return self if self.room == room else replace(self, room=room)
 
     def on(self, accelerator: Accelerator) -> Job:
-        """The job as a kind of GPU runs it: in float16 where it has no units for bfloat16 and nobody said otherwise,
-        as in an estimate; of GRPO with its memory, of which a vLLM takes a share."""
-        own = precision_on([accelerator], self.given)
+        """The job as a kind of GPU runs it, as an estimate has it: in float16 where it has no bfloat16 and nobody
+        said otherwise, with its workspaces; of GRPO with its memory, of which a vLLM takes a share."""
+        own = fields_on(accelerator, self.given)
         room = (accelerator.memory_bytes or 0) if self.setup.objective == "grpo" else 0
         if not own and room == self.room:
             return self

@@ -1,8 +1,9 @@
-"""Both 16-bit types as one: memory and work that are the same in float16 and bfloat16, counted once for both.
+"""Jobs of several kinds of GPU as one: memory and work that are the same, counted once.
 
 The rules of planner/memory tell the two apart in three places alone (`half` and `widens` of `memory.passes.Pass`,
 `memory.states.kept_wide`): clamps in a block's code, eager attention's softmax, and matrices that the library keeps
 wide among float16 ones. Those of planner/speed take the type by its width and hand its name on to the rates.
+Workspaces, which kinds of GPU have of other sizes, stand through a step and no walk sees them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..dataclass import replace
+from ..memory.peak import WORKSPACES
 from ..memory.traits import traits_of
 from ..schema import Architecture
 from ..setup import Setup
@@ -19,16 +21,19 @@ from .space import Job, Space, setup_of
 from .tables import Table
 
 NARROW, OTHER = "bfloat16", "float16"
-_ASIDE = ("precision", "gpu_bytes")  # the latter is a share of a vLLM, which neither walk sees
+# `gpu_bytes` is a share of a vLLM, which no walk sees.
+_ASIDE = ("precision", "gpu_bytes", "workspace_bytes")
 
 
 def twin_of(job: Job, base: Job, space: Space) -> Job:
-    """The job in bfloat16 (`base`) whose memory and work are those of one in float16; the job itself where they may
-    differ, in a layout of the space or by a rule."""
+    """The job (`base`) whose memory but for workspaces, and work, are those of one in float16 or on GPUs with other
+    workspaces; the job itself where they may differ, in a layout of the space or by a rule."""
     types = (base.setup.precision, job.setup.precision)
-    if types != ("bf16", "fp16") or job.calibration.peaks or not _alike(base.arch, base.setup):
+    if job.setup == base.setup or job.calibration.peaks:
         return job
-    key = ("twin", space.layouts, space.quantize, space.checkpointing)
+    if types[0] != types[1] and (types != ("bf16", "fp16") or not _alike(base.arch, base.setup)):
+        return job
+    key = ("twin", base.setup, space.layouts, space.quantize, space.checkpointing)
     if key not in job.made:
         each = (
             (quantize, checkpointing, layout, 1, 1)
@@ -50,10 +55,15 @@ def _alike(arch: Architecture, setup: Setup) -> bool:
 
 
 def _same(one: Setup, other: Setup) -> bool:
-    """Whether two set-ups differ in the type alone."""
-    if (one.precision, other.precision) != ("fp16", "bf16"):
+    """Whether two set-ups differ in the type and in workspaces alone."""
+    if one.precision != other.precision and (one.precision, other.precision) != ("fp16", "bf16"):
         return False
     return all(vars(one)[name] == value for name, value in vars(other).items() if name not in _ASIDE)
+
+
+def workspaces_beyond(job: Job, counted: Job) -> int:
+    """Bytes of workspaces that a GPU of the job has beyond those of the one that is counted."""
+    return WORKSPACES * (job.setup.workspace_bytes - counted.setup.workspace_bytes)
 
 
 def in_float16(found: tuple[Table, ...]) -> tuple[Table, ...]:

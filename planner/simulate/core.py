@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..adapter import AdapterSpec
-from ..memory.peak import WORKSPACE_BYTES, WORKSPACES
+from ..memory.peak import WORKSPACES
 from ..schema import Architecture
 from ..setup import Setup
 from .check import check_setup, clear_errors
@@ -193,7 +193,7 @@ def _reserved(made: Made, setup: Setup, found: list[Stack], passed: _Passed, upd
     finds = setup.accumulation > 1 or setup.gradients_kept
     try:
         requests = Requests(
-            (*weights, *[WORKSPACE_BYTES] * WORKSPACES),
+            (*weights, *[setup.workspace_bytes] * WORKSPACES),
             tuple(trained) if finds else (), setup.gradients_kept, tuple(Unrolled(passed.step, found)), update,
             tuple(Unrolled(passed.evaluation, found)) if passed.evaluation else (), setup.expandable_segments,
         )  # fmt: skip

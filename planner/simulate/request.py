@@ -17,7 +17,7 @@ from ..errors import InputError, MissingDependencyError, hint
 from ..estimator import load, model_of
 from ..memory.constants import constants
 from ..memory.passed_over import passed_over
-from ..memory.peak import WORKSPACE_BYTES, WORKSPACES
+from ..memory.peak import WORKSPACES
 from ..memory.scans import UNRULED_SCANS
 from ..pictured import image_notices, pictured
 from ..schema import Architecture, Notice, Source
@@ -149,10 +149,11 @@ def _notices(
     notes: Sequence[str],
 ) -> Iterator[Notice]:  # fmt: skip
     """What a reader of the figures should know."""
+    workspace_bytes = next(iter(steps.values())).setup.workspace_bytes
     yield Notice(
         "overhead-not-simulated",
         f"the CUDA context comes on top ({constants().context_bytes / 1e9:.1f} GB as an estimate has it), to the "
-        f"peak cuBLAS' workspaces too ({WORKSPACES * WORKSPACE_BYTES / 1e6:.0f} MB)",
+        f"peak cuBLAS' workspaces too ({WORKSPACES * workspace_bytes / 1e6:.0f} MB)",
     )
     if any(step.reserved_bytes is None for step in steps.values()):
         yield Notice(

@@ -23,7 +23,8 @@ from planner.search.twins import _alike, twin_of
 from planner.setup import Setup
 from planner.speed import time_gap
 
-GPUS = ("h100", "t4", "v100-32gb")  # the latter two without units for bfloat16
+# T4 and V100 have no units for bfloat16; H100 and MI300X have larger workspaces, each its own.
+GPUS = ("a100-80gb", "h100", "mi300x", "t4", "v100-32gb")
 LAYOUTS = (Layout(1, "none"), Layout(2, "ddp"), Layout(4, "fsdp"), Layout(4, "fsdp", tensor_parallel=2))
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "sft": {},
@@ -35,7 +36,7 @@ def _space(job: Job, objective: str) -> Space:
     gpus = tuple(map(find, GPUS))
     found: tuple[Layout, ...] = LAYOUTS
     if objective == "grpo":
-        found = with_makers(job.on(gpus[0]), LAYOUTS[:3], ("transformers", "colocate"), (1,))
+        found = with_makers(job.on(find("h100")), LAYOUTS[:3], ("transformers", "colocate"), (1,))
     return Space(gpus, found, ranks=(1, 16, 64), micro_batches=(1, 2, 8), batches=(8, 16))
 
 
