@@ -379,8 +379,7 @@ def peaks(asked: Sampling, through: int = 0) -> tuple[Array, Array, Array]:
     # A vLLM is not there yet while the base is loaded: what is added for it later is not for that moment.
     early = {at: asked.space.layouts[at[1]].generation not in SHARES_GPU for at in asked.samples}
     for group, seen in asked.seen.items():
-        own = {(key, early[at]) for at, key in asked.samples.items() if key in seen}
-        needed = _needed_of(seen, own, through)
+        needed = _needed_of(seen, {(k, early[at]) for at, k in asked.samples.items() if k in seen}, through)
         for at, key in asked.samples.items():
             if key not in seen:
                 bound = np.array([[asked.beyond[group, key[0]]], [0.0], [0.0]])
