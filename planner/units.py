@@ -19,7 +19,7 @@ _BYTES = re.compile(r"\s*(\d+(?:\.\d+)?(?:e\+?\d{1,2})?)\s*([kmgt]i?b|b|)\s*", r
 
 def parse_count(field: str, value: object) -> int:
     """A whole number of at least 0, also written 300M, 1.2B, 3e8 or 1_000_000. Raises InputError."""
-    expected = "a whole number of at least 0, such as 8, 1e6 or 300M"
+    expected = "a whole number that is not negative, such as 8, 1e6 or 300M"
     if isinstance(value, bool):
         raise InputError(field, value, expected)
     if isinstance(value, int):
