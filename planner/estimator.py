@@ -37,7 +37,7 @@ from .regret import law_for
 from .samples import samples_of
 from .schema import Architecture, Notice, Source
 from .setup import Setup
-from .stored.weights import Stored, stored
+from .stored.weights import Stored, left_whole, stored
 
 if TYPE_CHECKING:
     from .dataset.result import DatasetReport
@@ -82,7 +82,7 @@ def _built(found: ResolvedConfig, trust_remote_code: bool) -> Architecture:
     if trust_remote_code and found.origin in ("local", "hub"):
         return build_by_its_code(found.model_id, found.config)
     try:
-        return build(found.config)
+        return left_whole(found.config, build(found.config))
     except UnsupportedArchitectureError as error:
         if not carries_code(found.config) or found.origin not in ("local", "hub"):
             raise

@@ -73,6 +73,7 @@ class Matrix:
     another one and so adds no parameters. `outer` is the side of an expert that faces the hidden state: the
     input of gate and up, the output of down. `wide` marks a matrix that the library keeps in float32 under float16,
     and away from quantising loaders; `shared` one that several layers hold, which these loaders leave out too.
+    `whole_in` are layers in which the model's own files, quantised by bitsandbytes, leave it in 16 bits.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Matrix:
     outer: Literal["in", "out"] = "in"
     wide: bool = False
     shared: bool = False
+    whole_in: tuple[int, ...] = ()
 
     @property
     def leaf(self) -> str:

@@ -38,7 +38,15 @@ from .sharding import (
     stepped_at_once,
     widened_gradients,
 )
-from .states import Weights, base_weights, leaves_towers, seen_by_tensors, share, trained_tensors
+from .states import (
+    Weights,
+    base_weights,
+    is_quantised,
+    leaves_towers,
+    seen_by_tensors,
+    share,
+    trained_tensors,
+)
 from .step import Seen, Stage, course, stages
 from .stretch import Held
 from .totals import Totals, seen_by_totals, totals
@@ -294,6 +302,12 @@ def _notices(arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None
     """What a reader of the figures should know."""
     yield from passed_over(setup, pairs)
     yield from quantised_experts(arch, setup)
+    if left := sum(len(m.whole_in) for m in arch.matrices if is_quantised(m, setup)):
+        yield Notice(
+            "left-whole",
+            f"The model's config leaves {left} matrices of its layers in 16 bits, and so do the weights here; "
+            "products and time have them as the others.",
+        )
     if leaves_towers(setup) and arch.tower_params:
         yield Notice(
             "towers-left",

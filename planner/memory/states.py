@@ -130,6 +130,10 @@ def base_weights(arch: Architecture, setup: Setup, stored_bytes: int | None = No
         if "{}" in matrix.name:
             for layer in matrix.layers:
                 layers[layer] = layers.get(layer, 0) + size
+            if matrix.whole_in and is_quantised(matrix, setup):
+                more = matrix.d_in * matrix.d_out * rest - quantised_bytes(matrix, setup.quantize)
+                for layer in matrix.whole_in:
+                    layers[layer] += on_one(more, matrix, setup)
         elif matrix.role == "unembedding":
             behind += size
         else:

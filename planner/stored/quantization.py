@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..architecture.fields import Fields
-from ..dataclass import dataclass
+from ..dataclass import dataclass, replace
 from ..errors import ConfigError
 from ..schema import Architecture, Matrix
 from . import compressed_tensors
@@ -207,6 +207,25 @@ def measure(found: Scheme, arch: Architecture, towers: bool = True) -> Quantised
             layout = found.experts if found.experts and matrix.kind == "experts" else found.linear
             total += len(covered) * _bytes_of(matrix, layout)
     return Quantised(found, params, total)
+
+
+def left_whole(found: Scheme, arch: Architecture) -> Architecture:
+    """The inventory with the layers (`Matrix.whole_in`) in which a checkpoint of bitsandbytes leaves a Linear module
+    in 16 bits, as its config lists them; whether experts are quantised is a set-up's to say."""
+    if found.method != "bitsandbytes":
+        return arch
+    matrices = tuple(_marked(found, matrix) for matrix in arch.matrices)
+    return arch if matrices == arch.matrices else replace(arch, matrices=matrices)
+
+
+def _marked(found: Scheme, matrix: Matrix) -> Matrix:
+    if matrix.tied or "{}" not in matrix.name or matrix.kind not in ("linear", "conv1d"):
+        return matrix
+    layers = (
+        layer for layer in matrix.layers if not found.covers(matrix, matrix.name.replace("{}", str(layer)))
+    )
+    whole = tuple(layers)
+    return replace(matrix, whole_in=whole) if whole else matrix
 
 
 def _bytes_of(matrix: Matrix, layout: Callable[[int, int], int]) -> int:

@@ -83,6 +83,22 @@ def _quantised(
     return Stored(total, entry, None)
 
 
+def left_whole(config: Mapping[str, Any], arch: Architecture) -> Architecture:
+    """The inventory as the model's own files leave some of it unquantised; itself where these are not quantised, or
+    not known to be."""
+    quantised = _quantization_of(config)
+    if quantised is None:
+        return arch
+    from . import quantization
+    from .quant_layouts import UnknownQuantizationError
+
+    given, place, _ = quantised
+    try:
+        return quantization.left_whole(quantization.scheme(given, config, place), arch)
+    except UnknownQuantizationError:
+        return arch
+
+
 def stored(config: Mapping[str, Any], arch: Architecture, folder: str | None = None) -> Stored:
     """How the base model is stored, from its config and, where `folder` has safetensors files, their headers."""
     quantised = _quantization_of(config)
