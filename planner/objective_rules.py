@@ -15,7 +15,8 @@ OF_PREFERENCES = ("tiled", "fused", "by-sequence", "by-sequence-copied", "full",
 OF_THESE_ALONE = ("by-sequence", "by-sequence-copied", "by-sequence-in-place", "full-freed")
 # Of completions: of their logits in tiles, of all of theirs by one kernel or operation by operation, or of those of
 # prompts too, divided and by one kernel that works in place (verl).
-OF_COMPLETIONS = ("tiled", "fused", "by-sequence", "by-sequence-in-place", "scaled-fused")
+OF_ALL_LOGITS = ("scaled-fused", "scaled-in-place-fused")
+OF_COMPLETIONS = ("tiled", "fused", "by-sequence", "by-sequence-in-place", *OF_ALL_LOGITS)
 # The share of a GPU that a vLLM beside the trainer takes where nobody says: vllm_gpu_memory_utilization of TRL 1.16
 # (trainer/grpo_config.py), gpu_memory_utilization of Unsloth's FastLanguageModel.from_pretrained (models/loader.py).
 VLLM_SHARES = {"colocate": 0.3, "shared": 0.5}
@@ -40,7 +41,7 @@ def check_objective(setup: Any) -> None:
     if setup.loss not in known:
         others = ", full that of LLaMA-Factory, wide-fused Megatron-Core's"
         if setup.objective == "grpo":
-            others = ", scaled-fused verl's"
+            others = ", scaled-fused verl's from 0.9 on, scaled-in-place-fused that before"
         before = "by-sequence that before (-copied: 0.29 to 1.5)"
         told = f"Tiled is TRL's from 1.15 on, fused that of 1.14, {before}{others}."
         raise InputError("loss", setup.loss, f"{_listed(known)} with objective {setup.objective}", told)

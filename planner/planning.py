@@ -388,7 +388,7 @@ def _one_each(asked: Mapping[str, Any]) -> int:
 def _checkpointing(given: bool | str | None, asked: Mapping[str, Any]) -> str:
     """Whether and how layers run again: as given, as the trainer has it, or not."""
     method = "lora" if asked["quantize"] in (None, "none") else "qlora"
-    spread = {"trainer": asked["trainer"], "method": method, "sharding": asked["sharding"]}
+    spread = {"method": method, **{name: asked[name] for name in ("trainer", "sharding", "objective")}}
     own = usual(spread, "checkpointing")
     if isinstance(given, str):
         return given

@@ -158,7 +158,7 @@ def data_of(
     )
 
 
-def usual_of(objective: str, trainer: str | None = None) -> dict[str, Any]:
+def usual_of(objective: str, trainer: str | None = None, method: str = "lora") -> dict[str, Any]:
     """How preferences are trained where nothing else is said: sequences padded to the longest, with TRL's loss, or
     for ORPO LLaMA-Factory's, and else that of its trainer's version; GRPO has no reference (TRL's beta is 0)."""
     own = {"reference": "none"} if objective == "grpo" else {}
@@ -168,8 +168,16 @@ def usual_of(objective: str, trainer: str | None = None) -> dict[str, Any]:
         "outputs_held": False,
         "outputs_widened": False,
         **own,
-        **for_objective(objective, trainer),
+        **for_objective(objective, trainer, method),
     }
+
+
+def _learning(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields with those of their objective under them; of the trainer's vLLM beside it where one runs there."""
+    own = usual_of(str(values["objective"]), values.get("trainer"), str(values["method"]))
+    if values.get("generation", own.get("generation")) not in SHARES_GPU:
+        own = {name: value for name, value in own.items() if not name.startswith("vllm_")}
+    return {**own, **values}
 
 
 def calibration_of(value: str | os.PathLike[str] | Calibration | None) -> Calibration:
@@ -212,7 +220,7 @@ def setup_from(options: Mapping[str, Any], seq_len: int, model_type: str = "") -
     """
     if isinstance(gpu := options.get("gpu"), str):
         options = {**options, **fields_on(hardware.find(gpu), options)}
-    if options.get("generation") in SHARES_GPU:
+    if (options.get("generation") or usual(options, "generation")) in SHARES_GPU:
         options = {**options, "gpu_bytes": _memory_of(options.get("gpu"))}
     given = tuple((name, type(value), value) for name, value in options.items() if name in _OF_SETUP)
     try:
@@ -255,7 +263,7 @@ def _setup_from(given: tuple[tuple[str, type, Any], ...], seq_len: int, model_ty
     if copies > 1:
         values.setdefault("sharding", usual(values, "sharding") or ("fsdp" if method == "full" else "ddp"))
     if values.get("objective", "sft") != "sft":
-        values = {**usual_of(str(values["objective"]), values.get("trainer")), **values}
+        values = _learning(values)
     values = filled(values, model_type)
     if method == "qlora":
         values.setdefault("quantize", "nf4")

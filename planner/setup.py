@@ -86,8 +86,8 @@ class Setup:
     What is learnt:
     `objective`: of an example its tokens ("sft"), a preference between two sequences ("dpo", "orpo"), whether one is
         wanted ("kto"), or completions of prompts by their rewards ("grpo").
-    `reference`: what it is held against: the "base" (the model without its adapter, in full fine-tuning a copy), run
-        without gradients (GRPO's before the step), log-probabilities "precomputed", or "none" (GRPO with beta 0).
+    `reference`: what it is held against: the "base" (the model without its adapter, in full a copy, in the
+        host if `reference_offloaded`), run without gradients (GRPO's before the step), "precomputed", or "none".
     `prompt_tokens` of a sequence are its prompt, the rest its completion. `mean_completion`: tokens of a completion
         on average; None: all as long as `seq_len` lets them be.
     `generation`: the trained model makes completions ("transformers"), a "server" on other GPUs, or a vLLM on those
@@ -144,6 +144,7 @@ class Setup:
     reference: Reference = "base"
     generation: Generation = "transformers"
     prompt_tokens: int = 0
+    reference_offloaded: bool = False
     vllm_memory: float | None = None
     vllm_sleep: bool = False
     gpu_bytes: int = 0
@@ -260,7 +261,7 @@ class Setup:
     @property
     def copies_base(self) -> bool:
         """Whether a second copy of the weights is held as the reference."""
-        return self.runs_reference and self.method == "full"
+        return self.runs_reference and self.method == "full" and not self.reference_offloaded
 
     @property
     def under_autocast(self) -> bool:

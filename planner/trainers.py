@@ -32,7 +32,7 @@ SETUP_FIELDS = tuple(Setup.__dataclass_fields__)
 # When a group of fields applies, in the order in which they are laid over each other.
 GROUPS = (
     "setup", "lora", "qlora", "full", "fsdp", "zero", "zero3", "ddp", "alone-full", "fsdp-full", "zero-full",
-    "fsdp-qlora", "zero-qlora", "checkpointed", "grpo", "preferences", "kto",
+    "fsdp-qlora", "zero-qlora", "checkpointed", "grpo", "grpo-full", "preferences", "kto",
 )  # fmt: skip
 BESIDE = (
     "name", "title", "aliases", "metric", "notes", "advice", "claim", "experts_quantised", "own_functions",
@@ -338,13 +338,15 @@ def filled(given: Mapping[str, Any], model_type: str = "") -> dict[str, Any]:
     return found
 
 
-def for_objective(objective: str, name: str | None) -> Mapping[str, Any]:
+def for_objective(objective: str, name: str | None, method: str = "lora") -> Mapping[str, Any]:
     """Fields of a set-up that learns from completions, or from pairs and answers that were judged, by the trainer of
-    that name; empty where it says nothing."""
+    that name and by a method; empty where it says nothing."""
     trainer = find(name or PLAIN)
     if trainer is None or objective == "orpo":
         return {}
-    found = trainer.groups.get("grpo" if objective == "grpo" else "preferences", {})
+    if objective == "grpo":
+        return {**trainer.groups.get("grpo", {}), **trainer.groups.get(f"grpo-{method}", {})}
+    found = trainer.groups.get("preferences", {})
     return {**found, **trainer.groups.get("kto", {})} if objective == "kto" else found
 
 
@@ -358,4 +360,7 @@ def usual(given: Mapping[str, Any], field: str) -> Any:
     """What the trainer in `given` makes of a field where nobody says otherwise; None where it says nothing."""
     trainer = find(str(given.get("trainer") or PLAIN))
     method, sharding = str(given.get("method") or "lora"), str(given.get("sharding") or "none")
-    return None if trainer is None else trainer.fields(method, sharding, "none").get(field)
+    if trainer is None:
+        return None
+    own = for_objective("grpo", trainer.name, method) if given.get("objective") == "grpo" else {}
+    return {**trainer.fields(method, sharding, "none"), **own}.get(field)

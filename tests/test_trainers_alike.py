@@ -299,7 +299,10 @@ def test_a_note_that_names_an_option_stands_as_advice_where_others_are_like_its_
         ("axolotl-0.16", "axolotl"),
         ("llama-factory-0.5", "llama-factory-0.8"),
         ("verl", "verl-sft-0.9"),
+        ("verl-0.3", "verl-sft-0.3"),
         ("verl-0.5", "verl-sft"),
+        ("verl-0.6", "verl-sft-0.6"),
+        ("verl-0.8", "verl-sft-0.7"),
     ],
 )
 def test_versions_have_the_profile_that_they_lie_in(version: str, name: str) -> None:

@@ -170,34 +170,6 @@ def test_buffers_of_deepspeed_by_the_configs_that_trainers_ship(trainer: str, ze
         assert held == (buffers * 2 * 500_000_000 or pytest.approx(2 * PAIRS, rel=1)), sharding
 
 
-def test_verl_joins_samples_and_writes_gradients_over_logits_since_its_engines() -> None:
-    found = {
-        n: running(LLAMA, {"method": "full", "trainer": n, "seq_len": 1024}).setup
-        for n in ("verl-0.6", "verl-0.8", "verl")
-    }
-    assert [(s.packing, s.loss) for s in found.values()] == [
-        ("padded", "shifted-narrow"),
-        ("packed", "fused"),
-        ("packed", "scaled-fused"),
-    ]
-    assert {s.precision for s in found.values()} == {"autocast"}
-    own, kernel = (
-        running(LLAMA, {**RUN, "method": "lora", "seq_len": 4096, "loss": loss}).memory()
-        for loss in ("scaled-fused", "fused")
-    )
-    more = own.moments[1].bytes - kernel.moments[1].bytes  # of the loss, beside what the model made
-    assert (own.moments[1].phase, more) == ("loss", 2 * 4096 * ARCH.vocab_size)
-
-
-def test_verls_grpo_has_logits_of_prompts_and_completions_twice() -> None:
-    """16-bit logits of every token and what they are divided into, 4 bytes a logit in the loss."""
-    asked: dict[str, Any] = {"objective": "grpo", "method": "full", "seq_len": 4096, "prompt_tokens": 1024}
-    found = running(LLAMA, {**asked, "trainer": "verl", "gpus": 8, "batch": 8, "sharding": "fsdp"})
-    assert (found.setup.loss, found.setup.reference) == ("scaled-fused", "none")
-    loss = next(m for m in found.memory().moments if m.phase == "loss")
-    assert loss.parts()["logits"] == pytest.approx(4 * 4096 * ARCH.vocab_size, rel=0.02)
-
-
 def test_axolotl_makes_what_is_not_quantised_float32_for_a_while() -> None:
     """Embeddings and unembedding of 16 bits beside their float32 copies before the first step, but not where FSDP or
     ZeRO-3 divides them (a published figure of a small run: 0.60 of it without, 0.86 with)."""

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import math
 
+from ..objective_rules import OF_ALL_LOGITS
 from ..setup import Setup
 from .elementwise import activation, drop, layer_norm, norm
-from .log_probs import by_entries, by_sequence, completions, gathered, labelled, recomputed, tiled
+from .log_probs import (
+    by_entries,
+    by_sequence,
+    completions,
+    divided_in_place,
+    gathered,
+    labelled,
+    recomputed,
+    tiled,
+)
 from .passes import CASTS, FLOAT32, Pass
 from .products import Weight, adapted, linear, whole
 from .stretch import Held, Stretch, label_kept, plus, stretch
@@ -30,14 +40,17 @@ def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) 
     which transformers made before 4.50 ("shifted-late": from 4.46 on, where the loss makes the float32 copy and
     the model's forward pass still holds the 16-bit logits; "shifted-narrow": without the cast). "...fused": one
     kernel over the logits, which writes the gradient in their place ("scaled-fused": behind their division by a
-    temperature); "wide" is Megatron's of 2024, "wide-in-place" its later one of operations, "wide-fused" its
-    compiled one. `narrow`: there is no cast to float32.
+    temperature, "scaled-in-place-fused": of a view of them that is divided in place, whose way back makes the
+    gradient anew, and again of all, copies it and divides the copy); "wide" is Megatron's of 2024, "wide-in-place"
+    its later one of operations, "wide-fused" its compiled one. `narrow`: there is no cast to float32.
     """
     tape = run.tape
     if loss == "fused":
         return _in_place(logits)
     if loss == "scaled-fused":
         return _in_place(scale(logits))
+    if loss == "scaled-in-place-fused":
+        return _in_place(piece(divided_in_place(run, logits, logits.bytes), logits.elements))
     if loss == "wide":
         return _in_wide(logits)
     if loss == "wide-in-place":
@@ -224,7 +237,7 @@ def _of_chances(run: Pass, given: list[Value], head: Head, traits: Traits, loss:
     what a model has returned, whose hidden states are gone by then: they are taken out of `given`."""
     if loss.startswith("full"):
         return gathered(run, unembed(run, given.pop(), head, traits, run.tokens), head.vocab)
-    if loss in ("wide-fused", "scaled-fused"):
+    if loss == "wide-fused" or loss in OF_ALL_LOGITS:
         return cross_entropy(run, unembed(run, given.pop(), head, traits, run.tokens), loss)
     rows = run.tokens
     if run.sampled:
@@ -255,7 +268,7 @@ def sums_unembedding(setup: Setup) -> bool:
 
 def _in_loss(run: Pass, loss: str) -> bool:
     """Whether a loss keeps the memory of the logits in a model's output itself."""
-    return loss == "fused" or (loss == "shifted-fused" and run.sequences == 1)
+    return loss in ("fused", "scaled-in-place-fused") or (loss == "shifted-fused" and run.sequences == 1)
 
 
 def held_width(run: Pass, loss: str, *, narrow: bool = False) -> int:

@@ -201,8 +201,9 @@ def completions(run: Pass, x: Value, hidden: int) -> Value:
     return cut.tape.apply((cut,), cut.elements, cut.width, (), lambda g: (cut.tape.new(size),))
 
 
-def _divided_in_place(run: Pass, logits: Value, size: Size) -> Value:
-    """Logits of which a slice of `size` bytes is divided in place (torch's CopySlices)."""
+def divided_in_place(run: Pass, logits: Value, size: Size) -> Value:
+    """Logits of which a view of `size` bytes is divided in place (torch's CopySlices): on the way back the gradient
+    of all is copied, then that of the view, and divided."""
     tape, whole = run.tape, logits.bytes
 
     def rule(g: Buffer) -> Gradients:
@@ -233,7 +234,7 @@ def by_sequence(run: Pass, logits: Value, vocab: int, loss: str) -> Value:
     width, size = logits.width, entries * logits.width
     in_place = loss.endswith("in-place")
     if in_place:
-        logits = _divided_in_place(run, logits, size)
+        logits = divided_in_place(run, logits, size)
     part = piece(logits, entries)
     part = (
         piece(part, entries) if run.sampled else part

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from ..choices import Method
+from ..choices import FsdpUnits, Method
 from ..dataclass import dataclass, replace
 from ..objective_rules import COMPARED
 from ..schema import Apply, Architecture, Attend, Block
@@ -306,7 +306,10 @@ def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = Tr
 def pass_reference(job: Job, going: Course, live: int) -> None:
     """The base run once more, without its adapter and without gradients, while what the trained model kept waits."""
     method: Method = "lora" if job.setup.method == "full" else job.setup.method
-    setup = replace(job.setup, checkpointing="none", input_grads=False, method=method)
+    units: FsdpUnits = (
+        job.setup.fsdp_units if job.setup.fsdp_units == "layers" else "pairs"
+    )  # none has a gradient
+    setup = replace(job.setup, checkpointing="none", input_grads=False, method=method, fsdp_units=units)
     alone = Job(job.arch, setup, (), merges=job.merges, unpacked=job.unpacked)
     stem, layers, kept = stem_of(alone), walked_layers(alone, False), {"temporary": masks(alone)}
     during = plus(plus(stem.held, kept), layers.handed)

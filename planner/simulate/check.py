@@ -35,7 +35,7 @@ def check_setup(setup: Setup) -> None:
                 found,
                 f"{only}: a step is simulated on one GPU, with transformers' kernels",
             )
-    if setup.loss in ("wide-fused", "scaled-fused") and setup.objective != "sft":
+    if setup.loss == "wide-fused" and setup.objective != "sft":
         raise InputError("loss", setup.loss, f"another with objective {setup.objective} in a simulation")
     if setup.quantize_experts and setup.quantize != "fp8":
         raise InputError(

@@ -18,17 +18,19 @@ from ..setup import Setup
 from .pieces import BY_PIECES, by_pieces
 
 
-class _Fused(torch.autograd.Function):  # type: ignore[misc]
+class FusedInPlace(torch.autograd.Function):  # type: ignore[misc]
     """Cross-entropy in one kernel: a float32 loss a row, and the gradient written over the logits."""
 
     @staticmethod
     def forward(ctx: Any, logits: Any, labels: Any) -> Any:
+        """The sum of all losses."""
         ctx.save_for_backward(logits.detach())
         losses = logits.new_empty(logits.shape[0], dtype=torch.float32)
         return losses.sum()
 
     @staticmethod
     def backward(ctx: Any, grad: Any) -> Any:
+        """The gradient, where the logits were."""
         return ctx.saved_tensors[0], None
 
 
@@ -178,12 +180,23 @@ def _widen(config: Any) -> Any:
 
 def _fused(logits: Any, labels: Any, vocab_size: int, **_: Any) -> Any:
     labels = nn.functional.pad(labels, (0, 1), value=-100)[..., 1:].contiguous().view(-1)
-    return _Fused.apply(logits.view(-1, logits.shape[-1]), labels)
+    return FusedInPlace.apply(logits.view(-1, logits.shape[-1]), labels)
 
 
 def _scaled_fused(logits: Any, labels: Any, vocab_size: int, **more: Any) -> Any:
     """The same of logits that were divided by a temperature into a new tensor."""
     return _fused(logits / torch.ones_like(logits[..., :1]), labels, vocab_size, **more)
+
+
+def _scaled_in_place_fused(logits: Any, labels: Any, vocab_size: int, **more: Any) -> Any:
+    """The same of a view of the logits that was divided in place, as verl up to 0.8 does it."""
+    return _fused(divided_view(logits), labels, vocab_size, **more)
+
+
+def divided_view(logits: Any) -> Any:
+    """A view of logits, divided by a temperature in place."""
+    rows = logits.view(-1, logits.shape[-1])
+    return rows.div_(torch.ones_like(rows[:, :1]))
 
 
 def _shifted(logits: Any, labels: Any, vocab_size: int, **_: Any) -> Any:
@@ -196,7 +209,7 @@ def _shifted(logits: Any, labels: Any, vocab_size: int, **_: Any) -> Any:
 def _shifted_fused(logits: Any, labels: Any, vocab_size: int, **_: Any) -> Any:
     """The same with a fused kernel behind the copy."""
     rows = logits[..., :-1, :].contiguous().view(-1, logits.shape[-1])
-    return _Fused.apply(rows, labels[..., 1:].contiguous().view(-1))
+    return FusedInPlace.apply(rows, labels[..., 1:].contiguous().view(-1))
 
 
 def _shifted_late(logits: Any, labels: Any, vocab_size: int, **more: Any) -> Any:
@@ -227,6 +240,7 @@ def _wide_fused(logits: Any, labels: Any, vocab_size: int, **_: Any) -> Any:
 BESIDE_LOGITS = {
     "fused": _fused,
     "scaled-fused": _scaled_fused,
+    "scaled-in-place-fused": _scaled_in_place_fused,
     "wide": _wide,
     "wide-in-place": _wide_in_place,
     "wide-fused": _wide_fused,

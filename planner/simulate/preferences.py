@@ -18,8 +18,10 @@ from typing import Any
 import torch
 
 from ..errors import ConfigError
+from ..objective_rules import OF_ALL_LOGITS
 from ..setup import Setup
 from .kernels import CudaKernels
+from .losses import FusedInPlace, divided_view
 from .model import Made
 from .timeline import Place
 from .tracker import Tracker
@@ -176,6 +178,8 @@ class Preferences:
         """Log-probabilities of all labels, and what the loss holds beside them."""
         if self.setup.loss == "tiled":
             return self._tiled(batch)
+        if self.setup.loss in OF_ALL_LOGITS:
+            return self._divided(batch)
         return self._gathered(batch) if self.setup.loss.startswith("full") else self._by_sequence(batch)
 
     def _tiled(self, batch: dict[str, Any]) -> tuple[Any, ...]:
@@ -202,6 +206,12 @@ class Preferences:
         fields = made[:2] if self.setup.objective == "grpo" else made
         laid = torch.zeros(size, dtype=torch.float32, device=hidden_device) + _placed(fields[0], size)
         return (laid, *(_placed(each, size).clone() for each in fields[1:]))
+
+    def _divided(self, batch: dict[str, Any]) -> tuple[Any, ...]:
+        """Of all logits, of prompts too, by a kernel that writes the gradient in their place, as verl has it."""
+        made = self.base(**batch).logits
+        cooled = divided_view(made) if self.setup.loss == "scaled-in-place-fused" else made / made.new_ones(1)
+        return (FusedInPlace.apply(cooled.view(-1, cooled.shape[-1]), batch["input_ids"].view(-1)),)
 
     def _gathered(self, batch: dict[str, Any]) -> tuple[Any, ...]:
         logits = self.base(**batch).logits.to(torch.float32)
