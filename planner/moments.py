@@ -124,7 +124,9 @@ class MemoryEstimate:
     `cached_bytes` are what the allocator keeps for later where there is room. It follows from `apart_bytes`
     (transient bytes of the phases but the largest), `gathered_bytes` (units gathered whole), `varied_bytes` (what
     grows with the length), and `before_bytes`: what the allocator has taken before the first step, 0 where it is not
-    known how the program loads. `corrected`: how measured peaks of one's own changed it, None where none did."""
+    known how the program loads. `paged_bytes` are states in managed memory, which no allocator of torch's hands out
+    and which stand on the GPU as far as there is room. `corrected`: how measured peaks of one's own changed it, None
+    where none did."""
 
     setup: Setup
     moments: tuple[Moment, ...]
@@ -140,6 +142,7 @@ class MemoryEstimate:
     gathered_bytes: int = 0
     varied_bytes: int = 0
     before_bytes: int = 0
+    paged_bytes: int = 0
     within: Interval | None = None
     coverage: float = 0.9
     corrected: Corrected | None = None
@@ -173,7 +176,14 @@ class MemoryEstimate:
     @property
     def device_bytes(self) -> int:
         """What the driver shows where there is room."""
-        return self.per_gpu_bytes + self.cached_bytes
+        return self.per_gpu_bytes + self.cached_bytes + self.paged_bytes
+
+    def device_within(self, memory_bytes: int | None) -> int:
+        """`device_bytes` on a GPU of so many bytes: states in managed memory stand there as far as there is room."""
+        found = self.reserved_within(memory_bytes) + sum(item.bytes for item in self.overhead)
+        if memory_bytes is None:
+            return found + self.paged_bytes
+        return max(found, min(found + self.paged_bytes, memory_bytes))
 
     def reserved_within(self, memory_bytes: int | None) -> int:
         """`reserved_bytes` on a GPU of so many bytes: an allocator that runs out of room gives back what it
@@ -220,7 +230,7 @@ class MemoryEstimate:
             "corrected": dict(vars(self.corrected)) if self.corrected else None,
             "allocated_bytes": self.allocated_bytes,
             "reserved_bytes": reserved,
-            "device_bytes": reserved + sum(item.bytes for item in self.overhead),
+            "device_bytes": self.device_within(memory_bytes),
             "parts": self.parts(),
             "moment": self.peak.name,
             "moments": [{"name": m.name, "bytes": m.bytes, "items": _items(m.items)} for m in self.moments],

@@ -46,7 +46,7 @@ USUAL: dict[str, Any] = {
     "frozen_towers": None, "prepared_wide": None, "mean_completion": None, "eval_batch": None, "loading": None,
     "placing": None, "gpu": None, "gpus": 1, "gpus_per_node": 8, "sharding": None, "tensor_parallel": 1,
     "pipeline_parallel": 1, "expert_parallel": 1, "sequence_parallel": 1, "shard_size": None, "reduce_buckets": None,
-    "gradients_late": None, "offload": None, "host_memory": None, "trainer": None, "expandable_segments": None,
+    **dict.fromkeys(("gradients_late", "outputs_held", "offload", "host_memory", "trainer", "expandable_segments")),
 }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from planner.remedies import CHANGES, LAYOUT, typed
 FLAGS = (
     "autocast", "tf32", "quantize_experts", "upcast_small", "optimizer_in_backward", "lengths_vary", "vllm_sleep",
     "expandable_segments", "gradients_late", "prepared_wide", "frozen_towers",
+    "outputs_held",
 )  # fmt: skip
 NUMBERS = ("lora_dropout", "vllm_memory", "price")
 NAMES = ("gpu", "trainer", "calibration", "host_memory")

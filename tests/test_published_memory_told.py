@@ -42,6 +42,7 @@ COUNTS = {
     "seventeenth": Counts(24, 10, 16, 6, 0),
     "eighteenth": Counts(48, 10, 33, 7, 0),
     "nineteenth": Counts(44, 13, 35, 12, 0),
+    "twentieth": Counts(38, 13, 27, 8, 0),
 }
 each_set = pytest.mark.parametrize("name", SETS)
 

@@ -65,7 +65,7 @@ INTERVALS = {
     "locator": "first predictions of published measurements: docs/memory-published.md", "date": DATE,
     "kind": "derived",
 }  # fmt: skip
-NEWEST = "nineteenth"  # the set that judges what the others' lengths teach
+JUDGES = ("nineteenth", "twentieth")  # sets that judge what the others' lengths teach
 CHOICES = ("coverage",)
 STEPS = {"maxiter": 400, "xatol": 1e-3}
 FITTED = {
@@ -117,9 +117,8 @@ def predicted(case: Case, found: MemoryEstimate) -> int:
         return found.allocated_bytes
     if case.metric == "needed":
         return found.per_gpu_bytes
-    reserved = found.reserved_within(case.memory_bytes)
-    beyond = sum(item.bytes for item in found.overhead)
-    return reserved if case.metric == "reserved" else reserved + beyond
+    room = case.memory_bytes
+    return found.reserved_within(room) if case.metric == "reserved" else found.device_within(room)
 
 
 def compared(case: Case, found: MemoryEstimate) -> Compared:
@@ -205,10 +204,10 @@ def fit(pairs: Sequence[tuple[Case, MemoryEstimate]]) -> Constants:
 
 def of_many_lengths() -> list[tuple[Case, MemoryEstimate]]:
     """Figures of reserved memory that came later, of one GPU and of sequences whose lengths vary, everything stated,
-    up to the set that was found last: `cached_varied` would rest on one source without them. That set judges it."""
+    up to the sets that were found last: `cached_varied` would rest on one source without them. Those judge it."""
     found = []
     for each in later():
-        if each.metric == "reserved" and each.stated and each.found != NEWEST and each.gpu:
+        if each.metric == "reserved" and each.stated and each.found not in JUDGES and each.gpu:
             made = estimate_of(each)
             alone = made.setup.gpus == 1 and not made.setup.expandable_segments
             if alone and made.setup.lengths_vary:

@@ -43,6 +43,7 @@ SINCE = (
     "seventeenth",
     "eighteenth",
     "nineteenth",
+    "twentieth",
 )
 Array = Any
 

@@ -226,18 +226,20 @@ def said_of(case: Later) -> Said:
     except PlannerError:
         room = None
     beyond = sum(item.bytes for item in found.overhead)
-    predicted = _predicted(case.metric, found, room, beyond)
-    needed, cached = found.per_gpu_bytes, found.cached_bytes
-    return Said(predicted, found.low, found.high, beyond, room or 0, "", needed, cached)
+    predicted = _predicted(case.metric, found, room)
+    paged = (
+        found.paged_bytes if case.metric == "device" else 0
+    )  # which the driver shows, and no GPU must have
+    needed, cached = found.per_gpu_bytes, found.cached_bytes + paged
+    return Said(predicted, found.low, found.high + paged, beyond, room or 0, "", needed, cached)
 
 
-def _predicted(metric: str, found: MemoryEstimate, room: int | None, beyond: int) -> float:
+def _predicted(metric: str, found: MemoryEstimate, room: int | None) -> float:
     if metric == "allocated":
         return found.allocated_bytes
     if metric in ("needed", *RUN):
         return found.per_gpu_bytes
-    reserved = found.reserved_within(room)
-    return reserved if metric == "reserved" else reserved + beyond
+    return found.reserved_within(room) if metric == "reserved" else found.device_within(room)
 
 
 def inside(case: Later, said: Said) -> bool:

@@ -26,6 +26,7 @@ Examples:
 FIXED = (
     "autocast", "tf32", "upcast_small", "quantize_experts", "optimizer", "attention_kernel", "kernels",
     "loss", "packing", "lora_dropout", "lengths_vary", "expandable_segments", "eval_batch", "gradients_late",
+    "outputs_held",
 )  # fmt: skip
 LEARNT = (
     "objective", "reference", "prompt_tokens", "mean_completion", "vllm_memory", "vllm_sleep", "vllm_tensor_parallel",

@@ -24,8 +24,8 @@ BESIDE = ("eval_batch",)  # what runs between steps
 BEFORE = ("loading", "placing", "prepared_wide")  # what comes before the first
 HELD = (
     "precision", "autocast", "tf32", "quantize", "quantize_experts", "upcast_small", "optimizer",
-    "optimizer_in_backward", "lora_dropout", "lengths_vary", "expandable_segments", "gradients_late", "frozen_towers",
-    "trainer",
+    "optimizer_in_backward", "lora_dropout", "lengths_vary", "expandable_segments", "gradients_late", "outputs_held",
+    "frozen_towers", "trainer",
 )  # fmt: skip
 SPREAD = (
     "sharding", "shard_size", "tensor_parallel", "pipeline_parallel", "expert_parallel", "sequence_parallel",
@@ -158,6 +158,12 @@ def _switches() -> dict[str, dict[str, Any]]:
             "default": None,
             "help": "zero_grad() stands between the forward pass and backward(), so that a step's gradients are held "
             "through the next forward pass. Default: off, or the trainer's.",
+        },
+        "outputs_held": {
+            "is_flag": True,
+            "default": None,
+            "help": "The loop keeps the model's output, logits among it, to the end of the backward pass: out = "
+            "model(...). Not where loss = model(...).loss. Default: off, or the trainer's.",
         },
         "frozen_towers": {
             "is_flag": True,

@@ -195,6 +195,7 @@ class Throughout:
     trained: int
     apart: int
     host: int
+    paged: int
 
     @property
     def last(self) -> Held:
@@ -241,7 +242,8 @@ def throughout(
     passing, live = ({**base, "gathered": kept}, 0) if kept else (base, unit)
     update = stepped_at_once(share(states.update, of["states"]), setup) + widened_gradients(trained, setup)
     return Throughout(
-        base, unit, outside, passing, live, own, update, gradients, trained, sums(1).apart, host + gone
+        base, unit, outside, passing, live, own, update, gradients, trained, sums(1).apart, host + gone,
+        held if is_paged(setup) else 0,
     )  # fmt: skip
 
 
@@ -274,7 +276,7 @@ def _stage(
         setup=setup, moments=tuple(moments), overhead=beyond, low=low, high=high, within=within, cached_bytes=more,
         apart_bytes=apart, gathered_bytes=streamed, varied_bytes=varied, before_bytes=first.reserved,
         traffic=traffic(arch, setup, held.trained - held.apart, held.apart),
-        host_bytes=held.host, notices=tuple(_notices(arch, setup, pairs)),
+        host_bytes=held.host, paged_bytes=held.paged, notices=tuple(_notices(arch, setup, pairs)),
     )  # fmt: skip
     return replace(found, notices=(*found.notices, *loading_notices(found)))
 
@@ -343,12 +345,18 @@ def _gradients(setup: Setup, made: int, trained: int) -> tuple[int, int]:
     return (0, made) if gradients_leave(setup) else (made, 0)
 
 
+def is_paged(setup: Setup) -> bool:
+    """Whether states are in managed memory (bitsandbytes' paged optimizers), which the driver moves to the host where
+    the GPU is full."""
+    return setup.optimizer.startswith("paged") and setup.offload not in ("optimizer", "all")
+
+
 def _held(setup: Setup, base: int, own: int, states: int) -> tuple[Held, int]:
     """What is held throughout on the GPU (base weights, the adapter, states), and the bytes of it that lie in host
     memory instead."""
     host = 0
     if setup.offload in ("parameters", "all"):
         base, host = 0, base
-    if setup.offload in ("optimizer", "all") or setup.optimizer.startswith("paged"):
+    if setup.offload in ("optimizer", "all") or is_paged(setup):
         states, host = 0, host + states
     return {"weights": base, "adapter": own, "optimizer": states}, host
