@@ -166,8 +166,8 @@ SEVENTH: dict[int, str] = {
     590: "512 tokens of prompt were typed, whose length is not said: with 64 tokens 1.13",
     592: "the figure is of two to four samples, whose lengths are not said: with four of 1,024 tokens 1.01",
     597: CAPPED.format("the samples' lengths are not said", 344),
-    616: "the least that it is said to need, with which a paged optimizer's states may be in the host's memory: without "
-    "them 1.21",
+    616: "the least that it is said to need, with which a paged optimizer's states may be in the host's memory: "
+    "without them 1.21",
 }  # fmt: skip
 CACHED_UNITS = (
     "what the allocator is taken to keep of gathered weights was not kept: {} GB are needed of {} reserved, to which "
