@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import click
@@ -125,74 +124,34 @@ _HOST_MEMORY = {
 }
 
 
-@cache
+# Options that are on, off or as the trainer has it.
+_SWITCHES = {
+    "quantize_experts": "Experts quantised too, which transformers 5 with bitsandbytes does not do. "
+    "Default: so with fp8, or as the trainer has it.",
+    "upcast_small": "QLoRA: what is not quantised in float32, as PEFT's prepare_model_for_kbit_training leaves it. "
+    "Default: so with nf4 or int8 where no --trainer is named.",
+    "lengths_vary": "Batches of many lengths, --seq-len the longest: torch's allocator keeps blocks of each. Not "
+    "where every batch has a sample as long as the cap.",
+    "expandable_segments": "PYTORCH_ALLOC_CONF=expandable_segments:True: batches of many lengths leave no blocks of "
+    "each. Default: off, or the trainer's.",
+    "gradients_late": "zero_grad() stands between the forward pass and backward(), so that a step's gradients are "
+    "held through the next forward pass. Default: off, or the trainer's.",
+    "outputs_held": "The loop keeps the model's output, logits among it, to the end of the backward pass: out = "
+    "model(...). Not where loss = model(...).loss. Default: off, or the trainer's.",
+    "frozen_towers": "Full fine-tuning leaves towers of images and sounds alone. Default: off, or the trainer's.",
+    "prepared_wide": "QLoRA: the rest of the base is float32 before the first step. Default: off, or the trainer's.",
+    "autocast": "Autocast on 16-bit weights, as HF's Trainer runs them. Default: with nf4 or int8 where no "
+    "--trainer is named.",
+    "tf32": "Products in float32 run as TF32 (torch's allow_tf32, tf32 of HF's Trainer), which PyTorch "
+    "leaves off. Default: off, or the trainer's.",
+    "optimizer_in_backward": "Each weight is updated as soon as its gradient is there, which is then freed; one "
+    "micro-step.",
+}
+
+
 def _switches() -> dict[str, dict[str, Any]]:
-    """Options that are on, off or as the trainer has it."""
-    return {
-        "quantize_experts": {
-            "is_flag": True,
-            "default": None,
-            "help": "Experts quantised too, which transformers 5 with bitsandbytes does not do. "
-            "Default: so with fp8, or as the trainer has it.",
-        },
-        "upcast_small": {
-            "is_flag": True,
-            "default": None,
-            "help": "QLoRA: what is not quantised in float32, as PEFT's prepare_model_for_kbit_training leaves it. "
-            "Default: so with nf4 or int8 where no --trainer is named.",
-        },
-        "lengths_vary": {
-            "is_flag": True,
-            "default": None,
-            "help": "Batches of many lengths, --seq-len the longest: torch's allocator keeps blocks of each. Not "
-            "where every batch has a sample as long as the cap.",
-        },
-        "expandable_segments": {
-            "is_flag": True,
-            "default": None,
-            "help": "PYTORCH_ALLOC_CONF=expandable_segments:True: batches of many lengths leave no blocks of each. "
-            "Default: off, or the trainer's.",
-        },
-        "gradients_late": {
-            "is_flag": True,
-            "default": None,
-            "help": "zero_grad() stands between the forward pass and backward(), so that a step's gradients are held "
-            "through the next forward pass. Default: off, or the trainer's.",
-        },
-        "outputs_held": {
-            "is_flag": True,
-            "default": None,
-            "help": "The loop keeps the model's output, logits among it, to the end of the backward pass: out = "
-            "model(...). Not where loss = model(...).loss. Default: off, or the trainer's.",
-        },
-        "frozen_towers": {
-            "is_flag": True,
-            "default": None,
-            "help": "Full fine-tuning leaves towers of images and sounds alone. Default: off, or the trainer's.",
-        },
-        "prepared_wide": {
-            "is_flag": True,
-            "default": None,
-            "help": "QLoRA: the rest of the base is float32 before the first step. Default: off, or the trainer's.",
-        },
-        "autocast": {
-            "is_flag": True,
-            "default": None,
-            "help": "Autocast on 16-bit weights, as HF's Trainer runs them. Default: with nf4 or int8 where no "
-            "--trainer is named.",
-        },
-        "tf32": {
-            "is_flag": True,
-            "default": None,
-            "help": "Products in float32 run as TF32 (torch's allow_tf32, tf32 of HF's Trainer), which PyTorch "
-            "leaves off. Default: off, or the trainer's.",
-        },
-        "optimizer_in_backward": {
-            "is_flag": True,
-            "default": None,
-            "help": "Each weight is updated as soon as its gradient is there, which is then freed; one micro-step.",
-        },
-    }
+    """Their options."""
+    return {name: {"is_flag": True, "default": None, "help": text} for name, text in _SWITCHES.items()}
 
 
 def _others() -> dict[str, dict[str, Any]]:
