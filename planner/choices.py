@@ -16,9 +16,9 @@ AttentionKernel = Literal["eager", "sdpa", "math", "flash"]
 Packing = Literal["full", "padded", "packed"]
 Loss = Literal[
     "full", "shifted", "shifted-late", "fused", "shifted-fused", "shifted-late-fused", "shifted-narrow",
-    "scaled-fused", "scaled-in-place-fused", "wide", "wide-in-place", "wide-fused", "chunked", "chunked-vocabulary",
-    "split", "split-wide", "split-fused", "tiled", "recomputed", "recomputed-wide", "by-sequence",
-    "by-sequence-copied", "by-sequence-in-place", "full-freed", "full-copied",
+    "scaled-fused", "scaled-in-place-fused", "widened-fused", "wide", "wide-in-place", "wide-fused",
+    "chunked", "chunked-vocabulary", "split", "split-wide", "split-fused", "tiled", "recomputed", "recomputed-wide",
+    "by-sequence", "by-sequence-copied", "by-sequence-in-place", "full-freed", "full-copied",
 ]  # fmt: skip
 # Losses that read the unembedding's weight past its module, and so past pairs on it.
 PAST_PAIRS = ("chunked", "chunked-vocabulary", "tiled", "recomputed", "recomputed-wide")

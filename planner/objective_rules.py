@@ -14,8 +14,8 @@ COMPARED = ("dpo", "kto")  # objectives that hold what is trained against a refe
 OF_PREFERENCES = ("tiled", "fused", "by-sequence", "by-sequence-copied", "full", "full-freed", "wide-fused")
 OF_THESE_ALONE = ("by-sequence", "by-sequence-copied", "by-sequence-in-place", "full-freed")
 # Of completions: of their logits in tiles, of all of theirs by one kernel or operation by operation, or of those of
-# prompts too, divided and by one kernel that works in place (verl).
-OF_ALL_LOGITS = ("scaled-fused", "scaled-in-place-fused")
+# prompts too, by one kernel: divided before, whose gradient takes their place (verl), or made float32 (OpenRLHF).
+OF_ALL_LOGITS = ("scaled-fused", "scaled-in-place-fused", "widened-fused")
 OF_COMPLETIONS = ("tiled", "fused", "by-sequence", "by-sequence-in-place", *OF_ALL_LOGITS)
 # The share of a GPU that a vLLM beside the trainer takes where nobody says: vllm_gpu_memory_utilization of TRL 1.16
 # (trainer/grpo_config.py), gpu_memory_utilization of Unsloth's FastLanguageModel.from_pretrained (models/loader.py).
@@ -41,7 +41,7 @@ def check_objective(setup: Any) -> None:
     if setup.loss not in known:
         others = ", full that of LLaMA-Factory, wide-fused Megatron-Core's"
         if setup.objective == "grpo":
-            others = ", scaled-fused verl's from 0.9 on, scaled-in-place-fused that before"
+            others = ", scaled-fused verl's from 0.9 on, scaled-in-place-fused that before, widened-fused OpenRLHF's"
         before = "by-sequence that before (-copied: 0.29 to 1.5)"
         told = f"Tiled is TRL's from 1.15 on, fused that of 1.14, {before}{others}."
         raise InputError("loss", setup.loss, f"{_listed(known)} with objective {setup.objective}", told)

@@ -1,4 +1,4 @@
-"""verl's SFT trainer and GRPO's actor, by its versions."""
+"""GRPO's actor of verl and OpenRLHF, and verl's SFT trainer, by versions."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ VERSIONS = ("verl-0.3", "verl-0.5", "verl-0.6", "verl-0.8", "verl")
 LENGTHS: dict[str, Any] = {"objective": "grpo", "seq_len": 128, "prompt_tokens": 64}
 # Bytes a logit up to the loss and behind it, by torch's profiler, of eight prompts of 64 tokens with answers of 64:
 # verl's own code (dp_actor.py, _forward_micro_batch, with use_remove_padding; since 0.8 transformer_impl.py,
-# prepare_model_outputs) with what flash-attn's cross-entropy allocates, on a CPU. 0.3 takes entropies, whose compiled
+# prepare_model_outputs) with what flash-attn's cross-entropy allocates, on a CPU; of OpenRLHF 0.7.5 to 0.11.2
+# models/actor.py, Actor.forward, whose output stands to the step's end. verl 0.3 takes entropies, whose compiled
 # function on a CPU makes 4 more on the way there, on a GPU none.
 ALLOCATED = {"verl-0.4": (2.05, 8.04), "verl-0.6": (2.05, 8.04), "verl-0.7": (2.05, 8.04), "verl-0.8": (2.05, 8.04),
-             "verl-0.9": (4.05, 4.04)}  # fmt: skip
+             "verl-0.9": (4.05, 4.04), "openrlhf-0.7": (6.04, 10.04), "openrlhf-0.11": (6.04, 10.04)}  # fmt: skip
 
 
 def actor(trainer: str, **more: Any) -> Running:
@@ -48,7 +49,7 @@ def test_what_its_own_code_allocated(trainer: str) -> None:
     assert tuple(found) == pytest.approx(ALLOCATED[trainer], rel=0.025)
 
 
-@pytest.mark.parametrize("loss", ["scaled-fused", "scaled-in-place-fused"])
+@pytest.mark.parametrize("loss", ["scaled-fused", "scaled-in-place-fused", "widened-fused"])
 @pytest.mark.parametrize("objective", ["sft", "grpo"])
 def test_a_simulated_step_takes_as_much(loss: str, objective: str) -> None:
     spec, arch = AdapterSpec(rank=4, layers=("attention",)), build(TINY)
@@ -112,6 +113,18 @@ def test_a_reference_keeps_nothing_for_gradients_in_one_flat_parameter() -> None
             for reference in ("none", "base")
         )
         assert beside.bytes == alone.bytes
+
+
+def test_openrlhf_holds_its_float32_logits_while_layers_run_back() -> None:
+    """Of a model whose layers are larger than its logits are wide, they stand beside the last layer's way back."""
+    asked = {**LENGTHS, "method": "full", "batch": 8, "trainer": "openrlhf", "generation": "server"}
+    small = {**TINY, "vocab_size": 100, "num_hidden_layers": 4}
+    held, gone = (running(small, {**asked, "outputs_held": kept}).memory().peak for kept in (True, False))
+    assert held.where.startswith("decoder layer")
+    assert held.bytes - gone.bytes == 4 * 8 * 128 * 100
+    setup = running(small, asked).setup
+    assert (setup.packing, setup.checkpointing, setup.reference) == ("full", "layer", "base")
+    assert running(small, {**asked, "generation": None}).setup.vllm_share == 0.6
 
 
 def test_estimates_and_plans_have_its_vllm() -> None:

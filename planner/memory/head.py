@@ -6,17 +6,8 @@ import math
 
 from ..objective_rules import OF_ALL_LOGITS
 from ..setup import Setup
+from . import log_probs
 from .elementwise import activation, drop, layer_norm, norm
-from .log_probs import (
-    by_entries,
-    by_sequence,
-    completions,
-    divided_in_place,
-    gathered,
-    labelled,
-    recomputed,
-    tiled,
-)
 from .passes import CASTS, FLOAT32, Pass
 from .products import Weight, adapted, linear, whole
 from .stretch import Held, Stretch, label_kept, plus, stretch
@@ -41,8 +32,9 @@ def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) 
     the model's forward pass still holds the 16-bit logits; "shifted-narrow": without the cast). "...fused": one
     kernel over the logits, which writes the gradient in their place ("scaled-fused": behind their division by a
     temperature, "scaled-in-place-fused": of a view of them that is divided in place, whose way back makes the
-    gradient anew, and again of all, copies it and divides the copy); "wide" is Megatron's of 2024, "wide-in-place"
-    its later one of operations, "wide-fused" its compiled one. `narrow`: there is no cast to float32.
+    gradient anew, and again of all, copies it and divides the copy; "widened-fused": over float32 copies of them,
+    with the gradient beside these); "wide" is Megatron's of 2024, "wide-in-place" its later one of operations,
+    "wide-fused" its compiled one. `narrow`: there is no cast to float32.
     """
     tape = run.tape
     if loss == "fused":
@@ -50,7 +42,11 @@ def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) 
     if loss == "scaled-fused":
         return _in_place(scale(logits))
     if loss == "scaled-in-place-fused":
-        return _in_place(piece(divided_in_place(run, logits, logits.bytes), logits.elements))
+        return _in_place(piece(log_probs.divided_in_place(run, logits, logits.bytes), logits.elements))
+    if loss == "widened-fused":
+        wide = cast(logits, FLOAT32)
+        made = wide.bytes
+        return tape.apply((wide,), 0, FLOAT32, (wide.buffer,), lambda g: (tape.new(made),))
     if loss == "wide":
         return _in_wide(logits)
     if loss == "wide-in-place":
@@ -163,17 +159,18 @@ def head_stretches(
         final = inner
     elif loss.startswith(_NONE_HELD):
         final = _in_pieces(run, inner, head, loss, chunk)
-    elif run.preference:
+    elif run.preference and loss not in OF_ALL_LOGITS:
         given, inner = [inner], tape.leaf(0, FLOAT32, grad=False)  # the model's code alone has a name for it
         final = _of_chances(run, given, head, traits, loss)
     elif loss.startswith("split"):
         final, bound = _split(run, inner, head, traits, loss, chunk)
     else:
-        logits = unembed(run, inner, head, traits, run.tokens)
+        given, inner = [inner], tape.leaf(0, FLOAT32, grad=False) if run.preference else inner
+        logits = unembed(run, given.pop(), head, traits, run.tokens)
         inner = named or inner  # what was made of the hidden states for the product alone
         narrow = traits.narrow_loss or loss == "shifted-narrow"
         narrow = narrow or (traits.narrow_before and loss.startswith("shifted"))
-        if loss in ("shifted", "shifted-fused") and not narrow:
+        if loss in ("shifted", "shifted-fused", "widened-fused") and not narrow:
             logits = cast(logits, FLOAT32)  # the model's own, which holds no other from here on
         final = cross_entropy(run, logits, loss, narrow=narrow)
         if run.outputs_widened and logits.width < FLOAT32:
@@ -236,13 +233,14 @@ def _of_chances(run: Pass, given: list[Value], head: Head, traits: Traits, loss:
     """A loss of log-probabilities that has all logits: of completions, or of whole sequences. Trainers make it of
     what a model has returned, whose hidden states are gone by then: they are taken out of `given`."""
     if loss.startswith("full"):
-        return gathered(run, unembed(run, given.pop(), head, traits, run.tokens), head.vocab)
-    if loss == "wide-fused" or loss in OF_ALL_LOGITS:
+        return log_probs.gathered(run, unembed(run, given.pop(), head, traits, run.tokens), head.vocab)
+    if loss == "wide-fused":
         return cross_entropy(run, unembed(run, given.pop(), head, traits, run.tokens), loss)
     rows = run.tokens
     if run.sampled:
-        given, rows = [completions(run, given.pop(), head.reads)], labelled(run) + run.sequences
-    return by_sequence(run, unembed(run, given.pop(), head, traits, rows), head.vocab, loss)
+        given = [log_probs.completions(run, given.pop(), head.reads)]
+        rows = log_probs.labelled(run) + run.sequences
+    return log_probs.by_sequence(run, unembed(run, given.pop(), head, traits, rows), head.vocab, loss)
 
 
 def _in_pieces(run: Pass, x: Value, head: Head, loss: str, chunk: int) -> Value:
@@ -250,10 +248,10 @@ def _in_pieces(run: Pass, x: Value, head: Head, loss: str, chunk: int) -> Value:
     if loss == "chunked":
         return _chunked(run, x, head, chunk)
     if loss == "chunked-vocabulary":
-        return by_entries(run, x, head, chunk)
+        return log_probs.by_entries(run, x, head, chunk)
     if loss == "tiled":
-        return tiled(run, x, head)
-    return recomputed(run, x, head, chunk, wide=loss.endswith("wide"))
+        return log_probs.tiled(run, x, head)
+    return log_probs.recomputed(run, x, head, chunk, wide=loss.endswith("wide"))
 
 
 def sums_unembedding(setup: Setup) -> bool:
@@ -268,7 +266,9 @@ def sums_unembedding(setup: Setup) -> bool:
 
 def _in_loss(run: Pass, loss: str) -> bool:
     """Whether a loss keeps the memory of the logits in a model's output itself."""
-    return loss in ("fused", "scaled-in-place-fused") or (loss == "shifted-fused" and run.sequences == 1)
+    return loss in ("fused", "scaled-in-place-fused", "widened-fused") or (
+        loss == "shifted-fused" and run.sequences == 1
+    )
 
 
 def held_width(run: Pass, loss: str, *, narrow: bool = False) -> int:

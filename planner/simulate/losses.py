@@ -34,6 +34,15 @@ class FusedInPlace(torch.autograd.Function):  # type: ignore[misc]
         return ctx.saved_tensors[0], None
 
 
+class FusedBeside(FusedInPlace):
+    """The same with the gradient beside the logits."""
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        """The gradient, in a new tensor."""
+        return torch.empty_like(ctx.saved_tensors[0]), None
+
+
 class _Compiled(torch.autograd.Function):  # type: ignore[misc]
     """Megatron's fused loss as torch compiles it: float32 probabilities, which the backward pass copies before it
     makes the logits' gradient."""
@@ -147,6 +156,10 @@ def choose_loss(model: Any, setup: Setup, *, narrow_before: bool = False) -> Non
     if setup.loss in BESIDE_LOGITS and not (narrow_before and setup.loss.startswith("shifted")):
         model.loss_function = BESIDE_LOGITS[setup.loss]
         return
+    if setup.loss == "widened-fused":
+        head.register_forward_hook(_widen(model.config.get_text_config()))
+        model.loss_function = _widened_fused
+        return
     if setup.loss.startswith("shifted"):
         if not narrow_before and setup.loss != "shifted-narrow":
             head.register_forward_hook(_widen(model.config.get_text_config()))
@@ -191,6 +204,11 @@ def _scaled_fused(logits: Any, labels: Any, vocab_size: int, **more: Any) -> Any
 def _scaled_in_place_fused(logits: Any, labels: Any, vocab_size: int, **more: Any) -> Any:
     """The same of a view of the logits that was divided in place, as verl up to 0.8 does it."""
     return _fused(divided_view(logits), labels, vocab_size, **more)
+
+
+def _widened_fused(logits: Any, labels: Any, vocab_size: int, **_: Any) -> Any:
+    """The same of float32 logits, with their gradient beside them, as OpenRLHF has it."""
+    return FusedBeside.apply(logits.view(-1, logits.shape[-1]), labels.view(-1))
 
 
 def divided_view(logits: Any) -> Any:

@@ -21,7 +21,7 @@ from ..errors import ConfigError
 from ..objective_rules import OF_ALL_LOGITS
 from ..setup import Setup
 from .kernels import CudaKernels
-from .losses import FusedInPlace, divided_view
+from .losses import FusedBeside, FusedInPlace, divided_view
 from .model import Made
 from .timeline import Place
 from .tracker import Tracker
@@ -208,10 +208,14 @@ class Preferences:
         return (laid, *(_placed(each, size).clone() for each in fields[1:]))
 
     def _divided(self, batch: dict[str, Any]) -> tuple[Any, ...]:
-        """Of all logits, of prompts too, by a kernel that writes the gradient in their place, as verl has it."""
-        made = self.base(**batch).logits
+        """Of all logits, of prompts too, by a kernel that writes the gradient in their place, as verl has it, or of
+        float32 copies of them and beside these, as OpenRLHF has it."""
+        made, labels = self.base(**batch).logits, batch["input_ids"].view(-1)
+        if self.setup.loss == "widened-fused":
+            made = made.float()
+            return (FusedBeside.apply(made.view(-1, made.shape[-1]), labels),)
         cooled = divided_view(made) if self.setup.loss == "scaled-in-place-fused" else made / made.new_ones(1)
-        return (FusedInPlace.apply(cooled.view(-1, cooled.shape[-1]), batch["input_ids"].view(-1)),)
+        return (FusedInPlace.apply(cooled.view(-1, cooled.shape[-1]), labels),)
 
     def _gathered(self, batch: dict[str, Any]) -> tuple[Any, ...]:
         logits = self.base(**batch).logits.to(torch.float32)
