@@ -18,7 +18,9 @@ Loss = Literal[
     "full", "shifted", "shifted-late", "fused", "shifted-fused", "shifted-late-fused", "shifted-narrow",
     "scaled-fused", "scaled-in-place-fused", "widened-fused", "wide", "wide-in-place", "wide-fused",
     "chunked", "chunked-vocabulary", "split", "split-wide", "split-fused", "tiled", "recomputed", "recomputed-wide",
-    "by-sequence", "by-sequence-copied", "by-sequence-in-place", "full-freed", "full-copied",
+    "by-sequence", "by-sequence-copied", "by-sequence-in-place", "full-freed", "full-copied", "full-selected",
+    "by-sequence-selected", "by-sequence-selected-others", "by-sequence-selected-copied",
+    "by-sequence-selected-once", "by-sequence-selected-logged",
 ]  # fmt: skip
 # Losses that read the unembedding's weight past its module, and so past pairs on it.
 PAST_PAIRS = ("chunked", "chunked-vocabulary", "tiled", "recomputed", "recomputed-wide")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import InputError
 
@@ -12,7 +12,30 @@ COMPARED = ("dpo", "kto")  # objectives that hold what is trained against a refe
 # Of preferences a loss keeps each label's log-probability: of logits in tiles, or of all of them, by one kernel, a
 # sequence at a time, or together in float32; or it is Megatron's, which hands on each token's loss.
 OF_PREFERENCES = ("tiled", "fused", "by-sequence", "by-sequence-copied", "full", "full-freed", "wide-fused")
-OF_THESE_ALONE = ("by-sequence", "by-sequence-copied", "by-sequence-in-place", "full-freed")
+
+
+class Selected(NamedTuple):
+    """What KTO by TRL before 1.9 holds of logits beside what its loss keeps: copies of those of answers that were
+    wanted and of those that were not, through the reference's passes; the reference's own (`again`); those of the
+    `others`, by which it estimates a divergence, while the next pass runs; whether log-probabilities are of a copy of
+    all but the last positions (`copied`); and whether entropies are `logged` of one."""
+
+    again: bool = False
+    others: bool = False
+    copied: bool = False
+    logged: bool = False
+
+
+# By loss; of TRL 0.8 to 0.14, 0.15, 0.16 to 1.5, 1.6, 1.7 and 1.8 (kto_trainer.py, forward and _compute_loss).
+SELECTED = {
+    "full-selected": Selected(again=True, others=True),
+    "by-sequence-selected-others": Selected(again=True, others=True),
+    "by-sequence-selected": Selected(again=True),
+    "by-sequence-selected-copied": Selected(copied=True),
+    "by-sequence-selected-once": Selected(),
+    "by-sequence-selected-logged": Selected(logged=True),
+}
+OF_THESE_ALONE = ("by-sequence", "by-sequence-copied", "by-sequence-in-place", "full-freed", *SELECTED)
 # Of completions: of their logits in tiles, of all of theirs by one kernel or operation by operation, or of those of
 # prompts too, by one kernel: divided before, whose gradient takes their place (verl), or made float32 (OpenRLHF).
 OF_ALL_LOGITS = ("scaled-fused", "scaled-in-place-fused", "widened-fused")
@@ -38,11 +61,13 @@ def check_objective(setup: Any) -> None:
             )
         return
     known = OF_COMPLETIONS if setup.objective == "grpo" else OF_PREFERENCES
+    if setup.objective == "kto":
+        known = (*known, *SELECTED)
     if setup.loss not in known:
         others = ", full that of LLaMA-Factory, wide-fused Megatron-Core's"
         if setup.objective == "grpo":
             others = ", scaled-fused verl's from 0.9 on, scaled-in-place-fused that before, widened-fused OpenRLHF's"
-        before = "by-sequence that before (-copied: 0.29 to 1.5)"
+        before = "by-sequence that before (-copied: DPO's from 0.29 to 1.5; -selected: KTO's before 1.9)"
         told = f"Tiled is TRL's from 1.15 on, fused that of 1.14, {before}{others}."
         raise InputError("loss", setup.loss, f"{_listed(known)} with objective {setup.objective}", told)
     if setup.objective == "orpo" and setup.loss != "full":

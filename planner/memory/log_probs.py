@@ -13,6 +13,7 @@ torch/csrc/autograd/FunctionsManual.cpp (logsumexp_backward).
 
 from __future__ import annotations
 
+from ..objective_rules import SELECTED
 from ..setup import Setup
 from .passes import FLOAT32, Pass
 from .tape import Buffer, Gradients, Size, Value, beside, cast, piece, scale
@@ -261,7 +262,9 @@ def by_sequence(run: Pass, logits: Value, vocab: int, loss: str) -> Value:
 
     folding = tape.new(one * width) if wide else None
     del folding
-    kept = None if wide else tape.new(size)
+    kept = (
+        None if wide else tape.new(size if run.grad else one * width)
+    )  # without gradients one after another
     found = tape.apply((joined,), 0, FLOAT32, (kept,), rule)
     work = tape.new(few * (3 * width) if run.sampled else 0)  # entropies, which nobody learns from
     del work
@@ -278,6 +281,8 @@ def of_pairs(run: Pass, setup: Setup, vocab: int, *, widened: bool) -> tuple[Siz
     the model makes its logits float32."""
     if setup.loss == "full":
         return run.tokens * (vocab * FLOAT32), 0
+    if setup.loss in SELECTED:
+        return _of_answers(run, setup, vocab, widened=widened)
     if setup.loss not in ("by-sequence", "by-sequence-copied", "fused"):
         return 0, 0
     rows, fused, wide = labelled(run), setup.loss == "fused", run.autocast or widened
@@ -290,6 +295,24 @@ def of_pairs(run: Pass, setup: Setup, vocab: int, *, widened: bool) -> tuple[Siz
         return beside * width, (both + 3 * min(rows, ENTROPY_ROWS)) * width
     copied = rows / 2 if fused else rows + 3 * min(rows, ENTROPY_ROWS)
     return named, (compared + copied) * width
+
+
+def _of_answers(run: Pass, setup: Setup, vocab: int, *, widened: bool) -> tuple[Size, Size]:
+    """The same of KTO by TRL before 1.9, which copies the logits of either kind of answers while its output has a
+    name: until a function of its own returns (`again`), or through the reference's passes. Of float32 logits that are
+    folded a sequence at a time the loss keeps the output, or its copy, itself."""
+    how, rows, one = SELECTED[setup.loss], labelled(run), run.length - run.unscored
+    full = setup.loss.startswith("full")
+    width = vocab * (FLOAT32 if full or run.autocast or widened else run.norms)
+    kept = width == vocab * FLOAT32 and not full
+    entropies = (rows + 3 * min(rows, ENTROPY_ROWS)) * how.logged
+    output = run.tokens * (how.copied or not kept) + (rows if how.copied and not kept else 0)
+    named = run.tokens * (1 + how.others) + (0 if how.again else output)
+    if not setup.reference_inside:
+        return named * width, (entropies + (output if how.again else 0)) * width
+    if how.copied:
+        return named * width, (run.tokens + rows + one) * width
+    return named * width, ((1 + how.again) * run.tokens + entropies) * width
 
 
 def logged_copies(run: Pass, vocab: int, *, widened: bool) -> Size:

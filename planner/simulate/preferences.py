@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from ..errors import ConfigError
-from ..objective_rules import OF_ALL_LOGITS
+from ..objective_rules import OF_ALL_LOGITS, SELECTED
 from ..setup import Setup
 from .kernels import CudaKernels
 from .losses import FusedBeside, FusedInPlace, divided_view
@@ -144,28 +144,50 @@ class Preferences:
     def loss(self, batch: dict[str, Any]) -> Any:
         """The loss, after the reference has run where there is one."""
         given = {name: value for name, value in batch.items() if name != "labels"}
-        if self.setup.objective == "kto":  # other answers, whose log-probabilities estimate a divergence
+        how, told = SELECTED.get(self.setup.loss), None
+        if self.setup.objective == "kto":
             with torch.no_grad(), self._unchecked(), self.kernels.ungraded():
-                self._chances(given)
+                told = self._of_others(given)
             self.kernels.forget()  # casts that were made without gradients have none to pass on
         chances, *others = self._chances(given)
+        if how:
+            others = self._select(others, how.again)
+        told = None
         if self.setup.reference_inside:
             with torch.no_grad(), self._as_reference(), self.kernels.ungraded():
                 if self.setup.objective == "kto":
-                    self._chances(given)
+                    told = self._of_others(given)
                 compared, *beside = self._chances(given)
+                if how and how.again:
+                    beside = self._select(beside, again=False)
             self._log(others)
-            del others, beside
+            del others, beside, told
             return (chances.sum(1) - compared.sum(1)).sum()
         self._log(others)
         del others
         return chances.sum()
+
+    def _of_others(self, batch: dict[str, Any]) -> Any:
+        """Other answers, whose log-probabilities estimate a divergence: what of them has a name in the next pass."""
+        found, how = self._chances(batch), SELECTED.get(self.setup.loss)
+        return found if how and how.others else None
+
+    @staticmethod
+    def _select(made: list[Any], again: bool) -> list[Any]:
+        """Copies of the logits of answers that were wanted and of those that were not, before what else is held;
+        `again`: in a function of its own, whose other names go."""
+        logits = made[-1].detach()
+        half = (logits.shape[0] + 1) // 2
+        copies = [logits[:half].clone(), logits[half:].clone()]
+        return copies if again else [*made, *copies]
 
     def _log(self, held: list[Any]) -> None:
         """What TRL before 1.15 logs of pairs, while the reference's output has a name too: entropies of all but the
         last positions, which are copied to lie together, or where one kernel made these, means of half the logits."""
         loss = self.setup.loss
         if self.setup.objective == "grpo" or not (loss.startswith("by-sequence") or loss == "fused"):
+            return
+        if loss in SELECTED and not SELECTED[loss].logged:
             return
         part = held[0].detach()
         part = part if loss == "by-sequence-copied" else part[:, :-1]
@@ -221,7 +243,7 @@ class Preferences:
         logits = self.base(**batch).logits.to(torch.float32)
         labels = batch["input_ids"][:, 1:].clone()
         taken = torch.gather(_log_softmax(logits[:, :-1]), 2, labels.unsqueeze(2)).squeeze(2)
-        return (taken, logits) if self.setup.loss == "full" else (taken,)
+        return (taken,) if self.setup.loss == "full-freed" else (taken, logits)
 
     def _by_sequence(self, batch: dict[str, Any]) -> tuple[Any, ...]:
         scored, sampled = (
@@ -232,7 +254,8 @@ class Preferences:
         made = made.to(torch.float32) if self.kernels.autocast else made
         labels = batch["input_ids"][:, -scored:]
         part = made[:, :-1]
-        part = part.contiguous() if self.setup.loss == "by-sequence-copied" else part
+        copied = self.setup.loss.endswith("-copied")
+        part = part.contiguous() if copied else part
         part = part[:, -scored:] if sampled else part
         if self.setup.loss == "fused":
             return _Fused.apply(part), made
@@ -249,7 +272,7 @@ class Preferences:
             )
         if sampled:
             _entropies(cooled.detach())
-        if self.setup.loss == "by-sequence-copied":
+        if copied:
             return found, part, made
         return (found,) if sampled else (found, made)  # held by a name while a reference runs
 

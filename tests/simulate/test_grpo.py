@@ -170,7 +170,7 @@ def test_all_logits_in_16_bits_and_under_autocast(loss: Loss, precision: Precisi
 def test_a_version_of_trl_brings_its_loss() -> None:
     for name, loss in (
         ("trl-0.21", "by-sequence"),
-        ("trl-1.6", "by-sequence"),
+        ("trl-1.6", "by-sequence-in-place"),
         ("trl-1.14", "fused"),
         ("trl", "tiled"),
     ):
