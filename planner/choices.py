@@ -57,6 +57,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "generation": get_args(Generation),
     "quantize": get_args(Quantize),
     "adapter_dtype": get_args(Dtype),
+    "base_dtype": get_args(Dtype),
     "kernels": get_args(Kernels),
     "sharding": get_args(Sharding),
     "fsdp_units": get_args(FsdpUnits),

@@ -43,7 +43,7 @@ USUAL: dict[str, Any] = {
     "attention_kernel": None, "kernels": None, "loss": None, "packing": None, "accumulation": 1, "calibration": None,
     "objective": None, "reference": None, "prompt_tokens": None, "generation": None, "group": None,
     "fsdp_units": None, "vllm_memory": None, "vllm_sleep": None, "vllm_gpus": None, "vllm_tensor_parallel": None,
-    "frozen_towers": None, "prepared_wide": None, "mean_completion": None, "eval_batch": None, "loading": None,
+    **dict.fromkeys(("frozen_towers", "prepared_wide", "mean_completion", "eval_batch", "loading", "base_dtype")),
     "placing": None, "gpu": None, "gpus": 1, "gpus_per_node": 8, "sharding": None, "tensor_parallel": 1,
     "pipeline_parallel": 1, "expert_parallel": 1, "sequence_parallel": 1, "shard_size": None, "reduce_buckets": None,
     **dict.fromkeys(("gradients_late", "outputs_held", "offload", "host_memory", "trainer", "expandable_segments")),

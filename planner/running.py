@@ -218,6 +218,8 @@ def setup_from(options: Mapping[str, Any], seq_len: int, model_type: str = "") -
     DDP (full fine-tuning by FSDP) where neither `sharding` nor the trainer says otherwise. Fields that are not given
     are those of the trainer's profile, else Setup's, and of a `gpu` as `fields_on` has them.
     """
+    if options.get("method") == "full":  # has no frozen base
+        options = {name: value for name, value in options.items() if name != "base_dtype"}
     if isinstance(gpu := options.get("gpu"), str):
         options = {**options, **fields_on(hardware.find(gpu), options)}
     if (options.get("generation") or usual(options, "generation")) in SHARES_GPU:

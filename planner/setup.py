@@ -13,8 +13,6 @@ from __future__ import annotations
 from typing import Any
 
 from .choices import (
-    CHOICES,
-    COUNTS,
     AttentionKernel,
     Checkpointing,
     Deferred,
@@ -39,8 +37,9 @@ from .choices import (
     Sharding,
 )  # fmt: skip
 from .dataclass import dataclass
-from .errors import InputError, hint
-from .objective_rules import COMPARED, NOT_MODELLED, SEQUENCES, VLLM_SHARES, check_objective
+from .errors import InputError
+from .objective_rules import COMPARED, SEQUENCES, VLLM_SHARES, check_objective
+from .setup_rules import check_setup
 
 SHARDS_PARAMETERS = ("zero3", "fsdp", "fsdp-hybrid")
 SHARDS_GRADIENTS = ("zero2", *SHARDS_PARAMETERS)
@@ -58,6 +57,7 @@ class Setup:
         the optimizer, "autocast" holds float32 and computes in bfloat16. `autocast`: 16-bit weights run under it too.
     `tf32`: float32 products run as TF32 where a chip has it (torch.backends.cuda.matmul.allow_tf32): no byte changes.
     `adapter_dtype`: the adapter's; None: float32 under autocast (PEFT casts it so), else that of the weights.
+    `base_dtype`: 16 bits of the other kind that the base is held in, cast by autocast for each product (None: none).
     `upcast_small`: norms and what is not quantised in float32, as PEFT's prepare_model_for_kbit_training leaves them.
     `upcast_norms`: norms alone (TRL's before 1.0), which makes the stream float32. `lora_dropout`: a pair's.
     `frozen_towers`: full fine-tuning leaves those of images and sounds, and their projectors, as they are.
@@ -155,6 +155,7 @@ class Setup:
     eval_cache: EvalCache = "none"
     quantize: Quantize = "none"
     adapter_dtype: Dtype | None = None
+    base_dtype: Dtype | None = None
     autocast: bool = False
     tf32: bool = False
     kernels: Kernels = "transformers"
@@ -199,10 +200,7 @@ class Setup:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run, naming the field and what would do."""
-        _check_choices(self)
-        _check_counts(self)
-        _check_groups(self)
-        _check_together(self)
+        check_setup(self)
         check_objective(self)
 
     @property
@@ -283,7 +281,8 @@ class Setup:
     @property
     def weight_dtype(self) -> Dtype:
         """What base weights are held in where they are not quantised."""
-        return "float32" if self.precision in ("fp32", "autocast") else self.compute_dtype
+        held: Dtype = "float32" if self.precision in ("fp32", "autocast") else self.compute_dtype
+        return self.base_dtype or held
 
     @property
     def trained_dtype(self) -> Dtype:
@@ -315,94 +314,6 @@ class Setup:
     def to_dict(self) -> dict[str, Any]:
         """The fields, for JSON."""
         return dict(vars(self))
-
-
-_OTHER_SPLITS = {
-    word: f"That is --{way}-parallel N."
-    for way, words in (("tensor", "tp tensor"), ("pipeline", "pp pipeline"), ("expert", "ep expert"),
-                       ("sequence", "sp cp context sequence ulysses ring"))
-    for word in words.split()
-}  # fmt: skip
-
-_OTHER_FORMATS = {"tf32": "That is --precision fp32 with --tf32."}
-
-
-def _label(name: str) -> str:
-    return name.replace("_", "-")
-
-
-def _check_choices(setup: Setup) -> None:
-    for name, choices in CHOICES.items():
-        value = getattr(setup, name)
-        if name == "objective" and value in NOT_MODELLED:
-            raise InputError("objective", value, f"one of {', '.join(choices)}", "It is not modelled.")
-        if value not in choices and not (value is None and name == "adapter_dtype"):
-            beside = {"sharding": _OTHER_SPLITS, "precision": _OTHER_FORMATS}.get(name, {})
-            remedy = beside.get(str(value).lower(), "") or hint(str(value), choices)
-            raise InputError(_label(name), value, f"one of {', '.join(choices)}", remedy.strip())
-
-
-def _check_counts(setup: Setup) -> None:
-    for name in (*COUNTS, "loss_chunk"):
-        value = getattr(setup, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(_label(name), value, "a whole number of at least 1")
-    evaluated = setup.eval_batch
-    if isinstance(evaluated, bool) or not isinstance(evaluated, int) or evaluated < 0:
-        raise InputError("eval-batch", evaluated, "a whole number, or 0 for no evaluation")
-    dropout = setup.lora_dropout
-    if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-        raise InputError("lora-dropout", dropout, "a number from 0 to below 1")
-
-
-def _check_groups(setup: Setup) -> None:
-    """GPUs must divide into their groups, and sequences over theirs."""
-    group = setup.tensor_parallel * setup.pipeline_parallel * setup.sequence_parallel
-    if setup.gpus % group:
-        raise InputError(
-            "gpus", setup.gpus, f"a multiple of {group}: tensor x pipeline x sequence parallel",
-            f"The nearest is {max(group, round(setup.gpus / group) * group)}.",
-        )  # fmt: skip
-    spread = setup.data_parallel * setup.sequence_parallel
-    if spread % setup.expert_parallel:
-        raise InputError(
-            "expert-parallel", setup.expert_parallel, f"a divisor of the {spread} GPUs that share no layer",
-            f"The nearest is {_nearest_divisor(spread, setup.expert_parallel)}.",
-        )  # fmt: skip
-    if setup.seq_len % setup.sequence_parallel:
-        raise InputError(
-            "sequence-parallel", setup.sequence_parallel, f"a divisor of the {setup.seq_len} tokens of a sequence",
-            f"The nearest is {_nearest_divisor(setup.seq_len, setup.sequence_parallel)}.",
-        )  # fmt: skip
-    if (size := setup.shard_size) is not None:
-        if setup.sharding != "fsdp-hybrid":
-            raise InputError("shard-size", size, "sharding fsdp-hybrid beside it")
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1 or spread % size:
-            raise InputError(
-                "shard-size", size, f"a divisor of the {spread} data-parallel GPUs",
-                f"The nearest is {_nearest_divisor(spread, size if isinstance(size, int) else 1)}.",
-            )  # fmt: skip
-
-
-def _check_together(setup: Setup) -> None:
-    """Choices that exclude each other."""
-    if setup.method == "qlora" and setup.quantize == "none":
-        raise InputError("quantize", "none", "nf4, nf4-double, int8 or fp8 for qlora", "Or take method lora.")
-    if setup.method == "full" and setup.quantize != "none":
-        raise InputError("quantize", setup.quantize, "none for full fine-tuning: what is quantised is frozen")
-    if setup.gpus > 1 and setup.data_parallel > 1 and setup.sharding == "none":
-        known = "ddp, zero1, zero2, zero3, fsdp or fsdp-hybrid"
-        raise InputError("sharding", "none", f"{known} on {setup.gpus} GPUs")
-    if setup.autocast and setup.precision == "fp32":
-        raise InputError("autocast", True, "a 16-bit precision, or precision autocast for float32 weights")
-    if setup.optimizer_in_backward and setup.accumulation > 1:
-        raise InputError(
-            "accumulation", setup.accumulation, "1 where the optimizer steps inside the backward pass"
-        )
-
-
-def _nearest_divisor(number: int, wanted: int) -> int:
-    return min((d for d in range(1, number + 1) if number % d == 0), key=lambda d: (abs(d - wanted), d))
 
 
 def split_batch(batch: int, *, data_parallel: int, accumulation: int) -> int:

@@ -20,7 +20,8 @@ MAX_FUNCTION_LINES = 60
 
 # From the bottom up. A module imports from its own layer or from one below it, and no ring of imports is closed.
 LAYERS = (
-    "choices dataclass errors fact_types objective_rules process schema setup units version whole_files workers",
+    "choices dataclass errors fact_types objective_rules process schema setup setup_rules units version",
+    "whole_files workers",
     "moments",
     "facts",
     "trainers",

@@ -22,7 +22,7 @@ IMAGES = ("images", "image_size")
 BESIDE = ("eval_batch",)  # what runs between steps
 BEFORE = ("loading", "placing", "prepared_wide")  # what comes before the first
 HELD = (
-    "precision", "autocast", "tf32", "quantize", "quantize_experts", "upcast_small", "optimizer",
+    "precision", "autocast", "base_dtype", "tf32", "quantize", "quantize_experts", "upcast_small", "optimizer",
     "optimizer_in_backward", "lora_dropout", "lengths_vary", "expandable_segments", "gradients_late", "outputs_held",
     "frozen_towers", "trainer",
 )  # fmt: skip
@@ -41,6 +41,8 @@ _WORDS = {
     "trainer (shared: with one base for both)",
     "packing": "Whole, padded or packed sequences",
     "precision": "How weights are held and computed with",
+    "base_dtype": "What the base is loaded in where that is not what autocast computes in: bfloat16 (transformers "
+    "5's default) beside fp16, float16 beside bf16",
     "quantize": "How a frozen base is held",
     "optimizer": "The optimizer",
     "sharding": "How states are spread",
@@ -234,7 +236,7 @@ def _option(name: str) -> Callable[[Function], Function]:
         usual = "Default: the trainer's; without one unknown."
     else:
         what, words = _WORDS[name], ", ".join(CHOICES[name])
-        usual = f"Default: {getattr(Setup, name)}, or the trainer's."
+        usual = f"Default: {getattr(Setup, name) or 'that of --precision'}, or the trainer's."
     return click.option(
         flag, metavar="NAME", shell_complete=complete(lambda: CHOICES[name]), help=f"{what}: {words}. {usual}"
     )  # fmt: skip

@@ -35,7 +35,10 @@ STEP = (
     *BESIDE,
     *IMAGES,
 )
-HELD = ("precision", "autocast", "quantize", "upcast_small", "optimizer", "lora_dropout", "trainer")
+HELD = (
+    "precision", "autocast", "base_dtype", "quantize", "upcast_small", "optimizer", "lora_dropout", "outputs_held",
+    "trainer",
+)  # fmt: skip
 SECTIONS = {
     "Model and adapter": MODEL_AND_ADAPTER,
     "More of PEFT's LoraConfig": PEFT,
@@ -68,7 +71,7 @@ def _choice(name: str, usual: str, text: str) -> Callable[[Function], Function]:
 @click.option(
     "--accumulation", type=Count(), default=1, show_default=True, help="Micro-steps in an optimizer step."
 )
-@run_options(("checkpointing", *BESIDE, *IMAGES, "lora_dropout", "trainer"))
+@run_options(("checkpointing", *BESIDE, *IMAGES, "lora_dropout", "trainer", "base_dtype", "outputs_held"))
 @_choice("attention_kernel", "sdpa", "How attention runs: {}.")
 @_choice(
     "packing",

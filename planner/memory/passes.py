@@ -36,7 +36,8 @@ class Pass:
     runs once more.
 
     Whose code runs: `kernel` attention's, `kernels` elementwise; under `autocast` products choose their type, and
-    `casts` are the weights that it lowered. `handed`: what a layer hands on beside its result; `named`: what
+    `casts` are the weights that it lowered; with `recasts` those in 16 bits of the other kind are among them, and
+    what is added up of both kinds is float32. `handed`: what a layer hands on beside its result; `named`: what
     attention's code has names for until the product behind it is done, `returned` what the layer's has; `inside`:
     numbers of buffers that a checkpoint inside of a checkpointed layer holds. `masked`: attention gets a mask as a
     tensor. `dropout`: what pairs read is dropped; `dropped`: there is a module for it, whose rate
@@ -105,6 +106,7 @@ class Pass:
     reads_all: bool = False
     before: set[int] = field(default_factory=set)
     apart: bool = False
+    recasts: bool = False
     selects: bool = False
     products: int = 0
     results: list[int] = field(default_factory=list)
@@ -208,7 +210,8 @@ def make_pass(
         s, tokens, pairs = length, b * length, b * length * length
     mixed = fsdp_mixed(setup)
     width = DTYPE_BYTES[setup.compute_dtype if mixed else setup.weight_dtype]
-    stream = FLOAT32 if setup.upcast_small else width
+    recasts = setup.under_autocast and {setup.weight_dtype, setup.compute_dtype} == {"float16", "bfloat16"}
+    stream = FLOAT32 if setup.upcast_small or recasts else width
     return Pass(
         tape=Tape(merges=merges, accumulates=accumulates), sequences=b, length=s, tokens=tokens, pairs=pairs,
         compute=DTYPE_BYTES[setup.compute_dtype], stream=stream, norms=stream, widens=setup.weight_dtype == "float16",
@@ -226,5 +229,5 @@ def make_pass(
         outputs_widened=setup.outputs_widened and setup.under_autocast,
         saved=width if mixed or not setup.upcast_small else FLOAT32, inputs_kept=setup.quantised_inputs_kept,
         before_held=setup.before_held, fused_heads=setup.fused_heads, apart=_apart(setup),
-        squares_kept=setup.squares_kept, copy_shared=shares_copy(setup),
+        squares_kept=setup.squares_kept, copy_shared=shares_copy(setup), recasts=recasts,
     )  # fmt: skip

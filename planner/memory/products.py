@@ -108,7 +108,7 @@ def _gradient_of(run: Pass, weight: Weight, label: str = "gradients") -> None:
 def lowered(run: Pass, weight: Weight, label: str = "gradients") -> tuple[Buffer | None, Value | None]:
     """A weight as autocast lowers it, and where it is trained that as a value, whose gradient is widened once the
     product's is done and has let the lowered weight go."""
-    if not run.autocast or weight.width <= run.compute or weight.unpacked:
+    if not run.autocast or weight.unpacked or (weight.width <= run.compute and not run.recasts):
         return None, None
     tape, parameters = run.tape, weight.d_in * weight.d_out
     once = (

@@ -50,7 +50,7 @@ def _alike(arch: Architecture, setup: Setup) -> bool:
     told = any(block.clamps != "none" for block in arch.blocks) or any(m.wide for m in arch.matrices)
     traits = traits_of(arch)
     eager = setup.attention_kernel == "eager" or traits.eager or traits.floored
-    named = setup.adapter_dtype not in (None, "float32")
+    named = setup.adapter_dtype not in (None, "float32") or setup.base_dtype is not None
     return not (told or eager or named or arch.images is not None or arch.is_encoder_decoder)
 
 

@@ -25,6 +25,7 @@ from .check import check_setup
 SAID = (
     "checkpointing", "trainer", "eval_batch", "precision", "autocast", "upcast_small", "optimizer",
     "attention_kernel", "packing", "loss", "objective", "reference", "prompt_tokens", "lora_dropout",
+    "base_dtype", "outputs_held",
 )  # fmt: skip
 
 

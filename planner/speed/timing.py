@@ -138,6 +138,18 @@ def counted(
     return found
 
 
+def _of_float16(setup: Setup, machine: Cluster) -> Iterable[Notice]:
+    """That float16 is taken where a chip has no bfloat16, and what of a base that is loaded in it."""
+    if setup.precision != "fp16" or not only_float16(machine.accelerator):
+        return
+    cast = setup.method == "lora" and setup.autocast and setup.base_dtype is None
+    yield Notice(
+        "float16-units",
+        f"{machine.accelerator.name} has no units for bfloat16: float16 is taken, whose range wants a scaled loss."
+        + (" A base loaded in bfloat16 is cast for every product: --base-dtype bfloat16." if cast else ""),
+    )
+
+
 def _of_float32(setup: Setup, machine: Cluster, parts: dict[str, float], total: float) -> Iterable[Notice]:
     """What TF32 would do for float32 products, or does not do."""
     gpu = machine.accelerator
@@ -166,11 +178,7 @@ def _notices(setup: Setup, machine: Cluster, parts: dict[str, float], total: flo
             "--precision fp16 would use its float16 units.",
         )
     yield from _of_float32(setup, machine, parts, total)
-    if setup.precision == "fp16" and only_float16(machine.accelerator):
-        yield Notice(
-            "float16-units",
-            f"{name} has no units for bfloat16: float16 is taken, whose range wants a scaled loss.",
-        )
+    yield from _of_float16(setup, machine)
     wide = setup.method != "full" and setup.trained_dtype == "float32" and setup.compute_dtype != "float32"
     if wide and not setup.under_autocast:
         yield Notice(
