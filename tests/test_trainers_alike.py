@@ -296,7 +296,7 @@ def test_a_note_that_names_an_option_stands_as_advice_where_others_are_like_its_
         ("transformers-5.12", "hf-trainer"),
         ("ms-swift-3.9", "ms-swift-3"),
         ("torchtune-0.5", "torchtune"),
-        ("axolotl-0.16", "axolotl"),
+        ("axolotl-0.16", "axolotl-0.16"),
         ("llama-factory-0.5", "llama-factory-0.8"),
         ("verl", "verl-sft-0.9"),
         ("verl-0.3", "verl-sft-0.3"),

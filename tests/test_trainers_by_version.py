@@ -295,8 +295,8 @@ def test_adam_is_fused_by_itself_on_torch_2_8() -> None:
         ("trl-0.21", "by-sequence", "none"),
         ("ms-swift", "by-sequence", "base"),
         ("ms-swift-3.2", "by-sequence", "base"),
-        ("axolotl", "by-sequence", "none"),
-        ("axolotl-lora-kernels", "by-sequence", "none"),
+        ("axolotl", "by-sequence-in-place", "none"),
+        ("axolotl-lora-kernels", "by-sequence-in-place", "none"),
         ("hf-trainer", "tiled", "none"),  # who names no trainer of completions gets the newest TRL's
     ],
 )
