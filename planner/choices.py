@@ -27,6 +27,7 @@ PAST_PAIRS = ("chunked", "chunked-vocabulary", "tiled", "recomputed", "recompute
 Objective = Literal["sft", "dpo", "orpo", "kto", "grpo"]
 Reference = Literal["base", "precomputed", "none"]
 Generation = Literal["transformers", "server", "colocate", "shared"]
+Asleep = Literal["none", "optimizer", "all"]
 Quantize = Literal["none", "nf4", "nf4-double", "int8", "fp8"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Kernels = Literal[
@@ -55,6 +56,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "objective": get_args(Objective),
     "reference": get_args(Reference),
     "generation": get_args(Generation),
+    "states_asleep": get_args(Asleep),
     "quantize": get_args(Quantize),
     "adapter_dtype": get_args(Dtype),
     "base_dtype": get_args(Dtype),

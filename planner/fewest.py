@@ -27,7 +27,8 @@ from .trainers import sharded_alone, usual
 
 MOST_GPUS = 4096
 WITHOUT: dict[str, Any] = {
-    "generation": "server", "vllm_memory": None, "vllm_sleep": False, "vllm_tensor_parallel": 1,
+    "generation": "server", "vllm_memory": None, "vllm_sleep": False, "states_asleep": "none",
+    "vllm_tensor_parallel": 1,
 }  # fmt: skip
 SAFE = 0.9  # of what is not states, taken to stay as it is on more GPUs
 STATES: tuple[MemoryPart, ...] = ("weights", "adapter", "optimizer")

@@ -44,6 +44,7 @@ OF_COMPLETIONS = ("tiled", "fused", "by-sequence", "by-sequence-in-place", *OF_A
 # (trainer/grpo_config.py), gpu_memory_utilization of Unsloth's FastLanguageModel.from_pretrained (models/loader.py).
 VLLM_SHARES = {"colocate": 0.3, "shared": 0.5}
 SHARES_GPU = tuple(VLLM_SHARES)
+OF_SHARE = ("vllm_memory", "vllm_sleep", "states_asleep")  # of a vLLM that takes one
 NOT_MODELLED = ("reward", "ppo", "rloo", "simpo", "cpo", "ipo")  # objectives that are known, not modelled
 
 
@@ -126,9 +127,11 @@ def _check_engine(setup: Any) -> None:
         )
     share = setup.vllm_memory
     if setup.generation not in SHARES_GPU:
-        for name, value in (("vllm-memory", share), ("vllm-sleep", setup.vllm_sleep or None)):
-            if value is not None:
-                raise InputError(name, value, f"generation {' or '.join(SHARES_GPU)} beside it")
+        for name in OF_SHARE:
+            if (value := getattr(setup, name)) not in (None, False, "none"):
+                raise InputError(
+                    name.replace("_", "-"), value, f"generation {' or '.join(SHARES_GPU)} beside it"
+                )
         return
     if (
         isinstance(share, bool)

@@ -19,6 +19,7 @@ from .host import Host, host_of
 from .memory import memory_gap
 from .notices import stored_notice
 from .objective import changes_step
+from .objective_rules import OF_SHARE
 from .pacing import few_steps, optimizer_steps, packed_notice, processed_tokens, timed
 from .pictured import pictured
 from .plan import Plan
@@ -34,7 +35,7 @@ if TYPE_CHECKING:  # loaded where memory is estimated
     from .running import Running
     from .setup import Setup
 
-OF_GRPO = ("vllm_memory", "vllm_sleep", "vllm_gpus", "vllm_tensor_parallel", "mean_completion")
+OF_GRPO = (*OF_SHARE, "vllm_gpus", "vllm_tensor_parallel", "mean_completion")
 ALPHA_RULES = {True: "alpha/sqrt(rank)", False: "alpha/rank"}
 # The options that say how the fine-tune is run; None: as the trainer has it, else the field's own default.
 USUAL: dict[str, Any] = {
@@ -42,11 +43,11 @@ USUAL: dict[str, Any] = {
     "upcast_small": None, "optimizer_in_backward": None, "lora_dropout": None, "lengths_vary": None, "price": None,
     "attention_kernel": None, "kernels": None, "loss": None, "packing": None, "accumulation": 1, "calibration": None,
     "objective": None, "reference": None, "prompt_tokens": None, "generation": None, "group": None,
-    "fsdp_units": None, "vllm_memory": None, "vllm_sleep": None, "vllm_gpus": None, "vllm_tensor_parallel": None,
-    **dict.fromkeys(("frozen_towers", "prepared_wide", "mean_completion", "eval_batch", "loading", "base_dtype")),
-    "placing": None, "gpu": None, "gpus": 1, "gpus_per_node": 8, "sharding": None, "tensor_parallel": 1,
+    "fsdp_units": None, "placing": None, "gpu": None, "gpus": 1, "gpus_per_node": 8, "sharding": None,
+    "tensor_parallel": 1, **dict.fromkeys(("frozen_towers", "prepared_wide", "eval_batch", "loading", "base_dtype")),
     "pipeline_parallel": 1, "expert_parallel": 1, "sequence_parallel": 1, "shard_size": None, "reduce_buckets": None,
-    **dict.fromkeys(("gradients_late", "outputs_held", "offload", "host_memory", "trainer", "expandable_segments")),
+    **dict.fromkeys(("gradients_late", "outputs_held", "host_memory", "trainer", "expandable_segments", "offload")),
+    **dict.fromkeys(OF_GRPO),
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from .given import whole_number
 from .information import Information
 from .memory import estimate_memory, with_open_lengths
 from .moments import MemoryEstimate
-from .objective_rules import SHARES_GPU
+from .objective_rules import OF_SHARE, SHARES_GPU
 from .pictured import OPTIONS as PICTURED
 from .pictured import pictured
 from .samples import Samples, samples_of
@@ -158,26 +158,28 @@ def data_of(
     )
 
 
-def usual_of(objective: str, trainer: str | None = None, method: str = "lora") -> dict[str, Any]:
+def usual_of(
+    objective: str,
+    trainer: str | None = None,
+    method: str = "lora",
+    generation: str | Sequence[str] | None = None,
+) -> dict[str, Any]:
     """How preferences are trained where nothing else is said: sequences padded to the longest, with TRL's loss, or
-    for ORPO LLaMA-Factory's, and else that of its trainer's version; GRPO has no reference (TRL's beta is 0)."""
+    for ORPO LLaMA-Factory's, and else that of its trainer's version; GRPO has no reference (TRL's beta is 0). Of a
+    vLLM beside the trainer where one may run, by what is given as `generation` or by the trainer."""
     own = {"reference": "none"} if objective == "grpo" else {}
+    found = dict(for_objective(objective, trainer, method))
+    makers = generation or found.get("generation") or ()
+    if not set(SHARES_GPU) & {*((makers,) if isinstance(makers, str) else makers)}:
+        found = {name: value for name, value in found.items() if name not in OF_SHARE}
     return {
         "loss": "full" if objective == "orpo" else "tiled",
         "packing": "padded",
         "outputs_held": False,
         "outputs_widened": False,
         **own,
-        **for_objective(objective, trainer, method),
+        **found,
     }
-
-
-def _learning(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields with those of their objective under them; of the trainer's vLLM beside it where one runs there."""
-    own = usual_of(str(values["objective"]), values.get("trainer"), str(values["method"]))
-    if values.get("generation", own.get("generation")) not in SHARES_GPU:
-        own = {name: value for name, value in own.items() if not name.startswith("vllm_")}
-    return {**own, **values}
 
 
 def calibration_of(value: str | os.PathLike[str] | Calibration | None) -> Calibration:
@@ -265,7 +267,8 @@ def _setup_from(given: tuple[tuple[str, type, Any], ...], seq_len: int, model_ty
     if copies > 1:
         values.setdefault("sharding", usual(values, "sharding") or ("fsdp" if method == "full" else "ddp"))
     if values.get("objective", "sft") != "sft":
-        values = _learning(values)
+        named = (values.get(name) for name in ("objective", "trainer", "method", "generation"))
+        values = {**usual_of(*named), **values}  # type: ignore[arg-type]
     values = filled(values, model_type)
     if method == "qlora":
         values.setdefault("quantize", "nf4")

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from .choices import (
+    Asleep,
     AttentionKernel,
     Checkpointing,
     Deferred,
@@ -93,7 +94,8 @@ class Setup:
     `generation`: the trained model makes completions ("transformers"), a "server" on other GPUs, or a vLLM on those
         that train, with a base of its own ("colocate", as TRL's) or with weights that the trainer reads ("shared", as
         Unsloth's). It takes the share `vllm_memory` of `gpu_bytes` (None: 0.3 as TRL, shared 0.5 as Unsloth), and
-        with `vllm_sleep` gives it back before the step. A server has `vllm_gpus`, `vllm_tensor_parallel` a vLLM.
+        with `vllm_sleep` gives it back before the step; `states_asleep` wait in the host while it runs. A server has
+        `vllm_gpus`, `vllm_tensor_parallel` a vLLM.
     `eval_batch`: sequences of an evaluation between steps, 0 where there is none. `eval_cache`: its forward pass
         (and a step's, where no layers run again) fills a cache, "kept", or "widened" to float32 on the way out.
 
@@ -147,6 +149,7 @@ class Setup:
     reference_offloaded: bool = False
     vllm_memory: float | None = None
     vllm_sleep: bool = False
+    states_asleep: Asleep = "none"
     gpu_bytes: int = 0
     vllm_gpus: int = 1
     vllm_tensor_parallel: int = 1

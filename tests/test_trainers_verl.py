@@ -8,6 +8,7 @@ import pytest
 
 from planner.adapter import AdapterSpec, adapt
 from planner.architecture.build import build
+from planner.errors import InputError
 from planner.memory import estimate_memory
 from planner.memory.peak import WORKSPACE_BYTES, WORKSPACES
 from planner.objective import scored_of
@@ -127,10 +128,39 @@ def test_openrlhf_holds_its_float32_logits_while_layers_run_back() -> None:
     assert running(small, {**asked, "generation": None}).setup.vllm_share == 0.6
 
 
+def test_states_that_sleep_stand_on_the_gpu_for_the_update_alone() -> None:
+    asked: dict[str, Any] = {
+        **LENGTHS,
+        "method": "full",
+        "gpus": 8,
+        "batch": 8,
+        "gpu": "h100",
+        "trainer": "verl",
+    }
+    found = {
+        asleep: running("Qwen/Qwen2.5-7B", {**asked, "states_asleep": asleep}).memory()
+        for asleep in ("none", "optimizer", "all")
+    }
+    peaks = {asleep: each.peak for asleep, each in found.items()}
+    assert {each.phase for each in peaks.values()} == {"generation"}
+    held = peaks["none"].parts()
+    assert peaks["none"].bytes - peaks["optimizer"].bytes == held["optimizer"]
+    assert peaks["optimizer"].bytes - peaks["all"].bytes >= held["weights"]
+    updating = {max(m.bytes for m in each.moments if m.phase != "generation") for each in found.values()}
+    assert len(updating) == 1
+    assert actor("openrlhf", gpus=2).setup.states_asleep == "optimizer"
+    assert actor("openrlhf", gpus=2, generation="server").setup.states_asleep == "none"
+    with pytest.raises(
+        InputError, match="states-asleep: found 'all', expected generation colocate or shared"
+    ):
+        actor("verl", states_asleep="all", generation="server")
+
+
 def test_estimates_and_plans_have_its_vllm() -> None:
     asked: dict[str, Any] = {"objective": "grpo", "seq_len": 256, "prompt_tokens": 64, "gpu": "h100"}
     found = estimate(TINY, **asked, trainer="verl-0.3", gpus=8, batch=8, checkpointing=None).to_dict()
     assert found["grpo"]["generation"] == "colocate" and found["grpo"]["vllm"]["share"] == 0.5
     assert found["workload"]["checkpointing"] is True
-    plans = plan(TINY, **asked, trainer="verl-0.8", gpus=(2,), batch=8, episodes=64)
-    assert plans is not None
+    for maker, says in ((None, "colocate"), ("server", "server")):
+        plans = plan(TINY, **asked, trainer="verl-0.8", gpus=2, batch=8, episodes=64, generation=maker)
+        assert {choice.choice.layout.generation for choice in plans.frontier} == {says}

@@ -29,7 +29,8 @@ FIXED = (
     "outputs_held",
 )  # fmt: skip
 LEARNT = (
-    "objective", "reference", "prompt_tokens", "mean_completion", "vllm_memory", "vllm_sleep", "vllm_tensor_parallel",
+    "objective", "reference", "prompt_tokens", "mean_completion", "vllm_memory", "vllm_sleep", "states_asleep",
+    "vllm_tensor_parallel",
 )  # fmt: skip
 SPREAD = (
     "sharding", "shard_size", "tensor_parallel", "pipeline_parallel", "expert_parallel", "sequence_parallel",

@@ -15,7 +15,7 @@ MACHINE = ("gpu", "gpus", "gpus_per_node", "price", "calibration")
 STEP = (
     "seq_len", "batch", "accumulation", "checkpointing", "no_checkpointing", "attention_kernel", "kernels", "loss",
     "objective", "reference", "prompt_tokens", "generation", "vllm_memory",
-    "vllm_sleep", "vllm_gpus", "vllm_tensor_parallel", "mean_completion", "packing",
+    "vllm_sleep", "states_asleep", "vllm_gpus", "vllm_tensor_parallel", "mean_completion", "packing",
 )  # fmt: skip
 HOST = ("host_memory",)  # what a machine has beside its GPUs
 IMAGES = ("images", "image_size")
@@ -39,6 +39,7 @@ _WORDS = {
     "reference": "What dpo and kto (base) and grpo (none) compare with",
     "generation": "grpo: who makes the completions: the model itself, vLLM on other GPUs (server) or beside the "
     "trainer (shared: with one base for both)",
+    "states_asleep": "What of the trainer's waits in the host while such a vLLM runs (all: the weights too)",
     "packing": "Whole, padded or packed sequences",
     "precision": "How weights are held and computed with",
     "base_dtype": "What the base is loaded in where that is not what autocast computes in: bfloat16 (transformers "

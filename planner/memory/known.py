@@ -30,7 +30,7 @@ _BESIDE = (
     "shard_size", "pipeline_parallel", "offload", "trainer", "lengths_vary", "expandable_segments", "tf32",
     "gradients_late", "workspace_bytes",
     "gathered_kept", "reduce_buckets", "loading", "prepared_wide", "placing", "generation", "vllm_memory",
-    "vllm_sleep", "gpu_bytes", "vllm_gpus", "vllm_tensor_parallel", "mean_completion",
+    "vllm_sleep", "states_asleep", "gpu_bytes", "vllm_gpus", "vllm_tensor_parallel", "mean_completion",
 )  # fmt: skip
 _WALKED = [name for name in Setup.__dataclass_fields__ if name not in (*_BESIDE, "micro_batch")]
 _OF_ANY_BATCH, _BATCH = attrgetter(*_WALKED), "micro_batch"

@@ -70,11 +70,13 @@ def _over_prompts(setup: Setup) -> Setup:
 
 
 def _beside(job: Job, base: Held) -> Place:
-    """The GPU while vLLM makes completions: what is held throughout but gradients, and vLLM. Under ZeRO-3 TRL gathers
-    the whole model to merge the adapter and to copy it over (vllm_generation.py, sync_weights)."""
+    """The GPU while vLLM makes completions: what is held throughout but gradients and what is asleep, and vLLM. Under
+    ZeRO-3 TRL gathers the whole model to merge the adapter and to copy it over (vllm_generation.py, sync_weights)."""
     setup = job.setup
     kept = setup.main_grads or setup.gradients_kept or setup.gradients_late
     held = {**base, "vllm": awake(engine(job.arch, setup)), **({} if kept else {"gradients": 0})}
+    asleep = {"none": (), "optimizer": ("optimizer",), "all": ("optimizer", "weights", "adapter", "gathered")}
+    held |= dict.fromkeys(asleep[setup.states_asleep], 0)
     if setup.sharding == "zero3" and setup.method != "full":
         found = base_weights(job.arch, setup)
         whole = sum(found.layers) + found.before + found.behind

@@ -139,7 +139,7 @@ def _job(options: Mapping[str, Any], setup: Mapping[str, Any]) -> tuple[Job, str
     if setup.get("vllm_tensor_parallel") == 1:
         del setup["vllm_tensor_parallel"]
     if (objective := str(setup.get("objective", "sft"))) != "sft":
-        setup = {**usual_of(objective, setup.get("trainer")), **setup}
+        setup = {**usual_of(objective, setup.get("trainer"), generation=options["generation"]), **setup}
     asked = {"objective": objective, "prompt_tokens": setup.get("prompt_tokens")}
     seq_len = sequence_length(arch, grpo.length_of(options["seq_len"], asked))
     data = data_of(options["model"], options, seq_len)
@@ -206,7 +206,9 @@ def _with_makers(job: Job, space: Space, options: Mapping[str, Any]) -> Space:
             if value is not None:
                 raise InputError(name, options[name.replace("-", "_")], "objective grpo beside it")
         return space
-    tried = MAKERS if makers is None else chosen("generation", _many(makers), CHOICES["generation"])
+    if makers is None:
+        makers = job.given.get("generation", MAKERS)  # the trainer's own, where it has one
+    tried = chosen("generation", _many(makers), CHOICES["generation"])
     own = job.on(space.accelerators[0]) if space.accelerators else job
     return replace(space, layouts=with_makers(own, space.layouts, tried, servers))
 

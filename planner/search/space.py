@@ -14,7 +14,7 @@ from ..choices import Checkpointing, Generation, Precision, Quantize
 from ..dataclass import dataclass, replace
 from ..errors import InputError, hint
 from ..hardware import GPUS_PER_NODE
-from ..objective_rules import SHARES_GPU
+from ..objective_rules import OF_SHARE, SHARES_GPU
 from ..running import fields_on
 from ..samples import Samples
 from ..schema import Architecture
@@ -38,7 +38,8 @@ BATCH = 32  # sequences a step: LoRA loses ground beyond (LoRA Without Regret, 2
 
 MAKERS: tuple[Generation, ...] = ("transformers", "colocate", "server")
 NO_ENGINE: dict[str, Any] = {
-    "gpu_bytes": 0, "vllm_memory": None, "vllm_sleep": False, "vllm_gpus": 1, "vllm_tensor_parallel": 1,
+    "gpu_bytes": 0, "vllm_memory": None, "vllm_sleep": False, "states_asleep": "none", "vllm_gpus": 1,
+    "vllm_tensor_parallel": 1,
 }  # fmt: skip
 
 Prefer = Literal["quality", "cost", "time"]
@@ -311,7 +312,7 @@ def plain_engine(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_engine(given: Mapping[str, Any]) -> None:
     """Raise InputError for a share of a GPU that is none, whoever makes completions."""
-    own = {name: given[name] for name in ("vllm_memory", "vllm_sleep") if given.get(name) is not None}
+    own = {name: given[name] for name in OF_SHARE if given.get(name) is not None}
     Setup(objective="grpo", reference="none", loss="tiled", generation="colocate", **own)
 
 
@@ -319,8 +320,7 @@ def beside(generation: Generation | None) -> tuple[str, ...]:
     """Options of a vLLM that do not go with this one, or without any."""
     if generation in (None, "transformers"):
         return tuple(NO_ENGINE) if generation else ()
-    share = ("vllm_memory", "vllm_sleep")
-    return {"server": share, "colocate": (), "shared": ("vllm_tensor_parallel",)}[str(generation)]
+    return {"server": OF_SHARE, "colocate": (), "shared": ("vllm_tensor_parallel",)}[str(generation)]
 
 
 def with_makers(

@@ -197,8 +197,8 @@ def load_of(arch: Architecture, setup: Setup, pairs: Iterable[Adapted], engine: 
     alone = replace(
         setup, seq_len=1, prompt_tokens=0, micro_batch=1, accumulation=1, gpus=1, sharding="none", shard_size=None,
         expert_parallel=1, tensor_parallel=1, objective="sft", generation="transformers", vllm_memory=None,
-        vllm_sleep=False, mean_completion=None, vllm_gpus=1, vllm_tensor_parallel=1, packing="full",
-        reference="base", loss="full", checkpointing="none", input_grads=False,
+        vllm_sleep=False, states_asleep="none", mean_completion=None, vllm_gpus=1, vllm_tensor_parallel=1,
+        packing="full", reference="base", loss="full", checkpointing="none", input_grads=False,
     )  # fmt: skip
     work = work_of(arch, alone, adapted)
     dequantised = sum(s.bytes.at(1) for s in work.sweeps if s.phase == "forward" and s.what == "dequantise")

@@ -213,6 +213,7 @@ def policy_step(
         generation="transformers",
         vllm_memory=None,
         vllm_sleep=False,
+        states_asleep="none",
         vllm_gpus=1,
         vllm_tensor_parallel=1,
     )
