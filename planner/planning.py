@@ -42,12 +42,11 @@ USUAL: dict[str, Any] = {
     "precision": None, "autocast": None, "tf32": None, "quantize": None, "quantize_experts": None, "optimizer": None,
     "upcast_small": None, "optimizer_in_backward": None, "lora_dropout": None, "lengths_vary": None, "price": None,
     "attention_kernel": None, "kernels": None, "loss": None, "packing": None, "accumulation": 1, "calibration": None,
-    "objective": None, "reference": None, "prompt_tokens": None, "generation": None, "group": None,
-    "fsdp_units": None, "placing": None, "gpu": None, "gpus": 1, "gpus_per_node": 8, "sharding": None,
+    "objective": None, "reference": None, "prompt_tokens": None, "generation": None, "gpus": 1, "gpu": None,
+    "fsdp_units": None, "placing": None, "group": None, "gpus_per_node": 8, "sharding": None, "offload": None,
     "tensor_parallel": 1, **dict.fromkeys(("frozen_towers", "prepared_wide", "eval_batch", "loading", "base_dtype")),
     "pipeline_parallel": 1, "expert_parallel": 1, "sequence_parallel": 1, "shard_size": None, "reduce_buckets": None,
-    **dict.fromkeys(("gradients_late", "outputs_held", "host_memory", "trainer", "expandable_segments", "offload")),
-    **dict.fromkeys(OF_GRPO),
+    **dict.fromkeys((*OF_GRPO, "gradients_late", "outputs_held", "host_memory", "trainer", "expandable_segments")),
 }  # fmt: skip
 
 
