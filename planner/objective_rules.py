@@ -61,7 +61,7 @@ def check_objective(setup: Any) -> None:
                 "loss", setup.loss, "another with objective sft", "It is of preferences and GRPO."
             )
         return
-    known = OF_COMPLETIONS if setup.objective == "grpo" else OF_PREFERENCES
+    known: tuple[str, ...] = OF_COMPLETIONS if setup.objective == "grpo" else OF_PREFERENCES
     if setup.objective == "kto":
         known = (*known, *SELECTED)
     if setup.loss not in known:

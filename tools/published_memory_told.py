@@ -223,7 +223,8 @@ What torch allocated was met again: 2.1% in the middle of 15 figures with everyt
 at once (loss = model(...).loss) hold no logits beside it, which no option could say: with `--no-outputs-held` five
 figures of sequences of 982 to 37,016 tokens (rows 1106, 1118, 1119, 1120 and 1122, 1.04 to 1.12) are 0.996 to 1.000.
 States of a paged optimizer are in managed memory, which the driver shows and torch does not: full fine-tuning of
-Qwen2.5 3B as NVML had it (row 1125, 0.61) is 0.87 since.
+Qwen2.5 3B as NVML had it (row 1125, 0.61) is 0.95 since, with the states of the table in float32, as transformers'
+Trainer has bitsandbytes keep them.
 Autocast casts float16 weights to bfloat16, and keeps the casts (`--base-dtype`): LoRA of Qwen2.5 0.5B (row 1133,
 0.84) is 0.99; its DPO (row 1134, 0.97) is 1.10 so.
 Read and not mended: reserved memory of a script whose segments seem to be expandable (rows 1107 and 1108, 1.79 and

@@ -4,13 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import cache
 
 from ..setup import Setup
+from ..trainers import lineage
 from .passes import FLOAT32, HALF
 from .states import Tensor, ceil_div
 
 QUANTILE_BLOCK = 256  # values that share a scale in an 8-bit optimizer's states (bitsandbytes 0.45 and later)
 SMALLEST_8BIT = 4096  # bitsandbytes keeps the states of smaller tensors in float32
+
+IN_32_BITS = {"adamw-8bit": "adamw", "paged-adamw-8bit": "adamw", "lion-8bit": "lion"}
+# Profiles of programs around transformers' Trainer, and those like them.
+AROUND_TRAINER = (
+    "hf-trainer", "trl", "unsloth", "llama-factory", "ms-swift", "axolotl", "fms-acceleration", "qlora-2023",
+    "alpaca-lora-2023", "qwen-finetune",
+)  # fmt: skip
+
+
+@cache
+def _around_trainer(trainer: str) -> bool:
+    return any(name.startswith(AROUND_TRAINER) and name != "ms-swift-megatron" for name in lineage(trainer))
+
+
+def wide_tables(setup: Setup) -> bool:
+    """Whether an 8-bit optimizer keeps the states of embeddings in float32: transformers' Trainer tells bitsandbytes
+    so of every nn.Embedding (5.23, trainer.py, create_optimizer, register_module_override; since 4.19), by its
+    weight, which is not what sharded parameters are handed over as."""
+    eight = setup.optimizer in IN_32_BITS
+    return eight and not setup.parameters_sharded and _around_trainer(setup.trainer)
+
 
 # Bytes that one tensor's states take, from its shape and the width of its parameters
 
@@ -69,10 +92,14 @@ def optimizer_bytes(tensors: Iterable[Tensor], setup: Setup) -> int:
     """Bytes of the optimizer's states, and of float32 masters under "bf16-master" (their states then are float32)."""
     masters = setup.precision == "bf16-master"
     rule = STATES[setup.optimizer]
-    return sum(
-        (rule(t, FLOAT32 if masters else t.width) + (FLOAT32 * t.size if masters else 0)) * t.copies
-        for t in tensors
-    )
+    of_tables = STATES[IN_32_BITS[setup.optimizer]] if wide_tables(setup) else None
+
+    def states(t: Tensor) -> int:
+        if of_tables is not None and t.table:
+            return of_tables(t, FLOAT32)
+        return rule(t, FLOAT32 if masters else t.width)
+
+    return sum((states(t) + (FLOAT32 * t.size if masters else 0)) * t.copies for t in tensors)
 
 
 def update_bytes(tensors: tuple[Tensor, ...], setup: Setup) -> int:

@@ -222,6 +222,11 @@ class Tensor:
         """Its number of values."""
         return self.rows * self.columns
 
+    @property
+    def table(self) -> bool:
+        """Whether it is an embedding, before the layers; the unembedding may share it."""
+        return self.embedding and self.place == "before"
+
 
 def trained_tensors(
     arch: Architecture,

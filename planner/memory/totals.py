@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..dataclass import dataclass
 from ..setup import Setup
-from .optimizers import optimizer_bytes, update_bytes
+from .optimizers import optimizer_bytes, update_bytes, wide_tables
 from .states import Tensor, trained_bytes
 
 
@@ -20,9 +20,9 @@ class Totals:
     update: int
 
 
-def seen_by_totals(setup: Setup) -> tuple[str, str, str]:
+def seen_by_totals(setup: Setup) -> tuple[str, str, str, bool]:
     """Everything of a set-up that `totals` of tensors depend on."""
-    return setup.optimizer, setup.optimizer_kernel, setup.precision
+    return setup.optimizer, setup.optimizer_kernel, setup.precision, wide_tables(setup)
 
 
 def totals(tensors: tuple[Tensor, ...], setup: Setup) -> Totals:

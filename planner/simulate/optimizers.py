@@ -11,6 +11,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from ..dataclass import dataclass
+from ..memory.optimizers import wide_tables
 from ..setup import Setup
 from .requests import Request
 from .step import uncollected
@@ -24,7 +25,8 @@ SMALLEST_8BIT = 4096  # bitsandbytes keeps the states of smaller parameters in f
 
 class _EightBit(torch.optim.Optimizer):  # type: ignore[misc]
     """Holds what bitsandbytes' 8-bit optimizers hold: `states` bytes a value and a float32 scale for 256 of them;
-    parameters of fewer than 4096 values keep float32 states. The step itself needs no temporaries."""
+    parameters of fewer than 4096 values keep float32 states, and so do those that are `wide`. The step itself needs
+    no temporaries."""
 
     def __init__(self, parameters: Sequence[Any], states: int) -> None:
         super().__init__(parameters, {})
@@ -36,7 +38,8 @@ class _EightBit(torch.optim.Optimizer):  # type: ignore[misc]
             for parameter in group["params"]:
                 if self.state[parameter]:
                     continue
-                number, small = parameter.numel(), parameter.numel() < SMALLEST_8BIT
+                number = parameter.numel()
+                small = number < SMALLEST_8BIT or parameter.wide
                 for index in range(self.states):
                     kind = torch.float32 if small else torch.uint8
                     self.state[parameter][f"state{index}"] = parameter.new_empty(number, dtype=kind)
@@ -167,6 +170,7 @@ def optimizer_step(
     masters = setup.precision == "bf16-master"
     matrices = [p for p in parameters if setup.optimizer == "muon" and _by_muon(p, ends)]
     by_muon = set(map(id, matrices))
+    tables = len(ends) > 0 and wide_tables(setup)
     run = [*(p for p in parameters if id(p) not in by_muon), *_neighbours(matrices)]
     with uncollected(), _AnyNumber():
         held = []
@@ -174,6 +178,7 @@ def optimizer_step(
             muon = id(parameter) in by_muon
             held.append(_like(parameter, torch.float32 if masters else parameter.dtype, fused and not muon))
             held[-1].by_muon = muon
+            held[-1].wide = tables and parameter is ends[0]
         tracker = Tracker(block_bytes, *(("meta", "cpu") if fused else ("meta",)))
         tracker.ignore((*held, *(t.grad for t in held)))
         optimizers = MAKERS[setup.optimizer](held, setup)
