@@ -21,6 +21,7 @@ from .objective import generation, passes, scored_of, step_of
 from .plan import Plan
 from .schema import Architecture, Notice, Source
 from .setup import Setup
+from .trainers import for_objective
 from .units import parse_count
 
 GROUP = 8  # num_generations
@@ -178,10 +179,12 @@ def _of_engine(setup: Setup, vllm: Mapping[str, Any]) -> list[Notice]:
 
 def _notices(setup: Setup, done: Mapping[str, Any]) -> tuple[Notice, ...]:
     where = WHO[setup.generation]
+    own = "generation" in for_objective("grpo", setup.trainer)
+    who, whose = (f"the profile {setup.trainer}", "Its, then TRL's") if own else ("TRL 1.16", "Its")
     text = (
-        f"GRPO as TRL 1.16 runs it: {done['prompts']:,} prompts x {done['group']} completions a step, of up to "
-        f"{done['completion_tokens']:,} tokens after prompts of {done['prompt_tokens']:,}; {where}. Its "
-        "defaults stand for what is not given."
+        f"GRPO as {who} runs it: {done['prompts']:,} prompts x {done['group']} completions a step, of up to "
+        f"{done['completion_tokens']:,} tokens after prompts of {done['prompt_tokens']:,}; {where}. "
+        f"{whose} defaults stand for what is not given."
     )
     if setup.generation == "transformers":
         text += " Generation's memory is compared with runs on the CPU alone."

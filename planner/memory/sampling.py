@@ -75,8 +75,10 @@ def _beside(job: Job, base: Held) -> Place:
     setup = job.setup
     kept = setup.main_grads or setup.gradients_kept or setup.gradients_late
     held = {**base, "vllm": awake(engine(job.arch, setup)), **({} if kept else {"gradients": 0})}
-    asleep = {"none": (), "optimizer": ("optimizer",), "all": ("optimizer", "weights", "adapter", "gathered")}
+    asleep = {"none": (), "optimizer": ("optimizer",), "all": ("optimizer", "weights", "adapter")}
     held |= dict.fromkeys(asleep[setup.states_asleep], 0)
+    if setup.sharding.startswith("fsdp"):
+        held["gathered"] = 0  # its root's weights go with the step's last gradient
     if setup.sharding == "zero3" and setup.method != "full":
         found = base_weights(job.arch, setup)
         whole = sum(found.layers) + found.before + found.behind
