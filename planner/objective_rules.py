@@ -35,7 +35,16 @@ SELECTED = {
     "by-sequence-selected-once": Selected(),
     "by-sequence-selected-logged": Selected(logged=True),
 }
-OF_THESE_ALONE = ("by-sequence", "by-sequence-copied", "by-sequence-in-place", "full-freed", *SELECTED)
+# Of ORPO by TRL up to 0.14 and from 0.15 on: also what each token of the chosen answers says, as in SFT.
+CHOSEN = ("full-chosen", "by-sequence-chosen")
+OF_THESE_ALONE = (
+    "by-sequence",
+    "by-sequence-copied",
+    "by-sequence-in-place",
+    "full-freed",
+    *SELECTED,
+    *CHOSEN,
+)
 # Of completions: of their logits in tiles, of all of theirs by one kernel or operation by operation, or of those of
 # prompts too, by one kernel: divided before, whose gradient takes their place (verl), or made float32 (OpenRLHF).
 OF_ALL_LOGITS = ("scaled-fused", "scaled-in-place-fused", "widened-fused")
@@ -64,15 +73,17 @@ def check_objective(setup: Any) -> None:
     known: tuple[str, ...] = OF_COMPLETIONS if setup.objective == "grpo" else OF_PREFERENCES
     if setup.objective == "kto":
         known = (*known, *SELECTED)
+    if setup.objective == "orpo":
+        known = ("full", *CHOSEN)
     if setup.loss not in known:
         others = ", full that of LLaMA-Factory, wide-fused Megatron-Core's"
         if setup.objective == "grpo":
             others = ", scaled-fused verl's from 0.9 on, scaled-in-place-fused that before, widened-fused OpenRLHF's"
         before = "by-sequence that before (-copied: DPO's from 0.29 to 1.5; -selected: KTO's before 1.9)"
         told = f"Tiled is TRL's from 1.15 on, fused that of 1.14, {before}{others}."
+        if setup.objective == "orpo":
+            told = "Full is LLaMA-Factory's, by-sequence-chosen TRL's from 0.15 on, full-chosen that before."
         raise InputError("loss", setup.loss, f"{_listed(known)} with objective {setup.objective}", told)
-    if setup.objective == "orpo" and setup.loss != "full":
-        raise InputError("loss", setup.loss, "full with objective orpo", "Its tokens' own loss wants logits.")
     for name in ("pipeline_parallel", "sequence_parallel"):
         if getattr(setup, name) > 1:
             label = name.replace("_", "-")

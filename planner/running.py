@@ -165,8 +165,8 @@ def usual_of(
     generation: str | Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """How preferences are trained where nothing else is said: sequences padded to the longest, with TRL's loss, or
-    for ORPO LLaMA-Factory's, and else that of its trainer's version; GRPO has no reference (TRL's beta is 0). Of a
-    vLLM beside the trainer where one may run, by what is given as `generation` or by the trainer."""
+    for ORPO LLaMA-Factory's, and where its trainer has one of its own that; GRPO has no reference (TRL's beta is 0).
+    Of a vLLM beside the trainer where one may run, by what is given as `generation` or by the trainer."""
     own = {"reference": "none"} if objective == "grpo" else {}
     found = dict(for_objective(objective, trainer, method))
     makers = generation or found.get("generation") or ()

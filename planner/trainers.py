@@ -32,7 +32,7 @@ SETUP_FIELDS = tuple(Setup.__dataclass_fields__)
 # When a group of fields applies, in the order in which they are laid over each other.
 GROUPS = (
     "setup", "lora", "qlora", "full", "fsdp", "zero", "zero3", "ddp", "alone-full", "fsdp-full", "zero-full",
-    "fsdp-qlora", "zero-qlora", "checkpointed", "grpo", "grpo-full", "preferences", "kto",
+    "fsdp-qlora", "zero-qlora", "checkpointed", "grpo", "grpo-full", "preferences", "kto", "orpo",
 )  # fmt: skip
 BESIDE = (
     "name", "title", "aliases", "metric", "notes", "advice", "claim", "experts_quantised", "own_functions",
@@ -343,7 +343,7 @@ def for_objective(objective: str, name: str | None, method: str = "lora") -> Map
     that name and by a method; empty where it says nothing."""
     trainer = find(name or PLAIN)
     if trainer is None or objective == "orpo":
-        return {}
+        return trainer.groups.get("orpo", {}) if trainer else {}
     if objective == "grpo":
         return {**trainer.groups.get("grpo", {}), **trainer.groups.get(f"grpo-{method}", {})}
     found = trainer.groups.get("preferences", {})

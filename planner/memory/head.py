@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..objective_rules import OF_ALL_LOGITS
+from ..objective_rules import CHOSEN, OF_ALL_LOGITS
 from ..setup import Setup
 from . import log_probs
 from .elementwise import activation, drop, layer_norm, norm
@@ -232,6 +232,10 @@ def _transformed(run: Pass, x: Value, head: Head, dense: Dense) -> Value:
 def _of_chances(run: Pass, given: list[Value], head: Head, traits: Traits, loss: str) -> Value:
     """A loss of log-probabilities that has all logits: of completions, or of whole sequences. Trainers make it of
     what a model has returned, whose hidden states are gone by then: they are taken out of `given`."""
+    if loss in CHOSEN:
+        return log_probs.with_chosen(
+            run, unembed(run, given.pop(), head, traits, run.tokens), head.vocab, loss
+        )
     if loss.startswith("full"):
         return log_probs.gathered(run, unembed(run, given.pop(), head, traits, run.tokens), head.vocab)
     if loss == "wide-fused":

@@ -256,7 +256,7 @@ def by_sequence(run: Pass, logits: Value, vocab: int, loss: str) -> Value:
 
     def rule(g: Buffer) -> Gradients:
         made = tape.new(size)
-        work = tape.new(2 * one * width if wide else one * width)
+        work = tape.new(2 * one * width if wide else 0)  # what 16-bit ones keep goes one by one
         del work
         return (made,)
 
@@ -269,6 +269,31 @@ def by_sequence(run: Pass, logits: Value, vocab: int, loss: str) -> Value:
     work = tape.new(few * (3 * width) if run.sampled else 0)  # entropies, which nobody learns from
     del work
     return found
+
+
+def with_chosen(run: Pass, logits: Value, vocab: int, loss: str) -> Value:
+    """ORPO by TRL: the cross-entropy of the chosen answers, half of all, beside log-probabilities of both. A copy
+    without the last positions is made for it, of which log-softmax is kept; its gradient is laid into zeros of half
+    of the logits and of all."""
+    tape, rows = run.tape, labelled(run) / 2
+    logits = cast(logits, FLOAT32) if run.autocast or loss.startswith("full") else logits
+    size, whole = rows * vocab * logits.width, logits.bytes
+
+    part = tape.apply(
+        (logits,), logits.elements / 2, logits.width, (), lambda g: (tape.new(whole),), out=logits.buffer
+    )
+    part = tape.apply(
+        (part,), rows * vocab, part.width, (), lambda g: (tape.new(whole / 2),), out=logits.buffer
+    )
+    copied, chances = tape.new(size), tape.new(size)
+    del copied
+    own = tape.apply((part,), 0, FLOAT32, (chances,), beside(tape, size, size))
+    del part, chances
+    folded = (
+        gathered(run, logits, vocab) if loss.startswith("full") else by_sequence(run, logits, vocab, loss)
+    )
+    del logits
+    return tape.apply((own, folded), 0, FLOAT32, (), lambda g: (tape.new(0), tape.new(0)))
 
 
 def of_pairs(run: Pass, setup: Setup, vocab: int, *, widened: bool) -> tuple[Size, Size]:

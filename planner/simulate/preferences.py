@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from ..errors import ConfigError
-from ..objective_rules import OF_ALL_LOGITS, SELECTED
+from ..objective_rules import CHOSEN, OF_ALL_LOGITS, SELECTED
 from ..setup import Setup
 from .kernels import CudaKernels
 from .losses import FusedBeside, FusedInPlace, divided_view
@@ -187,7 +187,7 @@ class Preferences:
         loss = self.setup.loss
         if self.setup.objective == "grpo" or not (loss.startswith("by-sequence") or loss == "fused"):
             return
-        if loss in SELECTED and not SELECTED[loss].logged:
+        if loss in CHOSEN or (loss in SELECTED and not SELECTED[loss].logged):
             return
         part = held[0].detach()
         part = part if loss == "by-sequence-copied" else part[:, :-1]
@@ -242,8 +242,18 @@ class Preferences:
     def _gathered(self, batch: dict[str, Any]) -> tuple[Any, ...]:
         logits = self.base(**batch).logits.to(torch.float32)
         labels = batch["input_ids"][:, 1:].clone()
+        own = self._of_chosen(logits, labels)
         taken = torch.gather(_log_softmax(logits[:, :-1]), 2, labels.unsqueeze(2)).squeeze(2)
-        return (taken,) if self.setup.loss == "full-freed" else (taken, logits)
+        taken = taken + own if own is not None else taken
+        return (taken, logits) if self.setup.loss in ("full", *SELECTED) else (taken,)
+
+    def _of_chosen(self, logits: Any, labels: Any) -> Any:
+        """Cross-entropy of the first half of the sequences, which TRL's ORPO has beside log-probabilities."""
+        if self.setup.loss not in CHOSEN:
+            return None
+        few = labels.shape[0] // 2
+        rows = logits[:few, :-1].contiguous()
+        return torch.nn.functional.cross_entropy(rows.view(-1, rows.shape[-1]), labels[:few].reshape(-1))
 
     def _by_sequence(self, batch: dict[str, Any]) -> tuple[Any, ...]:
         scored, sampled = (
@@ -253,6 +263,7 @@ class Preferences:
         made = self.base(**batch, **({"logits_to_keep": scored + 1} if sampled else {})).logits
         made = made.to(torch.float32) if self.kernels.autocast else made
         labels = batch["input_ids"][:, -scored:]
+        own = self._of_chosen(made, labels)
         part = made[:, :-1]
         copied = self.setup.loss.endswith("-copied")
         part = part.contiguous() if copied else part
@@ -274,6 +285,8 @@ class Preferences:
             _entropies(cooled.detach())
         if copied:
             return found, part, made
+        if own is not None:
+            return (found + own,)
         return (found,) if sampled else (found, made)  # held by a name while a reference runs
 
     @contextmanager

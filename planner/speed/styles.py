@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ..dataclass import dataclass
-from ..objective_rules import SELECTED
+from ..objective_rules import CHOSEN, SELECTED
 from ..schema import Architecture, Attend, Block
 from ..setup import Setup
 from ..trainers import PLAIN
@@ -84,7 +84,7 @@ LOSS = {
     "shifted-late-fused": _FUSED, "wide": _WIDE, "wide-in-place": _WIDE, "wide-fused": _FUSED, "tiled": _FUSED,
     "recomputed": _CHUNKED, "recomputed-wide": _CHUNKED, "by-sequence": _CHUNKED,
     "by-sequence-copied": _CHUNKED, "by-sequence-in-place": _CHUNKED, "full-freed": _FULL, "full-copied": _FULL,
-    **{name: _FULL if name.startswith("full") else _CHUNKED for name in SELECTED},
+    **{name: _FULL if name.startswith("full") else _CHUNKED for name in (*SELECTED, *CHOSEN)},
 }  # fmt: skip
 # Of a loss that is compiled with the model: Inductor reads 16-bit logits for their maximum and their sum, keeps no
 # float32 ones and no log-softmax, and writes the gradient from the logits again (its kernels for cross_entropy under
