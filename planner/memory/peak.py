@@ -54,9 +54,8 @@ from .traffic import traffic
 from .traits import UNRULED
 from .two_stacks import course_of_two, is_known
 
-WORKSPACE_BYTES = (
-    Setup.workspace_bytes
-)  # torch's cuBLAS workspace where nobody names a GPU: 2 x 4 MiB and 8 x 16 KiB
+# torch's cuBLAS workspace where nobody names a GPU: 2 x 4 MiB and 8 x 16 KiB.
+WORKSPACE_BYTES = Setup.workspace_bytes
 WORKSPACES = 2  # one for the forward pass's thread, one for the backward's
 ID_BYTES = 8
 SHARED = ("states", "gradients", "parameters")
