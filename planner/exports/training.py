@@ -345,6 +345,11 @@ def training_of(
         {"trainer": PLAIN, **run, **method, "batch": request.get("batch"), "checkpointing": layerwise},
         plan.workload.seq_len, arch.model_type,
     )  # fmt: skip
+    if setup.base_dtype not in (None, setup.compute_dtype):
+        raise InputError(
+            "base-dtype", setup.base_dtype, f"{setup.compute_dtype}: files hold the base in what is computed in",
+            "An estimate takes it.",
+        )  # fmt: skip
     spec = plan.adapter.spec
     adapted = adapt(arch, spec)
     steps = optimizer_steps(plan, setup.global_batch)

@@ -105,5 +105,14 @@ def test_what_is_not_modelled_is_refused() -> None:
     assert Setup(precision="bf16", base_dtype="bfloat16").weight_dtype == "bfloat16"
 
 
+def test_an_export_refuses_it() -> None:
+    from planner.exports.training import training_of
+
+    asked = {"precision": "fp16", "autocast": True, "layers": "attention,mlp"}
+    with pytest.raises(InputError, match="base-dtype: found 'bfloat16'"):
+        training_of("Qwen/Qwen3-0.6B", {**asked, "base_dtype": "bfloat16"})
+    assert training_of("Qwen/Qwen3-0.6B", asked).setup.base_dtype is None
+
+
 def test_full_fine_tuning_has_no_frozen_base() -> None:
     assert ran("Qwen/Qwen3-0.6B", "fp16", "bfloat16", method="full").setup.base_dtype is None
