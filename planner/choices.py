@@ -16,7 +16,7 @@ AttentionKernel = Literal["eager", "sdpa", "math", "flash"]
 Packing = Literal["full", "padded", "packed"]
 Loss = Literal[
     "full", "shifted", "shifted-late", "fused", "shifted-fused", "shifted-late-fused", "shifted-narrow",
-    "scaled-fused", "scaled-in-place-fused", "widened-fused", "wide", "wide-in-place", "wide-fused",
+    "scaled-fused", "scaled-in-place-fused", "sliced-fused", "widened-fused", "wide", "wide-in-place", "wide-fused",
     "chunked", "chunked-vocabulary", "split", "split-wide", "split-fused", "tiled", "recomputed", "recomputed-wide",
     "by-sequence", "by-sequence-copied", "by-sequence-in-place", "full-freed", "full-copied", "full-selected",
     "by-sequence-selected", "by-sequence-selected-others", "by-sequence-selected-copied",

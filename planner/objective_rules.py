@@ -42,12 +42,13 @@ OF_THESE_ALONE = (
     "by-sequence-copied",
     "by-sequence-in-place",
     "full-freed",
+    "sliced-fused",
     *SELECTED,
     *CHOSEN,
 )
 # Of completions: of their logits in tiles, of all of theirs by one kernel or operation by operation, or of those of
 # prompts too, by one kernel: divided before, whose gradient takes their place (verl), or made float32 (OpenRLHF).
-OF_ALL_LOGITS = ("scaled-fused", "scaled-in-place-fused", "widened-fused")
+OF_ALL_LOGITS = ("scaled-fused", "scaled-in-place-fused", "sliced-fused", "widened-fused")
 OF_COMPLETIONS = ("tiled", "fused", "by-sequence", "by-sequence-in-place", *OF_ALL_LOGITS)
 # The share of a GPU that a vLLM beside the trainer takes where nobody says: vllm_gpu_memory_utilization of TRL 1.16
 # (trainer/grpo_config.py), gpu_memory_utilization of Unsloth's FastLanguageModel.from_pretrained (models/loader.py).
@@ -78,7 +79,7 @@ def check_objective(setup: Any) -> None:
     if setup.loss not in known:
         others = ", full that of LLaMA-Factory, wide-fused Megatron-Core's"
         if setup.objective == "grpo":
-            others = ", scaled-fused verl's from 0.9 on, scaled-in-place-fused that before, widened-fused OpenRLHF's"
+            others = ", scaled-fused verl's since 0.9, scaled-in-place-fused before, sliced-fused padded"
         before = "by-sequence that before (-copied: DPO's from 0.29 to 1.5; -selected: KTO's before 1.9)"
         told = f"Tiled is TRL's from 1.15 on, fused that of 1.14, {before}{others}."
         if setup.objective == "orpo":

@@ -172,7 +172,10 @@ def head_stretches(
         narrow = narrow or (traits.narrow_before and loss.startswith("shifted"))
         if loss in ("shifted", "shifted-fused", "widened-fused") and not narrow:
             logits = cast(logits, FLOAT32)  # the model's own, which holds no other from here on
-        final = cross_entropy(run, logits, loss, narrow=narrow)
+        if loss == "sliced-fused":
+            final = log_probs.sliced(run, logits, head.vocab)
+        else:
+            final = cross_entropy(run, logits, loss, narrow=narrow)
         if run.outputs_widened and logits.width < FLOAT32:
             tape.new(logits.elements * FLOAT32)  # beside them, until the caller has taken the loss
         width = FLOAT32 if run.outputs_widened else logits.width

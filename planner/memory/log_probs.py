@@ -16,7 +16,7 @@ from __future__ import annotations
 from ..objective_rules import SELECTED
 from ..setup import Setup
 from .passes import FLOAT32, Pass
-from .tape import Buffer, Gradients, Size, Value, beside, cast, piece, scale
+from .tape import Buffer, Gradients, Size, Value, beside, cast, copy, piece, scale
 from .unembedding import Head
 
 TILE_TOKENS, TILE_ENTRIES = 4096, 32768  # TOKEN_CHUNK_SIZE, _CHUNKED_LOGPROB_CHUNK_SIZE
@@ -214,6 +214,31 @@ def divided_in_place(run: Pass, logits: Value, size: Size) -> Value:
         return (made,)
 
     return tape.apply((logits,), logits.elements, logits.width, (), rule, out=logits.buffer)
+
+
+def _written_over(logits: Value) -> Value:
+    """One kernel's, which keeps the logits and writes their gradient over them."""
+    held = logits.buffer
+    return logits.tape.apply((logits,), 0, FLOAT32, (held,), lambda g: (held,))
+
+
+def sliced(run: Pass, logits: Value, vocab: int) -> Value:
+    """Log-probabilities of completions, of a slice of all logits, which are divided in place: verl up to 0.8 without
+    use_remove_padding. Of several sequences the kernel is given a copy, in which it makes the gradient. Passes that
+    make none make entropies, operation by operation, of a softmax in float32 and its product with the logits."""
+    tape, rows, whole = run.tape, labelled(run), logits.bytes
+
+    def divided(g: Buffer) -> Gradients:
+        return (tape.new(whole),)
+
+    cooled = tape.apply((logits,), logits.elements, logits.width, (), divided, out=logits.buffer)
+    part = piece(cooled, rows * vocab)
+    part = copy(part) if run.sequences > 1 else part
+    found = _written_over(part)
+    del part
+    work = tape.new(0 if run.grad else rows * (vocab * 2 * FLOAT32))
+    del work
+    return found
 
 
 def by_sequence(run: Pass, logits: Value, vocab: int, loss: str) -> Value:

@@ -27,7 +27,7 @@ def before_step(job: Job, base: Held, unit: Size = 0) -> list[Place]:
         return []
     going = Course(base, job, unit)
     going.places += generation(job, base)
-    if job.setup.runs_reference:
+    if job.setup.runs_reference or job.setup.loss == "sliced-fused":  # the model's own, with entropies
         pass_reference(job, going, 2 if job.setup.sharding == "zero3" else 0)
     return going.places
 

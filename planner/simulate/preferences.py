@@ -236,6 +236,10 @@ class Preferences:
         if self.setup.loss == "widened-fused":
             made = made.float()
             return (FusedBeside.apply(made.view(-1, made.shape[-1]), labels),)
+        if self.setup.loss == "sliced-fused":
+            scored = self.setup.seq_len - max(1, self.setup.prompt_tokens)
+            made = made.div_(torch.ones_like(made[:, :1, :1]))[:, -scored - 1 : -1]
+            return (FusedInPlace.apply(made.reshape(-1, made.shape[-1]), labels[: made.shape[0] * scored]),)
         cooled = divided_view(made) if self.setup.loss == "scaled-in-place-fused" else made / made.new_ones(1)
         return (FusedInPlace.apply(cooled.view(-1, cooled.shape[-1]), labels),)
 

@@ -80,7 +80,7 @@ LOSS = {
     "full": _FULL, "shifted": _FULL, "shifted-late": _FULL, "shifted-narrow": _FULL, "chunked": _CHUNKED,
     "chunked-vocabulary": _CHUNKED, "split": _CHUNKED,
     "split-wide": _CHUNKED, "split-fused": _FUSED, "fused": _FUSED, "scaled-fused": _FUSED,
-    "scaled-in-place-fused": _FUSED, "widened-fused": _FUSED, "shifted-fused": _FUSED,
+    "scaled-in-place-fused": _FUSED, "sliced-fused": _FUSED, "widened-fused": _FUSED, "shifted-fused": _FUSED,
     "shifted-late-fused": _FUSED, "wide": _WIDE, "wide-in-place": _WIDE, "wide-fused": _FUSED, "tiled": _FUSED,
     "recomputed": _CHUNKED, "recomputed-wide": _CHUNKED, "by-sequence": _CHUNKED,
     "by-sequence-copied": _CHUNKED, "by-sequence-in-place": _CHUNKED, "full-freed": _FULL, "full-copied": _FULL,
