@@ -43,7 +43,7 @@ def passes(objective: str, reference: str, generation: str = "transformers") -> 
 def scored_of(setup: Setup) -> int | None:
     """Positions of a sequence that logits are made of; None: all. TRL's loss leaves out the first, and prompts; of
     all logits of completions it leaves out the last one's, once they are made. verl's are of prompts too."""
-    whole = setup.objective == "grpo" and setup.loss not in (*LABELLED, *OF_ALL_LOGITS)
+    whole = setup.objective == "grpo" and setup.loss not in (*LABELLED, *OF_ALL_LOGITS, "sliced-fused")
     if setup.loss not in LABELLED and not whole:
         return None
     return setup.seq_len - max(1, setup.prompt_tokens) + whole

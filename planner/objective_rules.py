@@ -48,8 +48,8 @@ OF_THESE_ALONE = (
 )
 # Of completions: of their logits in tiles, of all of theirs by one kernel or operation by operation, or of those of
 # prompts too, by one kernel: divided before, whose gradient takes their place (verl), or made float32 (OpenRLHF).
-OF_ALL_LOGITS = ("scaled-fused", "scaled-in-place-fused", "sliced-fused", "widened-fused")
-OF_COMPLETIONS = ("tiled", "fused", "by-sequence", "by-sequence-in-place", *OF_ALL_LOGITS)
+OF_ALL_LOGITS = ("scaled-fused", "scaled-in-place-fused", "widened-fused")
+OF_COMPLETIONS = ("tiled", "fused", "by-sequence", "by-sequence-in-place", *OF_ALL_LOGITS, "sliced-fused")
 # The share of a GPU that a vLLM beside the trainer takes where nobody says: vllm_gpu_memory_utilization of TRL 1.16
 # (trainer/grpo_config.py), gpu_memory_utilization of Unsloth's FastLanguageModel.from_pretrained (models/loader.py).
 VLLM_SHARES = {"colocate": 0.3, "shared": 0.5}

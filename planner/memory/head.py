@@ -16,11 +16,8 @@ from .traits import Traits
 from .unembedding import Dense, Head
 
 LOGITS = "logits"
-_NONE_HELD = (
-    "chunked",
-    "tiled",
-    "recomputed",
-)  # starts of losses without logits that a model's output could hold
+# Starts of losses without logits that a model's output could hold.
+_NONE_HELD = ("chunked", "tiled", "recomputed")
 
 
 def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) -> Value:
@@ -172,10 +169,7 @@ def head_stretches(
         narrow = narrow or (traits.narrow_before and loss.startswith("shifted"))
         if loss in ("shifted", "shifted-fused", "widened-fused") and not narrow:
             logits = cast(logits, FLOAT32)  # the model's own, which holds no other from here on
-        if loss == "sliced-fused":
-            final = log_probs.sliced(run, logits, head.vocab)
-        else:
-            final = cross_entropy(run, logits, loss, narrow=narrow)
+        final = cross_entropy(run, logits, loss, narrow=narrow)
         if run.outputs_widened and logits.width < FLOAT32:
             tape.new(logits.elements * FLOAT32)  # beside them, until the caller has taken the loss
         width = FLOAT32 if run.outputs_widened else logits.width
@@ -241,6 +235,8 @@ def _of_chances(run: Pass, given: list[Value], head: Head, traits: Traits, loss:
         )
     if loss.startswith("full"):
         return log_probs.gathered(run, unembed(run, given.pop(), head, traits, run.tokens), head.vocab)
+    if loss == "sliced-fused":
+        return log_probs.sliced(run, unembed(run, given.pop(), head, traits, run.tokens), head.vocab)
     if loss == "wide-fused":
         return cross_entropy(run, unembed(run, given.pop(), head, traits, run.tokens), loss)
     rows = run.tokens
@@ -273,9 +269,8 @@ def sums_unembedding(setup: Setup) -> bool:
 
 def _in_loss(run: Pass, loss: str) -> bool:
     """Whether a loss keeps the memory of the logits in a model's output itself."""
-    return loss in ("fused", "scaled-in-place-fused", "widened-fused") or (
-        loss == "shifted-fused" and run.sequences == 1
-    )
+    own = ("fused", "scaled-in-place-fused", "widened-fused")
+    return loss in own or (loss == "shifted-fused" and run.sequences == 1)
 
 
 def held_width(run: Pass, loss: str, *, narrow: bool = False) -> int:

@@ -200,7 +200,7 @@ class Preferences:
         """Log-probabilities of all labels, and what the loss holds beside them."""
         if self.setup.loss == "tiled":
             return self._tiled(batch)
-        if self.setup.loss in OF_ALL_LOGITS:
+        if self.setup.loss in (*OF_ALL_LOGITS, "sliced-fused"):
             return self._divided(batch)
         return self._gathered(batch) if self.setup.loss.startswith("full") else self._by_sequence(batch)
 

@@ -259,7 +259,7 @@ def test_generation_is_counted_as_torch_counts_it(prompt: int) -> None:
 EXCLUDED: tuple[tuple[dict[str, Any], str], ...] = (
     (
         {"objective": "grpo", "loss": "shifted"},
-        "by-sequence, by-sequence-in-place, scaled-fused, scaled-in-place-fused, sliced-fused or widened-fused with",
+        "by-sequence, by-sequence-in-place, scaled-fused, scaled-in-place-fused, widened-fused or sliced-fused with",
     ),
     ({"objective": "grpo", "loss": "tiled", "reference": "precomputed"}, "none or base"),
     ({"objective": "grpo", "loss": "tiled", "prompt_tokens": 2048}, "fewer than the 2048 tokens"),
