@@ -21,6 +21,7 @@ Loss = Literal[
     "by-sequence", "by-sequence-copied", "by-sequence-in-place", "full-freed", "full-copied", "full-selected",
     "by-sequence-selected", "by-sequence-selected-others", "by-sequence-selected-copied",
     "by-sequence-selected-once", "by-sequence-selected-logged", "full-chosen", "by-sequence-chosen",
+    "by-sequence-unlogged",
 ]  # fmt: skip
 # Losses that read the unembedding's weight past its module, and so past pairs on it.
 PAST_PAIRS = ("chunked", "chunked-vocabulary", "tiled", "recomputed", "recomputed-wide")

@@ -11,7 +11,9 @@ SEQUENCES: dict[str, int] = {"dpo": 2, "orpo": 2}
 COMPARED = ("dpo", "kto")  # objectives that hold what is trained against a reference inside the step
 # Of preferences a loss keeps each label's log-probability: of logits in tiles, or of all of them, by one kernel, a
 # sequence at a time, or together in float32; or it is Megatron's, which hands on each token's loss.
-OF_PREFERENCES = ("tiled", "fused", "by-sequence", "by-sequence-copied", "full", "full-freed", "wide-fused")
+OF_PREFERENCES = (
+    "tiled", "fused", "by-sequence", "by-sequence-unlogged", "by-sequence-copied", "full", "full-freed", "wide-fused",
+)  # fmt: skip
 
 
 class Selected(NamedTuple):
@@ -38,14 +40,9 @@ SELECTED = {
 # Of ORPO by TRL up to 0.14 and from 0.15 on: also what each token of the chosen answers says, as in SFT.
 CHOSEN = ("full-chosen", "by-sequence-chosen")
 OF_THESE_ALONE = (
-    "by-sequence",
-    "by-sequence-copied",
-    "by-sequence-in-place",
-    "full-freed",
-    "sliced-fused",
-    *SELECTED,
-    *CHOSEN,
-)
+    "by-sequence", "by-sequence-unlogged", "by-sequence-copied", "by-sequence-in-place", "full-freed",
+    "sliced-fused", *SELECTED, *CHOSEN,
+)  # fmt: skip
 # Of completions: of their logits in tiles, of all of theirs by one kernel or operation by operation, or of those of
 # prompts too, by one kernel: divided before, whose gradient takes their place (verl), or made float32 (OpenRLHF).
 OF_ALL_LOGITS = ("scaled-fused", "scaled-in-place-fused", "widened-fused")
@@ -80,7 +77,7 @@ def check_objective(setup: Any) -> None:
         others = ", full that of LLaMA-Factory, wide-fused Megatron-Core's"
         if setup.objective == "grpo":
             others = ", scaled-fused verl's since 0.9, scaled-in-place-fused before, sliced-fused padded"
-        before = "by-sequence that before (-copied: DPO's from 0.29 to 1.5; -selected: KTO's before 1.9)"
+        before = "by-sequence that before (-copied: DPO's of 0.29 to 1.5, -unlogged: before; -selected: KTO's to 1.8)"
         told = f"Tiled is TRL's from 1.15 on, fused that of 1.14, {before}{others}."
         if setup.objective == "orpo":
             told = "Full is LLaMA-Factory's, by-sequence-chosen TRL's from 0.15 on, full-chosen that before."

@@ -310,7 +310,7 @@ def test_completions_are_scored_as_the_trainers_own_code_does(
 def test_pairs_of_ms_swift_up_to_3_4_have_the_log_softmax_of_all_logits() -> None:
     asked = {"objective": "dpo", "method": "lora", "seq_len": 1024, "batch": 1}
     found = {n: running(LLAMA, {**asked, "trainer": n}).memory() for n in ("ms-swift-3.2", "ms-swift-3")}
-    assert [m.setup.loss for m in found.values()] == ["full", "by-sequence"]
+    assert [m.setup.loss for m in found.values()] == ["full", "by-sequence-unlogged"]
     older, newer = (m.peak.parts()["logits"] for m in found.values())
     assert older > newer + 4 * 1024 * 128256
 
@@ -389,8 +389,8 @@ def test_how_much_of_its_logits_unsloth_holds_by_version() -> None:
 def test_unsloth_makes_all_logits_of_pairs_up_to_october_2026() -> None:
     for name, loss in {
         "unsloth": "tiled",
-        "unsloth-2026-09": "by-sequence",
-        "unsloth-2025": "by-sequence",
+        "unsloth-2026-09": "by-sequence-unlogged",
+        "unsloth-2025": "by-sequence-unlogged",
         "unsloth-2024": "full",
     }.items():
         asked = {"method": "qlora", "objective": "dpo", "trainer": name}

@@ -181,8 +181,6 @@ EIGHTH: dict[int, str] = {
     655: "not explained: 12 GB are missing, of a LoRA run of which 512 tokens, as typed, are the cap",
     659: "the cap of 1,024 tokens was typed, and samples are padded to the longest of their batch: with 192 tokens "
     "the figure would result",
-    667: "every position is taken to carry a label; ms-swift makes logits from the first label on, and what share "
-    "of the 8,192 tokens that is, the data's own turns, is not told",
     669: "lengths are capped at 2,048 and not told: with 530 tokens as the longest the figure would result",
 }  # fmt: skip
 CUT = "lengths are cut at 2,048 and not stated: with {} tokens as the longest the figure would result"

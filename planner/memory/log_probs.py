@@ -325,10 +325,11 @@ def of_pairs(run: Pass, setup: Setup, vocab: int, *, widened: bool) -> tuple[Siz
     """Bytes of logits that a loss of preferences has beside what it keeps: those with a name while a reference runs
     (LLaMA-Factory's float32 ones, and 16-bit ones that TRL folds a sequence at a time; what one kernel or a float32
     sum folds is kept itself), and what TRL before 1.15 has besides when it logs what it made: the reference's logits,
-    and a copy of all but the last positions, of which entropies are taken (before 0.27 of half of them, as where one
-    kernel has made the entropies). From 0.29 to 1.5 log-probabilities were of a copy of all but the last positions,
-    of both models ("copied"); 0.12 and 0.13 let go of all logits before the reference ran ("full-freed"). `widened`:
-    the model makes its logits float32."""
+    and a copy of all but the last positions, of which entropies are taken (of half of them, as where one kernel has
+    made the entropies). From 0.29 to 1.5 log-probabilities were of a copy of all but the last positions, of both
+    models ("copied"); from 0.14 to 0.28 it logged means that it took before ("unlogged"), and with 0.12 and 0.13,
+    which folded all at once ("full-freed"), let go of all logits before the reference ran. `widened`: the model makes
+    its logits float32."""
     if setup.loss == "full":
         return run.tokens * (vocab * FLOAT32), 0
     if setup.loss in SELECTED:

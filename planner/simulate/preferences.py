@@ -187,7 +187,7 @@ class Preferences:
         loss = self.setup.loss
         if self.setup.objective == "grpo" or not (loss.startswith("by-sequence") or loss == "fused"):
             return
-        if loss in CHOSEN or (loss in SELECTED and not SELECTED[loss].logged):
+        if loss in (*CHOSEN, "by-sequence-unlogged") or (loss in SELECTED and not SELECTED[loss].logged):
             return
         part = held[0].detach()
         part = part if loss == "by-sequence-copied" else part[:, :-1]
@@ -291,7 +291,8 @@ class Preferences:
             return found, part, made
         if own is not None:
             return (found + own,)
-        return (found,) if sampled else (found, made)  # held by a name while a reference runs
+        alone = sampled or self.setup.loss == "by-sequence-unlogged"
+        return (found,) if alone else (found, made)  # held by a name while a reference runs
 
     @contextmanager
     def _as_reference(self) -> Iterator[None]:

@@ -83,7 +83,8 @@ LOSS = {
     "scaled-in-place-fused": _FUSED, "sliced-fused": _FUSED, "widened-fused": _FUSED, "shifted-fused": _FUSED,
     "shifted-late-fused": _FUSED, "wide": _WIDE, "wide-in-place": _WIDE, "wide-fused": _FUSED, "tiled": _FUSED,
     "recomputed": _CHUNKED, "recomputed-wide": _CHUNKED, "by-sequence": _CHUNKED,
-    "by-sequence-copied": _CHUNKED, "by-sequence-in-place": _CHUNKED, "full-freed": _FULL, "full-copied": _FULL,
+    "by-sequence-copied": _CHUNKED, "by-sequence-in-place": _CHUNKED,
+    "by-sequence-unlogged": _CHUNKED, "full-freed": _FULL, "full-copied": _FULL,
     **{name: _FULL if name.startswith("full") else _CHUNKED for name in (*SELECTED, *CHOSEN)},
 }  # fmt: skip
 # Of a loss that is compiled with the model: Inductor reads 16-bit logits for their maximum and their sum, keeps no

@@ -26,9 +26,10 @@ TINY: dict[str, Any] = {
 # CPU (where 1.14 has no kernel) with bf16=True: two prompts of 128 tokens with answers of 128, padded, LoRA,
 # transformers of then.
 RUN: dict[str, dict[str, float]] = {
-    "trl-0.11": {"kto": 24.03}, "trl-0.13": {"dpo": 16.04, "kto": 23.95}, "trl-0.14": {"kto": 23.95},
-    "trl-0.15": {"dpo": 12.08, "kto": 20.01}, "trl-0.21": {"kto": 16.02},
-    "trl-0.24": {"dpo": 12.08, "kto": 16.02}, "trl-0.28": {"kto": 16.02}, "trl-0.29": {"dpo": 17.49, "kto": 16.02},
+    "trl-0.11": {"kto": 24.03}, "trl-0.13": {"dpo": 16.04, "kto": 23.95}, "trl-0.14": {"dpo": 12.09, "kto": 23.95},
+    "trl-0.15": {"dpo": 12.08, "kto": 20.01}, "trl-0.21": {"dpo": 12.08, "kto": 16.02},
+    "trl-0.24": {"dpo": 12.08, "kto": 16.02}, "trl-0.28": {"dpo": 12.08, "kto": 16.02},
+    "trl-0.29": {"dpo": 17.49, "kto": 16.02},
     "trl-1.2": {"dpo": 17.49, "kto": 16.02}, "trl-1.5": {"dpo": 17.49, "kto": 16.02},
     "trl-1.6": {"dpo": 13.52, "kto": 21.95}, "trl-1.7": {"dpo": 13.52, "kto": 14.02},
     "trl-1.8": {"dpo": 13.52, "kto": 19.0}, "trl-1.9": {"dpo": 13.52, "kto": 15.02},
@@ -39,8 +40,6 @@ for version in ("0.9", "0.12", "0.14", "0.15", "0.21", "0.28", "1.5", "1.9", "1.
     RUN.setdefault(f"trl-{version}", {})["orpo"] = 14.0
 # LLaMA-Factory's trainers have their own functions: 0.9.3, 0.9.4 and 0.9.5.
 RUN |= {name: {"dpo": 20.03, "kto": 24.03} for name in ("llama-factory-0.9.4", "llama-factory-0.9.5")}
-# What is known to be missing: entropies that 0.24 does not take.
-APART = {("trl-0.15", "dpo"): 0.13, ("trl-0.24", "dpo"): 0.13}
 
 
 @pytest.mark.parametrize(
@@ -54,7 +53,7 @@ def test_what_its_own_trainers_allocated(trainer: str, objective: str) -> None:
     logits = 2 * 256 * VOCAB * (1 if objective == "kto" else 2)
     moments = running(TINY, options).memory().moments
     held = max(moment.parts()["logits"] + moment.parts()["activations"] for moment in moments) / logits
-    assert held == pytest.approx(RUN[trainer][objective], rel=APART.get((trainer, objective), 0.02))
+    assert held == pytest.approx(RUN[trainer][objective], rel=0.02)
 
 
 # SFTTrainer's, of eight sequences of 256 tokens.
@@ -105,7 +104,7 @@ def test_a_slice_divided_in_place_as_it_is_simulated() -> None:
     assert found - WORKSPACES * WORKSPACE_BYTES == pytest.approx(seen, rel=0.01)
 
 
-@pytest.mark.parametrize("loss", ["full-freed", "by-sequence-copied"])
+@pytest.mark.parametrize("loss", ["full-freed", "by-sequence-copied", "by-sequence-unlogged"])
 @pytest.mark.parametrize("reference", ["base", "precomputed"])
 @pytest.mark.parametrize("autocast", [True, False])
 def test_a_simulated_step_takes_as_much(loss: str, reference: str, autocast: bool) -> None:

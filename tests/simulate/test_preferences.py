@@ -164,7 +164,8 @@ def estimated(setup: Setup) -> float:
 def test_a_version_of_trl_brings_its_loss_of_pairs() -> None:
     for name, loss in (
         ("trl-0.9", "full"),
-        ("trl-0.21", "by-sequence"),
+        ("trl-0.21", "by-sequence-unlogged"),
+        ("trl-1.12", "by-sequence"),
         ("trl-1.14", "fused"),
         ("trl", "tiled"),
     ):
