@@ -37,7 +37,8 @@ SELECTED = {
     "by-sequence-selected-once": Selected(),
     "by-sequence-selected-logged": Selected(logged=True),
 }
-# Of ORPO by TRL up to 0.14 and from 0.15 on: also what each token of the chosen answers says, as in SFT.
+# Of ORPO by TRL up to 0.14 (and DPO by 0.9 to 0.11) and from 0.15 on: also what each token of the chosen answers
+# says, as in SFT.
 CHOSEN = ("full-chosen", "by-sequence-chosen")
 OF_THESE_ALONE = (
     "by-sequence", "by-sequence-unlogged", "by-sequence-copied", "by-sequence-in-place", "full-freed",
@@ -73,6 +74,8 @@ def check_objective(setup: Any) -> None:
         known = (*known, *SELECTED)
     if setup.objective == "orpo":
         known = ("full", *CHOSEN)
+    if setup.objective == "dpo":
+        known = (*known, CHOSEN[0])
     if setup.loss not in known:
         others = ", full that of LLaMA-Factory, wide-fused Megatron-Core's"
         if setup.objective == "grpo":

@@ -249,7 +249,8 @@ class Preferences:
         own = self._of_chosen(logits, labels)
         taken = torch.gather(_log_softmax(logits[:, :-1]), 2, labels.unsqueeze(2)).squeeze(2)
         taken = taken + own if own is not None else taken
-        return (taken, logits) if self.setup.loss in ("full", *SELECTED) else (taken,)
+        named = self.setup.loss in ("full", *SELECTED) or (own is not None and self.setup.objective == "dpo")
+        return (taken, logits) if named else (taken,)
 
     def _of_chosen(self, logits: Any, labels: Any) -> Any:
         """Cross-entropy of the first half of the sequences, which TRL's ORPO has beside log-probabilities."""

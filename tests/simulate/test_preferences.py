@@ -163,7 +163,8 @@ def estimated(setup: Setup) -> float:
 
 def test_a_version_of_trl_brings_its_loss_of_pairs() -> None:
     for name, loss in (
-        ("trl-0.9", "full"),
+        ("trl-0.8", "full"),
+        ("trl-0.9", "full-chosen"),
         ("trl-0.21", "by-sequence-unlogged"),
         ("trl-1.12", "by-sequence"),
         ("trl-1.14", "fused"),
@@ -196,9 +197,7 @@ def test_a_copy_stands_beside_what_is_trained_in_full() -> None:
 
 
 def test_what_preferences_exclude_is_refused() -> None:
-    with pytest.raises(
-        InputError, match="by-sequence-copied, full, full-freed or wide-fused with objective dpo"
-    ):
+    with pytest.raises(InputError, match="full, full-freed, wide-fused or full-chosen with objective dpo"):
         Setup(objective="dpo", loss="shifted")
     with pytest.raises(InputError, match="another with objective sft"):
         Setup(loss="by-sequence")
