@@ -58,12 +58,16 @@ def test_what_its_own_trainers_allocated(trainer: str, objective: str) -> None:
 
 
 # SFTTrainer's, of eight sequences of 256 tokens.
-OF_SAMPLES = {"trl-0.24": 12.08, "trl-1.2": 12.08, "trl-1.5": 16.05, "trl-1.6": 12.81}
+OF_SAMPLES = {
+    "trl-0.24": 12.08, "trl-0.29": 12.08, "trl-1.2": 12.08, "trl-1.5": 16.05, "trl-1.6": 12.81, "trl-1.13": 2.08,
+    "trl-1.14": 2.08,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("trainer", OF_SAMPLES)
 def test_what_sfttrainer_allocated(trainer: str) -> None:
-    """12.81 has entropies of 128 rows of 2,048 in it, which are not counted."""
+    """12.81 has entropies of 128 rows of 2,048 in it, which are not counted. Of 1.7 to 1.12, which take log-softmax
+    of 16-bit logits, a CPU's autocast keeps less than a GPU's."""
     options = {
         "trainer": trainer, "method": "lora", "precision": "bf16", "batch": 8, "seq_len": 256, "rank": 4,
         "targets": "q_proj,v_proj", "checkpointing": "none", "packing": "padded",
