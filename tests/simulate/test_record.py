@@ -71,7 +71,7 @@ def test_random_points_are_as_near_as_promised() -> None:
 
 def test_random_points_that_ran_keep_their_first_error() -> None:
     rows = compare_random_memory.read()
-    assert {each.seed for each in rows} == {*range(1, 15), 23, 31, 41, 53}
+    assert {each.seed for each in rows} == {*range(1, 15), 23, 31, 41, 53, 61}
     fewest = {
         **dict.fromkeys((2, 3, 4, 5, 6, 7, 8), 80), 9: 73, 10: 76, 11: 79, 12: 81, 13: 79, 14: 82, 23: 48,
         31: 78, 41: 77, 53: 80,
@@ -85,7 +85,7 @@ def test_random_points_that_ran_keep_their_first_error() -> None:
 @pytest.mark.parametrize("number", range(11))
 def test_the_last_draws_are_said_as_they_went(number: int) -> None:
     """Its row's figures of seeds 8, 9 and on, each as it was run first."""
-    seed = (*range(8, 15), 23, 31, 41, 53)[number]
+    seed = (*range(8, 15), 23, 31, 41, 53, 61)[number]
     line = next(
         each
         for each in (ROOT / "docs" / "agreement.md").read_text(encoding="utf-8").splitlines()
