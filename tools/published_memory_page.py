@@ -39,7 +39,7 @@ does, each field with its source) and what the row itself states. No row has a c
 What was measured is predicted as such: `allocated` is `torch.cuda.max_memory_allocated`, `reserved` what torch's
 allocator took, `device` what nvidia-smi shows. Allocated memory has no fitted constant at all; the others share the
 five below, fitted on half of the groups of runs (source, model and method, by a hash) and judged on the rest;
-`cached_varied` also on ten later figures of six sources, and judged on the newest set. What lengths leave reserved
+`cached_varied` also on ten later figures of six sources, and judged on the newest sets. What lengths leave reserved
 depends on how they are spread and on their order: of 300 samples up to 512 tokens the caching allocator by itself
 keeps 3.2 times what grows with the length where they are spread evenly (1.1 to 5.0 by their order), 0.8 times where
 most are short (0.3 to 2.7) and 0.4 times where many are cut at the greatest (0.3 to 1.1; Qwen3-1.7B by
