@@ -17,13 +17,8 @@ from planner.running import Running, running
 from planner.search.api import plan
 from planner.setup import Setup
 from planner.simulate.core import simulate_step
+from tests.tiny import TINY, VOCAB
 
-VOCAB = 50_000
-TINY: dict[str, Any] = {
-    "model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "vocab_size": VOCAB, "hidden_size": 64,
-    "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
-    "tie_word_embeddings": False, "max_position_embeddings": 512,
-}  # fmt: skip
 VERSIONS = ("verl-0.3", "verl-0.5", "verl-0.6", "verl-0.8", "verl")
 LENGTHS: dict[str, Any] = {"objective": "grpo", "seq_len": 128, "prompt_tokens": 64}
 # Bytes a logit up to the loss and behind it, by torch's profiler, of eight prompts of 64 tokens with answers of 64:

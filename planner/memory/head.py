@@ -35,11 +35,13 @@ def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) 
     """
     tape = run.tape
     if loss == "fused":
-        return _in_place(logits)
+        return log_probs.written_over(logits)
     if loss == "scaled-fused":
-        return _in_place(scale(logits))
+        return log_probs.written_over(scale(logits))
     if loss == "scaled-in-place-fused":
-        return _in_place(piece(log_probs.divided_in_place(run, logits, logits.bytes), logits.elements))
+        return log_probs.written_over(
+            piece(log_probs.divided_in_place(run, logits, logits.bytes), logits.elements)
+        )
     if loss == "widened-fused":
         wide = cast(logits, FLOAT32)
         made = wide.bytes
@@ -53,7 +55,7 @@ def cross_entropy(run: Pass, logits: Value, loss: str, *, narrow: bool = False) 
     wide = logits if narrow else cast(logits, FLOAT32)
     shifted = _shifted(wide, single=run.sequences == 1) if loss.startswith("shifted") else wide
     if loss.endswith("fused"):
-        return _in_place(shifted)
+        return log_probs.written_over(shifted)
     if narrow and run.autocast and shifted.width < FLOAT32:
         return _lowered(shifted)
     size = shifted.bytes
@@ -84,7 +86,7 @@ def _in_wide(logits: Value, copies: int = 2) -> Value:
     tape, size, narrow = logits.tape, logits.elements * FLOAT32, logits.bytes
     if logits.width == FLOAT32:  # which is its own float32 copy, and so its gradient
         if copies == 1:
-            return _in_place(logits)
+            return log_probs.written_over(logits)
         kept = tape.new(size)
         return tape.apply((logits,), 0, FLOAT32, (kept,), lambda g: (kept,))
     wide = tape.new(size * (copies - 1))
@@ -100,12 +102,6 @@ def _compiled(logits: Value) -> Value:
     megatron/core/fusions/fused_cross_entropy.py under torch.compile, of torch 2.13 on a CPU; by its allocations)."""
     tape, size = logits.tape, logits.elements * FLOAT32
     return tape.apply((logits,), 0, FLOAT32, (tape.new(size),), beside(tape, size, logits.bytes))
-
-
-def _in_place(logits: Value) -> Value:
-    """A fused loss: keeps the logits, and hands their memory on as that of their gradient."""
-    held = logits.buffer
-    return logits.tape.apply((logits,), 0, FLOAT32, (held,), lambda g: (held,))
 
 
 def _shifted(logits: Value, *, single: bool) -> Value:

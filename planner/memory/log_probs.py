@@ -216,8 +216,8 @@ def divided_in_place(run: Pass, logits: Value, size: Size) -> Value:
     return tape.apply((logits,), logits.elements, logits.width, (), rule, out=logits.buffer)
 
 
-def _written_over(logits: Value) -> Value:
-    """One kernel's, which keeps the logits and writes their gradient over them."""
+def written_over(logits: Value) -> Value:
+    """One kernel's, which keeps the logits, and hands their memory on as that of their gradient."""
     held = logits.buffer
     return logits.tape.apply((logits,), 0, FLOAT32, (held,), lambda g: (held,))
 
@@ -234,7 +234,7 @@ def sliced(run: Pass, logits: Value, vocab: int) -> Value:
     cooled = tape.apply((logits,), logits.elements, logits.width, (), divided, out=logits.buffer)
     part = piece(cooled, rows * vocab)
     part = copy(part) if run.sequences > 1 else part
-    found = _written_over(part)
+    found = written_over(part)
     del part
     work = tape.new(0 if run.grad else rows * (vocab * 2 * FLOAT32))
     del work

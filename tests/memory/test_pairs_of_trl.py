@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from planner.adapter import AdapterSpec, adapt
@@ -15,13 +13,8 @@ from planner.running import running
 from planner.setup import Setup
 from planner.simulate.core import simulate_step
 from planner.trainers import for_objective
+from tests.tiny import TINY, VOCAB
 
-VOCAB = 50_000
-TINY: dict[str, Any] = {
-    "model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "vocab_size": VOCAB, "hidden_size": 64,
-    "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
-    "tie_word_embeddings": False, "max_position_embeddings": 512,
-}  # fmt: skip
 # Bytes a logit at the most beyond what is held throughout, by torch's profiler, of DPOTrainer and KTOTrainer on a
 # CPU (where 1.14 has no kernel) with bf16=True: two prompts of 128 tokens with answers of 128, padded, LoRA,
 # transformers of then.
