@@ -17,6 +17,7 @@ Examples:
   lora-plan simulate --model meta-llama/Llama-3.1-8B
   lora-plan simulate -m Qwen/Qwen3-8B --rank 64 --batch 4 --seq-len 4096 --checkpointing
   lora-plan simulate -m Qwen/Qwen3-8B --trainer llama-factory --methods lora --batch 2 --eval-batch 8
+  lora-plan simulate -m Qwen/Qwen3-8B --gpu rtx-4090 --checkpointing
   lora-plan simulate -m ./my-model --methods lora --precision autocast --optimizer adamw-8bit --json
 """
 STEP = (
@@ -37,13 +38,15 @@ STEP = (
 )
 HELD = (
     "precision", "autocast", "base_dtype", "quantize", "upcast_small", "optimizer", "lora_dropout", "outputs_held",
-    "trainer",
+    "expandable_segments", "trainer",
 )  # fmt: skip
+MACHINE = ("gpu",)
 SECTIONS = {
     "Model and adapter": MODEL_AND_ADAPTER,
     "More of PEFT's LoraConfig": PEFT,
     "Step": STEP,
     "What is held and how": HELD,
+    "Machine": MACHINE,
 }
 
 
@@ -71,7 +74,19 @@ def _choice(name: str, usual: str, text: str) -> Callable[[Function], Function]:
 @click.option(
     "--accumulation", type=Count(), default=1, show_default=True, help="Micro-steps in an optimizer step."
 )
-@run_options(("checkpointing", *BESIDE, *IMAGES, "lora_dropout", "trainer", "base_dtype", "outputs_held"))
+@run_options(
+    (
+        "checkpointing",
+        *BESIDE,
+        *IMAGES,
+        "lora_dropout",
+        "trainer",
+        "base_dtype",
+        "outputs_held",
+        "expandable_segments",
+        *MACHINE,
+    )
+)
 @_choice("attention_kernel", "sdpa", "How attention runs: {}.")
 @_choice(
     "packing",

@@ -71,6 +71,9 @@ def _memory(found: SimulatedSteps) -> Table:
     if any(step.reserved_bytes is not None for step in steps):
         sizes = (step.reserved_bytes for step in steps)
         table.add_row("reserved", *("" if size is None else units.byte_size(size) for size in sizes))
+    if found.gpu is not None:
+        table.add_row("with context", *(units.byte_size(step.per_gpu_bytes) for step in steps))
+        table.add_row("fits", *({True: "yes", False: "no", None: "unknown"}[step.fits] for step in steps))
     table.add_row("reached in", *(step.moment.partition(" ")[0] for step in steps))
     table.add_row("", *(step.moment.partition(" ")[2] for step in steps))
     return table
@@ -124,6 +127,9 @@ def show(found: SimulatedSteps, console: Console | None = None) -> None:
     if first.eval_batch:
         step += f", evaluations of {first.eval_batch} x {first.seq_len:,}"
     console.print(Text(step))
+    if found.gpu is not None:
+        size = "" if found.gpu.memory_bytes is None else f", {units.byte_size(found.gpu.memory_bytes)}"
+        console.print(Text(f"on {found.gpu.name}{size}"))
     console.print(
         Text(f"{found.layers_simulated} of {found.layers} layers run, in {found.seconds:.1f} s", "dim")
     )

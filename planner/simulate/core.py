@@ -16,7 +16,7 @@ from .layers import Stack, everyone, stacks
 from .model import Made, load_libraries, make
 from .optimizers import Update, optimizer_step
 from .requests import Unrolled
-from .reserving import Requests, reserved_bytes
+from .reserving import Requests, reserved_bytes, serves
 from .step import BLOCK_BYTES, PLAIN, Run, evaluate, run
 from .timeline import (
     GRADIENTS,
@@ -42,7 +42,8 @@ TRANSIENT = slice(PARTS.index("activations"), None)
 @dataclass(frozen=True)
 class Simulation:
     """A simulated step: its peak, the peak of each phase, FLOPs by phase and operator, how many layers ran of how
-    many, parameters trained, what to note, and what the allocator reserves where that was asked for."""
+    many, parameters trained, what to note, and where that was asked for what the allocator reserves and whether a
+    card of so much room serves it."""
 
     peak: Peak
     moments: dict[str, Peak]
@@ -52,6 +53,7 @@ class Simulation:
     trained: int
     notes: tuple[str, ...] = ()
     reserved_bytes: int | None = None
+    served: bool | None = None
 
     @property
     def parts(self) -> dict[str, int]:
@@ -74,11 +76,12 @@ def prepare(config: Mapping[str, Any], setup: Setup) -> None:
 def simulate_step(
     config: Mapping[str, Any], spec: AdapterSpec | None, setup: Setup, *, whole: bool = False,
     block_bytes: int = BLOCK_BYTES, how: Run = PLAIN, arch: Architecture | None = None, reserve: bool = False,
+    room: int | None = None,
 ) -> Simulation:  # fmt: skip
     """Run a step on the meta device, once as it begins and with what a later one finds: the optimizer's states.
 
     `whole` runs every layer instead of a few that stand for all; `arch` is the config's inventory where it is known;
-    `reserve`: with what torch's allocator reserves for it (reserving.py).
+    `reserve`: with what torch's allocator reserves for it (reserving.py), and whether `room` bytes are enough.
     Raises ConfigError where transformers or PEFT cannot run it, InputError for what is not simulated.
     """
     check_setup(setup)
@@ -111,9 +114,19 @@ def simulate_step(
     moments = passed.moments | {"optimizer": Peak(Place("optimizer", "step"), tuple(update))}
     peak = max(moments.values(), key=lambda each: each.bytes)
     ran, layers = sum(len(stack.chosen) for stack in found), sum(stack.length for stack in found)
-    reserved = _reserved(made, setup, found, passed, updated) if reserve else None
+    asked = _requests(made, setup, found, passed, updated) if reserve else None
+    reserved = reserved_bytes(asked) if asked else None
+    served = None if asked is None or room is None else (reserved or 0) <= room or serves(asked, room)
     return Simulation(
-        peak, moments, passed.flops, ran, layers, sum(p.numel() for p in trained), made.notes, reserved
+        peak,
+        moments,
+        passed.flops,
+        ran,
+        layers,
+        sum(p.numel() for p in trained),
+        made.notes,
+        reserved,
+        served,
     )
 
 
@@ -186,17 +199,18 @@ def _passes(
     return _Passed(moments, flops, asked, evaluated)
 
 
-def _reserved(made: Made, setup: Setup, found: list[Stack], passed: _Passed, update: Update) -> int | None:
-    """What the allocator reserves for the run; None where its requests cannot be told from the layers that ran."""
+def _requests(
+    made: Made, setup: Setup, found: list[Stack], passed: _Passed, update: Update
+) -> Requests | None:
+    """What the run asks the allocator for; None where that cannot be told from the layers that ran."""
     weights = [storage.nbytes() for storage, _ in _storages(made.model)] * (2 if setup.copies_base else 1)
     trained = [p.numel() * p.element_size() for p in made.model.parameters() if p.requires_grad]
     finds = setup.accumulation > 1 or setup.gradients_kept
     try:
-        requests = Requests(
+        return Requests(
             (*weights, *[setup.workspace_bytes] * WORKSPACES),
             tuple(trained) if finds else (), setup.gradients_kept, tuple(Unrolled(passed.step, found)), update,
             tuple(Unrolled(passed.evaluation, found)) if passed.evaluation else (), setup.expandable_segments,
         )  # fmt: skip
     except IrregularError:
         return None
-    return reserved_bytes(requests)

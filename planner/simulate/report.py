@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..adapter import AdapterSpec
 from ..dataclass import dataclass
+from ..memory.constants import constants
+from ..memory.peak import WORKSPACES
 from ..schema import Basis, Notice, Source
 from ..setup import Setup
 from ..version import __version__
 from .timeline import PARTS, Peak
 
+if TYPE_CHECKING:
+    from ..fact_types import Accelerator
+
 SCHEMA = 1
 WHERE = {"start": "embedding", "after": "after the layers", "head": "unembedding and loss", "step": "step"}
+
+
+def context_bytes() -> int:
+    """What CUDA's context takes, as an estimate has it."""
+    return round(constants().context_bytes)
+
+
+def apart_bytes(setup: Setup) -> int:
+    """What a GPU holds beside the tensors of a step: CUDA's context, and workspaces of matrix products."""
+    return context_bytes() + WORKSPACES * setup.workspace_bytes
 
 
 def moment_name(peak: Peak) -> str:
@@ -30,7 +45,8 @@ class SimulatedStep:
     """A step by one method. `moments` are the peaks of forward, loss, backward, optimizer, and of an evaluation where
     there is one; `flops_by_operator` those of forward and backward by phase and torch's operator; `layers_run` of
     `layers` were run; `reserved_bytes` is what torch.cuda.max_memory_reserved would show where the card has room, of
-    steps as long as this one, or None where that is not told."""
+    steps as long as this one, or None where that is not told. `fits`: whether the GPU that was named serves it, None
+    where none was."""
 
     setup: Setup
     peak: Peak
@@ -40,11 +56,17 @@ class SimulatedStep:
     layers_run: int
     layers: int
     reserved_bytes: int | None = None
+    fits: bool | None = None
 
     @property
     def peak_bytes(self) -> int:
         """What torch.cuda.max_memory_allocated would show."""
         return self.peak.bytes
+
+    @property
+    def per_gpu_bytes(self) -> int:
+        """What a GPU needs, as an estimate has it: the peak, cuBLAS' workspaces and the context."""
+        return self.peak_bytes + apart_bytes(self.setup)
 
     @property
     def parts(self) -> dict[str, int]:
@@ -66,6 +88,8 @@ class SimulatedStep:
         return {
             "peak_bytes": self.peak_bytes,
             "reserved_bytes": self.reserved_bytes,
+            "per_gpu_bytes": self.per_gpu_bytes,
+            "fits": self.fits,
             "parts": self.parts,
             "moment": self.moment,
             "moments": {
@@ -93,6 +117,7 @@ class SimulatedSteps:
     model_type: str
     params: int
     spec: AdapterSpec
+    gpu: Accelerator | None
     steps: Mapping[str, SimulatedStep]
     warnings: tuple[Notice, ...]
     sources: tuple[tuple[str, Source], ...]
@@ -120,6 +145,9 @@ class SimulatedSteps:
                 "model_type": self.model_type,
                 "params": self.params,
             },
+            "gpu": None
+            if self.gpu is None
+            else {"name": self.gpu.name, "memory_bytes": self.gpu.memory_bytes},
             **{
                 name: self.steps[name].to_dict() if name in self.steps else None
                 for name in ("lora", "full", "qlora")

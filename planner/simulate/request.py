@@ -7,15 +7,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module, metadata, util
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .. import hardware
 from ..adapter import AdapterSpec, adapt
 from ..adapter.options import names, spec_of
 from ..architecture.meta import ahead, checks, nothing_collected
 from ..architecture.meta.lighter import lighter_import, undisturbed
 from ..errors import InputError, MissingDependencyError, hint
 from ..estimator import load, model_of
-from ..memory.constants import constants
 from ..memory.passed_over import passed_over
 from ..memory.peak import WORKSPACES
 from ..memory.scans import UNRULED_SCANS
@@ -25,8 +25,12 @@ from ..setup import Setup
 from ..trainers import claimed
 from .apart import each
 from .check import clear_errors
-from .report import SimulatedStep, SimulatedSteps
+from .report import SimulatedStep, SimulatedSteps, apart_bytes, context_bytes
 from .setups import setups_of
+
+if TYPE_CHECKING:
+    from ..fact_types import Accelerator
+    from .core import Simulation
 
 METHODS = ("lora", "full", "qlora")
 NEEDED = ("torch", "transformers", "peft")
@@ -46,7 +50,8 @@ def simulate(
     upcast_small: bool | None = None, optimizer: str | None = None, attention_kernel: str | None = None,
     packing: str | None = None, loss: str | None = None, objective: str | None = None, reference: str | None = None,
     prompt_tokens: int | None = None, lora_dropout: float | None = None, base_dtype: str | None = None,
-    outputs_held: bool | None = None, rank: int = 32, alpha: float = 32,
+    outputs_held: bool | None = None, expandable_segments: bool | None = None, gpu: str | None = None,
+    rank: int = 32, alpha: float = 32,
     layers: str | Sequence[str] | None = None, targets: str | Sequence[str] | None = None,
     experts: str = "scaled", layout: str | None = None,
     variant: str = "lora", adapter_dtype: str = "float32", target_regex: str | None = None,
@@ -62,7 +67,8 @@ def simulate(
 
     The options are those of `lora-plan simulate`, by the same names; `batch` is of one GPU. A `trainer`'s profile
     fills those that are not given, as in an estimate. Of the usual methods, those that cannot be run so are left out
-    and said; methods that are named are run or refused. `eval_batch`: with an evaluation of so many sequences.
+    and said; methods that are named are run or refused. `eval_batch`: with an evaluation of so many sequences. A
+    `gpu` is one that it has to fit on, as torch's allocator serves it.
     `whole` runs every layer instead of a few that stand for all. `progress` is told what is being done. Raises a
     PlannerError whose message says what to do; MissingDependencyError without torch.
     """
@@ -70,6 +76,7 @@ def simulate(
     options: dict[str, Any] = dict(locals())
     chosen = _methods(methods)
     spec = spec_of(options)
+    card = None if gpu is None else hardware.find(gpu)
     if trust_remote_code:
         raise InputError("trust-remote-code", True, "nothing: a simulation runs transformers' own code only")
     found, arch = load(model_of(options))
@@ -79,28 +86,36 @@ def simulate(
     checks.check(found.config)
     tell = progress or (lambda _: None)
     tell("loading torch and transformers")
-    steps, notes = _run(setups, found.config, spec, arch, whole, tell)
+    memory_bytes = None if card is None else card.memory_bytes
+    steps, notes = _run(setups, found.config, spec, arch, whole, memory_bytes, tell)
     return SimulatedSteps(
-        found.model_id, found.origin, arch.model_type, arch.params, spec, steps,
-        (*found.notices, *left_out, *_notices(arch, found.config, spec, steps, notes)),
-        (*(("model config", source) for source in found.sources), *_sources(), *claimed(trainer)),
+        found.model_id, found.origin, arch.model_type, arch.params, spec, card, steps,
+        (
+            *found.notices, *left_out, *_of_card(card, steps),
+            *_notices(arch, found.config, spec, steps, notes),
+        ),
+        (
+            *(("model config", source) for source in found.sources), *_sources(), *claimed(trainer),
+            *((("accelerator", card.source),) if card else ()),
+        ),
         round(time.monotonic() - started, 3),
     )  # fmt: skip
 
 
 def _run(
     setups: Sequence[Setup], config: Mapping[str, Any], spec: AdapterSpec, arch: Architecture, whole: bool,
-    tell: Progress,
+    memory_bytes: int | None, tell: Progress,
 ) -> tuple[dict[str, SimulatedStep], list[str]]:  # fmt: skip
-    """The step of every set-up, by method, and what ran otherwise than asked for."""
+    """The step of every set-up, by method, on a GPU of so many bytes, and what ran otherwise than asked for."""
+    room = None if memory_bytes is None else memory_bytes - context_bytes()
     with nothing_collected(), lighter_import():
         with clear_errors(str(config.get("model_type"))):
             import_module("transformers")  # which does not import torch, and leaves time to load its library
-        from .core import Simulation, prepare, simulate_step
+        from .core import prepare, simulate_step
 
         def run(setup: Setup) -> Simulation:
             return undisturbed(
-                partial(simulate_step, config, spec, setup, arch=arch, whole=whole, reserve=True)
+                partial(simulate_step, config, spec, setup, arch=arch, whole=whole, reserve=True, room=room)
             )
 
         prepare(config, setups[0])
@@ -116,10 +131,38 @@ def _run(
             result.layers_run,
             result.layers,
             result.reserved_bytes,
+            _fits(setup, result, memory_bytes),
         )
         for setup, result in zip(setups, results, strict=True)
     }
     return steps, [note for result in results for note in result.notes]
+
+
+def _fits(setup: Setup, result: Simulation, memory_bytes: int | None) -> bool | None:
+    """Whether a GPU of so many bytes holds the step: as its allocator serves it, or where that cannot be told, by
+    the peak."""
+    if memory_bytes is None or result.served is not None:
+        return result.served
+    return result.peak.bytes + apart_bytes(setup) <= memory_bytes
+
+
+def _of_card(card: Accelerator | None, steps: Mapping[str, SimulatedStep]) -> Iterator[Notice]:
+    """What to say of the GPU that was named."""
+    if card is None:
+        return
+    if card.memory_bytes is None:
+        yield Notice(
+            "gpu-memory-unknown",
+            f"How much memory {card.name} has differs by machine: whether it fits is for you to say.",
+        )
+        return
+    for name, step in steps.items():
+        if step.fits is False and step.per_gpu_bytes <= card.memory_bytes:
+            yield Notice(
+                "fragmented",
+                f"{name}: what is allocated at once would fit on {card.name}, but not in the segments that torch's "
+                "allocator cuts: --expandable-segments (PYTORCH_ALLOC_CONF=expandable_segments:True)",
+            )
 
 
 def _of_a_step(flops: Mapping[str, Mapping[str, int]], micro_steps: int) -> dict[str, dict[str, int]]:
@@ -153,7 +196,7 @@ def _notices(
     workspace_bytes = next(iter(steps.values())).setup.workspace_bytes
     yield Notice(
         "overhead-not-simulated",
-        f"the CUDA context comes on top ({constants().context_bytes / 1e9:.1f} GB as an estimate has it), to the "
+        f"the CUDA context comes on top ({context_bytes() / 1e9:.1f} GB as an estimate has it), to the "
         f"peak cuBLAS' workspaces too ({WORKSPACES * workspace_bytes / 1e6:.0f} MB)",
     )
     if any(step.reserved_bytes is None for step in steps.values()):

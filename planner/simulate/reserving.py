@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..dataclass import dataclass
-from .allocator import Block, CachingAllocator
+from .allocator import Block, CachingAllocator, OutOfMemoryError
 from .optimizers import Update
 from .requests import Name, Request
 
@@ -33,8 +33,8 @@ class Requests:
 class _Card:
     """An allocator, and the blocks that it gave out by their names."""
 
-    def __init__(self, expandable: bool) -> None:
-        self.allocator = CachingAllocator(ROOM, expandable=expandable)
+    def __init__(self, expandable: bool, room: int) -> None:
+        self.allocator = CachingAllocator(room, expandable=expandable)
         self.at: dict[Name, Block] = {}
 
     def take(self, sizes: Iterable[int]) -> list[Block]:
@@ -69,14 +69,34 @@ class _Card:
         return [self.at.pop(name) for name in list(self.at) if name not in before]
 
 
-def reserved_bytes(found: Requests) -> int:
-    """The most that torch.cuda.max_memory_reserved would show: of the weights and STEPS steps, each micro-step
-    followed by the update and the gradients' end, and an evaluation behind them.
+def serves(found: Requests, room: int) -> bool:
+    """Whether a card with so many bytes for torch's allocator serves these requests, given back what is free where it
+    is full.
 
-    Neglects what loading the model left free, other streams, and that a card may be full. Source:
-    planner/simulate/allocator.py.
+    Neglects what loading the model left free and other streams; of expandable segments, whose free pages go back one
+    by one, nothing but what is allocated counts, to the page. Source: planner/simulate/allocator.py.
     """
-    card = _Card(found.expandable)
+    if found.expandable:
+        return _played(found, ROOM).most_allocated <= room
+    try:
+        _played(found, room)
+    except OutOfMemoryError:
+        return False
+    return True
+
+
+def reserved_bytes(found: Requests) -> int:
+    """The most that torch.cuda.max_memory_reserved would show on a card with room: of the weights and STEPS steps,
+    each micro-step followed by the update and the gradients' end, and an evaluation behind them.
+
+    Neglects what loading the model left free, and other streams. Source: planner/simulate/allocator.py.
+    """
+    return _played(found, ROOM).most_reserved
+
+
+def _played(found: Requests, room: int) -> CachingAllocator:
+    """The allocator of a card of so many bytes after all requests. Raises OutOfMemoryError."""
+    card = _Card(found.expandable, room)
     card.take((*found.weights, *found.update.apart))
     gradients: list[Block] = []
     for number in range(STEPS):
@@ -93,4 +113,4 @@ def reserved_bytes(found: Requests) -> int:
         before = set(card.at)
         card.play(found.evaluation)
         card.give(card.left(before))
-    return card.allocator.most_reserved
+    return card.allocator

@@ -21,11 +21,11 @@ from ..setup import Setup
 from ..trainers import as_spelt, asked_adapter_dtype
 from .check import check_setup
 
-# Options of a simulation that are fields of a set-up.
+# Options of a simulation that are fields of a set-up, or that fields follow from.
 SAID = (
     "checkpointing", "trainer", "eval_batch", "precision", "autocast", "upcast_small", "optimizer",
     "attention_kernel", "packing", "loss", "objective", "reference", "prompt_tokens", "lora_dropout",
-    "base_dtype", "outputs_held",
+    "base_dtype", "outputs_held", "expandable_segments", "gpu",
 )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ MODEL = "Qwen/Qwen3-0.6B"
 UNSAID: dict[str, Any] = dict.fromkeys(
     ("seq_len", "checkpointing", "trainer", "eval_batch", "precision", "autocast", "upcast_small", "optimizer",
      "attention_kernel", "packing", "loss", "objective", "reference", "prompt_tokens", "lora_dropout", "quantize",
-     "base_dtype", "outputs_held")
+     "base_dtype", "outputs_held", "expandable_segments", "gpu")
 )  # fmt: skip
 
 

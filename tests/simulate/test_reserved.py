@@ -16,7 +16,7 @@ from planner.simulate.allocator import LARGE_SEGMENT, MIB, Block, CachingAllocat
 from planner.simulate.core import simulate_step
 from planner.simulate.optimizers import Update
 from planner.simulate.requests import Unrolled
-from planner.simulate.reserving import Requests, reserved_bytes
+from planner.simulate.reserving import Requests, reserved_bytes, serves
 from planner.simulate.timeline import IrregularError
 from tools.compare_reserved import PAGE, cases, page, simulated
 
@@ -43,6 +43,20 @@ def test_a_block_that_grew_leaves_its_old_segment_free() -> None:
     found = Requests((100 * MIB,), (), False, step, NOTHING)
     assert reserved_bytes(found) == 170 * MIB
     assert reserved_bytes(replace(found, expandable=True)) == 140 * MIB
+
+
+def test_a_full_card_gives_back_what_is_free_and_no_more() -> None:
+    """100 MiB of weights, then 30 MiB that go before 40 MiB come: 170 MiB are reserved, but a card of 140 serves it
+    by giving the 30 back, and one of 138 does not. Of 24 blocks of 5 MiB, four to a segment, each second one goes: no
+    60 MiB fit into what is free, so that 180 MiB are needed where 120 are held; of pages 120."""
+    found = Requests((100 * MIB,), (), False, requests(30 * MIB, -40 * MIB), NOTHING)
+    assert serves(found, 140 * MIB) and not serves(found, 138 * MIB)
+    assert reserved_bytes(found) == 170 * MIB
+    pieces = tuple((("piece", number), 5 * MIB) for number in range(24))
+    gone = tuple((("piece", number), 0) for number in range(0, 24, 2))
+    holed = Requests((), (), False, (*pieces, *gone, (("whole", 0), 60 * MIB)), NOTHING)
+    assert not serves(holed, 178 * MIB) and serves(holed, 180 * MIB)
+    assert serves(replace(holed, expandable=True), 120 * MIB)
 
 
 def test_states_are_made_while_gradients_wait() -> None:
