@@ -36,9 +36,9 @@ GROUPS = (
 )  # fmt: skip
 BESIDE = (
     "name", "title", "aliases", "metric", "notes", "advice", "claim", "experts_quantised", "own_functions",
-    "sharded_alone", "general", "like",
+    "sharded_alone", "around_trainer", "general", "like",
 )  # fmt: skip
-INHERITED = ("experts_quantised", "own_functions", "sharded_alone")
+INHERITED = ("experts_quantised", "own_functions", "sharded_alone", "around_trainer")
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Trainer:
     of `experts_quantised`, model types; those of `own_functions` are run by functions of its own, whose quantised
     matrices are made whole in one buffer.
     `sharded_alone`: its sharding holds on one GPU too, whose units are still gathered in what is computed in.
+    `around_trainer`: it makes its optimizer as transformers' Trainer does.
     `general`: of a sort of programs, such as loops of one's own, and not of one whose code was read.
     `like`: the profile that holds but for what this one says; `own` are the claims that are its own.
     `notes` are of this very profile, which versions it is of among them; `advice` is what else its program may do and
@@ -74,6 +75,7 @@ class Trainer:
     experts_quantised: tuple[str, ...] = ()
     own_functions: tuple[str, ...] = ()
     sharded_alone: bool = False
+    around_trainer: bool = False
     general: bool = False
     like: str = ""
     own: int = 0
@@ -134,7 +136,8 @@ def _own(raw: Mapping[str, Any]) -> Trainer:
     return Trainer(
         raw["name"], raw["title"], MappingProxyType(groups), claims, tuple(raw.get("aliases", ())),
         raw.get("metric", ""), raw.get("notes", ""), models, functions, bool(raw.get("sharded_alone")),
-        bool(raw.get("general")), str(raw.get("like", "")), len(claims), raw.get("advice"),
+        bool(raw.get("around_trainer")), bool(raw.get("general")), str(raw.get("like", "")), len(claims),
+        raw.get("advice"),
     )  # fmt: skip
 
 
@@ -354,6 +357,12 @@ def sharded_alone(given: Mapping[str, Any]) -> bool:
     """Whether the trainer in `given` shards on one GPU too."""
     trainer = find(str(given.get("trainer") or PLAIN))
     return trainer is not None and trainer.sharded_alone
+
+
+def around_trainer(name: str) -> bool:
+    """Whether the program of a profile makes its optimizer as transformers' Trainer does."""
+    trainer = find(name)
+    return trainer is not None and trainer.around_trainer
 
 
 def usual(given: Mapping[str, Any], field: str) -> Any:

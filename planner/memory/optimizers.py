@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import cache
 
 from ..setup import Setup
-from ..trainers import lineage
+from ..trainers import around_trainer
 from .passes import FLOAT32, HALF
 from .states import Tensor, ceil_div
 
@@ -15,16 +14,6 @@ QUANTILE_BLOCK = 256  # values that share a scale in an 8-bit optimizer's states
 SMALLEST_8BIT = 4096  # bitsandbytes keeps the states of smaller tensors in float32
 
 IN_32_BITS = {"adamw-8bit": "adamw", "paged-adamw-8bit": "adamw", "lion-8bit": "lion"}
-# Profiles of programs around transformers' Trainer, and those like them.
-AROUND_TRAINER = (
-    "hf-trainer", "trl", "unsloth", "llama-factory", "ms-swift", "axolotl", "fms-acceleration", "qlora-2023",
-    "alpaca-lora-2023", "qwen-finetune",
-)  # fmt: skip
-
-
-@cache
-def _around_trainer(trainer: str) -> bool:
-    return any(name.startswith(AROUND_TRAINER) and name != "ms-swift-megatron" for name in lineage(trainer))
 
 
 def wide_tables(setup: Setup) -> bool:
@@ -32,7 +21,7 @@ def wide_tables(setup: Setup) -> bool:
     so of every nn.Embedding (5.23, trainer.py, create_optimizer, register_module_override; since 4.19), by its
     weight, which is not what sharded parameters are handed over as."""
     eight = setup.optimizer in IN_32_BITS
-    return eight and not setup.parameters_sharded and _around_trainer(setup.trainer)
+    return eight and not setup.parameters_sharded and around_trainer(setup.trainer)
 
 
 # Bytes that one tensor's states take, from its shape and the width of its parameters
