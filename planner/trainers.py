@@ -29,6 +29,12 @@ USUAL_QLORA = Notice(
     "--trainer names another program, or plain for neither.",
 )
 SETUP_FIELDS = tuple(Setup.__dataclass_fields__)
+# Tokens (entries of the vocabulary, positions) of a piece, of losses that cut as one program does: a loss that is
+# asked for by name, and that the trainer's profile does not have, has these and not the profile's.
+LOSS_CHUNKS = {
+    "recomputed": 256, "recomputed-wide": 256, "chunked-vocabulary": 2048, "split": 128, "split-wide": 512,
+    "split-fused": 512,
+}  # fmt: skip
 # When a group of fields applies, in the order in which they are laid over each other.
 GROUPS = (
     "setup", "lora", "qlora", "full", "fsdp", "zero", "zero3", "ddp", "alone-full", "fsdp-full", "zero-full",
@@ -313,6 +319,20 @@ def _experts_too(said: Mapping[str, Any], trainer: Trainer | None, model_type: s
     return {"quantize_experts": True} if said.get("method") == "qlora" and quantised else {}
 
 
+def by_base(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields that follow from how the base is held, where no profile says them: those of QLoRA that nobody names a
+    program for, and experts in FP8."""
+    return {**unnamed(given), "quantize_experts": False, **_experts_too(given, None, "")}
+
+
+def _pieces(said: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """How much a loss takes at a time that was asked for by name, where `own`, the trainer's, is another."""
+    loss = said.get("loss", own.get("loss"))
+    if "loss_chunk" in said or loss == own.get("loss"):
+        return {}
+    return {"loss_chunk": LOSS_CHUNKS.get(str(loss), Setup.loss_chunk)}
+
+
 def filled(given: Mapping[str, Any], model_type: str = "") -> dict[str, Any]:
     """Fields of a set-up with those of their trainer's profile for a type of model laid under them; `given` holds
     what a user said (method, sharding, gpus, checkpointing among it). None is not said."""
@@ -321,13 +341,14 @@ def filled(given: Mapping[str, Any], model_type: str = "") -> dict[str, Any]:
     experts = _experts_too(said, trainer, model_type)
     if trainer is None:
         said.setdefault("adapter_dtype", ADAPTER_DTYPE)
-        return {**unnamed(said), **experts, **said}
+        return {**unnamed(said), **experts, **_pieces(said, {}), **said}
     said["trainer"] = trainer.name
     method = str(said.get("method", "lora"))
     sharding = str(said.get("sharding", "none"))
     asked = said.get("checkpointing", trainer.fields(method, sharding, "none").get("checkpointing", "none"))
     shared = {"copy_shared": True} if model_type in trainer.own_functions else {}
-    found = {**trainer.fields(method, sharding, str(asked)), **experts, **shared, **said}
+    own = trainer.fields(method, sharding, str(asked))
+    found = {**own, **experts, **shared, **_pieces(said, own), **said}
     if found.get("packing") == "packed" and "lengths_vary" not in said:
         found.pop("lengths_vary", None)  # packed sequences have one length
     if found.get("checkpointing") == "selective" and "reentrant" not in said:

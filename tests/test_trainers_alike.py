@@ -11,7 +11,7 @@ from planner.errors import FactError
 from planner.running import running
 from planner.speed.communication import GATHER_BY_LAYER
 from planner.speed.roofline import LOOPS
-from planner.trainers import filled, find, likeness, lineage, noted, one_of, parse, trainers
+from planner.trainers import LOSS_CHUNKS, filled, find, likeness, lineage, noted, one_of, parse, trainers
 
 LLAMA, PARAMS = "meta-llama/Llama-3.1-8B", 8_030_261_248
 SMALL: dict[str, Any] = {
@@ -308,3 +308,33 @@ def test_a_note_that_names_an_option_stands_as_advice_where_others_are_like_its_
 def test_versions_have_the_profile_that_they_lie_in(version: str, name: str) -> None:
     found = find(version)
     assert found is not None and found.name == name
+
+
+@pytest.mark.parametrize(
+    ("trainer", "loss", "pieces"),
+    [
+        (None, "recomputed", 256),  # 4,096 tokens at a time before: more than a loss that holds all logits
+        (None, "split-wide", 512),
+        (None, "chunked", 4096),
+        ("litgpt", "chunked", 4096),  # litgpt's own pieces are of 128 positions
+        ("litgpt", None, 128),
+        ("torchtune", "split-fused", 512),
+        ("trl-1.14", "chunked-vocabulary", 2048),
+        ("unsloth", "chunked", 1024),
+    ],
+)
+def test_a_loss_asked_for_by_name_has_its_own_pieces(
+    trainer: str | None, loss: str | None, pieces: int
+) -> None:
+    assert filled({"trainer": trainer, "loss": loss})["loss_chunk"] == pieces
+
+
+def test_pieces_of_losses_are_those_of_profiles_that_have_them() -> None:
+    said: dict[str, set[int]] = {}
+    for each in trainers():
+        own = each.fields("lora", "none", "none")
+        if "loss_chunk" in own:
+            said.setdefault(own["loss"], set()).add(own["loss_chunk"])
+    assert {loss: {size} for loss, size in LOSS_CHUNKS.items() if loss in said} == {
+        loss: sizes for loss, sizes in said.items() if loss in LOSS_CHUNKS
+    }

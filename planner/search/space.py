@@ -20,7 +20,7 @@ from ..samples import Samples
 from ..schema import Architecture
 from ..setup import Setup
 from ..speed import NOTHING_MEASURED, Calibration
-from ..trainers import PLAIN, filled, unnamed
+from ..trainers import PLAIN, by_base, filled
 from .layout import WAYS, Layout
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ def _setup_of(
         spread = layout.data_parallel * layout.sequence_parallel
         values["shard_size"] = layout.shard_size or math.gcd(spread, job.per_node)
     if job.setup.trainer == PLAIN:
-        usual = unnamed({**job.given, **values})
+        usual = by_base({**job.given, **values})
         own = {name: value for name, value in usual.items() if job.given.get(name) is None}
         return replace(job.setup, **own, **values)
     return Setup(**{**filled({**job.given, **values}, job.arch.model_type), "seq_len": job.setup.seq_len})

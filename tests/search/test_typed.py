@@ -87,6 +87,9 @@ SCENARIOS: list[dict[str, Any]] = [
      "tensor_parallel": (2, 8), "pipeline_parallel": 1, "sequence_parallel": (1, 2, 4)},
     {"model": "Qwen/Qwen3-30B-A3B", "tokens": "2M", "gpu": "h100", "gpus": 16, "sharding": "fsdp-hybrid,zero1",
      "shard_size": (2, 4), "expert_parallel": (1, 2), "sequence_parallel": (1, 2), "micro_batch": 1},
+    {"model": "ibm-granite/granite-3.1-1b-a400m-instruct", "tokens": "1M", "gpu": "h100", "quantize": "fp8,nf4,int8",
+     "gpus": (1, 2), "prefer": "cost"},
+    {"model": "gpt2", "tokens": "1M", "gpu": "l4", "loss": "recomputed", "trainer": "litgpt"},
     {"model": "meta-llama/Llama-3.1-70B", "tokens": "10M", "gpu": "h100", "gpus": 8, "seq_len": 65536},
 ]  # fmt: skip
 
