@@ -55,7 +55,8 @@ class Setup:
     `method`: an adapter, one on a quantised base, or all weights. `quantize`: how the base is held under "qlora".
     `quantize_experts`: tensors of experts too, which transformers 5 with bitsandbytes does not quantise.
     `precision`: how the weights are held and computed with; "bf16-master" keeps float32 copies of what is trained in
-        the optimizer, "autocast" holds float32 and computes in bfloat16. `autocast`: 16-bit weights run under it too.
+        the optimizer (`masters`), "autocast" holds float32 and computes in bfloat16. `autocast`: 16-bit weights run
+        under it too.
     `tf32`: float32 products run as TF32 where a chip has it (torch.backends.cuda.matmul.allow_tf32): no byte changes.
     `adapter_dtype`: the adapter's; None: float32 under autocast (PEFT casts it so), else that of the weights.
     `base_dtype`: 16 bits of the other kind that the base is held in, cast by autocast for each product (None: none).
@@ -293,6 +294,16 @@ class Setup:
         if self.method == "full":
             return self.weight_dtype
         return self.adapter_dtype or ("float32" if self.under_autocast else self.weight_dtype)
+
+    @property
+    def masters(self) -> bool:
+        """Whether the optimizer keeps float32 copies of what is trained: DeepSpeed's of all 16 bits under ZeRO, where
+        full fine-tuning does not say that bfloat16 is all (deepspeed/runtime/zero/stage_1_and_2.py,
+        single_partition_of_fp32_groups; stage3.py, fp32_partitioned_groups_flat)."""
+        if self.precision == "bf16-master":
+            return True
+        narrow = self.sharding.startswith("zero") and self.trained_dtype != "float32"
+        return narrow and (self.method != "full" or self.precision == "fp16")
 
     @property
     def needs_input_grads(self) -> bool:

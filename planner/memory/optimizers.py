@@ -78,8 +78,8 @@ STATES: dict[str, Callable[[Tensor, int], int]] = {
 
 
 def optimizer_bytes(tensors: Iterable[Tensor], setup: Setup) -> int:
-    """Bytes of the optimizer's states, and of float32 masters under "bf16-master" (their states then are float32)."""
-    masters = setup.precision == "bf16-master"
+    """Bytes of the optimizer's states, and of float32 masters where there are some (whose states are float32)."""
+    masters = setup.masters
     rule = STATES[setup.optimizer]
     of_tables = STATES[IN_32_BITS[setup.optimizer]] if wide_tables(setup) else None
 
@@ -98,8 +98,7 @@ def update_bytes(tensors: tuple[Tensor, ...], setup: Setup) -> int:
     tensors ("foreach", torch's default on CUDA) holds the root of every second moment at once; a loop over tensors
     holds a few copies of the largest. Muon leaves to AdamW what is no matrix.
     """
-    wide = setup.precision == "bf16-master"
-    tensors = tuple(replace(t, width=FLOAT32) for t in tensors) if wide else tensors
+    tensors = tuple(replace(t, width=FLOAT32) for t in tensors) if setup.masters else tensors
     if setup.optimizer == "adamw":
         return _adamw_update(tensors, setup)
     largest = max((t.size * t.width for t in tensors), default=0)

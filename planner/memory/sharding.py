@@ -296,7 +296,7 @@ def widened_gradients(trained: int, setup: Setup) -> int:
     single_grad_partition), ZeRO-3 of a sub-group of at most a billion parameters (stage3.py, sub_group_size), FSDP's
     and those of tensor parallelism alone of all (InternEvo's fsdp_optimizer.py and hybrid_zero_optim.py, step). A
     single GPU's fused kernel reads 16-bit ones."""
-    if setup.gpus == 1 or setup.precision != "bf16-master" or setup.main_grads or gradients_leave(setup):
+    if setup.gpus == 1 or not setup.masters or setup.main_grads or gradients_leave(setup):
         return 0
     own = -(-trained // (setup.shards if setup.states_sharded else 1))
     return FLOAT32 * (min(own, DEEPSPEED_SUB_GROUP) if setup.sharding == "zero3" else own)

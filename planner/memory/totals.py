@@ -20,9 +20,9 @@ class Totals:
     update: int
 
 
-def seen_by_totals(setup: Setup) -> tuple[str, str, str, bool]:
+def seen_by_totals(setup: Setup) -> tuple[str, str, bool, bool]:
     """Everything of a set-up that `totals` of tensors depend on."""
-    return setup.optimizer, setup.optimizer_kernel, setup.precision, wide_tables(setup)
+    return setup.optimizer, setup.optimizer_kernel, setup.masters, wide_tables(setup)
 
 
 def totals(tensors: tuple[Tensor, ...], setup: Setup) -> Totals:

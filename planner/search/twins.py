@@ -58,6 +58,8 @@ def _same(one: Setup, other: Setup) -> bool:
     """Whether two set-ups differ in the type and in workspaces alone."""
     if one.precision != other.precision and (one.precision, other.precision) != ("fp16", "bf16"):
         return False
+    if one.masters != other.masters:
+        return False
     return all(vars(one)[name] == value for name, value in vars(other).items() if name not in _ASIDE)
 
 

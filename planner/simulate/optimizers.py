@@ -160,14 +160,14 @@ def optimizer_step(
 ) -> Update:
     """The update of trained parameters, as a first and as a later step make it.
 
-    `ends` are the weights of embedding and unembedding. Parameters and gradients are counted elsewhere. Under
-    "bf16-master" states are those of float32 copies, which count too (a fused kernel reads 16-bit gradients). Paged
+    `ends` are the weights of embedding and unembedding. Parameters and gradients are counted elsewhere. With
+    masters states are those of float32 copies, which count too (a fused kernel reads 16-bit gradients). Paged
     states lie in host memory and count nothing, and bitsandbytes' kernels update in place.
     """
     if setup.optimizer.startswith("paged"):
         return Update(0, 0)
     fused = setup.optimizer in ("adamw", "muon") and setup.optimizer_kernel == "fused"
-    masters = setup.precision == "bf16-master"
+    masters = setup.masters
     matrices = [p for p in parameters if setup.optimizer == "muon" and _by_muon(p, ends)]
     by_muon = set(map(id, matrices))
     tables = len(ends) > 0 and wide_tables(setup)

@@ -53,6 +53,24 @@ def test_states_of_lora(sharding: str, weights: int, adapter: int) -> None:
     assert held(found, "optimizer") == 2 * 4 * ADAPTER // adapter
 
 
+@pytest.mark.parametrize(
+    ("asked", "trained", "states"),
+    [
+        ({"trainer": "trl", "sharding": "zero2"}, ADAPTER, 12),  # a copy and two moments, in float32
+        ({"trainer": "trl", "sharding": "zero3"}, ADAPTER, 12),
+        ({"trainer": "deepspeed", "sharding": "zero3", "precision": "fp16"}, ADAPTER, 12),
+        ({"method": "full", "sharding": "zero2", "precision": "fp16"}, PARAMS, 12),
+        ({"method": "full", "sharding": "zero2"}, PARAMS, 4),  # all in bfloat16, where one says so
+        ({"trainer": "trl", "sharding": "ddp"}, ADAPTER, 8 * 8),  # 32 bits, on every GPU
+        ({"trainer": "deepspeed", "sharding": "ddp"}, ADAPTER, 8 * 4),  # no ZeRO
+    ],
+)
+def test_deepspeed_keeps_float32_copies_of_16_bits(asked: dict[str, Any], trained: int, states: int) -> None:
+    """Of adapters too: single_partition_of_fp32_groups of ZeRO-1 and 2, fp32_partitioned_groups_flat of ZeRO-3."""
+    found = run_of(gpus=8, batch=8, **asked).memory()
+    assert held(found, "optimizer") == states * trained // 8
+
+
 def test_a_copy_for_each_machine() -> None:
     found = run_of(gpus=16, batch=16, sharding="fsdp-hybrid")
     assert found.setup.shard_size == found.setup.shards == 8
