@@ -30,6 +30,14 @@ def whole_number(field: str, value: object) -> int:
     return number
 
 
+def said_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a caller of `estimate` gave, by name: values that are not the usual ones, and every further option."""
+    named = {"rank": 32, "alpha": 32, "experts": "scaled", "checkpointing": None}
+    own = {name: value for name, value in values.items() if name != "options" and value != named.get(name)}
+    more = {name: value for name, value in values["options"].items() if name != "on_progress"}
+    return {**own, **more}
+
+
 @dataclass(frozen=True)
 class Given:
     """What there is to learn. `total_tokens` are those that a pass processes, `loss_tokens` those of them that carry

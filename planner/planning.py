@@ -13,8 +13,8 @@ from . import estimator, grpo, units
 from .adapter import adapt
 from .adapter.whole import NOTHING_WHOLE, trained_whole
 from .choices import METHODS, Method
-from .errors import InputError, PlannerError, UnsupportedArchitectureError
-from .given import whole_number
+from .errors import InputError, UnsupportedArchitectureError
+from .given import said_of, whole_number
 from .host import Host, host_of
 from .memory import memory_gap
 from .notices import stored_notice
@@ -58,6 +58,15 @@ def _setup_options(method: Method, options: Mapping[str, Any]) -> dict[str, Any]
     return {**found, "method": method}
 
 
+def _options_of(
+    plan: Plan, method: Method, options: Mapping[str, Any], changes: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Options of a method's set-up, some changed; of one not asked for, layers run again as its trainer has it."""
+    asked = "lora" if options["quantize"] in (None, "none") else "qlora"
+    said = {} if method == asked else {"checkpointing": plan.request.get("checkpointing")}
+    return _setup_options(method, {**options, **said, **(changes or {})})
+
+
 def _runs(
     plan: Plan, arch: Architecture, options: Mapping[str, Any], machine: Cluster | None, main: Method
 ) -> Iterator[tuple[Method, Running | None]]:
@@ -70,8 +79,9 @@ def _runs(
     whole = trained_whole(arch, spec, pairs)
     peaks = options["calibration"].peaks if options["calibration"] else ()
     for method in METHODS:
+        said = _options_of(plan, method, options)
         try:
-            setup = setup_from(_setup_options(method, options), plan.workload.seq_len, arch.model_type)
+            setup = setup_from(said, plan.workload.seq_len, arch.model_type)
             check_shares(arch, setup, () if method == "full" else pairs)
         except InputError:
             if method == main:
@@ -81,7 +91,7 @@ def _runs(
         full = method == "full"
         yield method, Running(
             plan.model.id, arch, None if full else spec, () if full else pairs, NOTHING_WHOLE if full else whole,
-            setup, machine, not plan.workload.seq_len_given, _setup_options(method, options), peaks,
+            setup, machine, not plan.workload.seq_len_given, said, peaks,
         )  # fmt: skip
 
 
@@ -124,7 +134,7 @@ def _setup_of(plan: Plan, run: Running, options: Mapping[str, Any]) -> SetupOf:
 
     def setup_of(changes: Mapping[str, Any]) -> Setup:
         method: Method = "lora" if changes.get("quantize", run.setup.quantize) == "none" else "qlora"
-        said = _setup_options(method, {**options, **changes})
+        said = _options_of(plan, method, options, changes)
         return setup_from(said, plan.workload.seq_len, run.arch.model_type)
 
     return setup_of
@@ -330,7 +340,7 @@ def estimate(
     (`gpu`, `gpus`, `price`). Raises a PlannerError (InputError, ConfigError, UnknownModelError, HubError,
     UnsupportedArchitectureError) whose message says what to do.
     """
-    request = _given(dict(locals()))
+    request = said_of(dict(locals()))
     asked = {name: options.pop(name, usual) for name, usual in USUAL.items()}
     asked["group"] = grpo.one_group(asked, options.get("group_size"))
     whole_number("gpus-per-node", asked["gpus_per_node"])
@@ -397,14 +407,6 @@ def _checkpointing(given: bool | str | None, asked: Mapping[str, Any]) -> str:
     return (own if own not in (None, "none") else "layer") if given else "none"
 
 
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What a caller gave, by name: values that are not the usual ones, and every further option."""
-    named = {"rank": 32, "alpha": 32, "experts": "scaled", "checkpointing": None}
-    own = {name: value for name, value in values.items() if name != "options" and value != named.get(name)}
-    more = {name: value for name, value in values["options"].items() if name != "on_progress"}
-    return {**own, **more}
-
-
 def _unknown(error: TypeError, options: Mapping[str, Any]) -> Exception:
     """An option that nobody knows, as an error that names the nearest."""
     import inspect
@@ -415,6 +417,4 @@ def _unknown(error: TypeError, options: Mapping[str, Any]) -> Exception:
     name = next((name for name in options if name not in known), None)
     if name is None:
         return error
-    expected = "an option of estimate"
-    found: PlannerError = InputError(name, options[name], expected, hint(name, known).strip())
-    return found
+    return InputError(name, options[name], "an option of estimate", hint(name, known).strip())

@@ -45,11 +45,16 @@ def check_model(arch: Architecture, shares: Shares) -> None:
     or a divisor: fewer heads than GPUs are there several times. Megatron divides what is between the two products of
     a perceptron evenly (tensor_parallel/layers.py, `divide`); the hidden states are whole on each GPU. GPUs have
     equally many experts (megatron/core/transformer/moe/moe_layer.py, BaseMoELayer). Stages of a pipeline may differ
-    by a layer (deepspeed/runtime/utils.py, partition_uniform; Megatron wants options for it), but each has one.
+    by a layer (deepspeed/runtime/utils.py, partition_uniform; Megatron wants options for it), but each has one. What
+    stages hold of two stacks, or of a matrix that several layers share, is not modelled.
     """
     for name, count in (("tensor", shares.tensor_parallel), ("sequence", shares.sequence_parallel)):
         if count > 1:
             _check(f"{name}-parallel", count, _heads(arch, name == "tensor"))
+    if shares.pipeline_parallel > 1 and (unlike := _not_in_stages(arch)):
+        raise InputError(
+            "pipeline-parallel", shares.pipeline_parallel, f"1 for {unlike}", "It is not modelled."
+        )
     if shares.pipeline_parallel > (layers := max(1, count_layers(arch))):
         raise InputError(
             "pipeline-parallel",
@@ -63,6 +68,13 @@ def check_model(arch: Architecture, shares: Shares) -> None:
                 "expert-parallel", shares.expert_parallel, "1 for a model without stacked experts"
             )
         _check("expert-parallel", shares.expert_parallel, iter([(arch.n_experts, "experts", False)]))
+
+
+def _not_in_stages(arch: Architecture) -> str:
+    """What a model is of which the stages of a pipeline are not modelled; empty for all else."""
+    if arch.is_encoder_decoder:
+        return "an encoder with a decoder"
+    return "a model whose layers share matrices" if any(m.shared for m in arch.matrices) else ""
 
 
 def check_equal_stages(arch: Architecture, count: int) -> None:

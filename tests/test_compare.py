@@ -110,6 +110,18 @@ def test_a_column_on_one_gpu_is_the_estimate_of_its_method(trainer: str) -> None
         assert column.run.memory().per_gpu_bytes == alone[column.method]["per_gpu_bytes"]
 
 
+def test_layers_run_again_as_the_trainer_has_it_for_each_method() -> None:
+    """Of QLoRA alone: `estimate` had its column, and what it said of a four-bit base, without."""
+    options: dict[str, Any] = {"gpu": "h100", "seq_len": 1024, "batch": 8, "trainer": "llama-recipes-2024"}
+    found = planner.estimate("Qwen/Qwen2.5-7B", **options).memory or {}
+    again = {method: column["setup"]["checkpointing"] for method, column in found.items()}
+    assert again == {"lora": "none", "qlora": "layer", "full": "none"}
+    for column in compare("Qwen/Qwen2.5-7B", **options).columns:
+        assert column.run.memory().per_gpu_bytes == found[column.method]["per_gpu_bytes"]
+    kept = planner.estimate("Qwen/Qwen2.5-7B", **options, checkpointing="none").memory or {}
+    assert kept["qlora"]["setup"]["checkpointing"] == "none"
+
+
 def test_models_side_by_side_and_without_a_gpu() -> None:
     found = compare("Qwen/Qwen3-4B,Qwen/Qwen3-8B", methods="lora")
     assert [c.run.model for c in found.columns] == ["Qwen/Qwen3-4B", "Qwen/Qwen3-8B"]

@@ -58,6 +58,7 @@ def test_what_is_said_to_fit_does_as_the_estimate_with_these_options_has_it(**op
     {"model": QWEN, "gpu": "rtx4090", "trainer": "unsloth", "batch": 2},
     {"model": "meta-llama/Llama-3.1-8B", "gpu": "a100-40gb", "trainer": "trl", "batch": 8, "layers": "attention,mlp"},
     {"model": QWEN, "gpu": "h100", "batch": 2, "checkpointing": "layer"},
+    {"model": "Qwen/Qwen2.5-7B", "gpu": "a100", "batch": 4, "trainer": "llama-recipes-2024", "seq_len": 512},
 ])  # fmt: skip
 def test_what_surely_fits_does_up_to_the_upper_end(options: dict[str, Any]) -> None:
     found = (estimate(**options).memory or {})["lora"]

@@ -38,6 +38,8 @@ def said(name: str, count: int, **more: Any) -> dict[str, Any]:
         (QWEN, said("sequence_parallel", 7), "sequence-parallel: found 7, .*2 key and value heads"),
         (QWEN, said("sequence_parallel", 2, seq_len=841), "a divisor of the 841 tokens of a sequence"),
         (QWEN, said("pipeline_parallel", 48), "pipeline-parallel: found 48, .*at most the 24 layers"),
+        ("google-t5/t5-small", said("pipeline_parallel", 2), "found 2, expected 1 for an encoder with a decoder"),
+        ("Zyphra/Zamba-7B-v1", said("pipeline_parallel", 2), "expected 1 for a model whose layers share matrices"),
         (QWEN, said("expert_parallel", 2, sharding="fsdp"), "expert-parallel: found 2, expected 1 for a model"),
         (
             MIXTURE, said("expert_parallel", 12, sharding="fsdp"),

@@ -172,7 +172,10 @@ def untied(arch: Architecture) -> Architecture:
     setup_embeddings_and_output_layer; DeepSpeed edaa72212, deepspeed/runtime/pipe/module.py, TiedLayerSpec)."""
     if not arch.tied_embeddings:
         return arch
-    matrices = tuple(replace(matrix, tied=False) if matrix.tied else matrix for matrix in arch.matrices)
+    matrices = tuple(
+        replace(matrix, tied=False) if matrix.tied and not matrix.shared else matrix
+        for matrix in arch.matrices
+    )  # those that layers share stay one
     return replace(arch, matrices=matrices, tied_embeddings=False)
 
 

@@ -281,7 +281,7 @@ def plan(
 
     if gap := time_gap(job.arch):
         raise UnsupportedArchitectureError(f"No step time: {gap}")
-    free = open_to(options, setup.get("trainer"))
+    free = open_to(options, setup.get("trainer"), fitting)
     chooser, best = best_of(job, space, within, free)
     plans = [chooser.full(cell) for cell in (best, *chooser.next_best(best, within, alternatives))]
     front = chooser.frontier(within, frontier)

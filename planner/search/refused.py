@@ -10,12 +10,13 @@ import numpy as np
 
 from .. import units
 from ..errors import InputError
-from ..fewest import fewest_gpus
+from ..fewest import Fewest, fewest_gpus
 from ..memory.overhead import said_narrower
 from .evaluate import Evaluated, as_run
 from .layout import Layout, goes
 from .select import MOST_TRIED, RELAXED, Chooser
-from .space import Job, Limits, limit_text
+from .space import Limits, Space, limit_text
+from .usable import Open
 
 Array = Any  # a numpy array
 
@@ -40,20 +41,40 @@ def _beyond(name: str, value: float, least: float, nearest: str) -> InputError:
     return InputError(name, found, f"at least {wanted}", f"Nothing fits: the nearest is {nearest}.{alone}")
 
 
-def _more(job: Job, nearest: Evaluated, shares: bool) -> str:
-    """How many of its GPUs would do for the nearest plan, as they are typed; `shares`: sequences may be shared."""
+def _also(space: Space, found: Fewest, free: Open) -> str | None:
+    """What else has to be typed for so many GPUs, as something else was asked for; None if the trainer cannot."""
+    if found.sharding not in free.sharding and not free.sharding_typed:
+        return None
+    tried: dict[str, Iterable[Any]] = {
+        "sharding": free.sharding,
+        "checkpointing": space.checkpointing,
+        "micro-batch": space.micro_batches,
+        "tensor-parallel": [layout.tensor_parallel for layout in space.layouts],
+        "pipeline-parallel": [layout.pipeline_parallel for layout in space.layouts],
+    }
+    if not free.experts:
+        tried["expert-parallel"] = [layout.expert_parallel for layout in space.layouts]
+    needed = {name: getattr(found, name.replace("-", "_"), 1) for name in tried}
+    return "".join(f" --{name} {value}" for name, value in needed.items() if value not in tried[name])
+
+
+def _more(chooser: Chooser, nearest: Evaluated, free: Open) -> str:
+    """How many of its GPUs would do for the nearest plan, as they are typed."""
+    job = chooser.cells.job
     found = fewest_gpus(as_run(job, nearest.choice), nearest.memory_bytes)
     if found is None or found.gpus <= nearest.choice.layout.gpus:
         return ""
     apart = Layout(
         found.gpus, found.sharding, found.expert_parallel, sequence_parallel=found.sequence_parallel
     )
-    if found.sequence_parallel > 1 and not (shares and goes(job.arch, job.setup, apart)):
+    if found.sequence_parallel > 1 and not (free.sequences and goes(job.arch, job.setup, apart)):
+        return ""
+    if (also := _also(chooser.cells.space, found, free)) is None:
         return ""
     batch = -(-nearest.choice.batch // apart.data_parallel) * apart.data_parallel
     more = f" --batch {batch}" if batch != nearest.choice.batch else ""
     more += f" --sequence-parallel {apart.sequence_parallel}" if apart.sequence_parallel > 1 else ""
-    return f" --gpus {found.gpus}{more} would do ({units.byte_size(found.per_gpu_bytes)} a GPU)."
+    return f" --gpus {found.gpus}{more}{also} would do ({units.byte_size(found.per_gpu_bytes)} a GPU)."
 
 
 def _refused(chooser: Chooser) -> InputError | None:
@@ -75,9 +96,9 @@ def _refused(chooser: Chooser) -> InputError | None:
     return None
 
 
-def nothing_fits(chooser: Chooser, limits: Limits, told: str = "", shares: bool = False) -> InputError:
-    """Why no plan keeps the limits: the first limit without which there is one, and the nearest plan; `told` is what
-    else would fit where memory is short, `shares` whether more GPUs may share sequences."""
+def nothing_fits(chooser: Chooser, limits: Limits, free: Open, told: str = "") -> InputError:
+    """Why no plan keeps the limits: the first limit without which there is one, and the nearest plan; `free` is what
+    more GPUs may do, `told` what else would fit where memory is short."""
     cells = chooser.cells
     possible = np.isfinite(cells.over)
     if not possible.any():
@@ -98,7 +119,7 @@ def nothing_fits(chooser: Chooser, limits: Limits, told: str = "", shares: bool 
         return InputError(
             "gpu", least.choice.accelerator.name, "GPUs with enough memory",
             f"Nothing fits: the nearest is {least.choice.text}, which needs {need:.1f} GiB of {have:.1f} GiB."
-            + (said_narrower(least.memory) if chooser.fit == "sure" else _more(cells.job, least, shares)) + told,
+            + (said_narrower(least.memory) if chooser.fit == "sure" else _more(chooser, least, free)) + told,
         )  # fmt: skip
     given: list[tuple[str, float | None, Array]] = [
         ("budget", limits.budget_usd, cells.usd),

@@ -32,20 +32,26 @@ ON_GPU = ("unsloth", "megatron")
 @dataclass(frozen=True)
 class Open:
     """What nobody said and the trainer can do, so that it is tried where nothing fits: GPUs that share experts, and
-    that share every sequence; `offload` is only said to be of help."""
+    that share every sequence; `offload` is only said to be of help. `sharding` are the ways that are tried on several
+    GPUs, `sharding_typed` says that they are not those alone that the trainer can run."""
 
     experts: bool = True
     sequences: bool = True
     offload: bool = True
+    sharding: tuple[str, ...] = SHARDINGS
+    sharding_typed: bool = True
 
 
-def open_to(options: Mapping[str, Any], trainer: str | None) -> Open:
-    """What is open to a search beside what is asked for."""
+def open_to(options: Mapping[str, Any], trainer: str | None, fitting: Mapping[str, tuple[str, ...]]) -> Open:
+    """What is open to a search beside what is asked for; `fitting` are the axes of which it tries what the trainer
+    can."""
     name = (trainer or "").lower()
     return Open(
         experts=options["expert_parallel"] is None,
         sequences=options["sequence_parallel"] is None and not name.startswith(WHOLE_SEQUENCES),
         offload=options["offload"] is None and not name.startswith(ON_GPU),
+        sharding=fitting.get("sharding") or _typed(options["sharding"]),
+        sharding_typed="sharding" not in fitting,
     )
 
 

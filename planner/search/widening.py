@@ -62,10 +62,10 @@ def _nothing(seen: list[Chooser], within: Limits, open_: Open, tried: Tried) -> 
     fitting; and what would fit where weights and states lie in the host's memory."""
     fitting = [each for each in seen if each.fits.any()]
     if fitting or not _possible(seen[0]):
-        return nothing_fits((fitting or seen)[-1 if fitting else 0], within)
+        return nothing_fits((fitting or seen)[-1 if fitting else 0], within, open_)
     told = _offloaded(seen, within, tried) if open_.offload else ""
     nearest = min(_in_full(seen, tried), key=lambda each: float(each.missing.min()))
-    return nothing_fits(nearest, within, told, open_.sequences)
+    return nothing_fits(nearest, within, open_, told)
 
 
 def _in_full(seen: list[Chooser], tried: Tried) -> list[Chooser]:
