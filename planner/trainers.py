@@ -22,6 +22,9 @@ from .setup import Setup
 
 PLAIN = "plain"
 ADAPTER_DTYPE = "float32"  # what PEFT makes it on 16-bit weights too (autocast_adapter_dtype)
+# What DeepSpeed's engine takes back under ZeRO, as it makes all of a model 16 bits: `module.bfloat16()` or `half()`
+# (deepspeed 007cca6a, runtime/engine.py, _configure_distributed_model).
+TAKEN_BACK = ("upcast_small", "upcast_norms")
 QUANTISED_IN_PLACE = ("nf4", "nf4-double", "int8")  # by bitsandbytes, whose models PEFT prepares
 USUAL_QLORA = Notice(
     "usual-qlora",
@@ -353,6 +356,8 @@ def filled(given: Mapping[str, Any], model_type: str = "") -> dict[str, Any]:
         found.pop("lengths_vary", None)  # packed sequences have one length
     if found.get("checkpointing") == "selective" and "reentrant" not in said:
         found.pop("reentrant", None)  # it is of torch's newer way
+    if sharding.startswith("zero") and found.get("precision", "bf16") in ("bf16", "bf16-master", "fp16"):
+        found = {name: value for name, value in found.items() if name in said or name not in TAKEN_BACK}
     if said.get("placing") == "whole" and method != "qlora" and "gathered_kept" not in said:
         found["gathered_kept"] = (
             True  # made outside of zero.Init, which alone replaces torch's linear function

@@ -1,0 +1,56 @@
+"""What profiles hold by how states are spread: fields that are true of one sharding alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from planner.running import running
+from planner.setup import Setup
+from planner.trainers import filled, trainers
+
+LLAMA = "meta-llama/Llama-3.1-8B"
+
+
+def setup_of(trainer: str, method: str, sharding: str, **more: Any) -> Setup:
+    gpus = 1 if sharding == "none" else 4
+    quantize = {"quantize": "nf4"} if method == "qlora" else {}
+    asked = {"trainer": trainer, "method": method, "sharding": sharding, "gpus": gpus, **quantize, **more}
+    return Setup(**filled(asked, "llama"))
+
+
+def test_deepspeeds_engine_makes_all_of_a_model_16_bits() -> None:
+    """Whoever calls it: `module.bfloat16()` takes back what was prepared in float32, unless one says otherwise."""
+    seen = set()
+    for trainer in trainers():
+        for sharding in ("zero2", "zero3"):
+            found = setup_of(trainer.name, "qlora", sharding)
+            if found.weight_dtype != "float32":  # those in float32 or under autocast have no such engine
+                assert not found.upcast_small and not found.upcast_norms, trainer.name
+        alone = setup_of(trainer.name, "qlora", "none")
+        seen |= {(alone.upcast_small, alone.upcast_norms)}
+    assert seen == {(False, False), (True, False), (False, True)}
+    assert setup_of("hf-trainer", "qlora", "zero2", upcast_small=True).upcast_small
+    assert setup_of("hf-trainer", "qlora", "fsdp").upcast_small
+
+
+@pytest.mark.parametrize(
+    "trainer", ["hf-trainer", "trl", "xtuner", "lightning", "hf-loop", "accelerate-loop", "llama-factory"]
+)
+def test_pairs_under_deepspeed(trainer: str) -> None:
+    """16 bits without autocast, and float32 copies; full fine-tuning has them too."""
+    for method in ("lora", "qlora", "full"):
+        found = setup_of(trainer, method, "zero2")
+        assert (found.trained_dtype, found.masters, found.under_autocast) == ("bfloat16", True, False), method
+    states = running(
+        LLAMA, {"trainer": trainer, "rank": 8, "gpus": 4, "batch": 4, "sharding": "zero2", "seq_len": 64}
+    )
+    parts = next(m for m in states.memory().moments if m.phase == "optimizer").parts()
+    assert parts["optimizer"] == pytest.approx(12 / 2 * parts["adapter"] / 4, rel=1e-3)
+
+
+@pytest.mark.parametrize("trainer", ["trl-0.7", "qlora-2023"])
+def test_full_fine_tuning_by_trainers_of_2023_under_deepspeed(trainer: str) -> None:
+    assert setup_of(trainer, "full", "zero3").precision == "bf16-master"
+    assert setup_of(trainer, "full", "ddp").precision == "bf16"
