@@ -69,7 +69,6 @@ def test_the_fewest_gpus_are_an_estimate_that_fits_and_half_of_them_none(trainer
     models = ("Qwen/Qwen3-8B", "Qwen/Qwen2.5-32B-Instruct", "meta-llama/Llama-3.1-70B", "Qwen/Qwen3-30B-A3B")
     for column in compare(",".join(models), gpu="rtx 4090", **options).columns:
         least = column.fewest
-        assert least is not None
 
         def needed(gpus: int, apart: int, shared: int = 1, run: Running = column.run) -> int:
             said = {"method": run.setup.method, "gpus": gpus, "expert_parallel": apart, "gpu": "rtx 4090"}
@@ -77,6 +76,9 @@ def test_the_fewest_gpus_are_an_estimate_that_fits_and_half_of_them_none(trainer
             sharded = {} if gpus == 1 else {"sharding": "fsdp"}
             return running(run.model, {**options, **said, **sharded}).memory().per_gpu_bytes
 
+        if least is None:  # transformers 5 loads a 4-bit base whole onto every GPU, before FSDP divides it
+            assert (trainer, column.method) == ("trl", "qlora") and needed(4096, 1) > room
+            continue
         said = needed(least.gpus, least.expert_parallel, least.sequence_parallel)
         assert said == least.per_gpu_bytes <= room, column.label
         if least.gpus > 1:

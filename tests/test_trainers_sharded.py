@@ -54,3 +54,48 @@ def test_pairs_under_deepspeed(trainer: str) -> None:
 def test_full_fine_tuning_by_trainers_of_2023_under_deepspeed(trainer: str) -> None:
     assert setup_of(trainer, "full", "zero3").precision == "bf16-master"
     assert setup_of(trainer, "full", "ddp").precision == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("trainer", "method", "units", "trained"),
+    [
+        ("hf-trainer", "full", "layers", "float32"),  # FSDP 2 by transformers 5's TrainingArguments
+        ("hf-trainer", "lora", "layers", "float32"),
+        ("trl", "qlora", "layers", "bfloat16"),  # accelerate leaves 4-bit models' pairs under FSDP 2
+        ("trl-1.14", "qlora", "pairs", "float32"),  # and casts what FSDP 1 trains
+        ("trl-0.9", "lora", "pairs", "float32"),
+        ("ms-swift", "lora", "layers", "float32"),
+        ("llama-factory-0.9.5", "full", "pairs", "float32"),
+        ("axolotl", "full", "layers", "bfloat16"),  # a function of its own prepares FSDP 2
+        ("axolotl", "qlora", "pairs", "float32"),
+        ("axolotl-0.9", "full", "pairs", "float32"),
+        ("axolotl-0.3", "full", "pairs", "bfloat16"),
+        ("oumi", "full", "pairs", "bfloat16"),  # mixes no precision
+    ],
+)  # fmt: skip
+def test_what_fsdp_gathers_and_trains(trainer: str, method: str, units: str, trained: str) -> None:
+    found = setup_of(trainer, method, "fsdp")
+    assert (found.fsdp_units, found.trained_dtype) == (units, trained)
+
+
+def test_full_fine_tuning_by_unsloth_has_no_autocast() -> None:
+    """Which it has of pairs: bf16 is False where full_finetuning holds all weights in bfloat16."""
+    for trainer in ("unsloth", "unsloth-2026-06", "unsloth-2025"):
+        full, pairs = (setup_of(trainer, method, "none") for method in ("full", "lora"))
+        assert (full.precision, full.under_autocast, full.trained_dtype) == ("bf16", False, "bfloat16")
+        assert pairs.under_autocast and pairs.trained_dtype == "float32"
+        assert setup_of(trainer, "full", "none", precision="autocast").under_autocast
+
+
+def test_recipes_of_oumi_and_pefts_comparison() -> None:
+    oumi = setup_of("oumi", "lora", "ddp")
+    assert (oumi.optimizer_kernel, oumi.checkpointing, oumi.reentrant) == ("fused", "layer", False)
+    assert setup_of("oumi", "lora", "zero2").reduce_buckets == "one"
+    assert setup_of("peft-comparison", "qlora", "none").trained_dtype == "float32"
+
+
+@pytest.mark.parametrize("trainer", ["hf-trainer", "trl", "trl-1.14", "trl-1.9", "ms-swift"])
+def test_a_quantised_base_is_loaded_whole_by_transformers_5(trainer: str) -> None:
+    for sharding in ("fsdp", "zero3"):
+        assert setup_of(trainer, "qlora", sharding).placing == "whole"
+        assert setup_of(trainer, "lora", sharding).placing == "shards"
