@@ -19,7 +19,7 @@ from .adapter import Adapted
 from .adapter.whole import NOTHING_WHOLE, Whole
 from .choices import PAST_PAIRS
 from .objective_rules import OF_ALL_LOGITS
-from .schema import Architecture
+from .schema import Apply, Architecture
 from .setup import Setup
 
 WITHOUT_GRADIENTS = {
@@ -47,6 +47,27 @@ def scored_of(setup: Setup) -> int | None:
     if setup.loss not in LABELLED and not whole:
         return None
     return setup.seq_len - max(1, setup.prompt_tokens) + whole
+
+
+def as_met(
+    arch: Architecture, setup: Setup, pairs: tuple[Adapted, ...] | None
+) -> tuple[Architecture, tuple[Adapted, ...] | None]:
+    """The inventory and what is adapted of it as the loss meets it: TRL's tiled loss takes hidden states to the
+    unembedding itself, past the matrix that BERT's kind has before it, whose products are none then (trl 1.16,
+    trainer/utils.py, add_fused_lm_head)."""
+    if setup.loss != "tiled":
+        return arch, pairs
+    passed: set[int] = set()
+    for block in arch.blocks:
+        made = {op.out: op for op in block.operations if isinstance(op, Apply) and block.stack == "head"}
+        for op in made.values():
+            if arch.matrices[op.matrix].role == "unembedding" and op.source in made:
+                passed.add(made[op.source].matrix)
+    if not passed:
+        return arch, pairs
+    matrices = [replace(matrix, d_in=0) if i in passed else matrix for i, matrix in enumerate(arch.matrices)]
+    left = None if pairs is None else tuple(item for item in pairs if item.index not in passed)
+    return replace(arch, matrices=tuple(matrices)), left
 
 
 def step_of(setup: Setup, adapted: Iterable[Adapted] | None, batch: int = 1) -> flops.Step:
@@ -89,7 +110,7 @@ def step_tally(
     """Multiply-adds of a step of so many sequences: forward and backward as the library runs them (`step_of`), passes
     without gradients, and generation; logits of completions alone where these are scored. `plain`: without what is
     done again. `adapted` None is full fine-tuning."""
-    pairs = None if adapted is None else tuple(adapted)
+    arch, pairs = as_met(arch, setup, None if adapted is None else tuple(adapted))
     known = setup.attention_kernel == "flash"
     total, step = flops.Tally(), flops.Step(batch, setup.seq_len, scored=scored_of(setup), ends_known=known)
     total.add(flops.step_macs(arch, step if plain else step_of(setup, pairs, batch), pairs, whole))

@@ -25,7 +25,7 @@ from planner.errors import PlannerError
 from .compare_memory import ROOT, analytic, header, simulated
 from .memory_grid import Point
 from .memory_page import summary, worst
-from .memory_random import random_points
+from .memory_random import random_points, refusal
 from .memory_random_page import today, write_page
 from .memory_rows import Compared, Drawn, Row, write_rows
 from .random_flops import analytic_flops, far, of_flops, simulated_flops
@@ -61,7 +61,8 @@ def run(seed: int, point: Point) -> Drawn:
         found = analytic(point)[1]
     except PlannerError as error:
         return Drawn(seed, Row(point, None, {}, {}, "", f"estimate: {str(error).splitlines()[0]}"), None)
-    row = simulated(point)
+    refused = refusal(point)
+    row = simulated(point) if refused is None else Row(point, None, {}, {}, "", refused)
     return counted(Drawn(seed, row, found / row.simulated_bytes - 1 if row.simulated_bytes else None))
 
 

@@ -21,6 +21,7 @@ from planner.architecture.build import BUILDERS
 from planner.architecture.images import known_types
 from planner.errors import PlannerError
 from planner.estimator import load
+from planner.simulate.setups import check_pairs
 
 from .memory_grid import CHOICES, CONFIGS, DEFAULTS, NO_FLASH, UNQUANTISED, WITHOUT, Point, default_config
 from .memory_random_rarer import CLASSES, CLASSIFIED_SHARE, RARER, rarer
@@ -194,6 +195,18 @@ def has_own_loss(config: dict[str, Any]) -> bool:
     """Whether a model's class computes a loss of its own: an encoder's over masked tokens, or that of two stacks."""
     name = (config.get("architectures") or [""])[0]
     return config["model_type"] in STACKS_OF_TWO or "CausalLM" not in name
+
+
+def refusal(point: Point) -> str | None:
+    """Why `simulate` refuses a point that its parts run: PEFT reaches what is quantised as a bare parameter alone,
+    whose pairs get no gradient. Draws before that was asked have two such points."""
+    spec = point.spec
+    try:
+        if spec is not None:
+            check_pairs(spec, point.setup, point.loaded[1])
+    except PlannerError as error:
+        return str(error).splitlines()[0]
+    return None
 
 
 def _pattern(source: random.Random, point: Point) -> dict[str, int]:

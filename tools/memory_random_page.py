@@ -10,6 +10,7 @@ from planner.errors import UnsupportedArchitectureError
 
 from .compare_memory import analytic
 from .memory_page import GIB, described, quantile
+from .memory_random import refusal
 from .memory_rows import Compared, Drawn
 from .random_flops import errors
 
@@ -180,11 +181,11 @@ def _numbers(errors: Sequence[float]) -> str:
 
 
 def today(rows: Iterable[Drawn]) -> list[Compared]:
-    """Every row that ran, beside today's estimate; without those that are left without a figure now, or whose
-    simulation is not of today."""
+    """Every row that ran, beside today's estimate; without those that are left without a figure now, that `simulate`
+    refuses, or whose simulation is not of today."""
     found = []
     for each in rows:
-        if each.row.simulated_bytes and not each.stale:
+        if each.row.simulated_bytes and not each.stale and refusal(each.row.point) is None:
             try:
                 found.append(Compared(each.row, *analytic(each.row.point)))
             except UnsupportedArchitectureError:

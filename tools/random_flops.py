@@ -13,10 +13,11 @@ from planner import flops
 from planner.adapter import adapt
 from planner.adapter.whole import NOTHING_WHOLE, trained_whole
 from planner.errors import PlannerError
-from planner.objective import step_of, step_tally
+from planner.objective import as_met, step_of, step_tally
 from planner.setup import Setup
 
 from .memory_grid import Point
+from .memory_random import refusal
 from .memory_rows import Drawn
 
 
@@ -38,6 +39,7 @@ def analytic_flops(point: Point) -> int | None:
         return None
     if setup.objective != "grpo":
         return flops.flops(step_tally(arch, setup, pairs, whole, setup.sequences))
+    arch, pairs = as_met(arch, setup, pairs)
     return flops.flops(flops.step_macs(arch, step_of(setup, pairs, setup.sequences), pairs, whole))
 
 
@@ -58,7 +60,7 @@ def errors(rows: Iterable[Drawn]) -> list[tuple[Drawn, float]]:
     """Today's error of every row that has both counts."""
     found = []
     for each in rows:
-        if each.flops and not each.stale:
+        if each.flops and not each.stale and refusal(each.row.point) is None:
             own = analytic_flops(each.row.point)
             if own is not None:
                 found.append((each, own / each.flops - 1))

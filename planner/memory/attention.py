@@ -145,12 +145,13 @@ def _in_pieces(run: Pass, q: Value, k: Value, v: Value, shape: Shape, eager: boo
     if count == 1:
         return copy(attend(run, q, k, v, shape))
     share = 1 / count
-    one = replace(run, sequences=1, tokens=run.tokens * share, pairs=run.pairs * share)
+    one = replace(run, sequences=1, tokens=run.tokens * share, pairs=run.pairs * share, returned=[])
     part = replace(shape, pairs=shape.pairs * share)
     found = []
     for _ in range(count):
         own = [view(each, each.elements * share) for each in (q, k, v)]
         found.append(attend(one, own[0], own[1], own[2], part))
+        one.returned.clear()
         del own
     out, width = run.tokens * (shape.n_heads * shape.d_v), v.width
     return run.tape.apply(found, out, width, (), lambda g: [g] * count)
@@ -285,17 +286,19 @@ def mask_as_given(length: float, given: int, width: int) -> bool:
 
 def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     """Scores, softmax in float32 and their cast, each a matrix of all pairs of positions for every head."""
-    copies = run.sequences != 1
+    copies, width = run.sequences != 1, v.width if _by_values(shape) else q.width
+    if not shape.wide:  # autocast lowers each before it is laid down
+        q, k = run.cast_in(q), k if shape.grouped else run.cast_in(k)
     q, k = copy(q), _repeated(run, k, shape, shape.d_qk, copies=copies)
     spread = shape.grouped and not shape.single  # else the second product copies values by itself
     if spread:
         v = _repeated(run, v, shape, shape.d_v, copies=copies)
     elif not shape.grouped and v.elements != _keys(run, shape) * (shape.n_heads * shape.d_v):
         v = piece(v, _keys(run, shape) * (shape.n_heads * shape.d_v))
-    pairs, width = shape.pairs * shape.n_heads, v.width
+    pairs = shape.pairs * shape.n_heads
     if shape.wide:
         q, k = cast(q, FLOAT32), cast(k, FLOAT32)
-    weights = batched(run, q, k, pairs)
+    weights, floats = batched(run, q, k, pairs), (q, k) if shape.wide else ()
     del q
     if not spread:
         del k
@@ -326,16 +329,14 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     )  # from float16 CUDA's softmax widens by itself
     wide = weights if at_once else cast(weights, FLOAT32)
     chances = softmax(run.tape, wide, weights.width if narrows else FLOAT32)
-    del wide
+    bound = (*_bound(run, shape, weights, chances, scores), *floats)
+    named = None if shape.lowered or shape.wide else weights  # where the cast is no statement of its own
+    del wide, weights, scores, floats
     narrow = chances if _left_wide(shape) else cast(chances, width)
-    bound = _bound(run, shape, weights, chances, scores)
-    del chances, weights, scores  # whose name is bound until the softmax and its cast are done
+    del chances, named
     if shape.dropped and run.drops:
         narrow = drop(run, narrow)
-    if _left_wide(shape) and narrow.width > width:
-        run.returned.append(narrow)
-    if shape.handed:
-        run.handed.append(narrow)
+    (run.handed if shape.handed else run.returned).append(narrow)
     if not spread:
         v = _repeated(run, v, shape, shape.d_v, copies=copies) if shape.grouped else copy(v)
     mixed = batched(run, narrow, v, run.tokens * (shape.n_heads * shape.d_v))
@@ -343,6 +344,11 @@ def _eager(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
     if share is not None:
         mixed = scaled_by(run, mixed, share)
     return view(contiguous(mixed), clones=False)
+
+
+def _by_values(shape: Shape) -> bool:
+    """Whether probabilities are cast to the values' type; else to the queries', which a rotation may have widened."""
+    return shape.wide or shape.narrow or shape.sinks or shape.lessened
 
 
 def _left_wide(shape: Shape) -> bool:

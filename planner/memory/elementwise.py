@@ -225,7 +225,9 @@ def _gelu_in_python(run: Pass, x: Value) -> Value:
     inner = scale(add(x, scale(unary(cast(x, FLOAT32) if run.autocast else x, "in", 2))))
     bounded = unary(inner, "out")
     del inner
-    return multiply(half, unary(bounded, ""))
+    above = unary(bounded, "")
+    del bounded
+    return multiply(half, above)
 
 
 def _xielu(run: Pass, x: Value) -> Value:
@@ -281,44 +283,65 @@ def gated(run: Pass, gate: Value, up: Value, name: str) -> Value:
 
 # Rotations
 
+FUSED = ("fused", "liger", "unsloth", "compiled")  # elementwise kernels that turn in one
+
+
+def rotated(run: Pass, q: Value, k: Value, rule: str, share: float = 1.0) -> tuple[Value, Value]:
+    """Queries and keys with rotary positions: x cos + rotate_half(x) sin. Nothing of x is kept (cos and sin are).
+
+    Rules: "half" turns all of a head, "partial" a share of it and joins the rest, "half32" in float32 (of a copy;
+    "half32-each" of one for either side, which "-first" rotates afterwards; "half32-cos" by float32 cosines; both are
+    lowered when both are turned), "complex" by complex products in float32 (DeepSeek V2, Llama 4), "axial" each half
+    by itself, "none" not at all. Cosines are in the hidden states' type, which under autocast widens what a product
+    made; those of "partial-own" are lowered to x's. Of it and of "partial-named" both parts have names until
+    attention returns.
+    """
+    if "32" not in rule or run.kernels in FUSED:
+        return rotate(run, q, rule, share), rotate(run, k, rule, share)
+    wide = (q, k) if "-" in rule else (cast(q, FLOAT32), cast(k, FLOAT32))
+    each, first = "-each" in rule, rule.endswith("-first")
+    turned = [_turn(x, FLOAT32, each=each, first=first) for x in wide]
+    del wide
+    return cast(turned[0], q.width), cast(turned[1], k.width)
+
 
 def rotate(run: Pass, x: Value, rule: str, share: float = 1.0) -> Value:
-    """Rotary positions on queries or keys: x cos + rotate_half(x) sin. Nothing of x is kept (cos and sin are).
-
-    Rules: "half" turns all of a head, "partial" a share of it and joins the rest, "half32" and "partial32" in
-    float32, "complex" by complex products in float32 (DeepSeek V2, Llama 4), "axial" each half by itself,
-    "none" not at all.
-    """
+    """One of them, by a rule that is not in float32."""
     if rule == "none":
         return x
-    if run.kernels in ("fused", "liger", "unsloth", "compiled"):
+    if run.kernels in FUSED:
         return unary(x, "")
     if rule == "axial":  # rows and columns by half a head each, which one split takes apart
         tape, size = x.tape, x.bytes
         split = tape.apply((x,), x.elements, x.width, (), lambda g: (tape.new(size),), out=x.buffer)
-        halves = (_turn(view(split, x.elements * 0.5)) for _ in range(2))
+        halves = (_turn(view(split, x.elements * 0.5), x.width) for _ in range(2))
         return concatenated(*halves)
-    wide = rule.endswith("32") or rule == "complex"
-    inner = cast(x, FLOAT32) if wide else x
-    if rule.startswith("partial"):
-        turned = _turn(piece(inner, _portion(inner.elements, share)))
-        rest = piece(inner, inner.elements)
-        joined = _join(turned, rest, inner)
-        del turned, rest
-        return cast(joined, x.width)
-    turned = by_tensor(copy(inner)) if rule == "complex" else _turn(inner)
-    return cast(turned, x.width)
+    if rule == "complex":
+        return cast(by_tensor(copy(cast(x, FLOAT32))), x.width)
+    width = x.width if rule == "partial-own" else max(x.width, run.stream)
+    if not rule.startswith("partial"):
+        return _turn(x, width)
+    turned = _turn(piece(x, _portion(x.elements, share)), width)
+    rest = piece(x, x.elements)
+    joined = _join(turned, rest, x)
+    if rule in ("partial-own", "partial-named"):
+        run.named += [turned, rest]
+    return joined
 
 
 def _portion(elements: Size, share: float) -> Size:
     return elements if share == 1.0 else elements * share
 
 
-def _turn(x: Value) -> Value:
-    """x cos + rotate_half(x) sin."""
-    straight = by_tensor(x)
-    crossed = by_tensor(_rotate_half(x))
-    return add(straight, crossed)
+def _turn(x: Value, width: int, *, each: bool = False, first: bool = False) -> Value:
+    """x cos + rotate_half(x) sin, in a `width` that may be wider than x's; `each` side is widened by itself before
+    that, of the other side x as it is or what is rotated of it (`first`)."""
+    straight = by_tensor(cast(x, width) if each else x, width=width)
+    if first:
+        return add(straight, by_tensor(_rotate_half(cast(x, width)), width=width))
+    if each:
+        return add(straight, by_tensor(cast(_rotate_half(x), width), width=width))
+    return add(straight, by_tensor(_rotate_half(x), width=width))
 
 
 def _rotate_half(x: Value) -> Value:
@@ -344,8 +367,11 @@ def _rotate_half(x: Value) -> Value:
 
 
 def _join(turned: Value, rest: Value, whole: Value) -> Value:
-    """The turned part and the rest of a head in one tensor: both gradients are views of its gradient."""
-    return whole.tape.apply((turned, rest), whole.elements, whole.width, (), lambda g: (g, g))
+    """The turned part and the rest of a head in one tensor, in the wider type: both gradients are views of its
+    gradient, that of the rest lowered to its type."""
+    width = max(turned.width, whole.width)
+    left = (whole.elements - turned.elements) * rest.width if rest.width < width else None
+    return whole.tape.apply((turned, rest), whole.elements, width, (), lambda g: [g, g], lowered=(None, left))
 
 
 def concatenated(*parts: Value) -> Value:

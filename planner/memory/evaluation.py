@@ -77,7 +77,7 @@ def _tower(own: Job, held: Held) -> tuple[list[Place], Held, Held]:
 
     tower = tower_of(own, images)
     pixels: Held = {"temporary": pixel_bytes(images, own.setup)}
-    base = plus(plus(held, pixels), tower.during)
+    base = plus(plus(plus(held, pixels), tower.during), tower.inner)
     parts = [(f"tower {where}", tower.layers.kinds[kind].forward) for where, kind in tower.layers.order]
     parts += [("tower: connector", each.forward) for each in (*tower.mergers, tower.exit)]
     once = {id(part): Place("evaluation", where, base, part.highest) for where, part in parts}

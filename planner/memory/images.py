@@ -39,6 +39,7 @@ class Manner:
     features and held while the text runs. `joined`: features are joined anew from a list of images. `ended`: a norm
     stands behind the last layer. `copied`: pixel values are, to leave padded images out. `placed`: it is patches with
     their positions that are made to need a gradient. `pooled`: squares of patches are averaged behind the layers.
+    `interpolated`: positions are sums in float32, which have a name.
     """
 
     permuted: bool = False
@@ -50,12 +51,13 @@ class Manner:
     copied: bool = False
     placed: bool = False
     pooled: bool = False
+    interpolated: bool = False
 
 
 MANNERS = {
     "qwen2_vl_vision": Manner(rotary=True, joined=True),
     "qwen2_5_vl_vision": Manner(rotary=True, permuted=True, joined=True),
-    "qwen3_vl_vision": Manner(rotary=True, positioned=True, joined=True),
+    "qwen3_vl_vision": Manner(rotary=True, positioned=True, joined=True, interpolated=True),
     "gemma3_vision": Manner(positioned=True, ended=True),
     "idefics3_vision": Manner(positioned=True, ended=True, joined=True, copied=True, placed=True),
     "clip_vision": Manner(positioned=True, joined=True),
@@ -71,7 +73,7 @@ MANNERS = {
 @dataclass(frozen=True)
 class Tower:
     """A tower, walked: `entry` and `exit` around its layers, with their ways back. `mergers` connect results of
-    inner layers. `during` is held while it runs,
+    inner layers, whose results are held (`inner`) while the last layers run. `during` is held while it runs,
     `beside` while the text does, `leaf` until the backward pass ends."""
 
     entry: Stretch
@@ -83,6 +85,7 @@ class Tower:
     during: Held
     beside: Held
     leaf: Held
+    inner: Held
 
     @property
     def grad(self) -> bool:
@@ -230,7 +233,7 @@ def tower_of(job: Job, images: Images) -> Tower:
     else:
         entry, back, during, leaf = _entry(images, run, setup, manner, grad, pixels)
         if setup.method != "full" and grad:
-            kept = _kept_by_patches(own, images, run, pixels, during[TEMPORARY], placed)
+            kept = _kept_by_patches(own, images, run, pixels, _lowered(run, manner, pixels), placed)
             leaf = plus(leaf, {KEPT: kept})
     text = job.run()
     features: Size = images.rows * job.setup.sequences * (job.arch.hidden_size * text.stream)
@@ -241,7 +244,10 @@ def tower_of(job: Job, images: Images) -> Tower:
     results = (1 + manner.joined) * (1 + len(mergers))
     inner = (*mergers, pooler) if pooler else tuple(mergers)
     beside = {TEMPORARY: beside.get(TEMPORARY, 0) + features * results}
-    return Tower(entry, layers, out, inner, back, _scatter(job, features, out.grad), during, beside, leaf)
+    merged: Held = {TEMPORARY: features * len(mergers)}
+    return Tower(
+        entry, layers, out, inner, back, _scatter(job, features, out.grad), during, beside, leaf, merged
+    )
 
 
 def _entry(
@@ -253,12 +259,13 @@ def _entry(
         run.compute if run.autocast and not manner.positioned else run.stream,
     )
     one: Size = run.rows * (patches * width)
-    lowered = 0 if run.stream == FLOAT32 and not manner.copied else pixels * (run.stream / FLOAT32)
+    lowered = _lowered(run, manner, pixels)
     heads = next(op for op in _block(images, "encoder").operations if hasattr(op, "d_qk"))
     turned = 2 * FLOAT32 * run.rows * heads.d_qk if manner.rotary else 0
     copies = 1 + manner.permuted + manner.positioned
-    during: Held = {TEMPORARY: lowered + turned}
-    forward = Stretch({}, {TEMPORARY: lowered + turned, STREAM: one * copies})
+    placed = run.rows * (patches * FLOAT32) if manner.interpolated else 0
+    during: Held = {TEMPORARY: lowered + turned + placed}
+    forward = Stretch({}, {TEMPORARY: lowered + turned + placed, STREAM: one * copies})
     altered = manner.permuted or (manner.positioned and not manner.placed)
     leaf: Held = {KEPT: one} if grad and setup.method != "full" and altered else {}
     if setup.method != "full":
@@ -267,6 +274,11 @@ def _entry(
     conv = _patches(images)
     made = conv.params * run.whole
     return forward, Stretch({"gradients": made}, {"gradients": made, STREAM: one * 2}), during, leaf
+
+
+def _lowered(run: Pass, manner: Manner, pixels: int) -> Size:
+    """Bytes of pixels in the weights' type, where they are copied."""
+    return 0 if run.stream == FLOAT32 and not manner.copied else pixels * (run.stream / FLOAT32)
 
 
 def _on_positions(job: Job, images: Images) -> Adapted | None:

@@ -220,6 +220,8 @@ def _checkpointed(
     gradient = [tape.new(first.size, STREAM)]
     x = _stream(job, again, stream_grad, KEPT)
     offloaded = job.setup.checkpointing == "layer-offload"
+    if job.setup.reentrant:
+        again.detach(x)
     out = _forward(job, block, layer, again, x, replace(outside, held=offloaded))
     node, made = out.node, out.width
     kept: Held = {} if offloaded else {KEPT: x.bytes}
@@ -230,6 +232,7 @@ def _checkpointed(
     stays = plus(kept, {KEPT: read})
     forward.change = {**(stays if node is not None else {}), CASTS: first.casts, CACHES: first.cache}
     again.casts.clear()
+    again.leaves.clear()
     if node is None or job.highest_alone:
         return Walked(forward, None, node is not None, made, handed=handed)
     unused = [each for each, result in zip(asides, again.results, strict=True) if not tape.use(each, result)]
@@ -242,11 +245,14 @@ def _checkpointed(
         skip, held_back = (tape.last_kept, len(tape.events)), None
     again.handed.clear()
     again.read.clear()
-    del out
+    held_in = (
+        x if job.setup.reentrant or not offloaded else None
+    )  # what came back for the run alone goes with it
+    del out, x
     turned = len(tape.events)
     tape.backward(node, gradient, zeros).clear()
     asked = 0 if job.setup.reentrant else tape.first_asked or 0
-    del node, held_back, x, zeros
+    del node, held_back, held_in, zeros
     tape.events += [~each for each in (*unused, *nested)]
     ended, left = len(tape.events), {STREAM: first.size} if retains_inputs(job.setup) else None
 

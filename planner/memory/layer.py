@@ -27,7 +27,7 @@ from ..schema import (
 )
 from .attention import Shape, attend, beside_heads
 from .bias import Shared
-from .elementwise import activation, by_buffer, drop, gated, norm, rotate
+from .elementwise import activation, by_buffer, drop, gated, norm, rotate, rotated
 from .experts import folded, folds
 from .indexer import choose, chooses
 from .joins import UNNORMED, Joins
@@ -61,12 +61,15 @@ class Walk(Joins):
         self.number = 0  # of the operation that runs
         self.width_in = run.stream  # bytes a value of the normed stream
         self.beside: dict[int, list[Value]] = {}  # what has a name of its own as long as a value has
+        self.handing: dict[int, list[Value]] = {}  # probabilities of attention that has not returned yet
         self.act = arch.activation or traits.activation
         self.outside = outside
         self.kept: dict[str, Value] = {}
         super().__init__()
         self.normed: dict[tuple[int, str], Value] = {}
         self.biases: list[Shared] = []  # which have a name until the layer ends
+        self.returned: list[Value] = []  # probabilities that attention handed on, which have one name
+        self.inner: list[Value] = []  # what an MLP's last matrix reads, where that has a name
         self.joined = run.joins_pairs and self._adapts_mlp()
         self.python = run.kernels in ("transformers", "litgpt") or (
             run.kernels in ("unsloth", "pairs") and not self.joined
@@ -120,6 +123,7 @@ class Walk(Joins):
                 self.beside[made] = [v for (source, _), v in self.normed.items() if source == value]
             self.values.pop(value, None)
             self.beside.pop(value, None)
+            self.returned = self.handing.pop(value, self.returned)
             again = self.traits.multiplied  # whose numbers' products go with the calls that they are given to
             self.normed = {
                 k: v for k, v in self.normed.items() if k[0] != value or (k[1] and k[1] not in again)
@@ -152,7 +156,10 @@ class Walk(Joins):
         if outside.seen is not None:
             outside.seen.append(buffer.index)
         node = tape.sink(gathers=outside.last) if outside.grad and self.run.grad else None
-        return Value(buffer, elements, width, node)
+        found = Value(buffer, elements, width, node)
+        if self.run.leaves:  # which a checkpoint detaches like the stream
+            self.run.detach(found)
+        return found
 
     def _run(self, op: Operation) -> Value:
         if isinstance(op, Apply):
@@ -218,7 +225,10 @@ class Walk(Joins):
         if role in ("mlp", "shared_expert") and self.arch.matrices[op.matrix].role == role:
             self._unname(op.source)
             value = self._activated(made, value)
-            return self._dropped(value)
+            value = self._dropped(value)
+            if self.traits.inner_named:
+                self.inner.append(value)
+            return value
         if from_latent(self.arch, op, self.plan.made_by):
             width = self.arch.matrices[op.matrix].d_in
             return norm(self.run, piece(value, self.run.tokens * width), width, self.traits.norm)
@@ -358,11 +368,8 @@ class Walk(Joins):
             self.values[number] = value
         self.outside.keep(run, k, v)
         mixed = attend(run, q, k, v, shape)
-        if traits.mlp_inline:  # the layer's own code, until it ends
-            self.bound += run.returned
-        else:
-            run.named += run.returned
-        self.beside[op.out], run.named, run.returned = run.named, [], []
+        self.beside[op.out], self.handing[op.out] = run.named, run.returned
+        run.named, run.returned = [], []
         return mixed
 
     def _bias(self, op: Attend) -> Shared | None:
@@ -394,12 +401,13 @@ class Walk(Joins):
             v = beside_heads(v, q, k)
         if self.plan.qk_norms:
             q, k = norm(run, q, op.d_qk, traits.qk_norm), norm(run, k, op.d_qk, traits.qk_norm)
+            if op.q != op.k:  # what they were is named no more
+                self.values[op.q], self.values[op.k] = q, k
         if traits.v_norm:
             v = norm(run, v, 0, traits.qk_norm)
         if self.plan.latent:
             return rotate(run, q, "partial", 0.5), k, v
-        q = rotate(run, q, traits.rotary, traits.rotary_share)
-        k = rotate(run, k, traits.rotary, traits.rotary_share)
+        q, k = rotated(run, q, k, traits.rotary, traits.rotary_share)
         if traits.norms_turned:
             q, k = norm(run, q, op.d_qk, traits.qk_norm), norm(run, k, op.d_qk, traits.qk_norm)
         return q, k, v

@@ -39,8 +39,9 @@ class Pass:
     `casts` are the weights that it lowered; with `recasts` those in 16 bits of the other kind are among them, and
     what is added up of both kinds is float32. `handed`: what a layer hands on beside its result; `named`: what
     attention's code has names for until the product behind it is done, `returned` what the layer's has; `inside`:
-    numbers of buffers that a checkpoint inside of a checkpointed layer holds. `masked`: attention gets a mask as a
-    tensor. `dropout`: what pairs read is dropped; `dropped`: there is a module for it, whose rate
+    numbers of buffers that a checkpoint inside of a checkpointed layer holds; `leaves`: of what a reentrant one has
+    detached and wants a gradient of, whose one cast autocast keeps for all that read it. `masked`: attention gets a
+    mask as a tensor. `dropout`: what pairs read is dropped; `dropped`: there is a module for it, whose rate
     may be 0. `int8`: quantised weights are multiplied in 8 bits; `bitsandbytes`: it holds them; `inputs_kept`: their
     products keep what they `read`, which stays until the graph goes (`reads_all`: also where the pass makes no
     gradients, but the library's makes a graph that a checkpoint empties of all else); `before` are the buffers that
@@ -111,6 +112,7 @@ class Pass:
     products: int = 0
     results: list[int] = field(default_factory=list)
     selected: list[Buffer] = field(default_factory=list)
+    leaves: dict[int, Value | None] = field(default_factory=dict)
 
     def made(self, buffer: Buffer, *, counted: bool = True) -> None:
         """Note a result where selective checkpointing keeps it: of every second product that is `counted`, the first
@@ -167,7 +169,17 @@ class Pass:
 
     def cast_in(self, value: Value) -> Value:
         """A value as autocast hands it to a matrix product."""
-        return cast(value, self.compute) if self.autocast else value
+        number = value.buffer.index
+        if not self.autocast or value.width == self.compute or number not in self.leaves:
+            return cast(value, self.compute) if self.autocast else value
+        found = self.leaves[number] or cast(value, self.compute)
+        self.leaves[number] = found
+        return found
+
+    def detach(self, value: Value) -> None:
+        """Note what a reentrant checkpoint hands on as a leaf that wants a gradient: of float32, one cast is kept."""
+        if self.autocast and value.node is not None and value.width == FLOAT32:
+            self.leaves[value.buffer.index] = None
 
 
 def sizes(setup: Setup) -> tuple[int, int, int, int]:

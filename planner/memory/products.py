@@ -54,7 +54,7 @@ def linear(run: Pass, x: Value, rows: Size, weight: Weight, *, clones: bool = Fa
     if weight.unpacked and run.int8:
         return _eight_bits(run, x, rows, weight)
     tape = run.tape
-    value = cast(x, run.compute) if run.autocast or weight.unpacked else x
+    value = cast(x, run.compute) if weight.unpacked else run.cast_in(x)
     if weight.turned and weight.trained and run.grad:
         value = copy(value)
     held = tape.new(weight.unpacked, COPIES) if weight.unpacked and not run.copy_shared else None

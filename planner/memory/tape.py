@@ -306,10 +306,13 @@ def scale(a: Value) -> Value:
     return tape.apply((a,), a.elements, a.width, (), lambda g: (tape.new(size),))
 
 
-def by_tensor(a: Value, kept: Buffer | None = None) -> Value:
-    """a times a tensor that needs no gradient: one that is held anyway, or a `kept` one."""
-    tape, size = a.tape, a.bytes
-    return tape.apply((a,), a.elements, a.width, (kept,), lambda g: (tape.new(size),))
+def by_tensor(a: Value, kept: Buffer | None = None, *, width: int = 0) -> Value:
+    """a times a tensor that needs no gradient: one that is held anyway, or a `kept` one. The result is `width` bytes
+    a value, a's where that is 0: where the tensor is wider, the gradient is made so and then lowered."""
+    width = width or a.width
+    tape, size = a.tape, a.elements * width
+    lowered = (a.bytes if a.width < width else None,)
+    return tape.apply((a,), a.elements, width, (kept,), lambda g: [tape.new(size)], lowered=lowered)
 
 
 def unary(a: Value, keeps: str = "in", temporaries: int = 0, width: int | None = None) -> Value:

@@ -57,7 +57,7 @@ class Traits:
 
     Names: what attention adds has one until the layer ends (`attention_named`, "made" or "dropped": with its
         dropout), and so has the normed stream that it read (`norm_named`). `mlp_inline`: an MLP is no module, whose
-        result takes the name of what it read.
+        result takes the name of what it read. `inner_named`: what an MLP's last matrix reads has a name until then.
     `nested`: a part of a layer is checkpointed once more inside of it, by a call that holds what the layer's matrix
         of the name NESTED made for it.
     The stream: `scaled_embedding`, `scaled_residual`: multipliers on it; `scaled_outside`: the first is none of the
@@ -151,6 +151,7 @@ class Traits:
     attention_named: Literal["", "made", "dropped"] = ""
     norm_named: bool = False
     mlp_inline: bool = False
+    inner_named: bool = False
     scaled_outside: bool = False
     flat: bool = False
     nested: bool = False
@@ -162,7 +163,7 @@ LLAMA = Traits()
 GRANITE = Traits(scaled_embedding=True, scaled_outside=True, scaled_residual=True, logits="scaled")
 GEMMA = Traits(norm="gemma", qk_norm="gemma", activation="gelu_pytorch_tanh", scaled_embedding=True)
 LEGACY = Traits(norm="layer", qk_norm="layer", rotary="none", activation="gelu")
-PRENORMED_BERT = replace(LEGACY, narrow_loss=True, narrow=True, stem_module=True)
+PRENORMED_BERT = replace(LEGACY, narrow_loss=True, narrow=True, stem_module=True, inner_named=True)
 BERT = replace(PRENORMED_BERT, before=False, post=True, stem_norm=True)
 GEMMA4 = replace(GEMMA, after=True, v_norm=True, rotary="axial", wide_stem=True)
 T5 = replace(LLAMA, norm="t5", rotary="none", activation="relu", narrow_loss=True, biased=True, no_flash=True)
@@ -184,19 +185,21 @@ TRAITS: dict[str, Traits] = {
     "phi3": replace(LLAMA, rotary="partial", fused="slice"),
     "granite": GRANITE,
     "minicpm3": replace(LLAMA, scaled_embedding=True, scaled_residual=True),
-    "olmo": replace(LLAMA, norm="layer32", rotary="half32"),
-    "olmo2": replace(LLAMA, norm="rms-late", qk_norm="rms-late", before=False, after=True, rotary="half32"),
+    "olmo": replace(LLAMA, norm="layer32", rotary="half32-cos"),
+    "olmo2": replace(
+        LLAMA, norm="rms-late", qk_norm="rms-late", before=False, after=True, rotary="half32-cos"
+    ),
     "exaone4": replace(LLAMA, before=False, after=True),
     "glm": replace(LLAMA, rotary="partial", rotary_share=0.5),
     "glm4": replace(LLAMA, after=True, rotary="partial", rotary_share=0.5),
-    "ernie4_5": replace(LLAMA, rotary="half32"),
+    "ernie4_5": replace(LLAMA, rotary="half32-each"),
     "arcee": replace(LLAMA, activation="relu2"),
     "apertus": replace(LLAMA, activation="xielu"),
     "starcoder2": replace(LEGACY, rotary="half", activation="gelu_pytorch_tanh"),
     "cohere": replace(LLAMA, norm="python-layer", qk_norm="python-layer", rotary="half32", logits="scaled"),
     "stablelm": replace(
         LEGACY,
-        rotary="partial",
+        rotary="partial-named",
         rotary_share=0.25,
         activation="silu",
         attention_named="made",
@@ -220,12 +223,19 @@ TRAITS: dict[str, Traits] = {
     "mvp": replace(BART, before=False, post=True, eager=True, no_flash=True),
     "whisper": replace(BART, logits="plain", scaled_embedding=False),
     "gptj": replace(
-        HANDING, rotary="partial", rotary_share=0.25, activation="gelu_new", eager=True, wide_scores=True
+        HANDING, rotary="partial-own", rotary_share=0.25, activation="gelu_new", eager=True, wide_scores=True
     ),
     "gpt_neox": replace(LEGACY, narrow_before=True, rotary="partial", rotary_share=0.25, two_norms=True),
     "opt": replace(LEGACY, narrow_before=True, activation="relu", flat=True, mlp_inline=True),
     "bloom": replace(
-        HANDING, stem_norm=True, narrow_before=True, activation="bloom", eager=True, no_flash=True
+        HANDING,
+        stem_norm=True,
+        narrow_before=True,
+        activation="bloom",
+        eager=True,
+        no_flash=True,
+        named=True,
+        scores_named=True,
     ),
     "falcon": replace(
         HANDING,
@@ -235,7 +245,6 @@ TRAITS: dict[str, Traits] = {
         mask_given=True,
         ungrouped=True,
         named=True,
-        lowered=True,
     ),
     "mpt": replace(HANDING, narrow_before=True, eager=True, no_flash=True, wide_bias=True, truth_masks=True),
     "gpt_neo": replace(
@@ -251,7 +260,7 @@ TRAITS: dict[str, Traits] = {
         scores_named=True,
         lowered=True,
     ),
-    "persimmon": replace(LEGACY, rotary="partial", rotary_share=0.5, activation="relu2"),
+    "persimmon": replace(LEGACY, rotary="partial-named", rotary_share=0.5, activation="relu2"),
     "jais2": replace(LEGACY, rotary="half", activation="relu2"),
     "biogpt": replace(LEGACY, scaled_embedding=True, narrow=True, mlp_inline=True),
     "xglm": replace(
@@ -268,7 +277,7 @@ TRAITS: dict[str, Traits] = {
         activation="gelu_pytorch_tanh",
         attention_named="dropped",
     ),
-    "phi": replace(LEGACY, rotary="partial", rotary_share=0.5, activation="gelu_new"),
+    "phi": replace(LEGACY, rotary="partial-named", rotary_share=0.5, activation="gelu_new"),
     "mamba": replace(LLAMA, wide_residual=True, wide_logits=True),
     "phimoe": replace(LLAMA, norm="layer", jitter=True),
     "mixtral": replace(LLAMA, wide_router=True),
@@ -292,14 +301,14 @@ TRAITS: dict[str, Traits] = {
     "nanochat": replace(BARE, activation="relu2", logits="capped"),
     "bitnet": replace(LLAMA, activation="relu2", inner_norms=True),
     "albert": replace(BERT, activation="gelu_new"),
-    "layoutlm": replace(BERT, narrow=False),
+    "layoutlm": replace(BERT, narrow=False, no_flash=True),
     "mpnet": replace(BERT, eager=True, no_flash=True, handed=True, scores_stay=True),
     "rembert": replace(BERT, eager=True, no_flash=True, handed=True, scores_named=True),
     "roformer": replace(BERT, eager=True, no_flash=True, handed=True, scores_named=True, rotary="half"),
-    "distilbert": replace(BERT, dropped_by_mlp=True),
+    "distilbert": replace(BERT, dropped_by_mlp=True, inner_named=False),
     "nomic_bert": replace(BERT, rotary="half", activation="silu", attention_named="made"),
     "modernbert": replace(
-        LEGACY, rotary="half32", stem_norm=True, attention_named="made", dropped_by_attention=True
+        LEGACY, rotary="half32-each-first", stem_norm=True, attention_named="made", dropped_by_attention=True
     ),
     "mllama": replace(LLAMA, no_flash=True),
     "helium": replace(LLAMA, norm="rms-late"),
@@ -393,6 +402,8 @@ def traits_of(arch: Architecture) -> Traits:
         found = replace(found, capped_scores=False)
     if (seen := arch.images) is not None:
         found = replace(found, mask_given=seen.masked or found.mask_given, windows_masked=seen.masked_windows)
+    if arch.model_type == "codegen":  # GPT-J has flash attention
+        found = replace(found, no_flash=True)
     if kind == "falcon" and any("ln_mlp" in vector.name for vector in arch.vectors):  # from 40B on
         found = replace(found, two_norms=True)
     if kind == "hyperclovax" and not any("post_norm" in vector.name for vector in arch.vectors):

@@ -40,7 +40,6 @@ EXTRA: dict[str, dict[str, Any]] = {
     "qwen2_moe": {**QWEN, "shared_expert_intermediate_size": st.integers(5, 30), "sliding_window": 4},
     "qwen3_moe": {**QWEN, "sliding_window": 4},
     "mixtral": {"sliding_window": st.sampled_from([None, 4])},
-    "phimoe": {"num_experts_per_tok": 2},
     "glm4_moe": {**SHARED, "first_k_dense_replace": st.integers(0, 2), "partial_rotary_factor": 1.0},
     "solar_open": SHARED,
     "dots1": {

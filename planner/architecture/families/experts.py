@@ -22,7 +22,8 @@ class Experts:
 
 @dataclass(frozen=True)
 class ExpertFields:
-    """Names of the fields (the first that is present counts) and what the class takes where hub configs omit one."""
+    """Names of the fields (the first that is present counts) and what the class takes where hub configs omit one.
+    `active_always`: so many experts see a token, whatever the config says."""
 
     n: tuple[str, ...] = ("num_experts", "num_local_experts")
     active: tuple[str, ...] = ("num_experts_per_tok",)
@@ -30,6 +31,7 @@ class ExpertFields:
     n_default: int | None = None
     active_default: int | None = None
     width_default: int | None = None
+    active_always: int | None = None
 
 
 def pick(cfg: Fields, names: Sequence[str], default: Any = None, minimum: int = 1) -> int:
@@ -53,7 +55,7 @@ def read_experts(cfg: Fields, fields: ExpertFields, minimum: int = 1) -> Experts
     active = pick(cfg, fields.active, fields.active_default)
     if n:
         check_active(cfg, fields.active, n, active)
-    return Experts(n, active, pick(cfg, fields.width, fields.width_default))
+    return Experts(n, fields.active_always or active, pick(cfg, fields.width, fields.width_default))
 
 
 def read_routed(cfg: Fields, n: int, width: int, active_default: int) -> Experts:

@@ -80,7 +80,9 @@ STYLES: dict[str, Style] = {
     ),
     "phimoe": Style(
         _base(norm_bias=True, n_kv_heads=8),
-        ExpertFields(LOCAL, width=("intermediate_size",)),
+        ExpertFields(
+            LOCAL, width=("intermediate_size",), active_always=2
+        ),  # sparsemixer draws one, then another
         router="router",
         router_kind="linear",
         window="all",
