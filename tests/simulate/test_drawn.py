@@ -38,7 +38,13 @@ def test_a_tiled_loss_passes_by_what_stands_before_an_encoders_unembedding(layer
 
 def test_what_simulate_refuses_is_no_point_of_a_draw() -> None:
     """PEFT reaches ERNIE's shared experts as bare weights alone, whose pairs get no gradient in FP8."""
-    options = {**LORA, "method": "qlora", "quantize": "fp8", "layers": None, "targets": "gate_proj,k_proj,up_proj"}
+    options = {
+        **LORA,
+        "method": "qlora",
+        "quantize": "fp8",
+        "layers": None,
+        "targets": "gate_proj,k_proj,up_proj",
+    }
     point = Point("ernie4_5_moe", "baidu/ERNIE-4.5-21B-A3B-Thinking", options)
     assert "bare parameters alone" in (refusal(point) or "")
     assert run(71, point).row.reason == refusal(point)
@@ -46,7 +52,7 @@ def test_what_simulate_refuses_is_no_point_of_a_draw() -> None:
 
 
 def test_an_evaluation_of_images_holds_positions_and_merged_features() -> None:
-    """Qwen3-VL's positions are sums in float32 that have a name, and results of inner layers wait for the last one."""
+    """Qwen3-VL's positions are sums in float32 with a name, and results of inner layers wait for the last one."""
     options = {**LORA, "images": 1, "image_size": "640x480", "seq_len": 400, "eval_batch": 8, "loss": "tiled"}
     point = Point("qwen3_vl", "Qwen/Qwen3-VL-4B-Instruct", options)
     found = max(each.bytes for each in analytic(point)[0].moments if each.phase == "evaluation")
