@@ -220,8 +220,7 @@ def _checkpointed(
     gradient = [tape.new(first.size, STREAM)]
     x = _stream(job, again, stream_grad, KEPT)
     offloaded = job.setup.checkpointing == "layer-offload"
-    if job.setup.reentrant:
-        again.detach(x)
+    again.detach(x, job.setup.reentrant)
     out = _forward(job, block, layer, again, x, replace(outside, held=offloaded))
     node, made = out.node, out.width
     kept: Held = {} if offloaded else {KEPT: x.bytes}
@@ -231,8 +230,7 @@ def _checkpointed(
     kept = plus(kept, {KEPT: beside}) if asides or nested else kept
     stays = plus(kept, {KEPT: read})
     forward.change = {**(stays if node is not None else {}), CASTS: first.casts, CACHES: first.cache}
-    again.casts.clear()
-    again.leaves.clear()
+    again.leave_autocast()
     if node is None or job.highest_alone:
         return Walked(forward, None, node is not None, made, handed=handed)
     unused = [each for each, result in zip(asides, again.results, strict=True) if not tape.use(each, result)]

@@ -176,10 +176,15 @@ class Pass:
         self.leaves[number] = found
         return found
 
-    def detach(self, value: Value) -> None:
+    def detach(self, value: Value, reentrant: bool = True) -> None:
         """Note what a reentrant checkpoint hands on as a leaf that wants a gradient: of float32, one cast is kept."""
-        if self.autocast and value.node is not None and value.width == FLOAT32:
+        if reentrant and self.autocast and value.node is not None and value.width == FLOAT32:
             self.leaves[value.buffer.index] = None
+
+    def leave_autocast(self) -> None:
+        """Forget what it has lowered."""
+        self.casts.clear()
+        self.leaves.clear()
 
 
 def sizes(setup: Setup) -> tuple[int, int, int, int]:
