@@ -11,10 +11,11 @@ from . import grpo, hardware, units
 from .choices import METHODS, Method
 from .cost import Cost, RunTime, cost_of, own_price, price_of
 from .dataclass import dataclass
-from .errors import InputError, hint
+from .errors import InputError, UnsupportedArchitectureError, hint
 from .fewest import Fewest, fewest_gpus
 from .given import whole_number
 from .host import Host, host_of
+from .memory import memory_gap
 from .moments import MemoryEstimate
 from .notices import beyond_context
 from .pacing import few_steps, packed_notice, timed
@@ -172,12 +173,46 @@ def _options(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _runs(
-    models: Iterable[Any], ranks: Sequence[int], methods: Sequence[Method], options: Mapping[str, Any]
-) -> Any:
+    models: Iterable[Any], ranks: Sequence[int], methods: Sequence[Method], options: Mapping[str, Any],
+    left_out: dict[Method, InputError],
+) -> Iterator[Running]:  # fmt: skip
+    """The runs. Of all three methods those but the one that an estimate would be of may not go with the options: they
+    are put in `left_out`."""
+    own: Method = "lora" if options.get("quantize") in (None, "none") else "qlora"
     for model in models:
         for method in methods:
-            for rank in ranks if method != "full" else ranks[:1]:
-                yield running(model, {**_options(method, options), "rank": rank})
+            try:
+                for rank in ranks if method != "full" else ranks[:1]:
+                    yield running(model, {**_options(method, options), "rank": rank})
+            except InputError as error:
+                if method == own or tuple(methods) != METHODS:
+                    raise
+                left_out[method] = error
+
+
+def _possible(runs: list[Running]) -> list[Running]:
+    """The runs; raises UnsupportedArchitectureError where the memory of one is not known."""
+    for run in runs:
+        if (reason := memory_gap(run.arch)) is not None:
+            raise UnsupportedArchitectureError(f"the memory of {run.arch.model_type} is not known: {reason}.")
+    return runs
+
+
+def _batch_of_grpo(run: Running, data: Data | None, options: Mapping[str, Any]) -> int:
+    """The batch that is given, or that an estimate of GRPO has. Raises InputError where the data are no episodes, or
+    it is no whole number of groups."""
+    group = {"group": options.get("group_size")}
+    grpo.check_data(data.info if data else None)
+    if options.get("batch") is None:
+        return grpo.batch_of(run.setup.global_batch, group)
+    grpo.check_batch(run.setup.global_batch, group)
+    return run.setup.global_batch
+
+
+def _left_out(ways: Mapping[Method, InputError]) -> Iterator[Notice]:
+    """Which methods do not go with the options."""
+    for method, error in ways.items():
+        yield Notice("method-left-out", f"{method} is left out, with which these options do not go. {error}")
 
 
 def _of_steps(columns: Iterable[Column], data: Data, packing_given: bool) -> Iterator[Notice]:
@@ -234,12 +269,16 @@ def compare(
     }  # fmt: skip
     of_grpo = {"objective": options.get("objective"), "prompt_tokens": options.get("prompt_tokens")}
     options["seq_len"] = grpo.length_of(options.get("seq_len"), of_grpo)
-    runs = list(_runs(models, wanted, picked, options))
+    apart: dict[Method, InputError] = {}
+    runs = _possible(list(_runs(models, wanted, picked, options, apart)))
     data = data_of(models[0], options, runs[0].setup.seq_len)
+    if of_grpo["objective"] == "grpo":
+        options["batch"] = _batch_of_grpo(runs[0], data, options)
+        runs = list(_runs(models, wanted, picked, options, apart))
     columns = tuple(_column(run, data, given, asked) for run in runs)
     of_first = len(models) > 1 and options.get("data") is not None
     notices = _notices(columns, data, of_first, options.get("packing") is not None)
-    return Comparison(columns, data, tuple(dict.fromkeys(notices)))
+    return Comparison(columns, data, tuple(dict.fromkeys((*_left_out(apart), *notices))))
 
 
 def _notices(

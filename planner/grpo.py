@@ -48,6 +48,12 @@ def length_of(seq_len: int | None, asked: Mapping[str, Any]) -> int | None:
     return (prompt if prompt > 0 else 0) + COMPLETION_TOKENS
 
 
+def batch_of(alone: int, asked: Mapping[str, Any]) -> int:
+    """Completions of a step where nobody gives a batch: TRL's on each GPU and micro-step, of which there are `alone`,
+    in whole groups."""
+    return math.lcm(DEVICE_BATCH * alone, group_of(asked))
+
+
 def check_given(plan: Plan, batch: int, asked: Mapping[str, Any]) -> None:
     """Raise InputError where the data are no episodes, a batch no whole number of groups, or a group is
     given for another objective."""

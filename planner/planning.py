@@ -3,7 +3,6 @@ the cost."""
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -385,7 +384,7 @@ def _one_each(asked: Mapping[str, Any]) -> int:
     as many as TRL has, and whole groups."""
     if asked["objective"] == "grpo":
         alone = _one_each({**asked, "objective": None})
-        return math.lcm(grpo.DEVICE_BATCH * alone, grpo.group_of(asked))
+        return grpo.batch_of(alone, asked)
     if asked["gpus"] == asked["accumulation"] == 1:
         return 1
     from .running import setup_from

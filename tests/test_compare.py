@@ -18,7 +18,7 @@ from planner import hardware, units
 from planner.cli.compare_page import show
 from planner.cli.main import cli
 from planner.comparing import compare
-from planner.errors import InputError
+from planner.errors import InputError, UnsupportedArchitectureError
 from planner.measuring import calibrate
 from planner.running import Running, running
 from planner.trainers import names, usual
@@ -150,6 +150,33 @@ def test_models_side_by_side_and_without_a_gpu() -> None:
 def test_bad_input_to_compare(options: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         compare(LLAMA, **{"methods": "lora", **options})
+
+
+def test_methods_that_do_not_go_with_the_options_are_left_out() -> None:
+    """But those that somebody named, and the one that an estimate would be of."""
+    found = compare(LLAMA, checkpointing="selective", attention_kernel="flash", layers="attention,mlp")
+    assert [column.method for column in found.columns] == ["lora", "full"]
+    (said,) = [notice.message for notice in found.warnings if notice.code == "method-left-out"]
+    assert said.startswith("qlora is left out") and "on a quantised base" in said
+    with pytest.raises(InputError, match="on a quantised base"):
+        compare(LLAMA, methods="qlora,lora", checkpointing="selective", attention_kernel="flash")
+    with pytest.raises(InputError, match="quantize: found 'int4'"):
+        compare(LLAMA, quantize="int4")
+    with pytest.raises(UnsupportedArchitectureError, match="memory of clip is not known"):
+        compare("openai/clip-vit-large-patch14")
+
+
+def test_a_step_of_grpo_is_that_of_an_estimate() -> None:
+    """Its batch, where none is given, and what it refuses."""
+    options: dict[str, Any] = {"objective": "grpo", "gpus": 2, "accumulation": 2}
+    alone = planner.estimate("Qwen/Qwen3-0.6B", **options).memory or {}
+    for column in compare("Qwen/Qwen3-0.6B", **options).columns:
+        assert column.run.setup.global_batch == 32
+        assert column.memory.per_gpu_bytes == alone[column.method]["per_gpu_bytes"]
+    with pytest.raises(InputError, match="a multiple of the group of 8"):
+        compare("Qwen/Qwen3-0.6B", objective="grpo", batch=4)
+    with pytest.raises(InputError, match="expected --episodes"):
+        compare("Qwen/Qwen3-0.6B", objective="grpo", tokens="1M")
 
 
 def test_compare_on_the_command_line() -> None:

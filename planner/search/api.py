@@ -16,6 +16,7 @@ from ..errors import InputError, UnsupportedArchitectureError, hint
 from ..estimator import load, sequence_length
 from ..learning_rate.factors import Run, at_run
 from ..learning_rate.lookup import LearningRate, look_up
+from ..memory import memory_gap
 from ..preferences import unknown_rate
 from ..running import OF_FILE, SPEC_DEFAULTS, calibration_of, data_of, usual_of
 from ..schema import Notice
@@ -279,6 +280,8 @@ def plan(
         price_of(job, accelerator)
     from .widening import best_of  # numpy is loaded here, where it is needed
 
+    if reason := memory_gap(job.arch):
+        raise UnsupportedArchitectureError(f"the memory of {job.arch.model_type} is not known: {reason}.")
     if gap := time_gap(job.arch):
         raise UnsupportedArchitectureError(f"No step time: {gap}")
     free = open_to(options, setup.get("trainer"), fitting)
