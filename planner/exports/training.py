@@ -194,6 +194,8 @@ class Training:
             return setup
         code = {name: getattr(setup, name) for name in OWN_CODE if getattr(setup, name) != OWN_CODE[name]}
         said = {name: getattr(setup, name) for name in IN_FILES}
+        if setup.sharding.startswith("zero"):
+            del said["autocast"]  # the file's word is read by DeepSpeed's engine
         return Setup(**filled({**said, **code, "trainer": self.profile}, self.arch.model_type))
 
 

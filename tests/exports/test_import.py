@@ -94,6 +94,8 @@ def test_import_after_export_gives_the_same_plan(drawn: tuple[str, dict[str, Any
     back = import_config(data, gpus=options["gpus"])
     assert back.format == target and back.unread == ()
     assert [notice.code for notice in back.notices] == ["trainer-of-config"]
+    if options["sharding"].startswith("zero"):  # its engine settles that, as the trainer's profile has it
+        options["autocast"] = None
     assert essence(back.plan(trainer="plain")) == essence(estimate(LLAMA, **options, trainer="plain"))
     assert essence(back.plan()) == essence(estimate(LLAMA, **options, trainer=back.request["trainer"]))
     for name, value in own.items():
