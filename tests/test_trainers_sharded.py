@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from planner.estimator import load
+from planner.memory.caching import reduced_apart
 from planner.running import running
 from planner.setup import Setup
 from planner.trainers import filled, trainers
@@ -99,3 +102,29 @@ def test_a_quantised_base_is_loaded_whole_by_transformers_5(trainer: str) -> Non
     for sharding in ("fsdp", "zero3"):
         assert setup_of(trainer, "qlora", sharding).placing == "whole"
         assert setup_of(trainer, "lora", sharding).placing == "shards"
+
+
+def test_torchtitan_by_its_versions() -> None:
+    """Its fused AdamW came in February 2025; pairs and frozen weights are float32 like all else, under FSDP and
+    autocast."""
+    now, then = (setup_of(trainer, "full", "fsdp") for trainer in ("torchtitan", "torchtitan-2024"))
+    assert (now.optimizer_kernel, then.optimizer_kernel) == ("fused", "foreach")
+    assert now.checkpointing == then.checkpointing == "selective" and not now.reentrant
+    pairs = setup_of("torchtitan", "lora", "none")
+    assert (pairs.weight_dtype, pairs.trained_dtype, pairs.under_autocast) == ("float32", "float32", True)
+    assert setup_of("nemo-automodel", "full", "fsdp").optimizer_kernel == "foreach"
+
+
+@pytest.mark.parametrize(("gpus", "seq_len"), [(8, 8192), (2, 256)])
+def test_fsdp_2_reduces_gradients_into_blocks_of_their_own(gpus: int, seq_len: int) -> None:
+    """Of full fine-tuning a shard of float32 gradients is reserved beside the peak, in which there are none yet;
+    where there are some, what others take without them."""
+    shard = 4 * load(LLAMA)[1].params // gpus
+    asked = {"method": "full", "gpus": gpus, "batch": gpus, "sharding": "fsdp", "seq_len": seq_len}
+    found = running(LLAMA, {**asked, "trainer": "torchtitan"}).memory()
+    moments, own = list(found.moments), reduced_apart(list(found.moments), found.setup, shard)
+    assert own == shard if found.peak.parts()["gradients"] == 0 else 0 < own < shard
+    others: tuple[dict[str, Any], ...] = (
+        {"fsdp_units": "flat"}, {"method": "lora"}, {"gpus": 1, "sharding": "none"},
+    )  # fmt: skip
+    assert all(reduced_apart(moments, replace(found.setup, **other), shard) == 0 for other in others)

@@ -8,6 +8,7 @@ from ..moments import BEFORE, Moment
 from ..setup import Setup
 from .highest import NAMES
 from .log_probs import TILE_TOKENS
+from .sharding import one_stream
 from .step import Course
 
 # Losses that make logits of so many tokens at a time, however long the sequences are.
@@ -52,6 +53,18 @@ def left_by_another_batch(moments: list[Moment], setup: Setup) -> int:
     evaluated = [moment for moment in moments if moment.phase == "evaluation"]
     trained = [moment for moment in moments if moment.phase in ("forward", "loss", "backward", "optimizer")]
     return min(passing(evaluated), passing(trained)) if evaluated else 0
+
+
+def reduced_apart(moments: list[Moment], setup: Setup, gradients: int) -> int:
+    """Bytes by which the gradients of full fine-tuning under FSDP 2 come on top of the peak: it reduces them into
+    blocks of a stream of its own, which no block that other moments left can serve (torch 2.13,
+    distributed/fsdp/_fully_shard/_fsdp_collectives.py, foreach_reduce: reduce_output). Neglected: pairs', and what
+    is gathered, on another stream; FSDP 1's, which gathered units' constant was fitted with."""
+    if setup.method != "full" or not one_stream(setup) or setup.shards == 1:
+        return 0
+    steps = [moment for moment in moments if moment.phase not in BEFORE]
+    others = max(moment.bytes - min(gradients, moment.parts().get("gradients", 0)) for moment in steps)
+    return max(0, others + gradients - max(moment.bytes for moment in steps))
 
 
 def varied_bytes(moments: list[Moment], setup: Setup) -> int:

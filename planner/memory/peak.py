@@ -14,7 +14,7 @@ from ..moments import MemoryEstimate
 from ..schema import Architecture, Notice
 from ..setup import Setup
 from .cached_experts import quantised_experts
-from .caching import apart_bytes, left_by_another_batch, varied_bytes
+from .caching import apart_bytes, left_by_another_batch, reduced_apart, varied_bytes
 from .engine import beside, engine
 from .evaluation import evaluated
 from .highest import as_moment, highest
@@ -267,6 +267,7 @@ def _stage(
     moments = highest(going.places)
     moments.append(as_moment("optimizer", "step", {**held.last, "pixels": pixels}))
     apart = apart_bytes(going, held.update) + left_by_another_batch(moments, setup)
+    apart += reduced_apart(moments, setup, held.gradients)
     varied = varied_bytes(moments, setup)
     streamed = 0 if one_stream(setup) else held.unit + held.outside
     beyond = overhead(setup)
