@@ -41,7 +41,8 @@ LOSS_CHUNKS = {
 # When a group of fields applies, in the order in which they are laid over each other.
 GROUPS = (
     "setup", "lora", "qlora", "full", "fsdp", "zero", "zero3", "ddp", "alone-full", "fsdp-full", "zero-full",
-    "fsdp-qlora", "zero-qlora", "checkpointed", "grpo", "grpo-full", "preferences", "kto", "orpo",
+    "fsdp-qlora", "zero-qlora", "checkpointed", "qlora-checkpointed", "grpo", "grpo-full", "preferences", "kto",
+    "orpo",
 )  # fmt: skip
 BESIDE = (
     "name", "title", "aliases", "metric", "notes", "advice", "claim", "experts_quantised", "own_functions",
@@ -100,7 +101,7 @@ class Trainer:
         family = _family(sharding)
         names = ["setup", method, family, sharding, f"{'alone' if family == 'none' else family}-{method}"]
         if checkpointing != "none":
-            names.append("checkpointed")
+            names += ["checkpointed", f"{method}-checkpointed"]
         found: dict[str, Any] = {}
         for group in GROUPS:
             if group in names:

@@ -128,3 +128,41 @@ def test_fsdp_2_reduces_gradients_into_blocks_of_their_own(gpus: int, seq_len: i
         {"fsdp_units": "flat"}, {"method": "lora"}, {"gpus": 1, "sharding": "none"},
     )  # fmt: skip
     assert all(reduced_apart(moments, replace(found.setup, **other), shard) == 0 for other in others)
+
+
+@pytest.mark.parametrize(
+    "trainer",
+    ["unsloth", "unsloth-2024", "ms-swift", "ms-swift-2024", "open-instruct", "lmflow", "nemo-automodel"],
+)
+def test_programs_that_quantise_doubly_unless_told_otherwise(trainer: str) -> None:
+    """0.127 bits a weight of scales where 0.5 are of a base that is not: 70 MB for each billion less."""
+    usual, told = (
+        running(LLAMA, {"method": "qlora", "trainer": trainer, "seq_len": 64, **more})
+        for more in ({}, {"quantize": "nf4"})
+    )
+    assert (usual.setup.quantize, told.setup.quantize) == ("nf4-double", "nf4")
+    sizes = [each.memory().peak.parts()["weights"] for each in (usual, told)]
+    matrices = sum(m.params for m in load(LLAMA)[1].matrices if m.role not in ("embedding", "unembedding"))
+    assert sizes[1] - sizes[0] == pytest.approx((0.5 - 0.127) / 8 * matrices, rel=0.02)
+
+
+def test_checkpoints_of_a_quantised_base_alone_are_reentrant_by_autotrain() -> None:
+    found = {method: setup_of("autotrain", method, "none") for method in ("lora", "qlora", "full")}
+    assert {method: each.reentrant for method, each in found.items()} == {
+        "lora": False,
+        "qlora": True,
+        "full": False,
+    }
+    assert not setup_of("autotrain", "qlora", "none", checkpointing="none").reentrant
+
+
+def test_mosaics_own_models_and_answer_ais_loop() -> None:
+    mpt = setup_of("llm-foundry", "full", "fsdp")
+    assert (mpt.weight_dtype, mpt.fsdp_units, mpt.loss, mpt.optimizer_kernel) == (
+        "float32",
+        "flat",
+        "fused",
+        "loop",
+    )
+    assert mpt.checkpointing == "layer" and not mpt.reentrant
+    assert setup_of("fsdp-qlora", "qlora", "fsdp").outputs_held
