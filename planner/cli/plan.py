@@ -10,7 +10,7 @@ from .adapter_options import _models
 from .estimate import DATA_FILE, _datasets, data_file_options
 from .options import Count, Number, SectionedCommand, complete, json_option, print_json
 from .progress import reading
-from .run_options import HOST, gpu_names, run_options
+from .run_options import HOST, gpu_names, meant, run_options
 
 EPILOG = """\b
 Examples:
@@ -97,20 +97,51 @@ def _gpus() -> list[str]:
 @click.option("--calibration", type=click.Path(), metavar="FILE", help="A file from `lora-plan calibrate`.")
 @click.option(
     "--ranks", default="1,2,4,8,16,24,32,48,64,96,128,192,256,384,512", show_default=True, metavar="RANKS",
-    help="Ranks.",
+    help="Ranks of the adapter.",
 )  # fmt: skip
-@click.option("--layers", default="mlp,all", show_default=True, metavar="SETS", help="Layer sets.")
-@click.option("--quantize", default="none,nf4,nf4-double", show_default=True, metavar="FORMS", help="Bases.")
-@click.option("--checkpointing", default="none,layer", show_default=True, metavar="WAYS", help="Recompute.")
+@click.option(
+    "--layers",
+    default="mlp,all",
+    show_default=True,
+    metavar="SETS",
+    help="Which matrices get an adapter: sets as in estimate.",
+)
+@click.option(
+    "--quantize",
+    default="none,nf4,nf4-double",
+    show_default=True,
+    metavar="FORMS",
+    help=f"How the frozen base is held: {meant('quantize')}.",
+)
+@click.option(
+    "--checkpointing",
+    default="none,layer",
+    show_default=True,
+    metavar="WAYS",
+    help="Whether layers run again in the backward pass, which takes time and spares memory: none, layer, "
+    "layer-offload.",
+)
 @click.option(
     "--micro-batch",
     default="1,2,4,8,16,32,64",
     show_default=True,
     metavar="SIZES",
-    help="Sequences of a GPU.",
+    help="Sequences that a GPU takes at a time; the rest of a step follows in further micro-steps.",
 )
-@click.option("--batch", default="32", show_default=True, metavar="SIZES", help="Sequences of a step.")
-@click.option("--sharding", default="ddp,fsdp", show_default=True, metavar="WAYS", help="On several GPUs.")
+@click.option(
+    "--batch",
+    default="32",
+    show_default=True,
+    metavar="SIZES",
+    help="Sequences of an optimizer step, on all GPUs together.",
+)
+@click.option(
+    "--sharding",
+    default="ddp,fsdp",
+    show_default=True,
+    metavar="WAYS",
+    help=f"How several GPUs share states: {meant('sharding')}.",
+)
 @click.option(
     "--shard-size", metavar="SIZES",
     help="GPUs that share one copy under fsdp-hybrid. Default: those of a machine.",
@@ -138,7 +169,7 @@ def _gpus() -> list[str]:
 )  # fmt: skip
 @click.option(
     "--precision", metavar="NAMES",
-    help="How weights are held and computed with. Default: bf16 alone, or the trainer's.",
+    help=f"How weights are held and computed with: {meant('precision')}. Default: bf16 alone, or the trainer's.",
 )  # fmt: skip
 @click.option(
     "--generation", metavar="WAYS",

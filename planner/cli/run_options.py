@@ -40,7 +40,7 @@ _WORDS = {
     "generation": "grpo: who makes the completions: the model itself, vLLM on other GPUs (server) or beside the "
     "trainer (shared: with one base for both)",
     "states_asleep": "What of the trainer's waits in the host while such a vLLM runs (all: the weights too)",
-    "packing": "Whole, padded or packed sequences",
+    "packing": "What sequences are made of",
     "precision": "How weights are held and computed with",
     "base_dtype": "What the base is loaded in where that is not what autocast computes in: bfloat16 (transformers "
     "5's default) beside fp16, float16 beside bf16",
@@ -54,6 +54,37 @@ _WORDS = {
     "reduce_buckets": "Through what DeepSpeed's ZeRO reduces gradients. fitted: no more than they take; one: its "
     "reduce_bucket_size of half a billion values, 1 GB; two: so with overlap_comm, under ZeRO-1 and 2",
 }
+# What words of a choice mean that do not say it themselves.
+_MEANT = {
+    "precision": {
+        "fp32": "all float32", "bf16": "all bfloat16",
+        "bf16-master": "bfloat16, and float32 copies of what is trained in the optimizer", "fp16": "all float16",
+        "autocast": "float32 weights, bfloat16 products",
+    },
+    "attention_kernel": {
+        "eager": "the model's own code, which holds all scores", "sdpa": "PyTorch's, fused where it can be",
+        "math": "PyTorch's, not fused", "flash": "flash attention 2",
+    },
+    "quantize": {
+        "none": "as --precision has it", "nf4": "4 bits", "nf4-double": "4 bits, their scales quantised too",
+        "int8": "LLM.int8()", "fp8": "8 bits",
+    },
+    "packing": {
+        "full": "all of --seq-len", "padded": "shorter ones, with a mask", "packed": "documents one after another",
+    },
+    "offload": {
+        "optimizer": "its states", "parameters": "the base's weights", "all": "both",
+    },
+    "sharding": {
+        "ddp": "each has all", "zero1": "optimizer states divided", "zero2": "gradients too",
+        "zero3": "weights too", "fsdp": "weights too, by PyTorch",
+        "fsdp-hybrid": "fsdp inside a machine, copied between",
+    },
+}  # fmt: skip
+_AGAIN = (
+    "none; layer (each keeps what comes in); layer-offload (which waits in the host's memory); selective "
+    "(torchtitan's, by operation)"
+)
 # How each word of what comes before the first step is meant: host (moved as it is held), ...
 _EACH = {
     "loading": (
@@ -157,6 +188,14 @@ def _switches() -> dict[str, dict[str, Any]]:
     return {name: {"is_flag": True, "default": None, "help": text} for name, text in _SWITCHES.items()}
 
 
+def meant(name: str) -> str:
+    """The words of a choice, with what they mean where that has to be said."""
+    words = _MEANT.get(name)
+    if words is None:
+        return ", ".join(CHOICES[name])
+    return "; ".join(f"{word} ({words[word]})" if word in words else word for word in CHOICES[name])
+
+
 def _others() -> dict[str, dict[str, Any]]:
     """Options that are neither counts nor choices."""
     return {
@@ -187,7 +226,7 @@ def _others() -> dict[str, dict[str, Any]]:
         "calibration": {"type": click.Path(), "metavar": "FILE", "help": "From `lora-plan calibrate`."},
         "sharding": {
             "metavar": "NAME",
-            "help": f"How states are spread over GPUs: {', '.join(CHOICES['sharding'])}. Default: ddp; full: fsdp.",
+            "help": f"How states are spread over GPUs: {meant('sharding')}. Default: ddp; full: fsdp.",
         },
     }  # fmt: skip
 
@@ -199,7 +238,6 @@ def _take_back(ctx: click.Context, _: click.Parameter, given: bool) -> None:
 
 def _checkpointing(function: Function) -> Function:
     """`--checkpointing` alone is by layer, a word says otherwise; `--no-checkpointing` takes it back."""
-    words = ", ".join(CHOICES["checkpointing"])
     off = click.option(
         "--no-checkpointing",
         is_flag=True,
@@ -209,7 +247,7 @@ def _checkpointing(function: Function) -> Function:
     )
     on = click.option(
         "--checkpointing", is_flag=False, flag_value="layer", metavar="[NAME]",
-        help=f"Compute activations again in the backward pass: {words}; by itself: layer. Default: none, or the "
+        help=f"Compute activations again in the backward pass: {_AGAIN}. By itself: layer. Default: none, or the "
         "trainer's.",
         shell_complete=complete(lambda: CHOICES["checkpointing"]),
     )  # fmt: skip
@@ -232,11 +270,11 @@ def _option(name: str) -> Callable[[Function], Function]:
         )  # off differs from not said
         return click.option(words, **others[name])
     if name in _EACH:
-        what, meant = _EACH[name]
-        words = "; ".join(f"{word} ({how})" for word, how in meant.items())
+        what, each = _EACH[name]
+        words = "; ".join(f"{word} ({how})" for word, how in each.items())
         usual = "Default: the trainer's; without one unknown."
     else:
-        what, words = _WORDS[name], ", ".join(CHOICES[name])
+        what, words = _WORDS[name], meant(name)
         usual = f"Default: {getattr(Setup, name) or 'that of --precision'}, or the trainer's."
     return click.option(
         flag, metavar="NAME", shell_complete=complete(lambda: CHOICES[name]), help=f"{what}: {words}. {usual}"
