@@ -358,7 +358,7 @@ class Walk(Joins):
             n_heads, n_kv_heads, op.d_qk, op.d_v, pairs, masked, traits.capped_scores, traits.eager, traits.no_flash,
             narrow, traits.dropped, traits.wide_scores, traits.wide_bias,
             traits.sinks or (traits.lessened and op.window is not None),
-            traits.ungrouped and n_kv_heads == 1, self._bias(op), traits.sink_scales,
+            traits.ungrouped and op.n_kv_heads == 1, self._bias(op), traits.sink_scales,
             None if op.bias is None else self.values[op.bias], traits.pieced,
             traits.floored, run.stream if traits.mask_shared else 0, traits.handed, traits.named,
             not (op.causal or masked), traits.scores_named, traits.scores_stay, traits.lessened,

@@ -250,3 +250,13 @@ def test_gradients_of_experts_go_to_those_who_hold_them(sharding: str) -> None:
     assert found == traffic(run.arch, run.setup, round(mine.shared), round(mine.experts))
     apart = next(entry for entry in found if entry.what == "gradients of experts")
     assert apart.group_size == 2 and apart.bytes > 0
+
+
+def test_a_gpu_with_one_of_several_heads_of_keys_runs_fused_attention() -> None:
+    """Falcon 40B's eight are spread out to all heads before; those of Falcon 7B, which has one, are not."""
+
+    def kept(gpus: int) -> int:
+        found = run_of("tiiuae/falcon-40b", gpus=gpus, tensor_parallel=gpus, seq_len=4096).memory()
+        return found.peak.parts()["activations"]
+
+    assert kept(8) < kept(4)
