@@ -166,3 +166,21 @@ def test_mosaics_own_models_and_answer_ais_loop() -> None:
     )
     assert mpt.checkpointing == "layer" and not mpt.reentrant
     assert setup_of("fsdp-qlora", "qlora", "fsdp").outputs_held
+
+
+def test_scripts_of_openrlhf_and_llama_recipes_of_2023() -> None:
+    sft = setup_of("openrlhf", "full", "zero3")
+    assert (sft.checkpointing, sft.packing, sft.reentrant) == ("layer", "packed", False)
+    found = Setup(**filled({"trainer": "llama-recipes-2023", "method": "qlora"}, "llama"))
+    assert (found.quantize, found.upcast_small, found.checkpointing, found.reentrant) == (
+        "int8",
+        True,
+        "layer",
+        True,
+    )
+    assert not setup_of("llama-recipes-2023", "lora", "fsdp").reentrant
+
+
+@pytest.mark.parametrize("trainer", ["internevo", "llm-foundry", "lightning", "litgpt"])
+def test_programs_on_fsdp_1_have_no_units_of_fsdp_2(trainer: str) -> None:
+    assert setup_of(trainer, "full", "fsdp").fsdp_units == "flat"
