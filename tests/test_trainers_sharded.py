@@ -184,3 +184,26 @@ def test_scripts_of_openrlhf_and_llama_recipes_of_2023() -> None:
 @pytest.mark.parametrize("trainer", ["internevo", "llm-foundry", "lightning", "litgpt"])
 def test_programs_on_fsdp_1_have_no_units_of_fsdp_2(trainer: str) -> None:
     assert setup_of(trainer, "full", "fsdp").fsdp_units == "flat"
+
+
+def test_segments_that_programs_make_expandable_themselves() -> None:
+    """axolotl's and prime-rl's commands, torchtitan's script; LLaMA-Factory's where it launches several processes."""
+    for trainer in (
+        "axolotl",
+        "axolotl-0.15",
+        "axolotl-0.9",
+        "axolotl-0.6",
+        "torchtitan-2024",
+        "prime-rl-sft",
+    ):
+        assert setup_of(trainer, "full", "fsdp").expandable_segments, trainer
+    assert not setup_of("axolotl-0.4", "qlora", "none").expandable_segments
+    for trainer, since in (
+        ("llama-factory-0.9.2", False),
+        ("llama-factory-0.9.4", True),
+        ("llama-factory-0.9.5", True),
+    ):
+        spread = {
+            setup_of(trainer, "lora", way).expandable_segments for way in ("ddp", "fsdp", "zero2", "zero3")
+        }
+        assert spread == {since} and not setup_of(trainer, "lora", "none").expandable_segments
