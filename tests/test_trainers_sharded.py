@@ -207,3 +207,15 @@ def test_segments_that_programs_make_expandable_themselves() -> None:
             setup_of(trainer, "lora", way).expandable_segments for way in ("ddp", "fsdp", "zero2", "zero3")
         }
         assert spread == {since} and not setup_of(trainer, "lora", "none").expandable_segments
+
+
+@pytest.mark.parametrize(
+    ("trainer", "second"),
+    [("hf-trainer", "two"), ("hf-trainer-4.57", "two"), ("chatglm3", "two"), ("llava", "fitted"),
+     ("open-instruct", "fitted"), ("lmflow", "one"), ("llama-factory-0.9.5", "one")],
+)  # fmt: skip
+def test_buckets_by_the_configs_that_documentation_and_programs_ship(trainer: str, second: str) -> None:
+    """transformers' own of ZeRO-2 overlaps with 5e8 values, twice; of ZeRO-3 they are as large as a matrix."""
+    assert setup_of(trainer, "lora", "zero2").reduce_buckets == second
+    if trainer != "lmflow":
+        assert setup_of(trainer, "lora", "zero3").reduce_buckets == "fitted"
