@@ -86,6 +86,20 @@ def only_float16(accelerator: Accelerator) -> bool:
     )
 
 
+def has_flash_attention(accelerator: Accelerator) -> bool:
+    """Whether FlashAttention 2 has kernels for it: of NVIDIA's for Ampere and newer (its README), which have
+    bfloat16."""
+    return accelerator.vendor != "NVIDIA" or accelerator.bf16_dense_flops_per_s is not None
+
+
+def keeps_fp8(accelerator: Accelerator) -> bool:
+    """Whether transformers keeps a base in FP8 on it, not in 16 bits: on NVIDIA's from compute capability 8.9 on
+    (transformers 5.23, quantizers/quantizer_finegrained_fp8.py, validate_environment). Of the RTX 40 series not every
+    rate is known."""
+    has_units = accelerator.fp8_dense_flops_per_s is not None or accelerator.name.startswith("RTX 40")
+    return accelerator.vendor != "NVIDIA" or has_units
+
+
 @cache
 def int8_rates() -> tuple[Int8Rate, ...]:
     """Every entry of data/int8.toml; the first that names a chip holds."""

@@ -11,7 +11,15 @@ from ..adapter.whole import NOTHING_WHOLE, Whole
 from ..dataclass import dataclass
 from ..errors import UnsupportedArchitectureError
 from ..flops import FLOPS_PER_MAC
-from ..hardware import Cluster, arithmetic_of, matmul_flops_per_s, only_float16, peak_flops_per_s
+from ..hardware import (
+    Cluster,
+    arithmetic_of,
+    has_flash_attention,
+    keeps_fp8,
+    matmul_flops_per_s,
+    only_float16,
+    peak_flops_per_s,
+)
 from ..memory.traffic import traffic as traffic_of
 from ..moments import Traffic
 from ..objective import step_tally
@@ -166,6 +174,25 @@ def _of_float32(setup: Setup, machine: Cluster, parts: dict[str, float], total: 
         )
 
 
+def _without_kernels(setup: Setup, machine: Cluster) -> Iterable[Notice]:
+    """What a set-up asks for and its programs do not run on the GPU."""
+    gpu = machine.accelerator
+    if setup.attention_kernel == "flash" and not has_flash_attention(gpu):
+        yield Notice(
+            "no-flash-kernels",
+            f"FlashAttention 2 has no kernels for {gpu.name} (Ampere and newer have): --attention-kernel sdpa runs.",
+        )
+    elif setup.attention_kernel == "flash" and setup.compute_dtype == "float32":
+        text = "FlashAttention takes 16 bits, and products are in float32: --attention-kernel sdpa runs."
+        yield Notice("no-flash-kernels", text)
+    if setup.quantize == "fp8" and not keeps_fp8(gpu):
+        yield Notice(
+            "no-fp8-units",
+            f"{gpu.name} has no units for FP8: transformers makes such a base 16 bits again there, which takes what "
+            "--quantize none says.",
+        )
+
+
 def _notices(setup: Setup, machine: Cluster, parts: dict[str, float], total: float) -> Iterable[Notice]:
     name = machine.accelerator.name
     if (
@@ -179,6 +206,7 @@ def _notices(setup: Setup, machine: Cluster, parts: dict[str, float], total: flo
         )
     yield from _of_float32(setup, machine, parts, total)
     yield from _of_float16(setup, machine)
+    yield from _without_kernels(setup, machine)
     wide = setup.method != "full" and setup.trained_dtype == "float32" and setup.compute_dtype != "float32"
     if wide and not setup.under_autocast:
         yield Notice(

@@ -256,6 +256,23 @@ def test_chips_without_bfloat16_say_so() -> None:
         seconds(Setup(), hardware.cluster(hardware.find("Apple M3")))
 
 
+@pytest.mark.parametrize(
+    ("gpu", "asked", "code"),
+    [
+        ("t4", {"precision": "fp16", "attention_kernel": "flash"}, "no-flash-kernels"),
+        ("h100", {"precision": "fp32", "attention_kernel": "flash"}, "no-flash-kernels"),
+        ("rtx 3090", {"method": "qlora", "quantize": "fp8"}, "no-fp8-units"),
+        ("a100", {"attention_kernel": "flash"}, None),
+        ("mi300x", {"method": "qlora", "quantize": "fp8", "attention_kernel": "flash"}, None),
+        ("rtx 4070 ti super", {"method": "qlora", "quantize": "fp8"}, None),
+    ],
+)
+def test_what_a_chip_has_no_kernels_for_is_said(gpu: str, asked: dict[str, Any], code: str | None) -> None:
+    found = step_time(ARCH, Setup(**asked), hardware.cluster(hardware.find(gpu)), PAIRS).notices
+    ours = {notice.code for notice in found} & {"no-flash-kernels", "no-fp8-units"}
+    assert ours == ({code} if code else set())
+
+
 # Communication
 
 
