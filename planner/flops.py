@@ -372,7 +372,7 @@ def step_macs(
     return _step(arch, step, adapted, whole)[0]
 
 
-def _images(
+def of_images(
     arch: Architecture, step: Step, adapted: Iterable[Adapted] | None, whole: Whole
 ) -> tuple[Tally, bool]:
     """The tower's part of a step, and whether what it hands on needs a gradient."""
@@ -403,7 +403,7 @@ def _step(
     if step.scored is not None:
         lengths["head"] = step.scored
     walk = _Walk(arch, step, trained, lengths, whole)
-    total, seen = _images(arch, step, adapted, whole)
+    total, seen = of_images(arch, step, adapted, whole)
     start = trained is None or (step.checkpointing and step.hooked) or whole.embedding or seen
     if adapted is not None:
         start = _embedding(adapted, step.batch * step.seq_len, total) or start

@@ -95,7 +95,7 @@ def changes_step(arch: Architecture, setup: Setup, adapted: Iterable[Adapted] | 
         flops.folds(arch, item.matrix, pair, packed=step.packed) for item in items for pair in item.pairs
     )
     clamps = step.half and any(block.clamps != "none" for block in arch.blocks)
-    apart = step.ends_known and arch.images is not None and arch.images.merged
+    apart = arch.images is not None and ((step.ends_known and arch.images.merged) or setup.frozen_towers)
     other = step.dropped or step.scored is not None or clamps or apart or step.logits_again
     other = other or step.selective
     if step.past_pairs and any(item.matrix.role == "unembedding" for item in items):
@@ -109,11 +109,16 @@ def step_tally(
 ) -> flops.Tally:  # fmt: skip
     """Multiply-adds of a step of so many sequences: forward and backward as the library runs them (`step_of`), passes
     without gradients, and generation; logits of completions alone where these are scored. `plain`: without what is
-    done again. `adapted` None is full fine-tuning."""
+    done again. `adapted` None is full fine-tuning, which may leave towers as they are."""
     arch, pairs = as_met(arch, setup, None if adapted is None else tuple(adapted))
     known = setup.attention_kernel == "flash"
     total, step = flops.Tally(), flops.Step(batch, setup.seq_len, scored=scored_of(setup), ends_known=known)
-    total.add(flops.step_macs(arch, step if plain else step_of(setup, pairs, batch), pairs, whole))
+    trained = step if plain else step_of(setup, pairs, batch)
+    text = arch
+    if pairs is None and setup.frozen_towers and arch.images is not None:
+        total.add(flops.of_images(arch, trained, (), whole)[0])
+        text = replace(arch, images=None)
+    total.add(flops.step_macs(text, trained, pairs, whole))
     base, own = passes(setup.objective, setup.reference, setup.generation)
     if base or own:
         frozen = flops.step_macs(arch, step, ())

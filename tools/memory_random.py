@@ -24,6 +24,7 @@ from planner.estimator import load
 from planner.simulate.setups import check_pairs
 
 from .memory_grid import CHOICES, CONFIGS, DEFAULTS, NO_FLASH, UNQUANTISED, WITHOUT, Point, default_config
+from .memory_random_newest import NEWEST, newest
 from .memory_random_rarer import CLASSES, CLASSIFIED_SHARE, RARER, rarer
 from .memory_random_wider import PICTURED_SHARE, WIDER, widened
 from .pictured_models import PICTURED
@@ -117,9 +118,9 @@ def _by_type() -> dict[str, list[str]]:
 def random_points(seed: int, number: int) -> list[Point]:
     """So many points of a seed, the same at every call."""
     if seed >= WIDER:
-        settled, rare = seed > WIDER, seed >= RARER
+        settled, rare, new = seed > WIDER, seed >= RARER, seed >= NEWEST
         sources = [random.Random(f"{seed} {index}") for index in range(number)]
-        return [_wider_point(each, settled=settled, rare=rare) for each in sources]
+        return [_wider_point(each, settled=settled, rare=rare, new=new) for each in sources]
     draw = _wide if seed >= WIDE else _point
     return [draw(random.Random(f"{seed} {index}")) for index in range(number)]
 
@@ -169,7 +170,9 @@ def _wide_point(
     return point
 
 
-def _wider_point(source: random.Random, *, settled: bool, rare: bool = False) -> Point:
+def _wider_point(
+    source: random.Random, *, settled: bool, rare: bool = False, new: bool = False
+) -> Point:  # fmt: skip
     """A wide point with more drawn on top; every fifth is of a model whose images have an account."""
     by_type, pool = (_pictured(), PICTURED) if source.random() < PICTURED_SHARE else (_wide_by_type(), {})
     if rare and source.random() < CLASSIFIED_SHARE:
@@ -179,7 +182,8 @@ def _wider_point(source: random.Random, *, settled: bool, rare: bool = False) ->
     kind = config["model_type"]
     own_loss = kind not in known_types() and has_own_loss(config)
     found = widened(source, point, own_loss=own_loss, settled=settled)
-    return rarer(source, found, own_loss=own_loss) if rare else found
+    found = rarer(source, found, own_loss=own_loss) if rare else found
+    return newest(source, found, own_loss=own_loss) if new else found
 
 
 @cache

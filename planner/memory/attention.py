@@ -90,7 +90,7 @@ def attend(run: Pass, q: Value, k: Value, v: Value, shape: Shape) -> Value:
         q, k, v = run.cast_in(q), run.cast_in(k), run.cast_in(v)
     kernel = "sdpa" if run.kernel == "flash" and shape.no_flash else run.kernel
     if shape.pieced and kernel != "flash":
-        return _in_pieces(run, q, k, v, replace(shape, pieced=False), kernel == "eager")
+        return _in_pieces(run, q, k, v, replace(shape, pieced=False), kernel in ("eager", "math"))
     if kernel == "eager" or (shape.eager and kernel != "flash"):
         return _eager(run, q, k, v, shape)
     if kernel == "math":

@@ -48,6 +48,7 @@ RATES: dict[str, dict[str, tuple[str, float]]] = {
         "dropout": ("dropout", 0.1), "dropped_stem": ("dropout", 0.1), "dropped": ("attention_dropout", 0.1),
         "dropped_inner": ("activation_dropout", 0.0),
     },
+    "mpt": {"dropped": ("attn_pdrop", 0.0)},  # of its attn_config: no published one has a rate
     "gpt_neox_japanese": {"dropout": ("hidden_dropout", 0.0), "dropped": ("attention_dropout", 0.1)},
     "modernbert": {
         "dropout": ("attention_dropout", 0.0), "dropped": ("attention_dropout", 0.0),

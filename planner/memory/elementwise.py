@@ -242,8 +242,10 @@ def _xielu(run: Pass, x: Value) -> Value:
     positive = add(square, scale(x))
     del square
     least = unary(x, "in")
-    difference = add(unary(cast(least, FLOAT32) if run.autocast else least, "out", 1), unary(x, ""))
+    grown, size = unary(cast(least, FLOAT32) if run.autocast else least, "out", 1), x.bytes
     del least
+    difference = tape.apply((grown, x), x.elements, grown.width, (), lambda g: (g, tape.new(size)))
+    del grown
     weighed = _by_number(run, difference, max(wide, difference.width))
     del difference
     negative = add(weighed, scale(x))

@@ -17,13 +17,15 @@ EMBED_NORM, POSITIONS = "layernorm_embedding.weight", "embed_positions"
 @dataclass(frozen=True)
 class Entry:
     """What a stack's variables hold of its beginning until it is left (of it, what is `kept` stays longer), and the
-    way there and back. `leaf`: bytes of what was looked up where its gradient is asked for, and stays."""
+    way there and back. `leaf`: bytes of what was looked up where its gradient is asked for, and stays; `width`: of a
+    value that the first layer reads."""
 
     held: Held
     kept: Held
     forward: Stretch
     backward: Stretch | None
     leaf: Size = 0
+    width: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,18 +90,18 @@ def enter(job: Job, stack: str, grad: bool, trains: bool) -> Entry:
     forward.change = plus(forward.change, held, -1)
     if x.buffer is not first.buffer:
         forward.change = plus(forward.change, {STREAM: x.bytes}, -1)
-    node, size = x.node, x.bytes
+    node, size, width = x.node, x.bytes, x.width
     leaf = grad and not trains and x.buffer is not first.buffer
     kept: Held = {KEPT: first.bytes} if leaf or (grad and norms_first) else {}
     held = plus(held, {"temporary": kept[KEPT]}, -1) if kept else held
     asked = first.bytes if grad and not trains else 0
     del x, first, places
     if node is None:
-        return Entry(held, kept, forward, None)
+        return Entry(held, kept, forward, None, width=width)
     start = len(tape.events)
     tape.backward(node, [tape.new(size, STREAM)]).clear()
     del node
-    return Entry(held, kept, forward, stretch(tape, start, len(tape.events)), asked)
+    return Entry(held, kept, forward, stretch(tape, start, len(tape.events)), asked, width)
 
 
 def _positioned(arch: Architecture, stack: str) -> bool:
@@ -119,7 +121,7 @@ def _plus(run: Pass, x: Value, places: Buffer, trains: bool) -> Value:
         return (g,)
 
     x_size = x.bytes
-    return tape.apply((x,), x.elements, x.width, (), rule)
+    return tape.apply((x,), x.elements, max(x.width, run.norms), (), rule)
 
 
 def _listen(job: Job, run: Pass, grad: bool) -> Value:

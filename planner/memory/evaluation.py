@@ -18,6 +18,7 @@ from dataclasses import replace
 from .cache import cached_values, widened_outputs, widens_cache
 from .head import head_stretches
 from .kinds import Job
+from .opening import first_width
 from .passes import CASTS, FLOAT32, HALF
 from .step import Place, head_of, masks, stem_of, walked_layers
 from .stretch import Held, plus
@@ -39,7 +40,7 @@ def evaluated(job: Job, base: Held) -> list[Place]:
     cache = _cache(own)
     pictured, pixels, features = _tower(own, held)
     held = plus(held, pixels)
-    around = plus(plus(held, features), plus(stem_of(own).held, {"temporary": masks(own) + cache}))
+    around = plus(plus(held, features), plus(_named(own), {"temporary": masks(own) + cache}))
     below = plus(
         around, {"temporary": -cache // max(1, job.arch.n_layers)}
     )  # the last layer's are in its own walk
@@ -65,6 +66,13 @@ def evaluated(job: Job, base: Held) -> list[Place]:
         out = widened_outputs(own, cache // HALF)
         found.append(Place("evaluation", "outputs", plus(held, {"temporary": cache}), out))
     return pictured + found
+
+
+def _named(own: Job) -> Held:
+    """What the first layer reads, which has a name while all run: as wide as autocast's norm has made it."""
+    run = own.run()
+    widened = run.rows * (own.arch.hidden_size * max(0, first_width(own) - run.stream))
+    return plus(stem_of(own).held, {"temporary": widened})
 
 
 def _tower(own: Job, held: Held) -> tuple[list[Place], Held, Held]:

@@ -50,7 +50,8 @@ class Stacked:
 @dataclass(frozen=True)
 class Routing:
     """How many experts see a token of how many, and how their weights are made: `wide` ones stay in float32 and make
-    what they weight float32. `jitter`: x is multiplied by noise, for the router once more."""
+    what they weight float32, unless they are `narrowed`: made of logits that autocast lowers, and divided in place.
+    `jitter`: x is multiplied by noise, for the router once more."""
 
     experts: int
     active: int
@@ -59,6 +60,7 @@ class Routing:
     act: str
     interleaved: bool = False
     jitter: bool = False
+    narrowed: bool = False
 
 
 def mix(
@@ -102,13 +104,14 @@ def _weights(run: Pass, logits: Value, routing: Routing) -> Value:
     """The chosen experts' weights: scores over all experts in float32 (kept), the best of them with their
     positions."""
     tape, rows = run.tape, run.tokens * routing.active
-    wide = cast(logits, FLOAT32)
+    lowered = run.autocast and routing.scores == "sigmoid" and routing.narrowed
+    wide = logits if lowered else cast(logits, FLOAT32)
     scores = unary(wide, "out") if routing.scores != "chosen" else logits
     size = scores.bytes
     places = tape.new(rows * INDEX)
     best = tape.apply((scores,), rows, scores.width, (places,), lambda g: (tape.new(size),))
     normed = unary(best, "out", 1)
-    return normed if routing.wide else cast(normed, run.compute)
+    return normed if routing.wide or lowered else cast(normed, run.compute)
 
 
 def _gather(run: Pass, x: Value, rows: Size, hidden: int) -> Value:

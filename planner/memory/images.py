@@ -39,7 +39,7 @@ class Manner:
     features and held while the text runs. `joined`: features are joined anew from a list of images. `ended`: a norm
     stands behind the last layer. `copied`: pixel values are, to leave padded images out. `placed`: it is patches with
     their positions that are made to need a gradient. `pooled`: squares of patches are averaged behind the layers.
-    `interpolated`: positions are sums in float32, which have a name.
+    `interpolated`: positions are sums in float32, which have a name. `embedded`: what the layers begin with has one.
     """
 
     permuted: bool = False
@@ -52,16 +52,19 @@ class Manner:
     placed: bool = False
     pooled: bool = False
     interpolated: bool = False
+    embedded: bool = False
 
 
 MANNERS = {
     "qwen2_vl_vision": Manner(rotary=True, joined=True),
     "qwen2_5_vl_vision": Manner(rotary=True, permuted=True, joined=True),
     "qwen3_vl_vision": Manner(rotary=True, positioned=True, joined=True, interpolated=True),
-    "gemma3_vision": Manner(positioned=True, ended=True),
-    "idefics3_vision": Manner(positioned=True, ended=True, joined=True, copied=True, placed=True),
-    "clip_vision": Manner(positioned=True, joined=True),
-    "internvl_vision": Manner(positioned=True, ended=True),
+    "gemma3_vision": Manner(positioned=True, ended=True, embedded=True),
+    "idefics3_vision": Manner(
+        positioned=True, ended=True, joined=True, copied=True, placed=True, embedded=True
+    ),
+    "clip_vision": Manner(positioned=True, joined=True, embedded=True),
+    "internvl_vision": Manner(positioned=True, ended=True, embedded=True),
     **dict.fromkeys(
         (f"gemma4_vision{clips}{pads}" for clips in ("", "_clipped") for pads in ("", "_padded")),
         Manner(held=False, joined=True, pooled=True),
@@ -73,8 +76,8 @@ MANNERS = {
 @dataclass(frozen=True)
 class Tower:
     """A tower, walked: `entry` and `exit` around its layers, with their ways back. `mergers` connect results of
-    inner layers, whose results are held (`inner`) while the last layers run. `during` is held while it runs,
-    `beside` while the text does, `leaf` until the backward pass ends."""
+    inner layers; `inner` is held while the last layers run without a graph. `during` is held while it runs,
+    `beside` while the text does, `leaf` until the backward pass ends, `brought` while layers run backward."""
 
     entry: Stretch
     layers: Layers
@@ -86,6 +89,7 @@ class Tower:
     beside: Held
     leaf: Held
     inner: Held
+    brought: Held
 
     @property
     def grad(self) -> bool:
@@ -115,6 +119,7 @@ class Tower:
             if each.backward is not None:
                 going.go("backward", "tower: connector", each.backward, 1)
         kinds = self.layers.kinds
+        going.hold(self.brought)
         for rounds in in_rounds(self.layers.order)[::-1]:
             passed = [
                 [
@@ -126,6 +131,7 @@ class Tower:
             ]
             if passed[0]:
                 going.go_through("backward", passed, 1)
+        going.hold(self.brought, -1)
         going.go("backward", "tower: patches", self.back)
         going.hold(self.leaf, -1)
 
@@ -220,7 +226,7 @@ def tower_of(job: Job, images: Images) -> Tower:
     if pooler:
         found = (pooler.grad, pooler.width)
     out, *mergers = (_connected(own, block, number, *found) for block, number in _connectors(images))
-    pixels = pixel_bytes(images, job.setup)
+    pixels, brought = pixel_bytes(images, job.setup), Held()
     if manner.pooled:
         first = patches_of(own, pixels, any(kind.grad for kind in layers.kinds))
         entry, back, during, leaf = first.forward, first.back, first.during, first.leaf
@@ -230,6 +236,7 @@ def tower_of(job: Job, images: Images) -> Tower:
         reached = any(kind.grad for kind in layers.kinds)
         first = entry_of(own, low, heads, grad, reached, _patches(images).params)
         entry, back, during, leaf = first.forward, first.back, first.during, first.leaf
+        brought = first.brought
     else:
         entry, back, during, leaf = _entry(images, run, setup, manner, grad, pixels)
         if setup.method != "full" and grad:
@@ -244,10 +251,10 @@ def tower_of(job: Job, images: Images) -> Tower:
     results = (1 + manner.joined) * (1 + len(mergers))
     inner = (*mergers, pooler) if pooler else tuple(mergers)
     beside = {TEMPORARY: beside.get(TEMPORARY, 0) + features * results}
-    merged: Held = {TEMPORARY: features * len(mergers)}
-    return Tower(
-        entry, layers, out, inner, back, _scatter(job, features, out.grad), during, beside, leaf, merged
-    )
+    begun = run.rows * (images.tower.hidden_size * run.stream) if manner.embedded else 0
+    merged: Held = {TEMPORARY: features * len(mergers) + begun}
+    scatter = _scatter(job, features, out.grad)
+    return Tower(entry, layers, out, inner, back, scatter, during, beside, leaf, merged, brought)
 
 
 def _entry(

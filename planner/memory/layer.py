@@ -216,6 +216,7 @@ class Walk(Joins):
         if not isinstance(made, Apply):
             gated_one = self.plan.kinds.get(op.source) == "gated"
             if self.traits.inner_norms and (gated_one or isinstance(made, Attend)):
+                self._unname(op.source)
                 return norm(self.run, value, self.arch.matrices[op.matrix].d_in, self.traits.norm)
             if not gated_one:
                 return value

@@ -351,17 +351,19 @@ def of_pairs(run: Pass, setup: Setup, vocab: int, *, widened: bool) -> tuple[Siz
 def _of_answers(run: Pass, setup: Setup, vocab: int, *, widened: bool) -> tuple[Size, Size]:
     """The same of KTO by TRL before 1.9, which copies the logits of either kind of answers while its output has a
     name: until a function of its own returns (`again`), or through the reference's passes. Of float32 logits that are
-    folded a sequence at a time the loss keeps the output, or its copy, itself."""
+    folded a sequence at a time the loss keeps the output, or its copy, itself. All but the last positions of a single
+    sequence lie together and are not copied."""
     how, rows, one = SELECTED[setup.loss], labelled(run), run.length - run.unscored
     full = setup.loss.startswith("full")
     width = vocab * (FLOAT32 if full or run.autocast or widened else run.norms)
-    kept = width == vocab * FLOAT32 and not full
-    entropies = (rows + 3 * min(rows, ENTROPY_ROWS)) * how.logged
-    output = run.tokens * (how.copied or not kept) + (rows if how.copied and not kept else 0)
+    kept, several = width == vocab * FLOAT32 and not full, run.sequences > 1
+    copied, rows = how.copied and several, rows if several else 0
+    entropies = (rows + 3 * min(labelled(run), ENTROPY_ROWS)) * how.logged
+    output = run.tokens * (copied or not kept) + (rows if copied and not kept else 0)
     named = run.tokens * (1 + how.others) + (0 if how.again else output)
     if not setup.reference_inside:
         return named * width, (entropies + (output if how.again else 0)) * width
-    if how.copied:
+    if copied:
         return named * width, (run.tokens + rows + one) * width
     return named * width, ((1 + how.again) * run.tokens + entropies) * width
 

@@ -3,6 +3,8 @@ apart, an additive one of every pair of positions of the micro-batch."""
 
 from __future__ import annotations
 
+from dataclasses import field
+
 from ..dataclass import dataclass
 from .attention import mask_as_given
 from .elementwise import norm
@@ -17,12 +19,13 @@ POSITION_BYTES = 2 * 8  # row and column of a patch
 @dataclass(frozen=True)
 class Entry:
     """What lies before the layers: passed `forward` and `back`, held `during` them, and as `leaf` to the backward
-    pass's end."""
+    pass's end; `brought`: what every layer that runs again brings back from the host."""
 
     forward: Stretch
     back: Stretch
     during: Held
     leaf: Held
+    brought: Held = field(default_factory=dict)
 
 
 def entry_of(job: Job, lowered: Size, d_head: int, grad: bool, reached: bool, patches: int) -> Entry:
@@ -56,9 +59,10 @@ def entry_of(job: Job, lowered: Size, d_head: int, grad: bool, reached: bool, pa
         held["temporary"] -= turned
         leaf[KEPT] += turned
     mask = mask_bytes(job, run)
-    stays = reached and (job.setup.checkpointing != "none" or _is_kept(run))
+    away = reached and job.setup.checkpointing == "layer-offload"
+    stays = reached and not away and (job.setup.checkpointing != "none" or _is_kept(run))
     (leaf if stays else held)[KEPT if stays else "temporary"] += mask
-    return Entry(forward, back, held, leaf)
+    return Entry(forward, back, held, leaf, {"temporary": mask} if away else {})
 
 
 def mask_bytes(job: Job, run: Pass) -> Size:

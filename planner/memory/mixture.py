@@ -14,6 +14,8 @@ from .products import Weight
 from .tape import Value, add
 from .traits import Traits
 
+DIVIDED = ("hy_v3",)  # whose weights a division of autocast's float32 sums makes wide
+
 
 class Mixture(ABC):
     """What a layer holds of its experts: products that wait, the router's logits, and names that are bound until the
@@ -72,7 +74,14 @@ class Mixture(ABC):
         first, traits = self.arch.matrices[self.waiting[0][0].matrix], self.traits
         seen = first.experts if self.waiting[0][0].all_experts else first.experts_active
         routing = Routing(
-            first.experts, seen, traits.router, traits.wide_router, self.act, traits.sinks, traits.jitter
+            first.experts,
+            seen,
+            traits.router,
+            traits.wide_router,
+            self.act,
+            traits.sinks,
+            traits.jitter,
+            traits.float_router and self.arch.model_type not in DIVIDED,
         )
         x, logits = self.waiting[0][1], self.logits
         self.waiting, self.logits = [], None

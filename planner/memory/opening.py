@@ -110,14 +110,14 @@ def _placed_and_normed(job: Job, run: Pass, x: Value, width: int) -> Value:
 
 
 def first_width(job: Job) -> int:
-    """Bytes a value of what comes into the first layer; 0 for the embedding's own. Under autocast a norm widens
-    it, unless a matrix follows, and a convolution that makes patches narrows them where nothing is added; a
+    """Bytes a value of what comes into the first layer; 0 for the embedding's own. Under autocast torch's own norm
+    widens it, unless a matrix follows, and a convolution that makes patches narrows them where nothing is added; a
     projection of patches that is held in whole numbers leaves them in float32, as the pixels are."""
     if job.traits.wide_stem and 0 in job.unpacked and job.setup.quantize != "fp8":  # the tower's first matrix
         return FLOAT32
     if job.traits.narrow_stem and job.run().autocast:
         return job.run().compute
-    if not (job.traits.stem_norm and job.run().autocast):
+    if not (job.traits.stem_norm and job.traits.norm == "layer" and job.run().autocast):
         return 0
     block = _mapping(job.arch)
     index = -1 if block is None else _apply(block).matrix
@@ -159,6 +159,8 @@ def _kept(job: Job, stem: Stem) -> Size:
     run = job.run()
     if traits.stem_norm and traits.norm == "rms-bare" and run.stream < FLOAT32:  # which keeps a wide copy
         kept = kept + run.rows * job.arch.hidden_size * FLOAT32
+    elif traits.stem_norm and traits.norm == "layer" and run.autocast and run.stream < FLOAT32:
+        kept = kept + run.rows * job.arch.hidden_size * FLOAT32  # autocast's copy
     elif traits.stem_norm and (placed or stem.trains):
         kept = kept + one
     if traits.dropped_stem:

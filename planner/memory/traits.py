@@ -238,15 +238,17 @@ TRAITS: dict[str, Traits] = {
         scores_named=True,
     ),
     "falcon": replace(
+        HANDING, narrow_before=True, rotary="half", narrow=True, mask_given=True, ungrouped=True, named=True
+    ),
+    "mpt": replace(
         HANDING,
         narrow_before=True,
-        rotary="half",
-        narrow=True,
-        mask_given=True,
-        ungrouped=True,
-        named=True,
+        eager=True,
+        no_flash=True,
+        wide_bias=True,
+        truth_masks=True,
+        scores_named=True,
     ),
-    "mpt": replace(HANDING, narrow_before=True, eager=True, no_flash=True, wide_bias=True, truth_masks=True),
     "gpt_neo": replace(
         HANDING, activation="gelu_new", eager=True, no_flash=True, wide_scores=True, windows_inside=True
     ),

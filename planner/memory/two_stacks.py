@@ -69,12 +69,11 @@ def _bias(job: Job, stack: str) -> Outside:
     return Outside(own=own, cross=cross, masks="cross" if decoder else "all")
 
 
-def _walk(job: Job, stack: str, outside: Outside, grad: bool) -> Walks:
-    """A stack's layers, each kind walked once."""
+def _walk(job: Job, stack: str, outside: Outside, grad: bool, width: int) -> Walks:
+    """A stack's layers, each kind walked once; the first reads values of `width` bytes."""
     known: dict[object, int] = {}
     kinds: list[Walked] = []
     order: list[tuple[str, int]] = []
-    width = 0
     own = [each for each in stacks(job.arch) if each[0] == stack]
     for number, (name, layer, block) in enumerate(own, 1):
         shares = [bias for bias in (outside.own, outside.cross) if bias and not bias.apart]
@@ -89,15 +88,15 @@ def _walk(job: Job, stack: str, outside: Outside, grad: bool) -> Walks:
     return Walks(tuple(order), tuple(kinds))
 
 
-def _layers(job: Job, stack: str, outside: Outside, grad: bool) -> Layers:
+def _layers(job: Job, stack: str, outside: Outside, grad: bool, width: int) -> Layers:
     """A stack's layers in their order, from walks that are remembered; of `outside` all but what the encoder hands on
     follows from the job."""
 
     def walk(own: Job) -> Walks:
         rows = None if outside.rows is None else _encoder_run(own).tokens
-        return _walk(own, stack, replace(outside, rows=rows), grad)
+        return _walk(own, stack, replace(outside, rows=rows), grad, width)
 
-    what = ("stack", stack, grad, outside.width, outside.grad)
+    what = ("stack", stack, grad, width, outside.width, outside.grad)
     found = remembered(job, what, walk, Walks.at)
     return [(where, found.kinds[kind]) for where, kind in found.order]
 
@@ -112,14 +111,18 @@ def _sides(job: Job) -> tuple[Side, Side]:
     trains = embeddings_trained(job)
     grad = trains or job.setup.needs_input_grads
     entry, outside = enter(job, "encoder", grad, trains), _bias(job, "encoder")
-    layers = _layers(job, "encoder", outside, grad)
+    layers = _layers(job, "encoder", outside, grad, entry.width)
     last = layers[-1][1]
     end = leave(job, "encoder", last.grad, last.width)
     encoder = Side("encoder", entry, layers, end, outside)
     outside = replace(_bias(job, "decoder"), rows=_encoder_run(job).tokens, width=end.width, grad=end.grad)
     entry = enter(job, "decoder", grad, trains)
     return encoder, Side(
-        "decoder", entry, _layers(job, "decoder", outside, grad), Exit(None, None, False, 0), outside
+        "decoder",
+        entry,
+        _layers(job, "decoder", outside, grad, entry.width),
+        Exit(None, None, False, 0),
+        outside,
     )
 
 

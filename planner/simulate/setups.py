@@ -65,13 +65,15 @@ def _is_choice(name: str, options: Mapping[str, Any]) -> bool:
 
 def check_pairs(spec: AdapterSpec, setup: Setup, arch: Architecture) -> None:
     """Raise InputError where PEFT reaches a quantised matrix as a bare parameter alone: the pair's product is added
-    to the weight, which a packed one cannot be (peft 0.21, lora/layer.py, ParamWrapper; torch refuses it)."""
+    to the weight, which a packed one cannot be (peft 0.21, lora/layer.py, ParamWrapper; torch refuses it). One in FP8
+    it casts, but the product gives none of these a gradient, experts' neither (transformers 5.23,
+    integrations/finegrained_fp8.py, FP8LinearFunction, FP8GroupedMatmulFunction)."""
     if setup.method != "qlora":
         return
     packed = [
         item
         for item in adapt(arch, spec)
-        if item.matrix.kind != "experts"
+        if (item.matrix.kind != "experts" or item.pairs[0].materialised)
         and is_quantised(item.matrix, setup)
         and by_weight(arch, item.matrix, materialised=item.pairs[0].materialised)
     ]

@@ -49,6 +49,8 @@ def test_what_simulate_refuses_is_no_point_of_a_draw() -> None:
     assert "bare parameters alone" in (refusal(point) or "")
     assert run(71, point).row.reason == refusal(point)
     assert refusal(replace(point, options={**options, "targets": "k_proj"})) is None
+    mixed = {**LORA, "method": "qlora", "quantize": "fp8", "quantize_experts": True, "experts": "peft"}
+    assert "down_proj,gate_up_proj" in (refusal(Point("glm4_moe_lite", "zai-org/GLM-4.7-Flash", mixed)) or "")
 
 
 def test_an_evaluation_of_images_holds_positions_and_merged_features() -> None:
@@ -57,3 +59,62 @@ def test_an_evaluation_of_images_holds_positions_and_merged_features() -> None:
     point = Point("qwen3_vl", "Qwen/Qwen3-VL-4B-Instruct", options)
     found = max(each.bytes for each in analytic(point)[0].moments if each.phase == "evaluation")
     assert found - 16.25 * 2**20 == pytest.approx(simulated(point).moments["evaluation"], rel=0.005)
+
+
+def test_operations_of_a_towers_attention_go_image_by_image() -> None:
+    """As eager ones do: all images' scores at once were 48 % too much."""
+    options = {
+        **LORA,
+        "method": "full",
+        "images": 2,
+        "image_size": "640x480",
+        "seq_len": 900,
+        "loss": "tiled",
+    }
+    point = Point("qwen2_5_vl", "Qwen/Qwen2.5-VL-3B-Instruct", {**options, "attention_kernel": "math"})
+    assert analytic(point)[1] == pytest.approx(simulated(point).simulated_bytes, rel=0.005)
+
+
+def test_a_tower_that_is_left_as_it_is_runs_forward_alone() -> None:
+    """FLOPs of full fine-tuning had its way back (15 % of Qwen3.5's)."""
+    options = {
+        **LORA,
+        "method": "full",
+        "frozen_towers": True,
+        "images": 1,
+        "image_size": "224x224",
+        "seq_len": 130,
+    }
+    point = Point("qwen3_5", "Qwen/Qwen3.5-0.8B", {**options, "loss": "tiled"})
+    assert analytic_flops(point) == simulated_flops(point)
+
+
+@pytest.mark.parametrize("loss", ["by-sequence-selected-copied", "by-sequence-selected-logged"])
+def test_of_one_sequence_kto_copies_no_logits(loss: str) -> None:
+    """All but the last positions of one sequence lie together (25 %)."""
+    options = {
+        **LORA,
+        "objective": "kto",
+        "reference": "base",
+        "loss": loss,
+        "micro_batch": 1,
+        "seq_len": 512,
+    }
+    point = Point("llama", "HuggingFaceTB/SmolLM2-135M-Instruct", options)
+    assert analytic(point)[1] == pytest.approx(simulated(point).simulated_bytes, rel=0.005)
+
+
+def test_the_mask_of_offloaded_layers_of_a_tower_is_not_on_the_device_meanwhile() -> None:
+    """Of Pixtral's, which every layer brings back for its second run."""
+    options = {
+        **LORA,
+        "method": "full",
+        "images": 1,
+        "image_size": "640x480",
+        "seq_len": 500,
+        "loss": "fused",
+    }
+    changes = {"num_hidden_layers": 4, "vocab_size": 10000}
+    model = "mistralai/Devstral-Small-2-24B-Instruct-2512"
+    point = Point("mistral3", model, {**options, "checkpointing": "layer-offload"}, changes)
+    assert analytic(point)[1] == pytest.approx(simulated(point).simulated_bytes, rel=0.005)
