@@ -104,8 +104,7 @@ def _if_possible(point: Point, options: dict[str, Any]) -> Point:
     """The point with these options, or as it was where they do not go together."""
     found = replace(point, options={**point.options, **options})
     try:
-        assert found.setup
-        assert found.loaded
+        _ = found.setup, found.loaded
     except PlannerError:
         return point
     return found
