@@ -141,6 +141,21 @@ def test_torchtune_updates_in_the_backward_pass_on_one_gpu() -> None:
     assert "optimizer_in_backward" not in filled({"trainer": "torchtune"})
 
 
+@pytest.mark.parametrize(
+    ("trainer", "alone"),
+    [
+        ("torchtune", "paged-adamw-8bit"),
+        ("torchtune-0.2", "paged-adamw-8bit"),
+        ("torchtune-0.1", "paged-adamw"),
+    ],
+)
+def test_torchtune_pages_the_states_of_one_gpu_alone(trainer: str, alone: str) -> None:
+    """Its configs for several GPUs (8B_full.yaml, 7B_full.yaml) have torch.optim.AdamW."""
+    asked = {"trainer": trainer, "method": "full"}
+    assert filled(asked)["optimizer"] == alone
+    assert "optimizer" not in filled({**asked, "sharding": "fsdp", "gpus": 8})
+
+
 def test_litgpt_holds_a_tied_embedding_twice() -> None:
     tied = "meta-llama/Llama-3.2-1B"
     options = {"rank": 8, "targets": "q_proj", "adapter_dtype": "bfloat16", "seq_len": 16}
