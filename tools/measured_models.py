@@ -52,6 +52,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "llava-hf/llava-1.5-13b-hf": _llava(_llama(5120, 40, 40, 13824, 32064), **CLIP),
     "nanotron 1.5B": {**_llama(2048, 28, 16, 5632, 32000), "tie_word_embeddings": True},
     "Llama 162M of 50,304 tokens": _llama(768, 12, 12, 2048, 50304),
+    "Llama-3.2-1B of 32,768 tokens": {
+        **_llama(2048, 16, 32, 8192, 32768), "num_key_value_heads": 8, "tie_word_embeddings": True,
+    },
     "BAAI/Aquila2-7B": _llama(4096, 32, 32, 11008, 100008),
     "TencentARC/LLaMA-Pro-8B": {**_llama(4096, 40, 32, 11008, 32000), "use_cache": False},
     "unsloth/Phi-4": {**_llama(5120, 40, 40, 17920, 100352), "num_key_value_heads": 10},
