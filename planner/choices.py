@@ -35,7 +35,7 @@ Kernels = Literal[
     "transformers", "litgpt", "fused", "liger", "unsloth", "pairs", "compiled", "transformer-engine",
 ]  # fmt: skip
 Sharding = Literal["none", "ddp", "zero1", "zero2", "zero3", "fsdp", "fsdp-hybrid"]
-FsdpUnits = Literal["pairs", "flat", "layers", "modules", "whole"]
+FsdpUnits = Literal["pairs", "flat", "layers", "layers-ends", "modules", "whole"]
 ReduceBuckets = Literal["fitted", "one", "two"]
 Offload = Literal["none", "optimizer", "parameters", "all"]
 Deferred = Literal["none", "compute", "float32"]

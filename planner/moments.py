@@ -123,10 +123,10 @@ class MemoryEstimate:
     peaks that it is to hold (`coverage`). `moments` hold what torch allocates; `overhead` comes on top.
     `cached_bytes` are what the allocator keeps for later where there is room. It follows from `apart_bytes`
     (transient bytes of the phases but the largest), `gathered_bytes` (units gathered whole), `varied_bytes` (what
-    grows with the length), and `before_bytes`: what the allocator has taken before the first step, 0 where it is not
-    known how the program loads. `paged_bytes` are states in managed memory, which no allocator of torch's hands out
-    and which stand on the GPU as far as there is room. `corrected`: how measured peaks of one's own changed it, None
-    where none did."""
+    grows with the length), `streams_bytes` (what stays with streams of FSDP's own), and `before_bytes`: what the
+    allocator has taken before the first step, 0 where it is not known how the program loads. `paged_bytes` are
+    states in managed memory, which no allocator of torch's hands out and which stand on the GPU as far as there is
+    room. `corrected`: how measured peaks of one's own changed it, None where none did."""
 
     setup: Setup
     moments: tuple[Moment, ...]
@@ -141,6 +141,7 @@ class MemoryEstimate:
     apart_bytes: int = 0
     gathered_bytes: int = 0
     varied_bytes: int = 0
+    streams_bytes: int = 0
     before_bytes: int = 0
     paged_bytes: int = 0
     within: Interval | None = None

@@ -105,6 +105,7 @@ class Setup:
         loop over tensors. `optimizer_in_backward`: it steps as soon as a gradient is there, which then goes.
     `main_grads`: gradients are added up in a float32 buffer that stands all along, whole on each GPU, as Megatron's.
     `deferred_gradients`: FSDP exchanges none before the last micro-step: held whole, as computed or in float32.
+    `reduced_wide`: FSDP 2 reduces gradients in float32, whatever they are made in (its policy's reduce_dtype).
     `gradients_kept`: they are set to zero after a step, not dropped, as torch's zero_grad did before 2.0.
     `gradients_late`: they are dropped behind the next forward pass alone, where zero_grad stands before backward().
 
@@ -115,7 +116,8 @@ class Setup:
     `sharding`: how states are spread over the others. `shard_size` GPUs share a copy under "fsdp-hybrid" (None: all).
     `fsdp_units`: what FSDP gathers as a unit: "pairs", as PEFT's policy has it, each factor of each pair apart from
         its layer, so that no layer is gathered while another runs; "flat", FSDP 1 with a layer in one flat parameter,
-        whose gradient is as large as the layer, frozen or not; "layers", FSDP 2; "modules", FSDP 1 with every matrix
+        whose gradient is as large as the layer, frozen or not; "layers", FSDP 2, and "layers-ends" with embedding
+        and unembedding units of their own where they are not tied; "modules", FSDP 1 with every matrix
         a unit, as a policy by size with a small limit makes it; "whole", without a policy, with the model as one.
     `gathered_kept`: without checkpointing ZeRO-3's gathered weights stay for the way back, as by torch's Linear.
     `reduce_buckets`: through what ZeRO reduces gradients: "fitted", as large as they are at the most; "one", of
@@ -181,6 +183,7 @@ class Setup:
     optimizer_in_backward: bool = False
     main_grads: bool = False
     deferred_gradients: Deferred = "none"
+    reduced_wide: bool = False
     gradients_kept: bool = False
     gradients_late: bool = False
     gpus: int = 1

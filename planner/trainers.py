@@ -46,9 +46,17 @@ GROUPS = (
 )  # fmt: skip
 BESIDE = (
     "name", "title", "aliases", "metric", "notes", "advice", "claim", "experts_quantised", "own_functions",
-    "sharded_alone", "around_trainer", "general", "like",
+    "sharded_alone", "around_trainer", "ends_apart", "general", "like",
 )  # fmt: skip
-INHERITED = ("experts_quantised", "own_functions", "sharded_alone", "around_trainer")
+INHERITED = ("experts_quantised", "own_functions", "sharded_alone", "around_trainer", "ends_apart")
+
+
+# Fields that a profile sets for the model types of a list.
+_OF_TYPES = {
+    "quantize_experts": "experts_quantised",
+    "copy_shared": "own_functions",
+    "fsdp_units": "ends_apart",
+}
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,7 @@ class Trainer:
     of `experts_quantised`, model types; those of `own_functions` are run by functions of its own, whose quantised
     matrices are made whole in one buffer.
     `sharded_alone`: its sharding holds on one GPU too, whose units are still gathered in what is computed in.
+    `ends_apart`: model types of which full fine-tuning by FSDP 2 has embedding and unembedding as units of their own.
     `around_trainer`: it makes its optimizer as transformers' Trainer does.
     `general`: of a sort of programs, such as loops of one's own, and not of one whose code was read.
     `like`: the profile that holds but for what this one says; `own` are the claims that are its own.
@@ -86,6 +95,7 @@ class Trainer:
     own_functions: tuple[str, ...] = ()
     sharded_alone: bool = False
     around_trainer: bool = False
+    ends_apart: tuple[str, ...] = ()
     general: bool = False
     like: str = ""
     own: int = 0
@@ -139,15 +149,15 @@ def _own(raw: Mapping[str, Any]) -> Trainer:
     said = {name for claim in claims for name in claim.fields}
     models, functions = (tuple(raw.get(name, ())) for name in ("experts_quantised", "own_functions"))
     used = {name for values in groups.values() for name in values}
-    used |= {name for name, types in (("quantize_experts", models), ("copy_shared", functions)) if types}
+    used |= {name for name, types in _OF_TYPES.items() if raw.get(types)}
     unsaid = sorted(used - said)
     if unsaid or not claims:
         raise FactError(f"{owner}: {', '.join(unsaid) or 'a profile'} without a source.")
     return Trainer(
         raw["name"], raw["title"], MappingProxyType(groups), claims, tuple(raw.get("aliases", ())),
         raw.get("metric", ""), raw.get("notes", ""), models, functions, bool(raw.get("sharded_alone")),
-        bool(raw.get("around_trainer")), bool(raw.get("general")), str(raw.get("like", "")), len(claims),
-        raw.get("advice"),
+        bool(raw.get("around_trainer")), tuple(raw.get("ends_apart", ())), bool(raw.get("general")),
+        str(raw.get("like", "")), len(claims), raw.get("advice"),
     )  # fmt: skip
 
 
@@ -350,9 +360,11 @@ def filled(given: Mapping[str, Any], model_type: str = "") -> dict[str, Any]:
     method = str(said.get("method", "lora"))
     sharding = str(said.get("sharding", "none"))
     asked = said.get("checkpointing", trainer.fields(method, sharding, "none").get("checkpointing", "none"))
-    shared = {"copy_shared": True} if model_type in trainer.own_functions else {}
+    of_type: dict[str, Any] = {"copy_shared": True} if model_type in trainer.own_functions else {}
+    if model_type in trainer.ends_apart and method == "full" and sharding.startswith("fsdp"):
+        of_type["fsdp_units"] = "layers-ends"
     own = trainer.fields(method, sharding, str(asked))
-    found = {**own, **experts, **shared, **_pieces(said, own), **said}
+    found = {**own, **experts, **of_type, **_pieces(said, own), **said}
     if found.get("packing") == "packed" and "lengths_vary" not in said:
         found.pop("lengths_vary", None)  # packed sequences have one length
     if found.get("checkpointing") == "selective" and "reentrant" not in said:

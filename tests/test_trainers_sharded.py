@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from planner.estimator import load
-from planner.memory.caching import reduced_apart
 from planner.running import running
 from planner.setup import Setup
 from planner.trainers import filled, trainers
@@ -113,21 +112,6 @@ def test_torchtitan_by_its_versions() -> None:
     pairs = setup_of("torchtitan", "lora", "none")
     assert (pairs.weight_dtype, pairs.trained_dtype, pairs.under_autocast) == ("float32", "float32", True)
     assert setup_of("nemo-automodel", "full", "fsdp").optimizer_kernel == "foreach"
-
-
-@pytest.mark.parametrize(("gpus", "seq_len"), [(8, 8192), (2, 256)])
-def test_fsdp_2_reduces_gradients_into_blocks_of_their_own(gpus: int, seq_len: int) -> None:
-    """Of full fine-tuning a shard of float32 gradients is reserved beside the peak, in which there are none yet;
-    where there are some, what others take without them."""
-    shard = 4 * load(LLAMA)[1].params // gpus
-    asked = {"method": "full", "gpus": gpus, "batch": gpus, "sharding": "fsdp", "seq_len": seq_len}
-    found = running(LLAMA, {**asked, "trainer": "torchtitan"}).memory()
-    moments, own = list(found.moments), reduced_apart(list(found.moments), found.setup, shard)
-    assert own == shard if found.peak.parts()["gradients"] == 0 else 0 < own < shard
-    others: tuple[dict[str, Any], ...] = (
-        {"fsdp_units": "flat"}, {"method": "lora"}, {"gpus": 1, "sharding": "none"},
-    )  # fmt: skip
-    assert all(reduced_apart(moments, replace(found.setup, **other), shard) == 0 for other in others)
 
 
 @pytest.mark.parametrize(

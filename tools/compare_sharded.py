@@ -32,7 +32,7 @@ LIBRARIES = ("torch", "transformers", "peft")
 STATES = ("weights", "gradients", "optimizer")
 WAYS = {
     "alone": "one process", "ddp": "DDP", "zero1": "ZeRO-1 (ZeroRedundancyOptimizer)",
-    "fsdp2": "FSDP 2 (fully_shard)",
+    "fsdp2": "FSDP 2 (fully_shard)", "ends2": "FSDP 2, both ends apart",
     "fsdp1": "FSDP 1, a layer flat", "whole1": "FSDP 1, all in one",
     "peft1": "FSDP 1, PEFT's units", "tensor": "tensor parallelism (DTensor)",
 }  # fmt: skip

@@ -99,6 +99,8 @@ def cases() -> Iterator[Case]:
                     continue
                 if way == "peft1" and (method, precision) != ("lora", "fp32"):
                     continue
+                if "reduced_wide" in layout and precision == "fp32":
+                    continue
                 if layout.keys() & {"checkpointing", "deferred_gradients"} and precision != "fp32":
                     continue
                 few = (
@@ -136,6 +138,13 @@ def _sharded() -> Iterator[Found]:
     yield "peft1", 2, {**pairs, **waits}
     yield "peft1", 2, {**pairs, "checkpointing": "layer"}
     yield "fsdp2", 2, {"sharding": "fsdp", **layers, "checkpointing": "layer"}
+    ends = {"sharding": "fsdp", "fsdp_units": "layers-ends"}
+    for world in (2, 4):
+        yield "ends2", world, ends
+        yield "fsdp2", world, {"sharding": "fsdp", **layers, "reduced_wide": True}
+    yield "ends2", 2, {**ends, "accumulation": 2}
+    yield "ends2", 2, {**ends, "checkpointing": "layer"}
+    yield "ends2", 2, {**ends, "reduced_wide": True}
 
 
 def _divided() -> Iterator[Found]:

@@ -78,15 +78,24 @@ def inner(model: Any) -> Any:
 
 
 def fully_sharded(model: Any, case: Case) -> Spread:
-    """FSDP 2: every layer a unit, and a root; under a mesh of two dimensions a copy for each row."""
-    from torch.distributed.fsdp import fully_shard
+    """FSDP 2: every layer a unit, and a root, or units of embedding and unembedding beside it; under a mesh of two
+    dimensions a copy for each row."""
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     size = case.layout.get("shard_size", case.world)
     shape = (case.world // size, size) if size < case.world else (case.world,)
     mesh = init_device_mesh("cpu", shape, mesh_dim_names=("replica", "shard")[-len(shape) :])
+    wide = MixedPrecisionPolicy(reduce_dtype=torch.float32 if case.layout.get("reduced_wide") else None)
+    if case.layout["fsdp_units"] == "layers-ends":
+        fully_shard(inner(model).embed_tokens, mesh=mesh, mp_policy=wide)
     for layer in layers_of(model):
-        fully_shard(layer, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+        fully_shard(layer, mesh=mesh, mp_policy=wide)
+    if case.layout["fsdp_units"] == "layers-ends":
+        whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+        fully_shard(
+            [inner(model).norm, whole.lm_head], mesh=mesh, mp_policy=wide, reshard_after_forward=False
+        )
+    fully_shard(model, mesh=mesh, mp_policy=wide)
     return Spread(model, _plain_loss(model), _adamw(model), alone=lambda: _unexchanged(model))
 
 
@@ -202,6 +211,6 @@ def tensor_plan(model: Any, parts: bool) -> dict[str, Any]:
 
 
 WAYS: dict[str, Callable[[Any, Case], Spread]] = {
-    "alone": alone, "ddp": data_parallel, "zero1": zero_one, "fsdp2": fully_sharded, "fsdp1": flat_sharded,
-    "whole1": whole_sharded, "peft1": pairs_apart, "tensor": tensor_parallel,
+    "alone": alone, "ddp": data_parallel, "zero1": zero_one, "fsdp2": fully_sharded, "ends2": fully_sharded,
+    "fsdp1": flat_sharded, "whole1": whole_sharded, "peft1": pairs_apart, "tensor": tensor_parallel,
 }  # fmt: skip

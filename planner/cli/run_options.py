@@ -49,8 +49,8 @@ _WORDS = {
     "sharding": "How states are spread",
     "offload": "What is kept in the host's memory",
     "fsdp_units": "What FSDP gathers as a unit. pairs: PEFT's policy; flat: FSDP 1 by layers, whose frozen weights "
-    "get gradients too; layers: FSDP 2; modules: by size, every matrix; whole: FSDP 1 without a policy, the model at "
-    "once",
+    "get gradients too; layers: FSDP 2; layers-ends: so too, embedding and unembedding apart; modules: by size, "
+    "every matrix; whole: FSDP 1 without a policy, the model at once",
     "reduce_buckets": "Through what DeepSpeed's ZeRO reduces gradients. fitted: no more than they take; one: its "
     "reduce_bucket_size of half a billion values, 1 GB; two: so with overlap_comm, under ZeRO-1 and 2",
 }

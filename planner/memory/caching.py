@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 
+from ..dataclass import dataclass
 from ..moments import BEFORE, Moment
+from ..schema import Architecture
 from ..setup import Setup
 from .highest import NAMES
 from .log_probs import TILE_TOKENS
-from .sharding import one_stream
+from .sharding import end_unit, gradients_leave, one_stream
 from .step import Course
+from .tape import EXPERT_GRADIENTS
 
 # Losses that make logits of so many tokens at a time, however long the sequences are.
 PIECES = {"recomputed": 256, "recomputed-wide": 256, "tiled": TILE_TOKENS}
@@ -55,20 +58,62 @@ def left_by_another_batch(moments: list[Moment], setup: Setup) -> int:
     return min(passing(evaluated), passing(trained)) if evaluated else 0
 
 
-def reduced_apart(moments: list[Moment], setup: Setup, gradients: int) -> int:
-    """Bytes by which the gradients of full fine-tuning under FSDP 2 come on top of the peak: it reduces them into
-    blocks of a stream of its own, which no block that other moments left can serve (torch 2.13,
-    distributed/fsdp/_fully_shard/_fsdp_collectives.py, foreach_reduce: reduce_output). Neglected: pairs', and what
-    is gathered, on another stream; FSDP 1's, which gathered units' constant was fitted with."""
-    if setup.method != "full" or not one_stream(setup) or setup.shards == 1:
-        return 0
-    steps = [moment for moment in moments if moment.phase not in BEFORE]
-    others = max(moment.bytes - min(gradients, moment.parts().get("gradients", 0)) for moment in steps)
-    return max(0, others + gradients - max(moment.bytes for moment in steps))
-
-
 def varied_bytes(moments: list[Moment], setup: Setup) -> int:
     """Bytes at the peak of what grows with the length."""
     top = max((m for m in moments if m.phase not in (*BEFORE, "optimizer")), key=lambda moment: moment.bytes)
     names = [NAMES[label] for label in grows(setup)]
     return sum(item.bytes for item in top.items if (item.part, item.name) in names)
+
+
+@dataclass(frozen=True)
+class Pools:
+    """What FSDP takes on streams of its own at the most, bytes: reduced `gradients`, and what units are `gathered` in
+    before they are copied to where parameters are. Of what the passes hold as gathered `standing` is a root's or an
+    end's, and one `unit` of the rest is of that stream. The allocator gives a block to the stream that first had it
+    alone (c10/cuda/CUDACachingAllocator.cpp, get_free_block), so that neither serves a step's own tensors when it is
+    free."""
+
+    gradients: int = 0
+    gathered: int = 0
+    unit: int = 0
+    standing: int = 0
+
+
+def pools_of(arch: Architecture, setup: Setup, gradients: int, unit: int, outside: int) -> Pools:
+    """The pools of a set-up whose optimizer steps with so many bytes of gradients.
+
+    FSDP reduces gradients on a stream of its own (torch 2.13, distributed/fsdp: _runtime_utils.py,
+    _post_backward_hook; _fully_shard/_fsdp_collectives.py, foreach_reduce). FSDP 2 gathers a unit on another one
+    while the one before is still referred to there (_fsdp_param_group.py, get_all_gather_streams and
+    wait_for_unshard): the largest and a layer. What FSDP 1 keeps of that is fitted (`cached`). Neglected: what is
+    sent, and float32 copies of gradients.
+    """
+    if not setup.sharding.startswith("fsdp") or setup.shards == 1:
+        return Pools()
+    goes = gradients_leave(setup) or setup.optimizer_in_backward
+    reduced = 0 if goes else gradients
+    if not one_stream(setup) or not unit:
+        return Pools(reduced)
+    end = end_unit(arch, setup)
+    return Pools(reduced, (outside or end or unit) + unit, unit, outside + end)
+
+
+def streams_bytes(moments: list[Moment], pools: Pools) -> int:
+    """Bytes that streams of FSDP's own keep beside the step's own tensors, beyond the peak: at some moment these and
+    all of the pools stand, whatever of them is in use. Neglected: while completions are made."""
+    steps = [moment for moment in moments if moment.phase not in (*BEFORE, "generation")]
+    taken = (moment.bytes + free_of(pools, *_of_streams(moment)) for moment in steps)
+    return max(taken, default=0) - max((moment.bytes for moment in steps), default=0)
+
+
+def free_of(pools: Pools, gradients: int, gathered: int) -> int:
+    """Bytes of the pools that are free where so many are held as gradients, and as gathered."""
+    used = min(pools.unit, max(gathered - pools.standing, 0))
+    return pools.gradients - min(pools.gradients, gradients) + pools.gathered - used
+
+
+def _of_streams(moment: Moment) -> tuple[int, int]:
+    """What a moment holds as gradients, and as gathered."""
+    named = [NAMES["gradients"], NAMES[EXPERT_GRADIENTS]]
+    gradients = sum(item.bytes for item in moment.items if (item.part, item.name) in named)
+    return gradients, sum(i.bytes for i in moment.items if (i.part, i.name) == NAMES["gathered"])

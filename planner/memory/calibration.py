@@ -103,7 +103,8 @@ def fixed_of(moment: Moment) -> int:
 
 def kept_of_step(found: MemoryEstimate) -> int:
     """What the allocator keeps of a step where there is room."""
-    return cached(found.setup, found.apart_bytes, found.gathered_bytes, found.varied_bytes)
+    kept = cached(found.setup, found.apart_bytes, found.gathered_bytes, found.varied_bytes)
+    return kept + found.streams_bytes
 
 
 def figures(found: MemoryEstimate, of: str, room: int | None) -> tuple[int, int]:
@@ -150,7 +151,7 @@ def scaled(found: MemoryEstimate, factor: float, telling: int = 1) -> MemoryEsti
     moments = tuple(_scaled(moment, factor) for moment in found.moments)
     sizes = {
         name: round(getattr(found, name) * factor)
-        for name in ("apart_bytes", "gathered_bytes", "varied_bytes")
+        for name in ("apart_bytes", "gathered_bytes", "varied_bytes", "streams_bytes")
     }
     made = replace(found, moments=moments, basis="fitted", corrected=Corrected(factor, telling), **sizes)
     more = beyond_peak(moments, kept_of_step(made), found.before_bytes)

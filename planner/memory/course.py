@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from ..dataclass import dataclass
 from ..moments import Phase
+from ..schema import Architecture
 from ..setup import Setup
 from .kinds import Job
 from .linear import is_exact
 from .sharding import (
     copied_out,
+    end_buffer,
     gradients_go,
     gradients_leave_layer,
     handed_over,
@@ -40,11 +42,12 @@ class Place:
     highest: Held
 
 
-def ways(setup: Setup) -> tuple[bool, ...]:
+def ways(arch: Architecture, setup: Setup) -> tuple[int, ...]:
     """How a course goes under a set-up."""
     return (
         gradients_leave_layer(setup), gradients_go(setup), copied_out(setup), joined_gradients(setup),
-        in_flat_units(setup), root_waits(setup), handed_over(setup), one_stream(setup), in_one(setup),
+        in_flat_units(setup), root_waits(arch, setup), end_buffer(arch, setup), handed_over(setup),
+        one_stream(setup), in_one(setup),
     )  # fmt: skip
 
 
@@ -70,7 +73,9 @@ class Course:
         self.joins = joined_gradients(setup) if unit else False
         self.flat = bool(unit) and in_flat_units(setup)
         self.one = in_one(setup) and setup.shards > 1
-        self.waits = (bool(unit) or self.one) and root_waits(setup)
+        self.waits = (bool(unit) or self.one) and root_waits(job.arch, setup)
+        self.end_buffer = end_buffer(job.arch, setup) if unit else 0
+        self.reducing: Size = 0  # of the unit that was reduced last, until another is
         self.waiting: Held = {}
         self.hands_over = bool(unit) and handed_over(setup)
         self.back = False  # whether a layer has run back
@@ -93,7 +98,7 @@ class Course:
             self._join(where, part, units)
         self.level = plus(self.level, self._left_by(part, phase, units))
         if self.buffer and units and phase == "backward":  # from the first layer that was reduced on
-            self.level = plus(self.level, {"buckets": self.buffer})
+            self._reduce(self.buffer)
             self.buffer = 0
 
     def _join(self, where: str, part: Stretch, units: int) -> None:
@@ -112,10 +117,21 @@ class Course:
         """Pass a stretch outside of the layers: where FSDP has a root, its gradients wait there, whole, for the end
         of the backward pass."""
         if not self.waits:
+            if self.end_buffer and phase == "backward":
+                level = plus(plus(self.level, part.change), {"buckets": self.end_buffer - self.reducing})
+                weights_gone = {label: held for label, held in level.items() if label != "gathered"}
+                self.places.append(Place("backward", where, weights_gone, {}))
             self.go(phase, where, part, units)
+            if self.end_buffer and phase == "backward":
+                self._reduce(self.end_buffer)
             return
         self._at(phase, where, part, units)
         self._wait(part.change)
+
+    def _reduce(self, buffer: Size) -> None:
+        """What a unit's gradients are reduced in stays until the next unit's are."""
+        self.level = plus(self.level, {"buckets": buffer - self.reducing})
+        self.reducing = buffer
 
     def _wait(self, change: Held, times: int = 1) -> None:
         """Hold what stretches leave, of which gradients wait for the end."""

@@ -26,9 +26,9 @@ from .stretch import Stretch, at_values
 
 # Fields of a set-up that walks see only by what `_choices` adds: how states are spread over GPUs and updated.
 _BESIDE = (
-    "optimizer", "optimizer_kernel", "deferred_gradients", "accumulation", "gpus", "sharding", "fsdp_units",
-    "shard_size", "pipeline_parallel", "offload", "trainer", "lengths_vary", "expandable_segments", "tf32",
-    "gradients_late", "workspace_bytes",
+    "optimizer", "optimizer_kernel", "deferred_gradients", "reduced_wide", "accumulation", "gpus", "sharding",
+    "fsdp_units", "shard_size", "pipeline_parallel", "offload", "trainer", "lengths_vary", "expandable_segments",
+    "tf32", "gradients_late", "workspace_bytes",
     "gathered_kept", "reduce_buckets", "loading", "prepared_wide", "placing", "generation", "vllm_memory",
     "vllm_sleep", "states_asleep", "gpu_bytes", "vllm_gpus", "vllm_tensor_parallel", "mean_completion",
 )  # fmt: skip

@@ -41,7 +41,7 @@ from ..moments import BEFORE, MemoryEstimate, Phase
 from ..schema import Architecture, Matrix, Notice
 from ..setup import Setup
 from .passes import FLOAT32
-from .sharding import in_one, units
+from .sharding import in_one, one_stream, units
 from .stages import Stage, count_layers
 from .states import Weights, base_weights, ceil_div, is_quantised, kept_wide, quantised_bytes, share
 from .step import Place
@@ -293,7 +293,7 @@ def _shards(arch: Architecture, setup: Setup, weights: Weights, stage: Stage, ow
     FSDP 2 and zero.Init a tensor, whole and as it is sent."""
     held = 0 if setup.offload in ("parameters", "all") else share(weights.of(stage), setup.shards)
     found, wider = units(arch, setup), DTYPE_BYTES[setup.weight_dtype] / DTYPE_BYTES[setup.compute_dtype]
-    flat = setup.sharding.startswith("fsdp") and setup.fsdp_units != "layers"
+    flat = setup.sharding.startswith("fsdp") and not one_stream(setup)
     largest = found.total if in_one(setup) else max(found.layer, found.outside)
     one = round(largest * wider) if flat else largest_tensor(arch, setup)
     return _moment("placing", "shards", "undivided", held, own, 2 * one)

@@ -14,7 +14,7 @@ from ..moments import MemoryEstimate
 from ..schema import Architecture, Notice
 from ..setup import Setup
 from .cached_experts import quantised_experts
-from .caching import apart_bytes, left_by_another_batch, reduced_apart, varied_bytes
+from .caching import apart_bytes, left_by_another_batch, pools_of, streams_bytes, varied_bytes
 from .engine import beside, engine
 from .evaluation import evaluated
 from .highest import as_moment, highest
@@ -267,17 +267,19 @@ def _stage(
     moments = highest(going.places)
     moments.append(as_moment("optimizer", "step", {**held.last, "pixels": pixels}))
     apart = apart_bytes(going, held.update) + left_by_another_batch(moments, setup)
-    apart += reduced_apart(moments, setup, held.gradients)
     varied = varied_bytes(moments, setup)
     streamed = 0 if one_stream(setup) else held.unit + held.outside
     beyond = overhead(setup)
-    more = beyond_peak(moments, cached(setup, apart, streamed, varied), first.reserved)
+    pools = pools_of(arch, setup, held.gradients, held.unit, held.outside)
+    streams = streams_bytes(moments, pools)
+    more = beyond_peak(moments, cached(setup, apart, streamed, varied) + streams, first.reserved)
     top = max(moments, key=lambda moment: moment.bytes)
     needed = top.bytes + sum(item.bytes for item in beyond)
     low, high, within = bounds_of(needed, more, setup, stated=stated_bytes(top))
     found = MemoryEstimate(
         setup=setup, moments=tuple(moments), overhead=beyond, low=low, high=high, within=within, cached_bytes=more,
-        apart_bytes=apart, gathered_bytes=streamed, varied_bytes=varied, before_bytes=first.reserved,
+        apart_bytes=apart, gathered_bytes=streamed, varied_bytes=varied, streams_bytes=streams,
+        before_bytes=first.reserved,
         traffic=traffic(arch, setup, held.trained - held.apart, held.apart),
         host_bytes=held.host, paged_bytes=held.paged, notices=tuple(_notices(arch, setup, pairs)),
     )  # fmt: skip

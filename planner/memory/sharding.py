@@ -92,6 +92,8 @@ def gathered(arch: Architecture, setup: Setup) -> tuple[int, int]:
         return max(found.layer, min(found.total, DEEPSPEED_LIVE * DTYPE_BYTES[setup.compute_dtype]) // 2), 0
     if by_module(setup):
         return found.module, 0
+    if ends_apart(arch, setup):
+        return found.layer, 0
     return (0, found.total) if in_one(setup) else (found.layer, found.outside)
 
 
@@ -106,10 +108,29 @@ def by_module(setup: Setup) -> bool:
     return setup.sharding.startswith("fsdp") and setup.fsdp_units == "modules"
 
 
+def ends_apart(arch: Architecture, setup: Setup) -> bool:
+    """Whether embedding and unembedding are units of FSDP 2 beside the layers, so that its root holds next to nothing
+    (torchtune 0.3, custom_sharded_layers; torchtitan 83e694105, apply_fsdp). Tied ones are one unit, as the root."""
+    return _by_ends(setup) and not arch.tied_embeddings
+
+
+def _by_ends(setup: Setup) -> bool:
+    return setup.sharding.startswith("fsdp") and setup.fsdp_units == "layers-ends"
+
+
 def end_unit(arch: Architecture, setup: Setup) -> int:
     """Bytes of the unembedding gathered for the loss alone; 0 where a root holds it throughout. Neglected: the
-    embedding, whose passes are small."""
-    return units(arch, setup).end if by_module(setup) and any(gathered(arch, setup)) else 0
+    embedding, whose forward pass is small."""
+    apart = by_module(setup) or ends_apart(arch, setup)
+    return units(arch, setup).end if apart and any(gathered(arch, setup)) else 0
+
+
+def end_buffer(arch: Architecture, setup: Setup) -> int:
+    """Bytes in which FSDP 2 reduces the gradients of an embedding or unembedding that is a unit of its own, in full
+    fine-tuning. Neglected: pairs on these."""
+    if not ends_apart(arch, setup) or not reduced_by_layer(setup) or setup.method != "full":
+        return 0
+    return units(arch, setup).end // DTYPE_BYTES[setup.compute_dtype] * _reduced_width(setup)
 
 
 def kept_whole(arch: Architecture, setup: Setup) -> int:
@@ -134,7 +155,7 @@ def handed_over(setup: Setup) -> bool:
 def one_stream(setup: Setup) -> bool:
     """Whether gathered units leave nothing behind on a stream of their own: FSDP 2 frees them without recordStream
     (torch.distributed.fsdp.fully_shard's documentation: lower and deterministic memory)."""
-    return setup.sharding.startswith("fsdp") and setup.fsdp_units == "layers"
+    return setup.sharding.startswith("fsdp") and setup.fsdp_units in ("layers", "layers-ends")
 
 
 def in_flat_units(setup: Setup) -> bool:
@@ -240,11 +261,12 @@ def joined_gradients(setup: Setup) -> bool:
     )
 
 
-def root_waits(setup: Setup) -> bool:
+def root_waits(arch: Architecture, setup: Setup) -> bool:
     """Whether the gradients of what stands outside of the layers are whole to the end of the backward pass: FSDP
     reduces or joins a unit's when all of them are there, and the embedding is the last. Where the model is one unit
     so are those of all layers."""
-    return _whole_by_layer(setup) and not by_module(setup) and not setup.optimizer_in_backward
+    apart = by_module(setup) or ends_apart(arch, setup)
+    return _whole_by_layer(setup) and not apart and not setup.optimizer_in_backward
 
 
 def reduce_buffer(arch: Architecture, setup: Setup, pairs: Sequence[Adapted] | None) -> int:
@@ -254,10 +276,17 @@ def reduce_buffer(arch: Architecture, setup: Setup, pairs: Sequence[Adapted] | N
         return 0
     if setup.method == "full":
         values = units(arch, setup).layer // DTYPE_BYTES[setup.compute_dtype]
-        width = DTYPE_BYTES[setup.compute_dtype if fsdp_mixed(setup) else setup.trained_dtype]
     else:
-        values, width = pairs_of_layer(setup, pairs or ()), DTYPE_BYTES[setup.trained_dtype]
-    return values * (FLOAT32 if setup.deferred_gradients == "float32" else width)
+        values = pairs_of_layer(setup, pairs or ())
+    return values * _reduced_width(setup)
+
+
+def _reduced_width(setup: Setup) -> int:
+    """Bytes of a value as FSDP 2 reduces it: as it was made, or in float32 (its policy's reduce_dtype)."""
+    if setup.reduced_wide or setup.deferred_gradients == "float32":
+        return FLOAT32
+    mixed = setup.method == "full" and fsdp_mixed(setup)
+    return DTYPE_BYTES[setup.compute_dtype if mixed else setup.trained_dtype]
 
 
 def pairs_of_layer(setup: Setup, pairs: Sequence[Adapted]) -> int:
@@ -276,7 +305,7 @@ def pairs_of_layer(setup: Setup, pairs: Sequence[Adapted]) -> int:
 
 def pairs_gathered(setup: Setup, pairs: Sequence[Adapted] | None) -> int:
     """Bytes of a layer's pairs in its unit, beside the weights: nothing where each factor is a unit of its own."""
-    inside = setup.sharding.startswith("fsdp") and setup.fsdp_units in ("layers", "flat")
+    inside = setup.sharding.startswith("fsdp") and setup.fsdp_units in ("layers", "layers-ends", "flat")
     if not inside or setup.shards == 1 or setup.method == "full":
         return 0
     width = DTYPE_BYTES[setup.compute_dtype if fsdp_mixed(setup) else setup.trained_dtype]

@@ -27,7 +27,7 @@ from .passes import CASTS, Pass
 from .per_layer import copied, per_layer
 from .products import LowRank
 from .rounds import in_rounds
-from .sharding import end_unit, gradients_go, handed_over, in_flat_units, in_one
+from .sharding import end_unit, gradients_go, handed_over, in_flat_units, in_one, one_stream
 from .shared import shared_casts, shared_gradients
 from .stages import Stage, stages, whole_model
 from .stem import Stem, stem_stretches
@@ -254,7 +254,10 @@ def course(job: Job, base: Held, stage: Stage, unit: Size = 0, tower: Seen | Non
     if opening.backward is not None and stage.stem:
         going.go_whole("backward", "embedding", opening.backward)
     if stem.trains and stage.stem:
+        table: Held = {"gathered": end_unit(job.arch, job.setup) if going.end_buffer else 0}
+        going.hold(table)
         going.go_whole("backward", "embedding", stem.backward)
+        going.hold(table, -1)
     going.end()
     return going
 
@@ -306,9 +309,7 @@ def pass_head(job: Job, going: Course, grad: bool, width: int, normed: bool = Tr
 def pass_reference(job: Job, going: Course, live: int) -> None:
     """The base run once more, without its adapter and without gradients, while what the trained model kept waits."""
     method: Method = "lora" if job.setup.method == "full" else job.setup.method
-    units: FsdpUnits = (
-        job.setup.fsdp_units if job.setup.fsdp_units == "layers" else "pairs"
-    )  # none has a gradient
+    units: FsdpUnits = job.setup.fsdp_units if one_stream(job.setup) else "pairs"  # none has a gradient
     setup = replace(job.setup, checkpointing="none", input_grads=False, method=method, fsdp_units=units)
     alone = Job(job.arch, setup, (), merges=job.merges, unpacked=job.unpacked)
     stem, layers, kept = stem_of(alone), walked_layers(alone, False), {"temporary": masks(alone)}

@@ -8,8 +8,8 @@ from ..choices import DTYPE_BYTES
 from ..moments import Collective, Traffic
 from ..schema import Apply, Architecture, Attend
 from ..setup import Setup
-from .passes import fsdp_mixed
-from .sharding import DEEPSPEED_LIVE, by_module, flat_gradients, in_one, reduced_by_layer, units
+from .passes import FLOAT32, fsdp_mixed
+from .sharding import DEEPSPEED_LIVE, by_module, ends_apart, flat_gradients, in_one, reduced_by_layer, units
 
 ON_MEGATRON = (
     "megatron",
@@ -59,7 +59,7 @@ def _states(arch: Architecture, setup: Setup, trained: int) -> Iterator[Traffic]
     times = reductions(setup)
     frozen = flat_gradients(arch, setup)
     if setup.states_sharded:
-        size = trained * width + frozen
+        size = trained * (FLOAT32 if setup.reduced_wide else width) + frozen
         yield Traffic("gradients", reduced_by(setup), "shard", n, size * times, layers * times)
     if setup.sharding in ("zero1", "zero2"):
         yield Traffic("updated parameters", "all_gather", "shard", n, trained * width, 1)
@@ -79,6 +79,10 @@ def _base_gathered(arch: Architecture, setup: Setup) -> int:
     found = units(arch, setup)
     if setup.sharding != "zero3":
         root = found.total if in_one(setup) else found.outside
+        if ends_apart(
+            arch, setup
+        ):  # the unembedding stays for the way back; torchtune gathers it again, neglected
+            root = found.end
         return 2 * found.total - (0 if by_module(setup) else root)
     again = _again_under_zero3(arch, setup)
     return found.total + again - min(_kept_under_zero3(setup), again)

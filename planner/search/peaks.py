@@ -130,9 +130,11 @@ def _figures(found: MemoryEstimate, setup: Setup) -> Array:
     moments = {str(moment.phase): float(moment.bytes) for moment in found.moments}
     overhead = float(sum(item.bytes for item in found.overhead))
     early = float(found.loading_peak.bytes) if found.loading_peak else 0.0
-    more = float(cached(setup, found.apart_bytes, found.gathered_bytes, found.varied_bytes))
+    more, plain = (
+        float(cached(setup, found.apart_bytes, found.gathered_bytes, varied) + found.streams_bytes)
+        for varied in (found.varied_bytes, 0)
+    )
     of_step = (moments.get(phase, 0.0) for phase in MOMENTS)
-    plain = float(cached(setup, found.apart_bytes, found.gathered_bytes, 0))
     return np.array([*of_step, early, overhead, more, plain, float(found.before_bytes)])
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..adapter import Adapted
 from ..dataclass import dataclass, replace
-from ..memory.caching import grows
+from ..memory.caching import grows, pools_of
 from ..memory.constants import constants
 from ..memory.course import ways
 from ..memory.kinds import Job
@@ -33,6 +33,7 @@ from ..memory.step import Place, course
 from ..memory.stretch import Held, Peaks, Stretch
 from ..schema import Architecture
 from ..setup import Setup
+from .streams import streams_at
 from .tables import Table
 
 Array = Any  # a numpy array
@@ -186,7 +187,7 @@ def passing(arch: Architecture, setup: Setup) -> tuple[Any, ...]:
     """What a step's course takes from a set-up beside what is held, gathered and spread over GPUs. Whether gradients
     go at once is each walk's own, but in flat units."""
     arch = as_run(arch, setup)
-    leave, go, *others = ways(setup)
+    leave, go, *others = ways(arch, setup)
     return leave, go and in_flat_units(setup), *others, end_unit(arch, setup), any(gathered(arch, setup))
 
 
@@ -318,7 +319,7 @@ def _at_all(parts: Sequence[_Part], stage: Stage) -> list[Array]:
     )
     found = [_rounded(_of_phase(going.places, phase), points.count) for phase in PASSES]
     found.append(_rounded([last], points.count))
-    columns = _figures(first.setup, points, held, going.places, found)
+    columns = _figures(first.arch, first.setup, points, held, going.places, found)
     made = np.stack([np.broadcast_to(each, points.count) for each in columns], axis=-1)
     return [
         made[start:end].reshape(len(part.held), len(part.batches), FIGURES)
@@ -349,7 +350,7 @@ def _of_phase(places: Sequence[Place], phase: str) -> list[Held]:
 
 
 def _figures(
-    setup: Setup, points: _Together, held: Sequence[Throughout], places: Sequence[Place],
+    arch: Architecture, setup: Setup, points: _Together, held: Sequence[Throughout], places: Sequence[Place],
     found: Sequence[tuple[list[str], Array]],
 ) -> list[Any]:  # fmt: skip
     """As `peaks._figures` has them, from whole bytes by label of the passes and the optimizer's step."""
@@ -363,7 +364,10 @@ def _figures(
         ]
     )
     beyond = points.of([sum(item.bytes for item in overhead(own)) for own in points.setups])
-    kept = (_cached(setup, apart, streamed, each) for each in (varied, 0))
+    sets = zip(points.setups, held, strict=True)
+    pools = [pools_of(arch, own, each.gradients, each.unit, each.outside) for own, each in sets]
+    streams = streams_at(pools, points.of, found, moments)
+    kept = (_cached(setup, apart, streamed, each) + streams for each in (varied, 0))
     return [0, *moments, 0, beyond, *kept, 0]
 
 

@@ -133,4 +133,5 @@ def gathers(arch: Architecture, setup: Setup, adapted: Iterable[Adapted]) -> flo
     if setup.fsdp_units == "modules":
         return 2.0 * (sum(m.copies for m in arch.matrices) + factors)
     wrapped = 0 if one_of(setup.trainer, GATHER_BY_LAYER) else factors
-    return 2.0 * (arch.n_layers + 1 + wrapped)
+    outside = 2 if setup.fsdp_units == "layers-ends" else 1
+    return 2.0 * (arch.n_layers + outside + wrapped)

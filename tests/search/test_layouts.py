@@ -170,14 +170,19 @@ def test_the_nearest_is_of_all_that_was_tried() -> None:
 def test_more_gpus_are_told_with_what_else_has_to_be_typed() -> None:
     """Where other ways were asked for; nothing where the trainer has none that fits."""
     options: dict[str, Any] = {"tokens": "1M", "gpu": "rtx4090", "gpus": 1, "ranks": 8, "quantize": "nf4"}
-    asked = {"sharding": "ddp", "checkpointing": "none", "micro_batch": 2}
+    asked: dict[str, Any] = {"sharding": "ddp", "checkpointing": "none", "micro_batch": 2}
     with pytest.raises(InputError) as told:
         plan("meta-llama/Llama-3.1-70B", **options, **asked)
     typed = re.search(
         r"--gpus (\d+) --sharding (\S+) --checkpointing (\S+) --micro-batch 1 would", str(told.value)
     )
     assert typed
-    more = {"gpus": int(typed[1]), "sharding": typed[2], "checkpointing": typed[3], "micro_batch": 1}
+    more: dict[str, Any] = {
+        "gpus": int(typed[1]),
+        "sharding": typed[2],
+        "checkpointing": typed[3],
+        "micro_batch": 1,
+    }
     assert plan("meta-llama/Llama-3.1-70B", **{**options, **more}).best.choice.layout.gpus == int(typed[1])
     with pytest.raises(InputError) as told:
         plan("meta-llama/Llama-3.1-70B", **{**options, "trainer": "unsloth", "quantize": "nf4-double"})
