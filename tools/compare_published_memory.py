@@ -58,14 +58,14 @@ from tools.published_memory_page import page
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "data" / "memory.toml"
 PAGE = ROOT / "docs" / "memory-published.md"
-DATE = "2026-11-30"
+DATE = "2026-12-01"
 INTERVALS = {
     "title": "tools/compare_published_memory.py --fit on data/measured/memory_later_blind.csv, by hierarchical "
     "conformal prediction", "url": "https://arxiv.org/abs/2306.06342",
     "locator": "first predictions of published measurements: docs/memory-published.md", "date": DATE,
     "kind": "derived",
 }  # fmt: skip
-JUDGES = ("nineteenth", "twentieth")  # sets that judge what the others' lengths teach
+JUDGES = ("twentieth", "twentyfirst")  # sets that judge what the others' lengths teach
 CHOICES = ("coverage",)
 STEPS = {"maxiter": 400, "xatol": 1e-3}
 FITTED = {
@@ -100,6 +100,7 @@ class Compared:
 def with_constants(found: MemoryEstimate, known: Constants) -> MemoryEstimate:
     """An estimate as other constants make it."""
     kept = cached(found.setup, found.apart_bytes, found.gathered_bytes, found.varied_bytes, known)
+    kept += found.streams_bytes
     made = replace(
         found, overhead=overhead(found.setup, known),
         cached_bytes=beyond_peak(found.moments, kept, found.before_bytes),
@@ -153,6 +154,7 @@ class Arrays:
             [f.varied_bytes * s.lengths_vary for (_, f), s in zip(pairs, setups, strict=True)]
         )
         self.allocated = np.array([f.allocated_bytes for _, f in pairs], float)
+        self.streams = np.array([f.streams_bytes for _, f in pairs], float)
         self.room = np.array([c.memory_bytes or np.inf for c, _ in pairs], float)
         self.metric = np.array([c.metric for c, _ in pairs])
         self.measured = np.array([c.measured for c, _ in pairs], float)
@@ -161,7 +163,7 @@ class Arrays:
         """Logarithms of predicted over measured."""
         beyond = known.context_bytes + known.communication_bytes * self.several
         kept = known.cached_apart * self.apart + known.cached_gathered * self.gathered
-        kept = kept + known.cached_varied * self.varied
+        kept = kept + known.cached_varied * self.varied + self.streams
         reserved = np.maximum(self.allocated, np.minimum(self.allocated + kept, self.room - beyond))
         top = np.where(self.metric == "reserved", reserved, reserved + beyond)
         return np.log(np.where(self.metric == "needed", self.allocated + beyond, top) / self.measured)

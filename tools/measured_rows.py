@@ -71,13 +71,13 @@ COLLECTED: dict[int, str] = {
     65: ALPACA.format(735),
     66: ALPACA.format(167) + " (735 in row 65, of the same samples: what the allocator keeps depends on their order)",
     67: ALPACA.format(463),
-    246: "explained: the recipe makes embedding and unembedding units of their own (0031bfb, "
-    "recipes/configs/llama3_1/70B_full.yaml, custom_sharded_layers), and takes unpacked samples of Alpaca; the "
-    "formula has the two in FSDP 2's root, which holds them and their gradients whole to the end (4.2 and 2.1 GB)",
+    245: "what was measured is not stated: what is allocated is 1.10 of it",
+    246: "what was measured is not stated: what is allocated is 0.97 of it",
     247: "cannot be of the 2 packed sequences of 2,048 that the README states for all rows: a GPU's share of the "
     "weights (26.9 GB), checkpoints of 126 layers (16.9) and what FSDP 2's root gathers, embedding and unembedding "
     "in bfloat16 (8.4), are 52 GB. The recipe of the commit that brought the model (27d103b) has 1 sequence, not "
     "packed: with 512 to 1,024 tokens 43.6 to 46.2 GB are predicted (0.97 to 1.03)",
+    302: "how many sequences a GPU takes is not stated: one was typed",
     255: FSDP_1.format("5.7"),
     267: FULL_CARD.format(49),
     268: ALPACA.format(415),
@@ -307,6 +307,7 @@ NINETEENTH: dict[int, str] = {
     1058: GATHERED, 1059: GATHERED,
     1062: "the longest of 25 steps is not told; with what the optimizer's step holds, 27.4 GB, the figure is met "
     "(1.02), so that the backward pass is told too high",
+    1073: "which counter is told is not said: what is allocated, with the context, is 57 GB",
     1075: "not explained: neither TRL's version nor FSDP's nor the counter is told; by layers alone as units 1.42",
     1086: RECOMPUTED.format("1.00"), 1087: RECOMPUTED.format("1.09"),
     1098: "logits that TRL copies for its accuracy and entropy, which no rule has; simulated 0.79",
@@ -322,9 +323,18 @@ TWENTIETH: dict[int, str] = {
     1135: "a dynamic 4-bit checkpoint (unsloth-bnb-4bit), whose config was not read: as if none of it stood in 16 "
     "bits; the longest sample is not told either",
 }  # fmt: skip
+SPREAD = "neither the optimizer, nor the counter, nor how what is outside of the experts lies is told: {}"
+TWENTYFIRST: dict[int, str] = {
+    1145: "the longest sample is not told; 'about', of a run that the system ended for the host's memory",
+    1152: "whose figure it is, the optimizer, packing and the longest example are not told, nor whether embedding "
+    "and head, 11 GB with gradients and states, were trained in it",
+    1153: "not explained: 13.5 GB more, as if the keys and values that the cache holds stood three times",
+    1187: SPREAD.format("states of 8 bits would be 15 GB less"),
+    1188: SPREAD.format("states of 8 bits would be 20 GB less"),
+}  # fmt: skip
 OF_SETS = {
     "sixth": SIXTH, "seventh": SEVENTH, "eighth": EIGHTH, "ninth": NINTH, "tenth": TENTH, "eleventh": ELEVENTH,
     "twelfth": TWELFTH, "thirteenth": THIRTEENTH, "fourteenth": FOURTEENTH, "fifteenth": FIFTEENTH,
     "sixteenth": SIXTEENTH, "seventeenth": SEVENTEENTH, "eighteenth": EIGHTEENTH, "nineteenth": NINETEENTH,
-    "twentieth": TWENTIETH,
+    "twentieth": TWENTIETH, "twentyfirst": TWENTYFIRST,
 }  # fmt: skip

@@ -44,6 +44,7 @@ SINCE = (
     "eighteenth",
     "nineteenth",
     "twentieth",
+    "twentyfirst",
 )
 Array = Any
 
