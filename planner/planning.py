@@ -71,6 +71,7 @@ def _runs(
 ) -> Iterator[tuple[Method, Running | None]]:
     """The run of each method; None for one that cannot be run so, unless it is the one asked for (`main`)."""
     from .running import Running, setup_from
+    from .selective import as_it_goes
     from .sharing import check_shares
 
     spec = plan.adapter.spec
@@ -81,7 +82,9 @@ def _runs(
         said = _options_of(plan, method, options)
         try:
             setup = setup_from(said, plan.workload.seq_len, arch.model_type)
-            check_shares(arch, setup, () if method == "full" else pairs)
+            own = () if method == "full" else pairs
+            setup = as_it_goes(arch, setup, own, plan.request.get("checkpointing"))
+            check_shares(arch, setup, own)
         except InputError:
             if method == main:
                 raise

@@ -30,7 +30,7 @@ from .pictured import OPTIONS as PICTURED
 from .pictured import pictured
 from .samples import Samples, samples_of
 from .schema import Architecture, Notice
-from .selective import check_selective
+from .selective import as_it_goes
 from .setup import Setup, split_batch
 from .sharing import check_shares
 from .trainers import SETUP_FIELDS, filled, for_objective, sharded_alone, usual
@@ -304,7 +304,6 @@ def running(model: str | os.PathLike[str] | Mapping[str, Any], options: Mapping[
     arch = pictured(arch, found.config, options)
     seq_len = sequence_length(arch, options.get("seq_len"))
     setup = setup_from(options, seq_len, arch.model_type)
-    check_shares(arch, setup)
     spec: AdapterSpec | None = None
     pairs: tuple[Adapted, ...] = ()
     whole = NOTHING_WHOLE
@@ -313,7 +312,8 @@ def running(model: str | os.PathLike[str] | Mapping[str, Any], options: Mapping[
         spec = spec_of({**SPEC_DEFAULTS, **given})
         pairs = adapters.adapt(arch, spec)
         whole = trained_whole(arch, spec, pairs)
-    check_selective(arch, setup, pairs)
+    setup = as_it_goes(arch, setup, pairs, options.get("checkpointing"))
+    check_shares(arch, setup, pairs)
     machine = None
     if options.get("gpu") is not None:
         per_node = whole_number("gpus-per-node", options.get("gpus_per_node", hardware.GPUS_PER_NODE))

@@ -4,7 +4,7 @@ As torchtitan has it (`selective` by operation): every layer runs again in the b
 input the results of attention and of every second product by aten's mm, the first among them; a product with a bias
 is addmm, which is kept as well, a router's is not (torchtitan/distributed/activation_checkpoint.py, _apply_op_sac and
 _get_save_ops at 1690e0ae; torch/_functorch/partitioners.py, get_default_op_list). Experts' grouped products are on
-neither list and run again.
+neither list and run again, as do the exchanges of tokens between GPUs that share experts.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .adapter import Adapted
+from .dataclass import replace
 from .errors import InputError
 from .memory.traits import traits_of
 from .schema import Architecture, Attend, Product, Scan
@@ -24,12 +25,12 @@ def check_selective(arch: Architecture, setup: Setup, pairs: Iterable[Adapted] =
     """Raise InputError where it is asked for and what it keeps is not known."""
     if setup.checkpointing != SELECTIVE:
         return
-    split = setup.tensor_parallel * setup.sequence_parallel * setup.expert_parallel > 1
+    split = setup.tensor_parallel * setup.sequence_parallel > 1
     for wrong, words in (
         (setup.quantize != "none", "on a quantised base"),
         (setup.objective != "sft", f"for objective {setup.objective}"),
         (setup.attention_kernel in ("eager", "math"), f"with attention-kernel {setup.attention_kernel}"),
-        (split, "where matrices, sequences or experts are split over GPUs"),
+        (split, "where matrices or sequences are split over GPUs"),
         (setup.reentrant, "with reentrant checkpointing"),
     ):
         if wrong:
@@ -50,6 +51,18 @@ def check_selective(arch: Architecture, setup: Setup, pairs: Iterable[Adapted] =
             "attention-kernel", setup.attention_kernel, "flash under selective checkpointing for this model",
             "Its library's own attention is eager.",
         )  # fmt: skip
+
+
+def as_it_goes(arch: Architecture, setup: Setup, pairs: Iterable[Adapted] = (), said: object = None) -> Setup:
+    """The set-up, with layers run again where its trainer checkpoints selectively by itself (nothing was `said` of
+    it) and what that keeps is not known."""
+    if setup.checkpointing != SELECTIVE or said is not None:
+        return setup
+    try:
+        check_selective(arch, setup, pairs)
+    except InputError:
+        return replace(setup, checkpointing="layer", reentrant=False)
+    return setup
 
 
 def _refused(words: str) -> InputError:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from planner.estimator import load
+from planner import estimate
+from planner.errors import InputError
 from planner.running import running
 from planner.setup import Setup
 from planner.trainers import filled, trainers
@@ -203,3 +203,17 @@ def test_buckets_by_the_configs_that_documentation_and_programs_ship(trainer: st
     assert setup_of(trainer, "lora", "zero2").reduce_buckets == second
     if trainer != "lmflow":
         assert setup_of(trainer, "lora", "zero3").reduce_buckets == "fitted"
+
+
+def test_selective_checkpointing_by_default_is_layers_where_it_is_not_known() -> None:
+    """Where a trainer's own default cannot be told, layers run again; what somebody asked for is refused."""
+    titan: dict[str, Any] = {"trainer": "torchtitan", "method": "full", "gpus": 8, "batch": 8}
+    assert running(LLAMA, titan).setup.checkpointing == "selective"
+    assert running(LLAMA, {**titan, "tensor_parallel": 2}).setup.checkpointing == "layer"
+    assert running("Qwen/Qwen3-Next-80B-A3B-Instruct", titan).setup.checkpointing == "layer"
+    experts = running("Qwen/Qwen3-30B-A3B", {**titan, "expert_parallel": 4})
+    assert experts.setup.checkpointing == "selective"
+    told = estimate(LLAMA, trainer="torchtitan", gpus=8, tensor_parallel=2).memory
+    assert told is not None and told["full"]["setup"]["checkpointing"] == "layer"
+    with pytest.raises(InputError, match="split over GPUs"):
+        running(LLAMA, {**titan, "tensor_parallel": 2, "checkpointing": "selective"})

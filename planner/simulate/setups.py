@@ -16,7 +16,7 @@ from ..given import whole_number
 from ..memory.states import is_quantised
 from ..running import setup_from
 from ..schema import Architecture, Notice
-from ..selective import SELECTIVE, check_selective
+from ..selective import SELECTIVE, as_it_goes, check_selective
 from ..setup import Setup
 from ..trainers import as_spelt, asked_adapter_dtype
 from .check import check_setup
@@ -97,8 +97,11 @@ def setup_of(method: str, options: Mapping[str, Any], arch: Architecture) -> Set
         asked["adapter_dtype"] = dtype
     asked |= {"method": method, "accumulation": accumulation, "batch": batch * accumulation}
     setup = setup_from(asked, sequence_length(arch, options["seq_len"]), arch.model_type)
+    setup = as_it_goes(arch, setup, said=asked.get("checkpointing"))
     if not arch.has_experts:
         setup = replace(setup, quantize_experts=False)
+    elif setup.checkpointing == SELECTIVE and "checkpointing" not in asked:
+        setup = replace(setup, checkpointing="layer", reentrant=False)
     elif setup.checkpointing == SELECTIVE:
         raise InputError(
             "checkpointing", SELECTIVE, "none, layer or layer-offload for a mixture of experts",
