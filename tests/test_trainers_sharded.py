@@ -8,6 +8,7 @@ import pytest
 
 from planner import estimate
 from planner.errors import InputError
+from planner.estimator import load
 from planner.running import running
 from planner.setup import Setup
 from planner.trainers import filled, trainers

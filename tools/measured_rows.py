@@ -18,6 +18,8 @@ GIVEN: dict[int, str] = {
     282: ORDERS.format(300, 23.6, 84.1, 49.9)
     + " (run on a micro-step of the model's own code, modeling_chatglm.py, of which 20.9 GB are allocated, as "
     "predicted: at batch 1 it hands SDPA no mask, so that no scores are held); one in thirty lies above the figure",
+    299: "not explained: 1.7 GB less than with the model's output held to the end of the backward pass, as its loop "
+    "has it; without that 1.25",
     384: "3.2 GB are missing; the logits that the fused loss does without would be 3.9 (12.9 GB, 1.07). The "
     "figure came with 372f664c6, whose installer pins "
     "242b245 of the plugin with the recipe's fused loss; that one's cce_patch hands three arguments to patch_olmo3, "
@@ -47,7 +49,6 @@ FSDP_1 = (
     "(fef3ed10d, torchtune/datasets/_alpaca.py, max_seq_len)"
 )
 COLLECTED: dict[int, str] = {
-    75: "not explained: lengths are guessed as 128 tokens; 4.3 GB are missing of LoRA under ZeRO-3",
     350: "not explained: 22 GB are missing of the fullest of four GPUs, as the driver shows it; another has 5 GB "
     "less, and what lengths that vary leave is taken at its usual share",
     14: NO_STATES.format("0.88"),
@@ -77,7 +78,6 @@ COLLECTED: dict[int, str] = {
     "weights (26.9 GB), checkpoints of 126 layers (16.9) and what FSDP 2's root gathers, embedding and unembedding "
     "in bfloat16 (8.4), are 52 GB. The recipe of the commit that brought the model (27d103b) has 1 sequence, not "
     "packed: with 512 to 1,024 tokens 43.6 to 46.2 GB are predicted (0.97 to 1.03)",
-    302: "how many sequences a GPU takes is not stated: one was typed",
     255: FSDP_1.format("5.7"),
     267: FULL_CARD.format(49),
     268: ALPACA.format(415),
@@ -325,7 +325,6 @@ TWENTIETH: dict[int, str] = {
 }  # fmt: skip
 SPREAD = "neither the optimizer, nor the counter, nor how what is outside of the experts lies is told: {}"
 TWENTYFIRST: dict[int, str] = {
-    1145: "the longest sample is not told; 'about', of a run that the system ended for the host's memory",
     1152: "whose figure it is, the optimizer, packing and the longest example are not told, nor whether embedding "
     "and head, 11 GB with gradients and states, were trained in it",
     1153: "not explained: 13.5 GB more, as if the keys and values that the cache holds stood three times",

@@ -67,7 +67,7 @@ def varied_bytes(moments: list[Moment], setup: Setup) -> int:
 
 @dataclass(frozen=True)
 class Pools:
-    """What FSDP takes on streams of its own at the most, bytes: reduced `gradients`, and what units are `gathered` in
+    """What FSDP 2 takes on streams of its own at the most, bytes: reduced `gradients`, and what units are `gathered` in
     before they are copied to where parameters are. Of what the passes hold as gathered `standing` is a root's or an
     end's, and one `unit` of the rest is of that stream. The allocator gives a block to the stream that first had it
     alone (c10/cuda/CUDACachingAllocator.cpp, get_free_block), so that neither serves a step's own tensors when it is
@@ -80,19 +80,18 @@ class Pools:
 
 
 def pools_of(arch: Architecture, setup: Setup, gradients: int, unit: int, outside: int) -> Pools:
-    """The pools of a set-up whose optimizer steps with so many bytes of gradients.
+    """The pools of a set-up whose optimizer steps with so many bytes of gradients, under FSDP 2.
 
-    FSDP reduces gradients on a stream of its own (torch 2.13, distributed/fsdp: _runtime_utils.py,
-    _post_backward_hook; _fully_shard/_fsdp_collectives.py, foreach_reduce). FSDP 2 gathers a unit on another one
-    while the one before is still referred to there (_fsdp_param_group.py, get_all_gather_streams and
-    wait_for_unshard): the largest and a layer. What FSDP 1 keeps of that is fitted (`cached`). Neglected: what is
-    sent, and float32 copies of gradients.
+    It reduces gradients on a stream of its own, and gathers a unit on another one while the one before is still
+    referred to there: the largest and a layer (torch 2.13, distributed/fsdp/_fully_shard: _fsdp_collectives.py,
+    foreach_reduce; _fsdp_param_group.py, get_all_gather_streams and wait_for_unshard). What FSDP 1 keeps so is in
+    the constant that is fitted to it (`cached`). Neglected: what is sent, and float32 copies of gradients.
     """
-    if not setup.sharding.startswith("fsdp") or setup.shards == 1:
+    if not one_stream(setup) or setup.shards == 1:
         return Pools()
     goes = gradients_leave(setup) or setup.optimizer_in_backward
     reduced = 0 if goes else gradients
-    if not one_stream(setup) or not unit:
+    if not unit:
         return Pools(reduced)
     end = end_unit(arch, setup)
     return Pools(reduced, (outside or end or unit) + unit, unit, outside + end)

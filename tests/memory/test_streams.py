@@ -1,4 +1,4 @@
-"""What streams of FSDP's own keep of the allocator's memory: by hand, and published runs of FSDP 2."""
+"""What streams of FSDP 2's own keep of the allocator's memory: by hand, and published runs of FSDP 2."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ def test_who_has_no_such_streams(more: dict[str, Any]) -> None:
 
 
 def test_gradients_that_leave_at_once_leave_no_room() -> None:
-    """FSDP 1 and gradients that go to the host as they are reduced."""
-    one = {"trainer": "hf-trainer-4", "checkpointing": "layer"}
-    held, gone = of(**one), of(**one, offload="all")
-    assert held.streams_bytes > PARAMS * 2 // 8 and gone.streams_bytes == 0
+    """Gradients that go to the host as they are reduced; of FSDP 1 a constant is fitted instead."""
+    held, gone = of(checkpointing="layer"), of(checkpointing="layer", offload="all")
+    assert held.streams_bytes - gone.streams_bytes > PARAMS * 4 // 8 * 0.5
+    assert of(trainer="hf-trainer-4", checkpointing="layer").streams_bytes == 0
 
 
 @pytest.mark.parametrize("number", [260, 262, 346, 825, 915, 916, 918, 949, 974, 1146, 1151])
