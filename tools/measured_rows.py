@@ -179,8 +179,6 @@ EIGHTH: dict[int, str] = {
     638: "norms, attention and perceptrons are checkpointed each by itself (36044ad3, components/distributed/"
     "activation_checkpointing.py), so that a layer keeps four hidden states, 3.2 GB more, and runs less at once",
     655: "not explained: 12 GB are missing, of a LoRA run of which 512 tokens, as typed, are the cap",
-    659: "the cap of 1,024 tokens was typed, and samples are padded to the longest of their batch: with 192 tokens "
-    "the figure would result",
     669: "lengths are capped at 2,048 and not told: with 530 tokens as the longest the figure would result",
 }  # fmt: skip
 CUT = "lengths are cut at 2,048 and not stated: with {} tokens as the longest the figure would result"

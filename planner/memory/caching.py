@@ -67,11 +67,11 @@ def varied_bytes(moments: list[Moment], setup: Setup) -> int:
 
 @dataclass(frozen=True)
 class Pools:
-    """What FSDP 2 takes on streams of its own at the most, bytes: reduced `gradients`, and what units are `gathered` in
-    before they are copied to where parameters are. Of what the passes hold as gathered `standing` is a root's or an
-    end's, and one `unit` of the rest is of that stream. The allocator gives a block to the stream that first had it
-    alone (c10/cuda/CUDACachingAllocator.cpp, get_free_block), so that neither serves a step's own tensors when it is
-    free."""
+    """What FSDP 2 takes on streams of its own at the most, bytes: reduced `gradients`, and what units are
+    `gathered` in before they are copied to where parameters are. Of what the passes hold as gathered `standing`
+    is a root's or an end's, and one `unit` of the rest is of that stream. The allocator gives a block to the
+    stream that first had it alone (c10/cuda/CUDACachingAllocator.cpp, get_free_block), so that neither serves a
+    step's own tensors when it is free."""
 
     gradients: int = 0
     gathered: int = 0
